@@ -1,0 +1,261 @@
+//! The errors of the framework: what stops a worker ([`Error`]), what a publisher is told ([`PublishError`]) and what a
+//! handler says ([`JobError`]).
+
+use std::{error::Error as StdError, fmt, io, net::SocketAddr, time::Duration};
+
+use crate::job::JobId;
+
+pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// What keeps a worker from starting, or the way in which its set-up is wrong.
+///
+/// ```
+/// # use leveret::{Broker, Config, Error};
+/// let config = Config { amqp_url: vec!["http://localhost".into()], ..Config::default() };
+/// assert!(matches!(Broker::amqp(config), Err(Error::Url { .. })));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An address that is not an AMQP one. Its password is not shown.
+    #[error("broker address {url}: {reason}; expected amqp://user:password@host:5672/vhost")]
+    Url {
+        /// The address, without its password.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// `amqps://` in a program that was compiled without TLS.
+    #[error("broker address {url} asks for TLS, but this program was built without it: enable leveret's `tls` feature")]
+    TlsNotCompiled {
+        /// The address, without its password.
+        url: String,
+    },
+    /// A setting whose value cannot work.
+    #[error("{setting}: {reason}")]
+    Setting {
+        /// The setting by its environment variable or its builder method.
+        setting: &'static str,
+        /// What is wrong and how to mend it.
+        reason: String,
+    },
+    /// Two handlers for one job name on one queue.
+    #[error("job {job:?} has two handlers on queue {queue:?}")]
+    DuplicateHandler {
+        /// The job's name.
+        job: &'static str,
+        /// The queue.
+        queue: String,
+    },
+    /// A job name that other clients could not be relied on to send.
+    #[error("job name {job:?} is not of the form [a-z0-9_.-]{{1,128}}")]
+    JobName {
+        /// The name.
+        job: &'static str,
+    },
+    /// A queue that no handler takes jobs from, or a worker without any handler.
+    #[error("queue {queue:?} has no handler: register one for a job of this queue, or remove the queue")]
+    NoHandler {
+        /// The queue.
+        queue: String,
+    },
+    /// A time budget that contradicts another one.
+    #[error("{inner} is {inner_value:?}, which must be less than {outer} ({outer_value:?})")]
+    Budget {
+        /// The setting that must be smaller.
+        inner: String,
+        /// Its value.
+        inner_value: Duration,
+        /// The setting that must be greater.
+        outer: String,
+        /// Its value.
+        outer_value: Duration,
+    },
+    /// Something exists on the broker with other arguments than Leveret declares.
+    #[error(
+        "{name} exists with other arguments: {detail}. To migrate, drain it, delete it and start again; \
+         or adopt it as it is with Queue::existing(..), which gives up what the missing arguments guarantee"
+    )]
+    Mismatch {
+        /// The queue or exchange.
+        name: String,
+        /// The broker's own words, which name the argument and both values.
+        detail: String,
+    },
+    /// The health and metrics address cannot be listened on.
+    #[error("cannot serve metrics and health on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Why a publish did not end in a broker's confirm.
+///
+/// Only [`Uncertain`](Self::Uncertain) leaves open whether the job is on the queue: publishing again with the same id
+/// may double it, and every other error means that it is not there.
+///
+/// ```
+/// # use leveret::PublishError;
+/// fn may_be_published(error: &PublishError) -> bool {
+///     matches!(error, PublishError::Uncertain { .. })
+/// }
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// No queue of that name is bound: no worker has declared it yet, or the name is misspelt.
+    #[error("no queue {queue:?}: start its worker once, or check the name")]
+    Unroutable {
+        /// The queue the job was for.
+        queue: String,
+    },
+    /// The broker refused the job, usually because a policy limits the queue's length.
+    #[error("queue {queue:?} refused the job: a length limit, or a queue that is not available")]
+    Nacked {
+        /// The queue the job was for.
+        queue: String,
+    },
+    /// The connection was lost, or the time ran out, between sending and the confirm.
+    #[error("job {id} was sent but not confirmed: it may or may not be on the queue; publish it again with the same id")]
+    Uncertain {
+        /// The job's id, to publish it again with.
+        id: JobId,
+    },
+    /// The broker takes no publishes now (memory or disk alarm). Nothing was sent.
+    #[error("the broker is blocked ({reason}): nothing was sent")]
+    Blocked {
+        /// The broker's own words.
+        reason: String,
+    },
+    /// No connection within the publish timeout. Nothing was sent.
+    #[error("no connection to the broker within {timeout:?} ({reason}): nothing was sent")]
+    Unavailable {
+        /// The publish timeout.
+        timeout: Duration,
+        /// What the last attempt to connect said.
+        reason: String,
+    },
+    /// The payload, or the headers, exceed the limit. Nothing was sent.
+    #[error("the {part} of the job is {size} bytes, more than the limit of {limit}: nothing was sent")]
+    TooLarge {
+        /// `payload` or `headers`.
+        part: &'static str,
+        /// Its size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A value that the wire cannot carry.
+    #[error("{what} {value:?} cannot be published: {reason}")]
+    Invalid {
+        /// Which value: the job id, the job name, the queue, a header.
+        what: &'static str,
+        /// The value.
+        value: String,
+        /// The rule it breaks.
+        reason: &'static str,
+    },
+    /// The job does not serialise to JSON.
+    #[error("the job does not serialise")]
+    Encode(#[from] serde_json::Error),
+    /// The broker handle was closed.
+    #[error("the broker handle is closed: nothing was sent")]
+    Closed,
+}
+
+/// What a handler returns.
+pub type JobResult = Result<(), JobError>;
+
+/// Why an attempt failed, and what is to be done about it.
+///
+/// Any error converts into it with `?` and means *retry by the queue's policy*; so do strings. The constructors are the
+/// exceptions. It does not implement [`std::error::Error`] itself: that is what lets every error convert into it.
+///
+/// ```
+/// use std::time::Duration;
+/// use leveret::{JobError, JobResult};
+///
+/// fn handle(amount: &str) -> JobResult {
+///     let cents: u64 = amount.parse().map_err(JobError::permanent)?;       // dead letter now
+///     std::fs::write("/tmp/amount", cents.to_string())?;                   // retried by policy
+///     if cents == 0 {
+///         return Err(JobError::retry_after(Duration::from_secs(60), "not yet priced"));
+///     }
+///     Ok(())
+/// }
+/// # let _ = handle;
+/// ```
+pub struct JobError {
+    pub(crate) class: Class,
+    pub(crate) source: BoxError,
+}
+
+/// What a [`JobError`] asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    Retry,
+    RetryAfter(Duration),
+    Snooze(Duration),
+    Permanent,
+    /// The payload is not the job's type.
+    Decode,
+    Timeout,
+    Panic,
+}
+
+impl JobError {
+    /// Gives the job up now: trying again cannot help. It becomes a dead letter of kind `permanent`.
+    #[must_use]
+    pub fn permanent(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(Class::Permanent, error)
+    }
+
+    /// Tries again after exactly `delay`, an attempt charged.
+    #[must_use]
+    pub fn retry_after(delay: Duration, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::new(Class::RetryAfter(delay), error)
+    }
+
+    /// Comes back after exactly `delay`, no attempt charged; a job older than a day is given up instead.
+    #[must_use]
+    pub fn snooze(delay: Duration) -> Self {
+        Self::new(Class::Snooze(delay), "snoozed")
+    }
+
+    pub(crate) fn new(class: Class, error: impl Into<BoxError>) -> Self {
+        Self { class, source: error.into() }
+    }
+
+    /// The error and its sources in one line, for logs and the `leveret-error` header.
+    pub(crate) fn chain(&self) -> String {
+        let mut chain = self.source.to_string();
+        let mut source = self.source.source();
+        while let Some(error) = source {
+            chain.push_str(": ");
+            chain.push_str(&error.to_string());
+            source = error.source();
+        }
+        chain
+    }
+}
+
+impl<E: Into<BoxError>> From<E> for JobError {
+    fn from(error: E) -> Self {
+        Self::new(Class::Retry, error)
+    }
+}
+
+impl fmt::Debug for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobError").field("class", &self.class).field("error", &self.source).finish()
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.chain())
+    }
+}

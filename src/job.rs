@@ -1,0 +1,94 @@
+//! What a job is: plain data with a stable name and a queue.
+//!
+//! A job is apart from its handler, so that a service which only publishes compiles no handler code.
+
+use std::fmt;
+
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A unit of work: plain data that is published to a queue and handled by a worker.
+///
+/// The wire form is the JSON of the type itself, with [`NAME`](Self::NAME) in the AMQP property `type`.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct SendEmail {
+///     to: String,
+///     subject: String,
+/// }
+///
+/// impl leveret::Job for SendEmail {
+///     const NAME: &'static str = "email.send";
+///     const QUEUE: &'static str = "email";
+/// }
+/// ```
+pub trait Job: Serialize + DeserializeOwned + Send + 'static {
+    /// The name on the wire, `[a-z0-9_.-]{1,128}`. Renaming it strands the jobs that are queued under the old name.
+    const NAME: &'static str;
+    /// The queue that jobs of this type are published to.
+    const QUEUE: &'static str;
+}
+
+/// Tells whether `name` may be a job's name on the wire.
+pub(crate) fn is_valid_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.' | b'-');
+    (1..=128).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+/// The identity of a job, kept by all its copies: a UUIDv7 unless the publisher chose its own.
+///
+/// ```
+/// # async fn doc(publisher: leveret::Publisher, job: impl leveret::Job) -> Result<(), leveret::PublishError> {
+/// let id = publisher.publish(&job).id("order-17").await?;
+/// assert_eq!(id.as_str(), "order-17");
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JobId(String);
+
+impl JobId {
+    pub(crate) fn mint() -> Self {
+        Self(uuid::Uuid::now_v7().to_string())
+    }
+
+    /// The id as it stands in the AMQP property `message_id`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for JobId {
+    fn from(id: String) -> Self {
+        Self(id)
+    }
+}
+
+impl From<&str> for JobId {
+    fn from(id: &str) -> Self {
+        Self(id.to_owned())
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_name_is_lower_case_and_bounded() {
+        for good in ["email.send", "a", "x_1-2.y", &"n".repeat(128)] {
+            assert!(is_valid_name(good), "{good}");
+        }
+        for bad in ["", "Email", "a b", "naïve", "a/b", &"n".repeat(129)] {
+            assert!(!is_valid_name(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The verdict on an attempt: a pure function from what the handler said to what is to happen with the job.
+
+use std::{fmt, time::Duration};
+
+use crate::{
+    delay::{UNIT, Wait},
+    error::{Class, JobError, JobResult},
+    retry::RetryPolicy,
+};
+
+/// A job that keeps snoozing is given up at this age.
+pub(crate) const SNOOZE_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What happens with a job after an attempt.
+///
+/// ```
+/// # use leveret::Outcome;
+/// fn is_finished(outcome: &Outcome) -> bool {
+///     matches!(outcome, Outcome::Done | Outcome::DeadLetter { .. })
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The handler succeeded: the job leaves the broker.
+    Done,
+    /// The job is tried again after a delay, an attempt charged.
+    Retry {
+        /// The time it waits in the broker.
+        delay: Duration,
+        /// Why the attempt failed.
+        kind: ErrorKind,
+        /// The error and its sources.
+        reason: String,
+    },
+    /// The job comes back after a delay, no attempt charged.
+    Snooze {
+        /// The time it waits in the broker.
+        delay: Duration,
+    },
+    /// The job is given up and kept in `<queue>.dead`.
+    DeadLetter {
+        /// The class of the reason.
+        kind: ErrorKind,
+        /// The reason in words.
+        reason: String,
+    },
+}
+
+/// The closed list of reasons an attempt or a job can fail for, as in metrics and in the header `leveret-error-kind`.
+///
+/// ```
+/// assert_eq!(leveret::ErrorKind::UnknownJob.as_str(), "unknown_job");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The handler returned an error that may pass.
+    Error,
+    /// The handler returned [`JobError::permanent`].
+    Permanent,
+    /// The handler overran its timeout.
+    Timeout,
+    /// The handler panicked.
+    Panic,
+    /// The message is not what the job's type expects, or bears a malformed framework header.
+    Decode,
+    /// No handler for this job name on the queue.
+    UnknownJob,
+    /// The payload or the headers exceed the worker's limit.
+    TooLarge,
+    /// The job took the process down too often.
+    CrashLoop,
+    /// The job's time to live was over before it could run.
+    Expired,
+}
+
+impl ErrorKind {
+    /// All kinds, in the order of their documentation.
+    pub const ALL: [Self; 9] = [
+        Self::Error,
+        Self::Permanent,
+        Self::Timeout,
+        Self::Panic,
+        Self::Decode,
+        Self::UnknownJob,
+        Self::TooLarge,
+        Self::CrashLoop,
+        Self::Expired,
+    ];
+
+    /// The kind's name on the wire and in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Permanent => "permanent",
+            Self::Timeout => "timeout",
+            Self::Panic => "panic",
+            Self::Decode => "decode",
+            Self::UnknownJob => "unknown_job",
+            Self::TooLarge => "too_large",
+            Self::CrashLoop => "crash_loop",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// The kind of that name.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What the verdict depends on besides the result.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts<'a> {
+    /// The attempt that has ended, from 1.
+    pub(crate) attempt: u32,
+    /// Time since the job's first publish, if that is known.
+    pub(crate) age: Option<Duration>,
+    pub(crate) policy: &'a RetryPolicy,
+    /// Randomness for the policy's jitter, uniform in 0..1.
+    pub(crate) draws: (f64, f64),
+}
+
+/// Decides what happens with a job whose attempt ended in `result`.
+pub(crate) fn decide(result: JobResult, facts: Facts<'_>) -> Outcome {
+    let Err(error) = result else { return Outcome::Done };
+    let kind = kind_of(error.class);
+    match error.class {
+        Class::Permanent | Class::Decode => Outcome::DeadLetter { kind, reason: error.chain() },
+        Class::Snooze(delay) => snooze(delay, facts.age),
+        Class::RetryAfter(delay) => retry(kind, &error, Wait::at_least(delay), facts),
+        Class::Retry | Class::Timeout | Class::Panic => {
+            retry(kind, &error, facts.policy.wait(facts.attempt, facts.draws), facts)
+        }
+    }
+}
+
+fn kind_of(class: Class) -> ErrorKind {
+    match class {
+        Class::Permanent => ErrorKind::Permanent,
+        Class::Decode => ErrorKind::Decode,
+        Class::Timeout => ErrorKind::Timeout,
+        Class::Panic => ErrorKind::Panic,
+        Class::Retry | Class::RetryAfter(_) | Class::Snooze(_) => ErrorKind::Error,
+    }
+}
+
+fn retry(kind: ErrorKind, error: &JobError, wait: Wait, facts: Facts<'_>) -> Outcome {
+    let reason = error.chain();
+    if facts.attempt >= facts.policy.attempts() {
+        return Outcome::DeadLetter { kind, reason };
+    }
+    Outcome::Retry { delay: wait.duration(), kind, reason }
+}
+
+fn snooze(delay: Duration, age: Option<Duration>) -> Outcome {
+    match age {
+        Some(age) if age >= SNOOZE_LIMIT => Outcome::DeadLetter {
+            kind: ErrorKind::Error,
+            reason: format!("still snoozing {} hours after its first publish", age.as_secs() / 3600),
+        },
+        // A snooze of nothing would be a hot loop through the broker.
+        _ => Outcome::Snooze { delay: Wait::at_least(delay.max(UNIT)).duration() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(attempt: u32, policy: &RetryPolicy) -> Facts<'_> {
+        Facts { attempt, age: Some(Duration::from_secs(60)), policy, draws: (0.5, 0.5) }
+    }
+
+    #[test]
+    fn every_result_and_attempt_has_its_outcome() {
+        let policy = RetryPolicy::fixed(Duration::from_secs(2)).max_attempts(3);
+        let retry = |ms, kind, reason: &str| Outcome::Retry { delay: Duration::from_millis(ms), kind, reason: reason.into() };
+        let dead = |kind, reason: &str| Outcome::DeadLetter { kind, reason: reason.into() };
+        let after = Duration::from_millis(250);
+        let table: Vec<(JobResult, u32, Outcome)> = vec![
+            (Ok(()), 1, Outcome::Done),
+            (Ok(()), 9, Outcome::Done),
+            (Err("down".into()), 1, retry(2_000, ErrorKind::Error, "down")),
+            (Err("down".into()), 3, dead(ErrorKind::Error, "down")),
+            (Err("down".into()), u32::MAX, dead(ErrorKind::Error, "down")),
+            (Err(JobError::permanent("gone")), 1, dead(ErrorKind::Permanent, "gone")),
+            (Err(JobError::retry_after(after, "busy")), 1, retry(300, ErrorKind::Error, "busy")),
+            (Err(JobError::retry_after(after, "busy")), 3, dead(ErrorKind::Error, "busy")),
+            (Err(JobError::snooze(after)), 3, Outcome::Snooze { delay: Duration::from_millis(300) }),
+            (Err(JobError::new(Class::Panic, "boom")), 2, retry(2_000, ErrorKind::Panic, "boom")),
+            (Err(JobError::new(Class::Timeout, "slow")), 3, dead(ErrorKind::Timeout, "slow")),
+            (Err(JobError::new(Class::Decode, "not JSON")), 1, dead(ErrorKind::Decode, "not JSON")),
+        ];
+        for (result, attempt, wanted) in table {
+            let shown = format!("{result:?} at attempt {attempt}");
+            assert_eq!(decide(result, facts(attempt, &policy)), wanted, "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_job_that_snoozes_for_a_day_is_given_up() {
+        let policy = RetryPolicy::default();
+        let old = Facts { age: Some(SNOOZE_LIMIT), ..facts(1, &policy) };
+        let Outcome::DeadLetter { reason, .. } = decide(Err(JobError::snooze(Duration::from_secs(1))), old) else {
+            panic!("not given up")
+        };
+        assert_eq!(reason, "still snoozing 24 hours after its first publish");
+        let unknown = Facts { age: None, ..facts(1, &policy) };
+        assert!(matches!(decide(Err(JobError::snooze(Duration::from_secs(1))), unknown), Outcome::Snooze { .. }));
+    }
+
+    #[test]
+    fn a_reason_names_the_error_and_its_sources() {
+        let source = std::io::Error::other("connection refused");
+        let error = JobError::from(anyhow::Error::new(source).context("sending mail"));
+        assert_eq!(error.chain(), "sending mail: connection refused");
+    }
+}
