@@ -1,0 +1,338 @@
+//! The wire contract: how a job stands in an AMQP message, what a worker reads of it, and what a copy keeps.
+//!
+//! Reading is lenient in form (every integer width, strings or bytes) and strict in meaning: a framework header that
+//! steers a job and makes no sense is [`Malformed`], and such a job is dead-lettered with the header's name rather than
+//! run at the wrong time. Headers that only inform are ignored when they make no sense.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable, LongString, ShortString},
+};
+
+use crate::{job::JobId, outcome::ErrorKind};
+
+/// Header names. None starts with `x-`: AMQP 1.0 conversion would move those.
+pub(crate) mod header {
+    pub(crate) const JOB: &str = "leveret-job";
+    pub(crate) const ATTEMPT: &str = "leveret-attempt";
+    pub(crate) const HOP: &str = "leveret-hop";
+    pub(crate) const ENQUEUED_AT: &str = "leveret-enqueued-at";
+    pub(crate) const NOT_BEFORE: &str = "leveret-not-before";
+    pub(crate) const EXPIRES_AT: &str = "leveret-expires-at";
+    pub(crate) const ERROR: &str = "leveret-error";
+    pub(crate) const ERROR_KIND: &str = "leveret-error-kind";
+    pub(crate) const FAILED_AT: &str = "leveret-failed-at";
+    pub(crate) const QUEUE: &str = "leveret-queue";
+    pub(crate) const TRACEPARENT: &str = "traceparent";
+    pub(crate) const TRACESTATE: &str = "tracestate";
+    /// Written by quorum queues: how often the message was handed out and came back.
+    pub(crate) const DELIVERY_COUNT: &str = "x-delivery-count";
+}
+
+/// What a copy must not carry on: it would fork the copy (`CC`, `BCC`), jam a broker before 4.0.1 (`x-death` and its
+/// kin), or lie about the copy (`x-delivery-count`, `x-acquired-count`).
+const DROPPED: [&str; 5] = ["CC", "BCC", "x-death", header::DELIVERY_COUNT, "x-acquired-count"];
+const DROPPED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
+/// The longest error text that is written into `leveret-error`.
+const ERROR_TEXT_LIMIT: usize = 4 * 1024;
+/// A time further ahead than this is taken for a mistake (ten years, which is also RabbitMQ's longest TTL).
+const FURTHEST_AHEAD_MS: u64 = 315_360_000_000;
+/// The largest header frame a copy may have. RabbitMQ's default `frame_max` is 131,072 bytes and a larger header frame
+/// kills the connection; the rest is room for what brokers add on the way (`x-death` entries).
+pub(crate) const COPY_HEADER_LIMIT: usize = 112 * 1024;
+
+/// A job as bytes plus AMQP properties.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) properties: BasicProperties,
+    pub(crate) body: Bytes,
+}
+
+/// What the framework reads of a message, apart from its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Envelope {
+    /// From 1.
+    pub(crate) attempt: u32,
+    pub(crate) hop: u32,
+    /// First publish, ms since the epoch.
+    pub(crate) enqueued_at: Option<u64>,
+    pub(crate) not_before: Option<u64>,
+    pub(crate) expires_at: Option<u64>,
+}
+
+/// A framework header that makes no sense.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("header {header} is malformed: {reason}")]
+pub(crate) struct Malformed {
+    pub(crate) header: &'static str,
+    pub(crate) reason: &'static str,
+}
+
+/// Why a copy is made; it decides which headers change.
+#[derive(Clone, Debug)]
+pub(crate) enum CopyKind<'a> {
+    /// The next attempt.
+    Retry { kind: ErrorKind, reason: &'a str },
+    /// The same attempt, later.
+    Later,
+    /// The same attempt, in another queue.
+    Moved,
+    Dead { kind: ErrorKind, reason: &'a str },
+}
+
+impl Message {
+    /// A new job with the properties every job has.
+    pub(crate) fn new(name: &str, id: &JobId, body: Vec<u8>, now_ms: u64) -> Self {
+        let mut headers = FieldTable::default();
+        headers.insert(header::ENQUEUED_AT.into(), integer(now_ms));
+        let properties = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_delivery_mode(2)
+            .with_timestamp(now_ms / 1000)
+            .with_kind(short(name))
+            .with_message_id(short(id.as_str()))
+            .with_headers(headers);
+        Self { properties, body: body.into() }
+    }
+
+    /// The job's name: property `type`, or header `leveret-job`.
+    pub(crate) fn job_name(&self) -> Option<&str> {
+        let kind = self.properties.kind().as_ref().map(ShortString::as_str).filter(|name| !name.is_empty());
+        kind.or_else(|| self.text(header::JOB))
+    }
+
+    pub(crate) fn id(&self) -> Option<&str> {
+        self.properties.message_id().as_ref().map(ShortString::as_str).filter(|id| !id.is_empty())
+    }
+
+    pub(crate) fn set_id(&mut self, id: &JobId) {
+        self.properties = std::mem::take(&mut self.properties).with_message_id(short(id.as_str()));
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&AMQPValue> {
+        self.properties.headers().as_ref()?.inner().get(name)
+    }
+
+    /// Sets a header, replacing one of that name.
+    pub(crate) fn set_header(&mut self, name: &str, value: AMQPValue) {
+        let mut headers = self.properties.headers().clone().unwrap_or_default();
+        headers.insert(short(name), value);
+        self.properties = std::mem::take(&mut self.properties).with_headers(headers);
+    }
+
+    pub(crate) fn set_time(&mut self, name: &str, ms: u64) {
+        self.set_header(name, integer(ms));
+    }
+
+    /// A header's text, if it is text.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        match self.header(name)? {
+            AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
+            AMQPValue::ShortString(text) => Some(text.as_str()),
+            AMQPValue::ByteArray(bytes) => std::str::from_utf8(bytes.as_slice()).ok(),
+            _ => None,
+        }
+    }
+
+    /// A header's number, whatever its width, also as decimal text.
+    pub(crate) fn number(&self, name: &str) -> Option<Result<i64, ()>> {
+        let number = match self.header(name)? {
+            AMQPValue::ShortShortInt(n) => i64::from(*n),
+            AMQPValue::ShortShortUInt(n) => i64::from(*n),
+            AMQPValue::ShortInt(n) => i64::from(*n),
+            AMQPValue::ShortUInt(n) => i64::from(*n),
+            AMQPValue::LongInt(n) => i64::from(*n),
+            AMQPValue::LongUInt(n) => i64::from(*n),
+            AMQPValue::LongLongInt(n) => *n,
+            AMQPValue::Timestamp(n) => return Some(i64::try_from(*n).map_err(drop)),
+            AMQPValue::Void => return None,
+            _ => return Some(self.text(name).and_then(|text| text.trim().parse().ok()).ok_or(())),
+        };
+        Some(Ok(number))
+    }
+
+    /// How often a quorum queue has handed this message out before.
+    pub(crate) fn delivery_count(&self) -> u32 {
+        let count = self.number(header::DELIVERY_COUNT).and_then(Result::ok).unwrap_or(0);
+        u32::try_from(count).unwrap_or(0)
+    }
+
+    pub(crate) fn is_transient(&self) -> bool {
+        *self.properties.delivery_mode() != Some(2)
+    }
+
+    /// Reads the framework's headers. `now_ms` bounds the times that are taken for real.
+    pub(crate) fn envelope(&self, now_ms: u64) -> Result<Envelope, Malformed> {
+        let attempt = self.counter(header::ATTEMPT)?.unwrap_or(1);
+        if attempt == 0 {
+            return Err(Malformed { header: header::ATTEMPT, reason: "attempts are counted from 1" });
+        }
+        Ok(Envelope {
+            attempt,
+            hop: self.counter(header::HOP)?.unwrap_or(0),
+            enqueued_at: self.enqueued_at(),
+            not_before: self.time(header::NOT_BEFORE, now_ms)?,
+            expires_at: self.time(header::EXPIRES_AT, now_ms)?,
+        })
+    }
+
+    fn enqueued_at(&self) -> Option<u64> {
+        let stamped = self.number(header::ENQUEUED_AT).and_then(Result::ok).and_then(|ms| u64::try_from(ms).ok());
+        stamped.or_else(|| self.properties.timestamp().map(|seconds| seconds.saturating_mul(1000)))
+    }
+
+    fn counter(&self, name: &'static str) -> Result<Option<u32>, Malformed> {
+        let Some(number) = self.number(name) else { return Ok(None) };
+        let number = number.map_err(|()| Malformed { header: name, reason: "not a number" })?;
+        u32::try_from(number).map(Some).map_err(|_| Malformed { header: name, reason: "out of range" })
+    }
+
+    fn time(&self, name: &'static str, now_ms: u64) -> Result<Option<u64>, Malformed> {
+        let Some(number) = self.number(name) else { return Ok(None) };
+        let number = number.map_err(|()| Malformed { header: name, reason: "not a number" })?;
+        match u64::try_from(number) {
+            Ok(ms) if ms <= now_ms.saturating_add(FURTHEST_AHEAD_MS) => Ok(Some(ms)),
+            Ok(_) => Err(Malformed { header: name, reason: "over ten years ahead" }),
+            Err(_) => Err(Malformed { header: name, reason: "before 1970" }),
+        }
+    }
+
+    /// A copy for another place or time: the same body, id, priority and foreign headers; see [`DROPPED`] for the rest.
+    ///
+    /// `queue` is the job queue that the copy comes from, and `received` what was read of the original.
+    pub(crate) fn copy(&self, queue: &str, received: Envelope, kind: CopyKind<'_>, now_ms: u64) -> Self {
+        let mut headers = self.kept_headers();
+        headers.insert(header::HOP.into(), integer(received.hop.saturating_add(1).into()));
+        headers.insert(header::ENQUEUED_AT.into(), integer(received.enqueued_at.unwrap_or(now_ms)));
+        if let Some(at) = received.expires_at.or_else(|| self.expiration(now_ms)) {
+            headers.insert(header::EXPIRES_AT.into(), integer(at));
+        }
+        let attempt = match kind {
+            CopyKind::Retry { .. } => received.attempt.saturating_add(1),
+            CopyKind::Later | CopyKind::Moved | CopyKind::Dead { .. } => received.attempt,
+        };
+        headers.insert(header::ATTEMPT.into(), integer(attempt.into()));
+        if let CopyKind::Retry { kind, reason } | CopyKind::Dead { kind, reason } = kind {
+            headers.insert(header::ERROR.into(), text(truncated(reason, ERROR_TEXT_LIMIT)));
+            headers.insert(header::ERROR_KIND.into(), text(kind.as_str()));
+            headers.insert(header::FAILED_AT.into(), integer(now_ms));
+            headers.insert(header::QUEUE.into(), text(queue));
+        }
+        if !matches!(kind, CopyKind::Moved) {
+            headers.remove(header::NOT_BEFORE);
+        }
+        Self { properties: self.kept_properties().with_headers(headers.into()), body: self.body.clone() }
+    }
+
+    fn kept_headers(&self) -> std::collections::BTreeMap<ShortString, AMQPValue> {
+        let mut headers = self.properties.headers().clone().unwrap_or_default().inner().clone();
+        headers.retain(|name, _| {
+            let name = name.as_str();
+            !DROPPED.contains(&name) && !DROPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        });
+        headers
+    }
+
+    /// All properties but `user_id` (a foreign one is a 406 that kills the channel) and `expiration` (which has become
+    /// `leveret-expires-at`); always persistent.
+    fn kept_properties(&self) -> BasicProperties {
+        type Set = fn(BasicProperties, ShortString) -> BasicProperties;
+        let of = &self.properties;
+        let texts: [(&Option<ShortString>, Set); 8] = [
+            (of.content_type(), BasicProperties::with_content_type),
+            (of.content_encoding(), BasicProperties::with_content_encoding),
+            (of.correlation_id(), BasicProperties::with_correlation_id),
+            (of.reply_to(), BasicProperties::with_reply_to),
+            (of.message_id(), BasicProperties::with_message_id),
+            (of.kind(), BasicProperties::with_kind),
+            (of.app_id(), BasicProperties::with_app_id),
+            (of.cluster_id(), BasicProperties::with_cluster_id),
+        ];
+        let mut kept = BasicProperties::default().with_delivery_mode(2);
+        for (value, set) in texts {
+            if let Some(value) = value {
+                kept = set(kept, value.clone());
+            }
+        }
+        if let Some(priority) = of.priority() {
+            kept = kept.with_priority(*priority);
+        }
+        match of.timestamp() {
+            Some(at) => kept.with_timestamp(*at),
+            None => kept,
+        }
+    }
+
+    /// When the broker would expire this message, from its `expiration` (ms as text) counted from `now_ms`.
+    fn expiration(&self, now_ms: u64) -> Option<u64> {
+        let ms: u64 = self.properties.expiration().as_ref()?.as_str().parse().ok()?;
+        Some(now_ms.saturating_add(ms))
+    }
+
+    /// The size of the AMQP header frame's payload in bytes, an upper bound.
+    pub(crate) fn header_size(&self) -> usize {
+        let of = &self.properties;
+        let texts = [
+            of.content_type(),
+            of.content_encoding(),
+            of.correlation_id(),
+            of.reply_to(),
+            of.expiration(),
+            of.message_id(),
+            of.kind(),
+            of.user_id(),
+            of.app_id(),
+            of.cluster_id(),
+        ];
+        let texts: usize = texts.into_iter().flatten().map(|text| text.as_str().len() + 1).sum();
+        // 14 bytes of frame header, 4 of table length, and at most 10 of mode, priority and timestamp.
+        28 + texts + of.headers().as_ref().map_or(0, table_size)
+    }
+}
+
+fn table_size(table: &FieldTable) -> usize {
+    table.inner().iter().map(|(name, value)| 1 + name.as_str().len() + value_size(value)).sum()
+}
+
+fn value_size(value: &AMQPValue) -> usize {
+    1 + match value {
+        AMQPValue::LongString(text) => 4 + text.as_bytes().len(),
+        AMQPValue::ShortString(text) => 1 + text.as_str().len(),
+        AMQPValue::ByteArray(bytes) => 4 + bytes.as_slice().len(),
+        AMQPValue::FieldTable(table) => 4 + table_size(table),
+        AMQPValue::FieldArray(array) => 4 + array.as_slice().iter().map(value_size).sum::<usize>(),
+        _ => 8,
+    }
+}
+
+/// A short string of `text`, cut at the wire's 255 bytes.
+pub(crate) fn short(text: &str) -> ShortString {
+    truncated(text, 255).into()
+}
+
+pub(crate) fn text(text: &str) -> AMQPValue {
+    AMQPValue::LongString(LongString::from(text.as_bytes().to_vec()))
+}
+
+pub(crate) fn integer(n: u64) -> AMQPValue {
+    AMQPValue::LongLongInt(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+fn truncated(text: &str, limit: usize) -> &str {
+    if text.len() <= limit {
+        return text;
+    }
+    &text[..text.floor_char_boundary(limit)]
+}
+
+/// Milliseconds as the wire counts them.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

@@ -1,0 +1,156 @@
+use lapin::types::{ByteArray, FieldArray};
+use proptest::prelude::*;
+
+use super::*;
+
+const NOW: u64 = 1_800_000_000_000;
+
+fn message(headers: &[(&str, AMQPValue)]) -> Message {
+    let mut message = Message::new("email.send", &JobId::from("j-1"), b"{}".to_vec(), NOW);
+    for (name, value) in headers {
+        message.set_header(name, value.clone());
+    }
+    message
+}
+
+#[test]
+fn every_integer_width_and_text_is_read() {
+    let values = [
+        AMQPValue::ShortShortInt(7),
+        AMQPValue::ShortShortUInt(7),
+        AMQPValue::ShortInt(7),
+        AMQPValue::ShortUInt(7),
+        AMQPValue::LongInt(7),
+        AMQPValue::LongUInt(7),
+        AMQPValue::LongLongInt(7),
+        AMQPValue::Timestamp(7),
+        AMQPValue::ShortString("7".into()),
+        text("7"),
+        AMQPValue::ByteArray(ByteArray::from(b"7".to_vec())),
+    ];
+    for value in values {
+        assert_eq!(message(&[(header::ATTEMPT, value.clone())]).envelope(NOW).unwrap().attempt, 7, "{value:?}");
+    }
+}
+
+#[test]
+fn an_absent_or_void_header_has_its_default() {
+    for message in [message(&[]), message(&[(header::ATTEMPT, AMQPValue::Void)])] {
+        let envelope = message.envelope(NOW).unwrap();
+        let wanted = Envelope { attempt: 1, hop: 0, enqueued_at: Some(NOW), not_before: None, expires_at: None };
+        assert_eq!(envelope, wanted);
+    }
+}
+
+#[test]
+fn a_steering_header_that_makes_no_sense_is_named() {
+    let table = [
+        (header::ATTEMPT, AMQPValue::LongInt(0), "attempts are counted from 1"),
+        (header::ATTEMPT, AMQPValue::LongInt(-3), "out of range"),
+        (header::ATTEMPT, AMQPValue::LongLongInt(i64::MAX), "out of range"),
+        (header::HOP, AMQPValue::Boolean(true), "not a number"),
+        (header::HOP, text("soon"), "not a number"),
+        (header::NOT_BEFORE, AMQPValue::LongLongInt(253_402_300_799_000), "over ten years ahead"),
+        (header::EXPIRES_AT, AMQPValue::LongLongInt(-1), "before 1970"),
+        (header::EXPIRES_AT, AMQPValue::FieldArray(FieldArray::default()), "not a number"),
+    ];
+    for (name, value, reason) in table {
+        let malformed = message(&[(name, value)]).envelope(NOW).unwrap_err();
+        assert_eq!(malformed, Malformed { header: name, reason });
+    }
+}
+
+#[test]
+fn a_copy_keeps_the_job_and_drops_what_would_harm_it() {
+    let mut original = message(&[
+        ("tenant", text("acme")),
+        ("CC", AMQPValue::FieldArray(FieldArray::default())),
+        ("BCC", AMQPValue::FieldArray(FieldArray::default())),
+        ("x-death", AMQPValue::FieldArray(FieldArray::default())),
+        ("x-first-death-queue", text("q")),
+        ("x-last-death-reason", text("expired")),
+        (header::DELIVERY_COUNT, AMQPValue::LongInt(2)),
+        (header::TRACEPARENT, text("00-1-2-01")),
+        (header::NOT_BEFORE, integer(NOW)),
+    ]);
+    original.properties = std::mem::take(&mut original.properties)
+        .with_user_id("guest".into())
+        .with_expiration("5000".into())
+        .with_priority(9)
+        .with_correlation_id("c".into())
+        .with_reply_to("r".into())
+        .with_app_id("shop".into());
+    let received = original.envelope(NOW).unwrap();
+    let copy = original.copy("email", received, CopyKind::Retry { kind: ErrorKind::Error, reason: "down" }, NOW + 5);
+
+    let names: Vec<_> = copy.properties.headers().as_ref().unwrap().inner().keys().map(ShortString::as_str).collect();
+    let wanted = [
+        "leveret-attempt",
+        "leveret-enqueued-at",
+        "leveret-error",
+        "leveret-error-kind",
+        "leveret-failed-at",
+        "leveret-hop",
+        "leveret-queue",
+        "tenant",
+        "traceparent",
+    ];
+    assert_eq!(names, wanted);
+    assert_eq!(copy.body, original.body);
+    assert_eq!((copy.id(), copy.job_name()), (Some("j-1"), Some("email.send")));
+    let envelope = copy.envelope(NOW).unwrap();
+    assert_eq!((envelope.attempt, envelope.hop, envelope.enqueued_at), (2, 1, Some(NOW)));
+    let kept = &copy.properties;
+    assert_eq!((kept.user_id(), kept.expiration(), *kept.priority()), (&None, &None, Some(9)));
+    assert_eq!(kept.correlation_id().as_ref().map(ShortString::as_str), Some("c"));
+    assert_eq!(kept.app_id().as_ref().map(ShortString::as_str), Some("shop"));
+}
+
+#[test]
+fn a_huge_error_text_is_cut_at_a_character() {
+    let original = message(&[]);
+    let reason = "é".repeat(100_000);
+    let received = original.envelope(NOW).unwrap();
+    let copy = original.copy("email", received, CopyKind::Dead { kind: ErrorKind::Error, reason: &reason }, NOW);
+    assert_eq!(copy.text(header::ERROR).unwrap().len(), ERROR_TEXT_LIMIT);
+    assert!(copy.header_size() < COPY_HEADER_LIMIT);
+}
+
+fn value() -> impl Strategy<Value = AMQPValue> {
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(AMQPValue::Boolean),
+        any::<i8>().prop_map(AMQPValue::ShortShortInt),
+        any::<u32>().prop_map(AMQPValue::LongUInt),
+        any::<i64>().prop_map(AMQPValue::LongLongInt),
+        any::<f64>().prop_map(AMQPValue::Double),
+        any::<u64>().prop_map(AMQPValue::Timestamp),
+        proptest::collection::vec(any::<u8>(), 0..40).prop_map(|bytes| AMQPValue::LongString(bytes.into())),
+        proptest::collection::vec(any::<u8>(), 0..40).prop_map(|bytes| AMQPValue::ByteArray(bytes.into())),
+        Just(AMQPValue::Void),
+    ];
+    leaf.prop_recursive(4, 32, 4, |inner| {
+        proptest::collection::vec(inner, 0..4).prop_map(|values| {
+            let mut array = FieldArray::default();
+            values.into_iter().for_each(|value| array.push(value));
+            AMQPValue::FieldArray(array)
+        })
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_header_panics_the_reader_and_every_copy_is_readable(
+        name in prop_oneof![Just(header::ATTEMPT), Just(header::HOP), Just(header::NOT_BEFORE), Just(header::EXPIRES_AT),
+            Just(header::ENQUEUED_AT), Just(header::JOB), Just(header::DELIVERY_COUNT), Just("x-death")],
+        value in value(), now in any::<u64>(),
+    ) {
+        let message = message(&[(name, value)]);
+        let _ = (message.job_name(), message.delivery_count(), message.header_size());
+        if let Ok(received) = message.envelope(now) {
+            let copy = message.copy("q", received, CopyKind::Retry { kind: ErrorKind::Error, reason: "r" }, now);
+            let again = copy.envelope(now);
+            prop_assert_eq!(again.map(|e| (e.attempt, e.hop)),
+                Ok((received.attempt.saturating_add(1), received.hop.saturating_add(1))));
+        }
+    }
+}

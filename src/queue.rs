@@ -1,0 +1,139 @@
+//! A job queue as its worker sees it: how much is in hand, how much runs, how often and how long.
+
+use std::time::Duration;
+
+use crate::{error::Error, retry::RetryPolicy};
+
+/// The longest queue name whose dead letters, suspect lane and routing keys fit AMQP's 255 bytes.
+const LONGEST_NAME: usize = 180;
+/// RabbitMQ's bound on the prefetch of a quorum queue's consumer (its documentation, "Quorum Queues").
+const LARGEST_PREFETCH: u16 = 2_000;
+
+/// A queue that a worker consumes, with the defaults of its jobs.
+///
+/// Defaults: concurrency 16, prefetch twice the concurrency (at least 10), [`RetryPolicy::exponential`], timeout 5
+/// minutes.
+///
+/// ```
+/// use std::time::Duration;
+/// use leveret::{Queue, RetryPolicy};
+///
+/// let queue = Queue::new("email")
+///     .concurrency(8)
+///     .timeout(Duration::from_secs(30))
+///     .retry(RetryPolicy::exponential().max_attempts(10));
+/// # let _ = queue;
+/// ```
+#[derive(Clone, Debug)]
+pub struct Queue {
+    name: String,
+    concurrency: u16,
+    prefetch: Option<u16>,
+    retry: RetryPolicy,
+    timeout: Duration,
+    existing: bool,
+    single_active: bool,
+}
+
+impl Queue {
+    /// A quorum queue of that name, declared by the worker when it starts.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            concurrency: 16,
+            prefetch: None,
+            retry: RetryPolicy::default(),
+            timeout: Duration::from_secs(300),
+            existing: false,
+            single_active: false,
+        }
+    }
+
+    /// A queue that exists already and keeps its own arguments.
+    ///
+    /// What is lost without ours: a classic queue is one copy on one node; without our dead-letter arguments, what the
+    /// broker itself gives up (delivery limit, expiry, rejects of too large jobs) is dropped or goes where the queue's
+    /// owner sends it. The worker says so when it starts. Retries, delays and dead letters of ours work as always.
+    #[must_use]
+    pub fn existing(name: impl Into<String>) -> Self {
+        Self { existing: true, ..Self::new(name) }
+    }
+
+    /// Sets how many attempts run at once in this worker; at least 1.
+    #[must_use]
+    pub fn concurrency(mut self, attempts: u16) -> Self {
+        self.concurrency = attempts.max(1);
+        self
+    }
+
+    /// Sets how many deliveries are in hand at once, running or waiting; 1 to 2000.
+    #[must_use]
+    pub fn prefetch(mut self, deliveries: u16) -> Self {
+        self.prefetch = Some(deliveries.clamp(1, LARGEST_PREFETCH));
+        self
+    }
+
+    /// Sets the retry policy of the queue's jobs.
+    #[must_use]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// Sets how long an attempt may take; it must stay below the broker's consumer timeout (30 minutes by default).
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Lets only one consumer of all workers have this queue at a time.
+    ///
+    /// With `concurrency(1)` and `prefetch(1)` its jobs run in order, as long as none of them fails.
+    #[must_use]
+    pub fn single_active(mut self) -> Self {
+        self.single_active = true;
+        self
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn is_existing(&self) -> bool {
+        self.existing
+    }
+
+    pub(crate) fn is_single_active(&self) -> bool {
+        self.single_active
+    }
+
+    pub(crate) fn limit(&self) -> u16 {
+        self.concurrency
+    }
+
+    pub(crate) fn in_hand(&self) -> u16 {
+        let default = self.concurrency.saturating_mul(2).max(10);
+        self.prefetch.unwrap_or(default).min(LARGEST_PREFETCH)
+    }
+
+    pub(crate) fn retry_policy(&self) -> &RetryPolicy {
+        &self.retry
+    }
+
+    pub(crate) fn attempt_timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let wrong = |reason: String| Err(Error::Setting { setting: "Queue::new", reason });
+        if self.name.is_empty() || crate::delay::topic_word(&self.name).len() > LONGEST_NAME {
+            return wrong(format!("queue name {:?} must have 1 to {LONGEST_NAME} bytes", self.name));
+        }
+        if self.name.starts_with("amq.") {
+            return wrong(format!("queue name {:?}: RabbitMQ keeps names that start with amq. to itself", self.name));
+        }
+        Ok(())
+    }
+}
