@@ -118,6 +118,14 @@ pub enum PublishError {
         /// The queue the job was for.
         queue: String,
     },
+    /// The broker closed the channel over this publish: no permission to write, or no such exchange.
+    #[error("the broker refused a publish for queue {queue:?}: {reason}")]
+    Refused {
+        /// The queue the job was for.
+        queue: String,
+        /// The broker's own words.
+        reason: String,
+    },
     /// The connection was lost, or the time ran out, between sending and the confirm.
     #[error("job {id} was sent but not confirmed: it may or may not be on the queue; publish it again with the same id")]
     Uncertain {

@@ -1,0 +1,333 @@
+//! The seam between jobs and brokers: publish a message, open a session on a queue, settle what it delivers.
+//!
+//! There are two brokers, RabbitMQ and one in memory; the choice is closed on purpose, and one contract test suite runs
+//! against both. Everything above this file speaks of queues and delays, everything below of exchanges and channels.
+
+mod amqp;
+mod memory;
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::{
+    config::Config,
+    error::Error,
+    health::Health,
+    message::{Message, millis},
+    metrics::Metrics,
+    publisher::Publisher,
+    queue::Queue,
+    topology::{SUSPECT, Target},
+};
+
+/// A handle on a message broker: RabbitMQ, or one in this process's memory.
+///
+/// Clones share the connections. Dropping the last clone closes them; [`close`](Self::close) does so in order.
+///
+/// ```no_run
+/// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
+/// use leveret::{Broker, Config};
+///
+/// let broker = Broker::amqp(Config { amqp_url: vec!["amqp://guest:guest@localhost/%2f".into()], ..Config::default() })?;
+/// let publisher = broker.publisher();
+/// # let _ = publisher; Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Broker {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    backend: Backend,
+    config: Config,
+    metrics: Arc<Metrics>,
+    health: Health,
+}
+
+enum Backend {
+    Amqp(amqp::Amqp),
+    Memory(memory::Memory),
+}
+
+/// One message handed over by a broker, to be settled through the session it came from.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub(crate) tag: u64,
+    pub(crate) redelivered: bool,
+    pub(crate) message: Message,
+}
+
+/// Which of a job queue's two lanes a consumer serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    Main,
+    /// Jobs that may have taken a process down, one at a time.
+    Suspect,
+}
+
+impl Lane {
+    /// The name of the broker's queue behind this lane of `queue`.
+    pub(crate) fn queue_name(self, queue: &Queue) -> String {
+        match self {
+            Self::Main => queue.name().to_owned(),
+            Self::Suspect => format!("{}{SUSPECT}", queue.name()),
+        }
+    }
+
+    pub(crate) fn prefetch(self, queue: &Queue) -> u16 {
+        match self {
+            Self::Main => queue.in_hand(),
+            Self::Suspect => 1,
+        }
+    }
+}
+
+/// Why a message was not confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SendError {
+    /// No queue took it.
+    Returned,
+    /// The broker refused it.
+    Nacked,
+    /// The broker closed the channel over it, in these words.
+    Refused(String),
+    /// It was sent, but whether it arrived is unknown.
+    Uncertain,
+    /// It was not sent: the broker takes no publishes, for this reason.
+    Blocked(String),
+    /// It was not sent: there is no connection, for this reason.
+    Unavailable(String),
+    /// It was not sent: the handle is closed.
+    Closed,
+}
+
+/// Why a session could not be opened.
+#[derive(Debug)]
+pub(crate) enum OpenError {
+    /// No use trying again before somebody has mended it.
+    Fatal(Error),
+    /// It may work the next time.
+    Passing(String),
+}
+
+/// Why a session ended: the broker's or the network's words.
+#[derive(Debug)]
+pub(crate) struct Ended(pub(crate) String);
+
+/// One consumer's life on one channel: it delivers messages of one queue and takes their settlement.
+pub(crate) enum Session {
+    Amqp(Box<amqp::Session>),
+    Memory(memory::Session),
+}
+
+impl Broker {
+    /// A handle on RabbitMQ. It connects when it is first used, and again for ever after each loss.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Url`] for an address that is not an AMQP one, [`Error::TlsNotCompiled`] for `amqps://` without the
+    /// feature `tls`, [`Error::Setting`] for settings that cannot work.
+    pub fn amqp(config: Config) -> Result<Self, Error> {
+        let metrics = new_metrics()?;
+        let backend = Backend::Amqp(amqp::Amqp::new(&config, Arc::clone(&metrics))?);
+        Ok(Self::new(backend, config, metrics))
+    }
+
+    /// A broker in this process's memory, for tests and demonstrations: it forgets everything when the process ends.
+    ///
+    /// It keeps the promises that a broker in memory can keep: delivery at least once, redelivery of what was not
+    /// settled, delays, dead letters. Its time is tokio's, so tests may pause and advance it.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    #[must_use]
+    pub fn memory() -> Self {
+        Self::memory_with(Config::default())
+    }
+
+    /// As [`memory`](Self::memory), with settings of your own.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "the metric names are constants, checked by every test")]
+    pub fn memory_with(config: Config) -> Self {
+        tracing::info!("using the in-memory broker: jobs are forgotten when this process ends");
+        let metrics = new_metrics().expect("metric names are valid");
+        metrics.connected.set(1);
+        Self::new(Backend::Memory(memory::Memory::new()), config, metrics)
+    }
+
+    fn new(backend: Backend, config: Config, metrics: Arc<Metrics>) -> Self {
+        let health = Health::new(Arc::clone(&metrics));
+        Self { shared: Arc::new(Shared { backend, config, metrics, health }) }
+    }
+
+    /// A publisher on this broker; cheap.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(self.clone())
+    }
+
+    /// The settings this handle was made with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Waits for the confirms that are outstanding, then closes the connections.
+    ///
+    /// Publishes after this end in [`PublishError::Closed`](crate::PublishError::Closed).
+    pub async fn close(&self) {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.close().await,
+            Backend::Memory(_) => {}
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
+    pub(crate) fn health(&self) -> &Health {
+        &self.shared.health
+    }
+
+    /// Milliseconds since the epoch, on the clock that this broker's delays run on.
+    pub(crate) fn now_ms(&self) -> u64 {
+        match &self.shared.backend {
+            Backend::Amqp(_) => millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)),
+            Backend::Memory(memory) => memory.now_ms(),
+        }
+    }
+
+    /// Sends `message` to `target` and waits for the broker's confirm. With `fail_fast` it does not wait for a
+    /// connection or for a blocked broker.
+    pub(crate) async fn send(&self, target: Target, message: Message, fail_fast: bool) -> Result<(), SendError> {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.send(target, message, fail_fast).await,
+            Backend::Memory(memory) => memory.send(target, message),
+        }
+    }
+
+    /// Makes sure that `queue` and its surroundings exist, then starts to consume one lane of it.
+    pub(crate) async fn open(&self, queue: &Queue, lane: Lane) -> Result<Session, OpenError> {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.open(queue, lane).await.map(|session| Session::Amqp(Box::new(session))),
+            Backend::Memory(memory) => {
+                memory.declare(queue);
+                Ok(Session::Memory(memory.open(&lane.queue_name(queue), lane.prefetch(queue))))
+            }
+        }
+    }
+
+    /// Opens a session on a queue as it is, declaring nothing.
+    pub(crate) async fn open_raw(&self, name: &str, prefetch: u16) -> Result<Session, OpenError> {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.open_raw(name, prefetch).await.map(|session| Session::Amqp(Box::new(session))),
+            Backend::Memory(memory) => Ok(Session::Memory(memory.open(name, prefetch))),
+        }
+    }
+
+    /// Checks the topology again, declaring what is missing if that is this handle's way.
+    pub(crate) async fn mend(&self, queue: &Queue) -> Result<(), OpenError> {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.mend(queue).await,
+            Backend::Memory(memory) => {
+                memory.declare(queue);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether no job is ready, delayed or in hand; only the in-memory broker knows.
+    pub(crate) fn is_idle(&self) -> Option<bool> {
+        match &self.shared.backend {
+            Backend::Amqp(_) => None,
+            Backend::Memory(memory) => Some(memory.is_idle()),
+        }
+    }
+}
+
+impl Session {
+    /// Waits for the next delivery.
+    ///
+    /// # Cancel safety
+    ///
+    /// A delivery is either returned or stays with the session.
+    pub(crate) async fn next(&mut self) -> Result<Delivery, Ended> {
+        match self {
+            Self::Amqp(session) => session.next().await,
+            Self::Memory(session) => Ok(session.next().await),
+        }
+    }
+
+    /// Notes that the job behind `tag` is done with. The ack leaves with the next [`flush`](Self::flush), at the latest
+    /// when half the prefetch is waiting. Returns how many acks turned out to have no channel any more.
+    pub(crate) fn ack(&mut self, tag: u64) -> u64 {
+        match self {
+            Self::Amqp(session) => session.ack(tag),
+            Self::Memory(session) => session.ack(tag),
+        }
+    }
+
+    /// Sends the acks that wait. Returns how many of them had no channel any more.
+    pub(crate) fn flush(&mut self) -> u64 {
+        match self {
+            Self::Amqp(session) => session.flush(),
+            Self::Memory(_) => 0,
+        }
+    }
+
+    /// Gives the delivery to the dead-letter exchange as it is.
+    pub(crate) fn reject(&mut self, tag: u64) {
+        match self {
+            Self::Amqp(session) => session.reject(tag, false),
+            Self::Memory(session) => session.reject(tag),
+        }
+    }
+
+    /// Hands the delivery back for another worker.
+    pub(crate) fn requeue(&mut self, tag: u64) {
+        match self {
+            Self::Amqp(session) => session.reject(tag, true),
+            Self::Memory(session) => session.requeue(tag),
+        }
+    }
+
+    /// Stops the flow of deliveries and hands back those that were never taken; the rest can still be settled.
+    pub(crate) async fn stop(&mut self) {
+        match self {
+            Self::Amqp(session) => session.stop().await,
+            Self::Memory(session) => session.stop(),
+        }
+    }
+
+    /// Ends the session; what is not settled goes back to the queue.
+    pub(crate) async fn close(self) {
+        match self {
+            Self::Amqp(session) => session.close().await,
+            Self::Memory(_) => {}
+        }
+    }
+}
+
+fn new_metrics() -> Result<Arc<Metrics>, Error> {
+    let metrics = Metrics::new().map_err(|error| Error::Setting { setting: "metrics", reason: error.to_string() })?;
+    Ok(Arc::new(metrics))
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let backend = match &self.shared.backend {
+            Backend::Amqp(_) => "amqp",
+            Backend::Memory(_) => "memory",
+        };
+        f.debug_struct("Broker").field("backend", &backend).field("config", &self.shared.config).finish()
+    }
+}

@@ -1,0 +1,96 @@
+//! RabbitMQ through lapin: two connections, one that consumes and one that publishes.
+//!
+//! They are apart because a broker in alarm stops reading a connection that publishes, acks included. lapin's own
+//! recovery stays off: version 4.12 doubles replayed bindings with each reconnect and can hang for ever. A lost
+//! connection is replaced by a fresh one, and whatever lived on it is built again by its owner.
+
+mod acks;
+mod connection;
+mod consume;
+mod declare;
+mod publish;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+pub(super) use self::consume::Session;
+use self::{connection::Link, publish::PublishTask};
+use super::{Lane, OpenError, SendError};
+use crate::{
+    config::{Config, TopologyMode},
+    error::Error,
+    message::Message,
+    metrics::Metrics,
+    queue::Queue,
+    topology::{Target, Topology},
+};
+
+pub(super) struct Amqp {
+    setup: Arc<Setup>,
+    consuming: Link,
+    publishing: PublishTask,
+}
+
+/// What both connections need to know.
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) addresses: Vec<lapin::uri::AMQPUri>,
+    pub(super) topology: Topology,
+    pub(super) mode: TopologyMode,
+    pub(super) config: Config,
+    pub(super) metrics: Arc<Metrics>,
+    /// Ends both connections for good.
+    pub(super) closed: CancellationToken,
+}
+
+impl Amqp {
+    pub(super) fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Self, Error> {
+        let setup = Arc::new(Setup {
+            addresses: connection::parse_addresses(&config.amqp_url, config.heartbeat)?,
+            topology: Topology::new(&config.namespace),
+            mode: config.topology,
+            config: config.clone(),
+            metrics,
+            closed: CancellationToken::new(),
+        });
+        let consuming = Link::new("consume", Arc::clone(&setup));
+        let publishing = PublishTask::new(Link::new("publish", Arc::clone(&setup)), Arc::clone(&setup));
+        Ok(Self { setup, consuming, publishing })
+    }
+
+    pub(super) async fn send(&self, target: Target, message: Message, fail_fast: bool) -> Result<(), SendError> {
+        self.publishing.send(target, message, fail_fast).await
+    }
+
+    pub(super) async fn open(&self, queue: &Queue, lane: Lane) -> Result<Session, OpenError> {
+        let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
+        declare::ensure_shared(&up, &self.setup).await?;
+        declare::ensure(&up, &self.setup, &self.setup.topology.of_queue(queue)).await?;
+        Session::open(up, &lane.queue_name(queue), lane.prefetch(queue)).await
+    }
+
+    pub(super) async fn open_raw(&self, name: &str, prefetch: u16) -> Result<Session, OpenError> {
+        let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
+        Session::open(up, name, prefetch).await
+    }
+
+    pub(super) async fn mend(&self, queue: &Queue) -> Result<(), OpenError> {
+        let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
+        declare::ensure(&up, &self.setup, &self.setup.topology.shared()).await?;
+        declare::ensure(&up, &self.setup, &self.setup.topology.of_queue(queue)).await
+    }
+
+    pub(super) async fn close(&self) {
+        self.publishing.finish().await;
+        self.setup.closed.cancel();
+        self.consuming.closed().await;
+        self.publishing.closed().await;
+    }
+}
+
+impl Drop for Amqp {
+    fn drop(&mut self) {
+        self.setup.closed.cancel();
+    }
+}

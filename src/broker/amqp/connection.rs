@@ -1,0 +1,259 @@
+//! One connection to RabbitMQ, kept up for ever: a fresh `lapin::Connection` after each loss.
+
+use std::{sync::Arc, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use futures_util::StreamExt;
+use lapin::{
+    Connection, ConnectionProperties, Event,
+    uri::{AMQPScheme, AMQPUri},
+};
+use tokio::sync::{OnceCell, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Setup;
+use crate::error::Error;
+
+/// For the TCP connection alone; the handshake after it has [`HANDSHAKE_TIMEOUT`].
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a connection is looked at that has reported nothing.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A connection that is up, until `lost` is cancelled.
+#[derive(Debug)]
+pub(super) struct Up {
+    pub(super) connection: Connection,
+    pub(super) lost: CancellationToken,
+    /// The broker's reason for taking no publishes now.
+    pub(super) blocked: watch::Sender<Option<String>>,
+    /// Done once the shared topology was ensured over this connection.
+    pub(super) shared_topology: OnceCell<()>,
+}
+
+/// The state of a [`Link`]: up, or down for this reason.
+pub(super) type State = Result<Arc<Up>, String>;
+
+/// The handle was closed.
+#[derive(Debug)]
+pub(super) struct Closed;
+
+/// A connection that is made anew after each loss, from its first use until the handle is closed.
+pub(super) struct Link {
+    role: &'static str,
+    setup: Arc<Setup>,
+    state: watch::Sender<State>,
+    started: OnceCell<tokio::task::JoinHandle<()>>,
+}
+
+impl Link {
+    pub(super) fn new(role: &'static str, setup: Arc<Setup>) -> Self {
+        let (state, _) = watch::channel(Err("not yet connected".to_owned()));
+        Self { role, setup, state, started: OnceCell::new() }
+    }
+
+    /// Waits for the connection.
+    pub(super) async fn up(&self) -> Result<Arc<Up>, Closed> {
+        let mut state = self.watch().await;
+        tokio::select! {
+            () = self.setup.closed.cancelled() => Err(Closed),
+            up = state.wait_for(Result::is_ok) => up.ok().and_then(|up| up.clone().ok()).ok_or(Closed),
+        }
+    }
+
+    /// The state now and its changes.
+    pub(super) async fn watch(&self) -> watch::Receiver<State> {
+        self.started.get_or_init(async || tokio::spawn(keep_up(self.role, Arc::clone(&self.setup), self.state.clone()))).await;
+        self.state.subscribe()
+    }
+
+    /// Waits until a closed link has said goodbye to the broker.
+    pub(super) async fn closed(&self) {
+        if self.started.initialized() {
+            let mut state = self.state.subscribe();
+            let goodbye = state.wait_for(|state| matches!(state, Err(reason) if reason == CLOSED));
+            if tokio::time::timeout(CONNECT_TIMEOUT, goodbye).await.is_err() {
+                tracing::debug!(role = self.role, "the broker did not answer the goodbye");
+            }
+        }
+    }
+}
+
+const CLOSED: &str = "closed";
+
+/// Connects, waits for the loss, and begins again.
+async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<State>) {
+    let mut delays = backoff();
+    loop {
+        let connected = tokio::select! {
+            () = setup.closed.cancelled() => break,
+            connected = connect(role, &setup) => connected,
+        };
+        match connected {
+            Ok(up) => {
+                delays = backoff();
+                let reason = live(role, &setup, up, &state).await;
+                state.send_replace(Err(reason));
+            }
+            Err(reason) => {
+                tracing::warn!(role, error = reason, "cannot connect to the broker, trying again");
+                state.send_replace(Err(reason));
+            }
+        }
+        let delay = delays.next().unwrap_or(CONNECT_TIMEOUT);
+        tokio::select! {
+            () = setup.closed.cancelled() => break,
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+    state.send_replace(Err(CLOSED.to_owned()));
+}
+
+/// Full jitter up to one second, for ever.
+fn backoff() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_millis(700))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// Tries every address once.
+async fn connect(role: &'static str, setup: &Setup) -> Result<Arc<Up>, String> {
+    let mut reason = "no address".to_owned();
+    for address in &setup.addresses {
+        let name = format!("leveret {role}");
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let attempt = Connection::connect_uri(address.clone(), properties);
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, attempt).await {
+            Ok(Ok(connection)) => {
+                let (blocked, _) = watch::channel(None);
+                let lost = CancellationToken::new();
+                return Ok(Arc::new(Up { connection, lost, blocked, shared_topology: OnceCell::new() }));
+            }
+            Ok(Err(error)) => reason = format!("{}:{}: {error}", address.authority.host, address.authority.port),
+            Err(_) => reason = format!("{}:{}: no answer", address.authority.host, address.authority.port),
+        }
+    }
+    Err(reason)
+}
+
+/// The life of one connection; returns why it ended.
+async fn live(role: &'static str, setup: &Setup, up: Arc<Up>, state: &watch::Sender<State>) -> String {
+    tracing::info!(role, "connected to the broker");
+    setup.metrics.connected.inc();
+    let mut events = Box::pin(up.connection.events_listener());
+    state.send_replace(Ok(Arc::clone(&up)));
+    let reason = loop {
+        let event = tokio::select! {
+            () = setup.closed.cancelled() => {
+                up.lost.cancel();
+                goodbye(&up).await;
+                break CLOSED.to_owned();
+            }
+            event = events.next() => event,
+            () = tokio::time::sleep(CHECK_INTERVAL) => {
+                if up.connection.status().connected() { continue }
+                break format!("{:?}", up.connection.status());
+            }
+        };
+        match event {
+            Some(Event::ConnectionBlocked(reason)) => set_blocked(setup, &up, Some(reason)),
+            Some(Event::ConnectionUnblocked) => set_blocked(setup, &up, None),
+            Some(Event::Error(error)) => break error.to_string(),
+            Some(_) => {}
+            None => break "the connection ended".to_owned(),
+        }
+    };
+    up.lost.cancel();
+    setup.metrics.connected.dec();
+    set_blocked(setup, &up, None);
+    if reason != CLOSED {
+        setup.metrics.reconnects.inc();
+        tracing::warn!(role, reason, "lost the connection to the broker");
+    }
+    reason
+}
+
+async fn goodbye(up: &Up) {
+    let close = up.connection.close(200, "goodbye".into());
+    if !matches!(tokio::time::timeout(CONNECT_TIMEOUT, close).await, Ok(Ok(()))) {
+        tracing::debug!("the connection was gone before it was closed");
+    }
+}
+
+fn set_blocked(setup: &Setup, up: &Up, reason: Option<String>) {
+    let before = up.blocked.send_replace(reason.clone());
+    match (before, reason) {
+        (None, Some(reason)) => {
+            setup.metrics.blocked.inc();
+            tracing::warn!(reason, "the broker takes no publishes now");
+        }
+        (Some(_), None) => {
+            setup.metrics.blocked.dec();
+            tracing::info!("the broker takes publishes again");
+        }
+        _ => {}
+    }
+}
+
+/// The addresses as lapin takes them, with our heartbeat and connect timeout where they name none.
+pub(super) fn parse_addresses(urls: &[String], heartbeat: Duration) -> Result<Vec<AMQPUri>, Error> {
+    let parse = |url: &String| {
+        let wrong = |reason: String| Error::Url { url: without_password(url), reason };
+        let mut uri: AMQPUri = url.trim().parse().map_err(|error: lapin::uri::UriParseError| wrong(error.to_string()))?;
+        if uri.scheme == AMQPScheme::AMQPS && cfg!(not(feature = "tls")) {
+            return Err(Error::TlsNotCompiled { url: without_password(url) });
+        }
+        let seconds = heartbeat.as_secs().try_into().unwrap_or(u16::MAX);
+        uri.query.heartbeat.get_or_insert(seconds);
+        let timeout = CONNECT_TIMEOUT.as_millis().try_into().unwrap_or(u64::MAX);
+        uri.query.connection_timeout.get_or_insert(timeout);
+        // A header frame that does not fit kills the connection, so the broker's default stays.
+        uri.query.frame_max = None;
+        Ok(uri)
+    };
+    let addresses: Vec<_> = urls.iter().map(parse).collect::<Result<_, _>>()?;
+    if addresses.is_empty() {
+        return Err(Error::Setting { setting: "AMQP_URL", reason: "names no broker".to_owned() });
+    }
+    Ok(addresses)
+}
+
+/// The address with what stands between the user's name and the host hidden.
+fn without_password(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let Some((login, place)) = rest.rsplit_once('@') else { return url.to_owned() };
+    let user = login.split(':').next().unwrap_or_default();
+    format!("{scheme}://{user}:***@{place}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(url: &str) -> Result<Vec<AMQPUri>, Error> {
+        parse_addresses(&[url.to_owned()], Duration::from_secs(10))
+    }
+
+    #[test]
+    fn an_address_gets_our_heartbeat_unless_it_names_one() {
+        assert_eq!(parse("amqp://h/%2f").unwrap()[0].query.heartbeat, Some(10));
+        assert_eq!(parse("amqp://h/%2f?heartbeat=42&frame_max=4096").unwrap()[0].query.heartbeat, Some(42));
+        assert_eq!(parse("amqp://h/%2f?frame_max=4096").unwrap()[0].query.frame_max, None);
+    }
+
+    #[test]
+    fn a_wrong_address_is_shown_without_its_password() {
+        let error = parse("http://guest:hunter2@h").unwrap_err().to_string();
+        assert!(error.contains("http://guest:***@h") && !error.contains("hunter2"), "{error}");
+        assert!(matches!(parse_addresses(&[], Duration::ZERO), Err(Error::Setting { setting: "AMQP_URL", .. })));
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn amqps_without_tls_compiled_in_is_refused() {
+        assert!(matches!(parse("amqps://u:p@h/%2f"), Err(Error::TlsNotCompiled { .. })));
+    }
+}

@@ -1,0 +1,106 @@
+//! A session: one channel with one consumer, and the acks that belong to it.
+//!
+//! The consumer loop's task owns it, so acks leave in order and never on a channel other than their own. `basic_ack` is
+//! polled once, which queues its frame; awaiting it would wait until another thread has written that one frame.
+
+use std::sync::Arc;
+
+use futures_util::{FutureExt, StreamExt};
+use lapin::{
+    Channel, Consumer,
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions},
+    types::{FieldTable, ShortString},
+};
+use uuid::Uuid;
+
+use super::{acks::Acks, connection::Up};
+use crate::{
+    broker::{Delivery, Ended, OpenError},
+    message::{Message, short},
+};
+
+pub(in crate::broker) struct Session {
+    up: Arc<Up>,
+    channel: Channel,
+    consumer: Consumer,
+    tag: ShortString,
+    acks: Acks,
+    /// Acks that may wait for a flush: half the prefetch, so that the broker never runs out of room to deliver.
+    batch: u64,
+}
+
+impl Session {
+    pub(super) async fn open(up: Arc<Up>, queue: &str, prefetch: u16) -> Result<Self, OpenError> {
+        let passing = |error: lapin::Error| OpenError::Passing(format!("queue {queue:?}: {error}"));
+        let channel = up.connection.create_channel().await.map_err(passing)?;
+        channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(passing)?;
+        let tag = short(&format!("leveret-{}", Uuid::now_v7()));
+        let options = BasicConsumeOptions::default();
+        let consume = channel.basic_consume(short(queue), tag.clone(), options, FieldTable::default());
+        let consumer = consume.await.map_err(passing)?;
+        Ok(Self { up, channel, consumer, tag, acks: Acks::new(), batch: u64::from(prefetch / 2).max(1) })
+    }
+
+    pub(in crate::broker) async fn next(&mut self) -> Result<Delivery, Ended> {
+        let item = tokio::select! {
+            biased;
+            item = self.consumer.next() => item,
+            () = self.up.lost.cancelled() => return Err(Ended("the connection was lost".to_owned())),
+        };
+        match item {
+            Some(Ok(delivery)) => {
+                self.acks.delivered(delivery.delivery_tag);
+                let message = Message { properties: delivery.properties, body: delivery.data.into() };
+                Ok(Delivery { tag: delivery.delivery_tag, redelivered: delivery.redelivered, message })
+            }
+            Some(Err(error)) => Err(Ended(error.to_string())),
+            None => {
+                // RabbitMQ 4.3 keeps a consumer attached that it has cancelled, until the client cancels it too.
+                drop(self.channel.basic_cancel(self.tag.clone(), BasicCancelOptions { nowait: true }).now_or_never());
+                Err(Ended("the broker cancelled the consumer".to_owned()))
+            }
+        }
+    }
+
+    pub(in crate::broker) fn ack(&mut self, tag: u64) -> u64 {
+        if self.acks.finish(tag) >= self.batch { self.flush() } else { 0 }
+    }
+
+    pub(in crate::broker) fn flush(&mut self) -> u64 {
+        if self.acks.waiting() == 0 {
+            return 0;
+        }
+        let (channel, mut lost, before) = (&self.channel, false, self.acks.waiting());
+        self.acks.flush(|ack| {
+            let options = BasicAckOptions { multiple: ack.multiple };
+            lost |= matches!(channel.basic_ack(ack.tag, options).now_or_never(), Some(Err(_)));
+        });
+        if lost { before } else { 0 }
+    }
+
+    pub(in crate::broker) fn reject(&mut self, tag: u64, requeue: bool) {
+        if self.acks.settle(tag) {
+            // A channel that is gone has handed its deliveries back already.
+            drop(self.channel.basic_reject(tag, BasicRejectOptions { requeue }).now_or_never());
+        }
+    }
+
+    pub(in crate::broker) async fn stop(&mut self) {
+        self.flush();
+        let cancel = self.channel.basic_cancel(self.tag.clone(), BasicCancelOptions::default());
+        if let Err(error) = cancel.await {
+            tracing::debug!(%error, "the consumer was gone before it was cancelled");
+        }
+        while let Some(Some(Ok(delivery))) = self.consumer.next().now_or_never() {
+            self.acks.delivered(delivery.delivery_tag);
+            self.reject(delivery.delivery_tag, true);
+        }
+    }
+
+    pub(in crate::broker) async fn close(mut self) {
+        self.flush();
+        if let Err(error) = self.channel.close(200, "done".into()).await {
+            tracing::debug!(%error, "the channel was gone before it was closed");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The settings of a process: one struct, from code, from flags, or from environment variables (feature `clap`).
+
+use std::{fmt, net::SocketAddr, time::Duration};
+
+/// The settings that a broker handle and the workers on it share.
+///
+/// With the feature `clap` it is an argument group: flatten it into a command's arguments and every setting has a flag
+/// and an environment variable, listed by `--help`.
+///
+/// ```
+/// use leveret::{Broker, Config};
+///
+/// let config = Config { amqp_url: vec!["amqp://guest:guest@localhost/%2f".into()], ..Config::default() };
+/// assert_eq!(config.payload_limit, 1024 * 1024);
+/// # let _ = Broker::amqp(config);
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+pub struct Config {
+    /// Broker addresses, tried in turn (comma separated): amqp://user:password@host:5672/vhost
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, env = "AMQP_URL", value_delimiter = ',', hide_env_values = true, default_value = DEFAULT_URL)
+    )]
+    pub amqp_url: Vec<String>,
+
+    /// Address of /metrics, /livez and /readyz
+    #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_HTTP_ADDR", default_value = "127.0.0.1:9464"))]
+    pub http_addr: SocketAddr,
+
+    /// Prefix of the exchanges and queues that all job queues share
+    #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_NAMESPACE", default_value = "leveret.v1"))]
+    pub namespace: String,
+
+    /// Declare the topology at start, or only verify it (for a user without the configure right)
+    #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_TOPOLOGY", value_enum, default_value = "declare"))]
+    pub topology: TopologyMode,
+
+    /// Heartbeat of the connections; a silent loss is noticed within twice this time
+    #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_HEARTBEAT", value_parser = duration, default_value = "10s"))]
+    pub heartbeat: Duration,
+
+    /// How long a publish may wait for a connection and its confirm
+    #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_PUBLISH_TIMEOUT", value_parser = duration, default_value = "30s"))]
+    pub publish_timeout: Duration,
+
+    /// Publishes that may await their confirm at once
+    #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_PUBLISH_WINDOW", default_value = "1024"))]
+    pub publish_window: u16,
+
+    /// Largest payload in bytes, published or handled
+    #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_PAYLOAD_LIMIT", default_value = "1048576"))]
+    pub payload_limit: usize,
+
+    /// How long running jobs may finish after a stop signal; less than the orchestrator's grace period
+    #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_DRAIN_TIMEOUT", value_parser = duration, default_value = "25s"))]
+    pub drain_timeout: Duration,
+
+    /// The orchestrator's time between SIGTERM and SIGKILL
+    #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_GRACE_PERIOD", value_parser = duration, default_value = "30s"))]
+    pub grace_period: Duration,
+
+    /// The broker's consumer timeout; every handler's timeout must be less
+    #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_CONSUMER_TIMEOUT", value_parser = duration, default_value = "30m"))]
+    pub consumer_timeout: Duration,
+}
+
+const DEFAULT_URL: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
+
+/// What a worker does about the topology when it starts.
+///
+/// ```
+/// use leveret::{Config, TopologyMode};
+///
+/// let config = Config { topology: TopologyMode::Verify, ..Config::default() };
+/// # let _ = config;
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+pub enum TopologyMode {
+    /// Declare what is missing (idempotent); what differs is an error.
+    #[default]
+    Declare,
+    /// Only look whether everything is there; needs no configure right.
+    Verify,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            amqp_url: vec![DEFAULT_URL.to_owned()],
+            http_addr: SocketAddr::from(([127, 0, 0, 1], 9464)),
+            namespace: "leveret.v1".to_owned(),
+            topology: TopologyMode::Declare,
+            heartbeat: Duration::from_secs(10),
+            publish_timeout: Duration::from_secs(30),
+            publish_window: 1024,
+            payload_limit: 1024 * 1024,
+            drain_timeout: Duration::from_secs(25),
+            grace_period: Duration::from_secs(30),
+            consumer_timeout: Duration::from_secs(30 * 60),
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    /// Shows everything but the addresses, which bear passwords.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("amqp_url", &format_args!("{} addresses", self.amqp_url.len()))
+            .field("http_addr", &self.http_addr)
+            .field("namespace", &self.namespace)
+            .field("topology", &self.topology)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Parses a duration as people write it: `250ms`, `30s`, `5m`, `1h`; a bare number is seconds.
+#[cfg(any(feature = "clap", test))]
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let wrong = || format!("{text:?} is not a duration such as 250ms, 30s, 5m or 1h");
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" | "" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        for (text, ms) in [("250ms", 250), ("30s", 30_000), ("30", 30_000), ("5m", 300_000), ("1h", 3_600_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)));
+        }
+        for text in ["", "s", "-1s", "1d", "1.5s", "99999999999999999999h"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn debug_output_shows_no_password() {
+        let config = Config { amqp_url: vec!["amqp://u:hunter2@h".into()], ..Config::default() };
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,213 @@
+//! The Prometheus metrics of a process, under the names of the README's table.
+//!
+//! Labels are `queue`, `job` and the one shown; handles are looked up once, at registration, and every series that can
+//! move exists from the start at 0.
+
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder, core::Collector,
+};
+
+use crate::outcome::ErrorKind;
+
+/// The label of jobs whose name no handler is registered for.
+pub(crate) const UNKNOWN: &str = "unknown";
+
+const DURATION_BUCKETS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0];
+const WAIT_BUCKETS: &[f64] =
+    &[0.005, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0];
+const CONFIRM_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const ATTEMPT_BUCKETS: &[f64] = &[1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 25.0];
+
+/// All metrics of one broker handle.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    published: IntCounterVec,
+    received: IntCounterVec,
+    finished: IntCounterVec,
+    errors: IntCounterVec,
+    transient: IntCounterVec,
+    acks_lost: IntCounterVec,
+    pub(crate) reconnects: IntCounter,
+    duration: HistogramVec,
+    wait: HistogramVec,
+    critical: HistogramVec,
+    attempts: HistogramVec,
+    pub(crate) confirm: Histogram,
+    in_progress: IntGaugeVec,
+    limit: IntGaugeVec,
+    wanted: IntGaugeVec,
+    up: IntGaugeVec,
+    pub(crate) connected: IntGauge,
+    pub(crate) blocked: IntGauge,
+}
+
+/// How a job left the worker, as in the label `outcome`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finish {
+    Succeeded,
+    Retried,
+    Snoozed,
+    Dead,
+    Expired,
+    Duplicate,
+}
+
+impl Finish {
+    const ALL: [(Self, &'static str); 6] = [
+        (Self::Succeeded, "succeeded"),
+        (Self::Retried, "retried"),
+        (Self::Snoozed, "snoozed"),
+        (Self::Dead, "dead"),
+        (Self::Expired, "expired"),
+        (Self::Duplicate, "duplicate"),
+    ];
+}
+
+/// The handles of one job name on one queue.
+#[derive(Debug)]
+pub(crate) struct JobMetrics {
+    received: [IntCounter; 2],
+    finished: Vec<IntCounter>,
+    errors: Vec<IntCounter>,
+    pub(crate) transient: IntCounter,
+    pub(crate) duration: Histogram,
+    pub(crate) wait: Histogram,
+    critical: Histogram,
+    attempts: Histogram,
+}
+
+/// The handles of one queue.
+#[derive(Clone, Debug)]
+pub(crate) struct QueueMetrics {
+    pub(crate) in_progress: IntGauge,
+    pub(crate) acks_lost: IntCounter,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new_custom(Some("leveret".to_owned()), None)?;
+        let r = &registry;
+        let build = Gauge::with_opts(
+            Opts::new("build_info", "Always 1; the label is the version of the framework")
+                .const_label("version", env!("CARGO_PKG_VERSION")),
+        )?;
+        build.set(1.0);
+        register(r, build)?;
+        Ok(Self {
+            published: counter(r, "jobs_published_total", "Publishes by outcome", &["queue", "job", "outcome"])?,
+            received: counter(r, "jobs_received_total", "Deliveries taken in", &["queue", "job", "redelivered"])?,
+            finished: counter(r, "jobs_finished_total", "Deliveries settled, by outcome", &["queue", "job", "outcome"])?,
+            errors: counter(r, "job_errors_total", "Failed attempts and refused jobs", &["queue", "job", "kind"])?,
+            transient: counter(r, "jobs_transient_total", "Jobs published without persistence", &["queue", "job"])?,
+            acks_lost: counter(r, "acks_lost_total", "Acks that had no channel to be sent on", &["queue"])?,
+            reconnects: register(r, IntCounter::new("reconnects_total", "Connections lost and made anew")?)?,
+            duration: histogram(r, "job_duration_seconds", "Time an attempt took", DURATION_BUCKETS)?,
+            wait: histogram(r, "job_wait_seconds", "Time a job was ready in its queue before it started", WAIT_BUCKETS)?,
+            critical: histogram(r, "job_critical_time_seconds", "First publish to the end of the job", WAIT_BUCKETS)?,
+            attempts: histogram(r, "job_attempts", "Attempts a job took until its end", ATTEMPT_BUCKETS)?,
+            confirm: register(
+                r,
+                Histogram::with_opts(
+                    HistogramOpts::new("publish_confirm_seconds", "Publish to the broker's confirm")
+                        .buckets(CONFIRM_BUCKETS.to_vec()),
+                )?,
+            )?,
+            in_progress: gauge(r, "jobs_in_progress", "Attempts that run now", &["queue"])?,
+            limit: gauge(r, "worker_concurrency_limit", "Attempts that may run at once", &["queue"])?,
+            wanted: gauge(r, "consumers_wanted", "Consumers that should be up", &["queue"])?,
+            up: gauge(r, "consumers_up", "Consumers that are up", &["queue"])?,
+            connected: register(r, IntGauge::new("broker_connected", "1 while every connection is up")?)?,
+            blocked: register(r, IntGauge::new("broker_blocked", "1 while the broker takes no publishes")?)?,
+            registry,
+        })
+    }
+
+    /// The metrics in Prometheus' text format 0.0.4.
+    pub(crate) fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+
+    pub(crate) fn published(&self, queue: &str, job: &str, outcome: &str) -> IntCounter {
+        self.published.with_label_values(&[queue, job, outcome])
+    }
+
+    pub(crate) fn job(&self, queue: &str, job: &str) -> JobMetrics {
+        let labels = [queue, job];
+        let with = |vec: &IntCounterVec, value: &str| vec.with_label_values(&[queue, job, value]);
+        JobMetrics {
+            received: [with(&self.received, "false"), with(&self.received, "true")],
+            finished: Finish::ALL.iter().map(|(_, name)| with(&self.finished, name)).collect(),
+            errors: ErrorKind::ALL.iter().map(|kind| with(&self.errors, kind.as_str())).collect(),
+            transient: self.transient.with_label_values(&labels),
+            duration: self.duration.with_label_values(&labels),
+            wait: self.wait.with_label_values(&labels),
+            critical: self.critical.with_label_values(&labels),
+            attempts: self.attempts.with_label_values(&labels),
+        }
+    }
+
+    pub(crate) fn queue(&self, queue: &str) -> QueueMetrics {
+        QueueMetrics {
+            in_progress: self.in_progress.with_label_values(&[queue]),
+            acks_lost: self.acks_lost.with_label_values(&[queue]),
+        }
+    }
+
+    pub(crate) fn set_limit(&self, queue: &str, limit: i64) {
+        self.limit.with_label_values(&[queue]).set(limit);
+    }
+
+    /// The gauges `consumers_wanted` and `consumers_up` of a queue.
+    pub(crate) fn consumers(&self, queue: &str) -> (IntGauge, IntGauge) {
+        (self.wanted.with_label_values(&[queue]), self.up.with_label_values(&[queue]))
+    }
+}
+
+impl JobMetrics {
+    pub(crate) fn received(&self, redelivered: bool) {
+        self.received[usize::from(redelivered)].inc();
+    }
+
+    pub(crate) fn error(&self, kind: ErrorKind) {
+        if let Some(index) = ErrorKind::ALL.iter().position(|known| *known == kind) {
+            self.errors[index].inc();
+        }
+    }
+
+    pub(crate) fn finished(&self, finish: Finish) {
+        if let Some(index) = Finish::ALL.iter().position(|(known, _)| *known == finish) {
+            self.finished[index].inc();
+        }
+    }
+
+    /// Records the end of a job: its attempts and the time since its first publish, in seconds.
+    pub(crate) fn ended(&self, attempts: u32, age: Option<f64>) {
+        self.attempts.observe(f64::from(attempts));
+        if let Some(age) = age {
+            self.critical.observe(age);
+        }
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+fn counter(r: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    register(r, IntCounterVec::new(Opts::new(name, help), labels)?)
+}
+
+fn gauge(r: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+    register(r, IntGaugeVec::new(Opts::new(name, help), labels)?)
+}
+
+fn histogram(r: &Registry, name: &str, help: &str, buckets: &[f64]) -> Result<HistogramVec, prometheus::Error> {
+    let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    register(r, HistogramVec::new(opts, &["queue", "job"])?)
+}
