@@ -1,0 +1,113 @@
+//! The name a mail has from its job's id: the left part of its Message-ID, and its file name in the mail directory.
+//!
+//! The same id always gives the same name, so the copy of a job that ran twice bears the Message-ID of the first
+//! (mail servers and readers drop it) and overwrites its file. Different ids never share a name.
+
+use sha2::{Digest, Sha256};
+
+const PLAIN_LIMIT: usize = 64;
+const READABLE: usize = 40;
+
+/// Names the mail of a job: a plain id (such as a UUID) as it is, any other as `readable=hash`.
+///
+/// Plain ids consist of lower-case ASCII letters, digits, `-`, `_` and single dots inside. No plain id contains `=`,
+/// and upper case is hashed because some file systems do not tell it apart.
+#[must_use]
+pub fn name_of(job_id: &str) -> String {
+    if is_plain(job_id) {
+        return job_id.to_owned();
+    }
+    let digest = Sha256::digest(job_id.as_bytes());
+    let hash: String = digest
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("{}={hash}", readable(job_id))
+}
+
+fn is_plain(id: &str) -> bool {
+    let allowed = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.');
+    (1..=PLAIN_LIMIT).contains(&id.len())
+        && id.bytes().all(allowed)
+        && !id.starts_with('.')
+        && !id.ends_with('.')
+        && !id.contains("..")
+}
+
+fn readable(id: &str) -> String {
+    id.chars()
+        .take(READABLE)
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::name_of;
+
+    #[test]
+    fn a_uuid_names_its_mail_as_it_is() {
+        let id = "01937c3e-8d5b-7c11-b0a4-3f6d2c1e9a70";
+        assert_eq!(name_of(id), id);
+        assert_eq!(name_of("order.1001_b"), "order.1001_b");
+    }
+
+    #[test]
+    fn hostile_ids_get_names_that_are_safe_short_and_different() {
+        let long = "x".repeat(255);
+        let wide = "é".repeat(127);
+        let ids = [
+            "",
+            ".",
+            "..",
+            "a..b",
+            ".hidden",
+            "dot.",
+            "../../etc/passwd",
+            "/etc/passwd",
+            "a/b",
+            "a\\b",
+            "a\0b",
+            "A",
+            "a b",
+            "a\r\nBcc: x",
+            "<a@b>",
+            "\"",
+            "%00",
+            "ORD-1",
+            "ord-1",
+            &long,
+            &wide,
+            "日本",
+            "a=b",
+        ];
+        let mut names = HashSet::new();
+        for id in ids {
+            let name = name_of(id);
+            assert!(name.len() <= 80, "{id:?} -> {name}");
+            assert!(
+                name.bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-_.=".contains(&b)),
+                "{id:?} -> {name}"
+            );
+            assert!(
+                !name.starts_with('.') && !name.ends_with('.') && !name.contains(".."),
+                "{id:?} -> {name}"
+            );
+            assert_eq!(name, name_of(id));
+            assert!(
+                names.insert(name.to_lowercase()),
+                "{id:?} -> {name} is taken"
+            );
+        }
+    }
+
+    #[test]
+    fn nobody_can_choose_an_id_that_takes_the_name_of_another() {
+        let victim = name_of("Order 7");
+        assert_ne!(name_of(&victim), victim);
+    }
+}

@@ -1,0 +1,213 @@
+//! What `SMTP_URL` says: `smtp://user:password@host:port/ehlo-name?tls=required`.
+//!
+//! | URL | TLS | default port |
+//! |---|---|---|
+//! | `smtps://host` | from the first byte | 465 |
+//! | `smtp://host?tls=required` | STARTTLS, or no mail | 587 |
+//! | `smtp://host?tls=opportunistic` | STARTTLS where offered; an attacker can take it away | 587 |
+//! | `smtp://host` | none | 25 |
+//!
+//! These are lettre's URLs, read here because its own transport does not tell a refused login from a refused
+//! recipient. User name and password are percent-decoded; errors never show the URL.
+
+use lettre::transport::smtp::{
+    authentication::Credentials,
+    client::{Certificate, Tls, TlsParameters},
+    extension::ClientId,
+};
+use url::{Host, Url};
+
+/// What is wrong with an `SMTP_URL`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UrlError {
+    /// Not a URL.
+    #[error(transparent)]
+    Syntax(#[from] url::ParseError),
+    /// Neither `smtp` nor `smtps`.
+    #[error("its scheme is `{0}`, not smtp or smtps")]
+    Scheme(String),
+    /// No host.
+    #[error("it names no host")]
+    Host,
+    /// A parameter that means nothing here.
+    #[error(
+        "it has the parameter `{0}`; known are tls=required and tls=opportunistic, on smtp: only"
+    )]
+    Parameter(String),
+    /// A password without a user, or a user without a password.
+    #[error("it needs both user and password, or neither")]
+    Credentials,
+    /// A percent-encoded part is not UTF-8.
+    #[error("its user, password or path is not UTF-8")]
+    Encoding,
+    /// The host cannot be a TLS server name.
+    #[error("its host cannot be used with TLS")]
+    Tls(#[source] lettre::transport::smtp::Error),
+}
+
+/// A mail server and how to talk to it.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) tls: Tls,
+    pub(crate) credentials: Option<Credentials>,
+    pub(crate) hello: ClientId,
+}
+
+impl Server {
+    pub(crate) fn parse(text: &str, authority: Option<&Certificate>) -> Result<Self, UrlError> {
+        let url = Url::parse(text.trim())?;
+        let host = match url.host().ok_or(UrlError::Host)? {
+            Host::Domain(name) => name.to_owned(),
+            Host::Ipv4(ip) => ip.to_string(),
+            Host::Ipv6(ip) => ip.to_string(),
+        };
+        let parameters = || tls_parameters(&host, authority);
+        let (tls, default_port) = match (url.scheme(), tls_mode(&url)?.as_deref()) {
+            ("smtps", None) => (Tls::Wrapper(parameters()?), 465),
+            ("smtp", Some("required")) => (Tls::Required(parameters()?), 587),
+            ("smtp", Some("opportunistic")) => (Tls::Opportunistic(parameters()?), 587),
+            ("smtp", None) => (Tls::None, 25),
+            ("smtp" | "smtps", Some(mode)) => {
+                return Err(UrlError::Parameter(format!("tls={mode}")));
+            }
+            (scheme, _) => return Err(UrlError::Scheme(scheme.to_owned())),
+        };
+        Ok(Self {
+            port: url.port().unwrap_or(default_port),
+            tls,
+            credentials: credentials(&url)?,
+            hello: hello(&url)?,
+            host,
+        })
+    }
+
+    /// Tells whether a password would cross the network readable.
+    pub(crate) fn exposes_password(&self) -> bool {
+        let local = matches!(self.host.as_str(), "localhost" | "127.0.0.1" | "::1");
+        self.credentials.is_some()
+            && !local
+            && matches!(self.tls, Tls::None | Tls::Opportunistic(_))
+    }
+
+    /// Names the server as `host:port`.
+    pub(crate) fn name(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+fn tls_mode(url: &Url) -> Result<Option<String>, UrlError> {
+    let mut mode = None;
+    for (key, value) in url.query_pairs() {
+        if key != "tls" {
+            return Err(UrlError::Parameter(key.into_owned()));
+        }
+        mode = Some(value.into_owned());
+    }
+    Ok(mode)
+}
+
+fn tls_parameters(host: &str, authority: Option<&Certificate>) -> Result<TlsParameters, UrlError> {
+    let mut builder = TlsParameters::builder(host.to_owned());
+    if let Some(certificate) = authority {
+        builder = builder.add_root_certificate(certificate.clone());
+    }
+    builder.build().map_err(UrlError::Tls)
+}
+
+fn credentials(url: &Url) -> Result<Option<Credentials>, UrlError> {
+    match (url.username(), url.password()) {
+        ("", None) => Ok(None),
+        ("", Some(_)) | (_, None) => Err(UrlError::Credentials),
+        (user, Some(password)) => Ok(Some(Credentials::new(decode(user)?, decode(password)?))),
+    }
+}
+
+fn hello(url: &Url) -> Result<ClientId, UrlError> {
+    let name = decode(url.path().trim_matches('/'))?;
+    if name.is_empty() {
+        return Ok(ClientId::default());
+    }
+    if name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(UrlError::Encoding);
+    }
+    Ok(ClientId::Domain(name))
+}
+
+fn decode(text: &str) -> Result<String, UrlError> {
+    let decoded = percent_encoding::percent_decode_str(text)
+        .decode_utf8()
+        .map_err(|_| UrlError::Encoding)?;
+    Ok(decoded.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use lettre::transport::smtp::{authentication::Credentials, client::Tls, extension::ClientId};
+
+    use super::Server;
+
+    fn parse(url: &str) -> Server {
+        Server::parse(url, None).expect(url)
+    }
+
+    #[test]
+    fn the_url_says_how_to_encrypt_and_where() {
+        let server = parse("smtps://mail.example.com");
+        assert!(matches!(server.tls, Tls::Wrapper(_)));
+        assert_eq!(server.name(), "mail.example.com:465");
+        let server = parse("smtp://mail.example.com?tls=required");
+        assert!(matches!(server.tls, Tls::Required(_)));
+        assert_eq!(server.port, 587);
+        let server = parse("smtp://mail.example.com:2525?tls=opportunistic");
+        assert!(matches!(server.tls, Tls::Opportunistic(_)));
+        assert_eq!(server.port, 2525);
+        let server = parse("smtp://[::1]/relay.example.org");
+        assert!(matches!(server.tls, Tls::None));
+        assert_eq!((server.host.as_str(), server.port), ("::1", 25));
+        assert_eq!(
+            server.hello,
+            ClientId::Domain("relay.example.org".to_owned())
+        );
+    }
+
+    #[test]
+    fn user_and_password_are_percent_decoded() {
+        let server = parse("smtp://ann%40example.org:p%3A%2F%C3%A9@mail.example.com?tls=required");
+        let expected = Credentials::new("ann@example.org".to_owned(), "p:/é".to_owned());
+        assert_eq!(server.credentials, Some(expected));
+    }
+
+    #[test]
+    fn a_password_over_an_unprotected_network_is_noticed() {
+        assert!(parse("smtp://u:p@mail.example.com").exposes_password());
+        assert!(parse("smtp://u:p@mail.example.com?tls=opportunistic").exposes_password());
+        assert!(!parse("smtp://u:p@127.0.0.1").exposes_password());
+        assert!(!parse("smtp://u:p@mail.example.com?tls=required").exposes_password());
+        assert!(!parse("smtp://mail.example.com").exposes_password());
+    }
+
+    #[test]
+    fn a_url_that_means_nothing_stops_the_start_without_showing_the_password() {
+        let urls = [
+            "mail.example.com",
+            "http://u:secret@mail.example.com",
+            "smtp://",
+            "smtp:mail.example.com",
+            "smtp://u:secret@mail.example.com?tls=maybe",
+            "smtps://u:secret@mail.example.com?tls=required",
+            "smtp://u:secret@mail.example.com?ssl=1",
+            "smtp://u@mail.example.com",
+            "smtp://:secret@mail.example.com",
+            "smtp://u:secret@mail.example.com:99999",
+            "smtp://u:%ff@mail.example.com",
+            "smtp://u:secret@mail.example.com/a%0d%0ab",
+        ];
+        for url in urls {
+            let error = Server::parse(url, None).expect_err(url);
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+}
