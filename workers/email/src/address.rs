@@ -1,5 +1,7 @@
 //! Mail addresses as jobs give them, checked before they come near a header or a server.
 
+use std::fmt::Display;
+
 use lettre::{Address, message::Mailbox};
 
 use crate::{error::MailError, text::one_line};
@@ -15,14 +17,14 @@ const NAME_LIMIT: usize = 200;
 pub fn parse(text: &str) -> Result<Mailbox, MailError> {
     refuse_controls(text, text)?;
     if text.chars().count() > NAME_LIMIT + ADDRESS_LIMIT {
-        return Err(invalid(text, "too long"));
+        return Err(invalid(text, &"too long"));
     }
     let trimmed = text.trim();
     // The bare form first: a parser of lists is not needed for it, and its messages are about lists.
     if !trimmed.contains(['<', '>', ',']) {
         return mailbox("", trimmed);
     }
-    let parsed: Mailbox = trimmed.parse().map_err(|e| invalid(text, e))?;
+    let parsed: Mailbox = trimmed.parse().map_err(|e| invalid(text, &e))?;
     mailbox(
         parsed.name.as_deref().unwrap_or_default(),
         parsed.email.as_ref(),
@@ -40,7 +42,7 @@ pub fn mailbox(name: &str, address: &str) -> Result<Mailbox, MailError> {
     if name.chars().count() > NAME_LIMIT {
         return Err(invalid(
             address,
-            format!("the name before it is longer than {NAME_LIMIT} characters"),
+            &format!("the name before it is longer than {NAME_LIMIT} characters"),
         ));
     }
     Ok(Mailbox::new((!name.is_empty()).then_some(name), email))
@@ -51,25 +53,25 @@ fn ascii_domain(address: &str) -> Result<Address, MailError> {
     if address.len() > ADDRESS_LIMIT {
         return Err(invalid(
             address,
-            format!("longer than {ADDRESS_LIMIT} bytes"),
+            &format!("longer than {ADDRESS_LIMIT} bytes"),
         ));
     }
-    let parsed: Address = address.parse().map_err(|e| invalid(address, e))?;
+    let parsed: Address = address.parse().map_err(|e| invalid(address, &e))?;
     if parsed.domain().is_ascii() {
         return Ok(parsed);
     }
-    let domain = idna::domain_to_ascii(parsed.domain()).map_err(|e| invalid(address, e))?;
-    Address::new(parsed.user(), domain).map_err(|e| invalid(address, e))
+    let domain = idna::domain_to_ascii(parsed.domain()).map_err(|e| invalid(address, &e))?;
+    Address::new(parsed.user(), domain).map_err(|e| invalid(address, &e))
 }
 
 fn refuse_controls(text: &str, named: &str) -> Result<(), MailError> {
     if text.chars().any(char::is_control) {
-        return Err(invalid(named, "it contains a control character"));
+        return Err(invalid(named, &"it contains a control character"));
     }
     Ok(())
 }
 
-fn invalid(address: &str, reason: impl ToString) -> MailError {
+fn invalid(address: &str, reason: &dyn Display) -> MailError {
     MailError::Address {
         address: address.chars().take(NAME_LIMIT + ADDRESS_LIMIT).collect(),
         reason: reason.to_string().to_lowercase(),

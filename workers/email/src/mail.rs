@@ -22,8 +22,10 @@ use crate::{
 #[derive(Clone, clap::Args)]
 #[command(next_help_heading = "Mail")]
 pub struct MailSettings {
-    /// Mail server: smtps://user:password@host, or smtp://...?tls=required|opportunistic; without it, mails become
-    /// files in MAIL_DIR
+    /// The mail server; without one, mails become files in `MAIL_DIR`
+    ///
+    /// `smtps://user:password@host`, or `smtp://...?tls=required` (STARTTLS, or no mail), or
+    /// `smtp://...?tls=opportunistic`, or `smtp://host` without TLS. User and password are percent-encoded.
     #[arg(long, env = "SMTP_URL", hide_env_values = true, value_name = "URL")]
     pub smtp_url: Option<String>,
 
@@ -65,12 +67,12 @@ impl fmt::Debug for MailSettings {
 pub struct Mail {
     from: Mailbox,
     patience: Duration,
-    transport: Arc<Transport>,
+    transport: Transport,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Transport {
-    Smtp(Smtp),
+    Smtp(Arc<Smtp>),
     Files(PathBuf),
 }
 
@@ -93,14 +95,14 @@ impl Mail {
                     .as_deref()
                     .map(certificate)
                     .transpose()?;
-                Transport::Smtp(Smtp::new(url, authority.as_ref(), patience)?)
+                Transport::Smtp(Arc::new(Smtp::new(url, authority.as_ref(), patience)?))
             }
             None => Transport::Files(settings.mail_dir.clone()),
         };
         Ok(Self {
             from: address::parse(&settings.mail_from).map_err(SettingError::From)?,
             patience,
-            transport: Arc::new(transport),
+            transport,
         })
     }
 
@@ -112,7 +114,7 @@ impl Mail {
     /// [`MailError`]; its [`fault`](MailError::fault) says whether another attempt is of use.
     pub async fn send(&self, draft: Draft, job_id: &str) -> Result<(), MailError> {
         let message = compose(draft, &self.from, job_id)?;
-        match &*self.transport {
+        match &self.transport {
             Transport::Smtp(smtp) => smtp.send(&message).await,
             Transport::Files(dir) => {
                 eml::write(dir.clone(), name_of(job_id), message.formatted()).await
@@ -130,7 +132,7 @@ impl Mail {
 /// Where the mail goes, without secrets.
 impl fmt::Display for Mail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*self.transport {
+        match &self.transport {
             Transport::Smtp(smtp) => write!(f, "{}", smtp.server_name()),
             Transport::Files(dir) => write!(f, "files in {}", dir.display()),
         }

@@ -13,7 +13,7 @@ use crate::{address, compose::Draft, error::MailError, money::Currency, text::on
 /// 1,250 JPY. Negative amounts are discounts and refunds. Unknown fields are ignored, so a publisher may add some
 /// before this worker knows them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Order {
+pub struct OrderConfirmation {
     /// The order's number, as the customer knows it.
     pub id: String,
     /// Who ordered.
@@ -105,12 +105,12 @@ pub enum OrderError {
     Render(#[from] askama::Error),
 }
 
-impl Order {
+impl OrderConfirmation {
     /// Checks the order and renders its mail.
     ///
     /// # Errors
     /// [`OrderError`], always the order's own fault.
-    pub fn confirmation(&self) -> Result<Draft, OrderError> {
+    pub fn draft(&self) -> Result<Draft, OrderError> {
         let to = address::mailbox(&self.customer.name, &self.customer.email)?;
         let currency = Currency::parse(&self.currency)
             .ok_or_else(|| OrderError::Currency(self.currency.clone()))?;

@@ -1,9 +1,9 @@
 use serde_json::json;
 
-use super::{Order, OrderError};
+use super::{OrderConfirmation, OrderError};
 use crate::compose::Draft;
 
-fn order(value: serde_json::Value) -> Order {
+fn order(value: serde_json::Value) -> OrderConfirmation {
     serde_json::from_value(value).unwrap()
 }
 
@@ -23,7 +23,7 @@ fn sample() -> serde_json::Value {
 }
 
 fn confirm(value: serde_json::Value) -> Result<Draft, OrderError> {
-    order(value).confirmation()
+    order(value).draft()
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn unknown_fields_are_ignored_and_floats_are_refused() {
     value["coupon"] = json!({"code": "X"});
     assert!(confirm(value.clone()).is_ok());
     value["total_cents"] = json!(45.79);
-    let message = serde_json::from_value::<Order>(value)
+    let message = serde_json::from_value::<OrderConfirmation>(value)
         .unwrap_err()
         .to_string();
     assert!(message.contains("floating point `45.79`"), "{message}");
@@ -180,7 +180,7 @@ fn every_order_of_the_demo_can_be_confirmed() {
     let orders = std::fs::read_to_string(path).unwrap();
     assert!(orders.lines().count() >= 200);
     for line in orders.lines() {
-        let order: Order = serde_json::from_str(line).expect(line);
-        order.confirmation().expect(line);
+        let order: OrderConfirmation = serde_json::from_str(line).expect(line);
+        order.draft().expect(line);
     }
 }

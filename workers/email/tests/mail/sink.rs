@@ -1,0 +1,262 @@
+//! A mail server for tests: takes everything, but for what the test told it to answer otherwise.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex},
+};
+
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
+use tokio_rustls::TlsAcceptor;
+
+/// What to do in place of the usual answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Do {
+    Say(&'static str),
+    HangUp,
+    KeepSilent,
+}
+
+/// How the server is set up before it starts.
+#[derive(Default)]
+pub(crate) struct Script {
+    once: HashMap<&'static str, VecDeque<Do>>,
+    features: Vec<&'static str>,
+    acceptor: Option<TlsAcceptor>,
+    implicit_tls: bool,
+}
+
+/// A running server; stops when dropped.
+pub(crate) struct Sink {
+    port: u16,
+    shared: Arc<Shared>,
+    seen: watch::Receiver<usize>,
+    task: JoinHandle<()>,
+}
+
+struct Shared {
+    script: Mutex<Script>,
+    log: Mutex<Vec<String>>,
+    mails: Mutex<Vec<Vec<u8>>>,
+    count: watch::Sender<usize>,
+}
+
+impl Script {
+    /// Answers the next command of this verb (`CONNECT`, `EHLO`, `RCPT`, `BODY` for the end of a mail, ...) so;
+    /// called again, the one after it.
+    pub(crate) fn on(mut self, verb: &'static str, reaction: Do) -> Self {
+        self.once.entry(verb).or_default().push_back(reaction);
+        self
+    }
+
+    pub(crate) fn feature(mut self, line: &'static str) -> Self {
+        self.features.push(line);
+        self
+    }
+
+    pub(crate) fn tls(mut self, acceptor: TlsAcceptor, implicit: bool) -> Self {
+        self.acceptor = Some(acceptor);
+        self.implicit_tls = implicit;
+        self
+    }
+
+    pub(crate) async fn start(self) -> Sink {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (count, seen) = watch::channel(0);
+        let shared = Arc::new(Shared {
+            script: Mutex::new(self),
+            log: Mutex::default(),
+            mails: Mutex::default(),
+            count,
+        });
+        let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Sink {
+            port,
+            shared,
+            seen,
+            task,
+        }
+    }
+}
+
+impl Sink {
+    pub(crate) async fn start() -> Self {
+        Script::default().start().await
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("smtp://127.0.0.1:{}/client.example", self.port)
+    }
+
+    /// Every command so far, as `<connection> <line>`, in order of arrival.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.shared.log.lock().unwrap().clone()
+    }
+
+    pub(crate) fn count(&self, verb: &str) -> usize {
+        self.log()
+            .iter()
+            .filter(|line| verb_of(line.split_once(' ').unwrap().1) == verb)
+            .count()
+    }
+
+    /// The mails taken, without the dots that SMTP adds.
+    pub(crate) fn mails(&self) -> Vec<Vec<u8>> {
+        self.shared.mails.lock().unwrap().clone()
+    }
+
+    /// Waits until a command of this verb has come.
+    pub(crate) async fn saw(&self, verb: &str) {
+        let mut seen = self.seen.clone();
+        while self.count(verb) == 0 {
+            seen.changed().await.unwrap();
+        }
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    for number in 1.. {
+        let (stream, _) = listener.accept().await.unwrap();
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move { serve(stream, number, &shared).await });
+    }
+}
+
+async fn serve(stream: TcpStream, number: usize, shared: &Shared) -> Option<()> {
+    let (acceptor, implicit) = {
+        let script = shared.script.lock().unwrap();
+        (script.acceptor.clone(), script.implicit_tls)
+    };
+    if implicit {
+        let stream = acceptor?.accept(stream).await.ok()?;
+        shared.converse(stream, number, true).await?;
+        return Some(());
+    }
+    let plain = shared.converse(stream, number, true).await?;
+    let stream = acceptor?.accept(plain).await.ok()?;
+    shared.converse(stream, number, false).await?;
+    Some(())
+}
+
+impl Shared {
+    /// Talks until the client leaves (`None`) or asks for TLS (the stream).
+    async fn converse<S>(&self, stream: S, number: usize, greet: bool) -> Option<S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut stream = BufReader::new(stream);
+        if greet {
+            self.react(&mut stream, number, "CONNECT", "220 sink.example")
+                .await?;
+        }
+        loop {
+            let mut line = String::new();
+            if stream.read_line(&mut line).await.ok()? == 0 {
+                return None;
+            }
+            let verb = verb_of(&line);
+            let usual = self.usual(&verb);
+            let accepted = self
+                .react(&mut stream, number, line.trim_end(), &usual)
+                .await?;
+            match verb.as_str() {
+                "STARTTLS" if accepted => return Some(stream.into_inner()),
+                "DATA" if accepted => self.take_mail(&mut stream, number).await?,
+                "QUIT" => return None,
+                _ => {}
+            }
+        }
+    }
+
+    fn usual(&self, verb: &str) -> String {
+        let script = self.script.lock().unwrap();
+        match verb {
+            "EHLO" => {
+                let features: String = script
+                    .features
+                    .iter()
+                    .map(|f| format!("250-{f}\r\n"))
+                    .collect();
+                format!("250-sink.example\r\n{features}250 8BITMIME")
+            }
+            "AUTH" => "235 welcome".to_owned(),
+            "STARTTLS" => "220 go ahead".to_owned(),
+            "DATA" => "354 end with a dot".to_owned(),
+            "QUIT" => "221 bye".to_owned(),
+            _ => "250 fine".to_owned(),
+        }
+    }
+
+    async fn take_mail<S>(&self, stream: &mut BufReader<S>, number: usize) -> Option<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut mail = Vec::new();
+        while !mail.ends_with(b"\r\n.\r\n") {
+            mail.push(stream.read_u8().await.ok()?);
+        }
+        mail.truncate(mail.len() - 3);
+        let text = String::from_utf8(mail).unwrap().replace("\r\n..", "\r\n.");
+        if self.react(stream, number, "BODY", "250 queued").await? {
+            self.mails.lock().unwrap().push(text.into_bytes());
+        }
+        Some(())
+    }
+
+    /// Tells whether the answer was a good one; `None` when the conversation is over.
+    async fn react<S>(
+        &self,
+        stream: &mut BufReader<S>,
+        number: usize,
+        line: &str,
+        usual: &str,
+    ) -> Option<bool>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.log.lock().unwrap().push(format!("{number} {line}"));
+        self.count.send_modify(|count| *count += 1);
+        let verb = verb_of(line);
+        let told = self
+            .script
+            .lock()
+            .unwrap()
+            .once
+            .get_mut(verb.as_str())
+            .and_then(VecDeque::pop_front);
+        let answer = match told {
+            Some(Do::HangUp) => return None,
+            Some(Do::KeepSilent) => std::future::pending().await,
+            Some(Do::Say(answer)) => answer,
+            None => usual,
+        };
+        stream
+            .write_all(format!("{answer}\r\n").as_bytes())
+            .await
+            .ok()?;
+        stream.flush().await.ok()?;
+        (!answer.starts_with("421")).then_some(!answer.starts_with(['4', '5']))
+    }
+}
+
+fn verb_of(line: &str) -> String {
+    line.split([' ', '\r', '\n'])
+        .next()
+        .unwrap_or_default()
+        .to_ascii_uppercase()
+}
