@@ -186,8 +186,11 @@ impl Task {
     async fn publish_on(&mut self, up: &Up, channel: &Channel) -> Exit {
         let mut blocked = up.blocked.subscribe();
         let mut in_flight = FuturesUnordered::new();
-        let mut bytes = 0;
+        let (mut bytes, mut ended) = (0, false);
         loop {
+            if ended && in_flight.is_empty() {
+                return Exit::Finished;
+            }
             let is_blocked = blocked.borrow_and_update().is_some();
             let room = in_flight.len() < usize::from(self.setup.config.publish_window) && bytes < WINDOW_BYTES;
             let event = tokio::select! {
@@ -196,7 +199,7 @@ impl Task {
                 () = up.lost.cancelled() => return Exit::Lost,
                 _ = blocked.changed() => continue,
                 () = self.finishing.cancelled(), if !self.requests.is_closed() => Event::Finish,
-                request = self.requests.recv(), if room && !is_blocked => Event::Request(request),
+                request = self.requests.recv(), if room && !is_blocked && !ended => Event::Request(request),
             };
             match event {
                 Event::Request(Some(request)) if request.answer.is_closed() || !request.fate.decide(SENT) => {}
@@ -204,25 +207,12 @@ impl Task {
                     bytes += request.message.body.len();
                     in_flight.push(self.publish(channel, request));
                 }
-                Event::Request(None) if in_flight.is_empty() => return Exit::Finished,
-                Event::Request(None) => bytes = usize::MAX / 2,
+                Event::Request(None) => ended = true,
                 Event::Finish => self.requests.close(),
-                Event::Resolved(first) => {
-                    let alone = in_flight.is_empty();
-                    let mut held = vec![first];
-                    let mut alive = true;
-                    while !held.is_empty() {
-                        let later = drain(channel, &mut in_flight);
-                        let (mut now, later) = attribute(held, later);
-                        bytes = now.iter().fold(bytes, |bytes, resolved| bytes.saturating_sub(resolved.size));
-                        alive &= now.iter_mut().all(|resolved| !resolved.is_error());
-                        now.into_iter().for_each(|resolved| resolved.answer(alone));
-                        held = later;
-                    }
-                    if !alive {
-                        return Exit::Lost;
-                    }
-                }
+                Event::Resolved(first) => match answer_all(channel, first, &mut in_flight) {
+                    Ok(answered) => bytes -= answered,
+                    Err(ChannelLost) => return Exit::Lost,
+                },
             }
         }
     }
@@ -259,6 +249,30 @@ async fn open(up: &Up, setup: &Setup) -> Result<Channel, String> {
     let channel = up.connection.create_channel().await.map_err(|error| error.to_string())?;
     channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(|error| error.to_string())?;
     Ok(channel)
+}
+
+/// The broker or the network ended the channel.
+struct ChannelLost;
+
+/// Answers `first` and whatever else the broker has answered by now; returns the size of their bodies.
+fn answer_all<F: Future<Output = Resolved>>(
+    channel: &Channel,
+    first: Resolved,
+    in_flight: &mut FuturesUnordered<F>,
+) -> Result<usize, ChannelLost> {
+    let alone = in_flight.is_empty();
+    let (mut bytes, mut lost) = (0, false);
+    let mut held = vec![first];
+    while !held.is_empty() {
+        let (now, later) = attribute(held, drain(channel, in_flight));
+        for resolved in now {
+            bytes += resolved.size;
+            lost |= matches!(resolved.verdict, Verdict::Lost(_));
+            resolved.answer(alone);
+        }
+        held = later;
+    }
+    if lost { Err(ChannelLost) } else { Ok(bytes) }
 }
 
 /// Where a message was published to and its id: what a returned message is recognised by.
@@ -309,10 +323,6 @@ impl Resolved {
             }
         };
         Self { place, size, verdict, attached: attached.map(place_of), answer }
-    }
-
-    fn is_error(&self) -> bool {
-        matches!(self.verdict, Verdict::Lost(_))
     }
 
     /// Tells the caller. A channel that the broker closed over the only publish in flight refused that one.

@@ -1,0 +1,232 @@
+//! A broker in this process's memory: the same queues, delays and dead letters, on tokio's clock.
+//!
+//! It keeps the contract that RabbitMQ keeps above the seam: a session that ends gives back what it did not settle, in
+//! order and marked as redelivered; a delayed job whose queue has gone ends in `unrouted`.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use lapin::types::{AMQPValue, FieldArray, FieldTable};
+use tokio::{sync::Notify, time::Instant};
+
+use super::{Delivery, SendError};
+use crate::{
+    message::{Message, header, integer, millis, text},
+    queue::Queue,
+    topology::{DEAD, SUSPECT, Target},
+};
+
+const UNROUTED: &str = "leveret.v1.unrouted";
+
+#[derive(Clone)]
+pub(super) struct Memory {
+    state: Arc<Mutex<State>>,
+    /// The wall clock and tokio's at the same moment: later times are counted by tokio's, which tests may pause.
+    started: (SystemTime, Instant),
+}
+
+#[derive(Default)]
+struct State {
+    queues: HashMap<String, Stored>,
+    /// Jobs that wait for their time.
+    delayed: usize,
+}
+
+#[derive(Default)]
+struct Stored {
+    ready: VecDeque<Waiting>,
+    in_hand: usize,
+    arrived: Arc<Notify>,
+}
+
+struct Waiting {
+    message: Message,
+    delivery_count: u64,
+    redelivered: bool,
+}
+
+/// One consumer on one queue.
+pub(in crate::broker) struct Session {
+    memory: Memory,
+    queue: String,
+    prefetch: usize,
+    next_tag: u64,
+    in_hand: BTreeMap<u64, Waiting>,
+    stopped: bool,
+}
+
+impl Memory {
+    pub(super) fn new() -> Self {
+        Self { state: Arc::default(), started: (SystemTime::now(), Instant::now()) }
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        let (wall, clock) = self.started;
+        millis(wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO) + clock.elapsed())
+    }
+
+    pub(super) fn declare(&self, queue: &Queue) {
+        let mut state = self.lock();
+        for suffix in ["", SUSPECT, DEAD] {
+            state.queues.entry(format!("{}{suffix}", queue.name())).or_default();
+        }
+    }
+
+    pub(super) fn open(&self, queue: &str, prefetch: u16) -> Session {
+        self.lock().queues.entry(queue.to_owned()).or_default();
+        Session {
+            memory: self.clone(),
+            queue: queue.to_owned(),
+            prefetch: usize::from(prefetch),
+            next_tag: 1,
+            in_hand: BTreeMap::new(),
+            stopped: false,
+        }
+    }
+
+    pub(super) fn send(&self, target: Target, message: Message) -> Result<(), SendError> {
+        let mut state = self.lock();
+        match target {
+            Target::Queue(queue) if !state.queues.contains_key(&queue) => return Err(SendError::Returned),
+            Target::Queue(queue) => state.push(&queue, message),
+            Target::Dead(queue) => state.push_or_unrouted(&format!("{queue}{DEAD}"), message),
+            Target::Delayed(queue, wait) => {
+                state.delayed += 1;
+                tokio::spawn(self.clone().deliver_after(wait.duration(), queue, message));
+            }
+        }
+        Ok(())
+    }
+
+    async fn deliver_after(self, delay: Duration, queue: String, message: Message) {
+        tokio::time::sleep(delay).await;
+        let mut state = self.lock();
+        state.delayed -= 1;
+        state.push_or_unrouted(&queue, message);
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.lock();
+        let kept = |name: &String| name.ends_with(DEAD) || name == UNROUTED;
+        let idle = |stored: &Stored| stored.ready.is_empty() && stored.in_hand == 0;
+        state.delayed == 0 && state.queues.iter().all(|(name, stored)| kept(name) || idle(stored))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn push(&mut self, queue: &str, message: Message) {
+        let stored = self.queues.entry(queue.to_owned()).or_default();
+        stored.ready.push_back(Waiting { message, delivery_count: 0, redelivered: false });
+        stored.arrived.notify_one();
+    }
+
+    fn push_or_unrouted(&mut self, queue: &str, message: Message) {
+        let target = if self.queues.contains_key(queue) { queue } else { UNROUTED };
+        self.push(target, message);
+    }
+}
+
+impl Session {
+    pub(in crate::broker) async fn next(&mut self) -> Delivery {
+        loop {
+            let arrived = Arc::clone(&self.memory.lock().queues.entry(self.queue.clone()).or_default().arrived);
+            let notified = arrived.notified();
+            if let Some(delivery) = self.take() {
+                return delivery;
+            }
+            notified.await;
+        }
+    }
+
+    fn take(&mut self) -> Option<Delivery> {
+        if self.stopped || self.in_hand.len() >= self.prefetch {
+            return None;
+        }
+        let mut state = self.memory.lock();
+        let stored = state.queues.get_mut(&self.queue)?;
+        let waiting = stored.ready.pop_front()?;
+        stored.in_hand += 1;
+        if !stored.ready.is_empty() {
+            stored.arrived.notify_one();
+        }
+        drop(state);
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        let mut message = waiting.message.clone();
+        if waiting.delivery_count > 0 {
+            message.set_header(header::DELIVERY_COUNT, integer(waiting.delivery_count));
+        }
+        let redelivered = waiting.redelivered;
+        self.in_hand.insert(tag, waiting);
+        Some(Delivery { tag, redelivered, message })
+    }
+
+    pub(in crate::broker) fn ack(&mut self, tag: u64) -> u64 {
+        let known = self.settle(tag).is_some();
+        u64::from(!known)
+    }
+
+    pub(in crate::broker) fn reject(&mut self, tag: u64) {
+        let Some(mut waiting) = self.settle(tag) else { return };
+        waiting.message.set_header("x-death", rejected_from(&self.queue));
+        let job_queue = self.queue.strip_suffix(SUSPECT).unwrap_or(&self.queue);
+        self.memory.lock().push_or_unrouted(&format!("{job_queue}{DEAD}"), waiting.message);
+    }
+
+    pub(in crate::broker) fn requeue(&mut self, tag: u64) {
+        let Some(waiting) = self.settle(tag) else { return };
+        self.hand_back([waiting]);
+    }
+
+    pub(in crate::broker) fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    fn settle(&mut self, tag: u64) -> Option<Waiting> {
+        let waiting = self.in_hand.remove(&tag)?;
+        let mut state = self.memory.lock();
+        if let Some(stored) = state.queues.get_mut(&self.queue) {
+            stored.in_hand -= 1;
+            stored.arrived.notify_one();
+        }
+        Some(waiting)
+    }
+
+    /// Puts messages back at the head of the queue, the first of them first.
+    fn hand_back(&self, messages: impl IntoIterator<Item = Waiting, IntoIter: DoubleEndedIterator>) {
+        let mut state = self.memory.lock();
+        let stored = state.queues.entry(self.queue.clone()).or_default();
+        for waiting in messages.into_iter().rev() {
+            let delivery_count = waiting.delivery_count + 1;
+            stored.ready.push_front(Waiting { delivery_count, redelivered: true, ..waiting });
+        }
+        stored.arrived.notify_one();
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let in_hand = std::mem::take(&mut self.in_hand);
+        if let Some(stored) = self.memory.lock().queues.get_mut(&self.queue) {
+            stored.in_hand -= in_hand.len();
+        }
+        self.hand_back(in_hand.into_values().collect::<Vec<_>>());
+    }
+}
+
+/// What RabbitMQ writes on a message that it dead-letters, as far as we read it.
+fn rejected_from(queue: &str) -> AMQPValue {
+    let mut death = FieldTable::default();
+    death.insert("reason".into(), text("rejected"));
+    death.insert("queue".into(), text(queue));
+    let mut deaths = FieldArray::default();
+    deaths.push(AMQPValue::FieldTable(death));
+    AMQPValue::FieldArray(deaths)
+}

@@ -1,0 +1,253 @@
+//! `/metrics`, `/livez` and `/readyz`, answered by a thread of their own.
+//!
+//! Liveness means that this process can make progress: it fails when the worker's runtime has not run a timer for
+//! [`STALLED`], which is what a handler that blocks all its threads looks like. It never asks the broker: restarting a
+//! worker does not mend a broker. Readiness means that every wanted consumer is up.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{broker::Broker, error::Error, metrics::Metrics};
+
+/// A runtime that has run no timer for this long is taken for blocked.
+const STALLED: Duration = Duration::from_secs(10);
+const TICK: Duration = Duration::from_secs(1);
+
+/// What the workers of a process say of themselves.
+#[derive(Clone)]
+pub(crate) struct Health {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    metrics: Arc<Metrics>,
+    started: Instant,
+    /// Milliseconds after `started` at which the worker's runtime last ran a timer.
+    ticked: AtomicU64,
+    draining: AtomicBool,
+    /// Wanted consumers by name, and whether they are up. More than one may serve a queue.
+    consumers: Mutex<BTreeMap<String, Counts>>,
+    /// Settlements that the broker refuses for now, by queue.
+    stuck: AtomicU64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    wanted: usize,
+    up: usize,
+}
+
+impl Health {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        let shared = Shared {
+            metrics,
+            started: Instant::now(),
+            ticked: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            consumers: Mutex::default(),
+            stuck: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Announces a consumer that should be up until the returned value is dropped.
+    pub(crate) fn want(&self, name: &str) -> Wanted {
+        self.change(name, |counts| counts.wanted += 1);
+        Wanted { health: self.clone(), name: name.to_owned(), up: false }
+    }
+
+    pub(crate) fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Release);
+    }
+
+    /// Notes that a settlement cannot be carried out for now, until the returned value is dropped.
+    pub(crate) fn stuck(&self) -> Stuck {
+        self.shared.stuck.fetch_add(1, Ordering::AcqRel);
+        Stuck { health: self.clone() }
+    }
+
+    fn change(&self, name: &str, change: impl FnOnce(&mut Counts)) {
+        let mut consumers = self.shared.consumers.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = consumers.entry(name.to_owned()).or_default();
+        change(counts);
+        let (wanted, up) = self.shared.metrics.consumers(name);
+        wanted.set(i64::try_from(counts.wanted).unwrap_or(i64::MAX));
+        up.set(i64::try_from(counts.up).unwrap_or(i64::MAX));
+    }
+
+    /// What keeps the process from being ready.
+    pub(crate) fn unready(&self) -> Option<String> {
+        if self.shared.draining.load(Ordering::Acquire) {
+            return Some("draining".to_owned());
+        }
+        if self.shared.stuck.load(Ordering::Acquire) > 0 {
+            return Some("the broker refuses retries or dead letters".to_owned());
+        }
+        let consumers = self.shared.consumers.lock().unwrap_or_else(PoisonError::into_inner);
+        if consumers.is_empty() {
+            return Some("not started".to_owned());
+        }
+        let missing = consumers.iter().find(|(_, counts)| counts.up < counts.wanted);
+        missing.map(|(name, _)| format!("no consumer on queue {name:?}"))
+    }
+
+    fn stalled(&self) -> bool {
+        let ticked = Duration::from_millis(self.shared.ticked.load(Ordering::Acquire));
+        self.shared.started.elapsed().saturating_sub(ticked) > STALLED
+    }
+
+    async fn tick(self) {
+        loop {
+            let now = u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.shared.ticked.store(now, Ordering::Release);
+            tokio::time::sleep(TICK).await;
+        }
+    }
+}
+
+/// A consumer that should be up.
+pub(crate) struct Wanted {
+    health: Health,
+    name: String,
+    up: bool,
+}
+
+impl Wanted {
+    pub(crate) fn set_up(&mut self, up: bool) {
+        if self.up != up {
+            self.up = up;
+            self.health.change(&self.name, |counts| counts.up = if up { counts.up + 1 } else { counts.up - 1 });
+        }
+    }
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.set_up(false);
+        self.health.change(&self.name, |counts| counts.wanted -= 1);
+    }
+}
+
+/// A settlement that cannot be carried out for now.
+pub(crate) struct Stuck {
+    health: Health,
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        self.health.shared.stuck.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The running health server; it ends when this is dropped.
+#[derive(Debug)]
+pub struct HealthServer {
+    address: SocketAddr,
+    _stop: DropGuard,
+}
+
+impl HealthServer {
+    /// The address it listens on, with the port that was chosen if the setting's was 0.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Broker {
+    /// Serves `/metrics`, `/livez` and `/readyz` of everything on this handle, at the address of its settings.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Listen`] if the address cannot be had.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    ///
+    /// ```no_run
+    /// # async fn doc(broker: leveret::Broker) -> Result<(), leveret::Error> {
+    /// let health = broker.serve_health()?;
+    /// println!("metrics at http://{}/metrics", health.address());
+    /// # Ok(()) }
+    /// ```
+    pub fn serve_health(&self) -> Result<HealthServer, Error> {
+        let wanted = self.config().http_addr;
+        let failed = |source| Error::Listen { address: wanted, source };
+        let listener = TcpListener::bind(wanted).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let stop = CancellationToken::new();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let (health, stopped) = (self.health().clone(), stop.clone());
+        let ticking = stop.clone();
+        let tick = health.clone().tick();
+        tokio::spawn(async move { ticking.run_until_cancelled(tick).await });
+        std::thread::Builder::new()
+            .name("leveret-health".to_owned())
+            .spawn(move || runtime.block_on(stopped.run_until_cancelled(serve(listener, health))))
+            .map_err(failed)?;
+        Ok(HealthServer { address, _stop: stop.drop_guard() })
+    }
+}
+
+async fn serve(listener: TcpListener, health: Health) {
+    let served = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => axum::serve(listener, routes(health)).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = served {
+        tracing::error!(%error, "the health server ended");
+    }
+}
+
+fn routes(health: Health) -> Router {
+    let (live, ready) = (health.clone(), health.clone());
+    Router::new()
+        .route("/metrics", get(async move || metrics(&health)))
+        .route("/livez", get(async move || livez(&live)))
+        .route("/readyz", get(async move || readyz(&ready)))
+}
+
+fn metrics(health: &Health) -> Response {
+    match health.shared.metrics.render() {
+        Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+fn livez(health: &Health) -> Response {
+    if health.stalled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the runtime is blocked\n").into_response();
+    }
+    "ok\n".into_response()
+}
+
+fn readyz(health: &Health) -> Response {
+    match health.unready() {
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+        None => "ok\n".into_response(),
+    }
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Health").field("unready", &self.unready()).finish()
+    }
+}
