@@ -94,7 +94,7 @@ pub enum MailError {
     #[error("the mail cannot be composed")]
     Compose(#[from] lettre::error::Error),
     /// The conversation with the server failed.
-    #[error("{server} failed {to:?} at {step}: {answer}")]
+    #[error("{server} did not take the mail for {to:?} ({step}): {answer}")]
     Server {
         /// The server, as `host:port`.
         server: String,
@@ -108,7 +108,7 @@ pub enum MailError {
         fault: Fault,
     },
     /// The server did not answer in time.
-    #[error("{server} failed {to:?} at {step}: no answer within {limit:?}")]
+    #[error("{server} did not take the mail for {to:?} ({step}): no answer within {limit:?}")]
     TimedOut {
         /// The server, as `host:port`.
         server: String,
@@ -151,6 +151,12 @@ pub enum SettingError {
     /// `MAIL_FROM` is not one mailbox.
     #[error("MAIL_FROM is wrong")]
     From(#[source] MailError),
+    /// `MAIL_FROM` needs SMTPUTF8.
+    #[error("MAIL_FROM is wrong: not every server takes the non-ASCII address {address:?}")]
+    FromNotAscii {
+        /// The address.
+        address: String,
+    },
     /// `SMTP_URL` cannot be used.
     #[error("SMTP_URL is wrong: {0}")]
     SmtpUrl(#[from] UrlError),

@@ -100,7 +100,7 @@ impl Mail {
             None => Transport::Files(settings.mail_dir.clone()),
         };
         Ok(Self {
-            from: address::parse(&settings.mail_from).map_err(SettingError::From)?,
+            from: sender(&settings.mail_from)?,
             patience,
             transport,
         })
@@ -137,6 +137,17 @@ impl fmt::Display for Mail {
             Transport::Files(dir) => write!(f, "files in {}", dir.display()),
         }
     }
+}
+
+/// An address that only some servers take must not be found out by every job.
+fn sender(text: &str) -> Result<Mailbox, SettingError> {
+    let from = address::parse(text).map_err(SettingError::From)?;
+    if !from.email.user().is_ascii() {
+        return Err(SettingError::FromNotAscii {
+            address: from.email.to_string(),
+        });
+    }
+    Ok(from)
 }
 
 fn certificate(path: &Path) -> Result<Certificate, SettingError> {

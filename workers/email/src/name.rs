@@ -10,8 +10,9 @@ const READABLE: usize = 40;
 
 /// Names the mail of a job: a plain id (such as a UUID) as it is, any other as `readable=hash`.
 ///
-/// Plain ids consist of lower-case ASCII letters, digits, `-`, `_` and single dots inside. No plain id contains `=`,
-/// and upper case is hashed because some file systems do not tell it apart.
+/// Plain ids consist of lower-case ASCII letters, digits and `_`, with `-` and single dots inside. No plain id contains
+/// `=`, upper case is hashed because some file systems do not tell it apart, and a leading `-` would be an option to
+/// whoever types `*`.
 #[must_use]
 pub fn name_of(job_id: &str) -> String {
     if is_plain(job_id) {
@@ -30,7 +31,7 @@ fn is_plain(id: &str) -> bool {
     let allowed = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.');
     (1..=PLAIN_LIMIT).contains(&id.len())
         && id.bytes().all(allowed)
-        && !id.starts_with('.')
+        && !id.starts_with(['.', '-'])
         && !id.ends_with('.')
         && !id.contains("..")
 }
@@ -38,7 +39,7 @@ fn is_plain(id: &str) -> bool {
 fn readable(id: &str) -> String {
     id.chars()
         .take(READABLE)
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
         .collect()
 }
 
@@ -83,6 +84,7 @@ mod tests {
             &wide,
             "日本",
             "a=b",
+            "-rf",
         ];
         let mut names = HashSet::new();
         for id in ids {
@@ -94,7 +96,7 @@ mod tests {
                 "{id:?} -> {name}"
             );
             assert!(
-                !name.starts_with('.') && !name.ends_with('.') && !name.contains(".."),
+                !name.starts_with(['.', '-']) && !name.ends_with('.') && !name.contains(".."),
                 "{id:?} -> {name}"
             );
             assert_eq!(name, name_of(id));

@@ -92,14 +92,15 @@ impl Smtp {
         sent
     }
 
-    /// The connection used last is the likeliest to live; those idle for too long are closed on the way.
+    /// The connection used last is the likeliest to live.
     async fn idle_session(&self, deadline: Instant) -> Option<Session> {
-        loop {
-            let (since, mut session) = lock(&self.idle).pop_back()?;
-            if since.elapsed() < IDLE_LIMIT && session.revive(deadline).await {
-                return Some(session);
-            }
+        let (since, mut session) = lock(&self.idle).pop_back()?;
+        if since.elapsed() < IDLE_LIMIT && session.revive(deadline).await {
+            return Some(session);
         }
+        // Those that have waited longer fare no better, and asking each could take the mail's whole time.
+        lock(&self.idle).clear();
+        None
     }
 
     fn keep(&self, session: Session) {

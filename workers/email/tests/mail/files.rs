@@ -107,3 +107,18 @@ async fn a_directory_that_cannot_be_written_is_tried_again_and_named() {
         "{error}"
     );
 }
+
+#[test]
+fn a_sender_that_cannot_send_stops_the_start() {
+    for from in [
+        "",
+        "nobody",
+        "jörg@example.com",
+        "a@example.com, b@example.com",
+    ] {
+        let mut settings = settings(None);
+        settings.mail_from = from.to_owned();
+        let message = Mail::new(&settings).unwrap_err().to_string();
+        assert!(message.contains("MAIL_FROM"), "{message}");
+    }
+}
