@@ -122,7 +122,9 @@ mod tests {
 
     #[test]
     fn a_queue_name_is_one_word_and_never_a_word_of_the_ladder() {
-        for (queue, word) in [("email", "email"), ("a.b", "a%2Eb"), ("#", "%23"), ("*", "%2A"), ("0", "%30"), ("1", "%31")] {
+        for (queue, word) in
+            [("email", "email"), ("a.b", "a%2Eb"), ("#", "%23"), ("*", "%2A"), ("0", "%30"), ("1", "%31")]
+        {
             assert_eq!(topic_word(queue), word);
         }
     }

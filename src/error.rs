@@ -127,7 +127,9 @@ pub enum PublishError {
         reason: String,
     },
     /// The connection was lost, or the time ran out, between sending and the confirm.
-    #[error("job {id} was sent but not confirmed: it may or may not be on the queue; publish it again with the same id")]
+    #[error(
+        "job {id} was sent but not confirmed: it may or may not be on the queue; publish it again with the same id"
+    )]
     Uncertain {
         /// The job's id, to publish it again with.
         id: JobId,

@@ -1,1 +1,87 @@
-//! Leveret.
+//! Leveret: typed jobs on RabbitMQ that are never lost.
+//!
+//! A service publishes a [`Job`]; a [`Worker`] hands it to the [`Handler`] for its type; what fails is tried again after
+//! a delay that the broker keeps, and what is given up lies in `<queue>.dead` with its reason.
+//!
+//! ```no_run
+//! use leveret::{Broker, Config, Context, Job, JobResult, Worker, shutdown_signal};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Greet {
+//!     name: String,
+//! }
+//!
+//! impl Job for Greet {
+//!     const NAME: &'static str = "greet";
+//!     const QUEUE: &'static str = "greetings";
+//! }
+//!
+//! async fn greet(job: Greet, ctx: Context<()>) -> JobResult {
+//!     println!("hello {} (attempt {})", job.name, ctx.attempt());
+//!     Ok(())
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let broker = Broker::amqp(Config::default())?;
+//!     Worker::new(()).handle(greet).run(&broker, shutdown_signal()).await?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Layout
+//!
+//! The files in the order in which a job flows through them:
+//!
+//! * `job`, `message`, `publisher`: a job, its form on the wire, its way to a queue.
+//! * `broker`: the seam; behind it RabbitMQ (`broker/amqp`) and the in-memory broker (`broker/memory`).
+//! * `topology`, `delay`: every exchange and queue, and the arithmetic of the delay ladder.
+//! * `worker`, `queue`: what a user puts together; `consumer`: the core loop; `adoption`: what it remembers of a lost
+//!   channel; `intake`: what speaks against running a delivery.
+//! * `task`, `attempt`, `handler`, `middleware`, `context`: one job in hand, one attempt at it.
+//! * `retry`, `outcome`, `settle`: the delay, the verdict, and its carrying out; the only place that acks.
+//! * `config`, `metrics`, `health`, `shutdown`, `error`, `testing`.
+
+mod adoption;
+mod attempt;
+mod broker;
+mod config;
+mod consumer;
+mod context;
+mod delay;
+mod error;
+mod handler;
+mod health;
+mod intake;
+mod job;
+mod message;
+mod metrics;
+mod middleware;
+mod outcome;
+mod publisher;
+mod queue;
+mod retry;
+mod settle;
+mod shutdown;
+mod task;
+pub mod testing;
+mod topology;
+mod worker;
+
+pub use crate::{
+    broker::Broker,
+    config::{Config, TopologyMode},
+    context::Context,
+    error::{Error, JobError, JobResult, PublishError},
+    handler::Handler,
+    health::HealthServer,
+    job::{Job, JobId},
+    middleware::{Middleware, Next},
+    outcome::{ErrorKind, Outcome},
+    publisher::{HeaderValue, Publish, Publisher},
+    queue::Queue,
+    retry::RetryPolicy,
+    shutdown::shutdown_signal,
+    worker::Worker,
+};

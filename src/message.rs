@@ -75,12 +75,18 @@ pub(crate) struct Malformed {
 #[derive(Clone, Debug)]
 pub(crate) enum CopyKind<'a> {
     /// The next attempt.
-    Retry { kind: ErrorKind, reason: &'a str },
+    Retry {
+        kind: ErrorKind,
+        reason: &'a str,
+    },
     /// The same attempt, later.
     Later,
     /// The same attempt, in another queue.
     Moved,
-    Dead { kind: ErrorKind, reason: &'a str },
+    Dead {
+        kind: ErrorKind,
+        reason: &'a str,
+    },
 }
 
 impl Message {
@@ -92,7 +98,7 @@ impl Message {
             .with_content_type("application/json".into())
             .with_delivery_mode(2)
             .with_timestamp(now_ms / 1000)
-            .with_kind(short(name))
+            .with_type(short(name))
             .with_message_id(short(id.as_str()))
             .with_headers(headers);
         Self { properties, body: body.into() }
@@ -158,6 +164,37 @@ impl Message {
     pub(crate) fn delivery_count(&self) -> u32 {
         let count = self.number(header::DELIVERY_COUNT).and_then(Result::ok).unwrap_or(0);
         u32::try_from(count).unwrap_or(0)
+    }
+
+    /// What the body is in, if it is not plain JSON: a content encoding or a content type that no handler reads.
+    pub(crate) fn foreign_encoding(&self) -> Option<String> {
+        let name = |property: &Option<ShortString>| property.as_ref().map(|name| name.as_str().to_ascii_lowercase());
+        let encoding = name(self.properties.content_encoding()).unwrap_or_default();
+        if !matches!(encoding.as_str(), "" | "identity" | "utf-8" | "utf8") {
+            return Some(format!("content encoding {encoding:?}"));
+        }
+        let kind = name(self.properties.content_type()).unwrap_or_default();
+        let essence = kind.split(';').next().unwrap_or_default().trim();
+        let json = matches!(essence, "" | "application/json" | "text/json" | "application/octet-stream" | "text/plain")
+            || essence.ends_with("+json");
+        (!json).then(|| format!("content type {kind:?}"))
+    }
+
+    /// Why this dead letter was given up: what the worker wrote, or else what the broker did.
+    pub(crate) fn dead_kind(&self) -> Option<ErrorKind> {
+        if let Some(AMQPValue::FieldArray(deaths)) = self.header("x-death")
+            && let Some(AMQPValue::FieldTable(last)) = deaths.as_slice().first()
+            && let Some(AMQPValue::LongString(reason)) = last.inner().get("reason")
+        {
+            // The newest entry is the first. Workers reject only what they cannot copy.
+            return match reason.as_bytes() {
+                b"rejected" => Some(ErrorKind::TooLarge),
+                b"delivery_limit" => Some(ErrorKind::CrashLoop),
+                b"expired" => Some(ErrorKind::Expired),
+                _ => None,
+            };
+        }
+        self.text(header::ERROR_KIND).and_then(ErrorKind::parse)
     }
 
     pub(crate) fn is_transient(&self) -> bool {
@@ -247,7 +284,7 @@ impl Message {
             (of.correlation_id(), BasicProperties::with_correlation_id),
             (of.reply_to(), BasicProperties::with_reply_to),
             (of.message_id(), BasicProperties::with_message_id),
-            (of.kind(), BasicProperties::with_kind),
+            (of.kind(), BasicProperties::with_type),
             (of.app_id(), BasicProperties::with_app_id),
             (of.cluster_id(), BasicProperties::with_cluster_id),
         ];

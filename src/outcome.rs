@@ -182,7 +182,8 @@ mod tests {
     #[test]
     fn every_result_and_attempt_has_its_outcome() {
         let policy = RetryPolicy::fixed(Duration::from_secs(2)).max_attempts(3);
-        let retry = |ms, kind, reason: &str| Outcome::Retry { delay: Duration::from_millis(ms), kind, reason: reason.into() };
+        let retry =
+            |ms, kind, reason: &str| Outcome::Retry { delay: Duration::from_millis(ms), kind, reason: reason.into() };
         let dead = |kind, reason: &str| Outcome::DeadLetter { kind, reason: reason.into() };
         let after = Duration::from_millis(250);
         let table: Vec<(JobResult, u32, Outcome)> = vec![

@@ -41,8 +41,11 @@ impl RetryPolicy {
     /// power.
     #[must_use]
     pub fn exponential() -> Self {
-        let curve =
-            Curve::Exponential { base: Duration::from_millis(3_200), cap: Duration::from_millis(100 << 15), jitter: true };
+        let curve = Curve::Exponential {
+            base: Duration::from_millis(3_200),
+            cap: Duration::from_millis(100 << 15),
+            jitter: true,
+        };
         Self { curve, max_attempts: 20 }
     }
 
@@ -149,7 +152,9 @@ mod tests {
     #[test]
     fn an_exponential_delay_doubles_up_to_its_cap() {
         let policy = RetryPolicy::exponential().without_jitter();
-        for (attempt, ms) in [(1, 3_200), (2, 6_400), (3, 12_800), (11, 3_276_800), (12, 3_276_800), (u32::MAX, 3_276_800)] {
+        for (attempt, ms) in
+            [(1, 3_200), (2, 6_400), (3, 12_800), (11, 3_276_800), (12, 3_276_800), (u32::MAX, 3_276_800)]
+        {
             assert_eq!(policy.wait(attempt, (0.5, 0.5)).duration(), Duration::from_millis(ms), "attempt {attempt}");
         }
     }
@@ -157,7 +162,9 @@ mod tests {
     #[test]
     fn full_jitter_has_half_the_ceiling_as_its_mean() {
         let policy = RetryPolicy::exponential();
-        let mean = |attempt| (0..20_000).map(|_| policy.wait(attempt, draws()).duration().as_secs_f64()).sum::<f64>() / 20_000.0;
+        let mean = |attempt| {
+            (0..20_000).map(|_| policy.wait(attempt, draws()).duration().as_secs_f64()).sum::<f64>() / 20_000.0
+        };
         for (attempt, wanted) in [(1, 1.6), (4, 12.8), (15, 1_638.4)] {
             let mean = mean(attempt);
             assert!((mean - wanted).abs() < 0.05 * wanted, "attempt {attempt}: {mean} for {wanted}");

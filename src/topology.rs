@@ -29,7 +29,7 @@ const JOB_DELIVERY_LIMIT: i64 = 100;
 const KEPT_DELIVERY_LIMIT: i64 = 1_000_000;
 
 /// Where a message is published to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// A job queue or its suspect lane, by the queue's name.
     Queue(String),

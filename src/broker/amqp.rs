@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::consume::Session;
+pub(crate) use self::consume::Session;
 use self::{connection::Link, publish::PublishTask};
 use super::{Lane, OpenError, SendError};
 use crate::{

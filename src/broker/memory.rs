@@ -49,7 +49,7 @@ struct Waiting {
 }
 
 /// One consumer on one queue.
-pub(in crate::broker) struct Session {
+pub(crate) struct Session {
     memory: Memory,
     queue: String,
     prefetch: usize,
@@ -134,7 +134,7 @@ impl State {
 }
 
 impl Session {
-    pub(in crate::broker) async fn next(&mut self) -> Delivery {
+    pub(crate) async fn next(&mut self) -> Delivery {
         loop {
             let arrived = Arc::clone(&self.memory.lock().queues.entry(self.queue.clone()).or_default().arrived);
             let notified = arrived.notified();
@@ -168,24 +168,24 @@ impl Session {
         Some(Delivery { tag, redelivered, message })
     }
 
-    pub(in crate::broker) fn ack(&mut self, tag: u64) -> u64 {
+    pub(crate) fn ack(&mut self, tag: u64) -> u64 {
         let known = self.settle(tag).is_some();
         u64::from(!known)
     }
 
-    pub(in crate::broker) fn reject(&mut self, tag: u64) {
+    pub(crate) fn reject(&mut self, tag: u64) {
         let Some(mut waiting) = self.settle(tag) else { return };
         waiting.message.set_header("x-death", rejected_from(&self.queue));
         let job_queue = self.queue.strip_suffix(SUSPECT).unwrap_or(&self.queue);
         self.memory.lock().push_or_unrouted(&format!("{job_queue}{DEAD}"), waiting.message);
     }
 
-    pub(in crate::broker) fn requeue(&mut self, tag: u64) {
+    pub(crate) fn requeue(&mut self, tag: u64) {
         let Some(waiting) = self.settle(tag) else { return };
         self.hand_back([waiting]);
     }
 
-    pub(in crate::broker) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.stopped = true;
     }
 

@@ -63,7 +63,9 @@ impl Link {
 
     /// The state now and its changes.
     pub(super) async fn watch(&self) -> watch::Receiver<State> {
-        self.started.get_or_init(async || tokio::spawn(keep_up(self.role, Arc::clone(&self.setup), self.state.clone()))).await;
+        self.started
+            .get_or_init(async || tokio::spawn(keep_up(self.role, Arc::clone(&self.setup), self.state.clone())))
+            .await;
         self.state.subscribe()
     }
 
@@ -93,11 +95,11 @@ async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<Sta
             Ok(up) => {
                 delays = backoff();
                 let reason = live(role, &setup, up, &state).await;
-                state.send_replace(Err(reason));
+                drop(state.send_replace(Err(reason)));
             }
             Err(reason) => {
                 tracing::warn!(role, error = reason, "cannot connect to the broker, trying again");
-                state.send_replace(Err(reason));
+                drop(state.send_replace(Err(reason)));
             }
         }
         let delay = delays.next().unwrap_or(CONNECT_TIMEOUT);
@@ -106,7 +108,7 @@ async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<Sta
             () = tokio::time::sleep(delay) => {}
         }
     }
-    state.send_replace(Err(CLOSED.to_owned()));
+    drop(state.send_replace(Err(CLOSED.to_owned())));
 }
 
 /// Full jitter up to one second, for ever.
@@ -144,7 +146,7 @@ async fn live(role: &'static str, setup: &Setup, up: Arc<Up>, state: &watch::Sen
     tracing::info!(role, "connected to the broker");
     setup.metrics.connected.inc();
     let mut events = Box::pin(up.connection.events_listener());
-    state.send_replace(Ok(Arc::clone(&up)));
+    drop(state.send_replace(Ok(Arc::clone(&up))));
     let reason = loop {
         let event = tokio::select! {
             () = setup.closed.cancelled() => {
@@ -202,7 +204,7 @@ fn set_blocked(setup: &Setup, up: &Up, reason: Option<String>) {
 pub(super) fn parse_addresses(urls: &[String], heartbeat: Duration) -> Result<Vec<AMQPUri>, Error> {
     let parse = |url: &String| {
         let wrong = |reason: String| Error::Url { url: without_password(url), reason };
-        let mut uri: AMQPUri = url.trim().parse().map_err(|error: lapin::uri::UriParseError| wrong(error.to_string()))?;
+        let mut uri = url.trim().parse::<AMQPUri>().map_err(|error| wrong(error.to_string()))?;
         if uri.scheme == AMQPScheme::AMQPS && cfg!(not(feature = "tls")) {
             return Err(Error::TlsNotCompiled { url: without_password(url) });
         }

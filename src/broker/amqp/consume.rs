@@ -19,7 +19,7 @@ use crate::{
     message::{Message, short},
 };
 
-pub(in crate::broker) struct Session {
+pub(crate) struct Session {
     up: Arc<Up>,
     channel: Channel,
     consumer: Consumer,
@@ -41,7 +41,7 @@ impl Session {
         Ok(Self { up, channel, consumer, tag, acks: Acks::new(), batch: u64::from(prefetch / 2).max(1) })
     }
 
-    pub(in crate::broker) async fn next(&mut self) -> Result<Delivery, Ended> {
+    pub(crate) async fn next(&mut self) -> Result<Delivery, Ended> {
         let item = tokio::select! {
             biased;
             item = self.consumer.next() => item,
@@ -62,11 +62,11 @@ impl Session {
         }
     }
 
-    pub(in crate::broker) fn ack(&mut self, tag: u64) -> u64 {
+    pub(crate) fn ack(&mut self, tag: u64) -> u64 {
         if self.acks.finish(tag) >= self.batch { self.flush() } else { 0 }
     }
 
-    pub(in crate::broker) fn flush(&mut self) -> u64 {
+    pub(crate) fn flush(&mut self) -> u64 {
         if self.acks.waiting() == 0 {
             return 0;
         }
@@ -78,14 +78,14 @@ impl Session {
         if lost { before } else { 0 }
     }
 
-    pub(in crate::broker) fn reject(&mut self, tag: u64, requeue: bool) {
+    pub(crate) fn reject(&mut self, tag: u64, requeue: bool) {
         if self.acks.settle(tag) {
             // A channel that is gone has handed its deliveries back already.
             drop(self.channel.basic_reject(tag, BasicRejectOptions { requeue }).now_or_never());
         }
     }
 
-    pub(in crate::broker) async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         self.flush();
         let cancel = self.channel.basic_cancel(self.tag.clone(), BasicCancelOptions::default());
         if let Err(error) = cancel.await {
@@ -97,7 +97,7 @@ impl Session {
         }
     }
 
-    pub(in crate::broker) async fn close(mut self) {
+    pub(crate) async fn close(mut self) {
         self.flush();
         if let Err(error) = self.channel.close(200, "done".into()).await {
             tracing::debug!(%error, "the channel was gone before it was closed");

@@ -18,7 +18,7 @@ use crate::{
 
 /// Ensures what all queues share, once for each connection.
 pub(super) async fn ensure_shared(up: &Up, setup: &Setup) -> Result<(), OpenError> {
-    up.shared_topology.get_or_try_init(|| ensure(up, setup, &setup.topology.shared())).await?;
+    up.shared_topology.get_or_try_init(async || ensure(up, setup, &setup.topology.shared()).await).await?;
     Ok(())
 }
 

@@ -95,7 +95,9 @@ impl PublishTask {
         let exchange = async {
             self.requests().await.send(request).await.map_err(|_| SendError::Closed)?;
             // The task drops an answer with its channel: what was sent by then is uncertain.
-            answered.await.unwrap_or_else(|_| Err(if fate.is_sent() { SendError::Uncertain } else { SendError::Closed }))
+            answered
+                .await
+                .unwrap_or_else(|_| Err(if fate.is_sent() { SendError::Uncertain } else { SendError::Closed }))
         };
         match tokio::time::timeout(self.setup.config.publish_timeout, exchange).await {
             Ok(answer) => answer,
@@ -303,12 +305,7 @@ enum Verdict {
 }
 
 impl Resolved {
-    fn new(
-        place: Place,
-        size: usize,
-        confirmed: lapin::Result<Confirmation>,
-        answer: oneshot::Sender<Answer>,
-    ) -> Self {
+    fn new(place: Place, size: usize, confirmed: lapin::Result<Confirmation>, answer: oneshot::Sender<Answer>) -> Self {
         let (verdict, attached) = match confirmed {
             Ok(Confirmation::Ack(returned)) => (Verdict::Confirmed, returned),
             Ok(Confirmation::Nack(returned)) => (Verdict::Nacked, returned),

@@ -1,0 +1,116 @@
+//! One attempt at a job: middleware and handler, bounded in time, panics caught. Knows nothing of brokers.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt;
+
+use crate::{
+    context::Context,
+    error::{Class, JobError, JobResult},
+    handler::{Erased, panicked},
+    metrics::JobMetrics,
+    middleware::{Chain, Next},
+    outcome::{Facts, Outcome, decide},
+    retry::{self, RetryPolicy},
+};
+
+/// A handler whose first poll takes longer than this computes or blocks, and gets a task of its own.
+const INLINE_BUDGET_NANOS: u32 = 50_000;
+
+/// A registered handler with everything that was settled at registration.
+pub(crate) struct Route<S> {
+    pub(crate) job: &'static str,
+    pub(crate) handler: Erased<S>,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) timeout: Duration,
+    pub(crate) metrics: Arc<JobMetrics>,
+    /// How long the first poll takes, as a moving average in nanoseconds.
+    pub(crate) first_poll: AtomicU32,
+}
+
+impl<S> Route<S> {
+    /// Whether attempts of this job may be polled once by the consumer's own task before they get one of theirs.
+    pub(crate) fn may_start_inline(&self) -> bool {
+        self.first_poll.load(Ordering::Relaxed) < INLINE_BUDGET_NANOS
+    }
+
+    /// Learns from a first poll. A slow one counts at once; many quick ones are needed to forget it.
+    pub(crate) fn observe_first_poll(&self, took: Duration) {
+        let nanos = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX);
+        let average = self.first_poll.load(Ordering::Relaxed);
+        let next = if nanos > average { average / 2 + nanos / 2 } else { average - (average - nanos) / 16 };
+        self.first_poll.store(next, Ordering::Relaxed);
+    }
+}
+
+/// Runs one attempt and gives the verdict on it.
+pub(crate) async fn run<S: Send + Sync + 'static>(
+    route: &Route<S>,
+    chain: Arc<Chain<S>>,
+    ctx: Context<S>,
+    age: Option<Duration>,
+) -> Outcome {
+    let started = Instant::now();
+    let attempt = ctx.attempt();
+    let result = bounded(route, chain, ctx).await;
+    route.metrics.duration.observe(started.elapsed().as_secs_f64());
+    let facts = Facts { attempt, age, policy: &route.retry, draws: draws(&result) };
+    let outcome = decide(result, facts);
+    if let Outcome::Retry { kind, .. } | Outcome::DeadLetter { kind, .. } = &outcome {
+        route.metrics.error(*kind);
+    }
+    outcome
+}
+
+/// Only a failure needs randomness.
+fn draws(result: &JobResult) -> (f64, f64) {
+    if result.is_ok() { (0.0, 0.0) } else { retry::draws() }
+}
+
+async fn bounded<S: Send + Sync + 'static>(route: &Route<S>, chain: Arc<Chain<S>>, ctx: Context<S>) -> JobResult {
+    let (deadline, watched) = (ctx.deadline(), ctx.clone_token());
+    let next = Next::new(chain, Arc::clone(&route.handler));
+    let attempt = AssertUnwindSafe(async { next.start(ctx).await }).catch_unwind();
+    match tokio::time::timeout_at(deadline, attempt).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => Err(panicked(&*panic)),
+        Err(_) => {
+            watched.cancel();
+            Err(JobError::new(Class::Timeout, format!("the handler overran its timeout of {:?}", route.timeout)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn route() -> Route<()> {
+        Route {
+            job: "j",
+            handler: Arc::new(|_| Box::pin(async { Ok(()) })),
+            retry: RetryPolicy::default(),
+            timeout: Duration::from_secs(1),
+            metrics: Arc::new(Metrics::new().unwrap().job("q", "j")),
+            first_poll: AtomicU32::new(0),
+        }
+    }
+
+    #[test]
+    fn a_handler_that_computes_gets_a_task_until_it_is_quick_again() {
+        let route = route();
+        assert!(route.may_start_inline());
+        route.observe_first_poll(Duration::from_millis(5));
+        assert!(!route.may_start_inline());
+        (0..200).for_each(|_| route.observe_first_poll(Duration::from_micros(2)));
+        assert!(route.may_start_inline());
+    }
+}

@@ -1,0 +1,360 @@
+//! The core loop: one consumer of one lane of a queue, for as long as its worker lives.
+//!
+//! Whatever ends a session (a lost connection, a closed channel, a queue deleted, a consumer cancelled) ends in the same
+//! rebuild, for ever. Attempts outlive sessions: they run in tasks of this consumer, and what the broker delivers again
+//! while they run is adopted, not started again.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use futures_util::FutureExt;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    adoption::{Adoption, Known},
+    broker::{Delivery, Ended, Lane, OpenError, Session},
+    error::Error,
+    health::Wanted,
+    intake::{self, Intake, Received},
+    metrics::{Finish, QueueMetrics},
+    outcome::ErrorKind,
+    settle::{Disposition, Settlement, settle},
+    task::{Task, Work},
+    worker::Handlers,
+};
+
+/// How a worker tells its consumers to end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stop {
+    /// Take nothing new, finish what runs.
+    pub(crate) drain: CancellationToken,
+    /// The drain deadline is over: attempts are to stop by themselves.
+    pub(crate) cancel: CancellationToken,
+    /// What still runs is dropped.
+    pub(crate) abort: CancellationToken,
+}
+
+pub(crate) struct Consumer<S> {
+    handlers: Arc<Handlers<S>>,
+    lane: Lane,
+    /// The broker's name of this lane.
+    name: String,
+    stop: Stop,
+    metrics: QueueMetrics,
+    permits: Arc<Semaphore>,
+    /// One task for each job in hand that is not done with.
+    tasks: JoinSet<(u64, Settlement)>,
+    in_hand: HashMap<u64, InHand>,
+    next_number: u64,
+    adoption: Adoption,
+}
+
+/// A job whose task runs.
+struct InHand {
+    received: Arc<Received>,
+    /// Its delivery on the present channel; none if that has been lost.
+    tag: Option<u64>,
+}
+
+/// Why a session is no longer consumed.
+enum End {
+    Stopped,
+    Lost(String),
+}
+
+enum Event {
+    Stop,
+    Done(u64, Settlement),
+    Delivered(Delivery, OwnedSemaphorePermit),
+    Lost(Ended),
+}
+
+impl<S: Send + Sync + 'static> Consumer<S> {
+    pub(crate) fn new(handlers: Arc<Handlers<S>>, lane: Lane, stop: Stop) -> Self {
+        let queue = &handlers.queue;
+        let name = lane.queue_name(queue);
+        let limit = if lane == Lane::Main { queue.limit() } else { 1 };
+        let metrics = handlers.broker.metrics().queue(&name);
+        handlers.broker.metrics().set_limit(&name, limit.into());
+        let adoption = Adoption::new(lane.prefetch(queue));
+        Self {
+            handlers,
+            lane,
+            name,
+            stop,
+            metrics,
+            permits: Arc::new(Semaphore::new(limit.into())),
+            tasks: JoinSet::new(),
+            in_hand: HashMap::new(),
+            next_number: 0,
+            adoption,
+        }
+    }
+
+    /// Consumes until told to stop.
+    ///
+    /// # Errors
+    ///
+    /// What keeps it from ever starting; once it has been up, nothing does.
+    pub(crate) async fn run(mut self) -> Result<(), Error> {
+        let mut wanted = self.handlers.broker.health().want(&self.name);
+        let mut has_been_up = false;
+        loop {
+            let Some(mut session) = self.open(&mut has_been_up).await? else { break };
+            wanted.set_up(true);
+            let end = self.consume(&mut session).await;
+            wanted.set_up(false);
+            match end {
+                End::Stopped => {
+                    self.drain(session).await;
+                    return Ok(());
+                }
+                End::Lost(reason) => {
+                    tracing::warn!(queue = self.name, reason, "lost the consumer, starting another");
+                    session.close().await;
+                    self.orphan();
+                }
+            }
+        }
+        self.drain_without_session(wanted).await;
+        Ok(())
+    }
+
+    /// Tries until there is a session; none if told to stop.
+    async fn open(&self, has_been_up: &mut bool) -> Result<Option<Session>, Error> {
+        let backoff = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(50))
+            .with_max_delay(Duration::from_secs(1))
+            .with_jitter()
+            .without_max_times();
+        let mut delays = backoff.build();
+        loop {
+            let opened = tokio::select! {
+                () = self.stop.drain.cancelled() => return Ok(None),
+                opened = self.handlers.broker.open(&self.handlers.queue, self.lane) => opened,
+            };
+            let reason = match opened {
+                Ok(session) => {
+                    *has_been_up = true;
+                    tracing::info!(queue = self.name, "consuming");
+                    return Ok(Some(session));
+                }
+                Err(OpenError::Fatal(error)) if !*has_been_up => return Err(error),
+                Err(OpenError::Fatal(error)) => error.to_string(),
+                Err(OpenError::Passing(reason)) => reason,
+            };
+            tracing::warn!(queue = self.name, reason, "cannot consume yet, trying again");
+            let delay = delays.next().unwrap_or(Duration::from_secs(1));
+            if self.stop.drain.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes deliveries and settles what is done, until the session or the worker ends.
+    async fn consume(&mut self, session: &mut Session) -> End {
+        let mut permit = None;
+        loop {
+            // Acks leave together when nothing else is ready, so none waits and few frames are written.
+            let event = match self.next_event(session, &mut permit).now_or_never() {
+                Some(event) => event,
+                None => {
+                    self.count_lost(session.flush());
+                    self.next_event(session, &mut permit).await
+                }
+            };
+            match event {
+                Event::Delivered(delivery, permit) => self.take(session, delivery, permit),
+                Event::Done(number, settlement) => self.done(session, number, settlement),
+                Event::Stop => return End::Stopped,
+                Event::Lost(Ended(reason)) => return End::Lost(reason),
+            }
+        }
+    }
+
+    async fn next_event(&mut self, session: &mut Session, permit: &mut Option<OwnedSemaphorePermit>) -> Event {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.drain.cancelled() => return Event::Stop,
+                Some(done) = self.tasks.join_next() => match done {
+                    Ok((number, settlement)) => return Event::Done(number, settlement),
+                    // Only a drain aborts tasks, and panics are caught inside them.
+                    Err(error) => tracing::error!(queue = self.name, %error, "a job's task ended without an outcome"),
+                },
+                acquired = Arc::clone(&self.permits).acquire_owned(), if permit.is_none() => *permit = acquired.ok(),
+                delivery = session.next(), if permit.is_some() => match (delivery, permit.take()) {
+                    (Ok(delivery), Some(permit)) => return Event::Delivered(delivery, permit),
+                    (Ok(_), None) => {}
+                    (Err(ended), _) => return Event::Lost(ended),
+                },
+            }
+        }
+    }
+
+    /// Decides about a delivery and sets going what it needs.
+    fn take(&mut self, session: &mut Session, delivery: Delivery, permit: OwnedSemaphorePermit) {
+        let now = self.handlers.broker.now_ms();
+        let Delivery { tag, redelivered, message } = delivery;
+        let too_large = message.body.len() > self.handlers.broker.config().payload_limit;
+        let received = Received::read(message, now);
+        if redelivered && let Some(known) = self.adoption.recognise(&received) {
+            return self.adopt(session, tag, known);
+        }
+        let index = self.handlers.find(received.message.job_name());
+        let metrics = self.handlers.metrics(index);
+        metrics.received(redelivered);
+        if received.message.is_transient() {
+            metrics.transient.inc();
+        }
+        if too_large {
+            metrics.error(ErrorKind::TooLarge);
+            metrics.finished(Finish::Dead);
+            let size = received.message.body.len();
+            tracing::warn!(
+                queue = self.name,
+                job_id = received.id(),
+                size,
+                "the payload is over the limit, rejecting it"
+            );
+            return self.settle(session, tag, &received, Settlement::Reject);
+        }
+        let route = |name: Option<&str>| index.ok_or_else(|| self.handlers.unknown(name));
+        let work = match intake::decide(&received, self.lane, now, route) {
+            Intake::Run(index) => Work::Run(index, permit),
+            Intake::TooEarly(ms) => Work::Settle(Disposition::TooEarly(ms)),
+            Intake::Suspect => Work::Settle(Disposition::Suspect),
+            Intake::DeadLetter(kind, reason) => {
+                metrics.error(kind);
+                Work::Settle(Disposition::dead(kind, reason))
+            }
+        };
+        self.start(session, tag, received, work);
+    }
+
+    /// Starts a job's task, or finishes it at once if one poll is enough.
+    fn start(&mut self, session: &mut Session, tag: u64, received: Received, work: Work) {
+        let received = Arc::new(received);
+        let inline = match &work {
+            Work::Run(index, _) => Some(&self.handlers.routes[*index]).filter(|route| route.may_start_inline()),
+            Work::Settle(_) => None,
+        };
+        let task = Task {
+            handlers: Arc::clone(&self.handlers),
+            received: Arc::clone(&received),
+            cancelled: self.stop.cancel.child_token(),
+            in_progress: self.metrics.in_progress.clone(),
+        };
+        let mut running = Box::pin(task.run(work));
+        if let Some(route) = inline {
+            let started = Instant::now();
+            let settlement = (&mut running).now_or_never();
+            route.observe_first_poll(started.elapsed());
+            if let Some(settlement) = settlement {
+                return self.settle(session, tag, &received, settlement);
+            }
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        self.in_hand.insert(number, InHand { received, tag: Some(tag) });
+        self.tasks.spawn(async move { (number, running.await) });
+    }
+
+    fn adopt(&mut self, session: &mut Session, tag: u64, known: Known) {
+        match known {
+            Known::Running(number) => {
+                if let Some(job) = self.in_hand.get_mut(&number) {
+                    tracing::info!(
+                        queue = self.name,
+                        job_id = job.received.id(),
+                        "redelivered while it runs here: adopted"
+                    );
+                    job.tag = Some(tag);
+                }
+            }
+            Known::Settled(settlement) => {
+                tracing::info!(queue = self.name, "redelivered after its end, settled without running");
+                let lost = settle(session, tag, settlement);
+                self.count_lost(lost);
+            }
+        }
+    }
+
+    fn done(&mut self, session: &mut Session, number: u64, settlement: Settlement) {
+        let Some(job) = self.in_hand.remove(&number) else { return };
+        match job.tag {
+            Some(tag) => self.settle(session, tag, &job.received, settlement),
+            None => {
+                self.count_lost(1);
+                self.adoption.ended(number, &job.received, settlement);
+            }
+        }
+    }
+
+    fn settle(&mut self, session: &mut Session, tag: u64, received: &Received, settlement: Settlement) {
+        if settlement == Settlement::Ack {
+            self.adoption.acked(received);
+        }
+        let lost = settle(session, tag, settlement);
+        self.count_lost(lost);
+    }
+
+    fn count_lost(&self, acks: u64) {
+        if acks > 0 {
+            self.metrics.acks_lost.inc_by(acks);
+        }
+    }
+
+    /// The channel is gone, and with it every tag.
+    fn orphan(&mut self) {
+        for job in self.in_hand.values_mut() {
+            job.tag = None;
+        }
+        self.adoption.channel_lost(self.in_hand.iter().map(|(number, job)| (*number, &*job.received)));
+    }
+
+    /// Finishes what runs until the drain deadline, then hands back the rest.
+    async fn drain(mut self, mut session: Session) {
+        session.stop().await;
+        while let Some((number, settlement)) = self.next_done().await {
+            self.done(&mut session, number, settlement);
+            let lost = session.flush();
+            self.count_lost(lost);
+        }
+        self.tasks.abort_all();
+        for job in self.in_hand.values() {
+            tracing::warn!(
+                queue = self.name,
+                job_id = job.received.id(),
+                "not done by the drain deadline, handed back"
+            );
+            if let Some(tag) = job.tag {
+                session.requeue(tag);
+            }
+        }
+        session.close().await;
+    }
+
+    async fn drain_without_session(mut self, wanted: Wanted) {
+        while self.next_done().await.is_some() {}
+        self.tasks.abort_all();
+        drop(wanted);
+    }
+
+    /// The next job that is done during a drain; none when all are, or when the deadline is over.
+    async fn next_done(&mut self) -> Option<(u64, Settlement)> {
+        tokio::select! {
+            biased;
+            done = self.tasks.join_next() => done.and_then(Result::ok),
+            () = self.stop.abort.cancelled() => None,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What a handler may know and do besides its job.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    intake::Received,
+    message::{Message, header},
+    publisher::{Publisher, Trace},
+};
+
+/// One attempt's surroundings: the worker's state, the job's identity, its deadline, a publisher. Clones are cheap.
+///
+/// An attempt counts against its queue's concurrency until the last clone is dropped, so work that a handler leaves
+/// behind in a task or a thread with its context is still counted.
+///
+/// ```
+/// use leveret::{Context, JobResult};
+/// # struct Mail;
+/// # impl Mail { async fn send(&self, _: &str) -> Result<(), std::io::Error> { Ok(()) } }
+/// # struct SendEmail { to: String }
+///
+/// async fn send_email(job: SendEmail, ctx: Context<Mail>) -> JobResult {
+///     tracing::info!(job_id = ctx.job_id(), attempt = ctx.attempt(), "sending");
+///     Ok(ctx.state().send(&job.to).await?)
+/// }
+/// # let _ = send_email;
+/// ```
+pub struct Context<S> {
+    inner: Arc<Inner<S>>,
+}
+
+pub(crate) struct Inner<S> {
+    pub(crate) state: Arc<S>,
+    pub(crate) received: Arc<Received>,
+    pub(crate) max_attempts: u32,
+    pub(crate) deadline: Instant,
+    pub(crate) cancelled: CancellationToken,
+    pub(crate) publisher: Publisher,
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
+}
+
+impl<S> Context<S> {
+    pub(crate) fn new(inner: Inner<S>) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The worker's state.
+    #[must_use]
+    pub fn state(&self) -> &S {
+        &self.inner.state
+    }
+
+    /// The job's id: the same for all attempts and copies.
+    #[must_use]
+    pub fn job_id(&self) -> &str {
+        self.inner.received.id()
+    }
+
+    /// The number of this attempt, from 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.inner.received.envelope.attempt
+    }
+
+    /// How many attempts the job has in all.
+    #[must_use]
+    pub fn max_attempts(&self) -> u32 {
+        self.inner.max_attempts
+    }
+
+    /// When the job was first published, as time since the Unix epoch, if the publisher said so.
+    #[must_use]
+    pub fn enqueued_at(&self) -> Option<Duration> {
+        self.inner.received.envelope.enqueued_at.map(Duration::from_millis)
+    }
+
+    /// When this attempt is cut off.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.inner.deadline
+    }
+
+    /// Waits until the attempt is to stop: its timeout is over, or the drain deadline of a stopping worker.
+    pub async fn cancelled(&self) {
+        self.inner.cancelled.cancelled().await;
+    }
+
+    /// Tells whether the attempt is to stop, for handlers on the blocking pool to ask now and then.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.inner.cancelled.is_cancelled()
+    }
+
+    /// A publisher for follow-up jobs, which stay in this job's trace.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher {
+        let message = self.message();
+        let text = |name| message.text(name).map(str::to_owned);
+        match text(header::TRACEPARENT) {
+            Some(parent) => self.inner.publisher.clone().traced(Trace { parent, state: text(header::TRACESTATE) }),
+            None => self.inner.publisher.clone(),
+        }
+    }
+
+    pub(crate) fn message(&self) -> &Message {
+        &self.inner.received.message
+    }
+
+    /// What cancels this attempt. It does not keep the attempt counted, as a clone of the context would.
+    pub(crate) fn clone_token(&self) -> CancellationToken {
+        self.inner.cancelled.clone()
+    }
+}
+
+impl<S> Clone for Context<S> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<S> fmt::Debug for Context<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("job_id", &self.job_id())
+            .field("attempt", &self.attempt())
+            .field("counted", &self.inner.permit.is_some())
+            .finish_non_exhaustive()
+    }
+}

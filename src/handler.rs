@@ -1,0 +1,108 @@
+//! The code for one job, and the one place where a job's type is erased.
+
+use std::{pin::Pin, sync::Arc};
+
+use crate::{
+    context::Context,
+    error::{Class, JobError, JobResult},
+    job::Job,
+    message::Message,
+};
+
+/// Handles jobs of type `J` in a worker whose state is `S`.
+///
+/// Every `async fn(J, Context<S>) -> Result<(), E>` is one, where `E` is anything that converts into [`JobError`].
+/// A type that needs fields of its own implements it by hand.
+///
+/// The future is dropped when the attempt's timeout is over, at whichever `.await` it has reached.
+///
+/// ```
+/// use leveret::{Context, Handler, JobResult};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)] struct Ping;
+/// # impl leveret::Job for Ping { const NAME: &'static str = "ping"; const QUEUE: &'static str = "ping"; }
+///
+/// struct Greeter { greeting: String }
+///
+/// impl Handler<Ping, ()> for Greeter {
+///     async fn handle(&self, _job: Ping, ctx: Context<()>) -> JobResult {
+///         println!("{} {}", self.greeting, ctx.job_id());
+///         Ok(())
+///     }
+/// }
+/// # let _ = leveret::Worker::new(()).handle(Greeter { greeting: "hello".into() });
+/// ```
+pub trait Handler<J, S>: Send + Sync + 'static {
+    /// Runs one attempt.
+    fn handle(&self, job: J, ctx: Context<S>) -> impl Future<Output = JobResult> + Send;
+}
+
+impl<F, Fut, E, J, S> Handler<J, S> for F
+where
+    F: Fn(J, Context<S>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), E>> + Send,
+    E: Into<JobError>,
+    J: Send,
+    S: Send + Sync,
+{
+    async fn handle(&self, job: J, ctx: Context<S>) -> JobResult {
+        self(job, ctx).await.map_err(Into::into)
+    }
+}
+
+pub(crate) type JobFuture = Pin<Box<dyn Future<Output = JobResult> + Send>>;
+
+/// A handler without its job's type: it decodes the message itself.
+pub(crate) type Erased<S> = Arc<dyn Fn(Context<S>) -> JobFuture + Send + Sync>;
+
+/// Erases the job's type of an async handler.
+pub(crate) fn erase<J: Job, S: Send + Sync + 'static>(handler: impl Handler<J, S>) -> Erased<S> {
+    let handler = Arc::new(handler);
+    Arc::new(move |ctx| {
+        let handler = Arc::clone(&handler);
+        Box::pin(async move {
+            let job = decode::<J>(ctx.message())?;
+            handler.handle(job, ctx).await
+        })
+    })
+}
+
+/// Erases the job's type of a handler that computes or blocks: it runs on the blocking pool.
+pub(crate) fn erase_blocking<J, S, F, E>(handler: F) -> Erased<S>
+where
+    J: Job,
+    S: Send + Sync + 'static,
+    F: Fn(J, Context<S>) -> Result<(), E> + Send + Sync + 'static,
+    E: Into<JobError>,
+{
+    let handler = Arc::new(handler);
+    Arc::new(move |ctx| {
+        let handler = Arc::clone(&handler);
+        let work = move || {
+            let job = decode::<J>(ctx.message())?;
+            handler(job, ctx).map_err(Into::into)
+        };
+        Box::pin(async move {
+            match tokio::task::spawn_blocking(work).await {
+                Ok(result) => result,
+                Err(error) if error.is_panic() => Err(panicked(&*error.into_panic())),
+                Err(error) => Err(error.into()),
+            }
+        })
+    })
+}
+
+/// Reads the job out of a message.
+fn decode<J: Job>(message: &Message) -> Result<J, JobError> {
+    let refuse = |reason: String| JobError::new(Class::Decode, reason);
+    if let Some(encoding) = message.foreign_encoding() {
+        return Err(refuse(format!("{encoding} is not understood: send UTF-8 JSON as application/json")));
+    }
+    serde_json::from_slice(&message.body).map_err(|error| refuse(format!("payload of {}: {error}", J::NAME)))
+}
+
+/// The error that stands for a handler's panic.
+pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> JobError {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    JobError::new(Class::Panic, format!("the handler panicked: {}", text.unwrap_or("with a value that is not text")))
+}

@@ -1,0 +1,152 @@
+//! What happens with a delivery before its handler may run: a pure decision from the message, the clock and the lane.
+
+use crate::{
+    broker::Lane,
+    job::JobId,
+    message::{Envelope, Malformed, Message},
+    outcome::ErrorKind,
+};
+
+/// Deliveries without an outcome after which a job is suspected of taking processes down.
+const SUSPICIOUS: u32 = 3;
+/// A job that arrives earlier than this before its time is delayed again; clocks differ by less.
+const EARLY_MS: u64 = 1_000;
+
+/// A delivery as the worker has read it.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// Always bears an id: one is minted for a message that came without.
+    pub(crate) message: Message,
+    pub(crate) envelope: Envelope,
+    /// The publisher's own id, so that a redelivery is recognisable.
+    pub(crate) has_own_id: bool,
+    pub(crate) malformed: Option<Malformed>,
+}
+
+/// What to do with a delivery.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Intake {
+    /// Run the handler of this index.
+    Run(usize),
+    /// Wait in the broker for so many more milliseconds.
+    TooEarly(u64),
+    /// Move it to the suspect lane.
+    Suspect,
+    DeadLetter(ErrorKind, String),
+}
+
+impl Received {
+    pub(crate) fn read(mut message: Message, now_ms: u64) -> Self {
+        let has_own_id = message.id().is_some();
+        if !has_own_id {
+            message.set_id(&JobId::mint());
+        }
+        let unsteered = Envelope { attempt: 1, hop: 0, enqueued_at: None, not_before: None, expires_at: None };
+        let (envelope, malformed) = match message.envelope(now_ms) {
+            Ok(envelope) => (envelope, None),
+            Err(malformed) => (unsteered, Some(malformed)),
+        };
+        Self { message, envelope, has_own_id, malformed }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        self.message.id().unwrap_or_default()
+    }
+
+    /// Seconds since the first publish.
+    pub(crate) fn age(&self, now_ms: u64) -> Option<f64> {
+        self.envelope.enqueued_at.map(|at| now_ms.saturating_sub(at) as f64 / 1000.0)
+    }
+
+    /// Seconds since the job was ready to run: since its first publish or the end of its last delay.
+    pub(crate) fn waited(&self, now_ms: u64) -> Option<f64> {
+        let ready = self.envelope.not_before.or(self.envelope.enqueued_at.filter(|_| self.envelope.hop == 0))?;
+        Some(now_ms.saturating_sub(ready) as f64 / 1000.0)
+    }
+}
+
+/// Decides about a delivery. `route` finds the handler of a job name on this queue.
+pub(crate) fn decide(
+    received: &Received,
+    lane: Lane,
+    now_ms: u64,
+    route: impl FnOnce(Option<&str>) -> Result<usize, String>,
+) -> Intake {
+    match (lane, received.message.delivery_count()) {
+        (Lane::Main, SUSPICIOUS..) => return Intake::Suspect,
+        (Lane::Suspect, count @ SUSPICIOUS..) => {
+            let reason = format!("handed out {} times alone, and {count} times without an outcome", count + 1);
+            return Intake::DeadLetter(ErrorKind::CrashLoop, reason);
+        }
+        _ => {}
+    }
+    if let Some(malformed) = &received.malformed {
+        return Intake::DeadLetter(ErrorKind::Decode, malformed.to_string());
+    }
+    let envelope = &received.envelope;
+    if envelope.expires_at.is_some_and(|at| at <= now_ms) {
+        return Intake::DeadLetter(ErrorKind::Expired, "its time to live was over before it could run".to_owned());
+    }
+    if let Some(early) = envelope.not_before.map(|at| at.saturating_sub(now_ms)).filter(|early| *early > EARLY_MS) {
+        return Intake::TooEarly(early);
+    }
+    match route(received.message.job_name()) {
+        Ok(index) => Intake::Run(index),
+        Err(reason) => Intake::DeadLetter(ErrorKind::UnknownJob, reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{header, integer};
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn received(headers: &[(&str, u64)]) -> Received {
+        let mut message = Message::new("email.send", &JobId::from("j"), Vec::new(), NOW);
+        for (name, value) in headers {
+            message.set_header(name, integer(*value));
+        }
+        Received::read(message, NOW)
+    }
+
+    fn decided(received: &Received, lane: Lane) -> Intake {
+        let route = |name: Option<&str>| match name {
+            Some("email.send") => Ok(0),
+            other => Err(format!("{other:?}")),
+        };
+        decide(received, lane, NOW, route)
+    }
+
+    #[test]
+    fn a_delivery_runs_unless_something_speaks_against_it() {
+        let dead = |kind| move |intake: &Intake| matches!(intake, Intake::DeadLetter(found, _) if *found == kind);
+        let is = |wanted: Intake| move |intake: &Intake| *intake == wanted;
+        type Check = Box<dyn Fn(&Intake) -> bool>;
+        let table: Vec<(Vec<(&str, u64)>, Lane, Check)> = vec![
+            (vec![], Lane::Main, Box::new(is(Intake::Run(0)))),
+            (vec![(header::DELIVERY_COUNT, 2)], Lane::Main, Box::new(is(Intake::Run(0)))),
+            (vec![(header::DELIVERY_COUNT, 3)], Lane::Main, Box::new(is(Intake::Suspect))),
+            (vec![(header::DELIVERY_COUNT, 2)], Lane::Suspect, Box::new(is(Intake::Run(0)))),
+            (vec![(header::DELIVERY_COUNT, 3)], Lane::Suspect, Box::new(dead(ErrorKind::CrashLoop))),
+            (vec![(header::EXPIRES_AT, NOW)], Lane::Main, Box::new(dead(ErrorKind::Expired))),
+            (vec![(header::EXPIRES_AT, NOW + 1)], Lane::Main, Box::new(is(Intake::Run(0)))),
+            (vec![(header::NOT_BEFORE, NOW + 1_000)], Lane::Main, Box::new(is(Intake::Run(0)))),
+            (vec![(header::NOT_BEFORE, NOW + 1_001)], Lane::Main, Box::new(is(Intake::TooEarly(1_001)))),
+            (vec![(header::ATTEMPT, u64::MAX)], Lane::Main, Box::new(dead(ErrorKind::Decode))),
+        ];
+        for (headers, lane, holds) in table {
+            let intake = decided(&received(&headers), lane);
+            assert!(holds(&intake), "{headers:?} in {lane:?}: {intake:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_without_an_id_gets_one_that_its_copies_keep() {
+        let message = Message { properties: lapin::BasicProperties::default(), body: bytes::Bytes::new() };
+        let received = Received::read(message, NOW);
+        assert!(!received.has_own_id && !received.id().is_empty());
+        assert!(matches!(decided(&received, Lane::Main), Intake::DeadLetter(ErrorKind::UnknownJob, _)));
+    }
+}

@@ -1,0 +1,323 @@
+//! Publishes jobs: with confirms and `mandatory`, so that `Ok` means that the job is on its queue.
+
+use std::{
+    future::IntoFuture,
+    pin::Pin,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::{StreamExt, stream};
+use lapin::types::AMQPValue;
+
+use crate::{
+    broker::{Broker, SendError},
+    delay::Wait,
+    error::PublishError,
+    job::{Job, JobId, is_valid_name},
+    message::{COPY_HEADER_LIMIT, Message, header, millis, text},
+    topology::Target,
+};
+
+/// Publishes jobs to their queues. Clones are cheap and share the connection.
+///
+/// Every publish waits for the broker's confirm; publishes of any number of tasks are pipelined on one channel, up to
+/// the publish window of the [`Config`](crate::Config), and wait their turn beyond it.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)] struct SendEmail { to: String }
+/// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+///
+/// # async fn doc(broker: leveret::Broker) -> Result<(), leveret::PublishError> {
+/// let publisher = broker.publisher();
+/// let job = SendEmail { to: "ada@example.com".into() };
+/// publisher.publish(&job).await?;
+/// publisher.publish(&job).delay(Duration::from_secs(3600)).priority(5).id("welcome-ada").await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    broker: Broker,
+    trace: Option<Trace>,
+    fail_fast: bool,
+}
+
+/// A W3C trace context to publish with.
+#[derive(Clone, Debug)]
+pub(crate) struct Trace {
+    pub(crate) parent: String,
+    pub(crate) state: Option<String>,
+}
+
+impl Publisher {
+    pub(crate) fn new(broker: Broker) -> Self {
+        Self { broker, trace: None, fail_fast: false }
+    }
+
+    pub(crate) fn traced(mut self, trace: Trace) -> Self {
+        self.trace = Some(trace);
+        self
+    }
+
+    /// Makes publishes fail at once with [`PublishError::Blocked`] or [`PublishError::Unavailable`] while the broker is
+    /// blocked or away, instead of waiting for it up to the publish timeout.
+    #[must_use]
+    pub fn fail_fast(mut self) -> Self {
+        self.fail_fast = true;
+        self
+    }
+
+    /// Publishes a job when awaited; set options before.
+    pub fn publish<J: Job>(&self, job: &J) -> Publish {
+        Publish {
+            publisher: self.clone(),
+            job: J::NAME,
+            queue: J::QUEUE.to_owned(),
+            body: serde_json::to_vec(job).map_err(PublishError::from),
+            id: None,
+            due: Due::Now,
+            expires: None,
+            priority: None,
+            headers: Vec::new(),
+        }
+    }
+
+    /// Publishes many jobs, pipelined, and tells the fate of each in their order.
+    pub async fn publish_all<'a, J: Job + Sync>(
+        &self,
+        jobs: impl IntoIterator<Item = &'a J>,
+    ) -> Vec<Result<JobId, PublishError>> {
+        let window = usize::from(self.broker.config().publish_window).max(1);
+        let publishes = jobs.into_iter().map(|job| self.publish(job).into_future());
+        stream::iter(publishes).buffered(window).collect().await
+    }
+}
+
+/// One publish and its options; awaiting it sends the job and waits for the confirm.
+///
+/// # Cancel safety
+///
+/// Dropped before it is done, the job may or may not be published.
+#[derive(Debug)]
+#[must_use = "a job is published when this is awaited"]
+pub struct Publish {
+    publisher: Publisher,
+    job: &'static str,
+    queue: String,
+    body: Result<Vec<u8>, PublishError>,
+    id: Option<JobId>,
+    due: Due,
+    expires: Option<Duration>,
+    priority: Option<u8>,
+    headers: Vec<(String, HeaderValue)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    Now,
+    After(Duration),
+    At(SystemTime),
+}
+
+/// The value of a header of your own.
+///
+/// ```
+/// use leveret::HeaderValue;
+///
+/// let values: [HeaderValue; 3] = ["acme".into(), 42.into(), true.into()];
+/// # let _ = values;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HeaderValue {
+    /// UTF-8 text.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// True or false.
+    Flag(bool),
+}
+
+impl From<&str> for HeaderValue {
+    fn from(value: &str) -> Self {
+        Self::Text(value.to_owned())
+    }
+}
+
+impl From<String> for HeaderValue {
+    fn from(value: String) -> Self {
+        Self::Text(value)
+    }
+}
+
+impl From<i64> for HeaderValue {
+    fn from(value: i64) -> Self {
+        Self::Integer(value)
+    }
+}
+
+impl From<bool> for HeaderValue {
+    fn from(value: bool) -> Self {
+        Self::Flag(value)
+    }
+}
+
+impl Publish {
+    /// Lets the job wait in the broker for this time; never shorter, and less than a second longer.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.due = Due::After(delay);
+        self
+    }
+
+    /// Lets the job wait in the broker until this time; a time in the past means now.
+    pub fn at(mut self, time: SystemTime) -> Self {
+        self.due = Due::At(time);
+        self
+    }
+
+    /// Sets the priority, 0 to 31. Brokers before 4.0 have none, 4.0 to 4.2 two lanes (5 and above is high), later ones
+    /// all; a job without one counts as 4.
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// Gives the job up, as a dead letter of kind `expired`, if it has not started within this time from now.
+    pub fn expires(mut self, time_to_live: Duration) -> Self {
+        self.expires = Some(time_to_live);
+        self
+    }
+
+    /// Sets the job's id, 1 to 255 bytes; a UUIDv7 by default. Publish again with the same id after
+    /// [`PublishError::Uncertain`].
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(JobId::from(id.into()));
+        self
+    }
+
+    /// Adds a header of your own, which all copies of the job keep. Names that start with `leveret-` or `x-` are not
+    /// yours.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<HeaderValue>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Publishes to another queue than the job's own.
+    pub fn queue(mut self, queue: impl Into<String>) -> Self {
+        self.queue = queue.into();
+        self
+    }
+
+    async fn send(self) -> Result<JobId, PublishError> {
+        let broker = self.publisher.broker.clone();
+        let (job, fail_fast) = (self.job, self.publisher.fail_fast);
+        let (id, target, message) = self.into_message()?;
+        let queue = target.queue().to_owned();
+        let started = Instant::now();
+        let sent = broker.send(target, message, fail_fast).await;
+        let metrics = broker.metrics();
+        let outcome = match &sent {
+            Ok(()) => "confirmed",
+            Err(SendError::Returned) => "returned",
+            Err(SendError::Nacked | SendError::Refused(_)) => "nacked",
+            Err(SendError::Uncertain) => "uncertain",
+            Err(SendError::Blocked(_) | SendError::Unavailable(_) | SendError::Closed) => "unsent",
+        };
+        metrics.published(&queue, job, outcome).inc();
+        metrics.confirm.observe(started.elapsed().as_secs_f64());
+        let timeout = broker.config().publish_timeout;
+        sent.map(|()| id.clone()).map_err(|error| match error {
+            SendError::Returned => PublishError::Unroutable { queue },
+            SendError::Nacked => PublishError::Nacked { queue },
+            SendError::Refused(reason) => PublishError::Refused { queue, reason },
+            SendError::Uncertain => PublishError::Uncertain { id },
+            SendError::Blocked(reason) => PublishError::Blocked { reason },
+            SendError::Unavailable(reason) => PublishError::Unavailable { timeout, reason },
+            SendError::Closed => PublishError::Closed,
+        })
+    }
+
+    /// The message to send, checked against everything that could be refused later.
+    fn into_message(self) -> Result<(JobId, Target, Message), PublishError> {
+        let broker = &self.publisher.broker;
+        let body = self.body?;
+        let limit = broker.config().payload_limit;
+        if body.len() > limit {
+            return Err(PublishError::TooLarge { part: "payload", size: body.len(), limit });
+        }
+        require(is_valid_name(self.job), "job name", self.job, "it must be of the form [a-z0-9_.-]{1,128}")?;
+        require((1..=255).contains(&self.queue.len()), "queue", &self.queue, "it must have 1 to 255 bytes")?;
+        let id = self.id.unwrap_or_else(JobId::mint);
+        require((1..=255).contains(&id.as_str().len()), "job id", id.as_str(), "it must have 1 to 255 bytes")?;
+        let now = broker.now_ms();
+        let mut message = Message::new(self.job, &id, body, now);
+        if let Some(priority) = self.priority {
+            require(priority <= 31, "priority", &priority.to_string(), "it must be 0 to 31")?;
+            message.properties = message.properties.with_priority(priority);
+        }
+        if let Some(time_to_live) = self.expires {
+            message.set_time(header::EXPIRES_AT, now.saturating_add(millis(time_to_live)));
+        }
+        if let Some(trace) = self.publisher.trace {
+            message.set_header(header::TRACEPARENT, text(&trace.parent));
+            if let Some(state) = trace.state {
+                message.set_header(header::TRACESTATE, text(&state));
+            }
+        }
+        for (name, value) in self.headers {
+            let foreign =
+                !name.is_empty() && name.len() <= 255 && !name.starts_with("leveret-") && !name.starts_with("x-");
+            require(
+                foreign,
+                "header",
+                &name,
+                "its name must have 1 to 255 bytes and start with neither leveret- nor x-",
+            )?;
+            message.set_header(&name, value.into_amqp());
+        }
+        let wait = match self.due {
+            Due::Now => Duration::ZERO,
+            Due::After(delay) => delay,
+            Due::At(time) => {
+                let at = millis(time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO));
+                Duration::from_millis(at.saturating_sub(now))
+            }
+        };
+        if !wait.is_zero() {
+            require(wait < LONGEST_DELAY, "delay", &format!("{wait:?}"), "it must be less than ten years")?;
+            message.set_time(header::NOT_BEFORE, now + millis(wait));
+        }
+        let size = message.header_size();
+        if size > COPY_HEADER_LIMIT {
+            return Err(PublishError::TooLarge { part: "headers", size, limit: COPY_HEADER_LIMIT });
+        }
+        Ok((id, Target::after(&self.queue, Wait::at_least(wait)), message))
+    }
+}
+
+/// Workers take a time further ahead for a mistake.
+const LONGEST_DELAY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+fn require(holds: bool, what: &'static str, value: &str, reason: &'static str) -> Result<(), PublishError> {
+    if holds { Ok(()) } else { Err(PublishError::Invalid { what, value: value.to_owned(), reason }) }
+}
+
+impl HeaderValue {
+    fn into_amqp(self) -> AMQPValue {
+        match self {
+            Self::Text(value) => text(&value),
+            Self::Integer(value) => AMQPValue::LongLongInt(value),
+            Self::Flag(value) => AMQPValue::Boolean(value),
+        }
+    }
+}
+
+impl IntoFuture for Publish {
+    type Output = Result<JobId, PublishError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}

@@ -1,0 +1,132 @@
+//! Carries an outcome out, in the one order that loses nothing: the copy is confirmed, then the original is acked.
+//!
+//! While the copy is not confirmed the delivery stays ours and the worker tries again, for ever if the broker is away.
+//! A broker that refuses the copy time after time ([`REFUSALS`]) gets the original into its dead-letter exchange.
+
+use std::time::Duration;
+
+use crate::{
+    broker::{Broker, Lane, SendError, Session},
+    delay::Wait,
+    intake::Received,
+    message::{COPY_HEADER_LIMIT, CopyKind, header, millis},
+    outcome::{ErrorKind, Outcome},
+    queue::Queue,
+    topology::Target,
+};
+
+/// Refusals of a copy after which the original is rejected into the dead-letter exchange.
+const REFUSALS: u32 = 10;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What the session is to be told about a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settlement {
+    /// The outcome is safe.
+    Ack,
+    /// No copy could be made: the broker dead-letters the original.
+    Reject,
+    /// Nothing is safe: another worker shall have it.
+    Requeue,
+}
+
+/// What is to happen with a delivery.
+#[derive(Debug)]
+pub(crate) enum Disposition {
+    Outcome(Outcome),
+    /// Its time has not come: wait for so many more milliseconds.
+    TooEarly(u64),
+    /// It goes to the suspect lane.
+    Suspect,
+}
+
+impl Disposition {
+    pub(crate) fn dead(kind: ErrorKind, reason: String) -> Self {
+        Self::Outcome(Outcome::DeadLetter { kind, reason })
+    }
+}
+
+/// Tells the session; the only place that acks. Returns how many acks had no channel any more.
+pub(crate) fn settle(session: &mut Session, tag: u64, settlement: Settlement) -> u64 {
+    match settlement {
+        Settlement::Ack => return session.ack(tag),
+        Settlement::Reject => session.reject(tag),
+        Settlement::Requeue => session.requeue(tag),
+    }
+    0
+}
+
+/// Publishes the copy that a disposition needs, and returns once the original may be settled.
+pub(crate) async fn carry_out(
+    disposition: &Disposition,
+    received: &Received,
+    queue: &Queue,
+    broker: &Broker,
+) -> Settlement {
+    let name = queue.name();
+    let later = |delay| Target::after(name, Wait::at_least(delay));
+    let (target, kind, delay) = match disposition {
+        Disposition::Outcome(Outcome::Done) => return Settlement::Ack,
+        Disposition::Outcome(Outcome::Retry { delay, kind, reason }) => {
+            (later(*delay), CopyKind::Retry { kind: *kind, reason }, Some(*delay))
+        }
+        Disposition::Outcome(Outcome::Snooze { delay }) => (later(*delay), CopyKind::Later, Some(*delay)),
+        Disposition::Outcome(Outcome::DeadLetter { kind, reason }) => {
+            (Target::Dead(name.to_owned()), CopyKind::Dead { kind: *kind, reason }, None)
+        }
+        Disposition::TooEarly(ms) => (later(Duration::from_millis(*ms)), CopyKind::Moved, None),
+        Disposition::Suspect => (Target::Queue(Lane::Suspect.queue_name(queue)), CopyKind::Moved, None),
+    };
+    let now = broker.now_ms();
+    let mut copy = received.message.copy(name, received.envelope, kind, now);
+    if let Some(delay) = delay {
+        copy.set_time(header::NOT_BEFORE, now + millis(delay));
+    }
+    if copy.header_size() > COPY_HEADER_LIMIT {
+        tracing::warn!(
+            queue = name,
+            job_id = received.id(),
+            "the headers leave no room for a copy, rejecting the original"
+        );
+        return Settlement::Reject;
+    }
+    confirm(broker, queue, &target, &copy).await
+}
+
+/// Publishes until the broker confirms, or refuses for good.
+async fn confirm(broker: &Broker, queue: &Queue, target: &Target, copy: &crate::message::Message) -> Settlement {
+    let (mut refusals, mut pause, mut stuck) = (0, FIRST_PAUSE, None);
+    loop {
+        let error = match broker.send(target.clone(), copy.clone(), false).await {
+            Ok(()) => return Settlement::Ack,
+            Err(SendError::Closed) => return Settlement::Requeue,
+            Err(error) => error,
+        };
+        tracing::warn!(
+            queue = queue.name(),
+            job_id = copy.id(),
+            ?target,
+            ?error,
+            "a copy is not confirmed, trying again"
+        );
+        let refused = matches!(error, SendError::Returned | SendError::Nacked | SendError::Refused(_));
+        if refused {
+            stuck.get_or_insert_with(|| broker.health().stuck());
+            refusals += 1;
+            if refusals >= REFUSALS {
+                tracing::error!(
+                    queue = queue.name(),
+                    job_id = copy.id(),
+                    "no copy can be made, rejecting the original"
+                );
+                return Settlement::Reject;
+            }
+            if let Err(error) = broker.mend(queue).await {
+                tracing::warn!(queue = queue.name(), ?error, "the topology cannot be mended");
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}

@@ -1,0 +1,128 @@
+//! A job in hand, from its handler to a safe outcome: the body of one task.
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus::IntGauge;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::{
+    attempt::{self, Route},
+    context::{self, Context},
+    intake::Received,
+    metrics::{Finish, JobMetrics},
+    outcome::{ErrorKind, Outcome},
+    settle::{self, Disposition, Settlement},
+    worker::Handlers,
+};
+
+/// What a task has to do.
+pub(crate) enum Work {
+    /// Run the handler of this index, then settle.
+    Run(usize, OwnedSemaphorePermit),
+    /// Only settle.
+    Settle(Disposition),
+}
+
+pub(crate) struct Task<S> {
+    pub(crate) handlers: Arc<Handlers<S>>,
+    pub(crate) received: Arc<Received>,
+    pub(crate) cancelled: CancellationToken,
+    pub(crate) in_progress: IntGauge,
+}
+
+impl<S: Send + Sync + 'static> Task<S> {
+    /// Returns once the outcome is safe and the original may be settled.
+    pub(crate) async fn run(self, work: Work) -> Settlement {
+        let (disposition, metrics) = match work {
+            Work::Settle(disposition) => {
+                (disposition, self.handlers.metrics(self.handlers.find(self.received.message.job_name())))
+            }
+            Work::Run(index, permit) => {
+                let route = &self.handlers.routes[index];
+                (Disposition::Outcome(self.attempt(route, permit).await), &*route.metrics)
+            }
+        };
+        log(&disposition, &self.received, self.handlers.queue.name());
+        let settlement =
+            settle::carry_out(&disposition, &self.received, &self.handlers.queue, &self.handlers.broker).await;
+        self.count(&disposition, metrics);
+        settlement
+    }
+
+    async fn attempt(&self, route: &Route<S>, permit: OwnedSemaphorePermit) -> Outcome {
+        let now = self.handlers.broker.now_ms();
+        if let Some(waited) = self.received.waited(now) {
+            route.metrics.wait.observe(waited);
+        }
+        let age = self.received.age(now).map(Duration::from_secs_f64);
+        let span = tracing::info_span!(
+            "job",
+            job = route.job,
+            queue = self.handlers.queue.name(),
+            job_id = self.received.id(),
+            attempt = self.received.envelope.attempt,
+        );
+        let ctx = Context::new(context::Inner {
+            state: Arc::clone(&self.handlers.state),
+            received: Arc::clone(&self.received),
+            max_attempts: route.retry.attempts(),
+            deadline: Instant::now() + route.timeout,
+            cancelled: self.cancelled.clone(),
+            publisher: self.handlers.publisher.clone(),
+            permit: Some(permit),
+        });
+        let _running = Counted::new(self.in_progress.clone());
+        attempt::run(route, Arc::clone(&self.handlers.chain), ctx, age).instrument(span).await
+    }
+
+    fn count(&self, disposition: &Disposition, metrics: &JobMetrics) {
+        let finish = match disposition {
+            Disposition::Outcome(Outcome::Done) => Finish::Succeeded,
+            Disposition::Outcome(Outcome::Retry { .. }) => Finish::Retried,
+            Disposition::Outcome(Outcome::Snooze { .. }) | Disposition::TooEarly(_) => Finish::Snoozed,
+            Disposition::Outcome(Outcome::DeadLetter { kind: ErrorKind::Expired, .. }) => Finish::Expired,
+            Disposition::Outcome(Outcome::DeadLetter { .. }) => Finish::Dead,
+            Disposition::Suspect => return,
+        };
+        metrics.finished(finish);
+        if matches!(finish, Finish::Succeeded | Finish::Dead) {
+            metrics.ended(self.received.envelope.attempt, self.received.age(self.handlers.broker.now_ms()));
+        }
+    }
+}
+
+/// Says once, where it is decided, what did not go well.
+fn log(disposition: &Disposition, received: &Received, queue: &str) {
+    let (job, job_id) = (received.message.job_name(), received.id());
+    let attempt = received.envelope.attempt;
+    match disposition {
+        Disposition::Outcome(Outcome::Retry { delay, kind, reason }) => {
+            tracing::warn!(job, queue, job_id, attempt, %kind, error = reason, delay_ms = delay.as_millis(), "attempt failed, trying again");
+        }
+        Disposition::Outcome(Outcome::DeadLetter { kind, reason }) => {
+            tracing::error!(job, queue, job_id, attempt, %kind, error = reason, "job given up, kept as a dead letter");
+        }
+        Disposition::Suspect => {
+            tracing::warn!(job, queue, job_id, "came back without an outcome too often, moving it to the suspect lane");
+        }
+        Disposition::Outcome(Outcome::Done | Outcome::Snooze { .. }) | Disposition::TooEarly(_) => {}
+    }
+}
+
+/// Counts one attempt as running until it is dropped.
+struct Counted(IntGauge);
+
+impl Counted {
+    fn new(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,147 @@
+//! Tests of handlers and workers without a broker: one attempt in process, dead letters, a quiet in-memory broker.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    attempt,
+    broker::{Broker, OpenError},
+    context::{self, Context},
+    error::{Error, PublishError},
+    intake::Received,
+    job::{Job, JobId},
+    message::{Message, header},
+    outcome::{ErrorKind, Outcome},
+    topology::DEAD,
+    worker::Worker,
+};
+
+/// Runs one attempt at a job through the real path: JSON and back, middleware, handler, timeout, panic guard, verdict.
+///
+/// ```
+/// use leveret::{Context, JobError, JobResult, Outcome, Worker, testing::perform};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)] struct Charge { cents: i64 }
+/// # impl leveret::Job for Charge { const NAME: &'static str = "charge"; const QUEUE: &'static str = "money"; }
+///
+/// async fn charge(job: Charge, _ctx: Context<()>) -> JobResult {
+///     if job.cents < 0 { Err(JobError::permanent("negative amount")) } else { Ok(()) }
+/// }
+///
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let worker = || Worker::new(()).handle(charge);
+/// assert_eq!(perform(worker(), &Charge { cents: 5 }).await?, Outcome::Done);
+/// assert!(matches!(perform(worker(), &Charge { cents: -5 }).await?, Outcome::DeadLetter { .. }));
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+///
+/// [`Error`] if the worker could not be started, or has no handler for the job.
+pub async fn perform<J: Job, S: Send + Sync + 'static>(worker: Worker<S>, job: &J) -> Result<Outcome, Error> {
+    let body = serde_json::to_vec(job)
+        .map_err(|error| Error::Setting { setting: "perform", reason: PublishError::from(error).to_string() })?;
+    perform_raw(worker, J::QUEUE, J::NAME, &body, 1).await
+}
+
+/// As [`perform`], with a payload that need not be right, and as the attempt of that number.
+///
+/// # Errors
+///
+/// [`Error`] if the worker could not be started, or has no handler for the job.
+pub async fn perform_raw<S: Send + Sync + 'static>(
+    worker: Worker<S>,
+    queue: &str,
+    job: &str,
+    payload: &[u8],
+    attempt: u32,
+) -> Result<Outcome, Error> {
+    let broker = Broker::memory();
+    let queues = worker.bind(&broker)?;
+    let found = queues.iter().find(|handlers| handlers.queue.name() == queue);
+    let found = found.and_then(|handlers| Some((handlers, &handlers.routes[handlers.find(Some(job))?])));
+    let Some((handlers, route)) = found else {
+        return Err(Error::NoHandler { queue: format!("{queue} (job {job})") });
+    };
+    let mut message = Message::new(job, &JobId::mint(), payload.to_vec(), broker.now_ms());
+    message.set_time(header::ATTEMPT, attempt.into());
+    let received = Received::read(message, broker.now_ms());
+    let ctx = Context::new(context::Inner {
+        state: handlers.state.clone(),
+        received: received.into(),
+        max_attempts: route.retry.attempts(),
+        deadline: Instant::now() + route.timeout,
+        cancelled: CancellationToken::new(),
+        publisher: broker.publisher(),
+        permit: None,
+    });
+    Ok(attempt::run(route, handlers.chain.clone(), ctx, None).await)
+}
+
+/// A job that was given up, as it lies in `<queue>.dead`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeadLetter {
+    /// The job's name, if the message named one.
+    pub job: Option<String>,
+    /// The job's id.
+    pub id: Option<String>,
+    /// Why it was given up; none if neither a worker nor the broker said so.
+    pub kind: Option<ErrorKind>,
+    /// The reason in words; empty for a dead letter that the broker made.
+    pub reason: String,
+    /// The last attempt.
+    pub attempt: u32,
+    /// The original bytes.
+    pub payload: Vec<u8>,
+}
+
+/// Reads the dead letters of a queue without taking them out.
+///
+/// # Errors
+///
+/// The broker's words if the queue cannot be read.
+pub async fn dead_letters(broker: &Broker, queue: &str) -> Result<Vec<DeadLetter>, String> {
+    /// A quorum queue that is not empty delivers faster than this.
+    const QUIET: Duration = Duration::from_millis(300);
+    let opened = broker.open_raw(&format!("{queue}{DEAD}"), 2_000).await;
+    let mut session = opened.map_err(|error| match error {
+        OpenError::Fatal(error) => error.to_string(),
+        OpenError::Passing(reason) => reason,
+    })?;
+    let mut letters = Vec::new();
+    while let Ok(delivered) = tokio::time::timeout(QUIET, session.next()).await {
+        let delivery = delivered.map_err(|ended| ended.0)?;
+        letters.push(DeadLetter::read(&delivery.message, broker.now_ms()));
+    }
+    session.close().await;
+    Ok(letters)
+}
+
+impl DeadLetter {
+    fn read(message: &Message, now_ms: u64) -> Self {
+        Self {
+            job: message.job_name().map(str::to_owned),
+            id: message.id().map(str::to_owned),
+            kind: message.dead_kind(),
+            reason: message.text(header::ERROR).unwrap_or_default().to_owned(),
+            attempt: message.envelope(now_ms).map_or(1, |envelope| envelope.attempt),
+            payload: message.body.to_vec(),
+        }
+    }
+}
+
+/// Waits until the in-memory broker has no job that is ready, delayed or in hand. With tokio's clock paused, delays pass
+/// at once.
+///
+/// # Panics
+///
+/// Panics on another broker, which cannot be asked.
+#[expect(clippy::expect_used, reason = "a test's mistake, told as such")]
+pub async fn idle(broker: &Broker) {
+    while !broker.is_idle().expect("only the in-memory broker can be asked whether it is idle") {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

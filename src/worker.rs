@@ -1,0 +1,324 @@
+//! A worker: handlers, queues and state, put together once and run until told to stop.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
+
+use tokio::task::JoinSet;
+
+use crate::{
+    attempt::Route,
+    broker::{Broker, Lane},
+    consumer::{Consumer, Stop},
+    context::Context,
+    error::{Error, JobError},
+    handler::{Erased, Handler, erase, erase_blocking},
+    job::{Job, is_valid_name},
+    metrics::{JobMetrics, UNKNOWN},
+    middleware::{Chain, Middleware},
+    publisher::Publisher,
+    queue::Queue,
+    retry::RetryPolicy,
+};
+
+/// How long cancelled attempts may take to notice before they are dropped.
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+/// Handlers, their queues and the state they share.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use leveret::{Broker, Config, Context, JobResult, Queue, Worker, shutdown_signal};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)] struct SendEmail { to: String }
+/// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+///
+/// async fn send_email(job: SendEmail, _ctx: Context<()>) -> JobResult {
+///     println!("to {}", job.to);
+///     Ok(())
+/// }
+///
+/// # async fn doc() -> Result<(), leveret::Error> {
+/// let broker = Broker::amqp(Config::default())?;
+/// Worker::new(())
+///     .queue(Queue::new("email").concurrency(16).timeout(Duration::from_secs(30)))
+///     .handle(send_email)
+///     .run(&broker, shutdown_signal())
+///     .await
+/// # }
+/// ```
+pub struct Worker<S> {
+    state: Arc<S>,
+    queues: Vec<Queue>,
+    registered: Vec<Registered<S>>,
+    chain: Chain<S>,
+    misplaced: Option<&'static str>,
+}
+
+/// A handler as it was registered.
+struct Registered<S> {
+    job: &'static str,
+    queue: &'static str,
+    handler: Erased<S>,
+    retry: Option<RetryPolicy>,
+    timeout: Option<Duration>,
+}
+
+impl<S: Send + Sync + 'static> Worker<S> {
+    /// A worker whose handlers share `state`.
+    #[must_use]
+    pub fn new(state: S) -> Self {
+        Self {
+            state: Arc::new(state),
+            queues: Vec::new(),
+            registered: Vec::new(),
+            chain: Chain::default(),
+            misplaced: None,
+        }
+    }
+
+    /// Sets how a queue is consumed. A queue that handlers name and nothing sets has [`Queue`]'s defaults.
+    #[must_use]
+    pub fn queue(mut self, queue: Queue) -> Self {
+        self.queues.push(queue);
+        self
+    }
+
+    /// Registers the handler of a job type.
+    #[must_use]
+    pub fn handle<J: Job>(self, handler: impl Handler<J, S>) -> Self {
+        self.register::<J>(erase(handler))
+    }
+
+    /// Registers a handler that computes or blocks: it runs on the blocking pool, under the same contract.
+    ///
+    /// A thread cannot be stopped from outside. One that overruns its timeout gets the verdict of a timeout and keeps its
+    /// place in the queue's concurrency until it ends: let it ask [`Context::is_cancelled`] now and then.
+    #[must_use]
+    pub fn handle_blocking<J, F, E>(self, handler: F) -> Self
+    where
+        J: Job,
+        F: Fn(J, Context<S>) -> Result<(), E> + Send + Sync + 'static,
+        E: Into<JobError>,
+    {
+        self.register::<J>(erase_blocking(handler))
+    }
+
+    fn register<J: Job>(mut self, handler: Erased<S>) -> Self {
+        self.registered.push(Registered { job: J::NAME, queue: J::QUEUE, handler, retry: None, timeout: None });
+        self
+    }
+
+    /// Sets the retry policy of the job registered last, instead of its queue's.
+    #[must_use]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        match self.registered.last_mut() {
+            Some(last) => last.retry = Some(policy),
+            None => self.misplaced = Some("Worker::retry"),
+        }
+        self
+    }
+
+    /// Sets the timeout of the job registered last, instead of its queue's.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        match self.registered.last_mut() {
+            Some(last) => last.timeout = Some(timeout),
+            None => self.misplaced = Some("Worker::timeout"),
+        }
+        self
+    }
+
+    /// Adds code around every attempt; the first one added is the outermost.
+    #[must_use]
+    pub fn middleware(mut self, middleware: impl Middleware<S>) -> Self {
+        self.chain.push(middleware);
+        self
+    }
+
+    /// Runs until `shutdown` is ready, then drains: takes no new job, finishes what runs until the drain timeout,
+    /// cancels the rest and hands it back.
+    ///
+    /// # Errors
+    ///
+    /// Every error says what is wrong with the set-up and is found when the worker starts. A broker that is away is none:
+    /// the worker waits for it.
+    pub async fn run(self, broker: &Broker, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+        let queues = self.bind(broker)?;
+        let stop = Stop::default();
+        let mut consumers = JoinSet::new();
+        for handlers in queues {
+            for lane in [Lane::Main, Lane::Suspect] {
+                consumers.spawn(Consumer::new(Arc::clone(&handlers), lane, stop.clone()).run());
+            }
+        }
+        let mut result = Ok(());
+        tokio::select! {
+            () = shutdown => tracing::info!("stopping: no new jobs, finishing what runs"),
+            Some(ended) = consumers.join_next() => result = flatten(ended),
+        }
+        broker.health().drain();
+        stop.drain.cancel();
+        let drained = async {
+            while let Some(ended) = consumers.join_next().await {
+                let ended = flatten(ended);
+                if result.is_ok() {
+                    result = ended;
+                }
+            }
+        };
+        tokio::select! {
+            () = drained => {}
+            () = cut_off(&stop, broker.config().drain_timeout) => {}
+        }
+        result
+    }
+
+    /// Checks the set-up and puts together what each queue's consumers need.
+    pub(crate) fn bind(self, broker: &Broker) -> Result<Vec<Arc<Handlers<S>>>, Error> {
+        if let Some(setting) = self.misplaced {
+            let reason = "applies to the handler before it: call it after handle or handle_blocking".to_owned();
+            return Err(Error::Setting { setting, reason });
+        }
+        let config = broker.config();
+        less(
+            "LEVERET_DRAIN_TIMEOUT",
+            config.drain_timeout + CANCEL_GRACE,
+            "LEVERET_GRACE_PERIOD",
+            config.grace_period,
+        )?;
+        let mut queues = self.queues;
+        for registered in &self.registered {
+            if !queues.iter().any(|queue| queue.name() == registered.queue) {
+                queues.push(Queue::new(registered.queue));
+            }
+        }
+        if queues.is_empty() {
+            return Err(Error::NoHandler { queue: "(none)".to_owned() });
+        }
+        let chain = Arc::new(self.chain);
+        let mut bound = Vec::new();
+        let mut names = HashSet::new();
+        let mut registered = self.registered;
+        for queue in queues {
+            queue.check()?;
+            if !names.insert(queue.name().to_owned()) {
+                let reason = format!("queue {:?} is set twice", queue.name());
+                return Err(Error::Setting { setting: "Worker::queue", reason });
+            }
+            let mine = registered.extract_if(.., |registered| registered.queue == queue.name()).collect();
+            bound.push(Arc::new(Handlers::new(broker, queue, Arc::clone(&self.state), Arc::clone(&chain), mine)?));
+        }
+        Ok(bound)
+    }
+}
+
+/// Cancels what has not finished by the drain timeout, and drops what does not notice. Never ends by itself.
+async fn cut_off(stop: &Stop, drain_timeout: Duration) {
+    tokio::time::sleep(drain_timeout).await;
+    tracing::warn!("the drain timeout is over, cancelling what still runs");
+    stop.cancel.cancel();
+    tokio::time::sleep(CANCEL_GRACE).await;
+    stop.abort.cancel();
+    std::future::pending().await
+}
+
+fn flatten(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Result<(), Error> {
+    match ended {
+        Ok(result) => result,
+        // A bug in the framework must not look like a worker that is merely idle.
+        Err(error) => Err(Error::Setting { setting: "consumer", reason: format!("ended unexpectedly: {error}") }),
+    }
+}
+
+fn less(inner: &str, inner_value: Duration, outer: &str, outer_value: Duration) -> Result<(), Error> {
+    if inner_value < outer_value {
+        return Ok(());
+    }
+    Err(Error::Budget { inner: inner.to_owned(), inner_value, outer: outer.to_owned(), outer_value })
+}
+
+/// What the consumers of one queue need to run its jobs.
+pub(crate) struct Handlers<S> {
+    pub(crate) broker: Broker,
+    pub(crate) publisher: Publisher,
+    pub(crate) queue: Queue,
+    pub(crate) state: Arc<S>,
+    pub(crate) chain: Arc<Chain<S>>,
+    pub(crate) routes: Vec<Route<S>>,
+    by_name: HashMap<&'static str, usize>,
+    unknown: JobMetrics,
+}
+
+impl<S> Handlers<S> {
+    fn new(
+        broker: &Broker,
+        queue: Queue,
+        state: Arc<S>,
+        chain: Arc<Chain<S>>,
+        registered: Vec<Registered<S>>,
+    ) -> Result<Self, Error> {
+        let (mut routes, mut by_name) = (Vec::new(), HashMap::new());
+        for Registered { job, handler, retry, timeout, .. } in registered {
+            let timeout = timeout.unwrap_or_else(|| queue.attempt_timeout());
+            let outer = "LEVERET_CONSUMER_TIMEOUT";
+            less(&format!("the timeout of {job}"), timeout, outer, broker.config().consumer_timeout)?;
+            if !is_valid_name(job) {
+                return Err(Error::JobName { job });
+            }
+            if by_name.insert(job, routes.len()).is_some() {
+                return Err(Error::DuplicateHandler { job, queue: queue.name().to_owned() });
+            }
+            let retry = retry.unwrap_or_else(|| queue.retry_policy().clone());
+            let metrics = Arc::new(broker.metrics().job(queue.name(), job));
+            routes.push(Route { job, handler, retry, timeout, metrics, first_poll: AtomicU32::new(0) });
+        }
+        if routes.is_empty() {
+            return Err(Error::NoHandler { queue: queue.name().to_owned() });
+        }
+        let unknown = broker.metrics().job(queue.name(), UNKNOWN);
+        Ok(Self {
+            broker: broker.clone(),
+            publisher: broker.publisher(),
+            queue,
+            state,
+            chain,
+            routes,
+            by_name,
+            unknown,
+        })
+    }
+
+    /// The index of the handler of a job name; a message without one is for the queue's only handler.
+    pub(crate) fn find(&self, job: Option<&str>) -> Option<usize> {
+        match job {
+            Some(job) => self.by_name.get(job).copied(),
+            None => Some(0).filter(|_| self.routes.len() == 1),
+        }
+    }
+
+    pub(crate) fn metrics(&self, index: Option<usize>) -> &JobMetrics {
+        index.map_or(&self.unknown, |index| &self.routes[index].metrics)
+    }
+
+    /// Why there is no handler for a job name.
+    pub(crate) fn unknown(&self, job: Option<&str>) -> String {
+        let mut known: Vec<_> = self.by_name.keys().copied().collect();
+        known.sort_unstable();
+        let (queue, known) = (self.queue.name(), known.join(", "));
+        match job {
+            Some(job) => format!("queue {queue:?} has no handler for job {job:?}; it has: {known}"),
+            None => format!("the message names no job (property type), and queue {queue:?} has several: {known}"),
+        }
+    }
+}
+
+impl<S> fmt::Debug for Worker<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let jobs: Vec<_> = self.registered.iter().map(|registered| registered.job).collect();
+        f.debug_struct("Worker").field("queues", &self.queues).field("jobs", &jobs).finish_non_exhaustive()
+    }
+}
