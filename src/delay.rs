@@ -42,7 +42,10 @@ impl Wait {
         let below = if units < 1.0 { 0.0 } else { units.log2().floor().exp2() };
         let above = if units < 1.0 { 1.0 } else { below * 2.0 };
         let chosen = if draw < (units - below) / (above - below) { above } else { below };
-        Self::at_least(UNIT.mul_f64(chosen.min(f64::from(1 << (LEVELS - 1)))))
+        match chosen.min(f64::from(1 << (LEVELS - 1))) as u32 {
+            0 => Self::None,
+            units => Self::Units(units),
+        }
     }
 
     /// The time this wait takes.

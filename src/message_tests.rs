@@ -89,6 +89,7 @@ fn a_copy_keeps_the_job_and_drops_what_would_harm_it() {
         "leveret-enqueued-at",
         "leveret-error",
         "leveret-error-kind",
+        "leveret-expires-at",
         "leveret-failed-at",
         "leveret-hop",
         "leveret-queue",
@@ -100,6 +101,7 @@ fn a_copy_keeps_the_job_and_drops_what_would_harm_it() {
     assert_eq!((copy.id(), copy.job_name()), (Some("j-1"), Some("email.send")));
     let envelope = copy.envelope(NOW).unwrap();
     assert_eq!((envelope.attempt, envelope.hop, envelope.enqueued_at), (2, 1, Some(NOW)));
+    assert_eq!(envelope.expires_at, Some(NOW + 5 + 5_000), "the broker's expiration has become ours");
     let kept = &copy.properties;
     assert_eq!((kept.user_id(), kept.expiration(), *kept.priority()), (&None, &None, Some(9)));
     assert_eq!(kept.correlation_id().as_ref().map(ShortString::as_str), Some("c"));

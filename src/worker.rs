@@ -61,7 +61,7 @@ pub struct Worker<S> {
 /// A handler as it was registered.
 struct Registered<S> {
     job: &'static str,
-    queue: &'static str,
+    queue: String,
     handler: Erased<S>,
     retry: Option<RetryPolicy>,
     timeout: Option<Duration>,
@@ -108,7 +108,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
     }
 
     fn register<J: Job>(mut self, handler: Erased<S>) -> Self {
-        self.registered.push(Registered { job: J::NAME, queue: J::QUEUE, handler, retry: None, timeout: None });
+        self.registered.push(Registered { job: J::NAME, queue: J::QUEUE.to_owned(), handler, retry: None, timeout: None });
         self
     }
 
@@ -128,6 +128,17 @@ impl<S: Send + Sync + 'static> Worker<S> {
         match self.registered.last_mut() {
             Some(last) => last.timeout = Some(timeout),
             None => self.misplaced = Some("Worker::timeout"),
+        }
+        self
+    }
+
+    /// Takes the job registered last from this queue instead of its own, for jobs that are published with
+    /// [`Publish::queue`](crate::Publish::queue).
+    #[must_use]
+    pub fn on(mut self, queue: impl Into<String>) -> Self {
+        match self.registered.last_mut() {
+            Some(last) => last.queue = queue.into(),
+            None => self.misplaced = Some("Worker::on"),
         }
         self
     }
@@ -193,7 +204,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
         let mut queues = self.queues;
         for registered in &self.registered {
             if !queues.iter().any(|queue| queue.name() == registered.queue) {
-                queues.push(Queue::new(registered.queue));
+                queues.push(Queue::new(registered.queue.as_str()));
             }
         }
         if queues.is_empty() {

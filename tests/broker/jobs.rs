@@ -1,0 +1,153 @@
+//! The job that most promises are tried with: its handler does what its payload says, and logs that it ran.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use leveret::{Broker, Context, Job, JobError, JobResult, Publish, Queue, Worker};
+use serde::{Deserialize, Serialize};
+use tokio::{task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// What an attempt does.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Act {
+    Succeed,
+    Fail(String),
+    GiveUp(String),
+    RetryAfterMs(u64),
+    SnoozeMs(u64),
+    Panic,
+    /// Takes this long.
+    WorkMs(u64),
+    /// Waits for the test to open the gate.
+    Gate,
+    /// Blocks the thread this long.
+    BlockMs(u64),
+}
+
+/// What each of its runs does, in turn; the last for all that follow.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Script {
+    pub(crate) label: String,
+    pub(crate) acts: Vec<Act>,
+}
+
+impl Job for Script {
+    const NAME: &'static str = "test.script";
+    const QUEUE: &'static str = "script";
+}
+
+/// One run of the handler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) label: String,
+    pub(crate) job_id: String,
+    pub(crate) attempt: u32,
+    pub(crate) at: Instant,
+    pub(crate) finished: bool,
+}
+
+/// What the handler of a test shares with it.
+#[derive(Clone, Default)]
+pub(crate) struct Log {
+    runs: Arc<Mutex<Vec<Run>>>,
+    pub(crate) gate: CancellationToken,
+}
+
+impl Log {
+    pub(crate) fn runs(&self) -> Vec<Run> {
+        self.runs.lock().unwrap().clone()
+    }
+
+    pub(crate) fn of(&self, label: &str) -> Vec<Run> {
+        self.runs().into_iter().filter(|run| run.label == label).collect()
+    }
+
+    pub(crate) fn finished(&self) -> usize {
+        self.runs().iter().filter(|run| run.finished).count()
+    }
+
+    /// Waits until `holds` of the runs.
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&[Run]) -> bool) {
+        let waited = async {
+            while !holds(&self.runs()) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let over = tokio::time::timeout(Duration::from_secs(60), waited).await;
+        assert!(over.is_ok(), "waited in vain until {what}; runs: {:#?}", self.runs());
+    }
+
+    async fn perform(&self, job: &Script, ctx: &Context<Log>) -> JobResult {
+        let index = {
+            let mut runs = self.runs.lock().unwrap();
+            let (label, job_id) = (job.label.clone(), ctx.job_id().to_owned());
+            runs.push(Run { label, job_id, attempt: ctx.attempt(), at: Instant::now(), finished: false });
+            runs.len() - 1
+        };
+        let turn = self.of(&job.label).len() - 1;
+        let result = self.act(job.acts.get(turn).or(job.acts.last()).unwrap_or(&Act::Succeed)).await;
+        self.runs.lock().unwrap()[index].finished = true;
+        result
+    }
+
+    async fn act(&self, act: &Act) -> JobResult {
+        match act {
+            Act::Succeed => {}
+            Act::Fail(reason) => return Err(reason.as_str().into()),
+            Act::GiveUp(reason) => return Err(JobError::permanent(reason.as_str())),
+            Act::RetryAfterMs(ms) => return Err(JobError::retry_after(Duration::from_millis(*ms), "asked for")),
+            Act::SnoozeMs(ms) => return Err(JobError::snooze(Duration::from_millis(*ms))),
+            Act::Panic => panic!("a script's panic"),
+            Act::WorkMs(ms) => tokio::time::sleep(Duration::from_millis(*ms)).await,
+            Act::Gate => self.gate.cancelled().await,
+            Act::BlockMs(ms) => std::thread::sleep(Duration::from_millis(*ms)),
+        }
+        Ok(())
+    }
+}
+
+async fn run_script(job: Script, ctx: Context<Log>) -> JobResult {
+    ctx.state().perform(&job, &ctx).await
+}
+
+pub(crate) fn script(label: &str, acts: impl IntoIterator<Item = Act>) -> Script {
+    Script { label: label.to_owned(), acts: acts.into_iter().collect() }
+}
+
+/// A publish of a script to a test's queue.
+pub(crate) fn publish(broker: &Broker, queue: &str, job: &Script) -> Publish {
+    broker.publisher().publish(job).queue(queue)
+}
+
+/// A worker of scripts on the queue of that name.
+pub(crate) fn worker(name: &str, set: impl FnOnce(Queue) -> Queue, log: &Log) -> Worker<Log> {
+    Worker::new(log.clone()).queue(set(Queue::new(name))).handle(run_script).on(name)
+}
+
+/// A running worker.
+pub(crate) struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), leveret::Error>>,
+}
+
+pub(crate) fn start(worker: Worker<Log>, broker: &Broker) -> Running {
+    let (stop, broker) = (CancellationToken::new(), broker.clone());
+    let stopped = stop.clone();
+    let task = tokio::spawn(async move { worker.run(&broker, stopped.cancelled_owned()).await });
+    Running { stop, task }
+}
+
+impl Running {
+    pub(crate) async fn stop(self) -> Result<(), leveret::Error> {
+        self.stop.cancel();
+        self.task.await.unwrap()
+    }
+
+    pub(crate) async fn ended(self) -> Result<(), leveret::Error> {
+        self.task.await.unwrap()
+    }
+}
