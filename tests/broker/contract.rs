@@ -5,7 +5,7 @@ use std::time::Duration;
 use leveret::{Broker, Config, ErrorKind, PublishError, Queue, RetryPolicy, testing::dead_letters};
 use tokio::time::Instant;
 
-use crate::jobs::{Act, Log, Script, publish, script, start, worker};
+use leveret_tests::jobs::{Act, Log, Script, publish, script, start, worker};
 
 /// A broker and a queue name that no other test uses.
 struct Place {
@@ -264,7 +264,7 @@ async fn a_panic_and_a_timeout_leave_the_others_alone(place: Place) {
     for n in 0..20 {
         place.publish(&script(&format!("good-{n}"), [Act::Succeed])).await;
     }
-    let good = |runs: &[crate::jobs::Run]| runs.iter().filter(|run| run.label.starts_with("good") && run.finished).count();
+    let good = |runs: &[leveret_tests::jobs::Run]| runs.iter().filter(|run| run.label.starts_with("good") && run.finished).count();
     log.until("the good ones are done", |runs| good(runs) == 20).await;
     let letters = until_dead(&place, 2).await;
     running.stop().await.unwrap();

@@ -1,6 +1,8 @@
 //! The job that most promises are tried with: its handler does what its payload says, and logs that it ran.
 
 use std::{
+    io::Write,
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 /// What an attempt does.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Act {
+pub enum Act {
     Succeed,
     Fail(String),
     GiveUp(String),
@@ -26,13 +28,15 @@ pub(crate) enum Act {
     Gate,
     /// Blocks the thread this long.
     BlockMs(u64),
+    /// Takes the whole process down.
+    Abort,
 }
 
 /// What each of its runs does, in turn; the last for all that follow.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Script {
-    pub(crate) label: String,
-    pub(crate) acts: Vec<Act>,
+pub struct Script {
+    pub label: String,
+    pub acts: Vec<Act>,
 }
 
 impl Job for Script {
@@ -42,36 +46,48 @@ impl Job for Script {
 
 /// One run of the handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
-    pub(crate) label: String,
-    pub(crate) job_id: String,
-    pub(crate) attempt: u32,
-    pub(crate) at: Instant,
-    pub(crate) finished: bool,
+pub struct Run {
+    pub label: String,
+    pub job_id: String,
+    pub attempt: u32,
+    pub at: Instant,
+    pub finished: bool,
 }
 
 /// What the handler of a test shares with it.
-#[derive(Clone, Default)]
-pub(crate) struct Log {
+#[derive(Clone, Debug, Default)]
+pub struct Log {
     runs: Arc<Mutex<Vec<Run>>>,
-    pub(crate) gate: CancellationToken,
+    /// Where the runs are written to as well, for another process to read.
+    file: Option<Arc<std::fs::File>>,
+    pub gate: CancellationToken,
 }
 
 impl Log {
-    pub(crate) fn runs(&self) -> Vec<Run> {
+    /// A log that is appended to a file as well.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened.
+    pub fn to_file(path: &Path) -> std::io::Result<Self> {
+        let file = std::fs::File::options().create(true).append(true).open(path)?;
+        Ok(Self { file: Some(Arc::new(file)), ..Self::default() })
+    }
+
+    pub fn runs(&self) -> Vec<Run> {
         self.runs.lock().unwrap().clone()
     }
 
-    pub(crate) fn of(&self, label: &str) -> Vec<Run> {
+    pub fn of(&self, label: &str) -> Vec<Run> {
         self.runs().into_iter().filter(|run| run.label == label).collect()
     }
 
-    pub(crate) fn finished(&self) -> usize {
+    pub fn finished(&self) -> usize {
         self.runs().iter().filter(|run| run.finished).count()
     }
 
     /// Waits until `holds` of the runs.
-    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&[Run]) -> bool) {
+    pub async fn until(&self, what: &str, holds: impl Fn(&[Run]) -> bool) {
         let waited = async {
             while !holds(&self.runs()) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -85,13 +101,23 @@ impl Log {
         let index = {
             let mut runs = self.runs.lock().unwrap();
             let (label, job_id) = (job.label.clone(), ctx.job_id().to_owned());
+            self.write("start", &label, ctx.attempt());
             runs.push(Run { label, job_id, attempt: ctx.attempt(), at: Instant::now(), finished: false });
             runs.len() - 1
         };
         let turn = self.of(&job.label).len() - 1;
         let result = self.act(job.acts.get(turn).or(job.acts.last()).unwrap_or(&Act::Succeed)).await;
         self.runs.lock().unwrap()[index].finished = true;
+        self.write("end", &job.label, ctx.attempt());
         result
+    }
+
+    /// One line in one write, so that lines of several processes do not mix and a killed process loses none.
+    fn write(&self, what: &str, label: &str, attempt: u32) {
+        if let Some(mut file) = self.file.as_deref() {
+            let line = format!("{what} {} {attempt} {label}\n", std::process::id());
+            file.write_all(line.as_bytes()).unwrap();
+        }
     }
 
     async fn act(&self, act: &Act) -> JobResult {
@@ -105,36 +131,38 @@ impl Log {
             Act::WorkMs(ms) => tokio::time::sleep(Duration::from_millis(*ms)).await,
             Act::Gate => self.gate.cancelled().await,
             Act::BlockMs(ms) => std::thread::sleep(Duration::from_millis(*ms)),
+            Act::Abort => std::process::abort(),
         }
         Ok(())
     }
 }
 
-async fn run_script(job: Script, ctx: Context<Log>) -> JobResult {
+/// The handler of scripts.
+pub async fn run_script(job: Script, ctx: Context<Log>) -> JobResult {
     ctx.state().perform(&job, &ctx).await
 }
 
-pub(crate) fn script(label: &str, acts: impl IntoIterator<Item = Act>) -> Script {
+pub fn script(label: &str, acts: impl IntoIterator<Item = Act>) -> Script {
     Script { label: label.to_owned(), acts: acts.into_iter().collect() }
 }
 
 /// A publish of a script to a test's queue.
-pub(crate) fn publish(broker: &Broker, queue: &str, job: &Script) -> Publish {
+pub fn publish(broker: &Broker, queue: &str, job: &Script) -> Publish {
     broker.publisher().publish(job).queue(queue)
 }
 
 /// A worker of scripts on the queue of that name.
-pub(crate) fn worker(name: &str, set: impl FnOnce(Queue) -> Queue, log: &Log) -> Worker<Log> {
+pub fn worker(name: &str, set: impl FnOnce(Queue) -> Queue, log: &Log) -> Worker<Log> {
     Worker::new(log.clone()).queue(set(Queue::new(name))).handle(run_script).on(name)
 }
 
 /// A running worker.
-pub(crate) struct Running {
+pub struct Running {
     stop: CancellationToken,
     task: JoinHandle<Result<(), leveret::Error>>,
 }
 
-pub(crate) fn start(worker: Worker<Log>, broker: &Broker) -> Running {
+pub fn start(worker: Worker<Log>, broker: &Broker) -> Running {
     let (stop, broker) = (CancellationToken::new(), broker.clone());
     let stopped = stop.clone();
     let task = tokio::spawn(async move { worker.run(&broker, stopped.cancelled_owned()).await });
@@ -142,12 +170,12 @@ pub(crate) fn start(worker: Worker<Log>, broker: &Broker) -> Running {
 }
 
 impl Running {
-    pub(crate) async fn stop(self) -> Result<(), leveret::Error> {
+    pub async fn stop(self) -> Result<(), leveret::Error> {
         self.stop.cancel();
         self.task.await.unwrap()
     }
 
-    pub(crate) async fn ended(self) -> Result<(), leveret::Error> {
+    pub async fn ended(self) -> Result<(), leveret::Error> {
         self.task.await.unwrap()
     }
 }

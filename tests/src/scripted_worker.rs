@@ -1,0 +1,47 @@
+//! A worker of scripts in a process of its own, for tests that stop, kill or crash it.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Parser;
+use leveret::{Broker, Config, RetryPolicy, shutdown_signal};
+use leveret_tests::jobs::{Log, worker};
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    config: Config,
+    /// The queue to consume
+    #[arg(long)]
+    queue: String,
+    /// The file to append a line to at each start and end of a run
+    #[arg(long)]
+    log: PathBuf,
+    #[arg(long, default_value_t = 16)]
+    concurrency: u16,
+    #[arg(long, default_value_t = 32)]
+    prefetch: u16,
+    /// The fixed delay of retries
+    #[arg(long, default_value_t = 200)]
+    retry_ms: u64,
+    #[arg(long, default_value_t = 3)]
+    max_attempts: u32,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    let arguments = Arguments::parse();
+    let broker = Broker::amqp(arguments.config)?;
+    let health = broker.serve_health()?;
+    tracing::info!("health at {}", health.address());
+    let log = Log::to_file(&arguments.log)?;
+    let retry = RetryPolicy::fixed(Duration::from_millis(arguments.retry_ms)).max_attempts(arguments.max_attempts);
+    let worker = worker(
+        &arguments.queue,
+        |queue| queue.concurrency(arguments.concurrency).prefetch(arguments.prefetch).retry(retry),
+        &log,
+    );
+    worker.run(&broker, shutdown_signal()).await?;
+    broker.close().await;
+    Ok(())
+}
