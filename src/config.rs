@@ -17,7 +17,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "clap", derive(clap::Args))]
 pub struct Config {
-    /// Broker addresses, tried in turn (comma separated): amqp://user:password@host:5672/vhost
+    /// Broker addresses, tried in turn (comma separated): `amqp://user:password@host:5672/vhost`
     #[cfg_attr(
         feature = "clap",
         arg(long, env = "AMQP_URL", value_delimiter = ',', hide_env_values = true, default_value = DEFAULT_URL)

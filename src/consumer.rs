@@ -207,7 +207,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         let too_large = message.body.len() > self.handlers.broker.config().payload_limit;
         let received = Received::read(message, now);
         if redelivered && let Some(known) = self.adoption.recognise(&received) {
-            return self.adopt(session, tag, known);
+            return self.adopt(session, tag, &known);
         }
         let index = self.handlers.find(received.message.job_name());
         let metrics = self.handlers.metrics(index);
@@ -268,10 +268,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         self.tasks.spawn(async move { (number, running.await) });
     }
 
-    fn adopt(&mut self, session: &mut Session, tag: u64, known: Known) {
+    fn adopt(&mut self, session: &mut Session, tag: u64, known: &Known) {
         match known {
             Known::Running(number) => {
-                if let Some(job) = self.in_hand.get_mut(&number) {
+                if let Some(job) = self.in_hand.get_mut(number) {
                     tracing::info!(
                         queue = self.name,
                         job_id = job.received.id(),
@@ -282,7 +282,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             }
             Known::Settled(settlement) => {
                 tracing::info!(queue = self.name, "redelivered after its end, settled without running");
-                let lost = settle(session, tag, settlement);
+                let lost = settle(session, tag, *settlement);
                 self.count_lost(lost);
             }
         }

@@ -240,7 +240,7 @@ impl Message {
     /// A copy for another place or time: the same body, id, priority and foreign headers; see [`DROPPED`] for the rest.
     ///
     /// `queue` is the job queue that the copy comes from, and `received` what was read of the original.
-    pub(crate) fn copy(&self, queue: &str, received: Envelope, kind: CopyKind<'_>, now_ms: u64) -> Self {
+    pub(crate) fn copy(&self, queue: &str, received: Envelope, kind: &CopyKind<'_>, now_ms: u64) -> Self {
         let mut headers = self.kept_headers();
         headers.insert(header::HOP.into(), integer(received.hop.saturating_add(1).into()));
         headers.insert(header::ENQUEUED_AT.into(), integer(received.enqueued_at.unwrap_or(now_ms)));

@@ -81,7 +81,7 @@ fn a_copy_keeps_the_job_and_drops_what_would_harm_it() {
         .with_reply_to("r".into())
         .with_app_id("shop".into());
     let received = original.envelope(NOW).unwrap();
-    let copy = original.copy("email", received, CopyKind::Retry { kind: ErrorKind::Error, reason: "down" }, NOW + 5);
+    let copy = original.copy("email", received, &CopyKind::Retry { kind: ErrorKind::Error, reason: "down" }, NOW + 5);
 
     let names: Vec<_> = copy.properties.headers().as_ref().unwrap().inner().keys().map(ShortString::as_str).collect();
     let wanted = [
@@ -113,7 +113,7 @@ fn a_huge_error_text_is_cut_at_a_character() {
     let original = message(&[]);
     let reason = "é".repeat(100_000);
     let received = original.envelope(NOW).unwrap();
-    let copy = original.copy("email", received, CopyKind::Dead { kind: ErrorKind::Error, reason: &reason }, NOW);
+    let copy = original.copy("email", received, &CopyKind::Dead { kind: ErrorKind::Error, reason: &reason }, NOW);
     assert_eq!(copy.text(header::ERROR).unwrap().len(), ERROR_TEXT_LIMIT);
     assert!(copy.header_size() < COPY_HEADER_LIMIT);
 }
@@ -149,7 +149,7 @@ proptest! {
         let message = message(&[(name, value)]);
         let _ = (message.job_name(), message.delivery_count(), message.header_size());
         if let Ok(received) = message.envelope(now) {
-            let copy = message.copy("q", received, CopyKind::Retry { kind: ErrorKind::Error, reason: "r" }, now);
+            let copy = message.copy("q", received, &CopyKind::Retry { kind: ErrorKind::Error, reason: "r" }, now);
             let again = copy.envelope(now);
             prop_assert_eq!(again.map(|e| (e.attempt, e.hop)),
                 Ok((received.attempt.saturating_add(1), received.hop.saturating_add(1))));

@@ -79,7 +79,7 @@ pub(crate) async fn carry_out(
         Disposition::Suspect => (Target::Queue(Lane::Suspect.queue_name(queue)), CopyKind::Moved, None),
     };
     let now = broker.now_ms();
-    let mut copy = received.message.copy(name, received.envelope, kind, now);
+    let mut copy = received.message.copy(name, received.envelope, &kind, now);
     if let Some(delay) = delay {
         copy.set_time(header::NOT_BEFORE, now + millis(delay));
     }

@@ -108,7 +108,13 @@ impl<S: Send + Sync + 'static> Worker<S> {
     }
 
     fn register<J: Job>(mut self, handler: Erased<S>) -> Self {
-        self.registered.push(Registered { job: J::NAME, queue: J::QUEUE.to_owned(), handler, retry: None, timeout: None });
+        self.registered.push(Registered {
+            job: J::NAME,
+            queue: J::QUEUE.to_owned(),
+            handler,
+            retry: None,
+            timeout: None,
+        });
         self
     }
 
@@ -234,7 +240,7 @@ async fn cut_off(stop: &Stop, drain_timeout: Duration) {
     stop.cancel.cancel();
     tokio::time::sleep(CANCEL_GRACE).await;
     stop.abort.cancel();
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn flatten(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Result<(), Error> {

@@ -116,7 +116,8 @@ async fn a_thousand_jobs_of_several_publishers_run_once_each(place: Place) {
     for published in publishing.collect::<Vec<_>>() {
         published.await.unwrap();
     }
-    log.until("all have run", |runs| runs.iter().filter(|run| run.label != "probe" && run.finished).count() >= 1000).await;
+    log.until("all have run", |runs| runs.iter().filter(|run| run.label != "probe" && run.finished).count() >= 1000)
+        .await;
     running.stop().await.unwrap();
     let mut labels: Vec<_> = log.runs().into_iter().map(|run| run.label).filter(|label| label != "probe").collect();
     labels.sort_unstable();
@@ -144,14 +145,19 @@ async fn retry_after_and_snooze_are_honoured_and_snooze_charges_no_attempt(place
     let log = Log::default();
     let running = start(worker(&place.queue, quick, &log), &place.broker);
     place.until_declared().await;
-    place.publish(&script("later", [Act::SnoozeMs(600), Act::RetryAfterMs(700), Act::SnoozeMs(300), Act::Succeed])).await;
+    place
+        .publish(&script("later", [Act::SnoozeMs(600), Act::RetryAfterMs(700), Act::SnoozeMs(300), Act::Succeed]))
+        .await;
     log.until("the last run is over", |runs| runs.iter().filter(|run| run.label == "later").count() == 4).await;
     running.stop().await.unwrap();
     let runs = log.of("later");
     assert_eq!(runs.iter().map(|run| run.attempt).collect::<Vec<_>>(), [1, 1, 2, 2]);
     for (pair, ms) in runs.windows(2).zip([600, 700, 300]) {
         let passed = pair[1].at - pair[0].at;
-        assert!(passed >= Duration::from_millis(ms) && passed < Duration::from_millis(ms + 1_000), "{passed:?} for {ms} ms");
+        assert!(
+            passed >= Duration::from_millis(ms) && passed < Duration::from_millis(ms + 1_000),
+            "{passed:?} for {ms} ms"
+        );
     }
 }
 
@@ -194,7 +200,10 @@ async fn exhausted_and_permanent_jobs_are_dead_letters_with_their_reason(place: 
     let running = start(worker(&place.queue, quick, &log), &place.broker);
     place.until_declared().await;
     publish(&place.broker, &place.queue, &script("tired", [Act::Fail("still down".into())])).id("tired").await.unwrap();
-    publish(&place.broker, &place.queue, &script("wrong", [Act::GiveUp("no such mailbox".into())])).id("wrong").await.unwrap();
+    publish(&place.broker, &place.queue, &script("wrong", [Act::GiveUp("no such mailbox".into())]))
+        .id("wrong")
+        .await
+        .unwrap();
     let letters = until_dead(&place, 2).await;
     running.stop().await.unwrap();
     let of = |id: &str| letters.iter().find(|letter| letter.id.as_deref() == Some(id)).unwrap();
@@ -253,9 +262,7 @@ async fn a_payload_that_is_not_the_job_is_a_dead_letter_with_its_bytes(place: Pl
 
 async fn a_panic_and_a_timeout_leave_the_others_alone(place: Place) {
     let log = Log::default();
-    let set = |queue: Queue| {
-        queue.retry(RetryPolicy::none()).timeout(Duration::from_millis(500)).concurrency(4)
-    };
+    let set = |queue: Queue| queue.retry(RetryPolicy::none()).timeout(Duration::from_millis(500)).concurrency(4);
     let running = start(worker(&place.queue, set, &log), &place.broker);
     place.until_declared().await;
     for (id, act) in [("panic", Act::Panic), ("slow", Act::WorkMs(60_000)), ("block", Act::BlockMs(200))] {
@@ -264,7 +271,9 @@ async fn a_panic_and_a_timeout_leave_the_others_alone(place: Place) {
     for n in 0..20 {
         place.publish(&script(&format!("good-{n}"), [Act::Succeed])).await;
     }
-    let good = |runs: &[leveret_tests::jobs::Run]| runs.iter().filter(|run| run.label.starts_with("good") && run.finished).count();
+    let good = |runs: &[leveret_tests::jobs::Run]| {
+        runs.iter().filter(|run| run.label.starts_with("good") && run.finished).count()
+    };
     log.until("the good ones are done", |runs| good(runs) == 20).await;
     let letters = until_dead(&place, 2).await;
     running.stop().await.unwrap();

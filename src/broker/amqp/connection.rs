@@ -204,7 +204,7 @@ fn set_blocked(setup: &Setup, up: &Up, reason: Option<String>) {
 pub(super) fn parse_addresses(urls: &[String], heartbeat: Duration) -> Result<Vec<AMQPUri>, Error> {
     let parse = |url: &String| {
         let wrong = |reason: String| Error::Url { url: without_password(url), reason };
-        let mut uri = url.trim().parse::<AMQPUri>().map_err(|error| wrong(error.to_string()))?;
+        let mut uri = url.trim().parse::<AMQPUri>().map_err(wrong)?;
         if uri.scheme == AMQPScheme::AMQPS && cfg!(not(feature = "tls")) {
             return Err(Error::TlsNotCompiled { url: without_password(url) });
         }
