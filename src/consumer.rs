@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -53,6 +54,8 @@ pub(crate) struct Consumer<S> {
     /// One task for each job in hand that is not done with.
     tasks: JoinSet<(u64, Settlement)>,
     in_hand: HashMap<u64, InHand>,
+    /// Twice the prefetch: jobs of a lost channel may still be in hand beside those of the present one.
+    most_in_hand: usize,
     next_number: u64,
     adoption: Adoption,
 }
@@ -70,6 +73,7 @@ enum End {
     Lost(String),
 }
 
+#[expect(clippy::large_enum_variant, reason = "one at a time, and nearly always the large one")]
 enum Event {
     Stop,
     Done(u64, Settlement),
@@ -84,7 +88,8 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         let limit = if lane == Lane::Main { queue.limit() } else { 1 };
         let metrics = handlers.broker.metrics().queue(&name);
         handlers.broker.metrics().set_limit(&name, limit.into());
-        let adoption = Adoption::new(lane.prefetch(queue));
+        let prefetch = lane.prefetch(queue);
+        let (adoption, most_in_hand) = (Adoption::new(prefetch), usize::from(prefetch) * 2);
         Self {
             handlers,
             lane,
@@ -94,6 +99,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             permits: Arc::new(Semaphore::new(limit.into())),
             tasks: JoinSet::new(),
             in_hand: HashMap::new(),
+            most_in_hand,
             next_number: 0,
             adoption,
         }
@@ -191,7 +197,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                     Err(error) => tracing::error!(queue = self.name, %error, "a job's task ended without an outcome"),
                 },
                 acquired = Arc::clone(&self.permits).acquire_owned(), if permit.is_none() => *permit = acquired.ok(),
-                delivery = session.next(), if permit.is_some() => match (delivery, permit.take()) {
+                delivery = session.next(), if permit.is_some() && self.in_hand.len() < self.most_in_hand => match (delivery, permit.take()) {
                     (Ok(delivery), Some(permit)) => return Event::Delivered(delivery, permit),
                     (Ok(_), None) => {}
                     (Err(ended), _) => return Event::Lost(ended),
@@ -207,7 +213,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         let too_large = message.body.len() > self.handlers.broker.config().payload_limit;
         let received = Received::read(message, now);
         if redelivered && let Some(known) = self.adoption.recognise(&received) {
-            return self.adopt(session, tag, &known);
+            return self.adopt(session, tag, &received, &known);
         }
         let index = self.handlers.find(received.message.job_name());
         let metrics = self.handlers.metrics(index);
@@ -253,7 +259,9 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             cancelled: self.stop.cancel.child_token(),
             in_progress: self.metrics.in_progress.clone(),
         };
-        let mut running = Box::pin(task.run(work));
+        // Handlers' panics are caught within; after one of our own the job is another worker's.
+        let run = AssertUnwindSafe(task.run(work)).catch_unwind();
+        let mut running = Box::pin(run.map(|settlement| settlement.unwrap_or(Settlement::Requeue)));
         if let Some(route) = inline {
             let started = Instant::now();
             let settlement = (&mut running).now_or_never();
@@ -268,20 +276,18 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         self.tasks.spawn(async move { (number, running.await) });
     }
 
-    fn adopt(&mut self, session: &mut Session, tag: u64, known: &Known) {
+    fn adopt(&mut self, session: &mut Session, tag: u64, received: &Received, known: &Known) {
+        let (queue, job_id) = (&self.name, received.id());
         match known {
             Known::Running(number) => {
                 if let Some(job) = self.in_hand.get_mut(number) {
-                    tracing::info!(
-                        queue = self.name,
-                        job_id = job.received.id(),
-                        "redelivered while it runs here: adopted"
-                    );
+                    tracing::info!(queue, job_id, "redelivered while it runs here: adopted");
                     job.tag = Some(tag);
                 }
             }
             Known::Settled(settlement) => {
-                tracing::info!(queue = self.name, "redelivered after its end, settled without running");
+                tracing::info!(queue, job_id, "redelivered after its end: settled without running");
+                self.handlers.metrics(self.handlers.find(received.message.job_name())).finished(Finish::Duplicate);
                 let lost = settle(session, tag, *settlement);
                 self.count_lost(lost);
             }

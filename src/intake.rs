@@ -124,7 +124,8 @@ mod tests {
         let dead = |kind| move |intake: &Intake| matches!(intake, Intake::DeadLetter(found, _) if *found == kind);
         let is = |wanted: Intake| move |intake: &Intake| *intake == wanted;
         type Check = Box<dyn Fn(&Intake) -> bool>;
-        let table: Vec<(Vec<(&str, u64)>, Lane, Check)> = vec![
+        type Row = (Vec<(&'static str, u64)>, Lane, Check);
+        let table: Vec<Row> = vec![
             (vec![], Lane::Main, Box::new(is(Intake::Run(0)))),
             (vec![(header::DELIVERY_COUNT, 2)], Lane::Main, Box::new(is(Intake::Run(0)))),
             (vec![(header::DELIVERY_COUNT, 3)], Lane::Main, Box::new(is(Intake::Suspect))),

@@ -222,6 +222,13 @@ impl<S: Send + Sync + 'static> Worker<S> {
         let mut registered = self.registered;
         for queue in queues {
             queue.check()?;
+            if queue.is_existing() {
+                tracing::warn!(
+                    queue = queue.name(),
+                    "adopted with its own arguments: unless they are ours, what the broker gives up itself (delivery \
+                     limit, expiry, too large) is not kept in its dead letters, and a classic queue is one copy"
+                );
+            }
             if !names.insert(queue.name().to_owned()) {
                 let reason = format!("queue {:?} is set twice", queue.name());
                 return Err(Error::Setting { setting: "Worker::queue", reason });

@@ -10,7 +10,7 @@ mod consume;
 mod declare;
 mod publish;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +46,13 @@ pub(super) struct Setup {
 
 impl Amqp {
     pub(super) fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Self, Error> {
+        let wrong = |setting, reason: &str| Err(Error::Setting { setting, reason: reason.to_owned() });
+        if config.heartbeat < Duration::from_secs(1) {
+            return wrong("LEVERET_HEARTBEAT", "must be at least 1s: without it a silent loss is never noticed");
+        }
+        if config.publish_window == 0 {
+            return wrong("LEVERET_PUBLISH_WINDOW", "must be at least 1");
+        }
         let setup = Arc::new(Setup {
             addresses: connection::parse_addresses(&config.amqp_url, config.heartbeat)?,
             topology: Topology::new(&config.namespace),

@@ -3,7 +3,7 @@
 //! The consumer loop's task owns it, so acks leave in order and never on a channel other than their own. `basic_ack` is
 //! polled once, which queues its frame; awaiting it would wait until another thread has written that one frame.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
@@ -11,6 +11,7 @@ use lapin::{
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions},
     types::{FieldTable, ShortString},
 };
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{acks::Acks, connection::Up};
@@ -18,6 +19,9 @@ use crate::{
     broker::{Delivery, Ended, OpenError},
     message::{Message, short},
 };
+
+/// How long an orderly goodbye may take on a connection that may be dead.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Session {
     up: Arc<Up>,
@@ -88,8 +92,8 @@ impl Session {
     pub(crate) async fn stop(&mut self) {
         self.flush();
         let cancel = self.channel.basic_cancel(self.tag.clone(), BasicCancelOptions::default());
-        if let Err(error) = cancel.await {
-            tracing::debug!(%error, "the consumer was gone before it was cancelled");
+        if !matches!(timeout(PATIENCE, cancel).await, Ok(Ok(()))) {
+            tracing::debug!("the consumer was gone before it was cancelled");
         }
         while let Some(Some(Ok(delivery))) = self.consumer.next().now_or_never() {
             self.acks.delivered(delivery.delivery_tag);
@@ -99,8 +103,8 @@ impl Session {
 
     pub(crate) async fn close(mut self) {
         self.flush();
-        if let Err(error) = self.channel.close(200, "done".into()).await {
-            tracing::debug!(%error, "the channel was gone before it was closed");
+        if !matches!(timeout(PATIENCE, self.channel.close(200, "done".into())).await, Ok(Ok(()))) {
+            tracing::debug!("the channel was gone before it was closed");
         }
     }
 }
