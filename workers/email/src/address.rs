@@ -25,10 +25,7 @@ pub fn parse(text: &str) -> Result<Mailbox, MailError> {
         return mailbox("", trimmed);
     }
     let parsed: Mailbox = trimmed.parse().map_err(|e| invalid(text, &e))?;
-    mailbox(
-        parsed.name.as_deref().unwrap_or_default(),
-        parsed.email.as_ref(),
-    )
+    mailbox(parsed.name.as_deref().unwrap_or_default(), parsed.email.as_ref())
 }
 
 /// Makes a mailbox of a person's name, which may be empty or contain anything, and a bare address.
@@ -40,10 +37,7 @@ pub fn mailbox(name: &str, address: &str) -> Result<Mailbox, MailError> {
     let email = ascii_domain(address)?;
     let name = one_line(name);
     if name.chars().count() > NAME_LIMIT {
-        return Err(invalid(
-            address,
-            &format!("the name before it is longer than {NAME_LIMIT} characters"),
-        ));
+        return Err(invalid(address, &format!("the name before it is longer than {NAME_LIMIT} characters")));
     }
     Ok(Mailbox::new((!name.is_empty()).then_some(name), email))
 }
@@ -51,10 +45,7 @@ pub fn mailbox(name: &str, address: &str) -> Result<Mailbox, MailError> {
 /// An international domain has an ASCII form that every server takes; a local part has none.
 fn ascii_domain(address: &str) -> Result<Address, MailError> {
     if address.len() > ADDRESS_LIMIT {
-        return Err(invalid(
-            address,
-            &format!("longer than {ADDRESS_LIMIT} bytes"),
-        ));
+        return Err(invalid(address, &format!("longer than {ADDRESS_LIMIT} bytes")));
     }
     let parsed: Address = address.parse().map_err(|e| invalid(address, &e))?;
     if parsed.domain().is_ascii() {
@@ -85,24 +76,15 @@ mod tests {
 
     #[test]
     fn one_mailbox_with_or_without_a_name_is_accepted() {
-        assert_eq!(
-            parse("ann@example.org").unwrap().email.to_string(),
-            "ann@example.org"
-        );
-        assert_eq!(
-            parse(" ann+tag@example.org ").unwrap().email.user(),
-            "ann+tag"
-        );
+        assert_eq!(parse("ann@example.org").unwrap().email.to_string(), "ann@example.org");
+        assert_eq!(parse(" ann+tag@example.org ").unwrap().email.user(), "ann+tag");
         let named = parse("\"Núñez, Ann\" <ann@example.org>").unwrap();
         assert_eq!(named.name.as_deref(), Some("Núñez, Ann"));
     }
 
     #[test]
     fn an_international_domain_is_sent_in_its_ascii_form() {
-        assert_eq!(
-            parse("ann@bücher.example").unwrap().email.to_string(),
-            "ann@xn--bcher-kva.example"
-        );
+        assert_eq!(parse("ann@bücher.example").unwrap().email.to_string(), "ann@xn--bcher-kva.example");
     }
 
     #[test]
@@ -135,10 +117,7 @@ mod tests {
             assert_eq!(error.fault(), Fault::Job, "{case}");
             let start: String = case.chars().take(20).collect();
             let message = error.to_string();
-            assert!(
-                message.contains(&start.escape_debug().to_string()),
-                "{message}"
-            );
+            assert!(message.contains(&start.escape_debug().to_string()), "{message}");
             assert!(!message.contains(['\r', '\n', '\0']), "{message:?}");
         }
     }

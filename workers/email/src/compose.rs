@@ -40,10 +40,7 @@ pub fn compose(draft: Draft, from: &Mailbox, job_id: &str) -> Result<Message, Ma
     let subject = one_line(&draft.subject);
     let length = subject.chars().count();
     if length > SUBJECT_LIMIT {
-        return Err(MailError::SubjectTooLong {
-            length,
-            limit: SUBJECT_LIMIT,
-        });
+        return Err(MailError::SubjectTooLong { length, limit: SUBJECT_LIMIT });
     }
     let builder = Message::builder()
         .from(from.clone())
@@ -56,9 +53,7 @@ pub fn compose(draft: Draft, from: &Mailbox, job_id: &str) -> Result<Message, Ma
     Ok(match draft.html {
         None => builder.singlepart(text),
         Some(html) => {
-            let both = MultiPart::alternative()
-                .singlepart(text)
-                .singlepart(part(ContentType::TEXT_HTML, &html));
+            let both = MultiPart::alternative().singlepart(text).singlepart(part(ContentType::TEXT_HTML, &html));
             builder.multipart(both)
         }
     }?)
@@ -71,10 +66,7 @@ fn message_id(job_id: &str, from: &Mailbox) -> String {
 
 /// Keeps holiday notices and other robots from answering (RFC 3834).
 fn auto_generated() -> HeaderValue {
-    HeaderValue::new(
-        HeaderName::new_from_ascii_str("Auto-Submitted"),
-        "auto-generated".to_owned(),
-    )
+    HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".to_owned())
 }
 
 fn part(kind: ContentType, text: &str) -> SinglePart {
@@ -82,8 +74,7 @@ fn part(kind: ContentType, text: &str) -> SinglePart {
     let control = |b: u8| b.is_ascii_control() && !matches!(b, b'\r' | b'\n' | b'\t');
     // NUL and its like are forbidden in a 7bit body, which lettre would choose for them.
     let body = if text.bytes().any(control) {
-        Body::new_with_encoding(text, ContentTransferEncoding::QuotedPrintable)
-            .unwrap_or_else(Body::new)
+        Body::new_with_encoding(text, ContentTransferEncoding::QuotedPrintable).unwrap_or_else(Body::new)
     } else {
         Body::new(text)
     };

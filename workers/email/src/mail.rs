@@ -43,12 +43,7 @@ pub struct MailSettings {
     pub mail_dir: PathBuf,
 
     /// Sender; its domain is also that of the Message-IDs
-    #[arg(
-        long,
-        env = "MAIL_FROM",
-        value_name = "MAILBOX",
-        default_value = "Leveret <leveret@localhost>"
-    )]
+    #[arg(long, env = "MAIL_FROM", value_name = "MAILBOX", default_value = "Leveret <leveret@localhost>")]
     pub mail_from: String,
 }
 
@@ -84,26 +79,15 @@ impl Mail {
     pub fn new(settings: &MailSettings) -> Result<Self, SettingError> {
         let patience = Duration::from_secs(settings.smtp_timeout);
         // Compose files and unit files pass an unset variable as an empty one.
-        let url = settings
-            .smtp_url
-            .as_deref()
-            .filter(|url| !url.trim().is_empty());
+        let url = settings.smtp_url.as_deref().filter(|url| !url.trim().is_empty());
         let transport = match url {
             Some(url) => {
-                let authority = settings
-                    .smtp_ca_file
-                    .as_deref()
-                    .map(certificate)
-                    .transpose()?;
+                let authority = settings.smtp_ca_file.as_deref().map(certificate).transpose()?;
                 Transport::Smtp(Arc::new(Smtp::new(url, authority.as_ref(), patience)?))
             }
             None => Transport::Files(settings.mail_dir.clone()),
         };
-        Ok(Self {
-            from: sender(&settings.mail_from)?,
-            patience,
-            transport,
-        })
+        Ok(Self { from: sender(&settings.mail_from)?, patience, transport })
     }
 
     /// Sends one mail for the job `job_id`; `Ok` means that the server has taken it, or that its file is on disk.
@@ -116,9 +100,7 @@ impl Mail {
         let message = compose(draft, &self.from, job_id)?;
         match &self.transport {
             Transport::Smtp(smtp) => smtp.send(&message).await,
-            Transport::Files(dir) => {
-                eml::write(dir.clone(), name_of(job_id), message.formatted()).await
-            }
+            Transport::Files(dir) => eml::write(dir.clone(), name_of(job_id), message.formatted()).await,
         }
     }
 
@@ -143,18 +125,13 @@ impl fmt::Display for Mail {
 fn sender(text: &str) -> Result<Mailbox, SettingError> {
     let from = address::parse(text).map_err(SettingError::From)?;
     if !from.email.user().is_ascii() {
-        return Err(SettingError::FromNotAscii {
-            address: from.email.to_string(),
-        });
+        return Err(SettingError::FromNotAscii { address: from.email.to_string() });
     }
     Ok(from)
 }
 
 fn certificate(path: &Path) -> Result<Certificate, SettingError> {
-    let wrong = |source| SettingError::CaFile {
-        path: path.to_owned(),
-        source,
-    };
+    let wrong = |source| SettingError::CaFile { path: path.to_owned(), source };
     let pem = fs::read(path).map_err(|e| wrong(e.into()))?;
     if !String::from_utf8_lossy(&pem).contains("BEGIN CERTIFICATE") {
         return Err(wrong("it holds no PEM certificate".into()));

@@ -19,11 +19,7 @@ pub fn name_of(job_id: &str) -> String {
         return job_id.to_owned();
     }
     let digest = Sha256::digest(job_id.as_bytes());
-    let hash: String = digest
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     format!("{}={hash}", readable(job_id))
 }
 
@@ -37,10 +33,7 @@ fn is_plain(id: &str) -> bool {
 }
 
 fn readable(id: &str) -> String {
-    id.chars()
-        .take(READABLE)
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
-        .collect()
+    id.chars().take(READABLE).map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }
 
 #[cfg(test)]
@@ -90,20 +83,10 @@ mod tests {
         for id in ids {
             let name = name_of(id);
             assert!(name.len() <= 80, "{id:?} -> {name}");
-            assert!(
-                name.bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"-_.=".contains(&b)),
-                "{id:?} -> {name}"
-            );
-            assert!(
-                !name.starts_with(['.', '-']) && !name.ends_with('.') && !name.contains(".."),
-                "{id:?} -> {name}"
-            );
+            assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.=".contains(&b)), "{id:?} -> {name}");
+            assert!(!name.starts_with(['.', '-']) && !name.ends_with('.') && !name.contains(".."), "{id:?} -> {name}");
             assert_eq!(name, name_of(id));
-            assert!(
-                names.insert(name.to_lowercase()),
-                "{id:?} -> {name} is taken"
-            );
+            assert!(names.insert(name.to_lowercase()), "{id:?} -> {name} is taken");
         }
     }
 

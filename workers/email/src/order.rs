@@ -91,9 +91,7 @@ pub enum OrderError {
     #[error("the lines, shipping and tax add up to more than an amount can hold")]
     SumTooLarge,
     /// The stated total is not the sum.
-    #[error(
-        "the order states a total of {stated} cents, but its lines, shipping and tax add up to {sum}"
-    )]
+    #[error("the order states a total of {stated} cents, but its lines, shipping and tax add up to {sum}")]
     WrongTotal {
         /// As stated.
         stated: i64,
@@ -112,8 +110,7 @@ impl OrderConfirmation {
     /// [`OrderError`], always the order's own fault.
     pub fn draft(&self) -> Result<Draft, OrderError> {
         let to = address::mailbox(&self.customer.name, &self.customer.email)?;
-        let currency = Currency::parse(&self.currency)
-            .ok_or_else(|| OrderError::Currency(self.currency.clone()))?;
+        let currency = Currency::parse(&self.currency).ok_or_else(|| OrderError::Currency(self.currency.clone()))?;
         let view = View {
             id: one_line(&self.id),
             name: one_line(&self.customer.name),
@@ -150,18 +147,13 @@ impl OrderConfirmation {
         }
         let mut sum = 0_i64;
         for (index, line) in self.lines.iter().enumerate() {
-            sum = sum
-                .checked_add(line.amount(index + 1)?)
-                .ok_or(OrderError::SumTooLarge)?;
+            sum = sum.checked_add(line.amount(index + 1)?).ok_or(OrderError::SumTooLarge)?;
         }
         for extra in [self.shipping_cents, self.tax_cents].into_iter().flatten() {
             sum = sum.checked_add(extra).ok_or(OrderError::SumTooLarge)?;
         }
         if sum != self.total_cents {
-            return Err(OrderError::WrongTotal {
-                stated: self.total_cents,
-                sum,
-            });
+            return Err(OrderError::WrongTotal { stated: self.total_cents, sum });
         }
         Ok(sum)
     }
@@ -170,19 +162,14 @@ impl OrderConfirmation {
 impl Line {
     fn amount(&self, line: usize) -> Result<i64, OrderError> {
         if self.quantity == 0 {
-            return Err(OrderError::NoQuantity {
-                line,
-                sku: self.sku.clone(),
-            });
+            return Err(OrderError::NoQuantity { line, sku: self.sku.clone() });
         }
-        self.unit_price_cents
-            .checked_mul(i64::from(self.quantity))
-            .ok_or_else(|| OrderError::LineTooLarge {
-                line,
-                sku: self.sku.clone(),
-                quantity: self.quantity,
-                unit_price_cents: self.unit_price_cents,
-            })
+        self.unit_price_cents.checked_mul(i64::from(self.quantity)).ok_or_else(|| OrderError::LineTooLarge {
+            line,
+            sku: self.sku.clone(),
+            quantity: self.quantity,
+            unit_price_cents: self.unit_price_cents,
+        })
     }
 }
 

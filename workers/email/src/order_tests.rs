@@ -47,13 +47,7 @@ fn both_parts_state_every_line_and_the_total() {
             assert!(part.contains(value), "{value} is missing in {part}");
         }
     }
-    assert!(
-        draft
-            .text
-            .contains("  3 x Green tea & <script>alert(1)</script> (TEA-1)\n"),
-        "{}",
-        draft.text
-    );
+    assert!(draft.text.contains("  3 x Green tea & <script>alert(1)</script> (TEA-1)\n"), "{}", draft.text);
 }
 
 #[test]
@@ -78,12 +72,7 @@ fn a_value_cannot_add_lines_to_the_text() {
 fn the_digits_follow_the_currency() {
     let mut value = sample();
     value["currency"] = json!("JPY");
-    assert!(
-        confirm(value.clone())
-            .unwrap()
-            .text
-            .contains("Total: 4,579 JPY")
-    );
+    assert!(confirm(value.clone()).unwrap().text.contains("Total: 4,579 JPY"));
     value["currency"] = json!("BHD");
     assert!(confirm(value).unwrap().text.contains("Total: 4.579 BHD"));
 }
@@ -91,15 +80,13 @@ fn the_digits_follow_the_currency() {
 #[test]
 fn a_discount_is_a_line_with_a_negative_price() {
     let mut value = sample();
-    value["lines"].as_array_mut().unwrap().push(
-        json!({"sku": "VOUCHER", "description": "Voucher", "quantity": 1, "unit_price_cents": -579}),
-    );
+    value["lines"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"sku": "VOUCHER", "description": "Voucher", "quantity": 1, "unit_price_cents": -579}));
     value["total_cents"] = json!(4000);
     let text = confirm(value).unwrap().text;
-    assert!(
-        text.contains("-5.79 EUR") && text.contains("Total: 40.00 EUR"),
-        "{text}"
-    );
+    assert!(text.contains("-5.79 EUR") && text.contains("Total: 40.00 EUR"), "{text}");
 }
 
 #[test]
@@ -110,11 +97,7 @@ fn shipping_and_tax_may_be_absent() {
     fields.insert("tax_cents".to_owned(), json!(null));
     fields.insert("total_cents".to_owned(), json!(3349));
     let draft = confirm(value).unwrap();
-    assert!(
-        !draft.text.contains("Shipping") && !draft.text.contains("Tax"),
-        "{}",
-        draft.text
-    );
+    assert!(!draft.text.contains("Shipping") && !draft.text.contains("Tax"), "{}", draft.text);
 }
 
 #[test]
@@ -122,10 +105,7 @@ fn a_wrong_total_names_both_numbers() {
     let mut value = sample();
     value["total_cents"] = json!(4580);
     let message = confirm(value).unwrap_err().to_string();
-    assert!(
-        message.contains("4580") && message.contains("4579"),
-        "{message}"
-    );
+    assert!(message.contains("4580") && message.contains("4579"), "{message}");
 }
 
 #[test]
@@ -134,16 +114,8 @@ fn what_cannot_be_confirmed_is_named() {
         ("/currency", json!("eur"), "\"eur\""),
         ("/lines", json!([]), "no lines"),
         ("/lines/1/quantity", json!(0), "line 2 (\"CUP-2\")"),
-        (
-            "/lines/0/unit_price_cents",
-            json!(i64::MAX),
-            "line 1 (\"TEA-1\") is too large",
-        ),
-        (
-            "/shipping_cents",
-            json!(i64::MAX),
-            "more than an amount can hold",
-        ),
+        ("/lines/0/unit_price_cents", json!(i64::MAX), "line 1 (\"TEA-1\") is too large"),
+        ("/shipping_cents", json!(i64::MAX), "more than an amount can hold"),
     ];
     for (field, wrong, expected) in cases {
         let mut value = sample();
@@ -168,9 +140,7 @@ fn unknown_fields_are_ignored_and_floats_are_refused() {
     value["coupon"] = json!({"code": "X"});
     assert!(confirm(value.clone()).is_ok());
     value["total_cents"] = json!(45.79);
-    let message = serde_json::from_value::<OrderConfirmation>(value)
-        .unwrap_err()
-        .to_string();
+    let message = serde_json::from_value::<OrderConfirmation>(value).unwrap_err().to_string();
     assert!(message.contains("floating point `45.79`"), "{message}");
 }
 

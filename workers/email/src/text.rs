@@ -34,19 +34,13 @@ mod tests {
 
     #[test]
     fn one_line_has_no_line_ends_or_controls() {
-        assert_eq!(
-            one_line("  Hello\r\n\tBcc: x \u{2028}\u{85}\0y\n"),
-            "Hello Bcc: x y"
-        );
+        assert_eq!(one_line("  Hello\r\n\tBcc: x \u{2028}\u{85}\0y\n"), "Hello Bcc: x y");
         assert_eq!(one_line("\r\n"), "");
     }
 
     #[test]
     fn every_kind_of_line_end_becomes_crlf() {
-        assert_eq!(
-            crlf("a\nb\rc\r\nd\n\r\n.\r.\n"),
-            "a\r\nb\r\nc\r\nd\r\n\r\n.\r\n.\r\n"
-        );
+        assert_eq!(crlf("a\nb\rc\r\nd\n\r\n.\r.\n"), "a\r\nb\r\nc\r\nd\r\n\r\n.\r\n.\r\n");
         assert_eq!(crlf(""), "");
     }
 }

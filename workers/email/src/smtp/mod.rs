@@ -38,24 +38,12 @@ pub(crate) struct Smtp {
 }
 
 impl Smtp {
-    pub(crate) fn new(
-        url: &str,
-        authority: Option<&Certificate>,
-        patience: Duration,
-    ) -> Result<Self, UrlError> {
+    pub(crate) fn new(url: &str, authority: Option<&Certificate>, patience: Duration) -> Result<Self, UrlError> {
         let server = Server::parse(url, authority)?;
         if server.exposes_password() {
-            tracing::warn!(
-                server = server.name(),
-                "SMTP_URL sends its password without TLS"
-            );
+            tracing::warn!(server = server.name(), "SMTP_URL sends its password without TLS");
         }
-        Ok(Self {
-            server,
-            patience,
-            idle: Mutex::default(),
-            refused_login: Mutex::default(),
-        })
+        Ok(Self { server, patience, idle: Mutex::default(), refused_login: Mutex::default() })
     }
 
     pub(crate) fn server_name(&self) -> String {
@@ -69,15 +57,9 @@ impl Smtp {
         let (Some(from), [to]) = (envelope.from(), envelope.to()) else {
             return Err(lettre::error::Error::MissingTo.into());
         };
-        let mail = Outgoing {
-            from,
-            to,
-            bytes: &bytes,
-        };
+        let mail = Outgoing { from, to, bytes: &bytes };
         let deadline = Instant::now() + self.patience;
-        self.deliver(&mail, deadline)
-            .await
-            .map_err(|failure| self.explain(failure, to.as_ref()))
+        self.deliver(&mail, deadline).await.map_err(|failure| self.explain(failure, to.as_ref()))
     }
 
     async fn deliver(&self, mail: &Outgoing<'_>, deadline: Instant) -> Result<(), Failure> {
@@ -129,25 +111,11 @@ impl Smtp {
     fn explain(&self, failure: Failure, to: &str) -> MailError {
         let (server, to) = (self.server.name(), to.to_owned());
         match failure {
-            Failure::Utf8Unsupported => MailError::AddressNotSupported {
-                server,
-                address: to,
-            },
-            Failure::Timeout(step) => MailError::TimedOut {
-                server,
-                to,
-                step,
-                limit: self.patience,
-            },
+            Failure::Utf8Unsupported => MailError::AddressNotSupported { server, address: to },
+            Failure::Timeout(step) => MailError::TimedOut { server, to, step, limit: self.patience },
             Failure::LoginPaused(answer) => {
                 let answer = format!("{answer} (asked less than a minute ago)");
-                MailError::Server {
-                    server,
-                    to,
-                    step: Step::Login,
-                    answer,
-                    fault: Fault::Setup,
-                }
+                MailError::Server { server, to, step: Step::Login, answer, fault: Fault::Setup }
             }
             Failure::Answer(step, error) => {
                 let fault = Fault::of(step, code_of(&error));
@@ -155,13 +123,7 @@ impl Smtp {
                 if fault == Fault::Setup {
                     tracing::warn!(server, %step, answer, "the mail server refuses this worker; jobs wait");
                 }
-                MailError::Server {
-                    server,
-                    to,
-                    step,
-                    answer,
-                    fault,
-                }
+                MailError::Server { server, to, step, answer, fault }
             }
         }
     }
@@ -169,9 +131,7 @@ impl Smtp {
 
 impl std::fmt::Debug for Smtp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Smtp")
-            .field("server", &self.server)
-            .finish_non_exhaustive()
+        f.debug_struct("Smtp").field("server", &self.server).finish_non_exhaustive()
     }
 }
 

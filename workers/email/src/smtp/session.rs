@@ -56,18 +56,9 @@ impl Session {
         // A host has several addresses at times: one that swallows packets must leave time for the next.
         let per_address = deadline.duration_since(Instant::now()) / 3;
         let address = (server.host.as_str(), server.port);
-        let connecting = AsyncSmtpConnection::connect_tokio1(
-            address,
-            Some(per_address),
-            &server.hello,
-            wrapper,
-            None,
-        );
+        let connecting = AsyncSmtpConnection::connect_tokio1(address, Some(per_address), &server.hello, wrapper, None);
         let connection = within(deadline, Step::Connect, connecting).await?;
-        let mut session = Self {
-            connection,
-            in_step: false,
-        };
+        let mut session = Self { connection, in_step: false };
         session.encrypt(server, deadline).await?;
         if let Some(credentials) = &server.credentials {
             let login = session.connection.auth(DEFAULT_MECHANISMS, credentials);
@@ -89,32 +80,17 @@ impl Session {
     /// Tells whether an idle connection still answers, and clears what the last mail left in it.
     pub(super) async fn revive(&mut self, deadline: Instant) -> bool {
         let deadline = deadline.min(Instant::now() + PROBE);
-        matches!(
-            timeout_at(deadline, self.connection.command(Rset)).await,
-            Ok(Ok(_))
-        )
+        matches!(timeout_at(deadline, self.connection.command(Rset)).await, Ok(Ok(_)))
     }
 
     /// Hands one mail over; `Ok` means that the server has taken responsibility for it.
-    pub(super) async fn transfer(
-        &mut self,
-        mail: &Outgoing<'_>,
-        deadline: Instant,
-    ) -> Result<(), Failure> {
+    pub(super) async fn transfer(&mut self, mail: &Outgoing<'_>, deadline: Instant) -> Result<(), Failure> {
         let sender = Mail::new(Some(mail.from.clone()), self.parameters(mail)?);
-        self.step(deadline, Step::Sender, async |c| c.command(sender).await)
-            .await?;
+        self.step(deadline, Step::Sender, async |c| c.command(sender).await).await?;
         let recipient = Rcpt::new(mail.to.clone(), Vec::new());
-        self.step(deadline, Step::Recipient, async |c| {
-            c.command(recipient).await
-        })
-        .await?;
-        self.step(deadline, Step::Content, async |c| c.command(Data).await)
-            .await?;
-        self.step(deadline, Step::Content, async |c| {
-            c.message(mail.bytes).await
-        })
-        .await
+        self.step(deadline, Step::Recipient, async |c| c.command(recipient).await).await?;
+        self.step(deadline, Step::Content, async |c| c.command(Data).await).await?;
+        self.step(deadline, Step::Content, async |c| c.message(mail.bytes).await).await
     }
 
     /// Tells whether the connection stands between two mails, so that another may use it.
@@ -127,18 +103,11 @@ impl Session {
         if addresses.iter().all(|address| address.is_ascii()) {
             return Ok(Vec::new());
         }
-        if !self
-            .connection
-            .server_info()
-            .supports_feature(Extension::SmtpUtfEight)
-        {
+        if !self.connection.server_info().supports_feature(Extension::SmtpUtfEight) {
             return Err(Failure::Utf8Unsupported);
         }
         // SMTPUTF8 servers must offer 8BITMIME too (RFC 6531): the address stands in the headers as it is.
-        Ok(vec![
-            MailParameter::SmtpUtfEight,
-            MailParameter::Body(MailBodyParameter::EightBitMime),
-        ])
+        Ok(vec![MailParameter::SmtpUtfEight, MailParameter::Body(MailBodyParameter::EightBitMime)])
     }
 
     async fn step<T>(
@@ -152,20 +121,14 @@ impl Session {
         self.in_step = match &answer {
             Ok(_) => false,
             // After an answer the conversation can go on, but for 421: the server hangs up.
-            Err(Failure::Answer(_, error)) => {
-                error.status().is_none_or(|code| u16::from(code) == 421)
-            }
+            Err(Failure::Answer(_, error)) => error.status().is_none_or(|code| u16::from(code) == 421),
             Err(_) => true,
         };
         answer.map(drop)
     }
 }
 
-async fn within<T>(
-    deadline: Instant,
-    step: Step,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Failure> {
+async fn within<T>(deadline: Instant, step: Step, work: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
     match timeout_at(deadline, work).await {
         Ok(answer) => answer.map_err(|error| Failure::Answer(step, error)),
         Err(_) => Err(Failure::Timeout(step)),

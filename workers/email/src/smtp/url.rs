@@ -31,9 +31,7 @@ pub enum UrlError {
     #[error("it names no host")]
     Host,
     /// A parameter that means nothing here.
-    #[error(
-        "it has the parameter `{0}`; known are tls=required and tls=opportunistic, on smtp: only"
-    )]
+    #[error("it has the parameter `{0}`; known are tls=required and tls=opportunistic, on smtp: only")]
     Parameter(String),
     /// A password without a user, or a user without a password.
     #[error("it needs both user and password, or neither")]
@@ -87,9 +85,7 @@ impl Server {
     /// Tells whether a password would cross the network readable.
     pub(crate) fn exposes_password(&self) -> bool {
         let local = matches!(self.host.as_str(), "localhost" | "127.0.0.1" | "::1");
-        self.credentials.is_some()
-            && !local
-            && matches!(self.tls, Tls::None | Tls::Opportunistic(_))
+        self.credentials.is_some() && !local && matches!(self.tls, Tls::None | Tls::Opportunistic(_))
     }
 
     /// Names the server as `host:port`.
@@ -137,9 +133,7 @@ fn hello(url: &Url) -> Result<ClientId, UrlError> {
 }
 
 fn decode(text: &str) -> Result<String, UrlError> {
-    let decoded = percent_encoding::percent_decode_str(text)
-        .decode_utf8()
-        .map_err(|_| UrlError::Encoding)?;
+    let decoded = percent_encoding::percent_decode_str(text).decode_utf8().map_err(|_| UrlError::Encoding)?;
     Ok(decoded.into_owned())
 }
 
@@ -167,10 +161,7 @@ mod tests {
         let server = parse("smtp://[::1]/relay.example.org");
         assert!(matches!(server.tls, Tls::None));
         assert_eq!((server.host.as_str(), server.port), ("::1", 25));
-        assert_eq!(
-            server.hello,
-            ClientId::Domain("relay.example.org".to_owned())
-        );
+        assert_eq!(server.hello, ClientId::Domain("relay.example.org".to_owned()));
     }
 
     #[test]

@@ -15,19 +15,12 @@ use crate::{draft, mail_to, sink::Sink};
 fn composed(draft: Draft, job_id: &str) -> Message<'static> {
     let from = address::parse("Tea Shop <shop@example.com>").unwrap();
     let bytes = compose(draft, &from, job_id).unwrap().formatted();
-    assert!(
-        bytes.split(|b| *b == b'\n').all(|line| line.len() <= 999),
-        "a line is too long"
-    );
+    assert!(bytes.split(|b| *b == b'\n').all(|line| line.len() <= 999), "a line is too long");
     MessageParser::default().parse(&bytes).unwrap().into_owned()
 }
 
 fn header_names(mail: &Message<'_>) -> Vec<String> {
-    let mut names: Vec<_> = mail
-        .headers()
-        .iter()
-        .map(|header| header.name().to_owned())
-        .collect();
+    let mut names: Vec<_> = mail.headers().iter().map(|header| header.name().to_owned()).collect();
     names.sort();
     names
 }
@@ -49,18 +42,9 @@ fn a_mail_has_the_headers_that_mail_needs() {
             "To"
         ]
     );
-    assert_eq!(
-        mail.from().unwrap().first().unwrap().name(),
-        Some("Tea Shop")
-    );
-    assert_eq!(
-        mail.to().unwrap().first().unwrap().address(),
-        Some("ann@example.org")
-    );
-    assert_eq!(
-        mail.header("Auto-Submitted").unwrap().as_text(),
-        Some("auto-generated")
-    );
+    assert_eq!(mail.from().unwrap().first().unwrap().name(), Some("Tea Shop"));
+    assert_eq!(mail.to().unwrap().first().unwrap().address(), Some("ann@example.org"));
+    assert_eq!(mail.header("Auto-Submitted").unwrap().as_text(), Some("auto-generated"));
     assert!(mail.date().is_some());
     assert_eq!(mail.body_text(0).unwrap().trim_end(), "Hello, Ann.");
 }
@@ -78,18 +62,13 @@ fn the_message_id_follows_from_the_job_id_alone() {
 #[test]
 fn a_subject_cannot_become_another_header_or_the_body() {
     let plain = header_names(&composed(draft(), "job-1"));
-    for end in [
-        "\r\n", "\n", "\r", "\r\n\r\n", "\u{85}", "\u{2028}", "\0", "é\r\n",
-    ] {
+    for end in ["\r\n", "\n", "\r", "\r\n\r\n", "\u{85}", "\u{2028}", "\0", "é\r\n"] {
         let mut hostile = draft();
         hostile.subject = format!("Hi{end}Bcc: eve@example.org{end}");
         let mail = composed(hostile, "job-1");
         assert_eq!(header_names(&mail), plain, "{end:?}");
         let subject = mail.subject().unwrap();
-        assert!(
-            subject.starts_with("Hi") && subject.contains("Bcc: eve@example.org"),
-            "{subject:?}"
-        );
+        assert!(subject.starts_with("Hi") && subject.contains("Bcc: eve@example.org"), "{subject:?}");
         assert!(!subject.contains(char::is_control), "{subject:?}");
         assert_eq!(mail.body_text(0).unwrap().trim_end(), "Hello, Ann.");
     }
@@ -139,10 +118,7 @@ fn text_and_html_are_alternatives() {
     let mail = composed(both, "job-1");
     assert!(mail.content_type().unwrap().subtype().unwrap() == "alternative");
     assert_eq!(mail.body_text(0).unwrap().trim_end(), "Hello, Ann.");
-    assert_eq!(
-        mail.body_html(0).unwrap(),
-        "<p>Hello, <b>Ann</b> – 日本</p>"
-    );
+    assert_eq!(mail.body_html(0).unwrap(), "<p>Hello, <b>Ann</b> – 日本</p>");
 }
 
 #[tokio::test]
@@ -165,22 +141,14 @@ async fn a_body_cannot_end_the_mail_early() {
         hostile.text = body.to_owned();
         mail.send(hostile, "job-1").await.unwrap();
         let taken = sink.mails();
-        assert_eq!(
-            (taken.len(), sink.count("CONNECT")),
-            (index + 1, 1),
-            "{body:?}"
-        );
+        assert_eq!((taken.len(), sink.count("CONNECT")), (index + 1, 1), "{body:?}");
         let raw = &taken[index];
         let bare = raw.windows(2).any(|w| (w[0] == b'\r') != (w[1] == b'\n'));
         assert!(!bare && !raw.contains(&0), "{body:?}");
         let parsed = MessageParser::default().parse(raw).unwrap();
         let text = parsed.body_text(0).unwrap().replace("\r\n", "\n");
         let expected = body.replace("\r\n", "\n").replace('\r', "\n");
-        assert_eq!(
-            text.trim_end_matches('\n'),
-            expected.trim_end_matches('\n'),
-            "{body:?}"
-        );
+        assert_eq!(text.trim_end_matches('\n'), expected.trim_end_matches('\n'), "{body:?}");
     }
 }
 
@@ -191,11 +159,7 @@ fn a_large_body_of_short_lines_is_composed_in_no_time() {
     large.html = Some("é\n".repeat(300_000));
     let start = Instant::now();
     composed(large, "job-1");
-    assert!(
-        start.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -205,14 +169,8 @@ fn every_order_of_the_demo_arrives_as_written() {
         let order: OrderConfirmation = serde_json::from_str(line).expect(line);
         let mail = composed(order.draft().unwrap(), &order.id);
         let to = mail.to().unwrap();
-        assert_eq!(
-            to.first().unwrap().name(),
-            Some(order.customer.name.as_str())
-        );
-        assert_eq!(
-            to.first().unwrap().address(),
-            Some(order.customer.email.as_str())
-        );
+        assert_eq!(to.first().unwrap().name(), Some(order.customer.name.as_str()));
+        assert_eq!(to.first().unwrap().address(), Some(order.customer.email.as_str()));
         let text = mail.body_text(0).unwrap();
         for line in &order.lines {
             assert!(text.contains(&line.description), "{text}");

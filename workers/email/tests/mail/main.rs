@@ -1,13 +1,11 @@
 //! What the email worker promises, seen from the mail server and from the mail directory.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod compose;
 mod files;
+mod jobs;
+mod program;
 mod sink;
 mod smtp_answers;
 mod smtp_connections;

@@ -68,19 +68,10 @@ impl Script {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (count, seen) = watch::channel(0);
-        let shared = Arc::new(Shared {
-            script: Mutex::new(self),
-            log: Mutex::default(),
-            mails: Mutex::default(),
-            count,
-        });
+        let shared =
+            Arc::new(Shared { script: Mutex::new(self), log: Mutex::default(), mails: Mutex::default(), count });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Sink {
-            port,
-            shared,
-            seen,
-            task,
-        }
+        Sink { port, shared, seen, task }
     }
 }
 
@@ -103,10 +94,7 @@ impl Sink {
     }
 
     pub(crate) fn count(&self, verb: &str) -> usize {
-        self.log()
-            .iter()
-            .filter(|line| verb_of(line.split_once(' ').unwrap().1) == verb)
-            .count()
+        self.log().iter().filter(|line| verb_of(line.split_once(' ').unwrap().1) == verb).count()
     }
 
     /// The mails taken, without the dots that SMTP adds.
@@ -161,8 +149,7 @@ impl Shared {
     {
         let mut stream = BufReader::new(stream);
         if greet {
-            self.react(&mut stream, number, "CONNECT", "220 sink.example")
-                .await?;
+            self.react(&mut stream, number, "CONNECT", "220 sink.example").await?;
         }
         loop {
             let mut line = String::new();
@@ -171,9 +158,7 @@ impl Shared {
             }
             let verb = verb_of(&line);
             let usual = self.usual(&verb);
-            let accepted = self
-                .react(&mut stream, number, line.trim_end(), &usual)
-                .await?;
+            let accepted = self.react(&mut stream, number, line.trim_end(), &usual).await?;
             match verb.as_str() {
                 "STARTTLS" if accepted => return Some(stream.into_inner()),
                 "DATA" if accepted => self.take_mail(&mut stream, number).await?,
@@ -187,11 +172,7 @@ impl Shared {
         let script = self.script.lock().unwrap();
         match verb {
             "EHLO" => {
-                let features: String = script
-                    .features
-                    .iter()
-                    .map(|f| format!("250-{f}\r\n"))
-                    .collect();
+                let features: String = script.features.iter().map(|f| format!("250-{f}\r\n")).collect();
                 format!("250-sink.example\r\n{features}250 8BITMIME")
             }
             "AUTH" => "235 welcome".to_owned(),
@@ -219,44 +200,26 @@ impl Shared {
     }
 
     /// Tells whether the answer was a good one; `None` when the conversation is over.
-    async fn react<S>(
-        &self,
-        stream: &mut BufReader<S>,
-        number: usize,
-        line: &str,
-        usual: &str,
-    ) -> Option<bool>
+    async fn react<S>(&self, stream: &mut BufReader<S>, number: usize, line: &str, usual: &str) -> Option<bool>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         self.log.lock().unwrap().push(format!("{number} {line}"));
         self.count.send_modify(|count| *count += 1);
         let verb = verb_of(line);
-        let told = self
-            .script
-            .lock()
-            .unwrap()
-            .once
-            .get_mut(verb.as_str())
-            .and_then(VecDeque::pop_front);
+        let told = self.script.lock().unwrap().once.get_mut(verb.as_str()).and_then(VecDeque::pop_front);
         let answer = match told {
             Some(Do::HangUp) => return None,
             Some(Do::KeepSilent) => std::future::pending().await,
             Some(Do::Say(answer)) => answer,
             None => usual,
         };
-        stream
-            .write_all(format!("{answer}\r\n").as_bytes())
-            .await
-            .ok()?;
+        stream.write_all(format!("{answer}\r\n").as_bytes()).await.ok()?;
         stream.flush().await.ok()?;
         (!answer.starts_with("421")).then_some(!answer.starts_with(['4', '5']))
     }
 }
 
 fn verb_of(line: &str) -> String {
-    line.split([' ', '\r', '\n'])
-        .next()
-        .unwrap_or_default()
-        .to_ascii_uppercase()
+    line.split([' ', '\r', '\n']).next().unwrap_or_default().to_ascii_uppercase()
 }

@@ -19,15 +19,9 @@ async fn mails_share_a_connection() {
 
 #[tokio::test]
 async fn a_refused_recipient_does_not_cost_the_connection() {
-    let sink = Script::default()
-        .on("RCPT", Do::Say("550 no such user"))
-        .start()
-        .await;
+    let sink = Script::default().on("RCPT", Do::Say("550 no such user")).start().await;
     let mail = mail_to(&sink);
-    assert_eq!(
-        mail.send(draft(), "job-1").await.unwrap_err().fault(),
-        Fault::Job
-    );
+    assert_eq!(mail.send(draft(), "job-1").await.unwrap_err().fault(), Fault::Job);
     mail.send(draft(), "job-2").await.unwrap();
     assert_eq!((sink.count("CONNECT"), sink.mails().len()), (1, 1));
 }
@@ -44,15 +38,9 @@ async fn a_connection_that_died_while_idle_costs_nothing() {
 
 #[tokio::test]
 async fn a_server_that_hangs_up_with_421_is_left_alone() {
-    let sink = Script::default()
-        .on("RCPT", Do::Say("421 shutting down"))
-        .start()
-        .await;
+    let sink = Script::default().on("RCPT", Do::Say("421 shutting down")).start().await;
     let mail = mail_to(&sink);
-    assert_eq!(
-        mail.send(draft(), "job-1").await.unwrap_err().fault(),
-        Fault::Passing
-    );
+    assert_eq!(mail.send(draft(), "job-1").await.unwrap_err().fault(), Fault::Passing);
     mail.send(draft(), "job-2").await.unwrap();
     assert_eq!(sink.count("CONNECT"), 2);
 }
@@ -67,16 +55,8 @@ async fn a_cancelled_mail_cannot_answer_for_the_next() {
             () = sink.saw(verb) => {}
         }
         mail.send(draft(), "job-2").await.unwrap();
-        assert_eq!(
-            (sink.count("CONNECT"), sink.mails().len()),
-            (2, 1),
-            "{verb}"
-        );
-        assert!(
-            String::from_utf8(sink.mails().remove(0))
-                .unwrap()
-                .contains("<job-2@example.com>")
-        );
+        assert_eq!((sink.count("CONNECT"), sink.mails().len()), (2, 1), "{verb}");
+        assert!(String::from_utf8(sink.mails().remove(0)).unwrap().contains("<job-2@example.com>"));
     }
 }
 
@@ -106,22 +86,13 @@ async fn an_address_beyond_ascii_needs_a_server_that_says_it_can() {
     let plain = Sink::start().await;
     let error = mail_to(&plain).send(to_joerg(), "job-1").await.unwrap_err();
     assert_eq!(error.fault(), Fault::Job);
-    assert!(
-        error.to_string().contains("jörg@xn--bcher-kva.example"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("jörg@xn--bcher-kva.example"), "{error}");
 
     let able = Script::default().feature("SMTPUTF8").start().await;
     mail_to(&able).send(to_joerg(), "job-1").await.unwrap();
     let log = able.log();
-    assert!(
-        log.contains(&"1 MAIL FROM:<shop@example.com> SMTPUTF8 BODY=8BITMIME".to_owned()),
-        "{log:?}"
-    );
-    assert!(
-        log.contains(&"1 RCPT TO:<jörg@xn--bcher-kva.example>".to_owned()),
-        "{log:?}"
-    );
+    assert!(log.contains(&"1 MAIL FROM:<shop@example.com> SMTPUTF8 BODY=8BITMIME".to_owned()), "{log:?}");
+    assert!(log.contains(&"1 RCPT TO:<jörg@xn--bcher-kva.example>".to_owned()), "{log:?}");
 }
 
 #[tokio::test]
@@ -129,10 +100,6 @@ async fn an_empty_smtp_url_means_none() {
     let directory = tempfile::tempdir().unwrap();
     let mut settings = settings(Some(String::new()));
     settings.mail_dir = directory.path().to_owned();
-    Mail::new(&settings)
-        .unwrap()
-        .send(draft(), "job-1")
-        .await
-        .unwrap();
+    Mail::new(&settings).unwrap().send(draft(), "job-1").await.unwrap();
     assert!(directory.path().join("job-1.eml").exists());
 }

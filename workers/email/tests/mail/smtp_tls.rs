@@ -17,8 +17,7 @@ use crate::{
 
 /// A server's side of TLS, and the file that makes a client trust it.
 fn tls() -> (TlsAcceptor, NamedTempFile) {
-    let CertifiedKey { cert, signing_key } =
-        generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -44,10 +43,7 @@ fn credentials_at(sink: &Sink, scheme: &str, rest: &str) -> String {
 #[tokio::test]
 async fn required_tls_sends_nothing_to_a_server_without_it_and_tries_again() {
     let sink = Script::default().feature("AUTH PLAIN").start().await;
-    let error = mail(credentials_at(&sink, "smtp", "?tls=required"), None)
-        .send(draft(), "job-1")
-        .await
-        .unwrap_err();
+    let error = mail(credentials_at(&sink, "smtp", "?tls=required"), None).send(draft(), "job-1").await.unwrap_err();
     assert_eq!(error.fault(), Fault::Passing);
     assert!(error.to_string().contains("STARTTLS"), "{error}");
     assert_eq!((sink.count("AUTH"), sink.count("MAIL")), (0, 0));
@@ -58,36 +54,17 @@ async fn required_tls_upgrades_before_anything_is_said() {
     let (acceptor, authority) = tls();
     let script = Script::default().feature("STARTTLS").feature("AUTH PLAIN");
     let sink = script.tls(acceptor, false).start().await;
-    let mail = mail(
-        credentials_at(&sink, "smtp", "?tls=required"),
-        Some(&authority),
-    );
+    let mail = mail(credentials_at(&sink, "smtp", "?tls=required"), Some(&authority));
     mail.send(draft(), "job-1").await.unwrap();
-    let verbs: Vec<_> = sink
-        .log()
-        .iter()
-        .map(|line| line.split(' ').nth(1).unwrap().to_owned())
-        .collect();
-    assert_eq!(
-        verbs,
-        [
-            "CONNECT", "EHLO", "STARTTLS", "EHLO", "AUTH", "MAIL", "RCPT", "DATA", "BODY"
-        ]
-    );
+    let verbs: Vec<_> = sink.log().iter().map(|line| line.split(' ').nth(1).unwrap().to_owned()).collect();
+    assert_eq!(verbs, ["CONNECT", "EHLO", "STARTTLS", "EHLO", "AUTH", "MAIL", "RCPT", "DATA", "BODY"]);
 }
 
 #[tokio::test]
 async fn smtps_encrypts_from_the_first_byte() {
     let (acceptor, authority) = tls();
-    let sink = Script::default()
-        .feature("AUTH PLAIN")
-        .tls(acceptor, true)
-        .start()
-        .await;
-    mail(credentials_at(&sink, "smtps", ""), Some(&authority))
-        .send(draft(), "job-1")
-        .await
-        .unwrap();
+    let sink = Script::default().feature("AUTH PLAIN").tls(acceptor, true).start().await;
+    mail(credentials_at(&sink, "smtps", ""), Some(&authority)).send(draft(), "job-1").await.unwrap();
     assert_eq!(sink.mails().len(), 1);
 }
 
@@ -95,10 +72,7 @@ async fn smtps_encrypts_from_the_first_byte() {
 async fn a_certificate_of_an_unknown_authority_is_not_trusted() {
     let (acceptor, _) = tls();
     let sink = Script::default().tls(acceptor, true).start().await;
-    let error = mail(credentials_at(&sink, "smtps", ""), None)
-        .send(draft(), "job-1")
-        .await
-        .unwrap_err();
+    let error = mail(credentials_at(&sink, "smtps", ""), None).send(draft(), "job-1").await.unwrap_err();
     assert_eq!(error.fault(), Fault::Passing);
     assert!(sink.log().is_empty(), "{:?}", sink.log());
 }
@@ -106,23 +80,13 @@ async fn a_certificate_of_an_unknown_authority_is_not_trusted() {
 #[tokio::test]
 async fn opportunistic_tls_uses_what_the_server_offers() {
     let (acceptor, authority) = tls();
-    let able = Script::default()
-        .feature("STARTTLS")
-        .tls(acceptor, false)
-        .start()
-        .await;
+    let able = Script::default().feature("STARTTLS").tls(acceptor, false).start().await;
     let url = |sink: &Sink| format!("smtp://localhost:{}?tls=opportunistic", sink.port());
-    mail(url(&able), Some(&authority))
-        .send(draft(), "job-1")
-        .await
-        .unwrap();
+    mail(url(&able), Some(&authority)).send(draft(), "job-1").await.unwrap();
     assert_eq!(able.count("STARTTLS"), 1);
 
     let plain = Sink::start().await;
-    mail(url(&plain), Some(&authority))
-        .send(draft(), "job-1")
-        .await
-        .unwrap();
+    mail(url(&plain), Some(&authority)).send(draft(), "job-1").await.unwrap();
     assert_eq!((plain.count("STARTTLS"), plain.mails().len()), (0, 1));
 }
 

@@ -1,0 +1,34 @@
+//! `email-worker`: sends the mails of the queue `email` until it is told to stop.
+
+use anyhow::Context;
+use clap::Parser;
+use leveret::{Broker, Config, shutdown_signal};
+use leveret_email::{Mail, MailSettings, worker};
+use tracing_subscriber::EnvFilter;
+
+/// Sends the mails of the queue `email`: through SMTP, or into .eml files.
+#[derive(Parser)]
+#[command(name = "email-worker", version)]
+struct Settings {
+    #[command(flatten)]
+    broker: Config,
+
+    /// What to log: a level, or levels by module
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    log: String,
+
+    #[command(flatten)]
+    mail: MailSettings,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let settings = Settings::parse();
+    let filter = EnvFilter::try_new(&settings.log).context("RUST_LOG")?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let mail = Mail::new(&settings.mail)?;
+    tracing::info!(to = %mail, "mails go out");
+    let broker = Broker::amqp(settings.broker)?;
+    worker(mail).run(&broker, shutdown_signal()).await?;
+    Ok(())
+}
