@@ -1,5 +1,7 @@
 //! `email-worker`: sends the mails of the queue `email` until it is told to stop.
 
+use std::io::{IsTerminal, stderr};
+
 use anyhow::Context;
 use clap::Parser;
 use leveret::{Broker, Config, shutdown_signal};
@@ -25,10 +27,13 @@ struct Settings {
 async fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
     let filter = EnvFilter::try_new(&settings.log).context("RUST_LOG")?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(stderr).init();
     let mail = Mail::new(&settings.mail)?;
     tracing::info!(to = %mail, "mails go out");
     let broker = Broker::amqp(settings.broker)?;
+    let health = broker.serve_health()?;
+    tracing::info!(address = %health.address(), "metrics and health are served");
     worker(mail).run(&broker, shutdown_signal()).await?;
     Ok(())
 }

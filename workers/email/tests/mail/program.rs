@@ -1,6 +1,10 @@
 //! The program `email-worker` as an operator meets it.
 
-use std::process::{Command, Output};
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    process::{Command, Output, Stdio},
+};
 
 fn email_worker(arguments: &[&str], smtp_url: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_email-worker")).args(arguments).env("SMTP_URL", smtp_url).output().unwrap()
@@ -47,4 +51,22 @@ fn a_wrong_setting_stops_the_start_and_is_named() {
         assert!(!run.status.success(), "{text}");
         assert!(text.contains(expected) && !text.contains("hidden"), "{text}");
     }
+}
+
+#[test]
+fn metrics_are_served_while_the_broker_is_away() {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_email-worker"))
+        .args(["--http-addr", "127.0.0.1:0", "--amqp-url", "amqp://127.0.0.1:1", "--log", "info"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(program.stderr.take().unwrap());
+    let address = log.lines().find_map(|line| Some(line.unwrap().split_once("are served address=")?.1.to_owned()));
+    let mut http = TcpStream::connect(address.unwrap()).unwrap();
+    http.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    http.read_to_string(&mut answer).unwrap();
+    program.kill().unwrap();
+    program.wait().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("leveret_broker_connected"), "{answer}");
 }
