@@ -1,0 +1,217 @@
+//! One figure in the making: cells go in one by one, a figure comes out.
+
+use std::cmp::Ordering;
+
+use crate::{decimal::Decimal, request::AggregateOp};
+
+/// What has been seen so far for one figure of one group.
+#[derive(Debug, Clone)]
+pub(crate) enum Accumulator {
+    Count(u64),
+    Sum(Decimal),
+    Mean {
+        sum: Decimal,
+        count: u64,
+    },
+    /// The value that stands to all others as `wanted` says.
+    Extreme {
+        best: Option<Value>,
+        wanted: Ordering,
+    },
+}
+
+/// A figure, or a value that was compared for one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Value {
+    Number(Decimal),
+    Text(Box<str>),
+}
+
+/// Why a cell could not be taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    NotANumber,
+    NotUtf8,
+    Overflow,
+    Mixed { so_far: Kind },
+}
+
+/// What a column whose values are ordered holds; its first value decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Numbers,
+    Text,
+}
+
+impl Accumulator {
+    pub(crate) fn new(op: AggregateOp) -> Self {
+        match op {
+            AggregateOp::Count => Self::Count(0),
+            AggregateOp::Sum => Self::Sum(Decimal::ZERO),
+            AggregateOp::Mean => Self::Mean { sum: Decimal::ZERO, count: 0 },
+            AggregateOp::Min => Self::Extreme { best: None, wanted: Ordering::Less },
+            AggregateOp::Max => Self::Extreme { best: None, wanted: Ordering::Greater },
+        }
+    }
+
+    /// Counts a row, whatever is in it.
+    pub(crate) fn add_row(&mut self) {
+        if let Self::Count(count) = self {
+            *count += 1;
+        }
+    }
+
+    /// Takes in a cell that is not empty. `kind` is what the column has held so far, in any group.
+    pub(crate) fn add(&mut self, cell: &[u8], kind: &mut Option<Kind>) -> Result<(), Fault> {
+        match self {
+            Self::Count(count) => *count += 1,
+            Self::Sum(sum) => *sum = plus(*sum, cell)?,
+            Self::Mean { sum, count } => {
+                *sum = plus(*sum, cell)?;
+                *count += 1;
+            }
+            Self::Extreme { best, wanted } => offer(best, Value::read(cell, kind)?, *wanted),
+        }
+        Ok(())
+    }
+
+    /// The figure over both groups together; `None` when it does not fit.
+    pub(crate) fn merge(mut self, other: &Self) -> Option<Self> {
+        match (&mut self, other) {
+            (Self::Count(count), Self::Count(more)) => *count += more,
+            (Self::Sum(sum), Self::Sum(more)) => *sum = sum.checked_add(*more)?,
+            (Self::Mean { sum, count }, Self::Mean { sum: more, count: further }) => {
+                *sum = sum.checked_add(*more)?;
+                *count += further;
+            }
+            (Self::Extreme { best, wanted }, Self::Extreme { best: Some(value), .. }) => {
+                offer(best, value.clone(), *wanted);
+            }
+            _ => {}
+        }
+        Some(self)
+    }
+
+    /// What came out; `None` when there was nothing to take in.
+    pub(crate) fn figure(&self) -> Option<Value> {
+        match self {
+            Self::Count(count) => Some(Value::Number(Decimal::from(*count))),
+            Self::Sum(sum) => Some(Value::Number(*sum)),
+            Self::Mean { sum, count } => sum.mean_of(*count).map(Value::Number),
+            Self::Extreme { best, .. } => best.clone(),
+        }
+    }
+
+    /// The decimals of the numbers that were taken in, where they are added up.
+    pub(crate) fn scale(&self) -> u8 {
+        match self {
+            Self::Sum(sum) | Self::Mean { sum, .. } => sum.scale(),
+            Self::Count(_) | Self::Extreme { .. } => 0,
+        }
+    }
+
+    /// The bytes of text that are kept.
+    pub(crate) fn text_len(&self) -> usize {
+        match self {
+            Self::Extreme { best: Some(Value::Text(text)), .. } => text.len(),
+            _ => 0,
+        }
+    }
+}
+
+impl Value {
+    fn read(cell: &[u8], kind: &mut Option<Kind>) -> Result<Self, Fault> {
+        let number = Decimal::parse(cell);
+        let found = if number.is_some() { Kind::Numbers } else { Kind::Text };
+        let so_far = *kind.get_or_insert(found);
+        if so_far != found {
+            return Err(Fault::Mixed { so_far });
+        }
+        if let Some(number) = number {
+            return Ok(Self::Number(number));
+        }
+        let text = std::str::from_utf8(cell).map_err(|_| Fault::NotUtf8)?;
+        Ok(Self::Text(text.into()))
+    }
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Numbers => "numbers",
+            Self::Text => "text",
+        }
+    }
+}
+
+fn plus(sum: Decimal, cell: &[u8]) -> Result<Decimal, Fault> {
+    let number = Decimal::parse(cell).ok_or(Fault::NotANumber)?;
+    sum.checked_add(number).ok_or(Fault::Overflow)
+}
+
+fn offer(best: &mut Option<Value>, value: Value, wanted: Ordering) {
+    let better = best.as_ref().is_none_or(|best| value.cmp(best) == wanted);
+    if better {
+        *best = Some(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take_in(op: AggregateOp, cells: &[&str]) -> Result<Option<String>, Fault> {
+        let mut accumulator = Accumulator::new(op);
+        let mut kind = None;
+        for cell in cells {
+            accumulator.add(cell.as_bytes(), &mut kind)?;
+        }
+        Ok(accumulator.figure().map(|value| match value {
+            Value::Number(number) => number.to_string(),
+            Value::Text(text) => text.into(),
+        }))
+    }
+
+    #[test]
+    fn each_operation_gives_its_figure() {
+        for (op, cells, figure) in [
+            (AggregateOp::Sum, &["0.1", "0.2", "-1"][..], Some("-0.7")),
+            (AggregateOp::Sum, &[], Some("0")),
+            (AggregateOp::Mean, &["1", "2"], Some("1.5")),
+            (AggregateOp::Mean, &[], None),
+            (AggregateOp::Count, &["a", "1"], Some("2")),
+            (AggregateOp::Min, &["10", "9", "9.50"], Some("9")),
+            (AggregateOp::Max, &["10", "9", "9.50"], Some("10")),
+            (AggregateOp::Min, &["2026-03-01", "2025-12-31"], Some("2025-12-31")),
+            (AggregateOp::Max, &["pear", "apple"], Some("pear")),
+            (AggregateOp::Max, &[], None),
+        ] {
+            assert_eq!(take_in(op, cells), Ok(figure.map(str::to_owned)), "{op} of {cells:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_added_or_ordered_is_a_fault() {
+        assert_eq!(take_in(AggregateOp::Sum, &["1", "12o"]), Err(Fault::NotANumber));
+        assert_eq!(take_in(AggregateOp::Mean, &["n/a"]), Err(Fault::NotANumber));
+        assert_eq!(take_in(AggregateOp::Min, &["1", "n/a"]), Err(Fault::Mixed { so_far: Kind::Numbers }));
+        assert_eq!(take_in(AggregateOp::Min, &["n/a", "1"]), Err(Fault::Mixed { so_far: Kind::Text }));
+        let nines = "9".repeat(38);
+        assert_eq!(take_in(AggregateOp::Sum, &[&nines, &nines]), Err(Fault::Overflow));
+        let mut least = Accumulator::new(AggregateOp::Min);
+        assert_eq!(least.add(b"\xff", &mut None), Err(Fault::NotUtf8));
+    }
+
+    #[test]
+    fn merged_groups_give_the_figure_of_all_their_cells() {
+        for op in [AggregateOp::Sum, AggregateOp::Mean, AggregateOp::Count, AggregateOp::Min, AggregateOp::Max] {
+            let (mut left, mut right, mut kind) = (Accumulator::new(op), Accumulator::new(op), None);
+            left.add(b"1", &mut kind).unwrap();
+            right.add(b"2", &mut kind).unwrap();
+            right.add(b"6", &mut kind).unwrap();
+            let both = take_in(op, &["1", "2", "6"]).unwrap().unwrap();
+            let Some(Value::Number(merged)) = left.merge(&right).unwrap().figure() else { panic!("{op}") };
+            assert_eq!(merged.to_string(), both, "{op}");
+        }
+    }
+}

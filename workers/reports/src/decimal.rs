@@ -1,0 +1,193 @@
+//! Decimal numbers that add up exactly.
+//!
+//! A value is a whole number and a count of decimals (`12.50` is 1250 and 2), so sums of money have no binary
+//! rounding: 0.1 + 0.2 is 0.3. Arithmetic is checked. What leaves 38 digits is an error, never a wrong figure.
+
+use std::{cmp::Ordering, fmt};
+
+/// A decimal number of at most 38 digits, [`Decimal::MAX_SCALE`] of them after the point.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Decimal {
+    digits: i128,
+    scale: u8,
+}
+
+impl Decimal {
+    /// Decimals that are kept; further ones are rounded half to even when a number is read.
+    pub(crate) const MAX_SCALE: u8 = 20;
+    /// Zero, without decimals.
+    pub(crate) const ZERO: Self = Self { digits: 0, scale: 0 };
+
+    /// Reads a number as people and programs write it: `-12.50`, `+3`, `.5`, `1e-3`, blanks around it.
+    ///
+    /// Returns `None` for anything else (`1,234`, `NaN`, nothing at all) and for what needs more than 38 digits.
+    #[must_use]
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
+        let text = text.trim_ascii();
+        let (negative, text) = match text {
+            [b'-', rest @ ..] => (true, rest),
+            [b'+', rest @ ..] => (false, rest),
+            rest => (false, rest),
+        };
+        let (number, exponent) = split_exponent(text)?;
+        let (magnitude, decimals) = read_digits(number)?;
+        let digits = if negative { -magnitude } else { magnitude };
+        place_point(digits, decimals.checked_sub(exponent)?)
+    }
+
+    /// Adds, keeping the larger number of decimals; `None` when the sum does not fit.
+    #[must_use]
+    pub(crate) fn checked_add(self, other: Self) -> Option<Self> {
+        let scale = self.scale.max(other.scale);
+        let digits = self.digits_at(scale)?.checked_add(other.digits_at(scale)?)?;
+        Some(Self { digits, scale })
+    }
+
+    /// Divides by a count, to six more decimals than it has, rounded half to even; zeros that this adds are cut again.
+    #[must_use]
+    pub(crate) fn mean_of(self, count: u64) -> Option<Self> {
+        let count = i128::from(count);
+        let scale = (self.scale..=(self.scale + 6).min(Self::MAX_SCALE))
+            .rev()
+            .find(|scale| self.digits_at(*scale).is_some())?;
+        let digits = divide_half_even(self.digits_at(scale)?, count)?;
+        Some(Self { digits, scale }.without_trailing_zeros(self.scale))
+    }
+
+    /// Rounds half to even, to at most `decimals`.
+    #[must_use]
+    pub(crate) fn round(self, decimals: u8) -> Self {
+        let excess = self.scale.saturating_sub(decimals);
+        let rounded = power_of_ten(excess).and_then(|unit| divide_half_even(self.digits, unit));
+        rounded.map_or(self, |digits| Self { digits, scale: self.scale - excess })
+    }
+
+    /// The number of decimals that are written, zeros included.
+    #[must_use]
+    pub(crate) fn scale(self) -> u8 {
+        self.scale
+    }
+
+    /// Prints the number with at least this many decimals.
+    #[must_use]
+    pub(crate) fn padded(self, decimals: u8) -> String {
+        let missing = usize::from(decimals.saturating_sub(self.scale));
+        let point = if self.scale == 0 && missing > 0 { "." } else { "" };
+        format!("{self}{point}{}", "0".repeat(missing))
+    }
+
+    /// The nearest binary number, for charts and spreadsheet cells (which hold nothing else).
+    #[must_use]
+    pub(crate) fn to_f64(self) -> f64 {
+        self.to_string().parse().unwrap_or(f64::NAN)
+    }
+
+    fn digits_at(self, scale: u8) -> Option<i128> {
+        self.digits.checked_mul(power_of_ten(scale.checked_sub(self.scale)?)?)
+    }
+
+    fn without_trailing_zeros(mut self, least_scale: u8) -> Self {
+        while self.scale > least_scale && self.digits % 10 == 0 {
+            self.digits /= 10;
+            self.scale -= 1;
+        }
+        self
+    }
+}
+
+impl From<u64> for Decimal {
+    fn from(count: u64) -> Self {
+        Self { digits: i128::from(count), scale: 0 }
+    }
+}
+
+impl Ord for Decimal {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let scale = self.scale.max(other.scale);
+        match (self.digits_at(scale), other.digits_at(scale)) {
+            (Some(left), Some(right)) => left.cmp(&right),
+            // Only one of the two is ever scaled up: when that overflows, it is the larger in magnitude.
+            (None, _) => self.digits.cmp(&0),
+            (_, None) => 0.cmp(&other.digits),
+        }
+    }
+}
+
+impl PartialOrd for Decimal {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Decimal {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Decimal {}
+
+impl fmt::Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let places = usize::from(self.scale);
+        let digits = format!("{:0>width$}", self.digits.unsigned_abs(), width = places + 1);
+        let (whole, fraction) = digits.split_at(digits.len() - places);
+        let sign = if self.digits < 0 { "-" } else { "" };
+        let point = if fraction.is_empty() { "" } else { "." };
+        write!(f, "{sign}{whole}{point}{fraction}")
+    }
+}
+
+fn split_exponent(text: &[u8]) -> Option<(&[u8], i32)> {
+    let Some(at) = text.iter().position(|byte| matches!(byte, b'e' | b'E')) else {
+        return Some((text, 0));
+    };
+    let exponent = std::str::from_utf8(&text[at + 1..]).ok()?.parse().ok()?;
+    Some((&text[..at], exponent))
+}
+
+/// The digits as one whole number, and how many of them stood after the point.
+fn read_digits(text: &[u8]) -> Option<(i128, i32)> {
+    let mut magnitude: i128 = 0;
+    let mut decimals = None;
+    let mut seen = false;
+    for byte in text {
+        match byte {
+            b'0'..=b'9' => {
+                magnitude = magnitude.checked_mul(10)?.checked_add(i128::from(byte - b'0'))?;
+                decimals = decimals.map(|count: i32| count + 1);
+                seen = true;
+            }
+            b'.' if decimals.is_none() => decimals = Some(0),
+            _ => return None,
+        }
+    }
+    seen.then_some((magnitude, decimals.unwrap_or(0)))
+}
+
+fn place_point(digits: i128, decimals: i32) -> Option<Decimal> {
+    if decimals < 0 {
+        let factor = power_of_ten(u8::try_from(decimals.checked_neg()?).ok()?)?;
+        return Some(Decimal { digits: digits.checked_mul(factor)?, scale: 0 });
+    }
+    let excess = decimals.saturating_sub(i32::from(Decimal::MAX_SCALE)).max(0);
+    // More excess decimals than an i128 has digits leave nothing of it.
+    let unit = u8::try_from(excess).ok().and_then(power_of_ten);
+    let digits = unit.map_or(Some(0), |unit| divide_half_even(digits, unit))?;
+    Some(Decimal { digits, scale: u8::try_from(decimals - excess).ok()? })
+}
+
+fn power_of_ten(exponent: u8) -> Option<i128> {
+    10_i128.checked_pow(u32::from(exponent))
+}
+
+fn divide_half_even(dividend: i128, divisor: i128) -> Option<i128> {
+    let quotient = dividend.checked_div(divisor)?;
+    let remainder = (dividend % divisor).unsigned_abs();
+    let away = if dividend < 0 { -1 } else { 1 };
+    match remainder.cmp(&(divisor.unsigned_abs() - remainder)) {
+        Ordering::Less => Some(quotient),
+        Ordering::Equal if quotient % 2 == 0 => Some(quotient),
+        Ordering::Equal | Ordering::Greater => Some(quotient + away),
+    }
+}

@@ -1,0 +1,169 @@
+//! A request checked against itself and then against a header: names become positions, or an error that lists the names.
+
+use crate::{
+    error::ReportError,
+    filter::Condition,
+    request::{AggregateOp, Filter, FilterValue, GenerateReport},
+};
+
+/// What to do with each row of one data set.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// The columns that make a group.
+    pub(crate) group_by: Vec<ColumnRef>,
+    pub(crate) measures: Vec<Measure>,
+    pub(crate) conditions: Vec<Condition>,
+    /// The column of the result to sort by, and whether from the greatest down.
+    pub(crate) sort: Option<(usize, bool)>,
+}
+
+/// One figure per group.
+#[derive(Debug)]
+pub(crate) struct Measure {
+    pub(crate) op: AggregateOp,
+    /// What is reduced; `None` counts rows.
+    pub(crate) column: Option<ColumnRef>,
+}
+
+/// A column of the data set.
+#[derive(Debug)]
+pub(crate) struct ColumnRef {
+    pub(crate) position: usize,
+    /// Its name, for messages.
+    pub(crate) name: String,
+}
+
+/// Refuses what no data set could satisfy.
+pub(crate) fn check(request: &GenerateReport) -> Result<(), ReportError> {
+    if request.aggregates.is_empty() {
+        return Err(ReportError::Request { field: "aggregates", reason: "at least one is needed" });
+    }
+    if request.top == Some(0) {
+        return Err(ReportError::Request { field: "top", reason: "at least 1 row must be kept" });
+    }
+    refuse_duplicate("group_by", &request.group_by)?;
+    let titles: Vec<_> = request.aggregates.iter().map(ToString::to_string).collect();
+    refuse_duplicate("aggregates", &titles)
+}
+
+impl Plan {
+    /// Finds every column that the request names.
+    pub(crate) fn new(request: &GenerateReport, header: &[String]) -> Result<Self, ReportError> {
+        let group_by = request.group_by.iter().map(|column| find("group_by", column, header));
+        let measures = request.aggregates.iter().map(|aggregate| {
+            let rows = aggregate.op == AggregateOp::Count && aggregate.column == "*";
+            let column = (!rows).then(|| find("aggregates", &aggregate.column, header)).transpose()?;
+            Ok(Measure { op: aggregate.op, column })
+        });
+        Ok(Self {
+            group_by: group_by.collect::<Result<_, _>>()?,
+            measures: measures.collect::<Result<_, ReportError>>()?,
+            conditions: request.filters.iter().map(|filter| condition(filter, header)).collect::<Result<_, _>>()?,
+            sort: sort(request)?,
+        })
+    }
+}
+
+/// The titles of the result's columns.
+pub(crate) fn titles(request: &GenerateReport) -> Vec<String> {
+    let figures = request.aggregates.iter().map(ToString::to_string);
+    request.group_by.iter().cloned().chain(figures).collect()
+}
+
+fn find(field: &'static str, column: &str, header: &[String]) -> Result<ColumnRef, ReportError> {
+    let mut places = header.iter().enumerate().filter(|(_, title)| *title == column);
+    let Some((position, _)) = places.next() else {
+        return Err(ReportError::UnknownColumn { field, column: column.to_owned(), existing: header.to_vec() });
+    };
+    if places.next().is_some() {
+        return Err(ReportError::DuplicateColumn { field: "header of the data set", column: column.to_owned() });
+    }
+    Ok(ColumnRef { position, name: column.to_owned() })
+}
+
+fn condition(filter: &Filter, header: &[String]) -> Result<Condition, ReportError> {
+    let column = find("filters", &filter.column, header)?.position;
+    match &filter.value {
+        FilterValue::One(value) => Condition::with_value(column, filter.op, value)
+            .ok_or(ReportError::Request { field: "filters", reason: "`in` and `not_in` want a list of values" }),
+        FilterValue::Many(values) => Condition::with_list(column, filter.op, values)
+            .ok_or(ReportError::Request { field: "filters", reason: "only `in` and `not_in` take a list of values" }),
+    }
+}
+
+fn sort(request: &GenerateReport) -> Result<Option<(usize, bool)>, ReportError> {
+    let Some(sort) = &request.sort else {
+        return Ok(None);
+    };
+    // A group column may be titled like a figure; the figure is what the request's author calls so.
+    let titles = titles(request);
+    let place = titles.iter().rposition(|title| *title == sort.column);
+    let unknown =
+        || ReportError::UnknownColumn { field: "sort", column: sort.column.clone(), existing: titles.clone() };
+    Ok(Some((place.ok_or_else(unknown)?, sort.descending)))
+}
+
+fn refuse_duplicate(field: &'static str, names: &[String]) -> Result<(), ReportError> {
+    let twice = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
+    match twice {
+        Some((_, name)) => Err(ReportError::DuplicateColumn { field, column: name.clone() }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(request: &str, header: &[&str]) -> Result<Plan, String> {
+        let request = format!(r#"{{"dataset": "d.csv", "format": "csv", "output": "o", {request}}}"#);
+        let request: GenerateReport = serde_json::from_str(&request).map_err(|error| error.to_string())?;
+        let header: Vec<_> = header.iter().map(|title| (*title).to_owned()).collect();
+        check(&request).and_then(|()| Plan::new(&request, &header)).map_err(|error| error.to_string())
+    }
+
+    const COUNT: &str = r#""aggregates": [{"column": "*", "op": "count"}]"#;
+
+    #[test]
+    fn names_become_positions() {
+        let request = r#""group_by": ["b"], "aggregates": [{"column": "*", "op": "count"}, {"column": "a", "op": "sum"}],
+            "sort": {"column": "sum(a)", "descending": true}"#;
+        let plan = plan(request, &["a", "b"]).unwrap();
+        assert_eq!(plan.group_by[0].position, 1);
+        let positions = plan.measures.iter().map(|measure| measure.column.as_ref().map(|column| column.position));
+        assert_eq!(positions.collect::<Vec<_>>(), [None, Some(0)]);
+        assert_eq!(plan.sort, Some((2, true)));
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_said_before_a_row_is_read() {
+        let filter = |op: &str, value: &str| {
+            format!(r#"{COUNT}, "filters": [{{"column": "a", "op": "{op}", "value": {value}}}]"#)
+        };
+        for (request, complaint) in [
+            (
+                format!(r#"{COUNT}, "group_by": ["regoin"]"#),
+                r#"group_by: there is no column "regoin"; there are "a", "b""#,
+            ),
+            (r#""aggregates": [{"column": "c", "op": "sum"}]"#.into(), r#"aggregates: there is no column "c""#),
+            (r#""aggregates": [{"column": "*", "op": "sum"}]"#.into(), r#"aggregates: there is no column "*""#),
+            (
+                format!(r#"{COUNT}, "filters": [{{"column": "c", "op": "eq", "value": 1}}]"#),
+                r#"filters: there is no column "c""#,
+            ),
+            (format!(r#"{COUNT}, "sort": {{"column": "a"}}"#), r#"sort: there is no column "a"; there are "count(*)""#),
+            (r#""aggregates": []"#.into(), "aggregates: at least one is needed"),
+            (format!(r#"{COUNT}, "top": 0"#), "top: at least 1 row must be kept"),
+            (format!(r#"{COUNT}, "group_by": ["a", "a"]"#), r#"group_by: column "a" occurs twice"#),
+            (format!(r#"{COUNT}, "group_by": ["b"]"#).replace("\"b\"", "\"d\""), "there is no column \"d\""),
+            (filter("in", "1"), "filters: `in` and `not_in` want a list of values"),
+            (filter("lt", "[1]"), "filters: only `in` and `not_in` take a list of values"),
+        ] {
+            let error = plan(&request, &["a", "b"]).unwrap_err();
+            assert!(error.contains(complaint), "{error}");
+        }
+        let twice = plan(&format!(r#"{COUNT}, "group_by": ["a"]"#), &["a", "b", "a"]).unwrap_err();
+        assert_eq!(twice, r#"header of the data set: column "a" occurs twice"#);
+        assert!(plan(&format!(r#"{COUNT}, "group_by": ["b"]"#), &["a", "b", "a"]).is_ok(), "an unused one may");
+    }
+}

@@ -1,0 +1,96 @@
+//! What the one pass over a data set promises.
+
+use std::cell::Cell;
+
+use crate::{
+    dataset::Dataset,
+    error::ReportError,
+    plan::Plan,
+    request::GenerateReport,
+    scan::{Scan, scan},
+};
+
+fn run(text: &[u8], request: &str, max_groups: usize) -> Result<Scan, ReportError> {
+    run_until(text, request, max_groups, &|| false)
+}
+
+fn run_until(text: &[u8], request: &str, max_groups: usize, stop: &dyn Fn() -> bool) -> Result<Scan, ReportError> {
+    let request = format!(r#"{{"dataset": "d.csv", "format": "csv", "output": "o", {request}}}"#);
+    let request: GenerateReport = serde_json::from_str(&request).unwrap();
+    let mut dataset = Dataset::new("d.csv", text)?;
+    let plan = Plan::new(&request, dataset.header())?;
+    scan(&mut dataset, &plan, max_groups, stop)
+}
+
+const SUM: &str = r#""group_by": ["g"], "aggregates": [{"column": "a", "op": "sum"}]"#;
+const COUNT: &str = r#""group_by": ["g"], "aggregates": [{"column": "*", "op": "count"}]"#;
+
+#[test]
+fn rows_that_pass_the_filters_are_reduced_group_by_group() {
+    let request = format!(r#"{SUM}, "filters": [{{"column": "a", "op": "lt", "value": 100}}]"#);
+    let scan = run(b"g,a\nx,0.1\ny,5\nx,0.2\nx,\ny,100\n", &request, 10).unwrap();
+    assert_eq!((scan.rows, scan.counted), (5, 3));
+    let sums: Vec<_> = scan.groups.iter().map(|group| format!("{:?} {:?}", group.key, group.figures)).collect();
+    assert_eq!(scan.groups.len(), 2, "{sums:?}");
+}
+
+#[test]
+fn groups_are_told_apart_by_column_and_not_by_their_joined_text() {
+    let request = r#""group_by": ["a", "b"], "aggregates": [{"column": "*", "op": "count"}]"#;
+    assert_eq!(run(b"a,b\nxy,z\nx,yz\n", request, 10).unwrap().groups.len(), 2);
+}
+
+#[test]
+fn each_fault_names_its_row_column_and_value() {
+    let min = SUM.replace("sum", "min");
+    let nines = "9".repeat(38);
+    for (text, request, message) in [
+        ("g,a\nx,1\nx,12o\n".to_owned(), SUM, r#"row 3, column "a": "12o" is not a number, so there is no sum of it"#),
+        (
+            "g,a\nx,1\ny,n/a\n".to_owned(),
+            &min,
+            r#"row 3, column "a": "n/a" cannot be ordered among the numbers above it"#,
+        ),
+        (
+            format!("g,a\nx,{nines}\nx,{nines}\n"),
+            SUM,
+            r#"with "99999999999999999999999999999999999999" the sum no longer fits 38 digits"#,
+        ),
+        ("g,a\nx,1\ny\n".to_owned(), SUM, "row 3 has 1 cells where the header has 2"),
+    ] {
+        let error = run(text.as_bytes(), request, 10).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+    let error = run(b"g,a\n\xff,1\n", SUM, 10).unwrap_err().to_string();
+    assert_eq!(error, "row 2, column \"g\": \"\u{fffd}\" is not UTF-8");
+}
+
+#[test]
+fn one_group_too_many_is_an_error_and_not_a_larger_process() {
+    let error = run(b"g,a\nx,1\ny,1\nx,1\nz,1\n", COUNT, 2).unwrap_err().to_string();
+    assert_eq!(error, "row 5 begins group number 3: at most 2 are allowed (REPORTS_MAX_GROUPS)");
+}
+
+#[test]
+fn a_few_groups_of_enormous_text_are_an_error_too() {
+    let text: String = (0..40).map(|row| format!("{row}{}\n", "x".repeat(1_000_000))).collect();
+    let error = run(format!("g\n{text}").as_bytes(), COUNT, 100_000).unwrap_err();
+    assert!(matches!(error, ReportError::GroupsTooLarge { row: 35, .. }), "{error}");
+}
+
+#[test]
+fn without_groups_there_is_one_row_even_over_nothing() {
+    let request = r#""aggregates": [{"column": "*", "op": "count"}]"#;
+    assert_eq!(run(b"g,a\n", request, 10).unwrap().groups.len(), 1);
+    assert_eq!(run(b"g,a\n", COUNT, 10).unwrap().groups.len(), 0);
+}
+
+#[test]
+fn a_cancelled_attempt_stops_within_a_few_thousand_rows() {
+    let text = format!("g,a\n{}", "x,1\n".repeat(20_000));
+    let looks = Cell::new(0);
+    let stop = || looks.replace(looks.get() + 1) == 1;
+    let error = run_until(text.as_bytes(), COUNT, 10, &stop).unwrap_err();
+    assert!(matches!(error, ReportError::Cancelled), "{error}");
+    assert_eq!(looks.get(), 2, "it looked once more after the first 4096 rows, and stopped there");
+}

@@ -1,0 +1,35 @@
+//! The settings of this worker, from flags or environment variables.
+
+use std::{num::NonZeroU16, path::PathBuf};
+
+use crate::report::Reports;
+
+/// Where reports come from and go to, and how much one worker does at once.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ReportSettings {
+    /// Directory of the data sets
+    #[arg(long, env = "REPORTS_DATA_DIR", default_value = "data")]
+    pub data_dir: PathBuf,
+
+    /// Directory of the reports; made when it is missing
+    #[arg(long, env = "REPORTS_OUTPUT_DIR", default_value = "reports")]
+    pub output_dir: PathBuf,
+
+    /// Most groups of one report, which bounds its memory
+    #[arg(long, env = "REPORTS_MAX_GROUPS", default_value_t = 100_000)]
+    pub max_groups: usize,
+
+    /// Reports made at once; each takes a core and up to 200 MB
+    #[arg(long, env = "REPORTS_CONCURRENCY", default_value = "2")]
+    pub concurrency: NonZeroU16,
+}
+
+impl From<&ReportSettings> for Reports {
+    fn from(settings: &ReportSettings) -> Self {
+        Self {
+            data_dir: settings.data_dir.clone(),
+            output_dir: settings.output_dir.clone(),
+            max_groups: settings.max_groups,
+        }
+    }
+}

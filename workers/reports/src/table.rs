@@ -1,0 +1,186 @@
+//! Groups become rows: titled, typed, ordered, cut to the top, with a total below.
+
+use std::cmp::Ordering;
+
+use crate::{
+    aggregate::{Accumulator, Value},
+    caption::grouped,
+    decimal::Decimal,
+    plan::{Plan, titles},
+    request::{AggregateOp, GenerateReport},
+    scan::{Group, Scan},
+};
+
+/// A report's content, whatever file it goes into.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) columns: Vec<Column>,
+    pub(crate) rows: Vec<Vec<Cell>>,
+    /// The figures over all groups, also those that `top` cut off, after what they are; absent for a single group.
+    pub(crate) total: Option<Vec<Cell>>,
+    /// How many groups there were before `top`.
+    pub(crate) groups: usize,
+    /// The column that the rows were asked to be sorted by.
+    sorted_by: Option<usize>,
+}
+
+/// One column of a report.
+#[derive(Debug)]
+pub(crate) struct Column {
+    pub(crate) title: String,
+    pub(crate) role: Role,
+}
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Values of a `group_by` column.
+    Group,
+    /// Figures, shown with this many decimals.
+    Figure { decimals: u8 },
+}
+
+/// One cell of a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cell {
+    Text(String),
+    Number(Decimal),
+    Empty,
+}
+
+impl Table {
+    /// Orders and cuts the groups as requested.
+    pub(crate) fn new(request: &GenerateReport, plan: &Plan, scan: Scan) -> Self {
+        let keys = request.group_by.len();
+        let groups = scan.groups.len();
+        let is_cut = request.top.is_some_and(|top| top < groups);
+        let label = if is_cut { format!("All {} groups", grouped(&groups.to_string())) } else { "Total".to_owned() };
+        let total = (groups > 1).then(|| total(label, plan, &scan.groups));
+        let decimals: Vec<_> = (0..plan.measures.len()).map(|at| decimals(at, plan, &scan.groups)).collect();
+        let mut rows: Vec<_> = scan.groups.into_iter().map(row).collect();
+        for column in 0..keys {
+            read_numbers(column, &mut rows);
+        }
+        let roles = std::iter::repeat_n(Role::Group, keys)
+            .chain(decimals.into_iter().map(|decimals| Role::Figure { decimals }));
+        let columns = titles(request).into_iter().zip(roles).map(|(title, role)| Column { title, role }).collect();
+        rows.sort_unstable_by(|left, right| order(left, right, plan.sort, keys));
+        rows.truncate(request.top.unwrap_or(usize::MAX));
+        Self { columns, rows, total, groups, sorted_by: plan.sort.map(|(column, _)| column) }
+    }
+
+    /// How many columns name the group.
+    pub(crate) fn keys(&self) -> usize {
+        self.columns.iter().filter(|column| column.role == Role::Group).count()
+    }
+
+    /// The column to draw a chart of: the figure that the rows are sorted by, or else the first that is a number.
+    pub(crate) fn charted(&self) -> Option<usize> {
+        let is_number = |column: &usize| self.rows.iter().any(|row| matches!(row[*column], Cell::Number(_)));
+        let keys = self.keys();
+        self.sorted_by.into_iter().chain(keys..self.columns.len()).filter(|column| *column >= keys).find(is_number)
+    }
+
+    /// How many groups are shown of how many there are: `37 groups`, `10 of 37 groups`.
+    pub(crate) fn shown(&self) -> String {
+        let (shown, all) = (grouped(&self.rows.len().to_string()), grouped(&self.groups.to_string()));
+        match self.groups {
+            1 => "1 group".to_owned(),
+            groups if groups == self.rows.len() => format!("{all} groups"),
+            _ => format!("{shown} of {all} groups"),
+        }
+    }
+}
+
+impl Role {
+    /// A cell as people read it: figures rounded to the column's decimals, with commas; a group without a value says so.
+    pub(crate) fn shown(self, cell: &Cell) -> String {
+        match (self, cell) {
+            (_, Cell::Text(text)) => text.clone(),
+            (Self::Group, Cell::Number(number)) => number.to_string(),
+            (Self::Group, Cell::Empty) => "(empty)".to_owned(),
+            (Self::Figure { .. }, Cell::Empty) => "–".to_owned(),
+            (Self::Figure { decimals }, Cell::Number(number)) => grouped(&number.round(decimals).padded(decimals)),
+        }
+    }
+}
+
+impl Cell {
+    fn from_value(value: Option<Value>) -> Self {
+        match value {
+            Some(Value::Number(number)) => Self::Number(number),
+            Some(Value::Text(text)) => Self::Text(text.into()),
+            None => Self::Empty,
+        }
+    }
+
+    /// Whether the cell comes first, or is the same, going up.
+    pub(crate) fn is_before(&self, other: &Self) -> bool {
+        self.order(other, false).is_le()
+    }
+
+    /// Numbers, then text; nothing comes last whichever way the others go.
+    fn order(&self, other: &Self, descending: bool) -> Ordering {
+        let order = match (self, other) {
+            (Self::Empty, Self::Empty) => return Ordering::Equal,
+            (Self::Empty, _) => return Ordering::Greater,
+            (_, Self::Empty) => return Ordering::Less,
+            (Self::Number(left), Self::Number(right)) => left.cmp(right),
+            (Self::Text(left), Self::Text(right)) => left.cmp(right),
+            (Self::Number(_), Self::Text(_)) => Ordering::Less,
+            (Self::Text(_), Self::Number(_)) => Ordering::Greater,
+        };
+        if descending { order.reverse() } else { order }
+    }
+}
+
+fn row(group: Group) -> Vec<Cell> {
+    let keys = group.key.into_iter().map(|value| if value.is_empty() { Cell::Empty } else { Cell::Text(value) });
+    keys.chain(group.figures.iter().map(|figure| Cell::from_value(figure.figure()))).collect()
+}
+
+/// By the requested column first, then by group, so that equal figures always come in the same order.
+fn order(left: &[Cell], right: &[Cell], sort: Option<(usize, bool)>, keys: usize) -> Ordering {
+    let first = sort.map_or(Ordering::Equal, |(column, descending)| left[column].order(&right[column], descending));
+    let by_group = || left[..keys].iter().zip(&right[..keys]).map(|(left, right)| left.order(right, false));
+    first.then_with(|| by_group().find(|order| order.is_ne()).unwrap_or(Ordering::Equal))
+}
+
+/// Makes numbers of a group column when it holds nothing else, and each reads back as it was: 2026 is one, 007 is not.
+fn read_numbers(column: usize, rows: &mut [Vec<Cell>]) {
+    let numbers: Option<Vec<_>> = rows.iter().map(|row| as_number(&row[column])).collect();
+    for (row, number) in rows.iter_mut().zip(numbers.into_iter().flatten()) {
+        row[column] = number;
+    }
+}
+
+fn as_number(cell: &Cell) -> Option<Cell> {
+    let Cell::Text(text) = cell else {
+        return Some(Cell::Empty);
+    };
+    Decimal::parse(text.as_bytes()).filter(|number| number.to_string() == *text).map(Cell::Number)
+}
+
+fn total(label: String, plan: &Plan, groups: &[Group]) -> Vec<Cell> {
+    let blank = Cell::Text(String::new());
+    let keys = std::iter::once(Cell::Text(label)).chain(std::iter::repeat(blank)).take(plan.group_by.len());
+    let figures = plan.measures.iter().enumerate().map(|(at, measure)| {
+        let all = groups.iter().try_fold(Accumulator::new(measure.op), |all, group| all.merge(&group.figures[at]));
+        Cell::from_value(all.and_then(|all| all.figure()))
+    });
+    keys.chain(figures).collect()
+}
+
+/// As many decimals as the figures have; for means two more than the data has, and no more than needed.
+fn decimals(at: usize, plan: &Plan, groups: &[Group]) -> u8 {
+    let figures = groups.iter().filter_map(|group| match group.figures[at].figure() {
+        Some(Value::Number(number)) => Some(number.scale()),
+        _ => None,
+    });
+    let most = figures.max().unwrap_or(0);
+    if plan.measures[at].op != AggregateOp::Mean {
+        return most;
+    }
+    let of_the_data = groups.iter().map(|group| group.figures[at].scale()).max().unwrap_or(0);
+    most.min(of_the_data + 2)
+}

@@ -1,0 +1,88 @@
+//! What the rows of a report promise: their order, their cut, their total, how figures are shown.
+
+use crate::{
+    dataset::Dataset,
+    plan::Plan,
+    request::GenerateReport,
+    scan::scan,
+    table::{Cell, Table},
+};
+
+fn table(text: &str, request: &str) -> Table {
+    let request = format!(r#"{{"dataset": "d.csv", "format": "csv", "output": "o", {request}}}"#);
+    let request: GenerateReport = serde_json::from_str(&request).unwrap();
+    let mut dataset = Dataset::new("d.csv", text.as_bytes()).unwrap();
+    let plan = Plan::new(&request, dataset.header()).unwrap();
+    let scan = scan(&mut dataset, &plan, 1000, &|| false).unwrap();
+    Table::new(&request, &plan, scan)
+}
+
+/// Each row as it is shown, cells joined by a bar.
+fn shown(table: &Table) -> Vec<String> {
+    table.rows.iter().map(|row| shown_row(table, row)).collect()
+}
+
+fn shown_row(table: &Table, row: &[Cell]) -> String {
+    let cells: Vec<_> = table.columns.iter().zip(row).map(|(column, cell)| column.role.shown(cell)).collect();
+    cells.join("|")
+}
+
+const SALES: &str = "region,year,amount\nSouth,2026,10.5\nNorth,2025,1.25\nNorth,2026,\nEast,2025,1000\nEast,2026,-4\n";
+const BY_REGION: &str = r#""group_by": ["region"], "aggregates": [{"column": "amount", "op": "sum"}]"#;
+
+#[test]
+fn rows_come_by_group_unless_a_sort_is_asked_for() {
+    assert_eq!(shown(&table(SALES, BY_REGION)), ["East|996.00", "North|1.25", "South|10.50"]);
+    let sorted = format!(r#"{BY_REGION}, "sort": {{"column": "sum(amount)", "descending": true}}"#);
+    assert_eq!(shown(&table(SALES, &sorted)), ["East|996.00", "South|10.50", "North|1.25"]);
+    let sorted = format!(r#"{BY_REGION}, "sort": {{"column": "region", "descending": true}}"#);
+    assert_eq!(shown(&table(SALES, &sorted)), ["South|10.50", "North|1.25", "East|996.00"]);
+}
+
+#[test]
+fn equal_figures_come_in_the_order_of_their_groups_and_empty_ones_last() {
+    let text = "g,a\nd,\nc,2\nb,1\na,2\n";
+    let request = r#""group_by": ["g"], "aggregates": [{"column": "a", "op": "max"}], "sort": {"column": "max(a)"}"#;
+    assert_eq!(shown(&table(text, request)), ["b|1", "a|2", "c|2", "d|–"]);
+    let down = request.replace(r#""max(a)""#, r#""max(a)", "descending": true"#);
+    assert_eq!(shown(&table(text, &down)), ["a|2", "c|2", "b|1", "d|–"]);
+}
+
+#[test]
+fn the_top_rows_keep_the_total_of_all() {
+    let request = format!(r#"{BY_REGION}, "sort": {{"column": "sum(amount)", "descending": true}}, "top": 1"#);
+    let top = table(SALES, &request);
+    assert_eq!(shown(&top), ["East|996.00"]);
+    assert_eq!(top.shown(), "1 of 3 groups");
+    assert_eq!(shown_row(&top, top.total.as_ref().unwrap()), "All 3 groups|1,007.75");
+    let all = table(SALES, BY_REGION);
+    assert_eq!(shown_row(&all, all.total.as_ref().unwrap()), "Total|1,007.75");
+    assert!(table(SALES, r#""aggregates": [{"column": "*", "op": "count"}]"#).total.is_none());
+}
+
+#[test]
+fn a_total_of_means_is_the_mean_of_all_cells_and_not_of_the_means() {
+    let request = BY_REGION.replace("sum", "mean");
+    let table = table("region,amount\na,1\na,2\nb,6\n", &request);
+    assert_eq!(shown(&table), ["a|1.5", "b|6.0"]);
+    assert_eq!(shown_row(&table, table.total.as_ref().unwrap()), "Total|3.0");
+}
+
+#[test]
+fn groups_are_numbers_only_where_every_one_reads_back_as_it_was() {
+    let count = r#""group_by": ["g"], "aggregates": [{"column": "*", "op": "count"}]"#;
+    assert_eq!(shown(&table("g\n10\n9\n2026\n", count)), ["9|1", "10|1", "2026|1"]);
+    assert_eq!(
+        shown(&table("g\n10\n9\n007\n", count)),
+        ["007|1", "10|1", "9|1"],
+        "codes keep their zeros and stay text"
+    );
+    assert_eq!(shown(&table("g,x\n,1\n5,1\n", count)), ["5|1", "(empty)|1"]);
+}
+
+#[test]
+fn a_column_of_figures_is_shown_with_the_same_decimals_throughout() {
+    let request = r#""group_by": ["g"], "aggregates": [{"column": "a", "op": "sum"}, {"column": "a", "op": "mean"}]"#;
+    let table = table("g,a\nx,1\nx,1\nx,2\ny,0.5\nz,1234567\n", request);
+    assert_eq!(shown(&table), ["x|4.0|1.333", "y|0.5|0.500", "z|1,234,567.0|1,234,567.000"]);
+}

@@ -1,0 +1,81 @@
+//! Whole reports, from a CSV file to the file that is read back, and the job around them.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
+mod files;
+mod job;
+mod refusals;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use leveret_reports::{GenerateReport, ReportError, Reports, Written};
+use tempfile::TempDir;
+
+/// A data directory and an output directory of a test's own.
+struct Place {
+    root: TempDir,
+}
+
+const SALES: &str = "date,region,product,amount\n\
+    2026-01-03,North,tea,0.10\n\
+    2026-01-04,North,tea,0.20\n\
+    2026-01-04,South,cups,1250.00\n\
+    2026-02-01,Øst,tea,-3.50\n\
+    2026-02-02,South,tea,99.95\n";
+
+impl Place {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("data")).unwrap();
+        let place = Self { root };
+        place.put("sales.csv", SALES);
+        place
+    }
+
+    /// Writes a data set, as if long ago.
+    fn put(&self, name: &str, text: impl AsRef<[u8]>) {
+        let path = self.data().join(name);
+        fs::write(&path, text).unwrap();
+        let then = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
+        fs::File::options().write(true).open(&path).unwrap().set_modified(then).unwrap();
+    }
+
+    fn data(&self) -> PathBuf {
+        self.root.path().join("data")
+    }
+
+    fn output(&self) -> PathBuf {
+        self.root.path().join("out")
+    }
+
+    fn reports(&self) -> Reports {
+        Reports { data_dir: self.data(), output_dir: self.output(), max_groups: 1_000 }
+    }
+
+    fn generate(&self, request: &str) -> Result<Written, ReportError> {
+        self.reports().generate(&read(request), &|| false)
+    }
+
+    /// The files in the output directory, temporary ones included.
+    fn files(&self) -> Vec<String> {
+        names(&self.output())
+    }
+}
+
+/// The rest of a request over the sales by region.
+fn by_region(rest: &str) -> String {
+    format!(r#"{{"dataset": "sales.csv", "group_by": ["region"], "output": "r", {rest}}}"#)
+}
+
+fn read(request: &str) -> GenerateReport {
+    serde_json::from_str(request).unwrap()
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
