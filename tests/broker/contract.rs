@@ -49,9 +49,8 @@ on_both_brokers!(
 );
 
 async fn on_rabbitmq(name: &str) -> Place {
-    let url = std::env::var("AMQP_URL").unwrap();
-    let config = Config { amqp_url: vec![url], ..Config::default() };
-    Place { broker: Broker::amqp(config).unwrap(), queue: format!("{name}-{}", std::process::id()) }
+    let place = crate::support::Place::shared(name).await;
+    Place { broker: place.broker, queue: place.queue }
 }
 
 impl Place {
@@ -71,7 +70,7 @@ impl Place {
         let probe = script("probe", [Act::Succeed]);
         let declared = async {
             while let Err(error) = publish(&self.broker, &self.queue, &probe).await {
-                assert!(matches!(error, PublishError::Unroutable { .. }), "{error}");
+                assert!(matches!(error, PublishError::Unroutable { .. } | PublishError::Nacked { .. }), "{error}");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -107,7 +106,7 @@ async fn a_thousand_jobs_of_several_publishers_run_once_each(place: Place) {
         let (broker, queue) = (place.broker.clone(), place.queue.clone());
         tokio::spawn(async move {
             let jobs: Vec<_> = (0..250).map(|n| script(&format!("{publisher}-{n}"), [Act::Succeed])).collect();
-            let publishes = jobs.iter().map(|job| std::future::IntoFuture::into_future(publish(&broker, &queue, job)));
+            let publishes = jobs.iter().map(|job| IntoFuture::into_future(publish(&broker, &queue, job)));
             for published in futures_util::future::join_all(publishes).await {
                 published.unwrap();
             }

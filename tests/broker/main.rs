@@ -1,3 +1,10 @@
 //! The promises of the README, each as a test whose name is the promise.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "what a test needs and does not get fails it")]
 
+mod connections;
 mod contract;
+mod ladder;
+mod metrics;
+mod processes;
+mod set_up;
+mod support;

@@ -97,7 +97,7 @@ impl Log {
         assert!(over.is_ok(), "waited in vain until {what}; runs: {:#?}", self.runs());
     }
 
-    async fn perform(&self, job: &Script, ctx: &Context<Log>) -> JobResult {
+    async fn perform(&self, job: &Script, ctx: &Context<Self>) -> JobResult {
         let index = {
             let mut runs = self.runs.lock().unwrap();
             let (label, job_id) = (job.label.clone(), ctx.job_id().to_owned());
@@ -157,6 +157,7 @@ pub fn worker(name: &str, set: impl FnOnce(Queue) -> Queue, log: &Log) -> Worker
 }
 
 /// A running worker.
+#[derive(Debug)]
 pub struct Running {
     stop: CancellationToken,
     task: JoinHandle<Result<(), leveret::Error>>,

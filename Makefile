@@ -1,0 +1,27 @@
+# One target for each need; CI runs the same ones.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint docs audit
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Install what the tests need (RabbitMQ, promtool, Python and Node clients)
+	@scripts/setup.sh
+
+demo: ## Run both workers on real input: in memory, or on the RabbitMQ of AMQP_URL (ARGS="--keep-running")
+	@cargo run --release --quiet -p leveret-demo -- $(ARGS)
+
+test: setup lint ## Lints and every test, on private RabbitMQ nodes (or on the broker of AMQP_URL)
+	cargo test --workspace --all-features
+
+lint: ## Formatting, clippy and rustdoc without a warning
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
+
+docs: ## Build the documentation of the framework
+	cargo doc --no-deps --all-features -p leveret
+
+audit: ## Licences, bans and sources of all dependencies (builds cargo-deny the first time)
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny check bans licenses sources

@@ -1,0 +1,143 @@
+//! Connections that are cut, and what becomes of the jobs in hand.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use leveret::PublishError;
+use leveret_harness::{Proxy, eventually, shared_node, unique};
+use leveret_tests::jobs::{Act, Log, publish, script, start, worker};
+
+use crate::support::{LONG, Place, broker};
+
+/// A worker behind a proxy, and a publisher that is not.
+struct Cut {
+    proxy: Proxy,
+    behind: Place,
+    direct: Place,
+}
+
+impl Cut {
+    async fn new(name: &str) -> Self {
+        let url = shared_node().await.url();
+        let proxy = Proxy::start(&url).await;
+        let queue = unique(name);
+        let place = |url: &str| Place { broker: broker(url), queue: queue.clone(), url: url.to_owned() };
+        Self { behind: place(proxy.url()), direct: place(&url), proxy }
+    }
+
+    async fn ready_again(&self, log: &Log) {
+        let back = format!("back-{}", log.runs().len());
+        self.direct.publish(&script(&back, [Act::Succeed])).await;
+        log.until("the worker consumes again", |runs| runs.iter().any(|run| run.label == back)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_runs_while_its_connection_is_cut_is_adopted_not_started_again() {
+    let cut = Cut::new("adopt").await;
+    let log = Log::default();
+    let running = start(worker(&cut.behind.queue, |queue| queue.concurrency(10), &log), &cut.behind.broker);
+    cut.direct.declared().await;
+    for n in 0..5 {
+        cut.direct.publish(&script(&format!("gated-{n}"), [Act::Gate])).await;
+    }
+    log.until("all run", |runs| runs.iter().filter(|run| run.label.starts_with("gated")).count() == 5).await;
+    for _ in 0..3 {
+        cut.proxy.cut();
+        cut.ready_again(&log).await;
+    }
+    log.gate.cancel();
+    log.until("all are done", |runs| runs.iter().all(|run| run.finished)).await;
+    running.stop().await.unwrap();
+    let gated = log.runs().into_iter().filter(|run| run.label.starts_with("gated")).count();
+    assert_eq!(gated, 5, "none was started twice");
+    let left = cut.direct.raw().await.depth(&cut.direct.queue).await.unwrap();
+    assert_eq!(left, Some(0), "all were acked, on the channel of their last delivery");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_ends_while_there_is_no_connection_is_acked_when_it_comes_back() {
+    let cut = Cut::new("owed").await;
+    let log = Log::default();
+    let running = start(worker(&cut.behind.queue, |queue| queue, &log), &cut.behind.broker);
+    cut.direct.declared().await;
+    cut.direct.publish(&script("gated", [Act::Gate])).await;
+    log.until("it runs", |runs| runs.iter().any(|run| run.label == "gated")).await;
+    cut.proxy.refuse();
+    cut.proxy.cut();
+    log.gate.cancel();
+    log.until("it is done", |runs| runs.iter().all(|run| run.finished)).await;
+    cut.proxy.accept();
+    cut.ready_again(&log).await;
+    running.stop().await.unwrap();
+    assert_eq!(log.of("gated").len(), 1);
+    assert_eq!(cut.direct.raw().await.depth(&cut.direct.queue).await.unwrap(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cuts_at_any_moment_lose_no_job() {
+    let cut = Cut::new("cuts").await;
+    let log = Log::default();
+    let quick = |queue: leveret::Queue| queue.retry(leveret::RetryPolicy::fixed(Duration::from_millis(100)));
+    let running = start(worker(&cut.behind.queue, quick, &log), &cut.behind.broker);
+    cut.direct.declared().await;
+    for n in 0..600 {
+        let acts = if n % 5 == 0 { vec![Act::Fail("once".into()), Act::WorkMs(3)] } else { vec![Act::WorkMs(3)] };
+        cut.direct.publish(&script(&format!("job-{n}"), acts)).await;
+        if n % 100 == 50 {
+            cut.proxy.cut();
+        }
+    }
+    let done = |runs: &[leveret_tests::jobs::Run], n: usize| {
+        let ends = runs.iter().filter(|run| run.finished && run.label == format!("job-{n}")).map(|run| run.attempt);
+        ends.max().unwrap_or(0) >= 1 + u32::from(n % 5 == 0)
+    };
+    log.until("all are done", |runs| (0..600).all(|n| done(runs, n))).await;
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publish_that_loses_its_connection_is_uncertain_and_the_next_one_works() {
+    let cut = Cut::new("uncertain").await;
+    cut.direct.declare().await;
+    publish(&cut.behind.broker, &cut.behind.queue, &script("first", [Act::Succeed])).await.unwrap();
+    cut.proxy.freeze();
+    let sent =
+        tokio::spawn(publish(&cut.behind.broker, &cut.behind.queue, &script("sent", [Act::Succeed])).into_future());
+    // Nothing tells the moment when a frame has gone into a frozen socket.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    cut.proxy.cut();
+    let error = sent.await.unwrap().unwrap_err();
+    assert!(matches!(error, PublishError::Uncertain { .. }), "{error}");
+    cut.proxy.thaw();
+    publish(&cut.behind.broker, &cut.behind.queue, &script("again", [Act::Succeed])).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_is_deleted_under_its_consumer_is_declared_and_consumed_again() {
+    let place = Place::shared("deleted").await;
+    let log = Log::default();
+    let running = start(worker(&place.queue, |queue| queue, &log), &place.broker);
+    place.declared().await;
+    let raw = place.raw().await;
+    raw.delete_queue(&place.queue).await.unwrap();
+    eventually("the queue is back", LONG, async || raw.depth(&place.queue).await.unwrap().is_some()).await;
+    place.declared().await;
+    place.publish(&script("after", [Act::Succeed])).await;
+    log.until("the worker consumes again", |runs| runs.iter().any(|run| run.label == "after")).await;
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publishes_beside_an_unroutable_one_are_told_their_own_fate() {
+    let place = Place::shared("mixed").await;
+    place.declare().await;
+    let nowhere = unique("nowhere");
+    let publishes = (0..2_000).map(|n| {
+        let queue = if n % 7 == 0 { &nowhere } else { &place.queue };
+        publish(&place.broker, queue, &script("x", [Act::Succeed])).id(format!("id-{n}")).into_future()
+    });
+    let results = futures_util::future::join_all(publishes).await;
+    let refused: BTreeSet<_> =
+        results.iter().enumerate().filter(|(_, result)| result.is_err()).map(|(n, _)| n).collect();
+    assert_eq!(refused, (0..2_000).filter(|n| n % 7 == 0).collect());
+}

@@ -1,0 +1,114 @@
+//! A queue of each test's own on RabbitMQ, and workers in processes of their own.
+
+use std::{path::PathBuf, process::Command, time::Duration};
+
+use leveret::{Broker, Config, PublishError};
+use leveret_harness::{Process, RawClient, eventually, shared_node, unique};
+use leveret_tests::jobs::{Act, Log, Script, publish, script, start, worker};
+
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// A handle on a broker and a queue that no other test uses.
+pub(crate) struct Place {
+    pub(crate) broker: Broker,
+    pub(crate) queue: String,
+    pub(crate) url: String,
+}
+
+impl Place {
+    /// On the broker that the tests share.
+    pub(crate) async fn shared(name: &str) -> Self {
+        Self::at(&shared_node().await.url(), name)
+    }
+
+    pub(crate) fn at(url: &str, name: &str) -> Self {
+        Self { broker: broker(url), queue: unique(name), url: url.to_owned() }
+    }
+
+    pub(crate) async fn publish(&self, job: &Script) {
+        publish(&self.broker, &self.queue, job).await.unwrap();
+    }
+
+    /// Waits until a worker has declared the queue.
+    pub(crate) async fn declared(&self) {
+        let probe = script("probe", [Act::Succeed]);
+        let declared = async {
+            while let Err(error) = publish(&self.broker, &self.queue, &probe).await {
+                // A quorum queue that is still electing its leader refuses.
+                assert!(matches!(error, PublishError::Unroutable { .. } | PublishError::Nacked { .. }), "{error}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(LONG, declared).await.expect("the worker declares its queue");
+    }
+
+    /// Lets a worker declare the queue, take what is in it, and stop.
+    pub(crate) async fn declare(&self) {
+        let running = start(worker(&self.queue, |queue| queue, &Log::default()), &self.broker);
+        self.declared().await;
+        running.stop().await.unwrap();
+    }
+
+    pub(crate) async fn raw(&self) -> RawClient {
+        RawClient::connect(&self.url).await.unwrap()
+    }
+
+    /// Starts a worker process whose runs are appended to `file`.
+    pub(crate) fn process(&self, file: &RunFile, arguments: &[&str]) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_scripted-worker"));
+        command.env("AMQP_URL", &self.url).env("LEVERET_HTTP_ADDR", "127.0.0.1:0").env("RUST_LOG", "info,lapin=error");
+        command.args(["--queue", &self.queue, "--log"]).arg(&file.path).args(arguments);
+        Process::spawn(&command)
+    }
+}
+
+pub(crate) fn broker(url: &str) -> Broker {
+    Broker::amqp(Config { amqp_url: vec![url.to_owned()], ..Config::default() }).unwrap()
+}
+
+/// The file that worker processes write their runs to.
+pub(crate) struct RunFile {
+    path: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+/// A line of a [`RunFile`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) ended: bool,
+    pub(crate) process: u32,
+    pub(crate) attempt: u32,
+    pub(crate) label: String,
+}
+
+impl RunFile {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { path: folder.path().join("runs"), _folder: folder }
+    }
+
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+        let parse = |line: &str| {
+            let mut words = line.splitn(4, ' ');
+            let mut next = || words.next().unwrap();
+            let ended = next() == "end";
+            let (process, attempt) = (next().parse().unwrap(), next().parse().unwrap());
+            Line { ended, process, attempt, label: next().to_owned() }
+        };
+        text.lines().map(parse).collect()
+    }
+
+    pub(crate) fn of(&self, label: &str) -> Vec<Line> {
+        self.lines().into_iter().filter(|line| line.label == label).collect()
+    }
+
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&[Line]) -> bool) {
+        eventually(what, LONG, async || holds(&self.lines())).await;
+    }
+}
+
+/// The distinct labels that start with `prefix`.
+pub(crate) fn labels<'a>(lines: &'a [Line], prefix: &str) -> std::collections::BTreeSet<&'a str> {
+    lines.iter().filter(|line| line.ended && line.label.starts_with(prefix)).map(|line| line.label.as_str()).collect()
+}

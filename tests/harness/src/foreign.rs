@@ -1,0 +1,107 @@
+//! Programs that are not Rust, for what other languages' clients and Prometheus must agree to.
+//!
+//! Client libraries are installed once into the target folder and then used without a network.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tokio::task::spawn_blocking;
+
+const PIKA: &str = "pika==1.4.4";
+const AMQPLIB: &str = "amqplib@2.3.1";
+
+/// A Python that can `import pika`; the script and its arguments are the caller's to add.
+///
+/// # Panics
+///
+/// When it is not there yet and cannot be installed.
+pub async fn python() -> Command {
+    let folder = installed("python", PIKA, |folder| {
+        run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
+        let pip = ["-m", "pip", "install", "--quiet", PIKA];
+        run(Command::new(folder.join("bin/python")).args(pip))
+    })
+    .await;
+    Command::new(folder.join("bin/python"))
+}
+
+/// A Node.js that can `require("amqplib")`; the script and its arguments are the caller's to add.
+///
+/// # Panics
+///
+/// When it is not there yet and cannot be installed.
+pub async fn javascript() -> Command {
+    let folder = installed("node", AMQPLIB, |folder| {
+        let npm = ["install", "--silent", "--no-audit", "--no-fund", "--prefix"];
+        run(Command::new("npm").args(npm).arg(folder).arg(AMQPLIB))
+    })
+    .await;
+    let mut command = Command::new("node");
+    command.env("NODE_PATH", folder.join("node_modules"));
+    command
+}
+
+/// The path of `promtool`, which checks metrics as Prometheus would read them.
+///
+/// # Panics
+///
+/// When it is not installed.
+pub fn promtool() -> PathBuf {
+    std::env::var_os("PATH")
+        .iter()
+        .flat_map(std::env::split_paths)
+        .map(|folder| folder.join("promtool"))
+        .find(|path| path.exists())
+        .expect("promtool is not installed: `make setup` installs it")
+}
+
+/// The folder `name` with `package` in it, by `install` when it is not there.
+async fn installed(
+    name: &'static str,
+    package: &'static str,
+    install: impl FnOnce(&Path) -> io::Result<()> + Send + 'static,
+) -> PathBuf {
+    spawn_blocking(move || install_once(name, package, install))
+        .await
+        .expect("no panic while installing")
+        .unwrap_or_else(|error| panic!("{package} cannot be installed: {error}; see `make setup`"))
+}
+
+fn install_once(name: &str, package: &str, install: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<PathBuf> {
+    let clients = target_folder()?.join("leveret-clients");
+    std::fs::create_dir_all(&clients)?;
+    // Other test binaries may be at it as well.
+    let lock = File::create(clients.join(format!("{name}.lock")))?;
+    lock.lock()?;
+    let folder = clients.join(name);
+    let done = folder.join(format!(".{package}"));
+    if !done.exists() {
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)?;
+        }
+        std::fs::create_dir(&folder)?;
+        install(&folder)?;
+        File::create(done)?;
+    }
+    Ok(folder)
+}
+
+/// Cargo marks it with a file; the test binary lies somewhere below.
+fn target_folder() -> io::Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    test.ancestors()
+        .find(|folder| folder.join("CACHEDIR.TAG").exists())
+        .map(Path::to_owned)
+        .ok_or_else(|| io::Error::other("no target folder above the test binary"))
+}
+
+fn run(command: &mut Command) -> io::Result<()> {
+    let output = command.output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("{command:?}: {}", complaint.trim())))
+}

@@ -1,0 +1,37 @@
+//! What Leveret's tests stand on.
+//!
+//! In the order a test meets it:
+//!
+//! - [`shared_node`]: the broker most tests use, one per test process; [`unique`] names keep them apart.
+//! - [`Node`]: a private RabbitMQ of one's own, to be killed, restarted and reconfigured through [`Node::ctl`].
+//! - [`RawClient`]: publishes and fetches any message at all, past the framework.
+//! - [`Proxy`]: a TCP connection that can be cut, frozen, delayed and throttled.
+//! - [`Process`]: a program under test: its lines, signals and exit status.
+//! - [`eventually`]: awaits a condition, and says which one never came.
+//! - [`python`], [`javascript`], [`promtool`]: foreign programs the tests run.
+//!
+//! Nothing started here outlives the test process, however that ends (see `leash.rs`). What the harness cannot
+//! do, it says in a panic: a missing broker fails a test and never skips it.
+#![allow(clippy::expect_used, clippy::panic, reason = "a harness that cannot do its part must fail the test")]
+
+mod amqp;
+mod ctl;
+mod eventually;
+mod foreign;
+mod leash;
+mod names;
+mod node;
+mod process;
+mod proxy;
+mod shared;
+
+pub use amqp::RawClient;
+pub use ctl::Permissions;
+pub use eventually::{eventually, eventually_eq};
+pub use foreign::{javascript, promtool, python};
+pub use lapin;
+pub use names::{free_port, unique};
+pub use node::{Node, NodeOptions};
+pub use process::Process;
+pub use proxy::Proxy;
+pub use shared::{SharedNode, TestVhost, shared_node};

@@ -1,0 +1,67 @@
+//! What stands in a node's folder, and the environment that points there.
+
+use std::fs::{OpenOptions, create_dir, write as write_file};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::NodeOptions;
+use crate::names::secret;
+
+/// The server's standard output and error.
+pub(super) const CONSOLE: &str = "console.log";
+
+/// Without these a restarted single node holds back due jobs for minutes, and 32 undeliverable ones stop a delay.
+const ADVANCED: &str = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000},
+           {dead_letter_worker_consumer_prefetch, 256}]}].\n";
+
+/// Modest needs: a test node must not stop on a machine that has little disk left.
+const DEFAULTS: [&str; 2] = ["disk_free_limit.absolute = 50MB", "raft.wal_max_size_bytes = 67108864"];
+
+pub(super) fn write(folder: &Path, options: &NodeOptions, http_port: u16) -> io::Result<()> {
+    create_dir(folder.join("data"))?;
+    create_dir(folder.join("log"))?;
+    write_file(folder.join("advanced.config"), ADVANCED)?;
+    write_file(folder.join("rabbitmq.conf"), config(options, http_port))?;
+    write_file(folder.join("enabled_plugins"), format!("[{}].\n", options.plugins.join(",")))?;
+    // Erlang refuses a cookie that others can read.
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o400)
+        .open(folder.join(".erlang.cookie"))?
+        .write_all(secret().as_bytes())
+}
+
+fn config(options: &NodeOptions, http_port: u16) -> String {
+    let mut lines = DEFAULTS.map(str::to_owned).to_vec();
+    for (plugin, key) in [("rabbitmq_management", "management"), ("rabbitmq_prometheus", "prometheus")] {
+        if options.plugins.iter().any(|enabled| enabled == plugin) {
+            lines.push(format!("{key}.tcp.ip = 127.0.0.1"));
+            lines.push(format!("{key}.tcp.port = {http_port}"));
+        }
+    }
+    lines.extend(options.config.iter().cloned());
+    lines.join("\n") + "\n"
+}
+
+pub(super) fn environment(folder: &Path) -> Vec<(&'static str, String)> {
+    let in_folder = |name: &str| folder.join(name).display().to_string();
+    vec![
+        ("HOME", in_folder("")),
+        ("LANG", "C.UTF-8".into()),
+        ("RABBITMQ_NODENAME", "leveret@localhost".into()),
+        ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".into()),
+        ("RABBITMQ_MNESIA_BASE", in_folder("data")),
+        ("RABBITMQ_LOG_BASE", in_folder("log")),
+        ("RABBITMQ_PID_FILE", in_folder("pid")),
+        ("RABBITMQ_ENABLED_PLUGINS_FILE", in_folder("enabled_plugins")),
+        ("RABBITMQ_CONFIG_FILE", in_folder("rabbitmq.conf")),
+        ("RABBITMQ_ADVANCED_CONFIG_FILE", in_folder("advanced.config")),
+        // A name that does not exist: the machine's own settings are not this node's.
+        ("RABBITMQ_CONF_ENV_FILE", in_folder("rabbitmq-env.conf")),
+        ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}".into()),
+        ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
+        ("ERL_CRASH_DUMP_SECONDS", "0".into()),
+    ]
+}

@@ -1,0 +1,6 @@
+//! What the harness promises the tests that stand on it.
+#![allow(clippy::unwrap_used, reason = "a test's helper may fail its test")]
+
+mod node;
+mod process;
+mod proxy;

@@ -1,0 +1,115 @@
+//! Private and shared nodes.
+
+use std::process::Command;
+use std::time::Duration;
+
+use leveret_harness::lapin::BasicProperties;
+use leveret_harness::lapin::types::FieldTable;
+use leveret_harness::{
+    Node, NodeOptions, Permissions, Process, RawClient, eventually, eventually_eq, shared_node, unique,
+};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// Set for this test binary when it is run again as a child, to the file that names the child's node.
+const CHILD: &str = "LEVERET_HARNESS_CHILD";
+
+#[tokio::test]
+async fn a_node_keeps_a_confirmed_message_through_a_kill_and_leaves_nothing_behind() {
+    let node = Node::start(NodeOptions::default().config("consumer_timeout = 2000")).await;
+    let timeout = node.eval("application:get_env(rabbit, consumer_timeout).").await;
+    assert_eq!(timeout.unwrap(), "{ok,2000}");
+    let queue = unique("kept");
+    let client = RawClient::connect(&node.url()).await.unwrap();
+    client.declare_quorum(&queue, FieldTable::default()).await.unwrap();
+    let durable = BasicProperties::default().with_delivery_mode(2);
+    let confirmed = client.publish("", &queue, durable, b"still here").await;
+    assert!(confirmed.unwrap().is_ack());
+
+    node.kill9().await;
+    assert!(RawClient::connect(&node.url()).await.is_err());
+    node.restart().await;
+
+    let client = RawClient::connect(&node.url()).await.unwrap();
+    let kept = async || client.depth(&queue).await.unwrap();
+    eventually_eq("the message is ready again", SOON, Some(1), kept).await;
+    let message = client.take(&queue).await.unwrap().unwrap();
+    assert_eq!(message.delivery.data, b"still here");
+
+    let folder = node.eval("os:getenv(\"HOME\").").await.unwrap();
+    drop(node);
+    gone(folder.trim_matches('"')).await;
+}
+
+#[tokio::test]
+async fn a_node_is_gone_when_its_test_process_is_killed() {
+    let note = std::env::temp_dir().join(unique("leveret-child"));
+    let child = Process::spawn(
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "node::child_with_a_node", "--nocapture"])
+            .env(CHILD, &note),
+    );
+    let folder = async || std::fs::read_to_string(&note).unwrap_or_default();
+    let started = async || !folder().await.is_empty();
+    eventually("the child's node is up", Duration::from_secs(120), started).await;
+    let folder = folder().await;
+    assert!(running(&folder), "a node in {folder}");
+
+    child.sigkill();
+
+    gone(&folder).await;
+    std::fs::remove_file(note).unwrap();
+}
+
+/// The body of the child in the test above; in an ordinary run it does nothing.
+#[tokio::test]
+async fn child_with_a_node() {
+    let Some(note) = std::env::var_os(CHILD) else {
+        return;
+    };
+    let node = Node::start(NodeOptions::default()).await;
+    let folder = node.eval("os:getenv(\"HOME\").").await.unwrap();
+    std::fs::write(note, folder.trim_matches('"')).unwrap();
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn vhosts_of_the_shared_node_are_apart_and_keep_strangers_out() {
+    let (one, other) = (shared_node().await.vhost().await, shared_node().await.vhost().await);
+    let client = RawClient::connect(&one.url()).await.unwrap();
+    client.declare_quorum("same", FieldTable::default()).await.unwrap();
+    let stranger = RawClient::connect(&other.url()).await.unwrap();
+    assert_eq!(stranger.depth("same").await.unwrap(), None);
+
+    let reader = unique("reader");
+    let permissions = Permissions { configure: "^$", write: "^$", read: "^same$" };
+    one.node().add_user(&reader, "p@ss/word", one.name(), permissions).await.unwrap();
+    let allowed = RawClient::connect(&one.url_for(&reader, "p@ss/word")).await;
+    assert_eq!(allowed.unwrap().take("same").await.unwrap(), None);
+    let refused = RawClient::connect(&other.url_for(&reader, "p@ss/word")).await;
+    assert!(refused.is_err());
+}
+
+#[tokio::test]
+async fn a_failing_ctl_command_says_why() {
+    let node = shared_node().await.node().await;
+    let error = node.ctl(&["delete_vhost", "nowhere"]).await.unwrap_err();
+    assert!(error.to_string().contains("does not exist"), "{error}");
+}
+
+/// Waits until no process names `folder` and it is not there: the server, its epmd and their leashes.
+async fn gone(folder: &str) {
+    let gone = async || !running(folder) && !std::path::Path::new(folder).exists();
+    eventually("no process and no folder of the node is left", SOON, gone).await;
+}
+
+/// Whether any live process has `folder` in its environment or arguments: all of a node's have.
+fn running(folder: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes.map(|entry| entry.path()).any(|process| {
+        ["environ", "cmdline"]
+            .map(|file| std::fs::read(process.join(file)).unwrap_or_default())
+            .iter()
+            .any(|bytes| String::from_utf8_lossy(bytes).contains(folder))
+    })
+}
