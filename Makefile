@@ -13,6 +13,7 @@ demo: ## Run both workers on real input: in memory, or on the RabbitMQ of AMQP_U
 
 test: setup lint ## Lints and every test, on private RabbitMQ nodes (or on the broker of AMQP_URL)
 	cargo test --workspace --all-features
+	cargo test -p leveret --lib   # without TLS: amqps:// must be refused
 
 lint: ## Formatting, clippy and rustdoc without a warning
 	cargo fmt --all --check
