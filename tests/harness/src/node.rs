@@ -105,7 +105,7 @@ impl Node {
         self.ports.http
     }
 
-    /// Ends the node as a power cut does; [`Self::restart`] brings it back.
+    /// Ends the node as a crash does; [`Self::restart`] brings it back, with every queue if [`Self::sync`] was called.
     pub async fn kill9(&self) {
         self.end(Signal::KILL).await;
     }

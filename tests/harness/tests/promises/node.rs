@@ -25,6 +25,7 @@ async fn a_node_keeps_a_confirmed_message_through_a_kill_and_leaves_nothing_behi
     let durable = BasicProperties::default().with_delivery_mode(2);
     let confirmed = client.publish("", &queue, durable, b"still here").await;
     assert!(confirmed.unwrap().is_ack());
+    node.sync().await.unwrap();
 
     node.kill9().await;
     assert!(RawClient::connect(&node.url()).await.is_err());
