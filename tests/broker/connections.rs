@@ -81,7 +81,8 @@ async fn cuts_at_any_moment_lose_no_job() {
     let running = start(worker(&cut.behind.queue, quick, &log), &cut.behind.broker);
     cut.direct.declared().await;
     for n in 0..600_u32 {
-        let acts = if n.is_multiple_of(5) { vec![Act::Fail("once".into()), Act::WorkMs(3)] } else { vec![Act::WorkMs(3)] };
+        let acts =
+            if n.is_multiple_of(5) { vec![Act::Fail("once".into()), Act::WorkMs(3)] } else { vec![Act::WorkMs(3)] };
         cut.direct.publish(&script(&format!("job-{n}"), acts)).await;
         if n % 100 == 50 {
             cut.proxy.cut();

@@ -3,8 +3,10 @@
 
 mod connections;
 mod contract;
+mod interop;
 mod ladder;
 mod metrics;
 mod processes;
+mod readme;
 mod set_up;
 mod support;

@@ -3,3 +3,8 @@
 #![expect(missing_docs, clippy::missing_errors_doc, reason = "tests are read with their names")]
 
 pub mod jobs;
+
+/// Compiles the Rust of the README, and runs what is not `no_run`.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

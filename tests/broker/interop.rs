@@ -1,0 +1,152 @@
+//! Clients in other languages: the README's snippets, run as they stand there.
+
+use std::{
+    process::Command,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use leveret::{Broker, Config, Context, Job, JobError, JobResult, Queue, RetryPolicy, TopologyMode, Worker, testing};
+use leveret_harness::{Permissions, TestVhost, eventually, javascript, python, shared_node, unique};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    readme::{README, block},
+    support::{LONG, broker},
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SendEmail {
+    to: String,
+    subject: String,
+    text: String,
+}
+
+impl Job for SendEmail {
+    const NAME: &'static str = "email.send";
+    const QUEUE: &'static str = "email";
+}
+
+type Sent = Arc<Mutex<Vec<SendEmail>>>;
+
+/// Sends at the second attempt only, so that the copy of a foreign message is seen to work as well.
+async fn send_email(job: SendEmail, ctx: Context<Sent>) -> JobResult {
+    if job.to.is_empty() {
+        return Err(JobError::permanent("no recipient"));
+    }
+    if ctx.attempt() == 1 {
+        return Err("the server is busy".into());
+    }
+    ctx.state().lock().unwrap().push(job);
+    Ok(())
+}
+
+fn mail(to: &str, text: &str) -> SendEmail {
+    SendEmail { to: to.to_owned(), subject: "Hello".to_owned(), text: text.to_owned() }
+}
+
+/// The worker of the queue `email` while `during` runs.
+async fn with_worker(broker: &Broker, during: impl AsyncFnOnce(Sent)) {
+    let (sent, stop) = (Sent::default(), CancellationToken::new());
+    let queue = Queue::new("email").retry(RetryPolicy::fixed(Duration::from_millis(100)));
+    let worker = Worker::new(Arc::clone(&sent)).queue(queue).handle(send_email);
+    let running = worker.run(broker, stop.cancelled());
+    let during = async {
+        during(sent).await;
+        stop.cancel();
+    };
+    let (ended, ()) = tokio::join!(running, during);
+    ended.unwrap();
+}
+
+async fn declared(broker: &Broker) {
+    let probe = mail("probe@example.org", "is the queue there?");
+    eventually("the queue is declared", LONG, async || broker.publisher().publish(&probe).await.is_ok()).await;
+}
+
+async fn run(mut program: Command, url: &str) {
+    program.env("AMQP_URL", url);
+    let output = tokio::task::spawn_blocking(move || program.output()).await.unwrap();
+    let output = output.expect("installed by `make setup`");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+async fn arrives(sent: &Sent, text: &str) {
+    let wanted = mail("ada@example.org", text);
+    eventually(text, LONG, async || sent.lock().unwrap().contains(&wanted)).await;
+}
+
+/// The program publishes with nothing but a name and a JSON body; the worker handles that.
+async fn is_handled(program: Command, text: &str) {
+    let vhost = shared_node().await.vhost().await;
+    let broker = broker(&vhost.url());
+    with_worker(&broker, async |sent| {
+        declared(&broker).await;
+        run(program, &vhost.url()).await;
+        arrives(&sent, text).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_message_of_a_python_client_is_handled() {
+    let mut python = python().await;
+    python.args(["-c", block("python")]);
+    is_handled(python, "from Python").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_message_of_a_node_client_is_handled() {
+    let mut node = javascript().await;
+    node.args(["-e", block("javascript")]);
+    is_handled(node, "from Node").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_message_of_a_shell_is_handled() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", block("sh")]);
+    is_handled(shell, "from a shell").await;
+}
+
+/// The address of one of the users in the README's `rabbitmqctl set_permissions`, made with those permissions.
+async fn user(vhost: &TestVhost, role: &str) -> String {
+    let line = README.lines().find(|line| line.starts_with(&format!("rabbitmqctl set_permissions -p / {role} ")));
+    let mut quoted = line.unwrap().split('\'').skip(1).step_by(2);
+    let mut next = || quoted.next().unwrap();
+    let permissions = Permissions { configure: next(), write: next(), read: next() };
+    let name = unique(role);
+    vhost.node().add_user(&name, "secret", vhost.name(), permissions).await.unwrap();
+    vhost.url_for(&name, "secret")
+}
+
+fn verifying(url: String) -> Broker {
+    Broker::amqp(Config { amqp_url: vec![url], topology: TopologyMode::Verify, ..Config::default() }).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_privileges_of_the_readme_are_enough_for_each_of_its_users() {
+    let vhost = shared_node().await.vhost().await;
+    let owner = broker(&user(&vhost, "set-up").await);
+    with_worker(&owner, async |_| declared(&owner).await).await;
+    let worker = verifying(user(&vhost, "worker").await);
+    let publisher = verifying(user(&vhost, "publisher").await).publisher();
+    let foreign = user(&vhost, "foreign").await;
+    let mut python = python().await;
+    python.args(["-c", block("python")]);
+    with_worker(&worker, async |sent| {
+        publisher.publish(&mail("ada@example.org", "now")).await.unwrap();
+        publisher.publish(&mail("ada@example.org", "later")).delay(Duration::from_millis(300)).await.unwrap();
+        publisher.publish(&mail("", "nobody")).await.unwrap();
+        run(python, &foreign).await;
+        for text in ["now", "later", "from Python"] {
+            arrives(&sent, text).await;
+        }
+    })
+    .await;
+    let guest = broker(&vhost.url());
+    let dead = async || testing::dead_letters(&guest, "email").await.map(|letters| letters.len());
+    eventually("the dead letter is kept", LONG, async || dead().await == Ok(1)).await;
+}

@@ -1,0 +1,56 @@
+//! What the README shows besides Rust: it is taken from there and tried.
+
+use std::collections::BTreeSet;
+
+use leveret::{Broker, Config};
+use leveret_harness::eventually;
+use leveret_tests::jobs::{Act, Log, publish, script, start, worker};
+
+use crate::{metrics::get, support::LONG};
+
+pub(crate) const README: &str = include_str!("../../README.md");
+
+/// The first fenced block of a language.
+pub(crate) fn block(language: &str) -> &'static str {
+    let (_, from) = README.split_once(&format!("```{language}\n")).unwrap();
+    from.split_once("```").unwrap().0
+}
+
+/// The words of the README that start with `prefix`.
+fn words(prefix: &str) -> BTreeSet<&'static str> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    README.split(|c| !is_word(c)).filter(|word| word.starts_with(prefix) && word.len() > prefix.len()).collect()
+}
+
+#[test]
+fn every_setting_is_in_the_table_with_its_flag_and_default() {
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_scripted-worker")).arg("--help").env_clear().output();
+    let help = String::from_utf8(help.unwrap().stdout).unwrap();
+    let mut settings = BTreeSet::new();
+    for option in help.split("\n      --").skip(1) {
+        let value = |name: &str| option.split_once(&format!("[{name}: ")).and_then(|(_, rest)| rest.split_once(']'));
+        let Some((variable, _)) = value("env") else { continue };
+        let variable = variable.trim_end_matches('=');
+        let flag = option.split(' ').next().unwrap();
+        let default = value("default").unwrap().0;
+        let row = format!("| `{variable}` | `--{flag}` | `{default}` |");
+        assert!(README.contains(&row), "the README lacks {row}");
+        settings.insert(variable);
+    }
+    assert!(settings.len() > 10, "{help}");
+    assert!(words("LEVERET_").is_subset(&settings), "the README has more settings than {settings:?}");
+}
+
+#[tokio::test]
+async fn every_metric_is_in_the_table_and_no_other() {
+    let broker = Broker::memory_with(Config { http_addr: ([127, 0, 0, 1], 0).into(), ..Config::default() });
+    let (health, log) = (broker.serve_health().unwrap(), Log::default());
+    let running = start(worker("q", |queue| queue, &log), &broker);
+    let job = script("one", [Act::Succeed]);
+    eventually("it is published", LONG, async || publish(&broker, "q", &job).await.is_ok()).await;
+    log.until("it has run", |runs| runs.len() == 1).await;
+    let (_, text) = get(&health.address().to_string(), "/metrics").await;
+    running.stop().await.unwrap();
+    let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    assert_eq!(words("leveret_"), names);
+}
