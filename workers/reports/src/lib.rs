@@ -53,7 +53,7 @@ pub use self::{
     settings::ReportSettings,
 };
 
-/// How long one report may take: at some 100 MB a second for two cores, far more data than a report should read.
+/// How long one report may take: at the 100 to 300 MB a second of one core, tens of gigabytes.
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// The worker of the queue `reports`, which makes `concurrency` reports at once.

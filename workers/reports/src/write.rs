@@ -33,7 +33,7 @@ pub(crate) fn write(
     let draft = atomic::Draft::create(output_dir, file_name).map_err(failed)?;
     let written: io::Result<()> = match format {
         Format::Csv => csv::write(report, draft.file()),
-        Format::Xlsx => xlsx::write(report, draft.file()),
+        Format::Xlsx => xlsx::write(report, draft.file(), output_dir),
         Format::Pdf => pdf::write(report, draft.file()),
     };
     written.map_err(failed)?;

@@ -4,7 +4,7 @@
 //! spreadsheet holds binary numbers of 15 digits: the exact figure is in the CSV. The first row stays in view, every
 //! column can be filtered, and a total stands apart below.
 
-use std::{fs::File, io};
+use std::{fs::File, io, panic, path::Path};
 
 use rust_xlsxwriter::{
     ColNum, DocProperties, ExcelDateTime, Format, FormatAlign, FormatBorder, RowNum, Workbook, Worksheet, XlsxError,
@@ -22,20 +22,27 @@ const TITLE_FILL: u32 = 0x1F_4E_79;
 const TITLE_INK: u32 = 0xFF_FF_FF;
 const RULE: u32 = 0x7B_87_94;
 
-/// Writes the workbook.
-pub(crate) fn write(report: &Report, file: &File) -> io::Result<()> {
-    let mut workbook = Workbook::new();
-    fill(&mut workbook, report).and_then(|()| workbook.save_to_writer(file)).map_err(|error| match error {
-        XlsxError::IoError(source) => source,
-        other => io::Error::other(other),
-    })
+/// Writes the workbook; its rows pass through a nameless temporary file in `dir`.
+pub(crate) fn write(report: &Report, file: &File, dir: &Path) -> io::Result<()> {
+    // The library panics where that file cannot be written, on a full disk say, which is not the report's fault.
+    let written = panic::catch_unwind(|| {
+        let mut workbook = Workbook::new();
+        fill(&mut workbook, report, dir)?;
+        workbook.save_to_writer(file)
+    });
+    written.map_err(|_| io::Error::other("the rows cannot be written to a temporary file"))?.map_err(
+        |error| match error {
+            XlsxError::IoError(source) | XlsxError::TempFileError(_, source) => source,
+            other => io::Error::other(other),
+        },
+    )
 }
 
-fn fill(workbook: &mut Workbook, report: &Report) -> Result<(), XlsxError> {
+fn fill(workbook: &mut Workbook, report: &Report, dir: &Path) -> Result<(), XlsxError> {
     // A fixed date, because the same report is to be the same file.
     let made = ExcelDateTime::from_timestamp(0)?;
     workbook.set_properties(&DocProperties::new().set_title(&report.caption.title).set_creation_datetime(&made));
-    let sheet = workbook.add_worksheet().set_name("Report")?;
+    let sheet = workbook.set_tempdir(dir)?.add_worksheet_with_constant_memory()?.set_name("Report")?;
     sheet.set_freeze_panes(1, 0)?;
     for (at, column) in (0..).zip(&report.table.columns) {
         sheet.write_string_with_format(0, at, fitting(&column.title), &title_format(column))?;
