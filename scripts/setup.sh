@@ -6,27 +6,42 @@ missing=()
 need() { # a program, and the package that has it
     command -v "$1" >/dev/null || missing+=("$2")
 }
-[ -n "${AMQP_URL:-}" ] || [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing+=(rabbitmq-server)
+# Also where AMQP_URL names a broker: the tests that kill or configure one start their own.
+need "${LEVERET_RABBITMQ_BIN:-/usr/lib/rabbitmq/bin}/rabbitmq-server" rabbitmq-server
 need promtool prometheus
 need python3 python3-venv
+python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 need node nodejs
 need npm npm
 need cc gcc
 need amqp-publish amqp-tools
-python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 
+for component in fmt clippy; do
+    cargo "$component" --version >/dev/null 2>&1 || rustup component add "${component/#fmt/rustfmt}"
+done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
-echo "installing: ${missing[*]}" >&2
-if [ "$(id -u)" = 0 ]; then
+if ! command -v apt-get >/dev/null; then
+    echo "error: missing: ${missing[*]}; and this is not Debian. In a container:" >&2
+    echo "       docker compose --file tests/compose.yaml run --rm tests" >&2
+    exit 1
+elif [ "$(id -u)" = 0 ]; then
     as_root=()
 elif command -v sudo >/dev/null; then
     as_root=(sudo)
 else
-    echo "error: ${missing[*]} must be installed, and this is neither root nor has sudo" >&2
+    echo "error: missing: ${missing[*]}; and this is neither root nor has sudo" >&2
     exit 1
 fi
-export DEBIAN_FRONTEND=noninteractive
-"${as_root[@]}" apt-get update -qq
-# Debian starts no service where policy-rc.d says no; the tests start private nodes themselves.
-"${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+echo "installing ${missing[*]}" >&2
+
+# Debian starts the services it installs; the tests start private nodes instead.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap '"${as_root[@]}" rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod 755 "$policy"
+fi
+apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq)
+"${apt[@]}" update
+"${apt[@]}" install --no-install-recommends "${missing[@]}" >/dev/null
