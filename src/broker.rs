@@ -33,7 +33,13 @@ use crate::{
 ///
 /// let broker = Broker::amqp(Config { amqp_url: vec!["amqp://guest:guest@localhost/%2f".into()], ..Config::default() })?;
 /// let publisher = broker.publisher();
-/// # let _ = publisher; Ok(()) }
+/// # let _ = publisher;
+/// broker.close().await;
+///
+/// let forgetful = Broker::memory();
+/// let strict = Broker::memory_with(Config { payload_limit: 1024, ..Config::default() });
+/// assert!(strict.config().payload_limit < forgetful.config().payload_limit);
+/// # Ok(()) }
 /// ```
 #[derive(Clone)]
 pub struct Broker {

@@ -23,10 +23,30 @@ use crate::{
 /// # struct SendEmail { to: String }
 ///
 /// async fn send_email(job: SendEmail, ctx: Context<Mail>) -> JobResult {
-///     tracing::info!(job_id = ctx.job_id(), attempt = ctx.attempt(), "sending");
+///     tracing::info!(job_id = ctx.job_id(), attempt = ctx.attempt(), of = ctx.max_attempts(), "sending");
 ///     Ok(ctx.state().send(&job.to).await?)
 /// }
 /// # let _ = send_email;
+/// ```
+///
+/// A long attempt can stop in good order, and leave the rest to another job:
+///
+/// ```
+/// use leveret::{Context, JobResult};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)] struct Page(u32);
+/// # impl leveret::Job for Page { const NAME: &'static str = "page"; const QUEUE: &'static str = "pages"; }
+/// # async fn load(_: u32) {}
+///
+/// async fn load_pages(job: Page, ctx: Context<()>) -> JobResult {
+///     tokio::select! {
+///         () = load(job.0) => {}
+///         () = ctx.cancelled() => return Err("stopped halfway".into()),
+///     }
+///     ctx.publisher().publish(&Page(job.0 + 1)).await?;
+///     Ok(())
+/// }
+/// # let _ = leveret::Worker::new(()).handle(load_pages);
 /// ```
 pub struct Context<S> {
     inner: Arc<Inner<S>>,

@@ -177,6 +177,13 @@ pub enum PublishError {
 }
 
 /// What a handler returns.
+///
+/// ```
+/// async fn nothing_to_do(_job: (), _ctx: leveret::Context<()>) -> leveret::JobResult {
+///     Ok(())
+/// }
+/// # let _ = nothing_to_do;
+/// ```
 pub type JobResult = Result<(), JobError>;
 
 /// Why an attempt failed, and what is to be done about it.
@@ -193,6 +200,9 @@ pub type JobResult = Result<(), JobError>;
 ///     std::fs::write("/tmp/amount", cents.to_string())?;                   // retried by policy
 ///     if cents == 0 {
 ///         return Err(JobError::retry_after(Duration::from_secs(60), "not yet priced"));
+///     }
+///     if cents > 1_000_000 {
+///         return Err(JobError::snooze(Duration::from_secs(3600)));         // no attempt charged
 ///     }
 ///     Ok(())
 /// }

@@ -156,6 +156,13 @@ impl Drop for Stuck {
 }
 
 /// The running health server; it ends when this is dropped.
+///
+/// ```no_run
+/// # async fn doc(worker: leveret::Worker<()>, broker: leveret::Broker) -> Result<(), leveret::Error> {
+/// let _health = broker.serve_health()?;
+/// worker.run(&broker, leveret::shutdown_signal()).await
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct HealthServer {
     address: SocketAddr,

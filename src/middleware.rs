@@ -65,6 +65,15 @@ impl<S> Default for Chain<S> {
 }
 
 /// What comes after a middleware: the next one, or the handler.
+///
+/// ```
+/// use leveret::{Context, JobError, JobResult, Next};
+///
+/// async fn closed_on_stop(ctx: Context<()>, next: Next<()>) -> JobResult {
+///     if ctx.is_cancelled() { Err(JobError::snooze(std::time::Duration::from_secs(5))) } else { next.run(ctx).await }
+/// }
+/// # let _ = leveret::Worker::new(()).middleware(closed_on_stop);
+/// ```
 pub struct Next<S> {
     chain: Arc<Chain<S>>,
     index: usize,

@@ -49,7 +49,10 @@ pub enum Outcome {
 /// The closed list of reasons an attempt or a job can fail for, as in metrics and in the header `leveret-error-kind`.
 ///
 /// ```
-/// assert_eq!(leveret::ErrorKind::UnknownJob.as_str(), "unknown_job");
+/// use leveret::ErrorKind;
+///
+/// assert_eq!(ErrorKind::UnknownJob.as_str(), "unknown_job");
+/// assert!(ErrorKind::ALL.iter().any(|kind| kind.to_string() == "crash_loop"));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

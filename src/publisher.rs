@@ -34,6 +34,11 @@ use crate::{
 /// let job = SendEmail { to: "ada@example.com".into() };
 /// publisher.publish(&job).await?;
 /// publisher.publish(&job).delay(Duration::from_secs(3600)).priority(5).id("welcome-ada").await?;
+///
+/// let many: Vec<SendEmail> = (0..100).map(|n| SendEmail { to: format!("reader-{n}@example.com") }).collect();
+/// for result in publisher.fail_fast().publish_all(&many).await {
+///     result?;
+/// }
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
@@ -95,6 +100,14 @@ impl Publisher {
 }
 
 /// One publish and its options; awaiting it sends the job and waits for the confirm.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// # async fn doc(publisher: leveret::Publisher, job: impl leveret::Job) -> Result<(), leveret::PublishError> {
+/// publisher.publish(&job).at(SystemTime::now() + Duration::from_secs(60)).expires(Duration::from_secs(3600)).await?;
+/// publisher.publish(&job).id("order-17").header("tenant", "acme").queue("email-bulk").await?;
+/// # Ok(()) }
+/// ```
 ///
 /// # Cancel safety
 ///

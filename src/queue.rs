@@ -22,7 +22,9 @@ const LARGEST_PREFETCH: u16 = 2_000;
 ///     .concurrency(8)
 ///     .timeout(Duration::from_secs(30))
 ///     .retry(RetryPolicy::exponential().max_attempts(10));
-/// # let _ = queue;
+/// let in_order = Queue::new("ledger").single_active().concurrency(1).prefetch(1);
+/// let of_others = Queue::existing("legacy-mail");
+/// # let _ = (queue, in_order, of_others);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Queue {

@@ -16,7 +16,9 @@ use crate::delay::Wait;
 /// let patient = RetryPolicy::exponential().max_attempts(30);
 /// let steady = RetryPolicy::fixed(Duration::from_secs(10)).max_attempts(6);
 /// let own = RetryPolicy::custom(|attempt| Duration::from_secs(u64::from(attempt) * 5));
-/// # let _ = (patient, steady, own);
+/// let exact = RetryPolicy::exponential().base(Duration::from_secs(1)).cap(Duration::from_secs(60)).without_jitter();
+/// let never = RetryPolicy::none();
+/// # let _ = (patient, steady, own, exact, never);
 /// ```
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {

@@ -48,6 +48,18 @@ pub async fn perform<J: Job, S: Send + Sync + 'static>(worker: Worker<S>, job: &
 
 /// As [`perform`], with a payload that need not be right, and as the attempt of that number.
 ///
+/// ```
+/// # use leveret::{Context, ErrorKind, JobResult, Outcome, Worker, testing::perform_raw};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)] struct Charge { cents: i64 }
+/// # impl leveret::Job for Charge { const NAME: &'static str = "charge"; const QUEUE: &'static str = "money"; }
+/// # async fn charge(_: Charge, _: Context<()>) -> JobResult { Ok(()) }
+/// # #[tokio::main] async fn main() -> Result<(), leveret::Error> {
+/// let outcome = perform_raw(Worker::new(()).handle(charge), "money", "charge", b"{}", 1).await?;
+/// assert!(matches!(outcome, Outcome::DeadLetter { kind: ErrorKind::Decode, .. }));
+/// # Ok(()) }
+/// ```
+///
 /// # Errors
 ///
 /// [`Error`] if the worker could not be started, or has no handler for the job.
@@ -80,7 +92,7 @@ pub async fn perform_raw<S: Send + Sync + 'static>(
     Ok(attempt::run(route, handlers.chain.clone(), ctx, None).await)
 }
 
-/// A job that was given up, as it lies in `<queue>.dead`.
+/// A job that was given up, as it lies in `<queue>.dead`; see [`dead_letters`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {
@@ -99,6 +111,31 @@ pub struct DeadLetter {
 }
 
 /// Reads the dead letters of a queue without taking them out.
+///
+/// ```
+/// use leveret::{Broker, Context, ErrorKind, JobError, JobResult, Worker, testing::{DeadLetter, dead_letters, idle}};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)] struct Charge { cents: i64 }
+/// # impl leveret::Job for Charge { const NAME: &'static str = "charge"; const QUEUE: &'static str = "money"; }
+///
+/// async fn refuse(_job: Charge, _ctx: Context<()>) -> JobResult {
+///     Err(JobError::permanent("no such account"))
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+/// let broker = Broker::memory();
+/// let worker = Worker::new(()).handle(refuse);
+/// worker.run(&broker, async {
+///     // The worker declares its queue when it starts; until then a publish is `Unroutable`.
+///     while broker.publisher().publish(&Charge { cents: 5 }).await.is_err() {
+///         tokio::task::yield_now().await;
+///     }
+///     idle(&broker).await;
+/// }).await.unwrap();
+/// let letters: Vec<DeadLetter> = dead_letters(&broker, "money").await.unwrap();
+/// assert_eq!((letters[0].kind, letters[0].reason.as_str()), (Some(ErrorKind::Permanent), "no such account"));
+/// # }
+/// ```
 ///
 /// # Errors
 ///
@@ -135,6 +172,13 @@ impl DeadLetter {
 
 /// Waits until the in-memory broker has no job that is ready, delayed or in hand. With tokio's clock paused, delays pass
 /// at once.
+///
+/// ```
+/// # async fn doc(broker: leveret::Broker, job: impl leveret::Job) -> Result<(), leveret::PublishError> {
+/// broker.publisher().publish(&job).delay(std::time::Duration::from_secs(24 * 3600)).await?;
+/// leveret::testing::idle(&broker).await;
+/// # Ok(()) }
+/// ```
 ///
 /// # Panics
 ///

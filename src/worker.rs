@@ -97,6 +97,26 @@ impl<S: Send + Sync + 'static> Worker<S> {
     ///
     /// A thread cannot be stopped from outside. One that overruns its timeout gets the verdict of a timeout and keeps its
     /// place in the queue's concurrency until it ends: let it ask [`Context::is_cancelled`] now and then.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use leveret::{Context, JobResult, RetryPolicy, Worker};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)] struct Sum { to: u64 }
+    /// # impl leveret::Job for Sum { const NAME: &'static str = "sum"; const QUEUE: &'static str = "sums"; }
+    /// fn sum(job: Sum, ctx: Context<()>) -> JobResult {
+    ///     let total: u64 = (0..job.to).take_while(|_| !ctx.is_cancelled()).sum();
+    ///     tracing::info!(total);
+    ///     Ok(())
+    /// }
+    ///
+    /// let worker = Worker::new(())
+    ///     .handle_blocking(sum)
+    ///     .on("large-sums")                       // these three are of the handler before them
+    ///     .timeout(Duration::from_secs(600))
+    ///     .retry(RetryPolicy::none());
+    /// # let _ = worker;
+    /// ```
     #[must_use]
     pub fn handle_blocking<J, F, E>(self, handler: F) -> Self
     where

@@ -142,3 +142,22 @@ async fn publishes_beside_an_unroutable_one_are_told_their_own_fate() {
         results.iter().enumerate().filter(|(_, result)| result.is_err()).map(|(n, _)| n).collect();
     assert_eq!(refused, (0..2_000).filter(|n| n % 7 == 0).collect());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_is_stopped_while_it_starts_leaves_no_consumer_behind() {
+    let place = Place::shared("stopped").await;
+    place.declare().await;
+    for pause in 0..20 {
+        let running = start(worker(&place.queue, |queue| queue, &Log::default()), &place.broker);
+        tokio::time::sleep(Duration::from_millis(pause * 3)).await;
+        running.stop().await.unwrap();
+    }
+    let log = Log::default();
+    for n in 0..20 {
+        place.publish(&script(&format!("job-{n}"), [Act::Succeed])).await;
+    }
+    let running = start(worker(&place.queue, |queue| queue, &log), &place.broker);
+    let finished = |runs: &[leveret_tests::jobs::Run]| runs.iter().filter(|run| run.label.starts_with("job-")).count();
+    log.until("all jobs reach the worker that lives", |runs| finished(runs) == 20).await;
+    running.stop().await.unwrap();
+}

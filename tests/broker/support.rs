@@ -22,6 +22,8 @@ impl Place {
     }
 
     pub(crate) fn at(url: &str, name: &str) -> Self {
+        // A failure is told with the workers' own words.
+        drop(tracing_subscriber::fmt().with_test_writer().with_env_filter("leveret=info").try_init());
         Self { broker: broker(url), queue: unique(name), url: url.to_owned() }
     }
 

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Session {
     up: Arc<Up>,
-    channel: Channel,
+    channel: OwnChannel,
     consumer: Consumer,
     tag: ShortString,
     acks: Acks,
@@ -33,14 +33,27 @@ pub(crate) struct Session {
     batch: u64,
 }
 
+/// A channel that is closed when it is dropped, wherever that happens.
+///
+/// A consumer whose opening is given up half-way exists on the broker all the same; without this it would be handed
+/// messages that nobody takes.
+struct OwnChannel(Channel);
+
+impl Drop for OwnChannel {
+    fn drop(&mut self) {
+        // Polled once, the frame is queued; a channel that is closed already says so at once.
+        drop(self.0.close(200, "done".into()).now_or_never());
+    }
+}
+
 impl Session {
     pub(super) async fn open(up: Arc<Up>, queue: &str, prefetch: u16) -> Result<Self, OpenError> {
         let passing = |error: lapin::Error| OpenError::Passing(format!("queue {queue:?}: {error}"));
-        let channel = up.connection.create_channel().await.map_err(passing)?;
-        channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(passing)?;
+        let channel = OwnChannel(up.connection.create_channel().await.map_err(passing)?);
+        channel.0.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(passing)?;
         let tag = short(&format!("leveret-{}", Uuid::now_v7()));
         let options = BasicConsumeOptions::default();
-        let consume = channel.basic_consume(short(queue), tag.clone(), options, FieldTable::default());
+        let consume = channel.0.basic_consume(short(queue), tag.clone(), options, FieldTable::default());
         let consumer = consume.await.map_err(passing)?;
         Ok(Self { up, channel, consumer, tag, acks: Acks::new(), batch: u64::from(prefetch / 2).max(1) })
     }
@@ -60,7 +73,7 @@ impl Session {
             Some(Err(error)) => Err(Ended(error.to_string())),
             None => {
                 // RabbitMQ 4.3 keeps a consumer attached that it has cancelled, until the client cancels it too.
-                drop(self.channel.basic_cancel(self.tag.clone(), BasicCancelOptions { nowait: true }).now_or_never());
+                drop(self.channel.0.basic_cancel(self.tag.clone(), BasicCancelOptions { nowait: true }).now_or_never());
                 Err(Ended("the broker cancelled the consumer".to_owned()))
             }
         }
@@ -74,7 +87,7 @@ impl Session {
         if self.acks.waiting() == 0 {
             return 0;
         }
-        let (channel, mut lost, before) = (&self.channel, false, self.acks.waiting());
+        let (channel, mut lost, before) = (&self.channel.0, false, self.acks.waiting());
         self.acks.flush(|ack| {
             let options = BasicAckOptions { multiple: ack.multiple };
             lost |= matches!(channel.basic_ack(ack.tag, options).now_or_never(), Some(Err(_)));
@@ -85,13 +98,13 @@ impl Session {
     pub(crate) fn reject(&mut self, tag: u64, requeue: bool) {
         if self.acks.settle(tag) {
             // A channel that is gone has handed its deliveries back already.
-            drop(self.channel.basic_reject(tag, BasicRejectOptions { requeue }).now_or_never());
+            drop(self.channel.0.basic_reject(tag, BasicRejectOptions { requeue }).now_or_never());
         }
     }
 
     pub(crate) async fn stop(&mut self) {
         self.flush();
-        let cancel = self.channel.basic_cancel(self.tag.clone(), BasicCancelOptions::default());
+        let cancel = self.channel.0.basic_cancel(self.tag.clone(), BasicCancelOptions::default());
         if !matches!(timeout(PATIENCE, cancel).await, Ok(Ok(()))) {
             tracing::debug!("the consumer was gone before it was cancelled");
         }
@@ -103,7 +116,7 @@ impl Session {
 
     pub(crate) async fn close(mut self) {
         self.flush();
-        if !matches!(timeout(PATIENCE, self.channel.close(200, "done".into())).await, Ok(Ok(()))) {
+        if !matches!(timeout(PATIENCE, self.channel.0.close(200, "done".into())).await, Ok(Ok(()))) {
             tracing::debug!("the channel was gone before it was closed");
         }
     }
