@@ -29,7 +29,7 @@ use crate::{
 /// # let _ = send_email;
 /// ```
 ///
-/// A long attempt can stop in good order, and leave the rest to another job:
+/// A long attempt can stop in good order, and leave the next step to another job:
 ///
 /// ```
 /// use leveret::{Context, JobResult};
@@ -43,7 +43,9 @@ use crate::{
 ///         () = load(job.0) => {}
 ///         () = ctx.cancelled() => return Err("stopped halfway".into()),
 ///     }
-///     ctx.publisher().publish(&Page(job.0 + 1)).await?;
+///     if job.0 < 99 {
+///         ctx.publisher().publish(&Page(job.0 + 1)).await?;
+///     }
 ///     Ok(())
 /// }
 /// # let _ = leveret::Worker::new(()).handle(load_pages);
