@@ -20,6 +20,8 @@ pub(crate) struct Caption {
     pub(crate) filters: Vec<String>,
     /// When the data set was last changed: `2026-11-21 04:20 UTC`.
     pub(crate) data_of: String,
+    /// The same in seconds since 1970, for the files' own dates.
+    pub(crate) data_of_seconds: u32,
     /// How many of its rows counted.
     pub(crate) rows: String,
     /// What each figure is called in prose, in the order of the request.
@@ -39,6 +41,7 @@ impl Caption {
             dataset: request.dataset.clone(),
             filters: request.filters.iter().map(ToString::to_string).collect(),
             data_of: utc(modified),
+            data_of_seconds: u32::try_from(seconds(modified)).unwrap_or(u32::MAX),
             rows,
             figures,
         }
@@ -89,10 +92,15 @@ fn uncapitalised(phrase: &str) -> String {
 }
 
 fn utc(time: SystemTime) -> String {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+    let seconds = seconds(time);
     let (year, month, day) = civil_date(seconds / 86_400);
     let (hour, minute) = (seconds / 3600 % 24, seconds / 60 % 60);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
+}
+
+/// Since 1970; a time before is taken for it.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
 /// The date `days` after 1970-01-01.

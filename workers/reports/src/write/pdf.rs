@@ -11,7 +11,7 @@ use std::{
     io::{self, BufWriter, Write},
 };
 
-use printpdf::{PdfDocument, PdfSaveOptions};
+use printpdf::{OffsetDateTime, PdfDocument, PdfSaveOptions};
 
 use self::{
     canvas::{Align, Canvas, Ink, MARGIN, Sheet, Style},
@@ -35,6 +35,10 @@ const GAP: f32 = 14.0;
 pub(crate) fn write(report: &Report, file: &File) -> io::Result<()> {
     let mut document = PdfDocument::new(&report.caption.title);
     document.metadata.info.subject.clone_from(&report.caption.dataset);
+    if let Ok(made) = OffsetDateTime::from_unix_timestamp(report.caption.data_of_seconds.into()) {
+        document.metadata.info.creation_date = made;
+        document.metadata.info.modification_date = made;
+    }
     document.pages = pages(report).into_iter().map(Canvas::into_page).collect();
     let mut pdf = printpdf::to_lopdf_doc(&document, &PdfSaveOptions::default(), &mut Vec::new());
     // A random identifier, which readers can do without: the same report is to be the same file.

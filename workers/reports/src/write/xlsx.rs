@@ -39,11 +39,11 @@ pub(crate) fn write(report: &Report, file: &File, dir: &Path) -> io::Result<()> 
 }
 
 fn fill(workbook: &mut Workbook, report: &Report, dir: &Path) -> Result<(), XlsxError> {
-    // A fixed date, because the same report is to be the same file.
-    let made = ExcelDateTime::from_timestamp(0)?;
+    // Not the date of now, because the same report is to be the same file.
+    let made = ExcelDateTime::from_timestamp(report.caption.data_of_seconds.into())?;
     workbook.set_properties(&DocProperties::new().set_title(&report.caption.title).set_creation_datetime(&made));
     let sheet = workbook.set_tempdir(dir)?.add_worksheet_with_constant_memory()?.set_name("Report")?;
-    sheet.set_freeze_panes(1, 0)?;
+    sheet.set_freeze_panes(1, 0)?.set_repeat_rows(0, 0)?.set_print_fit_to_pages(1, 0);
     for (at, column) in (0..).zip(&report.table.columns) {
         sheet.write_string_with_format(0, at, fitting(&column.title), &title_format(column))?;
         sheet.set_column_width(at, width(usize::from(at), report))?;
