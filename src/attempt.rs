@@ -2,14 +2,16 @@
 
 use std::{
     panic::AssertUnwindSafe,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    task::Poll,
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, poll};
 
 use crate::{
     context::Context,
@@ -23,6 +25,8 @@ use crate::{
 
 /// A handler whose first poll takes longer than this computes or blocks, and gets a task of its own.
 const INLINE_BUDGET_NANOS: u32 = 50_000;
+/// Where the average of first polls starts: some fifty quick ones are needed before a handler is trusted.
+pub(crate) const UNKNOWN_FIRST_POLL_NANOS: u32 = 1_000_000;
 
 /// A registered handler with everything that was settled at registration.
 pub(crate) struct Route<S> {
@@ -42,7 +46,7 @@ impl<S> Route<S> {
     }
 
     /// Learns from a first poll. A slow one counts at once; many quick ones are needed to forget it.
-    pub(crate) fn observe_first_poll(&self, took: Duration) {
+    fn observe_first_poll(&self, took: Duration) {
         let nanos = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX);
         let average = self.first_poll.load(Ordering::Relaxed);
         let next = if nanos > average { average / 2 + nanos / 2 } else { average - (average - nanos) / 16 };
@@ -57,9 +61,15 @@ pub(crate) async fn run<S: Send + Sync + 'static>(
     ctx: Context<S>,
     age: Option<Duration>,
 ) -> Outcome {
-    let started = Instant::now();
     let attempt = ctx.attempt();
-    let result = bounded(route, chain, ctx).await;
+    let mut bounded = pin!(bounded(route, chain, ctx));
+    let started = Instant::now();
+    let first = poll!(bounded.as_mut());
+    route.observe_first_poll(started.elapsed());
+    let result = match first {
+        Poll::Ready(result) => result,
+        Poll::Pending => bounded.await,
+    };
     route.metrics.duration.observe(started.elapsed().as_secs_f64());
     let facts = Facts { attempt, age, policy: &route.retry, draws: draws(&result) };
     let outcome = decide(result, facts);
@@ -100,13 +110,15 @@ mod tests {
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(1),
             metrics: Arc::new(Metrics::new().unwrap().job("q", "j")),
-            first_poll: AtomicU32::new(0),
+            first_poll: AtomicU32::new(UNKNOWN_FIRST_POLL_NANOS),
         }
     }
 
     #[test]
     fn a_handler_that_computes_gets_a_task_until_it_is_quick_again() {
         let route = route();
+        assert!(!route.may_start_inline(), "a handler that is not known may block");
+        (0..60).for_each(|_| route.observe_first_poll(Duration::from_micros(2)));
         assert!(route.may_start_inline());
         route.observe_first_poll(Duration::from_millis(5));
         assert!(!route.may_start_inline());

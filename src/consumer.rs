@@ -4,12 +4,7 @@
 //! rebuild, for ever. Attempts outlive sessions: they run in tasks of this consumer, and what the broker delivers again
 //! while they run is adopted, not started again.
 
-use std::{
-    collections::HashMap,
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::FutureExt;
@@ -249,10 +244,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
     /// Starts a job's task, or finishes it at once if one poll is enough.
     fn start(&mut self, session: &mut Session, tag: u64, received: Received, work: Work) {
         let received = Arc::new(received);
-        let inline = match &work {
-            Work::Run(index, _) => Some(&self.handlers.routes[*index]).filter(|route| route.may_start_inline()),
-            Work::Settle(_) => None,
-        };
+        let inline = matches!(&work, Work::Run(index, _) if self.handlers.routes[*index].may_start_inline());
         let task = Task {
             handlers: Arc::clone(&self.handlers),
             received: Arc::clone(&received),
@@ -262,13 +254,8 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         // Handlers' panics are caught within; after one of our own the job is another worker's.
         let run = AssertUnwindSafe(task.run(work)).catch_unwind();
         let mut running = Box::pin(run.map(|settlement| settlement.unwrap_or(Settlement::Requeue)));
-        if let Some(route) = inline {
-            let started = Instant::now();
-            let settlement = (&mut running).now_or_never();
-            route.observe_first_poll(started.elapsed());
-            if let Some(settlement) = settlement {
-                return self.settle(session, tag, &received, settlement);
-            }
+        if inline && let Some(settlement) = (&mut running).now_or_never() {
+            return self.settle(session, tag, &received, settlement);
         }
         let number = self.next_number;
         self.next_number += 1;

@@ -10,7 +10,7 @@ use std::{
 use tokio::task::JoinSet;
 
 use crate::{
-    attempt::Route,
+    attempt::{Route, UNKNOWN_FIRST_POLL_NANOS},
     broker::{Broker, Lane},
     consumer::{Consumer, Stop},
     context::Context,
@@ -88,6 +88,9 @@ impl<S: Send + Sync + 'static> Worker<S> {
     }
 
     /// Registers the handler of a job type.
+    ///
+    /// It must not block its thread: [`handle_blocking`](Self::handle_blocking) is for handlers that do. One that blocks
+    /// or computes for long at its start gets a task of its own each time, once the worker has seen it.
     #[must_use]
     pub fn handle<J: Job>(self, handler: impl Handler<J, S>) -> Self {
         self.register::<J>(erase(handler))
@@ -318,7 +321,14 @@ impl<S> Handlers<S> {
             }
             let retry = retry.unwrap_or_else(|| queue.retry_policy().clone());
             let metrics = Arc::new(broker.metrics().job(queue.name(), job));
-            routes.push(Route { job, handler, retry, timeout, metrics, first_poll: AtomicU32::new(0) });
+            routes.push(Route {
+                job,
+                handler,
+                retry,
+                timeout,
+                metrics,
+                first_poll: AtomicU32::new(UNKNOWN_FIRST_POLL_NANOS),
+            });
         }
         if routes.is_empty() {
             return Err(Error::NoHandler { queue: queue.name().to_owned() });
