@@ -1,12 +1,14 @@
 //! Clients in other languages: the README's snippets, run as they stand there.
 
 use std::{
-    process::Command,
+    process::{Command, Output},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use leveret::{Broker, Config, Context, Job, JobError, JobResult, Queue, RetryPolicy, TopologyMode, Worker, testing};
+use leveret::{
+    Broker, Config, Context, Job, JobError, JobResult, PublishError, Queue, RetryPolicy, TopologyMode, Worker, testing,
+};
 use leveret_harness::{Permissions, TestVhost, eventually, javascript, python, shared_node, unique};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -66,11 +68,27 @@ async fn declared(broker: &Broker) {
     eventually("the queue is declared", LONG, async || broker.publisher().publish(&probe).await.is_ok()).await;
 }
 
-async fn run(mut program: Command, url: &str) {
+async fn output_of(mut program: Command, url: &str) -> Output {
     program.env("AMQP_URL", url);
     let output = tokio::task::spawn_blocking(move || program.output()).await.unwrap();
-    let output = output.expect("installed by `make setup`");
+    output.expect("installed by `make setup`")
+}
+
+async fn run(program: Command, url: &str) {
+    let output = output_of(program, url).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+async fn python_snippet() -> Command {
+    let mut python = python().await;
+    python.args(["-c", block("python")]);
+    python
+}
+
+async fn node_snippet() -> Command {
+    let mut node = javascript().await;
+    node.args(["-e", block("javascript")]);
+    node
 }
 
 async fn arrives(sent: &Sent, text: &str) {
@@ -92,16 +110,12 @@ async fn is_handled(program: Command, text: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_message_of_a_python_client_is_handled() {
-    let mut python = python().await;
-    python.args(["-c", block("python")]);
-    is_handled(python, "from Python").await;
+    is_handled(python_snippet().await, "from Python").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_message_of_a_node_client_is_handled() {
-    let mut node = javascript().await;
-    node.args(["-e", block("javascript")]);
-    is_handled(node, "from Node").await;
+    is_handled(node_snippet().await, "from Node").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -109,6 +123,17 @@ async fn the_message_of_a_shell_is_handled() {
     let mut shell = Command::new("sh");
     shell.args(["-c", block("sh")]);
     is_handled(shell, "from a shell").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_publish_to_a_queue_that_nobody_has_declared_fails() {
+    let vhost = shared_node().await.vhost().await;
+    let published = broker(&vhost.url()).publisher().publish(&mail("ada@example.org", "too early")).await;
+    assert!(matches!(published, Err(PublishError::Unroutable { .. })));
+    for snippet in [python_snippet().await, node_snippet().await] {
+        let output = output_of(snippet, &vhost.url()).await;
+        assert!(!output.status.success(), "{output:?}");
+    }
 }
 
 /// The address of one of the users in the README's `rabbitmqctl set_permissions`, made with those permissions.
@@ -134,8 +159,7 @@ async fn the_privileges_of_the_readme_are_enough_for_each_of_its_users() {
     let worker = verifying(user(&vhost, "worker").await);
     let publisher = verifying(user(&vhost, "publisher").await).publisher();
     let foreign = user(&vhost, "foreign").await;
-    let mut python = python().await;
-    python.args(["-c", block("python")]);
+    let python = python_snippet().await;
     with_worker(&worker, async |sent| {
         publisher.publish(&mail("ada@example.org", "now")).await.unwrap();
         publisher.publish(&mail("ada@example.org", "later")).delay(Duration::from_millis(300)).await.unwrap();
