@@ -12,7 +12,7 @@ demo: ## Run both workers on real input: in memory, or on the RabbitMQ of AMQP_U
 	@cargo run --release --quiet -p leveret-demo -- $(ARGS)
 
 test: setup lint ## Lints and every test, on private RabbitMQ nodes (or on the broker of AMQP_URL)
-	cargo test --workspace --all-features
+	cargo test --workspace --all-features --no-fail-fast
 	cargo test -p leveret --lib   # without TLS: amqps:// must be refused
 
 lint: ## Formatting, clippy and rustdoc without a warning
