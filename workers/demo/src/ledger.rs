@@ -1,0 +1,174 @@
+//! The fate of every job of this run, written down as it happens by a middleware of both workers.
+//!
+//! A middleware sees attempts, not verdicts: that a job was given up is read from the broker's dead letters.
+
+use std::{collections::HashMap, sync::Arc};
+
+use leveret::{Broker, Context, JobResult, Middleware, Next, testing};
+use tokio::sync::watch;
+
+/// The ledger of one run. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    book: Arc<watch::Sender<Book>>,
+}
+
+/// All jobs of the run, in the order in which they were entered.
+#[derive(Debug, Default)]
+pub struct Book {
+    entries: Vec<Entry>,
+    by_id: HashMap<String, usize>,
+}
+
+/// One job.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The job's name.
+    pub job: &'static str,
+    /// Its queue.
+    pub queue: &'static str,
+    /// What a person calls it.
+    pub label: String,
+    /// The highest attempt that was begun; 0 while the job waits for its first.
+    pub attempt: u32,
+    /// Why the latest attempt that failed did so.
+    pub error: Option<String>,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What became of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It waits, runs, or waits for its next attempt.
+    Open,
+    /// A handler has done it.
+    Succeeded,
+    /// It lies in the dead letters.
+    Dead {
+        /// The class of the reason.
+        kind: String,
+        /// The reason in words.
+        reason: String,
+    },
+}
+
+impl Ledger {
+    /// Enters a job under its id, before it is published.
+    pub fn enter(&self, id: String, (job, queue): (&'static str, &'static str), label: &str) {
+        let entry = Entry { job, queue, label: label.to_owned(), attempt: 0, error: None, fate: Fate::Open };
+        self.book.send_modify(|book| {
+            book.by_id.insert(id, book.entries.len());
+            book.entries.push(entry);
+        });
+    }
+
+    /// The middleware that writes attempts down; jobs of others pass it unrecorded.
+    pub fn recorder<S: Send + Sync + 'static>(&self) -> impl Middleware<S> + use<S> {
+        Recorder { ledger: self.clone() }
+    }
+
+    /// Looks at the book.
+    pub fn read<T>(&self, look: impl FnOnce(&Book) -> T) -> T {
+        look(&self.book.borrow())
+    }
+
+    /// Waits until the book satisfies the condition.
+    pub async fn wait_for(&self, condition: impl FnMut(&Book) -> bool) {
+        let mut seen = self.book.subscribe();
+        // It fails when the sender is gone, which `self` holds.
+        drop(seen.wait_for(condition).await);
+    }
+
+    /// Looks into the dead letters of every queue that has jobs begun and not done.
+    ///
+    /// # Errors
+    ///
+    /// The broker's words if they cannot be read.
+    pub async fn read_dead_letters(&self, broker: &Broker) -> Result<(), String> {
+        for queue in self.read(Book::queues_in_doubt) {
+            let letters = testing::dead_letters(broker, queue).await?;
+            self.book.send_modify(|book| {
+                for letter in letters {
+                    let kind = letter.kind.map_or("unknown", leveret::ErrorKind::as_str).to_owned();
+                    let fate = Fate::Dead { kind, reason: letter.reason };
+                    book.change(letter.id.as_deref().unwrap_or_default(), |entry| entry.fate = fate);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn change(&self, id: &str, change: impl FnOnce(&mut Entry)) {
+        self.book.send_if_modified(|book| book.change(id, change));
+    }
+}
+
+impl Book {
+    /// All jobs.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// How many jobs are as the condition says.
+    pub fn count(&self, condition: impl Fn(&Entry) -> bool) -> usize {
+        self.entries.iter().filter(|entry| condition(entry)).count()
+    }
+
+    fn queues_in_doubt(&self) -> Vec<&'static str> {
+        let in_doubt = self.entries.iter().filter(|entry| entry.is_open() && entry.attempt > 0);
+        let mut queues: Vec<_> = in_doubt.map(|entry| entry.queue).collect();
+        queues.sort_unstable();
+        queues.dedup();
+        queues
+    }
+
+    fn change(&mut self, id: &str, change: impl FnOnce(&mut Entry)) -> bool {
+        let entry = self.by_id.get(id).map(|&index| &mut self.entries[index]);
+        entry.map(change).is_some()
+    }
+}
+
+impl Entry {
+    /// Whether its fate is not decided yet.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.fate == Fate::Open
+    }
+
+    /// Whether it is done.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.fate == Fate::Succeeded
+    }
+
+    /// Whether it was given up.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        matches!(self.fate, Fate::Dead { .. })
+    }
+
+    /// Whether it needed more than one attempt.
+    #[must_use]
+    pub fn is_retried(&self) -> bool {
+        self.attempt > 1
+    }
+}
+
+struct Recorder {
+    ledger: Ledger,
+}
+
+impl<S: Send + Sync + 'static> Middleware<S> for Recorder {
+    async fn handle(&self, ctx: Context<S>, next: Next<S>) -> JobResult {
+        let (id, attempt) = (ctx.job_id().to_owned(), ctx.attempt());
+        self.ledger.change(&id, |entry| entry.attempt = entry.attempt.max(attempt));
+        let result = next.run(ctx).await;
+        self.ledger.change(&id, |entry| match &result {
+            Ok(()) => entry.fate = Fate::Succeeded,
+            Err(error) => entry.error = Some(error.to_string()),
+        });
+        result
+    }
+}

@@ -1,0 +1,157 @@
+//! `demo`: shows the email and the reports worker at work on real input.
+
+use std::{
+    io::{ErrorKind, IsTerminal, Write, stderr, stdout},
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use leveret::{Broker, Config, Error, HealthServer, shutdown_signal};
+use leveret_demo::{
+    ledger::Ledger,
+    progress::{Display, Progress},
+    show::Show,
+    summary::Summary,
+};
+use tracing_subscriber::EnvFilter;
+
+const LESSON: &str = "\
+What you see:
+  The workers take orders, mails and reports from the queues email and reports, in this process. Orders that meet a
+  mail server which is still down are tried again later, with a growing delay. What cannot succeed, such as a mailbox
+  that is closed or a column that is not there, becomes a dead letter with its reason. Mails go to a small mail server
+  inside the demo, and nowhere else.
+
+Try:
+  make demo                                       in memory: nothing to install
+  make demo ARGS=--keep-running                   then: curl -s http://127.0.0.1:9464/metrics | grep finished
+  AMQP_URL=amqp://guest:guest@127.0.0.1 make demo on RabbitMQ; look at the queue email.dead afterwards
+  Ctrl-C in the middle                            finishes what runs and leaves the rest: on RabbitMQ, the next run of
+                                                  a worker goes on with it
+
+On RabbitMQ, stop other workers of these queues first: jobs that they take never reach this summary.";
+
+/// Runs the email and the reports worker on real input, and tells what became of every job.
+#[derive(Parser)]
+#[command(name = "demo", version, after_long_help = LESSON, max_term_width = 120)]
+struct Settings {
+    /// RabbitMQ to run on, as `amqp://user:password@host:5672/vhost` (several: comma separated); without it, in memory
+    #[arg(long, env = "AMQP_URL", value_name = "URL", value_delimiter = ',', hide_env_values = true)]
+    amqp_url: Vec<String>,
+
+    /// Address of /metrics, /livez and /readyz; another port is chosen when this one is taken
+    #[arg(long, env = "LEVERET_HTTP_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:9464")]
+    http_addr: SocketAddr,
+
+    /// Directory for the mails and reports
+    #[arg(long, env = "DEMO_OUTPUT", value_name = "DIR", default_value = "demo-output")]
+    output: PathBuf,
+
+    /// Directory of the jobs to publish (orders.jsonl, mails.jsonl, reports.jsonl) and the reports' data
+    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/data"))]
+    data: PathBuf,
+
+    /// Stay up after the summary, serving metrics and taking jobs, until Ctrl-C
+    #[arg(long)]
+    keep_running: bool,
+
+    /// What to log: a level, or levels by module
+    #[arg(long, env = "RUST_LOG", default_value = "error")]
+    log: String,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let settings = Settings::parse();
+    let display = Display::default();
+    let (filter, writer) = (EnvFilter::try_new(&settings.log).context("RUST_LOG")?, display.clone());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(stderr().is_terminal())
+        .with_writer(move || writer.clone())
+        .init();
+    let (broker, health) = open(&settings)?;
+    let ledger = Ledger::default();
+    let progress = Progress::start(display, &ledger);
+    progress.note(&format!("Broker: {}", if settings.in_memory() { "in memory" } else { "RabbitMQ" }));
+    progress.note(&format!("Metrics: http://{}/metrics", health.address()));
+    let mut show = Show::start(&broker, &settings.data, &settings.output, ledger)?;
+    let finished = tokio::select! {
+        played = show.play(&progress) => played.map(|()| true)?,
+        () = shutdown_signal() => false,
+    };
+    if finished && settings.keep_running {
+        progress.finish();
+        print(&show.summary())?;
+        eprintln!("\nStill running, metrics at http://{}/metrics. Ctrl-C stops.", health.address());
+        shutdown_signal().await;
+        drain(&mut show).await?;
+    } else {
+        if !finished {
+            progress.note("Stopping: no new jobs, finishing what runs (Ctrl-C again leaves at once).");
+        }
+        drain(&mut show).await?;
+        progress.finish();
+        let summary = show.summary();
+        print(&summary)?;
+        tell_of_unfinished(&summary, settings.in_memory());
+    }
+    broker.close().await;
+    Ok(())
+}
+
+impl Settings {
+    fn in_memory(&self) -> bool {
+        self.addresses().is_empty()
+    }
+
+    /// An `AMQP_URL` that is set to nothing is not set.
+    fn addresses(&self) -> Vec<String> {
+        self.amqp_url.iter().filter(|url| !url.trim().is_empty()).cloned().collect()
+    }
+
+    fn broker(&self, http_addr: SocketAddr) -> Result<Broker, Error> {
+        let patience = Duration::from_secs(10);
+        let config = Config { http_addr, publish_timeout: patience, drain_timeout: patience, ..Config::default() };
+        if self.in_memory() {
+            return Ok(Broker::memory_with(config));
+        }
+        Broker::amqp(Config { amqp_url: self.addresses(), ..config })
+    }
+}
+
+/// Opens the broker and serves its metrics, on a free port if the one in the settings is taken.
+fn open(settings: &Settings) -> Result<(Broker, HealthServer), Error> {
+    let broker = settings.broker(settings.http_addr)?;
+    match broker.serve_health() {
+        Err(Error::Listen { source, .. }) if source.kind() == ErrorKind::AddrInUse => {
+            let broker = settings.broker(SocketAddr::new(settings.http_addr.ip(), 0))?;
+            let health = broker.serve_health()?;
+            Ok((broker, health))
+        }
+        served => served.map(|health| (broker, health)),
+    }
+}
+
+async fn drain(show: &mut Show) -> anyhow::Result<()> {
+    tokio::select! {
+        drained = show.drain() => drained,
+        () = shutdown_signal() => bail!("left without finishing what ran"),
+    }
+}
+
+fn print(summary: &Summary) -> std::io::Result<()> {
+    let columns = console::Term::stdout().size_checked().map_or(100, |(_, columns)| usize::from(columns));
+    write!(stdout(), "\n{}", summary.render(columns.clamp(60, 120)))
+}
+
+fn tell_of_unfinished(summary: &Summary, in_memory: bool) {
+    if summary.is_complete() {
+        return;
+    }
+    let fate = if in_memory { "are forgotten with it" } else { "wait on RabbitMQ for the next worker" };
+    eprintln!("\nInterrupted: jobs that were published and are unfinished {fate}.");
+}

@@ -1,0 +1,189 @@
+//! The demo itself: both workers started, the jobs published, their fates awaited.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow, bail};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use leveret::{Broker, Error, PublishError};
+use leveret_email::{Mail, MailSettings};
+use leveret_reports::Reports;
+use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    input::{self, Input},
+    ledger::{Book, Entry, Ledger},
+    mail_server::MailServer,
+    progress::Progress,
+    summary::Summary,
+};
+
+/// Orders that are published while the mail server is down.
+pub const EARLY: usize = 12;
+
+const PUBLISHES_AT_ONCE: usize = 32;
+/// How long the workers may take to declare their queues.
+const DECLARING: Duration = Duration::from_secs(15);
+const LOOK_FOR_DEAD_LETTERS: Duration = Duration::from_millis(500);
+
+/// A demo with its workers running.
+#[derive(Debug)]
+pub struct Show {
+    stage: Stage,
+    workers: JoinSet<Result<(), Error>>,
+    stop: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Stage {
+    broker: Broker,
+    ledger: Ledger,
+    /// Ids start with it, because a RabbitMQ still holds what earlier runs left.
+    run: String,
+    inputs: Vec<Input>,
+    mail_server: MailServer,
+    output: PathBuf,
+}
+
+impl Show {
+    /// Reads the jobs in `data` and starts the workers, which write below `output`.
+    ///
+    /// # Errors
+    ///
+    /// The data is not there or wrong, or `output` cannot be written.
+    pub fn start(broker: &Broker, data: &Path, output: &Path, ledger: Ledger) -> anyhow::Result<Self> {
+        let inputs = input::read(data)?;
+        for dir in [mail_dir(output), report_dir(output)] {
+            fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+        }
+        let mail_server = MailServer::reserve(mail_dir(output)).context("taking a port for the mail server")?;
+        let mail = Mail::new(&MailSettings {
+            smtp_url: Some(mail_server.url()),
+            smtp_ca_file: None,
+            smtp_timeout: 10,
+            mail_dir: mail_dir(output),
+            mail_from: "Tea shop <shop@example.com>".to_owned(),
+        })?;
+        let reports = Reports { data_dir: data.to_owned(), output_dir: report_dir(output), max_groups: 10_000 };
+        let email = leveret_email::worker(mail).middleware(ledger.recorder());
+        let reports = leveret_reports::worker(reports, 2).middleware(ledger.recorder());
+
+        let (mut workers, stop) = (JoinSet::new(), CancellationToken::new());
+        let (shared, stopped) = (broker.clone(), stop.clone());
+        workers.spawn(async move { email.run(&shared, stopped.cancelled_owned()).await });
+        let (shared, stopped) = (broker.clone(), stop.clone());
+        workers.spawn(async move { reports.run(&shared, stopped.cancelled_owned()).await });
+
+        let run = Uuid::new_v4().simple().to_string()[..8].to_owned();
+        let stage = Stage { broker: broker.clone(), ledger, run, inputs, mail_server, output: output.to_owned() };
+        Ok(Self { stage, workers, stop })
+    }
+
+    /// Publishes all jobs and waits until the last one is done or given up.
+    ///
+    /// # Errors
+    ///
+    /// A job could not be published, or a worker stopped of itself.
+    pub async fn play(&mut self, progress: &Progress) -> anyhow::Result<()> {
+        tokio::select! {
+            played = self.stage.play(progress) => played,
+            Some(ended) = self.workers.join_next() => match ended? {
+                Ok(()) => bail!("a worker stopped of itself"),
+                Err(error) => Err(error.into()),
+            }
+        }
+    }
+
+    /// What has become of the jobs so far.
+    #[must_use]
+    pub fn summary(&self) -> Summary {
+        let output = &self.stage.output;
+        self.stage.ledger.read(|book| Summary::new(book, &mail_dir(output), &report_dir(output)))
+    }
+
+    /// Lets the workers finish what they have begun, and takes no new job.
+    ///
+    /// # Errors
+    ///
+    /// A worker's, or the broker's.
+    pub async fn drain(&mut self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        while let Some(ended) = self.workers.join_next().await {
+            ended??;
+        }
+        self.stage.look_for_dead_letters().await
+    }
+}
+
+impl Stage {
+    async fn play(&mut self, progress: &Progress) -> anyhow::Result<()> {
+        for input in &self.inputs {
+            self.ledger.enter(self.id(input), input.route(), &input.label);
+        }
+        let (early, rest) = self.inputs.split_at(EARLY.min(self.inputs.len()));
+        progress.note(&format!("The mail server is down. Publishing the first {} orders.", early.len()));
+        self.publish(early).await?;
+        self.ledger.wait_for(|book| book.count(|entry| entry.error.is_some()) >= early.len()).await;
+        if let Some(error) = self.ledger.read(first_error) {
+            progress.note(&format!("Each has failed once and will be tried again: {error}"));
+        }
+        progress.note(&format!("The mail server goes up. Publishing {} more jobs.", rest.len()));
+        self.mail_server.start().context("starting the mail server")?;
+        self.publish(rest).await?;
+        self.settled().await
+    }
+
+    async fn publish(&self, inputs: &[Input]) -> anyhow::Result<()> {
+        let publishes = stream::iter(inputs.iter().map(|input| self.publish_one(input)));
+        Ok(publishes.buffer_unordered(PUBLISHES_AT_ONCE).try_collect().await?)
+    }
+
+    /// Publishes one job; its queue may still have to be declared by the worker that has just started.
+    async fn publish_one(&self, input: &Input) -> Result<(), PublishError> {
+        let (publisher, id) = (self.broker.publisher(), self.id(input));
+        let deadline = Instant::now() + DECLARING;
+        loop {
+            match input.publish(&publisher, &id).await {
+                Err(PublishError::Unroutable { .. }) if Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                published => return published,
+            }
+        }
+    }
+
+    async fn settled(&self) -> anyhow::Result<()> {
+        loop {
+            tokio::select! {
+                () = self.ledger.wait_for(|book| book.count(Entry::is_open) == 0) => return Ok(()),
+                () = tokio::time::sleep(LOOK_FOR_DEAD_LETTERS) => self.look_for_dead_letters().await?,
+            }
+        }
+    }
+
+    async fn look_for_dead_letters(&self) -> anyhow::Result<()> {
+        let read = self.ledger.read_dead_letters(&self.broker).await;
+        read.map_err(|reason| anyhow!(reason)).context("reading the dead letters")
+    }
+
+    fn id(&self, input: &Input) -> String {
+        format!("{}.{}", self.run, input.label)
+    }
+}
+
+fn first_error(book: &Book) -> Option<String> {
+    book.entries().iter().find_map(|entry| entry.error.clone())
+}
+
+fn mail_dir(output: &Path) -> PathBuf {
+    output.join("mail")
+}
+
+fn report_dir(output: &Path) -> PathBuf {
+    output.join("reports")
+}
