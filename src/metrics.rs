@@ -129,8 +129,17 @@ impl Metrics {
             limit: gauge(r, "worker_concurrency_limit", "Attempts that may run at once", &["queue"])?,
             wanted: gauge(r, "consumers_wanted", "Consumers that should be up", &["queue"])?,
             up: gauge(r, "consumers_up", "Consumers that are up", &["queue"])?,
-            connected: register(r, IntGauge::new("broker_connected", "1 while every connection is up")?)?,
-            blocked: register(r, IntGauge::new("broker_blocked", "1 while the broker takes no publishes")?)?,
+            connected: register(
+                r,
+                IntGauge::new(
+                    "broker_connected",
+                    "Connections that are up: one that consumes, one that publishes once it is needed",
+                )?,
+            )?,
+            blocked: register(
+                r,
+                IntGauge::new("broker_blocked", "Connections on which the broker takes no publishes now")?,
+            )?,
             registry,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -92,6 +92,59 @@ pub async fn perform_raw<S: Send + Sync + 'static>(
     Ok(attempt::run(route, handlers.chain.clone(), ctx, None).await)
 }
 
+/// A worker that runs beside a test; see [`start`].
+#[derive(Debug)]
+pub struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), Error>>,
+}
+
+/// Starts a worker beside the test, on any broker, and returns once it consumes: jobs can be published then.
+///
+/// See [`dead_letters`] for an example.
+///
+/// # Errors
+///
+/// What [`Worker::run`] says of a worker that cannot start.
+///
+/// # Panics
+///
+/// Panics if the worker does.
+#[expect(clippy::expect_used, reason = "a panic of the worker is the test's to see")]
+pub async fn start<S: Send + Sync + 'static>(worker: Worker<S>, broker: &Broker) -> Result<Running, Error> {
+    let (stop, on) = (CancellationToken::new(), broker.clone());
+    let stopped = stop.clone();
+    let mut running =
+        Running { stop, task: tokio::spawn(async move { worker.run(&on, stopped.cancelled_owned()).await }) };
+    while broker.health().unready().is_some() {
+        tokio::select! {
+            ended = &mut running.task => {
+                ended.expect("the worker does not panic")?;
+                break;
+            }
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+        }
+    }
+    Ok(running)
+}
+
+impl Running {
+    /// Stops the worker and waits until it has drained.
+    ///
+    /// # Errors
+    ///
+    /// What [`Worker::run`] returned.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the worker did.
+    #[expect(clippy::expect_used, reason = "a panic of the worker is the test's to see")]
+    pub async fn stop(self) -> Result<(), Error> {
+        self.stop.cancel();
+        self.task.await.expect("the worker does not panic")
+    }
+}
+
 /// A job that was given up, as it lies in `<queue>.dead`; see [`dead_letters`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -113,7 +166,7 @@ pub struct DeadLetter {
 /// Reads the dead letters of a queue without taking them out.
 ///
 /// ```
-/// use leveret::{Broker, Context, ErrorKind, JobError, JobResult, Worker, testing::{DeadLetter, dead_letters, idle}};
+/// use leveret::{Broker, Context, ErrorKind, JobError, JobResult, Worker, testing::{dead_letters, idle, start}};
 /// # use serde::{Deserialize, Serialize};
 /// # #[derive(Serialize, Deserialize)] struct Charge { cents: i64 }
 /// # impl leveret::Job for Charge { const NAME: &'static str = "charge"; const QUEUE: &'static str = "money"; }
@@ -124,16 +177,12 @@ pub struct DeadLetter {
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
 /// let broker = Broker::memory();
-/// let worker = Worker::new(()).handle(refuse);
-/// worker.run(&broker, async {
-///     // The worker declares its queue when it starts; until then a publish is `Unroutable`.
-///     while broker.publisher().publish(&Charge { cents: 5 }).await.is_err() {
-///         tokio::task::yield_now().await;
-///     }
-///     idle(&broker).await;
-/// }).await.unwrap();
-/// let letters: Vec<DeadLetter> = dead_letters(&broker, "money").await.unwrap();
+/// let running = start(Worker::new(()).handle(refuse), &broker).await.unwrap();
+/// broker.publisher().publish(&Charge { cents: 5 }).await.unwrap();
+/// idle(&broker).await;
+/// let letters = dead_letters(&broker, "money").await.unwrap();
 /// assert_eq!((letters[0].kind, letters[0].reason.as_str()), (Some(ErrorKind::Permanent), "no such account"));
+/// running.stop().await.unwrap();
 /// # }
 /// ```
 ///

@@ -15,8 +15,8 @@ struct Settings {
     #[command(flatten)]
     broker: Config,
 
-    /// What to log: a level, or levels by module
-    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    /// What to log: a level, or levels by module (lapin's warnings show payloads)
+    #[arg(long, env = "RUST_LOG", default_value = "info,lapin=error")]
     log: String,
 
     #[command(flatten)]

@@ -13,8 +13,8 @@ struct Settings {
     #[command(flatten)]
     broker: Config,
 
-    /// What to log: a level, or levels by module
-    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    /// What to log: a level, or levels by module (lapin's warnings show payloads)
+    #[arg(long, env = "RUST_LOG", default_value = "info,lapin=error")]
     log: String,
 
     #[command(flatten)]
@@ -29,6 +29,8 @@ async fn main() -> anyhow::Result<()> {
     let reports = &settings.reports;
     tracing::info!(data = %reports.data_dir.display(), output = %reports.output_dir.display(), "reports are made");
     let broker = Broker::amqp(settings.broker)?;
+    let health = broker.serve_health()?;
+    tracing::info!(address = %health.address(), "metrics and health are served");
     worker(reports.into(), reports.concurrency.get()).run(&broker, shutdown_signal()).await?;
     Ok(())
 }
