@@ -14,6 +14,9 @@ use crate::ledger::{Book, Entry, Ledger};
 const REFRESH: Duration = Duration::from_millis(100);
 /// How often the figures are said where there is no bar.
 const LINE_EVERY: Duration = Duration::from_secs(1);
+/// Longer than any wait that the demo plans.
+const STANDSTILL: Duration = Duration::from_secs(20);
+const HINT: &str = "Nothing has moved for 20 seconds. Does another worker take jobs from the queues email and reports?";
 
 /// The display of one run; it follows the ledger until this is finished or dropped.
 #[derive(Debug)]
@@ -100,21 +103,46 @@ impl Write for Display {
 }
 
 async fn follow(display: Display, ledger: Ledger) {
-    let (mut announced, mut last_line) = (HashSet::new(), Instant::now());
+    let mut reporter = Reporter { display, announced: HashSet::new(), figures: String::new(), moved: Instant::now() };
+    let (mut hinted, mut unsaid, mut said) = (false, false, Instant::now());
     loop {
         tokio::time::sleep(REFRESH).await;
-        ledger.read(|book| {
-            display.draw(book);
-            for line in book.entries().iter().filter_map(obituary) {
-                if announced.insert(line.clone()) {
-                    display.note(&line);
-                }
+        unsaid |= ledger.read(|book| reporter.look(book));
+        if unsaid && reporter.display.bar.is_hidden() && said.elapsed() >= LINE_EVERY {
+            (unsaid, said) = (false, Instant::now());
+            reporter.display.note(&reporter.figures);
+        }
+        if !hinted && reporter.moved.elapsed() >= STANDSTILL {
+            hinted = true;
+            reporter.display.note(HINT);
+        }
+    }
+}
+
+/// What has been shown so far.
+struct Reporter {
+    display: Display,
+    announced: HashSet<String>,
+    figures: String,
+    moved: Instant,
+}
+
+impl Reporter {
+    /// Draws the bar, announces who has died since, and tells whether anything has moved.
+    fn look(&mut self, book: &Book) -> bool {
+        self.display.draw(book);
+        for line in book.entries().iter().filter_map(obituary) {
+            if self.announced.insert(line.clone()) {
+                self.display.note(&line);
             }
-            if display.bar.is_hidden() && last_line.elapsed() >= LINE_EVERY {
-                last_line = Instant::now();
-                display.note(&figures(book));
-            }
-        });
+        }
+        let figures = figures(book);
+        if figures == self.figures {
+            return false;
+        }
+        self.figures = figures;
+        self.moved = Instant::now();
+        true
     }
 }
 

@@ -140,7 +140,7 @@ impl Stage {
 
     async fn publish(&self, inputs: &[Input]) -> anyhow::Result<()> {
         let publishes = stream::iter(inputs.iter().map(|input| self.publish_one(input)));
-        Ok(publishes.buffer_unordered(PUBLISHES_AT_ONCE).try_collect().await?)
+        publishes.buffer_unordered(PUBLISHES_AT_ONCE).try_collect().await.context("publishing")
     }
 
     /// Publishes one job; its queue may still have to be declared by the worker that has just started.
