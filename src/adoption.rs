@@ -6,13 +6,19 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use crate::{intake::Received, settle::Settlement};
 
 /// Settlements that are remembered for a delivery to come; the oldest go first. A worker that needs more of them has a
 /// larger prefetch than RabbitMQ allows.
 const REMEMBERED: usize = 10_000;
+/// A redelivery that has not come so long after the channel was opened has gone to another worker. What bears the same
+/// id later is another job of a publisher that repeats its ids.
+const AWAITED: Duration = Duration::from_secs(300);
 /// Bodies longer than this are recognised by their length and both ends.
 const HASHED_BODY: usize = 4 * 1024;
 
@@ -66,6 +72,8 @@ pub(crate) struct Adoption {
     /// Jobs acked on the present channel, whose acks may be lost with it; the broker has at most the prefetch of them.
     recent: VecDeque<JobKey>,
     recent_limit: usize,
+    /// When the present channel was opened.
+    opened: Option<Instant>,
 }
 
 impl Adoption {
@@ -92,6 +100,11 @@ impl Adoption {
                 self.orphans.entry(key).or_default().push(number);
             }
         }
+    }
+
+    /// There is a channel again: what is owed comes back soon, or never.
+    pub(crate) fn channel_opened(&mut self) {
+        self.opened = Some(Instant::now());
     }
 
     /// An attempt without a channel has come to its end.
@@ -133,6 +146,11 @@ impl Adoption {
             }
             return number.map(Known::Running);
         }
+        if self.opened.is_some_and(|opened| opened.elapsed() > AWAITED) {
+            self.owed.clear();
+            self.owed_order.clear();
+            return None;
+        }
         let settlement = self.owed.remove(&key)?;
         self.owed_order.retain(|other| *other != key);
         Some(Known::Settled(settlement))
@@ -169,6 +187,17 @@ mod tests {
         assert_eq!(adoption.recognise(&second), Some(Known::Settled(Settlement::Ack)));
         assert_eq!(adoption.recognise(&second), None);
         assert_eq!(adoption.recognise(&third), Some(Known::Settled(Settlement::Ack)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_that_bears_an_old_id_long_after_is_another_job() {
+        let mut adoption = Adoption::new(2);
+        let job = received("tick", "{}");
+        adoption.acked(&job);
+        adoption.channel_lost(std::iter::empty());
+        adoption.channel_opened();
+        tokio::time::advance(AWAITED + Duration::from_secs(1)).await;
+        assert_eq!(adoption.recognise(&job), None);
     }
 
     #[test]

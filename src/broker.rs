@@ -273,6 +273,19 @@ impl Session {
         }
     }
 
+    /// As [`next`](Self::next) if a delivery is `wanted`; else waits for the session's end alone.
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of [`next`](Self::next).
+    pub(crate) async fn next_if(&mut self, wanted: bool) -> Result<Delivery, Ended> {
+        match self {
+            Self::Amqp(session) if !wanted => Err(session.lost().await),
+            Self::Memory(_) if !wanted => std::future::pending().await,
+            Self::Amqp(_) | Self::Memory(_) => self.next().await,
+        }
+    }
+
     /// Notes that the job behind `tag` is done with. The ack leaves with the next [`flush`](Self::flush), at the latest
     /// when half the prefetch is waiting. Returns how many acks turned out to have no channel any more.
     pub(crate) fn ack(&mut self, tag: u64) -> u64 {
@@ -314,11 +327,11 @@ impl Session {
         }
     }
 
-    /// Ends the session; what is not settled goes back to the queue.
-    pub(crate) async fn close(self) {
+    /// Ends the session; what is not settled goes back to the queue. Returns how many acks had no channel any more.
+    pub(crate) async fn close(self) -> u64 {
         match self {
             Self::Amqp(session) => session.close().await,
-            Self::Memory(_) => {}
+            Self::Memory(_) => 0,
         }
     }
 }

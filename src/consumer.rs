@@ -111,6 +111,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         loop {
             let Some(mut session) = self.open(&mut has_been_up).await? else { break };
             wanted.set_up(true);
+            self.adoption.channel_opened();
             let end = self.consume(&mut session).await;
             wanted.set_up(false);
             match end {
@@ -120,7 +121,8 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 }
                 End::Lost(reason) => {
                     tracing::warn!(queue = self.name, reason, "lost the consumer, starting another");
-                    session.close().await;
+                    let lost = session.close().await;
+                    self.count_lost(lost);
                     self.orphan();
                 }
             }
@@ -183,6 +185,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
 
     async fn next_event(&mut self, session: &mut Session, permit: &mut Option<OwnedSemaphorePermit>) -> Event {
         loop {
+            let room = permit.is_some() && self.in_hand.len() < self.most_in_hand;
             tokio::select! {
                 biased;
                 () = self.stop.drain.cancelled() => return Event::Stop,
@@ -192,7 +195,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                     Err(error) => tracing::error!(queue = self.name, %error, "a job's task ended without an outcome"),
                 },
                 acquired = Arc::clone(&self.permits).acquire_owned(), if permit.is_none() => *permit = acquired.ok(),
-                delivery = session.next(), if permit.is_some() && self.in_hand.len() < self.most_in_hand => match (delivery, permit.take()) {
+                delivery = session.next_if(room) => match (delivery, permit.take()) {
                     (Ok(delivery), Some(permit)) => return Event::Delivered(delivery, permit),
                     (Ok(_), None) => {}
                     (Err(ended), _) => return Event::Lost(ended),
@@ -333,7 +336,8 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 session.requeue(tag);
             }
         }
-        session.close().await;
+        let lost = session.close().await;
+        self.count_lost(lost);
     }
 
     async fn drain_without_session(mut self, wanted: Wanted) {

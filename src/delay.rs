@@ -14,6 +14,8 @@ pub(crate) const UNIT: Duration = Duration::from_millis(100);
 /// Wait queues in the ladder.
 pub(crate) const LEVELS: u8 = 28;
 const LONGEST: u32 = (1 << LEVELS) - 1;
+/// The longest delay there is, a day less than what is taken for a mistake.
+const FURTHEST: Duration = Duration::from_secs((3650 - 1) * 24 * 60 * 60);
 
 /// How long a copy waits in the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,11 @@ impl Wait {
             0 => Self::None,
             units => Self::Units(u32::try_from(units).unwrap_or(LONGEST).min(LONGEST)),
         }
+    }
+
+    /// The time a job asked to wait `delay` really waits: the ladder's grain, and as often through the ladder as it takes.
+    pub(crate) fn exact(delay: Duration) -> Duration {
+        Self::at_least(delay).duration().max(delay.min(FURTHEST))
     }
 
     /// One of the two powers of two around `delay`, chosen by `draw` (uniform in 0..1) such that the mean is `delay`.

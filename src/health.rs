@@ -10,7 +10,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -40,7 +40,7 @@ struct Shared {
     started: Instant,
     /// Milliseconds after `started` at which the worker's runtime last ran a timer.
     ticked: AtomicU64,
-    draining: AtomicBool,
+    draining: AtomicU64,
     /// Wanted consumers by name, and whether they are up. More than one may serve a queue.
     consumers: Mutex<BTreeMap<String, Counts>>,
     /// Settlements that the broker refuses for now, by queue.
@@ -59,7 +59,7 @@ impl Health {
             metrics,
             started: Instant::now(),
             ticked: AtomicU64::new(0),
-            draining: AtomicBool::new(false),
+            draining: AtomicU64::new(0),
             consumers: Mutex::default(),
             stuck: AtomicU64::new(0),
         };
@@ -72,14 +72,14 @@ impl Health {
         Wanted { health: self.clone(), name: name.to_owned(), up: false }
     }
 
-    pub(crate) fn drain(&self) {
-        self.shared.draining.store(true, Ordering::Release);
+    /// Notes that a worker drains, until the returned value is dropped.
+    pub(crate) fn drain(&self) -> Noted {
+        Noted::new(self, |shared| &shared.draining)
     }
 
     /// Notes that a settlement cannot be carried out for now, until the returned value is dropped.
-    pub(crate) fn stuck(&self) -> Stuck {
-        self.shared.stuck.fetch_add(1, Ordering::AcqRel);
-        Stuck { health: self.clone() }
+    pub(crate) fn stuck(&self) -> Noted {
+        Noted::new(self, |shared| &shared.stuck)
     }
 
     fn change(&self, name: &str, change: impl FnOnce(&mut Counts)) {
@@ -93,15 +93,15 @@ impl Health {
 
     /// What keeps the process from being ready.
     pub(crate) fn unready(&self) -> Option<String> {
-        if self.shared.draining.load(Ordering::Acquire) {
+        if self.shared.draining.load(Ordering::Acquire) > 0 {
             return Some("draining".to_owned());
         }
         if self.shared.stuck.load(Ordering::Acquire) > 0 {
-            return Some("the broker refuses retries or dead letters".to_owned());
+            return Some("the broker does not confirm retries or dead letters".to_owned());
         }
         let consumers = self.shared.consumers.lock().unwrap_or_else(PoisonError::into_inner);
-        if consumers.is_empty() {
-            return Some("not started".to_owned());
+        if consumers.values().all(|counts| counts.wanted == 0) {
+            return Some("no worker runs".to_owned());
         }
         let missing = consumers.iter().find(|(_, counts)| counts.up < counts.wanted);
         missing.map(|(name, _)| format!("no consumer on queue {name:?}"))
@@ -144,14 +144,22 @@ impl Drop for Wanted {
     }
 }
 
-/// A settlement that cannot be carried out for now.
-pub(crate) struct Stuck {
+/// Something that keeps the process from being ready until this is dropped.
+pub(crate) struct Noted {
     health: Health,
+    count: fn(&Shared) -> &AtomicU64,
 }
 
-impl Drop for Stuck {
+impl Noted {
+    fn new(health: &Health, count: fn(&Shared) -> &AtomicU64) -> Self {
+        count(&health.shared).fetch_add(1, Ordering::AcqRel);
+        Self { health: health.clone(), count }
+    }
+}
+
+impl Drop for Noted {
     fn drop(&mut self) {
-        self.health.shared.stuck.fetch_sub(1, Ordering::AcqRel);
+        (self.count)(&self.health.shared).fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -210,7 +210,8 @@ impl Message {
         Ok(Envelope {
             attempt,
             hop: self.counter(header::HOP)?.unwrap_or(0),
-            enqueued_at: self.enqueued_at(),
+            // A time to come would make the job younger than it is, for ever.
+            enqueued_at: self.enqueued_at().map(|at| at.min(now_ms)),
             not_before: self.time(header::NOT_BEFORE, now_ms)?,
             expires_at: self.time(header::EXPIRES_AT, now_ms)?,
         })

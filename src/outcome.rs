@@ -138,9 +138,9 @@ pub(crate) fn decide(result: JobResult, facts: Facts<'_>) -> Outcome {
     match error.class {
         Class::Permanent | Class::Decode => Outcome::DeadLetter { kind, reason: error.chain() },
         Class::Snooze(delay) => snooze(delay, facts.age),
-        Class::RetryAfter(delay) => retry(kind, &error, Wait::at_least(delay), facts),
+        Class::RetryAfter(delay) => retry(kind, &error, Wait::exact(delay), facts),
         Class::Retry | Class::Timeout | Class::Panic => {
-            retry(kind, &error, facts.policy.wait(facts.attempt, facts.draws), facts)
+            retry(kind, &error, facts.policy.delay(facts.attempt, facts.draws), facts)
         }
     }
 }
@@ -155,12 +155,12 @@ fn kind_of(class: Class) -> ErrorKind {
     }
 }
 
-fn retry(kind: ErrorKind, error: &JobError, wait: Wait, facts: Facts<'_>) -> Outcome {
+fn retry(kind: ErrorKind, error: &JobError, delay: Duration, facts: Facts<'_>) -> Outcome {
     let reason = error.chain();
     if facts.attempt >= facts.policy.attempts() {
         return Outcome::DeadLetter { kind, reason };
     }
-    Outcome::Retry { delay: wait.duration(), kind, reason }
+    Outcome::Retry { delay, kind, reason }
 }
 
 fn snooze(delay: Duration, age: Option<Duration>) -> Outcome {
@@ -170,7 +170,7 @@ fn snooze(delay: Duration, age: Option<Duration>) -> Outcome {
             reason: format!("still snoozing {} hours after its first publish", age.as_secs() / 3600),
         },
         // A snooze of nothing would be a hot loop through the broker.
-        _ => Outcome::Snooze { delay: Wait::at_least(delay.max(UNIT)).duration() },
+        _ => Outcome::Snooze { delay: Wait::exact(delay.max(UNIT)) },
     }
 }
 

@@ -270,6 +270,8 @@ impl Publish {
             message.properties = message.properties.with_priority(priority);
         }
         if let Some(time_to_live) = self.expires {
+            let shown = format!("{time_to_live:?}");
+            require(time_to_live < LONGEST_DELAY, "time to live", &shown, "it must be less than ten years")?;
             message.set_time(header::EXPIRES_AT, now.saturating_add(millis(time_to_live)));
         }
         if let Some(trace) = self.publisher.trace {

@@ -56,7 +56,8 @@ impl Queue {
     ///
     /// What is lost without ours: a classic queue is one copy on one node; without our dead-letter arguments, what the
     /// broker itself gives up (delivery limit, expiry, rejects of too large jobs) is dropped or goes where the queue's
-    /// owner sends it. The worker says so when it starts. Retries, delays and dead letters of ours work as always.
+    /// owner sends it. A classic queue does not count its deliveries, so that a job which kills its process is never
+    /// convicted. The worker says so when it starts. Retries, delays and dead letters of ours work as always.
     #[must_use]
     pub fn existing(name: impl Into<String>) -> Self {
         Self { existing: true, ..Self::new(name) }

@@ -108,15 +108,15 @@ impl RetryPolicy {
         self.max_attempts
     }
 
-    /// The wait after `attempt`. `draws` are two independent numbers, uniform in 0..1.
-    pub(crate) fn wait(&self, attempt: u32, draws: (f64, f64)) -> Wait {
+    /// The delay after `attempt`. `draws` are two independent numbers, uniform in 0..1.
+    pub(crate) fn delay(&self, attempt: u32, draws: (f64, f64)) -> Duration {
         match &self.curve {
-            Curve::Fixed(delay) => Wait::at_least(*delay),
-            Curve::Custom(delay) => Wait::at_least(delay(attempt)),
+            Curve::Fixed(delay) => Wait::exact(*delay),
+            Curve::Custom(delay) => Wait::exact(delay(attempt)),
             Curve::Exponential { base, cap, jitter } => {
                 let doubled = 2_u32.checked_pow(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
                 let ceiling = base.saturating_mul(doubled).min(*cap);
-                if *jitter { Wait::one_hop(ceiling.mul_f64(draws.0), draws.1) } else { Wait::at_least(ceiling) }
+                if *jitter { Wait::one_hop(ceiling.mul_f64(draws.0), draws.1).duration() } else { Wait::exact(ceiling) }
             }
         }
     }
@@ -157,16 +157,14 @@ mod tests {
         for (attempt, ms) in
             [(1, 3_200), (2, 6_400), (3, 12_800), (11, 3_276_800), (12, 3_276_800), (u32::MAX, 3_276_800)]
         {
-            assert_eq!(policy.wait(attempt, (0.5, 0.5)).duration(), Duration::from_millis(ms), "attempt {attempt}");
+            assert_eq!(policy.delay(attempt, (0.5, 0.5)), Duration::from_millis(ms), "attempt {attempt}");
         }
     }
 
     #[test]
     fn full_jitter_has_half_the_ceiling_as_its_mean() {
         let policy = RetryPolicy::exponential();
-        let mean = |attempt| {
-            (0..20_000).map(|_| policy.wait(attempt, draws()).duration().as_secs_f64()).sum::<f64>() / 20_000.0
-        };
+        let mean = |attempt| (0..20_000).map(|_| policy.delay(attempt, draws()).as_secs_f64()).sum::<f64>() / 20_000.0;
         for (attempt, wanted) in [(1, 1.6), (4, 12.8), (15, 1_638.4)] {
             let mean = mean(attempt);
             assert!((mean - wanted).abs() < 0.05 * wanted, "attempt {attempt}: {mean} for {wanted}");
@@ -176,8 +174,8 @@ mod tests {
     #[test]
     fn fixed_and_custom_delays_are_exact() {
         let fixed = RetryPolicy::fixed(Duration::from_secs(10));
-        assert_eq!(fixed.wait(7, (0.1, 0.9)).duration(), Duration::from_secs(10));
+        assert_eq!(fixed.delay(7, (0.1, 0.9)), Duration::from_secs(10));
         let custom = RetryPolicy::custom(|attempt| Duration::from_secs(u64::from(attempt) * 5));
-        assert_eq!(custom.wait(3, (0.1, 0.9)).duration(), Duration::from_secs(15));
+        assert_eq!(custom.delay(3, (0.1, 0.9)), Duration::from_secs(15));
     }
 }

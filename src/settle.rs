@@ -12,6 +12,7 @@ use crate::{
     message::{COPY_HEADER_LIMIT, CopyKind, header, millis},
     outcome::{ErrorKind, Outcome},
     queue::Queue,
+    retry,
     topology::Target,
 };
 
@@ -110,9 +111,8 @@ async fn confirm(broker: &Broker, queue: &Queue, target: &Target, copy: &crate::
             ?error,
             "a copy is not confirmed, trying again"
         );
-        let refused = matches!(error, SendError::Returned | SendError::Nacked | SendError::Refused(_));
-        if refused {
-            stuck.get_or_insert_with(|| broker.health().stuck());
+        stuck.get_or_insert_with(|| broker.health().stuck());
+        if matches!(error, SendError::Returned | SendError::Nacked | SendError::Refused(_)) {
             refusals += 1;
             if refusals >= REFUSALS {
                 tracing::error!(
@@ -126,7 +126,8 @@ async fn confirm(broker: &Broker, queue: &Queue, target: &Target, copy: &crate::
                 tracing::warn!(queue = queue.name(), ?error, "the topology cannot be mended");
             }
         }
-        tokio::time::sleep(pause).await;
+        // Apart from each other: copies that fail together must not meet again.
+        tokio::time::sleep(pause.mul_f64(0.5 + retry::draws().0 / 2.0)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

@@ -47,7 +47,14 @@ impl<S: Send + Sync + 'static> Task<S> {
         log(&disposition, &self.received, self.handlers.queue.name());
         let settlement =
             settle::carry_out(&disposition, &self.received, &self.handlers.queue, &self.handlers.broker).await;
-        self.count(&disposition, metrics);
+        match settlement {
+            Settlement::Ack => self.count(&disposition, metrics),
+            Settlement::Reject => {
+                metrics.error(ErrorKind::TooLarge);
+                metrics.finished(Finish::Dead);
+            }
+            Settlement::Requeue => {}
+        }
         settlement
     }
 

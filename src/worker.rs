@@ -200,7 +200,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
             () = shutdown => tracing::info!("stopping: no new jobs, finishing what runs"),
             Some(ended) = consumers.join_next() => result = flatten(ended),
         }
-        broker.health().drain();
+        let _draining = broker.health().drain();
         stop.drain.cancel();
         let drained = async {
             while let Some(ended) = consumers.join_next().await {

@@ -161,3 +161,59 @@ async fn a_worker_that_is_stopped_while_it_starts_leaves_no_consumer_behind() {
     log.until("all jobs reach the worker that lives", |runs| finished(runs) == 20).await;
     running.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_channel_that_the_broker_closes_leaves_its_neighbours_alone() {
+    let place = Place::shared("neighbour").await;
+    let log = Log::default();
+    let running = start(worker(&place.queue, |queue| queue, &log), &place.broker);
+    place.declared().await;
+    // Without an id a redelivery would be another job, and would start again.
+    let nameless = lapin::BasicProperties::default().with_type("test.script".into());
+    let body = serde_json::to_vec(&script("gated", [Act::Gate])).unwrap();
+    place.raw().await.publish("", &place.queue, nameless, &body).await.unwrap();
+    log.until("the job runs", |runs| runs.iter().any(|run| run.label == "gated")).await;
+    for _ in 0..3 {
+        leveret::testing::dead_letters(&place.broker, "there is no such queue").await.unwrap_err();
+    }
+    place.publish(&script("after", [Act::Succeed])).await;
+    log.until("the worker still consumes", |runs| runs.iter().any(|run| run.label == "after")).await;
+    log.gate.cancel();
+    log.until("all are done", |runs| runs.iter().all(|run| run.finished)).await;
+    running.stop().await.unwrap();
+    assert_eq!(log.of("gated").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deliveries_that_wait_in_a_worker_without_its_connection_are_not_started_there() {
+    let cut = Cut::new("stale").await;
+    let log = Log::default();
+    let one = |queue: leveret::Queue| queue.concurrency(1).prefetch(10);
+    let running = start(worker(&cut.behind.queue, one, &log), &cut.behind.broker);
+    cut.direct.declared().await;
+    log.until("the probe is done", |runs| !runs.is_empty() && runs.iter().all(|run| run.finished)).await;
+    cut.direct.publish(&script("gated", [Act::Gate])).await;
+    log.until("the first job runs", |runs| runs.iter().any(|run| run.label == "gated")).await;
+    for n in 0..5 {
+        cut.direct.publish(&script(&format!("waiting-{n}"), [Act::Succeed])).await;
+    }
+    let raw = cut.direct.raw().await;
+    let handed_out = async || raw.depth(&cut.direct.queue).await.unwrap() == Some(0);
+    eventually("the others wait in the worker", LONG, handed_out).await;
+    cut.proxy.refuse();
+    cut.proxy.cut();
+    let other = Log::default();
+    other.gate.cancel();
+    let second = start(worker(&cut.direct.queue, |queue| queue, &other), &cut.direct.broker);
+    let waiting =
+        |runs: &[leveret_tests::jobs::Run]| runs.iter().filter(|run| run.label.starts_with("waiting")).count();
+    other.until("another worker has done them", |runs| waiting(runs) == 5).await;
+    log.gate.cancel();
+    log.until("the first job is done", |runs| runs.iter().all(|run| run.finished)).await;
+    cut.proxy.accept();
+    // The first worker is asked for something only once it is back: by then it would have started what it held.
+    second.stop().await.unwrap();
+    cut.ready_again(&log).await;
+    running.stop().await.unwrap();
+    assert_eq!(waiting(&log.runs()), 0);
+}

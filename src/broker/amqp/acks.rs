@@ -4,17 +4,7 @@
 //! singly, so that a slow job neither holds the others' acks back nor has them repeated after a crash. Acks must leave
 //! in the order they are made: a `multiple` for a tag that is acked already closes the channel.
 
-use std::collections::VecDeque;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Slot {
-    /// In hand.
-    Open,
-    /// Done with, the ack not yet sent.
-    Finished,
-    /// Settled on the wire.
-    Settled,
-}
+use std::collections::BTreeSet;
 
 /// One ack frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,91 +14,55 @@ pub(super) struct Ack {
     pub(super) multiple: bool,
 }
 
-/// The tags of one channel, from the oldest that is not settled.
-#[derive(Debug)]
+/// The tags of one channel that the broker waits for: at most its prefetch.
+#[derive(Debug, Default)]
 pub(super) struct Acks {
-    /// The tag of the first slot.
-    first: u64,
-    slots: VecDeque<Slot>,
-    /// Finished tags that wait for a flush.
-    waiting: u64,
+    /// In hand.
+    open: BTreeSet<u64>,
+    /// Done with, the ack not yet sent.
+    finished: BTreeSet<u64>,
 }
 
 impl Acks {
-    pub(super) fn new() -> Self {
-        Self { first: 1, slots: VecDeque::new(), waiting: 0 }
-    }
-
-    /// Notes a delivery. A channel counts its tags from 1 without a gap.
     pub(super) fn delivered(&mut self, tag: u64) {
-        while self.first + (self.slots.len() as u64) < tag {
-            self.slots.push_back(Slot::Settled);
-        }
-        self.slots.push_back(Slot::Open);
+        self.open.insert(tag);
     }
 
     /// Notes that a job is done with; returns how many acks wait for a flush.
-    pub(super) fn finish(&mut self, tag: u64) -> u64 {
-        if self.replace(tag, Slot::Finished) {
-            self.waiting += 1;
+    pub(super) fn finish(&mut self, tag: u64) -> usize {
+        if self.open.remove(&tag) {
+            self.finished.insert(tag);
         }
-        self.waiting
+        self.finished.len()
     }
 
     /// Notes that a tag is settled otherwise; tells whether it was open.
     pub(super) fn settle(&mut self, tag: u64) -> bool {
-        self.replace(tag, Slot::Settled)
+        self.open.remove(&tag)
     }
 
-    pub(super) fn waiting(&self) -> u64 {
-        self.waiting
-    }
-
-    fn replace(&mut self, tag: u64, with: Slot) -> bool {
-        let slot = tag.checked_sub(self.first).and_then(|index| self.slots.get_mut(usize::try_from(index).ok()?));
-        match slot {
-            Some(slot @ Slot::Open) => {
-                *slot = with;
-                true
-            }
-            _ => false,
-        }
+    pub(super) fn waiting(&self) -> usize {
+        self.finished.len()
     }
 
     /// The frames that ack everything that waits, in the order in which they must leave.
     pub(super) fn flush(&mut self, mut send: impl FnMut(Ack)) {
-        if self.waiting == 0 {
-            return;
+        let behind = match self.open.first() {
+            Some(first) => self.finished.split_off(first),
+            None => BTreeSet::new(),
+        };
+        if let Some(tag) = self.finished.last() {
+            send(Ack { tag: *tag, multiple: true });
         }
-        let mut run = None;
-        while let Some(slot) = self.slots.front().filter(|slot| **slot != Slot::Open) {
-            if *slot == Slot::Finished {
-                run = Some(self.first);
-                self.waiting -= 1;
-            }
-            self.slots.pop_front();
-            self.first += 1;
+        for tag in behind {
+            send(Ack { tag, multiple: false });
         }
-        if let Some(tag) = run {
-            send(Ack { tag, multiple: true });
-        }
-        for (index, slot) in self.slots.iter_mut().enumerate() {
-            if self.waiting == 0 {
-                break;
-            }
-            if *slot == Slot::Finished {
-                *slot = Slot::Settled;
-                self.waiting -= 1;
-                send(Ack { tag: self.first + index as u64, multiple: false });
-            }
-        }
+        self.finished.clear();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -121,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_contiguous_run_is_one_frame_and_the_rest_single_ones() {
-        let mut acks = Acks::new();
+        let mut acks = Acks::default();
         (1..=6).for_each(|tag| acks.delivered(tag));
         for tag in [2, 1, 4, 6] {
             acks.finish(tag);
@@ -136,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_tag_is_finished_once() {
-        let mut acks = Acks::new();
+        let mut acks = Acks::default();
         acks.delivered(1);
         assert_eq!((acks.finish(1), acks.finish(1), acks.finish(99)), (1, 1, 1));
         assert!(!acks.settle(1));
@@ -150,7 +104,7 @@ mod tests {
             flushes in proptest::collection::vec(any::<bool>(), 60),
             rejects in proptest::collection::vec(proptest::bool::weighted(0.1), 60),
         ) {
-            let mut acks = Acks::new();
+            let mut acks = Acks::default();
             let mut open: BTreeSet<u64> = (1..=60).collect();
             (1..=60).for_each(|tag| acks.delivered(tag));
             for (step, tag) in order.into_iter().enumerate() {

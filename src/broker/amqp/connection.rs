@@ -8,7 +8,7 @@ use lapin::{
     Connection, ConnectionProperties, Event,
     uri::{AMQPScheme, AMQPUri},
 };
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{Mutex, OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Setup;
@@ -27,8 +27,19 @@ pub(super) struct Up {
     pub(super) lost: CancellationToken,
     /// The broker's reason for taking no publishes now.
     pub(super) blocked: watch::Sender<Option<String>>,
-    /// Done once the shared topology was ensured over this connection.
-    pub(super) shared_topology: OnceCell<()>,
+    /// Whether the shared topology was ensured over this connection.
+    pub(super) shared_topology: Mutex<bool>,
+}
+
+impl Up {
+    /// What `work` comes to, unless the connection is lost before: lapin drops commands that meet its end half-way, and
+    /// their futures with them would never be ready.
+    pub(super) async fn unless_lost<T>(&self, work: impl Future<Output = lapin::Result<T>>) -> Result<T, String> {
+        tokio::select! {
+            done = work => done.map_err(|error| error.to_string()),
+            () = self.lost.cancelled() => Err("the connection was lost".to_owned()),
+        }
+    }
 }
 
 /// The state of a [`Link`]: up, or down for this reason.
@@ -48,7 +59,7 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(role: &'static str, setup: Arc<Setup>) -> Self {
-        let (state, _) = watch::channel(Err("not yet connected".to_owned()));
+        let (state, _) = watch::channel(Err(NOT_YET.to_owned()));
         Self { role, setup, state, started: OnceCell::new() }
     }
 
@@ -69,6 +80,13 @@ impl Link {
         self.state.subscribe()
     }
 
+    /// The state once the first attempt to connect is over.
+    pub(super) async fn first_state(&self) -> State {
+        let mut state = self.watch().await;
+        let known = state.wait_for(|state| !matches!(state, Err(reason) if reason == NOT_YET)).await;
+        known.map_or_else(|_| Err(CLOSED.to_owned()), |state| state.clone())
+    }
+
     /// Waits until a closed link has said goodbye to the broker.
     pub(super) async fn closed(&self) {
         if self.started.initialized() {
@@ -82,6 +100,7 @@ impl Link {
 }
 
 const CLOSED: &str = "closed";
+const NOT_YET: &str = "not yet connected";
 
 /// Connects, waits for the loss, and begins again.
 async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<State>) {
@@ -132,7 +151,7 @@ async fn connect(role: &'static str, setup: &Setup) -> Result<Arc<Up>, String> {
             Ok(Ok(connection)) => {
                 let (blocked, _) = watch::channel(None);
                 let lost = CancellationToken::new();
-                return Ok(Arc::new(Up { connection, lost, blocked, shared_topology: OnceCell::new() }));
+                return Ok(Arc::new(Up { connection, lost, blocked, shared_topology: Mutex::new(false) }));
             }
             Ok(Err(error)) => reason = format!("{}:{}: {error}", address.authority.host, address.authority.port),
             Err(_) => reason = format!("{}:{}: no answer", address.authority.host, address.authority.port),
@@ -163,7 +182,8 @@ async fn live(role: &'static str, setup: &Setup, up: Arc<Up>, state: &watch::Sen
         match event {
             Some(Event::ConnectionBlocked(reason)) => set_blocked(setup, &up, Some(reason)),
             Some(Event::ConnectionUnblocked) => set_blocked(setup, &up, None),
-            Some(Event::Error(error)) => break error.to_string(),
+            // lapin tells of closed channels here too; those are their owners' business.
+            Some(Event::Error(error)) if !up.connection.status().connected() => break error.to_string(),
             Some(_) => {}
             None => break "the connection ended".to_owned(),
         }

@@ -20,6 +20,8 @@ use crate::{
     message::{Message, short},
 };
 
+/// How often a channel is looked at that nothing is taken from.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an orderly goodbye may take on a connection that may be dead.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -30,7 +32,7 @@ pub(crate) struct Session {
     tag: ShortString,
     acks: Acks,
     /// Acks that may wait for a flush: half the prefetch, so that the broker never runs out of room to deliver.
-    batch: u64,
+    batch: usize,
 }
 
 /// A channel that is closed when it is dropped, wherever that happens.
@@ -48,17 +50,21 @@ impl Drop for OwnChannel {
 
 impl Session {
     pub(super) async fn open(up: Arc<Up>, queue: &str, prefetch: u16) -> Result<Self, OpenError> {
-        let passing = |error: lapin::Error| OpenError::Passing(format!("queue {queue:?}: {error}"));
-        let channel = OwnChannel(up.connection.create_channel().await.map_err(passing)?);
-        channel.0.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(passing)?;
+        let passing = |reason: String| OpenError::Passing(format!("queue {queue:?}: {reason}"));
+        let channel = OwnChannel(up.unless_lost(up.connection.create_channel()).await.map_err(passing)?);
+        up.unless_lost(channel.0.basic_qos(prefetch, BasicQosOptions::default())).await.map_err(passing)?;
         let tag = short(&format!("leveret-{}", Uuid::now_v7()));
         let options = BasicConsumeOptions::default();
         let consume = channel.0.basic_consume(short(queue), tag.clone(), options, FieldTable::default());
-        let consumer = consume.await.map_err(passing)?;
-        Ok(Self { up, channel, consumer, tag, acks: Acks::new(), batch: u64::from(prefetch / 2).max(1) })
+        let consumer = up.unless_lost(consume).await.map_err(passing)?;
+        Ok(Self { up, channel, consumer, tag, acks: Acks::default(), batch: usize::from(prefetch / 2).max(1) })
     }
 
     pub(crate) async fn next(&mut self) -> Result<Delivery, Ended> {
+        // What lapin still holds of a channel that is gone belongs to the broker again.
+        if self.is_lost() {
+            return Err(Ended("the channel was lost".to_owned()));
+        }
         let item = tokio::select! {
             biased;
             item = self.consumer.next() => item,
@@ -79,6 +85,16 @@ impl Session {
         }
     }
 
+    /// Waits until the channel is gone, also while nothing is taken from it.
+    pub(crate) async fn lost(&self) -> Ended {
+        while !self.is_lost() && timeout(CHECK_INTERVAL, self.up.lost.cancelled()).await.is_err() {}
+        Ended("the channel was lost".to_owned())
+    }
+
+    fn is_lost(&self) -> bool {
+        self.up.lost.is_cancelled() || !self.channel.0.status().connected()
+    }
+
     pub(crate) fn ack(&mut self, tag: u64) -> u64 {
         if self.acks.finish(tag) >= self.batch { self.flush() } else { 0 }
     }
@@ -92,7 +108,7 @@ impl Session {
             let options = BasicAckOptions { multiple: ack.multiple };
             lost |= matches!(channel.basic_ack(ack.tag, options).now_or_never(), Some(Err(_)));
         });
-        if lost { before } else { 0 }
+        if lost { before as u64 } else { 0 }
     }
 
     pub(crate) fn reject(&mut self, tag: u64, requeue: bool) {
@@ -114,10 +130,11 @@ impl Session {
         }
     }
 
-    pub(crate) async fn close(mut self) {
-        self.flush();
+    pub(crate) async fn close(mut self) -> u64 {
+        let lost = self.flush();
         if !matches!(timeout(PATIENCE, self.channel.0.close(200, "done".into())).await, Ok(Ok(()))) {
             tracing::debug!("the channel was gone before it was closed");
         }
+        lost
     }
 }

@@ -18,19 +18,28 @@ use crate::{
 
 /// Ensures what all queues share, once for each connection.
 pub(super) async fn ensure_shared(up: &Up, setup: &Setup) -> Result<(), OpenError> {
-    up.shared_topology.get_or_try_init(async || ensure(up, setup, &setup.topology.shared()).await).await?;
+    let mut ensured = up.shared_topology.lock().await;
+    if !*ensured {
+        ensure(up, setup, &setup.topology.shared()).await?;
+        *ensured = true;
+    }
     Ok(())
 }
 
 /// Declares the plan, or only verifies it, as the settings say. It has a channel of its own: a refusal closes that.
 pub(super) async fn ensure(up: &Up, setup: &Setup, plan: &Plan) -> Result<(), OpenError> {
-    let channel = up.connection.create_channel().await.map_err(|error| OpenError::Passing(error.to_string()))?;
-    let declared = match setup.mode {
-        TopologyMode::Declare => declare(&channel, plan).await,
-        TopologyMode::Verify => verify(&channel, plan).await,
+    let channel = up.unless_lost(up.connection.create_channel()).await.map_err(OpenError::Passing)?;
+    let ensured = async {
+        match setup.mode {
+            TopologyMode::Declare => declare(&channel, plan).await,
+            TopologyMode::Verify => verify(&channel, plan).await,
+        }
     };
-    declared?;
-    channel.close(200, "declared".into()).await.map_err(|error| OpenError::Passing(error.to_string()))
+    tokio::select! {
+        ensured = ensured => ensured?,
+        () = up.lost.cancelled() => return Err(OpenError::Passing("the connection was lost".to_owned())),
+    }
+    up.unless_lost(channel.close(200, "declared".into())).await.map_err(OpenError::Passing)
 }
 
 async fn declare(channel: &Channel, plan: &Plan) -> Result<(), OpenError> {

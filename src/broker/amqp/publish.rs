@@ -111,9 +111,10 @@ impl PublishTask {
 
     /// What keeps a publish from being sent now.
     async fn obstacle(&self) -> Option<SendError> {
-        match &*self.link.watch().await.borrow() {
-            Err(reason) => Some(SendError::Unavailable(reason.clone())),
-            Ok(up) => up.blocked.borrow().clone().map(SendError::Blocked),
+        match tokio::time::timeout(self.setup.config.publish_timeout, self.link.first_state()).await {
+            Ok(Ok(up)) => up.blocked.borrow().clone().map(SendError::Blocked),
+            Ok(Err(reason)) => Some(SendError::Unavailable(reason)),
+            Err(_) => Some(SendError::Unavailable("the first connection takes too long".to_owned())),
         }
     }
 
@@ -169,12 +170,20 @@ enum Exit {
 
 impl Task {
     async fn run(mut self) {
-        while let Ok(up) = self.link.up().await {
+        loop {
+            let up = tokio::select! {
+                up = self.link.up() => up,
+                // What was not sent by now is told so by the drop of its answer.
+                () = self.finishing.cancelled() => return,
+            };
+            let Ok(up) = up else { return };
             match open(&up, &self.setup).await {
                 Ok(channel) => {
                     if matches!(self.publish_on(&up, &channel).await, Exit::Finished) {
                         return;
                     }
+                    // An exchange may have gone missing.
+                    *up.shared_topology.lock().await = false;
                 }
                 Err(reason) => {
                     tracing::warn!(reason, "cannot publish yet");
@@ -188,6 +197,7 @@ impl Task {
     async fn publish_on(&mut self, up: &Up, channel: &Channel) -> Exit {
         let mut blocked = up.blocked.subscribe();
         let mut in_flight = FuturesUnordered::new();
+        let mut unclaimed = Vec::new();
         let (mut bytes, mut ended) = (0, false);
         loop {
             if ended && in_flight.is_empty() {
@@ -210,8 +220,11 @@ impl Task {
                     in_flight.push(self.publish(channel, request));
                 }
                 Event::Request(None) => ended = true,
-                Event::Finish => self.requests.close(),
-                Event::Resolved(first) => match answer_all(channel, first, &mut in_flight) {
+                Event::Finish => {
+                    self.requests.close();
+                    ended |= is_blocked;
+                }
+                Event::Resolved(first) => match answer_all(channel, first, &mut in_flight, &mut unclaimed) {
                     Ok(answered) => bytes -= answered,
                     Err(ChannelLost) => return Exit::Lost,
                 },
@@ -248,8 +261,8 @@ async fn open(up: &Up, setup: &Setup) -> Result<Channel, String> {
         OpenError::Fatal(error) => error.to_string(),
         OpenError::Passing(reason) => reason,
     })?;
-    let channel = up.connection.create_channel().await.map_err(|error| error.to_string())?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(|error| error.to_string())?;
+    let channel = up.unless_lost(up.connection.create_channel()).await?;
+    up.unless_lost(channel.confirm_select(ConfirmSelectOptions::default())).await?;
     Ok(channel)
 }
 
@@ -261,12 +274,13 @@ fn answer_all<F: Future<Output = Resolved>>(
     channel: &Channel,
     first: Resolved,
     in_flight: &mut FuturesUnordered<F>,
+    unclaimed: &mut Vec<Place>,
 ) -> Result<usize, ChannelLost> {
     let alone = in_flight.is_empty();
     let (mut bytes, mut lost) = (0, false);
     let mut held = vec![first];
     while !held.is_empty() {
-        let (now, later) = attribute(held, drain(channel, in_flight));
+        let (now, later) = attribute(held, drain(channel, in_flight), unclaimed);
         for resolved in now {
             bytes += resolved.size;
             lost |= matches!(resolved.verdict, Verdict::Lost(_));
@@ -322,13 +336,16 @@ impl Resolved {
         Self { place, size, verdict, attached: attached.map(place_of), answer }
     }
 
-    /// Tells the caller. A channel that the broker closed over the only publish in flight refused that one.
+    /// Tells the caller. A channel that the broker closed over the only publish in flight, or over its exchange, refused
+    /// that one.
     fn answer(self, alone: bool) {
         let answer = match self.verdict {
             Verdict::Confirmed => Ok(()),
             Verdict::Nacked => Err(SendError::Nacked),
             Verdict::Returned => Err(SendError::Returned),
-            Verdict::Lost(Some(words)) if alone => Err(SendError::Refused(words)),
+            Verdict::Lost(Some(words)) if alone || words.contains(&format!("'{}'", self.place.exchange)) => {
+                Err(SendError::Refused(words))
+            }
             Verdict::Lost(_) => Err(SendError::Uncertain),
         };
         // A caller that has gone away wants no answer.
@@ -354,16 +371,25 @@ fn drain<F: Future<Output = Resolved>>(channel: &Channel, in_flight: &mut Future
 
 /// Gives each returned message to the publish it belongs to, and returns what can be answered now and what may still
 /// get a returned message from the next ack frame.
-fn attribute(mut held: Vec<Resolved>, mut later: Vec<Resolved>) -> (Vec<Resolved>, Vec<Resolved>) {
+///
+/// A returned message comes before its own publish's ack, so one whose owner is not yet resolved is kept in `unclaimed`.
+fn attribute(
+    mut held: Vec<Resolved>,
+    mut later: Vec<Resolved>,
+    unclaimed: &mut Vec<Place>,
+) -> (Vec<Resolved>, Vec<Resolved>) {
     let mut all: Vec<&mut Resolved> = held.iter_mut().chain(later.iter_mut()).collect();
-    for carrier in 0..all.len() {
-        let Some(place) = all[carrier].attached.take() else { continue };
-        let owner = |other: &&mut &mut Resolved| other.verdict == Verdict::Confirmed && other.place == place;
-        match all.iter_mut().find(owner) {
-            Some(owner) => owner.verdict = Verdict::Returned,
-            None => all[carrier].verdict = Verdict::Returned,
+    unclaimed.extend(all.iter_mut().filter_map(|carrier| carrier.attached.take()));
+    unclaimed.retain(|place| {
+        let owner = all.iter_mut().find(|other| other.verdict == Verdict::Confirmed && other.place == *place);
+        match owner {
+            Some(owner) => {
+                owner.verdict = Verdict::Returned;
+                false
+            }
+            None => true,
         }
-    }
+    });
     (held, later)
 }
 
@@ -383,7 +409,7 @@ mod tests {
         for (first, second) in [(Some("b"), None), (None, Some("b"))] {
             let (a, mut a_answer) = resolved("a", first);
             let (b, mut b_answer) = resolved("b", second);
-            let (now, later) = attribute(vec![a], vec![b]);
+            let (now, later) = attribute(vec![a], vec![b], &mut Vec::new());
             now.into_iter().chain(later).for_each(|resolved| resolved.answer(false));
             assert_eq!(a_answer.try_recv(), Ok(Ok(())));
             assert_eq!(b_answer.try_recv(), Ok(Err(SendError::Returned)));
@@ -391,10 +417,21 @@ mod tests {
     }
 
     #[test]
+    fn a_returned_message_waits_for_its_own_publish_to_be_resolved() {
+        let mut unclaimed = Vec::new();
+        let (carrier, mut carried) = resolved("a", Some("b"));
+        attribute(vec![carrier], Vec::new(), &mut unclaimed).0.into_iter().for_each(|resolved| resolved.answer(false));
+        assert_eq!(carried.try_recv(), Ok(Ok(())));
+        let (owner, mut owned) = resolved("b", None);
+        attribute(vec![owner], Vec::new(), &mut unclaimed).0.into_iter().for_each(|resolved| resolved.answer(false));
+        assert_eq!((owned.try_recv(), unclaimed), (Ok(Err(SendError::Returned)), Vec::new()));
+    }
+
+    #[test]
     fn two_publishes_of_one_id_share_their_returned_messages() {
         let (one, mut first) = resolved("a", Some("a"));
         let (two, mut second) = resolved("a", Some("a"));
-        let (now, _) = attribute(vec![one, two], Vec::new());
+        let (now, _) = attribute(vec![one, two], Vec::new(), &mut Vec::new());
         now.into_iter().for_each(|resolved| resolved.answer(false));
         assert_eq!(first.try_recv(), Ok(Err(SendError::Returned)));
         assert_eq!(second.try_recv(), Ok(Err(SendError::Returned)));
