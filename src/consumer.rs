@@ -20,6 +20,7 @@ use crate::{
     error::Error,
     health::Wanted,
     intake::{self, Intake, Received},
+    message::Message,
     metrics::{Finish, QueueMetrics},
     outcome::ErrorKind,
     settle::{Disposition, Settlement, settle},
@@ -208,9 +209,12 @@ impl<S: Send + Sync + 'static> Consumer<S> {
     fn take(&mut self, session: &mut Session, delivery: Delivery, permit: OwnedSemaphorePermit) {
         let now = self.handlers.broker.now_ms();
         let Delivery { tag, redelivered, message } = delivery;
-        let too_large = message.body.len() > self.handlers.broker.config().payload_limit;
         let received = Received::read(message, now);
-        if redelivered && let Some(known) = self.adoption.recognise(&received) {
+        let unfit = self.unfit(&received.message);
+        if unfit.is_none()
+            && redelivered
+            && let Some(known) = self.adoption.recognise(&received)
+        {
             return self.adopt(session, tag, &received, &known);
         }
         let index = self.handlers.find(received.message.job_name());
@@ -219,16 +223,15 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         if received.message.is_transient() {
             metrics.transient.inc();
         }
-        if too_large {
-            metrics.error(ErrorKind::TooLarge);
+        if let Some((kind, reason)) = unfit {
+            metrics.error(kind);
+            if received.message.must_not_be_rejected() {
+                let work = Work::Settle(Disposition::dead(kind, reason));
+                return self.start(session, tag, received, work);
+            }
             metrics.finished(Finish::Dead);
-            let size = received.message.body.len();
-            tracing::warn!(
-                queue = self.name,
-                job_id = received.id(),
-                size,
-                "the payload is over the limit, rejecting it"
-            );
+            let job_id = received.id();
+            tracing::error!(queue = self.name, job_id, %kind, reason, "cannot take the message, rejecting it");
             return self.settle(session, tag, &received, Settlement::Reject);
         }
         let route = |name: Option<&str>| index.ok_or_else(|| self.handlers.unknown(name));
@@ -242,6 +245,15 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             }
         };
         self.start(session, tag, received, work);
+    }
+
+    /// Why a message goes to the dead letters as it is, if it cannot even be copied.
+    fn unfit(&self, message: &Message) -> Option<(ErrorKind, String)> {
+        if let Some(reason) = message.unreadable() {
+            return Some((ErrorKind::Decode, reason.to_owned()));
+        }
+        let (size, limit) = (message.body.len(), self.handlers.broker.config().payload_limit);
+        (size > limit).then(|| (ErrorKind::TooLarge, format!("a payload of {size} bytes, and the limit is {limit}")))
     }
 
     /// Starts a job's task, or finishes it at once if one poll is enough.

@@ -28,13 +28,15 @@ pub(crate) mod header {
     pub(crate) const QUEUE: &str = "leveret-queue";
     pub(crate) const TRACEPARENT: &str = "traceparent";
     pub(crate) const TRACESTATE: &str = "tracestate";
+    /// Stands in for the headers of a message that cannot be read (`broker/amqp/shield`); says why.
+    pub(crate) const UNREADABLE: &str = "leveret-unreadable";
     /// Written by quorum queues: how often the message was handed out and came back.
     pub(crate) const DELIVERY_COUNT: &str = "x-delivery-count";
 }
 
 /// What a copy must not carry on: it would fork the copy (`CC`, `BCC`), jam a broker before 4.0.1 (`x-death` and its
-/// kin), or lie about the copy (`x-delivery-count`, `x-acquired-count`).
-const DROPPED: [&str; 5] = ["CC", "BCC", "x-death", header::DELIVERY_COUNT, "x-acquired-count"];
+/// kin), or lie about the copy (`x-delivery-count`, `x-acquired-count`, `leveret-unreadable`).
+const DROPPED: [&str; 6] = ["CC", "BCC", "x-death", header::DELIVERY_COUNT, "x-acquired-count", header::UNREADABLE];
 const DROPPED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 /// The longest error text that is written into `leveret-error`.
 const ERROR_TEXT_LIMIT: usize = 4 * 1024;
@@ -182,6 +184,9 @@ impl Message {
 
     /// Why this dead letter was given up: what the worker wrote, or else what the broker did.
     pub(crate) fn dead_kind(&self) -> Option<ErrorKind> {
+        if self.unreadable().is_some() {
+            return Some(ErrorKind::Decode);
+        }
         if let Some(AMQPValue::FieldArray(deaths)) = self.header("x-death")
             && let Some(AMQPValue::FieldTable(last)) = deaths.as_slice().first()
             && let Some(AMQPValue::LongString(reason)) = last.inner().get("reason")
@@ -195,6 +200,17 @@ impl Message {
             };
         }
         self.text(header::ERROR_KIND).and_then(ErrorKind::parse)
+    }
+
+    /// Why the message's properties could not be read, if they could not: no copy of it may be made.
+    pub(crate) fn unreadable(&self) -> Option<&str> {
+        self.text(header::UNREADABLE)
+    }
+
+    /// Whether the broker must not dead-letter this message itself. A forged `x-death` array crashes the process that
+    /// does so, and after two crashes RabbitMQ 3.10 dead-letters and delays nothing any more on that node.
+    pub(crate) fn must_not_be_rejected(&self) -> bool {
+        matches!(self.header("x-death"), Some(AMQPValue::FieldArray(_)))
     }
 
     pub(crate) fn is_transient(&self) -> bool {
@@ -263,6 +279,23 @@ impl Message {
             headers.remove(header::NOT_BEFORE);
         }
         Self { properties: self.kept_properties().with_headers(headers.into()), body: self.body.clone() }
+    }
+
+    /// This copy with no header but those that [`copy`](Self::copy) wrote, for when the others leave no room.
+    pub(crate) fn bare(mut self) -> Self {
+        const WRITTEN: [&str; 7] = [
+            header::ATTEMPT,
+            header::HOP,
+            header::ENQUEUED_AT,
+            header::ERROR,
+            header::ERROR_KIND,
+            header::FAILED_AT,
+            header::QUEUE,
+        ];
+        let mut headers = self.properties.headers().clone().unwrap_or_default().inner().clone();
+        headers.retain(|name, _| WRITTEN.contains(&name.as_str()));
+        self.properties = std::mem::take(&mut self.properties).with_headers(headers.into());
+        self
     }
 
     fn kept_headers(&self) -> std::collections::BTreeMap<ShortString, AMQPValue> {

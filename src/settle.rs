@@ -84,15 +84,16 @@ pub(crate) async fn carry_out(
     if let Some(delay) = delay {
         copy.set_time(header::NOT_BEFORE, now + millis(delay));
     }
-    if copy.header_size() > COPY_HEADER_LIMIT {
-        tracing::warn!(
-            queue = name,
-            job_id = received.id(),
-            "the headers leave no room for a copy, rejecting the original"
-        );
+    if copy.header_size() <= COPY_HEADER_LIMIT {
+        return confirm(broker, queue, &target, &copy).await;
+    }
+    tracing::warn!(queue = name, job_id = received.id(), "the headers leave no room for a copy: a dead letter");
+    if !received.message.must_not_be_rejected() {
         return Settlement::Reject;
     }
-    confirm(broker, queue, &target, &copy).await
+    let kind = CopyKind::Dead { kind: ErrorKind::TooLarge, reason: "its headers leave no room for a copy" };
+    let bare = received.message.copy(name, received.envelope, &kind, now).bare();
+    confirm(broker, queue, &Target::Dead(name.to_owned()), &bare).await
 }
 
 /// Publishes until the broker confirms, or refuses for good.

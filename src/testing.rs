@@ -212,7 +212,7 @@ impl DeadLetter {
             job: message.job_name().map(str::to_owned),
             id: message.id().map(str::to_owned),
             kind: message.dead_kind(),
-            reason: message.text(header::ERROR).unwrap_or_default().to_owned(),
+            reason: message.unreadable().or(message.text(header::ERROR)).unwrap_or_default().to_owned(),
             attempt: message.envelope(now_ms).map_or(1, |envelope| envelope.attempt),
             payload: message.body.to_vec(),
         }

@@ -9,6 +9,7 @@ mod connection;
 mod consume;
 mod declare;
 mod publish;
+mod shield;
 
 use std::{sync::Arc, time::Duration};
 

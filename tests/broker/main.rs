@@ -3,6 +3,7 @@
 
 mod connections;
 mod contract;
+mod hostile;
 mod interop;
 mod ladder;
 mod metrics;
@@ -10,3 +11,4 @@ mod processes;
 mod readme;
 mod set_up;
 mod support;
+mod wire;

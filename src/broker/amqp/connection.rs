@@ -11,7 +11,7 @@ use lapin::{
 use tokio::sync::{Mutex, OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::Setup;
+use super::{Setup, shield};
 use crate::error::Error;
 
 /// For the TCP connection alone; the handshake after it has [`HANDSHAKE_TIMEOUT`].
@@ -146,7 +146,7 @@ async fn connect(role: &'static str, setup: &Setup) -> Result<Arc<Up>, String> {
     for address in &setup.addresses {
         let name = format!("leveret {role}");
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let attempt = Connection::connect_uri(address.clone(), properties);
+        let attempt = shield::connect(address.clone(), properties);
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, attempt).await {
             Ok(Ok(connection)) => {
                 let (blocked, _) = watch::channel(None);

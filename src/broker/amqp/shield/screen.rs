@@ -1,0 +1,266 @@
+//! Which frames lapin's parser cannot take, and what it gets instead.
+//!
+//! lapin's parser recurses into nested header tables until its thread's stack overflows, and a short string that is not
+//! UTF-8, or a frame over the negotiated size, ends its connection: either way anyone who may publish to one queue could
+//! stop every consumer of the process, again with each redelivery. So a header frame is walked here without recursion.
+//! One that cannot be read is exchanged for one that can: it keeps every property that is sound and says in
+//! [`UNREADABLE`] what was wrong. The broker still has the original, which the worker rejects into the dead letters.
+//! Whether the original may have an `x-death` array stays to be seen: such a message must not be rejected.
+
+use std::{borrow::Cow, mem};
+
+use crate::message::header::UNREADABLE;
+
+/// Tables and arrays within each other. RabbitMQ's own `x-death` has three; lapin overflows its stack at about 200 when
+/// built for debugging.
+const DEEPEST: usize = 32;
+/// Type, channel and length before a frame's payload, and the octet after it.
+pub(super) const FRAME_START: usize = 7;
+pub(super) const FRAME_OVERHEAD: usize = 8;
+
+const METHOD: u8 = 1;
+const HEADER: u8 = 2;
+
+/// What is known of a connection's frames.
+#[derive(Debug, Default)]
+pub(super) struct Screen {
+    /// The largest frame that the broker said it will send; 0 for any size.
+    frame_max: usize,
+}
+
+/// The first bytes of a frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FrameStart {
+    pub(super) whole: usize,
+    /// Whether it must be complete before it can be screened.
+    pub(super) is_screened: bool,
+}
+
+impl FrameStart {
+    /// None if there are too few bytes to tell.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let (start, _) = bytes.split_first_chunk::<FRAME_START>()?;
+        let [kind, _, _, length @ ..] = *start;
+        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        Some(Self { whole: length.saturating_add(FRAME_OVERHEAD), is_screened: matches!(kind, METHOD | HEADER) })
+    }
+}
+
+impl Screen {
+    /// The frame to hand on instead of this one, which is complete; none if it is fine.
+    pub(super) fn replacement(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
+        let payload = frame.get(FRAME_START..frame.len().checked_sub(1)?)?;
+        let replaced = match frame[0] {
+            METHOD => {
+                self.learn(payload);
+                mended_method(payload)?
+            }
+            HEADER => {
+                let too_long = self.frame_max > 0 && frame.len() > self.frame_max;
+                readable_header(payload, too_long.then_some("its header frame is longer than a connection may carry"))?
+            }
+            _ => return None,
+        };
+        let mut screened = Vec::with_capacity(replaced.len() + FRAME_OVERHEAD);
+        screened.extend_from_slice(&frame[..3]);
+        screened.extend_from_slice(&u32::try_from(replaced.len()).unwrap_or(u32::MAX).to_be_bytes());
+        screened.extend_from_slice(&replaced);
+        screened.push(frame[frame.len() - 1]);
+        Some(screened)
+    }
+
+    /// Notes the frame size of `connection.tune`; we always agree to it.
+    fn learn(&mut self, payload: &[u8]) {
+        if let [0, 10, 0, 30, _, _, frame_max @ ..] = payload
+            && let Some((frame_max, _)) = frame_max.split_first_chunk()
+        {
+            self.frame_max = usize::try_from(u32::from_be_bytes(*frame_max)).unwrap_or(0);
+        }
+    }
+}
+
+/// The method with its short strings made UTF-8, byte for byte; none if they are. Nobody reads those of a delivery, and
+/// those of a close are for the eye.
+fn mended_method(payload: &[u8]) -> Option<Vec<u8>> {
+    let (id, arguments) = payload.split_first_chunk()?;
+    // How far the first short string is from the start of the arguments; and from its end, that of the next two.
+    let (first, then): (usize, &[usize]) = match id {
+        // connection.close, channel.close: reply code, reply text
+        [0, 10, 0, 50] | [0, 20, 0, 40] => (2, &[]),
+        // basic.return: reply code, reply text, exchange, routing key
+        [0, 60, 0, 50] => (2, &[0, 0]),
+        // basic.deliver: consumer tag, delivery tag and redelivered, exchange, routing key
+        [0, 60, 0, 60] => (0, &[9, 0]),
+        // basic.get-ok: delivery tag and redelivered, exchange, routing key
+        [0, 60, 0, 71] => (9, &[0]),
+        _ => return None,
+    };
+    let mut mended = Cow::Borrowed(arguments);
+    let mut at = first;
+    for gap in then.iter().copied().map(Some).chain([None]) {
+        let end = at + 1 + usize::from(*mended.get(at)?);
+        if std::str::from_utf8(mended.get(at + 1..end)?).is_err() {
+            mended.to_mut()[at + 1..end].iter_mut().filter(|byte| !byte.is_ascii()).for_each(|byte| *byte = b'?');
+        }
+        at = end + gap.unwrap_or_default();
+    }
+    match mended {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(arguments) => Some([id.as_slice(), &arguments].concat()),
+    }
+}
+
+/// What a property is on the wire.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Table,
+    Octet,
+    Time,
+}
+
+/// The properties of class basic in their order, each with its bit in the flags.
+const PROPERTIES: [(u16, &str, Kind); 14] = [
+    (1 << 15, "content_type", Kind::Text),
+    (1 << 14, "content_encoding", Kind::Text),
+    (1 << 13, "headers", Kind::Table),
+    (1 << 12, "delivery_mode", Kind::Octet),
+    (1 << 11, "priority", Kind::Octet),
+    (1 << 10, "correlation_id", Kind::Text),
+    (1 << 9, "reply_to", Kind::Text),
+    (1 << 8, "expiration", Kind::Text),
+    (1 << 7, "message_id", Kind::Text),
+    (1 << 6, "timestamp", Kind::Time),
+    (1 << 5, "type", Kind::Text),
+    (1 << 4, "user_id", Kind::Text),
+    (1 << 3, "app_id", Kind::Text),
+    (1 << 2, "cluster_id", Kind::Text),
+];
+const HEADERS: u16 = 1 << 13;
+/// Class, weight and body size, before the flags.
+const SIZES: usize = 12;
+
+/// A readable header for an unreadable one, or one that must not stay as it is for `reason`; none if it is fine.
+fn readable_header(payload: &[u8], reason: Option<&'static str>) -> Option<Vec<u8>> {
+    let mut reason = reason.map(Cow::Borrowed);
+    let wrong = |name, problem| Cow::Owned(format!("its property {name} {problem}"));
+    let sound = walk(payload, |_, name, _, problem| {
+        if let (None, Some(problem)) = (&reason, problem) {
+            reason = Some(wrong(name, problem));
+        }
+    });
+    if !sound {
+        reason.get_or_insert(Cow::Borrowed("its properties end too soon or too late"));
+    }
+    let reason = reason?;
+    let (mut before, mut after, mut flags) = (Vec::new(), Vec::new(), HEADERS);
+    walk(payload, |bit, _, bytes, problem| {
+        if problem.is_none() && bit != HEADERS {
+            flags |= bit;
+            if bit > HEADERS { &mut before } else { &mut after }.extend_from_slice(bytes);
+        }
+    });
+    let mut readable = payload.get(..SIZES).map_or_else(|| vec![0; SIZES], <[u8]>::to_vec);
+    readable.extend_from_slice(&flags.to_be_bytes());
+    readable.append(&mut before);
+    readable.append(&mut headers(&reason, payload));
+    readable.append(&mut after);
+    Some(readable)
+}
+
+/// A header table that says why, and whether the original may hold an `x-death` array.
+fn headers(reason: &str, payload: &[u8]) -> Vec<u8> {
+    const DEATHS: &[u8] = b"\x07x-deathA";
+    let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX).to_be_bytes();
+    let mut entries = vec![u8::try_from(UNREADABLE.len()).unwrap_or(u8::MAX)];
+    entries.extend_from_slice(UNREADABLE.as_bytes());
+    entries.push(b'S');
+    entries.extend_from_slice(&length(reason.len()));
+    entries.extend_from_slice(reason.as_bytes());
+    if payload.windows(DEATHS.len()).any(|bytes| bytes == DEATHS) {
+        entries.extend_from_slice(DEATHS);
+        entries.extend_from_slice(&length(0));
+    }
+    [length(entries.len()).as_slice(), &entries].concat()
+}
+
+/// Shows every property with its bytes and what is wrong with it. Tells whether the header ends where they end.
+fn walk(payload: &[u8], mut visit: impl FnMut(u16, &'static str, &[u8], Option<&'static str>)) -> bool {
+    let Some((_, flagged)) = payload.split_at_checked(SIZES) else { return false };
+    let Some((flags, mut rest)) = flagged.split_first_chunk() else { return false };
+    let flags = u16::from_be_bytes(*flags);
+    for (bit, name, kind) in PROPERTIES.into_iter().filter(|(bit, ..)| flags & bit != 0) {
+        let size = match kind {
+            Kind::Text => rest.first().map(|length| 1 + usize::from(*length)),
+            Kind::Table => rest.first_chunk().map(|length| long(*length).saturating_add(4)),
+            Kind::Octet => Some(1),
+            Kind::Time => Some(8),
+        };
+        let Some((bytes, others)) = size.and_then(|size| rest.split_at_checked(size)) else { return false };
+        let problem = match kind {
+            Kind::Text if std::str::from_utf8(&bytes[1..]).is_err() => Some("is not UTF-8"),
+            Kind::Table => table_problem(&bytes[4..]),
+            Kind::Text | Kind::Octet | Kind::Time => None,
+        };
+        visit(bit, name, bytes, problem);
+        rest = others;
+    }
+    rest.is_empty()
+}
+
+/// What is wrong with the content of a table, at whatever depth.
+fn table_problem(mut rest: &[u8]) -> Option<&'static str> {
+    const BROKEN: &str = "is not well formed";
+    // What follows each table or array that is being read, the innermost last.
+    let mut outer: Vec<(&[u8], bool)> = Vec::new();
+    let mut has_names = true;
+    loop {
+        if rest.is_empty() {
+            match outer.pop() {
+                Some(outer) => (rest, has_names) = outer,
+                None => return None,
+            }
+            continue;
+        }
+        if has_names {
+            let Some((name, after)) = short_string(rest) else { return Some(BROKEN) };
+            if std::str::from_utf8(name).is_err() {
+                return Some("has a name that is not UTF-8");
+            }
+            rest = after;
+        }
+        let Some((kind, value)) = rest.split_first() else { return Some(BROKEN) };
+        let sized = || value.first_chunk().map(|length| long(*length).saturating_add(4));
+        let size = match kind {
+            b'V' => Some(0),
+            b't' | b'b' | b'B' => Some(1),
+            b's' | b'U' | b'u' => Some(2),
+            b'I' | b'i' | b'f' => Some(4),
+            b'D' => Some(5),
+            b'L' | b'l' | b'd' | b'T' => Some(8),
+            b'S' | b'x' | b'A' | b'F' => sized(),
+            _ => return Some("has a value of an unknown type"),
+        };
+        let Some((value, after)) = size.and_then(|size| value.split_at_checked(size)) else { return Some(BROKEN) };
+        rest = after;
+        if matches!(kind, b'A' | b'F') {
+            if outer.len() == DEEPEST {
+                return Some("is nested too deeply");
+            }
+            outer.push((mem::replace(&mut rest, &value[4..]), mem::replace(&mut has_names, *kind == b'F')));
+        }
+    }
+}
+
+fn short_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first()?;
+    rest.split_at_checked(usize::from(*length))
+}
+
+fn long(length: [u8; 4]) -> usize {
+    usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+#[path = "screen_tests.rs"]
+mod tests;
