@@ -340,7 +340,8 @@ impl Message {
     /// When the broker would expire this message, from its `expiration` (ms as text) counted from `now_ms`.
     fn expiration(&self, now_ms: u64) -> Option<u64> {
         let ms: u64 = self.properties.expiration().as_ref()?.as_str().parse().ok()?;
-        Some(now_ms.saturating_add(ms))
+        // A longer one is as good as none, and as a time it would be taken for a mistake.
+        (ms <= FURTHEST_AHEAD_MS).then(|| now_ms.saturating_add(ms))
     }
 
     /// The size of the AMQP header frame's payload in bytes, an upper bound.

@@ -118,6 +118,45 @@ fn a_huge_error_text_is_cut_at_a_character() {
     assert!(copy.header_size() < COPY_HEADER_LIMIT);
 }
 
+#[test]
+fn an_expiration_beyond_all_bounds_makes_a_readable_copy() {
+    let mut original = message(&[]);
+    original.properties = std::mem::take(&mut original.properties).with_expiration("12092665399448378481".into());
+    let received = original.envelope(NOW).unwrap();
+    let copy = original.copy("q", received, &CopyKind::Retry { kind: ErrorKind::Error, reason: "r" }, NOW);
+    assert_eq!(copy.envelope(NOW).unwrap().expires_at, Some(NOW + FURTHEST_AHEAD_MS));
+}
+
+#[test]
+fn a_bare_copy_fits_whatever_the_publisher_wrote_into_headers() {
+    let huge = || text(&"x".repeat(60_000));
+    let original = message(&[("tenant", huge()), ("leveret-more", huge()), (header::EXPIRES_AT, huge())]);
+    let unsteered = Envelope { attempt: 1, hop: 0, enqueued_at: None, not_before: None, expires_at: None };
+    let kind = CopyKind::Dead { kind: ErrorKind::TooLarge, reason: "too much" };
+    let copy = original.copy("email", unsteered, &kind, NOW);
+    assert!(copy.header_size() > COPY_HEADER_LIMIT);
+    let bare = copy.bare();
+    assert!(bare.header_size() < 1_000);
+    assert_eq!(
+        (bare.dead_kind(), bare.id(), bare.text(header::ERROR)),
+        (Some(ErrorKind::TooLarge), Some("j-1"), Some("too much"))
+    );
+}
+
+#[test]
+fn a_message_that_cannot_be_read_is_told_from_its_copy() {
+    let unreadable =
+        message(&[(header::UNREADABLE, text("nested")), ("x-death", AMQPValue::FieldArray(FieldArray::default()))]);
+    assert_eq!((unreadable.unreadable(), unreadable.dead_kind()), (Some("nested"), Some(ErrorKind::Decode)));
+    assert!(unreadable.must_not_be_rejected());
+    let received = unreadable.envelope(NOW).unwrap();
+    let copy = unreadable.copy("q", received, &CopyKind::Dead { kind: ErrorKind::Decode, reason: "nested" }, NOW);
+    assert_eq!(
+        (copy.unreadable(), copy.must_not_be_rejected(), copy.dead_kind()),
+        (None, false, Some(ErrorKind::Decode))
+    );
+}
+
 fn value() -> impl Strategy<Value = AMQPValue> {
     let leaf = prop_oneof![
         any::<bool>().prop_map(AMQPValue::Boolean),
@@ -154,5 +193,47 @@ proptest! {
             prop_assert_eq!(again.map(|e| (e.attempt, e.hop)),
                 Ok((received.attempt.saturating_add(1), received.hop.saturating_add(1))));
         }
+    }
+}
+
+/// A job with a field of every kind.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Anything {
+    text: String,
+    number: f64,
+    integer: Option<i128>,
+    list: Vec<Self>,
+}
+
+impl crate::Job for Anything {
+    const NAME: &'static str = "anything";
+    const QUEUE: &'static str = "anything";
+}
+
+fn payload() -> impl Strategy<Value = Vec<u8>> {
+    let json = proptest::string::string_regex(r#"[\[\]{}:,"0-9a-zA-Z\\.+ -]{0,60}"#)
+        .unwrap()
+        .prop_map(String::into_bytes)
+        .boxed();
+    let field = prop_oneof![Just("text"), Just("number"), Just("integer"), Just("list"), Just("other")];
+    let object = proptest::collection::vec((field, json.clone()), 0..5).prop_map(|fields| {
+        let fields = fields.iter().map(|(name, value)| [b"\"", name.as_bytes(), b"\":", value].concat());
+        [b"{".as_slice(), &fields.collect::<Vec<_>>().join(&b','), b"}"].concat()
+    });
+    prop_oneof![proptest::collection::vec(any::<u8>(), 0..80), json, object]
+}
+
+proptest! {
+    #[test]
+    fn a_payload_is_a_job_or_a_dead_letter_whatever_its_bytes(payload in payload()) {
+        async fn accept(_job: Anything, _ctx: crate::Context<()>) -> crate::JobResult {
+            Ok(())
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let worker = crate::Worker::new(()).handle(accept);
+        let outcome = runtime.block_on(crate::testing::perform_raw(worker, "anything", "anything", &payload, 1)).unwrap();
+        let decoded = serde_json::from_slice::<Anything>(&payload).is_ok();
+        let dead = matches!(outcome, crate::Outcome::DeadLetter { kind: ErrorKind::Decode, .. });
+        prop_assert_eq!((decoded, dead), (outcome == crate::Outcome::Done, !decoded));
     }
 }
