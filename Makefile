@@ -1,6 +1,6 @@
 # One target for each need; CI runs the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs audit
+.PHONY: help setup demo test lint docs audit fuzz
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,11 @@ lint: ## Formatting, clippy and rustdoc without a warning
 
 docs: ## Build the documentation of the framework
 	cargo doc --no-deps --all-features -p leveret
+
+fuzz: ## Fuzz the header and body decoders for a minute each (cargo-fuzz; sanitizers want a nightly compiler or RUSTC_BOOTSTRAP)
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	RUSTC_BOOTSTRAP=1 cargo fuzz run header -- -max_total_time=60
+	RUSTC_BOOTSTRAP=1 cargo fuzz run body -- -max_total_time=60
 
 audit: ## Licences, bans and sources of all dependencies (builds cargo-deny the first time)
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny

@@ -6,6 +6,9 @@
 mod amqp;
 mod memory;
 
+#[cfg(fuzzing)]
+pub(crate) use self::amqp::screened;
+
 use std::{
     fmt,
     sync::Arc,

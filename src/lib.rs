@@ -51,6 +51,9 @@ mod consumer;
 mod context;
 mod delay;
 mod error;
+#[cfg(fuzzing)]
+#[expect(clippy::expect_used, clippy::panic, reason = "how a fuzz target fails")]
+pub mod fuzzing;
 mod handler;
 mod health;
 mod intake;

@@ -16,6 +16,8 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::consume::Session;
+#[cfg(fuzzing)]
+pub(crate) use self::shield::screened;
 use self::{connection::Link, publish::PublishTask};
 use super::{Lane, OpenError, SendError};
 use crate::{

@@ -24,6 +24,12 @@ use self::screen::{FrameStart, Screen};
 /// Bytes taken from the socket at a time.
 const CHUNK: usize = 64 * 1024;
 
+/// What lapin gets for a whole frame.
+#[cfg(fuzzing)]
+pub(crate) fn screened(frame: Vec<u8>) -> Vec<u8> {
+    Screen::default().replacement(&frame).unwrap_or(frame)
+}
+
 /// As `Connection::connect_uri`, behind a shield.
 pub(super) async fn connect(uri: AMQPUri, properties: ConnectionProperties) -> lapin::Result<Connection> {
     let tokio = Tokio::current();
@@ -176,3 +182,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Shielded<T> {
         Pin::new(&mut self.inner).poll_close(cx)
     }
 }
+
+#[cfg(test)]
+#[path = "shield/stream_tests.rs"]
+mod tests;

@@ -1,0 +1,54 @@
+use futures_util::{FutureExt, future::poll_fn};
+use proptest::prelude::*;
+
+use super::*;
+
+/// Gives out its chunks one by one, then the end.
+struct Chunks(std::vec::IntoIter<Vec<u8>>);
+
+impl AsyncRead for Chunks {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let chunk = self.0.next().unwrap_or_default();
+        into[..chunk.len()].copy_from_slice(&chunk);
+        Poll::Ready(Ok(chunk.len()))
+    }
+}
+
+fn read_all(chunks: Vec<Vec<u8>>, buffer: usize) -> Vec<u8> {
+    let (mut shielded, mut all) = (Shielded::new(Chunks(chunks.into_iter())), Vec::new());
+    let mut buffer = vec![0; buffer];
+    loop {
+        let read = poll_fn(|cx| Pin::new(&mut shielded).poll_read(cx, &mut buffer)).now_or_never();
+        match read.unwrap().unwrap() {
+            0 => return all,
+            count => all.extend_from_slice(&buffer[..count]),
+        }
+    }
+}
+
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&[kind, 0, 1], length.as_slice(), payload, &[0xCE]].concat()
+}
+
+proptest! {
+    #[test]
+    fn however_the_bytes_arrive_the_same_frames_come_through(
+        sizes in proptest::collection::vec(1..40_usize, 1..60), buffer in 1..50_usize,
+    ) {
+        let sound = frame(2, &[[0, 60, 0, 0].as_slice(), &[0; 8], &[0x10, 0, 2]].concat());
+        let unreadable = frame(2, &[[0, 60, 0, 0].as_slice(), &[0; 8], &[0, 0x20, 1, 0xFF]].concat());
+        let replacement = Screen::default().replacement(&unreadable).unwrap();
+        let (body, heartbeat) = (frame(3, &[7; 300]), frame(8, b""));
+        let sent = [&sound, &body, &unreadable, &heartbeat, &unreadable, &body, &sound].map(Vec::as_slice).concat();
+        let wanted = [&sound, &body, &replacement, &heartbeat, &replacement, &body, &sound].map(Vec::as_slice).concat();
+        let (mut rest, mut chunks) = (sent.as_slice(), Vec::new());
+        for size in sizes.iter().cycle() {
+            let (chunk, others) = rest.split_at((*size).min(rest.len()));
+            if chunk.is_empty() { break }
+            chunks.push(chunk.to_vec());
+            rest = others;
+        }
+        prop_assert_eq!(read_all(chunks, buffer), wanted);
+    }
+}
