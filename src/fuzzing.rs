@@ -2,11 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{
-    broker::screened,
-    message::{CopyKind, Message},
-    outcome::ErrorKind,
-};
+use crate::{broker::screened, copy::CopyKind, message::Message, outcome::ErrorKind};
 
 /// Takes any bytes for the payload of a header frame, all the way to a copy of the message.
 ///

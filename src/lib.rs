@@ -34,7 +34,7 @@
 //!
 //! The files in the order in which a job flows through them:
 //!
-//! * `job`, `message`, `publisher`: a job, its form on the wire, its way to a queue.
+//! * `job`, `message`, `copy`, `publisher`: a job, its form on the wire, what copies keep of it, its way to a queue.
 //! * `broker`: the seam; behind it RabbitMQ (`broker/amqp`) and the in-memory broker (`broker/memory`).
 //! * `topology`, `delay`: every exchange and queue, and the arithmetic of the delay ladder.
 //! * `worker`, `queue`: what a user puts together; `consumer`: the core loop; `adoption`: what it remembers of a lost
@@ -49,6 +49,7 @@ mod broker;
 mod config;
 mod consumer;
 mod context;
+mod copy;
 mod delay;
 mod error;
 #[cfg(fuzzing)]

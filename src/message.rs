@@ -34,12 +34,6 @@ pub(crate) mod header {
     pub(crate) const DELIVERY_COUNT: &str = "x-delivery-count";
 }
 
-/// What a copy must not carry on: it would fork the copy (`CC`, `BCC`), jam a broker before 4.0.1 (`x-death` and its
-/// kin), or lie about the copy (`x-delivery-count`, `x-acquired-count`, `leveret-unreadable`).
-const DROPPED: [&str; 6] = ["CC", "BCC", "x-death", header::DELIVERY_COUNT, "x-acquired-count", header::UNREADABLE];
-const DROPPED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
-/// The longest error text that is written into `leveret-error`.
-const ERROR_TEXT_LIMIT: usize = 4 * 1024;
 /// A time further ahead than this is taken for a mistake (ten years, which is also RabbitMQ's longest TTL).
 const FURTHEST_AHEAD_MS: u64 = 315_360_000_000;
 /// The largest header frame a copy may have. RabbitMQ's default `frame_max` is 131,072 bytes and a larger header frame
@@ -71,24 +65,6 @@ pub(crate) struct Envelope {
 pub(crate) struct Malformed {
     pub(crate) header: &'static str,
     pub(crate) reason: &'static str,
-}
-
-/// Why a copy is made; it decides which headers change.
-#[derive(Clone, Debug)]
-pub(crate) enum CopyKind<'a> {
-    /// The next attempt.
-    Retry {
-        kind: ErrorKind,
-        reason: &'a str,
-    },
-    /// The same attempt, later.
-    Later,
-    /// The same attempt, in another queue.
-    Moved,
-    Dead {
-        kind: ErrorKind,
-        reason: &'a str,
-    },
 }
 
 impl Message {
@@ -254,91 +230,8 @@ impl Message {
         }
     }
 
-    /// A copy for another place or time: the same body, id, priority and foreign headers; see [`DROPPED`] for the rest.
-    ///
-    /// `queue` is the job queue that the copy comes from, and `received` what was read of the original.
-    pub(crate) fn copy(&self, queue: &str, received: Envelope, kind: &CopyKind<'_>, now_ms: u64) -> Self {
-        let mut headers = self.kept_headers();
-        headers.insert(header::HOP.into(), integer(received.hop.saturating_add(1).into()));
-        headers.insert(header::ENQUEUED_AT.into(), integer(received.enqueued_at.unwrap_or(now_ms)));
-        if let Some(at) = received.expires_at.or_else(|| self.expiration(now_ms)) {
-            headers.insert(header::EXPIRES_AT.into(), integer(at));
-        }
-        let attempt = match kind {
-            CopyKind::Retry { .. } => received.attempt.saturating_add(1),
-            CopyKind::Later | CopyKind::Moved | CopyKind::Dead { .. } => received.attempt,
-        };
-        headers.insert(header::ATTEMPT.into(), integer(attempt.into()));
-        if let CopyKind::Retry { kind, reason } | CopyKind::Dead { kind, reason } = kind {
-            headers.insert(header::ERROR.into(), text(truncated(reason, ERROR_TEXT_LIMIT)));
-            headers.insert(header::ERROR_KIND.into(), text(kind.as_str()));
-            headers.insert(header::FAILED_AT.into(), integer(now_ms));
-            headers.insert(header::QUEUE.into(), text(queue));
-        }
-        if !matches!(kind, CopyKind::Moved) {
-            headers.remove(header::NOT_BEFORE);
-        }
-        Self { properties: self.kept_properties().with_headers(headers.into()), body: self.body.clone() }
-    }
-
-    /// This copy with no header but those that [`copy`](Self::copy) wrote, for when the others leave no room.
-    pub(crate) fn bare(mut self) -> Self {
-        const WRITTEN: [&str; 7] = [
-            header::ATTEMPT,
-            header::HOP,
-            header::ENQUEUED_AT,
-            header::ERROR,
-            header::ERROR_KIND,
-            header::FAILED_AT,
-            header::QUEUE,
-        ];
-        let mut headers = self.properties.headers().clone().unwrap_or_default().inner().clone();
-        headers.retain(|name, _| WRITTEN.contains(&name.as_str()));
-        self.properties = std::mem::take(&mut self.properties).with_headers(headers.into());
-        self
-    }
-
-    fn kept_headers(&self) -> std::collections::BTreeMap<ShortString, AMQPValue> {
-        let mut headers = self.properties.headers().clone().unwrap_or_default().inner().clone();
-        headers.retain(|name, _| {
-            let name = name.as_str();
-            !DROPPED.contains(&name) && !DROPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-        });
-        headers
-    }
-
-    /// All properties but `user_id` (a foreign one is a 406 that kills the channel) and `expiration` (which has become
-    /// `leveret-expires-at`); always persistent.
-    fn kept_properties(&self) -> BasicProperties {
-        type Set = fn(BasicProperties, ShortString) -> BasicProperties;
-        let of = &self.properties;
-        let texts: [(&Option<ShortString>, Set); 8] = [
-            (of.content_type(), BasicProperties::with_content_type),
-            (of.content_encoding(), BasicProperties::with_content_encoding),
-            (of.correlation_id(), BasicProperties::with_correlation_id),
-            (of.reply_to(), BasicProperties::with_reply_to),
-            (of.message_id(), BasicProperties::with_message_id),
-            (of.kind(), BasicProperties::with_type),
-            (of.app_id(), BasicProperties::with_app_id),
-            (of.cluster_id(), BasicProperties::with_cluster_id),
-        ];
-        let mut kept = BasicProperties::default().with_delivery_mode(2);
-        for (value, set) in texts {
-            if let Some(value) = value {
-                kept = set(kept, value.clone());
-            }
-        }
-        if let Some(priority) = of.priority() {
-            kept = kept.with_priority(*priority);
-        }
-        match of.timestamp() {
-            Some(at) => kept.with_timestamp(*at),
-            None => kept,
-        }
-    }
-
     /// When the broker would expire this message, from its `expiration` (ms as text) counted from `now_ms`.
-    fn expiration(&self, now_ms: u64) -> Option<u64> {
+    pub(crate) fn expiration(&self, now_ms: u64) -> Option<u64> {
         let ms: u64 = self.properties.expiration().as_ref()?.as_str().parse().ok()?;
         // A longer one is as good as none, and as a time it would be taken for a mistake.
         (ms <= FURTHEST_AHEAD_MS).then(|| now_ms.saturating_add(ms))
@@ -393,7 +286,7 @@ pub(crate) fn integer(n: u64) -> AMQPValue {
     AMQPValue::LongLongInt(i64::try_from(n).unwrap_or(i64::MAX))
 }
 
-fn truncated(text: &str, limit: usize) -> &str {
+pub(crate) fn truncated(text: &str, limit: usize) -> &str {
     if text.len() <= limit {
         return text;
     }

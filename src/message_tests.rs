@@ -2,6 +2,7 @@ use lapin::types::{ByteArray, FieldArray};
 use proptest::prelude::*;
 
 use super::*;
+use crate::copy::{CopyKind, ERROR_TEXT_LIMIT};
 
 const NOW: u64 = 1_800_000_000_000;
 

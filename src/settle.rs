@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use crate::{
     broker::{Broker, Lane, SendError, Session},
+    copy::CopyKind,
     delay::Wait,
     intake::Received,
-    message::{COPY_HEADER_LIMIT, CopyKind, header, millis},
+    message::{COPY_HEADER_LIMIT, header, millis},
     outcome::{ErrorKind, Outcome},
     queue::Queue,
     retry,

@@ -5,6 +5,7 @@
 //! connection is replaced by a fresh one, and whatever lived on it is built again by its owner.
 
 mod acks;
+mod confirm;
 mod connection;
 mod consume;
 mod declare;

@@ -12,18 +12,17 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use lapin::{
-    Channel, Confirmation, ErrorKind,
-    message::BasicReturnMessage,
+    Channel,
     options::{BasicPublishOptions, ConfirmSelectOptions},
-    types::ShortString,
 };
 use tokio::sync::{OnceCell, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Setup,
+    confirm::{Answer, Place, Resolved, Verdict, attribute, drain},
     connection::{Link, Up},
     declare,
 };
@@ -38,8 +37,6 @@ const WINDOW_BYTES: usize = 64 * 1024 * 1024;
 /// Requests that wait for room in the window.
 const QUEUED_REQUESTS: usize = 64;
 const REOPEN_DELAY: Duration = Duration::from_millis(200);
-
-type Answer = Result<(), SendError>;
 
 /// The handle on the publishing task, which starts with the first publish.
 pub(super) struct PublishTask {
@@ -289,151 +286,4 @@ fn answer_all<F: Future<Output = Resolved>>(
         held = later;
     }
     if lost { Err(ChannelLost) } else { Ok(bytes) }
-}
-
-/// Where a message was published to and its id: what a returned message is recognised by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
-    exchange: ShortString,
-    key: ShortString,
-    id: Option<ShortString>,
-}
-
-/// A publish that the broker has answered.
-struct Resolved {
-    place: Place,
-    size: usize,
-    verdict: Verdict,
-    /// The returned message that lapin attached, which may be another publish's.
-    attached: Option<Place>,
-    answer: oneshot::Sender<Answer>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    Confirmed,
-    Nacked,
-    Returned,
-    /// The channel was lost, in the broker's words if it closed it.
-    Lost(Option<String>),
-}
-
-impl Resolved {
-    fn new(place: Place, size: usize, confirmed: lapin::Result<Confirmation>, answer: oneshot::Sender<Answer>) -> Self {
-        let (verdict, attached) = match confirmed {
-            Ok(Confirmation::Ack(returned)) => (Verdict::Confirmed, returned),
-            Ok(Confirmation::Nack(returned)) => (Verdict::Nacked, returned),
-            Ok(Confirmation::NotRequested) => (Verdict::Lost(None), None),
-            Err(error) => {
-                let words = match error.kind() {
-                    ErrorKind::ProtocolError(refusal) if error.is_amqp_soft_error() => Some(refusal.to_string()),
-                    _ => None,
-                };
-                tracing::warn!(%error, "the publishing channel was lost with publishes in flight");
-                (Verdict::Lost(words), None)
-            }
-        };
-        Self { place, size, verdict, attached: attached.map(place_of), answer }
-    }
-
-    /// Tells the caller. A channel that the broker closed over the only publish in flight, or over its exchange, refused
-    /// that one.
-    fn answer(self, alone: bool) {
-        let answer = match self.verdict {
-            Verdict::Confirmed => Ok(()),
-            Verdict::Nacked => Err(SendError::Nacked),
-            Verdict::Returned => Err(SendError::Returned),
-            Verdict::Lost(Some(words)) if alone || words.contains(&format!("'{}'", self.place.exchange)) => {
-                Err(SendError::Refused(words))
-            }
-            Verdict::Lost(_) => Err(SendError::Uncertain),
-        };
-        // A caller that has gone away wants no answer.
-        drop(self.answer.send(answer));
-    }
-}
-
-fn place_of(returned: BasicReturnMessage) -> Place {
-    let delivery = returned.delivery;
-    let id = delivery.properties.message_id().clone();
-    Place { exchange: delivery.exchange, key: delivery.routing_key, id }
-}
-
-/// What else the broker has answered by now.
-///
-/// lapin resolves the publishes of one ack frame in no particular order and attaches returned messages in the order
-/// they came, so a returned message may sit at a neighbour. It does so under a lock that `wait_for_confirms` takes too:
-/// after that call, the rest of a frame of which one publish is resolved is resolved as well.
-fn drain<F: Future<Output = Resolved>>(channel: &Channel, in_flight: &mut FuturesUnordered<F>) -> Vec<Resolved> {
-    drop(channel.wait_for_confirms().now_or_never());
-    std::iter::from_fn(|| in_flight.next().now_or_never().flatten()).collect()
-}
-
-/// Gives each returned message to the publish it belongs to, and returns what can be answered now and what may still
-/// get a returned message from the next ack frame.
-///
-/// A returned message comes before its own publish's ack, so one whose owner is not yet resolved is kept in `unclaimed`.
-fn attribute(
-    mut held: Vec<Resolved>,
-    mut later: Vec<Resolved>,
-    unclaimed: &mut Vec<Place>,
-) -> (Vec<Resolved>, Vec<Resolved>) {
-    let mut all: Vec<&mut Resolved> = held.iter_mut().chain(later.iter_mut()).collect();
-    unclaimed.extend(all.iter_mut().filter_map(|carrier| carrier.attached.take()));
-    unclaimed.retain(|place| {
-        let owner = all.iter_mut().find(|other| other.verdict == Verdict::Confirmed && other.place == *place);
-        match owner {
-            Some(owner) => {
-                owner.verdict = Verdict::Returned;
-                false
-            }
-            None => true,
-        }
-    });
-    (held, later)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn resolved(id: &str, attached: Option<&str>) -> (Resolved, oneshot::Receiver<Answer>) {
-        let place = |id: &str| Place { exchange: "e".into(), key: "k".into(), id: Some(id.into()) };
-        let (answer, answered) = oneshot::channel();
-        let verdict = Verdict::Confirmed;
-        (Resolved { place: place(id), size: 0, verdict, attached: attached.map(place), answer }, answered)
-    }
-
-    #[test]
-    fn a_returned_message_reaches_its_own_publish_wherever_lapin_attached_it() {
-        for (first, second) in [(Some("b"), None), (None, Some("b"))] {
-            let (a, mut a_answer) = resolved("a", first);
-            let (b, mut b_answer) = resolved("b", second);
-            let (now, later) = attribute(vec![a], vec![b], &mut Vec::new());
-            now.into_iter().chain(later).for_each(|resolved| resolved.answer(false));
-            assert_eq!(a_answer.try_recv(), Ok(Ok(())));
-            assert_eq!(b_answer.try_recv(), Ok(Err(SendError::Returned)));
-        }
-    }
-
-    #[test]
-    fn a_returned_message_waits_for_its_own_publish_to_be_resolved() {
-        let mut unclaimed = Vec::new();
-        let (carrier, mut carried) = resolved("a", Some("b"));
-        attribute(vec![carrier], Vec::new(), &mut unclaimed).0.into_iter().for_each(|resolved| resolved.answer(false));
-        assert_eq!(carried.try_recv(), Ok(Ok(())));
-        let (owner, mut owned) = resolved("b", None);
-        attribute(vec![owner], Vec::new(), &mut unclaimed).0.into_iter().for_each(|resolved| resolved.answer(false));
-        assert_eq!((owned.try_recv(), unclaimed), (Ok(Err(SendError::Returned)), Vec::new()));
-    }
-
-    #[test]
-    fn two_publishes_of_one_id_share_their_returned_messages() {
-        let (one, mut first) = resolved("a", Some("a"));
-        let (two, mut second) = resolved("a", Some("a"));
-        let (now, _) = attribute(vec![one, two], Vec::new(), &mut Vec::new());
-        now.into_iter().for_each(|resolved| resolved.answer(false));
-        assert_eq!(first.try_recv(), Ok(Err(SendError::Returned)));
-        assert_eq!(second.try_recv(), Ok(Err(SendError::Returned)));
-    }
 }
