@@ -10,7 +10,7 @@ use crate::{
     copy::CopyKind,
     delay::Wait,
     intake::Received,
-    message::{COPY_HEADER_LIMIT, header, millis},
+    message::{COPY_HEADER_LIMIT, Message, header, millis},
     outcome::{ErrorKind, Outcome},
     queue::Queue,
     retry,
@@ -86,7 +86,7 @@ pub(crate) async fn carry_out(
         copy.set_time(header::NOT_BEFORE, now + millis(delay));
     }
     if copy.header_size() <= COPY_HEADER_LIMIT {
-        return confirm(broker, queue, &target, &copy).await;
+        return confirm(broker, queue, &target, &copy, !received.message.must_not_be_rejected()).await;
     }
     tracing::warn!(queue = name, job_id = received.id(), "the headers leave no room for a copy: a dead letter");
     if !received.message.must_not_be_rejected() {
@@ -94,11 +94,11 @@ pub(crate) async fn carry_out(
     }
     let kind = CopyKind::Dead { kind: ErrorKind::TooLarge, reason: "its headers leave no room for a copy" };
     let bare = received.message.copy(name, received.envelope, &kind, now).bare();
-    confirm(broker, queue, &Target::Dead(name.to_owned()), &bare).await
+    confirm(broker, queue, &Target::Dead(name.to_owned()), &bare, false).await
 }
 
-/// Publishes until the broker confirms, or refuses for good.
-async fn confirm(broker: &Broker, queue: &Queue, target: &Target, copy: &crate::message::Message) -> Settlement {
+/// Publishes until the broker confirms, or refuses for good; then the original is rejected, if it may be.
+async fn confirm(broker: &Broker, queue: &Queue, target: &Target, copy: &Message, may_reject: bool) -> Settlement {
     let (mut refusals, mut pause, mut stuck) = (0, FIRST_PAUSE, None);
     loop {
         let error = match broker.send(target.clone(), copy.clone(), false).await {
@@ -116,7 +116,7 @@ async fn confirm(broker: &Broker, queue: &Queue, target: &Target, copy: &crate::
         stuck.get_or_insert_with(|| broker.health().stuck());
         if matches!(error, SendError::Returned | SendError::Nacked | SendError::Refused(_)) {
             refusals += 1;
-            if refusals >= REFUSALS {
+            if refusals >= REFUSALS && may_reject {
                 tracing::error!(
                     queue = queue.name(),
                     job_id = copy.id(),
