@@ -9,7 +9,7 @@ setup: ## Install what the tests need (RabbitMQ, promtool, Python and Node clien
 	@scripts/setup.sh
 
 demo: ## Run both workers on real input: in memory, or on the RabbitMQ of AMQP_URL (ARGS="--keep-running")
-	@cargo run --release --quiet -p leveret-demo -- $(ARGS)
+	@cargo run --release -p leveret-demo -- $(ARGS)
 
 test: setup lint ## Lints and every test, on private RabbitMQ nodes (or on the broker of AMQP_URL)
 	cargo test --workspace --all-features --no-fail-fast
