@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,10 @@ use crate::{
     task::{Task, Work},
     worker::Handlers,
 };
+
+/// A consumer that is lost again so soon waits before the next: what ends it at once would else be a hot loop.
+const SHORT_LIFE: Duration = Duration::from_secs(1);
+const SHORT_LIFE_PAUSE: Duration = Duration::from_millis(300);
 
 /// How a worker tells its consumers to end.
 #[derive(Clone, Debug, Default)]
@@ -112,6 +117,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         loop {
             let Some(mut session) = self.open(&mut has_been_up).await? else { break };
             wanted.set_up(true);
+            let opened = Instant::now();
             self.adoption.channel_opened();
             let end = self.consume(&mut session).await;
             wanted.set_up(false);
@@ -125,6 +131,9 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                     let lost = session.close().await;
                     self.count_lost(lost);
                     self.orphan();
+                    if opened.elapsed() < SHORT_LIFE {
+                        self.stop.drain.run_until_cancelled(tokio::time::sleep(SHORT_LIFE_PAUSE)).await;
+                    }
                 }
             }
         }
