@@ -35,7 +35,8 @@
 //! The files in the order in which a job flows through them:
 //!
 //! * `job`, `message`, `copy`, `publisher`: a job, its form on the wire, what copies keep of it, its way to a queue.
-//! * `broker`: the seam; behind it RabbitMQ (`broker/amqp`) and the in-memory broker (`broker/memory`).
+//! * `broker`: the seam; behind it RabbitMQ (`broker/amqp`, with a shield before what lapin cannot parse) and the
+//!   in-memory broker (`broker/memory`).
 //! * `topology`, `delay`: every exchange and queue, and the arithmetic of the delay ladder.
 //! * `worker`, `queue`: what a user puts together; `consumer`: the core loop; `adoption`: what it remembers of a lost
 //!   channel; `intake`: what speaks against running a delivery.
