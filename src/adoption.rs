@@ -163,7 +163,7 @@ mod tests {
     use crate::{job::JobId, message::Message};
 
     fn received(id: &str, body: &str) -> Received {
-        Received::read(Message::new("j", &JobId::from(id), body.as_bytes().to_vec(), 0), 0)
+        Received::read(Message::new("j", &JobId::from(id), body.as_bytes().to_vec(), 0), true, 0)
     }
 
     #[test]

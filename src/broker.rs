@@ -23,6 +23,7 @@ use crate::{
     metrics::Metrics,
     publisher::Publisher,
     queue::Queue,
+    quiet::Quiet,
     topology::{SUSPECT, Target},
 };
 
@@ -53,6 +54,7 @@ struct Shared {
     backend: Backend,
     config: Config,
     metrics: Arc<Metrics>,
+    quiet: Arc<Quiet>,
     health: Health,
 }
 
@@ -122,9 +124,23 @@ pub(crate) enum OpenError {
     Passing(String),
 }
 
-/// Why a session ended: the broker's or the network's words.
+/// Why a session ended.
 #[derive(Debug)]
-pub(crate) struct Ended(pub(crate) String);
+pub(crate) enum Ended {
+    /// Its connection was lost, which the connection's own task tells.
+    Connection,
+    /// In the broker's words, if it had any.
+    Channel(String),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connection => f.write_str("the connection was lost"),
+            Self::Channel(reason) => f.write_str(reason),
+        }
+    }
+}
 
 /// One consumer's life on one channel: it delivers messages of one queue and takes their settlement.
 pub(crate) enum Session {
@@ -141,8 +157,9 @@ impl Broker {
     /// feature `tls`, [`Error::Setting`] for settings that cannot work.
     pub fn amqp(config: Config) -> Result<Self, Error> {
         let metrics = new_metrics()?;
-        let backend = Backend::Amqp(amqp::Amqp::new(&config, Arc::clone(&metrics))?);
-        Ok(Self::new(backend, config, metrics))
+        let quiet = Arc::new(Quiet::default());
+        let backend = Backend::Amqp(amqp::Amqp::new(&config, Arc::clone(&metrics), Arc::clone(&quiet))?);
+        Ok(Self::new(backend, config, metrics, quiet))
     }
 
     /// A broker in this process's memory, for tests and demonstrations: it forgets everything when the process ends.
@@ -169,12 +186,12 @@ impl Broker {
         tracing::info!("using the in-memory broker: jobs are forgotten when this process ends");
         let metrics = new_metrics().expect("metric names are valid");
         metrics.connected.set(1);
-        Self::new(Backend::Memory(memory::Memory::new()), config, metrics)
+        Self::new(Backend::Memory(memory::Memory::new()), config, metrics, Arc::default())
     }
 
-    fn new(backend: Backend, config: Config, metrics: Arc<Metrics>) -> Self {
+    fn new(backend: Backend, config: Config, metrics: Arc<Metrics>, quiet: Arc<Quiet>) -> Self {
         let health = Health::new(Arc::clone(&metrics));
-        Self { shared: Arc::new(Shared { backend, config, metrics, health }) }
+        Self { shared: Arc::new(Shared { backend, config, metrics, quiet, health }) }
     }
 
     /// A publisher on this broker; cheap.
@@ -201,6 +218,10 @@ impl Broker {
 
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         &self.shared.metrics
+    }
+
+    pub(crate) fn quiet(&self) -> &Quiet {
+        &self.shared.quiet
     }
 
     pub(crate) fn health(&self) -> &Health {

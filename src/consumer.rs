@@ -71,7 +71,7 @@ struct InHand {
 /// Why a session is no longer consumed.
 enum End {
     Stopped,
-    Lost(String),
+    Lost(Ended),
 }
 
 #[expect(clippy::large_enum_variant, reason = "one at a time, and nearly always the large one")]
@@ -126,8 +126,14 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                     self.drain(session).await;
                     return Ok(());
                 }
-                End::Lost(reason) => {
-                    tracing::warn!(queue = self.name, reason, "lost the consumer, starting another");
+                End::Lost(ended) => {
+                    match ended {
+                        // Told once by the connection, for all its consumers.
+                        Ended::Connection => tracing::debug!(queue = self.name, "lost the consumer with its connection"),
+                        Ended::Channel(reason) => {
+                            tracing::warn!(queue = self.name, reason, "lost the consumer, starting another");
+                        }
+                    }
                     let lost = session.close().await;
                     self.count_lost(lost);
                     self.orphan();
@@ -164,7 +170,9 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 Err(OpenError::Fatal(error)) => error.to_string(),
                 Err(OpenError::Passing(reason)) => reason,
             };
-            tracing::warn!(queue = self.name, reason, "cannot consume yet, trying again");
+            if self.handlers.broker.quiet().is_news(format!("{}: {reason}", self.name)) {
+                tracing::warn!(queue = self.name, reason, "cannot consume yet, trying again");
+            }
             let delay = delays.next().unwrap_or(Duration::from_secs(1));
             if self.stop.drain.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
                 return Ok(None);
@@ -188,7 +196,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 Event::Delivered(delivery, permit) => self.take(session, delivery, permit),
                 Event::Done(number, settlement) => self.done(session, number, settlement),
                 Event::Stop => return End::Stopped,
-                Event::Lost(Ended(reason)) => return End::Lost(reason),
+                Event::Lost(ended) => return End::Lost(ended),
             }
         }
     }
@@ -218,10 +226,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
     fn take(&mut self, session: &mut Session, delivery: Delivery, permit: OwnedSemaphorePermit) {
         let now = self.handlers.broker.now_ms();
         let Delivery { tag, redelivered, message } = delivery;
-        let received = Received::read(message, now);
+        let received = Received::read(message, redelivered, now);
         let unfit = self.unfit(&received.message);
         if unfit.is_none()
-            && redelivered
+            && received.redelivered
             && let Some(known) = self.adoption.recognise(&received)
         {
             return self.adopt(session, tag, &received, &known);
@@ -292,12 +300,12 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         match known {
             Known::Running(number) => {
                 if let Some(job) = self.in_hand.get_mut(number) {
-                    tracing::info!(queue, job_id, "redelivered while it runs here: adopted");
+                    tracing::debug!(queue, job_id, "redelivered while it runs here: adopted");
                     job.tag = Some(tag);
                 }
             }
             Known::Settled(settlement) => {
-                tracing::info!(queue, job_id, "redelivered after its end: settled without running");
+                tracing::debug!(queue, job_id, "redelivered after its end: settled without running");
                 self.handlers.metrics(self.handlers.find(received.message.job_name())).finished(Finish::Duplicate);
                 let lost = settle(session, tag, *settlement);
                 self.count_lost(lost);

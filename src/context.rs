@@ -93,6 +93,15 @@ impl<S> Context<S> {
         self.inner.max_attempts
     }
 
+    /// Tells whether the broker has handed this very attempt out before, to a worker that did not settle it.
+    ///
+    /// `false` does not prove that the attempt has never been started, and `true` not that it has: a delivery may be
+    /// lost on its way. A handler may take it as a hint to look whether its effect has been done already.
+    #[must_use]
+    pub fn is_redelivered(&self) -> bool {
+        self.inner.received.redelivered
+    }
+
     /// When the job was first published, as time since the Unix epoch, if the publisher said so.
     #[must_use]
     pub fn enqueued_at(&self) -> Option<Duration> {

@@ -20,6 +20,8 @@ pub(crate) struct Received {
     pub(crate) envelope: Envelope,
     /// The publisher's own id, so that a redelivery is recognisable.
     pub(crate) has_own_id: bool,
+    /// The broker has handed this message out before.
+    pub(crate) redelivered: bool,
     pub(crate) malformed: Option<Malformed>,
 }
 
@@ -36,7 +38,7 @@ pub(crate) enum Intake {
 }
 
 impl Received {
-    pub(crate) fn read(mut message: Message, now_ms: u64) -> Self {
+    pub(crate) fn read(mut message: Message, redelivered: bool, now_ms: u64) -> Self {
         let has_own_id = message.id().is_some();
         if !has_own_id {
             message.set_id(&JobId::mint());
@@ -46,7 +48,7 @@ impl Received {
             Ok(envelope) => (envelope, None),
             Err(malformed) => (unsteered, Some(malformed)),
         };
-        Self { message, envelope, has_own_id, malformed }
+        Self { message, envelope, has_own_id, redelivered, malformed }
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -108,7 +110,7 @@ mod tests {
         for (name, value) in headers {
             message.set_header(name, integer(*value));
         }
-        Received::read(message, NOW)
+        Received::read(message, false, NOW)
     }
 
     fn decided(received: &Received, lane: Lane) -> Intake {
@@ -146,7 +148,7 @@ mod tests {
     #[test]
     fn a_message_without_an_id_gets_one_that_its_copies_keep() {
         let message = Message { properties: lapin::BasicProperties::default(), body: bytes::Bytes::new() };
-        let received = Received::read(message, NOW);
+        let received = Received::read(message, false, NOW);
         assert!(!received.has_own_id && !received.id().is_empty());
         assert!(matches!(decided(&received, Lane::Main), Intake::DeadLetter(ErrorKind::UnknownJob, _)));
     }

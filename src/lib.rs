@@ -42,7 +42,7 @@
 //!   channel; `intake`: what speaks against running a delivery.
 //! * `task`, `attempt`, `handler`, `middleware`, `context`: one job in hand, one attempt at it.
 //! * `retry`, `outcome`, `settle`: the delay, the verdict, and its carrying out; the only place that acks.
-//! * `config`, `metrics`, `health`, `shutdown`, `error`, `testing`.
+//! * `config`, `metrics`, `health`, `quiet` (no log storms), `shutdown`, `error`, `testing`.
 
 mod adoption;
 mod attempt;
@@ -66,6 +66,7 @@ mod middleware;
 mod outcome;
 mod publisher;
 mod queue;
+mod quiet;
 mod retry;
 mod settle;
 mod shutdown;

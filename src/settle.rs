@@ -106,26 +106,27 @@ async fn confirm(broker: &Broker, queue: &Queue, target: &Target, copy: &Message
             Err(SendError::Closed) => return Settlement::Requeue,
             Err(error) => error,
         };
-        tracing::warn!(
-            queue = queue.name(),
-            job_id = copy.id(),
-            ?target,
-            ?error,
-            "a copy is not confirmed, trying again"
-        );
+        let (queue_name, job_id) = (queue.name(), copy.id());
+        if broker.quiet().is_news(format!("{queue_name}: {target:?}: {error:?}")) {
+            tracing::warn!(
+                queue = queue_name,
+                job_id,
+                ?target,
+                ?error,
+                "a copy is not confirmed, trying again; so it may be with others"
+            );
+        }
         stuck.get_or_insert_with(|| broker.health().stuck());
         if matches!(error, SendError::Returned | SendError::Nacked | SendError::Refused(_)) {
             refusals += 1;
             if refusals >= REFUSALS && may_reject {
-                tracing::error!(
-                    queue = queue.name(),
-                    job_id = copy.id(),
-                    "no copy can be made, rejecting the original"
-                );
+                tracing::error!(queue = queue_name, job_id, "no copy can be made, rejecting the original");
                 return Settlement::Reject;
             }
-            if let Err(error) = broker.mend(queue).await {
-                tracing::warn!(queue = queue.name(), ?error, "the topology cannot be mended");
+            if let Err(error) = broker.mend(queue).await
+                && broker.quiet().is_news(format!("{queue_name}: {error:?}"))
+            {
+                tracing::warn!(queue = queue_name, ?error, "the topology cannot be mended, trying again");
             }
         }
         // Apart from each other: copies that fail together must not meet again.

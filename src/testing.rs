@@ -79,7 +79,7 @@ pub async fn perform_raw<S: Send + Sync + 'static>(
     };
     let mut message = Message::new(job, &JobId::mint(), payload.to_vec(), broker.now_ms());
     message.set_time(header::ATTEMPT, attempt.into());
-    let received = Received::read(message, broker.now_ms());
+    let received = Received::read(message, false, broker.now_ms());
     let ctx = Context::new(context::Inner {
         state: handlers.state.clone(),
         received: received.into(),
@@ -199,7 +199,7 @@ pub async fn dead_letters(broker: &Broker, queue: &str) -> Result<Vec<DeadLetter
     })?;
     let mut letters = Vec::new();
     while let Ok(delivered) = tokio::time::timeout(QUIET, session.next()).await {
-        let delivery = delivered.map_err(|ended| ended.0)?;
+        let delivery = delivered.map_err(|ended| ended.to_string())?;
         letters.push(DeadLetter::read(&delivery.message, broker.now_ms()));
     }
     session.close().await;

@@ -27,6 +27,7 @@ use crate::{
     message::Message,
     metrics::Metrics,
     queue::Queue,
+    quiet::Quiet,
     topology::{Target, Topology},
 };
 
@@ -44,12 +45,13 @@ pub(super) struct Setup {
     pub(super) mode: TopologyMode,
     pub(super) config: Config,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) quiet: Arc<Quiet>,
     /// Ends both connections for good.
     pub(super) closed: CancellationToken,
 }
 
 impl Amqp {
-    pub(super) fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Self, Error> {
+    pub(super) fn new(config: &Config, metrics: Arc<Metrics>, quiet: Arc<Quiet>) -> Result<Self, Error> {
         let wrong = |setting, reason: &str| Err(Error::Setting { setting, reason: reason.to_owned() });
         if config.heartbeat < Duration::from_secs(1) {
             return wrong("LEVERET_HEARTBEAT", "must be at least 1s: without it a silent loss is never noticed");
@@ -63,6 +65,7 @@ impl Amqp {
             mode: config.topology,
             config: config.clone(),
             metrics,
+            quiet,
             closed: CancellationToken::new(),
         });
         let consuming = Link::new("consume", Arc::clone(&setup));

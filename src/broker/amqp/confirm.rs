@@ -55,7 +55,6 @@ impl Resolved {
                     ErrorKind::ProtocolError(refusal) if error.is_amqp_soft_error() => Some(refusal.to_string()),
                     _ => None,
                 };
-                tracing::warn!(%error, "the publishing channel was lost with publishes in flight");
                 (Verdict::Lost(words), None)
             }
         };

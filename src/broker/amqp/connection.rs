@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::{Setup, shield};
 use crate::error::Error;
 
-/// For the TCP connection alone; the handshake after it has [`HANDSHAKE_TIMEOUT`].
+/// For the TCP connection alone; TLS and the handshake have [`Patience`].
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const FIRST_PATIENCE: Duration = Duration::from_secs(2);
+const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a connection is looked at that has reported nothing.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -102,22 +103,34 @@ impl Link {
 const CLOSED: &str = "closed";
 const NOT_YET: &str = "not yet connected";
 
+/// How long a handshake may take: short, so that one whose answer was lost on the way is soon begun anew; and longer
+/// after each that took too long, for a broker that is merely slow.
+struct Patience(Duration);
+
+impl Patience {
+    fn grow(&mut self) {
+        self.0 = (self.0 * 2).min(LONGEST_PATIENCE);
+    }
+}
+
 /// Connects, waits for the loss, and begins again.
 async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<State>) {
-    let mut delays = backoff();
+    let (mut delays, mut patience) = (backoff(), Patience(FIRST_PATIENCE));
     loop {
         let connected = tokio::select! {
             () = setup.closed.cancelled() => break,
-            connected = connect(role, &setup) => connected,
+            connected = connect(role, &setup, &mut patience) => connected,
         };
         match connected {
             Ok(up) => {
-                delays = backoff();
+                (delays, patience) = (backoff(), Patience(FIRST_PATIENCE));
                 let reason = live(role, &setup, up, &state).await;
                 drop(state.send_replace(Err(reason)));
             }
             Err(reason) => {
-                tracing::warn!(role, error = reason, "cannot connect to the broker, trying again");
+                if setup.quiet.is_news(format!("{role}: {reason}")) {
+                    tracing::warn!(role, error = reason, "cannot connect to the broker, trying again");
+                }
                 drop(state.send_replace(Err(reason)));
             }
         }
@@ -141,21 +154,27 @@ fn backoff() -> impl Iterator<Item = Duration> {
 }
 
 /// Tries every address once.
-async fn connect(role: &'static str, setup: &Setup) -> Result<Arc<Up>, String> {
-    let mut reason = "no address".to_owned();
+async fn connect(role: &'static str, setup: &Setup, patience: &mut Patience) -> Result<Arc<Up>, String> {
+    let (mut reason, mut silent) = ("no address".to_owned(), false);
     for address in &setup.addresses {
         let name = format!("leveret {role}");
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let attempt = shield::connect(address.clone(), properties);
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, attempt).await {
+        match tokio::time::timeout(patience.0, attempt).await {
             Ok(Ok(connection)) => {
                 let (blocked, _) = watch::channel(None);
                 let lost = CancellationToken::new();
                 return Ok(Arc::new(Up { connection, lost, blocked, shared_topology: Mutex::new(false) }));
             }
             Ok(Err(error)) => reason = format!("{}:{}: {error}", address.authority.host, address.authority.port),
-            Err(_) => reason = format!("{}:{}: no answer", address.authority.host, address.authority.port),
+            Err(_) => {
+                reason = format!("{}:{}: no answer", address.authority.host, address.authority.port);
+                silent = true;
+            }
         }
+    }
+    if silent {
+        patience.grow();
     }
     Err(reason)
 }

@@ -63,12 +63,12 @@ impl Session {
     pub(crate) async fn next(&mut self) -> Result<Delivery, Ended> {
         // What lapin still holds of a channel that is gone belongs to the broker again.
         if self.is_lost() {
-            return Err(Ended("the channel was lost".to_owned()));
+            return Err(self.ended("the channel was lost"));
         }
         let item = tokio::select! {
             biased;
             item = self.consumer.next() => item,
-            () = self.up.lost.cancelled() => return Err(Ended("the connection was lost".to_owned())),
+            () = self.up.lost.cancelled() => return Err(Ended::Connection),
         };
         match item {
             Some(Ok(delivery)) => {
@@ -76,11 +76,11 @@ impl Session {
                 let message = Message { properties: delivery.properties, body: delivery.data.into() };
                 Ok(Delivery { tag: delivery.delivery_tag, redelivered: delivery.redelivered, message })
             }
-            Some(Err(error)) => Err(Ended(error.to_string())),
+            Some(Err(error)) => Err(self.ended(&error.to_string())),
             None => {
                 // RabbitMQ 4.3 keeps a consumer attached that it has cancelled, until the client cancels it too.
                 drop(self.channel.0.basic_cancel(self.tag.clone(), BasicCancelOptions { nowait: true }).now_or_never());
-                Err(Ended("the broker cancelled the consumer".to_owned()))
+                Err(self.ended("the broker cancelled the consumer"))
             }
         }
     }
@@ -88,7 +88,12 @@ impl Session {
     /// Waits until the channel is gone, also while nothing is taken from it.
     pub(crate) async fn lost(&self) -> Ended {
         while !self.is_lost() && timeout(CHECK_INTERVAL, self.up.lost.cancelled()).await.is_err() {}
-        Ended("the channel was lost".to_owned())
+        self.ended("the channel was lost")
+    }
+
+    fn ended(&self, reason: &str) -> Ended {
+        let connected = !self.up.lost.is_cancelled() && self.up.connection.status().connected();
+        if connected { Ended::Channel(reason.to_owned()) } else { Ended::Connection }
     }
 
     fn is_lost(&self) -> bool {

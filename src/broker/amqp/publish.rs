@@ -159,8 +159,8 @@ struct Task {
 
 /// Why a channel is no longer published on.
 enum Exit {
-    /// The channel or its connection is gone.
-    Lost,
+    /// The channel or its connection is gone, and with it the confirms of so many publishes.
+    Lost { reason: String, in_flight: usize },
     /// Everything is published that ever will be.
     Finished,
 }
@@ -176,14 +176,19 @@ impl Task {
             let Ok(up) = up else { return };
             match open(&up, &self.setup).await {
                 Ok(channel) => {
-                    if matches!(self.publish_on(&up, &channel).await, Exit::Finished) {
-                        return;
+                    match self.publish_on(&up, &channel).await {
+                        Exit::Finished => return,
+                        Exit::Lost { reason, in_flight } => {
+                            tracing::warn!(reason, in_flight, "lost the publishing channel, opening another");
+                        }
                     }
                     // An exchange may have gone missing.
                     *up.shared_topology.lock().await = false;
                 }
                 Err(reason) => {
-                    tracing::warn!(reason, "cannot publish yet");
+                    if self.setup.quiet.is_news(format!("publish: {reason}")) {
+                        tracing::warn!(reason, "cannot publish yet, trying again");
+                    }
                     tokio::time::sleep(REOPEN_DELAY).await;
                 }
             }
@@ -205,7 +210,9 @@ impl Task {
             let event = tokio::select! {
                 biased;
                 Some(resolved) = in_flight.next() => Event::Resolved(resolved),
-                () = up.lost.cancelled() => return Exit::Lost,
+                () = up.lost.cancelled() => {
+                    return Exit::Lost { reason: "the connection was lost".to_owned(), in_flight: in_flight.len() };
+                }
                 _ = blocked.changed() => continue,
                 () = self.finishing.cancelled(), if !self.requests.is_closed() => Event::Finish,
                 request = self.requests.recv(), if room && !is_blocked && !ended => Event::Request(request),
@@ -223,7 +230,7 @@ impl Task {
                 }
                 Event::Resolved(first) => match answer_all(channel, first, &mut in_flight, &mut unclaimed) {
                     Ok(answered) => bytes -= answered,
-                    Err(ChannelLost) => return Exit::Lost,
+                    Err(ChannelLost(reason)) => return Exit::Lost { reason, in_flight: in_flight.len() + 1 },
                 },
             }
         }
@@ -263,8 +270,8 @@ async fn open(up: &Up, setup: &Setup) -> Result<Channel, String> {
     Ok(channel)
 }
 
-/// The broker or the network ended the channel.
-struct ChannelLost;
+/// The broker or the network ended the channel, for this reason.
+struct ChannelLost(String);
 
 /// Answers `first` and whatever else the broker has answered by now; returns the size of their bodies.
 fn answer_all<F: Future<Output = Resolved>>(
@@ -274,16 +281,21 @@ fn answer_all<F: Future<Output = Resolved>>(
     unclaimed: &mut Vec<Place>,
 ) -> Result<usize, ChannelLost> {
     let alone = in_flight.is_empty();
-    let (mut bytes, mut lost) = (0, false);
+    let (mut bytes, mut lost) = (0, None);
     let mut held = vec![first];
     while !held.is_empty() {
         let (now, later) = attribute(held, drain(channel, in_flight), unclaimed);
         for resolved in now {
             bytes += resolved.size;
-            lost |= matches!(resolved.verdict, Verdict::Lost(_));
+            if let Verdict::Lost(words) = &resolved.verdict {
+                lost = Some(words.clone().unwrap_or_else(|| "the connection was lost".to_owned()));
+            }
             resolved.answer(alone);
         }
         held = later;
     }
-    if lost { Err(ChannelLost) } else { Ok(bytes) }
+    match lost {
+        Some(reason) => Err(ChannelLost(reason)),
+        None => Ok(bytes),
+    }
 }

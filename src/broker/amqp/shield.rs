@@ -13,6 +13,7 @@ use std::{
 use async_rs::{Runtime, Tokio, traits::Reactor, util::RuntimeParts};
 use futures_io::{AsyncRead, AsyncWrite};
 use futures_util::Stream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use lapin::{
     AsyncTcpStream, Connection, ConnectionProperties,
     tcp::{AMQPUriTcpExt, TLSConfig},
@@ -31,15 +32,28 @@ pub(crate) fn screened(frame: Vec<u8>) -> Vec<u8> {
 }
 
 /// As `Connection::connect_uri`, behind a shield.
+///
+/// # Cancel safety
+///
+/// Dropped before it is done, it ends the socket and lapin's thread, which would else wait for the broker for ever.
 pub(super) async fn connect(uri: AMQPUri, properties: ConnectionProperties) -> lapin::Result<Connection> {
     let tokio = Tokio::current();
     let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), ShieldedReactor(tokio.clone())));
     let plain = Runtime::new(tokio);
+    let abandoned = CancellationToken::new();
+    let guard = abandoned.clone().drop_guard();
     let open = async move |uri: AMQPUri, _: Runtime<_>| {
-        let stream = uri.connect_with_config_async(TLSConfig::default(), &plain).await?;
-        Ok(AsyncTcpStream::Plain(Shielded::new(stream)))
+        let connecting = uri.connect_with_config_async(TLSConfig::default(), &plain);
+        let stream = abandoned.run_until_cancelled(connecting).await.unwrap_or_else(|| Err(given_up()))?;
+        Ok(AsyncTcpStream::Plain(Shielded::new(stream, &abandoned)))
     };
-    Connection::connector(uri, runtime, open, properties).await
+    let connection = Connection::connector(uri, runtime, open, properties).await?;
+    guard.disarm();
+    Ok(connection)
+}
+
+fn given_up() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "given up")
 }
 
 type Socket = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
@@ -71,7 +85,9 @@ impl Reactor for ShieldedReactor {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
-        async move { Ok(Shielded::new(AsyncTcpStream::Plain(connecting.await?))) }
+        async move {
+            Ok(Shielded::new(AsyncTcpStream::Plain(connecting.await?), &CancellationToken::new()))
+        }
     }
 }
 
@@ -80,11 +96,13 @@ impl Reactor for ShieldedReactor {
 struct Shielded<T> {
     inner: T,
     inbound: Inbound,
+    /// Ready once nobody waits for this connection any more.
+    abandoned: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl<T> Shielded<T> {
-    fn new(inner: T) -> Self {
-        Self { inner, inbound: Inbound::default() }
+    fn new(inner: T, abandoned: &CancellationToken) -> Self {
+        Self { inner, inbound: Inbound::default(), abandoned: Box::pin(abandoned.clone().cancelled_owned()) }
     }
 }
 
@@ -145,7 +163,10 @@ impl Inbound {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Shielded<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let Self { inner, inbound } = self.get_mut();
+        let Self { inner, inbound, abandoned } = self.get_mut();
+        if abandoned.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(given_up()));
+        }
         loop {
             let count = inbound.take(buffer);
             if count > 0 || buffer.is_empty() {
