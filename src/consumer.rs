@@ -129,7 +129,9 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 End::Lost(ended) => {
                     match ended {
                         // Told once by the connection, for all its consumers.
-                        Ended::Connection => tracing::debug!(queue = self.name, "lost the consumer with its connection"),
+                        Ended::Connection => {
+                            tracing::debug!(queue = self.name, "lost the consumer with its connection")
+                        }
                         Ended::Channel(reason) => {
                             tracing::warn!(queue = self.name, reason, "lost the consumer, starting another");
                         }

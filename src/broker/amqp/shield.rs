@@ -13,12 +13,12 @@ use std::{
 use async_rs::{Runtime, Tokio, traits::Reactor, util::RuntimeParts};
 use futures_io::{AsyncRead, AsyncWrite};
 use futures_util::Stream;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use lapin::{
     AsyncTcpStream, Connection, ConnectionProperties,
     tcp::{AMQPUriTcpExt, TLSConfig},
     uri::AMQPUri,
 };
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use self::screen::{FrameStart, Screen};
 
@@ -85,9 +85,7 @@ impl Reactor for ShieldedReactor {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
-        async move {
-            Ok(Shielded::new(AsyncTcpStream::Plain(connecting.await?), &CancellationToken::new()))
-        }
+        async move { Ok(Shielded::new(AsyncTcpStream::Plain(connecting.await?), &CancellationToken::new())) }
     }
 }
 

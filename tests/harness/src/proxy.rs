@@ -30,6 +30,8 @@ struct State {
     chunk: Option<NonZeroUsize>,
     /// Grows with every cut; a connection ends when it is no longer what it was at its start.
     cuts: u64,
+    /// Grows likewise; a connection leads nowhere from then on.
+    strandings: u64,
 }
 
 impl Proxy {
@@ -42,7 +44,8 @@ impl Proxy {
         let (before, target, after) = split(upstream).expect("amqp://[user:password@]host:port[/vhost]");
         let port = free_port();
         let listener = listen(port).await.expect("a free port");
-        let state = State { accepting: true, frozen: false, delay: Duration::ZERO, chunk: None, cuts: 0 };
+        let state =
+            State { accepting: true, frozen: false, delay: Duration::ZERO, chunk: None, cuts: 0, strandings: 0 };
         let (state, watched) = watch::channel(state);
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, port, target.to_owned(), watched));
@@ -57,6 +60,11 @@ impl Proxy {
     /// Resets all connections, now; new ones are accepted.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.cuts += 1);
+    }
+
+    /// Makes all connections lead nowhere, for ever: nothing passes and nothing ends. New ones are well.
+    pub fn strand(&self) {
+        self.state.send_modify(|state| state.strandings += 1);
     }
 
     /// Refuses new connections; those that stand stay.
@@ -148,11 +156,12 @@ async fn connect(mut client: TcpStream, target: String, mut state: watch::Receiv
 /// Copies until the end of `from`, which it passes on as well.
 async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut state: watch::Receiver<State>) {
     let mut buffer = vec![0; 64 * 1024];
+    let strandings = state.borrow().strandings;
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
         let delay = state.borrow().delay;
         sleep(delay).await;
-        if state.wait_for(|state| !state.frozen).await.is_err() {
+        if state.wait_for(|state| !state.frozen && state.strandings == strandings).await.is_err() {
             return;
         }
         let written = match buffer.get(..read) {

@@ -1,0 +1,264 @@
+//! The audit of the fault suite: every job whose publish was confirmed must be accounted for, and every job whose effect
+//! was done twice must have a reason that the guarantees name.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
+
+use crate::load::{Line, What};
+
+/// Everything known of a load's jobs.
+#[derive(Debug, Default)]
+pub struct Audit {
+    jobs: HashMap<String, Record>,
+}
+
+#[derive(Debug, Default)]
+struct Record {
+    confirmed_us: Option<u64>,
+    /// Its publisher had to repeat a publish that was not confirmed.
+    repeated: bool,
+    starts: Vec<Start>,
+    done: usize,
+    /// Its dead letters, with their kind.
+    dead: Vec<String>,
+    /// Copies in the queue of what has no queue.
+    unrouted: usize,
+}
+
+#[derive(Debug)]
+struct Start {
+    process: u32,
+    attempt: u32,
+    redelivered: bool,
+    from_us: u64,
+    until_us: Option<u64>,
+}
+
+/// Why a job's effect was done more than once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// A delivery was lost with its connection, channel, worker or leader after its effect and before its ack.
+    Redelivered,
+    /// Its publisher repeated a publish whose confirm was lost.
+    PublishRepeated,
+    /// A retry was copied twice: its confirm was lost, or the ladder repeated a hop.
+    CopyRepeated,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Redelivered => "redelivered",
+            Self::PublishRepeated => "publish repeated",
+            Self::CopyRepeated => "copy repeated",
+        })
+    }
+}
+
+/// What an audit came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Jobs whose publish was confirmed.
+    pub published: usize,
+    /// Of these, done at least once.
+    pub done: usize,
+    /// Of these, given up into the dead letters, by kind.
+    pub dead: BTreeMap<String, usize>,
+    /// Of these, kept in the queue of what has no queue.
+    pub unrouted: usize,
+    /// Of these, nowhere.
+    pub lost: Vec<String>,
+    /// Jobs whose effect was done more than once.
+    pub duplicates: BTreeMap<Cause, usize>,
+    /// Jobs whose effect was done more than once for no reason that is known.
+    pub unexplained: Vec<String>,
+    /// Jobs of which one process ran the same attempt twice at a time, which adoption is to prevent.
+    pub overlapping: Vec<String>,
+}
+
+impl Audit {
+    /// Takes in a line of the workers' or the publishers' files.
+    pub fn read(&mut self, line: &Line) {
+        let record = self.jobs.entry(line.id.clone()).or_default();
+        match line.what {
+            What::Confirmed => record.confirmed_us = record.confirmed_us.or(Some(line.at_us)),
+            What::Uncertain => record.repeated = true,
+            What::Refused => {}
+            What::Start => record.starts.push(Start {
+                process: line.process,
+                attempt: line.attempt,
+                redelivered: line.redelivered,
+                from_us: line.at_us,
+                until_us: None,
+            }),
+            What::Done | What::Fail | What::Cut => {
+                record.done += usize::from(line.what == What::Done);
+                let mut open = record.starts.iter_mut().filter(|start| start.until_us.is_none());
+                if let Some(start) = open.find(|start| start.process == line.process && start.attempt == line.attempt) {
+                    start.until_us = Some(line.at_us);
+                }
+            }
+        }
+    }
+
+    /// Takes in a dead letter.
+    pub fn dead(&mut self, id: &str, kind: &str) {
+        self.jobs.entry(id.to_owned()).or_default().dead.push(kind.to_owned());
+    }
+
+    /// Takes in a message that was kept for want of a queue.
+    pub fn unrouted(&mut self, id: &str) {
+        self.jobs.entry(id.to_owned()).or_default().unrouted += 1;
+    }
+
+    /// The jobs that were published and have not come to an end, with the time of their confirm.
+    pub fn open(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.jobs
+            .iter()
+            .filter(|(_, record)| !record.has_ended())
+            .filter_map(|(id, record)| record.confirmed_us.map(|at| (id.as_str(), at)))
+    }
+
+    /// How many jobs have been published.
+    #[must_use]
+    pub fn published(&self) -> usize {
+        self.jobs.values().filter(|record| record.confirmed_us.is_some()).count()
+    }
+
+    /// Judges. Jobs whose publish was never confirmed count for duplicates only.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let mut verdict = Verdict::default();
+        for (id, record) in &self.jobs {
+            if record.confirmed_us.is_some() {
+                verdict.count(id, record);
+            }
+            if record.done + record.dead.len() > 1 {
+                match record.cause() {
+                    Some(cause) => *verdict.duplicates.entry(cause).or_default() += 1,
+                    None => verdict.unexplained.push(id.clone()),
+                }
+            }
+            if record.overlaps() {
+                verdict.overlapping.push(id.clone());
+            }
+        }
+        verdict
+    }
+}
+
+impl Verdict {
+    fn count(&mut self, id: &str, record: &Record) {
+        self.published += 1;
+        if record.done > 0 {
+            self.done += 1;
+        } else if let Some(kind) = record.dead.first() {
+            *self.dead.entry(kind.clone()).or_default() += 1;
+        } else if record.unrouted > 0 {
+            self.unrouted += 1;
+        } else {
+            self.lost.push(id.to_owned());
+        }
+    }
+}
+
+impl Record {
+    fn has_ended(&self) -> bool {
+        self.done > 0 || !self.dead.is_empty() || self.unrouted > 0
+    }
+
+    fn cause(&self) -> Option<Cause> {
+        if self.repeated {
+            return Some(Cause::PublishRepeated);
+        }
+        let runs = |attempt| self.starts.iter().filter(move |start| start.attempt == attempt);
+        let again = |start: &&Start| start.redelivered && runs(start.attempt).count() > 1;
+        if self.starts.iter().any(|start| again(&start)) {
+            return Some(Cause::Redelivered);
+        }
+        let copied = |start: &&Start| start.attempt > 1 && runs(start.attempt).count() > 1;
+        self.starts.iter().find(copied).map(|_| Cause::CopyRepeated)
+    }
+
+    /// Two copies of one job may run beside each other; a delivery and its own redelivery may not.
+    fn overlaps(&self) -> bool {
+        let beside = |later: &Start| {
+            self.starts.iter().any(|first| {
+                let same = first.process == later.process && first.attempt == later.attempt;
+                let running = first.until_us.is_none_or(|until| until > later.from_us);
+                same && first.from_us < later.from_us && running
+            })
+        };
+        !self.repeated && self.starts.iter().any(|start| start.redelivered && beside(start))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn audit(lines: &[&str]) -> Audit {
+        let mut audit = Audit::default();
+        for line in lines {
+            audit.read(&line.parse().unwrap());
+        }
+        audit
+    }
+
+    #[test]
+    fn a_confirmed_job_is_done_or_dead_or_unrouted_or_lost() {
+        let mut audit = audit(&[
+            "1 confirmed 9 1 false 0 a",
+            "2 start 7 1 false 0 a",
+            "3 done 7 1 false 0 a",
+            "1 confirmed 9 1 false 0 b",
+            "1 confirmed 9 1 false 0 c",
+            "1 confirmed 9 1 false 0 d",
+            "1 uncertain 9 1 false 0 never-confirmed",
+        ]);
+        audit.dead("b", "permanent");
+        audit.unrouted("c");
+        let verdict = audit.verdict();
+        assert_eq!((verdict.published, verdict.done, verdict.unrouted), (4, 1, 1));
+        assert_eq!(verdict.dead, BTreeMap::from([("permanent".to_owned(), 1)]));
+        assert_eq!(verdict.lost, ["d"]);
+        assert_eq!(audit.open().collect::<Vec<_>>(), [("d", 1)]);
+        assert!(verdict.duplicates.is_empty() && verdict.unexplained.is_empty());
+    }
+
+    #[test]
+    fn a_duplicate_has_a_cause_or_is_unexplained() {
+        let twice = |extra: &[&str], second: &str| {
+            let lines = [&["1 start 7 1 false 0 a", "2 done 7 1 false 0 a"], extra, &[second, "4 done 8 1 false 0 a"]];
+            audit(&lines.concat()).verdict()
+        };
+        let verdict = twice(&[], "3 start 8 1 true 0 a");
+        assert_eq!(verdict.duplicates, BTreeMap::from([(Cause::Redelivered, 1)]));
+        let verdict = twice(&["1 uncertain 9 1 false 0 a"], "3 start 8 1 false 0 a");
+        assert_eq!(verdict.duplicates, BTreeMap::from([(Cause::PublishRepeated, 1)]));
+        let verdict = twice(&[], "3 start 8 1 false 0 a");
+        assert_eq!(verdict.unexplained, ["a"]);
+        let verdict = audit(&[
+            "1 start 7 1 false 0 a",
+            "2 fail 7 1 false 0 a",
+            "3 start 7 2 false 0 a",
+            "4 done 7 2 false 0 a",
+            "5 start 8 2 false 0 a",
+            "6 done 8 2 false 0 a",
+        ])
+        .verdict();
+        assert_eq!(verdict.duplicates, BTreeMap::from([(Cause::CopyRepeated, 1)]));
+    }
+
+    #[test]
+    fn an_attempt_that_is_started_beside_itself_in_one_process_is_found() {
+        let beside = ["1 start 7 1 false 0 a", "2 start 7 1 true 0 a", "3 done 7 1 false 0 a"];
+        assert_eq!(audit(&beside).verdict().overlapping, ["a"]);
+        let after = ["1 start 7 1 false 0 a", "2 cut 7 1 false 0 a", "3 start 7 1 true 0 a"];
+        assert!(audit(&after).verdict().overlapping.is_empty());
+        let elsewhere = ["1 start 7 1 false 0 a", "2 start 8 1 true 0 a"];
+        assert!(audit(&elsewhere).verdict().overlapping.is_empty());
+    }
+}

@@ -1,0 +1,224 @@
+//! The load of the fault suite: jobs whose handlers write down what they did, and the receipts of who published what.
+//!
+//! Both are lines of files that outlive every process: one line is one write, so that those of several processes do not
+//! mix, and a killed process loses none.
+
+use std::{
+    fmt::{self, Display},
+    fs::File,
+    io::Write,
+    path::Path,
+    str::FromStr,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context as _;
+use leveret::{Context, Job, JobError, JobResult};
+use serde::{Deserialize, Serialize};
+
+/// One job of the load.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Load {
+    /// When its publisher made it, in microseconds since the epoch.
+    pub made_us: u64,
+    /// How long an attempt takes.
+    pub work_ms: u64,
+    /// How many attempts fail before the last one.
+    pub fails: u32,
+    pub end: End,
+}
+
+/// How the last attempt at a job ends.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    Done,
+    /// It is given up at once.
+    GivenUp,
+    /// It takes its process down.
+    Abort,
+}
+
+impl Job for Load {
+    const NAME: &'static str = "test.load";
+    const QUEUE: &'static str = "load";
+}
+
+/// What happened with an attempt or a publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// An attempt began.
+    Start,
+    /// It did its work: the effect that must not be lost.
+    Done,
+    /// It failed, as it was told to.
+    Fail,
+    /// It was cut off.
+    Cut,
+    /// A publish was confirmed.
+    Confirmed,
+    /// A publish may or may not have arrived; its publisher repeats it with the same id.
+    Uncertain,
+    /// A publish was not sent or was refused; its publisher repeats it.
+    Refused,
+}
+
+const WORDS: [(What, &str); 7] = [
+    (What::Start, "start"),
+    (What::Done, "done"),
+    (What::Fail, "fail"),
+    (What::Cut, "cut"),
+    (What::Confirmed, "confirmed"),
+    (What::Uncertain, "uncertain"),
+    (What::Refused, "refused"),
+];
+
+/// One line of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// When it was written, in microseconds since the epoch.
+    pub at_us: u64,
+    pub what: What,
+    pub process: u32,
+    pub attempt: u32,
+    /// Whether the broker had handed the attempt out before.
+    pub redelivered: bool,
+    pub made_us: u64,
+    pub id: String,
+}
+
+impl Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = WORDS.iter().find(|(what, _)| *what == self.what).map_or("", |(_, word)| word);
+        let Self { at_us, process, attempt, redelivered, made_us, id, .. } = self;
+        write!(f, "{at_us} {word} {process} {attempt} {redelivered} {made_us} {id}")
+    }
+}
+
+impl FromStr for Line {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let mut words = text.split(' ');
+        let mut next = || words.next().context("a line that ends too early");
+        let at_us = next()?.parse()?;
+        let word = next()?;
+        let what = WORDS.iter().find(|(_, known)| *known == word).context("an unknown word")?.0;
+        let (process, attempt, redelivered) = (next()?.parse()?, next()?.parse()?, next()?.parse()?);
+        let (made_us, id) = (next()?.parse()?, next()?.to_owned());
+        Ok(Self { at_us, what, process, attempt, redelivered, made_us, id })
+    }
+}
+
+/// A file that lines are appended to.
+#[derive(Clone, Debug)]
+pub struct Ledger(Arc<File>);
+
+impl Ledger {
+    /// Opens the file, or makes it.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be opened.
+    pub fn open(path: &Path) -> std::io::Result<Self> {
+        File::options().create(true).append(true).open(path).map(|file| Self(Arc::new(file)))
+    }
+
+    /// Notes what became of a publish.
+    pub fn publish(&self, what: What, made_us: u64, id: &str) {
+        self.write(&Line {
+            at_us: now_us(),
+            what,
+            process: std::process::id(),
+            attempt: 1,
+            redelivered: false,
+            made_us,
+            id: id.to_owned(),
+        });
+    }
+
+    fn write(&self, line: &Line) {
+        (&*self.0).write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+}
+
+/// Microseconds since the epoch.
+#[must_use]
+pub fn now_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(since.as_micros()).unwrap()
+}
+
+/// The handler.
+///
+/// # Errors
+///
+/// As the job says.
+pub async fn run(job: Load, ctx: Context<Ledger>) -> JobResult {
+    let mut attempt = Attempt::begin(&job, &ctx);
+    tokio::time::sleep(Duration::from_millis(job.work_ms)).await;
+    if ctx.attempt() <= job.fails {
+        attempt.end(What::Fail);
+        return Err("as it was told to".into());
+    }
+    match job.end {
+        End::Done => {
+            attempt.end(What::Done);
+            Ok(())
+        }
+        End::GivenUp => {
+            attempt.end(What::Fail);
+            Err(JobError::permanent("as it was told to"))
+        }
+        End::Abort => std::process::abort(),
+    }
+}
+
+/// An attempt that is written down as cut off if nothing else becomes of it.
+struct Attempt {
+    ledger: Ledger,
+    line: Line,
+}
+
+impl Attempt {
+    fn begin(job: &Load, ctx: &Context<Ledger>) -> Self {
+        let line = Line {
+            at_us: now_us(),
+            what: What::Start,
+            process: std::process::id(),
+            attempt: ctx.attempt(),
+            redelivered: ctx.is_redelivered(),
+            made_us: job.made_us,
+            id: ctx.job_id().to_owned(),
+        };
+        ctx.state().write(&line);
+        Self { ledger: ctx.state().clone(), line: Line { what: What::Cut, ..line } }
+    }
+
+    fn end(&mut self, what: What) {
+        self.line.what = what;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.line.at_us = now_us();
+        self.ledger.write(&self.line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_reads_as_it_was_written() {
+        for (what, _) in WORDS {
+            let id = "done-7".to_owned();
+            let line = Line { at_us: 5, what, process: 6, attempt: 2, redelivered: true, made_us: 4, id };
+            assert_eq!(line.to_string().parse::<Line>().unwrap(), line);
+        }
+        assert!("5 done 6".parse::<Line>().is_err());
+    }
+}
