@@ -228,10 +228,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
     fn take(&mut self, session: &mut Session, delivery: Delivery, permit: OwnedSemaphorePermit) {
         let now = self.handlers.broker.now_ms();
         let Delivery { tag, redelivered, message } = delivery;
-        let received = Received::read(message, redelivered, now);
+        let received = Received::read(message, redelivered || self.lane == Lane::Suspect, now);
         let unfit = self.unfit(&received.message);
         if unfit.is_none()
-            && received.redelivered
+            && redelivered
             && let Some(known) = self.adoption.recognise(&received)
         {
             return self.adopt(session, tag, &received, &known);

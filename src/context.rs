@@ -95,8 +95,8 @@ impl<S> Context<S> {
 
     /// Tells whether the broker has handed this very attempt out before, to a worker that did not settle it.
     ///
-    /// `false` does not prove that the attempt has never been started, and `true` not that it has: a delivery may be
-    /// lost on its way. A handler may take it as a hint to look whether its effect has been done already.
+    /// Where it is `true`, the attempt may have done its work before: a handler whose effect must not be repeated has
+    /// reason to look. Where it is `false`, only a publisher or a copy that was repeated can have led to an earlier run.
     #[must_use]
     pub fn is_redelivered(&self) -> bool {
         self.inner.received.redelivered

@@ -20,7 +20,7 @@ pub(crate) struct Received {
     pub(crate) envelope: Envelope,
     /// The publisher's own id, so that a redelivery is recognisable.
     pub(crate) has_own_id: bool,
-    /// The broker has handed this message out before.
+    /// The broker has handed this attempt out before, perhaps as another message.
     pub(crate) redelivered: bool,
     pub(crate) malformed: Option<Malformed>,
 }

@@ -72,9 +72,9 @@ pub struct Verdict {
     pub lost: Vec<String>,
     /// Jobs whose effect was done more than once.
     pub duplicates: BTreeMap<Cause, usize>,
-    /// Jobs whose effect was done more than once for no reason that is known.
+    /// Jobs whose effect was done more than once for no reason that is known, with their history.
     pub unexplained: Vec<String>,
-    /// Jobs of which one process ran the same attempt twice at a time, which adoption is to prevent.
+    /// Jobs of which one process ran the same attempt twice at a time, which adoption is to prevent; likewise.
     pub overlapping: Vec<String>,
 }
 
@@ -138,11 +138,11 @@ impl Audit {
             if record.done + record.dead.len() > 1 {
                 match record.cause() {
                     Some(cause) => *verdict.duplicates.entry(cause).or_default() += 1,
-                    None => verdict.unexplained.push(id.clone()),
+                    None => verdict.unexplained.push(format!("{id}: {record:?}")),
                 }
             }
             if record.overlaps() {
-                verdict.overlapping.push(id.clone());
+                verdict.overlapping.push(format!("{id}: {record:?}"));
             }
         }
         verdict
@@ -239,7 +239,7 @@ mod tests {
         let verdict = twice(&["1 uncertain 9 1 false 0 a"], "3 start 8 1 false 0 a");
         assert_eq!(verdict.duplicates, BTreeMap::from([(Cause::PublishRepeated, 1)]));
         let verdict = twice(&[], "3 start 8 1 false 0 a");
-        assert_eq!(verdict.unexplained, ["a"]);
+        assert_eq!(verdict.unexplained.len(), 1);
         let verdict = audit(&[
             "1 start 7 1 false 0 a",
             "2 fail 7 1 false 0 a",
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn an_attempt_that_is_started_beside_itself_in_one_process_is_found() {
         let beside = ["1 start 7 1 false 0 a", "2 start 7 1 true 0 a", "3 done 7 1 false 0 a"];
-        assert_eq!(audit(&beside).verdict().overlapping, ["a"]);
+        assert_eq!(audit(&beside).verdict().overlapping.len(), 1);
         let after = ["1 start 7 1 false 0 a", "2 cut 7 1 false 0 a", "3 start 7 1 true 0 a"];
         assert!(audit(&after).verdict().overlapping.is_empty());
         let elsewhere = ["1 start 7 1 false 0 a", "2 start 8 1 true 0 a"];

@@ -124,7 +124,7 @@ impl Inbound {
             && let Some(start) = FrameStart::read(rest)
         {
             let mut whole = start.whole;
-            if start.is_screened {
+            if self.screen.must_see(start) {
                 let Some(frame) = rest.get(..whole) else { break };
                 if let Some(replacement) = self.screen.replacement(frame) {
                     let replaced = self.cleared..self.cleared + whole;

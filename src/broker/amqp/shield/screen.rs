@@ -6,8 +6,11 @@
 //! One that cannot be read is exchanged for one that can: it keeps every property that is sound and says in
 //! [`UNREADABLE`] what was wrong. The broker still has the original, which the worker rejects into the dead letters.
 //! Whether the original may have an `x-death` array stays to be seen: such a message must not be rejected.
+//!
+//! A channel that the broker has closed is silent for lapin from then on: RabbitMQ goes on to deliver what it had under
+//! way (seen on 3.10), and lapin, which has forgotten the channel, would end the connection with all its other channels.
 
-use std::{borrow::Cow, mem};
+use std::{borrow::Cow, collections::BTreeSet, mem};
 
 use crate::message::header::UNREADABLE;
 
@@ -26,30 +29,40 @@ const HEADER: u8 = 2;
 pub(super) struct Screen {
     /// The largest frame that the broker said it will send; 0 for any size.
     frame_max: usize,
+    /// The channels that the broker has closed and that have not been opened since.
+    closed: BTreeSet<[u8; 2]>,
 }
 
 /// The first bytes of a frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FrameStart {
     pub(super) whole: usize,
-    /// Whether it must be complete before it can be screened.
-    pub(super) is_screened: bool,
+    kind: u8,
+    channel: [u8; 2],
 }
 
 impl FrameStart {
     /// None if there are too few bytes to tell.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let (start, _) = bytes.split_first_chunk::<FRAME_START>()?;
-        let [kind, _, _, length @ ..] = *start;
+        let [kind, high, low, length @ ..] = *start;
         let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-        Some(Self { whole: length.saturating_add(FRAME_OVERHEAD), is_screened: matches!(kind, METHOD | HEADER) })
+        Some(Self { whole: length.saturating_add(FRAME_OVERHEAD), kind, channel: [high, low] })
     }
 }
 
 impl Screen {
-    /// The frame to hand on instead of this one, which is complete; none if it is fine.
+    /// Whether a frame must be complete before it can be screened.
+    pub(super) fn must_see(&self, start: FrameStart) -> bool {
+        matches!(start.kind, METHOD | HEADER) || self.closed.contains(&start.channel)
+    }
+
+    /// What to hand on instead of this frame, which is complete: another, or nothing; none if it is fine.
     pub(super) fn replacement(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
         let payload = frame.get(FRAME_START..frame.len().checked_sub(1)?)?;
+        if self.is_stray(frame[0], [frame[1], frame[2]], payload) {
+            return Some(Vec::new());
+        }
         let replaced = match frame[0] {
             METHOD => {
                 self.learn(payload);
@@ -67,6 +80,21 @@ impl Screen {
         screened.extend_from_slice(&replaced);
         screened.push(frame[frame.len() - 1]);
         Some(screened)
+    }
+
+    /// Whether a frame is for a channel that is closed. Notes which are.
+    fn is_stray(&mut self, kind: u8, channel: [u8; 2], payload: &[u8]) -> bool {
+        let method = payload.first_chunk().filter(|_| kind == METHOD);
+        match method {
+            // channel.open-ok
+            Some([0, 20, 0, 11]) => {
+                self.closed.remove(&channel);
+                false
+            }
+            // channel.close
+            Some([0, 20, 0, 40]) => !self.closed.insert(channel),
+            _ => self.closed.contains(&channel),
+        }
     }
 
     /// Notes the frame size of `connection.tune`; we always agree to it.

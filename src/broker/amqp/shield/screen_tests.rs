@@ -188,3 +188,26 @@ proptest! {
         read(through.as_deref().unwrap_or(&original));
     }
 }
+
+#[test]
+fn a_channel_that_the_broker_has_closed_is_silent_until_it_is_opened_again() {
+    let on = |channel: u8, kind, payload: &[u8]| {
+        let mut frame = frame(kind, payload);
+        frame[2] = channel;
+        frame
+    };
+    let (close, open_ok) = ([0, 20, 0, 40, 1, 150, 0, 0, 0, 0, 0], [0, 20, 0, 11, 0, 0, 0, 0]);
+    let deliver = [[0, 60, 0, 60].as_slice(), b"\x01t", &[0; 8], &[0], b"\0\0"].concat();
+    let delivery = |channel| [on(channel, METHOD, &deliver), on(channel, HEADER, &header(0, b"")), on(channel, 3, b"x")];
+    let mut screen = Screen::default();
+    assert_eq!(screen.replacement(&on(1, METHOD, &close)), None);
+    for frame in delivery(1) {
+        assert!(screen.must_see(FrameStart::read(&frame).unwrap()));
+        assert_eq!(screen.replacement(&frame), Some(Vec::new()));
+    }
+    assert!(delivery(2).iter().all(|frame| screen.replacement(frame).is_none()));
+    assert_eq!(screen.replacement(&on(1, METHOD, &close)), Some(Vec::new()));
+    assert_eq!(screen.replacement(&on(1, METHOD, &open_ok)), None);
+    assert!(delivery(1).iter().all(|frame| screen.replacement(frame).is_none()));
+    assert!(!screen.must_see(FrameStart::read(&delivery(1)[2]).unwrap()));
+}

@@ -40,8 +40,10 @@ proptest! {
         let unreadable = frame(2, &[[0, 60, 0, 0].as_slice(), &[0; 8], &[0, 0x20, 1, 0xFF]].concat());
         let replacement = Screen::default().replacement(&unreadable).unwrap();
         let (body, heartbeat) = (frame(3, &[7; 300]), frame(8, b""));
-        let sent = [&sound, &body, &unreadable, &heartbeat, &unreadable, &body, &sound].map(Vec::as_slice).concat();
-        let wanted = [&sound, &body, &replacement, &heartbeat, &replacement, &body, &sound].map(Vec::as_slice).concat();
+        let close = frame(1, &[0, 20, 0, 40, 1, 150, 0, 0, 0, 0, 0]);
+        let sent = [&sound, &body, &unreadable, &heartbeat, &unreadable, &body, &close, &sound, &body, &unreadable];
+        let wanted = [&sound, &body, &replacement, &heartbeat, &replacement, &body, &close];
+        let (sent, wanted) = (sent.map(Vec::as_slice).concat(), wanted.map(Vec::as_slice).concat());
         let (mut rest, mut chunks) = (sent.as_slice(), Vec::new());
         for size in sizes.iter().cycle() {
             let (chunk, others) = rest.split_at((*size).min(rest.len()));
