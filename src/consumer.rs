@@ -130,7 +130,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                     match ended {
                         // Told once by the connection, for all its consumers.
                         Ended::Connection => {
-                            tracing::debug!(queue = self.name, "lost the consumer with its connection")
+                            tracing::debug!(queue = self.name, "lost the consumer with its connection");
                         }
                         Ended::Channel(reason) => {
                             tracing::warn!(queue = self.name, reason, "lost the consumer, starting another");

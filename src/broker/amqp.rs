@@ -14,6 +14,7 @@ mod shield;
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::consume::Session;
@@ -46,6 +47,8 @@ pub(super) struct Setup {
     pub(super) config: Config,
     pub(super) metrics: Arc<Metrics>,
     pub(super) quiet: Arc<Quiet>,
+    /// Whether what all queues share has been ensured.
+    pub(super) shared_ensured: Mutex<bool>,
     /// Ends both connections for good.
     pub(super) closed: CancellationToken,
 }
@@ -66,6 +69,7 @@ impl Amqp {
             config: config.clone(),
             metrics,
             quiet,
+            shared_ensured: Mutex::new(false),
             closed: CancellationToken::new(),
         });
         let consuming = Link::new("consume", Arc::clone(&setup));
@@ -79,8 +83,7 @@ impl Amqp {
 
     pub(super) async fn open(&self, queue: &Queue, lane: Lane) -> Result<Session, OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
-        declare::ensure_shared(&up, &self.setup).await?;
-        declare::ensure(&up, &self.setup, &self.setup.topology.of_queue(queue)).await?;
+        declare::ensure_queue(&up, &self.setup, queue).await?;
         Session::open(up, &lane.queue_name(queue), lane.prefetch(queue)).await
     }
 
@@ -91,8 +94,8 @@ impl Amqp {
 
     pub(super) async fn mend(&self, queue: &Queue) -> Result<(), OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
-        declare::ensure(&up, &self.setup, &self.setup.topology.shared()).await?;
-        declare::ensure(&up, &self.setup, &self.setup.topology.of_queue(queue)).await
+        declare::doubt_shared(&self.setup).await;
+        declare::ensure_queue(&up, &self.setup, queue).await
     }
 
     pub(super) async fn close(&self) {

@@ -34,15 +34,19 @@ impl Books {
         self.folder.path().join("receipts")
     }
 
-    /// Takes in what has been written since, and returns the workers' lines of it.
-    pub(crate) fn read(&mut self) -> anyhow::Result<Vec<Line>> {
-        for line in self.receipts.lines()? {
-            self.audit.read(&line);
-        }
-        let effects = self.effects.lines()?;
-        effects.iter().for_each(|line| self.audit.read(line));
-        Ok(effects)
+    /// Takes in what has been written since, and returns it.
+    pub(crate) fn read(&mut self) -> anyhow::Result<New> {
+        let new = New { receipts: self.receipts.lines()?, effects: self.effects.lines()? };
+        new.receipts.iter().chain(&new.effects).for_each(|line| self.audit.read(line));
+        Ok(new)
     }
+}
+
+/// Lines that were written since the last look.
+#[derive(Debug)]
+pub(crate) struct New {
+    pub(crate) receipts: Vec<Line>,
+    pub(crate) effects: Vec<Line>,
 }
 
 /// A file of lines that grows.

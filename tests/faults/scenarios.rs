@@ -1,39 +1,110 @@
-//! The faults, one file for each side that has them.
+//! One scenario for each fault, those that need more than striking and recovering in files of their own.
 
-mod broker;
-mod channel;
-mod network;
-mod process;
+mod alarm;
+mod login;
+mod operator;
+mod publisher;
+mod soak;
+mod worker;
 
 use std::{future::Future, pin::Pin};
 
-use crate::stage::Stage;
+use anyhow::ensure;
+use leveret_tests::load::now_us;
+
+use crate::{
+    fault::Fault,
+    stage::{Cast, Stage},
+};
 
 type Running<'s> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 's>>;
 
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     /// What happens, in a few words.
-    pub(crate) fault: &'static str,
+    pub(crate) about: &'static str,
     pub(crate) run: for<'s> fn(&'s mut Stage<'_>) -> Running<'s>,
 }
 
-/// A scenario of that function.
-macro_rules! scenario {
-    ($module:ident::$name:ident, $fault:literal) => {
-        Scenario { name: stringify!($name), fault: $fault, run: |stage| Box::pin($module::$name(stage)) }
+/// A scenario of its own function.
+macro_rules! special {
+    ($module:ident::$name:ident, $about:literal) => {
+        Scenario { name: stringify!($name), about: $about, run: |stage| Box::pin($module::$name(stage)) }
+    };
+}
+
+/// A scenario that strikes with one fault so many times for each round.
+macro_rules! repeated {
+    ($name:ident, $about:literal, $fault:ident, $times:literal, $tells:ident) => {
+        Scenario {
+            name: stringify!($name),
+            about: $about,
+            run: |stage| Box::pin(again_and_again(stage, Fault::$fault, $times, Tells::$tells)),
+        }
     };
 }
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    scenario!(broker::broker_is_killed, "kill -9 and restart"),
-    scenario!(broker::broker_is_restarted, "orderly restart"),
-    scenario!(network::network_is_cut, "every connection reset"),
-    scenario!(network::network_swallows_everything, "partition for longer than the heartbeats, then healed"),
-    scenario!(network::connections_are_half_open, "connections that lead nowhere any more"),
-    scenario!(network::network_is_slow, "delay, a few bytes at a time, resets in the middle of frames"),
-    scenario!(channel::operator_closes_connections, "connections closed through the broker's tools"),
-    scenario!(channel::channels_are_closed_with_406, "an ack of an unknown tag"),
-    scenario!(channel::consumers_are_cancelled, "basic.cancel sent by the broker"),
-    scenario!(process::workers_are_killed, "kill -9 of workers"),
+    repeated!(broker_is_killed, "kill -9 and restart", BrokerKilled, 1.0, Connections),
+    repeated!(broker_is_restarted, "orderly restart", BrokerRestarted, 0.5, Connections),
+    repeated!(broker_is_frozen, "alive and silent for less than the heartbeats", BrokerFrozen, 1.0, Nothing),
+    repeated!(network_is_cut, "every connection reset", NetworkCut, 3.0, Connections),
+    repeated!(network_is_partitioned, "nothing passes for a while", NetworkPartitioned, 0.5, Connections),
+    repeated!(connections_are_half_open, "connections that lead nowhere", ConnectionsHalfOpen, 0.5, Connections),
+    repeated!(network_is_slow, "bytes trickle, frames are torn", NetworkSlow, 2.0, Nothing),
+    repeated!(connections_are_closed, "closed through the broker's tools", ConnectionsClosed, 1.0, Connections),
+    repeated!(channels_are_closed, "406 after an ack of an unknown tag", ChannelsClosed, 2.0, Consumers),
+    repeated!(consumers_are_cancelled, "basic.cancel sent by the broker", ConsumersCancelled, 2.0, Consumers),
+    special!(operator::queue_is_deleted, "a queue deleted under load, and declared again"),
+    special!(operator::consumer_timeout_strikes, "handlers that outlast the broker's consumer timeout"),
+    special!(alarm::memory_runs_out, "memory alarm while jobs retry"),
+    special!(alarm::disk_runs_out, "disk alarm while jobs retry"),
+    special!(alarm::broker_is_absent, "no broker for a long time"),
+    repeated!(workers_are_killed, "kill -9 of workers", WorkerKilled, 3.0, Nothing),
+    special!(worker::workers_are_killed_amid_retries, "kill -9 while every job is being moved"),
+    special!(worker::workers_are_terminated, "SIGTERM of workers"),
+    special!(worker::workers_are_frozen, "SIGSTOP for longer than the heartbeats"),
+    special!(worker::a_job_aborts_its_process, "a job that takes its worker down, amid good ones"),
+    special!(publisher::publishers_lose_their_confirms, "connections cut between publish and confirm"),
+    special!(login::credentials_are_wrong_at_first, "a user that comes late"),
+    special!(login::vhost_is_missing_at_first, "a vhost that comes late"),
+    special!(soak::everything_at_random, "all of these in random order, some on top of each other"),
 ];
+
+/// What a fault makes every worker tell of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tells {
+    /// Lost connections: readiness, consumers and `reconnects_total` show it.
+    Connections,
+    /// Lost consumers on connections that stay.
+    Consumers,
+    /// It need not be noticed, or not by all.
+    Nothing,
+}
+
+async fn again_and_again(stage: &mut Stage<'_>, fault: Fault, times: f64, tells: Tells) -> anyhow::Result<()> {
+    stage.begin(Cast::default()).await?;
+    let before = stage.reconnects();
+    let times = (stage.size.rounds as f64 * times).ceil() as usize;
+    for round in 1..=times {
+        stage.play().await;
+        let since = now_us();
+        let reconnects = stage.reconnects();
+        stage.count_fault();
+        let knowable = fault.strike(stage).await?;
+        stage.recovered(knowable).await?;
+        match tells {
+            Tells::Connections => {
+                stage.told_of_loss(since)?;
+                let counted = stage.reconnects().iter().zip(&reconnects).all(|(now, then)| now > then);
+                ensure!(counted, "reconnects_total did not count: {reconnects:?} then {:?}", stage.reconnects());
+            }
+            Tells::Consumers => stage.logged_loss(round)?,
+            Tells::Nothing => {}
+        }
+    }
+    if tells == Tells::Consumers {
+        ensure!(stage.reconnects() == before, "a lost consumer must not cost its connection");
+    }
+    stage.finish().await
+}

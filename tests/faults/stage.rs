@@ -36,6 +36,8 @@ pub(crate) struct Size {
     pub(crate) absence: Duration,
     /// How soon every worker must run jobs again.
     pub(crate) recovery: Duration,
+    /// How often the soak goes through all faults.
+    pub(crate) soaks: usize,
 }
 
 impl Size {
@@ -49,6 +51,7 @@ impl Size {
             absence: Duration::from_secs(2),
             // On a machine that builds and tests other things meanwhile; the long form holds it to 2 s.
             recovery: Duration::from_secs(5),
+            soaks: 1,
         }
     }
 
@@ -61,6 +64,7 @@ impl Size {
             heartbeat: Duration::from_secs(10),
             absence: Duration::from_secs(5),
             recovery: Duration::from_secs(2),
+            soaks: 6,
         }
     }
 }
@@ -95,6 +99,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) books: Books,
     /// Where the workers and publishers connect.
     pub(crate) url: String,
+    /// Where the suite itself connects, which must always be possible.
+    pub(crate) raw_url: String,
     cast: Cast,
     seed: u64,
     began: Instant,
@@ -117,6 +123,7 @@ impl<'a> Stage<'a> {
             publishers: Vec::new(),
             books: Books::open().expect("a temporary folder"),
             url: node.url(),
+            raw_url: node.url(),
             cast: Cast::default(),
             seed,
             began: Instant::now(),
@@ -126,26 +133,39 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Starts the workers and a publisher, and returns when the load flows.
-    pub(crate) async fn begin(&mut self, cast: Cast) -> anyhow::Result<()> {
+    /// Starts the workers and a publisher.
+    pub(crate) async fn enter(&mut self, cast: Cast) {
         self.cast = cast;
         for _ in 0..self.cast.workers {
             let worker = self.new_worker().await;
             self.workers.push(worker);
         }
-        self.flowing().await?;
-        self.node.sync().await?;
         let publisher = self.new_publisher().await;
         self.publishers.push(publisher);
+    }
+
+    /// Starts the workers and a publisher, and returns when the load flows.
+    pub(crate) async fn begin(&mut self, cast: Cast) -> anyhow::Result<()> {
+        self.enter(cast).await;
+        self.flowing().await?;
+        self.node.sync().await?;
         self.until("the load flows", |stage| stage.books.audit.published() > 50).await
     }
 
-    pub(crate) async fn new_worker(&self) -> Actor {
-        Actor::start(&self.url, &self.worker_arguments()).await
+    async fn new_worker(&self) -> Actor {
+        let log = self.books.effects().display().to_string();
+        Actor::start(&self.url, &self.arguments("work", &log, &self.cast.work)).await
     }
 
-    pub(crate) fn worker_arguments(&self) -> Vec<String> {
-        self.arguments("work", &self.books.effects().display().to_string(), &self.cast.work)
+    /// A worker at random.
+    pub(crate) fn victim(&mut self) -> usize {
+        self.random.usize(..self.workers.len())
+    }
+
+    /// Starts a worker in the place of one that has ended, whose figures still count.
+    pub(crate) async fn replace(&mut self, index: usize) {
+        let next = self.new_worker().await;
+        self.gone.push(std::mem::replace(&mut self.workers[index], next));
     }
 
     async fn new_publisher(&self) -> Actor {
@@ -179,10 +199,8 @@ impl<'a> Stage<'a> {
         Duration::from_millis(self.random.u64(200..self.size.absence.as_millis() as u64))
     }
 
-    /// Notes that a fault begins now; returns the time.
-    pub(crate) fn fault(&mut self) -> u64 {
+    pub(crate) fn count_fault(&mut self) {
         self.figures.faults += 1;
-        now_us()
     }
 
     /// Waits until `holds`, reading the books meanwhile.
@@ -207,7 +225,11 @@ impl<'a> Stage<'a> {
     /// until every worker has started a job that was made since. Then everything must tell that it is well.
     pub(crate) async fn recovered(&mut self, knowable: u64) -> anyhow::Result<Duration> {
         self.usable().await?;
-        let since = knowable.max(now_us());
+        self.flowing_after(knowable.max(now_us())).await
+    }
+
+    /// As [`recovered`](Self::recovered), where it is known since when the broker was usable.
+    pub(crate) async fn flowing_after(&mut self, since: u64) -> anyhow::Result<Duration> {
         let starts = self.first_starts(since).await?;
         let last = starts.values().max().copied().unwrap_or(since);
         let recovery = Duration::from_micros(last - since);
@@ -223,7 +245,7 @@ impl<'a> Stage<'a> {
         let deadline = Instant::now() + LONG;
         loop {
             let probing = async {
-                let client = RawClient::connect(&self.node.url()).await.ok()?;
+                let client = RawClient::connect(&self.raw_url).await.ok()?;
                 self.probe(&client).await.ok()
             };
             if let Ok(Some(())) = tokio::time::timeout(Duration::from_secs(2), probing).await {
@@ -234,13 +256,30 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// Waits until the publishers have a confirm for a job that they made since, which counts as a recovery.
+    pub(crate) async fn publishing_again(&mut self, since: u64) -> anyhow::Result<()> {
+        let deadline = Instant::now() + LONG;
+        loop {
+            let receipts = self.books.read()?.receipts;
+            let again = receipts.iter().find(|line| line.what == What::Confirmed && line.made_us >= since);
+            if let Some(line) = again {
+                let recovery = Duration::from_micros(line.at_us - since);
+                self.figures.recoveries.push(recovery);
+                ensure!(recovery <= self.size.recovery, "publishing again after {recovery:?}");
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "not publishing again after {LONG:?}");
+            sleep(POLL).await;
+        }
+    }
+
     /// For each worker, when it first started a job that was made since.
     async fn first_starts(&mut self, since: u64) -> anyhow::Result<BTreeMap<u32, u64>> {
         let deadline = Instant::now() + LONG;
         let wanted: BTreeSet<_> = self.workers.iter().map(Actor::id).collect();
         let (mut starts, mut client) = (BTreeMap::new(), None);
         loop {
-            for line in self.books.read()? {
+            for line in self.books.read()?.effects {
                 if line.what == What::Start && line.made_us >= since && wanted.contains(&line.process) {
                     starts.entry(line.process).or_insert(line.at_us);
                 }
@@ -254,7 +293,7 @@ impl<'a> Stage<'a> {
                 None => false,
             };
             if !probed {
-                client = RawClient::connect(&self.node.url()).await.ok();
+                client = RawClient::connect(&self.raw_url).await.ok();
             }
             sleep(POLL).await;
         }
@@ -315,15 +354,18 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
+    /// Every worker must have logged that it lost a consumer, so often by now. A channel is back before a scrape sees it.
+    pub(crate) fn logged_loss(&self, times: usize) -> anyhow::Result<()> {
+        for worker in &self.workers {
+            let logged = worker.process.count("lost the consumer");
+            ensure!(logged == times, "worker {} logged {logged} lost consumers, not {times}", worker.id());
+        }
+        Ok(())
+    }
+
     /// How many connections each worker has lost so far.
     pub(crate) fn reconnects(&self) -> Vec<u64> {
         self.workers.iter().map(|worker| worker.watch.last().reconnects).collect()
-    }
-
-    /// Takes a worker off the stage, whose figures still count.
-    pub(crate) fn retire(&mut self, index: usize) {
-        let worker = self.workers.remove(index);
-        self.gone.push(worker);
     }
 
     /// Stops the publishers, waits until every job has come to its end, stops the workers, and audits.
@@ -374,8 +416,8 @@ impl<'a> Stage<'a> {
     }
 
     /// Takes out what lies in the dead letters and in the queue of what has no queue.
-    async fn take_kept(&mut self) -> anyhow::Result<()> {
-        let raw = RawClient::connect(&self.node.url()).await?;
+    pub(crate) async fn take_kept(&mut self) -> anyhow::Result<()> {
+        let raw = RawClient::connect(&self.raw_url).await?;
         while let Some(letter) = raw.take(&format!("{}.dead", self.queue)).await? {
             let properties = &letter.delivery.properties;
             let id = properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
@@ -392,7 +434,7 @@ impl<'a> Stage<'a> {
     }
 
     async fn judge(&mut self, excused: impl Fn(u64) -> bool) -> anyhow::Result<()> {
-        let raw = RawClient::connect(&self.node.url()).await?;
+        let raw = RawClient::connect(&self.raw_url).await?;
         for queue in [self.queue.clone(), format!("{}.suspect", self.queue)] {
             let left = raw.depth(&queue).await?;
             ensure!(left == Some(0), "{left:?} messages are left in {queue}");

@@ -15,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-const EVERY: Duration = Duration::from_millis(100);
+const EVERY: Duration = Duration::from_millis(50);
 /// A process that is stopped does not answer.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -26,11 +26,9 @@ pub(crate) struct Sample {
     pub(crate) ready: bool,
     pub(crate) wanted: u64,
     pub(crate) up: u64,
-    pub(crate) connected: u64,
     pub(crate) blocked: u64,
     pub(crate) reconnects: u64,
     pub(crate) acks_lost: u64,
-    pub(crate) in_progress: u64,
     pub(crate) rss_kib: u64,
     pub(crate) threads: u64,
     /// Lines it has logged so far.
@@ -84,11 +82,9 @@ async fn take(process: &Process, address: &str) -> anyhow::Result<Sample> {
         ready,
         wanted: sum("leveret_consumers_wanted"),
         up: sum("leveret_consumers_up"),
-        connected: sum("leveret_broker_connected"),
         blocked: sum("leveret_broker_blocked"),
         reconnects: sum("leveret_reconnects_total"),
         acks_lost: sum("leveret_acks_lost_total"),
-        in_progress: sum("leveret_jobs_in_progress"),
         rss_kib,
         threads,
         lines: process.count(""),

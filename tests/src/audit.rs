@@ -43,7 +43,7 @@ pub enum Cause {
     Redelivered,
     /// Its publisher repeated a publish whose confirm was lost.
     PublishRepeated,
-    /// A retry was copied twice: its confirm was lost, or the ladder repeated a hop.
+    /// A retry or dead letter was copied twice: its confirm was lost, or the ladder repeated a hop.
     CopyRepeated,
 }
 
@@ -121,6 +121,12 @@ impl Audit {
             .filter_map(|(id, record)| record.confirmed_us.map(|at| (id.as_str(), at)))
     }
 
+    /// Whether a job has come to its end.
+    #[must_use]
+    pub fn has_ended(&self, id: &str) -> bool {
+        self.jobs.get(id).is_some_and(Record::has_ended)
+    }
+
     /// How many jobs have been published.
     #[must_use]
     pub fn published(&self) -> usize {
@@ -177,6 +183,9 @@ impl Record {
         let again = |start: &&Start| start.redelivered && runs(start.attempt).count() > 1;
         if self.starts.iter().any(|start| again(&start)) {
             return Some(Cause::Redelivered);
+        }
+        if self.dead.len() > 1 {
+            return Some(Cause::CopyRepeated);
         }
         let copied = |start: &&Start| start.attempt > 1 && runs(start.attempt).count() > 1;
         self.starts.iter().find(copied).map(|_| Cause::CopyRepeated)

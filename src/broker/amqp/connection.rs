@@ -8,7 +8,7 @@ use lapin::{
     Connection, ConnectionProperties, Event,
     uri::{AMQPScheme, AMQPUri},
 };
-use tokio::sync::{Mutex, OnceCell, watch};
+use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Setup, shield};
@@ -28,8 +28,6 @@ pub(super) struct Up {
     pub(super) lost: CancellationToken,
     /// The broker's reason for taking no publishes now.
     pub(super) blocked: watch::Sender<Option<String>>,
-    /// Whether the shared topology was ensured over this connection.
-    pub(super) shared_topology: Mutex<bool>,
 }
 
 impl Up {
@@ -164,7 +162,7 @@ async fn connect(role: &'static str, setup: &Setup, patience: &mut Patience) -> 
             Ok(Ok(connection)) => {
                 let (blocked, _) = watch::channel(None);
                 let lost = CancellationToken::new();
-                return Ok(Arc::new(Up { connection, lost, blocked, shared_topology: Mutex::new(false) }));
+                return Ok(Arc::new(Up { connection, lost, blocked }));
             }
             Ok(Err(error)) => reason = format!("{}:{}: {error}", address.authority.host, address.authority.port),
             Err(_) => {

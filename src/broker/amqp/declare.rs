@@ -1,5 +1,10 @@
 //! Declares a plan, or verifies that it is there.
+//!
+//! What all queues share is two hundred names and bindings. They are ensured once in a process and again when something
+//! turns out to be missing, not with every connection: a thousand workers that reconnect at once must not keep a broker
+//! busy with what it has.
 
+use futures_util::future::{BoxFuture, FutureExt, try_join_all};
 use lapin::{
     Channel, ErrorKind, ExchangeKind as LapinKind,
     options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
@@ -13,12 +18,13 @@ use crate::{
     config::TopologyMode,
     error::Error,
     message::{short, text},
+    queue::Queue,
     topology::{Argument, Binding, Destination, Exchange, ExchangeKind, Plan, QueuePlan},
 };
 
-/// Ensures what all queues share, once for each connection.
+/// Ensures what all queues share, unless that was done before.
 pub(super) async fn ensure_shared(up: &Up, setup: &Setup) -> Result<(), OpenError> {
-    let mut ensured = up.shared_topology.lock().await;
+    let mut ensured = setup.shared_ensured.lock().await;
     if !*ensured {
         ensure(up, setup, &setup.topology.shared()).await?;
         *ensured = true;
@@ -26,8 +32,23 @@ pub(super) async fn ensure_shared(up: &Up, setup: &Setup) -> Result<(), OpenErro
     Ok(())
 }
 
+/// Has the next [`ensure_shared`] look again: something may have gone missing.
+pub(super) async fn doubt_shared(setup: &Setup) {
+    *setup.shared_ensured.lock().await = false;
+}
+
+/// Ensures a queue and all that it needs.
+pub(super) async fn ensure_queue(up: &Up, setup: &Setup, queue: &Queue) -> Result<(), OpenError> {
+    ensure_shared(up, setup).await?;
+    let ensured = ensure(up, setup, &setup.topology.of_queue(queue)).await;
+    if ensured.is_err() {
+        doubt_shared(setup).await;
+    }
+    ensured
+}
+
 /// Declares the plan, or only verifies it, as the settings say. It has a channel of its own: a refusal closes that.
-pub(super) async fn ensure(up: &Up, setup: &Setup, plan: &Plan) -> Result<(), OpenError> {
+async fn ensure(up: &Up, setup: &Setup, plan: &Plan) -> Result<(), OpenError> {
     let channel = up.unless_lost(up.connection.create_channel()).await.map_err(OpenError::Passing)?;
     let ensured = async {
         match setup.mode {
@@ -42,28 +63,22 @@ pub(super) async fn ensure(up: &Up, setup: &Setup, plan: &Plan) -> Result<(), Op
     up.unless_lost(channel.close(200, "declared".into())).await.map_err(OpenError::Passing)
 }
 
+/// All at once: the broker takes the commands of a channel in their order and need not be waited for in between. The
+/// first to fail is the one that was refused; those after it fail with their channel.
 async fn declare(channel: &Channel, plan: &Plan) -> Result<(), OpenError> {
-    for exchange in &plan.exchanges {
-        declare_exchange(channel, exchange, false).await?;
-    }
-    for queue in &plan.queues {
-        declare_queue(channel, queue, queue.adopted).await?;
-    }
-    for binding in &plan.bindings {
-        bind(channel, binding).await?;
-    }
-    Ok(())
+    let mut commands: Vec<BoxFuture<'_, _>> = Vec::new();
+    commands.extend(plan.exchanges.iter().map(|exchange| declare_exchange(channel, exchange, false).boxed()));
+    commands.extend(plan.queues.iter().map(|queue| declare_queue(channel, queue, queue.adopted).boxed()));
+    commands.extend(plan.bindings.iter().map(|binding| bind(channel, binding).boxed()));
+    try_join_all(commands).await.map(drop)
 }
 
 /// AMQP can verify existence only, not arguments or bindings.
 async fn verify(channel: &Channel, plan: &Plan) -> Result<(), OpenError> {
-    for exchange in &plan.exchanges {
-        declare_exchange(channel, exchange, true).await?;
-    }
-    for queue in &plan.queues {
-        declare_queue(channel, queue, true).await?;
-    }
-    Ok(())
+    let mut commands: Vec<BoxFuture<'_, _>> = Vec::new();
+    commands.extend(plan.exchanges.iter().map(|exchange| declare_exchange(channel, exchange, true).boxed()));
+    commands.extend(plan.queues.iter().map(|queue| declare_queue(channel, queue, true).boxed()));
+    try_join_all(commands).await.map(drop)
 }
 
 async fn declare_exchange(channel: &Channel, exchange: &Exchange, passive: bool) -> Result<(), OpenError> {

@@ -182,8 +182,10 @@ impl Task {
                             tracing::warn!(reason, in_flight, "lost the publishing channel, opening another");
                         }
                     }
-                    // An exchange may have gone missing.
-                    *up.shared_topology.lock().await = false;
+                    if up.connection.status().connected() {
+                        // The broker closed the channel alone: an exchange may have gone missing.
+                        declare::doubt_shared(&self.setup).await;
+                    }
                 }
                 Err(reason) => {
                     if self.setup.quiet.is_news(format!("publish: {reason}")) {

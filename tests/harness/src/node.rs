@@ -119,6 +119,22 @@ impl Node {
         self.end(Signal::TERM).await;
     }
 
+    /// Halts the node until [`Self::thaw`]: alive, but silent.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on after [`Self::freeze`].
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(running) = self.running().as_mut() {
+            running.server.signal(signal).expect("the node is ours");
+        }
+    }
+
     /// Starts the node again with the same ports and data; one that still runs is stopped in order before.
     ///
     /// # Panics

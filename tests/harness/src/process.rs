@@ -74,6 +74,11 @@ impl Process {
         }
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.status().is_some()
+    }
+
     /// Waits until it ends.
     ///
     /// # Panics

@@ -1,7 +1,7 @@
 //! A TCP proxy that breaks on command: what stands between a worker and its broker.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -112,16 +112,32 @@ async fn listen(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
 }
 
+/// What a listening proxy does next.
+enum Next {
+    Client(io::Result<(TcpStream, SocketAddr)>),
+    Refuse,
+    /// The proxy was dropped.
+    End,
+}
+
 async fn serve(mut listener: TcpListener, port: u16, target: String, mut state: watch::Receiver<State>) {
     let mut connections = JoinSet::new();
     loop {
-        let client = tokio::select! {
-            accepted = listener.accept() => accepted.ok(),
-            _ = state.wait_for(|state| !state.accepting) => None,
+        let next = tokio::select! {
+            accepted = listener.accept() => Next::Client(accepted),
+            refusing = state.wait_for(|state| !state.accepting) => {
+                if refusing.is_ok() { Next::Refuse } else { Next::End }
+            }
         };
-        if let Some((client, _)) = client {
-            connections.spawn(connect(client, target.clone(), state.clone()));
-            continue;
+        match next {
+            Next::Client(Ok((client, _))) => {
+                connections.spawn(connect(client, target.clone(), state.clone()));
+                continue;
+            }
+            // It is gone again by now.
+            Next::Client(Err(_)) => continue,
+            Next::End => return,
+            Next::Refuse => {}
         }
         // Closed rather than ignored: the kernel itself refuses then.
         drop(listener);

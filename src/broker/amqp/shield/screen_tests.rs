@@ -198,7 +198,8 @@ fn a_channel_that_the_broker_has_closed_is_silent_until_it_is_opened_again() {
     };
     let (close, open_ok) = ([0, 20, 0, 40, 1, 150, 0, 0, 0, 0, 0], [0, 20, 0, 11, 0, 0, 0, 0]);
     let deliver = [[0, 60, 0, 60].as_slice(), b"\x01t", &[0; 8], &[0], b"\0\0"].concat();
-    let delivery = |channel| [on(channel, METHOD, &deliver), on(channel, HEADER, &header(0, b"")), on(channel, 3, b"x")];
+    let delivery =
+        |channel| [on(channel, METHOD, &deliver), on(channel, HEADER, &header(0, b"")), on(channel, 3, b"x")];
     let mut screen = Screen::default();
     assert_eq!(screen.replacement(&on(1, METHOD, &close)), None);
     for frame in delivery(1) {

@@ -1,0 +1,173 @@
+//! The faults that come and go by themselves: each is struck, lasts a while, and is over when [`Fault::strike`] returns.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use leveret_tests::load::now_us;
+use tokio::time::sleep;
+
+use crate::{
+    actor::Actor,
+    stage::{LONG, Stage},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    BrokerKilled,
+    BrokerRestarted,
+    /// It is alive and silent, as on a machine that swaps.
+    BrokerFrozen,
+    /// Every connection is reset.
+    NetworkCut,
+    /// Nothing passes for longer than the heartbeats, then everything does.
+    NetworkPartitioned,
+    /// The connections lead nowhere any more; new ones are well.
+    ConnectionsHalfOpen,
+    /// A byte at a time, or late, or both; and a reset in the middle of a frame.
+    NetworkSlow,
+    /// Through the broker's tools.
+    ConnectionsClosed,
+    /// By an ack of a tag that was never delivered, as if the clients had sent it.
+    ChannelsClosed,
+    /// The broker says so and, as RabbitMQ 4.3 does, keeps the consumers attached until their clients cancel them too.
+    ConsumersCancelled,
+    MemoryAlarm,
+    DiskAlarm,
+    WorkerKilled,
+    WorkerTerminated,
+    /// It is stopped for longer than the heartbeats.
+    WorkerFrozen,
+}
+
+impl Fault {
+    /// Those that a soak mixes.
+    pub(crate) const ALL: [Self; 15] = [
+        Self::BrokerKilled,
+        Self::BrokerRestarted,
+        Self::BrokerFrozen,
+        Self::NetworkCut,
+        Self::NetworkPartitioned,
+        Self::ConnectionsHalfOpen,
+        Self::NetworkSlow,
+        Self::ConnectionsClosed,
+        Self::ChannelsClosed,
+        Self::ConsumersCancelled,
+        Self::MemoryAlarm,
+        Self::DiskAlarm,
+        Self::WorkerKilled,
+        Self::WorkerTerminated,
+        Self::WorkerFrozen,
+    ];
+
+    /// Strikes, and returns the time when the loss could be known to the workers.
+    pub(crate) async fn strike(self, stage: &mut Stage<'_>) -> anyhow::Result<u64> {
+        let since = now_us();
+        let heartbeats = stage.size.heartbeat * 2;
+        let noticed = since + u64::try_from(heartbeats.as_micros())?;
+        match self {
+            Self::BrokerKilled => {
+                stage.node.kill9().await;
+                sleep(stage.absence()).await;
+                stage.node.restart().await;
+            }
+            Self::BrokerRestarted => stage.node.restart().await,
+            Self::BrokerFrozen => {
+                stage.node.freeze();
+                sleep(stage.absence()).await;
+                stage.node.thaw();
+            }
+            Self::NetworkCut => everyone(stage).for_each(|actor| actor.proxy.cut()),
+            Self::NetworkPartitioned => {
+                everyone(stage).for_each(|actor| actor.proxy.freeze());
+                sleep(heartbeats + stage.absence()).await;
+                everyone(stage).for_each(|actor| actor.proxy.thaw());
+            }
+            Self::ConnectionsHalfOpen => everyone(stage).for_each(|actor| actor.proxy.strand()),
+            Self::NetworkSlow => slow(stage).await,
+            Self::ConnectionsClosed => {
+                stage.node.ctl(&["close_all_connections", "--vhost", "/", "maintenance"]).await?;
+            }
+            Self::ChannelsClosed => {
+                with_consumers(stage, "rabbit_channel:do(C, {'basic.ack', 999999999, false})").await?;
+            }
+            Self::ConsumersCancelled => {
+                with_consumers(stage, "rabbit_channel:send_command(C, {'basic.cancel', T, true})").await?;
+            }
+            Self::MemoryAlarm => alarm(stage, "set_vm_memory_high_watermark", ["0.00001", "0.4"]).await?,
+            Self::DiskAlarm => alarm(stage, "set_disk_free_limit", ["100000GB", "50MB"]).await?,
+            Self::WorkerKilled | Self::WorkerTerminated | Self::WorkerFrozen => self.strike_a_worker(stage).await?,
+        }
+        Ok(match self {
+            Self::NetworkPartitioned | Self::ConnectionsHalfOpen => noticed.max(now_us()),
+            _ => now_us(),
+        })
+    }
+
+    async fn strike_a_worker(self, stage: &mut Stage<'_>) -> anyhow::Result<()> {
+        let victim = stage.victim();
+        let process = std::sync::Arc::clone(&stage.workers[victim].process);
+        match self {
+            Self::WorkerFrozen => {
+                process.sigstop();
+                sleep(stage.size.heartbeat * 4).await;
+                process.sigcont();
+                return Ok(());
+            }
+            Self::WorkerTerminated => {
+                process.sigterm();
+                let status = process.wait_exit(LONG).await;
+                ensure!(status.success(), "a worker ended with {status}");
+            }
+            _ => process.sigkill(),
+        }
+        stage.replace(victim).await;
+        Ok(())
+    }
+}
+
+/// Sets a limit to where the broker takes no publishes, and back.
+async fn alarm(stage: &Stage<'_>, limit: &str, [tight, usual]: [&str; 2]) -> anyhow::Result<()> {
+    stage.node.ctl(&[limit, tight]).await?;
+    sleep(stage.size.absence).await;
+    stage.node.ctl(&[limit, usual]).await?;
+    Ok(())
+}
+
+fn everyone<'s>(stage: &'s Stage<'_>) -> impl Iterator<Item = &'s Actor> {
+    stage.workers.iter().chain(&stage.publishers)
+}
+
+async fn slow(stage: &mut Stage<'_>) {
+    let (delay, bytes) = match stage.random.u8(0..3) {
+        0 => (0, 1),
+        1 => (stage.random.u64(20..200), 0),
+        _ => (stage.random.u64(1..20), stage.random.usize(2..2_000)),
+    };
+    for actor in everyone(stage) {
+        actor.proxy.delay(Duration::from_millis(delay));
+        actor.proxy.throttle(bytes);
+    }
+    sleep(stage.size.absence).await;
+    let victim = stage.victim();
+    stage.workers[victim].proxy.cut();
+    for actor in everyone(stage) {
+        actor.proxy.delay(Duration::ZERO);
+        actor.proxy.throttle(0);
+    }
+}
+
+/// Has the node do something with the channel `C` and the tag `T` of every consumer of the load's queue.
+async fn with_consumers(stage: &Stage<'_>, action: &str) -> anyhow::Result<()> {
+    let queue = &stage.queue;
+    let expression = format!(
+        r#"[begin
+            C = proplists:get_value(channel_pid, Consumer),
+            T = proplists:get_value(consumer_tag, Consumer),
+            _ = T,
+            {action}
+        end || Consumer <- rabbit_amqqueue:consumers_all(<<"/">>),
+               element(4, proplists:get_value(queue_name, Consumer)) =:= <<"{queue}">>]."#
+    );
+    stage.node.eval(&expression).await?;
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! The broker takes nothing, for a while or for long.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use leveret_tests::load::now_us;
+use tokio::time::sleep;
+
+use crate::{
+    actor::Actor,
+    fault::Fault,
+    stage::{Cast, Stage, words},
+};
+
+/// A process that waits may grow by so much.
+const GROWTH_KIB: u64 = 4 * 1024;
+/// And log so many lines each second.
+const LINES_A_SECOND: usize = 5;
+
+pub(crate) async fn memory_runs_out(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    alarm(stage, Fault::MemoryAlarm).await
+}
+
+pub(crate) async fn disk_runs_out(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    alarm(stage, Fault::DiskAlarm).await
+}
+
+/// Nobody loses a connection or does a job twice for an alarm; publishing waits, and says so.
+async fn alarm(stage: &mut Stage<'_>, fault: Fault) -> anyhow::Result<()> {
+    stage.begin(Cast { publish: words("--failing 50"), ..Cast::default() }).await?;
+    let before = stage.reconnects();
+    for _ in 0..stage.size.rounds {
+        stage.play().await;
+        let since = now_us();
+        stage.count_fault();
+        let knowable = fault.strike(stage).await?;
+        stage.recovered(knowable).await?;
+        for actor in stage.workers.iter().chain(&stage.publishers) {
+            let told = actor.watch.since(since).iter().any(|sample| sample.blocked > 0);
+            ensure!(told, "process {} never told that it is blocked", actor.id());
+        }
+        waited_calmly(stage, since, knowable)?;
+        stage.until("nobody is blocked any more", |stage| everyone(stage).all(|a| a.watch.last().blocked == 0)).await?;
+    }
+    ensure!(stage.reconnects() == before, "an alarm must not cost a connection");
+    stage.finish().await?;
+    let duplicates = stage.figures().verdict.duplicates;
+    ensure!(duplicates.is_empty(), "an alarm must not double a job: {duplicates:?}");
+    Ok(())
+}
+
+pub(crate) async fn broker_is_absent(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.begin(Cast { publish: words("--failing 50"), ..Cast::default() }).await?;
+    stage.play().await;
+    let since = now_us();
+    stage.count_fault();
+    for actor in everyone(stage) {
+        actor.proxy.refuse();
+        actor.proxy.cut();
+    }
+    sleep(stage.size.absence * 6).await;
+    let knowable = now_us();
+    everyone(stage).for_each(|actor| actor.proxy.accept());
+    stage.recovered(knowable).await?;
+    stage.told_of_loss(since)?;
+    waited_calmly(stage, since, knowable)?;
+    stage.finish().await
+}
+
+fn everyone<'s>(stage: &'s Stage<'_>) -> impl Iterator<Item = &'s Actor> {
+    stage.workers.iter().chain(&stage.publishers)
+}
+
+/// No process may grow with the time that it waits, nor talk about it all the time.
+fn waited_calmly(stage: &Stage<'_>, from: u64, until: u64) -> anyhow::Result<()> {
+    for actor in everyone(stage) {
+        let mut samples = actor.watch.since(from);
+        samples.retain(|sample| sample.at_us <= until);
+        // What it had under way when the broker went may still take memory, and be logged.
+        let settled = samples.split_off(samples.len() / 3);
+        let (Some(first), Some(last)) = (settled.first(), settled.last()) else { continue };
+        let (rss, threads) = (last.rss_kib.saturating_sub(first.rss_kib), last.threads.saturating_sub(first.threads));
+        ensure!(rss < GROWTH_KIB, "process {} grew by {rss} KiB while it waited", actor.id());
+        ensure!(threads <= 4, "process {} got {threads} more threads while it waited", actor.id());
+        let waited = Duration::from_micros(last.at_us - first.at_us).as_secs() as usize + 1;
+        let logged = last.lines - first.lines;
+        ensure!(logged <= LINES_A_SECOND * waited, "process {} logged {logged} lines in {waited} s", actor.id());
+    }
+    Ok(())
+}

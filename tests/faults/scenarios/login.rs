@@ -1,0 +1,46 @@
+//! The broker does not know its clients at first.
+
+use anyhow::ensure;
+use leveret_harness::{Permissions, unique};
+use tokio::time::sleep;
+
+use crate::stage::{Cast, Stage};
+
+pub(crate) async fn credentials_are_wrong_at_first(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let user = unique("late");
+    stage.url = stage.node.url_for(&user, "secret", "/");
+    stage.enter(Cast::default()).await;
+    refused(stage, "ACCESS_REFUSED").await?;
+    stage.node.add_user(&user, "secret", "/", Permissions::ALL).await?;
+    welcome(stage).await
+}
+
+pub(crate) async fn vhost_is_missing_at_first(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let vhost = unique("late");
+    stage.url = stage.node.url_for("guest", "guest", &vhost);
+    stage.raw_url.clone_from(&stage.url);
+    stage.enter(Cast::default()).await;
+    refused(stage, &vhost).await?;
+    stage.node.add_vhost(&vhost).await?;
+    welcome(stage).await
+}
+
+/// Every process waits, is not ready, and has said once why.
+async fn refused(stage: &mut Stage<'_>, why: &str) -> anyhow::Result<()> {
+    stage.count_fault();
+    let said = |stage: &Stage<'_>| stage.workers.iter().all(|worker| worker.process.count(why) > 0);
+    stage.until("every worker has said why it cannot connect", said).await?;
+    sleep(stage.size.absence * 2).await;
+    for worker in &stage.workers {
+        let said = worker.process.count(why);
+        ensure!(said <= 2, "worker {} said {said} times that it cannot connect", worker.id());
+        ensure!(!worker.watch.last().ready, "worker {} is ready without a connection", worker.id());
+    }
+    Ok(())
+}
+
+async fn welcome(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    let since = leveret_tests::load::now_us();
+    stage.flowing_after(since).await?;
+    stage.finish().await
+}

@@ -1,0 +1,25 @@
+//! The publishers fail.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use leveret_tests::{audit::Cause, load::now_us};
+use tokio::time::sleep;
+
+use crate::stage::{Cast, Stage};
+
+/// What a publisher repeats is doubled at worst; what the workers have in hand is not touched.
+pub(crate) async fn publishers_lose_their_confirms(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.begin(Cast::default()).await?;
+    for _ in 0..stage.size.rounds * 5 {
+        sleep(Duration::from_millis(stage.random.u64(50..600))).await;
+        let since = now_us();
+        stage.count_fault();
+        stage.publishers.iter().for_each(|publisher| publisher.proxy.cut());
+        stage.publishing_again(since).await?;
+    }
+    stage.finish().await?;
+    let duplicates = stage.figures().verdict.duplicates;
+    ensure!(duplicates.keys().all(|cause| *cause == Cause::PublishRepeated), "doubled otherwise: {duplicates:?}");
+    Ok(())
+}

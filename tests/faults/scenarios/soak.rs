@@ -1,0 +1,26 @@
+//! Faults in random order, some of them before the last one is recovered from.
+
+use leveret_tests::load::now_us;
+
+use crate::{
+    fault::Fault,
+    stage::{Cast, Stage},
+};
+
+pub(crate) async fn everything_at_random(stage: &mut Stage<'_>) -> anyhow::Result<()> {
+    stage.begin(Cast::default()).await?;
+    let mut faults = Fault::ALL.to_vec();
+    for _ in 0..stage.size.soaks {
+        stage.random.shuffle(&mut faults);
+        for fault in &faults {
+            stage.play().await;
+            stage.count_fault();
+            let knowable = fault.strike(stage).await?;
+            if stage.random.bool() {
+                stage.recovered(knowable.max(now_us())).await?;
+            }
+        }
+    }
+    stage.flowing().await?;
+    stage.finish().await
+}
