@@ -1,6 +1,6 @@
 # One target for each need; CI runs the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs audit fuzz
+.PHONY: help setup demo test faults lint docs audit fuzz
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ demo: ## Run both workers on real input: in memory, or on the RabbitMQ of AMQP_U
 test: setup lint ## Lints and every test, on private RabbitMQ nodes (or on the broker of AMQP_URL)
 	cargo test --workspace --all-features --no-fail-fast
 	cargo test -p leveret --lib   # without TLS: amqps:// must be refused
+
+faults: setup ## The whole fault suite: more than a million jobs, about half an hour (ARGS="soak --seed 7"; make test has its short form)
+	cargo test --release -p leveret-tests --test faults -- --full $(ARGS)
 
 lint: ## Formatting, clippy and rustdoc without a warning
 	cargo fmt --all --check

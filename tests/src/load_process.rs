@@ -11,7 +11,7 @@ use tokio::{sync::Semaphore, task::JoinSet, time::MissedTickBehavior};
 /// How often the publisher makes jobs, a batch at a time.
 const TICK: Duration = Duration::from_millis(10);
 /// Publishes in flight, after which none is made: a publisher that waits must not grow.
-const IN_FLIGHT: usize = 1_000;
+const IN_FLIGHT: usize = 200;
 
 #[derive(Parser)]
 enum Role {
