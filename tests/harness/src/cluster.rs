@@ -53,9 +53,9 @@ impl Cluster {
         if let Some((first, others)) = cluster.nodes.split_first() {
             first.boot().await;
             join_all(others.iter().map(Node::boot)).await;
+            let all = size.to_string();
+            first.ctl(&["await_online_nodes", &all]).await.expect("the nodes must form one cluster");
         }
-        let formed = async || cluster.ask("length(rabbit_nodes:list_running()).").await == Some(size.to_string());
-        eventually("the nodes are one cluster", SETTLED_WITHIN, formed).await;
         cluster
     }
 

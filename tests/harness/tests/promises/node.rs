@@ -99,6 +99,14 @@ async fn a_failing_ctl_command_says_why() {
     assert!(error.to_string().contains("does not exist"), "{error}");
 }
 
+#[tokio::test]
+async fn a_node_knows_its_version() {
+    let node = shared_node().await.node().await;
+    let (major, minor) = node.version().await.unwrap();
+    let full = node.ctl(&["version"]).await.unwrap();
+    assert!(full.starts_with(&format!("{major}.{minor}.")), "{full}");
+}
+
 /// Waits until no process names `folder` and it is not there: the server, its epmd and their leashes.
 async fn gone(folder: &Path) {
     let gone = async || !running(folder) && !folder.exists();
