@@ -5,6 +5,7 @@ use lapin::{
     options::{BasicGetOptions, BasicRejectOptions, QueuePurgeOptions},
     types::{AMQPValue, FieldTable},
 };
+use leveret::{Broker, Config, PublishError};
 use leveret_harness::{RawClient, eventually_eq, shared_node};
 use leveret_tests::jobs::{Act, Log, publish, script, start, worker};
 
@@ -106,4 +107,25 @@ async fn priorities_are_none_before_4_0_then_two_lanes_then_strict() {
         (4, ..3) => assert!((1..EACH).contains(&high_early), "{is_high:?}"),
         _ => assert_eq!(high_early, EACH, "{is_high:?}"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payload_larger_than_the_broker_takes_is_refused_and_its_neighbours_are_not() {
+    let (place, version) = place("large").await;
+    let config = Config { amqp_url: vec![place.url.clone()], payload_limit: 32 << 20, ..Config::default() };
+    let broker = Broker::amqp(config).unwrap();
+    let large = script(&"x".repeat(17 << 20), []);
+    let small = (0..50).map(|n| publish(&broker, &place.queue, &script(&format!("small-{n}"), [])).into_future());
+    let large = publish(&broker, &place.queue, &large).into_future();
+    let (large, small) = futures_util::join!(large, futures_util::future::join_all(small));
+    match large {
+        Ok(_) => assert!(version < (4, 0), "taken by {version:?}"),
+        Err(PublishError::Refused { reason, .. }) => {
+            assert!(version >= (4, 0) && reason.contains("larger than configured max size"), "{version:?}: {reason}");
+        }
+        Err(other) => panic!("{other}"),
+    }
+    let fair = |answer: &Result<_, _>| matches!(answer, Ok(_) | Err(PublishError::Uncertain { .. }));
+    assert!(small.iter().all(fair), "{small:?}");
+    publish(&broker, &place.queue, &script("after", [])).await.unwrap();
 }
