@@ -13,23 +13,6 @@ use crate::node::{Distribution, Node, NodeOptions};
 const SETTLED_WITHIN: Duration = Duration::from_secs(60);
 
 /// RabbitMQ nodes that form one cluster; a quorum queue has a member on each of three.
-///
-/// ```no_run
-/// # async fn example() -> std::io::Result<()> {
-/// use leveret_harness::{Cluster, NodeOptions};
-///
-/// let cluster = Cluster::start(3, NodeOptions::default()).await;
-/// // … declares the queue `jobs` through `cluster.nodes()[0].url()`
-/// cluster.sync().await?;
-/// let leader = cluster.leader("jobs").await;
-/// leader.kill9().await;
-/// let next = cluster.leader("jobs").await;
-/// assert_ne!(next.name(), leader.name());
-/// leader.restart().await;
-/// cluster.await_members("jobs").await;
-/// # Ok(())
-/// # }
-/// ```
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Node>,

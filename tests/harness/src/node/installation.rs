@@ -6,6 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::process::geteuid;
+
 /// The RabbitMQ that the tests of this process use.
 #[derive(Debug)]
 pub(super) struct Installation {
@@ -19,10 +21,11 @@ impl Installation {
     ///
     /// # Panics
     ///
-    /// When it is not there.
+    /// When it is not there, or is in a root file system and this process is not root.
     pub(super) fn find() -> Self {
         let named = |variable| std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
         let root = named("LEVERET_RABBITMQ_ROOT");
+        assert!(root.is_none() || geteuid().is_root(), "LEVERET_RABBITMQ_ROOT needs root, for chroot");
         let programs = named("LEVERET_RABBITMQ_BIN").unwrap_or_else(|| PathBuf::from("/usr/lib/rabbitmq/bin"));
         let installation = Self { root, programs };
         let server = installation.outside(&installation.programs.join("rabbitmq-server"));
