@@ -1,9 +1,9 @@
 # One target for each need; CI runs the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults lint docs audit fuzz
+.PHONY: help setup demo test faults test-rabbitmq4 lint docs audit fuzz
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Install what the tests need (RabbitMQ, promtool, Python and Node clients)
 	@scripts/setup.sh
@@ -17,6 +17,12 @@ test: setup lint ## Lints and every test, on private RabbitMQ nodes (or on the b
 
 faults: setup ## The whole fault suite: more than a million jobs, about half an hour (ARGS="soak --seed 7"; make test has its short form)
 	cargo test --release -p leveret-tests --test faults -- --full $(ARGS)
+
+test-rabbitmq4: setup ## The broker and fault suites on RabbitMQ 4.0 and 4.3 (Debian's trixie and sid; needs root)
+	set -e; for release in trixie sid; do \
+	  root=$$(scripts/rabbitmq4.sh $$release); \
+	  AMQP_URL= LEVERET_RABBITMQ_ROOT=$$root cargo test -p leveret-harness -p leveret-tests --no-fail-fast; \
+	done
 
 lint: ## Formatting, clippy and rustdoc without a warning
 	cargo fmt --all --check

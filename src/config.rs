@@ -81,7 +81,8 @@ pub enum TopologyMode {
     /// Declare what is missing (idempotent); what differs is an error.
     #[default]
     Declare,
-    /// Only look whether everything is there; needs no configure right.
+    /// Only look whether everything is there; needs no configure right. What the broker hides from a user without any
+    /// right to it is taken to be there (RabbitMQ 4.2.6 and later).
     Verify,
 }
 

@@ -118,7 +118,8 @@ pub enum PublishError {
         /// The queue the job was for.
         queue: String,
     },
-    /// The broker closed the channel over this publish: no permission to write, or no such exchange.
+    /// The broker closed the channel over this publish: no permission to write, no such exchange, or a payload larger
+    /// than it takes (16 MiB from RabbitMQ 4.0 on).
     #[error("the broker refused a publish for queue {queue:?}: {reason}")]
     Refused {
         /// The queue the job was for.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "what a test needs and does not get fails it")]
 
 mod connections;
+mod consumer_timeout;
 mod contract;
 mod hostile;
 mod interop;
@@ -11,4 +12,5 @@ mod processes;
 mod readme;
 mod set_up;
 mod support;
+mod versions;
 mod wire;

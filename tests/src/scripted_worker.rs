@@ -25,6 +25,9 @@ struct Arguments {
     retry_ms: u64,
     #[arg(long, default_value_t = 3)]
     max_attempts: u32,
+    /// Consume only while no other worker does
+    #[arg(long)]
+    single_active: bool,
 }
 
 #[tokio::main]
@@ -38,7 +41,10 @@ async fn main() -> anyhow::Result<()> {
     let retry = RetryPolicy::fixed(Duration::from_millis(arguments.retry_ms)).max_attempts(arguments.max_attempts);
     let worker = worker(
         &arguments.queue,
-        |queue| queue.concurrency(arguments.concurrency).prefetch(arguments.prefetch).retry(retry),
+        |queue| {
+            let queue = queue.concurrency(arguments.concurrency).prefetch(arguments.prefetch).retry(retry);
+            if arguments.single_active { queue.single_active() } else { queue }
+        },
         &log,
     );
     worker.run(&broker, shutdown_signal()).await?;

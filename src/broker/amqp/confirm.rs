@@ -61,16 +61,18 @@ impl Resolved {
         Self { place, size, verdict, attached: attached.map(place_of), answer }
     }
 
-    /// Tells the caller. A channel that the broker closed over the only publish in flight, or over its exchange, refused
-    /// that one.
+    /// Tells the caller. A channel that the broker closed over the only publish in flight, over its exchange or over its
+    /// size refused that one.
     pub(super) fn answer(self, alone: bool) {
+        let about = |words: &str| {
+            words.contains(&format!("'{}'", self.place.exchange))
+                || words.contains(&format!("message size {} ", self.size))
+        };
         let answer = match self.verdict {
             Verdict::Confirmed => Ok(()),
             Verdict::Nacked => Err(SendError::Nacked),
             Verdict::Returned => Err(SendError::Returned),
-            Verdict::Lost(Some(words)) if alone || words.contains(&format!("'{}'", self.place.exchange)) => {
-                Err(SendError::Refused(words))
-            }
+            Verdict::Lost(Some(words)) if alone || about(&words) => Err(SendError::Refused(words)),
             Verdict::Lost(_) => Err(SendError::Uncertain),
         };
         // A caller that has gone away wants no answer.

@@ -8,7 +8,9 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
     Channel, Consumer,
-    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions},
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions,
+    },
     types::{FieldTable, ShortString},
 };
 use tokio::time::timeout;
@@ -119,7 +121,13 @@ impl Session {
     pub(crate) fn reject(&mut self, tag: u64, requeue: bool) {
         if self.acks.settle(tag) {
             // A channel that is gone has handed its deliveries back already.
-            drop(self.channel.0.basic_reject(tag, BasicRejectOptions { requeue }).now_or_never());
+            if requeue {
+                // From 4.3 on RabbitMQ does not count this against the job, as it does a reject.
+                let options = BasicNackOptions { multiple: false, requeue: true };
+                drop(self.channel.0.basic_nack(tag, options).now_or_never());
+            } else {
+                drop(self.channel.0.basic_reject(tag, BasicRejectOptions { requeue: false }).now_or_never());
+            }
         }
     }
 

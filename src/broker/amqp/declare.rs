@@ -49,39 +49,64 @@ pub(super) async fn ensure_queue(up: &Up, setup: &Setup, queue: &Queue) -> Resul
 
 /// Declares the plan, or only verifies it, as the settings say. It has a channel of its own: a refusal closes that.
 async fn ensure(up: &Up, setup: &Setup, plan: &Plan) -> Result<(), OpenError> {
-    let channel = up.unless_lost(up.connection.create_channel()).await.map_err(OpenError::Passing)?;
     let ensured = async {
         match setup.mode {
-            TopologyMode::Declare => declare(&channel, plan).await,
-            TopologyMode::Verify => verify(&channel, plan).await,
+            TopologyMode::Declare => declare(up, plan).await,
+            TopologyMode::Verify => verify(up, plan).await,
         }
     };
-    tokio::select! {
+    let channel = tokio::select! {
         ensured = ensured => ensured?,
         () = up.lost.cancelled() => return Err(OpenError::Passing("the connection was lost".to_owned())),
-    }
+    };
     up.unless_lost(channel.close(200, "declared".into())).await.map_err(OpenError::Passing)
 }
 
 /// All at once: the broker takes the commands of a channel in their order and need not be waited for in between. The
 /// first to fail is the one that was refused; those after it fail with their channel.
-async fn declare(channel: &Channel, plan: &Plan) -> Result<(), OpenError> {
+async fn declare(up: &Up, plan: &Plan) -> Result<Channel, OpenError> {
+    let channel = open(up).await?;
     let mut commands: Vec<BoxFuture<'_, _>> = Vec::new();
-    commands.extend(plan.exchanges.iter().map(|exchange| declare_exchange(channel, exchange, false).boxed()));
-    commands.extend(plan.queues.iter().map(|queue| declare_queue(channel, queue, queue.adopted).boxed()));
-    commands.extend(plan.bindings.iter().map(|binding| bind(channel, binding).boxed()));
-    try_join_all(commands).await.map(drop)
+    commands.extend(plan.exchanges.iter().map(|exchange| declare_exchange(&channel, exchange, false).boxed()));
+    commands.extend(plan.queues.iter().map(|queue| declare_queue(&channel, queue, queue.adopted).boxed()));
+    commands.extend(plan.bindings.iter().map(|binding| bind(&channel, binding).boxed()));
+    try_join_all(commands).await?;
+    Ok(channel)
 }
 
 /// AMQP can verify existence only, not arguments or bindings.
-async fn verify(channel: &Channel, plan: &Plan) -> Result<(), OpenError> {
-    let mut commands: Vec<BoxFuture<'_, _>> = Vec::new();
-    commands.extend(plan.exchanges.iter().map(|exchange| declare_exchange(channel, exchange, true).boxed()));
-    commands.extend(plan.queues.iter().map(|queue| declare_queue(channel, queue, true).boxed()));
-    try_join_all(commands).await.map(drop)
+async fn verify(up: &Up, plan: &Plan) -> Result<Channel, OpenError> {
+    let mut channel = open(up).await?;
+    for exchange in &plan.exchanges {
+        let found = declare_exchange(&channel, exchange, true).await;
+        channel = unless_hidden(up, channel, found).await?;
+    }
+    for queue in &plan.queues {
+        let found = declare_queue(&channel, queue, true).await;
+        channel = unless_hidden(up, channel, found).await?;
+    }
+    Ok(channel)
 }
 
-async fn declare_exchange(channel: &Channel, exchange: &Exchange, passive: bool) -> Result<(), OpenError> {
+/// The channel to go on with after looking for something.
+///
+/// From 4.2.6 on RabbitMQ keeps from a user what it has no right to. That is not this user's to verify: what it has to
+/// read or write itself, it finds missing or forbidden when it does.
+async fn unless_hidden(up: &Up, channel: Channel, found: Result<(), Refusal>) -> Result<Channel, OpenError> {
+    match found {
+        Err(refusal) if refusal.is_for_lack_of_a_right() => {
+            tracing::debug!(name = refusal.name, "not verified: it is hidden from this user");
+            open(up).await
+        }
+        found => Ok(found.map(|()| channel)?),
+    }
+}
+
+async fn open(up: &Up) -> Result<Channel, OpenError> {
+    up.unless_lost(up.connection.create_channel()).await.map_err(OpenError::Passing)
+}
+
+async fn declare_exchange(channel: &Channel, exchange: &Exchange, passive: bool) -> Result<(), Refusal> {
     let kind = match exchange.kind {
         ExchangeKind::Direct => LapinKind::Direct,
         ExchangeKind::Fanout => LapinKind::Fanout,
@@ -93,10 +118,10 @@ async fn declare_exchange(channel: &Channel, exchange: &Exchange, passive: bool)
     }
     let options = ExchangeDeclareOptions { passive, durable: true, ..ExchangeDeclareOptions::default() };
     let declared = channel.exchange_declare(short(&exchange.name), kind, options, arguments).await;
-    declared.map_err(|error| refused(&format!("exchange {:?}", exchange.name), &error))
+    declared.map_err(|error| Refusal { name: format!("exchange {:?}", exchange.name), error })
 }
 
-async fn declare_queue(channel: &Channel, queue: &QueuePlan, passive: bool) -> Result<(), OpenError> {
+async fn declare_queue(channel: &Channel, queue: &QueuePlan, passive: bool) -> Result<(), Refusal> {
     let mut arguments = FieldTable::default();
     for (name, argument) in &queue.arguments {
         let value = match argument {
@@ -108,10 +133,10 @@ async fn declare_queue(channel: &Channel, queue: &QueuePlan, passive: bool) -> R
     }
     let options = QueueDeclareOptions { passive, durable: true, ..QueueDeclareOptions::default() };
     let declared = channel.queue_declare(short(&queue.name), options, arguments).await;
-    declared.map(drop).map_err(|error| refused(&format!("queue {:?}", queue.name), &error))
+    declared.map(drop).map_err(|error| Refusal { name: format!("queue {:?}", queue.name), error })
 }
 
-async fn bind(channel: &Channel, binding: &Binding) -> Result<(), OpenError> {
+async fn bind(channel: &Channel, binding: &Binding) -> Result<(), Refusal> {
     let (source, key, none) = (short(&binding.source), short(&binding.key), FieldTable::default());
     let (name, bound) = match &binding.destination {
         Destination::Queue(queue) => {
@@ -123,21 +148,34 @@ async fn bind(channel: &Channel, binding: &Binding) -> Result<(), OpenError> {
             (exchange, channel.exchange_bind(short(exchange), source, key, options, none).await)
         }
     };
-    bound.map_err(|error| refused(&format!("binding of {name:?} to {:?}", binding.source), &error))
+    bound.map_err(|error| Refusal { name: format!("binding of {name:?} to {:?}", binding.source), error })
 }
 
-/// What the broker's refusal to declare `name` means.
-fn refused(name: &str, error: &lapin::Error) -> OpenError {
-    let ErrorKind::ProtocolError(protocol) = error.kind() else { return OpenError::Passing(error.to_string()) };
-    let detail = protocol.get_message().to_string();
-    match protocol.kind() {
-        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => {
-            OpenError::Fatal(Error::Mismatch { name: name.to_owned(), detail })
+/// Why a part of a plan is not there.
+struct Refusal {
+    name: String,
+    error: lapin::Error,
+}
+
+impl Refusal {
+    fn is_for_lack_of_a_right(&self) -> bool {
+        let ErrorKind::ProtocolError(protocol) = self.error.kind() else { return false };
+        matches!(protocol.kind(), AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED))
+    }
+}
+
+impl From<Refusal> for OpenError {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { name, error } = refusal;
+        let ErrorKind::ProtocolError(protocol) = error.kind() else { return Self::Passing(error.to_string()) };
+        let detail = protocol.get_message().to_string();
+        match protocol.kind() {
+            AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => Self::Fatal(Error::Mismatch { name, detail }),
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Self::Passing(format!(
+                "{name}: {detail}. Grant the configure right, or declare the topology as another user and start with \
+                 LEVERET_TOPOLOGY=verify"
+            )),
+            AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => Self::Passing(format!("{name}: {detail}")),
         }
-        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => OpenError::Passing(format!(
-            "{name}: {detail}. Grant the configure right, or declare the topology as another user and start with \
-             LEVERET_TOPOLOGY=verify"
-        )),
-        AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => OpenError::Passing(format!("{name}: {detail}")),
     }
 }

@@ -48,6 +48,17 @@ impl Node {
         self.ctl(&["eval", expression]).await
     }
 
+    /// The broker's version, `(4, 3)`: for what differs between releases.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::ctl`].
+    pub async fn version(&self) -> io::Result<(u32, u32)> {
+        let version = self.eval("io:format(\"~s\", [rabbit_misc:version()]).").await?;
+        let mut numbers = version.split(['.', '\n']).map_while(|number| number.parse().ok());
+        numbers.next().zip(numbers.next()).ok_or_else(|| io::Error::other(format!("not a version: {version:?}")))
+    }
+
     /// Has the node write down now which quorum queues it has; it does so by itself within a second.
     ///
     /// A node killed before that comes back with an empty queue that never gets a leader: confirmed messages in it
@@ -58,7 +69,7 @@ impl Node {
     ///
     /// As [`Self::ctl`].
     pub async fn sync(&self) -> io::Result<()> {
-        self.eval("ok = dets:sync(ra_directory_reverse).").await.map(drop)
+        self.eval("[ok = dets:sync(Table) || Table <- dets:all()].").await.map(drop)
     }
 
     /// Creates a vhost in which `guest` may do everything.

@@ -101,8 +101,8 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    pub(crate) fn new(prefix: &str) -> io::Result<Self> {
-        let path = std::env::temp_dir().join(unique(prefix));
+    pub(crate) fn new(parent: &Path, prefix: &str) -> io::Result<Self> {
+        let path = parent.join(unique(prefix));
         let leash = Some(Leash::new(REMOVE, &path)?);
         std::fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self { path, leash })

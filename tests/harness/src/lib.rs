@@ -4,6 +4,7 @@
 //!
 //! - [`shared_node`]: the broker most tests use, one per test process; [`unique`] names keep them apart.
 //! - [`Node`]: a private RabbitMQ of one's own, to be killed, restarted and reconfigured through [`Node::ctl`].
+//! - [`Cluster`]: several of them, for what becomes of a queue whose leader is lost.
 //! - [`RawClient`]: publishes and fetches any message at all, past the framework.
 //! - [`Proxy`]: a TCP connection that can be cut, frozen, delayed and throttled.
 //! - [`Process`]: a program under test: its lines, signals and exit status.
@@ -15,6 +16,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a harness that cannot do its part must fail the test")]
 
 mod amqp;
+mod cluster;
 mod ctl;
 mod eventually;
 mod foreign;
@@ -26,6 +28,7 @@ mod proxy;
 mod shared;
 
 pub use amqp::RawClient;
+pub use cluster::Cluster;
 pub use ctl::Permissions;
 pub use eventually::{eventually, eventually_eq};
 pub use foreign::{javascript, promtool, python};

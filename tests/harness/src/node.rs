@@ -1,21 +1,24 @@
 //! A private RabbitMQ node: own name, ports, data and logs; loopback only; for root and for an ordinary user.
 //!
 //! It needs the package `rabbitmq-server` but nothing of its service: the server script is run directly, with a
-//! configuration and an Erlang port mapper (epmd) of the node's own.
+//! configuration of the node's own and an Erlang port mapper (epmd) that it shares with its cluster at most.
 
+mod distribution;
 mod files;
+mod installation;
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
+pub(crate) use self::distribution::Distribution;
 use crate::leash::{Folder, Leashed};
 use crate::names::free_port;
 
@@ -48,11 +51,15 @@ impl NodeOptions {
 }
 
 /// A RabbitMQ node of one test. Dropped, it is killed and its data removed; the same happens when the process ends.
+///
+/// In this order of fields the server ends before its port mapper: the other way round it could start a new one.
 #[derive(Debug)]
 pub struct Node {
-    running: Mutex<Option<Running>>,
+    server: Mutex<Option<Leashed>>,
+    name: String,
     ports: Ports,
     folder: Folder,
+    distribution: Arc<Distribution>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -60,14 +67,6 @@ struct Ports {
     amqp: u16,
     http: u16,
     distribution: u16,
-    epmd: u16,
-}
-
-/// In this order of fields the server ends before its port mapper: the other way round it would start a new one.
-#[derive(Debug)]
-struct Running {
-    server: Leashed,
-    _epmd: Leashed,
 }
 
 impl Node {
@@ -77,17 +76,27 @@ impl Node {
     ///
     /// When no RabbitMQ is installed or the node does not start; the message holds the end of its log.
     pub async fn start(options: NodeOptions) -> Self {
-        assert!(
-            server_program("rabbitmq-server").exists(),
-            "no RabbitMQ in {}: `make setup` installs it, or LEVERET_RABBITMQ_BIN names its folder of programs",
-            server_folder().display()
-        );
-        let ports = Ports { amqp: free_port(), http: free_port(), distribution: free_port(), epmd: free_port() };
-        let folder = Folder::new("leveret-node").expect("a temporary folder");
-        files::write(folder.path(), &options, ports.http).expect("the node's configuration");
-        let node = Self { running: Mutex::new(None), ports, folder };
+        let node = Self::new("leveret@localhost".to_owned(), Arc::new(Distribution::new()), &options);
         node.boot().await;
         node
+    }
+
+    /// A node that is not yet started.
+    pub(crate) fn new(name: String, distribution: Arc<Distribution>, options: &NodeOptions) -> Self {
+        let ports = Ports { amqp: free_port(), http: free_port(), distribution: free_port() };
+        let folder = Folder::new(&distribution.installation.temporary(), "leveret-node").expect("a temporary folder");
+        files::write(folder.path(), options, ports.http, &distribution.cookie).expect("the node's configuration");
+        Self { server: Mutex::new(None), name, ports, folder, distribution }
+    }
+
+    /// Its name among Erlang nodes: `leveret@localhost`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where its data and logs are, on this machine.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The address of the default vhost for the user `guest`.
@@ -130,8 +139,8 @@ impl Node {
     }
 
     fn signal(&self, signal: Signal) {
-        if let Some(running) = self.running().as_mut() {
-            running.server.signal(signal).expect("the node is ours");
+        if let Some(server) = self.server().as_mut() {
+            server.signal(signal).expect("the node is ours");
         }
     }
 
@@ -145,24 +154,15 @@ impl Node {
         self.boot().await;
     }
 
-    async fn boot(&self) {
-        let epmd = self.epmd().expect("epmd, which comes with Erlang, must start");
-        self.await_port(self.ports.epmd, || None).await;
-        let server = self.server().expect("rabbitmq-server must start");
-        *self.running() = Some(Running { server, _epmd: epmd });
+    pub(crate) async fn boot(&self) {
+        self.await_port(self.distribution.port, || None).await;
+        *self.server() = Some(self.spawn().expect("rabbitmq-server must start"));
         self.await_port(self.ports.amqp, || self.server_status()).await;
         self.ctl(&["await_startup"]).await.expect("a started node must be ready");
     }
 
-    fn epmd(&self) -> io::Result<Leashed> {
-        let mut command = Command::new("epmd");
-        command.args(["-address", "127.0.0.1", "-port"]);
-        command.arg(self.ports.epmd.to_string());
-        Leashed::spawn(&command, Stdio::null(), Stdio::null())
-    }
-
-    fn server(&self) -> io::Result<Leashed> {
-        let console = std::fs::File::create(self.folder.path().join(files::CONSOLE))?;
+    fn spawn(&self) -> io::Result<Leashed> {
+        let console = std::fs::File::create(self.folder().join(files::CONSOLE))?;
         let mut command = self.command("rabbitmq-server");
         // The script then becomes the server, as under systemd, instead of waiting for it as a parent that can
         // be killed without it.
@@ -172,19 +172,18 @@ impl Node {
 
     /// A program of the broker's, told where this node is and nothing of any other.
     pub(crate) fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(server_program(program));
-        let foreign = |name: &str| name.starts_with("RABBITMQ_") || name.starts_with("ERL_");
-        for (name, _) in std::env::vars_os() {
-            if name.to_str().is_some_and(foreign) {
-                command.env_remove(name);
-            }
-        }
-        command.envs(files::environment(self.folder.path()));
+        let mut command = self.distribution.rabbitmq(program);
+        command.envs(files::environment(&self.distribution.installation.inside(self.folder())));
         command
+            .env("RABBITMQ_NODENAME", &self.name)
             .env("RABBITMQ_NODE_PORT", self.ports.amqp.to_string())
-            .env("RABBITMQ_DIST_PORT", self.ports.distribution.to_string())
-            .env("ERL_EPMD_PORT", self.ports.epmd.to_string());
+            .env("RABBITMQ_DIST_PORT", self.ports.distribution.to_string());
         command
+    }
+
+    /// Whether it was started and not ended by this test since.
+    pub(crate) fn is_running(&self) -> bool {
+        self.server().is_some()
     }
 
     /// Waits until `port` is open. `ended` says why it will never be.
@@ -201,7 +200,7 @@ impl Node {
     }
 
     fn server_status(&self) -> Option<String> {
-        let status = self.running().as_mut()?.server.try_wait();
+        let status = self.server().as_mut()?.try_wait();
         match status {
             Ok(None) => None,
             Ok(Some(status)) => Some(status.to_string()),
@@ -210,33 +209,25 @@ impl Node {
     }
 
     fn console(&self) -> String {
-        let path = self.folder.path().join(files::CONSOLE);
+        let path = self.folder().join(files::CONSOLE);
         std::fs::read_to_string(path).unwrap_or_default()
     }
 
     async fn end(&self, signal: Signal) {
-        let Some(mut running) = self.running().take() else {
+        let Some(mut server) = self.server().take() else {
             return;
         };
-        running.server.signal(signal).expect("the node is ours");
+        server.signal(signal).expect("the node is ours");
         let deadline = Instant::now() + STOP_WITHIN;
-        while running.server.try_wait().expect("the node is ours").is_none() {
+        while server.try_wait().expect("the node is ours").is_none() {
             assert!(Instant::now() < deadline, "the node did not stop\n{}", self.console());
             sleep(POLL).await;
         }
     }
 
-    fn running(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn server(&self) -> MutexGuard<'_, Option<Leashed>> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn server_folder() -> PathBuf {
-    std::env::var_os("LEVERET_RABBITMQ_BIN").map_or_else(|| PathBuf::from("/usr/lib/rabbitmq/bin"), PathBuf::from)
-}
-
-fn server_program(name: &str) -> PathBuf {
-    server_folder().join(Path::new(name))
 }
 
 /// Percent-encodes what may not stand in a part of a URL.

@@ -6,7 +6,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::NodeOptions;
-use crate::names::secret;
 
 /// The server's standard output and error.
 pub(super) const CONSOLE: &str = "console.log";
@@ -18,7 +17,7 @@ const ADVANCED: &str = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout
 /// Modest needs: a test node must not stop on a machine that has little disk left.
 const DEFAULTS: [&str; 2] = ["disk_free_limit.absolute = 50MB", "raft.wal_max_size_bytes = 67108864"];
 
-pub(super) fn write(folder: &Path, options: &NodeOptions, http_port: u16) -> io::Result<()> {
+pub(super) fn write(folder: &Path, options: &NodeOptions, http_port: u16, cookie: &str) -> io::Result<()> {
     create_dir(folder.join("data"))?;
     create_dir(folder.join("log"))?;
     write_file(folder.join("advanced.config"), ADVANCED)?;
@@ -30,7 +29,7 @@ pub(super) fn write(folder: &Path, options: &NodeOptions, http_port: u16) -> io:
         .create_new(true)
         .mode(0o400)
         .open(folder.join(".erlang.cookie"))?
-        .write_all(secret().as_bytes())
+        .write_all(cookie.as_bytes())
 }
 
 fn config(options: &NodeOptions, http_port: u16) -> String {
@@ -45,12 +44,12 @@ fn config(options: &NodeOptions, http_port: u16) -> String {
     lines.join("\n") + "\n"
 }
 
+/// For a node whose folder is here in its own eyes.
 pub(super) fn environment(folder: &Path) -> Vec<(&'static str, String)> {
     let in_folder = |name: &str| folder.join(name).display().to_string();
     vec![
         ("HOME", in_folder("")),
         ("LANG", "C.UTF-8".into()),
-        ("RABBITMQ_NODENAME", "leveret@localhost".into()),
         ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".into()),
         ("RABBITMQ_MNESIA_BASE", in_folder("data")),
         ("RABBITMQ_LOG_BASE", in_folder("log")),

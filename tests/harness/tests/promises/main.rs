@@ -1,7 +1,11 @@
 //! What the harness promises the tests that stand on it.
 #![allow(clippy::unwrap_used, reason = "a test's helper may fail its test")]
 
+mod cluster;
 mod foreign;
 mod node;
 mod process;
 mod proxy;
+
+/// For what a broker does by itself and at once.
+const SOON: std::time::Duration = std::time::Duration::from_secs(10);

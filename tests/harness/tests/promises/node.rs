@@ -1,5 +1,6 @@
 //! Private and shared nodes.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use leveret_harness::{
     Node, NodeOptions, Permissions, Process, RawClient, eventually, eventually_eq, shared_node, unique,
 };
 
-const SOON: Duration = Duration::from_secs(10);
+use crate::SOON;
 
 /// Set for this test binary when it is run again as a child, to the file that names the child's node.
 const CHILD: &str = "LEVERET_HARNESS_CHILD";
@@ -37,9 +38,10 @@ async fn a_node_keeps_a_confirmed_message_through_a_kill_and_leaves_nothing_behi
     let message = client.take(&queue).await.unwrap().unwrap();
     assert_eq!(message.delivery.data, b"still here");
 
-    let folder = node.eval("os:getenv(\"HOME\").").await.unwrap();
+    let folder = node.folder().to_owned();
+    assert!(running(&folder));
     drop(node);
-    gone(folder.trim_matches('"')).await;
+    gone(&folder).await;
 }
 
 #[tokio::test]
@@ -50,11 +52,11 @@ async fn a_node_is_gone_when_its_test_process_is_killed() {
             .args(["--exact", "node::child_with_a_node", "--nocapture"])
             .env(CHILD, &note),
     );
-    let folder = async || std::fs::read_to_string(&note).unwrap_or_default();
-    let started = async || !folder().await.is_empty();
+    let folder = async || PathBuf::from(std::fs::read_to_string(&note).unwrap_or_default());
+    let started = async || folder().await.exists();
     eventually("the child's node is up", Duration::from_secs(120), started).await;
     let folder = folder().await;
-    assert!(running(&folder), "a node in {folder}");
+    assert!(running(&folder), "a node in {}", folder.display());
 
     child.sigkill();
 
@@ -69,8 +71,7 @@ async fn child_with_a_node() {
         return;
     };
     let node = Node::start(NodeOptions::default()).await;
-    let folder = node.eval("os:getenv(\"HOME\").").await.unwrap();
-    std::fs::write(note, folder.trim_matches('"')).unwrap();
+    std::fs::write(note, node.folder().to_str().unwrap()).unwrap();
     std::future::pending::<()>().await;
 }
 
@@ -98,19 +99,28 @@ async fn a_failing_ctl_command_says_why() {
     assert!(error.to_string().contains("does not exist"), "{error}");
 }
 
+#[tokio::test]
+async fn a_node_knows_its_version() {
+    let node = shared_node().await.node().await;
+    let (major, minor) = node.version().await.unwrap();
+    let full = node.ctl(&["version"]).await.unwrap();
+    assert!(full.starts_with(&format!("{major}.{minor}.")), "{full}");
+}
+
 /// Waits until no process names `folder` and it is not there: the server, its epmd and their leashes.
-async fn gone(folder: &str) {
-    let gone = async || !running(folder) && !std::path::Path::new(folder).exists();
+async fn gone(folder: &Path) {
+    let gone = async || !running(folder) && !folder.exists();
     eventually("no process and no folder of the node is left", SOON, gone).await;
 }
 
-/// Whether any live process has `folder` in its environment or arguments: all of a node's have.
-fn running(folder: &str) -> bool {
+/// Whether any live process names `folder` in its environment or arguments, as the server and its leash do.
+fn running(folder: &Path) -> bool {
+    let name = folder.file_name().unwrap().to_str().unwrap();
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     processes.map(|entry| entry.path()).any(|process| {
         ["environ", "cmdline"]
             .map(|file| std::fs::read(process.join(file)).unwrap_or_default())
             .iter()
-            .any(|bytes| String::from_utf8_lossy(bytes).contains(folder))
+            .any(|bytes| String::from_utf8_lossy(bytes).contains(name))
     })
 }
