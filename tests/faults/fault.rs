@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use leveret_harness::Proxy;
 use leveret_tests::load::now_us;
 use tokio::time::sleep;
 
@@ -66,6 +67,7 @@ impl Fault {
         let noticed = since + u64::try_from(heartbeats.as_micros())?;
         match self {
             Self::BrokerKilled => {
+                stage.node.sync().await?;
                 stage.node.kill9().await;
                 sleep(stage.absence()).await;
                 stage.node.restart().await;
@@ -76,13 +78,13 @@ impl Fault {
                 sleep(stage.absence()).await;
                 stage.node.thaw();
             }
-            Self::NetworkCut => everyone(stage).for_each(|actor| actor.proxy.cut()),
+            Self::NetworkCut => everyone(stage).for_each(|actor| actor.network(Proxy::cut)),
             Self::NetworkPartitioned => {
-                everyone(stage).for_each(|actor| actor.proxy.freeze());
+                everyone(stage).for_each(|actor| actor.network(Proxy::freeze));
                 sleep(heartbeats + stage.absence()).await;
-                everyone(stage).for_each(|actor| actor.proxy.thaw());
+                everyone(stage).for_each(|actor| actor.network(Proxy::thaw));
             }
-            Self::ConnectionsHalfOpen => everyone(stage).for_each(|actor| actor.proxy.strand()),
+            Self::ConnectionsHalfOpen => everyone(stage).for_each(|actor| actor.network(Proxy::strand)),
             Self::NetworkSlow => slow(stage).await,
             Self::ConnectionsClosed => {
                 stage.node.ctl(&["close_all_connections", "--vhost", "/", "maintenance"]).await?;
@@ -144,15 +146,15 @@ async fn slow(stage: &mut Stage<'_>) {
         _ => (stage.random.u64(1..20), stage.random.usize(2..2_000)),
     };
     for actor in everyone(stage) {
-        actor.proxy.delay(Duration::from_millis(delay));
-        actor.proxy.throttle(bytes);
+        actor.network(|proxy| proxy.delay(Duration::from_millis(delay)));
+        actor.network(|proxy| proxy.throttle(bytes));
     }
     sleep(stage.size.absence).await;
     let victim = stage.victim();
-    stage.workers[victim].proxy.cut();
+    stage.workers[victim].network(Proxy::cut);
     for actor in everyone(stage) {
-        actor.proxy.delay(Duration::ZERO);
-        actor.proxy.throttle(0);
+        actor.network(|proxy| proxy.delay(Duration::ZERO));
+        actor.network(|proxy| proxy.throttle(0));
     }
 }
 

@@ -1,6 +1,7 @@
 //! One scenario for each fault, those that need more than striking and recovering in files of their own.
 
 mod alarm;
+mod cluster;
 mod login;
 mod operator;
 mod publisher;
@@ -48,6 +49,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     repeated!(broker_is_killed, "kill -9 and restart", BrokerKilled, 1.0, Connections),
     repeated!(broker_is_restarted, "orderly restart", BrokerRestarted, 0.5, Connections),
     repeated!(broker_is_frozen, "alive and silent for less than the heartbeats", BrokerFrozen, 1.0, Nothing),
+    special!(cluster::queue_leader_is_lost, "one of three nodes killed, the one that leads the queue"),
     repeated!(network_is_cut, "every connection reset", NetworkCut, 3.0, Connections),
     repeated!(network_is_partitioned, "nothing passes for a while", NetworkPartitioned, 0.5, Connections),
     repeated!(connections_are_half_open, "connections that lead nowhere", ConnectionsHalfOpen, 0.5, Connections),

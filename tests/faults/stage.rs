@@ -98,9 +98,9 @@ pub(crate) struct Stage<'a> {
     pub(crate) publishers: Vec<Actor>,
     pub(crate) books: Books,
     /// Where the workers and publishers connect.
-    pub(crate) url: String,
-    /// Where the suite itself connects, which must always be possible.
-    pub(crate) raw_url: String,
+    pub(crate) urls: Vec<String>,
+    /// Where the suite itself connects, which must always be possible at one of them.
+    pub(crate) raw_urls: Vec<String>,
     cast: Cast,
     seed: u64,
     began: Instant,
@@ -122,8 +122,8 @@ impl<'a> Stage<'a> {
             workers: Vec::new(),
             publishers: Vec::new(),
             books: Books::open().expect("a temporary folder"),
-            url: node.url(),
-            raw_url: node.url(),
+            urls: vec![node.url()],
+            raw_urls: vec![node.url()],
             cast: Cast::default(),
             seed,
             began: Instant::now(),
@@ -148,13 +148,24 @@ impl<'a> Stage<'a> {
     pub(crate) async fn begin(&mut self, cast: Cast) -> anyhow::Result<()> {
         self.enter(cast).await;
         self.flowing().await?;
-        self.node.sync().await?;
         self.until("the load flows", |stage| stage.books.audit.published() > 50).await
     }
 
     async fn new_worker(&self) -> Actor {
         let log = self.books.effects().display().to_string();
-        Actor::start(&self.url, &self.arguments("work", &log, &self.cast.work)).await
+        Actor::start(&self.urls, &self.arguments("work", &log, &self.cast.work)).await
+    }
+
+    /// A client past the framework.
+    pub(crate) async fn raw(&self) -> anyhow::Result<RawClient> {
+        let mut refusal = anyhow::anyhow!("no address");
+        for url in &self.raw_urls {
+            match RawClient::connect(url).await {
+                Ok(client) => return Ok(client),
+                Err(error) => refusal = error.into(),
+            }
+        }
+        Err(refusal)
     }
 
     /// A worker at random.
@@ -178,7 +189,7 @@ impl<'a> Stage<'a> {
             more.extend([name.to_owned(), value.to_string()]);
         }
         let log = self.books.receipts().display().to_string();
-        Actor::start(&self.url, &self.arguments("publish", &log, &more)).await
+        Actor::start(&self.urls, &self.arguments("publish", &log, &more)).await
     }
 
     fn arguments(&self, role: &str, log: &str, more: &[String]) -> Vec<String> {
@@ -245,7 +256,7 @@ impl<'a> Stage<'a> {
         let deadline = Instant::now() + LONG;
         loop {
             let probing = async {
-                let client = RawClient::connect(&self.raw_url).await.ok()?;
+                let client = self.raw().await.ok()?;
                 self.probe(&client).await.ok()
             };
             if let Ok(Some(())) = tokio::time::timeout(Duration::from_secs(2), probing).await {
@@ -293,7 +304,7 @@ impl<'a> Stage<'a> {
                 None => false,
             };
             if !probed {
-                client = RawClient::connect(&self.raw_url).await.ok();
+                client = self.raw().await.ok();
             }
             sleep(POLL).await;
         }
@@ -404,20 +415,18 @@ impl<'a> Stage<'a> {
             if open == 0 {
                 return Ok(());
             }
-            if open < 200 {
-                self.take_kept().await?;
-            }
+            self.take_kept().await?;
             if Instant::now() > deadline {
                 let examples: Vec<_> = self.books.audit.open().take(5).collect();
                 anyhow::bail!("after {LONG:?} {open} jobs have not come to an end: {examples:?}");
             }
-            sleep(Duration::from_millis(200)).await;
+            sleep(Duration::from_millis(500)).await;
         }
     }
 
     /// Takes out what lies in the dead letters and in the queue of what has no queue.
     pub(crate) async fn take_kept(&mut self) -> anyhow::Result<()> {
-        let raw = RawClient::connect(&self.raw_url).await?;
+        let raw = self.raw().await?;
         while let Some(letter) = raw.take(&format!("{}.dead", self.queue)).await? {
             let properties = &letter.delivery.properties;
             let id = properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
@@ -434,7 +443,7 @@ impl<'a> Stage<'a> {
     }
 
     async fn judge(&mut self, excused: impl Fn(u64) -> bool) -> anyhow::Result<()> {
-        let raw = RawClient::connect(&self.raw_url).await?;
+        let raw = self.raw().await?;
         for queue in [self.queue.clone(), format!("{}.suspect", self.queue)] {
             let left = raw.depth(&queue).await?;
             ensure!(left == Some(0), "{left:?} messages are left in {queue}");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use leveret_harness::Proxy;
 use leveret_tests::load::now_us;
 use tokio::time::sleep;
 
@@ -55,12 +56,12 @@ pub(crate) async fn broker_is_absent(stage: &mut Stage<'_>) -> anyhow::Result<()
     let since = now_us();
     stage.count_fault();
     for actor in everyone(stage) {
-        actor.proxy.refuse();
-        actor.proxy.cut();
+        actor.network(Proxy::refuse);
+        actor.network(Proxy::cut);
     }
     sleep(stage.size.absence * 6).await;
     let knowable = now_us();
-    everyone(stage).for_each(|actor| actor.proxy.accept());
+    everyone(stage).for_each(|actor| actor.network(Proxy::accept));
     stage.recovered(knowable).await?;
     stage.told_of_loss(since)?;
     waited_calmly(stage, since, knowable)?;

@@ -8,7 +8,7 @@ use crate::stage::{Cast, Stage};
 
 pub(crate) async fn credentials_are_wrong_at_first(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let user = unique("late");
-    stage.url = stage.node.url_for(&user, "secret", "/");
+    stage.urls = vec![stage.node.url_for(&user, "secret", "/")];
     stage.enter(Cast::default()).await;
     refused(stage, "ACCESS_REFUSED").await?;
     stage.node.add_user(&user, "secret", "/", Permissions::ALL).await?;
@@ -17,8 +17,8 @@ pub(crate) async fn credentials_are_wrong_at_first(stage: &mut Stage<'_>) -> any
 
 pub(crate) async fn vhost_is_missing_at_first(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let vhost = unique("late");
-    stage.url = stage.node.url_for("guest", "guest", &vhost);
-    stage.raw_url.clone_from(&stage.url);
+    stage.urls = vec![stage.node.url_for("guest", "guest", &vhost)];
+    stage.raw_urls.clone_from(&stage.urls);
     stage.enter(Cast::default()).await;
     refused(stage, &vhost).await?;
     stage.node.add_vhost(&vhost).await?;

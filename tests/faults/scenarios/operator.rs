@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use leveret_harness::RawClient;
 use leveret_tests::load::{End, Ledger, Load, now_us};
 
 use crate::stage::{Cast, Stage};
@@ -18,7 +17,7 @@ pub(crate) async fn queue_is_deleted(stage: &mut Stage<'_>) -> anyhow::Result<()
     for _ in 0..stage.size.rounds {
         stage.play().await;
         stage.count_fault();
-        let raw = RawClient::connect(&stage.raw_url).await?;
+        let raw = stage.raw().await?;
         raw.delete_queue(&stage.queue).await?;
         deletions.push(now_us());
         stage.recovered(now_us()).await?;
@@ -32,7 +31,7 @@ pub(crate) async fn queue_is_deleted(stage: &mut Stage<'_>) -> anyhow::Result<()
 pub(crate) async fn consumer_timeout_strikes(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     set_consumer_timeout(stage, 2_000, 500).await?;
     stage.begin(Cast::default()).await?;
-    let raw = RawClient::connect(&stage.raw_url).await?;
+    let raw = stage.raw().await?;
     let ledger = Ledger::open(&stage.books.receipts())?;
     for round in 0..stage.size.rounds {
         stage.play().await;

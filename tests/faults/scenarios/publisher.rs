@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use leveret_harness::Proxy;
 use leveret_tests::{audit::Cause, load::now_us};
 use tokio::time::sleep;
 
@@ -15,7 +16,7 @@ pub(crate) async fn publishers_lose_their_confirms(stage: &mut Stage<'_>) -> any
         sleep(Duration::from_millis(stage.random.u64(50..600))).await;
         let since = now_us();
         stage.count_fault();
-        stage.publishers.iter().for_each(|publisher| publisher.proxy.cut());
+        stage.publishers.iter().for_each(|publisher| publisher.network(Proxy::cut));
         stage.publishing_again(since).await?;
     }
     stage.finish().await?;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use leveret_harness::RawClient;
 use leveret_tests::load::{End, Ledger, Load, now_us};
 use tokio::time::sleep;
 
@@ -57,7 +56,7 @@ pub(crate) async fn workers_are_frozen(stage: &mut Stage<'_>) -> anyhow::Result<
 /// beside it are done.
 pub(crate) async fn a_job_aborts_its_process(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.begin(Cast::default()).await?;
-    let raw = RawClient::connect(&stage.raw_url).await?;
+    let raw = stage.raw().await?;
     let ledger = Ledger::open(&stage.books.receipts())?;
     for round in 0..stage.size.rounds.div_ceil(2) {
         stage.play().await;
