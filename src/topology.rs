@@ -12,6 +12,19 @@
 //! | `leveret.v1.unrouted` (fanout and queue) | what has no queue any more: kept, where it would else jam a level for all |
 //!
 //! Arguments are immutable on a broker, so another set of them is another version in the namespace.
+//!
+//! Workers declare from here, and tools that check, write down or export what a worker needs read it:
+//!
+//! ```
+//! use leveret::{Queue, topology::Topology};
+//!
+//! let topology = Topology::new("leveret.v1");
+//! let mut plan = topology.shared();
+//! plan.append(topology.of_queue(&Queue::new("email")));
+//! assert!(plan.queues.iter().any(|queue| queue.name == "email.dead"));
+//! ```
+
+use std::fmt;
 
 use crate::{
     delay::{self, Entry, LEVELS, UNIT, Wait},
@@ -20,9 +33,9 @@ use crate::{
 };
 
 /// The suffix of a job queue's dead letters.
-pub(crate) const DEAD: &str = ".dead";
+pub const DEAD: &str = ".dead";
 /// The suffix of the lane for jobs that may have taken a process down.
-pub(crate) const SUSPECT: &str = ".suspect";
+pub const SUSPECT: &str = ".suspect";
 /// A backstop: crash loops are convicted by the worker long before.
 const JOB_DELIVERY_LIMIT: i64 = 100;
 /// Reading by requeue counts as a delivery before RabbitMQ 4.3; -1 would drop the message on 3.10.
@@ -56,73 +69,216 @@ impl Target {
     }
 }
 
+/// How an exchange routes; each is AMQP's own.
+///
+/// ```
+/// # use leveret::topology::ExchangeKind;
+/// assert_eq!(ExchangeKind::Topic.as_str(), "topic");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ExchangeKind {
+pub enum ExchangeKind {
+    /// By the whole routing key.
     Direct,
+    /// To all that is bound.
     Fanout,
+    /// By the words of the routing key.
     Topic,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Exchange {
-    pub(crate) name: String,
-    pub(crate) kind: ExchangeKind,
-    /// The value of `alternate-exchange`.
-    pub(crate) alternate: Option<String>,
+impl ExchangeKind {
+    /// The kind's name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Fanout => "fanout",
+            Self::Topic => "topic",
+        }
+    }
 }
 
+/// A durable exchange that is never deleted by itself.
+///
+/// ```
+/// # use leveret::topology::Topology;
+/// let plan = Topology::new("leveret.v1").shared();
+/// let due = plan.exchanges.iter().find(|exchange| exchange.name == "leveret.v1.due");
+/// assert_eq!(due.unwrap().alternate.as_deref(), Some("leveret.v1.unrouted"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct QueuePlan {
-    pub(crate) name: String,
-    /// Not declared, only looked for: its user owns its arguments.
-    pub(crate) adopted: bool,
-    pub(crate) arguments: Vec<(&'static str, Argument)>,
+#[non_exhaustive]
+pub struct Exchange {
+    /// Its name.
+    pub name: String,
+    /// How it routes.
+    pub kind: ExchangeKind,
+    /// The value of `alternate-exchange`, its only argument.
+    pub alternate: Option<String>,
 }
 
+/// A durable queue that is never deleted by itself.
+///
+/// ```
+/// # use leveret::{Queue, topology::{Argument, Topology}};
+/// let plan = Topology::new("leveret.v1").of_queue(&Queue::new("email"));
+/// let quorum = ("x-queue-type", Argument::Text("quorum".into()));
+/// assert!(plan.queues.iter().all(|queue| queue.arguments.contains(&quorum)));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Argument {
+#[non_exhaustive]
+pub struct QueuePlan {
+    /// Its name.
+    pub name: String,
+    /// Not declared, only looked for: its user owns its arguments ([`Queue::existing`]).
+    pub adopted: bool,
+    /// The arguments it is declared with.
+    pub arguments: Vec<(&'static str, Argument)>,
+}
+
+impl QueuePlan {
+    /// The value of an argument, if it is declared with it.
+    #[must_use]
+    pub fn argument(&self, name: &str) -> Option<&Argument> {
+        self.arguments.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+}
+
+/// The value of a queue's argument. It is shown as it is, without quotes.
+///
+/// ```
+/// # use leveret::topology::Argument;
+/// assert_eq!(Argument::Text("quorum".into()).to_string(), "quorum");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Argument {
+    /// A string.
     Text(String),
+    /// A number of any width.
     Integer(i64),
+    /// A boolean.
     Flag(bool),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Destination {
+impl fmt::Display for Argument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(value) => value.fmt(f),
+            Self::Integer(value) => value.fmt(f),
+            Self::Flag(value) => value.fmt(f),
+        }
+    }
+}
+
+/// Where a binding leads.
+///
+/// ```
+/// # use leveret::topology::Destination;
+/// assert_eq!(Destination::Queue("email".into()).to_string(), "queue email");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Destination {
+    /// To the queue of that name.
     Queue(String),
+    /// To the exchange of that name.
     Exchange(String),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Binding {
-    pub(crate) source: String,
-    pub(crate) key: String,
-    pub(crate) destination: Destination,
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Queue(name) => write!(f, "queue {name}"),
+            Self::Exchange(name) => write!(f, "exchange {name}"),
+        }
+    }
+}
+
+/// A binding without arguments.
+///
+/// ```
+/// # use leveret::{Queue, topology::Topology};
+/// let plan = Topology::new("leveret.v1").of_queue(&Queue::new("email"));
+/// let shown: Vec<_> = plan.bindings.iter().map(|binding| binding.to_string()).collect();
+/// assert!(shown.contains(&"leveret.v1.jobs -[email]-> queue email".to_owned()));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Binding {
+    /// The exchange.
+    pub source: String,
+    /// The routing key, or the pattern for it.
+    pub key: String,
+    /// Where it leads.
+    pub destination: Destination,
+}
+
+impl fmt::Display for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -[{}]-> {}", self.source, self.key, self.destination)
+    }
 }
 
 /// What is to be declared, in this order: exchanges, queues, bindings.
+///
+/// The [module](self) has an example.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Plan {
-    pub(crate) exchanges: Vec<Exchange>,
-    pub(crate) queues: Vec<QueuePlan>,
-    pub(crate) bindings: Vec<Binding>,
+#[non_exhaustive]
+pub struct Plan {
+    /// The exchanges.
+    pub exchanges: Vec<Exchange>,
+    /// The queues.
+    pub queues: Vec<QueuePlan>,
+    /// The bindings between them.
+    pub bindings: Vec<Binding>,
 }
 
 /// The names of one namespace and what belongs to them.
+///
+/// ```
+/// # use leveret::topology::Topology;
+/// let topology = Topology::new("leveret.v1");
+/// assert_eq!((topology.jobs(), topology.unrouted()), ("leveret.v1.jobs".into(), "leveret.v1.unrouted".into()));
+/// assert_eq!(topology.levels().last().as_deref(), Some("leveret.v1.delay.27"));
+/// ```
 #[derive(Clone, Debug)]
-pub(crate) struct Topology {
+pub struct Topology {
     namespace: String,
 }
 
 impl Topology {
-    pub(crate) fn new(namespace: &str) -> Self {
+    /// The topology of a namespace, such as [`Config::namespace`](crate::Config::namespace).
+    #[must_use]
+    pub fn new(namespace: &str) -> Self {
         Self { namespace: namespace.to_owned() }
+    }
+
+    /// The exchange that jobs are published to, by queue name.
+    #[must_use]
+    pub fn jobs(&self) -> String {
+        self.name("jobs")
+    }
+
+    /// The exchange that dead letters are published to, by queue name.
+    #[must_use]
+    pub fn dead(&self) -> String {
+        self.name("dead")
+    }
+
+    /// The queue for what has no queue any more, and the exchange before it.
+    #[must_use]
+    pub fn unrouted(&self) -> String {
+        self.name("unrouted")
+    }
+
+    /// The wait queues of the delay ladder from the shortest on; each has an exchange of the same name.
+    pub fn levels(&self) -> impl Iterator<Item = String> + '_ {
+        (0..LEVELS).map(|level| self.delay(level))
     }
 
     /// The exchange and routing key that lead to `target`.
     pub(crate) fn route(&self, target: &Target) -> (String, String) {
         match target {
-            Target::Queue(queue) | Target::Delayed(queue, Wait::None) => (self.name("jobs"), queue.clone()),
-            Target::Dead(queue) => (self.name("dead"), queue.clone()),
+            Target::Queue(queue) | Target::Delayed(queue, Wait::None) => (self.jobs(), queue.clone()),
+            Target::Dead(queue) => (self.dead(), queue.clone()),
             Target::Delayed(queue, Wait::Units(units)) => match delay::entry(*units, queue) {
                 Entry::Fast { level, key } => (format!("{}.in", self.delay(level)), key),
                 Entry::Chain { level, key } => (self.delay(level), key),
@@ -131,12 +287,13 @@ impl Topology {
     }
 
     /// What all queues share: the ways in, the delay ladder and the queue for what has nowhere to go.
-    pub(crate) fn shared(&self) -> Plan {
-        let (due, unrouted) = (self.name("due"), self.name("unrouted"));
+    #[must_use]
+    pub fn shared(&self) -> Plan {
+        let (due, unrouted) = (self.name("due"), self.unrouted());
         let mut plan = Plan::default();
         plan.exchange(&unrouted, ExchangeKind::Fanout, None);
-        plan.exchange(&self.name("jobs"), ExchangeKind::Direct, None);
-        plan.exchange(&self.name("dead"), ExchangeKind::Direct, Some(&unrouted));
+        plan.exchange(&self.jobs(), ExchangeKind::Direct, None);
+        plan.exchange(&self.dead(), ExchangeKind::Direct, Some(&unrouted));
         plan.exchange(&due, ExchangeKind::Topic, Some(&unrouted));
         plan.queue(&unrouted, kept_arguments());
         plan.bind(&unrouted, "", Destination::Queue(unrouted.clone()));
@@ -163,20 +320,21 @@ impl Topology {
     }
 
     /// What belongs to one job queue: itself, its suspect lane, its dead letters.
-    pub(crate) fn of_queue(&self, queue: &Queue) -> Plan {
+    #[must_use]
+    pub fn of_queue(&self, queue: &Queue) -> Plan {
         let name = queue.name();
         let (suspect, dead) = (format!("{name}{SUSPECT}"), format!("{name}{DEAD}"));
         let mut plan = Plan::default();
         plan.queue(&dead, kept_arguments());
-        plan.bind(&self.name("dead"), name, Destination::Queue(dead));
+        plan.bind(&self.dead(), name, Destination::Queue(dead));
         let mut arguments = self.job_arguments(name);
         plan.queue(&suspect, arguments.clone());
-        plan.bind(&self.name("jobs"), &suspect, Destination::Queue(suspect.clone()));
+        plan.bind(&self.jobs(), &suspect, Destination::Queue(suspect.clone()));
         if queue.is_single_active() {
             arguments.push(("x-single-active-consumer", Argument::Flag(true)));
         }
         plan.queues.push(QueuePlan { name: name.to_owned(), adopted: queue.is_existing(), arguments });
-        plan.bind(&self.name("jobs"), name, Destination::Queue(name.to_owned()));
+        plan.bind(&self.jobs(), name, Destination::Queue(name.to_owned()));
         plan.bind(&self.name("due"), &format!("#.{}", delay::topic_word(name)), Destination::Queue(name.to_owned()));
         plan
     }
@@ -184,7 +342,7 @@ impl Topology {
     fn job_arguments(&self, queue: &str) -> Vec<(&'static str, Argument)> {
         vec![
             ("x-queue-type", text("quorum")),
-            ("x-dead-letter-exchange", text(&self.name("dead"))),
+            ("x-dead-letter-exchange", text(&self.dead())),
             ("x-dead-letter-routing-key", text(queue)),
             ("x-dead-letter-strategy", text("at-least-once")),
             ("x-overflow", text("reject-publish")),
@@ -203,6 +361,13 @@ impl Topology {
 }
 
 impl Plan {
+    /// Adds what `other` has, after what is here.
+    pub fn append(&mut self, mut other: Self) {
+        self.exchanges.append(&mut other.exchanges);
+        self.queues.append(&mut other.queues);
+        self.bindings.append(&mut other.bindings);
+    }
+
     fn exchange(&mut self, name: &str, kind: ExchangeKind, alternate: Option<&str>) {
         self.exchanges.push(Exchange { name: name.to_owned(), kind, alternate: alternate.map(str::to_owned) });
     }

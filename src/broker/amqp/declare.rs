@@ -44,10 +44,10 @@ pub(super) async fn ensure(up: &Up, setup: &Setup, plan: &Plan) -> Result<(), Op
 
 async fn declare(channel: &Channel, plan: &Plan) -> Result<(), OpenError> {
     for exchange in &plan.exchanges {
-        declare_exchange(channel, exchange, false).await?;
+        declare_exchange(channel, exchange, false).await.map_err(|error| exchange_refused(exchange, &error))?;
     }
     for queue in &plan.queues {
-        declare_queue(channel, queue, queue.adopted).await?;
+        declare_queue(channel, queue, queue.adopted).await.map_err(|error| queue_refused(queue, &error))?;
     }
     for binding in &plan.bindings {
         bind(channel, binding).await?;
@@ -58,15 +58,15 @@ async fn declare(channel: &Channel, plan: &Plan) -> Result<(), OpenError> {
 /// AMQP can verify existence only, not arguments or bindings.
 async fn verify(channel: &Channel, plan: &Plan) -> Result<(), OpenError> {
     for exchange in &plan.exchanges {
-        declare_exchange(channel, exchange, true).await?;
+        declare_exchange(channel, exchange, true).await.map_err(|error| exchange_refused(exchange, &error))?;
     }
     for queue in &plan.queues {
-        declare_queue(channel, queue, true).await?;
+        declare_queue(channel, queue, true).await.map_err(|error| queue_refused(queue, &error))?;
     }
     Ok(())
 }
 
-async fn declare_exchange(channel: &Channel, exchange: &Exchange, passive: bool) -> Result<(), OpenError> {
+pub(super) async fn declare_exchange(channel: &Channel, exchange: &Exchange, passive: bool) -> lapin::Result<()> {
     let kind = match exchange.kind {
         ExchangeKind::Direct => LapinKind::Direct,
         ExchangeKind::Fanout => LapinKind::Fanout,
@@ -77,11 +77,10 @@ async fn declare_exchange(channel: &Channel, exchange: &Exchange, passive: bool)
         arguments.insert("alternate-exchange".into(), text(alternate));
     }
     let options = ExchangeDeclareOptions { passive, durable: true, ..ExchangeDeclareOptions::default() };
-    let declared = channel.exchange_declare(short(&exchange.name), kind, options, arguments).await;
-    declared.map_err(|error| refused(&format!("exchange {:?}", exchange.name), &error))
+    channel.exchange_declare(short(&exchange.name), kind, options, arguments).await
 }
 
-async fn declare_queue(channel: &Channel, queue: &QueuePlan, passive: bool) -> Result<(), OpenError> {
+pub(super) async fn declare_queue(channel: &Channel, queue: &QueuePlan, passive: bool) -> lapin::Result<()> {
     let mut arguments = FieldTable::default();
     for (name, argument) in &queue.arguments {
         let value = match argument {
@@ -92,8 +91,7 @@ async fn declare_queue(channel: &Channel, queue: &QueuePlan, passive: bool) -> R
         arguments.insert((*name).into(), value);
     }
     let options = QueueDeclareOptions { passive, durable: true, ..QueueDeclareOptions::default() };
-    let declared = channel.queue_declare(short(&queue.name), options, arguments).await;
-    declared.map(drop).map_err(|error| refused(&format!("queue {:?}", queue.name), &error))
+    channel.queue_declare(short(&queue.name), options, arguments).await.map(drop)
 }
 
 async fn bind(channel: &Channel, binding: &Binding) -> Result<(), OpenError> {
@@ -109,6 +107,14 @@ async fn bind(channel: &Channel, binding: &Binding) -> Result<(), OpenError> {
         }
     };
     bound.map_err(|error| refused(&format!("binding of {name:?} to {:?}", binding.source), &error))
+}
+
+fn exchange_refused(exchange: &Exchange, error: &lapin::Error) -> OpenError {
+    refused(&format!("exchange {:?}", exchange.name), error)
+}
+
+fn queue_refused(queue: &QueuePlan, error: &lapin::Error) -> OpenError {
+    refused(&format!("queue {:?}", queue.name), error)
 }
 
 /// What the broker's refusal to declare `name` means.

@@ -6,6 +6,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -20,6 +21,7 @@ use lapin::{
 };
 
 use self::screen::{FrameStart, Screen};
+use super::probe::Server;
 
 /// Bytes taken from the socket at a time.
 const CHUNK: usize = 64 * 1024;
@@ -32,12 +34,21 @@ pub(crate) fn screened(frame: Vec<u8>) -> Vec<u8> {
 
 /// As `Connection::connect_uri`, behind a shield.
 pub(super) async fn connect(uri: AMQPUri, properties: ConnectionProperties) -> lapin::Result<Connection> {
+    connect_and_greet(uri, properties, Arc::default()).await
+}
+
+/// As [`connect`]; `server` gets what the broker says of itself, also when it refuses the login.
+pub(super) async fn connect_and_greet(
+    uri: AMQPUri,
+    properties: ConnectionProperties,
+    server: Arc<OnceLock<Server>>,
+) -> lapin::Result<Connection> {
     let tokio = Tokio::current();
     let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), ShieldedReactor(tokio.clone())));
     let plain = Runtime::new(tokio);
     let open = async move |uri: AMQPUri, _: Runtime<_>| {
         let stream = uri.connect_with_config_async(TLSConfig::default(), &plain).await?;
-        Ok(AsyncTcpStream::Plain(Shielded::new(stream)))
+        Ok(AsyncTcpStream::Plain(Shielded::new(stream, Screen::new(Arc::clone(&server)))))
     };
     Connection::connector(uri, runtime, open, properties).await
 }
@@ -71,7 +82,7 @@ impl Reactor for ShieldedReactor {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
-        async move { Ok(Shielded::new(AsyncTcpStream::Plain(connecting.await?))) }
+        async move { Ok(Shielded::new(AsyncTcpStream::Plain(connecting.await?), Screen::default())) }
     }
 }
 
@@ -83,8 +94,8 @@ struct Shielded<T> {
 }
 
 impl<T> Shielded<T> {
-    fn new(inner: T) -> Self {
-        Self { inner, inbound: Inbound::default() }
+    fn new(inner: T, screen: Screen) -> Self {
+        Self { inner, inbound: Inbound { screen, ..Inbound::default() } }
     }
 }
 

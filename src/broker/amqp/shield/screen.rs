@@ -7,9 +7,13 @@
 //! [`UNREADABLE`] what was wrong. The broker still has the original, which the worker rejects into the dead letters.
 //! Whether the original may have an `x-death` array stays to be seen: such a message must not be rejected.
 
-use std::{borrow::Cow, mem};
+use std::{
+    borrow::Cow,
+    mem,
+    sync::{Arc, OnceLock},
+};
 
-use crate::message::header::UNREADABLE;
+use crate::{broker::amqp::probe::Server, message::header::UNREADABLE};
 
 /// Tables and arrays within each other. RabbitMQ's own `x-death` has three; lapin overflows its stack at about 200 when
 /// built for debugging.
@@ -26,6 +30,8 @@ const HEADER: u8 = 2;
 pub(super) struct Screen {
     /// The largest frame that the broker said it will send; 0 for any size.
     frame_max: usize,
+    /// What the broker said of itself; lapin does not hand that on.
+    server: Arc<OnceLock<Server>>,
 }
 
 /// The first bytes of a frame.
@@ -47,6 +53,10 @@ impl FrameStart {
 }
 
 impl Screen {
+    pub(super) fn new(server: Arc<OnceLock<Server>>) -> Self {
+        Self { server, ..Self::default() }
+    }
+
     /// The frame to hand on instead of this one, which is complete; none if it is fine.
     pub(super) fn replacement(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
         let payload = frame.get(FRAME_START..frame.len().checked_sub(1)?)?;
@@ -69,14 +79,39 @@ impl Screen {
         Some(screened)
     }
 
-    /// Notes the frame size of `connection.tune`; we always agree to it.
+    /// Notes the broker's properties in `connection.start`, and the frame size of `connection.tune`; we always agree to
+    /// that.
     fn learn(&mut self, payload: &[u8]) {
+        if let [0, 10, 0, 10, _, _, properties @ ..] = payload {
+            self.server.get_or_init(|| server(properties));
+        }
         if let [0, 10, 0, 30, _, _, frame_max @ ..] = payload
             && let Some((frame_max, _)) = frame_max.split_first_chunk()
         {
             self.frame_max = usize::try_from(u32::from_be_bytes(*frame_max)).unwrap_or(0);
         }
     }
+}
+
+/// What the first bytes of `table`, the server's properties, say of the broker.
+fn server(table: &[u8]) -> Server {
+    let mut server = Server::default();
+    let table = table.split_first_chunk().and_then(|(length, rest)| rest.get(..long(*length)));
+    let mut rest = table.unwrap_or_default();
+    while let Some((name, after)) = short_string(rest)
+        && let Some((kind, value)) = after.split_first()
+        && let Some((value, after)) = value_size(*kind, value).and_then(|size| value.split_at_checked(size))
+    {
+        let text = || String::from_utf8_lossy(value.get(4..).unwrap_or_default()).into_owned();
+        match (name, kind) {
+            (b"product", b'S') => server.product = text(),
+            (b"version", b'S') => server.version = text(),
+            (b"cluster_name", b'S') => server.cluster = text(),
+            _ => {}
+        }
+        rest = after;
+    }
+    server
 }
 
 /// The method with its short strings made UTF-8, byte for byte; none if they are. Nobody reads those of a delivery, and
@@ -230,17 +265,10 @@ fn table_problem(mut rest: &[u8]) -> Option<&'static str> {
             rest = after;
         }
         let Some((kind, value)) = rest.split_first() else { return Some(BROKEN) };
-        let sized = || value.first_chunk().map(|length| long(*length).saturating_add(4));
-        let size = match kind {
-            b'V' => Some(0),
-            b't' | b'b' | b'B' => Some(1),
-            b's' | b'U' | b'u' => Some(2),
-            b'I' | b'i' | b'f' => Some(4),
-            b'D' => Some(5),
-            b'L' | b'l' | b'd' | b'T' => Some(8),
-            b'S' | b'x' | b'A' | b'F' => sized(),
-            _ => return Some("has a value of an unknown type"),
-        };
+        if !VALUE_KINDS.contains(kind) {
+            return Some("has a value of an unknown type");
+        }
+        let size = value_size(*kind, value);
         let Some((value, after)) = size.and_then(|size| value.split_at_checked(size)) else { return Some(BROKEN) };
         rest = after;
         if matches!(kind, b'A' | b'F') {
@@ -249,6 +277,22 @@ fn table_problem(mut rest: &[u8]) -> Option<&'static str> {
             }
             outer.push((mem::replace(&mut rest, &value[4..]), mem::replace(&mut has_names, *kind == b'F')));
         }
+    }
+}
+
+const VALUE_KINDS: &[u8] = b"VtbBsUuIifDLldTSxAF";
+
+/// The bytes that a table's value of that kind takes; none if that cannot be told.
+fn value_size(kind: u8, value: &[u8]) -> Option<usize> {
+    match kind {
+        b'V' => Some(0),
+        b't' | b'b' | b'B' => Some(1),
+        b's' | b'U' | b'u' => Some(2),
+        b'I' | b'i' | b'f' => Some(4),
+        b'D' => Some(5),
+        b'L' | b'l' | b'd' | b'T' => Some(8),
+        b'S' | b'x' | b'A' | b'F' => value.first_chunk().map(|length| long(*length).saturating_add(4)),
+        _ => None,
     }
 }
 

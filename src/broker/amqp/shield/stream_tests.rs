@@ -15,7 +15,7 @@ impl AsyncRead for Chunks {
 }
 
 fn read_all(chunks: Vec<Vec<u8>>, buffer: usize) -> Vec<u8> {
-    let (mut shielded, mut all) = (Shielded::new(Chunks(chunks.into_iter())), Vec::new());
+    let (mut shielded, mut all) = (Shielded::new(Chunks(chunks.into_iter()), Screen::default()), Vec::new());
     let mut buffer = vec![0; buffer];
     loop {
         let read = poll_fn(|cx| Pin::new(&mut shielded).poll_read(cx, &mut buffer)).now_or_never();
