@@ -65,9 +65,10 @@ pub(crate) struct Queue {
     pub(crate) auto_delete: bool,
     #[serde(default, deserialize_with = "table")]
     pub(crate) arguments: Table,
-    /// The keys of its policy and its operator policy, merged by the broker.
-    #[serde(default, rename = "effective_policy_definition", deserialize_with = "table")]
-    pub(crate) policy_keys: Table,
+    /// The keys of its policy and its operator policy, merged by the broker. None while the API has no figures of the
+    /// queue, neither these nor any below: a new queue's come after some seconds.
+    #[serde(default, rename = "effective_policy_definition", deserialize_with = "known_table")]
+    pub(crate) policy_keys: Option<Table>,
     #[serde(default)]
     pub(crate) policy: Option<String>,
     #[serde(default)]
@@ -119,6 +120,10 @@ fn table<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Table, D::Error> 
         Value::Object(map) => map.into_iter().collect(),
         _ => Table::new(),
     })
+}
+
+fn known_table<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Table>, D::Error> {
+    table(deserializer).map(Some)
 }
 
 impl Management {
@@ -215,14 +220,16 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_table_may_be_a_list_or_missing() {
-        for text in [
-            r#"{"name":"q","arguments":[]}"#,
-            r#"{"name":"q","arguments":{}}"#,
-            r#"{"name":"q","effective_policy_definition":null}"#,
+    fn an_empty_table_may_be_a_list_and_a_missing_one_is_not_known() {
+        let empty = Some(Table::new());
+        for (text, policy_keys) in [
+            (r#"{"name":"q","arguments":[]}"#, None),
+            (r#"{"name":"q","arguments":{},"effective_policy_definition":[]}"#, empty.clone()),
+            (r#"{"name":"q","effective_policy_definition":null}"#, empty),
         ] {
             let queue: Queue = serde_json::from_str(text).unwrap();
-            assert!(queue.arguments.is_empty() && queue.policy_keys.is_empty(), "{text}");
+            assert!(queue.arguments.is_empty(), "{text}");
+            assert_eq!(queue.policy_keys, policy_keys, "{text}");
         }
     }
 }

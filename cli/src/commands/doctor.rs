@@ -26,6 +26,7 @@ use crate::output::{Exit, Format, Progress, print};
 /// alarms, replicas and a delay ladder that is stuck.
 ///
 /// It declares, publishes and takes nothing. Dead letters that it reads go back; the broker counts a delivery of each.
+/// What the management API says of policies and of a stuck ladder is up to ten seconds old.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP, mut_args(hidden_if_foreign))]
 pub(crate) struct Arguments {
@@ -77,11 +78,11 @@ Levels:
 Examples:
   leveret doctor --amqp-url amqp://app:secret@mq/prod --queue email --queue reports
   leveret doctor --management-url http://mq:15672
-  leveret doctor --management-url http://mq:15672 --output json | jq '.findings[] | select(.level == \"problem\")'
+  leveret doctor --management-url http://mq:15672 --output json | jq -r '.findings[].message'
 
-The JSON document has broker (address, product, version, cluster), namespace, queues (the names checked), findings (each
-with level, check, subject, message and, where they apply, expected, found and remedy) and summary (how many findings of
-each level). Fields may be added; none is renamed or removed.";
+The JSON document has broker (address, vhost, product, version, cluster), namespace, queues (the names checked), \
+findings (each with level, check, subject, message and, where they apply, expected, found and remedy) and summary (how \
+many findings of each level). Fields may be added; none is renamed or removed.";
 
 /// Hides the flags of [`Config`] that only running workers and publishers have a use for.
 fn hidden_if_foreign(argument: clap::Arg) -> clap::Arg {

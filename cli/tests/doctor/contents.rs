@@ -15,7 +15,7 @@ async fn jobs_that_wait_for_a_consumer_that_is_not_there_are_a_problem() {
     publish(&clinic.broker(), "email", &script("waiting", [Act::Succeed])).await.unwrap();
     let visit = clinic.visit(&["--queue", "email"]).await;
     let said = visit.problems(&[("consumers", "queue email")]);
-    assert_says(&said[0], &["has no consumer, and 1 jobs wait in it", "start a worker"]);
+    assert_says(&said[0], &["has no consumer; jobs waiting: 1", "start a worker"]);
 }
 
 #[tokio::test]
@@ -33,10 +33,10 @@ async fn dead_letters_are_told_by_kind_and_stay_where_they_are() {
     let visit = clinic.visit(&["--queue", "email"]).await;
     visit.problems(&[]);
     let said = visit.says("warning", "dead-letters", "queue email");
-    assert_says(&said, &["3 dead letters: permanent 2, decode 1", "leveret-error"]);
+    assert_says(&said, &["dead letters: 3, all read: permanent 2, decode 1", "leveret-error"]);
     eventually_eq("they are handed back", LONG, Some(3), depth).await;
     let said = clinic.visit(&["--queue", "email", "--sample", "1"]).await;
-    assert_says(&said.says("warning", "dead-letters", "queue email"), &["3 dead letters; of the oldest 1: "]);
+    assert_says(&said.says("warning", "dead-letters", "queue email"), &["dead letters: 3; of the oldest 1: "]);
     running.stop().await.unwrap();
 }
 
@@ -48,7 +48,7 @@ async fn what_has_no_queue_any_more_is_a_problem() {
     raw.publish("leveret.v1.dead", &unique("gone"), BasicProperties::default(), b"{}").await.unwrap();
     let visit = clinic.visit(&["--queue", "email"]).await;
     let said = visit.problems(&[("unrouted", "queue leveret.v1.unrouted")]);
-    assert_says(&said[0], &["holds 1"]);
+    assert_says(&said[0], &["dead letters: 1"]);
 }
 
 #[tokio::test]
@@ -62,7 +62,7 @@ async fn the_table_says_the_same_for_people() {
         &visit.stdout,
         &[
             "ok       version      RabbitMQ ",
-            "problem  topology     queue email: 1 of 3 parts are missing: queue email.suspect\n",
+            "problem  topology     queue email: 1 of 3 parts missing: queue email.suspect\n",
             "                      -> start a worker once",
             "\n1 problem, 1 warning, 1 note, ",
         ],

@@ -162,6 +162,13 @@ impl Facts {
         }
     }
 
+    /// Queues of the plans that exist and of which the API has no figures yet.
+    pub(super) fn without_figures(&self) -> Vec<&str> {
+        let Some(listing) = self.listing() else { return Vec::new() };
+        let listed = self.plans().flat_map(|plan| &plan.queues).filter_map(|queue| listing.queues.get(&queue.name));
+        listed.filter(|queue| queue.policy_keys.is_none()).map(|queue| queue.name.as_str()).collect()
+    }
+
     /// The queue of that name, if it exists and may be seen.
     pub(super) fn seen(&self, queue: &str) -> Option<&Seen> {
         self.queues.get(queue)?.as_ref().ok()
@@ -251,6 +258,7 @@ pub(super) mod healthy {
             name: plan.name.clone(),
             durable: true,
             arguments: plan.arguments.iter().map(|(name, argument)| ((*name).to_owned(), value(argument))).collect(),
+            policy_keys: Some(management::Table::new()),
             leader: Some("a".into()),
             online: members.clone(),
             members,

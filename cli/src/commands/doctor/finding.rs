@@ -124,6 +124,11 @@ impl Finding {
     }
 }
 
+/// A number and what it counts: `1 node`, `3 nodes`.
+pub(super) fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// The first names of a list that may be long: `a, b, c and 25 more`.
 pub(super) fn some_of<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     const SHOWN: usize = 4;

@@ -1,6 +1,10 @@
 //! Asks the broker, over AMQP and the management API, and writes down what it says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use leveret::{
@@ -8,7 +12,10 @@ use leveret::{
     probe::{ConnectError, Probe, Refusal},
     topology::{Destination, QueuePlan, Topology},
 };
-use tokio::task::spawn_blocking;
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
 
 use super::{
     Arguments,
@@ -18,6 +25,10 @@ use crate::{
     management::{self, Management, ManagementError},
     output::Progress,
 };
+
+/// RabbitMQ writes down the figures of each queue every five seconds.
+const FIGURES_WITHIN: Duration = Duration::from_secs(12);
+const FIGURES_AGAIN: Duration = Duration::from_millis(500);
 
 /// Why no address of the list led to a broker, one reason for each.
 pub(super) type Unreached = Vec<ConnectError>;
@@ -29,13 +40,10 @@ pub(super) async fn gather(arguments: &Arguments, progress: &Progress) -> anyhow
         Ok(connected) => connected,
         Err(unreached) => return Ok(Err(unreached)),
     };
-    let view = match &arguments.management_url {
-        None => View::NotAsked,
-        Some(url) => {
-            progress.show("asking the management API");
-            look(Management::new(url, probe.login())?, probe.vhost().to_owned()).await?
-        }
-    };
+    let api = arguments.management_url.as_deref().map(|url| Management::new(url, probe.login())).transpose()?;
+    let api = api.map(Arc::new);
+    progress.show("asking the management API");
+    let view = look(api.as_ref(), probe.vhost()).await?;
     let mut facts = wanted(arguments, &probe, dead_ends, view);
     progress.show("comparing the topology");
     compare(&mut probe, &mut facts).await;
@@ -44,6 +52,12 @@ pub(super) async fn gather(arguments: &Arguments, progress: &Progress) -> anyhow
     progress.show("reading dead letters");
     read_dead_letters(&mut probe, &mut facts, arguments.sample).await;
     probe.close().await;
+    let patience = Instant::now() + FIGURES_WITHIN;
+    while !facts.without_figures().is_empty() && Instant::now() < patience {
+        progress.show("waiting for the figures of new queues");
+        sleep(FIGURES_AGAIN).await;
+        facts.view = look(api.as_ref(), &facts.broker.vhost).await?;
+    }
     Ok(Ok(facts))
 }
 
@@ -65,7 +79,9 @@ async fn connect(urls: &[String]) -> anyhow::Result<Result<(Probe, Vec<String>),
 }
 
 /// What the management API shows of a vhost.
-async fn look(api: Management, vhost: String) -> anyhow::Result<View> {
+async fn look(api: Option<&Arc<Management>>, vhost: &str) -> anyhow::Result<View> {
+    let Some(api) = api.map(Arc::clone) else { return Ok(View::NotAsked) };
+    let vhost = vhost.to_owned();
     let listed = spawn_blocking(move || list(&api, &vhost)).await.context("asking the management API")?;
     Ok(match listed {
         Ok(listing) => View::Listed(Box::new(listing)),

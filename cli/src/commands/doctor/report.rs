@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     facts::Facts,
-    finding::{Check, Finding, Level},
+    finding::{Check, Finding, Level, counted},
     gather::Unreached,
 };
 use crate::output::Exit;
@@ -117,13 +117,9 @@ impl Summary {
 
     fn to_line(&self) -> String {
         let Self { problem, warning, note, ok } = self;
-        let counted = |count: &usize, what: &str| format!("{count} {what}{}", if *count == 1 { "" } else { "s" });
-        format!(
-            "\n{}, {}, {}, {ok} ok\n",
-            counted(problem, "problem"),
-            counted(warning, "warning"),
-            counted(note, "note")
-        )
+        let [problems, warnings, notes] =
+            [(problem, "problem"), (warning, "warning"), (note, "note")].map(|(count, what)| counted(*count, what));
+        format!("\n{problems}, {warnings}, {notes}, {ok} ok\n")
     }
 }
 

@@ -2,18 +2,19 @@
 
 use std::collections::HashSet;
 
-use leveret::topology::Plan;
+use leveret::topology::{Binding, Destination, Plan};
 
 use super::super::{
     facts::{Facts, Listing, Route, bound_queues, route},
-    finding::{Check, Finding, some_of},
+    finding::{Check, Finding, counted, some_of},
 };
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let Some(listing) = facts.listing() else { return Vec::new() };
     let mut findings = missing(facts, listing);
     findings.extend(foreign(facts, listing));
-    if findings.is_empty() {
+    let mut wanted = facts.plans().flat_map(|plan| &plan.bindings);
+    if findings.is_empty() && wanted.all(|binding| listing.bindings.contains(&route(binding))) {
         let count: usize = facts.plans().map(|plan| plan.bindings.len()).sum();
         let message = format!("{count} bindings lead jobs, delays and dead letters to their queues");
         findings.push(Finding::ok(Check::Bindings, &facts.config.namespace, message));
@@ -25,12 +26,17 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
 fn missing(facts: &Facts, listing: &Listing) -> Vec<Finding> {
     let problem = |subject: String, consequence: &str, plan: &Plan| {
         let absent = plan.bindings.iter().filter(|binding| !listing.bindings.contains(&route(binding)));
+        let absent = absent.filter(|binding| has_ends(binding, listing));
         let absent: Vec<_> = absent.map(ToString::to_string).collect();
         let shown = some_of(absent.iter().map(String::as_str));
         (!absent.is_empty()).then(|| {
-            Finding::problem(Check::Bindings, subject, format!("{} bindings are missing: {consequence}", absent.len()))
-                .differs(shown, "none")
-                .remedy("start a worker once with LEVERET_TOPOLOGY=declare, which binds again")
+            Finding::problem(
+                Check::Bindings,
+                subject,
+                format!("{} missing: {consequence}", counted(absent.len(), "binding")),
+            )
+            .differs(shown, "none")
+            .remedy("start a worker once with LEVERET_TOPOLOGY=declare, which binds again")
         })
     };
     let shared =
@@ -40,6 +46,15 @@ fn missing(facts: &Facts, listing: &Listing) -> Vec<Finding> {
         problem(format!("queue {}", queue.name), consequence, &queue.plan)
     });
     shared.into_iter().chain(queues).collect()
+}
+
+/// What is missing itself is told as such.
+fn has_ends(binding: &Binding, listing: &Listing) -> bool {
+    let has_destination = match &binding.destination {
+        Destination::Queue(name) => listing.queues.contains_key(name),
+        Destination::Exchange(name) => listing.exchanges.contains_key(name),
+    };
+    has_destination && listing.exchanges.contains_key(&binding.source)
 }
 
 /// Bindings of the workers' exchanges that no worker made. Those of other job queues are no concern of this look.
@@ -65,8 +80,6 @@ fn foreign(facts: &Facts, listing: &Listing) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use leveret::topology::Destination;
-
     use super::{
         super::{
             super::{
@@ -96,6 +109,16 @@ mod tests {
             assert_eq!(level, Level::Problem);
             assert_says(&said, &[subject, &format!("{source} -[{key}]-> queue {queue}"), "LEVERET_TOPOLOGY=declare"]);
         }
+    }
+
+    #[test]
+    fn a_binding_whose_queue_is_missing_is_left_to_the_finding_about_that() {
+        let found = findings(check, |facts| {
+            let listing = healthy::listing(facts);
+            listing.queues.remove("email.dead");
+            listing.bindings.remove(&bound("leveret.v1.dead", "email", "email.dead"));
+        });
+        assert_eq!(found, []);
     }
 
     #[test]

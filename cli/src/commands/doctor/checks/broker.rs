@@ -4,7 +4,7 @@ use leveret::TopologyMode;
 
 use super::super::{
     facts::{Facts, Listing, View},
-    finding::{Check, Finding},
+    finding::{Check, Finding, counted, some_of},
 };
 use crate::management::Node;
 
@@ -34,10 +34,22 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         ),
         View::Listed(listing) => {
             findings.push(Finding::ok(Check::Management, "management API", format!("answers at {}", listing.address)));
+            findings.extend(figures(facts));
             findings.extend(nodes(listing));
         }
     }
     findings
+}
+
+/// A new queue's figures come after some seconds; those of a queue whose node is gone do not come.
+fn figures(facts: &Facts) -> Option<Finding> {
+    let unknown = facts.without_figures();
+    let message = format!(
+        "has no figures yet of {}: their policies and levels are not checked",
+        some_of(unknown.iter().copied())
+    );
+    (!unknown.is_empty())
+        .then(|| Finding::note(Check::Management, "management API", message).remedy("look again in some seconds"))
 }
 
 fn connection(facts: &Facts) -> Finding {
@@ -100,7 +112,7 @@ fn nodes(listing: &Listing) -> Vec<Finding> {
     };
     let mut findings: Vec<_> = nodes.iter().flat_map(alarms).collect();
     if findings.is_empty() {
-        findings.push(Finding::ok(Check::Alarms, format!("{} nodes", nodes.len()), "run, without an alarm"));
+        findings.push(Finding::ok(Check::Alarms, counted(nodes.len(), "node"), "running, without an alarm"));
     }
     if nodes.len() == 1 {
         let message = "is alone: after a restart it holds back due jobs for minutes, unless its advanced.config has two \
@@ -196,6 +208,9 @@ mod tests {
         let (level, said) = finding(check, |facts| healthy::listing(facts).nodes = Err("status 401".into()));
         assert_eq!(level, Level::Note);
         assert_says(&said, &["alarms", "status 401"]);
+        let (level, said) = finding(check, |facts| healthy::listed(facts, "email").policy_keys = None);
+        assert_eq!(level, Level::Note);
+        assert_says(&said, &["no figures yet of email", "again"]);
         let (level, _) = finding(check, |facts| facts.dead_ends.push("other:5672 cannot be reached".into()));
         assert_eq!(level, Level::Warning);
     }

@@ -18,7 +18,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let Some(listing) = facts.listing() else { return Vec::new() };
     let mut findings: Vec<_> =
         harms(facts, listing).into_iter().map(|(harm, queues)| finding(facts, harm, &queues)).collect();
-    if findings.is_empty() {
+    if findings.is_empty() && facts.without_figures().is_empty() {
         findings.push(Finding::ok(
             Check::Policies,
             &facts.config.namespace,
@@ -40,9 +40,10 @@ struct Harm {
 
 fn harms(facts: &Facts, listing: &Listing) -> BTreeMap<Harm, Vec<String>> {
     let mut harms: BTreeMap<Harm, Vec<String>> = BTreeMap::new();
-    for plan in facts.plans().flat_map(|plan| &plan.queues) {
+    let plans = facts.job_queues.iter().map(|queue| &queue.plan).chain([&facts.shared]);
+    for plan in plans.flat_map(|plan| &plan.queues) {
         let Some(listed) = listing.queues.get(&plan.name) else { continue };
-        for (key, value) in &listed.policy_keys {
+        for (key, value) in listed.policy_keys.iter().flatten() {
             if let Some((key, level, consequence)) = harm(plan, key, value) {
                 let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                 let harm = Harm { policy: policies(listed), key, value: shown, level, consequence };
@@ -126,7 +127,7 @@ mod tests {
     fn set(facts: &mut Facts, queue: &str, key: &str, value: Value) {
         let queue = healthy::listed(facts, queue);
         queue.policy = Some("broad".into());
-        queue.policy_keys.insert(key.into(), value);
+        queue.policy_keys.get_or_insert_default().insert(key.into(), value);
     }
 
     #[test]

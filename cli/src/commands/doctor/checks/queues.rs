@@ -3,7 +3,7 @@
 
 use super::super::{
     facts::{DeadLetters, Facts, JobQueue, Listing, Seen},
-    finding::{Check, Finding, some_of},
+    finding::{Check, Finding, counted, some_of},
 };
 
 /// What the dead-letter worker of a queue has in hand at once, unless the broker is told otherwise. More than this in
@@ -39,14 +39,12 @@ fn consumed(name: &str, seen: &Seen) -> Finding {
     let subject = format!("queue {name}");
     let remedy = "start a worker with a handler for this queue; one that runs says in /readyz why it does not consume";
     match (consumers, ready) {
-        (0, 0) => {
-            Finding::warning(Check::Consumers, subject, "has no consumer; nothing waits in it now").remedy(remedy)
-        }
+        (0, 0) => Finding::warning(Check::Consumers, subject, "has no consumer; jobs waiting: 0").remedy(remedy),
         (0, _) => {
-            let message = format!("has no consumer, and {ready} jobs wait in it");
+            let message = format!("has no consumer; jobs waiting: {ready}");
             Finding::problem(Check::Consumers, subject, message).remedy(remedy)
         }
-        _ => Finding::ok(Check::Consumers, subject, format!("has {consumers} consumers, and {ready} jobs wait in it")),
+        _ => Finding::ok(Check::Consumers, subject, format!("consumers: {consumers}; jobs waiting: {ready}")),
     }
 }
 
@@ -57,29 +55,29 @@ fn dead_letters(facts: &Facts, queue: &JobQueue) -> Option<Finding> {
         Ok(letters) => letters,
         Err(refusal) => {
             let waiting = facts.seen(&dead).map_or(0, |seen| seen.ready);
-            let message = format!("{waiting} dead letters could not be read: {refusal}");
+            let message = format!("dead letters: {waiting}, which could not be read: {refusal}");
             let remedy = format!("give a user who has the read right on {dead}");
             return Some(Finding::note(Check::DeadLetters, subject, message).remedy(remedy));
         }
     };
     if letters.total == 0 {
-        return Some(Finding::ok(Check::DeadLetters, subject, "no dead letters"));
+        return Some(Finding::ok(Check::DeadLetters, subject, "dead letters: 0"));
     }
     let remedy =
         format!("the header leveret-error of each in {dead} says why; mend that, then move them back or delete them");
     Some(Finding::warning(Check::DeadLetters, subject, by_kind(letters)).remedy(remedy))
 }
 
-/// `120 dead letters; of the oldest 100: permanent 80, timeout 20`.
+/// `dead letters: 120; of the oldest 100: permanent 80, timeout 20`.
 fn by_kind(letters: &DeadLetters) -> String {
     let DeadLetters { total, read, kinds } = letters;
     let mut kinds: Vec<_> = kinds.iter().collect();
     kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     let kinds: Vec<_> = kinds.into_iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     match read {
-        0 => format!("{total} dead letters, none of which was read"),
-        read if read < total => format!("{total} dead letters; of the oldest {read}: {}", kinds.join(", ")),
-        _ => format!("{total} dead letters: {}", kinds.join(", ")),
+        0 => format!("dead letters: {total}, none of which was read"),
+        read if read < total => format!("dead letters: {total}; of the oldest {read}: {}", kinds.join(", ")),
+        _ => format!("dead letters: {total}, all read: {}", kinds.join(", ")),
     }
 }
 
@@ -89,7 +87,7 @@ fn unrouted(facts: &Facts) -> Option<Finding> {
     Some(match facts.seen(&name)?.ready {
         0 => Finding::ok(Check::Unrouted, subject, "is empty: nothing has lost its queue"),
         ready => {
-            let message = format!("holds {ready} delayed jobs or dead letters whose queue was gone when they were due");
+            let message = format!("holds what had no queue when it was due, delayed jobs and dead letters: {ready}");
             Finding::problem(Check::Unrouted, subject, message)
                 .remedy("start the workers of those queues, then move each message to the queue that its header leveret-queue names")
         }
@@ -110,7 +108,7 @@ fn ladder(facts: &Facts, listing: &Listing) -> Vec<Finding> {
         })
     };
     let mut findings: Vec<_> = facts.topology().levels().filter_map(|level| stuck(&level)).collect();
-    if findings.is_empty() {
+    if findings.is_empty() && facts.without_figures().is_empty() {
         findings.push(Finding::ok(Check::Ladder, &facts.config.namespace, "the delay ladder is not stuck"));
     }
     findings
@@ -125,25 +123,21 @@ fn replicas(facts: &Facts, listing: &Listing) -> Vec<Finding> {
     let mut findings = Vec::new();
     if !leaderless.is_empty() {
         let message =
-            format!("have no leader, so that nothing enters or leaves them: {}", some_of(leaderless.iter().copied()));
+            format!("without a leader, so that nothing enters or leaves: {}", some_of(leaderless.iter().copied()));
         findings.push(
-            Finding::problem(Check::Replicas, format!("{} queues", leaderless.len()), message)
+            Finding::problem(Check::Replicas, counted(leaderless.len(), "queue"), message)
                 .remedy("bring back enough nodes: a quorum queue needs a majority of its members"),
         );
     }
     if !short.is_empty() {
-        let message = format!("have members that are not online: {}", some_of(short.iter().copied()));
+        let message = format!("with members that are not online: {}", some_of(short.iter().copied()));
         findings.push(
-            Finding::warning(Check::Replicas, format!("{} queues", short.len()), message)
+            Finding::warning(Check::Replicas, counted(short.len(), "queue"), message)
                 .remedy("bring back the nodes, or take lost members out: rabbitmq-queues shrink NODE"),
         );
     }
     if findings.is_empty() {
-        findings.push(Finding::ok(
-            Check::Replicas,
-            format!("{} queues", ours().count()),
-            "have their leaders and members",
-        ));
+        findings.push(Finding::ok(Check::Replicas, counted(ours().count(), "queue"), "leaders and members are there"));
     }
     findings
 }
@@ -192,9 +186,9 @@ mod tests {
     fn dead_letters_are_counted_by_kind_and_a_sample_is_called_one() {
         let kinds = || BTreeMap::from([("timeout".to_owned(), 1), ("permanent".to_owned(), 2)]);
         for (total, read, kinds, wanted) in [
-            (3, 3, kinds(), "3 dead letters: permanent 2, timeout 1"),
-            (9, 3, kinds(), "9 dead letters; of the oldest 3: permanent 2, timeout 1"),
-            (9, 0, BTreeMap::new(), "9 dead letters, none of which was read"),
+            (3, 3, kinds(), "dead letters: 3, all read: permanent 2, timeout 1"),
+            (9, 3, kinds(), "dead letters: 9; of the oldest 3: permanent 2, timeout 1"),
+            (9, 0, BTreeMap::new(), "dead letters: 9, none of which was read"),
         ] {
             let letters = DeadLetters { total, read, kinds };
             let (level, said) = finding(check, |facts| drop(facts.dead_letters.insert("email".into(), Ok(letters))));
@@ -211,7 +205,7 @@ mod tests {
     fn what_has_no_queue_any_more_is_a_problem() {
         let (level, said) = finding(check, |facts| see(facts, "leveret.v1.unrouted", 5, 0));
         assert_eq!(level, Level::Problem);
-        assert_says(&said, &["leveret.v1.unrouted", "holds 5", "leveret-queue"]);
+        assert_says(&said, &["leveret.v1.unrouted", "dead letters: 5", "leveret-queue"]);
     }
 
     #[test]
@@ -232,7 +226,7 @@ mod tests {
     fn a_lost_leader_is_a_problem_and_a_lost_member_a_warning() {
         let (level, said) = finding(check, |facts| healthy::listed(facts, "email").leader = Some(String::new()));
         assert_eq!(level, Level::Problem);
-        assert_says(&said, &["email", "no leader", "majority"]);
+        assert_says(&said, &["email", "without a leader", "majority"]);
         let (level, said) = finding(check, |facts| healthy::listed(facts, "email").online.truncate(2));
         assert_eq!(level, Level::Warning);
         assert_says(&said, &["email", "not online"]);

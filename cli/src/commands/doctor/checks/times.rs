@@ -96,7 +96,7 @@ fn consumer_timeouts(facts: &Facts) -> Vec<Finding> {
 /// The smaller of argument and policy, in milliseconds on the broker.
 fn effective_timeout(queue: &management::Queue) -> Option<Duration> {
     let argument = queue.arguments.get("x-consumer-timeout").and_then(Value::as_u64);
-    let policy = queue.policy_keys.get("consumer-timeout").and_then(Value::as_u64);
+    let policy = queue.policy_keys.as_ref().and_then(|keys| keys.get("consumer-timeout")).and_then(Value::as_u64);
     argument.into_iter().chain(policy).min().map(Duration::from_millis)
 }
 
@@ -153,7 +153,10 @@ mod tests {
                 facts.config.consumer_timeout = secs(ours);
                 let queue = healthy::listed(facts, "email");
                 queue.arguments.extend(argument.map(|ms: u64| ("x-consumer-timeout".to_owned(), ms.into())));
-                queue.policy_keys.extend(policy.map(|ms: u64| ("consumer-timeout".to_owned(), ms.into())));
+                queue
+                    .policy_keys
+                    .get_or_insert_default()
+                    .extend(policy.map(|ms: u64| ("consumer-timeout".to_owned(), ms.into())));
             };
             let Some((level, part)) = wanted else {
                 assert_eq!(findings(check, spoil), []);

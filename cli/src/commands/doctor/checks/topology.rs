@@ -65,8 +65,7 @@ fn missing(facts: &Facts) -> Vec<Finding> {
         exchanges.map(|name| format!("exchange {name}")).chain(queues.map(|name| format!("queue {name}"))).collect()
     };
     let problem = |subject: String, names: Vec<String>, of: usize| {
-        let message =
-            format!("{} of {of} parts are missing: {}", names.len(), some_of(names.iter().map(String::as_str)));
+        let message = format!("{} of {of} parts missing: {}", names.len(), some_of(names.iter().map(String::as_str)));
         let remedy = "start a worker once with LEVERET_TOPOLOGY=declare, as a user with the configure right";
         (!names.is_empty()).then(|| Finding::problem(Check::Topology, subject, message).remedy(remedy))
     };
@@ -224,8 +223,8 @@ mod tests {
         });
         let shown: Vec<_> = found.iter().map(|finding| (finding.subject.as_str(), finding.message.as_str())).collect();
         let wanted = [
-            ("leveret.v1", "2 of 89 parts are missing: exchange leveret.v1.due, queue leveret.v1.delay.03"),
-            ("queue email", "2 of 3 parts are missing: queue email.dead, queue email"),
+            ("leveret.v1", "2 of 89 parts missing: exchange leveret.v1.due, queue leveret.v1.delay.03"),
+            ("queue email", "2 of 3 parts missing: queue email.dead, queue email"),
         ];
         assert_eq!(shown, wanted);
         assert!(found.iter().all(|finding| finding.level == Level::Problem));
