@@ -17,6 +17,8 @@ pub(crate) async fn node() -> &'static Node {
     NODE.get_or_init(async || {
         // A new queue's figures are in the API after a tick and a collection, which are 5 s apart by default.
         let options = NodeOptions::default().plugin("rabbitmq_management").config("collect_statistics_interval = 500");
+        // The plugin measures memory through /proc, which a node in a root file system of its own does not have.
+        let options = options.config("vm_memory_calculation_strategy = erlang");
         let node = Node::start(options).await;
         node.eval("application:set_env(rabbit, quorum_tick_interval, 500).").await.unwrap();
         node

@@ -66,7 +66,11 @@ async fn rights_that_a_worker_needs_and_the_user_lacks_are_named() {
     let running = clinic.work(|queue| queue).await;
     let weak = unique("weak");
     clinic.raw().await.publish("leveret.v1.dead", "email", <_>::default(), b"{}").await.unwrap();
-    let permissions = Permissions { configure: "^email", write: r"^leveret\.v1\.delay", read: r"^email\.suspect$" };
+    let permissions = Permissions {
+        configure: r"^(email|leveret\.v1\.unrouted)",
+        write: r"^leveret\.v1\.delay",
+        read: r"^email\.suspect$",
+    };
     clinic.node.add_user(&weak, "secret", &clinic.vhost, permissions).await.unwrap();
     let visit = visit(&clinic.url_for(&weak, "secret"), &["--queue", "email"]).await;
     let subject = format!("user {weak}");

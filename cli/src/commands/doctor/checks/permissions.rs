@@ -11,12 +11,12 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(look(facts));
     findings.extend(configure(facts));
-    for (kind, word, what) in [
-        (RightKind::Read, "read", "cannot consume from"),
-        (RightKind::Write, "write", "cannot publish jobs, retries or dead letters to"),
+    for (kind, what) in [
+        (RightKind::Read, "lacks the read right and cannot consume from"),
+        (RightKind::Write, "lacks the write right and cannot publish jobs, retries or dead letters to"),
     ] {
         let denied = facts.rights.iter().filter(|right| right.kind == kind && is_denied(&right.had));
-        findings.extend(lacking(facts, word, what, denied.map(|right| right.name.as_str())));
+        findings.extend(lacking(facts, what, denied.map(|right| right.name.as_str())));
     }
     if findings.is_empty() {
         let message = "may do all that a worker does, as far as the topology exists";
@@ -28,7 +28,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
 /// From RabbitMQ 4.3.1 on it takes some right on a name to see that it exists.
 fn look(facts: &Facts) -> Option<Finding> {
     let queues = facts.queues.iter().filter(|(_, seen)| is_denied(seen)).map(|(name, _)| name.as_str());
-    lacking(facts, "some", "cannot even see", queues)
+    lacking(facts, "lacks every right and cannot even see", queues)
 }
 
 fn configure(facts: &Facts) -> Option<Finding> {
@@ -40,7 +40,7 @@ fn configure(facts: &Facts) -> Option<Finding> {
         return None;
     }
     if facts.config.topology == TopologyMode::Declare {
-        return lacking(facts, "configure", "cannot declare", names).map(|finding| {
+        return lacking(facts, "lacks the configure right and cannot declare", names).map(|finding| {
             finding.remedy(
                 "grant it, or declare the topology as another user and start the workers with LEVERET_TOPOLOGY=verify",
             )
@@ -57,12 +57,12 @@ fn configure(facts: &Facts) -> Option<Finding> {
     )
 }
 
-fn lacking<'a>(facts: &Facts, right: &str, what: &str, names: impl IntoIterator<Item = &'a str>) -> Option<Finding> {
+fn lacking<'a>(facts: &Facts, what: &str, names: impl IntoIterator<Item = &'a str>) -> Option<Finding> {
     let names: Vec<_> = names.into_iter().collect();
     if names.is_empty() {
         return None;
     }
-    let message = format!("lacks the {right} right and {what} {}", some_of(names));
+    let message = format!("{what} {}", some_of(names));
     let place = &facts.broker;
     let remedy = format!("rabbitmqctl set_permissions -p {} {} CONFIGURE WRITE READ", place.vhost, place.user);
     Some(Finding::problem(Check::Permissions, user(facts), message).remedy(remedy))

@@ -18,7 +18,8 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut findings = missing(facts);
     findings.extend(failed(facts));
     let differing: Vec<_> = facts.plans().flat_map(|plan| different(facts, plan)).collect();
-    if findings.is_empty() && differing.is_empty() {
+    let seen = facts.queues.values().all(Result::is_ok);
+    if seen && findings.is_empty() && differing.is_empty() {
         let (exchanges, queues) = (facts.exchanges.len(), facts.queues.len());
         let message = format!("{exchanges} exchanges and {queues} queues exist");
         findings.push(Finding::ok(Check::Topology, subject(facts), message));
