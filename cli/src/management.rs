@@ -2,7 +2,7 @@
 //!
 //! Every request has an end: the client gives up after [`PATIENCE`]. Errors never show a password.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -140,7 +140,11 @@ impl Management {
             (user, password) = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
         }
         url.set_username("").and(url.set_password(None)).map_err(|()| wrong("it names no host".to_owned()))?;
-        let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+        // The roots are the system's, because a company's own broker is seldom certified by a public authority.
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::PlatformVerifier)
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .build();
         let config = Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false).tls_config(tls);
         Ok(Self {
             agent: config.build().into(),
@@ -203,7 +207,23 @@ fn reason(body: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{io::Read, net::TcpListener, thread};
+
     use super::*;
+
+    #[test]
+    fn an_https_address_is_greeted_with_tls() {
+        const HANDSHAKE: u8 = 22;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let api = Management::new(&format!("https://{}", listener.local_addr().unwrap()), ("guest", "guest")).unwrap();
+        let greeted = thread::spawn(move || {
+            let mut first = [0];
+            listener.accept().unwrap().0.read_exact(&mut first).unwrap();
+            first[0]
+        });
+        assert!(matches!(api.nodes(), Err(ManagementError::Unreachable { .. })));
+        assert_eq!(greeted.join().unwrap(), HANDSHAKE);
+    }
 
     #[test]
     fn the_login_of_the_address_goes_before_that_of_amqp_and_is_never_shown() {
