@@ -1,5 +1,6 @@
 //! The judgement: pure functions from facts to findings, one module for each question.
 
+mod arguments;
 mod bindings;
 mod broker;
 mod permissions;
@@ -15,6 +16,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut findings = broker::check(facts);
     findings.extend(permissions::check(facts));
     findings.extend(topology::check(facts));
+    findings.extend(arguments::check(facts));
     findings.extend(bindings::check(facts));
     findings.extend(policies::check(facts));
     findings.extend(queues::check(facts));

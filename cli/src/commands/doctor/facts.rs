@@ -13,6 +13,7 @@ use leveret::{
 
 use serde_json::Value;
 
+use super::finding::some_of;
 use crate::management;
 
 /// Everything the checks judge by.
@@ -153,6 +154,12 @@ impl Facts {
     /// Every plan: what all queues share, then each queue's.
     pub(super) fn plans(&self) -> impl Iterator<Item = &Plan> {
         std::iter::once(&self.shared).chain(self.job_queues.iter().map(|queue| &queue.plan))
+    }
+
+    /// What is checked: the job queues, or else the namespace.
+    pub(super) fn subject(&self) -> String {
+        let names: Vec<_> = self.job_queues.iter().map(|queue| queue.name.as_str()).collect();
+        if names.is_empty() { self.config.namespace.clone() } else { some_of(names) }
     }
 
     pub(super) fn listing(&self) -> Option<&Listing> {
