@@ -16,6 +16,8 @@ async fn jobs_that_wait_for_a_consumer_that_is_not_there_are_a_problem() {
     let visit = clinic.visit(&["--queue", "email"]).await;
     let said = visit.problems(&[("consumers", "queue email")]);
     assert_says(&said[0], &["has no consumer; jobs waiting: 1", "start a worker"]);
+    let job = clinic.raw().await.take("email").await.unwrap().unwrap();
+    assert!(!job.delivery.redelivered, "the doctor does not touch jobs");
 }
 
 #[tokio::test]
@@ -49,6 +51,25 @@ async fn what_has_no_queue_any_more_is_a_problem() {
     let visit = clinic.visit(&["--queue", "email"]).await;
     let said = visit.problems(&[("unrouted", "queue leveret.v1.unrouted")]);
     assert_says(&said[0], &["dead letters: 1"]);
+}
+
+#[tokio::test]
+async fn a_delay_ladder_that_is_stuck_is_a_problem() {
+    let clinic = Clinic::open().await;
+    clinic.declare().await;
+    let raw = clinic.raw().await;
+    // Jobs for a queue that is gone, without the queue that is there for them.
+    raw.delete_queue("leveret.v1.unrouted").await.unwrap();
+    for _ in 0..300 {
+        raw.publish("leveret.v1.delay.00.in", "due.gone", BasicProperties::default(), b"{}").await.unwrap();
+    }
+    let found = async || {
+        let visit = clinic.thorough_visit(&["--queue", "email"]).await;
+        let ladder = visit.findings("problem").into_iter().find(|(check, _, _)| check == "ladder");
+        ladder.map(|(_, subject, said)| (subject, said.contains("| at most 32 on the way | 300 |")))
+    };
+    let wanted = Some(("queue leveret.v1.delay.00".to_owned(), true));
+    eventually_eq("the level is found stuck", LONG, wanted, found).await;
 }
 
 #[tokio::test]

@@ -3,12 +3,13 @@
 
 use super::super::{
     facts::{DeadLetters, Facts, JobQueue, Listing, Seen},
-    finding::{Check, Finding, counted, some_of},
+    finding::{Check, Finding, Level, counted, some_of},
 };
 
-/// What the dead-letter worker of a queue has in hand at once, unless the broker is told otherwise. More than this in
-/// neither figure of the queue is a jam.
+/// What the dead-letter worker of a queue has in hand at once by default; as many undeliverable messages stop it.
 const IN_HAND: u64 = 32;
+/// What it has in hand with the setting that a single node is advised to have. More than this is a jam in any case.
+const ADVISED_IN_HAND: u64 = 256;
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<_> = facts.job_queues.iter().flat_map(|queue| consumers(facts, queue)).collect();
@@ -94,18 +95,23 @@ fn unrouted(facts: &Facts) -> Option<Finding> {
     })
 }
 
-/// Messages on their way to the next queue are in no figure but the sum.
+/// Messages that are due and on their way to the next queue are in no figure but the sum.
 fn ladder(facts: &Facts, listing: &Listing) -> Vec<Finding> {
     let stuck = |level: &String| {
         let queue = listing.queues.get(level)?;
         let on_the_way =
             queue.messages.saturating_sub(queue.messages_ready).saturating_sub(queue.messages_unacknowledged);
-        (on_the_way > IN_HAND).then(|| {
-            let message = format!("is stuck: {on_the_way} messages are due and cannot go on, and all behind them wait");
-            Finding::problem(Check::Ladder, format!("queue {level}"), message)
-                .differs(format!("at most {IN_HAND} on the way"), on_the_way.to_string())
-                .remedy("a queue below is full, missing or without a leader: mend what the other findings say of it")
-        })
+        let (weight, message) = if on_the_way > ADVISED_IN_HAND {
+            (Level::Problem, "is stuck: messages that are due cannot go on, and all behind them wait")
+        } else if on_the_way > IN_HAND {
+            (Level::Warning, "has many messages on their way down: if that lasts, it is stuck")
+        } else {
+            return None;
+        };
+        let finding = Finding::new(weight, Check::Ladder, format!("queue {level}"), message)
+            .differs(format!("at most {IN_HAND} on the way"), on_the_way.to_string())
+            .remedy("a queue below is full, missing or without a leader: mend what the other findings say of it");
+        Some(finding)
     };
     let mut findings: Vec<_> = facts.topology().levels().filter_map(|level| stuck(&level)).collect();
     if findings.is_empty() && facts.without_figures().is_empty() {
@@ -150,7 +156,7 @@ mod tests {
 
     use super::{
         super::{
-            super::{facts::healthy, finding::Level},
+            super::facts::healthy,
             spoiled::{assert_says, finding, findings},
         },
         *,
@@ -210,16 +216,21 @@ mod tests {
 
     #[test]
     fn a_level_is_stuck_when_more_is_on_the_way_than_is_ever_in_hand() {
-        let on_the_way = |count: u64| {
-            findings(check, |facts| {
+        for (on_the_way, wanted) in [
+            (0, None),
+            (32, None),
+            (33, Some(Level::Warning)),
+            (256, Some(Level::Warning)),
+            (257, Some(Level::Problem)),
+        ] {
+            let found = findings(check, |facts| {
                 let level = healthy::listed(facts, "leveret.v1.delay.03");
-                (level.messages, level.messages_ready, level.messages_unacknowledged) = (10 + count, 7, 3);
-            })
-        };
-        assert_eq!(on_the_way(32), []);
-        let found = on_the_way(33);
-        assert_eq!((found.len(), found[0].level), (1, Level::Problem));
-        assert_eq!((found[0].subject.as_str(), found[0].found.as_deref()), ("queue leveret.v1.delay.03", Some("33")));
+                (level.messages, level.messages_ready, level.messages_unacknowledged) = (10 + on_the_way, 7, 3);
+            });
+            let found = found.first().map(|finding| (finding.level, finding.subject.as_str(), finding.found.clone()));
+            let wanted = wanted.map(|level| (level, "queue leveret.v1.delay.03", Some(on_the_way.to_string())));
+            assert_eq!(found, wanted);
+        }
     }
 
     #[test]
