@@ -15,6 +15,18 @@ async fn a_broker_that_cannot_be_reached_ends_in_code_3_with_its_address() {
 }
 
 #[tokio::test]
+async fn a_broker_that_accepts_and_stays_silent_is_given_up() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let visit = visit(&format!("amqp://{address}"), &[]).await;
+    assert_eq!(visit.code, 3, "{visit:#?}");
+    assert_says(
+        &visit.says("problem", "connection", "AMQP_URL"),
+        &[&format!("{address} cannot be reached"), "silence"],
+    );
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_told_apart_and_not_shown() {
     let visit = visit(&node().await.url_for("guest", "hunter2", "/"), &[]).await;
     assert_eq!(visit.code, 3, "{visit:#?}");

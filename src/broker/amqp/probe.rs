@@ -83,6 +83,7 @@ pub struct Probe {
     channel: Option<Channel>,
     address: AMQPUri,
     server: Arc<OnceLock<Server>>,
+    is_silent: bool,
 }
 
 impl Probe {
@@ -98,7 +99,7 @@ impl Probe {
         let server = Arc::default();
         let connecting = shield::connect_and_greet(address.clone(), properties, Arc::clone(&server));
         match tokio::time::timeout(PATIENCE, connecting).await {
-            Ok(Ok(connection)) => Ok(Self { connection, channel: None, address, server }),
+            Ok(Ok(connection)) => Ok(Self { connection, channel: None, address, server, is_silent: false }),
             Ok(Err(error)) => Err(not_connected(&address, &error)),
             Err(_) => Err(ConnectError::Unreachable { address: place(&address), reason: silence() }),
         }
@@ -147,7 +148,8 @@ impl Probe {
         Ok(Depth { ready: found.message_count(), consumers: found.consumer_count() })
     }
 
-    /// Compares a queue with its plan by declaring it again, if it exists.
+    /// Compares a queue with its plan by declaring it again, if it exists. (One that is deleted at that very moment
+    /// comes back.)
     ///
     /// # Errors
     ///
@@ -247,8 +249,12 @@ impl Probe {
         }
     }
 
-    /// Makes one request, on the same channel as the last if that is still open.
+    /// Makes one request, on the same channel as the last if that is still open. After the first that meets silence
+    /// there are no others: they would wait as long, each.
     async fn ask<T>(&mut self, request: impl AsyncFnOnce(&Channel) -> lapin::Result<T>) -> Result<T, Refusal> {
+        if self.is_silent || !self.connection.status().connected() {
+            return Err(Refusal::Failed("the connection is lost".to_owned()));
+        }
         let asked = async {
             let channel = match self.channel.take() {
                 Some(channel) if channel.status().connected() => channel,
@@ -260,7 +266,10 @@ impl Probe {
         };
         match tokio::time::timeout(PATIENCE, asked).await {
             Ok(answer) => answer.map_err(|error| refusal(&error)),
-            Err(_) => Err(Refusal::Failed(silence())),
+            Err(_) => {
+                self.is_silent = true;
+                Err(Refusal::Failed(silence()))
+            }
         }
     }
 }

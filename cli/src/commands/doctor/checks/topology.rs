@@ -1,5 +1,7 @@
 //! What exists, against what the workers want.
 
+use std::collections::BTreeMap;
+
 use leveret::{probe::Refusal, topology::Plan};
 
 use super::super::{
@@ -56,24 +58,25 @@ fn missing(facts: &Facts) -> Vec<Finding> {
     shared.into_iter().chain(queues).collect()
 }
 
-/// What exists and yet gave no answer.
+/// What may exist and gave no answer; all with the same reason in one.
 fn failed(facts: &Facts) -> Vec<Finding> {
-    let exchanges = facts.exchanges.iter().map(|(name, compared)| ("exchange", name, compared.as_ref().err()));
-    let refusal = |name: &String| match &facts.queues[name] {
-        Ok(seen) => seen.compared.as_ref().err(),
-        Err(refusal) => Some(refusal),
-    };
-    let queues = facts.queues.keys().map(|name| ("queue", name, refusal(name)));
-    let failed = exchanges.chain(queues).filter_map(|(what, name, refusal)| match refusal {
-        Some(Refusal::Failed(words)) => Some((format!("{what} {name}"), words)),
-        _ => None,
+    let exchanges = facts.exchanges.iter().map(|(name, compared)| (name, compared.as_ref().err()));
+    let queues = facts.queues.iter().map(|(name, seen)| match seen {
+        Ok(seen) => (name, seen.compared.as_ref().err()),
+        Err(refusal) => (name, Some(refusal)),
     });
-    failed
-        .map(|(subject, words)| {
-            Finding::problem(Check::Topology, subject, format!("the broker gives no answer about it: {words}"))
-                .remedy("see the broker's log; a quorum queue needs a majority of its members up")
-        })
-        .collect()
+    let mut failed: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, refusal) in exchanges.chain(queues) {
+        if let Some(Refusal::Failed(words)) = refusal {
+            failed.entry(words).or_default().push(name);
+        }
+    }
+    let finding = |(words, names): (&str, Vec<&str>)| {
+        let message = format!("the broker gives no answer about them: {words}");
+        Finding::problem(Check::Topology, some_of(names), message)
+            .remedy("look again; see the broker's log; a quorum queue needs a majority of its members up")
+    };
+    failed.into_iter().map(finding).collect()
 }
 
 #[cfg(test)]
@@ -117,10 +120,13 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_gives_no_answer_is_a_problem() {
-        let (level, said) =
-            finding(check, |facts| drop(facts.queues.insert("email".into(), Err(Refusal::Failed("silence".into())))));
+    fn what_gives_no_answer_is_a_problem_told_once() {
+        let (level, said) = finding(check, |facts| {
+            let lost = || Refusal::Failed("the connection is lost".into());
+            facts.queues.values_mut().for_each(|seen| *seen = Err(lost()));
+            facts.exchanges.values_mut().for_each(|compared| *compared = Err(lost()));
+        });
         assert_eq!(level, Level::Problem);
-        assert_says(&said, &["queue email", "silence", "majority"]);
+        assert_says(&said, &["and 89 more | ", "the connection is lost", "majority"]);
     }
 }
