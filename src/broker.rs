@@ -6,6 +6,7 @@
 mod amqp;
 mod memory;
 
+pub use self::amqp::probe;
 #[cfg(fuzzing)]
 pub(crate) use self::amqp::screened;
 

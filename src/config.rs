@@ -2,6 +2,8 @@
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
+use crate::error::Error;
+
 /// The settings that a broker handle and the workers on it share.
 ///
 /// With the feature `clap` it is an argument group: flatten it into a command's arguments and every setting has a flag
@@ -65,6 +67,9 @@ pub struct Config {
     pub consumer_timeout: Duration,
 }
 
+/// How long cancelled attempts may take to notice before they are dropped.
+pub(crate) const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
 const DEFAULT_URL: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
 
 /// What a worker does about the topology when it starts.
@@ -84,6 +89,51 @@ pub enum TopologyMode {
     /// Only look whether everything is there; needs no configure right. What the broker hides from a user without any
     /// right to it is taken to be there (RabbitMQ 4.2.6 and later).
     Verify,
+}
+
+impl Config {
+    /// Checks that a stop fits into the orchestrator's patience, as a worker does when it starts: the drain timeout and
+    /// a second must be less than the grace period.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use leveret::Config;
+    ///
+    /// assert!(Config::default().check_drain().is_ok());
+    /// assert!(Config { drain_timeout: Duration::from_secs(30), ..Config::default() }.check_drain().is_err());
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Budget`] with both values.
+    pub fn check_drain(&self) -> Result<(), Error> {
+        let drain = self.drain_timeout + CANCEL_GRACE;
+        less("LEVERET_DRAIN_TIMEOUT", drain, "LEVERET_GRACE_PERIOD", self.grace_period)
+    }
+
+    /// Checks that a handler's timeout, which the error calls `what`, is less than the broker's consumer timeout.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use leveret::Config;
+    ///
+    /// assert!(Config::default().check_timeout("the timeout of email.send", Duration::from_secs(300)).is_ok());
+    /// assert!(Config::default().check_timeout("the timeout of report", Duration::from_secs(3600)).is_err());
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Budget`] with both values.
+    pub fn check_timeout(&self, what: &str, timeout: Duration) -> Result<(), Error> {
+        less(what, timeout, "LEVERET_CONSUMER_TIMEOUT", self.consumer_timeout)
+    }
+}
+
+fn less(inner: &str, inner_value: Duration, outer: &str, outer_value: Duration) -> Result<(), Error> {
+    if inner_value < outer_value {
+        return Ok(());
+    }
+    Err(Error::Budget { inner: inner.to_owned(), inner_value, outer: outer.to_owned(), outer_value })
 }
 
 impl Default for Config {
@@ -117,8 +167,18 @@ impl fmt::Debug for Config {
 }
 
 /// Parses a duration as people write it: `250ms`, `30s`, `5m`, `1h`; a bare number is seconds.
-#[cfg(any(feature = "clap", test))]
-fn duration(text: &str) -> Result<Duration, String> {
+///
+/// It is the parser of [`Config`]'s flags, for more flags of the same kind.
+///
+/// ```
+/// # use std::time::Duration;
+/// assert_eq!(leveret::duration("5m"), Ok(Duration::from_secs(300)));
+/// ```
+///
+/// # Errors
+///
+/// In words that name the text and the form that is expected.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let wrong = || format!("{text:?} is not a duration such as 250ms, 30s, 5m or 1h");

@@ -42,7 +42,8 @@
 //!   channel; `intake`: what speaks against running a delivery.
 //! * `task`, `attempt`, `handler`, `middleware`, `context`: one job in hand, one attempt at it.
 //! * `retry`, `outcome`, `settle`: the delay, the verdict, and its carrying out; the only place that acks.
-//! * `config`, `metrics`, `health`, `quiet` (no log storms), `shutdown`, `error`, `testing`.
+//! * `config`, `metrics`, `health`, `quiet` (no log storms), `shutdown`, `error`, `testing`; `probe` for tools that look
+//!   at a broker.
 
 mod adoption;
 mod attempt;
@@ -72,12 +73,12 @@ mod settle;
 mod shutdown;
 mod task;
 pub mod testing;
-mod topology;
+pub mod topology;
 mod worker;
 
 pub use crate::{
-    broker::Broker,
-    config::{Config, TopologyMode},
+    broker::{Broker, probe},
+    config::{Config, TopologyMode, duration},
     context::Context,
     error::{Error, JobError, JobResult, PublishError},
     handler::Handler,

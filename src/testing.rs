@@ -207,7 +207,7 @@ pub async fn dead_letters(broker: &Broker, queue: &str) -> Result<Vec<DeadLetter
 }
 
 impl DeadLetter {
-    fn read(message: &Message, now_ms: u64) -> Self {
+    pub(crate) fn read(message: &Message, now_ms: u64) -> Self {
         Self {
             job: message.job_name().map(str::to_owned),
             id: message.id().map(str::to_owned),

@@ -12,7 +12,21 @@
 //! | `leveret.v1.unrouted` (fanout and queue) | what has no queue any more: kept, where it would else jam a level for all |
 //!
 //! Arguments are immutable on a broker, so another set of them is another version in the namespace.
+//!
+//! Workers declare from here, and tools that check, write down or export what a worker needs read it:
+//!
+//! ```
+//! use leveret::{Queue, topology::Topology};
+//!
+//! let topology = Topology::new("leveret.v1");
+//! let mut plan = topology.shared();
+//! plan.append(topology.of_queue(&Queue::new("email")));
+//! assert!(plan.queues.iter().any(|queue| queue.name == "email.dead"));
+//! ```
 
+mod plan;
+
+pub use self::plan::{Argument, Binding, Destination, Exchange, ExchangeKind, Plan, QueuePlan};
 use crate::{
     delay::{self, Entry, LEVELS, UNIT, Wait},
     message::millis,
@@ -20,9 +34,9 @@ use crate::{
 };
 
 /// The suffix of a job queue's dead letters.
-pub(crate) const DEAD: &str = ".dead";
+pub const DEAD: &str = ".dead";
 /// The suffix of the lane for jobs that may have taken a process down.
-pub(crate) const SUSPECT: &str = ".suspect";
+pub const SUSPECT: &str = ".suspect";
 /// A backstop: crash loops are convicted by the worker long before.
 const JOB_DELIVERY_LIMIT: i64 = 100;
 /// Reading by requeue counts as a delivery before RabbitMQ 4.3; -1 would drop the message on 3.10.
@@ -56,73 +70,54 @@ impl Target {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ExchangeKind {
-    Direct,
-    Fanout,
-    Topic,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Exchange {
-    pub(crate) name: String,
-    pub(crate) kind: ExchangeKind,
-    /// The value of `alternate-exchange`.
-    pub(crate) alternate: Option<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct QueuePlan {
-    pub(crate) name: String,
-    /// Not declared, only looked for: its user owns its arguments.
-    pub(crate) adopted: bool,
-    pub(crate) arguments: Vec<(&'static str, Argument)>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Argument {
-    Text(String),
-    Integer(i64),
-    Flag(bool),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Destination {
-    Queue(String),
-    Exchange(String),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Binding {
-    pub(crate) source: String,
-    pub(crate) key: String,
-    pub(crate) destination: Destination,
-}
-
-/// What is to be declared, in this order: exchanges, queues, bindings.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Plan {
-    pub(crate) exchanges: Vec<Exchange>,
-    pub(crate) queues: Vec<QueuePlan>,
-    pub(crate) bindings: Vec<Binding>,
-}
-
 /// The names of one namespace and what belongs to them.
+///
+/// ```
+/// # use leveret::topology::Topology;
+/// let topology = Topology::new("leveret.v1");
+/// assert_eq!((topology.jobs(), topology.unrouted()), ("leveret.v1.jobs".into(), "leveret.v1.unrouted".into()));
+/// assert_eq!(topology.levels().last().as_deref(), Some("leveret.v1.delay.27"));
+/// ```
 #[derive(Clone, Debug)]
-pub(crate) struct Topology {
+pub struct Topology {
     namespace: String,
 }
 
 impl Topology {
-    pub(crate) fn new(namespace: &str) -> Self {
+    /// The topology of a namespace, such as [`Config::namespace`](crate::Config::namespace).
+    #[must_use]
+    pub fn new(namespace: &str) -> Self {
         Self { namespace: namespace.to_owned() }
+    }
+
+    /// The exchange that jobs are published to, by queue name.
+    #[must_use]
+    pub fn jobs(&self) -> String {
+        self.name("jobs")
+    }
+
+    /// The exchange that dead letters are published to, by queue name.
+    #[must_use]
+    pub fn dead(&self) -> String {
+        self.name("dead")
+    }
+
+    /// The queue for what has no queue any more, and the exchange before it.
+    #[must_use]
+    pub fn unrouted(&self) -> String {
+        self.name("unrouted")
+    }
+
+    /// The wait queues of the delay ladder from the shortest on; each has an exchange of the same name.
+    pub fn levels(&self) -> impl Iterator<Item = String> + '_ {
+        (0..LEVELS).map(|level| self.delay(level))
     }
 
     /// The exchange and routing key that lead to `target`.
     pub(crate) fn route(&self, target: &Target) -> (String, String) {
         match target {
-            Target::Queue(queue) | Target::Delayed(queue, Wait::None) => (self.name("jobs"), queue.clone()),
-            Target::Dead(queue) => (self.name("dead"), queue.clone()),
+            Target::Queue(queue) | Target::Delayed(queue, Wait::None) => (self.jobs(), queue.clone()),
+            Target::Dead(queue) => (self.dead(), queue.clone()),
             Target::Delayed(queue, Wait::Units(units)) => match delay::entry(*units, queue) {
                 Entry::Fast { level, key } => (format!("{}.in", self.delay(level)), key),
                 Entry::Chain { level, key } => (self.delay(level), key),
@@ -131,12 +126,13 @@ impl Topology {
     }
 
     /// What all queues share: the ways in, the delay ladder and the queue for what has nowhere to go.
-    pub(crate) fn shared(&self) -> Plan {
-        let (due, unrouted) = (self.name("due"), self.name("unrouted"));
+    #[must_use]
+    pub fn shared(&self) -> Plan {
+        let (due, unrouted) = (self.name("due"), self.unrouted());
         let mut plan = Plan::default();
         plan.exchange(&unrouted, ExchangeKind::Fanout, None);
-        plan.exchange(&self.name("jobs"), ExchangeKind::Direct, None);
-        plan.exchange(&self.name("dead"), ExchangeKind::Direct, Some(&unrouted));
+        plan.exchange(&self.jobs(), ExchangeKind::Direct, None);
+        plan.exchange(&self.dead(), ExchangeKind::Direct, Some(&unrouted));
         plan.exchange(&due, ExchangeKind::Topic, Some(&unrouted));
         plan.queue(&unrouted, kept_arguments());
         plan.bind(&unrouted, "", Destination::Queue(unrouted.clone()));
@@ -163,20 +159,21 @@ impl Topology {
     }
 
     /// What belongs to one job queue: itself, its suspect lane, its dead letters.
-    pub(crate) fn of_queue(&self, queue: &Queue) -> Plan {
+    #[must_use]
+    pub fn of_queue(&self, queue: &Queue) -> Plan {
         let name = queue.name();
         let (suspect, dead) = (format!("{name}{SUSPECT}"), format!("{name}{DEAD}"));
         let mut plan = Plan::default();
         plan.queue(&dead, kept_arguments());
-        plan.bind(&self.name("dead"), name, Destination::Queue(dead));
+        plan.bind(&self.dead(), name, Destination::Queue(dead));
         let mut arguments = self.job_arguments(name);
         plan.queue(&suspect, arguments.clone());
-        plan.bind(&self.name("jobs"), &suspect, Destination::Queue(suspect.clone()));
+        plan.bind(&self.jobs(), &suspect, Destination::Queue(suspect.clone()));
         if queue.is_single_active() {
             arguments.push(("x-single-active-consumer", Argument::Flag(true)));
         }
         plan.queues.push(QueuePlan { name: name.to_owned(), adopted: queue.is_existing(), arguments });
-        plan.bind(&self.name("jobs"), name, Destination::Queue(name.to_owned()));
+        plan.bind(&self.jobs(), name, Destination::Queue(name.to_owned()));
         plan.bind(&self.name("due"), &format!("#.{}", delay::topic_word(name)), Destination::Queue(name.to_owned()));
         plan
     }
@@ -184,7 +181,7 @@ impl Topology {
     fn job_arguments(&self, queue: &str) -> Vec<(&'static str, Argument)> {
         vec![
             ("x-queue-type", text("quorum")),
-            ("x-dead-letter-exchange", text(&self.name("dead"))),
+            ("x-dead-letter-exchange", text(&self.dead())),
             ("x-dead-letter-routing-key", text(queue)),
             ("x-dead-letter-strategy", text("at-least-once")),
             ("x-overflow", text("reject-publish")),
@@ -199,20 +196,6 @@ impl Topology {
 
     fn delay(&self, level: u8) -> String {
         format!("{}.delay.{level:02}", self.namespace)
-    }
-}
-
-impl Plan {
-    fn exchange(&mut self, name: &str, kind: ExchangeKind, alternate: Option<&str>) {
-        self.exchanges.push(Exchange { name: name.to_owned(), kind, alternate: alternate.map(str::to_owned) });
-    }
-
-    fn queue(&mut self, name: &str, arguments: Vec<(&'static str, Argument)>) {
-        self.queues.push(QueuePlan { name: name.to_owned(), adopted: false, arguments });
-    }
-
-    fn bind(&mut self, source: &str, key: &str, destination: Destination) {
-        self.bindings.push(Binding { source: source.to_owned(), key: key.to_owned(), destination });
     }
 }
 

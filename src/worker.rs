@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use crate::{
     attempt::{Route, UNKNOWN_FIRST_POLL_NANOS},
     broker::{Broker, Lane},
+    config::CANCEL_GRACE,
     consumer::{Consumer, Stop},
     context::Context,
     error::{Error, JobError},
@@ -23,9 +24,6 @@ use crate::{
     queue::Queue,
     retry::RetryPolicy,
 };
-
-/// How long cancelled attempts may take to notice before they are dropped.
-const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
 /// Handlers, their queues and the state they share.
 ///
@@ -224,12 +222,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
             return Err(Error::Setting { setting, reason });
         }
         let config = broker.config();
-        less(
-            "LEVERET_DRAIN_TIMEOUT",
-            config.drain_timeout + CANCEL_GRACE,
-            "LEVERET_GRACE_PERIOD",
-            config.grace_period,
-        )?;
+        config.check_drain()?;
         let mut queues = self.queues;
         for registered in &self.registered {
             if !queues.iter().any(|queue| queue.name() == registered.queue) {
@@ -281,13 +274,6 @@ fn flatten(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Result<(
     }
 }
 
-fn less(inner: &str, inner_value: Duration, outer: &str, outer_value: Duration) -> Result<(), Error> {
-    if inner_value < outer_value {
-        return Ok(());
-    }
-    Err(Error::Budget { inner: inner.to_owned(), inner_value, outer: outer.to_owned(), outer_value })
-}
-
 /// What the consumers of one queue need to run its jobs.
 pub(crate) struct Handlers<S> {
     pub(crate) broker: Broker,
@@ -311,8 +297,7 @@ impl<S> Handlers<S> {
         let (mut routes, mut by_name) = (Vec::new(), HashMap::new());
         for Registered { job, handler, retry, timeout, .. } in registered {
             let timeout = timeout.unwrap_or_else(|| queue.attempt_timeout());
-            let outer = "LEVERET_CONSUMER_TIMEOUT";
-            less(&format!("the timeout of {job}"), timeout, outer, broker.config().consumer_timeout)?;
+            broker.config().check_timeout(&format!("the timeout of {job}"), timeout)?;
             if !is_valid_name(job) {
                 return Err(Error::JobName { job });
             }

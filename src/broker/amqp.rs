@@ -9,6 +9,7 @@ mod confirm;
 mod connection;
 mod consume;
 mod declare;
+pub mod probe;
 mod publish;
 mod shield;
 

@@ -67,8 +67,12 @@ async fn ensure(up: &Up, setup: &Setup, plan: &Plan) -> Result<(), OpenError> {
 async fn declare(up: &Up, plan: &Plan) -> Result<Channel, OpenError> {
     let channel = open(up).await?;
     let mut commands: Vec<BoxFuture<'_, _>> = Vec::new();
-    commands.extend(plan.exchanges.iter().map(|exchange| declare_exchange(&channel, exchange, false).boxed()));
-    commands.extend(plan.queues.iter().map(|queue| declare_queue(&channel, queue, queue.adopted).boxed()));
+    for exchange in &plan.exchanges {
+        commands.push(refusable(name_of(exchange), declare_exchange(&channel, exchange, false)).boxed());
+    }
+    for queue in &plan.queues {
+        commands.push(refusable(name_of_queue(queue), declare_queue(&channel, queue, queue.adopted)).boxed());
+    }
     commands.extend(plan.bindings.iter().map(|binding| bind(&channel, binding).boxed()));
     try_join_all(commands).await?;
     Ok(channel)
@@ -78,11 +82,11 @@ async fn declare(up: &Up, plan: &Plan) -> Result<Channel, OpenError> {
 async fn verify(up: &Up, plan: &Plan) -> Result<Channel, OpenError> {
     let mut channel = open(up).await?;
     for exchange in &plan.exchanges {
-        let found = declare_exchange(&channel, exchange, true).await;
+        let found = refusable(name_of(exchange), declare_exchange(&channel, exchange, true)).await;
         channel = unless_hidden(up, channel, found).await?;
     }
     for queue in &plan.queues {
-        let found = declare_queue(&channel, queue, true).await;
+        let found = refusable(name_of_queue(queue), declare_queue(&channel, queue, true)).await;
         channel = unless_hidden(up, channel, found).await?;
     }
     Ok(channel)
@@ -92,7 +96,7 @@ async fn verify(up: &Up, plan: &Plan) -> Result<Channel, OpenError> {
 ///
 /// From 4.2.6 on RabbitMQ keeps from a user what it has no right to. That is not this user's to verify: what it has to
 /// read or write itself, it finds missing or forbidden when it does.
-async fn unless_hidden(up: &Up, channel: Channel, found: Result<(), Refusal>) -> Result<Channel, OpenError> {
+async fn unless_hidden(up: &Up, channel: Channel, found: Result<(), Refused>) -> Result<Channel, OpenError> {
     match found {
         Err(refusal) if refusal.is_for_lack_of_a_right() => {
             tracing::debug!(name = refusal.name, "not verified: it is hidden from this user");
@@ -106,7 +110,7 @@ async fn open(up: &Up) -> Result<Channel, OpenError> {
     up.unless_lost(up.connection.create_channel()).await.map_err(OpenError::Passing)
 }
 
-async fn declare_exchange(channel: &Channel, exchange: &Exchange, passive: bool) -> Result<(), Refusal> {
+pub(super) async fn declare_exchange(channel: &Channel, exchange: &Exchange, passive: bool) -> lapin::Result<()> {
     let kind = match exchange.kind {
         ExchangeKind::Direct => LapinKind::Direct,
         ExchangeKind::Fanout => LapinKind::Fanout,
@@ -117,11 +121,10 @@ async fn declare_exchange(channel: &Channel, exchange: &Exchange, passive: bool)
         arguments.insert("alternate-exchange".into(), text(alternate));
     }
     let options = ExchangeDeclareOptions { passive, durable: true, ..ExchangeDeclareOptions::default() };
-    let declared = channel.exchange_declare(short(&exchange.name), kind, options, arguments).await;
-    declared.map_err(|error| Refusal { name: format!("exchange {:?}", exchange.name), error })
+    channel.exchange_declare(short(&exchange.name), kind, options, arguments).await
 }
 
-async fn declare_queue(channel: &Channel, queue: &QueuePlan, passive: bool) -> Result<(), Refusal> {
+pub(super) async fn declare_queue(channel: &Channel, queue: &QueuePlan, passive: bool) -> lapin::Result<()> {
     let mut arguments = FieldTable::default();
     for (name, argument) in &queue.arguments {
         let value = match argument {
@@ -132,41 +135,53 @@ async fn declare_queue(channel: &Channel, queue: &QueuePlan, passive: bool) -> R
         arguments.insert((*name).into(), value);
     }
     let options = QueueDeclareOptions { passive, durable: true, ..QueueDeclareOptions::default() };
-    let declared = channel.queue_declare(short(&queue.name), options, arguments).await;
-    declared.map(drop).map_err(|error| Refusal { name: format!("queue {:?}", queue.name), error })
+    channel.queue_declare(short(&queue.name), options, arguments).await.map(drop)
 }
 
-async fn bind(channel: &Channel, binding: &Binding) -> Result<(), Refusal> {
+async fn bind(channel: &Channel, binding: &Binding) -> Result<(), Refused> {
     let (source, key, none) = (short(&binding.source), short(&binding.key), FieldTable::default());
-    let (name, bound) = match &binding.destination {
+    let named = |name: &str| format!("binding of {name:?} to {:?}", binding.source);
+    match &binding.destination {
         Destination::Queue(queue) => {
             let options = QueueBindOptions::default();
-            (queue, channel.queue_bind(short(queue), source, key, options, none).await)
+            refusable(named(queue), channel.queue_bind(short(queue), source, key, options, none)).await
         }
         Destination::Exchange(exchange) => {
             let options = ExchangeBindOptions::default();
-            (exchange, channel.exchange_bind(short(exchange), source, key, options, none).await)
+            refusable(named(exchange), channel.exchange_bind(short(exchange), source, key, options, none)).await
         }
-    };
-    bound.map_err(|error| Refusal { name: format!("binding of {name:?} to {:?}", binding.source), error })
+    }
+}
+
+fn name_of(exchange: &Exchange) -> String {
+    format!("exchange {:?}", exchange.name)
+}
+
+fn name_of_queue(queue: &QueuePlan) -> String {
+    format!("queue {:?}", queue.name)
+}
+
+/// A command whose refusal names what it is about.
+async fn refusable(name: String, command: impl Future<Output = lapin::Result<()>>) -> Result<(), Refused> {
+    command.await.map_err(|error| Refused { name, error })
 }
 
 /// Why a part of a plan is not there.
-struct Refusal {
+struct Refused {
     name: String,
     error: lapin::Error,
 }
 
-impl Refusal {
+impl Refused {
     fn is_for_lack_of_a_right(&self) -> bool {
         let ErrorKind::ProtocolError(protocol) = self.error.kind() else { return false };
         matches!(protocol.kind(), AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED))
     }
 }
 
-impl From<Refusal> for OpenError {
-    fn from(refusal: Refusal) -> Self {
-        let Refusal { name, error } = refusal;
+impl From<Refused> for OpenError {
+    fn from(refusal: Refused) -> Self {
+        let Refused { name, error } = refusal;
         let ErrorKind::ProtocolError(protocol) = error.kind() else { return Self::Passing(error.to_string()) };
         let detail = protocol.get_message().to_string();
         match protocol.kind() {

@@ -6,6 +6,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -21,6 +22,7 @@ use lapin::{
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use self::screen::{FrameStart, Screen};
+use super::probe::Server;
 
 /// Bytes taken from the socket at a time.
 const CHUNK: usize = 64 * 1024;
@@ -37,6 +39,15 @@ pub(crate) fn screened(frame: Vec<u8>) -> Vec<u8> {
 ///
 /// Dropped before it is done, it ends the socket and lapin's thread, which would else wait for the broker for ever.
 pub(super) async fn connect(uri: AMQPUri, properties: ConnectionProperties) -> lapin::Result<Connection> {
+    connect_and_greet(uri, properties, Arc::default()).await
+}
+
+/// As [`connect`]; `server` gets what the broker says of itself, also when it refuses the login.
+pub(super) async fn connect_and_greet(
+    uri: AMQPUri,
+    properties: ConnectionProperties,
+    server: Arc<OnceLock<Server>>,
+) -> lapin::Result<Connection> {
     let tokio = Tokio::current();
     let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), ShieldedReactor(tokio.clone())));
     let plain = Runtime::new(tokio);
@@ -45,7 +56,7 @@ pub(super) async fn connect(uri: AMQPUri, properties: ConnectionProperties) -> l
     let open = async move |uri: AMQPUri, _: Runtime<_>| {
         let connecting = uri.connect_with_config_async(TLSConfig::default(), &plain);
         let stream = abandoned.run_until_cancelled(connecting).await.unwrap_or_else(|| Err(given_up()))?;
-        Ok(AsyncTcpStream::Plain(Shielded::new(stream, &abandoned)))
+        Ok(AsyncTcpStream::Plain(Shielded::new(stream, Screen::new(Arc::clone(&server)), &abandoned)))
     };
     let connection = Connection::connector(uri, runtime, open, properties).await?;
     guard.disarm();
@@ -85,7 +96,10 @@ impl Reactor for ShieldedReactor {
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
-        async move { Ok(Shielded::new(AsyncTcpStream::Plain(connecting.await?), &CancellationToken::new())) }
+        async move {
+            let stream = AsyncTcpStream::Plain(connecting.await?);
+            Ok(Shielded::new(stream, Screen::default(), &CancellationToken::new()))
+        }
     }
 }
 
@@ -99,8 +113,9 @@ struct Shielded<T> {
 }
 
 impl<T> Shielded<T> {
-    fn new(inner: T, abandoned: &CancellationToken) -> Self {
-        Self { inner, inbound: Inbound::default(), abandoned: Box::pin(abandoned.clone().cancelled_owned()) }
+    fn new(inner: T, screen: Screen, abandoned: &CancellationToken) -> Self {
+        let inbound = Inbound { screen, ..Inbound::default() };
+        Self { inner, inbound, abandoned: Box::pin(abandoned.clone().cancelled_owned()) }
     }
 }
 

@@ -10,9 +10,14 @@
 //! A channel that the broker has closed is silent for lapin from then on: RabbitMQ goes on to deliver what it had under
 //! way (seen on 3.10), and lapin, which has forgotten the channel, would end the connection with all its other channels.
 
-use std::{borrow::Cow, collections::BTreeSet, mem};
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    mem,
+    sync::{Arc, OnceLock},
+};
 
-use crate::message::header::UNREADABLE;
+use crate::{broker::amqp::probe::Server, message::header::UNREADABLE};
 
 /// Tables and arrays within each other. RabbitMQ's own `x-death` has three; lapin overflows its stack at about 200 when
 /// built for debugging.
@@ -31,6 +36,8 @@ pub(super) struct Screen {
     frame_max: usize,
     /// The channels that the broker has closed and that have not been opened since.
     closed: BTreeSet<[u8; 2]>,
+    /// What the broker said of itself; lapin does not hand that on.
+    server: Arc<OnceLock<Server>>,
 }
 
 /// The first bytes of a frame.
@@ -52,6 +59,10 @@ impl FrameStart {
 }
 
 impl Screen {
+    pub(super) fn new(server: Arc<OnceLock<Server>>) -> Self {
+        Self { server, ..Self::default() }
+    }
+
     /// Whether a frame must be complete before it can be screened.
     pub(super) fn must_see(&self, start: FrameStart) -> bool {
         matches!(start.kind, METHOD | HEADER) || self.closed.contains(&start.channel)
@@ -97,14 +108,39 @@ impl Screen {
         }
     }
 
-    /// Notes the frame size of `connection.tune`; we always agree to it.
+    /// Notes the broker's properties in `connection.start`, and the frame size of `connection.tune`; we always agree to
+    /// that.
     fn learn(&mut self, payload: &[u8]) {
+        if let [0, 10, 0, 10, _, _, properties @ ..] = payload {
+            self.server.get_or_init(|| server(properties));
+        }
         if let [0, 10, 0, 30, _, _, frame_max @ ..] = payload
             && let Some((frame_max, _)) = frame_max.split_first_chunk()
         {
             self.frame_max = usize::try_from(u32::from_be_bytes(*frame_max)).unwrap_or(0);
         }
     }
+}
+
+/// What the first bytes of `table`, the server's properties, say of the broker.
+fn server(table: &[u8]) -> Server {
+    let mut server = Server::default();
+    let table = table.split_first_chunk().and_then(|(length, rest)| rest.get(..long(*length)));
+    let mut rest = table.unwrap_or_default();
+    while let Some((name, after)) = short_string(rest)
+        && let Some((kind, value)) = after.split_first()
+        && let Some((value, after)) = value_size(*kind, value).and_then(|size| value.split_at_checked(size))
+    {
+        let text = || String::from_utf8_lossy(value.get(4..).unwrap_or_default()).into_owned();
+        match (name, kind) {
+            (b"product", b'S') => server.product = text(),
+            (b"version", b'S') => server.version = text(),
+            (b"cluster_name", b'S') => server.cluster = text(),
+            _ => {}
+        }
+        rest = after;
+    }
+    server
 }
 
 /// The method with its short strings made UTF-8, byte for byte; none if they are. Nobody reads those of a delivery, and
@@ -258,17 +294,10 @@ fn table_problem(mut rest: &[u8]) -> Option<&'static str> {
             rest = after;
         }
         let Some((kind, value)) = rest.split_first() else { return Some(BROKEN) };
-        let sized = || value.first_chunk().map(|length| long(*length).saturating_add(4));
-        let size = match kind {
-            b'V' => Some(0),
-            b't' | b'b' | b'B' => Some(1),
-            b's' | b'U' | b'u' => Some(2),
-            b'I' | b'i' | b'f' => Some(4),
-            b'D' => Some(5),
-            b'L' | b'l' | b'd' | b'T' => Some(8),
-            b'S' | b'x' | b'A' | b'F' => sized(),
-            _ => return Some("has a value of an unknown type"),
-        };
+        if !VALUE_KINDS.contains(kind) {
+            return Some("has a value of an unknown type");
+        }
+        let size = value_size(*kind, value);
         let Some((value, after)) = size.and_then(|size| value.split_at_checked(size)) else { return Some(BROKEN) };
         rest = after;
         if matches!(kind, b'A' | b'F') {
@@ -277,6 +306,22 @@ fn table_problem(mut rest: &[u8]) -> Option<&'static str> {
             }
             outer.push((mem::replace(&mut rest, &value[4..]), mem::replace(&mut has_names, *kind == b'F')));
         }
+    }
+}
+
+const VALUE_KINDS: &[u8] = b"VtbBsUuIifDLldTSxAF";
+
+/// The bytes that a table's value of that kind takes; none if that cannot be told.
+fn value_size(kind: u8, value: &[u8]) -> Option<usize> {
+    match kind {
+        b'V' => Some(0),
+        b't' | b'b' | b'B' => Some(1),
+        b's' | b'U' | b'u' => Some(2),
+        b'I' | b'i' | b'f' => Some(4),
+        b'D' => Some(5),
+        b'L' | b'l' | b'd' | b'T' => Some(8),
+        b'S' | b'x' | b'A' | b'F' => value.first_chunk().map(|length| long(*length).saturating_add(4)),
+        _ => None,
     }
 }
 

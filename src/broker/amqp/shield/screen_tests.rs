@@ -127,6 +127,25 @@ fn every_sound_property_is_kept() {
 }
 
 #[test]
+fn what_the_broker_says_of_itself_is_noted_as_far_as_it_can_be_read() {
+    let learned = |properties: &[u8]| {
+        let server = Arc::default();
+        let start = [[0, 10, 0, 10, 0, 9].as_slice(), properties].concat();
+        assert_eq!(Screen::new(Arc::clone(&server)).replacement(&frame(METHOD, &start)), None);
+        server.get().cloned().unwrap()
+    };
+    let text = |name: &[u8], value: &[u8]| [short(name).as_slice(), b"S", &sized(value)].concat();
+    let capabilities = [short(b"capabilities").as_slice(), b"F", &sized(b"\x07confirmt\x01")].concat();
+    let table = [capabilities, text(b"version", b"4.1.3"), text(b"product", b"RabbitMQ")].concat();
+    let wanted = Server { product: "RabbitMQ".into(), version: "4.1.3".into(), cluster: String::new() };
+    assert_eq!(learned(&sized(&table)), wanted);
+    assert_eq!(learned(&[sized(&table), text(b"cluster_name", b"behind the table")].concat()), wanted);
+    for unreadable in [b"".as_slice(), b"\0\0\0\xFF", &sized(b"\x07version"), &sized(b"\x07versionS\0\0\0\x09")] {
+        assert_eq!(learned(unreadable), Server::default());
+    }
+}
+
+#[test]
 fn a_header_frame_over_the_agreed_size_is_replaced() {
     let mut screen = Screen::default();
     let long = frame(HEADER, &with_headers(&[b"\x01aS", sized(&[b'x'; 5_000]).as_slice()].concat()));

@@ -1,0 +1,150 @@
+//! The routes between exchanges and queues: each that is wanted, and none that copies jobs elsewhere.
+
+use std::collections::HashSet;
+
+use leveret::topology::{Binding, Destination, Plan};
+
+use super::super::{
+    facts::{Facts, Listing, Route, bound_queues, route},
+    finding::{Check, Finding, counted, some_of},
+};
+
+pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+    let Some(listing) = facts.listing() else { return Vec::new() };
+    let mut findings = missing(facts, listing);
+    findings.extend(foreign(facts, listing));
+    let mut wanted = facts.plans().flat_map(|plan| &plan.bindings);
+    if findings.is_empty() && wanted.all(|binding| listing.bindings.contains(&route(binding))) {
+        let count: usize = facts.plans().map(|plan| plan.bindings.len()).sum();
+        let message = format!("{count} bindings lead jobs, delays and dead letters to their queues");
+        findings.push(Finding::ok(Check::Bindings, &facts.config.namespace, message));
+    }
+    findings
+}
+
+/// Where both ends exist and the way between them does not.
+fn missing(facts: &Facts, listing: &Listing) -> Vec<Finding> {
+    let problem = |subject: String, consequence: &str, plan: &Plan| {
+        let absent = plan.bindings.iter().filter(|binding| !listing.bindings.contains(&route(binding)));
+        let absent = absent.filter(|binding| has_ends(binding, listing));
+        let absent: Vec<_> = absent.map(ToString::to_string).collect();
+        let shown = some_of(absent.iter().map(String::as_str));
+        (!absent.is_empty()).then(|| {
+            Finding::problem(
+                Check::Bindings,
+                subject,
+                format!("{} missing: {consequence}", counted(absent.len(), "binding")),
+            )
+            .differs(shown, "none")
+            .remedy("start a worker once with LEVERET_TOPOLOGY=declare, which binds again")
+        })
+    };
+    let shared =
+        problem(facts.config.namespace.clone(), "delayed jobs stop on their way, for all queues", &facts.shared);
+    let queues = facts.job_queues.iter().filter_map(|queue| {
+        let consequence = "its jobs, retries or dead letters have no way in";
+        problem(format!("queue {}", queue.name), consequence, &queue.plan)
+    });
+    shared.into_iter().chain(queues).collect()
+}
+
+/// What is missing itself is told as such.
+fn has_ends(binding: &Binding, listing: &Listing) -> bool {
+    let has_destination = match &binding.destination {
+        Destination::Queue(name) => listing.queues.contains_key(name),
+        Destination::Exchange(name) => listing.exchanges.contains_key(name),
+    };
+    has_destination && listing.exchanges.contains_key(&binding.source)
+}
+
+/// Bindings of the workers' exchanges that no worker made. Those of other job queues are no concern of this look.
+fn foreign(facts: &Facts, listing: &Listing) -> Vec<Finding> {
+    let topology = facts.topology();
+    let known: HashSet<Route> = bound_queues(listing, &topology)
+        .iter()
+        .map(|queue| &queue.plan)
+        .chain(facts.plans())
+        .flat_map(|plan| plan.bindings.iter().map(route))
+        .collect();
+    let ours: HashSet<_> = facts.shared.exchanges.iter().map(|exchange| exchange.name.as_str()).collect();
+    let is_foreign = |route: &&Route| ours.contains(route.0.as_str()) && !known.contains(*route);
+    let mut foreign: Vec<_> = listing.bindings.iter().filter(is_foreign).collect();
+    foreign.sort_by_key(|(source, key, destination)| (source, key, destination.to_string()));
+    let finding = |(source, key, destination): &Route| {
+        let message = format!("{source} -[{key}]-> {destination} is not a worker's: what passes is copied there too");
+        Finding::warning(Check::Bindings, format!("exchange {source}"), message)
+            .remedy("unbind it, unless somebody wants the copies")
+    };
+    foreign.into_iter().map(finding).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            super::{
+                facts::{View, healthy},
+                finding::Level,
+            },
+            spoiled::{assert_says, finding, findings},
+        },
+        *,
+    };
+
+    fn bound(source: &str, key: &str, queue: &str) -> Route {
+        (source.into(), key.into(), Destination::Queue(queue.into()))
+    }
+
+    #[test]
+    fn a_missing_binding_is_named_with_both_its_ends() {
+        for (source, key, queue, subject) in [
+            ("leveret.v1.jobs", "email", "email", "queue email"),
+            ("leveret.v1.due", "#.email", "email", "queue email"),
+            ("leveret.v1.dead", "email", "email.dead", "queue email"),
+            ("leveret.v1.delay.03.in", "", "leveret.v1.delay.03", "leveret.v1 |"),
+        ] {
+            let (level, said) = finding(check, |facts| {
+                assert!(healthy::listing(facts).bindings.remove(&bound(source, key, queue)));
+            });
+            assert_eq!(level, Level::Problem);
+            assert_says(&said, &[subject, &format!("{source} -[{key}]-> queue {queue}"), "LEVERET_TOPOLOGY=declare"]);
+        }
+    }
+
+    #[test]
+    fn a_binding_whose_queue_is_missing_is_left_to_the_finding_about_that() {
+        let found = findings(check, |facts| {
+            let listing = healthy::listing(facts);
+            listing.queues.remove("email.dead");
+            listing.bindings.remove(&bound("leveret.v1.dead", "email", "email.dead"));
+        });
+        assert_eq!(found, []);
+    }
+
+    #[test]
+    fn a_binding_that_copies_jobs_elsewhere_is_a_warning() {
+        let (level, said) = finding(check, |facts| {
+            healthy::listing(facts).bindings.insert(bound("leveret.v1.jobs", "email", "audit"));
+        });
+        assert_eq!(level, Level::Warning);
+        assert_says(&said, &["leveret.v1.jobs -[email]-> queue audit", "unbind"]);
+    }
+
+    #[test]
+    fn bindings_of_other_job_queues_and_other_exchanges_are_left_alone() {
+        let found = findings(check, |facts| {
+            let bindings = &mut healthy::listing(facts).bindings;
+            bindings.insert(bound("leveret.v1.jobs", "reports", "reports"));
+            bindings.insert(bound("leveret.v1.due", "#.reports", "reports"));
+            bindings.insert(bound("amq.topic", "#", "audit"));
+        });
+        assert_eq!(found, []);
+    }
+
+    #[test]
+    fn bindings_cannot_be_seen_without_the_api() {
+        let mut facts = healthy::facts();
+        facts.view = View::NotAsked;
+        assert_eq!(check(&facts), []);
+    }
+}

@@ -1,0 +1,245 @@
+//! What the queues hold and who takes it: consumers, dead letters, jobs without a queue, a ladder that is stuck,
+//! replicas.
+
+use super::super::{
+    facts::{DeadLetters, Facts, JobQueue, Listing, Seen},
+    finding::{Check, Finding, Level, counted, some_of},
+};
+
+/// What the dead-letter worker of a queue has in hand at once by default; as many undeliverable messages stop it.
+const IN_HAND: u64 = 32;
+/// What it has in hand with the setting that a single node is advised to have. More than this is a jam in any case.
+const ADVISED_IN_HAND: u64 = 256;
+
+pub(super) fn check(facts: &Facts) -> Vec<Finding> {
+    let mut findings: Vec<_> = facts.job_queues.iter().flat_map(|queue| consumers(facts, queue)).collect();
+    findings.extend(facts.job_queues.iter().filter_map(|queue| dead_letters(facts, queue)));
+    findings.extend(unrouted(facts));
+    if let Some(listing) = facts.listing() {
+        findings.extend(ladder(facts, listing));
+        findings.extend(replicas(facts, listing));
+    }
+    findings
+}
+
+/// A worker consumes from both lanes of a queue. One that is away is told once, unless jobs wait in both.
+fn consumers(facts: &Facts, queue: &JobQueue) -> Vec<Finding> {
+    let suspect = queue.suspect();
+    let main = facts.seen(&queue.name);
+    let lane = facts
+        .seen(&suspect)
+        .filter(|lane| lane.consumers == 0 && (lane.ready > 0 || main.is_some_and(|main| main.consumers > 0)));
+    [(queue.name.as_str(), main), (suspect.as_str(), lane)]
+        .into_iter()
+        .filter_map(|(name, seen)| seen.map(|seen| consumed(name, seen)))
+        .collect()
+}
+
+fn consumed(name: &str, seen: &Seen) -> Finding {
+    let Seen { ready, consumers, .. } = seen;
+    let subject = format!("queue {name}");
+    let remedy = "start a worker with a handler for this queue; one that runs says in /readyz why it does not consume";
+    match (consumers, ready) {
+        (0, 0) => Finding::warning(Check::Consumers, subject, "has no consumer; jobs waiting: 0").remedy(remedy),
+        (0, _) => {
+            let message = format!("has no consumer; jobs waiting: {ready}");
+            Finding::problem(Check::Consumers, subject, message).remedy(remedy)
+        }
+        _ => Finding::ok(Check::Consumers, subject, format!("consumers: {consumers}; jobs waiting: {ready}")),
+    }
+}
+
+fn dead_letters(facts: &Facts, queue: &JobQueue) -> Option<Finding> {
+    let dead = queue.dead();
+    let subject = format!("queue {}", queue.name);
+    let letters = match facts.dead_letters.get(&queue.name)? {
+        Ok(letters) => letters,
+        Err(refusal) => {
+            let waiting = facts.seen(&dead).map_or(0, |seen| seen.ready);
+            let message = format!("dead letters: {waiting}, which could not be read: {refusal}");
+            let remedy = format!("give a user who has the read right on {dead}");
+            return Some(Finding::note(Check::DeadLetters, subject, message).remedy(remedy));
+        }
+    };
+    if letters.total == 0 {
+        return Some(Finding::ok(Check::DeadLetters, subject, "dead letters: 0"));
+    }
+    let remedy =
+        format!("the header leveret-error of each in {dead} says why; mend that, then move them back or delete them");
+    Some(Finding::warning(Check::DeadLetters, subject, by_kind(letters)).remedy(remedy))
+}
+
+/// `dead letters: 120; of the oldest 100: permanent 80, timeout 20`.
+fn by_kind(letters: &DeadLetters) -> String {
+    let DeadLetters { total, read, kinds } = letters;
+    let mut kinds: Vec<_> = kinds.iter().collect();
+    kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let kinds: Vec<_> = kinds.into_iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+    match read {
+        0 => format!("dead letters: {total}, none of which was read"),
+        read if read < total => format!("dead letters: {total}; of the oldest {read}: {}", kinds.join(", ")),
+        _ => format!("dead letters: {total}, all read: {}", kinds.join(", ")),
+    }
+}
+
+fn unrouted(facts: &Facts) -> Option<Finding> {
+    let name = facts.topology().unrouted();
+    let subject = format!("queue {name}");
+    Some(match facts.seen(&name)?.ready {
+        0 => Finding::ok(Check::Unrouted, subject, "is empty: nothing has lost its queue"),
+        ready => {
+            let message = format!("holds what had no queue when it was due, delayed jobs and dead letters: {ready}");
+            Finding::problem(Check::Unrouted, subject, message)
+                .remedy("start the workers of those queues, then move each message to the queue that its header leveret-queue names")
+        }
+    })
+}
+
+/// Messages that are due and on their way to the next queue are in no figure but the sum.
+fn ladder(facts: &Facts, listing: &Listing) -> Vec<Finding> {
+    let stuck = |level: &String| {
+        let queue = listing.queues.get(level)?;
+        let on_the_way =
+            queue.messages.saturating_sub(queue.messages_ready).saturating_sub(queue.messages_unacknowledged);
+        let (weight, message) = if on_the_way > ADVISED_IN_HAND {
+            (Level::Problem, "is stuck: messages that are due cannot go on, and all behind them wait")
+        } else if on_the_way > IN_HAND {
+            (Level::Warning, "has many messages on their way down: if that lasts, it is stuck")
+        } else {
+            return None;
+        };
+        let finding = Finding::new(weight, Check::Ladder, format!("queue {level}"), message)
+            .differs(format!("at most {IN_HAND} on the way"), on_the_way.to_string())
+            .remedy("a queue below is full, missing or without a leader: mend what the other findings say of it");
+        Some(finding)
+    };
+    let mut findings: Vec<_> = facts.topology().levels().filter_map(|level| stuck(&level)).collect();
+    if findings.is_empty() && facts.without_figures().is_empty() {
+        findings.push(Finding::ok(Check::Ladder, &facts.config.namespace, "the delay ladder is not stuck"));
+    }
+    findings
+}
+
+fn replicas(facts: &Facts, listing: &Listing) -> Vec<Finding> {
+    let ours = || facts.plans().flat_map(|plan| &plan.queues).filter_map(|queue| listing.queues.get(&queue.name));
+    let leaderless: Vec<_> =
+        ours().filter(|queue| queue.leader.as_deref() == Some("")).map(|queue| queue.name.as_str()).collect();
+    let short = |queue: &&crate::management::Queue| queue.online.len() < queue.members.len();
+    let short: Vec<_> = ours().filter(short).map(|queue| queue.name.as_str()).collect();
+    let mut findings = Vec::new();
+    if !leaderless.is_empty() {
+        let message =
+            format!("without a leader, so that nothing enters or leaves: {}", some_of(leaderless.iter().copied()));
+        findings.push(
+            Finding::problem(Check::Replicas, counted(leaderless.len(), "queue"), message)
+                .remedy("bring back enough nodes: a quorum queue needs a majority of its members"),
+        );
+    }
+    if !short.is_empty() {
+        let message = format!("with members that are not online: {}", some_of(short.iter().copied()));
+        findings.push(
+            Finding::warning(Check::Replicas, counted(short.len(), "queue"), message)
+                .remedy("bring back the nodes, or take lost members out: rabbitmq-queues shrink NODE"),
+        );
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok(Check::Replicas, counted(ours().count(), "queue"), "leaders and members are there"));
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use leveret::probe::Refusal;
+
+    use super::{
+        super::{
+            super::facts::healthy,
+            spoiled::{assert_says, finding, findings},
+        },
+        *,
+    };
+
+    fn see(facts: &mut Facts, queue: &str, ready: u32, consumers: u32) {
+        facts.queues.insert(queue.into(), Ok(Seen { ready, consumers, compared: Ok(()) }));
+    }
+
+    #[test]
+    fn a_queue_without_consumers_is_worse_when_jobs_wait() {
+        // Ready and consumers of both lanes, and what is found of each.
+        let (main, lane) = (Some("queue email"), Some("queue email.suspect"));
+        let table = [
+            ((0, 1), (0, 1), vec![]),
+            ((0, 0), (0, 0), vec![(Level::Warning, main)]),
+            ((7, 0), (0, 0), vec![(Level::Problem, main)]),
+            ((7, 0), (1, 0), vec![(Level::Problem, main), (Level::Problem, lane)]),
+            ((7, 2), (0, 0), vec![(Level::Warning, lane)]),
+            ((0, 2), (1, 0), vec![(Level::Problem, lane)]),
+        ];
+        for (email, suspect, wanted) in table {
+            let found = findings(check, |facts| {
+                see(facts, "email", email.0, email.1);
+                see(facts, "email.suspect", suspect.0, suspect.1);
+            });
+            let found: Vec<_> = found.iter().map(|finding| (finding.level, Some(finding.subject.as_str()))).collect();
+            assert_eq!(found, wanted, "{email:?} {suspect:?}");
+        }
+    }
+
+    #[test]
+    fn dead_letters_are_counted_by_kind_and_a_sample_is_called_one() {
+        let kinds = || BTreeMap::from([("timeout".to_owned(), 1), ("permanent".to_owned(), 2)]);
+        for (total, read, kinds, wanted) in [
+            (3, 3, kinds(), "dead letters: 3, all read: permanent 2, timeout 1"),
+            (9, 3, kinds(), "dead letters: 9; of the oldest 3: permanent 2, timeout 1"),
+            (9, 0, BTreeMap::new(), "dead letters: 9, none of which was read"),
+        ] {
+            let letters = DeadLetters { total, read, kinds };
+            let (level, said) = finding(check, |facts| drop(facts.dead_letters.insert("email".into(), Ok(letters))));
+            assert_eq!(level, Level::Warning);
+            assert_says(&said, &["queue email", wanted, "leveret-error", "email.dead"]);
+        }
+        let refusal = Refusal::Denied("access to queue 'email.dead' refused".into());
+        let (level, said) = finding(check, |facts| drop(facts.dead_letters.insert("email".into(), Err(refusal))));
+        assert_eq!(level, Level::Note);
+        assert_says(&said, &["could not be read", "refused", "the read right on email.dead"]);
+    }
+
+    #[test]
+    fn what_has_no_queue_any_more_is_a_problem() {
+        let (level, said) = finding(check, |facts| see(facts, "leveret.v1.unrouted", 5, 0));
+        assert_eq!(level, Level::Problem);
+        assert_says(&said, &["leveret.v1.unrouted", "dead letters: 5", "leveret-queue"]);
+    }
+
+    #[test]
+    fn a_level_is_stuck_when_more_is_on_the_way_than_is_ever_in_hand() {
+        for (on_the_way, wanted) in [
+            (0, None),
+            (32, None),
+            (33, Some(Level::Warning)),
+            (256, Some(Level::Warning)),
+            (257, Some(Level::Problem)),
+        ] {
+            let found = findings(check, |facts| {
+                let level = healthy::listed(facts, "leveret.v1.delay.03");
+                (level.messages, level.messages_ready, level.messages_unacknowledged) = (10 + on_the_way, 7, 3);
+            });
+            let found = found.first().map(|finding| (finding.level, finding.subject.as_str(), finding.found.clone()));
+            let wanted = wanted.map(|level| (level, "queue leveret.v1.delay.03", Some(on_the_way.to_string())));
+            assert_eq!(found, wanted);
+        }
+    }
+
+    #[test]
+    fn a_lost_leader_is_a_problem_and_a_lost_member_a_warning() {
+        let (level, said) = finding(check, |facts| healthy::listed(facts, "email").leader = Some(String::new()));
+        assert_eq!(level, Level::Problem);
+        assert_says(&said, &["email", "without a leader", "majority"]);
+        let (level, said) = finding(check, |facts| healthy::listed(facts, "email").online.truncate(2));
+        assert_eq!(level, Level::Warning);
+        assert_says(&said, &["email", "not online"]);
+    }
+}

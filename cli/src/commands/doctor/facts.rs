@@ -1,0 +1,276 @@
+//! What was seen of a broker, and what was wanted of it: plain data between looking and judging.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    time::Duration,
+};
+
+use leveret::{
+    Config, Queue,
+    probe::{Refusal, Server},
+    topology::{self, DEAD, Destination, Plan, SUSPECT, Topology},
+};
+
+use serde_json::Value;
+
+use super::finding::some_of;
+use crate::management;
+
+/// Everything the checks judge by.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub(super) config: Config,
+    pub(super) handler_timeout: Duration,
+    pub(super) broker: Place,
+    /// Addresses of the list that did not work, with the reason.
+    pub(super) dead_ends: Vec<String>,
+    pub(super) shared: Plan,
+    pub(super) job_queues: Vec<JobQueue>,
+    /// What became of comparing each exchange of the plans.
+    pub(super) exchanges: BTreeMap<String, Result<(), Refusal>>,
+    /// What was found in place of each queue of the plans.
+    pub(super) queues: BTreeMap<String, Result<Seen, Refusal>>,
+    pub(super) rights: Vec<Right>,
+    /// By job queue; those without a queue for dead letters are not here.
+    pub(super) dead_letters: BTreeMap<String, Result<DeadLetters, Refusal>>,
+    pub(super) view: View,
+}
+
+/// Where the broker is and what it is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Place {
+    /// `host:port`.
+    pub(super) address: String,
+    pub(super) vhost: String,
+    pub(super) user: String,
+    pub(super) server: Server,
+}
+
+/// A job queue and what belongs to it.
+#[derive(Clone, Debug)]
+pub(super) struct JobQueue {
+    pub(super) name: String,
+    pub(super) plan: Plan,
+}
+
+impl JobQueue {
+    pub(super) fn new(name: &str, topology: &Topology, set: impl FnOnce(Queue) -> Queue) -> Self {
+        Self { name: name.to_owned(), plan: topology.of_queue(&set(Queue::new(name))) }
+    }
+
+    pub(super) fn suspect(&self) -> String {
+        format!("{}{SUSPECT}", self.name)
+    }
+
+    pub(super) fn dead(&self) -> String {
+        format!("{}{DEAD}", self.name)
+    }
+}
+
+/// A queue that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) ready: u32,
+    pub(super) consumers: u32,
+    /// What became of comparing it with its plan.
+    pub(super) compared: Result<(), Refusal>,
+}
+
+/// A right that a worker needs on one name.
+#[derive(Clone, Debug)]
+pub(super) struct Right {
+    pub(super) kind: RightKind,
+    pub(super) name: String,
+    pub(super) had: Result<(), Refusal>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RightKind {
+    Read,
+    Write,
+}
+
+/// Dead letters by kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct DeadLetters {
+    pub(super) total: u32,
+    /// How many of them were read.
+    pub(super) read: u32,
+    pub(super) kinds: BTreeMap<String, u32>,
+}
+
+/// What the management API showed.
+#[derive(Debug)]
+pub(super) enum View {
+    NotAsked,
+    Failed(String),
+    Listed(Box<Listing>),
+}
+
+#[derive(Debug)]
+pub(super) struct Listing {
+    /// Where the API is.
+    pub(super) address: String,
+    /// Not every user may see them.
+    pub(super) nodes: Result<Vec<management::Node>, String>,
+    pub(super) queues: BTreeMap<String, management::Queue>,
+    pub(super) exchanges: BTreeMap<String, management::Exchange>,
+    pub(super) bindings: HashSet<Route>,
+}
+
+/// A binding: source, routing key and destination.
+pub(super) type Route = (String, String, Destination);
+
+pub(super) fn route(binding: &topology::Binding) -> Route {
+    (binding.source.clone(), binding.key.clone(), binding.destination.clone())
+}
+
+/// The queues that publishers reach by their own name. Whether one of them is single active, it says itself.
+pub(super) fn bound_queues(listing: &Listing, topology: &Topology) -> Vec<JobQueue> {
+    let jobs = topology.jobs();
+    let names: BTreeSet<_> = listing
+        .bindings
+        .iter()
+        .filter_map(|(source, key, destination)| match destination {
+            Destination::Queue(name) if *source == jobs && key == name && !name.ends_with(SUSPECT) => Some(name),
+            Destination::Queue(_) | Destination::Exchange(_) => None,
+        })
+        .collect();
+    let is_single = |name: &str| {
+        let argument = listing.queues.get(name).and_then(|queue| queue.arguments.get("x-single-active-consumer"));
+        argument == Some(&Value::Bool(true))
+    };
+    let queue = |name: &String| {
+        JobQueue::new(name, topology, |queue| if is_single(name) { queue.single_active() } else { queue })
+    };
+    names.into_iter().map(queue).collect()
+}
+
+impl Facts {
+    pub(super) fn topology(&self) -> Topology {
+        Topology::new(&self.config.namespace)
+    }
+
+    /// Every plan: what all queues share, then each queue's.
+    pub(super) fn plans(&self) -> impl Iterator<Item = &Plan> {
+        std::iter::once(&self.shared).chain(self.job_queues.iter().map(|queue| &queue.plan))
+    }
+
+    /// What is checked: the job queues, or else the namespace.
+    pub(super) fn subject(&self) -> String {
+        let names: Vec<_> = self.job_queues.iter().map(|queue| queue.name.as_str()).collect();
+        if names.is_empty() { self.config.namespace.clone() } else { some_of(names) }
+    }
+
+    pub(super) fn listing(&self) -> Option<&Listing> {
+        match &self.view {
+            View::Listed(listing) => Some(listing),
+            View::NotAsked | View::Failed(_) => None,
+        }
+    }
+
+    /// Queues of the plans that exist and of which the API has no figures yet.
+    pub(super) fn without_figures(&self) -> Vec<&str> {
+        let Some(listing) = self.listing() else { return Vec::new() };
+        let listed = self.plans().flat_map(|plan| &plan.queues).filter_map(|queue| listing.queues.get(&queue.name));
+        listed.filter(|queue| queue.policy_keys.is_none()).map(|queue| queue.name.as_str()).collect()
+    }
+
+    /// The queue of that name, if it exists and may be seen.
+    pub(super) fn seen(&self, queue: &str) -> Option<&Seen> {
+        self.queues.get(queue)?.as_ref().ok()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod healthy {
+    //! Facts without anything wrong in them, for tests to spoil.
+
+    use super::*;
+    use leveret::topology::Argument;
+
+    /// A broker of three nodes on which the workers of `email` run, seen through the management API too.
+    pub(crate) fn facts() -> Facts {
+        let topology = Topology::new("leveret.v1");
+        let mut facts = Facts {
+            config: Config::default(),
+            handler_timeout: Duration::from_secs(300),
+            broker: Place { address: "mq:5672".into(), vhost: "/".into(), user: "app".into(), server: server("4.3.6") },
+            dead_ends: Vec::new(),
+            shared: topology.shared(),
+            job_queues: vec![JobQueue::new("email", &topology, |queue| queue)],
+            exchanges: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            rights: Vec::new(),
+            dead_letters: BTreeMap::from([("email".to_owned(), Ok(DeadLetters::default()))]),
+            view: View::NotAsked,
+        };
+        let nodes = ["a", "b", "c"];
+        let nodes = nodes.map(|name| management::Node { name: name.into(), running: true, ..<_>::default() });
+        let mut listing = Listing {
+            address: "http://mq:15672".into(),
+            nodes: Ok(nodes.into()),
+            queues: BTreeMap::new(),
+            exchanges: BTreeMap::new(),
+            bindings: HashSet::new(),
+        };
+        for plan in facts.plans() {
+            listing.exchanges.extend(plan.exchanges.iter().map(exchange));
+            listing.queues.extend(plan.queues.iter().map(queue));
+            listing.bindings.extend(plan.bindings.iter().map(route));
+        }
+        let seen = Seen { ready: 0, consumers: 1, compared: Ok(()) };
+        facts.queues = listing.queues.keys().map(|name| (name.clone(), Ok(seen.clone()))).collect();
+        facts.exchanges = listing.exchanges.keys().map(|name| (name.clone(), Ok(()))).collect();
+        facts.rights.push(Right { kind: RightKind::Read, name: "email".into(), had: Ok(()) });
+        facts.view = View::Listed(Box::new(listing));
+        facts
+    }
+
+    pub(crate) fn server(version: &str) -> Server {
+        let mut server = Server::default();
+        (server.product, server.version) = ("RabbitMQ".into(), version.into());
+        server
+    }
+
+    pub(crate) fn listing(facts: &mut Facts) -> &mut Listing {
+        let View::Listed(listing) = &mut facts.view else { panic!("not listed") };
+        listing
+    }
+
+    pub(crate) fn listed<'a>(facts: &'a mut Facts, queue: &str) -> &'a mut management::Queue {
+        listing(facts).queues.get_mut(queue).unwrap()
+    }
+
+    fn exchange(plan: &topology::Exchange) -> (String, management::Exchange) {
+        let alternate = plan.alternate.iter().map(|name| ("alternate-exchange".to_owned(), name.as_str().into()));
+        let listed = management::Exchange {
+            name: plan.name.clone(),
+            kind: plan.kind.as_str().to_owned(),
+            durable: true,
+            arguments: alternate.collect(),
+            ..management::Exchange::default()
+        };
+        (plan.name.clone(), listed)
+    }
+
+    fn queue(plan: &topology::QueuePlan) -> (String, management::Queue) {
+        let value = |argument: &Argument| match argument {
+            Argument::Text(text) => Value::from(text.as_str()),
+            Argument::Integer(number) => Value::from(*number),
+            Argument::Flag(flag) => Value::from(*flag),
+        };
+        let members: Vec<_> = ["a", "b", "c"].map(str::to_owned).into();
+        let listed = management::Queue {
+            name: plan.name.clone(),
+            durable: true,
+            arguments: plan.arguments.iter().map(|(name, argument)| ((*name).to_owned(), value(argument))).collect(),
+            policy_keys: Some(management::Table::new()),
+            leader: Some("a".into()),
+            online: members.clone(),
+            members,
+            ..management::Queue::default()
+        };
+        (plan.name.clone(), listed)
+    }
+}

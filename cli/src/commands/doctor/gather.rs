@@ -1,0 +1,196 @@
+//! Asks the broker, over AMQP and the management API, and writes down what it says.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use leveret::{
+    Queue,
+    probe::{ConnectError, Probe, Refusal},
+    topology::{Destination, QueuePlan, Topology},
+};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
+
+use super::{
+    Arguments,
+    facts::{DeadLetters, Facts, JobQueue, Listing, Place, Right, RightKind, Route, Seen, View, bound_queues},
+};
+use crate::{
+    management::{self, Management, ManagementError},
+    output::Progress,
+};
+
+/// RabbitMQ writes down the figures of each queue every five seconds.
+const FIGURES_WITHIN: Duration = Duration::from_secs(12);
+const FIGURES_AGAIN: Duration = Duration::from_millis(500);
+
+/// Why no address of the list led to a broker, one reason for each.
+pub(super) type Unreached = Vec<ConnectError>;
+
+/// Looks at everything. The outer error is one of usage.
+pub(super) async fn gather(arguments: &Arguments, progress: &Progress) -> anyhow::Result<Result<Facts, Unreached>> {
+    progress.show("connecting to the broker");
+    let (mut probe, dead_ends) = match connect(&arguments.config.amqp_url).await? {
+        Ok(connected) => connected,
+        Err(unreached) => return Ok(Err(unreached)),
+    };
+    let api = arguments.management_url.as_deref().map(|url| Management::new(url, probe.login())).transpose()?;
+    let api = api.map(Arc::new);
+    progress.show("asking the management API");
+    let view = look(api.as_ref(), probe.vhost()).await?;
+    let mut facts = wanted(arguments, &probe, dead_ends, view);
+    progress.show("comparing the topology");
+    compare(&mut probe, &mut facts).await;
+    progress.show("looking at rights");
+    look_at_rights(&mut probe, &mut facts).await;
+    progress.show("reading dead letters");
+    read_dead_letters(&mut probe, &mut facts, arguments.sample).await;
+    probe.close().await;
+    let patience = Instant::now() + FIGURES_WITHIN;
+    while !facts.without_figures().is_empty() && Instant::now() < patience {
+        progress.show("waiting for the figures of new queues");
+        sleep(FIGURES_AGAIN).await;
+        facts.view = look(api.as_ref(), &facts.broker.vhost).await?;
+    }
+    Ok(Ok(facts))
+}
+
+/// Connects to the first address that works; tries the others too, because workers will need them one day.
+async fn connect(urls: &[String]) -> anyhow::Result<Result<(Probe, Vec<String>), Unreached>> {
+    let (mut connected, mut unreached) = (None, Vec::new());
+    for url in urls {
+        match Probe::connect(url).await {
+            Ok(probe) if connected.is_none() => connected = Some(probe),
+            Ok(probe) => probe.close().await,
+            Err(ConnectError::Address(error)) => return Err(error).context("AMQP_URL"),
+            Err(error) => unreached.push(error),
+        }
+    }
+    Ok(match connected {
+        Some(probe) => Ok((probe, unreached.iter().map(ToString::to_string).collect())),
+        None => Err(unreached),
+    })
+}
+
+/// What the management API shows of a vhost.
+async fn look(api: Option<&Arc<Management>>, vhost: &str) -> anyhow::Result<View> {
+    let Some(api) = api.map(Arc::clone) else { return Ok(View::NotAsked) };
+    let vhost = vhost.to_owned();
+    let listed = spawn_blocking(move || list(&api, &vhost)).await.context("asking the management API")?;
+    Ok(match listed {
+        Ok(listing) => View::Listed(Box::new(listing)),
+        Err(error) => View::Failed(error.to_string()),
+    })
+}
+
+fn list(api: &Management, vhost: &str) -> Result<Listing, ManagementError> {
+    let named = |queue: management::Queue| (queue.name.clone(), queue);
+    Ok(Listing {
+        address: api.address().to_owned(),
+        queues: api.queues(vhost)?.into_iter().map(named).collect(),
+        exchanges: api.exchanges(vhost)?.into_iter().map(|exchange| (exchange.name.clone(), exchange)).collect(),
+        bindings: api.bindings(vhost)?.into_iter().map(route).collect(),
+        nodes: api.nodes().map_err(|error| error.to_string()),
+    })
+}
+
+fn route(binding: management::Binding) -> Route {
+    let destination = match binding.destination_type.as_str() {
+        "exchange" => Destination::Exchange(binding.destination),
+        _ => Destination::Queue(binding.destination),
+    };
+    (binding.source, binding.routing_key, destination)
+}
+
+/// What is wanted of the broker, with nothing yet of what it has.
+fn wanted(arguments: &Arguments, probe: &Probe, dead_ends: Vec<String>, view: View) -> Facts {
+    let topology = Topology::new(&arguments.config.namespace);
+    let mut job_queues = named_queues(arguments, &topology);
+    if let (true, View::Listed(listing)) = (job_queues.is_empty(), &view) {
+        job_queues = bound_queues(listing, &topology);
+    }
+    Facts {
+        config: arguments.config.clone(),
+        handler_timeout: arguments.handler_timeout,
+        broker: Place {
+            address: format!("{}:{}", probe.host(), probe.port()),
+            vhost: probe.vhost().to_owned(),
+            user: probe.login().0.to_owned(),
+            server: probe.server(),
+        },
+        dead_ends,
+        shared: topology.shared(),
+        job_queues,
+        exchanges: BTreeMap::new(),
+        queues: BTreeMap::new(),
+        rights: Vec::new(),
+        dead_letters: BTreeMap::new(),
+        view,
+    }
+}
+
+fn named_queues(arguments: &Arguments, topology: &Topology) -> Vec<JobQueue> {
+    let plain = arguments.queues.iter().map(|name| JobQueue::new(name, topology, |queue| queue));
+    let single = arguments.single_active.iter().map(|name| JobQueue::new(name, topology, Queue::single_active));
+    let existing = arguments.existing.iter().map(|name| JobQueue::new(name, topology, |_| Queue::existing(name)));
+    let (mut names, all) = (BTreeSet::new(), existing.chain(single).chain(plain));
+    all.filter(|queue| names.insert(queue.name.clone())).collect()
+}
+
+async fn compare(probe: &mut Probe, facts: &mut Facts) {
+    let plans: Vec<_> = facts.plans().cloned().collect();
+    for plan in plans {
+        for exchange in &plan.exchanges {
+            let compared = probe.compare_exchange(exchange).await;
+            facts.exchanges.insert(exchange.name.clone(), compared);
+        }
+        for queue in &plan.queues {
+            let seen = see(probe, queue).await;
+            facts.queues.insert(queue.name.clone(), seen);
+        }
+    }
+}
+
+async fn see(probe: &mut Probe, plan: &QueuePlan) -> Result<Seen, Refusal> {
+    let depth = probe.depth(&plan.name).await?;
+    let compared = if plan.adopted { Ok(()) } else { probe.compare_queue(plan).await };
+    Ok(Seen { ready: depth.ready, consumers: depth.consumers, compared })
+}
+
+/// A worker consumes from its queues and their suspect lanes, and publishes jobs, dead letters and delays.
+async fn look_at_rights(probe: &mut Probe, facts: &mut Facts) {
+    let topology = facts.topology();
+    let levels = topology.levels().flat_map(|level| [format!("{level}.in"), level]);
+    for name in [topology.jobs(), topology.dead()].into_iter().chain(levels) {
+        let had = probe.may_write(&name).await;
+        facts.rights.push(Right { kind: RightKind::Write, name, had });
+    }
+    let lanes: Vec<_> = facts.job_queues.iter().flat_map(|queue| [queue.name.clone(), queue.suspect()]).collect();
+    for name in lanes {
+        let had = probe.may_read(&name).await;
+        facts.rights.push(Right { kind: RightKind::Read, name, had });
+    }
+}
+
+async fn read_dead_letters(probe: &mut Probe, facts: &mut Facts, sample: u32) {
+    let queues: Vec<_> = facts.job_queues.iter().map(|queue| (queue.name.clone(), queue.dead())).collect();
+    for (queue, dead) in queues {
+        let Some(total) = facts.seen(&dead).map(|seen| seen.ready) else { continue };
+        let letters = probe.dead_letters(&queue, sample.min(total)).await;
+        let by_kind = letters.map(|letters| {
+            let mut kinds = BTreeMap::new();
+            for letter in &letters {
+                let kind = letter.kind.map_or("unknown", |kind| kind.as_str());
+                *kinds.entry(kind.to_owned()).or_default() += 1;
+            }
+            DeadLetters { total, read: u32::try_from(letters.len()).unwrap_or(u32::MAX), kinds }
+        });
+        facts.dead_letters.insert(queue, by_kind);
+    }
+}

@@ -1,0 +1,79 @@
+//! What all commands have in common towards the outside: the format of their data, and their exit codes.
+
+use std::{
+    io::{self, ErrorKind, IsTerminal, Write},
+    process::ExitCode,
+};
+
+use clap::ValueEnum;
+
+/// How data is written to standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Lines for people
+    Table,
+    /// One JSON document for programs
+    Json,
+}
+
+/// How a command ended. The codes are documented in each command's help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// All is well.
+    Well,
+    /// The command did its work and found problems.
+    Problems,
+    /// A flag, a variable or a setting that cannot work; clap exits with the same.
+    Usage,
+    /// There was no way to the broker.
+    Unreachable,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Well => 0,
+            Exit::Problems => 1,
+            Exit::Usage => 2,
+            Exit::Unreachable => 3,
+        })
+    }
+}
+
+/// Writes `data` to standard output. A reader that has seen enough is no error.
+pub(crate) fn print(data: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(data.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// A line on standard error that says what goes on, and is gone afterwards; nothing if nobody watches.
+pub(crate) struct Progress {
+    watched: bool,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        Self { watched: io::stderr().is_terminal() }
+    }
+
+    /// Says what goes on now.
+    pub(crate) fn show(&self, what: &str) {
+        self.write(&format!("\r\x1b[K{what} …"));
+    }
+
+    fn write(&self, text: &str) {
+        if self.watched {
+            // Whether anybody could read it does not matter to the work.
+            drop(io::stderr().write_all(text.as_bytes()));
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.write("\r\x1b[K");
+    }
+}

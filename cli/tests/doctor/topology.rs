@@ -1,0 +1,122 @@
+//! Exchanges, queues, bindings and policies: as the workers want them, and otherwise.
+
+use lapin::types::{AMQPValue, FieldTable};
+use leveret_harness::lapin;
+
+use crate::clinic::{Clinic, assert_says};
+
+#[tokio::test]
+async fn a_broker_with_running_workers_is_well() {
+    let clinic = Clinic::open().await;
+    let running = clinic.work(|queue| queue).await;
+    let visit = clinic.thorough_visit(&[]).await;
+    visit.problems(&[]);
+    assert_eq!(visit.findings("warning"), [], "{visit:#?}");
+    let json = visit.json();
+    assert_eq!(json["queues"], serde_json::json!(["email"]));
+    assert_eq!((&json["broker"]["product"], &json["namespace"]), (&"RabbitMQ".into(), &"leveret.v1".into()));
+    assert!(json["broker"]["version"].as_str().unwrap().starts_with(|first: char| first.is_ascii_digit()), "{json}");
+    assert_eq!(visit.stderr, "");
+    for (check, subject) in [("arguments", "email"), ("bindings", "leveret.v1"), ("consumers", "queue email")] {
+        visit.says("ok", check, subject);
+    }
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_visit_declares_nothing_and_leaves_no_consumer() {
+    let clinic = Clinic::open().await;
+    let visit = clinic.thorough_visit(&["--queue", "email"]).await;
+    let said = visit.problems(&[("topology", "leveret.v1"), ("topology", "queue email")]);
+    assert_says(&said[0], &["89 of 89 parts missing", "LEVERET_TOPOLOGY=declare"]);
+    assert_eq!(clinic.raw().await.depth("email").await.unwrap(), None);
+    clinic.declare().await;
+    for _ in 0..2 {
+        let visit = clinic.visit(&["--queue", "email"]).await;
+        assert_says(&visit.says("warning", "consumers", "queue email"), &["has no consumer"]);
+    }
+}
+
+#[tokio::test]
+async fn a_missing_queue_is_named() {
+    let clinic = Clinic::open().await;
+    clinic.declare().await;
+    clinic.raw().await.delete_queue("email.dead").await.unwrap();
+    let visit = clinic.visit(&["--queue", "email"]).await;
+    let said = visit.problems(&[("topology", "queue email")]);
+    assert_says(&said[0], &["1 of 3 parts missing: queue email.dead"]);
+}
+
+/// A queue of its user's own, with the worker's surroundings.
+async fn with_other_arguments() -> Clinic {
+    let clinic = Clinic::open().await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-delivery-limit".into(), AMQPValue::LongInt(5));
+    clinic.raw().await.declare_quorum("email", arguments).await.unwrap();
+    let adopting = leveret::Queue::existing("email");
+    clinic.work(|_| adopting).await.stop().await.unwrap();
+    clinic
+}
+
+#[tokio::test]
+async fn the_first_argument_that_differs_is_seen_without_the_management_api() {
+    let clinic = with_other_arguments().await;
+    let visit = clinic.visit(&["--queue", "email"]).await;
+    let said = visit.problems(&[("arguments", "queue email")]);
+    // Which one the broker compares first is its own business.
+    assert_says(&said[0], &["x-", "differs from what the workers declare", "Queue::existing"]);
+    clinic.visit(&["--existing", "email"]).await.problems(&[]);
+}
+
+#[tokio::test]
+async fn every_argument_that_differs_is_seen_with_the_management_api() {
+    let clinic = with_other_arguments().await;
+    let visit = clinic.thorough_visit(&[]).await;
+    let problems = visit.findings("problem");
+    let limit = problems.iter().find(|(_, _, said)| said.starts_with("x-delivery-limit")).unwrap();
+    assert_says(&limit.2, &["| 100 | 5 |"]);
+    // Dead-letter exchange, key and strategy, overflow, leader locator.
+    assert_eq!(problems.len(), 6, "{visit:#?}");
+    assert!(problems.iter().all(|(check, subject, _)| check == "arguments" && subject == "queue email"), "{visit:#?}");
+}
+
+#[tokio::test]
+async fn a_single_active_queue_is_told_by_its_flag_or_by_itself() {
+    let clinic = Clinic::open().await;
+    clinic.work(leveret::Queue::single_active).await.stop().await.unwrap();
+    clinic.thorough_visit(&[]).await.problems(&[]);
+    clinic.visit(&["--single-active", "email"]).await.problems(&[]);
+    let said = clinic.visit(&["--queue", "email"]).await.problems(&[("arguments", "queue email")]);
+    assert_says(&said[0], &["x-single-active-consumer", "| none | true |"]);
+}
+
+#[tokio::test]
+async fn a_missing_binding_and_a_foreign_one_are_named() {
+    let clinic = Clinic::open().await;
+    clinic.declare().await;
+    let raw = clinic.raw().await;
+    let none = FieldTable::default;
+    raw.channel().queue_unbind("email".into(), "leveret.v1.due".into(), "#.email".into(), none()).await.unwrap();
+    raw.declare_quorum("audit", none()).await.unwrap();
+    let options = lapin::options::QueueBindOptions::default();
+    raw.channel().queue_bind("audit".into(), "leveret.v1.jobs".into(), "email".into(), options, none()).await.unwrap();
+    let visit = clinic.thorough_visit(&[]).await;
+    let said = visit.problems(&[("bindings", "queue email")]);
+    assert_says(&said[0], &["leveret.v1.due -[#.email]-> queue email"]);
+    let said = visit.says("warning", "bindings", "exchange leveret.v1.jobs");
+    assert_says(&said, &["leveret.v1.jobs -[email]-> queue audit"]);
+}
+
+#[tokio::test]
+async fn a_broad_policy_that_lets_jobs_be_dropped_is_told_once() {
+    let clinic = Clinic::open().await;
+    // First, because the API's figures of a queue are some time old.
+    clinic.node.set_policy(&clinic.vhost, "broad", ".*", r#"{"overflow": "drop-head"}"#).await.unwrap();
+    clinic.declare().await;
+    let visit = clinic.thorough_visit(&[]).await;
+    let said = visit.problems(&[("policies", "policy broad")]);
+    assert_says(
+        &said[0],
+        &["sets overflow to drop-head on email.suspect, email, leveret.v1.delay.00 and 27 more", "clear_policy"],
+    );
+}

@@ -1,0 +1,279 @@
+//! A connection that looks at a broker, for tools that say what is wrong there; `leveret doctor` is made of it.
+//!
+//! Unlike [`Broker`](crate::Broker) it is not made again when it is lost, and every refusal is told with its reason. It
+//! declares, publishes and takes nothing. What it reads of dead letters it hands back, which the broker counts as one
+//! more delivery of each.
+
+mod refusal;
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use lapin::{
+    Channel, Connection, ConnectionProperties,
+    options::{BasicConsumeOptions, BasicGetOptions, ExchangeUnbindOptions, QueueDeclareOptions},
+    types::FieldTable,
+    uri::AMQPUri,
+};
+use uuid::Uuid;
+
+pub use self::refusal::{ConnectError, Refusal};
+use self::refusal::{not_connected, place, refusal};
+use super::{connection, declare, shield};
+use crate::{
+    config::Config,
+    message::{Message, millis, short, text},
+    testing::DeadLetter,
+    topology::{DEAD, Exchange, QueuePlan},
+};
+
+/// How long the broker may take for one answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a broker says of itself before anybody has logged in; empty where it says nothing.
+///
+/// [`Probe`] has an example.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Server {
+    /// `RabbitMQ`.
+    pub product: String,
+    /// Its version: `4.1.3`.
+    pub version: String,
+    /// The cluster's name.
+    pub cluster: String,
+}
+
+/// How a queue is at the moment.
+///
+/// [`Probe`] has an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Depth {
+    /// Messages that wait for a consumer; those in hand are not counted.
+    pub ready: u32,
+    /// Consumers.
+    pub consumers: u32,
+}
+
+/// A connection for looking.
+///
+/// ```no_run
+/// use leveret::{Queue, probe::{Probe, Refusal}, topology::Topology};
+///
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut probe = Probe::connect("amqp://guest:guest@localhost/%2f").await?;
+/// println!("{} {}", probe.server().product, probe.server().version);
+/// for queue in &Topology::new("leveret.v1").of_queue(&Queue::new("email")).queues {
+///     match probe.depth(&queue.name).await {
+///         Ok(depth) => println!("{}: {} ready, {} consumers", queue.name, depth.ready, depth.consumers),
+///         Err(Refusal::Missing) => println!("{} is missing", queue.name),
+///         Err(refusal) => return Err(refusal.into()),
+///     }
+/// }
+/// probe.close().await;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Probe {
+    connection: Connection,
+    /// The channel of the last request, unless that was refused, which closes it.
+    channel: Option<Channel>,
+    address: AMQPUri,
+    server: Arc<OnceLock<Server>>,
+    is_silent: bool,
+}
+
+impl Probe {
+    /// Connects to one address, once.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] says at which step it failed.
+    pub async fn connect(url: &str) -> Result<Self, ConnectError> {
+        let addresses = connection::parse_addresses(&[url.to_owned()], Config::default().heartbeat);
+        let address = addresses.map_err(ConnectError::Address)?.remove(0);
+        let properties = ConnectionProperties::default().with_connection_name("leveret probe".into());
+        let server = Arc::default();
+        let connecting = shield::connect_and_greet(address.clone(), properties, Arc::clone(&server));
+        match tokio::time::timeout(PATIENCE, connecting).await {
+            Ok(Ok(connection)) => Ok(Self { connection, channel: None, address, server, is_silent: false }),
+            Ok(Err(error)) => Err(not_connected(&address, &error)),
+            Err(_) => Err(ConnectError::Unreachable { address: place(&address), reason: silence() }),
+        }
+    }
+
+    /// What the broker says of itself.
+    #[must_use]
+    pub fn server(&self) -> Server {
+        self.server.get().cloned().unwrap_or_default()
+    }
+
+    /// The broker's host.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.address.authority.host
+    }
+
+    /// The broker's port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.authority.port
+    }
+
+    /// The vhost.
+    #[must_use]
+    pub fn vhost(&self) -> &str {
+        &self.address.vhost
+    }
+
+    /// User and password, for another door of the same broker.
+    #[must_use]
+    pub fn login(&self) -> (&str, &str) {
+        let login = &self.address.authority.userinfo;
+        (&login.username, &login.password)
+    }
+
+    /// How the queue of that name is.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`]; no permission is needed before RabbitMQ 4.3, some right on the queue from then on.
+    pub async fn depth(&mut self, queue: &str) -> Result<Depth, Refusal> {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let found =
+            self.ask(async |channel| channel.queue_declare(short(queue), options, FieldTable::default()).await).await?;
+        Ok(Depth { ready: found.message_count(), consumers: found.consumer_count() })
+    }
+
+    /// Compares a queue with its plan by declaring it again, if it exists. (One that is deleted at that very moment
+    /// comes back.)
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Mismatch`] if it differs, [`Refusal::Denied`] without the configure right.
+    pub async fn compare_queue(&mut self, plan: &QueuePlan) -> Result<(), Refusal> {
+        self.depth(&plan.name).await?;
+        self.ask(async |channel| declare::declare_queue(channel, plan, false).await).await
+    }
+
+    /// Compares an exchange with its plan by declaring it again, if it exists.
+    ///
+    /// # Errors
+    ///
+    /// As [`compare_queue`](Self::compare_queue).
+    pub async fn compare_exchange(&mut self, plan: &Exchange) -> Result<(), Refusal> {
+        self.ask(async |channel| declare::declare_exchange(channel, plan, true).await).await?;
+        self.ask(async |channel| declare::declare_exchange(channel, plan, false).await).await
+    }
+
+    /// Looks whether the user may consume from a queue, without doing so.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Denied`] without the read right.
+    pub async fn may_read(&mut self, queue: &str) -> Result<(), Refusal> {
+        // The broker looks at the right first and then refuses the argument, so that no consumer comes to be.
+        let mut wrong = FieldTable::default();
+        wrong.insert("x-priority".into(), text("none"));
+        let tag = short(&format!("leveret-probe-{}", Uuid::now_v7()));
+        let options = BasicConsumeOptions::default();
+        let asked = self.ask(async |channel| channel.basic_consume(short(queue), tag, options, wrong).await.map(drop));
+        match asked.await {
+            Err(Refusal::Mismatch(_)) => Ok(()),
+            Ok(()) => {
+                self.close_channel().await;
+                Ok(())
+            }
+            refused => refused,
+        }
+    }
+
+    /// Looks whether the user may publish to an exchange, without doing so.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Denied`] without the write right.
+    pub async fn may_write(&mut self, exchange: &str) -> Result<(), Refusal> {
+        // To take away a binding from an exchange to another needs the right to write to the latter first; that there is
+        // no such binding does not matter.
+        const SOURCE: &str = "amq.direct";
+        let key = short(&format!("leveret-probe-{}", Uuid::now_v7()));
+        let (options, none) = (ExchangeUnbindOptions::default(), FieldTable::default());
+        let asked = self
+            .ask(async |channel| channel.exchange_unbind(short(exchange), SOURCE.into(), key, options, none).await)
+            .await;
+        match asked {
+            Err(Refusal::Denied(words)) if words.contains(SOURCE) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Reads up to `limit` dead letters of a queue, the oldest first, and hands them back.
+    ///
+    /// Nobody else sees them in the meantime. The broker counts a delivery of each, of which they have a million.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`]; it needs the read right on `<queue>.dead`.
+    pub async fn dead_letters(&mut self, queue: &str, limit: u32) -> Result<Vec<DeadLetter>, Refusal> {
+        let dead = format!("{queue}{DEAD}");
+        let now_ms = millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO));
+        let mut letters = Vec::new();
+        for _ in 0..limit {
+            let options = BasicGetOptions::default();
+            let got = self.ask(async |channel| channel.basic_get(short(&dead), options).await).await?;
+            let Some(got) = got else { break };
+            let message = Message { properties: got.delivery.properties, body: got.delivery.data.into() };
+            letters.push(DeadLetter::read(&message, now_ms));
+        }
+        self.close_channel().await;
+        Ok(letters)
+    }
+
+    /// Says goodbye.
+    pub async fn close(self) {
+        let close = self.connection.close(200, "goodbye".into());
+        if !matches!(tokio::time::timeout(PATIENCE, close).await, Ok(Ok(()))) {
+            tracing::debug!("the connection was gone before it was closed");
+        }
+    }
+
+    /// Ends the channel, and with it whatever is in hand on it.
+    async fn close_channel(&mut self) {
+        let Some(channel) = self.channel.take() else { return };
+        if !matches!(tokio::time::timeout(PATIENCE, channel.close(200, "done".into())).await, Ok(Ok(()))) {
+            tracing::debug!("the channel was gone before it was closed");
+        }
+    }
+
+    /// Makes one request, on the same channel as the last if that is still open. After the first that meets silence
+    /// there are no others: they would wait as long, each.
+    async fn ask<T>(&mut self, request: impl AsyncFnOnce(&Channel) -> lapin::Result<T>) -> Result<T, Refusal> {
+        if self.is_silent || !self.connection.status().connected() {
+            return Err(Refusal::Failed("the connection is lost".to_owned()));
+        }
+        let asked = async {
+            let channel = match self.channel.take() {
+                Some(channel) if channel.status().connected() => channel,
+                _ => self.connection.create_channel().await?,
+            };
+            let answer = request(&channel).await?;
+            self.channel = Some(channel);
+            Ok(answer)
+        };
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(answer) => answer.map_err(|error| refusal(&error)),
+            Err(_) => {
+                self.is_silent = true;
+                Err(Refusal::Failed(silence()))
+            }
+        }
+    }
+}
+
+fn silence() -> String {
+    format!("silence for {} s", PATIENCE.as_secs())
+}

@@ -1,0 +1,109 @@
+//! What the broker's refusals mean.
+
+use lapin::{
+    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
+    uri::AMQPUri,
+};
+
+use crate::error::Error;
+
+/// Why a broker could not be connected to. No password is shown.
+///
+/// ```
+/// # use leveret::probe::{ConnectError, Probe};
+/// # #[tokio::main] async fn main() {
+/// let error = Probe::connect("amqp://guest:guest@127.0.0.1:1").await.unwrap_err();
+/// assert!(matches!(error, ConnectError::Unreachable { .. }));
+/// # }
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The address is not an AMQP one.
+    #[error(transparent)]
+    Address(Error),
+    /// Nobody answers there, or nobody who speaks AMQP.
+    #[error("{address} cannot be reached: {reason}")]
+    Unreachable {
+        /// Host and port.
+        address: String,
+        /// What happened instead.
+        reason: String,
+    },
+    /// Unknown user or wrong password.
+    #[error("{address} refuses the login of user {user:?}: {reason}")]
+    Login {
+        /// Host and port.
+        address: String,
+        /// The user.
+        user: String,
+        /// The broker's words.
+        reason: String,
+    },
+    /// No such vhost, or no permission of any kind in it.
+    #[error("{address} does not let user {user:?} into vhost {vhost:?}: {reason}")]
+    Vhost {
+        /// Host and port.
+        address: String,
+        /// The user.
+        user: String,
+        /// The vhost.
+        vhost: String,
+        /// The broker's words.
+        reason: String,
+    },
+}
+
+/// Why the broker did not do what it was asked for.
+///
+/// ```
+/// # use leveret::probe::Refusal;
+/// let refusal = Refusal::Denied("access to queue 'email' in vhost '/' refused".into());
+/// assert_eq!(refusal.to_string(), "no permission: access to queue 'email' in vhost '/' refused");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// There is none of that name.
+    #[error("there is none")]
+    Missing,
+    /// The user lacks a permission; the broker's words.
+    #[error("no permission: {0}")]
+    Denied(String),
+    /// It exists with other arguments; the broker's words, which name the first that differs and both values.
+    #[error("other arguments: {0}")]
+    Mismatch(String),
+    /// Anything else: the connection was lost, the queue has no leader.
+    #[error("no answer: {0}")]
+    Failed(String),
+}
+
+pub(super) fn place(address: &AMQPUri) -> String {
+    format!("{}:{}", address.authority.host, address.authority.port)
+}
+
+pub(super) fn not_connected(uri: &AMQPUri, error: &lapin::Error) -> ConnectError {
+    let (address, user) = (place(uri), uri.authority.userinfo.username.clone());
+    let lapin::ErrorKind::ProtocolError(protocol) = error.kind() else {
+        return ConnectError::Unreachable { address, reason: error.to_string() };
+    };
+    let reason = protocol.get_message().to_string();
+    match protocol.kind() {
+        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => ConnectError::Login { address, user, reason },
+        AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
+            ConnectError::Vhost { address, user, vhost: uri.vhost.clone(), reason }
+        }
+        AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => ConnectError::Unreachable { address, reason },
+    }
+}
+
+pub(super) fn refusal(error: &lapin::Error) -> Refusal {
+    let lapin::ErrorKind::ProtocolError(protocol) = error.kind() else { return Refusal::Failed(error.to_string()) };
+    let words = protocol.get_message().to_string();
+    match protocol.kind() {
+        AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Refusal::Missing,
+        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Refusal::Denied(words),
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => Refusal::Mismatch(words),
+        AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => Refusal::Failed(words),
+    }
+}
