@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use fastrand::Rng;
 use leveret_harness::{Node, RawClient, lapin::BasicProperties, lapin::Confirmation, unique};
-use leveret_tests::load::{End, Ledger, Load, What, now_us};
+use leveret_tests::load::{End, Ledger, Load, What, job_id, now_us};
 use tokio::time::sleep;
 
 use crate::{actor::Actor, books::Books, report::Figures, watch::Sample};
@@ -314,7 +314,7 @@ impl<'a> Stage<'a> {
     async fn probe(&mut self, client: &RawClient) -> anyhow::Result<()> {
         let ledger = Ledger::open(&self.books.receipts())?;
         for _ in 0..2 * self.workers.len() {
-            let id = format!("done-probe-{}", self.probes);
+            let id = job_id(End::Done, false, &format!("probe-{}", self.probes));
             self.probes += 1;
             let job = Load { made_us: now_us(), work_ms: 1, fails: 0, end: End::Done };
             self.publish_raw(client, &ledger, &job, &id).await?;

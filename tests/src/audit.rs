@@ -6,7 +6,7 @@ use std::{
     fmt,
 };
 
-use crate::load::{Line, What};
+use crate::load::{Line, What, is_delayed};
 
 /// Everything known of a load's jobs.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ pub enum Cause {
     Redelivered,
     /// Its publisher repeated a publish whose confirm was lost.
     PublishRepeated,
-    /// A retry or dead letter was copied twice: its confirm was lost, or the ladder repeated a hop.
+    /// A retry, a delayed job or a dead letter was copied twice: its confirm was lost, or the ladder repeated a hop.
     CopyRepeated,
 }
 
@@ -142,7 +142,7 @@ impl Audit {
                 verdict.count(id, record);
             }
             if record.done + record.dead.len() > 1 {
-                match record.cause() {
+                match record.cause(is_delayed(id)) {
                     Some(cause) => *verdict.duplicates.entry(cause).or_default() += 1,
                     None => verdict.unexplained.push(format!("{id}: {record:?}")),
                 }
@@ -175,7 +175,7 @@ impl Record {
         self.done > 0 || !self.dead.is_empty() || self.unrouted > 0
     }
 
-    fn cause(&self) -> Option<Cause> {
+    fn cause(&self, is_delayed: bool) -> Option<Cause> {
         if self.repeated {
             return Some(Cause::PublishRepeated);
         }
@@ -187,7 +187,7 @@ impl Record {
         if self.dead.len() > 1 {
             return Some(Cause::CopyRepeated);
         }
-        let copied = |start: &&Start| start.attempt > 1 && runs(start.attempt).count() > 1;
+        let copied = |start: &&Start| (is_delayed || start.attempt > 1) && runs(start.attempt).count() > 1;
         self.starts.iter().find(copied).map(|_| Cause::CopyRepeated)
     }
 
@@ -249,6 +249,13 @@ mod tests {
         assert_eq!(verdict.duplicates, BTreeMap::from([(Cause::PublishRepeated, 1)]));
         let verdict = twice(&[], "3 start 8 1 false 0 a");
         assert_eq!(verdict.unexplained.len(), 1);
+        let ladder = [
+            "1 start 7 1 false 0 done.delayed.1",
+            "2 done 7 1 false 0 done.delayed.1",
+            "3 start 7 1 false 0 done.delayed.1",
+            "4 done 7 1 false 0 done.delayed.1",
+        ];
+        assert_eq!(audit(&ladder).verdict().duplicates, BTreeMap::from([(Cause::CopyRepeated, 1)]));
         let verdict = audit(&[
             "1 start 7 1 false 0 a",
             "2 fail 7 1 false 0 a",

@@ -143,6 +143,26 @@ impl Ledger {
     }
 }
 
+/// An id that says how its job is to end, and whether it waits in the delay ladder first.
+#[must_use]
+pub fn job_id(end: End, delayed: bool, number: &str) -> String {
+    let end = match end {
+        End::Done => "done",
+        End::GivenUp => "given_up",
+        End::Abort => "abort",
+    };
+    let when = if delayed { DELAYED } else { "now" };
+    format!("{end}.{when}.{number}")
+}
+
+/// Whether the job of that id waits in the delay ladder first.
+#[must_use]
+pub fn is_delayed(id: &str) -> bool {
+    id.split('.').nth(1) == Some(DELAYED)
+}
+
+const DELAYED: &str = "delayed";
+
 /// Microseconds since the epoch.
 #[must_use]
 pub fn now_us() -> u64 {
@@ -215,7 +235,8 @@ mod tests {
     #[test]
     fn a_line_reads_as_it_was_written() {
         for (what, _) in WORDS {
-            let id = "done-7".to_owned();
+            let id = job_id(End::Done, true, "7");
+            assert!(is_delayed(&id) && !is_delayed(&job_id(End::Done, false, "7")));
             let line = Line { at_us: 5, what, process: 6, attempt: 2, redelivered: true, made_us: 4, id };
             assert_eq!(line.to_string().parse::<Line>().unwrap(), line);
         }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use clap::{Args, Parser};
 use fastrand::Rng;
 use leveret::{Broker, Config, PublishError, Publisher, Queue, RetryPolicy, Worker, shutdown_signal};
-use leveret_tests::load::{End, Ledger, Load, What, now_us, run};
+use leveret_tests::load::{End, Ledger, Load, What, job_id, now_us, run};
 use tokio::{sync::Semaphore, task::JoinSet, time::MissedTickBehavior};
 
 /// How often the publisher makes jobs, a batch at a time.
@@ -126,7 +126,7 @@ impl Publish {
                 let job = self.mix.job(&mut random);
                 let sender = sender.clone();
                 let delay = self.mix.delay(&mut random);
-                let id = format!("{}-{:x}-{made}", word(job.end), self.seed);
+                let id = job_id(job.end, delay.is_some(), &format!("{:x}-{made}", self.seed));
                 made += 1;
                 sending.spawn(async move {
                     sender.send(&job, &id, delay).await;
@@ -195,13 +195,4 @@ fn serve_health(broker: &Broker) -> Result<leveret::HealthServer, leveret::Error
     let health = broker.serve_health()?;
     tracing::info!("health at {}", health.address());
     Ok(health)
-}
-
-/// The beginning of the ids of jobs that are to end so.
-fn word(end: End) -> &'static str {
-    match end {
-        End::Done => "done",
-        End::GivenUp => "given_up",
-        End::Abort => "abort",
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leveret_tests::load::{End, Ledger, Load, now_us};
+use leveret_tests::load::{End, Ledger, Load, job_id, now_us};
 
 use crate::stage::{Cast, Stage};
 
@@ -37,9 +37,9 @@ pub(crate) async fn consumer_timeout_strikes(stage: &mut Stage<'_>) -> anyhow::R
         stage.play().await;
         stage.count_fault();
         let job = Load { made_us: now_us(), work_ms: 5_000, fails: 0, end: End::Done };
-        stage.publish_raw(&raw, &ledger, &job, &format!("done-long-{round}")).await?;
-        let ended = format!("done-long-{round}");
-        stage.until("the long job comes to an end", |stage| stage.books.audit.has_ended(&ended)).await?;
+        let id = job_id(End::Done, false, &format!("long-{round}"));
+        stage.publish_raw(&raw, &ledger, &job, &id).await?;
+        stage.until("the long job comes to an end", |stage| stage.books.audit.has_ended(&id)).await?;
         stage.recovered(now_us()).await?;
     }
     set_consumer_timeout(stage, 1_800_000, 60_000).await?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use leveret_tests::load::{End, Ledger, Load, now_us};
+use leveret_tests::load::{End, Ledger, Load, job_id, now_us};
 use tokio::time::sleep;
 
 use crate::{
@@ -62,7 +62,7 @@ pub(crate) async fn a_job_aborts_its_process(stage: &mut Stage<'_>) -> anyhow::R
         stage.play().await;
         stage.count_fault();
         let job = Load { made_us: now_us(), work_ms: 20, fails: 0, end: End::Abort };
-        let id = format!("abort-{round}");
+        let id = job_id(job.end, false, &round.to_string());
         stage.publish_raw(&raw, &ledger, &job, &id).await?;
         let crashes = replaced_until_convicted(stage, &id).await?;
         ensure!((1..=6).contains(&crashes), "{crashes} crashes until the job was convicted");
