@@ -1,8 +1,8 @@
 //! A worker or a publisher process behind proxies of its own, with a watch on it.
 
-use std::{process::Command, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, process::Command, sync::Arc, time::Duration};
 
-use leveret_harness::{Process, Proxy};
+use leveret_harness::{Cable, Process, Proxy};
 
 use crate::watch::Watch;
 
@@ -25,9 +25,20 @@ impl Actor {
         for url in urls {
             proxies.push(Proxy::start(url).await);
         }
+        let program = Command::new(env!("CARGO_BIN_EXE_load-process"));
+        Self::spawn(program, Ipv4Addr::LOCALHOST, proxies, arguments).await
+    }
+
+    /// Starts it at the other end of a cable.
+    pub(crate) async fn start_at(cable: &Cable, url: &str, arguments: &[String]) -> Self {
+        let proxy = Proxy::start_on(cable.outside(), url).await;
+        let program = cable.command(env!("CARGO_BIN_EXE_load-process"));
+        Self::spawn(program, cable.inside(), vec![proxy], arguments).await
+    }
+
+    async fn spawn(mut command: Command, host: Ipv4Addr, proxies: Vec<Proxy>, arguments: &[String]) -> Self {
         let urls: Vec<_> = proxies.iter().map(Proxy::url).collect();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_load-process"));
-        command.env("AMQP_URL", urls.join(",")).env("LEVERET_HTTP_ADDR", "127.0.0.1:0").env("RUST_LOG", LOGGED);
+        command.env("AMQP_URL", urls.join(",")).env("LEVERET_HTTP_ADDR", format!("{host}:0")).env("RUST_LOG", LOGGED);
         command.args(arguments);
         let process = Arc::new(Process::spawn(&command));
         let line = process.wait_line("health at ", START_WITHIN).await;

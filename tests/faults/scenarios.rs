@@ -3,6 +3,7 @@
 mod alarm;
 mod cluster;
 mod login;
+mod network;
 mod operator;
 mod publisher;
 mod soak;
@@ -53,6 +54,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     repeated!(network_is_cut, "every connection reset", NetworkCut, 3.0, Connections),
     repeated!(network_is_partitioned, "nothing passes for a while", NetworkPartitioned, 0.5, Connections),
     repeated!(connections_are_half_open, "connections that lead nowhere", ConnectionsHalfOpen, 0.5, Connections),
+    special!(network::packets_are_dropped, "every packet of a worker lost (as root only)"),
     repeated!(network_is_slow, "bytes trickle, frames are torn", NetworkSlow, 2.0, Nothing),
     repeated!(connections_are_closed, "closed through the broker's tools", ConnectionsClosed, 1.0, Connections),
     repeated!(channels_are_closed, "406 after an ack of an unknown tag", ChannelsClosed, 2.0, Consumers),
@@ -108,5 +110,10 @@ async fn again_and_again(stage: &mut Stage<'_>, fault: Fault, times: f64, tells:
     if tells == Tells::Consumers {
         ensure!(stage.reconnects() == before, "a lost consumer must not cost its connection");
     }
-    stage.finish().await
+    stage.finish().await?;
+    if fault == Fault::NetworkCut {
+        // Jobs end at every moment, so some end while there is no channel.
+        ensure!(stage.figures().acks_lost > 0, "acks that no channel took must be counted");
+    }
+    Ok(())
 }

@@ -152,8 +152,11 @@ impl<'a> Stage<'a> {
     }
 
     async fn new_worker(&self) -> Actor {
-        let log = self.books.effects().display().to_string();
-        Actor::start(&self.urls, &self.arguments("work", &log, &self.cast.work)).await
+        Actor::start(&self.urls, &self.worker_arguments()).await
+    }
+
+    pub(crate) fn worker_arguments(&self) -> Vec<String> {
+        self.arguments("work", &self.books.effects().display().to_string(), &self.cast.work)
     }
 
     /// A client past the framework.

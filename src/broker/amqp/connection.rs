@@ -11,7 +11,7 @@ use lapin::{
 use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Setup, shield};
+use super::{Setup, shield::Line};
 use crate::error::Error;
 
 /// For the TCP connection alone; TLS and the handshake have [`Patience`].
@@ -19,12 +19,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a connection is looked at that has reported nothing.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A connection that is up, until `lost` is cancelled.
 #[derive(Debug)]
 pub(super) struct Up {
     pub(super) connection: Connection,
+    /// How long the broker may be silent; none if the address asks for no heartbeat.
+    longest_silence: Option<Duration>,
+    line: Line,
     pub(super) lost: CancellationToken,
     /// The broker's reason for taking no publishes now.
     pub(super) blocked: watch::Sender<Option<String>>,
@@ -157,12 +160,14 @@ async fn connect(role: &'static str, setup: &Setup, patience: &mut Patience) -> 
     for address in &setup.addresses {
         let name = format!("leveret {role}");
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let attempt = shield::connect(address.clone(), properties);
-        match tokio::time::timeout(patience.0, attempt).await {
+        let line = Line::default();
+        match tokio::time::timeout(patience.0, line.connect(address.clone(), properties)).await {
             Ok(Ok(connection)) => {
                 let (blocked, _) = watch::channel(None);
                 let lost = CancellationToken::new();
-                return Ok(Arc::new(Up { connection, lost, blocked }));
+                let seconds = address.query.heartbeat.filter(|seconds| *seconds > 0);
+                let longest_silence = seconds.map(|seconds| Duration::from_secs(seconds.into()) * 2);
+                return Ok(Arc::new(Up { connection, longest_silence, line, lost, blocked }));
             }
             Ok(Err(error)) => reason = format!("{}:{}: {error}", address.authority.host, address.authority.port),
             Err(_) => {
@@ -192,8 +197,15 @@ async fn live(role: &'static str, setup: &Setup, up: Arc<Up>, state: &watch::Sen
             }
             event = events.next() => event,
             () = tokio::time::sleep(CHECK_INTERVAL) => {
-                if up.connection.status().connected() { continue }
-                break format!("{:?}", up.connection.status());
+                if !up.connection.status().connected() {
+                    break format!("{:?}", up.connection.status());
+                }
+                // lapin would notice as well, up to half a heartbeat later.
+                let silence = up.line.silent_for();
+                if up.longest_silence.is_some_and(|longest| silence > longest) {
+                    break format!("nothing received for {} s, not even a heartbeat", silence.as_secs());
+                }
+                continue;
             }
         };
         match event {

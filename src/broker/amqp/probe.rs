@@ -6,10 +6,7 @@
 
 mod refusal;
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lapin::{
     Channel, Connection, ConnectionProperties,
@@ -21,7 +18,7 @@ use uuid::Uuid;
 
 pub use self::refusal::{ConnectError, Refusal};
 use self::refusal::{not_connected, place, refusal};
-use super::{connection, declare, shield};
+use super::{connection, declare, shield::Line};
 use crate::{
     config::Config,
     message::{Message, millis, short, text},
@@ -82,7 +79,7 @@ pub struct Probe {
     /// The channel of the last request, unless that was refused, which closes it.
     channel: Option<Channel>,
     address: AMQPUri,
-    server: Arc<OnceLock<Server>>,
+    line: Line,
     is_silent: bool,
 }
 
@@ -96,10 +93,10 @@ impl Probe {
         let addresses = connection::parse_addresses(&[url.to_owned()], Config::default().heartbeat);
         let address = addresses.map_err(ConnectError::Address)?.remove(0);
         let properties = ConnectionProperties::default().with_connection_name("leveret probe".into());
-        let server = Arc::default();
-        let connecting = shield::connect_and_greet(address.clone(), properties, Arc::clone(&server));
+        let line = Line::default();
+        let connecting = line.connect(address.clone(), properties);
         match tokio::time::timeout(PATIENCE, connecting).await {
-            Ok(Ok(connection)) => Ok(Self { connection, channel: None, address, server, is_silent: false }),
+            Ok(Ok(connection)) => Ok(Self { connection, channel: None, address, line, is_silent: false }),
             Ok(Err(error)) => Err(not_connected(&address, &error)),
             Err(_) => Err(ConnectError::Unreachable { address: place(&address), reason: silence() }),
         }
@@ -108,7 +105,7 @@ impl Probe {
     /// What the broker says of itself.
     #[must_use]
     pub fn server(&self) -> Server {
-        self.server.get().cloned().unwrap_or_default()
+        self.line.server().cloned().unwrap_or_default()
     }
 
     /// The broker's host.

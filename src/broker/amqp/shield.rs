@@ -1,4 +1,5 @@
-//! A transport between the socket and lapin that lets through only what lapin survives; see [`screen`].
+//! A transport between the socket and lapin that lets through only what lapin survives (see [`screen`]), notes when the
+//! broker was heard last, and can be ended from outside.
 
 mod screen;
 
@@ -6,7 +7,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -23,6 +27,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use self::screen::{FrameStart, Screen};
 use super::probe::Server;
+use crate::message::millis;
 
 /// Bytes taken from the socket at a time.
 const CHUNK: usize = 64 * 1024;
@@ -33,34 +38,71 @@ pub(crate) fn screened(frame: Vec<u8>) -> Vec<u8> {
     Screen::default().replacement(&frame).unwrap_or(frame)
 }
 
-/// As `Connection::connect_uri`, behind a shield.
+/// The line of one connection to the broker, between the socket and lapin.
 ///
-/// # Cancel safety
-///
-/// Dropped before it is done, it ends the socket and lapin's thread, which would else wait for the broker for ever.
-pub(super) async fn connect(uri: AMQPUri, properties: ConnectionProperties) -> lapin::Result<Connection> {
-    connect_and_greet(uri, properties, Arc::default()).await
+/// Dropped, it ends the socket and lapin's thread, which would else wait for ever for a broker that is silent.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    abandoned: CancellationToken,
+    heard: Arc<Heard>,
+    server: Arc<OnceLock<Server>>,
 }
 
-/// As [`connect`]; `server` gets what the broker says of itself, also when it refuses the login.
-pub(super) async fn connect_and_greet(
-    uri: AMQPUri,
-    properties: ConnectionProperties,
-    server: Arc<OnceLock<Server>>,
-) -> lapin::Result<Connection> {
-    let tokio = Tokio::current();
-    let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), ShieldedReactor(tokio.clone())));
-    let plain = Runtime::new(tokio);
-    let abandoned = CancellationToken::new();
-    let guard = abandoned.clone().drop_guard();
-    let open = async move |uri: AMQPUri, _: Runtime<_>| {
-        let connecting = uri.connect_with_config_async(TLSConfig::default(), &plain);
-        let stream = abandoned.run_until_cancelled(connecting).await.unwrap_or_else(|| Err(given_up()))?;
-        Ok(AsyncTcpStream::Plain(Shielded::new(stream, Screen::new(Arc::clone(&server)), &abandoned)))
-    };
-    let connection = Connection::connector(uri, runtime, open, properties).await?;
-    guard.disarm();
-    Ok(connection)
+impl Line {
+    /// As `Connection::connect_uri`, over this line; once.
+    pub(super) async fn connect(&self, uri: AMQPUri, properties: ConnectionProperties) -> lapin::Result<Connection> {
+        let tokio = Tokio::current();
+        let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), ShieldedReactor(tokio.clone())));
+        let plain = Runtime::new(tokio);
+        let (abandoned, heard, server) = (self.abandoned.clone(), Arc::clone(&self.heard), Arc::clone(&self.server));
+        let open = async move |uri: AMQPUri, _: Runtime<_>| {
+            let connecting = uri.connect_with_config_async(TLSConfig::default(), &plain);
+            let stream = abandoned.run_until_cancelled(connecting).await.unwrap_or_else(|| Err(given_up()))?;
+            let screen = Screen::new(Arc::clone(&server));
+            Ok(AsyncTcpStream::Plain(Shielded::new(stream, screen, Arc::clone(&heard), &abandoned)))
+        };
+        Connection::connector(uri, runtime, open, properties).await
+    }
+
+    /// How long nothing has come in, not even a heartbeat.
+    pub(super) fn silent_for(&self) -> Duration {
+        self.heard.since()
+    }
+
+    /// What the broker says of itself, also when it refuses the login.
+    pub(super) fn server(&self) -> Option<&Server> {
+        self.server.get()
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.abandoned.cancel();
+    }
+}
+
+/// When something came in last.
+#[derive(Debug)]
+struct Heard {
+    start: Instant,
+    /// Milliseconds after `start`.
+    last: AtomicU64,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self { start: Instant::now(), last: AtomicU64::new(0) }
+    }
+}
+
+impl Heard {
+    fn now(&self) {
+        self.last.store(millis(self.start.elapsed()), Ordering::Relaxed);
+    }
+
+    fn since(&self) -> Duration {
+        self.start.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
+    }
 }
 
 fn given_up() -> io::Error {
@@ -77,7 +119,7 @@ impl Reactor for ShieldedReactor {
     type TcpStream = Shielded<Socket>;
     type Sleep = <Tokio as Reactor>::Sleep;
 
-    /// Nobody calls this: lapin connects through [`connect`]'s closure. The bound on the handle cannot be named here.
+    /// Nobody calls this: lapin connects through [`Line::connect`]'s closure. The bound on the handle cannot be named here.
     #[expect(refining_impl_trait, reason = "the stream that is never returned needs some type")]
     fn register<H: io::Read + io::Write + Send + 'static>(&self, _socket: H) -> io::Result<Shielded<Socket>> {
         Err(io::ErrorKind::Unsupported.into())
@@ -98,7 +140,7 @@ impl Reactor for ShieldedReactor {
         let connecting = self.0.tcp_connect_addr(address);
         async move {
             let stream = AsyncTcpStream::Plain(connecting.await?);
-            Ok(Shielded::new(stream, Screen::default(), &CancellationToken::new()))
+            Ok(Shielded::new(stream, Screen::default(), Arc::default(), &CancellationToken::new()))
         }
     }
 }
@@ -108,14 +150,15 @@ impl Reactor for ShieldedReactor {
 struct Shielded<T> {
     inner: T,
     inbound: Inbound,
+    heard: Arc<Heard>,
     /// Ready once nobody waits for this connection any more.
     abandoned: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl<T> Shielded<T> {
-    fn new(inner: T, screen: Screen, abandoned: &CancellationToken) -> Self {
+    fn new(inner: T, screen: Screen, heard: Arc<Heard>, abandoned: &CancellationToken) -> Self {
         let inbound = Inbound { screen, ..Inbound::default() };
-        Self { inner, inbound, abandoned: Box::pin(abandoned.clone().cancelled_owned()) }
+        Self { inner, inbound, heard, abandoned: Box::pin(abandoned.clone().cancelled_owned()) }
     }
 }
 
@@ -176,7 +219,7 @@ impl Inbound {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Shielded<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let Self { inner, inbound, abandoned } = self.get_mut();
+        let Self { inner, inbound, heard, abandoned } = self.get_mut();
         if abandoned.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(given_up()));
         }
@@ -189,6 +232,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Shielded<T> {
             if received == 0 {
                 return Poll::Ready(Ok(0));
             }
+            heard.now();
             inbound.end += received;
             inbound.examine();
         }

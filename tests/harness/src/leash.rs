@@ -124,10 +124,10 @@ impl Drop for Folder {
 
 /// A shell that runs its script when this process ends; dropped, it ends without running it.
 #[derive(Debug)]
-struct Leash(Child);
+pub(crate) struct Leash(Child);
 
 impl Leash {
-    fn new(script: &str, target: impl AsRef<OsStr>) -> io::Result<Self> {
+    pub(crate) fn new(script: &str, target: impl AsRef<OsStr>) -> io::Result<Self> {
         Command::new("sh")
             .args(["-c", script, "leash"])
             .arg(target)

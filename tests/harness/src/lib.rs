@@ -7,6 +7,7 @@
 //! - [`Cluster`]: several of them, for what becomes of a queue whose leader is lost.
 //! - [`RawClient`]: publishes and fetches any message at all, past the framework.
 //! - [`Proxy`]: a TCP connection that can be cut, frozen, delayed and throttled.
+//! - [`Cable`]: a network that can lose every packet.
 //! - [`Process`]: a program under test: its lines, signals and exit status.
 //! - [`eventually`]: awaits a condition, and says which one never came.
 //! - [`python`], [`javascript`], [`promtool`]: foreign programs the tests run.
@@ -16,6 +17,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a harness that cannot do its part must fail the test")]
 
 mod amqp;
+mod cable;
 mod cluster;
 mod ctl;
 mod eventually;
@@ -28,6 +30,7 @@ mod proxy;
 mod shared;
 
 pub use amqp::RawClient;
+pub use cable::Cable;
 pub use cluster::Cluster;
 pub use ctl::Permissions;
 pub use eventually::{eventually, eventually_eq};

@@ -17,6 +17,13 @@ pub fn unique(prefix: &str) -> String {
     format!("{prefix}-{:08x}-{number}", *RUN)
 }
 
+/// A number below 16384 that no other call in this process returned, and hardly one in another.
+pub(crate) fn small_number() -> u16 {
+    static START: LazyLock<u32> = LazyLock::new(|| low_bits(random()));
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    (START.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 16_384) as u16
+}
+
 /// A loopback TCP port that nobody listens on and no other call in this process returned.
 ///
 /// # Panics

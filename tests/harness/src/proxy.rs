@@ -1,7 +1,7 @@
 //! A TCP proxy that breaks on command: what stands between a worker and its broker.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -41,15 +41,24 @@ impl Proxy {
     ///
     /// When `upstream` has no host and port, or no port is free.
     pub async fn start(upstream: &str) -> Self {
+        Self::start_on(Ipv4Addr::LOCALHOST, upstream).await
+    }
+
+    /// As [`Self::start`], on another address of this machine: one end of a [`Cable`](crate::Cable).
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::start`].
+    pub async fn start_on(host: Ipv4Addr, upstream: &str) -> Self {
         let (before, target, after) = split(upstream).expect("amqp://[user:password@]host:port[/vhost]");
-        let port = free_port();
-        let listener = listen(port).await.expect("a free port");
+        let place = SocketAddrV4::new(host, free_port());
+        let listener = TcpListener::bind(place).await.expect("a free port");
         let state =
             State { accepting: true, frozen: false, delay: Duration::ZERO, chunk: None, cuts: 0, strandings: 0 };
         let (state, watched) = watch::channel(state);
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, port, target.to_owned(), watched));
-        Self { url: format!("{before}127.0.0.1:{port}{after}"), state, _tasks: tasks }
+        tasks.spawn(serve(listener, place, target.to_owned(), watched));
+        Self { url: format!("{before}{place}{after}"), state, _tasks: tasks }
     }
 
     /// The upstream's URL with the proxy's host and port in it.
@@ -108,10 +117,6 @@ fn split(url: &str) -> Option<(&str, &str, &str)> {
     target.contains(':').then_some((&url[..start], target, &url[end..]))
 }
 
-async fn listen(port: u16) -> io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
-}
-
 /// What a listening proxy does next.
 enum Next {
     Client(io::Result<(TcpStream, SocketAddr)>),
@@ -120,7 +125,7 @@ enum Next {
     End,
 }
 
-async fn serve(mut listener: TcpListener, port: u16, target: String, mut state: watch::Receiver<State>) {
+async fn serve(mut listener: TcpListener, place: SocketAddrV4, target: String, mut state: watch::Receiver<State>) {
     let mut connections = JoinSet::new();
     loop {
         let next = tokio::select! {
@@ -144,7 +149,7 @@ async fn serve(mut listener: TcpListener, port: u16, target: String, mut state: 
         if state.wait_for(|state| state.accepting).await.is_err() {
             return;
         }
-        listener = listen(port).await.expect("the proxy's own port");
+        listener = TcpListener::bind(place).await.expect("the proxy's own port");
     }
 }
 

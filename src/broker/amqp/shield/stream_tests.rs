@@ -16,7 +16,8 @@ impl AsyncRead for Chunks {
 
 fn read_all(chunks: Vec<Vec<u8>>, buffer: usize) -> Vec<u8> {
     let inner = Chunks(chunks.into_iter());
-    let (mut shielded, mut all) = (Shielded::new(inner, Screen::default(), &CancellationToken::new()), Vec::new());
+    let (mut shielded, mut all) =
+        (Shielded::new(inner, Screen::default(), Arc::default(), &CancellationToken::new()), Vec::new());
     let mut buffer = vec![0; buffer];
     loop {
         let read = poll_fn(|cx| Pin::new(&mut shielded).poll_read(cx, &mut buffer)).now_or_never();
