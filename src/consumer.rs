@@ -309,8 +309,8 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             Known::Settled(settlement) => {
                 tracing::debug!(queue, job_id, "redelivered after its end: settled without running");
                 self.handlers.metrics(self.handlers.find(received.message.job_name())).finished(Finish::Duplicate);
-                let lost = settle(session, tag, *settlement);
-                self.count_lost(lost);
+                // Its ack may be lost again.
+                self.settle(session, tag, received, *settlement);
             }
         }
     }

@@ -26,6 +26,9 @@ impl Quiet {
             return false;
         }
         if told.len() >= REMEMBERED {
+            told.retain(|_, at| now.duration_since(*at) < AGAIN);
+        }
+        if told.len() >= REMEMBERED {
             told.clear();
         }
         told.insert(what, now);

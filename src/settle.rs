@@ -107,7 +107,7 @@ async fn confirm(broker: &Broker, queue: &Queue, target: &Target, copy: &Message
             Err(error) => error,
         };
         let (queue_name, job_id) = (queue.name(), copy.id());
-        if broker.quiet().is_news(format!("{queue_name}: {target:?}: {error:?}")) {
+        if broker.quiet().is_news(format!("{queue_name}: {error:?}")) {
             tracing::warn!(
                 queue = queue_name,
                 job_id,

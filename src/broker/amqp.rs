@@ -15,7 +15,7 @@ mod shield;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::consume::Session;
@@ -48,8 +48,8 @@ pub(super) struct Setup {
     pub(super) config: Config,
     pub(super) metrics: Arc<Metrics>,
     pub(super) quiet: Arc<Quiet>,
-    /// Whether what all queues share has been ensured.
-    pub(super) shared_ensured: Mutex<bool>,
+    /// When what all queues share was ensured.
+    pub(super) shared_ensured: Mutex<Option<Instant>>,
     /// Ends both connections for good.
     pub(super) closed: CancellationToken,
 }
@@ -70,7 +70,7 @@ impl Amqp {
             config: config.clone(),
             metrics,
             quiet,
-            shared_ensured: Mutex::new(false),
+            shared_ensured: Mutex::new(None),
             closed: CancellationToken::new(),
         });
         let consuming = Link::new("consume", Arc::clone(&setup));

@@ -8,7 +8,10 @@ use lapin::{
     Connection, ConnectionProperties, Event,
     uri::{AMQPScheme, AMQPUri},
 };
-use tokio::sync::{OnceCell, watch};
+use tokio::{
+    sync::{OnceCell, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{Setup, shield::Line};
@@ -18,6 +21,7 @@ use crate::error::Error;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
+const SHORT_LIFE: Duration = Duration::from_secs(1);
 /// How often a connection is looked at that has reported nothing.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -124,8 +128,13 @@ async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<Sta
         };
         match connected {
             Ok(up) => {
-                (delays, patience) = (backoff(), Patience(FIRST_PATIENCE));
+                patience = Patience(FIRST_PATIENCE);
+                let connected = Instant::now();
                 let reason = live(role, &setup, up, &state).await;
+                // One that something ends at once must not be made again in a hot loop.
+                if connected.elapsed() > SHORT_LIFE {
+                    delays = backoff();
+                }
                 drop(state.send_replace(Err(reason)));
             }
             Err(reason) => {
@@ -219,7 +228,9 @@ async fn live(role: &'static str, setup: &Setup, up: Arc<Up>, state: &watch::Sen
     };
     up.lost.cancel();
     setup.metrics.connected.dec();
-    set_blocked(setup, &up, None);
+    if up.blocked.send_replace(None).is_some() {
+        setup.metrics.blocked.dec();
+    }
     if reason != CLOSED {
         setup.metrics.reconnects.inc();
         tracing::warn!(role, reason, "lost the connection to the broker");

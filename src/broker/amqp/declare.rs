@@ -4,6 +4,8 @@
 //! turns out to be missing, not with every connection: a thousand workers that reconnect at once must not keep a broker
 //! busy with what it has.
 
+use std::time::Duration;
+
 use futures_util::future::{BoxFuture, FutureExt, try_join_all};
 use lapin::{
     Channel, ErrorKind, ExchangeKind as LapinKind,
@@ -11,6 +13,8 @@ use lapin::{
     protocol::{AMQPErrorKind, AMQPSoftError},
     types::{AMQPValue, FieldTable},
 };
+
+use tokio::time::{Instant, sleep};
 
 use super::{Setup, connection::Up};
 use crate::{
@@ -22,26 +26,33 @@ use crate::{
     topology::{Argument, Binding, Destination, Exchange, ExchangeKind, Plan, QueuePlan},
 };
 
+/// A cluster may have to elect its leaders first.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+const JUST_ENSURED: Duration = Duration::from_secs(1);
+
 /// Ensures what all queues share, unless that was done before.
 pub(super) async fn ensure_shared(up: &Up, setup: &Setup) -> Result<(), OpenError> {
     let mut ensured = setup.shared_ensured.lock().await;
-    if !*ensured {
+    if ensured.is_none() {
         ensure(up, setup, &setup.topology.shared()).await?;
-        *ensured = true;
+        *ensured = Some(Instant::now());
     }
     Ok(())
 }
 
-/// Has the next [`ensure_shared`] look again: something may have gone missing.
+/// Has the next [`ensure_shared`] look again: something may have gone missing. Many who doubt at once have it look once.
 pub(super) async fn doubt_shared(setup: &Setup) {
-    *setup.shared_ensured.lock().await = false;
+    let mut ensured = setup.shared_ensured.lock().await;
+    if ensured.is_some_and(|at| at.elapsed() > JUST_ENSURED) {
+        *ensured = None;
+    }
 }
 
 /// Ensures a queue and all that it needs.
 pub(super) async fn ensure_queue(up: &Up, setup: &Setup, queue: &Queue) -> Result<(), OpenError> {
     ensure_shared(up, setup).await?;
     let ensured = ensure(up, setup, &setup.topology.of_queue(queue)).await;
-    if ensured.is_err() {
+    if ensured.is_err() && !up.lost.is_cancelled() {
         doubt_shared(setup).await;
     }
     ensured
@@ -58,6 +69,9 @@ async fn ensure(up: &Up, setup: &Setup, plan: &Plan) -> Result<(), OpenError> {
     let channel = tokio::select! {
         ensured = ensured => ensured?,
         () = up.lost.cancelled() => return Err(OpenError::Passing("the connection was lost".to_owned())),
+        () = sleep(ANSWERED_WITHIN) => {
+            return Err(OpenError::Passing(format!("the broker has not answered within {ANSWERED_WITHIN:?}")));
+        }
     };
     up.unless_lost(channel.close(200, "declared".into())).await.map_err(OpenError::Passing)
 }

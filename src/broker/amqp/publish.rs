@@ -79,7 +79,26 @@ impl PublishTask {
         Self { link: Arc::new(link), setup, requests: OnceCell::new(), finishing, finished }
     }
 
+    /// Publishes, and once more if a delay has nowhere to wait: then a part of the ladder is missing, and is mended first.
     pub(super) async fn send(&self, target: Target, message: Message, fail_fast: bool) -> Answer {
+        let again = matches!(target, Target::Delayed(..)).then(|| (target.clone(), message.clone()));
+        match (self.send_once(target, message, fail_fast).await, again) {
+            (Err(SendError::Returned), Some((target, message))) if self.mend().await => {
+                self.send_once(target, message, fail_fast).await
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    async fn mend(&self) -> bool {
+        declare::doubt_shared(&self.setup).await;
+        match self.link.up().await {
+            Ok(up) => declare::ensure_shared(&up, &self.setup).await.is_ok(),
+            Err(_) => false,
+        }
+    }
+
+    async fn send_once(&self, target: Target, message: Message, fail_fast: bool) -> Answer {
         if self.finishing.is_cancelled() {
             return Err(SendError::Closed);
         }
@@ -175,18 +194,10 @@ impl Task {
             };
             let Ok(up) = up else { return };
             match open(&up, &self.setup).await {
-                Ok(channel) => {
-                    match self.publish_on(&up, &channel).await {
-                        Exit::Finished => return,
-                        Exit::Lost { reason, in_flight } => {
-                            tracing::warn!(reason, in_flight, "lost the publishing channel, opening another");
-                        }
-                    }
-                    if up.connection.status().connected() {
-                        // The broker closed the channel alone: an exchange may have gone missing.
-                        declare::doubt_shared(&self.setup).await;
-                    }
-                }
+                Ok(channel) => match self.publish_on(&up, &channel).await {
+                    Exit::Finished => return,
+                    Exit::Lost { reason, in_flight } => self.lost(&up, &reason, in_flight).await,
+                },
                 Err(reason) => {
                     if self.setup.quiet.is_news(format!("publish: {reason}")) {
                         tracing::warn!(reason, "cannot publish yet, trying again");
@@ -194,6 +205,20 @@ impl Task {
                     tokio::time::sleep(REOPEN_DELAY).await;
                 }
             }
+        }
+    }
+
+    async fn lost(&self, up: &Up, reason: &str, in_flight: usize) {
+        if up.lost.is_cancelled() || !up.connection.status().connected() {
+            // The connection tells its loss itself.
+            return tracing::debug!(in_flight, "lost the publishing channel with its connection");
+        }
+        if self.setup.quiet.is_news(format!("publish: {reason}")) {
+            tracing::warn!(reason, in_flight, "lost the publishing channel, opening another");
+        }
+        // The broker's words begin with the name of its reply: an exchange has gone missing.
+        if reason.contains("NOT_FOUND") {
+            declare::doubt_shared(&self.setup).await;
         }
     }
 
@@ -283,21 +308,22 @@ fn answer_all<F: Future<Output = Resolved>>(
     unclaimed: &mut Vec<Place>,
 ) -> Result<usize, ChannelLost> {
     let alone = in_flight.is_empty();
-    let (mut bytes, mut lost) = (0, None);
+    let (mut bytes, mut lost, mut is_lost) = (0, None, false);
     let mut held = vec![first];
     while !held.is_empty() {
         let (now, later) = attribute(held, drain(channel, in_flight), unclaimed);
         for resolved in now {
             bytes += resolved.size;
             if let Verdict::Lost(words) = &resolved.verdict {
-                lost = Some(words.clone().unwrap_or_else(|| "the connection was lost".to_owned()));
+                lost = lost.or_else(|| words.clone());
+                is_lost = true;
             }
             resolved.answer(alone);
         }
         held = later;
     }
-    match lost {
-        Some(reason) => Err(ChannelLost(reason)),
-        None => Ok(bytes),
+    if is_lost {
+        return Err(ChannelLost(lost.unwrap_or_else(|| "the connection was lost".to_owned())));
     }
+    Ok(bytes)
 }

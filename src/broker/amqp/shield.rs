@@ -17,12 +17,13 @@ use std::{
 
 use async_rs::{Runtime, Tokio, traits::Reactor, util::RuntimeParts};
 use futures_io::{AsyncRead, AsyncWrite};
-use futures_util::Stream;
+use futures_util::{FutureExt, Stream};
 use lapin::{
     AsyncTcpStream, Connection, ConnectionProperties,
     tcp::{AMQPUriTcpExt, TLSConfig},
-    uri::AMQPUri,
+    uri::{AMQPScheme, AMQPUri},
 };
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use self::screen::{FrameStart, Screen};
@@ -56,7 +57,11 @@ impl Line {
         let plain = Runtime::new(tokio);
         let (abandoned, heard, server) = (self.abandoned.clone(), Arc::clone(&self.heard), Arc::clone(&self.server));
         let open = async move |uri: AMQPUri, _: Runtime<_>| {
-            let connecting = uri.connect_with_config_async(TLSConfig::default(), &plain);
+            // With TLS its handshake is within, which a slow broker may take longer for.
+            let limit = uri.query.connection_timeout.filter(|_| uri.scheme == AMQPScheme::AMQP);
+            let limit = limit.map_or(Duration::MAX, Duration::from_millis);
+            let connecting = timeout(limit, uri.connect_with_config_async(TLSConfig::default(), &plain));
+            let connecting = connecting.map(|connected| connected.unwrap_or_else(|_| Err(no_connection(limit))));
             let stream = abandoned.run_until_cancelled(connecting).await.unwrap_or_else(|| Err(given_up()))?;
             let screen = Screen::new(Arc::clone(&server));
             Ok(AsyncTcpStream::Plain(Shielded::new(stream, screen, Arc::clone(&heard), &abandoned)))
@@ -103,6 +108,10 @@ impl Heard {
     fn since(&self) -> Duration {
         self.start.elapsed().saturating_sub(Duration::from_millis(self.last.load(Ordering::Relaxed)))
     }
+}
+
+fn no_connection(limit: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("no TCP connection within {limit:?}"))
 }
 
 fn given_up() -> io::Error {
