@@ -6,8 +6,7 @@ use leveret_harness::{Cable, Process, Proxy};
 
 use crate::watch::Watch;
 
-/// Its logs without those of single jobs, which a load has thousands of.
-const LOGGED: &str = "load_process=info,leveret=info,leveret::task=off,lapin=off";
+const LOGGED: &str = "info,lapin=off";
 const START_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]

@@ -9,19 +9,29 @@ use std::{
 use anyhow::Context as _;
 use leveret_tests::{audit::Audit, load::Line};
 
+use crate::prober::is_probe;
+
 #[derive(Debug)]
 pub(crate) struct Books {
     folder: tempfile::TempDir,
     effects: Tail,
     receipts: Tail,
     pub(crate) audit: Audit,
+    /// What the workers wrote of probes since the last fault.
+    pub(crate) probes: Vec<Line>,
 }
 
 impl Books {
     pub(crate) fn open() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let tail = |name| Tail { path: folder.path().join(name), read: 0 };
-        Ok(Self { effects: tail("effects"), receipts: tail("receipts"), audit: Audit::default(), folder })
+        Ok(Self {
+            effects: tail("effects"),
+            receipts: tail("receipts"),
+            audit: Audit::default(),
+            probes: Vec::new(),
+            folder,
+        })
     }
 
     /// Where workers write.
@@ -34,19 +44,13 @@ impl Books {
         self.folder.path().join("receipts")
     }
 
-    /// Takes in what has been written since, and returns it.
-    pub(crate) fn read(&mut self) -> anyhow::Result<New> {
-        let new = New { receipts: self.receipts.lines()?, effects: self.effects.lines()? };
-        new.receipts.iter().chain(&new.effects).for_each(|line| self.audit.read(line));
-        Ok(new)
+    /// Takes in what has been written since, and returns the receipts of it.
+    pub(crate) fn read(&mut self) -> anyhow::Result<Vec<Line>> {
+        let (receipts, effects) = (self.receipts.lines()?, self.effects.lines()?);
+        receipts.iter().chain(&effects).for_each(|line| self.audit.read(line));
+        self.probes.extend(effects.into_iter().filter(|line| is_probe(&line.id)));
+        Ok(receipts)
     }
-}
-
-/// Lines that were written since the last look.
-#[derive(Debug)]
-pub(crate) struct New {
-    pub(crate) receipts: Vec<Line>,
-    pub(crate) effects: Vec<Line>,
 }
 
 /// A file of lines that grows.

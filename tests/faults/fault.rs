@@ -12,6 +12,9 @@ use crate::{
     stage::{LONG, Stage},
 };
 
+/// Long enough for a sample to see it.
+const SHORTLY: Duration = Duration::from_millis(400);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     BrokerKilled,
@@ -60,11 +63,10 @@ impl Fault {
         Self::WorkerFrozen,
     ];
 
-    /// Strikes, and returns the time when the loss could be known to the workers.
-    pub(crate) async fn strike(self, stage: &mut Stage<'_>) -> anyhow::Result<u64> {
-        let since = now_us();
+    /// Strikes, and returns when the loss could be known to the workers, if that is later than its beginning.
+    pub(crate) async fn strike(self, stage: &mut Stage<'_>) -> anyhow::Result<Option<u64>> {
         let heartbeats = stage.size.heartbeat * 2;
-        let noticed = since + u64::try_from(heartbeats.as_micros())?;
+        let noticed = now_us() + u64::try_from(heartbeats.as_micros())?;
         match self {
             Self::BrokerKilled => {
                 stage.node.sync().await?;
@@ -78,7 +80,12 @@ impl Fault {
                 sleep(stage.absence()).await;
                 stage.node.thaw();
             }
-            Self::NetworkCut => everyone(stage).for_each(|actor| actor.network(Proxy::cut)),
+            Self::NetworkCut => {
+                everyone(stage).for_each(|actor| actor.network(Proxy::refuse));
+                everyone(stage).for_each(|actor| actor.network(Proxy::cut));
+                sleep(SHORTLY).await;
+                everyone(stage).for_each(|actor| actor.network(Proxy::accept));
+            }
             Self::NetworkPartitioned => {
                 everyone(stage).for_each(|actor| actor.network(Proxy::freeze));
                 sleep(heartbeats + stage.absence()).await;
@@ -90,19 +97,29 @@ impl Fault {
                 stage.node.ctl(&["close_all_connections", "--vhost", "/", "maintenance"]).await?;
             }
             Self::ChannelsClosed => {
-                with_consumers(stage, "rabbit_channel:do(C, {'basic.ack', 999999999, false})").await?;
+                let action = "rabbit_channel:do(C, {'basic.ack', 999999999, false})";
+                return with_consumers(stage, action).await.map(Some);
             }
             Self::ConsumersCancelled => {
-                with_consumers(stage, "rabbit_channel:send_command(C, {'basic.cancel', T, true})").await?;
+                let action = "rabbit_channel:send_command(C, {'basic.cancel', T, true})";
+                return with_consumers(stage, action).await.map(Some);
             }
             Self::MemoryAlarm => alarm(stage, "set_vm_memory_high_watermark", ["0.00001", "0.4"]).await?,
             Self::DiskAlarm => alarm(stage, "set_disk_free_limit", ["100000GB", "50MB"]).await?,
             Self::WorkerKilled | Self::WorkerTerminated | Self::WorkerFrozen => self.strike_a_worker(stage).await?,
         }
         Ok(match self {
-            Self::NetworkPartitioned | Self::ConnectionsHalfOpen => noticed.max(now_us()),
-            _ => now_us(),
+            Self::NetworkPartitioned => Some(noticed.max(now_us())),
+            Self::ConnectionsHalfOpen => Some(noticed),
+            // A new process is started, a network is healed, an alarm is called off.
+            _ => Some(now_us()).filter(|_| self.is_nothing_to_others()),
         })
+    }
+
+    /// Whether others can use the broker while it lasts, so that only its end counts.
+    fn is_nothing_to_others(self) -> bool {
+        use Fault::{NetworkCut, NetworkSlow, WorkerFrozen, WorkerKilled, WorkerTerminated};
+        matches!(self, NetworkCut | NetworkSlow | WorkerFrozen | WorkerKilled | WorkerTerminated)
     }
 
     async fn strike_a_worker(self, stage: &mut Stage<'_>) -> anyhow::Result<()> {
@@ -158,8 +175,8 @@ async fn slow(stage: &mut Stage<'_>) {
     }
 }
 
-/// Has the node do something with the channel `C` and the tag `T` of every consumer of the load's queue.
-async fn with_consumers(stage: &Stage<'_>, action: &str) -> anyhow::Result<()> {
+/// Has the node do something with the channel `C` and the tag `T` of every consumer of the load's queue; returns when.
+async fn with_consumers(stage: &Stage<'_>, action: &str) -> anyhow::Result<u64> {
     let queue = &stage.queue;
     let expression = format!(
         r#"[begin
@@ -168,8 +185,8 @@ async fn with_consumers(stage: &Stage<'_>, action: &str) -> anyhow::Result<()> {
             _ = T,
             {action}
         end || Consumer <- rabbit_amqqueue:consumers_all(<<"/">>),
-               element(4, proplists:get_value(queue_name, Consumer)) =:= <<"{queue}">>]."#
+               element(4, proplists:get_value(queue_name, Consumer)) =:= <<"{queue}">>],
+        os:system_time(microsecond)."#
     );
-    stage.node.eval(&expression).await?;
-    Ok(())
+    Ok(stage.node.eval(&expression).await?.trim().parse()?)
 }

@@ -7,14 +7,18 @@
 mod actor;
 mod books;
 mod fault;
+mod finish;
+mod prober;
+mod recovery;
 mod report;
 mod scenarios;
 mod stage;
 mod watch;
 
-use std::{process::ExitCode, time::Duration};
+use std::{panic::AssertUnwindSafe, process::ExitCode, time::Duration};
 
 use clap::Parser;
+use futures_util::FutureExt;
 use leveret_harness::{Cable, Node, NodeOptions};
 
 use crate::{
@@ -89,8 +93,13 @@ async fn run(scenario: &Scenario, node: &mut Option<Node>, seed: u64, size: &Siz
         None => Node::start(NodeOptions::default()).await,
     };
     let mut stage = Stage::new(scenario.name, &running, seed, size.clone());
-    let result = tokio::time::timeout(Duration::from_secs(1_200), (scenario.run)(&mut stage)).await;
-    let result = result.unwrap_or_else(|_| Err(anyhow::anyhow!("not over within 20 minutes")));
+    let running_it = AssertUnwindSafe((scenario.run)(&mut stage)).catch_unwind();
+    let result = match tokio::time::timeout(Duration::from_secs(1_200), running_it).await {
+        Ok(Ok(result)) => result,
+        // The harness says what it could not do in a panic.
+        Ok(Err(_)) => Err(anyhow::anyhow!("panicked, as told above")),
+        Err(_) => Err(anyhow::anyhow!("not over within 20 minutes")),
+    };
     match result {
         Ok(()) => {
             let figures = stage.figures();
@@ -101,7 +110,7 @@ async fn run(scenario: &Scenario, node: &mut Option<Node>, seed: u64, size: &Siz
         }
         Err(error) => {
             println!("FAILED\n    {error:#}\n{}", stage.transcript());
-            Outcome::Failed(format!("{error:#}"))
+            Outcome::Failed { error: format!("{error:#}"), figures: stage.figures() }
         }
     }
 }

@@ -15,7 +15,11 @@ pub(crate) struct Report {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Passed(Figures),
-    Failed(String),
+    /// With the figures as far as they go.
+    Failed {
+        error: String,
+        figures: Figures,
+    },
 }
 
 /// The figures of one scenario.
@@ -28,6 +32,8 @@ pub(crate) struct Figures {
     /// What went with a queue that an operator deleted.
     pub(crate) deleted: usize,
     pub(crate) acks_lost: u64,
+    /// Jobs that were moved to the suspect lane.
+    pub(crate) suspects: usize,
     pub(crate) largest_rss_kib: u64,
     pub(crate) took: Duration,
 }
@@ -55,9 +61,8 @@ impl Figures {
 /// Prints the sum and the verdict in the words of Rust's test runner; returns how many failed.
 pub(crate) fn print_summary(reports: &[Report]) -> usize {
     let figures = || {
-        reports.iter().filter_map(|report| match &report.outcome {
-            Outcome::Passed(figures) => Some(figures),
-            Outcome::Failed(_) => None,
+        reports.iter().map(|report| match &report.outcome {
+            Outcome::Passed(figures) | Outcome::Failed { figures, .. } => figures,
         })
     };
     let sum = |count: fn(&Figures) -> usize| figures().map(count).sum::<usize>();
@@ -81,7 +86,7 @@ pub(crate) fn print_summary(reports: &[Report]) -> usize {
     }
     let failures: Vec<_> = reports
         .iter()
-        .filter(|report| matches!(report.outcome, Outcome::Failed(_)))
+        .filter(|report| matches!(report.outcome, Outcome::Failed { .. }))
         .map(|report| report.scenario)
         .collect();
     let (failed, word) = (failures.len(), if failures.is_empty() { "ok" } else { "FAILED" });
@@ -97,7 +102,7 @@ pub(crate) fn write(path: &Path, reports: &[Report]) -> std::io::Result<()> {
     let mut file = std::fs::File::create(path)?;
     for Report { scenario, seed, outcome } in reports {
         let line = match outcome {
-            Outcome::Failed(error) => json!({"scenario": scenario, "seed": seed, "failed": error}),
+            Outcome::Failed { error, .. } => json!({"scenario": scenario, "seed": seed, "failed": error}),
             Outcome::Passed(figures) => json!({
                 "scenario": scenario,
                 "seed": seed,

@@ -19,6 +19,9 @@ const EVERY: Duration = Duration::from_millis(50);
 /// A process that is stopped does not answer.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// In every line that is about one job.
+const JOB_LINES: &str = " leveret::task: ";
+
 /// The state of a process at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sample {
@@ -31,7 +34,7 @@ pub(crate) struct Sample {
     pub(crate) acks_lost: u64,
     pub(crate) rss_kib: u64,
     pub(crate) threads: u64,
-    /// Lines it has logged so far.
+    /// Lines it has logged so far, without those about single jobs.
     pub(crate) lines: usize,
 }
 
@@ -87,7 +90,7 @@ async fn take(process: &Process, address: &str) -> anyhow::Result<Sample> {
         acks_lost: sum("leveret_acks_lost_total"),
         rss_kib,
         threads,
-        lines: process.count(""),
+        lines: process.lines_without(JOB_LINES),
     })
 }
 

@@ -6,7 +6,7 @@ use std::{
     fmt,
 };
 
-use crate::load::{Line, What, is_delayed};
+use crate::load::{Line, What, end_of, is_delayed};
 
 /// Everything known of a load's jobs.
 #[derive(Debug, Default)]
@@ -34,6 +34,7 @@ struct Start {
     redelivered: bool,
     from_us: u64,
     until_us: Option<u64>,
+    is_done: bool,
 }
 
 /// Why a job's effect was done more than once.
@@ -70,6 +71,10 @@ pub struct Verdict {
     pub unrouted: usize,
     /// Of these, nowhere.
     pub lost: Vec<String>,
+    /// Of these, ended otherwise than their ids say.
+    pub misplaced: Vec<String>,
+    /// Jobs that one process ran again after it had done them, on a redelivery.
+    pub again: Vec<String>,
     /// Jobs whose effect was done more than once.
     pub duplicates: BTreeMap<Cause, usize>,
     /// Jobs whose effect was done more than once for no reason that is known, with their history.
@@ -92,12 +97,14 @@ impl Audit {
                 redelivered: line.redelivered,
                 from_us: line.at_us,
                 until_us: None,
+                is_done: false,
             }),
             What::Done | What::Fail | What::Cut => {
                 record.done += usize::from(line.what == What::Done);
                 let mut open = record.starts.iter_mut().filter(|start| start.until_us.is_none());
                 if let Some(start) = open.find(|start| start.process == line.process && start.attempt == line.attempt) {
                     start.until_us = Some(line.at_us);
+                    start.is_done = line.what == What::Done;
                 }
             }
         }
@@ -127,6 +134,12 @@ impl Audit {
         self.jobs.get(id).is_some_and(Record::has_ended)
     }
 
+    /// How many jobs had a publish whose confirm was lost.
+    #[must_use]
+    pub fn repeated(&self) -> usize {
+        self.jobs.values().filter(|record| record.repeated).count()
+    }
+
     /// How many jobs have been published.
     #[must_use]
     pub fn published(&self) -> usize {
@@ -147,6 +160,9 @@ impl Audit {
                     None => verdict.unexplained.push(format!("{id}: {record:?}")),
                 }
             }
+            if record.was_run_again() {
+                verdict.again.push(format!("{id}: {record:?}"));
+            }
             if record.overlaps() {
                 verdict.overlapping.push(format!("{id}: {record:?}"));
             }
@@ -158,14 +174,21 @@ impl Audit {
 impl Verdict {
     fn count(&mut self, id: &str, record: &Record) {
         self.published += 1;
-        if record.done > 0 {
+        let well = if record.done > 0 {
             self.done += 1;
+            end_of(id) == "done"
         } else if let Some(kind) = record.dead.first() {
             *self.dead.entry(kind.clone()).or_default() += 1;
+            matches!((end_of(id), kind.as_str()), ("given_up", "permanent") | ("abort", "crash_loop"))
         } else if record.unrouted > 0 {
             self.unrouted += 1;
+            true
         } else {
             self.lost.push(id.to_owned());
+            true
+        };
+        if !well {
+            self.misplaced.push(format!("{id}: {record:?}"));
         }
     }
 }
@@ -189,6 +212,17 @@ impl Record {
         }
         let copied = |start: &&Start| (is_delayed || start.attempt > 1) && runs(start.attempt).count() > 1;
         self.starts.iter().find(copied).map(|_| Cause::CopyRepeated)
+    }
+
+    /// What a process has done it knows; a delivery of it that comes back is acked without a second run.
+    fn was_run_again(&self) -> bool {
+        let done_before = |later: &Start| {
+            self.starts.iter().any(|first| {
+                let same = first.process == later.process && first.attempt == later.attempt;
+                same && first.is_done && first.until_us.is_some_and(|until| until < later.from_us)
+            })
+        };
+        !self.repeated && self.starts.iter().any(|start| start.redelivered && done_before(start))
     }
 
     /// Two copies of one job may run beside each other; a delivery and its own redelivery may not.
@@ -219,35 +253,40 @@ mod tests {
     #[test]
     fn a_confirmed_job_is_done_or_dead_or_unrouted_or_lost() {
         let mut audit = audit(&[
-            "1 confirmed 9 1 false 0 a",
-            "2 start 7 1 false 0 a",
-            "3 done 7 1 false 0 a",
-            "1 confirmed 9 1 false 0 b",
-            "1 confirmed 9 1 false 0 c",
-            "1 confirmed 9 1 false 0 d",
+            "1 confirmed 9 1 false 0 done.now.a",
+            "2 start 7 1 false 0 done.now.a",
+            "3 done 7 1 false 0 done.now.a",
+            "1 confirmed 9 1 false 0 given_up.now.b",
+            "1 confirmed 9 1 false 0 done.now.c",
+            "1 confirmed 9 1 false 0 done.now.d",
             "1 uncertain 9 1 false 0 never-confirmed",
         ]);
-        audit.dead("b", "permanent");
-        audit.unrouted("c");
+        audit.dead("given_up.now.b", "permanent");
+        audit.unrouted("done.now.c");
         let verdict = audit.verdict();
         assert_eq!((verdict.published, verdict.done, verdict.unrouted), (4, 1, 1));
         assert_eq!(verdict.dead, BTreeMap::from([("permanent".to_owned(), 1)]));
-        assert_eq!(verdict.lost, ["d"]);
-        assert_eq!(audit.open().collect::<Vec<_>>(), [("d", 1)]);
+        assert_eq!(verdict.lost, ["done.now.d"]);
+        assert!(verdict.misplaced.is_empty());
+        assert_eq!(audit.open().collect::<Vec<_>>(), [("done.now.d", 1)]);
         assert!(verdict.duplicates.is_empty() && verdict.unexplained.is_empty());
     }
 
     #[test]
     fn a_duplicate_has_a_cause_or_is_unexplained() {
         let twice = |extra: &[&str], second: &str| {
-            let lines = [&["1 start 7 1 false 0 a", "2 done 7 1 false 0 a"], extra, &[second, "4 done 8 1 false 0 a"]];
+            let lines = [
+                &["1 start 7 1 false 0 done.now.a", "2 done 7 1 false 0 done.now.a"],
+                extra,
+                &[second, "4 done 8 1 false 0 done.now.a"],
+            ];
             audit(&lines.concat()).verdict()
         };
-        let verdict = twice(&[], "3 start 8 1 true 0 a");
+        let verdict = twice(&[], "3 start 8 1 true 0 done.now.a");
         assert_eq!(verdict.duplicates, BTreeMap::from([(Cause::Redelivered, 1)]));
-        let verdict = twice(&["1 uncertain 9 1 false 0 a"], "3 start 8 1 false 0 a");
+        let verdict = twice(&["1 uncertain 9 1 false 0 done.now.a"], "3 start 8 1 false 0 done.now.a");
         assert_eq!(verdict.duplicates, BTreeMap::from([(Cause::PublishRepeated, 1)]));
-        let verdict = twice(&[], "3 start 8 1 false 0 a");
+        let verdict = twice(&[], "3 start 8 1 false 0 done.now.a");
         assert_eq!(verdict.unexplained.len(), 1);
         let ladder = [
             "1 start 7 1 false 0 done.delayed.1",
@@ -257,12 +296,12 @@ mod tests {
         ];
         assert_eq!(audit(&ladder).verdict().duplicates, BTreeMap::from([(Cause::CopyRepeated, 1)]));
         let verdict = audit(&[
-            "1 start 7 1 false 0 a",
-            "2 fail 7 1 false 0 a",
-            "3 start 7 2 false 0 a",
-            "4 done 7 2 false 0 a",
-            "5 start 8 2 false 0 a",
-            "6 done 8 2 false 0 a",
+            "1 start 7 1 false 0 done.now.a",
+            "2 fail 7 1 false 0 done.now.a",
+            "3 start 7 2 false 0 done.now.a",
+            "4 done 7 2 false 0 done.now.a",
+            "5 start 8 2 false 0 done.now.a",
+            "6 done 8 2 false 0 done.now.a",
         ])
         .verdict();
         assert_eq!(verdict.duplicates, BTreeMap::from([(Cause::CopyRepeated, 1)]));
@@ -270,11 +309,30 @@ mod tests {
 
     #[test]
     fn an_attempt_that_is_started_beside_itself_in_one_process_is_found() {
-        let beside = ["1 start 7 1 false 0 a", "2 start 7 1 true 0 a", "3 done 7 1 false 0 a"];
+        let beside =
+            ["1 start 7 1 false 0 done.now.a", "2 start 7 1 true 0 done.now.a", "3 done 7 1 false 0 done.now.a"];
         assert_eq!(audit(&beside).verdict().overlapping.len(), 1);
-        let after = ["1 start 7 1 false 0 a", "2 cut 7 1 false 0 a", "3 start 7 1 true 0 a"];
+        let after = ["1 start 7 1 false 0 done.now.a", "2 cut 7 1 false 0 done.now.a", "3 start 7 1 true 0 done.now.a"];
         assert!(audit(&after).verdict().overlapping.is_empty());
-        let elsewhere = ["1 start 7 1 false 0 a", "2 start 8 1 true 0 a"];
+        let elsewhere = ["1 start 7 1 false 0 done.now.a", "2 start 8 1 true 0 done.now.a"];
         assert!(audit(&elsewhere).verdict().overlapping.is_empty());
+    }
+
+    #[test]
+    fn a_job_must_end_as_it_was_meant_to() {
+        let mut audit = audit(&["1 confirmed 9 1 false 0 done.now.a", "1 confirmed 9 1 false 0 given_up.now.b"]);
+        audit.dead("done.now.a", "decode");
+        audit.dead("given_up.now.b", "timeout");
+        let verdict = audit.verdict();
+        assert_eq!((verdict.lost.len(), verdict.misplaced.len()), (0, 2));
+    }
+
+    #[test]
+    fn a_process_that_runs_again_what_it_has_done_is_found() {
+        let first = ["1 start 7 1 false 0 done.now.a", "2 done 7 1 false 0 done.now.a"];
+        let again = [first.as_slice(), &["3 start 7 1 true 0 done.now.a"]].concat();
+        assert_eq!(audit(&again).verdict().again.len(), 1);
+        let elsewhere = [first.as_slice(), &["3 start 8 1 true 0 done.now.a"]].concat();
+        assert!(audit(&elsewhere).verdict().again.is_empty());
     }
 }

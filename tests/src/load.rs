@@ -155,6 +155,12 @@ pub fn job_id(end: End, delayed: bool, number: &str) -> String {
     format!("{end}.{when}.{number}")
 }
 
+/// How the job of that id is to end.
+#[must_use]
+pub fn end_of(id: &str) -> &str {
+    id.split('.').next().unwrap_or_default()
+}
+
 /// Whether the job of that id waits in the delay ladder first.
 #[must_use]
 pub fn is_delayed(id: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use leveret_harness::Proxy;
 use leveret_tests::load::now_us;
 use tokio::time::sleep;
@@ -32,15 +32,15 @@ async fn alarm(stage: &mut Stage<'_>, fault: Fault) -> anyhow::Result<()> {
     let before = stage.reconnects();
     for _ in 0..stage.size.rounds {
         stage.play().await;
-        let since = now_us();
-        stage.count_fault();
-        let knowable = fault.strike(stage).await?;
-        stage.recovered(knowable).await?;
+        let struck = stage.strike(fault).await?;
+        let over = now_us();
+        stage.recovered(&struck).await?;
+        let since = struck.began();
         for actor in stage.workers.iter().chain(&stage.publishers) {
             let told = actor.watch.since(since).iter().any(|sample| sample.blocked > 0);
             ensure!(told, "process {} never told that it is blocked", actor.id());
         }
-        waited_calmly(stage, since, knowable)?;
+        waited_calmly(stage, since, over)?;
         stage.until("nobody is blocked any more", |stage| everyone(stage).all(|a| a.watch.last().blocked == 0)).await?;
     }
     ensure!(stage.reconnects() == before, "an alarm must not cost a connection");
@@ -53,18 +53,18 @@ async fn alarm(stage: &mut Stage<'_>, fault: Fault) -> anyhow::Result<()> {
 pub(crate) async fn broker_is_absent(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.begin(Cast { publish: words("--failing 50"), ..Cast::default() }).await?;
     stage.play().await;
-    let since = now_us();
-    stage.count_fault();
+    let mut struck = stage.struck();
     for actor in everyone(stage) {
         actor.network(Proxy::refuse);
         actor.network(Proxy::cut);
     }
     sleep(stage.size.absence * 6).await;
-    let knowable = now_us();
+    struck.knowable = now_us();
     everyone(stage).for_each(|actor| actor.network(Proxy::accept));
-    stage.recovered(knowable).await?;
-    stage.told_of_loss(since)?;
-    waited_calmly(stage, since, knowable)?;
+    stage.recovered(&struck).await?;
+    stage.told_of_loss(&struck)?;
+    stage.counted_loss(&struck)?;
+    waited_calmly(stage, struck.began(), struck.knowable)?;
     stage.finish().await
 }
 
@@ -79,7 +79,7 @@ fn waited_calmly(stage: &Stage<'_>, from: u64, until: u64) -> anyhow::Result<()>
         samples.retain(|sample| sample.at_us <= until);
         // What it had under way when the broker went may still take memory, and be logged.
         let settled = samples.split_off(samples.len() / 3);
-        let (Some(first), Some(last)) = (settled.first(), settled.last()) else { continue };
+        let (first, last) = settled.first().zip(settled.last()).context("no sample while it waited")?;
         let (rss, threads) = (last.rss_kib.saturating_sub(first.rss_kib), last.threads.saturating_sub(first.threads));
         ensure!(rss < GROWTH_KIB, "process {} grew by {rss} KiB while it waited", actor.id());
         ensure!(threads <= 4, "process {} got {threads} more threads while it waited", actor.id());

@@ -1,7 +1,6 @@
 //! A cluster loses one of its three nodes.
 
 use leveret_harness::{Cluster, Node, NodeOptions};
-use leveret_tests::load::now_us;
 use tokio::time::sleep;
 
 use crate::stage::{Cast, Stage};
@@ -16,9 +15,9 @@ pub(crate) async fn queue_leader_is_lost(stage: &mut Stage<'_>) -> anyhow::Resul
     for _ in 0..stage.size.rounds {
         stage.play().await;
         let leader = cluster.leader(&stage.queue).await;
-        stage.count_fault();
+        let struck = stage.struck();
         leader.kill9().await;
-        stage.recovered(now_us()).await?;
+        stage.recovered(&struck).await?;
         sleep(stage.absence()).await;
         leader.restart().await;
         cluster.await_members(&stage.queue).await;

@@ -27,7 +27,6 @@ pub(crate) async fn vhost_is_missing_at_first(stage: &mut Stage<'_>) -> anyhow::
 
 /// Every process waits, is not ready, and has said once why.
 async fn refused(stage: &mut Stage<'_>, why: &str) -> anyhow::Result<()> {
-    stage.count_fault();
     let said = |stage: &Stage<'_>| stage.workers.iter().all(|worker| worker.process.count(why) > 0);
     stage.until("every worker has said why it cannot connect", said).await?;
     sleep(stage.size.absence * 2).await;
@@ -40,7 +39,10 @@ async fn refused(stage: &mut Stage<'_>, why: &str) -> anyhow::Result<()> {
 }
 
 async fn welcome(stage: &mut Stage<'_>) -> anyhow::Result<()> {
-    let since = leveret_tests::load::now_us();
-    stage.flowing_after(since).await?;
+    let struck = stage.struck();
+    stage.recovered(&struck).await?;
+    for worker in &stage.workers {
+        ensure!(worker.watch.last().reconnects == 0, "a connection that never was is not a lost one");
+    }
     stage.finish().await
 }

@@ -20,11 +20,12 @@ pub(crate) async fn packets_are_dropped(stage: &mut Stage<'_>) -> anyhow::Result
     for _ in 0..stage.size.rounds.div_ceil(2) {
         stage.play().await;
         let before = stage.reconnects();
-        stage.count_fault();
+        let mut struck = stage.struck();
         cable.unplug()?;
         sleep(stage.size.heartbeat * 2 + stage.size.absence * 2).await;
         cable.plug()?;
-        stage.recovered(now_us()).await?;
+        struck.knowable = now_us();
+        stage.recovered(&struck).await?;
         let after = stage.reconnects();
         ensure!(after[..2] == before[..2], "those who were not cut off must not notice: {before:?} then {after:?}");
         ensure!(after[2] > before[2], "it must have given its connections up: {before:?} then {after:?}");

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use leveret_tests::load::{End, Ledger, Load, job_id, now_us};
+use anyhow::ensure;
+use leveret_tests::load::{End, Load, job_id, now_us};
 
-use crate::stage::{Cast, Stage};
+use crate::{
+    prober::connect,
+    stage::{Cast, PREFETCH, Stage},
+};
 
 /// Jobs that were confirmed so shortly before a deletion may have been in the queue.
 const IN_QUEUE: Duration = Duration::from_secs(5);
@@ -16,14 +20,21 @@ pub(crate) async fn queue_is_deleted(stage: &mut Stage<'_>) -> anyhow::Result<()
     let mut deletions = Vec::new();
     for _ in 0..stage.size.rounds {
         stage.play().await;
-        stage.count_fault();
-        let raw = stage.raw().await?;
+        let struck = stage.struck();
+        let raw = connect(&stage.raw_urls).await?;
         raw.delete_queue(&stage.queue).await?;
         deletions.push(now_us());
-        stage.recovered(now_us()).await?;
+        stage.recovered(&struck).await?;
     }
+    stage.logged_loss(deletions.len())?;
     let (before, after) = (IN_QUEUE.as_micros() as u64, UNDER_WAY.as_micros() as u64);
-    stage.finish_except(|at| deletions.iter().any(|gone| (gone - before..gone + after).contains(&at))).await
+    stage.finish_except(|at| deletions.iter().any(|gone| (gone - before..gone + after).contains(&at))).await?;
+    // Workers keep the queue short: at each deletion it held what they had in hand and what came meanwhile.
+    let under_way = stage.size.rate as f64 * UNDER_WAY.as_secs_f64();
+    let most = deletions.len() * (stage.workers.len() * PREFETCH + under_way as usize);
+    let deleted = stage.figures().deleted;
+    ensure!(deleted <= most, "{deleted} jobs are gone, and the queues held {most} at most");
+    Ok(())
 }
 
 /// The broker takes a long job for lost and gives it to another worker, up to 4.2 by closing the whole channel. The good
@@ -31,19 +42,24 @@ pub(crate) async fn queue_is_deleted(stage: &mut Stage<'_>) -> anyhow::Result<()
 pub(crate) async fn consumer_timeout_strikes(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     set_consumer_timeout(stage, 2_000, 500).await?;
     stage.begin(Cast::default()).await?;
-    let raw = stage.raw().await?;
-    let ledger = Ledger::open(&stage.books.receipts())?;
     for round in 0..stage.size.rounds {
         stage.play().await;
-        stage.count_fault();
+        let struck = stage.struck();
+        let before = logged(stage);
         let job = Load { made_us: now_us(), work_ms: 5_000, fails: 0, end: End::Done };
         let id = job_id(End::Done, false, &format!("long-{round}"));
-        stage.publish_raw(&raw, &ledger, &job, &id).await?;
+        stage.publish(&job, &id).await?;
+        stage.until("the timeout strikes", |stage| logged(stage) > before).await?;
         stage.until("the long job comes to an end", |stage| stage.books.audit.has_ended(&id)).await?;
-        stage.recovered(now_us()).await?;
+        stage.recovered(&struck).await?;
     }
     set_consumer_timeout(stage, 1_800_000, 60_000).await?;
     stage.finish().await
+}
+
+/// How often the workers have lost a consumer.
+fn logged(stage: &Stage<'_>) -> usize {
+    stage.workers.iter().map(|worker| worker.process.count("lost the consumer")).sum()
 }
 
 /// For channels that are opened from now on.

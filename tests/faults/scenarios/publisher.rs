@@ -15,12 +15,13 @@ pub(crate) async fn publishers_lose_their_confirms(stage: &mut Stage<'_>) -> any
     for _ in 0..stage.size.rounds * 5 {
         sleep(Duration::from_millis(stage.random.u64(50..600))).await;
         let since = now_us();
-        stage.count_fault();
+        stage.figures.faults += 1;
         stage.publishers.iter().for_each(|publisher| publisher.network(Proxy::cut));
         stage.publishing_again(since).await?;
     }
     stage.finish().await?;
     let duplicates = stage.figures().verdict.duplicates;
+    ensure!(stage.books.audit.repeated() > 0, "no publish was ever uncertain");
     ensure!(duplicates.keys().all(|cause| *cause == Cause::PublishRepeated), "doubled otherwise: {duplicates:?}");
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! Faults in random order, some of them before the last one is recovered from.
 
-use leveret_tests::load::now_us;
-
 use crate::{
     fault::Fault,
     stage::{Cast, Stage},
@@ -14,10 +12,9 @@ pub(crate) async fn everything_at_random(stage: &mut Stage<'_>) -> anyhow::Resul
         stage.random.shuffle(&mut faults);
         for fault in &faults {
             stage.play().await;
-            stage.count_fault();
-            let knowable = fault.strike(stage).await?;
+            let struck = stage.strike(*fault).await?;
             if stage.random.bool() {
-                stage.recovered(knowable.max(now_us())).await?;
+                stage.recovered(&struck).await?;
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use leveret_tests::load::{End, Ledger, Load, job_id, now_us};
+use leveret_tests::load::{End, Load, job_id, now_us};
 use tokio::time::sleep;
 
 use crate::{
@@ -17,10 +17,9 @@ pub(crate) async fn workers_are_killed_amid_retries(stage: &mut Stage<'_>) -> an
     stage.begin(Cast { publish, ..Cast::default() }).await?;
     for _ in 0..stage.size.rounds * 5 {
         sleep(Duration::from_millis(stage.random.u64(50..400))).await;
-        stage.count_fault();
-        Fault::WorkerKilled.strike(stage).await?;
+        stage.strike(Fault::WorkerKilled).await?;
     }
-    stage.recovered(now_us()).await?;
+    stage.flowing().await?;
     stage.finish().await
 }
 
@@ -29,9 +28,8 @@ pub(crate) async fn workers_are_terminated(stage: &mut Stage<'_>) -> anyhow::Res
     stage.begin(Cast::default()).await?;
     for _ in 0..stage.size.rounds * 3 {
         stage.play().await;
-        stage.count_fault();
-        let knowable = Fault::WorkerTerminated.strike(stage).await?;
-        stage.recovered(knowable).await?;
+        let struck = stage.strike(Fault::WorkerTerminated).await?;
+        stage.recovered(&struck).await?;
     }
     stage.finish().await?;
     let duplicates = stage.figures().verdict.duplicates;
@@ -43,10 +41,9 @@ pub(crate) async fn workers_are_frozen(stage: &mut Stage<'_>) -> anyhow::Result<
     stage.begin(Cast::default()).await?;
     for _ in 0..stage.size.rounds.div_ceil(2) {
         stage.play().await;
-        stage.count_fault();
         let before: u64 = stage.reconnects().iter().sum();
-        let knowable = Fault::WorkerFrozen.strike(stage).await?;
-        stage.recovered(knowable).await?;
+        let struck = stage.strike(Fault::WorkerFrozen).await?;
+        stage.recovered(&struck).await?;
         ensure!(stage.reconnects().iter().sum::<u64>() > before, "the broker must have given the worker up");
     }
     stage.finish().await
@@ -56,17 +53,15 @@ pub(crate) async fn workers_are_frozen(stage: &mut Stage<'_>) -> anyhow::Result<
 /// beside it are done.
 pub(crate) async fn a_job_aborts_its_process(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.begin(Cast::default()).await?;
-    let raw = stage.raw().await?;
-    let ledger = Ledger::open(&stage.books.receipts())?;
     for round in 0..stage.size.rounds.div_ceil(2) {
         stage.play().await;
-        stage.count_fault();
+        stage.figures.faults += 1;
         let job = Load { made_us: now_us(), work_ms: 20, fails: 0, end: End::Abort };
         let id = job_id(job.end, false, &round.to_string());
-        stage.publish_raw(&raw, &ledger, &job, &id).await?;
+        stage.publish(&job, &id).await?;
         let crashes = replaced_until_convicted(stage, &id).await?;
         ensure!((1..=6).contains(&crashes), "{crashes} crashes until the job was convicted");
-        stage.recovered(now_us()).await?;
+        stage.flowing().await?;
     }
     stage.finish().await?;
     let convicted = stage.figures().verdict.dead.get("crash_loop").copied();

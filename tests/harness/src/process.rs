@@ -54,6 +54,11 @@ impl Process {
         self.written().iter().filter(|line| line.contains(text)).count()
     }
 
+    /// How many of its lines so far do not contain `text`.
+    pub fn lines_without(&self, text: &str) -> usize {
+        self.written().iter().filter(|line| !line.contains(text)).count()
+    }
+
     /// Waits for a line that contains `text`, also one written before, and returns the first.
     ///
     /// # Panics

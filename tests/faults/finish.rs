@@ -1,0 +1,154 @@
+//! The end of a scenario: everything comes to its end, the processes stop, and every job is accounted for.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use tokio::time::sleep;
+
+use crate::{
+    actor::Actor,
+    prober,
+    stage::{LONG, Stage},
+};
+
+/// What a process logs in its busiest second, at most, besides the fates of single jobs.
+const LINES_A_SECOND: usize = 25;
+/// How much a process's memory may grow from its first seconds on, whatever happens to it.
+const GROWTH_KIB: u64 = 48 * 1024;
+
+impl Stage<'_> {
+    /// Stops the publishers, waits until every job has come to its end, stops the workers, and audits.
+    pub(crate) async fn finish(&mut self) -> anyhow::Result<()> {
+        self.finish_except(|_| false).await
+    }
+
+    /// As [`finish`](Self::finish); jobs that were confirmed at a time that is `excused` may be gone.
+    pub(crate) async fn finish_except(&mut self, excused: impl Fn(u64) -> bool) -> anyhow::Result<()> {
+        for publisher in &self.publishers {
+            publisher.process.sigterm();
+        }
+        let publishing = Duration::from_secs(self.size.jobs / self.size.rate) + LONG;
+        for publisher in &self.publishers {
+            let status = publisher.process.wait_exit(publishing).await;
+            ensure!(status.success(), "a publisher ended with {status}");
+        }
+        self.all_ended(&excused).await?;
+        for worker in &self.workers {
+            worker.process.sigterm();
+        }
+        for worker in &self.workers {
+            let status = worker.process.wait_exit(LONG).await;
+            ensure!(status.success(), "a worker ended with {status}");
+        }
+        self.books.read()?;
+        self.take_kept().await?;
+        self.account(&excused).await?;
+        self.judge()
+    }
+
+    async fn all_ended(&mut self, excused: impl Fn(u64) -> bool) -> anyhow::Result<()> {
+        let deadline = Instant::now() + LONG;
+        loop {
+            self.books.read()?;
+            let open = self.books.audit.open().filter(|(_, at)| !excused(*at)).count();
+            if open == 0 {
+                return Ok(());
+            }
+            self.take_kept().await?;
+            if Instant::now() > deadline {
+                let examples: Vec<_> = self.books.audit.open().take(5).collect();
+                anyhow::bail!("after {LONG:?} {open} jobs have not come to an end: {examples:?}");
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// Takes out what lies in the dead letters and in the queue of what has no queue.
+    pub(crate) async fn take_kept(&mut self) -> anyhow::Result<()> {
+        let raw = prober::connect(&self.raw_urls).await?;
+        while let Some(letter) = raw.take(&format!("{}.dead", self.queue)).await? {
+            let properties = &letter.delivery.properties;
+            let id = properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
+            let headers = properties.headers().clone().unwrap_or_default();
+            let kind = headers.inner().get("leveret-error-kind").and_then(|kind| kind.as_long_string());
+            let kind = kind.map_or_else(|| "by the broker".to_owned(), ToString::to_string);
+            self.books.audit.dead(&id, &kind);
+        }
+        while let Some(kept) = raw.take("leveret.v1.unrouted").await? {
+            let id = kept.delivery.properties.message_id().as_ref().map(ToString::to_string);
+            self.books.audit.unrouted(&id.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Draws up the figures. A message that is left in a queue is the second of a job that has ended, or stuck.
+    async fn account(&mut self, excused: impl Fn(u64) -> bool) -> anyhow::Result<()> {
+        let raw = prober::connect(&self.raw_urls).await?;
+        let mut left = Vec::new();
+        for queue in [self.queue.clone(), format!("{}.suspect", self.queue)] {
+            while let Some(message) = raw.take(&queue).await? {
+                let id = message.delivery.properties.message_id().as_ref().map(ToString::to_string);
+                left.push(id.context("a message without an id is left")?);
+            }
+        }
+        let gone: BTreeSet<String> =
+            self.books.audit.open().filter(|(_, at)| excused(*at)).map(|(id, _)| id.to_owned()).collect();
+        let mut verdict = self.books.audit.verdict();
+        verdict.lost.retain(|id| !gone.contains(id));
+        verdict.published -= gone.len();
+        let all = || self.workers.iter().chain(&self.publishers).chain(&self.gone);
+        self.figures.acks_lost = all().map(|actor| actor.watch.last().acks_lost).sum();
+        self.figures.suspects = all().map(|actor| actor.process.count("moving it to the suspect lane")).sum();
+        self.figures.largest_rss_kib =
+            all().flat_map(|actor| actor.watch.samples()).map(|sample| sample.rss_kib).max().unwrap_or_default();
+        self.figures.deleted = gone.len();
+        self.figures.took = self.began.elapsed();
+        self.figures.verdict = verdict;
+        let stuck: Vec<_> = left.into_iter().filter(|id| !self.books.audit.has_ended(id)).collect();
+        ensure!(stuck.is_empty(), "left in the queue: {:?}", some(&stuck));
+        Ok(())
+    }
+
+    fn judge(&self) -> anyhow::Result<()> {
+        let (verdict, figures) = (&self.figures.verdict, &self.figures);
+        ensure!(verdict.lost.is_empty(), "{} jobs are lost: {:?}", verdict.lost.len(), some(&verdict.lost));
+        ensure!(
+            verdict.misplaced.is_empty(),
+            "jobs that ended otherwise than they should: {:?}",
+            some(&verdict.misplaced)
+        );
+        ensure!(verdict.unexplained.is_empty(), "done twice for no known reason: {:?}", some(&verdict.unexplained));
+        ensure!(verdict.overlapping.is_empty(), "run beside themselves: {:?}", some(&verdict.overlapping));
+        // A job that goes to the suspect lane is another message there, which its process cannot know.
+        let again = verdict.again.len();
+        ensure!(again <= figures.suspects, "run again where they were done: {:?}", some(&verdict.again));
+        for actor in self.workers.iter().chain(&self.publishers).chain(&self.gone) {
+            bounded(actor)?;
+        }
+        Ok(())
+    }
+}
+
+fn some(ids: &[String]) -> &[String] {
+    &ids[..ids.len().min(5)]
+}
+
+/// A process must neither grow with time nor flood its log.
+fn bounded(actor: &Actor) -> anyhow::Result<()> {
+    let samples = actor.watch.samples();
+    // One that was killed at once has not settled.
+    let Some(settled) = samples.get(20) else { return Ok(()) };
+    let largest = samples.iter().map(|sample| sample.rss_kib).max().unwrap_or_default();
+    let grown = largest.saturating_sub(settled.rss_kib);
+    ensure!(grown < GROWTH_KIB, "process {} grew by {grown} KiB", actor.id());
+    for pair in samples.windows(10) {
+        let (first, last) = (pair[0], pair[9]);
+        let seconds = (last.at_us - first.at_us).div_ceil(1_000_000).max(1) as usize;
+        let logged = last.lines - first.lines;
+        ensure!(logged <= LINES_A_SECOND * seconds, "process {} logged {logged} lines in {seconds} s", actor.id());
+    }
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! From a fault to everything being well again, and how long that took.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use leveret_tests::load::{Line, What, now_us};
+use tokio::time::sleep;
+
+use crate::{
+    actor::Actor,
+    fault::Fault,
+    prober::{Aim, Prober},
+    stage::{LONG, POLL, Stage},
+    watch::Sample,
+};
+
+/// The delay of the load's retries.
+const RETRY: Duration = Duration::from_millis(200);
+/// How soon a process is ready once its last consumer is back.
+const READY_WITHIN: Duration = Duration::from_secs(2);
+
+/// A fault that has struck and is being recovered from.
+#[derive(Debug)]
+pub(crate) struct Struck {
+    prober: Prober,
+    /// The workers' lost connections before it.
+    reconnects: Vec<u64>,
+    /// When the loss could be known to the workers.
+    pub(crate) knowable: u64,
+}
+
+impl Struck {
+    /// When the fault began, on everybody's clock.
+    pub(crate) fn began(&self) -> u64 {
+        self.prober.began()
+    }
+}
+
+impl Stage<'_> {
+    /// Notes that a fault begins now, and could be known at once.
+    pub(crate) fn struck(&mut self) -> Struck {
+        self.figures.faults += 1;
+        self.books.probes.clear();
+        let aim = Aim { jobs: 2 * self.workers.len(), ..self.aim() };
+        let prober = Prober::start(aim);
+        Struck { knowable: prober.began(), reconnects: self.reconnects(), prober }
+    }
+
+    /// Strikes with a fault, and returns when it is over.
+    pub(crate) async fn strike(&mut self, fault: Fault) -> anyhow::Result<Struck> {
+        let mut struck = self.struck();
+        struck.knowable = fault.strike(self).await?.unwrap_or(struck.knowable);
+        Ok(struck)
+    }
+
+    /// Measures the recovery: from the moment when a client that has just come could publish, and the loss could be
+    /// known, until every worker has started a job that was made since. Soon after every worker must be ready, and what
+    /// fails must be tried again in time.
+    pub(crate) async fn recovered(&mut self, struck: &Struck) -> anyhow::Result<()> {
+        let since = self.usable(struck).await?.max(struck.knowable);
+        let starts = self.probes_of_everyone(since, What::Start).await?;
+        let last = starts.values().map(|line| line.at_us).max().unwrap_or(since);
+        let recovery = Duration::from_micros(last.saturating_sub(since));
+        self.figures.recoveries.push(recovery);
+        let limit = self.size.recovery;
+        ensure!(recovery <= limit, "consuming again after {recovery:?}, which is more than {limit:?}");
+        self.retrying_again(since).await?;
+        self.ready_again(struck.began()).await
+    }
+
+    /// Waits until the prober's client is confirmed; returns since when it is.
+    async fn usable(&mut self, struck: &Struck) -> anyhow::Result<u64> {
+        let (over, deadline) = (now_us(), Instant::now() + LONG);
+        loop {
+            if let Some(since) = struck.prober.usable_since(over) {
+                return Ok(since);
+            }
+            ensure!(Instant::now() < deadline, "the broker was not usable within {LONG:?}");
+            sleep(POLL).await;
+        }
+    }
+
+    /// For each worker, its first line of that kind about a probe that was made since.
+    async fn probes_of_everyone(&mut self, since: u64, what: What) -> anyhow::Result<BTreeMap<u32, Line>> {
+        let deadline = Instant::now() + LONG;
+        let wanted: BTreeSet<_> = self.workers.iter().map(Actor::id).collect();
+        loop {
+            self.books.read()?;
+            let mut lines = BTreeMap::new();
+            for line in self.books.probes.iter().filter(|line| line.what == what && line.made_us >= since) {
+                if wanted.contains(&line.process) {
+                    lines.entry(line.process).or_insert_with(|| line.clone());
+                }
+            }
+            if lines.len() == wanted.len() {
+                return Ok(lines);
+            }
+            let seen: Vec<_> = lines.keys().collect();
+            ensure!(Instant::now() < deadline, "of {wanted:?} only {seen:?} run jobs after {LONG:?} ({what:?})");
+            sleep(POLL).await;
+        }
+    }
+
+    /// A probe that every worker has seen fail comes back in time: their publishing connections are well.
+    async fn retrying_again(&mut self, since: u64) -> anyhow::Result<()> {
+        let failed = self.probes_of_everyone(since, What::Fail).await?;
+        let limit = self.size.recovery + RETRY;
+        let deadline = Instant::now() + LONG;
+        loop {
+            self.books.read()?;
+            let again = |failed: &Line| {
+                let mut lines = self.books.probes.iter();
+                lines.find(|line| line.what == What::Start && line.attempt == 2 && line.id == failed.id)
+            };
+            let back: Option<Vec<_>> =
+                failed.values().map(|failed| Some(again(failed)?.at_us.saturating_sub(failed.at_us))).collect();
+            if let Some(longest) = back.and_then(|back| back.into_iter().max()) {
+                let longest = Duration::from_micros(longest);
+                ensure!(longest <= limit, "a retry took {longest:?}, which is more than {limit:?}");
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "retries have not come back within {LONG:?}");
+            sleep(POLL).await;
+        }
+    }
+
+    /// Every worker must be ready within two seconds of the return of its last consumer.
+    async fn ready_again(&mut self, began: u64) -> anyhow::Result<()> {
+        let now = now_us();
+        let is_ready = move |worker: &Actor| worker.watch.last().ready && worker.watch.last().at_us > now;
+        self.until("every worker is ready", |stage| stage.workers.iter().all(is_ready)).await?;
+        for worker in &self.workers {
+            let samples = worker.watch.since(began);
+            let missing = |sample: &Sample| sample.wanted == 0 || sample.up < sample.wanted;
+            let Some(last) = samples.iter().rposition(missing) else { continue };
+            let whole = samples.get(last + 1).context("a sample with all consumers up")?;
+            let ready = samples[last..].iter().find(|sample| sample.ready).context("a sample that is ready")?;
+            let late = Duration::from_micros(ready.at_us.saturating_sub(whole.at_us));
+            ensure!(late <= READY_WITHIN, "ready {late:?} after the return of the last consumer");
+            let lied = samples.iter().find(|sample| missing(sample) && sample.ready);
+            ensure!(lied.is_none(), "ready without a consumer: {lied:?}");
+        }
+        Ok(())
+    }
+
+    /// Every worker must have told that it lost its consumers, and have been unready with it.
+    pub(crate) fn told_of_loss(&self, struck: &Struck) -> anyhow::Result<()> {
+        for worker in &self.workers {
+            let samples = worker.watch.since(struck.began());
+            let told = samples.iter().any(|sample| sample.up < sample.wanted && !sample.ready);
+            ensure!(told, "worker {} never told that it lost a consumer", worker.id());
+        }
+        Ok(())
+    }
+
+    /// `reconnects_total` of every worker must have counted the loss.
+    pub(crate) fn counted_loss(&self, struck: &Struck) -> anyhow::Result<()> {
+        let (before, after) = (&struck.reconnects, self.reconnects());
+        let counted = after.iter().zip(before).all(|(after, before)| after > before);
+        ensure!(counted, "reconnects_total did not count: {before:?} then {after:?}");
+        Ok(())
+    }
+
+    /// Every worker must have logged that it lost a consumer, so often by now. A channel is back before a scrape sees it.
+    pub(crate) fn logged_loss(&self, times: usize) -> anyhow::Result<()> {
+        for worker in &self.workers {
+            let logged = worker.process.count("lost the consumer");
+            ensure!(logged >= times, "worker {} logged {logged} lost consumers, not {times}", worker.id());
+        }
+        Ok(())
+    }
+
+    /// How many connections each worker has lost so far.
+    pub(crate) fn reconnects(&self) -> Vec<u64> {
+        self.workers.iter().map(|worker| worker.watch.last().reconnects).collect()
+    }
+}
