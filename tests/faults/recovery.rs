@@ -25,7 +25,9 @@ const READY_WITHIN: Duration = Duration::from_secs(2);
 /// A fault that has struck and is being recovered from.
 #[derive(Debug)]
 pub(crate) struct Struck {
-    prober: Prober,
+    began: u64,
+    /// Until it is recovered from.
+    prober: Option<Prober>,
     /// The workers' lost connections before it.
     reconnects: Vec<u64>,
     /// When the loss could be known to the workers.
@@ -35,7 +37,7 @@ pub(crate) struct Struck {
 impl Struck {
     /// When the fault began, on everybody's clock.
     pub(crate) fn began(&self) -> u64 {
-        self.prober.began()
+        self.began
     }
 }
 
@@ -46,7 +48,8 @@ impl Stage<'_> {
         self.books.probes.clear();
         let aim = Aim { jobs: 2 * self.workers.len(), ..self.aim() };
         let prober = Prober::start(aim);
-        Struck { knowable: prober.began(), reconnects: self.reconnects(), prober }
+        let began = prober.began();
+        Struck { began, knowable: began, reconnects: self.reconnects(), prober: Some(prober) }
     }
 
     /// Strikes with a fault, and returns when it is over.
@@ -59,7 +62,7 @@ impl Stage<'_> {
     /// Measures the recovery: from the moment when a client that has just come could publish, and the loss could be
     /// known, until every worker has started a job that was made since. Soon after every worker must be ready, and what
     /// fails must be tried again in time.
-    pub(crate) async fn recovered(&mut self, struck: &Struck) -> anyhow::Result<()> {
+    pub(crate) async fn recovered(&mut self, struck: &mut Struck) -> anyhow::Result<()> {
         let since = self.usable(struck).await?.max(struck.knowable);
         let starts = self.probes_of_everyone(since, What::Start).await?;
         let last = starts.values().map(|line| line.at_us).max().unwrap_or(since);
@@ -68,6 +71,7 @@ impl Stage<'_> {
         let limit = self.size.recovery;
         ensure!(recovery <= limit, "consuming again after {recovery:?}, which is more than {limit:?}");
         self.retrying_again(since).await?;
+        struck.prober = None;
         self.ready_again(struck.began()).await
     }
 
@@ -75,7 +79,8 @@ impl Stage<'_> {
     async fn usable(&mut self, struck: &Struck) -> anyhow::Result<u64> {
         let (over, deadline) = (now_us(), Instant::now() + LONG);
         loop {
-            if let Some(since) = struck.prober.usable_since(over) {
+            let prober = struck.prober.as_ref().context("a fault is recovered from once")?;
+            if let Some(since) = prober.usable_since(over) {
                 return Ok(since);
             }
             ensure!(Instant::now() < deadline, "the broker was not usable within {LONG:?}");

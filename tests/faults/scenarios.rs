@@ -93,8 +93,8 @@ async fn again_and_again(stage: &mut Stage<'_>, fault: Fault, times: f64, tells:
     let times = (stage.size.rounds as f64 * times).ceil() as usize;
     for round in 1..=times {
         stage.play().await;
-        let struck = stage.strike(fault).await?;
-        stage.recovered(&struck).await?;
+        let mut struck = stage.strike(fault).await?;
+        stage.recovered(&mut struck).await?;
         match tells {
             Tells::Connections => {
                 stage.told_of_loss(&struck)?;

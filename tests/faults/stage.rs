@@ -218,9 +218,9 @@ impl<'a> Stage<'a> {
 
     /// Waits until every worker runs jobs that are made from now on.
     pub(crate) async fn flowing(&mut self) -> anyhow::Result<()> {
-        let struck = self.struck();
+        let mut struck = self.struck();
         self.figures.faults -= 1;
-        self.recovered(&struck).await?;
+        self.recovered(&mut struck).await?;
         self.figures.recoveries.pop();
         Ok(())
     }

@@ -32,9 +32,9 @@ async fn alarm(stage: &mut Stage<'_>, fault: Fault) -> anyhow::Result<()> {
     let before = stage.reconnects();
     for _ in 0..stage.size.rounds {
         stage.play().await;
-        let struck = stage.strike(fault).await?;
+        let mut struck = stage.strike(fault).await?;
         let over = now_us();
-        stage.recovered(&struck).await?;
+        stage.recovered(&mut struck).await?;
         let since = struck.began();
         for actor in stage.workers.iter().chain(&stage.publishers) {
             let told = actor.watch.since(since).iter().any(|sample| sample.blocked > 0);
@@ -61,7 +61,7 @@ pub(crate) async fn broker_is_absent(stage: &mut Stage<'_>) -> anyhow::Result<()
     sleep(stage.size.absence * 6).await;
     struck.knowable = now_us();
     everyone(stage).for_each(|actor| actor.network(Proxy::accept));
-    stage.recovered(&struck).await?;
+    stage.recovered(&mut struck).await?;
     stage.told_of_loss(&struck)?;
     stage.counted_loss(&struck)?;
     waited_calmly(stage, struck.began(), struck.knowable)?;

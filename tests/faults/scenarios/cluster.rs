@@ -15,9 +15,9 @@ pub(crate) async fn queue_leader_is_lost(stage: &mut Stage<'_>) -> anyhow::Resul
     for _ in 0..stage.size.rounds {
         stage.play().await;
         let leader = cluster.leader(&stage.queue).await;
-        let struck = stage.struck();
+        let mut struck = stage.struck();
         leader.kill9().await;
-        stage.recovered(&struck).await?;
+        stage.recovered(&mut struck).await?;
         sleep(stage.absence()).await;
         leader.restart().await;
         cluster.await_members(&stage.queue).await;

@@ -39,8 +39,8 @@ async fn refused(stage: &mut Stage<'_>, why: &str) -> anyhow::Result<()> {
 }
 
 async fn welcome(stage: &mut Stage<'_>) -> anyhow::Result<()> {
-    let struck = stage.struck();
-    stage.recovered(&struck).await?;
+    let mut struck = stage.struck();
+    stage.recovered(&mut struck).await?;
     for worker in &stage.workers {
         ensure!(worker.watch.last().reconnects == 0, "a connection that never was is not a lost one");
     }

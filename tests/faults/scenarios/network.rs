@@ -25,7 +25,7 @@ pub(crate) async fn packets_are_dropped(stage: &mut Stage<'_>) -> anyhow::Result
         sleep(stage.size.heartbeat * 2 + stage.size.absence * 2).await;
         cable.plug()?;
         struck.knowable = now_us();
-        stage.recovered(&struck).await?;
+        stage.recovered(&mut struck).await?;
         let after = stage.reconnects();
         ensure!(after[..2] == before[..2], "those who were not cut off must not notice: {before:?} then {after:?}");
         ensure!(after[2] > before[2], "it must have given its connections up: {before:?} then {after:?}");

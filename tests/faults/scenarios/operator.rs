@@ -20,11 +20,11 @@ pub(crate) async fn queue_is_deleted(stage: &mut Stage<'_>) -> anyhow::Result<()
     let mut deletions = Vec::new();
     for _ in 0..stage.size.rounds {
         stage.play().await;
-        let struck = stage.struck();
+        let mut struck = stage.struck();
         let raw = connect(&stage.raw_urls).await?;
         raw.delete_queue(&stage.queue).await?;
         deletions.push(now_us());
-        stage.recovered(&struck).await?;
+        stage.recovered(&mut struck).await?;
     }
     stage.logged_loss(deletions.len())?;
     let (before, after) = (IN_QUEUE.as_micros() as u64, UNDER_WAY.as_micros() as u64);
@@ -44,14 +44,14 @@ pub(crate) async fn consumer_timeout_strikes(stage: &mut Stage<'_>) -> anyhow::R
     stage.begin(Cast::default()).await?;
     for round in 0..stage.size.rounds {
         stage.play().await;
-        let struck = stage.struck();
+        let mut struck = stage.struck();
         let before = logged(stage);
         let job = Load { made_us: now_us(), work_ms: 5_000, fails: 0, end: End::Done };
         let id = job_id(End::Done, false, &format!("long-{round}"));
         stage.publish(&job, &id).await?;
         stage.until("the timeout strikes", |stage| logged(stage) > before).await?;
         stage.until("the long job comes to an end", |stage| stage.books.audit.has_ended(&id)).await?;
-        stage.recovered(&struck).await?;
+        stage.recovered(&mut struck).await?;
     }
     set_consumer_timeout(stage, 1_800_000, 60_000).await?;
     stage.finish().await

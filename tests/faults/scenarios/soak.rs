@@ -7,14 +7,17 @@ use crate::{
 
 pub(crate) async fn everything_at_random(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.begin(Cast::default()).await?;
-    let mut faults = Fault::ALL.to_vec();
+    let (mut faults, mut unnoticed) = (Fault::ALL.to_vec(), 0);
     for _ in 0..stage.size.soaks {
         stage.random.shuffle(&mut faults);
         for fault in &faults {
             stage.play().await;
-            let struck = stage.strike(*fault).await?;
+            let mut struck = stage.strike(*fault).await?;
+            // What nobody has recovered from may still have to be noticed.
+            unnoticed = unnoticed.max(struck.knowable);
             if stage.random.bool() {
-                stage.recovered(&struck).await?;
+                struck.knowable = unnoticed;
+                stage.recovered(&mut struck).await?;
             }
         }
     }

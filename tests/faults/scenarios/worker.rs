@@ -28,8 +28,8 @@ pub(crate) async fn workers_are_terminated(stage: &mut Stage<'_>) -> anyhow::Res
     stage.begin(Cast::default()).await?;
     for _ in 0..stage.size.rounds * 3 {
         stage.play().await;
-        let struck = stage.strike(Fault::WorkerTerminated).await?;
-        stage.recovered(&struck).await?;
+        let mut struck = stage.strike(Fault::WorkerTerminated).await?;
+        stage.recovered(&mut struck).await?;
     }
     stage.finish().await?;
     let duplicates = stage.figures().verdict.duplicates;
@@ -42,8 +42,8 @@ pub(crate) async fn workers_are_frozen(stage: &mut Stage<'_>) -> anyhow::Result<
     for _ in 0..stage.size.rounds.div_ceil(2) {
         stage.play().await;
         let before: u64 = stage.reconnects().iter().sum();
-        let struck = stage.strike(Fault::WorkerFrozen).await?;
-        stage.recovered(&struck).await?;
+        let mut struck = stage.strike(Fault::WorkerFrozen).await?;
+        stage.recovered(&mut struck).await?;
         ensure!(stage.reconnects().iter().sum::<u64>() > before, "the broker must have given the worker up");
     }
     stage.finish().await
