@@ -6,7 +6,10 @@
 
 mod refusal;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use lapin::{
     Channel, Connection, ConnectionProperties,
@@ -73,7 +76,6 @@ pub struct Depth {
 /// probe.close().await;
 /// # Ok(()) }
 /// ```
-#[derive(Debug)]
 pub struct Probe {
     connection: Connection,
     /// The channel of the last request, unless that was refused, which closes it.
@@ -81,6 +83,19 @@ pub struct Probe {
     address: AMQPUri,
     line: Line,
     is_silent: bool,
+}
+
+impl fmt::Debug for Probe {
+    /// Shows where it is connected, and as whom, without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Probe")
+            .field("host", &self.host())
+            .field("port", &self.port())
+            .field("vhost", &self.vhost())
+            .field("user", &self.login().0)
+            .field("server", &self.server())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Probe {
