@@ -18,10 +18,10 @@ test: setup lint ## Lints and every test, on private RabbitMQ nodes (or on the b
 faults: setup ## The whole fault suite: more than a million jobs, about half an hour (ARGS="soak --seed 7"; make test has its short form)
 	cargo test --release -p leveret-tests --test faults -- --full $(ARGS)
 
-test-rabbitmq4: setup ## The broker and fault suites on RabbitMQ 4.0 and 4.3 (Debian's trixie and sid; needs root)
+test-rabbitmq4: setup ## The broker, fault and doctor suites on RabbitMQ 4.0 and 4.3 (Debian's trixie and sid; needs root)
 	set -e; for release in trixie sid; do \
 	  root=$$(scripts/rabbitmq4.sh $$release); \
-	  AMQP_URL= LEVERET_RABBITMQ_ROOT=$$root cargo test -p leveret-harness -p leveret-tests --no-fail-fast; \
+	  AMQP_URL= LEVERET_RABBITMQ_ROOT=$$root cargo test -p leveret-harness -p leveret-tests -p leveret-cli --no-fail-fast; \
 	done
 
 lint: ## Formatting, clippy and rustdoc without a warning

@@ -4,7 +4,7 @@ mod doctor;
 
 use clap::Subcommand;
 
-use crate::output::Exit;
+use crate::output::{Exit, Failure};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -12,8 +12,8 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Runs the command. An error is one of usage: a setting that cannot work.
-    pub(crate) async fn run(self) -> anyhow::Result<Exit> {
+    /// Runs the command.
+    pub(crate) async fn run(self) -> Result<Exit, Failure> {
         match self {
             Self::Doctor(arguments) => doctor::run(*arguments).await,
         }

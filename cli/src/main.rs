@@ -1,7 +1,7 @@
 //! `leveret`: the command line of Leveret.
 //!
 //! * `commands`: one module for each command; `commands::doctor` is the first.
-//! * `management`: RabbitMQ's HTTP API. `output`: what all commands print, and their exit codes.
+//! * `management`: RabbitMQ's HTTP API. `output`: what all commands print, their errors and exit codes.
 
 mod commands;
 mod management;
@@ -26,9 +26,9 @@ async fn main() -> ExitCode {
     let Leveret { command } = Leveret::parse();
     match command.run().await {
         Ok(exit) => exit.into(),
-        Err(error) => {
-            eprintln!("leveret: {error:#}");
-            output::Exit::Usage.into()
+        Err(failure) => {
+            eprintln!("leveret: {:#}", failure.error());
+            failure.exit().into()
         }
     }
 }

@@ -1,10 +1,11 @@
-//! What all commands have in common towards the outside: the format of their data, and their exit codes.
+//! What all commands have in common towards the outside: the format of their data, their errors and their exit codes.
 
 use std::{
     io::{self, ErrorKind, IsTerminal, Write},
     process::ExitCode,
 };
 
+use anyhow::Context;
 use clap::ValueEnum;
 
 /// How data is written to standard output.
@@ -27,6 +28,8 @@ pub(crate) enum Exit {
     Usage,
     /// There was no way to the broker.
     Unreachable,
+    /// An error of the program or its surroundings.
+    Failed,
 }
 
 impl From<Exit> for ExitCode {
@@ -36,16 +39,46 @@ impl From<Exit> for ExitCode {
             Exit::Problems => 1,
             Exit::Usage => 2,
             Exit::Unreachable => 3,
+            Exit::Failed => 4,
         })
     }
 }
 
+/// Why a command could not do its work.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A flag, a variable or a setting that cannot work.
+    Usage(anyhow::Error),
+    /// Anything else, such as a full disk.
+    Other(anyhow::Error),
+}
+
+impl Failure {
+    pub(crate) fn error(&self) -> &anyhow::Error {
+        let (Self::Usage(error) | Self::Other(error)) = self;
+        error
+    }
+
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) => Exit::Usage,
+            Self::Other(_) => Exit::Failed,
+        }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
 /// Writes `data` to standard output. A reader that has seen enough is no error.
-pub(crate) fn print(data: &str) -> io::Result<()> {
+pub(crate) fn print(data: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(data.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written,
+        written => written.context("writing to standard output"),
     }
 }
 

@@ -40,7 +40,6 @@ pub(super) struct Amqp {
 }
 
 /// What both connections need to know.
-#[derive(Debug)]
 pub(super) struct Setup {
     pub(super) addresses: Vec<lapin::uri::AMQPUri>,
     pub(super) topology: Topology,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use leveret::PublishError;
-use leveret_harness::{Proxy, eventually, shared_node, unique};
+use leveret_harness::{Permissions, Proxy, eventually, shared_node, unique};
 use leveret_tests::jobs::{Act, Log, publish, script, start, worker};
 
 use crate::support::{LONG, Place, broker};
@@ -216,4 +216,55 @@ async fn deliveries_that_wait_in_a_worker_without_its_connection_are_not_started
     cut.ready_again(&log).await;
     running.stop().await.unwrap();
     assert_eq!(waiting(&log.runs()), 0);
+}
+
+/// As few channels as a test can use up, and more of them closed than that.
+const FEW_CHANNELS: &str = "?channel_max=8";
+const CLOSED_CHANNELS: u32 = 10;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publisher_goes_on_however_many_of_its_channels_the_broker_has_closed() {
+    let vhost = shared_node().await.vhost().await;
+    let owner = Place::at(&vhost.url(), "refused");
+    owner.declare().await;
+    let user = unique("sender");
+    let permissions = Permissions { configure: ".*", write: r"^leveret\.v1\.jobs$", read: "^$" };
+    vhost.node().add_user(&user, "secret", vhost.name(), permissions).await.unwrap();
+    let config = leveret::Config {
+        amqp_url: vec![vhost.url_for(&user, "secret") + FEW_CHANNELS],
+        topology: leveret::TopologyMode::Verify,
+        ..leveret::Config::default()
+    };
+    let sender = leveret::Broker::amqp(config).unwrap();
+    let job = script("x", [Act::Succeed]);
+    for _ in 0..CLOSED_CHANNELS {
+        let delayed = publish(&sender, &owner.queue, &job).delay(Duration::from_secs(1));
+        let error = delayed.await.expect_err("the user may not write to the delay ladder");
+        assert!(matches!(error, PublishError::Refused { .. }), "{error}");
+    }
+    publish(&sender, &owner.queue, &job).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_goes_on_however_many_of_its_channels_the_broker_has_closed() {
+    let vhost = shared_node().await.vhost().await;
+    let place = Place::at(&(vhost.url() + FEW_CHANNELS), "closed");
+    let log = Log::default();
+    let running = start(worker(&place.queue, |queue| queue, &log), &place.broker);
+    place.declared().await;
+    // An ack of a tag that was never delivered, as if the client had sent it.
+    let close_channels = format!(
+        r#"[rabbit_channel:do(proplists:get_value(channel_pid, Consumer), {{'basic.ack', 999999999, false}})
+            || Consumer <- rabbit_amqqueue:consumers_all(<<"{}">>),
+               element(4, proplists:get_value(queue_name, Consumer)) =:= <<"{}">>]."#,
+        vhost.name(),
+        place.queue
+    );
+    for n in 0..=CLOSED_CHANNELS {
+        let label = format!("after-{n}");
+        place.publish(&script(&label, [Act::Succeed])).await;
+        log.until("jobs flow", |runs| runs.iter().any(|run| run.label == label)).await;
+        vhost.node().eval(&close_channels).await.unwrap();
+    }
+    running.stop().await.unwrap();
 }

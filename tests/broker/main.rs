@@ -8,6 +8,7 @@ mod hostile;
 mod interop;
 mod ladder;
 mod metrics;
+mod probe;
 mod processes;
 mod readme;
 mod set_up;

@@ -12,11 +12,12 @@ mod report;
 
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::{Args, value_parser};
 use leveret::Config;
 
 use self::report::Report;
-use crate::output::{Exit, Format, Progress, print};
+use crate::output::{Exit, Failure, Format, Progress, print};
 
 /// Checks a broker for what its workers need, and says how to mend what is wrong
 ///
@@ -68,6 +69,7 @@ Exit codes:
   1  at least one problem was found
   2  wrong usage
   3  the broker could not be reached, or refused the login or the vhost
+  4  an error of the program or its surroundings, such as a full disk
 
 Levels:
   ok       looked at, as it should be
@@ -91,7 +93,7 @@ fn hidden_if_foreign(argument: clap::Arg) -> clap::Arg {
     argument.hide(hide)
 }
 
-pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let progress = Progress::new();
     let gathered = gather::gather(&arguments, &progress).await?;
     drop(progress);
@@ -101,7 +103,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     };
     print(&match arguments.output {
         Format::Table => report.table(),
-        Format::Json => report.json()?,
+        Format::Json => report.json().context("the report as JSON")?,
     })?;
     Ok(if gathered.is_err() { Exit::Unreachable } else { report.exit() })
 }

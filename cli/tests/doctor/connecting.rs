@@ -63,6 +63,16 @@ async fn an_address_that_is_none_is_wrong_usage() {
 }
 
 #[tokio::test]
+async fn a_report_that_cannot_be_written_is_no_wrong_usage() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut doctor = std::process::Command::new(env!("CARGO_BIN_EXE_leveret"));
+    doctor.args(["doctor", "--amqp-url", &format!("amqp://127.0.0.1:{}", free_port())]).stdout(full);
+    let output = tokio::task::spawn_blocking(move || doctor.output()).await.unwrap().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{output:#?}");
+    assert_says(&String::from_utf8(output.stderr).unwrap(), &["writing to standard output", "No space left"]);
+}
+
+#[tokio::test]
 async fn one_address_of_several_that_does_not_work_is_a_warning() {
     let clinic = Clinic::open().await;
     clinic.declare().await;

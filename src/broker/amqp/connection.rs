@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::StreamExt;
 use lapin::{
-    Connection, ConnectionProperties, Event,
+    Channel, Connection, ConnectionProperties, ErrorKind, Event,
     uri::{AMQPScheme, AMQPUri},
 };
 use tokio::{
-    sync::{OnceCell, watch},
+    sync::{OnceCell, SetOnce, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -35,9 +35,37 @@ pub(super) struct Up {
     pub(super) lost: CancellationToken,
     /// The broker's reason for taking no publishes now.
     pub(super) blocked: watch::Sender<Option<String>>,
+    /// Why it is to be given up for a fresh one.
+    worn_out: SetOnce<String>,
 }
 
 impl Up {
+    /// A new channel.
+    ///
+    /// lapin never uses the id of a channel that the broker has closed again, though its turn comes, and keeps what then
+    /// failed to open, until no id is left. So the first failure of this kind has the connection made anew.
+    pub(super) async fn channel(&self) -> Result<Channel, String> {
+        let opening = async {
+            let opened = self.connection.create_channel().await;
+            if let Err(error) = &opened
+                && self.is_worn_out(error)
+            {
+                // An earlier reason does as well.
+                drop(
+                    self.worn_out
+                        .set(format!("given up: lapin opens no channel in the place of one closed by {error}")),
+                );
+            }
+            opened
+        };
+        self.unless_lost(opening).await
+    }
+
+    /// Whether a channel failed to open that a fresh connection would open.
+    fn is_worn_out(&self, error: &lapin::Error) -> bool {
+        self.connection.status().connected() && !matches!(error.kind(), ErrorKind::ChannelsLimitReached)
+    }
+
     /// What `work` comes to, unless the connection is lost before: lapin drops commands that meet its end half-way, and
     /// their futures with them would never be ready.
     pub(super) async fn unless_lost<T>(&self, work: impl Future<Output = lapin::Result<T>>) -> Result<T, String> {
@@ -173,10 +201,10 @@ async fn connect(role: &'static str, setup: &Setup, patience: &mut Patience) -> 
         match tokio::time::timeout(patience.0, line.connect(address.clone(), properties)).await {
             Ok(Ok(connection)) => {
                 let (blocked, _) = watch::channel(None);
-                let lost = CancellationToken::new();
+                let (lost, worn_out) = (CancellationToken::new(), SetOnce::new());
                 let seconds = address.query.heartbeat.filter(|seconds| *seconds > 0);
                 let longest_silence = seconds.map(|seconds| Duration::from_secs(seconds.into()) * 2);
-                return Ok(Arc::new(Up { connection, longest_silence, line, lost, blocked }));
+                return Ok(Arc::new(Up { connection, longest_silence, line, lost, blocked, worn_out }));
             }
             Ok(Err(error)) => reason = format!("{}:{}: {error}", address.authority.host, address.authority.port),
             Err(_) => {
@@ -199,10 +227,10 @@ async fn live(role: &'static str, setup: &Setup, up: Arc<Up>, state: &watch::Sen
     drop(state.send_replace(Ok(Arc::clone(&up))));
     let reason = loop {
         let event = tokio::select! {
-            () = setup.closed.cancelled() => {
+            reason = given_up(setup, &up) => {
                 up.lost.cancel();
                 goodbye(&up).await;
-                break CLOSED.to_owned();
+                break reason;
             }
             event = events.next() => event,
             () = tokio::time::sleep(CHECK_INTERVAL) => {
@@ -236,6 +264,14 @@ async fn live(role: &'static str, setup: &Setup, up: Arc<Up>, state: &watch::Sen
         tracing::warn!(role, reason, "lost the connection to the broker");
     }
     reason
+}
+
+/// Why we end the connection ourselves, once we do.
+async fn given_up(setup: &Setup, up: &Up) -> String {
+    tokio::select! {
+        () = setup.closed.cancelled() => CLOSED.to_owned(),
+        reason = up.worn_out.wait() => reason.clone(),
+    }
 }
 
 async fn goodbye(up: &Up) {

@@ -53,7 +53,7 @@ impl Drop for OwnChannel {
 impl Session {
     pub(super) async fn open(up: Arc<Up>, queue: &str, prefetch: u16) -> Result<Self, OpenError> {
         let passing = |reason: String| OpenError::Passing(format!("queue {queue:?}: {reason}"));
-        let channel = OwnChannel(up.unless_lost(up.connection.create_channel()).await.map_err(passing)?);
+        let channel = OwnChannel(up.channel().await.map_err(passing)?);
         up.unless_lost(channel.0.basic_qos(prefetch, BasicQosOptions::default())).await.map_err(passing)?;
         let tag = short(&format!("leveret-{}", Uuid::now_v7()));
         let options = BasicConsumeOptions::default();

@@ -121,7 +121,7 @@ async fn unless_hidden(up: &Up, channel: Channel, found: Result<(), Refused>) ->
 }
 
 async fn open(up: &Up) -> Result<Channel, OpenError> {
-    up.unless_lost(up.connection.create_channel()).await.map_err(OpenError::Passing)
+    up.channel().await.map_err(OpenError::Passing)
 }
 
 pub(super) async fn declare_exchange(channel: &Channel, exchange: &Exchange, passive: bool) -> lapin::Result<()> {

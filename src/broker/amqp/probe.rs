@@ -6,7 +6,10 @@
 
 mod refusal;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use lapin::{
     Channel, Connection, ConnectionProperties,
@@ -73,7 +76,6 @@ pub struct Depth {
 /// probe.close().await;
 /// # Ok(()) }
 /// ```
-#[derive(Debug)]
 pub struct Probe {
     connection: Connection,
     /// The channel of the last request, unless that was refused, which closes it.
@@ -81,6 +83,19 @@ pub struct Probe {
     address: AMQPUri,
     line: Line,
     is_silent: bool,
+}
+
+impl fmt::Debug for Probe {
+    /// Shows where it is connected, and as whom, without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Probe")
+            .field("host", &self.host())
+            .field("port", &self.port())
+            .field("vhost", &self.vhost())
+            .field("user", &self.login().0)
+            .field("server", &self.server())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Probe {
@@ -208,26 +223,42 @@ impl Probe {
         }
     }
 
-    /// Reads up to `limit` dead letters of a queue, the oldest first, and hands them back.
+    /// Reads up to `limit` dead letters of a queue, the oldest first, shows each to `visit`, and hands them back at the
+    /// end. Returns how many there were.
     ///
-    /// Nobody else sees them in the meantime. The broker counts a delivery of each, of which they have a million.
+    /// Only one is in memory at a time. Nobody else sees them in the meantime. The broker counts a delivery of each, of
+    /// which they have a million.
+    ///
+    /// ```no_run
+    /// # async fn count(mut probe: leveret::probe::Probe) -> Result<(), leveret::probe::Refusal> {
+    /// let mut bytes = 0;
+    /// let read = probe.dead_letters("email", 100, |letter| bytes += letter.payload.len()).await?;
+    /// println!("{read} dead letters, {bytes} bytes");
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// [`Refusal`]; it needs the read right on `<queue>.dead`.
-    pub async fn dead_letters(&mut self, queue: &str, limit: u32) -> Result<Vec<DeadLetter>, Refusal> {
+    /// [`Refusal`]; it needs the read right on `<queue>.dead`. What was read by then has been visited.
+    pub async fn dead_letters(
+        &mut self,
+        queue: &str,
+        limit: u32,
+        mut visit: impl FnMut(DeadLetter),
+    ) -> Result<u32, Refusal> {
         let dead = format!("{queue}{DEAD}");
         let now_ms = millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO));
-        let mut letters = Vec::new();
-        for _ in 0..limit {
+        let mut read = 0;
+        while read < limit {
             let options = BasicGetOptions::default();
             let got = self.ask(async |channel| channel.basic_get(short(&dead), options).await).await?;
             let Some(got) = got else { break };
             let message = Message { properties: got.delivery.properties, body: got.delivery.data.into() };
-            letters.push(DeadLetter::read(&message, now_ms));
+            visit(DeadLetter::read(&message, now_ms));
+            read += 1;
         }
         self.close_channel().await;
-        Ok(letters)
+        Ok(read)
     }
 
     /// Says goodbye.

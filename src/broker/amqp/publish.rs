@@ -292,7 +292,7 @@ async fn open(up: &Up, setup: &Setup) -> Result<Channel, String> {
         OpenError::Fatal(error) => error.to_string(),
         OpenError::Passing(reason) => reason,
     })?;
-    let channel = up.unless_lost(up.connection.create_channel()).await?;
+    let channel = up.channel().await?;
     up.unless_lost(channel.confirm_select(ConfirmSelectOptions::default())).await?;
     Ok(channel)
 }

@@ -14,7 +14,7 @@ struct Settings {
     broker: Config,
 
     /// What to log: a level, or levels by module (lapin's warnings show payloads)
-    #[arg(long, env = "RUST_LOG", default_value = "info,lapin=error")]
+    #[arg(long, env = "RUST_LOG", default_value = "info,lapin=off")]
     log: String,
 
     #[command(flatten)]

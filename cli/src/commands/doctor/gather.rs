@@ -10,6 +10,7 @@ use anyhow::Context;
 use leveret::{
     Queue,
     probe::{ConnectError, Probe, Refusal},
+    testing::DeadLetter,
     topology::{Destination, QueuePlan, Topology},
 };
 use tokio::{
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     management::{self, Management, ManagementError},
-    output::Progress,
+    output::{Failure, Progress},
 };
 
 /// RabbitMQ writes down the figures of each queue every five seconds.
@@ -33,15 +34,15 @@ const FIGURES_AGAIN: Duration = Duration::from_millis(500);
 /// Why no address of the list led to a broker, one reason for each.
 pub(super) type Unreached = Vec<ConnectError>;
 
-/// Looks at everything. The outer error is one of usage.
-pub(super) async fn gather(arguments: &Arguments, progress: &Progress) -> anyhow::Result<Result<Facts, Unreached>> {
+/// Looks at everything.
+pub(super) async fn gather(arguments: &Arguments, progress: &Progress) -> Result<Result<Facts, Unreached>, Failure> {
     progress.show("connecting to the broker");
     let (mut probe, dead_ends) = match connect(&arguments.config.amqp_url).await? {
         Ok(connected) => connected,
         Err(unreached) => return Ok(Err(unreached)),
     };
-    let api = arguments.management_url.as_deref().map(|url| Management::new(url, probe.login())).transpose()?;
-    let api = api.map(Arc::new);
+    let api = arguments.management_url.as_deref().map(|url| Management::new(url, probe.login())).transpose();
+    let api = api.map_err(|error| Failure::Usage(error.into()))?.map(Arc::new);
     progress.show("asking the management API");
     let view = look(api.as_ref(), probe.vhost()).await?;
     let mut facts = wanted(arguments, &probe, dead_ends, view);
@@ -62,13 +63,15 @@ pub(super) async fn gather(arguments: &Arguments, progress: &Progress) -> anyhow
 }
 
 /// Connects to the first address that works; tries the others too, because workers will need them one day.
-async fn connect(urls: &[String]) -> anyhow::Result<Result<(Probe, Vec<String>), Unreached>> {
+async fn connect(urls: &[String]) -> Result<Result<(Probe, Vec<String>), Unreached>, Failure> {
     let (mut connected, mut unreached) = (None, Vec::new());
     for url in urls {
         match Probe::connect(url).await {
             Ok(probe) if connected.is_none() => connected = Some(probe),
             Ok(probe) => probe.close().await,
-            Err(ConnectError::Address(error)) => return Err(error).context("AMQP_URL"),
+            Err(ConnectError::Address(error)) => {
+                return Err(Failure::Usage(anyhow::Error::from(error).context("AMQP_URL")));
+            }
             Err(error) => unreached.push(error),
         }
     }
@@ -182,15 +185,13 @@ async fn read_dead_letters(probe: &mut Probe, facts: &mut Facts, sample: u32) {
     let queues: Vec<_> = facts.job_queues.iter().map(|queue| (queue.name.clone(), queue.dead())).collect();
     for (queue, dead) in queues {
         let Some(total) = facts.seen(&dead).map(|seen| seen.ready) else { continue };
-        let letters = probe.dead_letters(&queue, sample.min(total)).await;
-        let by_kind = letters.map(|letters| {
-            let mut kinds = BTreeMap::new();
-            for letter in &letters {
-                let kind = letter.kind.map_or("unknown", |kind| kind.as_str());
-                *kinds.entry(kind.to_owned()).or_default() += 1;
-            }
-            DeadLetters { total, read: u32::try_from(letters.len()).unwrap_or(u32::MAX), kinds }
-        });
+        let mut kinds = BTreeMap::new();
+        let count = |letter: DeadLetter| {
+            let kind = letter.kind.map_or("unknown", |kind| kind.as_str());
+            *kinds.entry(kind.to_owned()).or_default() += 1;
+        };
+        let read = probe.dead_letters(&queue, sample.min(total), count).await;
+        let by_kind = read.map(|read| DeadLetters { total, read, kinds });
         facts.dead_letters.insert(queue, by_kind);
     }
 }

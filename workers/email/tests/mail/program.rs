@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     process::{Command, Output, Stdio},
 };
 
@@ -69,4 +69,23 @@ fn metrics_are_served_while_the_broker_is_away() {
     program.kill().unwrap();
     program.wait().unwrap();
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("leveret_broker_connected"), "{answer}");
+}
+
+#[test]
+fn a_broker_that_hangs_up_is_spoken_of_by_the_framework_alone() {
+    let broker = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("amqp://{}", broker.local_addr().unwrap());
+    let mut program = Command::new(env!("CARGO_BIN_EXE_email-worker"))
+        .args(["--http-addr", "127.0.0.1:0", "--amqp-url", &url])
+        .env_remove("RUST_LOG")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The next attempt comes when the one before has been spoken of.
+    for _ in 0..4 {
+        drop(broker.accept().unwrap());
+    }
+    program.kill().unwrap();
+    let log = String::from_utf8(program.wait_with_output().unwrap().stderr).unwrap();
+    assert!(log.contains("cannot connect to the broker") && !log.contains(" lapin"), "{log}");
 }

@@ -1,0 +1,43 @@
+//! What tools that look at a broker rely on.
+
+use leveret::probe::Probe;
+use leveret_harness::{Permissions, eventually_eq, lapin::BasicProperties, shared_node, unique};
+
+use crate::support::{LONG, Place};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_probe_shows_where_it_is_connected_and_no_password() {
+    let vhost = shared_node().await.vhost().await;
+    let user = unique("prober");
+    vhost.node().add_user(&user, "hunter2", vhost.name(), Permissions::ALL).await.unwrap();
+    let probe = Probe::connect(&vhost.url_for(&user, "hunter2")).await.unwrap();
+    for shown in [format!("{probe:?}"), format!("{probe:#?}")] {
+        for part in [probe.host(), vhost.name(), user.as_str(), "RabbitMQ"] {
+            assert!(shown.contains(part), "{part:?} is not in {shown}");
+        }
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    probe.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_are_visited_oldest_first_up_to_the_limit_and_handed_back() {
+    let vhost = shared_node().await.vhost().await;
+    let place = Place::at(&vhost.url(), "visited");
+    place.declare().await;
+    let raw = place.raw().await;
+    for n in 0..3_u8 {
+        raw.publish("leveret.v1.dead", &place.queue, BasicProperties::default(), &[n]).await.unwrap();
+    }
+    let depth = async || raw.depth(&format!("{}.dead", place.queue)).await.unwrap();
+    eventually_eq("three dead letters", LONG, Some(3), depth).await;
+    let mut probe = Probe::connect(&place.url).await.unwrap();
+    for (limit, expected) in [(2, vec![[0], [1]]), (9, vec![[0], [1], [2]])] {
+        let mut seen = Vec::new();
+        let read = probe.dead_letters(&place.queue, limit, |letter| seen.push(letter.payload)).await.unwrap();
+        assert_eq!(read as usize, seen.len());
+        assert_eq!(seen, expected);
+        eventually_eq("they are handed back", LONG, Some(3), depth).await;
+    }
+    probe.close().await;
+}
