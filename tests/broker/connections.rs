@@ -252,9 +252,10 @@ async fn a_worker_goes_on_however_many_of_its_channels_the_broker_has_closed() {
     let log = Log::default();
     let running = start(worker(&place.queue, |queue| queue, &log), &place.broker);
     place.declared().await;
-    // An ack of a tag that was never delivered, as if the client had sent it.
+    // An ack of a tag that was never delivered, as if the client had sent it: what `rabbit_channel:do` did before 4.3.
     let close_channels = format!(
-        r#"[rabbit_channel:do(proplists:get_value(channel_pid, Consumer), {{'basic.ack', 999999999, false}})
+        r#"[gen_server2:cast(proplists:get_value(channel_pid, Consumer),
+                             {{method, {{'basic.ack', 999999999, false}}, none, noflow}})
             || Consumer <- rabbit_amqqueue:consumers_all(<<"{}">>),
                element(4, proplists:get_value(queue_name, Consumer)) =:= <<"{}">>]."#,
         vhost.name(),

@@ -50,11 +50,9 @@ impl Up {
             if let Err(error) = &opened
                 && self.is_worn_out(error)
             {
+                let reason = format!("given up: lapin opens no channel in the place of one closed by {error}");
                 // An earlier reason does as well.
-                drop(
-                    self.worn_out
-                        .set(format!("given up: lapin opens no channel in the place of one closed by {error}")),
-                );
+                drop(self.worn_out.set(reason));
             }
             opened
         };
