@@ -97,11 +97,11 @@ impl Fault {
                 stage.node.ctl(&["close_all_connections", "--vhost", "/", "maintenance"]).await?;
             }
             Self::ChannelsClosed => {
-                let action = "rabbit_channel:do(C, {'basic.ack', 999999999, false})";
+                let action = "gen_server2:cast(C, {method, {'basic.ack', 999999999, false}, none, noflow})";
                 return with_consumers(stage, action).await.map(Some);
             }
             Self::ConsumersCancelled => {
-                let action = "rabbit_channel:send_command(C, {'basic.cancel', T, true})";
+                let action = "gen_server2:cast(C, {command, {'basic.cancel', T, true}})";
                 return with_consumers(stage, action).await.map(Some);
             }
             Self::MemoryAlarm => alarm(stage, "set_vm_memory_high_watermark", ["0.00001", "0.4"]).await?,

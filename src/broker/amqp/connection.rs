@@ -179,11 +179,11 @@ async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<Sta
     drop(state.send_replace(Err(CLOSED.to_owned())));
 }
 
-/// Full jitter up to one second, for ever.
+/// Up to one second with its jitter, for ever.
 fn backoff() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(50))
-        .with_max_delay(Duration::from_millis(700))
+        .with_max_delay(Duration::from_millis(500))
         .with_jitter()
         .without_max_times()
         .build()
