@@ -6,7 +6,7 @@ use leveret::PublishError;
 use leveret_harness::{Permissions, Proxy, eventually, shared_node, unique};
 use leveret_tests::jobs::{Act, Log, publish, script, start, worker};
 
-use crate::support::{LONG, Place, broker};
+use crate::support::{LONG, Place, RunFile, broker};
 
 /// A worker behind a proxy, and a publisher that is not.
 struct Cut {
@@ -268,4 +268,24 @@ async fn a_worker_goes_on_however_many_of_its_channels_the_broker_has_closed() {
         vhost.node().eval(&close_channels).await.unwrap();
     }
     running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handshakes_that_get_no_answer_leave_no_thread_behind() {
+    let proxy = Proxy::start(&shared_node().await.url()).await;
+    let (place, file) = (Place::at(proxy.url(), "silent"), RunFile::new());
+    proxy.freeze();
+    let process = place.process(&file, &[]);
+    eventually("a third attempt is made", LONG, async || proxy.accepted() >= 3).await;
+    let threads = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|name| name.trim() == "lapin-io-loop").count()
+    };
+    // One for the attempt that is under way.
+    eventually("the threads of earlier attempts have ended", LONG, async || threads() <= 1).await;
+    proxy.thaw();
+    let direct = Place { url: shared_node().await.url(), broker: broker(&shared_node().await.url()), ..place };
+    direct.declared().await;
+    file.until("it works", |lines| lines.iter().any(|line| line.ended)).await;
 }

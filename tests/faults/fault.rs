@@ -104,8 +104,8 @@ impl Fault {
                 let action = "gen_server2:cast(C, {command, {'basic.cancel', T, true}})";
                 return with_consumers(stage, action).await.map(Some);
             }
-            Self::MemoryAlarm => alarm(stage, "set_vm_memory_high_watermark", ["0.00001", "0.4"]).await?,
-            Self::DiskAlarm => alarm(stage, "set_disk_free_limit", ["100000GB", "50MB"]).await?,
+            Self::MemoryAlarm => alarm(stage, "memory").await?,
+            Self::DiskAlarm => alarm(stage, "disk").await?,
             Self::WorkerKilled | Self::WorkerTerminated | Self::WorkerFrozen => self.strike_a_worker(stage).await?,
         }
         Ok(match self {
@@ -144,11 +144,13 @@ impl Fault {
     }
 }
 
-/// Sets a limit to where the broker takes no publishes, and back.
-async fn alarm(stage: &Stage<'_>, limit: &str, [tight, usual]: [&str; 2]) -> anyhow::Result<()> {
-    stage.node.ctl(&[limit, tight]).await?;
+/// Raises the broker's alarm for a resource, and calls it off. (Its limits cannot be set on a node that cannot see how
+/// much there is, as one in a root file system of its own.)
+async fn alarm(stage: &Stage<'_>, resource: &str) -> anyhow::Result<()> {
+    let alarm = format!("{{resource_limit, {resource}, node()}}");
+    stage.node.eval(&format!("rabbit_alarm:set_alarm({{{alarm}, []}}).")).await?;
     sleep(stage.size.absence).await;
-    stage.node.ctl(&[limit, usual]).await?;
+    stage.node.eval(&format!("rabbit_alarm:clear_alarm({alarm}).")).await?;
     Ok(())
 }
 

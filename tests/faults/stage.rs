@@ -63,7 +63,7 @@ impl Size {
             heartbeat: Duration::from_secs(10),
             absence: Duration::from_secs(5),
             recovery: Duration::from_secs(2),
-            soaks: 4,
+            soaks: 2,
         }
     }
 }

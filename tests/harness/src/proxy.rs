@@ -3,6 +3,8 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join;
@@ -18,6 +20,7 @@ use crate::names::free_port;
 #[derive(Debug)]
 pub struct Proxy {
     url: String,
+    accepted: Arc<AtomicUsize>,
     state: watch::Sender<State>,
     _tasks: JoinSet<()>,
 }
@@ -57,13 +60,19 @@ impl Proxy {
             State { accepting: true, frozen: false, delay: Duration::ZERO, chunk: None, cuts: 0, strandings: 0 };
         let (state, watched) = watch::channel(state);
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, place, target.to_owned(), watched));
-        Self { url: format!("{before}{place}{after}"), state, _tasks: tasks }
+        let accepted = Arc::default();
+        tasks.spawn(serve(listener, place, target.to_owned(), watched, Arc::clone(&accepted)));
+        Self { url: format!("{before}{place}{after}"), accepted, state, _tasks: tasks }
     }
 
     /// The upstream's URL with the proxy's host and port in it.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// How many connections it has accepted so far.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// Resets all connections, now; new ones are accepted.
@@ -125,7 +134,13 @@ enum Next {
     End,
 }
 
-async fn serve(mut listener: TcpListener, place: SocketAddrV4, target: String, mut state: watch::Receiver<State>) {
+async fn serve(
+    mut listener: TcpListener,
+    place: SocketAddrV4,
+    target: String,
+    mut state: watch::Receiver<State>,
+    accepted: Arc<AtomicUsize>,
+) {
     let mut connections = JoinSet::new();
     loop {
         let next = tokio::select! {
@@ -136,6 +151,7 @@ async fn serve(mut listener: TcpListener, place: SocketAddrV4, target: String, m
         };
         match next {
             Next::Client(Ok((client, _))) => {
+                accepted.fetch_add(1, Ordering::Relaxed);
                 connections.spawn(connect(client, target.clone(), state.clone()));
                 continue;
             }
