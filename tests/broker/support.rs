@@ -58,7 +58,10 @@ impl Place {
     /// Starts a worker process whose runs are appended to `file`.
     pub(crate) fn process(&self, file: &RunFile, arguments: &[&str]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_scripted-worker"));
-        command.env("AMQP_URL", &self.url).env("LEVERET_HTTP_ADDR", "127.0.0.1:0").env("RUST_LOG", "info,lapin=off");
+        command
+            .env("AMQP_URL", &self.url)
+            .env("LEVERET_HTTP_ADDR", "127.0.0.1:0")
+            .env("RUST_LOG", "info,leveret::consumer=debug,lapin=off");
         command.args(["--queue", &self.queue, "--log"]).arg(&file.path).args(arguments);
         Process::spawn(&command)
     }
