@@ -15,7 +15,7 @@ test: setup lint ## Lints and every test, on private RabbitMQ nodes (or on the b
 	cargo test --workspace --all-features --no-fail-fast
 	cargo test -p leveret --lib   # without TLS: amqps:// must be refused
 
-faults: setup ## The whole fault suite: more than a million jobs, about half an hour (ARGS="soak --seed 7"; make test has its short form)
+faults: setup ## The whole fault suite: more than a million jobs, about half an hour (ARGS="network --seed 7"; make test has its short form)
 	cargo test --release -p leveret-tests --test faults -- --full $(ARGS)
 
 test-rabbitmq4: setup ## The broker, fault and doctor suites on RabbitMQ 4.0 and 4.3 (Debian's trixie and sid; needs root)
