@@ -160,10 +160,10 @@ impl Audit {
                     None => verdict.unexplained.push(format!("{id}: {record:?}")),
                 }
             }
-            if record.was_run_again() {
+            if record.was_run_again(is_delayed(id)) {
                 verdict.again.push(format!("{id}: {record:?}"));
             }
-            if record.overlaps() {
+            if record.overlaps(is_delayed(id)) {
                 verdict.overlapping.push(format!("{id}: {record:?}"));
             }
         }
@@ -214,19 +214,25 @@ impl Record {
         self.starts.iter().find(copied).map(|_| Cause::CopyRepeated)
     }
 
+    /// The starts of a message that there is one of: retries and delays may have been copied twice, and each copy may be
+    /// delivered again for itself.
+    fn only_copies(&self, is_delayed: bool) -> impl Iterator<Item = &Start> {
+        self.starts.iter().filter(move |start| start.attempt == 1 && !is_delayed && !self.repeated)
+    }
+
     /// What a process has done it knows; a delivery of it that comes back is acked without a second run.
-    fn was_run_again(&self) -> bool {
+    fn was_run_again(&self, is_delayed: bool) -> bool {
         let done_before = |later: &Start| {
             self.starts.iter().any(|first| {
                 let same = first.process == later.process && first.attempt == later.attempt;
                 same && first.is_done && first.until_us.is_some_and(|until| until < later.from_us)
             })
         };
-        !self.repeated && self.starts.iter().any(|start| start.redelivered && done_before(start))
+        self.only_copies(is_delayed).any(|start| start.redelivered && done_before(start))
     }
 
-    /// Two copies of one job may run beside each other; a delivery and its own redelivery may not.
-    fn overlaps(&self) -> bool {
+    /// A delivery and its own redelivery must not run beside each other.
+    fn overlaps(&self, is_delayed: bool) -> bool {
         let beside = |later: &Start| {
             self.starts.iter().any(|first| {
                 let same = first.process == later.process && first.attempt == later.attempt;
@@ -234,7 +240,7 @@ impl Record {
                 same && first.from_us < later.from_us && running
             })
         };
-        !self.repeated && self.starts.iter().any(|start| start.redelivered && beside(start))
+        self.only_copies(is_delayed).any(|start| start.redelivered && beside(start))
     }
 }
 
