@@ -61,6 +61,24 @@ async fn delayed_jobs_of_a_deleted_queue_hold_up_nobody_and_are_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delay_whose_level_was_deleted_is_mended_by_its_publisher() {
+    let vhost = shared_node().await.vhost().await;
+    let place = Place::at(&vhost.url(), "mended");
+    let log = Log::default();
+    let running = start(worker(&place.queue, |queue| queue, &log), &place.broker);
+    place.declared().await;
+    // Whoever doubts within a second of an ensure is taken for late.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    place.raw().await.delete_queue("leveret.v1.delay.04").await.unwrap();
+    publish(&place.broker, &place.queue, &script("delayed", [Act::Succeed]))
+        .delay(Duration::from_millis(1_600))
+        .await
+        .unwrap();
+    log.until("it has run", |runs| runs.iter().any(|run| run.label == "delayed" && run.finished)).await;
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_keeps_its_headers_and_no_x_death_through_three_retries() {
     let place = Place::shared("headers").await;
     let log = Log::default();

@@ -17,7 +17,10 @@ use lapin::{
     Channel,
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
-use tokio::sync::{OnceCell, mpsc, oneshot};
+use tokio::{
+    sync::{OnceCell, mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -80,25 +83,30 @@ impl PublishTask {
     }
 
     /// Publishes, and once more if a delay has nowhere to wait: then a part of the ladder is missing, and is mended first.
+    /// All of it within one publish timeout.
     pub(super) async fn send(&self, target: Target, message: Message, fail_fast: bool) -> Answer {
+        let deadline = Instant::now() + self.setup.config.publish_timeout;
         let again = matches!(target, Target::Delayed(..)).then(|| (target.clone(), message.clone()));
-        match (self.send_once(target, message, fail_fast).await, again) {
-            (Err(SendError::Returned), Some((target, message))) if self.mend().await => {
-                self.send_once(target, message, fail_fast).await
+        match (self.send_once(target, message, fail_fast, deadline).await, again) {
+            (Err(SendError::Returned), Some((target, message))) if self.mend(deadline).await => {
+                self.send_once(target, message, fail_fast, deadline).await
             }
             (answer, _) => answer,
         }
     }
 
-    async fn mend(&self) -> bool {
-        declare::doubt_shared(&self.setup).await;
-        match self.link.up().await {
-            Ok(up) => declare::ensure_shared(&up, &self.setup).await.is_ok(),
-            Err(_) => false,
-        }
+    async fn mend(&self, deadline: Instant) -> bool {
+        let mended = async {
+            declare::doubt_shared(&self.setup).await;
+            match self.link.up().await {
+                Ok(up) => declare::ensure_shared(&up, &self.setup).await.is_ok(),
+                Err(_) => false,
+            }
+        };
+        timeout_at(deadline, mended).await.unwrap_or(false)
     }
 
-    async fn send_once(&self, target: Target, message: Message, fail_fast: bool) -> Answer {
+    async fn send_once(&self, target: Target, message: Message, fail_fast: bool, deadline: Instant) -> Answer {
         if self.finishing.is_cancelled() {
             return Err(SendError::Closed);
         }
@@ -115,7 +123,7 @@ impl PublishTask {
                 .await
                 .unwrap_or_else(|_| Err(if fate.is_sent() { SendError::Uncertain } else { SendError::Closed }))
         };
-        match tokio::time::timeout(self.setup.config.publish_timeout, exchange).await {
+        match timeout_at(deadline, exchange).await {
             Ok(answer) => answer,
             Err(_) if fate.decide(ABANDONED) => {
                 let slow = || SendError::Unavailable("the broker is too slow".to_owned());
