@@ -1,0 +1,3 @@
+//! How fast Leveret is, next to consumers written by hand in the same run.
+
+pub mod stub;
