@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+mod bench;
 mod doctor;
 
 use clap::Subcommand;
@@ -9,6 +10,7 @@ use crate::output::{Exit, Failure};
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Doctor(Box<doctor::Arguments>),
+    Bench(Box<leveret_bench::Arguments>),
 }
 
 impl Command {
@@ -16,6 +18,12 @@ impl Command {
     pub(crate) async fn run(self) -> Result<Exit, Failure> {
         match self {
             Self::Doctor(arguments) => doctor::run(*arguments).await,
+            Self::Bench(arguments) => bench::run(*arguments).await,
         }
+    }
+
+    /// Whether the command computes on several threads.
+    pub(crate) fn is_parallel(&self) -> bool {
+        matches!(self, Self::Bench(_))
     }
 }

@@ -9,9 +9,11 @@ mod output;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
+use tokio::runtime::{Builder, Runtime};
 
-use crate::commands::Command;
+use crate::{commands::Command, output::Failure};
 
 /// Looks after the queues, dead letters and topology of Leveret's workers.
 #[derive(Parser)]
@@ -21,14 +23,19 @@ struct Leveret {
     command: Command,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let Leveret { command } = Leveret::parse();
-    match command.run().await {
+    let result = runtime(command.is_parallel()).and_then(|runtime| runtime.block_on(command.run()));
+    match result {
         Ok(exit) => exit.into(),
         Err(failure) => {
             eprintln!("leveret: {:#}", failure.error());
             failure.exit().into()
         }
     }
+}
+
+fn runtime(parallel: bool) -> Result<Runtime, Failure> {
+    let mut builder = if parallel { Builder::new_multi_thread() } else { Builder::new_current_thread() };
+    Ok(builder.enable_all().build().context("starting the runtime")?)
 }

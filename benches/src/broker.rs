@@ -1,0 +1,181 @@
+//! The broker that is measured on: a private node, or the one of an address.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use lapin::{options::QueueDeclareOptions, types::FieldTable};
+use leveret::{Config, JobResult, Queue, Worker, probe::Probe, testing};
+use leveret_harness::{Node, NodeOptions, RawClient, unique};
+
+use crate::{
+    assignment::{Mail, now_us},
+    machine,
+};
+
+/// Publishes in flight while a queue is filled.
+const WINDOW: usize = 1_000;
+/// How long a broker may take to come to rest after a queue was filled.
+const REST_WITHIN: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Quorum,
+    Classic,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Quorum => "quorum",
+            Self::Classic => "classic",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Broker {
+    url: String,
+    version: String,
+    /// None where it cannot be seen.
+    process: Option<u32>,
+    raw: RawClient,
+    filler: leveret::Broker,
+    disk: PathBuf,
+    _node: Option<Node>,
+}
+
+impl Broker {
+    /// Uses the broker of that address, or starts a private one.
+    pub(crate) async fn find(url: Option<String>) -> Result<Self> {
+        let (url, node) = match url {
+            Some(url) => (url, None),
+            None => {
+                // A harness panics where it cannot do its part.
+                let node = tokio::spawn(Node::start(NodeOptions::default())).await;
+                let node = node.context("no private RabbitMQ could be started, and --amqp-url names none")?;
+                (node.url(), Some(node))
+            }
+        };
+        let probe = Probe::connect(&url).await?;
+        let (server, port) = (probe.server(), probe.port());
+        let is_local = matches!(probe.host(), "127.0.0.1" | "localhost" | "::1");
+        probe.close().await;
+        let disk = node.as_ref().map_or_else(std::env::temp_dir, |node| node.folder().to_owned());
+        Ok(Self {
+            version: format!("{} {}", server.product, server.version),
+            process: machine::listener(port).filter(|_| is_local),
+            raw: RawClient::connect(&url).await?,
+            filler: leveret::Broker::amqp(Config { amqp_url: vec![url.clone()], ..Config::default() })?,
+            url,
+            disk,
+            _node: node,
+        })
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Where it has its data, if that is known.
+    pub(crate) fn disk(&self) -> &Path {
+        &self.disk
+    }
+
+    /// User and system time of the broker, if it can be seen.
+    pub(crate) fn cpu(&self) -> Option<Duration> {
+        self.process.and_then(machine::cpu)
+    }
+
+    /// Makes a queue with a name of its own: a quorum queue as workers declare it, or a classic one.
+    pub(crate) async fn queue(&self, kind: Kind) -> Result<String> {
+        let name = unique(&format!("leveret-bench-{}", kind.name()));
+        self.make(&name, kind).await?;
+        Ok(name)
+    }
+
+    pub(crate) async fn make(&self, name: &str, kind: Kind) -> Result<()> {
+        match kind {
+            Kind::Quorum => {
+                let worker = Worker::new(()).queue(Queue::new(name)).handle(nothing).on(name);
+                testing::start(worker, &self.filler).await?.stop().await?;
+            }
+            Kind::Classic => {
+                let declare = self.raw.channel().queue_declare(
+                    name.into(),
+                    QueueDeclareOptions::durable(),
+                    FieldTable::default(),
+                );
+                declare.await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts so many jobs of so many bytes into a queue, and waits until the broker is at rest again.
+    pub(crate) async fn fill(&self, queue: &str, jobs: u64, bytes: usize) -> Result<()> {
+        let publisher = self.filler.publisher();
+        let window = WINDOW.min((16 * 1024 * 1024 / bytes.max(1)).max(1));
+        let publishing = (0..jobs).map(|number| {
+            let publish = publisher.publish(&Mail::new(number, bytes)).queue(queue);
+            async move { publish.await.map(drop) }
+        });
+        stream::iter(publishing).buffer_unordered(window).try_collect::<()>().await?;
+        self.rest().await;
+        Ok(())
+    }
+
+    /// Publishes at a steady rate, as a job each, in the order of time.
+    pub(crate) async fn trickle(&self, queue: &str, jobs: u64, bytes: usize, every: Duration) -> Result<()> {
+        let publisher = self.filler.publisher();
+        let mut ticks = tokio::time::interval(every);
+        let mut sending = tokio::task::JoinSet::new();
+        for number in 0..jobs {
+            ticks.tick().await;
+            let mail = Mail { sent_us: now_us(), ..Mail::new(number, bytes) };
+            let publish = publisher.publish(&mail).queue(queue);
+            sending.spawn(publish.into_future());
+            while let Some(sent) = sending.try_join_next() {
+                sent??;
+            }
+        }
+        while let Some(sent) = sending.join_next().await {
+            sent??;
+        }
+        Ok(())
+    }
+
+    /// Waits until the broker does little, so that what it puts off is not counted with what comes next.
+    async fn rest(&self) {
+        const LOOK: Duration = Duration::from_millis(100);
+        let started = Instant::now();
+        let mut before = self.cpu();
+        while let Some(last) = before
+            && started.elapsed() < REST_WITHIN
+        {
+            tokio::time::sleep(LOOK).await;
+            before = self.cpu().filter(|now| now.saturating_sub(last) > LOOK / 5);
+        }
+    }
+
+    /// Deletes a queue; it must have nothing left if it was to be emptied.
+    pub(crate) async fn delete(&self, queue: &str, emptied: bool) -> Result<()> {
+        let left = self.raw.depth(queue).await?.unwrap_or(0);
+        if emptied && left > 0 {
+            bail!("{left} jobs are left in {queue}: they were not acked");
+        }
+        self.raw.delete_queue(queue).await?;
+        Ok(())
+    }
+}
+
+async fn nothing(_: Mail, _: leveret::Context<()>) -> JobResult {
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Both sides of a child process: what it does, and how its parent starts it and listens to it.
+
+use std::{process::Stdio, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
+    process::{ChildStdout, Command},
+    time::timeout,
+};
+
+use crate::{
+    assignment::{Assignment, Consumer, Publisher, Word},
+    baseline,
+    meter::Meter,
+    worker,
+};
+
+/// A child that says nothing for so long is stuck.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Does what a child is told.
+pub(crate) async fn work(assignment: &str) -> Result<()> {
+    let assignment = serde_json::from_str(assignment).context("--child")?;
+    let meter = match &assignment {
+        Assignment::Consume(consume) => Meter::new(consume.jobs, consume.latency),
+        Assignment::Publish(publish) => Meter::new(publish.jobs, false),
+    };
+    let meter = Arc::new(meter);
+    match assignment {
+        Assignment::Consume(consume) if consume.consumer == Consumer::Leveret => {
+            worker::consume(consume, Arc::clone(&meter)).await?;
+        }
+        Assignment::Consume(consume) => baseline::consume(consume, Arc::clone(&meter)).await?,
+        Assignment::Publish(publish) => match publish.publisher {
+            Publisher::LapinAwaited | Publisher::LapinPipelined => baseline::publish(publish, &meter).await?,
+            Publisher::LeveretAwaited | Publisher::LeveretPipelined | Publisher::LeveretAll => {
+                worker::publish(publish, &meter).await?;
+            }
+        },
+    }
+    meter.end();
+    Ok(())
+}
+
+/// A child process; it ends with its parent.
+#[derive(Debug)]
+pub(crate) struct Child {
+    process: tokio::process::Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Child {
+    /// Starts this program as a child, as an argument of `before` if that is not empty.
+    pub(crate) fn start(assignment: &Assignment, before: &[&str]) -> Result<Self> {
+        let own = std::env::current_exe()?;
+        let mut command = match before {
+            [] => Command::new(own),
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(own);
+                command
+            }
+        };
+        command.args(["bench", "--child", &serde_json::to_string(assignment)?]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut process = command.spawn().context("starting a child process")?;
+        let output = process.stdout.take().context("the child's output")?;
+        Ok(Self { process, lines: BufReader::new(output).lines() })
+    }
+
+    /// Its number among the processes; none once it has ended.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
+    /// What it says next.
+    pub(crate) async fn next(&mut self) -> Result<Word> {
+        match timeout(PATIENCE, self.lines.next_line()).await {
+            Ok(line) => match line? {
+                Some(line) => Ok(serde_json::from_str(&line)?),
+                None => bail!("a child process ended too soon:\n{}", self.end().await?),
+            },
+            Err(_) => bail!("a child process has said nothing for {PATIENCE:?}"),
+        }
+    }
+
+    /// Waits until it ends; returns what it wrote on its standard error.
+    pub(crate) async fn end(&mut self) -> Result<String> {
+        let mut text = String::new();
+        if let Some(mut errors) = self.process.stderr.take() {
+            errors.read_to_string(&mut text).await?;
+        }
+        let status = self.process.wait().await?;
+        if !status.success() {
+            bail!("a child process ended with {status}:\n{text}");
+        }
+        Ok(text)
+    }
+}

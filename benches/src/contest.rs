@@ -1,0 +1,149 @@
+//! Contestants that work in turn, round after round, each as a child process.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    assignment::{Assignment, Consume, Consumer, Measured, Word, Work},
+    bench::Bench,
+    broker::{Broker, Kind},
+    child::Child,
+    report::{Measure, Row, Sample, Table},
+};
+
+/// The framework.
+pub(crate) const LEVERET: &str = "leveret";
+/// The framework, where each handler is pending once.
+pub(crate) const LEVERET_TASKS: &str = "leveret, a task each";
+/// The simplest correct consumer written by hand.
+pub(crate) const AWAITED: &str = "lapin, each ack awaited";
+/// The best consumer written by hand.
+pub(crate) const COALESCED: &str = "lapin, acks coalesced";
+
+/// Who takes part in most scenarios.
+pub(crate) const ALL: [(&str, (Consumer, Work)); 4] = [
+    (LEVERET, (Consumer::Leveret, Work::Nothing)),
+    (LEVERET_TASKS, (Consumer::Leveret, Work::Yield)),
+    (AWAITED, (Consumer::Awaited, Work::Nothing)),
+    (COALESCED, (Consumer::Coalesced, Work::Nothing)),
+];
+
+/// Queues that are filled and then emptied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drain {
+    pub(crate) kind: Kind,
+    pub(crate) queues: u64,
+    pub(crate) prefetch: u16,
+    pub(crate) concurrency: u16,
+    /// Jobs in all.
+    pub(crate) jobs: u64,
+    pub(crate) bytes: usize,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { kind: Kind::Quorum, queues: 1, prefetch: 100, concurrency: 100, jobs: 60_000, bytes: 200 }
+    }
+}
+
+impl Drain {
+    /// The queues are filled for one contestant and deleted after it.
+    pub(crate) async fn run(&self, broker: &Broker, consumer: Consumer, work: Work) -> Result<Sample> {
+        let mut queues = Vec::new();
+        for _ in 0..self.queues {
+            let queue = broker.queue(self.kind).await?;
+            broker.fill(&queue, self.jobs / self.queues, self.bytes).await?;
+            queues.push(queue);
+        }
+        let consume = self.consume(broker.url(), &queues, consumer, work);
+        let sample = measure(&Assignment::Consume(consume), Some(broker)).await;
+        for queue in &queues {
+            broker.delete(queue, sample.is_ok() && work != Work::FailAlways).await?;
+        }
+        sample
+    }
+
+    pub(crate) fn consume(&self, url: &str, queues: &[String], consumer: Consumer, work: Work) -> Consume {
+        Consume {
+            consumer,
+            url: url.to_owned(),
+            queues: queues.to_vec(),
+            existing: self.kind == Kind::Classic,
+            prefetch: self.prefetch,
+            concurrency: self.concurrency,
+            work,
+            jobs: self.jobs / self.queues * self.queues,
+            latency: false,
+        }
+    }
+
+    /// Attempts that run at once, in all queues.
+    pub(crate) fn in_flight(&self) -> f64 {
+        self.queues as f64 * f64::from(self.concurrency)
+    }
+}
+
+/// Lets each contestant run once in each round, another one first each time.
+pub(crate) async fn contest<C: Copy>(
+    bench: &Bench,
+    scenario: &str,
+    contestants: &[(&'static str, C)],
+    mut run: impl AsyncFnMut(C) -> Result<Sample>,
+) -> Result<Table> {
+    let mut rows: Vec<Row> =
+        contestants.iter().map(|(contestant, _)| Row { contestant, samples: Vec::new() }).collect();
+    for round in 0..bench.repetitions {
+        for turn in 0..contestants.len() {
+            let index = (turn + round) % contestants.len();
+            let (contestant, how) = contestants[index];
+            bench.show(&format!("{scenario}: {contestant}, round {} of {}", round + 1, bench.repetitions));
+            let sample = run(how).await.with_context(|| format!("{scenario}: {contestant}"))?;
+            rows[index].samples.push(sample);
+        }
+    }
+    Ok(Table { scenario: scenario.to_owned(), rows })
+}
+
+/// Runs a child to its end and takes what it and the broker used.
+pub(crate) async fn measure(assignment: &Assignment, broker: Option<&Broker>) -> Result<Sample> {
+    let started = Instant::now();
+    let mut child = Child::start(assignment, &[])?;
+    let mut sample = Sample::new();
+    let mut broker_before = None;
+    loop {
+        match child.next().await? {
+            Word::First => {
+                sample.insert(Measure::StartMs, started.elapsed().as_secs_f64() * 1e3);
+            }
+            Word::From => broker_before = broker.and_then(Broker::cpu),
+            Word::To(measured) => {
+                let used =
+                    broker.and_then(Broker::cpu).zip(broker_before).map(|(now, before)| now.saturating_sub(before));
+                sample.extend(rates(&measured, used));
+            }
+            Word::End { peak_rss_kib, latency_us } => {
+                sample.insert(Measure::PeakRssMb, peak_rss_kib as f64 / 1024.0);
+                if let Some(latency) = latency_us {
+                    sample.insert(Measure::LatencyP50Us, latency.p50);
+                    sample.insert(Measure::LatencyP99Us, latency.p99);
+                }
+                break;
+            }
+        }
+    }
+    child.end().await?;
+    Ok(sample)
+}
+
+fn rates(measured: &Measured, broker: Option<Duration>) -> Vec<(Measure, f64)> {
+    let Measured { jobs, seconds, cpu_seconds, busy_seconds } = *measured;
+    let jobs = jobs as f64;
+    let mut rates = vec![(Measure::JobsPerSecond, jobs / seconds), (Measure::WorkerCpuUs, cpu_seconds * 1e6 / jobs)];
+    rates.extend(broker.map(|used| (Measure::BrokerCpuUs, used.as_secs_f64() * 1e6 / jobs)));
+    if busy_seconds > 0.0 {
+        // Handlers in progress; the scenario knows how many are ideal.
+        rates.push((Measure::IdealPercent, busy_seconds / seconds));
+    }
+    rates
+}

@@ -1,0 +1,191 @@
+//! What was measured, as tables for people and as JSON for programs.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::Serialize;
+
+use crate::{figures::Spread, machine::Machine, targets::Verdict};
+
+/// What can be measured, in the order of the columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Measure {
+    JobsPerSecond,
+    WorkerCpuUs,
+    BrokerCpuUs,
+    PeakRssMb,
+    LatencyP50Us,
+    LatencyP99Us,
+    IdealPercent,
+    StartMs,
+    CpuPercent,
+    InstructionsPerJob,
+}
+
+impl Measure {
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::JobsPerSecond => "jobs/s",
+            Self::WorkerCpuUs => "CPU µs/job",
+            Self::BrokerCpuUs => "broker µs/job",
+            Self::PeakRssMb => "peak RSS MB",
+            Self::LatencyP50Us => "p50 µs",
+            Self::LatencyP99Us => "p99 µs",
+            Self::IdealPercent => "% of ideal",
+            Self::StartMs => "start ms",
+            Self::CpuPercent => "% of a core",
+            Self::InstructionsPerJob => "instructions/job",
+        }
+    }
+}
+
+/// What one run of one contestant gave.
+pub(crate) type Sample = BTreeMap<Measure, f64>;
+
+/// One contestant of a scenario.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) contestant: &'static str,
+    /// One for each repetition; the same place in two rows is the same round.
+    pub(crate) samples: Vec<Sample>,
+}
+
+impl Row {
+    pub(crate) fn spread(&self, measure: Measure) -> Option<Spread> {
+        Spread::of(self.samples.iter().filter_map(|sample| sample.get(&measure)).copied())
+    }
+
+    /// How often the other's is in ours, round by round.
+    pub(crate) fn ratio(&self, other: &Self, measure: Measure) -> Option<Spread> {
+        let rounds = self.samples.iter().zip(&other.samples);
+        Spread::of(rounds.filter_map(|(own, other)| Some(own.get(&measure)? / other.get(&measure)?)))
+    }
+}
+
+/// One scenario.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Table {
+    pub(crate) scenario: String,
+    pub(crate) rows: Vec<Row>,
+}
+
+impl Table {
+    pub(crate) fn row(&self, contestant: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.contestant == contestant)
+    }
+}
+
+/// A whole run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// None if no broker was needed.
+    pub(crate) broker: Option<String>,
+    pub(crate) machine: Machine,
+    pub(crate) tables: Vec<Table>,
+    pub(crate) targets: Vec<Verdict>,
+}
+
+impl Report {
+    /// Whether a target that gates regressions was missed.
+    #[must_use]
+    pub fn has_regressed(&self) -> bool {
+        self.targets.iter().any(Verdict::is_regression)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Machine { cores, processor, fsync_us } = &self.machine;
+        let broker = self.broker.as_deref().unwrap_or("no broker");
+        writeln!(f, "{broker}; {cores} cores, {processor}; write and fsync {fsync_us:.0} µs")?;
+        writeln!(f, "Medians, with [min–max] where there are several rounds; ratios are taken round by round.")?;
+        for table in &self.tables {
+            write!(f, "\n{}\n{}", table.scenario, grid(&cells(table)))?;
+        }
+        if !self.targets.is_empty() {
+            write!(f, "\nTargets\n")?;
+        }
+        self.targets.iter().try_for_each(|verdict| writeln!(f, "  {verdict}"))
+    }
+}
+
+/// A title row, then one for each contestant; with the ratio of the first measure to the baselines among them.
+fn cells(table: &Table) -> Vec<Vec<String>> {
+    let samples = table.rows.iter().flat_map(|row| &row.samples);
+    let mut measures: Vec<Measure> = samples.flat_map(|sample| sample.keys().copied()).collect();
+    measures.sort_unstable();
+    measures.dedup();
+    let baselines: Vec<&Row> = table.rows.iter().filter(|row| row.contestant.starts_with("lapin")).collect();
+    let first = measures.first().copied();
+    let mut titles = vec![String::new()];
+    titles.extend(measures.iter().map(|measure| measure.title().to_owned()));
+    titles.extend(baselines.iter().map(|row| format!("× {}", row.contestant)));
+    let mut lines = vec![titles];
+    for row in &table.rows {
+        let mut line = vec![row.contestant.to_owned()];
+        line.extend(measures.iter().map(|measure| row.spread(*measure).map_or_else(String::new, show)));
+        line.extend(baselines.iter().map(|other| {
+            let ratio = first.and_then(|first| row.ratio(other, first));
+            ratio.map_or_else(String::new, |ratio| format!("{:.2}", ratio.median))
+        }));
+        lines.push(line);
+    }
+    lines
+}
+
+fn show(spread: Spread) -> String {
+    let number = |value: f64| match value {
+        10_000.0.. => format!("{:.1} k", value / 1000.0),
+        100.0.. => format!("{value:.0}"),
+        10.0.. => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    };
+    if spread.min < spread.max {
+        format!("{} [{}–{}]", number(spread.median), number(spread.min), number(spread.max))
+    } else {
+        number(spread.median)
+    }
+}
+
+/// Columns as wide as they must be, the first to the left and the others to the right.
+fn grid(lines: &[Vec<String>]) -> String {
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..lines.first().map_or(0, Vec::len)).map(width).collect();
+    let mut text = String::new();
+    for line in lines {
+        for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
+            text += &if column == 0 { format!("  {cell:<width$}") } else { format!("   {cell:>width$}") };
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(contestant: &'static str, rates: &[f64]) -> Row {
+        let samples = rates.iter().map(|rate| Sample::from([(Measure::JobsPerSecond, *rate)])).collect();
+        Row { contestant, samples }
+    }
+
+    #[test]
+    fn ratios_are_taken_round_by_round() {
+        let (own, other) = (row("leveret", &[10.0, 40.0, 90.0]), row("lapin", &[10.0, 20.0, 30.0]));
+        assert_eq!(own.ratio(&other, Measure::JobsPerSecond), Spread::of([1.0, 2.0, 3.0]));
+        assert_eq!(own.ratio(&other, Measure::StartMs), None);
+    }
+
+    #[test]
+    fn a_table_shows_medians_what_lies_around_them_and_ratios() {
+        let table = Table {
+            scenario: "drain".to_owned(),
+            rows: vec![row("leveret", &[50_000.0, 60_000.0, 70_000.0]), row("lapin", &[200.0])],
+        };
+        let shown = grid(&cells(&table));
+        let expected = "                           jobs/s   × lapin\n  leveret   60.0 k [50.0 k–70.0 k]    250.00\n  lapin                        200      1.00\n";
+        assert_eq!(shown, expected);
+    }
+}

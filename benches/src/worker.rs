@@ -1,0 +1,117 @@
+//! The framework as its users have it: typed handlers, a middleware, a timeout, metrics, and a span for each job.
+
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use leveret::{Broker, Config, Context, JobResult, Next, Queue, RetryPolicy, Worker};
+
+use crate::{
+    assignment::{Consume, Mail, Publish, Publisher, Work},
+    meter::Meter,
+};
+
+/// The delay of a retry: one hop on the ladder's fast path.
+const RETRY: Duration = Duration::from_millis(100);
+/// Jobs that are handed to `publish_all` at once.
+const CHUNK: u64 = 5_000;
+
+struct State {
+    meter: Arc<Meter>,
+    work: Work,
+}
+
+/// Consumes until all jobs are done.
+pub(crate) async fn consume(assignment: Consume, meter: Arc<Meter>) -> Result<()> {
+    tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(std::io::stderr).init();
+    let broker = open(&assignment.url)?;
+    let mut worker = Worker::new(State { meter: Arc::clone(&meter), work: assignment.work });
+    for name in &assignment.queues {
+        let queue = if assignment.existing { Queue::existing(name) } else { Queue::new(name) };
+        let retry = RetryPolicy::fixed(RETRY).max_attempts(1_000_000);
+        worker = worker.queue(queue.prefetch(assignment.prefetch).concurrency(assignment.concurrency).retry(retry));
+        worker = match assignment.work {
+            Work::Compute(_) => worker.handle_blocking(compute),
+            _ => worker.handle(handle),
+        };
+        worker = worker.on(name);
+    }
+    worker.middleware(pass_on).run(&broker, async move { meter.finished().await }).await?;
+    broker.close().await;
+    Ok(())
+}
+
+fn open(url: &str) -> Result<Broker> {
+    Ok(Broker::amqp(Config { amqp_url: vec![url.to_owned()], ..Config::default() })?)
+}
+
+async fn pass_on(ctx: Context<State>, next: Next<State>) -> JobResult {
+    next.run(ctx).await
+}
+
+async fn handle(mail: Mail, ctx: Context<State>) -> JobResult {
+    let State { meter, work } = ctx.state();
+    match work {
+        Work::Yield => tokio::task::yield_now().await,
+        Work::Sleep(time) => tokio::time::sleep(*time).await,
+        Work::FailOnce(every) if ctx.attempt() == 1 && mail.number.is_multiple_of(*every) => {
+            return Err("as it was told to".into());
+        }
+        Work::FailAlways => {
+            meter.count(mail.sent_us);
+            return Err("as it was told to".into());
+        }
+        Work::Nothing | Work::FailOnce(_) | Work::Compute(_) => {}
+    }
+    meter.count(mail.sent_us);
+    Ok(())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "a handler's form")]
+fn compute(mail: Mail, ctx: Context<State>) -> JobResult {
+    let State { meter, work } = ctx.state();
+    let Work::Compute(time) = *work else { return Ok(()) };
+    let started = Instant::now();
+    let mut sum = mail.number;
+    while started.elapsed() < time {
+        sum =
+            (0..1_000).fold(sum, |sum, step| black_box(sum.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(step)));
+    }
+    black_box(sum);
+    meter.busy(started.elapsed());
+    meter.count(mail.sent_us);
+    Ok(())
+}
+
+/// Publishes all jobs, confirmed.
+pub(crate) async fn publish(assignment: Publish, meter: &Meter) -> Result<()> {
+    let broker = open(&assignment.url)?;
+    let publisher = broker.publisher();
+    let mails = |numbers: std::ops::Range<u64>| numbers.map(|number| Mail::new(number, assignment.bytes));
+    if assignment.publisher == Publisher::LeveretAll {
+        for first in (0..assignment.jobs).step_by(CHUNK as usize) {
+            let mails: Vec<Mail> = mails(first..(first + CHUNK).min(assignment.jobs)).collect();
+            for published in publisher.publish_all(&mails).await {
+                published?;
+                meter.count(0);
+            }
+        }
+    } else {
+        let window = if assignment.publisher == Publisher::LeveretPipelined { 1024 } else { 1 };
+        let sending = mails(0..assignment.jobs).map(|mail| {
+            let publish = publisher.publish(&mail).queue(&assignment.queue);
+            async move {
+                publish.await?;
+                meter.count(mail.sent_us);
+                anyhow::Ok(())
+            }
+        });
+        stream::iter(sending).buffer_unordered(window).try_collect::<()>().await?;
+    }
+    broker.close().await;
+    Ok(())
+}

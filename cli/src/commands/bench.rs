@@ -1,0 +1,19 @@
+//! `leveret bench`: how fast Leveret is here, next to consumers written by hand. What it does is in `benches/`.
+
+use anyhow::Context;
+use leveret_bench::{Arguments, Output};
+
+use crate::output::{Exit, Failure, Progress, print};
+
+pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    let output = arguments.output;
+    let progress = Progress::new();
+    let Some(report) = leveret_bench::run(arguments, move |what| progress.show(what)).await? else {
+        return Ok(Exit::Well);
+    };
+    match output {
+        Output::Table => print(&report.to_string())?,
+        Output::Json => print(&format!("{}\n", serde_json::to_string_pretty(&report).context("the report as JSON")?))?,
+    }
+    Ok(if report.has_regressed() { Exit::Problems } else { Exit::Well })
+}
