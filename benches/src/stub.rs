@@ -144,16 +144,16 @@ impl Stub {
         Ok(self.shared.acked.load(Ordering::Acquire))
     }
 
-    /// Closes every channel that consumes the queue, with a soft error, as a broker does over a mistake.
-    pub fn close_channel(&self) {
+    /// Closes every channel that consumes the queue, with a soft error, as a broker does over a mistake. Returns how many.
+    pub fn close_channels(&self) -> usize {
         let closed = self.shared.state().close_consuming_channels();
-        tracing::debug!(closed, "closed channels");
         self.shared.deliver();
+        closed
     }
 
-    /// Cuts every connection that consumes the queue.
-    pub fn cut(&self) {
-        self.shared.state().cut_consuming_connections();
+    /// Cuts every connection that consumes the queue. Returns how many.
+    pub fn cut(&self) -> usize {
+        self.shared.state().cut_consuming_connections()
     }
 
     /// Ends the stub and says what has passed.

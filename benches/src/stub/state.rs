@@ -114,11 +114,10 @@ impl State {
         closed
     }
 
-    /// Their own threads notice, and give back what they had in hand.
-    pub(super) fn cut_consuming_connections(&mut self) {
-        let consuming =
-            |connection: &&Connection| connection.channels.values().any(|channel| channel.consumer.is_some());
-        self.connections.values().filter(consuming).for_each(|connection| connection.wire.cut());
+    /// Their own threads notice, and give back what they had in hand. Returns how many.
+    pub(super) fn cut_consuming_connections(&self) -> usize {
+        let consuming = |up: &&Connection| up.channels.values().any(|channel| channel.consumer.is_some());
+        self.connections.values().filter(consuming).map(|connection| connection.wire.cut()).count()
     }
 
     pub(super) fn stop(&mut self) {

@@ -132,11 +132,8 @@ async fn what_a_lost_channel_had_in_hand_comes_again_in_its_order_before_anythin
         take(&mut consumer, 4).await;
         ack(&channel, 2, false).await;
         next(&mut consumer).await;
-        if cut {
-            stub.cut();
-        } else {
-            stub.close_channel();
-        }
+        let lost = if cut { stub.cut() } else { stub.close_channels() };
+        assert_eq!(lost, 1);
         let (_connection, channel) = connect(&stub).await;
         let mut consumer = consume(&channel, "fed", 0).await;
         let again: Vec<_> =
