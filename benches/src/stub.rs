@@ -1,1 +1,229 @@
 //! A broker that does nothing but deliver, so that only the worker is measured.
+//!
+//! It speaks as much AMQP 0-9-1 as workers need, on a port of its own. The jobs of its one queue are encoded once and
+//! only their delivery tag and message id are written into each delivery. What a client publishes is confirmed and
+//! forgotten. It is strict about acks: a tag that is not open is a [`Fault`], which every later call tells.
+//!
+//! As a classic queue it hands out again what a lost channel had in hand, before anything new and without a count of
+//! the deliveries.
+
+mod client;
+mod commands;
+mod delivery;
+mod jobs;
+mod state;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use bytes::Bytes;
+
+pub use self::delivery::{job_number, message_id};
+use self::{client::Client, state::State};
+
+/// What the stub delivers.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    /// The only queue that has jobs.
+    pub queue: String,
+    /// The name of every job.
+    pub job: String,
+    /// The payload of every job.
+    pub body: Bytes,
+    /// How many jobs there are. They are numbered from 0; [`job_number`] reads a job's number from its message id.
+    pub jobs: u64,
+}
+
+/// What has passed between the stub and its clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Deliveries, redeliveries among them.
+    pub delivered: u64,
+    /// Deliveries of jobs that a client had in hand before.
+    pub redelivered: u64,
+    /// Jobs that were acked.
+    pub acked: u64,
+    /// Frames that acked them.
+    pub ack_frames: u64,
+    /// Messages that clients published.
+    pub published: u64,
+    /// Reads from sockets, each of any number of frames.
+    pub reads: u64,
+}
+
+/// What a client must not do; its connection is ended over it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// An ack, nack or reject of a delivery tag that is not open on its channel.
+    #[error("delivery tag {tag} is settled, and it is unknown or settled already")]
+    UnknownTag {
+        /// As the client sent it.
+        tag: u64,
+    },
+    /// A job was rejected for good, which a real broker would dead-letter.
+    #[error("job {job} was rejected, and the stub keeps no dead letters")]
+    Rejected {
+        /// The job's number.
+        job: u64,
+    },
+    /// A client asked for what the stub does not know.
+    #[error("the stub does not know {what}")]
+    Unsupported {
+        /// The command or the frame.
+        what: String,
+    },
+}
+
+/// A running stub. Dropped, it ends its threads and sockets.
+#[derive(Debug)]
+pub struct Stub {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    feed: Feed,
+    acked: AtomicU64,
+    /// The first one.
+    fault: OnceLock<Fault>,
+    state: Mutex<State>,
+}
+
+impl Stub {
+    /// Starts a stub on a free port of 127.0.0.1.
+    ///
+    /// # Errors
+    ///
+    /// If there is no port or no thread to be had.
+    pub fn start(feed: Feed) -> io::Result<Self> {
+        Self::observed(feed, |_| {})
+    }
+
+    /// As [`start`](Self::start); `on_ack` is called with the number of each job that an ack covers, before it counts.
+    /// It must not call the stub.
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn observed(feed: Feed, on_ack: impl FnMut(u64) + Send + 'static) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?;
+        let state = Mutex::new(State::new(feed.jobs, Box::new(on_ack)));
+        let shared = Arc::new(Shared { feed, acked: AtomicU64::new(0), fault: OnceLock::new(), state });
+        let accepting = Arc::clone(&shared);
+        let acceptor = thread::Builder::new().name("stub".to_owned()).spawn(move || accept(&listener, &accepting))?;
+        Ok(Self { address, shared, acceptor: Some(acceptor) })
+    }
+
+    /// Its address, as clients take it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("amqp://guest:guest@{}/%2f", self.address)
+    }
+
+    /// How many jobs have been acked; cheap.
+    ///
+    /// # Errors
+    ///
+    /// The first [`Fault`] of a client, once there is one.
+    pub fn acked(&self) -> Result<u64, Fault> {
+        self.check()?;
+        Ok(self.shared.acked.load(Ordering::Acquire))
+    }
+
+    /// Closes every channel that consumes the queue, with a soft error, as a broker does over a mistake. Returns how many.
+    pub fn close_channels(&self) -> usize {
+        let closed = self.shared.state().close_consuming_channels();
+        self.shared.deliver();
+        closed
+    }
+
+    /// Cuts every connection that consumes the queue. Returns how many.
+    pub fn cut(&self) -> usize {
+        self.shared.state().cut_consuming_connections()
+    }
+
+    /// Ends the stub and says what has passed.
+    ///
+    /// # Errors
+    ///
+    /// The first [`Fault`] of a client, if there was one.
+    pub fn finish(mut self) -> Result<Counts, Fault> {
+        self.end();
+        self.check()?;
+        Ok(self.shared.state().counts)
+    }
+
+    fn check(&self) -> Result<(), Fault> {
+        self.shared.fault.get().cloned().map_or(Ok(()), Err)
+    }
+
+    fn end(&mut self) {
+        let Some(acceptor) = self.acceptor.take() else { return };
+        self.shared.state().stop();
+        // Wakes the acceptor; if it has gone, it needs no waking.
+        drop(TcpStream::connect(self.address));
+        if acceptor.join().is_err() {
+            tracing::error!("a thread of the stub has panicked");
+        }
+    }
+}
+
+impl Drop for Stub {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Writes what is to be written, and deliveries to whoever has room for them.
+    fn deliver(&self) {
+        loop {
+            let wires = self.state().fill();
+            if wires.is_empty() {
+                return;
+            }
+            wires.iter().for_each(|wire| wire.flush());
+        }
+    }
+}
+
+/// Serves clients until the stub ends, and returns when they have ended too.
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    let mut clients = Vec::new();
+    for stream in listener.incoming() {
+        let started = stream.and_then(|stream| Client::start(stream, Arc::clone(shared)));
+        match started {
+            Ok(Some(client)) => clients.push(client),
+            Ok(None) => break,
+            Err(error) => tracing::warn!(%error, "cannot serve a client"),
+        }
+    }
+    for client in clients {
+        if client.join().is_err() {
+            tracing::error!("a thread of the stub has panicked");
+        }
+    }
+}
+
+/// The lock, also after a panic: the thread that panicked is reported when it is joined.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

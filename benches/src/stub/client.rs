@@ -1,0 +1,136 @@
+//! One client: a thread that reads what it sends, and answers.
+
+use std::{
+    io::{self, ErrorKind, Read},
+    net::TcpStream,
+    sync::{Arc, atomic::Ordering},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use amq_protocol::frame::AMQPFrame;
+
+use super::{
+    Fault, Shared, lock,
+    state::State,
+    wire::{FRAME_MAX, Incoming, Wire, first_frame, push_frame},
+};
+
+/// Why a client is not served any longer.
+#[derive(Debug)]
+pub(super) enum End {
+    /// It has said goodbye.
+    Goodbye,
+    Fault(Fault),
+}
+
+impl End {
+    pub(super) fn unsupported(what: impl Into<String>) -> Self {
+        Self::Fault(Fault::Unsupported { what: what.into() })
+    }
+}
+
+pub(super) struct Client {
+    pub(super) shared: Arc<Shared>,
+    pub(super) wire: Arc<Wire>,
+    /// Its number among the connections.
+    pub(super) number: u64,
+    /// As it was agreed on; zero for none.
+    pub(super) heartbeat: Duration,
+}
+
+impl Client {
+    /// The thread that serves a client; none if the stub ends.
+    pub(super) fn start(stream: TcpStream, shared: Arc<Shared>) -> io::Result<Option<JoinHandle<()>>> {
+        stream.set_nodelay(true)?;
+        let wire = Arc::new(Wire::new(stream));
+        let Some(number) = shared.state().connected(Arc::clone(&wire)) else { return Ok(None) };
+        let mut client = Self { shared, wire, number, heartbeat: Duration::ZERO };
+        let run = move || {
+            client.run();
+            client.shared.state().disconnected(number);
+            client.shared.deliver();
+        };
+        thread::Builder::new().name(format!("stub-{number}")).spawn(run).map(Some)
+    }
+
+    fn run(&mut self) {
+        let mut buffer = vec![0; 2 * FRAME_MAX as usize];
+        let (mut filled, mut told) = (0, Instant::now());
+        while let Some(read) = self.read(&mut buffer[filled..]) {
+            filled += read;
+            match self.take_in(&buffer[..filled]) {
+                Ok(used) => {
+                    buffer.copy_within(used..filled, 0);
+                    filled -= used;
+                }
+                Err(end) => return self.end(end),
+            }
+            if !self.heartbeat.is_zero() && told.elapsed() >= self.heartbeat / 2 {
+                push_frame(&mut lock(&self.wire.pending), &AMQPFrame::Heartbeat);
+                told = Instant::now();
+            }
+            self.shared.deliver();
+        }
+    }
+
+    /// How many bytes have come, none of them when it is time for a heartbeat; nothing when the client is gone.
+    fn read(&self, buffer: &mut [u8]) -> Option<usize> {
+        match (&self.wire.stream).read(buffer) {
+            Ok(0) => None,
+            Ok(read) => Some(read),
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => Some(0),
+                _ => None,
+            },
+        }
+    }
+
+    /// Does what the whole frames in the buffer ask for; returns their length.
+    fn take_in(&mut self, buffer: &[u8]) -> Result<usize, End> {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.state();
+        state.counts.reads += u64::from(!buffer.is_empty());
+        let (mut used, before) = (0, state.counts.acked);
+        let end = loop {
+            match first_frame(&buffer[used..]) {
+                Ok(Some((incoming, length))) => {
+                    used += length;
+                    if let Err(end) = self.handle(&mut state, incoming) {
+                        break Err(end);
+                    }
+                }
+                Ok(None) => break Ok(used),
+                Err(_) => break Err(End::unsupported("bytes that are no frame")),
+            }
+        };
+        // Told once for all of them: others read the number while this is the busiest thread.
+        shared.acked.fetch_add(state.counts.acked - before, Ordering::Release);
+        end
+    }
+
+    fn handle(&mut self, state: &mut State, incoming: Incoming) -> Result<(), End> {
+        let frame = match incoming {
+            Incoming::Ack { channel, tag, multiple } => return self.ack(state, channel, tag, multiple),
+            Incoming::Other(frame) => *frame,
+        };
+        match frame {
+            AMQPFrame::Method(channel, method) => self.command(state, channel, method),
+            AMQPFrame::Header(channel, header) => self.content(state, channel, header.body_size, true),
+            AMQPFrame::Body(channel, part) => self.content(state, channel, part.len() as u64, false),
+            AMQPFrame::ProtocolHeader(_) => self.greet(),
+            AMQPFrame::Heartbeat | AMQPFrame::InvalidHeartbeat(_) => Ok(()),
+        }
+    }
+
+    fn end(&self, end: End) {
+        if let End::Fault(fault) = end {
+            tracing::error!(%fault, "ending a connection");
+            self.refuse(&fault);
+            // The first one counts.
+            drop(self.shared.fault.set(fault));
+        }
+        self.wire.flush();
+        self.wire.cut();
+    }
+}
