@@ -72,7 +72,8 @@ fn decode_payload_by_hand(bencher: Bencher<'_, '_>, text_bytes: usize) {
 
 const ACKS: u64 = 1_000;
 
-/// Acks [`ACKS`] jobs, flushed at half the prefetch; the first `slow` of them stay in hand. Returns the frames it took.
+/// Acks [`ACKS`] jobs, flushed at half the prefetch and in the end, while `slow` jobs before them stay in hand. Returns
+/// the frames it took.
 fn ack_all(slow: u64, prefetch: u64) -> u64 {
     let (mut acks, mut frames) = (Acks::default(), 0);
     (1..=slow).for_each(|tag| acks.delivered(tag));
@@ -83,15 +84,18 @@ fn ack_all(slow: u64, prefetch: u64) -> u64 {
             acks.flush(|_, _| frames += 1);
         }
     }
+    acks.flush(|_, _| frames += 1);
     frames
 }
 
 #[divan::bench(args = [32, 256])]
 fn ack_1000_in_order_with_prefetch(bencher: Bencher<'_, '_>, prefetch: u64) {
+    assert_eq!(ack_all(0, prefetch), ACKS.div_ceil(prefetch / 2), "one frame for each flush");
     bencher.counter(ItemsCount::new(ACKS)).bench(|| ack_all(0, black_box(prefetch)));
 }
 
 #[divan::bench(args = [32, 256])]
 fn ack_1000_behind_a_slow_job_with_prefetch(bencher: Bencher<'_, '_>, prefetch: u64) {
+    assert_eq!(ack_all(1, prefetch), ACKS, "one frame for each job");
     bencher.counter(ItemsCount::new(ACKS)).bench(|| ack_all(1, black_box(prefetch)));
 }

@@ -14,7 +14,7 @@ libfuzzer_sys::fuzz_target!(|payload: &[u8]| {
     assert!(rest.is_empty());
     let AMQPFrame::Header(_, header) = parsed else { panic!("not a header: {parsed:?}") };
     let message = Message::delivered(header.properties, bytes::Bytes::new());
-    message.dead_kind();
+    let _ = message.dead_kind();
     let received = Received::read(message, NOW_MS);
     let _ = received.is_run("job", NOW_MS);
     if let Some(attempt) = received.attempt() {
