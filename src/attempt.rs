@@ -80,7 +80,7 @@ pub(crate) async fn run<S: Send + Sync + 'static>(
 }
 
 /// Only a failure needs randomness.
-fn draws(result: &JobResult) -> (f64, f64) {
+pub(crate) fn draws(result: &JobResult) -> (f64, f64) {
     if result.is_ok() { (0.0, 0.0) } else { retry::draws() }
 }
 

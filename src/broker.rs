@@ -7,8 +7,8 @@ mod amqp;
 mod memory;
 
 pub use self::amqp::probe;
-#[cfg(fuzzing)]
-pub(crate) use self::amqp::screened;
+#[cfg(feature = "internals")]
+pub(crate) use self::amqp::{Acks, FrameStart, Screen};
 
 use std::{
     fmt,

@@ -2,7 +2,7 @@
 
 use lapin::{
     BasicProperties,
-    types::{AMQPValue, ShortString},
+    types::{AMQPValue, FieldTable, ShortString},
 };
 
 use crate::{
@@ -80,12 +80,10 @@ impl Message {
     }
 
     fn kept_headers(&self) -> std::collections::BTreeMap<ShortString, AMQPValue> {
-        let mut headers = self.properties.headers().clone().unwrap_or_default().inner().clone();
-        headers.retain(|name, _| {
-            let name = name.as_str();
-            !DROPPED.contains(&name) && !DROPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-        });
-        headers
+        let kept =
+            |name: &str| !DROPPED.contains(&name) && !DROPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        let headers = self.properties.headers().iter().flat_map(FieldTable::inner);
+        headers.filter(|(name, _)| kept(name.as_str())).map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
     /// All properties but `user_id` (a foreign one is a 406 that kills the channel) and `expiration` (which has become

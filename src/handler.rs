@@ -93,7 +93,7 @@ where
 }
 
 /// Reads the job out of a message.
-fn decode<J: Job>(message: &Message) -> Result<J, JobError> {
+pub(crate) fn decode<J: Job>(message: &Message) -> Result<J, JobError> {
     let refuse = |reason: String| JobError::new(Class::Decode, reason);
     if let Some(encoding) = message.foreign_encoding() {
         return Err(refuse(format!("{encoding} is not understood: send UTF-8 JSON as application/json")));

@@ -43,7 +43,7 @@
 //! * `task`, `attempt`, `handler`, `middleware`, `context`: one job in hand, one attempt at it.
 //! * `retry`, `outcome`, `settle`: the delay, the verdict, and its carrying out; the only place that acks.
 //! * `config`, `metrics`, `health`, `quiet` (no log storms), `shutdown`, `error`, `testing`; `probe` for tools that look
-//!   at a broker.
+//!   at a broker; `internals` for Leveret's own benchmarks and fuzz targets.
 
 mod adoption;
 mod attempt;
@@ -54,12 +54,12 @@ mod context;
 mod copy;
 mod delay;
 mod error;
-#[cfg(fuzzing)]
-#[expect(clippy::expect_used, clippy::panic, reason = "how a fuzz target fails")]
-pub mod fuzzing;
 mod handler;
 mod health;
 mod intake;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
 mod job;
 mod message;
 mod metrics;

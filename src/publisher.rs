@@ -252,7 +252,7 @@ impl Publish {
     }
 
     /// The message to send, checked against everything that could be refused later.
-    fn into_message(self) -> Result<(JobId, Target, Message), PublishError> {
+    pub(crate) fn into_message(self) -> Result<(JobId, Target, Message), PublishError> {
         let broker = &self.publisher.broker;
         let body = self.body?;
         let limit = broker.config().payload_limit;

@@ -1,4 +1,24 @@
 //! Any bytes as the header frame of a message: the screen, lapin's parser and our reader take all of them.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| leveret::fuzzing::header(bytes));
+use amq_protocol::frame::{AMQPFrame, parse_frame};
+use leveret::internals::{Message, Received, Screen};
+
+const NOW_MS: u64 = 1_800_000_000_000;
+
+libfuzzer_sys::fuzz_target!(|payload: &[u8]| {
+    let length = u32::try_from(payload.len()).unwrap();
+    let frame = [&[2, 0, 1], length.to_be_bytes().as_slice(), payload, &[0xCE]].concat();
+    let frame = Screen::default().replacement(&frame).unwrap_or(frame);
+    let (rest, parsed) = parse_frame(frame.as_slice()).expect("the screen lets only this through");
+    assert!(rest.is_empty());
+    let AMQPFrame::Header(_, header) = parsed else { panic!("not a header: {parsed:?}") };
+    let message = Message::delivered(header.properties, bytes::Bytes::new());
+    let _ = message.dead_kind();
+    let received = Received::read(message, NOW_MS);
+    let _ = received.is_run("job", NOW_MS);
+    if let Some(attempt) = received.attempt() {
+        let copy = Received::read(received.retry("queue", "again", NOW_MS), NOW_MS);
+        assert_eq!(copy.attempt(), Some(attempt.saturating_add(1)), "a copy can be read");
+    }
+});

@@ -19,8 +19,11 @@ use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::consume::Session;
-#[cfg(fuzzing)]
-pub(crate) use self::shield::screened;
+#[cfg(feature = "internals")]
+pub(crate) use self::{
+    acks::Acks,
+    shield::{FrameStart, Screen},
+};
 use self::{connection::Link, publish::PublishTask};
 use super::{Lane, OpenError, SendError};
 use crate::{

@@ -8,15 +8,15 @@ use std::collections::BTreeSet;
 
 /// One ack frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ack {
-    pub(super) tag: u64,
+pub(crate) struct Ack {
+    pub(crate) tag: u64,
     /// Acks every open tag up to this one.
-    pub(super) multiple: bool,
+    pub(crate) multiple: bool,
 }
 
 /// The tags of one channel that the broker waits for: at most its prefetch.
 #[derive(Debug, Default)]
-pub(super) struct Acks {
+pub(crate) struct Acks {
     /// In hand.
     open: BTreeSet<u64>,
     /// Done with, the ack not yet sent.
@@ -24,12 +24,12 @@ pub(super) struct Acks {
 }
 
 impl Acks {
-    pub(super) fn delivered(&mut self, tag: u64) {
+    pub(crate) fn delivered(&mut self, tag: u64) {
         self.open.insert(tag);
     }
 
     /// Notes that a job is done with; returns how many acks wait for a flush.
-    pub(super) fn finish(&mut self, tag: u64) -> usize {
+    pub(crate) fn finish(&mut self, tag: u64) -> usize {
         if self.open.remove(&tag) {
             self.finished.insert(tag);
         }
@@ -37,16 +37,16 @@ impl Acks {
     }
 
     /// Notes that a tag is settled otherwise; tells whether it was open.
-    pub(super) fn settle(&mut self, tag: u64) -> bool {
+    pub(crate) fn settle(&mut self, tag: u64) -> bool {
         self.open.remove(&tag)
     }
 
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.finished.len()
     }
 
     /// The frames that ack everything that waits, in the order in which they must leave.
-    pub(super) fn flush(&mut self, mut send: impl FnMut(Ack)) {
+    pub(crate) fn flush(&mut self, mut send: impl FnMut(Ack)) {
         let behind = match self.open.first() {
             Some(first) => self.finished.split_off(first),
             None => BTreeSet::new(),

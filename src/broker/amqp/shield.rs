@@ -26,18 +26,12 @@ use lapin::{
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use self::screen::{FrameStart, Screen};
+pub(crate) use self::screen::{FrameStart, Screen};
 use super::probe::Server;
 use crate::message::millis;
 
 /// Bytes taken from the socket at a time.
 const CHUNK: usize = 64 * 1024;
-
-/// What lapin gets for a whole frame.
-#[cfg(fuzzing)]
-pub(crate) fn screened(frame: Vec<u8>) -> Vec<u8> {
-    Screen::default().replacement(&frame).unwrap_or(frame)
-}
 
 /// The line of one connection to the broker, between the socket and lapin.
 ///

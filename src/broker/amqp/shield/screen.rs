@@ -23,15 +23,15 @@ use crate::{broker::amqp::probe::Server, message::header::UNREADABLE};
 /// built for debugging.
 const DEEPEST: usize = 32;
 /// Type, channel and length before a frame's payload, and the octet after it.
-pub(super) const FRAME_START: usize = 7;
-pub(super) const FRAME_OVERHEAD: usize = 8;
+pub(crate) const FRAME_START: usize = 7;
+pub(crate) const FRAME_OVERHEAD: usize = 8;
 
 const METHOD: u8 = 1;
 const HEADER: u8 = 2;
 
 /// What is known of a connection's frames.
 #[derive(Debug, Default)]
-pub(super) struct Screen {
+pub(crate) struct Screen {
     /// The largest frame that the broker said it will send; 0 for any size.
     frame_max: usize,
     /// The channels that the broker has closed and that have not been opened since.
@@ -42,15 +42,15 @@ pub(super) struct Screen {
 
 /// The first bytes of a frame.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct FrameStart {
-    pub(super) whole: usize,
+pub(crate) struct FrameStart {
+    pub(crate) whole: usize,
     kind: u8,
     channel: [u8; 2],
 }
 
 impl FrameStart {
     /// None if there are too few bytes to tell.
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         let (start, _) = bytes.split_first_chunk::<FRAME_START>()?;
         let [kind, high, low, length @ ..] = *start;
         let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
@@ -59,17 +59,17 @@ impl FrameStart {
 }
 
 impl Screen {
-    pub(super) fn new(server: Arc<OnceLock<Server>>) -> Self {
+    pub(crate) fn new(server: Arc<OnceLock<Server>>) -> Self {
         Self { server, ..Self::default() }
     }
 
     /// Whether a frame must be complete before it can be screened.
-    pub(super) fn must_see(&self, start: FrameStart) -> bool {
+    pub(crate) fn must_see(&self, start: FrameStart) -> bool {
         matches!(start.kind, METHOD | HEADER) || self.closed.contains(&start.channel)
     }
 
     /// What to hand on instead of this frame, which is complete: another, or nothing; none if it is fine.
-    pub(super) fn replacement(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn replacement(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
         let payload = frame.get(FRAME_START..frame.len().checked_sub(1)?)?;
         if self.is_stray(frame[0], [frame[1], frame[2]], payload) {
             return Some(Vec::new());

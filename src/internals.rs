@@ -1,0 +1,144 @@
+//! Single operations of the framework on ready-made values, for its benchmarks (`benches/micro`) and its fuzz targets
+//! (`fuzz/`). No part of the API: may change at any time.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use lapin::BasicProperties;
+
+use crate::{
+    Job, JobError, JobResult, Outcome, Publish, PublishError, RetryPolicy,
+    attempt::draws,
+    broker::{self, FrameStart, Lane},
+    copy::CopyKind,
+    delay::Wait,
+    handler,
+    intake::{self, Intake},
+    message,
+    outcome::{self, ErrorKind, Facts},
+    topology::{Target, Topology},
+};
+
+/// A job on the wire.
+#[derive(Clone, Debug)]
+pub struct Message(message::Message);
+
+impl Message {
+    /// A message as lapin hands it over.
+    #[must_use]
+    pub fn delivered(properties: BasicProperties, body: Bytes) -> Self {
+        Self(message::Message { properties, body })
+    }
+
+    /// The message that a publish sends.
+    ///
+    /// # Errors
+    ///
+    /// As awaiting the publish, for what can be told before it is sent.
+    pub fn of(publish: Publish) -> Result<Self, PublishError> {
+        publish.into_message().map(|(_, _, message)| Self(message))
+    }
+
+    /// Its properties as they are sent.
+    #[must_use]
+    pub fn properties(&self) -> &BasicProperties {
+        &self.0.properties
+    }
+
+    /// Sets a header that holds a time.
+    pub fn set_time(&mut self, name: &str, ms: u64) {
+        self.0.set_time(name, ms);
+    }
+
+    /// Why it is a dead letter, if it says so.
+    #[must_use]
+    pub fn dead_kind(&self) -> Option<ErrorKind> {
+        self.0.dead_kind()
+    }
+}
+
+/// A delivery as a consumer has read it.
+#[derive(Debug)]
+pub struct Received(intake::Received);
+
+impl Received {
+    /// Reads the envelope.
+    #[must_use]
+    pub fn read(message: Message, now_ms: u64) -> Self {
+        Self(intake::Received::read(message.0, false, now_ms))
+    }
+
+    /// The number of this attempt; none if the envelope makes no sense.
+    #[must_use]
+    pub fn attempt(&self) -> Option<u32> {
+        self.0.malformed.is_none().then_some(self.0.envelope.attempt)
+    }
+
+    /// Whether it is to be run now, by the handler of `job`.
+    #[must_use]
+    pub fn is_run(&self, job: &str, now_ms: u64) -> bool {
+        let route = |name: Option<&str>| if name == Some(job) { Ok(0) } else { Err(String::new()) };
+        matches!(intake::decide(&self.0, Lane::Main, now_ms, route), Intake::Run(_))
+    }
+
+    /// Reads the payload.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a `J`.
+    pub fn decode<J: Job>(&self) -> Result<J, JobError> {
+        handler::decode(&self.0.message)
+    }
+
+    /// The copy for the next attempt.
+    #[must_use]
+    pub fn retry(&self, queue: &str, reason: &str, now_ms: u64) -> Message {
+        let kind = CopyKind::Retry { kind: ErrorKind::Error, reason };
+        Message(self.0.message.copy(queue, self.0.envelope, &kind, now_ms))
+    }
+}
+
+/// The verdict on an attempt.
+pub fn verdict(result: JobResult, attempt: u32, policy: &RetryPolicy) -> Outcome {
+    let facts = Facts { attempt, age: None, policy, draws: draws(&result) };
+    outcome::decide(result, facts)
+}
+
+/// The exchange and routing key for a job of `queue` that waits for `delay`.
+#[must_use]
+pub fn route(topology: &Topology, queue: &str, delay: Duration) -> (String, String) {
+    topology.route(&Target::after(queue, Wait::at_least(delay)))
+}
+
+/// The delivery tags of one channel.
+#[derive(Debug, Default)]
+pub struct Acks(broker::Acks);
+
+impl Acks {
+    /// Notes a delivery.
+    pub fn delivered(&mut self, tag: u64) {
+        self.0.delivered(tag);
+    }
+
+    /// Notes that a job is done with; returns how many acks wait for a flush.
+    pub fn finish(&mut self, tag: u64) -> usize {
+        self.0.finish(tag)
+    }
+
+    /// Calls `send` for each ack frame, with its tag and whether it is for all up to that.
+    pub fn flush(&mut self, mut send: impl FnMut(u64, bool)) {
+        self.0.flush(|ack| send(ack.tag, ack.multiple));
+    }
+}
+
+/// What stands before lapin's parser on one connection.
+#[derive(Debug, Default)]
+pub struct Screen(broker::Screen);
+
+impl Screen {
+    /// What lapin gets for a whole frame, if it is another.
+    pub fn replacement(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
+        let start = FrameStart::read(frame)?;
+        if self.0.must_see(start) { self.0.replacement(frame) } else { None }
+    }
+}
