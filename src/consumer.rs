@@ -183,6 +183,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
     }
 
     /// Takes deliveries and settles what is done, until the session or the worker ends.
+    ///
+    /// No ack waits for a job that runs, nor for a pause between events: acks leave before this task yields, and tokio
+    /// makes it yield. A delivery costs its budget for one poll a permit, a finished job the joining of its task (both
+    /// are `tokio::task::coop` operations), and once 128 are spent nothing is ready.
     async fn consume(&mut self, session: &mut Session) -> End {
         let mut permit = None;
         loop {
