@@ -76,7 +76,8 @@ impl Queue {
     /// The default keeps as many waiting as may run, so that the next job is here when one ends. What waits here cannot
     /// run elsewhere: it gets the first place that is free, but where there is one place only, one slow job would keep
     /// it from a worker that is idle. So a concurrency of 1 keeps none waiting, and is idle for a round trip to the
-    /// broker after each job: set more where jobs are short. Where they are long, set the concurrency itself.
+    /// broker after each job, some milliseconds: set more where jobs are shorter than that. Where they are long, set the
+    /// concurrency itself.
     ///
     /// With less than the concurrency, which could then never be reached, the worker does not start.
     #[must_use]
