@@ -183,6 +183,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
     }
 
     /// Takes deliveries and settles what is done, until the session or the worker ends.
+    ///
+    /// No ack waits for a job that runs: acks leave before this task yields, and tokio makes it yield even if events are
+    /// always ready. Each takes from the budget that tokio gives a task for one poll (a delivery for its permit, a
+    /// finished job for the joining of its task), and `select!` finds nothing ready once all 128 units are spent.
     async fn consume(&mut self, session: &mut Session) -> End {
         let mut permit = None;
         loop {

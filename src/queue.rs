@@ -11,8 +11,8 @@ const LARGEST_PREFETCH: u16 = 2_000;
 
 /// A queue that a worker consumes, with the defaults of its jobs.
 ///
-/// Defaults: concurrency 16, prefetch twice the concurrency (at least 10), [`RetryPolicy::exponential`], timeout 5
-/// minutes.
+/// Defaults: concurrency 16, prefetch twice the concurrency (but 1 for a concurrency of 1),
+/// [`RetryPolicy::exponential`], timeout 5 minutes.
 ///
 /// ```
 /// use std::time::Duration;
@@ -22,9 +22,10 @@ const LARGEST_PREFETCH: u16 = 2_000;
 ///     .concurrency(8)
 ///     .timeout(Duration::from_secs(30))
 ///     .retry(RetryPolicy::exponential().max_attempts(10));
-/// let in_order = Queue::new("ledger").single_active().concurrency(1).prefetch(1);
+/// let in_order = Queue::new("ledger").single_active().concurrency(1);
+/// let slow = Queue::new("reports").concurrency(4).prefetch(4);
 /// let of_others = Queue::existing("legacy-mail");
-/// # let _ = (queue, in_order, of_others);
+/// # let _ = (queue, in_order, slow, of_others);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Queue {
@@ -63,14 +64,22 @@ impl Queue {
         Self { existing: true, ..Self::new(name) }
     }
 
-    /// Sets how many attempts run at once in this worker; at least 1.
+    /// Sets how many attempts run at once in this worker; 1 to 2000. The suspect lane runs one more besides.
     #[must_use]
     pub fn concurrency(mut self, attempts: u16) -> Self {
-        self.concurrency = attempts.max(1);
+        self.concurrency = attempts.clamp(1, LARGEST_PREFETCH);
         self
     }
 
-    /// Sets how many deliveries are in hand at once, running or waiting; 1 to 2000.
+    /// Sets how many deliveries are in hand at once, running or waiting; from the concurrency to 2000.
+    ///
+    /// The default keeps as many waiting as may run, so that the next job is here when one ends. What waits here cannot
+    /// run elsewhere: it gets the first place that is free, but where there is one place only, one slow job would keep
+    /// it from a worker that is idle. So a concurrency of 1 keeps none waiting, and is idle for a round trip to the
+    /// broker after each job, some milliseconds: set more where jobs are shorter than that. Where they are long, set the
+    /// concurrency itself.
+    ///
+    /// With less than the concurrency, which could then never be reached, the worker does not start.
     #[must_use]
     pub fn prefetch(mut self, deliveries: u16) -> Self {
         self.prefetch = Some(deliveries.clamp(1, LARGEST_PREFETCH));
@@ -93,7 +102,7 @@ impl Queue {
 
     /// Lets only one consumer of all workers have this queue at a time.
     ///
-    /// With `concurrency(1)` and `prefetch(1)` its jobs run in order, as long as none of them fails.
+    /// With `concurrency(1)` its jobs run in order, as long as none of them fails.
     #[must_use]
     pub fn single_active(mut self) -> Self {
         self.single_active = true;
@@ -117,8 +126,10 @@ impl Queue {
     }
 
     pub(crate) fn in_hand(&self) -> u16 {
-        let default = self.concurrency.saturating_mul(2).max(10);
-        self.prefetch.unwrap_or(default).min(LARGEST_PREFETCH)
+        self.prefetch.unwrap_or(match self.concurrency {
+            1 => 1,
+            several => (several * 2).min(LARGEST_PREFETCH),
+        })
     }
 
     pub(crate) fn retry_policy(&self) -> &RetryPolicy {
@@ -137,6 +148,33 @@ impl Queue {
         if self.name.starts_with("amq.") {
             return wrong(format!("queue name {:?}: RabbitMQ keeps names that start with amq. to itself", self.name));
         }
+        let (prefetch, concurrency) = (self.in_hand(), self.concurrency);
+        if prefetch < concurrency {
+            let name = &self.name;
+            let reason =
+                format!("queue {name:?}: with {prefetch} in hand its concurrency of {concurrency} is never reached");
+            return Err(Error::Setting { setting: "Queue::prefetch", reason });
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_wait_as_run_but_none_behind_a_single_one() {
+        let in_hand = |concurrency| Queue::new("q").concurrency(concurrency).in_hand();
+        assert_eq!([0, 1, 2, 16, 1_500, u16::MAX].map(in_hand), [1, 1, 4, 32, 2_000, 2_000]);
+    }
+
+    #[test]
+    fn a_prefetch_that_the_concurrency_cannot_be_reached_with_is_refused_with_both() {
+        let error = Queue::new("q").prefetch(4).check().unwrap_err().to_string();
+        assert!(error.contains("Queue::prefetch") && error.contains(" 4 ") && error.contains(" 16 "), "{error}");
+        for right in [Queue::new("q").prefetch(4).concurrency(4), Queue::new("q").concurrency(u16::MAX)] {
+            right.check().unwrap();
+        }
     }
 }

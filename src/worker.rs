@@ -97,7 +97,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
     /// Registers a handler that computes or blocks: it runs on the blocking pool, under the same contract.
     ///
     /// A thread cannot be stopped from outside. One that overruns its timeout gets the verdict of a timeout and keeps its
-    /// place in the queue's concurrency until it ends: let it ask [`Context::is_cancelled`] now and then.
+    /// place in the queue's concurrency until it ends, even if a job waits for it here that another worker could run: let
+    /// it ask [`Context::is_cancelled`] now and then.
     ///
     /// ```
     /// # use std::time::Duration;

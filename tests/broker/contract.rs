@@ -297,7 +297,7 @@ async fn a_payload_over_the_limit_is_refused_before_it_is_sent(place: Place) {
 
 async fn running_jobs_finish_and_no_new_one_starts_after_a_stop(place: Place) {
     let log = Log::default();
-    let running = start(worker(&place.queue, |queue| queue.concurrency(1), &log), &place.broker);
+    let running = start(worker(&place.queue, |queue| queue.concurrency(1).prefetch(10), &log), &place.broker);
     place.until_declared().await;
     log.until("the probe is done", |runs| runs.iter().all(|run| run.finished) && !runs.is_empty()).await;
     place.publish(&script("running", [Act::Gate])).await;

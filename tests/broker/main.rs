@@ -4,6 +4,7 @@
 mod connections;
 mod consumer_timeout;
 mod contract;
+mod fairness;
 mod hostile;
 mod interop;
 mod ladder;
