@@ -1,5 +1,7 @@
 //! The command: which scenarios run, how often, and where.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
@@ -29,6 +31,10 @@ pub struct Arguments {
     /// A tenth of the jobs: to see that it works, not how fast
     #[arg(long)]
     quick: bool,
+
+    /// Where to keep the profiles of `instructions`, for `callgrind_annotate`
+    #[arg(long, value_name = "FOLDER")]
+    profiles: Option<PathBuf>,
 
     /// How to print the figures
     #[arg(long, value_enum, default_value = "table")]
@@ -65,6 +71,7 @@ pub(crate) struct Bench {
     broker: Option<Broker>,
     pub(crate) repetitions: usize,
     quick: bool,
+    pub(crate) profiles: Option<PathBuf>,
     progress: Box<dyn Fn(&str)>,
 }
 
@@ -104,7 +111,8 @@ pub async fn run(arguments: Arguments, progress: impl Fn(&str) + 'static) -> Res
     let disk = broker.as_ref().map_or_else(std::env::temp_dir, |broker| broker.disk().to_owned());
     let machine = Machine::look(&disk);
     let repetitions = usize::from(arguments.repetitions);
-    let bench = Bench { broker, repetitions, quick: arguments.quick, progress: Box::new(progress) };
+    let (quick, profiles) = (arguments.quick, arguments.profiles);
+    let bench = Bench { broker, repetitions, quick, profiles, progress: Box::new(progress) };
     let mut tables = Vec::new();
     for scenario in wanted {
         tables.extend(scenarios::run(scenario, &bench).await?);

@@ -1,5 +1,7 @@
 //! Instructions per job, which do not depend on how busy the machine is: counted by valgrind's callgrind on the stub.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 
 use crate::{
@@ -15,7 +17,6 @@ use crate::{
 /// Two lengths of a run: their difference has neither start nor end in it.
 const SHORT: u64 = 10_000;
 const LONG: u64 = 30_000;
-const VALGRIND: &[&str] = &["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"];
 
 /// The title of the table.
 pub(crate) const INSTRUCTIONS: &str = "instructions: a broker that only delivers, prefetch 100";
@@ -31,7 +32,9 @@ pub(crate) async fn run(bench: &Bench) -> Result<Vec<Table>> {
         let mut counted = Vec::new();
         for jobs in [SHORT, LONG] {
             bench.show(&format!("{INSTRUCTIONS}: {contestant}, {jobs} jobs"));
-            counted.push(count(jobs, consumer, work).await? as f64);
+            let profile = bench.profiles.as_ref().map(|folder| folder.join(format!("{contestant}, {jobs} jobs")));
+            let profile = profile.unwrap_or_else(|| "/dev/null".into());
+            counted.push(count(jobs, consumer, work, &profile).await? as f64);
         }
         let each = (counted[1] - counted[0]) / (LONG - SHORT) as f64;
         rows.push(Row { contestant, samples: vec![Sample::from([(Measure::InstructionsPerJob, each)])] });
@@ -39,13 +42,15 @@ pub(crate) async fn run(bench: &Bench) -> Result<Vec<Table>> {
     Ok(vec![Table { scenario: INSTRUCTIONS.to_owned(), rows }])
 }
 
-async fn count(jobs: u64, consumer: Consumer, work: Work) -> Result<u64> {
+async fn count(jobs: u64, consumer: Consumer, work: Work, profile: &Path) -> Result<u64> {
     let drain = Drain { jobs, ..Drain::default() };
     let feed = feed(&drain)?;
     let queues = [feed.queue.clone()];
     let stub = Stub::start(feed)?;
     let consume = drain.consume(&stub.url(), &queues, consumer, work);
-    let mut child = Child::start(&Assignment::Consume(consume), VALGRIND).context("valgrind is needed")?;
+    let profile = format!("--callgrind-out-file={}", profile.display());
+    let valgrind = ["valgrind", "--tool=callgrind", &profile];
+    let mut child = Child::start(&Assignment::Consume(consume), &valgrind).context("valgrind is needed")?;
     let said = child.end().await?;
     stub.finish()?;
     let collected = said.lines().find_map(|line| line.split_once("Collected : ")).context("valgrind said no number")?;
