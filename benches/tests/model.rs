@@ -188,7 +188,7 @@ async fn an_ack_is_never_sent_for_an_unfinished_job() {
     let seeds = alone.map_or(0..SEEDS, |seed| seed..seed + 1);
     let mut games = JoinSet::new();
     for seed in seeds {
-        games.spawn(async move { play(seed).await.with_context(|| format!("seed {seed}: {:?}", Plan::new(seed))) });
+        games.spawn(async move { play(seed).await.map_err(|error| format!("{error:#}: {:?}", Plan::new(seed))) });
     }
     let (mut failed, mut all) = (Vec::new(), Counts::default());
     while let Some(played) = games.join_next().await {
@@ -198,7 +198,7 @@ async fn an_ack_is_never_sent_for_an_unfinished_job() {
                 all.ack_frames += counts.ack_frames;
                 all.redelivered += counts.redelivered;
             }
-            Err(error) => failed.push(format!("{error:#}")),
+            Err(error) => failed.push(error),
         }
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
