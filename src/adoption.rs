@@ -5,10 +5,12 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::{BuildHasher, Hash, Hasher},
+    sync::LazyLock,
     time::Duration,
 };
 
+use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
 use crate::{intake::Received, settle::Settlement};
@@ -21,6 +23,8 @@ const REMEMBERED: usize = 10_000;
 const AWAITED: Duration = Duration::from_secs(300);
 /// Bodies longer than this are recognised by their length and both ends.
 const HASHED_BODY: usize = 4 * 1024;
+
+static BODIES: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
 /// What makes a redelivery the same delivery: a publisher that gives one id to different jobs must lose none of them,
 /// so the body counts too.
@@ -39,7 +43,7 @@ impl JobKey {
             return None;
         }
         let body = &received.message.body;
-        let mut hasher = DefaultHasher::new();
+        let mut hasher = BODIES.build_hasher();
         body.len().hash(&mut hasher);
         if body.len() <= HASHED_BODY {
             body.hash(&mut hasher);

@@ -65,12 +65,13 @@ pub(crate) async fn run<S: Send + Sync + 'static>(
     let mut bounded = pin!(bounded(route, chain, ctx));
     let started = Instant::now();
     let first = poll!(bounded.as_mut());
-    route.observe_first_poll(started.elapsed());
-    let result = match first {
-        Poll::Ready(result) => result,
-        Poll::Pending => bounded.await,
+    let polled = started.elapsed();
+    route.observe_first_poll(polled);
+    let (result, took) = match first {
+        Poll::Ready(result) => (result, polled),
+        Poll::Pending => (bounded.await, started.elapsed()),
     };
-    route.metrics.duration.observe(started.elapsed().as_secs_f64());
+    route.metrics.duration.observe(took.as_secs_f64());
     let facts = Facts { attempt, age, policy: &route.retry, draws: draws(&result) };
     let outcome = decide(result, facts);
     if let Outcome::Retry { kind, .. } | Outcome::DeadLetter { kind, .. } = &outcome {
@@ -85,7 +86,7 @@ pub(crate) fn draws(result: &JobResult) -> (f64, f64) {
 }
 
 async fn bounded<S: Send + Sync + 'static>(route: &Route<S>, chain: Arc<Chain<S>>, ctx: Context<S>) -> JobResult {
-    let (deadline, watched) = (ctx.deadline(), ctx.clone_token());
+    let (deadline, watched) = (ctx.deadline(), ctx.canceller());
     let next = Next::new(chain, Arc::clone(&route.handler));
     let attempt = AssertUnwindSafe(async { next.start(ctx).await }).catch_unwind();
     match tokio::time::timeout_at(deadline, attempt).await {

@@ -16,6 +16,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use futures_util::FutureExt;
+
 use crate::{
     config::Config,
     error::Error,
@@ -295,6 +297,14 @@ impl Session {
         match self {
             Self::Amqp(session) => session.next().await,
             Self::Memory(session) => Ok(session.next().await),
+        }
+    }
+
+    /// A delivery that is there already, if there is one, or the end of the session.
+    pub(crate) fn try_next(&mut self) -> Option<Result<Delivery, Ended>> {
+        match self {
+            Self::Amqp(session) => session.try_next(),
+            Self::Memory(session) => session.next().now_or_never().map(Ok),
         }
     }
 

@@ -10,7 +10,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::FutureExt;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,9 @@ use crate::{
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 const SHORT_LIFE_PAUSE: Duration = Duration::from_millis(300);
 
+/// Events after which acks leave and others get the thread, though more events are there.
+const BURST: usize = 64;
+
 /// How a worker tells its consumers to end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stop {
@@ -49,9 +52,10 @@ pub(crate) struct Consumer<S> {
     lane: Lane,
     /// The broker's name of this lane.
     name: String,
-    stop: Stop,
     metrics: QueueMetrics,
     permits: Arc<Semaphore>,
+    /// Held for the next delivery.
+    permit: Option<OwnedSemaphorePermit>,
     /// One task for each job in hand that is not done with.
     tasks: JoinSet<(u64, Settlement)>,
     in_hand: HashMap<u64, InHand>,
@@ -74,16 +78,19 @@ enum End {
     Lost(Ended),
 }
 
+/// A job's task that has ended.
+type Joined = Result<(u64, Settlement), JoinError>;
+
 #[expect(clippy::large_enum_variant, reason = "one at a time, and nearly always the large one")]
 enum Event {
     Stop,
-    Done(u64, Settlement),
+    Done(Joined),
     Delivered(Delivery, OwnedSemaphorePermit),
     Lost(Ended),
 }
 
 impl<S: Send + Sync + 'static> Consumer<S> {
-    pub(crate) fn new(handlers: Arc<Handlers<S>>, lane: Lane, stop: Stop) -> Self {
+    pub(crate) fn new(handlers: Arc<Handlers<S>>, lane: Lane) -> Self {
         let queue = &handlers.queue;
         let name = lane.queue_name(queue);
         let limit = if lane == Lane::Main { queue.limit() } else { 1 };
@@ -95,9 +102,9 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             handlers,
             lane,
             name,
-            stop,
             metrics,
             permits: Arc::new(Semaphore::new(limit.into())),
+            permit: None,
             tasks: JoinSet::new(),
             in_hand: HashMap::new(),
             most_in_hand,
@@ -140,7 +147,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                     self.count_lost(lost);
                     self.orphan();
                     if opened.elapsed() < SHORT_LIFE {
-                        self.stop.drain.run_until_cancelled(tokio::time::sleep(SHORT_LIFE_PAUSE)).await;
+                        self.handlers.stop.drain.run_until_cancelled(tokio::time::sleep(SHORT_LIFE_PAUSE)).await;
                     }
                 }
             }
@@ -159,7 +166,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         let mut delays = backoff.build();
         loop {
             let opened = tokio::select! {
-                () = self.stop.drain.cancelled() => return Ok(None),
+                () = self.handlers.stop.drain.cancelled() => return Ok(None),
                 opened = self.handlers.broker.open(&self.handlers.queue, self.lane) => opened,
             };
             let reason = match opened {
@@ -176,7 +183,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 tracing::warn!(queue = self.name, reason, "cannot consume yet, trying again");
             }
             let delay = delays.next().unwrap_or(Duration::from_secs(1));
-            if self.stop.drain.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
+            if self.handlers.stop.drain.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
                 return Ok(None);
             }
         }
@@ -184,42 +191,71 @@ impl<S: Send + Sync + 'static> Consumer<S> {
 
     /// Takes deliveries and settles what is done, until the session or the worker ends.
     ///
-    /// No ack waits for a job that runs: acks leave before this task yields, and tokio makes it yield even if events are
-    /// always ready. Each takes from the budget that tokio gives a task for one poll (a delivery for its permit, a
-    /// finished job for the joining of its task), and `select!` finds nothing ready once all 128 units are spent.
+    /// Events that are there already are handled in bursts. Acks leave after each, so that few frames are written, and
+    /// none waits for a job that runs.
     async fn consume(&mut self, session: &mut Session) -> End {
-        let mut permit = None;
         loop {
-            // Acks leave together when nothing else is ready, so none waits and few frames are written.
-            let event = match self.next_event(session, &mut permit).now_or_never() {
-                Some(event) => event,
-                None => {
-                    self.count_lost(session.flush());
-                    self.next_event(session, &mut permit).await
+            let mut handled = 0;
+            while handled < BURST
+                && let Some(event) = self.ready(session)
+            {
+                handled += 1;
+                if let Some(end) = self.handle(session, event) {
+                    return end;
                 }
-            };
-            match event {
-                Event::Delivered(delivery, permit) => self.take(session, delivery, permit),
-                Event::Done(number, settlement) => self.done(session, number, settlement),
-                Event::Stop => return End::Stopped,
-                Event::Lost(ended) => return End::Lost(ended),
+            }
+            self.count_lost(session.flush());
+            if handled == BURST {
+                tokio::task::yield_now().await;
+            }
+            let event = self.next_event(session).await;
+            if let Some(end) = self.handle(session, event) {
+                return end;
             }
         }
     }
 
-    async fn next_event(&mut self, session: &mut Session, permit: &mut Option<OwnedSemaphorePermit>) -> Event {
+    fn handle(&mut self, session: &mut Session, event: Event) -> Option<End> {
+        match event {
+            Event::Delivered(delivery, permit) => self.take(session, delivery, permit),
+            Event::Done(done) => self.joined(session, done),
+            Event::Stop => return Some(End::Stopped),
+            Event::Lost(ended) => return Some(End::Lost(ended)),
+        }
+        None
+    }
+
+    /// An event that is there already. Whether the worker is to stop is not asked here.
+    fn ready(&mut self, session: &mut Session) -> Option<Event> {
+        if let Some(done) = self.tasks.try_join_next() {
+            return Some(Event::Done(done));
+        }
+        if self.in_hand.len() >= self.most_in_hand {
+            return None;
+        }
+        let permit = self.permit.take().or_else(|| Arc::clone(&self.permits).try_acquire_owned().ok())?;
+        match session.try_next() {
+            Some(Ok(delivery)) => Some(Event::Delivered(delivery, permit)),
+            Some(Err(ended)) => Some(Event::Lost(ended)),
+            None => {
+                self.permit = Some(permit);
+                None
+            }
+        }
+    }
+
+    /// Waits for an event.
+    async fn next_event(&mut self, session: &mut Session) -> Event {
         loop {
-            let room = permit.is_some() && self.in_hand.len() < self.most_in_hand;
+            let room = self.permit.is_some() && self.in_hand.len() < self.most_in_hand;
             tokio::select! {
                 biased;
-                () = self.stop.drain.cancelled() => return Event::Stop,
-                Some(done) = self.tasks.join_next() => match done {
-                    Ok((number, settlement)) => return Event::Done(number, settlement),
-                    // Only a drain aborts tasks, and panics are caught inside them.
-                    Err(error) => tracing::error!(queue = self.name, %error, "a job's task ended without an outcome"),
-                },
-                acquired = Arc::clone(&self.permits).acquire_owned(), if permit.is_none() => *permit = acquired.ok(),
-                delivery = session.next_if(room) => match (delivery, permit.take()) {
+                () = self.handlers.stop.drain.cancelled() => return Event::Stop,
+                Some(done) = self.tasks.join_next() => return Event::Done(done),
+                acquired = Arc::clone(&self.permits).acquire_owned(), if self.permit.is_none() => {
+                    self.permit = acquired.ok();
+                }
+                delivery = session.next_if(room) => match (delivery, self.permit.take()) {
                     (Ok(delivery), Some(permit)) => return Event::Delivered(delivery, permit),
                     (Ok(_), None) => {}
                     (Err(ended), _) => return Event::Lost(ended),
@@ -286,7 +322,6 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         let task = Task {
             handlers: Arc::clone(&self.handlers),
             received: Arc::clone(&received),
-            cancelled: self.stop.cancel.child_token(),
             in_progress: self.metrics.in_progress.clone(),
         };
         // Handlers' panics are caught within; after one of our own the job is another worker's.
@@ -316,6 +351,14 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 // Its ack may be lost again.
                 self.settle(session, tag, received, *settlement);
             }
+        }
+    }
+
+    fn joined(&mut self, session: &mut Session, joined: Joined) {
+        match joined {
+            Ok((number, settlement)) => self.done(session, number, settlement),
+            // Only a drain aborts tasks, and panics are caught inside them.
+            Err(error) => tracing::error!(queue = self.name, %error, "a job's task ended without an outcome"),
         }
     }
 
@@ -386,7 +429,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         tokio::select! {
             biased;
             done = self.tasks.join_next() => done.and_then(Result::ok),
-            () = self.stop.abort.cancelled() => None,
+            () = self.handlers.stop.abort.cancelled() => None,
         }
     }
 }

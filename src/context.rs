@@ -1,14 +1,21 @@
 //! What a handler may know and do besides its job.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    sync::{OwnedSemaphorePermit, SetOnce},
+    time::Instant,
+};
 
 use crate::{
     intake::Received,
     message::{Message, header},
     publisher::{Publisher, Trace},
+    worker::Handlers,
 };
 
 /// One attempt's surroundings: the worker's state, the job's identity, its deadline, a publisher. Clones are cheap.
@@ -55,13 +62,26 @@ pub struct Context<S> {
 }
 
 pub(crate) struct Inner<S> {
-    pub(crate) state: Arc<S>,
+    pub(crate) handlers: Arc<Handlers<S>>,
     pub(crate) received: Arc<Received>,
     pub(crate) max_attempts: u32,
     pub(crate) deadline: Instant,
-    pub(crate) cancelled: CancellationToken,
-    pub(crate) publisher: Publisher,
+    /// Set when this attempt alone is to stop.
+    pub(crate) overran: SetOnce<()>,
     pub(crate) permit: Option<OwnedSemaphorePermit>,
+}
+
+/// What stops one attempt. It does not keep the attempt counted, as a clone of its context would.
+pub(crate) struct Canceller<S>(Weak<Inner<S>>);
+
+impl<S> Canceller<S> {
+    /// Tells whoever still works on the attempt, if there is anybody, that its time is over.
+    pub(crate) fn cancel(&self) {
+        if let Some(inner) = self.0.upgrade() {
+            // Told twice is told.
+            drop(inner.overran.set(()));
+        }
+    }
 }
 
 impl<S> Context<S> {
@@ -72,7 +92,7 @@ impl<S> Context<S> {
     /// The worker's state.
     #[must_use]
     pub fn state(&self) -> &S {
-        &self.inner.state
+        &self.inner.handlers.state
     }
 
     /// The job's id: the same for all attempts and copies.
@@ -116,23 +136,26 @@ impl<S> Context<S> {
 
     /// Waits until the attempt is to stop: its timeout is over, or the drain deadline of a stopping worker.
     pub async fn cancelled(&self) {
-        self.inner.cancelled.cancelled().await;
+        tokio::select! {
+            () = self.inner.handlers.stop.cancel.cancelled() => {}
+            () = self.inner.overran.wait() => {}
+        }
     }
 
     /// Tells whether the attempt is to stop, for handlers on the blocking pool to ask now and then.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.inner.cancelled.is_cancelled()
+        self.inner.overran.initialized() || self.inner.handlers.stop.cancel.is_cancelled()
     }
 
     /// A publisher for follow-up jobs, which stay in this job's trace.
     #[must_use]
     pub fn publisher(&self) -> Publisher {
-        let message = self.message();
+        let (publisher, message) = (self.inner.handlers.publisher.clone(), self.message());
         let text = |name| message.text(name).map(str::to_owned);
         match text(header::TRACEPARENT) {
-            Some(parent) => self.inner.publisher.clone().traced(Trace { parent, state: text(header::TRACESTATE) }),
-            None => self.inner.publisher.clone(),
+            Some(parent) => publisher.traced(Trace { parent, state: text(header::TRACESTATE) }),
+            None => publisher,
         }
     }
 
@@ -140,9 +163,8 @@ impl<S> Context<S> {
         &self.inner.received.message
     }
 
-    /// What cancels this attempt. It does not keep the attempt counted, as a clone of the context would.
-    pub(crate) fn clone_token(&self) -> CancellationToken {
-        self.inner.cancelled.clone()
+    pub(crate) fn canceller(&self) -> Canceller<S> {
+        Canceller(Arc::downgrade(&self.inner))
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Received {
     /// The broker has handed this attempt out before, perhaps as another message.
     pub(crate) redelivered: bool,
     pub(crate) malformed: Option<Malformed>,
+    /// When that was, in milliseconds since the epoch.
+    pub(crate) at_ms: u64,
 }
 
 /// What to do with a delivery.
@@ -48,7 +50,7 @@ impl Received {
             Ok(envelope) => (envelope, None),
             Err(malformed) => (unsteered, Some(malformed)),
         };
-        Self { message, envelope, has_own_id, redelivered, malformed }
+        Self { message, envelope, has_own_id, redelivered, malformed, at_ms: now_ms }
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -60,10 +62,10 @@ impl Received {
         self.envelope.enqueued_at.map(|at| now_ms.saturating_sub(at) as f64 / 1000.0)
     }
 
-    /// Seconds since the job was ready to run: since its first publish or the end of its last delay.
-    pub(crate) fn waited(&self, now_ms: u64) -> Option<f64> {
+    /// Seconds from when the job was ready to run, at its first publish or the end of its last delay, until it came here.
+    pub(crate) fn waited(&self) -> Option<f64> {
         let ready = self.envelope.not_before.or(self.envelope.enqueued_at.filter(|_| self.envelope.hop == 0))?;
-        Some(now_ms.saturating_sub(ready) as f64 / 1000.0)
+        Some(self.at_ms.saturating_sub(ready) as f64 / 1000.0)
     }
 }
 

@@ -1,10 +1,16 @@
 //! A job in hand, from its handler to a safe outcome: the body of one task.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fmt::{self, Display},
+    sync::Arc,
+    time::Duration,
+};
 
 use prometheus::IntGauge;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    sync::{OwnedSemaphorePermit, SetOnce},
+    time::Instant,
+};
 use tracing::Instrument;
 
 use crate::{
@@ -28,7 +34,6 @@ pub(crate) enum Work {
 pub(crate) struct Task<S> {
     pub(crate) handlers: Arc<Handlers<S>>,
     pub(crate) received: Arc<Received>,
-    pub(crate) cancelled: CancellationToken,
     pub(crate) in_progress: IntGauge,
 }
 
@@ -44,9 +49,14 @@ impl<S: Send + Sync + 'static> Task<S> {
                 (Disposition::Outcome(self.attempt(route, permit).await), &*route.metrics)
             }
         };
-        log(&disposition, &self.received, self.handlers.queue.name());
-        let settlement =
-            settle::carry_out(&disposition, &self.received, &self.handlers.queue, &self.handlers.broker).await;
+        let settlement = if matches!(disposition, Disposition::Outcome(Outcome::Done)) {
+            Settlement::Ack
+        } else {
+            log(&disposition, &self.received, self.handlers.queue.name());
+            let Handlers { queue, broker, .. } = &*self.handlers;
+            // Boxed, so that the many that need no copy do not carry its room about.
+            Box::pin(settle::carry_out(&disposition, &self.received, queue, broker)).await
+        };
         match settlement {
             Settlement::Ack => self.count(&disposition, metrics),
             Settlement::Reject => {
@@ -59,25 +69,23 @@ impl<S: Send + Sync + 'static> Task<S> {
     }
 
     async fn attempt(&self, route: &Route<S>, permit: OwnedSemaphorePermit) -> Outcome {
-        let now = self.handlers.broker.now_ms();
-        if let Some(waited) = self.received.waited(now) {
+        if let Some(waited) = self.received.waited() {
             route.metrics.wait.observe(waited);
         }
-        let age = self.received.age(now).map(Duration::from_secs_f64);
+        let age = self.received.age(self.received.at_ms).map(Duration::from_secs_f64);
         let span = tracing::info_span!(
             "job",
-            job = route.job,
-            queue = self.handlers.queue.name(),
-            job_id = self.received.id(),
+            job = %route.job,
+            queue = %self.handlers.queue.name(),
+            job_id = %Shown(self.received.id()),
             attempt = self.received.envelope.attempt,
         );
         let ctx = Context::new(context::Inner {
-            state: Arc::clone(&self.handlers.state),
+            handlers: Arc::clone(&self.handlers),
             received: Arc::clone(&self.received),
             max_attempts: route.retry.attempts(),
             deadline: Instant::now() + route.timeout,
-            cancelled: self.cancelled.clone(),
-            publisher: self.handlers.publisher.clone(),
+            overran: SetOnce::new(),
             permit: Some(permit),
         });
         let _running = Counted::new(self.in_progress.clone());
@@ -115,6 +123,15 @@ fn log(disposition: &Disposition, received: &Received, queue: &str) {
             tracing::warn!(job, queue, job_id, "came back without an outcome too often, moving it to the suspect lane");
         }
         Disposition::Outcome(Outcome::Done | Outcome::Snooze { .. }) | Disposition::TooEarly(_) => {}
+    }
+}
+
+/// A publisher's text as it is, or quoted and escaped if it could be taken for anything else in a log.
+struct Shown<'a>(&'a str);
+
+impl Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.bytes().all(|byte| byte.is_ascii_graphic()) { f.write_str(self.0) } else { write!(f, "{:?}", self.0) }
     }
 }
 

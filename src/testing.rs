@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{sync::SetOnce, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     attempt,
     broker::{Broker, OpenError},
+    consumer::Stop,
     context::{self, Context},
     error::{Error, PublishError},
     intake::Received,
@@ -71,7 +72,7 @@ pub async fn perform_raw<S: Send + Sync + 'static>(
     attempt: u32,
 ) -> Result<Outcome, Error> {
     let broker = Broker::memory();
-    let queues = worker.bind(&broker)?;
+    let queues = worker.bind(&broker, &Stop::default())?;
     let found = queues.iter().find(|handlers| handlers.queue.name() == queue);
     let found = found.and_then(|handlers| Some((handlers, &handlers.routes[handlers.find(Some(job))?])));
     let Some((handlers, route)) = found else {
@@ -81,12 +82,11 @@ pub async fn perform_raw<S: Send + Sync + 'static>(
     message.set_time(header::ATTEMPT, attempt.into());
     let received = Received::read(message, false, broker.now_ms());
     let ctx = Context::new(context::Inner {
-        state: handlers.state.clone(),
+        handlers: handlers.clone(),
         received: received.into(),
         max_attempts: route.retry.attempts(),
         deadline: Instant::now() + route.timeout,
-        cancelled: CancellationToken::new(),
-        publisher: broker.publisher(),
+        overran: SetOnce::new(),
         permit: None,
     });
     Ok(attempt::run(route, handlers.chain.clone(), ctx, None).await)

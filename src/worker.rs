@@ -186,12 +186,12 @@ impl<S: Send + Sync + 'static> Worker<S> {
     /// Every error says what is wrong with the set-up and is found when the worker starts. A broker that is away is none:
     /// the worker waits for it.
     pub async fn run(self, broker: &Broker, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-        let queues = self.bind(broker)?;
         let stop = Stop::default();
+        let queues = self.bind(broker, &stop)?;
         let mut consumers = JoinSet::new();
         for handlers in queues {
             for lane in [Lane::Main, Lane::Suspect] {
-                consumers.spawn(Consumer::new(Arc::clone(&handlers), lane, stop.clone()).run());
+                consumers.spawn(Consumer::new(Arc::clone(&handlers), lane).run());
             }
         }
         let mut result = Ok(());
@@ -217,7 +217,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
     }
 
     /// Checks the set-up and puts together what each queue's consumers need.
-    pub(crate) fn bind(self, broker: &Broker) -> Result<Vec<Arc<Handlers<S>>>, Error> {
+    pub(crate) fn bind(self, broker: &Broker, stop: &Stop) -> Result<Vec<Arc<Handlers<S>>>, Error> {
         if let Some(setting) = self.misplaced {
             let reason = "applies to the handler before it: call it after handle or handle_blocking".to_owned();
             return Err(Error::Setting { setting, reason });
@@ -251,7 +251,19 @@ impl<S: Send + Sync + 'static> Worker<S> {
                 return Err(Error::Setting { setting: "Worker::queue", reason });
             }
             let mine = registered.extract_if(.., |registered| registered.queue == queue.name()).collect();
-            bound.push(Arc::new(Handlers::new(broker, queue, Arc::clone(&self.state), Arc::clone(&chain), mine)?));
+            let (state, chain) = (Arc::clone(&self.state), Arc::clone(&chain));
+            let (routes, by_name) = routes(broker, &queue, mine)?;
+            bound.push(Arc::new(Handlers {
+                unknown: broker.metrics().job(queue.name(), UNKNOWN),
+                broker: broker.clone(),
+                publisher: broker.publisher(),
+                stop: stop.clone(),
+                queue,
+                state,
+                chain,
+                routes,
+                by_name,
+            }));
         }
         Ok(bound)
     }
@@ -279,59 +291,41 @@ fn flatten(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Result<(
 pub(crate) struct Handlers<S> {
     pub(crate) broker: Broker,
     pub(crate) publisher: Publisher,
+    pub(crate) stop: Stop,
     pub(crate) queue: Queue,
     pub(crate) state: Arc<S>,
     pub(crate) chain: Arc<Chain<S>>,
     pub(crate) routes: Vec<Route<S>>,
-    by_name: HashMap<&'static str, usize>,
+    by_name: ByName,
     unknown: JobMetrics,
 }
 
-impl<S> Handlers<S> {
-    fn new(
-        broker: &Broker,
-        queue: Queue,
-        state: Arc<S>,
-        chain: Arc<Chain<S>>,
-        registered: Vec<Registered<S>>,
-    ) -> Result<Self, Error> {
-        let (mut routes, mut by_name) = (Vec::new(), HashMap::new());
-        for Registered { job, handler, retry, timeout, .. } in registered {
-            let timeout = timeout.unwrap_or_else(|| queue.attempt_timeout());
-            broker.config().check_timeout(&format!("the timeout of {job}"), timeout)?;
-            if !is_valid_name(job) {
-                return Err(Error::JobName { job });
-            }
-            if by_name.insert(job, routes.len()).is_some() {
-                return Err(Error::DuplicateHandler { job, queue: queue.name().to_owned() });
-            }
-            let retry = retry.unwrap_or_else(|| queue.retry_policy().clone());
-            let metrics = Arc::new(broker.metrics().job(queue.name(), job));
-            routes.push(Route {
-                job,
-                handler,
-                retry,
-                timeout,
-                metrics,
-                first_poll: AtomicU32::new(UNKNOWN_FIRST_POLL_NANOS),
-            });
-        }
-        if routes.is_empty() {
-            return Err(Error::NoHandler { queue: queue.name().to_owned() });
-        }
-        let unknown = broker.metrics().job(queue.name(), UNKNOWN);
-        Ok(Self {
-            broker: broker.clone(),
-            publisher: broker.publisher(),
-            queue,
-            state,
-            chain,
-            routes,
-            by_name,
-            unknown,
-        })
-    }
+type ByName = HashMap<&'static str, usize, foldhash::fast::RandomState>;
 
+/// The handlers of one queue, and where to find them.
+fn routes<S>(broker: &Broker, queue: &Queue, registered: Vec<Registered<S>>) -> Result<(Vec<Route<S>>, ByName), Error> {
+    let (mut routes, mut by_name) = (Vec::new(), ByName::default());
+    for Registered { job, handler, retry, timeout, .. } in registered {
+        let timeout = timeout.unwrap_or_else(|| queue.attempt_timeout());
+        broker.config().check_timeout(&format!("the timeout of {job}"), timeout)?;
+        if !is_valid_name(job) {
+            return Err(Error::JobName { job });
+        }
+        if by_name.insert(job, routes.len()).is_some() {
+            return Err(Error::DuplicateHandler { job, queue: queue.name().to_owned() });
+        }
+        let retry = retry.unwrap_or_else(|| queue.retry_policy().clone());
+        let metrics = Arc::new(broker.metrics().job(queue.name(), job));
+        let first_poll = AtomicU32::new(UNKNOWN_FIRST_POLL_NANOS);
+        routes.push(Route { job, handler, retry, timeout, metrics, first_poll });
+    }
+    if routes.is_empty() {
+        return Err(Error::NoHandler { queue: queue.name().to_owned() });
+    }
+    Ok((routes, by_name))
+}
+
+impl<S> Handlers<S> {
     /// The index of the handler of a job name; a message without one is for the queue's only handler.
     pub(crate) fn find(&self, job: Option<&str>) -> Option<usize> {
         match job {

@@ -27,7 +27,7 @@ struct State {
 
 /// Consumes until all jobs are done.
 pub(crate) async fn consume(assignment: Consume, meter: Arc<Meter>) -> Result<()> {
-    tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_ansi(false).with_writer(std::io::stderr).init();
     let broker = open(&assignment.url)?;
     let mut worker = Worker::new(State { meter: Arc::clone(&meter), work: assignment.work });
     for name in &assignment.queues {

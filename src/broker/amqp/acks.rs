@@ -4,7 +4,7 @@
 //! singly, so that a slow job neither holds the others' acks back nor has them repeated after a crash. Acks must leave
 //! in the order they are made: a `multiple` for a tag that is acked already closes the channel.
 
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 
 /// One ack frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,30 +15,37 @@ pub(crate) struct Ack {
 }
 
 /// The tags of one channel that the broker waits for: at most its prefetch.
+///
+/// Jobs that end in the order in which they came, as short ones do, only touch the ends of both queues.
 #[derive(Debug, Default)]
 pub(crate) struct Acks {
-    /// In hand.
-    open: BTreeSet<u64>,
-    /// Done with, the ack not yet sent.
-    finished: BTreeSet<u64>,
+    /// In hand, in ascending order, as the broker counts them up.
+    open: VecDeque<u64>,
+    /// Done with, the ack not yet sent; in the order in which they ended.
+    finished: Vec<u64>,
 }
 
 impl Acks {
     pub(crate) fn delivered(&mut self, tag: u64) {
-        self.open.insert(tag);
+        self.open.push_back(tag);
     }
 
     /// Notes that a job is done with; returns how many acks wait for a flush.
     pub(crate) fn finish(&mut self, tag: u64) -> usize {
-        if self.open.remove(&tag) {
-            self.finished.insert(tag);
+        if self.settle(tag) {
+            self.finished.push(tag);
         }
         self.finished.len()
     }
 
     /// Notes that a tag is settled otherwise; tells whether it was open.
     pub(crate) fn settle(&mut self, tag: u64) -> bool {
-        self.open.remove(&tag)
+        if self.open.front() == Some(&tag) {
+            self.open.pop_front();
+            return true;
+        }
+        let found = self.open.binary_search(&tag);
+        found.map(|index| self.open.remove(index)).is_ok()
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -47,15 +54,15 @@ impl Acks {
 
     /// The frames that ack everything that waits, in the order in which they must leave.
     pub(crate) fn flush(&mut self, mut send: impl FnMut(Ack)) {
-        let behind = match self.open.first() {
-            Some(first) => self.finished.split_off(first),
-            None => BTreeSet::new(),
-        };
-        if let Some(tag) = self.finished.last() {
+        self.finished.sort_unstable();
+        let contiguous =
+            self.open.front().map_or(self.finished.len(), |first| self.finished.partition_point(|tag| tag < first));
+        let (run, behind) = self.finished.split_at(contiguous);
+        if let Some(tag) = run.last() {
             send(Ack { tag: *tag, multiple: true });
         }
         for tag in behind {
-            send(Ack { tag, multiple: false });
+            send(Ack { tag: *tag, multiple: false });
         }
         self.finished.clear();
     }
@@ -63,6 +70,8 @@ impl Acks {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;

@@ -72,6 +72,19 @@ impl Session {
             item = self.consumer.next() => item,
             () = self.up.lost.cancelled() => return Err(Ended::Connection),
         };
+        self.taken(item)
+    }
+
+    /// What has come in already; none if there is nothing. A loss that only the connection knows of shows in
+    /// [`next`](Self::next).
+    pub(crate) fn try_next(&mut self) -> Option<Result<Delivery, Ended>> {
+        if !self.channel.0.status().connected() {
+            return Some(Err(self.ended("the channel was lost")));
+        }
+        self.consumer.next().now_or_never().map(|item| self.taken(item))
+    }
+
+    fn taken(&mut self, item: Option<lapin::Result<lapin::message::Delivery>>) -> Result<Delivery, Ended> {
         match item {
             Some(Ok(delivery)) => {
                 self.acks.delivered(delivery.delivery_tag);
