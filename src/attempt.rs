@@ -23,8 +23,6 @@ use crate::{
     retry::{self, RetryPolicy},
 };
 
-/// A handler whose first poll takes longer than this computes or blocks, and gets a task of its own.
-const INLINE_BUDGET_NANOS: u32 = 50_000;
 /// Where the average of first polls starts: some fifty quick ones are needed before a handler is trusted.
 pub(crate) const UNKNOWN_FIRST_POLL_NANOS: u32 = 1_000_000;
 
@@ -35,6 +33,8 @@ pub(crate) struct Route<S> {
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Duration,
     pub(crate) metrics: Arc<JobMetrics>,
+    /// Below which its first poll may be the consumer's own, in nanoseconds.
+    pub(crate) inline_budget: u32,
     /// How long the first poll takes, as a moving average in nanoseconds.
     pub(crate) first_poll: AtomicU32,
 }
@@ -42,16 +42,21 @@ pub(crate) struct Route<S> {
 impl<S> Route<S> {
     /// Whether attempts of this job may be polled once by the consumer's own task before they get one of theirs.
     pub(crate) fn may_start_inline(&self) -> bool {
-        self.first_poll.load(Ordering::Relaxed) < INLINE_BUDGET_NANOS
+        self.first_poll.load(Ordering::Relaxed) < self.inline_budget
     }
 
     /// Learns from a first poll. A slow one counts at once; many quick ones are needed to forget it.
     fn observe_first_poll(&self, took: Duration) {
-        let nanos = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX);
+        let nanos = nanos(took);
         let average = self.first_poll.load(Ordering::Relaxed);
         let next = if nanos > average { average / 2 + nanos / 2 } else { average - (average - nanos) / 16 };
         self.first_poll.store(next, Ordering::Relaxed);
     }
+}
+
+/// As many as fit.
+pub(crate) fn nanos(duration: Duration) -> u32 {
+    u32::try_from(duration.as_nanos()).unwrap_or(u32::MAX)
 }
 
 /// Runs one attempt and gives the verdict on it.
@@ -111,6 +116,7 @@ mod tests {
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(1),
             metrics: Arc::new(Metrics::new().unwrap().job("q", "j")),
+            inline_budget: 50_000,
             first_poll: AtomicU32::new(UNKNOWN_FIRST_POLL_NANOS),
         }
     }

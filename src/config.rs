@@ -54,6 +54,11 @@ pub struct Config {
     #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_PAYLOAD_LIMIT", default_value = "1048576"))]
     pub payload_limit: usize,
 
+    /// A handler whose first step takes longer than this in the mean gets a task of its own each time; others begin in
+    /// their consumer's task, which is cheaper. 0s: all get one
+    #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_INLINE_BUDGET", value_parser = duration, default_value = "50us"))]
+    pub inline_budget: Duration,
+
     /// How long running jobs may finish after a stop signal; less than the orchestrator's grace period
     #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_DRAIN_TIMEOUT", value_parser = duration, default_value = "25s"))]
     pub drain_timeout: Duration,
@@ -147,6 +152,7 @@ impl Default for Config {
             publish_timeout: Duration::from_secs(30),
             publish_window: 1024,
             payload_limit: 1024 * 1024,
+            inline_budget: Duration::from_micros(50),
             drain_timeout: Duration::from_secs(25),
             grace_period: Duration::from_secs(30),
             consumer_timeout: Duration::from_secs(30 * 60),
@@ -166,7 +172,7 @@ impl fmt::Debug for Config {
     }
 }
 
-/// Parses a duration as people write it: `250ms`, `30s`, `5m`, `1h`; a bare number is seconds.
+/// Parses a duration as people write it: `50us`, `250ms`, `30s`, `5m`, `1h`; a bare number is seconds.
 ///
 /// It is the parser of [`Config`]'s flags, for more flags of the same kind.
 ///
@@ -183,14 +189,15 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = text.split_at(digits);
     let wrong = || format!("{text:?} is not a duration such as 250ms, 30s, 5m or 1h");
     let number: u64 = number.parse().map_err(|_| wrong())?;
-    let millis = match unit {
-        "ms" => 1,
-        "s" | "" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
+    let micros = match unit {
+        "us" => 1,
+        "ms" => 1_000,
+        "s" | "" => 1_000_000,
+        "m" => 60_000_000,
+        "h" => 3_600_000_000,
         _ => return Err(wrong()),
     };
-    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(wrong)
+    number.checked_mul(micros).map(Duration::from_micros).ok_or_else(wrong)
 }
 
 #[cfg(test)]
@@ -199,6 +206,7 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_people_write_them() {
+        assert_eq!(duration("50us"), Ok(Duration::from_micros(50)));
         for (text, ms) in [("250ms", 250), ("30s", 30_000), ("30", 30_000), ("5m", 300_000), ("1h", 3_600_000)] {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)));
         }

@@ -10,7 +10,7 @@ use std::{
 use tokio::task::JoinSet;
 
 use crate::{
-    attempt::{Route, UNKNOWN_FIRST_POLL_NANOS},
+    attempt::{Route, UNKNOWN_FIRST_POLL_NANOS, nanos},
     broker::{Broker, Lane},
     config::CANCEL_GRACE,
     consumer::{Consumer, Stop},
@@ -316,8 +316,9 @@ fn routes<S>(broker: &Broker, queue: &Queue, registered: Vec<Registered<S>>) -> 
         }
         let retry = retry.unwrap_or_else(|| queue.retry_policy().clone());
         let metrics = Arc::new(broker.metrics().job(queue.name(), job));
+        let inline_budget = nanos(broker.config().inline_budget);
         let first_poll = AtomicU32::new(UNKNOWN_FIRST_POLL_NANOS);
-        routes.push(Route { job, handler, retry, timeout, metrics, first_poll });
+        routes.push(Route { job, handler, retry, timeout, metrics, inline_budget, first_poll });
     }
     if routes.is_empty() {
         return Err(Error::NoHandler { queue: queue.name().to_owned() });

@@ -60,6 +60,8 @@ pub(crate) struct Consume {
     pub(crate) prefetch: u16,
     pub(crate) concurrency: u16,
     pub(crate) work: Work,
+    /// Another one than the default, where time is not what it is elsewhere.
+    pub(crate) inline_budget: Option<Duration>,
     /// 0 for ever.
     pub(crate) jobs: u64,
     /// Whether the time from publish to handler is noted for each job.
@@ -69,6 +71,8 @@ pub(crate) struct Consume {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Consumer {
     Leveret,
+    /// The framework, and the span of each job is made into text for the log lines that a handler may write.
+    LeveretLogging,
     /// lapin, each ack awaited: the loop of every tutorial.
     Awaited,
     /// lapin, acks coalesced: the best one can write by hand.

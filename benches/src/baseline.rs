@@ -34,7 +34,7 @@ pub(crate) async fn consume(assignment: Consume, meter: Arc<Meter>) -> Result<()
         let meter = Arc::clone(&meter);
         match assignment.consumer {
             Consumer::Coalesced => tasks.spawn(coalesced(channel, consumer, assignment.prefetch, meter)),
-            Consumer::Awaited | Consumer::Leveret => tasks.spawn(awaited(consumer, meter)),
+            Consumer::Awaited | Consumer::Leveret | Consumer::LeveretLogging => tasks.spawn(awaited(consumer, meter)),
         };
     }
     while let Some(ended) = tasks.join_next().await {

@@ -28,10 +28,10 @@ pub(crate) async fn work(assignment: &str) -> Result<()> {
     };
     let meter = Arc::new(meter);
     match assignment {
-        Assignment::Consume(consume) if consume.consumer == Consumer::Leveret => {
-            worker::consume(consume, Arc::clone(&meter)).await?;
-        }
-        Assignment::Consume(consume) => baseline::consume(consume, Arc::clone(&meter)).await?,
+        Assignment::Consume(consume) => match consume.consumer {
+            Consumer::Leveret | Consumer::LeveretLogging => worker::consume(consume, Arc::clone(&meter)).await?,
+            Consumer::Awaited | Consumer::Coalesced => baseline::consume(consume, Arc::clone(&meter)).await?,
+        },
         Assignment::Publish(publish) => match publish.publisher {
             Publisher::LapinAwaited | Publisher::LapinPipelined => baseline::publish(publish, &meter).await?,
             Publisher::LeveretAwaited | Publisher::LeveretPipelined | Publisher::LeveretAll => {

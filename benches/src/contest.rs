@@ -12,19 +12,22 @@ use crate::{
     report::{Measure, Row, Sample, Table},
 };
 
-/// The framework.
+/// The framework; the span of each job is on, and kept by a registry that does nothing else.
 pub(crate) const LEVERET: &str = "leveret";
 /// The framework, where each handler is pending once.
 pub(crate) const LEVERET_TASKS: &str = "leveret, a task each";
+/// The framework with the log subscriber of its workers, which makes the fields of each span into text.
+pub(crate) const LEVERET_LOGGING: &str = "leveret, spans as text";
 /// The simplest correct consumer written by hand.
 pub(crate) const AWAITED: &str = "lapin, each ack awaited";
 /// The best consumer written by hand.
 pub(crate) const COALESCED: &str = "lapin, acks coalesced";
 
 /// Who takes part in most scenarios.
-pub(crate) const ALL: [(&str, (Consumer, Work)); 4] = [
+pub(crate) const ALL: [(&str, (Consumer, Work)); 5] = [
     (LEVERET, (Consumer::Leveret, Work::Nothing)),
     (LEVERET_TASKS, (Consumer::Leveret, Work::Yield)),
+    (LEVERET_LOGGING, (Consumer::LeveretLogging, Work::Nothing)),
     (AWAITED, (Consumer::Awaited, Work::Nothing)),
     (COALESCED, (Consumer::Coalesced, Work::Nothing)),
 ];
@@ -73,6 +76,7 @@ impl Drain {
             prefetch: self.prefetch,
             concurrency: self.concurrency,
             work,
+            inline_budget: None,
             jobs: self.jobs / self.queues * self.queues,
             latency: false,
         }

@@ -1,14 +1,14 @@
 //! Instructions per job, which do not depend on how busy the machine is: counted by valgrind's callgrind on the stub.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 
 use crate::{
-    assignment::{Assignment, Consumer, Work},
+    assignment::{Assignment, Consume, Consumer, Work},
     bench::Bench,
     child::Child,
-    contest::{COALESCED, Drain, LEVERET, LEVERET_TASKS},
+    contest::{COALESCED, Drain, LEVERET, LEVERET_LOGGING, LEVERET_TASKS},
     report::{Measure, Row, Sample, Table},
     scenarios::feed,
     stub::Stub,
@@ -25,6 +25,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<Vec<Table>> {
     let contestants = [
         (LEVERET, Consumer::Leveret, Work::Nothing),
         (LEVERET_TASKS, Consumer::Leveret, Work::Yield),
+        (LEVERET_LOGGING, Consumer::LeveretLogging, Work::Nothing),
         (COALESCED, Consumer::Coalesced, Work::Nothing),
     ];
     let mut rows = Vec::new();
@@ -47,7 +48,9 @@ async fn count(jobs: u64, consumer: Consumer, work: Work, profile: &Path) -> Res
     let feed = feed(&drain)?;
     let queues = [feed.queue.clone()];
     let stub = Stub::start(feed)?;
-    let consume = drain.consume(&stub.url(), &queues, consumer, work);
+    // Valgrind makes every handler slow.
+    let inline_budget = Some(Duration::from_secs(1));
+    let consume = Consume { inline_budget, ..drain.consume(&stub.url(), &queues, consumer, work) };
     let profile = format!("--callgrind-out-file={}", profile.display());
     let valgrind = ["valgrind", "--tool=callgrind", &profile];
     let mut child = Child::start(&Assignment::Consume(consume), &valgrind).context("valgrind is needed")?;

@@ -9,9 +9,10 @@ use std::{
 use anyhow::Result;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use leveret::{Broker, Config, Context, JobResult, Next, Queue, RetryPolicy, Worker};
+use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
-    assignment::{Consume, Mail, Publish, Publisher, Work},
+    assignment::{Consume, Consumer, Mail, Publish, Publisher, Work},
     meter::Meter,
 };
 
@@ -27,8 +28,13 @@ struct State {
 
 /// Consumes until all jobs are done.
 pub(crate) async fn consume(assignment: Consume, meter: Arc<Meter>) -> Result<()> {
-    tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_ansi(false).with_writer(std::io::stderr).init();
-    let broker = open(&assignment.url)?;
+    let info = LevelFilter::INFO;
+    if assignment.consumer == Consumer::LeveretLogging {
+        tracing_subscriber::fmt().with_max_level(info).with_ansi(false).with_writer(std::io::stderr).init();
+    } else {
+        tracing_subscriber::registry().with(info).init();
+    }
+    let broker = open(&assignment.url, assignment.inline_budget)?;
     let mut worker = Worker::new(State { meter: Arc::clone(&meter), work: assignment.work });
     for name in &assignment.queues {
         let queue = if assignment.existing { Queue::existing(name) } else { Queue::new(name) };
@@ -45,8 +51,10 @@ pub(crate) async fn consume(assignment: Consume, meter: Arc<Meter>) -> Result<()
     Ok(())
 }
 
-fn open(url: &str) -> Result<Broker> {
-    Ok(Broker::amqp(Config { amqp_url: vec![url.to_owned()], ..Config::default() })?)
+fn open(url: &str, inline_budget: Option<Duration>) -> Result<Broker> {
+    let default = Config::default();
+    let inline_budget = inline_budget.unwrap_or(default.inline_budget);
+    Ok(Broker::amqp(Config { amqp_url: vec![url.to_owned()], inline_budget, ..default })?)
 }
 
 async fn pass_on(ctx: Context<State>, next: Next<State>) -> JobResult {
@@ -89,7 +97,7 @@ fn compute(mail: Mail, ctx: Context<State>) -> JobResult {
 
 /// Publishes all jobs, confirmed.
 pub(crate) async fn publish(assignment: Publish, meter: &Meter) -> Result<()> {
-    let broker = open(&assignment.url)?;
+    let broker = open(&assignment.url, None)?;
     let publisher = broker.publisher();
     let mails = |numbers: std::ops::Range<u64>| numbers.map(|number| Mail::new(number, assignment.bytes));
     if assignment.publisher == Publisher::LeveretAll {

@@ -88,7 +88,7 @@ many findings of each level). Fields may be added; none is renamed or removed.";
 
 /// Hides the flags of [`Config`] that only running workers and publishers have a use for.
 fn hidden_if_foreign(argument: clap::Arg) -> clap::Arg {
-    let foreign = ["http_addr", "publish_timeout", "publish_window", "payload_limit"];
+    let foreign = ["http_addr", "publish_timeout", "publish_window", "payload_limit", "inline_budget"];
     let hide = foreign.contains(&argument.get_id().as_str());
     argument.hide(hide)
 }
