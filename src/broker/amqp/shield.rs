@@ -240,7 +240,7 @@ impl Inbound {
         count
     }
 
-    /// Reads on in the frame whose start is held, and not past its end: what comes then may be read by lapin itself.
+    /// Reads on in the frame whose start is held, not past its end, so that nothing is held any more when it is whole.
     fn poll_hold(&mut self, cx: &mut Context<'_>, inner: Pin<&mut impl AsyncRead>) -> Poll<io::Result<usize>> {
         let before = self.held.len();
         let wanted = FrameStart::read(&self.held).map_or(FRAME_START, |start| start.whole);

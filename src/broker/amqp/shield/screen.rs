@@ -183,7 +183,8 @@ enum Kind {
     Time,
 }
 
-/// The properties of class basic in their order, which is that of their bits in the flags from the highest on.
+/// The properties of class basic in their order, which is that of their bits in the flags, from the highest on;
+/// the two lowest are for none.
 const PROPERTIES: [(&str, Kind); 14] = [
     ("content_type", Kind::Text),
     ("content_encoding", Kind::Text),

@@ -65,3 +65,19 @@ proptest! {
         prop_assert_eq!(read_all(chunks, buffer), wanted);
     }
 }
+
+#[test]
+fn a_header_frame_longer_than_what_is_read_at_a_time_is_still_seen_whole() {
+    let header = |kind| {
+        let entry = [b"\x01a", [kind].as_slice(), &200_000_u32.to_be_bytes(), &[b'x'; 200_000]].concat();
+        let table = [u32::try_from(entry.len()).unwrap().to_be_bytes().as_slice(), &entry].concat();
+        frame(2, &[[0, 60, 0, 0].as_slice(), &[0; 8], &[0x20, 0], &table].concat())
+    };
+    let (sound, unreadable, body) = (header(b'S'), header(b'_'), frame(3, &[7; 200_000]));
+    let replacement = Screen::default().replacement(&unreadable).unwrap();
+    let sent = [&sound, &unreadable, &body, &sound].map(Vec::as_slice).concat();
+    let wanted = [&sound, &replacement, &body, &sound].map(Vec::as_slice).concat();
+    for buffer in [1_000, CHUNK, 1_000_000] {
+        assert!(read_all(vec![sent.clone()], buffer) == wanted, "with a buffer of {buffer} bytes");
+    }
+}
