@@ -4,7 +4,7 @@
 mod screen;
 
 use std::{
-    io,
+    io, mem,
     net::SocketAddr,
     pin::Pin,
     sync::{
@@ -26,11 +26,12 @@ use lapin::{
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use self::screen::FRAME_START;
 pub(crate) use self::screen::{FrameStart, Screen};
 use super::probe::Server;
 use crate::message::millis;
 
-/// Bytes taken from the socket at a time.
+/// Bytes taken from the socket at a time; also how much is moved at most for a frame that is replaced.
 const CHUNK: usize = 64 * 1024;
 
 /// The line of one connection to the broker, between the socket and lapin.
@@ -165,58 +166,91 @@ impl<T> Shielded<T> {
     }
 }
 
-/// Bytes on their way from the socket to lapin.
+/// What stands between the bytes from the socket and lapin. As long as frames arrive whole and sound, they are screened
+/// where lapin wants them and nothing is held.
 #[derive(Debug, Default)]
 struct Inbound {
     screen: Screen,
-    /// What was received, up to `end`; room for more beyond it.
-    bytes: Vec<u8>,
-    end: usize,
-    /// How many bytes have been handed on.
-    taken: usize,
-    /// Up to where bytes may be handed on; past `end` within a long frame that needs no screening.
+    /// What was received and could not be handed on at once: the start of a frame that must be seen whole, or what came
+    /// after a frame that was replaced.
+    held: Vec<u8>,
+    /// How many bytes, of those that are held and those that come next, may be handed on as they are.
     cleared: usize,
 }
 
+/// The frame that comes next must not be handed on; this comes instead.
+struct Replaced {
+    frame: usize,
+    by: Vec<u8>,
+}
+
 impl Inbound {
-    /// Screens the frames that are complete.
-    fn examine(&mut self) {
-        while let Some(rest) = self.bytes[..self.end].get(self.cleared..)
+    /// Screens what has been received while nothing is held. Returns how much of it is for lapin as it is, and holds the
+    /// rest.
+    fn pass(&mut self, received: &[u8]) -> usize {
+        let replaced = self.clear(received);
+        let passed = self.cleared.min(received.len());
+        self.cleared -= passed;
+        self.held.extend_from_slice(&received[passed..]);
+        self.replace(replaced);
+        passed
+    }
+
+    /// Clears the frames that are complete, up to one that is replaced.
+    fn clear(&mut self, bytes: &[u8]) -> Option<Replaced> {
+        while let Some(rest) = bytes.get(self.cleared..)
             && let Some(start) = FrameStart::read(rest)
         {
-            let mut whole = start.whole;
-            if self.screen.must_see(start) {
-                let Some(frame) = rest.get(..whole) else { break };
-                if let Some(replacement) = self.screen.replacement(frame) {
-                    let replaced = self.cleared..self.cleared + whole;
-                    self.end = self.end - whole + replacement.len();
-                    whole = replacement.len();
-                    drop(self.bytes.splice(replaced, replacement));
-                }
+            if self.screen.must_see(start)
+                && let Some(by) = self.screen.replacement(rest.get(..start.whole)?)
+            {
+                return Some(Replaced { frame: start.whole, by });
             }
-            self.cleared = self.cleared.saturating_add(whole);
+            self.cleared = self.cleared.saturating_add(start.whole);
+        }
+        None
+    }
+
+    /// Replaces a frame in what is held, and those after it that must be.
+    fn replace(&mut self, mut replaced: Option<Replaced>) {
+        while let Some(Replaced { frame, by }) = replaced {
+            let start = self.cleared;
+            self.cleared += by.len();
+            drop(self.held.splice(start..start + frame, by));
+            replaced = self.clear_held();
         }
     }
 
-    /// Hands on as much as fits; 0 if nothing may be handed on yet.
+    fn clear_held(&mut self) -> Option<Replaced> {
+        let held = mem::take(&mut self.held);
+        let replaced = self.clear(&held);
+        self.held = held;
+        replaced
+    }
+
+    /// Hands on as much of what is held as fits; 0 if nothing of it may be handed on yet.
     fn take(&mut self, into: &mut [u8]) -> usize {
-        let cleared = &self.bytes[self.taken..self.cleared.min(self.end)];
-        let count = cleared.len().min(into.len());
-        into[..count].copy_from_slice(&cleared[..count]);
-        self.taken += count;
+        let count = self.cleared.min(self.held.len()).min(into.len());
+        into[..count].copy_from_slice(&self.held[..count]);
+        self.held.drain(..count);
+        self.cleared -= count;
+        if self.held.is_empty() {
+            self.held = Vec::new();
+        }
         count
     }
 
-    /// Room for more, after what has not been handed on.
-    fn room(&mut self) -> &mut [u8] {
-        self.bytes.copy_within(self.taken..self.end, 0);
-        self.end -= self.taken;
-        self.cleared -= self.taken;
-        self.taken = 0;
-        if self.bytes.len() < self.end + CHUNK {
-            self.bytes.resize(self.end + CHUNK, 0);
-        }
-        &mut self.bytes[self.end..]
+    /// Reads on in the frame whose start is held, not past its end, so that nothing is held any more when it is whole.
+    fn poll_hold(&mut self, cx: &mut Context<'_>, inner: Pin<&mut impl AsyncRead>) -> Poll<io::Result<usize>> {
+        let before = self.held.len();
+        let wanted = FrameStart::read(&self.held).map_or(FRAME_START, |start| start.whole);
+        self.held.resize(wanted.min(before + CHUNK), 0);
+        let read = inner.poll_read(cx, &mut self.held[before..]);
+        let received = if let Poll::Ready(Ok(received)) = read { received } else { 0 };
+        self.held.truncate(before + received);
+        let replaced = self.clear_held();
+        self.replace(replaced);
+        read
     }
 }
 
@@ -226,18 +260,26 @@ impl<T: AsyncRead + Unpin> AsyncRead for Shielded<T> {
         if abandoned.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(given_up()));
         }
+        let most = buffer.len().min(CHUNK);
         loop {
             let count = inbound.take(buffer);
             if count > 0 || buffer.is_empty() {
                 return Poll::Ready(Ok(count));
             }
-            let received = ready!(Pin::new(&mut *inner).poll_read(cx, inbound.room()))?;
+            let inner = Pin::new(&mut *inner);
+            let (received, passed) = if inbound.held.is_empty() {
+                let received = ready!(inner.poll_read(cx, &mut buffer[..most]))?;
+                (received, inbound.pass(&buffer[..received]))
+            } else {
+                (ready!(inbound.poll_hold(cx, inner))?, 0)
+            };
             if received == 0 {
                 return Poll::Ready(Ok(0));
             }
             heard.now();
-            inbound.end += received;
-            inbound.examine();
+            if passed > 0 {
+                return Poll::Ready(Ok(passed));
+            }
         }
     }
 }

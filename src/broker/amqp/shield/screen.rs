@@ -147,26 +147,26 @@ fn server(table: &[u8]) -> Server {
 /// those of a close are for the eye.
 fn mended_method(payload: &[u8]) -> Option<Vec<u8>> {
     let (id, arguments) = payload.split_first_chunk()?;
-    // How far the first short string is from the start of the arguments; and from its end, that of the next two.
-    let (first, then): (usize, &[usize]) = match id {
-        // connection.close, channel.close: reply code, reply text
-        [0, 10, 0, 50] | [0, 20, 0, 40] => (2, &[]),
-        // basic.return: reply code, reply text, exchange, routing key
-        [0, 60, 0, 50] => (2, &[0, 0]),
+    // How many bytes are before each of its short strings.
+    let gaps: &[usize] = match id {
         // basic.deliver: consumer tag, delivery tag and redelivered, exchange, routing key
-        [0, 60, 0, 60] => (0, &[9, 0]),
+        [0, 60, 0, 60] => &[0, 9, 0],
         // basic.get-ok: delivery tag and redelivered, exchange, routing key
-        [0, 60, 0, 71] => (9, &[0]),
+        [0, 60, 0, 71] => &[9, 0],
+        // basic.return: reply code, reply text, exchange, routing key
+        [0, 60, 0, 50] => &[2, 0, 0],
+        // connection.close, channel.close: reply code, reply text
+        [0, 10, 0, 50] | [0, 20, 0, 40] => &[2],
         _ => return None,
     };
     let mut mended = Cow::Borrowed(arguments);
-    let mut at = first;
-    for gap in then.iter().copied().map(Some).chain([None]) {
-        let end = at + 1 + usize::from(*mended.get(at)?);
-        if std::str::from_utf8(mended.get(at + 1..end)?).is_err() {
-            mended.to_mut()[at + 1..end].iter_mut().filter(|byte| !byte.is_ascii()).for_each(|byte| *byte = b'?');
+    let mut at = 0;
+    for gap in gaps {
+        let start = at + gap + 1;
+        at = start + usize::from(*mended.get(start - 1)?);
+        if !is_utf8(mended.get(start..at)?) {
+            mended.to_mut()[start..at].iter_mut().filter(|byte| !byte.is_ascii()).for_each(|byte| *byte = b'?');
         }
-        at = end + gap.unwrap_or_default();
     }
     match mended {
         Cow::Borrowed(_) => None,
@@ -183,22 +183,23 @@ enum Kind {
     Time,
 }
 
-/// The properties of class basic in their order, each with its bit in the flags.
-const PROPERTIES: [(u16, &str, Kind); 14] = [
-    (1 << 15, "content_type", Kind::Text),
-    (1 << 14, "content_encoding", Kind::Text),
-    (1 << 13, "headers", Kind::Table),
-    (1 << 12, "delivery_mode", Kind::Octet),
-    (1 << 11, "priority", Kind::Octet),
-    (1 << 10, "correlation_id", Kind::Text),
-    (1 << 9, "reply_to", Kind::Text),
-    (1 << 8, "expiration", Kind::Text),
-    (1 << 7, "message_id", Kind::Text),
-    (1 << 6, "timestamp", Kind::Time),
-    (1 << 5, "type", Kind::Text),
-    (1 << 4, "user_id", Kind::Text),
-    (1 << 3, "app_id", Kind::Text),
-    (1 << 2, "cluster_id", Kind::Text),
+/// The properties of class basic in their order, which is that of their bits in the flags, from the highest on;
+/// the two lowest are for none.
+const PROPERTIES: [(&str, Kind); 14] = [
+    ("content_type", Kind::Text),
+    ("content_encoding", Kind::Text),
+    ("headers", Kind::Table),
+    ("delivery_mode", Kind::Octet),
+    ("priority", Kind::Octet),
+    ("correlation_id", Kind::Text),
+    ("reply_to", Kind::Text),
+    ("expiration", Kind::Text),
+    ("message_id", Kind::Text),
+    ("timestamp", Kind::Time),
+    ("type", Kind::Text),
+    ("user_id", Kind::Text),
+    ("app_id", Kind::Text),
+    ("cluster_id", Kind::Text),
 ];
 const HEADERS: u16 = 1 << 13;
 /// Class, weight and body size, before the flags.
@@ -252,8 +253,10 @@ fn headers(reason: &str, payload: &[u8]) -> Vec<u8> {
 fn walk(payload: &[u8], mut visit: impl FnMut(u16, &'static str, &[u8], Option<&'static str>)) -> bool {
     let Some((_, flagged)) = payload.split_at_checked(SIZES) else { return false };
     let Some((flags, mut rest)) = flagged.split_first_chunk() else { return false };
-    let flags = u16::from_be_bytes(*flags);
-    for (bit, name, kind) in PROPERTIES.into_iter().filter(|(bit, ..)| flags & bit != 0) {
+    let mut flags = u16::from_be_bytes(*flags);
+    while let Some((name, kind)) = PROPERTIES.get(flags.leading_zeros() as usize) {
+        let bit = 1 << 15 >> flags.leading_zeros();
+        flags &= !bit;
         let size = match kind {
             Kind::Text => rest.first().map(|length| 1 + usize::from(*length)),
             Kind::Table => rest.first_chunk().map(|length| long(*length).saturating_add(4)),
@@ -262,7 +265,7 @@ fn walk(payload: &[u8], mut visit: impl FnMut(u16, &'static str, &[u8], Option<&
         };
         let Some((bytes, others)) = size.and_then(|size| rest.split_at_checked(size)) else { return false };
         let problem = match kind {
-            Kind::Text if std::str::from_utf8(&bytes[1..]).is_err() => Some("is not UTF-8"),
+            Kind::Text if !is_utf8(&bytes[1..]) => Some("is not UTF-8"),
             Kind::Table => table_problem(&bytes[4..]),
             Kind::Text | Kind::Octet | Kind::Time => None,
         };
@@ -288,17 +291,17 @@ fn table_problem(mut rest: &[u8]) -> Option<&'static str> {
         }
         if has_names {
             let Some((name, after)) = short_string(rest) else { return Some(BROKEN) };
-            if std::str::from_utf8(name).is_err() {
+            if !is_utf8(name) {
                 return Some("has a name that is not UTF-8");
             }
             rest = after;
         }
         let Some((kind, value)) = rest.split_first() else { return Some(BROKEN) };
-        if !VALUE_KINDS.contains(kind) {
-            return Some("has a value of an unknown type");
-        }
         let size = value_size(*kind, value);
-        let Some((value, after)) = size.and_then(|size| value.split_at_checked(size)) else { return Some(BROKEN) };
+        let Some((value, after)) = size.and_then(|size| value.split_at_checked(size)) else {
+            let is_known = VALUE_KINDS.contains(kind);
+            return Some(if is_known { BROKEN } else { "has a value of an unknown type" });
+        };
         rest = after;
         if matches!(kind, b'A' | b'F') {
             if outer.len() == DEEPEST {
@@ -323,6 +326,11 @@ fn value_size(kind: u8, value: &[u8]) -> Option<usize> {
         b'S' | b'x' | b'A' | b'F' => value.first_chunk().map(|length| long(*length).saturating_add(4)),
         _ => None,
     }
+}
+
+/// As `std::str::from_utf8` tells, sooner for the ordinary text.
+fn is_utf8(bytes: &[u8]) -> bool {
+    bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
 }
 
 fn short_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -3,14 +3,19 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Gives out its chunks one by one, then the end.
+/// Gives out its chunks, never of two at a time, then the end.
 struct Chunks(std::vec::IntoIter<Vec<u8>>);
 
 impl AsyncRead for Chunks {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        let chunk = self.0.next().unwrap_or_default();
-        into[..chunk.len()].copy_from_slice(&chunk);
-        Poll::Ready(Ok(chunk.len()))
+        if self.0.as_slice().first().is_some_and(Vec::is_empty) {
+            self.0.next();
+        }
+        let Some(chunk) = self.0.as_mut_slice().first_mut() else { return Poll::Ready(Ok(0)) };
+        let count = chunk.len().min(into.len());
+        into[..count].copy_from_slice(&chunk[..count]);
+        chunk.drain(..count);
+        Poll::Ready(Ok(count))
     }
 }
 
@@ -22,7 +27,10 @@ fn read_all(chunks: Vec<Vec<u8>>, buffer: usize) -> Vec<u8> {
     loop {
         let read = poll_fn(|cx| Pin::new(&mut shielded).poll_read(cx, &mut buffer)).now_or_never();
         match read.unwrap().unwrap() {
-            0 => return all,
+            0 => {
+                assert_eq!(shielded.inbound.held.capacity(), 0, "what came through is given back");
+                return all;
+            }
             count => all.extend_from_slice(&buffer[..count]),
         }
     }
@@ -36,7 +44,8 @@ fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
 proptest! {
     #[test]
     fn however_the_bytes_arrive_the_same_frames_come_through(
-        sizes in proptest::collection::vec(1..40_usize, 1..60), buffer in 1..50_usize,
+        sizes in proptest::collection::vec(prop_oneof![1..40_usize, 1..1_500_usize], 1..60),
+        buffer in prop_oneof![1..50_usize, 1..1_500_usize],
     ) {
         let sound = frame(2, &[[0, 60, 0, 0].as_slice(), &[0; 8], &[0x10, 0, 2]].concat());
         let unreadable = frame(2, &[[0, 60, 0, 0].as_slice(), &[0; 8], &[0, 0x20, 1, 0xFF]].concat());
@@ -54,5 +63,21 @@ proptest! {
             rest = others;
         }
         prop_assert_eq!(read_all(chunks, buffer), wanted);
+    }
+}
+
+#[test]
+fn a_header_frame_longer_than_what_is_read_at_a_time_is_still_seen_whole() {
+    let header = |kind| {
+        let entry = [b"\x01a", [kind].as_slice(), &200_000_u32.to_be_bytes(), &[b'x'; 200_000]].concat();
+        let table = [u32::try_from(entry.len()).unwrap().to_be_bytes().as_slice(), &entry].concat();
+        frame(2, &[[0, 60, 0, 0].as_slice(), &[0; 8], &[0x20, 0], &table].concat())
+    };
+    let (sound, unreadable, body) = (header(b'S'), header(b'_'), frame(3, &[7; 200_000]));
+    let replacement = Screen::default().replacement(&unreadable).unwrap();
+    let sent = [&sound, &unreadable, &body, &sound].map(Vec::as_slice).concat();
+    let wanted = [&sound, &replacement, &body, &sound].map(Vec::as_slice).concat();
+    for buffer in [1_000, CHUNK, 1_000_000] {
+        assert!(read_all(vec![sent.clone()], buffer) == wanted, "with a buffer of {buffer} bytes");
     }
 }
