@@ -28,6 +28,10 @@ pub struct Arguments {
     #[arg(long, default_value = "5", value_name = "ROUNDS", value_parser = clap::value_parser!(u16).range(1..=100))]
     repetitions: u16,
 
+    /// Only the tables whose title contains this, such as "quorum queue, prefetch 100"
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    only: String,
+
     /// A tenth of the jobs: to see that it works, not how fast
     #[arg(long)]
     quick: bool,
@@ -70,6 +74,7 @@ pub enum Output {
 pub(crate) struct Bench {
     broker: Option<Broker>,
     pub(crate) repetitions: usize,
+    only: String,
     quick: bool,
     pub(crate) profiles: Option<PathBuf>,
     progress: Box<dyn Fn(&str)>,
@@ -83,6 +88,11 @@ impl Bench {
     /// So many jobs, or a tenth for a quick look.
     pub(crate) fn jobs(&self, jobs: u64) -> u64 {
         if self.quick { jobs / 10 } else { jobs }
+    }
+
+    /// Whether a table of that title is wanted.
+    pub(crate) fn wants(&self, scenario: &str) -> bool {
+        scenario.contains(&self.only)
     }
 
     /// Says what goes on.
@@ -112,11 +122,13 @@ pub async fn run(arguments: Arguments, progress: impl Fn(&str) + 'static) -> Res
     let machine = Machine::look(&disk);
     let repetitions = usize::from(arguments.repetitions);
     let (quick, profiles) = (arguments.quick, arguments.profiles);
-    let bench = Bench { broker, repetitions, quick, profiles, progress: Box::new(progress) };
+    let bench = Bench { broker, repetitions, only: arguments.only, quick, profiles, progress: Box::new(progress) };
     let mut tables = Vec::new();
     for scenario in wanted {
         tables.extend(scenarios::run(scenario, &bench).await?);
     }
+    tables.retain(|table| !table.rows.is_empty());
+    anyhow::ensure!(!tables.is_empty(), "no table has {:?} in its title", bench.only);
     let broker = bench.broker.as_ref().map(|broker| broker.version().to_owned());
     let targets = targets::judge(&tables);
     Ok(Some(Report { broker, machine, tables, targets }))

@@ -95,6 +95,9 @@ pub(crate) async fn contest<C: Copy>(
     contestants: &[(&'static str, C)],
     mut run: impl AsyncFnMut(C) -> Result<Sample>,
 ) -> Result<Table> {
+    if !bench.wants(scenario) {
+        return Ok(Table { scenario: scenario.to_owned(), rows: Vec::new() });
+    }
     let mut rows: Vec<Row> =
         contestants.iter().map(|(contestant, _)| Row { contestant, samples: Vec::new() }).collect();
     for round in 0..bench.repetitions {

@@ -185,7 +185,7 @@ mod tests {
             rows: vec![row("leveret", &[50_000.0, 60_000.0, 70_000.0]), row("lapin", &[200.0])],
         };
         let shown = grid(&cells(&table));
-        let expected = "                           jobs/s   × lapin\n  leveret   60.0 k [50.0 k–70.0 k]    250.00\n  lapin                        200      1.00\n";
+        let expected = "                            jobs/s   × lapin\n  leveret   60.0 k [50.0 k–70.0 k]    250.00\n  lapin                        200      1.00\n";
         assert_eq!(shown, expected);
     }
 }
