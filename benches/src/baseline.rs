@@ -1,6 +1,6 @@
 //! Consumers and publishers written by hand on lapin: the simplest correct ones, and the best one can do.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
@@ -40,6 +40,8 @@ pub(crate) async fn consume(assignment: Consume, meter: Arc<Meter>) -> Result<()
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
+    // RabbitMQ 3.10 drops acks that a quorum queue has not got yet when their channel is closed.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     connection.close(200, "done".into()).await?;
     Ok(())
 }

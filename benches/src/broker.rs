@@ -167,9 +167,13 @@ impl Broker {
 
     /// Deletes a queue; it must have nothing left if it was to be emptied.
     pub(crate) async fn delete(&self, queue: &str, emptied: bool) -> Result<()> {
-        let left = self.raw.depth(queue).await?.unwrap_or(0);
-        if emptied && left > 0 {
-            bail!("{left} jobs are left in {queue}: they were not acked");
+        let asked = Instant::now();
+        // The last acks may still be on their way through the broker.
+        while emptied && let Some(left @ 1..) = self.raw.depth(queue).await? {
+            if asked.elapsed() > REST_WITHIN {
+                bail!("{left} jobs are left in {queue}: they were not acked");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.raw.delete_queue(queue).await?;
         Ok(())
