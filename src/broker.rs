@@ -330,6 +330,14 @@ impl Session {
         }
     }
 
+    /// Whether acks wait that may go on waiting: the broker has leave to deliver half the prefetch.
+    pub(crate) fn may_linger(&self) -> bool {
+        match self {
+            Self::Amqp(session) => session.may_linger(),
+            Self::Memory(_) => false,
+        }
+    }
+
     /// Sends the acks that wait. Returns how many of them had no channel any more.
     pub(crate) fn flush(&mut self) -> u64 {
         match self {

@@ -4,7 +4,7 @@
 //! rebuild, for ever. Attempts outlive sessions: they run in tasks of this consumer, and what the broker delivers again
 //! while they run is adopted, not started again.
 
-use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::HashMap, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::FutureExt;
@@ -35,6 +35,10 @@ const SHORT_LIFE_PAUSE: Duration = Duration::from_millis(300);
 
 /// Events after which acks leave and others get the thread, though more events are there.
 const BURST: usize = 64;
+
+/// How long acks may wait for others, to leave with them, while the broker has leave to deliver more. Each ack frame
+/// costs this process and the broker as much as a quarter of a short job.
+const LINGER: Duration = Duration::from_millis(1);
 
 /// How a worker tells its consumers to end.
 #[derive(Clone, Debug, Default)]
@@ -191,9 +195,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
 
     /// Takes deliveries and settles what is done, until the session or the worker ends.
     ///
-    /// Events that are there already are handled in bursts. Acks leave after each, so that few frames are written, and
-    /// none waits for a job that runs.
+    /// Events that are there already are handled in bursts. Acks leave after one, or linger for a moment, so that few
+    /// frames are written; none waits for a job that runs.
     async fn consume(&mut self, session: &mut Session) -> End {
+        let mut linger = pin!(tokio::time::sleep(LINGER));
         loop {
             let mut handled = 0;
             while handled < BURST
@@ -204,11 +209,22 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                     return end;
                 }
             }
-            self.count_lost(session.flush());
             if handled == BURST {
+                self.count_lost(session.flush());
                 tokio::task::yield_now().await;
+            } else if !session.may_linger() {
+                self.count_lost(session.flush());
+            } else if linger.is_elapsed() {
+                linger.as_mut().reset(Instant::now() + LINGER);
             }
-            let event = self.next_event(session).await;
+            let event = tokio::select! {
+                biased;
+                event = self.next_event(session) => event,
+                () = &mut linger, if !linger.is_elapsed() => {
+                    self.count_lost(session.flush());
+                    continue;
+                }
+            };
             if let Some(end) = self.handle(session, event) {
                 return end;
             }

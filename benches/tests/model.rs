@@ -57,12 +57,13 @@ impl Plan {
         let jobs = rng.u64(500..=2_000);
         let mut deaths: Vec<_> = (0..DEATHS).map(|_| (rng.u64(0..jobs), rng.bool())).collect();
         deaths.sort_unstable();
+        let concurrency = rng.u16(1..=64);
         Self {
             seed,
             jobs,
             workers: rng.usize(1..=2),
-            concurrency: rng.u16(1..=64),
-            prefetch: rng.u16(1..=200),
+            concurrency,
+            prefetch: rng.u16(concurrency..=200),
             at_once: rng.choice([0, 50, 90, 99]).unwrap_or_default(),
             held_back: rng.u8(0..=1),
             deaths,

@@ -48,6 +48,10 @@ impl Acks {
         found.map(|index| self.open.remove(index)).is_ok()
     }
 
+    pub(crate) fn open(&self) -> usize {
+        self.open.len()
+    }
+
     pub(crate) fn waiting(&self) -> usize {
         self.finished.len()
     }

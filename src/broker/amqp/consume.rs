@@ -119,6 +119,10 @@ impl Session {
         if self.acks.finish(tag) >= self.batch { self.flush() } else { 0 }
     }
 
+    pub(crate) fn may_linger(&self) -> bool {
+        self.acks.waiting() > 0 && self.acks.waiting() + self.acks.open() < self.batch
+    }
+
     pub(crate) fn flush(&mut self) -> u64 {
         if self.acks.waiting() == 0 {
             return 0;
