@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::join_all;
 use leveret::{Broker, Context, Job, JobResult, Queue, Worker};
 use leveret_harness::{TestVhost, eventually, eventually_eq, shared_node};
-use leveret_tests::jobs::{Act, Log, Running, publish, script, start, worker};
+use leveret_tests::jobs::{Act, Log, Run, Running, publish, script, start, worker};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
@@ -46,21 +46,8 @@ impl Held {
         }
     }
 
-    /// Waits until so many jobs are ready and handed out. `rabbitmqctl list_queues` is up to five seconds behind, so the
-    /// queue itself is asked.
     async fn until_counted(&self, what: &str, ready: usize, handed_out: usize) {
-        let ask = format!(
-            r#"{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{}">>, queue, <<"{}">>)),
-               Ask = fun(Count) ->
-                         {{ok, {{_, Answer}}, _}} = ra:leader_query(amqqueue:get_pid(Queue), Count),
-                         Answer
-                     end,
-               {{Ask(fun rabbit_fifo:query_messages_ready/1), Ask(fun rabbit_fifo:query_messages_checked_out/1)}}."#,
-            self.vhost.name(),
-            self.place.queue
-        );
-        let counts = async || self.vhost.node().eval(&ask).await.unwrap();
-        eventually_eq(what, LONG, format!("{{{ready},{handed_out}}}"), counts).await;
+        until_counted(&self.vhost, &self.place, what, (ready, handed_out)).await;
     }
 
     async fn release(self) {
@@ -70,6 +57,23 @@ impl Held {
         self.running.stop().await.unwrap();
         assert_eq!(self.log.of("held").len(), 1);
     }
+}
+
+/// Waits until so many jobs are ready and handed out. `rabbitmqctl list_queues` is up to five seconds behind, so the
+/// queue itself is asked.
+async fn until_counted(vhost: &TestVhost, place: &Place, what: &str, (ready, handed_out): (usize, usize)) {
+    let ask = format!(
+        r#"{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{}">>, queue, <<"{}">>)),
+           Ask = fun(Count) ->
+                     {{ok, {{_, Answer}}, _}} = ra:leader_query(amqqueue:get_pid(Queue), Count),
+                     Answer
+                 end,
+           {{Ask(fun rabbit_fifo:query_messages_ready/1), Ask(fun rabbit_fifo:query_messages_checked_out/1)}}."#,
+        vhost.name(),
+        place.queue
+    );
+    let counts = async || vhost.node().eval(&ask).await.unwrap();
+    eventually_eq(what, LONG, format!("{{{ready},{handed_out}}}"), counts).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,6 +109,20 @@ async fn an_ack_leaves_although_another_job_runs_and_nothing_else_happens() {
     held.log.until("the quick job is done", |runs| runs.iter().any(|run| run.label == "quick" && run.finished)).await;
     held.until_counted("the quick job is acked", 0, 1).await;
     held.release().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_that_are_done_when_their_worker_stops_are_not_handed_out_again() {
+    const JOBS: usize = 2_000;
+    let held = Held::new("last", |queue| queue.concurrency(2_000).prefetch(2_000)).await;
+    let (broker, queue) = (&held.place.broker, &held.place.queue);
+    let publishes = (1..JOBS).map(|_| publish(broker, queue, &script("held", [Act::Gate])).into_future());
+    assert!(join_all(publishes).await.iter().all(Result::is_ok));
+    let all_run = |runs: &[Run]| runs.iter().filter(|run| run.label == "held").count() == JOBS;
+    held.log.until("all run", all_run).await;
+    held.log.gate.cancel();
+    held.running.stop().await.unwrap();
+    until_counted(&held.vhost, &held.place, "all are acked", (0, 0)).await;
 }
 
 #[derive(Serialize, Deserialize)]

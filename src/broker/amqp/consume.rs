@@ -13,7 +13,7 @@ use lapin::{
     },
     types::{FieldTable, ShortString},
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::{acks::Acks, connection::Up};
@@ -24,6 +24,10 @@ use crate::{
 
 /// How often a channel is looked at that nothing is taken from.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a channel stays open after its last acks. RabbitMQ hands acks on to a quorum queue a few at a time, and
+/// forgets those that are left when their channel is closed (seen on 3.10): jobs that are done would run again.
+/// Nothing tells a client that the queue has them; thousands at once take some tens of milliseconds.
+const ACKS_ARRIVE: Duration = Duration::from_millis(500);
 /// How long an orderly goodbye may take on a connection that may be dead.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -33,6 +37,8 @@ pub(crate) struct Session {
     consumer: Consumer,
     tag: ShortString,
     acks: Acks,
+    /// When acks were sent last.
+    acked: Option<Instant>,
     /// Acks that may wait for a flush: half the prefetch, so that the broker never runs out of room to deliver.
     batch: usize,
 }
@@ -59,7 +65,15 @@ impl Session {
         let options = BasicConsumeOptions::default();
         let consume = channel.0.basic_consume(short(queue), tag.clone(), options, FieldTable::default());
         let consumer = up.unless_lost(consume).await.map_err(passing)?;
-        Ok(Self { up, channel, consumer, tag, acks: Acks::default(), batch: usize::from(prefetch / 2).max(1) })
+        Ok(Self {
+            up,
+            channel,
+            consumer,
+            tag,
+            acks: Acks::default(),
+            acked: None,
+            batch: usize::from(prefetch / 2).max(1),
+        })
     }
 
     pub(crate) async fn next(&mut self) -> Result<Delivery, Ended> {
@@ -128,6 +142,7 @@ impl Session {
             return 0;
         }
         let (channel, mut lost, before) = (&self.channel.0, false, self.acks.waiting());
+        self.acked = Some(Instant::now());
         self.acks.flush(|ack| {
             let options = BasicAckOptions { multiple: ack.multiple };
             lost |= matches!(channel.basic_ack(ack.tag, options).now_or_never(), Some(Err(_)));
@@ -162,6 +177,11 @@ impl Session {
 
     pub(crate) async fn close(mut self) -> u64 {
         let lost = self.flush();
+        if let Some(acked) = self.acked
+            && !self.is_lost()
+        {
+            sleep_until(acked + ACKS_ARRIVE).await;
+        }
         if !matches!(timeout(PATIENCE, self.channel.0.close(200, "done".into())).await, Ok(Ok(()))) {
             tracing::debug!("the channel was gone before it was closed");
         }
