@@ -17,6 +17,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
+use tokio::time::Instant;
 
 use crate::{
     config::Config,
@@ -321,27 +322,31 @@ impl Session {
         }
     }
 
-    /// Notes that the job behind `tag` is done with. The ack leaves with the next [`flush`](Self::flush), at the latest
-    /// when half the prefetch is waiting. Returns how many acks turned out to have no channel any more.
-    pub(crate) fn ack(&mut self, tag: u64) -> u64 {
+    /// Notes that the job behind `tag` is done with. The ack leaves with the next flush, which is now if half the prefetch
+    /// waits. Returns how many acks turned out to have no channel any more.
+    ///
+    /// `patient` says that jobs in hand, which acks are behind, only wait for confirms. Those come soon, and then one ack
+    /// does for all.
+    pub(crate) fn ack(&mut self, tag: u64, patient: bool) -> u64 {
         match self {
-            Self::Amqp(session) => session.ack(tag),
+            Self::Amqp(session) => session.ack(tag, patient),
             Self::Memory(session) => session.ack(tag),
         }
     }
 
-    /// Whether acks wait that may go on waiting: the broker has leave to deliver half the prefetch.
-    pub(crate) fn may_linger(&self) -> bool {
+    /// Sends the acks that should not wait while nothing else is to be done. Returns how many acks had no channel any
+    /// more, and until when the others may wait, if any do.
+    pub(crate) fn flush_due(&mut self, patient: bool) -> (u64, Option<Instant>) {
         match self {
-            Self::Amqp(session) => session.may_linger(),
-            Self::Memory(_) => false,
+            Self::Amqp(session) => session.flush_due(patient),
+            Self::Memory(_) => (0, None),
         }
     }
 
     /// Sends the acks that wait. Returns how many of them had no channel any more.
     pub(crate) fn flush(&mut self) -> u64 {
         match self {
-            Self::Amqp(session) => session.flush(),
+            Self::Amqp(session) => session.flush(true),
             Self::Memory(_) => 0,
         }
     }

@@ -36,10 +36,6 @@ const SHORT_LIFE_PAUSE: Duration = Duration::from_millis(300);
 /// Events after which acks leave and others get the thread, though more events are there.
 const BURST: usize = 64;
 
-/// How long acks may wait for others, to leave with them, while the broker has leave to deliver more. Each ack frame
-/// costs this process and the broker as much as a quarter of a short job.
-const LINGER: Duration = Duration::from_millis(1);
-
 /// How a worker tells its consumers to end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stop {
@@ -58,6 +54,8 @@ pub(crate) struct Consumer<S> {
     name: String,
     metrics: QueueMetrics,
     permits: Arc<Semaphore>,
+    /// How many there are.
+    limit: usize,
     /// Held for the next delivery.
     permit: Option<OwnedSemaphorePermit>,
     /// One task for each job in hand that is not done with.
@@ -108,6 +106,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             name,
             metrics,
             permits: Arc::new(Semaphore::new(limit.into())),
+            limit: limit.into(),
             permit: None,
             tasks: JoinSet::new(),
             in_hand: HashMap::new(),
@@ -195,10 +194,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
 
     /// Takes deliveries and settles what is done, until the session or the worker ends.
     ///
-    /// Events that are there already are handled in bursts. Acks leave after one, or linger for a moment, so that few
-    /// frames are written; none waits for a job that runs.
+    /// Events that are there already are handled in bursts. Acks leave after one, or linger for some milliseconds to leave
+    /// with others; none waits for a job that runs.
     async fn consume(&mut self, session: &mut Session) -> End {
-        let mut linger = pin!(tokio::time::sleep(LINGER));
+        let mut linger = pin!(tokio::time::sleep(Duration::ZERO));
         loop {
             let mut handled = 0;
             while handled < BURST
@@ -209,13 +208,15 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                     return end;
                 }
             }
+            let (lost, more) = session.flush_due(self.is_patient());
+            self.count_lost(lost);
+            if let Some(until) = more
+                && linger.is_elapsed()
+            {
+                linger.as_mut().reset(until);
+            }
             if handled == BURST {
-                self.count_lost(session.flush());
                 tokio::task::yield_now().await;
-            } else if !session.may_linger() {
-                self.count_lost(session.flush());
-            } else if linger.is_elapsed() {
-                linger.as_mut().reset(Instant::now() + LINGER);
             }
             let event = tokio::select! {
                 biased;
@@ -393,8 +394,13 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         if settlement == Settlement::Ack {
             self.adoption.acked(received);
         }
-        let lost = settle(session, tag, settlement);
+        let lost = settle(session, tag, settlement, self.is_patient());
         self.count_lost(lost);
+    }
+
+    /// Whether no handler runs, so that jobs in hand only wait for the confirms of their copies.
+    fn is_patient(&self) -> bool {
+        self.permits.available_permits() + usize::from(self.permit.is_some()) == self.limit
     }
 
     fn count_lost(&self, acks: u64) {

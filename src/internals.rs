@@ -120,14 +120,14 @@ impl Acks {
         self.0.delivered(tag);
     }
 
-    /// Notes that a job is done with; returns how many acks wait for a flush.
+    /// Notes that a job is done with; returns how often that was since the last flush.
     pub fn finish(&mut self, tag: u64) -> usize {
         self.0.finish(tag)
     }
 
     /// Calls `send` for each ack frame, with its tag and whether it is for all up to that.
     pub fn flush(&mut self, mut send: impl FnMut(u64, bool)) {
-        self.0.flush(|ack| send(ack.tag, ack.multiple));
+        self.0.flush(true, |ack| send(ack.tag, ack.multiple));
     }
 }
 

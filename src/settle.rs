@@ -49,10 +49,11 @@ impl Disposition {
     }
 }
 
-/// Tells the session; the only place that acks. Returns how many acks had no channel any more.
-pub(crate) fn settle(session: &mut Session, tag: u64, settlement: Settlement) -> u64 {
+/// Tells the session; the only place that acks. Returns how many acks had no channel any more. `patient` as for
+/// [`Session::ack`].
+pub(crate) fn settle(session: &mut Session, tag: u64, settlement: Settlement, patient: bool) -> u64 {
     match settlement {
-        Settlement::Ack => return session.ack(tag),
+        Settlement::Ack => return session.ack(tag, patient),
         Settlement::Reject => session.reject(tag),
         Settlement::Requeue => session.requeue(tag),
     }

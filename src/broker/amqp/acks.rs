@@ -23,6 +23,8 @@ pub(crate) struct Acks {
     open: VecDeque<u64>,
     /// Done with, the ack not yet sent; in the order in which they ended.
     finished: Vec<u64>,
+    /// How many of these came since the last flush.
+    fresh: usize,
 }
 
 impl Acks {
@@ -30,12 +32,13 @@ impl Acks {
         self.open.push_back(tag);
     }
 
-    /// Notes that a job is done with; returns how many acks wait for a flush.
+    /// Notes that a job is done with; returns for how many that has been noted since the last flush.
     pub(crate) fn finish(&mut self, tag: u64) -> usize {
         if self.settle(tag) {
             self.finished.push(tag);
+            self.fresh += 1;
         }
-        self.finished.len()
+        self.fresh
     }
 
     /// Notes that a tag is settled otherwise; tells whether it was open.
@@ -56,19 +59,18 @@ impl Acks {
         self.finished.len()
     }
 
-    /// The frames that ack everything that waits, in the order in which they must leave.
-    pub(crate) fn flush(&mut self, mut send: impl FnMut(Ack)) {
+    /// The frames that ack what waits, in the order in which they must leave; what is behind an open tag only if told.
+    pub(crate) fn flush(&mut self, behind: bool, mut send: impl FnMut(Ack)) {
+        self.fresh = 0;
         self.finished.sort_unstable();
         let contiguous =
             self.open.front().map_or(self.finished.len(), |first| self.finished.partition_point(|tag| tag < first));
-        let (run, behind) = self.finished.split_at(contiguous);
-        if let Some(tag) = run.last() {
-            send(Ack { tag: *tag, multiple: true });
+        if let Some(tag) = self.finished.drain(..contiguous).next_back() {
+            send(Ack { tag, multiple: true });
         }
-        for tag in behind {
-            send(Ack { tag: *tag, multiple: false });
+        if behind {
+            self.finished.drain(..).for_each(|tag| send(Ack { tag, multiple: false }));
         }
-        self.finished.clear();
     }
 }
 
@@ -82,9 +84,9 @@ mod tests {
 
     const STEPS: usize = 120;
 
-    fn flushed(acks: &mut Acks) -> Vec<(u64, bool)> {
+    fn flushed(acks: &mut Acks, behind: bool) -> Vec<(u64, bool)> {
         let mut frames = Vec::new();
-        acks.flush(|ack| frames.push((ack.tag, ack.multiple)));
+        acks.flush(behind, |ack| frames.push((ack.tag, ack.multiple)));
         frames
     }
 
@@ -95,12 +97,25 @@ mod tests {
         for tag in [2, 1, 4, 6] {
             acks.finish(tag);
         }
-        assert_eq!(flushed(&mut acks), [(2, true), (4, false), (6, false)]);
+        assert_eq!(flushed(&mut acks, true), [(2, true), (4, false), (6, false)]);
         acks.finish(3);
-        assert_eq!(flushed(&mut acks), [(3, true)]);
+        assert_eq!(flushed(&mut acks, true), [(3, true)]);
         acks.finish(5);
-        assert_eq!(flushed(&mut acks), [(5, true)]);
-        assert_eq!(flushed(&mut acks), []);
+        assert_eq!(flushed(&mut acks, true), [(5, true)]);
+        assert_eq!(flushed(&mut acks, true), []);
+    }
+
+    #[test]
+    fn what_is_behind_an_open_tag_leaves_with_it_if_it_may_wait() {
+        let mut acks = Acks::default();
+        (1..=4).for_each(|tag| acks.delivered(tag));
+        for tag in [1, 3, 4] {
+            acks.finish(tag);
+        }
+        assert_eq!(flushed(&mut acks, false), [(1, true)]);
+        assert_eq!((flushed(&mut acks, false), acks.waiting()), (vec![], 2));
+        assert_eq!(acks.finish(2), 1);
+        assert_eq!(flushed(&mut acks, false), [(4, true)]);
     }
 
     #[test]
@@ -119,6 +134,7 @@ mod tests {
             prefetch in 1..=60_usize,
             picks in proptest::collection::vec(any::<prop::sample::Index>(), STEPS),
             flushes in proptest::collection::vec(proptest::bool::weighted(0.2), STEPS),
+            behind in proptest::collection::vec(any::<bool>(), STEPS),
             rejects in proptest::collection::vec(proptest::bool::weighted(0.1), STEPS),
         ) {
             let mut acks = Acks::default();
@@ -136,8 +152,9 @@ mod tests {
                     acks.finish(tag);
                 }
                 prop_assert_eq!(acks.waiting(), open.len() - running.len());
-                if flushes[step] || running.is_empty() || step == STEPS - 1 {
-                    for (tag, multiple) in flushed(&mut acks) {
+                let last = step == STEPS - 1;
+                if flushes[step] || running.is_empty() || last {
+                    for (tag, multiple) in flushed(&mut acks, behind[step] || last) {
                         prop_assert!(open.contains(&tag), "ack of {} which is not open", tag);
                         let first = if multiple { 0 } else { tag };
                         let unfinished = open.extract_if(first..=tag, |_| true).find(|tag| running.contains(tag));

@@ -28,6 +28,11 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// forgets those that are left when their channel is closed (seen on 3.10): jobs that are done would run again.
 /// Nothing tells a client that the queue has them; thousands at once take some tens of milliseconds.
 const ACKS_ARRIVE: Duration = Duration::from_millis(500);
+/// The pause between flushes while the broker has leave to deliver half the prefetch. Each ack frame costs this process
+/// and the broker as much as a quarter of a short job.
+const LINGER: Duration = Duration::from_millis(1);
+/// How long acks may wait for the confirms of copies of the jobs that they are behind.
+const PATIENT_LINGER: Duration = Duration::from_millis(5);
 /// How long an orderly goodbye may take on a connection that may be dead.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -129,25 +134,42 @@ impl Session {
         self.up.lost.is_cancelled() || !self.channel.0.status().connected()
     }
 
-    pub(crate) fn ack(&mut self, tag: u64) -> u64 {
-        if self.acks.finish(tag) >= self.batch { self.flush() } else { 0 }
+    pub(crate) fn ack(&mut self, tag: u64, patient: bool) -> u64 {
+        if self.acks.finish(tag) >= self.batch { self.flush(!patient) } else { 0 }
     }
 
-    pub(crate) fn may_linger(&self) -> bool {
-        self.acks.waiting() > 0 && self.acks.waiting() + self.acks.open() < self.batch
+    pub(crate) fn flush_due(&mut self, patient: bool) -> (u64, Option<Instant>) {
+        if self.acks.waiting() == 0 {
+            return (0, None);
+        }
+        let now = Instant::now();
+        let has_leave = self.acks.waiting() + self.acks.open() < self.batch;
+        if has_leave
+            && let Some(next) = self.acked.map(|acked| acked + LINGER)
+            && next > now
+        {
+            return (0, Some(next));
+        }
+        let lost = self.flush(!patient);
+        (lost, (self.acks.waiting() > 0).then(|| now + PATIENT_LINGER))
     }
 
-    pub(crate) fn flush(&mut self) -> u64 {
+    /// Sends the acks that wait, those behind a job in hand only if told.
+    pub(crate) fn flush(&mut self, behind: bool) -> u64 {
         if self.acks.waiting() == 0 {
             return 0;
         }
-        let (channel, mut lost, before) = (&self.channel.0, false, self.acks.waiting());
-        self.acked = Some(Instant::now());
-        self.acks.flush(|ack| {
+        let (channel, mut lost, mut sent) = (&self.channel.0, false, false);
+        let before = self.acks.waiting();
+        self.acks.flush(behind, |ack| {
             let options = BasicAckOptions { multiple: ack.multiple };
             lost |= matches!(channel.basic_ack(ack.tag, options).now_or_never(), Some(Err(_)));
+            sent = true;
         });
-        if lost { before as u64 } else { 0 }
+        if sent {
+            self.acked = Some(Instant::now());
+        }
+        if lost { (before - self.acks.waiting()) as u64 } else { 0 }
     }
 
     pub(crate) fn reject(&mut self, tag: u64, requeue: bool) {
@@ -164,7 +186,7 @@ impl Session {
     }
 
     pub(crate) async fn stop(&mut self) {
-        self.flush();
+        self.flush(true);
         let cancel = self.channel.0.basic_cancel(self.tag.clone(), BasicCancelOptions::default());
         if !matches!(timeout(PATIENCE, cancel).await, Ok(Ok(()))) {
             tracing::debug!("the consumer was gone before it was cancelled");
@@ -176,7 +198,7 @@ impl Session {
     }
 
     pub(crate) async fn close(mut self) -> u64 {
-        let lost = self.flush();
+        let lost = self.flush(true);
         if let Some(acked) = self.acked
             && !self.is_lost()
         {
