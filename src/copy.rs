@@ -19,13 +19,16 @@ pub(crate) const ERROR_TEXT_LIMIT: usize = 4 * 1024;
 /// Why a copy is made; it decides which headers change.
 #[derive(Clone, Debug)]
 pub(crate) enum CopyKind<'a> {
-    /// The next attempt.
+    /// The next attempt, at this time (ms since the epoch).
     Retry {
         kind: ErrorKind,
         reason: &'a str,
+        at: u64,
     },
-    /// The same attempt, later.
-    Later,
+    /// The same attempt, at this time (ms since the epoch).
+    Later {
+        at: u64,
+    },
     /// The same attempt, in another queue.
     Moved,
     Dead {
@@ -47,17 +50,23 @@ impl Message {
         }
         let attempt = match kind {
             CopyKind::Retry { .. } => received.attempt.saturating_add(1),
-            CopyKind::Later | CopyKind::Moved | CopyKind::Dead { .. } => received.attempt,
+            CopyKind::Later { .. } | CopyKind::Moved | CopyKind::Dead { .. } => received.attempt,
         };
         headers.insert(header::ATTEMPT.into(), integer(attempt.into()));
-        if let CopyKind::Retry { kind, reason } | CopyKind::Dead { kind, reason } = kind {
+        if let CopyKind::Retry { kind, reason, .. } | CopyKind::Dead { kind, reason } = kind {
             headers.insert(header::ERROR.into(), text(truncated(reason, ERROR_TEXT_LIMIT)));
             headers.insert(header::ERROR_KIND.into(), text(kind.as_str()));
             headers.insert(header::FAILED_AT.into(), integer(now_ms));
             headers.insert(header::QUEUE.into(), text(queue));
         }
-        if !matches!(kind, CopyKind::Moved) {
-            headers.remove(header::NOT_BEFORE);
+        match kind {
+            CopyKind::Retry { at, .. } | CopyKind::Later { at } => {
+                headers.insert(header::NOT_BEFORE.into(), integer(*at));
+            }
+            CopyKind::Dead { .. } => {
+                headers.remove(header::NOT_BEFORE);
+            }
+            CopyKind::Moved => {}
         }
         Self { properties: self.kept_properties().with_headers(headers.into()), body: self.body.clone() }
     }

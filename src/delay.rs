@@ -77,16 +77,18 @@ pub(crate) enum Entry {
 pub(crate) fn entry(units: u32, queue: &str) -> Entry {
     let units = units.clamp(1, LONGEST);
     let level = u8::try_from(units.ilog2()).unwrap_or(LEVELS - 1);
-    let queue = topic_word(queue);
     if units.is_power_of_two() {
-        return Entry::Fast { level, key: format!("due.{queue}") };
+        let mut key = String::with_capacity("due.".len() + queue.len());
+        key.push_str("due.");
+        push_topic_word(&mut key, queue);
+        return Entry::Fast { level, key };
     }
     let mut key = String::with_capacity(usize::from(LEVELS) * 2 + queue.len());
     for bit in (0..LEVELS).rev() {
         key.push(if units >> bit & 1 == 1 { '1' } else { '0' });
         key.push('.');
     }
-    key.push_str(&queue);
+    push_topic_word(&mut key, queue);
     Entry::Chain { level, key }
 }
 
@@ -94,18 +96,20 @@ pub(crate) fn entry(units: u32, queue: &str) -> Entry {
 ///
 /// `0` and `1` are the ladder's own words and are encoded too.
 pub(crate) fn topic_word(queue: &str) -> String {
-    if queue == "0" || queue == "1" {
-        return format!("%3{queue}");
-    }
     let mut word = String::with_capacity(queue.len());
+    push_topic_word(&mut word, queue);
+    word
+}
+
+fn push_topic_word(key: &mut String, queue: &str) {
     for byte in queue.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') {
-            word.push(char::from(byte));
+        let plain = byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        if plain && queue != "0" && queue != "1" {
+            key.push(char::from(byte));
         } else {
-            word.push_str(&format!("%{byte:02X}"));
+            key.push_str(&format!("%{byte:02X}"));
         }
     }
-    word
 }
 
 #[cfg(test)]

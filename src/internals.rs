@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use lapin::BasicProperties;
+use lapin::{BasicProperties, types::ShortString};
 
 use crate::{
     Job, JobError, JobResult, Outcome, Publish, PublishError, RetryPolicy,
@@ -16,7 +16,7 @@ use crate::{
     intake::{self, Intake},
     message,
     outcome::{self, ErrorKind, Facts},
-    topology::{Target, Topology},
+    topology::{self, Target, Topology},
 };
 
 /// A job on the wire.
@@ -43,11 +43,6 @@ impl Message {
     #[must_use]
     pub fn properties(&self) -> &BasicProperties {
         &self.0.properties
-    }
-
-    /// Sets a header that holds a time.
-    pub fn set_time(&mut self, name: &str, ms: u64) {
-        self.0.set_time(name, ms);
     }
 
     /// Why it is a dead letter, if it says so.
@@ -93,7 +88,7 @@ impl Received {
     /// The copy for the next attempt.
     #[must_use]
     pub fn retry(&self, queue: &str, reason: &str, now_ms: u64) -> Message {
-        let kind = CopyKind::Retry { kind: ErrorKind::Error, reason };
+        let kind = CopyKind::Retry { kind: ErrorKind::Error, reason, at: now_ms };
         Message(self.0.message.copy(queue, self.0.envelope, &kind, now_ms))
     }
 }
@@ -104,10 +99,22 @@ pub fn verdict(result: JobResult, attempt: u32, policy: &RetryPolicy) -> Outcome
     outcome::decide(result, facts)
 }
 
-/// The exchange and routing key for a job of `queue` that waits for `delay`.
-#[must_use]
-pub fn route(topology: &Topology, queue: &str, delay: Duration) -> (String, String) {
-    topology.route(&Target::after(queue, Wait::at_least(delay)))
+/// The ways into a namespace.
+#[derive(Debug)]
+pub struct Routes(topology::Routes);
+
+impl Routes {
+    /// Those of this topology.
+    #[must_use]
+    pub fn new(topology: &Topology) -> Self {
+        Self(topology::Routes::new(topology))
+    }
+
+    /// The exchange and routing key for a job of `queue` that waits for `delay`.
+    #[must_use]
+    pub fn to(&self, queue: &str, delay: Duration) -> (ShortString, ShortString) {
+        self.0.to(&Target::after(queue, Wait::at_least(delay)))
+    }
 }
 
 /// The delivery tags of one channel.

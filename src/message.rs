@@ -70,7 +70,11 @@ pub(crate) struct Malformed {
 impl Message {
     /// A new job with the properties every job has.
     pub(crate) fn new(name: &str, id: &JobId, body: Vec<u8>, now_ms: u64) -> Self {
-        let mut headers = FieldTable::default();
+        Self::with_headers(name, id, body, now_ms, FieldTable::default())
+    }
+
+    /// As [`new`](Self::new), with more headers.
+    pub(crate) fn with_headers(name: &str, id: &JobId, body: Vec<u8>, now_ms: u64, mut headers: FieldTable) -> Self {
         headers.insert(header::ENQUEUED_AT.into(), integer(now_ms));
         let properties = BasicProperties::default()
             .with_content_type("application/json".into())
@@ -100,7 +104,8 @@ impl Message {
         self.properties.headers().as_ref()?.inner().get(name)
     }
 
-    /// Sets a header, replacing one of that name.
+    /// Sets a header, replacing one of that name. It copies all of them: where they are known beforehand,
+    /// [`with_headers`](Self::with_headers) is for them.
     pub(crate) fn set_header(&mut self, name: &str, value: AMQPValue) {
         let mut headers = self.properties.headers().clone().unwrap_or_default();
         headers.insert(short(name), value);
@@ -146,15 +151,16 @@ impl Message {
 
     /// What the body is in, if it is not plain JSON: a content encoding or a content type that no handler reads.
     pub(crate) fn foreign_encoding(&self) -> Option<String> {
-        let name = |property: &Option<ShortString>| property.as_ref().map(|name| name.as_str().to_ascii_lowercase());
-        let encoding = name(self.properties.content_encoding()).unwrap_or_default();
-        if !matches!(encoding.as_str(), "" | "identity" | "utf-8" | "utf8") {
+        let among = |name: &str, known: &[&str]| known.iter().any(|known| name.eq_ignore_ascii_case(known));
+        let encoding = self.properties.content_encoding().as_ref().map_or("", ShortString::as_str);
+        if !among(encoding, &["", "identity", "utf-8", "utf8"]) {
             return Some(format!("content encoding {encoding:?}"));
         }
-        let kind = name(self.properties.content_type()).unwrap_or_default();
+        let kind = self.properties.content_type().as_ref().map_or("", ShortString::as_str);
         let essence = kind.split(';').next().unwrap_or_default().trim();
-        let json = matches!(essence, "" | "application/json" | "text/json" | "application/octet-stream" | "text/plain")
-            || essence.ends_with("+json");
+        let suffix = essence.rsplit_once('+').map_or("", |(_, suffix)| suffix);
+        let json = among(essence, &["application/json", "", "text/json", "application/octet-stream", "text/plain"])
+            || suffix.eq_ignore_ascii_case("json");
         (!json).then(|| format!("content type {kind:?}"))
     }
 

@@ -82,7 +82,12 @@ fn a_copy_keeps_the_job_and_drops_what_would_harm_it() {
         .with_reply_to("r".into())
         .with_app_id("shop".into());
     let received = original.envelope(NOW).unwrap();
-    let copy = original.copy("email", received, &CopyKind::Retry { kind: ErrorKind::Error, reason: "down" }, NOW + 5);
+    let copy = original.copy(
+        "email",
+        received,
+        &CopyKind::Retry { kind: ErrorKind::Error, reason: "down", at: NOW + 9 },
+        NOW + 5,
+    );
 
     let names: Vec<_> = copy.properties.headers().as_ref().unwrap().inner().keys().map(ShortString::as_str).collect();
     let wanted = [
@@ -93,6 +98,7 @@ fn a_copy_keeps_the_job_and_drops_what_would_harm_it() {
         "leveret-expires-at",
         "leveret-failed-at",
         "leveret-hop",
+        "leveret-not-before",
         "leveret-queue",
         "tenant",
         "traceparent",
@@ -102,6 +108,7 @@ fn a_copy_keeps_the_job_and_drops_what_would_harm_it() {
     assert_eq!((copy.id(), copy.job_name()), (Some("j-1"), Some("email.send")));
     let envelope = copy.envelope(NOW).unwrap();
     assert_eq!((envelope.attempt, envelope.hop, envelope.enqueued_at), (2, 1, Some(NOW)));
+    assert_eq!(envelope.not_before, Some(NOW + 9), "its own time, not that of the original");
     assert_eq!(envelope.expires_at, Some(NOW + 5 + 5_000), "the broker's expiration has become ours");
     let kept = &copy.properties;
     assert_eq!((kept.user_id(), kept.expiration(), *kept.priority()), (&None, &None, Some(9)));
@@ -124,7 +131,7 @@ fn an_expiration_beyond_all_bounds_makes_a_readable_copy() {
     let mut original = message(&[]);
     original.properties = std::mem::take(&mut original.properties).with_expiration("12092665399448378481".into());
     let received = original.envelope(NOW).unwrap();
-    let copy = original.copy("q", received, &CopyKind::Retry { kind: ErrorKind::Error, reason: "r" }, NOW);
+    let copy = original.copy("q", received, &CopyKind::Retry { kind: ErrorKind::Error, reason: "r", at: NOW }, NOW);
     assert_eq!(copy.envelope(NOW).unwrap().expires_at, None);
 }
 
@@ -189,7 +196,7 @@ proptest! {
         let message = message(&[(name, value)]);
         let _ = (message.job_name(), message.delivery_count(), message.header_size());
         if let Ok(received) = message.envelope(now) {
-            let copy = message.copy("q", received, &CopyKind::Retry { kind: ErrorKind::Error, reason: "r" }, now);
+            let copy = message.copy("q", received, &CopyKind::Retry { kind: ErrorKind::Error, reason: "r", at: now }, now);
             let again = copy.envelope(now);
             prop_assert_eq!(again.map(|e| (e.attempt, e.hop)),
                 Ok((received.attempt.saturating_add(1), received.hop.saturating_add(1))));

@@ -7,14 +7,14 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use lapin::types::AMQPValue;
+use lapin::types::{AMQPValue, FieldTable};
 
 use crate::{
     broker::{Broker, SendError},
     delay::Wait,
     error::PublishError,
     job::{Job, JobId, is_valid_name},
-    message::{COPY_HEADER_LIMIT, Message, header, millis, text},
+    message::{COPY_HEADER_LIMIT, Message, header, integer, millis, text},
     topology::Target,
 };
 
@@ -226,9 +226,8 @@ impl Publish {
         let broker = self.publisher.broker.clone();
         let (job, fail_fast) = (self.job, self.publisher.fail_fast);
         let (id, target, message) = self.into_message()?;
-        let queue = target.queue().to_owned();
         let started = Instant::now();
-        let sent = broker.send(target, message, fail_fast).await;
+        let sent = broker.send(&target, message, fail_fast).await;
         let metrics = broker.metrics();
         let outcome = match &sent {
             Ok(()) => "confirmed",
@@ -237,10 +236,11 @@ impl Publish {
             Err(SendError::Uncertain) => "uncertain",
             Err(SendError::Blocked(_) | SendError::Unavailable(_) | SendError::Closed) => "unsent",
         };
-        metrics.published(&queue, job, outcome).inc();
+        metrics.published(target.queue(), job, outcome).inc();
         metrics.confirm.observe(started.elapsed().as_secs_f64());
-        let timeout = broker.config().publish_timeout;
-        sent.map(|()| id.clone()).map_err(|error| match error {
+        let Err(error) = sent else { return Ok(id) };
+        let (queue, timeout) = (target.queue().to_owned(), broker.config().publish_timeout);
+        Err(match error {
             SendError::Returned => PublishError::Unroutable { queue },
             SendError::Nacked => PublishError::Nacked { queue },
             SendError::Refused(reason) => PublishError::Refused { queue, reason },
@@ -264,20 +264,16 @@ impl Publish {
         let id = self.id.unwrap_or_else(JobId::mint);
         require((1..=255).contains(&id.as_str().len()), "job id", id.as_str(), "it must have 1 to 255 bytes")?;
         let now = broker.now_ms();
-        let mut message = Message::new(self.job, &id, body, now);
-        if let Some(priority) = self.priority {
-            require(priority <= 31, "priority", &priority.to_string(), "it must be 0 to 31")?;
-            message.properties = message.properties.with_priority(priority);
-        }
+        let mut headers = FieldTable::default();
         if let Some(time_to_live) = self.expires {
             let shown = format!("{time_to_live:?}");
             require(time_to_live < LONGEST_DELAY, "time to live", &shown, "it must be less than ten years")?;
-            message.set_time(header::EXPIRES_AT, now.saturating_add(millis(time_to_live)));
+            headers.insert(header::EXPIRES_AT.into(), integer(now.saturating_add(millis(time_to_live))));
         }
         if let Some(trace) = self.publisher.trace {
-            message.set_header(header::TRACEPARENT, text(&trace.parent));
+            headers.insert(header::TRACEPARENT.into(), text(&trace.parent));
             if let Some(state) = trace.state {
-                message.set_header(header::TRACESTATE, text(&state));
+                headers.insert(header::TRACESTATE.into(), text(&state));
             }
         }
         for (name, value) in self.headers {
@@ -289,7 +285,7 @@ impl Publish {
                 &name,
                 "its name must have 1 to 255 bytes and start with neither leveret- nor x-",
             )?;
-            message.set_header(&name, value.into_amqp());
+            headers.insert(name.into(), value.into_amqp());
         }
         let wait = match self.due {
             Due::Now => Duration::ZERO,
@@ -301,7 +297,12 @@ impl Publish {
         };
         if !wait.is_zero() {
             require(wait < LONGEST_DELAY, "delay", &format!("{wait:?}"), "it must be less than ten years")?;
-            message.set_time(header::NOT_BEFORE, now + millis(wait));
+            headers.insert(header::NOT_BEFORE.into(), integer(now + millis(wait)));
+        }
+        let mut message = Message::with_headers(self.job, &id, body, now, headers);
+        if let Some(priority) = self.priority {
+            require(priority <= 31, "priority", &priority.to_string(), "it must be 0 to 31")?;
+            message.properties = message.properties.with_priority(priority);
         }
         let size = message.header_size();
         if size > COPY_HEADER_LIMIT {

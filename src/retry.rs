@@ -140,11 +140,9 @@ impl fmt::Debug for Curve {
     }
 }
 
-/// Two independent numbers, uniform in 0..1, for [`RetryPolicy::wait`].
+/// Two independent numbers, uniform in 0..1, for [`RetryPolicy::delay`].
 pub(crate) fn draws() -> (f64, f64) {
-    let random = uuid::Uuid::new_v4().as_u128();
-    let uniform = |bits: u128| (bits & 0xFFFF_FFFF) as u32 as f64 / 4_294_967_296.0;
-    (uniform(random), uniform(random >> 80))
+    (fastrand::f64(), fastrand::f64())
 }
 
 #[cfg(test)]

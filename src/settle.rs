@@ -10,7 +10,7 @@ use crate::{
     copy::CopyKind,
     delay::Wait,
     intake::Received,
-    message::{COPY_HEADER_LIMIT, Message, header, millis},
+    message::{COPY_HEADER_LIMIT, Message, millis},
     outcome::{ErrorKind, Outcome},
     queue::Queue,
     retry,
@@ -67,47 +67,54 @@ pub(crate) async fn carry_out(
     queue: &Queue,
     broker: &Broker,
 ) -> Settlement {
-    let name = queue.name();
+    let (name, now) = (queue.name(), broker.now_ms());
     let later = |delay| Target::after(name, Wait::at_least(delay));
-    let (target, kind, delay) = match disposition {
+    let (target, kind) = match disposition {
         Disposition::Outcome(Outcome::Done) => return Settlement::Ack,
         Disposition::Outcome(Outcome::Retry { delay, kind, reason }) => {
-            (later(*delay), CopyKind::Retry { kind: *kind, reason }, Some(*delay))
+            (later(*delay), CopyKind::Retry { kind: *kind, reason, at: now + millis(*delay) })
         }
-        Disposition::Outcome(Outcome::Snooze { delay }) => (later(*delay), CopyKind::Later, Some(*delay)),
+        Disposition::Outcome(Outcome::Snooze { delay }) => {
+            (later(*delay), CopyKind::Later { at: now + millis(*delay) })
+        }
         Disposition::Outcome(Outcome::DeadLetter { kind, reason }) => {
-            (Target::Dead(name.to_owned()), CopyKind::Dead { kind: *kind, reason }, None)
+            (Target::Dead(name.to_owned()), CopyKind::Dead { kind: *kind, reason })
         }
-        Disposition::TooEarly(ms) => (later(Duration::from_millis(*ms)), CopyKind::Moved, None),
-        Disposition::Suspect => (Target::Queue(Lane::Suspect.queue_name(queue)), CopyKind::Moved, None),
+        Disposition::TooEarly(ms) => (later(Duration::from_millis(*ms)), CopyKind::Moved),
+        Disposition::Suspect => (Target::Queue(Lane::Suspect.queue_name(queue)), CopyKind::Moved),
     };
-    let now = broker.now_ms();
-    let mut copy = received.message.copy(name, received.envelope, &kind, now);
-    if let Some(delay) = delay {
-        copy.set_time(header::NOT_BEFORE, now + millis(delay));
-    }
-    if copy.header_size() <= COPY_HEADER_LIMIT {
-        return confirm(broker, queue, &target, &copy, !received.message.must_not_be_rejected()).await;
+    let copy = || received.message.copy(name, received.envelope, &kind, now);
+    let mut first = Some(copy()).filter(|copy| copy.header_size() <= COPY_HEADER_LIMIT);
+    if first.is_some() {
+        return confirm(broker, queue, &target, received, || first.take().unwrap_or_else(copy)).await;
     }
     tracing::warn!(queue = name, job_id = received.id(), "the headers leave no room for a copy: a dead letter");
     if !received.message.must_not_be_rejected() {
         return Settlement::Reject;
     }
     let kind = CopyKind::Dead { kind: ErrorKind::TooLarge, reason: "its headers leave no room for a copy" };
-    let bare = received.message.copy(name, received.envelope, &kind, now).bare();
-    confirm(broker, queue, &Target::Dead(name.to_owned()), &bare, false).await
+    let bare = || received.message.copy(name, received.envelope, &kind, now).bare();
+    confirm(broker, queue, &Target::Dead(name.to_owned()), received, bare).await
 }
 
 /// Publishes until the broker confirms, or refuses for good; then the original is rejected, if it may be.
-async fn confirm(broker: &Broker, queue: &Queue, target: &Target, copy: &Message, may_reject: bool) -> Settlement {
+///
+/// Each publish takes a `copy` with it, and nearly always one is enough.
+async fn confirm(
+    broker: &Broker,
+    queue: &Queue,
+    target: &Target,
+    received: &Received,
+    mut copy: impl FnMut() -> Message,
+) -> Settlement {
     let (mut refusals, mut pause, mut stuck) = (0, FIRST_PAUSE, None);
     loop {
-        let error = match broker.send(target.clone(), copy.clone(), false).await {
+        let error = match broker.send(target, copy(), false).await {
             Ok(()) => return Settlement::Ack,
             Err(SendError::Closed) => return Settlement::Requeue,
             Err(error) => error,
         };
-        let (queue_name, job_id) = (queue.name(), copy.id());
+        let (queue_name, job_id) = (queue.name(), received.id());
         if broker.quiet().is_news(format!("{queue_name}: {error:?}")) {
             tracing::warn!(
                 queue = queue_name,
@@ -120,7 +127,7 @@ async fn confirm(broker: &Broker, queue: &Queue, target: &Target, copy: &Message
         stuck.get_or_insert_with(|| broker.health().stuck());
         if matches!(error, SendError::Returned | SendError::Nacked | SendError::Refused(_)) {
             refusals += 1;
-            if refusals >= REFUSALS && may_reject {
+            if refusals >= REFUSALS && !received.message.must_not_be_rejected() {
                 tracing::error!(queue = queue_name, job_id, "no copy can be made, rejecting the original");
                 return Settlement::Reject;
             }

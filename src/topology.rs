@@ -26,10 +26,12 @@
 
 mod plan;
 
+use lapin::types::ShortString;
+
 pub use self::plan::{Argument, Binding, Destination, Exchange, ExchangeKind, Plan, QueuePlan};
 use crate::{
     delay::{self, Entry, LEVELS, UNIT, Wait},
-    message::millis,
+    message::{millis, short},
     queue::Queue,
 };
 
@@ -113,18 +115,6 @@ impl Topology {
         (0..LEVELS).map(|level| self.delay(level))
     }
 
-    /// The exchange and routing key that lead to `target`.
-    pub(crate) fn route(&self, target: &Target) -> (String, String) {
-        match target {
-            Target::Queue(queue) | Target::Delayed(queue, Wait::None) => (self.jobs(), queue.clone()),
-            Target::Dead(queue) => (self.dead(), queue.clone()),
-            Target::Delayed(queue, Wait::Units(units)) => match delay::entry(*units, queue) {
-                Entry::Fast { level, key } => (format!("{}.in", self.delay(level)), key),
-                Entry::Chain { level, key } => (self.delay(level), key),
-            },
-        }
-    }
-
     /// What all queues share: the ways in, the delay ladder and the queue for what has nowhere to go.
     #[must_use]
     pub fn shared(&self) -> Plan {
@@ -144,7 +134,7 @@ impl Topology {
 
     fn add_level(&self, plan: &mut Plan, level: u8, due: &str) {
         let name = self.delay(level);
-        let entry = format!("{name}.in");
+        let entry = entry_of(&name);
         let below = if level == 0 { due.to_owned() } else { self.delay(level - 1) };
         let higher = "*.".repeat(usize::from(LEVELS - 1 - level));
         plan.exchange(&name, ExchangeKind::Topic, None);
@@ -199,6 +189,40 @@ impl Topology {
     }
 }
 
+/// The ways into a namespace, named as publishes name them.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    jobs: ShortString,
+    dead: ShortString,
+    /// For each level the exchange that starts a chain there, and the one of its fast path.
+    levels: Vec<(ShortString, ShortString)>,
+}
+
+impl Routes {
+    pub(crate) fn new(topology: &Topology) -> Self {
+        let levels = topology.levels().map(|name| (short(&name), short(&entry_of(&name)))).collect();
+        Self { jobs: short(&topology.jobs()), dead: short(&topology.dead()), levels }
+    }
+
+    /// The exchange and routing key that lead to `target`.
+    pub(crate) fn to(&self, target: &Target) -> (ShortString, ShortString) {
+        let (exchange, key) = match target {
+            Target::Queue(queue) | Target::Delayed(queue, Wait::None) => (&self.jobs, short(queue)),
+            Target::Dead(queue) => (&self.dead, short(queue)),
+            Target::Delayed(queue, Wait::Units(units)) => match delay::entry(*units, queue) {
+                Entry::Fast { level, key } => (&self.levels[usize::from(level)].1, short(&key)),
+                Entry::Chain { level, key } => (&self.levels[usize::from(level)].0, short(&key)),
+            },
+        };
+        (exchange.clone(), key)
+    }
+}
+
+/// The exchange before a wait queue that is left for good after it.
+fn entry_of(level: &str) -> String {
+    format!("{level}.in")
+}
+
 fn kept_arguments() -> Vec<(&'static str, Argument)> {
     vec![
         ("x-queue-type", text("quorum")),
@@ -240,14 +264,14 @@ mod tests {
 
     #[test]
     fn a_target_has_one_way_in() {
-        let topology = Topology::new("leveret.v1");
-        let route = |target| topology.route(&target);
-        let pair = |exchange: &str, key: &str| (exchange.to_owned(), key.to_owned());
+        let routes = Routes::new(&Topology::new("leveret.v1"));
+        let route = |target| routes.to(&target);
+        let pair = |exchange: &str, key: &str| (exchange.into(), key.into());
         assert_eq!(route(Target::Queue("email".into())), pair("leveret.v1.jobs", "email"));
         assert_eq!(route(Target::Dead("email".into())), pair("leveret.v1.dead", "email"));
         let fast = route(Target::after("a.b", Wait::Units(16)));
         assert_eq!(fast, pair("leveret.v1.delay.04.in", "due.a%2Eb"));
-        assert_eq!(route(Target::after("email", Wait::Units(17))).0, "leveret.v1.delay.04");
+        assert_eq!(route(Target::after("email", Wait::Units(17))).0.as_str(), "leveret.v1.delay.04");
         assert_eq!(Target::after("email", Wait::None), Target::Queue("email".into()));
     }
 }

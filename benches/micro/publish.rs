@@ -5,11 +5,11 @@ use std::time::Duration;
 use divan::{Bencher, black_box};
 use leveret::{
     Job, RetryPolicy,
-    internals::{Message, route},
+    internals::{Message, Routes},
     topology::Topology,
 };
 
-use crate::samples::{NOW_MS, REASON, SendEmail, TEXT_BYTES, job, publisher, received, retried};
+use crate::samples::{REASON, SendEmail, TEXT_BYTES, job, publisher, received, retried};
 
 #[divan::bench(args = TEXT_BYTES)]
 fn message(bencher: Bencher<'_, '_>, text_bytes: usize) {
@@ -29,24 +29,18 @@ fn message_with_options(bencher: Bencher<'_, '_>) {
 /// A power of two of the ladder's unit, one that is not, and a month.
 #[divan::bench(args = [3_200, 90_000, 2_592_000_000])]
 fn route_of_delay_ms(bencher: Bencher<'_, '_>, ms: u64) {
-    let topology = Topology::new("leveret.v1");
-    bencher.bench(|| route(black_box(&topology), SendEmail::QUEUE, black_box(Duration::from_millis(ms))));
+    let routes = Routes::new(&Topology::new("leveret.v1"));
+    bencher.bench(|| black_box(&routes).to(SendEmail::QUEUE, black_box(Duration::from_millis(ms))));
 }
 
 #[divan::bench]
 fn route_without_delay(bencher: Bencher<'_, '_>) {
-    let topology = Topology::new("leveret.v1");
-    bencher.bench(|| route(black_box(&topology), SendEmail::QUEUE, Duration::ZERO));
+    let routes = Routes::new(&Topology::new("leveret.v1"));
+    bencher.bench(|| black_box(&routes).to(SendEmail::QUEUE, Duration::ZERO));
 }
 
 #[divan::bench(args = [1, 5])]
 fn copy_for_retry_of_attempt(bencher: Bencher<'_, '_>, attempt: u32) {
-    let received = received(attempt);
-    bencher.bench(|| black_box(&received).retry(SendEmail::QUEUE, REASON, NOW_MS));
-}
-
-#[divan::bench(args = [1, 5])]
-fn copy_for_retry_with_its_time(bencher: Bencher<'_, '_>, attempt: u32) {
     let received = received(attempt);
     bencher.bench(|| retried(black_box(&received)));
 }

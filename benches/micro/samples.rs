@@ -60,7 +60,5 @@ pub(crate) fn received(attempt: u32) -> Received {
 
 /// The copy for the next attempt, as it is sent.
 pub(crate) fn retried(received: &Received) -> Message {
-    let mut copy = received.retry(SendEmail::QUEUE, REASON, NOW_MS);
-    copy.set_time("leveret-not-before", NOW_MS);
-    copy
+    received.retry(SendEmail::QUEUE, REASON, NOW_MS)
 }

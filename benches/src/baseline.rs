@@ -25,9 +25,11 @@ const WINDOW: usize = 1024;
 pub(crate) async fn consume(assignment: Consume, meter: Arc<Meter>) -> Result<()> {
     anyhow::ensure!(assignment.work == Work::Nothing, "the consumers written by hand do nothing else");
     let connection = Connection::connect(&assignment.url, ConnectionProperties::default()).await?;
-    let mut tasks = JoinSet::new();
+    // A channel closes itself with its last handle, and the connection's close fails over one that does.
+    let (mut tasks, mut channels) = (JoinSet::new(), Vec::new());
     for queue in &assignment.queues {
         let channel = connection.create_channel().await?;
+        channels.push(channel.clone());
         channel.basic_qos(assignment.prefetch, BasicQosOptions::default()).await?;
         let (queue, options) = (queue.as_str().into(), BasicConsumeOptions::default());
         let consumer = channel.basic_consume(queue, "bench".into(), options, FieldTable::default()).await?;

@@ -1,11 +1,12 @@
 //! Both sides of a child process: what it does, and how its parent starts it and listens to it.
 
-use std::{process::Stdio, sync::Arc, time::Duration};
+use std::{io, process::Stdio, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
     process::{ChildStdout, Command},
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -48,6 +49,8 @@ pub(crate) async fn work(assignment: &str) -> Result<()> {
 pub(crate) struct Child {
     process: tokio::process::Child,
     lines: Lines<BufReader<ChildStdout>>,
+    /// Read as it comes: a child that logs more than a pipe holds would wait for its reader for ever.
+    errors: JoinHandle<io::Result<String>>,
 }
 
 impl Child {
@@ -66,7 +69,12 @@ impl Child {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut process = command.spawn().context("starting a child process")?;
         let output = process.stdout.take().context("the child's output")?;
-        Ok(Self { process, lines: BufReader::new(output).lines() })
+        let mut errors = process.stderr.take().context("the child's errors")?;
+        let errors = tokio::spawn(async move {
+            let mut text = String::new();
+            errors.read_to_string(&mut text).await.map(|_| text)
+        });
+        Ok(Self { process, lines: BufReader::new(output).lines(), errors })
     }
 
     /// Its number among the processes; none once it has ended.
@@ -87,10 +95,7 @@ impl Child {
 
     /// Waits until it ends; returns what it wrote on its standard error.
     pub(crate) async fn end(&mut self) -> Result<String> {
-        let mut text = String::new();
-        if let Some(mut errors) = self.process.stderr.take() {
-            errors.read_to_string(&mut text).await?;
-        }
+        let text = (&mut self.errors).await??;
         let status = self.process.wait().await?;
         if !status.success() {
             bail!("a child process ended with {status}:\n{text}");

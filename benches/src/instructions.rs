@@ -5,12 +5,13 @@ use std::{path::Path, time::Duration};
 use anyhow::{Context, Result};
 
 use crate::{
-    assignment::{Assignment, Consume, Consumer, Work},
+    assignment::{Assignment, Consume, Consumer, Publish, Publisher, Work},
     bench::Bench,
     child::Child,
     contest::{COALESCED, Drain, LEVERET, LEVERET_LOGGING, LEVERET_TASKS},
+    publishing::{HAND_WRITTEN, PIPELINED},
     report::{Measure, Row, Sample, Table},
-    scenarios::feed,
+    scenarios::{ALL_FAIL, feed},
     stub::Stub,
 };
 
@@ -18,42 +19,60 @@ use crate::{
 const SHORT: u64 = 10_000;
 const LONG: u64 = 30_000;
 
-/// The title of the table.
+/// The titles of the tables.
 pub(crate) const INSTRUCTIONS: &str = "instructions: a broker that only delivers, prefetch 100";
+const PUBLISHING: &str = "instructions: a broker that only confirms, 1,024 publishes in flight";
 
 pub(crate) async fn run(bench: &Bench) -> Result<Vec<Table>> {
-    let contestants = [
-        (LEVERET, Consumer::Leveret, Work::Nothing),
-        (LEVERET_TASKS, Consumer::Leveret, Work::Yield),
-        (LEVERET_LOGGING, Consumer::LeveretLogging, Work::Nothing),
-        (COALESCED, Consumer::Coalesced, Work::Nothing),
+    let drain = Drain::default();
+    let queues = [feed(&drain)?.queue];
+    let consume = |consumer, work| {
+        // Valgrind makes every handler slow.
+        let inline_budget = Some(Duration::from_secs(1));
+        Assignment::Consume(Consume { inline_budget, ..drain.consume("", &queues, consumer, work) })
+    };
+    let publish = |publisher| {
+        let (url, queue) = (String::new(), queues[0].clone());
+        Assignment::Publish(Publish { publisher, url, queue, jobs: 0, bytes: drain.bytes })
+    };
+    let consumers = [
+        (LEVERET, consume(Consumer::Leveret, Work::Nothing)),
+        (LEVERET_TASKS, consume(Consumer::Leveret, Work::Yield)),
+        (LEVERET_LOGGING, consume(Consumer::LeveretLogging, Work::Nothing)),
+        (ALL_FAIL, consume(Consumer::Leveret, Work::FailAlways)),
+        (COALESCED, consume(Consumer::Coalesced, Work::Nothing)),
     ];
+    let publishers =
+        [(PIPELINED, publish(Publisher::LeveretPipelined)), (HAND_WRITTEN, publish(Publisher::LapinPipelined))];
+    Ok(vec![table(bench, INSTRUCTIONS, &consumers).await?, table(bench, PUBLISHING, &publishers).await?])
+}
+
+async fn table(bench: &Bench, scenario: &str, contestants: &[(&'static str, Assignment)]) -> Result<Table> {
     let mut rows = Vec::new();
-    for (contestant, consumer, work) in contestants {
+    for (contestant, assignment) in contestants.iter().filter(|_| bench.wants(scenario)) {
         let mut counted = Vec::new();
         for jobs in [SHORT, LONG] {
-            bench.show(&format!("{INSTRUCTIONS}: {contestant}, {jobs} jobs"));
+            bench.show(&format!("{scenario}: {contestant}, {jobs} jobs"));
             let profile = bench.profiles.as_ref().map(|folder| folder.join(format!("{contestant}, {jobs} jobs")));
             let profile = profile.unwrap_or_else(|| "/dev/null".into());
-            counted.push(count(jobs, consumer, work, &profile).await? as f64);
+            counted.push(count(jobs, assignment, &profile).await? as f64);
         }
         let each = (counted[1] - counted[0]) / (LONG - SHORT) as f64;
         rows.push(Row { contestant, samples: vec![Sample::from([(Measure::InstructionsPerJob, each)])] });
     }
-    Ok(vec![Table { scenario: INSTRUCTIONS.to_owned(), rows }])
+    Ok(Table { scenario: scenario.to_owned(), rows })
 }
 
-async fn count(jobs: u64, consumer: Consumer, work: Work, profile: &Path) -> Result<u64> {
-    let drain = Drain { jobs, ..Drain::default() };
-    let feed = feed(&drain)?;
-    let queues = [feed.queue.clone()];
-    let stub = Stub::start(feed)?;
-    // Valgrind makes every handler slow.
-    let inline_budget = Some(Duration::from_secs(1));
-    let consume = Consume { inline_budget, ..drain.consume(&stub.url(), &queues, consumer, work) };
+async fn count(jobs: u64, assignment: &Assignment, profile: &Path) -> Result<u64> {
+    let stub = Stub::start(feed(&Drain { jobs, ..Drain::default() })?)?;
+    let url = stub.url();
+    let assignment = match assignment.clone() {
+        Assignment::Consume(consume) => Assignment::Consume(Consume { url, jobs, ..consume }),
+        Assignment::Publish(publish) => Assignment::Publish(Publish { url, jobs, ..publish }),
+    };
     let profile = format!("--callgrind-out-file={}", profile.display());
     let valgrind = ["valgrind", "--tool=callgrind", &profile];
-    let mut child = Child::start(&Assignment::Consume(consume), &valgrind).context("valgrind is needed")?;
+    let mut child = Child::start(&assignment, &valgrind).context("valgrind is needed")?;
     let said = child.end().await?;
     stub.finish()?;
     let collected = said.lines().find_map(|line| line.split_once("Collected : ")).context("valgrind said no number")?;

@@ -33,7 +33,7 @@ use crate::{
     metrics::Metrics,
     queue::Queue,
     quiet::Quiet,
-    topology::{Target, Topology},
+    topology::{Routes, Target, Topology},
 };
 
 pub(super) struct Amqp {
@@ -46,6 +46,7 @@ pub(super) struct Amqp {
 pub(super) struct Setup {
     pub(super) addresses: Vec<lapin::uri::AMQPUri>,
     pub(super) topology: Topology,
+    pub(super) routes: Routes,
     pub(super) mode: TopologyMode,
     pub(super) config: Config,
     pub(super) metrics: Arc<Metrics>,
@@ -65,9 +66,11 @@ impl Amqp {
         if config.publish_window == 0 {
             return wrong("LEVERET_PUBLISH_WINDOW", "must be at least 1");
         }
+        let topology = Topology::new(&config.namespace);
         let setup = Arc::new(Setup {
             addresses: connection::parse_addresses(&config.amqp_url, config.heartbeat)?,
-            topology: Topology::new(&config.namespace),
+            routes: Routes::new(&topology),
+            topology,
             mode: config.topology,
             config: config.clone(),
             metrics,
@@ -80,7 +83,7 @@ impl Amqp {
         Ok(Self { setup, consuming, publishing })
     }
 
-    pub(super) async fn send(&self, target: Target, message: Message, fail_fast: bool) -> Result<(), SendError> {
+    pub(super) async fn send(&self, target: &Target, message: Message, fail_fast: bool) -> Result<(), SendError> {
         self.publishing.send(target, message, fail_fast).await
     }
 

@@ -87,15 +87,15 @@ impl Memory {
         }
     }
 
-    pub(super) fn send(&self, target: Target, message: Message) -> Result<(), SendError> {
+    pub(super) fn send(&self, target: &Target, message: Message) -> Result<(), SendError> {
         let mut state = self.lock();
         match target {
-            Target::Queue(queue) if !state.queues.contains_key(&queue) => return Err(SendError::Returned),
-            Target::Queue(queue) => state.push(&queue, message),
+            Target::Queue(queue) if !state.queues.contains_key(queue) => return Err(SendError::Returned),
+            Target::Queue(queue) => state.push(queue, message),
             Target::Dead(queue) => state.push_or_unrouted(&format!("{queue}{DEAD}"), message),
             Target::Delayed(queue, wait) => {
                 state.delayed += 1;
-                tokio::spawn(self.clone().deliver_after(wait.duration(), queue, message));
+                tokio::spawn(self.clone().deliver_after(wait.duration(), queue.clone(), message));
             }
         }
         Ok(())

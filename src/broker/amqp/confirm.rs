@@ -7,10 +7,33 @@ use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapin::{Channel, Confirmation, ErrorKind, message::BasicReturnMessage, types::ShortString};
 use tokio::sync::oneshot;
 
-use crate::broker::SendError;
+use crate::{broker::SendError, message::Message};
 
 /// What a caller of the publishing task is told.
-pub(super) type Answer = Result<(), SendError>;
+pub(super) type Answer = Result<(), Failure>;
+
+/// Why a publish came to nothing.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// No queue took the message, and the broker gave it back.
+    Returned(Box<Message>),
+    Other(SendError),
+}
+
+impl From<SendError> for Failure {
+    fn from(error: SendError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<Failure> for SendError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Returned(_) => Self::Returned,
+            Failure::Other(error) => error,
+        }
+    }
+}
 
 /// Where a message was published to and its id: what a returned message is recognised by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,21 +43,28 @@ pub(super) struct Place {
     pub(super) id: Option<ShortString>,
 }
 
+/// A message that no queue took.
+#[derive(Debug)]
+pub(super) struct Returned {
+    place: Place,
+    message: Box<Message>,
+}
+
 /// A publish that the broker has answered.
 pub(super) struct Resolved {
     place: Place,
     pub(super) size: usize,
     pub(super) verdict: Verdict,
     /// The returned message that lapin attached, which may be another publish's.
-    attached: Option<Place>,
+    attached: Option<Returned>,
     answer: oneshot::Sender<Answer>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Verdict {
     Confirmed,
     Nacked,
-    Returned,
+    Returned(Box<Message>),
     /// The channel was lost, in the broker's words if it closed it.
     Lost(Option<String>),
 }
@@ -58,7 +88,7 @@ impl Resolved {
                 (Verdict::Lost(words), None)
             }
         };
-        Self { place, size, verdict, attached: attached.map(place_of), answer }
+        Self { place, size, verdict, attached: attached.map(Returned::from), answer }
     }
 
     /// Tells the caller. A channel that the broker closed over the only publish in flight, over its exchange or over its
@@ -70,20 +100,23 @@ impl Resolved {
         };
         let answer = match self.verdict {
             Verdict::Confirmed => Ok(()),
-            Verdict::Nacked => Err(SendError::Nacked),
-            Verdict::Returned => Err(SendError::Returned),
-            Verdict::Lost(Some(words)) if alone || about(&words) => Err(SendError::Refused(words)),
-            Verdict::Lost(_) => Err(SendError::Uncertain),
+            Verdict::Nacked => Err(SendError::Nacked.into()),
+            Verdict::Returned(message) => Err(Failure::Returned(message)),
+            Verdict::Lost(Some(words)) if alone || about(&words) => Err(SendError::Refused(words).into()),
+            Verdict::Lost(_) => Err(SendError::Uncertain.into()),
         };
         // A caller that has gone away wants no answer.
         drop(self.answer.send(answer));
     }
 }
 
-fn place_of(returned: BasicReturnMessage) -> Place {
-    let delivery = returned.delivery;
-    let id = delivery.properties.message_id().clone();
-    Place { exchange: delivery.exchange, key: delivery.routing_key, id }
+impl From<BasicReturnMessage> for Returned {
+    fn from(returned: BasicReturnMessage) -> Self {
+        let delivery = returned.delivery;
+        let id = delivery.properties.message_id().clone();
+        let place = Place { exchange: delivery.exchange, key: delivery.routing_key, id };
+        Self { place, message: Box::new(Message { properties: delivery.properties, body: delivery.data.into() }) }
+    }
 }
 
 /// What else the broker has answered by now.
@@ -106,20 +139,17 @@ pub(super) fn drain<F: Future<Output = Resolved>>(
 pub(super) fn attribute(
     mut held: Vec<Resolved>,
     mut later: Vec<Resolved>,
-    unclaimed: &mut Vec<Place>,
+    unclaimed: &mut Vec<Returned>,
 ) -> (Vec<Resolved>, Vec<Resolved>) {
     let mut all: Vec<&mut Resolved> = held.iter_mut().chain(later.iter_mut()).collect();
     unclaimed.extend(all.iter_mut().filter_map(|carrier| carrier.attached.take()));
-    unclaimed.retain(|place| {
-        let owner = all.iter_mut().find(|other| other.verdict == Verdict::Confirmed && other.place == *place);
-        match owner {
-            Some(owner) => {
-                owner.verdict = Verdict::Returned;
-                false
-            }
-            None => true,
+    for returned in std::mem::take(unclaimed) {
+        let is_owner = |other: &Resolved| matches!(other.verdict, Verdict::Confirmed) && other.place == returned.place;
+        match all.iter_mut().find(|other| is_owner(other)) {
+            Some(owner) => owner.verdict = Verdict::Returned(returned.message),
+            None => unclaimed.push(returned),
         }
-    });
+    }
     (held, later)
 }
 
@@ -131,39 +161,47 @@ mod tests {
         let place = |id: &str| Place { exchange: "e".into(), key: "k".into(), id: Some(id.into()) };
         let (answer, answered) = oneshot::channel();
         let verdict = Verdict::Confirmed;
-        (Resolved { place: place(id), size: 0, verdict, attached: attached.map(place), answer }, answered)
+        let returned = |id| Returned { place: place(id), message: Box::new(Message::new("j", &id.into(), vec![], 0)) };
+        (Resolved { place: place(id), size: 0, verdict, attached: attached.map(returned), answer }, answered)
+    }
+
+    /// The id of the message that a caller was given back; none if it was told that all is well.
+    fn given_back(mut answered: oneshot::Receiver<Answer>) -> Option<String> {
+        match answered.try_recv().unwrap() {
+            Ok(()) => None,
+            Err(Failure::Returned(message)) => Some(message.id().unwrap().to_owned()),
+            Err(Failure::Other(error)) => panic!("{error:?}"),
+        }
     }
 
     #[test]
     fn a_returned_message_reaches_its_own_publish_wherever_lapin_attached_it() {
         for (first, second) in [(Some("b"), None), (None, Some("b"))] {
-            let (a, mut a_answer) = resolved("a", first);
-            let (b, mut b_answer) = resolved("b", second);
+            let (a, a_answer) = resolved("a", first);
+            let (b, b_answer) = resolved("b", second);
             let (now, later) = attribute(vec![a], vec![b], &mut Vec::new());
             now.into_iter().chain(later).for_each(|resolved| resolved.answer(false));
-            assert_eq!(a_answer.try_recv(), Ok(Ok(())));
-            assert_eq!(b_answer.try_recv(), Ok(Err(SendError::Returned)));
+            assert_eq!((given_back(a_answer), given_back(b_answer).as_deref()), (None, Some("b")));
         }
     }
 
     #[test]
     fn a_returned_message_waits_for_its_own_publish_to_be_resolved() {
         let mut unclaimed = Vec::new();
-        let (carrier, mut carried) = resolved("a", Some("b"));
+        let (carrier, carried) = resolved("a", Some("b"));
         attribute(vec![carrier], Vec::new(), &mut unclaimed).0.into_iter().for_each(|resolved| resolved.answer(false));
-        assert_eq!(carried.try_recv(), Ok(Ok(())));
-        let (owner, mut owned) = resolved("b", None);
+        assert_eq!(given_back(carried), None);
+        let (owner, owned) = resolved("b", None);
         attribute(vec![owner], Vec::new(), &mut unclaimed).0.into_iter().for_each(|resolved| resolved.answer(false));
-        assert_eq!((owned.try_recv(), unclaimed), (Ok(Err(SendError::Returned)), Vec::new()));
+        assert_eq!((given_back(owned).as_deref(), unclaimed.len()), (Some("b"), 0));
     }
 
     #[test]
     fn two_publishes_of_one_id_share_their_returned_messages() {
-        let (one, mut first) = resolved("a", Some("a"));
-        let (two, mut second) = resolved("a", Some("a"));
+        let (one, first) = resolved("a", Some("a"));
+        let (two, second) = resolved("a", Some("a"));
         let (now, _) = attribute(vec![one, two], Vec::new(), &mut Vec::new());
         now.into_iter().for_each(|resolved| resolved.answer(false));
-        assert_eq!(first.try_recv(), Ok(Err(SendError::Returned)));
-        assert_eq!(second.try_recv(), Ok(Err(SendError::Returned)));
+        assert_eq!((given_back(first).as_deref(), given_back(second).as_deref()), (Some("a"), Some("a")));
     }
 }

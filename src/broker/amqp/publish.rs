@@ -16,6 +16,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use lapin::{
     Channel,
     options::{BasicPublishOptions, ConfirmSelectOptions},
+    types::ShortString,
 };
 use tokio::{
     sync::{OnceCell, mpsc, oneshot},
@@ -25,13 +26,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Setup,
-    confirm::{Answer, Place, Resolved, Verdict, attribute, drain},
+    confirm::{Answer, Failure, Place, Resolved, Returned, Verdict, attribute, drain},
     connection::{Link, Up},
     declare,
 };
 use crate::{
     broker::{OpenError, SendError},
-    message::{Message, short},
+    message::Message,
     topology::Target,
 };
 
@@ -52,7 +53,8 @@ pub(super) struct PublishTask {
 }
 
 struct Request {
-    target: Target,
+    exchange: ShortString,
+    key: ShortString,
     message: Message,
     fate: Arc<Fate>,
     answer: oneshot::Sender<Answer>,
@@ -84,15 +86,15 @@ impl PublishTask {
 
     /// Publishes, and once more if a delay has nowhere to wait: then a part of the ladder is missing, and is mended first.
     /// All of it within one publish timeout.
-    pub(super) async fn send(&self, target: Target, message: Message, fail_fast: bool) -> Answer {
+    pub(super) async fn send(&self, target: &Target, message: Message, fail_fast: bool) -> Result<(), SendError> {
         let deadline = Instant::now() + self.setup.config.publish_timeout;
-        let again = matches!(target, Target::Delayed(..)).then(|| (target.clone(), message.clone()));
-        match (self.send_once(target, message, fail_fast, deadline).await, again) {
-            (Err(SendError::Returned), Some((target, message))) if self.mend(deadline).await => {
-                self.send_once(target, message, fail_fast, deadline).await
+        let answer = match self.send_once(target, message, fail_fast, deadline).await {
+            Err(Failure::Returned(message)) if matches!(target, Target::Delayed(..)) && self.mend(deadline).await => {
+                self.send_once(target, *message, fail_fast, deadline).await
             }
-            (answer, _) => answer,
-        }
+            answer => answer,
+        };
+        answer.map_err(SendError::from)
     }
 
     async fn mend(&self, deadline: Instant) -> bool {
@@ -106,30 +108,31 @@ impl PublishTask {
         timeout_at(deadline, mended).await.unwrap_or(false)
     }
 
-    async fn send_once(&self, target: Target, message: Message, fail_fast: bool, deadline: Instant) -> Answer {
+    async fn send_once(&self, target: &Target, message: Message, fail_fast: bool, deadline: Instant) -> Answer {
         if self.finishing.is_cancelled() {
-            return Err(SendError::Closed);
+            return Err(SendError::Closed.into());
         }
         if fail_fast && let Some(obstacle) = self.obstacle().await {
-            return Err(obstacle);
+            return Err(obstacle.into());
         }
+        let (exchange, key) = self.setup.routes.to(target);
         let fate = Arc::new(Fate(AtomicU8::new(QUEUED)));
         let (answer, answered) = oneshot::channel();
-        let request = Request { target, message, fate: Arc::clone(&fate), answer };
+        let request = Request { exchange, key, message, fate: Arc::clone(&fate), answer };
         let exchange = async {
             self.requests().await.send(request).await.map_err(|_| SendError::Closed)?;
             // The task drops an answer with its channel: what was sent by then is uncertain.
             answered
                 .await
-                .unwrap_or_else(|_| Err(if fate.is_sent() { SendError::Uncertain } else { SendError::Closed }))
+                .unwrap_or_else(|_| Err(if fate.is_sent() { SendError::Uncertain } else { SendError::Closed }.into()))
         };
         match timeout_at(deadline, exchange).await {
             Ok(answer) => answer,
             Err(_) if fate.decide(ABANDONED) => {
                 let slow = || SendError::Unavailable("the broker is too slow".to_owned());
-                Err(self.obstacle().await.unwrap_or_else(slow))
+                Err(self.obstacle().await.unwrap_or_else(slow).into())
             }
-            Err(_) => Err(SendError::Uncertain),
+            Err(_) => Err(SendError::Uncertain.into()),
         }
     }
 
@@ -233,60 +236,61 @@ impl Task {
     /// Publishes on one channel until it is lost.
     async fn publish_on(&mut self, up: &Up, channel: &Channel) -> Exit {
         let mut blocked = up.blocked.subscribe();
-        let mut in_flight = FuturesUnordered::new();
-        let mut unclaimed = Vec::new();
-        let (mut bytes, mut ended) = (0, false);
+        let window = usize::from(self.setup.config.publish_window);
+        let mut in_flight = InFlight { publishes: FuturesUnordered::new(), window, bytes: 0, unclaimed: Vec::new() };
+        let mut ended = false;
         loop {
-            if ended && in_flight.is_empty() {
+            if ended && in_flight.publishes.is_empty() {
                 return Exit::Finished;
             }
             let is_blocked = blocked.borrow_and_update().is_some();
-            let room = in_flight.len() < usize::from(self.setup.config.publish_window) && bytes < WINDOW_BYTES;
+            let has_room = in_flight.has_room();
             let event = tokio::select! {
                 biased;
-                Some(resolved) = in_flight.next() => Event::Resolved(resolved),
+                Some(resolved) = in_flight.publishes.next() => Event::Resolved(resolved),
                 () = up.lost.cancelled() => {
-                    return Exit::Lost { reason: "the connection was lost".to_owned(), in_flight: in_flight.len() };
+                    let reason = "the connection was lost".to_owned();
+                    return Exit::Lost { reason, in_flight: in_flight.publishes.len() };
                 }
                 _ = blocked.changed() => continue,
                 () = self.finishing.cancelled(), if !self.requests.is_closed() => Event::Finish,
-                request = self.requests.recv(), if room && !is_blocked && !ended => Event::Request(request),
+                request = self.requests.recv(), if has_room && !is_blocked && !ended => Event::Request(request),
             };
             match event {
-                Event::Request(Some(request)) if request.answer.is_closed() || !request.fate.decide(SENT) => {}
-                Event::Request(Some(request)) => {
-                    bytes += request.message.body.len();
-                    in_flight.push(self.publish(channel, request));
-                }
                 Event::Request(None) => ended = true,
+                Event::Request(Some(request)) => {
+                    in_flight.send(request, |request| publish(channel, request));
+                    // Those behind it go along: waiting for each by itself costs more than sending it.
+                    while in_flight.has_room()
+                        && let Ok(request) = self.requests.try_recv()
+                    {
+                        in_flight.send(request, |request| publish(channel, request));
+                    }
+                }
                 Event::Finish => {
                     self.requests.close();
                     ended |= is_blocked;
                 }
-                Event::Resolved(first) => match answer_all(channel, first, &mut in_flight, &mut unclaimed) {
-                    Ok(answered) => bytes -= answered,
-                    Err(ChannelLost(reason)) => return Exit::Lost { reason, in_flight: in_flight.len() + 1 },
-                },
+                Event::Resolved(first) => {
+                    if let Err(ChannelLost(reason)) = in_flight.answer(channel, first) {
+                        return Exit::Lost { reason, in_flight: in_flight.publishes.len() + 1 };
+                    }
+                }
             }
         }
     }
+}
 
-    fn publish(&self, channel: &Channel, request: Request) -> impl Future<Output = Resolved> + use<> {
-        let (exchange, key) = self.setup.topology.route(&request.target);
-        let (exchange, key) = (short(&exchange), short(&key));
-        let id = request.message.properties.message_id().clone();
-        let channel = channel.clone();
-        async move {
-            let Message { properties, body } = request.message;
-            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-            let publish = channel.basic_publish(exchange.clone(), key.clone(), options, &body, properties);
-            let confirmed = match publish.await {
-                Ok(confirm) => confirm.await,
-                Err(error) => Err(error),
-            };
-            Resolved::new(Place { exchange, key, id }, body.len(), confirmed, request.answer)
-        }
-    }
+async fn publish(channel: &Channel, request: Request) -> Resolved {
+    let Request { exchange, key, message: Message { properties, body }, answer, fate: _ } = request;
+    let (size, id) = (body.len(), properties.message_id().clone());
+    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    let sent = channel.basic_publish(exchange.clone(), key.clone(), options, &body, properties).await;
+    let confirmed = match sent {
+        Ok(confirm) => confirm.await,
+        Err(error) => Err(error),
+    };
+    Resolved::new(Place { exchange, key, id }, size, confirmed, answer)
 }
 
 enum Event {
@@ -308,30 +312,48 @@ async fn open(up: &Up, setup: &Setup) -> Result<Channel, String> {
 /// The broker or the network ended the channel, for this reason.
 struct ChannelLost(String);
 
-/// Answers `first` and whatever else the broker has answered by now; returns the size of their bodies.
-fn answer_all<F: Future<Output = Resolved>>(
-    channel: &Channel,
-    first: Resolved,
-    in_flight: &mut FuturesUnordered<F>,
-    unclaimed: &mut Vec<Place>,
-) -> Result<usize, ChannelLost> {
-    let alone = in_flight.is_empty();
-    let (mut bytes, mut lost, mut is_lost) = (0, None, false);
-    let mut held = vec![first];
-    while !held.is_empty() {
-        let (now, later) = attribute(held, drain(channel, in_flight), unclaimed);
-        for resolved in now {
-            bytes += resolved.size;
-            if let Verdict::Lost(words) = &resolved.verdict {
-                lost = lost.or_else(|| words.clone());
-                is_lost = true;
-            }
-            resolved.answer(alone);
+/// What is sent on one channel and not answered yet.
+struct InFlight<F> {
+    publishes: FuturesUnordered<F>,
+    window: usize,
+    /// The size of the bodies.
+    bytes: usize,
+    unclaimed: Vec<Returned>,
+}
+
+impl<F: Future<Output = Resolved>> InFlight<F> {
+    fn has_room(&self) -> bool {
+        self.publishes.len() < self.window && self.bytes < WINDOW_BYTES
+    }
+
+    /// Sends a request, unless its caller has gone away.
+    fn send(&mut self, request: Request, publish: impl FnOnce(Request) -> F) {
+        if !request.answer.is_closed() && request.fate.decide(SENT) {
+            self.bytes += request.message.body.len();
+            self.publishes.push(publish(request));
         }
-        held = later;
     }
-    if is_lost {
-        return Err(ChannelLost(lost.unwrap_or_else(|| "the connection was lost".to_owned())));
+
+    /// Answers `first` and whatever else the broker has answered by now.
+    fn answer(&mut self, channel: &Channel, first: Resolved) -> Result<(), ChannelLost> {
+        let alone = self.publishes.is_empty();
+        let (mut lost, mut is_lost) = (None, false);
+        let mut held = vec![first];
+        while !held.is_empty() {
+            let (now, later) = attribute(held, drain(channel, &mut self.publishes), &mut self.unclaimed);
+            for resolved in now {
+                self.bytes -= resolved.size;
+                if let Verdict::Lost(words) = &resolved.verdict {
+                    lost = lost.or_else(|| words.clone());
+                    is_lost = true;
+                }
+                resolved.answer(alone);
+            }
+            held = later;
+        }
+        if is_lost {
+            return Err(ChannelLost(lost.unwrap_or_else(|| "the connection was lost".to_owned())));
+        }
+        Ok(())
     }
-    Ok(bytes)
 }
