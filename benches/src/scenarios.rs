@@ -113,7 +113,8 @@ async fn waiting(bench: &Bench) -> Result<Vec<Table>> {
         ("10,000 at once, 1 s each, in 5 queues", 5, 2_000, 1_000, 100_000),
     ];
     for (name, queues, concurrency, ms, jobs) in cases {
-        let prefetch = concurrency;
+        // As by default; RabbitMQ allows 2,000.
+        let prefetch = (concurrency * 2).min(2_000);
         let drain = Drain { queues, concurrency, prefetch, jobs: bench.jobs(jobs), ..Drain::default() };
         let work = Work::Sleep(Duration::from_millis(ms));
         let scenario = format!("waiting: {name}");

@@ -28,7 +28,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// forgets those that are left when their channel is closed (seen on 3.10): jobs that are done would run again.
 /// Nothing tells a client that the queue has them; thousands at once take some tens of milliseconds.
 const ACKS_ARRIVE: Duration = Duration::from_millis(500);
-/// The pause between flushes while the broker has leave to deliver half the prefetch. Each ack frame costs this process
+/// The pause between flushes while the broker has leave to deliver half the prefetch, or jobs wait for confirms. Each ack frame costs this process
 /// and the broker as much as a quarter of a short job.
 const LINGER: Duration = Duration::from_millis(1);
 /// How long acks may wait for the confirms of copies of the jobs that they are behind.
@@ -144,7 +144,7 @@ impl Session {
         }
         let now = Instant::now();
         let has_leave = self.acks.waiting() + self.acks.open() < self.batch;
-        if has_leave
+        if (has_leave || patient)
             && let Some(next) = self.acked.map(|acked| acked + LINGER)
             && next > now
         {
