@@ -1,6 +1,6 @@
 # One target for each need; CI runs the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults test-rabbitmq4 lint docs audit fuzz
+.PHONY: help setup demo test faults test-rabbitmq4 bench bench-gate lint docs audit fuzz
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,12 @@ test-rabbitmq4: setup ## The broker, fault and doctor suites on RabbitMQ 4.0 and
 	  root=$$(scripts/rabbitmq4.sh $$release); \
 	  AMQP_URL= LEVERET_RABBITMQ_ROOT=$$root cargo test -p leveret-harness -p leveret-tests -p leveret-cli --no-fail-fast; \
 	done
+
+bench: setup ## How fast, next to consumers written by hand; about an hour (ARGS="drain publish --repetitions 3"; AMQP_URL: on that broker)
+	cargo run --release -p leveret-cli -- bench $(ARGS)
+
+bench-gate: setup ## Fails if a job costs more CPU time or instructions than it should; needs no broker
+	cargo run --release -p leveret-cli -- bench stub instructions
 
 lint: ## Formatting, clippy and rustdoc without a warning
 	cargo fmt --all --check

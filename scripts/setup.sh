@@ -16,6 +16,7 @@ need npm npm
 need cc gcc
 need ip iproute2
 need amqp-publish amqp-tools
+need valgrind valgrind
 
 for component in fmt clippy; do
     cargo "$component" --version >/dev/null 2>&1 || rustup component add "${component/#fmt/rustfmt}"
