@@ -375,6 +375,14 @@ impl Session {
         }
     }
 
+    /// Waits until the broker has taken in what was acked; to be done before an orderly [`close`](Self::close).
+    pub(crate) async fn settled(&mut self) {
+        match self {
+            Self::Amqp(session) => session.settled().await,
+            Self::Memory(_) => {}
+        }
+    }
+
     /// Ends the session; what is not settled goes back to the queue. Returns how many acks had no channel any more.
     pub(crate) async fn close(self) -> u64 {
         match self {

@@ -436,6 +436,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 session.requeue(tag);
             }
         }
+        session.settled().await;
         let lost = session.close().await;
         self.count_lost(lost);
     }

@@ -197,13 +197,16 @@ impl Session {
         }
     }
 
-    pub(crate) async fn close(mut self) -> u64 {
-        let lost = self.flush(true);
-        if let Some(acked) = self.acked
-            && !self.is_lost()
-        {
+    /// Waits until the broker has what was acked.
+    pub(crate) async fn settled(&mut self) {
+        self.flush(true);
+        if let Some(acked) = self.acked {
             sleep_until(acked + ACKS_ARRIVE).await;
         }
+    }
+
+    pub(crate) async fn close(mut self) -> u64 {
+        let lost = self.flush(true);
         if !matches!(timeout(PATIENCE, self.channel.0.close(200, "done".into())).await, Ok(Ok(()))) {
             tracing::debug!("the channel was gone before it was closed");
         }
