@@ -241,11 +241,11 @@ impl Broker {
     }
 
     /// Sends `message` to `target` and waits for the broker's confirm. With `fail_fast` it does not wait for a
-    /// connection or for a blocked broker.
-    pub(crate) async fn send(&self, target: &Target, message: Message, fail_fast: bool) -> Result<(), SendError> {
+    /// connection or for a blocked broker. The message is boxed, because it goes through many hands.
+    pub(crate) async fn send(&self, target: &Target, message: Box<Message>, fail_fast: bool) -> Result<(), SendError> {
         match &self.shared.backend {
             Backend::Amqp(amqp) => amqp.send(target, message, fail_fast).await,
-            Backend::Memory(memory) => memory.send(target, message),
+            Backend::Memory(memory) => memory.send(target, *message),
         }
     }
 

@@ -222,35 +222,6 @@ impl Publish {
         self
     }
 
-    async fn send(self) -> Result<JobId, PublishError> {
-        let broker = self.publisher.broker.clone();
-        let (job, fail_fast) = (self.job, self.publisher.fail_fast);
-        let (id, target, message) = self.into_message()?;
-        let started = Instant::now();
-        let sent = broker.send(&target, message, fail_fast).await;
-        let metrics = broker.metrics();
-        let outcome = match &sent {
-            Ok(()) => "confirmed",
-            Err(SendError::Returned) => "returned",
-            Err(SendError::Nacked | SendError::Refused(_)) => "nacked",
-            Err(SendError::Uncertain) => "uncertain",
-            Err(SendError::Blocked(_) | SendError::Unavailable(_) | SendError::Closed) => "unsent",
-        };
-        metrics.published(target.queue(), job, outcome).inc();
-        metrics.confirm.observe(started.elapsed().as_secs_f64());
-        let Err(error) = sent else { return Ok(id) };
-        let (queue, timeout) = (target.queue().to_owned(), broker.config().publish_timeout);
-        Err(match error {
-            SendError::Returned => PublishError::Unroutable { queue },
-            SendError::Nacked => PublishError::Nacked { queue },
-            SendError::Refused(reason) => PublishError::Refused { queue, reason },
-            SendError::Uncertain => PublishError::Uncertain { id },
-            SendError::Blocked(reason) => PublishError::Blocked { reason },
-            SendError::Unavailable(reason) => PublishError::Unavailable { timeout, reason },
-            SendError::Closed => PublishError::Closed,
-        })
-    }
-
     /// The message to send, checked against everything that could be refused later.
     pub(crate) fn into_message(self) -> Result<(JobId, Target, Message), PublishError> {
         let broker = &self.publisher.broker;
@@ -334,6 +305,38 @@ impl IntoFuture for Publish {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.send())
+        // An `async fn` of its own would keep all of this twice.
+        Box::pin(async move {
+            let broker = self.publisher.broker.clone();
+            let (job, fail_fast) = (self.job, self.publisher.fail_fast);
+            let (id, target, message) = self.into_message()?;
+            let started = Instant::now();
+            let sent = broker.send(&target, Box::new(message), fail_fast).await;
+            let metrics = broker.metrics();
+            metrics.published(target.queue(), job, outcome(&sent)).inc();
+            metrics.confirm.observe(started.elapsed().as_secs_f64());
+            let Err(error) = sent else { return Ok(id) };
+            let (queue, timeout) = (target.queue().to_owned(), broker.config().publish_timeout);
+            Err(match error {
+                SendError::Returned => PublishError::Unroutable { queue },
+                SendError::Nacked => PublishError::Nacked { queue },
+                SendError::Refused(reason) => PublishError::Refused { queue, reason },
+                SendError::Uncertain => PublishError::Uncertain { id },
+                SendError::Blocked(reason) => PublishError::Blocked { reason },
+                SendError::Unavailable(reason) => PublishError::Unavailable { timeout, reason },
+                SendError::Closed => PublishError::Closed,
+            })
+        })
+    }
+}
+
+/// The value of the metric's label.
+fn outcome(sent: &Result<(), SendError>) -> &'static str {
+    match sent {
+        Ok(()) => "confirmed",
+        Err(SendError::Returned) => "returned",
+        Err(SendError::Nacked | SendError::Refused(_)) => "nacked",
+        Err(SendError::Uncertain) => "uncertain",
+        Err(SendError::Blocked(_) | SendError::Unavailable(_) | SendError::Closed) => "unsent",
     }
 }

@@ -83,7 +83,7 @@ pub(crate) async fn carry_out(
         Disposition::TooEarly(ms) => (later(Duration::from_millis(*ms)), CopyKind::Moved),
         Disposition::Suspect => (Target::Queue(Lane::Suspect.queue_name(queue)), CopyKind::Moved),
     };
-    let copy = || received.message.copy(name, received.envelope, &kind, now);
+    let copy = || Box::new(received.message.copy(name, received.envelope, &kind, now));
     let mut first = Some(copy()).filter(|copy| copy.header_size() <= COPY_HEADER_LIMIT);
     if first.is_some() {
         return confirm(broker, queue, &target, received, || first.take().unwrap_or_else(copy)).await;
@@ -93,7 +93,7 @@ pub(crate) async fn carry_out(
         return Settlement::Reject;
     }
     let kind = CopyKind::Dead { kind: ErrorKind::TooLarge, reason: "its headers leave no room for a copy" };
-    let bare = || received.message.copy(name, received.envelope, &kind, now).bare();
+    let bare = || Box::new(received.message.copy(name, received.envelope, &kind, now).bare());
     confirm(broker, queue, &Target::Dead(name.to_owned()), received, bare).await
 }
 
@@ -105,7 +105,7 @@ async fn confirm(
     queue: &Queue,
     target: &Target,
     received: &Received,
-    mut copy: impl FnMut() -> Message,
+    mut copy: impl FnMut() -> Box<Message>,
 ) -> Settlement {
     let (mut refusals, mut pause, mut stuck) = (0, FIRST_PAUSE, None);
     loop {
@@ -131,7 +131,7 @@ async fn confirm(
                 tracing::error!(queue = queue_name, job_id, "no copy can be made, rejecting the original");
                 return Settlement::Reject;
             }
-            if let Err(error) = broker.mend(queue).await
+            if let Err(error) = Box::pin(broker.mend(queue)).await
                 && broker.quiet().is_news(format!("{queue_name}: {error:?}"))
             {
                 tracing::warn!(queue = queue_name, ?error, "the topology cannot be mended, trying again");

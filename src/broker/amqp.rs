@@ -83,7 +83,7 @@ impl Amqp {
         Ok(Self { setup, consuming, publishing })
     }
 
-    pub(super) async fn send(&self, target: &Target, message: Message, fail_fast: bool) -> Result<(), SendError> {
+    pub(super) async fn send(&self, target: &Target, message: Box<Message>, fail_fast: bool) -> Result<(), SendError> {
         self.publishing.send(target, message, fail_fast).await
     }
 

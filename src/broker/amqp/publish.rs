@@ -5,8 +5,9 @@
 //! broker is blocked or away the task takes nothing, so that the wait is the caller's and memory stays bounded.
 
 use std::{
+    mem,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU8, Ordering},
     },
     time::Duration,
@@ -19,7 +20,7 @@ use lapin::{
     types::ShortString,
 };
 use tokio::{
-    sync::{OnceCell, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -38,15 +39,15 @@ use crate::{
 
 /// Bodies in flight may hold so much memory, whatever the window; one more than that may be sent.
 const WINDOW_BYTES: usize = 64 * 1024 * 1024;
-/// Requests that wait for room in the window.
-const QUEUED_REQUESTS: usize = 64;
+/// Requests that wait for room in the window; it costs more to wait for room among them.
+const QUEUED_REQUESTS: usize = 1024;
 const REOPEN_DELAY: Duration = Duration::from_millis(200);
 
 /// The handle on the publishing task, which starts with the first publish.
 pub(super) struct PublishTask {
     link: Arc<Link>,
     setup: Arc<Setup>,
-    requests: OnceCell<mpsc::Sender<Request>>,
+    requests: OnceLock<mpsc::Sender<Request>>,
     /// No more requests are taken; those that were are finished.
     finishing: CancellationToken,
     finished: CancellationToken,
@@ -55,7 +56,7 @@ pub(super) struct PublishTask {
 struct Request {
     exchange: ShortString,
     key: ShortString,
-    message: Message,
+    message: Box<Message>,
     fate: Arc<Fate>,
     answer: oneshot::Sender<Answer>,
 }
@@ -81,56 +82,57 @@ impl Fate {
 impl PublishTask {
     pub(super) fn new(link: Link, setup: Arc<Setup>) -> Self {
         let (finishing, finished) = (CancellationToken::new(), CancellationToken::new());
-        Self { link: Arc::new(link), setup, requests: OnceCell::new(), finishing, finished }
+        Self { link: Arc::new(link), setup, requests: OnceLock::new(), finishing, finished }
     }
 
     /// Publishes, and once more if a delay has nowhere to wait: then a part of the ladder is missing, and is mended first.
     /// All of it within one publish timeout.
-    pub(super) async fn send(&self, target: &Target, message: Message, fail_fast: bool) -> Result<(), SendError> {
+    pub(super) async fn send(&self, target: &Target, message: Box<Message>, fail_fast: bool) -> Result<(), SendError> {
         let deadline = Instant::now() + self.setup.config.publish_timeout;
         let answer = match self.send_once(target, message, fail_fast, deadline).await {
             Err(Failure::Returned(message)) if matches!(target, Target::Delayed(..)) && self.mend(deadline).await => {
-                self.send_once(target, *message, fail_fast, deadline).await
+                self.send_once(target, message, fail_fast, deadline).await
             }
             answer => answer,
         };
         answer.map_err(SendError::from)
     }
 
+    /// Boxed as all that is rarely needed here: it would more than double the size of every publish that waits.
     async fn mend(&self, deadline: Instant) -> bool {
-        let mended = async {
+        let mended = Box::pin(async {
             declare::doubt_shared(&self.setup).await;
             match self.link.up().await {
                 Ok(up) => declare::ensure_shared(&up, &self.setup).await.is_ok(),
                 Err(_) => false,
             }
-        };
+        });
         timeout_at(deadline, mended).await.unwrap_or(false)
     }
 
-    async fn send_once(&self, target: &Target, message: Message, fail_fast: bool, deadline: Instant) -> Answer {
+    async fn send_once(&self, target: &Target, message: Box<Message>, fail_fast: bool, deadline: Instant) -> Answer {
         if self.finishing.is_cancelled() {
             return Err(SendError::Closed.into());
         }
-        if fail_fast && let Some(obstacle) = self.obstacle().await {
+        if fail_fast && let Some(obstacle) = Box::pin(self.obstacle()).await {
             return Err(obstacle.into());
         }
         let (exchange, key) = self.setup.routes.to(target);
         let fate = Arc::new(Fate(AtomicU8::new(QUEUED)));
         let (answer, answered) = oneshot::channel();
         let request = Request { exchange, key, message, fate: Arc::clone(&fate), answer };
-        let exchange = async {
-            self.requests().await.send(request).await.map_err(|_| SendError::Closed)?;
+        let answer = timeout_at(deadline, async {
+            self.requests().reserve().await.map_err(|_| SendError::Closed)?.send(request);
             // The task drops an answer with its channel: what was sent by then is uncertain.
             answered
                 .await
                 .unwrap_or_else(|_| Err(if fate.is_sent() { SendError::Uncertain } else { SendError::Closed }.into()))
-        };
-        match timeout_at(deadline, exchange).await {
+        });
+        match answer.await {
             Ok(answer) => answer,
             Err(_) if fate.decide(ABANDONED) => {
                 let slow = || SendError::Unavailable("the broker is too slow".to_owned());
-                Err(self.obstacle().await.unwrap_or_else(slow).into())
+                Err(Box::pin(self.obstacle()).await.unwrap_or_else(slow).into())
             }
             Err(_) => Err(SendError::Uncertain.into()),
         }
@@ -145,8 +147,8 @@ impl PublishTask {
         }
     }
 
-    async fn requests(&self) -> &mpsc::Sender<Request> {
-        let start = async || {
+    fn requests(&self) -> &mpsc::Sender<Request> {
+        let start = || {
             let (sender, receiver) = mpsc::channel(QUEUED_REQUESTS);
             let task = Task {
                 link: Arc::clone(&self.link),
@@ -161,13 +163,13 @@ impl PublishTask {
             });
             sender
         };
-        self.requests.get_or_init(start).await
+        self.requests.get_or_init(start)
     }
 
     /// Takes no more and waits for what was taken, at most the publish timeout.
     pub(super) async fn finish(&self) {
         self.finishing.cancel();
-        if self.requests.initialized() {
+        if self.requests.get().is_some() {
             let timeout = self.setup.config.publish_timeout;
             if tokio::time::timeout(timeout, self.finished.cancelled()).await.is_err() {
                 tracing::warn!("closing with publishes that are not confirmed");
@@ -282,15 +284,16 @@ impl Task {
 }
 
 async fn publish(channel: &Channel, request: Request) -> Resolved {
-    let Request { exchange, key, message: Message { properties, body }, answer, fate: _ } = request;
-    let (size, id) = (body.len(), properties.message_id().clone());
+    let Request { exchange, key, mut message, answer, .. } = request;
+    let id = message.properties.message_id().clone();
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-    let sent = channel.basic_publish(exchange.clone(), key.clone(), options, &body, properties).await;
-    let confirmed = match sent {
+    let properties = mem::take(&mut message.properties);
+    let confirmed = match channel.basic_publish(exchange.clone(), key.clone(), options, &message.body, properties).await
+    {
         Ok(confirm) => confirm.await,
         Err(error) => Err(error),
     };
-    Resolved::new(Place { exchange, key, id }, size, confirmed, answer)
+    Resolved::new(Place { exchange, key, id }, message.body.len(), confirmed, answer)
 }
 
 enum Event {
