@@ -102,20 +102,17 @@ impl Broker {
     }
 
     pub(crate) async fn make(&self, name: &str, kind: Kind) -> Result<()> {
-        match kind {
-            Kind::Quorum => {
-                let worker = Worker::new(()).queue(Queue::new(name)).handle(nothing).on(name);
-                testing::start(worker, &self.filler).await?.stop().await?;
-            }
+        let queue = match kind {
+            Kind::Quorum => Queue::new(name),
             Kind::Classic => {
-                let declare = self.raw.channel().queue_declare(
-                    name.into(),
-                    QueueDeclareOptions::durable(),
-                    FieldTable::default(),
-                );
-                declare.await?;
+                let (options, none) = (QueueDeclareOptions::durable(), FieldTable::default());
+                self.raw.channel().queue_declare(name.into(), options, none).await?;
+                Queue::existing(name)
             }
-        }
+        };
+        // A worker's start makes what is missing, and binds it.
+        let worker = Worker::new(()).queue(queue).handle(nothing).on(name);
+        testing::start(worker, &self.filler).await?.stop().await?;
         Ok(())
     }
 
