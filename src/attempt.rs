@@ -29,6 +29,8 @@ pub(crate) const UNKNOWN_FIRST_POLL_NANOS: u32 = 1_000_000;
 /// A registered handler with everything that was settled at registration.
 pub(crate) struct Route<S> {
     pub(crate) job: &'static str,
+    /// The JSON Schema of its payload, made when it is asked for.
+    pub(crate) schema: fn() -> Option<serde_json::Value>,
     pub(crate) handler: Erased<S>,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Duration,
@@ -112,6 +114,7 @@ mod tests {
     fn route() -> Route<()> {
         Route {
             job: "j",
+            schema: || None,
             handler: Arc::new(|_| Box::pin(async { Ok(()) })),
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(1),

@@ -20,6 +20,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::{
+    cancel::Cancelled,
     config::Config,
     error::Error,
     health::Health,
@@ -28,7 +29,8 @@ use crate::{
     publisher::Publisher,
     queue::Queue,
     quiet::Quiet,
-    topology::{SUSPECT, Target},
+    tell::Teller,
+    topology::{Plan, SUSPECT, Stream, Target},
 };
 
 /// A handle on a message broker: RabbitMQ, or one in this process's memory.
@@ -60,6 +62,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     quiet: Arc<Quiet>,
     health: Health,
+    teller: Teller,
+    cancelled: Cancelled,
 }
 
 enum Backend {
@@ -195,7 +199,8 @@ impl Broker {
 
     fn new(backend: Backend, config: Config, metrics: Arc<Metrics>, quiet: Arc<Quiet>) -> Self {
         let health = Health::new(Arc::clone(&metrics));
-        Self { shared: Arc::new(Shared { backend, config, metrics, quiet, health }) }
+        let (teller, cancelled) = (Teller::default(), Cancelled::default());
+        Self { shared: Arc::new(Shared { backend, config, metrics, quiet, health, teller, cancelled }) }
     }
 
     /// A publisher on this broker; cheap.
@@ -232,6 +237,20 @@ impl Broker {
         &self.shared.health
     }
 
+    pub(crate) fn teller(&self) -> &Teller {
+        &self.shared.teller
+    }
+
+    pub(crate) fn cancelled(&self) -> &Cancelled {
+        &self.shared.cancelled
+    }
+
+    /// This handle, for a task that is to end when all others are dropped.
+    pub(crate) fn downgrade(&self) -> impl Fn() -> Option<Self> + Send + 'static {
+        let shared = Arc::downgrade(&self.shared);
+        move || shared.upgrade().map(|shared| Self { shared })
+    }
+
     /// Milliseconds since the epoch, on the clock that this broker's delays run on.
     pub(crate) fn now_ms(&self) -> u64 {
         match &self.shared.backend {
@@ -265,6 +284,27 @@ impl Broker {
         match &self.shared.backend {
             Backend::Amqp(amqp) => amqp.open_raw(name, prefetch).await.map(|session| Session::Amqp(Box::new(session))),
             Backend::Memory(memory) => Ok(Session::Memory(memory.open(name, prefetch))),
+        }
+    }
+
+    /// Reads a stream from the message of that number on.
+    pub(crate) async fn open_stream(&self, stream: Stream, from: u64) -> Result<Session, OpenError> {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => {
+                amqp.open_stream(stream, from).await.map(|session| Session::Amqp(Box::new(session)))
+            }
+            Backend::Memory(memory) => Ok(Session::Memory(memory.open_stream(stream, from))),
+        }
+    }
+
+    /// Makes sure that what is planned exists.
+    pub(crate) async fn ensure(&self, plan: &Plan) -> Result<(), OpenError> {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.ensure(plan).await,
+            Backend::Memory(memory) => {
+                memory.declare_all(plan);
+                Ok(())
+            }
         }
     }
 
@@ -372,6 +412,14 @@ impl Session {
         match self {
             Self::Amqp(session) => session.stop().await,
             Self::Memory(session) => session.stop(),
+        }
+    }
+
+    /// Waits until the broker has done what it was told on this session before.
+    pub(crate) async fn round_trip(&self) -> Result<(), Ended> {
+        match self {
+            Self::Amqp(session) => session.round_trip().await,
+            Self::Memory(_) => Ok(()),
         }
     }
 

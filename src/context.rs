@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, SetOnce},
     time::Instant,
@@ -15,6 +16,7 @@ use crate::{
     intake::Received,
     message::{Message, header},
     publisher::{Publisher, Trace},
+    tracked::Tracked,
     worker::Handlers,
 };
 
@@ -68,6 +70,8 @@ pub(crate) struct Inner<S> {
     pub(crate) deadline: Instant,
     /// Set when this attempt alone is to stop.
     pub(crate) overran: SetOnce<()>,
+    /// None unless the job's steps are told.
+    pub(crate) tracked: Option<Arc<Tracked>>,
     pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -134,18 +138,61 @@ impl<S> Context<S> {
         self.inner.deadline
     }
 
-    /// Waits until the attempt is to stop: its timeout is over, or the drain deadline of a stopping worker.
+    /// Waits until the attempt is to stop: its timeout is over, the drain deadline of a stopping worker, or somebody has
+    /// cancelled the job ([`Publisher::cancel`]). In the last case an error is the job's end: it is not tried again.
     pub async fn cancelled(&self) {
+        let unwanted = async {
+            match &self.inner.tracked {
+                Some(tracked) => *tracked.unwanted().wait().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = self.inner.handlers.stop.cancel.cancelled() => {}
             () = self.inner.overran.wait() => {}
+            () = unwanted => {}
         }
     }
 
     /// Tells whether the attempt is to stop, for handlers on the blocking pool to ask now and then.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.inner.overran.initialized() || self.inner.handlers.stop.cancel.is_cancelled()
+        let unwanted = || self.inner.tracked.as_ref().is_some_and(|tracked| tracked.unwanted().initialized());
+        self.inner.overran.initialized() || self.inner.handlers.stop.cancel.is_cancelled() || unwanted()
+    }
+
+    /// Tells how far a tracked job is, from 0 to 1, and in words if `note` is not empty. At most once a second: what comes
+    /// sooner waits, and the latest counts. It does nothing for a job that is not tracked.
+    ///
+    /// ```
+    /// # use leveret::{Context, JobResult};
+    /// # struct Pages(Vec<String>);
+    /// # async fn print(_: &str) {}
+    /// async fn print_all(job: Pages, ctx: Context<()>) -> JobResult {
+    ///     let total = job.0.len();
+    ///     for (number, page) in job.0.iter().enumerate() {
+    ///         ctx.progress(number as f64 / total as f64, &format!("page {number} of {total}"));
+    ///         print(page).await;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # let _ = print_all;
+    /// ```
+    pub fn progress(&self, fraction: f64, note: &str) {
+        if let Some(tracked) = &self.inner.tracked {
+            tracked.progress(fraction, Some(note).filter(|note| !note.is_empty()));
+        }
+    }
+
+    /// Keeps the result of a tracked job, for handlers that are not functions: those just return it.
+    pub fn keep_result(&self, result: &impl Serialize) {
+        if let Some(tracked) = &self.inner.tracked {
+            tracked.keep_result(result);
+        }
+    }
+
+    pub(crate) fn tracked(&self) -> Option<Arc<Tracked>> {
+        self.inner.tracked.clone()
     }
 
     /// A publisher for follow-up jobs, which stay in this job's trace.

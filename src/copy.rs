@@ -13,6 +13,15 @@ use crate::{
 /// What a copy must not carry on: it would fork the copy (`CC`, `BCC`), jam a broker before 4.0.1 (`x-death` and its
 /// kin), or lie about the copy (`x-delivery-count`, `x-acquired-count`, `leveret-unreadable`).
 const DROPPED: [&str; 6] = ["CC", "BCC", "x-death", header::DELIVERY_COUNT, "x-acquired-count", header::UNREADABLE];
+/// What a job that is published anew must not carry on besides: its failure, and times that are over.
+const OF_THE_PAST: [&str; 6] = [
+    header::ERROR,
+    header::ERROR_KIND,
+    header::FAILED_AT,
+    header::QUEUE,
+    header::NOT_BEFORE,
+    header::EXPIRES_AT,
+];
 const DROPPED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 /// The longest error text that is written into `leveret-error`.
 pub(crate) const ERROR_TEXT_LIMIT: usize = 4 * 1024;
@@ -35,6 +44,8 @@ pub(crate) enum CopyKind<'a> {
         kind: ErrorKind,
         reason: &'a str,
     },
+    /// As if it were published now.
+    Replayed,
 }
 
 impl Message {
@@ -44,13 +55,15 @@ impl Message {
     pub(crate) fn copy(&self, queue: &str, received: Envelope, kind: &CopyKind<'_>, now_ms: u64) -> Self {
         let mut headers = self.kept_headers();
         headers.insert(header::HOP.into(), integer(received.hop.saturating_add(1).into()));
-        headers.insert(header::ENQUEUED_AT.into(), integer(received.enqueued_at.unwrap_or(now_ms)));
+        let enqueued_at = received.enqueued_at.filter(|_| !matches!(kind, CopyKind::Replayed));
+        headers.insert(header::ENQUEUED_AT.into(), integer(enqueued_at.unwrap_or(now_ms)));
         if let Some(at) = received.expires_at.or_else(|| self.expiration(now_ms)) {
             headers.insert(header::EXPIRES_AT.into(), integer(at));
         }
         let attempt = match kind {
             CopyKind::Retry { .. } => received.attempt.saturating_add(1),
             CopyKind::Later { .. } | CopyKind::Moved | CopyKind::Dead { .. } => received.attempt,
+            CopyKind::Replayed => 1,
         };
         headers.insert(header::ATTEMPT.into(), integer(attempt.into()));
         if let CopyKind::Retry { kind, reason, .. } | CopyKind::Dead { kind, reason } = kind {
@@ -67,13 +80,18 @@ impl Message {
                 headers.remove(header::NOT_BEFORE);
             }
             CopyKind::Moved => {}
+            CopyKind::Replayed => {
+                for name in OF_THE_PAST {
+                    headers.remove(name);
+                }
+            }
         }
         Self { properties: self.kept_properties().with_headers(headers.into()), body: self.body.clone() }
     }
 
-    /// This copy with no header but those that [`copy`](Self::copy) wrote, for when the others leave no room.
+    /// This copy with no header but those that [`copy`](Self::copy) wrote and the wish to be tracked, for when the others leave no room.
     pub(crate) fn bare(mut self) -> Self {
-        const WRITTEN: [&str; 7] = [
+        const WRITTEN: [&str; 8] = [
             header::ATTEMPT,
             header::HOP,
             header::ENQUEUED_AT,
@@ -81,6 +99,7 @@ impl Message {
             header::ERROR_KIND,
             header::FAILED_AT,
             header::QUEUE,
+            header::TRACK,
         ];
         let mut headers = self.properties.headers().clone().unwrap_or_default().inner().clone();
         headers.retain(|name, _| WRITTEN.contains(&name.as_str()));

@@ -2,6 +2,8 @@
 
 use std::{pin::Pin, sync::Arc};
 
+use serde::Serialize;
+
 use crate::{
     context::Context,
     error::{Class, JobError, JobResult},
@@ -11,8 +13,9 @@ use crate::{
 
 /// Handles jobs of type `J` in a worker whose state is `S`.
 ///
-/// Every `async fn(J, Context<S>) -> Result<(), E>` is one, where `E` is anything that converts into [`JobError`].
-/// A type that needs fields of its own implements it by hand.
+/// Every `async fn(J, Context<S>) -> Result<T, E>` is one, where `E` is anything that converts into [`JobError`], and `T`
+/// is `()` or a result that is told of tracked jobs ([`event`](crate::event)), up to 64 KiB of JSON.
+/// A type that needs fields of its own implements it by hand, and keeps a result with [`Context::keep_result`].
 ///
 /// The future is dropped when the attempt's timeout is over, at whichever `.await` it has reached.
 ///
@@ -37,16 +40,22 @@ pub trait Handler<J, S>: Send + Sync + 'static {
     fn handle(&self, job: J, ctx: Context<S>) -> impl Future<Output = JobResult> + Send;
 }
 
-impl<F, Fut, E, J, S> Handler<J, S> for F
+impl<F, Fut, T, E, J, S> Handler<J, S> for F
 where
     F: Fn(J, Context<S>) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<(), E>> + Send,
+    Fut: Future<Output = Result<T, E>> + Send,
+    T: Serialize + Send,
     E: Into<JobError>,
     J: Send,
     S: Send + Sync,
 {
     async fn handle(&self, job: J, ctx: Context<S>) -> JobResult {
-        self(job, ctx).await.map_err(Into::into)
+        let tracked = ctx.tracked();
+        let result = self(job, ctx).await.map_err(Into::into)?;
+        if let Some(tracked) = tracked {
+            tracked.keep_result(&result);
+        }
+        Ok(())
     }
 }
 
@@ -68,11 +77,12 @@ pub(crate) fn erase<J: Job, S: Send + Sync + 'static>(handler: impl Handler<J, S
 }
 
 /// Erases the job's type of a handler that computes or blocks: it runs on the blocking pool.
-pub(crate) fn erase_blocking<J, S, F, E>(handler: F) -> Erased<S>
+pub(crate) fn erase_blocking<J, S, F, T, E>(handler: F) -> Erased<S>
 where
     J: Job,
     S: Send + Sync + 'static,
-    F: Fn(J, Context<S>) -> Result<(), E> + Send + Sync + 'static,
+    F: Fn(J, Context<S>) -> Result<T, E> + Send + Sync + 'static,
+    T: Serialize,
     E: Into<JobError>,
 {
     let handler = Arc::new(handler);
@@ -80,7 +90,12 @@ where
         let handler = Arc::clone(&handler);
         let work = move || {
             let job = decode::<J>(ctx.message())?;
-            handler(job, ctx).map_err(Into::into)
+            let tracked = ctx.tracked();
+            let result = handler(job, ctx).map_err(Into::into)?;
+            if let Some(tracked) = tracked {
+                tracked.keep_result(&result);
+            }
+            Ok(())
         };
         Box::pin(async move {
             match tokio::task::spawn_blocking(work).await {

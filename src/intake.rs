@@ -45,10 +45,9 @@ impl Received {
         if !has_own_id {
             message.set_id(&JobId::mint());
         }
-        let unsteered = Envelope { attempt: 1, hop: 0, enqueued_at: None, not_before: None, expires_at: None };
         let (envelope, malformed) = match message.envelope(now_ms) {
             Ok(envelope) => (envelope, None),
-            Err(malformed) => (unsteered, Some(malformed)),
+            Err(malformed) => (Envelope::default(), Some(malformed)),
         };
         Self { message, envelope, has_own_id, redelivered, malformed, at_ms: now_ms }
     }

@@ -29,6 +29,13 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     const NAME: &'static str;
     /// The queue that jobs of this type are published to.
     const QUEUE: &'static str;
+
+    /// The JSON Schema of the payload, for the catalogue of jobs: whoever submits jobs by name can check them before.
+    ///
+    /// None by default. With the crate schemars it is one line: `serde_json::to_value(schemars::schema_for!(Self)).ok()`.
+    fn schema() -> Option<serde_json::Value> {
+        None
+    }
 }
 
 /// Tells whether `name` may be a job's name on the wire.

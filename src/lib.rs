@@ -42,18 +42,24 @@
 //!   channel; `intake`: what speaks against running a delivery.
 //! * `task`, `attempt`, `handler`, `middleware`, `context`: one job in hand, one attempt at it.
 //! * `retry`, `outcome`, `settle`: the delay, the verdict, and its carrying out; the only place that acks.
+//! * `event`, `tell`, `tracked`: what is told of tracked jobs; `cancel`: those that nobody wants any more; `stream`: how
+//!   workers learn of them, and of each other's jobs (`catalogue`); `feed`: whole queues, for tools.
 //! * `config`, `metrics`, `health`, `quiet` (no log storms), `shutdown`, `error`, `testing`; `probe` for tools that look
 //!   at a broker; `internals` for Leveret's own benchmarks and fuzz targets.
 
 mod adoption;
 mod attempt;
 mod broker;
+mod cancel;
+pub mod catalogue;
 mod config;
 mod consumer;
 mod context;
 mod copy;
 mod delay;
 mod error;
+pub mod event;
+pub mod feed;
 mod handler;
 mod health;
 mod intake;
@@ -71,9 +77,12 @@ mod quiet;
 mod retry;
 mod settle;
 mod shutdown;
+mod stream;
 mod task;
+mod tell;
 pub mod testing;
 pub mod topology;
+mod tracked;
 mod worker;
 
 pub use crate::{
@@ -86,7 +95,7 @@ pub use crate::{
     job::{Job, JobId},
     middleware::{Middleware, Next},
     outcome::{ErrorKind, Outcome},
-    publisher::{HeaderValue, Publish, Publisher},
+    publisher::{HeaderValue, Publish, Publisher, Replay},
     queue::Queue,
     retry::RetryPolicy,
     shutdown::shutdown_signal,

@@ -26,8 +26,12 @@ pub(crate) mod header {
     pub(crate) const ERROR_KIND: &str = "leveret-error-kind";
     pub(crate) const FAILED_AT: &str = "leveret-failed-at";
     pub(crate) const QUEUE: &str = "leveret-queue";
+    pub(crate) const TRACK: &str = "leveret-track";
+    pub(crate) const LABEL: &str = "leveret-label";
     pub(crate) const TRACEPARENT: &str = "traceparent";
     pub(crate) const TRACESTATE: &str = "tracestate";
+    /// Written by streams: the number of the message.
+    pub(crate) const STREAM_OFFSET: &str = "x-stream-offset";
     /// Stands in for the headers of a message that cannot be read (`broker/amqp/shield`); says why.
     pub(crate) const UNREADABLE: &str = "leveret-unreadable";
     /// Written by quorum queues: how often the message was handed out and came back.
@@ -57,6 +61,15 @@ pub(crate) struct Envelope {
     pub(crate) enqueued_at: Option<u64>,
     pub(crate) not_before: Option<u64>,
     pub(crate) expires_at: Option<u64>,
+    /// Its steps are told.
+    pub(crate) track: bool,
+}
+
+impl Default for Envelope {
+    /// That of a message without any framework header.
+    fn default() -> Self {
+        Self { attempt: 1, hop: 0, enqueued_at: None, not_before: None, expires_at: None, track: false }
+    }
 }
 
 /// A framework header that makes no sense.
@@ -212,7 +225,19 @@ impl Message {
             enqueued_at: self.enqueued_at().map(|at| at.min(now_ms)),
             not_before: self.time(header::NOT_BEFORE, now_ms)?,
             expires_at: self.time(header::EXPIRES_AT, now_ms)?,
+            track: self.is_tracked(),
         })
+    }
+
+    /// Whether the steps of this job are to be told: a boolean, a number or text.
+    pub(crate) fn is_tracked(&self) -> bool {
+        match self.header(header::TRACK) {
+            None => false,
+            Some(AMQPValue::Boolean(track)) => *track,
+            Some(_) => {
+                self.text(header::TRACK) == Some("true") || self.number(header::TRACK).is_some_and(|n| n == Ok(1))
+            }
+        }
     }
 
     fn enqueued_at(&self) -> Option<u64> {

@@ -31,6 +31,7 @@ pub(crate) struct Metrics {
     transient: IntCounterVec,
     acks_lost: IntCounterVec,
     pub(crate) reconnects: IntCounter,
+    pub(crate) events_lost: IntCounter,
     duration: HistogramVec,
     wait: HistogramVec,
     critical: HistogramVec,
@@ -53,16 +54,18 @@ pub(crate) enum Finish {
     Dead,
     Expired,
     Duplicate,
+    Cancelled,
 }
 
 impl Finish {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 7] = [
         (Self::Succeeded, "succeeded"),
         (Self::Retried, "retried"),
         (Self::Snoozed, "snoozed"),
         (Self::Dead, "dead"),
         (Self::Expired, "expired"),
         (Self::Duplicate, "duplicate"),
+        (Self::Cancelled, "cancelled"),
     ];
 }
 
@@ -109,6 +112,10 @@ impl Metrics {
             transient: counter(r, "jobs_transient_total", "Jobs published without persistence", &["queue", "job"])?,
             acks_lost: counter(r, "acks_lost_total", "Acks that had no channel to be sent on", &["queue"])?,
             reconnects: register(r, IntCounter::new("reconnects_total", "Connections lost and made anew")?)?,
+            events_lost: register(
+                r,
+                IntCounter::new("events_lost_total", "Steps of tracked jobs that could not be told")?,
+            )?,
             duration: histogram(r, "job_duration_seconds", "Time an attempt took", DURATION_BUCKETS)?,
             wait: histogram(
                 r,

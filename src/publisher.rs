@@ -1,6 +1,7 @@
 //! Publishes jobs: with confirms and `mandatory`, so that `Ok` means that the job is on its queue.
 
 use std::{
+    borrow::Cow,
     future::IntoFuture,
     pin::Pin,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -11,11 +12,13 @@ use lapin::types::{AMQPValue, FieldTable};
 
 use crate::{
     broker::{Broker, SendError},
+    copy::CopyKind,
     delay::Wait,
     error::PublishError,
+    feed::RawMessage,
     job::{Job, JobId, is_valid_name},
     message::{COPY_HEADER_LIMIT, Message, header, integer, millis, text},
-    topology::Target,
+    topology::{Stream, Target},
 };
 
 /// Publishes jobs to their queues. Clones are cheap and share the connection.
@@ -75,15 +78,38 @@ impl Publisher {
 
     /// Publishes a job when awaited; set options before.
     pub fn publish<J: Job>(&self, job: &J) -> Publish {
+        let body = serde_json::to_vec(job).map_err(PublishError::from);
+        self.publish_body(J::NAME.into(), J::QUEUE.to_owned(), body)
+    }
+
+    /// Publishes a job whose type is not known here: by its name, its queue and its payload, which is to be JSON.
+    ///
+    /// ```no_run
+    /// # async fn doc(publisher: leveret::Publisher) -> Result<(), leveret::PublishError> {
+    /// publisher.publish_raw("email.send", "email", r#"{"to": "ada@example.com"}"#).track().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn publish_raw(
+        &self,
+        job: impl Into<Cow<'static, str>>,
+        queue: impl Into<String>,
+        payload: impl Into<Vec<u8>>,
+    ) -> Publish {
+        self.publish_body(job.into(), queue.into(), Ok(payload.into()))
+    }
+
+    fn publish_body(&self, job: Cow<'static, str>, queue: String, body: Result<Vec<u8>, PublishError>) -> Publish {
         Publish {
             publisher: self.clone(),
-            job: J::NAME,
-            queue: J::QUEUE.to_owned(),
-            body: serde_json::to_vec(job).map_err(PublishError::from),
+            job,
+            queue,
+            body,
             id: None,
             due: Due::Now,
             expires: None,
             priority: None,
+            label: None,
+            track: false,
             headers: Vec::new(),
         }
     }
@@ -97,7 +123,116 @@ impl Publisher {
         let publishes = jobs.into_iter().map(|job| self.publish(job).into_future());
         stream::iter(publishes).buffered(window).collect().await
     }
+
+    /// Has a tracked job not run any more, wherever it is. Returns once the broker has confirmed it: workers that are
+    /// there know at once, all others before they run a tracked job, for ten years.
+    ///
+    /// A job that waits, in its queue or for its time, ends as cancelled when a worker has it in hand. One that runs is
+    /// told by [`Context::cancelled`](crate::Context::cancelled), and may be done all the same. Jobs that are not tracked
+    /// run.
+    ///
+    /// ```no_run
+    /// # async fn doc(publisher: leveret::Publisher) -> Result<(), leveret::PublishError> {
+    /// publisher.cancel("order-17").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As a publish.
+    pub async fn cancel(&self, job_id: &str) -> Result<(), PublishError> {
+        require((1..=255).contains(&job_id.len()), "job id", job_id, "it must have 1 to 255 bytes")?;
+        let id = JobId::from(job_id);
+        let message = Message::new(CANCEL, &id, Vec::new(), self.broker.now_ms());
+        self.send(CANCEL, Target::Stream(Stream::Cancelled), id, message).await.map(drop)
+    }
+
+    /// Publishes a dead letter to a job queue again when awaited; set options before.
+    ///
+    /// It keeps its id, its payload and its headers, but not its errors, its delay and its time to live, and begins with
+    /// its first attempt.
+    ///
+    /// ```no_run
+    /// # async fn doc(publisher: leveret::Publisher, message: &leveret::feed::RawMessage) -> Result<(), leveret::PublishError> {
+    /// publisher.replay(message, "email").track().payload(b"{}".to_vec()).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn replay(&self, message: &RawMessage, queue: impl Into<String>) -> Replay {
+        let message = message.message();
+        let now = self.broker.now_ms();
+        let envelope = message.envelope(now).unwrap_or_default();
+        let copy = message.copy("", envelope, &CopyKind::Replayed, now);
+        Replay { publisher: self.clone(), queue: queue.into(), message: copy }
+    }
+
+    /// Sends and counts.
+    async fn send(&self, job: &str, target: Target, id: JobId, message: Message) -> Result<JobId, PublishError> {
+        let broker = &self.broker;
+        let started = Instant::now();
+        let sent = broker.send(&target, Box::new(message), self.fail_fast).await;
+        let metrics = broker.metrics();
+        metrics.published(target.queue(), job, outcome(&sent)).inc();
+        metrics.confirm.observe(started.elapsed().as_secs_f64());
+        let Err(error) = sent else { return Ok(id) };
+        let (queue, timeout) = (target.queue().to_owned(), broker.config().publish_timeout);
+        Err(match error {
+            SendError::Returned => PublishError::Unroutable { queue },
+            SendError::Nacked => PublishError::Nacked { queue },
+            SendError::Refused(reason) => PublishError::Refused { queue, reason },
+            SendError::Uncertain => PublishError::Uncertain { id },
+            SendError::Blocked(reason) => PublishError::Blocked { reason },
+            SendError::Unavailable(reason) => PublishError::Unavailable { timeout, reason },
+            SendError::Closed => PublishError::Closed,
+        })
+    }
 }
+
+/// A dead letter's way back to its queue; awaiting it publishes and waits for the confirm. See [`Publisher::replay`].
+///
+/// # Cancel safety
+///
+/// Dropped before it is done, the job may or may not be published.
+#[derive(Debug)]
+#[must_use = "a job is published when this is awaited"]
+pub struct Replay {
+    publisher: Publisher,
+    queue: String,
+    message: Message,
+}
+
+impl Replay {
+    /// Publishes another payload under the same id.
+    pub fn payload(mut self, payload: Vec<u8>) -> Self {
+        self.message.body = payload.into();
+        self
+    }
+
+    /// As [`Publish::track`].
+    pub fn track(mut self) -> Self {
+        self.message.set_header(header::TRACK, AMQPValue::Boolean(true));
+        self
+    }
+}
+
+impl IntoFuture for Replay {
+    type Output = Result<JobId, PublishError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { publisher, queue, message } = self;
+        Box::pin(async move {
+            let size = message.body.len();
+            let limit = publisher.broker.config().payload_limit;
+            if size > limit {
+                return Err(PublishError::TooLarge { part: "payload", size, limit });
+            }
+            let id = JobId::from(message.id().unwrap_or_default());
+            let job = message.job_name().unwrap_or_default().to_owned();
+            publisher.send(&job, Target::Queue(queue), id, message).await
+        })
+    }
+}
+
 
 /// One publish and its options; awaiting it sends the job and waits for the confirm.
 ///
@@ -116,13 +251,15 @@ impl Publisher {
 #[must_use = "a job is published when this is awaited"]
 pub struct Publish {
     publisher: Publisher,
-    job: &'static str,
+    job: Cow<'static, str>,
     queue: String,
     body: Result<Vec<u8>, PublishError>,
     id: Option<JobId>,
     due: Due,
     expires: Option<Duration>,
     priority: Option<u8>,
+    label: Option<String>,
+    track: bool,
     headers: Vec<(String, HeaderValue)>,
 }
 
@@ -209,6 +346,19 @@ impl Publish {
         self
     }
 
+    /// Has the job's worker tell its steps ([`event`](crate::event)), which costs four small publishes more, and lets the
+    /// job be cancelled.
+    pub fn track(mut self) -> Self {
+        self.track = true;
+        self
+    }
+
+    /// Sets a text to be shown with the job, up to 1 KiB.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
     /// Adds a header of your own, which all copies of the job keep. Names that start with `leveret-` or `x-` are not
     /// yours.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<HeaderValue>) -> Self {
@@ -230,7 +380,7 @@ impl Publish {
         if body.len() > limit {
             return Err(PublishError::TooLarge { part: "payload", size: body.len(), limit });
         }
-        require(is_valid_name(self.job), "job name", self.job, "it must be of the form [a-z0-9_.-]{1,128}")?;
+        require(is_valid_name(&self.job), "job name", &self.job, "it must be of the form [a-z0-9_.-]{1,128}")?;
         require((1..=255).contains(&self.queue.len()), "queue", &self.queue, "it must have 1 to 255 bytes")?;
         let id = self.id.unwrap_or_else(JobId::mint);
         require((1..=255).contains(&id.as_str().len()), "job id", id.as_str(), "it must have 1 to 255 bytes")?;
@@ -240,6 +390,13 @@ impl Publish {
             let shown = format!("{time_to_live:?}");
             require(time_to_live < LONGEST_DELAY, "time to live", &shown, "it must be less than ten years")?;
             headers.insert(header::EXPIRES_AT.into(), integer(now.saturating_add(millis(time_to_live))));
+        }
+        if self.track {
+            headers.insert(header::TRACK.into(), AMQPValue::Boolean(true));
+        }
+        if let Some(label) = self.label {
+            require(label.len() <= LONGEST_LABEL, "label", &label, "it must have at most 1024 bytes")?;
+            headers.insert(header::LABEL.into(), text(&label));
         }
         if let Some(trace) = self.publisher.trace {
             headers.insert(header::TRACEPARENT.into(), text(&trace.parent));
@@ -270,7 +427,7 @@ impl Publish {
             require(wait < LONGEST_DELAY, "delay", &format!("{wait:?}"), "it must be less than ten years")?;
             headers.insert(header::NOT_BEFORE.into(), integer(now + millis(wait)));
         }
-        let mut message = Message::with_headers(self.job, &id, body, now, headers);
+        let mut message = Message::with_headers(&self.job, &id, body, now, headers);
         if let Some(priority) = self.priority {
             require(priority <= 31, "priority", &priority.to_string(), "it must be 0 to 31")?;
             message.properties = message.properties.with_priority(priority);
@@ -283,6 +440,9 @@ impl Publish {
     }
 }
 
+/// The property `type` of a cancellation.
+const CANCEL: &str = "leveret.cancel";
+const LONGEST_LABEL: usize = 1024;
 /// Workers take a time further ahead for a mistake.
 const LONGEST_DELAY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
@@ -307,25 +467,9 @@ impl IntoFuture for Publish {
     fn into_future(self) -> Self::IntoFuture {
         // An `async fn` of its own would keep all of this twice.
         Box::pin(async move {
-            let broker = self.publisher.broker.clone();
-            let (job, fail_fast) = (self.job, self.publisher.fail_fast);
+            let (publisher, job) = (self.publisher.clone(), self.job.clone());
             let (id, target, message) = self.into_message()?;
-            let started = Instant::now();
-            let sent = broker.send(&target, Box::new(message), fail_fast).await;
-            let metrics = broker.metrics();
-            metrics.published(target.queue(), job, outcome(&sent)).inc();
-            metrics.confirm.observe(started.elapsed().as_secs_f64());
-            let Err(error) = sent else { return Ok(id) };
-            let (queue, timeout) = (target.queue().to_owned(), broker.config().publish_timeout);
-            Err(match error {
-                SendError::Returned => PublishError::Unroutable { queue },
-                SendError::Nacked => PublishError::Nacked { queue },
-                SendError::Refused(reason) => PublishError::Refused { queue, reason },
-                SendError::Uncertain => PublishError::Uncertain { id },
-                SendError::Blocked(reason) => PublishError::Blocked { reason },
-                SendError::Unavailable(reason) => PublishError::Unavailable { timeout, reason },
-                SendError::Closed => PublishError::Closed,
-            })
+            publisher.send(&job, target, id, message).await
         })
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     broker::{Broker, Lane, SendError, Session},
     copy::CopyKind,
     delay::Wait,
+    event::JobEvent,
     intake::Received,
     message::{COPY_HEADER_LIMIT, Message, millis},
     outcome::{ErrorKind, Outcome},
@@ -41,6 +42,8 @@ pub(crate) enum Disposition {
     TooEarly(u64),
     /// It goes to the suspect lane.
     Suspect,
+    /// Nobody wants it any more.
+    Cancelled,
 }
 
 impl Disposition {
@@ -70,7 +73,7 @@ pub(crate) async fn carry_out(
     let (name, now) = (queue.name(), broker.now_ms());
     let later = |delay| Target::after(name, Wait::at_least(delay));
     let (target, kind) = match disposition {
-        Disposition::Outcome(Outcome::Done) => return Settlement::Ack,
+        Disposition::Outcome(Outcome::Done) | Disposition::Cancelled => return Settlement::Ack,
         Disposition::Outcome(Outcome::Retry { delay, kind, reason }) => {
             (later(*delay), CopyKind::Retry { kind: *kind, reason, at: now + millis(*delay) })
         }
@@ -97,7 +100,23 @@ pub(crate) async fn carry_out(
     confirm(broker, queue, &Target::Dead(name.to_owned()), received, bare).await
 }
 
-/// Publishes until the broker confirms, or refuses for good; then the original is rejected, if it may be.
+/// Tells the last step of a tracked job, before it is settled: else one whose worker is killed would seem to run for
+/// ever. A job is not held up by a broker that refuses to be told.
+pub(crate) async fn tell_end(event: JobEvent, received: &Received, queue: &Queue, broker: &Broker) -> Settlement {
+    if broker.teller().is_refused() {
+        return Settlement::Ack;
+    }
+    let (target, message) = event.into_message();
+    match confirm(broker, queue, &target, received, || message.clone()).await {
+        Settlement::Reject => {
+            broker.metrics().events_lost.inc();
+            Settlement::Ack
+        }
+        told => told,
+    }
+}
+
+/// Publishes until the broker confirms, or refuses for good; then the original is to be rejected, if it may be.
 ///
 /// Each publish takes a `copy` with it, and nearly always one is enough.
 async fn confirm(
@@ -125,10 +144,14 @@ async fn confirm(
             );
         }
         stuck.get_or_insert_with(|| broker.health().stuck());
+        let is_event = matches!(target, Target::Event(..));
+        if is_event && broker.teller().is_refused_by(&error) {
+            return Settlement::Reject;
+        }
         if matches!(error, SendError::Returned | SendError::Nacked | SendError::Refused(_)) {
             refusals += 1;
-            if refusals >= REFUSALS && !received.message.must_not_be_rejected() {
-                tracing::error!(queue = queue_name, job_id, "no copy can be made, rejecting the original");
+            if refusals >= REFUSALS && (is_event || !received.message.must_not_be_rejected()) {
+                tracing::error!(queue = queue_name, job_id, ?target, "given up: it is refused time after time");
                 return Settlement::Reject;
             }
             if let Err(error) = Box::pin(broker.mend(queue)).await

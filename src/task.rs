@@ -16,10 +16,14 @@ use tracing::Instrument;
 use crate::{
     attempt::{self, Route},
     context::{self, Context},
+    copy::ERROR_TEXT_LIMIT,
+    event::{JobEvent, Step},
     intake::Received,
+    message::{millis, truncated},
     metrics::{Finish, JobMetrics},
     outcome::{ErrorKind, Outcome},
     settle::{self, Disposition, Settlement},
+    tracked::Tracked,
     worker::Handlers,
 };
 
@@ -40,23 +44,32 @@ pub(crate) struct Task<S> {
 impl<S: Send + Sync + 'static> Task<S> {
     /// Returns once the outcome is safe and the original may be settled.
     pub(crate) async fn run(self, work: Work) -> Settlement {
+        let Handlers { queue, broker, .. } = &*self.handlers;
+        let tracked = self.received.envelope.track.then(|| Tracked::new(broker, queue.name(), &self.received));
         let (disposition, metrics) = match work {
             Work::Settle(disposition) => {
                 (disposition, self.handlers.metrics(self.handlers.find(self.received.message.job_name())))
             }
             Work::Run(index, permit) => {
                 let route = &self.handlers.routes[index];
-                (Disposition::Outcome(self.attempt(route, permit).await), &*route.metrics)
+                let disposition = match &tracked {
+                    None => Disposition::Outcome(self.attempt(route, permit, None).await),
+                    // Boxed, so that the many that are not tracked do not carry its room about.
+                    Some(tracked) => Box::pin(self.attempt_tracked(route, permit, tracked)).await,
+                };
+                (disposition, &*route.metrics)
             }
         };
-        let settlement = if matches!(disposition, Disposition::Outcome(Outcome::Done)) {
+        let mut settlement = if matches!(disposition, Disposition::Outcome(Outcome::Done)) {
             Settlement::Ack
         } else {
             log(&disposition, &self.received, self.handlers.queue.name());
-            let Handlers { queue, broker, .. } = &*self.handlers;
             // Boxed, so that the many that need no copy do not carry its room about.
             Box::pin(settle::carry_out(&disposition, &self.received, queue, broker)).await
         };
+        if let Some(tracked) = tracked {
+            settlement = Box::pin(self.tell(&tracked, &disposition, settlement)).await;
+        }
         match settlement {
             Settlement::Ack => self.count(&disposition, metrics),
             Settlement::Reject => {
@@ -68,7 +81,65 @@ impl<S: Send + Sync + 'static> Task<S> {
         settlement
     }
 
-    async fn attempt(&self, route: &Route<S>, permit: OwnedSemaphorePermit) -> Outcome {
+    /// One attempt at a tracked job, unless nobody wants it any more.
+    async fn attempt_tracked(
+        &self,
+        route: &Route<S>,
+        permit: OwnedSemaphorePermit,
+        tracked: &Arc<Tracked>,
+    ) -> Disposition {
+        tracked.tell(Step::Received);
+        if self.handlers.broker.cancelled().contains(self.received.id()).await {
+            return Disposition::Cancelled;
+        }
+        tracked.tell(Step::Started);
+        let outcome = self.attempt(route, permit, Some(Arc::clone(tracked))).await;
+        if outcome != Outcome::Done && tracked.unwanted().initialized() {
+            return Disposition::Cancelled;
+        }
+        Disposition::Outcome(outcome)
+    }
+
+    /// Tells a tracked job's step; if it is the last one, returns once the broker has it.
+    async fn tell(&self, tracked: &Tracked, disposition: &Disposition, settlement: Settlement) -> Settlement {
+        let Handlers { queue, broker, .. } = &*self.handlers;
+        let now = broker.now_ms();
+        let dead = |kind: ErrorKind, reason: &str| Step::Dead {
+            kind: kind.to_string(),
+            error: truncated(reason, ERROR_TEXT_LIMIT).to_owned(),
+        };
+        let step = match disposition {
+            _ if settlement == Settlement::Requeue => return settlement,
+            _ if settlement == Settlement::Reject => dead(ErrorKind::TooLarge, "no copy of it could be made"),
+            Disposition::Suspect => return settlement,
+            Disposition::Cancelled => Step::Cancelled,
+            Disposition::TooEarly(ms) => Step::Snoozed { due: now + ms },
+            Disposition::Outcome(Outcome::Done) => tracked.succeeded(),
+            Disposition::Outcome(Outcome::Snooze { delay }) => Step::Snoozed { due: now + millis(*delay) },
+            Disposition::Outcome(Outcome::DeadLetter { kind, reason }) => dead(*kind, reason),
+            Disposition::Outcome(Outcome::Retry { delay, kind, reason }) => Step::Retrying {
+                kind: kind.to_string(),
+                error: truncated(reason, ERROR_TEXT_LIMIT).to_owned(),
+                due: now + millis(*delay),
+            },
+        };
+        if !step.is_terminal() {
+            tracked.tell(step);
+            return settlement;
+        }
+        let event = JobEvent::of(&self.received, queue.name(), now, step);
+        match settle::tell_end(event, &self.received, queue, broker).await {
+            Settlement::Ack => settlement,
+            not_told => not_told,
+        }
+    }
+
+    async fn attempt(
+        &self,
+        route: &Route<S>,
+        permit: OwnedSemaphorePermit,
+        tracked: Option<Arc<Tracked>>,
+    ) -> Outcome {
         if let Some(waited) = self.received.waited() {
             route.metrics.wait.observe(waited);
         }
@@ -86,6 +157,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             max_attempts: route.retry.attempts(),
             deadline: Instant::now() + route.timeout,
             overran: SetOnce::new(),
+            tracked,
             permit: Some(permit),
         });
         let _running = Counted::new(self.in_progress.clone());
@@ -99,6 +171,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             Disposition::Outcome(Outcome::Snooze { .. }) | Disposition::TooEarly(_) => Finish::Snoozed,
             Disposition::Outcome(Outcome::DeadLetter { kind: ErrorKind::Expired, .. }) => Finish::Expired,
             Disposition::Outcome(Outcome::DeadLetter { .. }) => Finish::Dead,
+            Disposition::Cancelled => Finish::Cancelled,
             Disposition::Suspect => return,
         };
         metrics.finished(finish);
@@ -122,6 +195,7 @@ fn log(disposition: &Disposition, received: &Received, queue: &str) {
         Disposition::Suspect => {
             tracing::warn!(job, queue, job_id, "came back without an outcome too often, moving it to the suspect lane");
         }
+        Disposition::Cancelled => tracing::info!(job, queue, job_id, attempt, "job cancelled"),
         Disposition::Outcome(Outcome::Done | Outcome::Snooze { .. }) | Disposition::TooEarly(_) => {}
     }
 }

@@ -87,6 +87,7 @@ pub async fn perform_raw<S: Send + Sync + 'static>(
         max_attempts: route.retry.attempts(),
         deadline: Instant::now() + route.timeout,
         overran: SetOnce::new(),
+        tracked: None,
         permit: None,
     });
     Ok(attempt::run(route, handlers.chain.clone(), ctx, None).await)

@@ -10,6 +10,10 @@
 //! | exchanges `leveret.v1.delay.NN` (topic) and `….NN.in` (fanout), queues `leveret.v1.delay.NN` | the delay ladder |
 //! | exchange `leveret.v1.due` (topic) | where delays end |
 //! | `leveret.v1.unrouted` (fanout and queue) | what has no queue any more: kept, where it would else jam a level for all |
+//! | exchange `leveret.v1.events` (topic) | what is told of tracked jobs |
+//! | queue `leveret.v1.status` | the same, for seven days, until a status store has it; declared by who keeps one |
+//! | `leveret.v1.cancelled` (fanout and stream) | the ids of jobs that are not to run, for ten years |
+//! | `leveret.v1.catalogue` (fanout and stream) | the jobs that workers can run, for ever |
 //!
 //! Arguments are immutable on a broker, so another set of them is another version in the namespace.
 //!
@@ -25,6 +29,8 @@
 //! ```
 
 mod plan;
+
+use std::time::Duration;
 
 use lapin::types::ShortString;
 
@@ -43,6 +49,10 @@ pub const SUSPECT: &str = ".suspect";
 const JOB_DELIVERY_LIMIT: i64 = 100;
 /// Reading by requeue counts as a delivery before RabbitMQ 4.3; -1 would drop the message on 3.10.
 const KEPT_DELIVERY_LIMIT: i64 = 1_000_000;
+/// How long the steps of tracked jobs wait for a status store: seven days.
+pub const STATUS_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// A stream's files. The default, half a gigabyte, is meant for other streams.
+const SEGMENT_BYTES: i64 = 8 * 1024 * 1024;
 
 /// Where a message is published to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +63,29 @@ pub(crate) enum Target {
     Delayed(String, Wait),
     /// The dead letters of a job queue.
     Dead(String),
+    /// Whoever listens to the steps of tracked jobs: this one, of a job of this queue.
+    Event(&'static str, String),
+    /// The end of a stream.
+    Stream(Stream),
+}
+
+/// A stream that all workers read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// Jobs that workers can run.
+    Catalogue,
+    /// Ids of jobs that are not to run.
+    Cancelled,
+}
+
+impl Stream {
+    /// Its name after that of the namespace.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Catalogue => "catalogue",
+            Self::Cancelled => "cancelled",
+        }
+    }
 }
 
 impl Target {
@@ -64,10 +97,11 @@ impl Target {
         }
     }
 
-    /// The job queue this is about.
+    /// The job queue this is about; of a stream, its name.
     pub(crate) fn queue(&self) -> &str {
         match self {
-            Self::Queue(queue) | Self::Delayed(queue, _) | Self::Dead(queue) => queue,
+            Self::Queue(queue) | Self::Delayed(queue, _) | Self::Dead(queue) | Self::Event(_, queue) => queue,
+            Self::Stream(stream) => stream.name(),
         }
     }
 }
@@ -110,6 +144,22 @@ impl Topology {
         self.name("unrouted")
     }
 
+    /// The exchange for what is told of tracked jobs, under `job.<step>.<queue>`.
+    #[must_use]
+    pub fn events(&self) -> String {
+        self.name("events")
+    }
+
+    /// The queue that keeps what is told of tracked jobs for a status store.
+    #[must_use]
+    pub fn status(&self) -> String {
+        self.name("status")
+    }
+
+    pub(crate) fn stream(&self, stream: Stream) -> String {
+        self.name(stream.name())
+    }
+
     /// The wait queues of the delay ladder from the shortest on; each has an exchange of the same name.
     pub fn levels(&self) -> impl Iterator<Item = String> + '_ {
         (0..LEVELS).map(|level| self.delay(level))
@@ -126,6 +176,13 @@ impl Topology {
         plan.exchange(&due, ExchangeKind::Topic, Some(&unrouted));
         plan.queue(&unrouted, kept_arguments());
         plan.bind(&unrouted, "", Destination::Queue(unrouted.clone()));
+        plan.exchange(&self.events(), ExchangeKind::Topic, None);
+        for stream in [Stream::Catalogue, Stream::Cancelled] {
+            let name = self.stream(stream);
+            plan.exchange(&name, ExchangeKind::Fanout, None);
+            plan.queue(&name, stream_arguments(stream));
+            plan.bind(&name, "", Destination::Queue(name.clone()));
+        }
         for level in 0..LEVELS {
             self.add_level(&mut plan, level, &due);
         }
@@ -168,6 +225,17 @@ impl Topology {
         plan
     }
 
+    /// What belongs to a status store: the queue that keeps what is told of tracked jobs.
+    #[must_use]
+    pub fn of_status(&self) -> Plan {
+        let (name, mut arguments) = (self.status(), kept_arguments());
+        arguments.push(("x-message-ttl", Argument::Integer(i64::try_from(millis(STATUS_KEPT)).unwrap_or(i64::MAX))));
+        let mut plan = Plan::default();
+        plan.queue(&name, arguments);
+        plan.bind(&self.events(), "job.#", Destination::Queue(name));
+        plan
+    }
+
     fn job_arguments(&self, queue: &str) -> Vec<(&'static str, Argument)> {
         vec![
             ("x-queue-type", text("quorum")),
@@ -194,6 +262,9 @@ impl Topology {
 pub(crate) struct Routes {
     jobs: ShortString,
     dead: ShortString,
+    events: ShortString,
+    catalogue: ShortString,
+    cancelled: ShortString,
     /// For each level the exchange that starts a chain there, and the one of its fast path.
     levels: Vec<(ShortString, ShortString)>,
 }
@@ -201,7 +272,14 @@ pub(crate) struct Routes {
 impl Routes {
     pub(crate) fn new(topology: &Topology) -> Self {
         let levels = topology.levels().map(|name| (short(&name), short(&entry_of(&name)))).collect();
-        Self { jobs: short(&topology.jobs()), dead: short(&topology.dead()), levels }
+        Self {
+            jobs: short(&topology.jobs()),
+            dead: short(&topology.dead()),
+            events: short(&topology.events()),
+            catalogue: short(&topology.stream(Stream::Catalogue)),
+            cancelled: short(&topology.stream(Stream::Cancelled)),
+            levels,
+        }
     }
 
     /// The exchange and routing key that lead to `target`.
@@ -209,6 +287,9 @@ impl Routes {
         let (exchange, key) = match target {
             Target::Queue(queue) | Target::Delayed(queue, Wait::None) => (&self.jobs, short(queue)),
             Target::Dead(queue) => (&self.dead, short(queue)),
+            Target::Event(step, queue) => (&self.events, short(&format!("job.{step}.{}", delay::topic_word(queue)))),
+            Target::Stream(Stream::Catalogue) => (&self.catalogue, ShortString::default()),
+            Target::Stream(Stream::Cancelled) => (&self.cancelled, ShortString::default()),
             Target::Delayed(queue, Wait::Units(units)) => match delay::entry(*units, queue) {
                 Entry::Fast { level, key } => (&self.levels[usize::from(level)].1, short(&key)),
                 Entry::Chain { level, key } => (&self.levels[usize::from(level)].0, short(&key)),
@@ -229,6 +310,19 @@ fn kept_arguments() -> Vec<(&'static str, Argument)> {
         ("x-delivery-limit", Argument::Integer(KEPT_DELIVERY_LIMIT)),
         ("x-queue-leader-locator", text("balanced")),
     ]
+}
+
+/// A job may be cancelled as long as it may be delayed, which is ten years; what workers can run does not age.
+fn stream_arguments(stream: Stream) -> Vec<(&'static str, Argument)> {
+    let mut arguments = vec![
+        ("x-queue-type", text("stream")),
+        ("x-stream-max-segment-size-bytes", Argument::Integer(SEGMENT_BYTES)),
+        ("x-queue-leader-locator", text("balanced")),
+    ];
+    if stream == Stream::Cancelled {
+        arguments.push(("x-max-age", text("10Y")));
+    }
+    arguments
 }
 
 fn level_arguments(level: u8, below: &str) -> Vec<(&'static str, Argument)> {
@@ -254,7 +348,7 @@ mod tests {
     #[test]
     fn the_ladder_has_a_level_for_each_power_and_ends_at_due() {
         let plan = Topology::new("ns").shared();
-        assert_eq!((plan.exchanges.len(), plan.queues.len(), plan.bindings.len()), (4 + 56, 29, 1 + 28 * 4 - 1));
+        assert_eq!((plan.exchanges.len(), plan.queues.len(), plan.bindings.len()), (7 + 56, 31, 3 + 28 * 4 - 1));
         let level = plan.queues.iter().find(|queue| queue.name == "ns.delay.03").unwrap();
         assert!(level.arguments.contains(&("x-message-ttl", Argument::Integer(800))));
         assert!(level.arguments.contains(&("x-dead-letter-exchange", text("ns.delay.02"))));
@@ -272,6 +366,8 @@ mod tests {
         let fast = route(Target::after("a.b", Wait::Units(16)));
         assert_eq!(fast, pair("leveret.v1.delay.04.in", "due.a%2Eb"));
         assert_eq!(route(Target::after("email", Wait::Units(17))).0.as_str(), "leveret.v1.delay.04");
+        assert_eq!(route(Target::Event("dead", "a.b".into())), pair("leveret.v1.events", "job.dead.a%2Eb"));
+        assert_eq!(route(Target::Stream(Stream::Cancelled)), pair("leveret.v1.cancelled", ""));
         assert_eq!(Target::after("email", Wait::None), Target::Queue("email".into()));
     }
 }

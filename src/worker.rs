@@ -7,17 +7,22 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     attempt::{Route, UNKNOWN_FIRST_POLL_NANOS, nanos},
     broker::{Broker, Lane},
+    cancel::Cancelled,
+    catalogue::{self, Entry},
     config::CANCEL_GRACE,
     consumer::{Consumer, Stop},
     context::Context,
     error::{Error, JobError},
     handler::{Erased, Handler, erase, erase_blocking},
     job::{Job, is_valid_name},
+    message::millis,
     metrics::{JobMetrics, UNKNOWN},
     middleware::{Chain, Middleware},
     publisher::Publisher,
@@ -59,6 +64,7 @@ pub struct Worker<S> {
 /// A handler as it was registered.
 struct Registered<S> {
     job: &'static str,
+    schema: fn() -> Option<serde_json::Value>,
     queue: String,
     handler: Erased<S>,
     retry: Option<RetryPolicy>,
@@ -120,10 +126,11 @@ impl<S: Send + Sync + 'static> Worker<S> {
     /// # let _ = worker;
     /// ```
     #[must_use]
-    pub fn handle_blocking<J, F, E>(self, handler: F) -> Self
+    pub fn handle_blocking<J, F, T, E>(self, handler: F) -> Self
     where
         J: Job,
-        F: Fn(J, Context<S>) -> Result<(), E> + Send + Sync + 'static,
+        F: Fn(J, Context<S>) -> Result<T, E> + Send + Sync + 'static,
+        T: Serialize,
         E: Into<JobError>,
     {
         self.register::<J>(erase_blocking(handler))
@@ -132,6 +139,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
     fn register<J: Job>(mut self, handler: Erased<S>) -> Self {
         self.registered.push(Registered {
             job: J::NAME,
+            schema: J::schema,
             queue: J::QUEUE.to_owned(),
             handler,
             retry: None,
@@ -188,6 +196,9 @@ impl<S: Send + Sync + 'static> Worker<S> {
     pub async fn run(self, broker: &Broker, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let stop = Stop::default();
         let queues = self.bind(broker, &stop)?;
+        let _cancelled = Cancelled::read(broker);
+        let entries = queues.iter().flat_map(|handlers| handlers.entries(broker.now_ms())).collect();
+        let _announcing = AbortOnDropHandle::new(tokio::spawn(catalogue::announce(broker.clone(), entries)));
         let mut consumers = JoinSet::new();
         for handlers in queues {
             for lane in [Lane::Main, Lane::Suspect] {
@@ -305,7 +316,7 @@ type ByName = HashMap<&'static str, usize, foldhash::fast::RandomState>;
 /// The handlers of one queue, and where to find them.
 fn routes<S>(broker: &Broker, queue: &Queue, registered: Vec<Registered<S>>) -> Result<(Vec<Route<S>>, ByName), Error> {
     let (mut routes, mut by_name) = (Vec::new(), ByName::default());
-    for Registered { job, handler, retry, timeout, .. } in registered {
+    for Registered { job, schema, handler, retry, timeout, .. } in registered {
         let timeout = timeout.unwrap_or_else(|| queue.attempt_timeout());
         broker.config().check_timeout(&format!("the timeout of {job}"), timeout)?;
         if !is_valid_name(job) {
@@ -318,7 +329,7 @@ fn routes<S>(broker: &Broker, queue: &Queue, registered: Vec<Registered<S>>) -> 
         let metrics = Arc::new(broker.metrics().job(queue.name(), job));
         let inline_budget = nanos(broker.config().inline_budget);
         let first_poll = AtomicU32::new(UNKNOWN_FIRST_POLL_NANOS);
-        routes.push(Route { job, handler, retry, timeout, metrics, inline_budget, first_poll });
+        routes.push(Route { job, schema, handler, retry, timeout, metrics, inline_budget, first_poll });
     }
     if routes.is_empty() {
         return Err(Error::NoHandler { queue: queue.name().to_owned() });
@@ -337,6 +348,18 @@ impl<S> Handlers<S> {
 
     pub(crate) fn metrics(&self, index: Option<usize>) -> &JobMetrics {
         index.map_or(&self.unknown, |index| &self.routes[index].metrics)
+    }
+
+    /// What this queue's handlers can run, for the catalogue.
+    fn entries(&self, announced_at: u64) -> impl Iterator<Item = Entry> {
+        self.routes.iter().map(move |route| Entry {
+            job: route.job.to_owned(),
+            queue: self.queue.name().to_owned(),
+            schema: (route.schema)(),
+            timeout_ms: millis(route.timeout),
+            max_attempts: route.retry.attempts(),
+            announced_at,
+        })
     }
 
     /// Why there is no handler for a job name.

@@ -33,7 +33,7 @@ use crate::{
     metrics::Metrics,
     queue::Queue,
     quiet::Quiet,
-    topology::{Routes, Target, Topology},
+    topology::{Plan, Routes, Stream, Target, Topology},
 };
 
 pub(super) struct Amqp {
@@ -96,6 +96,18 @@ impl Amqp {
     pub(super) async fn open_raw(&self, name: &str, prefetch: u16) -> Result<Session, OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
         Session::open(up, name, prefetch).await
+    }
+
+    pub(super) async fn open_stream(&self, stream: Stream, from: u64) -> Result<Session, OpenError> {
+        let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
+        declare::ensure_shared(&up, &self.setup).await?;
+        Session::open_stream(up, &self.setup.topology.stream(stream), from).await
+    }
+
+    pub(super) async fn ensure(&self, plan: &Plan) -> Result<(), OpenError> {
+        let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
+        declare::ensure_shared(&up, &self.setup).await?;
+        declare::ensure(&up, &self.setup, plan).await
     }
 
     pub(super) async fn mend(&self, queue: &Queue) -> Result<(), OpenError> {

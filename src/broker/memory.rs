@@ -11,15 +11,17 @@ use std::{
 
 use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use tokio::{sync::Notify, time::Instant};
+use uuid::Uuid;
 
 use super::{Delivery, SendError};
 use crate::{
     message::{Message, header, integer, millis, text},
     queue::Queue,
-    topology::{DEAD, SUSPECT, Target},
+    topology::{DEAD, Plan, SUSPECT, Stream, Target},
 };
 
 const UNROUTED: &str = "leveret.v1.unrouted";
+const STATUS: &str = "leveret.v1.status";
 
 #[derive(Clone)]
 pub(super) struct Memory {
@@ -33,6 +35,15 @@ struct State {
     queues: HashMap<String, Stored>,
     /// Jobs that wait for their time.
     delayed: usize,
+    catalogue: Log,
+    cancelled: Log,
+}
+
+/// A stream, and the queue of each of its readers.
+#[derive(Default)]
+struct Log {
+    messages: Vec<Message>,
+    readers: Vec<String>,
 }
 
 #[derive(Default)]
@@ -56,6 +67,8 @@ pub(crate) struct Session {
     next_tag: u64,
     in_hand: BTreeMap<u64, Waiting>,
     stopped: bool,
+    /// The stream that its queue is of; the queue goes with it.
+    reads: Option<Stream>,
 }
 
 impl Memory {
@@ -84,7 +97,31 @@ impl Memory {
             next_tag: 1,
             in_hand: BTreeMap::new(),
             stopped: false,
+            reads: None,
         }
+    }
+
+    pub(super) fn declare_all(&self, plan: &Plan) {
+        let mut state = self.lock();
+        for queue in &plan.queues {
+            state.queues.entry(queue.name.clone()).or_default();
+        }
+    }
+
+    /// Reads a stream from that message on, through a queue that is filled with it and bound to it.
+    pub(super) fn open_stream(&self, stream: Stream, from: u64) -> Session {
+        let name = format!("{} of {}", stream.name(), Uuid::now_v7());
+        let mut state = self.lock();
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        let messages: Vec<_> = state.log(stream).messages.iter().skip(from).cloned().collect();
+        state.log(stream).readers.push(name.clone());
+        for message in messages {
+            state.push(&name, message);
+        }
+        drop(state);
+        let mut session = self.open(&name, u16::MAX);
+        session.reads = Some(stream);
+        session
     }
 
     pub(super) fn send(&self, target: &Target, message: Message) -> Result<(), SendError> {
@@ -93,6 +130,9 @@ impl Memory {
             Target::Queue(queue) if !state.queues.contains_key(queue) => return Err(SendError::Returned),
             Target::Queue(queue) => state.push(queue, message),
             Target::Dead(queue) => state.push_or_unrouted(&format!("{queue}{DEAD}"), message),
+            Target::Event(..) if state.queues.contains_key(STATUS) => state.push(STATUS, message),
+            Target::Event(..) => {}
+            Target::Stream(stream) => state.append(*stream, message),
             Target::Delayed(queue, wait) => {
                 state.delayed += 1;
                 tokio::spawn(self.clone().deliver_after(wait.duration(), queue.clone(), message));
@@ -110,7 +150,7 @@ impl Memory {
 
     pub(super) fn is_idle(&self) -> bool {
         let state = self.lock();
-        let kept = |name: &String| name.ends_with(DEAD) || name == UNROUTED;
+        let kept = |name: &String| name.ends_with(DEAD) || name == UNROUTED || name == STATUS;
         let idle = |stored: &Stored| stored.ready.is_empty() && stored.in_hand == 0;
         state.delayed == 0 && state.queues.iter().all(|(name, stored)| kept(name) || idle(stored))
     }
@@ -125,6 +165,22 @@ impl State {
         let stored = self.queues.entry(queue.to_owned()).or_default();
         stored.ready.push_back(Waiting { message, delivery_count: 0, redelivered: false });
         stored.arrived.notify_one();
+    }
+
+    fn log(&mut self, stream: Stream) -> &mut Log {
+        match stream {
+            Stream::Catalogue => &mut self.catalogue,
+            Stream::Cancelled => &mut self.cancelled,
+        }
+    }
+
+    fn append(&mut self, stream: Stream, mut message: Message) {
+        let log = self.log(stream);
+        message.set_header(header::STREAM_OFFSET, integer(log.messages.len() as u64));
+        log.messages.push(message.clone());
+        for reader in log.readers.clone() {
+            self.push(&reader, message.clone());
+        }
     }
 
     fn push_or_unrouted(&mut self, queue: &str, message: Message) {
@@ -213,6 +269,12 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        if let Some(stream) = self.reads {
+            let mut state = self.memory.lock();
+            state.log(stream).readers.retain(|reader| *reader != self.queue);
+            state.queues.remove(&self.queue);
+            return;
+        }
         let in_hand = std::mem::take(&mut self.in_hand);
         if let Some(stored) = self.memory.lock().queues.get_mut(&self.queue) {
             stored.in_hand -= in_hand.len();

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::{acks::Acks, connection::Up};
 use crate::{
     broker::{Delivery, Ended, OpenError},
-    message::{Message, short},
+    message::{Message, integer, short},
 };
 
 /// How often a channel is looked at that nothing is taken from.
@@ -33,6 +33,8 @@ const ACKS_ARRIVE: Duration = Duration::from_millis(500);
 const LINGER: Duration = Duration::from_millis(1);
 /// How long acks may wait for the confirms of copies of the jobs that they are behind.
 const PATIENT_LINGER: Duration = Duration::from_millis(5);
+/// Messages of a stream on their way at once.
+const STREAM_PREFETCH: u16 = 256;
 /// How long an orderly goodbye may take on a connection that may be dead.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -44,6 +46,7 @@ pub(crate) struct Session {
     acks: Acks,
     /// When acks were sent last.
     acked: Option<Instant>,
+    prefetch: u16,
     /// Acks that may wait for a flush: half the prefetch, so that the broker never runs out of room to deliver.
     batch: usize,
 }
@@ -63,12 +66,23 @@ impl Drop for OwnChannel {
 
 impl Session {
     pub(super) async fn open(up: Arc<Up>, queue: &str, prefetch: u16) -> Result<Self, OpenError> {
+        Self::open_with(up, queue, prefetch, FieldTable::default()).await
+    }
+
+    /// Reads a stream from that offset on.
+    pub(super) async fn open_stream(up: Arc<Up>, stream: &str, from: u64) -> Result<Self, OpenError> {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-stream-offset".into(), integer(from));
+        Self::open_with(up, stream, STREAM_PREFETCH, arguments).await
+    }
+
+    async fn open_with(up: Arc<Up>, queue: &str, prefetch: u16, arguments: FieldTable) -> Result<Self, OpenError> {
         let passing = |reason: String| OpenError::Passing(format!("queue {queue:?}: {reason}"));
         let channel = OwnChannel(up.channel().await.map_err(passing)?);
         up.unless_lost(channel.0.basic_qos(prefetch, BasicQosOptions::default())).await.map_err(passing)?;
         let tag = short(&format!("leveret-{}", Uuid::now_v7()));
         let options = BasicConsumeOptions::default();
-        let consume = channel.0.basic_consume(short(queue), tag.clone(), options, FieldTable::default());
+        let consume = channel.0.basic_consume(short(queue), tag.clone(), options, arguments);
         let consumer = up.unless_lost(consume).await.map_err(passing)?;
         Ok(Self {
             up,
@@ -77,6 +91,7 @@ impl Session {
             tag,
             acks: Acks::default(),
             acked: None,
+            prefetch,
             batch: usize::from(prefetch / 2).max(1),
         })
     }
@@ -195,6 +210,12 @@ impl Session {
             self.acks.delivered(delivery.delivery_tag);
             self.reject(delivery.delivery_tag, true);
         }
+    }
+
+    /// Waits until the broker has done what it was told on this channel before.
+    pub(crate) async fn round_trip(&self) -> Result<(), Ended> {
+        let asked = self.channel.0.basic_qos(self.prefetch, BasicQosOptions::default());
+        self.up.unless_lost(asked).await.map_err(|reason| self.ended(&reason))
     }
 
     /// Waits until the broker has what was acked.

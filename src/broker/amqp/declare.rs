@@ -59,7 +59,7 @@ pub(super) async fn ensure_queue(up: &Up, setup: &Setup, queue: &Queue) -> Resul
 }
 
 /// Declares the plan, or only verifies it, as the settings say. It has a channel of its own: a refusal closes that.
-async fn ensure(up: &Up, setup: &Setup, plan: &Plan) -> Result<(), OpenError> {
+pub(super) async fn ensure(up: &Up, setup: &Setup, plan: &Plan) -> Result<(), OpenError> {
     let ensured = async {
         match setup.mode {
             TopologyMode::Declare => declare(up, plan).await,

@@ -57,6 +57,8 @@ struct Request {
     exchange: ShortString,
     key: ShortString,
     message: Box<Message>,
+    /// Whether it is an error that no queue takes it.
+    mandatory: bool,
     fate: Arc<Fate>,
     answer: oneshot::Sender<Answer>,
 }
@@ -85,12 +87,14 @@ impl PublishTask {
         Self { link: Arc::new(link), setup, requests: OnceLock::new(), finishing, finished }
     }
 
-    /// Publishes, and once more if a delay has nowhere to wait: then a part of the ladder is missing, and is mended first.
+    /// Publishes, and once more if a delay has nowhere to wait or a stream is gone: then a part of the topology is missing, and is mended first.
     /// All of it within one publish timeout.
     pub(super) async fn send(&self, target: &Target, message: Box<Message>, fail_fast: bool) -> Result<(), SendError> {
         let deadline = Instant::now() + self.setup.config.publish_timeout;
         let answer = match self.send_once(target, message, fail_fast, deadline).await {
-            Err(Failure::Returned(message)) if matches!(target, Target::Delayed(..)) && self.mend(deadline).await => {
+            Err(Failure::Returned(message))
+                if matches!(target, Target::Delayed(..) | Target::Stream(_)) && self.mend(deadline).await =>
+            {
                 self.send_once(target, message, fail_fast, deadline).await
             }
             answer => answer,
@@ -120,7 +124,8 @@ impl PublishTask {
         let (exchange, key) = self.setup.routes.to(target);
         let fate = Arc::new(Fate(AtomicU8::new(QUEUED)));
         let (answer, answered) = oneshot::channel();
-        let request = Request { exchange, key, message, fate: Arc::clone(&fate), answer };
+        let mandatory = !matches!(target, Target::Event(..));
+        let request = Request { exchange, key, message, mandatory, fate: Arc::clone(&fate), answer };
         let answer = timeout_at(deadline, async {
             self.requests().reserve().await.map_err(|_| SendError::Closed)?.send(request);
             // The task drops an answer with its channel: what was sent by then is uncertain.
@@ -284,9 +289,9 @@ impl Task {
 }
 
 async fn publish(channel: &Channel, request: Request) -> Resolved {
-    let Request { exchange, key, mut message, answer, .. } = request;
+    let Request { exchange, key, mut message, mandatory, answer, .. } = request;
     let id = message.properties.message_id().clone();
-    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
     let properties = mem::take(&mut message.properties);
     let confirmed = match channel.basic_publish(exchange.clone(), key.clone(), options, &message.body, properties).await
     {

@@ -1,0 +1,160 @@
+//! The jobs that workers can run, as the workers themselves say: each announces its own when it starts, on the stream
+//! `leveret.v1.catalogue`, unless they stand there already. They stay there while no worker runs.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{
+    broker::Broker,
+    job::JobId,
+    message::Message,
+    stream::{Reading, follow},
+    topology::{Stream, Target},
+};
+
+/// The property `type` of an announcement.
+const ENTRY: &str = "leveret.job";
+
+/// A job on a queue, as a worker announced it.
+///
+/// ```
+/// # use leveret::catalogue::Entry;
+/// let json = r#"{"job": "email.send", "queue": "email", "timeout_ms": 30000, "max_attempts": 20, "announced_at": 0}"#;
+/// let entry: Entry = serde_json::from_str(json)?;
+/// assert!(entry.schema.is_none());
+/// # Ok::<_, serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The job's name.
+    pub job: String,
+    /// The queue that its workers take it from.
+    pub queue: String,
+    /// The JSON Schema of its payload ([`Job::schema`](crate::Job::schema)); without one any payload may be right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<serde_json::Value>,
+    /// How long an attempt may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// How many attempts it has.
+    pub max_attempts: u32,
+    /// When it was announced first in this form, in milliseconds since the epoch.
+    pub announced_at: u64,
+}
+
+impl Entry {
+    fn is_same(&self, other: &Self) -> bool {
+        Self { announced_at: 0, ..self.clone() } == Self { announced_at: 0, ..other.clone() }
+    }
+}
+
+/// What is in the catalogue, kept up to date as long as a clone of this exists. Clones are cheap.
+///
+/// ```
+/// # use leveret::{Broker, Context, JobResult, Worker, catalogue::Catalogue, testing};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)] struct Greet { name: String }
+/// # impl leveret::Job for Greet { const NAME: &'static str = "greet"; const QUEUE: &'static str = "greetings"; }
+/// # async fn greet(_: Greet, _: Context<()>) -> JobResult { Ok(()) }
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = Broker::memory();
+/// let catalogue = Catalogue::follow(&broker);
+/// let running = testing::start(Worker::new(()).handle(greet), &broker).await?;
+/// assert_eq!(catalogue.wait_for("greet").await.queue, "greetings");
+/// assert_eq!(catalogue.entries().len(), 1);
+/// # running.stop().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Catalogue {
+    shared: Arc<Shared>,
+    _reader: Arc<AbortOnDropHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// By job, then queue.
+    entries: RwLock<BTreeMap<(String, String), Arc<Entry>>>,
+    reading: watch::Sender<Reading>,
+    changes: watch::Sender<u64>,
+}
+
+impl Catalogue {
+    /// Begins to read.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    #[must_use]
+    pub fn follow(broker: &Broker) -> Self {
+        let shared = Arc::new(Shared::default());
+        let (filled, broker) = (Arc::clone(&shared), broker.clone());
+        let reader = tokio::spawn(async move {
+            follow(&broker, Stream::Catalogue, &filled.reading, |message| filled.add(message)).await;
+        });
+        Self { shared, _reader: Arc::new(AbortOnDropHandle::new(reader)) }
+    }
+
+    /// Waits until everything has been read that was announced before.
+    pub async fn ready(&self) {
+        // The sender lives as long as this.
+        drop(self.shared.reading.subscribe().wait_for(|reading| *reading == Reading::CaughtUp).await);
+    }
+
+    /// Waits until a job of that name is announced.
+    pub async fn wait_for(&self, job: &str) -> Arc<Entry> {
+        let mut changes = self.shared.changes.subscribe();
+        loop {
+            if let Some(entry) = self.find(job) {
+                return entry;
+            }
+            // The sender lives as long as this.
+            drop(changes.changed().await);
+        }
+    }
+
+    /// The job of that name; if several queues have it, the one that was announced last.
+    #[must_use]
+    pub fn find(&self, job: &str) -> Option<Arc<Entry>> {
+        let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let found = entries.range((job.to_owned(), String::new())..).take_while(|((name, _), _)| name == job);
+        found.map(|(_, entry)| entry).max_by_key(|entry| entry.announced_at).cloned()
+    }
+
+    /// All jobs, by name and then by queue.
+    #[must_use]
+    pub fn entries(&self) -> Vec<Arc<Entry>> {
+        self.shared.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}
+
+impl Shared {
+    fn add(&self, message: &Message) {
+        let Ok(entry) = serde_json::from_slice::<Entry>(&message.body) else {
+            return tracing::warn!("an entry of the catalogue that cannot be read");
+        };
+        let key = (entry.job.clone(), entry.queue.clone());
+        self.entries.write().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::new(entry));
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+}
+
+/// Announces a worker's jobs, but those that stand in the catalogue as they are.
+pub(crate) async fn announce(broker: Broker, entries: Vec<Entry>) {
+    let catalogue = Catalogue::follow(&broker);
+    catalogue.ready().await;
+    let known = catalogue.entries();
+    drop(catalogue);
+    for entry in entries.into_iter().filter(|entry| !known.iter().any(|known| known.is_same(entry))) {
+        let body = serde_json::to_vec(&entry).unwrap_or_default();
+        let message = Message::new(ENTRY, &JobId::mint(), body, entry.announced_at);
+        if let Err(error) = broker.send(&Target::Stream(Stream::Catalogue), Box::new(message), false).await {
+            tracing::warn!(job = entry.job, ?error, "the job could not be announced to the catalogue");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Whole queues, message by message, for tools that keep what they take: a status store, a desk for dead letters.
+//!
+//! A feed outlives lost connections. What was taken and not acked comes again, marked as redelivered: so a tool first
+//! commits what it has, then acks.
+
+mod raw;
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+pub use self::raw::{RawMessage, Unreadable};
+use crate::{
+    broker::{Broker, Delivery, OpenError, Session},
+    event::JobEvent,
+    topology::{DEAD, Topology},
+};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What a [`Feed`] takes.
+///
+/// ```
+/// use leveret::feed::Source;
+///
+/// assert_eq!(Source::DeadLetters("email".into()).to_string(), "dead letters of \"email\"");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source {
+    /// The steps of tracked jobs, from the queue `leveret.v1.status`, which keeps them for seven days. The first feed of
+    /// this kind makes the queue: what was told before is gone.
+    JobEvents,
+    /// The dead letters of the job queue of that name.
+    DeadLetters(String),
+    /// Delayed jobs and dead letters whose queue is gone.
+    Unrouted,
+}
+
+/// Takes messages of a queue in batches.
+///
+/// ```no_run
+/// use leveret::{Broker, feed::{Feed, Source}};
+/// # async fn commit(_: &leveret::feed::RawMessage) {}
+///
+/// # async fn doc(broker: Broker) {
+/// let mut feed = Feed::new(&broker, Source::DeadLetters("email".into()), 500);
+/// loop {
+///     let batch = feed.next(100).await;
+///     for taken in batch.messages() {
+///         commit(taken.message()).await;
+///     }
+///     feed.ack(batch);
+/// }
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Feed {
+    broker: Broker,
+    source: Source,
+    prefetch: u16,
+    session: Option<Open>,
+    /// The number of the session that is open, or was last.
+    opened: u64,
+}
+
+struct Open(Session);
+
+impl std::fmt::Debug for Open {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Open")
+    }
+}
+
+/// Messages that were taken together; see [`Feed`].
+#[derive(Debug)]
+pub struct Batch {
+    messages: Vec<Taken>,
+    session: u64,
+}
+
+/// One message of a [`Batch`].
+#[derive(Debug)]
+pub struct Taken {
+    tag: u64,
+    redelivered: bool,
+    message: RawMessage,
+}
+
+impl Feed {
+    /// A feed that has `prefetch` messages on their way at once, 1 to 2000; it connects with the first batch.
+    #[must_use]
+    pub fn new(broker: &Broker, source: Source, prefetch: u16) -> Self {
+        let prefetch = prefetch.clamp(1, 2_000);
+        Self { broker: broker.clone(), source, prefetch, session: None, opened: 0 }
+    }
+
+    /// Waits for a message, for ever, and returns it with those that are there besides, up to `limit`. At most the
+    /// prefetch may be taken without an ack.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost: what is not returned comes again.
+    pub async fn next(&mut self, limit: usize) -> Batch {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let reason = match self.fill(limit).await {
+                Ok(messages) => return Batch { messages, session: self.opened },
+                Err(reason) => reason,
+            };
+            self.session = None;
+            if self.broker.quiet().is_news(format!("{}: {reason}", self.source)) {
+                tracing::warn!(source = %self.source, reason, "cannot read, trying again");
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn fill(&mut self, limit: usize) -> Result<Vec<Taken>, String> {
+        if self.session.is_none() {
+            self.session = Some(Open(self.open().await?));
+            self.opened += 1;
+        }
+        let Some(Open(session)) = &mut self.session else { return Err("no session".to_owned()) };
+        let first = session.next().await.map_err(|ended| ended.to_string())?;
+        let mut messages = vec![Taken::from(first)];
+        while messages.len() < limit
+            && let Some(Ok(delivery)) = session.try_next()
+        {
+            messages.push(delivery.into());
+        }
+        Ok(messages)
+    }
+
+    async fn open(&self) -> Result<Session, String> {
+        let topology = Topology::new(&self.broker.config().namespace);
+        let reason = |error| match error {
+            OpenError::Fatal(error) => error.to_string(),
+            OpenError::Passing(reason) => reason,
+        };
+        let queue = match &self.source {
+            Source::JobEvents => {
+                self.broker.ensure(&topology.of_status()).await.map_err(reason)?;
+                topology.status()
+            }
+            Source::DeadLetters(queue) => format!("{queue}{DEAD}"),
+            Source::Unrouted => topology.unrouted(),
+        };
+        self.broker.open_raw(&queue, self.prefetch).await.map_err(reason)
+    }
+
+    /// Lets the broker forget a batch: to be called when it is kept elsewhere. What was taken before the connection was
+    /// lost comes again all the same.
+    pub fn ack(&mut self, batch: Batch) {
+        let Some(Open(session)) = &mut self.session else { return };
+        if batch.session == self.opened {
+            for taken in &batch.messages {
+                session.ack(taken.tag, false);
+            }
+            session.flush();
+        }
+    }
+
+    /// Ends the feed in good order: what was acked is forgotten, the rest is the queue's again.
+    pub async fn close(mut self) {
+        if let Some(Open(mut session)) = self.session.take() {
+            session.stop().await;
+            session.settled().await;
+            session.close().await;
+        }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::JobEvents => f.write_str("steps of tracked jobs"),
+            Self::DeadLetters(queue) => write!(f, "dead letters of {queue:?}"),
+            Self::Unrouted => f.write_str("unrouted jobs"),
+        }
+    }
+}
+
+impl Batch {
+    /// The messages, the oldest first.
+    #[must_use]
+    pub fn messages(&self) -> &[Taken] {
+        &self.messages
+    }
+}
+
+impl Taken {
+    /// The message.
+    #[must_use]
+    pub fn message(&self) -> &RawMessage {
+        &self.message
+    }
+
+    /// Whether the broker has handed it out before: it may be kept already.
+    #[must_use]
+    pub fn redelivered(&self) -> bool {
+        self.redelivered
+    }
+
+    /// The step that the message tells; none if it tells none that can be read.
+    #[must_use]
+    pub fn event(&self) -> Option<JobEvent> {
+        serde_json::from_slice(self.message.payload()).ok()
+    }
+}
+
+impl From<Delivery> for Taken {
+    fn from(delivery: Delivery) -> Self {
+        Self { tag: delivery.tag, redelivered: delivery.redelivered, message: RawMessage::from(delivery.message) }
+    }
+}
