@@ -54,6 +54,7 @@ mod context;
 mod copy;
 mod delay;
 mod error;
+pub mod event;
 mod handler;
 mod health;
 mod intake;
