@@ -21,7 +21,7 @@ pub(super) struct Incoming<'a> {
     /// The payload that takes the place of the one it died with.
     pub(super) edited: Option<&'a [u8]>,
     pub(super) digest: Option<String>,
-    fingerprint: (String, String),
+    pub(super) fingerprint: (String, String),
 }
 
 impl<'a> Incoming<'a> {
