@@ -100,7 +100,9 @@ impl Sql {
         let query = sqlx::query(AssertSqlSafe(self.text));
         self.args.into_iter().fold(query, |query, arg| match arg {
             Arg::Int(value) => query.bind(value),
-            Arg::Real(value) => query.bind(value),
+            Arg::Real(Some(value)) => query.bind(value),
+            // sqlx 0.9.0 has the types of missing floats the wrong way round, and keeps the statement prepared so.
+            Arg::Real(None) => query.bind(None::<f32>),
             Arg::Text(value) => query.bind(value),
             Arg::Bytes(value) => query.bind(value),
         })

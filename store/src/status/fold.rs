@@ -114,3 +114,79 @@ impl Job {
         if waits && self.cancel_hop.is_some() { State::CancelRequested } else { state }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Any events at all of one job, also such as no worker tells; equal ones are equal in all.
+    fn events() -> impl Strategy<Value = Vec<JobEvent>> {
+        let event = (0u32..3, 0u64..6, 0u8..10).prop_map(|(hop, at, step)| JobEvent {
+            id: "a".into(),
+            job: "email.send".into(),
+            queue: format!("email-{hop}"),
+            label: None,
+            priority: None,
+            attempt: hop + 1,
+            hop,
+            enqueued_at: (at % 2 == 0).then_some(1),
+            at,
+            worker: Some(format!("host:{at}")),
+            step: step_of(step, at),
+        });
+        proptest::collection::vec(event, 1..12)
+    }
+
+    fn step_of(number: u8, at: u64) -> Step {
+        let (kind, error) = (at.to_string(), at.to_string());
+        match number {
+            0 => Step::Queued { due: Some(at), expires: Some(at) },
+            1 => Step::Received,
+            2 => Step::Started,
+            3 => Step::Progress { fraction: at as f64, note: None },
+            4 => Step::Retrying { kind, error, due: at },
+            5 => Step::Snoozed { due: at },
+            6 => Step::CancelRequested,
+            7 => Step::Succeeded { result: Some(at.into()), too_large: None },
+            8 => Step::Dead { kind, error },
+            _ => Step::Cancelled,
+        }
+    }
+
+    fn job(events: &[JobEvent]) -> Job {
+        let mut job = Job::new(&events[0]);
+        events.iter().for_each(|event| job.apply(event));
+        job
+    }
+
+    /// Until an event has told them, these are guesses.
+    fn known(mut job: Job) -> Job {
+        if job.place == Place::default() {
+            (job.attempt, job.queue) = (0, String::new());
+        }
+        job
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_and_number_of_events_do_not_matter((ordered, shuffled) in events().prop_flat_map(|events| {
+            let twice = [events.as_slice(), &events[..events.len() / 2]].concat();
+            (Just(events), Just(twice).prop_shuffle())
+        })) {
+            prop_assert_eq!(known(job(&ordered)), known(job(&shuffled)));
+        }
+
+        #[test]
+        fn a_job_never_moves_back(events in events()) {
+            let mut job = Job::new(&events[0]);
+            for event in &events {
+                let before = job.place;
+                job.apply(event);
+                prop_assert!(job.place >= before);
+                prop_assert_eq!(job.hop, job.place.hop);
+            }
+        }
+    }
+}
