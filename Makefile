@@ -5,7 +5,7 @@
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: ## Install what the tests need (RabbitMQ, promtool, Python and Node clients)
+setup: ## Install what the tests need (RabbitMQ, PostgreSQL, promtool, Python and Node clients)
 	@scripts/setup.sh
 
 demo: ## Run both workers on real input: in memory, or on the RabbitMQ of AMQP_URL (ARGS="--keep-running")

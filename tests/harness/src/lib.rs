@@ -5,6 +5,7 @@
 //! - [`shared_node`]: the broker most tests use, one per test process; [`unique`] names keep them apart.
 //! - [`Node`]: a private RabbitMQ of one's own, to be killed, restarted and reconfigured through [`Node::ctl`].
 //! - [`Cluster`]: several of them, for what becomes of a queue whose leader is lost.
+//! - [`shared_postgres`], [`Postgres`]: the same for PostgreSQL; a database for each test.
 //! - [`RawClient`]: publishes and fetches any message at all, past the framework.
 //! - [`Proxy`]: a TCP connection that can be cut, frozen, delayed and throttled.
 //! - [`Cable`]: a network that can lose every packet.
@@ -25,6 +26,7 @@ mod foreign;
 mod leash;
 mod names;
 mod node;
+mod postgres;
 mod process;
 mod proxy;
 mod shared;
@@ -38,6 +40,7 @@ pub use foreign::{javascript, promtool, python};
 pub use lapin;
 pub use names::{free_port, unique};
 pub use node::{Node, NodeOptions};
+pub use postgres::{Postgres, shared_postgres};
 pub use process::Process;
 pub use proxy::Proxy;
 pub use shared::{SharedNode, TestVhost, shared_node};

@@ -4,6 +4,7 @@
 mod cluster;
 mod foreign;
 mod node;
+mod postgres;
 mod process;
 mod proxy;
 

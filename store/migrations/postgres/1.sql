@@ -1,0 +1,123 @@
+-- Tracked jobs, one row each: what the newest of their events say. Times are milliseconds since the epoch.
+CREATE TABLE leveret_jobs (
+    id TEXT PRIMARY KEY,
+    label TEXT,
+    job TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    priority BIGINT,
+    state TEXT NOT NULL,
+    attempt BIGINT NOT NULL,
+    hop BIGINT NOT NULL,
+    step_rank BIGINT NOT NULL,
+    moment BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    due_at BIGINT,
+    expires_at BIGINT,
+    started_at BIGINT,
+    finished_at BIGINT,
+    updated_at BIGINT NOT NULL,
+    worker TEXT,
+    progress DOUBLE PRECISION,
+    note TEXT,
+    error_kind TEXT,
+    error TEXT,
+    result TEXT,
+    too_large BIGINT,
+    cancel_hop BIGINT,
+    cancel_requested_at BIGINT,
+    stale BIGINT NOT NULL
+);
+CREATE INDEX leveret_jobs_created ON leveret_jobs (created_at, id);
+CREATE INDEX leveret_jobs_state ON leveret_jobs (state, created_at, id);
+
+CREATE TABLE leveret_job_steps (
+    id TEXT NOT NULL,
+    hop BIGINT NOT NULL,
+    attempt BIGINT NOT NULL,
+    step TEXT NOT NULL,
+    at BIGINT NOT NULL,
+    worker TEXT,
+    detail TEXT,
+    PRIMARY KEY (id, hop, attempt, step)
+);
+
+-- Single facts of the server, such as when it last heard of jobs.
+CREATE TABLE leveret_facts (
+    name TEXT PRIMARY KEY,
+    value BIGINT NOT NULL
+);
+
+CREATE TABLE leveret_idempotency (
+    key TEXT PRIMARY KEY,
+    body_hash TEXT NOT NULL,
+    task_ids TEXT NOT NULL,
+    answer TEXT,
+    leased_until BIGINT NOT NULL,
+    created_at BIGINT NOT NULL
+);
+CREATE INDEX leveret_idempotency_created ON leveret_idempotency (created_at);
+
+-- Dead letters that were taken out of the broker: this is their home.
+CREATE TABLE leveret_dead (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    job_id TEXT,
+    job TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    attempt BIGINT NOT NULL,
+    hop BIGINT NOT NULL,
+    failed_at BIGINT NOT NULL,
+    taken_at BIGINT NOT NULL,
+    state TEXT NOT NULL,
+    state_at BIGINT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    digest TEXT,
+    replay_id BIGINT,
+    error TEXT NOT NULL,
+    properties BYTEA NOT NULL,
+    payload BYTEA NOT NULL,
+    original BYTEA
+);
+CREATE INDEX leveret_dead_digest ON leveret_dead (digest);
+CREATE INDEX leveret_dead_job_id ON leveret_dead (job_id);
+CREATE INDEX leveret_dead_state ON leveret_dead (state, state_at);
+CREATE INDEX leveret_dead_replay ON leveret_dead (replay_id, id) WHERE state = 'replaying';
+-- Holds all that groups are made of, so that they need not read the messages.
+CREATE INDEX leveret_dead_groups ON leveret_dead (fingerprint, state, queue, job, kind, failed_at, id);
+
+CREATE TABLE leveret_fingerprints (
+    fingerprint TEXT PRIMARY KEY,
+    job TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    masked TEXT NOT NULL
+);
+
+CREATE TABLE leveret_dead_history (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    dead_id BIGINT NOT NULL,
+    at BIGINT NOT NULL,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    detail TEXT
+);
+CREATE INDEX leveret_dead_history_dead_id ON leveret_dead_history (dead_id);
+
+CREATE TABLE leveret_replays (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    actor TEXT NOT NULL,
+    options TEXT NOT NULL,
+    total BIGINT NOT NULL,
+    replayed BIGINT NOT NULL,
+    started_at BIGINT NOT NULL,
+    finished_at BIGINT,
+    outcome TEXT
+);
+
+CREATE TABLE leveret_audit (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at BIGINT NOT NULL,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    detail TEXT NOT NULL
+);

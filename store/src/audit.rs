@@ -1,0 +1,93 @@
+//! Who did what, and when.
+
+use serde::Serialize;
+use serde_json::Value;
+use sqlx::{AnyConnection, FromRow, Row, any::AnyRow};
+
+use crate::{
+    Cursor, Page, Result, Store,
+    open::Area,
+    sql::{Sql, number},
+    status::json,
+};
+
+/// Who does something, and when: for the history of a dead letter and the audit log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct By<'a> {
+    /// A user, or the name of a token.
+    pub actor: &'a str,
+    /// In milliseconds since the epoch.
+    pub at: u64,
+}
+
+/// One line of the audit log.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AuditEntry {
+    /// Its number; greater ones are later.
+    pub id: i64,
+    /// In milliseconds since the epoch.
+    pub at: u64,
+    /// Who.
+    pub actor: String,
+    /// What, such as `purge`.
+    pub action: String,
+    /// On what.
+    pub detail: Value,
+}
+
+impl Store {
+    /// Adds a line to the audit log. What the store itself is asked to do with dead letters it logs by itself.
+    ///
+    /// ```
+    /// use leveret_store::By;
+    ///
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
+    /// let by = By { actor: "anna", at: 1_800_000_000_000 };
+    /// store.audit(by, "cancel", &serde_json::json!({ "job": "order-17" })).await?;
+    /// assert_eq!(store.audit_log(None, 10).await?.items[0].actor, "anna");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn audit(&self, by: By<'_>, action: &str, detail: &Value) -> Result<()> {
+        let mut tx = self.write(Area::Dead).await?;
+        note(&mut tx, by, action, detail).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// One page of the audit log, latest first.
+    ///
+    /// See [`audit`](Self::audit) for an example.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn audit_log(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<AuditEntry>> {
+        let before = after.map_or(i64::MAX, Cursor::number);
+        let sql = Sql::new("SELECT * FROM leveret_audit WHERE id < $1 ORDER BY id DESC LIMIT $2");
+        let entries = sql.arg(before).arg(u64::from(limit) + 1).all(&self.readers).await?;
+        Ok(Page::new(entries, limit, |entry: &AuditEntry| (entry.id, String::new())))
+    }
+}
+
+pub(crate) async fn note(tx: &mut AnyConnection, by: By<'_>, action: &str, detail: &Value) -> Result<()> {
+    let sql = Sql::new("INSERT INTO leveret_audit (at, actor, action, detail) VALUES ($1, $2, $3, $4)");
+    sql.arg(by.at).arg(by.actor).arg(action).arg(detail).execute(tx).await.map(drop)
+}
+
+impl FromRow<'_, AnyRow> for AuditEntry {
+    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            id: row.try_get("id")?,
+            at: number(row.try_get("at")?),
+            actor: row.try_get("actor")?,
+            action: row.try_get("action")?,
+            detail: json(row.try_get("detail")?)?.unwrap_or_default(),
+        })
+    }
+}

@@ -1,0 +1,313 @@
+//! Dead letters: taken out of the broker for good, and kept with what was done to them.
+//!
+//! In the order of their life: `take_in`, `find`, `desk` (edit, purge, restore), `replay`, `transfer` (export, import).
+
+mod desk;
+mod find;
+mod fingerprint;
+mod replay;
+mod take_in;
+mod transfer;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::{FromRow, Row, any::AnyRow};
+
+pub use self::{fingerprint::fingerprint, replay::Replay};
+use crate::{sql::number, status::json};
+
+/// A name for each, in the database and in JSON.
+macro_rules! names {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            /// Its name, as the database and JSON have it.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($text => Ok(Self::$variant),)+
+                    _ => Err(format!("none of {:?}: {text}", [$($text),+])),
+                }
+            }
+        }
+    };
+}
+
+names! {
+    /// Where a dead letter was taken from.
+    ///
+    /// ```
+    /// assert_eq!("dead".parse(), Ok(leveret_store::DeadSource::Dead));
+    /// ```
+    DeadSource {
+        /// `<queue>.dead`: a worker gave it up.
+        Dead = "dead",
+        /// `leveret.v1.unrouted`: it fitted no queue.
+        Unrouted = "unrouted",
+    }
+}
+
+names! {
+    /// What has become of a dead letter.
+    ///
+    /// ```
+    /// assert_eq!("purged".parse(), Ok(leveret_store::DeadState::Purged));
+    /// ```
+    DeadState {
+        /// It lies there.
+        Dead = "dead",
+        /// A replay has it, and has not yet published it.
+        Replaying = "replaying",
+        /// It was published again, confirmed.
+        Replayed = "replayed",
+        /// It is not wanted; to be deleted when retention ends.
+        Purged = "purged",
+    }
+}
+
+/// A dead letter as the broker gave it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewDead {
+    /// Where it was.
+    pub source: DeadSource,
+    /// The job queue.
+    pub queue: String,
+    /// The job's id, if its message has one.
+    pub job_id: Option<String>,
+    /// The job's name; empty if its message names none.
+    pub job: String,
+    /// The class of the error.
+    pub kind: String,
+    /// The error and its sources.
+    pub error: String,
+    /// The attempt that was the last, from 1.
+    pub attempt: u32,
+    /// How many copies there were before this one.
+    pub hop: u32,
+    /// When it was given up, in milliseconds since the epoch; if unknown, it is when it was taken in.
+    pub failed_at: Option<u64>,
+    /// The properties of the message, as `RawMessage::properties` gives them.
+    pub properties: Vec<u8>,
+    /// The payload of the message.
+    pub payload: Vec<u8>,
+    /// Whether the broker has delivered it before.
+    pub redelivered: bool,
+}
+
+/// What is known of a dead letter, but for its message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Its number in this store; greater ones were taken in later.
+    pub id: i64,
+    /// Where it was.
+    pub source: DeadSource,
+    /// The job queue.
+    pub queue: String,
+    /// The job's id, if its message has one.
+    pub job_id: Option<String>,
+    /// The job's name.
+    pub job: String,
+    /// The class of the error.
+    pub kind: String,
+    /// The error and its sources.
+    pub error: String,
+    /// The attempt that was the last, from 1.
+    pub attempt: u32,
+    /// How many copies there were before this one.
+    pub hop: u32,
+    /// When it was given up, in milliseconds since the epoch.
+    pub failed_at: u64,
+    /// When it was taken in.
+    pub taken_at: u64,
+    /// What has become of it.
+    pub state: DeadState,
+    /// Since when.
+    pub state_at: u64,
+    /// The same for letters that died of the same; see [`fingerprint`].
+    pub fingerprint: String,
+    /// The last replay that had it.
+    pub replay_id: Option<i64>,
+    /// The size of its payload in bytes.
+    pub payload_bytes: u64,
+    /// Whether its payload is not the one it died with.
+    pub edited: bool,
+}
+
+/// A dead letter with its message. Its JSON is a line of an export, byte-exact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Letter {
+    /// What is known of it.
+    #[serde(flatten)]
+    pub about: DeadLetter,
+    /// The properties of the message, as `RawMessage::from_parts` wants them.
+    #[serde(with = "transfer::base64_text")]
+    pub properties: Vec<u8>,
+    /// The payload that a replay publishes.
+    #[serde(with = "transfer::base64_text")]
+    pub payload: Vec<u8>,
+    /// The payload it died with, if that was another.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "transfer::base64_maybe")]
+    pub original: Option<Vec<u8>>,
+}
+
+/// One thing that was done to a dead letter.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct HistoryEntry {
+    /// In milliseconds since the epoch.
+    pub at: u64,
+    /// Who.
+    pub actor: String,
+    /// `edited`, `purged`, `restored`, `replaying`, `replayed`, or `returned` by a replay that ended early.
+    pub action: String,
+    /// The rest, such as the number of the replay.
+    pub detail: Option<Value>,
+}
+
+/// Dead letters that died of the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// What they share.
+    pub fingerprint: String,
+    /// The job's name.
+    pub job: String,
+    /// The class of the error.
+    pub kind: String,
+    /// The error with all masked in which they may differ.
+    pub error: String,
+    /// How many they are.
+    pub count: u64,
+    /// When the first was given up, in milliseconds since the epoch.
+    pub first_at: u64,
+    /// When the last was.
+    pub last_at: u64,
+    /// The one that was taken in last.
+    pub sample: i64,
+}
+
+/// Which dead letters: those that all of it fits. The default fits those that lie there, [`DeadState::Dead`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DeadFilter {
+    /// In one of these states; empty: in any.
+    pub states: Vec<DeadState>,
+    /// Of exactly this queue.
+    pub queue: Option<String>,
+    /// Of the job with exactly this name.
+    pub job: Option<String>,
+    /// Of the job with this id.
+    pub job_id: Option<String>,
+    /// With an error of this class.
+    pub kind: Option<String>,
+    /// With this text somewhere in the error, where ASCII letters fit in either case, or exactly so in the payload.
+    pub text: Option<String>,
+    /// Of this group.
+    pub fingerprint: Option<String>,
+    /// Given up then or later, in milliseconds since the epoch.
+    pub failed_from: Option<u64>,
+    /// Given up before then.
+    pub failed_until: Option<u64>,
+}
+
+impl Default for DeadFilter {
+    fn default() -> Self {
+        Self {
+            states: vec![DeadState::Dead],
+            queue: None,
+            job: None,
+            job_id: None,
+            kind: None,
+            text: None,
+            fingerprint: None,
+            failed_from: None,
+            failed_until: None,
+        }
+    }
+}
+
+/// Dead letters to do something with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// All that fit.
+    Filter(DeadFilter),
+    /// These.
+    Ids(Vec<i64>),
+}
+
+/// The columns of [`DeadLetter`].
+const ABOUT: &str = "id, source, queue, job_id, job, kind, error, attempt, hop, failed_at, taken_at, state, state_at, \
+                     fingerprint, replay_id, length(payload) AS payload_bytes, CASE WHEN original IS NULL THEN 0 ELSE 1 END AS edited";
+
+impl FromRow<'_, AnyRow> for DeadLetter {
+    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
+        let parsed = |error: String| sqlx::Error::Decode(error.into());
+        Ok(Self {
+            id: row.try_get("id")?,
+            source: row.try_get::<&str, _>("source")?.parse().map_err(parsed)?,
+            queue: row.try_get("queue")?,
+            job_id: row.try_get("job_id")?,
+            job: row.try_get("job")?,
+            kind: row.try_get("kind")?,
+            error: row.try_get("error")?,
+            attempt: number(row.try_get("attempt")?),
+            hop: number(row.try_get("hop")?),
+            failed_at: number(row.try_get("failed_at")?),
+            taken_at: number(row.try_get("taken_at")?),
+            state: row.try_get::<&str, _>("state")?.parse().map_err(parsed)?,
+            state_at: number(row.try_get("state_at")?),
+            fingerprint: row.try_get("fingerprint")?,
+            replay_id: row.try_get("replay_id")?,
+            payload_bytes: number(row.try_get("payload_bytes")?),
+            edited: row.try_get::<i64, _>("edited")? != 0,
+        })
+    }
+}
+
+impl FromRow<'_, AnyRow> for Letter {
+    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            about: DeadLetter::from_row(row)?,
+            properties: row.try_get("properties")?,
+            payload: row.try_get("payload")?,
+            original: row.try_get("original")?,
+        })
+    }
+}
+
+impl FromRow<'_, AnyRow> for HistoryEntry {
+    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            at: number(row.try_get("at")?),
+            actor: row.try_get("actor")?,
+            action: row.try_get("action")?,
+            detail: json(row.try_get("detail")?)?,
+        })
+    }
+}
+
+impl FromRow<'_, AnyRow> for Group {
+    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            fingerprint: row.try_get("fingerprint")?,
+            job: row.try_get("job")?,
+            kind: row.try_get("kind")?,
+            error: row.try_get("masked")?,
+            count: number(row.try_get("letters")?),
+            first_at: number(row.try_get("first_at")?),
+            last_at: number(row.try_get("last_at")?),
+            sample: row.try_get("sample")?,
+        })
+    }
+}

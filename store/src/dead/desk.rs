@@ -1,0 +1,131 @@
+//! What an operator does with dead letters: edit, purge, restore. Each leaves its trace in history and audit log.
+
+use serde_json::json;
+use sqlx::AnyConnection;
+
+use super::{DeadState, Selection};
+use crate::{
+    By, Result, Store, audit,
+    open::Area,
+    sql::{Arg, Sql},
+};
+
+/// A change of state of many letters.
+pub(super) struct Change {
+    pub(super) from: DeadState,
+    pub(super) to: DeadState,
+    pub(super) action: &'static str,
+    /// The replay that takes the letters, or that has them.
+    pub(super) replay: Option<i64>,
+}
+
+const PURGE: Change = Change { from: DeadState::Dead, to: DeadState::Purged, action: "purged", replay: None };
+pub(super) const RESTORE: Change =
+    Change { from: DeadState::Purged, to: DeadState::Dead, action: "restored", replay: None };
+
+impl Store {
+    /// Gives a dead letter another payload; the one it died with is kept. False if none such lies there.
+    ///
+    /// ```
+    /// use leveret_store::By;
+    ///
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
+    /// let by = By { actor: "anna", at: 1_800_000_000_000 };
+    /// assert!(!store.edit(17, b"{}", by).await?);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn edit(&self, id: i64, payload: &[u8], by: By<'_>) -> Result<bool> {
+        let mut tx = self.write(Area::Dead).await?;
+        let text = "UPDATE leveret_dead SET original = coalesce(original, payload), payload = $1
+                    WHERE id = $2 AND state = 'dead'";
+        let edited = Sql::new(text).arg(payload).arg(id).execute(&mut *tx).await? == 1;
+        if edited {
+            let text = "INSERT INTO leveret_dead_history (dead_id, at, actor, action) VALUES ($1, $2, $3, 'edited')";
+            Sql::new(text).arg(id).arg(by.at).arg(by.actor).execute(&mut *tx).await?;
+            audit::note(&mut tx, by, "edit", &json!({ "id": id })).await?;
+        }
+        tx.commit().await?;
+        Ok(edited)
+    }
+
+    /// Marks dead letters that lie there as not wanted, and returns how many. Retention deletes them later.
+    ///
+    /// Which states a filter names does not matter, here and in [`restore`](Self::restore).
+    ///
+    /// ```
+    /// use leveret_store::{By, DeadFilter, Selection};
+    ///
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
+    /// let by = By { actor: "anna", at: 1_800_000_000_000 };
+    /// let all = Selection::Filter(DeadFilter::default());
+    /// let purged = store.purge(&all, by).await?;
+    /// assert_eq!(store.restore(&all, by).await?, purged);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn purge(&self, selection: &Selection, by: By<'_>) -> Result<u64> {
+        self.decide("purge", selection, &PURGE, by).await
+    }
+
+    /// Takes purged dead letters back, and returns how many.
+    ///
+    /// See [`purge`](Self::purge) for an example.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn restore(&self, selection: &Selection, by: By<'_>) -> Result<u64> {
+        self.decide("restore", selection, &RESTORE, by).await
+    }
+
+    async fn decide(&self, audited: &str, selection: &Selection, change: &Change, by: By<'_>) -> Result<u64> {
+        let mut tx = self.write(Area::Dead).await?;
+        let changed = self.change(&mut tx, selection, change, by).await?;
+        audit::note(&mut tx, by, audited, &json!({ "selection": selection, "letters": changed })).await?;
+        tx.commit().await?;
+        Ok(changed)
+    }
+
+    /// Writes the history first, of the letters that the change is then made to.
+    pub(super) async fn change(
+        &self,
+        tx: &mut AnyConnection,
+        selection: &Selection,
+        change: &Change,
+        by: By<'_>,
+    ) -> Result<u64> {
+        let detail = Arg::Text(change.replay.map(|replay| json!({ "replay": replay }).to_string()));
+        let mut history = Sql::new(
+            "INSERT INTO leveret_dead_history (dead_id, at, actor, action, detail)
+             SELECT id, $1, $2, $3, $4 FROM leveret_dead WHERE 1 = 1",
+        );
+        history = history.arg(by.at).arg(by.actor).arg(change.action).arg(detail);
+        self.meant(&mut history, selection, change);
+        history.execute(&mut *tx).await?;
+        let mut update = Sql::new(
+            "UPDATE leveret_dead SET state = $1, state_at = $2, replay_id = coalesce($3, replay_id) WHERE 1 = 1",
+        );
+        update = update.arg(change.to.as_str()).arg(by.at).arg(Arg::Int(change.replay));
+        self.meant(&mut update, selection, change);
+        update.execute(&mut *tx).await
+    }
+
+    fn meant(&self, sql: &mut Sql, selection: &Selection, change: &Change) {
+        self.choose(sql, selection, change.from);
+        if let (DeadState::Replaying, Some(replay)) = (change.from, change.replay) {
+            // As a literal as well, for the index of letters that are being replayed.
+            sql.push(" AND state = 'replaying' AND replay_id = ").bind(replay);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Finds dead letters, one by one or by what they died of.
+
+use super::{ABOUT, DeadFilter, DeadLetter, DeadState, Group, HistoryEntry, Letter, Selection};
+use crate::{
+    Cursor, Page, Result, Store,
+    sql::{Sql, number_list},
+};
+
+impl Store {
+    /// One page of the dead letters that fit, the one taken in last first.
+    ///
+    /// ```
+    /// use leveret_store::DeadFilter;
+    ///
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
+    /// let timeouts = DeadFilter { kind: Some("timeout".into()), ..DeadFilter::default() };
+    /// assert!(store.dead_letters(&timeouts, None, 100).await?.items.is_empty());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn dead_letters(
+        &self,
+        filter: &DeadFilter,
+        after: Option<&Cursor>,
+        limit: u32,
+    ) -> Result<Page<DeadLetter>> {
+        let before = after.map_or(i64::MAX, Cursor::number);
+        let mut sql = Sql::new(format!("SELECT {ABOUT} FROM leveret_dead WHERE id < $1")).arg(before);
+        self.fit(&mut sql, filter);
+        sql.push(" ORDER BY id DESC LIMIT ").bind(u64::from(limit) + 1);
+        let letters = sql.all(&self.readers).await?;
+        Ok(Page::new(letters, limit, |letter: &DeadLetter| (letter.id, String::new())))
+    }
+
+    /// How many dead letters fit.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
+    /// assert_eq!(store.count_dead(&leveret_store::DeadFilter::default()).await?, 0);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn count_dead(&self, filter: &DeadFilter) -> Result<u64> {
+        let mut sql = Sql::new("SELECT count(*) FROM leveret_dead WHERE 1 = 1");
+        self.fit(&mut sql, filter);
+        Ok(crate::sql::number(sql.one(&self.readers).await?))
+    }
+
+    /// The dead letters that fit, gathered by what they died of: the largest groups first, `limit` at most.
+    ///
+    /// See [`take_in`](Self::take_in) for an example.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn groups(&self, filter: &DeadFilter, limit: u32) -> Result<Vec<Group>> {
+        let mut sql = Sql::new(
+            "SELECT found.*, named.job, named.kind, named.masked
+             FROM (SELECT fingerprint, count(*) AS letters, min(failed_at) AS first_at, max(failed_at) AS last_at,
+                          max(id) AS sample
+                   FROM leveret_dead WHERE 1 = 1",
+        );
+        self.fit(&mut sql, filter);
+        sql.push(" GROUP BY fingerprint ORDER BY letters DESC, fingerprint LIMIT ").bind(u64::from(limit));
+        sql.push(
+            ") AS found JOIN leveret_fingerprints AS named ON named.fingerprint = found.fingerprint
+             ORDER BY letters DESC, found.fingerprint",
+        );
+        sql.all(&self.readers).await
+    }
+
+    /// One dead letter with its message; `None` if there is none of this number, or no more.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
+    /// assert!(store.letter(17).await?.is_none());
+    /// assert!(store.history(17).await?.is_empty());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn letter(&self, id: i64) -> Result<Option<Letter>> {
+        let text = format!("SELECT {ABOUT}, properties, payload, original FROM leveret_dead WHERE id = $1");
+        Sql::new(text).arg(id).maybe(&self.readers).await
+    }
+
+    /// What was done to a dead letter, in order.
+    ///
+    /// See [`letter`](Self::letter) for an example.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn history(&self, id: i64) -> Result<Vec<HistoryEntry>> {
+        let sql = Sql::new("SELECT * FROM leveret_dead_history WHERE dead_id = $1 ORDER BY id");
+        sql.arg(id).all(&self.readers).await
+    }
+
+    /// Appends the conditions of a filter.
+    pub(super) fn fit(&self, sql: &mut Sql, filter: &DeadFilter) {
+        if !filter.states.is_empty() {
+            let states: Vec<_> = filter.states.iter().map(|state| format!("'{}'", state.as_str())).collect();
+            sql.push(&format!(" AND state IN ({})", states.join(", ")));
+        }
+        for (column, value) in [
+            ("queue", &filter.queue),
+            ("job", &filter.job),
+            ("job_id", &filter.job_id),
+            ("kind", &filter.kind),
+            ("fingerprint", &filter.fingerprint),
+        ] {
+            if let Some(value) = value {
+                sql.push(&format!(" AND {column} = ")).bind(value.as_str());
+            }
+        }
+        if let Some(text) = &filter.text {
+            let (error, payload) = (sql.place(text.to_ascii_lowercase().as_str()), sql.place(text.as_bytes()));
+            let in_error = self.dialect.contains("lower(error)", &error);
+            sql.push(&format!(" AND ({in_error} OR {})", self.dialect.contains("payload", &payload)));
+        }
+        if let Some(from) = filter.failed_from {
+            sql.push(" AND failed_at >= ").bind(from);
+        }
+        if let Some(until) = filter.failed_until {
+            sql.push(" AND failed_at < ").bind(until);
+        }
+    }
+
+    /// Appends the conditions of a selection, of which only those in `state` are meant.
+    pub(super) fn choose(&self, sql: &mut Sql, selection: &Selection, state: DeadState) {
+        match selection {
+            Selection::Filter(filter) => self.fit(sql, &DeadFilter { states: vec![state], ..filter.clone() }),
+            Selection::Ids(ids) => {
+                let list = sql.place(number_list(ids));
+                let list = self.dialect.numbers(&list);
+                sql.push(&format!(" AND state = '{}' AND id IN {list}", state.as_str()));
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Takes dead letters in. The caller acks them to the broker when this has returned, so nothing is lost in between.
+
+use std::collections::HashSet;
+
+use sha2::{Digest, Sha256};
+use sqlx::{AnyConnection, Row};
+
+use super::{NewDead, fingerprint};
+use crate::{
+    Result, Store,
+    open::Area,
+    sql::{Arg, Sql, chunks, text_list},
+};
+
+/// Messages that are larger, together, are not written in one statement.
+const BYTES_AT_ONCE: usize = 8 << 20;
+
+/// A letter as it is written.
+pub(super) struct Incoming<'a> {
+    pub(super) new: &'a NewDead,
+    /// The payload that takes the place of the one it died with.
+    pub(super) edited: Option<&'a [u8]>,
+    pub(super) digest: Option<String>,
+    pub(super) fingerprint: (String, String),
+}
+
+impl<'a> Incoming<'a> {
+    pub(super) fn new(new: &'a NewDead) -> Self {
+        let fingerprint = fingerprint(&new.job, &new.kind, &new.error);
+        Self { new, edited: None, digest: digest(new), fingerprint }
+    }
+}
+
+impl Store {
+    /// Takes dead letters in, all or none, and returns the numbers of the new ones.
+    ///
+    /// One that the broker delivers again, and that was taken in the first time, is left out; without a job id that
+    /// cannot be known, and it stands twice.
+    ///
+    /// ```
+    /// use leveret_store::{DeadFilter, DeadSource, NewDead, Store};
+    ///
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
+    /// let letter = NewDead {
+    ///     source: DeadSource::Dead,
+    ///     queue: "email".into(),
+    ///     job_id: Some("order-17".into()),
+    ///     job: "email.send".into(),
+    ///     kind: "handler".into(),
+    ///     error: "no mailbox 17".into(),
+    ///     attempt: 5,
+    ///     hop: 4,
+    ///     failed_at: Some(1_800_000_000_000),
+    ///     properties: Vec::new(),
+    ///     payload: b"{}".to_vec(),
+    ///     redelivered: false,
+    /// };
+    /// store.take_in(&[letter], 1_800_000_000_500).await?;
+    /// assert_eq!(store.groups(&DeadFilter::default(), 10).await?[0].error, "no mailbox <n>");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database); nothing was written then.
+    pub async fn take_in(&self, letters: &[NewDead], now: u64) -> Result<Vec<i64>> {
+        let letters: Vec<_> = letters.iter().map(Incoming::new).collect();
+        let again = letters.iter().filter(|letter| letter.new.redelivered);
+        let again: Vec<_> = again.filter_map(|letter| letter.digest.as_deref()).collect();
+        let mut tx = self.write(Area::Dead).await?;
+        let mut known = self.known(&mut tx, &again).await?;
+        let mut fresh = Vec::new();
+        for letter in letters {
+            let first = letter.digest.clone().is_none_or(|digest| known.insert(digest));
+            if first || !letter.new.redelivered {
+                fresh.push(letter);
+            }
+        }
+        let ids = insert(&mut tx, &fresh, now).await?;
+        tx.commit().await?;
+        Ok(ids)
+    }
+
+    /// Which of these digests are of letters that are here.
+    pub(super) async fn known(&self, tx: &mut AnyConnection, digests: &[&str]) -> Result<HashSet<String>> {
+        if digests.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let text = format!("SELECT digest FROM leveret_dead WHERE digest IN {}", self.dialect.list("$1"));
+        let rows = Sql::new(text).arg(text_list(digests.iter().copied())).raw(tx).await?;
+        Ok(rows.iter().map(|row| row.try_get("digest")).collect::<sqlx::Result<_>>()?)
+    }
+}
+
+pub(super) async fn insert(tx: &mut AnyConnection, letters: &[Incoming<'_>], now: u64) -> Result<Vec<i64>> {
+    let mut ids = Vec::with_capacity(letters.len());
+    for chunk in chunks(letters) {
+        let bytes: usize = chunk.iter().map(|letter| letter.new.payload.len() + letter.new.properties.len()).sum();
+        let at_once = if bytes > BYTES_AT_ONCE { 1 } else { chunk.len() };
+        for portion in chunk.chunks(at_once) {
+            name_fingerprints(portion).execute(&mut *tx).await?;
+            for row in insertion(portion, now).raw(&mut *tx).await? {
+                ids.push(row.try_get("id")?);
+            }
+        }
+    }
+    Ok(ids)
+}
+
+/// `DO NOTHING` also lets one statement name a fingerprint twice.
+fn name_fingerprints(letters: &[Incoming<'_>]) -> Sql {
+    let mut sql = Sql::new("INSERT INTO leveret_fingerprints (fingerprint, job, kind, masked) VALUES ");
+    sql.values(letters.iter().map(|letter| {
+        let (fingerprint, masked) = &letter.fingerprint;
+        let new = letter.new;
+        [fingerprint.as_str().into(), new.job.as_str().into(), new.kind.as_str().into(), masked.as_str().into()]
+    }));
+    sql.push(" ON CONFLICT (fingerprint) DO NOTHING");
+    sql
+}
+
+fn insertion(letters: &[Incoming<'_>], now: u64) -> Sql {
+    let mut sql = Sql::new(
+        "INSERT INTO leveret_dead (source, queue, job_id, job, kind, attempt, hop, failed_at, taken_at, state, state_at,
+                                   fingerprint, digest, error, properties, payload, original) VALUES ",
+    );
+    sql.values(letters.iter().map(|letter| row(letter, now)));
+    sql.push(" RETURNING id");
+    sql
+}
+
+fn row(letter: &Incoming<'_>, now: u64) -> [Arg; 17] {
+    let new = letter.new;
+    [
+        new.source.as_str().into(),
+        new.queue.as_str().into(),
+        new.job_id.as_deref().into(),
+        new.job.as_str().into(),
+        new.kind.as_str().into(),
+        new.attempt.into(),
+        new.hop.into(),
+        new.failed_at.unwrap_or(now).into(),
+        now.into(),
+        "dead".into(),
+        now.into(),
+        letter.fingerprint.0.as_str().into(),
+        letter.digest.as_deref().into(),
+        new.error.as_str().into(),
+        new.properties.as_slice().into(),
+        letter.edited.unwrap_or(&new.payload).into(),
+        Arg::Bytes(letter.edited.map(|_| new.payload.clone())),
+    ]
+}
+
+/// What a second delivery of the same message has in common with the first, and no other message.
+fn digest(new: &NewDead) -> Option<String> {
+    let id = new.job_id.as_ref()?;
+    let mut digest = Sha256::new();
+    for part in [new.queue.as_bytes(), id.as_bytes(), &new.payload, &new.properties] {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part);
+    }
+    digest.update(new.hop.to_be_bytes());
+    digest.update(new.attempt.to_be_bytes());
+    Some(digest.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,150 @@
+//! Dead letters out of one store and into another.
+
+use std::collections::VecDeque;
+
+use futures_util::{Stream, stream::try_unfold};
+use serde_json::json;
+use sqlx::{AnyConnection, Row};
+
+use super::{ABOUT, DeadFilter, Letter, NewDead, Selection, desk::RESTORE, take_in};
+use crate::{
+    By, Error, Result, Store, audit,
+    open::Area,
+    sql::{Sql, text_list},
+};
+
+/// How many letters of an export are held at once. Few, because each may be as large as the broker lets it.
+const AT_ONCE: u64 = 16;
+
+/// The letters of an export that are in hand, and where the next ones begin.
+#[derive(Default)]
+struct Export {
+    held: VecDeque<Letter>,
+    last: i64,
+    over: bool,
+}
+
+impl Store {
+    /// All dead letters that fit, in the order in which they were taken in. Letters that come meanwhile are part of it.
+    ///
+    /// ```
+    /// use futures_util::TryStreamExt;
+    ///
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
+    /// let filter = leveret_store::DeadFilter::default();
+    /// let mut letters = std::pin::pin!(store.export(&filter));
+    /// while let Some(letter) = letters.try_next().await? {
+    ///     println!("{}", serde_json::to_string(&letter)?);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn export<'a>(&'a self, filter: &'a DeadFilter) -> impl Stream<Item = Result<Letter>> + Send + 'a {
+        try_unfold(Export::default(), move |mut export| async move {
+            if export.held.is_empty() && !export.over {
+                let text = format!("SELECT {ABOUT}, properties, payload, original FROM leveret_dead WHERE id > $1");
+                let mut sql = Sql::new(text).arg(export.last);
+                self.fit(&mut sql, filter);
+                sql.push(" ORDER BY id LIMIT ").bind(AT_ONCE);
+                export.held = sql.all(&self.readers).await?.into();
+                export.over = (export.held.len() as u64) < AT_ONCE;
+            }
+            let letter = export.held.pop_front();
+            export.last = letter.as_ref().map_or(export.last, |letter| letter.about.id);
+            Ok::<_, Error>(letter.map(|letter| (letter, export)))
+        })
+    }
+
+    /// Takes exported letters in, all or none, and returns how many. They lie there, whatever had become of them; what
+    /// was edited stays so. One that is here already is left out, but if it was purged it lies there again.
+    ///
+    /// ```
+    /// use leveret_store::By;
+    ///
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
+    /// assert_eq!(store.import(&[], By { actor: "anna", at: 1_800_000_000_000 }).await?, 0);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database); nothing was written then.
+    pub async fn import(&self, letters: &[Letter], by: By<'_>) -> Result<u64> {
+        let new: Vec<_> = letters.iter().map(as_new).collect();
+        let incoming = new.iter().zip(letters).map(|(new, letter)| {
+            let edited = letter.original.is_some().then_some(letter.payload.as_slice());
+            take_in::Incoming { edited, ..take_in::Incoming::new(new) }
+        });
+        let mut incoming: Vec<_> = incoming.collect();
+        let digests: Vec<_> = incoming.iter().filter_map(|letter| letter.digest.as_deref()).collect();
+        let mut tx = self.write(Area::Dead).await?;
+        let mut known = self.known(&mut tx, &digests).await?;
+        let back = self.take_back(&mut tx, &digests, by).await?;
+        incoming.retain(|letter| letter.digest.clone().is_none_or(|digest| known.insert(digest)));
+        let ids = take_in::insert(&mut tx, &incoming, by.at).await?;
+        let imported = ids.len() as u64 + back;
+        audit::note(&mut tx, by, "import", &json!({ "letters": imported })).await?;
+        tx.commit().await?;
+        Ok(imported)
+    }
+
+    async fn take_back(&self, tx: &mut AnyConnection, digests: &[&str], by: By<'_>) -> Result<u64> {
+        let list = self.dialect.list("$1");
+        let text = format!("SELECT id FROM leveret_dead WHERE state = 'purged' AND digest IN {list}");
+        let rows = Sql::new(text).arg(text_list(digests.iter().copied())).raw(&mut *tx).await?;
+        let ids = rows.iter().map(|row| row.try_get("id")).collect::<sqlx::Result<_>>()?;
+        self.change(tx, &Selection::Ids(ids), &RESTORE, by).await
+    }
+}
+
+/// With the payload it died with, so that it is known again.
+fn as_new(letter: &Letter) -> NewDead {
+    let about = &letter.about;
+    NewDead {
+        source: about.source,
+        queue: about.queue.clone(),
+        job_id: about.job_id.clone(),
+        job: about.job.clone(),
+        kind: about.kind.clone(),
+        error: about.error.clone(),
+        attempt: about.attempt,
+        hop: about.hop,
+        failed_at: Some(about.failed_at),
+        properties: letter.properties.clone(),
+        payload: letter.original.as_ref().unwrap_or(&letter.payload).clone(),
+        redelivered: false,
+    }
+}
+
+/// Bytes in JSON.
+pub(super) mod base64_text {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&BASE64_STANDARD.encode(bytes))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        BASE64_STANDARD.decode(String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+/// Bytes in JSON that may be missing.
+pub(super) mod base64_maybe {
+    use serde::{Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, to: S) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => super::base64_text::serialize(bytes, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u8>>, D::Error> {
+        super::base64_text::deserialize(from).map(Some)
+    }
+}

@@ -1,0 +1,91 @@
+//! What can go wrong between a server and its database.
+
+use std::path::PathBuf;
+
+/// The result of asking a [`Store`](crate::Store).
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why the store could not do as asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The address names no database that Leveret can use. The address itself is left out: it may hold a password.
+    #[error("no database address: give sqlite:PATH, a path, or postgres://USER:PASSWORD@HOST/DATABASE")]
+    Address,
+    /// The folder of an SQLite file is not there.
+    #[error("no folder for the database {}", path.display())]
+    Folder {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A newer Leveret has changed the tables in a way that this one does not know.
+    #[error("the database is of schema {found}, and this Leveret knows {known}: use the newer one")]
+    Newer {
+        /// The schema of the database.
+        found: i64,
+        /// The newest that is known here.
+        known: i64,
+    },
+    /// A cursor that this store did not give out.
+    #[error("not a cursor of this list")]
+    Cursor,
+    /// The database is away, refuses, or holds what it should not.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+}
+
+impl Error {
+    /// Whether the same may succeed later, unchanged: the database is away, restarting, busy or full.
+    ///
+    /// ```
+    /// assert!(!leveret_store::Error::Address.is_unavailable());
+    /// ```
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Database(error) => unavailable(error),
+            Self::Address | Self::Folder { .. } | Self::Newer { .. } | Self::Cursor => false,
+        }
+    }
+}
+
+fn unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code_passes(&code)),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}
+
+/// PostgreSQL has five characters: lost connections (08), too few resources (53), shutdown and start (57), deadlocks
+/// and failed serialisation (40), locks not had in time (55P03), a standby (25006). SQLite has a number, whose low byte
+/// says busy (5), locked (6), input or output (10), full (13) or cannot open (14).
+fn code_passes(code: &str) -> bool {
+    if code.len() == 5 {
+        return ["08", "53", "57", "40"].contains(&&code[..2]) || ["55P03", "25006"].contains(&code);
+    }
+    code.parse::<u32>().is_ok_and(|number| [5, 6, 10, 13, 14].contains(&(number & 0xff)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_by_itself_is_told_from_what_does_not() {
+        for code in ["57P01", "08006", "53300", "40P01", "55P03", "5", "261", "517", "13"] {
+            assert!(code_passes(code), "{code}");
+        }
+        for code in ["23505", "42P01", "1", "2067", "11"] {
+            assert!(!code_passes(code), "{code}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The database: which one, how it is opened, and the two ways into it.
+//!
+//! Many read at once; one writes at a time and area, on PostgreSQL as on SQLite. So what a writer has read stays true
+//! until it commits: two servers that hear of one job cannot lose an event between them.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sqlx::{
+    Any, AnyPool, Transaction,
+    any::{AnyPoolOptions, install_default_drivers},
+};
+
+use crate::{Error, Result, schema, sql::Sql};
+
+/// For SQLite readers too few is a wait of microseconds; for PostgreSQL it is what a small server can give one client.
+const CONNECTIONS: u32 = 8;
+
+/// FULL, because a dead letter is acked to the broker after the commit, and must then survive a power cut.
+/// The timeout comes first: changing the journal waits for other processes that open the file.
+const SQLITE_SETUP: &str = "PRAGMA busy_timeout = 30000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                            PRAGMA foreign_keys = ON; PRAGMA cache_size = -16384";
+
+/// A server that was halted in the middle of writing must not hold up the others for ever.
+const POSTGRES_SETUP: &str = "SET idle_in_transaction_session_timeout = '30s'; SET lock_timeout = '30s'";
+
+/// The advisory locks of this crate, next to those of whatever else lives in the database: "leve".
+const LOCKS: i64 = 0x6c65_7665_0000_0000;
+
+/// An open database. Clones share its connections.
+///
+/// See the [crate](crate) for an example.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) dialect: Dialect,
+    pub(crate) readers: AnyPool,
+    /// One connection on SQLite, so that writers of this process queue up instead of polling for the file's lock.
+    writers: AnyPool,
+}
+
+/// Which SQL is spoken. Few statements need to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+/// What is written by one at a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Area {
+    Schema = 1,
+    Status = 2,
+    Idempotency = 3,
+    Dead = 4,
+}
+
+impl Store {
+    /// Opens a database, and makes or updates Leveret's tables in it.
+    ///
+    /// `sqlite:PATH` or a bare path is an SQLite file, created when it is missing; `postgres://…` or `postgresql://…`
+    /// is a PostgreSQL database, which must be there. Several servers may open one at the same time.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("leveret.db").display().to_string();
+    /// let store = leveret_store::Store::open(&path).await?;
+    /// assert!(leveret_store::Store::open("mysql://localhost/db").await.is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Address`] for any other address, [`Error::Folder`] for a file in no folder, [`Error::Newer`] for tables
+    /// of a newer Leveret, [`Error::Database`] if it cannot be reached or changed.
+    pub async fn open(url: &str) -> Result<Self> {
+        install_default_drivers();
+        let store = match address(url)? {
+            Address::Sqlite(path) => {
+                let url = sqlite_url(&path)?;
+                let wait = Duration::from_secs(30);
+                let writers = pool(SQLITE_SETUP, 1, wait).connect(&url).await?;
+                let readers = pool(SQLITE_SETUP, CONNECTIONS, wait).connect_lazy(&url)?;
+                Self { dialect: Dialect::Sqlite, readers, writers }
+            }
+            Address::Postgres => {
+                let readers = pool(POSTGRES_SETUP, CONNECTIONS, Duration::from_secs(5)).connect(url).await?;
+                Self { dialect: Dialect::Postgres, writers: readers.clone(), readers }
+            }
+        };
+        schema::migrate(&store).await?;
+        Ok(store)
+    }
+
+    /// Whether the database answers.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("leveret.db").display().to_string();
+    /// # let store = leveret_store::Store::open(&path).await?;
+    /// store.ping().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`] if it does not.
+    pub async fn ping(&self) -> Result<()> {
+        Sql::new("SELECT 1").execute(&self.readers).await.map(drop)
+    }
+
+    /// Closes all connections, once what is under way is done. Clones of this store fail from then on.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("leveret.db").display().to_string();
+    /// # let store = leveret_store::Store::open(&path).await?;
+    /// store.close().await;
+    /// assert!(store.ping().await.is_err());
+    /// # Ok(()) }
+    /// ```
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writers.close().await;
+    }
+
+    /// A transaction whose reads stay true: nobody else writes in this area until it ends.
+    pub(crate) async fn write(&self, area: Area) -> Result<Transaction<'static, Any>> {
+        if self.dialect == Dialect::Sqlite {
+            return Ok(self.writers.begin_with("BEGIN IMMEDIATE").await?);
+        }
+        // Under any other level what is read would be as old as the wait for the lock.
+        let mut tx = self.writers.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+        Sql::new("SELECT pg_advisory_xact_lock($1)").arg(LOCKS | area as i64).execute(&mut *tx).await?;
+        Ok(tx)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("dialect", &self.dialect).finish_non_exhaustive()
+    }
+}
+
+fn pool(setup: &'static str, connections: u32, wait: Duration) -> AnyPoolOptions {
+    AnyPoolOptions::new().max_connections(connections).acquire_timeout(wait).after_connect(move |connection, _| {
+        Box::pin(async move { sqlx::raw_sql(setup).execute(connection).await.map(drop) })
+    })
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Address {
+    Sqlite(PathBuf),
+    Postgres,
+}
+
+fn address(url: &str) -> Result<Address> {
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Ok(Address::Postgres);
+    }
+    let path = match url.strip_prefix("sqlite:") {
+        // `sqlite:///var/lib/x.db` is how other tools write it; their parameters would not be heeded.
+        Some(path) if !path.contains('?') => path.strip_prefix("//").unwrap_or(path),
+        None if !url.contains("://") => url,
+        _ => return Err(Error::Address),
+    };
+    // One in memory would be another for each connection.
+    if path.is_empty() || path == ":memory:" { Err(Error::Address) } else { Ok(Address::Sqlite(path.into())) }
+}
+
+/// Made absolute, because a relative path is no path in a URL.
+fn sqlite_url(path: &Path) -> Result<String> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder.canonicalize().map_err(|source| Error::Folder { path: path.into(), source })?;
+    let file = folder.join(path.file_name().ok_or(Error::Address)?);
+    let encode = |byte: &u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'/' => char::from(*byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    let path: String = file.as_os_str().as_encoded_bytes().iter().map(encode).collect();
+    Ok(format!("sqlite://{path}?mode=rwc"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_path_or_one_of_two_schemes() {
+        let file = |path: &str| Some(Address::Sqlite(path.into()));
+        for (url, expected) in [
+            ("sqlite:leveret.db", file("leveret.db")),
+            ("sqlite:/var/lib/leveret.db", file("/var/lib/leveret.db")),
+            ("sqlite:///var/lib/leveret.db", file("/var/lib/leveret.db")),
+            ("data/my leveret.db", file("data/my leveret.db")),
+            ("postgres://me@localhost/jobs", Some(Address::Postgres)),
+            ("postgresql://me@localhost/jobs", Some(Address::Postgres)),
+            ("mysql://me@localhost/jobs", None),
+            ("sqlite::memory:", None),
+            ("sqlite:leveret.db?mode=ro", None),
+            ("", None),
+        ] {
+            assert_eq!(address(url).ok(), expected, "{url}");
+        }
+    }
+}

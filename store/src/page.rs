@@ -1,0 +1,113 @@
+//! Lists that are read page by page, and stay right while rows are added.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// One page of a list, and where the next begins.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Page<T> {
+    /// What is on it; at most as many as were asked for.
+    pub items: Vec<T>,
+    /// For the next page; `None` on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<Cursor>,
+}
+
+impl<T> Page<T> {
+    /// Of one row more than were asked for, if there are so many: it shows that there is a next page.
+    pub(crate) fn new(mut items: Vec<T>, limit: u32, key: impl Fn(&T) -> (i64, String)) -> Self {
+        let more = items.len() > limit as usize;
+        items.truncate(limit as usize);
+        let next = if more { items.last().map(|last| Cursor::new(key(last))) } else { None };
+        Self { items, next }
+    }
+}
+
+/// A place in a list. Its text is safe in a URL, and means nothing to anyone but the store.
+///
+/// ```
+/// use leveret_store::Cursor;
+///
+/// assert!("not a cursor".parse::<Cursor>().is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Cursor {
+    number: i64,
+    id: String,
+}
+
+impl Cursor {
+    pub(crate) fn new((number, id): (i64, String)) -> Self {
+        Self { number, id }
+    }
+
+    pub(crate) fn number(&self) -> i64 {
+        self.number
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-", self.number)?;
+        self.id.bytes().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let read = || {
+            let (number, id) = text.rsplit_once('-')?;
+            let pairs = id.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
+            let bytes = pairs.map(|pair| u8::from_str_radix(pair.filter(|pair| pair.len() == 2)?, 16).ok());
+            let id = String::from_utf8(bytes.collect::<Option<_>>()?).ok()?;
+            Some(Self { number: number.parse().ok()?, id })
+        };
+        read().ok_or(Error::Cursor)
+    }
+}
+
+impl TryFrom<String> for Cursor {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Cursor> for String {
+    fn from(cursor: Cursor) -> Self {
+        cursor.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_cursor_comes_back_from_its_text(number: i64, id: String) {
+            let cursor = Cursor::new((number, id));
+            prop_assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
+        }
+
+        #[test]
+        fn any_other_text_is_refused_and_never_panics(text: String) {
+            if let Ok(cursor) = text.parse::<Cursor>() {
+                prop_assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What is deleted, and when. In small portions, so that writers get their turn.
+
+use std::time::Duration;
+
+use crate::{Result, Store, open::Area, sql::Sql, status::UNFINISHED};
+
+const AT_ONCE: u64 = 1000;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// How long what is kept. Dead letters that lie there, and the audit log, are kept for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Jobs that are done, from their end: 24 h.
+    pub succeeded: Duration,
+    /// Jobs that were given up, from their end: 7 days.
+    pub dead: Duration,
+    /// Cancelled jobs, from their end: 24 h.
+    pub cancelled: Duration,
+    /// Jobs whose end did not come, from the last news or from when they were due: 90 days.
+    pub unfinished: Duration,
+    /// Dead letters that were replayed or purged, from then: 7 days.
+    pub letters: Duration,
+    /// Idempotency keys, from the first claim: 24 h.
+    pub claims: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            succeeded: 24 * HOUR,
+            dead: 7 * DAY,
+            cancelled: 24 * HOUR,
+            unfinished: 90 * DAY,
+            letters: 7 * DAY,
+            claims: 24 * HOUR,
+        }
+    }
+}
+
+/// How much was deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Tracked jobs.
+    pub jobs: u64,
+    /// Dead letters.
+    pub letters: u64,
+    /// Idempotency keys.
+    pub claims: u64,
+}
+
+impl Store {
+    /// Deletes what was kept long enough at the time `now`.
+    ///
+    /// ```
+    /// use leveret_store::{Pruned, Retention};
+    ///
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
+    /// assert_eq!(store.prune(1_800_000_000_000, &Retention::default()).await?, Pruned::default());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database); some may be deleted then.
+    pub async fn prune(&self, now: u64, retention: &Retention) -> Result<Pruned> {
+        let before = |kept: Duration| now.saturating_sub(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
+        let mut pruned = Pruned::default();
+        for (state, kept) in
+            [("succeeded", retention.succeeded), ("dead", retention.dead), ("cancelled", retention.cancelled)]
+        {
+            // By creation too, because the index has it: no job ends before it is created.
+            let old = format!("state = '{state}' AND created_at < $1 AND finished_at < $1");
+            pruned.jobs += self.prune_jobs(&old, before(kept)).await?;
+        }
+        let old = format!("{UNFINISHED} AND created_at < $1 AND updated_at < $1 AND coalesce(due_at, 0) < $1");
+        pruned.jobs += self.prune_jobs(&old, before(retention.unfinished)).await?;
+        pruned.letters = self.prune_letters(before(retention.letters)).await?;
+        let old = "DELETE FROM leveret_idempotency WHERE key IN
+                   (SELECT key FROM leveret_idempotency WHERE created_at < $1 LIMIT $2)";
+        pruned.claims = self.portions(Area::Idempotency, &[old], before(retention.claims)).await?;
+        Ok(pruned)
+    }
+
+    async fn prune_jobs(&self, old: &str, before: u64) -> Result<u64> {
+        let found = format!("(SELECT id FROM leveret_jobs WHERE {old} ORDER BY created_at, id LIMIT $2)");
+        let steps = format!("DELETE FROM leveret_job_steps WHERE id IN {found}");
+        let jobs = format!("DELETE FROM leveret_jobs WHERE id IN {found}");
+        self.portions(Area::Status, &[&steps, &jobs], before).await
+    }
+
+    async fn prune_letters(&self, before: u64) -> Result<u64> {
+        let found = "(SELECT id FROM leveret_dead WHERE state IN ('replayed', 'purged') AND state_at < $1
+                      ORDER BY id LIMIT $2)";
+        let history = format!("DELETE FROM leveret_dead_history WHERE dead_id IN {found}");
+        let letters = format!("DELETE FROM leveret_dead WHERE id IN {found}");
+        let pruned = self.portions(Area::Dead, &[&history, &letters], before).await?;
+        if pruned > 0 {
+            let mut tx = self.write(Area::Dead).await?;
+            let text = "DELETE FROM leveret_fingerprints WHERE NOT EXISTS
+                        (SELECT 1 FROM leveret_dead WHERE leveret_dead.fingerprint = leveret_fingerprints.fingerprint)";
+            Sql::new(text).execute(&mut *tx).await?;
+            tx.commit().await?;
+        }
+        Ok(pruned)
+    }
+
+    /// Runs deletions of `$2` rows older than `$1`, together in one transaction, until the last of them finds fewer.
+    async fn portions(&self, area: Area, deletions: &[&str], before: u64) -> Result<u64> {
+        let mut all = 0;
+        loop {
+            let (mut tx, mut deleted) = (self.write(area).await?, 0);
+            for deletion in deletions {
+                deleted = Sql::new(*deletion).arg(before).arg(AT_ONCE).execute(&mut *tx).await?;
+            }
+            tx.commit().await?;
+            all += deleted;
+            if deleted < AT_ONCE {
+                return Ok(all);
+            }
+        }
+    }
+}

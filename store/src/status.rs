@@ -1,0 +1,265 @@
+//! What is known of tracked jobs: where each is, how it came there, what it gave.
+
+mod find;
+mod fold;
+mod record;
+
+use std::{fmt, str::FromStr};
+
+use leveret::event::Step;
+use serde::{Deserialize, Serialize};
+use sqlx::{FromRow, Row, any::AnyRow};
+
+pub(crate) use self::find::UNFINISHED;
+use self::fold::Place;
+use crate::sql::number;
+
+/// Where a tracked job is, by the newest of its events.
+///
+/// ```
+/// use leveret_store::State;
+///
+/// assert_eq!("retrying".parse(), Ok(State::Retrying));
+/// assert!(State::Dead.is_terminal() && !State::CancelRequested.is_terminal());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// In its queue, or delayed on the way there.
+    Queued,
+    /// In a worker's hands, its handler not yet running.
+    Received,
+    /// Its handler runs.
+    Started,
+    /// An attempt failed; the next is due later.
+    Retrying,
+    /// It comes back later, with no attempt charged.
+    Snoozed,
+    /// It was waiting when somebody cancelled it: it will not start.
+    CancelRequested,
+    /// Done.
+    Succeeded,
+    /// Given up; it is a dead letter.
+    Dead,
+    /// Cancelled before it was done.
+    Cancelled,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Queued,
+        Self::Received,
+        Self::Started,
+        Self::Retrying,
+        Self::Snoozed,
+        Self::CancelRequested,
+        Self::Succeeded,
+        Self::Dead,
+        Self::Cancelled,
+    ];
+
+    /// Its name, as events and the database have it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Received => "received",
+            Self::Started => "started",
+            Self::Retrying => "retrying",
+            Self::Snoozed => "snoozed",
+            Self::CancelRequested => "cancel_requested",
+            Self::Succeeded => "succeeded",
+            Self::Dead => "dead",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether nothing comes after it, unless somebody replays the job.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Dead | Self::Cancelled)
+    }
+
+    fn after(step: &Step) -> Self {
+        match step {
+            Step::Queued { .. } => Self::Queued,
+            Step::Received => Self::Received,
+            Step::Started | Step::Progress { .. } => Self::Started,
+            Step::Retrying { .. } => Self::Retrying,
+            Step::Snoozed { .. } => Self::Snoozed,
+            Step::CancelRequested => Self::CancelRequested,
+            Step::Succeeded { .. } => Self::Succeeded,
+            Step::Dead { .. } => Self::Dead,
+            Step::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for State {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| format!("no such state: {text}"))
+    }
+}
+
+/// A tracked job. Times are in milliseconds since the epoch, each on the clock of who told it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Job {
+    /// Its id.
+    pub id: String,
+    /// The text that it was published with to be shown.
+    pub label: Option<String>,
+    /// Its name.
+    pub job: String,
+    /// The job queue.
+    pub queue: String,
+    /// The priority that it was published with.
+    pub priority: Option<u8>,
+    /// Where it is.
+    pub state: State,
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// How many copies there were before this one.
+    pub hop: u32,
+    /// First publish; if no event told it, the first event.
+    pub created_at: u64,
+    /// When it goes on, while it is delayed, retrying or snoozed.
+    pub due_at: Option<u64>,
+    /// When it is given up if it has not started.
+    pub expires_at: Option<u64>,
+    /// The latest start of its handler.
+    pub started_at: Option<u64>,
+    /// Its end.
+    pub finished_at: Option<u64>,
+    /// The latest event.
+    pub updated_at: u64,
+    /// Who told the state: host and process id of a worker.
+    pub worker: Option<String>,
+    /// From 0 to 1, while it runs and its handler told.
+    pub progress: Option<f64>,
+    /// Progress in words.
+    pub note: Option<String>,
+    /// The class of the error that it is retried for or died of.
+    pub error_kind: Option<String>,
+    /// That error, and its sources.
+    pub error: Option<String>,
+    /// What its handler returned.
+    pub result: Option<serde_json::Value>,
+    /// The size in bytes of a result that was too large to be kept.
+    pub too_large: Option<u64>,
+    /// When somebody cancelled this copy of it.
+    pub cancel_requested_at: Option<u64>,
+    /// Whether events of it may have been missed: the state is the last that is known.
+    pub stale: bool,
+    #[serde(skip)]
+    pub(crate) place: Place,
+    #[serde(skip)]
+    pub(crate) cancel_hop: Option<u32>,
+}
+
+/// A job whose row was changed by [`record`](crate::Store::record).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Its id.
+    pub id: String,
+    /// Where it is now.
+    pub state: State,
+}
+
+/// One step in the life of a job; the same step of the same copy stands once, with the first time it was told.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TimelineEntry {
+    /// Which copy of the job.
+    pub hop: u32,
+    /// Which attempt.
+    pub attempt: u32,
+    /// The step's name: a state, as events have it.
+    pub step: String,
+    /// When, in milliseconds since the epoch.
+    pub at: u64,
+    /// Who told it.
+    pub worker: Option<String>,
+    /// The rest of it: `due`, `kind`, `error`, `expires`, `too_large`.
+    pub detail: Option<serde_json::Value>,
+}
+
+/// Which jobs are listed: those that all of it fits. The default fits all.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// In one of these states; empty: in any.
+    pub states: Vec<State>,
+    /// With exactly this name.
+    pub job: Option<String>,
+    /// On exactly this queue.
+    pub queue: Option<String>,
+    /// With this text somewhere in the label; ASCII letters fit in either case.
+    pub label: Option<String>,
+    /// Created then or later, in milliseconds since the epoch.
+    pub created_from: Option<u64>,
+    /// Created before then.
+    pub created_until: Option<u64>,
+    /// Whether events of it may have been missed.
+    pub stale: Option<bool>,
+}
+
+impl FromRow<'_, AnyRow> for Job {
+    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
+        let time = |column: &str| Ok::<_, sqlx::Error>(row.try_get::<Option<i64>, _>(column)?.map(number));
+        let hop = number(row.try_get("hop")?);
+        Ok(Self {
+            id: row.try_get("id")?,
+            label: row.try_get("label")?,
+            job: row.try_get("job")?,
+            queue: row.try_get("queue")?,
+            priority: row.try_get::<Option<i64>, _>("priority")?.map(number),
+            state: row
+                .try_get::<&str, _>("state")?
+                .parse()
+                .map_err(|error: String| sqlx::Error::Decode(error.into()))?,
+            attempt: number(row.try_get("attempt")?),
+            hop,
+            created_at: number(row.try_get("created_at")?),
+            due_at: time("due_at")?,
+            expires_at: time("expires_at")?,
+            started_at: time("started_at")?,
+            finished_at: time("finished_at")?,
+            updated_at: number(row.try_get("updated_at")?),
+            worker: row.try_get("worker")?,
+            progress: row.try_get("progress")?,
+            note: row.try_get("note")?,
+            error_kind: row.try_get("error_kind")?,
+            error: row.try_get("error")?,
+            result: json(row.try_get("result")?)?,
+            too_large: time("too_large")?,
+            cancel_requested_at: time("cancel_requested_at")?,
+            stale: row.try_get::<i64, _>("stale")? != 0,
+            place: Place { hop, rank: number(row.try_get("step_rank")?), moment: number(row.try_get("moment")?) },
+            cancel_hop: row.try_get::<Option<i64>, _>("cancel_hop")?.map(number),
+        })
+    }
+}
+
+impl FromRow<'_, AnyRow> for TimelineEntry {
+    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
+        Ok(Self {
+            hop: number(row.try_get("hop")?),
+            attempt: number(row.try_get("attempt")?),
+            step: row.try_get("step")?,
+            at: number(row.try_get("at")?),
+            worker: row.try_get("worker")?,
+            detail: json(row.try_get("detail")?)?,
+        })
+    }
+}
+
+pub(crate) fn json(text: Option<&str>) -> sqlx::Result<Option<serde_json::Value>> {
+    text.map(serde_json::from_str).transpose().map_err(|error| sqlx::Error::Decode(error.into()))
+}

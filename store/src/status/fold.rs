@@ -1,0 +1,192 @@
+//! Makes a job of its events, in whatever order and number they come.
+//!
+//! Each field is a function of the set of events alone: most are told by the event of the greatest place, the others
+//! are a least or greatest time. So late, duplicate and shuffled events end in the same job.
+
+use leveret::event::{JobEvent, Step};
+
+use super::{Job, State};
+
+/// Where a job is in its life: what has a smaller place is old.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) hop: u32,
+    pub(crate) rank: u8,
+    /// Decides between two runs of one copy, which there are when a worker died, and between the progress of one run.
+    pub(crate) moment: u64,
+}
+
+impl Place {
+    fn of(event: &JobEvent) -> Self {
+        let progress = matches!(event.step, Step::Progress { .. });
+        // Steps of the same millisecond need an order as well; of a start and progress, progress is the later.
+        let order = State::after(&event.step) as u64 * 2 + u64::from(progress);
+        Self { hop: event.hop, rank: event.step.rank(), moment: event.at.saturating_mul(32).saturating_add(order) }
+    }
+}
+
+impl Job {
+    /// A job of which nothing is known but that there is news of it.
+    pub(super) fn new(event: &JobEvent) -> Self {
+        Self {
+            id: event.id.clone(),
+            label: None,
+            job: event.job.clone(),
+            queue: event.queue.clone(),
+            priority: None,
+            state: State::Queued,
+            attempt: event.attempt,
+            hop: 0,
+            created_at: u64::MAX,
+            due_at: None,
+            expires_at: None,
+            started_at: None,
+            finished_at: None,
+            updated_at: 0,
+            worker: None,
+            progress: None,
+            note: None,
+            error_kind: None,
+            error: None,
+            result: None,
+            too_large: None,
+            cancel_requested_at: None,
+            stale: false,
+            place: Place::default(),
+            cancel_hop: None,
+        }
+    }
+
+    pub(super) fn apply(&mut self, event: &JobEvent) {
+        self.stale = false;
+        self.created_at = self.created_at.min(event.enqueued_at.unwrap_or(event.at));
+        self.updated_at = self.updated_at.max(event.at);
+        self.label = self.label.take().or_else(|| event.label.clone());
+        self.priority = self.priority.or(event.priority);
+        match event.step {
+            Step::Queued { expires, .. } => self.expires_at = self.expires_at.max(expires),
+            Step::Started => self.started_at = self.started_at.max(Some(event.at)),
+            Step::CancelRequested => return self.request_cancel(event),
+            _ => {}
+        }
+        let place = Place::of(event);
+        if place >= self.place {
+            self.place = place;
+            self.move_to(event);
+        }
+    }
+
+    /// A cancel is no step of the job's own: beside what the job does, it says whether a job that waits will go on.
+    fn request_cancel(&mut self, event: &JobEvent) {
+        if event.hop >= self.hop && (Some(event.hop), Some(event.at)) > (self.cancel_hop, self.cancel_requested_at) {
+            (self.cancel_hop, self.cancel_requested_at) = (Some(event.hop), Some(event.at));
+        }
+        self.state = self.shown(self.state);
+    }
+
+    fn move_to(&mut self, event: &JobEvent) {
+        if self.cancel_hop.is_some_and(|hop| hop < event.hop) {
+            (self.cancel_hop, self.cancel_requested_at) = (None, None);
+        }
+        self.state = self.shown(State::after(&event.step));
+        (self.hop, self.attempt) = (event.hop, event.attempt);
+        self.job.clone_from(&event.job);
+        self.queue.clone_from(&event.queue);
+        self.worker.clone_from(&event.worker);
+        self.finished_at = event.step.is_terminal().then_some(event.at);
+        (self.due_at, self.progress, self.note) = (None, None, None);
+        (self.error_kind, self.error, self.result, self.too_large) = (None, None, None, None);
+        match event.step.clone() {
+            Step::Queued { due, .. } => self.due_at = due,
+            Step::Progress { fraction, note } => (self.progress, self.note) = (Some(fraction), note),
+            Step::Retrying { kind, error, due } => {
+                (self.error_kind, self.error, self.due_at) = (Some(kind), Some(error), Some(due));
+            }
+            Step::Snoozed { due } => self.due_at = Some(due),
+            Step::Succeeded { result, too_large } => (self.result, self.too_large) = (result, too_large),
+            Step::Dead { kind, error } => (self.error_kind, self.error) = (Some(kind), Some(error)),
+            Step::Received | Step::Started | Step::CancelRequested | Step::Cancelled => {}
+        }
+    }
+
+    fn shown(&self, state: State) -> State {
+        let waits = !state.is_terminal() && state != State::Started;
+        if waits && self.cancel_hop.is_some() { State::CancelRequested } else { state }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Any events at all of one job, also such as no worker tells; equal ones are equal in all.
+    fn events() -> impl Strategy<Value = Vec<JobEvent>> {
+        let event = (0u32..3, 0u64..6, 0u8..10).prop_map(|(hop, at, step)| JobEvent {
+            id: "a".into(),
+            job: "email.send".into(),
+            queue: format!("email-{hop}"),
+            label: None,
+            priority: None,
+            attempt: hop + 1,
+            hop,
+            enqueued_at: (at % 2 == 0).then_some(1),
+            at,
+            worker: Some(format!("host:{at}")),
+            step: step_of(step, at),
+        });
+        proptest::collection::vec(event, 1..12)
+    }
+
+    fn step_of(number: u8, at: u64) -> Step {
+        let (kind, error) = (at.to_string(), at.to_string());
+        match number {
+            0 => Step::Queued { due: Some(at), expires: Some(at) },
+            1 => Step::Received,
+            2 => Step::Started,
+            3 => Step::Progress { fraction: at as f64, note: None },
+            4 => Step::Retrying { kind, error, due: at },
+            5 => Step::Snoozed { due: at },
+            6 => Step::CancelRequested,
+            7 => Step::Succeeded { result: Some(at.into()), too_large: None },
+            8 => Step::Dead { kind, error },
+            _ => Step::Cancelled,
+        }
+    }
+
+    fn job(events: &[JobEvent]) -> Job {
+        let mut job = Job::new(&events[0]);
+        events.iter().for_each(|event| job.apply(event));
+        job
+    }
+
+    /// Until an event has told them, these are guesses.
+    fn known(mut job: Job) -> Job {
+        if job.place == Place::default() {
+            (job.attempt, job.queue) = (0, String::new());
+        }
+        job
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_and_number_of_events_do_not_matter((ordered, shuffled) in events().prop_flat_map(|events| {
+            let twice = [events.as_slice(), &events[..events.len() / 2]].concat();
+            (Just(events), Just(twice).prop_shuffle())
+        })) {
+            prop_assert_eq!(known(job(&ordered)), known(job(&shuffled)));
+        }
+
+        #[test]
+        fn a_job_never_moves_back(events in events()) {
+            let mut job = Job::new(&events[0]);
+            for event in &events {
+                let before = job.place;
+                job.apply(event);
+                prop_assert!(job.place >= before);
+                prop_assert_eq!(job.hop, job.place.hop);
+            }
+        }
+    }
+}

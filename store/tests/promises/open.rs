@@ -1,0 +1,82 @@
+//! Opening a database, and losing it.
+
+use leveret_harness::{Postgres, eventually};
+use leveret_store::{Error, Store};
+use std::time::Duration;
+
+use crate::database::{ANNA, Database, NOW};
+
+crate::on_both! {
+    many_may_open_an_empty_database_at_once,
+    tables_of_a_newer_leveret_are_left_alone,
+    tables_of_others_are_left_alone,
+}
+
+async fn many_may_open_an_empty_database_at_once(database: Database) {
+    let opening = (0..8).map(|_| {
+        let url = database.url.clone();
+        tokio::spawn(async move { Store::open(&url).await })
+    });
+    for opening in opening.collect::<Vec<_>>() {
+        opening.await.unwrap().unwrap().ping().await.unwrap();
+    }
+}
+
+async fn run(url: &str, sql: &'static str) {
+    sqlx::any::install_default_drivers();
+    let url = url.replace("sqlite:", "sqlite://").replace(' ', "%20");
+    let pool = sqlx::AnyPool::connect(&url).await.unwrap();
+    sqlx::raw_sql(sql).execute(&pool).await.unwrap();
+    pool.close().await;
+}
+
+async fn tables_of_a_newer_leveret_are_left_alone(database: Database) {
+    database.open().await.close().await;
+    run(&database.url, "INSERT INTO leveret_migrations (version, applied_at) VALUES (99, 0)").await;
+    let error = Store::open(&database.url).await.unwrap_err();
+    assert!(matches!(error, Error::Newer { found: 99, known: 1 }), "{error:?}");
+    assert!(!error.is_unavailable());
+}
+
+async fn tables_of_others_are_left_alone(database: Database) {
+    let store = database.open().await;
+    run(&database.url, "CREATE TABLE jobs (id BIGINT); CREATE TABLE _sqlx_migrations (version BIGINT)").await;
+    store.close().await;
+    database.open().await.audit(ANNA, "look", &"around".into()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wrong_address_is_refused_with_the_right_forms_and_without_the_password() {
+    let error = Store::open("mysql://me:secret@localhost/db").await.unwrap_err().to_string();
+    assert!(error.contains("sqlite:PATH") && error.contains("postgres://") && !error.contains("secret"), "{error}");
+    let folder = Store::open("sqlite:/nowhere at all/leveret.db").await.unwrap_err();
+    assert!(matches!(folder, Error::Folder { .. }), "{folder}");
+}
+
+#[tokio::test]
+async fn a_file_is_created_where_its_path_says_and_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("odd name #1 50%.db");
+    let store = Store::open(&path.display().to_string()).await.unwrap();
+    store.heard(NOW).await.unwrap();
+    store.close().await;
+    assert!(path.exists());
+    let again = Store::open(&format!("sqlite:{}", path.display())).await.unwrap();
+    assert_eq!(again.heard_at().await.unwrap(), Some(NOW));
+}
+
+#[tokio::test]
+async fn a_killed_postgres_is_unavailable_and_when_it_is_back_all_that_was_committed_is() {
+    let postgres = Postgres::start().await;
+    let store = Store::open(&postgres.database().await).await.unwrap();
+    store.heard(NOW).await.unwrap();
+
+    postgres.kill9().await;
+    let error = store.heard(NOW + 1).await.unwrap_err();
+    assert!(error.is_unavailable(), "{error:?}");
+    postgres.restart().await;
+
+    let back = async || store.heard_at().await.is_ok_and(|heard| heard == Some(NOW));
+    eventually("the store answers again", Duration::from_secs(10), back).await;
+    store.heard(NOW + 2).await.unwrap();
+}

@@ -1,0 +1,80 @@
+//! Replays that are killed at any moment.
+
+use leveret_store::{DeadFilter, DeadState, Selection};
+use serde_json::json;
+
+use crate::database::{ANNA, Database, NOW};
+use crate::dead::{all, dead, ids, letter};
+
+crate::on_both! {
+    a_replay_goes_on_after_a_kill_where_it_was,
+    what_a_replay_did_not_publish_lies_there_again_when_it_ends,
+    a_letter_is_in_one_replay_at_a_time,
+    a_replay_publishes_the_edited_payload,
+}
+
+async fn a_replay_goes_on_after_a_kill_where_it_was(database: Database) {
+    let store = database.open().await;
+    let taken = store.take_in(&(0..10).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
+    let replay = store.start_replay(&all(), &json!({"rate": 5}), ANNA).await.unwrap();
+    assert_eq!((replay.total, dead(&store).await), (10, 0));
+    // What comes meanwhile is no part of it.
+    store.take_in(&[letter(99)], NOW).await.unwrap();
+    let first = store.next_of_replay(replay.id, 4).await.unwrap();
+    assert_eq!(first.iter().map(|letter| letter.about.id).collect::<Vec<_>>(), taken[..4]);
+    assert_eq!(store.replayed(replay.id, &taken[..3], ANNA).await.unwrap(), 3);
+    assert_eq!(store.replayed(replay.id, &taken[..3], ANNA).await.unwrap(), 0);
+    store.close().await;
+
+    let store = database.open().await;
+    let open = store.open_replays().await.unwrap();
+    assert_eq!((open.len(), open[0].replayed, &open[0].options), (1, 3, &json!({"rate": 5})));
+    let rest = store.next_of_replay(replay.id, 100).await.unwrap();
+    let rest: Vec<_> = rest.iter().map(|letter| letter.about.id).collect();
+    assert_eq!(rest, taken[3..]);
+    store.replayed(replay.id, &rest, ANNA).await.unwrap();
+    assert!(store.next_of_replay(replay.id, 100).await.unwrap().is_empty());
+    assert_eq!(store.finish_replay(replay.id, "done", ANNA).await.unwrap(), 0);
+
+    assert!(store.open_replays().await.unwrap().is_empty());
+    let done = store.replay(replay.id).await.unwrap().unwrap();
+    assert_eq!((done.replayed, done.outcome.as_deref(), done.finished_at), (10, Some("done"), Some(NOW)));
+    let kept = store.letter(taken[0]).await.unwrap().unwrap().about;
+    assert_eq!((kept.state, kept.replay_id), (DeadState::Replayed, Some(replay.id)));
+    let history = store.history(taken[0]).await.unwrap();
+    assert_eq!(history.iter().map(|entry| entry.action.as_str()).collect::<Vec<_>>(), ["replaying", "replayed"]);
+    assert_eq!(history[1].detail, Some(json!({"replay": replay.id})));
+}
+
+async fn what_a_replay_did_not_publish_lies_there_again_when_it_ends(database: Database) {
+    let store = database.open().await;
+    let taken = store.take_in(&(0..5).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
+    let replay = store.start_replay(&all(), &json!({"canary": 1}), ANNA).await.unwrap();
+    store.replayed(replay.id, &taken[..1], ANNA).await.unwrap();
+    assert_eq!(store.finish_replay(replay.id, "the canary died", ANNA).await.unwrap(), 4);
+    assert_eq!(dead(&store).await, 4);
+    let replayed = DeadFilter { states: vec![DeadState::Replayed], ..DeadFilter::default() };
+    assert_eq!(ids(&store, &replayed).await, taken[..1]);
+    // It is over: a late word changes nothing.
+    assert_eq!(store.replayed(replay.id, &taken, ANNA).await.unwrap(), 0);
+}
+
+async fn a_letter_is_in_one_replay_at_a_time(database: Database) {
+    let store = database.open().await;
+    let taken = store.take_in(&(0..3).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
+    let first = store.start_replay(&Selection::Ids(taken[..2].to_vec()), &json!({}), ANNA).await.unwrap();
+    let second = store.start_replay(&all(), &json!({}), ANNA).await.unwrap();
+    assert_eq!((first.total, second.total), (2, 1));
+    assert_eq!(store.replayed(second.id, &taken, ANNA).await.unwrap(), 1);
+    assert_eq!(store.purge(&all(), ANNA).await.unwrap(), 0);
+    assert_eq!(store.finish_replay(second.id, "done", ANNA).await.unwrap(), 0);
+    assert_eq!(store.next_of_replay(first.id, 10).await.unwrap().len(), 2);
+}
+
+async fn a_replay_publishes_the_edited_payload(database: Database) {
+    let store = database.open().await;
+    let id = store.take_in(&[letter(1)], NOW).await.unwrap()[0];
+    store.edit(id, b"edited", ANNA).await.unwrap();
+    let replay = store.start_replay(&all(), &json!({}), ANNA).await.unwrap();
+    assert_eq!(store.next_of_replay(replay.id, 1).await.unwrap()[0].payload, b"edited");
+}

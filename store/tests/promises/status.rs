@@ -1,0 +1,318 @@
+//! Tracked jobs: where they are, whatever the order in which their events come.
+
+use std::collections::BTreeMap;
+
+use leveret::event::{JobEvent, Step};
+use leveret_store::{Filter, Job, Moved, State, Store};
+use serde_json::json;
+
+use crate::database::{Database, NOW};
+
+crate::on_both! {
+    shuffled_doubled_and_split_events_end_in_the_same_job,
+    a_row_shows_what_its_events_said,
+    only_jobs_that_changed_are_told,
+    a_cancel_stops_what_waits_and_never_hides_what_runs_or_ended,
+    a_gap_makes_unfinished_jobs_stale_until_they_are_heard_of,
+    pages_stay_right_while_jobs_are_added,
+    a_filter_finds_what_fits_all_of_it,
+    counts_are_by_state,
+    any_text_at_all_can_be_stored,
+    a_batch_of_any_size_is_taken,
+    the_time_of_the_last_news_never_goes_back,
+}
+
+pub(crate) fn event(id: &str, hop: u32, at: u64, step: Step) -> JobEvent {
+    JobEvent {
+        id: id.into(),
+        job: "email.send".into(),
+        queue: "email".into(),
+        label: None,
+        priority: None,
+        attempt: hop + 1,
+        hop,
+        enqueued_at: None,
+        at: NOW + at,
+        worker: Some(format!("host:{hop}")),
+        step,
+    }
+}
+
+fn queued() -> Step {
+    Step::Queued { due: None, expires: None }
+}
+
+fn retrying(due: u64) -> Step {
+    Step::Retrying { kind: "handler".into(), error: "no".into(), due: NOW + due }
+}
+
+fn succeeded() -> Step {
+    Step::Succeeded { result: Some(json!({"pages": 3})), too_large: None }
+}
+
+fn dead() -> Step {
+    Step::Dead { kind: "handler".into(), error: "gave up".into() }
+}
+
+async fn state(store: &Store, id: &str) -> State {
+    store.job(id).await.unwrap().unwrap().state
+}
+
+/// A life as workers tell it: deaths of workers, retries, snoozes, cancels, replays, in order.
+fn life(id: &str, random: &mut fastrand::Rng) -> Vec<JobEvent> {
+    let mut events = vec![event(id, 0, 0, queued())];
+    let (mut at, mut hop) = (0, 0);
+    loop {
+        for _ in 0..random.usize(1..3) {
+            events.push(event(id, hop, at + 1, Step::Received));
+            events.push(event(id, hop, at + 2, Step::Started));
+            for number in 0..random.u64(0..3) {
+                let step = Step::Progress { fraction: 0.25 * number as f64, note: Some(number.to_string()) };
+                events.push(event(id, hop, at + 2 + number, step));
+            }
+            at += 10;
+        }
+        if random.u8(0..4) == 0 {
+            let by_the_server = JobEvent { worker: None, ..event(id, hop, at, Step::CancelRequested) };
+            events.push(by_the_server);
+        }
+        at += 1;
+        let step = match random.u8(0..8) {
+            0 => succeeded(),
+            1 => Step::Cancelled,
+            2..4 => Step::Snoozed { due: NOW + at + 100 },
+            4 => dead(),
+            _ => retrying(at + 50),
+        };
+        let (terminal, replayed) = (step.is_terminal(), matches!(step, Step::Dead { .. }) && random.bool());
+        events.push(event(id, hop, at, step));
+        if random.u8(0..8) == 0 || terminal && !replayed {
+            return events;
+        }
+        (hop, at) = (hop + 1, at + 100);
+    }
+}
+
+async fn shuffled_doubled_and_split_events_end_in_the_same_job(database: Database) {
+    let store = database.open().await;
+    for seed in 0..60 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (ordered, shuffled) = (format!("ordered-{seed}"), format!("shuffled-{seed}"));
+        let events = life(&ordered, &mut random);
+        store.record(&events).await.unwrap();
+        let mut mixed: Vec<_> = events.iter().map(|event| JobEvent { id: shuffled.clone(), ..event.clone() }).collect();
+        mixed.extend_from_within(..mixed.len() / 2);
+        random.shuffle(&mut mixed);
+        for batch in mixed.chunks(random.usize(1..8)) {
+            store.record(batch).await.unwrap();
+        }
+
+        let (expected, found) = (store.job(&ordered).await.unwrap(), store.job(&shuffled).await.unwrap());
+        let renamed = |mut job: Job| {
+            job.id.clone_from(&shuffled);
+            job
+        };
+        assert_eq!(found, expected.map(renamed), "seed {seed}: {events:#?}");
+        assert_eq!(store.timeline(&shuffled).await.unwrap(), store.timeline(&ordered).await.unwrap(), "seed {seed}");
+    }
+}
+
+async fn a_row_shows_what_its_events_said(database: Database) {
+    let store = database.open().await;
+    let submitted = JobEvent {
+        label: Some("Important Task".into()),
+        priority: Some(7),
+        enqueued_at: Some(NOW - 5),
+        worker: None,
+        ..event("a", 0, 0, Step::Queued { due: Some(NOW + 9), expires: Some(NOW + 99) })
+    };
+    store.record(&[submitted]).await.unwrap();
+    let job = store.job("a").await.unwrap().unwrap();
+    assert_eq!((job.label.as_deref(), job.priority, job.created_at), (Some("Important Task"), Some(7), NOW - 5));
+    assert_eq!((job.state, job.due_at, job.expires_at), (State::Queued, Some(NOW + 9), Some(NOW + 99)));
+
+    let progress = Step::Progress { fraction: 0.5, note: Some("half".into()) };
+    store.record(&[event("a", 0, 10, Step::Started), event("a", 0, 11, progress)]).await.unwrap();
+    let job = store.job("a").await.unwrap().unwrap();
+    assert_eq!((job.state, job.progress, job.note.as_deref()), (State::Started, Some(0.5), Some("half")));
+    assert_eq!((job.started_at, job.worker.as_deref(), job.due_at), (Some(NOW + 10), Some("host:0"), None));
+
+    store.record(&[event("a", 0, 20, retrying(30))]).await.unwrap();
+    let job = store.job("a").await.unwrap().unwrap();
+    assert_eq!((job.error_kind.as_deref(), job.error.as_deref()), (Some("handler"), Some("no")));
+    assert_eq!((job.due_at, job.finished_at, job.progress), (Some(NOW + 30), None, None));
+
+    store.record(&[event("a", 1, 40, succeeded())]).await.unwrap();
+    let job = store.job("a").await.unwrap().unwrap();
+    assert_eq!((job.state, job.attempt, job.hop), (State::Succeeded, 2, 1));
+    assert_eq!((job.result, job.error, job.finished_at), (Some(json!({"pages": 3})), None, Some(NOW + 40)));
+    assert_eq!((job.label.as_deref(), job.expires_at), (Some("Important Task"), Some(NOW + 99)));
+
+    let timeline = store.timeline("a").await.unwrap();
+    let steps: Vec<_> = timeline.iter().map(|entry| (entry.step.as_str(), entry.attempt)).collect();
+    assert_eq!(steps, [("queued", 1), ("started", 1), ("retrying", 1), ("succeeded", 2)]);
+    assert_eq!(timeline[2].detail, Some(json!({"kind": "handler", "error": "no", "due": NOW + 30})));
+    assert_eq!((timeline[1].at, timeline[1].detail.clone(), timeline[3].detail.clone()), (NOW + 10, None, None));
+    assert!(store.job("b").await.unwrap().is_none());
+}
+
+async fn only_jobs_that_changed_are_told(database: Database) {
+    let store = database.open().await;
+    let events = [event("a", 0, 0, queued()), event("b", 0, 0, queued()), event("a", 0, 5, Step::Started)];
+    let moved = store.record(&events).await.unwrap();
+    let expected = [("a", State::Started), ("b", State::Queued)].map(|(id, state)| Moved { id: id.into(), state });
+    assert_eq!(moved, expected);
+    assert_eq!(store.record(&events).await.unwrap(), []);
+    assert_eq!(store.record(&[event("a", 0, 3, Step::Received)]).await.unwrap(), []);
+    assert_eq!(store.record(&[]).await.unwrap(), []);
+    let mut found = store.jobs_by_ids(&["b", "unknown", "a"]).await.unwrap();
+    found.sort_by(|one, other| one.id.cmp(&other.id));
+    assert_eq!(found.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+async fn a_cancel_stops_what_waits_and_never_hides_what_runs_or_ended(database: Database) {
+    let store = database.open().await;
+    let cancel = Step::CancelRequested;
+    for (number, (events, expected, asked)) in [
+        (vec![event("", 0, 0, queued()), event("", 0, 5, cancel.clone())], State::CancelRequested, true),
+        (vec![event("", 0, 0, Step::Received), event("", 0, 5, cancel.clone())], State::CancelRequested, true),
+        (vec![event("", 0, 0, retrying(9)), event("", 0, 5, cancel.clone())], State::CancelRequested, true),
+        (
+            vec![event("", 0, 0, Step::Snoozed { due: 9 }), event("", 0, 5, cancel.clone())],
+            State::CancelRequested,
+            true,
+        ),
+        (vec![event("", 0, 0, Step::Started), event("", 0, 5, cancel.clone())], State::Started, true),
+        (
+            vec![event("", 0, 0, Step::Started), event("", 0, 5, cancel.clone()), event("", 0, 6, succeeded())],
+            State::Succeeded,
+            true,
+        ),
+        (vec![event("", 0, 5, cancel.clone()), event("", 0, 6, Step::Cancelled)], State::Cancelled, true),
+        (vec![event("", 2, 0, Step::Received), event("", 1, 5, cancel.clone())], State::Received, false),
+        (vec![event("", 0, 5, cancel), event("", 1, 9, Step::Received)], State::Received, false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for backwards in [false, true] {
+            let id = format!("{number}-{backwards}");
+            let mut events = events.clone();
+            events.iter_mut().for_each(|event| event.id.clone_from(&id));
+            if backwards {
+                events.reverse();
+            }
+            for event in events {
+                store.record(&[event]).await.unwrap();
+            }
+            let job = store.job(&id).await.unwrap().unwrap();
+            assert_eq!((job.state, job.cancel_requested_at), (expected, asked.then_some(NOW + 5)), "{id}");
+        }
+    }
+}
+
+async fn a_gap_makes_unfinished_jobs_stale_until_they_are_heard_of(database: Database) {
+    let store = database.open().await;
+    let events = [
+        event("running", 0, 0, Step::Started),
+        event("done", 0, 0, succeeded()),
+        event("delayed", 0, 0, Step::Queued { due: Some(NOW + 500), expires: None }),
+        event("fresh", 0, 200, Step::Started),
+    ];
+    store.record(&events).await.unwrap();
+    assert_eq!(store.note_gap(NOW + 100).await.unwrap(), 1);
+    assert_eq!(store.note_gap(NOW + 100).await.unwrap(), 0);
+    let stale = Filter { stale: Some(true), ..Filter::default() };
+    let page = store.jobs(&stale, None, 10).await.unwrap();
+    assert_eq!(page.items.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["running"]);
+    assert_eq!(state(&store, "running").await, State::Started);
+
+    let moved = store.record(&[event("running", 0, 0, Step::Started)]).await.unwrap();
+    assert_eq!(moved.len(), 1);
+    assert!(!store.job("running").await.unwrap().unwrap().stale);
+}
+
+async fn pages_stay_right_while_jobs_are_added(database: Database) {
+    let store = database.open().await;
+    // Three of each millisecond, so that pages end between jobs of the same time.
+    let jobs: Vec<_> = (0..30).map(|number| event(&format!("job-{number:02}"), 0, number / 3, queued())).collect();
+    store.record(&jobs).await.unwrap();
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.jobs(&Filter::default(), after.as_ref(), 4).await.unwrap();
+        assert!(page.items.len() == 4 || page.next.is_none());
+        seen.extend(page.items.into_iter().map(|job| job.id));
+        store.record(&[event(&format!("new-{}", seen.len()), 0, 1000, queued())]).await.unwrap();
+        after = page.next.map(|cursor| cursor.to_string().parse().unwrap());
+        if after.is_none() {
+            break;
+        }
+    }
+    let expected: Vec<_> = jobs.iter().rev().map(|event| event.id.clone()).collect();
+    assert_eq!(seen, expected);
+}
+
+async fn a_filter_finds_what_fits_all_of_it(database: Database) {
+    let store = database.open().await;
+    let events = [
+        JobEvent { label: Some("Weekly Report".into()), ..event("a", 0, 0, queued()) },
+        JobEvent { queue: "slow".into(), ..event("b", 0, 10, Step::Started) },
+        JobEvent { job: "report.make".into(), ..event("c", 0, 20, dead()) },
+    ];
+    store.record(&events).await.unwrap();
+    let all = Filter::default;
+    for (filter, expected) in [
+        (all(), "cba"),
+        (Filter { states: vec![State::Started, State::Dead], ..all() }, "cb"),
+        (Filter { job: Some("report.make".into()), ..all() }, "c"),
+        (Filter { queue: Some("slow".into()), ..all() }, "b"),
+        (Filter { label: Some("weekly rep".into()), ..all() }, "a"),
+        (Filter { label: Some("%".into()), ..all() }, ""),
+        (Filter { created_from: Some(NOW + 10), ..all() }, "cb"),
+        (Filter { created_until: Some(NOW + 10), ..all() }, "a"),
+        (Filter { stale: Some(false), ..all() }, "cba"),
+        (Filter { states: vec![State::Started], queue: Some("email".into()), ..all() }, ""),
+        (Filter { queue: Some("slow' OR '1'='1".into()), ..all() }, ""),
+    ] {
+        let page = store.jobs(&filter, None, 10).await.unwrap();
+        assert_eq!(page.items.iter().map(|job| job.id.as_str()).collect::<String>(), expected, "{filter:?}");
+    }
+}
+
+async fn counts_are_by_state(database: Database) {
+    let store = database.open().await;
+    let events = [event("a", 0, 0, dead()), event("b", 0, 0, dead()), event("c", 0, 0, Step::Started)];
+    store.record(&events).await.unwrap();
+    assert_eq!(store.counts().await.unwrap(), BTreeMap::from([(State::Started, 1), (State::Dead, 2)]));
+}
+
+async fn any_text_at_all_can_be_stored(database: Database) {
+    let store = database.open().await;
+    let odd = "\0 '\"\\ ünï \u{1f407} \u{ffff} $1 ?";
+    let step = Step::Dead { kind: odd.into(), error: odd.into() };
+    let strange = JobEvent { label: Some(odd.into()), at: u64::MAX, ..event(odd, 0, 0, step) };
+    store.record(&[strange.clone()]).await.unwrap();
+    store.record(&[strange]).await.unwrap();
+    let shown = odd.replace('\0', "\u{fffd}");
+    let job = store.job(&shown).await.unwrap().unwrap();
+    assert_eq!((job.error.as_deref(), job.label.as_deref()), (Some(shown.as_str()), Some(shown.as_str())));
+    let result = Step::Succeeded { result: Some(json!(odd)), too_large: None };
+    store.record(&[event("a", 0, 0, result)]).await.unwrap();
+    assert_eq!(store.job("a").await.unwrap().unwrap().result, Some(json!(odd)));
+}
+
+async fn a_batch_of_any_size_is_taken(database: Database) {
+    let store = database.open().await;
+    let events: Vec<_> = (0..1000).map(|number| event(&number.to_string(), 0, number, queued())).collect();
+    assert_eq!(store.record(&events).await.unwrap().len(), 1000);
+    assert_eq!(store.counts().await.unwrap()[&State::Queued], 1000);
+}
+
+async fn the_time_of_the_last_news_never_goes_back(database: Database) {
+    let store = database.open().await;
+    assert_eq!(store.heard_at().await.unwrap(), None);
+    for now in [NOW, NOW + 5, NOW + 2] {
+        store.heard(now).await.unwrap();
+    }
+    assert_eq!(store.heard_at().await.unwrap(), Some(NOW + 5));
+}

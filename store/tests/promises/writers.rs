@@ -1,0 +1,74 @@
+//! Several processes write at once.
+
+use std::process::Command;
+use std::time::Duration;
+
+use leveret::event::Step;
+use leveret_harness::Process;
+use leveret_store::{DeadFilter, State, Store};
+
+use crate::database::{Database, NOW};
+use crate::dead::letter;
+use crate::status::event;
+
+crate::on_both! {
+    processes_that_write_at_once_all_get_their_turn,
+    events_of_one_job_that_two_servers_hear_at_once_are_all_heeded,
+}
+
+/// Set for this test binary when it is run again as a child: the database, and which child it is.
+const CHILD: &str = "LEVERET_STORE_CHILD";
+const ROUNDS: u64 = 100;
+
+async fn processes_that_write_at_once_all_get_their_turn(database: Database) {
+    let store = database.open().await;
+    let child = |number: usize| {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "writers::child_that_writes", "--nocapture"]);
+        Process::spawn(command.env(CHILD, format!("{number} {}", database.url)))
+    };
+    let children: Vec<_> = (0..3).map(child).collect();
+    for child in &children {
+        child.wait_line("written", Duration::from_secs(60)).await;
+    }
+    assert_eq!(store.counts().await.unwrap()[&State::Started], 3 * ROUNDS);
+    assert_eq!(store.count_dead(&DeadFilter::default()).await.unwrap(), 3 * ROUNDS);
+}
+
+/// Runs in the children alone. Each writes in two tasks, so that its connections meet as well.
+#[tokio::test]
+async fn child_that_writes() {
+    let Ok(child) = std::env::var(CHILD) else {
+        return;
+    };
+    let (number, url) = child.split_once(' ').unwrap();
+    let store = Store::open(url).await.unwrap();
+    let (events, number) = (store.clone(), number.to_owned());
+    let recording = tokio::spawn(async move {
+        for round in 0..ROUNDS {
+            events.record(&[event(&format!("{number}-{round}"), 0, round, Step::Started)]).await.unwrap();
+        }
+    });
+    for round in 0..ROUNDS {
+        store.take_in(&[letter(round)], NOW).await.unwrap();
+    }
+    recording.await.unwrap();
+    println!("written");
+}
+
+async fn events_of_one_job_that_two_servers_hear_at_once_are_all_heeded(database: Database) {
+    let stores = [database.open().await, database.open().await];
+    for round in 0..20 {
+        let id = format!("job-{round}");
+        let recording = (0..8).map(|hop| {
+            let (store, id) = (stores[hop as usize % 2].clone(), id.clone());
+            tokio::spawn(async move { store.record(&[event(&id, hop, u64::from(hop), Step::Started)]).await })
+        });
+        for recording in recording.collect::<Vec<_>>() {
+            recording.await.unwrap().unwrap();
+        }
+        let job = stores[0].job(&id).await.unwrap().unwrap();
+        assert_eq!((job.hop, job.created_at, job.updated_at), (7, NOW, NOW + 7));
+        assert_eq!(stores[1].timeline(&id).await.unwrap().len(), 8);
+    }
+}
