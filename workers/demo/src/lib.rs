@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`input`] reads the jobs to publish; [`show`] starts the workers, publishes and waits;
 //! [`mail_server`] takes the mails, and is down at first; [`ledger`] writes down each attempt as a middleware of both
-//! workers; [`progress`] shows it as it happens; [`summary`] is what is left to say.
+//! workers; [`progress`] shows it as it happens; [`summary`] is what is left to say; [`task`] is what the task API runs meanwhile.
 //!
 //! Nothing is staged: a job fails here because a mail server is down, a mailbox refused, an address wrong or a column
 //! missing, and its fate is read from the attempts made and from the broker's dead letters.
@@ -13,3 +13,4 @@ pub mod mail_server;
 pub mod progress;
 pub mod show;
 pub mod summary;
+pub mod task;
