@@ -9,18 +9,19 @@ use std::{
 };
 
 use leveret::{
-    Broker, Context, Job, JobError, Queue, RetryPolicy, Worker,
+    Broker, Config, Context, Job, JobError, Queue, RetryPolicy, TopologyMode, Worker,
     catalogue::Catalogue,
     event::{JobEvent, Step},
     feed::{Feed, Source},
     testing::{self, dead_letters},
 };
-use leveret_harness::{TestVhost, eventually, shared_node};
+use leveret_harness::{Node, NodeOptions, Permissions, RawClient, TestVhost, eventually, shared_node};
+use leveret_tests::jobs::{self, publish, script};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use crate::support::{LONG, broker};
+use crate::support::{LONG, RunFile, broker, labels};
 
 /// A broker that no other test uses.
 struct Place {
@@ -394,4 +395,52 @@ async fn a_worker_announces_its_jobs_once(place: Place) {
     timeout(LONG, late.ready()).await.unwrap();
     assert_eq!(late.entries().len(), 1);
     assert!(late.find("other").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tracked_job_stays_on_its_queue_until_its_end_is_told() {
+    let node = Node::start(NodeOptions::default()).await;
+    let (place, file) = (crate::support::Place::at(&node.url(), "told"), RunFile::new());
+    let worker = place.process(&file, &[]);
+    place.declared().await;
+    let mut feed = listening(&Place { broker: place.broker.clone(), url: None, _vhost: None }).await;
+    let job = script("slow", [jobs::Act::WorkMs(1_500)]);
+    let id = publish(&place.broker, &place.queue, &job).track().await.unwrap();
+    file.until("the job runs", |lines| lines.iter().any(|line| line.label == "slow")).await;
+    node.eval("rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).").await.unwrap();
+    file.until("the job has run", |lines| labels(lines, "slow").len() == 1).await;
+    worker.sigkill();
+    let raw = place.raw().await;
+    eventually("it is on its queue", LONG, async || raw.depth(&place.queue).await.unwrap() == Some(1)).await;
+    node.eval("rabbit_alarm:clear_alarm({resource_limit, memory, node()}).").await.unwrap();
+    let _another = place.process(&file, &[]);
+    file.until("it has run again", |lines| lines.iter().filter(|line| line.ended && line.label == "slow").count() == 2)
+        .await;
+    let mut is_told = false;
+    while !is_told {
+        let batch = timeout(LONG, feed.next(50)).await.unwrap();
+        let mut events = batch.messages().iter().filter_map(leveret::feed::Taken::event);
+        is_told = events.any(|event| event.id == id.as_str() && event.step.name() == "succeeded");
+        feed.ack(batch);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_may_tell_nothing_runs_tracked_jobs_all_the_same() {
+    let vhost = shared_node().await.vhost().await;
+    let owner = broker(&vhost.url());
+    testing::start(worker(&Arc::default()), &owner).await.unwrap().stop().await.unwrap();
+    let rights = Permissions { configure: "", write: "^leveret.v1.(jobs|dead|delay.*)$", read: "^tasks" };
+    vhost.node().add_user("mute", "secret", vhost.name(), rights).await.unwrap();
+    let config =
+        Config { amqp_url: vec![vhost.url_for("mute", "secret")], topology: TopologyMode::Verify, ..Config::default() };
+    let (mute, seen) = (Broker::amqp(config).unwrap(), Arc::<Seen>::default());
+    let running = testing::start(worker(&seen), &mute).await.unwrap();
+    for _ in 0..3 {
+        owner.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();
+    }
+    eventually("all have run", LONG, async || seen.runs.load(Ordering::SeqCst) == 3).await;
+    running.stop().await.unwrap();
+    let raw = RawClient::connect(&vhost.url()).await.unwrap();
+    assert_eq!(raw.depth("tasks").await.unwrap(), Some(0), "and were acked");
 }
