@@ -54,7 +54,7 @@ impl Replay {
         self
     }
 
-    /// As [`Publish::track`].
+    /// As [`Publish::track`](crate::Publish::track).
     pub fn track(mut self) -> Self {
         self.message.set_header(header::TRACK, AMQPValue::Boolean(true));
         self
