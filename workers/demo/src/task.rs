@@ -19,6 +19,7 @@ const STEPS: u32 = 20;
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(description = "Work that takes its time.")]
 pub struct Task {
     /// How long it takes, in seconds.
     #[serde(default = "two")]

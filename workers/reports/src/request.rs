@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(description = "Groups and aggregates one CSV file and writes the result as CSV, XLSX or PDF.")]
 pub struct GenerateReport {
     /// A CSV file below the data directory, such as `sales.csv` or `2026/sales.csv`.
     pub dataset: String,

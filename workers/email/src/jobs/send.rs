@@ -16,6 +16,7 @@ use crate::{address, compose::Draft, error::MailError, mail::Mail};
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "One mail to one mailbox. Unknown fields are ignored.")]
 pub struct SendEmail {
     /// `ann@example.org` or `Ann <ann@example.org>`.
     pub to: String,
