@@ -41,16 +41,22 @@ pub(crate) async fn follow(
     loop {
         let opened = Instant::now();
         let reason = match broker.open_stream(stream, next).await {
-            Ok(mut session) => read(&mut session, &mut next, reading, &mut seen).await.to_string(),
-            Err(OpenError::Fatal(error)) => error.to_string(),
-            Err(OpenError::Passing(reason)) => reason,
+            Ok(mut session) => match read(&mut session, &mut next, reading, &mut seen).await {
+                // Told once by the connection, for all that lives on it.
+                Ended::Connection => None,
+                Ended::Channel(reason) => Some(reason),
+            },
+            Err(OpenError::Fatal(error)) => Some(error.to_string()),
+            Err(OpenError::Passing(reason)) => Some(reason),
         };
         reading.send_if_modified(|reading| {
             let was_caught_up = *reading == Reading::CaughtUp;
             *reading = if was_caught_up { Reading::Behind } else { *reading };
             was_caught_up
         });
-        if broker.quiet().is_news(format!("{stream:?}: {reason}")) {
+        if let Some(reason) = reason
+            && broker.quiet().is_news(format!("{stream:?}: {reason}"))
+        {
             tracing::warn!(stream = stream.name(), reason, "cannot read the stream, trying again");
         }
         pause = if opened.elapsed() > LONGEST_PAUSE { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };

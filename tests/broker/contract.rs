@@ -48,6 +48,27 @@ on_both_brokers!(
     concurrency_bounds_what_runs_at_once,
 );
 
+/// RabbitMQ does so from 4.3 on (`versions`).
+#[tokio::test(start_paused = true)]
+async fn in_memory_the_job_of_the_highest_priority_is_next() {
+    let place = Place { broker: Broker::memory(), queue: "priorities".into() };
+    place.declare().await;
+    for (label, priority) in [("none", None), ("low", Some(1)), ("high", Some(9)), ("same as none", Some(4))] {
+        let job = script(label, [Act::Succeed]);
+        let publish = publish(&place.broker, &place.queue, &job);
+        match priority {
+            Some(priority) => publish.priority(priority).await.unwrap(),
+            None => publish.await.unwrap(),
+        };
+    }
+    let log = Log::default();
+    let running = start(worker(&place.queue, |queue| queue.concurrency(1), &log), &place.broker);
+    log.until("all have run", |runs| runs.iter().filter(|run| run.finished && run.label != "probe").count() == 4).await;
+    running.stop().await.unwrap();
+    let order: Vec<_> = log.runs().into_iter().map(|run| run.label).filter(|label| label != "probe").collect();
+    assert_eq!(order, ["high", "none", "same as none", "low"]);
+}
+
 async fn on_rabbitmq(name: &str) -> Place {
     let place = crate::support::Place::shared(name).await;
     Place { broker: place.broker, queue: place.queue }

@@ -35,6 +35,8 @@ const LINGER: Duration = Duration::from_millis(1);
 const PATIENT_LINGER: Duration = Duration::from_millis(5);
 /// Messages of a stream on their way at once.
 const STREAM_PREFETCH: u16 = 256;
+/// RabbitMQ does not answer for a quorum queue that has no leader.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 /// How long an orderly goodbye may take on a connection that may be dead.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -78,12 +80,17 @@ impl Session {
 
     async fn open_with(up: Arc<Up>, queue: &str, prefetch: u16, arguments: FieldTable) -> Result<Self, OpenError> {
         let passing = |reason: String| OpenError::Passing(format!("queue {queue:?}: {reason}"));
-        let channel = OwnChannel(up.channel().await.map_err(passing)?);
-        up.unless_lost(channel.0.basic_qos(prefetch, BasicQosOptions::default())).await.map_err(passing)?;
+        let opened = timeout(ANSWERED_WITHIN, Self::consume(up, queue, prefetch, arguments)).await;
+        opened.unwrap_or_else(|_| Err(format!("no answer within {ANSWERED_WITHIN:?}"))).map_err(passing)
+    }
+
+    async fn consume(up: Arc<Up>, queue: &str, prefetch: u16, arguments: FieldTable) -> Result<Self, String> {
+        let channel = OwnChannel(up.channel().await?);
+        up.unless_lost(channel.0.basic_qos(prefetch, BasicQosOptions::default())).await?;
         let tag = short(&format!("leveret-{}", Uuid::now_v7()));
         let options = BasicConsumeOptions::default();
         let consume = channel.0.basic_consume(short(queue), tag.clone(), options, arguments);
-        let consumer = up.unless_lost(consume).await.map_err(passing)?;
+        let consumer = up.unless_lost(consume).await?;
         Ok(Self {
             up,
             channel,
