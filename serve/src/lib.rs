@@ -1,0 +1,3 @@
+//! What `leveret serve` does, as a library.
+
+pub mod desk;
