@@ -1,7 +1,9 @@
 //! The commands, one module each.
 
 mod bench;
+mod dead;
 mod doctor;
+mod shared;
 
 use clap::Subcommand;
 
@@ -11,6 +13,7 @@ use crate::output::{Exit, Failure};
 pub(crate) enum Command {
     Doctor(Box<doctor::Arguments>),
     Bench(Box<leveret_bench::Arguments>),
+    Dead(dead::Arguments),
 }
 
 impl Command {
@@ -19,6 +22,7 @@ impl Command {
         match self {
             Self::Doctor(arguments) => doctor::run(*arguments).await,
             Self::Bench(arguments) => bench::run(*arguments).await,
+            Self::Dead(arguments) => dead::run(arguments).await,
         }
     }
 

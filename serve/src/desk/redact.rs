@@ -60,7 +60,9 @@ impl Rules {
         }
     }
 
-    fn is_secret(&self, key: &str) -> bool {
+    /// Whether the value under this key is not shown.
+    #[must_use]
+    pub fn is_secret(&self, key: &str) -> bool {
         SECRET_KEYS.into_iter().chain(self.rules.iter().map(String::as_str)).any(|rule| rule.eq_ignore_ascii_case(key))
     }
 }
