@@ -88,6 +88,30 @@ pub struct Taken {
     message: RawMessage,
 }
 
+/// Makes the queue of [`Source::JobEvents`] unless it is there: whatever is told from now on will be read.
+///
+/// ```
+/// # async fn doc(broker: leveret::Broker) -> Result<(), String> {
+/// leveret::feed::keep_events(&broker).await?;
+/// broker.publisher().publish_raw("email.send", "email", "{}").track().await.map_err(|error| error.to_string())?;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+///
+/// Why it cannot be made, in words. While the broker is away this waits.
+pub async fn keep_events(broker: &Broker) -> Result<(), String> {
+    let plan = Topology::new(&broker.config().namespace).of_status();
+    broker.ensure(&plan).await.map_err(reason)
+}
+
+fn reason(error: OpenError) -> String {
+    match error {
+        OpenError::Fatal(error) => error.to_string(),
+        OpenError::Passing(reason) => reason,
+    }
+}
+
 impl Feed {
     /// A feed that has `prefetch` messages on their way at once, 1 to 2000; it connects with the first batch.
     #[must_use]
@@ -136,13 +160,9 @@ impl Feed {
 
     async fn open(&self) -> Result<Session, String> {
         let topology = Topology::new(&self.broker.config().namespace);
-        let reason = |error| match error {
-            OpenError::Fatal(error) => error.to_string(),
-            OpenError::Passing(reason) => reason,
-        };
         let queue = match &self.source {
             Source::JobEvents => {
-                self.broker.ensure(&topology.of_status()).await.map_err(reason)?;
+                keep_events(&self.broker).await?;
                 topology.status()
             }
             Source::DeadLetters(queue) => format!("{queue}{DEAD}"),

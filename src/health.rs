@@ -222,6 +222,38 @@ impl Broker {
     }
 }
 
+impl Broker {
+    /// The metrics of this handle as Prometheus reads them, for programs that serve them themselves.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() {
+    /// assert!(leveret::Broker::memory().metrics_text().contains("leveret_broker_connected 1"));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        match self.metrics().render() {
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
+            Err(error) => format!("# {error}\n"),
+        }
+    }
+
+    /// What keeps the broker from taking publishes now, as far as is known: that it is away, or blocked.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() {
+    /// assert_eq!(leveret::Broker::memory().trouble(), None);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn trouble(&self) -> Option<&'static str> {
+        if self.metrics().connected.get() == 0 {
+            return Some("the broker is away");
+        }
+        (self.metrics().blocked.get() > 0).then_some("the broker takes no publishes now")
+    }
+}
+
 async fn serve(listener: TcpListener, health: Health) {
     let served = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => axum::serve(listener, routes(health)).await,

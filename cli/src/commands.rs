@@ -13,7 +13,7 @@ use crate::output::{Exit, Failure};
 pub(crate) enum Command {
     Doctor(Box<doctor::Arguments>),
     Bench(Box<leveret_bench::Arguments>),
-    Dead(dead::Arguments),
+    Dead(Box<dead::Arguments>),
 }
 
 impl Command {
@@ -22,7 +22,7 @@ impl Command {
         match self {
             Self::Doctor(arguments) => doctor::run(*arguments).await,
             Self::Bench(arguments) => bench::run(*arguments).await,
-            Self::Dead(arguments) => dead::run(arguments).await,
+            Self::Dead(arguments) => dead::run(*arguments).await,
         }
     }
 

@@ -29,10 +29,15 @@ pub mod redact;
 pub mod replay;
 pub mod transfer;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+};
 
 use leveret::{Broker, catalogue::Catalogue};
 use leveret_store::Store;
+
+use crate::jobs::Flaw;
 
 /// Where dead letters are looked after: a broker to publish to, and the store that has them. Clones are cheap.
 #[derive(Clone, Debug)]
@@ -40,13 +45,15 @@ pub struct Desk {
     broker: Broker,
     store: Store,
     catalogue: Catalogue,
+    /// Replays that run in this process.
+    running: Arc<Mutex<HashSet<i64>>>,
 }
 
 impl Desk {
     /// A desk; the catalogue has the schemas that edited payloads are checked against.
     #[must_use]
     pub fn new(broker: &Broker, store: &Store, catalogue: &Catalogue) -> Self {
-        Self { broker: broker.clone(), store: store.clone(), catalogue: catalogue.clone() }
+        Self { broker: broker.clone(), store: store.clone(), catalogue: catalogue.clone(), running: Arc::default() }
     }
 }
 
@@ -60,13 +67,16 @@ pub enum Error {
     /// No replay of that number is open.
     #[error("no replay {0} is open")]
     NoReplay(i64),
-    /// A payload that the job's schema does not allow: a JSON pointer and a reason each.
-    #[error("the payload is not what the job {job} takes: {}", shown(errors))]
+    /// The replay runs in this process already.
+    #[error("replay {0} is under way")]
+    Running(i64),
+    /// A payload that the job's schema does not allow.
+    #[error("the payload is not what the job {job} takes: {}", shown(.flaws))]
     Payload {
         /// The job's name.
         job: String,
-        /// Where, and why.
-        errors: Vec<(String, String)>,
+        /// What is wrong with it, and where.
+        flaws: Vec<Flaw>,
     },
     /// The broker was away for too long; the replay is open, and can go on.
     #[error("replay {replay} cannot go on now, and can be resumed: {reason}")]
@@ -84,15 +94,7 @@ pub enum Error {
     Io(#[from] std::io::Error),
 }
 
-fn shown(errors: &[(String, String)]) -> String {
-    let each = errors.iter().map(|(pointer, reason)| match pointer.as_str() {
-        "" => reason.clone(),
-        _ => format!("{pointer}: {reason}"),
-    });
-    each.collect::<Vec<_>>().join("; ")
-}
-
-pub(crate) fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+fn shown(flaws: &[Flaw]) -> String {
+    let each: Vec<_> = flaws.iter().map(|flaw| format!("{}: {}", flaw.pointer, flaw.detail)).collect();
+    each.join("; ")
 }

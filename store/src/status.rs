@@ -206,6 +206,10 @@ pub struct Filter {
     pub created_from: Option<u64>,
     /// Created before then.
     pub created_until: Option<u64>,
+    /// Due then or later, in milliseconds since the epoch.
+    pub due_from: Option<u64>,
+    /// Due before then, or at no certain time.
+    pub due_until: Option<u64>,
     /// Whether events of it may have been missed.
     pub stale: Option<bool>,
 }

@@ -90,7 +90,7 @@ struct Filter {
     #[arg(long, value_name = "ID")]
     job_id: Option<String>,
 
-    /// With an error of this class: error, permanent, timeout, panic, decode, unknown_job, too_large, crash_loop, expired
+    /// With an error of this class, such as error, permanent, timeout, panic or decode
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
 
@@ -173,7 +173,7 @@ fn failure(error: leveret_serve::desk::Error) -> Failure {
     use leveret_serve::desk::Error;
     match error {
         Error::NoLetter(_) | Error::NoReplay(_) => Failure::NotFound(error.into()),
-        Error::Payload { .. } => Failure::Usage(error.into()),
+        Error::Payload { .. } | Error::Running(_) => Failure::Usage(error.into()),
         Error::Interrupted { replay, .. } => {
             let hint = format!("go on with: leveret dead replay --resume {replay}");
             Failure::Unreachable(anyhow::Error::from(error).context(hint))

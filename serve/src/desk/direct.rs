@@ -18,7 +18,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Error, letter, now_ms, pace::Pace, transfer};
+use super::{Error, letter, pace::Pace, transfer};
+use crate::time::now_ms;
 
 /// On their way at once.
 const WINDOW: u16 = 200;

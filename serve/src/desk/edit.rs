@@ -2,16 +2,23 @@
 
 use std::time::Duration;
 
+use leveret::catalogue::Catalogue;
 use leveret_store::By;
+use serde::Serialize;
 use tokio::time::timeout;
 
-use super::{Desk, Error, now_ms};
+use super::{Desk, Error};
+use crate::{
+    jobs::{Flaw, Schemas},
+    time::now_ms,
+};
 
 /// How long the catalogue may take to be read.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What an edited payload was checked against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Checked {
     /// The job's schema allows it.
     Schema,
@@ -27,24 +34,27 @@ impl Desk {
     /// [`Error::Payload`] if the job's schema does not allow it, [`Error::NoLetter`], [`Error::Store`].
     pub async fn edit(&self, id: i64, payload: &[u8], actor: &str) -> Result<Checked, Error> {
         let letter = self.store.letter(id).await?.ok_or(Error::NoLetter(id))?;
-        let checked = self.check(&letter.about.job, &letter.about.queue, payload).await?;
+        let checked = check(&self.catalogue, &letter.about.job, &letter.about.queue, payload).await?;
         let edited = self.store.edit(id, payload, By { actor, at: now_ms() }).await?;
         if edited { Ok(checked) } else { Err(Error::NoLetter(id)) }
     }
+}
 
-    async fn check(&self, job: &str, queue: &str, payload: &[u8]) -> Result<Checked, Error> {
-        // A catalogue that cannot be read says of nothing what it should be like.
-        drop(timeout(PATIENCE, self.catalogue.ready()).await);
-        let entries = self.catalogue.entries();
-        let of_queue = entries.iter().find(|entry| entry.job == job && entry.queue == queue).cloned();
-        let entry = of_queue.or_else(|| self.catalogue.find(job));
-        let Some(schema) = entry.as_ref().and_then(|entry| entry.schema.as_ref()) else { return Ok(Checked::Nothing) };
-        let wrong = |errors| Error::Payload { job: job.to_owned(), errors };
-        let value = serde_json::from_slice(payload);
-        let value = value.map_err(|error| wrong(vec![(String::new(), format!("not JSON: {error}"))]))?;
-        let Ok(validator) = jsonschema::validator_for(schema) else { return Ok(Checked::Nothing) };
-        let errors = validator.iter_errors(&value);
-        let errors: Vec<_> = errors.map(|error| (error.instance_path().to_string(), error.to_string())).collect();
-        if errors.is_empty() { Ok(Checked::Schema) } else { Err(wrong(errors)) }
-    }
+/// Checks a payload against the schema that the workers of a job on a queue announced, or on any queue.
+///
+/// # Errors
+///
+/// [`Error::Payload`].
+pub async fn check(catalogue: &Catalogue, job: &str, queue: &str, payload: &[u8]) -> Result<Checked, Error> {
+    // A catalogue that cannot be read says of nothing what it should be like.
+    drop(timeout(PATIENCE, catalogue.ready()).await);
+    let entries = catalogue.entries();
+    let of_queue = entries.into_iter().find(|entry| entry.job == job && entry.queue == queue);
+    let entry = of_queue.or_else(|| catalogue.find(job)).filter(|entry| entry.schema.is_some());
+    let Some(entry) = entry else { return Ok(Checked::Nothing) };
+    let flaws = match std::str::from_utf8(payload) {
+        Ok(payload) => Schemas::default().check(&entry, payload),
+        Err(error) => vec![Flaw::new("/payload", error.to_string())],
+    };
+    if flaws.is_empty() { Ok(Checked::Schema) } else { Err(Error::Payload { job: job.to_owned(), flaws }) }
 }

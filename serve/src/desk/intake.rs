@@ -12,7 +12,8 @@ use leveret_store::{DeadSource, Store};
 use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{letter, now_ms};
+use super::letter;
+use crate::time::now_ms;
 
 /// What is in hand of each queue, at most: with the largest payloads that workers take, 100 MiB.
 const AT_ONCE: u16 = 100;

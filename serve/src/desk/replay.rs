@@ -1,7 +1,7 @@
 //! Brings dead letters back to their queues: published, confirmed, then marked as replayed. Killed at any moment, a
 //! replay can go on; what was published and not yet marked is published twice, under the same id.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::PoisonError, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream::unfold};
 use leveret::{PublishError, event::JobEvent, feed::RawMessage};
@@ -9,7 +9,8 @@ use leveret_store::{By, Letter, Selection};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-use super::{Desk, Error, canary, canary::Canary, letter, now_ms, pace::Pace};
+use super::{Desk, Error, canary, canary::Canary, letter, pace::Pace};
+use crate::time::now_ms;
 
 /// Letters that are in memory at once: many if they are small.
 const MOST: u32 = 512;
@@ -117,6 +118,12 @@ impl Desk {
         self.go_on(&found.ok_or(Error::NoReplay(replay))?, actor, progress).await
     }
 
+    /// Whether a replay runs in this process.
+    #[must_use]
+    pub fn is_running(&self, replay: i64) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains(&replay)
+    }
+
     /// Carries a replay out that the store has opened: for those who answer before it is done.
     ///
     /// # Errors
@@ -128,6 +135,7 @@ impl Desk {
         actor: &str,
         progress: impl FnMut(&Progress) + Send,
     ) -> Result<Summary, Error> {
+        let _running = Running::new(self, replay.id)?;
         let options: Options = serde_json::from_value(replay.options.clone()).unwrap_or_default();
         let done =
             Progress { replay: replay.id, total: replay.total, replayed: replay.replayed, failed: 0, waiting: false };
@@ -137,6 +145,22 @@ impl Desk {
         let returned = self.store.finish_replay(replay.id, &outcome, run.by()).await?;
         let Run { done: Progress { replay, total, replayed, .. }, failed, .. } = run;
         Ok(Summary { replay, total, replayed, returned, failed, outcome })
+    }
+}
+
+/// Keeps a replay from being run twice at once, as far as this process goes.
+struct Running<'a>(&'a Desk, i64);
+
+impl<'a> Running<'a> {
+    fn new(desk: &'a Desk, replay: i64) -> Result<Self, Error> {
+        let is_first = desk.running.lock().unwrap_or_else(PoisonError::into_inner).insert(replay);
+        if is_first { Ok(Self(desk, replay)) } else { Err(Error::Running(replay)) }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
     }
 }
 

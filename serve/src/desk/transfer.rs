@@ -2,13 +2,17 @@
 
 use std::pin::pin;
 
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream::unfold};
 use leveret::feed::RawMessage;
 use leveret_store::{By, DeadFilter, Letter, Store};
 use serde::Serialize;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::mpsc,
+};
 
-use super::{Error, now_ms};
+use super::Error;
+use crate::time::now_ms;
 
 /// The largest message that a broker takes is 512 MiB, and base64 makes it longer by a third.
 const LONGEST_LINE: u64 = 768 << 20;
@@ -39,9 +43,20 @@ pub struct BadLine {
     pub reason: String,
 }
 
-/// The letters that fit as lines.
-pub fn lines<'a>(store: &'a Store, filter: &'a DeadFilter) -> impl Stream<Item = Result<Vec<u8>, Error>> + Send + 'a {
-    store.export(filter).map_err(Error::from).map(|letter| line(&letter?))
+/// The letters that fit as lines, in a stream that needs nobody else.
+pub fn lines(store: Store, filter: DeadFilter) -> impl Stream<Item = Result<Vec<u8>, Error>> + Send {
+    let (sender, receiver) = mpsc::channel(1);
+    // A stream may not keep what it reads from. It ends when nobody reads it any more.
+    tokio::spawn(async move {
+        let mut letters = pin!(store.export(&filter));
+        while let Some(letter) = letters.next().await {
+            let line = letter.map_err(Error::from).and_then(|letter| line(&letter));
+            if sender.send(line).await.is_err() {
+                return;
+            }
+        }
+    });
+    unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)))
 }
 
 /// One letter as a line.
@@ -61,10 +76,10 @@ pub fn line(letter: &Letter) -> Result<Vec<u8>, Error> {
 ///
 /// [`Error::Store`], [`Error::Io`].
 pub async fn export(store: &Store, filter: &DeadFilter, mut out: impl AsyncWrite + Unpin) -> Result<u64, Error> {
-    let mut lines = pin!(lines(store, filter));
+    let mut letters = pin!(store.export(filter));
     let mut count = 0;
-    while let Some(line) = lines.try_next().await? {
-        out.write_all(&line).await?;
+    while let Some(letter) = letters.try_next().await? {
+        out.write_all(&line(&letter)?).await?;
         count += 1;
     }
     out.flush().await?;

@@ -52,8 +52,8 @@ async fn an_edited_payload_is_checked_first_and_comes_back_in_place_of_the_other
     let id = stage.bury([1]).await[0].id;
     stage.mend();
     let desk = stage.desk();
-    let Err(Error::Payload { errors, .. }) = desk.edit(id, br#"{"cents": "two"}"#, BY).await else { panic!("refused") };
-    assert_eq!(errors[0].0, "/cents");
+    let Err(Error::Payload { flaws, .. }) = desk.edit(id, br#"{"cents": "two"}"#, BY).await else { panic!("refused") };
+    assert_eq!(flaws[0].pointer, "/payload/cents");
     assert!(matches!(desk.edit(id, b"no JSON", BY).await, Err(Error::Payload { .. })));
     assert_eq!(desk.edit(id, br#"{"cents": 2}"#, BY).await.unwrap(), Checked::Schema);
     desk.replay(&all(), &Options::default(), BY, |_| ()).await.unwrap();

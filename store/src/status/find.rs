@@ -119,6 +119,12 @@ impl Store {
         if let Some(until) = filter.created_until {
             sql.push(" AND created_at < ").bind(until);
         }
+        if let Some(from) = filter.due_from {
+            sql.push(" AND due_at >= ").bind(from);
+        }
+        if let Some(until) = filter.due_until {
+            sql.push(" AND coalesce(due_at, 0) < ").bind(until);
+        }
         if let Some(stale) = filter.stale {
             sql.push(" AND stale = ").bind(u32::from(stale));
         }

@@ -88,8 +88,7 @@ pub(super) fn lines(letters: &[DeadLetter]) -> String {
 
 /// Shows a dead letter: why it died, what was done to it, its headers and its payload
 ///
-/// Values that look like secrets are shown as ***: those under the keys password, passwd, secret, token, authorization,
-/// api_key, apikey, credit_card and iban.
+/// Values that look like secrets are shown as ***: those under keys such as password, token and iban.
 #[derive(Args)]
 pub(super) struct Show {
     /// Its number

@@ -1,0 +1,39 @@
+//! `/metrics`, `/livez` and `/readyz`, as workers have them.
+
+use std::time::Duration;
+
+use axum::{
+    extract::State,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+};
+use tokio::time::timeout;
+
+use super::{Problem, trace::Trace};
+use crate::Services;
+
+const PING_WITHIN: Duration = Duration::from_secs(2);
+
+pub(super) fn metrics(State(services): State<Services>, trace: &Trace) -> Response {
+    let text = services.broker.metrics_text() + &trace.text();
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+/// Restarting a server mends neither a broker nor a store, so it asks neither.
+pub(super) async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// Whether jobs can be submitted.
+pub(super) async fn readyz(State(services): State<Services>) -> Result<&'static str, Problem> {
+    if let Some(trouble) = services.broker.trouble() {
+        return Err(Problem::unavailable("broker-unavailable", trouble));
+    }
+    if !services.is_prepared() {
+        return Err(Problem::unavailable("starting", "the server is starting"));
+    }
+    match timeout(PING_WITHIN, services.store.ping()).await {
+        Ok(Ok(())) => Ok("ok\n"),
+        Ok(Err(_)) | Err(_) => Err(Problem::unavailable("store-unavailable", "the store is away")),
+    }
+}

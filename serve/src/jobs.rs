@@ -1,0 +1,55 @@
+//! Tracked jobs: submitted, found, waited for, cancelled, retried. No HTTP is in here, so that commands do the same.
+//!
+//! In the order of a job's life: `submission` (what is asked for), `check` (against the catalogue and `schema`), `submit`,
+//! `task` (what is shown of it), `follow`, `cancel`, `retry`.
+
+mod cancel;
+mod check;
+mod error;
+mod follow;
+mod retry;
+mod schema;
+mod submission;
+mod submit;
+mod task;
+
+use leveret_store::{Cursor, Filter, Page};
+
+pub(crate) use self::schema::Schemas;
+pub use self::{
+    cancel::Cancelled,
+    error::{Error, Flaw},
+    follow::Following,
+    submission::{Due, Submission},
+    submit::{Idempotency, MOST_AT_ONCE},
+    task::{Progress, Status, Step, Task},
+};
+use crate::{Services, time::now_ms};
+
+impl Services {
+    /// One tracked job as it is now, with its timeline.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Store`].
+    pub async fn task(&self, id: &str) -> Result<Task, Error> {
+        let (job, timeline) = (self.known(id).await?, self.store.timeline(id).await?);
+        Ok(Task::new(job, now_ms()).with_timeline(timeline))
+    }
+
+    /// One page of the tracked jobs that fit, newest first, without their results and timelines.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn tasks(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Task>, Error> {
+        let Page { items, next } = self.store.jobs(filter, after, limit).await?;
+        let now = now_ms();
+        let short = |job| Task { result: None, ..Task::new(job, now) };
+        Ok(Page { items: items.into_iter().map(short).collect(), next })
+    }
+
+    pub(crate) async fn known(&self, id: &str) -> Result<leveret_store::Job, Error> {
+        self.store.job(id).await?.ok_or_else(|| Error::NotFound { id: id.to_owned() })
+    }
+}

@@ -1,0 +1,53 @@
+//! Has a job not run any more.
+
+use leveret::event::{JobEvent, Step};
+use leveret_store::State;
+use serde::Serialize;
+
+use super::{Error, Status};
+use crate::{Services, time::now_ms};
+
+/// Where a job was when it was cancelled, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cancelled {
+    /// It waited, and will not start.
+    Queued,
+    /// It runs; its handler is told, and may be done all the same.
+    Running,
+}
+
+impl Services {
+    /// Cancels a job. When this returns the broker has confirmed it: every worker will know, also after restarts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Conflict`] for a job at its end, [`Error::StoreAway`], [`Error::Store`],
+    /// [`Error::Publish`].
+    pub async fn cancel(&self, id: &str) -> Result<Cancelled, Error> {
+        let job = self.known(id).await?;
+        let now = now_ms();
+        if job.state.is_terminal() {
+            let reason = "what is at its end cannot be cancelled";
+            return Err(Error::Conflict { status: Status::of(&job, now), reason });
+        }
+        let room = self.recorder.room(1).ok_or(Error::StoreAway)?;
+        self.publisher.cancel(id).await?;
+        let cancelled = if job.state == State::Started { Cancelled::Running } else { Cancelled::Queued };
+        let event = JobEvent {
+            id: job.id,
+            job: job.job,
+            queue: job.queue,
+            label: job.label,
+            priority: job.priority,
+            attempt: job.attempt,
+            hop: job.hop,
+            enqueued_at: Some(job.created_at),
+            at: now,
+            worker: None,
+            step: Step::CancelRequested,
+        };
+        self.recorder.record(vec![event], room).await;
+        Ok(cancelled)
+    }
+}

@@ -1,0 +1,45 @@
+//! A submission against the catalogue: the job, its queue, its payload. What is not known there is not published, because
+//! no worker would take it, and because its name would stay in the metrics for ever.
+
+use std::sync::Arc;
+
+use leveret::catalogue::Entry;
+
+use super::{Flaw, Submission};
+use crate::Services;
+
+/// The payload of a submission that has none.
+pub(super) const NO_PAYLOAD: &str = "{}";
+
+impl Services {
+    /// The entry that a submission is for.
+    pub(super) fn check(&self, submission: &Submission) -> Result<Arc<Entry>, Vec<Flaw>> {
+        let entry = self.entry(submission).map_err(|flaw| vec![flaw])?;
+        let payload = submission.payload.as_ref().map_or(NO_PAYLOAD, |payload| payload.get());
+        let flaws = self.schemas.check(&entry, payload);
+        if flaws.is_empty() { Ok(entry) } else { Err(flaws) }
+    }
+
+    fn entry(&self, submission: &Submission) -> Result<Arc<Entry>, Flaw> {
+        let Some(job) = submission.job.as_deref().or(self.default_job.as_deref()) else {
+            return Err(Flaw::new("/job", "must be given: this server has no default job"));
+        };
+        let Some(found) = self.catalogue.find(job) else {
+            let entries = self.catalogue.entries();
+            return Err(Flaw::unknown(
+                "/job",
+                "no worker knows a job",
+                job,
+                entries.iter().map(|entry| entry.job.as_str()),
+            ));
+        };
+        let Some(queue) = submission.queue.as_deref().filter(|queue| *queue != found.queue) else { return Ok(found) };
+        let entries = self.catalogue.entries();
+        let mut of_job = entries.iter().filter(|entry| entry.job == job);
+        let on_queue = of_job.clone().find(|entry| entry.queue == queue);
+        let no_worker = format!("no worker takes {job:?} from a queue");
+        on_queue.cloned().ok_or_else(|| {
+            Flaw::unknown("/queue", &no_worker, queue, of_job.by_ref().map(|entry| entry.queue.as_str()))
+        })
+    }
+}

@@ -1,0 +1,82 @@
+//! Waits for a job's end, or for each change on the way there.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{Error, Status, Task};
+use crate::{Services, time::now_ms, waiters::Waiter};
+
+/// A job that is followed to its end; see [`Services::follow`].
+#[derive(Debug)]
+pub struct Following {
+    services: Services,
+    waiter: Waiter,
+    id: String,
+    last: Option<Task>,
+    ended: bool,
+}
+
+impl Services {
+    /// Waits until a job is at its end, but not longer than `within`, and returns how it is then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::TooManyWait`], [`Error::Store`].
+    pub async fn wait(&self, id: &str, within: Duration) -> Result<Task, Error> {
+        let deadline = Instant::now() + within;
+        // Before the first look, so that no change comes between.
+        let waiter = self.waiters.watch(id).ok_or(Error::TooManyWait)?;
+        while !self.known(id).await?.state.is_terminal() {
+            let may_be_news = timeout_at(deadline, waiter.news()).await;
+            if may_be_news != Ok(true) {
+                break;
+            }
+        }
+        self.task(id).await
+    }
+
+    /// Follows a job: each time it has changed, it is told as it is then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::TooManyWait`], [`Error::Store`].
+    pub async fn follow(&self, id: &str) -> Result<Following, Error> {
+        let waiter = self.waiters.watch(id).ok_or(Error::TooManyWait)?;
+        self.known(id).await?;
+        Ok(Following { services: self.clone(), waiter, id: id.to_owned(), last: None, ended: false })
+    }
+}
+
+impl Following {
+    /// The job as it is now, if that was not told, or else after its next change. None after its end, when it was
+    /// deleted, or when the server stops. While the store is away this waits.
+    pub async fn next(&mut self) -> Option<Task> {
+        while !self.ended {
+            match self.services.known(&self.id).await {
+                Ok(job) => {
+                    self.ended = job.state.is_terminal();
+                    let task = Some(Task::new(job, now_ms()));
+                    if task != self.last {
+                        self.last.clone_from(&task);
+                        return task;
+                    }
+                }
+                Err(Error::NotFound { .. }) => return None,
+                Err(error) => tracing::debug!(?error, "the store is away, trying again"),
+            }
+            if !self.waiter.news().await {
+                return None;
+            }
+        }
+        None
+    }
+}
+
+impl Task {
+    /// Whether nothing comes after it, unless somebody retries it.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.finished_at.is_some() && matches!(self.status, Status::Completed | Status::Failed | Status::Cancelled)
+    }
+}

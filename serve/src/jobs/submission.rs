@@ -1,0 +1,150 @@
+//! What is asked for: one job, as JSON describes it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::value::{RawValue, Value};
+
+use super::Flaw;
+use crate::time::{from_rfc3339, now_ms};
+
+const FIELDS: [&str; 8] = ["name", "job", "payload", "queue", "priority", "delay", "run_at", "expires_in"];
+const LONGEST_NAME: usize = 1024;
+const HIGHEST_PRIORITY: u64 = 31;
+/// The broker's ladder ends there.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// A job to be submitted. The default is the server's default job, now.
+///
+/// ```
+/// use leveret_serve::jobs::Submission;
+///
+/// let submission = Submission::parse(r#"{"name": "Important Task", "priority": 1, "delay": "5m"}"#)?;
+/// assert_eq!(submission.name.as_deref(), Some("Important Task"));
+/// let flaws = Submission::parse(r#"{"priorty": 1}"#).unwrap_err();
+/// assert_eq!(flaws[0].nearest.as_deref(), Some("priority"));
+/// # Ok::<_, Vec<leveret_serve::jobs::Flaw>>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Submission {
+    /// A text to be shown with it; the job's name if there is none.
+    pub name: Option<String>,
+    /// The job that runs; the server's default job if there is none.
+    pub job: Option<String>,
+    /// Its payload as JSON, published byte for byte; `{}` if there is none.
+    pub payload: Option<Box<RawValue>>,
+    /// Its queue; the one that its workers announced if there is none.
+    pub queue: Option<String>,
+    /// From 0 to 31.
+    pub priority: Option<u8>,
+    /// When it is to run.
+    pub due: Due,
+    /// After how long it is given up if it has not started.
+    pub expires_in: Option<Duration>,
+}
+
+/// When a job is to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Due {
+    /// At once.
+    #[default]
+    Now,
+    /// After this time.
+    After(Duration),
+    /// Then, in milliseconds since the epoch.
+    At(u64),
+}
+
+impl Submission {
+    /// Reads a JSON object.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong with it.
+    pub fn parse(json: &str) -> Result<Self, Vec<Flaw>> {
+        let fields: BTreeMap<String, &RawValue> = serde_json::from_str(json)
+            .map_err(|_| vec![Flaw::new("", format!("must be an object with any of {}", FIELDS.join(", ")))])?;
+        let mut read = Reader { flaws: Vec::new(), submission: Self::default() };
+        for (name, value) in &fields {
+            read.field(name, value);
+        }
+        if fields.contains_key("delay") && fields.contains_key("run_at") {
+            read.flaws.push(Flaw::new("/run_at", "either delay or run_at, not both"));
+        }
+        if read.flaws.is_empty() { Ok(read.submission) } else { Err(read.flaws) }
+    }
+}
+
+struct Reader {
+    flaws: Vec<Flaw>,
+    submission: Submission,
+}
+
+impl Reader {
+    fn field(&mut self, name: &str, raw: &RawValue) {
+        if name == "payload" {
+            self.submission.payload = Some(raw.to_owned());
+            return;
+        }
+        if !FIELDS.contains(&name) {
+            self.flaws.push(Flaw::unknown(pointer(name), "no such field:", name, FIELDS.into_iter()));
+            return;
+        }
+        // What is null is as good as absent.
+        let value = match serde_json::from_str(raw.get()) {
+            Ok(Value::Null) => return,
+            Ok(value) => value,
+            Err(error) => return self.flaws.push(Flaw::new(pointer(name), error.to_string())),
+        };
+        if let Err(detail) = self.set(name, &value) {
+            self.flaws.push(Flaw::new(pointer(name), detail));
+        }
+    }
+
+    fn set(&mut self, name: &str, value: &Value) -> Result<(), String> {
+        let submission = &mut self.submission;
+        match name {
+            "name" => submission.name = Some(text(value, LONGEST_NAME)?),
+            "job" => submission.job = Some(text(value, 128)?),
+            "queue" => submission.queue = Some(text(value, 255)?),
+            "priority" => submission.priority = Some(priority(value)?),
+            "delay" => submission.due = Due::After(duration(value)?),
+            "run_at" => submission.due = Due::At(time(value)?),
+            _ => submission.expires_in = Some(duration(value)?),
+        }
+        Ok(())
+    }
+}
+
+/// The JSON pointer of a member.
+pub(super) fn pointer(name: &str) -> String {
+    format!("/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
+fn text(value: &Value, longest: usize) -> Result<String, String> {
+    let text = value.as_str().ok_or("must be a string")?;
+    if text.is_empty() || text.len() > longest || text.contains('\0') {
+        return Err(format!("must have 1 to {longest} bytes, none of them NUL"));
+    }
+    Ok(text.to_owned())
+}
+
+fn priority(value: &Value) -> Result<u8, String> {
+    let priority = value.as_u64().filter(|priority| *priority <= HIGHEST_PRIORITY);
+    priority
+        .and_then(|priority| priority.try_into().ok())
+        .ok_or(format!("must be a whole number from 0 to {HIGHEST_PRIORITY}"))
+}
+
+fn duration(value: &Value) -> Result<Duration, String> {
+    let parsed = match value {
+        Value::String(text) => leveret::duration(text)?,
+        other => Duration::from_secs(other.as_u64().ok_or("must be a duration such as \"30s\", or whole seconds")?),
+    };
+    if parsed < LONGEST { Ok(parsed) } else { Err("must be less than ten years".to_owned()) }
+}
+
+fn time(value: &Value) -> Result<u64, String> {
+    let at = from_rfc3339(value.as_str().ok_or("must be a time such as \"2026-11-21T15:00:00Z\"")?)?;
+    let furthest = now_ms().saturating_add(crate::time::millis(LONGEST));
+    if at < furthest { Ok(at) } else { Err("must be less than ten years ahead".to_owned()) }
+}

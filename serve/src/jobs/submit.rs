@@ -1,0 +1,214 @@
+//! Publishes what was asked for: first checked, then confirmed by the broker, then written down as queued.
+//!
+//! From the first publish on it runs to its end whether or not the client still waits, so that no job is published that
+//! nobody has written down.
+
+use std::{
+    collections::HashSet,
+    future::IntoFuture,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use futures_util::{StreamExt, stream};
+use leveret::{
+    Publish, PublishError,
+    catalogue::Entry,
+    event::{JobEvent, Step},
+};
+use leveret_store::{Claim, Claiming};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{Due, Error, Flaw, Submission, check::NO_PAYLOAD};
+use crate::{
+    Services,
+    time::{millis, now_ms},
+};
+
+/// Submissions that one request may have.
+pub const MOST_AT_ONCE: usize = 1000;
+/// What a request may take beside its publishes, which have a time limit of their own.
+const CLAIM_MARGIN: Duration = Duration::from_secs(30);
+
+/// What makes the second of two equal requests get the answer of the first.
+#[derive(Clone, Debug)]
+pub struct Idempotency {
+    /// The client's key.
+    pub key: String,
+    /// What tells this request from another with the same key.
+    pub body_hash: String,
+}
+
+/// A submission that was checked.
+struct Checked {
+    submission: Submission,
+    entry: Arc<Entry>,
+}
+
+impl Services {
+    /// Submits a job, and returns its id once the broker has confirmed it.
+    ///
+    /// # Errors
+    ///
+    /// As [`submit_all`](Self::submit_all), and [`Error::Publish`].
+    pub async fn submit(&self, submission: Submission, idempotency: Option<Idempotency>) -> Result<String, Error> {
+        let fates = self.submit_all(vec![submission], idempotency).await;
+        let unmarked = |mut flaw: Flaw| {
+            flaw.index = None;
+            flaw
+        };
+        let fates = fates.map_err(|error| match error {
+            Error::Invalid { flaws } => Error::Invalid { flaws: flaws.into_iter().map(unmarked).collect() },
+            other => other,
+        });
+        Ok(fates?.pop().unwrap_or(Err(PublishError::Closed))?)
+    }
+
+    /// Submits up to [`MOST_AT_ONCE`] jobs, pipelined, and returns the fate of each in their order. If one of them is not
+    /// valid, none is published.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`], [`Error::KeyReused`], [`Error::KeyInFlight`], [`Error::StoreAway`], [`Error::Store`],
+    /// [`Error::Unprepared`]: nothing was published.
+    ///
+    /// # Panics
+    ///
+    /// Not by itself; a panic of what it calls is handed on.
+    pub async fn submit_all(
+        &self,
+        submissions: Vec<Submission>,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Vec<Result<String, PublishError>>, Error> {
+        if submissions.len() > MOST_AT_ONCE {
+            return Err(Error::invalid(Flaw::new("", format!("must have at most {MOST_AT_ONCE} items"))));
+        }
+        self.prepared().await?;
+        let checked = self.check_all(submissions)?;
+        let services = self.clone();
+        let accepting = tokio::spawn(async move { services.accept(checked, idempotency).await });
+        accepting.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+    }
+
+    fn check_all(&self, submissions: Vec<Submission>) -> Result<Vec<Checked>, Error> {
+        let (mut checked, mut flaws) = (Vec::with_capacity(submissions.len()), Vec::new());
+        for (index, submission) in submissions.into_iter().enumerate() {
+            match self.check(&submission) {
+                Ok(entry) => checked.push(Checked { submission, entry }),
+                Err(found) => flaws.extend(found.into_iter().map(|flaw| Flaw { index: Some(index), ..flaw })),
+            }
+        }
+        if flaws.is_empty() { Ok(checked) } else { Err(Error::Invalid { flaws }) }
+    }
+
+    async fn accept(
+        self,
+        checked: Vec<Checked>,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Vec<Result<String, PublishError>>, Error> {
+        let room = self.recorder.room(checked.len()).ok_or(Error::StoreAway)?;
+        let mut ids: Vec<_> = checked.iter().map(|_| Uuid::now_v7().to_string()).collect();
+        let mut published = HashSet::new();
+        if let Some(idempotency) = &idempotency {
+            match self.claim(idempotency, &ids).await? {
+                Claim::New { task_ids } if task_ids == ids => {}
+                Claim::New { task_ids } => {
+                    // A first request did not come to its end. What it has published need not be published again.
+                    published.extend(self.store.jobs_by_ids(&task_ids).await?.into_iter().map(|job| job.id));
+                    ids = task_ids;
+                }
+                Claim::Done(answer) => return Ok(ids_of(&answer).into_iter().map(Ok).collect()),
+                Claim::InFlight => return Err(Error::KeyInFlight),
+                Claim::Other => return Err(Error::KeyReused),
+            }
+        }
+        let at = now_ms();
+        let publishes = checked.iter().zip(&ids).map(|(checked, id)| {
+            let wanted = (!published.contains(id)).then(|| self.publish(checked, id));
+            let id = id.clone();
+            async move {
+                if let Some(publish) = wanted { publish.into_future().await.map(drop).map(|()| id) } else { Ok(id) }
+            }
+        });
+        let window = usize::from(self.broker.config().publish_window).max(1);
+        let fates: Vec<_> = stream::iter(publishes.collect::<Vec<_>>()).buffered(window).collect().await;
+        let confirmed = checked.iter().zip(&fates).filter_map(|(checked, fate)| Some((checked, fate.as_ref().ok()?)));
+        let events: Vec<_> = confirmed.map(|(checked, id)| checked.queued(id, at)).collect();
+        if !events.is_empty() {
+            self.recorder.record(events, room).await;
+        }
+        if let Some(idempotency) = &idempotency {
+            self.settle_claim(idempotency, &fates).await;
+        }
+        Ok(fates)
+    }
+
+    async fn claim(&self, idempotency: &Idempotency, ids: &[String]) -> Result<Claim, Error> {
+        let claiming = Claiming { key: &idempotency.key, body_hash: &idempotency.body_hash, task_ids: ids };
+        let lease = self.broker.config().publish_timeout + CLAIM_MARGIN;
+        Ok(self.store.claim(&claiming, now_ms(), lease).await?)
+    }
+
+    /// Keeps the answer, or gives the key back for another try. A failure costs only that: the lease ends by itself.
+    async fn settle_claim(&self, idempotency: &Idempotency, fates: &[Result<String, PublishError>]) {
+        let ids: Option<Vec<_>> = fates.iter().map(|fate| fate.as_ref().ok()).collect();
+        let settled = match ids {
+            Some(ids) => self.store.finish(&idempotency.key, &json!(ids)).await,
+            None => self.store.release(&idempotency.key).await,
+        };
+        if let Err(error) = settled {
+            tracing::warn!(?error, "an idempotency key stays claimed until its lease is over");
+        }
+    }
+
+    fn publish(&self, checked: &Checked, id: &str) -> Publish {
+        let Checked { submission, entry } = checked;
+        let payload = submission.payload.as_ref().map_or(NO_PAYLOAD, |payload| payload.get());
+        let mut publish = self.publisher.publish_raw(entry.job.clone(), entry.queue.clone(), payload).track().id(id);
+        if let Some(name) = &submission.name {
+            publish = publish.label(name);
+        }
+        if let Some(priority) = submission.priority {
+            publish = publish.priority(priority);
+        }
+        if let Some(expires_in) = submission.expires_in {
+            publish = publish.expires(expires_in);
+        }
+        match submission.due {
+            Due::Now => publish,
+            Due::After(delay) => publish.delay(delay),
+            Due::At(ms) => publish.at(SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
+        }
+    }
+}
+
+impl Checked {
+    fn queued(&self, id: &str, at: u64) -> JobEvent {
+        let Self { submission, entry } = self;
+        let due = match submission.due {
+            Due::Now => None,
+            Due::After(delay) => Some(at.saturating_add(millis(delay))),
+            Due::At(due) => Some(due),
+        };
+        let expires = submission.expires_in.map(|expires_in| at.saturating_add(millis(expires_in)));
+        JobEvent {
+            id: id.to_owned(),
+            job: entry.job.clone(),
+            queue: entry.queue.clone(),
+            label: submission.name.clone(),
+            priority: submission.priority,
+            attempt: 1,
+            hop: 0,
+            enqueued_at: Some(at),
+            at,
+            worker: None,
+            step: Step::Queued { due, expires },
+        }
+    }
+}
+
+fn ids_of(answer: &Value) -> Vec<String> {
+    let ids = answer.as_array().into_iter().flatten();
+    ids.filter_map(|id| id.as_str().map(str::to_owned)).collect()
+}

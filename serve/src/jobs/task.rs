@@ -1,0 +1,223 @@
+//! What is shown of a tracked job.
+
+use std::{fmt, str::FromStr};
+
+use leveret_store::{Filter, Job, State, TimelineEntry};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::time::rfc3339;
+
+/// Where a job is, as its submitter sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Status {
+    /// In its queue.
+    Pending,
+    /// Waits for its time.
+    Scheduled,
+    /// Runs.
+    Processing,
+    /// An attempt failed; there will be another.
+    Retrying,
+    /// Done.
+    Completed,
+    /// Given up.
+    Failed,
+    /// Cancelled: it will not start, or was stopped.
+    Cancelled,
+}
+
+impl Status {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Pending,
+        Self::Scheduled,
+        Self::Processing,
+        Self::Retrying,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    pub(crate) fn of(job: &Job, now: u64) -> Self {
+        match job.state {
+            State::Queued | State::Snoozed if job.due_at.is_some_and(|due| due > now) => Self::Scheduled,
+            State::Queued | State::Snoozed | State::Received => Self::Pending,
+            State::Started => Self::Processing,
+            State::Retrying => Self::Retrying,
+            State::Succeeded => Self::Completed,
+            State::Dead => Self::Failed,
+            State::CancelRequested | State::Cancelled => Self::Cancelled,
+        }
+    }
+
+    /// The jobs that are so at the time `now`, in milliseconds since the epoch.
+    #[must_use]
+    pub fn filter(self, now: u64) -> Filter {
+        let of = |states: &[State]| Filter { states: states.to_vec(), ..Filter::default() };
+        let soon = now.saturating_add(1);
+        match self {
+            Self::Pending => Filter { due_until: Some(soon), ..of(&[State::Queued, State::Snoozed, State::Received]) },
+            Self::Scheduled => Filter { due_from: Some(soon), ..of(&[State::Queued, State::Snoozed]) },
+            Self::Processing => of(&[State::Started]),
+            Self::Retrying => of(&[State::Retrying]),
+            Self::Completed => of(&[State::Succeeded]),
+            Self::Failed => of(&[State::Dead]),
+            Self::Cancelled => of(&[State::CancelRequested, State::Cancelled]),
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl FromStr for Status {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|status| status.to_string() == text);
+        found.ok_or_else(|| format!("{text:?} is none of {}", Self::ALL.map(|status| status.to_string()).join(", ")))
+    }
+}
+
+/// A tracked job as it is shown. Times are RFC 3339.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Task {
+    /// The job's id.
+    pub id: String,
+    /// The text that it was submitted with; the job's name if there was none.
+    pub name: String,
+    /// The priority that it was submitted with.
+    pub priority: Option<u8>,
+    /// Where it is.
+    pub status: Status,
+    /// Why it is retried or was given up: the error and its sources.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The class of that error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_kind: Option<String>,
+    /// The job's name.
+    pub job: String,
+    /// The job queue.
+    pub queue: String,
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// When it was submitted.
+    pub created_at: String,
+    /// When it goes on, while it waits for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<String>,
+    /// When it is given up if it has not started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+    /// The latest start of its handler.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+    /// Its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<String>,
+    /// The latest news.
+    pub updated_at: String,
+    /// When somebody cancelled it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cancel_requested_at: Option<String>,
+    /// Host and process id of the worker that had it last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+    /// How far it is, if its handler tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// What its handler returned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<Value>,
+    /// The size in bytes of a result that was too large to be kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result_too_large: Option<u64>,
+    /// Whether news of it may have been missed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stale: bool,
+    /// Its steps, the oldest first; not in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<Vec<Step>>,
+}
+
+/// How far a job is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Progress {
+    /// From 0 to 1.
+    pub fraction: f64,
+    /// In words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// One step of a job.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Step {
+    /// When.
+    pub at: String,
+    /// What: queued, received, started, retrying, snoozed, `cancel_requested`, succeeded, dead or cancelled.
+    pub step: String,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// Host and process id of the worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+    /// The rest of it: `due`, `expires`, `kind`, `error`, `too_large`.
+    #[serde(flatten)]
+    pub detail: Map<String, Value>,
+}
+
+impl Task {
+    pub(crate) fn new(job: Job, now: u64) -> Self {
+        let status = Status::of(&job, now);
+        let waits = matches!(status, Status::Scheduled | Status::Retrying | Status::Pending);
+        Self {
+            name: job.label.unwrap_or_else(|| job.job.clone()),
+            id: job.id,
+            priority: job.priority,
+            status,
+            error: job.error,
+            error_kind: job.error_kind,
+            job: job.job,
+            queue: job.queue,
+            attempt: job.attempt,
+            created_at: rfc3339(job.created_at),
+            due_at: job.due_at.filter(|_| waits).map(rfc3339),
+            expires_at: job.expires_at.map(rfc3339),
+            started_at: job.started_at.map(rfc3339),
+            finished_at: job.finished_at.map(rfc3339),
+            updated_at: rfc3339(job.updated_at),
+            cancel_requested_at: job.cancel_requested_at.map(rfc3339),
+            worker: job.worker,
+            progress: job.progress.map(|fraction| Progress { fraction, note: job.note }),
+            result: job.result,
+            result_too_large: job.too_large,
+            stale: job.stale,
+            timeline: None,
+        }
+    }
+
+    pub(crate) fn with_timeline(self, entries: Vec<TimelineEntry>) -> Self {
+        Self { timeline: Some(entries.into_iter().map(Step::from).collect()), ..self }
+    }
+}
+
+impl From<TimelineEntry> for Step {
+    fn from(entry: TimelineEntry) -> Self {
+        let TimelineEntry { attempt, step, at, worker, detail, .. } = entry;
+        let mut detail = if let Some(Value::Object(detail)) = detail { detail } else { Map::new() };
+        for name in ["due", "expires"] {
+            if let Some(time) = detail.get_mut(name)
+                && let Some(ms) = time.as_u64()
+            {
+                *time = rfc3339(ms).into();
+            }
+        }
+        Self { at: rfc3339(at), step, attempt, worker, detail }
+    }
+}

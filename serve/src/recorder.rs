@@ -1,0 +1,152 @@
+//! Writes into the store what this server tells of jobs itself, such as that they are queued: all that waits at once, so
+//! that many requests share one commit.
+//!
+//! It stands behind a confirmed publish: what it was given is not refused any more, but tried until the store has it.
+//! So there is room for so much only, to be had before the publish.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use leveret::event::JobEvent;
+use leveret_store::{Moved, Store};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::{sleep, timeout},
+};
+
+use crate::waiters::Waiters;
+
+/// Events that may wait for the store: some 10 MB.
+const ROOM: usize = 20_000;
+const AT_ONCE: usize = 64;
+/// How long an answer waits for the store once its job is published.
+const PATIENCE: Duration = Duration::from_secs(2);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// A cheap handle on the task that writes.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorder {
+    entries: mpsc::UnboundedSender<Entry>,
+    room: Arc<Semaphore>,
+    keeper: Keeper,
+}
+
+/// Room for events that are yet to happen.
+#[derive(Debug)]
+pub(crate) struct Room {
+    _permits: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+struct Entry {
+    events: Vec<JobEvent>,
+    /// Dropped when they are written.
+    _written: oneshot::Sender<()>,
+    _room: Option<Room>,
+}
+
+/// Records events until the store has them, and wakes who waits for their jobs.
+#[derive(Clone, Debug)]
+pub(crate) struct Keeper {
+    store: Store,
+    waiters: Waiters,
+    away: Arc<AtomicBool>,
+}
+
+impl Recorder {
+    pub(crate) fn start(store: Store, waiters: Waiters) -> Self {
+        let (entries, mut queue) = mpsc::unbounded_channel::<Entry>();
+        let keeper = Keeper { store, waiters, away: Arc::default() };
+        let kept = keeper.clone();
+        tokio::spawn(async move {
+            let mut taken = Vec::new();
+            while queue.recv_many(&mut taken, AT_ONCE).await > 0 {
+                let events: Vec<_> = taken.iter_mut().flat_map(|entry| std::mem::take(&mut entry.events)).collect();
+                kept.keep(&events).await;
+                taken.clear();
+            }
+        });
+        Self { entries, room: Arc::new(Semaphore::new(ROOM)), keeper }
+    }
+
+    /// What both this and the tracker write with.
+    pub(crate) fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
+    /// Room for so many events; none while the store is away, or slower than what comes.
+    pub(crate) fn room(&self, events: usize) -> Option<Room> {
+        if self.keeper.away.load(Ordering::Acquire) {
+            return None;
+        }
+        let permits = u32::try_from(events).ok()?;
+        Arc::clone(&self.room).try_acquire_many_owned(permits).ok().map(|permits| Room { _permits: permits })
+    }
+
+    /// Hands events over, and waits until they are written, but not for long.
+    pub(crate) async fn record(&self, events: Vec<JobEvent>, room: Room) {
+        let (sender, written) = oneshot::channel();
+        let sent = self.entries.send(Entry { events, _written: sender, _room: Some(room) });
+        if sent.is_err() || timeout(PATIENCE, written).await.is_err() {
+            tracing::warn!("the store is slow: jobs are accepted whose status will be known later");
+        }
+    }
+
+    /// Waits until all is written that was handed over before.
+    pub(crate) async fn flush(&self, within: Duration) {
+        let (sender, written) = oneshot::channel();
+        let sent = self.entries.send(Entry { events: Vec::new(), _written: sender, _room: None });
+        if sent.is_err() || timeout(within, written).await.is_err() {
+            tracing::warn!("stopping before the store has all that was told");
+        }
+    }
+}
+
+impl Keeper {
+    /// Tries for ever while the store is away. An event that it cannot hold at all is logged and left out.
+    pub(crate) async fn keep(&self, events: &[JobEvent]) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match self.store.record(events).await {
+                Ok(moved) => return self.kept(&moved),
+                Err(error) => error,
+            };
+            if !error.is_unavailable() {
+                return self.keep_each(events, &error).await;
+            }
+            if !self.away.swap(true, Ordering::AcqRel) {
+                tracing::warn!(?error, "the store is away, trying again");
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn keep_each(&self, events: &[JobEvent], error: &leveret_store::Error) {
+        let [event] = events else {
+            for half in events.chunks(events.len().div_ceil(2).max(1)) {
+                Box::pin(self.keep(half)).await;
+            }
+            return;
+        };
+        tracing::error!(
+            ?error,
+            id = event.id,
+            step = event.step.name(),
+            "a step that the store cannot hold is left out"
+        );
+    }
+
+    fn kept(&self, moved: &[Moved]) {
+        if self.away.swap(false, Ordering::AcqRel) {
+            tracing::info!("the store is back");
+        }
+        self.waiters.moved(moved);
+    }
+}

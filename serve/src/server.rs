@@ -1,0 +1,143 @@
+//! The process around the services: it listens, tracks, and stops in good order.
+
+use std::{future::IntoFuture, io, net::SocketAddr, time::Duration};
+
+use axum::{Router, serve::ListenerExt};
+use leveret_store::Retention;
+use tokio::{
+    net::TcpListener,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use crate::{
+    desk::intake,
+    http,
+    options::{Error, Options},
+    services::Services,
+    tracker,
+    waiters::Waiters,
+};
+
+/// How long what was told may take into the store when the server stops.
+const FLUSHED_WITHIN: Duration = Duration::from_secs(5);
+
+/// A server that listens; it answers once it [runs](Self::run).
+///
+/// ```no_run
+/// # use leveret_serve::{Options, Server, Services};
+/// # async fn doc(services: Services) -> Result<(), leveret_serve::Error> {
+/// let server = Server::bind(services, Options { listen: ([127, 0, 0, 1], 0).into(), ..Options::default() }).await?;
+/// println!("http://{}/api", server.address());
+/// server.run(leveret::shutdown_signal()).await
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    services: Services,
+    address: SocketAddr,
+    listener: TcpListener,
+    routes: Router,
+    retention: Retention,
+    queues: Vec<String>,
+    drain: Duration,
+}
+
+/// Runs a server until `shutdown`; see the [crate](crate) for an example.
+///
+/// # Errors
+///
+/// As [`Server::bind`] and [`Server::run`].
+pub async fn serve(
+    services: Services,
+    options: Options,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Error> {
+    Server::bind(services, options).await?.run(shutdown).await
+}
+
+impl Server {
+    /// Listens. The broker need not be there yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TokensNeeded`] off loopback without tokens, [`Error::Listen`] if the address cannot be had.
+    pub async fn bind(mut services: Services, options: Options) -> Result<Self, Error> {
+        let Options { listen, default_job, tokens, retention, queues, drain } = options;
+        if !listen.ip().is_loopback() && tokens.is_empty() {
+            return Err(Error::TokensNeeded { address: listen });
+        }
+        services.default_job = default_job.map(Into::into);
+        let failed = |source| Error::Listen { address: listen, source };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let routes = http::routes(&services, tokens)?;
+        Ok(Self { services, address, listener, routes, retention, queues, drain })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers requests and follows tracked jobs until `shutdown`; then it lets requests under way finish, but ends
+    /// those that only wait.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Listen`] if listening fails for good.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
+        let Self { services, address, listener, routes, retention, queues, drain } = self;
+        let stop = CancellationToken::new();
+        let tracker = tokio::spawn(tracker::track(services.clone(), retention, stop.clone()));
+        // A server that is dropped follows nothing any more.
+        let tracker = AbortOnDropHandle::new(tracker);
+        let intake = AbortOnDropHandle::new(tokio::spawn(intake::run(
+            services.broker.clone(),
+            services.store.clone(),
+            services.catalogue.clone(),
+            queues,
+            stop.clone(),
+        )));
+        tracing::info!(%address, "serving");
+        let served = answer(listener, routes, services.waiters.clone(), shutdown, drain).await;
+        stop.cancel();
+        for task in [tracker, intake] {
+            if timeout(FLUSHED_WITHIN, task).await.is_err() {
+                tracing::warn!("stopping in the middle of a batch: the broker hands it out again");
+            }
+        }
+        services.recorder.flush(FLUSHED_WITHIN).await;
+        served.map_err(|source| Error::Listen { address, source })
+    }
+}
+
+/// Answers until `shutdown`, and then, for at most `drain`, until requests under way have their answers.
+async fn answer(
+    listener: TcpListener,
+    routes: Router,
+    waiters: Waiters,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    drain: Duration,
+) -> io::Result<()> {
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "answers may come a little later");
+        }
+    });
+    let stopping = CancellationToken::new();
+    let stopped = stopping.clone();
+    let serving = axum::serve(listener, routes).with_graceful_shutdown(async move {
+        shutdown.await;
+        waiters.close();
+        stopped.cancel();
+    });
+    tokio::select! {
+        served = serving.into_future() => served,
+        () = async { stopping.cancelled().await; sleep(drain).await } => {
+            tracing::warn!("stopping with requests under way");
+            Ok(())
+        }
+    }
+}

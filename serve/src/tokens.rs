@@ -1,0 +1,139 @@
+//! Who may ask for what: bearer tokens with a role each.
+
+use std::{fmt, fs, io, path::Path, str::FromStr};
+
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+
+/// Shorter ones can be guessed.
+const SHORTEST: usize = 16;
+
+/// What a token allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// To look.
+    Viewer,
+    /// To do everything.
+    Operator,
+}
+
+/// The tokens that a server takes. None is shown or kept as it is: only digests of them.
+///
+/// ```
+/// use leveret_serve::{Role, Tokens};
+///
+/// let tokens: Tokens = "viewer:an-unguessable-word,operator:another-unguessable-word".parse()?;
+/// assert_eq!(tokens.role("another-unguessable-word"), Some(Role::Operator));
+/// assert_eq!(tokens.role("a guess"), None);
+/// # Ok::<_, leveret_serve::TokensError>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Tokens(Vec<(Role, [u8; 32])>);
+
+/// Why tokens cannot be used. It never holds a token.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokensError {
+    /// One is not of the form.
+    #[error(
+        "token {number}: expected viewer:TOKEN or operator:TOKEN, with a token of at least {SHORTEST} visible characters"
+    )]
+    Form {
+        /// Which one, from 1.
+        number: usize,
+    },
+    /// The file cannot be read.
+    #[error("the file of tokens cannot be read")]
+    File(#[from] io::Error),
+}
+
+impl Tokens {
+    /// Reads a file of tokens, one a line.
+    ///
+    /// # Errors
+    ///
+    /// [`TokensError`].
+    pub fn read(path: &Path) -> Result<Self, TokensError> {
+        fs::read_to_string(path)?.parse()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The role of a token, if it is one of these. How long that takes tells nothing of them.
+    #[must_use]
+    pub fn role(&self, token: &str) -> Option<Role> {
+        let digest = digest(token);
+        let (mut found, mut role) = (Choice::from(0), 0u8);
+        for (own, known) in &self.0 {
+            let same = known.ct_eq(&digest);
+            role.conditional_assign(&(*own as u8), same);
+            found |= same;
+        }
+        let role = if role == Role::Operator as u8 { Role::Operator } else { Role::Viewer };
+        bool::from(found).then_some(role)
+    }
+}
+
+/// `role:token`, separated by commas or line breaks; a line that begins with `#` is a comment.
+impl FromStr for Tokens {
+    type Err = TokensError;
+
+    fn from_str(text: &str) -> Result<Self, TokensError> {
+        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        let items = lines.flat_map(|line| line.split(',')).map(str::trim).filter(|item| !item.is_empty());
+        let tokens = items.zip(1..).map(|(item, number)| token(item).ok_or(TokensError::Form { number }));
+        tokens.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tokens", self.0.len())
+    }
+}
+
+fn token(item: &str) -> Option<(Role, [u8; 32])> {
+    let (role, token) = item.split_once(':')?;
+    let role = match role {
+        "viewer" => Role::Viewer,
+        "operator" => Role::Operator,
+        _ => return None,
+    };
+    let usable = token.len() >= SHORTEST && token.bytes().all(|byte| byte.is_ascii_graphic());
+    usable.then(|| (role, digest(token)))
+}
+
+fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_read_from_a_variable_or_a_file() {
+        let tokens: Tokens = "# ours\nviewer:0123456789abcdef\n\noperator:fedcba9876543210,".parse().unwrap();
+        assert_eq!(tokens.role("0123456789abcdef"), Some(Role::Viewer));
+        assert_eq!(tokens.role("fedcba9876543210"), Some(Role::Operator));
+        assert_eq!((tokens.role(""), Tokens::default().role("")), (None, None));
+    }
+
+    #[test]
+    fn a_token_without_role_or_too_short_is_refused_and_not_repeated() {
+        for text in ["0123456789abcdef", "admin:0123456789abcdef", "viewer:short", "viewer:white space in here"] {
+            let error = text.parse::<Tokens>().unwrap_err().to_string();
+            assert!(error.contains("token 1") && !error.contains("0123456789abcdef"), "{error}");
+        }
+    }
+
+    #[test]
+    fn debug_output_shows_no_token() {
+        let tokens: Tokens = "viewer:0123456789abcdef".parse().unwrap();
+        assert_eq!(format!("{tokens:?}"), "1 tokens");
+    }
+}

@@ -1,0 +1,98 @@
+//! Takes the steps of tracked jobs from the broker into the store: a batch is acked when the store has it, so that none
+//! is lost however either of them fails. Several servers on one store share the queue.
+
+use std::time::Duration;
+
+use leveret::{
+    feed::{Batch, Feed, Source, Taken},
+    topology::STATUS_KEPT,
+};
+use leveret_store::{Retention, Store};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    services::Services,
+    time::{millis, now_ms},
+};
+
+/// Steps written in one commit.
+const AT_ONCE: usize = 500;
+/// One batch is on its way while the other is written.
+const PREFETCH: u16 = 1000;
+/// How often it is noted that this server listens, which need not be exact: it is about days.
+const HEARD_EVERY: Duration = Duration::from_secs(60);
+const PRUNE_EVERY: Duration = Duration::from_secs(600);
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Follows the steps of all tracked jobs until it is stopped.
+pub(crate) async fn track(services: Services, retention: Retention, stop: CancellationToken) {
+    if stop.run_until_cancelled(reconcile(&services.store)).await.is_none() {
+        return;
+    }
+    tokio::select! {
+        () = take(&services, &stop) => {}
+        () = keep_house(&services, &retention) => {}
+    }
+}
+
+async fn take(services: &Services, stop: &CancellationToken) {
+    let mut feed = Feed::new(&services.broker, Source::JobEvents, PREFETCH);
+    let keeper = services.recorder.keeper();
+    while let Some(batch) = stop.run_until_cancelled(feed.next(AT_ONCE)).await {
+        let events: Vec<_> = events(&batch).collect();
+        if stop.run_until_cancelled(keeper.keep(&events)).await.is_none() {
+            break;
+        }
+        feed.ack(batch);
+    }
+    feed.close().await;
+}
+
+fn events(batch: &Batch) -> impl Iterator<Item = leveret::event::JobEvent> {
+    batch.messages().iter().filter_map(|taken: &Taken| {
+        let event = taken.event();
+        if event.is_none() {
+            tracing::warn!(message = ?taken.message(), "not a step of a job: left out");
+        }
+        event
+    })
+}
+
+/// After an absence longer than the broker keeps steps, jobs may have moved unheard: they are marked.
+async fn reconcile(store: &Store) {
+    let kept = millis(STATUS_KEPT);
+    loop {
+        let now = now_ms();
+        let noted = match store.heard_at().await {
+            Ok(Some(heard)) if now.saturating_sub(heard) > kept => store.note_gap(now - kept).await,
+            Ok(_) => Ok(0),
+            Err(error) => Err(error),
+        };
+        match noted {
+            Ok(0) => return,
+            Ok(jobs) => return tracing::warn!(jobs, "steps were missed while no server ran: these jobs may be stale"),
+            Err(error) => tracing::warn!(?error, "the store is away, trying again"),
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Notes that this server listens, and deletes what was kept long enough; never ends.
+async fn keep_house(services: &Services, retention: &Retention) {
+    let (mut heard, mut prune) = (interval(HEARD_EVERY), interval(PRUNE_EVERY));
+    heard.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    prune.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let done = tokio::select! {
+            _ = heard.tick() => match services.broker.trouble() {
+                None => services.store.heard(now_ms()).await,
+                Some(_) => Ok(()),
+            },
+            _ = prune.tick() => services.store.prune(now_ms(), retention).await.map(drop),
+        };
+        if let Err(error) = done {
+            tracing::warn!(?error, "the store cannot be kept in order now");
+        }
+    }
+}
