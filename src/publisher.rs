@@ -233,7 +233,6 @@ impl IntoFuture for Replay {
     }
 }
 
-
 /// One publish and its options; awaiting it sends the job and waits for the confirm.
 ///
 /// ```

@@ -122,7 +122,7 @@ impl Purge {
         match self.output {
             Format::Json => print_json(&json!({ "purged": purged }))?,
             Format::Table => {
-                print(&format!("{purged} dead letters purged; `leveret dead restore` takes them back.\n"))?
+                print(&format!("{purged} dead letters purged; `leveret dead restore` takes them back.\n"))?;
             }
         }
         Ok(Exit::Well)
