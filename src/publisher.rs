@@ -233,6 +233,7 @@ impl IntoFuture for Replay {
     }
 }
 
+
 /// One publish and its options; awaiting it sends the job and waits for the confirm.
 ///
 /// ```
