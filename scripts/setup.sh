@@ -15,6 +15,7 @@ python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 need node nodejs
 need npm npm
 need cc gcc
+need curl curl
 need ip iproute2
 need amqp-publish amqp-tools
 need valgrind valgrind

@@ -290,9 +290,7 @@ impl Broker {
     /// Reads a stream from the message of that number on.
     pub(crate) async fn open_stream(&self, stream: Stream, from: u64) -> Result<Session, OpenError> {
         match &self.shared.backend {
-            Backend::Amqp(amqp) => {
-                amqp.open_stream(stream, from).await.map(|session| Session::Amqp(Box::new(session)))
-            }
+            Backend::Amqp(amqp) => amqp.open_stream(stream, from).await.map(|session| Session::Amqp(Box::new(session))),
             Backend::Memory(memory) => Ok(Session::Memory(memory.open_stream(stream, from))),
         }
     }

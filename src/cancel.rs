@@ -115,7 +115,8 @@ impl Cancelled {
     pub(crate) fn watch(broker: &Broker, id: &str) -> Watched {
         let mut state = broker.cancelled().lock();
         let is_unwanted = state.ids.contains(&state.hash(id));
-        let running = state.running.entry(id.to_owned()).or_insert_with(|| Running { unwanted: Arc::default(), attempts: 0 });
+        let running =
+            state.running.entry(id.to_owned()).or_insert_with(|| Running { unwanted: Arc::default(), attempts: 0 });
         running.attempts += 1;
         if is_unwanted {
             drop(running.unwanted.set(()));

@@ -14,14 +14,8 @@ use crate::{
 /// kin), or lie about the copy (`x-delivery-count`, `x-acquired-count`, `leveret-unreadable`).
 const DROPPED: [&str; 6] = ["CC", "BCC", "x-death", header::DELIVERY_COUNT, "x-acquired-count", header::UNREADABLE];
 /// What a job that is published anew must not carry on besides: its failure, and times that are over.
-const OF_THE_PAST: [&str; 6] = [
-    header::ERROR,
-    header::ERROR_KIND,
-    header::FAILED_AT,
-    header::QUEUE,
-    header::NOT_BEFORE,
-    header::EXPIRES_AT,
-];
+const OF_THE_PAST: [&str; 6] =
+    [header::ERROR, header::ERROR_KIND, header::FAILED_AT, header::QUEUE, header::NOT_BEFORE, header::EXPIRES_AT];
 const DROPPED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 /// The longest error text that is written into `leveret-error`.
 pub(crate) const ERROR_TEXT_LIMIT: usize = 4 * 1024;

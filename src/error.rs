@@ -185,7 +185,7 @@ pub enum PublishError {
 /// }
 /// # let _ = nothing_to_do;
 /// ```
-pub type JobResult = Result<(), JobError>;
+pub type JobResult<T = ()> = Result<T, JobError>;
 
 /// Why an attempt failed, and what is to be done about it.
 ///

@@ -179,7 +179,7 @@ impl Feed {
     pub fn ack(&mut self, batch: Batch) {
         let Some(Open(session)) = &mut self.session else { return };
         if batch.session == self.opened {
-            for taken in &batch.messages {
+            for taken in batch.messages {
                 session.ack(taken.tag, false);
             }
             session.flush();

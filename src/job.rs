@@ -32,7 +32,7 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
 
     /// The JSON Schema of the payload, for the catalogue of jobs: whoever submits jobs by name can check them before.
     ///
-    /// None by default. With the crate schemars it is one line: `serde_json::to_value(schemars::schema_for!(Self)).ok()`.
+    /// None by default. With the crate schemars it is one line: `Some(schemars::schema_for!(Self).to_value())`.
     fn schema() -> Option<serde_json::Value> {
         None
     }

@@ -38,7 +38,8 @@ fn every_integer_width_and_text_is_read() {
 fn an_absent_or_void_header_has_its_default() {
     for message in [message(&[]), message(&[(header::ATTEMPT, AMQPValue::Void)])] {
         let envelope = message.envelope(NOW).unwrap();
-        let wanted = Envelope { attempt: 1, hop: 0, enqueued_at: Some(NOW), not_before: None, expires_at: None, track: false };
+        let wanted =
+            Envelope { attempt: 1, hop: 0, enqueued_at: Some(NOW), not_before: None, expires_at: None, track: false };
         assert_eq!(envelope, wanted);
     }
 }
@@ -139,7 +140,8 @@ fn an_expiration_beyond_all_bounds_makes_a_readable_copy() {
 fn a_bare_copy_fits_whatever_the_publisher_wrote_into_headers() {
     let huge = || text(&"x".repeat(60_000));
     let original = message(&[("tenant", huge()), ("leveret-more", huge()), (header::EXPIRES_AT, huge())]);
-    let unsteered = Envelope { attempt: 1, hop: 0, enqueued_at: None, not_before: None, expires_at: None, track: false };
+    let unsteered =
+        Envelope { attempt: 1, hop: 0, enqueued_at: None, not_before: None, expires_at: None, track: false };
     let kind = CopyKind::Dead { kind: ErrorKind::TooLarge, reason: "too much" };
     let copy = original.copy("email", unsteered, &kind, NOW);
     assert!(copy.header_size() > COPY_HEADER_LIMIT);

@@ -1,5 +1,8 @@
 //! Publishes jobs: with confirms and `mandatory`, so that `Ok` means that the job is on its queue.
 
+mod header_value;
+mod replay;
+
 use std::{
     borrow::Cow,
     future::IntoFuture,
@@ -10,12 +13,11 @@ use std::{
 use futures_util::{StreamExt, stream};
 use lapin::types::{AMQPValue, FieldTable};
 
+pub use self::{header_value::HeaderValue, replay::Replay};
 use crate::{
     broker::{Broker, SendError},
-    copy::CopyKind,
     delay::Wait,
     error::PublishError,
-    feed::RawMessage,
     job::{Job, JobId, is_valid_name},
     message::{COPY_HEADER_LIMIT, Message, header, integer, millis, text},
     topology::{Stream, Target},
@@ -147,24 +149,6 @@ impl Publisher {
         self.send(CANCEL, Target::Stream(Stream::Cancelled), id, message).await.map(drop)
     }
 
-    /// Publishes a dead letter to a job queue again when awaited; set options before.
-    ///
-    /// It keeps its id, its payload and its headers, but not its errors, its delay and its time to live, and begins with
-    /// its first attempt.
-    ///
-    /// ```no_run
-    /// # async fn doc(publisher: leveret::Publisher, message: &leveret::feed::RawMessage) -> Result<(), leveret::PublishError> {
-    /// publisher.replay(message, "email").track().payload(b"{}".to_vec()).await?;
-    /// # Ok(()) }
-    /// ```
-    pub fn replay(&self, message: &RawMessage, queue: impl Into<String>) -> Replay {
-        let message = message.message();
-        let now = self.broker.now_ms();
-        let envelope = message.envelope(now).unwrap_or_default();
-        let copy = message.copy("", envelope, &CopyKind::Replayed, now);
-        Replay { publisher: self.clone(), queue: queue.into(), message: copy }
-    }
-
     /// Sends and counts.
     async fn send(&self, job: &str, target: Target, id: JobId, message: Message) -> Result<JobId, PublishError> {
         let broker = &self.broker;
@@ -186,53 +170,6 @@ impl Publisher {
         })
     }
 }
-
-/// A dead letter's way back to its queue; awaiting it publishes and waits for the confirm. See [`Publisher::replay`].
-///
-/// # Cancel safety
-///
-/// Dropped before it is done, the job may or may not be published.
-#[derive(Debug)]
-#[must_use = "a job is published when this is awaited"]
-pub struct Replay {
-    publisher: Publisher,
-    queue: String,
-    message: Message,
-}
-
-impl Replay {
-    /// Publishes another payload under the same id.
-    pub fn payload(mut self, payload: Vec<u8>) -> Self {
-        self.message.body = payload.into();
-        self
-    }
-
-    /// As [`Publish::track`].
-    pub fn track(mut self) -> Self {
-        self.message.set_header(header::TRACK, AMQPValue::Boolean(true));
-        self
-    }
-}
-
-impl IntoFuture for Replay {
-    type Output = Result<JobId, PublishError>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        let Self { publisher, queue, message } = self;
-        Box::pin(async move {
-            let size = message.body.len();
-            let limit = publisher.broker.config().payload_limit;
-            if size > limit {
-                return Err(PublishError::TooLarge { part: "payload", size, limit });
-            }
-            let id = JobId::from(message.id().unwrap_or_default());
-            let job = message.job_name().unwrap_or_default().to_owned();
-            publisher.send(&job, Target::Queue(queue), id, message).await
-        })
-    }
-}
-
 
 /// One publish and its options; awaiting it sends the job and waits for the confirm.
 ///
@@ -268,49 +205,6 @@ enum Due {
     Now,
     After(Duration),
     At(SystemTime),
-}
-
-/// The value of a header of your own.
-///
-/// ```
-/// use leveret::HeaderValue;
-///
-/// let values: [HeaderValue; 3] = ["acme".into(), 42.into(), true.into()];
-/// # let _ = values;
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum HeaderValue {
-    /// UTF-8 text.
-    Text(String),
-    /// A whole number.
-    Integer(i64),
-    /// True or false.
-    Flag(bool),
-}
-
-impl From<&str> for HeaderValue {
-    fn from(value: &str) -> Self {
-        Self::Text(value.to_owned())
-    }
-}
-
-impl From<String> for HeaderValue {
-    fn from(value: String) -> Self {
-        Self::Text(value)
-    }
-}
-
-impl From<i64> for HeaderValue {
-    fn from(value: i64) -> Self {
-        Self::Integer(value)
-    }
-}
-
-impl From<bool> for HeaderValue {
-    fn from(value: bool) -> Self {
-        Self::Flag(value)
-    }
 }
 
 impl Publish {
@@ -372,10 +266,29 @@ impl Publish {
         self
     }
 
+    /// The headers that tell where the job comes from and whether its steps are told.
+    fn add_told(&self, headers: &mut FieldTable) -> Result<(), PublishError> {
+        if self.track {
+            headers.insert(header::TRACK.into(), AMQPValue::Boolean(true));
+        }
+        if let Some(label) = &self.label {
+            require(label.len() <= LONGEST_LABEL, "label", label, "it must have at most 1024 bytes")?;
+            headers.insert(header::LABEL.into(), text(label));
+        }
+        if let Some(trace) = &self.publisher.trace {
+            headers.insert(header::TRACEPARENT.into(), text(&trace.parent));
+            if let Some(state) = &trace.state {
+                headers.insert(header::TRACESTATE.into(), text(state));
+            }
+        }
+        Ok(())
+    }
+
     /// The message to send, checked against everything that could be refused later.
     pub(crate) fn into_message(self) -> Result<(JobId, Target, Message), PublishError> {
-        let broker = &self.publisher.broker;
-        let body = self.body?;
+        let mut headers = FieldTable::default();
+        self.add_told(&mut headers)?;
+        let (broker, body) = (&self.publisher.broker, self.body?);
         let limit = broker.config().payload_limit;
         if body.len() > limit {
             return Err(PublishError::TooLarge { part: "payload", size: body.len(), limit });
@@ -385,24 +298,10 @@ impl Publish {
         let id = self.id.unwrap_or_else(JobId::mint);
         require((1..=255).contains(&id.as_str().len()), "job id", id.as_str(), "it must have 1 to 255 bytes")?;
         let now = broker.now_ms();
-        let mut headers = FieldTable::default();
         if let Some(time_to_live) = self.expires {
             let shown = format!("{time_to_live:?}");
             require(time_to_live < LONGEST_DELAY, "time to live", &shown, "it must be less than ten years")?;
             headers.insert(header::EXPIRES_AT.into(), integer(now.saturating_add(millis(time_to_live))));
-        }
-        if self.track {
-            headers.insert(header::TRACK.into(), AMQPValue::Boolean(true));
-        }
-        if let Some(label) = self.label {
-            require(label.len() <= LONGEST_LABEL, "label", &label, "it must have at most 1024 bytes")?;
-            headers.insert(header::LABEL.into(), text(&label));
-        }
-        if let Some(trace) = self.publisher.trace {
-            headers.insert(header::TRACEPARENT.into(), text(&trace.parent));
-            if let Some(state) = trace.state {
-                headers.insert(header::TRACESTATE.into(), text(&state));
-            }
         }
         for (name, value) in self.headers {
             let foreign =
@@ -448,16 +347,6 @@ const LONGEST_DELAY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 fn require(holds: bool, what: &'static str, value: &str, reason: &'static str) -> Result<(), PublishError> {
     if holds { Ok(()) } else { Err(PublishError::Invalid { what, value: value.to_owned(), reason }) }
-}
-
-impl HeaderValue {
-    fn into_amqp(self) -> AMQPValue {
-        match self {
-            Self::Text(value) => text(&value),
-            Self::Integer(value) => AMQPValue::LongLongInt(value),
-            Self::Flag(value) => AMQPValue::Boolean(value),
-        }
-    }
 }
 
 impl IntoFuture for Publish {

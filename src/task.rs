@@ -134,12 +134,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         }
     }
 
-    async fn attempt(
-        &self,
-        route: &Route<S>,
-        permit: OwnedSemaphorePermit,
-        tracked: Option<Arc<Tracked>>,
-    ) -> Outcome {
+    async fn attempt(&self, route: &Route<S>, permit: OwnedSemaphorePermit, tracked: Option<Arc<Tracked>>) -> Outcome {
         if let Some(waited) = self.received.waited() {
             route.metrics.wait.observe(waited);
         }

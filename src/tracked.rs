@@ -93,7 +93,12 @@ impl Tracked {
         let value = serde_json::to_value(result).unwrap_or_default();
         let size = serde_json::to_vec(&value).map_or(0, |bytes| bytes.len());
         if size > RESULT_LIMIT {
-            tracing::warn!(job_id = self.received.id(), size, limit = RESULT_LIMIT, "the result is too large to be kept");
+            tracing::warn!(
+                job_id = self.received.id(),
+                size,
+                limit = RESULT_LIMIT,
+                "the result is too large to be kept"
+            );
             (report.result, report.too_large) = (None, Some(size as u64));
         } else {
             (report.result, report.too_large) = (Some(value).filter(|value| !value.is_null()), None);

@@ -48,9 +48,37 @@ struct Log {
 
 #[derive(Default)]
 struct Stored {
-    ready: VecDeque<Waiting>,
+    ready: Ready,
     in_hand: usize,
     arrived: Arc<Notify>,
+}
+
+/// What waits, by priority: the highest first, and what has none at 4, as RabbitMQ has it from 4.3 on.
+#[derive(Default)]
+struct Ready(BTreeMap<u8, VecDeque<Waiting>>);
+
+impl Ready {
+    const NONE: u8 = 4;
+
+    fn lane(&mut self, waiting: &Waiting) -> &mut VecDeque<Waiting> {
+        self.0.entry(waiting.message.properties.priority().unwrap_or(Self::NONE)).or_default()
+    }
+
+    fn push_back(&mut self, waiting: Waiting) {
+        self.lane(&waiting).push_back(waiting);
+    }
+
+    fn push_front(&mut self, waiting: Waiting) {
+        self.lane(&waiting).push_front(waiting);
+    }
+
+    fn pop(&mut self) -> Option<Waiting> {
+        self.0.values_mut().rev().find_map(VecDeque::pop_front)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.values().all(VecDeque::is_empty)
+    }
 }
 
 struct Waiting {
@@ -207,7 +235,7 @@ impl Session {
         }
         let mut state = self.memory.lock();
         let stored = state.queues.get_mut(&self.queue)?;
-        let waiting = stored.ready.pop_front()?;
+        let waiting = stored.ready.pop()?;
         stored.in_hand += 1;
         if !stored.ready.is_empty() {
             stored.arrived.notify_one();

@@ -60,7 +60,7 @@ impl RawMessage {
         frame.push(FRAME_END);
         match parse_frame(frame.as_slice()) {
             Ok(([], AMQPFrame::Header(_, header))) => {
-                Ok(Self(Message { properties: header.properties.clone(), body: payload.into() }))
+                Ok(Self(Message { properties: header.properties, body: payload.into() }))
             }
             _ => Err(Unreadable),
         }
@@ -201,6 +201,6 @@ fn shown(value: &AMQPValue) -> String {
             let items: Vec<_> = table.inner().iter().map(|(name, value)| format!("{name}: {}", shown(value))).collect();
             format!("{{{}}}", items.join(", "))
         }
-        other => format!("{other:?}"),
+        AMQPValue::DecimalValue(n) => format!("{} / 10^{}", n.value, n.scale),
     }
 }

@@ -22,7 +22,7 @@ const CONNECTIONS: u32 = 8;
 /// FULL, because a dead letter is acked to the broker after the commit, and must then survive a power cut.
 /// The timeout comes first: changing the journal waits for other processes that open the file.
 const SQLITE_SETUP: &str = "PRAGMA busy_timeout = 30000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-                            PRAGMA foreign_keys = ON; PRAGMA cache_size = -16384";
+                            PRAGMA cache_size = -16384; PRAGMA mmap_size = 268435456";
 
 /// A server that was halted in the middle of writing must not hold up the others for ever.
 const POSTGRES_SETUP: &str = "SET idle_in_transaction_session_timeout = '30s'; SET lock_timeout = '30s'";

@@ -14,5 +14,6 @@ mod processes;
 mod readme;
 mod set_up;
 mod support;
+mod tracked;
 mod versions;
 mod wire;

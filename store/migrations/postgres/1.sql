@@ -81,7 +81,7 @@ CREATE TABLE leveret_dead (
 );
 CREATE INDEX leveret_dead_digest ON leveret_dead (digest);
 CREATE INDEX leveret_dead_job_id ON leveret_dead (job_id);
-CREATE INDEX leveret_dead_state ON leveret_dead (state, state_at);
+CREATE INDEX leveret_dead_over ON leveret_dead (state_at) WHERE state IN ('replayed', 'purged');
 CREATE INDEX leveret_dead_replay ON leveret_dead (replay_id, id) WHERE state = 'replaying';
 -- Holds all that groups are made of, so that they need not read the messages.
 CREATE INDEX leveret_dead_groups ON leveret_dead (fingerprint, state, queue, job, kind, failed_at, id);

@@ -124,8 +124,12 @@ impl Store {
     fn meant(&self, sql: &mut Sql, selection: &Selection, change: &Change) {
         self.choose(sql, selection, change.from);
         if let (DeadState::Replaying, Some(replay)) = (change.from, change.replay) {
-            // As a literal as well, for the index of letters that are being replayed.
-            sql.push(" AND state = 'replaying' AND replay_id = ").bind(replay);
+            sql.push(if matches!(selection, Selection::Ids(_)) {
+                " AND replay_id + 0 = "
+            } else {
+                " AND replay_id = "
+            });
+            sql.bind(replay);
         }
     }
 }

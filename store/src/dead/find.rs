@@ -141,13 +141,16 @@ impl Store {
     }
 
     /// Appends the conditions of a selection, of which only those in `state` are meant.
+    ///
+    /// Letters that are named are found by their numbers: `state || ''` keeps the database from an index of states,
+    /// which it would take right after a great change, when its statistics still say that none is in this one.
     pub(super) fn choose(&self, sql: &mut Sql, selection: &Selection, state: DeadState) {
         match selection {
             Selection::Filter(filter) => self.fit(sql, &DeadFilter { states: vec![state], ..filter.clone() }),
             Selection::Ids(ids) => {
                 let list = sql.place(number_list(ids));
                 let list = self.dialect.numbers(&list);
-                sql.push(&format!(" AND state = '{}' AND id IN {list}", state.as_str()));
+                sql.push(&format!(" AND id IN {list} AND state || '' = '{}'", state.as_str()));
             }
         }
     }

@@ -8,6 +8,7 @@ use crate::dead::{all, dead, ids, letter};
 
 crate::on_both! {
     a_replay_goes_on_after_a_kill_where_it_was,
+    a_replay_leaves_its_trace,
     what_a_replay_did_not_publish_lies_there_again_when_it_ends,
     a_letter_is_in_one_replay_at_a_time,
     a_replay_publishes_the_edited_payload,
@@ -35,10 +36,17 @@ async fn a_replay_goes_on_after_a_kill_where_it_was(database: Database) {
     store.replayed(replay.id, &rest, ANNA).await.unwrap();
     assert!(store.next_of_replay(replay.id, 100).await.unwrap().is_empty());
     assert_eq!(store.finish_replay(replay.id, "done", ANNA).await.unwrap(), 0);
-
     assert!(store.open_replays().await.unwrap().is_empty());
+}
+
+async fn a_replay_leaves_its_trace(database: Database) {
+    let store = database.open().await;
+    let taken = store.take_in(&[letter(1), letter(2)], NOW).await.unwrap();
+    let replay = store.start_replay(&all(), &json!({}), ANNA).await.unwrap();
+    store.replayed(replay.id, &taken, ANNA).await.unwrap();
+    store.finish_replay(replay.id, "done", ANNA).await.unwrap();
     let done = store.replay(replay.id).await.unwrap().unwrap();
-    assert_eq!((done.replayed, done.outcome.as_deref(), done.finished_at), (10, Some("done"), Some(NOW)));
+    assert_eq!((done.replayed, done.outcome.as_deref(), done.finished_at), (2, Some("done"), Some(NOW)));
     let kept = store.letter(taken[0]).await.unwrap().unwrap().about;
     assert_eq!((kept.state, kept.replay_id), (DeadState::Replayed, Some(replay.id)));
     let history = store.history(taken[0]).await.unwrap();

@@ -25,7 +25,7 @@ const POLL: Duration = Duration::from_millis(20);
 /// Durable, because tests kill it; small, because several run on one machine.
 const SETTINGS: [&str; 5] = [
     "listen_addresses=127.0.0.1",
-    "shared_buffers=64MB",
+    "shared_buffers=128MB",
     "max_connections=200",
     "log_min_messages=warning",
     "timezone=UTC",

@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use leveret::{Broker, Config, Error, HealthServer, shutdown_signal};
 use leveret_demo::{
+    api::Api,
     ledger::Ledger,
     progress::{Display, Progress},
     show::Show,
@@ -19,8 +20,7 @@ use leveret_demo::{
 };
 use tracing_subscriber::EnvFilter;
 
-const LESSON: &str = "\
-What you see:
+const LESSON: &str = r#"What you see:
   Both workers run in this process and take orders, mails and reports from
   the queues email and reports. The first orders meet a mail server that is
   still down: they are tried again later. What can never succeed (a mailbox
@@ -32,13 +32,16 @@ Try:
       in memory: nothing to install
   make demo ARGS=--keep-running
       then: curl -s http://127.0.0.1:9464/metrics | grep finished
+      or:   curl -s -H content-type:application/json -d '{"name": "Important Task", "priority": 1}' \
+                 http://127.0.0.1:8080/api/tasks
+            curl -s http://127.0.0.1:8080/api/tasks/<the task_id of the answer>
   AMQP_URL=amqp://guest:guest@127.0.0.1/%2f make demo
       on RabbitMQ: look at the queue email.dead afterwards
   Ctrl-C in the middle
       finishes what runs; on RabbitMQ, the next worker goes on with the rest
 
 On RabbitMQ, stop other workers of these queues first: what becomes of the
-jobs that they take never reaches this summary.";
+jobs that they take never reaches this summary."#;
 
 /// Jobs that are given up are shown by the demo itself, and lapin takes our own closing of a connection for an error.
 const QUIET: &str = "error,leveret::task=off,lapin=off";
@@ -54,6 +57,10 @@ struct Settings {
     /// Address of /metrics, /livez and /readyz; another port is chosen when this one is taken
     #[arg(long, env = "LEVERET_HTTP_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:9464")]
     http_addr: SocketAddr,
+
+    /// Address of the job API; another port is chosen when this one is taken
+    #[arg(long, env = "DEMO_API_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    api_addr: SocketAddr,
 
     /// Directory for the mails and reports
     #[arg(long, env = "DEMO_OUTPUT", value_name = "DIR", default_value = "demo-output")]
@@ -92,6 +99,9 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let progress = Progress::start(display, &ledger);
     progress.note(&format!("Broker: {}", if settings.in_memory() { "in memory" } else { "RabbitMQ" }));
     progress.note(&format!("Metrics: http://{}/metrics", health.address()));
+    let kept = (!settings.in_memory()).then_some(settings.output.as_path());
+    let api = Api::start(&broker, settings.api_addr, kept).await.context("serving the job API")?;
+    progress.note(&format!("Job API: http://{}/api", api.address()));
     let mut show = Show::start(&broker, &settings.data, &settings.output, ledger)?;
     let finished = tokio::select! {
         played = show.play(&progress) => played.map(|()| true)?,
@@ -100,7 +110,11 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     if finished && settings.keep_running {
         progress.finish();
         print(&show.summary())?;
-        eprintln!("\nStill running, metrics at http://{}/metrics. Ctrl-C stops.", health.address());
+        eprintln!(
+            "\nStill running: job API at http://{}/api, metrics at http://{}/metrics. Ctrl-C stops.",
+            api.address(),
+            health.address()
+        );
         shutdown_signal().await;
         drain(&mut show).await?;
     } else {
@@ -113,6 +127,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         print(&summary)?;
         tell_of_unfinished(&summary, settings.in_memory());
     }
+    api.stop().await?;
     broker.close().await;
     Ok(())
 }

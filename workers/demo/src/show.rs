@@ -21,6 +21,7 @@ use crate::{
     mail_server::MailServer,
     progress::Progress,
     summary::Summary,
+    task,
 };
 
 /// Orders that are published while the mail server is down.
@@ -78,6 +79,8 @@ impl Show {
         workers.spawn(async move { email.run(&shared, stopped.cancelled_owned()).await });
         let (shared, stopped) = (broker.clone(), stop.clone());
         workers.spawn(async move { reports.run(&shared, stopped.cancelled_owned()).await });
+        let (shared, stopped) = (broker.clone(), stop.clone());
+        workers.spawn(async move { task::worker().run(&shared, stopped.cancelled_owned()).await });
 
         let run = Uuid::new_v4().simple().to_string()[..8].to_owned();
         let stage = Stage { broker: broker.clone(), ledger, run, inputs, mail_server, output: output.to_owned() };

@@ -3,6 +3,7 @@
 //! The sums are done again here: a customer must never read a total that its own lines contradict.
 
 use askama::Template;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{address, compose::Draft, error::MailError, money::Currency, text::one_line};
@@ -12,7 +13,7 @@ use crate::{address, compose::Draft, error::MailError, money::Currency, text::on
 /// All amounts are whole numbers of the currency's smallest unit (cents; yen; fils), so `1250` is 12.50 EUR and
 /// 1,250 JPY. Negative amounts are discounts and refunds. Unknown fields are ignored, so a publisher may add some
 /// before this worker knows them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OrderConfirmation {
     /// The order's number, as the customer knows it.
     pub id: String,
@@ -33,7 +34,7 @@ pub struct OrderConfirmation {
 }
 
 /// The person who ordered and receives the mail.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Customer {
     /// Name, in any script.
     pub name: String,
@@ -42,7 +43,7 @@ pub struct Customer {
 }
 
 /// One line of an order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Line {
     /// Article number.
     pub sku: String,

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use crate::{
     caption::Caption,
     dataset::Dataset,
@@ -26,7 +28,7 @@ pub struct Reports {
 }
 
 /// A report that was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Written {
     /// The file.
     pub path: PathBuf,

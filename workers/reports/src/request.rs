@@ -5,6 +5,7 @@
 
 mod words;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Groups and aggregates one CSV file and writes the result as CSV, XLSX or PDF.
@@ -20,8 +21,9 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(request.aggregates[0].to_string(), "sum(amount)");
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(description = "Groups and aggregates one CSV file and writes the result as CSV, XLSX or PDF.")]
 pub struct GenerateReport {
     /// A CSV file below the data directory, such as `sales.csv` or `2026/sales.csv`.
     pub dataset: String,
@@ -46,7 +48,7 @@ pub struct GenerateReport {
 }
 
 /// One figure per group, such as `sum(amount)`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Aggregate {
     /// The column to reduce; `*` with `count` counts rows.
@@ -56,7 +58,7 @@ pub struct Aggregate {
 }
 
 /// How the values of a column become one figure. Empty cells are left out, as SQL does with null.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AggregateOp {
     /// The exact sum of numbers; 0 for a group without any.
@@ -72,7 +74,7 @@ pub enum AggregateOp {
 }
 
 /// One condition on the rows to be counted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
     /// The column to look at.
@@ -87,7 +89,7 @@ pub struct Filter {
 ///
 /// Two numbers compare as numbers (`1.0` equals `1`), everything else as text, byte by byte, so dates written as
 /// `2026-11-21` come in their order. An empty cell is neither less nor greater than anything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FilterOp {
     /// Equal.
@@ -113,7 +115,7 @@ pub enum FilterOp {
 }
 
 /// The right-hand side of a [`Filter`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a filter's value must be a number, a text, or a list of them")]
 pub enum FilterValue {
     /// One number or text.
@@ -123,7 +125,7 @@ pub enum FilterValue {
 }
 
 /// A number or a text in a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Scalar {
     /// A JSON number.
@@ -133,7 +135,7 @@ pub enum Scalar {
 }
 
 /// The order of a report's rows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sort {
     /// A column of the report: one of `group_by`, or an aggregate as it is titled, such as `sum(amount)`.
@@ -144,7 +146,7 @@ pub struct Sort {
 }
 
 /// The kind of file to write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// Comma-separated values, for programs.

@@ -1,6 +1,7 @@
 //! `email.send`: a mail whose words the publisher has already.
 
 use leveret::{Context, Job, JobError, JobResult};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::deliver;
@@ -14,7 +15,8 @@ use crate::{address, compose::Draft, error::MailError, mail::Mail};
 /// assert_eq!(job.html, None);
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "One mail to one mailbox. Unknown fields are ignored.")]
 pub struct SendEmail {
     /// `ann@example.org` or `Ann <ann@example.org>`.
     pub to: String,
@@ -30,6 +32,10 @@ pub struct SendEmail {
 impl Job for SendEmail {
     const NAME: &'static str = "email.send";
     const QUEUE: &'static str = "email";
+
+    fn schema() -> Option<serde_json::Value> {
+        Some(schemars::schema_for!(Self).to_value())
+    }
 }
 
 impl SendEmail {

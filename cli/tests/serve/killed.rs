@@ -1,0 +1,113 @@
+//! Server, database and broker are killed while tasks are submitted: what was accepted is done, and is known to be.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use leveret_harness::{Node, NodeOptions, Postgres, eventually};
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::{
+    client::Client,
+    stage::{LONG, Place, work},
+};
+
+const SUBMITTERS: usize = 4;
+
+/// Threads that submit tasks one after another, and remember which were accepted.
+struct Load {
+    stop: Arc<AtomicBool>,
+    accepted: Arc<Mutex<BTreeSet<String>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(client: &Client) -> Self {
+        let (stop, accepted) = (Arc::<AtomicBool>::default(), Arc::<Mutex<BTreeSet<String>>>::default());
+        let submit = |_| {
+            let (client, stop, accepted) = (client.clone(), Arc::clone(&stop), Arc::clone(&accepted));
+            thread::spawn(move || {
+                while !stop.load(Ordering::SeqCst) {
+                    match client.post("/api/tasks", &json!({"name": "moment"})) {
+                        Some((202, answer)) => {
+                            let id = answer["task_id"].as_str().unwrap().to_owned();
+                            accepted.lock().unwrap().insert(id);
+                        }
+                        // What is not accepted is the client's to repeat.
+                        Some((503, _)) | None => thread::sleep(Duration::from_millis(50)),
+                        Some(other) => panic!("{other:?}"),
+                    }
+                }
+            })
+        };
+        let threads = (0..SUBMITTERS).map(submit).collect();
+        Self { stop, accepted, threads }
+    }
+
+    fn count(&self) -> usize {
+        self.accepted.lock().unwrap().len()
+    }
+
+    /// Waits until tasks are accepted as they were before.
+    async fn goes_on(&self) {
+        let before = self.count();
+        eventually("tasks are accepted again", LONG, async || self.count() >= before + 50).await;
+    }
+
+    fn finish(self) -> BTreeSet<String> {
+        self.stop.store(true, Ordering::SeqCst);
+        for thread in self.threads {
+            thread.join().unwrap();
+        }
+        std::mem::take(&mut *self.accepted.lock().unwrap())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_accepted_task_is_done_and_known_to_be_whatever_is_killed() {
+    let (node, postgres) = tokio::join!(Node::start(NodeOptions::default()), Postgres::start());
+    let (running, done) = work(&node.url()).await;
+    let place = Place::new(node.url(), postgres.database().await);
+    let server = place.serve().await;
+    let load = Load::start(&place.client());
+    load.goes_on().await;
+
+    server.sigkill();
+    let server = place.serve().await;
+    load.goes_on().await;
+
+    postgres.kill9().await;
+    sleep(Duration::from_millis(500)).await;
+    postgres.restart().await;
+    load.goes_on().await;
+
+    node.kill9().await;
+    node.restart().await;
+    load.goes_on().await;
+
+    let accepted = load.finish();
+    let client = place.client();
+    let mut open = accepted.clone();
+    let completed = async || {
+        let (client, asked) = (client.clone(), open.clone());
+        let left = move || asked.into_iter().filter(|id| !is_completed(&client, id)).collect();
+        open = tokio::task::spawn_blocking(left).await.unwrap();
+        open.is_empty()
+    };
+    eventually("every accepted task is known to be done", LONG, completed).await;
+    assert!(done.load(Ordering::SeqCst) >= accepted.len(), "and was");
+    eprintln!("{} accepted, {} runs", accepted.len(), done.load(Ordering::SeqCst));
+    drop(server);
+    running.stop().await.unwrap();
+}
+
+fn is_completed(client: &Client, id: &str) -> bool {
+    client.get(&format!("/api/tasks/{id}")).is_some_and(|(status, task)| status == 200 && task["status"] == "Completed")
+}

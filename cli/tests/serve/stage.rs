@@ -1,0 +1,77 @@
+//! A server process, its broker and its store, and a worker whose jobs take a moment.
+
+use std::{
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use leveret::{
+    Broker, Config, Context, Job, JobResult, Queue, Worker,
+    testing::{self, Running},
+};
+use leveret_harness::{Process, eventually, free_port};
+use serde::{Deserialize, Serialize};
+
+use crate::client::Client;
+
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+#[derive(Serialize, Deserialize)]
+struct Moment {}
+
+impl Job for Moment {
+    const NAME: &'static str = "test.moment";
+    const QUEUE: &'static str = "moments";
+}
+
+async fn take(_: Moment, ctx: Context<Arc<AtomicUsize>>) -> JobResult {
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    ctx.state().fetch_add(1, Ordering::SeqCst);
+    Ok(())
+}
+
+/// Starts the worker; it counts what it has done.
+pub(crate) async fn work(url: &str) -> (Running, Arc<AtomicUsize>) {
+    let broker = Broker::amqp(Config { amqp_url: vec![url.to_owned()], ..Config::default() }).unwrap();
+    let done = Arc::new(AtomicUsize::new(0));
+    let worker = Worker::new(Arc::clone(&done)).queue(Queue::new(Moment::QUEUE).concurrency(8)).handle(take);
+    (testing::start(worker, &broker).await.unwrap(), done)
+}
+
+/// Where a server process listens, and what it is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) address: String,
+    pub(crate) amqp_url: String,
+    pub(crate) store: String,
+}
+
+impl Place {
+    pub(crate) fn new(amqp_url: String, store: String) -> Self {
+        Self { address: format!("127.0.0.1:{}", free_port()), amqp_url, store }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(&self.address)
+    }
+
+    /// Starts a server and returns when it knows the worker's job.
+    pub(crate) async fn serve(&self) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
+        command.args(["serve", "--listen", &self.address, "--default-job", Moment::NAME]);
+        command.env("AMQP_URL", &self.amqp_url).env("DATABASE_URL", &self.store).env_remove("LEVERET_API_TOKENS");
+        let server = Process::spawn(&command);
+        let client = self.client();
+        let knows = async || {
+            let client = client.clone();
+            let jobs = tokio::task::spawn_blocking(move || client.get("/api/jobs")).await.unwrap();
+            jobs.is_some_and(|(status, jobs)| status == 200 && jobs.to_string().contains(Moment::NAME))
+        };
+        eventually("the server knows the job", LONG, knows).await;
+        server
+    }
+}

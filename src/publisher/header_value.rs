@@ -1,0 +1,58 @@
+//! The values that publishers may give their own headers.
+
+use lapin::types::AMQPValue;
+
+use crate::message::text;
+
+/// The value of a header of your own.
+///
+/// ```
+/// use leveret::HeaderValue;
+///
+/// let values: [HeaderValue; 3] = ["acme".into(), 42.into(), true.into()];
+/// # let _ = values;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HeaderValue {
+    /// UTF-8 text.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// True or false.
+    Flag(bool),
+}
+
+impl From<&str> for HeaderValue {
+    fn from(value: &str) -> Self {
+        Self::Text(value.to_owned())
+    }
+}
+
+impl From<String> for HeaderValue {
+    fn from(value: String) -> Self {
+        Self::Text(value)
+    }
+}
+
+impl From<i64> for HeaderValue {
+    fn from(value: i64) -> Self {
+        Self::Integer(value)
+    }
+}
+
+impl From<bool> for HeaderValue {
+    fn from(value: bool) -> Self {
+        Self::Flag(value)
+    }
+}
+
+impl HeaderValue {
+    pub(super) fn into_amqp(self) -> AMQPValue {
+        match self {
+            Self::Text(value) => text(&value),
+            Self::Integer(value) => AMQPValue::LongLongInt(value),
+            Self::Flag(value) => AMQPValue::Boolean(value),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Dead letters on their way back to their queue.
+
+use std::{future::IntoFuture, pin::Pin};
+
+use lapin::types::AMQPValue;
+
+use super::Publisher;
+use crate::{
+    copy::CopyKind,
+    error::PublishError,
+    feed::RawMessage,
+    job::JobId,
+    message::{Message, header},
+    topology::Target,
+};
+
+impl Publisher {
+    /// Publishes a dead letter to a job queue again when awaited; set options before.
+    ///
+    /// It keeps its id, its payload and its headers, but not its errors, its delay and its time to live, and begins with
+    /// its first attempt.
+    ///
+    /// ```no_run
+    /// # async fn doc(publisher: leveret::Publisher, message: &leveret::feed::RawMessage) -> Result<(), leveret::PublishError> {
+    /// publisher.replay(message, "email").track().payload(b"{}".to_vec()).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn replay(&self, message: &RawMessage, queue: impl Into<String>) -> Replay {
+        let message = message.message();
+        let now = self.broker.now_ms();
+        let envelope = message.envelope(now).unwrap_or_default();
+        let copy = message.copy("", envelope, &CopyKind::Replayed, now);
+        Replay { publisher: self.clone(), queue: queue.into(), message: copy }
+    }
+}
+
+/// A dead letter's way back to its queue; awaiting it publishes and waits for the confirm. See [`Publisher::replay`].
+///
+/// # Cancel safety
+///
+/// Dropped before it is done, the job may or may not be published.
+#[derive(Debug)]
+#[must_use = "a job is published when this is awaited"]
+pub struct Replay {
+    publisher: Publisher,
+    queue: String,
+    message: Message,
+}
+
+impl Replay {
+    /// Publishes another payload under the same id.
+    pub fn payload(mut self, payload: Vec<u8>) -> Self {
+        self.message.body = payload.into();
+        self
+    }
+
+    /// As [`Publish::track`](crate::Publish::track).
+    pub fn track(mut self) -> Self {
+        self.message.set_header(header::TRACK, AMQPValue::Boolean(true));
+        self
+    }
+}
+
+impl IntoFuture for Replay {
+    type Output = Result<JobId, PublishError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { publisher, queue, message } = self;
+        Box::pin(async move {
+            let size = message.body.len();
+            let limit = publisher.broker.config().payload_limit;
+            if size > limit {
+                return Err(PublishError::TooLarge { part: "payload", size, limit });
+            }
+            let id = JobId::from(message.id().unwrap_or_default());
+            let job = message.job_name().unwrap_or_default().to_owned();
+            publisher.send(&job, Target::Queue(queue), id, message).await
+        })
+    }
+}

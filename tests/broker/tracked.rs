@@ -1,0 +1,446 @@
+//! What is told of tracked jobs, and what becomes of those that are cancelled: on both brokers.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use leveret::{
+    Broker, Config, Context, Job, JobError, Queue, RetryPolicy, TopologyMode, Worker,
+    catalogue::Catalogue,
+    event::{JobEvent, Step},
+    feed::{Feed, Source},
+    testing::{self, dead_letters},
+};
+use leveret_harness::{Node, NodeOptions, Permissions, RawClient, TestVhost, eventually, shared_node};
+use leveret_tests::jobs::{self, publish, script};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use crate::support::{LONG, RunFile, broker, labels};
+
+/// A broker that no other test uses.
+struct Place {
+    broker: Broker,
+    /// Another handle on the same broker, as another process has one; none for one in memory.
+    url: Option<String>,
+    _vhost: Option<TestVhost>,
+}
+
+impl Place {
+    fn memory() -> Self {
+        Self { broker: Broker::memory(), url: None, _vhost: None }
+    }
+
+    async fn rabbitmq() -> Self {
+        let vhost = shared_node().await.vhost().await;
+        Self { broker: broker(&vhost.url()), url: Some(vhost.url()), _vhost: Some(vhost) }
+    }
+
+    fn another_process(&self) -> Broker {
+        self.url.as_deref().map_or_else(|| self.broker.clone(), broker)
+    }
+}
+
+macro_rules! on_both_brokers {
+    ($($name:ident),* $(,)?) => {
+        mod memory {
+            $(#[tokio::test(start_paused = true)]
+            async fn $name() {
+                super::$name(super::Place::memory()).await;
+            })*
+        }
+        mod rabbitmq {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::Place::rabbitmq().await).await;
+            })*
+        }
+    };
+}
+
+on_both_brokers!(
+    the_steps_of_a_tracked_job_are_told_with_its_result,
+    retries_and_the_end_of_a_failing_job_are_told,
+    nothing_is_told_of_other_jobs,
+    a_result_that_is_too_large_is_told_by_its_size,
+    progress_is_told_once_a_second_and_the_latest_counts,
+    a_job_that_waits_does_not_run_once_it_is_cancelled,
+    a_job_is_cancelled_though_its_worker_starts_later,
+    a_job_that_runs_is_told_that_it_is_cancelled,
+    a_job_that_is_done_before_it_notices_that_it_is_cancelled_is_done,
+    a_cancelled_job_is_not_retried,
+    a_dead_letter_is_replayed_under_its_id_and_from_its_first_attempt,
+    what_a_feed_took_and_did_not_ack_comes_again,
+    a_worker_announces_its_jobs_once,
+);
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Task {
+    act: Act,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Act {
+    Succeed,
+    FailOnce,
+    Refuse,
+    Grow,
+    Progress,
+    UntilCancelled,
+    IgnoreCancel,
+}
+
+impl Job for Task {
+    const NAME: &'static str = "task";
+    const QUEUE: &'static str = "tasks";
+
+    fn schema() -> Option<Value> {
+        Some(json!({"type": "object", "required": ["act"]}))
+    }
+}
+
+/// What the handlers of a worker have seen.
+#[derive(Default)]
+struct Seen {
+    runs: AtomicU32,
+    may_end: AtomicBool,
+}
+
+async fn act(job: Task, ctx: Context<Arc<Seen>>) -> Result<Value, JobError> {
+    ctx.state().runs.fetch_add(1, Ordering::SeqCst);
+    match job.act {
+        Act::Succeed => Ok(json!({"pages": 3})),
+        Act::FailOnce if ctx.attempt() == 1 => Err("out of paper".into()),
+        Act::FailOnce => Ok(Value::Null),
+        Act::Refuse => Err(JobError::permanent("no such printer")),
+        Act::Grow => Ok(Value::String("x".repeat(64 * 1024))),
+        Act::Progress => {
+            for page in 0..4 {
+                ctx.progress(f64::from(page) / 4.0, &format!("page {page}"));
+            }
+            sleep(Duration::from_millis(1_500)).await;
+            Ok(Value::Null)
+        }
+        Act::UntilCancelled => {
+            ctx.cancelled().await;
+            assert!(ctx.is_cancelled());
+            Err("stopped halfway".into())
+        }
+        Act::IgnoreCancel => {
+            while !ctx.state().may_end.load(Ordering::SeqCst) {
+                sleep(Duration::from_millis(10)).await;
+            }
+            Ok(Value::Null)
+        }
+    }
+}
+
+fn worker(seen: &Arc<Seen>) -> Worker<Arc<Seen>> {
+    let retry = RetryPolicy::fixed(Duration::from_millis(100)).max_attempts(3);
+    Worker::new(Arc::clone(seen)).queue(Queue::new("tasks").retry(retry)).handle(act)
+}
+
+fn feed(place: &Place) -> Feed {
+    Feed::new(&place.broker, Source::JobEvents, 100)
+}
+
+/// What is told of a job, once it is these steps. They come out of order: only the last is waited for by anybody.
+async fn told(feed: &mut Feed, id: &str, steps: &[&str]) -> Vec<JobEvent> {
+    let mut events: Vec<JobEvent> = Vec::new();
+    let all = timeout(LONG, async {
+        while names(&events) != steps {
+            let batch = feed.next(50).await;
+            events
+                .extend(batch.messages().iter().filter_map(leveret::feed::Taken::event).filter(|event| event.id == id));
+            events.sort_by_key(JobEvent::place);
+            feed.ack(batch);
+        }
+    });
+    assert!(all.await.is_ok(), "told is {:?}, and should be {steps:?}", names(&events));
+    events
+}
+
+/// Opens the status queue: what is told before that is told to nobody.
+async fn listening(place: &Place) -> Feed {
+    let mut feed = feed(place);
+    // Waits for a first message, which never comes: by then the queue is there.
+    let nothing = timeout(Duration::from_secs(2), feed.next(1)).await;
+    assert!(nothing.is_err(), "a fresh queue is empty");
+    feed
+}
+
+fn names(events: &[JobEvent]) -> Vec<&'static str> {
+    events.iter().map(|event| event.step.name()).collect()
+}
+
+async fn the_steps_of_a_tracked_job_are_told_with_its_result(place: Place) {
+    let mut feed = listening(&place).await;
+    let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
+    let publisher = place.broker.publisher();
+    let publish = publisher.publish(&Task { act: Act::Succeed }).track().label("Quarterly").priority(3);
+    let id = publish.await.unwrap();
+    let events = told(&mut feed, id.as_str(), &["received", "started", "succeeded"]).await;
+    let last = events.last().unwrap();
+    assert_eq!(last.step, Step::Succeeded { result: Some(json!({"pages": 3})), too_large: None });
+    assert_eq!((last.label.as_deref(), last.priority, last.attempt, last.hop), (Some("Quarterly"), Some(3), 1, 0));
+    assert_eq!((last.job.as_str(), last.queue.as_str()), ("task", "tasks"));
+    assert!(last.enqueued_at.is_some_and(|at| at <= last.at) && last.worker.is_some());
+    running.stop().await.unwrap();
+}
+
+async fn retries_and_the_end_of_a_failing_job_are_told(place: Place) {
+    let mut feed = listening(&place).await;
+    let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
+    let publisher = place.broker.publisher();
+    let retried = publisher.publish(&Task { act: Act::FailOnce }).track().await.unwrap();
+    let events =
+        told(&mut feed, retried.as_str(), &["received", "started", "retrying", "received", "started", "succeeded"])
+            .await;
+    assert!(
+        matches!(&events[2].step, Step::Retrying { kind, error, .. } if kind == "error" && error == "out of paper")
+    );
+    assert_eq!((events[2].place(), events[3].place(), events[3].attempt), ((0, 3), (1, 1), 2));
+    let refused = publisher.publish(&Task { act: Act::Refuse }).track().await.unwrap();
+    let events = told(&mut feed, refused.as_str(), &["received", "started", "dead"]).await;
+    let (kind, error) = ("permanent".to_owned(), "no such printer".to_owned());
+    assert_eq!(events.last().unwrap().step, Step::Dead { kind, error });
+    let expired = publisher.publish(&Task { act: Act::Succeed }).track().expires(Duration::ZERO).await.unwrap();
+    let events = told(&mut feed, expired.as_str(), &["dead"]).await;
+    assert!(matches!(&events.last().unwrap().step, Step::Dead { kind, .. } if kind == "expired"), "{events:?}");
+    running.stop().await.unwrap();
+}
+
+async fn nothing_is_told_of_other_jobs(place: Place) {
+    let mut feed = listening(&place).await;
+    let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
+    let publisher = place.broker.publisher();
+    let untracked = publisher.publish(&Task { act: Act::Succeed }).await.unwrap();
+    let tracked = publisher.publish(&Task { act: Act::Succeed }).track().await.unwrap();
+    let mut ids = Vec::new();
+    while !ids.contains(&tracked.to_string()) {
+        let batch = timeout(LONG, feed.next(50)).await.unwrap();
+        ids.extend(batch.messages().iter().filter_map(leveret::feed::Taken::event).map(|event| event.id));
+        feed.ack(batch);
+    }
+    assert!(!ids.contains(&untracked.to_string()));
+    running.stop().await.unwrap();
+}
+
+async fn a_result_that_is_too_large_is_told_by_its_size(place: Place) {
+    let mut feed = listening(&place).await;
+    let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
+    let id = place.broker.publisher().publish(&Task { act: Act::Grow }).track().await.unwrap();
+    let events = told(&mut feed, id.as_str(), &["received", "started", "succeeded"]).await;
+    let too_large = Some(64 * 1024 + 2);
+    assert_eq!(events.last().unwrap().step, Step::Succeeded { result: None, too_large });
+    running.stop().await.unwrap();
+}
+
+async fn progress_is_told_once_a_second_and_the_latest_counts(place: Place) {
+    let mut feed = listening(&place).await;
+    let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
+    let id = place.broker.publisher().publish(&Task { act: Act::Progress }).track().await.unwrap();
+    let steps = ["received", "started", "progress", "progress", "succeeded"];
+    let events = told(&mut feed, id.as_str(), &steps).await;
+    let progress: Vec<_> = events
+        .iter()
+        .filter_map(|event| match &event.step {
+            Step::Progress { fraction, note } => Some((*fraction, note.clone().unwrap())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(progress, [(0.0, "page 0".to_owned()), (0.75, "page 3".to_owned())]);
+    running.stop().await.unwrap();
+}
+
+async fn a_job_that_waits_does_not_run_once_it_is_cancelled(place: Place) {
+    let mut feed = listening(&place).await;
+    let seen = Arc::<Seen>::default();
+    let running = testing::start(worker(&seen), &place.broker).await.unwrap();
+    let publisher = place.broker.publisher();
+    let delay = Duration::from_secs(2);
+    let id = publisher.publish(&Task { act: Act::Succeed }).track().delay(delay).await.unwrap();
+    publisher.cancel(id.as_str()).await.unwrap();
+    told(&mut feed, id.as_str(), &["received", "cancelled"]).await;
+    assert_eq!(seen.runs.load(Ordering::SeqCst), 0);
+    running.stop().await.unwrap();
+}
+
+async fn a_job_is_cancelled_though_its_worker_starts_later(place: Place) {
+    let mut feed = listening(&place).await;
+    let seen = Arc::<Seen>::default();
+    testing::start(worker(&seen), &place.broker).await.unwrap().stop().await.unwrap();
+    let publisher = place.broker.publisher();
+    let cancelled = publisher.publish(&Task { act: Act::Succeed }).track().await.unwrap();
+    let wanted = publisher.publish(&Task { act: Act::Succeed }).track().await.unwrap();
+    publisher.cancel(cancelled.as_str()).await.unwrap();
+    let running = testing::start(worker(&seen), &place.another_process()).await.unwrap();
+    let mut ended = std::collections::BTreeMap::new();
+    while ended.len() < 2 {
+        let batch = timeout(LONG, feed.next(50)).await.unwrap();
+        let events = batch.messages().iter().filter_map(leveret::feed::Taken::event);
+        ended.extend(events.filter(|event| event.step.is_terminal()).map(|event| (event.id, event.step.name())));
+        feed.ack(batch);
+    }
+    assert_eq!((ended[cancelled.as_str()], ended[wanted.as_str()]), ("cancelled", "succeeded"));
+    assert_eq!(seen.runs.load(Ordering::SeqCst), 1);
+    running.stop().await.unwrap();
+}
+
+async fn a_job_that_runs_is_told_that_it_is_cancelled(place: Place) {
+    let mut feed = listening(&place).await;
+    let seen = Arc::<Seen>::default();
+    let running = testing::start(worker(&seen), &place.another_process()).await.unwrap();
+    let publisher = place.broker.publisher();
+    let id = publisher.publish(&Task { act: Act::UntilCancelled }).track().await.unwrap();
+    eventually("the job runs", LONG, async || seen.runs.load(Ordering::SeqCst) == 1).await;
+    publisher.cancel(id.as_str()).await.unwrap();
+    told(&mut feed, id.as_str(), &["received", "started", "cancelled"]).await;
+    assert!(dead_letters(&place.broker, "tasks").await.unwrap().is_empty());
+    running.stop().await.unwrap();
+}
+
+async fn a_job_that_is_done_before_it_notices_that_it_is_cancelled_is_done(place: Place) {
+    let mut feed = listening(&place).await;
+    let seen = Arc::<Seen>::default();
+    let running = testing::start(worker(&seen), &place.broker).await.unwrap();
+    let publisher = place.broker.publisher();
+    let id = publisher.publish(&Task { act: Act::IgnoreCancel }).track().await.unwrap();
+    eventually("the job runs", LONG, async || seen.runs.load(Ordering::SeqCst) == 1).await;
+    publisher.cancel(id.as_str()).await.unwrap();
+    seen.may_end.store(true, Ordering::SeqCst);
+    told(&mut feed, id.as_str(), &["received", "started", "succeeded"]).await;
+    running.stop().await.unwrap();
+}
+
+async fn a_cancelled_job_is_not_retried(place: Place) {
+    let mut feed = listening(&place).await;
+    let seen = Arc::<Seen>::default();
+    let retry = RetryPolicy::fixed(Duration::from_secs(3)).max_attempts(3);
+    let slow = Worker::new(Arc::clone(&seen)).queue(Queue::new("tasks").retry(retry)).handle(act);
+    let running = testing::start(slow, &place.broker).await.unwrap();
+    let publisher = place.broker.publisher();
+    let id = publisher.publish(&Task { act: Act::FailOnce }).track().await.unwrap();
+    eventually("the job has failed", LONG, async || seen.runs.load(Ordering::SeqCst) == 1).await;
+    publisher.cancel(id.as_str()).await.unwrap();
+    told(&mut feed, id.as_str(), &["received", "started", "retrying", "received", "cancelled"]).await;
+    assert_eq!(seen.runs.load(Ordering::SeqCst), 1);
+    running.stop().await.unwrap();
+}
+
+async fn a_dead_letter_is_replayed_under_its_id_and_from_its_first_attempt(place: Place) {
+    let mut events = listening(&place).await;
+    let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
+    let publisher = place.broker.publisher();
+    let id = publisher.publish(&Task { act: Act::Refuse }).header("tenant", "acme").track().await.unwrap();
+    told(&mut events, id.as_str(), &["received", "started", "dead"]).await;
+    let mut feed = Feed::new(&place.broker, Source::DeadLetters("tasks".into()), 10);
+    let batch = timeout(LONG, feed.next(10)).await.unwrap();
+    let message = batch.messages()[0].message();
+    let kept = leveret::feed::RawMessage::from_parts(&message.properties(), message.payload().to_vec()).unwrap();
+    assert_eq!((kept.fields(), kept.dead_letter()), (message.fields(), message.dead_letter()));
+    assert_eq!((kept.queue(), kept.is_tracked(), kept.hop()), (Some("tasks"), true, 1));
+    assert!(kept.fields().contains(&("tenant".to_owned(), "acme".to_owned())));
+    let payload = serde_json::to_vec(&Task { act: Act::FailOnce }).unwrap();
+    assert_eq!(publisher.replay(&kept, "tasks").payload(payload).await.unwrap(), id);
+    feed.ack(batch);
+    let again =
+        told(&mut events, id.as_str(), &["received", "started", "retrying", "received", "started", "succeeded"]).await;
+    assert_eq!((again[0].attempt, again[0].hop), (1, 2));
+    feed.close().await;
+    running.stop().await.unwrap();
+}
+
+async fn what_a_feed_took_and_did_not_ack_comes_again(place: Place) {
+    let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
+    let publisher = place.broker.publisher();
+    for _ in 0..3 {
+        publisher.publish(&Task { act: Act::Refuse }).await.unwrap();
+    }
+    let source = || Feed::new(&place.broker, Source::DeadLetters("tasks".into()), 10);
+    let (mut first, mut taken) = (source(), 0);
+    while taken < 3 {
+        let batch = timeout(LONG, first.next(2)).await.unwrap();
+        assert!(batch.messages().len() <= 2 && batch.messages().iter().all(|taken| !taken.redelivered()));
+        taken += batch.messages().len();
+        if taken == 3 {
+            first.ack(batch);
+        }
+    }
+    first.close().await;
+    let mut second = source();
+    let batch = timeout(LONG, second.next(10)).await.unwrap();
+    assert!(!batch.messages().is_empty() && batch.messages().len() < 3);
+    assert!(batch.messages().iter().all(leveret::feed::Taken::redelivered));
+    second.ack(batch);
+    second.close().await;
+    running.stop().await.unwrap();
+}
+
+async fn a_worker_announces_its_jobs_once(place: Place) {
+    for _ in 0..2 {
+        let running = testing::start(worker(&Arc::default()), &place.another_process()).await.unwrap();
+        let catalogue = Catalogue::follow(&place.broker);
+        let entry = timeout(LONG, catalogue.wait_for("task")).await.unwrap();
+        assert_eq!((entry.queue.as_str(), entry.max_attempts), ("tasks", 3));
+        assert_eq!(entry.schema.as_ref().unwrap()["required"], json!(["act"]));
+        running.stop().await.unwrap();
+    }
+    let late = Catalogue::follow(&place.broker);
+    timeout(LONG, late.ready()).await.unwrap();
+    assert_eq!(late.entries().len(), 1);
+    assert!(late.find("other").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tracked_job_stays_on_its_queue_until_its_end_is_told() {
+    let node = Node::start(NodeOptions::default()).await;
+    let (place, file) = (crate::support::Place::at(&node.url(), "told"), RunFile::new());
+    let worker = place.process(&file, &[]);
+    place.declared().await;
+    let mut feed = listening(&Place { broker: place.broker.clone(), url: None, _vhost: None }).await;
+    let job = script("slow", [jobs::Act::WorkMs(1_500)]);
+    let id = publish(&place.broker, &place.queue, &job).track().await.unwrap();
+    file.until("the job runs", |lines| lines.iter().any(|line| line.label == "slow")).await;
+    node.eval("rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).").await.unwrap();
+    file.until("the job has run", |lines| labels(lines, "slow").len() == 1).await;
+    worker.sigkill();
+    let raw = place.raw().await;
+    eventually("it is on its queue", LONG, async || raw.depth(&place.queue).await.unwrap() == Some(1)).await;
+    node.eval("rabbit_alarm:clear_alarm({resource_limit, memory, node()}).").await.unwrap();
+    let _another = place.process(&file, &[]);
+    file.until("it has run again", |lines| lines.iter().filter(|line| line.ended && line.label == "slow").count() == 2)
+        .await;
+    let mut is_told = false;
+    while !is_told {
+        let batch = timeout(LONG, feed.next(50)).await.unwrap();
+        let mut events = batch.messages().iter().filter_map(leveret::feed::Taken::event);
+        is_told = events.any(|event| event.id == id.as_str() && event.step.name() == "succeeded");
+        feed.ack(batch);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_may_tell_nothing_runs_tracked_jobs_all_the_same() {
+    let vhost = shared_node().await.vhost().await;
+    let owner = broker(&vhost.url());
+    testing::start(worker(&Arc::default()), &owner).await.unwrap().stop().await.unwrap();
+    let rights = Permissions { configure: "", write: "^leveret.v1.(jobs|dead|delay.*)$", read: "^tasks" };
+    vhost.node().add_user("mute", "secret", vhost.name(), rights).await.unwrap();
+    let config =
+        Config { amqp_url: vec![vhost.url_for("mute", "secret")], topology: TopologyMode::Verify, ..Config::default() };
+    let (mute, seen) = (Broker::amqp(config).unwrap(), Arc::<Seen>::default());
+    let running = testing::start(worker(&seen), &mute).await.unwrap();
+    for _ in 0..3 {
+        owner.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();
+    }
+    eventually("all have run", LONG, async || seen.runs.load(Ordering::SeqCst) == 3).await;
+    running.stop().await.unwrap();
+    let raw = RawClient::connect(&vhost.url()).await.unwrap();
+    assert_eq!(raw.depth("tasks").await.unwrap(), Some(0), "and were acked");
+}

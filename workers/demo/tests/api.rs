@@ -1,0 +1,107 @@
+//! The job API as the README shows it, against the demo as a person starts it.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+const README: &str = include_str!("../../../README.md");
+const LONG: Duration = Duration::from_secs(60);
+
+/// A demo that stays up; killed when it is dropped.
+struct Demo {
+    process: Child,
+    api: String,
+    _output: tempfile::TempDir,
+}
+
+impl Demo {
+    fn start() -> Self {
+        let output = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
+        command.args(["--keep-running", "--http-addr", "127.0.0.1:0", "--api-addr", "127.0.0.1:0", "--output"]);
+        command.arg(output.path()).env_remove("AMQP_URL").env_remove("RUST_LOG").stderr(Stdio::piped());
+        let mut process = command.stdout(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let (said, hears) = std::sync::mpsc::channel();
+        // Read to the end, or the demo could not write any more.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(said.send(line))));
+        let deadline = Instant::now() + LONG;
+        let mut api = None;
+        loop {
+            let line = hears.recv_timeout(deadline - Instant::now()).expect("the demo goes on");
+            if let Some((_, address)) = line.split_once("Job API: ") {
+                api = Some(address.trim().to_owned());
+            }
+            if line.starts_with("Still running") {
+                return Self { process, api: api.expect("the demo says where its API is"), _output: output };
+            }
+        }
+    }
+
+    /// Runs a shell script as it stands in the README, against this demo.
+    fn run(&self, script: &str) -> String {
+        let script = script.replace("http://127.0.0.1:8080/api", &self.api);
+        let output = Command::new("sh").args(["-euc", &script]).output().unwrap();
+        let written = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{written}\n{}", String::from_utf8_lossy(&output.stderr));
+        written
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// The shell block of the README that has this word in it.
+fn block(word: &str) -> &'static str {
+    let blocks = README.split("```sh\n").skip(1).filter_map(|rest| rest.split("\n```").next());
+    blocks.into_iter().find(|block| block.contains(word)).expect("the README has such a block")
+}
+
+#[test]
+fn the_curl_commands_of_the_readme_do_what_it_says() {
+    let demo = Demo::start();
+    let written = demo.run(block("Important Task"));
+    for said in [
+        "{\"task_id\":\"",
+        "\"name\":\"mine\"",
+        "event: status\nid: ",
+        "\"status\":\"Completed\"",
+        "\"seconds\":0.5",
+        "\"name\":\"later\"",
+        "\"status\":\"Cancelled\"",
+        "\"job\":\"email.send\"",
+    ] {
+        assert!(written.contains(said), "{said} is not in:\n{written}");
+    }
+}
+
+#[test]
+fn the_original_task_api_works_verbatim() {
+    let demo = Demo::start();
+    let script = r#"
+        api=http://127.0.0.1:8080/api
+        curl -sS -o /dev/null -w '%{http_code}\n' -H 'content-type: application/json' \
+            -X POST $api/tasks -d '{"name": "Important Task", "priority": 1}'
+        id=$(curl -sS -H 'content-type: application/json' -d '{"name": "Important Task", "priority": 1}' $api/tasks |
+            cut -d '"' -f 4)
+        curl -sS $api/tasks/$id; echo
+        curl -sS "$api/tasks/$id?wait=30s"; echo
+        bad=$(curl -sS -H 'content-type: application/json' -d '{"payload": {"seconds": 0, "fail": "jam"}}' $api/tasks |
+            cut -d '"' -f 4)
+        curl -sS "$api/tasks/$bad?wait=30s"; echo
+        curl -sS -o /dev/null -w '%{http_code}\n' $api/tasks/00000000-0000-0000-0000-000000000000
+        curl -sS -H 'content-type: application/json' -d '[{"name": "a"}, {"name": "b"}, {"name": "c"}]' $api/tasks/batch"#;
+    let written = demo.run(script);
+    let lines: Vec<_> = written.lines().collect();
+    assert_eq!((lines[0], lines[4]), ("202", "404"), "{written}");
+    assert!(lines[1].contains(r#""name":"Important Task","priority":1,"status":"P"#), "{}", lines[1]);
+    assert!(lines[2].contains(r#""status":"Completed""#), "{}", lines[2]);
+    assert!(lines[3].contains(r#""status":"Failed""#) && lines[3].contains("jam"), "{}", lines[3]);
+    assert_eq!(lines[5].matches('"').count(), 6, "three ids: {}", lines[5]);
+}
