@@ -1,5 +1,6 @@
 //! The OpenAPI document, written by hand: it is what clients are promised, and tests hold the routes to it.
 
+mod dead;
 mod paths;
 mod schemas;
 
@@ -31,9 +32,9 @@ pub(super) fn openapi() -> Value {
         "servers": [{ "url": "/" }],
         // None is needed on a loopback address without tokens.
         "security": [{}, { "bearer": [] }],
-        "paths": paths::paths(),
+        "paths": merged(paths::paths(), dead::paths()),
         "components": {
-            "schemas": schemas::schemas(),
+            "schemas": merged(schemas::schemas(), dead::schemas().into_iter().collect()),
             "securitySchemes": { "bearer": {
                 "type": "http",
                 "scheme": "bearer",
@@ -41,6 +42,13 @@ pub(super) fn openapi() -> Value {
             } },
         },
     })
+}
+
+fn merged(mut all: Value, more: Value) -> Value {
+    if let (Value::Object(all), Value::Object(more)) = (&mut all, more) {
+        all.extend(more);
+    }
+    all
 }
 
 /// One operation, with the answers that each may give beside its own.
@@ -71,6 +79,13 @@ impl Operation {
         let content = json!({ "application/json": { "schema": schema, "examples": examples } });
         self.shown.insert("requestBody".to_owned(), json!({ "required": true, "content": content }));
         self.problems(&[400, 408, 413, 415])
+    }
+
+    /// A body that is not JSON.
+    pub(super) fn body_of(mut self, media: &str, schema: &Value) -> Self {
+        let content = json!({ media: { "schema": schema } });
+        self.shown.insert("requestBody".to_owned(), json!({ "required": true, "content": content }));
+        self.problems(&[400, 415])
     }
 
     /// An answer that is no problem.
@@ -131,11 +146,11 @@ fn problem(status: u16) -> &'static str {
         400 => "Not JSON.",
         401 => "No valid bearer token; there are tokens on this server.",
         403 => "The token is a viewer's; or, without tokens, the request is not from this machine itself.",
-        404 => "No such task: it never was, it was not tracked, or it was deleted when its time was over.",
+        404 => "Not here: it never was, it was not tracked, or it was deleted when its time was over.",
         408 => "The body took too long to come.",
         409 => "Not in this state; or the idempotency key was used for another request, or is in use.",
         413 => "The body or a payload is too large.",
-        415 => "Not application/json.",
+        415 => "Not of the type that is expected.",
         422 => "Not valid; `errors` says what and where.",
         429 => "Too many wait.",
         503 => "The broker is away or blocked, or the store is away. Nothing was done, but for the kind `uncertain`.",

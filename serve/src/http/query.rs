@@ -21,6 +21,10 @@ impl Query {
                 let flaw = Flaw::unknown("", "no such parameter:", &name, known.iter().copied());
                 return Err(refuse(&flaw.detail));
             }
+            // PostgreSQL's texts cannot have it.
+            if value.contains('\0') {
+                return Err(refuse(&format!("{name}: may not contain U+0000")));
+            }
             if values.insert(name.to_string(), value.into_owned()).is_some() {
                 return Err(refuse(&format!("{name}: it may be given once")));
             }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what a test needs and does not get fails it")]
 
 mod direct;
+mod http;
 mod intake;
 mod replay;
 mod stage;

@@ -3,7 +3,7 @@
 use axum::{extract::Request, http::StatusCode};
 use leveret_store::{DeadFilter, DeadState, Selection};
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::LONGEST_SELECTION;
 use crate::{
@@ -67,6 +67,10 @@ impl Body {
 
 impl Filter {
     fn dead(self) -> Result<DeadFilter, Problem> {
+        let texts = [&self.queue, &self.job, &self.job_id, &self.kind, &self.text, &self.group];
+        if texts.into_iter().flatten().any(|text| text.contains('\0')) {
+            return Err(invalid("a text may not contain U+0000"));
+        }
         let time = |text: Option<String>| text.map(|text| from_rfc3339(&text)).transpose();
         let filter = DeadFilter {
             failed_from: time(self.since).map_err(|error| invalid(&error))?,
@@ -89,7 +93,13 @@ impl Filter {
 
 pub(super) async fn read<T: DeserializeOwned>(request: Request) -> Result<T, Problem> {
     let bytes = body::read(request, LONGEST_SELECTION).await?;
-    serde_json::from_str(body::json(&bytes)?.get()).map_err(|error| invalid(&error.to_string()))
+    let text = body::json(&bytes)?.get();
+    // Types would also be read from arrays.
+    let value: Value = serde_json::from_str(text).map_err(|error| invalid(&error.to_string()))?;
+    if !value.is_object() || value.get("filter").is_some_and(|filter| !filter.is_object() && !filter.is_null()) {
+        return Err(invalid("the body and its \"filter\" must be objects"));
+    }
+    serde_json::from_str(text).map_err(|error| invalid(&error.to_string()))
 }
 
 pub(super) fn invalid(detail: &str) -> Problem {

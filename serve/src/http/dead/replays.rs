@@ -22,6 +22,9 @@ use crate::{
     time::now_ms,
 };
 
+const MOST_CANARIES: u32 = 1000;
+const LONGEST_TIMEOUT: u64 = 86_400;
+
 /// What is to be replayed, and how.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +53,12 @@ pub(super) async fn start(
     let wanted: Wanted = chosen::read(request).await?;
     if wanted.rate.is_some_and(|rate| rate <= 0.0) {
         return Err(chosen::invalid("rate: must be above zero"));
+    }
+    if wanted.canary.is_some_and(|canary| canary > MOST_CANARIES) {
+        return Err(chosen::invalid("canary: must be at most 1000"));
+    }
+    if wanted.canary_timeout.is_some_and(|timeout| timeout > LONGEST_TIMEOUT) {
+        return Err(chosen::invalid("canary_timeout: must be at most 86400"));
     }
     let options = Options {
         rate: wanted.rate,
