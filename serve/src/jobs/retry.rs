@@ -13,7 +13,7 @@ use super::{Error, Status};
 use crate::{Services, time::now_ms};
 
 /// A job's end is told before its dead letter is in the store.
-const TAKEN_IN_WITHIN: Duration = Duration::from_secs(3);
+const TAKEN_IN_WITHIN: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl Services {
