@@ -81,7 +81,9 @@ async fn schemathesis_finds_no_server_error_and_no_undocumented_answer() {
     let document = format!("{}/api/openapi.json", site.base);
     let mut command = schemathesis().await;
     // Which payloads a job takes stands in the catalogue, not in the document: not all that it allows is accepted.
-    command.args(["run", &document, "--exclude-checks", "positive_data_acceptance", "--max-examples", "30"]);
+    // And a DELETE cancels: the task is still there.
+    let excluded = "positive_data_acceptance,use_after_free";
+    command.args(["run", &document, "--exclude-checks", excluded, "--max-examples", "50"]);
     command.args(["--request-timeout", "5", "--no-color", "--seed", "17", "--workers", "1"]);
     let running = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output());
     let output = tokio::time::timeout(Duration::from_secs(180), running).await.unwrap().unwrap().unwrap();

@@ -23,7 +23,7 @@ async fn tasks_are_found_by_status_job_queue_and_label() {
         site.reaches(id, status).await;
         assert!(ids(&site, &format!("status={status}")).await.contains(id), "{status}");
     }
-    assert_eq!(ids(&site, "status=Scheduled").await, [scheduled.clone()]);
+    assert_eq!(ids(&site, "status=Scheduled").await, [scheduled.as_str()]);
     assert!(ids(&site, "status=Pending").await.is_empty());
     assert_eq!(ids(&site, "job=demo.work&status=Failed").await, [failed]);
     assert_eq!(ids(&site, "label=invoice").await, [done]);

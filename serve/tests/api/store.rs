@@ -127,3 +127,26 @@ async fn what_was_kept_long_enough_is_deleted() {
     eventually_eq("deleted", SOON, 404, async || site.get("/api/tasks/old").await.0.as_u16()).await;
     assert_eq!(site.get("/api/tasks/new").await.0, 200);
 }
+
+#[tokio::test]
+async fn what_the_server_itself_cannot_do_is_a_500_that_tells_no_secrets_and_loses_nothing() {
+    let postgres = shared_postgres().await;
+    let url = postgres.database().await;
+    let site = Site::start(&Broker::memory(), &url, options()).await;
+    let worker = site.work().await;
+    let id = site.submit_work("gate").await;
+    worker.one_started().await;
+    site.reaches(&id, "Processing").await;
+    let database = url.rsplit('/').next().unwrap();
+    let rename = async |from: &str, to: &str| {
+        let sql = format!("SELECT dblink_exec('dbname={database}', 'ALTER TABLE {from} RENAME TO {to}')");
+        postgres.psql(&format!("CREATE EXTENSION IF NOT EXISTS dblink; {sql}")).await.unwrap();
+    };
+    rename("leveret_jobs", "elsewhere").await;
+    worker.gate.open.add_permits(1);
+    let (status, problem) = site.get(&format!("/api/tasks/{id}")).await;
+    assert_eq!((status.as_u16(), &problem["type"]), (500, &json!("urn:leveret:problem:internal")));
+    assert!(!problem.to_string().contains("leveret_jobs"), "{problem}");
+    rename("elsewhere", "leveret_jobs").await;
+    site.reaches(&id, "Completed").await;
+}
