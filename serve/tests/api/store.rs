@@ -137,9 +137,8 @@ async fn what_the_server_itself_cannot_do_is_a_500_that_tells_no_secrets_and_los
     let id = site.submit_work("gate").await;
     worker.one_started().await;
     site.reaches(&id, "Processing").await;
-    let database = url.rsplit('/').next().unwrap();
     let rename = async |from: &str, to: &str| {
-        let sql = format!("SELECT dblink_exec('dbname={database}', 'ALTER TABLE {from} RENAME TO {to}')");
+        let sql = format!("SELECT dblink_exec('{url}', 'ALTER TABLE {from} RENAME TO {to}')");
         postgres.psql(&format!("CREATE EXTENSION IF NOT EXISTS dblink; {sql}")).await.unwrap();
     };
     rename("leveret_jobs", "elsewhere").await;
