@@ -83,6 +83,15 @@ impl Services {
     }
 }
 
+/// Runs to its end also if nobody waits for it any more: a client may go, and what has begun must not stop halfway.
+///
+/// # Panics
+///
+/// With the panic of `work`.
+pub(crate) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    tokio::spawn(work).await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+}
+
 async fn prepare(broker: Broker, catalogue: Catalogue, prepared: Arc<SetOnce<()>>) {
     while let Err(reason) = feed::keep_events(&broker).await {
         tracing::warn!(reason, "cannot make the queue of the steps of tracked jobs, trying again");

@@ -32,7 +32,7 @@ impl Query {
         Ok(Self(values))
     }
 
-    /// A parameter as it is; empty is as good as absent.
+    /// A parameter as it is; an empty text is as good as none.
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         self.0.get(name).filter(|value| !value.is_empty()).cloned()
     }
@@ -48,7 +48,7 @@ impl Query {
         name: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<Option<T>, Problem> {
-        let parsed = self.text(name).map(|text| parse(&text)).transpose();
+        let parsed = self.0.get(name).map(|text| parse(text)).transpose();
         parsed.map_err(|error| refuse(&format!("{name}: {error}")))
     }
 }

@@ -157,3 +157,28 @@ async fn steps_that_were_told_while_no_server_ran_are_found_by_the_next() {
     let site = Site::start(&broker(&vhost.url()), &url, options()).await;
     site.reaches(&id, "Completed").await;
 }
+
+#[tokio::test]
+async fn a_batch_of_which_the_broker_takes_a_part_tells_of_each_item_whether_it_was_published() {
+    let vhost = vhost().await;
+    let (_folder, url) = sqlite();
+    let site = Site::start(&broker(&vhost.url()), &url, options()).await;
+    site.work().await.stop().await;
+    let full = r#"{"max-length": 20, "overflow": "reject-publish"}"#;
+    vhost.node().set_policy(vhost.name(), "full", "^demo$", full).await.unwrap();
+    // How many it takes over its limit is up to the broker.
+    let batch = Value::Array(vec![json!({}); 1000]);
+    let (status, fates) = site.post("/api/tasks/batch", &batch).await;
+    assert_eq!(status, 207, "{fates}");
+    let (fates, mut taken) = (fates.as_array().unwrap().clone(), 0);
+    assert_eq!(fates.len(), 1000);
+    for fate in fates {
+        let Some(id) = fate["task_id"].as_str() else {
+            assert_eq!((&fate["error"]["status"], fate["error"]["detail"].is_string()), (&json!(503), true), "{fate}");
+            continue;
+        };
+        assert_eq!(site.task(id).await["status"], "Pending");
+        taken += 1;
+    }
+    assert!((20..1000).contains(&taken), "{taken}");
+}

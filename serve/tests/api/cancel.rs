@@ -38,7 +38,12 @@ async fn a_delayed_task_that_is_cancelled_does_not_start() {
     let (site, worker) = Site::with_worker().await;
     let id = site.submit(&json!({ "job": "demo.work", "payload": { "act": "gate" }, "delay": "1s" })).await;
     assert_eq!(site.delete(&format!("/api/tasks/{id}")).await.1["was"], "queued");
-    assert_eq!(site.task(&id).await["status"], "Cancelled");
+    let (_, task) = site.get(&format!("/api/tasks/{id}?wait=60s")).await;
+    assert_eq!(
+        (&task["status"], &task["finished_at"]),
+        (&json!("Cancelled"), &json!(null)),
+        "nobody waits for its time"
+    );
     let ended = |task: serde_json::Value| task["finished_at"].is_string();
     leveret_harness::eventually("it ends", crate::site::SOON, async || ended(site.task(&id).await)).await;
     assert_eq!(worker.gate.started.available_permits(), 0, "it never ran");

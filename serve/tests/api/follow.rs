@@ -115,3 +115,20 @@ async fn a_server_that_stops_lets_go_of_those_who_wait() {
     assert_eq!(told.last().unwrap()["status"], "Processing");
     assert!(stopped.elapsed() < Duration::from_secs(4), "{:?}", stopped.elapsed());
 }
+
+#[tokio::test]
+async fn more_than_a_thousand_who_wait_are_told_to_come_again() {
+    let (site, worker) = Site::with_worker().await;
+    let id = site.submit_work("gate").await;
+    worker.one_started().await;
+    let mut waiting = Vec::new();
+    for _ in 0..1000 {
+        waiting.push(site.services.follow(&id).await.unwrap());
+    }
+    for path in [format!("/api/tasks/{id}?wait=1s"), format!("/api/tasks/{id}/events")] {
+        let response = site.send(Method::GET, &path, None).await;
+        assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (429, &"5".parse().unwrap()));
+    }
+    waiting.pop();
+    assert_eq!(site.get(&format!("/api/tasks/{id}?wait=10ms")).await.0, 200);
+}

@@ -1,20 +1,21 @@
-use std::{
-    io,
-    sync::{Arc, Mutex},
-};
+use std::{cell::RefCell, io};
 
 use leveret_serve::Options;
 use serde_json::json;
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::site::{Site, options};
 
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+/// What the thread of this test logs. A subscriber of one thread alone would miss what other threads have made the
+/// process take for unheard.
+struct Lines;
+
+thread_local! {
+    static WRITTEN: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
 
 impl io::Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
+        WRITTEN.with_borrow_mut(|written| written.iter_mut().for_each(|written| written.extend(bytes)));
         Ok(bytes.len())
     }
 
@@ -23,21 +24,11 @@ impl io::Write for Lines {
     }
 }
 
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
 #[tokio::test]
 async fn neither_payloads_nor_tokens_are_logged_but_requests_are_by_their_id() {
-    let lines = Lines::default();
     let filter = tracing_subscriber::EnvFilter::new("leveret=trace,leveret_serve=trace,leveret_store=trace");
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines.clone()).finish();
-    // All tasks of this test run on its thread.
-    let _guard = tracing::subscriber::set_default(subscriber);
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(|| Lines).init();
+    WRITTEN.set(Some(Vec::new()));
     let tokens = "operator:a-token-nobody-may-read".parse().unwrap();
     let site = Site::with_options(Options { tokens, ..options() }).await;
     let _worker = site.work().await;
@@ -50,7 +41,7 @@ async fn neither_payloads_nor_tokens_are_logged_but_requests_are_by_their_id() {
         let request = request.bearer_auth("a-token-nobody-may-read").header("x-request-id", "request-17");
         assert_eq!(request.send().await.unwrap().status(), status);
     }
-    let written = String::from_utf8_lossy(&lines.0.lock().unwrap()).into_owned();
+    let written = String::from_utf8(WRITTEN.take().unwrap()).unwrap();
     assert!(written.contains("request-17") && written.contains("/api/tasks"), "{written}");
     assert!(!written.contains("hunter") && !written.contains("nobody-may-read"), "{written}");
 }

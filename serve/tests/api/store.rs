@@ -9,6 +9,11 @@ use serde_json::{Value, json};
 
 use crate::site::{SOON, Site, options, sqlite};
 
+fn now() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    u64::try_from(now.as_millis()).unwrap()
+}
+
 #[tokio::test]
 async fn while_the_store_is_away_submissions_are_refused_and_no_step_is_lost() {
     let postgres = Postgres::start().await;
@@ -78,7 +83,7 @@ async fn servers_that_share_a_database_share_the_work_and_wake_who_waits_at_eith
 async fn after_an_absence_longer_than_steps_are_kept_unfinished_tasks_are_marked() {
     let (_folder, url) = sqlite();
     let store = Store::open(&url).await.unwrap();
-    let long_ago = 1_600_000_000_000;
+    let long_ago = now() - 10 * 24 * 3_600_000;
     let started = JobEvent {
         id: "order-17".into(),
         job: "demo.work".into(),
@@ -117,10 +122,30 @@ async fn what_was_kept_long_enough_is_deleted() {
         worker: None,
         step: Step::Succeeded { result: None, too_large: None },
     };
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
-    let now = u64::try_from(now).unwrap();
-    store.record(&[ended("old", 1_600_000_000_000), ended("new", now)]).await.unwrap();
+    store.record(&[ended("old", 1_600_000_000_000), ended("new", now())]).await.unwrap();
     let site = Site::start(&Broker::memory(), &url, options()).await;
     eventually_eq("deleted", SOON, 404, async || site.get("/api/tasks/old").await.0.as_u16()).await;
     assert_eq!(site.get("/api/tasks/new").await.0, 200);
+}
+
+#[tokio::test]
+async fn what_the_server_itself_cannot_do_is_a_500_that_tells_no_secrets_and_loses_nothing() {
+    let postgres = shared_postgres().await;
+    let url = postgres.database().await;
+    let site = Site::start(&Broker::memory(), &url, options()).await;
+    let worker = site.work().await;
+    let id = site.submit_work("gate").await;
+    worker.one_started().await;
+    site.reaches(&id, "Processing").await;
+    let rename = async |from: &str, to: &str| {
+        let sql = format!("SELECT dblink_exec('{url}', 'ALTER TABLE {from} RENAME TO {to}')");
+        postgres.psql(&format!("CREATE EXTENSION IF NOT EXISTS dblink; {sql}")).await.unwrap();
+    };
+    rename("leveret_jobs", "elsewhere").await;
+    worker.gate.open.add_permits(1);
+    let (status, problem) = site.get(&format!("/api/tasks/{id}")).await;
+    assert_eq!((status.as_u16(), &problem["type"]), (500, &json!("urn:leveret:problem:internal")));
+    assert!(!problem.to_string().contains("leveret_jobs"), "{problem}");
+    rename("elsewhere", "leveret_jobs").await;
+    site.reaches(&id, "Completed").await;
 }

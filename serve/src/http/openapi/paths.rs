@@ -117,8 +117,17 @@ fn retry() -> Value {
 fn events() -> Value {
     let description = "Server-sent events: first the task as it is, then after each change until its end. Each is of the \
         type `status` and has the task as its data. Changes in quick succession may be told as one.";
+    let event = json!({
+        "type": "object",
+        "required": ["event", "data"],
+        "properties": {
+            "event": { "const": "status" },
+            "id": { "type": "string" },
+            "data": { "type": "string", "contentMediaType": JSON, "contentSchema": schema("Task") },
+        },
+    });
     of_task("followTask", "Follow a task", description)
-        .answer(200, "The events.", "text/event-stream", &json!({ "type": "string" }))
+        .answer(200, "The events.", "text/event-stream", &event)
         .problems(&[429])
         .done()
 }
