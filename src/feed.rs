@@ -5,7 +5,7 @@
 
 mod raw;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::sleep;
 
@@ -13,9 +13,12 @@ pub use self::raw::{RawMessage, Unreadable};
 use crate::{
     broker::{Broker, Delivery, OpenError, Session},
     event::JobEvent,
+    message::header,
     topology::{DEAD, Topology},
 };
 
+/// What quorum queues write on a message that comes again.
+const COUNTED: [&str; 2] = [header::DELIVERY_COUNT, "x-acquired-count"];
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -232,7 +235,13 @@ impl Taken {
 }
 
 impl From<Delivery> for Taken {
+    /// Leaves out what the broker counts in headers of its own: else a message would be another one each time it comes.
     fn from(delivery: Delivery) -> Self {
-        Self { tag: delivery.tag, redelivered: delivery.redelivered, message: RawMessage::from(delivery.message) }
+        let Delivery { tag, redelivered, mut message } = delivery;
+        let headers = message.properties.headers().clone().unwrap_or_default().inner().clone();
+        let kept = headers.into_iter().filter(|(name, _)| !COUNTED.contains(&name.as_str()));
+        let kept: BTreeMap<_, _> = kept.collect();
+        message.properties = std::mem::take(&mut message.properties).with_headers(kept.into());
+        Self { tag, redelivered, message: RawMessage::from(message) }
     }
 }

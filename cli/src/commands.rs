@@ -1,7 +1,13 @@
 //! The commands, one module each.
 
 mod bench;
+mod dead;
 mod doctor;
+mod jobs;
+mod publish;
+mod queues;
+mod serve;
+mod shared;
 
 use clap::Subcommand;
 
@@ -11,6 +17,11 @@ use crate::output::{Exit, Failure};
 pub(crate) enum Command {
     Doctor(Box<doctor::Arguments>),
     Bench(Box<leveret_bench::Arguments>),
+    Serve(Box<serve::Arguments>),
+    Jobs(Box<jobs::Arguments>),
+    Publish(Box<publish::Arguments>),
+    Queues(Box<queues::Arguments>),
+    Dead(Box<dead::Arguments>),
 }
 
 impl Command {
@@ -19,11 +30,16 @@ impl Command {
         match self {
             Self::Doctor(arguments) => doctor::run(*arguments).await,
             Self::Bench(arguments) => bench::run(*arguments).await,
+            Self::Serve(arguments) => serve::run(*arguments).await,
+            Self::Jobs(arguments) => jobs::run(*arguments).await,
+            Self::Publish(arguments) => publish::run(*arguments).await,
+            Self::Queues(arguments) => queues::run(*arguments).await,
+            Self::Dead(arguments) => dead::run(*arguments).await,
         }
     }
 
     /// Whether the command computes on several threads.
     pub(crate) fn is_parallel(&self) -> bool {
-        matches!(self, Self::Bench(_))
+        matches!(self, Self::Bench(_) | Self::Serve(_))
     }
 }

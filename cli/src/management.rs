@@ -83,9 +83,27 @@ pub(crate) struct Queue {
     #[serde(default)]
     pub(crate) leader: Option<String>,
     #[serde(default)]
+    pub(crate) message_stats: Stats,
+    #[serde(default)]
     pub(crate) members: Vec<String>,
     #[serde(default)]
     pub(crate) online: Vec<String>,
+}
+
+/// Rates of a queue; what never happened is not there.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Stats {
+    #[serde(default, rename = "publish_details")]
+    pub(crate) publish: Rate,
+    #[serde(default, rename = "ack_details")]
+    pub(crate) ack: Rate,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Rate {
+    /// A second.
+    #[serde(default)]
+    pub(crate) rate: f64,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -30,6 +30,10 @@ pub(crate) enum Exit {
     Unreachable,
     /// An error of the program or its surroundings.
     Failed,
+    /// What was asked for is not there.
+    NotFound,
+    /// What was waited for did not come in time; timeout(1) exits with the same.
+    TimedOut,
 }
 
 impl From<Exit> for ExitCode {
@@ -40,6 +44,8 @@ impl From<Exit> for ExitCode {
             Exit::Usage => 2,
             Exit::Unreachable => 3,
             Exit::Failed => 4,
+            Exit::NotFound => 5,
+            Exit::TimedOut => 124,
         })
     }
 }
@@ -49,20 +55,35 @@ impl From<Exit> for ExitCode {
 pub(crate) enum Failure {
     /// A flag, a variable or a setting that cannot work.
     Usage(anyhow::Error),
+    /// There was no way to the broker.
+    Unreachable(anyhow::Error),
+    /// What was asked for is not there.
+    NotFound(anyhow::Error),
     /// Anything else, such as a full disk.
     Other(anyhow::Error),
 }
 
 impl Failure {
     pub(crate) fn error(&self) -> &anyhow::Error {
-        let (Self::Usage(error) | Self::Other(error)) = self;
+        let (Self::Usage(error) | Self::Unreachable(error) | Self::NotFound(error) | Self::Other(error)) = self;
         error
     }
 
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) => Exit::Usage,
+            Self::Unreachable(_) => Exit::Unreachable,
+            Self::NotFound(_) => Exit::NotFound,
             Self::Other(_) => Exit::Failed,
+        }
+    }
+}
+
+impl From<leveret_store::Error> for Failure {
+    fn from(error: leveret_store::Error) -> Self {
+        match error {
+            leveret_store::Error::Address | leveret_store::Error::Cursor => Self::Usage(error.into()),
+            _ => Self::Other(error.into()),
         }
     }
 }
@@ -80,6 +101,35 @@ pub(crate) fn print(data: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.context("writing to standard output"),
     }
+}
+
+/// Writes data as one JSON document.
+pub(crate) fn print_json(data: &impl serde::Serialize) -> anyhow::Result<()> {
+    let document = serde_json::to_string_pretty(data).context("the answer as JSON")?;
+    print(&format!("{document}\n"))
+}
+
+/// Lines with columns, each as wide as its widest cell; the last is as long as it is.
+pub(crate) fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([heads[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..N).map(width).collect();
+    let mut lines = String::new();
+    for row in [heads.map(str::to_owned)].iter().chain(rows) {
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        lines.push_str(cells.join("  ").trim_end());
+        lines.push('\n');
+    }
+    lines
+}
+
+/// Text in one line, without what could steer a terminal, and not too long.
+pub(crate) fn one_line(text: &str, longest: usize) -> String {
+    let line: String =
+        text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(longest).collect();
+    if text.chars().count() > longest { format!("{line}…") } else { line }
 }
 
 /// A line on standard error that says what goes on, and is gone afterwards; nothing if nobody watches.

@@ -1,12 +1,13 @@
 //! The HTTP API: what stands in the OpenAPI document, and nothing else.
 //!
 //! In the order in which a request passes: `trace` (request ids, counts, panics), `access` (who may), then the routes:
-//! `tasks`, `catalogue`, `health`, `openapi` and `page`. `body` and `query` read what clients send, `problem` is what
+//! `tasks`, `dead`, `catalogue`, `health`, `openapi` and `page`. `body` and `query` read what clients send, `problem` is what
 //! they are told when it cannot be done.
 
 mod access;
 mod body;
 mod catalogue;
+mod dead;
 mod health;
 mod openapi;
 mod page;
@@ -36,6 +37,7 @@ pub(crate) fn routes(services: &Services, tokens: Tokens) -> Result<Router, prom
     let (access, counted) = (Arc::new(Access::new(tokens)), Arc::clone(&trace));
     let router = Router::new()
         .merge(tasks::routes())
+        .merge(dead::routes())
         .route("/api/jobs", get(catalogue::jobs))
         .route("/api/openapi.json", get(openapi::document))
         .route("/api", get(page::page))

@@ -20,8 +20,10 @@
 //! * `jobs`: submit, find, wait for, cancel and retry jobs; no HTTP in it, so that commands use it alike.
 //! * `tracker`: takes the steps of tracked jobs from the broker into the store. `recorder` adds what this server tells
 //!   itself, `waiters` wakes whoever waits for a job.
+//! * `desk`: dead letters, out of the broker, kept, and back to their queues.
 //! * `http`: routes, access, problems, the OpenAPI document.
 
+pub mod desk;
 mod http;
 pub mod jobs;
 mod options;

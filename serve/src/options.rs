@@ -24,6 +24,8 @@ pub struct Options {
     pub tokens: Tokens,
     /// How long what is kept.
     pub retention: Retention,
+    /// Job queues whose dead letters are taken in besides those of the catalogue.
+    pub queues: Vec<String>,
     /// How long requests under way may take when it stops: 10 s.
     pub drain: Duration,
 }
@@ -35,6 +37,7 @@ impl Default for Options {
             default_job: None,
             tokens: Tokens::default(),
             retention: Retention::default(),
+            queues: Vec::new(),
             drain: Duration::from_secs(10),
         }
     }

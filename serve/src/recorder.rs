@@ -109,7 +109,7 @@ impl Recorder {
 }
 
 impl Keeper {
-    /// Tries for ever while the store is away. An event that it cannot hold at all is logged and left out.
+    /// Tries for ever, whatever is wrong with the store. Only an event that it refuses for itself is logged and left out.
     pub(crate) async fn keep(&self, events: &[JobEvent]) {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -117,11 +117,11 @@ impl Keeper {
                 Ok(moved) => return self.kept(&moved),
                 Err(error) => error,
             };
-            if !error.is_unavailable() {
+            if error.is_refusal() {
                 return self.keep_each(events, &error).await;
             }
             if !self.away.swap(true, Ordering::AcqRel) {
-                tracing::warn!(?error, "the store is away, trying again");
+                tracing::warn!(?error, "the store takes nothing, trying again");
             }
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -145,7 +145,7 @@ impl Keeper {
 
     fn kept(&self, moved: &[Moved]) {
         if self.away.swap(false, Ordering::AcqRel) {
-            tracing::info!("the store is back");
+            tracing::info!("the store takes what it is given again");
         }
         self.waiters.moved(moved);
     }

@@ -11,6 +11,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
+    desk::intake,
     http,
     options::{Error, Options},
     services::Services,
@@ -38,6 +39,7 @@ pub struct Server {
     listener: TcpListener,
     routes: Router,
     retention: Retention,
+    queues: Vec<String>,
     drain: Duration,
 }
 
@@ -61,7 +63,7 @@ impl Server {
     ///
     /// [`Error::TokensNeeded`] off loopback without tokens, [`Error::Listen`] if the address cannot be had.
     pub async fn bind(mut services: Services, options: Options) -> Result<Self, Error> {
-        let Options { listen, default_job, tokens, retention, drain } = options;
+        let Options { listen, default_job, tokens, retention, queues, drain } = options;
         if !listen.ip().is_loopback() && tokens.is_empty() {
             return Err(Error::TokensNeeded { address: listen });
         }
@@ -70,7 +72,7 @@ impl Server {
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let routes = http::routes(&services, tokens)?;
-        Ok(Self { services, address, listener, routes, retention, drain })
+        Ok(Self { services, address, listener, routes, retention, queues, drain })
     }
 
     /// Where it listens.
@@ -86,16 +88,25 @@ impl Server {
     ///
     /// [`Error::Listen`] if listening fails for good.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
-        let Self { services, address, listener, routes, retention, drain } = self;
+        let Self { services, address, listener, routes, retention, queues, drain } = self;
         let stop = CancellationToken::new();
         let tracker = tokio::spawn(tracker::track(services.clone(), retention, stop.clone()));
         // A server that is dropped follows nothing any more.
         let tracker = AbortOnDropHandle::new(tracker);
+        let intake = AbortOnDropHandle::new(tokio::spawn(intake::run(
+            services.broker.clone(),
+            services.store.clone(),
+            services.catalogue.clone(),
+            queues,
+            stop.clone(),
+        )));
         tracing::info!(%address, "serving");
         let served = answer(listener, routes, services.waiters.clone(), shutdown, drain).await;
         stop.cancel();
-        if timeout(FLUSHED_WITHIN, tracker).await.is_err() {
-            tracing::warn!("stopping in the middle of a batch of steps: the broker hands it out again");
+        for task in [tracker, intake] {
+            if timeout(FLUSHED_WITHIN, task).await.is_err() {
+                tracing::warn!("stopping in the middle of a batch: the broker hands it out again");
+            }
         }
         services.recorder.flush(FLUSHED_WITHIN).await;
         served.map_err(|source| Error::Listen { address, source })

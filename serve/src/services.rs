@@ -11,6 +11,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
+    desk::Desk,
     jobs::{self, Schemas},
     recorder::Recorder,
     waiters::Waiters,
@@ -33,6 +34,8 @@ pub struct Services {
     pub store: Store,
     /// The jobs that workers can run.
     pub catalogue: Catalogue,
+    /// Where dead letters are looked after.
+    pub desk: Desk,
     pub(crate) default_job: Option<Arc<str>>,
     pub(crate) schemas: Arc<Schemas>,
     pub(crate) waiters: Waiters,
@@ -55,6 +58,7 @@ impl Services {
         Self {
             broker: broker.clone(),
             publisher: broker.publisher().fail_fast(),
+            desk: Desk::new(broker, &store, &catalogue),
             catalogue,
             default_job: None,
             schemas: Arc::default(),
@@ -77,6 +81,15 @@ impl Services {
         let reason = || self.broker.trouble().unwrap_or("the server is starting").to_owned();
         waited.map(drop).map_err(|_| jobs::Error::Unprepared { reason: reason() })
     }
+}
+
+/// Runs to its end also if nobody waits for it any more: a client may go, and what has begun must not stop halfway.
+///
+/// # Panics
+///
+/// With the panic of `work`.
+pub(crate) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    tokio::spawn(work).await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
 }
 
 async fn prepare(broker: Broker, catalogue: Catalogue, prepared: Arc<SetOnce<()>>) {

@@ -50,6 +50,20 @@ impl Error {
             Self::Address | Self::Folder { .. } | Self::Newer { .. } | Self::Cursor => false,
         }
     }
+
+    /// Whether the database is in order and refuses what it was given: trying again cannot help.
+    ///
+    /// ```
+    /// assert!(!leveret_store::Error::Address.is_refusal());
+    /// ```
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Database(sqlx::Error::Database(error)) => error.code().is_some_and(|code| code_refuses(&code)),
+            Self::Database(sqlx::Error::Encode(_)) => true,
+            _ => false,
+        }
+    }
 }
 
 fn unavailable(error: &sqlx::Error) -> bool {
@@ -75,6 +89,15 @@ fn code_passes(code: &str) -> bool {
     code.parse::<u32>().is_ok_and(|number| [5, 6, 10, 13, 14].contains(&(number & 0xff)))
 }
 
+/// Bad data (22) and broken constraints (23) on PostgreSQL; on SQLite what is too big (18), breaks a constraint (19), or is
+/// of the wrong type (20) or out of range (25).
+fn code_refuses(code: &str) -> bool {
+    if code.len() == 5 {
+        return ["22", "23"].contains(&&code[..2]);
+    }
+    code.parse::<u32>().is_ok_and(|number| [18, 19, 20, 25].contains(&(number & 0xff)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +109,12 @@ mod tests {
         }
         for code in ["23505", "42P01", "1", "2067", "11"] {
             assert!(!code_passes(code), "{code}");
+        }
+        for code in ["22021", "23505", "2067", "18"] {
+            assert!(code_refuses(code), "{code}");
+        }
+        for code in ["42P01", "57P01", "1", "5", "11"] {
+            assert!(!code_refuses(code), "{code}");
         }
     }
 }

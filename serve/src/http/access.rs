@@ -30,6 +30,11 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Whether they may do everything.
+    pub(crate) fn is_operator(self) -> bool {
+        self.role != Some(Role::Viewer)
+    }
+
     /// As whom the audit log knows them.
     pub(crate) fn actor(self) -> &'static str {
         match self.role {

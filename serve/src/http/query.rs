@@ -21,6 +21,10 @@ impl Query {
                 let flaw = Flaw::unknown("", "no such parameter:", &name, known.iter().copied());
                 return Err(refuse(&flaw.detail));
             }
+            // PostgreSQL's texts cannot have it.
+            if value.contains('\0') {
+                return Err(refuse(&format!("{name}: may not contain U+0000")));
+            }
             if values.insert(name.to_string(), value.into_owned()).is_some() {
                 return Err(refuse(&format!("{name}: it may be given once")));
             }
@@ -28,7 +32,7 @@ impl Query {
         Ok(Self(values))
     }
 
-    /// A parameter as it is; empty is as good as absent.
+    /// A parameter as it is; an empty text is as good as none.
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         self.0.get(name).filter(|value| !value.is_empty()).cloned()
     }
@@ -44,7 +48,7 @@ impl Query {
         name: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<Option<T>, Problem> {
-        let parsed = self.text(name).map(|text| parse(&text)).transpose();
+        let parsed = self.0.get(name).map(|text| parse(text)).transpose();
         parsed.map_err(|error| refuse(&format!("{name}: {error}")))
     }
 }

@@ -176,7 +176,9 @@ fn stream_of(following: Following) -> impl Stream<Item = Result<Event, Infallibl
 
 fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
-    let usable = key.to_str().ok().filter(|key| (1..=LONGEST_KEY).contains(&key.len()));
+    let is_usable =
+        |key: &&str| (1..=LONGEST_KEY).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+    let usable = key.to_str().ok().filter(is_usable);
     let Some(key) = usable else {
         let detail = format!("Idempotency-Key: must have 1 to {LONGEST_KEY} visible ASCII characters");
         return Err(Error::invalid(Flaw::new("", detail)).into());

@@ -1,11 +1,11 @@
 //! Has a job not run any more.
 
 use leveret::event::{JobEvent, Step};
-use leveret_store::State;
+use leveret_store::{Job, State};
 use serde::Serialize;
 
 use super::{Error, Status};
-use crate::{Services, time::now_ms};
+use crate::{Services, recorder::Room, services::to_the_end, time::now_ms};
 
 /// Where a job was when it was cancelled, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -26,13 +26,16 @@ impl Services {
     /// [`Error::Publish`].
     pub async fn cancel(&self, id: &str) -> Result<Cancelled, Error> {
         let job = self.known(id).await?;
-        let now = now_ms();
         if job.state.is_terminal() {
             let reason = "what is at its end cannot be cancelled";
-            return Err(Error::Conflict { status: Status::of(&job, now), reason });
+            return Err(Error::Conflict { status: Status::of(&job, now_ms()), reason });
         }
         let room = self.recorder.room(1).ok_or(Error::StoreAway)?;
-        self.publisher.cancel(id).await?;
+        to_the_end(self.clone().publish_cancel(job, room)).await
+    }
+
+    async fn publish_cancel(self, job: Job, room: Room) -> Result<Cancelled, Error> {
+        self.publisher.cancel(&job.id).await?;
         let cancelled = if job.state == State::Started { Cancelled::Running } else { Cancelled::Queued };
         let event = JobEvent {
             id: job.id,
@@ -43,7 +46,7 @@ impl Services {
             attempt: job.attempt,
             hop: job.hop,
             enqueued_at: Some(job.created_at),
-            at: now,
+            at: now_ms(),
             worker: None,
             step: Step::CancelRequested,
         };

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use leveret_store::State;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Error, Status, Task};
+use super::{Error, Task};
 use crate::{Services, time::now_ms, waiters::Waiter};
 
 /// A job that is followed to its end; see [`Services::follow`].
@@ -27,7 +28,7 @@ impl Services {
         let deadline = Instant::now() + within;
         // Before the first look, so that no change comes between.
         let waiter = self.waiters.watch(id).ok_or(Error::TooManyWait)?;
-        while !self.known(id).await?.state.is_terminal() {
+        while !is_end(self.known(id).await?.state) {
             let may_be_news = timeout_at(deadline, waiter.news()).await;
             if may_be_news != Ok(true) {
                 break;
@@ -55,7 +56,7 @@ impl Following {
         while !self.ended {
             match self.services.known(&self.id).await {
                 Ok(job) => {
-                    self.ended = job.state.is_terminal();
+                    self.ended = is_end(job.state);
                     let task = Some(Task::new(job, now_ms()));
                     if task != self.last {
                         self.last.clone_from(&task);
@@ -73,10 +74,7 @@ impl Following {
     }
 }
 
-impl Task {
-    /// Whether nothing comes after it, unless somebody retries it.
-    #[must_use]
-    pub fn is_ended(&self) -> bool {
-        self.finished_at.is_some() && matches!(self.status, Status::Completed | Status::Failed | Status::Cancelled)
-    }
+/// A job that waits and is cancelled is at its end for all who wait for it, though the broker may keep it for years.
+fn is_end(state: State) -> bool {
+    state.is_terminal() || state == State::CancelRequested
 }

@@ -10,10 +10,10 @@ use leveret_store::{By, DeadFilter, Job, Letter, Selection, State};
 use tokio::time::{Instant, sleep};
 
 use super::{Error, Status};
-use crate::{Services, time::now_ms};
+use crate::{Services, recorder::Room, services::to_the_end, time::now_ms};
 
 /// A job's end is told before its dead letter is in the store.
-const TAKEN_IN_WITHIN: Duration = Duration::from_secs(3);
+const TAKEN_IN_WITHIN: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl Services {
@@ -31,8 +31,12 @@ impl Services {
         }
         let room = self.recorder.room(1).ok_or(Error::StoreAway)?;
         let letter = self.letter_of(&job).await?;
-        let by = By { actor, at: now_ms() };
-        let options = serde_json::json!({ "retry": id });
+        to_the_end(self.clone().replay(job, letter, actor.to_owned(), room)).await
+    }
+
+    async fn replay(self, job: Job, letter: i64, actor: String, room: Room) -> Result<(), Error> {
+        let by = By { actor: &actor, at: now_ms() };
+        let options = serde_json::json!({ "retry": job.id });
         let replay = self.store.start_replay(&Selection::Ids(vec![letter]), &options, by).await?;
         // Somebody else may have been faster.
         let Some(letter) = self.store.next_of_replay(replay.id, 1).await?.pop() else {

@@ -23,6 +23,7 @@ use uuid::Uuid;
 use super::{Due, Error, Flaw, Submission, check::NO_PAYLOAD};
 use crate::{
     Services,
+    services::to_the_end,
     time::{millis, now_ms},
 };
 
@@ -72,10 +73,6 @@ impl Services {
     ///
     /// [`Error::Invalid`], [`Error::KeyReused`], [`Error::KeyInFlight`], [`Error::StoreAway`], [`Error::Store`],
     /// [`Error::Unprepared`]: nothing was published.
-    ///
-    /// # Panics
-    ///
-    /// Not by itself; a panic of what it calls is handed on.
     pub async fn submit_all(
         &self,
         submissions: Vec<Submission>,
@@ -87,8 +84,7 @@ impl Services {
         self.prepared().await?;
         let checked = self.check_all(submissions)?;
         let services = self.clone();
-        let accepting = tokio::spawn(async move { services.accept(checked, idempotency).await });
-        accepting.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+        to_the_end(services.accept(checked, idempotency)).await
     }
 
     fn check_all(&self, submissions: Vec<Submission>) -> Result<Vec<Checked>, Error> {

@@ -10,6 +10,7 @@ use std::process::Command;
 use tokio::task::spawn_blocking;
 
 const PIKA: &str = "pika==1.4.4";
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 const AMQPLIB: &str = "amqplib@2.3.1";
 
 /// A Python that can `import pika`; the script and its arguments are the caller's to add.
@@ -18,13 +19,23 @@ const AMQPLIB: &str = "amqplib@2.3.1";
 ///
 /// When it is not there yet and cannot be installed.
 pub async fn python() -> Command {
-    let folder = installed("python", PIKA, |folder| {
-        run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
-        let pip = ["-m", "pip", "install", "--quiet", PIKA];
-        run(Command::new(folder.join("bin/python")).args(pip))
-    })
-    .await;
+    let folder = installed("python", PIKA, |folder| in_venv(folder, PIKA)).await;
     Command::new(folder.join("bin/python"))
+}
+
+/// `schemathesis`, which holds a server to its OpenAPI document; the arguments are the caller's to add.
+///
+/// # Panics
+///
+/// When it is not there yet and cannot be installed.
+pub async fn schemathesis() -> Command {
+    let folder = installed("schemathesis", SCHEMATHESIS, |folder| in_venv(folder, SCHEMATHESIS)).await;
+    Command::new(folder.join("bin/schemathesis"))
+}
+
+fn in_venv(folder: &Path, package: &str) -> io::Result<()> {
+    run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
+    run(Command::new(folder.join("bin/python")).args(["-m", "pip", "install", "--quiet", package]))
 }
 
 /// A Node.js that can `require("amqplib")`; the script and its arguments are the caller's to add.

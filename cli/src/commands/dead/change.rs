@@ -1,0 +1,150 @@
+//! `leveret dead edit|purge|restore`: decisions that the store keeps.
+
+use anyhow::anyhow;
+use clap::Args;
+use leveret::Config;
+use leveret_serve::desk::Desk;
+use leveret_store::{By, DeadFilter, DeadState, Selection, Store};
+use serde_json::json;
+
+use super::{
+    super::shared::{ActorArguments, StoreArguments, broker, catalogue, contents, hidden_if_of_workers, now_ms},
+    Chosen, direct, failure,
+    replay::say_checked,
+};
+use crate::output::{Exit, Failure, Format, one_line, print, print_json};
+
+/// Gives a dead letter another payload; the one it died with is kept
+///
+/// The payload is checked against the schema that the job's workers announced, if they did.
+#[derive(Args)]
+#[command(mut_args(hidden_if_of_workers))]
+pub(super) struct Edit {
+    /// Its number
+    id: i64,
+
+    /// The payload, from a file or `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    payload: String,
+
+    #[command(flatten)]
+    store: StoreArguments,
+
+    #[command(flatten)]
+    actor: ActorArguments,
+
+    #[command(flatten)]
+    config: Config,
+}
+
+impl Edit {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let (store, payload) = (self.store.open().await?, contents(&self.payload).await?);
+        let broker = broker(&self.config).await?;
+        let desk = Desk::new(&broker, &store, &catalogue(&broker).await);
+        let edited = desk.edit(self.id, &payload, &self.actor.actor).await;
+        broker.close().await;
+        say_checked(edited.map_err(failure)?);
+        print(&format!("Dead letter {} has another payload now; replay it with: leveret dead replay {0}\n", self.id))?;
+        Ok(Exit::Well)
+    }
+}
+
+/// Takes purged dead letters back, until the retention of the server has deleted them
+#[derive(Args)]
+pub(super) struct Restore {
+    #[command(flatten)]
+    chosen: Chosen,
+
+    #[command(flatten)]
+    store: StoreArguments,
+
+    #[command(flatten)]
+    actor: ActorArguments,
+
+    /// How to print what was done
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+impl Restore {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let (selection, store) = (self.chosen.selection()?, self.store.open().await?);
+        let restored = store.restore(&selection, By { actor: &self.actor.actor, at: now_ms() }).await?;
+        match self.output {
+            Format::Json => print_json(&json!({ "restored": restored }))?,
+            Format::Table => print(&format!("{restored} dead letters lie there again.\n"))?,
+        }
+        Ok(Exit::Well)
+    }
+}
+
+/// Puts dead letters away; `restore` takes them back until retention ends
+///
+/// It first prints what it will put away, and does nothing without --yes. With --direct they are gone for good.
+#[derive(Args)]
+#[command(mut_args(hidden_if_of_workers))]
+pub(super) struct Purge {
+    #[command(flatten)]
+    chosen: Chosen,
+
+    #[command(flatten)]
+    store: StoreArguments,
+
+    #[command(flatten)]
+    actor: ActorArguments,
+
+    /// Do it
+    #[arg(long)]
+    yes: bool,
+
+    /// All that lie in the broker, without a store. They cannot be restored: export them before
+    #[arg(long, requires = "queue", conflicts_with_all = ["ids", "all"])]
+    direct: bool,
+
+    #[command(flatten)]
+    config: Config,
+
+    /// How to print what was done
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+impl Purge {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        if self.direct {
+            return direct::purge(&self.config, self.chosen.filter.only_queue()?, self.yes, self.output).await;
+        }
+        let (selection, store) = (self.chosen.selection()?, self.store.open().await?);
+        announce(&store, &selection).await?;
+        needs_yes(self.yes)?;
+        let purged = store.purge(&selection, By { actor: &self.actor.actor, at: now_ms() }).await?;
+        match self.output {
+            Format::Json => print_json(&json!({ "purged": purged }))?,
+            Format::Table => {
+                print(&format!("{purged} dead letters purged; `leveret dead restore` takes them back.\n"))?;
+            }
+        }
+        Ok(Exit::Well)
+    }
+}
+
+pub(super) fn needs_yes(yes: bool) -> Result<(), Failure> {
+    if yes { Ok(()) } else { Err(Failure::Usage(anyhow!("nothing was done: it takes --yes"))) }
+}
+
+/// Says on standard error what is about to go.
+async fn announce(store: &Store, selection: &Selection) -> Result<(), Failure> {
+    let filter = match selection {
+        Selection::Filter(filter) => DeadFilter { states: vec![DeadState::Dead], ..filter.clone() },
+        Selection::Ids(ids) => {
+            eprintln!("To be purged: dead letters {ids:?}, as far as they lie there");
+            return Ok(());
+        }
+    };
+    eprintln!("To be purged: {} dead letters", store.count_dead(&filter).await?);
+    for group in store.groups(&filter, 20).await? {
+        eprintln!("  {} {} {}: {}", group.count, group.job, group.kind, one_line(&group.error, 80));
+    }
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! `leveret dead … --direct`: the dead letters of a queue as they lie in the broker.
+
+use leveret::{Broker, Config};
+use leveret_serve::desk::direct::{self, Summary};
+use leveret_store::DeadLetter;
+use tokio::io::AsyncWrite;
+
+use super::{
+    super::shared::{bar, depth, reach},
+    change::needs_yes,
+    failure, look,
+};
+use crate::output::{Exit, Failure, Format, print, print_json};
+
+/// A broker, and how many dead letters of the queue wait there now.
+async fn open(config: &Config, queue: &str) -> Result<(Broker, u64), Failure> {
+    let mut probe = reach(config).await?;
+    let count = depth(&mut probe, &format!("{queue}.dead")).await;
+    probe.close().await;
+    Ok((Broker::amqp(config.clone()).map_err(|error| Failure::Usage(error.into()))?, count?))
+}
+
+pub(super) async fn list(config: &Config, queue: &str, limit: u32, output: Format) -> Result<Exit, Failure> {
+    let (broker, count) = open(config, queue).await?;
+    let limit = u16::try_from(limit.min(u32::try_from(count).unwrap_or(u32::MAX))).unwrap_or(u16::MAX);
+    let letters = if limit == 0 { Vec::new() } else { direct::list(&broker, queue, limit).await };
+    broker.close().await;
+    let letters: Vec<DeadLetter> = letters.into_iter().map(|letter| letter.about).collect();
+    match output {
+        Format::Json => print_json(&letters)?,
+        Format::Table => print(&look::lines(&letters))?,
+    }
+    eprintln!("{} of {count}; they were handed back, and their order is not kept.", letters.len());
+    Ok(Exit::Well)
+}
+
+pub(super) async fn replay(
+    config: &Config,
+    queue: &str,
+    how: (Option<&str>, Option<f64>),
+    output: Format,
+) -> Result<Exit, Failure> {
+    let (broker, count) = open(config, queue).await?;
+    let bar = bar(count);
+    let summary = direct::replay(&broker, queue, how, count, |summary| bar.set_position(summary.done)).await;
+    bar.finish_and_clear();
+    broker.close().await;
+    report("replayed", count, &summary, output)
+}
+
+pub(super) async fn export(config: &Config, queue: &str, out: impl AsyncWrite + Unpin) -> Result<Exit, Failure> {
+    let (broker, count) = open(config, queue).await?;
+    let bar = bar(count);
+    let exported = direct::export(&broker, queue, count, out, |summary| bar.set_position(summary.done)).await;
+    bar.finish_and_clear();
+    broker.close().await;
+    let Summary { done, .. } = exported.map_err(failure)?;
+    eprintln!("{done} of {count} dead letters exported; they were handed back, and their order is not kept.");
+    Ok(if done >= count { Exit::Well } else { Exit::Problems })
+}
+
+pub(super) async fn purge(config: &Config, queue: &str, yes: bool, output: Format) -> Result<Exit, Failure> {
+    let (broker, count) = open(config, queue).await?;
+    eprintln!("To be destroyed: {count} dead letters of queue {queue:?}, for good");
+    needs_yes(yes)?;
+    let bar = bar(count);
+    let summary = direct::purge(&broker, queue, count, |summary| bar.set_position(summary.done)).await;
+    bar.finish_and_clear();
+    broker.close().await;
+    report("purged", count, &summary, output)
+}
+
+fn report(what: &str, count: u64, summary: &Summary, output: Format) -> Result<Exit, Failure> {
+    match output {
+        Format::Json => print_json(summary)?,
+        Format::Table => {
+            print(&format!("{} of {count} dead letters {what}; {} were handed back.\n", summary.done, summary.kept))?;
+            for reason in &summary.reasons {
+                eprintln!("  {reason}");
+            }
+        }
+    }
+    Ok(if summary.done >= count { Exit::Well } else { Exit::Problems })
+}

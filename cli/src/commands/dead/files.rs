@@ -1,0 +1,107 @@
+//! `leveret dead export|import`: a line of JSON for each letter.
+
+use anyhow::Context;
+use clap::Args;
+use leveret::Config;
+use leveret_serve::desk::transfer;
+use leveret_store::DeadState;
+use tokio::{
+    fs::File,
+    io::{AsyncBufRead, AsyncWrite, BufReader, BufWriter},
+};
+
+use super::{
+    super::shared::{ActorArguments, StoreArguments, hidden_if_of_workers},
+    Filter, direct, failure,
+};
+use crate::output::{Exit, Failure, Format, print, print_json};
+
+/// Writes dead letters as JSON lines, their messages byte for byte in base64; they stay where they are
+#[derive(Args)]
+#[command(mut_args(hidden_if_of_workers))]
+pub(super) struct Export {
+    #[command(flatten)]
+    filter: Filter,
+
+    #[command(flatten)]
+    store: StoreArguments,
+
+    /// In this state: dead, replaying, replayed or purged; `dead` by default
+    #[arg(long = "state", value_name = "STATE")]
+    states: Vec<DeadState>,
+
+    /// Where to
+    #[arg(long, short, default_value = "-", value_name = "FILE")]
+    file: String,
+
+    /// All that lie in the broker, without a store. They are handed back, but lose their order
+    #[arg(long, requires = "queue")]
+    direct: bool,
+
+    #[command(flatten)]
+    config: Config,
+}
+
+impl Export {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        if self.direct {
+            let queue = self.filter.only_queue()?;
+            return direct::export(&self.config, queue, writer(&self.file).await?).await;
+        }
+        let store = self.store.open().await?;
+        let states = if self.states.is_empty() { vec![DeadState::Dead] } else { self.states.clone() };
+        let filter = self.filter.in_states(states);
+        let count = transfer::export(&store, &filter, writer(&self.file).await?).await.map_err(failure)?;
+        eprintln!("{count} dead letters exported.");
+        Ok(Exit::Well)
+    }
+}
+
+async fn writer(file: &str) -> Result<Box<dyn AsyncWrite + Unpin>, Failure> {
+    if file == "-" {
+        return Ok(Box::new(BufWriter::new(tokio::io::stdout())));
+    }
+    let created = File::create(file).await.with_context(|| format!("writing {file}"));
+    Ok(Box::new(BufWriter::new(created.map_err(Failure::Usage)?)))
+}
+
+/// Takes exported dead letters in; those that are there already are left out
+#[derive(Args)]
+pub(super) struct Import {
+    /// What `export` wrote; `-` is standard input
+    file: String,
+
+    #[command(flatten)]
+    store: StoreArguments,
+
+    #[command(flatten)]
+    actor: ActorArguments,
+
+    /// How to print what was done
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+impl Import {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let reader: Box<dyn AsyncBufRead + Unpin> = if self.file == "-" {
+            Box::new(BufReader::new(tokio::io::stdin()))
+        } else {
+            let opened = File::open(&self.file).await.with_context(|| format!("reading {}", self.file));
+            Box::new(BufReader::new(opened.map_err(Failure::Usage)?))
+        };
+        let store = self.store.create().await?;
+        let imported = transfer::import(&store, reader, &self.actor.actor).await.map_err(failure)?;
+        match self.output {
+            Format::Json => print_json(&imported)?,
+            Format::Table => {
+                for bad in &imported.bad_lines {
+                    eprintln!("line {}: {}", bad.line, bad.reason);
+                }
+                let transfer::Imported { imported, known, bad, .. } = imported;
+                print(&format!("{imported} dead letters imported; {known} were here already; {bad} bad lines.\n"))?;
+            }
+        }
+        Ok(if imported.bad == 0 { Exit::Well } else { Exit::Problems })
+    }
+}

@@ -1,0 +1,254 @@
+//! `leveret dead list|show|groups|replays`: they change nothing.
+
+use anyhow::anyhow;
+use clap::{ArgAction, Args};
+use leveret::{Config, feed::RawMessage};
+use leveret_serve::desk::redact::Rules;
+use leveret_store::{Cursor, DeadLetter, DeadState, HistoryEntry, Letter};
+use serde::Serialize;
+
+use super::{
+    super::shared::{StoreArguments, hidden_if_of_workers, time},
+    Filter, direct,
+};
+use crate::output::{Exit, Failure, Format, one_line, print, print_json, table};
+
+/// How much of an error stands in a line.
+const ERROR: usize = 80;
+
+/// Lists dead letters, the one taken in last first
+#[derive(Args)]
+#[command(mut_args(hidden_if_of_workers))]
+pub(super) struct List {
+    #[command(flatten)]
+    store: StoreArguments,
+
+    #[command(flatten)]
+    filter: Filter,
+
+    /// In this state: dead, replaying, replayed or purged; `dead` by default
+    #[arg(long = "state", value_name = "STATE")]
+    states: Vec<DeadState>,
+
+    /// How many, at most
+    #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "NUMBER")]
+    limit: u32,
+
+    /// Where the page before ended
+    #[arg(long, value_name = "CURSOR")]
+    after: Option<Cursor>,
+
+    /// The first that lie in the broker, without a store. They are handed back, but lose their order
+    #[arg(long, requires = "queue")]
+    direct: bool,
+
+    #[command(flatten)]
+    config: Config,
+
+    /// How to print them
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+impl List {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        if self.direct {
+            return direct::list(&self.config, self.filter.only_queue()?, self.limit, self.output).await;
+        }
+        let states = if self.states.is_empty() { vec![DeadState::Dead] } else { self.states.clone() };
+        let store = self.store.open().await?;
+        let page = store.dead_letters(&self.filter.in_states(states), self.after.as_ref(), self.limit).await?;
+        match self.output {
+            Format::Json => print_json(&page)?,
+            Format::Table => print(&lines(&page.items))?,
+        }
+        if let (Some(next), Format::Table) = (&page.next, self.output) {
+            eprintln!("There are more: --after {next}");
+        }
+        Ok(Exit::Well)
+    }
+}
+
+pub(super) fn lines(letters: &[DeadLetter]) -> String {
+    let row = |letter: &DeadLetter| {
+        [
+            letter.id.to_string(),
+            time(letter.failed_at),
+            one_line(&letter.queue, 32),
+            one_line(&letter.job, 32),
+            letter.kind.clone(),
+            letter.attempt.to_string(),
+            letter.state.as_str().to_owned(),
+            one_line(&letter.error, ERROR),
+        ]
+    };
+    let rows: Vec<_> = letters.iter().map(row).collect();
+    table(["ID", "FAILED AT", "QUEUE", "JOB", "KIND", "ATTEMPT", "STATE", "ERROR"], &rows)
+}
+
+/// Shows a dead letter: why it died, what was done to it, its headers and its payload
+///
+/// Values that look like secrets are shown as ***: those under keys such as password, token and iban.
+#[derive(Args)]
+pub(super) struct Show {
+    /// Its number
+    id: i64,
+
+    #[command(flatten)]
+    store: StoreArguments,
+
+    /// Hides more: a JSON pointer such as /customer/name, or a key wherever it is
+    #[arg(long, value_name = "RULE", action = ArgAction::Append)]
+    redact: Vec<String>,
+
+    /// Writes nothing but the payload, as it is, secrets and all
+    #[arg(long, conflicts_with_all = ["redact", "output"])]
+    raw: bool,
+
+    /// How to print it
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    letter: DeadLetter,
+    headers: Vec<(String, String)>,
+    history: Vec<HistoryEntry>,
+    payload: String,
+}
+
+impl Show {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let store = self.store.open().await?;
+        let found = store.letter(self.id).await?;
+        let missing = || Failure::NotFound(anyhow!("no dead letter {} is here", self.id));
+        let Letter { about, properties, payload, .. } = found.ok_or_else(missing)?;
+        if self.raw {
+            use std::io::Write;
+            std::io::stdout().write_all(&payload).map_err(anyhow::Error::from)?;
+            return Ok(Exit::Well);
+        }
+        let rules = Rules::new(self.redact);
+        let fields =
+            RawMessage::from_parts(&properties, Vec::new()).map(|message| message.fields()).unwrap_or_default();
+        let headers = fields.into_iter().map(|(name, value)| {
+            let value = if rules.is_secret(&name) { "***".to_owned() } else { value };
+            (name, value)
+        });
+        let headers = headers.collect();
+        let history = store.history(self.id).await?;
+        let shown = Shown { letter: about, headers, history, payload: rules.show(&payload) };
+        match self.output {
+            Format::Json => print_json(&shown)?,
+            Format::Table => print(&shown.text())?,
+        }
+        Ok(Exit::Well)
+    }
+}
+
+impl Shown {
+    fn text(&self) -> String {
+        let letter = &self.letter;
+        let edited = if letter.edited { ", edited" } else { "" };
+        let mut lines = vec![
+            format!("dead letter  {} ({}{edited})", letter.id, letter.state.as_str()),
+            format!("job          {} {}", letter.job, letter.job_id.as_deref().unwrap_or("without an id")),
+            format!("queue        {} ({})", letter.queue, letter.source.as_str()),
+            format!("given up     {} on attempt {}", time(letter.failed_at), letter.attempt),
+            format!("taken in     {}", time(letter.taken_at)),
+            format!("group        {}", letter.fingerprint),
+            format!("error        {}", letter.kind),
+        ];
+        lines.extend(letter.error.lines().map(|line| format!("  {}", one_line(line, 4096))));
+        lines.push("headers".to_owned());
+        lines.extend(self.headers.iter().map(|(name, value)| format!("  {name}: {}", one_line(value, 1024))));
+        if !self.history.is_empty() {
+            lines.push("history".to_owned());
+        }
+        let done = |entry: &HistoryEntry| {
+            let detail = entry.detail.as_ref().map(|detail| format!(" {detail}")).unwrap_or_default();
+            format!("  {} {} by {}{detail}", time(entry.at), entry.action, one_line(&entry.actor, 64))
+        };
+        lines.extend(self.history.iter().map(done));
+        lines.push(format!("payload      {} bytes", letter.payload_bytes));
+        lines.extend(self.payload.lines().map(|line| format!("  {}", one_line(line, 4096))));
+        lines.join("\n") + "\n"
+    }
+}
+
+/// Gathers dead letters by what they died of, the largest groups first
+///
+/// Letters are in one group if their job, the class of their error, and their error are the same, numbers and ids aside.
+#[derive(Args)]
+pub(super) struct Groups {
+    #[command(flatten)]
+    store: StoreArguments,
+
+    #[command(flatten)]
+    filter: Filter,
+
+    /// How many groups, at most
+    #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "NUMBER")]
+    limit: u32,
+
+    /// How to print them
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+impl Groups {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let groups = self.store.open().await?.groups(&self.filter.lying(), self.limit).await?;
+        let rows = groups.iter().map(|group| {
+            [
+                group.count.to_string(),
+                group.fingerprint.clone(),
+                one_line(&group.job, 32),
+                group.kind.clone(),
+                time(group.first_at),
+                time(group.last_at),
+                group.sample.to_string(),
+                one_line(&group.error, ERROR),
+            ]
+        });
+        let rows: Vec<_> = rows.collect();
+        match self.output {
+            Format::Json => print_json(&groups)?,
+            Format::Table => {
+                print(&table(["COUNT", "GROUP", "JOB", "KIND", "FIRST", "LAST", "SAMPLE", "ERROR"], &rows))?;
+            }
+        }
+        Ok(Exit::Well)
+    }
+}
+
+/// Lists replays that were interrupted: go on with `leveret dead replay --resume NUMBER`
+///
+/// One that runs at this moment is among them.
+#[derive(Args)]
+pub(super) struct Replays {
+    #[command(flatten)]
+    store: StoreArguments,
+
+    /// How to print them
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+impl Replays {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let replays = self.store.open().await?.open_replays().await?;
+        let rows = replays.iter().map(|replay| {
+            let done = format!("{}/{}", replay.replayed, replay.total);
+            [replay.id.to_string(), time(replay.started_at), one_line(&replay.actor, 32), done]
+        });
+        let rows: Vec<_> = rows.collect();
+        match self.output {
+            Format::Json => print_json(&replays)?,
+            Format::Table => print(&table(["REPLAY", "STARTED", "BY", "REPLAYED"], &rows))?,
+        }
+        Ok(Exit::Well)
+    }
+}

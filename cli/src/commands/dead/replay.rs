@@ -1,0 +1,149 @@
+//! `leveret dead replay`.
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::Args;
+use indicatif::ProgressBar;
+use leveret::Config;
+use leveret_serve::desk::{
+    Desk,
+    edit::Checked,
+    replay::{Options, Progress, Summary},
+};
+use leveret_store::Selection;
+
+use super::{
+    super::shared::{ActorArguments, StoreArguments, bar, broker, catalogue, contents, hidden_if_of_workers},
+    Chosen, direct, failure,
+};
+use crate::output::{Exit, Failure, Format, print, print_json};
+
+/// Publishes dead letters to their queues again
+///
+/// They keep their ids, payloads and headers, and begin with their first attempt. Each is published and confirmed before
+/// it is marked; interrupted at any moment, a replay goes on with --resume, and at worst some are published twice, under
+/// the same id.
+#[derive(Args)]
+#[command(mut_args(hidden_if_of_workers))]
+pub(super) struct Replay {
+    #[command(flatten)]
+    chosen: Chosen,
+
+    #[command(flatten)]
+    store: StoreArguments,
+
+    #[command(flatten)]
+    actor: ActorArguments,
+
+    /// With another payload, from a file or `-` for standard input; checked against the job's schema. For one letter
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["direct", "resume"])]
+    payload: Option<String>,
+
+    /// To another queue than the one each came from
+    #[arg(long, value_name = "QUEUE")]
+    to: Option<String>,
+
+    /// So many a second
+    #[arg(long, value_name = "NUMBER")]
+    rate: Option<f64>,
+
+    /// First so many, tracked: if one of them fails, the rest stays. It takes a worker and a server on the same store
+    #[arg(long, value_name = "NUMBER", conflicts_with = "direct")]
+    canary: Option<u32>,
+
+    /// How long to wait for what becomes of the canaries
+    #[arg(long, value_parser = leveret::duration, default_value = "5m", value_name = "DURATION")]
+    canary_timeout: Duration,
+
+    /// Has the server follow the jobs
+    #[arg(long, conflicts_with = "direct")]
+    track: bool,
+
+    /// Goes on with a replay that was interrupted, as it was started
+    #[arg(long, value_name = "REPLAY", conflicts_with_all = ["ids", "all", "direct", "to", "rate", "canary", "track"])]
+    resume: Option<i64>,
+
+    /// All that lie in the broker, without a store
+    #[arg(long, requires = "queue", conflicts_with_all = ["ids", "all"])]
+    direct: bool,
+
+    #[command(flatten)]
+    config: Config,
+
+    /// How to print the summary
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+impl Replay {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        if self.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
+            return Err(Failure::Usage(anyhow!("--rate must be above zero")));
+        }
+        if self.direct {
+            let queue = self.chosen.filter.only_queue()?;
+            return direct::replay(&self.config, queue, (self.to.as_deref(), self.rate), self.output).await;
+        }
+        let selection = if self.resume.is_none() { Some(self.chosen.selection()?) } else { None };
+        let store = self.store.open().await?;
+        let broker = broker(&self.config).await?;
+        let desk = Desk::new(&broker, &store, &catalogue(&broker).await);
+        if let Some(file) = &self.payload {
+            let Some(Selection::Ids(ids)) = &selection else { return Err(one_letter()) };
+            let [id] = ids[..] else { return Err(one_letter()) };
+            say_checked(desk.edit(id, &contents(file).await?, &self.actor.actor).await.map_err(failure)?);
+        }
+        let bar = bar(0);
+        let shown = bar.clone();
+        let progress = |progress: &Progress| show(&shown, progress);
+        let replayed = match (&selection, self.resume) {
+            (Some(selection), _) => desk.replay(selection, &self.options(), &self.actor.actor, progress).await,
+            (None, replay) => desk.resume(replay.unwrap_or_default(), &self.actor.actor, progress).await,
+        };
+        bar.finish_and_clear();
+        broker.close().await;
+        let summary = replayed.map_err(failure)?;
+        match self.output {
+            Format::Json => print_json(&summary)?,
+            Format::Table => print(&text(&summary))?,
+        }
+        Ok(if summary.replayed == summary.total { Exit::Well } else { Exit::Problems })
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            rate: self.rate,
+            canary: self.canary,
+            canary_timeout: self.canary_timeout.as_secs(),
+            queue: self.to.clone(),
+            track: self.track,
+        }
+    }
+}
+
+fn one_letter() -> Failure {
+    Failure::Usage(anyhow!("--payload is for one letter: give its number"))
+}
+
+pub(super) fn say_checked(checked: Checked) {
+    if checked == Checked::Nothing {
+        eprintln!("Not checked: no schema of this job is known.");
+    }
+}
+
+fn show(bar: &ProgressBar, progress: &Progress) {
+    bar.set_length(progress.total);
+    bar.set_position(progress.replayed + progress.failed);
+    let what = if progress.waiting { "waiting for the canaries of replay" } else { "replay" };
+    bar.set_message(format!("{what} {}", progress.replay));
+}
+
+fn text(summary: &Summary) -> String {
+    let Summary { replay, total, replayed, returned, failed, outcome } = summary;
+    let mut text = format!("Replay {replay}: {replayed} of {total} replayed, {returned} lie there again: {outcome}\n");
+    for failed in failed {
+        text.push_str(&format!("  {}: {}\n", failed.id, failed.reason));
+    }
+    text
+}

@@ -1,0 +1,263 @@
+//! `leveret jobs`: tracked jobs, as the server's store has them.
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use leveret::{Broker, Config};
+use leveret_serve::{
+    Services,
+    jobs::{Cancelled, Error, Status, Task},
+};
+use leveret_store::{Cursor, Filter};
+use serde_json::json;
+
+use super::{
+    publish,
+    shared::{ActorArguments, StoreArguments, hidden_if_of_workers, now_ms, reach},
+};
+use crate::output::{Exit, Failure, Format, one_line, print, print_json, table};
+
+/// Shows, waits for, cancels and retries tracked jobs
+///
+/// Tracked are those that were submitted to the server, or published with --track. It takes the server's store, and to
+/// cancel and retry also the broker.
+#[derive(Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    done
+  1    `wait`: it was given up or cancelled; `cancel`, `retry`: not possible in its state
+  2    wrong usage
+  3    the broker could not be reached, or takes nothing now
+  4    an error of the program or its surroundings, such as a store that is away
+  5    no such job
+  124  `wait`: it was not at its end in time";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Lists jobs, the newest first
+    List(List),
+    /// Shows a job, with its timeline and its result
+    Show(One),
+    /// Waits for a job's end, and shows it
+    Wait(Wait),
+    /// Has a job not run any more, or stops it
+    Cancel(One),
+    /// Runs a job again that was given up
+    Retry(One),
+}
+
+#[derive(Args)]
+#[command(mut_args(hidden_if_of_workers))]
+struct Common {
+    #[command(flatten)]
+    store: StoreArguments,
+
+    #[command(flatten)]
+    config: Config,
+
+    /// How to print it
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+#[derive(Args)]
+struct List {
+    /// Pending, Scheduled, Processing, Retrying, Completed, Failed or Cancelled
+    #[arg(long, value_name = "STATUS")]
+    status: Option<Status>,
+
+    /// Of the job of this name
+    #[arg(long, value_name = "NAME")]
+    job: Option<String>,
+
+    /// Of this queue
+    #[arg(long, value_name = "NAME")]
+    queue: Option<String>,
+
+    /// With this text in its label
+    #[arg(long, value_name = "TEXT")]
+    label: Option<String>,
+
+    /// How many, at most
+    #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "NUMBER")]
+    limit: u32,
+
+    /// Where the page before ended
+    #[arg(long, value_name = "CURSOR")]
+    after: Option<Cursor>,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
+struct One {
+    /// The job's id
+    id: String,
+
+    #[command(flatten)]
+    actor: ActorArguments,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
+struct Wait {
+    /// The job's id
+    id: String,
+
+    /// For how long
+    #[arg(long, value_parser = leveret::duration, default_value = "5m", value_name = "DURATION")]
+    timeout: Duration,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    match arguments.command {
+        Command::List(arguments) => list(arguments).await,
+        Command::Show(One { id, common, .. }) => {
+            let task = common.services().await?.task(&id).await.map_err(failure)?;
+            show(&task, common.output)?;
+            Ok(Exit::Well)
+        }
+        Command::Wait(Wait { id, timeout, common }) => {
+            wait(&common.services().await?, &id, timeout, common.output).await
+        }
+        Command::Cancel(One { id, common, .. }) => {
+            reach(&common.config).await?.close().await;
+            let was = common.services().await?.cancel(&id).await;
+            refused(was, |was| {
+                let said = match was {
+                    Cancelled::Queued => "It waited, and will not start.",
+                    Cancelled::Running => "It runs, and was told; it may be done all the same.",
+                };
+                done(&common, &json!({ "id": id, "was": was }), said)
+            })
+        }
+        Command::Retry(One { id, actor, common }) => {
+            reach(&common.config).await?.close().await;
+            let retried = common.services().await?.retry(&id, &actor.actor).await;
+            refused(retried, |()| done(&common, &json!({ "id": id }), "It will run again, from its first attempt on."))
+        }
+    }
+}
+
+async fn list(arguments: List) -> Result<Exit, Failure> {
+    let filter = Filter {
+        job: arguments.job,
+        queue: arguments.queue,
+        label: arguments.label,
+        ..arguments.status.map(|status| status.filter(now_ms())).unwrap_or_default()
+    };
+    let services = arguments.common.services().await?;
+    let page = services.tasks(&filter, arguments.after.as_ref(), arguments.limit).await.map_err(failure)?;
+    if arguments.common.output == Format::Json {
+        print_json(&page)?;
+        return Ok(Exit::Well);
+    }
+    let row = |task: &Task| {
+        [
+            one_line(&task.id, 64),
+            task.status.to_string(),
+            one_line(&task.job, 32),
+            one_line(&task.queue, 32),
+            task.attempt.to_string(),
+            task.created_at.clone(),
+            one_line(task.error.as_deref().unwrap_or(&task.name), 80),
+        ]
+    };
+    let rows: Vec<_> = page.items.iter().map(row).collect();
+    print(&table(["ID", "STATUS", "JOB", "QUEUE", "ATTEMPT", "CREATED", "ERROR OR LABEL"], &rows))?;
+    if let Some(next) = page.next {
+        eprintln!("There are more: --after {next}");
+    }
+    Ok(Exit::Well)
+}
+
+/// Waits for a job's end and shows it then.
+pub(super) async fn wait(services: &Services, id: &str, within: Duration, output: Format) -> Result<Exit, Failure> {
+    let task = services.wait(id, within).await.map_err(failure)?;
+    show(&task, output)?;
+    Ok(match task.status {
+        _ if !task.is_ended() => Exit::TimedOut,
+        Status::Completed => Exit::Well,
+        _ => Exit::Problems,
+    })
+}
+
+impl Common {
+    async fn services(&self) -> Result<Services, Failure> {
+        let store = self.store.open().await?;
+        let broker = Broker::amqp(self.config.clone()).map_err(|error| Failure::Usage(error.into()))?;
+        Ok(Services::new(&broker, store))
+    }
+}
+
+fn show(task: &Task, output: Format) -> anyhow::Result<()> {
+    if output == Format::Json {
+        return print_json(task);
+    }
+    let mut lines = vec![
+        format!("job       {} {}", one_line(&task.job, 128), one_line(&task.id, 255)),
+        format!("label     {}", one_line(&task.name, 1024)),
+        format!("queue     {}", one_line(&task.queue, 255)),
+        format!("status    {}, attempt {}", task.status, task.attempt),
+        format!("created   {}", task.created_at),
+    ];
+    if let Some(progress) = &task.progress {
+        let note = progress.note.as_deref().unwrap_or_default();
+        lines.push(format!("progress  {:.0} % {}", progress.fraction * 100.0, one_line(note, 1024)));
+    }
+    if let Some(error) = &task.error {
+        let kind = task.error_kind.as_deref().unwrap_or_default();
+        lines.push(format!("error     {kind}: {}", one_line(error, 4096)));
+    }
+    if let Some(result) = &task.result {
+        lines.push(format!("result    {result}"));
+    }
+    let steps = task.timeline.iter().flatten();
+    lines.extend(steps.map(|step| format!("{}  {} (attempt {})", step.at, step.step, step.attempt)));
+    print(&(lines.join("\n") + "\n"))
+}
+
+fn done(common: &Common, document: &serde_json::Value, said: &str) -> anyhow::Result<()> {
+    match common.output {
+        Format::Json => print_json(document),
+        Format::Table => print(&format!("{said}\n")),
+    }
+}
+
+/// What the state of the job does not allow is a problem of the job, not of the command.
+fn refused<T>(result: Result<T, Error>, done: impl FnOnce(T) -> anyhow::Result<()>) -> Result<Exit, Failure> {
+    match result {
+        Ok(value) => {
+            done(value)?;
+            Ok(Exit::Well)
+        }
+        Err(error @ (Error::Conflict { .. } | Error::NoLetter)) => {
+            eprintln!("leveret: {error}");
+            Ok(Exit::Problems)
+        }
+        Err(error) => Err(failure(error)),
+    }
+}
+
+fn failure(error: Error) -> Failure {
+    match error {
+        Error::NotFound { .. } => Failure::NotFound(error.into()),
+        Error::Publish(error) => publish::failure(error),
+        Error::Store(error) => error.into(),
+        Error::Unprepared { .. } => Failure::Unreachable(error.into()),
+        other => Failure::Other(anyhow!(other)),
+    }
+}

@@ -1,0 +1,192 @@
+//! `leveret publish`: one job, by hand.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::anyhow;
+use clap::Args;
+use leveret::{
+    Config, JobId, Publish, PublishError,
+    catalogue::Catalogue,
+    event::{JobEvent, Step},
+};
+use leveret_serve::desk::edit::{self, Checked};
+use serde_json::json;
+
+use super::{
+    jobs,
+    shared::{StoreArguments, broker, catalogue, contents, hidden_if_of_workers, now_ms},
+};
+use crate::output::{Exit, Failure, Format, print, print_json};
+
+/// Publishes a job; done when the broker has confirmed it
+///
+/// The job's queue, and the schema that its payload is checked against, are those that its workers announced.
+#[derive(Args)]
+#[command(after_help = AFTER_HELP, mut_args(hidden_if_of_workers))]
+pub(crate) struct Arguments {
+    /// The job's name, such as email.send
+    job: String,
+
+    /// Its payload in JSON: as it is, `-` for standard input, or `@FILE`
+    #[arg(long, default_value = "{}", value_name = "JSON")]
+    payload: String,
+
+    /// Another queue than its workers announced; for a job that no worker announced it must be given
+    #[arg(long, value_name = "NAME")]
+    queue: Option<String>,
+
+    /// Not before this time has passed
+    #[arg(long, value_parser = leveret::duration, value_name = "DURATION", conflicts_with = "at")]
+    delay: Option<Duration>,
+
+    /// Not before then: RFC 3339
+    #[arg(long, value_name = "TIME")]
+    at: Option<jiff::Timestamp>,
+
+    /// Given up if it has not started after this time
+    #[arg(long, value_parser = leveret::duration, value_name = "DURATION")]
+    expires: Option<Duration>,
+
+    /// From 0 to 31, the highest first, as far as the broker can
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=31), value_name = "NUMBER")]
+    priority: Option<u8>,
+
+    /// Its id; publish it again under the same after an uncertain end
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+
+    /// Has the server follow it
+    #[arg(long)]
+    track: bool,
+
+    /// A text to be shown with it
+    #[arg(long, value_name = "TEXT")]
+    label: Option<String>,
+
+    /// Follows it and waits for its end, 5m if nothing else is said. It takes a server on the same store
+    #[arg(long, value_parser = leveret::duration, num_args = 0..=1, default_missing_value = "5m", value_name = "DURATION")]
+    wait: Option<Duration>,
+
+    #[command(flatten)]
+    store: StoreArguments,
+
+    #[command(flatten)]
+    config: Config,
+
+    /// How to print what was done
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    published; with --wait: and done
+  1    with --wait: it was given up or cancelled
+  2    wrong usage: an unknown job, or a payload that its schema does not allow
+  3    the broker could not be reached, or takes nothing now
+  4    an error of the program or its surroundings
+  5    the queue is not there
+  124  with --wait: it was not at its end in time
+
+Examples:
+  leveret publish email.send --payload '{\"to\": \"ada@example.com\"}'
+  leveret publish report --payload @order.json --delay 10m --id report-17 --wait";
+
+pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    let payload = match arguments.payload.strip_prefix('@') {
+        Some(file) => contents(file).await?,
+        None if arguments.payload == "-" => contents("-").await?,
+        None => arguments.payload.clone().into_bytes(),
+    };
+    let store = if arguments.wait.is_some() { Some(arguments.store.open().await?) } else { None };
+    let broker = broker(&arguments.config).await?;
+    let catalogue = catalogue(&broker).await;
+    let queue = queue(&arguments, &catalogue)?;
+    let checked = edit::check(&catalogue, &arguments.job, &queue, &payload).await;
+    let checked = checked.map_err(|error| Failure::Usage(error.into()))?;
+    if checked == Checked::Nothing {
+        eprintln!("Not checked: no schema of this job is known.");
+    }
+    let publish = broker.publisher().publish_raw(arguments.job.clone(), queue.clone(), payload);
+    let published = options(publish, &arguments).await;
+    let id = published.map_err(failure)?;
+    match arguments.output {
+        Format::Json if store.is_none() => print_json(&json!({ "id": id.as_str(), "queue": queue }))?,
+        Format::Json => {}
+        Format::Table => print(&format!("{id}\n"))?,
+    }
+    let Some((store, wait)) = store.zip(arguments.wait) else {
+        broker.close().await;
+        return Ok(Exit::Well);
+    };
+    store.record(&[queued(&arguments, &id, queue)]).await?;
+    let services = leveret_serve::Services::new(&broker, store);
+    jobs::wait(&services, id.as_str(), wait, arguments.output).await
+}
+
+fn queue(arguments: &Arguments, catalogue: &Catalogue) -> Result<String, Failure> {
+    let announced = catalogue.find(&arguments.job).map(|entry| entry.queue.clone());
+    arguments.queue.clone().or(announced).ok_or_else(|| {
+        let entries = catalogue.entries();
+        let near = entries.iter().map(|entry| entry.job.as_str());
+        let nearest = near.min_by_key(|known| strsim::damerau_levenshtein(known, &arguments.job));
+        let hint = nearest.map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
+        let job = &arguments.job;
+        Failure::Usage(anyhow!(
+            "no worker has announced the job {job:?}{hint} To publish it all the same, give --queue"
+        ))
+    })
+}
+
+fn options(mut publish: Publish, arguments: &Arguments) -> Publish {
+    if let Some(delay) = arguments.delay {
+        publish = publish.delay(delay);
+    }
+    if let Some(at) = arguments.at {
+        publish = publish.at(SystemTime::from(at));
+    }
+    if let Some(expires) = arguments.expires {
+        publish = publish.expires(expires);
+    }
+    if let Some(priority) = arguments.priority {
+        publish = publish.priority(priority);
+    }
+    if let Some(id) = &arguments.id {
+        publish = publish.id(id);
+    }
+    if let Some(label) = &arguments.label {
+        publish = publish.label(label);
+    }
+    if arguments.track || arguments.wait.is_some() { publish.track() } else { publish }
+}
+
+/// What a server tells of what is submitted to it.
+fn queued(arguments: &Arguments, id: &JobId, queue: String) -> JobEvent {
+    let now = now_ms();
+    let after = |duration: Duration| now.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+    let at = arguments.at.map(|at| u64::try_from(at.as_millisecond()).unwrap_or(0));
+    JobEvent {
+        id: id.to_string(),
+        job: arguments.job.clone(),
+        queue,
+        label: arguments.label.clone(),
+        priority: arguments.priority,
+        attempt: 1,
+        hop: 0,
+        enqueued_at: Some(now),
+        at: now,
+        worker: None,
+        step: Step::Queued { due: arguments.delay.map(after).or(at), expires: arguments.expires.map(after) },
+    }
+}
+
+pub(super) fn failure(error: PublishError) -> Failure {
+    match error {
+        PublishError::Unroutable { .. } => Failure::NotFound(error.into()),
+        PublishError::Invalid { .. } | PublishError::TooLarge { .. } => Failure::Usage(error.into()),
+        PublishError::Unavailable { .. } | PublishError::Blocked { .. } | PublishError::Uncertain { .. } => {
+            Failure::Unreachable(error.into())
+        }
+        _ => Failure::Other(error.into()),
+    }
+}

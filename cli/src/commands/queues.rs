@@ -1,0 +1,174 @@
+//! `leveret queues`: how much waits where.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use leveret::{
+    Broker, Config,
+    probe::{Depth, Probe, Refusal},
+    topology::{DEAD, SUSPECT, Topology},
+};
+use serde::Serialize;
+use tokio::task::spawn_blocking;
+
+use super::shared::{catalogue, hidden_if_of_workers, reach};
+use crate::{
+    management::Management,
+    output::{Exit, Failure, Format, print, print_json, table},
+};
+
+/// Shows how many jobs wait in each queue, who consumes them, and how many died
+///
+/// The queues are those of the jobs that workers announced, and those named.
+#[derive(Args)]
+#[command(after_help = AFTER_HELP, mut_args(hidden_if_of_workers))]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    config: Config,
+
+    /// A queue besides those that workers announced
+    #[arg(long = "queue", value_name = "NAME")]
+    queues: Vec<String>,
+
+    /// RabbitMQ's management API, for rates: `http://user:password@host:15672`; without a login in it, that of `AMQP_URL`
+    #[arg(long, env = "LEVERET_MANAGEMENT_URL", hide_env_values = true, value_name = "URL")]
+    management_url: Option<String>,
+
+    /// How to print them
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+const AFTER_HELP: &str = "\
+READY are those that wait for a worker, SUSPECT those that came back without an outcome too often and run one at a time, \
+DEAD the dead letters in the broker: `leveret serve` takes them into its store, where `leveret dead list` shows them. IN \
+and DONE are jobs a second.
+
+Exit codes:
+  0    done
+  2    wrong usage
+  3    the broker could not be reached
+  4    an error of the program or its surroundings
+  5    a queue that was named is not there";
+
+#[derive(Serialize)]
+struct Report {
+    queues: Vec<Line>,
+    /// In the delay ladder, for all queues.
+    delayed: u64,
+    /// What has no queue any more.
+    unrouted: u64,
+}
+
+#[derive(Serialize)]
+struct Line {
+    queue: String,
+    /// None: the queue is not there.
+    ready: Option<u32>,
+    consumers: Option<u32>,
+    suspect: u32,
+    dead: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rates: Option<Rates>,
+}
+
+#[derive(Clone, Serialize)]
+struct Rates {
+    in_hand: u64,
+    published_per_second: f64,
+    acked_per_second: f64,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    let mut probe = reach(&arguments.config).await?;
+    let names = names(&arguments).await?;
+    let mut lines = Vec::new();
+    for name in names {
+        lines.push(line(&mut probe, name).await?);
+    }
+    let topology = Topology::new(&arguments.config.namespace);
+    let mut delayed = 0;
+    for level in topology.levels() {
+        delayed += u64::from(ready(&mut probe, &level).await?);
+    }
+    let unrouted = ready(&mut probe, &topology.unrouted()).await?.into();
+    if let Some(url) = &arguments.management_url {
+        add_rates(url, &probe, &mut lines).await?;
+    }
+    probe.close().await;
+    let missing = lines.iter().any(|line| line.ready.is_none() && arguments.queues.contains(&line.queue));
+    let report = Report { queues: lines, delayed, unrouted };
+    match arguments.output {
+        Format::Json => print_json(&report)?,
+        Format::Table => print(&report.table())?,
+    }
+    Ok(if missing { Exit::NotFound } else { Exit::Well })
+}
+
+async fn names(arguments: &Arguments) -> Result<BTreeSet<String>, Failure> {
+    let broker = Broker::amqp(arguments.config.clone()).map_err(|error| Failure::Usage(error.into()))?;
+    let announced = catalogue(&broker).await.entries().into_iter().map(|entry| entry.queue.clone());
+    let names = announced.chain(arguments.queues.iter().cloned()).collect();
+    broker.close().await;
+    Ok(names)
+}
+
+async fn line(probe: &mut Probe, queue: String) -> Result<Line, Failure> {
+    let depth = look(probe, &queue).await?;
+    let suspect = ready(probe, &format!("{queue}{SUSPECT}")).await?;
+    let dead = ready(probe, &format!("{queue}{DEAD}")).await?;
+    let (ready, consumers) = depth.map(|depth| (depth.ready, depth.consumers)).unzip();
+    Ok(Line { queue, ready, consumers, suspect, dead, rates: None })
+}
+
+async fn look(probe: &mut Probe, queue: &str) -> Result<Option<Depth>, Failure> {
+    match probe.depth(queue).await {
+        Ok(depth) => Ok(Some(depth)),
+        Err(Refusal::Missing) => Ok(None),
+        Err(refusal) => Err(anyhow::Error::from(refusal).context(format!("queue {queue:?}")).into()),
+    }
+}
+
+async fn ready(probe: &mut Probe, queue: &str) -> Result<u32, Failure> {
+    Ok(look(probe, queue).await?.map_or(0, |depth| depth.ready))
+}
+
+async fn add_rates(url: &str, probe: &Probe, lines: &mut [Line]) -> Result<(), Failure> {
+    let api = Management::new(url, probe.login()).map_err(|error| Failure::Usage(error.into()))?;
+    let (api, vhost) = (Arc::new(api), probe.vhost().to_owned());
+    let asked = spawn_blocking(move || api.queues(&vhost)).await.context("asking the management API")?;
+    let queues = asked.map_err(|error| anyhow!(error))?;
+    for line in lines {
+        let found = queues.iter().find(|queue| queue.name == line.queue);
+        line.rates = found.map(|queue| Rates {
+            in_hand: queue.messages_unacknowledged,
+            published_per_second: queue.message_stats.publish.rate,
+            acked_per_second: queue.message_stats.ack.rate,
+        });
+    }
+    Ok(())
+}
+
+impl Report {
+    fn table(&self) -> String {
+        let number = |number: Option<u32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        let rate = |line: &Line, of: fn(&Rates) -> f64| {
+            line.rates.as_ref().map_or_else(|| "-".to_owned(), |rates| format!("{:.1}", of(rates)))
+        };
+        let row = |line: &Line| {
+            [
+                line.queue.clone(),
+                number(line.ready),
+                number(line.consumers),
+                line.suspect.to_string(),
+                line.dead.to_string(),
+                rate(line, |rates| rates.published_per_second),
+                rate(line, |rates| rates.acked_per_second),
+            ]
+        };
+        let rows: Vec<_> = self.queues.iter().map(row).collect();
+        let table = table(["QUEUE", "READY", "CONSUMERS", "SUSPECT", "DEAD", "IN", "DONE"], &rows);
+        format!("{table}\n{} delayed, {} without a queue\n", self.delayed, self.unrouted)
+    }
+}

@@ -1,0 +1,152 @@
+//! What commands take alike: a store, a broker, times, payloads, and who asks.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
+use leveret::{
+    Broker, Config,
+    catalogue::Catalogue,
+    probe::{ConnectError, Probe, Refusal},
+};
+use leveret_store::Store;
+use tokio::{io::AsyncReadExt, time::timeout};
+
+use crate::output::Failure;
+
+/// How long the catalogue may take to be read.
+const CATALOGUE_WITHIN: Duration = Duration::from_secs(10);
+
+/// Where the server keeps jobs and dead letters.
+#[derive(Args)]
+pub(crate) struct StoreArguments {
+    /// The server's store: `sqlite:PATH`, a path, or `postgres://user:password@host/database`
+    #[arg(
+        long = "store",
+        env = "DATABASE_URL",
+        hide_env_values = true,
+        default_value = "leveret.db",
+        value_name = "STORE"
+    )]
+    pub(crate) url: String,
+}
+
+impl StoreArguments {
+    /// The store, which must be there: a mistyped path would be an empty one.
+    pub(crate) async fn open(&self) -> Result<Store, Failure> {
+        let path = self.url.strip_prefix("sqlite:").unwrap_or(&self.url);
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if !self.url.starts_with("postgres") && !Path::new(path).exists() {
+            let hint = "`leveret serve` makes it; give its address with --store or DATABASE_URL";
+            return Err(Failure::Usage(anyhow!("there is no store at {path}: {hint}")));
+        }
+        self.create().await
+    }
+
+    /// The store, made if it is not there.
+    pub(crate) async fn create(&self) -> Result<Store, Failure> {
+        Ok(Store::open(&self.url).await?)
+    }
+}
+
+/// Who does it, for the audit log.
+#[derive(Args)]
+pub(crate) struct ActorArguments {
+    /// Who you are, for the audit log
+    #[arg(long, env = "USER", hide_env_values = true, default_value = "unknown", value_name = "NAME")]
+    pub(crate) actor: String,
+}
+
+/// Hides the flags of [`Config`] that only running workers have a use for.
+pub(crate) fn hidden_if_of_workers(argument: clap::Arg) -> clap::Arg {
+    let of_workers = [
+        "http_addr",
+        "topology",
+        "heartbeat",
+        "publish_window",
+        "inline_budget",
+        "drain_timeout",
+        "grace_period",
+        "consumer_timeout",
+    ];
+    let hide = argument.is_hide_set() || of_workers.contains(&argument.get_id().as_str());
+    argument.hide(hide)
+}
+
+/// A connection for looking, to the first address that works: it also tells at once that there is none.
+pub(crate) async fn reach(config: &Config) -> Result<Probe, Failure> {
+    let mut reasons = Vec::new();
+    for url in &config.amqp_url {
+        match Probe::connect(url).await {
+            Ok(probe) => return Ok(probe),
+            Err(ConnectError::Address(error)) => {
+                return Err(Failure::Usage(anyhow::Error::from(error).context("AMQP_URL")));
+            }
+            Err(error) => reasons.push(error.to_string()),
+        }
+    }
+    Err(Failure::Unreachable(anyhow!("{}", reasons.join("; "))))
+}
+
+/// A handle on a broker that can be reached.
+pub(crate) async fn broker(config: &Config) -> Result<Broker, Failure> {
+    reach(config).await?.close().await;
+    Broker::amqp(config.clone()).map_err(|error| Failure::Usage(error.into()))
+}
+
+/// The jobs that workers announced; without an answer from the broker, none.
+pub(crate) async fn catalogue(broker: &Broker) -> Catalogue {
+    let catalogue = Catalogue::follow(broker);
+    // What is not known is said where it is missed.
+    drop(timeout(CATALOGUE_WITHIN, catalogue.ready()).await);
+    catalogue
+}
+
+/// How many messages wait in a queue.
+pub(crate) async fn depth(probe: &mut Probe, queue: &str) -> Result<u64, Failure> {
+    match probe.depth(queue).await {
+        Ok(depth) => Ok(depth.ready.into()),
+        Err(Refusal::Missing) => Err(Failure::NotFound(anyhow!("there is no queue {queue:?}"))),
+        Err(refusal) => Err(Failure::Other(refusal.into())),
+    }
+}
+
+/// What is in a file, or in standard input if its name is `-`.
+pub(crate) async fn contents(file: &str) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    if file == "-" {
+        tokio::io::stdin().read_to_end(&mut bytes).await.context("reading standard input")?;
+        return Ok(bytes);
+    }
+    tokio::fs::read(file).await.with_context(|| format!("reading {file}")).map_err(Failure::Usage)
+}
+
+/// Milliseconds since the epoch, as people and programs read it.
+pub(crate) fn time(ms: u64) -> String {
+    let at = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    at.map_or_else(|| ms.to_string(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+/// A time as it is given: RFC 3339, or how long ago.
+pub(crate) fn moment(text: &str) -> Result<u64, String> {
+    let ago = |ago: Duration| Timestamp::now().as_millisecond() - i64::try_from(ago.as_millis()).unwrap_or(0);
+    let ms = match (text.parse::<Timestamp>(), leveret::duration(text)) {
+        (Ok(at), _) => at.as_millisecond(),
+        (_, Ok(duration)) => ago(duration),
+        _ => return Err("neither a time such as 2026-11-21T15:00:00Z nor how long ago, such as 2h".to_owned()),
+    };
+    Ok(ms.try_into().unwrap_or(0))
+}
+
+pub(crate) fn now_ms() -> u64 {
+    Timestamp::now().as_millisecond().try_into().unwrap_or(0)
+}
+
+/// A bar on standard error; nothing if nobody watches.
+pub(crate) fn bar(total: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {per_sec} {eta}");
+    // Without the style the bar looks otherwise.
+    ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

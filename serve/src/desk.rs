@@ -1,0 +1,100 @@
+//! The dead-letter desk: takes dead letters out of the broker, keeps them, and brings them back. The HTTP API and the
+//! command line are two faces of it.
+//!
+//! In the order of a letter's way: [`intake`] from the broker into the store, [`letter`] what it says there, [`redact`]
+//! how it is shown, [`edit`] with another payload, [`replay`] back to its queue (a few first: `canary`; not too fast:
+//! `pace`), [`transfer`] to files and back. [`direct`] does the same with a queue as it is, without a store.
+//!
+//! ```no_run
+//! use leveret::{Broker, catalogue::Catalogue};
+//! use leveret_serve::desk::{Desk, replay::Options};
+//! use leveret_store::{DeadFilter, Selection, Store};
+//!
+//! # async fn doc(broker: Broker, store: Store) -> Result<(), leveret_serve::desk::Error> {
+//! let desk = Desk::new(&broker, &store, &Catalogue::follow(&broker));
+//! let of_email = DeadFilter { queue: Some("email".into()), ..DeadFilter::default() };
+//! let options = Options { canary: Some(5), ..Options::default() };
+//! let summary = desk.replay(&Selection::Filter(of_email), &options, "anna", |_| ()).await?;
+//! println!("{} of {}: {}", summary.replayed, summary.total, summary.outcome);
+//! # Ok(()) }
+//! ```
+
+mod canary;
+pub mod direct;
+pub mod edit;
+pub mod intake;
+pub mod letter;
+mod pace;
+pub mod redact;
+pub mod replay;
+pub mod transfer;
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+};
+
+use leveret::{Broker, catalogue::Catalogue};
+use leveret_store::Store;
+
+use crate::jobs::Flaw;
+
+/// Where dead letters are looked after: a broker to publish to, and the store that has them. Clones are cheap.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    broker: Broker,
+    store: Store,
+    catalogue: Catalogue,
+    /// Replays that run in this process.
+    running: Arc<Mutex<HashSet<i64>>>,
+}
+
+impl Desk {
+    /// A desk; the catalogue has the schemas that edited payloads are checked against.
+    #[must_use]
+    pub fn new(broker: &Broker, store: &Store, catalogue: &Catalogue) -> Self {
+        Self { broker: broker.clone(), store: store.clone(), catalogue: catalogue.clone(), running: Arc::default() }
+    }
+}
+
+/// Why the desk could not do as asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No dead letter of that number lies there.
+    #[error("no dead letter {0} lies here")]
+    NoLetter(i64),
+    /// No replay of that number is open.
+    #[error("no replay {0} is open")]
+    NoReplay(i64),
+    /// The replay runs in this process already.
+    #[error("replay {0} is under way")]
+    Running(i64),
+    /// A payload that the job's schema does not allow.
+    #[error("the payload is not what the job {job} takes: {}", shown(.flaws))]
+    Payload {
+        /// The job's name.
+        job: String,
+        /// What is wrong with it, and where.
+        flaws: Vec<Flaw>,
+    },
+    /// The broker was away for too long; the replay is open, and can go on.
+    #[error("replay {replay} cannot go on now, and can be resumed: {reason}")]
+    Interrupted {
+        /// Its number.
+        replay: i64,
+        /// What the broker said last.
+        reason: String,
+    },
+    /// The store could not be asked.
+    #[error(transparent)]
+    Store(#[from] leveret_store::Error),
+    /// A file could not be read or written.
+    #[error("reading or writing failed")]
+    Io(#[from] std::io::Error),
+}
+
+fn shown(flaws: &[Flaw]) -> String {
+    let each: Vec<_> = flaws.iter().map(|flaw| format!("{}: {}", flaw.pointer, flaw.detail)).collect();
+    each.join("; ")
+}

@@ -1,0 +1,81 @@
+//! The first few of a replay: what becomes of them says whether the rest should follow.
+
+use std::time::Duration;
+
+use leveret_store::{DeadLetter, Store, TimelineEntry, fingerprint};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use super::Error;
+
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// A tracked job that was replayed.
+#[derive(Debug)]
+pub(super) struct Canary {
+    job: String,
+    job_id: String,
+    /// Which copy of the job it is: what happened to those before it is over.
+    hop: u32,
+    fingerprint: String,
+}
+
+enum Fate {
+    Open,
+    Well,
+    Failed(String),
+}
+
+impl Canary {
+    /// None for a letter without a job id, which cannot be followed.
+    pub(super) fn of(letter: &DeadLetter) -> Option<Self> {
+        let (job_id, hop) = (letter.job_id.clone()?, letter.hop.saturating_add(1));
+        Some(Self { job: letter.job.clone(), job_id, hop, fingerprint: letter.fingerprint.clone() })
+    }
+
+    /// An attempt that fails as the one did that the letter died of is enough: the fault is still there.
+    async fn fate(&self, store: &Store) -> Result<Fate, Error> {
+        let steps = store.timeline(&self.job_id).await?;
+        let steps = || steps.iter().filter(|step| step.hop >= self.hop);
+        for step in steps().filter(|step| ["dead", "retrying"].contains(&step.step.as_str())) {
+            let (kind, error) = (said(step, "kind"), said(step, "error"));
+            let id = &self.job_id;
+            if fingerprint(&self.job, kind, error).0 == self.fingerprint {
+                return Ok(Fate::Failed(format!("job {id} failed as before: {kind}: {error}")));
+            }
+            if step.step == "dead" {
+                return Ok(Fate::Failed(format!("job {id} died of something else: {kind}: {error}")));
+            }
+        }
+        let is_over = steps().any(|step| ["succeeded", "cancelled"].contains(&step.step.as_str()));
+        Ok(if is_over { Fate::Well } else { Fate::Open })
+    }
+}
+
+fn said<'a>(step: &'a TimelineEntry, name: &str) -> &'a str {
+    step.detail.as_ref().and_then(|detail| detail.get(name)).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Waits for the outcomes, and says why the rest should not follow, if so.
+pub(super) async fn judge(store: &Store, canaries: &[Canary], patience: Duration) -> Result<Option<String>, Error> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let mut open = 0;
+        for canary in canaries {
+            match canary.fate(store).await? {
+                Fate::Open => open += 1,
+                Fate::Well => {}
+                Fate::Failed(reason) => return Ok(Some(reason)),
+            }
+        }
+        if open == 0 {
+            return Ok(None);
+        }
+        if Instant::now() >= deadline {
+            return Ok(Some(format!(
+                "no outcome of {open} within {patience:?}: it takes a worker, and a server that keeps this store"
+            )));
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}

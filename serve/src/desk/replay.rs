@@ -1,0 +1,351 @@
+//! Brings dead letters back to their queues: published, confirmed, then marked as replayed. Killed at any moment, a
+//! replay can go on; what was published and not yet marked is published twice, under the same id.
+
+use std::{collections::HashSet, sync::PoisonError, time::Duration};
+
+use futures_util::{Stream, StreamExt, stream::unfold};
+use leveret::{PublishError, event::JobEvent, feed::RawMessage};
+use leveret_store::{By, Letter, Selection};
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+
+use super::{Desk, Error, canary, canary::Canary, letter, pace::Pace};
+use crate::time::now_ms;
+
+/// Letters that are in memory at once: many if they are small.
+const MOST: u32 = 512;
+const FEWEST: u32 = 16;
+const BYTES_AT_ONCE: u64 = 8 << 20;
+/// A replay ends when so many letters could not be published: something is wrong with all of them.
+const MOST_FAILED: usize = 100;
+/// How often a broker that is away is tried, each time for as long as a publish may take.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How a replay goes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Letters per second; as fast as the broker confirms, if none.
+    pub rate: Option<f64>,
+    /// So many go first, tracked, and if one of them fails the rest stays.
+    pub canary: Option<u32>,
+    /// How long to wait for their outcomes, in seconds.
+    pub canary_timeout: u64,
+    /// Another queue than the one each came from.
+    pub queue: Option<String>,
+    /// Has all of them tracked.
+    pub track: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { rate: None, canary: None, canary_timeout: 300, queue: None, track: false }
+    }
+}
+
+/// How far a replay is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// Its number.
+    pub replay: i64,
+    /// How many letters it took.
+    pub total: u64,
+    /// How many of them were published and confirmed.
+    pub replayed: u64,
+    /// How many could not be published, so far.
+    pub failed: u64,
+    /// Whether it waits for the outcomes of its canaries.
+    pub waiting: bool,
+}
+
+/// A letter that could not be published: it lies there again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failed {
+    /// The letter's number.
+    pub id: i64,
+    /// Why.
+    pub reason: String,
+}
+
+/// How a replay ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Its number.
+    pub replay: i64,
+    /// How many letters it took.
+    pub total: u64,
+    /// How many of them were published and confirmed.
+    pub replayed: u64,
+    /// How many lie there again.
+    pub returned: u64,
+    /// Those that could not be published.
+    pub failed: Vec<Failed>,
+    /// In words.
+    pub outcome: String,
+}
+
+impl Desk {
+    /// Brings letters back. See [`desk`](super) for an example.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Interrupted`] when the broker is away for long, [`Error::Store`]; the replay is open then.
+    pub async fn replay(
+        &self,
+        selection: &Selection,
+        options: &Options,
+        actor: &str,
+        progress: impl FnMut(&Progress) + Send,
+    ) -> Result<Summary, Error> {
+        let kept = serde_json::to_value(options).unwrap_or_default();
+        let replay = self.store.start_replay(selection, &kept, By { actor, at: now_ms() }).await?;
+        self.go_on(&replay, actor, progress).await
+    }
+
+    /// Goes on with a replay that was interrupted, by whatever.
+    ///
+    /// # Errors
+    ///
+    /// As [`replay`](Self::replay), and [`Error::NoReplay`].
+    pub async fn resume(
+        &self,
+        replay: i64,
+        actor: &str,
+        progress: impl FnMut(&Progress) + Send,
+    ) -> Result<Summary, Error> {
+        let found = self.store.replay(replay).await?.filter(|replay| replay.finished_at.is_none());
+        self.go_on(&found.ok_or(Error::NoReplay(replay))?, actor, progress).await
+    }
+
+    /// Whether a replay runs in this process.
+    #[must_use]
+    pub fn is_running(&self, replay: i64) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains(&replay)
+    }
+
+    /// Carries a replay out that the store has opened: for those who answer before it is done.
+    ///
+    /// # Errors
+    ///
+    /// As [`replay`](Self::replay).
+    pub async fn go_on(
+        &self,
+        replay: &leveret_store::Replay,
+        actor: &str,
+        progress: impl FnMut(&Progress) + Send,
+    ) -> Result<Summary, Error> {
+        let _running = Running::new(self, replay.id)?;
+        let options: Options = serde_json::from_value(replay.options.clone()).unwrap_or_default();
+        let done =
+            Progress { replay: replay.id, total: replay.total, replayed: replay.replayed, failed: 0, waiting: false };
+        let pace = Pace::new(options.rate);
+        let mut run = Run { desk: self, options, actor, progress, pace, done, failed: Vec::new(), at_once: FEWEST };
+        let outcome = run.all().await?;
+        let returned = self.store.finish_replay(replay.id, &outcome, run.by()).await?;
+        let Run { done: Progress { replay, total, replayed, .. }, failed, .. } = run;
+        Ok(Summary { replay, total, replayed, returned, failed, outcome })
+    }
+}
+
+/// Keeps a replay from being run twice at once, as far as this process goes.
+struct Running<'a>(&'a Desk, i64);
+
+impl<'a> Running<'a> {
+    fn new(desk: &'a Desk, replay: i64) -> Result<Self, Error> {
+        let is_first = desk.running.lock().unwrap_or_else(PoisonError::into_inner).insert(replay);
+        if is_first { Ok(Self(desk, replay)) } else { Err(Error::Running(replay)) }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
+/// A replay under way.
+struct Run<'a, P> {
+    desk: &'a Desk,
+    options: Options,
+    actor: &'a str,
+    progress: P,
+    pace: Pace,
+    done: Progress,
+    failed: Vec<Failed>,
+    at_once: u32,
+}
+
+/// What became of a publish.
+struct Sent {
+    id: i64,
+    event: Option<JobEvent>,
+    fault: Option<Fault>,
+}
+
+enum Fault {
+    /// It will be the same the next time.
+    Lasting(String),
+    /// The broker is away, or did not say.
+    Passing(String),
+}
+
+impl<P: FnMut(&Progress) + Send> Run<'_, P> {
+    fn by(&self) -> By<'_> {
+        By { actor: self.actor, at: now_ms() }
+    }
+
+    /// Publishes all, and says how it ended.
+    async fn all(&mut self) -> Result<String, Error> {
+        (self.progress)(&self.done);
+        // One that was interrupted among its canaries does not know any more which those were.
+        let canaries = self.options.canary.filter(|count| self.done.replayed <= (*count).into());
+        if let Some(count) = canaries.filter(|count| *count > 0)
+            && let Some(reason) = self.canaries(count).await?
+        {
+            return Ok(format!("stopped after its canaries: {reason}"));
+        }
+        loop {
+            let letters = self.next(self.at_once).await?;
+            if letters.is_empty() {
+                break;
+            }
+            let bytes: u64 = letters.iter().map(|letter| letter.about.payload_bytes + 1024).sum();
+            let fit = BYTES_AT_ONCE / (bytes / letters.len() as u64).max(1);
+            self.at_once = u32::try_from(fit).unwrap_or(MOST).clamp(FEWEST, MOST);
+            self.publish_all(letters, self.options.track).await?;
+            if self.failed.len() >= MOST_FAILED {
+                return Ok(format!("stopped: {MOST_FAILED} could not be published, the last {}", self.last_reason()));
+            }
+        }
+        Ok(match self.failed.len() {
+            0 => "done".to_owned(),
+            failed => format!("done, but {failed} could not be published, the last {}", self.last_reason()),
+        })
+    }
+
+    fn last_reason(&self) -> String {
+        self.failed.last().map(|failed| format!("({}) because {}", failed.id, failed.reason)).unwrap_or_default()
+    }
+
+    async fn canaries(&mut self, count: u32) -> Result<Option<String>, Error> {
+        let letters = self.next(count).await?;
+        let canaries: Vec<_> = letters.iter().filter_map(|letter| Canary::of(&letter.about)).collect();
+        if canaries.len() < letters.len() {
+            return Ok(Some("a letter without a job id cannot be followed".to_owned()));
+        }
+        self.publish_all(letters, true).await?;
+        if !self.failed.is_empty() {
+            return Ok(Some(format!("one could not be published: {}", self.last_reason())));
+        }
+        self.done.waiting = true;
+        (self.progress)(&self.done);
+        let patience = Duration::from_secs(self.options.canary_timeout);
+        let verdict = canary::judge(&self.desk.store, &canaries, patience).await;
+        self.done.waiting = false;
+        verdict
+    }
+
+    /// The next letters, but those that cannot be published.
+    async fn next(&self, limit: u32) -> Result<Vec<Letter>, Error> {
+        let failed: HashSet<_> = self.failed.iter().map(|failed| failed.id).collect();
+        let limit = limit.saturating_add(u32::try_from(failed.len()).unwrap_or(0));
+        let mut letters = self.desk.store.next_of_replay(self.done.replay, limit).await?;
+        letters.retain(|letter| !failed.contains(&letter.about.id));
+        Ok(letters)
+    }
+
+    /// Returns once each is confirmed and marked, or has failed.
+    async fn publish_all(&mut self, mut letters: Vec<Letter>, track: bool) -> Result<(), Error> {
+        for attempt in 1.. {
+            let reason = self.publish(letters, track).await?;
+            let Some((waiting, reason)) = reason else { return Ok(()) };
+            if attempt == TRIES {
+                return Err(Error::Interrupted { replay: self.done.replay, reason });
+            }
+            sleep(PAUSE).await;
+            letters = self.next(u32::try_from(waiting).unwrap_or(MOST)).await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes each once. Returns how many are still to be published, and why, if any are.
+    async fn publish(&mut self, letters: Vec<Letter>, track: bool) -> Result<Option<(usize, String)>, Error> {
+        let (desk, queue) = (self.desk, self.options.queue.clone());
+        let mut pace = std::mem::replace(&mut self.pace, Pace::new(None));
+        let mut waiting = None;
+        {
+            let send = |letter| send(desk, letter, queue.as_deref(), track);
+            let paced = paced(letters, &mut pace);
+            let mut sent = std::pin::pin!(paced.map(send).buffer_unordered(MOST as usize).ready_chunks(MOST as usize));
+            while let Some(sent) = sent.next().await {
+                if let Some((more, reason)) = self.settle(sent).await? {
+                    waiting = Some((waiting.map_or(0, |(count, _)| count) + more, reason));
+                }
+            }
+        }
+        self.pace = pace;
+        Ok(waiting)
+    }
+
+    async fn settle(&mut self, sent: Vec<Sent>) -> Result<Option<(usize, String)>, Error> {
+        let (mut ids, mut events, mut waiting) = (Vec::new(), Vec::new(), None);
+        for Sent { id, event, fault } in sent {
+            match fault {
+                None => {
+                    ids.push(id);
+                    events.extend(event);
+                }
+                Some(Fault::Lasting(reason)) => self.failed.push(Failed { id, reason }),
+                Some(Fault::Passing(reason)) => waiting = Some((waiting.map_or(0, |(count, _)| count) + 1, reason)),
+            }
+        }
+        self.desk.store.record(&events).await?;
+        if !ids.is_empty() {
+            self.done.replayed += self.desk.store.replayed(self.done.replay, &ids, self.by()).await?;
+        }
+        self.done.failed = self.failed.len() as u64;
+        (self.progress)(&self.done);
+        Ok(waiting)
+    }
+}
+
+fn paced(letters: Vec<Letter>, pace: &mut Pace) -> impl Stream<Item = Letter> {
+    unfold((letters.into_iter(), pace), async |(mut letters, pace)| {
+        let letter = letters.next()?;
+        pace.turn().await;
+        Some((letter, (letters, pace)))
+    })
+}
+
+async fn send(desk: &Desk, letter: Letter, queue: Option<&str>, track: bool) -> Sent {
+    let (about, payload) = (letter.about, letter.payload);
+    let id = about.id;
+    let queue = queue.unwrap_or(&about.queue);
+    let failed = |reason| Sent { id, event: None, fault: Some(Fault::Lasting(reason)) };
+    if queue.is_empty() {
+        return failed("its queue is not known: name one".to_owned());
+    }
+    let message = match RawMessage::from_parts(&letter.properties, payload) {
+        Ok(message) => message,
+        Err(error) => return failed(error.to_string()),
+    };
+    let mut replay = desk.broker.publisher().replay(&message, queue);
+    if track {
+        replay = replay.track();
+    }
+    let event = if track || message.is_tracked() { letter::queued(&message, &about, queue, now_ms()) } else { None };
+    Sent { id, event, fault: replay.await.err().map(|error| fault(&error)) }
+}
+
+fn fault(error: &PublishError) -> Fault {
+    let reason = error.to_string();
+    match error {
+        PublishError::Uncertain { .. }
+        | PublishError::Blocked { .. }
+        | PublishError::Unavailable { .. }
+        | PublishError::Nacked { .. }
+        | PublishError::Closed => Fault::Passing(reason),
+        _ => Fault::Lasting(reason),
+    }
+}

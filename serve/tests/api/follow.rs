@@ -1,0 +1,134 @@
+use std::time::{Duration, Instant};
+
+use leveret::{
+    Broker,
+    event::{JobEvent, Step},
+};
+use leveret_store::Store;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::site::{Site, options, read, sqlite};
+
+/// The data of all events until the stream ends.
+async fn events(response: reqwest::Response) -> Vec<Value> {
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let text = response.text().await.unwrap();
+    text.lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .map(|data| serde_json::from_str(data).unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_long_poll_is_answered_when_the_task_ends() {
+    let (site, worker) = Site::with_worker().await;
+    let id = site.submit_work("gate").await;
+    let path = format!("/api/tasks/{id}?wait=30s");
+    let opened = async {
+        worker.one_started().await;
+        worker.gate.open.add_permits(1);
+    };
+    let started = Instant::now();
+    let ((status, task), ()) = tokio::join!(site.get(&path), opened);
+    assert_eq!((status.as_u16(), &task["status"]), (200, &json!("Completed")));
+    assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn a_long_poll_ends_with_its_time_and_tells_how_the_task_is_then() {
+    let (site, worker) = Site::with_worker().await;
+    let id = site.submit_work("gate").await;
+    worker.one_started().await;
+    site.reaches(&id, "Processing").await;
+    let started = Instant::now();
+    let (status, task) = site.get(&format!("/api/tasks/{id}?wait=300ms")).await;
+    assert_eq!((status.as_u16(), &task["status"]), (200, &json!("Processing")));
+    assert!(started.elapsed() >= Duration::from_millis(300));
+    for wait in ["61s", "long", "-1s"] {
+        assert_eq!(site.get(&format!("/api/tasks/{id}?wait={wait}")).await.0, 422, "{wait}");
+    }
+    assert_eq!(site.get("/api/tasks/unknown?wait=1s").await.0, 404);
+}
+
+#[tokio::test]
+async fn events_tell_how_a_task_is_until_it_ends_and_then_end() {
+    let (site, worker) = Site::with_worker().await;
+    let id = site.submit_work("gate").await;
+    worker.one_started().await;
+    site.reaches(&id, "Processing").await;
+    let response = site.send(Method::GET, &format!("/api/tasks/{id}/events"), None).await;
+    worker.gate.open.add_permits(1);
+    let told = events(response).await;
+    let statuses: Vec<_> = told.iter().map(|task| task["status"].as_str().unwrap()).collect();
+    assert_eq!(statuses, ["Processing", "Completed"]);
+    assert_eq!((&told[1]["id"], &told[1]["result"]), (&json!(id), &json!("through the gate")));
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_is_told_how_the_task_is_now() {
+    let (site, _worker) = Site::with_worker().await;
+    let id = site.submit_work("echo").await;
+    site.reaches(&id, "Completed").await;
+    let url = format!("{}/api/tasks/{id}/events", site.base);
+    let response = site.client.get(url).header("last-event-id", "whatever").send().await.unwrap();
+    assert_eq!(events(response).await[0]["status"], "Completed");
+    let (status, problem) = read(site.send(Method::GET, "/api/tasks/unknown/events", None).await).await;
+    assert_eq!(status, 404, "{problem}");
+}
+
+#[tokio::test]
+async fn news_that_another_server_records_is_told_too() {
+    let (_folder, url) = sqlite();
+    let here = Site::start(&Broker::memory(), &url, options()).await;
+    // This one's broker hears nothing of it.
+    let there = Store::open(&url).await.unwrap();
+    let started = JobEvent {
+        id: "order-17".into(),
+        job: "demo.work".into(),
+        queue: "demo".into(),
+        label: None,
+        priority: None,
+        attempt: 1,
+        hop: 0,
+        enqueued_at: None,
+        at: 1_800_000_000_000,
+        worker: None,
+        step: Step::Started,
+    };
+    there.record(std::slice::from_ref(&started)).await.unwrap();
+    let response = here.send(Method::GET, "/api/tasks/order-17/events", None).await;
+    let succeeded = Step::Succeeded { result: None, too_large: None };
+    there.record(&[JobEvent { step: succeeded, ..started }]).await.unwrap();
+    assert_eq!(events(response).await.last().unwrap()["status"], "Completed");
+}
+
+#[tokio::test]
+async fn a_server_that_stops_lets_go_of_those_who_wait() {
+    let (site, worker) = Site::with_worker().await;
+    let id = site.submit_work("gate").await;
+    worker.one_started().await;
+    site.reaches(&id, "Processing").await;
+    let response = site.send(Method::GET, &format!("/api/tasks/{id}/events"), None).await;
+    let stopped = Instant::now();
+    let (told, ()) = tokio::join!(events(response), site.stop());
+    assert_eq!(told.last().unwrap()["status"], "Processing");
+    assert!(stopped.elapsed() < Duration::from_secs(4), "{:?}", stopped.elapsed());
+}
+
+#[tokio::test]
+async fn more_than_a_thousand_who_wait_are_told_to_come_again() {
+    let (site, worker) = Site::with_worker().await;
+    let id = site.submit_work("gate").await;
+    worker.one_started().await;
+    let mut waiting = Vec::new();
+    for _ in 0..1000 {
+        waiting.push(site.services.follow(&id).await.unwrap());
+    }
+    for path in [format!("/api/tasks/{id}?wait=1s"), format!("/api/tasks/{id}/events")] {
+        let response = site.send(Method::GET, &path, None).await;
+        assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (429, &"5".parse().unwrap()));
+    }
+    waiting.pop();
+    assert_eq!(site.get(&format!("/api/tasks/{id}?wait=10ms")).await.0, 200);
+}

@@ -1,0 +1,156 @@
+//! `/api/dead`.
+
+use std::time::Duration;
+
+use leveret_harness::eventually;
+use leveret_serve::{Options, Server, Services, Tokens};
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::stage::Stage;
+
+const LONG: Duration = Duration::from_secs(20);
+
+struct Site {
+    base: String,
+    client: Client,
+    services: Services,
+    token: Option<&'static str>,
+}
+
+impl Site {
+    async fn new(stage: &Stage, tokens: Tokens) -> Self {
+        let services = Services::new(&stage.broker, stage.store.clone());
+        let options = Options { listen: ([127, 0, 0, 1], 0).into(), tokens, ..Options::default() };
+        let server = Server::bind(services.clone(), options).await.unwrap();
+        let base = format!("http://{}/api/dead", server.address());
+        tokio::spawn(server.run(std::future::pending()));
+        Self { base, client: Client::new(), services, token: None }
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<(&str, String)>) -> (StatusCode, String) {
+        let mut request = self.client.request(method, format!("{}{path}", self.base));
+        if let Some(token) = self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some((kind, body)) = body {
+            request = request.header("content-type", kind).body(body);
+        }
+        let response = request.send().await.unwrap();
+        (response.status(), response.text().await.unwrap())
+    }
+
+    async fn get(&self, path: &str) -> (u16, Value) {
+        read(self.send(Method::GET, path, None).await)
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        read(self.send(Method::POST, path, Some(("application/json", body.to_string()))).await)
+    }
+}
+
+fn read((status, body): (StatusCode, String)) -> (u16, Value) {
+    (status.as_u16(), serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}")))
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_gathered_shown_edited_and_replayed() {
+    let stage = Stage::new().await;
+    let site = Site::new(&stage, Tokens::default()).await;
+    stage.kill(1..=3).await;
+    stage.until_dead(3).await;
+    let (_, page) = site.get("?limit=2&queue=money").await;
+    assert_eq!(page["dead_letters"].as_array().unwrap().len(), 2);
+    let next = page["next"].as_str().unwrap();
+    let (_, page) = site.get(&format!("?limit=2&after={next}")).await;
+    assert_eq!((&page["dead_letters"][0]["job_id"], &page["next"]), (&json!("c1"), &json!(null)));
+    let (_, groups) = site.get("/groups").await;
+    assert_eq!(
+        (&groups["groups"][0]["count"], &groups["groups"][0]["error"]),
+        (&json!(3), &json!("account <n> is closed"))
+    );
+    let id = page["dead_letters"][0]["id"].as_i64().unwrap();
+    let (_, shown) = site.get(&format!("/{id}")).await;
+    assert!(shown["payload"].as_str().unwrap().contains("\"cents\": 1"), "{shown}");
+    assert!(shown["headers"].as_array().unwrap().iter().any(|header| header["name"] == "leveret-error"), "{shown}");
+
+    let edit = async |payload: &str| {
+        let body = Some(("application/json", payload.to_owned()));
+        read(site.send(Method::PUT, &format!("/{id}/payload"), body).await)
+    };
+    let (status, problem) = edit(r#"{"cents": "ten"}"#).await;
+    assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/payload/cents")));
+    assert_eq!(edit(r#"{"cents": 10}"#).await, (200, json!({ "id": id, "checked": "schema" })));
+
+    stage.mend();
+    let (status, replay) = site.post("/replay", &json!({ "all": true, "rate": 1000 })).await;
+    assert_eq!((status, &replay["total"]), (202, &json!(3)));
+    let replay = format!("/replays/{}", replay["id"]);
+    eventually("it is finished", LONG, async || site.get(&replay).await.1["outcome"] == "done").await;
+    assert_eq!(stage.charged().await, [2, 3, 10]);
+    assert_eq!(site.post(&format!("{replay}/resume"), &json!(null)).await.0, 404);
+    let log = site.services.store.audit_log(None, 10).await.unwrap().items;
+    assert!(log.iter().any(|entry| entry.action == "replay" && entry.actor == "api:local"), "{log:?}");
+}
+
+#[tokio::test]
+async fn a_purge_takes_a_yes_and_can_be_taken_back() {
+    let stage = Stage::new().await;
+    stage.bury([1, 2]).await;
+    let site = Site::new(&stage, Tokens::default()).await;
+    let all = json!({ "all": true });
+    assert_eq!(site.post("/purge", &all).await.0, 422);
+    assert_eq!(stage.letters().await.len(), 2);
+    assert_eq!(site.post("/purge?yes=true", &json!({})).await.0, 422, "nothing is chosen");
+    assert_eq!(site.post("/purge?yes=true", &json!({ "filter": {} })).await.0, 422, "nor is it so");
+    assert_eq!(site.post("/purge?yes=true", &all).await, (200, json!({ "purged": 2 })));
+    assert_eq!(site.get("?state=purged").await.1["dead_letters"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        site.post("/restore", &json!({ "filter": { "queue": "money" } })).await,
+        (200, json!({ "restored": 2 }))
+    );
+}
+
+#[tokio::test]
+async fn an_export_can_be_imported() {
+    let (stage, other) = (Stage::new().await, Stage::new().await);
+    stage.bury(1..=40).await;
+    let (site, to) = (Site::new(&stage, Tokens::default()).await, Site::new(&other, Tokens::default()).await);
+    let (_, lines) = site.send(Method::GET, "/export?queue=money", None).await;
+    assert_eq!(lines.lines().count(), 40);
+    let body = Some(("application/x-ndjson", format!("{lines}oops\n")));
+    let (status, imported) = read(to.send(Method::POST, "/import", body).await);
+    assert_eq!((status, &imported["imported"], &imported["bad_lines"][0]["line"]), (200, &json!(40), &json!(41)));
+    assert_eq!(other.letters().await.len(), 40);
+    assert_eq!(to.send(Method::POST, "/import", Some(("text/plain", lines))).await.0, 415);
+}
+
+#[tokio::test]
+async fn a_viewer_looks_and_an_operator_does() {
+    let stage = Stage::new().await;
+    stage.bury([1]).await;
+    let tokens = "viewer:an-unguessable-word,operator:another-unguessable-word".parse().unwrap();
+    let mut site = Site::new(&stage, tokens).await;
+    assert_eq!(site.get("").await.0, 401);
+    site.token = Some("an-unguessable-word");
+    assert_eq!((site.get("").await.0, site.get("/groups").await.0), (200, 200));
+    assert_eq!(site.get("/export").await.0, 403, "it shows secrets");
+    assert_eq!(site.post("/replay", &json!({ "all": true })).await.0, 403);
+    site.token = Some("another-unguessable-word");
+    assert_eq!(site.send(Method::GET, "/export", None).await.0, 200);
+    assert_eq!(site.post("/replay", &json!({ "all": true })).await.0, 202);
+}
+
+#[tokio::test]
+async fn what_cannot_be_meant_is_refused() {
+    let stage = Stage::new().await;
+    let site = Site::new(&stage, Tokens::default()).await;
+    for (path, status) in [("/17", 404), ("/x", 404), ("?state=gone", 422), ("?queu=a", 422), ("/replays/9", 404)] {
+        assert_eq!(site.get(path).await.0, status, "{path}");
+    }
+    for body in [json!([]), json!({ "ids": [1], "all": true }), json!({ "idz": [1] }), json!({ "filter": [] })] {
+        assert_eq!(site.post("/restore", &body).await.0, 422, "{body}");
+    }
+    assert_eq!(site.post("/replay", &json!({ "all": true, "rate": 0 })).await.0, 422);
+    assert_eq!(site.post("/replay", &json!({ "all": true, "payload": {} })).await.0, 422);
+}

@@ -1,0 +1,171 @@
+//! Back to their queues.
+
+use std::{sync::Mutex, time::Duration};
+
+use leveret::Broker;
+use leveret_serve::desk::{
+    Desk, Error,
+    edit::Checked,
+    replay::{Options, Progress},
+};
+use leveret_store::{By, DeadFilter, DeadState, Selection, State};
+
+use crate::stage::{Charge, Stage, all, any};
+
+const BY: &str = "anna";
+
+#[tokio::test]
+async fn all_come_back_with_their_ids_and_are_marked() {
+    let stage = Stage::new().await;
+    stage.bury(1..=40).await;
+    stage.mend();
+    let seen = Mutex::new(Vec::new());
+    let note = |progress: &Progress| seen.lock().unwrap().push(progress.replayed);
+    let summary = stage.desk().replay(&all(), &Options::default(), BY, note).await.unwrap();
+    assert_eq!((summary.total, summary.replayed, summary.returned, summary.outcome.as_str()), (40, 40, 0, "done"));
+    assert_eq!(stage.charged().await, (1..=40).collect::<Vec<_>>());
+    let ids = stage.ledger.done.lock().unwrap().clone();
+    assert!(ids.iter().all(|(id, cents)| *id == format!("c{cents}")), "{ids:?}");
+    assert_eq!(seen.lock().unwrap().last(), Some(&40));
+    let letters = stage.store.dead_letters(&any(), None, 100).await.unwrap().items;
+    assert!(letters.iter().all(|letter| letter.state == DeadState::Replayed), "{letters:?}");
+    let log = stage.store.audit_log(None, 10).await.unwrap().items;
+    assert!(log.iter().any(|entry| entry.action == "replay" && entry.actor == BY), "{log:?}");
+}
+
+#[tokio::test]
+async fn a_group_or_ids_come_back_and_the_rest_stays() {
+    let stage = Stage::new().await;
+    let letters = stage.bury(1..=4).await;
+    stage.mend();
+    let ids = Selection::Ids(vec![letters[1].id, letters[2].id]);
+    stage.desk().replay(&ids, &Options::default(), BY, |_| ()).await.unwrap();
+    assert_eq!(stage.charged().await, [2, 3]);
+    let group = DeadFilter { fingerprint: Some(letters[0].fingerprint.clone()), ..DeadFilter::default() };
+    let summary = stage.desk().replay(&Selection::Filter(group), &Options::default(), BY, |_| ()).await.unwrap();
+    assert_eq!((summary.replayed, stage.charged().await), (2, vec![1, 2, 3, 4]));
+}
+
+#[tokio::test]
+async fn an_edited_payload_is_checked_first_and_comes_back_in_place_of_the_other() {
+    let stage = Stage::new().await;
+    let id = stage.bury([1]).await[0].id;
+    stage.mend();
+    let desk = stage.desk();
+    let Err(Error::Payload { flaws, .. }) = desk.edit(id, br#"{"cents": "two"}"#, BY).await else { panic!("refused") };
+    assert_eq!(flaws[0].pointer, "/payload/cents");
+    assert!(matches!(desk.edit(id, b"no JSON", BY).await, Err(Error::Payload { .. })));
+    assert_eq!(desk.edit(id, br#"{"cents": 2}"#, BY).await.unwrap(), Checked::Schema);
+    desk.replay(&all(), &Options::default(), BY, |_| ()).await.unwrap();
+    assert_eq!(stage.charged().await, [2]);
+    assert!(matches!(desk.edit(id, br#"{"cents": 3}"#, BY).await, Err(Error::NoLetter(_))), "it is gone by now");
+}
+
+#[tokio::test]
+async fn the_status_of_a_tracked_job_leaves_dead_at_once() {
+    let stage = Stage::new().await;
+    stage.broker.publisher().publish(&Charge { cents: 7 }).id("c7").track().await.unwrap();
+    stage.bury([]).await;
+    assert_eq!(stage.store.job("c7").await.unwrap().unwrap().state, State::Dead);
+    stage.desk().replay(&all(), &Options::default(), BY, |_| ()).await.unwrap();
+    assert_eq!(stage.store.job("c7").await.unwrap().unwrap().state, State::Queued);
+}
+
+#[tokio::test]
+async fn canaries_that_fail_as_before_keep_the_rest_here() {
+    let stage = Stage::new().await;
+    stage.bury(1..=10).await;
+    let tracker = stage.track();
+    let options = Options { canary: Some(3), ..Options::default() };
+    let summary = stage.desk().replay(&all(), &options, BY, |_| ()).await.unwrap();
+    assert_eq!((summary.replayed, summary.returned), (3, 7), "{summary:?}");
+    assert!(summary.outcome.contains("failed as before: permanent"), "{summary:?}");
+    assert_eq!(stage.letters().await.len(), 7);
+    tracker.abort();
+}
+
+#[tokio::test]
+async fn canaries_that_are_well_let_the_rest_follow() {
+    let stage = Stage::new().await;
+    stage.bury(1..=10).await;
+    stage.mend();
+    let tracker = stage.track();
+    let options = Options { canary: Some(3), ..Options::default() };
+    let waited = Mutex::new(false);
+    let note = |progress: &Progress| *waited.lock().unwrap() |= progress.waiting && progress.replayed == 3;
+    let summary = stage.desk().replay(&all(), &options, BY, note).await.unwrap();
+    assert_eq!((summary.replayed, summary.outcome.as_str()), (10, "done"));
+    assert!(*waited.lock().unwrap());
+    tracker.abort();
+}
+
+#[tokio::test]
+async fn canaries_of_which_nothing_is_heard_keep_the_rest_here() {
+    let stage = Stage::new().await;
+    stage.bury(1..=4).await;
+    let options = Options { canary: Some(2), canary_timeout: 0, ..Options::default() };
+    let summary = stage.desk().replay(&all(), &options, BY, |_| ()).await.unwrap();
+    assert_eq!((summary.replayed, summary.returned), (2, 2));
+    assert!(summary.outcome.contains("no outcome of 2"), "{summary:?}");
+}
+
+#[tokio::test]
+async fn what_no_queue_takes_stays_here_with_the_reason() {
+    let stage = Stage::new().await;
+    let letters = stage.bury([1, 2]).await;
+    let options = Options { queue: Some("nowhere".into()), ..Options::default() };
+    let summary = stage.desk().replay(&all(), &options, BY, |_| ()).await.unwrap();
+    assert_eq!((summary.replayed, summary.returned, summary.failed.len()), (0, 2, 2));
+    assert_eq!(summary.failed[0].id, letters[0].id);
+    assert!(summary.failed[0].reason.contains("nowhere"), "{summary:?}");
+    assert_eq!(stage.letters().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_replay_that_was_cut_short_goes_on_where_it_was() {
+    let stage = Stage::new().await;
+    stage.bury(1..=30).await;
+    stage.mend();
+    let desk = stage.desk();
+    let options = Options { rate: Some(20.0), ..Options::default() };
+    let cut = tokio::time::timeout(Duration::from_millis(700), desk.replay(&all(), &options, BY, |_| ())).await;
+    assert!(cut.is_err(), "thirty at twenty a second take longer");
+    let open = stage.store.open_replays().await.unwrap().remove(0);
+    assert!(open.replayed > 0 && open.replayed < 30, "{open:?}");
+    let summary = desk.resume(open.id, "bert", |_| ()).await.unwrap();
+    assert_eq!((summary.total, summary.replayed), (30, 30));
+    let mut charged = stage.charged().await;
+    charged.dedup();
+    assert_eq!(charged, (1..=30).collect::<Vec<_>>());
+    assert!(matches!(desk.resume(open.id, BY, |_| ()).await, Err(Error::NoReplay(_))));
+}
+
+#[tokio::test]
+async fn a_broker_that_is_away_leaves_the_replay_open() {
+    let stage = Stage::new().await;
+    stage.bury([1]).await;
+    let away = leveret::Config {
+        amqp_url: vec!["amqp://127.0.0.1:1".into()],
+        publish_timeout: Duration::from_millis(50),
+        ..leveret::Config::default()
+    };
+    let away = Desk::new(&Broker::amqp(away).unwrap(), &stage.store, &stage.catalogue);
+    let interrupted = away.replay(&all(), &Options::default(), BY, |_| ()).await;
+    let Err(Error::Interrupted { replay, .. }) = interrupted else { panic!("{interrupted:?}") };
+    stage.mend();
+    assert_eq!(stage.desk().resume(replay, BY, |_| ()).await.unwrap().replayed, 1);
+    assert_eq!(stage.charged().await, [1]);
+}
+
+#[tokio::test]
+async fn what_was_purged_can_be_restored_and_replayed() {
+    let stage = Stage::new().await;
+    stage.bury([1, 2]).await;
+    let by = By { actor: BY, at: 1 };
+    assert_eq!(stage.store.purge(&all(), by).await.unwrap(), 2);
+    assert_eq!(stage.desk().replay(&all(), &Options::default(), BY, |_| ()).await.unwrap().total, 0);
+    assert_eq!(stage.store.restore(&all(), by).await.unwrap(), 2);
+    stage.mend();
+    stage.desk().replay(&all(), &Options::default(), BY, |_| ()).await.unwrap();
+    assert_eq!(stage.charged().await, [1, 2]);
+}

@@ -1,0 +1,174 @@
+//! A broker, a store, and a job that dies until it is mended.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use leveret::{
+    Broker, Context, JobError, JobResult, Queue, RetryPolicy, Worker,
+    catalogue::Catalogue,
+    feed::{Feed, Source},
+    testing::{self, Running},
+};
+use leveret_serve::desk::{Desk, intake};
+use leveret_store::{DeadFilter, DeadLetter, Selection, Store};
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A charge of some cents; `Broken` tells whether it dies.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Charge {
+    pub(crate) cents: i64,
+}
+
+impl leveret::Job for Charge {
+    const NAME: &'static str = "charge";
+    const QUEUE: &'static str = "money";
+
+    fn schema() -> Option<serde_json::Value> {
+        Some(serde_json::json!({
+            "type": "object",
+            "required": ["cents"],
+            "properties": { "cents": { "type": "integer" } },
+        }))
+    }
+}
+
+/// What the handler shares with the test.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) mended: Arc<AtomicBool>,
+    pub(crate) done: Arc<Mutex<Vec<(String, i64)>>>,
+}
+
+async fn charge(job: Charge, ctx: Context<Ledger>) -> JobResult {
+    if !ctx.state().mended.load(Ordering::SeqCst) {
+        return Err(JobError::permanent(format!("account {} is closed", job.cents)));
+    }
+    ctx.state().done.lock().unwrap().push((ctx.job_id().to_owned(), job.cents));
+    Ok(())
+}
+
+pub(crate) struct Stage {
+    pub(crate) broker: Broker,
+    pub(crate) store: Store,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) ledger: Ledger,
+    _worker: Running,
+    _folder: TempDir,
+}
+
+impl Stage {
+    pub(crate) async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("leveret.db").display().to_string()).await.unwrap();
+        let (broker, ledger) = (Broker::memory(), Ledger::default());
+        let catalogue = Catalogue::follow(&broker);
+        let queue = Queue::new("money").retry(RetryPolicy::fixed(Duration::from_millis(100)).max_attempts(2));
+        let worker = Worker::new(ledger.clone()).queue(queue).handle(charge);
+        let worker = testing::start(worker, &broker).await.unwrap();
+        catalogue.wait_for("charge").await;
+        Self { broker, store, catalogue, ledger, _worker: worker, _folder: folder }
+    }
+
+    pub(crate) fn desk(&self) -> Desk {
+        Desk::new(&self.broker, &self.store, &self.catalogue)
+    }
+
+    pub(crate) fn mend(&self) {
+        self.ledger.mended.store(true, Ordering::SeqCst);
+    }
+
+    /// Lets jobs of these cents die; their ids are `c<cents>`.
+    pub(crate) async fn kill(&self, cents: impl IntoIterator<Item = i64>) {
+        for cents in cents {
+            self.broker.publisher().publish(&Charge { cents }).id(format!("c{cents}")).await.unwrap();
+        }
+        testing::idle(&self.broker).await;
+    }
+
+    /// As `kill`, and then takes them in.
+    pub(crate) async fn bury(&self, cents: impl IntoIterator<Item = i64>) -> Vec<DeadLetter> {
+        self.kill(cents).await;
+        let dead = testing::dead_letters(&self.broker, "money").await.unwrap().len();
+        let before = self.store.count_dead(&any()).await.unwrap() as usize;
+        let intake = self.intake();
+        self.until_dead(before + dead).await;
+        intake.stop().await;
+        self.letters().await
+    }
+
+    pub(crate) async fn until_dead(&self, count: usize) {
+        leveret_harness::eventually_eq(
+            "dead letters are taken in",
+            Duration::from_secs(20),
+            count as u64,
+            async || self.store.count_dead(&any()).await.unwrap(),
+        )
+        .await;
+    }
+
+    pub(crate) fn intake(&self) -> Intake {
+        let stop = CancellationToken::new();
+        let (broker, store, catalogue) = (self.broker.clone(), self.store.clone(), self.catalogue.clone());
+        let task = tokio::spawn(intake::run(broker, store, catalogue, Vec::new(), stop.clone()));
+        Intake { stop, task }
+    }
+
+    /// What lies there, the oldest first.
+    pub(crate) async fn letters(&self) -> Vec<DeadLetter> {
+        let mut letters = self.store.dead_letters(&DeadFilter::default(), None, 1000).await.unwrap().items;
+        letters.reverse();
+        letters
+    }
+
+    /// The cents that were charged, in order of size, after all is done.
+    pub(crate) async fn charged(&self) -> Vec<i64> {
+        testing::idle(&self.broker).await;
+        let mut cents: Vec<_> = self.ledger.done.lock().unwrap().iter().map(|(_, cents)| *cents).collect();
+        cents.sort_unstable();
+        cents
+    }
+
+    /// Keeps the status store as a server does.
+    pub(crate) fn track(&self) -> JoinHandle<()> {
+        let (broker, store) = (self.broker.clone(), self.store.clone());
+        tokio::spawn(async move {
+            let mut feed = Feed::new(&broker, Source::JobEvents, 100);
+            loop {
+                let batch = feed.next(100).await;
+                let events: Vec<_> = batch.messages().iter().filter_map(leveret::feed::Taken::event).collect();
+                store.record(&events).await.unwrap();
+                feed.ack(batch);
+            }
+        })
+    }
+}
+
+/// An intake that runs.
+pub(crate) struct Intake {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Intake {
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+/// Dead letters in whatever state.
+pub(crate) fn any() -> DeadFilter {
+    DeadFilter { states: Vec::new(), ..DeadFilter::default() }
+}
+
+pub(crate) fn all() -> Selection {
+    Selection::Filter(DeadFilter::default())
+}
