@@ -20,6 +20,7 @@ use crate::task::Task;
 #[derive(Debug)]
 pub struct Api {
     address: SocketAddr,
+    store: Store,
     stop: CancellationToken,
     serving: JoinHandle<Result<(), Error>>,
     /// What is kept of jobs that an in-memory broker forgets is forgotten with them.
@@ -45,7 +46,7 @@ impl Api {
             }
         };
         let store = Store::open(&folder.join("leveret.db").display().to_string()).await?;
-        let services = Services::new(broker, store);
+        let services = Services::new(broker, store.clone());
         let options = |listen| Options { listen, default_job: Some(Task::NAME.to_owned()), ..Options::default() };
         let server = match Server::bind(services.clone(), options(listen)).await {
             Err(Error::Listen { source, .. }) if source.kind() == ErrorKind::AddrInUse => {
@@ -56,13 +57,19 @@ impl Api {
         };
         let (address, stop) = (server.address(), CancellationToken::new());
         let serving = tokio::spawn(server.run(stop.clone().cancelled_owned()));
-        Ok(Self { address, stop, serving, _forgotten: forgotten })
+        Ok(Self { address, store, stop, serving, _forgotten: forgotten })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it keeps what it knows.
+    #[must_use]
+    pub fn store(&self) -> Store {
+        self.store.clone()
     }
 
     /// Lets requests under way finish.

@@ -5,6 +5,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use leveret::{Broker, Context, JobResult, Middleware, Next, testing};
+use leveret_store::{DeadFilter, DeadLetter, Store};
 use tokio::sync::watch;
 
 /// The ledger of one run. Clones share it.
@@ -80,19 +81,21 @@ impl Ledger {
         drop(seen.wait_for(condition).await);
     }
 
-    /// Looks into the dead letters of every queue that has jobs begun and not done.
+    /// Looks into the dead letters of every queue that has jobs begun and not done. They are in the store, if there is a
+    /// server that takes them in, and else in the broker.
     ///
     /// # Errors
     ///
-    /// The broker's words if they cannot be read.
-    pub async fn read_dead_letters(&self, broker: &Broker) -> Result<(), String> {
+    /// They cannot be read.
+    pub async fn read_dead_letters(&self, broker: &Broker, store: Option<&Store>) -> anyhow::Result<()> {
         for queue in self.read(Book::queues_in_doubt) {
-            let letters = testing::dead_letters(broker, queue).await?;
+            let letters = match store {
+                Some(store) => kept(store, queue).await?,
+                None => waiting(broker, queue).await?,
+            };
             self.book.send_modify(|book| {
-                for letter in letters {
-                    let kind = letter.kind.map_or("unknown", leveret::ErrorKind::as_str).to_owned();
-                    let fate = Fate::Dead { kind, reason: letter.reason };
-                    book.change(letter.id.as_deref().unwrap_or_default(), |entry| entry.fate = fate);
+                for (id, fate) in letters {
+                    book.change(&id, |entry| entry.fate = fate);
                 }
             });
         }
@@ -102,6 +105,22 @@ impl Ledger {
     fn change(&self, id: &str, change: impl FnOnce(&mut Entry)) {
         self.book.send_if_modified(|book| book.change(id, change));
     }
+}
+
+async fn kept(store: &Store, queue: &str) -> anyhow::Result<Vec<(String, Fate)>> {
+    let filter = DeadFilter { queue: Some(queue.to_owned()), ..DeadFilter::default() };
+    let page = store.dead_letters(&filter, None, 1_000).await?;
+    let fate = |letter: DeadLetter| Some((letter.job_id?, Fate::Dead { kind: letter.kind, reason: letter.error }));
+    Ok(page.items.into_iter().filter_map(fate).collect())
+}
+
+async fn waiting(broker: &Broker, queue: &str) -> anyhow::Result<Vec<(String, Fate)>> {
+    let letters = testing::dead_letters(broker, queue).await.map_err(anyhow::Error::msg)?;
+    let fate = |letter: testing::DeadLetter| {
+        let kind = letter.kind.map_or("unknown", leveret::ErrorKind::as_str).to_owned();
+        Some((letter.id?, Fate::Dead { kind, reason: letter.reason }))
+    };
+    Ok(letters.into_iter().filter_map(fate).collect())
 }
 
 impl Book {

@@ -36,7 +36,7 @@ Try:
                  http://127.0.0.1:8080/api/tasks
             curl -s http://127.0.0.1:8080/api/tasks/<the task_id of the answer>
   AMQP_URL=amqp://guest:guest@127.0.0.1/%2f make demo
-      on RabbitMQ: look at the queue email.dead afterwards
+      on RabbitMQ; afterwards: leveret dead list --store demo-output/leveret.db
   Ctrl-C in the middle
       finishes what runs; on RabbitMQ, the next worker goes on with the rest
 
@@ -102,7 +102,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let kept = (!settings.in_memory()).then_some(settings.output.as_path());
     let api = Api::start(&broker, settings.api_addr, kept).await.context("serving the job API")?;
     progress.note(&format!("Job API: http://{}/api", api.address()));
-    let mut show = Show::start(&broker, &settings.data, &settings.output, ledger)?;
+    let mut show = Show::start(&broker, Some(api.store()), &settings.data, &settings.output, ledger)?;
     let finished = tokio::select! {
         played = show.play(&progress) => played.map(|()| true)?,
         () = shutdown_signal() => false,

@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use leveret::{Broker, Error, PublishError};
 use leveret_email::{Mail, MailSettings};
 use leveret_reports::Reports;
+use leveret_store::Store;
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -43,6 +44,8 @@ pub struct Show {
 #[derive(Debug)]
 struct Stage {
     broker: Broker,
+    /// Where a server keeps the dead letters, if there is one.
+    store: Option<Store>,
     ledger: Ledger,
     /// Ids start with it, because a RabbitMQ still holds what earlier runs left.
     run: String,
@@ -52,12 +55,19 @@ struct Stage {
 }
 
 impl Show {
-    /// Reads the jobs in `data` and starts the workers, which write below `output`.
+    /// Reads the jobs in `data` and starts the workers, which write below `output`. A server that takes dead letters in
+    /// has them in `store`.
     ///
     /// # Errors
     ///
     /// The data is not there or wrong, or `output` cannot be written.
-    pub fn start(broker: &Broker, data: &Path, output: &Path, ledger: Ledger) -> anyhow::Result<Self> {
+    pub fn start(
+        broker: &Broker,
+        store: Option<Store>,
+        data: &Path,
+        output: &Path,
+        ledger: Ledger,
+    ) -> anyhow::Result<Self> {
         let inputs = input::read(data)?;
         for dir in [mail_dir(output), report_dir(output)] {
             fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
@@ -83,7 +93,8 @@ impl Show {
         workers.spawn(async move { task::worker().run(&shared, stopped.cancelled_owned()).await });
 
         let run = Uuid::new_v4().simple().to_string()[..8].to_owned();
-        let stage = Stage { broker: broker.clone(), ledger, run, inputs, mail_server, output: output.to_owned() };
+        let stage =
+            Stage { broker: broker.clone(), store, ledger, run, inputs, mail_server, output: output.to_owned() };
         Ok(Self { stage, workers, stop })
     }
 
@@ -170,8 +181,8 @@ impl Stage {
     }
 
     async fn look_for_dead_letters(&self) -> anyhow::Result<()> {
-        let read = self.ledger.read_dead_letters(&self.broker).await;
-        read.map_err(|reason| anyhow!(reason)).context("reading the dead letters")
+        let read = self.ledger.read_dead_letters(&self.broker, self.store.as_ref()).await;
+        read.context("reading the dead letters")
     }
 
     fn id(&self, input: &Input) -> String {

@@ -16,7 +16,7 @@ async fn every_job_of_the_demo_ends_as_its_input_says() {
     let output = tempfile::tempdir().unwrap();
     let (broker, ledger) = (Broker::memory(), Ledger::default());
     let progress = Progress::start(Display::default(), &ledger);
-    let mut show = Show::start(&broker, &data, output.path(), ledger).unwrap();
+    let mut show = Show::start(&broker, None, &data, output.path(), ledger).unwrap();
     show.play(&progress).await.unwrap();
     show.drain().await.unwrap();
 
