@@ -29,6 +29,8 @@ use crate::{
 };
 
 const NDJSON: &str = "application/x-ndjson";
+/// What clients call a file of whose type they know nothing.
+const BYTES: &str = "application/octet-stream";
 /// What a selection may have: a hundred thousand ids.
 const LONGEST_SELECTION: usize = 1 << 20;
 
@@ -141,8 +143,8 @@ async fn import(
 ) -> Result<Response, Problem> {
     Query::read(&uri, &[])?;
     let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if kind.split(';').next().map(str::trim) != Some(NDJSON) {
-        let detail = format!("the body must be {NDJSON}");
+    if ![NDJSON, BYTES].contains(&kind.split(';').next().unwrap_or_default().trim()) {
+        let detail = format!("the body must be {NDJSON} or {BYTES}");
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail));
     }
     let lines = request.into_body().into_data_stream().map_err(std::io::Error::other);

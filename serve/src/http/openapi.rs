@@ -82,8 +82,9 @@ impl Operation {
     }
 
     /// A body that is not JSON.
-    pub(super) fn body_of(mut self, media: &str, schema: &Value) -> Self {
-        let content = json!({ media: { "schema": schema } });
+    pub(super) fn body_of(mut self, media: [&str; 2], schema: &Value) -> Self {
+        let content: Map<_, _> =
+            media.map(|media| (media.to_owned(), json!({ "schema": schema }))).into_iter().collect();
         self.shown.insert("requestBody".to_owned(), json!({ "required": true, "content": content }));
         self.problems(&[400, 415])
     }

@@ -1,32 +1,13 @@
-use leveret::feed::{Feed, Source};
-use leveret_store::{DeadSource, NewDead};
+use leveret_harness::eventually_eq;
+use leveret_store::{By, DeadFilter, Selection};
 use serde_json::json;
 
-use crate::site::Site;
+use crate::site::{SOON, Site};
 
-/// Takes the next dead letter into the store, as the desk does.
+/// Waits until the server has taken the dead letter in.
 async fn take_in(site: &Site) {
-    let mut feed = Feed::new(&site.broker, Source::DeadLetters("demo".into()), 1);
-    let batch = feed.next(1).await;
-    let message = batch.messages()[0].message();
-    let letter = message.dead_letter();
-    let taken = NewDead {
-        source: DeadSource::Dead,
-        queue: "demo".into(),
-        job_id: letter.id,
-        job: letter.job.unwrap_or_default(),
-        kind: letter.kind.map(|kind| kind.to_string()).unwrap_or_default(),
-        error: letter.reason,
-        attempt: letter.attempt,
-        hop: message.hop(),
-        failed_at: message.failed_at(),
-        properties: message.properties(),
-        payload: message.payload().to_vec(),
-        redelivered: false,
-    };
-    site.services.store.take_in(&[taken], 1_800_000_000_000).await.unwrap();
-    feed.ack(batch);
-    feed.close().await;
+    let taken = async || site.services.store.count_dead(&DeadFilter::default()).await.unwrap();
+    eventually_eq("the dead letter is taken in", SOON, 1, taken).await;
 }
 
 #[tokio::test]
@@ -59,6 +40,9 @@ async fn a_failed_task_whose_dead_letter_is_gone_says_so() {
     let (site, _worker) = Site::with_worker().await;
     let id = site.submit_work("fail").await;
     site.reaches(&id, "Failed").await;
+    take_in(&site).await;
+    let by = By { actor: "anna", at: 1_800_000_000_000 };
+    site.services.store.purge(&Selection::Filter(DeadFilter::default()), by).await.unwrap();
     let (status, problem) = site.post(&format!("/api/tasks/{id}/retry"), &json!({})).await;
     assert_eq!((status.as_u16(), &problem["type"]), (409, &json!("urn:leveret:problem:no-dead-letter")));
 }

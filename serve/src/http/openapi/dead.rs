@@ -166,7 +166,7 @@ fn import() -> Value {
         },
     });
     dead("importDeadLetters", "Import dead letters", "What was exported. Lines that are no letters are told by number.")
-        .body_of(NDJSON, &json!({ "type": "string" }))
+        .body_of([NDJSON, "application/octet-stream"], &json!({ "type": "string" }))
         .answer(200, "What was taken in.", JSON, &answer)
         .done()
 }
