@@ -189,9 +189,9 @@ pub(super) async fn wait(services: &Services, id: &str, within: Duration, output
     let task = services.wait(id, within).await.map_err(failure)?;
     show(&task, output)?;
     Ok(match task.status {
-        _ if !task.is_ended() => Exit::TimedOut,
         Status::Completed => Exit::Well,
-        _ => Exit::Problems,
+        Status::Failed | Status::Cancelled => Exit::Problems,
+        Status::Pending | Status::Scheduled | Status::Processing | Status::Retrying => Exit::TimedOut,
     })
 }
 
