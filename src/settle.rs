@@ -133,16 +133,7 @@ async fn confirm(
             Err(SendError::Closed) => return Settlement::Requeue,
             Err(error) => error,
         };
-        let (queue_name, job_id) = (queue.name(), received.id());
-        if broker.quiet().is_news(format!("{queue_name}: {error:?}")) {
-            tracing::warn!(
-                queue = queue_name,
-                job_id,
-                ?target,
-                ?error,
-                "a copy is not confirmed, trying again; so it may be with others"
-            );
-        }
+        tell_of(&error, broker, queue, target, received);
         stuck.get_or_insert_with(|| broker.health().stuck());
         let is_event = matches!(target, Target::Event(..));
         if is_event && broker.teller().is_refused_by(&error) {
@@ -151,17 +142,42 @@ async fn confirm(
         if matches!(error, SendError::Returned | SendError::Nacked | SendError::Refused(_)) {
             refusals += 1;
             if refusals >= REFUSALS && (is_event || !received.message.must_not_be_rejected()) {
-                tracing::error!(queue = queue_name, job_id, ?target, "given up: it is refused time after time");
+                tracing::error!(
+                    queue = queue.name(),
+                    job_id = received.id(),
+                    ?target,
+                    "given up: refused time after time"
+                );
                 return Settlement::Reject;
             }
-            if let Err(error) = Box::pin(broker.mend(queue)).await
-                && broker.quiet().is_news(format!("{queue_name}: {error:?}"))
-            {
-                tracing::warn!(queue = queue_name, ?error, "the topology cannot be mended, trying again");
-            }
+            Box::pin(mend(broker, queue)).await;
         }
         // Apart from each other: copies that fail together must not meet again.
         tokio::time::sleep(pause.mul_f64(0.5 + retry::draws().0 / 2.0)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Says once in a while what keeps copies from being confirmed.
+fn tell_of(error: &SendError, broker: &Broker, queue: &Queue, target: &Target, received: &Received) {
+    let queue = queue.name();
+    if broker.quiet().is_news(format!("{queue}: {error:?}")) {
+        let job_id = received.id();
+        tracing::warn!(
+            queue,
+            job_id,
+            ?target,
+            ?error,
+            "a copy is not confirmed, trying again; so it may be with others"
+        );
+    }
+}
+
+/// Looks whether a part of the topology is missing, and declares it if that is this handle's way.
+async fn mend(broker: &Broker, queue: &Queue) {
+    if let Err(error) = broker.mend(queue).await
+        && broker.quiet().is_news(format!("{}: {error:?}", queue.name()))
+    {
+        tracing::warn!(queue = queue.name(), ?error, "the topology cannot be mended, trying again");
     }
 }

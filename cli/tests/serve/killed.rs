@@ -35,15 +35,7 @@ impl Load {
             let (client, stop, accepted) = (client.clone(), Arc::clone(&stop), Arc::clone(&accepted));
             thread::spawn(move || {
                 while !stop.load(Ordering::SeqCst) {
-                    match client.post("/api/tasks", &json!({"name": "moment"})) {
-                        Some((202, answer)) => {
-                            let id = answer["task_id"].as_str().unwrap().to_owned();
-                            accepted.lock().unwrap().insert(id);
-                        }
-                        // What is not accepted is the client's to repeat.
-                        Some((503, _)) | None => thread::sleep(Duration::from_millis(50)),
-                        Some(other) => panic!("{other:?}"),
-                    }
+                    submit(&client, &accepted);
                 }
             })
         };
@@ -67,6 +59,18 @@ impl Load {
             thread.join().unwrap();
         }
         std::mem::take(&mut *self.accepted.lock().unwrap())
+    }
+}
+
+fn submit(client: &Client, accepted: &Mutex<BTreeSet<String>>) {
+    match client.post("/api/tasks", &json!({"name": "moment"})) {
+        Some((202, answer)) => {
+            let id = answer["task_id"].as_str().unwrap().to_owned();
+            accepted.lock().unwrap().insert(id);
+        }
+        // What is not accepted is the client's to repeat.
+        Some((503, _)) | None => thread::sleep(Duration::from_millis(50)),
+        Some(other) => panic!("{other:?}"),
     }
 }
 

@@ -1,43 +1,31 @@
 //! The job API as the README shows it, against the demo as a person starts it.
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "what a test needs and does not get fails it")]
+
+use std::{process::Command, time::Duration};
+
+use leveret_harness::Process;
 
 const README: &str = include_str!("../../../README.md");
 const LONG: Duration = Duration::from_secs(60);
 
 /// A demo that stays up; killed when it is dropped.
 struct Demo {
-    process: Child,
     api: String,
+    _process: Process,
     _output: tempfile::TempDir,
 }
 
 impl Demo {
-    fn start() -> Self {
+    async fn start() -> Self {
         let output = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
         command.args(["--keep-running", "--http-addr", "127.0.0.1:0", "--api-addr", "127.0.0.1:0", "--output"]);
-        command.arg(output.path()).env_remove("AMQP_URL").env_remove("RUST_LOG").stderr(Stdio::piped());
-        let mut process = command.stdout(Stdio::null()).spawn().unwrap();
-        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let (said, hears) = std::sync::mpsc::channel();
-        // Read to the end, or the demo could not write any more.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(said.send(line))));
-        let deadline = Instant::now() + LONG;
-        let mut api = None;
-        loop {
-            let line = hears.recv_timeout(deadline - Instant::now()).expect("the demo goes on");
-            if let Some((_, address)) = line.split_once("Job API: ") {
-                api = Some(address.trim().to_owned());
-            }
-            if line.starts_with("Still running") {
-                return Self { process, api: api.expect("the demo says where its API is"), _output: output };
-            }
-        }
+        let process = Process::spawn(command.arg(output.path()).env_remove("AMQP_URL").env_remove("RUST_LOG"));
+        let said = process.wait_line("Job API: ", LONG).await;
+        process.wait_line("Still running", LONG).await;
+        let (_, api) = said.split_once("Job API: ").unwrap();
+        Self { api: api.trim().to_owned(), _process: process, _output: output }
     }
 
     /// Runs a shell script as it stands in the README, against this demo.
@@ -50,22 +38,15 @@ impl Demo {
     }
 }
 
-impl Drop for Demo {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
 /// The shell block of the README that has this word in it.
 fn block(word: &str) -> &'static str {
     let blocks = README.split("```sh\n").skip(1).filter_map(|rest| rest.split("\n```").next());
     blocks.into_iter().find(|block| block.contains(word)).expect("the README has such a block")
 }
 
-#[test]
-fn the_curl_commands_of_the_readme_do_what_it_says() {
-    let demo = Demo::start();
+#[tokio::test]
+async fn the_curl_commands_of_the_readme_do_what_it_says() {
+    let demo = Demo::start().await;
     let written = demo.run(block("Important Task"));
     for said in [
         "{\"task_id\":\"",
@@ -81,9 +62,9 @@ fn the_curl_commands_of_the_readme_do_what_it_says() {
     }
 }
 
-#[test]
-fn the_original_task_api_works_verbatim() {
-    let demo = Demo::start();
+#[tokio::test]
+async fn the_original_task_api_works_verbatim() {
+    let demo = Demo::start().await;
     let script = r#"
         api=http://127.0.0.1:8080/api
         curl -sS -o /dev/null -w '%{http_code}\n' -H 'content-type: application/json' \
