@@ -55,7 +55,7 @@ pub struct Counts {
     pub acked: u64,
     /// Frames that acked them.
     pub ack_frames: u64,
-    /// Messages that clients published.
+    /// Messages that clients published, but for what workers announce to the catalogue when they start.
     pub published: u64,
     /// Reads from sockets, each of any number of frames.
     pub reads: u64,

@@ -36,8 +36,9 @@ async fn main() {
     let store = Store::open(&folder.path().join("leveret.db").display().to_string()).await.unwrap();
     let services = Services::new(&broker, store);
     // Declares the queue, and announces the job.
-    testing::start(Worker::new(()).handle(nap), &broker).await.unwrap().stop().await.unwrap();
+    let worker = testing::start(Worker::new(()).handle(nap), &broker).await.unwrap();
     services.catalogue.wait_for(Nap::NAME).await;
+    worker.stop().await.unwrap();
     let options =
         Options { listen: ([127, 0, 0, 1], 0).into(), default_job: Some(Nap::NAME.into()), ..Options::default() };
     let server = Server::bind(services, options).await.unwrap();

@@ -20,6 +20,8 @@ use super::{
 const HEARTBEAT: u16 = 60;
 const CHANNEL_MAX: u16 = 2047;
 const NOT_ALLOWED: u16 = 530;
+/// Where workers announce their jobs when they start.
+const CATALOGUE: &str = "leveret.v1.catalogue";
 
 impl From<UnknownTag> for End {
     fn from(UnknownTag(tag): UnknownTag) -> Self {
@@ -181,12 +183,12 @@ impl Client {
             Method::Reject(reject) => {
                 return self.give_back(state, number, (reject.delivery_tag, false), reject.requeue);
             }
-            // Its content follows.
-            Method::Publish(_) => return Ok(()),
             _ => {}
         }
         let Some(channel) = self.channel(state, number)? else { return Ok(()) };
         match command {
+            // Its content follows.
+            Method::Publish(publish) => channel.announcing = publish.exchange.as_str() == CATALOGUE,
             Method::Qos(qos) => {
                 channel.prefetch = qos.prefetch_count;
                 self.answer_basic(number, Method::QosOk(basic::QosOk {}));
@@ -260,12 +262,13 @@ impl Client {
         if channel.missing > 0 {
             return Ok(());
         }
+        let announcing = channel.announcing;
         if let Some(confirmed) = &mut channel.confirmed {
             *confirmed += 1;
             let ack = basic::Ack { delivery_tag: *confirmed, multiple: false };
             self.answer_basic(number, basic::AMQPMethod::Ack(ack));
         }
-        state.counts.published += 1;
+        state.counts.published += u64::from(!announcing);
         Ok(())
     }
 

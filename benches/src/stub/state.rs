@@ -43,6 +43,8 @@ pub(super) struct Channel {
     pub(super) unacked: Unacked,
     /// Confirmed publishes, if publishes are to be confirmed.
     pub(super) confirmed: Option<u64>,
+    /// Whether the message that is being published announces a job to the catalogue.
+    pub(super) announcing: bool,
     /// Bytes that are missing of a message's body.
     pub(super) missing: u64,
     /// Closed by the stub, and the client has not yet said that it knows.

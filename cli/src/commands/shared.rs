@@ -63,7 +63,6 @@ pub(crate) struct ActorArguments {
 pub(crate) fn hidden_if_of_workers(argument: clap::Arg) -> clap::Arg {
     let of_workers = [
         "http_addr",
-        "topology",
         "heartbeat",
         "publish_window",
         "inline_budget",

@@ -31,6 +31,11 @@ impl Client {
     pub(crate) fn get(&self, path: &str) -> Option<(u16, Value)> {
         answer(self.agent.get(format!("{}{path}", self.base)).call())
     }
+
+    /// As [`post`](Self::post).
+    pub(crate) fn delete(&self, path: &str) -> Option<(u16, Value)> {
+        answer(self.agent.delete(format!("{}{path}", self.base)).call())
+    }
 }
 
 fn answer(answered: Result<Response<Body>, ureq::Error>) -> Option<(u16, Value)> {

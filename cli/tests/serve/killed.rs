@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use leveret::TopologyMode;
 use leveret_harness::{Node, NodeOptions, Postgres, eventually};
 use serde_json::json;
 use tokio::time::sleep;
@@ -77,7 +78,7 @@ fn submit(client: &Client, accepted: &Mutex<BTreeSet<String>>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_accepted_task_is_done_and_known_to_be_whatever_is_killed() {
     let (node, postgres) = tokio::join!(Node::start(NodeOptions::default()), Postgres::start());
-    let (running, done) = work(&node.url()).await;
+    let (running, done) = work(&node.url(), TopologyMode::Declare).await;
     let place = Place::new(node.url(), postgres.database().await);
     let server = place.serve().await;
     let load = Load::start(&place.client());

@@ -4,4 +4,5 @@
 
 mod client;
 mod killed;
+mod readme;
 mod stage;

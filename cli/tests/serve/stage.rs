@@ -10,7 +10,7 @@ use std::{
 };
 
 use leveret::{
-    Broker, Config, Context, Job, JobResult, Queue, Worker,
+    Broker, Config, Context, Job, JobError, JobResult, Queue, TopologyMode, Worker,
     testing::{self, Running},
 };
 use leveret_harness::{Process, eventually, free_port};
@@ -19,24 +19,29 @@ use serde::{Deserialize, Serialize};
 use crate::client::Client;
 
 pub(crate) const LONG: Duration = Duration::from_secs(60);
+/// The job queue of the worker.
+pub(crate) const QUEUE: &str = "moments";
 
-#[derive(Serialize, Deserialize)]
-struct Moment {}
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Moment {
+    fail: bool,
+}
 
 impl Job for Moment {
     const NAME: &'static str = "test.moment";
-    const QUEUE: &'static str = "moments";
+    const QUEUE: &'static str = QUEUE;
 }
 
-async fn take(_: Moment, ctx: Context<Arc<AtomicUsize>>) -> JobResult {
+async fn take(moment: Moment, ctx: Context<Arc<AtomicUsize>>) -> JobResult {
     tokio::time::sleep(Duration::from_millis(20)).await;
     ctx.state().fetch_add(1, Ordering::SeqCst);
-    Ok(())
+    if moment.fail { Err(JobError::permanent("told to fail")) } else { Ok(()) }
 }
 
 /// Starts the worker; it counts what it has done.
-pub(crate) async fn work(url: &str) -> (Running, Arc<AtomicUsize>) {
-    let broker = Broker::amqp(Config { amqp_url: vec![url.to_owned()], ..Config::default() }).unwrap();
+pub(crate) async fn work(url: &str, topology: TopologyMode) -> (Running, Arc<AtomicUsize>) {
+    let broker = Broker::amqp(Config { amqp_url: vec![url.to_owned()], topology, ..Config::default() }).unwrap();
     let done = Arc::new(AtomicUsize::new(0));
     let worker = Worker::new(Arc::clone(&done)).queue(Queue::new(Moment::QUEUE).concurrency(8)).handle(take);
     (testing::start(worker, &broker).await.unwrap(), done)
@@ -48,11 +53,13 @@ pub(crate) struct Place {
     pub(crate) address: String,
     pub(crate) amqp_url: String,
     pub(crate) store: String,
+    pub(crate) topology: TopologyMode,
 }
 
 impl Place {
     pub(crate) fn new(amqp_url: String, store: String) -> Self {
-        Self { address: format!("127.0.0.1:{}", free_port()), amqp_url, store }
+        let address = format!("127.0.0.1:{}", free_port());
+        Self { address, amqp_url, store, topology: TopologyMode::Declare }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -64,6 +71,8 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
         command.args(["serve", "--listen", &self.address, "--default-job", Moment::NAME]);
         command.env("AMQP_URL", &self.amqp_url).env("DATABASE_URL", &self.store).env_remove("LEVERET_API_TOKENS");
+        let verifies = self.topology == TopologyMode::Verify;
+        command.env("LEVERET_TOPOLOGY", if verifies { "verify" } else { "declare" });
         let server = Process::spawn(&command);
         let client = self.client();
         let knows = async || {

@@ -1,0 +1,87 @@
+//! What the README says of the server: its settings, and the rights that it needs.
+
+use std::process::Command;
+
+use leveret::TopologyMode;
+use leveret_harness::{Permissions, TestVhost, eventually, shared_node, unique};
+use serde_json::{Value, json};
+
+use crate::{
+    client::Client,
+    stage::{LONG, Place, QUEUE, work},
+};
+
+const README: &str = include_str!("../../../README.md");
+
+#[test]
+fn every_setting_of_the_server_is_in_a_table_with_its_flag_and_default() {
+    let help = Command::new(env!("CARGO_BIN_EXE_leveret")).args(["serve", "--help"]).env_clear().output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let rows: Vec<_> = help.split("\n      --").skip(1).filter_map(row).collect();
+    assert!(rows.len() > 10, "{help}");
+    for row in &rows {
+        assert!(README.contains(row), "the README lacks {row}");
+    }
+    let (_, section) = README.split_once("`leveret serve` takes").unwrap();
+    let (table, _) = section.split_once("\n## ").unwrap();
+    for line in table.lines().filter(|line| line.starts_with("| `")) {
+        assert!(rows.iter().any(|row| line.starts_with(row)), "the server does not take {line}");
+    }
+}
+
+/// An option that the environment can set, as the table begins its row.
+fn row(option: &str) -> Option<String> {
+    let value = |name: &str| Some(option.split_once(&format!("[{name}: "))?.1.split_once(']')?.0);
+    let (variable, flag) = (value("env")?.trim_end_matches('='), option.split(' ').next()?);
+    let default = value("default").map(|default| format!("`{default}` ")).unwrap_or_default();
+    Some(format!("| `{variable}` | `--{flag}` | {default}|"))
+}
+
+/// The address of one of the users in the README's `rabbitmqctl set_permissions`, for the queue of the worker here.
+async fn user(vhost: &TestVhost, role: &str) -> String {
+    let line = README.lines().find(|line| line.starts_with(&format!("rabbitmqctl set_permissions -p / {role} ")));
+    let line = line.unwrap().replace("email", QUEUE);
+    let mut quoted = line.split('\'').skip(1).step_by(2);
+    let mut next = || quoted.next().unwrap();
+    let permissions = Permissions { configure: next(), write: next(), read: next() };
+    let name = unique(role);
+    vhost.node().add_user(&name, "secret", vhost.name(), permissions).await.unwrap();
+    vhost.url_for(&name, "secret")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rights_of_the_readme_are_enough_for_the_server() {
+    let vhost = shared_node().await.vhost().await;
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("leveret.db").display().to_string();
+    let mut place = Place::new(user(&vhost, "set-up").await, store);
+    let (running, _) = work(&place.amqp_url, TopologyMode::Declare).await;
+    let server = place.serve().await;
+    running.stop().await.unwrap();
+    server.sigterm();
+    assert!(server.wait_exit(LONG).await.success());
+
+    let (running, _) = work(&user(&vhost, "worker").await, TopologyMode::Verify).await;
+    (place.amqp_url, place.topology) = (user(&vhost, "server").await, TopologyMode::Verify);
+    let _server = place.serve().await;
+    let client = place.client();
+    let (now, late) = (submit(&client, &json!({})), submit(&client, &json!({ "delay": "300ms" })));
+    let (bad, never) = (submit(&client, &json!({ "payload": { "fail": true } })), submit(&client, &json!({ "delay": "1h" })));
+    assert_eq!(client.delete(&format!("/api/tasks/{never}")).unwrap().0, 202);
+    for (id, end) in [(&now, "Completed"), (&late, "Completed"), (&bad, "Failed"), (&never, "Cancelled")] {
+        let ended = async || client.get(&format!("/api/tasks/{id}")).unwrap().1["status"] == end;
+        eventually(&format!("{id} is {end}"), LONG, ended).await;
+    }
+    let taken_in = async || client.get("/api/dead").unwrap().1["items"][0]["job_id"] == bad.as_str();
+    eventually("the dead letter is taken in", LONG, taken_in).await;
+    assert_eq!(client.post("/api/dead/replay", &json!({ "all": true })).unwrap().0, 202);
+    let done = async || client.get("/api/dead/replays").unwrap().1["items"][0]["replayed"] == 1;
+    eventually("it is replayed", LONG, done).await;
+    running.stop().await.unwrap();
+}
+
+fn submit(client: &Client, task: &Value) -> String {
+    let (status, answer) = client.post("/api/tasks", task).unwrap();
+    assert_eq!(status, 202, "{answer}");
+    answer["task_id"].as_str().unwrap().to_owned()
+}
