@@ -64,9 +64,12 @@ pub enum Error {
     /// No dead letter of that number lies there.
     #[error("no dead letter {0} lies here")]
     NoLetter(i64),
-    /// No replay of that number is open.
-    #[error("no replay {0} is open")]
+    /// There was no replay of that number.
+    #[error("there is no replay {0}")]
     NoReplay(i64),
+    /// The replay has ended.
+    #[error("replay {0} has ended")]
+    Ended(i64),
     /// The replay runs in this process already.
     #[error("replay {0} is under way")]
     Running(i64),

@@ -173,7 +173,7 @@ fn failure(error: leveret_serve::desk::Error) -> Failure {
     use leveret_serve::desk::Error;
     match error {
         Error::NoLetter(_) | Error::NoReplay(_) => Failure::NotFound(error.into()),
-        Error::Payload { .. } | Error::Running(_) => Failure::Usage(error.into()),
+        Error::Payload { .. } | Error::Running(_) | Error::Ended(_) => Failure::Usage(error.into()),
         Error::Interrupted { replay, .. } => {
             let hint = format!("go on with: leveret dead replay --resume {replay}");
             Failure::Unreachable(anyhow::Error::from(error).context(hint))

@@ -66,17 +66,19 @@ async fn the_rights_of_the_readme_are_enough_for_the_server() {
     let _server = place.serve().await;
     let client = place.client();
     let (now, late) = (submit(&client, &json!({})), submit(&client, &json!({ "delay": "300ms" })));
-    let (bad, never) = (submit(&client, &json!({ "payload": { "fail": true } })), submit(&client, &json!({ "delay": "1h" })));
+    let (bad, never) =
+        (submit(&client, &json!({ "payload": { "fail": true } })), submit(&client, &json!({ "delay": "1h" })));
     assert_eq!(client.delete(&format!("/api/tasks/{never}")).unwrap().0, 202);
     for (id, end) in [(&now, "Completed"), (&late, "Completed"), (&bad, "Failed"), (&never, "Cancelled")] {
         let ended = async || client.get(&format!("/api/tasks/{id}")).unwrap().1["status"] == end;
         eventually(&format!("{id} is {end}"), LONG, ended).await;
     }
-    let taken_in = async || client.get("/api/dead").unwrap().1["items"][0]["job_id"] == bad.as_str();
+    let taken_in = async || client.get("/api/dead").unwrap().1["dead_letters"][0]["job_id"] == bad.as_str();
     eventually("the dead letter is taken in", LONG, taken_in).await;
-    assert_eq!(client.post("/api/dead/replay", &json!({ "all": true })).unwrap().0, 202);
-    let done = async || client.get("/api/dead/replays").unwrap().1["items"][0]["replayed"] == 1;
-    eventually("it is replayed", LONG, done).await;
+    let (status, replay) = client.post("/api/dead/replay", &json!({ "all": true })).unwrap();
+    assert_eq!(status, 202, "{replay}");
+    let replay = format!("/api/dead/replays/{}", replay["id"]);
+    eventually("it is replayed", LONG, async || client.get(&replay).unwrap().1["replayed"] == 1).await;
     running.stop().await.unwrap();
 }
 

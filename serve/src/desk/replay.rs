@@ -107,15 +107,24 @@ impl Desk {
     ///
     /// # Errors
     ///
-    /// As [`replay`](Self::replay), and [`Error::NoReplay`].
+    /// As [`replay`](Self::replay) and [`open_replay`](Self::open_replay).
     pub async fn resume(
         &self,
         replay: i64,
         actor: &str,
         progress: impl FnMut(&Progress) + Send,
     ) -> Result<Summary, Error> {
-        let found = self.store.replay(replay).await?.filter(|replay| replay.finished_at.is_none());
-        self.go_on(&found.ok_or(Error::NoReplay(replay))?, actor, progress).await
+        self.go_on(&self.open_replay(replay).await?, actor, progress).await
+    }
+
+    /// A replay that has not ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoReplay`], [`Error::Ended`], [`Error::Store`].
+    pub async fn open_replay(&self, id: i64) -> Result<leveret_store::Replay, Error> {
+        let replay = self.store.replay(id).await?.ok_or(Error::NoReplay(id))?;
+        if replay.finished_at.is_some() { Err(Error::Ended(id)) } else { Ok(replay) }
     }
 
     /// Whether a replay runs in this process.

@@ -171,7 +171,7 @@ impl From<Error> for Problem {
         let detail = error.to_string();
         match error {
             Error::NoLetter(_) | Error::NoReplay(_) => Self::new(StatusCode::NOT_FOUND, "not-found", detail),
-            Error::Running(_) => Self::new(StatusCode::CONFLICT, "conflict", detail),
+            Error::Running(_) | Error::Ended(_) => Self::new(StatusCode::CONFLICT, "conflict", detail),
             Error::Payload { flaws, .. } => {
                 let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail);
                 problem.with("errors", serde_json::to_value(flaws).unwrap_or_default())

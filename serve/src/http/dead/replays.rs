@@ -86,8 +86,7 @@ pub(super) async fn resume(
 ) -> Result<Response, Problem> {
     Query::read(&uri, &[])?;
     let id = known(id)?;
-    let replay = services.store.replay(id).await?.filter(|replay| replay.finished_at.is_none());
-    let replay = replay.ok_or(Error::NoReplay(id))?;
+    let replay = services.desk.open_replay(id).await?;
     if services.desk.is_running(id) {
         return Err(Error::Running(id).into());
     }
@@ -119,7 +118,6 @@ pub(super) async fn list(State(services): State<Services>, uri: Uri) -> Result<R
 pub(super) async fn show(State(services): State<Services>, uri: Uri, id: Id) -> Result<Response, Problem> {
     Query::read(&uri, &[])?;
     let id = known(id)?;
-    let missing = || Problem::new(StatusCode::NOT_FOUND, "not-found", format!("there is no replay {id}"));
-    let replay = services.store.replay(id).await?.ok_or_else(missing)?;
+    let replay = services.store.replay(id).await?.ok_or(Error::NoReplay(id))?;
     Ok(answer(StatusCode::OK, &shown::replay(&replay)))
 }
