@@ -1,8 +1,8 @@
 //! Connections that are cut, and what becomes of the jobs in hand.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, future::IntoFuture, time::Duration};
 
-use leveret::PublishError;
+use leveret::{Broker, Config, PublishError};
 use leveret_harness::{Permissions, Proxy, eventually, shared_node, unique};
 use leveret_tests::jobs::{Act, Log, publish, script, start, worker};
 
@@ -111,6 +111,27 @@ async fn a_publish_that_loses_its_connection_is_uncertain_and_the_next_one_works
     assert!(matches!(error, PublishError::Uncertain { .. }), "{error}");
     cut.proxy.thaw();
     publish(&cut.behind.broker, &cut.behind.queue, &script("again", [Act::Succeed])).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publish_that_is_to_fail_fast_fails_with_the_connection_that_it_waited_for() {
+    let cut = Cut::new("fast").await;
+    let log = Log::default();
+    let running = start(worker(&cut.direct.queue, |queue| queue, &log), &cut.direct.broker);
+    cut.direct.declared().await;
+    // One publish at a time, so that the second waits for the first.
+    let amqp_url = vec![cut.proxy.url().to_owned()];
+    let config = Config { amqp_url, publish_window: 1, publish_timeout: 2 * LONG, ..Config::default() };
+    let publisher = Broker::amqp(config).unwrap().publisher().fail_fast();
+    let publish = || publisher.publish_raw("test.script", cut.direct.queue.clone(), "{}").into_future();
+    publish().await.unwrap();
+    cut.proxy.freeze();
+    let both = tokio::spawn(futures_util::future::join(publish(), publish()));
+    cut.proxy.refuse();
+    cut.proxy.cut();
+    let (_, second) = tokio::time::timeout(LONG, both).await.unwrap().unwrap();
+    assert!(matches!(second, Err(PublishError::Unavailable { .. })), "{second:?}");
+    running.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

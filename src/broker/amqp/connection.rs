@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Setup, shield::Line};
-use crate::error::Error;
+use crate::{broker::SendError, error::Error};
 
 /// For the TCP connection alone; TLS and the handshake have [`Patience`].
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -40,6 +40,18 @@ pub(super) struct Up {
 }
 
 impl Up {
+    /// Waits until nothing can be published here now, and says why.
+    pub(super) async fn obstacle(&self) -> SendError {
+        let mut blocked = self.blocked.subscribe();
+        tokio::select! {
+            () = self.lost.cancelled() => SendError::Unavailable("the connection was lost".to_owned()),
+            // Its sender is here.
+            Ok(reason) = blocked.wait_for(Option::is_some) => {
+                SendError::Blocked(reason.clone().unwrap_or_default())
+            }
+        }
+    }
+
     /// A new channel.
     ///
     /// lapin never uses the id of a channel that the broker has closed again, though its turn comes, and keeps what then

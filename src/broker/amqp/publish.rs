@@ -118,9 +118,7 @@ impl PublishTask {
         if self.finishing.is_cancelled() {
             return Err(SendError::Closed.into());
         }
-        if fail_fast && let Some(obstacle) = Box::pin(self.obstacle()).await {
-            return Err(obstacle.into());
-        }
+        let up = if fail_fast { Some(Box::pin(self.ready()).await?) } else { None };
         let (exchange, key) = self.setup.routes.to(target);
         let fate = Arc::new(Fate(AtomicU8::new(QUEUED)));
         let (answer, answered) = oneshot::channel();
@@ -133,22 +131,29 @@ impl PublishTask {
                 .await
                 .unwrap_or_else(|_| Err(if fate.is_sent() { SendError::Uncertain } else { SendError::Closed }.into()))
         });
-        match answer.await {
+        let answer = match up {
+            None => answer.await,
+            Some(up) => Box::pin(unless_kept_from(answer, &up, &fate)).await?,
+        };
+        match answer {
             Ok(answer) => answer,
             Err(_) if fate.decide(ABANDONED) => {
                 let slow = || SendError::Unavailable("the broker is too slow".to_owned());
-                Err(Box::pin(self.obstacle()).await.unwrap_or_else(slow).into())
+                Err(Box::pin(self.ready()).await.err().unwrap_or_else(slow).into())
             }
             Err(_) => Err(SendError::Uncertain.into()),
         }
     }
 
-    /// What keeps a publish from being sent now.
-    async fn obstacle(&self) -> Option<SendError> {
+    /// The connection, if nothing keeps a publish from being sent on it now.
+    async fn ready(&self) -> Result<Arc<Up>, SendError> {
         match tokio::time::timeout(self.setup.config.publish_timeout, self.link.first_state()).await {
-            Ok(Ok(up)) => up.blocked.borrow().clone().map(SendError::Blocked),
-            Ok(Err(reason)) => Some(SendError::Unavailable(reason)),
-            Err(_) => Some(SendError::Unavailable("the first connection takes too long".to_owned())),
+            Ok(Ok(up)) => match up.blocked.borrow().clone() {
+                Some(reason) => Err(SendError::Blocked(reason)),
+                None => Ok(Arc::clone(&up)),
+            },
+            Ok(Err(reason)) => Err(SendError::Unavailable(reason)),
+            Err(_) => Err(SendError::Unavailable("the first connection takes too long".to_owned())),
         }
     }
 
@@ -185,6 +190,17 @@ impl PublishTask {
     pub(super) async fn closed(&self) {
         self.link.closed().await;
     }
+}
+
+/// The answer, unless something keeps a publish that is not yet sent from being sent now.
+async fn unless_kept_from<A>(answer: impl Future<Output = A>, up: &Up, fate: &Fate) -> Result<A, SendError> {
+    tokio::pin!(answer);
+    tokio::select! {
+        biased;
+        answer = &mut answer => return Ok(answer),
+        obstacle = up.obstacle() => if fate.decide(ABANDONED) { return Err(obstacle) },
+    }
+    Ok(answer.await)
 }
 
 struct Task {
