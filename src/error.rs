@@ -220,6 +220,8 @@ pub(crate) enum Class {
     Retry,
     RetryAfter(Duration),
     Snooze(Duration),
+    /// It was done before.
+    Duplicate,
     Permanent,
     /// The payload is not the job's type.
     Decode,
@@ -244,6 +246,25 @@ impl JobError {
     #[must_use]
     pub fn snooze(delay: Duration) -> Self {
         Self::new(Class::Snooze(delay), "snoozed")
+    }
+
+    /// Ends a job that was done before, as a handler finds out that keeps what it has done: it leaves the broker, counted
+    /// as `duplicate`, and nothing failed.
+    ///
+    /// ```
+    /// # use leveret::{Context, JobError, JobResult};
+    /// # async fn is_charged(_: &str) -> bool { true }
+    /// async fn charge(_order: (), ctx: Context<()>) -> JobResult {
+    ///     if is_charged(ctx.job_id()).await {
+    ///         return Err(JobError::duplicate());
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # let _ = charge;
+    /// ```
+    #[must_use]
+    pub fn duplicate() -> Self {
+        Self::new(Class::Duplicate, "done before")
     }
 
     pub(crate) fn new(class: Class, error: impl Into<BoxError>) -> Self {

@@ -97,6 +97,8 @@ pub enum Step {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         too_large: Option<u64>,
     },
+    /// It was done before, as its handler found out. What that came to was told then, unless its worker died over it.
+    Duplicate,
     /// It was given up, and lies in `<queue>.dead`.
     Dead {
         /// The class of the error, as [`ErrorKind`](crate::ErrorKind) names it.
@@ -131,7 +133,8 @@ impl Step {
             Self::Received => 1,
             Self::Started | Self::Progress { .. } => 2,
             Self::Retrying { .. } | Self::Snoozed { .. } | Self::CancelRequested => 3,
-            Self::Succeeded { .. } | Self::Dead { .. } | Self::Cancelled => 4,
+            Self::Duplicate => 4,
+            Self::Succeeded { .. } | Self::Dead { .. } | Self::Cancelled => 5,
         }
     }
 
@@ -147,6 +150,7 @@ impl Step {
             Self::Snoozed { .. } => "snoozed",
             Self::CancelRequested => "cancel_requested",
             Self::Succeeded { .. } => "succeeded",
+            Self::Duplicate => "duplicate",
             Self::Dead { .. } => "dead",
             Self::Cancelled => "cancelled",
         }
@@ -155,6 +159,6 @@ impl Step {
     /// Whether nothing comes after it, unless somebody replays the job.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
-        self.rank() == 4
+        self.rank() >= 4
     }
 }

@@ -16,13 +16,15 @@ pub(crate) const SNOOZE_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// ```
 /// # use leveret::Outcome;
 /// fn is_finished(outcome: &Outcome) -> bool {
-///     matches!(outcome, Outcome::Done | Outcome::DeadLetter { .. })
+///     matches!(outcome, Outcome::Done | Outcome::Duplicate | Outcome::DeadLetter { .. })
 /// }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The handler succeeded: the job leaves the broker.
     Done,
+    /// The handler said that the job was done before ([`JobError::duplicate`]): it leaves the broker.
+    Duplicate,
     /// The job is tried again after a delay, an attempt charged.
     Retry {
         /// The time it waits in the broker.
@@ -138,6 +140,7 @@ pub(crate) fn decide(result: JobResult, facts: Facts<'_>) -> Outcome {
     match error.class {
         Class::Permanent | Class::Decode => Outcome::DeadLetter { kind, reason: error.chain() },
         Class::Snooze(delay) => snooze(delay, facts.age),
+        Class::Duplicate => Outcome::Duplicate,
         Class::RetryAfter(delay) => retry(kind, &error, Wait::exact(delay), facts),
         Class::Retry | Class::Timeout | Class::Panic => {
             retry(kind, &error, facts.policy.delay(facts.attempt, facts.draws), facts)
@@ -151,7 +154,7 @@ fn kind_of(class: Class) -> ErrorKind {
         Class::Decode => ErrorKind::Decode,
         Class::Timeout => ErrorKind::Timeout,
         Class::Panic => ErrorKind::Panic,
-        Class::Retry | Class::RetryAfter(_) | Class::Snooze(_) => ErrorKind::Error,
+        Class::Retry | Class::RetryAfter(_) | Class::Snooze(_) | Class::Duplicate => ErrorKind::Error,
     }
 }
 
@@ -199,6 +202,7 @@ mod tests {
             (Err(JobError::retry_after(after, "busy")), 1, retry(300, ErrorKind::Error, "busy")),
             (Err(JobError::retry_after(after, "busy")), 3, dead(ErrorKind::Error, "busy")),
             (Err(JobError::snooze(after)), 3, Outcome::Snooze { delay: Duration::from_millis(300) }),
+            (Err(JobError::duplicate()), 3, Outcome::Duplicate),
             (Err(JobError::new(Class::Panic, "boom")), 2, retry(2_000, ErrorKind::Panic, "boom")),
             (Err(JobError::new(Class::Timeout, "slow")), 3, dead(ErrorKind::Timeout, "slow")),
             (Err(JobError::new(Class::Decode, "not JSON")), 1, dead(ErrorKind::Decode, "not JSON")),

@@ -73,7 +73,7 @@ pub(crate) async fn carry_out(
     let (name, now) = (queue.name(), broker.now_ms());
     let later = |delay| Target::after(name, Wait::at_least(delay));
     let (target, kind) = match disposition {
-        Disposition::Outcome(Outcome::Done) | Disposition::Cancelled => return Settlement::Ack,
+        Disposition::Outcome(Outcome::Done | Outcome::Duplicate) | Disposition::Cancelled => return Settlement::Ack,
         Disposition::Outcome(Outcome::Retry { delay, kind, reason }) => {
             (later(*delay), CopyKind::Retry { kind: *kind, reason, at: now + millis(*delay) })
         }

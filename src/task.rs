@@ -94,7 +94,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         }
         tracked.tell(Step::Started);
         let outcome = self.attempt(route, permit, Some(Arc::clone(tracked))).await;
-        if outcome != Outcome::Done && tracked.unwanted().initialized() {
+        if !matches!(outcome, Outcome::Done | Outcome::Duplicate) && tracked.unwanted().initialized() {
             return Disposition::Cancelled;
         }
         Disposition::Outcome(outcome)
@@ -115,6 +115,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             Disposition::Cancelled => Step::Cancelled,
             Disposition::TooEarly(ms) => Step::Snoozed { due: now + ms },
             Disposition::Outcome(Outcome::Done) => tracked.succeeded(),
+            Disposition::Outcome(Outcome::Duplicate) => Step::Duplicate,
             Disposition::Outcome(Outcome::Snooze { delay }) => Step::Snoozed { due: now + millis(*delay) },
             Disposition::Outcome(Outcome::DeadLetter { kind, reason }) => dead(*kind, reason),
             Disposition::Outcome(Outcome::Retry { delay, kind, reason }) => Step::Retrying {
@@ -162,6 +163,7 @@ impl<S: Send + Sync + 'static> Task<S> {
     fn count(&self, disposition: &Disposition, metrics: &JobMetrics) {
         let finish = match disposition {
             Disposition::Outcome(Outcome::Done) => Finish::Succeeded,
+            Disposition::Outcome(Outcome::Duplicate) => Finish::Duplicate,
             Disposition::Outcome(Outcome::Retry { .. }) => Finish::Retried,
             Disposition::Outcome(Outcome::Snooze { .. }) | Disposition::TooEarly(_) => Finish::Snoozed,
             Disposition::Outcome(Outcome::DeadLetter { kind: ErrorKind::Expired, .. }) => Finish::Expired,
@@ -191,6 +193,7 @@ fn log(disposition: &Disposition, received: &Received, queue: &str) {
             tracing::warn!(job, queue, job_id, "came back without an outcome too often, moving it to the suspect lane");
         }
         Disposition::Cancelled => tracing::info!(job, queue, job_id, attempt, "job cancelled"),
+        Disposition::Outcome(Outcome::Duplicate) => tracing::info!(job, queue, job_id, attempt, "job was done before"),
         Disposition::Outcome(Outcome::Done | Outcome::Snooze { .. }) | Disposition::TooEarly(_) => {}
     }
 }

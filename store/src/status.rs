@@ -89,7 +89,7 @@ impl State {
             Step::Retrying { .. } => Self::Retrying,
             Step::Snoozed { .. } => Self::Snoozed,
             Step::CancelRequested => Self::CancelRequested,
-            Step::Succeeded { .. } => Self::Succeeded,
+            Step::Succeeded { .. } | Step::Duplicate => Self::Succeeded,
             Step::Dead { .. } => Self::Dead,
             Step::Cancelled => Self::Cancelled,
         }

@@ -12,7 +12,7 @@ use leveret::{
     Broker, Config, Context, Job, JobError, Queue, RetryPolicy, TopologyMode, Worker,
     catalogue::Catalogue,
     event::{JobEvent, Step},
-    feed::{Feed, Source},
+    feed::{Feed, Source, keep_events},
     testing::{self, dead_letters},
 };
 use leveret_harness::{Node, NodeOptions, Permissions, RawClient, TestVhost, eventually, shared_node};
@@ -74,6 +74,7 @@ on_both_brokers!(
     a_job_that_runs_is_told_that_it_is_cancelled,
     a_job_that_is_done_before_it_notices_that_it_is_cancelled_is_done,
     a_cancelled_job_is_not_retried,
+    a_job_that_was_done_before_leaves_the_queue_as_a_duplicate,
     a_dead_letter_is_replayed_under_its_id_and_from_its_first_attempt,
     what_a_feed_took_and_did_not_ack_comes_again,
     a_worker_announces_its_jobs_once,
@@ -93,6 +94,7 @@ enum Act {
     Progress,
     UntilCancelled,
     IgnoreCancel,
+    Known,
 }
 
 impl Job for Task {
@@ -126,6 +128,7 @@ async fn act(job: Task, ctx: Context<Arc<Seen>>) -> Result<Value, JobError> {
             sleep(Duration::from_millis(1_500)).await;
             Ok(Value::Null)
         }
+        Act::Known => Err(JobError::duplicate()),
         Act::UntilCancelled => {
             ctx.cancelled().await;
             assert!(ctx.is_cancelled());
@@ -167,15 +170,31 @@ async fn told(feed: &mut Feed, id: &str, steps: &[&str]) -> Vec<JobEvent> {
 
 /// Opens the status queue: what is told before that is told to nobody.
 async fn listening(place: &Place) -> Feed {
-    let mut feed = feed(place);
-    // Waits for a first message, which never comes: by then the queue is there.
-    let nothing = timeout(Duration::from_secs(2), feed.next(1)).await;
-    assert!(nothing.is_err(), "a fresh queue is empty");
-    feed
+    keep_events(&place.broker).await.unwrap();
+    feed(place)
 }
 
 fn names(events: &[JobEvent]) -> Vec<&'static str> {
     events.iter().map(|event| event.step.name()).collect()
+}
+
+async fn a_job_that_was_done_before_leaves_the_queue_as_a_duplicate(place: Place) {
+    let mut feed = listening(&place).await;
+    let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
+    let id = place.broker.publisher().publish(&Task { act: Act::Known }).track().await.unwrap();
+    let events = told(&mut feed, id.as_str(), &["received", "started", "duplicate"]).await;
+    assert!(events.last().unwrap().step.is_terminal());
+    let counted = r#"leveret_jobs_finished_total{job="task",outcome="duplicate",queue="tasks"} 1"#;
+    eventually("it is counted", LONG, async || place.broker.metrics_text().contains(counted)).await;
+    running.stop().await.unwrap();
+    assert!(dead_letters(&place.broker, "tasks").await.unwrap().is_empty());
+    // Had it been left in the queue, it would run again here.
+    let seen = Arc::<Seen>::default();
+    let running = testing::start(worker(&seen), &place.broker).await.unwrap();
+    let last = place.broker.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();
+    told(&mut feed, last.as_str(), &["received", "started", "succeeded"]).await;
+    running.stop().await.unwrap();
+    assert_eq!(seen.runs.load(Ordering::SeqCst), 1);
 }
 
 async fn the_steps_of_a_tracked_job_are_told_with_its_result(place: Place) {

@@ -47,7 +47,7 @@ impl Canary {
                 return Ok(Fate::Failed(format!("job {id} died of something else: {kind}: {error}")));
             }
         }
-        let is_over = steps().any(|step| ["succeeded", "cancelled"].contains(&step.step.as_str()));
+        let is_over = steps().any(|step| ["succeeded", "duplicate", "cancelled"].contains(&step.step.as_str()));
         Ok(if is_over { Fate::Well } else { Fate::Open })
     }
 }

@@ -105,7 +105,7 @@ impl Job {
             Step::Snoozed { due } => self.due_at = Some(due),
             Step::Succeeded { result, too_large } => (self.result, self.too_large) = (result, too_large),
             Step::Dead { kind, error } => (self.error_kind, self.error) = (Some(kind), Some(error)),
-            Step::Received | Step::Started | Step::CancelRequested | Step::Cancelled => {}
+            Step::Received | Step::Started | Step::CancelRequested | Step::Duplicate | Step::Cancelled => {}
         }
     }
 
@@ -123,7 +123,7 @@ mod tests {
 
     /// Any events at all of one job, also such as no worker tells; equal ones are equal in all.
     fn events() -> impl Strategy<Value = Vec<JobEvent>> {
-        let event = (0u32..3, 0u64..6, 0u8..10).prop_map(|(hop, at, step)| JobEvent {
+        let event = (0u32..3, 0u64..6, 0u8..11).prop_map(|(hop, at, step)| JobEvent {
             id: "a".into(),
             job: "email.send".into(),
             queue: format!("email-{hop}"),
@@ -151,6 +151,7 @@ mod tests {
             6 => Step::CancelRequested,
             7 => Step::Succeeded { result: Some(at.into()), too_large: None },
             8 => Step::Dead { kind, error },
+            9 => Step::Duplicate,
             _ => Step::Cancelled,
         }
     }

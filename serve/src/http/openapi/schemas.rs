@@ -119,7 +119,7 @@ fn step() -> Value {
         "properties": {
             "at": time(),
             "step": { "enum": [
-                "queued", "received", "started", "retrying", "snoozed", "cancel_requested", "succeeded", "dead", "cancelled",
+                "queued", "received", "started", "retrying", "snoozed", "cancel_requested", "succeeded", "duplicate", "dead", "cancelled",
             ] },
             "attempt": { "type": "integer", "minimum": 1 },
             "worker": { "type": "string" },
