@@ -169,6 +169,17 @@ pub enum PublishError {
         /// The rule it breaks.
         reason: &'static str,
     },
+    /// Another job has the key of this one, which is to be unique. Nothing was sent.
+    #[error("job {id} has the unique key {key:?}: nothing was sent")]
+    NotUnique {
+        /// The key.
+        key: String,
+        /// The job that has it.
+        id: JobId,
+    },
+    /// The store of unique keys failed. Nothing was sent.
+    #[error("the store of unique keys failed: nothing was sent")]
+    UniqueKeys(#[source] BoxError),
     /// The job does not serialise to JSON.
     #[error("the job does not serialise")]
     Encode(#[from] serde_json::Error),

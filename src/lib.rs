@@ -34,7 +34,8 @@
 //!
 //! The files in the order in which a job flows through them:
 //!
-//! * `job`, `message`, `copy`, `publisher`: a job, its form on the wire, what copies keep of it, its way to a queue.
+//! * `job`, `message`, `copy`, `publisher`: a job, its form on the wire, what copies keep of it, its way to a queue;
+//!   `unique`: of which there is one at a time.
 //! * `broker`: the seam; behind it RabbitMQ (`broker/amqp`, with a shield before what lapin cannot parse) and the
 //!   in-memory broker (`broker/memory`).
 //! * `topology`, `delay`: every exchange and queue, and the arithmetic of the delay ladder.
@@ -83,6 +84,7 @@ mod tell;
 pub mod testing;
 pub mod topology;
 mod tracked;
+pub mod unique;
 mod worker;
 
 pub use crate::{
@@ -99,5 +101,6 @@ pub use crate::{
     queue::Queue,
     retry::RetryPolicy,
     shutdown::shutdown_signal,
+    unique::IfTaken,
     worker::Worker,
 };

@@ -7,6 +7,7 @@ use std::{
     borrow::Cow,
     future::IntoFuture,
     pin::Pin,
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -21,6 +22,7 @@ use crate::{
     job::{Job, JobId, is_valid_name},
     message::{COPY_HEADER_LIMIT, Message, header, integer, millis, text},
     topology::{Stream, Target},
+    unique::{self, IfTaken, Unique, UniqueKeys},
 };
 
 /// Publishes jobs to their queues. Clones are cheap and share the connection.
@@ -51,6 +53,7 @@ pub struct Publisher {
     broker: Broker,
     trace: Option<Trace>,
     fail_fast: bool,
+    unique_keys: Option<Arc<dyn UniqueKeys>>,
 }
 
 /// A W3C trace context to publish with.
@@ -62,7 +65,7 @@ pub(crate) struct Trace {
 
 impl Publisher {
     pub(crate) fn new(broker: Broker) -> Self {
-        Self { broker, trace: None, fail_fast: false }
+        Self { broker, trace: None, fail_fast: false, unique_keys: None }
     }
 
     pub(crate) fn traced(mut self, trace: Trace) -> Self {
@@ -76,6 +79,25 @@ impl Publisher {
     pub fn fail_fast(mut self) -> Self {
         self.fail_fast = true;
         self
+    }
+
+    /// Keeps the keys of unique jobs there; all publishers of such jobs need the same store. See [`Publish::unique`].
+    #[must_use]
+    pub fn unique_in(mut self, keys: Arc<dyn UniqueKeys>) -> Self {
+        self.unique_keys = Some(keys);
+        self
+    }
+
+    pub(crate) fn unique_keys(&self) -> Option<&dyn UniqueKeys> {
+        self.unique_keys.as_deref()
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.broker.now_ms()
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        self.broker.config().publish_timeout
     }
 
     /// Publishes a job when awaited; set options before.
@@ -112,6 +134,7 @@ impl Publisher {
             priority: None,
             label: None,
             track: false,
+            unique: None,
             headers: Vec::new(),
         }
     }
@@ -150,7 +173,13 @@ impl Publisher {
     }
 
     /// Sends and counts.
-    async fn send(&self, job: &str, target: Target, id: JobId, message: Message) -> Result<JobId, PublishError> {
+    pub(crate) async fn send(
+        &self,
+        job: &str,
+        target: Target,
+        id: JobId,
+        message: Message,
+    ) -> Result<JobId, PublishError> {
         let broker = &self.broker;
         let started = Instant::now();
         let sent = broker.send(&target, Box::new(message), self.fail_fast).await;
@@ -197,6 +226,7 @@ pub struct Publish {
     priority: Option<u8>,
     label: Option<String>,
     track: bool,
+    unique: Option<Box<Unique>>,
     headers: Vec<(String, HeaderValue)>,
 }
 
@@ -245,6 +275,31 @@ impl Publish {
     pub fn track(mut self) -> Self {
         self.track = true;
         self
+    }
+
+    /// Publishes the job only if no other with this key and job name is waiting or running. The key is taken until the job
+    /// has ended, at most for `time_to_live` from now, so that has to be longer than the job waits and runs. It needs a
+    /// store ([`Publisher::unique_in`]), and tracks the job: its end is what frees the key. See [`unique`](crate::unique)
+    /// for what this does not promise.
+    pub fn unique(mut self, key: impl Into<String>, time_to_live: Duration) -> Self {
+        self.unique = Some(Box::new(Unique { key: key.into(), time_to_live, if_taken: IfTaken::default() }));
+        self.track()
+    }
+
+    /// What becomes of a unique job whose key is taken; it is refused by default. Set after [`unique`](Self::unique).
+    pub fn if_taken(mut self, then: IfTaken) -> Self {
+        if let Some(unique) = &mut self.unique {
+            unique.if_taken = then;
+        }
+        self
+    }
+
+    pub(crate) fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    pub(crate) fn job(&self) -> &str {
+        &self.job
     }
 
     /// Sets a text to be shown with the job, up to 1 KiB.
@@ -353,7 +408,10 @@ impl IntoFuture for Publish {
     type Output = Result<JobId, PublishError>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
-    fn into_future(self) -> Self::IntoFuture {
+    fn into_future(mut self) -> Self::IntoFuture {
+        if let Some(unique) = self.unique.take() {
+            return Box::pin(unique::publish(self, *unique));
+        }
         // An `async fn` of its own would keep all of this twice.
         Box::pin(async move {
             let (publisher, job) = (self.publisher.clone(), self.job.clone());

@@ -129,6 +129,11 @@ impl Store {
         self.writers.close().await;
     }
 
+    /// For statements that need no transaction.
+    pub(crate) fn writers(&self) -> &AnyPool {
+        &self.writers
+    }
+
     /// A transaction whose reads stay true: nobody else writes in this area until it ends.
     pub(crate) async fn write(&self, area: Area) -> Result<Transaction<'static, Any>> {
         if self.dialect == Dialect::Sqlite {

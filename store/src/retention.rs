@@ -79,6 +79,8 @@ impl Store {
         let old = format!("{UNFINISHED} AND created_at < $1 AND updated_at < $1 AND coalesce(due_at, 0) < $1");
         pruned.jobs += self.prune_jobs(&old, before(retention.unfinished)).await?;
         pruned.letters = self.prune_letters(before(retention.letters)).await?;
+        let old = "DELETE FROM leveret_unique WHERE key IN (SELECT key FROM leveret_unique WHERE until < $1 LIMIT $2)";
+        self.portions(Area::Idempotency, &[old], now).await?;
         let old = "DELETE FROM leveret_idempotency WHERE key IN
                    (SELECT key FROM leveret_idempotency WHERE created_at < $1 LIMIT $2)";
         pruned.claims = self.portions(Area::Idempotency, &[old], before(retention.claims)).await?;

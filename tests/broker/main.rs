@@ -15,5 +15,6 @@ mod readme;
 mod set_up;
 mod support;
 mod tracked;
+mod unique;
 mod versions;
 mod wire;

@@ -1,6 +1,8 @@
 //! What RabbitMQ decides.
 
-use leveret::{Broker, Config};
+use std::{future::IntoFuture, sync::Arc, time::Duration};
+
+use leveret::{Broker, Config, PublishError};
 use leveret_harness::{Node, NodeOptions, Proxy, TestVhost, eventually, eventually_eq, shared_node, shared_postgres};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -181,4 +183,33 @@ async fn a_batch_of_which_the_broker_takes_a_part_tells_of_each_item_whether_it_
         taken += 1;
     }
     assert!((20..1000).contains(&taken), "{taken}");
+}
+
+async fn unique(store: &str) {
+    let site = Site::start(&broker(&vhost().await.url()), store, options()).await;
+    let worker = site.work().await;
+    let publisher = site.broker.publisher().unique_in(Arc::new(site.services.store.clone()));
+    let publish = || {
+        let hour = Duration::from_secs(3600);
+        publisher.publish_raw("demo.work", "demo", r#"{"act": "gate"}"#).unique("account-7", hour).into_future()
+    };
+    let first = publish().await.unwrap();
+    worker.one_started().await;
+    let refused = publish().await;
+    assert!(matches!(&refused, Err(PublishError::NotUnique { id, .. }) if *id == first), "{refused:?}");
+    worker.gate.open.add_permits(2);
+    eventually("its end frees the key", SOON, async || publish().await.is_ok()).await;
+    worker.stop().await;
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn a_unique_job_frees_its_key_when_its_end_is_recorded_on_sqlite() {
+    let (_folder, url) = sqlite();
+    unique(&url).await;
+}
+
+#[tokio::test]
+async fn a_unique_job_frees_its_key_when_its_end_is_recorded_on_postgresql() {
+    unique(&shared_postgres().await.database().await).await;
 }

@@ -57,6 +57,15 @@ CREATE TABLE leveret_idempotency (
 );
 CREATE INDEX leveret_idempotency_created ON leveret_idempotency (created_at);
 
+-- Who has the key of a unique job, and until when.
+CREATE TABLE leveret_unique (
+    key TEXT PRIMARY KEY,
+    job_id TEXT NOT NULL,
+    until BIGINT NOT NULL
+);
+CREATE INDEX leveret_unique_job ON leveret_unique (job_id);
+CREATE INDEX leveret_unique_until ON leveret_unique (until);
+
 -- Dead letters that were taken out of the broker: this is their home.
 CREATE TABLE leveret_dead (
     id INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -10,6 +10,7 @@ use crate::{
     Result, Store,
     open::Area,
     sql::{Arg, Sql, chunks, text_list},
+    unique,
 };
 
 const COLUMNS: [&str; 26] = [
@@ -71,6 +72,7 @@ impl Store {
         for chunk in chunks(&timeline(events)) {
             note(chunk).execute(&mut *tx).await?;
         }
+        unique::free_ended(&mut tx, &changed, &self.dialect.list("$1")).await?;
         tx.commit().await?;
         Ok(changed.into_iter().map(|job| Moved { id: job.id, state: job.state }).collect())
     }

@@ -9,6 +9,7 @@ mod open;
 mod replay;
 mod retention;
 mod status;
+mod unique;
 mod writers;
 
 /// Makes each of these functions of a `Database` a test on SQLite and a test on PostgreSQL.

@@ -1,0 +1,82 @@
+//! One job at a time has a key.
+
+use leveret::{
+    event::Step,
+    unique::{Claim, Claimed, UniqueKeys},
+};
+use leveret_store::Retention;
+
+use crate::{
+    database::{Database, NOW},
+    status::event,
+};
+
+crate::on_both! {
+    a_key_is_one_jobs_until_its_time_is_over,
+    of_many_at_once_one_has_the_key,
+    a_key_is_free_when_its_job_has_ended,
+    a_key_changes_hands_only_from_the_job_that_was_named,
+    only_its_own_job_keeps_or_frees_a_key,
+}
+
+fn claim<'a>(job_id: &'a str, now: u64, instead_of: Option<&'a str>) -> Claim<'a> {
+    Claim { key: "sync/7", job_id, now, until: now + 1000, instead_of }
+}
+
+fn by(job_id: &str) -> Claimed {
+    Claimed::By(job_id.to_owned())
+}
+
+async fn a_key_is_one_jobs_until_its_time_is_over(database: Database) {
+    let store = database.open().await;
+    assert_eq!(store.take(claim("a", NOW, None)).await.unwrap(), Claimed::Taken);
+    assert_eq!(store.take(claim("a", NOW + 1, None)).await.unwrap(), Claimed::Taken, "its own");
+    assert_eq!(store.take(claim("b", NOW + 1000, None)).await.unwrap(), by("a"));
+    store.keep("sync/7", "a", NOW + 5000).await.unwrap();
+    assert_eq!(store.take(claim("b", NOW + 4999, None)).await.unwrap(), by("a"));
+    store.prune(NOW + 4999, &Retention::default()).await.unwrap();
+    assert_eq!(store.take(claim("b", NOW + 5000, None)).await.unwrap(), Claimed::Taken);
+}
+
+async fn of_many_at_once_one_has_the_key(database: Database) {
+    let store = database.open().await;
+    let claims = (0..16).map(|number: u32| {
+        let store = store.clone();
+        tokio::spawn(async move { store.take(claim(&number.to_string(), NOW, None)).await.unwrap() })
+    });
+    let mut taken = 0;
+    for claim in claims.collect::<Vec<_>>() {
+        taken += u32::from(claim.await.unwrap() == Claimed::Taken);
+    }
+    assert_eq!(taken, 1);
+}
+
+async fn a_key_is_free_when_its_job_has_ended(database: Database) {
+    let store = database.open().await;
+    for end in [Step::Succeeded { result: None, too_large: None }, Step::Cancelled, Step::Duplicate] {
+        let id = end.name();
+        assert_eq!(store.take(claim(id, NOW, None)).await.unwrap(), Claimed::Taken);
+        store.record(&[event(id, 0, 1, Step::Started)]).await.unwrap();
+        assert_eq!(store.take(claim("next", NOW, None)).await.unwrap(), by(id), "it runs");
+        store.record(&[event(id, 0, 2, end)]).await.unwrap();
+    }
+    assert_eq!(store.take(claim("next", NOW, None)).await.unwrap(), Claimed::Taken);
+}
+
+async fn a_key_changes_hands_only_from_the_job_that_was_named(database: Database) {
+    let store = database.open().await;
+    store.take(claim("a", NOW, None)).await.unwrap();
+    assert_eq!(store.take(claim("c", NOW, Some("b"))).await.unwrap(), by("a"));
+    assert_eq!(store.take(claim("c", NOW, Some("a"))).await.unwrap(), Claimed::Taken);
+    assert_eq!(store.take(claim("d", NOW, Some("a"))).await.unwrap(), by("c"));
+}
+
+async fn only_its_own_job_keeps_or_frees_a_key(database: Database) {
+    let store = database.open().await;
+    store.take(claim("a", NOW, None)).await.unwrap();
+    store.keep("sync/7", "b", NOW).await.unwrap();
+    store.free("sync/7", "b").await.unwrap();
+    assert_eq!(store.take(claim("b", NOW, None)).await.unwrap(), by("a"));
+    store.free("sync/7", "a").await.unwrap();
+    assert_eq!(store.take(claim("b", NOW, None)).await.unwrap(), Claimed::Taken);
+}
