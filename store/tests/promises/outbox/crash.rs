@@ -30,7 +30,7 @@ crate::on_both! {
 
 const WRITERS: usize = 2;
 const RELAYS: usize = 2;
-const KILLS: usize = 300;
+const KILLS: usize = 120;
 const NOTES: &str = "CREATE TABLE notes (number BIGINT PRIMARY KEY, id TEXT NOT NULL, order_key TEXT)";
 
 /// What a consumer saw: the job's own number and its message id, in the order in which they came.

@@ -51,7 +51,7 @@ async fn write(orders: &Orders, pool: &Pool) {
     let mut number = 0;
     loop {
         let mut jobs = Vec::new();
-        for _ in 0..random.usize(1..10) {
+        for _ in 0..random.usize(1..40) {
             number = next(number, orders.slot);
             let key = random.bool().then(|| format!("{} {}", orders.slot, random.u8(..5)));
             jobs.push((number, key));
