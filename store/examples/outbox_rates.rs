@@ -63,35 +63,62 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = SqliteConnectOptions::new().filename(folder.path().join("shop.db")).create_if_missing(true);
     let sqlite = SqlitePool::connect_with(options.journal_mode(SqliteJournalMode::Wal)).await?;
     let postgres = PgPool::connect(&server.database().await).await?;
-    for (name, outbox) in [("postgres", Outbox::new(&postgres)), ("sqlite", Outbox::new(&sqlite))] {
+    for (name, pool) in [("postgres", Pool::Postgres(postgres)), ("sqlite", Pool::Sqlite(sqlite))] {
         if !wanted(name) {
             continue;
         }
         println!("{name}");
-        Outbox::migrate(&outbox).await?;
+        let outbox = Outbox::migrate(&pool.outbox()).await?;
         for waiting in &waiting {
             publish_all(&broker()?).await;
             raw.channel().queue_purge("rates".into(), QueuePurgeOptions::default()).await?;
-            let began = Instant::now();
-            let have = outbox.status().await?.pending;
-            for first in (have..*waiting).step_by(IN_A_TRANSACTION as usize) {
-                let jobs: Vec<_> = (first..(first + IN_A_TRANSACTION).min(*waiting)).map(job).collect();
-                if name == "postgres" {
-                    let mut tx = postgres.begin().await?;
-                    Outbox::enqueue_all(&mut tx, &jobs).await?;
-                    tx.commit().await?;
-                } else {
-                    let mut tx = sqlite.begin().await?;
-                    Outbox::enqueue_all(&mut tx, &jobs).await?;
-                    tx.commit().await?;
-                }
-            }
-            rate(&format!("enqueued, until {waiting} wait"), waiting - have, began);
+            fill(&pool, outbox.status().await?.pending, *waiting).await?;
             let relayed = if all { *waiting } else { (waiting / 10).max(JOBS).min(*waiting) };
             relay(&outbox, &broker()?, relayed).await?;
             raw.channel().queue_purge("rates".into(), QueuePurgeOptions::default()).await?;
         }
     }
+    Ok(())
+}
+
+enum Pool {
+    Postgres(PgPool),
+    Sqlite(SqlitePool),
+}
+
+impl Pool {
+    fn outbox(&self) -> Outbox {
+        match self {
+            Self::Postgres(pool) => Outbox::new(pool),
+            Self::Sqlite(pool) => Outbox::new(pool),
+        }
+    }
+
+    /// In one transaction.
+    async fn enqueue(&self, jobs: &[SendEmail]) -> Result<(), Box<dyn std::error::Error>> {
+        match self {
+            Self::Postgres(pool) => {
+                let mut tx = pool.begin().await?;
+                Outbox::enqueue_all(&mut tx, jobs).await?;
+                tx.commit().await?;
+            }
+            Self::Sqlite(pool) => {
+                let mut tx = pool.begin().await?;
+                Outbox::enqueue_all(&mut tx, jobs).await?;
+                tx.commit().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn fill(pool: &Pool, have: u64, wanted: u64) -> Result<(), Box<dyn std::error::Error>> {
+    let began = Instant::now();
+    for first in (have..wanted).step_by(IN_A_TRANSACTION as usize) {
+        let jobs: Vec<_> = (first..(first + IN_A_TRANSACTION).min(wanted)).map(job).collect();
+        pool.enqueue(&jobs).await?;
+    }
+    rate(&format!("enqueued, until {wanted} wait"), wanted - have, began);
     Ok(())
 }
 
@@ -143,7 +170,7 @@ async fn relay(outbox: &Outbox, broker: &Broker, count: u64) -> Result<(), Box<d
 fn published(broker: &Broker) -> u64 {
     let families = broker.registry().gather();
     let counter = families.iter().find(|family| family.name() == "leveret_outbox_published_total");
-    counter.map_or(0, |family| family.get_metric()[0].get_counter().value() as u64)
+    counter.map_or(0, |family| family.get_metric()[0].get_counter().get_value() as u64)
 }
 
 /// What this process has in memory, in kB.

@@ -168,11 +168,12 @@ impl Relay {
     /// pass by itself, such as a missing right.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<()> {
         let stopping = CancellationToken::new();
-        let lanes = async {
+        // Boxed, because they would make the future of whoever runs this as large as they are.
+        let lanes = Box::pin(async {
             self.start(&stopping).await?;
             try_join_all((0..self.lanes).map(|_| self.lane(&stopping))).await
-        };
-        let besides = async { tokio::join!(self.listen(), self.count(), self.prune()) };
+        });
+        let besides = Box::pin(async { tokio::join!(self.listen(), self.count(), self.prune()) });
         let stop = async {
             stop.await;
             stopping.cancel();

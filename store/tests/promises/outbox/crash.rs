@@ -44,7 +44,7 @@ async fn writers_and_relays_that_are_killed_lose_nothing_and_publish_nothing_unc
     let stage = Stage::new(database).await;
     stage.pool.run(NOTES).await;
     let seed = setting("LEVERET_OUTBOX_SEED").map_or_else(|| fastrand::u64(..), |seed| seed as u64);
-    println!("LEVERET_OUTBOX_SEED={seed}");
+    eprintln!("LEVERET_OUTBOX_SEED={seed}");
     let consumer = Consumer::start(&stage).await;
     let rolled_back = kill(&stage, seed, setting("LEVERET_OUTBOX_KILLS").unwrap_or(KILLS)).await;
     let last = spawn(&stage, Role::Relay, 0, 0);
@@ -167,7 +167,7 @@ fn audit(notes: &BTreeMap<i64, Note>, seen: &Seen, rolled_back: usize) {
     }
     let lost = notes.keys().filter(|number| !copies.contains_key(number)).count();
     let doubled = copies.values().filter(|copies| **copies > 1).count();
-    println!(
+    eprintln!(
         "{} jobs committed, {rolled_back} transactions rolled back; {lost} lost, {uncommitted} uncommitted, \
          {renamed} of another id, {disordered} out of order; {doubled} came more than once",
         notes.len()

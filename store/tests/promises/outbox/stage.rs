@@ -157,6 +157,7 @@ impl Stage {
     }
 
     /// A job for the stage's queue.
+    #[expect(clippy::needless_pass_by_value, reason = "numbers and texts at hand read better without a reference")]
     pub(crate) fn entry(&self, payload: impl ToString) -> Entry {
         Entry::raw("test.job", self.queue.clone(), payload.to_string())
     }

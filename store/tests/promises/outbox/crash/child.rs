@@ -72,7 +72,7 @@ async fn write(orders: &Orders, pool: &Pool) {
             }
         }
         if !commits {
-            println!("rolled back");
+            eprintln!("rolled back");
         }
         sleep(Duration::from_millis(random.u64(..8))).await;
     }
