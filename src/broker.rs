@@ -225,6 +225,19 @@ impl Broker {
         }
     }
 
+    /// Where to register metrics of your own, for the same page as Leveret's; their names get the prefix `leveret_`.
+    ///
+    /// ```
+    /// let broker = leveret::Broker::amqp(leveret::Config::default())?;
+    /// let orders = prometheus::IntCounter::new("orders_total", "Orders taken in")?;
+    /// broker.registry().register(Box::new(orders.clone()))?;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn registry(&self) -> &prometheus::Registry {
+        self.shared.metrics.registry()
+    }
+
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         &self.shared.metrics
     }

@@ -56,7 +56,13 @@ pub(crate) fn is_valid_name(name: &str) -> bool {
 pub struct JobId(String);
 
 impl JobId {
-    pub(crate) fn mint() -> Self {
+    /// A new one: a UUIDv7.
+    ///
+    /// ```
+    /// assert_ne!(leveret::JobId::mint(), leveret::JobId::mint());
+    /// ```
+    #[must_use]
+    pub fn mint() -> Self {
         Self(uuid::Uuid::now_v7().to_string())
     }
 

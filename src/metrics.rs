@@ -158,6 +158,10 @@ impl Metrics {
         Ok(text)
     }
 
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
     pub(crate) fn published(&self, queue: &str, job: &str, outcome: &str) -> IntCounter {
         self.published.with_label_values(&[queue, job, outcome])
     }

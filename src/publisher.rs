@@ -20,7 +20,7 @@ use crate::{
     delay::Wait,
     error::PublishError,
     job::{Job, JobId, is_valid_name},
-    message::{COPY_HEADER_LIMIT, Message, header, integer, millis, text},
+    message::{COPY_HEADER_LIMIT, Message, header, integer, millis, short, text},
     topology::{Stream, Target},
     unique::{self, IfTaken, Unique, UniqueKeys},
 };
@@ -133,6 +133,8 @@ impl Publisher {
             expires: None,
             priority: None,
             label: None,
+            correlation_id: None,
+            enqueued_at: None,
             track: false,
             unique: None,
             headers: Vec::new(),
@@ -225,6 +227,8 @@ pub struct Publish {
     expires: Option<Duration>,
     priority: Option<u8>,
     label: Option<String>,
+    correlation_id: Option<String>,
+    enqueued_at: Option<SystemTime>,
     track: bool,
     unique: Option<Box<Unique>>,
     headers: Vec<(String, HeaderValue)>,
@@ -308,6 +312,19 @@ impl Publish {
         self
     }
 
+    /// Sets the property `correlation_id`, up to 255 bytes, which all copies of the job keep.
+    pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
+        self.correlation_id = Some(id.into());
+        self
+    }
+
+    /// Tells since when the job is on its way, for what was kept elsewhere before; now by default. Delays and the time to
+    /// live are counted from now all the same.
+    pub fn enqueued_at(mut self, time: SystemTime) -> Self {
+        self.enqueued_at = Some(time);
+        self
+    }
+
     /// Adds a header of your own, which all copies of the job keep. Names that start with `leveret-` or `x-` are not
     /// yours.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<HeaderValue>) -> Self {
@@ -372,16 +389,18 @@ impl Publish {
         let wait = match self.due {
             Due::Now => Duration::ZERO,
             Due::After(delay) => delay,
-            Due::At(time) => {
-                let at = millis(time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO));
-                Duration::from_millis(at.saturating_sub(now))
-            }
+            Due::At(time) => Duration::from_millis(since_epoch(time).saturating_sub(now)),
         };
         if !wait.is_zero() {
             require(wait < LONGEST_DELAY, "delay", &format!("{wait:?}"), "it must be less than ten years")?;
             headers.insert(header::NOT_BEFORE.into(), integer(now + millis(wait)));
         }
-        let mut message = Message::with_headers(&self.job, &id, body, now, headers);
+        let enqueued_at = self.enqueued_at.map_or(now, since_epoch);
+        let mut message = Message::with_headers(&self.job, &id, body, enqueued_at, headers);
+        if let Some(correlation) = &self.correlation_id {
+            require(correlation.len() <= 255, "correlation id", correlation, "it must have at most 255 bytes")?;
+            message.properties = message.properties.with_correlation_id(short(correlation));
+        }
         if let Some(priority) = self.priority {
             require(priority <= 31, "priority", &priority.to_string(), "it must be 0 to 31")?;
             message.properties = message.properties.with_priority(priority);
@@ -399,6 +418,10 @@ const CANCEL: &str = "leveret.cancel";
 const LONGEST_LABEL: usize = 1024;
 /// Workers take a time further ahead for a mistake.
 const LONGEST_DELAY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+fn since_epoch(time: SystemTime) -> u64 {
+    millis(time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
+}
 
 fn require(holds: bool, what: &'static str, value: &str, reason: &'static str) -> Result<(), PublishError> {
     if holds { Ok(()) } else { Err(PublishError::Invalid { what, value: value.to_owned(), reason }) }

@@ -4,6 +4,7 @@ mod bench;
 mod dead;
 mod doctor;
 mod jobs;
+mod outbox;
 mod publish;
 mod queues;
 mod serve;
@@ -22,6 +23,7 @@ pub(crate) enum Command {
     Publish(Box<publish::Arguments>),
     Queues(Box<queues::Arguments>),
     Dead(Box<dead::Arguments>),
+    Outbox(Box<outbox::Arguments>),
 }
 
 impl Command {
@@ -35,11 +37,12 @@ impl Command {
             Self::Publish(arguments) => publish::run(*arguments).await,
             Self::Queues(arguments) => queues::run(*arguments).await,
             Self::Dead(arguments) => dead::run(*arguments).await,
+            Self::Outbox(arguments) => outbox::run(*arguments).await,
         }
     }
 
     /// Whether the command computes on several threads.
     pub(crate) fn is_parallel(&self) -> bool {
-        matches!(self, Self::Bench(_) | Self::Serve(_))
+        matches!(self, Self::Bench(_) | Self::Serve(_) | Self::Outbox(_))
     }
 }

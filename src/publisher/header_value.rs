@@ -1,10 +1,11 @@
 //! The values that publishers may give their own headers.
 
 use lapin::types::AMQPValue;
+use serde::{Deserialize, Serialize};
 
 use crate::message::text;
 
-/// The value of a header of your own.
+/// The value of a header of your own. As JSON it is a text, a whole number or a boolean.
 ///
 /// ```
 /// use leveret::HeaderValue;
@@ -12,7 +13,8 @@ use crate::message::text;
 /// let values: [HeaderValue; 3] = ["acme".into(), 42.into(), true.into()];
 /// # let _ = values;
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
 #[non_exhaustive]
 pub enum HeaderValue {
     /// UTF-8 text.

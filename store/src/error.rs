@@ -29,6 +29,22 @@ pub enum Error {
         /// The newest that is known here.
         known: i64,
     },
+    /// The database has no outbox, or one that is too old.
+    #[error("the database has no outbox of this version: make it with `leveret outbox migrate` or Outbox::migrate")]
+    NoOutbox,
+    /// A job that cannot be enqueued, whoever relays it.
+    #[error("the job cannot be enqueued: {what} {value:?}: {reason}")]
+    Entry {
+        /// Which value: the job's name, its id, the queue, a header.
+        what: &'static str,
+        /// The value.
+        value: String,
+        /// The rule it breaks.
+        reason: &'static str,
+    },
+    /// A job that does not serialise to JSON.
+    #[error("the job does not serialise")]
+    Encode(#[source] serde_json::Error),
     /// A cursor that this store did not give out.
     #[error("not a cursor of this list")]
     Cursor,
@@ -47,7 +63,7 @@ impl Error {
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Database(error) => unavailable(error),
-            Self::Address | Self::Folder { .. } | Self::Newer { .. } | Self::Cursor => false,
+            _ => false,
         }
     }
 
@@ -60,7 +76,7 @@ impl Error {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Database(sqlx::Error::Database(error)) => error.code().is_some_and(|code| code_refuses(&code)),
-            Self::Database(sqlx::Error::Encode(_)) => true,
+            Self::Database(sqlx::Error::Encode(_)) | Self::Entry { .. } | Self::Encode(_) => true,
             _ => false,
         }
     }

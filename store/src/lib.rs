@@ -1,6 +1,7 @@
-//! Where Leveret's server keeps what outlives the broker's queues: the status of tracked jobs, and dead letters.
+//! What Leveret keeps in a database: for its server the status of tracked jobs, and dead letters ([`Store`]); for you the
+//! jobs that commit with your data ([`Outbox`]).
 //!
-//! SQLite for one server, PostgreSQL for several; the same SQL on both. No broker is spoken to here.
+//! SQLite for one server, PostgreSQL for several; the same SQL on both. Only the outbox's [`Relay`] speaks to a broker.
 //!
 //! ```
 //! use leveret::event::{JobEvent, Step};
@@ -35,6 +36,8 @@
 //! * `idempotency`: answers that must be the same the second time.
 //! * `dead`: dead letters taken in, found, edited, replayed. `dead/fingerprint` tells which of them are alike.
 //! * `unique`: keys of jobs of which there is one at a time.
+//! * `outbox`: jobs that are published if the transaction that enqueued them commits. Its tables are apart from all others,
+//!   and may live in any database of yours.
 //! * `audit`: who did what. `retention`: what is deleted, and when.
 //!
 //! All tables begin with `leveret_` and may lie in a database that has others.
@@ -44,6 +47,7 @@ mod dead;
 mod error;
 mod idempotency;
 mod open;
+mod outbox;
 mod page;
 mod retention;
 mod schema;
@@ -60,6 +64,7 @@ pub use crate::{
     error::{Error, Result},
     idempotency::{Claim, Claiming},
     open::Store,
+    outbox::{Chosen, Connection, Entry, Outbox, OutboxStatus, Relay, SetAside, Waker},
     page::{Cursor, Page},
     retention::{Pruned, Retention},
     status::{Filter, Job, Moved, State, TimelineEntry},

@@ -12,9 +12,11 @@ use std::{
 use sqlx::{
     Any, AnyPool, Transaction,
     any::{AnyPoolOptions, install_default_drivers},
+    postgres::PgPoolOptions,
+    sqlite::SqlitePoolOptions,
 };
 
-use crate::{Error, Result, schema, sql::Sql};
+use crate::{Error, Outbox, Result, schema, sql::Sql};
 
 /// For SQLite readers too few is a wait of microseconds; for PostgreSQL it is what a small server can give one client.
 const CONNECTIONS: u32 = 8;
@@ -150,6 +152,21 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("dialect", &self.dialect).finish_non_exhaustive()
     }
+}
+
+/// A database that has an outbox, or is to get one.
+pub(crate) async fn outbox(url: &str) -> Result<Outbox> {
+    let Address::Sqlite(path) = address(url)? else {
+        let options = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(Duration::from_secs(5));
+        let set_up = options.after_connect(|connection, _| {
+            Box::pin(async move { sqlx::raw_sql(POSTGRES_SETUP).execute(connection).await.map(drop) })
+        });
+        return Ok(Outbox::from(&set_up.connect(url).await?));
+    };
+    let options = SqlitePoolOptions::new().max_connections(CONNECTIONS).after_connect(|connection, _| {
+        Box::pin(async move { sqlx::raw_sql(SQLITE_SETUP).execute(connection).await.map(drop) })
+    });
+    Ok(Outbox::from(&options.connect(&sqlite_url(&path)?).await?))
 }
 
 fn pool(setup: &'static str, connections: u32, wait: Duration) -> AnyPoolOptions {

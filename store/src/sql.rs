@@ -95,6 +95,10 @@ impl Sql {
         Ok(self.query().fetch_one(on).await?.try_get(0)?)
     }
 
+    pub(crate) fn into_parts(self) -> (String, Vec<Arg>) {
+        (self.text, self.args)
+    }
+
     /// Never the text of a user: that always goes to a place.
     fn query(self) -> Query<'static, Any, sqlx::any::AnyArguments> {
         let query = sqlx::query(AssertSqlSafe(self.text));

@@ -16,10 +16,12 @@ pub(crate) fn block(language: &str) -> &'static str {
     from.split_once("```").unwrap().0
 }
 
-/// The words of the README that start with `prefix`.
-fn words(prefix: &str) -> BTreeSet<&'static str> {
+/// The words of a section of the README that start with `prefix`.
+fn words(section: &str, prefix: &str) -> BTreeSet<&'static str> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    README.split(|c| !is_word(c)).filter(|word| word.starts_with(prefix) && word.len() > prefix.len()).collect()
+    let (_, section) = README.split_once(&format!("\n## {section}\n")).unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    section.split(|c| !is_word(c)).filter(|word| word.starts_with(prefix) && word.len() > prefix.len()).collect()
 }
 
 #[test]
@@ -55,5 +57,5 @@ async fn every_metric_is_in_the_table_and_no_other() {
     let (_, text) = get(&health.address().to_string(), "/metrics").await;
     running.stop().await.unwrap();
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    assert_eq!(words("leveret_"), names);
+    assert_eq!(words("Metrics and health", "leveret_"), names);
 }

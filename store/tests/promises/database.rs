@@ -29,6 +29,11 @@ impl Database {
         Self { url: shared_postgres().await.database().await, _folder: None }
     }
 
+    /// In a server of the test's own.
+    pub(crate) fn at(url: String) -> Self {
+        Self { url, _folder: None }
+    }
+
     pub(crate) async fn open(&self) -> Store {
         Store::open(&self.url).await.unwrap()
     }

@@ -6,6 +6,7 @@ mod database;
 mod dead;
 mod idempotency;
 mod open;
+mod outbox;
 mod replay;
 mod retention;
 mod status;

@@ -1,0 +1,109 @@
+//! `leveret outbox`: jobs that were enqueued in a transaction. What it does is in `leveret_store::Outbox`.
+//!
+//! [`look`] shows, [`change`] decides, [`relay`] publishes.
+
+mod change;
+mod look;
+mod relay;
+
+use std::path::Path;
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use leveret_store::{Chosen, Outbox};
+
+use crate::output::{Exit, Failure, print};
+
+/// Publishes jobs that were enqueued in a transaction of your database, and shows those that it could not
+///
+/// The outbox is a table in your own database, PostgreSQL or SQLite. `relay` publishes what was committed to it; any number
+/// may run side by side, here and within your services (`leveret_store::Relay`).
+#[derive(Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done; `relay`: it was told to stop, and did
+  2  wrong usage, or `prune` without --yes
+  4  an error of the program or its surroundings, such as a database that is away
+  5  there is no such job, or no outbox: `leveret outbox migrate` makes it
+
+`relay` outlasts any absence of the broker and of the database. What it logs is set by RUST_LOG, and its metrics are at \
+LEVERET_HTTP_ADDR: alert on leveret_outbox_oldest_seconds.
+
+Examples:
+  leveret outbox migrate --database postgres://shop@db/shop
+  DATABASE_URL=postgres://shop@db/shop leveret outbox relay
+  leveret outbox status --output json
+  leveret outbox retry 17 18
+  leveret outbox retry --all
+  leveret outbox prune --older-than 7d --yes
+  leveret outbox prune --set-aside 17 --yes";
+
+#[derive(Subcommand)]
+enum Command {
+    Migrate(change::Migrate),
+    Relay(Box<relay::RelayCommand>),
+    Status(look::Status),
+    Retry(change::Retry),
+    Prune(change::Prune),
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    match arguments.command {
+        Command::Migrate(migrate) => migrate.run().await,
+        Command::Relay(relay) => relay.run().await,
+        Command::Status(status) => status.run().await,
+        Command::Retry(retry) => retry.run().await,
+        Command::Prune(prune) => prune.run().await,
+    }
+}
+
+/// Whose jobs they are.
+#[derive(Args)]
+struct DatabaseArguments {
+    /// The database with the outbox: `sqlite:PATH`, a path, or `postgres://user:password@host/database`
+    #[arg(long = "database", env = "DATABASE_URL", hide_env_values = true, value_name = "DATABASE")]
+    url: String,
+}
+
+impl DatabaseArguments {
+    /// The database, which must be there: a mistyped path would be an empty one.
+    async fn open(&self) -> Result<Outbox, Failure> {
+        let path = self.url.strip_prefix("sqlite:").unwrap_or(&self.url);
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if !self.url.contains("://") && !Path::new(path).exists() {
+            return Err(Failure::Usage(anyhow!(
+                "there is no database at {path}: give it with --database or DATABASE_URL"
+            )));
+        }
+        Outbox::open(&self.url).await.map_err(failure)
+    }
+}
+
+fn failure(error: leveret_store::Error) -> Failure {
+    match error {
+        leveret_store::Error::NoOutbox => Failure::NotFound(error.into()),
+        _ => error.into(),
+    }
+}
+
+/// Jobs that were set aside, by number or all: nothing is done to all of them by mistake.
+fn chosen(numbers: &[i64], all: bool) -> Result<Chosen, Failure> {
+    match (numbers.is_empty(), all) {
+        (false, false) => Ok(Chosen::Numbers(numbers.to_vec())),
+        (true, true) => Ok(Chosen::All),
+        _ => Err(Failure::Usage(anyhow!("say which: numbers, as `leveret outbox status` shows them, or --all"))),
+    }
+}
+
+/// What was done to jobs; that there was none of those named is told by the exit code.
+fn told(changed: u64, chosen: &Chosen, text: &str) -> Result<Exit, Failure> {
+    print(text)?;
+    let none = changed == 0 && matches!(chosen, Chosen::Numbers(_));
+    Ok(if none { Exit::NotFound } else { Exit::Well })
+}

@@ -1,0 +1,120 @@
+//! `leveret outbox migrate|retry|prune`.
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+use clap::Args;
+use leveret_store::{Chosen, Outbox};
+use serde_json::json;
+
+use super::{DatabaseArguments, chosen, failure, told};
+use crate::output::{Exit, Failure, Format, print};
+
+/// Makes the outbox's tables, or brings them up to date; an SQLite file is made if it is not there
+///
+/// They are leveret_outbox and leveret_outbox_migrations, and on PostgreSQL the function leveret_enqueue, with which
+/// programs in any language enqueue jobs.
+#[derive(Args)]
+pub(super) struct Migrate {
+    #[command(flatten)]
+    database: DatabaseArguments,
+}
+
+impl Migrate {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let outbox = Outbox::open(&self.database.url).await.map_err(failure)?;
+        Outbox::migrate(&outbox).await.map_err(failure)?;
+        print("The outbox is there.\n")?;
+        Ok(Exit::Well)
+    }
+}
+
+/// Has jobs that were set aside published again, as often as new ones
+#[derive(Args)]
+pub(super) struct Retry {
+    /// These, by number
+    #[arg(value_name = "NUMBER")]
+    numbers: Vec<i64>,
+
+    /// All that were set aside
+    #[arg(long)]
+    all: bool,
+
+    #[command(flatten)]
+    database: DatabaseArguments,
+
+    /// How to print what was done
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+impl Retry {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let chosen = chosen(&self.numbers, self.all)?;
+        let retried = self.database.open().await?.retry(&chosen).await.map_err(failure)?;
+        let text = match self.output {
+            Format::Json => format!("{}\n", json!({ "retried": retried })),
+            Format::Table => format!("{retried} jobs wait again.\n"),
+        };
+        told(retried, &chosen, &text)
+    }
+}
+
+/// Deletes jobs that were published and kept, or with --set-aside those that could not be published
+///
+/// Without --yes it does nothing. What was set aside and is deleted is never published.
+#[derive(Args)]
+pub(super) struct Prune {
+    /// These of those that were set aside, by number
+    #[arg(value_name = "NUMBER", requires = "set_aside")]
+    numbers: Vec<i64>,
+
+    /// Those that were set aside: the numbers given, or --all
+    #[arg(long)]
+    set_aside: bool,
+
+    /// All that were set aside
+    #[arg(long, requires = "set_aside")]
+    all: bool,
+
+    /// Those that were published so long ago
+    #[arg(
+        long,
+        value_parser = leveret::duration,
+        default_value = "168h",
+        value_name = "DURATION",
+        conflicts_with = "set_aside"
+    )]
+    older_than: Duration,
+
+    #[command(flatten)]
+    database: DatabaseArguments,
+
+    /// Do it
+    #[arg(long)]
+    yes: bool,
+
+    /// How to print what was done
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+impl Prune {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let chosen = if self.set_aside { Some(chosen(&self.numbers, self.all)?) } else { None };
+        let outbox = self.database.open().await?;
+        if !self.yes {
+            return Err(Failure::Usage(anyhow!("nothing was done: it takes --yes")));
+        }
+        let pruned = match &chosen {
+            Some(chosen) => outbox.discard(chosen).await,
+            None => outbox.prune(self.older_than).await,
+        };
+        let pruned = pruned.map_err(failure)?;
+        let text = match self.output {
+            Format::Json => format!("{}\n", json!({ "pruned": pruned })),
+            Format::Table => format!("{pruned} jobs are gone.\n"),
+        };
+        told(pruned, chosen.as_ref().unwrap_or(&Chosen::All), &text)
+    }
+}

@@ -1,0 +1,88 @@
+//! `leveret outbox status`: how many wait, and which could not be published.
+
+use clap::Args;
+use leveret_store::{OutboxStatus, SetAside};
+use serde_json::json;
+
+use super::{
+    super::shared::{now_ms, time},
+    DatabaseArguments, failure,
+};
+use crate::output::{Exit, Failure, Format, one_line, print, print_json, table};
+
+/// Shows how many jobs wait, since when, and those that could not be published
+#[derive(Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    database: DatabaseArguments,
+
+    /// How many of those that were set aside to show
+    #[arg(long, default_value = "20", value_name = "NUMBER")]
+    limit: u32,
+
+    /// Those after this number
+    #[arg(long, default_value = "0", value_name = "NUMBER")]
+    after: i64,
+
+    /// How to print it
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+impl Status {
+    pub(super) async fn run(self) -> Result<Exit, Failure> {
+        let outbox = self.database.open().await?;
+        let status = outbox.status().await.map_err(failure)?;
+        let aside = outbox.set_aside(self.after, self.limit).await.map_err(failure)?;
+        let age = status.oldest_at.map(|at| now_ms().saturating_sub(at) as f64 / 1000.0);
+        match self.output {
+            Format::Json => print_json(&json!({
+                "pending": status.pending,
+                "leased": status.leased,
+                "oldest_at": status.oldest_at.map(time),
+                "oldest_seconds": age,
+                "set_aside": status.set_aside,
+                "published": status.published,
+                "jobs_set_aside": aside.iter().map(document).collect::<Vec<_>>(),
+            }))?,
+            Format::Table => print(&lines(&status, age, &aside))?,
+        }
+        Ok(Exit::Well)
+    }
+}
+
+fn document(job: &SetAside) -> serde_json::Value {
+    json!({
+        "number": job.number,
+        "id": job.id,
+        "job": job.job,
+        "queue": job.queue,
+        "order_key": job.order_key,
+        "enqueued_at": time(job.enqueued_at),
+        "set_aside_at": time(job.set_aside_at),
+        "tries": job.tries,
+        "reason": job.reason,
+    })
+}
+
+fn lines(status: &OutboxStatus, age: Option<f64>, aside: &[SetAside]) -> String {
+    let OutboxStatus { pending, leased, set_aside, published, .. } = status;
+    let oldest = age.map_or_else(String::new, |age| format!(", the oldest for {age:.0} s"));
+    let first = format!("{pending} wait{oldest}; {leased} of them are in the hands of relays\n");
+    let second = format!("{set_aside} set aside; {published} published and kept\n");
+    if aside.is_empty() {
+        return first + &second;
+    }
+    let row = |job: &SetAside| {
+        [
+            job.number.to_string(),
+            time(job.set_aside_at),
+            job.job.clone(),
+            job.queue.clone(),
+            one_line(job.order_key.as_deref().unwrap_or("-"), 30),
+            one_line(&job.reason, 100),
+        ]
+    };
+    let rows: Vec<_> = aside.iter().map(row).collect();
+    format!("{first}{second}\n{}", table(["NUMBER", "SET ASIDE", "JOB", "QUEUE", "ORDER KEY", "REASON"], &rows))
+}

@@ -1,0 +1,208 @@
+//! The transactional outbox: a job is published if, and only if, the transaction that enqueued it commits.
+//!
+//! [`Outbox::enqueue`] writes the job into a table beside your data; a [`Relay`] publishes what was committed. The id is
+//! given when the job is enqueued: whatever dies in between, all copies bear it.
+//!
+//! ```
+//! use leveret_store::{Entry, Outbox};
+//! use sqlx::sqlite::SqlitePool;
+//! # #[derive(serde::Serialize, serde::Deserialize)] struct SendEmail { to: String }
+//! # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+//!
+//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let url = format!("sqlite://{}?mode=rwc", folder.path().join("shop.db").display());
+//! let pool = SqlitePool::connect(&url).await?;          // or a PgPool
+//! Outbox::migrate(&pool).await?;
+//!
+//! let mut tx = pool.begin().await?;
+//! // … the order's row, in the same transaction …
+//! let id = Outbox::enqueue(&mut tx, &SendEmail { to: "ada@example.org".into() }).await?;
+//! Outbox::enqueue(&mut tx, Entry::raw("report", "reports", "{}").order_key("customer-7").track()).await?;
+//! tx.commit().await?;
+//! # let _ = id;
+//! assert_eq!(Outbox::new(&pool).status().await?.pending, 2);
+//! # Ok(()) }
+//! ```
+//!
+//! # Layout
+//!
+//! `entry`: a job and its options. `connection`, `schema`: the two databases, the tables. `claim`: every statement of
+//! the relay. `relay`: its loop; `relay/publish`: one batch's way to the broker. `metrics`. `look`: what an operator sees
+//! and does.
+
+mod claim;
+mod connection;
+mod entry;
+mod look;
+mod metrics;
+mod relay;
+mod schema;
+
+use leveret::JobId;
+use sqlx::{PgPool, SqlitePool};
+
+use self::connection::{Open, Pool};
+pub use self::{
+    connection::Connection,
+    entry::Entry,
+    look::{Chosen, OutboxStatus, SetAside},
+    relay::{Relay, Waker},
+};
+use crate::{
+    Result,
+    open::Dialect,
+    sql::{Arg, Sql, chunks, text_list},
+};
+
+/// The outbox of a database; see the crate's [`Relay`] for its other end.
+///
+/// ```
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct SendEmail { to: String }
+/// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+/// # async fn doc(pool: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
+/// use leveret_store::{Entry, Outbox};
+///
+/// let mut tx = pool.begin().await?;
+/// let job = SendEmail { to: "ada@example.org".into() };
+/// Outbox::enqueue(&mut tx, &job).await?;
+/// Outbox::enqueue(&mut tx, Entry::new(&job).priority(9)).await?;
+/// tx.commit().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    pool: Pool,
+}
+
+impl From<&PgPool> for Outbox {
+    fn from(pool: &PgPool) -> Self {
+        Self { pool: Pool::Postgres(pool.clone()) }
+    }
+}
+
+impl From<&SqlitePool> for Outbox {
+    fn from(pool: &SqlitePool) -> Self {
+        Self { pool: Pool::Sqlite(pool.clone()) }
+    }
+}
+
+impl From<&Self> for Outbox {
+    fn from(outbox: &Self) -> Self {
+        outbox.clone()
+    }
+}
+
+impl Outbox {
+    /// The outbox of a database whose tables are there.
+    pub fn new(pool: impl Into<Self>) -> Self {
+        pool.into()
+    }
+
+    /// Opens a database for the outbox alone: `sqlite:PATH`, a path of a file that is there, or `postgres://…`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open`](crate::Store::open), but for [`Error::Newer`](crate::Error::Newer).
+    pub async fn open(url: &str) -> Result<Self> {
+        crate::open::outbox(url).await
+    }
+
+    /// Makes the outbox's tables in a database, or brings them up to date. Any number of processes may do so at once.
+    ///
+    /// The tables are `leveret_outbox` and `leveret_outbox_migrations`; on PostgreSQL there are the functions
+    /// `leveret_enqueue` and `leveret_outbox_wake` besides.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Newer`](crate::Error::Newer) for tables of a newer Leveret, [`Error::Database`](crate::Error::Database).
+    pub async fn migrate(pool: impl Into<Self>) -> Result<Self> {
+        let outbox = pool.into();
+        schema::migrate(&outbox.pool).await?;
+        Ok(outbox)
+    }
+
+    /// Enqueues a job in a transaction, and returns the id that it will be published with. On a connection without a
+    /// transaction it is committed at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Entry`](crate::Error::Entry) and [`Error::Encode`](crate::Error::Encode) for what could never be published:
+    /// nothing was written, and the transaction can go on. [`Error::Database`](crate::Error::Database).
+    pub async fn enqueue(on: &mut impl Connection, job: impl Into<Entry>) -> Result<JobId> {
+        let mut ids = enqueue_rows(on, vec![job.into()]).await?;
+        Ok(ids.pop().unwrap_or_else(JobId::mint))
+    }
+
+    /// As [`enqueue`](Self::enqueue) for many, which is faster: all or none. Returns their ids in order.
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue`](Self::enqueue).
+    pub async fn enqueue_all<E: Into<Entry>>(
+        on: &mut impl Connection,
+        jobs: impl IntoIterator<Item = E>,
+    ) -> Result<Vec<JobId>> {
+        enqueue_rows(on, jobs.into_iter().map(Into::into).collect()).await
+    }
+}
+
+async fn enqueue_rows(on: &mut impl Connection, entries: Vec<Entry>) -> Result<Vec<JobId>> {
+    entries.iter().try_for_each(Entry::check)?;
+    let rows = entries.into_iter().map(row).collect::<Result<Vec<_>>>()?;
+    let keys: Vec<_> = rows.iter().filter_map(|row| row.order_key.as_deref()).collect();
+    if on.open().dialect() == Dialect::Postgres && !keys.is_empty() {
+        lock(on.open(), &keys).await?;
+    }
+    for chunk in chunks(&rows) {
+        let mut insert =
+            Sql::new("INSERT INTO leveret_outbox (id, job, queue, payload, options, order_key, enqueued_at) VALUES ");
+        insert.values(chunk.iter().map(Row::args));
+        on.open().execute(insert).await?;
+    }
+    Ok(rows.into_iter().map(|row| row.id).collect())
+}
+
+/// Until the commit: so the numbers of one key are in the order in which they can be seen. In one order for all, so that
+/// two calls like this cannot lock each other out.
+async fn lock(on: Open<'_>, keys: &[&str]) -> Result<()> {
+    let text = "SELECT pg_advisory_xact_lock(1818588773, key) FROM
+                (SELECT DISTINCT hashtext(value) AS key FROM json_array_elements_text($1::json) ORDER BY 1) AS keys";
+    on.execute(Sql::new(text).arg(text_list(keys.iter().copied()))).await.map(drop)
+}
+
+struct Row {
+    id: JobId,
+    job: String,
+    queue: String,
+    payload: Vec<u8>,
+    options: String,
+    order_key: Option<String>,
+    enqueued_at: u64,
+}
+
+fn row(entry: Entry) -> Result<Row> {
+    Ok(Row {
+        id: entry.id.unwrap_or_else(JobId::mint),
+        job: entry.job,
+        queue: entry.queue,
+        payload: entry.payload?,
+        options: serde_json::to_string(&entry.options).map_err(crate::Error::Encode)?,
+        order_key: entry.order_key,
+        enqueued_at: entry.enqueued_at,
+    })
+}
+
+impl Row {
+    fn args(&self) -> [Arg; 7] {
+        [
+            self.id.as_str().into(),
+            self.job.as_str().into(),
+            self.queue.as_str().into(),
+            self.payload.as_slice().into(),
+            self.options.as_str().into(),
+            self.order_key.as_deref().into(),
+            self.enqueued_at.into(),
+        ]
+    }
+}

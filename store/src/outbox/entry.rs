@@ -1,0 +1,223 @@
+//! A job on its way into the outbox: what its publish will be.
+
+use std::time::{Duration, SystemTime};
+
+use leveret::{HeaderValue, Job, JobId};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result, sql::now_ms};
+
+/// A job for the outbox, with the options of a [publish](leveret::Publish). A reference to a job is one without any.
+///
+/// All times are counted from here, not from the publish: a delay that is over by then is none.
+///
+/// ```
+/// use std::time::Duration;
+/// use leveret_store::Entry;
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct SendEmail { to: String }
+/// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+///
+/// let job = SendEmail { to: "ada@example.org".into() };
+/// let entry = Entry::new(&job).delay(Duration::from_secs(3600)).priority(5).order_key("customer-7");
+/// # let _ = entry;
+/// ```
+#[derive(Debug)]
+pub struct Entry {
+    pub(super) id: Option<JobId>,
+    pub(super) job: String,
+    pub(super) queue: String,
+    pub(super) payload: Result<Vec<u8>>,
+    pub(super) order_key: Option<String>,
+    pub(super) options: Options,
+    pub(super) enqueued_at: u64,
+}
+
+/// What is kept of the options, as JSON. Times are milliseconds since the epoch.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Options {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) not_before: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) expires_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) priority: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) correlation_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) label: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) track: bool,
+    #[serde(with = "headers", skip_serializing_if = "Vec::is_empty")]
+    pub(super) headers: Vec<(String, HeaderValue)>,
+}
+
+impl<J: Job> From<&J> for Entry {
+    fn from(job: &J) -> Self {
+        Self::new(job)
+    }
+}
+
+impl Entry {
+    /// A job, for its own queue.
+    pub fn new<J: Job>(job: &J) -> Self {
+        Self::with(J::NAME.to_owned(), J::QUEUE.to_owned(), serde_json::to_vec(job).map_err(Error::Encode))
+    }
+
+    /// A job whose type is not known here, by its name, its queue and its payload, which is to be JSON.
+    ///
+    /// ```
+    /// let entry = leveret_store::Entry::raw("email.send", "email", r#"{"to": "ada@example.org"}"#).track();
+    /// # let _ = entry;
+    /// ```
+    pub fn raw(job: impl Into<String>, queue: impl Into<String>, payload: impl Into<Vec<u8>>) -> Self {
+        Self::with(job.into(), queue.into(), Ok(payload.into()))
+    }
+
+    fn with(job: String, queue: String, payload: Result<Vec<u8>>) -> Self {
+        let options = Options::default();
+        Self { id: None, job, queue, payload, order_key: None, options, enqueued_at: now_ms() }
+    }
+
+    /// As [`Publish::delay`](leveret::Publish::delay).
+    #[must_use]
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.options.not_before = Some(self.enqueued_at.saturating_add(ms(delay)));
+        self
+    }
+
+    /// As [`Publish::at`](leveret::Publish::at).
+    #[must_use]
+    pub fn at(mut self, time: SystemTime) -> Self {
+        self.options.not_before = Some(ms(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()));
+        self
+    }
+
+    /// As [`Publish::expires`](leveret::Publish::expires).
+    #[must_use]
+    pub fn expires(mut self, time_to_live: Duration) -> Self {
+        self.options.expires_at = Some(self.enqueued_at.saturating_add(ms(time_to_live)));
+        self
+    }
+
+    /// As [`Publish::priority`](leveret::Publish::priority).
+    #[must_use]
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.options.priority = Some(priority);
+        self
+    }
+
+    /// As [`Publish::id`](leveret::Publish::id); a UUIDv7 by default.
+    #[must_use]
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(JobId::from(id.into()));
+        self
+    }
+
+    /// As [`Publish::queue`](leveret::Publish::queue).
+    #[must_use]
+    pub fn queue(mut self, queue: impl Into<String>) -> Self {
+        self.queue = queue.into();
+        self
+    }
+
+    /// As [`Publish::correlation_id`](leveret::Publish::correlation_id).
+    #[must_use]
+    pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
+        self.options.correlation_id = Some(id.into());
+        self
+    }
+
+    /// As [`Publish::label`](leveret::Publish::label).
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.options.label = Some(label.into());
+        self
+    }
+
+    /// As [`Publish::track`](leveret::Publish::track).
+    #[must_use]
+    pub fn track(mut self) -> Self {
+        self.options.track = true;
+        self
+    }
+
+    /// As [`Publish::header`](leveret::Publish::header).
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<HeaderValue>) -> Self {
+        self.options.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Has the job published after all jobs that were enqueued before it with the same key, of 1 to 255 bytes.
+    ///
+    /// On PostgreSQL the key is locked until the transaction ends, so that the order is that of the commits. Two
+    /// transactions that lock two keys each, in another order, end in a deadlock, which PostgreSQL breaks with an error.
+    ///
+    /// A job that is set aside holds up those behind it, until it is retried or discarded: that is what order means.
+    /// What runs first is for the queue: with one consumer, `concurrency(1)`, and as long as no job fails.
+    #[must_use]
+    pub fn order_key(mut self, key: impl Into<String>) -> Self {
+        self.order_key = Some(key.into());
+        self
+    }
+
+    /// Refuses here what a publish would refuse later, when nobody waits for the answer.
+    pub(super) fn check(&self) -> Result<()> {
+        let bytes = |text: &str| (1..=255).contains(&text.len());
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-".contains(&b);
+        let named = (1..=128).contains(&self.job.len()) && self.job.bytes().all(plain);
+        require(named, "job name", &self.job, "it must be of the form [a-z0-9_.-]{1,128}")?;
+        require(bytes(&self.queue), "queue", &self.queue, "it must have 1 to 255 bytes")?;
+        let id = self.id.as_ref().map_or("minted", JobId::as_str);
+        require(bytes(id) && !id.contains('\0'), "job id", id, "it must have 1 to 255 bytes, none of them 0")?;
+        let key = self.order_key.as_deref().unwrap_or("none");
+        require(bytes(key), "order key", key, "it must have 1 to 255 bytes")?;
+        let priority = self.options.priority.unwrap_or(0);
+        require(priority <= 31, "priority", &priority.to_string(), "it must be 0 to 31")?;
+        let label = self.options.label.as_deref().unwrap_or_default();
+        require(label.len() <= 1024, "label", label, "it must have at most 1024 bytes")?;
+        let correlation = self.options.correlation_id.as_deref().unwrap_or_default();
+        require(correlation.len() <= 255, "correlation id", correlation, "it must have at most 255 bytes")?;
+        for (name, _) in &self.options.headers {
+            let foreign = bytes(name) && !name.starts_with("leveret-") && !name.starts_with("x-");
+            require(
+                foreign,
+                "header",
+                name,
+                "its name must have 1 to 255 bytes and start with neither leveret- nor x-",
+            )?;
+        }
+        for time in [self.options.not_before, self.options.expires_at].into_iter().flatten() {
+            let near = time < self.enqueued_at.saturating_add(TEN_YEARS_MS);
+            require(near, "time", &time.to_string(), "it must be less than ten years ahead")?;
+        }
+        Ok(())
+    }
+}
+
+const TEN_YEARS_MS: u64 = 315_360_000_000;
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn require(holds: bool, what: &'static str, value: &str, reason: &'static str) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::Entry { what, value: value.to_owned(), reason }) }
+}
+
+/// Headers as an object, as SQL makes them.
+mod headers {
+    use std::collections::BTreeMap;
+
+    use leveret::HeaderValue;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(headers: &[(String, HeaderValue)], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(headers.iter().map(|(name, value)| (name, value)))
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Vec<(String, HeaderValue)>, D::Error> {
+        Ok(BTreeMap::deserialize(from)?.into_iter().collect())
+    }
+}

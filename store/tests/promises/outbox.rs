@@ -1,0 +1,9 @@
+//! What the outbox promises, on both databases and on RabbitMQ.
+
+mod crash;
+mod enqueue;
+mod order;
+mod relay;
+mod sql;
+mod stage;
+mod trouble;
