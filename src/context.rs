@@ -99,6 +99,12 @@ impl<S> Context<S> {
         &self.inner.handlers.state
     }
 
+    /// The queue that the job was taken from.
+    #[must_use]
+    pub fn queue(&self) -> &str {
+        self.inner.handlers.queue.name()
+    }
+
     /// The job's id: the same for all attempts and copies.
     #[must_use]
     pub fn job_id(&self) -> &str {

@@ -29,9 +29,12 @@ pub enum Error {
         /// The newest that is known here.
         known: i64,
     },
-    /// The database has no outbox, or one that is too old.
-    #[error("the database has no outbox of this version: make it with `leveret outbox migrate` or Outbox::migrate")]
-    NoOutbox,
+    /// The database has no outbox or no inbox, or one that is too old.
+    #[error("the database has no {part} of this version: make it with `leveret {part} migrate`")]
+    NoTables {
+        /// Which.
+        part: &'static str,
+    },
     /// A job that cannot be enqueued, whoever relays it.
     #[error("the job cannot be enqueued: {what} {value:?}: {reason}")]
     Entry {

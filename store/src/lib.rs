@@ -1,5 +1,5 @@
 //! What Leveret keeps in a database: for its server the status of tracked jobs, and dead letters ([`Store`]); for you the
-//! jobs that commit with your data ([`Outbox`]).
+//! jobs that commit with your data ([`Outbox`]) and have their effects once ([`Inbox`]).
 //!
 //! SQLite for one server, PostgreSQL for several; the same SQL on both. Only the outbox's [`Relay`] speaks to a broker.
 //!
@@ -36,16 +36,18 @@
 //! * `idempotency`: answers that must be the same the second time.
 //! * `dead`: dead letters taken in, found, edited, replayed. `dead/fingerprint` tells which of them are alike.
 //! * `unique`: keys of jobs of which there is one at a time.
-//! * `outbox`: jobs that are published if the transaction that enqueued them commits. Its tables are apart from all others,
-//!   and may live in any database of yours.
+//! * `embedded`: tables apart from all others, which may live in any database of yours. `outbox`: jobs that are published
+//!   if the transaction that enqueued them commits. `inbox`: jobs whose effects happen once.
 //! * `audit`: who did what. `retention`: what is deleted, and when.
 //!
 //! All tables begin with `leveret_` and may lie in a database that has others.
 
 mod audit;
 mod dead;
+mod embedded;
 mod error;
 mod idempotency;
+mod inbox;
 mod open;
 mod outbox;
 mod page;
@@ -61,10 +63,12 @@ pub use crate::{
         DeadFilter, DeadLetter, DeadSource, DeadState, Group, HistoryEntry, Letter, NewDead, Replay, Selection,
         fingerprint,
     },
+    embedded::Connection,
     error::{Error, Result},
     idempotency::{Claim, Claiming},
+    inbox::{Inbox, InboxStatus},
     open::Store,
-    outbox::{Chosen, Connection, Entry, Outbox, OutboxStatus, Relay, SetAside, Waker},
+    outbox::{Chosen, Entry, Outbox, OutboxStatus, Relay, SetAside, Waker},
     page::{Cursor, Page},
     retention::{Pruned, Retention},
     status::{Filter, Job, Moved, State, TimelineEntry},

@@ -16,7 +16,7 @@ use sqlx::{
     sqlite::SqlitePoolOptions,
 };
 
-use crate::{Error, Outbox, Result, schema, sql::Sql};
+use crate::{Error, Result, embedded, schema, sql::Sql};
 
 /// For SQLite readers too few is a wait of microseconds; for PostgreSQL it is what a small server can give one client.
 const CONNECTIONS: u32 = 8;
@@ -154,19 +154,19 @@ impl fmt::Debug for Store {
     }
 }
 
-/// A database that has an outbox, or is to get one.
-pub(crate) async fn outbox(url: &str) -> Result<Outbox> {
+/// A database of yours.
+pub(crate) async fn embedded(url: &str) -> Result<embedded::Pool> {
     let Address::Sqlite(path) = address(url)? else {
         let options = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(Duration::from_secs(5));
         let set_up = options.after_connect(|connection, _| {
             Box::pin(async move { sqlx::raw_sql(POSTGRES_SETUP).execute(connection).await.map(drop) })
         });
-        return Ok(Outbox::from(&set_up.connect(url).await?));
+        return Ok(embedded::Pool::Postgres(set_up.connect(url).await?));
     };
     let options = SqlitePoolOptions::new().max_connections(CONNECTIONS).after_connect(|connection, _| {
         Box::pin(async move { sqlx::raw_sql(SQLITE_SETUP).execute(connection).await.map(drop) })
     });
-    Ok(Outbox::from(&options.connect(&sqlite_url(&path)?).await?))
+    Ok(embedded::Pool::Sqlite(options.connect(&sqlite_url(&path)?).await?))
 }
 
 fn pool(setup: &'static str, connections: u32, wait: Duration) -> AnyPoolOptions {

@@ -27,32 +27,34 @@
 //!
 //! # Layout
 //!
-//! `entry`: a job and its options. `connection`, `schema`: the two databases, the tables. `claim`: every statement of
-//! the relay. `relay`: its loop; `relay/publish`: one batch's way to the broker. `metrics`. `look`: what an operator sees
+//! `entry`: a job and its options. `claim`: every statement of the relay. `relay`: its loop; `relay/publish`: one batch's way to the broker. `metrics`. `look`: what an operator sees
 //! and does.
 
 mod claim;
-mod connection;
 mod entry;
 mod look;
 mod metrics;
 mod relay;
-mod schema;
 
 use leveret::JobId;
-use sqlx::{PgPool, SqlitePool};
 
-use self::connection::{Open, Pool};
 pub use self::{
-    connection::Connection,
     entry::Entry,
     look::{Chosen, OutboxStatus, SetAside},
     relay::{Relay, Waker},
 };
 use crate::{
     Result,
+    embedded::{Connection, Open, Pool, held_in_a_database, schema::Part},
     open::Dialect,
     sql::{Arg, Sql, chunks, text_list},
+};
+
+/// Apart from the tables of the server: they may live in any database of yours.
+const PART: Part = Part {
+    name: "outbox",
+    sqlite: &[include_str!("../migrations/outbox/sqlite/1.sql")],
+    postgres: &[include_str!("../migrations/outbox/postgres/1.sql")],
 };
 
 /// The outbox of a database; see the crate's [`Relay`] for its other end.
@@ -75,23 +77,7 @@ pub struct Outbox {
     pool: Pool,
 }
 
-impl From<&PgPool> for Outbox {
-    fn from(pool: &PgPool) -> Self {
-        Self { pool: Pool::Postgres(pool.clone()) }
-    }
-}
-
-impl From<&SqlitePool> for Outbox {
-    fn from(pool: &SqlitePool) -> Self {
-        Self { pool: Pool::Sqlite(pool.clone()) }
-    }
-}
-
-impl From<&Self> for Outbox {
-    fn from(outbox: &Self) -> Self {
-        outbox.clone()
-    }
-}
+held_in_a_database!(Outbox);
 
 impl Outbox {
     /// The outbox of a database whose tables are there.
@@ -105,7 +91,7 @@ impl Outbox {
     ///
     /// As [`Store::open`](crate::Store::open), but for [`Error::Newer`](crate::Error::Newer).
     pub async fn open(url: &str) -> Result<Self> {
-        crate::open::outbox(url).await
+        Ok(Self { pool: Pool::connect(url).await? })
     }
 
     /// Makes the outbox's tables in a database, or brings them up to date. Any number of processes may do so at once.
@@ -118,7 +104,7 @@ impl Outbox {
     /// [`Error::Newer`](crate::Error::Newer) for tables of a newer Leveret, [`Error::Database`](crate::Error::Database).
     pub async fn migrate(pool: impl Into<Self>) -> Result<Self> {
         let outbox = pool.into();
-        schema::migrate(&outbox.pool).await?;
+        PART.migrate(&outbox.pool).await?;
         Ok(outbox)
     }
 

@@ -87,7 +87,7 @@ impl DatabaseArguments {
 
 fn failure(error: leveret_store::Error) -> Failure {
     match error {
-        leveret_store::Error::NoOutbox => Failure::NotFound(error.into()),
+        leveret_store::Error::NoTables { .. } => Failure::NotFound(error.into()),
         _ => error.into(),
     }
 }

@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use super::connection::{Columns, Pool, Record};
 use crate::{
     Result,
+    embedded::{Columns, Pool, Record},
     open::Dialect,
     sql::{Sql, number, number_list},
 };

@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use super::{
-    Outbox,
-    connection::{Columns, Record},
-    schema,
-};
+use super::{Outbox, PART};
 use crate::{
     Result,
+    embedded::{Columns, Record},
     sql::{Sql, number, number_list},
 };
 
@@ -95,10 +92,10 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`Error::NoOutbox`](crate::Error::NoOutbox), [`Error::Newer`](crate::Error::Newer),
+    /// [`Error::NoTables`](crate::Error::NoTables), [`Error::Newer`](crate::Error::Newer),
     /// [`Error::Database`](crate::Error::Database).
     pub async fn status(&self) -> Result<OutboxStatus> {
-        schema::check(&self.pool).await?;
+        PART.check(&self.pool).await?;
         let now = self.pool.dialect().now();
         let text = format!(
             "SELECT count(*) AS pending, count(CASE WHEN leased_until > {now} THEN 1 END) AS leased,
@@ -116,7 +113,7 @@ impl Outbox {
     ///
     /// As [`status`](Self::status).
     pub async fn set_aside(&self, after: i64, limit: u32) -> Result<Vec<SetAside>> {
-        schema::check(&self.pool).await?;
+        PART.check(&self.pool).await?;
         let text = "SELECT seq, id, job, queue, order_key, enqueued_at, set_aside_at, tries, reason FROM leveret_outbox
                     WHERE set_aside_at IS NOT NULL AND seq > $1 ORDER BY seq LIMIT $2";
         self.pool.all(Sql::new(text).arg(after).arg(limit)).await
@@ -144,7 +141,7 @@ impl Outbox {
     }
 
     async fn change(&self, change: &str, chosen: &Chosen) -> Result<u64> {
-        schema::check(&self.pool).await?;
+        PART.check(&self.pool).await?;
         match chosen {
             Chosen::Numbers(numbers) => {
                 let list = self.pool.dialect().numbers("$1");
@@ -164,7 +161,7 @@ impl Outbox {
     ///
     /// As [`status`](Self::status).
     pub async fn prune(&self, kept: Duration) -> Result<u64> {
-        schema::check(&self.pool).await?;
+        PART.check(&self.pool).await?;
         let text = format!(
             "DELETE FROM leveret_outbox WHERE seq IN (SELECT seq FROM leveret_outbox
              WHERE published_at IS NOT NULL AND published_at <= {} - $2 ORDER BY published_at LIMIT $1)",

@@ -20,11 +20,9 @@ use self::publish::{Batch, publish};
 use super::{
     Outbox,
     claim::{self, Leased, Place, Wanted},
-    connection::Pool,
     metrics::Metrics,
-    schema,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, embedded::Pool, outbox::PART};
 
 /// The waits of a lane that finds nothing: doubled from the first to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
@@ -164,7 +162,7 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// [`Error::NoOutbox`] and [`Error::Newer`] for tables that it does not know, [`Error::Database`] for what does not
+    /// [`Error::NoTables`] and [`Error::Newer`] for tables that it does not know, [`Error::Database`] for what does not
     /// pass by itself, such as a missing right.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<()> {
         let stopping = CancellationToken::new();
@@ -190,7 +188,7 @@ impl Relay {
     async fn start(&self, stopping: &CancellationToken) -> Result<()> {
         let mut told = false;
         while !stopping.is_cancelled() {
-            let Err(error) = schema::check(&self.pool).await else { return Ok(()) };
+            let Err(error) = PART.check(&self.pool).await else { return Ok(()) };
             self.outlast(error, &mut told, stopping).await?;
         }
         Ok(())

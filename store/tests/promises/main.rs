@@ -5,6 +5,7 @@ mod audit;
 mod database;
 mod dead;
 mod idempotency;
+mod inbox;
 mod open;
 mod outbox;
 mod replay;

@@ -5,5 +5,5 @@ mod enqueue;
 mod order;
 mod relay;
 mod sql;
-mod stage;
+pub(crate) mod stage;
 mod trouble;

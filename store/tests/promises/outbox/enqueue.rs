@@ -140,7 +140,7 @@ async fn many_are_enqueued_at_once_and_their_ids_returned_in_order(database: Dat
 
 async fn many_may_migrate_at_once_and_tables_of_a_newer_leveret_are_left_alone(database: Database) {
     let pool = Pool::open(&database.url).await;
-    assert!(matches!(pool.outbox().status().await, Err(Error::NoOutbox)));
+    assert!(matches!(pool.outbox().status().await, Err(Error::NoTables { part: "outbox" })));
     let migrating: Vec<_> = (0..8).map(|_| tokio::spawn(Outbox::migrate(pool.outbox()))).collect();
     for migrating in migrating {
         migrating.await.unwrap().unwrap();

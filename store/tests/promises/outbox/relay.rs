@@ -150,7 +150,7 @@ async fn a_relay_without_an_outbox_says_so(database: Database) {
     let stage = Stage::new(database).await;
     stage.pool.run("DELETE FROM leveret_outbox_migrations").await;
     let error = stage.relay().run(std::future::pending()).await.unwrap_err();
-    assert!(matches!(error, Error::NoOutbox), "{error:?}");
+    assert!(matches!(error, Error::NoTables { part: "outbox" }), "{error:?}");
 }
 
 #[tokio::test]

@@ -1,4 +1,7 @@
-//! Two databases behind one seam: the statements are the same on both, the connections are the caller's own.
+//! Tables that live in a database of yours: two databases behind one seam. The statements are the same on both, the
+//! connections are the caller's own.
+
+pub(crate) mod schema;
 
 use futures_util::TryStreamExt;
 use sqlx::{
@@ -12,7 +15,32 @@ use crate::{
     sql::{Arg, Sql},
 };
 
-/// What a job can be enqueued on: a transaction or a connection of sqlx, on PostgreSQL or SQLite.
+/// Makes a part of pools of connections, or of itself.
+macro_rules! held_in_a_database {
+    ($part:ident) => {
+        impl From<&sqlx::PgPool> for $part {
+            fn from(pool: &sqlx::PgPool) -> Self {
+                Self { pool: $crate::embedded::Pool::Postgres(pool.clone()) }
+            }
+        }
+
+        impl From<&sqlx::SqlitePool> for $part {
+            fn from(pool: &sqlx::SqlitePool) -> Self {
+                Self { pool: $crate::embedded::Pool::Sqlite(pool.clone()) }
+            }
+        }
+
+        impl From<&Self> for $part {
+            fn from(part: &Self) -> Self {
+                part.clone()
+            }
+        }
+    };
+}
+
+pub(crate) use held_in_a_database;
+
+/// What a job can be enqueued or noted on: a transaction or a connection of sqlx, on PostgreSQL or SQLite.
 ///
 /// It is not for others to implement.
 pub trait Connection: Sealed + Send {}
@@ -56,25 +84,25 @@ pub enum Open<'c> {
 
 /// Where connections come from.
 #[derive(Clone, Debug)]
-pub(super) enum Pool {
+pub(crate) enum Pool {
     Postgres(PgPool),
     Sqlite(SqlitePool),
 }
 
-pub(super) enum Pooled {
+pub(crate) enum Pooled {
     Postgres(PoolConnection<Postgres>),
     Sqlite(PoolConnection<Sqlite>),
 }
 
 /// A row of a result, by the names of its columns.
-pub(super) trait Columns {
+pub(crate) trait Columns {
     fn int(&self, column: &str) -> Result<Option<i64>>;
     fn text(&self, column: &str) -> Result<Option<String>>;
     fn bytes(&self, column: &str) -> Result<Option<Vec<u8>>>;
 }
 
 /// What can be read from a row.
-pub(super) trait Record: Sized + Send {
+pub(crate) trait Record: Sized + Send {
     fn read(columns: &dyn Columns) -> Result<Self>;
 }
 
@@ -120,7 +148,7 @@ macro_rules! filled {
 }
 
 impl Open<'_> {
-    pub(super) fn dialect(&self) -> Dialect {
+    pub(crate) fn dialect(&self) -> Dialect {
         match self {
             Self::Postgres(_) => Dialect::Postgres,
             Self::Sqlite(_) => Dialect::Sqlite,
@@ -128,14 +156,14 @@ impl Open<'_> {
     }
 
     /// Runs a statement, and says how many rows it changed.
-    pub(super) async fn execute(self, sql: Sql) -> Result<u64> {
+    pub(crate) async fn execute(self, sql: Sql) -> Result<u64> {
         Ok(match self {
             Self::Postgres(on) => filled!(sql, Postgres).execute(on).await?.rows_affected(),
             Self::Sqlite(on) => filled!(sql, Sqlite).execute(on).await?.rows_affected(),
         })
     }
 
-    pub(super) async fn all<R: Record>(self, sql: Sql) -> Result<Vec<R>> {
+    pub(crate) async fn all<R: Record>(self, sql: Sql) -> Result<Vec<R>> {
         match self {
             Self::Postgres(on) => {
                 filled!(sql, Postgres).fetch(on).err_into().and_then(async |row| R::read(&row)).try_collect().await
@@ -147,7 +175,7 @@ impl Open<'_> {
     }
 
     /// Runs a text of several statements without values.
-    pub(super) async fn script(self, text: &'static str) -> Result<()> {
+    pub(crate) async fn script(self, text: &'static str) -> Result<()> {
         match self {
             Self::Postgres(on) => sqlx::raw_sql(text).execute(on).await.map(drop)?,
             Self::Sqlite(on) => sqlx::raw_sql(text).execute(on).await.map(drop)?,
@@ -157,14 +185,19 @@ impl Open<'_> {
 }
 
 impl Pool {
-    pub(super) fn dialect(&self) -> Dialect {
+    /// Opens a database that is there.
+    pub(crate) async fn connect(url: &str) -> Result<Self> {
+        crate::open::embedded(url).await
+    }
+
+    pub(crate) fn dialect(&self) -> Dialect {
         match self {
             Self::Postgres(_) => Dialect::Postgres,
             Self::Sqlite(_) => Dialect::Sqlite,
         }
     }
 
-    pub(super) async fn acquire(&self) -> Result<Pooled> {
+    pub(crate) async fn acquire(&self) -> Result<Pooled> {
         Ok(match self {
             Self::Postgres(pool) => Pooled::Postgres(pool.acquire().await?),
             Self::Sqlite(pool) => Pooled::Sqlite(pool.acquire().await?),
@@ -172,18 +205,18 @@ impl Pool {
     }
 
     /// Runs a statement in a transaction of its own, and says how many rows it changed.
-    pub(super) async fn execute(&self, sql: Sql) -> Result<u64> {
+    pub(crate) async fn execute(&self, sql: Sql) -> Result<u64> {
         self.acquire().await?.open().execute(sql).await
     }
 
     /// As [`Self::execute`], and returns what the statement does.
-    pub(super) async fn all<R: Record>(&self, sql: Sql) -> Result<Vec<R>> {
+    pub(crate) async fn all<R: Record>(&self, sql: Sql) -> Result<Vec<R>> {
         self.acquire().await?.open().all(sql).await
     }
 
     /// As [`Self::all`], for statements that jump through indexes. PostgreSQL cannot know how few rows they touch, and by
     /// its estimate it would compile them first, which takes a hundred times as long as they do.
-    pub(super) async fn jump<R: Record>(&self, sql: Sql) -> Result<Vec<R>> {
+    pub(crate) async fn jump<R: Record>(&self, sql: Sql) -> Result<Vec<R>> {
         let Self::Postgres(pool) = self else { return self.all(sql).await };
         let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL jit = off").await?;
         let rows = tx.open().all(sql).await?;
@@ -192,13 +225,13 @@ impl Pool {
     }
 
     /// The only number that a statement returns, in the column `value`.
-    pub(super) async fn number(&self, sql: Sql) -> Result<i64> {
+    pub(crate) async fn number(&self, sql: Sql) -> Result<i64> {
         Ok(self.all(sql).await?.first().copied().unwrap_or_default())
     }
 }
 
 impl Pooled {
-    pub(super) fn open(&mut self) -> Open<'_> {
+    pub(crate) fn open(&mut self) -> Open<'_> {
         match self {
             Self::Postgres(on) => Open::Postgres(on),
             Self::Sqlite(on) => Open::Sqlite(on),
@@ -208,7 +241,7 @@ impl Pooled {
 
 impl Dialect {
     /// The milliseconds since the epoch on the database's clock, which all relays share. The same in a whole statement.
-    pub(super) fn now(self) -> &'static str {
+    pub(crate) fn now(self) -> &'static str {
         match self {
             Self::Postgres => "floor(extract(epoch FROM now()) * 1000)::bigint",
             Self::Sqlite => "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
@@ -216,7 +249,7 @@ impl Dialect {
     }
 
     /// What keeps a row that is chosen from being chosen by another at the same time. SQLite has one writer at a time.
-    pub(super) fn locked(self) -> &'static str {
+    pub(crate) fn locked(self) -> &'static str {
         match self {
             Self::Postgres => "FOR UPDATE SKIP LOCKED",
             Self::Sqlite => "",

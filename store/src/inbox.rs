@@ -1,0 +1,168 @@
+//! The inbox: a job's effect happens once, however often the job comes.
+//!
+//! A queue hands a job out at least once: again when a worker dies between the effect and the ack. [`Inbox::once`] notes
+//! the job's id in the transaction that has the effect, so both are there or neither is. The next time the note is found,
+//! and the attempt ends as a duplicate.
+//!
+//! ```
+//! use leveret::{Context, JobResult};
+//! use leveret_store::Inbox;
+//! use sqlx::PgPool;
+//! # #[derive(serde::Serialize, serde::Deserialize)] struct Charge { account: i64, cents: i64 }
+//! # impl leveret::Job for Charge { const NAME: &'static str = "charge"; const QUEUE: &'static str = "charges"; }
+//!
+//! async fn charge(job: Charge, ctx: Context<PgPool>) -> JobResult {
+//!     let mut tx = ctx.state().begin().await?;
+//!     Inbox::once(&mut tx, &ctx).await?;
+//!     let charge = sqlx::query("UPDATE accounts SET cents = cents - $1 WHERE id = $2");
+//!     charge.bind(job.cents).bind(job.account).execute(&mut *tx).await?;
+//!     Ok(tx.commit().await?)
+//! }
+//! # fn worker(pool: PgPool) -> leveret::Worker<PgPool> { leveret::Worker::new(pool).handle(charge) }
+//! ```
+//!
+//! It covers what the transaction covers. A mail that the handler sends is sent before the commit or after it: let another
+//! job do that, enqueued in the same transaction through an [`Outbox`](crate::Outbox).
+
+use std::time::Duration;
+
+use leveret::{Context, JobError, JobResult};
+
+use crate::{
+    Error, Result,
+    embedded::{Columns, Connection, Pool, Record, held_in_a_database, schema::Part},
+    open::Dialect,
+    sql::{Arg, Sql, number},
+};
+
+const PART: Part = Part {
+    name: "inbox",
+    sqlite: &[include_str!("../migrations/inbox/sqlite/1.sql")],
+    postgres: &[include_str!("../migrations/inbox/postgres/1.sql")],
+};
+
+/// Rows that one deletion takes.
+const AT_ONCE: u64 = 1000;
+
+/// The inbox of a database: the ids of the jobs whose effects are in it.
+///
+/// ```
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use leveret_store::Inbox;
+/// use sqlx::sqlite::SqlitePool;
+/// # let folder = tempfile::tempdir()?;
+/// # let url = format!("sqlite://{}?mode=rwc", folder.path().join("shop.db").display());
+///
+/// let pool = SqlitePool::connect(&url).await?;          // or a PgPool
+/// let inbox = Inbox::migrate(&pool).await?;
+/// // Now and then; longer than any job can come again.
+/// inbox.prune(Duration::from_secs(30 * 24 * 3600)).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    pool: Pool,
+}
+
+held_in_a_database!(Inbox);
+
+/// How an inbox is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InboxStatus {
+    /// Jobs that are noted.
+    pub jobs: u64,
+    /// When the oldest of them was, in milliseconds since the epoch.
+    pub oldest_at: Option<u64>,
+}
+
+impl Inbox {
+    /// The inbox of a database whose tables are there.
+    pub fn new(pool: impl Into<Self>) -> Self {
+        pool.into()
+    }
+
+    /// Opens a database for the inbox alone: `sqlite:PATH`, a path of a file that is there, or `postgres://…`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Outbox::open`](crate::Outbox::open).
+    pub async fn open(url: &str) -> Result<Self> {
+        Ok(Self { pool: Pool::connect(url).await? })
+    }
+
+    /// Makes the inbox's tables `leveret_inbox` and `leveret_inbox_migrations` in a database, or brings them up to date.
+    /// Any number of processes may do so at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Newer`] for tables of a newer Leveret, [`Error::Database`].
+    pub async fn migrate(pool: impl Into<Self>) -> Result<Self> {
+        let inbox = pool.into();
+        PART.migrate(&inbox.pool).await?;
+        Ok(inbox)
+    }
+
+    /// Notes, in the handler's own transaction, that its job is done. Pass the error on with `?`: if the job was done before,
+    /// the attempt ends as a duplicate, and nothing is charged or tried again.
+    ///
+    /// Ids are noted by queue: a job that is moved to another queue is another one there. Of two copies that run at the same
+    /// time the second waits here for the end of the first one's transaction. On SQLite begin the transaction with
+    /// `BEGIN IMMEDIATE`, or the second fails as busy and is tried again.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError::duplicate`]; or what the database said, to be tried again.
+    pub async fn once<S>(on: &mut impl Connection, ctx: &Context<S>) -> JobResult {
+        let dialect = on.open().dialect();
+        let text = format!(
+            "INSERT INTO leveret_inbox (queue, job_id, done_at) VALUES ($1, $2, {}) ON CONFLICT DO NOTHING",
+            dialect.now()
+        );
+        let sql = Sql::new(text).arg(ctx.queue()).arg(ctx.job_id().as_bytes());
+        if on.open().execute(sql).await? == 0 { Err(JobError::duplicate()) } else { Ok(()) }
+    }
+
+    /// How many jobs are noted, and since when.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoTables`], [`Error::Newer`], [`Error::Database`].
+    pub async fn status(&self) -> Result<InboxStatus> {
+        PART.check(&self.pool).await?;
+        let sql = Sql::new("SELECT count(*) AS jobs, min(done_at) AS oldest FROM leveret_inbox");
+        Ok(self.pool.all(sql).await?.first().copied().unwrap_or_default())
+    }
+
+    /// Forgets jobs that were done so long ago, in small portions; returns how many. One of them that comes again is
+    /// done again: keep them for longer than a job can wait, be retried, and lie among the dead letters.
+    ///
+    /// # Errors
+    ///
+    /// As [`status`](Self::status); some may be forgotten then.
+    pub async fn prune(&self, kept: Duration) -> Result<u64> {
+        PART.check(&self.pool).await?;
+        let dialect = self.pool.dialect();
+        let found = match dialect {
+            Dialect::Postgres => "ctid IN (SELECT ctid FROM leveret_inbox",
+            Dialect::Sqlite => "(queue, job_id) IN (SELECT queue, job_id FROM leveret_inbox",
+        };
+        let text = format!("DELETE FROM leveret_inbox WHERE {found} WHERE done_at < {} - $1 LIMIT $2)", dialect.now());
+        let kept = Arg::from(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
+        let mut all = 0;
+        loop {
+            let pruned = self.pool.execute(Sql::new(&text).arg(kept.clone()).arg(AT_ONCE)).await?;
+            all += pruned;
+            if pruned < AT_ONCE {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+impl Record for InboxStatus {
+    fn read(columns: &dyn Columns) -> std::result::Result<Self, Error> {
+        let oldest_at = columns.int("oldest")?.map(number);
+        Ok(Self { jobs: number(columns.int("jobs")?.unwrap_or_default()), oldest_at })
+    }
+}
