@@ -12,7 +12,7 @@ use crate::output::{Exit, Failure, Format, print};
 
 /// Makes the outbox's tables, or brings them up to date; an SQLite file is made if it is not there
 ///
-/// They are leveret_outbox and leveret_outbox_migrations, and on PostgreSQL the function leveret_enqueue, with which
+/// They are `leveret_outbox` and `leveret_outbox_migrations`, and on PostgreSQL the function `leveret_enqueue`, with which
 /// programs in any language enqueue jobs.
 #[derive(Args)]
 pub(super) struct Migrate {
