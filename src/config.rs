@@ -172,7 +172,7 @@ impl fmt::Debug for Config {
     }
 }
 
-/// Parses a duration as people write it: `50us`, `250ms`, `30s`, `5m`, `1h`; a bare number is seconds.
+/// Parses a duration as people write it: `50us`, `250ms`, `30s`, `5m`, `1h`, `7d`; a bare number is seconds.
 ///
 /// It is the parser of [`Config`]'s flags, for more flags of the same kind.
 ///
@@ -187,7 +187,7 @@ impl fmt::Debug for Config {
 pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let wrong = || format!("{text:?} is not a duration such as 250ms, 30s, 5m or 1h");
+    let wrong = || format!("{text:?} is not a duration such as 250ms, 30s, 5m, 1h or 7d");
     let number: u64 = number.parse().map_err(|_| wrong())?;
     let micros = match unit {
         "us" => 1,
@@ -195,6 +195,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "s" | "" => 1_000_000,
         "m" => 60_000_000,
         "h" => 3_600_000_000,
+        "d" => 86_400_000_000,
         _ => return Err(wrong()),
     };
     number.checked_mul(micros).map(Duration::from_micros).ok_or_else(wrong)
@@ -207,10 +208,12 @@ mod tests {
     #[test]
     fn durations_are_read_as_people_write_them() {
         assert_eq!(duration("50us"), Ok(Duration::from_micros(50)));
-        for (text, ms) in [("250ms", 250), ("30s", 30_000), ("30", 30_000), ("5m", 300_000), ("1h", 3_600_000)] {
+        for (text, ms) in
+            [("250ms", 250), ("30s", 30_000), ("30", 30_000), ("5m", 300_000), ("1h", 3_600_000), ("7d", 604_800_000)]
+        {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)));
         }
-        for text in ["", "s", "-1s", "1d", "1.5s", "99999999999999999999h"] {
+        for text in ["", "s", "-1s", "1w", "1.5s", "99999999999999999999h"] {
             assert!(duration(text).is_err(), "{text}");
         }
     }

@@ -3,6 +3,7 @@
 mod bench;
 mod dead;
 mod doctor;
+mod inbox;
 mod jobs;
 mod outbox;
 mod publish;
@@ -24,6 +25,7 @@ pub(crate) enum Command {
     Queues(Box<queues::Arguments>),
     Dead(Box<dead::Arguments>),
     Outbox(Box<outbox::Arguments>),
+    Inbox(Box<inbox::Arguments>),
 }
 
 impl Command {
@@ -38,6 +40,7 @@ impl Command {
             Self::Queues(arguments) => queues::run(*arguments).await,
             Self::Dead(arguments) => dead::run(*arguments).await,
             Self::Outbox(arguments) => outbox::run(*arguments).await,
+            Self::Inbox(arguments) => inbox::run(*arguments).await,
         }
     }
 

@@ -83,6 +83,7 @@ impl From<leveret_store::Error> for Failure {
     fn from(error: leveret_store::Error) -> Self {
         match error {
             leveret_store::Error::Address | leveret_store::Error::Cursor => Self::Usage(error.into()),
+            leveret_store::Error::NoTables { .. } => Self::NotFound(error.into()),
             _ => Self::Other(error.into()),
         }
     }

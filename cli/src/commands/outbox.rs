@@ -6,11 +6,9 @@ mod change;
 mod look;
 mod relay;
 
-use std::path::Path;
-
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use leveret_store::{Chosen, Outbox};
+use leveret_store::Chosen;
 
 use crate::output::{Exit, Failure, print};
 
@@ -60,35 +58,6 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Status(status) => status.run().await,
         Command::Retry(retry) => retry.run().await,
         Command::Prune(prune) => prune.run().await,
-    }
-}
-
-/// Whose jobs they are.
-#[derive(Args)]
-struct DatabaseArguments {
-    /// The database with the outbox: `sqlite:PATH`, a path, or `postgres://user:password@host/database`
-    #[arg(long = "database", env = "DATABASE_URL", hide_env_values = true, value_name = "DATABASE")]
-    url: String,
-}
-
-impl DatabaseArguments {
-    /// The database, which must be there: a mistyped path would be an empty one.
-    async fn open(&self) -> Result<Outbox, Failure> {
-        let path = self.url.strip_prefix("sqlite:").unwrap_or(&self.url);
-        let path = path.strip_prefix("//").unwrap_or(path);
-        if !self.url.contains("://") && !Path::new(path).exists() {
-            return Err(Failure::Usage(anyhow!(
-                "there is no database at {path}: give it with --database or DATABASE_URL"
-            )));
-        }
-        Outbox::open(&self.url).await.map_err(failure)
-    }
-}
-
-fn failure(error: leveret_store::Error) -> Failure {
-    match error {
-        leveret_store::Error::NoTables { .. } => Failure::NotFound(error.into()),
-        _ => error.into(),
     }
 }
 

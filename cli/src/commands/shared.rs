@@ -51,6 +51,28 @@ impl StoreArguments {
     }
 }
 
+/// A database of yours, with an outbox or an inbox.
+#[derive(Args)]
+pub(crate) struct DatabaseArguments {
+    /// Your database: `sqlite:PATH`, a path, or `postgres://user:password@host/database`
+    #[arg(long = "database", env = "DATABASE_URL", hide_env_values = true, value_name = "DATABASE")]
+    pub(crate) url: String,
+}
+
+impl DatabaseArguments {
+    /// Its address, if it is there: a mistyped path would be an empty one.
+    pub(crate) fn existing(&self) -> Result<&str, Failure> {
+        let path = self.url.strip_prefix("sqlite:").unwrap_or(&self.url);
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if !self.url.contains("://") && !Path::new(path).exists() {
+            return Err(Failure::Usage(anyhow!(
+                "there is no database at {path}: give it with --database or DATABASE_URL"
+            )));
+        }
+        Ok(&self.url)
+    }
+}
+
 /// Who does it, for the audit log.
 #[derive(Args)]
 pub(crate) struct ActorArguments {

@@ -121,3 +121,22 @@ async fn an_outbox_is_made_relayed_looked_at_retried_and_pruned_on_postgres() {
     let shop = Shop::new(shared_postgres().await.database().await).await;
     an_outbox_is_made_relayed_looked_at_retried_and_pruned(shop).await;
 }
+
+#[test]
+fn an_inbox_is_made_looked_at_and_pruned() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("shop.db").display().to_string();
+    let inbox = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
+        let output = command.arg("inbox").args(arguments).env("DATABASE_URL", &database).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(inbox(&["status"]).0, Some(2), "there is no such file");
+    assert_eq!(inbox(&["migrate"]), (Some(0), "The inbox is there.\n".to_owned()));
+    assert_eq!(inbox(&["status"]), (Some(0), "0 jobs are noted\n".to_owned()));
+    assert_eq!(inbox(&["prune"]).0, Some(2));
+    assert_eq!(inbox(&["prune", "--older-than", "7d", "--yes"]).1, "0 jobs are forgotten.\n");
+    let empty = folder.path().join("empty.db").display().to_string();
+    std::fs::File::create(&empty).unwrap();
+    assert_eq!(inbox(&["status", "--database", &empty]).0, Some(5));
+}

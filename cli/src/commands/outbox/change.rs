@@ -7,7 +7,7 @@ use clap::Args;
 use leveret_store::{Chosen, Outbox};
 use serde_json::json;
 
-use super::{DatabaseArguments, chosen, failure, told};
+use super::{super::shared::DatabaseArguments, chosen, told};
 use crate::output::{Exit, Failure, Format, print};
 
 /// Makes the outbox's tables, or brings them up to date; an SQLite file is made if it is not there
@@ -22,8 +22,8 @@ pub(super) struct Migrate {
 
 impl Migrate {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let outbox = Outbox::open(&self.database.url).await.map_err(failure)?;
-        Outbox::migrate(&outbox).await.map_err(failure)?;
+        let outbox = Outbox::open(&self.database.url).await?;
+        Outbox::migrate(&outbox).await?;
         print("The outbox is there.\n")?;
         Ok(Exit::Well)
     }
@@ -51,7 +51,7 @@ pub(super) struct Retry {
 impl Retry {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let chosen = chosen(&self.numbers, self.all)?;
-        let retried = self.database.open().await?.retry(&chosen).await.map_err(failure)?;
+        let retried = Outbox::open(self.database.existing()?).await?.retry(&chosen).await?;
         let text = match self.output {
             Format::Json => format!("{}\n", json!({ "retried": retried })),
             Format::Table => format!("{retried} jobs wait again.\n"),
@@ -102,7 +102,7 @@ pub(super) struct Prune {
 impl Prune {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let chosen = if self.set_aside { Some(chosen(&self.numbers, self.all)?) } else { None };
-        let outbox = self.database.open().await?;
+        let outbox = Outbox::open(self.database.existing()?).await?;
         if !self.yes {
             return Err(Failure::Usage(anyhow!("nothing was done: it takes --yes")));
         }
@@ -110,7 +110,7 @@ impl Prune {
             Some(chosen) => outbox.discard(chosen).await,
             None => outbox.prune(self.older_than).await,
         };
-        let pruned = pruned.map_err(failure)?;
+        let pruned = pruned?;
         let text = match self.output {
             Format::Json => format!("{}\n", json!({ "pruned": pruned })),
             Format::Table => format!("{pruned} jobs are gone.\n"),

@@ -1,13 +1,10 @@
 //! `leveret outbox status`: how many wait, and which could not be published.
 
 use clap::Args;
-use leveret_store::{OutboxStatus, SetAside};
+use leveret_store::{Outbox, OutboxStatus, SetAside};
 use serde_json::json;
 
-use super::{
-    super::shared::{now_ms, time},
-    DatabaseArguments, failure,
-};
+use super::super::shared::{DatabaseArguments, now_ms, time};
 use crate::output::{Exit, Failure, Format, one_line, print, print_json, table};
 
 /// Shows how many jobs wait, since when, and those that could not be published
@@ -31,9 +28,9 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let outbox = self.database.open().await?;
-        let status = outbox.status().await.map_err(failure)?;
-        let aside = outbox.set_aside(self.after, self.limit).await.map_err(failure)?;
+        let outbox = Outbox::open(self.database.existing()?).await?;
+        let status = outbox.status().await?;
+        let aside = outbox.set_aside(self.after, self.limit).await?;
         let age = status.oldest_at.map(|at| now_ms().saturating_sub(at) as f64 / 1000.0);
         match self.output {
             Format::Json => print_json(&json!({

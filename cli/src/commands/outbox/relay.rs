@@ -5,10 +5,10 @@ use std::{io::IsTerminal, time::Duration};
 use anyhow::anyhow;
 use clap::Args;
 use leveret::{Broker, Config};
-use leveret_store::Relay;
+use leveret_store::{Outbox, Relay};
 use tracing_subscriber::EnvFilter;
 
-use super::{super::shared::hidden_if_of_workers, DatabaseArguments, failure};
+use super::super::shared::{DatabaseArguments, hidden_if_of_workers};
 use crate::output::{Exit, Failure, print};
 
 /// Publishes what is committed to the outbox, until it is told to stop
@@ -53,7 +53,7 @@ impl RelayCommand {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,lapin=off"));
         let stderr = std::io::stderr;
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(stderr().is_terminal()).with_writer(stderr).init();
-        let outbox = self.database.open().await?;
+        let outbox = Outbox::open(self.database.existing()?).await?;
         let broker = Broker::amqp(self.config).map_err(|error| Failure::Usage(error.into()))?;
         let health = broker.serve_health().map_err(|error| Failure::Other(error.into()))?;
         print(&format!("http://{}/metrics\n", health.address()))?;
@@ -61,7 +61,7 @@ impl RelayCommand {
         if let Some(keep) = self.keep {
             relay = relay.keep(keep);
         }
-        relay.run(leveret::shutdown_signal()).await.map_err(failure)?;
+        relay.run(leveret::shutdown_signal()).await?;
         broker.close().await;
         Ok(Exit::Well)
     }

@@ -3,7 +3,7 @@
 //! Each worker has a hand full of jobs whose effects are committed, and none of them acked, when it is killed; so the next
 //! one gets all of them again. `LEVERET_INBOX_KILLS=200` kills more often.
 
-use std::{process::Command, time::Duration};
+use std::process::Command;
 
 use leveret::{Broker, Config, Context, JobResult, Queue, Worker};
 use leveret_harness::{Process, RawClient, eventually, eventually_eq, shared_node, unique};
