@@ -17,6 +17,7 @@ use crate::{
     context::Context,
     error::{Class, JobError, JobResult},
     handler::{Erased, panicked},
+    limit::gate::{Gate, Pass},
     metrics::JobMetrics,
     middleware::{Chain, Next},
     outcome::{Facts, Outcome, decide},
@@ -35,6 +36,8 @@ pub(crate) struct Route<S> {
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Duration,
     pub(crate) metrics: Arc<JobMetrics>,
+    /// What its jobs have to pass first; most have nothing to.
+    pub(crate) gate: Option<Arc<Gate>>,
     /// Below which its first poll may be the consumer's own, in nanoseconds.
     pub(crate) inline_budget: u32,
     /// How long the first poll takes, as a moving average in nanoseconds.
@@ -67,6 +70,7 @@ pub(crate) async fn run<S: Send + Sync + 'static>(
     chain: Arc<Chain<S>>,
     ctx: Context<S>,
     age: Option<Duration>,
+    pass: Option<Pass>,
 ) -> Outcome {
     let attempt = ctx.attempt();
     let mut bounded = pin!(bounded(route, chain, ctx));
@@ -79,6 +83,9 @@ pub(crate) async fn run<S: Send + Sync + 'static>(
         Poll::Pending => (bounded.await, started.elapsed()),
     };
     route.metrics.duration.observe(took.as_secs_f64());
+    if let Some(pass) = pass {
+        pass.ended(&result);
+    }
     let facts = Facts { attempt, age, policy: &route.retry, draws: draws(&result) };
     let outcome = decide(result, facts);
     if let Outcome::Retry { kind, .. } | Outcome::DeadLetter { kind, .. } = &outcome {
@@ -119,6 +126,7 @@ mod tests {
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(1),
             metrics: Arc::new(Metrics::new().unwrap().job("q", "j")),
+            gate: None,
             inline_budget: 50_000,
             first_poll: AtomicU32::new(UNKNOWN_FIRST_POLL_NANOS),
         }

@@ -40,6 +40,7 @@
 //! * `topology`, `delay`: every exchange and queue, and the arithmetic of the delay ladder.
 //! * `worker`, `queue`: what a user puts together; `consumer`: the core loop; `adoption`: what it remembers of a lost
 //!   channel; `intake`: what speaks against running a delivery.
+//! * `limit`, `breaker`: what a job has to pass before its attempt, if its handler has limits or dependencies.
 //! * `task`, `attempt`, `handler`, `middleware`, `context`: one job in hand, one attempt at it.
 //! * `retry`, `outcome`, `settle`: the delay, the verdict, and its carrying out; the only place that acks.
 //! * `event`, `tell`, `tracked`: what is told of tracked jobs; `cancel`: those that nobody wants any more; `stream`: how
@@ -49,6 +50,7 @@
 
 mod adoption;
 mod attempt;
+mod breaker;
 mod broker;
 mod cancel;
 pub mod catalogue;
@@ -67,6 +69,7 @@ mod intake;
 #[doc(hidden)]
 pub mod internals;
 mod job;
+mod limit;
 mod message;
 mod metrics;
 mod middleware;
@@ -86,6 +89,7 @@ mod tracked;
 mod worker;
 
 pub use crate::{
+    breaker::{Dependency, DependencyState},
     broker::{Broker, probe},
     config::{Config, TopologyMode, duration},
     context::Context,
@@ -93,6 +97,7 @@ pub use crate::{
     handler::Handler,
     health::HealthServer,
     job::{Job, JobId},
+    limit::Rate,
     middleware::{Middleware, Next},
     outcome::{ErrorKind, Outcome},
     publisher::{HeaderValue, Publish, Publisher, Replay},

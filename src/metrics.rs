@@ -37,6 +37,8 @@ pub(crate) struct Metrics {
     critical: HistogramVec,
     attempts: HistogramVec,
     pub(crate) confirm: Histogram,
+    held: IntCounterVec,
+    dependency: IntGaugeVec,
     in_progress: IntGaugeVec,
     limit: IntGaugeVec,
     wanted: IntGaugeVec,
@@ -132,6 +134,18 @@ impl Metrics {
                         .buckets(CONFIRM_BUCKETS.to_vec()),
                 )?,
             )?,
+            held: counter(
+                r,
+                "jobs_held_total",
+                "Jobs that went to wait for a limit or a dependency",
+                &["queue", "job", "reason"],
+            )?,
+            dependency: gauge(
+                r,
+                "dependency_state",
+                "0 while a dependency is up, 1 while it is probed, 2 while it is down",
+                &["dependency"],
+            )?,
             in_progress: gauge(r, "jobs_in_progress", "Attempts that run now", &["queue"])?,
             limit: gauge(r, "worker_concurrency_limit", "Attempts that may run at once", &["queue"])?,
             wanted: gauge(r, "consumers_wanted", "Consumers that should be up", &["queue"])?,
@@ -175,6 +189,14 @@ impl Metrics {
             critical: self.critical.with_label_values(&labels),
             attempts: self.attempts.with_label_values(&labels),
         }
+    }
+
+    pub(crate) fn held(&self, queue: &str, job: &str, reason: &str) -> IntCounter {
+        self.held.with_label_values(&[queue, job, reason])
+    }
+
+    pub(crate) fn dependency(&self, name: &str) -> IntGauge {
+        self.dependency.with_label_values(&[name])
     }
 
     pub(crate) fn queue(&self, queue: &str) -> QueueMetrics {

@@ -40,6 +40,12 @@ pub(crate) enum Disposition {
     Outcome(Outcome),
     /// Its time has not come: wait for so many more milliseconds.
     TooEarly(u64),
+    /// It waits for its turn: for a limit, or a dependency that is down.
+    Held {
+        delay: Duration,
+        /// The time of its slot before a rate limit, ms since the epoch.
+        slot: Option<u64>,
+    },
     /// It goes to the suspect lane.
     Suspect,
     /// Nobody wants it any more.
@@ -78,11 +84,12 @@ pub(crate) async fn carry_out(
             (later(*delay), CopyKind::Retry { kind: *kind, reason, at: now + millis(*delay) })
         }
         Disposition::Outcome(Outcome::Snooze { delay }) => {
-            (later(*delay), CopyKind::Later { at: now + millis(*delay) })
+            (later(*delay), CopyKind::Later { at: now + millis(*delay), slot: None })
         }
         Disposition::Outcome(Outcome::DeadLetter { kind, reason }) => {
             (Target::Dead(name.to_owned()), CopyKind::Dead { kind: *kind, reason })
         }
+        Disposition::Held { delay, slot } => (later(*delay), CopyKind::Later { at: now + millis(*delay), slot: *slot }),
         Disposition::TooEarly(ms) => (later(Duration::from_millis(*ms)), CopyKind::Moved),
         Disposition::Suspect => (Target::Queue(Lane::Suspect.queue_name(queue)), CopyKind::Moved),
     };

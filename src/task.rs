@@ -17,8 +17,13 @@ use crate::{
     attempt::{self, Route},
     context::{self, Context},
     copy::ERROR_TEXT_LIMIT,
+    delay::{self, UNIT},
     event::{JobEvent, Step},
     intake::Received,
+    limit::{
+        gate::{Gate, Pass, Wait},
+        places::Place,
+    },
     message::{millis, truncated},
     metrics::{Finish, JobMetrics},
     outcome::{ErrorKind, Outcome},
@@ -33,6 +38,13 @@ pub(crate) enum Work {
     Run(usize, OwnedSemaphorePermit),
     /// Only settle.
     Settle(Disposition),
+}
+
+/// What an attempt at a job with limits has besides.
+#[derive(Default)]
+struct Besides {
+    pass: Option<Pass>,
+    place: Option<Place>,
 }
 
 pub(crate) struct Task<S> {
@@ -52,10 +64,13 @@ impl<S: Send + Sync + 'static> Task<S> {
             }
             Work::Run(index, permit) => {
                 let route = &self.handlers.routes[index];
-                let disposition = match &tracked {
-                    None => Disposition::Outcome(self.attempt(route, permit, None).await),
-                    // Boxed, so that the many that are not tracked do not carry its room about.
-                    Some(tracked) => Box::pin(self.attempt_tracked(route, permit, tracked)).await,
+                // Boxed, so that the many that are neither tracked nor limited do not carry its room about.
+                let disposition = match (&tracked, &route.gate) {
+                    (None, None) => Disposition::Outcome(self.attempt(route, permit, Besides::default(), None).await),
+                    (Some(tracked), None) => {
+                        Box::pin(self.attempt_tracked(route, permit, tracked, Besides::default())).await
+                    }
+                    (tracked, Some(gate)) => Box::pin(self.attempt_limited(route, permit, tracked, gate)).await,
                 };
                 (disposition, &*route.metrics)
             }
@@ -81,19 +96,39 @@ impl<S: Send + Sync + 'static> Task<S> {
         settlement
     }
 
+    /// One attempt at a job that has limits, if they let it pass.
+    async fn attempt_limited(
+        &self,
+        route: &Route<S>,
+        permit: OwnedSemaphorePermit,
+        tracked: &Option<Arc<Tracked>>,
+        gate: &Arc<Gate>,
+    ) -> Disposition {
+        let mut pass = match gate.enter(&self.received, self.handlers.broker.now_ms()).await {
+            Ok(pass) => pass,
+            Err(Wait { delay, slot }) => return Disposition::Held { delay: delay::Wait::exact(delay.max(UNIT)), slot },
+        };
+        let besides = Besides { place: pass.place.take(), pass: Some(pass) };
+        match tracked {
+            None => Disposition::Outcome(self.attempt(route, permit, besides, None).await),
+            Some(tracked) => self.attempt_tracked(route, permit, tracked, besides).await,
+        }
+    }
+
     /// One attempt at a tracked job, unless nobody wants it any more.
     async fn attempt_tracked(
         &self,
         route: &Route<S>,
         permit: OwnedSemaphorePermit,
         tracked: &Arc<Tracked>,
+        besides: Besides,
     ) -> Disposition {
         tracked.tell(Step::Received);
         if self.handlers.broker.cancelled().contains(self.received.id()).await {
             return Disposition::Cancelled;
         }
         tracked.tell(Step::Started);
-        let outcome = self.attempt(route, permit, Some(Arc::clone(tracked))).await;
+        let outcome = self.attempt(route, permit, besides, Some(Arc::clone(tracked))).await;
         if outcome != Outcome::Done && tracked.unwanted().initialized() {
             return Disposition::Cancelled;
         }
@@ -114,6 +149,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             Disposition::Suspect => return settlement,
             Disposition::Cancelled => Step::Cancelled,
             Disposition::TooEarly(ms) => Step::Snoozed { due: now + ms },
+            Disposition::Held { delay, .. } => Step::Snoozed { due: now + millis(*delay) },
             Disposition::Outcome(Outcome::Done) => tracked.succeeded(),
             Disposition::Outcome(Outcome::Snooze { delay }) => Step::Snoozed { due: now + millis(*delay) },
             Disposition::Outcome(Outcome::DeadLetter { kind, reason }) => dead(*kind, reason),
@@ -134,7 +170,13 @@ impl<S: Send + Sync + 'static> Task<S> {
         }
     }
 
-    async fn attempt(&self, route: &Route<S>, permit: OwnedSemaphorePermit, tracked: Option<Arc<Tracked>>) -> Outcome {
+    async fn attempt(
+        &self,
+        route: &Route<S>,
+        permit: OwnedSemaphorePermit,
+        besides: Besides,
+        tracked: Option<Arc<Tracked>>,
+    ) -> Outcome {
         if let Some(waited) = self.received.waited() {
             route.metrics.wait.observe(waited);
         }
@@ -154,16 +196,19 @@ impl<S: Send + Sync + 'static> Task<S> {
             overran: SetOnce::new(),
             tracked,
             permit: Some(permit),
+            place: besides.place,
         });
         let _running = Counted::new(self.in_progress.clone());
-        attempt::run(route, Arc::clone(&self.handlers.chain), ctx, age).instrument(span).await
+        attempt::run(route, Arc::clone(&self.handlers.chain), ctx, age, besides.pass).instrument(span).await
     }
 
     fn count(&self, disposition: &Disposition, metrics: &JobMetrics) {
         let finish = match disposition {
             Disposition::Outcome(Outcome::Done) => Finish::Succeeded,
             Disposition::Outcome(Outcome::Retry { .. }) => Finish::Retried,
-            Disposition::Outcome(Outcome::Snooze { .. }) | Disposition::TooEarly(_) => Finish::Snoozed,
+            Disposition::Outcome(Outcome::Snooze { .. }) | Disposition::TooEarly(_) | Disposition::Held { .. } => {
+                Finish::Snoozed
+            }
             Disposition::Outcome(Outcome::DeadLetter { kind: ErrorKind::Expired, .. }) => Finish::Expired,
             Disposition::Outcome(Outcome::DeadLetter { .. }) => Finish::Dead,
             Disposition::Cancelled => Finish::Cancelled,
@@ -191,7 +236,9 @@ fn log(disposition: &Disposition, received: &Received, queue: &str) {
             tracing::warn!(job, queue, job_id, "came back without an outcome too often, moving it to the suspect lane");
         }
         Disposition::Cancelled => tracing::info!(job, queue, job_id, attempt, "job cancelled"),
-        Disposition::Outcome(Outcome::Done | Outcome::Snooze { .. }) | Disposition::TooEarly(_) => {}
+        Disposition::Outcome(Outcome::Done | Outcome::Snooze { .. })
+        | Disposition::TooEarly(_)
+        | Disposition::Held { .. } => {}
     }
 }
 

@@ -1,5 +1,7 @@
 //! A worker: handlers, queues and state, put together once and run until told to stop.
 
+mod setting;
+
 use std::{
     collections::{HashMap, HashSet},
     fmt,
@@ -13,6 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     attempt::{Route, UNKNOWN_FIRST_POLL_NANOS, nanos},
+    breaker::{Dependencies, Dependency},
     broker::{Broker, Lane},
     cancel::Cancelled,
     catalogue::{self, Entry},
@@ -22,6 +25,7 @@ use crate::{
     error::{Error, JobError},
     handler::{Erased, Handler, erase, erase_blocking},
     job::{Job, is_valid_name},
+    limit::{Rate, gate::KeyOf},
     message::millis,
     metrics::{JobMetrics, UNKNOWN},
     middleware::{Chain, Middleware},
@@ -58,6 +62,7 @@ pub struct Worker<S> {
     queues: Vec<Queue>,
     registered: Vec<Registered<S>>,
     chain: Chain<S>,
+    dependencies: Vec<Dependency>,
     misplaced: Option<&'static str>,
 }
 
@@ -69,6 +74,16 @@ struct Registered<S> {
     handler: Erased<S>,
     retry: Option<RetryPolicy>,
     timeout: Option<Duration>,
+    needs: Vec<&'static str>,
+    rate: Option<Rate>,
+    key: Option<KeyLimit>,
+}
+
+/// So many of a key at once, and the job that the key is read of.
+struct KeyLimit {
+    job: &'static str,
+    key_of: KeyOf,
+    most: u32,
 }
 
 impl<S: Send + Sync + 'static> Worker<S> {
@@ -80,6 +95,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
             queues: Vec::new(),
             registered: Vec::new(),
             chain: Chain::default(),
+            dependencies: Vec::new(),
             misplaced: None,
         }
     }
@@ -144,38 +160,10 @@ impl<S: Send + Sync + 'static> Worker<S> {
             handler,
             retry: None,
             timeout: None,
+            needs: Vec::new(),
+            rate: None,
+            key: None,
         });
-        self
-    }
-
-    /// Sets the retry policy of the job registered last, instead of its queue's.
-    #[must_use]
-    pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        match self.registered.last_mut() {
-            Some(last) => last.retry = Some(policy),
-            None => self.misplaced = Some("Worker::retry"),
-        }
-        self
-    }
-
-    /// Sets the timeout of the job registered last, instead of its queue's.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        match self.registered.last_mut() {
-            Some(last) => last.timeout = Some(timeout),
-            None => self.misplaced = Some("Worker::timeout"),
-        }
-        self
-    }
-
-    /// Takes the job registered last from this queue instead of its own, for jobs that are published with
-    /// [`Publish::queue`](crate::Publish::queue).
-    #[must_use]
-    pub fn on(mut self, queue: impl Into<String>) -> Self {
-        match self.registered.last_mut() {
-            Some(last) => last.queue = queue.into(),
-            None => self.misplaced = Some("Worker::on"),
-        }
         self
     }
 
@@ -245,6 +233,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
             return Err(Error::NoHandler { queue: "(none)".to_owned() });
         }
         let chain = Arc::new(self.chain);
+        let named = self.registered.iter().flat_map(|registered| registered.needs.iter().copied());
+        let dependencies = Arc::new(Dependencies::new(self.dependencies, named, broker.metrics()));
         let mut bound = Vec::new();
         let mut names = HashSet::new();
         let mut registered = self.registered;
@@ -263,7 +253,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
             }
             let mine = registered.extract_if(.., |registered| registered.queue == queue.name()).collect();
             let (state, chain) = (Arc::clone(&self.state), Arc::clone(&chain));
-            let (routes, by_name) = routes(broker, &queue, mine)?;
+            let (routes, by_name) = routes(broker, &queue, mine, &dependencies)?;
             bound.push(Arc::new(Handlers {
                 unknown: broker.metrics().job(queue.name(), UNKNOWN),
                 broker: broker.clone(),
@@ -272,6 +262,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
                 queue,
                 state,
                 chain,
+                dependencies: Arc::clone(&dependencies),
                 routes,
                 by_name,
             }));
@@ -306,6 +297,7 @@ pub(crate) struct Handlers<S> {
     pub(crate) queue: Queue,
     pub(crate) state: Arc<S>,
     pub(crate) chain: Arc<Chain<S>>,
+    pub(crate) dependencies: Arc<Dependencies>,
     pub(crate) routes: Vec<Route<S>>,
     by_name: ByName,
     unknown: JobMetrics,
@@ -314,9 +306,17 @@ pub(crate) struct Handlers<S> {
 type ByName = HashMap<&'static str, usize, foldhash::fast::RandomState>;
 
 /// The handlers of one queue, and where to find them.
-fn routes<S>(broker: &Broker, queue: &Queue, registered: Vec<Registered<S>>) -> Result<(Vec<Route<S>>, ByName), Error> {
+fn routes<S>(
+    broker: &Broker,
+    queue: &Queue,
+    registered: Vec<Registered<S>>,
+    dependencies: &Arc<Dependencies>,
+) -> Result<(Vec<Route<S>>, ByName), Error> {
     let (mut routes, mut by_name) = (Vec::new(), ByName::default());
-    for Registered { job, schema, handler, retry, timeout, .. } in registered {
+    let is_alone = registered.len() == 1;
+    for mut registered in registered {
+        let gate = registered.gate(broker, queue, dependencies, is_alone)?;
+        let Registered { job, schema, handler, retry, timeout, .. } = registered;
         let timeout = timeout.unwrap_or_else(|| queue.attempt_timeout());
         broker.config().check_timeout(&format!("the timeout of {job}"), timeout)?;
         if !is_valid_name(job) {
@@ -329,7 +329,7 @@ fn routes<S>(broker: &Broker, queue: &Queue, registered: Vec<Registered<S>>) -> 
         let metrics = Arc::new(broker.metrics().job(queue.name(), job));
         let inline_budget = nanos(broker.config().inline_budget);
         let first_poll = AtomicU32::new(UNKNOWN_FIRST_POLL_NANOS);
-        routes.push(Route { job, schema, handler, retry, timeout, metrics, inline_budget, first_poll });
+        routes.push(Route { job, schema, handler, retry, timeout, metrics, gate, inline_budget, first_poll });
     }
     if routes.is_empty() {
         return Err(Error::NoHandler { queue: queue.name().to_owned() });
