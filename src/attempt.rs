@@ -14,6 +14,7 @@ use std::{
 use futures_util::{FutureExt, poll};
 
 use crate::{
+    breaker::Breaker,
     context::Context,
     error::{Class, JobError, JobResult},
     handler::{Erased, panicked},
@@ -45,6 +46,11 @@ pub(crate) struct Route<S> {
 }
 
 impl<S> Route<S> {
+    /// The dependencies without which its jobs do not run.
+    pub(crate) fn needs(&self) -> &[Arc<Breaker>] {
+        self.gate.as_ref().map_or(&[], |gate| &gate.needs)
+    }
+
     /// Whether attempts of this job may be polled once by the consumer's own task before they get one of theirs.
     pub(crate) fn may_start_inline(&self) -> bool {
         self.first_poll.load(Ordering::Relaxed) < self.inline_budget

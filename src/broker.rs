@@ -405,6 +405,25 @@ impl Session {
         }
     }
 
+    /// Stops the flow of deliveries; those that are here already are still to be taken.
+    pub(crate) async fn pause(&mut self) {
+        match self {
+            Self::Amqp(session) => session.pause().await,
+            Self::Memory(session) => session.stop(),
+        }
+    }
+
+    /// Lets deliveries flow again after a [`pause`](Self::pause), with so many in hand.
+    pub(crate) async fn resume(&mut self, prefetch: u16) -> Result<(), Ended> {
+        match self {
+            Self::Amqp(session) => session.resume(prefetch).await,
+            Self::Memory(session) => {
+                session.resume(prefetch);
+                Ok(())
+            }
+        }
+    }
+
     /// Stops the flow of deliveries and hands back those that were never taken; the rest can still be settled.
     pub(crate) async fn stop(&mut self) {
         match self {

@@ -24,6 +24,7 @@ use crate::{
     message::Message,
     metrics::{Finish, QueueMetrics},
     outcome::ErrorKind,
+    pace::Pacer,
     settle::{Disposition, Settlement, settle},
     task::{Task, Work},
     worker::Handlers,
@@ -56,6 +57,7 @@ pub(crate) struct Consumer<S> {
     permits: Arc<Semaphore>,
     /// How many there are.
     limit: usize,
+    prefetch: u16,
     /// Held for the next delivery.
     permit: Option<OwnedSemaphorePermit>,
     /// One task for each job in hand that is not done with.
@@ -91,6 +93,14 @@ enum Event {
     Lost(Ended),
 }
 
+/// Waits until the pace may be another, where it is kept at all.
+async fn changed(pacer: &mut Option<Pacer>) {
+    match pacer {
+        Some(pacer) => pacer.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl<S: Send + Sync + 'static> Consumer<S> {
     pub(crate) fn new(handlers: Arc<Handlers<S>>, lane: Lane) -> Self {
         let queue = &handlers.queue;
@@ -107,6 +117,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             metrics,
             permits: Arc::new(Semaphore::new(limit.into())),
             limit: limit.into(),
+            prefetch,
             permit: None,
             tasks: JoinSet::new(),
             in_hand: HashMap::new(),
@@ -198,7 +209,13 @@ impl<S: Send + Sync + 'static> Consumer<S> {
     /// with others; none waits for a job that runs.
     async fn consume(&mut self, session: &mut Session) -> End {
         let mut linger = pin!(tokio::time::sleep(Duration::ZERO));
+        let mut pacer = Pacer::new(&self.handlers);
         loop {
+            if let Some(pacer) = &mut pacer
+                && let Err(ended) = pacer.keep(session, &self.handlers, self.prefetch).await
+            {
+                return End::Lost(ended);
+            }
             let mut handled = 0;
             while handled < BURST
                 && let Some(event) = self.ready(session)
@@ -225,6 +242,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                     self.count_lost(session.flush());
                     continue;
                 }
+                () = changed(&mut pacer) => continue,
             };
             if let Some(end) = self.handle(session, event) {
                 return end;

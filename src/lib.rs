@@ -40,7 +40,8 @@
 //! * `topology`, `delay`: every exchange and queue, and the arithmetic of the delay ladder.
 //! * `worker`, `queue`: what a user puts together; `consumer`: the core loop; `adoption`: what it remembers of a lost
 //!   channel; `intake`: what speaks against running a delivery.
-//! * `limit`, `breaker`: what a job has to pass before its attempt, if its handler has limits or dependencies.
+//! * `limit`, `breaker`: what a job has to pass before its attempt, if its handler has limits or dependencies; `pace`: how
+//!   fast a queue is consumed while they are down.
 //! * `task`, `attempt`, `handler`, `middleware`, `context`: one job in hand, one attempt at it.
 //! * `retry`, `outcome`, `settle`: the delay, the verdict, and its carrying out; the only place that acks.
 //! * `event`, `tell`, `tracked`: what is told of tracked jobs; `cancel`: those that nobody wants any more; `stream`: how
@@ -74,6 +75,7 @@ mod message;
 mod metrics;
 mod middleware;
 mod outcome;
+mod pace;
 mod publisher;
 mod queue;
 mod quiet;

@@ -273,6 +273,10 @@ impl Session {
         self.stopped = true;
     }
 
+    pub(crate) fn resume(&mut self, prefetch: u16) {
+        (self.stopped, self.prefetch) = (false, prefetch.into());
+    }
+
     fn settle(&mut self, tag: u64) -> Option<Waiting> {
         let waiting = self.in_hand.remove(&tag)?;
         let mut state = self.memory.lock();
