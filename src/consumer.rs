@@ -4,6 +4,8 @@
 //! rebuild, for ever. Attempts outlive sessions: they run in tasks of this consumer, and what the broker delivers again
 //! while they run is adopted, not started again.
 
+mod next;
+
 use std::{collections::HashMap, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -27,6 +29,8 @@ use crate::{
     pace::Pacer,
     settle::{Disposition, Settlement, settle},
     task::{Task, Work},
+    turns::Turn,
+    turns::Turns,
     worker::Handlers,
 };
 
@@ -60,6 +64,9 @@ pub(crate) struct Consumer<S> {
     prefetch: u16,
     /// Held for the next delivery.
     permit: Option<OwnedSemaphorePermit>,
+    /// Where lanes share the permits: this lane's part in them, and the delivery that waits for its turn.
+    shared: Option<Turn>,
+    waiting: Option<Delivery>,
     /// One task for each job in hand that is not done with.
     tasks: JoinSet<(u64, Settlement)>,
     in_hand: HashMap<u64, InHand>,
@@ -102,12 +109,24 @@ async fn changed(pacer: &mut Option<Pacer>) {
 }
 
 impl<S: Send + Sync + 'static> Consumer<S> {
-    pub(crate) fn new(handlers: Arc<Handlers<S>>, lane: Lane) -> Self {
+    /// The consumers of a queue: one for each of its lanes.
+    pub(crate) fn all(handlers: &Arc<Handlers<S>>) -> Vec<Self> {
+        let limit = handlers.queue.limit();
+        let alone =
+            |lane, limit: u16| Self::new(Arc::clone(handlers), lane, Arc::new(Semaphore::new(limit.into())), None);
+        let suspect = alone(Lane::Suspect, 1);
+        let Some(weights) = handlers.queue.weights() else { return vec![alone(Lane::Main, limit), suspect] };
+        let turns = Turns::new(limit, &weights);
+        let lanes = [Lane::High, Lane::Main, Lane::Low].into_iter().enumerate();
+        let sharing = |(index, lane)| Self::new(Arc::clone(handlers), lane, turns.permits(), Some(turns.turn(index)));
+        lanes.map(sharing).chain([suspect]).collect()
+    }
+
+    fn new(handlers: Arc<Handlers<S>>, lane: Lane, permits: Arc<Semaphore>, shared: Option<Turn>) -> Self {
         let queue = &handlers.queue;
-        let name = lane.queue_name(queue);
-        let limit = if lane == Lane::Main { queue.limit() } else { 1 };
+        let (name, limit) = (lane.queue_name(queue), permits.available_permits());
         let metrics = handlers.broker.metrics().queue(&name);
-        handlers.broker.metrics().set_limit(&name, limit.into());
+        handlers.broker.metrics().set_limit(&name, limit as i64);
         let prefetch = lane.prefetch(queue);
         let (adoption, most_in_hand) = (Adoption::new(prefetch), usize::from(prefetch) * 2);
         Self {
@@ -115,10 +134,12 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             lane,
             name,
             metrics,
-            permits: Arc::new(Semaphore::new(limit.into())),
-            limit: limit.into(),
+            permits,
+            limit,
             prefetch,
             permit: None,
+            shared,
+            waiting: None,
             tasks: JoinSet::new(),
             in_hand: HashMap::new(),
             most_in_hand,
@@ -260,45 +281,6 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         None
     }
 
-    /// An event that is there already. Whether the worker is to stop is not asked here.
-    fn ready(&mut self, session: &mut Session) -> Option<Event> {
-        if let Some(done) = self.tasks.try_join_next() {
-            return Some(Event::Done(done));
-        }
-        if self.in_hand.len() >= self.most_in_hand {
-            return None;
-        }
-        let permit = self.permit.take().or_else(|| Arc::clone(&self.permits).try_acquire_owned().ok())?;
-        match session.try_next() {
-            Some(Ok(delivery)) => Some(Event::Delivered(delivery, permit)),
-            Some(Err(ended)) => Some(Event::Lost(ended)),
-            None => {
-                self.permit = Some(permit);
-                None
-            }
-        }
-    }
-
-    /// Waits for an event.
-    async fn next_event(&mut self, session: &mut Session) -> Event {
-        loop {
-            let room = self.permit.is_some() && self.in_hand.len() < self.most_in_hand;
-            tokio::select! {
-                biased;
-                () = self.handlers.stop.drain.cancelled() => return Event::Stop,
-                Some(done) = self.tasks.join_next() => return Event::Done(done),
-                acquired = Arc::clone(&self.permits).acquire_owned(), if self.permit.is_none() => {
-                    self.permit = acquired.ok();
-                }
-                delivery = session.next_if(room) => match (delivery, self.permit.take()) {
-                    (Ok(delivery), Some(permit)) => return Event::Delivered(delivery, permit),
-                    (Ok(_), None) => {}
-                    (Err(ended), _) => return Event::Lost(ended),
-                },
-            }
-        }
-    }
-
     /// Decides about a delivery and sets going what it needs.
     fn take(&mut self, session: &mut Session, delivery: Delivery, permit: OwnedSemaphorePermit) {
         let now = self.handlers.broker.now_ms();
@@ -357,6 +339,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         let task = Task {
             handlers: Arc::clone(&self.handlers),
             received: Arc::clone(&received),
+            lane: self.lane,
             in_progress: self.metrics.in_progress.clone(),
         };
         // Handlers' panics are caught within; after one of our own the job is another worker's.
@@ -429,6 +412,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
 
     /// The channel is gone, and with it every tag.
     fn orphan(&mut self) {
+        drop(self.none_waits());
         for job in self.in_hand.values_mut() {
             job.tag = None;
         }
@@ -438,6 +422,9 @@ impl<S: Send + Sync + 'static> Consumer<S> {
     /// Finishes what runs until the drain deadline, then hands back the rest.
     async fn drain(mut self, mut session: Session) {
         session.stop().await;
+        if let Some(delivery) = self.none_waits() {
+            session.requeue(delivery.tag);
+        }
         while let Some((number, settlement)) = self.next_done().await {
             self.done(&mut session, number, settlement);
             let lost = session.flush();

@@ -38,7 +38,8 @@
 //! * `broker`: the seam; behind it RabbitMQ (`broker/amqp`, with a shield before what lapin cannot parse) and the
 //!   in-memory broker (`broker/memory`).
 //! * `topology`, `delay`: every exchange and queue, and the arithmetic of the delay ladder.
-//! * `worker`, `queue`: what a user puts together; `consumer`: the core loop; `adoption`: what it remembers of a lost
+//! * `worker`, `queue`: what a user puts together; `consumer`: the core loop; `turns`: how lanes share its
+//!   places; `adoption`: what it remembers of a lost
 //!   channel; `intake`: what speaks against running a delivery.
 //! * `limit`, `breaker`: what a job has to pass before its attempt, if its handler has limits or dependencies; `pace`: how
 //!   fast a queue is consumed while they are down.
@@ -88,6 +89,7 @@ mod tell;
 pub mod testing;
 pub mod topology;
 mod tracked;
+mod turns;
 mod worker;
 
 pub use crate::{

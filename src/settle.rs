@@ -73,11 +73,14 @@ pub(crate) fn settle(session: &mut Session, tag: u64, settlement: Settlement, pa
 pub(crate) async fn carry_out(
     disposition: &Disposition,
     received: &Received,
-    queue: &Queue,
+    (queue, lane): (&Queue, Lane),
     broker: &Broker,
 ) -> Settlement {
     let (name, now) = (queue.name(), broker.now_ms());
-    let later = |delay| Target::after(name, Wait::at_least(delay));
+    let later = |delay| {
+        let own = lane.back(queue, &received.message).queue_name(queue);
+        Target::after(own, Wait::at_least(delay))
+    };
     let (target, kind) = match disposition {
         Disposition::Outcome(Outcome::Done) | Disposition::Cancelled => return Settlement::Ack,
         Disposition::Outcome(Outcome::Retry { delay, kind, reason }) => {

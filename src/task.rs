@@ -15,6 +15,7 @@ use tracing::Instrument;
 
 use crate::{
     attempt::{self, Route},
+    broker::Lane,
     context::{self, Context},
     copy::ERROR_TEXT_LIMIT,
     delay::{self, UNIT},
@@ -50,6 +51,7 @@ struct Besides {
 pub(crate) struct Task<S> {
     pub(crate) handlers: Arc<Handlers<S>>,
     pub(crate) received: Arc<Received>,
+    pub(crate) lane: Lane,
     pub(crate) in_progress: IntGauge,
 }
 
@@ -80,7 +82,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         } else {
             log(&disposition, &self.received, self.handlers.queue.name());
             // Boxed, so that the many that need no copy do not carry its room about.
-            Box::pin(settle::carry_out(&disposition, &self.received, queue, broker)).await
+            Box::pin(settle::carry_out(&disposition, &self.received, (queue, self.lane), broker)).await
         };
         if let Some(tracked) = tracked {
             settlement = Box::pin(self.tell(&tracked, &disposition, settlement)).await;

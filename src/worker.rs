@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     attempt::{Route, UNKNOWN_FIRST_POLL_NANOS, nanos},
     breaker::{Dependencies, Dependency},
-    broker::{Broker, Lane},
+    broker::Broker,
     cancel::Cancelled,
     catalogue::{self, Entry},
     config::CANCEL_GRACE,
@@ -189,8 +189,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
         let _announcing = AbortOnDropHandle::new(tokio::spawn(catalogue::announce(broker.clone(), entries)));
         let mut consumers = JoinSet::new();
         for handlers in queues {
-            for lane in [Lane::Main, Lane::Suspect] {
-                consumers.spawn(Consumer::new(Arc::clone(&handlers), lane).run());
+            for consumer in Consumer::all(&handlers) {
+                consumers.spawn(consumer.run());
             }
         }
         let mut result = Ok(());
@@ -355,6 +355,7 @@ impl<S> Handlers<S> {
         self.routes.iter().map(move |route| Entry {
             job: route.job.to_owned(),
             queue: self.queue.name().to_owned(),
+            lanes: self.queue.weights().is_some(),
             schema: (route.schema)(),
             timeout_ms: millis(route.timeout),
             max_attempts: route.retry.attempts(),

@@ -167,8 +167,9 @@ impl Session {
             self.before.push_back(delivery);
         }
         let queue = self.consumer.queue();
-        let consumed = timeout(ANSWERED_WITHIN, Self::subscribe(&self.up, &self.channel, queue, prefetch, FieldTable::default()))
-            .await;
+        let consumed =
+            timeout(ANSWERED_WITHIN, Self::subscribe(&self.up, &self.channel, queue, prefetch, FieldTable::default()))
+                .await;
         let consumed = consumed.unwrap_or_else(|_| Err(format!("no answer within {ANSWERED_WITHIN:?}")));
         (self.consumer, self.tag) = consumed.map_err(|reason| self.ended(&reason))?;
         (self.prefetch, self.batch, self.paused) = (prefetch, usize::from(prefetch / 2).max(1), false);
