@@ -117,7 +117,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         let suspect = alone(Lane::Suspect, 1);
         let Some(weights) = handlers.queue.weights() else { return vec![alone(Lane::Main, limit), suspect] };
         let turns = Turns::new(limit, &weights);
-        let lanes = [Lane::High, Lane::Main, Lane::Low].into_iter().enumerate();
+        let lanes = handlers.queue.by_priority().iter().copied().enumerate();
         let sharing = |(index, lane)| Self::new(Arc::clone(handlers), lane, turns.permits(), Some(turns.turn(index)));
         lanes.map(sharing).chain([suspect]).collect()
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{error::Error, retry::RetryPolicy};
+use crate::{broker::Lane, error::Error, retry::RetryPolicy};
 
 /// The longest queue name whose dead letters, suspect lane and routing keys fit AMQP's 255 bytes.
 const LONGEST_NAME: usize = 180;
@@ -137,6 +137,11 @@ impl Queue {
     /// The weights of the lanes high, normal and low, if it has them.
     pub(crate) fn weights(&self) -> Option<[u16; 3]> {
         self.weights
+    }
+
+    /// Its lanes but for the suspect lane, in the order of their weights.
+    pub(crate) fn by_priority(&self) -> &'static [Lane] {
+        if self.weights.is_some() { &[Lane::High, Lane::Main, Lane::Low] } else { &[Lane::Main] }
     }
 
     pub(crate) fn name(&self) -> &str {

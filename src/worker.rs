@@ -247,9 +247,13 @@ impl<S: Send + Sync + 'static> Worker<S> {
                      limit, expiry, too large) is not kept in its dead letters, and a classic queue is one copy"
                 );
             }
-            if !names.insert(queue.name().to_owned()) {
-                let reason = format!("queue {:?} is set twice", queue.name());
-                return Err(Error::Setting { setting: "Worker::queue", reason });
+            for lane in queue.by_priority() {
+                let name = lane.queue_name(&queue);
+                if names.contains(&name) {
+                    let reason = format!("queue {name:?} is set twice, or is a lane of another");
+                    return Err(Error::Setting { setting: "Worker::queue", reason });
+                }
+                names.insert(name);
             }
             let mine = registered.extract_if(.., |registered| registered.queue == queue.name()).collect();
             let (state, chain) = (Arc::clone(&self.state), Arc::clone(&chain));
