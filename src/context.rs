@@ -75,9 +75,9 @@ pub(crate) struct Inner<S> {
     /// None unless the job's steps are told.
     pub(crate) tracked: Option<Arc<Tracked>>,
     pub(crate) permit: Option<OwnedSemaphorePermit>,
-    /// Its place among those of its key.
+    /// Its places among those that are limited.
     #[expect(dead_code, reason = "held until the last clone is dropped")]
-    pub(crate) place: Option<Place>,
+    pub(crate) places: Vec<Place>,
 }
 
 /// What stops one attempt. It does not keep the attempt counted, as a clone of its context would.

@@ -71,7 +71,7 @@ mod intake;
 #[doc(hidden)]
 pub mod internals;
 mod job;
-mod limit;
+pub mod limit;
 mod message;
 mod metrics;
 mod middleware;

@@ -7,6 +7,9 @@
 pub(crate) mod gate;
 pub(crate) mod line;
 pub(crate) mod places;
+pub(crate) mod shared;
+
+pub use self::shared::{Answer, Permits, Wish};
 
 use std::time::Duration;
 

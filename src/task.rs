@@ -45,7 +45,7 @@ pub(crate) enum Work {
 #[derive(Default)]
 struct Besides {
     pass: Option<Pass>,
-    place: Option<Place>,
+    places: Vec<Place>,
 }
 
 pub(crate) struct Task<S> {
@@ -110,7 +110,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             Ok(pass) => pass,
             Err(Wait { delay, slot }) => return Disposition::Held { delay: delay::Wait::exact(delay.max(UNIT)), slot },
         };
-        let besides = Besides { place: pass.place.take(), pass: Some(pass) };
+        let besides = Besides { places: std::mem::take(&mut pass.places), pass: Some(pass) };
         match tracked {
             None => Disposition::Outcome(self.attempt(route, permit, besides, None).await),
             Some(tracked) => self.attempt_tracked(route, permit, tracked, besides).await,
@@ -198,7 +198,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             overran: SetOnce::new(),
             tracked,
             permit: Some(permit),
-            place: besides.place,
+            places: besides.places,
         });
         let _running = Counted::new(self.in_progress.clone());
         attempt::run(route, Arc::clone(&self.handlers.chain), ctx, age, besides.pass).instrument(span).await

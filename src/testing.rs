@@ -89,7 +89,7 @@ pub async fn perform_raw<S: Send + Sync + 'static>(
         overran: SetOnce::new(),
         tracked: None,
         permit: None,
-        place: None,
+        places: Vec::new(),
     });
     Ok(attempt::run(route, handlers.chain.clone(), ctx, None, None).await)
 }

@@ -25,7 +25,7 @@ use crate::{
     error::{Error, JobError},
     handler::{Erased, Handler, erase, erase_blocking},
     job::{Job, is_valid_name},
-    limit::{Rate, gate::KeyOf},
+    limit::{Permits, Rate, gate::KeyOf},
     message::millis,
     metrics::{JobMetrics, UNKNOWN},
     middleware::{Chain, Middleware},
@@ -63,6 +63,7 @@ pub struct Worker<S> {
     registered: Vec<Registered<S>>,
     chain: Chain<S>,
     dependencies: Vec<Dependency>,
+    permits: Option<Arc<dyn Permits>>,
     misplaced: Option<&'static str>,
 }
 
@@ -76,7 +77,15 @@ struct Registered<S> {
     timeout: Option<Duration>,
     needs: Vec<&'static str>,
     rate: Option<Rate>,
+    shared_rate: Option<(String, Rate)>,
+    shared_concurrency: Option<(String, u32)>,
     key: Option<KeyLimit>,
+}
+
+/// What limits depend on besides the worker itself.
+struct Outside {
+    dependencies: Arc<Dependencies>,
+    permits: Option<Arc<dyn Permits>>,
 }
 
 /// So many of a key at once, and the job that the key is read of.
@@ -96,6 +105,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
             registered: Vec::new(),
             chain: Chain::default(),
             dependencies: Vec::new(),
+            permits: None,
             misplaced: None,
         }
     }
@@ -162,6 +172,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
             timeout: None,
             needs: Vec::new(),
             rate: None,
+            shared_rate: None,
+            shared_concurrency: None,
             key: None,
         });
         self
@@ -235,6 +247,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
         let chain = Arc::new(self.chain);
         let named = self.registered.iter().flat_map(|registered| registered.needs.iter().copied());
         let dependencies = Arc::new(Dependencies::new(self.dependencies, named, broker.metrics()));
+        let outside = Outside { dependencies: Arc::clone(&dependencies), permits: self.permits };
         let mut bound = Vec::new();
         let mut names = HashSet::new();
         let mut registered = self.registered;
@@ -257,7 +270,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
             }
             let mine = registered.extract_if(.., |registered| registered.queue == queue.name()).collect();
             let (state, chain) = (Arc::clone(&self.state), Arc::clone(&chain));
-            let (routes, by_name) = routes(broker, &queue, mine, &dependencies)?;
+            let (routes, by_name) = routes(broker, &queue, mine, &outside)?;
             bound.push(Arc::new(Handlers {
                 unknown: broker.metrics().job(queue.name(), UNKNOWN),
                 broker: broker.clone(),
@@ -314,12 +327,12 @@ fn routes<S>(
     broker: &Broker,
     queue: &Queue,
     registered: Vec<Registered<S>>,
-    dependencies: &Arc<Dependencies>,
+    outside: &Outside,
 ) -> Result<(Vec<Route<S>>, ByName), Error> {
     let (mut routes, mut by_name) = (Vec::new(), ByName::default());
     let is_alone = registered.len() == 1;
     for mut registered in registered {
-        let gate = registered.gate(broker, queue, dependencies, is_alone)?;
+        let gate = registered.gate(broker, queue, outside, is_alone)?;
         let Registered { job, schema, handler, retry, timeout, .. } = registered;
         let timeout = timeout.unwrap_or_else(|| queue.attempt_timeout());
         broker.config().check_timeout(&format!("the timeout of {job}"), timeout)?;

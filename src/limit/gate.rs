@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     line::Line,
     places::{Place, Places},
+    shared::{SharedPlaces, SharedRate},
 };
 use crate::{
     breaker::{Admission, Breaker, Dependencies, Sign},
@@ -28,6 +29,8 @@ const ALONE: Duration = Duration::from_secs(1);
 /// A slot that was missed by more is lost: jobs that come back all at once, after a day without workers, must not run
 /// all at once.
 const LATE: Duration = Duration::from_secs(5);
+/// How long jobs wait while the store of limits is away, and up to twice that.
+const AWAY: Duration = Duration::from_secs(5);
 
 /// The key of a job that is limited by key; none of a payload that is not the job.
 pub(crate) type KeyOf = Arc<dyn Fn(&Message) -> Option<u64> + Send + Sync>;
@@ -38,6 +41,8 @@ pub(crate) struct Gate {
     pub(crate) needs: Vec<Arc<Breaker>>,
     pub(crate) key: Option<(KeyOf, u32, Arc<Places>)>,
     pub(crate) rate: Option<Line>,
+    pub(crate) shared_rate: Option<SharedRate>,
+    pub(crate) shared_places: Option<Arc<SharedPlaces>>,
     pub(crate) in_place: Duration,
     pub(crate) held: Held,
 }
@@ -47,6 +52,7 @@ pub(crate) struct Gate {
 pub(crate) struct Held {
     pub(crate) dependency: IntCounter,
     pub(crate) key: IntCounter,
+    pub(crate) concurrency: IntCounter,
     pub(crate) rate: IntCounter,
 }
 
@@ -65,7 +71,7 @@ pub(crate) struct Pass {
     /// Of which of the needs it is the probe, bit by bit.
     probes: u64,
     /// Given back when the last clone of the attempt's context is dropped.
-    pub(crate) place: Option<Place>,
+    pub(crate) places: Vec<Place>,
 }
 
 /// How long a job may wait in place.
@@ -79,7 +85,7 @@ impl Gate {
     pub(crate) async fn enter(self: &Arc<Self>, received: &Received, now_ms: u64) -> Result<Pass, Wait> {
         let arrived = Instant::now();
         let slot = received.message.number(header::SLOT).and_then(Result::ok).and_then(|ms| u64::try_from(ms).ok());
-        let mut pass = Pass { gate: Arc::clone(self), probes: 0, place: None };
+        let mut pass = Pass { gate: Arc::clone(self), probes: 0, places: Vec::new() };
         for (index, breaker) in self.needs.iter().enumerate() {
             match breaker.admit(retry::draws().0) {
                 Admission::Run => {}
@@ -90,28 +96,31 @@ impl Gate {
                 }
             }
         }
+        let again = received.envelope.not_before.is_some();
+        let no_place = |held: &IntCounter, delay| {
+            held.inc();
+            Wait { delay, slot }
+        };
         if let Some((key_of, most, places)) = &self.key
             && let Some(key) = key_of(&received.message)
         {
-            let again = received.envelope.not_before.is_some();
-            match places.enter(key, || *most, again, self.in_place).await {
-                Ok(place) => pass.place = Some(place),
-                Err(delay) => {
-                    self.held.key.inc();
-                    return Err(Wait { delay, slot });
-                }
-            }
+            let place = places.enter(key, || *most, again, self.in_place).await;
+            pass.places.push(place.map_err(|delay| no_place(&self.held.key, delay))?);
         }
-        if let Some(line) = &self.rate {
-            self.wait_for_slot(line, slot, now_ms + millis(arrived.elapsed())).await?;
+        if let Some(shared) = &self.shared_places {
+            let place = shared.enter(again, self.in_place).await;
+            pass.places.push(place.map_err(|delay| no_place(&self.held.concurrency, delay))?);
+        }
+        if self.rate.is_some() || self.shared_rate.is_some() {
+            self.wait_for_slot(slot, now_ms + millis(arrived.elapsed())).await?;
         }
         Ok(pass)
     }
 
-    async fn wait_for_slot(&self, line: &Line, slot: Option<u64>, now_ms: u64) -> Result<(), Wait> {
+    async fn wait_for_slot(&self, slot: Option<u64>, now_ms: u64) -> Result<(), Wait> {
         let wait = match slot {
             Some(slot) if slot + millis(LATE) >= now_ms => Duration::from_millis(slot.saturating_sub(now_ms)),
-            _ => line.reserve(Instant::now()),
+            _ => self.reserve().await?,
         };
         if wait > self.in_place {
             self.held.rate.inc();
@@ -121,6 +130,19 @@ impl Gate {
             sleep(wait).await;
         }
         Ok(())
+    }
+
+    /// The time until the job's slot: of both limits, where it has two.
+    async fn reserve(&self) -> Result<Duration, Wait> {
+        let shared = match &self.shared_rate {
+            Some(shared) => shared.reserve().await.map_err(|reason| {
+                tracing::warn!(?shared, reason, "the store of limits is away: jobs wait");
+                self.held.rate.inc();
+                Wait { delay: AWAY.mul_f64(1.0 + retry::draws().0), slot: None }
+            })?,
+            None => Duration::ZERO,
+        };
+        Ok(self.rate.as_ref().map_or(shared, |line| line.reserve(Instant::now()).max(shared)))
     }
 }
 

@@ -6,18 +6,19 @@ use std::{
     time::Duration,
 };
 
-use super::{KeyLimit, Registered, Worker};
+use super::{KeyLimit, Outside, Registered, Worker};
 use crate::{
-    breaker::{Breaker, Dependencies, Dependency},
+    breaker::{Breaker, Dependency},
     broker::Broker,
     error::Error,
     handler::decode,
     job::Job,
     limit::{
-        Rate,
+        Permits, Rate,
         gate::{Gate, Held, in_place},
         line::Line,
         places::Places,
+        shared::{SharedPlaces, SharedRate},
     },
     queue::Queue,
     retry::RetryPolicy,
@@ -96,6 +97,49 @@ impl<S: Send + Sync + 'static> Worker<S> {
         self.set("Worker::concurrency_per", |last| last.key = Some(limit))
     }
 
+    /// Limits how many attempts start in a time in all workers together: those at jobs that are registered with this name
+    /// of a limit, the job registered last among them. All give the same rate.
+    ///
+    /// Slots are leased from the [permits](Self::permits) for a tenth of a second at a time; else it is as with
+    /// [`rate`](Self::rate). While the store is away, jobs wait.
+    #[must_use]
+    pub fn shared_rate(self, limit: impl Into<String>, rate: Rate) -> Self {
+        self.set("Worker::shared_rate", |last| last.shared_rate = Some((limit.into(), rate)))
+    }
+
+    /// Limits how many attempts run at once in all workers together, likewise.
+    ///
+    /// Places are leased for ten seconds and renewed. A worker that dies gives them back with the end of its lease; one
+    /// that cannot reach the store starts nothing new after it, but what it runs goes on.
+    #[must_use]
+    pub fn shared_concurrency(self, limit: impl Into<String>, attempts: u32) -> Self {
+        self.set("Worker::shared_concurrency", |last| {
+            last.shared_concurrency = Some((limit.into(), attempts.max(1)));
+        })
+    }
+
+    /// Sets the store of the limits that workers share, such as leveret-store's `Store`.
+    ///
+    /// ```
+    /// # use leveret::{Context, JobResult, Rate, Worker};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)] struct SendEmail;
+    /// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+    /// # async fn send_email(_: SendEmail, _: Context<()>) -> JobResult { Ok(()) }
+    /// # fn doc(store: impl leveret::limit::Permits) -> Worker<()> {
+    /// Worker::new(())
+    ///     .permits(store)
+    ///     .handle(send_email)
+    ///     .shared_rate("smtp", Rate::per_second(100))
+    ///     .shared_concurrency("smtp", 20)
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn permits(mut self, permits: impl Permits) -> Self {
+        self.permits = Some(Arc::new(permits));
+        self
+    }
+
     /// Says that the job registered last needs this dependency: while it is down, jobs wait for it, no attempt charged.
     ///
     /// A queue all of whose jobs need what is down is not consumed meanwhile; jobs of other queues are delayed in the
@@ -142,7 +186,7 @@ impl<S> Registered<S> {
         &mut self,
         broker: &Broker,
         queue: &Queue,
-        dependencies: &Arc<Dependencies>,
+        outside: &Outside,
         is_alone: bool,
     ) -> Result<Option<Arc<Gate>>, Error> {
         let wrong = |setting, reason| Err(Error::Setting { setting, reason });
@@ -152,19 +196,37 @@ impl<S> Registered<S> {
         if self.needs.len() > 64 {
             return wrong("Worker::needs", format!("job {:?} needs more than 64 dependencies", self.job));
         }
+        let Outside { dependencies, permits } = outside;
         let needs: Vec<Arc<Breaker>> = self.needs.iter().filter_map(|name| dependencies.get(name)).cloned().collect();
         let (rate, key) = (self.rate.take().map(Line::new), self.key.take());
-        if needs.is_empty() && rate.is_none() && key.is_none() && dependencies.is_empty() {
+        let (shared_rate, shared_places) = (self.shared_rate.take(), self.shared_concurrency.take());
+        let shares = shared_rate.is_some() || shared_places.is_some();
+        if !shares && needs.is_empty() && rate.is_none() && key.is_none() && dependencies.is_empty() {
             return Ok(None);
         }
+        if shares && permits.is_none() {
+            return wrong("Worker::permits", format!("job {:?} has a shared limit, and no store is set", self.job));
+        }
+        let permits = || permits.clone();
+        let shared_rate =
+            shared_rate.zip(permits()).map(|((name, rate), permits)| SharedRate::new(name, rate, permits));
+        let usable = u32::from(queue.limit()) + 1;
+        let places = |((name, most), permits)| SharedPlaces::new(name, most, usable, permits);
         let counter = |reason| broker.metrics().held(queue.name(), self.job, reason);
         Ok(Some(Arc::new(Gate {
             dependencies: Arc::clone(dependencies),
             needs,
             key: key.map(|limit| (limit.key_of, limit.most, Arc::new(Places::default()))),
             rate,
+            shared_rate,
+            shared_places: shared_places.zip(permits()).map(places),
             in_place: in_place(queue.limit(), is_alone),
-            held: Held { dependency: counter("dependency"), key: counter("key"), rate: counter("rate") },
+            held: Held {
+                dependency: counter("dependency"),
+                key: counter("key"),
+                concurrency: counter("concurrency"),
+                rate: counter("rate"),
+            },
         })))
     }
 }
