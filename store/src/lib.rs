@@ -34,6 +34,7 @@
 //! * `status`: what is known of tracked jobs. `status/fold` makes a job of its events, `status/record` writes it.
 //! * `idempotency`: answers that must be the same the second time.
 //! * `dead`: dead letters taken in, found, edited, replayed. `dead/fingerprint` tells which of them are alike.
+//! * `permits`: limits that workers share.
 //! * `audit`: who did what. `retention`: what is deleted, and when.
 //!
 //! All tables begin with `leveret_` and may lie in a database that has others.
@@ -44,6 +45,7 @@ mod error;
 mod idempotency;
 mod open;
 mod page;
+mod permits;
 mod retention;
 mod schema;
 mod sql;

@@ -6,6 +6,7 @@ mod database;
 mod dead;
 mod idempotency;
 mod open;
+mod permits;
 mod replay;
 mod retention;
 mod status;
