@@ -20,6 +20,7 @@ use crate::{
     delay::UNIT,
     error::{Class, JobResult},
     metrics::Metrics,
+    pace::Pace,
 };
 
 /// A job that waits for a dependency asks again after this time at the latest.
@@ -125,16 +126,6 @@ pub(crate) enum Sign {
     None,
 }
 
-/// How many jobs a queue may take, all of whose jobs need something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pace {
-    Full,
-    /// One at a time, to probe with.
-    One,
-    /// None before that time, if it is known.
-    None(Option<Instant>),
-}
-
 /// The breaker of one dependency.
 pub(crate) struct Breaker {
     settings: Dependency,
@@ -203,7 +194,7 @@ impl Breaker {
         self.settings.name()
     }
 
-    fn pace(&self, now: Instant) -> Pace {
+    pub(crate) fn pace(&self, now: Instant) -> Pace {
         match *self.lock() {
             Circuit::Closed { .. } => Pace::Full,
             Circuit::Open { probe_at, .. } if probe_at <= now => Pace::One,
@@ -294,43 +285,21 @@ impl Dependencies {
     }
 }
 
-/// The pace of a queue: that of the job that has the most freedom, which is as free as the worst that it needs.
-pub(crate) fn pace<'a>(jobs: impl Iterator<Item = &'a [Arc<Breaker>]>) -> Pace {
-    let now = Instant::now();
-    let mut best: Option<Pace> = None;
-    for needs in jobs {
-        let pace = needs.iter().map(|breaker| breaker.pace(now)).reduce(worse).unwrap_or(Pace::Full);
-        best = Some(best.map_or(pace, |best| if worse(best, pace) == best { pace } else { best }));
-    }
-    best.unwrap_or(Pace::Full)
-}
-
-fn worse(a: Pace, b: Pace) -> Pace {
-    match (a, b) {
-        (Pace::None(Some(a)), Pace::None(Some(b))) => Pace::None(Some(a.max(b))),
-        // One whose end is not known is told of.
-        (Pace::None(None), _) | (_, Pace::None(None)) => Pace::None(None),
-        (none @ Pace::None(_), _) | (_, none @ Pace::None(_)) => none,
-        (Pace::One, _) | (_, Pace::One) => Pace::One,
-        (Pace::Full, Pace::Full) => Pace::Full,
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::JobError;
 
-    const SECOND: Duration = Duration::from_secs(1);
+    pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
-    fn breaker() -> Arc<Breaker> {
+    pub(crate) fn breaker() -> Arc<Breaker> {
         let metrics = Metrics::new().unwrap();
         let dependencies = Dependencies::new(vec![Dependency::new("smtp").failures(3)], ["db"].into_iter(), &metrics);
         assert!(dependencies.get("db").is_some());
         Arc::clone(dependencies.get("smtp").unwrap())
     }
 
-    fn fail(breaker: &Breaker, times: u32) {
+    pub(crate) fn fail(breaker: &Breaker, times: u32) {
         (0..times).for_each(|_| breaker.report(Sign::Failed, false));
     }
 
@@ -396,22 +365,5 @@ mod tests {
         assert_eq!(of(JobError::snooze(SECOND)), Sign::None);
         assert_eq!(of(JobError::from("locked").blame(&["db"])), Sign::Fine);
         assert_eq!(of(JobError::permanent("login refused").blame(&["smtp"])), Sign::Failed);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_queue_is_as_free_as_its_freest_job() {
-        let (smtp, other) = (breaker(), breaker());
-        let (needs_smtp, needs_both, none) = ([smtp.clone()], [smtp.clone(), other.clone()], []);
-        let both = || pace([&needs_smtp[..], &needs_both[..]].into_iter());
-        assert_eq!(both(), Pace::Full);
-        fail(&other, 3);
-        assert_eq!(both(), Pace::Full, "one of them can run");
-        fail(&smtp, 3);
-        assert_eq!(both(), Pace::None(Some(Instant::now() + 10 * SECOND)));
-        assert_eq!(pace([&needs_smtp[..], &none[..]].into_iter()), Pace::Full);
-        tokio::time::advance(10 * SECOND).await;
-        assert_eq!(both(), Pace::One);
-        smtp.admit(0.0);
-        assert_eq!(pace([&needs_smtp[..]].into_iter()), Pace::None(None));
     }
 }

@@ -4,11 +4,12 @@
 //! rebuild, for ever. Attempts outlive sessions: they run in tasks of this consumer, and what the broker delivers again
 //! while they run is adopted, not started again.
 
+mod drain;
 mod next;
+mod open;
 
 use std::{collections::HashMap, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::FutureExt;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -19,9 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     adoption::{Adoption, Known},
-    broker::{Delivery, Ended, Lane, OpenError, Session},
+    broker::{Delivery, Ended, Lane, Session},
     error::Error,
-    health::Wanted,
     intake::{self, Intake, Received},
     message::Message,
     metrics::{Finish, QueueMetrics},
@@ -189,39 +189,6 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         }
         self.drain_without_session(wanted).await;
         Ok(())
-    }
-
-    /// Tries until there is a session; none if told to stop.
-    async fn open(&self, has_been_up: &mut bool) -> Result<Option<Session>, Error> {
-        let backoff = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(50))
-            .with_max_delay(Duration::from_secs(1))
-            .with_jitter()
-            .without_max_times();
-        let mut delays = backoff.build();
-        loop {
-            let opened = tokio::select! {
-                () = self.handlers.stop.drain.cancelled() => return Ok(None),
-                opened = self.handlers.broker.open(&self.handlers.queue, self.lane) => opened,
-            };
-            let reason = match opened {
-                Ok(session) => {
-                    *has_been_up = true;
-                    tracing::info!(queue = self.name, "consuming");
-                    return Ok(Some(session));
-                }
-                Err(OpenError::Fatal(error)) if !*has_been_up => return Err(error),
-                Err(OpenError::Fatal(error)) => error.to_string(),
-                Err(OpenError::Passing(reason)) => reason,
-            };
-            if self.handlers.broker.quiet().is_news(format!("{}: {reason}", self.name)) {
-                tracing::warn!(queue = self.name, reason, "cannot consume yet, trying again");
-            }
-            let delay = delays.next().unwrap_or(Duration::from_secs(1));
-            if self.handlers.stop.drain.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
-                return Ok(None);
-            }
-        }
     }
 
     /// Takes deliveries and settles what is done, until the session or the worker ends.
@@ -417,47 +384,5 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             job.tag = None;
         }
         self.adoption.channel_lost(self.in_hand.iter().map(|(number, job)| (*number, &*job.received)));
-    }
-
-    /// Finishes what runs until the drain deadline, then hands back the rest.
-    async fn drain(mut self, mut session: Session) {
-        session.stop().await;
-        if let Some(delivery) = self.none_waits() {
-            session.requeue(delivery.tag);
-        }
-        while let Some((number, settlement)) = self.next_done().await {
-            self.done(&mut session, number, settlement);
-            let lost = session.flush();
-            self.count_lost(lost);
-        }
-        self.tasks.abort_all();
-        for job in self.in_hand.values() {
-            tracing::warn!(
-                queue = self.name,
-                job_id = job.received.id(),
-                "not done by the drain deadline, handed back"
-            );
-            if let Some(tag) = job.tag {
-                session.requeue(tag);
-            }
-        }
-        session.settled().await;
-        let lost = session.close().await;
-        self.count_lost(lost);
-    }
-
-    async fn drain_without_session(mut self, wanted: Wanted) {
-        while self.next_done().await.is_some() {}
-        self.tasks.abort_all();
-        drop(wanted);
-    }
-
-    /// The next job that is done during a drain; none when all are, or when the deadline is over.
-    async fn next_done(&mut self) -> Option<(u64, Settlement)> {
-        tokio::select! {
-            biased;
-            done = self.tasks.join_next() => done.and_then(Result::ok),
-            () = self.handlers.stop.abort.cancelled() => None,
-        }
     }
 }

@@ -95,12 +95,7 @@ impl Metrics {
     pub(crate) fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(Some("leveret".to_owned()), None)?;
         let r = &registry;
-        let build = Gauge::with_opts(
-            Opts::new("build_info", "Always 1; the label is the version of the framework")
-                .const_label("version", env!("CARGO_PKG_VERSION")),
-        )?;
-        build.set(1.0);
-        register(r, build)?;
+        build_info(r)?;
         Ok(Self {
             published: counter(r, "jobs_published_total", "Publishes by outcome", &["queue", "job", "outcome"])?,
             received: counter(r, "jobs_received_total", "Deliveries taken in", &["queue", "job", "redelivered"])?,
@@ -127,13 +122,7 @@ impl Metrics {
             )?,
             critical: histogram(r, "job_critical_time_seconds", "First publish to the end of the job", WAIT_BUCKETS)?,
             attempts: histogram(r, "job_attempts", "Attempts a job took until its end", ATTEMPT_BUCKETS)?,
-            confirm: register(
-                r,
-                Histogram::with_opts(
-                    HistogramOpts::new("publish_confirm_seconds", "Publish to the broker's confirm")
-                        .buckets(CONFIRM_BUCKETS.to_vec()),
-                )?,
-            )?,
+            confirm: confirm(r)?,
             held: counter(
                 r,
                 "jobs_held_total",
@@ -240,6 +229,17 @@ impl JobMetrics {
             self.critical.observe(age);
         }
     }
+}
+
+fn build_info(r: &Registry) -> Result<(), prometheus::Error> {
+    let build = Opts::new("build_info", "Always 1; the label is the version of the framework");
+    register(r, Gauge::with_opts(build.const_label("version", env!("CARGO_PKG_VERSION")))?)?.set(1.0);
+    Ok(())
+}
+
+fn confirm(r: &Registry) -> Result<Histogram, prometheus::Error> {
+    let opts = HistogramOpts::new("publish_confirm_seconds", "Publish to the broker's confirm");
+    register(r, Histogram::with_opts(opts.buckets(CONFIRM_BUCKETS.to_vec()))?)
 }
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {

@@ -373,18 +373,6 @@ mod tests {
     }
 
     #[test]
-    fn lanes_share_what_died_of_them() {
-        let plan = Topology::new("ns").of_queue(&Queue::new("email").lanes([6, 3, 1]));
-        let names: Vec<_> = plan.queues.iter().map(|queue| queue.name.as_str()).collect();
-        assert_eq!(names, ["email.dead", "email.suspect", "email", "email.high", "email.low"]);
-        for lane in &plan.queues[1..] {
-            assert_eq!(lane.argument("x-dead-letter-routing-key"), Some(&text("email")));
-        }
-        let due = |word: &str| plan.bindings.iter().any(|binding| binding.source == "ns.due" && binding.key == word);
-        assert!(due("#.email") && due("#.email%2Ehigh") && due("#.email%2Elow"));
-    }
-
-    #[test]
     fn a_target_has_one_way_in() {
         let routes = Routes::new(&Topology::new("leveret.v1"));
         let route = |target| routes.to(&target);

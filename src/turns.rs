@@ -175,24 +175,22 @@ mod tests {
         time::Duration,
     };
 
+    use futures_util::FutureExt;
+
     use super::*;
+
+    async fn take(turn: Turn, counts: Arc<Vec<AtomicUsize>>, lane: usize) {
+        loop {
+            let permit = turn.permit().await;
+            counts[lane].fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(tokio::time::sleep(Duration::from_millis(10)).map(|()| drop(permit)));
+        }
+    }
 
     /// Lets lanes that always have a job take places for a while, and tells how many each got.
     async fn taken(turns: &Arc<Turns>, lanes: &[usize]) -> Vec<usize> {
         let counts: Arc<Vec<AtomicUsize>> = Arc::new((0..3).map(|_| AtomicUsize::new(0)).collect());
-        let tasks = lanes.iter().map(|lane| {
-            let (turn, counts, lane) = (turns.turn(*lane), Arc::clone(&counts), *lane);
-            tokio::spawn(async move {
-                loop {
-                    let permit = turn.permit().await;
-                    counts[lane].fetch_add(1, Ordering::Relaxed);
-                    tokio::spawn(async move {
-                        tokio::time::sleep(Duration::from_millis(10)).await;
-                        drop(permit);
-                    });
-                }
-            })
-        });
+        let tasks = lanes.iter().map(|lane| tokio::spawn(take(turns.turn(*lane), Arc::clone(&counts), *lane)));
         let tasks: Vec<_> = tasks.collect();
         tokio::time::sleep(Duration::from_secs(10)).await;
         for task in tasks {

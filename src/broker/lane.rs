@@ -55,10 +55,23 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topology::{Argument, Topology};
 
     #[test]
     fn five_and_above_is_high_below_four_is_low_and_none_is_neither() {
         let lanes = [None, Some(0), Some(3), Some(4), Some(5), Some(255)].map(Lane::for_priority);
         assert_eq!(lanes, [Lane::Main, Lane::Low, Lane::Low, Lane::Main, Lane::High, Lane::High]);
+    }
+
+    #[test]
+    fn lanes_share_what_died_of_them() {
+        let plan = Topology::new("ns").of_queue(&Queue::new("email").lanes([6, 3, 1]));
+        let names: Vec<_> = plan.queues.iter().map(|queue| queue.name.as_str()).collect();
+        assert_eq!(names, ["email.dead", "email.suspect", "email", "email.high", "email.low"]);
+        for lane in &plan.queues[1..] {
+            assert_eq!(lane.argument("x-dead-letter-routing-key"), Some(&Argument::Text("email".into())));
+        }
+        let due = |word: &str| plan.bindings.iter().any(|binding| binding.source == "ns.due" && binding.key == word);
+        assert!(due("#.email") && due("#.email%2Ehigh") && due("#.email%2Elow"));
     }
 }
