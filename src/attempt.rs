@@ -14,7 +14,7 @@ use std::{
 use futures_util::{FutureExt, poll};
 
 use crate::{
-    breaker::Breaker,
+    breaker::{Breaker, Dependencies},
     context::Context,
     error::{Class, JobError, JobResult},
     handler::{Erased, panicked},
@@ -39,6 +39,7 @@ pub(crate) struct Route<S> {
     pub(crate) metrics: Arc<JobMetrics>,
     /// What its jobs have to pass first; most have nothing to.
     pub(crate) gate: Option<Arc<Gate>>,
+    pub(crate) dependencies: Arc<Dependencies>,
     /// Below which its first poll may be the consumer's own, in nanoseconds.
     pub(crate) inline_budget: u32,
     /// How long the first poll takes, as a moving average in nanoseconds.
@@ -92,6 +93,7 @@ pub(crate) async fn run<S: Send + Sync + 'static>(
     if let Some(pass) = pass {
         pass.ended(&result);
     }
+    route.dependencies.blame(&result, route.needs());
     let facts = Facts { attempt, age, policy: &route.retry, draws: draws(&result) };
     let outcome = decide(result, facts);
     if let Outcome::Retry { kind, .. } | Outcome::DeadLetter { kind, .. } = &outcome {
@@ -125,14 +127,16 @@ mod tests {
     use crate::metrics::Metrics;
 
     fn route() -> Route<()> {
+        let metrics = Metrics::new().unwrap();
         Route {
             job: "j",
             schema: || None,
             handler: Arc::new(|_| Box::pin(async { Ok(()) })),
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(1),
-            metrics: Arc::new(Metrics::new().unwrap().job("q", "j")),
+            metrics: Arc::new(metrics.job("q", "j")),
             gate: None,
+            dependencies: Arc::new(Dependencies::new(Vec::new(), std::iter::empty(), &metrics)),
             inline_budget: 50_000,
             first_poll: AtomicU32::new(UNKNOWN_FIRST_POLL_NANOS),
         }

@@ -265,10 +265,6 @@ impl Dependencies {
         self.breakers.get(name)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.breakers.is_empty()
-    }
-
     /// Counts an error for those that it blames and that the job has not said it needs.
     pub(crate) fn blame(&self, result: &JobResult, needed: &[Arc<Breaker>]) {
         let Err(error) = result else { return };
@@ -365,5 +361,20 @@ pub(crate) mod tests {
         assert_eq!(of(JobError::snooze(SECOND)), Sign::None);
         assert_eq!(of(JobError::from("locked").blame(&["db"])), Sign::Fine);
         assert_eq!(of(JobError::permanent("login refused").blame(&["smtp"])), Sign::Failed);
+    }
+
+    #[tokio::test]
+    async fn an_error_of_a_job_that_does_not_need_a_dependency_counts_if_it_blames_it() {
+        let metrics = Metrics::new().unwrap();
+        let dependencies = Dependencies::new(vec![Dependency::new("smtp").failures(3)], std::iter::empty(), &metrics);
+        let smtp = Arc::clone(dependencies.get("smtp").unwrap());
+        let refused = |blamed| Err(JobError::from("refused").blame(blamed));
+        for result in [Err("refused".into()), refused(&[]), refused(&["db"]), Ok(())] {
+            (0..3).for_each(|_| dependencies.blame(&result, &[]));
+        }
+        (0..3).for_each(|_| dependencies.blame(&refused(&["smtp"]), &[Arc::clone(&smtp)]));
+        assert_eq!(smtp.state(), DependencyState::Up, "nothing blames it, or its need counts already");
+        (0..3).for_each(|_| dependencies.blame(&refused(&["smtp"]), &[]));
+        assert_eq!(smtp.state(), DependencyState::Down);
     }
 }

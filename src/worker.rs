@@ -346,7 +346,19 @@ fn routes<S>(
         let metrics = Arc::new(broker.metrics().job(queue.name(), job));
         let inline_budget = nanos(broker.config().inline_budget);
         let first_poll = AtomicU32::new(UNKNOWN_FIRST_POLL_NANOS);
-        routes.push(Route { job, schema, handler, retry, timeout, metrics, gate, inline_budget, first_poll });
+        let dependencies = Arc::clone(&outside.dependencies);
+        routes.push(Route {
+            job,
+            schema,
+            handler,
+            retry,
+            timeout,
+            metrics,
+            gate,
+            dependencies,
+            inline_budget,
+            first_poll,
+        });
     }
     if routes.is_empty() {
         return Err(Error::NoHandler { queue: queue.name().to_owned() });

@@ -11,7 +11,7 @@ use super::{
     shared::{SharedPlaces, SharedRate},
 };
 use crate::{
-    breaker::{Admission, Breaker, Dependencies, Sign},
+    breaker::{Admission, Breaker, Sign},
     delay::UNIT,
     error::JobResult,
     intake::Received,
@@ -37,7 +37,6 @@ pub(crate) type KeyOf = Arc<dyn Fn(&Message) -> Option<u64> + Send + Sync>;
 
 /// The limits of one registered handler.
 pub(crate) struct Gate {
-    pub(crate) dependencies: Arc<Dependencies>,
     pub(crate) needs: Vec<Arc<Breaker>>,
     pub(crate) key: Option<(KeyOf, u32, Arc<Places>)>,
     pub(crate) rate: Option<Line>,
@@ -153,7 +152,6 @@ impl Pass {
         for (index, breaker) in self.gate.needs.iter().enumerate() {
             breaker.report(Sign::of(result, breaker.name()), probes >> index & 1 == 1);
         }
-        self.gate.dependencies.blame(result, &self.gate.needs);
     }
 }
 

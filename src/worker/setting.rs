@@ -201,7 +201,7 @@ impl<S> Registered<S> {
         let (rate, key) = (self.rate.take().map(Line::new), self.key.take());
         let (shared_rate, shared_places) = (self.shared_rate.take(), self.shared_concurrency.take());
         let shares = shared_rate.is_some() || shared_places.is_some();
-        if !shares && needs.is_empty() && rate.is_none() && key.is_none() && dependencies.is_empty() {
+        if !shares && needs.is_empty() && rate.is_none() && key.is_none() {
             return Ok(None);
         }
         if shares && permits.is_none() {
@@ -214,7 +214,6 @@ impl<S> Registered<S> {
         let places = |((name, most), permits)| SharedPlaces::new(name, most, usable, permits);
         let counter = |reason| broker.metrics().held(queue.name(), self.job, reason);
         Ok(Some(Arc::new(Gate {
-            dependencies: Arc::clone(dependencies),
             needs,
             key: key.map(|limit| (limit.key_of, limit.most, Arc::new(Places::default()))),
             rate,
