@@ -14,9 +14,11 @@ use std::{
 use futures_util::{FutureExt, poll};
 
 use crate::{
+    breaker::{Breaker, Dependencies},
     context::Context,
     error::{Class, JobError, JobResult},
     handler::{Erased, panicked},
+    limit::gate::{Gate, Pass},
     metrics::JobMetrics,
     middleware::{Chain, Next},
     outcome::{Facts, Outcome, decide},
@@ -35,6 +37,9 @@ pub(crate) struct Route<S> {
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Duration,
     pub(crate) metrics: Arc<JobMetrics>,
+    /// What its jobs have to pass first; most have nothing to.
+    pub(crate) gate: Option<Arc<Gate>>,
+    pub(crate) dependencies: Arc<Dependencies>,
     /// Below which its first poll may be the consumer's own, in nanoseconds.
     pub(crate) inline_budget: u32,
     /// How long the first poll takes, as a moving average in nanoseconds.
@@ -42,6 +47,11 @@ pub(crate) struct Route<S> {
 }
 
 impl<S> Route<S> {
+    /// The dependencies without which its jobs do not run.
+    pub(crate) fn needs(&self) -> &[Arc<Breaker>] {
+        self.gate.as_ref().map_or(&[], |gate| &gate.needs)
+    }
+
     /// Whether attempts of this job may be polled once by the consumer's own task before they get one of theirs.
     pub(crate) fn may_start_inline(&self) -> bool {
         self.first_poll.load(Ordering::Relaxed) < self.inline_budget
@@ -67,6 +77,7 @@ pub(crate) async fn run<S: Send + Sync + 'static>(
     chain: Arc<Chain<S>>,
     ctx: Context<S>,
     age: Option<Duration>,
+    pass: Option<Pass>,
 ) -> Outcome {
     let attempt = ctx.attempt();
     let mut bounded = pin!(bounded(route, chain, ctx));
@@ -79,6 +90,10 @@ pub(crate) async fn run<S: Send + Sync + 'static>(
         Poll::Pending => (bounded.await, started.elapsed()),
     };
     route.metrics.duration.observe(took.as_secs_f64());
+    if let Some(pass) = pass {
+        pass.ended(&result);
+    }
+    route.dependencies.blame(&result, route.needs());
     let facts = Facts { attempt, age, policy: &route.retry, draws: draws(&result) };
     let outcome = decide(result, facts);
     if let Outcome::Retry { kind, .. } | Outcome::DeadLetter { kind, .. } = &outcome {
@@ -112,13 +127,16 @@ mod tests {
     use crate::metrics::Metrics;
 
     fn route() -> Route<()> {
+        let metrics = Metrics::new().unwrap();
         Route {
             job: "j",
             schema: || None,
             handler: Arc::new(|_| Box::pin(async { Ok(()) })),
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(1),
-            metrics: Arc::new(Metrics::new().unwrap().job("q", "j")),
+            metrics: Arc::new(metrics.job("q", "j")),
+            gate: None,
+            dependencies: Arc::new(Dependencies::new(Vec::new(), std::iter::empty(), &metrics)),
             inline_budget: 50_000,
             first_poll: AtomicU32::new(UNKNOWN_FIRST_POLL_NANOS),
         }

@@ -4,6 +4,7 @@
 //! against both. Everything above this file speaks of queues and delays, everything below of exchanges and channels.
 
 mod amqp;
+mod lane;
 mod memory;
 
 pub use self::amqp::probe;
@@ -30,7 +31,7 @@ use crate::{
     queue::Queue,
     quiet::Quiet,
     tell::Teller,
-    topology::{Plan, SUSPECT, Stream, Target},
+    topology::{Plan, Stream, Target},
 };
 
 /// A handle on a message broker: RabbitMQ, or one in this process's memory.
@@ -79,29 +80,16 @@ pub(crate) struct Delivery {
     pub(crate) message: Message,
 }
 
-/// Which of a job queue's two lanes a consumer serves.
+/// Which of a job queue's lanes a consumer serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
     Main,
+    /// Jobs of high priority, where the queue has [`lanes`](Queue::lanes).
+    High,
+    /// Jobs of low priority, likewise.
+    Low,
     /// Jobs that may have taken a process down, one at a time.
     Suspect,
-}
-
-impl Lane {
-    /// The name of the broker's queue behind this lane of `queue`.
-    pub(crate) fn queue_name(self, queue: &Queue) -> String {
-        match self {
-            Self::Main => queue.name().to_owned(),
-            Self::Suspect => format!("{}{SUSPECT}", queue.name()),
-        }
-    }
-
-    pub(crate) fn prefetch(self, queue: &Queue) -> u16 {
-        match self {
-            Self::Main => queue.in_hand(),
-            Self::Suspect => 1,
-        }
-    }
 }
 
 /// Why a message was not confirmed.
@@ -415,6 +403,25 @@ impl Session {
         match self {
             Self::Amqp(session) => session.reject(tag, true),
             Self::Memory(session) => session.requeue(tag),
+        }
+    }
+
+    /// Stops the flow of deliveries; those that are here already are still to be taken.
+    pub(crate) async fn pause(&mut self) {
+        match self {
+            Self::Amqp(session) => session.pause().await,
+            Self::Memory(session) => session.stop(),
+        }
+    }
+
+    /// Lets deliveries flow again after a [`pause`](Self::pause), with so many in hand.
+    pub(crate) async fn resume(&mut self, prefetch: u16) -> Result<(), Ended> {
+        match self {
+            Self::Amqp(session) => session.resume(prefetch).await,
+            Self::Memory(session) => {
+                session.resume(prefetch);
+                Ok(())
+            }
         }
     }
 

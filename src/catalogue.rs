@@ -36,6 +36,9 @@ pub struct Entry {
     pub job: String,
     /// The queue that its workers take it from.
     pub queue: String,
+    /// Whether that queue has lanes by priority ([`Queue::lanes`](crate::Queue::lanes)).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lanes: bool,
     /// The JSON Schema of its payload ([`Job::schema`](crate::Job::schema)); without one any payload may be right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<serde_json::Value>,

@@ -4,9 +4,12 @@
 //! rebuild, for ever. Attempts outlive sessions: they run in tasks of this consumer, and what the broker delivers again
 //! while they run is adopted, not started again.
 
+mod drain;
+mod next;
+mod open;
+
 use std::{collections::HashMap, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::FutureExt;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -17,15 +20,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     adoption::{Adoption, Known},
-    broker::{Delivery, Ended, Lane, OpenError, Session},
+    broker::{Delivery, Ended, Lane, Session},
     error::Error,
-    health::Wanted,
     intake::{self, Intake, Received},
     message::Message,
     metrics::{Finish, QueueMetrics},
     outcome::ErrorKind,
+    pace::Pacer,
     settle::{Disposition, Settlement, settle},
     task::{Task, Work},
+    turns::Turn,
+    turns::Turns,
     worker::Handlers,
 };
 
@@ -56,8 +61,12 @@ pub(crate) struct Consumer<S> {
     permits: Arc<Semaphore>,
     /// How many there are.
     limit: usize,
+    prefetch: u16,
     /// Held for the next delivery.
     permit: Option<OwnedSemaphorePermit>,
+    /// Where lanes share the permits: this lane's part in them, and the delivery that waits for its turn.
+    shared: Option<Turn>,
+    waiting: Option<Delivery>,
     /// One task for each job in hand that is not done with.
     tasks: JoinSet<(u64, Settlement)>,
     in_hand: HashMap<u64, InHand>,
@@ -91,13 +100,33 @@ enum Event {
     Lost(Ended),
 }
 
+/// Waits until the pace may be another, where it is kept at all.
+async fn changed(pacer: &mut Option<Pacer>) {
+    match pacer {
+        Some(pacer) => pacer.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl<S: Send + Sync + 'static> Consumer<S> {
-    pub(crate) fn new(handlers: Arc<Handlers<S>>, lane: Lane) -> Self {
+    /// The consumers of a queue: one for each of its lanes.
+    pub(crate) fn all(handlers: &Arc<Handlers<S>>) -> Vec<Self> {
+        let limit = handlers.queue.limit();
+        let alone =
+            |lane, limit: u16| Self::new(Arc::clone(handlers), lane, Arc::new(Semaphore::new(limit.into())), None);
+        let suspect = alone(Lane::Suspect, 1);
+        let Some(weights) = handlers.queue.weights() else { return vec![alone(Lane::Main, limit), suspect] };
+        let turns = Turns::new(limit, &weights);
+        let lanes = handlers.queue.by_priority().iter().copied().enumerate();
+        let sharing = |(index, lane)| Self::new(Arc::clone(handlers), lane, turns.permits(), Some(turns.turn(index)));
+        lanes.map(sharing).chain([suspect]).collect()
+    }
+
+    fn new(handlers: Arc<Handlers<S>>, lane: Lane, permits: Arc<Semaphore>, shared: Option<Turn>) -> Self {
         let queue = &handlers.queue;
-        let name = lane.queue_name(queue);
-        let limit = if lane == Lane::Main { queue.limit() } else { 1 };
+        let (name, limit) = (lane.queue_name(queue), permits.available_permits());
         let metrics = handlers.broker.metrics().queue(&name);
-        handlers.broker.metrics().set_limit(&name, limit.into());
+        handlers.broker.metrics().set_limit(&name, limit as i64);
         let prefetch = lane.prefetch(queue);
         let (adoption, most_in_hand) = (Adoption::new(prefetch), usize::from(prefetch) * 2);
         Self {
@@ -105,9 +134,12 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             lane,
             name,
             metrics,
-            permits: Arc::new(Semaphore::new(limit.into())),
-            limit: limit.into(),
+            permits,
+            limit,
+            prefetch,
             permit: None,
+            shared,
+            waiting: None,
             tasks: JoinSet::new(),
             in_hand: HashMap::new(),
             most_in_hand,
@@ -159,46 +191,19 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         Ok(())
     }
 
-    /// Tries until there is a session; none if told to stop.
-    async fn open(&self, has_been_up: &mut bool) -> Result<Option<Session>, Error> {
-        let backoff = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(50))
-            .with_max_delay(Duration::from_secs(1))
-            .with_jitter()
-            .without_max_times();
-        let mut delays = backoff.build();
-        loop {
-            let opened = tokio::select! {
-                () = self.handlers.stop.drain.cancelled() => return Ok(None),
-                opened = self.handlers.broker.open(&self.handlers.queue, self.lane) => opened,
-            };
-            let reason = match opened {
-                Ok(session) => {
-                    *has_been_up = true;
-                    tracing::info!(queue = self.name, "consuming");
-                    return Ok(Some(session));
-                }
-                Err(OpenError::Fatal(error)) if !*has_been_up => return Err(error),
-                Err(OpenError::Fatal(error)) => error.to_string(),
-                Err(OpenError::Passing(reason)) => reason,
-            };
-            if self.handlers.broker.quiet().is_news(format!("{}: {reason}", self.name)) {
-                tracing::warn!(queue = self.name, reason, "cannot consume yet, trying again");
-            }
-            let delay = delays.next().unwrap_or(Duration::from_secs(1));
-            if self.handlers.stop.drain.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
-                return Ok(None);
-            }
-        }
-    }
-
     /// Takes deliveries and settles what is done, until the session or the worker ends.
     ///
     /// Events that are there already are handled in bursts. Acks leave after one, or linger for some milliseconds to leave
     /// with others; none waits for a job that runs.
     async fn consume(&mut self, session: &mut Session) -> End {
         let mut linger = pin!(tokio::time::sleep(Duration::ZERO));
+        let mut pacer = Pacer::new(&self.handlers);
         loop {
+            if let Some(pacer) = &mut pacer
+                && let Err(ended) = pacer.keep(session, &self.handlers, self.prefetch).await
+            {
+                return End::Lost(ended);
+            }
             let mut handled = 0;
             while handled < BURST
                 && let Some(event) = self.ready(session)
@@ -225,6 +230,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                     self.count_lost(session.flush());
                     continue;
                 }
+                () = changed(&mut pacer) => continue,
             };
             if let Some(end) = self.handle(session, event) {
                 return end;
@@ -240,45 +246,6 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             Event::Lost(ended) => return Some(End::Lost(ended)),
         }
         None
-    }
-
-    /// An event that is there already. Whether the worker is to stop is not asked here.
-    fn ready(&mut self, session: &mut Session) -> Option<Event> {
-        if let Some(done) = self.tasks.try_join_next() {
-            return Some(Event::Done(done));
-        }
-        if self.in_hand.len() >= self.most_in_hand {
-            return None;
-        }
-        let permit = self.permit.take().or_else(|| Arc::clone(&self.permits).try_acquire_owned().ok())?;
-        match session.try_next() {
-            Some(Ok(delivery)) => Some(Event::Delivered(delivery, permit)),
-            Some(Err(ended)) => Some(Event::Lost(ended)),
-            None => {
-                self.permit = Some(permit);
-                None
-            }
-        }
-    }
-
-    /// Waits for an event.
-    async fn next_event(&mut self, session: &mut Session) -> Event {
-        loop {
-            let room = self.permit.is_some() && self.in_hand.len() < self.most_in_hand;
-            tokio::select! {
-                biased;
-                () = self.handlers.stop.drain.cancelled() => return Event::Stop,
-                Some(done) = self.tasks.join_next() => return Event::Done(done),
-                acquired = Arc::clone(&self.permits).acquire_owned(), if self.permit.is_none() => {
-                    self.permit = acquired.ok();
-                }
-                delivery = session.next_if(room) => match (delivery, self.permit.take()) {
-                    (Ok(delivery), Some(permit)) => return Event::Delivered(delivery, permit),
-                    (Ok(_), None) => {}
-                    (Err(ended), _) => return Event::Lost(ended),
-                },
-            }
-        }
     }
 
     /// Decides about a delivery and sets going what it needs.
@@ -339,6 +306,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         let task = Task {
             handlers: Arc::clone(&self.handlers),
             received: Arc::clone(&received),
+            lane: self.lane,
             in_progress: self.metrics.in_progress.clone(),
         };
         // Handlers' panics are caught within; after one of our own the job is another worker's.
@@ -411,48 +379,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
 
     /// The channel is gone, and with it every tag.
     fn orphan(&mut self) {
+        drop(self.none_waits());
         for job in self.in_hand.values_mut() {
             job.tag = None;
         }
         self.adoption.channel_lost(self.in_hand.iter().map(|(number, job)| (*number, &*job.received)));
-    }
-
-    /// Finishes what runs until the drain deadline, then hands back the rest.
-    async fn drain(mut self, mut session: Session) {
-        session.stop().await;
-        while let Some((number, settlement)) = self.next_done().await {
-            self.done(&mut session, number, settlement);
-            let lost = session.flush();
-            self.count_lost(lost);
-        }
-        self.tasks.abort_all();
-        for job in self.in_hand.values() {
-            tracing::warn!(
-                queue = self.name,
-                job_id = job.received.id(),
-                "not done by the drain deadline, handed back"
-            );
-            if let Some(tag) = job.tag {
-                session.requeue(tag);
-            }
-        }
-        session.settled().await;
-        let lost = session.close().await;
-        self.count_lost(lost);
-    }
-
-    async fn drain_without_session(mut self, wanted: Wanted) {
-        while self.next_done().await.is_some() {}
-        self.tasks.abort_all();
-        drop(wanted);
-    }
-
-    /// The next job that is done during a drain; none when all are, or when the deadline is over.
-    async fn next_done(&mut self) -> Option<(u64, Settlement)> {
-        tokio::select! {
-            biased;
-            done = self.tasks.join_next() => done.and_then(Result::ok),
-            () = self.handlers.stop.abort.cancelled() => None,
-        }
     }
 }

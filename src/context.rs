@@ -13,7 +13,9 @@ use tokio::{
 };
 
 use crate::{
+    breaker::DependencyState,
     intake::Received,
+    limit::places::Place,
     message::{Message, header},
     publisher::{Publisher, Trace},
     tracked::Tracked,
@@ -73,6 +75,9 @@ pub(crate) struct Inner<S> {
     /// None unless the job's steps are told.
     pub(crate) tracked: Option<Arc<Tracked>>,
     pub(crate) permit: Option<OwnedSemaphorePermit>,
+    /// Its places among those that are limited.
+    #[expect(dead_code, reason = "held until the last clone is dropped")]
+    pub(crate) places: Vec<Place>,
 }
 
 /// What stops one attempt. It does not keep the attempt counted, as a clone of its context would.
@@ -199,6 +204,26 @@ impl<S> Context<S> {
 
     pub(crate) fn tracked(&self) -> Option<Arc<Tracked>> {
         self.inner.tracked.clone()
+    }
+
+    /// What the worker knows of a [dependency](crate::Dependency): a handler that does not
+    /// [need](crate::Worker::needs) it to be up may answer otherwise while it is not. It tells of its failures with
+    /// [`JobError::blame`](crate::JobError::blame). One that nobody has named is up.
+    ///
+    /// ```
+    /// use leveret::{Context, DependencyState, JobResult};
+    /// # struct Quote; async fn ask() -> JobResult<u32> { Ok(1) } fn last_known() -> u32 { 1 }
+    /// async fn quote(_job: Quote, ctx: Context<()>) -> JobResult<u32> {
+    ///     match ctx.dependency("prices") {
+    ///         DependencyState::Down => Ok(last_known()),
+    ///         DependencyState::Up | DependencyState::Probing => ask().await.map_err(|error| error.blame(&["prices"])),
+    ///     }
+    /// }
+    /// # let _ = quote;
+    /// ```
+    #[must_use]
+    pub fn dependency(&self, name: &str) -> DependencyState {
+        self.inner.handlers.dependencies.get(name).map_or(DependencyState::Up, |breaker| breaker.state())
     }
 
     /// A publisher for follow-up jobs, which stay in this job's trace.

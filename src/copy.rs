@@ -31,6 +31,8 @@ pub(crate) enum CopyKind<'a> {
     /// The same attempt, at this time (ms since the epoch).
     Later {
         at: u64,
+        /// Its slot before a rate limit, if it has one; one that the original bears is used up.
+        slot: Option<u64>,
     },
     /// The same attempt, in another queue.
     Moved,
@@ -67,7 +69,19 @@ impl Message {
             headers.insert(header::QUEUE.into(), text(queue));
         }
         match kind {
-            CopyKind::Retry { at, .. } | CopyKind::Later { at } => {
+            CopyKind::Later { slot: Some(slot), .. } => {
+                headers.insert(header::SLOT.into(), integer(*slot));
+            }
+            CopyKind::Moved => {}
+            CopyKind::Later { slot: None, .. }
+            | CopyKind::Retry { .. }
+            | CopyKind::Dead { .. }
+            | CopyKind::Replayed => {
+                headers.remove(header::SLOT);
+            }
+        }
+        match kind {
+            CopyKind::Retry { at, .. } | CopyKind::Later { at, .. } => {
                 headers.insert(header::NOT_BEFORE.into(), integer(*at));
             }
             CopyKind::Dead { .. } => {

@@ -222,6 +222,8 @@ pub type JobResult<T = ()> = Result<T, JobError>;
 /// ```
 pub struct JobError {
     pub(crate) class: Class,
+    /// The dependencies that it counts against, if the handler has said so.
+    pub(crate) blamed: Option<&'static [&'static str]>,
     pub(crate) source: BoxError,
 }
 
@@ -278,8 +280,23 @@ impl JobError {
         Self::new(Class::Duplicate, "done before")
     }
 
+    /// Says which [dependencies](crate::Dependency) this error counts against, and that all others that the job needs are
+    /// fine, whatever kind of error it is. An empty list blames none.
+    ///
+    /// ```
+    /// # use leveret::JobError;
+    /// let login_refused = JobError::permanent("535 login refused").blame(&["smtp"]);
+    /// let our_own_fault = JobError::from("no template").blame(&[]);
+    /// # let _ = (login_refused, our_own_fault);
+    /// ```
+    #[must_use]
+    pub fn blame(mut self, dependencies: &'static [&'static str]) -> Self {
+        self.blamed = Some(dependencies);
+        self
+    }
+
     pub(crate) fn new(class: Class, error: impl Into<BoxError>) -> Self {
-        Self { class, source: error.into() }
+        Self { class, blamed: None, source: error.into() }
     }
 
     /// The error and its sources in one line, for logs and the `leveret-error` header.

@@ -29,6 +29,9 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     const NAME: &'static str;
     /// The queue that jobs of this type are published to.
     const QUEUE: &'static str;
+    /// Whether the queue has lanes by priority ([`Queue::lanes`](crate::Queue::lanes)), so that publishers put each job
+    /// into its own.
+    const LANES: bool = false;
 
     /// The JSON Schema of the payload, for the catalogue of jobs: whoever submits jobs by name can check them before.
     ///

@@ -39,8 +39,11 @@
 //! * `broker`: the seam; behind it RabbitMQ (`broker/amqp`, with a shield before what lapin cannot parse) and the
 //!   in-memory broker (`broker/memory`).
 //! * `topology`, `delay`: every exchange and queue, and the arithmetic of the delay ladder.
-//! * `worker`, `queue`: what a user puts together; `consumer`: the core loop; `adoption`: what it remembers of a lost
+//! * `worker`, `queue`: what a user puts together; `consumer`: the core loop; `turns`: how lanes share its
+//!   places; `adoption`: what it remembers of a lost
 //!   channel; `intake`: what speaks against running a delivery.
+//! * `limit`, `breaker`: what a job has to pass before its attempt, if its handler has limits or dependencies; `pace`: how
+//!   fast a queue is consumed while they are down.
 //! * `task`, `attempt`, `handler`, `middleware`, `context`: one job in hand, one attempt at it.
 //! * `retry`, `outcome`, `settle`: the delay, the verdict, and its carrying out; the only place that acks.
 //! * `event`, `tell`, `tracked`: what is told of tracked jobs; `cancel`: those that nobody wants any more; `stream`: how
@@ -50,6 +53,7 @@
 
 mod adoption;
 mod attempt;
+mod breaker;
 mod broker;
 mod cancel;
 pub mod catalogue;
@@ -68,10 +72,12 @@ mod intake;
 #[doc(hidden)]
 pub mod internals;
 mod job;
+pub mod limit;
 mod message;
 mod metrics;
 mod middleware;
 mod outcome;
+mod pace;
 mod publisher;
 mod queue;
 mod quiet;
@@ -85,9 +91,11 @@ pub mod testing;
 pub mod topology;
 mod tracked;
 pub mod unique;
+mod turns;
 mod worker;
 
 pub use crate::{
+    breaker::{Dependency, DependencyState},
     broker::{Broker, probe},
     config::{Config, TopologyMode, duration},
     context::Context,
@@ -95,6 +103,7 @@ pub use crate::{
     handler::Handler,
     health::HealthServer,
     job::{Job, JobId},
+    limit::Rate,
     middleware::{Middleware, Next},
     outcome::{ErrorKind, Outcome},
     publisher::{HeaderValue, Publish, Publisher, Replay},

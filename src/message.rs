@@ -21,6 +21,8 @@ pub(crate) mod header {
     pub(crate) const HOP: &str = "leveret-hop";
     pub(crate) const ENQUEUED_AT: &str = "leveret-enqueued-at";
     pub(crate) const NOT_BEFORE: &str = "leveret-not-before";
+    /// The time of the job's own slot in the line before a rate limit, ms since the epoch.
+    pub(crate) const SLOT: &str = "leveret-slot";
     pub(crate) const EXPIRES_AT: &str = "leveret-expires-at";
     pub(crate) const ERROR: &str = "leveret-error";
     pub(crate) const ERROR_KIND: &str = "leveret-error-kind";

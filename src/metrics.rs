@@ -37,6 +37,8 @@ pub(crate) struct Metrics {
     critical: HistogramVec,
     attempts: HistogramVec,
     pub(crate) confirm: Histogram,
+    held: IntCounterVec,
+    dependency: IntGaugeVec,
     in_progress: IntGaugeVec,
     limit: IntGaugeVec,
     wanted: IntGaugeVec,
@@ -93,12 +95,7 @@ impl Metrics {
     pub(crate) fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(Some("leveret".to_owned()), None)?;
         let r = &registry;
-        let build = Gauge::with_opts(
-            Opts::new("build_info", "Always 1; the label is the version of the framework")
-                .const_label("version", env!("CARGO_PKG_VERSION")),
-        )?;
-        build.set(1.0);
-        register(r, build)?;
+        build_info(r)?;
         Ok(Self {
             published: counter(r, "jobs_published_total", "Publishes by outcome", &["queue", "job", "outcome"])?,
             received: counter(r, "jobs_received_total", "Deliveries taken in", &["queue", "job", "redelivered"])?,
@@ -125,12 +122,18 @@ impl Metrics {
             )?,
             critical: histogram(r, "job_critical_time_seconds", "First publish to the end of the job", WAIT_BUCKETS)?,
             attempts: histogram(r, "job_attempts", "Attempts a job took until its end", ATTEMPT_BUCKETS)?,
-            confirm: register(
+            confirm: confirm(r)?,
+            held: counter(
                 r,
-                Histogram::with_opts(
-                    HistogramOpts::new("publish_confirm_seconds", "Publish to the broker's confirm")
-                        .buckets(CONFIRM_BUCKETS.to_vec()),
-                )?,
+                "jobs_held_total",
+                "Jobs that went to wait for a limit or a dependency",
+                &["queue", "job", "reason"],
+            )?,
+            dependency: gauge(
+                r,
+                "dependency_state",
+                "0 while a dependency is up, 1 while it is probed, 2 while it is down",
+                &["dependency"],
             )?,
             in_progress: gauge(r, "jobs_in_progress", "Attempts that run now", &["queue"])?,
             limit: gauge(r, "worker_concurrency_limit", "Attempts that may run at once", &["queue"])?,
@@ -181,6 +184,14 @@ impl Metrics {
         }
     }
 
+    pub(crate) fn held(&self, queue: &str, job: &str, reason: &str) -> IntCounter {
+        self.held.with_label_values(&[queue, job, reason])
+    }
+
+    pub(crate) fn dependency(&self, name: &str) -> IntGauge {
+        self.dependency.with_label_values(&[name])
+    }
+
     pub(crate) fn queue(&self, queue: &str) -> QueueMetrics {
         QueueMetrics {
             in_progress: self.in_progress.with_label_values(&[queue]),
@@ -222,6 +233,17 @@ impl JobMetrics {
             self.critical.observe(age);
         }
     }
+}
+
+fn build_info(r: &Registry) -> Result<(), prometheus::Error> {
+    let build = Opts::new("build_info", "Always 1; the label is the version of the framework");
+    register(r, Gauge::with_opts(build.const_label("version", env!("CARGO_PKG_VERSION")))?)?.set(1.0);
+    Ok(())
+}
+
+fn confirm(r: &Registry) -> Result<Histogram, prometheus::Error> {
+    let opts = HistogramOpts::new("publish_confirm_seconds", "Publish to the broker's confirm");
+    register(r, Histogram::with_opts(opts.buckets(CONFIRM_BUCKETS.to_vec()))?)
 }
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {

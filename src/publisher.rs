@@ -16,7 +16,7 @@ use lapin::types::{AMQPValue, FieldTable};
 
 pub use self::{header_value::HeaderValue, replay::Replay};
 use crate::{
-    broker::{Broker, SendError},
+    broker::{Broker, Lane, SendError},
     delay::Wait,
     error::PublishError,
     job::{Job, JobId, is_valid_name},
@@ -103,7 +103,8 @@ impl Publisher {
     /// Publishes a job when awaited; set options before.
     pub fn publish<J: Job>(&self, job: &J) -> Publish {
         let body = serde_json::to_vec(job).map_err(PublishError::from);
-        self.publish_body(J::NAME.into(), J::QUEUE.to_owned(), body)
+        let publish = self.publish_body(J::NAME.into(), J::QUEUE.to_owned(), body);
+        Publish { lanes: J::LANES, ..publish }
     }
 
     /// Publishes a job whose type is not known here: by its name, its queue and its payload, which is to be JSON.
@@ -127,6 +128,7 @@ impl Publisher {
             publisher: self.clone(),
             job,
             queue,
+            lanes: false,
             body,
             id: None,
             due: Due::Now,
@@ -221,6 +223,8 @@ pub struct Publish {
     publisher: Publisher,
     job: Cow<'static, str>,
     queue: String,
+    /// The queue has lanes, and the priority says which.
+    lanes: bool,
     body: Result<Vec<u8>, PublishError>,
     id: Option<JobId>,
     due: Due,
@@ -332,9 +336,22 @@ impl Publish {
         self
     }
 
-    /// Publishes to another queue than the job's own.
+    /// Publishes to another queue than the job's own, or to a certain lane of it.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
-        self.queue = queue.into();
+        (self.queue, self.lanes) = (queue.into(), false);
+        self
+    }
+
+    /// Puts the job into the lane of its queue that its priority says. Publishes of jobs whose type says
+    /// [`Job::LANES`] do so anyway.
+    ///
+    /// ```no_run
+    /// # async fn doc(publisher: leveret::Publisher) -> Result<(), leveret::PublishError> {
+    /// publisher.publish_raw("email.send", "email", "{}").lanes().priority(9).await?;     // to email.high
+    /// # Ok(()) }
+    /// ```
+    pub fn lanes(mut self) -> Self {
+        self.lanes = true;
         self
     }
 
@@ -409,7 +426,8 @@ impl Publish {
         if size > COPY_HEADER_LIMIT {
             return Err(PublishError::TooLarge { part: "headers", size, limit: COPY_HEADER_LIMIT });
         }
-        Ok((id, Target::after(&self.queue, Wait::at_least(wait)), message))
+        let queue = if self.lanes { Lane::for_priority(self.priority).of(&self.queue) } else { self.queue };
+        Ok((id, Target::after(queue, Wait::at_least(wait)), message))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{error::Error, retry::RetryPolicy};
+use crate::{broker::Lane, error::Error, retry::RetryPolicy};
 
 /// The longest queue name whose dead letters, suspect lane and routing keys fit AMQP's 255 bytes.
 const LONGEST_NAME: usize = 180;
@@ -36,6 +36,7 @@ pub struct Queue {
     timeout: Duration,
     existing: bool,
     single_active: bool,
+    weights: Option<[u16; 3]>,
 }
 
 impl Queue {
@@ -50,6 +51,7 @@ impl Queue {
             timeout: Duration::from_secs(300),
             existing: false,
             single_active: false,
+            weights: None,
         }
     }
 
@@ -107,6 +109,39 @@ impl Queue {
     pub fn single_active(mut self) -> Self {
         self.single_active = true;
         self
+    }
+
+    /// Gives the queue three lanes by priority, each a queue of its own on the broker: `email.high` for priorities of 5
+    /// and above, `email` for 4 and for jobs without one, `email.low` for those below. So priorities work on every
+    /// version of RabbitMQ.
+    ///
+    /// The lanes share the concurrency: where several have jobs, they start in proportion to these weights (high, normal,
+    /// low), and none is ever starved. Each has a prefetch of its own. Retries and delays come back to their own lane; the
+    /// suspect lane and the dead letters (`email.dead`) are shared.
+    ///
+    /// Publishers put a job into its lane if its type says [`Job::LANES`](crate::Job::LANES), or the publish says
+    /// [`lanes`](crate::Publish::lanes). Any other client chooses the lane by its name.
+    ///
+    /// ```
+    /// use leveret::Queue;
+    ///
+    /// let email = Queue::new("email").lanes([6, 3, 1]);
+    /// # let _ = email;
+    /// ```
+    #[must_use]
+    pub fn lanes(mut self, weights: [u16; 3]) -> Self {
+        self.weights = Some(weights);
+        self
+    }
+
+    /// The weights of the lanes high, normal and low, if it has them.
+    pub(crate) fn weights(&self) -> Option<[u16; 3]> {
+        self.weights
+    }
+
+    /// Its lanes but for the suspect lane, in the order of their weights.
+    pub(crate) fn by_priority(&self) -> &'static [Lane] {
+        if self.weights.is_some() { &[Lane::High, Lane::Main, Lane::Low] } else { &[Lane::Main] }
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -40,6 +40,12 @@ pub(crate) enum Disposition {
     Outcome(Outcome),
     /// Its time has not come: wait for so many more milliseconds.
     TooEarly(u64),
+    /// It waits for its turn: for a limit, or a dependency that is down.
+    Held {
+        delay: Duration,
+        /// The time of its slot before a rate limit, ms since the epoch.
+        slot: Option<u64>,
+    },
     /// It goes to the suspect lane.
     Suspect,
     /// Nobody wants it any more.
@@ -67,22 +73,26 @@ pub(crate) fn settle(session: &mut Session, tag: u64, settlement: Settlement, pa
 pub(crate) async fn carry_out(
     disposition: &Disposition,
     received: &Received,
-    queue: &Queue,
+    (queue, lane): (&Queue, Lane),
     broker: &Broker,
 ) -> Settlement {
     let (name, now) = (queue.name(), broker.now_ms());
-    let later = |delay| Target::after(name, Wait::at_least(delay));
+    let later = |delay| {
+        let own = lane.back(queue, &received.message).queue_name(queue);
+        Target::after(own, Wait::at_least(delay))
+    };
     let (target, kind) = match disposition {
         Disposition::Outcome(Outcome::Done | Outcome::Duplicate) | Disposition::Cancelled => return Settlement::Ack,
         Disposition::Outcome(Outcome::Retry { delay, kind, reason }) => {
             (later(*delay), CopyKind::Retry { kind: *kind, reason, at: now + millis(*delay) })
         }
         Disposition::Outcome(Outcome::Snooze { delay }) => {
-            (later(*delay), CopyKind::Later { at: now + millis(*delay) })
+            (later(*delay), CopyKind::Later { at: now + millis(*delay), slot: None })
         }
         Disposition::Outcome(Outcome::DeadLetter { kind, reason }) => {
             (Target::Dead(name.to_owned()), CopyKind::Dead { kind: *kind, reason })
         }
+        Disposition::Held { delay, slot } => (later(*delay), CopyKind::Later { at: now + millis(*delay), slot: *slot }),
         Disposition::TooEarly(ms) => (later(Duration::from_millis(*ms)), CopyKind::Moved),
         Disposition::Suspect => (Target::Queue(Lane::Suspect.queue_name(queue)), CopyKind::Moved),
     };

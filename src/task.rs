@@ -15,10 +15,16 @@ use tracing::Instrument;
 
 use crate::{
     attempt::{self, Route},
+    broker::Lane,
     context::{self, Context},
     copy::ERROR_TEXT_LIMIT,
+    delay::{self, UNIT},
     event::{JobEvent, Step},
     intake::Received,
+    limit::{
+        gate::{Gate, Pass, Wait},
+        places::Place,
+    },
     message::{millis, truncated},
     metrics::{Finish, JobMetrics},
     outcome::{ErrorKind, Outcome},
@@ -35,9 +41,17 @@ pub(crate) enum Work {
     Settle(Disposition),
 }
 
+/// What an attempt at a job with limits has besides.
+#[derive(Default)]
+struct Besides {
+    pass: Option<Pass>,
+    places: Vec<Place>,
+}
+
 pub(crate) struct Task<S> {
     pub(crate) handlers: Arc<Handlers<S>>,
     pub(crate) received: Arc<Received>,
+    pub(crate) lane: Lane,
     pub(crate) in_progress: IntGauge,
 }
 
@@ -52,10 +66,13 @@ impl<S: Send + Sync + 'static> Task<S> {
             }
             Work::Run(index, permit) => {
                 let route = &self.handlers.routes[index];
-                let disposition = match &tracked {
-                    None => Disposition::Outcome(self.attempt(route, permit, None).await),
-                    // Boxed, so that the many that are not tracked do not carry its room about.
-                    Some(tracked) => Box::pin(self.attempt_tracked(route, permit, tracked)).await,
+                // Boxed, so that the many that are neither tracked nor limited do not carry its room about.
+                let disposition = match (&tracked, &route.gate) {
+                    (None, None) => Disposition::Outcome(self.attempt(route, permit, Besides::default(), None).await),
+                    (Some(tracked), None) => {
+                        Box::pin(self.attempt_tracked(route, permit, tracked, Besides::default())).await
+                    }
+                    (tracked, Some(gate)) => Box::pin(self.attempt_limited(route, permit, tracked, gate)).await,
                 };
                 (disposition, &*route.metrics)
             }
@@ -65,7 +82,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         } else {
             log(&disposition, &self.received, self.handlers.queue.name());
             // Boxed, so that the many that need no copy do not carry its room about.
-            Box::pin(settle::carry_out(&disposition, &self.received, queue, broker)).await
+            Box::pin(settle::carry_out(&disposition, &self.received, (queue, self.lane), broker)).await
         };
         if let Some(tracked) = tracked {
             settlement = Box::pin(self.tell(&tracked, &disposition, settlement)).await;
@@ -81,19 +98,39 @@ impl<S: Send + Sync + 'static> Task<S> {
         settlement
     }
 
+    /// One attempt at a job that has limits, if they let it pass.
+    async fn attempt_limited(
+        &self,
+        route: &Route<S>,
+        permit: OwnedSemaphorePermit,
+        tracked: &Option<Arc<Tracked>>,
+        gate: &Arc<Gate>,
+    ) -> Disposition {
+        let mut pass = match gate.enter(&self.received, self.handlers.broker.now_ms()).await {
+            Ok(pass) => pass,
+            Err(Wait { delay, slot }) => return Disposition::Held { delay: delay::Wait::exact(delay.max(UNIT)), slot },
+        };
+        let besides = Besides { places: std::mem::take(&mut pass.places), pass: Some(pass) };
+        match tracked {
+            None => Disposition::Outcome(self.attempt(route, permit, besides, None).await),
+            Some(tracked) => self.attempt_tracked(route, permit, tracked, besides).await,
+        }
+    }
+
     /// One attempt at a tracked job, unless nobody wants it any more.
     async fn attempt_tracked(
         &self,
         route: &Route<S>,
         permit: OwnedSemaphorePermit,
         tracked: &Arc<Tracked>,
+        besides: Besides,
     ) -> Disposition {
         tracked.tell(Step::Received);
         if self.handlers.broker.cancelled().contains(self.received.id()).await {
             return Disposition::Cancelled;
         }
         tracked.tell(Step::Started);
-        let outcome = self.attempt(route, permit, Some(Arc::clone(tracked))).await;
+        let outcome = self.attempt(route, permit, besides, Some(Arc::clone(tracked))).await;
         if !matches!(outcome, Outcome::Done | Outcome::Duplicate) && tracked.unwanted().initialized() {
             return Disposition::Cancelled;
         }
@@ -114,6 +151,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             Disposition::Suspect => return settlement,
             Disposition::Cancelled => Step::Cancelled,
             Disposition::TooEarly(ms) => Step::Snoozed { due: now + ms },
+            Disposition::Held { delay, .. } => Step::Snoozed { due: now + millis(*delay) },
             Disposition::Outcome(Outcome::Done) => tracked.succeeded(),
             Disposition::Outcome(Outcome::Duplicate) => Step::Duplicate,
             Disposition::Outcome(Outcome::Snooze { delay }) => Step::Snoozed { due: now + millis(*delay) },
@@ -135,7 +173,13 @@ impl<S: Send + Sync + 'static> Task<S> {
         }
     }
 
-    async fn attempt(&self, route: &Route<S>, permit: OwnedSemaphorePermit, tracked: Option<Arc<Tracked>>) -> Outcome {
+    async fn attempt(
+        &self,
+        route: &Route<S>,
+        permit: OwnedSemaphorePermit,
+        besides: Besides,
+        tracked: Option<Arc<Tracked>>,
+    ) -> Outcome {
         if let Some(waited) = self.received.waited() {
             route.metrics.wait.observe(waited);
         }
@@ -155,9 +199,10 @@ impl<S: Send + Sync + 'static> Task<S> {
             overran: SetOnce::new(),
             tracked,
             permit: Some(permit),
+            places: besides.places,
         });
         let _running = Counted::new(self.in_progress.clone());
-        attempt::run(route, Arc::clone(&self.handlers.chain), ctx, age).instrument(span).await
+        attempt::run(route, Arc::clone(&self.handlers.chain), ctx, age, besides.pass).instrument(span).await
     }
 
     fn count(&self, disposition: &Disposition, metrics: &JobMetrics) {
@@ -165,7 +210,9 @@ impl<S: Send + Sync + 'static> Task<S> {
             Disposition::Outcome(Outcome::Done) => Finish::Succeeded,
             Disposition::Outcome(Outcome::Duplicate) => Finish::Duplicate,
             Disposition::Outcome(Outcome::Retry { .. }) => Finish::Retried,
-            Disposition::Outcome(Outcome::Snooze { .. }) | Disposition::TooEarly(_) => Finish::Snoozed,
+            Disposition::Outcome(Outcome::Snooze { .. }) | Disposition::TooEarly(_) | Disposition::Held { .. } => {
+                Finish::Snoozed
+            }
             Disposition::Outcome(Outcome::DeadLetter { kind: ErrorKind::Expired, .. }) => Finish::Expired,
             Disposition::Outcome(Outcome::DeadLetter { .. }) => Finish::Dead,
             Disposition::Cancelled => Finish::Cancelled,
@@ -194,7 +241,9 @@ fn log(disposition: &Disposition, received: &Received, queue: &str) {
         }
         Disposition::Cancelled => tracing::info!(job, queue, job_id, attempt, "job cancelled"),
         Disposition::Outcome(Outcome::Duplicate) => tracing::info!(job, queue, job_id, attempt, "job was done before"),
-        Disposition::Outcome(Outcome::Done | Outcome::Snooze { .. }) | Disposition::TooEarly(_) => {}
+        Disposition::Outcome(Outcome::Done | Outcome::Snooze { .. })
+        | Disposition::TooEarly(_)
+        | Disposition::Held { .. } => {}
     }
 }
 

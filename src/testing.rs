@@ -89,8 +89,9 @@ pub async fn perform_raw<S: Send + Sync + 'static>(
         overran: SetOnce::new(),
         tracked: None,
         permit: None,
+        places: Vec::new(),
     });
-    Ok(attempt::run(route, handlers.chain.clone(), ctx, None).await)
+    Ok(attempt::run(route, handlers.chain.clone(), ctx, None, None).await)
 }
 
 /// A worker that runs beside a test; see [`start`].

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | queue `email` | a job queue, quorum, no length limit (a full target would jam the ladder for all) |
 //! | queue `email.suspect` | jobs that came back three times without an outcome, taken one at a time |
+//! | queues `email.high`, `email.low` | its lanes by priority, if it has any |
 //! | queue `email.dead` | its dead letters |
 //! | exchange `leveret.v1.jobs` (direct) | the publishers' way in, bound by queue name |
 //! | exchange `leveret.v1.dead` (direct) | the way to `<queue>.dead` |
@@ -45,6 +46,10 @@ use crate::{
 pub const DEAD: &str = ".dead";
 /// The suffix of the lane for jobs that may have taken a process down.
 pub const SUSPECT: &str = ".suspect";
+/// The suffix of the lane for jobs of high priority ([`Queue::lanes`]).
+pub const HIGH: &str = ".high";
+/// The suffix of the lane for jobs of low priority.
+pub const LOW: &str = ".low";
 /// A backstop: crash loops are convicted by the worker long before.
 const JOB_DELIVERY_LIMIT: i64 = 100;
 /// Reading by requeue counts as a delivery before RabbitMQ 4.3; -1 would drop the message on 3.10.
@@ -90,10 +95,10 @@ impl Stream {
 
 impl Target {
     /// The target for a copy of a job of `queue` that waits for `delay`.
-    pub(crate) fn after(queue: &str, wait: Wait) -> Self {
+    pub(crate) fn after(queue: impl Into<String>, wait: Wait) -> Self {
         match wait {
-            Wait::None => Self::Queue(queue.to_owned()),
-            Wait::Units(_) => Self::Delayed(queue.to_owned(), wait),
+            Wait::None => Self::Queue(queue.into()),
+            Wait::Units(_) => Self::Delayed(queue.into(), wait),
         }
     }
 
@@ -205,7 +210,7 @@ impl Topology {
         }
     }
 
-    /// What belongs to one job queue: itself, its suspect lane, its dead letters.
+    /// What belongs to one job queue: itself, its lanes by priority if it has any, its suspect lane, its dead letters.
     #[must_use]
     pub fn of_queue(&self, queue: &Queue) -> Plan {
         let name = queue.name();
@@ -219,10 +224,21 @@ impl Topology {
         if queue.is_single_active() {
             arguments.push(("x-single-active-consumer", Argument::Flag(true)));
         }
-        plan.queues.push(QueuePlan { name: name.to_owned(), adopted: queue.is_existing(), arguments });
-        plan.bind(&self.jobs(), name, Destination::Queue(name.to_owned()));
-        plan.bind(&self.name("due"), &format!("#.{}", delay::topic_word(name)), Destination::Queue(name.to_owned()));
+        self.add_ways_in(&mut plan, name, arguments.clone(), queue.is_existing());
+        if queue.weights().is_some() {
+            for lane in [HIGH, LOW] {
+                self.add_ways_in(&mut plan, &format!("{name}{lane}"), arguments.clone(), false);
+            }
+        }
         plan
+    }
+
+    /// A queue that publishers and delays lead to.
+    fn add_ways_in(&self, plan: &mut Plan, name: &str, arguments: Vec<(&'static str, Argument)>, adopted: bool) {
+        let queue = || Destination::Queue(name.to_owned());
+        plan.queues.push(QueuePlan { name: name.to_owned(), adopted, arguments });
+        plan.bind(&self.jobs(), name, queue());
+        plan.bind(&self.name("due"), &format!("#.{}", delay::topic_word(name)), queue());
     }
 
     /// What belongs to a status store: the queue that keeps what is told of tracked jobs.

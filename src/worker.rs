@@ -1,5 +1,7 @@
 //! A worker: handlers, queues and state, put together once and run until told to stop.
 
+mod setting;
+
 use std::{
     collections::{HashMap, HashSet},
     fmt,
@@ -13,7 +15,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     attempt::{Route, UNKNOWN_FIRST_POLL_NANOS, nanos},
-    broker::{Broker, Lane},
+    breaker::{Dependencies, Dependency},
+    broker::Broker,
     cancel::Cancelled,
     catalogue::{self, Entry},
     config::CANCEL_GRACE,
@@ -22,6 +25,7 @@ use crate::{
     error::{Error, JobError},
     handler::{Erased, Handler, erase, erase_blocking},
     job::{Job, is_valid_name},
+    limit::{Permits, Rate, gate::KeyOf},
     message::millis,
     metrics::{JobMetrics, UNKNOWN},
     middleware::{Chain, Middleware},
@@ -58,6 +62,8 @@ pub struct Worker<S> {
     queues: Vec<Queue>,
     registered: Vec<Registered<S>>,
     chain: Chain<S>,
+    dependencies: Vec<Dependency>,
+    permits: Option<Arc<dyn Permits>>,
     misplaced: Option<&'static str>,
 }
 
@@ -69,6 +75,24 @@ struct Registered<S> {
     handler: Erased<S>,
     retry: Option<RetryPolicy>,
     timeout: Option<Duration>,
+    needs: Vec<&'static str>,
+    rate: Option<Rate>,
+    shared_rate: Option<(String, Rate)>,
+    shared_concurrency: Option<(String, u32)>,
+    key: Option<KeyLimit>,
+}
+
+/// What limits depend on besides the worker itself.
+struct Outside {
+    dependencies: Arc<Dependencies>,
+    permits: Option<Arc<dyn Permits>>,
+}
+
+/// So many of a key at once, and the job that the key is read of.
+struct KeyLimit {
+    job: &'static str,
+    key_of: KeyOf,
+    most: u32,
 }
 
 impl<S: Send + Sync + 'static> Worker<S> {
@@ -80,6 +104,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
             queues: Vec::new(),
             registered: Vec::new(),
             chain: Chain::default(),
+            dependencies: Vec::new(),
+            permits: None,
             misplaced: None,
         }
     }
@@ -144,38 +170,12 @@ impl<S: Send + Sync + 'static> Worker<S> {
             handler,
             retry: None,
             timeout: None,
+            needs: Vec::new(),
+            rate: None,
+            shared_rate: None,
+            shared_concurrency: None,
+            key: None,
         });
-        self
-    }
-
-    /// Sets the retry policy of the job registered last, instead of its queue's.
-    #[must_use]
-    pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        match self.registered.last_mut() {
-            Some(last) => last.retry = Some(policy),
-            None => self.misplaced = Some("Worker::retry"),
-        }
-        self
-    }
-
-    /// Sets the timeout of the job registered last, instead of its queue's.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        match self.registered.last_mut() {
-            Some(last) => last.timeout = Some(timeout),
-            None => self.misplaced = Some("Worker::timeout"),
-        }
-        self
-    }
-
-    /// Takes the job registered last from this queue instead of its own, for jobs that are published with
-    /// [`Publish::queue`](crate::Publish::queue).
-    #[must_use]
-    pub fn on(mut self, queue: impl Into<String>) -> Self {
-        match self.registered.last_mut() {
-            Some(last) => last.queue = queue.into(),
-            None => self.misplaced = Some("Worker::on"),
-        }
         self
     }
 
@@ -201,8 +201,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
         let _announcing = AbortOnDropHandle::new(tokio::spawn(catalogue::announce(broker.clone(), entries)));
         let mut consumers = JoinSet::new();
         for handlers in queues {
-            for lane in [Lane::Main, Lane::Suspect] {
-                consumers.spawn(Consumer::new(Arc::clone(&handlers), lane).run());
+            for consumer in Consumer::all(&handlers) {
+                consumers.spawn(consumer.run());
             }
         }
         let mut result = Ok(());
@@ -245,6 +245,9 @@ impl<S: Send + Sync + 'static> Worker<S> {
             return Err(Error::NoHandler { queue: "(none)".to_owned() });
         }
         let chain = Arc::new(self.chain);
+        let named = self.registered.iter().flat_map(|registered| registered.needs.iter().copied());
+        let dependencies = Arc::new(Dependencies::new(self.dependencies, named, broker.metrics()));
+        let outside = Outside { dependencies: Arc::clone(&dependencies), permits: self.permits };
         let mut bound = Vec::new();
         let mut names = HashSet::new();
         let mut registered = self.registered;
@@ -257,13 +260,17 @@ impl<S: Send + Sync + 'static> Worker<S> {
                      limit, expiry, too large) is not kept in its dead letters, and a classic queue is one copy"
                 );
             }
-            if !names.insert(queue.name().to_owned()) {
-                let reason = format!("queue {:?} is set twice", queue.name());
-                return Err(Error::Setting { setting: "Worker::queue", reason });
+            for lane in queue.by_priority() {
+                let name = lane.queue_name(&queue);
+                if names.contains(&name) {
+                    let reason = format!("queue {name:?} is set twice, or is a lane of another");
+                    return Err(Error::Setting { setting: "Worker::queue", reason });
+                }
+                names.insert(name);
             }
             let mine = registered.extract_if(.., |registered| registered.queue == queue.name()).collect();
             let (state, chain) = (Arc::clone(&self.state), Arc::clone(&chain));
-            let (routes, by_name) = routes(broker, &queue, mine)?;
+            let (routes, by_name) = routes(broker, &queue, mine, &outside)?;
             bound.push(Arc::new(Handlers {
                 unknown: broker.metrics().job(queue.name(), UNKNOWN),
                 broker: broker.clone(),
@@ -272,6 +279,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
                 queue,
                 state,
                 chain,
+                dependencies: Arc::clone(&dependencies),
                 routes,
                 by_name,
             }));
@@ -306,6 +314,7 @@ pub(crate) struct Handlers<S> {
     pub(crate) queue: Queue,
     pub(crate) state: Arc<S>,
     pub(crate) chain: Arc<Chain<S>>,
+    pub(crate) dependencies: Arc<Dependencies>,
     pub(crate) routes: Vec<Route<S>>,
     by_name: ByName,
     unknown: JobMetrics,
@@ -314,9 +323,17 @@ pub(crate) struct Handlers<S> {
 type ByName = HashMap<&'static str, usize, foldhash::fast::RandomState>;
 
 /// The handlers of one queue, and where to find them.
-fn routes<S>(broker: &Broker, queue: &Queue, registered: Vec<Registered<S>>) -> Result<(Vec<Route<S>>, ByName), Error> {
+fn routes<S>(
+    broker: &Broker,
+    queue: &Queue,
+    registered: Vec<Registered<S>>,
+    outside: &Outside,
+) -> Result<(Vec<Route<S>>, ByName), Error> {
     let (mut routes, mut by_name) = (Vec::new(), ByName::default());
-    for Registered { job, schema, handler, retry, timeout, .. } in registered {
+    let is_alone = registered.len() == 1;
+    for mut registered in registered {
+        let gate = registered.gate(broker, queue, outside, is_alone)?;
+        let Registered { job, schema, handler, retry, timeout, .. } = registered;
         let timeout = timeout.unwrap_or_else(|| queue.attempt_timeout());
         broker.config().check_timeout(&format!("the timeout of {job}"), timeout)?;
         if !is_valid_name(job) {
@@ -329,7 +346,19 @@ fn routes<S>(broker: &Broker, queue: &Queue, registered: Vec<Registered<S>>) -> 
         let metrics = Arc::new(broker.metrics().job(queue.name(), job));
         let inline_budget = nanos(broker.config().inline_budget);
         let first_poll = AtomicU32::new(UNKNOWN_FIRST_POLL_NANOS);
-        routes.push(Route { job, schema, handler, retry, timeout, metrics, inline_budget, first_poll });
+        let dependencies = Arc::clone(&outside.dependencies);
+        routes.push(Route {
+            job,
+            schema,
+            handler,
+            retry,
+            timeout,
+            metrics,
+            gate,
+            dependencies,
+            inline_budget,
+            first_poll,
+        });
     }
     if routes.is_empty() {
         return Err(Error::NoHandler { queue: queue.name().to_owned() });
@@ -355,6 +384,7 @@ impl<S> Handlers<S> {
         self.routes.iter().map(move |route| Entry {
             job: route.job.to_owned(),
             queue: self.queue.name().to_owned(),
+            lanes: self.queue.weights().is_some(),
             schema: (route.schema)(),
             timeout_ms: millis(route.timeout),
             max_attempts: route.retry.attempts(),

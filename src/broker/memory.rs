@@ -17,9 +17,10 @@ use super::{Delivery, SendError};
 use crate::{
     message::{Message, header, integer, millis, text},
     queue::Queue,
-    topology::{DEAD, Plan, SUSPECT, Stream, Target},
+    topology::{Argument, DEAD, Plan, Stream, Target, Topology},
 };
 
+const NAMESPACE: &str = "leveret.v1";
 const UNROUTED: &str = "leveret.v1.unrouted";
 const STATUS: &str = "leveret.v1.status";
 
@@ -51,6 +52,8 @@ struct Stored {
     ready: Ready,
     in_hand: usize,
     arrived: Arc<Notify>,
+    /// The job queue among whose dead letters its rejects are.
+    dead_to: String,
 }
 
 /// What waits, by priority: the highest first, and what has none at 4, as RabbitMQ has it from 4.3 on.
@@ -111,8 +114,12 @@ impl Memory {
 
     pub(super) fn declare(&self, queue: &Queue) {
         let mut state = self.lock();
-        for suffix in ["", SUSPECT, DEAD] {
-            state.queues.entry(format!("{}{suffix}", queue.name())).or_default();
+        for planned in Topology::new(NAMESPACE).of_queue(queue).queues {
+            let dead_to = match planned.argument("x-dead-letter-routing-key") {
+                Some(Argument::Text(key)) => key.clone(),
+                _ => planned.name.clone(),
+            };
+            state.queues.entry(planned.name).or_default().dead_to = dead_to;
         }
     }
 
@@ -260,8 +267,9 @@ impl Session {
     pub(crate) fn reject(&mut self, tag: u64) {
         let Some(mut waiting) = self.settle(tag) else { return };
         waiting.message.set_header("x-death", rejected_from(&self.queue));
-        let job_queue = self.queue.strip_suffix(SUSPECT).unwrap_or(&self.queue);
-        self.memory.lock().push_or_unrouted(&format!("{job_queue}{DEAD}"), waiting.message);
+        let mut state = self.memory.lock();
+        let dead_to = state.queues.get(&self.queue).map(|stored| format!("{}{DEAD}", stored.dead_to));
+        state.push_or_unrouted(&dead_to.unwrap_or_default(), waiting.message);
     }
 
     pub(crate) fn requeue(&mut self, tag: u64) {
@@ -271,6 +279,10 @@ impl Session {
 
     pub(crate) fn stop(&mut self) {
         self.stopped = true;
+    }
+
+    pub(crate) fn resume(&mut self, prefetch: u16) {
+        (self.stopped, self.prefetch) = (false, prefetch.into());
     }
 
     fn settle(&mut self, tag: u64) -> Option<Waiting> {

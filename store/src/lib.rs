@@ -38,6 +38,7 @@
 //! * `unique`: keys of jobs of which there is one at a time.
 //! * `embedded`: tables apart from all others, which may live in any database of yours. `outbox`: jobs that are published
 //!   if the transaction that enqueued them commits. `inbox`: jobs whose effects happen once.
+//! * `permits`: limits that workers share.
 //! * `audit`: who did what. `retention`: what is deleted, and when.
 //!
 //! All tables begin with `leveret_` and may lie in a database that has others.
@@ -51,6 +52,7 @@ mod inbox;
 mod open;
 mod outbox;
 mod page;
+mod permits;
 mod retention;
 mod schema;
 mod sql;

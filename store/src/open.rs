@@ -57,6 +57,7 @@ pub(crate) enum Area {
     Status = 2,
     Idempotency = 3,
     Dead = 4,
+    Limits = 5,
 }
 
 impl Store {

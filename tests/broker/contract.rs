@@ -8,23 +8,25 @@ use tokio::time::Instant;
 use leveret_tests::jobs::{Act, Log, Script, publish, script, start, worker};
 
 /// A broker and a queue name that no other test uses.
-struct Place {
-    broker: Broker,
-    queue: String,
+pub(crate) struct Place {
+    pub(crate) broker: Broker,
+    pub(crate) queue: String,
 }
 
+/// Makes each of these functions of a `Place` a test in memory and a test on RabbitMQ.
+#[macro_export]
 macro_rules! on_both_brokers {
     ($($name:ident),* $(,)?) => {
         mod memory {
             $(#[tokio::test(start_paused = true)]
             async fn $name() {
-                super::$name(super::Place { broker: super::Broker::memory(), queue: stringify!($name).into() }).await;
+                super::$name($crate::contract::Place::in_memory(stringify!($name))).await;
             })*
         }
         mod rabbitmq {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name(super::on_rabbitmq(stringify!($name)).await).await;
+                super::$name($crate::contract::on_rabbitmq(stringify!($name)).await).await;
             })*
         }
     };
@@ -69,13 +71,18 @@ async fn in_memory_the_job_of_the_highest_priority_is_next() {
     assert_eq!(order, ["high", "none", "same as none", "low"]);
 }
 
-async fn on_rabbitmq(name: &str) -> Place {
+pub(crate) async fn on_rabbitmq(name: &str) -> Place {
     let place = crate::support::Place::shared(name).await;
     Place { broker: place.broker, queue: place.queue }
 }
 
 impl Place {
-    async fn publish(&self, job: &Script) {
+    pub(crate) fn in_memory(name: &str) -> Self {
+        let config = Config { http_addr: ([127, 0, 0, 1], 0).into(), ..Config::default() };
+        Self { broker: Broker::memory_with(config), queue: name.to_owned() }
+    }
+
+    pub(crate) async fn publish(&self, job: &Script) {
         publish(&self.broker, &self.queue, job).await.unwrap();
     }
 
@@ -87,7 +94,7 @@ impl Place {
         running.stop().await.unwrap();
     }
 
-    async fn until_declared(&self) {
+    pub(crate) async fn until_declared(&self) {
         let probe = script("probe", [Act::Succeed]);
         let declared = async {
             while let Err(error) = publish(&self.broker, &self.queue, &probe).await {

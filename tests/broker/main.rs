@@ -8,6 +8,8 @@ mod fairness;
 mod hostile;
 mod interop;
 mod ladder;
+mod lanes;
+mod limits;
 mod metrics;
 mod probe;
 mod processes;

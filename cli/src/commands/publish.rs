@@ -108,6 +108,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         eprintln!("Not checked: no schema of this job is known.");
     }
     let publish = broker.publisher().publish_raw(arguments.job.clone(), queue.clone(), payload);
+    let has_lanes = catalogue.entries().iter().any(|entry| entry.queue == queue && entry.lanes);
+    let publish = if has_lanes { publish.lanes() } else { publish };
     let published = options(publish, &arguments).await;
     let id = published.map_err(failure)?;
     match arguments.output {

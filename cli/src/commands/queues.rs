@@ -7,7 +7,7 @@ use clap::Args;
 use leveret::{
     Broker, Config,
     probe::{Depth, Probe, Refusal},
-    topology::{DEAD, SUSPECT, Topology},
+    topology::{DEAD, HIGH, LOW, SUSPECT, Topology},
 };
 use serde::Serialize;
 use tokio::task::spawn_blocking;
@@ -108,7 +108,11 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
 
 async fn names(arguments: &Arguments) -> Result<BTreeSet<String>, Failure> {
     let broker = Broker::amqp(arguments.config.clone()).map_err(|error| Failure::Usage(error.into()))?;
-    let announced = catalogue(&broker).await.entries().into_iter().map(|entry| entry.queue.clone());
+    let entries = catalogue(&broker).await.entries();
+    let announced = entries.iter().flat_map(|entry| {
+        let lanes: &[&str] = if entry.lanes { &["", HIGH, LOW] } else { &[""] };
+        lanes.iter().map(|lane| format!("{}{lane}", entry.queue))
+    });
     let names = announced.chain(arguments.queues.iter().cloned()).collect();
     broker.close().await;
     Ok(names)
@@ -116,6 +120,7 @@ async fn names(arguments: &Arguments) -> Result<BTreeSet<String>, Failure> {
 
 async fn line(probe: &mut Probe, queue: String) -> Result<Line, Failure> {
     let depth = look(probe, &queue).await?;
+    // Lanes by priority have neither: those of their queue are theirs too.
     let suspect = ready(probe, &format!("{queue}{SUSPECT}")).await?;
     let dead = ready(probe, &format!("{queue}{DEAD}")).await?;
     let (ready, consumers) = depth.map(|depth| (depth.ready, depth.consumers)).unzip();

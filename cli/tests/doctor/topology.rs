@@ -24,6 +24,24 @@ async fn a_broker_with_running_workers_is_well() {
 }
 
 #[tokio::test]
+async fn lanes_by_priority_are_parts_of_their_queue() {
+    let clinic = Clinic::open().await;
+    let running = clinic.work(|queue| queue.lanes([6, 3, 1])).await;
+    for arguments in [&[][..], &["--queue", "email"]] {
+        let visit = clinic.thorough_visit(arguments).await;
+        visit.problems(&[]);
+        assert_eq!(visit.findings("warning"), [], "{visit:#?}");
+        assert_eq!(visit.json()["queues"], serde_json::json!(["email"]));
+        visit.says("ok", "consumers", "queue email.high");
+    }
+    running.stop().await.unwrap();
+    clinic.raw().await.delete_queue("email.low").await.unwrap();
+    let visit = clinic.thorough_visit(&[]).await;
+    let said = visit.problems(&[("topology", "queue email")]);
+    assert_says(&said[0], &["1 of 5 parts missing: queue email.low"]);
+}
+
+#[tokio::test]
 async fn a_visit_declares_nothing_and_leaves_no_consumer() {
     let clinic = Clinic::open().await;
     let visit = clinic.thorough_visit(&["--queue", "email"]).await;

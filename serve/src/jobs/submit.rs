@@ -162,6 +162,9 @@ impl Services {
         let Checked { submission, entry } = checked;
         let payload = submission.payload.as_ref().map_or(NO_PAYLOAD, |payload| payload.get());
         let mut publish = self.publisher.publish_raw(entry.job.clone(), entry.queue.clone(), payload).track().id(id);
+        if entry.lanes {
+            publish = publish.lanes();
+        }
         if let Some(name) = &submission.name {
             publish = publish.label(name);
         }

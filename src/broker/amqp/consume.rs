@@ -3,7 +3,7 @@
 //! The consumer loop's task owns it, so acks leave in order and never on a channel other than their own. `basic_ack` is
 //! polled once, which queues its frame; awaiting it would wait until another thread has written that one frame.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
@@ -49,6 +49,10 @@ pub(crate) struct Session {
     /// When acks were sent last.
     acked: Option<Instant>,
     prefetch: u16,
+    /// The consumer was cancelled by us: what is there is taken, and then nothing comes.
+    paused: bool,
+    /// Delivered to a consumer before the present one.
+    before: VecDeque<Delivery>,
     /// Acks that may wait for a flush: half the prefetch, so that the broker never runs out of room to deliver.
     batch: usize,
 }
@@ -86,11 +90,7 @@ impl Session {
 
     async fn consume(up: Arc<Up>, queue: &str, prefetch: u16, arguments: FieldTable) -> Result<Self, String> {
         let channel = OwnChannel(up.channel().await?);
-        up.unless_lost(channel.0.basic_qos(prefetch, BasicQosOptions::default())).await?;
-        let tag = short(&format!("leveret-{}", Uuid::now_v7()));
-        let options = BasicConsumeOptions::default();
-        let consume = channel.0.basic_consume(short(queue), tag.clone(), options, arguments);
-        let consumer = up.unless_lost(consume).await?;
+        let (consumer, tag) = Self::subscribe(&up, &channel, short(queue), prefetch, arguments).await?;
         Ok(Self {
             up,
             channel,
@@ -99,8 +99,23 @@ impl Session {
             acks: Acks::default(),
             acked: None,
             prefetch,
+            paused: false,
+            before: VecDeque::new(),
             batch: usize::from(prefetch / 2).max(1),
         })
+    }
+
+    async fn subscribe(
+        up: &Up,
+        channel: &OwnChannel,
+        queue: ShortString,
+        prefetch: u16,
+        arguments: FieldTable,
+    ) -> Result<(Consumer, ShortString), String> {
+        up.unless_lost(channel.0.basic_qos(prefetch, BasicQosOptions::default())).await?;
+        let tag = short(&format!("leveret-{}", Uuid::now_v7()));
+        let consume = channel.0.basic_consume(queue, tag.clone(), BasicConsumeOptions::default(), arguments);
+        Ok((up.unless_lost(consume).await?, tag))
     }
 
     pub(crate) async fn next(&mut self) -> Result<Delivery, Ended> {
@@ -108,11 +123,17 @@ impl Session {
         if self.is_lost() {
             return Err(self.ended("the channel was lost"));
         }
+        if let Some(delivery) = self.before.pop_front() {
+            return Ok(delivery);
+        }
         let item = tokio::select! {
             biased;
             item = self.consumer.next() => item,
             () = self.up.lost.cancelled() => return Err(Ended::Connection),
         };
+        if self.paused && item.is_none() {
+            return Err(self.lost().await);
+        }
         self.taken(item)
     }
 
@@ -122,7 +143,37 @@ impl Session {
         if !self.channel.0.status().connected() {
             return Some(Err(self.ended("the channel was lost")));
         }
-        self.consumer.next().now_or_never().map(|item| self.taken(item))
+        if let Some(delivery) = self.before.pop_front() {
+            return Some(Ok(delivery));
+        }
+        let item = self.consumer.next().now_or_never()?;
+        if self.paused && item.is_none() { None } else { Some(self.taken(item)) }
+    }
+
+    /// Stops the flow of deliveries; those that are here already are still to be taken.
+    pub(crate) async fn pause(&mut self) {
+        if !self.paused {
+            self.paused = true;
+            let cancel = self.channel.0.basic_cancel(self.tag.clone(), BasicCancelOptions::default());
+            // A channel that is gone shows in `next`.
+            drop(timeout(PATIENCE, cancel).await);
+        }
+    }
+
+    /// Lets deliveries flow again, with so many in hand.
+    pub(crate) async fn resume(&mut self, prefetch: u16) -> Result<(), Ended> {
+        while let Some(Some(Ok(delivery))) = self.consumer.next().now_or_never() {
+            let Ok(delivery) = self.taken(Some(Ok(delivery))) else { break };
+            self.before.push_back(delivery);
+        }
+        let queue = self.consumer.queue();
+        let consumed =
+            timeout(ANSWERED_WITHIN, Self::subscribe(&self.up, &self.channel, queue, prefetch, FieldTable::default()))
+                .await;
+        let consumed = consumed.unwrap_or_else(|_| Err(format!("no answer within {ANSWERED_WITHIN:?}")));
+        (self.consumer, self.tag) = consumed.map_err(|reason| self.ended(&reason))?;
+        (self.prefetch, self.batch, self.paused) = (prefetch, usize::from(prefetch / 2).max(1), false);
+        Ok(())
     }
 
     fn taken(&mut self, item: Option<lapin::Result<lapin::message::Delivery>>) -> Result<Delivery, Ended> {
@@ -216,6 +267,9 @@ impl Session {
         while let Some(Some(Ok(delivery))) = self.consumer.next().now_or_never() {
             self.acks.delivered(delivery.delivery_tag);
             self.reject(delivery.delivery_tag, true);
+        }
+        for delivery in std::mem::take(&mut self.before) {
+            self.reject(delivery.tag, true);
         }
     }
 

@@ -8,6 +8,7 @@ mod idempotency;
 mod inbox;
 mod open;
 mod outbox;
+mod permits;
 mod replay;
 mod retention;
 mod status;

@@ -34,7 +34,7 @@ async fn tables_of_a_newer_leveret_are_left_alone(database: Database) {
     database.open().await.close().await;
     run(&database.url, "INSERT INTO leveret_migrations (version, applied_at) VALUES (99, 0)").await;
     let error = Store::open(&database.url).await.unwrap_err();
-    assert!(matches!(error, Error::Newer { found: 99, known: 1 }), "{error:?}");
+    assert!(matches!(error, Error::Newer { found: 99, .. }), "{error:?}");
     assert!(!error.is_unavailable());
 }
 

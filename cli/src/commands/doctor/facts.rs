@@ -8,7 +8,7 @@ use std::{
 use leveret::{
     Config, Queue,
     probe::{Refusal, Server},
-    topology::{self, DEAD, Destination, Plan, SUSPECT, Topology},
+    topology::{self, DEAD, Destination, HIGH, LOW, Plan, SUSPECT, Topology},
 };
 
 use serde_json::Value;
@@ -56,6 +56,17 @@ pub(super) struct JobQueue {
 impl JobQueue {
     pub(super) fn new(name: &str, topology: &Topology, set: impl FnOnce(Queue) -> Queue) -> Self {
         Self { name: name.to_owned(), plan: topology.of_queue(&set(Queue::new(name))) }
+    }
+
+    /// Its lanes by priority besides itself, if it has any.
+    pub(super) fn lanes(&self) -> impl Iterator<Item = &str> {
+        let others = self.plan.queues.iter().map(|queue| queue.name.as_str());
+        others.filter(|name| name.strip_prefix(&self.name).is_some_and(|suffix| [HIGH, LOW].contains(&suffix)))
+    }
+
+    /// All that workers consume of it.
+    pub(super) fn consumed(&self) -> impl Iterator<Item = String> {
+        [self.name.clone(), self.suspect()].into_iter().chain(self.lanes().map(str::to_owned))
     }
 
     pub(super) fn suspect(&self) -> String {
@@ -125,25 +136,37 @@ pub(super) fn route(binding: &topology::Binding) -> Route {
     (binding.source.clone(), binding.key.clone(), binding.destination.clone())
 }
 
-/// The queues that publishers reach by their own name. Whether one of them is single active, it says itself.
+/// The queues that publishers reach by their own name, but for the lanes of others.
 pub(super) fn bound_queues(listing: &Listing, topology: &Topology) -> Vec<JobQueue> {
     let jobs = topology.jobs();
     let names: BTreeSet<_> = listing
         .bindings
         .iter()
         .filter_map(|(source, key, destination)| match destination {
-            Destination::Queue(name) if *source == jobs && key == name && !name.ends_with(SUSPECT) => Some(name),
+            Destination::Queue(name) if *source == jobs && key == name && !is_lane(listing, name) => Some(name),
             Destination::Queue(_) | Destination::Exchange(_) => None,
         })
         .collect();
-    let is_single = |name: &str| {
-        let argument = listing.queues.get(name).and_then(|queue| queue.arguments.get("x-single-active-consumer"));
-        argument == Some(&Value::Bool(true))
+    names.into_iter().map(|name| JobQueue::new(name, topology, |queue| as_listed(listing, name, queue))).collect()
+}
+
+/// Whether a queue is single active and has lanes, it says itself.
+pub(super) fn as_listed(listing: &Listing, name: &str, queue: Queue) -> Queue {
+    let argument = listing.queues.get(name).and_then(|queue| queue.arguments.get("x-single-active-consumer"));
+    let queue = if argument == Some(&Value::Bool(true)) { queue.single_active() } else { queue };
+    let has_lanes = [HIGH, LOW].iter().any(|suffix| is_lane(listing, &format!("{name}{suffix}")));
+    // The weights are the worker's own.
+    if has_lanes { queue.lanes([1, 1, 1]) } else { queue }
+}
+
+/// Whether it shares the dead letters of the queue whose name its own begins with.
+fn is_lane(listing: &Listing, name: &str) -> bool {
+    let Some(base) = [HIGH, LOW].iter().find_map(|suffix| name.strip_suffix(suffix)) else {
+        return name.ends_with(SUSPECT);
     };
-    let queue = |name: &String| {
-        JobQueue::new(name, topology, |queue| if is_single(name) { queue.single_active() } else { queue })
-    };
-    names.into_iter().map(queue).collect()
+    let queue = listing.queues.get(name);
+    let key = queue.and_then(|queue| queue.arguments.get("x-dead-letter-routing-key"));
+    key.and_then(Value::as_str) == Some(base)
 }
 
 impl Facts {

@@ -20,7 +20,9 @@ use tokio::{
 
 use super::{
     Arguments,
-    facts::{DeadLetters, Facts, JobQueue, Listing, Place, Right, RightKind, Route, Seen, View, bound_queues},
+    facts::{
+        DeadLetters, Facts, JobQueue, Listing, Place, Right, RightKind, Route, Seen, View, as_listed, bound_queues,
+    },
 };
 use crate::{
     management::{self, Management, ManagementError},
@@ -114,8 +116,12 @@ fn route(binding: management::Binding) -> Route {
 /// What is wanted of the broker, with nothing yet of what it has.
 fn wanted(arguments: &Arguments, probe: &Probe, dead_ends: Vec<String>, view: View) -> Facts {
     let topology = Topology::new(&arguments.config.namespace);
-    let mut job_queues = named_queues(arguments, &topology);
-    if let (true, View::Listed(listing)) = (job_queues.is_empty(), &view) {
+    let listing = match &view {
+        View::Listed(listing) => Some(&**listing),
+        View::NotAsked | View::Failed(_) => None,
+    };
+    let mut job_queues = named_queues(arguments, &topology, listing);
+    if let (true, Some(listing)) = (job_queues.is_empty(), listing) {
         job_queues = bound_queues(listing, &topology);
     }
     Facts {
@@ -138,8 +144,12 @@ fn wanted(arguments: &Arguments, probe: &Probe, dead_ends: Vec<String>, view: Vi
     }
 }
 
-fn named_queues(arguments: &Arguments, topology: &Topology) -> Vec<JobQueue> {
-    let plain = arguments.queues.iter().map(|name| JobQueue::new(name, topology, |queue| queue));
+fn named_queues(arguments: &Arguments, topology: &Topology, listing: Option<&Listing>) -> Vec<JobQueue> {
+    let as_listed = |name: &str, queue| match listing {
+        Some(listing) => as_listed(listing, name, queue),
+        None => queue,
+    };
+    let plain = arguments.queues.iter().map(|name| JobQueue::new(name, topology, |queue| as_listed(name, queue)));
     let single = arguments.single_active.iter().map(|name| JobQueue::new(name, topology, Queue::single_active));
     let existing = arguments.existing.iter().map(|name| JobQueue::new(name, topology, |_| Queue::existing(name)));
     let (mut names, all) = (BTreeSet::new(), existing.chain(single).chain(plain));
@@ -174,7 +184,7 @@ async fn look_at_rights(probe: &mut Probe, facts: &mut Facts) {
         let had = probe.may_write(&name).await;
         facts.rights.push(Right { kind: RightKind::Write, name, had });
     }
-    let lanes: Vec<_> = facts.job_queues.iter().flat_map(|queue| [queue.name.clone(), queue.suspect()]).collect();
+    let lanes: Vec<_> = facts.job_queues.iter().flat_map(JobQueue::consumed).collect();
     for name in lanes {
         let had = probe.may_read(&name).await;
         facts.rights.push(Right { kind: RightKind::Read, name, had });

@@ -22,7 +22,8 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// A worker consumes from both lanes of a queue. One that is away is told once, unless jobs wait in both.
+/// A worker consumes from a queue, its lanes by priority and its suspect lane. That this one is away too is told only
+/// if jobs wait in it.
 fn consumers(facts: &Facts, queue: &JobQueue) -> Vec<Finding> {
     let suspect = queue.suspect();
     let main = facts.seen(&queue.name);
@@ -31,6 +32,7 @@ fn consumers(facts: &Facts, queue: &JobQueue) -> Vec<Finding> {
         .filter(|lane| lane.consumers == 0 && (lane.ready > 0 || main.is_some_and(|main| main.consumers > 0)));
     [(queue.name.as_str(), main), (suspect.as_str(), lane)]
         .into_iter()
+        .chain(queue.lanes().map(|lane| (lane, facts.seen(lane))))
         .filter_map(|(name, seen)| seen.map(|seen| consumed(name, seen)))
         .collect()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::super::{
-    facts::Facts,
+    facts::{Facts, JobQueue},
     finding::{Check, Finding, some_of},
 };
 use crate::management;
@@ -63,7 +63,7 @@ fn heartbeat(facts: &Facts) -> Option<Finding> {
 fn consumer_timeouts(facts: &Facts) -> Vec<Finding> {
     let ours = facts.config.consumer_timeout;
     let listed = |name: &String| facts.listing()?.queues.get(name);
-    let lanes = facts.job_queues.iter().flat_map(|queue| [queue.name.clone(), queue.suspect()]);
+    let lanes = facts.job_queues.iter().flat_map(JobQueue::consumed);
     let effective: Vec<_> = lanes.filter_map(|name| Some((listed(&name).and_then(effective_timeout)?, name))).collect();
     let mut findings = Vec::new();
     let shortest = effective.iter().map(|(timeout, _)| *timeout).min();

@@ -1,0 +1,77 @@
+//! The lanes of a job queue: each is a queue of its own on the broker, and they share what died.
+
+use super::Lane;
+use crate::{
+    message::Message,
+    queue::Queue,
+    topology::{HIGH, LOW, SUSPECT},
+};
+
+/// A job without a priority counts as one of this, as RabbitMQ has it.
+const NORMAL: u8 = 4;
+
+impl Lane {
+    /// The name of the broker's queue behind this lane of the queue `name`.
+    pub(crate) fn of(self, name: &str) -> String {
+        match self {
+            Self::Main => name.to_owned(),
+            Self::High => format!("{name}{HIGH}"),
+            Self::Low => format!("{name}{LOW}"),
+            Self::Suspect => format!("{name}{SUSPECT}"),
+        }
+    }
+
+    /// The name of the broker's queue behind this lane of `queue`.
+    pub(crate) fn queue_name(self, queue: &Queue) -> String {
+        self.of(queue.name())
+    }
+
+    pub(crate) fn prefetch(self, queue: &Queue) -> u16 {
+        match self {
+            Self::Main | Self::High | Self::Low => queue.in_hand(),
+            Self::Suspect => 1,
+        }
+    }
+
+    /// The lane for a job of this priority, of a queue that has lanes.
+    pub(crate) fn for_priority(priority: Option<u8>) -> Self {
+        match priority.unwrap_or(NORMAL) {
+            ..NORMAL => Self::Low,
+            NORMAL => Self::Main,
+            _ => Self::High,
+        }
+    }
+
+    /// The lane that a job of this one comes back to after a delay.
+    pub(crate) fn back(self, queue: &Queue, message: &Message) -> Self {
+        match self {
+            Self::Suspect if queue.weights().is_some() => Self::for_priority(*message.properties.priority()),
+            Self::Suspect => Self::Main,
+            own => own,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::{Argument, Topology};
+
+    #[test]
+    fn five_and_above_is_high_below_four_is_low_and_none_is_neither() {
+        let lanes = [None, Some(0), Some(3), Some(4), Some(5), Some(255)].map(Lane::for_priority);
+        assert_eq!(lanes, [Lane::Main, Lane::Low, Lane::Low, Lane::Main, Lane::High, Lane::High]);
+    }
+
+    #[test]
+    fn lanes_share_what_died_of_them() {
+        let plan = Topology::new("ns").of_queue(&Queue::new("email").lanes([6, 3, 1]));
+        let names: Vec<_> = plan.queues.iter().map(|queue| queue.name.as_str()).collect();
+        assert_eq!(names, ["email.dead", "email.suspect", "email", "email.high", "email.low"]);
+        for lane in &plan.queues[1..] {
+            assert_eq!(lane.argument("x-dead-letter-routing-key"), Some(&Argument::Text("email".into())));
+        }
+        let due = |word: &str| plan.bindings.iter().any(|binding| binding.source == "ns.due" && binding.key == word);
+        assert!(due("#.email") && due("#.email%2Ehigh") && due("#.email%2Elow"));
+    }
+}

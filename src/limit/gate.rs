@@ -1,0 +1,173 @@
+//! What a job has to pass before its attempt: dependencies that must be up, a place for its key, a slot of the rate.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use prometheus::IntCounter;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    line::Line,
+    places::{Place, Places},
+    shared::{SharedPlaces, SharedRate},
+};
+use crate::{
+    breaker::{Admission, Breaker, Sign},
+    delay::UNIT,
+    error::JobResult,
+    intake::Received,
+    message::{Message, header, millis},
+    retry,
+};
+
+/// What the trip of one job through the delay ladder costs broker and worker in CPU time.
+///
+/// It sets what is waited for in place. A place of the queue's concurrency that stands idle for `w` costs the others
+/// `w / concurrency`, so that the trip is the cheaper of the two from `concurrency × TRIP` on.
+const TRIP: Duration = Duration::from_micros(300);
+/// What is waited for in place where no other job would run instead.
+const ALONE: Duration = Duration::from_secs(1);
+/// A slot that was missed by more is lost: jobs that come back all at once, after a day without workers, must not run
+/// all at once.
+const LATE: Duration = Duration::from_secs(5);
+/// How long jobs wait while the store of limits is away, and up to twice that.
+const AWAY: Duration = Duration::from_secs(5);
+
+/// The key of a job that is limited by key; none of a payload that is not the job.
+pub(crate) type KeyOf = Arc<dyn Fn(&Message) -> Option<u64> + Send + Sync>;
+
+/// The limits of one registered handler.
+pub(crate) struct Gate {
+    pub(crate) needs: Vec<Arc<Breaker>>,
+    pub(crate) key: Option<(KeyOf, u32, Arc<Places>)>,
+    pub(crate) rate: Option<Line>,
+    pub(crate) shared_rate: Option<SharedRate>,
+    pub(crate) shared_places: Option<Arc<SharedPlaces>>,
+    pub(crate) in_place: Duration,
+    pub(crate) held: Held,
+}
+
+/// Counts jobs that had to wait, by reason.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) dependency: IntCounter,
+    pub(crate) key: IntCounter,
+    pub(crate) concurrency: IntCounter,
+    pub(crate) rate: IntCounter,
+}
+
+/// Why a job does not run now.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Wait {
+    pub(crate) delay: Duration,
+    /// The time of its slot before a rate limit, ms since the epoch.
+    pub(crate) slot: Option<u64>,
+}
+
+/// Leave for one attempt.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    gate: Arc<Gate>,
+    /// Of which of the needs it is the probe, bit by bit.
+    probes: u64,
+    /// Given back when the last clone of the attempt's context is dropped.
+    pub(crate) places: Vec<Place>,
+}
+
+/// How long a job may wait in place.
+pub(crate) fn in_place(concurrency: u16, is_alone: bool) -> Duration {
+    if is_alone { ALONE } else { (TRIP * u32::from(concurrency)).min(UNIT) }
+}
+
+impl Gate {
+    /// Lets the job pass, at once or after some milliseconds, or says how long it is to wait in the broker. `now_ms` is
+    /// the broker's time.
+    pub(crate) async fn enter(self: &Arc<Self>, received: &Received, now_ms: u64) -> Result<Pass, Wait> {
+        let arrived = Instant::now();
+        let slot = received.message.number(header::SLOT).and_then(Result::ok).and_then(|ms| u64::try_from(ms).ok());
+        let mut pass = Pass { gate: Arc::clone(self), probes: 0, places: Vec::new() };
+        for (index, breaker) in self.needs.iter().enumerate() {
+            match breaker.admit(retry::draws().0) {
+                Admission::Run => {}
+                Admission::Probe => pass.probes |= 1 << index,
+                Admission::Wait(delay) => {
+                    self.held.dependency.inc();
+                    return Err(Wait { delay, slot });
+                }
+            }
+        }
+        let again = received.envelope.not_before.is_some();
+        let no_place = |held: &IntCounter, delay| {
+            held.inc();
+            Wait { delay, slot }
+        };
+        if let Some((key_of, most, places)) = &self.key
+            && let Some(key) = key_of(&received.message)
+        {
+            let place = places.enter(key, || *most, again, self.in_place).await;
+            pass.places.push(place.map_err(|delay| no_place(&self.held.key, delay))?);
+        }
+        if let Some(shared) = &self.shared_places {
+            let place = shared.enter(again, self.in_place).await;
+            pass.places.push(place.map_err(|delay| no_place(&self.held.concurrency, delay))?);
+        }
+        if self.rate.is_some() || self.shared_rate.is_some() {
+            self.wait_for_slot(slot, now_ms + millis(arrived.elapsed())).await?;
+        }
+        Ok(pass)
+    }
+
+    async fn wait_for_slot(&self, slot: Option<u64>, now_ms: u64) -> Result<(), Wait> {
+        let wait = match slot {
+            Some(slot) if slot + millis(LATE) >= now_ms => Duration::from_millis(slot.saturating_sub(now_ms)),
+            _ => self.reserve().await?,
+        };
+        if wait > self.in_place {
+            self.held.rate.inc();
+            return Err(Wait { delay: wait, slot: Some(now_ms + millis(wait)) });
+        }
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    /// The time until the job's slot: of both limits, where it has two.
+    async fn reserve(&self) -> Result<Duration, Wait> {
+        let shared = match &self.shared_rate {
+            Some(shared) => shared.reserve().await.map_err(|reason| {
+                tracing::warn!(?shared, reason, "the store of limits is away: jobs wait");
+                self.held.rate.inc();
+                Wait { delay: AWAY.mul_f64(1.0 + retry::draws().0), slot: None }
+            })?,
+            None => Duration::ZERO,
+        };
+        Ok(self.rate.as_ref().map_or(shared, |line| line.reserve(Instant::now()).max(shared)))
+    }
+}
+
+impl Pass {
+    /// Learns from the attempt.
+    pub(crate) fn ended(mut self, result: &JobResult) {
+        let probes = std::mem::take(&mut self.probes);
+        for (index, breaker) in self.gate.needs.iter().enumerate() {
+            breaker.report(Sign::of(result, breaker.name()), probes >> index & 1 == 1);
+        }
+    }
+}
+
+impl Drop for Pass {
+    /// An attempt that did not come about, or was cut off, tells nothing.
+    fn drop(&mut self) {
+        for (index, breaker) in self.gate.needs.iter().enumerate() {
+            if self.probes >> index & 1 == 1 {
+                breaker.report(Sign::None, true);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("needs", &self.needs).field("rate", &self.rate).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,231 @@
+//! What is set of one job: each of these is of the handler registered before it.
+
+use std::{
+    hash::{BuildHasher, Hash},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{KeyLimit, Outside, Registered, Worker};
+use crate::{
+    breaker::{Breaker, Dependency},
+    broker::Broker,
+    error::Error,
+    handler::decode,
+    job::Job,
+    limit::{
+        Permits, Rate,
+        gate::{Gate, Held, in_place},
+        line::Line,
+        places::Places,
+        shared::{SharedPlaces, SharedRate},
+    },
+    queue::Queue,
+    retry::RetryPolicy,
+};
+
+impl<S: Send + Sync + 'static> Worker<S> {
+    /// Sets the retry policy of the job registered last, instead of its queue's.
+    #[must_use]
+    pub fn retry(self, policy: RetryPolicy) -> Self {
+        self.set("Worker::retry", |last| last.retry = Some(policy))
+    }
+
+    /// Sets the timeout of the job registered last, instead of its queue's.
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.set("Worker::timeout", |last| last.timeout = Some(timeout))
+    }
+
+    /// Takes the job registered last from this queue instead of its own, for jobs that are published with
+    /// [`Publish::queue`](crate::Publish::queue).
+    #[must_use]
+    pub fn on(self, queue: impl Into<String>) -> Self {
+        self.set("Worker::on", |last| last.queue = queue.into())
+    }
+
+    /// Limits how many attempts at the job registered last start in a time, in this worker.
+    ///
+    /// A job over the limit goes to the delay ladder until its own slot, less than 0.1 s longer, and runs when it is back:
+    /// the n-th that waits gets the n-th slot. No attempt is charged, and other jobs of the queue flow on. A wait of some
+    /// milliseconds, or of up to a second where the queue has no other handler, is waited here. A slot that is missed by
+    /// more than 5 s, because no worker ran or the queue was long, is lost, and the job gets another.
+    ///
+    /// ```
+    /// # use leveret::{Context, JobResult, Rate, Worker};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)] struct SendEmail;
+    /// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+    /// # async fn send_email(_: SendEmail, _: Context<()>) -> JobResult { Ok(()) }
+    /// let worker = Worker::new(()).handle(send_email).rate(Rate::per_second(100).burst(10));
+    /// # let _ = worker;
+    /// ```
+    #[must_use]
+    pub fn rate(self, rate: Rate) -> Self {
+        self.set("Worker::rate", |last| last.rate = Some(rate))
+    }
+
+    /// Limits how many attempts at the job registered last run at once in this worker for one key, such as a customer.
+    ///
+    /// A job that finds no place goes to the delay ladder, no attempt charged. When a place will be free nobody knows:
+    /// the wait is estimated from how long these jobs take, at most a minute, and a job may have to wait again.
+    ///
+    /// With a handler of another job type than `J` before it, the worker does not start.
+    ///
+    /// ```
+    /// # use leveret::{Context, JobResult, Worker};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)] struct SendEmail { customer: u64 }
+    /// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+    /// # async fn send_email(_: SendEmail, _: Context<()>) -> JobResult { Ok(()) }
+    /// let worker = Worker::new(()).handle(send_email).concurrency_per(|job: &SendEmail| job.customer, 2);
+    /// # let _ = worker;
+    /// ```
+    #[must_use]
+    pub fn concurrency_per<J: Job, K: Hash>(
+        self,
+        key: impl Fn(&J) -> K + Send + Sync + 'static,
+        attempts: u32,
+    ) -> Self {
+        let hasher = foldhash::fast::RandomState::default();
+        let limit = KeyLimit {
+            job: J::NAME,
+            // Two keys of one hash share their places, which is as rare as it is harmless.
+            key_of: Arc::new(move |message| decode::<J>(message).ok().map(|job| hasher.hash_one(key(&job)))),
+            most: attempts.max(1),
+        };
+        self.set("Worker::concurrency_per", |last| last.key = Some(limit))
+    }
+
+    /// Limits how many attempts start in a time in all workers together: those at jobs that are registered with this name
+    /// of a limit, the job registered last among them. All give the same rate.
+    ///
+    /// Slots are leased from the [permits](Self::permits) for a tenth of a second at a time; else it is as with
+    /// [`rate`](Self::rate). While the store is away, jobs wait.
+    #[must_use]
+    pub fn shared_rate(self, limit: impl Into<String>, rate: Rate) -> Self {
+        self.set("Worker::shared_rate", |last| last.shared_rate = Some((limit.into(), rate)))
+    }
+
+    /// Limits how many attempts run at once in all workers together, likewise.
+    ///
+    /// Places are leased for ten seconds and renewed. A worker that dies gives them back with the end of its lease; one
+    /// that cannot reach the store starts nothing new after it, but what it runs goes on.
+    #[must_use]
+    pub fn shared_concurrency(self, limit: impl Into<String>, attempts: u32) -> Self {
+        self.set("Worker::shared_concurrency", |last| {
+            last.shared_concurrency = Some((limit.into(), attempts.max(1)));
+        })
+    }
+
+    /// Sets the store of the limits that workers share, such as leveret-store's `Store`.
+    ///
+    /// ```
+    /// # use leveret::{Context, JobResult, Rate, Worker};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)] struct SendEmail;
+    /// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+    /// # async fn send_email(_: SendEmail, _: Context<()>) -> JobResult { Ok(()) }
+    /// # fn doc(store: impl leveret::limit::Permits) -> Worker<()> {
+    /// Worker::new(())
+    ///     .permits(store)
+    ///     .handle(send_email)
+    ///     .shared_rate("smtp", Rate::per_second(100))
+    ///     .shared_concurrency("smtp", 20)
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn permits(mut self, permits: impl Permits) -> Self {
+        self.permits = Some(Arc::new(permits));
+        self
+    }
+
+    /// Says that the job registered last needs this dependency: while it is down, jobs wait for it, no attempt charged.
+    ///
+    /// A queue all of whose jobs need what is down is not consumed meanwhile; jobs of other queues are delayed in the
+    /// broker. One job at a time is let through to see whether it is up again. Of [`Dependency`] are the rules and their
+    /// settings; those that are only named here have its defaults.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use leveret::{Context, Dependency, JobResult, Worker};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)] struct SendEmail;
+    /// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+    /// # async fn send_email(_: SendEmail, _: Context<()>) -> JobResult { Ok(()) }
+    /// let worker = Worker::new(())
+    ///     .dependency(Dependency::new("smtp").failures(3).open_for(Duration::from_secs(30)))
+    ///     .handle(send_email)
+    ///     .needs("smtp");
+    /// # let _ = worker;
+    /// ```
+    #[must_use]
+    pub fn needs(self, dependency: &'static str) -> Self {
+        self.set("Worker::needs", |last| last.needs.push(dependency))
+    }
+
+    /// Sets when a dependency is taken for down. See [`needs`](Self::needs).
+    #[must_use]
+    pub fn dependency(mut self, dependency: Dependency) -> Self {
+        self.dependencies.push(dependency);
+        self
+    }
+
+    fn set(mut self, setting: &'static str, set: impl FnOnce(&mut Registered<S>)) -> Self {
+        match self.registered.last_mut() {
+            Some(last) => set(last),
+            None => self.misplaced = Some(setting),
+        }
+        self
+    }
+}
+
+impl<S> Registered<S> {
+    /// What its jobs have to pass, if anything.
+    pub(super) fn gate(
+        &mut self,
+        broker: &Broker,
+        queue: &Queue,
+        outside: &Outside,
+        is_alone: bool,
+    ) -> Result<Option<Arc<Gate>>, Error> {
+        let wrong = |setting, reason| Err(Error::Setting { setting, reason });
+        if let Some(other) = self.key.as_ref().map(|key| key.job).filter(|job| *job != self.job) {
+            return wrong("Worker::concurrency_per", format!("its key is of job {other:?}, not of {:?}", self.job));
+        }
+        if self.needs.len() > 64 {
+            return wrong("Worker::needs", format!("job {:?} needs more than 64 dependencies", self.job));
+        }
+        let Outside { dependencies, permits } = outside;
+        let needs: Vec<Arc<Breaker>> = self.needs.iter().filter_map(|name| dependencies.get(name)).cloned().collect();
+        let (rate, key) = (self.rate.take().map(Line::new), self.key.take());
+        let (shared_rate, shared_places) = (self.shared_rate.take(), self.shared_concurrency.take());
+        let shares = shared_rate.is_some() || shared_places.is_some();
+        if !shares && needs.is_empty() && rate.is_none() && key.is_none() {
+            return Ok(None);
+        }
+        if shares && permits.is_none() {
+            return wrong("Worker::permits", format!("job {:?} has a shared limit, and no store is set", self.job));
+        }
+        let permits = || permits.clone();
+        let shared_rate =
+            shared_rate.zip(permits()).map(|((name, rate), permits)| SharedRate::new(name, rate, permits));
+        let usable = u32::from(queue.limit()) + 1;
+        let places = |((name, most), permits)| SharedPlaces::new(name, most, usable, permits);
+        let counter = |reason| broker.metrics().held(queue.name(), self.job, reason);
+        Ok(Some(Arc::new(Gate {
+            needs,
+            key: key.map(|limit| (limit.key_of, limit.most, Arc::new(Places::default()))),
+            rate,
+            shared_rate,
+            shared_places: shared_places.zip(permits()).map(places),
+            in_place: in_place(queue.limit(), is_alone),
+            held: Held {
+                dependency: counter("dependency"),
+                key: counter("key"),
+                concurrency: counter("concurrency"),
+                rate: counter("rate"),
+            },
+        })))
+    }
+}

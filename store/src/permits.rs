@@ -1,0 +1,121 @@
+//! Limits that workers share: slots of a rate and places of a concurrency limit, leased many at a time.
+//!
+//! Times are the database's own, so that no worker's clock matters.
+
+use std::time::Duration;
+
+use leveret::{
+    Rate,
+    limit::{Answer, Permits, Wish},
+};
+use sqlx::{Any, Transaction};
+
+use crate::{
+    Result, Store,
+    open::{Area, Dialect},
+    sql::{Sql, number},
+};
+
+/// ```
+/// # use leveret::{Context, JobResult, Rate, Worker};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)] struct SendEmail;
+/// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+/// # async fn send_email(_: SendEmail, _: Context<()>) -> JobResult { Ok(()) }
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("leveret.db").display().to_string();
+/// let store = leveret_store::Store::open(&path).await?;
+/// let worker = Worker::new(()).permits(store).handle(send_email).shared_rate("smtp", Rate::per_second(100));
+/// # let _ = worker;
+/// # Ok(()) }
+/// ```
+impl Permits for Store {
+    fn slots<'a>(&'a self, limit: &'a str, rate: Rate, slots: u32) -> Answer<'a, i64> {
+        Box::pin(async move { Ok(take_slots(self, limit, rate, slots).await?) })
+    }
+
+    fn places<'a>(&'a self, limit: &'a str, wish: Wish<'a>) -> Answer<'a, u32> {
+        Box::pin(async move { Ok(set_places(self, limit, wish).await?) })
+    }
+}
+
+async fn take_slots(store: &Store, limit: &str, rate: Rate, slots: u32) -> Result<i64> {
+    let mut tx = store.write(Area::Limits).await?;
+    let now = now(store, &mut tx).await?;
+    let known = Sql::new("SELECT coalesce(max(free), 0) FROM leveret_rates WHERE name = $1").arg(limit);
+    let free: i64 = known.one(&mut *tx).await?;
+    let first = free.max(now - nanos(rate.tolerance()));
+    let next = first.saturating_add(nanos(rate.interval()).saturating_mul(slots.into()));
+    let text =
+        "INSERT INTO leveret_rates (name, free) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET free = excluded.free";
+    Sql::new(text).arg(limit).arg(next).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(first - now)
+}
+
+async fn set_places(store: &Store, limit: &str, wish: Wish<'_>) -> Result<u32> {
+    let mut tx = store.write(Area::Limits).await?;
+    let now = now(store, &mut tx).await?;
+    let over = "DELETE FROM leveret_places WHERE name = $1 AND (leased_until <= $2 OR holder = $3)";
+    Sql::new(over).arg(limit).arg(now).arg(wish.holder).execute(&mut *tx).await?;
+    let text = "SELECT granted, wanted FROM leveret_places WHERE name = $1";
+    let others: Vec<(i64, i64)> = Sql::new(text).arg(limit).all(&mut *tx).await?;
+    let others: Vec<_> = others.into_iter().map(|(granted, wanted)| (number(granted), number(wanted))).collect();
+    let granted = share(&wish, &others);
+    if granted > 0 || wish.wanted > 0 {
+        let text =
+            "INSERT INTO leveret_places (name, holder, granted, wanted, leased_until) VALUES ($1, $2, $3, $4, $5)";
+        let sql = Sql::new(text).arg(limit).arg(wish.holder).arg(granted).arg(wish.wanted);
+        sql.arg(now.saturating_add(nanos(wish.lease))).execute(&mut *tx).await?;
+    }
+    tx.commit().await?;
+    Ok(granted)
+}
+
+/// As many as are wanted and free. Where all want more than there are, nobody gets more than an equal share, or what the
+/// others leave of theirs; what is used already is not taken away.
+fn share(wish: &Wish<'_>, others: &[(u32, u32)]) -> u32 {
+    let sum = |of: fn(&(u32, u32)) -> u32| others.iter().map(of).fold(0, u32::saturating_add);
+    let free = wish.most.saturating_sub(sum(|(granted, _)| *granted));
+    let left = wish.most.saturating_sub(sum(|(_, wanted)| *wanted));
+    let asking = 1 + others.iter().filter(|(_, wanted)| *wanted > 0).count() as u32;
+    let just = (wish.most / asking).max(1).max(left);
+    wish.wanted.min(just).min(free).max(wish.used)
+}
+
+/// Nanoseconds since the epoch.
+async fn now(store: &Store, tx: &mut Transaction<'static, Any>) -> Result<i64> {
+    let text = match store.dialect {
+        Dialect::Sqlite => "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000000",
+        Dialect::Postgres => "SELECT (extract(epoch FROM clock_timestamp()) * 1000000000)::bigint",
+    };
+    Sql::new(text).one(&mut **tx).await
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_shared_justly_and_none_is_taken_from_a_job_that_runs() {
+        let wish = |used, wanted| Wish { holder: "me", used, wanted, most: 10, lease: Duration::from_secs(10) };
+        for (used, wanted, others, granted) in [
+            (0, 4, vec![], 4),
+            (0, 40, vec![], 10),
+            (0, 10, vec![(10, 10)], 0),
+            (10, 10, vec![(0, 10)], 10),
+            (3, 10, vec![(0, 10)], 5),
+            (0, 10, vec![(2, 2)], 8),
+            (0, 10, vec![(5, 10)], 5),
+            (0, 10, vec![(3, 10), (3, 10)], 3),
+            (0, 0, vec![(5, 10)], 0),
+        ] {
+            assert_eq!(share(&wish(used, wanted), &others), granted, "{used} {wanted} {others:?}");
+        }
+    }
+}

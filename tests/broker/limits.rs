@@ -1,0 +1,208 @@
+//! Limits and dependencies: jobs that have to wait for their turn, on the in-memory broker with paused time and on
+//! RabbitMQ.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use leveret::{Context, Dependency, DependencyState, JobResult, Queue, Rate, RetryPolicy, Worker};
+use leveret_tests::jobs::{Act, Log, Run, Script, run_script, script, start, worker};
+use serde::{Deserialize, Serialize};
+
+use crate::{contract::Place, on_both_brokers};
+
+on_both_brokers!(
+    jobs_over_the_rate_each_come_back_once_at_their_own_slot_and_no_attempt_is_charged,
+    a_job_without_a_limit_flows_past_those_that_wait,
+    no_more_of_a_key_run_at_once_than_allowed_and_all_run_in_the_end,
+    while_a_dependency_is_down_jobs_wait_in_their_queue_and_one_probe_at_a_time_finds_it_up,
+    jobs_without_the_need_flow_on_while_a_dependency_is_down,
+    a_handler_may_ask_for_the_state_and_answer_otherwise,
+);
+
+/// Another job on the queue, which none of the limits are about.
+#[derive(Serialize, Deserialize)]
+struct Other {
+    label: String,
+}
+
+impl leveret::Job for Other {
+    const NAME: &'static str = "test.other";
+    const QUEUE: &'static str = "other";
+}
+
+async fn run_other(job: Other, ctx: Context<Log>) -> JobResult {
+    run_script(script(&job.label, [Act::Succeed]), ctx).await
+}
+
+impl Place {
+    async fn publish_other(&self, label: &str) {
+        self.broker.publisher().publish(&Other { label: label.to_owned() }).queue(&self.queue).await.unwrap();
+    }
+
+    /// How often jobs went to wait, by reason.
+    async fn held(&self, job: &str, reason: &str) -> u64 {
+        let health = self.broker.serve_health().unwrap();
+        let (_, text) = crate::metrics::get(&health.address().to_string(), "/metrics").await;
+        let row = format!("leveret_jobs_held_total{{job=\"{job}\",queue=\"{}\",reason=\"{reason}\"}} ", self.queue);
+        text.lines().find_map(|line| line.strip_prefix(&row)).map_or(0, |count| count.parse().unwrap())
+    }
+}
+
+/// A worker of scripts and of others.
+fn both(place: &Place, log: &Log, set: impl FnOnce(Worker<Log>) -> Worker<Log>) -> Worker<Log> {
+    set(worker(&place.queue, |queue| queue, log)).handle(run_other).on(&place.queue)
+}
+
+fn named<'a>(runs: &'a [Run], prefix: &'a str) -> impl Iterator<Item = &'a Run> {
+    runs.iter().filter(move |run| run.label.starts_with(prefix))
+}
+
+fn done(runs: &[Run], prefix: &str) -> usize {
+    named(runs, prefix).filter(|run| run.finished).count()
+}
+
+async fn jobs_over_the_rate_each_come_back_once_at_their_own_slot_and_no_attempt_is_charged(place: Place) {
+    let log = Log::default();
+    let running =
+        start(both(&place, &log, |worker| worker.rate(Rate::new(1, Duration::from_millis(500)))), &place.broker);
+    place.until_declared().await;
+    log.until("the probe is done", |runs| done(runs, "probe") == 1).await;
+    for n in 0..8 {
+        place.publish(&script(&format!("job-{n}"), [Act::Succeed])).await;
+    }
+    log.until("all have run", |runs| done(runs, "job") == 8).await;
+    let held = place.held("test.script", "rate").await;
+    running.stop().await.unwrap();
+    let runs = log.runs();
+    let times: Vec<_> = named(&runs, "job").map(|run| run.at).collect();
+    assert!(named(&runs, "job").all(|run| run.attempt == 1));
+    assert_eq!(times.len(), 8, "each runs once");
+    assert!(held <= 8, "{held} waits of 8 jobs");
+    let all = times[7] - times[0];
+    assert!(all >= Duration::from_millis(3_300) && all < Duration::from_millis(5_000), "{all:?} for seven intervals");
+    for (n, at) in times.iter().enumerate() {
+        let slot = Duration::from_millis(500) * n as u32;
+        assert!(
+            *at - times[0] + Duration::from_millis(150) >= slot,
+            "job {n} is before its slot: {:?}",
+            *at - times[0]
+        );
+    }
+}
+
+async fn a_job_without_a_limit_flows_past_those_that_wait(place: Place) {
+    let log = Log::default();
+    let slow = Rate::new(1, Duration::from_secs(3_600));
+    let running = start(both(&place, &log, |worker| worker.rate(slow)), &place.broker);
+    place.until_declared().await;
+    log.until("the probe is done", |runs| done(runs, "probe") == 1).await;
+    for n in 0..40 {
+        place.publish(&script(&format!("waits-{n}"), [Act::Succeed])).await;
+    }
+    place.publish_other("flows").await;
+    log.until("it has run", |runs| done(runs, "flows") == 1).await;
+    assert_eq!(done(&log.runs(), "waits"), 0);
+    running.stop().await.unwrap();
+}
+
+async fn no_more_of_a_key_run_at_once_than_allowed_and_all_run_in_the_end(place: Place) {
+    let log = Log::default();
+    let customer = |job: &Script| job.label.chars().next();
+    let running = start(both(&place, &log, |worker| worker.concurrency_per(customer, 2)), &place.broker);
+    place.until_declared().await;
+    for n in 0..10 {
+        place.publish(&script(&format!("a-{n}"), [Act::WorkMs(300)])).await;
+    }
+    place.publish(&script("b-0", [Act::WorkMs(300)])).await;
+    let most = async {
+        let mut most = 0;
+        while done(&log.runs(), "a-") < 10 {
+            let runs = log.runs();
+            most = most.max(named(&runs, "a-").filter(|run| !run.finished).count());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        most
+    };
+    let most = tokio::time::timeout(Duration::from_secs(60), most).await.unwrap();
+    running.stop().await.unwrap();
+    let runs = log.runs();
+    assert_eq!((most, named(&runs, "a-").count()), (2, 10));
+    assert!(runs.iter().all(|run| run.attempt == 1));
+    let first = named(&runs, "a-").next().unwrap().at;
+    assert!(named(&runs, "b-0").next().unwrap().at - first < Duration::from_millis(700), "another key waits for none");
+}
+
+fn quick(worker: Worker<Log>) -> Worker<Log> {
+    worker.needs("smtp").dependency(Dependency::new("smtp").failures(3).open_for(Duration::from_millis(1_500)))
+}
+
+/// Fails until the test opens the gate.
+async fn mail(job: Script, ctx: Context<Log>) -> JobResult {
+    let act = if ctx.state().gate.is_cancelled() { Act::Succeed } else { Act::Fail("connection refused".into()) };
+    run_script(script(&job.label, [act]), ctx).await
+}
+
+async fn while_a_dependency_is_down_jobs_wait_in_their_queue_and_one_probe_at_a_time_finds_it_up(place: Place) {
+    const BACKLOG: usize = 300;
+    let log = Log::default();
+    let queue = Queue::new(&place.queue).concurrency(4).retry(RetryPolicy::fixed(Duration::from_millis(200)));
+    let running = start(quick(Worker::new(log.clone()).queue(queue).handle(mail).on(&place.queue)), &place.broker);
+    place.until_declared().await;
+    for n in 0..BACKLOG {
+        place.publish(&script(&format!("job-{n}"), [])).await;
+    }
+    log.until("it is down", |runs| runs.iter().filter(|run| run.finished).count() >= 3).await;
+    // In memory all else happens at one moment.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let before = log.runs().len();
+    assert!(before <= 3 + 4, "{before} runs before it was taken for down");
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let probes = log.runs().len() - before;
+    assert!((3..=4).contains(&probes), "{probes} probes in 6 s, one each 1.5 s");
+    log.gate.cancel();
+    log.until("all have run", |runs| runs.iter().map(|run| &run.label).collect::<BTreeSet<_>>().len() > BACKLOG).await;
+    let held = place.held("test.script", "dependency").await;
+    running.stop().await.unwrap();
+    assert!(held <= 30, "{held} waits: the backlog of {BACKLOG} did not go round the ladder");
+}
+
+async fn jobs_without_the_need_flow_on_while_a_dependency_is_down(place: Place) {
+    let log = Log::default();
+    let running = start(both(&place, &log, quick), &place.broker);
+    place.until_declared().await;
+    for n in 0..3 {
+        place.publish(&script(&format!("down-{n}"), [Act::Fail("connection refused".into())])).await;
+    }
+    log.until("it is down", |runs| done(runs, "down") >= 3).await;
+    let before = done(&log.runs(), "down");
+    for n in 0..20 {
+        place.publish(&script(&format!("needs-{n}"), [Act::Succeed])).await;
+        place.publish_other(&format!("other-{n}")).await;
+    }
+    log.until("the others have run", |runs| done(runs, "other") == 20).await;
+    let seen = done(&log.runs(), "needs") + done(&log.runs(), "down") - before;
+    assert!(seen <= 2, "{seen} reached the handler while it was down");
+    running.stop().await.unwrap();
+}
+
+async fn a_handler_may_ask_for_the_state_and_answer_otherwise(place: Place) {
+    async fn fallback(job: Other, ctx: Context<Log>) -> JobResult {
+        let label = match ctx.dependency("smtp") {
+            DependencyState::Up | DependencyState::Probing => job.label,
+            DependencyState::Down => "otherwise".to_owned(),
+        };
+        run_script(script(&label, [Act::Succeed]), ctx).await
+    }
+    let log = Log::default();
+    let worker = quick(worker(&place.queue, |queue| queue, &log)).handle(fallback).on(&place.queue);
+    let running = start(worker, &place.broker);
+    place.until_declared().await;
+    place.publish_other("as-usual").await;
+    log.until("it has run as usual", |runs| done(runs, "as-usual") == 1).await;
+    for n in 0..3 {
+        place.publish(&script(&format!("down-{n}"), [Act::Fail("connection refused".into())])).await;
+    }
+    log.until("it is down", |runs| done(runs, "down") >= 3).await;
+    place.publish_other("not-this").await;
+    log.until("it has answered otherwise", |runs| done(runs, "otherwise") == 1).await;
+    running.stop().await.unwrap();
+}
