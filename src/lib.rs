@@ -42,6 +42,7 @@
 //!   channel; `intake`: what speaks against running a delivery.
 //! * `task`, `attempt`, `handler`, `middleware`, `context`: one job in hand, one attempt at it.
 //! * `retry`, `outcome`, `settle`: the delay, the verdict, and its carrying out; the only place that acks.
+//! * `schedule`: jobs by a timetable (feature `cron`).
 //! * `event`, `tell`, `tracked`: what is told of tracked jobs; `cancel`: those that nobody wants any more; `stream`: how
 //!   workers learn of them, and of each other's jobs (`catalogue`); `feed`: whole queues, for tools.
 //! * `config`, `metrics`, `health`, `quiet` (no log storms), `shutdown`, `error`, `testing`; `probe` for tools that look
@@ -75,6 +76,8 @@ mod publisher;
 mod queue;
 mod quiet;
 mod retry;
+#[cfg(feature = "cron")]
+pub mod schedule;
 mod settle;
 mod shutdown;
 mod stream;
@@ -85,6 +88,8 @@ pub mod topology;
 mod tracked;
 mod worker;
 
+#[cfg(feature = "cron")]
+pub use crate::schedule::{CatchUp, Schedule};
 pub use crate::{
     broker::{Broker, probe},
     config::{Config, TopologyMode, duration},

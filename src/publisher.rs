@@ -112,6 +112,7 @@ impl Publisher {
             priority: None,
             label: None,
             track: false,
+            fired_at: None,
             headers: Vec::new(),
         }
     }
@@ -149,8 +150,19 @@ impl Publisher {
         self.send(CANCEL, Target::Stream(Stream::Cancelled), id, message).await.map(drop)
     }
 
+    #[cfg(feature = "cron")]
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.broker.now_ms()
+    }
+
     /// Sends and counts.
-    async fn send(&self, job: &str, target: Target, id: JobId, message: Message) -> Result<JobId, PublishError> {
+    pub(crate) async fn send(
+        &self,
+        job: &str,
+        target: Target,
+        id: JobId,
+        message: Message,
+    ) -> Result<JobId, PublishError> {
         let broker = &self.broker;
         let started = Instant::now();
         let sent = broker.send(&target, Box::new(message), self.fail_fast).await;
@@ -197,6 +209,7 @@ pub struct Publish {
     priority: Option<u8>,
     label: Option<String>,
     track: bool,
+    fired_at: Option<u64>,
     headers: Vec<(String, HeaderValue)>,
 }
 
@@ -260,6 +273,13 @@ impl Publish {
         self
     }
 
+    /// Says at which time of its schedule the job is published, in milliseconds since the epoch.
+    #[cfg(feature = "cron")]
+    pub(crate) fn fired_at(mut self, at: u64) -> Self {
+        self.fired_at = Some(at);
+        self
+    }
+
     /// Publishes to another queue than the job's own.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.queue = queue.into();
@@ -270,6 +290,9 @@ impl Publish {
     fn add_told(&self, headers: &mut FieldTable) -> Result<(), PublishError> {
         if self.track {
             headers.insert(header::TRACK.into(), AMQPValue::Boolean(true));
+        }
+        if let Some(at) = self.fired_at {
+            headers.insert(header::FIRED_AT.into(), integer(at));
         }
         if let Some(label) = &self.label {
             require(label.len() <= LONGEST_LABEL, "label", label, "it must have at most 1024 bytes")?;

@@ -66,7 +66,8 @@ async fn the_rights_of_the_readme_are_enough_for_the_server() {
     let _server = place.serve().await;
     let client = place.client();
     let (now, late) = (submit(&client, &json!({})), submit(&client, &json!({ "delay": "300ms" })));
-    let (bad, never) = (submit(&client, &json!({ "payload": { "fail": true } })), submit(&client, &json!({ "delay": "1h" })));
+    let (bad, never) =
+        (submit(&client, &json!({ "payload": { "fail": true } })), submit(&client, &json!({ "delay": "1h" })));
     assert_eq!(client.delete(&format!("/api/tasks/{never}")).unwrap().0, 202);
     for (id, end) in [(&now, "Completed"), (&late, "Completed"), (&bad, "Failed"), (&never, "Cancelled")] {
         let ended = async || client.get(&format!("/api/tasks/{id}")).unwrap().1["status"] == end;
