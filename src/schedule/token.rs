@@ -7,7 +7,7 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     broker::Broker,
-    message::Message,
+    message::{Message, header},
     stream::{Reading, follow},
     topology::Stream,
 };
@@ -78,7 +78,12 @@ pub async fn tokens(broker: &Broker) -> Result<Vec<Token>, String> {
     let found = Mutex::new(BTreeMap::<String, Token>::new());
     let reading = watch::Sender::new(Reading::Behind);
     let mut caught_up = reading.subscribe();
+    let began = i64::try_from(broker.now_ms()).unwrap_or(i64::MAX);
     let seen = |message: &Message| {
+        // A stream that is always written to is never quiet.
+        if message.number(header::ENQUEUED_AT).and_then(Result::ok).is_some_and(|at| at >= began) {
+            reading.send_replace(Reading::CaughtUp);
+        }
         let (Some(token), Ok(mut found)) = (Token::read(message), found.lock()) else { return };
         if found.get(&token.schedule).is_none_or(|known| known.rank() <= token.rank()) {
             found.insert(token.schedule.clone(), token);

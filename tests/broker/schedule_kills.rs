@@ -47,7 +47,7 @@ async fn leaders_killed_at_random_lose_no_time_and_a_doubled_one_has_the_same_id
     while began.elapsed() < KILLING {
         sleep(Duration::from_millis(random.u64(50..800))).await;
         let tokens = of(&stage).await;
-        let token = tokens.get(&names[random.usize(..SCHEDULES)]).unwrap();
+        let token = &tokens[&names[random.usize(..SCHEDULES)]];
         let Some(victim) = leader(&workers, token) else { continue };
         workers[victim].sigkill();
         kills += 1;
