@@ -6,6 +6,7 @@ mod doctor;
 mod jobs;
 mod publish;
 mod queues;
+mod schedule;
 mod serve;
 mod shared;
 
@@ -21,6 +22,7 @@ pub(crate) enum Command {
     Jobs(Box<jobs::Arguments>),
     Publish(Box<publish::Arguments>),
     Queues(Box<queues::Arguments>),
+    Schedule(Box<schedule::Arguments>),
     Dead(Box<dead::Arguments>),
 }
 
@@ -34,6 +36,7 @@ impl Command {
             Self::Jobs(arguments) => jobs::run(*arguments).await,
             Self::Publish(arguments) => publish::run(*arguments).await,
             Self::Queues(arguments) => queues::run(*arguments).await,
+            Self::Schedule(arguments) => schedule::run(*arguments).await,
             Self::Dead(arguments) => dead::run(*arguments).await,
         }
     }

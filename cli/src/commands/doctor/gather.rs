@@ -20,7 +20,10 @@ use tokio::{
 
 use super::{
     Arguments,
-    facts::{DeadLetters, Facts, JobQueue, Listing, Place, Right, RightKind, Route, Seen, View, bound_queues},
+    facts::{
+        DeadLetters, Facts, JobQueue, Listing, Place, Right, RightKind, Route, ScheduleQueue, Seen, View, bound_queues,
+        schedules,
+    },
 };
 use crate::{
     management::{self, Management, ManagementError},
@@ -118,7 +121,12 @@ fn wanted(arguments: &Arguments, probe: &Probe, dead_ends: Vec<String>, view: Vi
     if let (true, View::Listed(listing)) = (job_queues.is_empty(), &view) {
         job_queues = bound_queues(listing, &topology);
     }
+    let mut known: Vec<_> = arguments.schedules.iter().map(|name| ScheduleQueue::new(name, &topology)).collect();
+    if let (true, View::Listed(listing)) = (known.is_empty(), &view) {
+        known = schedules(listing, &topology);
+    }
     Facts {
+        schedules: known,
         config: arguments.config.clone(),
         handler_timeout: arguments.handler_timeout,
         broker: Place {
