@@ -152,7 +152,7 @@ impl Schedule {
     }
 
     /// The publish for one of its times, or for a request.
-    fn job(&self, publisher: &Publisher, id: JobId, at: u64) -> Publish {
+    fn job(&self, publisher: &Publisher, id: &JobId, at: u64) -> Publish {
         let body = self.body.clone().unwrap_or_default();
         (self.options)(publisher.publish_raw(self.job, self.queue, body)).id(id.as_str()).fired_at(at)
     }
@@ -169,7 +169,7 @@ impl Schedule {
             return Err("its name is not of the form [a-z0-9_.-]{1,128}".to_owned());
         }
         self.body.as_ref().map_err(Clone::clone)?;
-        self.job(publisher, JobId::mint(), now).into_message().map_err(|error| error.to_string())?;
+        self.job(publisher, &JobId::mint(), now).into_message().map_err(|error| error.to_string())?;
         let table = Timetable::new(&self.expression, &self.zone)?;
         if table.next(0).is_none() {
             return Err(format!("the expression {:?} has no time", self.expression));

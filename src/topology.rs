@@ -83,7 +83,6 @@ pub(crate) enum Stream {
     /// Ids of jobs that are not to run.
     Cancelled,
     /// The tokens of schedules.
-    #[cfg_attr(not(feature = "cron"), expect(dead_code, reason = "there are no schedules"))]
     Schedules,
 }
 

@@ -68,7 +68,8 @@ enum Seat {
 
 enum Event {
     Stop,
-    Taken(Result<Delivery, Ended>),
+    Taken(Box<Delivery>),
+    Lost(Ended),
     Act,
 }
 
@@ -150,13 +151,13 @@ impl Election {
             let event = tokio::select! {
                 biased;
                 () = drain.cancelled() => Event::Stop,
-                taken = session.next() => Event::Taken(taken),
+                taken = session.next() => taken.map_or_else(Event::Lost, |delivery| Event::Taken(Box::new(delivery))),
                 () = sleep_until(act_at) => Event::Act,
             };
             match event {
                 Event::Stop => return None,
-                Event::Taken(Err(ended)) => return Some(ended),
-                Event::Taken(Ok(delivery)) => self.take(&mut seat, session, &delivery),
+                Event::Lost(ended) => return Some(ended),
+                Event::Taken(delivery) => self.take(&mut seat, session, &delivery),
                 Event::Act => {
                     let done = tokio::select! {
                         ended = session.next_if(false) => return ended.err(),
@@ -252,7 +253,7 @@ impl Election {
 
     /// Publishes what was asked for.
     async fn answer(&mut self, request: Request) -> Option<u64> {
-        let publish = self.schedule.job(&self.broker.publisher(), request.id.clone(), self.now_ms());
+        let publish = self.schedule.job(&self.broker.publisher(), &request.id, self.now_ms());
         let Err(error) = publish.await else { return Some(request.tag) };
         self.complain(&error.to_string());
         self.requests.push_back(Request { at: Instant::now() + RETRY, ..request });
@@ -318,7 +319,7 @@ impl Election {
         let (publisher, namespace) = (self.broker.publisher(), &self.broker.config().namespace);
         let publishes = fires.iter().map(|at| {
             let id = self.schedule.id(namespace, *at);
-            self.schedule.job(&publisher, id, *at).into_future()
+            self.schedule.job(&publisher, &id, *at).into_future()
         });
         try_join_all(publishes).await.map_err(|error| error.to_string())?;
         let last_fire = fires.last().copied().or(token.last_fire);

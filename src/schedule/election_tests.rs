@@ -54,7 +54,7 @@ fn hours(after: u64, count: u64) -> Vec<u64> {
 }
 
 async fn pass(seconds: u64) {
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    sleep(Duration::from_secs(seconds)).await;
 }
 
 async fn last_token(broker: &Broker) -> Token {

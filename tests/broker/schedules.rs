@@ -55,6 +55,10 @@ impl Stage {
         (broker, running)
     }
 
+    async fn raw(&self) -> RawClient {
+        RawClient::connect(&self.url).await.unwrap()
+    }
+
     /// Waits until so many times have been published by the leader of that number or a later one.
     async fn led(&self, epoch: u64, times: u64) -> Token {
         let mut found = None;
@@ -99,12 +103,6 @@ async fn of_two_workers_that_start_at_once_one_publishes_each_time_once() {
     let depth = async || stage.raw().await.depth(&format!("leveret.v1.schedule.{}", stage.name)).await.unwrap();
     eventually("the token waits in its queue", LONG, async || depth().await >= Some(1)).await;
     other.stop().await.unwrap();
-}
-
-impl Stage {
-    async fn raw(&self) -> RawClient {
-        RawClient::connect(&self.url).await.unwrap()
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -216,6 +214,7 @@ async fn a_restart_of_the_broker_loses_no_time() {
     let (_a, leader) = stage.worker(&stage.url, heartbeat).await;
     let (_b, other) = stage.worker(&stage.url, heartbeat).await;
     let epoch = stage.led(1, 2).await.epoch;
+    node.sync().await.unwrap();
     node.kill9().await;
     node.restart().await;
     stage.led(epoch + 1, 2).await;

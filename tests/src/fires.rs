@@ -52,19 +52,15 @@ impl Fires {
         let mut ids = BTreeMap::<u64, String>::new();
         let mut doubled = 0;
         for fired in self.all().into_iter().filter(|fired| fired.schedule == schedule) {
-            match ids.insert(fired.at, fired.id.clone()) {
-                Some(id) => {
-                    assert_eq!(id, fired.id, "two ids for {} of {schedule}", fired.at);
-                    doubled += 1;
-                }
-                None => {}
+            if let Some(id) = ids.insert(fired.at, fired.id.clone()) {
+                assert_eq!(id, fired.id, "two ids for {} of {schedule}", fired.at);
+                doubled += 1;
             }
         }
         let (first, last) = (ids.keys().next().copied(), ids.keys().last().copied());
-        let all = first.zip(last).map_or(0, |(first, last)| last - first + 1);
-        let missing: Vec<_> = first.zip(last).into_iter().flat_map(|(first, last)| first..=last).collect();
-        let missing: Vec<_> = missing.into_iter().filter(|at| !ids.contains_key(at)).collect();
-        assert!(missing.is_empty(), "{} of {all} times of {schedule} are lost: {missing:?}", missing.len());
+        let wanted = first.zip(last).into_iter().flat_map(|(first, last)| first..=last);
+        let lost: Vec<_> = wanted.filter(|at| !ids.contains_key(at)).collect();
+        assert!(lost.is_empty(), "{} times of {schedule} are lost: {lost:?}", lost.len());
         Account { times: ids.len(), doubled }
     }
 }
