@@ -3,15 +3,18 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use leveret::{
-    Broker, CatchUp, Config,
+    Broker, CatchUp, Config, TopologyMode,
     schedule::{Token, tokens},
     testing::{Running, start},
 };
-use leveret_harness::{Node, NodeOptions, Process, Proxy, RawClient, eventually, shared_node, unique};
+use leveret_harness::{Node, NodeOptions, Permissions, Process, Proxy, RawClient, eventually, shared_node, unique};
 use leveret_tests::fires::{Fires, noting, schedule};
 use tokio::time::Instant;
 
-use crate::support::{LONG, broker};
+use crate::{
+    readme::README,
+    support::{LONG, broker},
+};
 
 const EACH_SECOND: &str = "* * * * * *";
 /// Where a leader is to be silent.
@@ -207,6 +210,35 @@ async fn a_leader_that_has_nothing_to_do_never_meets_the_consumer_timeout() {
     .await;
     let token = tokens(&broker).await.unwrap().pop().unwrap();
     assert_eq!((token.epoch, token.last_fire), (1, None), "it leads without a break");
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rights_that_the_readme_names_are_enough_to_lead() {
+    let vhost = shared_node().await.vhost().await;
+    let stage = Stage::at(&vhost.url()).await;
+    let (_broker, declaring) = stage.worker(&stage.url, HEARTBEAT).await;
+    let epoch = stage.led(1, 0).await.epoch;
+    declaring.stop().await.unwrap();
+    let rights = README.split_once("Workers with schedules also need the right to read `").unwrap().1;
+    let read = format!(
+        r"^({}(\.own)?(\.suspect)?|leveret\.v1\.(cancelled|catalogue)|{})$",
+        stage.queue,
+        rights.split('`').next().unwrap()
+    );
+    let worker = README.lines().find(|line| line.starts_with("rabbitmqctl set_permissions -p / worker")).unwrap();
+    let write = worker.split('\'').nth(3).unwrap();
+    let user = unique("least");
+    let permissions = Permissions { configure: "^$", write, read: &read };
+    vhost.node().add_user(&user, "secret", vhost.name(), permissions).await.unwrap();
+    let config =
+        Config { amqp_url: vec![vhost.url_for(&user, "secret")], topology: TopologyMode::Verify, ..Config::default() };
+    let broker = Broker::amqp(config).unwrap();
+    let timed = schedule(&stage.name, EACH_SECOND, &stage.queue).catch_up(CatchUp::All);
+    let own = format!("{}.own", stage.queue);
+    let running = start(noting(&own, &Fires::default()).schedule(timed), &broker).await.unwrap();
+    stage.led(epoch + 1, 1).await;
+    stage.nothing_is_lost().await;
     running.stop().await.unwrap();
 }
 
