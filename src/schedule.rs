@@ -19,6 +19,7 @@
 
 mod clock;
 mod election;
+mod seat;
 mod timetable;
 mod token;
 

@@ -8,8 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     RUN, Schedule,
+    seat::Seat,
     timetable::{Due, GRACE, Timetable},
-    token::{Token, tokens},
+    token::{Token, tokens, whoami},
 };
 use crate::{
     broker::{Broker, Delivery, Ended, OpenError, Session},
@@ -54,16 +55,6 @@ struct Request {
     id: JobId,
     /// When it may be tried.
     at: Instant,
-}
-
-/// Where this worker stands, on one session.
-enum Seat {
-    /// Another leads, or there is no token: then the one that is put next makes it lead.
-    Waiting { seed_at: Instant },
-    /// This is the highest token so far of those that come.
-    Gathering { token: Token, tag: u64, until: Instant },
-    /// This is the token in the queue; its delivery, once it has come, is not acked as long as it counts.
-    Leading { token: Token, tag: Option<u64>, act_at: Instant, refresh_at: Instant },
 }
 
 enum Event {
@@ -388,26 +379,10 @@ impl Election {
 /// The property `type` of a token.
 const TOKEN: &str = "leveret.schedule.token";
 
-impl Seat {
-    fn act_at(&self) -> Instant {
-        match self {
-            Self::Waiting { seed_at } => *seed_at,
-            Self::Gathering { until, .. } => *until,
-            Self::Leading { act_at, refresh_at, .. } => *act_at.min(refresh_at),
-        }
-    }
-}
-
 /// Ready when a worker that is to stop has waited long enough.
 async fn farewell(drain: &CancellationToken) {
     drain.cancelled().await;
     sleep(FAREWELL).await;
-}
-
-/// This process, as people know it.
-fn whoami() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::env::var("HOSTNAME"));
-    format!("{}:{}", host.as_deref().unwrap_or("host").trim(), std::process::id())
 }
 
 #[cfg(test)]
