@@ -31,7 +31,7 @@ use crate::{
     queue::Queue,
     quiet::Quiet,
     tell::Teller,
-    topology::{Plan, Stream, Target},
+    topology::{Plan, Stream, Target, Topology},
 };
 
 /// A handle on a message broker: RabbitMQ, or one in this process's memory.
@@ -182,7 +182,8 @@ impl Broker {
         tracing::info!("using the in-memory broker: jobs are forgotten when this process ends");
         let metrics = new_metrics().expect("metric names are valid");
         metrics.connected.set(1);
-        Self::new(Backend::Memory(memory::Memory::new()), config, metrics, Arc::default())
+        let memory = memory::Memory::new(Topology::new(&config.namespace));
+        Self::new(Backend::Memory(memory), config, metrics, Arc::default())
     }
 
     fn new(backend: Backend, config: Config, metrics: Arc<Metrics>, quiet: Arc<Quiet>) -> Self {

@@ -143,6 +143,14 @@ impl<S> Context<S> {
         self.inner.received.envelope.enqueued_at.map(Duration::from_millis)
     }
 
+    /// For a job that a schedule published: at which of its times, as time since the Unix epoch. It may have been caught up
+    /// with later.
+    #[must_use]
+    pub fn fired_at(&self) -> Option<Duration> {
+        let at = self.message().number(header::FIRED_AT)?.ok()?;
+        u64::try_from(at).ok().map(Duration::from_millis)
+    }
+
     /// When this attempt is cut off.
     #[must_use]
     pub fn deadline(&self) -> Instant {

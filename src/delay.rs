@@ -144,6 +144,18 @@ mod tests {
     }
 
     proptest! {
+        /// A worker that receives a job too early delays it again by the rest.
+        #[test]
+        fn delays_of_up_to_ten_years_add_up_to_the_time_asked_for(ms in 1_u64..315_360_000_000) {
+            let (asked, mut waited, mut arrivals) = (Duration::from_millis(ms), Duration::ZERO, 0);
+            while waited < asked {
+                waited += Wait::at_least(asked - waited).duration();
+                arrivals += 1;
+            }
+            prop_assert!(waited - asked < UNIT, "{waited:?} for {asked:?}");
+            prop_assert!(arrivals <= 12, "{arrivals} arrivals in {asked:?}");
+        }
+
         #[test]
         fn one_hop_is_always_one_hop(ms in 0_u64..40_000_000_000, draw in 0.0..1.0_f64) {
             match Wait::one_hop(Duration::from_millis(ms), draw) {

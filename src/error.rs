@@ -53,6 +53,14 @@ pub enum Error {
         /// The name.
         job: &'static str,
     },
+    /// A schedule that cannot be kept.
+    #[error("schedule {schedule:?}: {reason}")]
+    Schedule {
+        /// The schedule's name.
+        schedule: String,
+        /// What is wrong, with the expression or the time zone that is.
+        reason: String,
+    },
     /// A queue that no handler takes jobs from, or a worker without any handler.
     #[error("queue {queue:?} has no handler: register one for a job of this queue, or remove the queue")]
     NoHandler {

@@ -46,6 +46,7 @@
 //!   fast a queue is consumed while they are down.
 //! * `task`, `attempt`, `handler`, `middleware`, `context`: one job in hand, one attempt at it.
 //! * `retry`, `outcome`, `settle`: the delay, the verdict, and its carrying out; the only place that acks.
+//! * `schedule`: jobs by a timetable (feature `cron`).
 //! * `event`, `tell`, `tracked`: what is told of tracked jobs; `cancel`: those that nobody wants any more; `stream`: how
 //!   workers learn of them, and of each other's jobs (`catalogue`); `feed`: whole queues, for tools.
 //! * `config`, `metrics`, `health`, `quiet` (no log storms), `shutdown`, `error`, `testing`; `probe` for tools that look
@@ -82,6 +83,8 @@ mod publisher;
 mod queue;
 mod quiet;
 mod retry;
+#[cfg(feature = "cron")]
+pub mod schedule;
 mod settle;
 mod shutdown;
 mod stream;
@@ -90,10 +93,12 @@ mod tell;
 pub mod testing;
 pub mod topology;
 mod tracked;
-pub mod unique;
 mod turns;
+pub mod unique;
 mod worker;
 
+#[cfg(feature = "cron")]
+pub use crate::schedule::{CatchUp, Schedule};
 pub use crate::{
     breaker::{Dependency, DependencyState},
     broker::{Broker, probe},

@@ -28,6 +28,8 @@ pub(crate) mod header {
     pub(crate) const ERROR_KIND: &str = "leveret-error-kind";
     pub(crate) const FAILED_AT: &str = "leveret-failed-at";
     pub(crate) const QUEUE: &str = "leveret-queue";
+    /// The time of a schedule at which the job was published.
+    pub(crate) const FIRED_AT: &str = "leveret-fired-at";
     pub(crate) const TRACK: &str = "leveret-track";
     pub(crate) const LABEL: &str = "leveret-label";
     pub(crate) const TRACEPARENT: &str = "traceparent";

@@ -45,7 +45,16 @@ pub(crate) struct Metrics {
     up: IntGaugeVec,
     pub(crate) connected: IntGauge,
     pub(crate) blocked: IntGauge,
+    #[cfg(feature = "cron")]
+    schedules: ScheduleVecs,
 }
+
+#[cfg(feature = "cron")]
+mod schedules;
+#[cfg(feature = "cron")]
+pub(crate) use self::schedules::ScheduleMetrics;
+#[cfg(feature = "cron")]
+use self::schedules::ScheduleVecs;
 
 /// How a job left the worker, as in the label `outcome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +159,8 @@ impl Metrics {
                 r,
                 IntGauge::new("broker_blocked", "Connections on which the broker takes no publishes now")?,
             )?,
+            #[cfg(feature = "cron")]
+            schedules: ScheduleVecs::new(r)?,
             registry,
         })
     }

@@ -92,10 +92,6 @@ impl Publisher {
         self.unique_keys.as_deref()
     }
 
-    pub(crate) fn now_ms(&self) -> u64 {
-        self.broker.now_ms()
-    }
-
     pub(crate) fn timeout(&self) -> Duration {
         self.broker.config().publish_timeout
     }
@@ -139,6 +135,7 @@ impl Publisher {
             enqueued_at: None,
             track: false,
             unique: None,
+            fired_at: None,
             headers: Vec::new(),
         }
     }
@@ -174,6 +171,10 @@ impl Publisher {
         let id = JobId::from(job_id);
         let message = Message::new(CANCEL, &id, Vec::new(), self.broker.now_ms());
         self.send(CANCEL, Target::Stream(Stream::Cancelled), id, message).await.map(drop)
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.broker.now_ms()
     }
 
     /// Sends and counts.
@@ -235,6 +236,7 @@ pub struct Publish {
     enqueued_at: Option<SystemTime>,
     track: bool,
     unique: Option<Box<Unique>>,
+    fired_at: Option<u64>,
     headers: Vec<(String, HeaderValue)>,
 }
 
@@ -336,6 +338,13 @@ impl Publish {
         self
     }
 
+    /// Says at which time of its schedule the job is published, in milliseconds since the epoch.
+    #[cfg(feature = "cron")]
+    pub(crate) fn fired_at(mut self, at: u64) -> Self {
+        self.fired_at = Some(at);
+        self
+    }
+
     /// Publishes to another queue than the job's own, or to a certain lane of it.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         (self.queue, self.lanes) = (queue.into(), false);
@@ -359,6 +368,9 @@ impl Publish {
     fn add_told(&self, headers: &mut FieldTable) -> Result<(), PublishError> {
         if self.track {
             headers.insert(header::TRACK.into(), AMQPValue::Boolean(true));
+        }
+        if let Some(at) = self.fired_at {
+            headers.insert(header::FIRED_AT.into(), integer(at));
         }
         if let Some(label) = &self.label {
             require(label.len() <= LONGEST_LABEL, "label", label, "it must have at most 1024 bytes")?;

@@ -15,6 +15,8 @@
 //! | queue `leveret.v1.status` | the same, for seven days, until a status store has it; declared by who keeps one |
 //! | `leveret.v1.cancelled` (fanout and stream) | the ids of jobs that are not to run, for ten years |
 //! | `leveret.v1.catalogue` (fanout and stream) | the jobs that workers can run, for ever |
+//! | queue `leveret.v1.schedule.digest` | the token of a schedule, and who may have it; declared by who has the schedule |
+//! | stream `leveret.v1.schedules` | copies of all tokens, the last 16 MiB; declared with the first of those queues |
 //!
 //! Arguments are immutable on a broker, so another set of them is another version in the namespace.
 //!
@@ -30,6 +32,7 @@
 //! ```
 
 mod plan;
+mod schedule;
 
 use std::time::Duration;
 
@@ -72,6 +75,9 @@ pub(crate) enum Target {
     Event(&'static str, String),
     /// The end of a stream.
     Stream(Stream),
+    /// The workers of a schedule: this kind of message, for the schedule of that name.
+    #[cfg_attr(not(feature = "cron"), expect(dead_code, reason = "there are no schedules"))]
+    Schedule(&'static str, String),
 }
 
 /// A stream that all workers read.
@@ -81,6 +87,8 @@ pub(crate) enum Stream {
     Catalogue,
     /// Ids of jobs that are not to run.
     Cancelled,
+    /// The tokens of schedules.
+    Schedules,
 }
 
 impl Stream {
@@ -89,6 +97,7 @@ impl Stream {
         match self {
             Self::Catalogue => "catalogue",
             Self::Cancelled => "cancelled",
+            Self::Schedules => "schedules",
         }
     }
 }
@@ -107,6 +116,7 @@ impl Target {
         match self {
             Self::Queue(queue) | Self::Delayed(queue, _) | Self::Dead(queue) | Self::Event(_, queue) => queue,
             Self::Stream(stream) => stream.name(),
+            Self::Schedule(_, schedule) => schedule,
         }
     }
 }
@@ -306,6 +316,8 @@ impl Routes {
             Target::Event(step, queue) => (&self.events, short(&format!("job.{step}.{}", delay::topic_word(queue)))),
             Target::Stream(Stream::Catalogue) => (&self.catalogue, ShortString::default()),
             Target::Stream(Stream::Cancelled) => (&self.cancelled, ShortString::default()),
+            Target::Stream(Stream::Schedules) => (&self.events, short("schedule.token")),
+            Target::Schedule(kind, schedule) => (&self.events, short(&schedule_key(kind, schedule))),
             Target::Delayed(queue, Wait::Units(units)) => match delay::entry(*units, queue) {
                 Entry::Fast { level, key } => (&self.levels[usize::from(level)].1, short(&key)),
                 Entry::Chain { level, key } => (&self.levels[usize::from(level)].0, short(&key)),
@@ -313,6 +325,11 @@ impl Routes {
         };
         (exchange.clone(), key)
     }
+}
+
+/// Under which a message of that kind, or of all kinds if it is `*`, goes to the workers of a schedule.
+fn schedule_key(kind: &str, schedule: &str) -> String {
+    format!("schedule.{kind}.{}", delay::topic_word(schedule))
 }
 
 /// The exchange before a wait queue that is left for good after it.

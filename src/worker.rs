@@ -13,6 +13,8 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
+#[cfg(feature = "cron")]
+use crate::schedule;
 use crate::{
     attempt::{Route, UNKNOWN_FIRST_POLL_NANOS, nanos},
     breaker::{Dependencies, Dependency},
@@ -65,6 +67,8 @@ pub struct Worker<S> {
     dependencies: Vec<Dependency>,
     permits: Option<Arc<dyn Permits>>,
     misplaced: Option<&'static str>,
+    #[cfg(feature = "cron")]
+    pub(crate) schedules: Vec<schedule::Schedule>,
 }
 
 /// A handler as it was registered.
@@ -107,6 +111,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
             dependencies: Vec::new(),
             permits: None,
             misplaced: None,
+            #[cfg(feature = "cron")]
+            schedules: Vec::new(),
         }
     }
 
@@ -193,8 +199,11 @@ impl<S: Send + Sync + 'static> Worker<S> {
     ///
     /// Every error says what is wrong with the set-up and is found when the worker starts. A broker that is away is none:
     /// the worker waits for it.
-    pub async fn run(self, broker: &Broker, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+    #[cfg_attr(not(feature = "cron"), expect(unused_mut, reason = "there are no schedules to be taken out"))]
+    pub async fn run(mut self, broker: &Broker, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let stop = Stop::default();
+        #[cfg(feature = "cron")]
+        let elections = schedule::bind(std::mem::take(&mut self.schedules), broker, &stop)?;
         let queues = self.bind(broker, &stop)?;
         let _cancelled = Cancelled::read(broker);
         let entries = queues.iter().flat_map(|handlers| handlers.entries(broker.now_ms())).collect();
@@ -204,6 +213,10 @@ impl<S: Send + Sync + 'static> Worker<S> {
             for consumer in Consumer::all(&handlers) {
                 consumers.spawn(consumer.run());
             }
+        }
+        #[cfg(feature = "cron")]
+        for election in elections {
+            consumers.spawn(election.run());
         }
         let mut result = Ok(());
         tokio::select! {

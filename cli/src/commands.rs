@@ -8,6 +8,7 @@ mod jobs;
 mod outbox;
 mod publish;
 mod queues;
+mod schedule;
 mod serve;
 mod shared;
 
@@ -23,6 +24,7 @@ pub(crate) enum Command {
     Jobs(Box<jobs::Arguments>),
     Publish(Box<publish::Arguments>),
     Queues(Box<queues::Arguments>),
+    Schedule(Box<schedule::Arguments>),
     Dead(Box<dead::Arguments>),
     Outbox(Box<outbox::Arguments>),
     Inbox(Box<inbox::Arguments>),
@@ -38,6 +40,7 @@ impl Command {
             Self::Jobs(arguments) => jobs::run(*arguments).await,
             Self::Publish(arguments) => publish::run(*arguments).await,
             Self::Queues(arguments) => queues::run(*arguments).await,
+            Self::Schedule(arguments) => schedule::run(*arguments).await,
             Self::Dead(arguments) => dead::run(*arguments).await,
             Self::Outbox(arguments) => outbox::run(*arguments).await,
             Self::Inbox(arguments) => inbox::run(*arguments).await,

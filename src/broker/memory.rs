@@ -29,6 +29,7 @@ pub(super) struct Memory {
     state: Arc<Mutex<State>>,
     /// The wall clock and tokio's at the same moment: later times are counted by tokio's, which tests may pause.
     started: (SystemTime, Instant),
+    topology: Topology,
 }
 
 #[derive(Default)]
@@ -38,6 +39,7 @@ struct State {
     delayed: usize,
     catalogue: Log,
     cancelled: Log,
+    schedules: Log,
 }
 
 /// A stream, and the queue of each of its readers.
@@ -54,6 +56,22 @@ struct Stored {
     arrived: Arc<Notify>,
     /// The job queue among whose dead letters its rejects are.
     dead_to: String,
+    /// With a single active consumer, the sessions that wait for their turn, the active one first.
+    turns: Option<VecDeque<Uuid>>,
+}
+
+impl Stored {
+    fn wake(&self) {
+        // Whose turn it is not would take the one notification in vain.
+        if self.turns.is_some() { self.arrived.notify_waiters() } else { self.arrived.notify_one() }
+    }
+
+    fn leave(&mut self, session: Uuid) {
+        if let Some(turns) = &mut self.turns {
+            turns.retain(|waiting| *waiting != session);
+            self.arrived.notify_waiters();
+        }
+    }
 }
 
 /// What waits, by priority: the highest first, and what has none at 4, as RabbitMQ has it from 4.3 on.
@@ -93,6 +111,7 @@ struct Waiting {
 /// One consumer on one queue.
 pub(crate) struct Session {
     memory: Memory,
+    id: Uuid,
     queue: String,
     prefetch: usize,
     next_tag: u64,
@@ -103,8 +122,8 @@ pub(crate) struct Session {
 }
 
 impl Memory {
-    pub(super) fn new() -> Self {
-        Self { state: Arc::default(), started: (SystemTime::now(), Instant::now()) }
+    pub(super) fn new(topology: Topology) -> Self {
+        Self { state: Arc::default(), started: (SystemTime::now(), Instant::now()), topology }
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -121,12 +140,19 @@ impl Memory {
             };
             state.queues.entry(planned.name).or_default().dead_to = dead_to;
         }
+        if queue.is_single_active() {
+            state.queues.entry(queue.name().to_owned()).or_default().turns.get_or_insert_default();
+        }
     }
 
     pub(super) fn open(&self, queue: &str, prefetch: u16) -> Session {
-        self.lock().queues.entry(queue.to_owned()).or_default();
+        let id = Uuid::now_v7();
+        if let Some(turns) = &mut self.lock().queues.entry(queue.to_owned()).or_default().turns {
+            turns.push_back(id);
+        }
         Session {
             memory: self.clone(),
+            id,
             queue: queue.to_owned(),
             prefetch: usize::from(prefetch),
             next_tag: 1,
@@ -139,7 +165,10 @@ impl Memory {
     pub(super) fn declare_all(&self, plan: &Plan) {
         let mut state = self.lock();
         for queue in &plan.queues {
-            state.queues.entry(queue.name.clone()).or_default();
+            let stored = state.queues.entry(queue.name.clone()).or_default();
+            if queue.argument("x-single-active-consumer") == Some(&Argument::Flag(true)) {
+                stored.turns.get_or_insert_default();
+            }
         }
     }
 
@@ -168,6 +197,16 @@ impl Memory {
             Target::Event(..) if state.queues.contains_key(STATUS) => state.push(STATUS, message),
             Target::Event(..) => {}
             Target::Stream(stream) => state.append(*stream, message),
+            Target::Schedule(kind, schedule) => {
+                let queue = self.topology.schedule(schedule);
+                if !state.queues.contains_key(&queue) {
+                    return Err(SendError::Returned);
+                }
+                state.push(&queue, message.clone());
+                if *kind == "token" {
+                    state.append(Stream::Schedules, message);
+                }
+            }
             Target::Delayed(queue, wait) => {
                 state.delayed += 1;
                 tokio::spawn(self.clone().deliver_after(wait.duration(), queue.clone(), message));
@@ -185,7 +224,9 @@ impl Memory {
 
     pub(super) fn is_idle(&self) -> bool {
         let state = self.lock();
-        let kept = |name: &String| name.ends_with(DEAD) || name == UNROUTED || name == STATUS;
+        let schedules = self.topology.schedule("");
+        let kept =
+            |name: &String| name.ends_with(DEAD) || name == UNROUTED || name == STATUS || name.starts_with(&schedules);
         let idle = |stored: &Stored| stored.ready.is_empty() && stored.in_hand == 0;
         state.delayed == 0 && state.queues.iter().all(|(name, stored)| kept(name) || idle(stored))
     }
@@ -199,13 +240,14 @@ impl State {
     fn push(&mut self, queue: &str, message: Message) {
         let stored = self.queues.entry(queue.to_owned()).or_default();
         stored.ready.push_back(Waiting { message, delivery_count: 0, redelivered: false });
-        stored.arrived.notify_one();
+        stored.wake();
     }
 
     fn log(&mut self, stream: Stream) -> &mut Log {
         match stream {
             Stream::Catalogue => &mut self.catalogue,
             Stream::Cancelled => &mut self.cancelled,
+            Stream::Schedules => &mut self.schedules,
         }
     }
 
@@ -242,10 +284,13 @@ impl Session {
         }
         let mut state = self.memory.lock();
         let stored = state.queues.get_mut(&self.queue)?;
+        if stored.turns.as_ref().is_some_and(|turns| turns.front() != Some(&self.id)) {
+            return None;
+        }
         let waiting = stored.ready.pop()?;
         stored.in_hand += 1;
         if !stored.ready.is_empty() {
-            stored.arrived.notify_one();
+            stored.wake();
         }
         drop(state);
         let tag = self.next_tag;
@@ -279,6 +324,9 @@ impl Session {
 
     pub(crate) fn stop(&mut self) {
         self.stopped = true;
+        if let Some(stored) = self.memory.lock().queues.get_mut(&self.queue) {
+            stored.leave(self.id);
+        }
     }
 
     pub(crate) fn resume(&mut self, prefetch: u16) {
@@ -290,7 +338,7 @@ impl Session {
         let mut state = self.memory.lock();
         if let Some(stored) = state.queues.get_mut(&self.queue) {
             stored.in_hand -= 1;
-            stored.arrived.notify_one();
+            stored.wake();
         }
         Some(waiting)
     }
@@ -303,7 +351,7 @@ impl Session {
             let delivery_count = waiting.delivery_count + 1;
             stored.ready.push_front(Waiting { delivery_count, redelivered: true, ..waiting });
         }
-        stored.arrived.notify_one();
+        stored.wake();
     }
 }
 
@@ -318,6 +366,7 @@ impl Drop for Session {
         let in_hand = std::mem::take(&mut self.in_hand);
         if let Some(stored) = self.memory.lock().queues.get_mut(&self.queue) {
             stored.in_hand -= in_hand.len();
+            stored.leave(self.id);
         }
         self.hand_back(in_hand.into_values().collect::<Vec<_>>());
     }

@@ -1,10 +1,10 @@
 //! The delay ladder on RabbitMQ.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lapin::types::{AMQPValue, ShortString};
-use leveret::{Queue, RetryPolicy, testing::dead_letters};
-use leveret_harness::{eventually, shared_node, unique};
+use leveret::{Broker, Queue, RetryPolicy, testing::dead_letters};
+use leveret_harness::{Node, NodeOptions, eventually, shared_node, unique};
 use leveret_tests::jobs::{Act, Log, publish, script, start, worker};
 use tokio::time::Instant;
 
@@ -33,6 +33,57 @@ async fn delays_of_up_to_ninety_seconds_are_never_early_and_less_than_a_second_l
         let (due, passed) = (Duration::from_millis(run.label.parse().unwrap()), run.at - started);
         assert!(passed >= due && passed < due + Duration::from_secs(1), "{passed:?} for {due:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delay_is_exact_though_the_broker_is_restarted_and_no_worker_lives_meanwhile() {
+    let node = Node::start(NodeOptions::default()).await;
+    let place = Place::at(&node.url(), "restart");
+    place.declare().await;
+    let (log, began, asked) = (Log::default(), Instant::now(), Duration::from_secs(40));
+    let job = |label: &str| script(label, [Act::Succeed]);
+    publish(&place.broker, &place.queue, &job("delay")).delay(asked).await.unwrap();
+    let at = SystemTime::now() + asked;
+    publish(&place.broker, &place.queue, &job("at")).at(at).await.unwrap();
+    // This one is due while there is no broker.
+    publish(&place.broker, &place.queue, &job("meanwhile")).delay(Duration::from_secs(2)).await.unwrap();
+    // A queue that is younger than a flush does not survive its node.
+    node.sync().await.unwrap();
+    node.kill9().await;
+    node.restart().await;
+    assert!(began.elapsed() < asked - Duration::from_secs(10), "the node is back only after {:?}", began.elapsed());
+    tokio::time::sleep_until(began + asked - Duration::from_secs(5)).await;
+    let running = start(worker(&place.queue, |queue| queue, &log), &place.broker);
+    log.until("all have run", |runs| ["delay", "at", "meanwhile"].iter().all(|label| has_run(runs, label))).await;
+    running.stop().await.unwrap();
+    for label in ["delay", "at"] {
+        let passed = log.of(label)[0].at - began;
+        assert!(passed >= asked && passed < asked + Duration::from_secs(1), "{label}: {passed:?}");
+    }
+}
+
+fn has_run(runs: &[leveret_tests::jobs::Run], label: &str) -> bool {
+    runs.iter().any(|run| run.label == label)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delay_of_years_ends_at_its_second() {
+    let place = Place { broker: Broker::memory(), queue: "years".into(), url: String::new() };
+    let log = Log::default();
+    let running = start(worker(&place.queue, |queue| queue, &log), &place.broker);
+    place.declared().await;
+    let (began, day) = (Instant::now(), Duration::from_secs(24 * 3600));
+    for days in [200, 311, 1_000, 3_649] {
+        publish(&place.broker, &place.queue, &script(&days.to_string(), [])).delay(day * days).await.unwrap();
+    }
+    for days in ["200", "311", "1000", "3649"] {
+        let due = began + day * days.parse::<u32>().unwrap();
+        tokio::time::sleep_until(due + Duration::from_secs(2)).await;
+        let runs = log.of(days);
+        assert_eq!(runs.len(), 1, "{days} days");
+        assert!(runs[0].at >= due && runs[0].at < due + Duration::from_secs(1), "{days} days: {:?}", runs[0].at - due);
+    }
+    running.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

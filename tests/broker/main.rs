@@ -14,6 +14,8 @@ mod metrics;
 mod probe;
 mod processes;
 mod readme;
+mod schedule_kills;
+mod schedules;
 mod set_up;
 mod support;
 mod tracked;

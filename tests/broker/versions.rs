@@ -1,12 +1,14 @@
 //! Where RabbitMQ's releases differ: what each does, and what Leveret promises on all of them.
 
+use std::time::Duration;
+
 use lapin::{
     BasicProperties,
     options::{BasicGetOptions, BasicRejectOptions, QueuePurgeOptions},
     types::{AMQPValue, FieldTable},
 };
-use leveret::{Broker, Config, PublishError};
-use leveret_harness::{RawClient, eventually_eq, shared_node};
+use leveret::{Broker, Config, PublishError, RetryPolicy};
+use leveret_harness::{RawClient, eventually, eventually_eq, shared_node};
 use leveret_tests::jobs::{Act, Log, publish, script, start, worker};
 
 use crate::support::{LONG, Place};
@@ -106,6 +108,38 @@ async fn priorities_are_none_before_4_0_then_two_lanes_then_strict() {
         (..4, _) => assert_eq!(high_early, 0, "{is_high:?}"),
         (4, ..3) => assert!((1..EACH).contains(&high_early), "{is_high:?}"),
         _ => assert_eq!(high_early, EACH, "{is_high:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_priority_reaches_the_broker_as_it_is_and_none_stays_none_also_on_copies() {
+    let (place, _) = place("as-it-is").await;
+    let raw = place.raw().await;
+    let dead = format!("{}.dead", place.queue);
+    for priority in [None, Some(0), Some(4), Some(9), Some(31)] {
+        let publish = |act| {
+            let publish = publish(&place.broker, &place.queue, &script("x", [act]));
+            if let Some(priority) = priority { publish.priority(priority) } else { publish }
+        };
+        let found = async |queue: &str| {
+            let mut taken = None;
+            eventually("it is there", LONG, async || {
+                taken = raw.take(queue).await.unwrap();
+                taken.is_some()
+            })
+            .await;
+            *taken.unwrap().delivery.properties.priority()
+        };
+        publish(Act::Succeed).await.unwrap();
+        assert_eq!(found(&place.queue).await, priority, "published");
+        publish(Act::Succeed).delay(Duration::from_millis(300)).await.unwrap();
+        assert_eq!(found(&place.queue).await, priority, "delayed");
+        let log = Log::default();
+        let retry = RetryPolicy::fixed(Duration::from_millis(100)).max_attempts(2);
+        let running = start(worker(&place.queue, |queue| queue.retry(retry), &log), &place.broker);
+        publish(Act::Fail("down".into())).await.unwrap();
+        assert_eq!(found(&dead).await, priority, "retried and given up");
+        running.stop().await.unwrap();
     }
 }
 

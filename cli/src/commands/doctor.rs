@@ -46,6 +46,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME")]
     existing: Vec<String>,
 
+    /// A schedule to check; without any, the management API is asked for all that there are
+    #[arg(long = "schedule", value_name = "NAME")]
+    schedules: Vec<String>,
+
     /// RabbitMQ's management API: `http://user:password@host:15672`; without a login in it, that of `AMQP_URL` is taken
     #[arg(long, env = "LEVERET_MANAGEMENT_URL", hide_env_values = true, value_name = "URL")]
     management_url: Option<String>,

@@ -6,3 +6,4 @@ mod direct;
 mod jobs;
 mod kills;
 mod post;
+mod schedules;

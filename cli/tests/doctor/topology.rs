@@ -1,7 +1,9 @@
 //! Exchanges, queues, bindings and policies: as the workers want them, and otherwise.
 
 use lapin::types::{AMQPValue, FieldTable};
+use leveret::testing::start;
 use leveret_harness::lapin;
+use leveret_tests::fires::{Fires, noting, schedule};
 
 use crate::clinic::{Clinic, assert_says};
 
@@ -39,6 +41,28 @@ async fn lanes_by_priority_are_parts_of_their_queue() {
     let visit = clinic.thorough_visit(&[]).await;
     let said = visit.problems(&[("topology", "queue email")]);
     assert_says(&said[0], &["1 of 5 parts missing: queue email.low"]);
+}
+
+#[tokio::test]
+async fn schedules_are_found_and_looked_at_too() {
+    let clinic = Clinic::open().await;
+    let (fires, broker) = (Fires::default(), clinic.broker());
+    let worker = noting("email", &fires).schedule(schedule("digest", "@daily", "email"));
+    let running = start(worker, &broker).await.unwrap();
+    let visit = clinic.thorough_visit(&[]).await;
+    visit.problems(&[]);
+    assert_says(&visit.says("ok", "consumers", "schedule digest"), &["workers: 1"]);
+    running.stop().await.unwrap();
+    let said = clinic.thorough_visit(&[]).await.says("warning", "consumers", "schedule digest");
+    assert_says(&said, &["no worker has it", "leveret.v1.schedule.digest"]);
+    let raw = clinic.raw().await;
+    raw.delete_queue("leveret.v1.schedule.digest").await.unwrap();
+    let visit = clinic.visit(&["--queue", "email", "--schedule", "digest"]).await;
+    assert_says(&visit.problems(&[("topology", "schedule digest")])[0], &["1 of 2 parts missing"]);
+    raw.declare_quorum("leveret.v1.schedule.digest", FieldTable::default()).await.unwrap();
+    let visit = clinic.thorough_visit(&["--queue", "email", "--schedule", "digest"]).await;
+    let differs = ("arguments", "queue leveret.v1.schedule.digest");
+    visit.problems(&[differs, differs, differs, ("bindings", "schedule digest")]);
 }
 
 #[tokio::test]

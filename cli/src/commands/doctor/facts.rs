@@ -26,6 +26,7 @@ pub(super) struct Facts {
     pub(super) dead_ends: Vec<String>,
     pub(super) shared: Plan,
     pub(super) job_queues: Vec<JobQueue>,
+    pub(super) schedules: Vec<ScheduleQueue>,
     /// What became of comparing each exchange of the plans.
     pub(super) exchanges: BTreeMap<String, Result<(), Refusal>>,
     /// What was found in place of each queue of the plans.
@@ -75,6 +76,21 @@ impl JobQueue {
 
     pub(super) fn dead(&self) -> String {
         format!("{}{DEAD}", self.name)
+    }
+}
+
+/// The queue of a schedule.
+#[derive(Clone, Debug)]
+pub(super) struct ScheduleQueue {
+    pub(super) schedule: String,
+    pub(super) name: String,
+    pub(super) plan: Plan,
+}
+
+impl ScheduleQueue {
+    pub(super) fn new(schedule: &str, topology: &Topology) -> Self {
+        let (name, plan) = (topology.schedule(schedule), topology.of_schedule(schedule));
+        Self { schedule: schedule.to_owned(), name, plan }
     }
 }
 
@@ -169,14 +185,22 @@ fn is_lane(listing: &Listing, name: &str) -> bool {
     key.and_then(Value::as_str) == Some(base)
 }
 
+/// The schedules that have a queue.
+pub(super) fn schedules(listing: &Listing, topology: &Topology) -> Vec<ScheduleQueue> {
+    let before = topology.schedule("");
+    let names = listing.queues.keys().filter_map(|queue| queue.strip_prefix(&before));
+    names.map(|name| ScheduleQueue::new(name, topology)).collect()
+}
+
 impl Facts {
     pub(super) fn topology(&self) -> Topology {
         Topology::new(&self.config.namespace)
     }
 
-    /// Every plan: what all queues share, then each queue's.
+    /// Every plan: what all queues share, then each queue's, then each schedule's.
     pub(super) fn plans(&self) -> impl Iterator<Item = &Plan> {
-        std::iter::once(&self.shared).chain(self.job_queues.iter().map(|queue| &queue.plan))
+        let schedules = self.schedules.iter().map(|schedule| &schedule.plan);
+        std::iter::once(&self.shared).chain(self.job_queues.iter().map(|queue| &queue.plan)).chain(schedules)
     }
 
     /// What is checked: the job queues, or else the namespace.
@@ -222,6 +246,7 @@ pub(super) mod healthy {
             dead_ends: Vec::new(),
             shared: topology.shared(),
             job_queues: vec![JobQueue::new("email", &topology, |queue| queue)],
+            schedules: Vec::new(),
             exchanges: BTreeMap::new(),
             queues: BTreeMap::new(),
             rights: Vec::new(),

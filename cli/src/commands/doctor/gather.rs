@@ -21,7 +21,8 @@ use tokio::{
 use super::{
     Arguments,
     facts::{
-        DeadLetters, Facts, JobQueue, Listing, Place, Right, RightKind, Route, Seen, View, as_listed, bound_queues,
+        DeadLetters, Facts, JobQueue, Listing, Place, Right, RightKind, Route, ScheduleQueue, Seen, View, as_listed,
+        bound_queues, schedules,
     },
 };
 use crate::{
@@ -124,7 +125,12 @@ fn wanted(arguments: &Arguments, probe: &Probe, dead_ends: Vec<String>, view: Vi
     if let (true, Some(listing)) = (job_queues.is_empty(), listing) {
         job_queues = bound_queues(listing, &topology);
     }
+    let mut known: Vec<_> = arguments.schedules.iter().map(|name| ScheduleQueue::new(name, &topology)).collect();
+    if let (true, Some(listing)) = (known.is_empty(), listing) {
+        known = schedules(listing, &topology);
+    }
     Facts {
+        schedules: known,
         config: arguments.config.clone(),
         handler_timeout: arguments.handler_timeout,
         broker: Place {

@@ -45,7 +45,11 @@ fn missing(facts: &Facts, listing: &Listing) -> Vec<Finding> {
         let consequence = "its jobs, retries or dead letters have no way in";
         problem(format!("queue {}", queue.name), consequence, &queue.plan)
     });
-    shared.into_iter().chain(queues).collect()
+    let schedules = facts.schedules.iter().filter_map(|schedule| {
+        let consequence = "its token cannot be passed on, or is not copied";
+        problem(format!("schedule {}", schedule.schedule), consequence, &schedule.plan)
+    });
+    shared.into_iter().chain(queues).chain(schedules).collect()
 }
 
 /// What is missing itself is told as such.

@@ -41,6 +41,7 @@ struct Harm {
 fn harms(facts: &Facts, listing: &Listing) -> BTreeMap<Harm, Vec<String>> {
     let mut harms: BTreeMap<Harm, Vec<String>> = BTreeMap::new();
     let plans = facts.job_queues.iter().map(|queue| &queue.plan).chain([&facts.shared]);
+    let plans = plans.chain(facts.schedules.iter().map(|schedule| &schedule.plan));
     for plan in plans.flat_map(|plan| &plan.queues) {
         let Some(listed) = listing.queues.get(&plan.name) else { continue };
         for (key, value) in listed.policy_keys.iter().flatten() {

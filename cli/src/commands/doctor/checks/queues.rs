@@ -2,7 +2,7 @@
 //! replicas.
 
 use super::super::{
-    facts::{DeadLetters, Facts, JobQueue, Listing, Seen},
+    facts::{DeadLetters, Facts, JobQueue, Listing, ScheduleQueue, Seen},
     finding::{Check, Finding, Level, counted, some_of},
 };
 
@@ -13,6 +13,7 @@ const ADVISED_IN_HAND: u64 = 256;
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<_> = facts.job_queues.iter().flat_map(|queue| consumers(facts, queue)).collect();
+    findings.extend(facts.schedules.iter().filter_map(|schedule| Some(led(schedule, facts.seen(&schedule.name)?))));
     findings.extend(facts.job_queues.iter().filter_map(|queue| dead_letters(facts, queue)));
     findings.extend(unrouted(facts));
     if let Some(listing) = facts.listing() {
@@ -49,6 +50,15 @@ fn consumed(name: &str, seen: &Seen) -> Finding {
         }
         _ => Finding::ok(Check::Consumers, subject, format!("consumers: {consumers}; jobs waiting: {ready}")),
     }
+}
+
+fn led(schedule: &ScheduleQueue, seen: &Seen) -> Finding {
+    let subject = format!("schedule {}", schedule.schedule);
+    if seen.consumers == 0 {
+        return Finding::warning(Check::Consumers, subject, "no worker has it, so that nothing is published")
+            .remedy(format!("start a worker with this schedule, or delete the queue {}", schedule.name));
+    }
+    Finding::ok(Check::Consumers, subject, format!("workers: {}, of which one leads", seen.consumers))
 }
 
 fn dead_letters(facts: &Facts, queue: &JobQueue) -> Option<Finding> {

@@ -55,7 +55,10 @@ fn missing(facts: &Facts) -> Vec<Finding> {
         .job_queues
         .iter()
         .filter_map(|queue| problem(format!("queue {}", queue.name), absent(&queue.plan), parts(&queue.plan)));
-    shared.into_iter().chain(queues).collect()
+    let schedules = facts.schedules.iter().filter_map(|schedule| {
+        problem(format!("schedule {}", schedule.schedule), absent(&schedule.plan), parts(&schedule.plan))
+    });
+    shared.into_iter().chain(queues).chain(schedules).collect()
 }
 
 /// What may exist and gave no answer; all with the same reason in one.
@@ -83,7 +86,10 @@ fn failed(facts: &Facts) -> Vec<Finding> {
 mod tests {
     use super::{
         super::{
-            super::{facts::View, finding::Level},
+            super::{
+                facts::{ScheduleQueue, Seen, View},
+                finding::Level,
+            },
             spoiled::{assert_says, finding, findings},
         },
         *,
@@ -104,6 +110,17 @@ mod tests {
         ];
         assert_eq!(shown, wanted);
         assert!(found.iter().all(|finding| finding.level == Level::Problem));
+    }
+
+    #[test]
+    fn what_is_missing_of_a_schedule_is_told_with_its_name() {
+        let (level, said) = finding(check, |facts| {
+            facts.schedules.push(ScheduleQueue::new("digest", &facts.topology()));
+            facts.queues.insert("leveret.v1.schedules".into(), Ok(Seen { ready: 0, consumers: 0, compared: Ok(()) }));
+            facts.queues.insert("leveret.v1.schedule.digest".into(), Err(Refusal::Missing));
+        });
+        assert_eq!(level, Level::Problem);
+        assert_says(&said, &["schedule digest", "1 of 2 parts missing: queue leveret.v1.schedule.digest"]);
     }
 
     #[test]

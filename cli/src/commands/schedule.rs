@@ -1,0 +1,157 @@
+//! `leveret schedule`: when what fires, who leads, and to have it run now.
+
+use anyhow::anyhow;
+use clap::{Args, Subcommand};
+use leveret::{
+    Config,
+    probe::{Probe, Refusal},
+    schedule::{Token, tokens},
+    topology::Topology,
+};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{
+    publish::failure,
+    shared::{broker, hidden_if_of_workers, now_ms, reach, time},
+};
+use crate::output::{Exit, Failure, Format, print, print_json, table};
+
+/// Shows the schedules of workers, or has one of them publish its job now
+#[derive(Args)]
+#[command(after_help = AFTER_HELP, mut_args(hidden_if_of_workers))]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+
+    #[command(flatten)]
+    config: Config,
+
+    /// How to print it
+    #[arg(long, global = true, value_enum, default_value = "table")]
+    output: Format,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows each schedule's next time and last time, in UTC, and which worker leads it
+    List,
+    /// Has the leader of a schedule publish its job now, besides its times; without a worker, once one starts
+    Run {
+        /// The schedule's name
+        name: String,
+    },
+}
+
+const AFTER_HELP: &str = "\
+Schedules are those whose leaders have told of them. Without a worker there is no leader, and NEXT is the time from which \
+the schedule goes on when one starts. `run` prints the id that the job has.
+
+Exit codes:
+  0    done
+  2    wrong usage
+  3    the broker could not be reached
+  4    an error of the program or its surroundings
+  5    no worker has had a schedule of that name";
+
+#[derive(Serialize)]
+struct Line {
+    schedule: String,
+    expression: String,
+    zone: String,
+    job: String,
+    queue: String,
+    /// Milliseconds since the epoch, as all times here.
+    next_fire: Option<u64>,
+    last_fire: Option<u64>,
+    /// None: no worker has the schedule now.
+    leader: Option<String>,
+    workers: u32,
+}
+
+pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    match &arguments.command {
+        Command::List => list(&arguments).await,
+        Command::Run { name } => run_now(&arguments, name).await,
+    }
+}
+
+async fn list(arguments: &Arguments) -> Result<Exit, Failure> {
+    let mut probe = reach(&arguments.config).await?;
+    let topology = Topology::new(&arguments.config.namespace);
+    let mut lines = Vec::new();
+    if workers(&mut probe, &topology.schedules()).await?.is_some() {
+        let broker = broker(&arguments.config).await?;
+        let tokens = tokens(&broker).await.map_err(|reason| Failure::Other(anyhow!(reason)))?;
+        broker.close().await;
+        for token in tokens {
+            // A schedule whose queue was deleted is none any more.
+            if let Some(workers) = workers(&mut probe, &topology.schedule(&token.schedule)).await? {
+                lines.push(line(token, workers));
+            }
+        }
+    }
+    probe.close().await;
+    match arguments.output {
+        Format::Json => print_json(&lines)?,
+        Format::Table => print(&shown(&lines))?,
+    }
+    Ok(Exit::Well)
+}
+
+/// How many consume a queue; none if it is not there.
+async fn workers(probe: &mut Probe, queue: &str) -> Result<Option<u32>, Failure> {
+    match probe.depth(queue).await {
+        Ok(depth) => Ok(Some(depth.consumers)),
+        Err(Refusal::Missing) => Ok(None),
+        Err(refusal) => Err(anyhow::Error::from(refusal).context(format!("queue {queue:?}")).into()),
+    }
+}
+
+fn line(token: Token, workers: u32) -> Line {
+    let Token { schedule, expression, zone, job, queue, next_fire, last_fire, leader, .. } = token;
+    let leader = (workers > 0).then_some(leader);
+    Line { schedule, expression, zone, job, queue, next_fire, last_fire, leader, workers }
+}
+
+fn shown(lines: &[Line]) -> String {
+    let now = now_ms();
+    let rows: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            let next = line.next_fire.map_or_else(|| "-".to_owned(), time);
+            let overdue = if line.next_fire.is_some_and(|next| next < now) { " (overdue)" } else { "" };
+            [
+                line.schedule.clone(),
+                line.expression.clone(),
+                line.zone.clone(),
+                line.job.clone(),
+                format!("{next}{overdue}"),
+                line.last_fire.map_or_else(|| "-".to_owned(), time),
+                line.workers.to_string(),
+                line.leader.clone().unwrap_or_else(|| "-".to_owned()),
+            ]
+        })
+        .collect();
+    table(["SCHEDULE", "EXPRESSION", "ZONE", "JOB", "NEXT", "LAST", "WORKERS", "LEADER"], &rows)
+}
+
+async fn run_now(arguments: &Arguments, name: &str) -> Result<Exit, Failure> {
+    let mut probe = reach(&arguments.config).await?;
+    let queue = Topology::new(&arguments.config.namespace).schedule(name);
+    let Some(workers) = workers(&mut probe, &queue).await? else {
+        return Err(Failure::NotFound(anyhow!("no worker has had a schedule {name:?}")));
+    };
+    probe.close().await;
+    let broker = broker(&arguments.config).await?;
+    let id = broker.publisher().run_schedule(name).await.map_err(failure)?;
+    broker.close().await;
+    if workers == 0 {
+        eprintln!("No worker has this schedule now: the job is published once one starts.");
+    }
+    match arguments.output {
+        Format::Json => print_json(&json!({ "id": id.as_str(), "workers": workers }))?,
+        Format::Table => print(&format!("{id}\n"))?,
+    }
+    Ok(Exit::Well)
+}

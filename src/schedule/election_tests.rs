@@ -1,0 +1,216 @@
+//! On the in-memory broker, whose time the tests advance: what RabbitMQ adds is in `tests/broker/schedules.rs`.
+
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::{
+    CatchUp, Context, Job, JobResult, Worker,
+    testing::{Running, start},
+};
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Tick {}
+
+impl Job for Tick {
+    const NAME: &'static str = "tick";
+    const QUEUE: &'static str = "ticks";
+}
+
+/// What ran: the job's id, and the time of the schedule in seconds.
+type Ran = Arc<Mutex<Vec<(String, u64)>>>;
+
+async fn tick(_: Tick, ctx: Context<Ran>) -> JobResult {
+    let at = ctx.fired_at().unwrap_or_default().as_secs();
+    ctx.state().lock().unwrap().push((ctx.job_id().to_owned(), at));
+    Ok(())
+}
+
+fn hourly() -> Schedule {
+    Schedule::new("hourly", "0 * * * *", "UTC", &Tick {})
+}
+
+async fn with(schedule: Schedule, ran: &Ran, broker: &Broker) -> Running {
+    start(Worker::new(Arc::clone(ran)).handle(tick).schedule(schedule), broker).await.unwrap()
+}
+
+/// Starts a worker, has it lead and stops it.
+async fn once(schedule: Schedule, ran: &Ran, broker: &Broker) {
+    let running = with(schedule, ran, broker).await;
+    pass(1).await;
+    running.stop().await.unwrap();
+}
+
+fn times(ran: &Ran) -> Vec<u64> {
+    ran.lock().unwrap().iter().map(|(_, at)| *at).collect()
+}
+
+fn secs(broker: &Broker) -> u64 {
+    broker.now_ms() / 1000
+}
+
+/// The hours after a time, in seconds.
+fn hours(after: u64, count: u64) -> Vec<u64> {
+    (1..=count).map(|n| (after / 3600 + n) * 3600).collect()
+}
+
+async fn pass(seconds: u64) {
+    sleep(Duration::from_secs(seconds)).await;
+}
+
+async fn last_token(broker: &Broker) -> Token {
+    tokens(broker).await.unwrap().pop().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_time_is_published_once_and_its_id_is_the_same_whoever_publishes_it() {
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let (broker, ran) = (Broker::memory(), Ran::default());
+        let running = with(hourly(), &ran, &broker).await;
+        let began = secs(&broker);
+        pass(3 * 24 * 3600).await;
+        running.stop().await.unwrap();
+        assert_eq!(times(&ran), hours(began, 72));
+        ids.push(ran.lock().unwrap().clone());
+    }
+    assert_eq!(ids[0], ids[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_workers_that_start_at_once_one_publishes_and_when_it_stops_another_does() {
+    let (broker, ran) = (Broker::memory(), Ran::default());
+    let (a, b, c) = tokio::join!(
+        with(hourly(), &ran, &broker),
+        with(hourly(), &ran, &broker),
+        start(Worker::new(Arc::clone(&ran)).handle(tick), &broker),
+    );
+    let began = secs(&broker);
+    for running in [a, b] {
+        pass(10 * 3600).await;
+        running.stop().await.unwrap();
+    }
+    // A worker without the schedule lets it rest.
+    pass(10 * 3600).await;
+    c.unwrap().stop().await.unwrap();
+    assert_eq!(times(&ran), hours(began, 20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_missed_while_no_worker_was_there_is_caught_up_with_as_the_schedule_says() {
+    for (policy, caught_up) in [(CatchUp::None, vec![]), (CatchUp::Last, vec![5]), (CatchUp::All, vec![1, 2, 3, 4, 5])]
+    {
+        let (broker, ran) = (Broker::memory(), Ran::default());
+        once(hourly().catch_up(policy), &ran, &broker).await;
+        let began = secs(&broker);
+        // Half an hour after the fifth.
+        pass(hours(began, 5)[4] + 1800 - began).await;
+        let running = with(hourly().catch_up(policy), &ran, &broker).await;
+        pass(600).await;
+        running.stop().await.unwrap();
+        let wanted: Vec<_> = caught_up.into_iter().map(|n| hours(began, 5)[n - 1]).collect();
+        assert_eq!(times(&ran), wanted, "{policy:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_token_is_made_anew_from_the_stream_and_misses_nothing() {
+    let (broker, ran) = (Broker::memory(), Ran::default());
+    let running = with(hourly().catch_up(CatchUp::All), &ran, &broker).await;
+    let began = secs(&broker);
+    pass(2 * 3600).await;
+    running.stop().await.unwrap();
+    let lost = broker.open_raw("leveret.v1.schedule.hourly", 200).await;
+    let Ok(mut lost) = lost else { panic!("no queue") };
+    while let Some(Ok(delivery)) = lost.try_next() {
+        lost.ack(delivery.tag, false);
+    }
+    drop(lost);
+    pass(3 * 3600).await;
+    let running = with(hourly().catch_up(CatchUp::All), &ran, &broker).await;
+    pass(3600).await;
+    running.stop().await.unwrap();
+    assert_eq!(times(&ran), hours(began, 6));
+    assert_eq!(last_token(&broker).await.epoch, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_expression_counts_from_its_first_leader_on_and_catches_up_with_nothing() {
+    let (broker, ran) = (Broker::memory(), Ran::default());
+    once(hourly().catch_up(CatchUp::All), &ran, &broker).await;
+    pass(5 * 3600).await;
+    let began = secs(&broker);
+    let quarterly = Schedule::new("hourly", "*/15 * * * *", "UTC", &Tick {}).catch_up(CatchUp::All);
+    let running = with(quarterly, &ran, &broker).await;
+    pass(3600).await;
+    running.stop().await.unwrap();
+    // One that fell into the minute before belongs to it.
+    let wanted: Vec<_> = (0..=5).map(|n| (began / 900 + n) * 900).filter(|at| *at + 60 >= began).take(4).collect();
+    assert_eq!(times(&ran)[..4], wanted);
+    assert_eq!(last_token(&broker).await.expression, "*/15 * * * *");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_far_ahead_does_not_silence_the_schedule() {
+    let (broker, ran) = (Broker::memory(), Ran::default());
+    once(hourly(), &ran, &broker).await;
+    let token = last_token(&broker).await;
+    let (began, year) = (secs(&broker), 365 * 24 * 3600 * 1000);
+    let wrong = Token { epoch: token.epoch + 1, settled_until: token.settled_until + year, ..token };
+    let message = Message::new(TOKEN, &JobId::mint(), serde_json::to_vec(&wrong).unwrap(), broker.now_ms());
+    let target = Target::Schedule("token", "hourly".to_owned());
+    broker.send(&target, Box::new(message), false).await.unwrap();
+    let running = with(hourly(), &ran, &broker).await;
+    pass(3 * 3600).await;
+    running.stop().await.unwrap();
+    assert_eq!(times(&ran), hours(began, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_answered_once_besides_the_times() {
+    let (broker, ran) = (Broker::memory(), Ran::default());
+    let publisher = broker.publisher();
+    publisher.run_schedule("hourly").await.unwrap_err();
+    once(hourly(), &ran, &broker).await;
+    // It waits for a worker.
+    let asked = publisher.run_schedule("hourly").await.unwrap();
+    let running = with(hourly(), &ran, &broker).await;
+    let began = secs(&broker);
+    pass(2 * 3600).await;
+    running.stop().await.unwrap();
+    assert_eq!(ran.lock().unwrap().iter().filter(|(id, _)| id == asked.as_str()).count(), 1);
+    assert_eq!(times(&ran)[1..], hours(began, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_is_not_there_yet_delays_a_job_and_loses_none() {
+    let (broker, ran) = (Broker::memory(), Ran::default());
+    let elsewhere = hourly().publish(|publish| publish.queue("later")).catch_up(CatchUp::All);
+    let running = with(elsewhere, &ran, &broker).await;
+    let began = secs(&broker);
+    pass(3 * 3600).await;
+    assert!(times(&ran).is_empty());
+    let later = start(Worker::new(Arc::clone(&ran)).handle(tick).on("later"), &broker).await.unwrap();
+    pass(60).await;
+    running.stop().await.unwrap();
+    later.stop().await.unwrap();
+    assert_eq!(times(&ran), hours(began, 3));
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_stops_the_start_and_is_named() {
+    let broker = Broker::memory();
+    let said = async |worker: Worker<Ran>| worker.handle(tick).run(&broker, async {}).await.unwrap_err().to_string();
+    let worker = || Worker::new(Ran::default());
+    let error = said(worker().cron("0 25 * * *", "UTC", &Tick {})).await;
+    assert!(error.contains("\"tick\"") && error.contains("0 25 * * *"), "{error}");
+    let error = said(worker().cron("@daily", "Europe/Atlantis", &Tick {})).await;
+    assert!(error.contains("\"Europe/Atlantis\""), "{error}");
+    let error = said(worker().cron("0 0 30 2 *", "UTC", &Tick {})).await;
+    assert!(error.contains("has no time"), "{error}");
+    let error = said(worker().cron("@daily", "UTC", &Tick {}).cron("@hourly", "UTC", &Tick {})).await;
+    assert!(error.contains("two of that name"), "{error}");
+    let error = said(worker().schedule(Schedule::new("Big Name", "@daily", "UTC", &Tick {}))).await;
+    assert!(error.contains("[a-z0-9_.-]"), "{error}");
+    let error = said(worker().schedule(hourly().publish(|publish| publish.priority(99)))).await;
+    assert!(error.contains("priority"), "{error}");
+}

@@ -1,0 +1,119 @@
+use super::*;
+
+fn at(text: &str) -> u64 {
+    u64::try_from(text.parse::<Timestamp>().unwrap().as_millisecond()).unwrap()
+}
+
+fn shown(ms: u64) -> String {
+    instant(ms).unwrap().to_string()
+}
+
+/// The next times after one, as UTC.
+fn after(expression: &str, zone: &str, from: &str, count: usize) -> Vec<String> {
+    let table = Timetable::new(expression, zone).unwrap();
+    let mut time = at(from);
+    let mut next = || {
+        time = table.next(time).unwrap();
+        shown(time)
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+#[test]
+fn a_weekday_morning_is_that_of_its_zone() {
+    let times = after("0 9 * * MON-FRI", "Europe/Berlin", "2026-03-27T00:00:00Z", 3);
+    assert_eq!(times, ["2026-03-27T08:00:00Z", "2026-03-30T07:00:00Z", "2026-03-31T07:00:00Z"]);
+}
+
+#[test]
+fn six_fields_begin_with_seconds_and_nicknames_are_known() {
+    let times = after("*/20 * * * * *", "UTC", "2026-01-01T00:00:30Z", 2);
+    assert_eq!(times, ["2026-01-01T00:00:40Z", "2026-01-01T00:01:00Z"]);
+    assert_eq!(after("@daily", "Asia/Tokyo", "2026-01-01T00:00:00Z", 1), ["2026-01-01T15:00:00Z"]);
+}
+
+#[test]
+fn a_time_in_the_hour_that_is_skipped_comes_right_after_it_and_once() {
+    // In Berlin 02:00 to 03:00 is missing on 2026-03-29.
+    let times = after("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", 2);
+    assert_eq!(times, ["2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"]);
+    let times = after("0 2,3 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", 2);
+    assert_eq!(times, ["2026-03-29T01:00:00Z", "2026-03-30T00:00:00Z"]);
+    // In New York on 2026-03-08.
+    let times = after("15 2 * * *", "America/New_York", "2026-03-08T00:00:00Z", 1);
+    assert_eq!(times, ["2026-03-08T07:00:00Z"]);
+}
+
+#[test]
+fn a_time_in_the_hour_that_comes_twice_comes_once() {
+    // In Berlin 02:00 to 03:00 comes twice on 2026-10-25.
+    let times = after("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", 2);
+    assert_eq!(times, ["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]);
+}
+
+#[test]
+fn what_comes_every_so_often_keeps_its_pace_over_both() {
+    let times = after("*/30 * * * *", "Europe/Berlin", "2026-03-29T00:15:00Z", 3);
+    assert_eq!(times, ["2026-03-29T00:30:00Z", "2026-03-29T01:00:00Z", "2026-03-29T01:30:00Z"]);
+    let times = after("*/30 * * * *", "Europe/Berlin", "2026-10-25T00:15:00Z", 4);
+    let wanted = ["2026-10-25T00:30:00Z", "2026-10-25T01:00:00Z", "2026-10-25T01:30:00Z", "2026-10-25T02:00:00Z"];
+    assert_eq!(times, wanted);
+}
+
+#[test]
+fn looking_back_finds_the_times_that_were_found_looking_ahead() {
+    let zones = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "UTC"];
+    let expressions =
+        ["30 2 * * *", "0 2,3 * * *", "*/30 * * * *", "0 * * * *", "15 1-3 * * *", "0 0 1 * *", "45 1 * * SUN"];
+    for (zone, expression) in zones.iter().flat_map(|zone| expressions.map(|expression| (zone, expression))) {
+        let table = Timetable::new(expression, zone).unwrap();
+        for (from, until) in
+            [("2026-03-06T00:00:00Z", "2026-04-07T00:00:00Z"), ("2026-09-30T00:00:00Z", "2026-11-03T00:00:00Z")]
+        {
+            let (from, until) = (at(from), at(until));
+            let ahead: Vec<_> = std::iter::successors(table.next(from), |time| table.next(*time))
+                .take_while(|time| *time <= until)
+                .map(shown)
+                .collect();
+            let all = table.due(from, until, CatchUp::All).fires;
+            let back: Vec<_> = all.into_iter().map(shown).collect();
+            assert_eq!(ahead[ahead.len().saturating_sub(MOST)..], back, "{expression} in {zone}");
+        }
+    }
+}
+
+#[test]
+fn what_was_missed_is_caught_up_with_as_the_schedule_says() {
+    let table = Timetable::new("0 * * * *", "UTC").unwrap();
+    let (last, now) = (at("2026-01-01T00:00:00Z"), at("2026-01-01T04:30:00Z"));
+    let due = |last, now, policy| {
+        let Due { fires, missed } = table.due(last, now, policy);
+        (fires.into_iter().map(|time| shown(time)[11..13].to_owned()).collect::<Vec<_>>().join(" "), missed.len())
+    };
+    assert_eq!(due(last, now, CatchUp::All), ("01 02 03 04".into(), 0));
+    assert_eq!(due(last, now, CatchUp::Last), ("04".into(), 3));
+    assert_eq!(due(last, now, CatchUp::None), (String::new(), 4));
+    // What is less than a minute late was not missed.
+    let now = at("2026-01-01T04:00:40Z");
+    assert_eq!(due(last, now, CatchUp::None), ("04".into(), 3));
+    assert_eq!(due(last, now, CatchUp::Last), ("04".into(), 3));
+    assert_eq!(due(now, now, CatchUp::All), (String::new(), 0));
+    let often = Timetable::new("* * * * * *", "UTC").unwrap();
+    let due = often.due(at("2025-01-01T00:00:00Z"), now, CatchUp::All);
+    assert_eq!((due.fires.len(), due.fires.last()), (MOST, Some(&now)), "the latest thousand of a year");
+}
+
+#[test]
+fn a_wrong_expression_or_zone_is_named() {
+    for expression in ["", "0 9 * *", "61 * * * *", "0 9 * * FUNDAY", "@sometimes", "0 9 * * * * * *"] {
+        let error = Timetable::new(expression, "UTC").unwrap_err();
+        assert!(error.contains(&format!("{expression:?}")), "{error}");
+    }
+    for zone in ["", "Europe/Atlantis", "CEST+2"] {
+        let error = Timetable::new("@daily", zone).unwrap_err();
+        assert!(error.contains(&format!("{zone:?}")), "{error}");
+    }
+    let started = std::time::Instant::now();
+    assert_eq!(Timetable::new("0 0 30 2 *", "UTC").unwrap().next(at("2026-01-01T00:00:00Z")), None);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
