@@ -15,7 +15,7 @@ use crate::{schedules::Stage, support::LONG};
 const SCHEDULES: usize = 4;
 const WORKERS: usize = 3;
 /// How much faster than the world's the schedules' time passes.
-const TIMES: u32 = 30;
+const TIMES: u32 = 20;
 const KILLING: Duration = Duration::from_secs(25);
 
 async fn of(stage: &Stage) -> BTreeMap<String, Token> {
