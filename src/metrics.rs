@@ -108,12 +108,7 @@ impl Metrics {
         Ok(Self {
             published: counter(r, "jobs_published_total", "Publishes by outcome", &["queue", "job", "outcome"])?,
             received: counter(r, "jobs_received_total", "Deliveries taken in", &["queue", "job", "redelivered"])?,
-            finished: counter(
-                r,
-                "jobs_finished_total",
-                "Deliveries settled, by outcome",
-                &["queue", "job", "outcome"],
-            )?,
+            finished: counter(r, "jobs_finished_total", "Deliveries settled", &["queue", "job", "outcome"])?,
             errors: counter(r, "job_errors_total", "Failed attempts and refused jobs", &["queue", "job", "kind"])?,
             transient: counter(r, "jobs_transient_total", "Jobs published without persistence", &["queue", "job"])?,
             acks_lost: counter(r, "acks_lost_total", "Acks that had no channel to be sent on", &["queue"])?,
@@ -123,12 +118,7 @@ impl Metrics {
                 IntCounter::new("events_lost_total", "Steps of tracked jobs that could not be told")?,
             )?,
             duration: histogram(r, "job_duration_seconds", "Time an attempt took", DURATION_BUCKETS)?,
-            wait: histogram(
-                r,
-                "job_wait_seconds",
-                "Time a job was ready in its queue before it started",
-                WAIT_BUCKETS,
-            )?,
+            wait: histogram(r, "job_wait_seconds", "Time a job was ready before it started", WAIT_BUCKETS)?,
             critical: histogram(r, "job_critical_time_seconds", "First publish to the end of the job", WAIT_BUCKETS)?,
             attempts: histogram(r, "job_attempts", "Attempts a job took until its end", ATTEMPT_BUCKETS)?,
             confirm: confirm(r)?,

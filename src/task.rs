@@ -240,8 +240,7 @@ fn log(disposition: &Disposition, received: &Received, queue: &str) {
             tracing::warn!(job, queue, job_id, "came back without an outcome too often, moving it to the suspect lane");
         }
         Disposition::Cancelled => tracing::info!(job, queue, job_id, attempt, "job cancelled"),
-        Disposition::Outcome(Outcome::Duplicate) => tracing::info!(job, queue, job_id, attempt, "job was done before"),
-        Disposition::Outcome(Outcome::Done | Outcome::Snooze { .. })
+        Disposition::Outcome(Outcome::Done | Outcome::Duplicate | Outcome::Snooze { .. })
         | Disposition::TooEarly(_)
         | Disposition::Held { .. } => {}
     }

@@ -42,7 +42,7 @@ enum Command {
 
 /// Makes the inbox's tables, or brings them up to date; an SQLite file is made if it is not there
 ///
-/// They are leveret_inbox and leveret_inbox_migrations.
+/// They are `leveret_inbox` and `leveret_inbox_migrations`.
 #[derive(Args)]
 struct Migrate {
     #[command(flatten)]

@@ -1,0 +1,315 @@
+//! One publish: its options, and the message that they make.
+
+use std::{
+    borrow::Cow,
+    future::IntoFuture,
+    pin::Pin,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use lapin::types::{AMQPValue, FieldTable};
+
+use super::{HeaderValue, Publisher};
+use crate::{
+    broker::Lane,
+    delay::Wait,
+    error::PublishError,
+    job::{JobId, is_valid_name},
+    message::{COPY_HEADER_LIMIT, Message, header, integer, millis, short, text},
+    topology::Target,
+    unique::{self, IfTaken, Unique},
+};
+
+const LONGEST_LABEL: usize = 1024;
+/// Workers take a time further ahead for a mistake.
+const LONGEST_DELAY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+fn since_epoch(time: SystemTime) -> u64 {
+    millis(time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
+}
+
+/// One publish and its options; awaiting it sends the job and waits for the confirm.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// # async fn doc(publisher: leveret::Publisher, job: impl leveret::Job) -> Result<(), leveret::PublishError> {
+/// publisher.publish(&job).at(SystemTime::now() + Duration::from_secs(60)).expires(Duration::from_secs(3600)).await?;
+/// publisher.publish(&job).id("order-17").header("tenant", "acme").queue("email-bulk").await?;
+/// # Ok(()) }
+/// ```
+///
+/// # Cancel safety
+///
+/// Dropped before it is done, the job may or may not be published.
+#[derive(Debug)]
+#[must_use = "a job is published when this is awaited"]
+pub struct Publish {
+    publisher: Publisher,
+    job: Cow<'static, str>,
+    queue: String,
+    /// The queue has lanes, and the priority says which.
+    lanes: bool,
+    body: Result<Vec<u8>, PublishError>,
+    id: Option<JobId>,
+    due: Due,
+    expires: Option<Duration>,
+    priority: Option<u8>,
+    label: Option<String>,
+    correlation_id: Option<String>,
+    enqueued_at: Option<SystemTime>,
+    track: bool,
+    unique: Option<Box<Unique>>,
+    fired_at: Option<u64>,
+    headers: Vec<(String, HeaderValue)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    Now,
+    After(Duration),
+    At(SystemTime),
+}
+
+impl Publish {
+    pub(super) fn new(
+        publisher: &Publisher,
+        job: Cow<'static, str>,
+        queue: String,
+        lanes: bool,
+        body: Result<Vec<u8>, PublishError>,
+    ) -> Self {
+        Self {
+            publisher: publisher.clone(),
+            job,
+            queue,
+            lanes,
+            body,
+            id: None,
+            due: Due::Now,
+            expires: None,
+            priority: None,
+            label: None,
+            correlation_id: None,
+            enqueued_at: None,
+            track: false,
+            unique: None,
+            fired_at: None,
+            headers: Vec::new(),
+        }
+    }
+
+    /// Lets the job wait in the broker for this time; never shorter, and less than a second longer.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.due = Due::After(delay);
+        self
+    }
+
+    /// Lets the job wait in the broker until this time; a time in the past means now.
+    pub fn at(mut self, time: SystemTime) -> Self {
+        self.due = Due::At(time);
+        self
+    }
+
+    /// Sets the priority, 0 to 31. Brokers before 4.0 have none, 4.0 to 4.2 two lanes (5 and above is high), later ones
+    /// all; a job without one counts as 4.
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// Gives the job up, as a dead letter of kind `expired`, if it has not started within this time from now.
+    pub fn expires(mut self, time_to_live: Duration) -> Self {
+        self.expires = Some(time_to_live);
+        self
+    }
+
+    /// Sets the job's id, 1 to 255 bytes; a UUIDv7 by default. Publish again with the same id after
+    /// [`PublishError::Uncertain`].
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(JobId::from(id.into()));
+        self
+    }
+
+    /// Has the job's worker tell its steps ([`event`](crate::event)), which costs four small publishes more, and lets the
+    /// job be cancelled.
+    pub fn track(mut self) -> Self {
+        self.track = true;
+        self
+    }
+
+    /// Publishes the job only if no other with this key and job name is waiting or running. The key is taken until the job
+    /// has ended, at most for `time_to_live` from now, so that has to be longer than the job waits and runs. It needs a
+    /// store ([`Publisher::unique_in`]), and tracks the job: its end is what frees the key. See [`unique`](crate::unique)
+    /// for what this does not promise.
+    pub fn unique(mut self, key: impl Into<String>, time_to_live: Duration) -> Self {
+        self.unique = Some(Box::new(Unique { key: key.into(), time_to_live, if_taken: IfTaken::default() }));
+        self.track()
+    }
+
+    /// What becomes of a unique job whose key is taken; it is refused by default. Set after [`unique`](Self::unique).
+    pub fn if_taken(mut self, then: IfTaken) -> Self {
+        if let Some(unique) = &mut self.unique {
+            unique.if_taken = then;
+        }
+        self
+    }
+
+    pub(crate) fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    pub(crate) fn job(&self) -> &str {
+        &self.job
+    }
+
+    /// Sets a text to be shown with the job, up to 1 KiB.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Sets the property `correlation_id`, up to 255 bytes, which all copies of the job keep.
+    pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
+        self.correlation_id = Some(id.into());
+        self
+    }
+
+    /// Tells since when the job is on its way, for what was kept elsewhere before; now by default. Delays and the time to
+    /// live are counted from now all the same.
+    pub fn enqueued_at(mut self, time: SystemTime) -> Self {
+        self.enqueued_at = Some(time);
+        self
+    }
+
+    /// Adds a header of your own, which all copies of the job keep. Names that start with `leveret-` or `x-` are not
+    /// yours.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<HeaderValue>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Says at which time of its schedule the job is published, in milliseconds since the epoch.
+    #[cfg(feature = "cron")]
+    pub(crate) fn fired_at(mut self, at: u64) -> Self {
+        self.fired_at = Some(at);
+        self
+    }
+
+    /// Publishes to another queue than the job's own, or to a certain lane of it.
+    pub fn queue(mut self, queue: impl Into<String>) -> Self {
+        (self.queue, self.lanes) = (queue.into(), false);
+        self
+    }
+
+    /// Puts the job into the lane of its queue that its priority says. Publishes of jobs whose type says
+    /// [`Job::LANES`] do so anyway.
+    ///
+    /// ```no_run
+    /// # async fn doc(publisher: leveret::Publisher) -> Result<(), leveret::PublishError> {
+    /// publisher.publish_raw("email.send", "email", "{}").lanes().priority(9).await?;     // to email.high
+    /// # Ok(()) }
+    /// ```
+    pub fn lanes(mut self) -> Self {
+        self.lanes = true;
+        self
+    }
+
+    /// The headers that tell where the job comes from and whether its steps are told.
+    fn add_told(&self, headers: &mut FieldTable) -> Result<(), PublishError> {
+        if self.track {
+            headers.insert(header::TRACK.into(), AMQPValue::Boolean(true));
+        }
+        if let Some(at) = self.fired_at {
+            headers.insert(header::FIRED_AT.into(), integer(at));
+        }
+        if let Some(label) = &self.label {
+            require(label.len() <= LONGEST_LABEL, "label", label, "it must have at most 1024 bytes")?;
+            headers.insert(header::LABEL.into(), text(label));
+        }
+        if let Some(trace) = &self.publisher.trace {
+            headers.insert(header::TRACEPARENT.into(), text(&trace.parent));
+            if let Some(state) = &trace.state {
+                headers.insert(header::TRACESTATE.into(), text(state));
+            }
+        }
+        Ok(())
+    }
+
+    /// The message to send, checked against everything that could be refused later.
+    pub(crate) fn into_message(self) -> Result<(JobId, Target, Message), PublishError> {
+        let mut headers = FieldTable::default();
+        self.add_told(&mut headers)?;
+        let (broker, body) = (&self.publisher.broker, self.body?);
+        let limit = broker.config().payload_limit;
+        if body.len() > limit {
+            return Err(PublishError::TooLarge { part: "payload", size: body.len(), limit });
+        }
+        require(is_valid_name(&self.job), "job name", &self.job, "it must be of the form [a-z0-9_.-]{1,128}")?;
+        require((1..=255).contains(&self.queue.len()), "queue", &self.queue, "it must have 1 to 255 bytes")?;
+        let id = self.id.unwrap_or_else(JobId::mint);
+        require((1..=255).contains(&id.as_str().len()), "job id", id.as_str(), "it must have 1 to 255 bytes")?;
+        let now = broker.now_ms();
+        if let Some(time_to_live) = self.expires {
+            let shown = format!("{time_to_live:?}");
+            require(time_to_live < LONGEST_DELAY, "time to live", &shown, "it must be less than ten years")?;
+            headers.insert(header::EXPIRES_AT.into(), integer(now.saturating_add(millis(time_to_live))));
+        }
+        for (name, value) in self.headers {
+            let foreign =
+                !name.is_empty() && name.len() <= 255 && !name.starts_with("leveret-") && !name.starts_with("x-");
+            require(
+                foreign,
+                "header",
+                &name,
+                "its name must have 1 to 255 bytes and start with neither leveret- nor x-",
+            )?;
+            headers.insert(name.into(), value.into_amqp());
+        }
+        let wait = match self.due {
+            Due::Now => Duration::ZERO,
+            Due::After(delay) => delay,
+            Due::At(time) => Duration::from_millis(since_epoch(time).saturating_sub(now)),
+        };
+        if !wait.is_zero() {
+            require(wait < LONGEST_DELAY, "delay", &format!("{wait:?}"), "it must be less than ten years")?;
+            headers.insert(header::NOT_BEFORE.into(), integer(now + millis(wait)));
+        }
+        let enqueued_at = self.enqueued_at.map_or(now, since_epoch);
+        let mut message = Message::with_headers(&self.job, &id, body, enqueued_at, headers);
+        if let Some(correlation) = &self.correlation_id {
+            require(correlation.len() <= 255, "correlation id", correlation, "it must have at most 255 bytes")?;
+            message.properties = message.properties.with_correlation_id(short(correlation));
+        }
+        if let Some(priority) = self.priority {
+            require(priority <= 31, "priority", &priority.to_string(), "it must be 0 to 31")?;
+            message.properties = message.properties.with_priority(priority);
+        }
+        let size = message.header_size();
+        if size > COPY_HEADER_LIMIT {
+            return Err(PublishError::TooLarge { part: "headers", size, limit: COPY_HEADER_LIMIT });
+        }
+        let queue = if self.lanes { Lane::for_priority(self.priority).of(&self.queue) } else { self.queue };
+        Ok((id, Target::after(queue, Wait::at_least(wait)), message))
+    }
+}
+
+impl IntoFuture for Publish {
+    type Output = Result<JobId, PublishError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(mut self) -> Self::IntoFuture {
+        if let Some(unique) = self.unique.take() {
+            return Box::pin(unique::publish(self, *unique));
+        }
+        // An `async fn` of its own would keep all of this twice.
+        Box::pin(async move {
+            let (publisher, job) = (self.publisher.clone(), self.job.clone());
+            let (id, target, message) = self.into_message()?;
+            publisher.send(&job, target, id, message).await
+        })
+    }
+}
+
+pub(super) fn require(holds: bool, what: &'static str, value: &str, reason: &'static str) -> Result<(), PublishError> {
+    if holds { Ok(()) } else { Err(PublishError::Invalid { what, value: value.to_owned(), reason }) }
+}
