@@ -6,19 +6,21 @@
 mod amqp;
 mod lane;
 mod memory;
+mod session;
 
 pub use self::amqp::probe;
 #[cfg(feature = "internals")]
 pub(crate) use self::amqp::{Acks, FrameStart, Screen};
+pub(crate) use self::{
+    lane::Lane,
+    session::{Delivery, Ended, OpenError, Session},
+};
 
 use std::{
     fmt,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-
-use futures_util::FutureExt;
-use tokio::time::Instant;
 
 use crate::{
     cancel::Cancelled,
@@ -72,26 +74,6 @@ enum Backend {
     Memory(memory::Memory),
 }
 
-/// One message handed over by a broker, to be settled through the session it came from.
-#[derive(Debug)]
-pub(crate) struct Delivery {
-    pub(crate) tag: u64,
-    pub(crate) redelivered: bool,
-    pub(crate) message: Message,
-}
-
-/// Which of a job queue's lanes a consumer serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lane {
-    Main,
-    /// Jobs of high priority, where the queue has [`lanes`](Queue::lanes).
-    High,
-    /// Jobs of low priority, likewise.
-    Low,
-    /// Jobs that may have taken a process down, one at a time.
-    Suspect,
-}
-
 /// Why a message was not confirmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SendError {
@@ -109,39 +91,6 @@ pub(crate) enum SendError {
     Unavailable(String),
     /// It was not sent: the handle is closed.
     Closed,
-}
-
-/// Why a session could not be opened.
-#[derive(Debug)]
-pub(crate) enum OpenError {
-    /// No use trying again before somebody has mended it.
-    Fatal(Error),
-    /// It may work the next time.
-    Passing(String),
-}
-
-/// Why a session ended.
-#[derive(Debug)]
-pub(crate) enum Ended {
-    /// Its connection was lost, which the connection's own task tells.
-    Connection,
-    /// In the broker's words, if it had any.
-    Channel(String),
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connection => f.write_str("the connection was lost"),
-            Self::Channel(reason) => f.write_str(reason),
-        }
-    }
-}
-
-/// One consumer's life on one channel: it delivers messages of one queue and takes their settlement.
-pub(crate) enum Session {
-    Amqp(Box<amqp::Session>),
-    Memory(memory::Session),
 }
 
 impl Broker {
@@ -324,137 +273,6 @@ impl Broker {
         match &self.shared.backend {
             Backend::Amqp(_) => None,
             Backend::Memory(memory) => Some(memory.is_idle()),
-        }
-    }
-}
-
-impl Session {
-    /// Waits for the next delivery.
-    ///
-    /// # Cancel safety
-    ///
-    /// A delivery is either returned or stays with the session.
-    pub(crate) async fn next(&mut self) -> Result<Delivery, Ended> {
-        match self {
-            Self::Amqp(session) => session.next().await,
-            Self::Memory(session) => Ok(session.next().await),
-        }
-    }
-
-    /// A delivery that is there already, if there is one, or the end of the session.
-    pub(crate) fn try_next(&mut self) -> Option<Result<Delivery, Ended>> {
-        match self {
-            Self::Amqp(session) => session.try_next(),
-            Self::Memory(session) => session.next().now_or_never().map(Ok),
-        }
-    }
-
-    /// As [`next`](Self::next) if a delivery is `wanted`; else waits for the session's end alone.
-    ///
-    /// # Cancel safety
-    ///
-    /// As that of [`next`](Self::next).
-    pub(crate) async fn next_if(&mut self, wanted: bool) -> Result<Delivery, Ended> {
-        match self {
-            Self::Amqp(session) if !wanted => Err(session.lost().await),
-            Self::Memory(_) if !wanted => std::future::pending().await,
-            Self::Amqp(_) | Self::Memory(_) => self.next().await,
-        }
-    }
-
-    /// Notes that the job behind `tag` is done with. The ack leaves with the next flush, which is now if half the prefetch
-    /// waits. Returns how many acks turned out to have no channel any more.
-    ///
-    /// `patient` says that jobs in hand, which acks are behind, only wait for confirms. Those come soon, and then one ack
-    /// does for all.
-    pub(crate) fn ack(&mut self, tag: u64, patient: bool) -> u64 {
-        match self {
-            Self::Amqp(session) => session.ack(tag, patient),
-            Self::Memory(session) => session.ack(tag),
-        }
-    }
-
-    /// Sends the acks that should not wait while nothing else is to be done. Returns how many acks had no channel any
-    /// more, and until when the others may wait, if any do.
-    pub(crate) fn flush_due(&mut self, patient: bool) -> (u64, Option<Instant>) {
-        match self {
-            Self::Amqp(session) => session.flush_due(patient),
-            Self::Memory(_) => (0, None),
-        }
-    }
-
-    /// Sends the acks that wait. Returns how many of them had no channel any more.
-    pub(crate) fn flush(&mut self) -> u64 {
-        match self {
-            Self::Amqp(session) => session.flush(true),
-            Self::Memory(_) => 0,
-        }
-    }
-
-    /// Gives the delivery to the dead-letter exchange as it is.
-    pub(crate) fn reject(&mut self, tag: u64) {
-        match self {
-            Self::Amqp(session) => session.reject(tag, false),
-            Self::Memory(session) => session.reject(tag),
-        }
-    }
-
-    /// Hands the delivery back for another worker.
-    pub(crate) fn requeue(&mut self, tag: u64) {
-        match self {
-            Self::Amqp(session) => session.reject(tag, true),
-            Self::Memory(session) => session.requeue(tag),
-        }
-    }
-
-    /// Stops the flow of deliveries; those that are here already are still to be taken.
-    pub(crate) async fn pause(&mut self) {
-        match self {
-            Self::Amqp(session) => session.pause().await,
-            Self::Memory(session) => session.stop(),
-        }
-    }
-
-    /// Lets deliveries flow again after a [`pause`](Self::pause), with so many in hand.
-    pub(crate) async fn resume(&mut self, prefetch: u16) -> Result<(), Ended> {
-        match self {
-            Self::Amqp(session) => session.resume(prefetch).await,
-            Self::Memory(session) => {
-                session.resume(prefetch);
-                Ok(())
-            }
-        }
-    }
-
-    /// Stops the flow of deliveries and hands back those that were never taken; the rest can still be settled.
-    pub(crate) async fn stop(&mut self) {
-        match self {
-            Self::Amqp(session) => session.stop().await,
-            Self::Memory(session) => session.stop(),
-        }
-    }
-
-    /// Waits until the broker has done what it was told on this session before.
-    pub(crate) async fn round_trip(&self) -> Result<(), Ended> {
-        match self {
-            Self::Amqp(session) => session.round_trip().await,
-            Self::Memory(_) => Ok(()),
-        }
-    }
-
-    /// Waits until the broker has taken in what was acked; to be done before an orderly [`close`](Self::close).
-    pub(crate) async fn settled(&mut self) {
-        match self {
-            Self::Amqp(session) => session.settled().await,
-            Self::Memory(_) => {}
-        }
-    }
-
-    /// Ends the session; what is not settled goes back to the queue. Returns how many acks had no channel any more.
-    pub(crate) async fn close(self) -> u64 {
-        match self {
-            Self::Amqp(session) => session.close().await,
-            Self::Memory(_) => 0,
         }
     }
 }

@@ -1,6 +1,5 @@
 //! The lanes of a job queue: each is a queue of its own on the broker, and they share what died.
 
-use super::Lane;
 use crate::{
     message::Message,
     queue::Queue,
@@ -9,6 +8,18 @@ use crate::{
 
 /// A job without a priority counts as one of this, as RabbitMQ has it.
 const NORMAL: u8 = 4;
+
+/// Which of a job queue's lanes a consumer serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    Main,
+    /// Jobs of high priority, where the queue has [`lanes`](Queue::lanes).
+    High,
+    /// Jobs of low priority, likewise.
+    Low,
+    /// Jobs that may have taken a process down, one at a time.
+    Suspect,
+}
 
 impl Lane {
     /// The name of the broker's queue behind this lane of the queue `name`.
