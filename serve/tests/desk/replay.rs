@@ -137,7 +137,7 @@ async fn a_replay_that_was_cut_short_goes_on_where_it_was() {
     let mut charged = stage.charged().await;
     charged.dedup();
     assert_eq!(charged, (1..=30).collect::<Vec<_>>());
-    assert!(matches!(desk.resume(open.id, BY, |_| ()).await, Err(Error::NoReplay(_))));
+    assert!(matches!(desk.resume(open.id, BY, |_| ()).await, Err(Error::Ended(_))));
 }
 
 #[tokio::test]
