@@ -327,7 +327,7 @@ impl Broker {
 }
 
 impl Session {
-    /// Waits for the next delivery.
+    /// Waits for the next delivery. The end of a session is told each time.
     ///
     /// # Cancel safety
     ///

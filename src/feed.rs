@@ -192,6 +192,24 @@ impl Feed {
             session.stop().await;
             session.settled().await;
             session.close().await;
+    /// Whether messages that come now would be taken: asks the broker. Between two calls of [`next`](Self::next) that found
+    /// nothing, this tells silence from deafness.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # async fn doc(mut feed: leveret::feed::Feed) {
+    /// while tokio::time::timeout(Duration::from_secs(60), feed.next(100)).await.is_err() {
+    ///     println!("nothing new, and {}", if feed.is_listening().await { "all is well" } else { "nobody listens" });
+    /// }
+    /// # }
+    /// ```
+    pub async fn is_listening(&self) -> bool {
+        match &self.session {
+            Some(Open(session)) => session.round_trip().await.is_ok(),
+            None => false,
+        }
+    }
+
         }
     }
 }

@@ -1,0 +1,38 @@
+//! What a tool takes out of whole queues, on a broker that has moods.
+
+use std::time::Duration;
+
+use lapin::{BasicProperties, types::FieldTable};
+use leveret::feed::{Feed, Source};
+use leveret_harness::{RawClient, eventually, shared_node};
+use tokio::time::{sleep, timeout};
+
+use crate::support::{LONG, broker};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_whose_consumer_is_cancelled_behind_messages_that_came_in_reads_on() {
+    let vhost = shared_node().await.vhost().await;
+    let raw = RawClient::connect(&vhost.url()).await.unwrap();
+    let publish = async |body: &[u8]| {
+        let confirmed = raw.publish("", "mail.dead", BasicProperties::default(), body).await.unwrap();
+        assert!(confirmed.is_ack());
+    };
+    raw.declare_quorum("mail.dead", FieldTable::default()).await.unwrap();
+    for body in [b"1", b"2", b"3"] {
+        publish(body).await;
+    }
+    let mut feed = Feed::new(&broker(&vhost.url()), Source::DeadLetters("mail".into()), 100);
+    let first = timeout(LONG, feed.next(1)).await.unwrap();
+    assert!(feed.is_listening().await);
+    eventually("the others came in", LONG, async || raw.depth("mail.dead").await.unwrap() == Some(0)).await;
+    raw.delete_queue("mail.dead").await.unwrap();
+    // Nothing shows from without that the end of the consumer has come in; and if the queue is there again at once,
+    // RabbitMQ 3.10 does not send it.
+    sleep(Duration::from_secs(1)).await;
+    raw.declare_quorum("mail.dead", FieldTable::default()).await.unwrap();
+    let rest = timeout(LONG, feed.next(10)).await.unwrap();
+    assert_eq!((first.messages().len(), rest.messages().len()), (1, 2));
+    publish(b"4").await;
+    let last = timeout(LONG, feed.next(10)).await.expect("the feed reads again");
+    assert_eq!(last.messages()[0].message().payload(), b"4");
+}
