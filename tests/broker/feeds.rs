@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use lapin::{BasicProperties, types::FieldTable};
-use leveret::feed::{Feed, Source};
+use leveret::{
+    Broker,
+    feed::{Feed, RawMessage, Source},
+};
 use leveret_harness::{RawClient, eventually, shared_node};
 use tokio::time::{sleep, timeout};
 
@@ -35,4 +38,18 @@ async fn a_feed_whose_consumer_is_cancelled_behind_messages_that_came_in_reads_o
     publish(b"4").await;
     let last = timeout(LONG, feed.next(10)).await.expect("the feed reads again");
     assert_eq!(last.messages()[0].message().payload(), b"4");
+}
+
+#[tokio::test]
+async fn a_batch_of_large_messages_is_small() {
+    let broker = Broker::memory();
+    let mut feed = Feed::new(&broker, Source::DeadLetters("mail".into()), 10);
+    // Makes the queue.
+    assert!(timeout(Duration::from_millis(10), feed.next(1)).await.is_err());
+    let message = RawMessage::from_parts(b"\0\0", vec![b' '; 1 << 20]).unwrap();
+    for _ in 0..10 {
+        broker.publisher().replay(&message, "mail.dead").await.unwrap();
+    }
+    let lengths = [feed.next(10).await.messages().len(), feed.next(10).await.messages().len()];
+    assert_eq!(lengths, [8, 2]);
 }
