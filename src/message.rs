@@ -20,6 +20,7 @@ pub(crate) mod header {
     pub(crate) const ATTEMPT: &str = "leveret-attempt";
     pub(crate) const HOP: &str = "leveret-hop";
     pub(crate) const ENQUEUED_AT: &str = "leveret-enqueued-at";
+    pub(crate) const REPLAYED_AT: &str = "leveret-replayed-at";
     pub(crate) const NOT_BEFORE: &str = "leveret-not-before";
     pub(crate) const EXPIRES_AT: &str = "leveret-expires-at";
     pub(crate) const ERROR: &str = "leveret-error";
@@ -240,13 +241,23 @@ impl Message {
         }
     }
 
-    fn enqueued_at(&self) -> Option<u64> {
-        let stamped = self.number(header::ENQUEUED_AT).and_then(Result::ok).and_then(|ms| u64::try_from(ms).ok());
+    /// When it was brought back, the last time, if it was.
+    pub(crate) fn replayed_at(&self) -> Option<u64> {
+        self.stamp(header::REPLAYED_AT)
+    }
+
+    pub(crate) fn enqueued_at(&self) -> Option<u64> {
+        let stamped = self.stamp(header::ENQUEUED_AT);
         stamped.or_else(|| self.properties.timestamp().map(|seconds| seconds.saturating_mul(1000)))
     }
 
     fn counter(&self, name: &'static str) -> Result<Option<u32>, Malformed> {
         let Some(number) = self.number(name) else { return Ok(None) };
+    /// A time that only informs.
+    fn stamp(&self, name: &str) -> Option<u64> {
+        self.number(name).and_then(Result::ok).and_then(|ms| u64::try_from(ms).ok())
+    }
+
         let number = number.map_err(|()| Malformed { header: name, reason: "not a number" })?;
         u32::try_from(number).map(Some).map_err(|_| Malformed { header: name, reason: "out of range" })
     }

@@ -48,6 +48,12 @@ impl<S: Send + Sync + 'static> Task<S> {
         let tracked = self.received.envelope.track.then(|| Tracked::new(broker, queue.name(), &self.received));
         let (disposition, metrics) = match work {
             Work::Settle(disposition) => {
+                let is_cancelled = match &tracked {
+                    None => false,
+                    // What cannot run, or not yet, is not wanted either.
+                    Some(tracked) => Box::pin(tracked.is_cancelled()).await,
+                };
+                let disposition = if is_cancelled { Disposition::Cancelled } else { disposition };
                 (disposition, self.handlers.metrics(self.handlers.find(self.received.message.job_name())))
             }
             Work::Run(index, permit) => {
@@ -89,7 +95,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         tracked: &Arc<Tracked>,
     ) -> Disposition {
         tracked.tell(Step::Received);
-        if self.handlers.broker.cancelled().contains(self.received.id()).await {
+        if tracked.is_cancelled().await {
             return Disposition::Cancelled;
         }
         tracked.tell(Step::Started);

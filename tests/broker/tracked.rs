@@ -63,6 +63,7 @@ macro_rules! on_both_brokers {
     };
 }
 
+mod lives;
 mod rights;
 
 on_both_brokers!(
