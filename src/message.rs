@@ -35,6 +35,8 @@ pub(crate) mod header {
     pub(crate) const STREAM_OFFSET: &str = "x-stream-offset";
     /// Stands in for the headers of a message that cannot be read (`broker/amqp/shield`); says why.
     pub(crate) const UNREADABLE: &str = "leveret-unreadable";
+    /// What such a message had for properties, byte for byte, as far as one frame has room for it.
+    pub(crate) const ORIGINAL: &str = "leveret-original-properties";
     /// Written by quorum queues: how often the message was handed out and came back.
     pub(crate) const DELIVERY_COUNT: &str = "x-delivery-count";
 }
@@ -251,13 +253,13 @@ impl Message {
         stamped.or_else(|| self.properties.timestamp().map(|seconds| seconds.saturating_mul(1000)))
     }
 
-    fn counter(&self, name: &'static str) -> Result<Option<u32>, Malformed> {
-        let Some(number) = self.number(name) else { return Ok(None) };
     /// A time that only informs.
     fn stamp(&self, name: &str) -> Option<u64> {
         self.number(name).and_then(Result::ok).and_then(|ms| u64::try_from(ms).ok())
     }
 
+    fn counter(&self, name: &'static str) -> Result<Option<u32>, Malformed> {
+        let Some(number) = self.number(name) else { return Ok(None) };
         let number = number.map_err(|()| Malformed { header: name, reason: "not a number" })?;
         u32::try_from(number).map(Some).map_err(|_| Malformed { header: name, reason: "out of range" })
     }

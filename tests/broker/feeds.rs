@@ -10,7 +10,10 @@ use leveret::{
 use leveret_harness::{RawClient, eventually, shared_node};
 use tokio::time::{sleep, timeout};
 
-use crate::support::{LONG, broker};
+use crate::{
+    support::{LONG, Place, broker},
+    wire::{Properties, Property, Wire, entry, text_entry},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_feed_whose_consumer_is_cancelled_behind_messages_that_came_in_reads_on() {
@@ -38,6 +41,28 @@ async fn a_feed_whose_consumer_is_cancelled_behind_messages_that_came_in_reads_o
     publish(b"4").await;
     let last = timeout(LONG, feed.next(10)).await.expect("the feed reads again");
     assert_eq!(last.messages()[0].message().payload(), b"4");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_message_came_with_is_kept_though_it_cannot_be_read() {
+    let place = Place::shared("unreadable").await;
+    place.declare().await;
+    let (mut wire, letters) = (Wire::connect(&place.url).await, format!("{}.dead", place.queue));
+    let headers = [text_entry("tenant", b"acme"), entry(b"\xFF", b't', &[1])];
+    let properties = Properties::default().with(Property::DeliveryMode, &[2]).headers(&headers).bytes();
+    wire.publish("", letters.as_bytes(), &properties, b"{}").await;
+    let mut feed = Feed::new(&place.broker, Source::DeadLetters(place.queue.clone()), 10);
+    let batch = timeout(LONG, feed.next(1)).await.unwrap();
+    let message = batch.messages()[0].message();
+    assert_eq!(message.unreadable_properties(), Some(properties.as_slice()));
+    assert!(!format!("{:?}", message.fields()).contains("acme"), "it may be a secret");
+    let kept = RawMessage::from_parts(&message.properties(), message.payload().to_vec()).unwrap();
+    assert_eq!(kept.unreadable_properties(), Some(properties.as_slice()));
+    place.broker.publisher().replay(&kept, &place.queue).await.unwrap();
+    let taken = wire.take(&place.queue).await.unwrap();
+    assert!(taken.properties.windows(properties.len()).any(|bytes| bytes == properties), "the replay carries them too");
+    feed.ack(batch);
+    feed.close().await;
 }
 
 #[tokio::test]
