@@ -88,17 +88,18 @@ impl Cancelled {
                 // Whoever needs the stream keeps the handle alive.
                 if let Some(broker) = handle() {
                     let cancelled = broker.cancelled();
-                    let seen = |message: &Message| {
-                        // One that says no time counts for ever.
-                        let at = message.enqueued_at().unwrap_or(u64::MAX);
-                        cancelled.note(message.id().unwrap_or_default(), at);
-                    };
+                    let seen = |message: &Message| cancelled.see(message);
                     follow(&broker, Stream::Cancelled, &cancelled.reading, seen).await;
                 }
             })));
         }
         drop(state);
         Needed { broker: broker.clone() }
+    }
+
+    fn see(&self, message: &Message) {
+        // One that says no time counts for ever.
+        self.note(message.id().unwrap_or_default(), message.enqueued_at().unwrap_or(u64::MAX));
     }
 
     fn note(&self, id: &str, at: u64) {

@@ -189,18 +189,27 @@ fn log(disposition: &Disposition, received: &Received, queue: &str) {
     let (job, job_id) = (received.message.job_name(), received.id());
     let attempt = received.envelope.attempt;
     match disposition {
-        Disposition::Outcome(Outcome::Retry { delay, kind, reason }) => {
-            tracing::warn!(job, queue, job_id, attempt, %kind, error = reason, delay_ms = delay.as_millis(), "attempt failed, trying again");
-        }
-        Disposition::Outcome(Outcome::DeadLetter { kind, reason }) => {
-            tracing::error!(job, queue, job_id, attempt, %kind, error = reason, "job given up, kept as a dead letter");
-        }
+        Disposition::Outcome(outcome) => log_outcome(outcome, received, queue),
         Disposition::Suspect => {
             tracing::warn!(job, queue, job_id, "came back without an outcome too often, moving it to the suspect lane");
         }
         Disposition::Cancelled => tracing::info!(job, queue, job_id, attempt, "job cancelled"),
-        Disposition::Outcome(Outcome::Duplicate) => tracing::info!(job, queue, job_id, attempt, "job was done before"),
-        Disposition::Outcome(Outcome::Done | Outcome::Snooze { .. }) | Disposition::TooEarly(_) => {}
+        Disposition::TooEarly(_) => {}
+    }
+}
+
+fn log_outcome(outcome: &Outcome, received: &Received, queue: &str) {
+    let (job, job_id) = (received.message.job_name(), received.id());
+    let attempt = received.envelope.attempt;
+    match outcome {
+        Outcome::Retry { delay, kind, reason } => {
+            tracing::warn!(job, queue, job_id, attempt, %kind, error = reason, delay_ms = delay.as_millis(), "attempt failed, trying again");
+        }
+        Outcome::DeadLetter { kind, reason } => {
+            tracing::error!(job, queue, job_id, attempt, %kind, error = reason, "job given up, kept as a dead letter");
+        }
+        Outcome::Duplicate => tracing::info!(job, queue, job_id, attempt, "job was done before"),
+        Outcome::Done | Outcome::Snooze { .. } => {}
     }
 }
 
