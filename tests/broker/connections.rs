@@ -251,12 +251,12 @@ async fn a_publisher_goes_on_however_many_of_its_channels_the_broker_has_closed(
     let user = unique("sender");
     let permissions = Permissions { configure: ".*", write: r"^leveret\.v1\.jobs$", read: "^$" };
     vhost.node().add_user(&user, "secret", vhost.name(), permissions).await.unwrap();
-    let config = leveret::Config {
+    let config = Config {
         amqp_url: vec![vhost.url_for(&user, "secret") + FEW_CHANNELS],
         topology: leveret::TopologyMode::Verify,
-        ..leveret::Config::default()
+        ..Config::default()
     };
-    let sender = leveret::Broker::amqp(config).unwrap();
+    let sender = Broker::amqp(config).unwrap();
     let job = script("x", [Act::Succeed]);
     for _ in 0..CLOSED_CHANNELS {
         let delayed = publish(&sender, &owner.queue, &job).delay(Duration::from_secs(1));
