@@ -1,10 +1,11 @@
 //! Jobs that somebody does not want any more: read from the stream `leveret.v1.cancelled`, so that every worker knows,
 //! also one that starts later, and also after all of them and the broker were restarted.
 //!
-//! Only tracked jobs can be cancelled, so that no other job is looked up.
+//! Only tracked jobs can be cancelled, so that no other job is looked up. A cancellation is of one life of a job: what
+//! bears its id later, because it was replayed or is another job, runs.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     hash::BuildHasher,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -19,6 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     broker::Broker,
+    message::Message,
     stream::{Reading, follow},
     topology::Stream,
 };
@@ -26,7 +28,7 @@ use crate::{
 /// How long a tracked job waits for the stream to be read. After that it runs, at the risk that it is not wanted.
 const READ_WITHIN: Duration = Duration::from_secs(10);
 
-/// What a process knows of cancelled jobs: 16 bytes for each that was cancelled in ten years.
+/// What a process knows of cancelled jobs: 24 bytes for each that was cancelled in ten years.
 #[derive(Default)]
 pub(crate) struct Cancelled {
     state: Mutex<State>,
@@ -35,25 +37,31 @@ pub(crate) struct Cancelled {
 
 #[derive(Default)]
 struct State {
-    /// Ids by their hash of 128 bits; that two meet is less likely than that a machine fails.
-    ids: HashSet<u128>,
+    /// When each id was cancelled last, in milliseconds since the epoch. Ids by their hash of 128 bits; that two meet is
+    /// less likely than that a machine fails.
+    times: HashMap<u128, u64>,
     hashers: (RandomState, RandomState),
-    running: HashMap<String, Running>,
+    running: HashMap<String, Vec<Running>>,
     /// Workers of this process that need the stream.
     readers: usize,
     reader: Option<AbortOnDropHandle<()>>,
 }
 
-/// Attempts at one job that run in this process.
+/// An attempt that runs in this process.
 struct Running {
+    /// When the present life of its job began.
+    since: u64,
     unwanted: Arc<SetOnce<()>>,
-    attempts: usize,
 }
 
 impl State {
     fn hash(&self, id: &str) -> u128 {
         let (high, low) = (self.hashers.0.hash_one(id), self.hashers.1.hash_one(id));
         u128::from(high) << 64 | u128::from(low)
+    }
+
+    fn contains(&self, id: &str, since: u64) -> bool {
+        self.times.get(&self.hash(id)).is_some_and(|at| *at > since)
     }
 }
 
@@ -80,7 +88,7 @@ impl Cancelled {
                 // Whoever needs the stream keeps the handle alive.
                 if let Some(broker) = handle() {
                     let cancelled = broker.cancelled();
-                    let seen = |message: &crate::message::Message| cancelled.note(message.id().unwrap_or_default());
+                    let seen = |message: &Message| cancelled.see(message);
                     follow(&broker, Stream::Cancelled, &cancelled.reading, seen).await;
                 }
             })));
@@ -89,39 +97,40 @@ impl Cancelled {
         Needed { broker: broker.clone() }
     }
 
-    fn note(&self, id: &str) {
+    fn see(&self, message: &Message) {
+        // One that says no time counts for ever.
+        self.note(message.id().unwrap_or_default(), message.enqueued_at().unwrap_or(u64::MAX));
+    }
+
+    fn note(&self, id: &str, at: u64) {
         let mut state = self.lock();
         let hash = state.hash(id);
-        state.ids.insert(hash);
-        if let Some(running) = state.running.get(id) {
+        let latest = state.times.entry(hash).or_default();
+        *latest = at.max(*latest);
+        for running in state.running.get(id).into_iter().flatten().filter(|running| at > running.since) {
             // Told twice is told.
             drop(running.unwanted.set(()));
         }
     }
 
-    /// Whether a tracked job is not to run. Waits until the stream has been read, if it can be.
-    pub(crate) async fn contains(&self, id: &str) -> bool {
+    /// Whether a tracked job, whose life began at `since`, is not to run. Waits until the stream has been read, if it can
+    /// be.
+    pub(crate) async fn contains(&self, id: &str, since: u64) -> bool {
         let mut reading = self.reading.subscribe();
         let read = reading.wait_for(|reading| *reading != Reading::Behind);
         if timeout(READ_WITHIN, read).await.is_err() {
             tracing::warn!("the stream of cancelled jobs cannot be read: jobs run whether or not they are cancelled");
             self.reading.send_replace(Reading::Unreadable);
         }
-        let state = self.lock();
-        state.ids.contains(&state.hash(id))
+        self.lock().contains(id, since)
     }
 
     /// Watches a job that runs, and may be unwanted already.
-    pub(crate) fn watch(broker: &Broker, id: &str) -> Watched {
+    pub(crate) fn watch(broker: &Broker, id: &str, since: u64) -> Watched {
         let mut state = broker.cancelled().lock();
-        let is_unwanted = state.ids.contains(&state.hash(id));
-        let running =
-            state.running.entry(id.to_owned()).or_insert_with(|| Running { unwanted: Arc::default(), attempts: 0 });
-        running.attempts += 1;
-        if is_unwanted {
-            drop(running.unwanted.set(()));
-        }
-        let unwanted = Arc::clone(&running.unwanted);
+        let unwanted = Arc::new(if state.contains(id, since) { SetOnce::new_with(Some(())) } else { SetOnce::new() });
+        let running = Running { since, unwanted: Arc::clone(&unwanted) };
+        state.running.entry(id.to_owned()).or_default().push(running);
         Watched { broker: broker.clone(), id: id.to_owned(), unwanted }
     }
 
@@ -141,8 +150,8 @@ impl Drop for Watched {
     fn drop(&mut self) {
         let mut state = self.broker.cancelled().lock();
         if let Some(running) = state.running.get_mut(&self.id) {
-            running.attempts -= 1;
-            if running.attempts == 0 {
+            running.retain(|running| !Arc::ptr_eq(&running.unwanted, &self.unwanted));
+            if running.is_empty() {
                 state.running.remove(&self.id);
             }
         }
@@ -159,5 +168,34 @@ impl Drop for Needed {
             // The next reader begins anew.
             self.broker.cancelled().reading.send_replace(Reading::Behind);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancellation_counts_for_the_life_that_it_came_in() {
+        let cancelled = Cancelled::default();
+        cancelled.note("a", 1_000);
+        cancelled.note("a", 500);
+        let contains = |id, since| cancelled.lock().contains(id, since);
+        assert!(contains("a", 999) && !contains("a", 1_000) && !contains("b", 0));
+        cancelled.note("a", 2_000);
+        assert!(contains("a", 1_000));
+    }
+
+    #[tokio::test]
+    async fn an_attempt_is_told_of_a_cancellation_of_its_own_life_only() {
+        let broker = Broker::memory();
+        let (before, after) = (Cancelled::watch(&broker, "a", 999), Cancelled::watch(&broker, "a", 1_000));
+        broker.cancelled().note("a", 1_000);
+        assert!(before.unwanted().initialized() && !after.unwanted().initialized());
+        drop(before);
+        broker.cancelled().note("a", 1_001);
+        assert!(after.unwanted().initialized());
+        drop(after);
+        assert!(broker.cancelled().lock().running.is_empty());
     }
 }

@@ -4,14 +4,15 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    broker::Broker,
+    broker::{Broker, SendError},
     job::JobId,
     message::Message,
     stream::{Reading, follow},
@@ -20,6 +21,9 @@ use crate::{
 
 /// The property `type` of an announcement.
 const ENTRY: &str = "leveret.job";
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// A broker that refuses closes the channel under all publishes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A job on a queue, as a worker announced it.
 ///
@@ -147,7 +151,7 @@ impl Shared {
     }
 }
 
-/// Announces a worker's jobs, but those that stand in the catalogue as they are.
+/// Announces a worker's jobs, but those that stand in the catalogue as they are. Tries until the broker has them all.
 pub(crate) async fn announce(broker: Broker, entries: Vec<Entry>) {
     let catalogue = Catalogue::follow(&broker);
     catalogue.ready().await;
@@ -156,8 +160,18 @@ pub(crate) async fn announce(broker: Broker, entries: Vec<Entry>) {
     for entry in entries.into_iter().filter(|entry| !known.iter().any(|known| known.is_same(entry))) {
         let body = serde_json::to_vec(&entry).unwrap_or_default();
         let message = Message::new(ENTRY, &JobId::mint(), body, entry.announced_at);
-        if let Err(error) = broker.send(&Target::Stream(Stream::Catalogue), Box::new(message), false).await {
-            tracing::warn!(job = entry.job, ?error, "the job could not be announced to the catalogue");
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match broker.send(&Target::Stream(Stream::Catalogue), Box::new(message.clone()), false).await {
+                Ok(()) => break,
+                Err(SendError::Closed) => return,
+                Err(error) => error,
+            };
+            if broker.quiet().is_news(format!("catalogue: {error:?}")) {
+                tracing::warn!(job = entry.job, ?error, "the job cannot be announced to the catalogue, trying again");
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 }

@@ -92,6 +92,7 @@ impl Message {
                 for name in OF_THE_PAST {
                     headers.remove(name);
                 }
+                headers.insert(header::REPLAYED_AT.into(), integer(now_ms));
             }
         }
         Self { properties: self.kept_properties().with_headers(headers.into()), body: self.body.clone() }

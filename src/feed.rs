@@ -19,6 +19,8 @@ use crate::{
 
 /// What quorum queues write on a message that comes again.
 const COUNTED: [&str; 2] = [header::DELIVERY_COUNT, "x-acquired-count"];
+/// A batch has no more messages when its payloads have so many bytes.
+const BATCH_BYTES: usize = 8 << 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -123,8 +125,8 @@ impl Feed {
         Self { broker: broker.clone(), source, prefetch, session: None, opened: 0 }
     }
 
-    /// Waits for a message, for ever, and returns it with those that are there besides, up to `limit`. At most the
-    /// prefetch may be taken without an ack.
+    /// Waits for a message, for ever, and returns it with those that are there besides, up to `limit` or the one that makes
+    /// them 8 MiB. At most the prefetch may be taken without an ack.
     ///
     /// # Cancel safety
     ///
@@ -152,10 +154,14 @@ impl Feed {
         }
         let Some(Open(session)) = &mut self.session else { return Err("no session".to_owned()) };
         let first = session.next().await.map_err(|ended| ended.to_string())?;
+        let mut bytes = first.message.body.len();
         let mut messages = vec![Taken::from(first)];
+        // The end of a session is told again the next time.
         while messages.len() < limit
+            && bytes < BATCH_BYTES
             && let Some(Ok(delivery)) = session.try_next()
         {
+            bytes += delivery.message.body.len();
             messages.push(delivery.into());
         }
         Ok(messages)
@@ -183,6 +189,24 @@ impl Feed {
                 session.ack(taken.tag, false);
             }
             session.flush();
+        }
+    }
+
+    /// Whether messages that come now would be taken: asks the broker. Between two calls of [`next`](Self::next) that found
+    /// nothing, this tells silence from deafness.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # async fn doc(mut feed: leveret::feed::Feed) {
+    /// while tokio::time::timeout(Duration::from_secs(60), feed.next(100)).await.is_err() {
+    ///     println!("nothing new, and {}", if feed.is_listening().await { "all is well" } else { "nobody listens" });
+    /// }
+    /// # }
+    /// ```
+    pub async fn is_listening(&self) -> bool {
+        match &self.session {
+            Some(Open(session)) => session.round_trip().await.is_ok(),
+            None => false,
         }
     }
 

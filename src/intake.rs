@@ -11,6 +11,8 @@ use crate::{
 const SUSPICIOUS: u32 = 3;
 /// A job that arrives earlier than this before its time is delayed again; clocks differ by less.
 const EARLY_MS: u64 = 1_000;
+/// The clocks of who publishes a job and who cancels it differ by less.
+const CLOCKS_DIFFER_MS: u64 = 60_000;
 
 /// A delivery as the worker has read it.
 #[derive(Debug)]
@@ -54,6 +56,14 @@ impl Received {
 
     pub(crate) fn id(&self) -> &str {
         self.message.id().unwrap_or_default()
+    }
+
+    /// When the job's present life began, in milliseconds since the epoch: who cancelled it before meant another. A
+    /// replay is of somebody who knows what went before, most often on the same clock; a first publish may be told to be
+    /// later than its cancellation all the same.
+    pub(crate) fn life_began(&self) -> u64 {
+        let published = || self.envelope.enqueued_at.map(|at| at.saturating_sub(CLOCKS_DIFFER_MS));
+        self.message.replayed_at().or_else(published).unwrap_or(0)
     }
 
     /// Seconds since the first publish.
@@ -144,6 +154,15 @@ mod tests {
             let intake = decided(&received(&headers), lane);
             assert!(holds(&intake), "{headers:?} in {lane:?}: {intake:?}");
         }
+    }
+
+    #[test]
+    fn a_life_begins_with_a_replay_or_as_early_as_any_clock_may_say() {
+        assert_eq!(received(&[]).life_began(), NOW - CLOCKS_DIFFER_MS);
+        assert_eq!(received(&[(header::ENQUEUED_AT, NOW + 500_000)]).life_began(), NOW - CLOCKS_DIFFER_MS);
+        assert_eq!(received(&[(header::REPLAYED_AT, NOW - 7)]).life_began(), NOW - 7);
+        let bare = Message { properties: lapin::BasicProperties::default(), body: bytes::Bytes::new() };
+        assert_eq!(Received::read(bare, false, NOW).life_began(), 0);
     }
 
     #[test]

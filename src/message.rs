@@ -20,6 +20,7 @@ pub(crate) mod header {
     pub(crate) const ATTEMPT: &str = "leveret-attempt";
     pub(crate) const HOP: &str = "leveret-hop";
     pub(crate) const ENQUEUED_AT: &str = "leveret-enqueued-at";
+    pub(crate) const REPLAYED_AT: &str = "leveret-replayed-at";
     pub(crate) const NOT_BEFORE: &str = "leveret-not-before";
     /// The time of the job's own slot in the line before a rate limit, ms since the epoch.
     pub(crate) const SLOT: &str = "leveret-slot";
@@ -38,6 +39,8 @@ pub(crate) mod header {
     pub(crate) const STREAM_OFFSET: &str = "x-stream-offset";
     /// Stands in for the headers of a message that cannot be read (`broker/amqp/shield`); says why.
     pub(crate) const UNREADABLE: &str = "leveret-unreadable";
+    /// What such a message had for properties, byte for byte, as far as one frame has room for it.
+    pub(crate) const ORIGINAL: &str = "leveret-original-properties";
     /// Written by quorum queues: how often the message was handed out and came back.
     pub(crate) const DELIVERY_COUNT: &str = "x-delivery-count";
 }
@@ -244,9 +247,19 @@ impl Message {
         }
     }
 
-    fn enqueued_at(&self) -> Option<u64> {
-        let stamped = self.number(header::ENQUEUED_AT).and_then(Result::ok).and_then(|ms| u64::try_from(ms).ok());
+    /// When it was brought back, the last time, if it was.
+    pub(crate) fn replayed_at(&self) -> Option<u64> {
+        self.stamp(header::REPLAYED_AT)
+    }
+
+    pub(crate) fn enqueued_at(&self) -> Option<u64> {
+        let stamped = self.stamp(header::ENQUEUED_AT);
         stamped.or_else(|| self.properties.timestamp().map(|seconds| seconds.saturating_mul(1000)))
+    }
+
+    /// A time that only informs.
+    fn stamp(&self, name: &str) -> Option<u64> {
+        self.number(name).and_then(Result::ok).and_then(|ms| u64::try_from(ms).ok())
     }
 
     fn counter(&self, name: &'static str) -> Result<Option<u32>, Malformed> {

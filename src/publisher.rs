@@ -132,7 +132,8 @@ impl Publisher {
     ///
     /// A job that waits, in its queue or for its time, ends as cancelled when a worker has it in hand. One that runs is
     /// told by [`Context::cancelled`](crate::Context::cancelled), and may be done all the same. Jobs that are not tracked
-    /// run.
+    /// run, and so does what bears the id later: the job's dead letter when it is replayed, or another job that is
+    /// published more than a minute after, by the clocks of who publishes and who cancels.
     ///
     /// ```no_run
     /// # async fn doc(publisher: leveret::Publisher) -> Result<(), leveret::PublishError> {

@@ -113,16 +113,20 @@ pub(crate) async fn carry_out(
 /// Tells the last step of a tracked job, before it is settled: else one whose worker is killed would seem to run for
 /// ever. A job is not held up by a broker that refuses to be told.
 pub(crate) async fn tell_end(event: JobEvent, received: &Received, queue: &Queue, broker: &Broker) -> Settlement {
-    if broker.teller().is_refused() {
+    if !broker.teller().may_tell() {
         return Settlement::Ack;
     }
     let (target, message) = event.into_message();
     match confirm(broker, queue, &target, received, || message.clone()).await {
+        Settlement::Ack => {
+            broker.teller().told();
+            Settlement::Ack
+        }
         Settlement::Reject => {
             broker.metrics().events_lost.inc();
             Settlement::Ack
         }
-        told => told,
+        Settlement::Requeue => Settlement::Requeue,
     }
 }
 

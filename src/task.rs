@@ -62,6 +62,12 @@ impl<S: Send + Sync + 'static> Task<S> {
         let tracked = self.received.envelope.track.then(|| Tracked::new(broker, queue.name(), &self.received));
         let (disposition, metrics) = match work {
             Work::Settle(disposition) => {
+                let is_cancelled = match &tracked {
+                    None => false,
+                    // What cannot run, or not yet, is not wanted either.
+                    Some(tracked) => Box::pin(tracked.is_cancelled()).await,
+                };
+                let disposition = if is_cancelled { Disposition::Cancelled } else { disposition };
                 (disposition, self.handlers.metrics(self.handlers.find(self.received.message.job_name())))
             }
             Work::Run(index, permit) => {
@@ -126,7 +132,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         besides: Besides,
     ) -> Disposition {
         tracked.tell(Step::Received);
-        if self.handlers.broker.cancelled().contains(self.received.id()).await {
+        if tracked.is_cancelled().await {
             return Disposition::Cancelled;
         }
         tracked.tell(Step::Started);
@@ -230,19 +236,26 @@ fn log(disposition: &Disposition, received: &Received, queue: &str) {
     let (job, job_id) = (received.message.job_name(), received.id());
     let attempt = received.envelope.attempt;
     match disposition {
-        Disposition::Outcome(Outcome::Retry { delay, kind, reason }) => {
-            tracing::warn!(job, queue, job_id, attempt, %kind, error = reason, delay_ms = delay.as_millis(), "attempt failed, trying again");
-        }
-        Disposition::Outcome(Outcome::DeadLetter { kind, reason }) => {
-            tracing::error!(job, queue, job_id, attempt, %kind, error = reason, "job given up, kept as a dead letter");
-        }
+        Disposition::Outcome(outcome) => log_outcome(outcome, received, queue),
         Disposition::Suspect => {
             tracing::warn!(job, queue, job_id, "came back without an outcome too often, moving it to the suspect lane");
         }
         Disposition::Cancelled => tracing::info!(job, queue, job_id, attempt, "job cancelled"),
-        Disposition::Outcome(Outcome::Done | Outcome::Duplicate | Outcome::Snooze { .. })
-        | Disposition::TooEarly(_)
-        | Disposition::Held { .. } => {}
+        Disposition::TooEarly(_) | Disposition::Held { .. } => {}
+    }
+}
+
+fn log_outcome(outcome: &Outcome, received: &Received, queue: &str) {
+    let (job, job_id) = (received.message.job_name(), received.id());
+    let attempt = received.envelope.attempt;
+    match outcome {
+        Outcome::Retry { delay, kind, reason } => {
+            tracing::warn!(job, queue, job_id, attempt, %kind, error = reason, delay_ms = delay.as_millis(), "attempt failed, trying again");
+        }
+        Outcome::DeadLetter { kind, reason } => {
+            tracing::error!(job, queue, job_id, attempt, %kind, error = reason, "job given up, kept as a dead letter");
+        }
+        Outcome::Done | Outcome::Duplicate | Outcome::Snooze { .. } => {}
     }
 }
 

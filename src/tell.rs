@@ -2,13 +2,13 @@
 //! go through here, and never hold a job up: what cannot be told at once, because the broker is away or slow, is lost
 //! and counted.
 
-use std::sync::{
-    LazyLock, OnceLock,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use futures_util::future::join_all;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     broker::{Broker, SendError},
@@ -23,6 +23,8 @@ use crate::{
 const QUEUED: usize = 4_096;
 /// Steps that are published at once.
 const AT_ONCE: usize = 256;
+/// After a refusal one step is tried so often. Each such no closes the channel under all publishes.
+const TRY_EVERY: Duration = Duration::from_secs(60);
 /// The property `type` of what is told.
 pub(crate) const EVENT: &str = "leveret.event";
 
@@ -36,8 +38,8 @@ static WORKER: LazyLock<String> = LazyLock::new(|| {
 #[derive(Default)]
 pub(crate) struct Teller {
     queue: OnceLock<mpsc::Sender<JobEvent>>,
-    /// The broker does not let this user tell anything.
-    is_refused: AtomicBool,
+    /// While the broker does not let this user tell anything: when to try again.
+    next_try: Mutex<Option<Instant>>,
 }
 
 impl JobEvent {
@@ -71,7 +73,7 @@ impl JobEvent {
 impl Teller {
     /// Tells a step without waiting for it.
     pub(crate) fn tell(&self, broker: &Broker, event: JobEvent) {
-        if self.is_refused() {
+        if !self.may_tell() {
             return;
         }
         let queue = self.queue.get_or_init(|| {
@@ -84,20 +86,41 @@ impl Teller {
         }
     }
 
-    pub(crate) fn is_refused(&self) -> bool {
-        self.is_refused.load(Ordering::Relaxed)
+    /// Whether a step is to be told. Once the broker has refused one, the first that comes after a pause is, to see
+    /// whether somebody has granted the right.
+    pub(crate) fn may_tell(&self) -> bool {
+        let (mut next_try, now) = (self.next_try(), Instant::now());
+        let may = next_try.is_none_or(|at| at <= now);
+        if may && next_try.is_some() {
+            *next_try = Some(now + TRY_EVERY);
+        }
+        may
     }
 
-    /// Whether the broker does not let this user tell anything, now that it has answered so. Each such no closes the
-    /// channel under all publishes, so nothing is told after the first.
+    /// The broker has taken a step.
+    pub(crate) fn told(&self) {
+        if self.next_try().take().is_some() {
+            tracing::info!("the steps of tracked jobs are told again");
+        }
+    }
+
+    /// Whether the broker does not let this user tell anything, now that it has answered so.
     pub(crate) fn is_refused_by(&self, error: &SendError) -> bool {
+        let mut next_try = self.next_try();
         if let SendError::Refused(reason) = error
             && reason.contains("ACCESS_REFUSED")
-            && !self.is_refused.swap(true, Ordering::Relaxed)
+            && next_try.replace(Instant::now() + TRY_EVERY).is_none()
         {
-            tracing::error!(reason, "the steps of tracked jobs cannot be told: grant the write right on the exchange");
+            tracing::error!(
+                reason,
+                "the steps of tracked jobs cannot be told: grant the write right on the exchange; tried once a minute"
+            );
         }
-        self.is_refused()
+        next_try.is_some()
+    }
+
+    fn next_try(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.next_try.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,11 +131,33 @@ async fn publish(broker: impl Fn() -> Option<Broker>, mut queue: mpsc::Receiver<
         let Some(broker) = broker() else { return };
         let sends = events.drain(..).map(async |event| {
             let (target, message) = event.into_message();
-            if let Err(error) = broker.send(&target, message, true).await {
-                broker.teller().is_refused_by(&error);
-                broker.metrics().events_lost.inc();
+            match broker.send(&target, message, true).await {
+                Ok(()) => broker.teller().told(),
+                Err(error) => {
+                    broker.teller().is_refused_by(&error);
+                    broker.metrics().events_lost.inc();
+                }
             }
         });
         join_all(sends).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_refusal_one_step_a_minute_is_tried_until_one_is_taken() {
+        let (teller, refused) = (Teller::default(), SendError::Refused("ACCESS_REFUSED - no".into()));
+        assert!(!teller.is_refused_by(&SendError::Uncertain) && teller.may_tell());
+        assert!(teller.is_refused_by(&refused) && !teller.may_tell());
+        tokio::time::advance(TRY_EVERY).await;
+        assert!(teller.may_tell() && !teller.may_tell(), "the first, and no other");
+        assert!(teller.is_refused_by(&refused) && !teller.may_tell());
+        tokio::time::advance(TRY_EVERY).await;
+        assert!(teller.may_tell());
+        teller.told();
+        assert!(teller.may_tell() && teller.may_tell());
     }
 }

@@ -49,7 +49,7 @@ impl Tracked {
             broker: broker.clone(),
             queue: queue.to_owned(),
             received: Arc::clone(received),
-            watched: Cancelled::watch(broker, received.id()),
+            watched: Cancelled::watch(broker, received.id(), received.life_began()),
             report: Mutex::default(),
         })
     }
@@ -57,6 +57,11 @@ impl Tracked {
     /// Set once the job is not wanted any more.
     pub(crate) fn unwanted(&self) -> &SetOnce<()> {
         self.watched.unwanted()
+    }
+
+    /// Whether nobody wants the job any more. Waits until that can be known, if it can be.
+    pub(crate) async fn is_cancelled(&self) -> bool {
+        self.broker.cancelled().contains(self.received.id(), self.received.life_began()).await
     }
 
     /// Tells a step without waiting for it.

@@ -8,7 +8,7 @@ use leveret::{
     topology::STATUS_KEPT,
 };
 use leveret_store::{Retention, Store};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -20,8 +20,10 @@ use crate::{
 const AT_ONCE: usize = 500;
 /// One batch is on its way while the other is written.
 const PREFETCH: u16 = 1000;
-/// How often it is noted that this server listens, which need not be exact: it is about days.
+/// How often it is noted that this server listens, which need not be exact: it is about days. Only what was heard, or a
+/// feed that answers, counts: a connection alone says nothing of its consumers.
 const HEARD_EVERY: Duration = Duration::from_secs(60);
+const FIRST_HEARD: Duration = Duration::from_secs(2);
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -32,19 +34,31 @@ pub(crate) async fn track(services: Services, retention: Retention, stop: Cancel
     }
     tokio::select! {
         () = take(&services, &stop) => {}
-        () = keep_house(&services, &retention) => {}
+        () = prune(&services.store, &retention) => {}
     }
 }
 
 async fn take(services: &Services, stop: &CancellationToken) {
     let mut feed = Feed::new(&services.broker, Source::JobEvents, PREFETCH);
-    let keeper = services.recorder.keeper();
-    while let Some(batch) = stop.run_until_cancelled(feed.next(AT_ONCE)).await {
-        let events: Vec<_> = events(&batch).collect();
-        if stop.run_until_cancelled(keeper.keep(&events)).await.is_none() {
-            break;
+    let (keeper, mut noted, mut patience) = (services.recorder.keeper(), None, FIRST_HEARD);
+    while let Some(next) = stop.run_until_cancelled(timeout(patience, feed.next(AT_ONCE))).await {
+        patience = HEARD_EVERY;
+        let has_heard = if let Ok(batch) = next {
+            let events: Vec<_> = events(&batch).collect();
+            if stop.run_until_cancelled(keeper.keep(&events)).await.is_none() {
+                break;
+            }
+            feed.ack(batch);
+            noted.is_none_or(|noted: Instant| noted.elapsed() >= HEARD_EVERY)
+        } else {
+            stop.run_until_cancelled(feed.is_listening()).await == Some(true)
+        };
+        if has_heard {
+            noted = Some(Instant::now());
+            if let Err(error) = services.store.heard(now_ms()).await {
+                tracing::warn!(?error, "that this server listens cannot be noted now");
+            }
         }
-        feed.ack(batch);
     }
     feed.close().await;
 }
@@ -78,21 +92,14 @@ async fn reconcile(store: &Store) {
     }
 }
 
-/// Notes that this server listens, and deletes what was kept long enough; never ends.
-async fn keep_house(services: &Services, retention: &Retention) {
-    let (mut heard, mut prune) = (interval(HEARD_EVERY), interval(PRUNE_EVERY));
-    heard.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    prune.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Deletes what was kept long enough; never ends.
+async fn prune(store: &Store, retention: &Retention) {
+    let mut due = interval(PRUNE_EVERY);
+    due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let done = tokio::select! {
-            _ = heard.tick() => match services.broker.trouble() {
-                None => services.store.heard(now_ms()).await,
-                Some(_) => Ok(()),
-            },
-            _ = prune.tick() => services.store.prune(now_ms(), retention).await.map(drop),
-        };
-        if let Err(error) = done {
-            tracing::warn!(?error, "the store cannot be kept in order now");
+        due.tick().await;
+        if let Err(error) = store.prune(now_ms(), retention).await {
+            tracing::warn!(?error, "what was kept long enough cannot be deleted now");
         }
     }
 }

@@ -50,7 +50,7 @@ pub(crate) enum Session {
 }
 
 impl Session {
-    /// Waits for the next delivery.
+    /// Waits for the next delivery. The end of a session is told each time.
     ///
     /// # Cancel safety
     ///

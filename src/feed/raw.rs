@@ -116,6 +116,24 @@ impl RawMessage {
         self.0.text(header::QUEUE)
     }
 
+    /// The properties and headers that it came with, as [`properties`](Self::properties) tells them, if those could not be
+    /// read: then this message has only what could. Of a header frame as long as a connection allows, the end may be cut
+    /// off.
+    ///
+    /// ```
+    /// # use leveret::feed::RawMessage;
+    /// let message = RawMessage::from_parts(b"\x00\x00", b"{}".to_vec())?;
+    /// assert_eq!(message.unreadable_properties(), None);
+    /// # Ok::<_, leveret::feed::Unreadable>(())
+    /// ```
+    #[must_use]
+    pub fn unreadable_properties(&self) -> Option<&[u8]> {
+        match self.0.header(header::ORIGINAL)? {
+            AMQPValue::ByteArray(bytes) => Some(bytes.as_slice()),
+            _ => None,
+        }
+    }
+
     /// When it was given up, in milliseconds since the epoch, if it says so.
     #[must_use]
     pub fn failed_at(&self) -> Option<u64> {
@@ -146,7 +164,14 @@ impl RawMessage {
         let texts = texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text.as_ref()?.to_string())));
         let numbers = numbers.into_iter().filter_map(|(name, number)| Some((name.to_owned(), number?.to_string())));
         let headers = of.headers().iter().flat_map(FieldTable::inner);
-        texts.chain(numbers).chain(headers.map(|(name, value)| (name.to_string(), shown(value)))).collect()
+        // Nobody can tell what is in those that could not be read.
+        let shown = |(name, value): (&ShortString, &AMQPValue)| match value {
+            AMQPValue::ByteArray(bytes) if name.as_str() == header::ORIGINAL => {
+                (name.to_string(), format!("{} bytes", bytes.len()))
+            }
+            value => (name.to_string(), shown(value)),
+        };
+        texts.chain(numbers).chain(headers.map(shown)).collect()
     }
 
     pub(crate) fn message(&self) -> &Message {

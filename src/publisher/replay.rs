@@ -18,7 +18,8 @@ impl Publisher {
     /// Publishes a dead letter to a job queue again when awaited; set options before.
     ///
     /// It keeps its id, its payload and its headers, but not its errors, its delay and its time to live, and begins with
-    /// its first attempt.
+    /// its first attempt. One whose headers could not be read goes without them, and this says so; what they were it
+    /// carries in `leveret-original-properties`.
     ///
     /// ```no_run
     /// # async fn doc(publisher: leveret::Publisher, message: &leveret::feed::RawMessage) -> Result<(), leveret::PublishError> {
@@ -27,6 +28,9 @@ impl Publisher {
     /// ```
     pub fn replay(&self, message: &RawMessage, queue: impl Into<String>) -> Replay {
         let message = message.message();
+        if let Some(reason) = message.unreadable() {
+            tracing::warn!(job = message.job_name(), job_id = message.id(), reason, "replayed without its headers");
+        }
         let now = self.broker.now_ms();
         let envelope = message.envelope(now).unwrap_or_default();
         let copy = message.copy("", envelope, &CopyKind::Replayed, now);

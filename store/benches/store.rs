@@ -145,7 +145,7 @@ async fn dead(store: &Store, upkeep: &Upkeep) -> leveret_store::Result<()> {
     let began = Instant::now();
     let mut replayed = 0;
     while replayed < 20_000 {
-        let next = store.next_of_replay(replay.id, 200).await?;
+        let next = store.next_of_replay(replay.id, 0, 200).await?;
         let ids: Vec<_> = next.iter().map(|letter| letter.about.id).collect();
         replayed += store.replayed(replay.id, &ids, BY).await? as usize;
     }

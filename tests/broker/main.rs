@@ -5,6 +5,7 @@ mod connections;
 mod consumer_timeout;
 mod contract;
 mod fairness;
+mod feeds;
 mod hostile;
 mod interop;
 mod ladder;

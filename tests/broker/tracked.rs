@@ -63,6 +63,9 @@ macro_rules! on_both_brokers {
     };
 }
 
+mod lives;
+mod rights;
+
 on_both_brokers!(
     the_steps_of_a_tracked_job_are_told_with_its_result,
     retries_and_the_end_of_a_failing_job_are_told,

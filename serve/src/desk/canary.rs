@@ -47,7 +47,10 @@ impl Canary {
                 return Ok(Fate::Failed(format!("job {id} died of something else: {kind}: {error}")));
             }
         }
-        let is_over = steps().any(|step| ["succeeded", "duplicate", "cancelled"].contains(&step.step.as_str()));
+        if steps().any(|step| step.step == "cancelled") {
+            return Ok(Fate::Failed(format!("job {} was cancelled, and tells nothing", self.job_id)));
+        }
+        let is_over = steps().any(|step| ["succeeded", "duplicate"].contains(&step.step.as_str()));
         Ok(if is_over { Fate::Well } else { Fate::Open })
     }
 }

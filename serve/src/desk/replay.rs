@@ -12,10 +12,8 @@ use tokio::time::sleep;
 use super::{Desk, Error, canary, canary::Canary, letter, pace::Pace};
 use crate::time::now_ms;
 
-/// Letters that are in memory at once: many if they are small.
+/// Letters that are in memory at once, if they are small.
 const MOST: u32 = 512;
-const FEWEST: u32 = 16;
-const BYTES_AT_ONCE: u64 = 8 << 20;
 /// A replay ends when so many letters could not be published: something is wrong with all of them.
 const MOST_FAILED: usize = 100;
 /// How often a broker that is away is tried, each time for as long as a publish may take.
@@ -149,7 +147,7 @@ impl Desk {
         let done =
             Progress { replay: replay.id, total: replay.total, replayed: replay.replayed, failed: 0, waiting: false };
         let pace = Pace::new(options.rate);
-        let mut run = Run { desk: self, options, actor, progress, pace, done, failed: Vec::new(), at_once: FEWEST };
+        let mut run = Run { desk: self, options, actor, progress, pace, done, failed: Vec::new(), after: 0 };
         let outcome = run.all().await?;
         let returned = self.store.finish_replay(replay.id, &outcome, run.by()).await?;
         let Run { done: Progress { replay, total, replayed, .. }, failed, .. } = run;
@@ -182,7 +180,8 @@ struct Run<'a, P> {
     pace: Pace,
     done: Progress,
     failed: Vec<Failed>,
-    at_once: u32,
+    /// Letters up to this number are published, or could not be.
+    after: i64,
 }
 
 /// What became of a publish.
@@ -215,13 +214,10 @@ impl<P: FnMut(&Progress) + Send> Run<'_, P> {
             return Ok(format!("stopped after its canaries: {reason}"));
         }
         loop {
-            let letters = self.next(self.at_once).await?;
+            let letters = self.next(MOST).await?;
             if letters.is_empty() {
                 break;
             }
-            let bytes: u64 = letters.iter().map(|letter| letter.about.payload_bytes + 1024).sum();
-            let fit = BYTES_AT_ONCE / (bytes / letters.len() as u64).max(1);
-            self.at_once = u32::try_from(fit).unwrap_or(MOST).clamp(FEWEST, MOST);
             self.publish_all(letters, self.options.track).await?;
             if self.failed.len() >= MOST_FAILED {
                 return Ok(format!("stopped: {MOST_FAILED} could not be published, the last {}", self.last_reason()));
@@ -238,14 +234,21 @@ impl<P: FnMut(&Progress) + Send> Run<'_, P> {
     }
 
     async fn canaries(&mut self, count: u32) -> Result<Option<String>, Error> {
-        let letters = self.next(count).await?;
-        let canaries: Vec<_> = letters.iter().filter_map(|letter| Canary::of(&letter.about)).collect();
-        if canaries.len() < letters.len() {
-            return Ok(Some("a letter without a job id cannot be followed".to_owned()));
-        }
-        self.publish_all(letters, true).await?;
-        if !self.failed.is_empty() {
-            return Ok(Some(format!("one could not be published: {}", self.last_reason())));
+        let mut canaries = Vec::new();
+        while let missing @ 1.. = count.saturating_sub(u32::try_from(canaries.len()).unwrap_or(u32::MAX)) {
+            let letters = self.next(missing.min(MOST)).await?;
+            if letters.is_empty() {
+                break;
+            }
+            let wanted = canaries.len() + letters.len();
+            canaries.extend(letters.iter().filter_map(|letter| Canary::of(&letter.about)));
+            if canaries.len() < wanted {
+                return Ok(Some("a letter without a job id cannot be followed".to_owned()));
+            }
+            self.publish_all(letters, true).await?;
+            if !self.failed.is_empty() {
+                return Ok(Some(format!("one could not be published: {}", self.last_reason())));
+            }
         }
         self.done.waiting = true;
         (self.progress)(&self.done);
@@ -257,24 +260,26 @@ impl<P: FnMut(&Progress) + Send> Run<'_, P> {
 
     /// The next letters, but those that cannot be published.
     async fn next(&self, limit: u32) -> Result<Vec<Letter>, Error> {
-        let failed: HashSet<_> = self.failed.iter().map(|failed| failed.id).collect();
+        let failed: HashSet<_> = self.failed.iter().map(|failed| failed.id).filter(|id| *id > self.after).collect();
         let limit = limit.saturating_add(u32::try_from(failed.len()).unwrap_or(0));
-        let mut letters = self.desk.store.next_of_replay(self.done.replay, limit).await?;
+        let mut letters = self.desk.store.next_of_replay(self.done.replay, self.after, limit).await?;
         letters.retain(|letter| !failed.contains(&letter.about.id));
         Ok(letters)
     }
 
     /// Returns once each is confirmed and marked, or has failed.
     async fn publish_all(&mut self, mut letters: Vec<Letter>, track: bool) -> Result<(), Error> {
+        let last = letters.last().map_or(self.after, |letter| letter.about.id);
         for attempt in 1.. {
             let reason = self.publish(letters, track).await?;
-            let Some((waiting, reason)) = reason else { return Ok(()) };
+            let Some((waiting, reason)) = reason else { break };
             if attempt == TRIES {
                 return Err(Error::Interrupted { replay: self.done.replay, reason });
             }
             sleep(PAUSE).await;
             letters = self.next(u32::try_from(waiting).unwrap_or(MOST)).await?;
         }
+        self.after = last;
         Ok(())
     }
 

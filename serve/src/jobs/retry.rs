@@ -39,7 +39,7 @@ impl Services {
         let options = serde_json::json!({ "retry": job.id });
         let replay = self.store.start_replay(&Selection::Ids(vec![letter]), &options, by).await?;
         // Somebody else may have been faster.
-        let Some(letter) = self.store.next_of_replay(replay.id, 1).await?.pop() else {
+        let Some(letter) = self.store.next_of_replay(replay.id, 0, 1).await?.pop() else {
             self.store.finish_replay(replay.id, "nothing to do", by).await?;
             return Err(Error::NoLetter);
         };

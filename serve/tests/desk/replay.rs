@@ -2,13 +2,18 @@
 
 use std::{sync::Mutex, time::Duration};
 
-use leveret::Broker;
+use leveret::{
+    Broker,
+    event::{JobEvent, Step},
+    testing,
+};
+use leveret_harness::eventually;
 use leveret_serve::desk::{
     Desk, Error,
     edit::Checked,
     replay::{Options, Progress},
 };
-use leveret_store::{By, DeadFilter, DeadState, Selection, State};
+use leveret_store::{By, DeadFilter, DeadSource, DeadState, NewDead, Selection, State};
 
 use crate::stage::{Charge, Stage, all, any};
 
@@ -168,4 +173,65 @@ async fn what_was_purged_can_be_restored_and_replayed() {
     stage.mend();
     stage.desk().replay(&all(), &Options::default(), BY, |_| ()).await.unwrap();
     assert_eq!(stage.charged().await, [1, 2]);
+}
+
+#[tokio::test]
+async fn what_is_too_large_to_be_published_does_not_keep_the_rest() {
+    let stage = Stage::new().await;
+    let small = stage.bury([1]).await.remove(0);
+    let small = stage.store.letter(small.id).await.unwrap().unwrap();
+    let as_new = |payload| NewDead {
+        source: DeadSource::Dead,
+        queue: "money".into(),
+        job_id: Some("again".into()),
+        job: "charge".into(),
+        kind: "permanent".into(),
+        error: String::new(),
+        attempt: 1,
+        hop: 1,
+        failed_at: None,
+        properties: small.properties.clone(),
+        payload,
+        redelivered: false,
+    };
+    let mut letters: Vec<_> = (0..4).map(|more| as_new(vec![b' '; (3 << 20) + more])).collect();
+    letters.push(as_new(small.payload.clone()));
+    stage.store.take_in(&letters, 1).await.unwrap();
+    stage.mend();
+    let summary = stage.desk().replay(&all(), &Options::default(), BY, |_| ()).await.unwrap();
+    assert_eq!((summary.total, summary.replayed, summary.failed.len()), (6, 2, 4), "{summary:?}");
+}
+
+#[tokio::test]
+async fn a_canary_that_is_cancelled_keeps_the_rest_here() {
+    let stage = Stage::new().await;
+    let letter = stage.bury([1, 2]).await.remove(0);
+    // A queue that exists, and that nobody works on.
+    let parked = testing::dead_letters(&stage.broker, "parked").await.unwrap();
+    assert!(parked.is_empty());
+    let options = Options { canary: Some(1), queue: Some("parked.dead".into()), ..Options::default() };
+    let desk = stage.desk();
+    let cancel = async {
+        let replayed = async || stage.store.job("c1").await.unwrap().is_some();
+        eventually("it is replayed", Duration::from_secs(20), replayed).await;
+        let cancelled = JobEvent {
+            id: "c1".into(),
+            job: "charge".into(),
+            queue: "money".into(),
+            label: None,
+            priority: None,
+            attempt: 1,
+            hop: letter.hop + 1,
+            enqueued_at: None,
+            at: letter.taken_at,
+            worker: None,
+            step: Step::Cancelled,
+        };
+        stage.store.record(&[cancelled]).await.unwrap();
+    };
+    let every = all();
+    let (summary, ()) = tokio::join!(desk.replay(&every, &options, BY, |_| ()), cancel);
+    let summary = summary.unwrap();
+    assert_eq!((summary.replayed, summary.returned), (1, 1), "{summary:?}");
+    assert!(summary.outcome.contains("was cancelled"), "{summary:?}");
 }

@@ -37,6 +37,7 @@ const PATIENT_LINGER: Duration = Duration::from_millis(5);
 const STREAM_PREFETCH: u16 = 256;
 /// RabbitMQ does not answer for a quorum queue that has no leader.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+const CANCELLED: &str = "the broker cancelled the consumer";
 /// How long an orderly goodbye may take on a connection that may be dead.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -45,6 +46,8 @@ pub(crate) struct Session {
     channel: OwnChannel,
     consumer: Consumer,
     tag: ShortString,
+    /// lapin tells but once that the broker has cancelled the consumer.
+    is_cancelled: bool,
     acks: Acks,
     /// When acks were sent last.
     acked: Option<Instant>,
@@ -96,6 +99,7 @@ impl Session {
             channel,
             consumer,
             tag,
+            is_cancelled: false,
             acks: Acks::default(),
             acked: None,
             prefetch,
@@ -126,6 +130,9 @@ impl Session {
         if let Some(delivery) = self.before.pop_front() {
             return Ok(delivery);
         }
+        if self.is_cancelled {
+            return Err(self.ended(CANCELLED));
+        }
         let item = tokio::select! {
             biased;
             item = self.consumer.next() => item,
@@ -145,6 +152,9 @@ impl Session {
         }
         if let Some(delivery) = self.before.pop_front() {
             return Some(Ok(delivery));
+        }
+        if self.is_cancelled {
+            return Some(Err(self.ended(CANCELLED)));
         }
         let item = self.consumer.next().now_or_never()?;
         if self.paused && item.is_none() { None } else { Some(self.taken(item)) }
@@ -185,9 +195,10 @@ impl Session {
             }
             Some(Err(error)) => Err(self.ended(&error.to_string())),
             None => {
+                self.is_cancelled = true;
                 // RabbitMQ 4.3 keeps a consumer attached that it has cancelled, until the client cancels it too.
                 drop(self.channel.0.basic_cancel(self.tag.clone(), BasicCancelOptions { nowait: true }).now_or_never());
-                Err(self.ended("the broker cancelled the consumer"))
+                Err(self.ended(CANCELLED))
             }
         }
     }

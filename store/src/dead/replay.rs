@@ -13,6 +13,9 @@ use crate::{
     status::json,
 };
 
+/// When letters of so many bytes are in memory, no more are loaded.
+const BYTES_AT_ONCE: u64 = 8 << 20;
+
 /// A replay, and how far it is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Replay {
@@ -45,12 +48,12 @@ impl Store {
     /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
     /// let by = By { actor: "anna", at: 1_800_000_000_000 };
     /// let replay = store.start_replay(&Selection::Filter(DeadFilter::default()), &"gently".into(), by).await?;
+    /// let mut after = 0;
     /// loop {
-    ///     let letters = store.next_of_replay(replay.id, 100).await?;
-    ///     if letters.is_empty() {
-    ///         break;
-    ///     }
+    ///     let letters = store.next_of_replay(replay.id, after, 100).await?;
     ///     let published: Vec<i64> = letters.iter().map(|letter| letter.about.id).collect();
+    ///     let Some(last) = published.last() else { break };
+    ///     after = *last;
     ///     store.replayed(replay.id, &published, by).await?;
     /// }
     /// store.finish_replay(replay.id, "done", by).await?;
@@ -85,19 +88,26 @@ impl Store {
         })
     }
 
-    /// The next letters to be published, oldest first: the same ones until they are [`replayed`](Self::replayed).
+    /// The next letters to be published after that number, oldest first: the same ones until they are
+    /// [`replayed`](Self::replayed). Up to `limit`, and no more once there are 8 MiB of them.
     ///
     /// See [`start_replay`](Self::start_replay) for an example.
     ///
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn next_of_replay(&self, replay: i64, limit: u32) -> Result<Vec<Letter>> {
+    pub async fn next_of_replay(&self, replay: i64, after: i64, limit: u32) -> Result<Vec<Letter>> {
         let text = format!(
-            "SELECT {ABOUT}, properties, payload, original FROM leveret_dead
-             WHERE state = 'replaying' AND replay_id = $1 ORDER BY id LIMIT $2"
+            "SELECT {ABOUT}, properties, payload, original FROM leveret_dead WHERE id IN (
+                 SELECT id FROM (
+                     SELECT id, sum(bytes) OVER (ORDER BY id) - bytes AS ahead FROM (
+                         SELECT id, length(properties) + length(payload) + coalesce(length(original), 0) AS bytes
+                         FROM leveret_dead WHERE state = 'replaying' AND replay_id = $1 AND id > $2
+                         ORDER BY id LIMIT $3) AS sized) AS summed
+                 WHERE ahead < $4) ORDER BY id"
         );
-        Sql::new(text).arg(replay).arg(u64::from(limit)).all(&self.readers).await
+        let sql = Sql::new(text).arg(replay).arg(after).arg(u64::from(limit)).arg(BYTES_AT_ONCE);
+        sql.all(&self.readers).await
     }
 
     /// Marks letters of a replay as published and confirmed, and returns how many were not marked before.

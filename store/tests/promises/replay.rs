@@ -1,6 +1,6 @@
 //! Replays that are killed at any moment.
 
-use leveret_store::{DeadFilter, DeadState, Selection};
+use leveret_store::{DeadFilter, DeadState, NewDead, Selection};
 use serde_json::json;
 
 use crate::database::{ANNA, Database, NOW};
@@ -12,6 +12,7 @@ crate::on_both! {
     what_a_replay_did_not_publish_lies_there_again_when_it_ends,
     a_letter_is_in_one_replay_at_a_time,
     a_replay_publishes_the_edited_payload,
+    large_letters_are_few_at_a_time,
 }
 
 async fn a_replay_goes_on_after_a_kill_where_it_was(database: Database) {
@@ -21,7 +22,7 @@ async fn a_replay_goes_on_after_a_kill_where_it_was(database: Database) {
     assert_eq!((replay.total, dead(&store).await), (10, 0));
     // What comes meanwhile is no part of it.
     store.take_in(&[letter(99)], NOW).await.unwrap();
-    let first = store.next_of_replay(replay.id, 4).await.unwrap();
+    let first = store.next_of_replay(replay.id, 0, 4).await.unwrap();
     assert_eq!(first.iter().map(|letter| letter.about.id).collect::<Vec<_>>(), taken[..4]);
     assert_eq!(store.replayed(replay.id, &taken[..3], ANNA).await.unwrap(), 3);
     assert_eq!(store.replayed(replay.id, &taken[..3], ANNA).await.unwrap(), 0);
@@ -30,11 +31,11 @@ async fn a_replay_goes_on_after_a_kill_where_it_was(database: Database) {
     let store = database.open().await;
     let open = store.open_replays().await.unwrap();
     assert_eq!((open.len(), open[0].replayed, &open[0].options), (1, 3, &json!({"rate": 5})));
-    let rest = store.next_of_replay(replay.id, 100).await.unwrap();
+    let rest = store.next_of_replay(replay.id, 0, 100).await.unwrap();
     let rest: Vec<_> = rest.iter().map(|letter| letter.about.id).collect();
     assert_eq!(rest, taken[3..]);
     store.replayed(replay.id, &rest, ANNA).await.unwrap();
-    assert!(store.next_of_replay(replay.id, 100).await.unwrap().is_empty());
+    assert!(store.next_of_replay(replay.id, 0, 100).await.unwrap().is_empty());
     assert_eq!(store.finish_replay(replay.id, "done", ANNA).await.unwrap(), 0);
     assert!(store.open_replays().await.unwrap().is_empty());
 }
@@ -76,7 +77,7 @@ async fn a_letter_is_in_one_replay_at_a_time(database: Database) {
     assert_eq!(store.replayed(second.id, &taken, ANNA).await.unwrap(), 1);
     assert_eq!(store.purge(&all(), ANNA).await.unwrap(), 0);
     assert_eq!(store.finish_replay(second.id, "done", ANNA).await.unwrap(), 0);
-    assert_eq!(store.next_of_replay(first.id, 10).await.unwrap().len(), 2);
+    assert_eq!(store.next_of_replay(first.id, 0, 10).await.unwrap().len(), 2);
 }
 
 async fn a_replay_publishes_the_edited_payload(database: Database) {
@@ -84,5 +85,19 @@ async fn a_replay_publishes_the_edited_payload(database: Database) {
     let id = store.take_in(&[letter(1)], NOW).await.unwrap()[0];
     store.edit(id, b"edited", ANNA).await.unwrap();
     let replay = store.start_replay(&all(), &json!({}), ANNA).await.unwrap();
-    assert_eq!(store.next_of_replay(replay.id, 1).await.unwrap()[0].payload, b"edited");
+    assert_eq!(store.next_of_replay(replay.id, 0, 1).await.unwrap()[0].payload, b"edited");
+}
+
+async fn large_letters_are_few_at_a_time(database: Database) {
+    let store = database.open().await;
+    let large = |number| NewDead { payload: vec![b' '; 5 << 20], ..letter(number) };
+    let taken = store.take_in(&[letter(0), large(1), large(2), large(3)], NOW).await.unwrap();
+    let replay = store.start_replay(&all(), &json!({}), ANNA).await.unwrap();
+    let next = async |after| -> Vec<_> {
+        let letters = store.next_of_replay(replay.id, after, 100).await.unwrap();
+        letters.iter().map(|letter| letter.about.id).collect()
+    };
+    assert_eq!(next(0).await, taken[..3], "until they are eight megabytes, and the one that makes them so");
+    assert_eq!(next(taken[2]).await, taken[3..]);
+    assert!(next(taken[3]).await.is_empty());
 }

@@ -3,8 +3,9 @@
 //! lapin's parser recurses into nested header tables until its thread's stack overflows, and a short string that is not
 //! UTF-8, or a frame over the negotiated size, ends its connection: either way anyone who may publish to one queue could
 //! stop every consumer of the process, again with each redelivery. So a header frame is walked here without recursion.
-//! One that cannot be read is exchanged for one that can: it keeps every property that is sound and says in
-//! [`UNREADABLE`] what was wrong. The broker still has the original, which the worker rejects into the dead letters.
+//! One that cannot be read is exchanged for one that can: it keeps every property that is sound, says in [`UNREADABLE`]
+//! what was wrong, and has all properties as they were in [`ORIGINAL`], for whoever takes the message out of the broker
+//! for good. A worker does not: it rejects the broker's original into the dead letters.
 //! Whether the original may have an `x-death` array stays to be seen: such a message must not be rejected.
 //!
 //! A channel that the broker has closed is silent for lapin from then on: RabbitMQ goes on to deliver what it had under
@@ -17,7 +18,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use crate::{broker::amqp::probe::Server, message::header::UNREADABLE};
+use crate::{
+    broker::amqp::probe::Server,
+    message::header::{ORIGINAL, UNREADABLE},
+};
 
 /// Tables and arrays within each other. RabbitMQ's own `x-death` has three; lapin overflows its stack at about 200 when
 /// built for debugging.
@@ -80,8 +84,10 @@ impl Screen {
                 mended_method(payload)?
             }
             HEADER => {
-                let too_long = self.frame_max > 0 && frame.len() > self.frame_max;
-                readable_header(payload, too_long.then_some("its header frame is longer than a connection may carry"))?
+                let most = if self.frame_max > 0 { self.frame_max } else { usize::MAX };
+                let too_long = frame.len() > most;
+                let reason = too_long.then_some("its header frame is longer than a connection may carry");
+                readable_header(payload, reason, most.saturating_sub(FRAME_OVERHEAD))?
             }
             _ => return None,
         };
@@ -205,8 +211,9 @@ const HEADERS: u16 = 1 << 13;
 /// Class, weight and body size, before the flags.
 const SIZES: usize = 12;
 
-/// A readable header for an unreadable one, or one that must not stay as it is for `reason`; none if it is fine.
-fn readable_header(payload: &[u8], reason: Option<&'static str>) -> Option<Vec<u8>> {
+/// A readable header of at most `room` bytes for an unreadable one, or one that must not stay as it is for `reason`; none
+/// if it is fine.
+fn readable_header(payload: &[u8], reason: Option<&'static str>, room: usize) -> Option<Vec<u8>> {
     let mut reason = reason.map(Cow::Borrowed);
     let wrong = |name, problem| Cow::Owned(format!("its property {name} {problem}"));
     let sound = walk(payload, |_, name, _, problem| {
@@ -228,25 +235,29 @@ fn readable_header(payload: &[u8], reason: Option<&'static str>) -> Option<Vec<u
     let mut readable = payload.get(..SIZES).map_or_else(|| vec![0; SIZES], <[u8]>::to_vec);
     readable.extend_from_slice(&flags.to_be_bytes());
     readable.append(&mut before);
-    readable.append(&mut headers(&reason, payload));
+    let room = room.saturating_sub(readable.len() + after.len());
+    readable.append(&mut headers(&reason, payload, room));
     readable.append(&mut after);
     Some(readable)
 }
 
-/// A header table that says why, and whether the original may hold an `x-death` array.
-fn headers(reason: &str, payload: &[u8]) -> Vec<u8> {
+/// A header table of at most `room` bytes that says why, whether the original may hold an `x-death` array, and what the
+/// original is.
+fn headers(reason: &str, payload: &[u8], room: usize) -> Vec<u8> {
     const DEATHS: &[u8] = b"\x07x-deathA";
-    let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX).to_be_bytes();
-    let mut entries = vec![u8::try_from(UNREADABLE.len()).unwrap_or(u8::MAX)];
-    entries.extend_from_slice(UNREADABLE.as_bytes());
-    entries.push(b'S');
-    entries.extend_from_slice(&length(reason.len()));
-    entries.extend_from_slice(reason.as_bytes());
+    let entry = |name: &str, kind: u8, value: &[u8]| {
+        let length = u32::try_from(value.len()).unwrap_or(u32::MAX).to_be_bytes();
+        let name = [&[u8::try_from(name.len()).unwrap_or(u8::MAX)], name.as_bytes()].concat();
+        [name.as_slice(), &[kind], &length, value].concat()
+    };
+    let mut entries = entry(UNREADABLE, b'S', reason.as_bytes());
     if payload.windows(DEATHS.len()).any(|bytes| bytes == DEATHS) {
-        entries.extend_from_slice(DEATHS);
-        entries.extend_from_slice(&length(0));
+        entries.append(&mut entry("x-death", b'A', b""));
     }
-    [length(entries.len()).as_slice(), &entries].concat()
+    let original = payload.get(SIZES..).unwrap_or_default();
+    let left = room.saturating_sub(4 + entries.len() + entry(ORIGINAL, b'x', b"").len());
+    entries.append(&mut entry(ORIGINAL, b'x', &original[..original.len().min(left)]));
+    [u32::try_from(entries.len()).unwrap_or(u32::MAX).to_be_bytes().as_slice(), &entries].concat()
 }
 
 /// Shows every property with its bytes and what is wrong with it. Tells whether the header ends where they end.

@@ -1,0 +1,58 @@
+//! What a worker may not tell or announce at first, it does once somebody has granted the right.
+
+use super::{
+    Act, Arc, Broker, Catalogue, Config, Context, Deserialize, Duration, Feed, Job, LONG, Ordering, Permissions, Seen,
+    Serialize, Source, Task, TopologyMode, Worker, broker, eventually, keep_events, shared_node, sleep, testing,
+    timeout, worker,
+};
+use leveret::JobResult;
+
+#[derive(Serialize, Deserialize)]
+struct Other;
+
+impl Job for Other {
+    const NAME: &'static str = "other";
+    const QUEUE: &'static str = "tasks";
+}
+
+async fn other(_job: Other, _ctx: Context<()>) -> JobResult {
+    Ok(())
+}
+
+const MUTE: &str = "^leveret.v1.(jobs|dead|delay.*)$";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_is_tried_again_until_the_right_is_granted() {
+    let vhost = shared_node().await.vhost().await;
+    let owner = broker(&vhost.url());
+    keep_events(&owner).await.unwrap();
+    let catalogue = Catalogue::follow(&owner);
+    catalogue.ready().await;
+    // It declares the queue, and does not announce the job.
+    testing::start(Worker::new(()).handle(other), &owner).await.unwrap().stop().await.unwrap();
+    let rights = |write| Permissions { configure: "", write, read: "^(tasks|leveret.v1.(catalogue|cancelled)$)" };
+    vhost.node().add_user("muted", "secret", vhost.name(), rights(MUTE)).await.unwrap();
+    let amqp_url = vec![vhost.url_for("muted", "secret")];
+    let muted = Broker::amqp(Config { amqp_url, topology: TopologyMode::Verify, ..Config::default() }).unwrap();
+    let seen = Arc::<Seen>::default();
+    let running = testing::start(worker(&seen), &muted).await.unwrap();
+    owner.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();
+    eventually("it has run", LONG, async || seen.runs.load(Ordering::SeqCst) == 1).await;
+    // Long enough to be refused in all it tells.
+    sleep(Duration::from_secs(3)).await;
+    assert!(catalogue.find("task").is_none());
+    let (name, write) = (vhost.name(), ".*");
+    vhost.node().ctl(&["set_permissions", "--vhost", name, "muted", "", write, ".*"]).await.unwrap();
+    timeout(LONG, catalogue.wait_for("task")).await.expect("its jobs are announced");
+    let mut feed = Feed::new(&owner, Source::JobEvents, 100);
+    let told = async {
+        loop {
+            owner.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();
+            if let Ok(batch) = timeout(Duration::from_secs(5), feed.next(10)).await {
+                break batch.messages().len();
+            }
+        }
+    };
+    assert!(timeout(2 * LONG, told).await.expect("steps are told again") > 0);
+    running.stop().await.unwrap();
+}
