@@ -3,6 +3,7 @@
 mod bench;
 mod dead;
 mod doctor;
+mod healthcheck;
 mod inbox;
 mod jobs;
 mod outbox;
@@ -28,6 +29,7 @@ pub(crate) enum Command {
     Dead(Box<dead::Arguments>),
     Outbox(Box<outbox::Arguments>),
     Inbox(Box<inbox::Arguments>),
+    Healthcheck(healthcheck::Arguments),
 }
 
 impl Command {
@@ -44,6 +46,7 @@ impl Command {
             Self::Dead(arguments) => dead::run(*arguments).await,
             Self::Outbox(arguments) => outbox::run(*arguments).await,
             Self::Inbox(arguments) => inbox::run(*arguments).await,
+            Self::Healthcheck(arguments) => healthcheck::run(arguments).await,
         }
     }
 

@@ -1,0 +1,141 @@
+//! `leveret healthcheck`: whether a process is well, for containers that have no shell to ask with.
+
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use tokio::task::spawn_blocking;
+use ureq::Agent;
+
+use crate::output::{Exit, Failure, print};
+
+/// The largest answer that is read, in bytes: a reason is one line.
+const LARGEST_ANSWER: u64 = 4096;
+
+/// Asks a worker, a relay or a server how it is
+///
+/// Meant for the HEALTHCHECK of a container image. It reads no settings of the broker and opens no connection to it.
+#[derive(Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    /// Where it answers: LEVERET_HTTP_ADDR of a worker or relay, LEVERET_LISTEN of a server; 0.0.0.0 is this machine
+    #[arg(default_value = "127.0.0.1:9464", value_name = "HOST:PORT")]
+    address: String,
+
+    /// Whether it does its work now (/readyz), and not only whether it is alive (/livez)
+    #[arg(long)]
+    ready: bool,
+
+    /// How long to wait for the answer
+    #[arg(long, value_parser = leveret::duration, default_value = "3s", value_name = "DURATION")]
+    timeout: Duration,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  it is well
+  1  it says that it is not, and why
+  2  wrong usage
+  4  nobody answers
+
+A process whose broker is away is alive, and not ready: restarting it does not help.
+
+Examples:
+  leveret healthcheck
+  leveret healthcheck 127.0.0.1:8080 --ready";
+
+pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    let answer = spawn_blocking(move || arguments.ask()).await.context("asking")??;
+    print(&format!("{}\n", answer.reason.trim_end()))?;
+    Ok(if answer.well { Exit::Well } else { Exit::Problems })
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    well: bool,
+    reason: String,
+}
+
+impl Arguments {
+    fn url(&self) -> String {
+        // A process listens on all its addresses; one cannot connect to that one everywhere.
+        let address = self.address.replacen("0.0.0.0:", "127.0.0.1:", 1).replacen("[::]:", "[::1]:", 1);
+        format!("http://{address}/{}", if self.ready { "readyz" } else { "livez" })
+    }
+
+    fn ask(&self) -> Result<Answer, anyhow::Error> {
+        let url = self.url();
+        let config = Agent::config_builder()
+            .timeout_global(Some(self.timeout))
+            .http_status_as_error(false)
+            // Not through a proxy: this asks a neighbour.
+            .proxy(None)
+            .build();
+        let agent: Agent = config.into();
+        let mut response = agent.get(&url).call().map_err(|error| anyhow!("{url} does not answer: {error}"))?;
+        let well = response.status().is_success();
+        let reason = response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_string();
+        Ok(Answer { well, reason: reason.with_context(|| format!("{url} answers with no text"))? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+        thread::{self, JoinHandle},
+    };
+
+    use super::*;
+
+    fn check(address: &str, ready: bool) -> Arguments {
+        Arguments { address: address.to_owned(), ready, timeout: Duration::from_secs(5) }
+    }
+
+    /// Answers one request; the thread gives back its first line.
+    fn process(answer: &'static str) -> (String, JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let served = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 1024];
+            let length = stream.read(&mut request).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8_lossy(&request[..length]).lines().next().unwrap().to_owned()
+        });
+        (address, served)
+    }
+
+    #[test]
+    fn a_process_that_is_well_says_so() {
+        let (address, served) = process("HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nok\n");
+        let answer = check(&address, false).ask().unwrap();
+        assert_eq!(answer, Answer { well: true, reason: "ok\n".to_owned() });
+        assert_eq!(served.join().unwrap(), "GET /livez HTTP/1.1");
+    }
+
+    #[test]
+    fn a_process_that_is_not_ready_says_why() {
+        let refusal = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 9\r\nconnection: close\r\n\r\ndraining\n";
+        let (address, served) = process(refusal);
+        let answer = check(&address, true).ask().unwrap();
+        assert_eq!(answer, Answer { well: false, reason: "draining\n".to_owned() });
+        assert_eq!(served.join().unwrap(), "GET /readyz HTTP/1.1");
+    }
+
+    #[test]
+    fn nobody_there_is_an_error_that_names_the_address() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let error = check(&address, false).ask().unwrap_err().to_string();
+        assert!(error.contains(&address), "{error}");
+    }
+
+    #[test]
+    fn an_address_that_all_can_reach_is_asked_on_this_machine() {
+        assert_eq!(check("0.0.0.0:9464", false).url(), "http://127.0.0.1:9464/livez");
+        assert_eq!(check("[::]:9464", true).url(), "http://[::1]:9464/readyz");
+    }
+}

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Makes deploy/secrets/, once: passwords nobody chose, the broker's definitions with their hashes, and an env file for each
+# process. To change a password, delete its folder, run this again and start everything anew.
+set -euo pipefail
+cd "$(dirname "$0")"
+umask 077
+
+[ ! -e secrets ] || exit 0
+unfinished=$(mktemp -d secrets.XXXXXX)
+trap 'rm -rf "$unfinished"' EXIT
+
+random() { openssl rand -hex 24; }
+
+# RabbitMQ's salted SHA-256: base64(salt + sha256(salt + password)), with a salt of four bytes.
+hash() { # password
+    local salt=$unfinished/salt
+    openssl rand 4 >"$salt"
+    { cat "$salt"; { cat "$salt"; printf '%s' "$1"; } | openssl dgst -sha256 -binary; } | openssl base64 -A
+    rm "$salt"
+}
+
+definitions=$(cat rabbitmq/definitions.json)
+for user in operator set-up worker server publisher foreign scaler; do
+    password=$(random)
+    entry="{\"name\": \"$user\", \"password_hash\": \""
+    definitions=${definitions/"$entry"/"$entry$(hash "$password")"}
+    case $user in
+    worker | server | publisher) echo "AMQP_URL=amqp://$user:$password@rabbitmq:5672/%2f" >"$unfinished/$user.env" ;;
+    *) printf '%s' "$password" >"$unfinished/$user.password" ;;
+    esac
+done
+printf '%s\n' "$definitions" >"$unfinished/definitions.json"
+
+database=$(random) api=$(random) viewer=$(random)
+printf '%s' "$database" >"$unfinished/database.password"
+printf '%s' "$(random)" >"$unfinished/grafana.password"
+printf '%s' "$viewer" >"$unfinished/viewer.token"
+printf 'operator:%s\nviewer:%s\n' "$api" "$viewer" >"$unfinished/api.tokens"
+echo "DATABASE_URL=postgres://leveret:$database@postgres/leveret" | tee -a "$unfinished/server.env" >>"$unfinished/publisher.env"
+
+# Containers read them as users of their own; only who may enter this folder gets that far.
+chmod 644 "$unfinished"/*
+mv "$unfinished" secrets
