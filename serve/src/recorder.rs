@@ -117,7 +117,9 @@ impl Keeper {
                 Ok(moved) => return self.kept(&moved),
                 Err(error) => error,
             };
-            if error.is_refusal() {
+            // Whatever is wrong with a batch, one event of it may be to blame. A single one is left out if it is refused
+            // for itself; while there is more wrong, such as a table that is missing, it waits.
+            if error.is_refusal() || (events.len() > 1 && !error.is_unavailable()) {
                 return self.keep_each(events, &error).await;
             }
             if !self.away.swap(true, Ordering::AcqRel) {
@@ -148,5 +150,41 @@ impl Keeper {
             tracing::info!("the store takes what it is given again");
         }
         self.waiters.moved(moved);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use leveret::event::Step;
+    use leveret_harness::shared_postgres;
+
+    use super::*;
+
+    fn started(id: &str) -> JobEvent {
+        JobEvent {
+            id: id.into(),
+            job: "demo.work".into(),
+            queue: "demo".into(),
+            label: None,
+            priority: None,
+            attempt: 1,
+            hop: 0,
+            enqueued_at: None,
+            at: 1_800_000_000_000,
+            worker: None,
+            step: Step::Started,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_that_the_store_cannot_hold_does_not_hold_up_the_others() {
+        let store = Store::open(&shared_postgres().await.database().await).await.unwrap();
+        let recorder = Recorder::start(store.clone(), Waiters::default());
+        // Too long for an index of PostgreSQL, which does not make it shorter.
+        let long: String = (0..2_000).map(|_| uuid::Uuid::now_v7().simple().to_string()).collect();
+        recorder.keeper().keep(&[started("a"), started(&long), started("b")]).await;
+        let kept = store.jobs_by_ids(&["a", "b", &long]).await.unwrap();
+        assert_eq!(kept.len(), 2);
+        assert!(recorder.room(1).is_some());
     }
 }

@@ -157,7 +157,7 @@ pub(crate) fn number_list(items: &[i64]) -> Arg {
 }
 
 /// PostgreSQL has no NUL in a text, nor in the JSON that it reads.
-fn without_nul(text: &str) -> String {
+pub(crate) fn without_nul(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 

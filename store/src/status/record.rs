@@ -1,6 +1,6 @@
 //! Writes what events say: the jobs they move, and a line for each step.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use leveret::event::{JobEvent, Step};
 use serde_json::Value;
@@ -9,7 +9,7 @@ use super::{Job, Moved};
 use crate::{
     Result, Store,
     open::Area,
-    sql::{Arg, Sql, chunks, text_list},
+    sql::{Arg, Sql, chunks, text_list, without_nul},
     unique,
 };
 
@@ -60,6 +60,7 @@ impl Store {
         if events.is_empty() {
             return Ok(Vec::new());
         }
+        let events = &*as_kept(events);
         let mut tx = self.write(Area::Status).await?;
         let ids = text_list(events.iter().map(|event| event.id.as_str()));
         let known = format!("SELECT * FROM leveret_jobs WHERE id IN {}", self.dialect.list("$1"));
@@ -76,6 +77,15 @@ impl Store {
         tx.commit().await?;
         Ok(changed.into_iter().map(|job| Moved { id: job.id, state: job.state }).collect())
     }
+}
+
+/// With ids as the database has them: what is told apart here must be two there as well.
+fn as_kept(events: &[JobEvent]) -> Cow<'_, [JobEvent]> {
+    if events.iter().all(|event| !event.id.contains('\0')) {
+        return Cow::Borrowed(events);
+    }
+    let kept = |event: &JobEvent| JobEvent { id: without_nul(&event.id), ..event.clone() };
+    events.iter().map(kept).collect()
 }
 
 /// The jobs that are no longer as they were, in the order in which they are first named.

@@ -18,6 +18,8 @@ crate::on_both! {
     a_filter_finds_what_fits_all_of_it,
     counts_are_by_state,
     any_text_at_all_can_be_stored,
+    ids_that_the_database_cannot_tell_apart_are_one_job,
+    an_event_that_cannot_be_held_is_refused_for_itself,
     a_batch_of_any_size_is_taken,
     the_time_of_the_last_news_never_goes_back,
 }
@@ -298,6 +300,28 @@ async fn any_text_at_all_can_be_stored(database: Database) {
     let result = Step::Succeeded { result: Some(json!(odd)), too_large: None };
     store.record(&[event("a", 0, 0, result)]).await.unwrap();
     assert_eq!(store.job("a").await.unwrap().unwrap().result, Some(json!(odd)));
+}
+
+async fn ids_that_the_database_cannot_tell_apart_are_one_job(database: Database) {
+    let store = database.open().await;
+    let ids = ["a\0", "a\u{fffd}", "b\0", "b\u{fffd}", "c", "d"];
+    let moved = store.record(&ids.map(|id| event(id, 0, 5, Step::Started))).await.unwrap();
+    assert_eq!(moved.len(), 4);
+    // It knows its own row again: what is old moves nothing.
+    store.record(&[event("a\0", 0, 1, queued())]).await.unwrap();
+    assert_eq!(state(&store, "a\u{fffd}").await, State::Started);
+    assert_eq!(store.timeline("a\0").await.unwrap().len(), 2);
+}
+
+async fn an_event_that_cannot_be_held_is_refused_for_itself(database: Database) {
+    let store = database.open().await;
+    // Random, so that it does not become short by compression.
+    let mut random = fastrand::Rng::with_seed(7);
+    let long: String = std::iter::repeat_with(|| random.alphanumeric()).take(9000).collect();
+    // SQLite holds it.
+    if let Err(error) = store.record(&[event(&long, 0, 1, queued())]).await {
+        assert!(error.is_refusal(), "{error:?}");
+    }
 }
 
 async fn a_batch_of_any_size_is_taken(database: Database) {
