@@ -1,8 +1,14 @@
 //! With a store: taken in by the server, then looked at, edited, replayed, purged, restored, exported and imported.
 
-use leveret_harness::eventually;
+use std::hash::{BuildHasher, Hasher, RandomState};
 
-use crate::post::{LONG, Post};
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
+use leveret_harness::{RawClient, eventually};
+
+use crate::post::{LONG, Post, QUEUE};
 
 fn of(kind: &str, count: usize) -> impl Iterator<Item = String> {
     let kind = kind.to_owned();
@@ -71,6 +77,26 @@ async fn dead_letters_go_the_whole_way_on_sqlite() {
 #[tokio::test]
 async fn dead_letters_go_the_whole_way_on_postgres() {
     the_whole_way(Post::postgres().await).await;
+}
+
+#[tokio::test]
+async fn a_job_with_names_of_any_length_is_taken_in_and_holds_up_no_other() {
+    let post = Post::postgres().await;
+    let _server = post.serve().await;
+    // Random, or PostgreSQL makes them shorter than they are.
+    let random = || RandomState::new().build_hasher().finish();
+    let long: String = (0..300).map(|_| format!("{:016x}", random())).collect();
+    let mut headers = FieldTable::default();
+    for name in ["leveret-job", "leveret-queue"] {
+        headers.insert(name.into(), AMQPValue::LongString(long.as_str().into()));
+    }
+    let raw = RawClient::connect(&post.vhost.url()).await.unwrap();
+    let properties = || BasicProperties::default().with_headers(headers.clone());
+    raw.publish("leveret.v1.jobs", QUEUE, properties(), b"{}").await.unwrap();
+    raw.publish("leveret.v1.dead", "nowhere", properties(), b"{}").await.unwrap();
+    post.kill(of("no mailbox", 1)).await;
+    post.dead_in_store(3).await;
+    post.dead_in_broker(0).await;
 }
 
 #[tokio::test]
