@@ -109,7 +109,6 @@ fn letter(number: u64) -> NewDead {
         failed_at: Some(NOW + number),
         properties: vec![7; 300],
         payload: format!("{{\"order\": {number}, \"text\": \"{}\"}}", "x".repeat(500)).into_bytes(),
-        redelivered: false,
     }
 }
 

@@ -102,8 +102,6 @@ pub struct NewDead {
     pub properties: Vec<u8>,
     /// The payload of the message.
     pub payload: Vec<u8>,
-    /// Whether the broker has delivered it before.
-    pub redelivered: bool,
 }
 
 /// What is known of a dead letter, but for its message.

@@ -10,7 +10,7 @@ use super::{ABOUT, DeadFilter, Letter, NewDead, Selection, desk::RESTORE, take_i
 use crate::{
     By, Error, Result, Store, audit,
     open::Area,
-    sql::{Sql, text_list},
+    sql::{Arg, Sql, text_list},
 };
 
 /// How many letters of an export are held at once. Few, because each may be as large as the broker lets it.
@@ -78,23 +78,22 @@ impl Store {
             let edited = letter.original.is_some().then_some(letter.payload.as_slice());
             take_in::Incoming { edited, ..take_in::Incoming::new(new) }
         });
-        let mut incoming: Vec<_> = incoming.collect();
-        let digests: Vec<_> = incoming.iter().filter_map(|letter| letter.digest.as_deref()).collect();
+        let incoming: Vec<_> = incoming.collect();
+        let digests = text_list(incoming.iter().filter_map(|letter| letter.digest.as_deref()));
         let mut tx = self.write(Area::Dead).await?;
-        let mut known = self.known(&mut tx, &digests).await?;
-        let back = self.take_back(&mut tx, &digests, by).await?;
-        incoming.retain(|letter| letter.digest.clone().is_none_or(|digest| known.insert(digest)));
-        let ids = take_in::insert(&mut tx, &incoming, by.at).await?;
+        let back = self.take_back(&mut tx, digests, by).await?;
+        let fresh = self.fresh(&mut tx, incoming).await?;
+        let ids = take_in::insert(&mut tx, &fresh, by.at).await?;
         let imported = ids.len() as u64 + back;
         audit::note(&mut tx, by, "import", &json!({ "letters": imported })).await?;
         tx.commit().await?;
         Ok(imported)
     }
 
-    async fn take_back(&self, tx: &mut AnyConnection, digests: &[&str], by: By<'_>) -> Result<u64> {
+    async fn take_back(&self, tx: &mut AnyConnection, digests: Arg, by: By<'_>) -> Result<u64> {
         let list = self.dialect.list("$1");
         let text = format!("SELECT id FROM leveret_dead WHERE state = 'purged' AND digest IN {list}");
-        let rows = Sql::new(text).arg(text_list(digests.iter().copied())).raw(&mut *tx).await?;
+        let rows = Sql::new(text).arg(digests).raw(&mut *tx).await?;
         let ids = rows.iter().map(|row| row.try_get("id")).collect::<sqlx::Result<_>>()?;
         self.change(tx, &Selection::Ids(ids), &RESTORE, by).await
     }
@@ -115,7 +114,6 @@ fn as_new(letter: &Letter) -> NewDead {
         failed_at: Some(about.failed_at),
         properties: letter.properties.clone(),
         payload: letter.original.as_ref().unwrap_or(&letter.payload).clone(),
-        redelivered: false,
     }
 }
 
