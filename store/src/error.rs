@@ -32,6 +32,9 @@ pub enum Error {
     /// A cursor that this store did not give out.
     #[error("not a cursor of this list")]
     Cursor,
+    /// The database says nothing: it is halted, or the network loses what is sent. What was asked may be done all the same.
+    #[error("the database does not answer")]
+    Silent,
     /// The database is away, refuses, or holds what it should not.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
@@ -47,6 +50,7 @@ impl Error {
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Database(error) => unavailable(error),
+            Self::Silent => true,
             Self::Address | Self::Folder { .. } | Self::Newer { .. } | Self::Cursor => false,
         }
     }

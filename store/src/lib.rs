@@ -30,7 +30,8 @@
 //!
 //! # Layout
 //!
-//! * `open`, `schema`, `sql`, `error`, `page`: the database, its tables, statements in the making, cursors.
+//! * `open`, `lent`, `schema`, `sql`, `error`, `page`: the database, connections to it, its tables, statements in the
+//!   making, cursors.
 //! * `status`: what is known of tracked jobs. `status/fold` makes a job of its events, `status/record` writes it.
 //! * `idempotency`: answers that must be the same the second time.
 //! * `dead`: dead letters taken in, found, edited, replayed. `dead/fingerprint` tells which of them are alike.
@@ -43,6 +44,7 @@ mod audit;
 mod dead;
 mod error;
 mod idempotency;
+mod lent;
 mod open;
 mod page;
 mod retention;

@@ -2,9 +2,9 @@
 
 use std::time::SystemTime;
 
-use sqlx::{Any, AssertSqlSafe, Decode, Executor, FromRow, Row, Type, any::AnyRow, query::Query};
+use sqlx::{Any, AssertSqlSafe, Decode, FromRow, Row, Type, any::AnyRow, query::Query};
 
-use crate::{Result, open::Dialect};
+use crate::{Result, lent::Lent, open::Dialect};
 
 /// Statements of many rows are made for these numbers of them alone, so that a connection can keep them prepared.
 const ROWS_AT_ONCE: [usize; 4] = [64, 16, 4, 1];
@@ -13,6 +13,7 @@ const ROWS_AT_ONCE: [usize; 4] = [64, 16, 4, 1];
 pub(crate) struct Sql {
     text: String,
     args: Vec<Arg>,
+    late: bool,
 }
 
 /// A value on its way to the database. Its type is known even where it is missing, as PostgreSQL demands.
@@ -26,7 +27,13 @@ pub(crate) enum Arg {
 
 impl Sql {
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), args: Vec::new() }
+        Self { text: text.into(), args: Vec::new(), late: false }
+    }
+
+    /// Of a statement that may have to do with all rows that there are: it is given the time.
+    pub(crate) fn late(mut self) -> Self {
+        self.late = true;
+        self
     }
 
     /// Fills the next place that the text has.
@@ -64,35 +71,35 @@ impl Sql {
         self
     }
 
-    pub(crate) async fn execute<'e>(self, on: impl Executor<'e, Database = Any>) -> Result<u64> {
-        Ok(self.query().execute(on).await?.rows_affected())
+    pub(crate) async fn execute(self, on: &mut Lent) -> Result<u64> {
+        Ok(on.ask(self.late, |on| self.query().execute(on)).await?.rows_affected())
     }
 
-    pub(crate) async fn raw<'e>(self, on: impl Executor<'e, Database = Any>) -> Result<Vec<AnyRow>> {
-        Ok(self.query().fetch_all(on).await?)
+    pub(crate) async fn raw(self, on: &mut Lent) -> Result<Vec<AnyRow>> {
+        on.ask(self.late, |on| self.query().fetch_all(on)).await
     }
 
-    pub(crate) async fn all<'e, T>(self, on: impl Executor<'e, Database = Any>) -> Result<Vec<T>>
+    pub(crate) async fn all<T>(self, on: &mut Lent) -> Result<Vec<T>>
     where
         T: for<'r> FromRow<'r, AnyRow>,
     {
         Ok(self.raw(on).await?.iter().map(T::from_row).collect::<sqlx::Result<_>>()?)
     }
 
-    pub(crate) async fn maybe<'e, T>(self, on: impl Executor<'e, Database = Any>) -> Result<Option<T>>
+    pub(crate) async fn maybe<T>(self, on: &mut Lent) -> Result<Option<T>>
     where
         T: for<'r> FromRow<'r, AnyRow>,
     {
-        let row = self.query().fetch_optional(on).await?;
+        let row = on.ask(self.late, |on| self.query().fetch_optional(on)).await?;
         Ok(row.as_ref().map(T::from_row).transpose()?)
     }
 
     /// The only column of the only row.
-    pub(crate) async fn one<'e, T>(self, on: impl Executor<'e, Database = Any>) -> Result<T>
+    pub(crate) async fn one<T>(self, on: &mut Lent) -> Result<T>
     where
         T: for<'r> Decode<'r, Any> + Type<Any>,
     {
-        Ok(self.query().fetch_one(on).await?.try_get(0)?)
+        Ok(on.ask(self.late, |on| self.query().fetch_one(on)).await?.try_get(0)?)
     }
 
     /// Never the text of a user: that always goes to a place.

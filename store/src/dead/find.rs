@@ -30,10 +30,10 @@ impl Store {
         limit: u32,
     ) -> Result<Page<DeadLetter>> {
         let before = after.map_or(i64::MAX, Cursor::number);
-        let mut sql = Sql::new(format!("SELECT {ABOUT} FROM leveret_dead WHERE id < $1")).arg(before);
+        let mut sql = Sql::new(format!("SELECT {ABOUT} FROM leveret_dead WHERE id < $1")).late().arg(before);
         self.fit(&mut sql, filter);
         sql.push(" ORDER BY id DESC LIMIT ").bind(u64::from(limit) + 1);
-        let letters = sql.all(&self.readers).await?;
+        let letters = sql.all(&mut self.reader().await?).await?;
         Ok(Page::new(letters, limit, |letter: &DeadLetter| (letter.id, String::new())))
     }
 
@@ -51,9 +51,9 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn count_dead(&self, filter: &DeadFilter) -> Result<u64> {
-        let mut sql = Sql::new("SELECT count(*) FROM leveret_dead WHERE 1 = 1");
+        let mut sql = Sql::new("SELECT count(*) FROM leveret_dead WHERE 1 = 1").late();
         self.fit(&mut sql, filter);
-        Ok(crate::sql::number(sql.one(&self.readers).await?))
+        Ok(crate::sql::number(sql.one(&mut self.reader().await?).await?))
     }
 
     /// The dead letters that fit, gathered by what they died of: the largest groups first, `limit` at most.
@@ -69,14 +69,15 @@ impl Store {
              FROM (SELECT fingerprint, count(*) AS letters, min(failed_at) AS first_at, max(failed_at) AS last_at,
                           max(id) AS sample
                    FROM leveret_dead WHERE 1 = 1",
-        );
+        )
+        .late();
         self.fit(&mut sql, filter);
         sql.push(" GROUP BY fingerprint ORDER BY letters DESC, fingerprint LIMIT ").bind(u64::from(limit));
         sql.push(
             ") AS found JOIN leveret_fingerprints AS named ON named.fingerprint = found.fingerprint
              ORDER BY letters DESC, found.fingerprint",
         );
-        sql.all(&self.readers).await
+        sql.all(&mut self.reader().await?).await
     }
 
     /// One dead letter with its message; `None` if there is none of this number, or no more.
@@ -95,7 +96,7 @@ impl Store {
     /// [`Error::Database`](crate::Error::Database).
     pub async fn letter(&self, id: i64) -> Result<Option<Letter>> {
         let text = format!("SELECT {ABOUT}, properties, payload, original FROM leveret_dead WHERE id = $1");
-        Sql::new(text).arg(id).maybe(&self.readers).await
+        Sql::new(text).arg(id).maybe(&mut self.reader().await?).await
     }
 
     /// What was done to a dead letter, in order.
@@ -107,7 +108,7 @@ impl Store {
     /// [`Error::Database`](crate::Error::Database).
     pub async fn history(&self, id: i64) -> Result<Vec<HistoryEntry>> {
         let sql = Sql::new("SELECT * FROM leveret_dead_history WHERE dead_id = $1 ORDER BY id");
-        sql.arg(id).all(&self.readers).await
+        sql.arg(id).all(&mut self.reader().await?).await
     }
 
     /// Appends the conditions of a filter.

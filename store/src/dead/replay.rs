@@ -65,11 +65,11 @@ impl Store {
         let mut tx = self.write(Area::Dead).await?;
         let text = "INSERT INTO leveret_replays (actor, options, total, replayed, started_at)
                     VALUES ($1, $2, 0, 0, $3) RETURNING id";
-        let id: i64 = Sql::new(text).arg(by.actor).arg(options).arg(by.at).one(&mut *tx).await?;
+        let id: i64 = Sql::new(text).arg(by.actor).arg(options).arg(by.at).one(&mut tx).await?;
         let change = Change { from: DeadState::Dead, to: DeadState::Replaying, action: "replaying", replay: Some(id) };
         let total = self.change(&mut tx, selection, &change, by).await?;
         let text = "UPDATE leveret_replays SET total = $1 WHERE id = $2";
-        Sql::new(text).arg(total).arg(id).execute(&mut *tx).await?;
+        Sql::new(text).arg(total).arg(id).execute(&mut tx).await?;
         let detail = json!({ "replay": id, "selection": selection, "options": options, "letters": total });
         audit::note(&mut tx, by, "replay", &detail).await?;
         tx.commit().await?;
@@ -97,7 +97,7 @@ impl Store {
             "SELECT {ABOUT}, properties, payload, original FROM leveret_dead
              WHERE state = 'replaying' AND replay_id = $1 ORDER BY id LIMIT $2"
         );
-        Sql::new(text).arg(replay).arg(u64::from(limit)).all(&self.readers).await
+        Sql::new(text).arg(replay).arg(u64::from(limit)).all(&mut self.reader().await?).await
     }
 
     /// Marks letters of a replay as published and confirmed, and returns how many were not marked before.
@@ -113,7 +113,7 @@ impl Store {
         let mut tx = self.write(Area::Dead).await?;
         let replayed = self.change(&mut tx, &Selection::Ids(ids.to_vec()), &change, by).await?;
         let text = "UPDATE leveret_replays SET replayed = replayed + $1 WHERE id = $2";
-        Sql::new(text).arg(replayed).arg(replay).execute(&mut *tx).await?;
+        Sql::new(text).arg(replayed).arg(replay).execute(&mut tx).await?;
         tx.commit().await?;
         Ok(replayed)
     }
@@ -131,7 +131,7 @@ impl Store {
         let mut tx = self.write(Area::Dead).await?;
         let returned = self.change(&mut tx, &Selection::Filter(DeadFilter::default()), &change, by).await?;
         let text = "UPDATE leveret_replays SET finished_at = $1, outcome = $2 WHERE id = $3 AND finished_at IS NULL";
-        Sql::new(text).arg(by.at).arg(outcome).arg(replay).execute(&mut *tx).await?;
+        Sql::new(text).arg(by.at).arg(outcome).arg(replay).execute(&mut tx).await?;
         let detail = json!({ "replay": replay, "outcome": outcome, "returned": returned });
         audit::note(&mut tx, by, "finish_replay", &detail).await?;
         tx.commit().await?;
@@ -146,7 +146,9 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn open_replays(&self) -> Result<Vec<Replay>> {
-        Sql::new("SELECT * FROM leveret_replays WHERE finished_at IS NULL ORDER BY id").all(&self.readers).await
+        Sql::new("SELECT * FROM leveret_replays WHERE finished_at IS NULL ORDER BY id")
+            .all(&mut self.reader().await?)
+            .await
     }
 
     /// One replay.
@@ -163,7 +165,10 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn replay(&self, id: i64) -> Result<Option<Replay>> {
-        Sql::new("SELECT * FROM leveret_replays WHERE id = $1").arg(Arg::Int(Some(id))).maybe(&self.readers).await
+        Sql::new("SELECT * FROM leveret_replays WHERE id = $1")
+            .arg(Arg::Int(Some(id)))
+            .maybe(&mut self.reader().await?)
+            .await
     }
 }
 

@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 
 use sha2::{Digest, Sha256};
-use sqlx::{AnyConnection, Row};
+use sqlx::Row;
 
 use super::{NewDead, fingerprint};
 use crate::{
     Result, Store,
+    lent::Lent,
     open::Area,
     sql::{Arg, Sql, chunks, text_list},
 };
@@ -74,7 +75,7 @@ impl Store {
     }
 
     /// Those that are not here, each once. It stays so until the transaction ends.
-    pub(super) async fn fresh<'a>(&self, tx: &mut AnyConnection, mut letters: Vec<Incoming<'a>>) -> Result<Vec<Incoming<'a>>> {
+    pub(super) async fn fresh<'a>(&self, tx: &mut Lent, mut letters: Vec<Incoming<'a>>) -> Result<Vec<Incoming<'a>>> {
         let digests = text_list(letters.iter().filter_map(|letter| letter.digest.as_deref()));
         let text = format!("SELECT digest FROM leveret_dead WHERE digest IN {}", self.dialect.list("$1"));
         let rows = Sql::new(text).arg(digests).raw(tx).await?;
@@ -84,14 +85,14 @@ impl Store {
     }
 }
 
-pub(super) async fn insert(tx: &mut AnyConnection, letters: &[Incoming<'_>], now: u64) -> Result<Vec<i64>> {
+pub(super) async fn insert(tx: &mut Lent, letters: &[Incoming<'_>], now: u64) -> Result<Vec<i64>> {
     let mut ids = Vec::with_capacity(letters.len());
     for chunk in chunks(letters) {
         let bytes: usize = chunk.iter().map(|letter| letter.new.payload.len() + letter.new.properties.len()).sum();
         let at_once = if bytes > BYTES_AT_ONCE { 1 } else { chunk.len() };
         for portion in chunk.chunks(at_once) {
-            name_fingerprints(portion).execute(&mut *tx).await?;
-            for row in insertion(portion, now).raw(&mut *tx).await? {
+            name_fingerprints(portion).execute(tx).await?;
+            for row in insertion(portion, now).raw(tx).await? {
                 ids.push(row.try_get("id")?);
             }
         }

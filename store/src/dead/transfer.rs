@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 
 use futures_util::{Stream, stream::try_unfold};
 use serde_json::json;
-use sqlx::{AnyConnection, Row};
+use sqlx::Row;
 
 use super::{ABOUT, DeadFilter, Letter, NewDead, Selection, desk::RESTORE, take_in};
 use crate::{
     By, Error, Result, Store, audit,
+    lent::Lent,
     open::Area,
     sql::{Arg, Sql, text_list},
 };
@@ -44,10 +45,10 @@ impl Store {
         try_unfold(Export::default(), move |mut export| async move {
             if export.held.is_empty() && !export.over {
                 let text = format!("SELECT {ABOUT}, properties, payload, original FROM leveret_dead WHERE id > $1");
-                let mut sql = Sql::new(text).arg(export.last);
+                let mut sql = Sql::new(text).late().arg(export.last);
                 self.fit(&mut sql, filter);
                 sql.push(" ORDER BY id LIMIT ").bind(AT_ONCE);
-                export.held = sql.all(&self.readers).await?.into();
+                export.held = sql.all(&mut self.reader().await?).await?.into();
                 export.over = (export.held.len() as u64) < AT_ONCE;
             }
             let letter = export.held.pop_front();
@@ -90,10 +91,10 @@ impl Store {
         Ok(imported)
     }
 
-    async fn take_back(&self, tx: &mut AnyConnection, digests: Arg, by: By<'_>) -> Result<u64> {
+    async fn take_back(&self, tx: &mut Lent, digests: Arg, by: By<'_>) -> Result<u64> {
         let list = self.dialect.list("$1");
         let text = format!("SELECT id FROM leveret_dead WHERE state = 'purged' AND digest IN {list}");
-        let rows = Sql::new(text).arg(digests).raw(&mut *tx).await?;
+        let rows = Sql::new(text).arg(digests).raw(tx).await?;
         let ids = rows.iter().map(|row| row.try_get("id")).collect::<sqlx::Result<_>>()?;
         self.change(tx, &Selection::Ids(ids), &RESTORE, by).await
     }

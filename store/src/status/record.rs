@@ -64,14 +64,14 @@ impl Store {
         let mut tx = self.write(Area::Status).await?;
         let ids = text_list(events.iter().map(|event| event.id.as_str()));
         let known = format!("SELECT * FROM leveret_jobs WHERE id IN {}", self.dialect.list("$1"));
-        let known: Vec<Job> = Sql::new(known).arg(ids).all(&mut *tx).await?;
+        let known: Vec<Job> = Sql::new(known).arg(ids).all(&mut tx).await?;
         let known: HashMap<_, _> = known.iter().map(|job| (job.id.as_str(), job)).collect();
         let changed = fold(&known, events);
         for chunk in chunks(&changed) {
-            upsert(chunk).execute(&mut *tx).await?;
+            upsert(chunk).execute(&mut tx).await?;
         }
         for chunk in chunks(&timeline(events)) {
-            note(chunk).execute(&mut *tx).await?;
+            note(chunk).execute(&mut tx).await?;
         }
         unique::free_ended(&mut tx, &changed, &self.dialect.list("$1")).await?;
         tx.commit().await?;
