@@ -42,6 +42,9 @@ pub enum TokensError {
         /// Which one, from 1.
         number: usize,
     },
+    /// There is none where there should be: that would let everybody in.
+    #[error("no token is in it")]
+    None,
     /// The file cannot be read.
     #[error("the file of tokens cannot be read")]
     File(#[from] io::Error),
@@ -78,7 +81,7 @@ impl Tokens {
     }
 }
 
-/// `role:token`, separated by commas or line breaks; a line that begins with `#` is a comment.
+/// `role:token`, separated by commas or line breaks; a line that begins with `#` is a comment. At least one.
 impl FromStr for Tokens {
     type Err = TokensError;
 
@@ -86,7 +89,8 @@ impl FromStr for Tokens {
         let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
         let items = lines.flat_map(|line| line.split(',')).map(str::trim).filter(|item| !item.is_empty());
         let tokens = items.zip(1..).map(|(item, number)| token(item).ok_or(TokensError::Form { number }));
-        tokens.collect::<Result<_, _>>().map(Self)
+        let tokens: Vec<_> = tokens.collect::<Result<_, _>>()?;
+        if tokens.is_empty() { Err(TokensError::None) } else { Ok(Self(tokens)) }
     }
 }
 
@@ -128,6 +132,13 @@ mod tests {
         for text in ["0123456789abcdef", "admin:0123456789abcdef", "viewer:short", "viewer:white space in here"] {
             let error = text.parse::<Tokens>().unwrap_err().to_string();
             assert!(error.contains("token 1") && !error.contains("0123456789abcdef"), "{error}");
+        }
+    }
+
+    #[test]
+    fn where_tokens_should_be_there_must_be_one() {
+        for text in ["", " \n", ",", "# none yet\n"] {
+            assert!(matches!(text.parse::<Tokens>(), Err(TokensError::None)), "{text:?}");
         }
     }
 
