@@ -100,10 +100,13 @@ impl Server {
             queues,
             stop.clone(),
         )));
+        let replays = services.desk.clone();
+        let taking_up = stop.clone();
+        let replays = AbortOnDropHandle::new(tokio::spawn(async move { replays.take_up(taking_up).await }));
         tracing::info!(%address, "serving");
         let served = answer(listener, routes, services.waiters.clone(), shutdown, drain).await;
         stop.cancel();
-        for task in [tracker, intake] {
+        for task in [tracker, intake, replays] {
             if timeout(FLUSHED_WITHIN, task).await.is_err() {
                 tracing::warn!("stopping in the middle of a batch: the broker hands it out again");
             }

@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{FromRow, Row, any::AnyRow};
 
-pub use self::{fingerprint::fingerprint, replay::Replay};
+pub use self::{
+    fingerprint::fingerprint,
+    replay::{Lease, Replay},
+};
 use crate::{sql::number, status::json};
 
 /// A name for each, in the database and in JSON.

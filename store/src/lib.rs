@@ -56,7 +56,7 @@ mod unique;
 pub use crate::{
     audit::{AuditEntry, By},
     dead::{
-        DeadFilter, DeadLetter, DeadSource, DeadState, Group, HistoryEntry, Letter, NewDead, Replay, Selection,
+        DeadFilter, DeadLetter, DeadSource, DeadState, Group, HistoryEntry, Lease, Letter, NewDead, Replay, Selection,
         fingerprint,
     },
     error::{Error, Result},

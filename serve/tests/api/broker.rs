@@ -84,8 +84,7 @@ fn refusal() -> (StatusCode, Option<String>) {
 async fn while_the_broker_is_blocked_tasks_are_refused() {
     let node = Node::start(NodeOptions::default()).await;
     let (_folder, url) = sqlite();
-    let config =
-        Config { amqp_url: vec![node.url()], publish_timeout: std::time::Duration::from_secs(3), ..Config::default() };
+    let config = Config { amqp_url: vec![node.url()], publish_timeout: Duration::from_secs(3), ..Config::default() };
     let site = Site::start(&Broker::amqp(config).unwrap(), &url, options()).await;
     let _worker = site.work().await;
     site.submit(&json!({})).await;

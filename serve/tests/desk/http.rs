@@ -88,7 +88,7 @@ async fn dead_letters_are_listed_gathered_shown_edited_and_replayed() {
     let replay = format!("/replays/{}", replay["id"]);
     eventually("it is finished", LONG, async || site.get(&replay).await.1["outcome"] == "done").await;
     assert_eq!(stage.charged().await, [2, 3, 10]);
-    assert_eq!(site.post(&format!("{replay}/resume"), &json!(null)).await.0, 404);
+    assert_eq!(site.post(&format!("{replay}/resume"), &json!(null)).await.0, 409);
     let log = site.services.store.audit_log(None, 10).await.unwrap().items;
     assert!(log.iter().any(|entry| entry.action == "replay" && entry.actor == "api:local"), "{log:?}");
 }

@@ -224,9 +224,9 @@ impl Groups {
     }
 }
 
-/// Lists replays that were interrupted: go on with `leveret dead replay --resume NUMBER`
+/// Lists replays that have not ended: those that run, and those that were interrupted
 ///
-/// One that runs at this moment is among them.
+/// Servers go on with what was interrupted, and so does `leveret dead replay --resume NUMBER`.
 #[derive(Args)]
 pub(super) struct Replays {
     #[command(flatten)]

@@ -118,7 +118,7 @@ fn replay_shown() -> Value {
 
 fn resume() -> Value {
     let description = "One that was interrupted, because the server ended or the broker was away for long. It goes on as \
-        it was started.";
+        it was started. Servers do so by themselves, once nobody has run it for 20 s.";
     of_one("resumeReplay", "Go on with a replay", description)
         .answer(202, "It goes on.", JSON, &schema("Replay"))
         .header(202, "Location", "Where the replay is.")
