@@ -213,6 +213,8 @@ pub struct DeadFilter {
     pub kind: Option<String>,
     /// With this text somewhere in the error, where ASCII letters fit in either case, or exactly so in the payload.
     pub text: Option<String>,
+    /// With this text somewhere in the error, where ASCII letters fit in either case.
+    pub error: Option<String>,
     /// Of this group.
     pub fingerprint: Option<String>,
     /// Given up then or later, in milliseconds since the epoch.
@@ -230,6 +232,7 @@ impl Default for DeadFilter {
             job_id: None,
             kind: None,
             text: None,
+            error: None,
             fingerprint: None,
             failed_from: None,
             failed_until: None,

@@ -9,7 +9,7 @@ use std::{
 
 use clap::Args;
 use leveret::{Broker, Config};
-use leveret_serve::{Options, Server, Services, Tokens};
+use leveret_serve::{Options, Server, Services, Tokens, desk::redact::Rules};
 use leveret_store::Retention;
 use tracing_subscriber::EnvFilter;
 
@@ -47,6 +47,10 @@ pub(crate) struct Arguments {
     /// A queue whose dead letters are taken in, besides those that workers announced
     #[arg(long = "queue", env = "LEVERET_QUEUES", value_delimiter = ',', value_name = "NAME")]
     queues: Vec<String>,
+
+    /// Hides more of payloads than passwords, tokens and the like: a JSON pointer such as /customer/name, or how a key ends
+    #[arg(long, env = "LEVERET_REDACT", value_delimiter = ',', value_name = "RULE")]
+    redact: Vec<String>,
 
     #[command(flatten)]
     kept: Kept,
@@ -110,6 +114,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         tokens,
         retention,
         queues: arguments.queues,
+        redact: Rules::new(arguments.redact),
         ..Options::default()
     };
     let store = arguments.store.create().await?;

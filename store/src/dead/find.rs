@@ -128,9 +128,12 @@ impl Store {
                 sql.push(&format!(" AND {column} = ")).bind(value.as_str());
             }
         }
+        if let Some(text) = &filter.error {
+            let in_error = self.in_error(sql, text);
+            sql.push(&format!(" AND {in_error}"));
+        }
         if let Some(text) = &filter.text {
-            let (error, payload) = (sql.place(text.to_ascii_lowercase().as_str()), sql.place(text.as_bytes()));
-            let in_error = self.dialect.contains("lower(error)", &error);
+            let (in_error, payload) = (self.in_error(sql, text), sql.place(text.as_bytes()));
             sql.push(&format!(" AND ({in_error} OR {})", self.dialect.contains("payload", &payload)));
         }
         if let Some(from) = filter.failed_from {
@@ -139,6 +142,11 @@ impl Store {
         if let Some(until) = filter.failed_until {
             sql.push(" AND failed_at < ").bind(until);
         }
+    }
+
+    fn in_error(&self, sql: &mut Sql, text: &str) -> String {
+        let place = sql.place(text.to_ascii_lowercase().as_str());
+        self.dialect.contains("lower(error)", &place)
     }
 
     /// Appends the conditions of a selection, of which only those in `state` are meant.

@@ -112,6 +112,8 @@ async fn a_filter_finds_what_fits_all_of_it(database: Database) {
         (DeadFilter { kind: Some("timeout".into()), ..any() }, vec![2]),
         (DeadFilter { text: Some("CONNECTION ref".into()), ..any() }, vec![1]),
         (DeadFilter { text: Some("needle".into()), ..any() }, vec![3]),
+        (DeadFilter { error: Some("needle".into()), ..any() }, vec![]),
+        (DeadFilter { error: Some("CONNECTION ref".into()), ..any() }, vec![1]),
         (DeadFilter { text: Some("%".into()), ..any() }, vec![]),
         (DeadFilter { fingerprint: Some(fingerprint), ..any() }, vec![2]),
         (DeadFilter { failed_from: Some(NOW + 2), failed_until: Some(NOW + 3), ..any() }, vec![2]),

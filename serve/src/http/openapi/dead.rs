@@ -189,7 +189,12 @@ fn filtered(operation: Operation) -> Operation {
         .parameter("query", "job", "Only of the job with exactly this name.", &text)
         .parameter("query", "job_id", "Only of the job with this id.", &text)
         .parameter("query", "kind", "Only with an error of this class.", &text)
-        .parameter("query", "text", "Only with this text in the error or the payload.", &text)
+        .parameter(
+            "query",
+            "text",
+            "Only with this text in the error or the payload; for viewers, in the error.",
+            &text,
+        )
         .parameter("query", "group", "Only of this group.", &text)
         .parameter("query", "since", "Only those given up then or later (RFC 3339).", &time)
         .parameter("query", "until", "Only those given up before then (RFC 3339).", &time)
