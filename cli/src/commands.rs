@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+mod audit;
 mod bench;
 mod dead;
 mod doctor;
@@ -22,6 +23,7 @@ pub(crate) enum Command {
     Publish(Box<publish::Arguments>),
     Queues(Box<queues::Arguments>),
     Dead(Box<dead::Arguments>),
+    Audit(Box<audit::Arguments>),
 }
 
 impl Command {
@@ -35,6 +37,7 @@ impl Command {
             Self::Publish(arguments) => publish::run(*arguments).await,
             Self::Queues(arguments) => queues::run(*arguments).await,
             Self::Dead(arguments) => dead::run(*arguments).await,
+            Self::Audit(arguments) => audit::run(*arguments).await,
         }
     }
 

@@ -7,7 +7,6 @@ use sqlx::{FromRow, Row, any::AnyRow};
 use crate::{
     Cursor, Page, Result, Store,
     lent::Lent,
-    open::Area,
     sql::{Sql, number},
     status::json,
 };
@@ -55,10 +54,7 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn audit(&self, by: By<'_>, action: &str, detail: &Value) -> Result<()> {
-        let mut tx = self.write(Area::Dead).await?;
-        note(&mut tx, by, action, detail).await?;
-        tx.commit().await?;
-        Ok(())
+        note(&mut self.writer().await?, by, action, detail).await
     }
 
     /// One page of the audit log, latest first.

@@ -30,8 +30,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     store: StoreArguments,
 
-    /// Bearer tokens, `viewer:TOKEN` or `operator:TOKEN`, separated by commas; better from the environment, because
-    /// arguments can be seen by all on this machine
+    /// Bearer tokens, `viewer:TOKEN` or `operator:TOKEN`, or `operator:NAME=TOKEN` for the audit log, separated by commas;
+    /// better from the environment, because arguments can be seen by all on this machine
     #[arg(long, env = "LEVERET_API_TOKENS", hide_env_values = true, value_name = "TOKENS")]
     // Read later: what cannot be read is repeated by clap, and these are secrets.
     tokens: Option<String>,

@@ -60,7 +60,7 @@ async fn list(
 ) -> Result<Response, Problem> {
     let query = Query::read(&uri, &[&FILTERS[..], &["state", "after", "limit"]].concat())?;
     let (filter, after) = (filter(&query, &caller)?, query.parsed::<Cursor>("after")?);
-    let Page { items, next } = services.store.dead_letters(&filter, after.as_ref(), limit(&query)?).await?;
+    let Page { items, next } = services.store.dead_letters(&filter, after.as_ref(), query.limit()?).await?;
     let letters: Vec<_> = items.iter().map(letter).collect();
     Ok(answer(StatusCode::OK, &json!({ "dead_letters": letters, "next": next })))
 }
@@ -71,7 +71,7 @@ async fn groups(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let query = Query::read(&uri, &[&FILTERS[..], &["state", "limit"]].concat())?;
-    let groups = services.store.groups(&filter(&query, &caller)?, limit(&query)?).await?;
+    let groups = services.store.groups(&filter(&query, &caller)?, query.limit()?).await?;
     Ok(answer(StatusCode::OK, &json!({ "groups": groups.iter().map(group).collect::<Vec<_>>() })))
 }
 
@@ -138,9 +138,7 @@ async fn export(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let query = Query::read(&uri, &[&FILTERS[..], &["state"]].concat())?;
-    if !caller.is_operator() {
-        return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", "this needs the token of an operator"));
-    }
+    caller.must_be_operator()?;
     let filter = filter(&query, &caller)?;
     // Before the answer begins, because an error can be told no more then.
     services.store.count_dead(&filter).await?;
@@ -163,14 +161,6 @@ async fn import(
     let lines = request.into_body().into_data_stream().map_err(std::io::Error::other);
     let imported = transfer::import(&services.store, StreamReader::new(lines), caller.actor()).await?;
     Ok(answer(StatusCode::OK, &imported))
-}
-
-fn limit(query: &Query) -> Result<u32, Problem> {
-    let limit = query.with("limit", |text| match text.parse::<u32>() {
-        Ok(limit @ 1..=1000) => Ok(limit),
-        _ => Err("must be a whole number from 1 to 1000".to_owned()),
-    })?;
-    Ok(limit.unwrap_or(100))
 }
 
 fn known(id: Id) -> Result<i64, Problem> {
