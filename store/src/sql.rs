@@ -133,6 +133,15 @@ impl Dialect {
         }
     }
 
+    /// Whether a text contains that in the place `place`, which has no capital ASCII letters, whatever the case of its own.
+    /// Other letters are left as they are, on both databases and in every locale.
+    pub(crate) fn contains_folded(self, column: &str, place: &str) -> String {
+        match self {
+            Self::Sqlite => self.contains(&format!("lower({column})"), place),
+            Self::Postgres => self.contains(&format!("lower({column} COLLATE \"C\")"), place),
+        }
+    }
+
     /// Whether a text or bytes contain those in the place `place`.
     pub(crate) fn contains(self, column: &str, place: &str) -> String {
         match self {

@@ -146,7 +146,7 @@ impl Store {
 
     fn in_error(&self, sql: &mut Sql, text: &str) -> String {
         let place = sql.place(text.to_ascii_lowercase().as_str());
-        self.dialect.contains("lower(error)", &place)
+        self.dialect.contains_folded("error", &place)
     }
 
     /// Appends the conditions of a selection, of which only those in `state` are meant.

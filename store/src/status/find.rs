@@ -111,7 +111,7 @@ impl Store {
         }
         if let Some(label) = &filter.label {
             let place = sql.place(label.to_ascii_lowercase().as_str());
-            sql.push(" AND ").push(&self.dialect.contains("lower(label)", &place));
+            sql.push(" AND ").push(&self.dialect.contains_folded("label", &place));
         }
         if let Some(from) = filter.created_from {
             sql.push(" AND created_at >= ").bind(from);

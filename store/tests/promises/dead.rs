@@ -93,7 +93,7 @@ async fn without_an_id_a_letter_is_doubled_rather_than_lost(database: Database) 
 async fn a_filter_finds_what_fits_all_of_it(database: Database) {
     let store = database.open().await;
     let letters = [
-        NewDead { error: "Connection refused".into(), ..letter(1) },
+        NewDead { error: "Connection refused: Ärger".into(), ..letter(1) },
         NewDead { queue: "slow".into(), kind: "timeout".into(), ..letter(2) },
         NewDead { job: "report.make".into(), payload: b"\xff needle \x00".to_vec(), ..letter(3) },
     ];
@@ -112,6 +112,7 @@ async fn a_filter_finds_what_fits_all_of_it(database: Database) {
         (DeadFilter { kind: Some("timeout".into()), ..any() }, vec![2]),
         (DeadFilter { text: Some("CONNECTION ref".into()), ..any() }, vec![1]),
         (DeadFilter { text: Some("needle".into()), ..any() }, vec![3]),
+        (DeadFilter { text: Some("Ärger".into()), ..any() }, vec![1]),
         (DeadFilter { error: Some("needle".into()), ..any() }, vec![]),
         (DeadFilter { error: Some("CONNECTION ref".into()), ..any() }, vec![1]),
         (DeadFilter { text: Some("%".into()), ..any() }, vec![]),

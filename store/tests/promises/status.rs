@@ -257,7 +257,7 @@ async fn pages_stay_right_while_jobs_are_added(database: Database) {
 async fn a_filter_finds_what_fits_all_of_it(database: Database) {
     let store = database.open().await;
     let events = [
-        JobEvent { label: Some("Weekly Report".into()), ..event("a", 0, 0, queued()) },
+        JobEvent { label: Some("Weekly Report: Übersicht".into()), ..event("a", 0, 0, queued()) },
         JobEvent { queue: "slow".into(), ..event("b", 0, 10, Step::Started) },
         JobEvent { job: "report.make".into(), ..event("c", 0, 20, dead()) },
     ];
@@ -269,6 +269,7 @@ async fn a_filter_finds_what_fits_all_of_it(database: Database) {
         (Filter { job: Some("report.make".into()), ..all() }, "c"),
         (Filter { queue: Some("slow".into()), ..all() }, "b"),
         (Filter { label: Some("weekly rep".into()), ..all() }, "a"),
+        (Filter { label: Some("Übersicht".into()), ..all() }, "a"),
         (Filter { label: Some("%".into()), ..all() }, ""),
         (Filter { created_from: Some(NOW + 10), ..all() }, "cb"),
         (Filter { created_until: Some(NOW + 10), ..all() }, "a"),
