@@ -14,6 +14,9 @@ use crate::{
 /// Whose end is yet to come, as the database says it.
 pub(crate) const UNFINISHED: &str = "state NOT IN ('succeeded', 'dead', 'cancelled')";
 
+/// More steps than those of the copies that are remembered only somebody tells who forges them.
+const MOST_STEPS: u32 = 1000;
+
 impl Store {
     /// One job; `None` if no event of it came, or it was pruned.
     ///
@@ -45,7 +48,8 @@ impl Store {
         Sql::new(text).arg(list).all(&mut self.reader().await?).await
     }
 
-    /// The steps of a job, in the order in which it goes through them.
+    /// The steps of a job, in the order in which it goes through them. Of one that had very many copies (retries,
+    /// snoozes), those of the first 50 and of the last 50; at most 1,000 steps.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -61,8 +65,9 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn timeline(&self, id: &str) -> Result<Vec<TimelineEntry>> {
-        let mut entries: Vec<TimelineEntry> =
-            Sql::new("SELECT * FROM leveret_job_steps WHERE id = $1").arg(id).all(&mut self.reader().await?).await?;
+        let text = "SELECT * FROM leveret_job_steps WHERE id = $1 ORDER BY hop DESC, attempt DESC LIMIT $2";
+        let sql = Sql::new(text).arg(id).arg(MOST_STEPS);
+        let mut entries: Vec<TimelineEntry> = sql.all(&mut self.reader().await?).await?;
         let order = |step: &str| step.parse().map_or(usize::MAX, |state: State| state as usize);
         entries.sort_by_key(|entry| (entry.hop, entry.at, order(&entry.step)));
         Ok(entries)

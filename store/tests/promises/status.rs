@@ -22,6 +22,7 @@ crate::on_both! {
     an_event_that_cannot_be_held_is_refused_for_itself,
     a_batch_of_any_size_is_taken,
     the_time_of_the_last_news_never_goes_back,
+    of_a_job_that_comes_back_again_and_again_the_first_and_the_last_steps_are_kept,
 }
 
 pub(crate) fn event(id: &str, hop: u32, at: u64, step: Step) -> JobEvent {
@@ -339,4 +340,25 @@ async fn the_time_of_the_last_news_never_goes_back(database: Database) {
         store.heard(now).await.unwrap();
     }
     assert_eq!(store.heard_at().await.unwrap(), Some(NOW + 5));
+}
+
+async fn of_a_job_that_comes_back_again_and_again_the_first_and_the_last_steps_are_kept(database: Database) {
+    let store = database.open().await;
+    store.record(&[event("other", 7, 0, Step::Received)]).await.unwrap();
+    for hop in 0..400u32 {
+        let at = u64::from(hop) * 10;
+        let due = NOW + at + 10;
+        let steps = [Step::Received, Step::Started, Step::Snoozed { due }];
+        store.record(&steps.map(|step| event("a", hop, at, step))).await.unwrap();
+    }
+    let kept = store.timeline("a").await.unwrap();
+    let mut hops: Vec<_> = kept.iter().map(|entry| entry.hop).collect();
+    hops.dedup();
+    assert_eq!(hops, (0..50).chain(350..400).collect::<Vec<_>>());
+    assert_eq!((kept.len(), kept.last().unwrap().step.as_str()), (300, "snoozed"));
+    assert_eq!(store.timeline("other").await.unwrap().len(), 1);
+
+    let forged: Vec<_> = (0..1500).map(|attempt| JobEvent { attempt, ..event("b", 0, 0, Step::Received) }).collect();
+    store.record(&forged).await.unwrap();
+    assert_eq!(store.timeline("b").await.unwrap().len(), 1000);
 }
