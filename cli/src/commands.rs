@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+mod audit;
 mod bench;
 mod dead;
 mod doctor;
@@ -30,6 +31,7 @@ pub(crate) enum Command {
     Outbox(Box<outbox::Arguments>),
     Inbox(Box<inbox::Arguments>),
     Healthcheck(healthcheck::Arguments),
+    Audit(Box<audit::Arguments>),
 }
 
 impl Command {
@@ -47,6 +49,7 @@ impl Command {
             Self::Outbox(arguments) => outbox::run(*arguments).await,
             Self::Inbox(arguments) => inbox::run(*arguments).await,
             Self::Healthcheck(arguments) => healthcheck::run(arguments).await,
+            Self::Audit(arguments) => audit::run(*arguments).await,
         }
     }
 

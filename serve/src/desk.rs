@@ -3,7 +3,7 @@
 //!
 //! In the order of a letter's way: [`intake`] from the broker into the store, [`letter`] what it says there, [`redact`]
 //! how it is shown, [`edit`] with another payload, [`replay`] back to its queue (a few first: `canary`; not too fast:
-//! `pace`), [`transfer`] to files and back. [`direct`] does the same with a queue as it is, without a store.
+//! `pace`; by one at a time: `lease`), [`transfer`] to files and back. [`direct`] does the same with a queue as it is, without a store.
 //!
 //! ```no_run
 //! use leveret::{Broker, catalogue::Catalogue};
@@ -23,20 +23,17 @@ mod canary;
 pub mod direct;
 pub mod edit;
 pub mod intake;
+mod lease;
 pub mod letter;
 mod pace;
 pub mod redact;
 pub mod replay;
 pub mod transfer;
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex},
-};
-
 use leveret::{Broker, catalogue::Catalogue};
 use leveret_store::Store;
 
+pub use self::lease::Held;
 use crate::jobs::Flaw;
 
 /// Where dead letters are looked after: a broker to publish to, and the store that has them. Clones are cheap.
@@ -45,15 +42,13 @@ pub struct Desk {
     broker: Broker,
     store: Store,
     catalogue: Catalogue,
-    /// Replays that run in this process.
-    running: Arc<Mutex<HashSet<i64>>>,
 }
 
 impl Desk {
     /// A desk; the catalogue has the schemas that edited payloads are checked against.
     #[must_use]
     pub fn new(broker: &Broker, store: &Store, catalogue: &Catalogue) -> Self {
-        Self { broker: broker.clone(), store: store.clone(), catalogue: catalogue.clone(), running: Arc::default() }
+        Self { broker: broker.clone(), store: store.clone(), catalogue: catalogue.clone() }
     }
 }
 
@@ -70,7 +65,7 @@ pub enum Error {
     /// The replay has ended.
     #[error("replay {0} has ended")]
     Ended(i64),
-    /// The replay runs in this process already.
+    /// Somebody runs the replay, or did so until a moment ago and was killed.
     #[error("replay {0} is under way")]
     Running(i64),
     /// A payload that the job's schema does not allow.

@@ -1,10 +1,11 @@
 //! The HTTP API: what stands in the OpenAPI document, and nothing else.
 //!
 //! In the order in which a request passes: `trace` (request ids, counts, panics), `access` (who may), then the routes:
-//! `tasks`, `dead`, `catalogue`, `health`, `openapi` and `page`. `body` and `query` read what clients send, `problem` is what
+//! `tasks`, `dead`, `audit`, `catalogue`, `health`, `openapi` and `page`. `body` and `query` read what clients send, `problem` is what
 //! they are told when it cannot be done.
 
 mod access;
+mod audit;
 mod body;
 mod catalogue;
 mod dead;
@@ -38,6 +39,7 @@ pub(crate) fn routes(services: &Services, tokens: Tokens) -> Result<Router, prom
     let router = Router::new()
         .merge(tasks::routes())
         .merge(dead::routes())
+        .route("/api/audit", get(audit::list))
         .route("/api/jobs", get(catalogue::jobs))
         .route("/api/openapi.json", get(openapi::document))
         .route("/api", get(page::page))

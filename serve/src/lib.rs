@@ -39,5 +39,5 @@ pub use crate::{
     options::{Error, Options},
     server::{Server, serve},
     services::Services,
-    tokens::{Role, Tokens, TokensError},
+    tokens::{Holder, Role, Tokens, TokensError},
 };

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use leveret_store::Retention;
 
-use crate::tokens::Tokens;
+use crate::{desk::redact::Rules, tokens::Tokens};
 
 /// The settings of a server.
 ///
@@ -26,6 +26,8 @@ pub struct Options {
     pub retention: Retention,
     /// Job queues whose dead letters are taken in besides those of the catalogue.
     pub queues: Vec<String>,
+    /// What of payloads is hidden besides what looks like secrets anyway.
+    pub redact: Rules,
     /// How long requests under way may take when it stops: 10 s.
     pub drain: Duration,
 }
@@ -38,6 +40,7 @@ impl Default for Options {
             tokens: Tokens::default(),
             retention: Retention::default(),
             queues: Vec::new(),
+            redact: Rules::default(),
             drain: Duration::from_secs(10),
         }
     }

@@ -26,6 +26,8 @@ const ROOM: usize = 20_000;
 const AT_ONCE: usize = 64;
 /// How long an answer waits for the store once its job is published.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// A store that has not written for so long is away.
+const SILENT_AFTER: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -113,18 +115,34 @@ impl Keeper {
     pub(crate) async fn keep(&self, events: &[JobEvent]) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match self.store.record(events).await {
+            let error = match self.try_keep(events).await {
                 Ok(moved) => return self.kept(&moved),
                 Err(error) => error,
             };
-            if error.is_refusal() {
+            // Whatever is wrong with a batch, one event of it may be to blame. A single one is left out if it is refused
+            // for itself; while there is more wrong, such as a table that is missing, it waits.
+            if error.is_refusal() || (events.len() > 1 && !error.is_unavailable()) {
                 return self.keep_each(events, &error).await;
             }
-            if !self.away.swap(true, Ordering::AcqRel) {
-                tracing::warn!(?error, "the store takes nothing, trying again");
-            }
+            self.gone(&error);
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// A store that does not answer is as good as away, long before it says so itself.
+    async fn try_keep(&self, events: &[JobEvent]) -> leveret_store::Result<Vec<Moved>> {
+        let mut record = std::pin::pin!(self.store.record(events));
+        if let Ok(recorded) = timeout(SILENT_AFTER, &mut record).await {
+            return recorded;
+        }
+        self.gone(&leveret_store::Error::Silent);
+        record.await
+    }
+
+    fn gone(&self, error: &leveret_store::Error) {
+        if !self.away.swap(true, Ordering::AcqRel) {
+            tracing::warn!(?error, "the store takes nothing, trying again");
         }
     }
 
@@ -148,5 +166,55 @@ impl Keeper {
             tracing::info!("the store takes what it is given again");
         }
         self.waiters.moved(moved);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use leveret::event::Step;
+    use leveret_harness::{Proxy, eventually, shared_postgres};
+
+    use super::*;
+
+    fn started(id: &str) -> JobEvent {
+        JobEvent {
+            id: id.into(),
+            job: "demo.work".into(),
+            queue: "demo".into(),
+            label: None,
+            priority: None,
+            attempt: 1,
+            hop: 0,
+            enqueued_at: None,
+            at: 1_800_000_000_000,
+            worker: None,
+            step: Step::Started,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_that_the_store_cannot_hold_does_not_hold_up_the_others() {
+        let store = Store::open(&shared_postgres().await.database().await).await.unwrap();
+        let recorder = Recorder::start(store.clone(), Waiters::default());
+        // Too long for an index of PostgreSQL, which does not make it shorter.
+        let long: String = (0..2_000).map(|_| uuid::Uuid::now_v7().simple().to_string()).collect();
+        recorder.keeper().keep(&[started("a"), started(&long), started("b")]).await;
+        let kept = store.jobs_by_ids(&["a", "b", &long]).await.unwrap();
+        assert_eq!(kept.len(), 2);
+        assert!(recorder.room(1).is_some());
+    }
+
+    #[tokio::test]
+    async fn while_the_store_says_nothing_no_room_is_given_and_nothing_is_lost() {
+        let proxy = Proxy::start(&shared_postgres().await.database().await).await;
+        let store = Store::open(proxy.url()).await.unwrap();
+        let recorder = Recorder::start(store.clone(), Waiters::default());
+        proxy.freeze();
+        let room = recorder.room(1).unwrap();
+        recorder.record(vec![started("a")], room).await;
+        eventually("no room", Duration::from_secs(10), async || recorder.room(1).is_none()).await;
+        proxy.thaw();
+        eventually("room again", Duration::from_secs(30), async || recorder.room(1).is_some()).await;
+        assert!(store.job("a").await.unwrap().is_some());
     }
 }

@@ -1,6 +1,6 @@
 //! The process around the services: it listens, tracks, and stops in good order.
 
-use std::{future::IntoFuture, io, net::SocketAddr, time::Duration};
+use std::{future::IntoFuture, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, serve::ListenerExt};
 use leveret_store::Retention;
@@ -63,11 +63,12 @@ impl Server {
     ///
     /// [`Error::TokensNeeded`] off loopback without tokens, [`Error::Listen`] if the address cannot be had.
     pub async fn bind(mut services: Services, options: Options) -> Result<Self, Error> {
-        let Options { listen, default_job, tokens, retention, queues, drain } = options;
+        let Options { listen, default_job, tokens, retention, queues, redact, drain } = options;
         if !listen.ip().is_loopback() && tokens.is_empty() {
             return Err(Error::TokensNeeded { address: listen });
         }
         services.default_job = default_job.map(Into::into);
+        services.redact = Arc::new(redact);
         let failed = |source| Error::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -100,10 +101,13 @@ impl Server {
             queues,
             stop.clone(),
         )));
+        let replays = services.desk.clone();
+        let taking_up = stop.clone();
+        let replays = AbortOnDropHandle::new(tokio::spawn(async move { replays.take_up(taking_up).await }));
         tracing::info!(%address, "serving");
         let served = answer(listener, routes, services.waiters.clone(), shutdown, drain).await;
         stop.cancel();
-        for task in [tracker, intake] {
+        for task in [tracker, intake, replays] {
             if timeout(FLUSHED_WITHIN, task).await.is_err() {
                 tracing::warn!("stopping in the middle of a batch: the broker hands it out again");
             }

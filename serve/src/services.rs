@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    desk::Desk,
+    desk::{Desk, redact::Rules},
     jobs::{self, Schemas},
     recorder::Recorder,
     waiters::Waiters,
@@ -37,6 +37,7 @@ pub struct Services {
     /// Where dead letters are looked after.
     pub desk: Desk,
     pub(crate) default_job: Option<Arc<str>>,
+    pub(crate) redact: Arc<Rules>,
     pub(crate) schemas: Arc<Schemas>,
     pub(crate) waiters: Waiters,
     pub(crate) recorder: Recorder,
@@ -61,6 +62,7 @@ impl Services {
             desk: Desk::new(broker, &store, &catalogue),
             catalogue,
             default_job: None,
+            redact: Arc::default(),
             schemas: Arc::default(),
             recorder: Recorder::start(store.clone(), waiters.clone()),
             waiters,

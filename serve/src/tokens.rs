@@ -1,12 +1,13 @@
 //! Who may ask for what: bearer tokens with a role each.
 
-use std::{fmt, fs, io, path::Path, str::FromStr};
+use std::{fmt, fs, io, path::Path, str::FromStr, sync::Arc};
 
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 /// Shorter ones can be guessed.
 const SHORTEST: usize = 16;
+const LONGEST_NAME: usize = 64;
 
 /// What a token allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,18 +18,28 @@ pub enum Role {
     Operator,
 }
 
+/// Who has a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// What they may do.
+    pub role: Role,
+    /// The name of the token, if it has one: the audit log tells it.
+    pub name: Option<Arc<str>>,
+}
+
 /// The tokens that a server takes. None is shown or kept as it is: only digests of them.
 ///
 /// ```
 /// use leveret_serve::{Role, Tokens};
 ///
-/// let tokens: Tokens = "viewer:an-unguessable-word,operator:another-unguessable-word".parse()?;
-/// assert_eq!(tokens.role("another-unguessable-word"), Some(Role::Operator));
-/// assert_eq!(tokens.role("a guess"), None);
+/// let tokens: Tokens = "viewer:an-unguessable-word,operator:anna=another-unguessable-word".parse()?;
+/// let anna = tokens.holder("another-unguessable-word").expect("it is one of them");
+/// assert_eq!((anna.role, anna.name.as_deref()), (Role::Operator, Some("anna")));
+/// assert_eq!(tokens.holder("a guess"), None);
 /// # Ok::<_, leveret_serve::TokensError>(())
 /// ```
 #[derive(Clone, Default)]
-pub struct Tokens(Vec<(Role, [u8; 32])>);
+pub struct Tokens(Vec<(Holder, [u8; 32])>);
 
 /// Why tokens cannot be used. It never holds a token.
 #[derive(Debug, thiserror::Error)]
@@ -36,12 +47,16 @@ pub struct Tokens(Vec<(Role, [u8; 32])>);
 pub enum TokensError {
     /// One is not of the form.
     #[error(
-        "token {number}: expected viewer:TOKEN or operator:TOKEN, with a token of at least {SHORTEST} visible characters"
+        "token {number}: expected viewer:TOKEN or operator:TOKEN, or operator:NAME=TOKEN for the audit log, with a token of at \
+         least {SHORTEST} visible characters"
     )]
     Form {
         /// Which one, from 1.
         number: usize,
     },
+    /// There is none where there should be: that would let everybody in.
+    #[error("no token is in it")]
+    None,
     /// The file cannot be read.
     #[error("the file of tokens cannot be read")]
     File(#[from] io::Error),
@@ -63,22 +78,22 @@ impl Tokens {
         self.0.is_empty()
     }
 
-    /// The role of a token, if it is one of these. How long that takes tells nothing of them.
+    /// Who has a token, if it is one of these. How long that takes tells nothing of them.
     #[must_use]
-    pub fn role(&self, token: &str) -> Option<Role> {
+    pub fn holder(&self, token: &str) -> Option<&Holder> {
         let digest = digest(token);
-        let (mut found, mut role) = (Choice::from(0), 0u8);
-        for (own, known) in &self.0 {
+        let (mut found, mut place) = (Choice::from(0), 0u64);
+        for (number, (_, known)) in (0..).zip(&self.0) {
             let same = known.ct_eq(&digest);
-            role.conditional_assign(&(*own as u8), same);
+            place.conditional_assign(&number, same);
             found |= same;
         }
-        let role = if role == Role::Operator as u8 { Role::Operator } else { Role::Viewer };
-        bool::from(found).then_some(role)
+        let (holder, _) = self.0.get(usize::try_from(place).ok()?)?;
+        bool::from(found).then_some(holder)
     }
 }
 
-/// `role:token`, separated by commas or line breaks; a line that begins with `#` is a comment.
+/// `role:token` or `role:name=token`, separated by commas or line breaks; a line that begins with `#` is a comment. At least one.
 impl FromStr for Tokens {
     type Err = TokensError;
 
@@ -86,7 +101,8 @@ impl FromStr for Tokens {
         let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
         let items = lines.flat_map(|line| line.split(',')).map(str::trim).filter(|item| !item.is_empty());
         let tokens = items.zip(1..).map(|(item, number)| token(item).ok_or(TokensError::Form { number }));
-        tokens.collect::<Result<_, _>>().map(Self)
+        let tokens: Vec<_> = tokens.collect::<Result<_, _>>()?;
+        if tokens.is_empty() { Err(TokensError::None) } else { Ok(Self(tokens)) }
     }
 }
 
@@ -96,15 +112,28 @@ impl fmt::Debug for Tokens {
     }
 }
 
-fn token(item: &str) -> Option<(Role, [u8; 32])> {
-    let (role, token) = item.split_once(':')?;
+fn token(item: &str) -> Option<(Holder, [u8; 32])> {
+    let (role, rest) = item.split_once(':')?;
     let role = match role {
         "viewer" => Role::Viewer,
         "operator" => Role::Operator,
         _ => return None,
     };
+    let (name, token) = named(rest);
     let usable = token.len() >= SHORTEST && token.bytes().all(|byte| byte.is_ascii_graphic());
-    usable.then(|| (role, digest(token)))
+    usable.then(|| (Holder { role, name: name.map(Into::into) }, digest(token)))
+}
+
+/// What stands before a `=` is a name only if a token follows: tokens in base64 may end in `=`.
+fn named(text: &str) -> (Option<&str>, &str) {
+    let is_name = |name: &str| {
+        let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-@".contains(&byte);
+        (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(of_name)
+    };
+    match text.split_once('=') {
+        Some((name, token)) if is_name(name) && token.len() >= SHORTEST => (Some(name), token),
+        _ => (None, text),
+    }
 }
 
 fn digest(token: &str) -> [u8; 32] {
@@ -118,9 +147,17 @@ mod tests {
     #[test]
     fn tokens_are_read_from_a_variable_or_a_file() {
         let tokens: Tokens = "# ours\nviewer:0123456789abcdef\n\noperator:fedcba9876543210,".parse().unwrap();
-        assert_eq!(tokens.role("0123456789abcdef"), Some(Role::Viewer));
-        assert_eq!(tokens.role("fedcba9876543210"), Some(Role::Operator));
-        assert_eq!((tokens.role(""), Tokens::default().role("")), (None, None));
+        assert_eq!(tokens.holder("0123456789abcdef").unwrap().role, Role::Viewer);
+        assert_eq!(tokens.holder("fedcba9876543210").unwrap().role, Role::Operator);
+        assert_eq!((tokens.holder(""), Tokens::default().holder("")), (None, None));
+    }
+
+    #[test]
+    fn a_token_may_have_a_name_and_one_in_base64_is_not_taken_for_it() {
+        let tokens: Tokens = "operator:anna=0123456789abcdef,operator:fedcba9876543210==".parse().unwrap();
+        assert_eq!(tokens.holder("0123456789abcdef").unwrap().name.as_deref(), Some("anna"));
+        assert_eq!(tokens.holder("fedcba9876543210==").unwrap().name, None);
+        assert_eq!(tokens.holder("anna=0123456789abcdef"), None);
     }
 
     #[test]
@@ -128,6 +165,13 @@ mod tests {
         for text in ["0123456789abcdef", "admin:0123456789abcdef", "viewer:short", "viewer:white space in here"] {
             let error = text.parse::<Tokens>().unwrap_err().to_string();
             assert!(error.contains("token 1") && !error.contains("0123456789abcdef"), "{error}");
+        }
+    }
+
+    #[test]
+    fn where_tokens_should_be_there_must_be_one() {
+        for text in ["", " \n", ",", "# none yet\n"] {
+            assert!(matches!(text.parse::<Tokens>(), Err(TokensError::None)), "{text:?}");
         }
     }
 

@@ -9,10 +9,11 @@ use std::{
 use futures_util::TryStreamExt;
 use leveret::event::{JobEvent, Step};
 use leveret_harness::Postgres;
-use leveret_store::{By, DeadFilter, DeadSource, Filter, NewDead, Retention, Selection, State, Store};
+use leveret_store::{By, DeadFilter, DeadSource, Filter, Lease, NewDead, Retention, Selection, State, Store};
 use serde_json::json;
 
 const NOW: u64 = 1_800_000_000_000;
+const RUN: Lease<'static> = Lease { owner: "bench", until: NOW };
 const BY: By<'static> = By { actor: "bench", at: NOW };
 const JOBS: u64 = 20_000;
 const LETTERS: u64 = 100_000;
@@ -109,7 +110,6 @@ fn letter(number: u64) -> NewDead {
         failed_at: Some(NOW + number),
         properties: vec![7; 300],
         payload: format!("{{\"order\": {number}, \"text\": \"{}\"}}", "x".repeat(500)).into_bytes(),
-        redelivered: false,
     }
 }
 
@@ -140,7 +140,7 @@ async fn dead(store: &Store, upkeep: &Upkeep) -> leveret_store::Result<()> {
     upkeep.run();
     time("groups after that", 10, async || store.groups(&all, 100).await.map(drop)).await?;
     let began = Instant::now();
-    let replay = store.start_replay(&every, &json!({}), BY).await?;
+    let replay = store.start_replay(&every, &json!({}), BY, RUN).await?;
     println!("  start of a replay of all: {:.0?}", began.elapsed());
     let began = Instant::now();
     let mut replayed = 0;
@@ -150,7 +150,7 @@ async fn dead(store: &Store, upkeep: &Upkeep) -> leveret_store::Result<()> {
         replayed += store.replayed(replay.id, &ids, BY).await? as usize;
     }
     rate("letters replayed", replayed, began.elapsed());
-    time("end of the replay", 1, async || store.finish_replay(replay.id, "done", BY).await.map(drop)).await
+    time("end of the replay", 1, async || store.finish_replay(replay.id, RUN.owner, "done", BY).await.map(drop)).await
 }
 
 fn rate(what: &str, count: usize, took: Duration) {

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::{AnyConnection, FromRow, Row, any::AnyRow};
+use sqlx::{FromRow, Row, any::AnyRow};
 
 use crate::{
     Cursor, Page, Result, Store,
-    open::Area,
+    lent::Lent,
     sql::{Sql, number},
     status::json,
 };
@@ -54,10 +54,7 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn audit(&self, by: By<'_>, action: &str, detail: &Value) -> Result<()> {
-        let mut tx = self.write(Area::Dead).await?;
-        note(&mut tx, by, action, detail).await?;
-        tx.commit().await?;
-        Ok(())
+        note(&mut self.writer().await?, by, action, detail).await
     }
 
     /// One page of the audit log, latest first.
@@ -70,12 +67,12 @@ impl Store {
     pub async fn audit_log(&self, after: Option<&Cursor>, limit: u32) -> Result<Page<AuditEntry>> {
         let before = after.map_or(i64::MAX, Cursor::number);
         let sql = Sql::new("SELECT * FROM leveret_audit WHERE id < $1 ORDER BY id DESC LIMIT $2");
-        let entries = sql.arg(before).arg(u64::from(limit) + 1).all(&self.readers).await?;
+        let entries = sql.arg(before).arg(u64::from(limit) + 1).all(&mut self.reader().await?).await?;
         Ok(Page::new(entries, limit, |entry: &AuditEntry| (entry.id, String::new())))
     }
 }
 
-pub(crate) async fn note(tx: &mut AnyConnection, by: By<'_>, action: &str, detail: &Value) -> Result<()> {
+pub(crate) async fn note(tx: &mut Lent, by: By<'_>, action: &str, detail: &Value) -> Result<()> {
     let sql = Sql::new("INSERT INTO leveret_audit (at, actor, action, detail) VALUES ($1, $2, $3, $4)");
     sql.arg(by.at).arg(by.actor).arg(action).arg(detail).execute(tx).await.map(drop)
 }

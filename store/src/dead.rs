@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{FromRow, Row, any::AnyRow};
 
-pub use self::{fingerprint::fingerprint, replay::Replay};
+pub use self::{
+    fingerprint::fingerprint,
+    replay::{Lease, Replay},
+};
 use crate::{sql::number, status::json};
 
 /// A name for each, in the database and in JSON.
@@ -102,8 +105,6 @@ pub struct NewDead {
     pub properties: Vec<u8>,
     /// The payload of the message.
     pub payload: Vec<u8>,
-    /// Whether the broker has delivered it before.
-    pub redelivered: bool,
 }
 
 /// What is known of a dead letter, but for its message.
@@ -212,6 +213,8 @@ pub struct DeadFilter {
     pub kind: Option<String>,
     /// With this text somewhere in the error, where ASCII letters fit in either case, or exactly so in the payload.
     pub text: Option<String>,
+    /// With this text somewhere in the error, where ASCII letters fit in either case.
+    pub error: Option<String>,
     /// Of this group.
     pub fingerprint: Option<String>,
     /// Given up then or later, in milliseconds since the epoch.
@@ -229,6 +232,7 @@ impl Default for DeadFilter {
             job_id: None,
             kind: None,
             text: None,
+            error: None,
             fingerprint: None,
             failed_from: None,
             failed_until: None,

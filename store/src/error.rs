@@ -51,6 +51,9 @@ pub enum Error {
     /// A cursor that this store did not give out.
     #[error("not a cursor of this list")]
     Cursor,
+    /// The database says nothing: it is halted, or the network loses what is sent. What was asked may be done all the same.
+    #[error("the database does not answer")]
+    Silent,
     /// The database is away, refuses, or holds what it should not.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
@@ -66,6 +69,7 @@ impl Error {
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Database(error) => unavailable(error),
+            Self::Silent => true,
             _ => false,
         }
     }
@@ -108,11 +112,11 @@ fn code_passes(code: &str) -> bool {
     code.parse::<u32>().is_ok_and(|number| [5, 6, 10, 13, 14].contains(&(number & 0xff)))
 }
 
-/// Bad data (22) and broken constraints (23) on PostgreSQL; on SQLite what is too big (18), breaks a constraint (19), or is
+/// A row named twice (21), bad data (22), broken constraints (23) and what is too big (54) on PostgreSQL; on SQLite what is too big (18), breaks a constraint (19), or is
 /// of the wrong type (20) or out of range (25).
 fn code_refuses(code: &str) -> bool {
     if code.len() == 5 {
-        return ["22", "23"].contains(&&code[..2]);
+        return ["21", "22", "23", "54"].contains(&&code[..2]);
     }
     code.parse::<u32>().is_ok_and(|number| [18, 19, 20, 25].contains(&(number & 0xff)))
 }
@@ -129,7 +133,7 @@ mod tests {
         for code in ["23505", "42P01", "1", "2067", "11"] {
             assert!(!code_passes(code), "{code}");
         }
-        for code in ["22021", "23505", "2067", "18"] {
+        for code in ["21000", "22021", "23505", "54000", "2067", "18"] {
             assert!(code_refuses(code), "{code}");
         }
         for code in ["42P01", "57P01", "1", "5", "11"] {

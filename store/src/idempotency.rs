@@ -70,7 +70,7 @@ impl Store {
         let until = now.saturating_add(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
         let mut tx = self.write(Area::Idempotency).await?;
         let known = Sql::new("SELECT * FROM leveret_idempotency WHERE key = $1").arg(claiming.key);
-        let claim = match known.raw(&mut *tx).await?.first() {
+        let claim = match known.raw(&mut tx).await?.first() {
             None => {
                 let text = "INSERT INTO leveret_idempotency (key, body_hash, task_ids, leased_until, created_at)
                             VALUES ($1, $2, $3, $4, $5)";
@@ -78,7 +78,7 @@ impl Store {
                 sql.arg(text_list(claiming.task_ids.iter().map(String::as_str)))
                     .arg(until)
                     .arg(now)
-                    .execute(&mut *tx)
+                    .execute(&mut tx)
                     .await?;
                 Claim::New { task_ids: claiming.task_ids.to_vec() }
             }
@@ -86,7 +86,7 @@ impl Store {
                 let claim = again(row, claiming, now)?;
                 if let Claim::New { .. } = claim {
                     let text = "UPDATE leveret_idempotency SET leased_until = $1 WHERE key = $2";
-                    Sql::new(text).arg(until).arg(claiming.key).execute(&mut *tx).await?;
+                    Sql::new(text).arg(until).arg(claiming.key).execute(&mut tx).await?;
                 }
                 claim
             }
@@ -105,7 +105,7 @@ impl Store {
     pub async fn finish(&self, key: &str, answer: &Value) -> Result<()> {
         let mut tx = self.write(Area::Idempotency).await?;
         let text = "UPDATE leveret_idempotency SET answer = $1 WHERE key = $2";
-        Sql::new(text).arg(answer).arg(key).execute(&mut *tx).await?;
+        Sql::new(text).arg(answer).arg(key).execute(&mut tx).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -126,7 +126,7 @@ impl Store {
     pub async fn release(&self, key: &str) -> Result<()> {
         let mut tx = self.write(Area::Idempotency).await?;
         let text = "UPDATE leveret_idempotency SET leased_until = 0 WHERE key = $1";
-        Sql::new(text).arg(key).execute(&mut *tx).await?;
+        Sql::new(text).arg(key).execute(&mut tx).await?;
         tx.commit().await?;
         Ok(())
     }

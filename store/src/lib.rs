@@ -31,7 +31,8 @@
 //!
 //! # Layout
 //!
-//! * `open`, `schema`, `sql`, `error`, `page`: the database, its tables, statements in the making, cursors.
+//! * `open`, `lent`, `schema`, `sql`, `error`, `page`: the database, connections to it, its tables, statements in the
+//!   making, cursors.
 //! * `status`: what is known of tracked jobs. `status/fold` makes a job of its events, `status/record` writes it.
 //! * `idempotency`: answers that must be the same the second time.
 //! * `dead`: dead letters taken in, found, edited, replayed. `dead/fingerprint` tells which of them are alike.
@@ -49,6 +50,7 @@ mod embedded;
 mod error;
 mod idempotency;
 mod inbox;
+mod lent;
 mod open;
 mod outbox;
 mod page;
@@ -62,7 +64,7 @@ mod unique;
 pub use crate::{
     audit::{AuditEntry, By},
     dead::{
-        DeadFilter, DeadLetter, DeadSource, DeadState, Group, HistoryEntry, Letter, NewDead, Replay, Selection,
+        DeadFilter, DeadLetter, DeadSource, DeadState, Group, HistoryEntry, Lease, Letter, NewDead, Replay, Selection,
         fingerprint,
     },
     embedded::Connection,

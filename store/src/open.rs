@@ -10,13 +10,18 @@ use std::{
 };
 
 use sqlx::{
-    Any, AnyPool, Transaction,
+    AnyPool,
     any::{AnyPoolOptions, install_default_drivers},
     postgres::PgPoolOptions,
     sqlite::SqlitePoolOptions,
 };
 
-use crate::{Error, Result, embedded, schema, sql::Sql};
+use crate::{
+    Error, Result, embedded,
+    lent::{LATE, Lent, SOON},
+    schema,
+    sql::Sql,
+};
 
 /// For SQLite readers too few is a wait of microseconds; for PostgreSQL it is what a small server can give one client.
 const CONNECTIONS: u32 = 8;
@@ -38,7 +43,7 @@ const LOCKS: i64 = 0x6c65_7665_0000_0000;
 #[derive(Clone)]
 pub struct Store {
     pub(crate) dialect: Dialect,
-    pub(crate) readers: AnyPool,
+    readers: AnyPool,
     /// One connection on SQLite, so that writers of this process queue up instead of polling for the file's lock.
     writers: AnyPool,
 }
@@ -90,7 +95,7 @@ impl Store {
                 Self { dialect: Dialect::Sqlite, readers, writers }
             }
             Address::Postgres => {
-                let readers = pool(POSTGRES_SETUP, CONNECTIONS, Duration::from_secs(5)).connect(url).await?;
+                let readers = pool(POSTGRES_SETUP, CONNECTIONS, SOON).connect(url).await?;
                 Self { dialect: Dialect::Postgres, writers: readers.clone(), readers }
             }
         };
@@ -113,7 +118,7 @@ impl Store {
     ///
     /// [`Error::Database`] if it does not.
     pub async fn ping(&self) -> Result<()> {
-        Sql::new("SELECT 1").execute(&self.readers).await.map(drop)
+        Sql::new("SELECT 1").execute(&mut self.reader().await?).await.map(drop)
     }
 
     /// Closes all connections, once what is under way is done. Clones of this store fail from then on.
@@ -132,20 +137,36 @@ impl Store {
         self.writers.close().await;
     }
 
+    pub(crate) async fn reader(&self) -> Result<Lent> {
+        Lent::from(&self.readers, self.soon()).await
+    }
+
     /// For statements that need no transaction.
-    pub(crate) fn writers(&self) -> &AnyPool {
-        &self.writers
+    pub(crate) async fn writer(&self) -> Result<Lent> {
+        Lent::from(&self.writers, self.soon()).await
     }
 
     /// A transaction whose reads stay true: nobody else writes in this area until it ends.
-    pub(crate) async fn write(&self, area: Area) -> Result<Transaction<'static, Any>> {
+    pub(crate) async fn write(&self, area: Area) -> Result<Lent> {
+        let writer = self.writer().await?;
         if self.dialect == Dialect::Sqlite {
-            return Ok(self.writers.begin_with("BEGIN IMMEDIATE").await?);
+            return writer.begin("BEGIN IMMEDIATE").await;
         }
         // Under any other level what is read would be as old as the wait for the lock.
-        let mut tx = self.writers.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-        Sql::new("SELECT pg_advisory_xact_lock($1)").arg(LOCKS | area as i64).execute(&mut *tx).await?;
+        let mut tx = writer.begin("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+        let lock = Sql::new("SELECT pg_advisory_xact_lock($1)").arg(LOCKS | area as i64);
+        // Of dead letters all may be changed at once.
+        let lock = if matches!(area, Area::Dead | Area::Schema) { lock.late() } else { lock };
+        lock.execute(&mut tx).await?;
         Ok(tx)
+    }
+
+    /// SQLite itself says when another process has the file for too long.
+    fn soon(&self) -> Duration {
+        match self.dialect {
+            Dialect::Sqlite => LATE,
+            Dialect::Postgres => SOON,
+        }
     }
 }
 

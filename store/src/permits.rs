@@ -8,10 +8,10 @@ use leveret::{
     Rate,
     limit::{Answer, Permits, Wish},
 };
-use sqlx::{Any, Transaction};
 
 use crate::{
     Result, Store,
+    lent::Lent,
     open::{Area, Dialect},
     sql::{Sql, number},
 };
@@ -44,12 +44,12 @@ async fn take_slots(store: &Store, limit: &str, rate: Rate, slots: u32) -> Resul
     let mut tx = store.write(Area::Limits).await?;
     let now = now(store, &mut tx).await?;
     let known = Sql::new("SELECT coalesce(max(free), 0) FROM leveret_rates WHERE name = $1").arg(limit);
-    let free: i64 = known.one(&mut *tx).await?;
+    let free: i64 = known.one(&mut tx).await?;
     let first = free.max(now - nanos(rate.tolerance()));
     let next = first.saturating_add(nanos(rate.interval()).saturating_mul(slots.into()));
     let text =
         "INSERT INTO leveret_rates (name, free) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET free = excluded.free";
-    Sql::new(text).arg(limit).arg(next).execute(&mut *tx).await?;
+    Sql::new(text).arg(limit).arg(next).execute(&mut tx).await?;
     tx.commit().await?;
     Ok(first - now)
 }
@@ -58,16 +58,16 @@ async fn set_places(store: &Store, limit: &str, wish: Wish<'_>) -> Result<u32> {
     let mut tx = store.write(Area::Limits).await?;
     let now = now(store, &mut tx).await?;
     let over = "DELETE FROM leveret_places WHERE name = $1 AND (leased_until <= $2 OR holder = $3)";
-    Sql::new(over).arg(limit).arg(now).arg(wish.holder).execute(&mut *tx).await?;
+    Sql::new(over).arg(limit).arg(now).arg(wish.holder).execute(&mut tx).await?;
     let text = "SELECT granted, wanted FROM leveret_places WHERE name = $1";
-    let others: Vec<(i64, i64)> = Sql::new(text).arg(limit).all(&mut *tx).await?;
+    let others: Vec<(i64, i64)> = Sql::new(text).arg(limit).all(&mut tx).await?;
     let others: Vec<_> = others.into_iter().map(|(granted, wanted)| (number(granted), number(wanted))).collect();
     let granted = share(&wish, &others);
     if granted > 0 || wish.wanted > 0 {
         let text =
             "INSERT INTO leveret_places (name, holder, granted, wanted, leased_until) VALUES ($1, $2, $3, $4, $5)";
         let sql = Sql::new(text).arg(limit).arg(wish.holder).arg(granted).arg(wish.wanted);
-        sql.arg(now.saturating_add(nanos(wish.lease))).execute(&mut *tx).await?;
+        sql.arg(now.saturating_add(nanos(wish.lease))).execute(&mut tx).await?;
     }
     tx.commit().await?;
     Ok(granted)
@@ -85,12 +85,12 @@ fn share(wish: &Wish<'_>, others: &[(u32, u32)]) -> u32 {
 }
 
 /// Nanoseconds since the epoch.
-async fn now(store: &Store, tx: &mut Transaction<'static, Any>) -> Result<i64> {
+async fn now(store: &Store, tx: &mut Lent) -> Result<i64> {
     let text = match store.dialect {
         Dialect::Sqlite => "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000000",
         Dialect::Postgres => "SELECT (extract(epoch FROM clock_timestamp()) * 1000000000)::bigint",
     };
-    Sql::new(text).one(&mut **tx).await
+    Sql::new(text).one(tx).await
 }
 
 fn nanos(duration: Duration) -> i64 {

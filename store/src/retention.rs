@@ -104,7 +104,7 @@ impl Store {
             let mut tx = self.write(Area::Dead).await?;
             let text = "DELETE FROM leveret_fingerprints WHERE NOT EXISTS
                         (SELECT 1 FROM leveret_dead WHERE leveret_dead.fingerprint = leveret_fingerprints.fingerprint)";
-            Sql::new(text).execute(&mut *tx).await?;
+            Sql::new(text).late().execute(&mut tx).await?;
             tx.commit().await?;
         }
         Ok(pruned)
@@ -116,7 +116,7 @@ impl Store {
         loop {
             let (mut tx, mut deleted) = (self.write(area).await?, 0);
             for deletion in deletions {
-                deleted = Sql::new(*deletion).arg(before).arg(AT_ONCE).execute(&mut *tx).await?;
+                deleted = Sql::new(*deletion).late().arg(before).arg(AT_ONCE).execute(&mut tx).await?;
             }
             tx.commit().await?;
             all += deleted;

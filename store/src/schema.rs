@@ -20,12 +20,12 @@ pub(crate) async fn migrate(store: &Store) -> Result<()> {
         Dialect::Postgres => POSTGRES,
     };
     let mut tx = store.write(Area::Schema).await?;
-    sqlx::raw_sql(TABLE).execute(&mut *tx).await?;
-    let found: i64 = Sql::new("SELECT coalesce(max(version), 0) FROM leveret_migrations").one(&mut *tx).await?;
+    tx.run(TABLE, true).await?;
+    let found: i64 = Sql::new("SELECT coalesce(max(version), 0) FROM leveret_migrations").one(&mut tx).await?;
     for (version, migration) in (1i64..).zip(migrations).skip_while(|(version, _)| *version <= found) {
-        sqlx::raw_sql(*migration).execute(&mut *tx).await?;
+        tx.run(migration, true).await?;
         let note = "INSERT INTO leveret_migrations (version, applied_at) VALUES ($1, $2)";
-        Sql::new(note).arg(version).arg(now_ms()).execute(&mut *tx).await?;
+        Sql::new(note).arg(version).arg(now_ms()).execute(&mut tx).await?;
     }
     tx.commit().await?;
     let known = migrations.len() as i64;

@@ -2,9 +2,9 @@
 
 use std::time::SystemTime;
 
-use sqlx::{Any, AssertSqlSafe, Decode, Executor, FromRow, Row, Type, any::AnyRow, query::Query};
+use sqlx::{Any, AssertSqlSafe, Decode, FromRow, Row, Type, any::AnyRow, query::Query};
 
-use crate::{Result, open::Dialect};
+use crate::{Result, lent::Lent, open::Dialect};
 
 /// Statements of many rows are made for these numbers of them alone, so that a connection can keep them prepared.
 const ROWS_AT_ONCE: [usize; 4] = [64, 16, 4, 1];
@@ -13,6 +13,7 @@ const ROWS_AT_ONCE: [usize; 4] = [64, 16, 4, 1];
 pub(crate) struct Sql {
     text: String,
     args: Vec<Arg>,
+    late: bool,
 }
 
 /// A value on its way to the database. Its type is known even where it is missing, as PostgreSQL demands.
@@ -26,7 +27,13 @@ pub(crate) enum Arg {
 
 impl Sql {
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), args: Vec::new() }
+        Self { text: text.into(), args: Vec::new(), late: false }
+    }
+
+    /// Of a statement that may have to do with all rows that there are: it is given the time.
+    pub(crate) fn late(mut self) -> Self {
+        self.late = true;
+        self
     }
 
     /// Fills the next place that the text has.
@@ -64,35 +71,35 @@ impl Sql {
         self
     }
 
-    pub(crate) async fn execute<'e>(self, on: impl Executor<'e, Database = Any>) -> Result<u64> {
-        Ok(self.query().execute(on).await?.rows_affected())
+    pub(crate) async fn execute(self, on: &mut Lent) -> Result<u64> {
+        Ok(on.ask(self.late, |on| self.query().execute(on)).await?.rows_affected())
     }
 
-    pub(crate) async fn raw<'e>(self, on: impl Executor<'e, Database = Any>) -> Result<Vec<AnyRow>> {
-        Ok(self.query().fetch_all(on).await?)
+    pub(crate) async fn raw(self, on: &mut Lent) -> Result<Vec<AnyRow>> {
+        on.ask(self.late, |on| self.query().fetch_all(on)).await
     }
 
-    pub(crate) async fn all<'e, T>(self, on: impl Executor<'e, Database = Any>) -> Result<Vec<T>>
+    pub(crate) async fn all<T>(self, on: &mut Lent) -> Result<Vec<T>>
     where
         T: for<'r> FromRow<'r, AnyRow>,
     {
         Ok(self.raw(on).await?.iter().map(T::from_row).collect::<sqlx::Result<_>>()?)
     }
 
-    pub(crate) async fn maybe<'e, T>(self, on: impl Executor<'e, Database = Any>) -> Result<Option<T>>
+    pub(crate) async fn maybe<T>(self, on: &mut Lent) -> Result<Option<T>>
     where
         T: for<'r> FromRow<'r, AnyRow>,
     {
-        let row = self.query().fetch_optional(on).await?;
+        let row = on.ask(self.late, |on| self.query().fetch_optional(on)).await?;
         Ok(row.as_ref().map(T::from_row).transpose()?)
     }
 
     /// The only column of the only row.
-    pub(crate) async fn one<'e, T>(self, on: impl Executor<'e, Database = Any>) -> Result<T>
+    pub(crate) async fn one<T>(self, on: &mut Lent) -> Result<T>
     where
         T: for<'r> Decode<'r, Any> + Type<Any>,
     {
-        Ok(self.query().fetch_one(on).await?.try_get(0)?)
+        Ok(on.ask(self.late, |on| self.query().fetch_one(on)).await?.try_get(0)?)
     }
 
     pub(crate) fn into_parts(self) -> (String, Vec<Arg>) {
@@ -130,6 +137,15 @@ impl Dialect {
         }
     }
 
+    /// Whether a text contains that in the place `place`, which has no capital ASCII letters, whatever the case of its own.
+    /// Other letters are left as they are, on both databases and in every locale.
+    pub(crate) fn contains_folded(self, column: &str, place: &str) -> String {
+        match self {
+            Self::Sqlite => self.contains(&format!("lower({column})"), place),
+            Self::Postgres => self.contains(&format!("lower({column} COLLATE \"C\")"), place),
+        }
+    }
+
     /// Whether a text or bytes contain those in the place `place`.
     pub(crate) fn contains(self, column: &str, place: &str) -> String {
         match self {
@@ -161,7 +177,7 @@ pub(crate) fn number_list(items: &[i64]) -> Arg {
 }
 
 /// PostgreSQL has no NUL in a text, nor in the JSON that it reads.
-fn without_nul(text: &str) -> String {
+pub(crate) fn without_nul(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 

@@ -1,13 +1,12 @@
 //! The keys of unique jobs. A job frees its key when its end is recorded.
 
-use leveret::unique::{Answer, Claim, Claimed, UniqueKeys};
-use sqlx::{Any, Transaction};
-
 use crate::{
     Result, Store,
+    lent::Lent,
     sql::{Sql, text_list},
     status::Job,
 };
+use leveret::unique::{Answer, Claim, Claimed, UniqueKeys};
 
 /// In one statement, so that of two publishers one is told of the other.
 const CLAIM: &str = "INSERT INTO leveret_unique (key, job_id, until) VALUES ($1, $2, $3)
@@ -22,12 +21,12 @@ impl UniqueKeys for Store {
     fn keep<'a>(&'a self, key: &'a str, job_id: &'a str, until: u64) -> Answer<'a, ()> {
         let text = "UPDATE leveret_unique SET until = $1 WHERE key = $2 AND job_id = $3";
         let sql = Sql::new(text).arg(until).arg(key).arg(job_id);
-        Box::pin(async move { Ok(sql.execute(self.writers()).await.map(drop)?) })
+        Box::pin(async move { Ok(sql.execute(&mut self.writer().await?).await.map(drop)?) })
     }
 
     fn free<'a>(&'a self, key: &'a str, job_id: &'a str) -> Answer<'a, ()> {
         let sql = Sql::new("DELETE FROM leveret_unique WHERE key = $1 AND job_id = $2").arg(key).arg(job_id);
-        Box::pin(async move { Ok(sql.execute(self.writers()).await.map(drop)?) })
+        Box::pin(async move { Ok(sql.execute(&mut self.writer().await?).await.map(drop)?) })
     }
 }
 
@@ -36,11 +35,11 @@ impl Store {
         let Claim { key, job_id, now, until, instead_of } = claim;
         loop {
             let sql = Sql::new(CLAIM).arg(key).arg(job_id).arg(until).arg(now).arg(instead_of);
-            if sql.execute(self.writers()).await? > 0 {
+            if sql.execute(&mut self.writer().await?).await? > 0 {
                 return Ok(Claimed::Taken);
             }
             let holder = Sql::new("SELECT job_id FROM leveret_unique WHERE key = $1").arg(key);
-            if let Some((holder,)) = holder.maybe(self.writers()).await? {
+            if let Some((holder,)) = holder.maybe(&mut self.writer().await?).await? {
                 return Ok(Claimed::By(holder));
             }
             // Freed in between.
@@ -49,11 +48,11 @@ impl Store {
 }
 
 /// Frees the keys of jobs that have ended.
-pub(crate) async fn free_ended(on: &mut Transaction<'static, Any>, changed: &[Job], list: &str) -> Result<()> {
+pub(crate) async fn free_ended(on: &mut Lent, changed: &[Job], list: &str) -> Result<()> {
     let ended: Vec<_> = changed.iter().filter(|job| job.state.is_terminal()).map(|job| job.id.as_str()).collect();
     if ended.is_empty() {
         return Ok(());
     }
     let text = format!("DELETE FROM leveret_unique WHERE job_id IN {list}");
-    Sql::new(text).arg(text_list(ended)).execute(&mut **on).await.map(drop)
+    Sql::new(text).arg(text_list(ended)).execute(on).await.map(drop)
 }

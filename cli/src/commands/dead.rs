@@ -123,6 +123,7 @@ impl Filter {
             fingerprint: self.group.clone(),
             failed_from: self.since,
             failed_until: self.until,
+            ..DeadFilter::default()
         }
     }
 

@@ -133,9 +133,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Wait(Wait { id, timeout, common }) => {
             wait(&common.services().await?, &id, timeout, common.output).await
         }
-        Command::Cancel(One { id, common, .. }) => {
+        Command::Cancel(One { id, actor, common }) => {
             reach(&common.config).await?.close().await;
-            let was = common.services().await?.cancel(&id).await;
+            let was = common.services().await?.cancel(&id, &actor.actor).await;
             refused(was, |was| {
                 let said = match was {
                     Cancelled::Queued => "It waited, and will not start.",

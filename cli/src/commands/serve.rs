@@ -1,10 +1,15 @@
 //! `leveret serve`: the server. What it does is in `leveret-serve`.
 
-use std::{io::IsTerminal, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    io::IsTerminal,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use leveret::{Broker, Config};
-use leveret_serve::{Options, Server, Services, Tokens};
+use leveret_serve::{Options, Server, Services, Tokens, desk::redact::Rules};
 use leveret_store::Retention;
 use tracing_subscriber::EnvFilter;
 
@@ -25,10 +30,11 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     store: StoreArguments,
 
-    /// Bearer tokens, `viewer:TOKEN` or `operator:TOKEN`, separated by commas; better from the environment, because
-    /// arguments can be seen by all on this machine
+    /// Bearer tokens, `viewer:TOKEN` or `operator:TOKEN`, or `operator:NAME=TOKEN` for the audit log, separated by commas;
+    /// better from the environment, because arguments can be seen by all on this machine
     #[arg(long, env = "LEVERET_API_TOKENS", hide_env_values = true, value_name = "TOKENS")]
-    tokens: Option<Tokens>,
+    // Read later: what cannot be read is repeated by clap, and these are secrets.
+    tokens: Option<String>,
 
     /// A file of tokens, one a line
     #[arg(long, env = "LEVERET_API_TOKENS_FILE", value_name = "FILE", conflicts_with = "tokens")]
@@ -41,6 +47,10 @@ pub(crate) struct Arguments {
     /// A queue whose dead letters are taken in, besides those that workers announced
     #[arg(long = "queue", env = "LEVERET_QUEUES", value_delimiter = ',', value_name = "NAME")]
     queues: Vec<String>,
+
+    /// Hides more of payloads than passwords, tokens and the like: a JSON pointer such as /customer/name, or how a key ends
+    #[arg(long, env = "LEVERET_REDACT", value_delimiter = ',', value_name = "RULE")]
+    redact: Vec<String>,
 
     #[command(flatten)]
     kept: Kept,
@@ -89,8 +99,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let stderr = std::io::stderr;
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(stderr().is_terminal()).with_writer(stderr).init();
-    let read = arguments.tokens_file.as_deref().map(Tokens::read).transpose();
-    let tokens = read.map_err(|error| Failure::Usage(error.into()))?.or(arguments.tokens).unwrap_or_default();
+    let tokens = tokens(arguments.tokens_file.as_deref(), arguments.tokens.as_deref())?;
     let Kept { keep_succeeded, keep_failed, keep_cancelled, keep_letters } = arguments.kept;
     let retention = Retention {
         succeeded: keep_succeeded,
@@ -105,6 +114,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         tokens,
         retention,
         queues: arguments.queues,
+        redact: Rules::new(arguments.redact),
         ..Options::default()
     };
     let store = arguments.store.create().await?;
@@ -115,6 +125,16 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     broker.close().await;
     store.close().await;
     Ok(Exit::Well)
+}
+
+/// Of nothing at all there are none; a file or a variable that is there must have some.
+fn tokens(file: Option<&Path>, text: Option<&str>) -> Result<Tokens, Failure> {
+    let (tokens, place) = match (file, text) {
+        (Some(file), _) => (Tokens::read(file), file.display().to_string()),
+        (None, Some(text)) => (text.parse(), "LEVERET_API_TOKENS or --tokens".to_owned()),
+        (None, None) => return Ok(Tokens::default()),
+    };
+    tokens.map_err(|error| Failure::Usage(anyhow::Error::from(error).context(place)))
 }
 
 fn failure(error: leveret_serve::Error) -> Failure {

@@ -1,8 +1,14 @@
 //! With a store: taken in by the server, then looked at, edited, replayed, purged, restored, exported and imported.
 
-use leveret_harness::eventually;
+use std::hash::{BuildHasher, Hasher, RandomState};
 
-use crate::post::{LONG, Post};
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
+use leveret_harness::{RawClient, eventually};
+
+use crate::post::{LONG, Post, QUEUE};
 
 fn of(kind: &str, count: usize) -> impl Iterator<Item = String> {
     let kind = kind.to_owned();
@@ -74,6 +80,26 @@ async fn dead_letters_go_the_whole_way_on_postgres() {
 }
 
 #[tokio::test]
+async fn a_job_with_names_of_any_length_is_taken_in_and_holds_up_no_other() {
+    let post = Post::postgres().await;
+    let _server = post.serve().await;
+    // Random, or PostgreSQL makes them shorter than they are.
+    let random = || RandomState::new().build_hasher().finish();
+    let long: String = (0..300).map(|_| format!("{:016x}", random())).collect();
+    let mut headers = FieldTable::default();
+    for name in ["leveret-job", "leveret-queue"] {
+        headers.insert(name.into(), AMQPValue::LongString(long.as_str().into()));
+    }
+    let raw = RawClient::connect(&post.vhost.url()).await.unwrap();
+    let properties = || BasicProperties::default().with_headers(headers.clone());
+    raw.publish("leveret.v1.jobs", QUEUE, properties(), b"{}").await.unwrap();
+    raw.publish("leveret.v1.dead", "nowhere", properties(), b"{}").await.unwrap();
+    post.kill(of("no mailbox", 1)).await;
+    post.dead_in_store(3).await;
+    post.dead_in_broker(0).await;
+}
+
+#[tokio::test]
 async fn canaries_that_die_again_stop_the_replay() {
     let post = Post::sqlite().await;
     let _server = post.serve().await;
@@ -81,7 +107,7 @@ async fn canaries_that_die_again_stop_the_replay() {
     for number in 0..6 {
         let acts = [leveret_tests::jobs::Act::GiveUp(format!("account {number} is closed"))];
         let job = leveret_tests::jobs::script(&format!("j{number}"), acts);
-        leveret_tests::jobs::publish(&broker, crate::post::QUEUE, &job).await.unwrap();
+        leveret_tests::jobs::publish(&broker, QUEUE, &job).await.unwrap();
     }
     post.dead_in_store(6).await;
     let replayed = post.run(&["dead", "replay", "--all", "--canary", "2", "--output", "json"]).await.ends(1).json();

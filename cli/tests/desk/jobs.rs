@@ -29,6 +29,10 @@ async fn a_job_is_published_by_hand_and_waited_for() {
     post.run(&["jobs", "wait", "late", "--timeout", "0s"]).await.ends(124);
     let was = post.run(&["jobs", "cancel", "late", "--output", "json"]).await.ends(0).json();
     assert_eq!(was["was"], "queued");
+    let log = post.run(&["audit", "--output", "json"]).await.ends(0).json();
+    let entry = &log["items"][0];
+    assert_eq!((entry["actor"].as_str(), entry["action"].as_str()), (Some("anna"), Some("cancel")), "{log}");
+    assert!(post.run(&["audit"]).await.ends(0).stdout.contains("late"));
 
     eventually("its letter is taken in, and it is retried", LONG, async || {
         post.run(&["jobs", "retry", "b1"]).await.code == 0

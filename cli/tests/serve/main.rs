@@ -6,3 +6,4 @@ mod client;
 mod killed;
 mod readme;
 mod stage;
+mod tokens;

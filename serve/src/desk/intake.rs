@@ -6,9 +6,10 @@ use std::{collections::BTreeSet, time::Duration};
 use leveret::{
     Broker,
     catalogue::Catalogue,
+    event::JobEvent,
     feed::{Batch, Feed, Source},
 };
-use leveret_store::{DeadSource, Store};
+use leveret_store::{DeadSource, NewDead, Store};
 use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -78,19 +79,82 @@ async fn keep(store: &Store, catalogue: &Catalogue, source: &Source, batch: &Bat
     });
     let letters: Vec<_> = letters.collect();
     let messages = batch.messages().iter().map(leveret::feed::Taken::message);
-    let deaths: Vec<_> = messages.zip(&letters).filter_map(|(message, new)| letter::death(message, new, now)).collect();
+    let deaths: Vec<_> = messages.zip(&letters).map(|(message, new)| letter::death(message, new, now)).collect();
+    commit(store, source, &letters, &deaths, now).await;
+}
+
+/// Tries until the store has all of it. What it refuses is halved, down to the letter that is to blame.
+async fn commit(store: &Store, source: &Source, letters: &[NewDead], deaths: &[Option<JobEvent>], now: u64) {
+    let told: Vec<_> = deaths.iter().flatten().cloned().collect();
     let mut pause = FIRST_PAUSE;
     loop {
-        // The deaths first: they may be recorded twice, and letters that come again might be taken in twice.
+        // The deaths first: without a letter of theirs nobody would know of them.
         let kept = async {
-            store.record(&deaths).await?;
-            store.take_in(&letters, now).await
+            store.record(&told).await?;
+            store.take_in(letters, now).await
         };
-        match kept.await {
+        let error = match kept.await {
             Ok(_) => return,
-            Err(error) => tracing::warn!(%source, ?error, "dead letters wait in the broker: they cannot be kept"),
+            Err(error) => error,
+        };
+        if letters.len() > 1 && !error.is_unavailable() {
+            let (first, second) = letters.split_at(letters.len() / 2);
+            let (of_first, of_second) = deaths.split_at(first.len());
+            Box::pin(commit(store, source, first, of_first, now)).await;
+            return Box::pin(commit(store, source, second, of_second, now)).await;
         }
+        if let [letter] = letters
+            && error.is_refusal()
+            && alone(store, source, letter, &error, now).await
+        {
+            return;
+        }
+        tracing::warn!(%source, ?error, "dead letters wait in the broker: they cannot be kept");
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Keeps a letter whose death, or which itself, the store refuses: as it is if that goes, else without what it says.
+async fn alone(store: &Store, source: &Source, letter: &NewDead, error: &leveret_store::Error, now: u64) -> bool {
+    tracing::error!(%source, ?error, id = letter.job_id, "a dead letter is kept without what the store cannot hold");
+    if store.take_in(std::slice::from_ref(letter), now).await.is_ok() {
+        return true;
+    }
+    let reason = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    store.take_in(&[letter::unreadable(letter, &reason)], now).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use leveret_harness::shared_postgres;
+    use leveret_store::DeadFilter;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_letter_that_the_store_refuses_is_kept_all_the_same_and_holds_up_no_other() {
+        let store = Store::open(&shared_postgres().await.database().await).await.unwrap();
+        let letter = |job: &str, payload: &[u8]| NewDead {
+            source: DeadSource::Dead,
+            queue: "money".into(),
+            job_id: Some("c1".into()),
+            job: job.into(),
+            kind: "permanent".into(),
+            error: "no".into(),
+            attempt: 1,
+            hop: 0,
+            failed_at: None,
+            properties: vec![7],
+            payload: payload.to_vec(),
+        };
+        // Longer than a row of an index, and no shorter by compression.
+        let long: String = (0..2_000).map(|_| uuid::Uuid::now_v7().simple().to_string()).collect();
+        let letters = [letter("charge", b"1"), letter(&long, b"2"), letter("charge", b"3")];
+        commit(&store, &Source::DeadLetters("money".into()), &letters, &[None, None, None], 5).await;
+        let kept = store.dead_letters(&DeadFilter::default(), None, 10).await.unwrap().items;
+        assert_eq!(kept.iter().map(|letter| letter.job.as_str()).collect::<Vec<_>>(), ["charge", "", "charge"]);
+        assert!(kept[1].error.contains("index row"), "{}", kept[1].error);
+        assert_eq!(store.letter(kept[1].id).await.unwrap().unwrap().payload, b"2");
     }
 }

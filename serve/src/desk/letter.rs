@@ -11,6 +11,8 @@ use leveret_store::{DeadLetter, DeadSource, DeadState, Letter, NewDead, fingerpr
 pub const UNROUTED: &str = "unrouted";
 /// The class of what nobody said a reason for.
 pub const UNKNOWN: &str = "unknown";
+/// In bytes, as long as AMQP allows names to be.
+const LONGEST_NAME: usize = 255;
 
 /// What was taken from `<queue>.dead`, or from the unrouted with the job queue as far as it is known.
 #[must_use]
@@ -19,9 +21,9 @@ pub fn as_new(taken: &Taken, source: DeadSource, queue: &str) -> NewDead {
     let (kind, error) = reason(message, source, letter.kind, letter.reason);
     NewDead {
         source,
-        queue: queue.to_owned(),
+        queue: name(queue),
         job_id: letter.id,
-        job: letter.job.unwrap_or_default(),
+        job: name(&letter.job.unwrap_or_default()),
         kind,
         error,
         attempt: letter.attempt,
@@ -29,7 +31,26 @@ pub fn as_new(taken: &Taken, source: DeadSource, queue: &str) -> NewDead {
         failed_at: message.failed_at(),
         properties: message.properties(),
         payload: letter.payload,
-        redelivered: taken.redelivered(),
+    }
+}
+
+/// A name from a header may be of any length, and an index of PostgreSQL holds only what is short. No queue and no job
+/// that can be published has a longer one; the properties keep it whole.
+fn name(text: &str) -> String {
+    text[..text.floor_char_boundary(LONGEST_NAME)].to_owned()
+}
+
+/// What the store does not hold as it is, for whatever reason: the message as it came, and why nothing is said of it.
+#[must_use]
+pub fn unreadable(new: &NewDead, reason: &str) -> NewDead {
+    NewDead {
+        source: new.source,
+        queue: String::new(),
+        job_id: None,
+        job: String::new(),
+        kind: UNKNOWN.to_owned(),
+        error: format!("the store could not hold what it says of itself: {reason}"),
+        ..new.clone()
     }
 }
 

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-/// Keys whose values are not shown, in either case.
-const SECRET_KEYS: [&str; 9] =
-    ["password", "passwd", "secret", "token", "authorization", "api_key", "apikey", "credit_card", "iban"];
+/// Keys that end so have values that are not shown.
+const SECRET_KEYS: [&str; 8] =
+    ["password", "passwd", "secret", "token", "authorization", "api_key", "credit_card", "iban"];
 const MASK: &str = "***";
 /// Longer payloads are cut, in bytes.
 const LONGEST: usize = 64 * 1024;
@@ -24,18 +24,25 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Besides the usual ones, these: JSON pointers (`/customer/name`) or keys wherever they are (`ssn`).
+    /// Besides the usual ones, these: JSON pointers (`/customer/name`) or how keys end, wherever they are: `ssn` is also
+    /// `client_ssn` and `clientSSN`.
     #[must_use]
     pub fn new(rules: impl IntoIterator<Item = String>) -> Self {
-        Self { rules: rules.into_iter().collect() }
+        Self { rules: rules.into_iter().filter(|rule| !plain(rule).is_empty()).collect() }
     }
 
     /// The payload, pretty-printed if it is JSON; an excerpt if it is not, or is too long.
     #[must_use]
     pub fn show(&self, payload: &[u8]) -> String {
-        let Ok(mut value) = serde_json::from_slice::<Value>(payload) else { return excerpt(payload) };
+        self.show_json(payload).unwrap_or_else(|| excerpt(payload))
+    }
+
+    /// As [`show`](Self::show); none if it is not JSON, because nothing can be redacted in what is not understood.
+    #[must_use]
+    pub fn show_json(&self, payload: &[u8]) -> Option<String> {
+        let mut value = serde_json::from_slice::<Value>(payload).ok()?;
         self.redact(&mut value);
-        cut(&serde_json::to_string_pretty(&value).unwrap_or_default())
+        Some(cut(&serde_json::to_string_pretty(&value).unwrap_or_default()))
     }
 
     /// Replaces what is not to be shown.
@@ -63,11 +70,18 @@ impl Rules {
     /// Whether the value under this key is not shown.
     #[must_use]
     pub fn is_secret(&self, key: &str) -> bool {
-        SECRET_KEYS.into_iter().chain(self.rules.iter().map(String::as_str)).any(|rule| rule.eq_ignore_ascii_case(key))
+        let key = plain(key);
+        let own = self.rules.iter().map(String::as_str).filter(|rule| !rule.starts_with('/'));
+        SECRET_KEYS.into_iter().chain(own).any(|rule| key.ends_with(&plain(rule)))
     }
 }
 
-/// Text as it is; anything else in hexadecimal. Nothing can be redacted in what is not understood.
+/// Without what differs between `api_key`, `Api-Key` and `apiKey`.
+fn plain(key: &str) -> String {
+    key.chars().filter(|letter| letter.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+/// Text as it is; anything else in hexadecimal.
 fn excerpt(payload: &[u8]) -> String {
     if let Ok(text) = std::str::from_utf8(payload) {
         return cut(text);
@@ -94,6 +108,18 @@ mod tests {
         let shown = rules.show(br#"{"a": [{"API_Key": {"deep": "s1"}}], "list": ["open", "s2"], "ssn": "s3", "n": 1}"#);
         assert!(["s1", "s2", "s3"].iter().all(|secret| !shown.contains(secret)), "{shown}");
         assert!(shown.contains("open") && shown.contains("\"n\": 1"), "{shown}");
+    }
+
+    #[test]
+    fn a_key_is_known_by_its_end_however_it_is_written() {
+        let rules = Rules::new(["ssn".to_owned(), "/list".to_owned(), String::new(), "-".to_owned()]);
+        for key in ["access_token", "client_secret", "x-api-key", "apiKey", "dbPassword", "clientSSN", "Authorization"]
+        {
+            assert!(rules.is_secret(key), "{key}");
+        }
+        for key in ["token_count", "list", "secretary", "name", ""] {
+            assert!(!rules.is_secret(key), "{key}");
+        }
     }
 
     #[test]

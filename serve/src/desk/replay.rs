@@ -1,7 +1,7 @@
 //! Brings dead letters back to their queues: published, confirmed, then marked as replayed. Killed at any moment, a
 //! replay can go on; what was published and not yet marked is published twice, under the same id.
 
-use std::{collections::HashSet, sync::PoisonError, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream::unfold};
 use leveret::{PublishError, event::JobEvent, feed::RawMessage};
@@ -9,7 +9,13 @@ use leveret_store::{By, Letter, Selection};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-use super::{Desk, Error, canary, canary::Canary, letter, pace::Pace};
+use super::{
+    Desk, Error, canary,
+    canary::Canary,
+    lease::{self, Held},
+    letter,
+    pace::Pace,
+};
 use crate::time::now_ms;
 
 /// Letters that are in memory at once, if they are small.
@@ -88,7 +94,8 @@ impl Desk {
     ///
     /// # Errors
     ///
-    /// [`Error::Interrupted`] when the broker is away for long, [`Error::Store`]; the replay is open then.
+    /// [`Error::Interrupted`] when the broker is away for long, [`Error::Store`]; the replay is open then, and is taken
+    /// up by a server.
     pub async fn replay(
         &self,
         selection: &Selection,
@@ -96,78 +103,70 @@ impl Desk {
         actor: &str,
         progress: impl FnMut(&Progress) + Send,
     ) -> Result<Summary, Error> {
-        let kept = serde_json::to_value(options).unwrap_or_default();
-        let replay = self.store.start_replay(selection, &kept, By { actor, at: now_ms() }).await?;
-        self.go_on(&replay, actor, progress).await
+        let held = self.start(selection, options, actor).await?;
+        self.go_on(held, actor, progress).await
     }
 
-    /// Goes on with a replay that was interrupted, by whatever.
+    /// Opens a replay that is ours, for those who answer before it is done: [`go_on`](Self::go_on) carries it out.
     ///
     /// # Errors
     ///
-    /// As [`replay`](Self::replay) and [`open_replay`](Self::open_replay).
+    /// [`Error::Store`]; the replay may be open then, and is taken up by a server.
+    pub async fn start(&self, selection: &Selection, options: &Options, actor: &str) -> Result<Held, Error> {
+        let (kept, owner) = (serde_json::to_value(options).unwrap_or_default(), lease::new_owner());
+        let by = By { actor, at: now_ms() };
+        let replay = self.store.start_replay(selection, &kept, by, lease::lease(&owner)).await?;
+        // Of very many letters the start takes longer than the lease.
+        if !self.store.renew_replay(replay.id, lease::lease(&owner)).await? {
+            return Err(Error::Running(replay.id));
+        }
+        Ok(Held { replay, owner })
+    }
+
+    /// Goes on with a replay that was interrupted, by whatever. If whoever ran it was killed, this waits until its lease
+    /// is over, up to 20 s.
+    ///
+    /// # Errors
+    ///
+    /// As [`replay`](Self::replay) and [`take`](Self::take).
     pub async fn resume(
         &self,
         replay: i64,
         actor: &str,
         progress: impl FnMut(&Progress) + Send,
     ) -> Result<Summary, Error> {
-        self.go_on(&self.open_replay(replay).await?, actor, progress).await
+        self.go_on(self.take_when_free(replay).await?, actor, progress).await
     }
 
-    /// A replay that has not ended.
+    /// Carries a replay out that is ours.
     ///
     /// # Errors
     ///
-    /// [`Error::NoReplay`], [`Error::Ended`], [`Error::Store`].
-    pub async fn open_replay(&self, id: i64) -> Result<leveret_store::Replay, Error> {
-        let replay = self.store.replay(id).await?.ok_or(Error::NoReplay(id))?;
-        if replay.finished_at.is_some() { Err(Error::Ended(id)) } else { Ok(replay) }
-    }
-
-    /// Whether a replay runs in this process.
-    #[must_use]
-    pub fn is_running(&self, replay: i64) -> bool {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains(&replay)
-    }
-
-    /// Carries a replay out that the store has opened: for those who answer before it is done.
-    ///
-    /// # Errors
-    ///
-    /// As [`replay`](Self::replay).
+    /// As [`replay`](Self::replay); [`Error::Running`] if the store was away for so long that another has it now.
     pub async fn go_on(
         &self,
-        replay: &leveret_store::Replay,
+        held: Held,
         actor: &str,
         progress: impl FnMut(&Progress) + Send,
     ) -> Result<Summary, Error> {
-        let _running = Running::new(self, replay.id)?;
+        let replay = held.replay();
         let options: Options = serde_json::from_value(replay.options.clone()).unwrap_or_default();
         let done =
             Progress { replay: replay.id, total: replay.total, replayed: replay.replayed, failed: 0, waiting: false };
         let pace = Pace::new(options.rate);
         let mut run = Run { desk: self, options, actor, progress, pace, done, failed: Vec::new(), after: 0 };
-        let outcome = run.all().await?;
-        let returned = self.store.finish_replay(replay.id, &outcome, run.by()).await?;
+        let outcome = match held.keep(&self.store, run.all(replay.judged)).await {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(error)) => {
+                held.release(&self.store).await;
+                return Err(error);
+            }
+            None => return Err(Error::Running(replay.id)),
+        };
+        let returned = self.store.finish_replay(replay.id, &held.owner, &outcome, run.by()).await?;
+        let returned = returned.ok_or(Error::Running(replay.id))?;
         let Run { done: Progress { replay, total, replayed, .. }, failed, .. } = run;
         Ok(Summary { replay, total, replayed, returned, failed, outcome })
-    }
-}
-
-/// Keeps a replay from being run twice at once, as far as this process goes.
-struct Running<'a>(&'a Desk, i64);
-
-impl<'a> Running<'a> {
-    fn new(desk: &'a Desk, replay: i64) -> Result<Self, Error> {
-        let is_first = desk.running.lock().unwrap_or_else(PoisonError::into_inner).insert(replay);
-        if is_first { Ok(Self(desk, replay)) } else { Err(Error::Running(replay)) }
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
     }
 }
 
@@ -204,14 +203,13 @@ impl<P: FnMut(&Progress) + Send> Run<'_, P> {
     }
 
     /// Publishes all, and says how it ended.
-    async fn all(&mut self) -> Result<String, Error> {
+    async fn all(&mut self, judged: bool) -> Result<String, Error> {
         (self.progress)(&self.done);
-        // One that was interrupted among its canaries does not know any more which those were.
-        let canaries = self.options.canary.filter(|count| self.done.replayed <= (*count).into());
-        if let Some(count) = canaries.filter(|count| *count > 0)
-            && let Some(reason) = self.canaries(count).await?
-        {
-            return Ok(format!("stopped after its canaries: {reason}"));
+        if let Some(count) = self.options.canary.filter(|count| *count > 0 && !judged) {
+            if let Some(reason) = self.canaries(count).await? {
+                return Ok(format!("stopped after its canaries: {reason}"));
+            }
+            self.desk.store.judged(self.done.replay).await?;
         }
         loop {
             let letters = self.next(MOST).await?;
@@ -234,16 +232,23 @@ impl<P: FnMut(&Progress) + Send> Run<'_, P> {
     }
 
     async fn canaries(&mut self, count: u32) -> Result<Option<String>, Error> {
-        let mut canaries = Vec::new();
-        while let missing @ 1.. = count.saturating_sub(u32::try_from(canaries.len()).unwrap_or(u32::MAX)) {
-            let letters = self.next(missing.min(MOST)).await?;
+        // Until they are judged, nothing but canaries is published: also by whoever ran this before.
+        let published = self.desk.store.replayed_by(self.done.replay, count).await?;
+        let mut canaries: Vec<_> = published.iter().filter_map(Canary::of).collect();
+        let mut chosen = published.len();
+        loop {
+            if canaries.len() < chosen {
+                return Ok(Some("a letter without a job id cannot be followed".to_owned()));
+            }
+            let missing = count.saturating_sub(u32::try_from(chosen).unwrap_or(u32::MAX));
+            let letters = if missing > 0 { self.next(missing.min(MOST)).await? } else { Vec::new() };
             if letters.is_empty() {
                 break;
             }
-            let wanted = canaries.len() + letters.len();
+            chosen += letters.len();
             canaries.extend(letters.iter().filter_map(|letter| Canary::of(&letter.about)));
-            if canaries.len() < wanted {
-                return Ok(Some("a letter without a job id cannot be followed".to_owned()));
+            if canaries.len() < chosen {
+                continue;
             }
             self.publish_all(letters, true).await?;
             if !self.failed.is_empty() {

@@ -18,30 +18,41 @@ use axum::{
 };
 
 use super::Problem;
-use crate::tokens::{Role, Tokens};
+use crate::tokens::{Holder, Role, Tokens};
 
 const PUBLIC: [&str; 4] = ["/livez", "/readyz", "/api", "/api/openapi.json"];
 const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 /// Who asks, as an extension of the request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Caller {
     role: Option<Role>,
+    actor: String,
 }
 
 impl Caller {
     /// Whether they may do everything.
-    pub(crate) fn is_operator(self) -> bool {
+    pub(crate) fn is_operator(&self) -> bool {
         self.role != Some(Role::Viewer)
     }
 
+    pub(crate) fn must_be_operator(&self) -> Result<(), Problem> {
+        let refused = || Problem::new(StatusCode::FORBIDDEN, "forbidden", "this needs the token of an operator");
+        if self.is_operator() { Ok(()) } else { Err(refused()) }
+    }
+
     /// As whom the audit log knows them.
-    pub(crate) fn actor(self) -> &'static str {
-        match self.role {
-            Some(Role::Operator) => "api:operator",
-            Some(Role::Viewer) => "api:viewer",
-            None => "api:local",
-        }
+    pub(crate) fn actor(&self) -> &str {
+        &self.actor
+    }
+
+    fn with(holder: &Holder) -> Self {
+        let actor = match (&holder.name, holder.role) {
+            (Some(name), _) => format!("api:{name}"),
+            (None, Role::Operator) => "api:operator".to_owned(),
+            (None, Role::Viewer) => "api:viewer".to_owned(),
+        };
+        Self { role: Some(holder.role), actor }
     }
 }
 
@@ -57,20 +68,21 @@ impl Access {
 
     fn admit(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Caller, Problem> {
         if self.tokens.is_empty() {
-            return local(uri, headers).map(|()| Caller { role: None });
+            return local(uri, headers).map(|()| Caller { role: None, actor: "api:local".to_owned() });
         }
         if PUBLIC.contains(&uri.path()) {
-            return Ok(Caller { role: Some(Role::Viewer) });
+            return Ok(Caller { role: Some(Role::Viewer), actor: "api:anybody".to_owned() });
         }
-        let role = bearer(headers).and_then(|token| self.tokens.role(token));
-        let Some(role) = role else {
+        let holder = bearer(headers).and_then(|token| self.tokens.holder(token));
+        let Some(holder) = holder else {
             let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "a valid bearer token is needed");
             return Err(problem.header(WWW_AUTHENTICATE, "Bearer realm=\"leveret\""));
         };
-        if role < needed(method) {
-            return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", "this needs the token of an operator"));
+        let caller = Caller::with(holder);
+        if needed(method) == Role::Operator {
+            caller.must_be_operator()?;
         }
-        Ok(Caller { role: Some(role) })
+        Ok(caller)
     }
 }
 

@@ -24,7 +24,7 @@ use self::{
 use super::{Problem, access::Caller, body, json as answer, query::Query};
 use crate::{
     Services,
-    desk::{Error, edit::Checked, redact::Rules, transfer},
+    desk::{Error, edit::Checked, transfer},
     time::now_ms,
 };
 
@@ -53,27 +53,40 @@ pub(super) fn routes() -> Router<Services> {
         .route("/api/dead/{id}/payload", put(edit))
 }
 
-async fn list(State(services): State<Services>, uri: Uri) -> Result<Response, Problem> {
+async fn list(
+    State(services): State<Services>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+) -> Result<Response, Problem> {
     let query = Query::read(&uri, &[&FILTERS[..], &["state", "after", "limit"]].concat())?;
-    let (filter, after) = (filter(&query)?, query.parsed::<Cursor>("after")?);
-    let Page { items, next } = services.store.dead_letters(&filter, after.as_ref(), limit(&query)?).await?;
+    let (filter, after) = (filter(&query, &caller)?, query.parsed::<Cursor>("after")?);
+    let Page { items, next } = services.store.dead_letters(&filter, after.as_ref(), query.limit()?).await?;
     let letters: Vec<_> = items.iter().map(letter).collect();
     Ok(answer(StatusCode::OK, &json!({ "dead_letters": letters, "next": next })))
 }
 
-async fn groups(State(services): State<Services>, uri: Uri) -> Result<Response, Problem> {
+async fn groups(
+    State(services): State<Services>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+) -> Result<Response, Problem> {
     let query = Query::read(&uri, &[&FILTERS[..], &["state", "limit"]].concat())?;
-    let groups = services.store.groups(&filter(&query)?, limit(&query)?).await?;
+    let groups = services.store.groups(&filter(&query, &caller)?, query.limit()?).await?;
     Ok(answer(StatusCode::OK, &json!({ "groups": groups.iter().map(group).collect::<Vec<_>>() })))
 }
 
-async fn show(State(services): State<Services>, uri: Uri, id: Id) -> Result<Response, Problem> {
+async fn show(
+    State(services): State<Services>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+    id: Id,
+) -> Result<Response, Problem> {
     Query::read(&uri, &[])?;
     let id = known(id)?;
     let found = services.store.letter(id).await?.ok_or(Error::NoLetter(id))?;
     let history = services.store.history(id).await?;
     let history: Vec<_> = history.iter().map(entry).collect();
-    Ok(answer(StatusCode::OK, &whole(&found, history, &Rules::default())))
+    Ok(answer(StatusCode::OK, &whole(&found, history, &services.redact, &caller)))
 }
 
 async fn edit(
@@ -125,10 +138,8 @@ async fn export(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let query = Query::read(&uri, &[&FILTERS[..], &["state"]].concat())?;
-    if !caller.is_operator() {
-        return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", "this needs the token of an operator"));
-    }
-    let filter = filter(&query)?;
+    caller.must_be_operator()?;
+    let filter = filter(&query, &caller)?;
     // Before the answer begins, because an error can be told no more then.
     services.store.count_dead(&filter).await?;
     let lines = transfer::lines(services.store, filter).map_err(std::io::Error::other);
@@ -150,14 +161,6 @@ async fn import(
     let lines = request.into_body().into_data_stream().map_err(std::io::Error::other);
     let imported = transfer::import(&services.store, StreamReader::new(lines), caller.actor()).await?;
     Ok(answer(StatusCode::OK, &imported))
-}
-
-fn limit(query: &Query) -> Result<u32, Problem> {
-    let limit = query.with("limit", |text| match text.parse::<u32>() {
-        Ok(limit @ 1..=1000) => Ok(limit),
-        _ => Err("must be a whole number from 1 to 1000".to_owned()),
-    })?;
-    Ok(limit.unwrap_or(100))
 }
 
 fn known(id: Id) -> Result<i64, Problem> {

@@ -1,5 +1,6 @@
 //! The OpenAPI document, written by hand: it is what clients are promised, and tests hold the routes to it.
 
+mod audit;
 mod dead;
 mod paths;
 mod schemas;
@@ -32,7 +33,7 @@ pub(super) fn openapi() -> Value {
         "servers": [{ "url": "/" }],
         // None is needed on a loopback address without tokens.
         "security": [{}, { "bearer": [] }],
-        "paths": merged(paths::paths(), dead::paths()),
+        "paths": merged(merged(paths::paths(), dead::paths()), audit::paths()),
         "components": {
             "schemas": merged(schemas::schemas(), dead::schemas().into_iter().collect()),
             "securitySchemes": { "bearer": {

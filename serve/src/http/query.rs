@@ -42,6 +42,15 @@ impl Query {
         self.with(name, |text| text.parse().map_err(|error: T::Err| error.to_string()))
     }
 
+    /// How long a page is to be: 100 unless it is said.
+    pub(crate) fn limit(&self) -> Result<u32, Problem> {
+        let limit = self.with("limit", |text| match text.parse::<u32>() {
+            Ok(limit @ 1..=1000) => Ok(limit),
+            _ => Err("must be a whole number from 1 to 1000".to_owned()),
+        })?;
+        Ok(limit.unwrap_or(100))
+    }
+
     /// As [`parsed`](Self::parsed), by a function.
     pub(crate) fn with<T>(
         &self,

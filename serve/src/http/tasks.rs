@@ -88,11 +88,7 @@ async fn list(State(services): State<Services>, uri: Uri) -> Result<Response, Pr
         ..status.map(|status| status.filter(now_ms())).unwrap_or_default()
     };
     let after: Option<Cursor> = query.parsed("after")?;
-    let limit = query.with("limit", |text| match text.parse::<u32>() {
-        Ok(limit @ 1..=1000) => Ok(limit),
-        _ => Err("must be a whole number from 1 to 1000".to_owned()),
-    })?;
-    let Page { items, next } = services.tasks(&filter, after.as_ref(), limit.unwrap_or(100)).await?;
+    let Page { items, next } = services.tasks(&filter, after.as_ref(), query.limit()?).await?;
     Ok(answer(StatusCode::OK, &json!({ "tasks": items, "next": next })))
 }
 
@@ -117,10 +113,15 @@ async fn events(State(services): State<Services>, uri: Uri, id: Id) -> Result<Re
     Ok(([("x-accel-buffering", "no")], Sse::new(stream_of(following)).keep_alive(alive)).into_response())
 }
 
-async fn cancel(State(services): State<Services>, uri: Uri, id: Id) -> Result<Response, Problem> {
+async fn cancel(
+    State(services): State<Services>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+    id: Id,
+) -> Result<Response, Problem> {
     Query::read(&uri, &[])?;
     let id = known(id)?;
-    let was = services.cancel(&id).await?;
+    let was = services.cancel(&id, caller.actor()).await?;
     Ok(answer(StatusCode::ACCEPTED, &json!({ "task_id": id, "was": was })))
 }
 

@@ -1,8 +1,9 @@
 //! Has a job not run any more.
 
 use leveret::event::{JobEvent, Step};
-use leveret_store::{Job, State};
+use leveret_store::{By, Job, State};
 use serde::Serialize;
+use serde_json::json;
 
 use super::{Error, Status};
 use crate::{Services, recorder::Room, services::to_the_end, time::now_ms};
@@ -24,17 +25,20 @@ impl Services {
     ///
     /// [`Error::NotFound`], [`Error::Conflict`] for a job at its end, [`Error::StoreAway`], [`Error::Store`],
     /// [`Error::Publish`].
-    pub async fn cancel(&self, id: &str) -> Result<Cancelled, Error> {
+    pub async fn cancel(&self, id: &str, actor: &str) -> Result<Cancelled, Error> {
         let job = self.known(id).await?;
         if job.state.is_terminal() {
             let reason = "what is at its end cannot be cancelled";
             return Err(Error::Conflict { status: Status::of(&job, now_ms()), reason });
         }
         let room = self.recorder.room(1).ok_or(Error::StoreAway)?;
-        to_the_end(self.clone().publish_cancel(job, room)).await
+        to_the_end(self.clone().publish_cancel(job, actor.to_owned(), room)).await
     }
 
-    async fn publish_cancel(self, job: Job, room: Room) -> Result<Cancelled, Error> {
+    async fn publish_cancel(self, job: Job, actor: String, room: Room) -> Result<Cancelled, Error> {
+        // First: what was done must be in the log, and what is in the log may have failed.
+        let by = By { actor: &actor, at: now_ms() };
+        self.store.audit(by, "cancel", &json!({ "job": job.id })).await?;
         self.publisher.cancel(&job.id).await?;
         let cancelled = if job.state == State::Started { Cancelled::Running } else { Cancelled::Queued };
         let event = JobEvent {

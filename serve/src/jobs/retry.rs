@@ -6,11 +6,17 @@ use leveret::{
     event::{JobEvent, Step},
     feed::RawMessage,
 };
-use leveret_store::{By, DeadFilter, Job, Letter, Selection, State};
+use leveret_store::{By, DeadFilter, DeadLetter, DeadState, Job, Letter, Selection, State};
 use tokio::time::{Instant, sleep};
 
 use super::{Error, Status};
-use crate::{Services, recorder::Room, services::to_the_end, time::now_ms};
+use crate::{
+    Services,
+    desk::{self, replay::Options},
+    recorder::Room,
+    services::to_the_end,
+    time::now_ms,
+};
 
 /// A job's end is told before its dead letter is in the store.
 const TAKEN_IN_WITHIN: Duration = Duration::from_secs(1);
@@ -31,37 +37,48 @@ impl Services {
         }
         let room = self.recorder.room(1).ok_or(Error::StoreAway)?;
         let letter = self.letter_of(&job).await?;
-        to_the_end(self.clone().replay(job, letter, actor.to_owned(), room)).await
+        if letter.state == DeadState::Replaying {
+            return Err(being_replayed(&job));
+        }
+        to_the_end(self.clone().replay(job, letter.id, actor.to_owned(), room)).await
     }
 
     async fn replay(self, job: Job, letter: i64, actor: String, room: Room) -> Result<(), Error> {
         let by = By { actor: &actor, at: now_ms() };
-        let options = serde_json::json!({ "retry": job.id });
-        let replay = self.store.start_replay(&Selection::Ids(vec![letter]), &options, by).await?;
-        // Somebody else may have been faster.
-        let Some(letter) = self.store.next_of_replay(replay.id, 0, 1).await?.pop() else {
-            self.store.finish_replay(replay.id, "nothing to do", by).await?;
-            return Err(Error::NoLetter);
+        // As a server goes on with it if this one is killed, or the store is away before its end.
+        let options = Options { track: true, ..Options::default() };
+        let held = match self.desk.start(&Selection::Ids(vec![letter]), &options, &actor).await {
+            Ok(held) => held,
+            Err(desk::Error::Store(error)) => return Err(error.into()),
+            Err(_) => return Err(being_replayed(&job)),
         };
-        let published = self.publish_letter(&letter).await;
+        let replay = held.replay().id;
+        // Somebody else may have been faster.
+        let Some(letter) = self.store.next_of_replay(replay, 0, 1).await?.pop() else {
+            self.store.finish_replay(replay, &held.owner, "nothing to do", by).await?;
+            return Err(being_replayed(&job));
+        };
+        let published = held.keep(&self.store, self.publish_letter(&letter)).await;
+        let published = published.ok_or_else(|| being_replayed(&job))?;
         if published.is_ok() {
-            self.store.replayed(replay.id, &[letter.about.id], by).await?;
+            self.store.replayed(replay, &[letter.about.id], by).await?;
         }
         let outcome = if published.is_ok() { "done" } else { "failed" };
-        self.store.finish_replay(replay.id, outcome, by).await?;
+        self.store.finish_replay(replay, &held.owner, outcome, by).await?;
         published?;
         self.recorder.record(vec![queued_again(job, by.at, letter.about.hop)], room).await;
         Ok(())
     }
 
     /// The dead letter of this end of the job.
-    async fn letter_of(&self, job: &Job) -> Result<i64, Error> {
+    async fn letter_of(&self, job: &Job) -> Result<DeadLetter, Error> {
         let deadline = Instant::now() + TAKEN_IN_WITHIN;
-        let filter = DeadFilter { job_id: Some(job.id.clone()), ..DeadFilter::default() };
+        let states = vec![DeadState::Dead, DeadState::Replaying];
+        let filter = DeadFilter { states, job_id: Some(job.id.clone()), ..DeadFilter::default() };
         loop {
             let letters = self.store.dead_letters(&filter, None, 10).await?;
-            if let Some(letter) = letters.items.iter().max_by_key(|letter| letter.hop) {
-                return Ok(letter.id);
+            if let Some(letter) = letters.items.into_iter().max_by_key(|letter| letter.hop) {
+                return Ok(letter);
             }
             if Instant::now() >= deadline {
                 return Err(Error::NoLetter);
@@ -76,6 +93,11 @@ impl Services {
         self.publisher.replay(&message, &letter.about.queue).track().await?;
         Ok(())
     }
+}
+
+fn being_replayed(job: &Job) -> Error {
+    let reason = "its dead letter is being replayed, and goes on by itself if that was interrupted";
+    Error::Conflict { status: Status::of(job, now_ms()), reason }
 }
 
 fn queued_again(job: Job, at: u64, hop: u32) -> JobEvent {

@@ -140,7 +140,7 @@ pub struct Task {
     /// Whether news of it may have been missed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub stale: bool,
-    /// Its steps, the oldest first; not in lists.
+    /// Its steps, the oldest first, of very many copies the first and the last; not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeline: Option<Vec<Step>>,
 }

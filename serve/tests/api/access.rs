@@ -1,4 +1,7 @@
-use leveret::Broker;
+use leveret::{
+    Broker,
+    event::{JobEvent, Step},
+};
 use leveret_serve::{Error, Options, Server, Services};
 use leveret_store::Store;
 use reqwest::{Method, Response};
@@ -50,6 +53,40 @@ async fn without_a_valid_token_nothing_is_told() {
         }
         assert_eq!(ask(&site, Method::POST, "/api/tasks", headers).await.status(), 401);
     }
+}
+
+#[tokio::test]
+async fn the_audit_log_names_the_token_and_is_for_operators() {
+    let tokens = format!("viewer:{VIEWER},operator:anna={OPERATOR},operator:another-unguessable-word").parse().unwrap();
+    let site = Site::with_options(Options { tokens, ..options() }).await;
+    let event = JobEvent {
+        id: "order-17".into(),
+        job: "demo.work".into(),
+        queue: "demo".into(),
+        label: None,
+        priority: None,
+        attempt: 1,
+        hop: 0,
+        enqueued_at: None,
+        at: 1_800_000_000_000,
+        worker: None,
+        step: Step::Queued { due: None, expires: None },
+    };
+    site.services.store.record(&[event]).await.unwrap();
+    let by = |token: &str| format!("Bearer {token}");
+    let (anna, other) = (by(OPERATOR), by("another-unguessable-word"));
+    for headers in [[("authorization", other.as_str())], [("authorization", anna.as_str())]] {
+        assert_eq!(ask(&site, Method::DELETE, "/api/tasks/order-17", &headers).await.status(), 202);
+    }
+    let refused = ask(&site, Method::GET, "/api/audit", &[("authorization", &by(VIEWER))]).await;
+    assert_eq!(refused.status(), 403);
+    let (_, log) = read(ask(&site, Method::GET, "/api/audit?limit=1", &[("authorization", &anna)]).await).await;
+    let entry = &log["entries"][0];
+    assert_eq!((&entry["actor"], &entry["action"]), (&"api:anna".into(), &"cancel".into()), "{log}");
+    assert_eq!(entry["detail"]["job"], "order-17");
+    let path = format!("/api/audit?after={}", log["next"].as_str().unwrap());
+    let (_, log) = read(ask(&site, Method::GET, &path, &[("authorization", &anna)]).await).await;
+    assert_eq!((&log["entries"][0]["actor"], &log["next"]), (&"api:operator".into(), &serde_json::Value::Null));
 }
 
 #[tokio::test]

@@ -73,7 +73,7 @@ async fn schemathesis_finds_no_server_error_and_no_undocumented_answer() {
         loop {
             let waiting = Filter { states: vec![State::Queued], ..Filter::default() };
             for job in services.store.jobs(&waiting, None, 1000).await.unwrap().items {
-                drop(services.cancel(&job.id).await);
+                drop(services.cancel(&job.id, "test").await);
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }

@@ -1,5 +1,5 @@
 use leveret_harness::eventually_eq;
-use leveret_store::{By, DeadFilter, Selection};
+use leveret_store::{By, DeadFilter, Lease, Selection};
 use serde_json::json;
 
 use crate::site::{SOON, Site};
@@ -45,4 +45,22 @@ async fn a_failed_task_whose_dead_letter_is_gone_says_so() {
     site.services.store.purge(&Selection::Filter(DeadFilter::default()), by).await.unwrap();
     let (status, problem) = site.post(&format!("/api/tasks/{id}/retry"), &json!({})).await;
     assert_eq!((status.as_u16(), &problem["type"]), (409, &json!("urn:leveret:problem:no-dead-letter")));
+}
+
+#[tokio::test]
+async fn a_retry_that_was_killed_halfway_goes_on_by_itself() {
+    let (site, _worker) = Site::with_worker().await;
+    let id = site.submit_work("fail_once").await;
+    site.reaches(&id, "Failed").await;
+    take_in(&site).await;
+    let store = &site.services.store;
+    let (by, options) = (By { actor: "anna", at: 1 }, json!({ "track": true }));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let lease = Lease { owner: "killed", until: u64::try_from(now).unwrap() + 3_000 };
+    let all = Selection::Filter(DeadFilter::default());
+    store.start_replay(&all, &options, by, lease).await.unwrap();
+    let (status, problem) = site.post(&format!("/api/tasks/{id}/retry"), &json!({})).await;
+    assert_eq!((status.as_u16(), &problem["task_status"]), (409, &json!("Failed")));
+    assert!(problem.to_string().contains("is being replayed"), "{problem}");
+    site.reaches(&id, "Completed").await;
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use leveret_harness::eventually;
-use leveret_serve::{Options, Server, Services, Tokens};
+use leveret_serve::{Options, Server, Services, Tokens, desk::redact::Rules};
+use leveret_store::{DeadSource, NewDead};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -20,8 +21,11 @@ struct Site {
 
 impl Site {
     async fn new(stage: &Stage, tokens: Tokens) -> Self {
+        Self::with(stage, Options { tokens, ..here() }).await
+    }
+
+    async fn with(stage: &Stage, options: Options) -> Self {
         let services = Services::new(&stage.broker, stage.store.clone());
-        let options = Options { listen: ([127, 0, 0, 1], 0).into(), tokens, ..Options::default() };
         let server = Server::bind(services.clone(), options).await.unwrap();
         let base = format!("http://{}/api/dead", server.address());
         tokio::spawn(server.run(std::future::pending()));
@@ -47,6 +51,10 @@ impl Site {
     async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         read(self.send(Method::POST, path, Some(("application/json", body.to_string()))).await)
     }
+}
+
+fn here() -> Options {
+    Options { listen: ([127, 0, 0, 1], 0).into(), ..Options::default() }
 }
 
 fn read((status, body): (StatusCode, String)) -> (u16, Value) {
@@ -139,6 +147,39 @@ async fn a_viewer_looks_and_an_operator_does() {
     site.token = Some("another-unguessable-word");
     assert_eq!(site.send(Method::GET, "/export", None).await.0, 200);
     assert_eq!(site.post("/replay", &json!({ "all": true })).await.0, 202);
+}
+
+#[tokio::test]
+async fn a_viewer_neither_sees_secrets_nor_finds_them_letter_by_letter() {
+    let stage = Stage::new().await;
+    let letter = |number: i64, payload: &str| NewDead {
+        source: DeadSource::Dead,
+        queue: "money".into(),
+        job_id: Some(format!("c{number}")),
+        job: "charge".into(),
+        kind: "decode".into(),
+        error: "account closed".into(),
+        attempt: 1,
+        hop: 0,
+        failed_at: None,
+        properties: vec![0, 0],
+        payload: payload.into(),
+    };
+    let payloads = [r#"{"access_token": "hunter2", "ssn": "hunter3", "n": 1}"#, r#"{"access_token": "hunter2""#];
+    let ids = stage.store.take_in(&[letter(1, payloads[0]), letter(2, payloads[1])], 1).await.unwrap();
+    let tokens = "viewer:an-unguessable-word,operator:another-unguessable-word".parse().unwrap();
+    let mut site = Site::with(&stage, Options { tokens, redact: Rules::new(["ssn".to_owned()]), ..here() }).await;
+    for (token, found, seen) in [("an-unguessable-word", 0, false), ("another-unguessable-word", 2, true)] {
+        site.token = Some(token);
+        let count = async |path: &str, of: &str| site.get(path).await.1[of].as_array().unwrap().len();
+        assert_eq!(count("?text=hunter2", "dead_letters").await, found);
+        assert_eq!(count("/groups?text=hunter2", "groups").await, found.min(1));
+        assert_eq!(count("?text=ACCOUNT", "dead_letters").await, 2);
+        let whole = site.get(&format!("/{}", ids[0])).await.1.to_string();
+        assert!(whole.contains("n\\\": 1") && !whole.contains("hunter"), "{whole}");
+        let broken = site.get(&format!("/{}", ids[1])).await.1.to_string();
+        assert_eq!(broken.contains("hunter2"), seen, "{broken}");
+    }
 }
 
 #[tokio::test]

@@ -7,13 +7,14 @@ use leveret::{
     event::{JobEvent, Step},
     testing,
 };
-use leveret_harness::eventually;
+use leveret_harness::{eventually, eventually_eq};
 use leveret_serve::desk::{
     Desk, Error,
     edit::Checked,
     replay::{Options, Progress},
 };
-use leveret_store::{By, DeadFilter, DeadSource, DeadState, NewDead, Selection, State};
+use leveret_store::{By, DeadFilter, DeadSource, DeadState, Lease, NewDead, Selection, State};
+use tokio_util::sync::CancellationToken;
 
 use crate::stage::{Charge, Stage, all, any};
 
@@ -145,6 +146,67 @@ async fn a_replay_that_was_cut_short_goes_on_where_it_was() {
     assert!(matches!(desk.resume(open.id, BY, |_| ()).await, Err(Error::Ended(_))));
 }
 
+/// Opens a replay as somebody who was killed right then, and lets anybody have it.
+async fn abandoned(stage: &Stage, options: &Options) -> i64 {
+    let killed = Lease { owner: "killed", until: 1 };
+    let (options, by) = (serde_json::to_value(options).unwrap(), By { actor: BY, at: 1 });
+    stage.store.start_replay(&all(), &options, by, killed).await.unwrap().id
+}
+
+#[tokio::test]
+async fn a_replay_that_nobody_runs_any_more_is_taken_up_by_a_server() {
+    let stage = Stage::new().await;
+    stage.bury(1..=5).await;
+    stage.mend();
+    let replay = abandoned(&stage, &Options::default()).await;
+    let (desk, stop) = (stage.desk(), CancellationToken::new());
+    let (other, also) = (stage.desk(), stop.clone());
+    let servers = tokio::spawn(async move { tokio::join!(desk.take_up(stop.clone()), other.take_up(stop)) });
+    let ended = async || stage.store.replay(replay).await.unwrap().unwrap().outcome;
+    eventually_eq("it ends", Duration::from_secs(20), Some("done".to_owned()), ended).await;
+    assert_eq!(stage.charged().await, [1, 2, 3, 4, 5]);
+    also.cancel();
+    servers.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replay_that_is_run_elsewhere_is_not_run_here() {
+    let stage = Stage::new().await;
+    stage.bury(1..=30).await;
+    stage.mend();
+    let (one, two) = (stage.desk(), stage.desk());
+    let options = Options { rate: Some(30.0), ..Options::default() };
+    let held = one.start(&all(), &options, BY).await.unwrap();
+    let replay = held.replay().id;
+    let running = tokio::spawn(async move { one.go_on(held, BY, |_| ()).await });
+    assert!(matches!(two.take(replay).await, Err(Error::Running(_))));
+    assert_eq!(running.await.unwrap().unwrap().replayed, 30);
+    assert_eq!(stage.charged().await, (1..=30).collect::<Vec<_>>(), "each once");
+}
+
+#[tokio::test]
+async fn canaries_are_not_forgotten_however_often_a_replay_is_interrupted() {
+    let stage = Stage::new().await;
+    stage.bury(1..=10).await;
+    leveret::feed::keep_events(&stage.broker).await.unwrap();
+    let options = Options { canary: Some(3), canary_timeout: 60, ..Options::default() };
+    let (replay, desk) = (abandoned(&stage, &options).await, stage.desk());
+    for _ in 0..4 {
+        // Nobody tracks, so that it waits for its canaries until it is cut short.
+        let held = desk.take(replay).await.unwrap();
+        let cut = tokio::time::timeout(Duration::from_millis(500), desk.go_on(held, BY, |_| ())).await;
+        assert!(cut.is_err());
+        assert_eq!(stage.store.replay(replay).await.unwrap().unwrap().replayed, 3);
+        assert!(stage.store.take_replay(replay, Lease { owner: "killed", until: 1 }, u64::MAX).await.unwrap());
+    }
+    let tracker = stage.track();
+    let held = desk.take(replay).await.unwrap();
+    let summary = desk.go_on(held, BY, |_| ()).await.unwrap();
+    assert_eq!((summary.replayed, summary.returned), (3, 7), "{summary:?}");
+    assert!(summary.outcome.contains("failed as before"), "{summary:?}");
+    tracker.abort();
+}
+
 #[tokio::test]
 async fn a_broker_that_is_away_leaves_the_replay_open() {
     let stage = Stage::new().await;
@@ -192,7 +254,6 @@ async fn what_is_too_large_to_be_published_does_not_keep_the_rest() {
         failed_at: None,
         properties: small.properties.clone(),
         payload,
-        redelivered: false,
     };
     let mut letters: Vec<_> = (0..4).map(|more| as_new(vec![b' '; (3 << 20) + more])).collect();
     letters.push(as_new(small.payload.clone()));

@@ -118,6 +118,10 @@ CREATE TABLE leveret_replays (
     options TEXT NOT NULL,
     total BIGINT NOT NULL,
     replayed BIGINT NOT NULL,
+    -- Whoever runs it, until then unless that is put off; 1 once its canaries let the rest follow.
+    owner TEXT NOT NULL,
+    leased_until BIGINT NOT NULL,
+    judged BIGINT NOT NULL,
     started_at BIGINT NOT NULL,
     finished_at BIGINT,
     outcome TEXT

@@ -1,11 +1,11 @@
 //! What an operator does with dead letters: edit, purge, restore. Each leaves its trace in history and audit log.
 
 use serde_json::json;
-use sqlx::AnyConnection;
 
 use super::{DeadState, Selection};
 use crate::{
     By, Result, Store, audit,
+    lent::Lent,
     open::Area,
     sql::{Arg, Sql},
 };
@@ -44,10 +44,10 @@ impl Store {
         let mut tx = self.write(Area::Dead).await?;
         let text = "UPDATE leveret_dead SET original = coalesce(original, payload), payload = $1
                     WHERE id = $2 AND state = 'dead'";
-        let edited = Sql::new(text).arg(payload).arg(id).execute(&mut *tx).await? == 1;
+        let edited = Sql::new(text).arg(payload).arg(id).execute(&mut tx).await? == 1;
         if edited {
             let text = "INSERT INTO leveret_dead_history (dead_id, at, actor, action) VALUES ($1, $2, $3, 'edited')";
-            Sql::new(text).arg(id).arg(by.at).arg(by.actor).execute(&mut *tx).await?;
+            Sql::new(text).arg(id).arg(by.at).arg(by.actor).execute(&mut tx).await?;
             audit::note(&mut tx, by, "edit", &json!({ "id": id })).await?;
         }
         tx.commit().await?;
@@ -100,25 +100,23 @@ impl Store {
     /// Writes the history first, of the letters that the change is then made to.
     pub(super) async fn change(
         &self,
-        tx: &mut AnyConnection,
+        tx: &mut Lent,
         selection: &Selection,
         change: &Change,
         by: By<'_>,
     ) -> Result<u64> {
         let detail = Arg::Text(change.replay.map(|replay| json!({ "replay": replay }).to_string()));
-        let mut history = Sql::new(
-            "INSERT INTO leveret_dead_history (dead_id, at, actor, action, detail)
-             SELECT id, $1, $2, $3, $4 FROM leveret_dead WHERE 1 = 1",
-        );
+        let text = "INSERT INTO leveret_dead_history (dead_id, at, actor, action, detail)
+                    SELECT id, $1, $2, $3, $4 FROM leveret_dead WHERE 1 = 1";
+        let mut history = Sql::new(text).late();
         history = history.arg(by.at).arg(by.actor).arg(change.action).arg(detail);
         self.meant(&mut history, selection, change);
-        history.execute(&mut *tx).await?;
-        let mut update = Sql::new(
-            "UPDATE leveret_dead SET state = $1, state_at = $2, replay_id = coalesce($3, replay_id) WHERE 1 = 1",
-        );
+        history.execute(tx).await?;
+        let text = "UPDATE leveret_dead SET state = $1, state_at = $2, replay_id = coalesce($3, replay_id) WHERE 1 = 1";
+        let mut update = Sql::new(text).late();
         update = update.arg(change.to.as_str()).arg(by.at).arg(Arg::Int(change.replay));
         self.meant(&mut update, selection, change);
-        update.execute(&mut *tx).await
+        update.execute(tx).await
     }
 
     fn meant(&self, sql: &mut Sql, selection: &Selection, change: &Change) {

@@ -30,10 +30,10 @@ impl Store {
         limit: u32,
     ) -> Result<Page<DeadLetter>> {
         let before = after.map_or(i64::MAX, Cursor::number);
-        let mut sql = Sql::new(format!("SELECT {ABOUT} FROM leveret_dead WHERE id < $1")).arg(before);
+        let mut sql = Sql::new(format!("SELECT {ABOUT} FROM leveret_dead WHERE id < $1")).late().arg(before);
         self.fit(&mut sql, filter);
         sql.push(" ORDER BY id DESC LIMIT ").bind(u64::from(limit) + 1);
-        let letters = sql.all(&self.readers).await?;
+        let letters = sql.all(&mut self.reader().await?).await?;
         Ok(Page::new(letters, limit, |letter: &DeadLetter| (letter.id, String::new())))
     }
 
@@ -51,9 +51,9 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn count_dead(&self, filter: &DeadFilter) -> Result<u64> {
-        let mut sql = Sql::new("SELECT count(*) FROM leveret_dead WHERE 1 = 1");
+        let mut sql = Sql::new("SELECT count(*) FROM leveret_dead WHERE 1 = 1").late();
         self.fit(&mut sql, filter);
-        Ok(crate::sql::number(sql.one(&self.readers).await?))
+        Ok(crate::sql::number(sql.one(&mut self.reader().await?).await?))
     }
 
     /// The dead letters that fit, gathered by what they died of: the largest groups first, `limit` at most.
@@ -69,14 +69,15 @@ impl Store {
              FROM (SELECT fingerprint, count(*) AS letters, min(failed_at) AS first_at, max(failed_at) AS last_at,
                           max(id) AS sample
                    FROM leveret_dead WHERE 1 = 1",
-        );
+        )
+        .late();
         self.fit(&mut sql, filter);
         sql.push(" GROUP BY fingerprint ORDER BY letters DESC, fingerprint LIMIT ").bind(u64::from(limit));
         sql.push(
             ") AS found JOIN leveret_fingerprints AS named ON named.fingerprint = found.fingerprint
              ORDER BY letters DESC, found.fingerprint",
         );
-        sql.all(&self.readers).await
+        sql.all(&mut self.reader().await?).await
     }
 
     /// One dead letter with its message; `None` if there is none of this number, or no more.
@@ -95,7 +96,7 @@ impl Store {
     /// [`Error::Database`](crate::Error::Database).
     pub async fn letter(&self, id: i64) -> Result<Option<Letter>> {
         let text = format!("SELECT {ABOUT}, properties, payload, original FROM leveret_dead WHERE id = $1");
-        Sql::new(text).arg(id).maybe(&self.readers).await
+        Sql::new(text).arg(id).maybe(&mut self.reader().await?).await
     }
 
     /// What was done to a dead letter, in order.
@@ -107,7 +108,7 @@ impl Store {
     /// [`Error::Database`](crate::Error::Database).
     pub async fn history(&self, id: i64) -> Result<Vec<HistoryEntry>> {
         let sql = Sql::new("SELECT * FROM leveret_dead_history WHERE dead_id = $1 ORDER BY id");
-        sql.arg(id).all(&self.readers).await
+        sql.arg(id).all(&mut self.reader().await?).await
     }
 
     /// Appends the conditions of a filter.
@@ -127,9 +128,12 @@ impl Store {
                 sql.push(&format!(" AND {column} = ")).bind(value.as_str());
             }
         }
+        if let Some(text) = &filter.error {
+            let in_error = self.in_error(sql, text);
+            sql.push(&format!(" AND {in_error}"));
+        }
         if let Some(text) = &filter.text {
-            let (error, payload) = (sql.place(text.to_ascii_lowercase().as_str()), sql.place(text.as_bytes()));
-            let in_error = self.dialect.contains("lower(error)", &error);
+            let (in_error, payload) = (self.in_error(sql, text), sql.place(text.as_bytes()));
             sql.push(&format!(" AND ({in_error} OR {})", self.dialect.contains("payload", &payload)));
         }
         if let Some(from) = filter.failed_from {
@@ -138,6 +142,11 @@ impl Store {
         if let Some(until) = filter.failed_until {
             sql.push(" AND failed_at < ").bind(until);
         }
+    }
+
+    fn in_error(&self, sql: &mut Sql, text: &str) -> String {
+        let place = sql.place(text.to_ascii_lowercase().as_str());
+        self.dialect.contains_folded("error", &place)
     }
 
     /// Appends the conditions of a selection, of which only those in `state` are meant.

@@ -1,11 +1,13 @@
 //! Replays: which dead letters are to be published again, and which were. Killed at any moment, a replay can go on: a
 //! letter is `replaying` until its publish was confirmed, so that it is published twice at most, and lost never.
+//!
+//! One process at a time runs a replay: it has it on a lease, and puts the end of that off while it is at it.
 
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{FromRow, Row, any::AnyRow};
 
-use super::{ABOUT, DeadFilter, DeadState, Letter, Selection, desk::Change};
+use super::{ABOUT, DeadFilter, DeadLetter, DeadState, Letter, Selection, desk::Change};
 use crate::{
     By, Result, Store, audit,
     open::Area,
@@ -29,6 +31,12 @@ pub struct Replay {
     pub total: u64,
     /// How many of them were published and confirmed.
     pub replayed: u64,
+    /// Until when somebody runs it, in milliseconds since the epoch; from then on anybody may.
+    #[serde(skip)]
+    pub leased_until: u64,
+    /// Whether its canaries, if it has any, let the rest follow.
+    #[serde(skip)]
+    pub judged: bool,
     /// In milliseconds since the epoch.
     pub started_at: u64,
     /// In milliseconds since the epoch; `None` while it is open.
@@ -37,17 +45,28 @@ pub struct Replay {
     pub outcome: Option<String>,
 }
 
+/// Who runs a replay, and until when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease<'a> {
+    /// Something that no other run of any replay has.
+    pub owner: &'a str,
+    /// In milliseconds since the epoch.
+    pub until: u64,
+}
+
 impl Store {
     /// Opens a replay of the letters that lie there, and takes them into it.
     ///
     /// ```
-    /// use leveret_store::{By, DeadFilter, Selection};
+    /// use leveret_store::{By, DeadFilter, Lease, Selection};
     ///
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
     /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
     /// let by = By { actor: "anna", at: 1_800_000_000_000 };
-    /// let replay = store.start_replay(&Selection::Filter(DeadFilter::default()), &"gently".into(), by).await?;
+    /// let lease = Lease { owner: "run-17", until: by.at + 20_000 };
+    /// let all = Selection::Filter(DeadFilter::default());
+    /// let replay = store.start_replay(&all, &"gently".into(), by, lease).await?;
     /// let mut after = 0;
     /// loop {
     ///     let letters = store.next_of_replay(replay.id, after, 100).await?;
@@ -55,8 +74,9 @@ impl Store {
     ///     let Some(last) = published.last() else { break };
     ///     after = *last;
     ///     store.replayed(replay.id, &published, by).await?;
+    ///     assert!(store.renew_replay(replay.id, Lease { until: by.at + 40_000, ..lease }).await?);
     /// }
-    /// store.finish_replay(replay.id, "done", by).await?;
+    /// store.finish_replay(replay.id, lease.owner, "done", by).await?;
     /// assert!(store.open_replays().await?.is_empty());
     /// # Ok(()) }
     /// ```
@@ -64,15 +84,23 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn start_replay(&self, selection: &Selection, options: &Value, by: By<'_>) -> Result<Replay> {
+    pub async fn start_replay(
+        &self,
+        selection: &Selection,
+        options: &Value,
+        by: By<'_>,
+        lease: Lease<'_>,
+    ) -> Result<Replay> {
         let mut tx = self.write(Area::Dead).await?;
-        let text = "INSERT INTO leveret_replays (actor, options, total, replayed, started_at)
-                    VALUES ($1, $2, 0, 0, $3) RETURNING id";
-        let id: i64 = Sql::new(text).arg(by.actor).arg(options).arg(by.at).one(&mut *tx).await?;
+        let text =
+            "INSERT INTO leveret_replays (actor, options, total, replayed, owner, leased_until, judged, started_at)
+                    VALUES ($1, $2, 0, 0, $3, $4, 0, $5) RETURNING id";
+        let sql = Sql::new(text).arg(by.actor).arg(options).arg(lease.owner).arg(lease.until).arg(by.at);
+        let id: i64 = sql.one(&mut tx).await?;
         let change = Change { from: DeadState::Dead, to: DeadState::Replaying, action: "replaying", replay: Some(id) };
         let total = self.change(&mut tx, selection, &change, by).await?;
         let text = "UPDATE leveret_replays SET total = $1 WHERE id = $2";
-        Sql::new(text).arg(total).arg(id).execute(&mut *tx).await?;
+        Sql::new(text).arg(total).arg(id).execute(&mut tx).await?;
         let detail = json!({ "replay": id, "selection": selection, "options": options, "letters": total });
         audit::note(&mut tx, by, "replay", &detail).await?;
         tx.commit().await?;
@@ -82,10 +110,89 @@ impl Store {
             options: options.clone(),
             total,
             replayed: 0,
+            leased_until: lease.until,
+            judged: false,
             started_at: by.at,
             finished_at: None,
             outcome: None,
         })
+    }
+
+    /// Takes an open replay that nobody runs at the time `now`. False if somebody does, or it has ended.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
+    /// # let now = 1_800_000_000_000;
+    /// let lease = leveret_store::Lease { owner: "run-18", until: now + 20_000 };
+    /// for replay in store.open_replays().await? {
+    ///     let is_ours = store.take_replay(replay.id, lease, now).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn take_replay(&self, replay: i64, lease: Lease<'_>, now: u64) -> Result<bool> {
+        let text = "UPDATE leveret_replays SET owner = $1, leased_until = $2
+                    WHERE id = $3 AND leased_until <= $4 AND finished_at IS NULL";
+        let sql = Sql::new(text).arg(lease.owner).arg(lease.until).arg(replay).arg(now);
+        Ok(sql.execute(&mut self.writer().await?).await? == 1)
+    }
+
+    /// Puts the end of a lease off, or ends it with an `until` of 0. False if it is another's by now, or the replay has
+    /// ended.
+    ///
+    /// See [`start_replay`](Self::start_replay) for an example.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn renew_replay(&self, replay: i64, lease: Lease<'_>) -> Result<bool> {
+        let text = "UPDATE leveret_replays SET leased_until = $1 WHERE id = $2 AND owner = $3 AND finished_at IS NULL";
+        let sql = Sql::new(text).arg(lease.until).arg(replay).arg(lease.owner);
+        Ok(sql.execute(&mut self.writer().await?).await? == 1)
+    }
+
+    /// Keeps that the canaries of a replay let the rest follow.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
+    /// store.judged(17).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn judged(&self, replay: i64) -> Result<()> {
+        let sql = Sql::new("UPDATE leveret_replays SET judged = 1 WHERE id = $1").arg(replay);
+        sql.execute(&mut self.writer().await?).await.map(drop)
+    }
+
+    /// Letters that a replay has published already, oldest first.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
+    /// assert!(store.replayed_by(17, 100).await?.is_empty());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn replayed_by(&self, replay: i64, limit: u32) -> Result<Vec<DeadLetter>> {
+        let text = format!(
+            "SELECT {ABOUT} FROM leveret_dead WHERE state = 'replayed' AND replay_id = $1 ORDER BY id LIMIT $2"
+        );
+        let sql = Sql::new(text).late().arg(replay).arg(u64::from(limit));
+        sql.all(&mut self.reader().await?).await
     }
 
     /// The next letters to be published after that number, oldest first: the same ones until they are
@@ -107,7 +214,7 @@ impl Store {
                  WHERE ahead < $4) ORDER BY id"
         );
         let sql = Sql::new(text).arg(replay).arg(after).arg(u64::from(limit)).arg(BYTES_AT_ONCE);
-        sql.all(&self.readers).await
+        sql.all(&mut self.reader().await?).await
     }
 
     /// Marks letters of a replay as published and confirmed, and returns how many were not marked before.
@@ -123,29 +230,34 @@ impl Store {
         let mut tx = self.write(Area::Dead).await?;
         let replayed = self.change(&mut tx, &Selection::Ids(ids.to_vec()), &change, by).await?;
         let text = "UPDATE leveret_replays SET replayed = replayed + $1 WHERE id = $2";
-        Sql::new(text).arg(replayed).arg(replay).execute(&mut *tx).await?;
+        Sql::new(text).arg(replayed).arg(replay).execute(&mut tx).await?;
         tx.commit().await?;
         Ok(replayed)
     }
 
-    /// Closes a replay. Letters that were not replayed lie there again; returns how many.
+    /// Closes a replay. Letters that were not replayed lie there again; returns how many. `None` if it has ended, or is
+    /// another's than `owner`'s: then nothing is changed.
     ///
     /// See [`start_replay`](Self::start_replay) for an example.
     ///
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn finish_replay(&self, replay: i64, outcome: &str, by: By<'_>) -> Result<u64> {
+    pub async fn finish_replay(&self, replay: i64, owner: &str, outcome: &str, by: By<'_>) -> Result<Option<u64>> {
         let change =
             Change { from: DeadState::Replaying, to: DeadState::Dead, action: "returned", replay: Some(replay) };
         let mut tx = self.write(Area::Dead).await?;
+        let text = "UPDATE leveret_replays SET finished_at = $1, outcome = $2
+                    WHERE id = $3 AND owner = $4 AND finished_at IS NULL";
+        let finished = Sql::new(text).arg(by.at).arg(outcome).arg(replay).arg(owner).execute(&mut tx).await?;
+        if finished == 0 {
+            return Ok(None);
+        }
         let returned = self.change(&mut tx, &Selection::Filter(DeadFilter::default()), &change, by).await?;
-        let text = "UPDATE leveret_replays SET finished_at = $1, outcome = $2 WHERE id = $3 AND finished_at IS NULL";
-        Sql::new(text).arg(by.at).arg(outcome).arg(replay).execute(&mut *tx).await?;
         let detail = json!({ "replay": replay, "outcome": outcome, "returned": returned });
         audit::note(&mut tx, by, "finish_replay", &detail).await?;
         tx.commit().await?;
-        Ok(returned)
+        Ok(Some(returned))
     }
 
     /// Replays that were not finished: to go on with after a restart.
@@ -156,7 +268,9 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn open_replays(&self) -> Result<Vec<Replay>> {
-        Sql::new("SELECT * FROM leveret_replays WHERE finished_at IS NULL ORDER BY id").all(&self.readers).await
+        Sql::new("SELECT * FROM leveret_replays WHERE finished_at IS NULL ORDER BY id")
+            .all(&mut self.reader().await?)
+            .await
     }
 
     /// One replay.
@@ -173,7 +287,10 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn replay(&self, id: i64) -> Result<Option<Replay>> {
-        Sql::new("SELECT * FROM leveret_replays WHERE id = $1").arg(Arg::Int(Some(id))).maybe(&self.readers).await
+        Sql::new("SELECT * FROM leveret_replays WHERE id = $1")
+            .arg(Arg::Int(Some(id)))
+            .maybe(&mut self.reader().await?)
+            .await
     }
 }
 
@@ -185,6 +302,8 @@ impl FromRow<'_, AnyRow> for Replay {
             options: json(row.try_get("options")?)?.unwrap_or_default(),
             total: number(row.try_get("total")?),
             replayed: number(row.try_get("replayed")?),
+            leased_until: number(row.try_get("leased_until")?),
+            judged: row.try_get::<i64, _>("judged")? != 0,
             started_at: number(row.try_get("started_at")?),
             finished_at: row.try_get::<Option<i64>, _>("finished_at")?.map(number),
             outcome: row.try_get("outcome")?,

@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 
 use sha2::{Digest, Sha256};
-use sqlx::{AnyConnection, Row};
+use sqlx::Row;
 
 use super::{NewDead, fingerprint};
 use crate::{
     Result, Store,
+    lent::Lent,
     open::Area,
     sql::{Arg, Sql, chunks, text_list},
 };
@@ -34,8 +35,8 @@ impl<'a> Incoming<'a> {
 impl Store {
     /// Takes dead letters in, all or none, and returns the numbers of the new ones.
     ///
-    /// One that the broker delivers again, and that was taken in the first time, is left out; without a job id that
-    /// cannot be known, and it stands twice.
+    /// One that is here already, whatever has become of it, is left out: the broker delivers again what was not acked,
+    /// and whether a commit was heard of is not certain. Without a job id it cannot be known, and stands twice.
     ///
     /// ```
     /// use leveret_store::{DeadFilter, DeadSource, NewDead, Store};
@@ -55,7 +56,6 @@ impl Store {
     ///     failed_at: Some(1_800_000_000_000),
     ///     properties: Vec::new(),
     ///     payload: b"{}".to_vec(),
-    ///     redelivered: false,
     /// };
     /// store.take_in(&[letter], 1_800_000_000_500).await?;
     /// assert_eq!(store.groups(&DeadFilter::default(), 10).await?[0].error, "no mailbox <n>");
@@ -66,42 +66,33 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database); nothing was written then.
     pub async fn take_in(&self, letters: &[NewDead], now: u64) -> Result<Vec<i64>> {
-        let letters: Vec<_> = letters.iter().map(Incoming::new).collect();
-        let again = letters.iter().filter(|letter| letter.new.redelivered);
-        let again: Vec<_> = again.filter_map(|letter| letter.digest.as_deref()).collect();
+        let letters = letters.iter().map(Incoming::new).collect();
         let mut tx = self.write(Area::Dead).await?;
-        let mut known = self.known(&mut tx, &again).await?;
-        let mut fresh = Vec::new();
-        for letter in letters {
-            let first = letter.digest.clone().is_none_or(|digest| known.insert(digest));
-            if first || !letter.new.redelivered {
-                fresh.push(letter);
-            }
-        }
+        let fresh = self.fresh(&mut tx, letters).await?;
         let ids = insert(&mut tx, &fresh, now).await?;
         tx.commit().await?;
         Ok(ids)
     }
 
-    /// Which of these digests are of letters that are here.
-    pub(super) async fn known(&self, tx: &mut AnyConnection, digests: &[&str]) -> Result<HashSet<String>> {
-        if digests.is_empty() {
-            return Ok(HashSet::new());
-        }
+    /// Those that are not here, each once. It stays so until the transaction ends.
+    pub(super) async fn fresh<'a>(&self, tx: &mut Lent, mut letters: Vec<Incoming<'a>>) -> Result<Vec<Incoming<'a>>> {
+        let digests = text_list(letters.iter().filter_map(|letter| letter.digest.as_deref()));
         let text = format!("SELECT digest FROM leveret_dead WHERE digest IN {}", self.dialect.list("$1"));
-        let rows = Sql::new(text).arg(text_list(digests.iter().copied())).raw(tx).await?;
-        Ok(rows.iter().map(|row| row.try_get("digest")).collect::<sqlx::Result<_>>()?)
+        let rows = Sql::new(text).arg(digests).raw(tx).await?;
+        let mut known: HashSet<String> = rows.iter().map(|row| row.try_get("digest")).collect::<sqlx::Result<_>>()?;
+        letters.retain(|letter| letter.digest.clone().is_none_or(|digest| known.insert(digest)));
+        Ok(letters)
     }
 }
 
-pub(super) async fn insert(tx: &mut AnyConnection, letters: &[Incoming<'_>], now: u64) -> Result<Vec<i64>> {
+pub(super) async fn insert(tx: &mut Lent, letters: &[Incoming<'_>], now: u64) -> Result<Vec<i64>> {
     let mut ids = Vec::with_capacity(letters.len());
     for chunk in chunks(letters) {
         let bytes: usize = chunk.iter().map(|letter| letter.new.payload.len() + letter.new.properties.len()).sum();
         let at_once = if bytes > BYTES_AT_ONCE { 1 } else { chunk.len() };
         for portion in chunk.chunks(at_once) {
-            name_fingerprints(portion).execute(&mut *tx).await?;
-            for row in insertion(portion, now).raw(&mut *tx).await? {
+            name_fingerprints(portion).execute(tx).await?;
+            for row in insertion(portion, now).raw(tx).await? {
                 ids.push(row.try_get("id")?);
             }
         }

@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 
 use futures_util::{Stream, stream::try_unfold};
 use serde_json::json;
-use sqlx::{AnyConnection, Row};
+use sqlx::Row;
 
 use super::{ABOUT, DeadFilter, Letter, NewDead, Selection, desk::RESTORE, take_in};
 use crate::{
     By, Error, Result, Store, audit,
+    lent::Lent,
     open::Area,
-    sql::{Sql, text_list},
+    sql::{Arg, Sql, text_list},
 };
 
 /// How many letters of an export are held at once. Few, because each may be as large as the broker lets it.
@@ -44,10 +45,10 @@ impl Store {
         try_unfold(Export::default(), move |mut export| async move {
             if export.held.is_empty() && !export.over {
                 let text = format!("SELECT {ABOUT}, properties, payload, original FROM leveret_dead WHERE id > $1");
-                let mut sql = Sql::new(text).arg(export.last);
+                let mut sql = Sql::new(text).late().arg(export.last);
                 self.fit(&mut sql, filter);
                 sql.push(" ORDER BY id LIMIT ").bind(AT_ONCE);
-                export.held = sql.all(&self.readers).await?.into();
+                export.held = sql.all(&mut self.reader().await?).await?.into();
                 export.over = (export.held.len() as u64) < AT_ONCE;
             }
             let letter = export.held.pop_front();
@@ -78,23 +79,22 @@ impl Store {
             let edited = letter.original.is_some().then_some(letter.payload.as_slice());
             take_in::Incoming { edited, ..take_in::Incoming::new(new) }
         });
-        let mut incoming: Vec<_> = incoming.collect();
-        let digests: Vec<_> = incoming.iter().filter_map(|letter| letter.digest.as_deref()).collect();
+        let incoming: Vec<_> = incoming.collect();
+        let digests = text_list(incoming.iter().filter_map(|letter| letter.digest.as_deref()));
         let mut tx = self.write(Area::Dead).await?;
-        let mut known = self.known(&mut tx, &digests).await?;
-        let back = self.take_back(&mut tx, &digests, by).await?;
-        incoming.retain(|letter| letter.digest.clone().is_none_or(|digest| known.insert(digest)));
-        let ids = take_in::insert(&mut tx, &incoming, by.at).await?;
+        let back = self.take_back(&mut tx, digests, by).await?;
+        let fresh = self.fresh(&mut tx, incoming).await?;
+        let ids = take_in::insert(&mut tx, &fresh, by.at).await?;
         let imported = ids.len() as u64 + back;
         audit::note(&mut tx, by, "import", &json!({ "letters": imported })).await?;
         tx.commit().await?;
         Ok(imported)
     }
 
-    async fn take_back(&self, tx: &mut AnyConnection, digests: &[&str], by: By<'_>) -> Result<u64> {
+    async fn take_back(&self, tx: &mut Lent, digests: Arg, by: By<'_>) -> Result<u64> {
         let list = self.dialect.list("$1");
         let text = format!("SELECT id FROM leveret_dead WHERE state = 'purged' AND digest IN {list}");
-        let rows = Sql::new(text).arg(text_list(digests.iter().copied())).raw(&mut *tx).await?;
+        let rows = Sql::new(text).arg(digests).raw(tx).await?;
         let ids = rows.iter().map(|row| row.try_get("id")).collect::<sqlx::Result<_>>()?;
         self.change(tx, &Selection::Ids(ids), &RESTORE, by).await
     }
@@ -115,7 +115,6 @@ fn as_new(letter: &Letter) -> NewDead {
         failed_at: Some(about.failed_at),
         properties: letter.properties.clone(),
         payload: letter.original.as_ref().unwrap_or(&letter.payload).clone(),
-        redelivered: false,
     }
 }
 

@@ -14,6 +14,9 @@ use crate::{
 /// Whose end is yet to come, as the database says it.
 pub(crate) const UNFINISHED: &str = "state NOT IN ('succeeded', 'dead', 'cancelled')";
 
+/// More steps than those of the copies that are remembered only somebody tells who forges them.
+const MOST_STEPS: u32 = 1000;
+
 impl Store {
     /// One job; `None` if no event of it came, or it was pruned.
     ///
@@ -23,7 +26,7 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn job(&self, id: &str) -> Result<Option<Job>> {
-        Sql::new("SELECT * FROM leveret_jobs WHERE id = $1").arg(id).maybe(&self.readers).await
+        Sql::new("SELECT * FROM leveret_jobs WHERE id = $1").arg(id).maybe(&mut self.reader().await?).await
     }
 
     /// Those of these jobs that are known, in no order.
@@ -42,10 +45,11 @@ impl Store {
     pub async fn jobs_by_ids(&self, ids: &[impl AsRef<str> + Sync]) -> Result<Vec<Job>> {
         let list = text_list(ids.iter().map(AsRef::as_ref));
         let text = format!("SELECT * FROM leveret_jobs WHERE id IN {}", self.dialect.list("$1"));
-        Sql::new(text).arg(list).all(&self.readers).await
+        Sql::new(text).arg(list).all(&mut self.reader().await?).await
     }
 
-    /// The steps of a job, in the order in which it goes through them.
+    /// The steps of a job, in the order in which it goes through them. Of one that had very many copies (retries,
+    /// snoozes), those of the first 50 and of the last 50; at most 1,000 steps.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -61,8 +65,9 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn timeline(&self, id: &str) -> Result<Vec<TimelineEntry>> {
-        let mut entries: Vec<TimelineEntry> =
-            Sql::new("SELECT * FROM leveret_job_steps WHERE id = $1").arg(id).all(&self.readers).await?;
+        let text = "SELECT * FROM leveret_job_steps WHERE id = $1 ORDER BY hop DESC, attempt DESC LIMIT $2";
+        let sql = Sql::new(text).arg(id).arg(MOST_STEPS);
+        let mut entries: Vec<TimelineEntry> = sql.all(&mut self.reader().await?).await?;
         let order = |step: &str| step.parse().map_or(usize::MAX, |state: State| state as usize);
         entries.sort_by_key(|entry| (entry.hop, entry.at, order(&entry.step)));
         Ok(entries)
@@ -88,13 +93,13 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn jobs(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Job>> {
-        let mut sql = Sql::new("SELECT * FROM leveret_jobs WHERE 1 = 1");
+        let mut sql = Sql::new("SELECT * FROM leveret_jobs WHERE 1 = 1").late();
         self.narrow(&mut sql, filter);
         if let Some(after) = after {
             sql.push(" AND (created_at, id) < (").bind(after.number()).push(", ").bind(after.id()).push(")");
         }
         sql.push(" ORDER BY created_at DESC, id DESC LIMIT ").bind(u64::from(limit) + 1);
-        let jobs = sql.all(&self.readers).await?;
+        let jobs = sql.all(&mut self.reader().await?).await?;
         Ok(Page::new(jobs, limit, |job: &Job| (job.created_at.try_into().unwrap_or(i64::MAX), job.id.clone())))
     }
 
@@ -111,7 +116,7 @@ impl Store {
         }
         if let Some(label) = &filter.label {
             let place = sql.place(label.to_ascii_lowercase().as_str());
-            sql.push(" AND ").push(&self.dialect.contains("lower(label)", &place));
+            sql.push(" AND ").push(&self.dialect.contains_folded("label", &place));
         }
         if let Some(from) = filter.created_from {
             sql.push(" AND created_at >= ").bind(from);
@@ -144,12 +149,12 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn counts(&self) -> Result<BTreeMap<State, u64>> {
-        let sql = Sql::new("SELECT state, count(*) AS jobs FROM leveret_jobs GROUP BY state");
+        let sql = Sql::new("SELECT state, count(*) AS jobs FROM leveret_jobs GROUP BY state").late();
         let read = |row: &sqlx::any::AnyRow| -> Result<Option<(State, u64)>> {
             let state: &str = row.try_get("state")?;
             Ok(state.parse().ok().zip(Some(number(row.try_get("jobs")?))))
         };
-        sql.raw(&self.readers).await?.iter().filter_map(|row| read(row).transpose()).collect()
+        sql.raw(&mut self.reader().await?).await?.iter().filter_map(|row| read(row).transpose()).collect()
     }
 
     /// Notes that events were missed: marks unfinished jobs that were not heard of since `before_ms`, and were not to
@@ -178,7 +183,7 @@ impl Store {
             "UPDATE leveret_jobs SET stale = 1
              WHERE {UNFINISHED} AND stale = 0 AND updated_at < $1 AND coalesce(due_at, 0) < $2"
         );
-        let marked = Sql::new(text).arg(before_ms).arg(before_ms).execute(&mut *tx).await?;
+        let marked = Sql::new(text).late().arg(before_ms).arg(before_ms).execute(&mut tx).await?;
         tx.commit().await?;
         Ok(marked)
     }
@@ -192,7 +197,7 @@ impl Store {
     /// [`Error::Database`](crate::Error::Database).
     pub async fn heard_at(&self) -> Result<Option<u64>> {
         let sql = Sql::new("SELECT max(value) FROM leveret_facts WHERE name = 'heard_at'");
-        Ok(sql.one::<Option<i64>>(&self.readers).await?.map(number))
+        Ok(sql.one::<Option<i64>>(&mut self.reader().await?).await?.map(number))
     }
 
     /// Keeps that events were taken from the broker until `now`.
@@ -206,7 +211,7 @@ impl Store {
         let mut tx = self.write(Area::Status).await?;
         let text = "INSERT INTO leveret_facts (name, value) VALUES ('heard_at', $1)
                     ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE excluded.value > leveret_facts.value";
-        Sql::new(text).arg(Arg::from(now)).execute(&mut *tx).await?;
+        Sql::new(text).arg(Arg::from(now)).execute(&mut tx).await?;
         tx.commit().await?;
         Ok(())
     }

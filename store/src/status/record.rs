@@ -1,6 +1,6 @@
 //! Writes what events say: the jobs they move, and a line for each step.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use leveret::event::{JobEvent, Step};
 use serde_json::Value;
@@ -8,8 +8,9 @@ use serde_json::Value;
 use super::{Job, Moved};
 use crate::{
     Result, Store,
+    lent::Lent,
     open::Area,
-    sql::{Arg, Sql, chunks, text_list},
+    sql::{Arg, Sql, chunks, text_list, without_nul},
     unique,
 };
 
@@ -42,6 +43,10 @@ const COLUMNS: [&str; 26] = [
     "stale",
 ];
 
+/// Copies of a job whose steps are remembered: the first, and the last.
+const FIRST_HOPS: u32 = 50;
+const LAST_HOPS: u32 = 50;
+
 /// A line of the timeline, by what there is one of each.
 type Lines<'a> = HashMap<(&'a str, u32, u32, &'static str), &'a JobEvent>;
 
@@ -60,22 +65,51 @@ impl Store {
         if events.is_empty() {
             return Ok(Vec::new());
         }
+        let events = &*as_kept(events);
         let mut tx = self.write(Area::Status).await?;
         let ids = text_list(events.iter().map(|event| event.id.as_str()));
         let known = format!("SELECT * FROM leveret_jobs WHERE id IN {}", self.dialect.list("$1"));
-        let known: Vec<Job> = Sql::new(known).arg(ids).all(&mut *tx).await?;
+        let known: Vec<Job> = Sql::new(known).arg(ids).all(&mut tx).await?;
         let known: HashMap<_, _> = known.iter().map(|job| (job.id.as_str(), job)).collect();
         let changed = fold(&known, events);
         for chunk in chunks(&changed) {
-            upsert(chunk).execute(&mut *tx).await?;
+            upsert(chunk).execute(&mut tx).await?;
         }
         for chunk in chunks(&timeline(events)) {
-            note(chunk).execute(&mut *tx).await?;
+            note(chunk).execute(&mut tx).await?;
         }
+        self.thin_out(&mut tx, &changed).await?;
         unique::free_ended(&mut tx, &changed, &self.dialect.list("$1")).await?;
         tx.commit().await?;
         Ok(changed.into_iter().map(|job| Moved { id: job.id, state: job.state }).collect())
     }
+}
+
+impl Store {
+    /// Of jobs that come back again and again, such as one that snoozes every second for a day, the first copies and the
+    /// last are remembered.
+    async fn thin_out(&self, tx: &mut Lent, changed: &[Job]) -> Result<()> {
+        let long = changed.iter().filter(|job| job.hop >= FIRST_HOPS + LAST_HOPS).map(|job| job.id.as_str());
+        let long: Vec<_> = long.collect();
+        if long.is_empty() {
+            return Ok(());
+        }
+        let text = format!(
+            "DELETE FROM leveret_job_steps WHERE id IN {} AND hop >= {FIRST_HOPS} AND hop <=
+             (SELECT hop FROM leveret_jobs WHERE leveret_jobs.id = leveret_job_steps.id) - {LAST_HOPS}",
+            self.dialect.list("$1")
+        );
+        Sql::new(text).arg(text_list(long)).execute(tx).await.map(drop)
+    }
+}
+
+/// With ids as the database has them: what is told apart here must be two there as well.
+fn as_kept(events: &[JobEvent]) -> Cow<'_, [JobEvent]> {
+    if events.iter().all(|event| !event.id.contains('\0')) {
+        return Cow::Borrowed(events);
+    }
+    let kept = |event: &JobEvent| JobEvent { id: without_nul(&event.id), ..event.clone() };
+    events.iter().map(kept).collect()
 }
 
 /// The jobs that are no longer as they were, in the order in which they are first named.

@@ -1,7 +1,7 @@
 //! A database of one test.
 
 use leveret_harness::shared_postgres;
-use leveret_store::{By, Store};
+use leveret_store::{By, Lease, Store};
 use tempfile::TempDir;
 
 /// When tests play.
@@ -11,6 +11,9 @@ pub(crate) const DAY: u64 = 24 * HOUR;
 
 /// Who acts in them.
 pub(crate) const ANNA: By<'static> = By { actor: "anna", at: NOW };
+
+/// Who runs their replays.
+pub(crate) const RUN: Lease<'static> = Lease { owner: "run-1", until: NOW + HOUR };
 
 /// An empty database, gone with the test.
 pub(crate) struct Database {

@@ -7,7 +7,7 @@ use crate::database::{ANNA, Database, NOW};
 
 crate::on_both! {
     a_letter_is_kept_byte_for_byte,
-    a_letter_that_is_delivered_again_is_taken_in_once,
+    a_letter_is_taken_in_once_however_often_and_by_whomever,
     without_an_id_a_letter_is_doubled_rather_than_lost,
     a_filter_finds_what_fits_all_of_it,
     pages_stay_right_while_letters_come,
@@ -31,7 +31,6 @@ pub(crate) fn letter(number: u64) -> NewDead {
         failed_at: Some(NOW + number),
         properties: vec![0, 255, number as u8],
         payload: format!(r#"{{"to": {number}}}"#).into_bytes(),
-        redelivered: false,
     }
 }
 
@@ -66,21 +65,27 @@ async fn a_letter_is_kept_byte_for_byte(database: Database) {
     assert!(store.letter(taken[1] + 1).await.unwrap().is_none());
 }
 
-async fn a_letter_that_is_delivered_again_is_taken_in_once(database: Database) {
+async fn a_letter_is_taken_in_once_however_often_and_by_whomever(database: Database) {
     let store = database.open().await;
-    let again = |number| NewDead { redelivered: true, ..letter(number) };
     assert_eq!(store.take_in(&[letter(1), letter(2)], NOW).await.unwrap().len(), 2);
-    assert_eq!(store.take_in(&[again(1), again(3), again(3)], NOW).await.unwrap().len(), 1);
-    let other_hop = NewDead { hop: 6, ..again(1) };
-    let other_payload = NewDead { payload: b"x".to_vec(), ..again(1) };
+    // As after a commit whose answer was lost.
+    assert!(store.take_in(&[letter(1), letter(2)], NOW).await.unwrap().is_empty());
+    assert_eq!(store.take_in(&[letter(1), letter(3), letter(3)], NOW).await.unwrap().len(), 1);
+    let other_hop = NewDead { hop: 6, ..letter(1) };
+    let other_payload = NewDead { payload: b"x".to_vec(), ..letter(1) };
     assert_eq!(store.take_in(&[other_hop, other_payload], NOW).await.unwrap().len(), 2);
-    // The broker delivers it the first time: it is another message, however alike.
-    assert_eq!(store.take_in(&[letter(1)], NOW).await.unwrap().len(), 1);
+    // Two servers have it in hand: one lost its channel, and the broker gave it to the other.
+    let other = database.open().await;
+    let (at_one, at_other) = ([letter(4)], [letter(4)]);
+    let (one, two) = tokio::join!(store.take_in(&at_one, NOW), other.take_in(&at_other, NOW));
+    assert_eq!(one.unwrap().len() + two.unwrap().len(), 1);
+    store.purge(&all(), ANNA).await.unwrap();
+    assert!(store.take_in(&[letter(1)], NOW).await.unwrap().is_empty(), "it was decided upon");
 }
 
 async fn without_an_id_a_letter_is_doubled_rather_than_lost(database: Database) {
     let store = database.open().await;
-    let nameless = NewDead { job_id: None, redelivered: true, ..letter(1) };
+    let nameless = NewDead { job_id: None, ..letter(1) };
     assert_eq!(store.take_in(&[nameless.clone(), nameless.clone()], NOW).await.unwrap().len(), 2);
     assert_eq!(store.take_in(&[nameless], NOW).await.unwrap().len(), 1);
 }
@@ -88,7 +93,7 @@ async fn without_an_id_a_letter_is_doubled_rather_than_lost(database: Database) 
 async fn a_filter_finds_what_fits_all_of_it(database: Database) {
     let store = database.open().await;
     let letters = [
-        NewDead { error: "Connection refused".into(), ..letter(1) },
+        NewDead { error: "Connection refused: Ärger".into(), ..letter(1) },
         NewDead { queue: "slow".into(), kind: "timeout".into(), ..letter(2) },
         NewDead { job: "report.make".into(), payload: b"\xff needle \x00".to_vec(), ..letter(3) },
     ];
@@ -107,6 +112,9 @@ async fn a_filter_finds_what_fits_all_of_it(database: Database) {
         (DeadFilter { kind: Some("timeout".into()), ..any() }, vec![2]),
         (DeadFilter { text: Some("CONNECTION ref".into()), ..any() }, vec![1]),
         (DeadFilter { text: Some("needle".into()), ..any() }, vec![3]),
+        (DeadFilter { text: Some("Ärger".into()), ..any() }, vec![1]),
+        (DeadFilter { error: Some("needle".into()), ..any() }, vec![]),
+        (DeadFilter { error: Some("CONNECTION ref".into()), ..any() }, vec![1]),
         (DeadFilter { text: Some("%".into()), ..any() }, vec![]),
         (DeadFilter { fingerprint: Some(fingerprint), ..any() }, vec![2]),
         (DeadFilter { failed_from: Some(NOW + 2), failed_until: Some(NOW + 3), ..any() }, vec![2]),
@@ -122,10 +130,10 @@ async fn pages_stay_right_while_letters_come(database: Database) {
     let mut expected = store.take_in(&(0..10).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
     expected.reverse();
     let (mut seen, mut after) = (Vec::new(), None);
-    loop {
+    for number in 90.. {
         let page = store.dead_letters(&DeadFilter::default(), after.as_ref(), 3).await.unwrap();
         seen.extend(page.items.iter().map(|letter| letter.id));
-        store.take_in(&[letter(99)], NOW).await.unwrap();
+        store.take_in(&[letter(number)], NOW).await.unwrap();
         after = page.next;
         if after.is_none() {
             break;
@@ -209,8 +217,7 @@ async fn an_export_is_imported_byte_for_byte_and_once(database: Database) {
         assert_eq!((copy.about.failed_at, copy.about.edited), (letter.about.failed_at, letter.about.edited));
     }
     // A letter that is delivered again is known from its import as well.
-    let again = NewDead { redelivered: true, ..letter(3) };
-    assert!(other.take_in(&[again], NOW).await.unwrap().is_empty());
+    assert!(other.take_in(&[letter(3)], NOW).await.unwrap().is_empty());
 }
 
 async fn an_import_takes_back_what_was_purged(database: Database) {

@@ -1,10 +1,13 @@
 //! Opening a database, and losing it.
 
-use leveret_harness::{Postgres, eventually};
+use std::time::{Duration, Instant};
+
+use leveret::event::Step;
+use leveret_harness::{Postgres, Proxy, eventually, shared_postgres};
 use leveret_store::{Error, Store};
-use std::time::Duration;
 
 use crate::database::{ANNA, Database, NOW};
+use crate::status::event;
 
 crate::on_both! {
     many_may_open_an_empty_database_at_once,
@@ -78,5 +81,52 @@ async fn a_killed_postgres_is_unavailable_and_when_it_is_back_all_that_was_commi
 
     let back = async || store.heard_at().await.is_ok_and(|heard| heard == Some(NOW));
     eventually("the store answers again", Duration::from_secs(10), back).await;
+    store.heard(NOW + 2).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_postgres_that_says_nothing_is_unavailable_in_time_and_connections_that_lead_nowhere_are_left() {
+    let proxy = Proxy::start(&shared_postgres().await.database().await).await;
+    let store = Store::open(proxy.url()).await.unwrap();
+    store.heard(NOW).await.unwrap();
+
+    proxy.freeze();
+    let (began, started) = (Instant::now(), event("a", 0, 1, Step::Started));
+    let at_once = (store.heard_at(), store.job("a"), store.record(std::slice::from_ref(&started)), store.ping());
+    let (heard, job, recorded, ping) = tokio::join!(at_once.0, at_once.1, at_once.2, at_once.3);
+    let errors = [heard.unwrap_err(), job.unwrap_err(), recorded.unwrap_err(), ping.unwrap_err()];
+    assert!(errors.iter().all(Error::is_unavailable), "{errors:?}");
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+
+    // The way is free again, but not for connections of before.
+    proxy.strand();
+    proxy.thaw();
+    let back = async || store.record(std::slice::from_ref(&started)).await.is_ok();
+    eventually("the store writes again", Duration::from_secs(60), back).await;
+    assert!(store.job("a").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_statement_without_an_answer_is_given_up_and_rolled_back() {
+    let postgres = shared_postgres().await;
+    let url = postgres.database().await;
+    let store = Store::open(&url).await.unwrap();
+    store.heard(NOW).await.unwrap();
+    let held = url.clone();
+    let holder = tokio::spawn(async move {
+        run(&held, "BEGIN; UPDATE leveret_facts SET value = value; SELECT pg_sleep(9); COMMIT").await;
+    });
+    eventually("the row is held", Duration::from_secs(10), async || {
+        let name = url.rsplit('/').next().unwrap();
+        let sleeping = "state = 'active' AND query LIKE 'BEGIN%'";
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND {sleeping}");
+        postgres.psql(&sql).await.unwrap() == "1"
+    })
+    .await;
+    let began = Instant::now();
+    let error = store.heard(NOW + 1).await.unwrap_err();
+    assert!(error.is_unavailable() && began.elapsed() < Duration::from_secs(8), "{error:?}");
+    holder.await.unwrap();
+    assert_eq!(store.heard_at().await.unwrap(), Some(NOW));
     store.heard(NOW + 2).await.unwrap();
 }

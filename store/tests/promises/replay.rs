@@ -1,9 +1,9 @@
 //! Replays that are killed at any moment.
 
-use leveret_store::{DeadFilter, DeadState, NewDead, Selection};
+use leveret_store::{DeadFilter, DeadState, Lease, NewDead, Selection};
 use serde_json::json;
 
-use crate::database::{ANNA, Database, NOW};
+use crate::database::{ANNA, Database, HOUR, NOW, RUN};
 use crate::dead::{all, dead, ids, letter};
 
 crate::on_both! {
@@ -13,12 +13,14 @@ crate::on_both! {
     a_letter_is_in_one_replay_at_a_time,
     a_replay_publishes_the_edited_payload,
     large_letters_are_few_at_a_time,
+    a_replay_is_run_by_one_at_a_time,
+    canaries_that_were_published_are_known_again,
 }
 
 async fn a_replay_goes_on_after_a_kill_where_it_was(database: Database) {
     let store = database.open().await;
     let taken = store.take_in(&(0..10).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
-    let replay = store.start_replay(&all(), &json!({"rate": 5}), ANNA).await.unwrap();
+    let replay = store.start_replay(&all(), &json!({"rate": 5}), ANNA, RUN).await.unwrap();
     assert_eq!((replay.total, dead(&store).await), (10, 0));
     // What comes meanwhile is no part of it.
     store.take_in(&[letter(99)], NOW).await.unwrap();
@@ -36,16 +38,16 @@ async fn a_replay_goes_on_after_a_kill_where_it_was(database: Database) {
     assert_eq!(rest, taken[3..]);
     store.replayed(replay.id, &rest, ANNA).await.unwrap();
     assert!(store.next_of_replay(replay.id, 0, 100).await.unwrap().is_empty());
-    assert_eq!(store.finish_replay(replay.id, "done", ANNA).await.unwrap(), 0);
+    assert_eq!(store.finish_replay(replay.id, RUN.owner, "done", ANNA).await.unwrap(), Some(0));
     assert!(store.open_replays().await.unwrap().is_empty());
 }
 
 async fn a_replay_leaves_its_trace(database: Database) {
     let store = database.open().await;
     let taken = store.take_in(&[letter(1), letter(2)], NOW).await.unwrap();
-    let replay = store.start_replay(&all(), &json!({}), ANNA).await.unwrap();
+    let replay = store.start_replay(&all(), &json!({}), ANNA, RUN).await.unwrap();
     store.replayed(replay.id, &taken, ANNA).await.unwrap();
-    store.finish_replay(replay.id, "done", ANNA).await.unwrap();
+    store.finish_replay(replay.id, RUN.owner, "done", ANNA).await.unwrap();
     let done = store.replay(replay.id).await.unwrap().unwrap();
     assert_eq!((done.replayed, done.outcome.as_deref(), done.finished_at), (2, Some("done"), Some(NOW)));
     let kept = store.letter(taken[0]).await.unwrap().unwrap().about;
@@ -58,9 +60,9 @@ async fn a_replay_leaves_its_trace(database: Database) {
 async fn what_a_replay_did_not_publish_lies_there_again_when_it_ends(database: Database) {
     let store = database.open().await;
     let taken = store.take_in(&(0..5).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
-    let replay = store.start_replay(&all(), &json!({"canary": 1}), ANNA).await.unwrap();
+    let replay = store.start_replay(&all(), &json!({"canary": 1}), ANNA, RUN).await.unwrap();
     store.replayed(replay.id, &taken[..1], ANNA).await.unwrap();
-    assert_eq!(store.finish_replay(replay.id, "the canary died", ANNA).await.unwrap(), 4);
+    assert_eq!(store.finish_replay(replay.id, RUN.owner, "the canary died", ANNA).await.unwrap(), Some(4));
     assert_eq!(dead(&store).await, 4);
     let replayed = DeadFilter { states: vec![DeadState::Replayed], ..DeadFilter::default() };
     assert_eq!(ids(&store, &replayed).await, taken[..1]);
@@ -71,12 +73,12 @@ async fn what_a_replay_did_not_publish_lies_there_again_when_it_ends(database: D
 async fn a_letter_is_in_one_replay_at_a_time(database: Database) {
     let store = database.open().await;
     let taken = store.take_in(&(0..3).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
-    let first = store.start_replay(&Selection::Ids(taken[..2].to_vec()), &json!({}), ANNA).await.unwrap();
-    let second = store.start_replay(&all(), &json!({}), ANNA).await.unwrap();
+    let first = store.start_replay(&Selection::Ids(taken[..2].to_vec()), &json!({}), ANNA, RUN).await.unwrap();
+    let second = store.start_replay(&all(), &json!({}), ANNA, RUN).await.unwrap();
     assert_eq!((first.total, second.total), (2, 1));
     assert_eq!(store.replayed(second.id, &taken, ANNA).await.unwrap(), 1);
     assert_eq!(store.purge(&all(), ANNA).await.unwrap(), 0);
-    assert_eq!(store.finish_replay(second.id, "done", ANNA).await.unwrap(), 0);
+    assert_eq!(store.finish_replay(second.id, RUN.owner, "done", ANNA).await.unwrap(), Some(0));
     assert_eq!(store.next_of_replay(first.id, 0, 10).await.unwrap().len(), 2);
 }
 
@@ -84,7 +86,7 @@ async fn a_replay_publishes_the_edited_payload(database: Database) {
     let store = database.open().await;
     let id = store.take_in(&[letter(1)], NOW).await.unwrap()[0];
     store.edit(id, b"edited", ANNA).await.unwrap();
-    let replay = store.start_replay(&all(), &json!({}), ANNA).await.unwrap();
+    let replay = store.start_replay(&all(), &json!({}), ANNA, RUN).await.unwrap();
     assert_eq!(store.next_of_replay(replay.id, 0, 1).await.unwrap()[0].payload, b"edited");
 }
 
@@ -92,7 +94,7 @@ async fn large_letters_are_few_at_a_time(database: Database) {
     let store = database.open().await;
     let large = |number| NewDead { payload: vec![b' '; 5 << 20], ..letter(number) };
     let taken = store.take_in(&[letter(0), large(1), large(2), large(3)], NOW).await.unwrap();
-    let replay = store.start_replay(&all(), &json!({}), ANNA).await.unwrap();
+    let replay = store.start_replay(&all(), &json!({}), ANNA, RUN).await.unwrap();
     let next = async |after| -> Vec<_> {
         let letters = store.next_of_replay(replay.id, after, 100).await.unwrap();
         letters.iter().map(|letter| letter.about.id).collect()
@@ -100,4 +102,39 @@ async fn large_letters_are_few_at_a_time(database: Database) {
     assert_eq!(next(0).await, taken[..3], "until they are eight megabytes, and the one that makes them so");
     assert_eq!(next(taken[2]).await, taken[3..]);
     assert!(next(taken[3]).await.is_empty());
+}
+
+async fn a_replay_is_run_by_one_at_a_time(database: Database) {
+    let store = database.open().await;
+    let taken = store.take_in(&[letter(1), letter(2)], NOW).await.unwrap();
+    let replay = store.start_replay(&all(), &json!({}), ANNA, RUN).await.unwrap().id;
+    let other = Lease { owner: "run-2", until: NOW + 2 * HOUR };
+    assert!(!store.take_replay(replay, other, NOW).await.unwrap(), "it is run");
+    assert!(!store.renew_replay(replay, other).await.unwrap());
+    assert_eq!(store.finish_replay(replay, other.owner, "done", ANNA).await.unwrap(), None);
+    assert_eq!(store.next_of_replay(replay, 0, 9).await.unwrap().len(), 2, "none was returned");
+    assert!(store.renew_replay(replay, Lease { until: NOW + 5, ..RUN }).await.unwrap());
+
+    // The first falls silent. Its late words mark what it published, but end nothing.
+    let (one, two) = tokio::join!(
+        store.take_replay(replay, other, NOW + 5),
+        store.take_replay(replay, Lease { owner: "run-3", ..other }, NOW + 5)
+    );
+    assert_ne!(one.unwrap(), two.unwrap());
+    assert!(!store.renew_replay(replay, RUN).await.unwrap());
+    assert_eq!(store.replayed(replay, &taken[..1], ANNA).await.unwrap(), 1);
+    assert_eq!(store.finish_replay(replay, RUN.owner, "done", ANNA).await.unwrap(), None);
+    assert_eq!(store.open_replays().await.unwrap()[0].leased_until, other.until);
+}
+
+async fn canaries_that_were_published_are_known_again(database: Database) {
+    let store = database.open().await;
+    let taken = store.take_in(&(0..5).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
+    let replay = store.start_replay(&all(), &json!({}), ANNA, RUN).await.unwrap();
+    assert!(!replay.judged);
+    store.replayed(replay.id, &taken[..2], ANNA).await.unwrap();
+    let published = store.replayed_by(replay.id, 9).await.unwrap();
+    assert_eq!(published.iter().map(|letter| letter.id).collect::<Vec<_>>(), taken[..2]);
+    store.judged(replay.id).await.unwrap();
+    assert!(store.replay(replay.id).await.unwrap().unwrap().judged);
 }

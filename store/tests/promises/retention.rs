@@ -5,7 +5,7 @@ use std::time::Duration;
 use leveret::event::Step;
 use leveret_store::{Claim, Claiming, DeadFilter, Pruned, Retention, Selection};
 
-use crate::database::{ANNA, DAY, Database, HOUR, NOW};
+use crate::database::{ANNA, DAY, Database, HOUR, NOW, RUN};
 use crate::dead::{all, dead, letter};
 use crate::status::event;
 
@@ -47,14 +47,14 @@ async fn only_letters_that_are_done_with_are_deleted(database: Database) {
     let store = database.open().await;
     let taken = store.take_in(&(0..4).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
     store.purge(&Selection::Ids(vec![taken[0]]), ANNA).await.unwrap();
-    let replay = store.start_replay(&Selection::Ids(taken[1..3].to_vec()), &"".into(), ANNA).await.unwrap();
+    let replay = store.start_replay(&Selection::Ids(taken[1..3].to_vec()), &"".into(), ANNA, RUN).await.unwrap();
     store.replayed(replay.id, &taken[1..2], ANNA).await.unwrap();
 
     let keep = Retention::default();
     assert_eq!(store.prune(NOW + 7 * DAY, &keep).await.unwrap().letters, 0);
     assert_eq!(store.prune(NOW + 7 * DAY + 1, &keep).await.unwrap().letters, 2);
     assert!(store.history(taken[0]).await.unwrap().is_empty());
-    assert_eq!(store.finish_replay(replay.id, "stopped", ANNA).await.unwrap(), 1);
+    assert_eq!(store.finish_replay(replay.id, RUN.owner, "stopped", ANNA).await.unwrap(), Some(1));
     assert_eq!(dead(&store).await, 2);
     assert_eq!(store.prune(NOW + 9999 * DAY, &keep).await.unwrap().letters, 0);
     // Their group is still named, and once they are gone it is not.

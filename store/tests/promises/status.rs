@@ -18,8 +18,11 @@ crate::on_both! {
     a_filter_finds_what_fits_all_of_it,
     counts_are_by_state,
     any_text_at_all_can_be_stored,
+    ids_that_the_database_cannot_tell_apart_are_one_job,
+    an_event_that_cannot_be_held_is_refused_for_itself,
     a_batch_of_any_size_is_taken,
     the_time_of_the_last_news_never_goes_back,
+    of_a_job_that_comes_back_again_and_again_the_first_and_the_last_steps_are_kept,
 }
 
 pub(crate) fn event(id: &str, hop: u32, at: u64, step: Step) -> JobEvent {
@@ -255,7 +258,7 @@ async fn pages_stay_right_while_jobs_are_added(database: Database) {
 async fn a_filter_finds_what_fits_all_of_it(database: Database) {
     let store = database.open().await;
     let events = [
-        JobEvent { label: Some("Weekly Report".into()), ..event("a", 0, 0, queued()) },
+        JobEvent { label: Some("Weekly Report: Übersicht".into()), ..event("a", 0, 0, queued()) },
         JobEvent { queue: "slow".into(), ..event("b", 0, 10, Step::Started) },
         JobEvent { job: "report.make".into(), ..event("c", 0, 20, dead()) },
     ];
@@ -267,6 +270,7 @@ async fn a_filter_finds_what_fits_all_of_it(database: Database) {
         (Filter { job: Some("report.make".into()), ..all() }, "c"),
         (Filter { queue: Some("slow".into()), ..all() }, "b"),
         (Filter { label: Some("weekly rep".into()), ..all() }, "a"),
+        (Filter { label: Some("Übersicht".into()), ..all() }, "a"),
         (Filter { label: Some("%".into()), ..all() }, ""),
         (Filter { created_from: Some(NOW + 10), ..all() }, "cb"),
         (Filter { created_until: Some(NOW + 10), ..all() }, "a"),
@@ -300,6 +304,28 @@ async fn any_text_at_all_can_be_stored(database: Database) {
     assert_eq!(store.job("a").await.unwrap().unwrap().result, Some(json!(odd)));
 }
 
+async fn ids_that_the_database_cannot_tell_apart_are_one_job(database: Database) {
+    let store = database.open().await;
+    let ids = ["a\0", "a\u{fffd}", "b\0", "b\u{fffd}", "c", "d"];
+    let moved = store.record(&ids.map(|id| event(id, 0, 5, Step::Started))).await.unwrap();
+    assert_eq!(moved.len(), 4);
+    // It knows its own row again: what is old moves nothing.
+    store.record(&[event("a\0", 0, 1, queued())]).await.unwrap();
+    assert_eq!(state(&store, "a\u{fffd}").await, State::Started);
+    assert_eq!(store.timeline("a\0").await.unwrap().len(), 2);
+}
+
+async fn an_event_that_cannot_be_held_is_refused_for_itself(database: Database) {
+    let store = database.open().await;
+    // Random, so that it does not become short by compression.
+    let mut random = fastrand::Rng::with_seed(7);
+    let long: String = std::iter::repeat_with(|| random.alphanumeric()).take(9000).collect();
+    // SQLite holds it.
+    if let Err(error) = store.record(&[event(&long, 0, 1, queued())]).await {
+        assert!(error.is_refusal(), "{error:?}");
+    }
+}
+
 async fn a_batch_of_any_size_is_taken(database: Database) {
     let store = database.open().await;
     let events: Vec<_> = (0..1000).map(|number| event(&number.to_string(), 0, number, queued())).collect();
@@ -314,4 +340,25 @@ async fn the_time_of_the_last_news_never_goes_back(database: Database) {
         store.heard(now).await.unwrap();
     }
     assert_eq!(store.heard_at().await.unwrap(), Some(NOW + 5));
+}
+
+async fn of_a_job_that_comes_back_again_and_again_the_first_and_the_last_steps_are_kept(database: Database) {
+    let store = database.open().await;
+    store.record(&[event("other", 7, 0, Step::Received)]).await.unwrap();
+    for hop in 0..400u32 {
+        let at = u64::from(hop) * 10;
+        let due = NOW + at + 10;
+        let steps = [Step::Received, Step::Started, Step::Snoozed { due }];
+        store.record(&steps.map(|step| event("a", hop, at, step))).await.unwrap();
+    }
+    let kept = store.timeline("a").await.unwrap();
+    let mut hops: Vec<_> = kept.iter().map(|entry| entry.hop).collect();
+    hops.dedup();
+    assert_eq!(hops, (0..50).chain(350..400).collect::<Vec<_>>());
+    assert_eq!((kept.len(), kept.last().unwrap().step.as_str()), (300, "snoozed"));
+    assert_eq!(store.timeline("other").await.unwrap().len(), 1);
+
+    let forged: Vec<_> = (0..1500).map(|attempt| JobEvent { attempt, ..event("b", 0, 0, Step::Received) }).collect();
+    store.record(&forged).await.unwrap();
+    assert_eq!(store.timeline("b").await.unwrap().len(), 1000);
 }

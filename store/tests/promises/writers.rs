@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use leveret::event::Step;
 use leveret_harness::Process;
-use leveret_store::{DeadFilter, State, Store};
+use leveret_store::{DeadFilter, NewDead, State, Store};
 
 use crate::database::{Database, NOW};
 use crate::dead::letter;
@@ -43,14 +43,15 @@ async fn child_that_writes() {
     };
     let (number, url) = child.split_once(' ').unwrap();
     let store = Store::open(url).await.unwrap();
-    let (events, number) = (store.clone(), number.to_owned());
+    let (events, of_child) = (store.clone(), number.to_owned());
     let recording = tokio::spawn(async move {
         for round in 0..ROUNDS {
-            events.record(&[event(&format!("{number}-{round}"), 0, round, Step::Started)]).await.unwrap();
+            events.record(&[event(&format!("{of_child}-{round}"), 0, round, Step::Started)]).await.unwrap();
         }
     });
     for round in 0..ROUNDS {
-        store.take_in(&[letter(round)], NOW).await.unwrap();
+        let own = NewDead { job_id: Some(format!("{number}-{round}")), ..letter(round) };
+        store.take_in(&[own], NOW).await.unwrap();
     }
     recording.await.unwrap();
     println!("written");

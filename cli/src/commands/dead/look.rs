@@ -88,7 +88,7 @@ pub(super) fn lines(letters: &[DeadLetter]) -> String {
 
 /// Shows a dead letter: why it died, what was done to it, its headers and its payload
 ///
-/// Values that look like secrets are shown as ***: those under keys such as password, token and iban.
+/// Values that look like secrets are shown as ***: those under keys that end in password, token, iban and the like.
 #[derive(Args)]
 pub(super) struct Show {
     /// Its number
@@ -97,7 +97,7 @@ pub(super) struct Show {
     #[command(flatten)]
     store: StoreArguments,
 
-    /// Hides more: a JSON pointer such as /customer/name, or a key wherever it is
+    /// Hides more: a JSON pointer such as /customer/name, or how a key ends, wherever it is
     #[arg(long, value_name = "RULE", action = ArgAction::Append)]
     redact: Vec<String>,
 
@@ -224,9 +224,9 @@ impl Groups {
     }
 }
 
-/// Lists replays that were interrupted: go on with `leveret dead replay --resume NUMBER`
+/// Lists replays that have not ended: those that run, and those that were interrupted
 ///
-/// One that runs at this moment is among them.
+/// Servers go on with what was interrupted, and so does `leveret dead replay --resume NUMBER`.
 #[derive(Args)]
 pub(super) struct Replays {
     #[command(flatten)]

@@ -22,8 +22,8 @@ use crate::output::{Exit, Failure, Format, print, print_json};
 /// Publishes dead letters to their queues again
 ///
 /// They keep their ids, payloads and headers, and begin with their first attempt. Each is published and confirmed before
-/// it is marked; interrupted at any moment, a replay goes on with --resume, and at worst some are published twice, under
-/// the same id.
+/// it is marked; interrupted at any moment, a replay goes on with --resume, or by itself where a server runs, and at worst
+/// some are published twice, under the same id.
 #[derive(Args)]
 #[command(mut_args(hidden_if_of_workers))]
 pub(super) struct Replay {
@@ -60,7 +60,7 @@ pub(super) struct Replay {
     #[arg(long, conflicts_with = "direct")]
     track: bool,
 
-    /// Goes on with a replay that was interrupted, as it was started
+    /// Goes on with a replay that was interrupted, as it was started; after a kill that takes up to 20 s to be certain
     #[arg(long, value_name = "REPLAY", conflicts_with_all = ["ids", "all", "direct", "to", "rate", "canary", "track"])]
     resume: Option<i64>,
 

@@ -6,7 +6,6 @@ use axum::{
     http::{HeaderValue, StatusCode, Uri, header::LOCATION},
     response::Response,
 };
-use leveret_store::{By, Replay};
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
@@ -17,9 +16,9 @@ use super::{
 };
 use crate::{
     Services,
-    desk::{Error, replay::Options},
+    desk::{Error, Held, replay::Options},
     http::{Problem, access::Caller, json as answer, query::Query},
-    time::now_ms,
+    services::to_the_end,
 };
 
 const MOST_CANARIES: u32 = 1000;
@@ -72,10 +71,12 @@ pub(super) async fn start(
         services.desk.edit(*id, payload.get().as_bytes(), caller.actor()).await?;
     }
     let selection = Body { ids: wanted.ids, filter: wanted.filter, all: wanted.all }.selection()?;
-    let kept = serde_json::to_value(&options).unwrap_or_default();
-    let by = By { actor: caller.actor(), at: now_ms() };
-    let replay = services.store.start_replay(&selection, &kept, by).await?;
-    Ok(run(services, replay, caller))
+    // The client may go; what was opened must be run.
+    to_the_end(async move {
+        let held = services.desk.start(&selection, &options, caller.actor()).await?;
+        Ok(run(services, held, caller))
+    })
+    .await
 }
 
 pub(super) async fn resume(
@@ -86,26 +87,21 @@ pub(super) async fn resume(
 ) -> Result<Response, Problem> {
     Query::read(&uri, &[])?;
     let id = known(id)?;
-    let replay = services.desk.open_replay(id).await?;
-    if services.desk.is_running(id) {
-        return Err(Error::Running(id).into());
-    }
-    Ok(run(services, replay, caller))
+    to_the_end(async move {
+        let held = services.desk.take(id).await?;
+        Ok(run(services, held, caller))
+    })
+    .await
 }
 
-/// If this process ends meanwhile, the replay is open and can be resumed.
-fn run(services: Services, replay: Replay, caller: Caller) -> Response {
-    let location = HeaderValue::from_str(&format!("/api/dead/replays/{}", replay.id));
-    let mut response = answer(StatusCode::ACCEPTED, &shown::replay(&replay));
+/// If this process ends meanwhile, a server takes the replay up.
+fn run(services: Services, held: Held, caller: Caller) -> Response {
+    let location = HeaderValue::from_str(&format!("/api/dead/replays/{}", held.replay().id));
+    let mut response = answer(StatusCode::ACCEPTED, &shown::replay(held.replay()));
     if let Ok(location) = location {
         response.headers_mut().insert(LOCATION, location);
     }
-    tokio::spawn(async move {
-        match services.desk.go_on(&replay, caller.actor(), |_| ()).await {
-            Ok(summary) => tracing::info!(replay = replay.id, outcome = summary.outcome, "replayed"),
-            Err(error) => tracing::warn!(replay = replay.id, ?error, "a replay is interrupted, and can be resumed"),
-        }
-    });
+    tokio::spawn(async move { held.run(services.desk, caller.actor()).await });
     response
 }
 

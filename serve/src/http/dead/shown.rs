@@ -5,7 +5,7 @@ use leveret_store::{DeadLetter, Group, HistoryEntry, Letter, Replay};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{desk::redact::Rules, time::rfc3339};
+use crate::{desk::redact::Rules, http::access::Caller, time::rfc3339};
 
 fn timed(shown: &impl Serialize, times: &[&str]) -> Value {
     let mut shown = serde_json::to_value(shown).unwrap_or_default();
@@ -30,7 +30,7 @@ pub(super) fn letter(letter: &DeadLetter) -> Value {
 }
 
 /// With all that its message says, but what is not to be shown.
-pub(super) fn whole(found: &Letter, history: Vec<Value>, rules: &Rules) -> Value {
+pub(super) fn whole(found: &Letter, history: Vec<Value>, rules: &Rules, caller: &Caller) -> Value {
     let mut shown = letter(&found.about);
     let message = RawMessage::from_parts(&found.properties, Vec::new());
     let headers = message.map(|message| message.fields()).unwrap_or_default().into_iter().map(|(name, value)| {
@@ -39,7 +39,14 @@ pub(super) fn whole(found: &Letter, history: Vec<Value>, rules: &Rules) -> Value
     });
     shown["headers"] = headers.collect();
     shown["history"] = history.into();
-    shown["payload"] = rules.show(&found.payload).into();
+    let payload = if caller.is_operator() {
+        rules.show(&found.payload)
+    } else {
+        // Secrets cannot be found in what is not understood.
+        let hidden = || format!("no JSON, {} bytes: shown to operators", found.payload.len());
+        rules.show_json(&found.payload).unwrap_or_else(hidden)
+    };
+    shown["payload"] = payload.into();
     shown
 }
 

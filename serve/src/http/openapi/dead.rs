@@ -118,7 +118,7 @@ fn replay_shown() -> Value {
 
 fn resume() -> Value {
     let description = "One that was interrupted, because the server ended or the broker was away for long. It goes on as \
-        it was started.";
+        it was started. Servers do so by themselves, once nobody has run it for 20 s.";
     of_one("resumeReplay", "Go on with a replay", description)
         .answer(202, "It goes on.", JSON, &schema("Replay"))
         .header(202, "Location", "Where the replay is.")
@@ -189,7 +189,12 @@ fn filtered(operation: Operation) -> Operation {
         .parameter("query", "job", "Only of the job with exactly this name.", &text)
         .parameter("query", "job_id", "Only of the job with this id.", &text)
         .parameter("query", "kind", "Only with an error of this class.", &text)
-        .parameter("query", "text", "Only with this text in the error or the payload.", &text)
+        .parameter(
+            "query",
+            "text",
+            "Only with this text in the error or the payload; for viewers, in the error.",
+            &text,
+        )
         .parameter("query", "group", "Only of this group.", &text)
         .parameter("query", "since", "Only those given up then or later (RFC 3339).", &time)
         .parameter("query", "until", "Only those given up before then (RFC 3339).", &time)

@@ -82,11 +82,15 @@ fn list() -> Value {
 
 fn show() -> Value {
     let wait = json!({ "type": "string", "pattern": "^[0-9]+(us|ms|s|m|h)?$", "examples": ["10s"] });
-    of_task("showTask", "Show a task", "With its result and its timeline.")
-        .parameter("query", "wait", "Wait until it is at its end, but not longer; at most 60s.", &wait)
-        .answer(200, "The task.", JSON, &schema("Task"))
-        .problems(&[429])
-        .done()
+    of_task(
+        "showTask",
+        "Show a task",
+        "With its result and its timeline: of very many copies, the first 50 and the last 50.",
+    )
+    .parameter("query", "wait", "Wait until it is at its end, but not longer; at most 60s.", &wait)
+    .answer(200, "The task.", JSON, &schema("Task"))
+    .problems(&[429])
+    .done()
 }
 
 fn cancel() -> Value {

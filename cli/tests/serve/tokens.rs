@@ -1,0 +1,33 @@
+//! Tokens that cannot be used: the server does not start, and repeats none.
+
+use std::process::{Command, Output};
+
+const TOKEN: &str = "0123456789abcdef";
+
+fn serve(name: &str, value: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
+    command.args(["serve", "--listen", "127.0.0.1:0", "--store", "/nowhere at all/leveret.db"]);
+    command.env_remove("LEVERET_API_TOKENS").env_remove("LEVERET_API_TOKENS_FILE").env(name, value);
+    command.output().unwrap()
+}
+
+#[test]
+fn a_malformed_token_is_refused_and_none_is_repeated() {
+    let output = serve("LEVERET_API_TOKENS", &format!("viewer:{TOKEN},operater:{TOKEN}"));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("token 2") && !said.contains(TOKEN), "{said}");
+}
+
+#[test]
+fn a_variable_or_a_file_without_any_token_does_not_let_everybody_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tokens");
+    std::fs::write(&file, "# none yet\n").unwrap();
+    for (name, value) in [("LEVERET_API_TOKENS", ""), ("LEVERET_API_TOKENS_FILE", file.to_str().unwrap())] {
+        let output = serve(name, value);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("no token"), "{said}");
+    }
+}
