@@ -93,10 +93,7 @@ async fn commit(store: &Store, source: &Source, letters: &[NewDead], deaths: &[O
             store.record(&told).await?;
             store.take_in(letters, now).await
         };
-        let error = match kept.await {
-            Ok(_) => return,
-            Err(error) => error,
-        };
+        let Err(error) = kept.await else { return };
         if letters.len() > 1 && !error.is_unavailable() {
             let (first, second) = letters.split_at(letters.len() / 2);
             let (of_first, of_second) = deaths.split_at(first.len());
