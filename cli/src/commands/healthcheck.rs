@@ -18,7 +18,7 @@ const LARGEST_ANSWER: u64 = 4096;
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
-    /// Where it answers: LEVERET_HTTP_ADDR of a worker or relay, LEVERET_LISTEN of a server; 0.0.0.0 is this machine
+    /// Where it answers: `LEVERET_HTTP_ADDR` of a worker or relay, `LEVERET_LISTEN` of a server; 0.0.0.0 is this machine
     #[arg(default_value = "127.0.0.1:9464", value_name = "HOST:PORT")]
     address: String,
 
