@@ -1,6 +1,6 @@
 # One target for each need; CI runs the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults test-rabbitmq4 bench bench-gate lint docs audit fuzz
+.PHONY: help setup demo test faults test-rabbitmq4 bench bench-gate lint docs audit fuzz up check-deploy
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,13 @@ lint: ## Formatting, clippy and rustdoc without a warning
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
+
+up: ## All of it in containers: broker, database, workers, server, Prometheus, Grafana (needs docker compose)
+	deploy/secrets.sh
+	docker compose --file deploy/compose.yaml --profile core --profile monitoring up --build --wait
+
+check-deploy: setup ## Check deploy/: image, compose, Kubernetes, alerts and boards, without running them
+	@deploy/check.sh
 
 docs: ## Build the documentation of the framework
 	cargo doc --no-deps --all-features -p leveret

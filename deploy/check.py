@@ -1,0 +1,171 @@
+"""Holds the files of deploy/ to the README, to each other and to their schemas. `check.py --write` makes rules.yaml anew."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import kubernetes_validate
+import yaml
+
+DEPLOY = Path(__file__).parent
+README = (DEPLOY.parent / "README.md").read_text()
+CORE = ("v1", "apps/v1", "policy/v1", "networking.k8s.io/v1")
+RULES = DEPLOY / "kubernetes/overlays/monitoring/rules.yaml"
+
+# Seen at /metrics and /metrics/detailed of RabbitMQ 3.10.8.
+BROKER = {
+    *(f"rabbitmq_detailed_queue_{of}" for of in ("consumers", "messages", "messages_ready", "messages_unacked")),
+    *(f"rabbitmq_global_messages_{of}_total" for of in ("received", "delivered", "redelivered", "dead_lettered_expired")),
+    "rabbitmq_process_resident_memory_bytes", "rabbitmq_resident_memory_limit_bytes", "rabbitmq_disk_space_available_bytes",
+    "rabbitmq_alarms_memory_used_watermark", "rabbitmq_alarms_free_disk_space_watermark",
+}
+problems = []
+
+
+def check(holds, problem):
+    if not holds:
+        problems.append(problem)
+
+
+def rules():
+    for name in ("recording", "alerts"):
+        for group in yaml.safe_load((DEPLOY / f"prometheus/{name}.yml").read_text())["groups"]:
+            yield from group["rules"]
+
+
+def boards():
+    for file in sorted((DEPLOY / "grafana/boards").glob("*.json")):
+        yield file.name, json.loads(file.read_text())
+
+
+def expressions():
+    """Everything that Prometheus is asked, and where."""
+    for rule in rules():
+        yield rule.get("alert") or rule["record"], rule["expr"]
+    for name, board in boards():
+        for panel in board["panels"]:
+            for target in panel["targets"]:
+                yield f"{name}, {panel['title']}", target["expr"]
+        for variable in board["templating"]["list"]:
+            yield f"{name}, ${variable['name']}", variable["query"]
+    for match in re.finditer(r"query: (.+)", (DEPLOY / "kubernetes/overlays/keda/scaling.yaml").read_text()):
+        yield "scaling.yaml", match[1]
+
+
+def metrics():
+    """The README's metrics, each with its row of the table."""
+    rows = [line for line in README.splitlines() if line.startswith("| `leveret_")]
+    return {name: row for row in rows for name in re.findall(r"`(leveret_\w+)`", row.split(" | ")[0])}
+
+
+def check_metrics():
+    known, recorded, used = metrics(), {rule.get("record") for rule in rules()}, set()
+    check(len(known) > 30, f"the README has only {len(known)} metrics")
+    texts = [*expressions(), *((file.name, file.read_text()) for file in sorted((DEPLOY.parent / "docs/runbooks").glob("*.md")))]
+    for where, text in texts:
+        for name in re.findall(r"\b(?:queue:)?(?:leveret|rabbitmq)_[\w:]+", text):
+            plain = re.sub(r"_(bucket|sum|count)$", "", name)
+            check(name in recorded or plain in known or plain in BROKER, f"{where}: no metric is called {name}")
+            used.add(plain)
+        for name, selector in re.findall(r"(leveret_\w+)\{([^}]*)\}", text):
+            for label, values in re.findall(r'(outcome|kind|reason|redelivered)=~?"([^"]+)"', selector):
+                for value in values.split("|"):
+                    row = known.get(re.sub(r"_(bucket|sum|count)$", "", name), "")
+                    check(re.search(rf"`{label}`.*\b{value}\b", row), f"{where}: {name} has no {label} {value}")
+    for name in known.keys() - used:
+        check(False, f"{name} is on no board and in no rule")
+    sources = "".join((DEPLOY.parent / file).read_text() for file in ("store/src/outbox/metrics.rs", "serve/src/http/trace.rs"))
+    for name in known:
+        if name.startswith(("leveret_outbox_", "leveret_http_")):  # The others are compared by tests/broker/readme.rs.
+            check(f'"{name.removeprefix("leveret_").removeprefix("http_")}"' in sources, f"the code has no {name}")
+
+
+def check_alerts():
+    pages = {file.stem for file in (DEPLOY.parent / "docs/runbooks").glob("*.md")}
+    tests = "".join(file.read_text() for file in (DEPLOY / "prometheus/tests").glob("*.yml"))
+    alerts = [rule for rule in rules() if "alert" in rule]
+    for rule in alerts:
+        name, page = rule["alert"], rule["annotations"]["runbook_url"].rsplit("/", 1)[1]
+        check(page in pages, f"{name}: docs/runbooks/{page}.md is not there")
+        check(name == page.title().replace("-", ""), f"{name}: its page is that of another alert, {page}")
+        check(f'alertname="{name}"' in tests, f"{name}: no test sees it fire")
+        check(rule["labels"]["severity"] in ("page", "ticket"), f"{name}: a severity that nobody knows")
+    check(len(alerts) == len(pages), f"{len(alerts)} alerts and {len(pages)} runbooks")
+    scrapes = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())["scrape_configs"]
+    for scrape in scrapes:
+        if scrape["job_name"].startswith("leveret"):
+            check(scrape.get("honor_labels"), f"{scrape['job_name']} hides the label job")
+
+
+def check_broker():
+    definitions = json.loads((DEPLOY / "rabbitmq/definitions.json").read_text())
+    granted = {entry["user"]: entry for entry in definitions["permissions"]}
+    for user, *rights in re.findall(r"set_permissions -p / (\S+) '(.*)' '(.*)' '(.*)'", README):
+        ours = [granted[user][right].replace("(email|reports)", "email") for right in ("configure", "write", "read")]
+        check(ours == rights, f"definitions.json: {user} has other rights than in the README")
+    for user in definitions["users"]:
+        check(user["password_hash"] == "", f"definitions.json: {user['name']} has a password")
+    queues, exchanges = ({entry["name"] for entry in definitions[kind]} for kind in ("queues", "exchanges"))
+    for binding in definitions["bindings"]:
+        ends = queues if binding["destination_type"] == "queue" else exchanges
+        check(binding["source"] in exchanges and binding["destination"] in ends, f"definitions.json: {binding} leads nowhere")
+    settings = "".join(line for line in README.split("```erlang\n")[1].split("```")[0].split())
+    for name in ("rabbitmq/advanced.config", "kubernetes/overlays/operator/rabbitmq.yaml"):
+        text = re.sub(r"%%.*", "", (DEPLOY / name).read_text())
+        check(settings in "".join(text.split()), f"{name}: not the advanced.config of the README")
+
+
+def check_settings():
+    files = ["Dockerfile", "compose.yaml", "secrets.sh", "kubernetes/base/kustomization.yaml", "kubernetes/base/server.yaml"]
+    for name in files:
+        for setting in re.findall(r"\bLEVERET_\w+", (DEPLOY / name).read_text()):
+            check(f"`{setting}`" in README or setting == "LEVERET_VERSION", f"{name}: no setting is called {setting}")
+
+
+def check_overlay(overlay, schema):
+    built = subprocess.run(["kubectl", "kustomize", overlay], check=True, capture_output=True, text=True).stdout
+    resources = list(yaml.safe_load_all(built))
+    settings = next(entry["data"] for entry in resources if entry["kind"] == "ConfigMap")
+    for resource in resources:
+        name = f"{overlay.name}: {resource['kind']} {resource['metadata']['name']}"
+        try:
+            if resource["apiVersion"] in CORE:
+                kubernetes_validate.validate(resource, "1.37", strict=True)
+            else:
+                jsonschema.validate(resource, schema)
+        except (kubernetes_validate.ValidationError, jsonschema.ValidationError) as error:
+            check(False, f"{name}: {error.message}")
+        if resource["kind"] == "Deployment":
+            grace = resource["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+            check(grace > int(settings["LEVERET_GRACE_PERIOD"].rstrip("s")), f"{name}: killed before it has drained")
+
+
+def prometheus_rule():
+    groups = [yaml.safe_load((DEPLOY / f"prometheus/{name}.yml").read_text())["groups"] for name in ("recording", "alerts")]
+    resource = {"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule", "metadata": {"name": "leveret"}}
+    resource["spec"] = {"groups": sum(groups, [])}
+    return "# Made of deploy/prometheus by deploy/check.py --write.\n" + yaml.safe_dump(resource, sort_keys=False, width=120)
+
+
+def main():
+    if "--write" in sys.argv:
+        RULES.write_text(prometheus_rule())
+    check(RULES.read_text() == prometheus_rule(), f"{RULES.name} is old: deploy/check.py --write")
+    check_metrics()
+    check_alerts()
+    check_broker()
+    check_settings()
+    schema = json.loads((DEPLOY / "crds.json").read_text())
+    overlays = sorted(folder.parent for folder in (DEPLOY / "kubernetes/overlays").glob("*/kustomization.yaml"))
+    for overlay in overlays:
+        check_overlay(overlay, schema)
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    print(f"{len(metrics())} metrics, {len(list(rules()))} rules, {len(list(boards()))} boards, {len(overlays)} overlays")
+    sys.exit(bool(problems))
+
+
+main()
