@@ -5,7 +5,7 @@
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: ## Install what the tests need (RabbitMQ, PostgreSQL, promtool, Python and Node clients)
+setup: ## Install what the tests need (RabbitMQ, PostgreSQL, promtool, clients in Python, Node and Go)
 	@scripts/setup.sh
 
 demo: ## Run both workers on real input: in memory, or on the RabbitMQ of AMQP_URL (ARGS="--keep-running")
@@ -42,7 +42,7 @@ up: ## All of it in containers: broker, database, workers, server, Prometheus, G
 check-deploy: setup ## Check deploy/: image, compose, Kubernetes, alerts and boards, without running them
 	@deploy/check.sh
 
-docs: ## Build the documentation of the framework
+docs: ## Build the documentation of the framework's API (the book is docs/src, or `mdbook serve docs`)
 	cargo doc --no-deps --all-features -p leveret
 
 fuzz: ## Fuzz the header and body decoders for a minute each (cargo-fuzz; sanitizers want a nightly compiler or RUSTC_BOOTSTRAP)

@@ -14,6 +14,8 @@ need python3 python3-venv
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 need node nodejs
 need npm npm
+need go golang-go
+[ -d /usr/share/gocode/src/github.com/rabbitmq/amqp091-go ] || missing+=(golang-github-rabbitmq-amqp091-go-dev)
 need cc gcc
 need curl curl
 need ip iproute2

@@ -1,4 +1,4 @@
-//! Clients in other languages: the README's snippets, run as they stand there.
+//! Clients in other languages: the snippets of the book's page on the wire contract, run as they stand there.
 
 use std::{
     process::{Command, Output},
@@ -9,7 +9,7 @@ use std::{
 use leveret::{
     Broker, Config, Context, Job, JobError, JobResult, PublishError, Queue, RetryPolicy, TopologyMode, Worker, testing,
 };
-use leveret_harness::{Permissions, TestVhost, eventually, javascript, python, shared_node, unique};
+use leveret_harness::{Permissions, TestVhost, eventually, golang, javascript, python, shared_node, unique};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -91,6 +91,10 @@ async fn node_snippet() -> Command {
     node
 }
 
+async fn go_snippet() -> Command {
+    Command::new(golang(block("go")).await)
+}
+
 async fn arrives(sent: &Sent, text: &str) {
     let wanted = mail("ada@example.org", text);
     eventually(text, LONG, async || sent.lock().unwrap().contains(&wanted)).await;
@@ -119,6 +123,11 @@ async fn the_message_of_a_node_client_is_handled() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_message_of_a_go_client_is_handled() {
+    is_handled(go_snippet().await, "from Go").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_message_of_a_shell_is_handled() {
     let mut shell = Command::new("sh");
     shell.args(["-c", block("sh")]);
@@ -130,7 +139,7 @@ async fn a_foreign_publish_to_a_queue_that_nobody_has_declared_fails() {
     let vhost = shared_node().await.vhost().await;
     let published = broker(&vhost.url()).publisher().publish(&mail("ada@example.org", "too early")).await;
     assert!(matches!(published, Err(PublishError::Unroutable { .. })));
-    for snippet in [python_snippet().await, node_snippet().await] {
+    for snippet in [python_snippet().await, node_snippet().await, go_snippet().await] {
         let output = output_of(snippet, &vhost.url()).await;
         assert!(!output.status.success(), "{output:?}");
     }

@@ -1,4 +1,4 @@
-//! What the README shows besides Rust: it is taken from there and tried.
+//! What the README and the page of the wire contract show besides Rust: it is taken from there and tried.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +10,21 @@ use crate::{metrics::get, support::LONG};
 
 pub(crate) const README: &str = include_str!("../../README.md");
 
-/// The first fenced block of a language.
+const WIRE: &str = include_str!("../../docs/src/wire.md");
+
+/// The first fenced block of a language on the page of the wire contract.
 pub(crate) fn block(language: &str) -> &'static str {
-    let (_, from) = README.split_once(&format!("```{language}\n")).unwrap();
+    first_block(WIRE, language)
+}
+
+fn first_block(document: &'static str, language: &str) -> &'static str {
+    let (_, from) = document.split_once(&format!("```{language}\n")).unwrap();
     from.split_once("```").unwrap().0
+}
+
+#[test]
+fn the_readme_shows_what_is_tried() {
+    assert_eq!(first_block(README, "python"), block("python"));
 }
 
 /// The words of a section of the README that start with `prefix`.

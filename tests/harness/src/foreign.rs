@@ -3,6 +3,7 @@
 //! Client libraries are installed once into the target folder and then used without a network.
 
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +13,8 @@ use tokio::task::spawn_blocking;
 const PIKA: &str = "pika==1.4.4";
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 const AMQPLIB: &str = "amqplib@2.3.1";
+/// Where Debian keeps the sources of Go's libraries, amqp091-go among them.
+const GO_LIBRARIES: &str = "/usr/share/gocode";
 
 /// A Python that can `import pika`; the script and its arguments are the caller's to add.
 ///
@@ -54,6 +57,24 @@ pub async fn javascript() -> Command {
     command
 }
 
+/// A program in Go that may import `github.com/rabbitmq/amqp091-go`, compiled.
+///
+/// # Panics
+///
+/// When it cannot be compiled.
+pub async fn golang(source: &'static str) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    source.hash(&mut hasher);
+    let compile = move |folder: &Path| {
+        let file = folder.join("main.go");
+        std::fs::write(&file, source)?;
+        let mut go = Command::new("go");
+        go.env("GO111MODULE", "off").env("GOPATH", GO_LIBRARIES).env("GOCACHE", folder.join("cache"));
+        run(go.args(["build", "-o"]).arg(folder.join("program")).arg(file))
+    };
+    installed("go", &format!("{:x}", hasher.finish()), compile).await.join("program")
+}
+
 /// The path of `promtool`, which checks metrics as Prometheus would read them.
 ///
 /// # Panics
@@ -71,10 +92,11 @@ pub fn promtool() -> PathBuf {
 /// The folder `name` with `package` in it, by `install` when it is not there.
 async fn installed(
     name: &'static str,
-    package: &'static str,
+    package: &str,
     install: impl FnOnce(&Path) -> io::Result<()> + Send + 'static,
 ) -> PathBuf {
-    spawn_blocking(move || install_once(name, package, install))
+    let wanted = package.to_owned();
+    spawn_blocking(move || install_once(name, &wanted, install))
         .await
         .expect("no panic while installing")
         .unwrap_or_else(|error| panic!("{package} cannot be installed: {error}; see `make setup`"))

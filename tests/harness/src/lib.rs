@@ -11,7 +11,7 @@
 //! - [`Cable`]: a network that can lose every packet.
 //! - [`Process`]: a program under test: its lines, signals and exit status.
 //! - [`eventually`]: awaits a condition, and says which one never came.
-//! - [`python`], [`javascript`], [`promtool`], [`schemathesis`]: foreign programs the tests run.
+//! - [`python`], [`javascript`], [`golang`], [`promtool`], [`schemathesis`]: foreign programs the tests run.
 //!
 //! Nothing started here outlives the test process, however that ends (see `leash.rs`). What the harness cannot
 //! do, it says in a panic: a missing broker fails a test and never skips it.
@@ -36,7 +36,7 @@ pub use cable::Cable;
 pub use cluster::Cluster;
 pub use ctl::Permissions;
 pub use eventually::{eventually, eventually_eq};
-pub use foreign::{javascript, promtool, python, schemathesis};
+pub use foreign::{golang, javascript, promtool, python, schemathesis};
 pub use lapin;
 pub use names::{free_port, unique};
 pub use node::{Node, NodeOptions};
