@@ -86,10 +86,11 @@ impl Shop {
         Ok(())
     }
 
-    /// The relay from the shop's outbox to a broker.
+    /// The relay from the shop's outbox to a broker. Mails that one of them holds as it dies wait for twice the broker's
+    /// publish timeout.
     #[must_use]
     pub fn relay(&self, broker: &Broker) -> Relay {
-        on!(self, |pool| Relay::new(pool, broker))
+        on!(self, |pool| Relay::new(pool, broker)).lease(2 * broker.config().publish_timeout)
     }
 
     /// Says how many of an article there are, known before or not.

@@ -16,6 +16,8 @@ const KILLS: usize = 4;
 fn orders_worker(database: &Database, amqp: &str) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orders-worker"));
     command.args(["--http-addr", "127.0.0.1:0", "--database-url", &database.url, "--amqp-url", amqp]);
+    // What a killed relay holds is free again in 4 s.
+    command.args(["--publish-timeout", "2s"]);
     Process::spawn(command.env_remove("RUST_LOG"))
 }
 

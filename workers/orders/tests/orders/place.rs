@@ -47,7 +47,7 @@ async fn orders_at_once_sell_what_there_is_and_no_more(database: Database) {
     for (number, id) in ids.iter().enumerate() {
         stage.place(id, &order(&format!("ann{}@example.org", number % 7), &lines[number % 2])).await;
     }
-    let ended = async || (stage.ended("succeeded"), stage.ended("dead_lettered"));
+    let ended = async || (stage.ended("succeeded"), stage.ended("dead"));
     eventually_eq("all have ended", LONG, (30, 20), ended).await;
     assert_eq!(stage.ended("retried"), 0);
     let (shop, mails) = stage.close().await;
