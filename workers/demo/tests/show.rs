@@ -1,20 +1,33 @@
-//! The demo, run as a person runs it, on the in-memory broker.
+//! The demo, run as a person runs it.
+
+#![expect(clippy::unwrap_used, reason = "what a test needs and does not get fails it")]
 
 use std::path::Path;
 
-use leveret::Broker;
+use leveret::{Broker, Config};
 use leveret_demo::{
     ledger::Ledger,
     progress::{Display, Progress},
     show::{EARLY, Show},
     summary::Counts,
 };
+use leveret_harness::shared_node;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_job_of_the_demo_ends_as_its_input_says() {
+    ends_as_its_input_says(Broker::memory()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_job_of_the_demo_ends_so_on_rabbitmq_too() {
+    let amqp_url = vec![shared_node().await.vhost().await.url()];
+    ends_as_its_input_says(Broker::amqp(Config { amqp_url, ..Config::default() }).unwrap()).await;
+}
+
+async fn ends_as_its_input_says(broker: Broker) {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
     let output = tempfile::tempdir().unwrap();
-    let (broker, ledger) = (Broker::memory(), Ledger::default());
+    let ledger = Ledger::default();
     let progress = Progress::start(Display::default(), &ledger);
     let mut show = Show::start(&broker, None, &data, output.path(), ledger).await.unwrap();
     show.play(&progress).await.unwrap();
