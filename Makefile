@@ -8,7 +8,7 @@ help: ## Show this list
 setup: ## Install what the tests need (RabbitMQ, PostgreSQL, promtool, clients in Python, Node and Go)
 	@scripts/setup.sh
 
-demo: ## Run both workers on real input: in memory, or on the RabbitMQ of AMQP_URL (ARGS="--keep-running")
+demo: ## Run all workers on real input: in memory, or on the RabbitMQ of AMQP_URL (ARGS="--keep-running")
 	@cargo run --release -p leveret-demo -- $(ARGS)
 
 test: setup lint ## Lints and every test, on private RabbitMQ nodes (or on the broker of AMQP_URL)

@@ -288,6 +288,18 @@ impl JobError {
         Self::new(Class::Duplicate, "done before")
     }
 
+    /// Whether it ends a job that was done before: nothing failed, as a middleware may want to know.
+    ///
+    /// ```
+    /// # use leveret::JobError;
+    /// assert!(JobError::duplicate().is_duplicate());
+    /// assert!(!JobError::permanent("no such account").is_duplicate());
+    /// ```
+    #[must_use]
+    pub fn is_duplicate(&self) -> bool {
+        self.class == Class::Duplicate
+    }
+
     /// Says which [dependencies](crate::Dependency) this error counts against, and that all others that the job needs are
     /// fine, whatever kind of error it is. An empty list blames none.
     ///

@@ -5,33 +5,46 @@ use std::{fs, path::Path, time::Duration};
 use anyhow::{Context, bail};
 use leveret::{Job, PublishError, Publisher};
 use leveret_email::{OrderConfirmation, SendEmail};
+use leveret_orders::PlaceOrder;
 use leveret_reports::GenerateReport;
 use serde::de::DeserializeOwned;
 
 /// How far ahead the plain mails are scheduled, so that one sees the broker keep them.
 pub const MAIL_DELAY: Duration = Duration::from_secs(2);
 
+/// The purchase that comes twice, as from a customer who pressed the button again.
+const TWICE: &str = "purchase-1";
+
 /// One job to publish.
 #[derive(Debug)]
 pub struct Input {
-    /// What a person calls it: the order's number, the report's file.
+    /// What a person calls it: the order's number, the report's file, `purchase-1`.
     pub label: String,
     /// The job itself.
     pub payload: Payload,
+    /// How often it is published, under one id.
+    pub copies: usize,
 }
 
-/// A job of either worker.
+/// A job of one of the workers.
 #[derive(Debug)]
 pub enum Payload {
     /// `email.order_confirmation`
-    Order(OrderConfirmation),
+    Confirmation(OrderConfirmation),
     /// `email.send`, scheduled [`MAIL_DELAY`] ahead.
     Mail(SendEmail),
     /// `report.generate`
     Report(GenerateReport),
+    /// `order.place`
+    Purchase(PlaceOrder),
 }
 
 impl Input {
+    fn new(label: String, payload: Payload) -> Self {
+        let copies = if label == TWICE { 2 } else { 1 };
+        Self { label, payload, copies }
+    }
+
     /// The job's name and queue.
     #[must_use]
     pub fn route(&self) -> (&'static str, &'static str) {
@@ -39,28 +52,30 @@ impl Input {
             (J::NAME, J::QUEUE)
         }
         match &self.payload {
-            Payload::Order(job) => of(job),
+            Payload::Confirmation(job) => of(job),
             Payload::Mail(job) => of(job),
             Payload::Report(job) => of(job),
+            Payload::Purchase(job) => of(job),
         }
     }
 
-    /// Publishes the job under this id.
+    /// Publishes the job once under this id.
     ///
     /// # Errors
     ///
     /// The publisher's.
     pub async fn publish(&self, publisher: &Publisher, id: &str) -> Result<(), PublishError> {
         let publish = match &self.payload {
-            Payload::Order(job) => publisher.publish(job),
+            Payload::Confirmation(job) => publisher.publish(job),
             Payload::Mail(job) => publisher.publish(job).delay(MAIL_DELAY),
             Payload::Report(job) => publisher.publish(job),
+            Payload::Purchase(job) => publisher.publish(job),
         };
         publish.id(id).await.map(drop)
     }
 }
 
-/// Reads `orders.jsonl`, `mails.jsonl` and `reports.jsonl`, in this order.
+/// Reads `orders.jsonl`, `mails.jsonl`, `reports.jsonl` and `purchases.jsonl`, in this order.
 ///
 /// # Errors
 ///
@@ -68,14 +83,17 @@ impl Input {
 pub fn read(data: &Path) -> anyhow::Result<Vec<Input>> {
     let mut inputs = Vec::new();
     for order in lines::<OrderConfirmation>(&data.join("orders.jsonl"))? {
-        inputs.push(Input { label: order.id.to_lowercase(), payload: Payload::Order(order) });
+        inputs.push(Input::new(order.id.to_lowercase(), Payload::Confirmation(order)));
     }
     for (index, mail) in lines::<SendEmail>(&data.join("mails.jsonl"))?.into_iter().enumerate() {
-        inputs.push(Input { label: format!("mail-{}", index + 1), payload: Payload::Mail(mail) });
+        inputs.push(Input::new(format!("mail-{}", index + 1), Payload::Mail(mail)));
     }
     for report in lines::<GenerateReport>(&data.join("reports.jsonl"))? {
         let label = format!("{}.{}", report.output, report.format.extension());
-        inputs.push(Input { label, payload: Payload::Report(report) });
+        inputs.push(Input::new(label, Payload::Report(report)));
+    }
+    for (index, purchase) in lines::<PlaceOrder>(&data.join("purchases.jsonl"))?.into_iter().enumerate() {
+        inputs.push(Input::new(format!("purchase-{}", index + 1), Payload::Purchase(purchase)));
     }
     Ok(inputs)
 }

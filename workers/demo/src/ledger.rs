@@ -1,4 +1,4 @@
-//! The fate of every job of this run, written down as it happens by a middleware of both workers.
+//! The fate of every job of this run, written down as it happens by a middleware of the workers.
 //!
 //! A middleware sees attempts, not verdicts: that a job was given up is read from the broker's dead letters.
 
@@ -19,6 +19,8 @@ pub struct Ledger {
 pub struct Book {
     entries: Vec<Entry>,
     by_id: HashMap<String, usize>,
+    /// Jobs that others enqueue when they are done, and that nobody has heard of yet.
+    expected: HashMap<String, Entry>,
 }
 
 /// One job.
@@ -32,10 +34,16 @@ pub struct Entry {
     pub label: String,
     /// The highest attempt that was begun; 0 while the job waits for its first.
     pub attempt: u32,
+    /// How often it was published, under one id.
+    pub copies: usize,
+    /// How many of the copies were found to be done before.
+    pub duplicates: usize,
     /// Why the latest attempt that failed did so.
     pub error: Option<String>,
     /// What became of it.
     pub fate: Fate,
+    /// The id of the job that it enqueues when it is done.
+    follow_up: Option<String>,
 }
 
 /// What became of a job.
@@ -55,12 +63,17 @@ pub enum Fate {
 }
 
 impl Ledger {
-    /// Enters a job under its id, before it is published.
-    pub fn enter(&self, id: String, (job, queue): (&'static str, &'static str), label: &str) {
-        let entry = Entry { job, queue, label: label.to_owned(), attempt: 0, error: None, fate: Fate::Open };
+    /// Enters a job under its id, before so many copies of it are published.
+    pub fn enter(&self, id: String, route: (&'static str, &'static str), label: &str, copies: usize) {
+        self.book.send_modify(|book| book.enter(id, Entry::new(route, label, copies)));
+    }
+
+    /// Names the job that another one, which was entered, enqueues when it is done. It is entered when it is first heard
+    /// of: if the other one fails, it never is.
+    pub fn expect(&self, of: &str, id: String, route: (&'static str, &'static str), label: &str) {
         self.book.send_modify(|book| {
-            book.by_id.insert(id, book.entries.len());
-            book.entries.push(entry);
+            book.change(of, |entry| entry.follow_up = Some(id.clone()));
+            book.expected.insert(id, Entry::new(route, label, 1));
         });
     }
 
@@ -135,6 +148,11 @@ impl Book {
         self.entries.iter().filter(|entry| condition(entry)).count()
     }
 
+    fn enter(&mut self, id: String, entry: Entry) {
+        self.by_id.insert(id, self.entries.len());
+        self.entries.push(entry);
+    }
+
     fn queues_in_doubt(&self) -> Vec<&'static str> {
         let in_doubt = self.entries.iter().filter(|entry| entry.is_open() && entry.attempt > 0);
         let mut queues: Vec<_> = in_doubt.map(|entry| entry.queue).collect();
@@ -143,17 +161,37 @@ impl Book {
         queues
     }
 
+    fn succeed(&mut self, id: &str) {
+        let mut follow_up = None;
+        self.change(id, |entry| {
+            entry.fate = Fate::Succeeded;
+            follow_up.clone_from(&entry.follow_up);
+        });
+        // In one step, so that nobody finds all jobs decided in between.
+        if let Some(follow_up) = follow_up {
+            self.change(&follow_up, |_| {});
+        }
+    }
+
     fn change(&mut self, id: &str, change: impl FnOnce(&mut Entry)) -> bool {
+        if let Some(entry) = self.expected.remove(id) {
+            self.enter(id.to_owned(), entry);
+        }
         let entry = self.by_id.get(id).map(|&index| &mut self.entries[index]);
         entry.map(change).is_some()
     }
 }
 
 impl Entry {
-    /// Whether its fate is not decided yet.
+    fn new((job, queue): (&'static str, &'static str), label: &str, copies: usize) -> Self {
+        let (label, error, fate) = (label.to_owned(), None, Fate::Open);
+        Self { job, queue, label, attempt: 0, copies, duplicates: 0, error, fate, follow_up: None }
+    }
+
+    /// Whether its fate is not decided yet, or a copy of it still under way.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.fate == Fate::Open
+        self.fate == Fate::Open || (self.is_done() && self.duplicates + 1 < self.copies)
     }
 
     /// Whether it is done.
@@ -184,10 +222,11 @@ impl<S: Send + Sync + 'static> Middleware<S> for Recorder {
         let (id, attempt) = (ctx.job_id().to_owned(), ctx.attempt());
         self.ledger.change(&id, |entry| entry.attempt = entry.attempt.max(attempt));
         let result = next.run(ctx).await;
-        self.ledger.change(&id, |entry| match &result {
-            Ok(()) => entry.fate = Fate::Succeeded,
-            Err(error) => entry.error = Some(error.to_string()),
-        });
+        match &result {
+            Ok(()) => self.ledger.book.send_modify(|book| book.succeed(&id)),
+            Err(error) if error.is_duplicate() => self.ledger.change(&id, |entry| entry.duplicates += 1),
+            Err(error) => self.ledger.change(&id, |entry| entry.error = Some(error.to_string())),
+        }
         result
     }
 }

@@ -1,4 +1,4 @@
-//! `demo`: shows the email and the reports worker at work on real input.
+//! `demo`: shows the email, the reports and the orders worker at work on real input.
 
 use std::{
     io::{ErrorKind, IsTerminal, Write, stderr, stdout},
@@ -21,11 +21,14 @@ use leveret_demo::{
 use tracing_subscriber::EnvFilter;
 
 const LESSON: &str = r#"What you see:
-  Both workers run in this process and take orders, mails and reports from
-  the queues email and reports. The first orders meet a mail server that is
-  still down: they are tried again later. What can never succeed (a mailbox
-  that is closed, a column that is not there) becomes a dead letter with its
-  reason. Mails go to a small mail server inside the demo, and nowhere else.
+  Three workers run in this process and take mails, reports and purchases
+  from the queues email, reports and orders. The first mails meet a mail
+  server that is still down: they are tried again later. A purchase becomes
+  an order, less stock and a mail in one transaction: one that is sent twice
+  is one order, one for more teapots than there are is none. What can never
+  succeed (a mailbox that is closed, a column that is not there) becomes a
+  dead letter with its reason. Mails go to a small mail server inside the
+  demo, and nowhere else.
 
 Try:
   make demo
@@ -46,7 +49,7 @@ jobs that they take never reaches this summary."#;
 /// Jobs that are given up are shown by the demo itself, and lapin takes our own closing of a connection for an error.
 const QUIET: &str = "error,leveret::task=off,lapin=off";
 
-/// Runs the email and the reports worker on real input, and tells what became of every job.
+/// Runs the email, the reports and the orders worker on real input, and tells what became of every job.
 #[derive(Parser)]
 #[command(name = "demo", version, after_long_help = LESSON, max_term_width = 120)]
 struct Settings {
@@ -62,11 +65,11 @@ struct Settings {
     #[arg(long, env = "DEMO_API_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     api_addr: SocketAddr,
 
-    /// Directory for the mails and reports
+    /// Directory for the mails, reports and orders
     #[arg(long, env = "DEMO_OUTPUT", value_name = "DIR", default_value = "demo-output")]
     output: PathBuf,
 
-    /// Directory of the jobs to publish (orders.jsonl, mails.jsonl, reports.jsonl) and the reports' data
+    /// Directory of the jobs to publish (orders, mails, reports and purchases.jsonl) and the reports' data
     #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/data"))]
     data: PathBuf,
 
@@ -102,14 +105,14 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let kept = (!settings.in_memory()).then_some(settings.output.as_path());
     let api = Api::start(&broker, settings.api_addr, kept).await.context("serving the job API")?;
     progress.note(&format!("Job API: http://{}/api", api.address()));
-    let mut show = Show::start(&broker, Some(api.store()), &settings.data, &settings.output, ledger)?;
+    let mut show = Show::start(&broker, Some(api.store()), &settings.data, &settings.output, ledger).await?;
     let finished = tokio::select! {
         played = show.play(&progress) => played.map(|()| true)?,
         () = shutdown_signal() => false,
     };
     if finished && settings.keep_running {
         progress.finish();
-        print(&show.summary())?;
+        print(&show.summary().await?)?;
         eprintln!(
             "\nStill running: job API at http://{}/api, metrics at http://{}/metrics. Ctrl-C stops.",
             api.address(),
@@ -123,7 +126,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         }
         drain(&mut show).await?;
         progress.finish();
-        let summary = show.summary();
+        let summary = show.summary().await?;
         print(&summary)?;
         tell_of_unfinished(&summary, settings.in_memory());
     }

@@ -16,7 +16,7 @@ const REFRESH: Duration = Duration::from_millis(100);
 const LINE_EVERY: Duration = Duration::from_secs(1);
 /// Longer than any wait that the demo plans.
 const STANDSTILL: Duration = Duration::from_secs(20);
-const HINT: &str = "Nothing has moved for 20 seconds. Does another worker take jobs from the queues email and reports?";
+const HINT: &str = "Nothing has moved for 20 seconds. Does another worker take jobs from our queues?";
 
 /// The display of one run; it follows the ledger until this is finished or dropped.
 #[derive(Debug)]

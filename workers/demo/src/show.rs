@@ -1,14 +1,14 @@
-//! The demo itself: both workers started, the jobs published, their fates awaited.
+//! The demo itself: all workers started, the jobs published, their fates awaited.
 
 use std::{
-    fs,
+    fs, iter,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use leveret::{Broker, Error, PublishError};
+use leveret::{Broker, PublishError};
 use leveret_email::{Mail, MailSettings};
 use leveret_reports::Reports;
 use leveret_store::Store;
@@ -21,6 +21,7 @@ use crate::{
     ledger::{Book, Entry, Ledger},
     mail_server::MailServer,
     progress::Progress,
+    stall::Stall,
     summary::Summary,
     task,
 };
@@ -37,7 +38,7 @@ const LOOK_FOR_DEAD_LETTERS: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Show {
     stage: Stage,
-    workers: JoinSet<Result<(), Error>>,
+    workers: JoinSet<anyhow::Result<()>>,
     stop: CancellationToken,
 }
 
@@ -51,6 +52,7 @@ struct Stage {
     run: String,
     inputs: Vec<Input>,
     mail_server: MailServer,
+    stall: Stall,
     output: PathBuf,
 }
 
@@ -61,7 +63,7 @@ impl Show {
     /// # Errors
     ///
     /// The data is not there or wrong, or `output` cannot be written.
-    pub fn start(
+    pub async fn start(
         broker: &Broker,
         store: Option<Store>,
         data: &Path,
@@ -81,20 +83,23 @@ impl Show {
             mail_from: "Tea shop <shop@example.com>".to_owned(),
         })?;
         let reports = Reports { data_dir: data.to_owned(), output_dir: report_dir(output), max_groups: 10_000 };
+        let stall = Stall::open(output).await?;
         let email = leveret_email::worker(mail).middleware(ledger.recorder());
         let reports = leveret_reports::worker(reports, 2).middleware(ledger.recorder());
 
         let (mut workers, stop) = (JoinSet::new(), CancellationToken::new());
         let (shared, stopped) = (broker.clone(), stop.clone());
-        workers.spawn(async move { email.run(&shared, stopped.cancelled_owned()).await });
+        workers.spawn(async move { Ok(email.run(&shared, stopped.cancelled_owned()).await?) });
         let (shared, stopped) = (broker.clone(), stop.clone());
-        workers.spawn(async move { reports.run(&shared, stopped.cancelled_owned()).await });
+        workers.spawn(async move { Ok(reports.run(&shared, stopped.cancelled_owned()).await?) });
         let (shared, stopped) = (broker.clone(), stop.clone());
-        workers.spawn(async move { task::worker().run(&shared, stopped.cancelled_owned()).await });
+        workers.spawn(async move { Ok(task::worker().run(&shared, stopped.cancelled_owned()).await?) });
+        let orders = stall.clone().run(broker.clone(), ledger.clone(), stop.clone());
+        workers.spawn(async move { Ok(orders.await?) });
 
         let run = Uuid::new_v4().simple().to_string()[..8].to_owned();
         let stage =
-            Stage { broker: broker.clone(), store, ledger, run, inputs, mail_server, output: output.to_owned() };
+            Stage { broker: broker.clone(), store, ledger, run, inputs, mail_server, stall, output: output.to_owned() };
         Ok(Self { stage, workers, stop })
     }
 
@@ -108,16 +113,21 @@ impl Show {
             played = self.stage.play(progress) => played,
             Some(ended) = self.workers.join_next() => match ended? {
                 Ok(()) => bail!("a worker stopped of itself"),
-                Err(error) => Err(error.into()),
+                Err(error) => Err(error),
             }
         }
     }
 
     /// What has become of the jobs so far.
-    #[must_use]
-    pub fn summary(&self) -> Summary {
-        let output = &self.stage.output;
-        self.stage.ledger.read(|book| Summary::new(book, &mail_dir(output), &report_dir(output)))
+    ///
+    /// # Errors
+    ///
+    /// The shop's orders cannot be read.
+    pub async fn summary(&self) -> anyhow::Result<Summary> {
+        let stage = &self.stage;
+        let orders = stage.stall.orders(stage.inputs.iter().map(|input| stage.id(input))).await?;
+        let (mails, reports) = (mail_dir(&stage.output), report_dir(&stage.output));
+        Ok(stage.ledger.read(|book| Summary::new(book, orders, &mails, &reports)))
     }
 
     /// Lets the workers finish what they have begun, and takes no new job.
@@ -137,7 +147,9 @@ impl Show {
 impl Stage {
     async fn play(&mut self, progress: &Progress) -> anyhow::Result<()> {
         for input in &self.inputs {
-            self.ledger.enter(self.id(input), input.route(), &input.label);
+            let id = self.id(input);
+            self.ledger.enter(id.clone(), input.route(), &input.label, input.copies);
+            self.stall.expect(&self.ledger, input.route(), &id, &input.label);
         }
         let (early, rest) = self.inputs.split_at(EARLY.min(self.inputs.len()));
         progress.note(&format!("The mail server is down. Publishing the first {} orders.", early.len()));
@@ -153,7 +165,9 @@ impl Stage {
     }
 
     async fn publish(&self, inputs: &[Input]) -> anyhow::Result<()> {
-        let publishes = stream::iter(inputs.iter().map(|input| self.publish_one(input)));
+        let publishes = stream::iter(
+            inputs.iter().flat_map(|input| iter::repeat_n(input, input.copies)).map(|input| self.publish_one(input)),
+        );
         publishes.buffer_unordered(PUBLISHES_AT_ONCE).try_collect().await.context("publishing")
     }
 

@@ -18,6 +18,8 @@ pub struct Summary {
     pub rows: Vec<(&'static str, Counts)>,
     /// The jobs that were given up.
     pub dead: Vec<Dead>,
+    /// The shop's database, the orders of this run in it, and how many more were sent.
+    pub orders: (PathBuf, usize, usize),
     /// The directory of the mails, and how many of this run are in it.
     pub mails: (PathBuf, usize),
     /// The directory of the reports, and those of this run that are in it, with their sizes in bytes.
@@ -55,9 +57,9 @@ pub struct Dead {
 }
 
 impl Summary {
-    /// Adds up the book, and looks for the files of what succeeded.
+    /// Adds up the book, and looks for the files of what succeeded. `orders` are the shop's file and the run's orders in it.
     #[must_use]
-    pub fn new(book: &Book, mail_dir: &Path, report_dir: &Path) -> Self {
+    pub fn new(book: &Book, (shop, orders): (PathBuf, usize), mail_dir: &Path, report_dir: &Path) -> Self {
         let (mut rows, mut mails, mut reports) = (BTreeMap::<_, Counts>::new(), 0, Vec::new());
         for entry in book.entries() {
             rows.entry(entry.job).or_default().add(entry);
@@ -72,6 +74,7 @@ impl Summary {
         Self {
             rows: rows.into_iter().collect(),
             dead: book.entries().iter().filter_map(Dead::of).collect(),
+            orders: (shop, orders, book.entries().iter().map(|entry| entry.duplicates).sum()),
             mails: (mail_dir.to_owned(), mails),
             reports: (report_dir.to_owned(), reports),
         }
@@ -88,7 +91,9 @@ impl Summary {
     pub fn render(&self, columns: usize) -> String {
         let mut text = self.table();
         if !self.dead.is_empty() {
-            text.push_str("\nGiven up, kept with their reasons in the queues email.dead and reports.dead:\n");
+            text.push_str(
+                "\nGiven up, kept with their reasons in the queues email.dead, orders.dead and reports.dead:\n",
+            );
         }
         for dead in &self.dead {
             text.push_str(&format!("  {} {} ({})\n", dead.job, dead.label, dead.kind));
@@ -114,9 +119,11 @@ impl Summary {
     }
 
     fn files(&self) -> String {
+        let (shop, orders, duplicates) = &self.orders;
         let (mail_dir, mails) = &self.mails;
         let (report_dir, reports) = &self.reports;
-        let mut text = format!("\nMails: {mails} files in {}\n", mail_dir.display());
+        let mut text = format!("\nOrders: {orders} rows in {} ({duplicates} came twice)\n", shop.display());
+        text.push_str(&format!("Mails: {mails} files in {}\n", mail_dir.display()));
         text.push_str(&format!("Reports: {} files in {}\n", reports.len(), report_dir.display()));
         for (name, bytes) in reports {
             text.push_str(&format!("  {:>7}  {name}\n", size(*bytes)));

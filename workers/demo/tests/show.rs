@@ -1,37 +1,52 @@
-//! The demo, run as a person runs it, on the in-memory broker.
+//! The demo, run as a person runs it.
+
+#![expect(clippy::unwrap_used, reason = "what a test needs and does not get fails it")]
 
 use std::path::Path;
 
-use leveret::Broker;
+use leveret::{Broker, Config};
 use leveret_demo::{
     ledger::Ledger,
     progress::{Display, Progress},
     show::{EARLY, Show},
     summary::Counts,
 };
+use leveret_harness::shared_node;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_job_of_the_demo_ends_as_its_input_says() {
+    ends_as_its_input_says(Broker::memory()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_job_of_the_demo_ends_so_on_rabbitmq_too() {
+    let amqp_url = vec![shared_node().await.vhost().await.url()];
+    ends_as_its_input_says(Broker::amqp(Config { amqp_url, ..Config::default() }).unwrap()).await;
+}
+
+async fn ends_as_its_input_says(broker: Broker) {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
     let output = tempfile::tempdir().unwrap();
-    let (broker, ledger) = (Broker::memory(), Ledger::default());
+    let ledger = Ledger::default();
     let progress = Progress::start(Display::default(), &ledger);
-    let mut show = Show::start(&broker, None, &data, output.path(), ledger).unwrap();
+    let mut show = Show::start(&broker, None, &data, output.path(), ledger).await.unwrap();
     show.play(&progress).await.unwrap();
     show.drain().await.unwrap();
 
-    let summary = show.summary();
+    let summary = show.summary().await.unwrap();
     assert!(summary.is_complete());
     let counts = |jobs, succeeded, retried, dead| Counts { jobs, succeeded, retried, dead, open: 0 };
     assert_eq!(
         summary.rows,
         [
             ("email.order_confirmation", counts(240, 238, EARLY, 2)),
-            ("email.send", counts(4, 2, 0, 2)),
+            ("email.send", counts(9, 7, 0, 2)),
+            ("order.place", counts(6, 5, 0, 1)),
             ("report.generate", counts(9, 7, 0, 2)),
         ]
     );
-    assert_eq!(summary.mails.1, 240);
+    let (_, orders, duplicates) = summary.orders;
+    assert_eq!((orders, duplicates, summary.mails.1), (5, 1, 245));
     assert_eq!(summary.reports.1.len(), 7);
 
     let reasons: Vec<_> = summary.dead.iter().map(|dead| (dead.label.as_str(), dead.reason.as_str())).collect();
@@ -39,6 +54,7 @@ async fn every_job_of_the_demo_ends_as_its_input_says() {
         ("t-2026-00074", "5.1.1"),
         ("mail-3", "5.1.1"),
         ("mail-4", "accounts(at)example.com"),
+        ("purchase-4", "12 of \"POT-0003\" are wanted"),
         ("strikes-by-warning.pdf", "\"Pilot Warned\""),
         ("strikes-of-2026.csv", "birdstrikes-2026.csv"),
     ] {

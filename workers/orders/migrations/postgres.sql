@@ -1,0 +1,16 @@
+-- Until the commit: of workers that start at once, one makes the tables.
+SELECT pg_advisory_xact_lock(7022361);
+CREATE TABLE IF NOT EXISTS stock (
+    sku TEXT PRIMARY KEY,
+    quantity BIGINT NOT NULL CHECK (quantity >= 0)
+);
+CREATE TABLE IF NOT EXISTS orders (
+    number BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    job_id TEXT NOT NULL,
+    customer TEXT NOT NULL,
+    lines TEXT NOT NULL,
+    total_cents BIGINT NOT NULL,
+    placed_at TIMESTAMPTZ NOT NULL DEFAULT now()
+);
+-- Not unique: that a job is done once is for the inbox.
+CREATE INDEX IF NOT EXISTS orders_job ON orders (job_id);

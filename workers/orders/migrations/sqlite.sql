@@ -1,0 +1,14 @@
+CREATE TABLE IF NOT EXISTS stock (
+    sku TEXT PRIMARY KEY,
+    quantity INTEGER NOT NULL CHECK (quantity >= 0)
+);
+CREATE TABLE IF NOT EXISTS orders (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    job_id TEXT NOT NULL,
+    customer TEXT NOT NULL,
+    lines TEXT NOT NULL,
+    total_cents INTEGER NOT NULL,
+    placed_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
+);
+-- Not unique: that a job is done once is for the inbox.
+CREATE INDEX IF NOT EXISTS orders_job ON orders (job_id);

@@ -1,0 +1,35 @@
+//! The settings of this worker, from flags or environment variables.
+
+use crate::{error::ShopError, shop::Shop};
+
+/// Which database the shop is in.
+#[derive(Debug, Clone, clap::Args)]
+pub struct OrderSettings {
+    /// Database of the shop: `sqlite:PATH`, or `postgres://user:password@host/database`, which several workers can share
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", default_value = "sqlite:orders.db", hide_env_values = true)]
+    pub database_url: String,
+
+    /// Set the stock at start: how many there are of these articles, such as TEA-0101=40,POT-0003=2
+    #[arg(long, value_name = "SKU=COUNT", value_delimiter = ',', value_parser = stock)]
+    pub stock: Vec<(String, u32)>,
+}
+
+impl OrderSettings {
+    /// Opens the shop.
+    ///
+    /// # Errors
+    ///
+    /// As [`Shop::open`].
+    pub async fn open(&self) -> Result<Shop, ShopError> {
+        let shop = Shop::open(&self.database_url).await?;
+        for (sku, quantity) in &self.stock {
+            shop.set_stock(sku, *quantity).await?;
+        }
+        Ok(shop)
+    }
+}
+
+fn stock(text: &str) -> Result<(String, u32), String> {
+    let (sku, count) = text.split_once('=').ok_or("it must be an article, =, and how many of it there are")?;
+    Ok((sku.to_owned(), count.parse().map_err(|error| format!("{count:?}: {error}"))?))
+}

@@ -1,0 +1,74 @@
+//! An order is its row, less stock and its mail, once.
+
+use leveret_harness::eventually_eq;
+use leveret_orders::confirmation_id;
+
+use crate::stage::{Database, LONG, Stage, order};
+
+crate::on_both! {
+    an_order_is_a_row_less_stock_and_a_mail,
+    an_order_that_comes_again_is_there_once,
+    orders_at_once_sell_what_there_is_and_no_more,
+    a_shop_that_opens_again_has_what_it_had,
+}
+
+async fn an_order_is_a_row_less_stock_and_a_mail(database: Database) {
+    let stage = Stage::new(&database, &[("tea", 10), ("cup", 3)]).await;
+    stage.place("a", &order("Ann <ann@example.org>", &[("tea", 2), ("cup", 1)])).await;
+    eventually_eq("it is placed", LONG, 1, async || stage.ended("succeeded")).await;
+    let (shop, mails) = stage.close().await;
+    let placed = shop.orders("a").await.unwrap();
+    assert_eq!(placed.iter().map(|order| order.total_cents).collect::<Vec<_>>(), [1500]);
+    assert_eq!((shop.stock("tea").await.unwrap(), shop.stock("cup").await.unwrap()), (Some(8), Some(2)));
+    let mails = mails.all();
+    assert_eq!(mails.keys().collect::<Vec<_>>(), ["a-mail"]);
+    assert_eq!(mails["a-mail"].to, "Ann <ann@example.org>");
+    assert_eq!(mails["a-mail"].subject, format!("Your order {}", placed[0].number));
+}
+
+async fn an_order_that_comes_again_is_there_once(database: Database) {
+    let stage = Stage::new(&database, &[("tea", 10)]).await;
+    for _ in 0..5 {
+        stage.place("a", &order("ann@example.org", &[("tea", 1)])).await;
+    }
+    stage.place("b", &order("ann@example.org", &[("tea", 1)])).await;
+    eventually_eq("all have ended", LONG, (2, 4), async || (stage.ended("succeeded"), stage.ended("duplicate"))).await;
+    let (shop, mails) = stage.close().await;
+    assert_eq!((shop.orders("a").await.unwrap().len(), shop.orders("b").await.unwrap().len()), (1, 1));
+    assert_eq!(shop.stock("tea").await.unwrap(), Some(8));
+    assert_eq!(mails.all().len(), 2);
+}
+
+/// Half of them name their articles in the other order, which would be a deadlock if they were taken as named.
+async fn orders_at_once_sell_what_there_is_and_no_more(database: Database) {
+    let stage = Stage::new(&database, &[("tea", 30), ("cup", 40)]).await;
+    let lines = [[("tea", 1), ("cup", 1)], [("cup", 1), ("tea", 1)]];
+    let ids: Vec<_> = (0..50).map(|number| format!("order-{number}")).collect();
+    for (number, id) in ids.iter().enumerate() {
+        stage.place(id, &order(&format!("ann{}@example.org", number % 7), &lines[number % 2])).await;
+    }
+    let ended = async || (stage.ended("succeeded"), stage.ended("dead"));
+    eventually_eq("all have ended", LONG, (30, 20), ended).await;
+    assert_eq!(stage.ended("retried"), 0);
+    let (shop, mails) = stage.close().await;
+    assert_eq!((shop.stock("tea").await.unwrap(), shop.stock("cup").await.unwrap()), (Some(0), Some(10)));
+    let mails = mails.all();
+    assert_eq!(mails.len(), 30);
+    for id in &ids {
+        let rows = shop.orders(id).await.unwrap().len();
+        assert_eq!(rows, usize::from(mails.contains_key(&confirmation_id(id))), "{id}");
+    }
+}
+
+async fn a_shop_that_opens_again_has_what_it_had(database: Database) {
+    let stage = Stage::new(&database, &[("tea", 10)]).await;
+    stage.place("a", &order("ann@example.org", &[("tea", 1)])).await;
+    eventually_eq("it is placed", LONG, 1, async || stage.ended("succeeded")).await;
+    stage.close().await.0.close().await;
+    let stage = Stage::new(&database, &[]).await;
+    stage.place("a", &order("ann@example.org", &[("tea", 1)])).await;
+    eventually_eq("it is known", LONG, 1, async || stage.ended("duplicate")).await;
+    let (shop, mails) = stage.close().await;
+    assert_eq!(shop.stock("tea").await.unwrap(), Some(9));
+    assert!(mails.all().is_empty());
+}
