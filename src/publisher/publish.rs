@@ -202,7 +202,7 @@ impl Publish {
     }
 
     /// Puts the job into the lane of its queue that its priority says. Publishes of jobs whose type says
-    /// [`Job::LANES`] do so anyway.
+    /// [`Job::LANES`](crate::Job::LANES) do so anyway.
     ///
     /// ```no_run
     /// # async fn doc(publisher: leveret::Publisher) -> Result<(), leveret::PublishError> {
