@@ -1,7 +1,7 @@
 //! Limits on how often and how many at once a job runs: what a job has to pass before its attempt.
 //!
 //! A job that must wait does not hold up its queue: it goes to the delay ladder until its turn, no attempt charged.
-//! Its turn is a slot of its own, so the job comes back once and runs ([`line`]). Where no time is known, because places
+//! Its turn is a slot of its own, so the job comes back once and runs. Where no time is known, because places
 //! become free when other jobs end, it is estimated from how long they take.
 
 pub(crate) mod gate;
