@@ -46,8 +46,10 @@ impl Place {
 
     /// Lets a worker declare the queue, take what is in it, and stop.
     pub(crate) async fn declare(&self) {
-        let running = start(worker(&self.queue, |queue| queue, &Log::default()), &self.broker);
+        let log = Log::default();
+        let running = start(worker(&self.queue, |queue| queue, &log), &self.broker);
         self.declared().await;
+        log.until("the probe has run", |runs| runs.iter().any(|run| run.finished)).await;
         running.stop().await.unwrap();
     }
 

@@ -61,13 +61,15 @@ fn has_ends(binding: &Binding, listing: &Listing) -> bool {
     has_destination && listing.exchanges.contains_key(&binding.source)
 }
 
-/// Bindings of the workers' exchanges that no worker made. Those of other job queues are no concern of this look.
+/// Bindings of the workers' exchanges that neither a worker nor the server made. Those of other job queues are no concern of this look.
 fn foreign(facts: &Facts, listing: &Listing) -> Vec<Finding> {
     let topology = facts.topology();
+    let status = topology.of_status();
     let known: HashSet<Route> = bound_queues(listing, &topology)
         .iter()
         .map(|queue| &queue.plan)
         .chain(facts.plans())
+        .chain([&status])
         .flat_map(|plan| plan.bindings.iter().map(route))
         .collect();
     let ours: HashSet<_> = facts.shared.exchanges.iter().map(|exchange| exchange.name.as_str()).collect();
@@ -84,6 +86,8 @@ fn foreign(facts: &Facts, listing: &Listing) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use leveret::topology::Topology;
+
     use super::{
         super::{
             super::{
@@ -135,12 +139,13 @@ mod tests {
     }
 
     #[test]
-    fn bindings_of_other_job_queues_and_other_exchanges_are_left_alone() {
+    fn bindings_of_other_job_queues_and_other_exchanges_and_the_servers_are_left_alone() {
         let found = findings(check, |facts| {
             let bindings = &mut healthy::listing(facts).bindings;
             bindings.insert(bound("leveret.v1.jobs", "reports", "reports"));
             bindings.insert(bound("leveret.v1.due", "#.reports", "reports"));
             bindings.insert(bound("amq.topic", "#", "audit"));
+            bindings.extend(Topology::new("leveret.v1").of_status().bindings.iter().map(route));
         });
         assert_eq!(found, []);
     }
