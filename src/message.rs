@@ -268,7 +268,7 @@ impl Message {
         u32::try_from(number).map(Some).map_err(|_| Malformed { header: name, reason: "out of range" })
     }
 
-    fn time(&self, name: &'static str, now_ms: u64) -> Result<Option<u64>, Malformed> {
+    pub(crate) fn time(&self, name: &'static str, now_ms: u64) -> Result<Option<u64>, Malformed> {
         let Some(number) = self.number(name) else { return Ok(None) };
         let number = number.map_err(|()| Malformed { header: name, reason: "not a number" })?;
         match u64::try_from(number) {

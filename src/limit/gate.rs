@@ -83,7 +83,8 @@ impl Gate {
     /// the broker's time.
     pub(crate) async fn enter(self: &Arc<Self>, received: &Received, now_ms: u64) -> Result<Pass, Wait> {
         let arrived = Instant::now();
-        let slot = received.message.number(header::SLOT).and_then(Result::ok).and_then(|ms| u64::try_from(ms).ok());
+        // A slot that nobody can have given out is none.
+        let slot = received.message.time(header::SLOT, now_ms).ok().flatten();
         let mut pass = Pass { gate: Arc::clone(self), probes: 0, places: Vec::new() };
         for (index, breaker) in self.needs.iter().enumerate() {
             match breaker.admit(retry::draws().0) {
@@ -134,8 +135,7 @@ impl Gate {
     /// The time until the job's slot: of both limits, where it has two.
     async fn reserve(&self) -> Result<Duration, Wait> {
         let shared = match &self.shared_rate {
-            Some(shared) => shared.reserve().await.map_err(|reason| {
-                tracing::warn!(?shared, reason, "the store of limits is away: jobs wait");
+            Some(shared) => shared.reserve().await.ok_or_else(|| {
                 self.held.rate.inc();
                 Wait { delay: AWAY.mul_f64(1.0 + retry::draws().0), slot: None }
             })?,

@@ -33,6 +33,8 @@ const LEASE: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_millis(50);
 /// A store that does not answer within this time is away.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// A store that is away is asked again after this time; jobs that come before are told so at once.
+const AWAY: Duration = Duration::from_secs(2);
 
 /// What a [`Permits`] answers, in the end.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Box<dyn StdError + Send + Sync>>> + Send + 'a>>;
@@ -66,6 +68,36 @@ pub struct Wish<'a> {
     pub lease: Duration,
 }
 
+/// Whether the store answers.
+#[derive(Default)]
+struct Reach {
+    away_until: Option<Instant>,
+}
+
+impl Reach {
+    fn is_away(&self) -> bool {
+        self.away_until.is_some_and(|until| until > Instant::now())
+    }
+
+    /// What the store said, if anything. Says in the log only what is news.
+    fn heard<T>(&mut self, limit: &str, answer: Result<T, String>) -> Option<T> {
+        match answer {
+            Ok(answer) => {
+                if self.away_until.take().is_some() {
+                    tracing::info!(limit, "the store of limits is back");
+                }
+                Some(answer)
+            }
+            Err(reason) => {
+                if self.away_until.replace(Instant::now() + AWAY).is_none() {
+                    tracing::warn!(limit, reason, "the store of limits is away: jobs wait");
+                }
+                None
+            }
+        }
+    }
+}
+
 /// A rate limit of all workers.
 pub(crate) struct SharedRate {
     name: String,
@@ -81,25 +113,26 @@ struct Batch {
     /// The size of the last one, and when it was leased.
     size: u32,
     at: Option<Instant>,
+    reach: Reach,
 }
 
 impl SharedRate {
     pub(crate) fn new(name: String, rate: Rate, permits: Arc<dyn Permits>) -> Self {
-        let batch = Batch { next: Instant::now(), left: 0, size: 0, at: None };
+        let batch = Batch { next: Instant::now(), left: 0, size: 0, at: None, reach: Reach::default() };
         Self { name, rate, permits, batch: tokio::sync::Mutex::new(batch) }
     }
 
-    /// Takes the next slot, and says how long it is until then.
-    ///
-    /// # Errors
-    ///
-    /// The store is away.
-    pub(crate) async fn reserve(&self) -> Result<Duration, String> {
+    /// Takes the next slot, and says how long it is until then; none while the store is away.
+    pub(crate) async fn reserve(&self) -> Option<Duration> {
         let mut batch = self.batch.lock().await;
         batch.skip_stale(self.rate, Instant::now());
         if batch.left == 0 {
+            if batch.reach.is_away() {
+                return None;
+            }
             let size = batch.next_size(self.rate);
-            let first = ask(self.permits.slots(&self.name, self.rate, size)).await?;
+            let answer = ask(self.permits.slots(&self.name, self.rate, size)).await;
+            let first = batch.reach.heard(&self.name, answer)?;
             let (now, off) = (Instant::now(), Duration::from_nanos(first.unsigned_abs()));
             batch.next = if first < 0 { now.checked_sub(off).unwrap_or(now) } else { now + off };
             (batch.left, batch.size, batch.at) = (size, size, Some(now));
@@ -107,7 +140,7 @@ impl SharedRate {
         let slot = batch.next;
         batch.next += self.rate.interval();
         batch.left -= 1;
-        Ok(slot.saturating_duration_since(Instant::now()))
+        Some(slot.saturating_duration_since(Instant::now()))
     }
 }
 
@@ -139,8 +172,14 @@ pub(crate) struct SharedPlaces {
     holder: String,
     places: Arc<Places>,
     lease: Mutex<Lease>,
-    asking: tokio::sync::Mutex<Option<Instant>>,
+    asking: tokio::sync::Mutex<Asking>,
     renewed: AtomicBool,
+}
+
+#[derive(Default)]
+struct Asking {
+    at: Option<Instant>,
+    reach: Reach,
 }
 
 #[derive(Default)]
@@ -162,7 +201,7 @@ impl SharedPlaces {
             holder: Uuid::now_v7().to_string(),
             places: Arc::default(),
             lease: Mutex::default(),
-            asking: tokio::sync::Mutex::new(None),
+            asking: tokio::sync::Mutex::default(),
             renewed: AtomicBool::new(false),
         })
     }
@@ -173,10 +212,8 @@ impl SharedPlaces {
             return Ok(place);
         }
         self.lease().denied += 1;
-        if self.leased() < self.usable
-            && let Err(reason) = self.ask().await
-        {
-            tracing::warn!(limit = self.name, reason, "the store of limits is away: jobs wait");
+        if self.leased() < self.usable {
+            self.ask().await;
         }
         let place = self.places.enter(0, || self.leased(), again, in_place).await?;
         self.note();
@@ -202,17 +239,16 @@ impl SharedPlaces {
     }
 
     /// Asks the store, unless that was done just now.
-    async fn ask(self: &Arc<Self>) -> Result<(), String> {
-        let mut asked = self.asking.lock().await;
-        if asked.is_some_and(|asked| asked.elapsed() < ASK_EVERY) {
-            return Ok(());
+    async fn ask(self: &Arc<Self>) {
+        let mut asking = self.asking.lock().await;
+        if asking.at.is_some_and(|at| at.elapsed() < ASK_EVERY) || asking.reach.is_away() {
+            return;
         }
-        *asked = Some(Instant::now());
-        self.renew().await?;
-        if !self.renewed.swap(true, Ordering::Relaxed) {
+        asking.at = Some(Instant::now());
+        let answer = self.renew().await;
+        if asking.reach.heard(&self.name, answer).is_some() && !self.renewed.swap(true, Ordering::Relaxed) {
             tokio::spawn(keep(Arc::downgrade(self)));
         }
-        Ok(())
     }
 
     async fn renew(&self) -> Result<(), String> {
@@ -249,9 +285,9 @@ async fn keep(shared: std::sync::Weak<SharedPlaces>) {
     loop {
         sleep(LEASE / 5).await;
         let Some(shared) = shared.upgrade() else { break };
-        if let Err(reason) = shared.renew().await {
-            tracing::warn!(limit = shared.name, reason, "the lease of places could not be renewed");
-        }
+        let mut asking = shared.asking.lock().await;
+        let answer = shared.renew().await;
+        asking.reach.heard(&shared.name, answer);
     }
     let (permits, name, holder, most) = given_back;
     let wish = Wish { holder: &holder, used: 0, wanted: 0, most, lease: LEASE };
@@ -281,6 +317,8 @@ impl fmt::Debug for SharedPlaces {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+
     use super::*;
 
     /// A store in memory that counts how often it is asked.
@@ -327,6 +365,38 @@ mod tests {
         assert!(slots[3_999] < 6_000_000, "what one has leased and the other lacks is bounded: {}", slots[3_999]);
         let asked = *store.asked.lock().unwrap();
         assert!(asked <= 20, "{asked} times for 4,000 slots");
+    }
+
+    /// A store that is there and says nothing; it counts how often it is asked.
+    #[derive(Default)]
+    struct Silent(AtomicU32);
+
+    impl Permits for Silent {
+        fn slots<'a>(&'a self, _: &'a str, _: Rate, _: u32) -> Answer<'a, i64> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Box::pin(std::future::pending())
+        }
+
+        fn places<'a>(&'a self, _: &'a str, _: Wish<'a>) -> Answer<'a, u32> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_is_silent_holds_up_no_job_for_longer_than_one_question() {
+        let (store, started) = (Arc::new(Silent::default()), Instant::now());
+        let rate = SharedRate::new("api".into(), Rate::per_second(10), Arc::clone(&store) as _);
+        let slots = futures_util::future::join_all((0..100).map(|_| rate.reserve())).await;
+        assert!(slots.iter().all(Option::is_none) && started.elapsed() <= PATIENCE);
+        assert_eq!(store.0.swap(0, Ordering::Relaxed), 1, "the others do not ask again");
+        let (shared, started) = (SharedPlaces::new("db".into(), 5, 16, Arc::clone(&store) as _), Instant::now());
+        let places = futures_util::future::join_all((0..100).map(|_| shared.enter(false, Duration::ZERO))).await;
+        assert!(places.iter().all(Result::is_err) && started.elapsed() <= PATIENCE);
+        assert_eq!(store.0.load(Ordering::Relaxed), 1);
+        sleep(AWAY).await;
+        assert!(shared.enter(false, Duration::ZERO).await.is_err());
+        assert_eq!(store.0.load(Ordering::Relaxed), 2, "it may be back");
     }
 
     #[tokio::test(start_paused = true)]
