@@ -51,8 +51,10 @@ def expressions():
                 yield f"{name}, {panel['title']}", target["expr"]
         for variable in board["templating"]["list"]:
             yield f"{name}, ${variable['name']}", variable["query"]
-    for match in re.finditer(r"query: (.+)", (DEPLOY / "kubernetes/overlays/keda/scaling.yaml").read_text()):
-        yield "scaling.yaml", match[1]
+    for resource in yaml.safe_load((DEPLOY / "kubernetes/overlays/keda/scaling.yaml").read_text())["items"]:
+        for trigger in resource["spec"].get("triggers", []):
+            if trigger["type"] == "prometheus":
+                yield "scaling.yaml", trigger["metadata"]["query"]
 
 
 def metrics():

@@ -22,11 +22,11 @@ hash() { # password
 definitions=$(cat rabbitmq/definitions.json)
 for user in operator set-up worker server publisher foreign scaler; do
     password=$(random)
-    entry="{\"name\": \"$user\", \"password_hash\": \""
+    entry="\"name\":\"$user\",\"password_hash\":\""
     definitions=${definitions/"$entry"/"$entry$(hash "$password")"}
+    printf '%s' "$password" >"$unfinished/$user.password"
     case $user in
     worker | server | publisher) echo "AMQP_URL=amqp://$user:$password@rabbitmq:5672/%2f" >"$unfinished/$user.env" ;;
-    *) printf '%s' "$password" >"$unfinished/$user.password" ;;
     esac
 done
 printf '%s\n' "$definitions" >"$unfinished/definitions.json"

@@ -43,6 +43,12 @@ pub struct Entry {
     /// Whether that queue has lanes by priority ([`Queue::lanes`](crate::Queue::lanes)).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lanes: bool,
+    /// Whether one consumer has that queue at a time ([`Queue::single_active`](crate::Queue::single_active)).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub single_active: bool,
+    /// Whether that queue is somebody else's ([`Queue::existing`](crate::Queue::existing)).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub existing: bool,
     /// The JSON Schema of its payload ([`Job::schema`](crate::Job::schema)); without one any payload may be right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<serde_json::Value>,

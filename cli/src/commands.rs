@@ -13,6 +13,7 @@ mod queues;
 mod schedule;
 mod serve;
 mod shared;
+mod topology;
 
 use clap::Subcommand;
 
@@ -32,6 +33,7 @@ pub(crate) enum Command {
     Inbox(Box<inbox::Arguments>),
     Healthcheck(healthcheck::Arguments),
     Audit(Box<audit::Arguments>),
+    Topology(Box<topology::Arguments>),
 }
 
 impl Command {
@@ -50,6 +52,7 @@ impl Command {
             Self::Inbox(arguments) => inbox::run(*arguments).await,
             Self::Healthcheck(arguments) => healthcheck::run(arguments).await,
             Self::Audit(arguments) => audit::run(*arguments).await,
+            Self::Topology(arguments) => topology::run(*arguments).await,
         }
     }
 

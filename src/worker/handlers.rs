@@ -100,6 +100,8 @@ impl<S> Handlers<S> {
             job: route.job.to_owned(),
             queue: self.queue.name().to_owned(),
             lanes: self.queue.weights().is_some(),
+            single_active: self.queue.is_single_active(),
+            existing: self.queue.is_existing(),
             schema: (route.schema)(),
             timeout_ms: millis(route.timeout),
             max_attempts: route.retry.attempts(),

@@ -7,3 +7,4 @@ mod jobs;
 mod kills;
 mod post;
 mod schedules;
+mod topology;

@@ -143,7 +143,7 @@ impl Post {
     }
 }
 
-async fn say(mut command: Command, input: Vec<u8>) -> Said {
+pub(crate) async fn say(mut command: Command, input: Vec<u8>) -> Said {
     let run = move || {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();

@@ -1,0 +1,97 @@
+//! The users of a broker and the least that each has to be allowed, as the README says it.
+
+use super::wanted::{Traits, Wanted};
+
+/// A user, and patterns of the names that it may configure, write and read.
+pub(super) struct User {
+    pub(super) name: &'static str,
+    /// What it may do in the management API, besides.
+    pub(super) tags: &'static [&'static str],
+    pub(super) configure: String,
+    pub(super) write: String,
+    pub(super) read: String,
+}
+
+const NOTHING: &str = "^$";
+
+/// Everybody who has to do with these queues.
+pub(super) fn users(wanted: &Wanted) -> Vec<User> {
+    let space = escaped(&wanted.namespace);
+    let (lanes, schedules) = (lanes(wanted), if wanted.schedules.is_empty() { "" } else { r"|schedule(s|\..*)" });
+    let queues = one_of(&wanted.queues.keys().map(|name| escaped(name)).collect::<Vec<_>>());
+    let declared = format!(r"^({space}\..*|{queues}({lanes}\.suspect|\.dead)?)$");
+    let user = |name, configure: &str, write: String, read: String| {
+        let configure = configure.to_owned();
+        User { name, tags: &[], configure, write, read }
+    };
+    let all = || ".*".to_owned();
+    vec![
+        User { tags: &["administrator"], ..user("operator", ".*", all(), all()) },
+        user("set-up", &declared, declared.clone(), format!(r"^({space}\..*|{queues}({lanes}\.suspect)?)$")),
+        user(
+            "worker",
+            NOTHING,
+            format!(r"^{space}\.(jobs|dead|delay\..*|events|catalogue)$"),
+            format!(r"^({queues}({lanes}\.suspect)?|{space}\.(cancelled|catalogue{schedules}))$"),
+        ),
+        user(
+            "server",
+            NOTHING,
+            format!(r"^{space}\.(jobs|delay\..*|cancelled)$"),
+            format!(r"^({queues}\.dead|{space}\.(status|unrouted|cancelled|catalogue))$"),
+        ),
+        user("publisher", NOTHING, format!(r"^{space}\.(jobs|delay\..*)$"), NOTHING.to_owned()),
+        user("foreign", NOTHING, format!(r"^{space}\.jobs$"), NOTHING.to_owned()),
+        User { tags: &["monitoring"], ..user("scaler", NOTHING, NOTHING.to_owned(), NOTHING.to_owned()) },
+    ]
+}
+
+fn lanes(wanted: &Wanted) -> &'static str {
+    let any = wanted.queues.values().any(|&Traits { lanes, .. }| lanes);
+    if any { r"\.high|\.low|" } else { "" }
+}
+
+fn one_of(names: &[String]) -> String {
+    match names {
+        [name] => name.clone(),
+        names => format!("({})", names.join("|")),
+    }
+}
+
+/// A name as a pattern that only it matches.
+fn escaped(name: &str) -> String {
+    let mut pattern = String::with_capacity(name.len());
+    for letter in name.chars() {
+        if r"\.+*?()|[]{}^$".contains(letter) {
+            pattern.push('\\');
+        }
+        pattern.push(letter);
+    }
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(queues: &[(&str, Traits)], schedules: &[&str]) -> Vec<User> {
+        users(&Wanted {
+            namespace: "leveret.v1".to_owned(),
+            queues: queues.iter().map(|(name, traits)| ((*name).to_owned(), *traits)).collect(),
+            schedules: schedules.iter().map(|&name| name.to_owned()).collect(),
+            ..Wanted::default()
+        })
+    }
+
+    #[test]
+    fn rights_name_the_queues_their_lanes_and_the_schedules_and_no_more() {
+        let lanes = Traits { lanes: true, ..Traits::default() };
+        let users = of(&[("a.b", Traits::default()), ("c", lanes)], &["digest"]);
+        let worker = users.iter().find(|user| user.name == "worker").unwrap();
+        let wanted = r"^((a\.b|c)(\.high|\.low|\.suspect)?|leveret\.v1\.(cancelled|catalogue|schedule(s|\..*)))$";
+        assert_eq!((worker.configure.as_str(), worker.read.as_str()), ("^$", wanted));
+        let plain = of(&[("email", Traits::default())], &[]);
+        let worker = plain.iter().find(|user| user.name == "worker").unwrap();
+        assert_eq!(worker.read, r"^(email(\.suspect)?|leveret\.v1\.(cancelled|catalogue))$");
+    }
+}

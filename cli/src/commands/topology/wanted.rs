@@ -1,0 +1,182 @@
+//! Which queues and schedules there are to be.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use leveret::{
+    Broker, Config, Queue,
+    catalogue::Entry,
+    probe::{Probe, Refusal},
+    schedule::tokens,
+    topology::{Plan, Topology},
+};
+use url::Url;
+
+use super::super::shared::{catalogue, reach};
+use crate::output::Failure;
+
+/// Queues by name, so that no broker has to be asked.
+#[derive(Args)]
+pub(super) struct QueueArguments {
+    /// A job queue
+    #[arg(long = "queue", value_name = "NAME")]
+    plain: Vec<String>,
+
+    /// A job queue with lanes by priority (`Queue::lanes`)
+    #[arg(long, value_name = "NAME")]
+    lanes: Vec<String>,
+
+    /// A job queue that one worker consumes at a time (`Queue::single_active`)
+    #[arg(long, value_name = "NAME")]
+    single_active: Vec<String>,
+
+    /// A queue of somebody else's that a worker adopts (`Queue::existing`)
+    #[arg(long, value_name = "NAME")]
+    existing: Vec<String>,
+
+    /// A schedule
+    #[arg(long = "schedule", value_name = "NAME")]
+    schedules: Vec<String>,
+
+    /// Add the queue of `leveret serve`
+    #[arg(long)]
+    status: bool,
+}
+
+/// What is said of a job queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Traits {
+    pub(super) lanes: bool,
+    pub(super) single_active: bool,
+    pub(super) existing: bool,
+}
+
+/// The topology to write down.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) namespace: String,
+    pub(super) vhost: String,
+    pub(super) queues: BTreeMap<String, Traits>,
+    pub(super) schedules: BTreeSet<String>,
+    pub(super) status: bool,
+}
+
+impl Wanted {
+    /// From what is named, or else from what workers announced.
+    pub(super) async fn find(config: &Config, named: QueueArguments, vhost: String) -> Result<Self, Failure> {
+        let (namespace, status) = (config.namespace.clone(), named.status);
+        let mut wanted = Self { namespace, vhost, status, ..Self::default() };
+        wanted.add(named);
+        if wanted.queues.is_empty() {
+            wanted.ask(config).await?;
+        }
+        if wanted.queues.is_empty() {
+            let hint = "name them with --queue, or start their workers once";
+            return Err(Failure::NotFound(anyhow!("no worker has announced a queue: {hint}")));
+        }
+        Ok(wanted)
+    }
+
+    fn add(&mut self, named: QueueArguments) {
+        let QueueArguments { plain, lanes, single_active, existing, schedules, status: _ } = named;
+        let mut note = |names: Vec<String>, set: fn(&mut Traits)| {
+            names.into_iter().for_each(|name| set(self.queues.entry(name).or_default()));
+        };
+        note(plain, |_| {});
+        note(lanes, |traits| traits.lanes = true);
+        note(single_active, |traits| traits.single_active = true);
+        note(existing, |traits| traits.existing = true);
+        self.schedules.extend(schedules);
+    }
+
+    async fn ask(&mut self, config: &Config) -> Result<(), Failure> {
+        let mut probe = reach(config).await?;
+        let broker = Broker::amqp(config.clone()).map_err(|error| Failure::Usage(error.into()))?;
+        self.queues.extend(catalogue(&broker).await.entries().iter().map(|entry| of_entry(entry)));
+        let topology = Topology::new(&self.namespace);
+        if is_there(&mut probe, &topology.schedules()).await? {
+            let tokens = tokens(&broker).await.map_err(|reason| Failure::Other(anyhow!(reason)))?;
+            self.schedules.extend(tokens.into_iter().map(|token| token.schedule));
+        }
+        self.status |= is_there(&mut probe, &topology.status()).await?;
+        broker.close().await;
+        probe.close().await;
+        Ok(())
+    }
+
+    /// All exchanges, queues and bindings, each once.
+    pub(super) fn plan(&self) -> Plan {
+        let topology = Topology::new(&self.namespace);
+        let mut plan = topology.shared();
+        for (name, traits) in &self.queues {
+            plan.append(topology.of_queue(&traits.queue(name)));
+        }
+        for schedule in &self.schedules {
+            plan.append(topology.of_schedule(schedule));
+        }
+        if self.status {
+            plan.append(topology.of_status());
+        }
+        let (mut queues, mut bindings) = (HashSet::new(), HashSet::new());
+        plan.queues.retain(|queue| !queue.adopted && queues.insert(queue.name.clone()));
+        plan.bindings.retain(|binding| bindings.insert(binding.clone()));
+        plan
+    }
+}
+
+impl Traits {
+    fn queue(self, name: &str) -> Queue {
+        let queue = if self.existing { Queue::existing(name) } else { Queue::new(name) };
+        let queue = if self.single_active { queue.single_active() } else { queue };
+        if self.lanes { queue.lanes([1, 1, 1]) } else { queue }
+    }
+}
+
+fn of_entry(entry: &Entry) -> (String, Traits) {
+    let Entry { queue, lanes, single_active, existing, .. } = entry;
+    (queue.clone(), Traits { lanes: *lanes, single_active: *single_active, existing: *existing })
+}
+
+async fn is_there(probe: &mut Probe, queue: &str) -> Result<bool, Failure> {
+    match probe.depth(queue).await {
+        Ok(_) => Ok(true),
+        Err(Refusal::Missing) => Ok(false),
+        Err(refusal) => Err(anyhow::Error::from(refusal).context(format!("queue {queue:?}")).into()),
+    }
+}
+
+/// The vhost of the first address.
+pub(super) fn vhost(config: &Config) -> anyhow::Result<String> {
+    let Some(first) = config.amqp_url.first() else { return Ok("/".to_owned()) };
+    // The address may hold a password, and is not repeated.
+    let url = Url::parse(first).context("AMQP_URL is no address")?;
+    let path = url.path().strip_prefix('/').filter(|path| !path.is_empty());
+    let decoded = percent_encoding::percent_decode_str(path.unwrap_or("%2f")).decode_utf8();
+    Ok(decoded.context("the vhost in AMQP_URL")?.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_vhost_is_that_of_the_first_address() {
+        let table =
+            [("amqp://mq", "/"), ("amqp://mq/", "/"), ("amqp://mq/%2f", "/"), ("amqps://u:p@mq:1/a%20b", "a b")];
+        for (url, wanted) in table {
+            let config = Config { amqp_url: vec![url.to_owned(), "amqp://other/x".to_owned()], ..Config::default() };
+            assert_eq!(vhost(&config).unwrap(), wanted, "{url}");
+        }
+    }
+
+    #[test]
+    fn schedules_share_a_stream_that_is_written_down_once() {
+        let mut wanted = Wanted { namespace: "ns".to_owned(), ..Wanted::default() };
+        wanted.schedules.extend(["a".to_owned(), "b".to_owned()]);
+        let plan = wanted.plan();
+        let streams = plan.queues.iter().filter(|queue| queue.name == "ns.schedules").count();
+        let ways = plan.bindings.iter().filter(|binding| binding.key == "schedule.token.#").count();
+        assert_eq!((streams, ways), (1, 1));
+    }
+}
