@@ -13,6 +13,7 @@ mod queues;
 mod schedule;
 mod serve;
 mod shared;
+mod simulate;
 mod topology;
 
 use clap::Subcommand;
@@ -34,6 +35,7 @@ pub(crate) enum Command {
     Healthcheck(healthcheck::Arguments),
     Audit(Box<audit::Arguments>),
     Topology(Box<topology::Arguments>),
+    Simulate(Box<simulate::Arguments>),
 }
 
 impl Command {
@@ -53,6 +55,7 @@ impl Command {
             Self::Healthcheck(arguments) => healthcheck::run(arguments).await,
             Self::Audit(arguments) => audit::run(*arguments).await,
             Self::Topology(arguments) => topology::run(*arguments).await,
+            Self::Simulate(arguments) => simulate::run(*arguments).await,
         }
     }
 

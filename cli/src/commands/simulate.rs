@@ -1,0 +1,33 @@
+//! `leveret simulate`: how many workers, what wait. The model is in `simulate/`.
+
+mod arguments;
+mod search;
+mod table;
+
+use anyhow::anyhow;
+
+pub(crate) use self::arguments::Arguments;
+use self::search::Row;
+use crate::output::{Exit, Failure, Format, Progress, print, print_json};
+
+/// More would take minutes.
+const MOST_JOBS: f64 = 2e7;
+
+pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    let expected = arguments.expected_jobs();
+    if expected > MOST_JOBS {
+        let most = "at most 20 million";
+        return Err(Failure::Usage(anyhow!(
+            "about {expected:.0} jobs would come, {most} are simulated: a shorter --for"
+        )));
+    }
+    let progress = Progress::new();
+    let found = search::rows(&arguments, |workers| progress.show(&format!("{workers} workers")));
+    drop(progress);
+    match arguments.output {
+        Format::Json => print_json(&found)?,
+        Format::Table => print(&table::shown(&found))?,
+    }
+    let is_answered = !arguments.is_search() || found.fewest.is_some();
+    Ok(if is_answered { Exit::Well } else { Exit::Problems })
+}

@@ -1,0 +1,180 @@
+//! Runs the model: for the numbers of workers that were named, or until the fewest are found that are enough.
+
+use std::collections::BTreeMap;
+
+use leveret_simulate::{Load, Outcome, System, run};
+use serde::Serialize;
+
+use super::Arguments;
+
+/// Nobody has more for one queue.
+const MOST_WORKERS: u32 = 65_536;
+/// How busy a queue's leader may be all the time.
+const LEADER_LIMIT: f64 = 0.8;
+
+/// What came out.
+#[derive(Debug, Serialize)]
+pub(super) struct Found {
+    pub(super) rows: Vec<Row>,
+    /// The fewest workers that are enough, if they were looked for.
+    pub(super) fewest: Option<u32>,
+    /// Attempts a second that come in the mean, retries included, and that one worker can do.
+    pub(super) attempts_per_second: f64,
+    pub(super) attempts_per_second_of_a_worker: f64,
+    pub(super) attempts_per_second_of_the_queue: f64,
+    /// So many queues should share the load.
+    pub(super) queues: u32,
+    pub(super) target_wait_seconds: f64,
+}
+
+/// What came of one number of workers. Times are in seconds.
+#[derive(Debug, Serialize)]
+pub(super) struct Row {
+    /// At most; more than the mean with an autoscaler.
+    pub(super) workers: u32,
+    pub(super) mean_workers: f64,
+    /// The share of the places that attempts took, and of the time in which the queue's leader worked.
+    pub(super) busy: f64,
+    pub(super) leader_busy: f64,
+    pub(super) wait_p50: f64,
+    pub(super) wait_p95: f64,
+    pub(super) wait_p99: f64,
+    pub(super) longest_wait: f64,
+    pub(super) longest_queue: u64,
+    pub(super) succeeded: u64,
+    pub(super) retried: u64,
+    pub(super) dead: u64,
+    /// Whether more comes, in the mean, than these can do.
+    pub(super) overloaded: bool,
+}
+
+pub(super) fn rows(arguments: &Arguments, show: impl Fn(u32)) -> Found {
+    let mut looks = Looks::new(arguments, show);
+    let mut fewest = None;
+    let leader_can = looks.attempts_per_second <= looks.system.queue_rate;
+    if arguments.is_search() && leader_can {
+        fewest = first(looks.least(), &mut |workers| looks.is_enough(workers));
+        for around in fewest.into_iter().flat_map(|fewest| [fewest.saturating_sub(1).max(1), fewest + 1, fewest * 2]) {
+            looks.at(around);
+        }
+    } else if arguments.workers.is_empty() {
+        looks.at(looks.least());
+    } else {
+        arguments.workers.iter().for_each(|workers| _ = looks.at(*workers));
+    }
+    let queues = (looks.attempts_per_second / (LEADER_LIMIT * looks.system.queue_rate)).ceil().max(1.0) as u32;
+    Found {
+        fewest,
+        attempts_per_second: looks.attempts_per_second,
+        attempts_per_second_of_a_worker: looks.of_a_worker,
+        attempts_per_second_of_the_queue: looks.system.queue_rate,
+        queues,
+        target_wait_seconds: looks.target_wait,
+        rows: looks.seen.into_values().collect(),
+    }
+}
+
+/// What is known, by the number of workers.
+struct Looks<'a, F> {
+    arguments: &'a Arguments,
+    show: F,
+    load: Load,
+    system: System,
+    attempts_per_second: f64,
+    of_a_worker: f64,
+    target_wait: f64,
+    seen: BTreeMap<u32, Row>,
+}
+
+impl<'a, F: Fn(u32)> Looks<'a, F> {
+    fn new(arguments: &'a Arguments, show: F) -> Self {
+        let (load, system, (.., target_wait)) = (arguments.load(), arguments.system(1), arguments.terms());
+        // Each attempt that fails is followed by another, but for a job's last.
+        let attempts = i32::try_from(load.retry.attempts).unwrap_or(i32::MAX);
+        let per_job = match load.failures {
+            all if all >= 1.0 => f64::from(attempts),
+            some => (1.0 - some.powi(attempts)) / (1.0 - some),
+        };
+        Self {
+            arguments,
+            show,
+            load,
+            system,
+            attempts_per_second: load.arrivals.rate * per_job,
+            of_a_worker: f64::from(system.workers.concurrency) / load.service.mean(),
+            target_wait,
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// With fewer the queue would grow for ever.
+    fn least(&self) -> u32 {
+        (self.attempts_per_second / self.of_a_worker).ceil().clamp(1.0, MOST_WORKERS.into()) as u32
+    }
+
+    fn at(&mut self, workers: u32) -> &Row {
+        let Self { arguments, load, system, .. } = *self;
+        self.seen.entry(workers).or_insert_with(|| {
+            (self.show)(workers);
+            let (seconds, seed, _) = arguments.terms();
+            let can = (f64::from(workers) * self.of_a_worker).min(system.queue_rate);
+            let overloaded = system.autoscaler.is_none() && self.attempts_per_second > can;
+            row(&run(&arguments.system(workers), load.jobs(seconds, seed)), overloaded)
+        })
+    }
+
+    fn is_enough(&mut self, workers: u32) -> bool {
+        let target = self.target_wait;
+        let row = self.at(workers);
+        row.wait_p95 <= target && !row.overloaded
+    }
+}
+
+/// The first number from `least` on that is enough, if more are never worse.
+fn first(least: u32, is_enough: &mut impl FnMut(u32) -> bool) -> Option<u32> {
+    let (mut below, mut enough) = (least - 1, least);
+    while !is_enough(enough) {
+        if enough >= MOST_WORKERS || enough >= least.saturating_mul(64) {
+            return None;
+        }
+        below = enough;
+        enough *= 2;
+    }
+    while enough - below > 1 {
+        let middle = below + (enough - below) / 2;
+        if is_enough(middle) { enough = middle } else { below = middle }
+    }
+    Some(enough)
+}
+
+fn row(outcome: &Outcome, overloaded: bool) -> Row {
+    let waits = &outcome.waits;
+    Row {
+        workers: outcome.workers.0,
+        mean_workers: outcome.workers.1,
+        busy: outcome.busy,
+        leader_busy: outcome.leader_busy,
+        wait_p50: waits.quantile(0.5),
+        wait_p95: waits.quantile(0.95),
+        wait_p99: waits.quantile(0.99),
+        longest_wait: waits.largest(),
+        longest_queue: outcome.longest_queue,
+        succeeded: outcome.succeeded,
+        retried: outcome.retried,
+        dead: outcome.dead,
+        overloaded,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fewest_that_are_enough_are_found_or_none() {
+        for wanted in [3, 4, 7, 100, 190] {
+            assert_eq!(first(3, &mut |workers| workers >= wanted), Some(wanted));
+        }
+        assert_eq!(first(3, &mut |_| false), None);
+    }
+}

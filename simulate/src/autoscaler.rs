@@ -1,0 +1,127 @@
+//! Kubernetes' horizontal autoscaler as KEDA sets it up in `deploy/kubernetes/overlays/keda`: more workers by how many jobs
+//! wait and by how long they will, fewer of them slowly.
+
+use std::collections::VecDeque;
+
+/// When there are more workers, and when fewer. Times are in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Autoscaler {
+    /// Never fewer.
+    pub min: u32,
+    /// Never more.
+    pub max: u32,
+    /// Jobs that may wait in the queue for each worker.
+    pub jobs_per_worker: f64,
+    /// How long a job may have to wait.
+    pub target_wait: f64,
+    /// Between two looks.
+    pub interval: f64,
+    /// From the decision to the first job of a new worker.
+    pub start_up: f64,
+    /// How long fewer must have been enough before one goes.
+    pub scale_down_after: f64,
+    /// Between two that go.
+    pub scale_down_every: f64,
+}
+
+impl Default for Autoscaler {
+    fn default() -> Self {
+        Self {
+            min: 2,
+            max: 20,
+            jobs_per_worker: 500.0,
+            target_wait: 60.0,
+            interval: 15.0,
+            start_up: 20.0,
+            scale_down_after: 300.0,
+            scale_down_every: 60.0,
+        }
+    }
+}
+
+/// Within this share of what is wanted nothing is done (Kubernetes, "Horizontal Pod Autoscaling", tolerance).
+const TOLERANCE: f64 = 0.1;
+/// How far back the rate of ended jobs looks: that of the recording rule.
+pub(crate) const RATE_OVER: f64 = 300.0;
+
+/// An autoscaler at work.
+#[derive(Debug)]
+pub(crate) struct Decisions {
+    settings: Autoscaler,
+    /// What it wanted, and when.
+    wanted: VecDeque<(f64, u32)>,
+    /// How many attempts had ended at each look.
+    ended: VecDeque<(f64, u64)>,
+    last_removed: f64,
+}
+
+impl Decisions {
+    pub(crate) fn new(settings: Autoscaler) -> Self {
+        Self { settings, wanted: VecDeque::new(), ended: VecDeque::new(), last_removed: f64::NEG_INFINITY }
+    }
+
+    /// How many workers there are to be now, with `workers` of them, `ready` jobs in the queue and `ended` attempts so far.
+    pub(crate) fn decide(&mut self, now: f64, workers: u32, ready: u64, ended: u64) -> u32 {
+        let settings = self.settings;
+        self.ended.push_back((now, ended));
+        while self.ended.front().is_some_and(|(at, _)| *at < now - RATE_OVER) {
+            self.ended.pop_front();
+        }
+        let by_length = (ready as f64 / settings.jobs_per_worker).ceil();
+        let by_wait = self.by_wait(now, workers, ready);
+        let wanted = (by_length.max(by_wait).min(f64::from(u32::MAX)) as u32).clamp(settings.min, settings.max);
+        self.wanted.push_back((now, wanted));
+        while self.wanted.front().is_some_and(|(at, _)| *at < now - settings.scale_down_after) {
+            self.wanted.pop_front();
+        }
+        if wanted > workers {
+            // At most twice as many, or four more, at each look: Kubernetes' default.
+            return wanted.min((workers * 2).max(workers + 4));
+        }
+        let enough = self.wanted.iter().map(|(_, wanted)| *wanted).max().unwrap_or(wanted);
+        if enough < workers && now - self.last_removed >= settings.scale_down_every {
+            self.last_removed = now;
+            return workers - 1;
+        }
+        workers
+    }
+
+    /// In proportion to how much too long the wait will be that the recording rule predicts.
+    fn by_wait(&self, now: f64, workers: u32, ready: u64) -> f64 {
+        let Some(&(since, before)) = self.ended.front() else { return 0.0 };
+        let (_, ended) = self.ended.back().copied().unwrap_or((now, before));
+        let rate = if now > since { (ended - before) as f64 / (now - since) } else { 0.0 };
+        if rate <= 0.0 {
+            // The rule has no value then, and the query says 0.
+            return 0.0;
+        }
+        let ratio = ready as f64 / rate / self.settings.target_wait;
+        if (ratio - 1.0).abs() <= TOLERANCE { f64::from(workers) } else { (f64::from(workers) * ratio).ceil() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_queue_gets_more_workers_step_by_step_and_an_empty_one_loses_them_one_by_one() {
+        let mut decisions = Decisions::new(Autoscaler::default());
+        assert_eq!(decisions.decide(0.0, 2, 50_000, 0), 6, "four more at a time while there are few");
+        assert_eq!(decisions.decide(15.0, 6, 50_000, 100), 12, "then twice as many");
+        assert_eq!(decisions.decide(30.0, 12, 50_000, 200), 20, "never more than the most");
+        assert_eq!(decisions.decide(45.0, 20, 0, 300), 20, "a short lull");
+        assert_eq!(decisions.decide(331.0, 20, 0, 5_000), 19);
+        assert_eq!(decisions.decide(346.0, 19, 0, 5_000), 19, "one a minute");
+        assert_eq!(decisions.decide(391.0, 19, 0, 5_000), 18);
+    }
+
+    #[test]
+    fn the_predicted_wait_counts_where_few_jobs_take_long() {
+        let mut decisions = Decisions::new(Autoscaler { jobs_per_worker: 1e9, ..Autoscaler::default() });
+        decisions.decide(0.0, 2, 100, 0);
+        // One a second, and 200 wait: 200 s instead of 60.
+        assert_eq!(decisions.decide(60.0, 3, 200, 60), 7);
+        assert_eq!(decisions.decide(75.0, 7, 63, 75), 7, "near enough");
+    }
+}

@@ -1,0 +1,298 @@
+//! Time passes, event by event.
+
+use std::{
+    cmp::Ordering,
+    collections::{BinaryHeap, VecDeque},
+    iter::Peekable,
+};
+
+use crate::{
+    autoscaler::{Autoscaler, Decisions},
+    load::Job,
+    outcome::Outcome,
+    pool::{JobNumber, Pool},
+};
+
+/// What the jobs meet. Times are in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct System {
+    /// The workers, or those at the start.
+    pub workers: Workers,
+    /// Who adds and removes workers; without one they stay as many.
+    pub autoscaler: Option<Autoscaler>,
+    /// How many deliveries a second the queue's leader can do, from publish to ack.
+    pub queue_rate: f64,
+    /// From publish to handler where nothing waits.
+    pub latency: f64,
+}
+
+/// The workers of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// How many processes there are.
+    pub count: u32,
+    /// How many attempts run at once in each.
+    pub concurrency: u32,
+    /// How many deliveries each has in hand.
+    pub prefetch: u32,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self { count: 1, concurrency: 16, prefetch: 32 }
+    }
+}
+
+impl Default for System {
+    fn default() -> Self {
+        Self { workers: Workers::default(), autoscaler: None, queue_rate: 10_000.0, latency: 0.001 }
+    }
+}
+
+/// Lets these jobs, which come in order of their time, pass through the system until all have ended.
+pub fn run(system: &System, jobs: impl Iterator<Item = Job>) -> Outcome {
+    let mut model = Model::new(system, jobs.peekable());
+    while let Some((now, event)) = model.next_event() {
+        model.pass_time(now);
+        model.happen(event);
+        model.hand_out();
+    }
+    model.finish()
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    /// A job is ready in the queue.
+    Ready(JobNumber),
+    /// An attempt has ended in this worker.
+    Ended(JobNumber, usize),
+    /// The delay of a job is over.
+    Due(JobNumber),
+    /// The autoscaler looks.
+    Look,
+    /// A new worker consumes.
+    Joined,
+}
+
+/// The earliest is the greatest, because the heap gives the greatest first.
+#[derive(Clone, Copy, Debug)]
+struct Event(f64, What);
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Event {}
+
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Event {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.0.total_cmp(&self.0)
+    }
+}
+
+/// A job that has come and not ended.
+struct Live {
+    job: Job,
+    /// When it was published, or its delay ended.
+    since: f64,
+    failures: usize,
+}
+
+struct Model<I: Iterator<Item = Job>> {
+    system: System,
+    coming: Peekable<I>,
+    events: BinaryHeap<Event>,
+    live: Vec<Live>,
+    /// Numbers of jobs that have ended, for others.
+    free: Vec<JobNumber>,
+    ready: VecDeque<JobNumber>,
+    pool: Pool,
+    decisions: Option<Decisions>,
+    now: f64,
+    /// Jobs that no worker has: ready, or not even seen by the queue's leader.
+    queued: u64,
+    /// Until when the queue's leader has work.
+    leader_until: f64,
+    leader_worked: f64,
+    /// Workers that are on their way.
+    joining: u32,
+    /// Over time: places, places that were taken, workers.
+    places: f64,
+    taken: f64,
+    worker_time: f64,
+    ended: u64,
+    outcome: Outcome,
+}
+
+impl<I: Iterator<Item = Job>> Model<I> {
+    fn new(system: &System, coming: Peekable<I>) -> Self {
+        let Workers { count, concurrency, prefetch } = system.workers;
+        let mut pool = Pool::new(concurrency, prefetch.max(concurrency));
+        let count = system.autoscaler.map_or(count, |scaler| count.clamp(scaler.min, scaler.max));
+        (0..count).for_each(|_| pool.add_worker());
+        let mut events = BinaryHeap::new();
+        if system.autoscaler.is_some() {
+            events.push(Event(0.0, What::Look));
+        }
+        Self {
+            system: *system,
+            coming,
+            events,
+            live: Vec::new(),
+            free: Vec::new(),
+            ready: VecDeque::new(),
+            pool,
+            decisions: system.autoscaler.map(Decisions::new),
+            now: 0.0,
+            queued: 0,
+            leader_until: 0.0,
+            leader_worked: 0.0,
+            joining: 0,
+            places: 0.0,
+            taken: 0.0,
+            worker_time: 0.0,
+            ended: 0,
+            outcome: Outcome::default(),
+        }
+    }
+
+    /// The next thing that happens: a job that comes, or something that was to be. None: all jobs have ended.
+    fn next_event(&mut self) -> Option<(f64, Option<What>)> {
+        let comes = self.coming.peek().map(|job| job.at);
+        if comes.is_none() && self.live.len() == self.free.len() {
+            return None;
+        }
+        match (comes, self.events.peek()) {
+            (Some(at), Some(Event(next, _))) if at <= *next => Some((at, None)),
+            (Some(at), None) => Some((at, None)),
+            (_, Some(_)) => self.events.pop().map(|Event(at, what)| (at, Some(what))),
+            (None, None) => None,
+        }
+    }
+
+    fn pass_time(&mut self, now: f64) {
+        let passed = now - self.now;
+        let places = f64::from(self.pool.staying() * self.system.workers.concurrency);
+        self.places += passed * places;
+        self.taken += passed * self.pool.running() as f64;
+        self.worker_time += passed * f64::from(self.pool.staying());
+        self.now = now;
+    }
+
+    fn happen(&mut self, what: Option<What>) {
+        match what {
+            None => self.come(),
+            Some(What::Due(number)) => {
+                self.live[number].since = self.now;
+                self.queue_up(number);
+            }
+            Some(What::Ready(number)) => self.ready.push_back(number),
+            Some(What::Ended(number, worker)) => self.end(number, worker),
+            Some(What::Look) => self.look(),
+            Some(What::Joined) => {
+                self.joining -= 1;
+                self.pool.add_worker();
+            }
+        }
+    }
+
+    fn come(&mut self) {
+        let Some(job) = self.coming.next() else { return };
+        let live = Live { since: job.at, failures: 0, job };
+        let number = match self.free.pop() {
+            Some(number) => {
+                self.live[number] = live;
+                number
+            }
+            None => {
+                self.live.push(live);
+                self.live.len() - 1
+            }
+        };
+        self.queue_up(number);
+    }
+
+    /// The leader takes one after the other.
+    fn queue_up(&mut self, number: JobNumber) {
+        self.queued += 1;
+        self.outcome.longest_queue = self.outcome.longest_queue.max(self.queued);
+        let work = 1.0 / self.system.queue_rate;
+        self.leader_until = self.leader_until.max(self.now) + work;
+        self.leader_worked += work;
+        let ready = self.leader_until.max(self.now + self.system.latency);
+        self.events.push(Event(ready, What::Ready(number)));
+    }
+
+    fn hand_out(&mut self) {
+        while !self.ready.is_empty() && self.pool.has_taker() {
+            let Some(number) = self.ready.pop_front() else { return };
+            self.queued -= 1;
+            if let Some(worker) = self.pool.hand_out(number) {
+                self.start(number, worker);
+            }
+        }
+    }
+
+    fn start(&mut self, number: JobNumber, worker: usize) {
+        let live = &self.live[number];
+        self.outcome.waits.add(self.now - live.since);
+        self.events.push(Event(self.now + live.job.service, What::Ended(number, worker)));
+    }
+
+    fn end(&mut self, number: JobNumber, worker: usize) {
+        self.ended += 1;
+        self.outcome.ended = self.now;
+        let live = &mut self.live[number];
+        if let Some(delay) = live.job.delays.get(live.failures) {
+            live.failures += 1;
+            self.outcome.retried += 1;
+            self.events.push(Event(self.now + delay, What::Due(number)));
+        } else {
+            let ended = if live.job.dies { &mut self.outcome.dead } else { &mut self.outcome.succeeded };
+            *ended += 1;
+            self.free.push(number);
+        }
+        if let Some(next) = self.pool.end(worker) {
+            self.start(next, worker);
+        }
+    }
+
+    fn look(&mut self) {
+        let (Some(decisions), Some(settings)) = (&mut self.decisions, self.system.autoscaler) else { return };
+        let workers = self.pool.staying() + self.joining;
+        let wanted = decisions.decide(self.now, workers, self.ready.len() as u64, self.ended);
+        for _ in workers..wanted {
+            self.joining += 1;
+            self.events.push(Event(self.now + settings.start_up, What::Joined));
+        }
+        for _ in wanted..workers {
+            for number in self.pool.remove_worker().into_iter().rev() {
+                self.ready.push_front(number);
+                self.queued += 1;
+            }
+        }
+        self.outcome.workers.0 = self.outcome.workers.0.max(wanted);
+        self.events.push(Event(self.now + settings.interval, What::Look));
+    }
+
+    fn finish(mut self) -> Outcome {
+        let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
+        self.outcome.busy = share(self.taken, self.places);
+        self.outcome.leader_busy = share(self.leader_worked, self.now.max(self.leader_until));
+        self.outcome.workers.0 = self.outcome.workers.0.max(self.pool.staying());
+        self.outcome.workers.1 = share(self.worker_time, self.now);
+        self.outcome
+    }
+}
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;
