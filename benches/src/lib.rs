@@ -3,7 +3,8 @@
 //! In the order of a run: a `broker` is started or taken as it is; each of the `scenarios` lets its contestants work
 //! in turn, each as a `child` process with an `assignment`: the framework (`worker`) or a consumer or publisher
 //! written by hand (`baseline`), both counting their jobs with a `meter`; what they took becomes a
-//! `report`, which is held against the `targets`. `stub` is a broker that does nothing but deliver.
+//! `report`, which is held against the `targets`. `modelling` holds the model of `leveret simulate`
+//! against real workers. `stub` is a broker that does nothing but deliver.
 
 mod assignment;
 mod baseline;
@@ -15,6 +16,7 @@ mod figures;
 mod instructions;
 mod machine;
 mod meter;
+mod modelling;
 mod publishing;
 mod report;
 mod scenarios;

@@ -20,6 +20,9 @@ pub(crate) enum Measure {
     StartMs,
     CpuPercent,
     InstructionsPerJob,
+    WaitMeanMs,
+    WaitP95Ms,
+    AllDoneMs,
 }
 
 impl Measure {
@@ -35,6 +38,9 @@ impl Measure {
             Self::StartMs => "start ms",
             Self::CpuPercent => "% of a core",
             Self::InstructionsPerJob => "instructions/job",
+            Self::WaitMeanMs => "mean wait ms",
+            Self::WaitP95Ms => "p95 wait ms",
+            Self::AllDoneMs => "all done ms",
         }
     }
 }

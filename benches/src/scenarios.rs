@@ -11,7 +11,7 @@ use crate::{
     bench::Bench,
     broker::Kind,
     contest::{ALL, AWAITED, COALESCED, Drain, LEVERET, contest, measure},
-    instructions, machine, publishing,
+    instructions, machine, modelling, publishing,
     report::{Measure, Sample, Table},
     stub::{Feed, Stub},
 };
@@ -42,6 +42,8 @@ pub(crate) enum Scenario {
     Stub,
     /// Instructions per job on that broker, counted by valgrind
     Instructions,
+    /// The model of `leveret simulate` next to real workers, and the most that one queue can do
+    Model,
 }
 
 impl Scenario {
@@ -64,6 +66,7 @@ pub(crate) async fn run(scenario: Scenario, bench: &Bench) -> Result<Vec<Table>>
         Scenario::Idle => idle(bench).await,
         Scenario::Stub => stub(bench).await,
         Scenario::Instructions => instructions::run(bench).await,
+        Scenario::Model => modelling::run(bench).await,
     }
 }
 

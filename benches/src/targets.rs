@@ -7,11 +7,12 @@ use serde::Serialize;
 use crate::{
     contest::{AWAITED, COALESCED, LEVERET, LEVERET_TASKS},
     instructions::INSTRUCTIONS,
+    modelling::{self, MEASURED, SIMULATED},
     publishing,
     report::{
         Measure::{
             self, BrokerCpuUs, CpuPercent, IdealPercent, InstructionsPerJob, JobsPerSecond, LatencyP50Us, LatencyP99Us,
-            PeakRssMb, StartMs, WorkerCpuUs,
+            PeakRssMb, StartMs, WaitMeanMs, WaitP95Ms, WorkerCpuUs,
         },
         Table,
     },
@@ -85,6 +86,19 @@ const TARGETS: &[Target] = &[
     ratio("retries: 100 ms later, prefetch 100", SOME_FAIL, JobsPerSecond, NONE_FAIL, AtLeast(0.4)),
     figure("start: to the first job, the queue is there", LEVERET, StartMs, AtMost(300.0)),
     figure("idle: 10 s after a first job", LEVERET, CpuPercent, AtMost(0.1)),
+    // The model is right to 15 %.
+    ratio(modelling::STEADY, SIMULATED, WaitMeanMs, MEASURED, AtLeast(0.85)),
+    ratio(modelling::STEADY, SIMULATED, WaitMeanMs, MEASURED, AtMost(1.15)),
+    ratio(modelling::STEADY, SIMULATED, WaitP95Ms, MEASURED, AtLeast(0.85)),
+    ratio(modelling::STEADY, SIMULATED, WaitP95Ms, MEASURED, AtMost(1.15)),
+    ratio(modelling::BACKLOG, SIMULATED, WaitMeanMs, MEASURED, AtLeast(0.85)),
+    ratio(modelling::BACKLOG, SIMULATED, WaitMeanMs, MEASURED, AtMost(1.15)),
+    ratio(modelling::BACKLOG, SIMULATED, WaitP95Ms, MEASURED, AtLeast(0.85)),
+    ratio(modelling::BACKLOG, SIMULATED, WaitP95Ms, MEASURED, AtMost(1.15)),
+    ratio(modelling::FAILURES, SIMULATED, WaitMeanMs, MEASURED, AtLeast(0.85)),
+    ratio(modelling::FAILURES, SIMULATED, WaitMeanMs, MEASURED, AtMost(1.15)),
+    ratio(modelling::FAILURES, SIMULATED, WaitP95Ms, MEASURED, AtLeast(0.85)),
+    ratio(modelling::FAILURES, SIMULATED, WaitP95Ms, MEASURED, AtMost(1.15)),
 ];
 
 /// How a run stands to a target.

@@ -98,6 +98,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_parser = rate, default_value = "10000", value_name = "RATE")]
     queue_rate: f64,
 
+    /// From a publish to the handler where nothing waits
+    #[arg(long, value_parser = leveret::duration, default_value = "1ms", value_name = "DURATION")]
+    latency: Duration,
+
     /// Other jobs at random
     #[arg(long, default_value = "1", value_name = "NUMBER")]
     seed: u64,
@@ -157,7 +161,7 @@ impl Arguments {
             ..Autoscaler::default()
         });
         let workers = Workers { count: workers, concurrency, prefetch };
-        System { workers, autoscaler, queue_rate: self.queue_rate, ..System::default() }
+        System { workers, autoscaler, queue_rate: self.queue_rate, latency: self.latency.as_secs_f64() }
     }
 
     /// How many seconds jobs come, of which number the jobs are drawn, and how long they may wait.
