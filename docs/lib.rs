@@ -24,6 +24,7 @@ pages! {
     schedules "schedules.md"
     limits "limits.md"
     deploying "deploying.md"
+    scaling "scaling.md"
     metrics "metrics.md"
     wire "wire.md"
     guarantees "guarantees.md"

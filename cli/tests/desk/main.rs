@@ -7,4 +7,5 @@ mod jobs;
 mod kills;
 mod post;
 mod schedules;
+mod simulate;
 mod topology;

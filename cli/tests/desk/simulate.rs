@@ -1,0 +1,33 @@
+//! `leveret simulate`.
+
+use std::process::Command;
+
+use crate::post::{Said, say};
+
+async fn simulate(arguments: &str) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
+    command.arg("simulate").args(arguments.split(' '));
+    say(command, Vec::new()).await
+}
+
+#[tokio::test]
+async fn the_fewest_workers_that_are_enough_are_found_and_those_that_are_not_are_told() {
+    let load = "--rate 100 --p50 100ms --concurrency 4 --for 5m --output json";
+    let found = simulate(load).await.ends(0).json();
+    // 100 jobs a second of 0.1 s each want ten places at least, and four are a worker.
+    assert_eq!(found["fewest"], 3, "{found}");
+    assert!(found["rows"].as_array().unwrap().iter().any(|row| row["workers"] == 2 && row["overloaded"] == true));
+    let table = simulate("--rate 100 --p50 100ms --concurrency 4 --for 1m --workers 2").await.ends(0).stdout;
+    assert!(
+        table.contains("2 workers never catch up: 100.0 attempts come a second, of which 80.0 can be done"),
+        "{table}"
+    );
+}
+
+#[tokio::test]
+async fn more_than_one_queue_can_do_is_no_matter_of_workers() {
+    let table = simulate("--rate 50000 --p50 10ms --for 10s").await.ends(1).stdout;
+    assert!(table.contains("spread the jobs over 7 queues"), "{table}");
+    simulate("--rate 1000000 --p50 10ms").await.ends(2);
+    simulate("--rate 10/d --p50 10ms").await.ends(2);
+}
