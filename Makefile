@@ -1,6 +1,6 @@
 # One target for each need; CI runs the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults test-rabbitmq4 bench bench-gate lint docs audit fuzz up check-deploy
+.PHONY: help setup demo test faults test-rabbitmq4 bench bench-gate lint docs audit fuzz up check-deploy check-publish
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ up: ## All of it in containers: broker, database, workers, server, Prometheus, G
 
 check-deploy: setup ## Check deploy/: image, compose, Kubernetes, alerts and boards, without running them
 	@deploy/check.sh
+
+check-publish: ## What `cargo publish` would upload, packed and built from the packages alone
+	cargo publish --workspace --dry-run
 
 docs: ## Build the documentation of the framework's API (the book is docs/src, or `mdbook serve docs`)
 	cargo doc --no-deps --all-features -p leveret
