@@ -28,7 +28,7 @@ bench: setup ## How fast, next to consumers written by hand; about an hour (ARGS
 	cargo run --release -p leveret-cli -- bench $(ARGS)
 
 bench-gate: setup ## Fails if a job costs more CPU time or instructions than it should; needs no broker
-	cargo run --release -p leveret-cli -- bench stub instructions
+	cargo run --release -p leveret-bench --example gate -- bench stub instructions
 
 lint: ## Formatting, clippy and rustdoc without a warning
 	cargo fmt --all --check
