@@ -17,10 +17,9 @@ use std::{
 
 use async_rs::{Runtime, Tokio, traits::Reactor, util::RuntimeParts};
 use futures_io::{AsyncRead, AsyncWrite};
-use futures_util::{FutureExt, Stream};
+use futures_util::Stream;
 use lapin::{
     AsyncTcpStream, Connection, ConnectionProperties,
-    tcp::{AMQPUriTcpExt, TLSConfig},
     uri::{AMQPScheme, AMQPUri},
 };
 use tokio::time::timeout;
@@ -28,7 +27,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use self::screen::FRAME_START;
 pub(crate) use self::screen::{FrameStart, Screen};
-use super::probe::Server;
+use super::{probe::Server, tls::Tls};
 use crate::message::millis;
 
 /// Bytes taken from the socket at a time; also how much is moved at most for a frame that is replaced.
@@ -46,17 +45,19 @@ pub(super) struct Line {
 
 impl Line {
     /// As `Connection::connect_uri`, over this line; once.
-    pub(super) async fn connect(&self, uri: AMQPUri, properties: ConnectionProperties) -> lapin::Result<Connection> {
+    pub(super) async fn connect(
+        &self,
+        uri: AMQPUri,
+        tls: &Tls,
+        properties: ConnectionProperties,
+    ) -> lapin::Result<Connection> {
         let tokio = Tokio::current();
         let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), ShieldedReactor(tokio.clone())));
         let plain = Runtime::new(tokio);
         let (abandoned, heard, server) = (self.abandoned.clone(), Arc::clone(&self.heard), Arc::clone(&self.server));
+        let tls = tls.clone();
         let open = async move |uri: AMQPUri, _: Runtime<_>| {
-            // With TLS its handshake is within, which a slow broker may take longer for.
-            let limit = uri.query.connection_timeout.filter(|_| uri.scheme == AMQPScheme::AMQP);
-            let limit = limit.map_or(Duration::MAX, Duration::from_millis);
-            let connecting = timeout(limit, uri.connect_with_config_async(TLSConfig::default(), &plain));
-            let connecting = connecting.map(|connected| connected.unwrap_or_else(|_| Err(no_connection(limit))));
+            let connecting = socket(&uri, &tls, &plain);
             let stream = abandoned.run_until_cancelled(connecting).await.unwrap_or_else(|| Err(given_up()))?;
             let screen = Screen::new(Arc::clone(&server));
             Ok(AsyncTcpStream::Plain(Shielded::new(stream, screen, Arc::clone(&heard), &abandoned)))
@@ -105,6 +106,18 @@ impl Heard {
     }
 }
 
+/// A connection to the address, and with `amqps://` its handshake.
+async fn socket(uri: &AMQPUri, tls: &Tls, runtime: &Runtime<Tokio>) -> io::Result<Socket> {
+    let limit = uri.query.connection_timeout.map_or(Duration::MAX, Duration::from_millis);
+    let place = runtime.to_socket_addrs((uri.authority.host.clone(), uri.authority.port));
+    let connected = timeout(limit, AsyncTcpStream::connect(runtime, place)).await;
+    let stream = connected.unwrap_or_else(|_| Err(no_connection(limit)))?;
+    match uri.scheme {
+        AMQPScheme::AMQP => Ok(stream),
+        AMQPScheme::AMQPS => tls.shake_hands(stream, &uri.authority.host).await,
+    }
+}
+
 fn no_connection(limit: Duration) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("no TCP connection within {limit:?}"))
 }
@@ -113,7 +126,7 @@ fn given_up() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "given up")
 }
 
-type Socket = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
+pub(super) type Socket = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
 
 /// Tokio, with streams that are shielded.
 #[derive(Clone, Debug)]
@@ -284,9 +297,22 @@ impl<T: AsyncRead + Unpin> AsyncRead for Shielded<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Shielded<T> {
+impl<T: AsyncRead + Unpin> Shielded<T> {
+    /// Puts what the broker said last in the place of a failed write before its greeting: a refused certificate of ours
+    /// is told, with TLS 1.3, when we write already, and to nobody who does not read it.
+    fn last_words<D>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<D>>) -> Poll<io::Result<D>> {
+        let is_lost = matches!(written, Poll::Ready(Err(_))) && !self.inbound.screen.is_greeted();
+        match is_lost.then(|| Pin::new(&mut self.inner).poll_read(cx, &mut [0; 64])) {
+            Some(Poll::Ready(Err(words))) => Poll::Ready(Err(words)),
+            _ => written,
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Shielded<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.last_words(cx, written)
     }
 
     fn poll_write_vectored(
@@ -294,11 +320,13 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Shielded<T> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        self.last_words(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        self.last_words(cx, flushed)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
