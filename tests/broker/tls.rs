@@ -1,15 +1,15 @@
 //! TLS with a real node: who trusts whom, and what is said where one does not.
 
-mod certificates;
-
 use std::{future::IntoFuture, process::Command, time::Duration};
 
 use leveret::{Broker, Config, PublishError, RetryPolicy, probe::Probe};
 use leveret_harness::{Node, NodeOptions, NodeTls, Permissions, Process, eventually, eventually_eq, unique};
-use leveret_tests::jobs::{Act, Log, publish, script, start, worker};
+use leveret_tests::{
+    certificates::{Authority, Files},
+    jobs::{Act, Log, publish, script, start, worker},
+};
 use tokio::net::TcpListener;
 
-use self::certificates::{Authority, Files};
 use crate::{
     metrics::{get, health_of},
     support::{LONG, RunFile},

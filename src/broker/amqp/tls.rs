@@ -12,6 +12,8 @@ use std::{error::Error as StdError, io, path::PathBuf};
 
 use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
 
+#[cfg(feature = "tls")]
+use self::wording::refusal;
 #[cfg(not(feature = "tls"))]
 use super::shield::Socket;
 use crate::{config::Config, error::Error};
@@ -77,10 +79,11 @@ impl Tls {
     pub(super) async fn shake_hands(&self, _: Socket, _: &str) -> io::Result<Socket> {
         Err(io::ErrorKind::Unsupported.into())
     }
+}
 
-    fn refusal(&self, _: &io::Error) -> Option<String> {
-        None
-    }
+#[cfg(not(feature = "tls"))]
+fn refusal(_: &Tls, _: &io::Error) -> Option<String> {
+    None
 }
 
 /// Why there is no TLS, in words that say what to do.
@@ -104,7 +107,7 @@ pub(super) fn problem(error: &lapin::Error, address: &AMQPUri, tls: &Tls, greete
         return (ended && !greeted).then(words);
     }
     let error = cause_of?;
-    cause(error).map(|Problem(words)| words.clone()).or_else(|| tls.refusal(error))
+    cause(error).map(|Problem(words)| words.clone()).or_else(|| refusal(tls, error))
 }
 
 /// The cause of that type, of an error that may have been wrapped.

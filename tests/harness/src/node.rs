@@ -63,7 +63,7 @@ impl NodeOptions {
         self
     }
 
-    /// Has it speak TLS as well, at [`Node::tls_url`].
+    /// Has it speak TLS as well, at [`Node::tls_url`]; and the management plugin nothing else.
     #[must_use]
     pub fn tls(mut self, tls: NodeTls) -> Self {
         self.tls = Some(tls);

@@ -44,27 +44,27 @@ impl Tls {
         };
         Some(words)
     }
+}
 
-    /// What is said of a broker that refuses us, which with TLS 1.3 it does only after the handshake.
-    pub(super) fn refusal(&self, error: &io::Error) -> Option<String> {
-        let Error::AlertReceived(alert) = cause(error)? else { return None };
-        match (alert, &self.identity) {
-            (Alert::CertificateRequired | Alert::HandshakeFailure, None) => {
-                Some(format!("it wants a certificate of its clients: set {CERT} and {KEY} ({error})"))
-            }
-            (
-                Alert::UnknownCA
-                | Alert::BadCertificate
-                | Alert::UnsupportedCertificate
-                | Alert::CertificateRevoked
-                | Alert::CertificateExpired
-                | Alert::CertificateUnknown
-                | Alert::AccessDenied
-                | Alert::HandshakeFailure,
-                Some(identity),
-            ) => Some(format!("it refuses the certificate in {} of {CERT} ({error})", identity.cert.display())),
-            _ => None,
+/// What is said of a broker that refuses us, which with TLS 1.3 it does only after the handshake.
+pub(super) fn refusal(tls: &Tls, error: &io::Error) -> Option<String> {
+    let Error::AlertReceived(alert) = cause(error)? else { return None };
+    match (alert, &tls.identity) {
+        (Alert::CertificateRequired | Alert::HandshakeFailure, None) => {
+            Some(format!("it wants a certificate of its clients: set {CERT} and {KEY} ({error})"))
         }
+        (
+            Alert::UnknownCA
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::AccessDenied
+            | Alert::HandshakeFailure,
+            Some(identity),
+        ) => Some(format!("it refuses the certificate in {} of {CERT} ({error})", identity.cert.display())),
+        _ => None,
     }
 }
 

@@ -56,20 +56,28 @@ fn config(conf: &Conf<'_>) -> String {
     let mut lines = DEFAULTS.map(str::to_owned).to_vec();
     for (plugin, key) in [("rabbitmq_management", "management"), ("rabbitmq_prometheus", "prometheus")] {
         if options.plugins.iter().any(|enabled| enabled == plugin) {
-            lines.push(format!("{key}.tcp.ip = 127.0.0.1"));
-            lines.push(format!("{key}.tcp.port = {}", conf.http));
+            let tls = options.tls.is_some() && key == "management";
+            let kind = if tls { "ssl" } else { "tcp" };
+            lines.push(format!("{key}.{kind}.ip = 127.0.0.1"));
+            lines.push(format!("{key}.{kind}.port = {}", conf.http));
+            if tls {
+                lines.extend(tls_files(conf, "management.ssl"));
+            }
         }
     }
     if let Some(tls) = &options.tls {
         lines.push(format!("listeners.ssl.1 = 127.0.0.1:{}", conf.amqps));
-        for (key, name) in [("cacertfile", "ca.crt"), ("certfile", "tls.crt"), ("keyfile", "tls.key")] {
-            lines.push(format!("ssl_options.{key} = {}", conf.inside.join(name).display()));
-        }
+        lines.extend(tls_files(conf, "ssl_options"));
         lines.push("ssl_options.verify = verify_peer".to_owned());
         lines.push(format!("ssl_options.fail_if_no_peer_cert = {}", tls.mutual));
     }
     lines.extend(options.config.iter().cloned());
     lines.join("\n") + "\n"
+}
+
+fn tls_files(conf: &Conf<'_>, section: &str) -> [String; 3] {
+    let files = [("cacertfile", "ca.crt"), ("certfile", "tls.crt"), ("keyfile", "tls.key")];
+    files.map(|(key, name)| format!("{section}.{key} = {}", conf.inside.join(name).display()))
 }
 
 /// For a node whose folder is here in its own eyes.
