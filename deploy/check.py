@@ -120,6 +120,7 @@ def check_broker():
 
 def check_settings():
     files = ["Dockerfile", "compose.yaml", "secrets.sh", "kubernetes/base/kustomization.yaml", "kubernetes/base/server.yaml"]
+    files += ["kubernetes/overlays/tls/kustomization.yaml", *(f"rabbitmq/{name}.conf" for name in ("tls", "mtls", "external"))]
     for name in files:
         for setting in re.findall(r"\bLEVERET_\w+", (DEPLOY / name).read_text()):
             check(f"`{setting}`" in README or setting == "LEVERET_VERSION", f"{name}: no setting is called {setting}")
