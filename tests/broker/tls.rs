@@ -1,6 +1,6 @@
 //! TLS with a real node: who trusts whom, and what is said where one does not.
 
-use std::{future::IntoFuture, process::Command, time::Duration};
+use std::{future::IntoFuture, path::Path, process::Command, time::Duration};
 
 use leveret::{Broker, Config, PublishError, RetryPolicy, probe::Probe};
 use leveret_harness::{Node, NodeOptions, NodeTls, Permissions, Process, eventually, eventually_eq, unique};
@@ -15,12 +15,20 @@ use crate::{
     support::{LONG, RunFile},
 };
 
-/// A node that knows its users by the names in their certificates as well.
-async fn node(tls: NodeTls) -> Node {
-    let options = NodeOptions::default().plugin("rabbitmq_auth_mechanism_ssl").tls(tls);
-    let options = options.config("auth_mechanisms.1 = PLAIN").config("auth_mechanisms.2 = EXTERNAL");
-    Node::start(options.config("ssl_cert_login_from = common_name")).await
+/// A node with the files of `deploy/rabbitmq` of these names, but for the paths and ports of others, and with passwords.
+async fn node(tls: NodeTls, files: &[&str]) -> Node {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/rabbitmq");
+    let of_its_own = |line: &&str| !["file = ", "listeners.", "management."].iter().any(|other| line.contains(other));
+    let mut options = NodeOptions::default().plugin("rabbitmq_auth_mechanism_ssl").tls(tls);
+    for file in files {
+        let text = std::fs::read_to_string(folder.join(file)).unwrap();
+        options = text.lines().filter(of_its_own).fold(options, NodeOptions::config);
+    }
+    Node::start(options.config("auth_mechanisms.2 = PLAIN")).await
 }
+
+const TLS: [&str; 1] = ["tls.conf"];
+const MUTUAL: [&str; 3] = ["tls.conf", "mtls.conf", "external.conf"];
 
 fn plain(url: &str) -> Config {
     Config { amqp_url: vec![url.to_owned()], ..Config::default() }
@@ -53,7 +61,7 @@ async fn work(config: Config) -> Broker {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_works_over_tls_and_a_broker_that_it_cannot_trust_is_refused_with_what_to_do() {
     let (authority, foreign) = (Authority::new("Shop CA"), Authority::new("Other CA"));
-    let node = node(authority.node(&authority.certify("localhost"), false)).await;
+    let node = node(authority.node(&authority.certify("localhost"), false), &TLS).await;
     let (files, url) = (Files::of(&authority), node.tls_url("guest:guest"));
     work(files.config(&url)).await.close().await;
 
@@ -76,10 +84,9 @@ async fn a_worker_works_over_tls_and_a_broker_that_it_cannot_trust_is_refused_wi
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_wants_certificates_lets_in_who_has_one_and_tells_others_what_is_missing() {
     let (authority, foreign) = (Authority::new("Shop CA"), Authority::new("Other CA"));
-    let node = node(authority.node(&authority.certify("localhost"), true)).await;
+    let node = node(authority.node(&authority.certify("localhost"), true), &MUTUAL).await;
     let (files, by_password, by_certificate) = (Files::of(&authority), node.tls_url("guest:guest"), external(&node));
     let wants = ["wants a certificate of its clients", "LEVERET_TLS_CERT and LEVERET_TLS_KEY"];
-    assert_says(&refusal(&files.config(&by_password)).await, &wants);
     files.lay(&authority.certify("worker"));
     work(files.mutual(&by_password)).await.close().await;
 
@@ -90,14 +97,15 @@ async fn a_broker_that_wants_certificates_lets_in_who_has_one_and_tells_others_w
     node.add_user("worker", "unknown to it", "/", Permissions::ALL).await.unwrap();
     work(files.mutual(&by_certificate)).await.close().await;
 
-    files.lay(&foreign.certify("worker"));
-    let refuses = ["refuses the certificate in ", "tls.crt of LEVERET_TLS_CERT", "UnknownCA"];
-    // It may come while we write.
+    // The refusal may come at any step of ours.
     for _ in 0..20 {
+        assert_says(&refusal(&files.config(&by_password)).await, &wants);
+        files.lay(&foreign.certify("worker"));
+        let refuses = ["refuses the certificate in ", "tls.crt of LEVERET_TLS_CERT", "UnknownCA"];
         assert_says(&refusal(&files.mutual(&by_certificate)).await, &refuses);
+        files.lay(&authority.certify_until_2001("worker"));
+        assert_says(&refusal(&files.mutual(&by_certificate)).await, &["refuses the certificate", "CertificateExpired"]);
     }
-    files.lay(&authority.certify_until_2001("worker"));
-    assert_says(&refusal(&files.mutual(&by_certificate)).await, &["refuses the certificate", "CertificateExpired"]);
     std::fs::write(files.path("tls.key"), authority.certify("worker").key).unwrap();
     let said = refusal(&files.mutual(&by_certificate)).await;
     assert_says(&said, &["LEVERET_TLS_CERT: ", "is LEVERET_TLS_KEY the key of this certificate?"]);
@@ -110,7 +118,7 @@ fn external(node: &Node) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_that_is_exchanged_on_disk_is_the_next_connections() {
     let authority = Authority::new("Shop CA");
-    let node = node(authority.node(&authority.certify("localhost"), true)).await;
+    let node = node(authority.node(&authority.certify("localhost"), true), &MUTUAL).await;
     let files = Files::of(&authority);
     for user in ["before", "after"] {
         node.add_user(user, "unknown to it", "/", Permissions::ALL).await.unwrap();
@@ -133,7 +141,7 @@ async fn a_certificate_that_is_exchanged_on_disk_is_the_next_connections() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_cannot_trust_its_broker_says_so_in_the_log_and_at_readyz_and_a_wrong_file_stops_it() {
     let authority = Authority::new("Shop CA");
-    let node = node(authority.node(&authority.certify("localhost"), false)).await;
+    let node = node(authority.node(&authority.certify("localhost"), false), &TLS).await;
     let (files, runs) = (Files::of(&Authority::new("Other CA")), RunFile::new());
     let run = |ca: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_scripted-worker"));

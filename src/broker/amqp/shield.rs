@@ -1,6 +1,7 @@
 //! A transport between the socket and lapin that lets through only what lapin survives (see [`screen`]), notes when the
 //! broker was heard last, and can be ended from outside.
 
+mod last_words;
 mod screen;
 
 use std::{
@@ -25,8 +26,8 @@ use lapin::{
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use self::screen::FRAME_START;
 pub(crate) use self::screen::{FrameStart, Screen};
+use self::{last_words::LastWords, screen::FRAME_START};
 use super::{probe::Server, tls::Tls};
 use crate::message::millis;
 
@@ -110,8 +111,8 @@ impl Heard {
 async fn socket(uri: &AMQPUri, tls: &Tls, runtime: &Runtime<Tokio>) -> io::Result<Socket> {
     let limit = uri.query.connection_timeout.map_or(Duration::MAX, Duration::from_millis);
     let place = runtime.to_socket_addrs((uri.authority.host.clone(), uri.authority.port));
-    let connected = timeout(limit, AsyncTcpStream::connect(runtime, place)).await;
-    let stream = connected.unwrap_or_else(|_| Err(no_connection(limit)))?;
+    let connected = timeout(limit, runtime.tcp_connect(place)).await;
+    let stream = AsyncTcpStream::Plain(LastWords::new(connected.unwrap_or_else(|_| Err(no_connection(limit)))?));
     match uri.scheme {
         AMQPScheme::AMQP => Ok(stream),
         AMQPScheme::AMQPS => tls.shake_hands(stream, &uri.authority.host).await,
@@ -126,7 +127,7 @@ fn given_up() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "given up")
 }
 
-pub(super) type Socket = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
+pub(super) type Socket = AsyncTcpStream<LastWords<<Tokio as Reactor>::TcpStream>>;
 
 /// Tokio, with streams that are shielded.
 #[derive(Clone, Debug)]
@@ -156,7 +157,7 @@ impl Reactor for ShieldedReactor {
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
         async move {
-            let stream = AsyncTcpStream::Plain(connecting.await?);
+            let stream = AsyncTcpStream::Plain(LastWords::new(connecting.await?));
             Ok(Shielded::new(stream, Screen::default(), Arc::default(), &CancellationToken::new()))
         }
     }
@@ -297,22 +298,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Shielded<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> Shielded<T> {
-    /// Puts what the broker said last in the place of a failed write before its greeting: a refused certificate of ours
-    /// is told, with TLS 1.3, when we write already, and to nobody who does not read it.
-    fn last_words<D>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<D>>) -> Poll<io::Result<D>> {
-        let is_lost = matches!(written, Poll::Ready(Err(_))) && !self.inbound.screen.is_greeted();
-        match is_lost.then(|| Pin::new(&mut self.inner).poll_read(cx, &mut [0; 64])) {
-            Some(Poll::Ready(Err(words))) => Poll::Ready(Err(words)),
-            _ => written,
-        }
-    }
-}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Shielded<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Shielded<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
-        self.last_words(cx, written)
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -320,13 +308,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Shielded<T> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
-        self.last_words(cx, written)
+        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
-        self.last_words(cx, flushed)
+        Pin::new(&mut self.inner).poll_flush(cx)
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -67,11 +67,6 @@ impl Screen {
         Self { server, ..Self::default() }
     }
 
-    /// Whether the broker has spoken AMQP.
-    pub(crate) fn is_greeted(&self) -> bool {
-        self.server.get().is_some()
-    }
-
     /// Whether a frame must be complete before it can be screened.
     pub(crate) fn must_see(&self, start: FrameStart) -> bool {
         matches!(start.kind, METHOD | HEADER) || self.closed.contains(&start.channel)
