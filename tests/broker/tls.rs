@@ -71,6 +71,9 @@ async fn a_worker_works_over_tls_and_a_broker_that_it_cannot_trust_is_refused_wi
     assert_says(&refusal(&plain(&url)).await, &[unknown, "this system does not know", "LEVERET_TLS_CA"]);
     let by_number = url.replace("localhost", "127.0.0.1");
     assert_says(&refusal(&files.config(&by_number)).await, &[r#"not for "127.0.0.1""#, "AMQP_URL", "localhost"]);
+    files.lay(&authority.certify("worker"));
+    let said = refusal(&files.mutual(&external(&node))).await;
+    assert_says(&said, &["nobody in by certificate", "rabbitmq_auth_mechanism_ssl", "only by PLAIN"]);
     let without_tls = url.replace("amqps://", "amqp://");
     assert_says(&refusal(&plain(&without_tls)).await, &["its port for TLS", "amqps://"]);
     let not_for_tls = node.url().replace("amqp://", "amqps://");

@@ -219,7 +219,7 @@ async fn connect(role: &'static str, setup: &Setup, patience: &mut Patience) -> 
                 return Ok(Arc::new(Up { connection, longest_silence, line, lost, blocked, worn_out }));
             }
             Ok(Err(error)) => {
-                let problem = tls::problem(&error, address, &setup.tls, line.server().is_some());
+                let problem = tls::problem(&error, address, &setup.tls, line.server());
                 let error = problem.unwrap_or_else(|| error.to_string());
                 reason = format!("{}:{}: {error}", address.authority.host, address.authority.port);
             }

@@ -48,6 +48,8 @@ pub struct Server {
     pub version: String,
     /// The cluster's name.
     pub cluster: String,
+    /// The ways to log in, with spaces between them: `PLAIN AMQPLAIN`.
+    pub mechanisms: String,
 }
 
 /// How a queue is at the moment.
@@ -120,7 +122,7 @@ impl Probe {
         match tokio::time::timeout(PATIENCE, connecting).await {
             Ok(Ok(connection)) => Ok(Self { connection, channel: None, address, line, is_silent: false }),
             Ok(Err(error)) => {
-                let problem = tls::problem(&error, &address, &tls, line.server().is_some());
+                let problem = tls::problem(&error, &address, &tls, line.server());
                 let no_tls = |reason| ConnectError::Tls { address: place(&address), reason };
                 Err(problem.map_or_else(|| not_connected(&address, &error), no_tls))
             }

@@ -14,6 +14,7 @@ use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
 
 #[cfg(feature = "tls")]
 use self::wording::refusal;
+use super::probe::Server;
 #[cfg(not(feature = "tls"))]
 use super::shield::Socket;
 use crate::{config::Config, error::Error};
@@ -91,9 +92,18 @@ fn refusal(_: &Tls, _: &io::Error) -> Option<String> {
 #[error("{0}")]
 struct Problem(String);
 
-/// What is wrong if a connection that failed did so for TLS, or for the lack of it. `greeted`: the broker has spoken AMQP.
-pub(super) fn problem(error: &lapin::Error, address: &AMQPUri, tls: &Tls, greeted: bool) -> Option<String> {
+/// What is wrong if a connection that failed did so for TLS, or for the lack of it; `server` is the broker if it has spoken AMQP.
+pub(super) fn problem(error: &lapin::Error, address: &AMQPUri, tls: &Tls, server: Option<&Server>) -> Option<String> {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    if let Some(Server { mechanisms, .. }) = server
+        && is_external(address)
+        && !mechanisms.is_empty()
+        && mechanisms.split(' ').all(|mechanism| mechanism != "EXTERNAL")
+    {
+        let words =
+            "it lets nobody in by certificate, for want of rabbitmq_auth_mechanism_ssl or in its auth_mechanisms";
+        return Some(format!("{words}: only by {mechanisms}"));
+    }
     let (ended, cause_of) = match error.kind() {
         lapin::ErrorKind::IOError(error) => {
             (matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof), Some(error))
@@ -104,7 +114,7 @@ pub(super) fn problem(error: &lapin::Error, address: &AMQPUri, tls: &Tls, greete
     };
     if address.scheme == AMQPScheme::AMQP {
         let words = || format!("it does not speak AMQP there ({error}): if that is its port for TLS, take amqps://");
-        return (ended && !greeted).then(words);
+        return (ended && server.is_none()).then(words);
     }
     let error = cause_of?;
     cause(error).map(|Problem(words)| words.clone()).or_else(|| refusal(tls, error))

@@ -50,9 +50,13 @@ impl Tls {
 pub(super) fn refusal(tls: &Tls, error: &io::Error) -> Option<String> {
     let Error::AlertReceived(alert) = cause(error)? else { return None };
     match (alert, &tls.identity) {
-        (Alert::CertificateRequired | Alert::HandshakeFailure, None) => {
+        (Alert::CertificateRequired, None) => {
             Some(format!("it wants a certificate of its clients: set {CERT} and {KEY} ({error})"))
         }
+        // That is how TLS 1.2 says so, among other things.
+        (Alert::HandshakeFailure, None) => Some(format!(
+            "it ends the handshake ({error}): if it wants a certificate of its clients, set {CERT} and {KEY}"
+        )),
         (
             Alert::UnknownCA
             | Alert::BadCertificate
@@ -60,8 +64,7 @@ pub(super) fn refusal(tls: &Tls, error: &io::Error) -> Option<String> {
             | Alert::CertificateRevoked
             | Alert::CertificateExpired
             | Alert::CertificateUnknown
-            | Alert::AccessDenied
-            | Alert::HandshakeFailure,
+            | Alert::AccessDenied,
             Some(identity),
         ) => Some(format!("it refuses the certificate in {} of {CERT} ({error})", identity.cert.display())),
         _ => None,
