@@ -75,7 +75,7 @@ async fn a_worker_works_over_tls_and_a_broker_that_it_cannot_trust_is_refused_wi
     let said = refusal(&files.mutual(&external(&node))).await;
     assert_says(&said, &["nobody in by certificate", "rabbitmq_auth_mechanism_ssl", "only by PLAIN"]);
     let without_tls = url.replace("amqps://", "amqp://");
-    assert_says(&refusal(&plain(&without_tls)).await, &["its port for TLS", "amqps://"]);
+    assert_says(&refusal(&plain(&without_tls)).await, &["if that is its port for TLS, take amqps://"]);
     let not_for_tls = node.url().replace("amqp://", "amqps://");
     assert_says(&refusal(&files.config(&not_for_tls)).await, &["does not speak TLS", "5671", "amqp://"]);
     node.exchange_tls(&authority.node(&authority.certify_until_2001("localhost"), false)).await.unwrap();

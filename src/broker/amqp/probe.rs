@@ -15,7 +15,7 @@ use lapin::{
     Channel, Connection, ConnectionProperties,
     options::{BasicConsumeOptions, BasicGetOptions, ExchangeUnbindOptions, QueueDeclareOptions},
     types::FieldTable,
-    uri::AMQPUri,
+    uri::{AMQPScheme, AMQPUri},
 };
 use uuid::Uuid;
 
@@ -123,7 +123,10 @@ impl Probe {
             Ok(Ok(connection)) => Ok(Self { connection, channel: None, address, line, is_silent: false }),
             Ok(Err(error)) => {
                 let problem = tls::problem(&error, &address, &tls, line.server());
-                let no_tls = |reason| ConnectError::Tls { address: place(&address), reason };
+                let no_tls = |reason| match address.scheme {
+                    AMQPScheme::AMQP => ConnectError::Unreachable { address: place(&address), reason },
+                    AMQPScheme::AMQPS => ConnectError::Tls { address: place(&address), reason },
+                };
                 Err(problem.map_or_else(|| not_connected(&address, &error), no_tls))
             }
             Err(_) => Err(ConnectError::Unreachable { address: place(&address), reason: silence() }),

@@ -58,7 +58,7 @@ impl Line {
         let (abandoned, heard, server) = (self.abandoned.clone(), Arc::clone(&self.heard), Arc::clone(&self.server));
         let tls = tls.clone();
         let open = async move |uri: AMQPUri, _: Runtime<_>| {
-            let connecting = socket(&uri, &tls, &plain);
+            let connecting = socket(&uri, &tls, &plain, &server);
             let stream = abandoned.run_until_cancelled(connecting).await.unwrap_or_else(|| Err(given_up()))?;
             let screen = Screen::new(Arc::clone(&server));
             Ok(AsyncTcpStream::Plain(Shielded::new(stream, screen, Arc::clone(&heard), &abandoned)))
@@ -108,14 +108,22 @@ impl Heard {
 }
 
 /// A connection to the address, and with `amqps://` its handshake.
-async fn socket(uri: &AMQPUri, tls: &Tls, runtime: &Runtime<Tokio>) -> io::Result<Socket> {
+async fn socket(
+    uri: &AMQPUri,
+    tls: &Tls,
+    runtime: &Runtime<Tokio>,
+    greeting: &Arc<OnceLock<Server>>,
+) -> io::Result<Socket> {
     let limit = uri.query.connection_timeout.map_or(Duration::MAX, Duration::from_millis);
     let place = runtime.to_socket_addrs((uri.authority.host.clone(), uri.authority.port));
     let connected = timeout(limit, runtime.tcp_connect(place)).await;
-    let stream = AsyncTcpStream::Plain(LastWords::new(connected.unwrap_or_else(|_| Err(no_connection(limit)))?));
+    let stream = connected.unwrap_or_else(|_| Err(no_connection(limit)))?;
     match uri.scheme {
-        AMQPScheme::AMQP => Ok(stream),
-        AMQPScheme::AMQPS => tls.shake_hands(stream, &uri.authority.host).await,
+        AMQPScheme::AMQP => Ok(AsyncTcpStream::Plain(LastWords::new(stream, None))),
+        AMQPScheme::AMQPS => {
+            let stream = AsyncTcpStream::Plain(LastWords::new(stream, Some(Arc::clone(greeting))));
+            tls.shake_hands(stream, &uri.authority.host).await
+        }
     }
 }
 
@@ -157,7 +165,7 @@ impl Reactor for ShieldedReactor {
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
         async move {
-            let stream = AsyncTcpStream::Plain(LastWords::new(connecting.await?));
+            let stream = AsyncTcpStream::Plain(LastWords::new(connecting.await?, None));
             Ok(Shielded::new(stream, Screen::default(), Arc::default(), &CancellationToken::new()))
         }
     }

@@ -104,20 +104,21 @@ pub(super) fn problem(error: &lapin::Error, address: &AMQPUri, tls: &Tls, server
             "it lets nobody in by certificate, for want of rabbitmq_auth_mechanism_ssl or in its auth_mechanisms";
         return Some(format!("{words}: only by {mechanisms}"));
     }
-    let (ended, cause_of) = match error.kind() {
-        lapin::ErrorKind::IOError(error) => {
-            (matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof), Some(error))
+    let hint = "if that is its port for TLS, take amqps://";
+    match (error.kind(), &address.scheme) {
+        (lapin::ErrorKind::IOError(error), AMQPScheme::AMQPS) => {
+            cause(error).map(|Problem(words)| words.clone()).or_else(|| refusal(tls, error))
+        }
+        (lapin::ErrorKind::IOError(error), AMQPScheme::AMQP) => {
+            let ended = matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof);
+            (ended && server.is_none()).then(|| format!("{error}, before it has said anything: {hint}"))
         }
         // What TLS says to somebody who does not speak it is no frame.
-        lapin::ErrorKind::ParsingError(_) => (true, None),
-        _ => return None,
-    };
-    if address.scheme == AMQPScheme::AMQP {
-        let words = || format!("it does not speak AMQP there ({error}): if that is its port for TLS, take amqps://");
-        return (ended && server.is_none()).then(words);
+        (lapin::ErrorKind::ParsingError(_), AMQPScheme::AMQP) if server.is_none() => {
+            Some(format!("it does not speak AMQP there: {hint}"))
+        }
+        _ => None,
     }
-    let error = cause_of?;
-    cause(error).map(|Problem(words)| words.clone()).or_else(|| refusal(tls, error))
 }
 
 /// The cause of that type, of an error that may have been wrapped.
