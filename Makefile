@@ -5,7 +5,7 @@
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: ## Install what the tests need (RabbitMQ, PostgreSQL, promtool, clients in Python, Node and Go)
+setup: ## Install what the tests need (RabbitMQ, PostgreSQL, promtool, amtool, clients in Python, Node and Go)
 	@scripts/setup.sh
 
 demo: ## Run all workers on real input: in memory, or on the RabbitMQ of AMQP_URL (ARGS="--keep-running")

@@ -102,6 +102,42 @@ def check_alerts():
             check(scrape.get("honor_labels"), f"{scrape['job_name']} hides the label job")
 
 
+def check_alertmanager():
+    """Each alert reaches who waits for its severity, no alert is named that is not there, and no secret is written down."""
+    config = DEPLOY / "prometheus/alertmanager.yml"
+    alerts = {rule["alert"]: rule["labels"]["severity"] for rule in rules() if "alert" in rule}
+    test = ["amtool", "config", "routes", "test", f"--config.file={config}"]
+    for name, severity in alerts.items():
+        receiver = {"page": "pager", "ticket": "tickets"}[severity]
+        tested = subprocess.run([*test, f"--verify.receivers={receiver}", f"alertname={name}", f"severity={severity}"], capture_output=True)
+        check(tested.returncode == 0, f"{config.name}: {name} does not go to {receiver}")
+    settings = yaml.safe_load(config.read_text())
+    for rule in settings["inhibit_rules"]:
+        sources, targets = (re.findall(r"Leveret\w+", " ".join(rule[f"{end}_matchers"])) for end in ("source", "target"))
+        for name in {*sources, *targets} - alerts.keys():
+            check(False, f"{config.name}: no alert is called {name}")
+        hides_page = any(alerts.get(name) == "page" for name in targets)
+        check(not hides_page or all(alerts.get(name) == "page" for name in sources), f"{config.name}: a ticket hides a page: {targets}")
+    for receiver in settings["receivers"]:
+        for entry in sum((value for key, value in receiver.items() if key.endswith("_configs")), []):
+            secrets = {key for key in entry if re.search("key|url|token|password", key)}
+            check(all(key.endswith("_file") for key in secrets), f"{config.name}: {receiver['name']} has a secret in it")
+
+
+def check_scaling():
+    """KEDA scales each worker on what waits and on how long, and what it asks Prometheus is tried there."""
+    tests = (DEPLOY / "prometheus/tests/recording.yml").read_text()
+    for resource in yaml.safe_load_all((DEPLOY / "kubernetes/overlays/keda/scaling.yaml").read_text()):
+        if resource["kind"] != "ScaledObject":
+            continue
+        triggers = {trigger["type"]: trigger["metadata"] for trigger in resource["spec"]["triggers"]}
+        check(triggers.keys() == {"rabbitmq", "prometheus"}, f"scaling.yaml: {resource['metadata']['name']} lacks a trigger")
+        query = re.sub(r'queue="\w+"', 'queue="email"', triggers["prometheus"]["query"])
+        check(query in tests, f"scaling.yaml: no test asks for {query}")
+    for rule in rules():
+        check("record" not in rule or rule["record"] in tests, f"recording.yml: no test of {rule.get('record')}")
+
+
 def check_broker():
     definitions = json.loads((DEPLOY / "rabbitmq/definitions.json").read_text())
     granted = {entry["user"]: entry for entry in definitions["permissions"]}
@@ -122,6 +158,7 @@ def check_broker():
 
 def check_settings():
     files = ["Dockerfile", "compose.yaml", "secrets.sh", "kubernetes/base/kustomization.yaml", "kubernetes/base/server.yaml"]
+    files += ["kubernetes/overlays/tls/kustomization.yaml", *(f"rabbitmq/{name}.conf" for name in ("tls", "mtls", "external"))]
     for name in files:
         for setting in re.findall(r"\bLEVERET_\w+", (DEPLOY / name).read_text()):
             check(f"`{setting}`" in README or setting == "LEVERET_VERSION", f"{name}: no setting is called {setting}")
@@ -158,6 +195,8 @@ def main():
     check(RULES.read_text() == prometheus_rule(), f"{RULES.name} is old: deploy/check.py --write")
     check_metrics()
     check_alerts()
+    check_alertmanager()
+    check_scaling()
     check_broker()
     check_settings()
     schema = json.loads((DEPLOY / "crds.json").read_text())

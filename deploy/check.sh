@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks what is in deploy/ as far as that goes without a container engine and a cluster. What it needs besides promtool
-# (`make setup`) it installs once, from PyPI, into the target folder: 270 MB. Nothing is skipped.
+# and Alertmanager (`make setup`) it installs once, from PyPI, into the target folder: 270 MB. Nothing is skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,5 +19,7 @@ check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
 promtool check config --syntax-only deploy/prometheus/prometheus.yml
 promtool check rules deploy/prometheus/{recording,alerts}.yml
 promtool test rules deploy/prometheus/tests/*.yml
+amtool check-config deploy/prometheus/alertmanager.yml
+deploy/prometheus/tests/alertmanager.sh
 bash -n deploy/secrets.sh
 "$tools/bin/python" deploy/check.py

@@ -40,4 +40,6 @@ echo "DATABASE_URL=postgres://leveret:$database@postgres/leveret" | tee -a "$unf
 
 # Containers read them as users of their own; only who may enter this folder gets that far.
 chmod 644 "$unfinished"/*
+# For keys that nobody can make up: prometheus/alertmanager.yml names them.
+mkdir --mode=755 "$unfinished/alertmanager"
 mv "$unfinished" secrets

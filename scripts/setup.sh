@@ -9,6 +9,7 @@ need() { # a program, and the package that has it
 # Also where AMQP_URL names a broker: the tests that kill or configure one start their own.
 need "${LEVERET_RABBITMQ_BIN:-/usr/lib/rabbitmq/bin}/rabbitmq-server" rabbitmq-server
 need promtool prometheus
+need amtool prometheus-alertmanager
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 need python3 python3-venv
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)

@@ -99,12 +99,13 @@ impl Broker {
     /// # Errors
     ///
     /// [`Error::Url`] for an address that is not an AMQP one, [`Error::TlsNotCompiled`] for `amqps://` without the
-    /// feature `tls`, [`Error::Setting`] for settings that cannot work.
+    /// feature `tls`, [`Error::Setting`] for settings that cannot work, and for a file of TLS that cannot be read.
     pub fn amqp(config: Config) -> Result<Self, Error> {
         let metrics = new_metrics()?;
         let quiet = Arc::new(Quiet::default());
-        let backend = Backend::Amqp(amqp::Amqp::new(&config, Arc::clone(&metrics), Arc::clone(&quiet))?);
-        Ok(Self::new(backend, config, metrics, quiet))
+        let health = Health::new(Arc::clone(&metrics));
+        let amqp = amqp::Amqp::new(&config, Arc::clone(&metrics), health.clone(), Arc::clone(&quiet))?;
+        Ok(Self::new(Backend::Amqp(amqp), config, metrics, health, quiet))
     }
 
     /// A broker in this process's memory, for tests and demonstrations: it forgets everything when the process ends.
@@ -132,11 +133,11 @@ impl Broker {
         let metrics = new_metrics().expect("metric names are valid");
         metrics.connected.set(1);
         let memory = memory::Memory::new(Topology::new(&config.namespace));
-        Self::new(Backend::Memory(memory), config, metrics, Arc::default())
+        let health = Health::new(Arc::clone(&metrics));
+        Self::new(Backend::Memory(memory), config, metrics, health, Arc::default())
     }
 
-    fn new(backend: Backend, config: Config, metrics: Arc<Metrics>, quiet: Arc<Quiet>) -> Self {
-        let health = Health::new(Arc::clone(&metrics));
+    fn new(backend: Backend, config: Config, metrics: Arc<Metrics>, health: Health, quiet: Arc<Quiet>) -> Self {
         let (teller, cancelled) = (Teller::default(), Cancelled::default());
         Self { shared: Arc::new(Shared { backend, config, metrics, quiet, health, teller, cancelled }) }
     }

@@ -1,6 +1,6 @@
 //! The settings of a process: one struct, from code, from flags, or from environment variables (feature `clap`).
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::error::Error;
 
@@ -25,6 +25,18 @@ pub struct Config {
         arg(long, env = "AMQP_URL", value_delimiter = ',', hide_env_values = true, default_value = DEFAULT_URL)
     )]
     pub amqp_url: Vec<String>,
+
+    /// PEM file of the authorities that may certify the broker, and no others; the system's if there is none
+    #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_TLS_CA", value_name = "FILE"))]
+    pub tls_ca: Option<PathBuf>,
+
+    /// PEM file of the certificate that is shown to the broker, with those that link it to its authority after it
+    #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_TLS_CERT", value_name = "FILE"))]
+    pub tls_cert: Option<PathBuf>,
+
+    /// PEM file of that certificate's private key
+    #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_TLS_KEY", value_name = "FILE"))]
+    pub tls_key: Option<PathBuf>,
 
     /// Address of /metrics, /livez and /readyz
     #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_HTTP_ADDR", default_value = "127.0.0.1:9464"))]
@@ -145,6 +157,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             amqp_url: vec![DEFAULT_URL.to_owned()],
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
             http_addr: SocketAddr::from(([127, 0, 0, 1], 9464)),
             namespace: "leveret.v1".to_owned(),
             topology: TopologyMode::Declare,
@@ -165,6 +180,8 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("amqp_url", &format_args!("{} addresses", self.amqp_url.len()))
+            .field("tls_ca", &self.tls_ca)
+            .field("tls_cert", &self.tls_cert)
             .field("http_addr", &self.http_addr)
             .field("namespace", &self.namespace)
             .field("topology", &self.topology)

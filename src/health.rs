@@ -45,6 +45,8 @@ struct Shared {
     consumers: Mutex<BTreeMap<String, Counts>>,
     /// Settlements that the broker refuses for now, by queue.
     stuck: AtomicU64,
+    /// Why there was no connection to the broker the last time that there was none.
+    away: Mutex<String>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -62,6 +64,7 @@ impl Health {
             draining: AtomicU64::new(0),
             consumers: Mutex::default(),
             stuck: AtomicU64::new(0),
+            away: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -80,6 +83,11 @@ impl Health {
     /// Notes that a settlement cannot be carried out for now, until the returned value is dropped.
     pub(crate) fn stuck(&self) -> Noted {
         Noted::new(self, |shared| &shared.stuck)
+    }
+
+    /// Notes why there is no connection to the broker.
+    pub(crate) fn away(&self, reason: &str) {
+        reason.clone_into(&mut self.shared.away.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn change(&self, name: &str, change: impl FnOnce(&mut Counts)) {
@@ -103,8 +111,12 @@ impl Health {
         if consumers.values().all(|counts| counts.wanted == 0) {
             return Some("no worker runs".to_owned());
         }
-        let missing = consumers.iter().find(|(_, counts)| counts.up < counts.wanted);
-        missing.map(|(name, _)| format!("no consumer on queue {name:?}"))
+        let (name, _) = consumers.iter().find(|(_, counts)| counts.up < counts.wanted)?;
+        let away = self.shared.away.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.shared.metrics.connected.get() == 0 && !away.is_empty() {
+            return Some(format!("no consumer on queue {name:?}: the broker is away: {away}"));
+        }
+        Some(format!("no consumer on queue {name:?}"))
     }
 
     fn stalled(&self) -> bool {

@@ -60,7 +60,7 @@ impl Broker {
                 (node.url(), Some(node))
             }
         };
-        let probe = Probe::connect(&url).await?;
+        let probe = Probe::connect(&url, &Config::default()).await?;
         let (server, port) = (probe.server(), probe.port());
         let is_local = matches!(probe.host(), "127.0.0.1" | "localhost" | "::1");
         probe.close().await;

@@ -2,7 +2,13 @@
 //!
 //! Every request has an end: the client gives up after [`PATIENCE`]. Errors never show a password.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -10,7 +16,7 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 use ureq::{
     Agent,
-    tls::{RootCerts, TlsConfig},
+    tls::{PemItem, RootCerts, TlsConfig, parse_pem},
 };
 use url::Url;
 
@@ -33,6 +39,9 @@ pub(crate) enum ManagementError {
     /// The address is not one.
     #[error("management address: {reason}; expected http://user:password@host:15672")]
     Url { reason: String },
+    /// No certificates in the file that should have them.
+    #[error("LEVERET_TLS_CA: {}: {reason}", file.display())]
+    Authority { file: PathBuf, reason: String },
     /// No answer.
     #[error("the management API at {address} cannot be reached: {reason}")]
     Unreachable { address: String, reason: String },
@@ -145,8 +154,9 @@ fn known_table<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Tabl
 }
 
 impl Management {
-    /// The API at `url`. Without a login in it, `login` (user and password) is taken.
-    pub(crate) fn new(url: &str, login: (&str, &str)) -> Result<Self, ManagementError> {
+    /// The API at `url`. Without a login in it, `login` (user and password) is taken. With `https://` it must be certified
+    /// by an authority in the file `ca`, as the broker itself, or else by one of the system's.
+    pub(crate) fn new(url: &str, login: (&str, &str), ca: Option<&Path>) -> Result<Self, ManagementError> {
         let wrong = |reason: String| ManagementError::Url { reason };
         let mut url = Url::parse(url).map_err(|error| wrong(error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
@@ -158,9 +168,8 @@ impl Management {
             (user, password) = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
         }
         url.set_username("").and(url.set_password(None)).map_err(|()| wrong("it names no host".to_owned()))?;
-        // The roots are the system's, because a company's own broker is seldom certified by a public authority.
         let tls = TlsConfig::builder()
-            .root_certs(RootCerts::PlatformVerifier)
+            .root_certs(roots(ca)?)
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .build();
         let config = Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false).tls_config(tls);
@@ -213,6 +222,16 @@ impl fmt::Debug for Management {
     }
 }
 
+fn roots(ca: Option<&Path>) -> Result<RootCerts, ManagementError> {
+    // Not those of the web: a company's own broker is seldom certified by a public authority.
+    let Some(file) = ca else { return Ok(RootCerts::PlatformVerifier) };
+    let wrong = |reason| ManagementError::Authority { file: file.to_owned(), reason };
+    let pem = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
+    let items: Result<Vec<_>, _> = parse_pem(&pem).collect();
+    let items = items.map_err(|error| wrong(error.to_string()))?.into_iter();
+    Ok(items.filter_map(|item| if let PemItem::Certificate(found) = item { Some(found) } else { None }).into())
+}
+
 fn encoded(vhost: &str) -> String {
     utf8_percent_encode(vhost, NON_ALPHANUMERIC).to_string()
 }
@@ -233,7 +252,8 @@ mod tests {
     fn an_https_address_is_greeted_with_tls() {
         const HANDSHAKE: u8 = 22;
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let api = Management::new(&format!("https://{}", listener.local_addr().unwrap()), ("guest", "guest")).unwrap();
+        let api =
+            Management::new(&format!("https://{}", listener.local_addr().unwrap()), ("guest", "guest"), None).unwrap();
         let greeted = thread::spawn(move || {
             let mut first = [0];
             listener.accept().unwrap().0.read_exact(&mut first).unwrap();
@@ -246,13 +266,13 @@ mod tests {
     #[test]
     fn the_login_of_the_address_goes_before_that_of_amqp_and_is_never_shown() {
         let basic = |login: &str| format!("Basic {}", BASE64_STANDARD.encode(login));
-        let own = Management::new("http://ada:p%40ss@h:15672/", ("guest", "guest")).unwrap();
+        let own = Management::new("http://ada:p%40ss@h:15672/", ("guest", "guest"), None).unwrap();
         assert_eq!((own.address(), own.authorization.as_str()), ("http://h:15672", basic("ada:p@ss").as_str()));
         assert!(!format!("{own:?}").contains("ss"), "{own:?}");
-        let shared = Management::new("https://h/rabbit", ("guest", "secret")).unwrap();
+        let shared = Management::new("https://h/rabbit", ("guest", "secret"), None).unwrap();
         assert_eq!((shared.address(), &shared.authorization), ("https://h/rabbit", &basic("guest:secret")));
         for wrong in ["h:15672", "amqp://guest:hunter2@h", "http://"] {
-            let error = Management::new(wrong, ("guest", "guest")).unwrap_err().to_string();
+            let error = Management::new(wrong, ("guest", "guest"), None).unwrap_err().to_string();
             assert!(error.contains("expected http://") && !error.contains("hunter2"), "{error}");
         }
     }

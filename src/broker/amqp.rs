@@ -12,6 +12,7 @@ mod declare;
 pub mod probe;
 mod publish;
 mod shield;
+mod tls;
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,11 +25,12 @@ pub(crate) use self::{
     acks::Acks,
     shield::{FrameStart, Screen},
 };
-use self::{connection::Link, publish::PublishTask};
+use self::{connection::Link, publish::PublishTask, tls::Tls};
 use super::{Lane, OpenError, SendError};
 use crate::{
     config::{Config, TopologyMode},
     error::Error,
+    health::Health,
     message::Message,
     metrics::Metrics,
     queue::Queue,
@@ -45,11 +47,13 @@ pub(super) struct Amqp {
 /// What both connections need to know.
 pub(super) struct Setup {
     pub(super) addresses: Vec<lapin::uri::AMQPUri>,
+    tls: Tls,
     pub(super) topology: Topology,
     pub(super) routes: Routes,
     pub(super) mode: TopologyMode,
     pub(super) config: Config,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) health: Health,
     pub(super) quiet: Arc<Quiet>,
     /// When what all queues share was ensured.
     pub(super) shared_ensured: Mutex<Option<Instant>>,
@@ -58,7 +62,12 @@ pub(super) struct Setup {
 }
 
 impl Amqp {
-    pub(super) fn new(config: &Config, metrics: Arc<Metrics>, quiet: Arc<Quiet>) -> Result<Self, Error> {
+    pub(super) fn new(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        health: Health,
+        quiet: Arc<Quiet>,
+    ) -> Result<Self, Error> {
         let wrong = |setting, reason: &str| Err(Error::Setting { setting, reason: reason.to_owned() });
         if config.heartbeat < Duration::from_secs(1) {
             return wrong("LEVERET_HEARTBEAT", "must be at least 1s: without it a silent loss is never noticed");
@@ -67,13 +76,16 @@ impl Amqp {
             return wrong("LEVERET_PUBLISH_WINDOW", "must be at least 1");
         }
         let topology = Topology::new(&config.namespace);
+        let addresses = connection::parse_addresses(&config.amqp_url, config.heartbeat)?;
         let setup = Arc::new(Setup {
-            addresses: connection::parse_addresses(&config.amqp_url, config.heartbeat)?,
+            tls: Tls::new(config, &addresses)?,
+            addresses,
             routes: Routes::new(&topology),
             topology,
             mode: config.topology,
             config: config.clone(),
             metrics,
+            health,
             quiet,
             shared_ensured: Mutex::new(None),
             closed: CancellationToken::new(),

@@ -19,6 +19,7 @@ mod schedule_kills;
 mod schedules;
 mod set_up;
 mod support;
+mod tls;
 mod tracked;
 mod unique;
 mod versions;

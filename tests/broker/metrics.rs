@@ -22,7 +22,7 @@ pub(crate) async fn get(address: &str, path: &str) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-async fn health_of(process: &Process) -> String {
+pub(crate) async fn health_of(process: &Process) -> String {
     let line = process.wait_line("health at ", LONG).await;
     line.rsplit(' ').next().unwrap().to_owned()
 }

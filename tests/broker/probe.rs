@@ -1,6 +1,6 @@
 //! What tools that look at a broker rely on.
 
-use leveret::probe::Probe;
+use leveret::{Config, probe::Probe};
 use leveret_harness::{Permissions, eventually_eq, lapin::BasicProperties, shared_node, unique};
 
 use crate::support::{LONG, Place};
@@ -10,7 +10,7 @@ async fn a_probe_shows_where_it_is_connected_and_no_password() {
     let vhost = shared_node().await.vhost().await;
     let user = unique("prober");
     vhost.node().add_user(&user, "hunter2", vhost.name(), Permissions::ALL).await.unwrap();
-    let probe = Probe::connect(&vhost.url_for(&user, "hunter2")).await.unwrap();
+    let probe = Probe::connect(&vhost.url_for(&user, "hunter2"), &Config::default()).await.unwrap();
     for shown in [format!("{probe:?}"), format!("{probe:#?}")] {
         for part in [probe.host(), vhost.name(), user.as_str(), "RabbitMQ"] {
             assert!(shown.contains(part), "{part:?} is not in {shown}");
@@ -31,7 +31,7 @@ async fn dead_letters_are_visited_oldest_first_up_to_the_limit_and_handed_back()
     }
     let depth = async || raw.depth(&format!("{}.dead", place.queue)).await.unwrap();
     eventually_eq("three dead letters", LONG, Some(3), depth).await;
-    let mut probe = Probe::connect(&place.url).await.unwrap();
+    let mut probe = Probe::connect(&place.url, &Config::default()).await.unwrap();
     for (limit, expected) in [(2, vec![[0], [1]]), (9, vec![[0], [1], [2]])] {
         let mut seen = Vec::new();
         let read = probe.dead_letters(&place.queue, limit, |letter| seen.push(letter.payload)).await.unwrap();

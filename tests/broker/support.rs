@@ -1,6 +1,10 @@
 //! A queue of each test's own on RabbitMQ, and workers in processes of their own.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use leveret::{Broker, Config, PublishError};
 use leveret_harness::{Process, RawClient, eventually, shared_node, unique};
@@ -92,6 +96,10 @@ impl RunFile {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self { path: folder.path().join("runs"), _folder: folder }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(crate) fn lines(&self) -> Vec<Line> {

@@ -4,6 +4,7 @@
 #![expect(missing_docs, clippy::missing_errors_doc, reason = "tests are read with their names")]
 
 pub mod audit;
+pub mod certificates;
 pub mod fires;
 pub mod jobs;
 pub mod load;

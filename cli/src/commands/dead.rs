@@ -48,7 +48,7 @@ Examples:
 
 #[derive(Subcommand)]
 enum Command {
-    List(look::List),
+    List(Box<look::List>),
     Show(look::Show),
     Groups(look::Groups),
     Replays(look::Replays),

@@ -94,7 +94,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     }
     let unrouted = ready(&mut probe, &topology.unrouted()).await?.into();
     if let Some(url) = &arguments.management_url {
-        add_rates(url, &probe, &mut lines).await?;
+        add_rates(url, &probe, &arguments.config, &mut lines).await?;
     }
     probe.close().await;
     let missing = lines.iter().any(|line| line.ready.is_none() && arguments.queues.contains(&line.queue));
@@ -139,8 +139,9 @@ async fn ready(probe: &mut Probe, queue: &str) -> Result<u32, Failure> {
     Ok(look(probe, queue).await?.map_or(0, |depth| depth.ready))
 }
 
-async fn add_rates(url: &str, probe: &Probe, lines: &mut [Line]) -> Result<(), Failure> {
-    let api = Management::new(url, probe.login()).map_err(|error| Failure::Usage(error.into()))?;
+async fn add_rates(url: &str, probe: &Probe, config: &Config, lines: &mut [Line]) -> Result<(), Failure> {
+    let api = Management::new(url, probe.login(), config.tls_ca.as_deref());
+    let api = api.map_err(|error| Failure::Usage(error.into()))?;
     let (api, vhost) = (Arc::new(api), probe.vhost().to_owned());
     let asked = spawn_blocking(move || api.queues(&vhost)).await.context("asking the management API")?;
     let queues = asked.map_err(|error| anyhow!(error))?;

@@ -100,15 +100,20 @@ pub(crate) fn hidden_if_of_workers(argument: clap::Arg) -> clap::Arg {
 pub(crate) async fn reach(config: &Config) -> Result<Probe, Failure> {
     let mut reasons = Vec::new();
     for url in &config.amqp_url {
-        match Probe::connect(url).await {
+        match Probe::connect(url, config).await {
             Ok(probe) => return Ok(probe),
-            Err(ConnectError::Address(error)) => {
-                return Err(Failure::Usage(anyhow::Error::from(error).context("AMQP_URL")));
-            }
+            Err(ConnectError::Address(error)) => return Err(wrong_setting(error)),
             Err(error) => reasons.push(error.to_string()),
         }
     }
     Err(Failure::Unreachable(anyhow!("{}", reasons.join("; "))))
+}
+
+/// Wrong usage, with the setting that is wrong.
+pub(crate) fn wrong_setting(error: leveret::Error) -> Failure {
+    let names_it = matches!(error, leveret::Error::Setting { .. });
+    let error = anyhow::Error::from(error);
+    Failure::Usage(if names_it { error } else { error.context("AMQP_URL") })
 }
 
 /// A handle on a broker that can be reached.

@@ -4,4 +4,5 @@
 mod clinic;
 mod connecting;
 mod contents;
+mod secure;
 mod topology;

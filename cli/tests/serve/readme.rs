@@ -64,10 +64,15 @@ async fn the_rights_of_the_readme_are_enough_for_the_server() {
     let (running, _) = work(&user(&vhost, "worker").await, TopologyMode::Verify).await;
     (place.amqp_url, place.topology) = (user(&vhost, "server").await, TopologyMode::Verify);
     let _server = place.serve().await;
-    let client = place.client();
-    let (now, late) = (submit(&client, &json!({})), submit(&client, &json!({ "delay": "300ms" })));
+    takes_tasks(&place.client()).await;
+    running.stop().await.unwrap();
+}
+
+/// Everything that the server needs its rights for.
+pub(crate) async fn takes_tasks(client: &Client) {
+    let (now, late) = (submit(client, &json!({})), submit(client, &json!({ "delay": "300ms" })));
     let (bad, never) =
-        (submit(&client, &json!({ "payload": { "fail": true } })), submit(&client, &json!({ "delay": "1h" })));
+        (submit(client, &json!({ "payload": { "fail": true } })), submit(client, &json!({ "delay": "1h" })));
     assert_eq!(client.delete(&format!("/api/tasks/{never}")).unwrap().0, 202);
     for (id, end) in [(&now, "Completed"), (&late, "Completed"), (&bad, "Failed"), (&never, "Cancelled")] {
         let ended = async || client.get(&format!("/api/tasks/{id}")).unwrap().1["status"] == end;
@@ -79,7 +84,6 @@ async fn the_rights_of_the_readme_are_enough_for_the_server() {
     assert_eq!(status, 202, "{replay}");
     let replay = format!("/api/dead/replays/{}", replay["id"]);
     eventually("it is replayed", LONG, async || client.get(&replay).unwrap().1["replayed"] == 1).await;
-    running.stop().await.unwrap();
 }
 
 fn submit(client: &Client, task: &Value) -> String {

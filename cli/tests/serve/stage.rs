@@ -24,7 +24,7 @@ pub(crate) const QUEUE: &str = "moments";
 
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
-struct Moment {
+pub(crate) struct Moment {
     fail: bool,
 }
 
@@ -41,9 +41,14 @@ async fn take(moment: Moment, ctx: Context<Arc<AtomicUsize>>) -> JobResult {
 
 /// Starts the worker; it counts what it has done.
 pub(crate) async fn work(url: &str, topology: TopologyMode) -> (Running, Arc<AtomicUsize>) {
+    work_on(QUEUE, url, topology).await
+}
+
+/// As [`work`], on a queue of another name.
+pub(crate) async fn work_on(queue: &str, url: &str, topology: TopologyMode) -> (Running, Arc<AtomicUsize>) {
     let broker = Broker::amqp(Config { amqp_url: vec![url.to_owned()], topology, ..Config::default() }).unwrap();
     let done = Arc::new(AtomicUsize::new(0));
-    let worker = Worker::new(Arc::clone(&done)).queue(Queue::new(Moment::QUEUE).concurrency(8)).handle(take);
+    let worker = Worker::new(Arc::clone(&done)).queue(Queue::new(queue).concurrency(8)).handle(take).on(queue);
     (testing::start(worker, &broker).await.unwrap(), done)
 }
 

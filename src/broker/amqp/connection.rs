@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Setup, shield::Line};
+use super::{Setup, shield::Line, tls};
 use crate::{broker::SendError, error::Error};
 
 /// For the TCP connection alone; TLS and the handshake have [`Patience`].
@@ -173,9 +173,11 @@ async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<Sta
                 if connected.elapsed() > SHORT_LIFE {
                     delays = backoff();
                 }
+                setup.health.away(&reason);
                 drop(state.send_replace(Err(reason)));
             }
             Err(reason) => {
+                setup.health.away(&reason);
                 if setup.quiet.is_news(format!("{role}: {reason}")) {
                     tracing::warn!(role, error = reason, "cannot connect to the broker, trying again");
                 }
@@ -208,7 +210,7 @@ async fn connect(role: &'static str, setup: &Setup, patience: &mut Patience) -> 
         let name = format!("leveret {role}");
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let line = Line::default();
-        match tokio::time::timeout(patience.0, line.connect(address.clone(), properties)).await {
+        match tokio::time::timeout(patience.0, line.connect(address.clone(), &setup.tls, properties)).await {
             Ok(Ok(connection)) => {
                 let (blocked, _) = watch::channel(None);
                 let (lost, worn_out) = (CancellationToken::new(), SetOnce::new());
@@ -216,7 +218,11 @@ async fn connect(role: &'static str, setup: &Setup, patience: &mut Patience) -> 
                 let longest_silence = seconds.map(|seconds| Duration::from_secs(seconds.into()) * 2);
                 return Ok(Arc::new(Up { connection, longest_silence, line, lost, blocked, worn_out }));
             }
-            Ok(Err(error)) => reason = format!("{}:{}: {error}", address.authority.host, address.authority.port),
+            Ok(Err(error)) => {
+                let problem = tls::problem(&error, address, &setup.tls, line.server());
+                let error = problem.unwrap_or_else(|| error.to_string());
+                reason = format!("{}:{}: {error}", address.authority.host, address.authority.port);
+            }
             Err(_) => {
                 reason = format!("{}:{}: no answer", address.authority.host, address.authority.port);
                 silent = true;
@@ -307,7 +313,10 @@ fn set_blocked(setup: &Setup, up: &Up, reason: Option<String>) {
 }
 
 /// The addresses as lapin takes them, with our heartbeat and connect timeout where they name none.
-pub(super) fn parse_addresses(urls: &[String], heartbeat: Duration) -> Result<Vec<AMQPUri>, Error> {
+pub(super) fn parse_addresses<'a>(
+    urls: impl IntoIterator<Item = &'a String>,
+    heartbeat: Duration,
+) -> Result<Vec<AMQPUri>, Error> {
     let parse = |url: &String| {
         let wrong = |reason: String| Error::Url { url: without_password(url), reason };
         let mut uri = url.trim().parse::<AMQPUri>().map_err(wrong)?;
@@ -322,7 +331,7 @@ pub(super) fn parse_addresses(urls: &[String], heartbeat: Duration) -> Result<Ve
         uri.query.frame_max = None;
         Ok(uri)
     };
-    let addresses: Vec<_> = urls.iter().map(parse).collect::<Result<_, _>>()?;
+    let addresses: Vec<_> = urls.into_iter().map(parse).collect::<Result<_, _>>()?;
     if addresses.is_empty() {
         return Err(Error::Setting { setting: "AMQP_URL", reason: "names no broker".to_owned() });
     }

@@ -7,7 +7,7 @@
 mod refusal;
 
 use std::{
-    fmt,
+    fmt, iter,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -15,13 +15,17 @@ use lapin::{
     Channel, Connection, ConnectionProperties,
     options::{BasicConsumeOptions, BasicGetOptions, ExchangeUnbindOptions, QueueDeclareOptions},
     types::FieldTable,
-    uri::AMQPUri,
+    uri::{AMQPScheme, AMQPUri},
 };
 use uuid::Uuid;
 
 pub use self::refusal::{ConnectError, Refusal};
 use self::refusal::{not_connected, place, refusal};
-use super::{connection, declare, shield::Line};
+use super::{
+    connection, declare,
+    shield::Line,
+    tls::{self, Tls},
+};
 use crate::{
     config::Config,
     message::{Message, millis, short, text},
@@ -44,6 +48,8 @@ pub struct Server {
     pub version: String,
     /// The cluster's name.
     pub cluster: String,
+    /// The ways to log in, with spaces between them: `PLAIN AMQPLAIN`.
+    pub mechanisms: String,
 }
 
 /// How a queue is at the moment.
@@ -61,10 +67,10 @@ pub struct Depth {
 /// A connection for looking.
 ///
 /// ```no_run
-/// use leveret::{Queue, probe::{Probe, Refusal}, topology::Topology};
+/// use leveret::{Config, Queue, probe::{Probe, Refusal}, topology::Topology};
 ///
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let mut probe = Probe::connect("amqp://guest:guest@localhost/%2f").await?;
+/// let mut probe = Probe::connect("amqp://guest:guest@localhost/%2f", &Config::default()).await?;
 /// println!("{} {}", probe.server().product, probe.server().version);
 /// for queue in &Topology::new("leveret.v1").of_queue(&Queue::new("email")).queues {
 ///     match probe.depth(&queue.name).await {
@@ -99,20 +105,30 @@ impl fmt::Debug for Probe {
 }
 
 impl Probe {
-    /// Connects to one address, once.
+    /// Connects to one address, once, with the heartbeat and the TLS files of `config`.
     ///
     /// # Errors
     ///
     /// [`ConnectError`] says at which step it failed.
-    pub async fn connect(url: &str) -> Result<Self, ConnectError> {
-        let addresses = connection::parse_addresses(&[url.to_owned()], Config::default().heartbeat);
-        let address = addresses.map_err(ConnectError::Address)?.remove(0);
+    pub async fn connect(url: &str, config: &Config) -> Result<Self, ConnectError> {
+        let url = url.to_owned();
+        let urls = iter::once(&url).chain(&config.amqp_url);
+        let mut addresses = connection::parse_addresses(urls, config.heartbeat).map_err(ConnectError::Address)?;
+        let tls = Tls::new(config, &addresses).map_err(ConnectError::Address)?;
+        let address = addresses.swap_remove(0);
         let properties = ConnectionProperties::default().with_connection_name("leveret probe".into());
         let line = Line::default();
-        let connecting = line.connect(address.clone(), properties);
+        let connecting = line.connect(address.clone(), &tls, properties);
         match tokio::time::timeout(PATIENCE, connecting).await {
             Ok(Ok(connection)) => Ok(Self { connection, channel: None, address, line, is_silent: false }),
-            Ok(Err(error)) => Err(not_connected(&address, &error)),
+            Ok(Err(error)) => {
+                let problem = tls::problem(&error, &address, &tls, line.server());
+                let no_tls = |reason| match address.scheme {
+                    AMQPScheme::AMQP => ConnectError::Unreachable { address: place(&address), reason },
+                    AMQPScheme::AMQPS => ConnectError::Tls { address: place(&address), reason },
+                };
+                Err(problem.map_or_else(|| not_connected(&address, &error), no_tls))
+            }
             Err(_) => Err(ConnectError::Unreachable { address: place(&address), reason: silence() }),
         }
     }

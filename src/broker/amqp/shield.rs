@@ -1,6 +1,7 @@
 //! A transport between the socket and lapin that lets through only what lapin survives (see [`screen`]), notes when the
 //! broker was heard last, and can be ended from outside.
 
+mod last_words;
 mod screen;
 
 use std::{
@@ -17,18 +18,17 @@ use std::{
 
 use async_rs::{Runtime, Tokio, traits::Reactor, util::RuntimeParts};
 use futures_io::{AsyncRead, AsyncWrite};
-use futures_util::{FutureExt, Stream};
+use futures_util::Stream;
 use lapin::{
     AsyncTcpStream, Connection, ConnectionProperties,
-    tcp::{AMQPUriTcpExt, TLSConfig},
     uri::{AMQPScheme, AMQPUri},
 };
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use self::screen::FRAME_START;
 pub(crate) use self::screen::{FrameStart, Screen};
-use super::probe::Server;
+use self::{last_words::LastWords, screen::FRAME_START};
+use super::{probe::Server, tls::Tls};
 use crate::message::millis;
 
 /// Bytes taken from the socket at a time; also how much is moved at most for a frame that is replaced.
@@ -46,17 +46,19 @@ pub(super) struct Line {
 
 impl Line {
     /// As `Connection::connect_uri`, over this line; once.
-    pub(super) async fn connect(&self, uri: AMQPUri, properties: ConnectionProperties) -> lapin::Result<Connection> {
+    pub(super) async fn connect(
+        &self,
+        uri: AMQPUri,
+        tls: &Tls,
+        properties: ConnectionProperties,
+    ) -> lapin::Result<Connection> {
         let tokio = Tokio::current();
         let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), ShieldedReactor(tokio.clone())));
         let plain = Runtime::new(tokio);
         let (abandoned, heard, server) = (self.abandoned.clone(), Arc::clone(&self.heard), Arc::clone(&self.server));
+        let tls = tls.clone();
         let open = async move |uri: AMQPUri, _: Runtime<_>| {
-            // With TLS its handshake is within, which a slow broker may take longer for.
-            let limit = uri.query.connection_timeout.filter(|_| uri.scheme == AMQPScheme::AMQP);
-            let limit = limit.map_or(Duration::MAX, Duration::from_millis);
-            let connecting = timeout(limit, uri.connect_with_config_async(TLSConfig::default(), &plain));
-            let connecting = connecting.map(|connected| connected.unwrap_or_else(|_| Err(no_connection(limit))));
+            let connecting = socket(&uri, &tls, &plain, &server);
             let stream = abandoned.run_until_cancelled(connecting).await.unwrap_or_else(|| Err(given_up()))?;
             let screen = Screen::new(Arc::clone(&server));
             Ok(AsyncTcpStream::Plain(Shielded::new(stream, screen, Arc::clone(&heard), &abandoned)))
@@ -105,6 +107,26 @@ impl Heard {
     }
 }
 
+/// A connection to the address, and with `amqps://` its handshake.
+async fn socket(
+    uri: &AMQPUri,
+    tls: &Tls,
+    runtime: &Runtime<Tokio>,
+    greeting: &Arc<OnceLock<Server>>,
+) -> io::Result<Socket> {
+    let limit = uri.query.connection_timeout.map_or(Duration::MAX, Duration::from_millis);
+    let place = runtime.to_socket_addrs((uri.authority.host.clone(), uri.authority.port));
+    let connected = timeout(limit, runtime.tcp_connect(place)).await;
+    let stream = connected.unwrap_or_else(|_| Err(no_connection(limit)))?;
+    match uri.scheme {
+        AMQPScheme::AMQP => Ok(AsyncTcpStream::Plain(LastWords::new(stream, None))),
+        AMQPScheme::AMQPS => {
+            let stream = AsyncTcpStream::Plain(LastWords::new(stream, Some(Arc::clone(greeting))));
+            tls.shake_hands(stream, &uri.authority.host).await
+        }
+    }
+}
+
 fn no_connection(limit: Duration) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("no TCP connection within {limit:?}"))
 }
@@ -113,7 +135,7 @@ fn given_up() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "given up")
 }
 
-type Socket = AsyncTcpStream<<Tokio as Reactor>::TcpStream>;
+pub(super) type Socket = AsyncTcpStream<LastWords<<Tokio as Reactor>::TcpStream>>;
 
 /// Tokio, with streams that are shielded.
 #[derive(Clone, Debug)]
@@ -143,7 +165,7 @@ impl Reactor for ShieldedReactor {
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         let connecting = self.0.tcp_connect_addr(address);
         async move {
-            let stream = AsyncTcpStream::Plain(connecting.await?);
+            let stream = AsyncTcpStream::Plain(LastWords::new(connecting.await?, None));
             Ok(Shielded::new(stream, Screen::default(), Arc::default(), &CancellationToken::new()))
         }
     }

@@ -39,7 +39,7 @@ pub use eventually::{eventually, eventually_eq};
 pub use foreign::{golang, javascript, promtool, python, schemathesis};
 pub use lapin;
 pub use names::{free_port, unique};
-pub use node::{Node, NodeOptions};
+pub use node::{Node, NodeOptions, NodeTls};
 pub use postgres::{Postgres, shared_postgres};
 pub use process::Process;
 pub use proxy::Proxy;

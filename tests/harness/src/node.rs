@@ -32,6 +32,20 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct NodeOptions {
     plugins: Vec<String>,
     config: Vec<String>,
+    tls: Option<NodeTls>,
+}
+
+/// What a node has to speak TLS with, as PEM.
+#[derive(Debug, Clone)]
+pub struct NodeTls {
+    /// Whose certificates it takes from clients.
+    pub authority: String,
+    /// Its own, which has to be for `localhost`, with what links it to its authority after it.
+    pub certificate: String,
+    /// The key of that.
+    pub key: String,
+    /// Whether clients must show a certificate; else they may.
+    pub mutual: bool,
 }
 
 impl NodeOptions {
@@ -46,6 +60,13 @@ impl NodeOptions {
     #[must_use]
     pub fn config(mut self, line: &str) -> Self {
         self.config.push(line.to_owned());
+        self
+    }
+
+    /// Has it speak TLS as well, at [`Node::tls_url`]; and the management plugin nothing else.
+    #[must_use]
+    pub fn tls(mut self, tls: NodeTls) -> Self {
+        self.tls = Some(tls);
         self
     }
 }
@@ -65,6 +86,7 @@ pub struct Node {
 #[derive(Debug, Clone, Copy)]
 struct Ports {
     amqp: u16,
+    amqps: u16,
     http: u16,
     distribution: u16,
 }
@@ -83,9 +105,11 @@ impl Node {
 
     /// A node that is not yet started.
     pub(crate) fn new(name: String, distribution: Arc<Distribution>, options: &NodeOptions) -> Self {
-        let ports = Ports { amqp: free_port(), http: free_port(), distribution: free_port() };
+        let ports = Ports { amqp: free_port(), amqps: free_port(), http: free_port(), distribution: free_port() };
         let folder = Folder::new(&distribution.installation.temporary(), "leveret-node").expect("a temporary folder");
-        files::write(folder.path(), options, ports.http, &distribution.cookie).expect("the node's configuration");
+        let inside = distribution.installation.inside(folder.path());
+        let conf = files::Conf { options, inside: &inside, http: ports.http, amqps: ports.amqps };
+        files::write(folder.path(), &conf, &distribution.cookie).expect("the node's configuration");
         Self { server: Mutex::new(None), name, ports, folder, distribution }
     }
 
@@ -107,6 +131,23 @@ impl Node {
     /// The address of `vhost` for `user`.
     pub fn url_for(&self, user: &str, password: &str, vhost: &str) -> String {
         format!("amqp://{}:{}@127.0.0.1:{}/{}", encode(user), encode(password), self.ports.amqp, encode(vhost))
+    }
+
+    /// The address by TLS of the default vhost for `login`, `user:password` or nothing, if [`NodeOptions::tls`] was
+    /// given.
+    pub fn tls_url(&self, login: &str) -> String {
+        let at = if login.is_empty() { "" } else { "@" };
+        format!("amqps://{login}{at}localhost:{}/%2f", self.ports.amqps)
+    }
+
+    /// Exchanges what it has to speak TLS with; each new connection gets it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::ctl`].
+    pub async fn exchange_tls(&self, tls: &NodeTls) -> io::Result<()> {
+        files::write_tls(self.folder(), tls)?;
+        self.eval("ssl:clear_pem_cache().").await.map(drop)
     }
 
     /// Where the management or the Prometheus plugin listens, if one of them is enabled.

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use leveret::{
-    Queue,
+    Config, Queue,
     probe::{ConnectError, Probe, Refusal},
     testing::DeadLetter,
     topology::{Destination, QueuePlan, Topology},
@@ -26,6 +26,7 @@ use super::{
     },
 };
 use crate::{
+    commands::shared::wrong_setting,
     management::{self, Management, ManagementError},
     output::{Failure, Progress},
 };
@@ -40,11 +41,12 @@ pub(super) type Unreached = Vec<ConnectError>;
 /// Looks at everything.
 pub(super) async fn gather(arguments: &Arguments, progress: &Progress) -> Result<Result<Facts, Unreached>, Failure> {
     progress.show("connecting to the broker");
-    let (mut probe, dead_ends) = match connect(&arguments.config.amqp_url).await? {
+    let (mut probe, dead_ends) = match connect(&arguments.config).await? {
         Ok(connected) => connected,
         Err(unreached) => return Ok(Err(unreached)),
     };
-    let api = arguments.management_url.as_deref().map(|url| Management::new(url, probe.login())).transpose();
+    let ca = arguments.config.tls_ca.as_deref();
+    let api = arguments.management_url.as_deref().map(|url| Management::new(url, probe.login(), ca)).transpose();
     let api = api.map_err(|error| Failure::Usage(error.into()))?.map(Arc::new);
     progress.show("asking the management API");
     let view = look(api.as_ref(), probe.vhost()).await?;
@@ -66,15 +68,13 @@ pub(super) async fn gather(arguments: &Arguments, progress: &Progress) -> Result
 }
 
 /// Connects to the first address that works; tries the others too, because workers will need them one day.
-async fn connect(urls: &[String]) -> Result<Result<(Probe, Vec<String>), Unreached>, Failure> {
+async fn connect(config: &Config) -> Result<Result<(Probe, Vec<String>), Unreached>, Failure> {
     let (mut connected, mut unreached) = (None, Vec::new());
-    for url in urls {
-        match Probe::connect(url).await {
+    for url in &config.amqp_url {
+        match Probe::connect(url, config).await {
             Ok(probe) if connected.is_none() => connected = Some(probe),
             Ok(probe) => probe.close().await,
-            Err(ConnectError::Address(error)) => {
-                return Err(Failure::Usage(anyhow::Error::from(error).context("AMQP_URL")));
-            }
+            Err(ConnectError::Address(error)) => return Err(wrong_setting(error)),
             Err(error) => unreached.push(error),
         }
     }

@@ -132,6 +132,9 @@ fn not_connected(error: &ConnectError) -> Finding {
             "create it with rabbitmqctl add_vhost {vhost}, or let the user in with rabbitmqctl set_permissions -p {vhost} \
              {user} CONFIGURE WRITE READ"
         ),
+        ConnectError::Tls { address, .. } => {
+            format!("openssl s_client -connect {address} -showcerts shows its certificate, and whose it is")
+        }
         _ => "check host and port in AMQP_URL, and that RabbitMQ listens there: rabbitmq-diagnostics listeners"
             .to_owned(),
     };

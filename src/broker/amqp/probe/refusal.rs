@@ -5,21 +5,21 @@ use lapin::{
     uri::AMQPUri,
 };
 
-use crate::error::Error;
+use crate::{broker::amqp::tls::is_external, error::Error};
 
 /// Why a broker could not be connected to. No password is shown.
 ///
 /// ```
-/// # use leveret::probe::{ConnectError, Probe};
+/// # use leveret::{Config, probe::{ConnectError, Probe}};
 /// # #[tokio::main] async fn main() {
-/// let error = Probe::connect("amqp://guest:guest@127.0.0.1:1").await.unwrap_err();
+/// let error = Probe::connect("amqp://guest:guest@127.0.0.1:1", &Config::default()).await.unwrap_err();
 /// assert!(matches!(error, ConnectError::Unreachable { .. }));
 /// # }
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The address is not an AMQP one.
+    /// The address is not an AMQP one, or what TLS needs for it is not there.
     #[error(transparent)]
     Address(Error),
     /// Nobody answers there, or nobody who speaks AMQP.
@@ -28,6 +28,14 @@ pub enum ConnectError {
         /// Host and port.
         address: String,
         /// What happened instead.
+        reason: String,
+    },
+    /// TLS failed: one of the two does not trust the other, or the port is not for it.
+    #[error("{address} cannot be reached: {reason}")]
+    Tls {
+        /// Host and port.
+        address: String,
+        /// What is wrong and how to mend it.
         reason: String,
     },
     /// Unknown user or wrong password.
@@ -83,7 +91,8 @@ pub(super) fn place(address: &AMQPUri) -> String {
 }
 
 pub(super) fn not_connected(uri: &AMQPUri, error: &lapin::Error) -> ConnectError {
-    let (address, user) = (place(uri), uri.authority.userinfo.username.clone());
+    let user = if is_external(uri) { "of the certificate" } else { &uri.authority.userinfo.username };
+    let (address, user) = (place(uri), user.to_owned());
     let lapin::ErrorKind::ProtocolError(protocol) = error.kind() else {
         return ConnectError::Unreachable { address, reason: error.to_string() };
     };

@@ -128,11 +128,14 @@ impl Screen {
     }
 }
 
-/// What the first bytes of `table`, the server's properties, say of the broker.
-fn server(table: &[u8]) -> Server {
+/// What the table of the server's properties, and the mechanisms after it, say of the broker.
+fn server(said: &[u8]) -> Server {
     let mut server = Server::default();
-    let table = table.split_first_chunk().and_then(|(length, rest)| rest.get(..long(*length)));
-    let mut rest = table.unwrap_or_default();
+    let Some((table, after)) = long_string(said) else { return server };
+    if let Some((mechanisms, _)) = long_string(after) {
+        server.mechanisms = String::from_utf8_lossy(mechanisms).into_owned();
+    }
+    let mut rest = table;
     while let Some((name, after)) = short_string(rest)
         && let Some((kind, value)) = after.split_first()
         && let Some((value, after)) = value_size(*kind, value).and_then(|size| value.split_at_checked(size))
@@ -347,6 +350,11 @@ fn is_utf8(bytes: &[u8]) -> bool {
 fn short_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first()?;
     rest.split_at_checked(usize::from(*length))
+}
+
+fn long_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    rest.split_at_checked(long(*length))
 }
 
 fn long(length: [u8; 4]) -> usize {

@@ -140,8 +140,10 @@ fn what_the_broker_says_of_itself_is_noted_as_far_as_it_can_be_read() {
     let text = |name: &[u8], value: &[u8]| [short(name).as_slice(), b"S", &sized(value)].concat();
     let capabilities = [short(b"capabilities").as_slice(), b"F", &sized(b"\x07confirmt\x01")].concat();
     let table = [capabilities, text(b"version", b"4.1.3"), text(b"product", b"RabbitMQ")].concat();
-    let wanted = Server { product: "RabbitMQ".into(), version: "4.1.3".into(), cluster: String::new() };
+    let wanted = Server { product: "RabbitMQ".into(), version: "4.1.3".into(), ..Server::default() };
     assert_eq!(learned(&sized(&table)), wanted);
+    let with_mechanisms = Server { mechanisms: "PLAIN EXTERNAL".into(), ..wanted.clone() };
+    assert_eq!(learned(&[sized(&table), sized(b"PLAIN EXTERNAL"), sized(b"en_US")].concat()), with_mechanisms);
     assert_eq!(learned(&[sized(&table), text(b"cluster_name", b"behind the table")].concat()), wanted);
     for unreadable in [b"".as_slice(), b"\0\0\0\xFF", &sized(b"\x07version"), &sized(b"\x07versionS\0\0\0\x09")] {
         assert_eq!(learned(unreadable), Server::default());

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::NodeOptions;
+use super::{NodeOptions, NodeTls};
 
 /// The server's standard output and error.
 pub(super) const CONSOLE: &str = "console.log";
@@ -17,12 +17,24 @@ const ADVANCED: &str = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout
 /// Modest needs: a test node must not stop on a machine that has little disk left.
 const DEFAULTS: [&str; 2] = ["disk_free_limit.absolute = 50MB", "raft.wal_max_size_bytes = 67108864"];
 
-pub(super) fn write(folder: &Path, options: &NodeOptions, http_port: u16, cookie: &str) -> io::Result<()> {
+/// What `rabbitmq.conf` is made of.
+pub(super) struct Conf<'a> {
+    pub(super) options: &'a NodeOptions,
+    /// The folder in the node's own eyes.
+    pub(super) inside: &'a Path,
+    pub(super) http: u16,
+    pub(super) amqps: u16,
+}
+
+pub(super) fn write(folder: &Path, conf: &Conf<'_>, cookie: &str) -> io::Result<()> {
     create_dir(folder.join("data"))?;
     create_dir(folder.join("log"))?;
     write_file(folder.join("advanced.config"), ADVANCED)?;
-    write_file(folder.join("rabbitmq.conf"), config(options, http_port))?;
-    write_file(folder.join("enabled_plugins"), format!("[{}].\n", options.plugins.join(",")))?;
+    write_file(folder.join("rabbitmq.conf"), config(conf))?;
+    write_file(folder.join("enabled_plugins"), format!("[{}].\n", conf.options.plugins.join(",")))?;
+    if let Some(tls) = &conf.options.tls {
+        write_tls(folder, tls)?;
+    }
     // Erlang refuses a cookie that others can read.
     OpenOptions::new()
         .write(true)
@@ -32,16 +44,40 @@ pub(super) fn write(folder: &Path, options: &NodeOptions, http_port: u16, cookie
         .write_all(cookie.as_bytes())
 }
 
-fn config(options: &NodeOptions, http_port: u16) -> String {
+pub(super) fn write_tls(folder: &Path, tls: &NodeTls) -> io::Result<()> {
+    for (name, content) in [("ca.crt", &tls.authority), ("tls.crt", &tls.certificate), ("tls.key", &tls.key)] {
+        write_file(folder.join(name), content)?;
+    }
+    Ok(())
+}
+
+fn config(conf: &Conf<'_>) -> String {
+    let options = conf.options;
     let mut lines = DEFAULTS.map(str::to_owned).to_vec();
     for (plugin, key) in [("rabbitmq_management", "management"), ("rabbitmq_prometheus", "prometheus")] {
         if options.plugins.iter().any(|enabled| enabled == plugin) {
-            lines.push(format!("{key}.tcp.ip = 127.0.0.1"));
-            lines.push(format!("{key}.tcp.port = {http_port}"));
+            let tls = options.tls.is_some() && key == "management";
+            let kind = if tls { "ssl" } else { "tcp" };
+            lines.push(format!("{key}.{kind}.ip = 127.0.0.1"));
+            lines.push(format!("{key}.{kind}.port = {}", conf.http));
+            if tls {
+                lines.extend(tls_files(conf, "management.ssl"));
+            }
         }
+    }
+    if let Some(tls) = &options.tls {
+        lines.push(format!("listeners.ssl.1 = 127.0.0.1:{}", conf.amqps));
+        lines.extend(tls_files(conf, "ssl_options"));
+        lines.push("ssl_options.verify = verify_peer".to_owned());
+        lines.push(format!("ssl_options.fail_if_no_peer_cert = {}", tls.mutual));
     }
     lines.extend(options.config.iter().cloned());
     lines.join("\n") + "\n"
+}
+
+fn tls_files(conf: &Conf<'_>, section: &str) -> [String; 3] {
+    let files = [("cacertfile", "ca.crt"), ("certfile", "tls.crt"), ("keyfile", "tls.key")];
+    files.map(|(key, name)| format!("{section}.{key} = {}", conf.inside.join(name).display()))
 }
 
 /// For a node whose folder is here in its own eyes.
