@@ -38,6 +38,11 @@ use crate::{
     topology::{Plan, Routes, Stream, Target, Topology},
 };
 
+/// The largest frame that we agree to: RabbitMQ's default (its documentation, "Networking"). lapin has two buffers of 32
+/// such frames for each connection. Where it knows the size from the start they are memory that is taken as it is used;
+/// a size that only the broker names would have it grow them, and write zeros into all 8 MiB.
+const FRAME_MAX: u32 = 131_072;
+
 pub(super) struct Amqp {
     setup: Arc<Setup>,
     consuming: Link,

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Setup, shield::Line, tls};
+use super::{FRAME_MAX, Setup, shield::Line, tls};
 use crate::{broker::SendError, error::Error};
 
 /// For the TCP connection alone; TLS and the handshake have [`Patience`].
@@ -327,8 +327,7 @@ pub(super) fn parse_addresses<'a>(
         uri.query.heartbeat.get_or_insert(seconds);
         let timeout = CONNECT_TIMEOUT.as_millis().try_into().unwrap_or(u64::MAX);
         uri.query.connection_timeout.get_or_insert(timeout);
-        // A header frame that does not fit kills the connection, so the broker's default stays.
-        uri.query.frame_max = None;
+        uri.query.frame_max = Some(FRAME_MAX);
         Ok(uri)
     };
     let addresses: Vec<_> = urls.into_iter().map(parse).collect::<Result<_, _>>()?;
@@ -358,7 +357,7 @@ mod tests {
     fn an_address_gets_our_heartbeat_unless_it_names_one() {
         assert_eq!(parse("amqp://h/%2f").unwrap()[0].query.heartbeat, Some(10));
         assert_eq!(parse("amqp://h/%2f?heartbeat=42&frame_max=4096").unwrap()[0].query.heartbeat, Some(42));
-        assert_eq!(parse("amqp://h/%2f?frame_max=4096").unwrap()[0].query.frame_max, None);
+        assert_eq!(parse("amqp://h/%2f?frame_max=4096").unwrap()[0].query.frame_max, Some(FRAME_MAX));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::{
 };
 
 use crate::{
-    broker::amqp::probe::Server,
+    broker::amqp::{FRAME_MAX, probe::Server},
     message::header::{ORIGINAL, UNREADABLE},
 };
 
@@ -36,7 +36,7 @@ const HEADER: u8 = 2;
 /// What is known of a connection's frames.
 #[derive(Debug, Default)]
 pub(crate) struct Screen {
-    /// The largest frame that the broker said it will send; 0 for any size.
+    /// The largest frame that was agreed on; 0 for any size.
     frame_max: usize,
     /// The channels that the broker has closed and that have not been opened since.
     closed: BTreeSet<[u8; 2]>,
@@ -114,8 +114,8 @@ impl Screen {
         }
     }
 
-    /// Notes the broker's properties in `connection.start`, and the frame size of `connection.tune`; we always agree to
-    /// that.
+    /// Notes the broker's properties in `connection.start`, and the frame size of `connection.tune`, which we agree to if
+    /// it is not above ours.
     fn learn(&mut self, payload: &[u8]) {
         if let [0, 10, 0, 10, _, _, properties @ ..] = payload {
             self.server.get_or_init(|| server(properties));
@@ -123,7 +123,8 @@ impl Screen {
         if let [0, 10, 0, 30, _, _, frame_max @ ..] = payload
             && let Some((frame_max, _)) = frame_max.split_first_chunk()
         {
-            self.frame_max = usize::try_from(u32::from_be_bytes(*frame_max)).unwrap_or(0);
+            let theirs = Some(u32::from_be_bytes(*frame_max)).filter(|most| *most > 0);
+            self.frame_max = theirs.map_or(FRAME_MAX, |theirs| theirs.min(FRAME_MAX)).try_into().unwrap_or(0);
         }
     }
 }

@@ -152,14 +152,17 @@ fn what_the_broker_says_of_itself_is_noted_as_far_as_it_can_be_read() {
 
 #[test]
 fn a_header_frame_over_the_agreed_size_is_replaced() {
-    let mut screen = Screen::default();
-    let long = frame(HEADER, &with_headers(&[b"\x01aS", sized(&[b'x'; 5_000]).as_slice()].concat()));
-    assert_eq!(screen.replacement(&long), None);
-    let tune = [[0, 10, 0, 30, 0, 0].as_slice(), &4_096_u32.to_be_bytes(), &[0, 60]].concat();
-    assert_eq!(screen.replacement(&frame(METHOD, &tune)), None);
-    let replacement = screen.replacement(&long).unwrap();
-    assert_eq!(replacement.len(), 4_096, "as much of it as there is room for");
-    assert!(read(&replacement).headers().as_ref().unwrap().contains_key(UNREADABLE));
+    let long = frame(HEADER, &with_headers(&[b"\x01aS", sized(&[b'x'; 140_000]).as_slice()].concat()));
+    // What the broker offers, and what is agreed on; 0 is any size.
+    for (offered, agreed) in [(4_096_u32, 4_096), (0, 131_072), (1 << 20, 131_072)] {
+        let mut screen = Screen::default();
+        assert_eq!(screen.replacement(&long), None);
+        let tune = [[0, 10, 0, 30, 0, 0].as_slice(), &offered.to_be_bytes(), &[0, 60]].concat();
+        assert_eq!(screen.replacement(&frame(METHOD, &tune)), None);
+        let replacement = screen.replacement(&long).unwrap();
+        assert_eq!(replacement.len(), agreed, "as much of it as there is room for");
+        assert!(read(&replacement).headers().as_ref().unwrap().contains_key(UNREADABLE));
+    }
 }
 
 #[test]
