@@ -142,7 +142,7 @@ def check_broker():
     definitions = json.loads((DEPLOY / "rabbitmq/definitions.json").read_text())
     granted = {entry["user"]: entry for entry in definitions["permissions"]}
     for user, *rights in re.findall(r"set_permissions -p / (\S+) '(.*)' '(.*)' '(.*)'", README):
-        ours = [granted[user][right].replace("(email|reports)", "email") for right in ("configure", "write", "read")]
+        ours = [granted[user][right].replace("(email|orders|reports)", "email") for right in ("configure", "write", "read")]
         check(ours == rights, f"definitions.json: {user} has other rights than in the README")
     for user in definitions["users"]:
         check(user["password_hash"] == "", f"definitions.json: {user['name']} has a password")

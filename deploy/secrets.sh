@@ -36,7 +36,10 @@ printf '%s' "$database" >"$unfinished/database.password"
 printf '%s' "$(random)" >"$unfinished/grafana.password"
 printf '%s' "$viewer" >"$unfinished/viewer.token"
 printf 'operator:%s\nviewer:%s\n' "$api" "$viewer" >"$unfinished/api.tokens"
-echo "DATABASE_URL=postgres://leveret:$database@postgres/leveret" | tee -a "$unfinished/server.env" >>"$unfinished/publisher.env"
+cp "$unfinished/worker.env" "$unfinished/orders.env"
+for program in orders server publisher; do
+    echo "DATABASE_URL=postgres://leveret:$database@postgres/leveret" >>"$unfinished/$program.env"
+done
 
 # Containers read them as users of their own; only who may enter this folder gets that far.
 chmod 644 "$unfinished"/*

@@ -36,7 +36,7 @@ fn file(path: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_deploy_declares_is_what_the_two_workers_declare() {
+async fn what_deploy_declares_is_what_the_workers_declare() {
     let vhost = shared_node().await.vhost().await;
     let broker = broker(&vhost);
     let folder = tempfile::tempdir().unwrap();
@@ -52,6 +52,10 @@ async fn what_deploy_declares_is_what_the_two_workers_declare() {
     let reports = leveret_reports::Reports { data_dir: place.clone(), output_dir: place, max_groups: 10 };
     let email = started(email, &broker, "email.send").await;
     let reports = started(leveret_reports::worker(reports, 2), &broker, "report.generate").await;
+    let shop =
+        leveret_orders::Shop::open(&format!("sqlite:{}", folder.path().join("orders.db").display())).await.unwrap();
+    let relay = shop.relay(&broker);
+    let orders = started(leveret_orders::worker(shop, relay.waker()), &broker, "order.place").await;
     for (path, arguments) in [
         ("rabbitmq/definitions.json", &["--users"][..]),
         ("kubernetes/overlays/operator/topology.yaml", &["--users", "--format", "k8s"]),
@@ -66,6 +70,7 @@ async fn what_deploy_declares_is_what_the_two_workers_declare() {
         );
     }
     email.stop().await.unwrap();
+    orders.stop().await.unwrap();
     reports.stop().await.unwrap();
 }
 
