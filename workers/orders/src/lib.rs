@@ -15,7 +15,8 @@
 //!
 //! The mail is a job of its own, `email.send` on the queue `email`, and goes out when the relay has published it: in the
 //! order of the commits for each customer, and perhaps twice, with one id, if a relay dies. The stock is what the table
-//! `stock` says.
+//! `stock` says. The inbox remembers an order as long as the order itself is kept, so that a dead letter of last year that
+//! somebody replays places none twice; `leveret inbox prune` makes it forget.
 
 pub mod error;
 pub mod jobs;
