@@ -1,11 +1,11 @@
 //! Killed in the middle.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use leveret_harness::{Process, eventually};
 use leveret_store::{DeadFilter, DeadState, Store};
 
-use crate::post::{LONG, Post};
+use crate::post::{LONG, Post, QUEUE};
 
 /// Ids, and how often each was done.
 fn done(post: &Post) -> HashMap<String, usize> {
@@ -71,8 +71,13 @@ async fn a_server_that_is_killed_while_it_takes_in_loses_none_and_doubles_none()
     let store = Store::open(&post.store).await.unwrap();
     eventually("all are in", LONG, async || store.count_dead(&DeadFilter::default()).await.unwrap() >= LETTERS as u64)
         .await;
-    // A batch that was committed and not acked comes again.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // A batch that was committed and not acked comes again: until nothing is left, not even in the server's hands.
+    let arguments = ["list_queues", "--no-table-headers", "-p", post.vhost.name(), "name", "messages"];
+    eventually("all are acked", LONG, async || {
+        let queues = post.vhost.node().ctl(&arguments).await.unwrap();
+        queues.lines().any(|line| line == format!("{QUEUE}.dead\t0"))
+    })
+    .await;
     server.sigterm();
     let filter = DeadFilter { states: vec![DeadState::Dead], ..DeadFilter::default() };
     let (mut ids, mut after, mut count) = (std::collections::HashSet::new(), None, 0);
