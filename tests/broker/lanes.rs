@@ -67,6 +67,8 @@ async fn retries_and_delays_come_back_to_their_own_lane_and_the_dead_letters_are
     let quick = |queue: Queue| queue.retry(leveret::RetryPolicy::fixed(Duration::from_millis(200)).max_attempts(2));
     let running = start(laned(&place.queue, quick, &log), &place.broker);
     place.until_declared().await;
+    // It runs once a consumer is there, and so the lanes, which are declared after the queue.
+    log.until("the probe is done", |runs| runs.iter().any(|run| run.finished)).await;
     let low = format!("{}.low", place.queue);
     // Without a priority, only its lane tells what it is.
     let job = script("lost", [Act::Fail("down".into())]);
