@@ -141,6 +141,15 @@ impl Broker {
         Self { shared: Arc::new(Shared { backend, config, metrics, quiet, health, teller, cancelled }) }
     }
 
+    /// What kind of broker it is, in the words of traces.
+    #[cfg(feature = "otel")]
+    pub(crate) fn system(&self) -> &'static str {
+        match &self.shared.backend {
+            Backend::Amqp(_) => "rabbitmq",
+            Backend::Memory(_) => "memory",
+        }
+    }
+
     /// A publisher on this broker; cheap.
     #[must_use]
     pub fn publisher(&self) -> Publisher {

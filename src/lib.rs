@@ -89,9 +89,12 @@ mod settle;
 mod shutdown;
 mod stream;
 mod task;
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
 mod tell;
 pub mod testing;
 pub mod topology;
+mod trace;
 mod tracked;
 mod turns;
 pub mod unique;
@@ -115,6 +118,7 @@ pub use crate::{
     queue::Queue,
     retry::RetryPolicy,
     shutdown::shutdown_signal,
+    trace::trace_headers,
     unique::IfTaken,
     worker::Worker,
 };

@@ -16,6 +16,7 @@ use crate::{
     queue::Queue,
     retry,
     topology::Target,
+    trace,
 };
 
 /// Refusals of a copy after which the original is rejected into the dead-letter exchange.
@@ -96,7 +97,11 @@ pub(crate) async fn carry_out(
         Disposition::TooEarly(ms) => (later(Duration::from_millis(*ms)), CopyKind::Moved),
         Disposition::Suspect => (Target::Queue(Lane::Suspect.queue_name(queue)), CopyKind::Moved),
     };
-    let copy = || Box::new(received.message.copy(name, received.envelope, &kind, now));
+    let copy = || {
+        let mut copy = Box::new(received.message.copy(name, received.envelope, &kind, now));
+        trace::carry(received, &mut copy);
+        copy
+    };
     let mut first = Some(copy()).filter(|copy| copy.header_size() <= COPY_HEADER_LIMIT);
     if first.is_some() {
         return confirm(broker, queue, &target, received, || first.take().unwrap_or_else(copy)).await;

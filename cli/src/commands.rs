@@ -15,6 +15,7 @@ mod serve;
 mod shared;
 
 use clap::Subcommand;
+use leveret::telemetry::Telemetry;
 
 use crate::output::{Exit, Failure};
 
@@ -50,6 +51,18 @@ impl Command {
             Self::Inbox(arguments) => inbox::run(*arguments).await,
             Self::Healthcheck(arguments) => healthcheck::run(arguments).await,
             Self::Audit(arguments) => audit::run(*arguments).await,
+        }
+    }
+
+    /// What it tells of itself: logs if it serves, traces if it publishes.
+    pub(crate) fn telemetry(&self) -> Option<Telemetry> {
+        match self {
+            Self::Serve(arguments) => Some(arguments.telemetry.clone()),
+            Self::Outbox(arguments) => arguments.telemetry(),
+            Self::Publish(_) | Self::Dead(_) | Self::Schedule(_) => {
+                Some(Telemetry { log: "off".to_owned(), ..Telemetry::default() })
+            }
+            _ => None,
         }
     }
 
