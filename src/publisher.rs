@@ -142,29 +142,29 @@ impl Publisher {
         require((1..=255).contains(&job_id.len()), "job id", job_id, "it must have 1 to 255 bytes")?;
         let id = JobId::from(job_id);
         let message = Message::new(CANCEL, &id, Vec::new(), self.broker.now_ms());
-        self.send(CANCEL, Target::Stream(Stream::Cancelled), id, message, TraceSpan::none()).await.map(drop)
+        self.send(CANCEL, Target::Stream(Stream::Cancelled), id, (message, TraceSpan::none())).await.map(drop)
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
         self.broker.now_ms()
     }
 
-    /// Sends a job, in a trace if there is one: that of the message as it is, or else the caller's, or the publisher's.
+    /// Sends a job, in a trace if there is one: that of the message, or else the caller's, or the publisher's. What a
+    /// message says of its trace stays as it is, unless the message `is_copy`: then it is followed by this publish.
     pub(crate) fn send_job(
         &self,
         job: &str,
         target: Target,
         id: JobId,
-        mut message: Message,
+        (mut message, is_copy): (Message, bool),
     ) -> impl Future<Output = Result<JobId, PublishError>> {
-        let own = self.trace.as_ref();
+        let (own, bears_one) = (self.trace.as_ref(), message.header(header::TRACEPARENT).is_some());
         let span = TraceSpan::publish(&self.broker, (job, target.queue()), &message, own);
-        if message.header(header::TRACEPARENT).is_none()
-            && let Some(trace) = span.trace().as_ref().or(own)
-        {
+        let trace = span.trace().filter(|_| is_copy || !bears_one);
+        if let Some(trace) = trace.as_ref().or(own.filter(|_| !bears_one)) {
             trace.write(&mut message);
         }
-        self.send(job, target, id, message, span)
+        self.send(job, target, id, (message, span))
     }
 
     /// Sends and counts.
@@ -173,8 +173,7 @@ impl Publisher {
         job: &str,
         target: Target,
         id: JobId,
-        message: Message,
-        span: TraceSpan,
+        (message, span): (Message, TraceSpan),
     ) -> Result<JobId, PublishError> {
         let broker = &self.broker;
         let started = Instant::now();

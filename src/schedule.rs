@@ -241,7 +241,7 @@ impl Publisher {
     pub async fn run_schedule(&self, name: &str) -> Result<JobId, PublishError> {
         let id = JobId::mint();
         let message = Message::new(RUN, &id, Vec::new(), self.now_ms());
-        self.send(RUN, Target::Schedule("run", name.to_owned()), id, message, TraceSpan::none()).await
+        self.send(RUN, Target::Schedule("run", name.to_owned()), id, (message, TraceSpan::none())).await
     }
 }
 

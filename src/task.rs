@@ -249,26 +249,27 @@ fn finish(disposition: &Disposition) -> Option<Finish> {
 /// Says once, where it is decided, what did not go well.
 fn log(disposition: &Disposition, received: &Received, queue: &str) {
     let (job, job_id) = (received.message.job_name(), received.id());
-    let attempt = received.envelope.attempt;
+    let (attempt, trace_id) = (received.envelope.attempt, received.trace.id());
     match disposition {
         Disposition::Outcome(outcome) => log_outcome(outcome, received, queue),
         Disposition::Suspect => {
             tracing::warn!(job, queue, job_id, "came back without an outcome too often, moving it to the suspect lane");
         }
-        Disposition::Cancelled => tracing::info!(job, queue, job_id, attempt, "job cancelled"),
+        Disposition::Cancelled => tracing::info!(job, queue, job_id, attempt, trace_id, "job cancelled"),
         Disposition::TooEarly(_) | Disposition::Held { .. } => {}
     }
 }
 
 fn log_outcome(outcome: &Outcome, received: &Received, queue: &str) {
     let (job, job_id) = (received.message.job_name(), received.id());
-    let attempt = received.envelope.attempt;
+    let (attempt, trace_id) = (received.envelope.attempt, received.trace.id());
     match outcome {
         Outcome::Retry { delay, kind, reason } => {
-            tracing::warn!(job, queue, job_id, attempt, %kind, error = reason, delay_ms = delay.as_millis(), "attempt failed, trying again");
+            let delay_ms = delay.as_millis();
+            tracing::warn!(job, queue, job_id, attempt, trace_id, %kind, error = reason, delay_ms, "attempt failed, trying again");
         }
         Outcome::DeadLetter { kind, reason } => {
-            tracing::error!(job, queue, job_id, attempt, %kind, error = reason, "job given up, kept as a dead letter");
+            tracing::error!(job, queue, job_id, attempt, trace_id, %kind, error = reason, "job given up, kept as a dead letter");
         }
         Outcome::Done | Outcome::Duplicate | Outcome::Snooze { .. } => {}
     }

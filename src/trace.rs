@@ -65,3 +65,49 @@ pub fn trace_headers() -> Vec<(&'static str, String)> {
     let state = state.map(|state| (header::TRACESTATE, state));
     [(header::TRACEPARENT, parent)].into_iter().chain(state).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::{
+        Context, Job, JobResult, RetryPolicy, Worker,
+        feed::{Feed, Source},
+        testing::{idle, start},
+    };
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    #[derive(Serialize, Deserialize)]
+    struct Walk {}
+
+    impl Job for Walk {
+        const NAME: &'static str = "walk";
+        const QUEUE: &'static str = "walks";
+    }
+
+    /// Publishes a job for which there is no handler, and fails.
+    async fn walk(_: Walk, ctx: Context<()>) -> JobResult {
+        ctx.publisher().publish_raw("follow.up", ctx.queue(), "{}").await?;
+        Err("on".into())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trace_goes_on_in_retries_follow_up_jobs_and_dead_letters() {
+        let broker = Broker::memory();
+        let retry = RetryPolicy::fixed(Duration::from_secs(1)).max_attempts(2);
+        let running = start(Worker::new(()).handle(walk).retry(retry), &broker).await.unwrap();
+        let publish = broker.publisher().publish(&Walk {});
+        publish.header("traceparent", PARENT).header("tracestate", "vendor=1").await.unwrap();
+        idle(&broker).await;
+        running.stop().await.unwrap();
+        let mut feed = Feed::new(&broker, Source::DeadLetters("walks".to_owned()), 10);
+        let batch = feed.next(10).await;
+        let traces = batch.messages().iter().map(|taken| Trace::of(taken.message().message()));
+        let expected = Trace { parent: PARENT.to_owned(), state: Some("vendor=1".to_owned()) };
+        assert_eq!(traces.collect::<Vec<_>>(), vec![Some(expected); 3]);
+    }
+}

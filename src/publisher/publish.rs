@@ -299,7 +299,7 @@ impl IntoFuture for Publish {
         Box::pin(async move {
             let (publisher, job) = (self.publisher.clone(), self.job.clone());
             let (id, target, message) = self.into_message()?;
-            publisher.send_job(&job, target, id, message).await
+            publisher.send_job(&job, target, id, (message, false)).await
         })
     }
 }

@@ -79,7 +79,7 @@ impl IntoFuture for Replay {
             }
             let id = JobId::from(message.id().unwrap_or_default());
             let job = message.job_name().unwrap_or_default().to_owned();
-            publisher.send_job(&job, Target::Queue(queue), id, message).await
+            publisher.send_job(&job, Target::Queue(queue), id, (message, true)).await
         })
     }
 }

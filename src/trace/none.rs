@@ -1,4 +1,5 @@
 //! No spans: contexts travel in headers all the same.
+#![expect(clippy::unused_self, reason = "the other one has a use for it")]
 
 use super::{Place, Trace};
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
 
 /// The context of an attempt's span.
 #[derive(Debug, Default)]
-pub(crate) struct Slot;
+pub(crate) struct Slot(());
 
 impl Slot {
     pub(crate) fn trace(&self) -> Option<Trace> {

@@ -173,7 +173,6 @@ impl TraceSpan {
             parent: None,
             "settle",
             otel.kind = "client",
-            otel.name = Empty,
             messaging.system = place.broker.system(),
             messaging.operation.name = Empty,
             messaging.operation.type = "settle",
@@ -236,7 +235,8 @@ impl TraceSpan {
             Settlement::Reject => "reject",
             Settlement::Requeue => "requeue",
         };
-        self.0.record("otel.name", format!("{operation} {}", place.destination()));
+        // As a field it would be too late: the span has started.
+        self.0.context().span().update_name(format!("{operation} {}", place.destination()));
         self.0.record("messaging.operation.name", operation);
         self.0.record("leveret.outcome", finish.map(Finish::as_str));
     }
