@@ -186,7 +186,7 @@ fn tell_of(error: &SendError, broker: &Broker, queue: &Queue, target: &Target, r
             queue,
             job_id,
             ?target,
-            ?error,
+            %error,
             "a copy is not confirmed, trying again; so it may be with others"
         );
     }
@@ -197,6 +197,6 @@ async fn mend(broker: &Broker, queue: &Queue) {
     if let Err(error) = broker.mend(queue).await
         && broker.quiet().is_news(format!("{}: {error:?}", queue.name()))
     {
-        tracing::warn!(queue = queue.name(), ?error, "the topology cannot be mended, trying again");
+        tracing::warn!(queue = queue.name(), %error, "the topology cannot be mended, trying again");
     }
 }

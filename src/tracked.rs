@@ -101,7 +101,7 @@ impl Tracked {
             tracing::warn!(
                 job_id = self.received.id(),
                 size,
-                limit = RESULT_LIMIT,
+                limit_bytes = RESULT_LIMIT,
                 "the result is too large to be kept"
             );
             (report.result, report.too_large) = (None, Some(size as u64));

@@ -96,7 +96,7 @@ pub(crate) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> 
 
 async fn prepare(broker: Broker, catalogue: Catalogue, prepared: Arc<SetOnce<()>>) {
     while let Err(reason) = feed::keep_events(&broker).await {
-        tracing::warn!(reason, "cannot make the queue of the steps of tracked jobs, trying again");
+        tracing::warn!(error = reason, "cannot make the queue of the steps of tracked jobs, trying again");
         sleep(PAUSE).await;
     }
     catalogue.ready().await;

@@ -29,7 +29,12 @@ impl Publisher {
     pub fn replay(&self, message: &RawMessage, queue: impl Into<String>) -> Replay {
         let message = message.message();
         if let Some(reason) = message.unreadable() {
-            tracing::warn!(job = message.job_name(), job_id = message.id(), reason, "replayed without its headers");
+            tracing::warn!(
+                job = message.job_name(),
+                job_id = message.id(),
+                error = reason,
+                "replayed without its headers"
+            );
         }
         let now = self.broker.now_ms();
         let envelope = message.envelope(now).unwrap_or_default();
