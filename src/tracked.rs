@@ -100,7 +100,7 @@ impl Tracked {
         if size > RESULT_LIMIT {
             tracing::warn!(
                 job_id = self.received.id(),
-                size,
+                bytes = size,
                 limit_bytes = RESULT_LIMIT,
                 "the result is too large to be kept"
             );

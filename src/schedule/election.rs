@@ -360,7 +360,7 @@ impl Election {
         let message = Message::new(TOKEN, &JobId::mint(), body, self.broker.now_ms());
         let target = Target::Schedule(kind, self.schedule.name.clone());
         let sent = self.broker.send(&target, Box::new(message), false).await;
-        sent.map_err(|error| format!("the token was not confirmed: {error:?}"))
+        sent.map_err(|error| format!("the token was not confirmed: {error}"))
     }
 
     fn now_ms(&self) -> u64 {
