@@ -75,7 +75,7 @@ fn events(batch: &Batch) -> impl Iterator<Item = leveret::event::JobEvent> {
 
 /// After an absence longer than the broker keeps steps, jobs may have moved unheard: they are marked.
 async fn reconcile(store: &Store) {
-    let kept = millis(STATUS_KEPT);
+    let (kept, mut told) = (millis(STATUS_KEPT), false);
     loop {
         let now = now_ms();
         let noted = match store.heard_at().await {
@@ -86,7 +86,11 @@ async fn reconcile(store: &Store) {
         match noted {
             Ok(0) => return,
             Ok(jobs) => return tracing::warn!(jobs, "steps were missed while no server ran: these jobs may be stale"),
-            Err(error) => tracing::warn!(error = leveret_store::chain(&error), "the store is away, trying again"),
+            Err(_) if told => {}
+            Err(error) => {
+                tracing::warn!(error = leveret_store::chain(&error), "the store is away, trying again");
+                told = true;
+            }
         }
         sleep(PAUSE).await;
     }

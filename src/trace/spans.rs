@@ -219,6 +219,9 @@ impl TraceSpan {
 
     /// How the attempt ended.
     pub(crate) fn attempted(&self, outcome: &Outcome) {
+        if self.0.is_disabled() {
+            return;
+        }
         self.0.record("leveret.outcome", Finish::of(outcome).as_str());
         if let Outcome::Retry { kind, reason, .. } | Outcome::DeadLetter { kind, reason } = outcome {
             self.failed(kind.as_str(), truncated(reason, ERROR_TEXT_LIMIT));

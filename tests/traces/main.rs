@@ -1,7 +1,7 @@
 //! Traces, as a collector gets them from a worker in a process of its own.
 #![expect(clippy::unwrap_used, reason = "what is missing fails the test")]
 
-use std::{process::Command, time::Duration};
+use std::{collections::BTreeSet, process::Command, time::Duration};
 
 use leveret::{Broker, Config};
 use leveret_harness::{Collector, Exported, Process, eventually, free_port, shared_node, unique};
@@ -18,11 +18,16 @@ struct Stage {
 
 impl Stage {
     async fn new(endpoint: &str, arguments: &[&str]) -> Self {
+        Self::with(endpoint, &[], arguments).await
+    }
+
+    async fn with(endpoint: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let (url, queue) = (shared_node().await.url(), unique("traced"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_traced-worker"));
         command.env("AMQP_URL", &url).env("LEVERET_HTTP_ADDR", "127.0.0.1:0");
         // What comes is flushed at the end.
         command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).env("OTEL_BSP_SCHEDULE_DELAY", "600000");
+        command.envs(environment.iter().copied());
         command.args(["--queue", &queue, "--log-format", "json"]).args(arguments);
         Self { url, queue, process: Process::spawn(&command) }
     }
@@ -164,4 +169,36 @@ async fn jobs_run_while_the_collector_is_away_and_the_log_says_so_once() {
     stage.end().await;
     let told = stage.process.wait_line("traces cannot be exported", LONG).await;
     assert_eq!(stage.process.count("traces cannot be exported"), 1, "{told}");
+}
+
+#[tokio::test]
+async fn the_variables_of_opentelemetry_are_heeded() {
+    let collector = Collector::start().await;
+    let run = async |environment: &[(&str, &str)]| {
+        let stage = Stage::with(&collector.endpoint(), environment, &["--publish", "heeded"]).await;
+        stage.wait("a dead letter of Some(\\\"traced.third").await;
+        stage.end().await;
+    };
+    run(&[("OTEL_SDK_DISABLED", "true")]).await;
+    run(&[("OTEL_TRACES_EXPORTER", "none")]).await;
+    run(&[("OTEL_TRACES_SAMPLER", "always_off")]).await;
+    assert_eq!(collector.spans(), []);
+    run(&[("OTEL_SERVICE_NAME", "named")]).await;
+    run(&[("OTEL_RESOURCE_ATTRIBUTES", "service.name=described")]).await;
+    let services: BTreeSet<_> = collector.spans().into_iter().map(|span| span.service).collect();
+    assert_eq!(services, BTreeSet::from(["described".to_owned(), "named".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_setting_of_traces_that_cannot_work_stops_the_start_by_its_name() {
+    for (endpoint, environment, named) in [
+        ("http://localhost:4317", Some(("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")), "OTEL_EXPORTER_OTLP_PROTOCOL"),
+        ("no address", None, "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        ("collector:4318", None, "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    ] {
+        let environment: Vec<_> = environment.into_iter().collect();
+        let stage = Stage::with(endpoint, &environment, &[]).await;
+        assert!(!stage.process.wait_exit(LONG).await.success(), "{endpoint}");
+        stage.wait(named).await;
+    }
 }

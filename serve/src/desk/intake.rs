@@ -106,7 +106,10 @@ async fn commit(store: &Store, source: &Source, letters: &[NewDead], deaths: &[O
         {
             return;
         }
-        tracing::warn!(%source, error = leveret_store::chain(&error), "dead letters wait in the broker: they cannot be kept");
+        if pause == FIRST_PAUSE {
+            let error = leveret_store::chain(&error);
+            tracing::warn!(%source, error, "dead letters wait in the broker: they cannot be kept");
+        }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
