@@ -120,3 +120,26 @@ impl Telemetry {
 fn setting(setting: &'static str, reason: &dyn fmt::Display) -> Error {
     Error::Setting { setting, reason: reason.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_that_are_only_for_traces_are_not_even_made_where_there_are_logs_alone() {
+        let all = Telemetry { log: "trace".to_owned(), ..Telemetry::default() };
+        for log_format in [LogFormat::Text, LogFormat::Json] {
+            let log = Telemetry { log_format, ..all.clone() }.layer().unwrap();
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(log), || {
+                assert!(tracing::info_span!(target: trace::TARGET, "process").is_disabled());
+                assert!(!tracing::info_span!("job").is_disabled());
+            });
+        }
+    }
+
+    #[test]
+    fn levels_that_cannot_be_read_are_refused_by_the_name_of_their_setting() {
+        let error = Telemetry { log: "a=b=c".to_owned(), ..Telemetry::default() }.layer().err().unwrap();
+        assert!(error.to_string().starts_with("RUST_LOG: "), "{error}");
+    }
+}
