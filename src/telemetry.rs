@@ -93,12 +93,14 @@ impl Telemetry {
     /// process logs already.
     #[cfg_attr(not(feature = "otel"), expect(unused_variables, reason = "there are no traces"))]
     pub fn init(&self, service: &str) -> Result<Guard, Error> {
+        #[cfg_attr(not(feature = "otel"), expect(unused_mut, reason = "there are no traces"))]
+        let mut layers = vec![self.layer()?];
         #[cfg(feature = "otel")]
         let (layer, traces) = otlp::start(service)?.unzip();
-        let subscriber = tracing_subscriber::registry().with(self.layer()?);
+        // One that is none would have all spans made: it has no filter.
         #[cfg(feature = "otel")]
-        let subscriber = subscriber.with(layer);
-        subscriber.try_init().map_err(|error| setting("RUST_LOG", &error))?;
+        layers.extend(layer.map(Layer::boxed));
+        tracing_subscriber::registry().with(layers).try_init().map_err(|error| setting("RUST_LOG", &error))?;
         Ok(Guard {
             #[cfg(feature = "otel")]
             _traces: traces,
@@ -130,7 +132,7 @@ mod tests {
         let all = Telemetry { log: "trace".to_owned(), ..Telemetry::default() };
         for log_format in [LogFormat::Text, LogFormat::Json] {
             let log = Telemetry { log_format, ..all.clone() }.layer().unwrap();
-            tracing::subscriber::with_default(tracing_subscriber::registry().with(log), || {
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(vec![log]), || {
                 assert!(tracing::info_span!(target: trace::TARGET, "process").is_disabled());
                 assert!(!tracing::info_span!("job").is_disabled());
             });

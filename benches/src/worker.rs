@@ -11,7 +11,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use leveret::{Broker, Config, Context, JobResult, Next, Queue, RetryPolicy, Worker};
 use tracing_subscriber::{
     Layer,
-    filter::{LevelFilter, filter_fn},
+    filter::{FilterExt, LevelFilter, filter_fn},
     layer::SubscriberExt,
     util::SubscriberInitExt,
 };
@@ -37,7 +37,7 @@ pub(crate) async fn consume(assignment: Consume, meter: Arc<Meter>) -> Result<()
     let (info, no_traces) = (LevelFilter::INFO, filter_fn(|of| of.target() != "leveret::trace"));
     if assignment.consumer == Consumer::LeveretLogging {
         let text = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr);
-        tracing_subscriber::registry().with(info).with(text.with_filter(no_traces)).init();
+        tracing_subscriber::registry().with(text.with_filter(info.and(no_traces))).init();
     } else {
         tracing_subscriber::registry().with(info).with(no_traces).init();
     }
