@@ -12,7 +12,9 @@ use opentelemetry::{
     trace::{SpanContext, TraceContextExt},
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tracing::{Instrument, Level, Metadata, Span, field::Empty, info_span, instrument::Instrumented};
+use tracing::{
+    Instrument, Level, Metadata, Span, field::Empty, info_span, instrument::Instrumented, level_filters::LevelFilter,
+};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::{Place, TARGET, Trace};
@@ -99,6 +101,11 @@ fn remote(message: &Message) -> Option<SpanContext> {
     read(&Trace::of(message)?)
 }
 
+/// Where no subscriber is set, and a crate has `tracing` write to `log`, the macros would make all fields for that.
+fn nobody_listens() -> bool {
+    LevelFilter::current() < LevelFilter::INFO
+}
+
 /// A span of a job's way; nothing if nobody wants it.
 pub(crate) struct TraceSpan(Span);
 
@@ -110,6 +117,9 @@ impl TraceSpan {
         message: &Message,
         fallback: Option<&Trace>,
     ) -> Self {
+        if nobody_listens() {
+            return Self::none();
+        }
         let span = info_span!(
             target: TARGET,
             parent: None,
@@ -138,6 +148,9 @@ impl TraceSpan {
 
     /// An attempt at `job`, in the trace of its message.
     pub(crate) fn process(place: Place<'_>, job: &str, received: &Received) -> Self {
+        if nobody_listens() {
+            return Self::none();
+        }
         let span = info_span!(
             target: TARGET,
             parent: None,
@@ -168,6 +181,9 @@ impl TraceSpan {
 
     /// What is done about a delivery: within its attempt's span, or in the trace of its message if it had no attempt.
     pub(crate) fn settle(place: Place<'_>, received: &Received) -> Self {
+        if nobody_listens() {
+            return Self::none();
+        }
         let span = info_span!(
             target: TARGET,
             parent: None,
