@@ -1,6 +1,8 @@
 //! The book as a whole: no page is left out, and no link leads nowhere.
 #![expect(clippy::unwrap_used, reason = "what cannot be read fails the test")]
 
+mod logs;
+
 use std::{
     collections::BTreeSet,
     fs, io,

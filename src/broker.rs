@@ -75,21 +75,22 @@ enum Backend {
 }
 
 /// Why a message was not confirmed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SendError {
-    /// No queue took it.
+    #[error("no queue took it")]
     Returned,
-    /// The broker refused it.
+    #[error("the broker refused it")]
     Nacked,
     /// The broker closed the channel over it, in these words.
+    #[error("the broker closed the channel over it: {0}")]
     Refused(String),
-    /// It was sent, but whether it arrived is unknown.
+    #[error("it was sent, but whether it arrived is unknown")]
     Uncertain,
-    /// It was not sent: the broker takes no publishes, for this reason.
+    #[error("it was not sent: the broker takes no publishes: {0}")]
     Blocked(String),
-    /// It was not sent: there is no connection, for this reason.
+    #[error("it was not sent: there is no connection: {0}")]
     Unavailable(String),
-    /// It was not sent: the handle is closed.
+    #[error("it was not sent: the handle is closed")]
     Closed,
 }
 
@@ -140,6 +141,15 @@ impl Broker {
     fn new(backend: Backend, config: Config, metrics: Arc<Metrics>, health: Health, quiet: Arc<Quiet>) -> Self {
         let (teller, cancelled) = (Teller::default(), Cancelled::default());
         Self { shared: Arc::new(Shared { backend, config, metrics, quiet, health, teller, cancelled }) }
+    }
+
+    /// What kind of broker it is, in the words of traces.
+    #[cfg(feature = "otel")]
+    pub(crate) fn system(&self) -> &'static str {
+        match &self.shared.backend {
+            Backend::Amqp(_) => "rabbitmq",
+            Backend::Memory(_) => "memory",
+        }
     }
 
     /// A publisher on this broker; cheap.

@@ -174,7 +174,7 @@ pub(crate) async fn announce(broker: Broker, entries: Vec<Entry>) {
                 Err(error) => error,
             };
             if broker.quiet().is_news(format!("catalogue: {error:?}")) {
-                tracing::warn!(job = entry.job, ?error, "the job cannot be announced to the catalogue, trying again");
+                tracing::warn!(job = entry.job, %error, "the job cannot be announced to the catalogue, trying again");
             }
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

@@ -29,6 +29,7 @@ use crate::{
     pace::Pacer,
     settle::{Disposition, Settlement, settle},
     task::{Task, Work},
+    trace::{Place, TraceSpan},
     turns::Turn,
     turns::Turns,
     worker::Handlers,
@@ -175,7 +176,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                             tracing::debug!(queue = self.name, "lost the consumer with its connection");
                         }
                         Ended::Channel(reason) => {
-                            tracing::warn!(queue = self.name, reason, "lost the consumer, starting another");
+                            tracing::warn!(queue = self.name, error = reason, "lost the consumer, starting another");
                         }
                     }
                     let lost = session.close().await;
@@ -273,8 +274,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 return self.start(session, tag, received, work);
             }
             metrics.finished(Finish::Dead);
-            let job_id = received.id();
-            tracing::error!(queue = self.name, job_id, %kind, reason, "cannot take the message, rejecting it");
+            let (job, job_id) = (received.message.job_name(), received.id());
+            tracing::error!(job, queue = self.name, job_id, %kind, error = reason, "cannot take the message, rejecting it");
+            let place = Place { broker: &self.handlers.broker, queue: &self.handlers.queue, lane: self.lane };
+            TraceSpan::settle(place, &received).settled(place, Settlement::Reject, Some(Finish::Dead));
             return self.settle(session, tag, &received, Settlement::Reject);
         }
         let route = |name: Option<&str>| index.ok_or_else(|| self.handlers.unknown(name));

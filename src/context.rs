@@ -17,7 +17,8 @@ use crate::{
     intake::Received,
     limit::places::Place,
     message::{Message, header},
-    publisher::{Publisher, Trace},
+    publisher::Publisher,
+    trace::Trace,
     tracked::Tracked,
     worker::Handlers,
 };
@@ -237,10 +238,9 @@ impl<S> Context<S> {
     /// A publisher for follow-up jobs, which stay in this job's trace.
     #[must_use]
     pub fn publisher(&self) -> Publisher {
-        let (publisher, message) = (self.inner.handlers.publisher.clone(), self.message());
-        let text = |name| message.text(name).map(str::to_owned);
-        match text(header::TRACEPARENT) {
-            Some(parent) => publisher.traced(Trace { parent, state: text(header::TRACESTATE) }),
+        let publisher = self.inner.handlers.publisher.clone();
+        match self.inner.received.trace.trace().or_else(|| Trace::of(self.message())) {
+            Some(trace) => publisher.traced(trace),
             None => publisher,
         }
     }

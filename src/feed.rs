@@ -140,7 +140,7 @@ impl Feed {
             };
             self.session = None;
             if self.broker.quiet().is_news(format!("{}: {reason}", self.source)) {
-                tracing::warn!(source = %self.source, reason, "cannot read, trying again");
+                tracing::warn!(source = %self.source, error = reason, "cannot read, trying again");
             }
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

@@ -5,6 +5,7 @@ use crate::{
     job::JobId,
     message::{Envelope, Malformed, Message},
     outcome::ErrorKind,
+    trace::Slot,
 };
 
 /// Deliveries without an outcome after which a job is suspected of taking processes down.
@@ -27,6 +28,7 @@ pub(crate) struct Received {
     pub(crate) malformed: Option<Malformed>,
     /// When that was, in milliseconds since the epoch.
     pub(crate) at_ms: u64,
+    pub(crate) trace: Slot,
 }
 
 /// What to do with a delivery.
@@ -51,7 +53,8 @@ impl Received {
             Ok(envelope) => (envelope, None),
             Err(malformed) => (Envelope::default(), Some(malformed)),
         };
-        Self { message, envelope, has_own_id, redelivered, malformed, at_ms: now_ms }
+        let trace = Slot::default();
+        Self { message, envelope, has_own_id, redelivered, malformed, at_ms: now_ms, trace }
     }
 
     pub(crate) fn id(&self) -> &str {

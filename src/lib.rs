@@ -49,6 +49,8 @@
 //! * `schedule`: jobs by a timetable (feature `cron`).
 //! * `event`, `tell`, `tracked`: what is told of tracked jobs; `cancel`: those that nobody wants any more; `stream`: how
 //!   workers learn of them, and of each other's jobs (`catalogue`); `feed`: whole queues, for tools.
+//! * `trace`: the trace that jobs carry, and their spans (feature `otel`); `telemetry`: logs, and the way of traces to a
+//!   collector, for a `main` (features `telemetry`, `otel`).
 //! * `config`, `metrics`, `health`, `quiet` (no log storms), `shutdown`, `error`, `testing`; `probe` for tools that look
 //!   at a broker; `internals` for Leveret's own benchmarks and fuzz targets.
 
@@ -89,9 +91,12 @@ mod settle;
 mod shutdown;
 mod stream;
 mod task;
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
 mod tell;
 pub mod testing;
 pub mod topology;
+mod trace;
 mod tracked;
 mod turns;
 pub mod unique;
@@ -115,6 +120,7 @@ pub use crate::{
     queue::Queue,
     retry::RetryPolicy,
     shutdown::shutdown_signal,
+    trace::trace_headers,
     unique::IfTaken,
     worker::Worker,
 };

@@ -8,7 +8,7 @@ use prometheus::{
     Registry, TextEncoder, core::Collector,
 };
 
-use crate::outcome::ErrorKind;
+use crate::outcome::{ErrorKind, Outcome};
 
 /// The label of jobs whose name no handler is registered for.
 pub(crate) const UNKNOWN: &str = "unknown";
@@ -78,6 +78,24 @@ impl Finish {
         (Self::Duplicate, "duplicate"),
         (Self::Cancelled, "cancelled"),
     ];
+
+    /// That of a job whose attempt came to this.
+    pub(crate) fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::Succeeded,
+            Outcome::Duplicate => Self::Duplicate,
+            Outcome::Retry { .. } => Self::Retried,
+            Outcome::Snooze { .. } => Self::Snoozed,
+            Outcome::DeadLetter { kind: ErrorKind::Expired, .. } => Self::Expired,
+            Outcome::DeadLetter { .. } => Self::Dead,
+        }
+    }
+
+    /// Its name in metrics and traces.
+    #[cfg_attr(not(feature = "otel"), expect(dead_code, reason = "there are no traces"))]
+    pub(crate) fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)
+    }
 }
 
 /// The handles of one job name on one queue.

@@ -19,8 +19,9 @@ use crate::{
     broker::{Broker, SendError},
     error::PublishError,
     job::{Job, JobId},
-    message::Message,
+    message::{Message, header},
     topology::{Stream, Target},
+    trace::{Trace, TraceSpan},
     unique::UniqueKeys,
 };
 
@@ -53,13 +54,6 @@ pub struct Publisher {
     trace: Option<Trace>,
     fail_fast: bool,
     unique_keys: Option<Arc<dyn UniqueKeys>>,
-}
-
-/// A W3C trace context to publish with.
-#[derive(Clone, Debug)]
-pub(crate) struct Trace {
-    pub(crate) parent: String,
-    pub(crate) state: Option<String>,
 }
 
 impl Publisher {
@@ -148,11 +142,29 @@ impl Publisher {
         require((1..=255).contains(&job_id.len()), "job id", job_id, "it must have 1 to 255 bytes")?;
         let id = JobId::from(job_id);
         let message = Message::new(CANCEL, &id, Vec::new(), self.broker.now_ms());
-        self.send(CANCEL, Target::Stream(Stream::Cancelled), id, message).await.map(drop)
+        self.send(CANCEL, Target::Stream(Stream::Cancelled), id, (message, TraceSpan::none())).await.map(drop)
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
         self.broker.now_ms()
+    }
+
+    /// Sends a job, in a trace if there is one: that of the message, or else the caller's, or the publisher's. What a
+    /// message says of its trace stays as it is, unless the message `is_copy`: then it is followed by this publish.
+    pub(crate) fn send_job(
+        &self,
+        job: &str,
+        target: Target,
+        id: JobId,
+        (mut message, is_copy): (Message, bool),
+    ) -> impl Future<Output = Result<JobId, PublishError>> {
+        let (own, bears_one) = (self.trace.as_ref(), message.header(header::TRACEPARENT).is_some());
+        let span = TraceSpan::publish(&self.broker, (job, target.queue()), &message, own);
+        let trace = span.trace().filter(|_| is_copy || !bears_one);
+        if let Some(trace) = trace.as_ref().or(own.filter(|_| !bears_one)) {
+            trace.write(&mut message);
+        }
+        self.send(job, target, id, (message, span))
     }
 
     /// Sends and counts.
@@ -161,17 +173,18 @@ impl Publisher {
         job: &str,
         target: Target,
         id: JobId,
-        message: Message,
+        (message, span): (Message, TraceSpan),
     ) -> Result<JobId, PublishError> {
         let broker = &self.broker;
         let started = Instant::now();
-        let sent = broker.send(&target, Box::new(message), self.fail_fast).await;
+        let sent = span.within(broker.send(&target, Box::new(message), self.fail_fast)).await;
         let metrics = broker.metrics();
-        metrics.published(target.queue(), job, outcome(&sent)).inc();
+        let outcome = outcome(&sent);
+        metrics.published(target.queue(), job, outcome).inc();
         metrics.confirm.observe(started.elapsed().as_secs_f64());
         let Err(error) = sent else { return Ok(id) };
         let (queue, timeout) = (target.queue().to_owned(), broker.config().publish_timeout);
-        Err(match error {
+        let error = match error {
             SendError::Returned => PublishError::Unroutable { queue },
             SendError::Nacked => PublishError::Nacked { queue },
             SendError::Refused(reason) => PublishError::Refused { queue, reason },
@@ -179,7 +192,9 @@ impl Publisher {
             SendError::Blocked(reason) => PublishError::Blocked { reason },
             SendError::Unavailable(reason) => PublishError::Unavailable { timeout, reason },
             SendError::Closed => PublishError::Closed,
-        })
+        };
+        span.not_published(outcome, &error);
+        Err(error)
     }
 }
 

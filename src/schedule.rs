@@ -39,6 +39,7 @@ use crate::{
     message::Message,
     publisher::{Publish, Publisher},
     topology::Target,
+    trace::TraceSpan,
     worker::Worker,
 };
 
@@ -240,7 +241,7 @@ impl Publisher {
     pub async fn run_schedule(&self, name: &str) -> Result<JobId, PublishError> {
         let id = JobId::mint();
         let message = Message::new(RUN, &id, Vec::new(), self.now_ms());
-        self.send(RUN, Target::Schedule("run", name.to_owned()), id, message).await
+        self.send(RUN, Target::Schedule("run", name.to_owned()), id, (message, TraceSpan::none())).await
     }
 }
 

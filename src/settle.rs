@@ -16,6 +16,7 @@ use crate::{
     queue::Queue,
     retry,
     topology::Target,
+    trace,
 };
 
 /// Refusals of a copy after which the original is rejected into the dead-letter exchange.
@@ -96,7 +97,11 @@ pub(crate) async fn carry_out(
         Disposition::TooEarly(ms) => (later(Duration::from_millis(*ms)), CopyKind::Moved),
         Disposition::Suspect => (Target::Queue(Lane::Suspect.queue_name(queue)), CopyKind::Moved),
     };
-    let copy = || Box::new(received.message.copy(name, received.envelope, &kind, now));
+    let copy = || {
+        let mut copy = Box::new(received.message.copy(name, received.envelope, &kind, now));
+        trace::carry(received, &mut copy);
+        copy
+    };
     let mut first = Some(copy()).filter(|copy| copy.header_size() <= COPY_HEADER_LIMIT);
     if first.is_some() {
         return confirm(broker, queue, &target, received, || first.take().unwrap_or_else(copy)).await;
@@ -181,7 +186,7 @@ fn tell_of(error: &SendError, broker: &Broker, queue: &Queue, target: &Target, r
             queue,
             job_id,
             ?target,
-            ?error,
+            %error,
             "a copy is not confirmed, trying again; so it may be with others"
         );
     }
@@ -192,6 +197,6 @@ async fn mend(broker: &Broker, queue: &Queue) {
     if let Err(error) = broker.mend(queue).await
         && broker.quiet().is_news(format!("{}: {error:?}", queue.name()))
     {
-        tracing::warn!(queue = queue.name(), ?error, "the topology cannot be mended, trying again");
+        tracing::warn!(queue = queue.name(), %error, "the topology cannot be mended, trying again");
     }
 }

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::{
-    broker::{Broker, Delivery, Ended, OpenError, Session},
+    broker::{Broker, Delivery, Ended, Session},
     message::{Message, header},
     topology::Stream,
 };
@@ -46,8 +46,7 @@ pub(crate) async fn follow(
                 Ended::Connection => None,
                 Ended::Channel(reason) => Some(reason),
             },
-            Err(OpenError::Fatal(error)) => Some(error.to_string()),
-            Err(OpenError::Passing(reason)) => Some(reason),
+            Err(error) => Some(error.to_string()),
         };
         reading.send_if_modified(|reading| {
             let was_caught_up = *reading == Reading::CaughtUp;
@@ -57,7 +56,7 @@ pub(crate) async fn follow(
         if let Some(reason) = reason
             && broker.quiet().is_news(format!("{stream:?}: {reason}"))
         {
-            tracing::warn!(stream = stream.name(), reason, "cannot read the stream, trying again");
+            tracing::warn!(stream = stream.name(), error = reason, "cannot read the stream, trying again");
         }
         pause = if opened.elapsed() > LONGEST_PAUSE { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
         sleep(pause).await;

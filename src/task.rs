@@ -29,6 +29,7 @@ use crate::{
     metrics::{Finish, JobMetrics},
     outcome::{ErrorKind, Outcome},
     settle::{self, Disposition, Settlement},
+    trace::{self, TraceSpan},
     tracked::Tracked,
     worker::Handlers,
 };
@@ -83,18 +84,23 @@ impl<S: Send + Sync + 'static> Task<S> {
                 (disposition, &*route.metrics)
             }
         };
+        let place = self.place();
+        let span = TraceSpan::settle(place, &self.received);
         let mut settlement = if matches!(disposition, Disposition::Outcome(Outcome::Done)) {
             Settlement::Ack
         } else {
             log(&disposition, &self.received, self.handlers.queue.name());
             // Boxed, so that the many that need no copy do not carry its room about.
-            Box::pin(settle::carry_out(&disposition, &self.received, (queue, self.lane), broker)).await
+            let carry_out = settle::carry_out(&disposition, &self.received, (queue, self.lane), broker);
+            Box::pin(span.within(carry_out)).await
         };
         if let Some(tracked) = tracked {
-            settlement = Box::pin(self.tell(&tracked, &disposition, settlement)).await;
+            settlement = Box::pin(span.within(self.tell(&tracked, &disposition, settlement))).await;
         }
+        let finish = finish(&disposition);
+        span.settled(place, settlement, finish);
         match settlement {
-            Settlement::Ack => self.count(&disposition, metrics),
+            Settlement::Ack => self.count(finish, metrics),
             Settlement::Reject => {
                 metrics.error(ErrorKind::TooLarge);
                 metrics.finished(Finish::Dead);
@@ -190,12 +196,14 @@ impl<S: Send + Sync + 'static> Task<S> {
             route.metrics.wait.observe(waited);
         }
         let age = self.received.age(self.received.at_ms).map(Duration::from_secs_f64);
+        let process = TraceSpan::process(self.place(), route.job, &self.received);
         let span = tracing::info_span!(
             "job",
             job = %route.job,
             queue = %self.handlers.queue.name(),
             job_id = %Shown(self.received.id()),
             attempt = self.received.envelope.attempt,
+            trace_id = self.received.trace.id(),
         );
         let ctx = Context::new(context::Inner {
             handlers: Arc::clone(&self.handlers),
@@ -208,22 +216,19 @@ impl<S: Send + Sync + 'static> Task<S> {
             places: besides.places,
         });
         let _running = Counted::new(self.in_progress.clone());
-        attempt::run(route, Arc::clone(&self.handlers.chain), ctx, age, besides.pass).instrument(span).await
+        let attempt = attempt::run(route, Arc::clone(&self.handlers.chain), ctx, age, besides.pass).instrument(span);
+        let outcome = process.within(attempt).await;
+        process.attempted(&outcome);
+        outcome
     }
 
-    fn count(&self, disposition: &Disposition, metrics: &JobMetrics) {
-        let finish = match disposition {
-            Disposition::Outcome(Outcome::Done) => Finish::Succeeded,
-            Disposition::Outcome(Outcome::Duplicate) => Finish::Duplicate,
-            Disposition::Outcome(Outcome::Retry { .. }) => Finish::Retried,
-            Disposition::Outcome(Outcome::Snooze { .. }) | Disposition::TooEarly(_) | Disposition::Held { .. } => {
-                Finish::Snoozed
-            }
-            Disposition::Outcome(Outcome::DeadLetter { kind: ErrorKind::Expired, .. }) => Finish::Expired,
-            Disposition::Outcome(Outcome::DeadLetter { .. }) => Finish::Dead,
-            Disposition::Cancelled => Finish::Cancelled,
-            Disposition::Suspect => return,
-        };
+    fn place(&self) -> trace::Place<'_> {
+        let Handlers { broker, queue, .. } = &*self.handlers;
+        trace::Place { broker, queue, lane: self.lane }
+    }
+
+    fn count(&self, finish: Option<Finish>, metrics: &JobMetrics) {
+        let Some(finish) = finish else { return };
         metrics.finished(finish);
         if matches!(finish, Finish::Succeeded | Finish::Dead) {
             metrics.ended(self.received.envelope.attempt, self.received.age(self.handlers.broker.now_ms()));
@@ -231,29 +236,40 @@ impl<S: Send + Sync + 'static> Task<S> {
     }
 }
 
+/// How a job leaves the worker; one that moves to the suspect lane does not.
+fn finish(disposition: &Disposition) -> Option<Finish> {
+    match disposition {
+        Disposition::Outcome(outcome) => Some(Finish::of(outcome)),
+        Disposition::TooEarly(_) | Disposition::Held { .. } => Some(Finish::Snoozed),
+        Disposition::Cancelled => Some(Finish::Cancelled),
+        Disposition::Suspect => None,
+    }
+}
+
 /// Says once, where it is decided, what did not go well.
 fn log(disposition: &Disposition, received: &Received, queue: &str) {
     let (job, job_id) = (received.message.job_name(), received.id());
-    let attempt = received.envelope.attempt;
+    let (attempt, trace_id) = (received.envelope.attempt, received.trace.id());
     match disposition {
         Disposition::Outcome(outcome) => log_outcome(outcome, received, queue),
         Disposition::Suspect => {
             tracing::warn!(job, queue, job_id, "came back without an outcome too often, moving it to the suspect lane");
         }
-        Disposition::Cancelled => tracing::info!(job, queue, job_id, attempt, "job cancelled"),
+        Disposition::Cancelled => tracing::info!(job, queue, job_id, attempt, trace_id, "job cancelled"),
         Disposition::TooEarly(_) | Disposition::Held { .. } => {}
     }
 }
 
 fn log_outcome(outcome: &Outcome, received: &Received, queue: &str) {
     let (job, job_id) = (received.message.job_name(), received.id());
-    let attempt = received.envelope.attempt;
+    let (attempt, trace_id) = (received.envelope.attempt, received.trace.id());
     match outcome {
         Outcome::Retry { delay, kind, reason } => {
-            tracing::warn!(job, queue, job_id, attempt, %kind, error = reason, delay_ms = delay.as_millis(), "attempt failed, trying again");
+            let delay_ms = delay.as_millis();
+            tracing::warn!(job, queue, job_id, attempt, trace_id, %kind, error = reason, delay_ms, "attempt failed, trying again");
         }
         Outcome::DeadLetter { kind, reason } => {
-            tracing::error!(job, queue, job_id, attempt, %kind, error = reason, "job given up, kept as a dead letter");
+            tracing::error!(job, queue, job_id, attempt, trace_id, %kind, error = reason, "job given up, kept as a dead letter");
         }
         Outcome::Done | Outcome::Duplicate | Outcome::Snooze { .. } => {}
     }

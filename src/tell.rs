@@ -112,7 +112,7 @@ impl Teller {
             && next_try.replace(Instant::now() + TRY_EVERY).is_none()
         {
             tracing::error!(
-                reason,
+                error = reason,
                 "the steps of tracked jobs cannot be told: grant the write right on the exchange; tried once a minute"
             );
         }

@@ -100,8 +100,8 @@ impl Tracked {
         if size > RESULT_LIMIT {
             tracing::warn!(
                 job_id = self.received.id(),
-                size,
-                limit = RESULT_LIMIT,
+                bytes = size,
+                limit_bytes = RESULT_LIMIT,
                 "the result is too large to be kept"
             );
             (report.result, report.too_large) = (None, Some(size as u64));

@@ -176,7 +176,7 @@ pub(crate) async fn publish(publish: Publish, unique: Unique) -> Result<JobId, P
             IfTaken::Refuse | IfTaken::Replace => Err(PublishError::NotUnique { key: unique.key, id }),
         };
     }
-    let published = publisher.send(&job, target, id.clone(), message).await;
+    let published = publisher.send_job(&job, target, id.clone(), (message, false)).await;
     let kept = match &published {
         Ok(_) | Err(PublishError::Uncertain { .. }) => {
             keys.keep(&key, id.as_str(), publisher.now_ms().saturating_add(millis(unique.time_to_live))).await

@@ -9,7 +9,12 @@ use std::{
 use anyhow::Result;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use leveret::{Broker, Config, Context, JobResult, Next, Queue, RetryPolicy, Worker};
-use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    Layer,
+    filter::{FilterExt, LevelFilter, filter_fn},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use crate::{
     assignment::{Consume, Consumer, Mail, Publish, Publisher, Work},
@@ -28,11 +33,13 @@ struct State {
 
 /// Consumes until all jobs are done.
 pub(crate) async fn consume(assignment: Consume, meter: Arc<Meter>) -> Result<()> {
-    let info = LevelFilter::INFO;
+    // As leveret::telemetry does without a collector.
+    let (info, no_traces) = (LevelFilter::INFO, filter_fn(|of| of.target() != "leveret::trace"));
     if assignment.consumer == Consumer::LeveretLogging {
-        tracing_subscriber::fmt().with_max_level(info).with_ansi(false).with_writer(std::io::stderr).init();
+        let text = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr);
+        tracing_subscriber::registry().with(text.with_filter(info.and(no_traces))).init();
     } else {
-        tracing_subscriber::registry().with(info).init();
+        tracing_subscriber::registry().with(info).with(no_traces).init();
     }
     let broker = open(&assignment.url, assignment.inline_budget)?;
     let mut worker = Worker::new(State { meter: Arc::clone(&meter), work: assignment.work });

@@ -17,6 +17,7 @@ mod simulate;
 mod topology;
 
 use clap::Subcommand;
+use leveret::telemetry::Telemetry;
 
 use crate::output::{Exit, Failure};
 
@@ -56,6 +57,18 @@ impl Command {
             Self::Audit(arguments) => audit::run(*arguments).await,
             Self::Topology(arguments) => topology::run(*arguments).await,
             Self::Simulate(arguments) => simulate::run(*arguments).await,
+        }
+    }
+
+    /// What it tells of itself: logs if it serves, traces if it publishes.
+    pub(crate) fn telemetry(&self) -> Option<Telemetry> {
+        match self {
+            Self::Serve(arguments) => Some(arguments.telemetry.clone()),
+            Self::Outbox(arguments) => arguments.telemetry(),
+            Self::Publish(_) | Self::Dead(_) | Self::Schedule(_) => {
+                Some(Telemetry { log: "off".to_owned(), ..Telemetry::default() })
+            }
+            _ => None,
         }
     }
 

@@ -13,7 +13,10 @@ use anyhow::Context;
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{commands::Command, output::Failure};
+use crate::{
+    commands::Command,
+    output::{Exit, Failure},
+};
 
 /// Looks after the queues, dead letters and topology of Leveret's workers.
 #[derive(Parser)]
@@ -25,14 +28,19 @@ struct Leveret {
 
 fn main() -> ExitCode {
     let Leveret { command } = Leveret::parse();
-    let result = runtime(command.is_parallel()).and_then(|runtime| runtime.block_on(command.run()));
-    match result {
+    match run(command) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             eprintln!("leveret: {:#}", failure.error());
             failure.exit().into()
         }
     }
+}
+
+fn run(command: Command) -> Result<Exit, Failure> {
+    let telemetry = command.telemetry().map(|telemetry| telemetry.init("leveret"));
+    let _telemetry = telemetry.transpose().map_err(|error| Failure::Usage(error.into()))?;
+    runtime(command.is_parallel())?.block_on(command.run())
 }
 
 fn runtime(parallel: bool) -> Result<Runtime, Failure> {

@@ -142,7 +142,7 @@ impl Keeper {
 
     fn gone(&self, error: &leveret_store::Error) {
         if !self.away.swap(true, Ordering::AcqRel) {
-            tracing::warn!(?error, "the store takes nothing, trying again");
+            tracing::warn!(error = leveret_store::chain(&error), "the store takes nothing, trying again");
         }
     }
 
@@ -154,8 +154,8 @@ impl Keeper {
             return;
         };
         tracing::error!(
-            ?error,
-            id = event.id,
+            error = leveret_store::chain(&error),
+            job_id = event.id,
             step = event.step.name(),
             "a step that the store cannot hold is left out"
         );

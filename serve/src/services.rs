@@ -95,8 +95,12 @@ pub(crate) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> 
 }
 
 async fn prepare(broker: Broker, catalogue: Catalogue, prepared: Arc<SetOnce<()>>) {
+    let mut told = String::new();
     while let Err(reason) = feed::keep_events(&broker).await {
-        tracing::warn!(reason, "cannot make the queue of the steps of tracked jobs, trying again");
+        if reason != told {
+            tracing::warn!(error = reason, "cannot make the queue of the steps of tracked jobs, trying again");
+            told = reason;
+        }
         sleep(PAUSE).await;
     }
     catalogue.ready().await;

@@ -56,7 +56,7 @@ async fn take(services: &Services, stop: &CancellationToken) {
         if has_heard {
             noted = Some(Instant::now());
             if let Err(error) = services.store.heard(now_ms()).await {
-                tracing::warn!(?error, "that this server listens cannot be noted now");
+                tracing::warn!(error = leveret_store::chain(&error), "that this server listens cannot be noted now");
             }
         }
     }
@@ -67,7 +67,7 @@ fn events(batch: &Batch) -> impl Iterator<Item = leveret::event::JobEvent> {
     batch.messages().iter().filter_map(|taken: &Taken| {
         let event = taken.event();
         if event.is_none() {
-            tracing::warn!(message = ?taken.message(), "not a step of a job: left out");
+            tracing::warn!(taken = ?taken.message(), "not a step of a job: left out");
         }
         event
     })
@@ -75,7 +75,7 @@ fn events(batch: &Batch) -> impl Iterator<Item = leveret::event::JobEvent> {
 
 /// After an absence longer than the broker keeps steps, jobs may have moved unheard: they are marked.
 async fn reconcile(store: &Store) {
-    let kept = millis(STATUS_KEPT);
+    let (kept, mut told) = (millis(STATUS_KEPT), false);
     loop {
         let now = now_ms();
         let noted = match store.heard_at().await {
@@ -86,7 +86,11 @@ async fn reconcile(store: &Store) {
         match noted {
             Ok(0) => return,
             Ok(jobs) => return tracing::warn!(jobs, "steps were missed while no server ran: these jobs may be stale"),
-            Err(error) => tracing::warn!(?error, "the store is away, trying again"),
+            Err(_) if told => {}
+            Err(error) => {
+                tracing::warn!(error = leveret_store::chain(&error), "the store is away, trying again");
+                told = true;
+            }
         }
         sleep(PAUSE).await;
     }
@@ -99,7 +103,7 @@ async fn prune(store: &Store, retention: &Retention) {
     loop {
         due.tick().await;
         if let Err(error) = store.prune(now_ms(), retention).await {
-            tracing::warn!(?error, "what was kept long enough cannot be deleted now");
+            tracing::warn!(error = leveret_store::chain(&error), "what was kept long enough cannot be deleted now");
         }
     }
 }

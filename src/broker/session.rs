@@ -17,11 +17,13 @@ pub(crate) struct Delivery {
 }
 
 /// Why a session could not be opened.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
     /// No use trying again before somebody has mended it.
+    #[error(transparent)]
     Fatal(Error),
     /// It may work the next time.
+    #[error("{0}")]
     Passing(String),
 }
 

@@ -18,6 +18,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         self.tasks.abort_all();
         for job in self.in_hand.values() {
             tracing::warn!(
+                job = job.received.message.job_name(),
                 queue = self.name,
                 job_id = job.received.id(),
                 "not done by the drain deadline, handed back"

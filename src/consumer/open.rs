@@ -31,11 +31,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                     return Ok(Some(session));
                 }
                 Err(OpenError::Fatal(error)) if !*has_been_up => return Err(error),
-                Err(OpenError::Fatal(error)) => error.to_string(),
-                Err(OpenError::Passing(reason)) => reason,
+                Err(error) => error.to_string(),
             };
             if self.handlers.broker.quiet().is_news(format!("{}: {reason}", self.name)) {
-                tracing::warn!(queue = self.name, reason, "cannot consume yet, trying again");
+                tracing::warn!(queue = self.name, error = reason, "cannot consume yet, trying again");
             }
             let delay = delays.next().unwrap_or(Duration::from_secs(1));
             if self.handlers.stop.drain.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {

@@ -90,7 +90,7 @@ impl Reach {
             }
             Err(reason) => {
                 if self.away_until.replace(Instant::now() + AWAY).is_none() {
-                    tracing::warn!(limit, reason, "the store of limits is away: jobs wait");
+                    tracing::warn!(limit, error = reason, "the store of limits is away: jobs wait");
                 }
                 None
             }
@@ -292,7 +292,7 @@ async fn keep(shared: std::sync::Weak<SharedPlaces>) {
     let (permits, name, holder, most) = given_back;
     let wish = Wish { holder: &holder, used: 0, wanted: 0, most, lease: LEASE };
     if let Err(reason) = ask(permits.places(&name, wish)).await {
-        tracing::debug!(limit = name, reason, "places were not given back: their lease will be over");
+        tracing::debug!(limit = name, error = reason, "places were not given back: their lease will be over");
     }
 }
 

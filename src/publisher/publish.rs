@@ -226,12 +226,6 @@ impl Publish {
             require(label.len() <= LONGEST_LABEL, "label", label, "it must have at most 1024 bytes")?;
             headers.insert(header::LABEL.into(), text(label));
         }
-        if let Some(trace) = &self.publisher.trace {
-            headers.insert(header::TRACEPARENT.into(), text(&trace.parent));
-            if let Some(state) = &trace.state {
-                headers.insert(header::TRACESTATE.into(), text(state));
-            }
-        }
         Ok(())
     }
 
@@ -305,7 +299,7 @@ impl IntoFuture for Publish {
         Box::pin(async move {
             let (publisher, job) = (self.publisher.clone(), self.job.clone());
             let (id, target, message) = self.into_message()?;
-            publisher.send(&job, target, id, message).await
+            publisher.send_job(&job, target, id, (message, false)).await
         })
     }
 }

@@ -29,7 +29,12 @@ impl Publisher {
     pub fn replay(&self, message: &RawMessage, queue: impl Into<String>) -> Replay {
         let message = message.message();
         if let Some(reason) = message.unreadable() {
-            tracing::warn!(job = message.job_name(), job_id = message.id(), reason, "replayed without its headers");
+            tracing::warn!(
+                job = message.job_name(),
+                job_id = message.id(),
+                error = reason,
+                "replayed without its headers"
+            );
         }
         let now = self.broker.now_ms();
         let envelope = message.envelope(now).unwrap_or_default();
@@ -79,7 +84,7 @@ impl IntoFuture for Replay {
             }
             let id = JobId::from(message.id().unwrap_or_default());
             let job = message.job_name().unwrap_or_default().to_owned();
-            publisher.send(&job, Target::Queue(queue), id, message).await
+            publisher.send_job(&job, Target::Queue(queue), id, (message, true)).await
         })
     }
 }

@@ -94,7 +94,7 @@ impl Election {
                 }
                 // Told once by the connection, for all that lives on it.
                 Some(Ended::Connection) => {}
-                Some(Ended::Channel(reason)) => tracing::warn!(queue, reason, "lost the schedule's queue"),
+                Some(Ended::Channel(reason)) => tracing::warn!(queue, error = reason, "lost the schedule's queue"),
             }
             session.close().await;
             if opened.elapsed() < LONGEST_PAUSE {
@@ -120,8 +120,7 @@ impl Election {
                     return Ok(Some(session));
                 }
                 Some(Err(OpenError::Fatal(error))) if !*has_been_up => return Err(error),
-                Some(Err(OpenError::Fatal(error))) => error.to_string(),
-                Some(Err(OpenError::Passing(reason))) => reason,
+                Some(Err(error)) => error.to_string(),
             };
             self.complain(&reason);
             if self.stop.drain.run_until_cancelled(sleep(pause)).await.is_none() {
@@ -361,7 +360,7 @@ impl Election {
         let message = Message::new(TOKEN, &JobId::mint(), body, self.broker.now_ms());
         let target = Target::Schedule(kind, self.schedule.name.clone());
         let sent = self.broker.send(&target, Box::new(message), false).await;
-        sent.map_err(|error| format!("the token was not confirmed: {error:?}"))
+        sent.map_err(|error| format!("the token was not confirmed: {error}"))
     }
 
     fn now_ms(&self) -> u64 {
@@ -371,7 +370,7 @@ impl Election {
     fn complain(&self, reason: &str) {
         let schedule = &self.schedule.name;
         if self.broker.quiet().is_news(format!("schedule {schedule}: {reason}")) {
-            tracing::warn!(schedule, reason, "the schedule cannot be kept for now, trying again");
+            tracing::warn!(schedule, error = reason, "the schedule cannot be kept for now, trying again");
         }
     }
 }

@@ -89,6 +89,17 @@ impl Error {
     }
 }
 
+/// An error and its sources in one line, for logs: their `Debug` may show what is in a row.
+///
+/// ```
+/// assert_eq!(leveret_store::chain(&leveret_store::Error::Cursor), "not a cursor of this list");
+/// ```
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    sources.fold(error.to_string(), |chain, error| format!("{chain}: {error}"))
+}
+
 fn unavailable(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => error.code().is_some_and(|code| code_passes(&code)),

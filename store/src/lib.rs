@@ -68,7 +68,7 @@ pub use crate::{
         fingerprint,
     },
     embedded::Connection,
-    error::{Error, Result},
+    error::{Error, Result, chain},
     idempotency::{Claim, Claiming},
     inbox::{Inbox, InboxStatus},
     open::Store,

@@ -167,7 +167,8 @@ struct Row {
     enqueued_at: u64,
 }
 
-fn row(entry: Entry) -> Result<Row> {
+fn row(mut entry: Entry) -> Result<Row> {
+    entry.options.continue_trace();
     Ok(Row {
         id: entry.id.unwrap_or_else(JobId::mint),
         job: entry.job,

@@ -68,7 +68,7 @@ impl Place {
             .env("AMQP_URL", &self.url)
             .env("LEVERET_HTTP_ADDR", "127.0.0.1:0")
             .env("RUST_LOG", "info,leveret::consumer=debug,lapin=off");
-        command.args(["--queue", &self.queue, "--log"]).arg(&file.path).args(arguments);
+        command.args(["--queue", &self.queue, "--runs"]).arg(&file.path).args(arguments);
         Process::spawn(&command)
     }
 }

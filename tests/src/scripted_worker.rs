@@ -3,19 +3,21 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
-use leveret::{Broker, Config, RetryPolicy, shutdown_signal};
+use leveret::{Broker, Config, RetryPolicy, shutdown_signal, telemetry::Telemetry};
 use leveret_tests::jobs::{Log, worker};
 
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
     config: Config,
+    #[command(flatten)]
+    telemetry: Telemetry,
     /// The queue to consume
     #[arg(long)]
     queue: String,
     /// The file to append a line to at each start and end of a run
     #[arg(long)]
-    log: PathBuf,
+    runs: PathBuf,
     #[arg(long, default_value_t = 16)]
     concurrency: u16,
     #[arg(long, default_value_t = 32)]
@@ -32,13 +34,12 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::from_default_env();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let arguments = Arguments::parse();
+    let _telemetry = arguments.telemetry.init("scripted-worker")?;
     let broker = Broker::amqp(arguments.config)?;
     let health = broker.serve_health()?;
     tracing::info!("health at {}", health.address());
-    let log = Log::to_file(&arguments.log)?;
+    let log = Log::to_file(&arguments.runs)?;
     let retry = RetryPolicy::fixed(Duration::from_millis(arguments.retry_ms)).max_attempts(arguments.max_attempts);
     let worker = worker(
         &arguments.queue,

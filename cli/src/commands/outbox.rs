@@ -8,6 +8,7 @@ mod relay;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use leveret::telemetry::Telemetry;
 use leveret_store::Chosen;
 
 use crate::output::{Exit, Failure, print};
@@ -49,6 +50,12 @@ enum Command {
     Status(look::Status),
     Retry(change::Retry),
     Prune(change::Prune),
+}
+
+impl Arguments {
+    pub(super) fn telemetry(&self) -> Option<Telemetry> {
+        if let Command::Relay(relay) = &self.command { Some(relay.telemetry.clone()) } else { None }
+    }
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {

@@ -1,17 +1,15 @@
 //! `leveret serve`: the server. What it does is in `leveret-serve`.
 
 use std::{
-    io::IsTerminal,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::Args;
-use leveret::{Broker, Config};
+use leveret::{Broker, Config, telemetry::Telemetry};
 use leveret_serve::{Options, Server, Services, Tokens, desk::redact::Rules};
 use leveret_store::Retention;
-use tracing_subscriber::EnvFilter;
 
 use super::shared::{StoreArguments, hidden_if_of_workers};
 use crate::output::{Exit, Failure, print};
@@ -57,6 +55,9 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     config: Config,
+
+    #[command(flatten)]
+    pub(crate) telemetry: Telemetry,
 }
 
 /// How long what is kept.
@@ -96,9 +97,6 @@ Examples:
   curl -X POST localhost:8080/api/tasks -H 'content-type: application/json' -d '{\"name\": \"Important Task\", \"priority\": 1}'";
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let stderr = std::io::stderr;
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(stderr().is_terminal()).with_writer(stderr).init();
     let tokens = tokens(arguments.tokens_file.as_deref(), arguments.tokens.as_deref())?;
     let Kept { keep_succeeded, keep_failed, keep_cancelled, keep_letters } = arguments.kept;
     let retention = Retention {

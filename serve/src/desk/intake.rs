@@ -106,7 +106,10 @@ async fn commit(store: &Store, source: &Source, letters: &[NewDead], deaths: &[O
         {
             return;
         }
-        tracing::warn!(%source, ?error, "dead letters wait in the broker: they cannot be kept");
+        if pause == FIRST_PAUSE {
+            let error = leveret_store::chain(&error);
+            tracing::warn!(%source, error, "dead letters wait in the broker: they cannot be kept");
+        }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
@@ -114,7 +117,7 @@ async fn commit(store: &Store, source: &Source, letters: &[NewDead], deaths: &[O
 
 /// Keeps a letter whose death, or which itself, the store refuses: as it is if that goes, else without what it says.
 async fn alone(store: &Store, source: &Source, letter: &NewDead, error: &leveret_store::Error, now: u64) -> bool {
-    tracing::error!(%source, ?error, id = letter.job_id, "a dead letter is kept without what the store cannot hold");
+    tracing::error!(%source, error = leveret_store::chain(&error), job_id = letter.job_id, "a dead letter is kept without what the store cannot hold");
     if store.take_in(std::slice::from_ref(letter), now).await.is_ok() {
         return true;
     }

@@ -55,7 +55,7 @@ impl Held {
     pub(super) async fn release(&self, store: &Store) {
         let over = Lease { owner: &self.owner, until: 0 };
         if let Err(error) = store.renew_replay(self.replay.id, over).await {
-            tracing::debug!(replay = self.replay.id, ?error, "a lease ends by itself");
+            tracing::debug!(replay = self.replay.id, error = leveret_store::chain(&error), "a lease ends by itself");
         }
     }
 
@@ -67,7 +67,13 @@ impl Held {
             match timeout_at(end, store.renew_replay(self.replay.id, lease(&self.owner))).await {
                 Ok(Ok(true)) => end = renewed_at + LEASE - RENEW_EVERY,
                 Ok(Ok(false)) | Err(_) => return,
-                Ok(Err(error)) => tracing::warn!(replay = self.replay.id, ?error, "a lease could not be put off"),
+                Ok(Err(error)) => {
+                    tracing::warn!(
+                        replay = self.replay.id,
+                        error = leveret_store::chain(&error),
+                        "a lease could not be put off"
+                    );
+                }
             }
         }
     }
@@ -144,7 +150,13 @@ impl Held {
         let id = self.replay.id;
         match desk.go_on(self, actor, |_| ()).await {
             Ok(summary) => tracing::info!(replay = id, outcome = summary.outcome, "replayed"),
-            Err(error) => tracing::warn!(replay = id, ?error, "a replay is interrupted; it is taken up again"),
+            Err(error) => {
+                tracing::warn!(
+                    replay = id,
+                    error = leveret_store::chain(&error),
+                    "a replay is interrupted; it is taken up again"
+                );
+            }
         }
     }
 }

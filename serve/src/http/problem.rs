@@ -30,8 +30,8 @@ impl Problem {
     }
 
     /// What is this server's own fault; what it is stands in the log alone.
-    pub(crate) fn internal(error: &dyn std::fmt::Debug) -> Self {
-        tracing::error!(?error, "a request failed");
+    pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
+        tracing::error!(error = leveret_store::chain(error), "a request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server failed; its log says why")
     }
 
@@ -80,7 +80,7 @@ impl From<leveret_store::Error> for Problem {
             return Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "after: not a cursor of this list");
         }
         if error.is_unavailable() {
-            tracing::warn!(?error, "the store is away");
+            tracing::warn!(error = leveret_store::chain(&error), "the store is away");
             return Self::unavailable("store-unavailable", "the store is away: try again");
         }
         Self::internal(&error)

@@ -70,7 +70,8 @@ pub(crate) async fn trace(State(trace): State<Arc<Trace>>, request: Request, nex
     let method = method(request.method());
     let span = tracing::info_span!("request", id = %id.to_str().unwrap_or_default());
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
-    let mut response = answer.unwrap_or_else(|_| Problem::internal(&"a handler panicked").into_response());
+    let mut response =
+        answer.unwrap_or_else(|_| Problem::internal(&std::io::Error::other("a handler panicked")).into_response());
     span.in_scope(|| trace.count(method, &route, &response, started.elapsed()));
     response.headers_mut().insert(REQUEST_ID, id);
     response

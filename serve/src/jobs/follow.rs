@@ -64,7 +64,7 @@ impl Following {
                     }
                 }
                 Err(Error::NotFound { .. }) => return None,
-                Err(error) => tracing::debug!(?error, "the store is away, trying again"),
+                Err(error) => tracing::debug!(error = leveret_store::chain(&error), "the store is away, trying again"),
             }
             if !self.waiter.news().await {
                 return None;

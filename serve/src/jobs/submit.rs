@@ -154,7 +154,10 @@ impl Services {
             None => self.store.release(&idempotency.key).await,
         };
         if let Err(error) = settled {
-            tracing::warn!(?error, "an idempotency key stays claimed until its lease is over");
+            tracing::warn!(
+                error = leveret_store::chain(&error),
+                "an idempotency key stays claimed until its lease is over"
+            );
         }
     }
 

@@ -277,7 +277,7 @@ async fn live(role: &'static str, setup: &Setup, up: Arc<Up>, state: &watch::Sen
     }
     if reason != CLOSED {
         setup.metrics.reconnects.inc();
-        tracing::warn!(role, reason, "lost the connection to the broker");
+        tracing::warn!(role, error = reason, "lost the connection to the broker");
     }
     reason
 }
@@ -302,7 +302,7 @@ fn set_blocked(setup: &Setup, up: &Up, reason: Option<String>) {
     match (before, reason) {
         (None, Some(reason)) => {
             setup.metrics.blocked.inc();
-            tracing::warn!(reason, "the broker takes no publishes now");
+            tracing::warn!(error = reason, "the broker takes no publishes now");
         }
         (Some(_), None) => {
             setup.metrics.blocked.dec();

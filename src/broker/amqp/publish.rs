@@ -234,7 +234,7 @@ impl Task {
                 },
                 Err(reason) => {
                     if self.setup.quiet.is_news(format!("publish: {reason}")) {
-                        tracing::warn!(reason, "cannot publish yet, trying again");
+                        tracing::warn!(error = reason, "cannot publish yet, trying again");
                     }
                     tokio::time::sleep(REOPEN_DELAY).await;
                 }
@@ -248,7 +248,7 @@ impl Task {
             return tracing::debug!(in_flight, "lost the publishing channel with its connection");
         }
         if self.setup.quiet.is_news(format!("publish: {reason}")) {
-            tracing::warn!(reason, in_flight, "lost the publishing channel, opening another");
+            tracing::warn!(error = reason, in_flight, "lost the publishing channel, opening another");
         }
         // The broker's words begin with the name of its reply: an exchange has gone missing.
         if reason.contains("NOT_FOUND") {

@@ -52,6 +52,16 @@ pub(super) struct Options {
     pub(super) headers: Vec<(String, HeaderValue)>,
 }
 
+impl Options {
+    /// Puts the job into the trace that it is enqueued in, unless it bears one.
+    pub(super) fn continue_trace(&mut self) {
+        if self.headers.iter().all(|(name, _)| name != "traceparent") {
+            self.headers
+                .extend(leveret::trace_headers().into_iter().map(|(name, value)| (name.to_owned(), value.into())));
+        }
+    }
+}
+
 impl<J: Job> From<&J> for Entry {
     fn from(job: &J) -> Self {
         Self::new(job)

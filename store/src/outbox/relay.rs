@@ -210,8 +210,7 @@ impl Relay {
             return Err(error);
         }
         if !std::mem::replace(told, true) {
-            let reason = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::warn!(reason, "the outbox's database is away");
+            tracing::warn!(error = crate::chain(&error), "the outbox's database is away");
         }
         drop(timeout(AWAY, stopping.cancelled()).await);
         Ok(())

@@ -9,6 +9,7 @@
 //! - [`RawClient`]: publishes and fetches any message at all, past the framework.
 //! - [`Proxy`]: a TCP connection that can be cut, frozen, delayed and throttled.
 //! - [`Cable`]: a network that can lose every packet.
+//! - [`Collector`]: takes traces in, as an OpenTelemetry collector does.
 //! - [`Process`]: a program under test: its lines, signals and exit status.
 //! - [`eventually`]: awaits a condition, and says which one never came.
 //! - [`python`], [`javascript`], [`golang`], [`promtool`], [`schemathesis`]: foreign programs the tests run.
@@ -20,6 +21,7 @@
 mod amqp;
 mod cable;
 mod cluster;
+mod collector;
 mod ctl;
 mod eventually;
 mod foreign;
@@ -34,6 +36,7 @@ mod shared;
 pub use amqp::RawClient;
 pub use cable::Cable;
 pub use cluster::Cluster;
+pub use collector::{Collector, Exported};
 pub use ctl::Permissions;
 pub use eventually::{eventually, eventually_eq};
 pub use foreign::{golang, javascript, promtool, python, schemathesis};

@@ -1,10 +1,8 @@
 //! `reports-worker`: makes the reports of the queue `reports` until it is told to stop.
 
-use anyhow::Context;
 use clap::Parser;
-use leveret::{Broker, Config, shutdown_signal};
+use leveret::{Broker, Config, shutdown_signal, telemetry::Telemetry};
 use leveret_reports::{ReportSettings, worker};
-use tracing_subscriber::EnvFilter;
 
 /// Makes the reports of the queue `reports`: CSV, XLSX or PDF files from CSV data.
 #[derive(Parser)]
@@ -13,9 +11,8 @@ struct Settings {
     #[command(flatten)]
     broker: Config,
 
-    /// What to log: a level, or levels by module (lapin's warnings show payloads)
-    #[arg(long, env = "RUST_LOG", default_value = "info,lapin=off")]
-    log: String,
+    #[command(flatten)]
+    telemetry: Telemetry,
 
     #[command(flatten)]
     reports: ReportSettings,
@@ -24,8 +21,7 @@ struct Settings {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
-    let filter = EnvFilter::try_new(&settings.log).context("RUST_LOG")?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let _telemetry = settings.telemetry.init("reports-worker")?;
     let reports = &settings.reports;
     tracing::info!(data = %reports.data_dir.display(), output = %reports.output_dir.display(), "reports are made");
     let broker = Broker::amqp(settings.broker)?;

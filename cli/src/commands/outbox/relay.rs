@@ -1,12 +1,11 @@
 //! `leveret outbox relay`: a relay by itself, for services that have none within.
 
-use std::{io::IsTerminal, time::Duration};
+use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
-use leveret::{Broker, Config};
+use leveret::{Broker, Config, telemetry::Telemetry};
 use leveret_store::{Outbox, Relay};
-use tracing_subscriber::EnvFilter;
 
 use super::super::shared::{DatabaseArguments, hidden_if_of_workers};
 use crate::output::{Exit, Failure, print};
@@ -35,6 +34,9 @@ pub(super) struct RelayCommand {
 
     #[command(flatten)]
     config: Config,
+
+    #[command(flatten)]
+    pub(super) telemetry: Telemetry,
 }
 
 /// A relay has metrics, as workers do.
@@ -50,9 +52,6 @@ impl RelayCommand {
                 "--lease is {lease:?}, and must be more than --publish-timeout ({timeout:?})"
             )));
         }
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,lapin=off"));
-        let stderr = std::io::stderr;
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(stderr().is_terminal()).with_writer(stderr).init();
         let outbox = Outbox::open(self.database.existing()?).await?;
         let broker = Broker::amqp(self.config).map_err(|error| Failure::Usage(error.into()))?;
         let health = broker.serve_health().map_err(|error| Failure::Other(error.into()))?;

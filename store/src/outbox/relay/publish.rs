@@ -61,7 +61,7 @@ pub(super) async fn publish(relay: &Relay, until: Instant, leased: Vec<Leased>) 
     }
     for (fate, rows) in &batch.failed {
         let Fate::Aside { reason } = fate else { continue };
-        tracing::warn!(jobs = rows.len(), first = rows.first(), reason, "set jobs of the outbox aside");
+        tracing::error!(jobs = rows.len(), first = rows.first(), error = reason, "set jobs of the outbox aside");
     }
     batch
 }

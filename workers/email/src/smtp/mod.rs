@@ -121,7 +121,7 @@ impl Smtp {
                 let fault = Fault::of(step, code_of(&error));
                 let answer = answer_of(&error);
                 if fault == Fault::Setup {
-                    tracing::warn!(server, %step, answer, "the mail server refuses this worker; jobs wait");
+                    tracing::error!(server, %step, error = answer, "the mail server refuses this worker; jobs wait");
                 }
                 MailError::Server { server, to, step, answer, fault }
             }

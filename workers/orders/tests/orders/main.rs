@@ -7,6 +7,7 @@ mod place;
 mod program;
 mod refusals;
 mod stage;
+mod traces;
 
 /// Makes each of these functions of a `Database` a test on SQLite and a test on PostgreSQL.
 #[macro_export]

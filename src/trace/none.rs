@@ -1,0 +1,62 @@
+//! No spans: contexts travel in headers all the same.
+#![expect(clippy::unused_self, reason = "the other one has a use for it")]
+
+use super::{Place, Trace};
+use crate::{
+    broker::Broker, error::PublishError, intake::Received, message::Message, metrics::Finish, outcome::Outcome,
+    settle::Settlement,
+};
+
+/// The context of an attempt's span.
+#[derive(Debug, Default)]
+pub(crate) struct Slot(());
+
+impl Slot {
+    pub(crate) fn trace(&self) -> Option<Trace> {
+        None
+    }
+
+    pub(crate) fn id(&self) -> Option<String> {
+        None
+    }
+}
+
+pub(super) fn current() -> Option<Trace> {
+    None
+}
+
+pub(crate) fn carry(_: &Received, _: &mut Message) {}
+
+pub(crate) struct TraceSpan;
+
+impl TraceSpan {
+    pub(crate) fn publish(_: &Broker, _: (&str, &str), _: &Message, _: Option<&Trace>) -> Self {
+        Self
+    }
+
+    pub(crate) fn none() -> Self {
+        Self
+    }
+
+    pub(crate) fn process(_: Place<'_>, _: &str, _: &Received) -> Self {
+        Self
+    }
+
+    pub(crate) fn settle(_: Place<'_>, _: &Received) -> Self {
+        Self
+    }
+
+    pub(crate) fn trace(&self) -> Option<Trace> {
+        None
+    }
+
+    pub(crate) fn within<F: Future>(&self, work: F) -> F {
+        work
+    }
+
+    pub(crate) fn not_published(&self, _: &str, _: &PublishError) {}
+
+    pub(crate) fn attempted(&self, _: &Outcome) {}
+
+    pub(crate) fn settled(&self, _: Place<'_>, _: Settlement, _: Option<Finish>) {}
+}

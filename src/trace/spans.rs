@@ -1,0 +1,283 @@
+//! Spans by OpenTelemetry's conventions for messaging (1.44): `publish`, `process`, and `ack` or `reject`.
+//!
+//! They are `tracing` spans of a target of their own, so that spans of handlers and services nest into them and they into
+//! those. Where no layer wants that target they cost next to nothing, and their fields are not even made.
+
+use std::sync::OnceLock;
+
+use lapin::types::ShortString;
+use opentelemetry::{
+    Context,
+    propagation::{Extractor, TextMapPropagator},
+    trace::{SpanContext, TraceContextExt},
+};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use tracing::{
+    Instrument, Level, Metadata, Span, field::Empty, info_span, instrument::Instrumented, level_filters::LevelFilter,
+};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+use super::{Place, TARGET, Trace};
+use crate::{
+    broker::Broker,
+    copy::ERROR_TEXT_LIMIT,
+    error::PublishError,
+    intake::Received,
+    message::{Message, header, truncated},
+    metrics::Finish,
+    outcome::Outcome,
+    settle::Settlement,
+    topology::Topology,
+};
+
+/// Whose spans and events are exported: everybody's from `info` on, but not those of what carries jobs and traces, and not
+/// the span that logs have for an attempt.
+pub(crate) fn is_exported(of: &Metadata<'_>) -> bool {
+    const CARRIERS: [&str; 6] = ["lapin", "opentelemetry", "ureq", "hyper", "h2", "rustls"];
+    let is_carrier = CARRIERS.iter().any(|name| of.target().starts_with(name));
+    let is_for_logs = of.is_span() && of.target() == "leveret::task";
+    *of.level() <= Level::INFO && !is_carrier && !is_for_logs
+}
+
+/// The context of an attempt's span, once it has one.
+#[derive(Debug, Default)]
+pub(crate) struct Slot(OnceLock<SpanContext>);
+
+impl Slot {
+    pub(crate) fn trace(&self) -> Option<Trace> {
+        self.0.get().map(written)
+    }
+
+    /// The id of the trace, for logs.
+    pub(crate) fn id(&self) -> Option<String> {
+        self.0.get().map(|context| context.trace_id().to_string())
+    }
+}
+
+/// The context that this code runs in.
+pub(super) fn current() -> Option<Trace> {
+    valid(&Context::current()).as_ref().map(written)
+}
+
+/// Has a copy continue the trace of the attempt if its original, and so itself, bears none.
+pub(crate) fn carry(received: &Received, copy: &mut Message) {
+    if let Some(own) = received.trace.0.get()
+        && remote(&received.message).is_none()
+    {
+        written(own).write(copy);
+    }
+}
+
+fn valid(context: &Context) -> Option<SpanContext> {
+    Some(context.span().span_context().clone()).filter(SpanContext::is_valid)
+}
+
+fn written(context: &SpanContext) -> Trace {
+    let (trace, span, flags) = (context.trace_id(), context.span_id(), context.trace_flags().to_u8() & 1);
+    let state = Some(context.trace_state().header()).filter(|state| !state.is_empty());
+    Trace { parent: format!("00-{trace}-{span}-{flags:02x}"), state }
+}
+
+impl Extractor for Trace {
+    fn get(&self, key: &str) -> Option<&str> {
+        match key {
+            header::TRACEPARENT => Some(&self.parent),
+            header::TRACESTATE => self.state.as_deref(),
+            _ => None,
+        }
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec![header::TRACEPARENT, header::TRACESTATE]
+    }
+}
+
+/// The context that a header stands for; none if it makes no sense.
+fn read(trace: &Trace) -> Option<SpanContext> {
+    valid(&TraceContextPropagator::new().extract_with_context(&Context::new(), trace))
+}
+
+fn remote(message: &Message) -> Option<SpanContext> {
+    read(&Trace::of(message)?)
+}
+
+/// Where no subscriber is set, and a crate has `tracing` write to `log`, the macros would make all fields for that.
+fn nobody_listens() -> bool {
+    LevelFilter::current() < LevelFilter::INFO
+}
+
+/// A span of a job's way; nothing if nobody wants it.
+pub(crate) struct TraceSpan(Span);
+
+impl TraceSpan {
+    /// A publish of `job` to `queue`, in the trace of the message, or else of the caller, or else `fallback`.
+    pub(crate) fn publish(
+        broker: &Broker,
+        (job, queue): (&str, &str),
+        message: &Message,
+        fallback: Option<&Trace>,
+    ) -> Self {
+        if nobody_listens() {
+            return Self::none();
+        }
+        let span = info_span!(
+            target: TARGET,
+            parent: None,
+            "publish",
+            otel.kind = "producer",
+            otel.name = format!("publish {}", destination(broker, queue)),
+            otel.status_code = Empty,
+            otel.status_description = Empty,
+            messaging.system = broker.system(),
+            messaging.operation.name = "publish",
+            messaging.operation.type = "send",
+            messaging.destination.name = destination(broker, queue),
+            messaging.rabbitmq.destination.routing_key = queue,
+            messaging.message.id = message.id(),
+            messaging.message.conversation_id = conversation(message),
+            leveret.job = job,
+            error.type = Empty,
+        );
+        let parent = || remote(message).or_else(|| valid(&Context::current())).or_else(|| read(fallback?));
+        Self::of(span, parent)
+    }
+
+    pub(crate) fn none() -> Self {
+        Self(Span::none())
+    }
+
+    /// An attempt at `job`, in the trace of its message.
+    pub(crate) fn process(place: Place<'_>, job: &str, received: &Received) -> Self {
+        if nobody_listens() {
+            return Self::none();
+        }
+        let span = info_span!(
+            target: TARGET,
+            parent: None,
+            "process",
+            otel.kind = "consumer",
+            otel.name = format!("process {}", place.destination()),
+            otel.status_code = Empty,
+            otel.status_description = Empty,
+            messaging.system = place.broker.system(),
+            messaging.operation.name = "process",
+            messaging.operation.type = "process",
+            messaging.destination.name = place.destination(),
+            messaging.rabbitmq.destination.routing_key = place.lane.queue_name(place.queue),
+            messaging.message.id = received.id(),
+            messaging.message.conversation_id = conversation(&received.message),
+            leveret.job = job,
+            leveret.attempt = received.envelope.attempt,
+            leveret.outcome = Empty,
+            error.type = Empty,
+        );
+        let process = Self::of(span, || remote(&received.message));
+        if let Some(context) = process.context() {
+            // A delivery has one attempt.
+            drop(received.trace.0.set(context));
+        }
+        process
+    }
+
+    /// What is done about a delivery: within its attempt's span, or in the trace of its message if it had no attempt.
+    pub(crate) fn settle(place: Place<'_>, received: &Received) -> Self {
+        if nobody_listens() {
+            return Self::none();
+        }
+        let span = info_span!(
+            target: TARGET,
+            parent: None,
+            "settle",
+            otel.kind = "client",
+            messaging.system = place.broker.system(),
+            messaging.operation.name = Empty,
+            messaging.operation.type = "settle",
+            messaging.destination.name = place.destination(),
+            messaging.rabbitmq.destination.routing_key = place.lane.queue_name(place.queue),
+            messaging.message.id = received.id(),
+            messaging.message.conversation_id = conversation(&received.message),
+            leveret.job = received.message.job_name(),
+            leveret.attempt = received.envelope.attempt,
+            leveret.outcome = Empty,
+        );
+        Self::of(span, || received.trace.0.get().cloned().or_else(|| remote(&received.message)))
+    }
+
+    fn of(span: Span, parent: impl FnOnce() -> Option<SpanContext>) -> Self {
+        if !span.is_disabled()
+            && let Some(parent) = parent()
+        {
+            // It fails where there is no layer for traces, and so nothing that could have a parent.
+            drop(span.set_parent(Context::new().with_remote_span_context(parent)));
+        }
+        Self(span)
+    }
+
+    fn context(&self) -> Option<SpanContext> {
+        if self.0.is_disabled() { None } else { valid(&self.0.context()) }
+    }
+
+    /// What continues it, as headers.
+    pub(crate) fn trace(&self) -> Option<Trace> {
+        self.context().as_ref().map(written)
+    }
+
+    pub(crate) fn within<F: Future>(&self, work: F) -> Instrumented<F> {
+        work.instrument(self.0.clone())
+    }
+
+    /// Why the publish failed; `outcome` as in the metric.
+    pub(crate) fn not_published(&self, outcome: &str, error: &PublishError) {
+        if !self.0.is_disabled() {
+            self.failed(outcome, &error.to_string());
+        }
+    }
+
+    /// How the attempt ended.
+    pub(crate) fn attempted(&self, outcome: &Outcome) {
+        if self.0.is_disabled() {
+            return;
+        }
+        self.0.record("leveret.outcome", Finish::of(outcome).as_str());
+        if let Outcome::Retry { kind, reason, .. } | Outcome::DeadLetter { kind, reason } = outcome {
+            self.failed(kind.as_str(), truncated(reason, ERROR_TEXT_LIMIT));
+        }
+    }
+
+    /// What the broker is told about the delivery, and how its job has left the worker, if it has.
+    pub(crate) fn settled(&self, place: Place<'_>, settlement: Settlement, finish: Option<Finish>) {
+        if self.0.is_disabled() {
+            return;
+        }
+        let operation = match settlement {
+            Settlement::Ack => "ack",
+            Settlement::Reject => "reject",
+            Settlement::Requeue => "requeue",
+        };
+        // As a field it would be too late: the span has started.
+        self.0.context().span().update_name(format!("{operation} {}", place.destination()));
+        self.0.record("messaging.operation.name", operation);
+        self.0.record("leveret.outcome", finish.map(Finish::as_str));
+    }
+
+    fn failed(&self, kind: &str, reason: &str) {
+        self.0.record("error.type", kind);
+        self.0.record("otel.status_code", "ERROR");
+        self.0.record("otel.status_description", reason);
+    }
+}
+
+impl Place<'_> {
+    fn destination(self) -> String {
+        destination(self.broker, &self.lane.queue_name(self.queue))
+    }
+}
+
+/// Where messages of a queue are published to: its exchange, and the routing key, which is the queue's name.
+fn destination(broker: &Broker, queue: &str) -> String {
+    format!("{}:{queue}", Topology::new(&broker.config().namespace).jobs())
+}
+
+fn conversation(message: &Message) -> Option<&str> {
+    message.properties.correlation_id().as_ref().map(ShortString::as_str)
+}
