@@ -26,6 +26,8 @@ pages! {
     deploying "deploying.md"
     scaling "scaling.md"
     metrics "metrics.md"
+    settings "settings.md"
+    broker "broker.md"
     wire "wire.md"
     guarantees "guarantees.md"
     design "design.md"

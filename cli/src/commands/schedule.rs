@@ -52,7 +52,11 @@ Exit codes:
   2    wrong usage
   3    the broker could not be reached
   4    an error of the program or its surroundings
-  5    no worker has had a schedule of that name";
+  5    no worker has had a schedule of that name
+
+Examples:
+  leveret schedule list
+  leveret schedule run digest";
 
 #[derive(Serialize)]
 struct Line {
