@@ -119,6 +119,9 @@ fn line(token: Token, workers: u32) -> Line {
 }
 
 fn shown(lines: &[Line]) -> String {
+    if lines.is_empty() {
+        return "No worker with a schedule has run on this broker and namespace yet.\n".to_owned();
+    }
     let now = now_ms();
     let rows: Vec<_> = lines
         .iter()

@@ -31,3 +31,21 @@ async fn more_than_one_queue_can_do_is_no_matter_of_workers() {
     simulate("--rate 1000000 --p50 10ms").await.ends(2);
     simulate("--rate 10/d --p50 10ms").await.ends(2);
 }
+
+#[tokio::test]
+async fn a_backlog_has_an_end_that_is_told_and_what_nobody_can_do_is_said_so() {
+    let table =
+        simulate("--rate 20 --p50 100ms --concurrency 4 --for 5m --backlog 600 --workers 1").await.ends(0).stdout;
+    // 600 jobs, 40 done a second of which 20 are new: half a minute.
+    assert!(
+        table.contains("1 worker: the longest queue is gone 3") && table.contains(" s after the start."),
+        "{table}"
+    );
+    let table = simulate("--rate 20 --p50 100ms --for 10s --backlog 100000 --target-wait 1ms").await.ends(1).stdout;
+    assert!(table.contains("No number of workers is enough"), "{table}");
+}
+
+#[tokio::test]
+async fn quantiles_that_cross_are_refused() {
+    simulate("--rate 10 --p50 400ms --p95 80ms").await.ends(2);
+}
