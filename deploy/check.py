@@ -1,4 +1,4 @@
-"""Holds the files of deploy/ to the README, to each other and to their schemas. `check.py --write` makes rules.yaml anew."""
+"""Holds the files of deploy/ to the book, to each other and to their schemas. `check.py --write` makes rules.yaml anew."""
 
 import json
 import re
@@ -11,7 +11,8 @@ import kubernetes_validate
 import yaml
 
 DEPLOY = Path(__file__).parent
-README = (DEPLOY.parent / "README.md").read_text()
+# The pages of the book that list settings, metrics and what the broker is told.
+BOOK = "".join((DEPLOY.parent / f"docs/src/{page}.md").read_text() for page in ("settings", "metrics", "broker"))
 CORE = ("v1", "apps/v1", "policy/v1", "networking.k8s.io/v1")
 RULES = DEPLOY / "kubernetes/overlays/monitoring/rules.yaml"
 
@@ -58,14 +59,14 @@ def expressions():
 
 
 def metrics():
-    """The README's metrics, each with its row of the table."""
-    rows = [line for line in README.splitlines() if line.startswith("| `leveret_")]
+    """The book's metrics, each with its row of the table."""
+    rows = [line for line in BOOK.splitlines() if line.startswith("| `leveret_")]
     return {name: row for row in rows for name in re.findall(r"`(leveret_\w+)`", row.split(" | ")[0])}
 
 
 def check_metrics():
     known, recorded, used = metrics(), {rule.get("record") for rule in rules()}, set()
-    check(len(known) > 30, f"the README has only {len(known)} metrics")
+    check(len(known) > 30, f"the book has only {len(known)} metrics")
     texts = [*expressions(), *((file.name, file.read_text()) for file in sorted((DEPLOY.parent / "docs/runbooks").glob("*.md")))]
     for where, text in texts:
         for name in re.findall(r"\b(?:queue:)?(?:leveret|rabbitmq)_[\w:]+", text):
@@ -141,19 +142,19 @@ def check_scaling():
 def check_broker():
     definitions = json.loads((DEPLOY / "rabbitmq/definitions.json").read_text())
     granted = {entry["user"]: entry for entry in definitions["permissions"]}
-    for user, *rights in re.findall(r"set_permissions -p / (\S+) '(.*)' '(.*)' '(.*)'", README):
+    for user, *rights in re.findall(r"set_permissions -p / (\S+) '(.*)' '(.*)' '(.*)'", BOOK):
         ours = [granted[user][right].replace("(email|orders|reports)", "email") for right in ("configure", "write", "read")]
-        check(ours == rights, f"definitions.json: {user} has other rights than in the README")
+        check(ours == rights, f"definitions.json: {user} has other rights than in the book")
     for user in definitions["users"]:
         check(user["password_hash"] == "", f"definitions.json: {user['name']} has a password")
     queues, exchanges = ({entry["name"] for entry in definitions[kind]} for kind in ("queues", "exchanges"))
     for binding in definitions["bindings"]:
         ends = queues if binding["destination_type"] == "queue" else exchanges
         check(binding["source"] in exchanges and binding["destination"] in ends, f"definitions.json: {binding} leads nowhere")
-    settings = "".join(line for line in README.split("```erlang\n")[1].split("```")[0].split())
+    settings = "".join(line for line in BOOK.split("```erlang\n")[1].split("```")[0].split())
     for name in ("rabbitmq/advanced.config", "kubernetes/overlays/operator/rabbitmq.yaml"):
         text = re.sub(r"%%.*", "", (DEPLOY / name).read_text())
-        check(settings in "".join(text.split()), f"{name}: not the advanced.config of the README")
+        check(settings in "".join(text.split()), f"{name}: not the advanced.config of the book")
 
 
 def check_settings():
@@ -161,7 +162,7 @@ def check_settings():
     files += ["kubernetes/overlays/tls/kustomization.yaml", *(f"rabbitmq/{name}.conf" for name in ("tls", "mtls", "external"))]
     for name in files:
         for setting in re.findall(r"\bLEVERET_\w+", (DEPLOY / name).read_text()):
-            check(f"`{setting}`" in README or setting == "LEVERET_VERSION", f"{name}: no setting is called {setting}")
+            check(f"`{setting}`" in BOOK or setting == "LEVERET_VERSION", f"{name}: no setting is called {setting}")
 
 
 def check_overlay(overlay, schema):

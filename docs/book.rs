@@ -87,12 +87,23 @@ fn every_link_leads_to_a_file_and_to_a_heading_in_it() {
     assert!(followed > 30, "only {followed} links were found");
 }
 
+/// The book is read on code hosts and as mdBook builds it, which has no files but its own.
+#[test]
+fn no_page_links_out_of_the_book() {
+    for page in pages() {
+        for link in links(&prose(&source().join(&page))) {
+            let depth = page.matches('/').count();
+            assert!(link.matches("../").count() <= depth, "{page}: {link} is not in the book: name its path instead");
+        }
+    }
+}
+
 #[test]
 fn no_rust_is_shown_that_is_not_compiled() {
     for page in pages() {
         let text = fs::read_to_string(source().join(&page)).unwrap();
         for fence in text.lines().filter_map(|line| line.strip_prefix("```")) {
-            let known = ["", "rust", "rust,no_run", "text", "json", "python", "javascript", "go", "sh"];
+            let known = ["", "rust", "rust,no_run", "text", "json", "python", "javascript", "go", "sh", "erlang"];
             assert!(known.contains(&fence), "{page}: a block of {fence:?}");
         }
     }

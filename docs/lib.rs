@@ -27,6 +27,8 @@ pages! {
     scaling "scaling.md"
     metrics "metrics.md"
     tracing "tracing.md"
+    settings "settings.md"
+    broker "broker.md"
     wire "wire.md"
     logs "logs.md"
     guarantees "guarantees.md"

@@ -125,7 +125,7 @@ impl Config {
     /// [`Error::Budget`] with both values.
     pub fn check_drain(&self) -> Result<(), Error> {
         let drain = self.drain_timeout + CANCEL_GRACE;
-        less("LEVERET_DRAIN_TIMEOUT", drain, "LEVERET_GRACE_PERIOD", self.grace_period)
+        less("LEVERET_DRAIN_TIMEOUT with the second after it", drain, "LEVERET_GRACE_PERIOD", self.grace_period)
     }
 
     /// Checks that a handler's timeout, which the error calls `what`, is less than the broker's consumer timeout.

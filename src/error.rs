@@ -91,7 +91,9 @@ pub enum Error {
         detail: String,
     },
     /// The health and metrics address cannot be listened on.
-    #[error("cannot serve metrics and health on {address}")]
+    #[error(
+        "cannot serve metrics and health on {address}; LEVERET_HTTP_ADDR sets another one, port 0 takes a free one"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,

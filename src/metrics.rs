@@ -1,4 +1,4 @@
-//! The Prometheus metrics of a process, under the names of the README's table.
+//! The Prometheus metrics of a process, under the names of the table in docs/src/metrics.md.
 //!
 //! Labels are `queue`, `job` and the one shown; handles are looked up once, at registration, and every series that can
 //! move exists from the start at 0.

@@ -23,40 +23,40 @@ use crate::output::{Exit, Failure};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    Doctor(Box<doctor::Arguments>),
-    Bench(Box<leveret_bench::Arguments>),
-    Serve(Box<serve::Arguments>),
-    Jobs(Box<jobs::Arguments>),
     Publish(Box<publish::Arguments>),
     Queues(Box<queues::Arguments>),
-    Schedule(Box<schedule::Arguments>),
+    Jobs(Box<jobs::Arguments>),
     Dead(Box<dead::Arguments>),
+    Schedule(Box<schedule::Arguments>),
+    Audit(Box<audit::Arguments>),
+    Serve(Box<serve::Arguments>),
     Outbox(Box<outbox::Arguments>),
     Inbox(Box<inbox::Arguments>),
-    Healthcheck(healthcheck::Arguments),
-    Audit(Box<audit::Arguments>),
+    Doctor(Box<doctor::Arguments>),
     Topology(Box<topology::Arguments>),
     Simulate(Box<simulate::Arguments>),
+    Bench(Box<leveret_bench::Arguments>),
+    Healthcheck(healthcheck::Arguments),
 }
 
 impl Command {
     /// Runs the command.
     pub(crate) async fn run(self) -> Result<Exit, Failure> {
         match self {
-            Self::Doctor(arguments) => doctor::run(*arguments).await,
-            Self::Bench(arguments) => bench::run(*arguments).await,
-            Self::Serve(arguments) => serve::run(*arguments).await,
-            Self::Jobs(arguments) => jobs::run(*arguments).await,
             Self::Publish(arguments) => publish::run(*arguments).await,
             Self::Queues(arguments) => queues::run(*arguments).await,
-            Self::Schedule(arguments) => schedule::run(*arguments).await,
+            Self::Jobs(arguments) => jobs::run(*arguments).await,
             Self::Dead(arguments) => dead::run(*arguments).await,
+            Self::Schedule(arguments) => schedule::run(*arguments).await,
+            Self::Audit(arguments) => audit::run(*arguments).await,
+            Self::Serve(arguments) => serve::run(*arguments).await,
             Self::Outbox(arguments) => outbox::run(*arguments).await,
             Self::Inbox(arguments) => inbox::run(*arguments).await,
-            Self::Healthcheck(arguments) => healthcheck::run(arguments).await,
-            Self::Audit(arguments) => audit::run(*arguments).await,
+            Self::Doctor(arguments) => doctor::run(*arguments).await,
             Self::Topology(arguments) => topology::run(*arguments).await,
             Self::Simulate(arguments) => simulate::run(*arguments).await,
+            Self::Bench(arguments) => bench::run(*arguments).await,
+            Self::Healthcheck(arguments) => healthcheck::run(arguments).await,
         }
     }
 

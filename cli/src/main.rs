@@ -20,11 +20,24 @@ use crate::{
 
 /// Looks after the queues, dead letters and topology of Leveret's workers.
 #[derive(Parser)]
-#[command(name = "leveret", version, propagate_version = true)]
+#[command(name = "leveret", version, propagate_version = true, after_help = AFTER_HELP)]
 struct Leveret {
     #[command(subcommand)]
     command: Command,
 }
+
+const AFTER_HELP: &str = "\
+The broker is that of AMQP_URL, amqp://guest:guest@127.0.0.1:5672/%2f if it says nothing else. `jobs`, `audit` and, without \
+--direct, `dead` ask the store of `leveret serve` (DATABASE_URL); `outbox` and `inbox` work on a database of yours.
+
+Examples:
+  leveret publish email.send --payload '{\"to\": \"ada@example.com\"}'   publishes a job
+  leveret queues                                        shows what waits, and who consumes it
+  leveret dead list --direct --queue email              shows what was given up, and why
+  leveret dead replay --direct --queue email            brings it back
+  leveret doctor --management-url http://mq:15672       says what is wrong with the broker
+
+`leveret help COMMAND` says all about one of them.";
 
 fn main() -> ExitCode {
     let Leveret { command } = Leveret::parse();

@@ -69,6 +69,16 @@ impl Failure {
         error
     }
 
+    /// The same failure, with what it was about before it.
+    pub(crate) fn context(self, about: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Usage(error) => Self::Usage(error.context(about())),
+            Self::Unreachable(error) => Self::Unreachable(error.context(about())),
+            Self::NotFound(error) => Self::NotFound(error.context(about())),
+            Self::Other(error) => Self::Other(error.context(about())),
+        }
+    }
+
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) => Exit::Usage,

@@ -223,7 +223,10 @@ impl<I: Iterator<Item = Job>> Model<I> {
     /// The leader takes one after the other.
     fn queue_up(&mut self, number: JobNumber) {
         self.queued += 1;
-        self.outcome.longest_queue = self.outcome.longest_queue.max(self.queued);
+        if self.queued > self.outcome.longest_queue {
+            self.outcome.longest_queue = self.queued;
+            self.outcome.caught_up = None;
+        }
         let work = 1.0 / self.system.queue_rate;
         self.leader_until = self.leader_until.max(self.now) + work;
         self.leader_worked += work;
@@ -235,6 +238,9 @@ impl<I: Iterator<Item = Job>> Model<I> {
         while !self.ready.is_empty() && self.pool.has_taker() {
             let Some(number) = self.ready.pop_front() else { return };
             self.queued -= 1;
+            if self.queued == 0 {
+                self.outcome.caught_up.get_or_insert(self.now);
+            }
             if let Some(worker) = self.pool.hand_out(number) {
                 self.start(number, worker);
             }

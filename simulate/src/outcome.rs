@@ -21,6 +21,8 @@ pub struct Outcome {
     pub workers: (u32, f64),
     /// The most jobs at once that no worker had.
     pub longest_queue: u64,
+    /// When the queue was empty for the first time after it was at its longest.
+    pub caught_up: Option<f64>,
 }
 
 /// Numbers, of which there are too many to keep apart: each is within 1 % of what it was.

@@ -10,11 +10,12 @@ use std::{
 };
 
 use sqlx::{
-    AnyPool,
+    AnyPool, Connection, PgConnection,
     any::{AnyPoolOptions, install_default_drivers},
     postgres::PgPoolOptions,
     sqlite::SqlitePoolOptions,
 };
+use tokio::time::timeout;
 
 use crate::{
     Error, Result, embedded,
@@ -95,7 +96,8 @@ impl Store {
                 Self { dialect: Dialect::Sqlite, readers, writers }
             }
             Address::Postgres => {
-                let readers = pool(POSTGRES_SETUP, CONNECTIONS, SOON).connect(url).await?;
+                let opened = pool(POSTGRES_SETUP, CONNECTIONS, SOON).connect(url).await;
+                let readers = reasoned(url, opened).await?;
                 Self { dialect: Dialect::Postgres, writers: readers.clone(), readers }
             }
         };
@@ -183,7 +185,7 @@ pub(crate) async fn embedded(url: &str) -> Result<embedded::Pool> {
         let set_up = options.after_connect(|connection, _| {
             Box::pin(async move { sqlx::raw_sql(POSTGRES_SETUP).execute(connection).await.map(drop) })
         });
-        return Ok(embedded::Pool::Postgres(set_up.connect(url).await?));
+        return Ok(embedded::Pool::Postgres(reasoned(url, set_up.connect(url).await).await?));
     };
     let options = SqlitePoolOptions::new().max_connections(CONNECTIONS).after_connect(|connection, _| {
         Box::pin(async move { sqlx::raw_sql(SQLITE_SETUP).execute(connection).await.map(drop) })
@@ -195,6 +197,17 @@ fn pool(setup: &'static str, connections: u32, wait: Duration) -> AnyPoolOptions
     AnyPoolOptions::new().max_connections(connections).acquire_timeout(wait).after_connect(move |connection, _| {
         Box::pin(async move { sqlx::raw_sql(setup).execute(connection).await.map(drop) })
     })
+}
+
+/// A pool says only how long it has waited for a connection, not why there is none.
+async fn reasoned<P>(url: &str, opened: sqlx::Result<P>) -> sqlx::Result<P> {
+    if !matches!(opened, Err(sqlx::Error::PoolTimedOut)) {
+        return opened;
+    }
+    match timeout(SOON, PgConnection::connect(url)).await {
+        Ok(Err(reason)) => Err(reason),
+        _ => opened,
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    readme::{README, block},
+    readme::{ON_THE_BROKER, block},
     support::{LONG, broker},
 };
 
@@ -145,9 +145,10 @@ async fn a_foreign_publish_to_a_queue_that_nobody_has_declared_fails() {
     }
 }
 
-/// The address of one of the users in the README's `rabbitmqctl set_permissions`, made with those permissions.
+/// The address of one of the users in the book's `rabbitmqctl set_permissions`, made with those permissions.
 async fn user(vhost: &TestVhost, role: &str) -> String {
-    let line = README.lines().find(|line| line.starts_with(&format!("rabbitmqctl set_permissions -p / {role} ")));
+    let line =
+        ON_THE_BROKER.lines().find(|line| line.starts_with(&format!("rabbitmqctl set_permissions -p / {role} ")));
     let mut quoted = line.unwrap().split('\'').skip(1).step_by(2);
     let mut next = || quoted.next().unwrap();
     let permissions = Permissions { configure: next(), write: next(), read: next() };

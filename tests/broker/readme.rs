@@ -1,4 +1,4 @@
-//! What the README and the page of the wire contract show besides Rust: it is taken from there and tried.
+//! What the README and the book's pages of reference show besides Rust: it is taken from there and tried.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +8,10 @@ use leveret_tests::jobs::{Act, Log, publish, script, start, worker};
 
 use crate::{metrics::get, support::LONG};
 
-pub(crate) const README: &str = include_str!("../../README.md");
-
+const README: &str = include_str!("../../README.md");
+pub(crate) const ON_THE_BROKER: &str = include_str!("../../docs/src/broker.md");
+const SETTINGS: &str = include_str!("../../docs/src/settings.md");
+const METRICS: &str = include_str!("../../docs/src/metrics.md");
 const WIRE: &str = include_str!("../../docs/src/wire.md");
 
 /// The first fenced block of a language on the page of the wire contract.
@@ -27,10 +29,10 @@ fn the_readme_shows_what_is_tried() {
     assert_eq!(first_block(README, "python"), block("python"));
 }
 
-/// The words of a section of the README that start with `prefix`.
+/// The words of a section of the page of the metrics that start with `prefix`.
 fn words(section: &str, prefix: &str) -> BTreeSet<&'static str> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let (_, section) = README.split_once(&format!("\n## {section}\n")).unwrap();
+    let (_, section) = METRICS.split_once(&format!("\n## {section}\n")).unwrap();
     let (section, _) = section.split_once("\n## ").unwrap();
     section.split(|c| !is_word(c)).filter(|word| word.starts_with(prefix) && word.len() > prefix.len()).collect()
 }
@@ -47,12 +49,11 @@ fn every_setting_is_in_the_table_with_its_flag_and_default() {
         let flag = option.split(' ').next().unwrap();
         let default = value("default").map_or_else(String::new, |(default, _)| format!("`{default}` "));
         let row = format!("| `{variable}` | `--{flag}` | {default}|");
-        assert!(README.contains(&row), "the README lacks {row}");
+        assert!(SETTINGS.contains(&row), "the page lacks {row}");
         settings.insert(variable);
     }
     assert!(settings.len() > 10, "{help}");
-    let (_, section) = README.split_once("\n## Settings\n").unwrap();
-    let (table, _) = section.split_once("`leveret serve`").unwrap();
+    let (table, _) = SETTINGS.split_once("\n## The server\n").unwrap();
     let listed = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     assert_eq!(settings, listed);
 }
@@ -69,5 +70,5 @@ async fn every_metric_is_in_the_table_and_no_other() {
     let (_, text) = get(&health.address().to_string(), "/metrics").await;
     running.stop().await.unwrap();
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-    assert_eq!(words("Metrics and health", "leveret_"), names);
+    assert_eq!(words("Every metric of a worker", "leveret_"), names);
 }

@@ -12,7 +12,7 @@ use leveret_tests::fires::{Fires, noting, schedule};
 use tokio::time::Instant;
 
 use crate::{
-    readme::README,
+    readme::ON_THE_BROKER,
     support::{LONG, broker},
 };
 
@@ -220,13 +220,14 @@ async fn the_rights_that_the_readme_names_are_enough_to_lead() {
     let (_broker, declaring) = stage.worker(&stage.url, HEARTBEAT).await;
     let epoch = stage.led(1, 0).await.epoch;
     declaring.stop().await.unwrap();
-    let rights = README.split_once("Workers with schedules also need the right to read `").unwrap().1;
+    let rights = ON_THE_BROKER.split_once("Workers with schedules also need the right to read `").unwrap().1;
     let read = format!(
         r"^({}(\.own)?(\.suspect)?|leveret\.v1\.(cancelled|catalogue)|{})$",
         stage.queue,
         rights.split('`').next().unwrap()
     );
-    let worker = README.lines().find(|line| line.starts_with("rabbitmqctl set_permissions -p / worker")).unwrap();
+    let worker =
+        ON_THE_BROKER.lines().find(|line| line.starts_with("rabbitmqctl set_permissions -p / worker")).unwrap();
     let write = worker.split('\'').nth(3).unwrap();
     let user = unique("least");
     let permissions = Permissions { configure: "^$", write, read: &read };

@@ -37,7 +37,13 @@ Exit codes:
   3    the broker could not be reached, or takes nothing now
   4    an error of the program or its surroundings, such as a store that is away
   5    no such job
-  124  `wait`: it was not at its end in time";
+  124  `wait`: it was not at its end in time
+
+Examples:
+  leveret jobs list --status Failed
+  leveret jobs show order-17
+  leveret jobs wait order-17 --output json
+  leveret jobs cancel order-17";
 
 #[derive(Subcommand)]
 enum Command {

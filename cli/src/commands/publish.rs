@@ -132,10 +132,10 @@ fn queue(arguments: &Arguments, catalogue: &Catalogue) -> Result<String, Failure
         let entries = catalogue.entries();
         let near = entries.iter().map(|entry| entry.job.as_str());
         let nearest = near.min_by_key(|known| strsim::damerau_levenshtein(known, &arguments.job));
-        let hint = nearest.map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
+        let hint = nearest.map(|name| format!("did you mean {name:?}? If not, ")).unwrap_or_default();
         let job = &arguments.job;
         Failure::Usage(anyhow!(
-            "no worker has announced the job {job:?}{hint} To publish it all the same, give --queue"
+            "no worker has announced the job {job:?}; {hint}start its worker once, or publish it all the same with --queue"
         ))
     })
 }

@@ -50,7 +50,12 @@ Exit codes:
   2    wrong usage
   3    the broker could not be reached
   4    an error of the program or its surroundings
-  5    a queue that was named is not there";
+  5    a queue that was named is not there
+
+Examples:
+  leveret queues
+  leveret queues --queue email --management-url http://127.0.0.1:15672
+  leveret queues --output json";
 
 #[derive(Serialize)]
 struct Report {
@@ -174,6 +179,10 @@ impl Report {
             ]
         };
         let rows: Vec<_> = self.queues.iter().map(row).collect();
+        let nothing = "No worker has announced a job to this broker and namespace yet; --queue looks at any queue.\n";
+        if rows.is_empty() && self.delayed + self.unrouted == 0 {
+            return nothing.to_owned();
+        }
         let table = table(["QUEUE", "READY", "CONSUMERS", "SUSPECT", "DEAD", "IN", "DONE"], &rows);
         format!("{table}\n{} delayed, {} without a queue\n", self.delayed, self.unrouted)
     }

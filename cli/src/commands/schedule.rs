@@ -52,7 +52,11 @@ Exit codes:
   2    wrong usage
   3    the broker could not be reached
   4    an error of the program or its surroundings
-  5    no worker has had a schedule of that name";
+  5    no worker has had a schedule of that name
+
+Examples:
+  leveret schedule list
+  leveret schedule run digest";
 
 #[derive(Serialize)]
 struct Line {
@@ -115,6 +119,9 @@ fn line(token: Token, workers: u32) -> Line {
 }
 
 fn shown(lines: &[Line]) -> String {
+    if lines.is_empty() {
+        return "No worker with a schedule has run on this broker and namespace yet.\n".to_owned();
+    }
     let now = now_ms();
     let rows: Vec<_> = lines
         .iter()

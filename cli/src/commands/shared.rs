@@ -13,6 +13,7 @@ use leveret::{
 };
 use leveret_store::Store;
 use tokio::{io::AsyncReadExt, time::timeout};
+use url::Url;
 
 use crate::output::Failure;
 
@@ -47,8 +48,16 @@ impl StoreArguments {
 
     /// The store, made if it is not there.
     pub(crate) async fn create(&self) -> Result<Store, Failure> {
-        Ok(Store::open(&self.url).await?)
+        let opened = Store::open(&self.url).await.map_err(Failure::from);
+        opened
+            .map_err(|failure| failure.context(|| format!("the store {} (--store or DATABASE_URL)", public(&self.url))))
     }
+}
+
+/// A database's address without its password; a path as it is.
+fn public(address: &str) -> String {
+    let bare = Url::parse(address).ok().and_then(|mut url| url.set_password(None).ok().map(|()| url));
+    bare.map_or_else(|| address.to_owned(), Into::into)
 }
 
 /// A database of yours, with an outbox or an inbox.

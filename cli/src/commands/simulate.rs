@@ -14,6 +14,11 @@ use crate::output::{Exit, Failure, Format, Progress, print, print_json};
 const MOST_JOBS: f64 = 2e7;
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    if arguments.has_quantiles_crossed() {
+        return Err(Failure::Usage(anyhow!(
+            "--p95 is less than --p50: 95 of 100 attempts take longer than half of them"
+        )));
+    }
     let expected = arguments.expected_jobs();
     if expected > MOST_JOBS {
         let most = "at most 20 million";
@@ -26,7 +31,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     drop(progress);
     match arguments.output {
         Format::Json => print_json(&found)?,
-        Format::Table => print(&table::shown(&found))?,
+        Format::Table => print(&table::shown(&found, &arguments))?,
     }
     let is_answered = !arguments.is_search() || found.fewest.is_some();
     Ok(if is_answered { Exit::Well } else { Exit::Problems })

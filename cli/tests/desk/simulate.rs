@@ -31,3 +31,24 @@ async fn more_than_one_queue_can_do_is_no_matter_of_workers() {
     simulate("--rate 1000000 --p50 10ms").await.ends(2);
     simulate("--rate 10/d --p50 10ms").await.ends(2);
 }
+
+#[tokio::test]
+async fn a_backlog_has_an_end_that_is_told_and_what_nobody_can_do_is_said_so() {
+    let load = "--rate 20 --p50 100ms --concurrency 4 --for 5m --backlog 600 --workers 1";
+    let found = simulate(&format!("{load} --output json")).await.ends(0).json();
+    // 600 jobs, 40 done a second of which 20 are new: half a minute.
+    let caught_up = found["rows"][0]["caught_up"].as_f64().unwrap();
+    assert!((25.0..35.0).contains(&caught_up), "{found}");
+    let table = simulate(load).await.ends(0).stdout;
+    assert!(
+        table.contains(&format!("1 worker: the longest queue is gone {caught_up:.1} s after the start.")),
+        "{table}"
+    );
+    let table = simulate("--rate 20 --p50 100ms --for 10s --backlog 100000 --target-wait 1ms").await.ends(1).stdout;
+    assert!(table.contains("No number of workers is enough"), "{table}");
+}
+
+#[tokio::test]
+async fn quantiles_that_cross_are_refused() {
+    simulate("--rate 10 --p50 400ms --p95 80ms").await.ends(2);
+}

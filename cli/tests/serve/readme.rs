@@ -1,4 +1,4 @@
-//! What the README says of the server: its settings, and the rights that it needs.
+//! What the book says of the server: its settings, and the rights that it needs.
 
 use std::process::Command;
 
@@ -11,7 +11,8 @@ use crate::{
     stage::{LONG, Place, QUEUE, work},
 };
 
-const README: &str = include_str!("../../../README.md");
+const SETTINGS: &str = include_str!("../../../docs/src/settings.md");
+const ON_THE_BROKER: &str = include_str!("../../../docs/src/broker.md");
 
 #[test]
 fn every_setting_of_the_server_is_in_a_table_with_its_flag_and_default() {
@@ -20,10 +21,9 @@ fn every_setting_of_the_server_is_in_a_table_with_its_flag_and_default() {
     let rows: Vec<_> = help.split("\n      --").skip(1).filter_map(row).collect();
     assert!(rows.len() > 10, "{help}");
     for row in &rows {
-        assert!(README.contains(row), "the README lacks {row}");
+        assert!(SETTINGS.contains(row), "the page lacks {row}");
     }
-    let (_, section) = README.split_once("`leveret serve` takes").unwrap();
-    let (table, _) = section.split_once("\n## ").unwrap();
+    let (_, table) = SETTINGS.split_once("`leveret serve` takes").unwrap();
     for line in table.lines().filter(|line| line.starts_with("| `")) {
         assert!(rows.iter().any(|row| line.starts_with(row)), "the server does not take {line}");
     }
@@ -37,9 +37,10 @@ fn row(option: &str) -> Option<String> {
     Some(format!("| `{variable}` | `--{flag}` | {default}|"))
 }
 
-/// The address of one of the users in the README's `rabbitmqctl set_permissions`, for the queue of the worker here.
+/// The address of one of the users in the book's `rabbitmqctl set_permissions`, for the queue of the worker here.
 async fn user(vhost: &TestVhost, role: &str) -> String {
-    let line = README.lines().find(|line| line.starts_with(&format!("rabbitmqctl set_permissions -p / {role} ")));
+    let line =
+        ON_THE_BROKER.lines().find(|line| line.starts_with(&format!("rabbitmqctl set_permissions -p / {role} ")));
     let line = line.unwrap().replace("email", QUEUE);
     let mut quoted = line.split('\'').skip(1).step_by(2);
     let mut next = || quoted.next().unwrap();

@@ -78,7 +78,7 @@ impl FromStr for Status {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|status| status.to_string() == text);
+        let found = Self::ALL.into_iter().find(|status| status.to_string().eq_ignore_ascii_case(text));
         found.ok_or_else(|| format!("{text:?} is none of {}", Self::ALL.map(|status| status.to_string()).join(", ")))
     }
 }

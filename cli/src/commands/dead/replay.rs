@@ -141,7 +141,11 @@ fn show(bar: &ProgressBar, progress: &Progress) {
 
 fn text(summary: &Summary) -> String {
     let Summary { replay, total, replayed, returned, failed, outcome } = summary;
-    let mut text = format!("Replay {replay}: {replayed} of {total} replayed, {returned} lie there again: {outcome}\n");
+    if *total == 0 {
+        return "No dead letter is meant by that: nothing was replayed.\n".to_owned();
+    }
+    let left = if *returned > 0 { format!(", {returned} left where they were") } else { String::new() };
+    let mut text = format!("Replay {replay}: {replayed} of {total} replayed{left}: {outcome}\n");
     for failed in failed {
         text.push_str(&format!("  {}: {}\n", failed.id, failed.reason));
     }

@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_parser = rate, value_name = "RATE")]
     rate: f64,
 
-    /// How long half of the attempts take at most
+    /// How long half of the attempts take at most, such as 80ms; a number alone is seconds
     #[arg(long, value_parser = leveret::duration, value_name = "DURATION")]
     p50: Duration,
 
@@ -130,6 +130,15 @@ impl Arguments {
     /// Whether the fewest workers that are enough are looked for.
     pub(super) fn is_search(&self) -> bool {
         self.workers.is_empty() && self.autoscale.is_none()
+    }
+
+    pub(super) fn has_quantiles_crossed(&self) -> bool {
+        self.p95.is_some_and(|p95| p95 < self.p50)
+    }
+
+    /// Whether there is a time in which more comes than later.
+    pub(super) fn has_rush(&self) -> bool {
+        self.backlog > 0 || self.peak.is_some()
     }
 
     pub(super) fn expected_jobs(&self) -> f64 {

@@ -41,6 +41,8 @@ pub(super) struct Row {
     pub(super) wait_p99: f64,
     pub(super) longest_wait: f64,
     pub(super) longest_queue: u64,
+    /// After the start, when the queue was empty again after it was at its longest.
+    pub(super) caught_up: Option<f64>,
     pub(super) succeeded: u64,
     pub(super) retried: u64,
     pub(super) dead: u64,
@@ -159,6 +161,7 @@ fn row(outcome: &Outcome, overloaded: bool) -> Row {
         wait_p99: waits.quantile(0.99),
         longest_wait: waits.largest(),
         longest_queue: outcome.longest_queue,
+        caught_up: outcome.caught_up,
         succeeded: outcome.succeeded,
         retried: outcome.retried,
         dead: outcome.dead,

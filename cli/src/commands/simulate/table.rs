@@ -1,33 +1,47 @@
 //! The figures for people.
 
-use std::fmt::Write;
-
-use super::{Row, search::Found};
+use super::{Arguments, Row, search::Found};
 use crate::output::table;
 
-pub(super) fn shown(found: &Found) -> String {
+pub(super) fn shown(found: &Found, arguments: &Arguments) -> String {
     let rows: Vec<_> = found.rows.iter().map(|row| cells(row, found.fewest)).collect();
     let heads =
         ["WORKERS", "BUSY", "QUEUE BUSY", "WAIT P50", "P95", "P99", "LONGEST", "LONGEST QUEUE", "RETRIED", "DEAD"];
-    let mut text = table(heads, &rows);
+    let said: Vec<_> = said(found, arguments).into_iter().map(|sentence| format!("{sentence}\n")).collect();
+    let between = if said.is_empty() { "" } else { "\n" };
+    format!("{}{between}{}", table(heads, &rows), said.concat())
+}
+
+fn said(found: &Found, arguments: &Arguments) -> Vec<String> {
+    let mut said = Vec::new();
     let target = seconds(found.target_wait_seconds);
-    // Writing to a string does not fail.
-    if let Some(fewest) = found.fewest {
-        let workers = if fewest == 1 { "worker is" } else { "workers are" };
-        _ = writeln!(text, "\n{fewest} {workers} enough: 95 of 100 attempts start within {target}.");
+    match found.fewest {
+        Some(1) => said.push(format!("1 worker is enough: 95 of 100 attempts start within {target}.")),
+        Some(fewest) => said.push(format!("{fewest} workers are enough: 95 of 100 attempts start within {target}.")),
+        None if arguments.is_search() => {
+            said.push(format!("No number of workers is enough to start 95 of 100 attempts within {target}."));
+        }
+        None => {}
     }
-    for row in found.rows.iter().filter(|row| row.overloaded) {
-        let of_workers = found.attempts_per_second_of_a_worker * f64::from(row.workers);
-        let can = of_workers.min(found.attempts_per_second_of_the_queue);
-        let (workers, come) = (row.workers, found.attempts_per_second);
-        let they = if workers == 1 { "1 worker never catches" } else { &format!("{workers} workers never catch") };
-        _ = writeln!(text, "{they} up: {come:.1} attempts come a second, of which {can:.1} can be done.");
+    for row in &found.rows {
+        let workers = if row.workers == 1 { "1 worker" } else { &format!("{} workers", row.workers) };
+        if row.overloaded {
+            let of_workers = found.attempts_per_second_of_a_worker * f64::from(row.workers);
+            let can = of_workers.min(found.attempts_per_second_of_the_queue);
+            let come = found.attempts_per_second;
+            let never = if row.workers == 1 { "never catches" } else { "never catch" };
+            said.push(format!(
+                "{workers} {never} up: {come:.1} attempts come a second, of which {can:.1} can be done."
+            ));
+        } else if let (true, Some(caught_up)) = (arguments.has_rush(), row.caught_up) {
+            said.push(format!("{workers}: the longest queue is gone {} after the start.", seconds(caught_up)));
+        }
     }
     if found.queues > 1 {
         let queues = found.queues;
-        _ = writeln!(text, "One queue's leader would be too busy: spread the jobs over {queues} queues.");
+        said.push(format!("One queue's leader would be too busy: spread the jobs over {queues} queues."));
     }
-    text
+    said
 }
 
 fn cells(row: &Row, fewest: Option<u32>) -> [String; 10] {

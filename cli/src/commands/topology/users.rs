@@ -1,4 +1,4 @@
-//! The users of a broker and the least that each has to be allowed, as the README says it.
+//! The users of a broker and the least that each has to be allowed, as docs/src/broker.md says it.
 
 use super::wanted::{Traits, Wanted};
 

@@ -96,7 +96,10 @@ pub(super) fn not_connected(uri: &AMQPUri, error: &lapin::Error) -> ConnectError
     let lapin::ErrorKind::ProtocolError(protocol) = error.kind() else {
         return ConnectError::Unreachable { address, reason: error.to_string() };
     };
-    let reason = protocol.get_message().to_string();
+    let mut reason = protocol.get_message().to_string();
+    if uri.vhost.is_empty() {
+        reason.push_str(" (the slash at the end of an address is no vhost: leave it out, or write /%2f)");
+    }
     match protocol.kind() {
         AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => ConnectError::Login { address, user, reason },
         AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
