@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test faults test-rabbitmq4 bench bench-gate lint docs audit fuzz up check-deploy check-publish
 
+# Tests wait for brokers more than they compute.
+export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc))
+
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 

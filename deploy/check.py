@@ -67,7 +67,7 @@ def metrics():
 def check_metrics():
     known, recorded, used = metrics(), {rule.get("record") for rule in rules()}, set()
     check(len(known) > 30, f"the book has only {len(known)} metrics")
-    texts = [*expressions(), *((file.name, file.read_text()) for file in sorted((DEPLOY.parent / "docs/runbooks").glob("*.md")))]
+    texts = [*expressions(), *((file.name, file.read_text()) for file in sorted((DEPLOY.parent / "docs/src/runbooks").glob("*.md")))]
     for where, text in texts:
         for name in re.findall(r"\b(?:queue:)?(?:leveret|rabbitmq)_[\w:]+", text):
             plain = re.sub(r"_(bucket|sum|count)$", "", name)
@@ -87,12 +87,12 @@ def check_metrics():
 
 
 def check_alerts():
-    pages = {file.stem for file in (DEPLOY.parent / "docs/runbooks").glob("*.md")}
+    pages = {file.stem for file in (DEPLOY.parent / "docs/src/runbooks").glob("*.md")}
     tests = "".join(file.read_text() for file in (DEPLOY / "prometheus/tests").glob("*.yml"))
     alerts = [rule for rule in rules() if "alert" in rule]
     for rule in alerts:
         name, page = rule["alert"], rule["annotations"]["runbook_url"].rsplit("/", 1)[1]
-        check(page in pages, f"{name}: docs/runbooks/{page}.md is not there")
+        check(page in pages, f"{name}: docs/src/runbooks/{page}.md is not there")
         check(name == page.title().replace("-", ""), f"{name}: its page is that of another alert, {page}")
         check(f'alertname="{name}"' in tests, f"{name}: no test sees it fire")
         check(rule["labels"]["severity"] in ("page", "ticket"), f"{name}: a severity that nobody knows")
