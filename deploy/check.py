@@ -80,6 +80,9 @@ def check_metrics():
                     check(re.search(rf"`{label}`.*\b{value}\b", row), f"{where}: {name} has no {label} {value}")
     for name in known.keys() - used:
         check(False, f"{name} is on no board and in no rule")
+    for file in sorted((DEPLOY.parent / "docs/src").glob("**/*.md")):
+        for name in re.findall(r"\b(?<!:)leveret_\w+_(?:total|seconds)\b", file.read_text()):
+            check(name in known, f"{file.name}: no metric is called {name}")
     sources = "".join((DEPLOY.parent / file).read_text() for file in ("store/src/outbox/metrics.rs", "serve/src/http/trace.rs"))
     for name in known:
         if name.startswith(("leveret_outbox_", "leveret_http_")):  # The others are compared by tests/broker/readme.rs.

@@ -171,13 +171,14 @@ impl Stage {
         publishes.buffer_unordered(PUBLISHES_AT_ONCE).try_collect().await.context("publishing")
     }
 
-    /// Publishes one job; its queue may still have to be declared by the worker that has just started.
+    /// Publishes one job. Its queue may still have to be declared by the worker that has just started; until a new queue has
+    /// a leader, RabbitMQ refuses what is published to it.
     async fn publish_one(&self, input: &Input) -> Result<(), PublishError> {
         let (publisher, id) = (self.broker.publisher(), self.id(input));
         let deadline = Instant::now() + DECLARING;
         loop {
             match input.publish(&publisher, &id).await {
-                Err(PublishError::Unroutable { .. }) if Instant::now() < deadline => {
+                Err(PublishError::Unroutable { .. } | PublishError::Nacked { .. }) if Instant::now() < deadline => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
                 published => return published,
