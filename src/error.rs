@@ -122,7 +122,8 @@ pub enum PublishError {
         /// The queue the job was for.
         queue: String,
     },
-    /// The broker refused the job, usually because a policy limits the queue's length.
+    /// The broker refused the job: a policy limits the queue's length, or the queue has no leader, as for a moment after it
+    /// was declared. Publish it again later.
     #[error("queue {queue:?} refused the job: a length limit, or a queue that is not available")]
     Nacked {
         /// The queue the job was for.
