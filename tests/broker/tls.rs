@@ -150,7 +150,7 @@ async fn a_worker_that_cannot_trust_its_broker_says_so_in_the_log_and_at_readyz_
         let mut command = Command::new(env!("CARGO_BIN_EXE_scripted-worker"));
         command.env("AMQP_URL", node.tls_url("guest:guest")).env("LEVERET_HTTP_ADDR", "127.0.0.1:0");
         command.env("LEVERET_TLS_CA", files.path(ca)).env("RUST_LOG", "info,lapin=off");
-        Process::spawn(command.args(["--queue", "tls", "--log"]).arg(runs.path()))
+        Process::spawn(command.args(["--queue", "tls", "--runs"]).arg(runs.path()))
     };
     let process = run("ca.crt");
     let address = health_of(&process).await;
