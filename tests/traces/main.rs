@@ -153,10 +153,14 @@ async fn a_foreign_trace_is_continued_and_what_is_none_is_ignored() {
     stage.end().await;
 
     let spans = collector.spans();
-    let processes: Vec<_> = spans.iter().filter(|span| span.kind == "Consumer").collect();
-    let [foreign, own] = processes.as_slice() else { panic!("two of three are sampled: {processes:?}") };
+    // They may have run beside each other, and ended in any order.
+    let processes = spans.iter().filter(|span| span.kind == "Consumer");
+    let (foreigners, own): (Vec<_>, Vec<_>) = processes.partition(|span| span.trace == trace);
+    let ([foreign], [own]) = (foreigners.as_slice(), own.as_slice()) else {
+        panic!("two of three are sampled: {spans:?}")
+    };
     assert_eq!((foreign.trace.as_str(), foreign.parent.as_str()), FOREIGN);
-    assert!(own.trace != trace && own.parent.is_empty(), "{own:?}");
+    assert!(own.parent.is_empty(), "{own:?}");
     let follows = |of: &Exported| spans.iter().any(|span| span.kind == "Producer" && span.parent == of.id);
     assert!(follows(foreign) && follows(own));
 }
