@@ -13,8 +13,9 @@ use crate::{
     stage::{Cast, Stage, words},
 };
 
-/// A process that waits may grow by so much.
-const GROWTH_KIB: u64 = 4 * 1024;
+/// A process that waits may grow by so much: each attempt to connect has buffers of 8 MiB, which two connections may come to
+/// take in earnest. If each attempt left its own behind, that would be ten times as much.
+const GROWTH_KIB: u64 = 20 * 1024;
 /// And log so many lines each second.
 const LINES_A_SECOND: usize = 5;
 
