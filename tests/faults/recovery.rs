@@ -63,6 +63,28 @@ impl Stage<'_> {
     /// known, until every worker has started a job that was made since. Soon after every worker must be ready, and what
     /// fails must be tried again in time.
     pub(crate) async fn recovered(&mut self, struck: &mut Struck) -> anyhow::Result<()> {
+        let since = self.consuming_again(struck).await?;
+        self.retrying_again(since, self.size.recovery + RETRY).await?;
+        struck.prober = None;
+        self.ready_again(struck.began()).await
+    }
+
+    /// As [`recovered`](Self::recovered), but what fails need not be tried again before `back`, which brings back what was
+    /// lost.
+    pub(crate) async fn recovered_but_for_retries(
+        &mut self,
+        struck: &mut Struck,
+        back: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        let since = self.consuming_again(struck).await?;
+        self.ready_again(struck.began()).await?;
+        back.await;
+        self.retrying_again(since, LONG).await?;
+        struck.prober = None;
+        Ok(())
+    }
+
+    async fn consuming_again(&mut self, struck: &Struck) -> anyhow::Result<u64> {
         let since = self.usable(struck).await?.max(struck.knowable);
         let starts = self.probes_of_everyone(since, What::Start).await?;
         let last = starts.values().map(|line| line.at_us).max().unwrap_or(since);
@@ -70,9 +92,7 @@ impl Stage<'_> {
         self.figures.recoveries.push(recovery);
         let limit = self.size.recovery;
         ensure!(recovery <= limit, "consuming again after {recovery:?}, which is more than {limit:?}");
-        self.retrying_again(since).await?;
-        struck.prober = None;
-        self.ready_again(struck.began()).await
+        Ok(since)
     }
 
     /// Waits until the prober's client is confirmed; returns since when it is.
@@ -110,9 +130,8 @@ impl Stage<'_> {
     }
 
     /// A probe that every worker has seen fail comes back in time: their publishing connections are well.
-    async fn retrying_again(&mut self, since: u64) -> anyhow::Result<()> {
+    async fn retrying_again(&mut self, since: u64, limit: Duration) -> anyhow::Result<()> {
         let failed = self.probes_of_everyone(since, What::Fail).await?;
-        let limit = self.size.recovery + RETRY;
         let deadline = Instant::now() + LONG;
         loop {
             self.books.read()?;
