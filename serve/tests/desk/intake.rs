@@ -26,7 +26,8 @@ async fn while_the_store_is_away_dead_letters_wait_in_the_broker() {
     let (intake, store) = (stage.intake(), stage.store.clone());
     store.close().await;
     stage.kill([1, 2, 3]).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let taken = async || testing::dead_letters(&stage.broker, "money").await.unwrap().is_empty();
+    leveret_harness::eventually("all are in the hands of the intake", Duration::from_secs(20), taken).await;
     intake.stop().await;
     let waiting = testing::dead_letters(&stage.broker, "money").await.unwrap();
     assert_eq!(waiting.len(), 3, "taken, not acked, and handed back");
