@@ -32,16 +32,16 @@
 //! ```
 
 mod plan;
+mod routes;
 mod schedule;
 
 use std::time::Duration;
 
-use lapin::types::ShortString;
-
 pub use self::plan::{Argument, Binding, Destination, Exchange, ExchangeKind, Plan, QueuePlan};
+pub(crate) use self::routes::Routes;
 use crate::{
-    delay::{self, Entry, LEVELS, UNIT, Wait},
-    message::{millis, short},
+    delay::{self, LEVELS, UNIT, Wait},
+    message::millis,
     queue::Queue,
 };
 
@@ -283,50 +283,6 @@ impl Topology {
     }
 }
 
-/// The ways into a namespace, named as publishes name them.
-#[derive(Debug)]
-pub(crate) struct Routes {
-    jobs: ShortString,
-    dead: ShortString,
-    events: ShortString,
-    catalogue: ShortString,
-    cancelled: ShortString,
-    /// For each level the exchange that starts a chain there, and the one of its fast path.
-    levels: Vec<(ShortString, ShortString)>,
-}
-
-impl Routes {
-    pub(crate) fn new(topology: &Topology) -> Self {
-        let levels = topology.levels().map(|name| (short(&name), short(&entry_of(&name)))).collect();
-        Self {
-            jobs: short(&topology.jobs()),
-            dead: short(&topology.dead()),
-            events: short(&topology.events()),
-            catalogue: short(&topology.stream(Stream::Catalogue)),
-            cancelled: short(&topology.stream(Stream::Cancelled)),
-            levels,
-        }
-    }
-
-    /// The exchange and routing key that lead to `target`.
-    pub(crate) fn to(&self, target: &Target) -> (ShortString, ShortString) {
-        let (exchange, key) = match target {
-            Target::Queue(queue) | Target::Delayed(queue, Wait::None) => (&self.jobs, short(queue)),
-            Target::Dead(queue) => (&self.dead, short(queue)),
-            Target::Event(step, queue) => (&self.events, short(&format!("job.{step}.{}", delay::topic_word(queue)))),
-            Target::Stream(Stream::Catalogue) => (&self.catalogue, ShortString::default()),
-            Target::Stream(Stream::Cancelled) => (&self.cancelled, ShortString::default()),
-            Target::Stream(Stream::Schedules) => (&self.events, short("schedule.token")),
-            Target::Schedule(kind, schedule) => (&self.events, short(&schedule_key(kind, schedule))),
-            Target::Delayed(queue, Wait::Units(units)) => match delay::entry(*units, queue) {
-                Entry::Fast { level, key } => (&self.levels[usize::from(level)].1, short(&key)),
-                Entry::Chain { level, key } => (&self.levels[usize::from(level)].0, short(&key)),
-            },
-        };
-        (exchange.clone(), key)
-    }
-}
-
 /// Under which a message of that kind, or of all kinds if it is `*`, goes to the workers of a schedule.
 fn schedule_key(kind: &str, schedule: &str) -> String {
     format!("schedule.{kind}.{}", delay::topic_word(schedule))
@@ -387,20 +343,5 @@ mod tests {
         assert!(level.arguments.contains(&("x-dead-letter-exchange", text("ns.delay.02"))));
         let last = plan.queues.iter().find(|queue| queue.name == "ns.delay.00").unwrap();
         assert!(last.arguments.contains(&("x-dead-letter-exchange", text("ns.due"))));
-    }
-
-    #[test]
-    fn a_target_has_one_way_in() {
-        let routes = Routes::new(&Topology::new("leveret.v1"));
-        let route = |target| routes.to(&target);
-        let pair = |exchange: &str, key: &str| (exchange.into(), key.into());
-        assert_eq!(route(Target::Queue("email".into())), pair("leveret.v1.jobs", "email"));
-        assert_eq!(route(Target::Dead("email".into())), pair("leveret.v1.dead", "email"));
-        let fast = route(Target::after("a.b", Wait::Units(16)));
-        assert_eq!(fast, pair("leveret.v1.delay.04.in", "due.a%2Eb"));
-        assert_eq!(route(Target::after("email", Wait::Units(17))).0.as_str(), "leveret.v1.delay.04");
-        assert_eq!(route(Target::Event("dead", "a.b".into())), pair("leveret.v1.events", "job.dead.a%2Eb"));
-        assert_eq!(route(Target::Stream(Stream::Cancelled)), pair("leveret.v1.cancelled", ""));
-        assert_eq!(Target::after("email", Wait::None), Target::Queue("email".into()));
     }
 }
