@@ -27,7 +27,7 @@ async fn while_the_store_is_away_dead_letters_wait_in_the_broker() {
     store.close().await;
     stage.kill([1, 2, 3]).await;
     let taken = async || testing::dead_letters(&stage.broker, "money").await.unwrap().is_empty();
-    leveret_harness::eventually("all are in the hands of the intake", Duration::from_secs(20), taken).await;
+    eventually("all are in the hands of the intake", Duration::from_secs(20), taken).await;
     intake.stop().await;
     let waiting = testing::dead_letters(&stage.broker, "money").await.unwrap();
     assert_eq!(waiting.len(), 3, "taken, not acked, and handed back");
