@@ -16,6 +16,8 @@ use crate::{
 
 /// What a process logs in its busiest second, at most, besides the fates of single jobs.
 const LINES_A_SECOND: usize = 25;
+/// RabbitMQ repeats after three minutes what it could not pass on (`dead_letter_worker_publisher_confirm_timeout`).
+const LADDER_REPEATS: Duration = Duration::from_secs(200);
 /// How much a process's memory may grow from its first seconds on, whatever happens to it.
 const GROWTH_KIB: u64 = 48 * 1024;
 
@@ -36,6 +38,9 @@ impl Stage<'_> {
             ensure!(status.success(), "a publisher ended with {status}");
         }
         self.all_ended(&excused).await?;
+        if self.books.audit.open().next().is_some() {
+            self.nothing_on_its_way().await?;
+        }
         for worker in &self.workers {
             worker.process.sigterm();
         }
@@ -64,6 +69,20 @@ impl Stage<'_> {
             }
             sleep(Duration::from_millis(500)).await;
         }
+    }
+
+    /// Jobs that may be gone may as well be in the ladder, or in a worker's hands, and come while workers stop.
+    async fn nothing_on_its_way(&self) -> anyhow::Result<()> {
+        let mut on_its_way = String::new();
+        let deadline = Instant::now() + LADDER_REPEATS;
+        while Instant::now() < deadline {
+            on_its_way = self.node.eval(&held(&self.queue)).await?;
+            if on_its_way.trim() == "[]" {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+        anyhow::bail!("after {LADDER_REPEATS:?} these queues still hold jobs: {on_its_way}")
     }
 
     /// Takes out what lies in the dead letters and in the queue of what has no queue.
@@ -107,7 +126,8 @@ impl Stage<'_> {
         self.figures.deleted = gone.len();
         self.figures.took = self.began.elapsed();
         self.figures.verdict = verdict;
-        let stuck: Vec<_> = left.into_iter().filter(|id| !self.books.audit.has_ended(id)).collect();
+        let audit = &self.books.audit;
+        let stuck: Vec<_> = left.iter().filter(|id| !audit.has_ended(id)).map(|id| audit.history(id)).collect();
         ensure!(stuck.is_empty(), "left in the queue: {:?}", some(&stuck));
         Ok(())
     }
@@ -130,6 +150,17 @@ impl Stage<'_> {
         }
         Ok(())
     }
+}
+
+/// Asks the broker which of this queue and the ladder's hold messages, how many: what `rabbitmqctl list_queues` tells is
+/// up to five seconds old, and what a client is told leaves out what is being passed on.
+fn held(queue: &str) -> String {
+    format!(
+        "[{{N, Held}} || Q <- rabbit_amqqueue:list(), {{_, _, _, N}} <- [amqqueue:get_name(Q)],
+            N =:= <<\"{queue}\">> orelse string:prefix(N, \"leveret.v1.delay.\") =/= nomatch,
+            {{ok, {{_, Held}}, _}} <- [ra:local_query(amqqueue:get_pid(Q), fun rabbit_fifo:query_messages_total/1)],
+            Held > 0]."
+    )
 }
 
 fn some(ids: &[String]) -> &[String] {

@@ -134,6 +134,12 @@ impl Audit {
         self.jobs.get(id).is_some_and(Record::has_ended)
     }
 
+    /// What is known of a job, in words for a person.
+    #[must_use]
+    pub fn history(&self, id: &str) -> String {
+        format!("{id}: {:?}", self.jobs.get(id))
+    }
+
     /// How many jobs had a publish whose confirm was lost.
     #[must_use]
     pub fn repeated(&self) -> usize {
