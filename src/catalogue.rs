@@ -113,10 +113,12 @@ impl Catalogue {
         Self { shared, _reader: Arc::new(AbortOnDropHandle::new(reader)) }
     }
 
-    /// Waits until everything has been read that was announced before.
-    pub async fn ready(&self) {
+    /// Waits until everything has been read that was announced before, and says true; or false, if the broker refuses to
+    /// have the catalogue read. A warning is logged then, and it is tried again all the time.
+    pub async fn ready(&self) -> bool {
+        let mut reading = self.shared.reading.subscribe();
         // The sender lives as long as this.
-        drop(self.shared.reading.subscribe().wait_for(|reading| *reading == Reading::CaughtUp).await);
+        reading.wait_for(|reading| *reading != Reading::Behind).await.is_ok_and(|now| *now == Reading::CaughtUp)
     }
 
     /// Waits until a job of that name is announced.

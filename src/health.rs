@@ -109,7 +109,7 @@ impl Health {
         }
         let consumers = self.shared.consumers.lock().unwrap_or_else(PoisonError::into_inner);
         if consumers.values().all(|counts| counts.wanted == 0) {
-            return Some("no worker runs".to_owned());
+            return Some("no worker runs; a process that has none is to be asked at /livez".to_owned());
         }
         let (name, _) = consumers.iter().find(|(_, counts)| counts.up < counts.wanted)?;
         let away = self.shared.away.lock().unwrap_or_else(PoisonError::into_inner);

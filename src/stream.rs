@@ -48,10 +48,15 @@ pub(crate) async fn follow(
             },
             Err(error) => Some(error.to_string()),
         };
+        // The broker's words begin with the name of its reply: it must not be read.
+        let is_refused = reason.as_ref().is_some_and(|reason| reason.contains("ACCESS_REFUSED"));
         reading.send_if_modified(|reading| {
-            let was_caught_up = *reading == Reading::CaughtUp;
-            *reading = if was_caught_up { Reading::Behind } else { *reading };
-            was_caught_up
+            let now = match *reading {
+                _ if is_refused => Reading::Unreadable,
+                Reading::CaughtUp => Reading::Behind,
+                as_it_was => as_it_was,
+            };
+            std::mem::replace(reading, now) != now
         });
         if let Some(reason) = reason
             && broker.quiet().is_news(format!("{stream:?}: {reason}"))

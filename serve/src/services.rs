@@ -103,7 +103,9 @@ async fn prepare(broker: Broker, catalogue: Catalogue, prepared: Arc<SetOnce<()>
         }
         sleep(PAUSE).await;
     }
-    catalogue.ready().await;
+    while !catalogue.ready().await {
+        sleep(PAUSE).await;
+    }
     // It is set here alone.
     drop(prepared.set(()));
 }

@@ -15,7 +15,7 @@ use leveret::{
     feed::{Feed, Source, keep_events},
     testing::{self, dead_letters},
 };
-use leveret_harness::{Node, NodeOptions, Permissions, RawClient, TestVhost, eventually, shared_node};
+use leveret_harness::{Node, NodeOptions, Permissions, TestVhost, eventually, shared_node};
 use leveret_tests::jobs::{self, publish, script};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -63,6 +63,7 @@ macro_rules! on_both_brokers {
     };
 }
 
+mod cancelled;
 mod lives;
 mod rights;
 
@@ -72,11 +73,6 @@ on_both_brokers!(
     nothing_is_told_of_other_jobs,
     a_result_that_is_too_large_is_told_by_its_size,
     progress_is_told_once_a_second_and_the_latest_counts,
-    a_job_that_waits_does_not_run_once_it_is_cancelled,
-    a_job_is_cancelled_though_its_worker_starts_later,
-    a_job_that_runs_is_told_that_it_is_cancelled,
-    a_job_that_is_done_before_it_notices_that_it_is_cancelled_is_done,
-    a_cancelled_job_is_not_retried,
     a_job_that_was_done_before_leaves_the_queue_as_a_duplicate,
     a_dead_letter_is_replayed_under_its_id_and_from_its_first_attempt,
     what_a_feed_took_and_did_not_ack_comes_again,
@@ -280,81 +276,6 @@ async fn progress_is_told_once_a_second_and_the_latest_counts(place: Place) {
     running.stop().await.unwrap();
 }
 
-async fn a_job_that_waits_does_not_run_once_it_is_cancelled(place: Place) {
-    let mut feed = listening(&place).await;
-    let seen = Arc::<Seen>::default();
-    let running = testing::start(worker(&seen), &place.broker).await.unwrap();
-    let publisher = place.broker.publisher();
-    let delay = Duration::from_secs(2);
-    let id = publisher.publish(&Task { act: Act::Succeed }).track().delay(delay).await.unwrap();
-    publisher.cancel(id.as_str()).await.unwrap();
-    told(&mut feed, id.as_str(), &["received", "cancelled"]).await;
-    assert_eq!(seen.runs.load(Ordering::SeqCst), 0);
-    running.stop().await.unwrap();
-}
-
-async fn a_job_is_cancelled_though_its_worker_starts_later(place: Place) {
-    let mut feed = listening(&place).await;
-    let seen = Arc::<Seen>::default();
-    testing::start(worker(&seen), &place.broker).await.unwrap().stop().await.unwrap();
-    let publisher = place.broker.publisher();
-    let cancelled = publisher.publish(&Task { act: Act::Succeed }).track().await.unwrap();
-    let wanted = publisher.publish(&Task { act: Act::Succeed }).track().await.unwrap();
-    publisher.cancel(cancelled.as_str()).await.unwrap();
-    let running = testing::start(worker(&seen), &place.another_process()).await.unwrap();
-    let mut ended = std::collections::BTreeMap::new();
-    while ended.len() < 2 {
-        let batch = timeout(LONG, feed.next(50)).await.unwrap();
-        let events = batch.messages().iter().filter_map(leveret::feed::Taken::event);
-        ended.extend(events.filter(|event| event.step.is_terminal()).map(|event| (event.id, event.step.name())));
-        feed.ack(batch);
-    }
-    assert_eq!((ended[cancelled.as_str()], ended[wanted.as_str()]), ("cancelled", "succeeded"));
-    assert_eq!(seen.runs.load(Ordering::SeqCst), 1);
-    running.stop().await.unwrap();
-}
-
-async fn a_job_that_runs_is_told_that_it_is_cancelled(place: Place) {
-    let mut feed = listening(&place).await;
-    let seen = Arc::<Seen>::default();
-    let running = testing::start(worker(&seen), &place.another_process()).await.unwrap();
-    let publisher = place.broker.publisher();
-    let id = publisher.publish(&Task { act: Act::UntilCancelled }).track().await.unwrap();
-    eventually("the job runs", LONG, async || seen.runs.load(Ordering::SeqCst) == 1).await;
-    publisher.cancel(id.as_str()).await.unwrap();
-    told(&mut feed, id.as_str(), &["received", "started", "cancelled"]).await;
-    assert!(dead_letters(&place.broker, "tasks").await.unwrap().is_empty());
-    running.stop().await.unwrap();
-}
-
-async fn a_job_that_is_done_before_it_notices_that_it_is_cancelled_is_done(place: Place) {
-    let mut feed = listening(&place).await;
-    let seen = Arc::<Seen>::default();
-    let running = testing::start(worker(&seen), &place.broker).await.unwrap();
-    let publisher = place.broker.publisher();
-    let id = publisher.publish(&Task { act: Act::IgnoreCancel }).track().await.unwrap();
-    eventually("the job runs", LONG, async || seen.runs.load(Ordering::SeqCst) == 1).await;
-    publisher.cancel(id.as_str()).await.unwrap();
-    seen.may_end.store(true, Ordering::SeqCst);
-    told(&mut feed, id.as_str(), &["received", "started", "succeeded"]).await;
-    running.stop().await.unwrap();
-}
-
-async fn a_cancelled_job_is_not_retried(place: Place) {
-    let mut feed = listening(&place).await;
-    let seen = Arc::<Seen>::default();
-    let retry = RetryPolicy::fixed(Duration::from_secs(3)).max_attempts(3);
-    let slow = Worker::new(Arc::clone(&seen)).queue(Queue::new("tasks").retry(retry)).handle(act);
-    let running = testing::start(slow, &place.broker).await.unwrap();
-    let publisher = place.broker.publisher();
-    let id = publisher.publish(&Task { act: Act::FailOnce }).track().await.unwrap();
-    eventually("the job has failed", LONG, async || seen.runs.load(Ordering::SeqCst) == 1).await;
-    publisher.cancel(id.as_str()).await.unwrap();
-    told(&mut feed, id.as_str(), &["received", "started", "retrying", "received", "cancelled"]).await;
-    assert_eq!(seen.runs.load(Ordering::SeqCst), 1);
-    running.stop().await.unwrap();
-}
-
 async fn a_dead_letter_is_replayed_under_its_id_and_from_its_first_attempt(place: Place) {
     let mut events = listening(&place).await;
     let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
@@ -429,7 +350,10 @@ async fn a_tracked_job_stays_on_its_queue_until_its_end_is_told() {
     let job = script("slow", [jobs::Act::WorkMs(1_500)]);
     let id = publish(&place.broker, &place.queue, &job).track().await.unwrap();
     file.until("the job runs", |lines| lines.iter().any(|line| line.label == "slow")).await;
+    // Stopped, so that the job cannot end before the alarm is there, however long that takes.
+    worker.sigstop();
     node.eval("rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).").await.unwrap();
+    worker.sigcont();
     file.until("the job has run", |lines| labels(lines, "slow").len() == 1).await;
     worker.sigkill();
     let raw = place.raw().await;
@@ -445,49 +369,4 @@ async fn a_tracked_job_stays_on_its_queue_until_its_end_is_told() {
         is_told = events.any(|event| event.id == id.as_str() && event.step.name() == "succeeded");
         feed.ack(batch);
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_may_tell_nothing_runs_tracked_jobs_all_the_same() {
-    let vhost = shared_node().await.vhost().await;
-    let owner = broker(&vhost.url());
-    testing::start(worker(&Arc::default()), &owner).await.unwrap().stop().await.unwrap();
-    let rights = Permissions { configure: "", write: "^leveret.v1.(jobs|dead|delay.*)$", read: "^tasks" };
-    vhost.node().add_user("mute", "secret", vhost.name(), rights).await.unwrap();
-    let config =
-        Config { amqp_url: vec![vhost.url_for("mute", "secret")], topology: TopologyMode::Verify, ..Config::default() };
-    let (mute, seen) = (Broker::amqp(config).unwrap(), Arc::<Seen>::default());
-    let running = testing::start(worker(&seen), &mute).await.unwrap();
-    for _ in 0..3 {
-        owner.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();
-    }
-    eventually("all have run", LONG, async || seen.runs.load(Ordering::SeqCst) == 3).await;
-    running.stop().await.unwrap();
-    let raw = RawClient::connect(&vhost.url()).await.unwrap();
-    assert_eq!(raw.depth("tasks").await.unwrap(), Some(0), "and were acked");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cancelled_job_does_not_run_though_everything_is_restarted() {
-    let node = Node::start(NodeOptions::default()).await;
-    let (first, seen) = (broker(&node.url()), Arc::<Seen>::default());
-    let place = Place { broker: first, url: Some(node.url()), _vhost: None };
-    let feed = listening(&place).await;
-    testing::start(worker(&seen), &place.broker).await.unwrap().stop().await.unwrap();
-    let publisher = place.broker.publisher();
-    let waiting = publisher.publish(&Task { act: Act::Succeed }).track().await.unwrap();
-    publisher.cancel(waiting.as_str()).await.unwrap();
-    feed.close().await;
-    place.broker.close().await;
-    // RabbitMQ 3.10 forgets a queue's log that was begun less than a second before.
-    node.sync().await.unwrap();
-    node.kill9().await;
-    node.restart().await;
-    let place = Place { broker: broker(&node.url()), url: Some(node.url()), _vhost: None };
-    let mut feed = Feed::new(&place.broker, Source::JobEvents, 100);
-    let running = testing::start(worker(&seen), &place.another_process()).await.unwrap();
-    told(&mut feed, waiting.as_str(), &["received", "cancelled"]).await;
-    place.broker.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();
-    eventually("another job runs", LONG, async || seen.runs.load(Ordering::SeqCst) == 1).await;
-    running.stop().await.unwrap();
 }

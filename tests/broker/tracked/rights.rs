@@ -6,6 +6,7 @@ use super::{
     timeout, worker,
 };
 use leveret::JobResult;
+use leveret_harness::RawClient;
 
 #[derive(Serialize, Deserialize)]
 struct Other;
@@ -55,4 +56,44 @@ async fn what_is_refused_is_tried_again_until_the_right_is_granted() {
     };
     assert!(timeout(2 * LONG, told).await.expect("steps are told again") > 0);
     running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_may_tell_nothing_runs_tracked_jobs_all_the_same() {
+    let vhost = shared_node().await.vhost().await;
+    let owner = broker(&vhost.url());
+    testing::start(worker(&Arc::default()), &owner).await.unwrap().stop().await.unwrap();
+    let rights = Permissions { configure: "", write: MUTE, read: "^tasks" };
+    vhost.node().add_user("mute", "secret", vhost.name(), rights).await.unwrap();
+    let config =
+        Config { amqp_url: vec![vhost.url_for("mute", "secret")], topology: TopologyMode::Verify, ..Config::default() };
+    let (mute, seen) = (Broker::amqp(config).unwrap(), Arc::<Seen>::default());
+    let running = testing::start(worker(&seen), &mute).await.unwrap();
+    for _ in 0..3 {
+        owner.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();
+    }
+    eventually("all have run", LONG, async || seen.runs.load(Ordering::SeqCst) == 3).await;
+    running.stop().await.unwrap();
+    let raw = RawClient::connect(&vhost.url()).await.unwrap();
+    assert_eq!(raw.depth("tasks").await.unwrap(), Some(0), "and were acked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_catalogue_that_must_not_be_read_says_so_until_it_may() {
+    let vhost = shared_node().await.vhost().await;
+    let owner = broker(&vhost.url());
+    let running = testing::start(Worker::new(()).handle(other), &owner).await.unwrap();
+    Catalogue::follow(&owner).wait_for("other").await;
+    running.stop().await.unwrap();
+    let rights = Permissions { configure: "", write: MUTE, read: "^$" };
+    vhost.node().add_user("blind", "secret", vhost.name(), rights).await.unwrap();
+    let amqp_url = vec![vhost.url_for("blind", "secret")];
+    let blind = Broker::amqp(Config { amqp_url, topology: TopologyMode::Verify, ..Config::default() }).unwrap();
+    let catalogue = Catalogue::follow(&blind);
+    let is_read = timeout(LONG, catalogue.ready()).await.expect("nobody waits for what is refused");
+    assert!(!is_read && catalogue.entries().is_empty());
+    let name = vhost.name();
+    vhost.node().ctl(&["set_permissions", "--vhost", name, "blind", "", MUTE, ".*"]).await.unwrap();
+    timeout(LONG, catalogue.wait_for("other")).await.expect("it is read");
+    eventually("all of it is read", LONG, async || catalogue.ready().await).await;
 }
