@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{
     jobs,
-    shared::{StoreArguments, broker, catalogue, contents, hidden_if_of_workers, now_ms},
+    shared::{StoreArguments, UNREADABLE, broker, catalogue, contents, hidden_if_of_workers, now_ms},
 };
 use crate::output::{Exit, Failure, Format, print, print_json};
 
@@ -100,12 +100,13 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     };
     let store = if arguments.wait.is_some() { Some(arguments.store.open().await?) } else { None };
     let broker = broker(&arguments.config).await?;
-    let catalogue = catalogue(&broker).await;
-    let queue = queue(&arguments, &catalogue)?;
+    let (catalogue, is_read) = catalogue(&broker).await;
+    let queue = queue(&arguments, &catalogue, is_read)?;
     let checked = edit::check(&catalogue, &arguments.job, &queue, &payload).await;
     let checked = checked.map_err(|error| Failure::Usage(error.into()))?;
     if checked == Checked::Nothing {
-        eprintln!("Not checked: no schema of this job is known.");
+        let reason = if is_read { "no schema of this job is known" } else { UNREADABLE };
+        eprintln!("Not checked: {reason}.");
     }
     let publish = broker.publisher().publish_raw(arguments.job.clone(), queue.clone(), payload);
     let has_lanes = catalogue.entries().iter().any(|entry| entry.queue == queue && entry.lanes);
@@ -126,9 +127,12 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     jobs::wait(&services, id.as_str(), wait, arguments.output).await
 }
 
-fn queue(arguments: &Arguments, catalogue: &Catalogue) -> Result<String, Failure> {
+fn queue(arguments: &Arguments, catalogue: &Catalogue, is_read: bool) -> Result<String, Failure> {
     let announced = catalogue.find(&arguments.job).map(|entry| entry.queue.clone());
     arguments.queue.clone().or(announced).ok_or_else(|| {
+        if !is_read {
+            return Failure::Usage(anyhow!("{UNREADABLE}: name the queue with --queue"));
+        }
         let entries = catalogue.entries();
         let near = entries.iter().map(|entry| entry.job.as_str());
         let nearest = near.min_by_key(|known| strsim::damerau_levenshtein(known, &arguments.job));

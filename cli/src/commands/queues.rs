@@ -12,7 +12,7 @@ use leveret::{
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 
-use super::shared::{catalogue, hidden_if_of_workers, reach};
+use super::shared::{announced, hidden_if_of_workers, reach};
 use crate::{
     management::Management,
     output::{Exit, Failure, Format, print, print_json, table},
@@ -113,12 +113,19 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
 
 async fn names(arguments: &Arguments) -> Result<BTreeSet<String>, Failure> {
     let broker = Broker::amqp(arguments.config.clone()).map_err(|error| Failure::Usage(error.into()))?;
-    let entries = catalogue(&broker).await.entries();
-    let announced = entries.iter().flat_map(|entry| {
+    let entries = match announced(&broker).await {
+        Ok(entries) => entries,
+        Err(failure) if arguments.queues.is_empty() => return Err(failure),
+        Err(failure) => {
+            eprintln!("Only the queues that are named: {}.", failure.error());
+            Vec::new()
+        }
+    };
+    let of_workers = entries.iter().flat_map(|entry| {
         let lanes: &[&str] = if entry.lanes { &["", HIGH, LOW] } else { &[""] };
         lanes.iter().map(|lane| format!("{}{lane}", entry.queue))
     });
-    let names = announced.chain(arguments.queues.iter().cloned()).collect();
+    let names = of_workers.chain(arguments.queues.iter().cloned()).collect();
     broker.close().await;
     Ok(names)
 }

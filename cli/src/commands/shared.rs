@@ -1,6 +1,6 @@
 //! What commands take alike: a store, a broker, times, payloads, and who asks.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use leveret::{
     Broker, Config,
-    catalogue::Catalogue,
+    catalogue::{Catalogue, Entry},
     probe::{ConnectError, Probe, Refusal},
 };
 use leveret_store::Store;
@@ -131,12 +131,21 @@ pub(crate) async fn broker(config: &Config) -> Result<Broker, Failure> {
     Broker::amqp(config.clone()).map_err(|error| Failure::Usage(error.into()))
 }
 
-/// The jobs that workers announced; without an answer from the broker, none.
-pub(crate) async fn catalogue(broker: &Broker) -> Catalogue {
+/// Where there is no right to read, or no answer.
+pub(crate) const UNREADABLE: &str =
+    "the catalogue, where workers announce their jobs, could not be read (has this login the right to read it?)";
+
+/// The jobs that workers announced.
+pub(crate) async fn announced(broker: &Broker) -> Result<Vec<Arc<Entry>>, Failure> {
+    let (catalogue, is_read) = catalogue(broker).await;
+    if is_read { Ok(catalogue.entries()) } else { Err(Failure::Other(anyhow!(UNREADABLE))) }
+}
+
+/// The jobs that workers announced, and whether they could be read.
+pub(crate) async fn catalogue(broker: &Broker) -> (Catalogue, bool) {
     let catalogue = Catalogue::follow(broker);
-    // What is not known is said where it is missed.
-    drop(timeout(CATALOGUE_WITHIN, catalogue.ready()).await);
-    catalogue
+    let is_read = timeout(CATALOGUE_WITHIN, catalogue.ready()).await.unwrap_or(false);
+    (catalogue, is_read)
 }
 
 /// How many messages wait in a queue.

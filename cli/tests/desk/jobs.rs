@@ -1,6 +1,6 @@
 //! `leveret publish|jobs|queues`.
 
-use leveret_harness::eventually;
+use leveret_harness::{Permissions, eventually};
 use leveret_tests::jobs::Act;
 
 use crate::post::{LONG, Post, QUEUE};
@@ -54,6 +54,21 @@ async fn an_unknown_job_or_queue_is_refused() {
     post.run(&["publish", "test.script", "--queue", "nowhere"]).await.ends(5);
     post.run(&["publish", "test.script", "--priority", "32"]).await.ends(2);
     post.run(&["publish", "test.script", "--amqp-url", "amqp://127.0.0.1:1"]).await.ends(3);
+}
+
+#[tokio::test]
+async fn who_must_not_read_the_catalogue_publishes_by_naming_the_queue() {
+    let post = Post::sqlite().await;
+    let rights = Permissions { configure: "", write: "^leveret.v1.(jobs|delay.*)$", read: "^$" };
+    post.vhost.node().add_user("writer", "secret", post.vhost.name(), rights).await.unwrap();
+    let login = ["--amqp-url", &post.vhost.url_for("writer", "secret"), "--topology", "verify"];
+    let payload = payload("well", &[Act::Succeed]);
+    let job = [&["publish", "test.script", "--payload", &payload], login.as_slice()].concat();
+    let said = post.run(&job).await.ends(2);
+    assert!(said.stderr.contains("the right to read it?") && said.stderr.contains("--queue"), "{said:?}");
+    let said = post.run(&[&job, ["--queue", QUEUE].as_slice()].concat()).await.ends(0);
+    assert!(said.stderr.contains("Not checked: the catalogue"), "{said:?}");
+    eventually("it has run", LONG, async || !post.log.runs().is_empty()).await;
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ impl Edit {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let (store, payload) = (self.store.open().await?, contents(&self.payload).await?);
         let broker = broker(&self.config).await?;
-        let desk = Desk::new(&broker, &store, &catalogue(&broker).await);
+        let desk = Desk::new(&broker, &store, &catalogue(&broker).await.0);
         let edited = desk.edit(self.id, &payload, &self.actor.actor).await;
         broker.close().await;
         say_checked(edited.map_err(failure)?);

@@ -88,7 +88,7 @@ impl Replay {
         let selection = if self.resume.is_none() { Some(self.chosen.selection()?) } else { None };
         let store = self.store.open().await?;
         let broker = broker(&self.config).await?;
-        let desk = Desk::new(&broker, &store, &catalogue(&broker).await);
+        let desk = Desk::new(&broker, &store, &catalogue(&broker).await.0);
         if let Some(file) = &self.payload {
             let Some(Selection::Ids(ids)) = &selection else { return Err(one_letter()) };
             let [id] = ids[..] else { return Err(one_letter()) };

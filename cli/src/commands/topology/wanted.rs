@@ -13,7 +13,7 @@ use leveret::{
 };
 use url::Url;
 
-use super::super::shared::{catalogue, reach};
+use super::super::shared::{announced, reach};
 use crate::output::Failure;
 
 /// Queues by name, so that no broker has to be asked.
@@ -93,7 +93,7 @@ impl Wanted {
     async fn ask(&mut self, config: &Config) -> Result<(), Failure> {
         let mut probe = reach(config).await?;
         let broker = Broker::amqp(config.clone()).map_err(|error| Failure::Usage(error.into()))?;
-        self.queues.extend(catalogue(&broker).await.entries().iter().map(|entry| of_entry(entry)));
+        self.queues.extend(announced(&broker).await?.iter().map(|entry| of_entry(entry)));
         let topology = Topology::new(&self.namespace);
         if is_there(&mut probe, &topology.schedules()).await? {
             let tokens = tokens(&broker).await.map_err(|reason| Failure::Other(anyhow!(reason)))?;
