@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -13,7 +13,6 @@ use std::{
 use leveret::TopologyMode;
 use leveret_harness::{Node, NodeOptions, Postgres, eventually};
 use serde_json::json;
-use tokio::time::sleep;
 
 use crate::{
     client::Client,
@@ -25,27 +24,33 @@ const SUBMITTERS: usize = 4;
 /// Threads that submit tasks one after another, and remember which were accepted.
 struct Load {
     stop: Arc<AtomicBool>,
-    accepted: Arc<Mutex<BTreeSet<String>>>,
+    seen: Arc<Seen>,
     threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    accepted: Mutex<BTreeSet<String>>,
+    refused: AtomicUsize,
 }
 
 impl Load {
     fn start(client: &Client) -> Self {
-        let (stop, accepted) = (Arc::<AtomicBool>::default(), Arc::<Mutex<BTreeSet<String>>>::default());
+        let (stop, seen) = (Arc::<AtomicBool>::default(), Arc::<Seen>::default());
         let submit = |_| {
-            let (client, stop, accepted) = (client.clone(), Arc::clone(&stop), Arc::clone(&accepted));
+            let (client, stop, seen) = (client.clone(), Arc::clone(&stop), Arc::clone(&seen));
             thread::spawn(move || {
                 while !stop.load(Ordering::SeqCst) {
-                    submit(&client, &accepted);
+                    submit(&client, &seen);
                 }
             })
         };
         let threads = (0..SUBMITTERS).map(submit).collect();
-        Self { stop, accepted, threads }
+        Self { stop, seen, threads }
     }
 
     fn count(&self) -> usize {
-        self.accepted.lock().unwrap().len()
+        self.seen.accepted.lock().unwrap().len()
     }
 
     /// Waits until tasks are accepted as they were before.
@@ -54,23 +59,32 @@ impl Load {
         eventually("tasks are accepted again", LONG, async || self.count() >= before + 50).await;
     }
 
+    /// Waits until a task is not accepted.
+    async fn is_refused(&self) {
+        let before = self.seen.refused.load(Ordering::SeqCst);
+        eventually("a task is refused", LONG, async || self.seen.refused.load(Ordering::SeqCst) > before).await;
+    }
+
     fn finish(self) -> BTreeSet<String> {
         self.stop.store(true, Ordering::SeqCst);
         for thread in self.threads {
             thread.join().unwrap();
         }
-        std::mem::take(&mut *self.accepted.lock().unwrap())
+        std::mem::take(&mut *self.seen.accepted.lock().unwrap())
     }
 }
 
-fn submit(client: &Client, accepted: &Mutex<BTreeSet<String>>) {
+fn submit(client: &Client, seen: &Seen) {
     match client.post("/api/tasks", &json!({"name": "moment"})) {
         Some((202, answer)) => {
             let id = answer["task_id"].as_str().unwrap().to_owned();
-            accepted.lock().unwrap().insert(id);
+            seen.accepted.lock().unwrap().insert(id);
         }
         // What is not accepted is the client's to repeat.
-        Some((503, _)) | None => thread::sleep(Duration::from_millis(50)),
+        Some((503, _)) | None => {
+            seen.refused.fetch_add(1, Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(50));
+        }
         Some(other) => panic!("{other:?}"),
     }
 }
@@ -89,7 +103,7 @@ async fn an_accepted_task_is_done_and_known_to_be_whatever_is_killed() {
     load.goes_on().await;
 
     postgres.kill9().await;
-    sleep(Duration::from_millis(500)).await;
+    load.is_refused().await;
     postgres.restart().await;
     load.goes_on().await;
 
