@@ -162,7 +162,10 @@ impl Shared {
 /// Announces a worker's jobs, but those that stand in the catalogue as they are. Tries until the broker has them all.
 pub(crate) async fn announce(broker: Broker, entries: Vec<Entry>) {
     let catalogue = Catalogue::follow(&broker);
-    catalogue.ready().await;
+    // Who must not read it may not write it either, most likely: a refused publish costs its channel all that is on it.
+    while !catalogue.ready().await {
+        sleep(LONGEST_PAUSE).await;
+    }
     let known = catalogue.entries();
     drop(catalogue);
     for entry in entries.into_iter().filter(|entry| !known.iter().any(|known| known.is_same(entry))) {

@@ -3,7 +3,10 @@
 use std::{
     env,
     pin::Pin,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,6 +19,8 @@ use opentelemetry_sdk::{
     trace::{SdkTracerProvider, SpanData},
 };
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
+#[cfg(feature = "tls")]
+use ureq::tls::{PemItem, RootCerts, parse_pem};
 
 use super::setting;
 use crate::{error::Error, trace};
@@ -28,6 +33,8 @@ const LARGEST_ANSWER: u64 = 64 * 1024;
 
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+#[cfg(feature = "tls")]
+const CERTIFICATES: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
 const TIMEOUTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"];
 
 /// Exports what is left when it is dropped.
@@ -67,9 +74,11 @@ where
     if endpoint.starts_with("https://") && !cfg!(feature = "tls") {
         return Err(setting(variable, &"https needs the feature tls"));
     }
-    let exporter = SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary).with_http_client(client());
+    let client = client()?;
+    let reason = Arc::clone(&client.reason);
+    let exporter = SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary).with_http_client(client);
     let exporter = exporter.build().map_err(|error| setting(variable, &error))?;
-    let exporter = Exporter { inner: exporter, fails: AtomicBool::new(false) };
+    let exporter = Exporter { inner: exporter, reason, fails: AtomicBool::new(false) };
     let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource(service)).build();
     let version = env!("CARGO_PKG_VERSION");
     let scope = InstrumentationScope::builder("leveret").with_version(version).with_schema_url(SCHEMA).build();
@@ -98,6 +107,7 @@ fn resource(service: &str) -> Resource {
 #[derive(Debug)]
 struct Exporter {
     inner: SpanExporter,
+    reason: Reason,
     fails: AtomicBool,
 }
 
@@ -107,7 +117,9 @@ impl opentelemetry_sdk::trace::SpanExporter for Exporter {
         let failed_before = self.fails.swap(result.is_err(), Ordering::Relaxed);
         match &result {
             Err(error) if !failed_before => {
-                tracing::warn!(%error, "traces cannot be exported: they are lost until the collector answers");
+                let reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let error = reason.unwrap_or_else(|| error.to_string());
+                tracing::warn!(error, "traces cannot be exported: they are lost until the collector answers");
             }
             Ok(()) if failed_before => tracing::info!("traces are exported again"),
             _ => {}
@@ -130,9 +142,15 @@ impl opentelemetry_sdk::trace::SpanExporter for Exporter {
 
 /// A client that blocks, as the thread that it runs on may, and makes no spans of its own.
 #[derive(Debug)]
-struct Client(ureq::Agent);
+struct Client {
+    agent: ureq::Agent,
+    reason: Reason,
+}
 
-fn client() -> Client {
+/// Why the last export got no answer: the SDK tells no more than that it did not.
+type Reason = Arc<Mutex<Option<String>>>;
+
+fn client() -> Result<Client, Error> {
     let timeout = first(TIMEOUTS).and_then(|(_, ms)| ms.parse().ok()).unwrap_or(10_000);
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(Duration::from_millis(timeout)))
@@ -141,11 +159,26 @@ fn client() -> Client {
     #[cfg(feature = "tls")]
     let config = config.tls_config(
         ureq::tls::TlsConfig::builder()
-            .root_certs(ureq::tls::RootCerts::PlatformVerifier)
-            .unversioned_rustls_crypto_provider(std::sync::Arc::new(rustls::crypto::ring::default_provider()))
+            .root_certs(roots()?)
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .build(),
     );
-    Client(config.build().into())
+    Ok(Client { agent: config.build().into(), reason: Reason::default() })
+}
+
+/// Who may certify the collector: the authorities of the file that is named, or else those that the system trusts.
+#[cfg(feature = "tls")]
+fn roots() -> Result<RootCerts, Error> {
+    let Some((variable, file)) = first(CERTIFICATES) else { return Ok(RootCerts::PlatformVerifier) };
+    let wrong = |reason: &dyn std::fmt::Display| setting(variable, &format!("{file:?}: {reason}"));
+    let pem = std::fs::read(&file).map_err(|error| wrong(&error))?;
+    let mut found = Vec::new();
+    for item in parse_pem(&pem) {
+        if let PemItem::Certificate(certificate) = item.map_err(|error| wrong(&error))? {
+            found.push(certificate);
+        }
+    }
+    if found.is_empty() { Err(wrong(&"no certificate is in it")) } else { Ok(found.into()) }
 }
 
 impl HttpClient for Client {
@@ -158,7 +191,10 @@ impl HttpClient for Client {
         Self: 'future,
     {
         Box::pin(async move {
-            let (parts, mut body) = self.0.run(request.map(|body| body.to_vec()))?.into_parts();
+            let answer = self.agent.run(request.map(|body| body.to_vec())).inspect_err(|error| {
+                *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+            })?;
+            let (parts, mut body) = answer.into_parts();
             let body = body.with_config().limit(LARGEST_ANSWER).read_to_vec()?;
             Ok(Response::from_parts(parts, body.into()))
         })

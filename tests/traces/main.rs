@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, process::Command, time::Duration};
 
 use leveret::{Broker, Config};
 use leveret_harness::{Collector, Exported, Process, eventually, free_port, shared_node, unique};
+use leveret_tests::certificates::Authority;
 
 const LONG: Duration = Duration::from_secs(60);
 const FOREIGN: (&str, &str) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
@@ -173,6 +174,27 @@ async fn jobs_run_while_the_collector_is_away_and_the_log_says_so_once() {
     stage.end().await;
     let told = stage.process.wait_line("traces cannot be exported", LONG).await;
     assert_eq!(stage.process.count("traces cannot be exported"), 1, "{told}");
+    assert!(told.contains("Connection refused"), "{told}");
+}
+
+#[tokio::test]
+async fn a_collector_with_a_certificate_is_trusted_as_its_authority_is() {
+    let (authority, foreign) = (Authority::new("Shop CA"), Authority::new("Other CA"));
+    let collector = Collector::start_tls(&authority.node(&authority.certify("localhost"), false)).await;
+    let run = async |authority: &Authority| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), authority.pem()).unwrap();
+        let trusted = [("OTEL_EXPORTER_OTLP_CERTIFICATE", file.path().to_str().unwrap())];
+        let stage = Stage::with(&collector.endpoint(), &trusted, &["--publish", "secret"]).await;
+        stage.wait("a dead letter of Some(\\\"traced.third").await;
+        stage.end().await;
+        stage
+    };
+    let said = run(&foreign).await.process.wait_line("traces cannot be exported", LONG).await;
+    assert!(said.contains("UnknownIssuer"), "{said}");
+    assert_eq!(collector.spans(), []);
+    run(&authority).await;
+    assert!(!collector.spans().is_empty());
 }
 
 #[tokio::test]

@@ -2,25 +2,40 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::post};
+use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::post, serve::Listener};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{AnyValue, KeyValue, any_value::Value},
     trace::v1::{ResourceSpans, Span, status::StatusCode as Status},
 };
 use prost::Message;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    },
+    server::TlsStream,
+};
+
+use crate::NodeTls;
 
 type Kept = Arc<Mutex<Vec<Exported>>>;
 
 /// A collector on a free port. Dropped, it is gone.
 #[derive(Debug)]
 pub struct Collector {
-    address: SocketAddr,
+    endpoint: String,
     kept: Kept,
     server: JoinHandle<()>,
 }
@@ -57,16 +72,33 @@ impl Collector {
     ///
     /// When no port can be had.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port must be free");
-        let (address, kept) = (listener.local_addr().expect("a listener has an address"), Kept::default());
+        let (listener, port) = listen().await;
+        Self::serve(listener, format!("http://127.0.0.1:{port}"))
+    }
+
+    /// Starts one that speaks TLS, as `localhost`.
+    ///
+    /// # Panics
+    ///
+    /// When no port can be had, or the certificate is none.
+    pub async fn start_tls(tls: &NodeTls) -> Self {
+        let (listener, port) = listen().await;
+        Self::serve(TlsListener { listener, acceptor: acceptor(tls) }, format!("https://localhost:{port}"))
+    }
+
+    fn serve<L: Listener>(listener: L, endpoint: String) -> Self
+    where
+        L::Addr: std::fmt::Debug,
+    {
+        let kept = Kept::default();
         let routes = Router::new().route("/v1/traces", post(take)).with_state(Arc::clone(&kept));
         let server = tokio::spawn(async move { axum::serve(listener, routes).await.expect("it serves to the end") });
-        Self { address, kept, server }
+        Self { endpoint, kept, server }
     }
 
     /// What `OTEL_EXPORTER_OTLP_ENDPOINT` is to be.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        self.endpoint.clone()
     }
 
     /// What has come so far, by when it began.
@@ -80,6 +112,49 @@ impl Collector {
 impl Drop for Collector {
     fn drop(&mut self) {
         self.server.abort();
+    }
+}
+
+async fn listen() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port must be free");
+    let port = listener.local_addr().expect("a listener has an address").port();
+    (listener, port)
+}
+
+fn acceptor(tls: &NodeTls) -> TlsAcceptor {
+    let certificates = CertificateDer::pem_slice_iter(tls.certificate.as_bytes()).collect::<Result<_, _>>();
+    let key = PrivateKeyDer::from_pem_slice(tls.key.as_bytes()).expect("a key");
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has them")
+        .with_no_client_auth()
+        .with_single_cert(certificates.expect("certificates"), key)
+        .expect("they belong together");
+    TlsAcceptor::from(Arc::new(config))
+}
+
+struct TlsListener {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            // Whoever does not trust it goes away.
+            if let Ok((stream, address)) = self.listener.accept().await
+                && let Ok(stream) = self.acceptor.accept(stream).await
+            {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
     }
 }
 

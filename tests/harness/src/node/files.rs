@@ -14,8 +14,12 @@ pub(super) const CONSOLE: &str = "console.log";
 const ADVANCED: &str = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000},
            {dead_letter_worker_consumer_prefetch, 256}]}].\n";
 
-/// Modest needs: a test node must not stop on a machine that has little disk left.
-const DEFAULTS: [&str; 2] = ["disk_free_limit.absolute = 50MB", "raft.wal_max_size_bytes = 67108864"];
+/// Modest needs: a test node must not stop on a machine that has little disk left, nor where there is no `/proc`.
+const DEFAULTS: [&str; 3] = [
+    "disk_free_limit.absolute = 50MB",
+    "raft.wal_max_size_bytes = 67108864",
+    "vm_memory_calculation_strategy = allocated",
+];
 
 /// What `rabbitmq.conf` is made of.
 pub(super) struct Conf<'a> {
