@@ -11,6 +11,7 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
+use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::Instant;
 
 use crate::{intake::Received, settle::Settlement};
@@ -21,19 +22,17 @@ const REMEMBERED: usize = 10_000;
 /// A redelivery that has not come so long after the channel was opened has gone to another worker. What bears the same
 /// id later is another job of a publisher that repeats its ids.
 const AWAITED: Duration = Duration::from_secs(300);
-/// Bodies longer than this are recognised by their length and both ends.
-const HASHED_BODY: usize = 4 * 1024;
 
-static BODIES: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+static CONTENTS: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
 /// What makes a redelivery the same delivery: a publisher that gives one id to different jobs must lose none of them,
-/// so the body counts too.
+/// so all that it wrote counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct JobKey {
     id: Box<str>,
     attempt: u32,
     hop: u32,
-    body: u64,
+    content: u64,
 }
 
 impl JobKey {
@@ -42,17 +41,31 @@ impl JobKey {
         if !received.has_own_id {
             return None;
         }
-        let body = &received.message.body;
-        let mut hasher = BODIES.build_hasher();
-        body.len().hash(&mut hasher);
-        if body.len() <= HASHED_BODY {
-            body.hash(&mut hasher);
-        } else {
-            body[..HASHED_BODY / 2].hash(&mut hasher);
-            body[body.len() - HASHED_BODY / 2..].hash(&mut hasher);
+        let message = &received.message;
+        let mut hasher = CONTENTS.build_hasher();
+        message.body.hash(&mut hasher);
+        (message.job_name(), message.properties.timestamp()).hash(&mut hasher);
+        for (name, value) in message.properties.headers().iter().flat_map(FieldTable::inner) {
+            // Those are the broker's, which counts in them.
+            if !name.as_str().starts_with("x-") {
+                name.as_str().hash(&mut hasher);
+                hash(value, &mut hasher);
+            }
         }
         let envelope = received.envelope;
-        Some(Self { id: received.id().into(), attempt: envelope.attempt, hop: envelope.hop, body: hasher.finish() })
+        Some(Self { id: received.id().into(), attempt: envelope.attempt, hop: envelope.hop, content: hasher.finish() })
+    }
+}
+
+fn hash(value: &AMQPValue, hasher: &mut impl Hasher) {
+    match value {
+        AMQPValue::LongString(text) => text.as_bytes().hash(hasher),
+        AMQPValue::LongLongInt(number) => number.hash(hasher),
+        AMQPValue::LongInt(number) => number.hash(hasher),
+        AMQPValue::Timestamp(seconds) => seconds.hash(hasher),
+        AMQPValue::Boolean(is_so) => is_so.hash(hasher),
+        // Rare enough to be spelt out.
+        other => format!("{other:?}").hash(hasher),
     }
 }
 
@@ -179,6 +192,28 @@ mod tests {
         assert_eq!(adoption.recognise(&received("a", "[]")), None);
         assert_eq!(adoption.recognise(&job), Some(Known::Running(7)));
         assert_eq!(adoption.recognise(&job), None);
+    }
+
+    #[test]
+    fn jobs_that_bear_one_id_and_differ_in_anything_are_not_taken_for_each_other() {
+        let with = |name: &str, body: String, header: &str| {
+            let mut message = Message::new(name, &JobId::from("order-17"), body.into_bytes(), 0);
+            message.set_header("tenant", AMQPValue::LongString(header.into()));
+            Received::read(message, true, 0)
+        };
+        let long = |middle: &str| format!("{}{middle}{}", "x".repeat(4_000), "x".repeat(4_000));
+        let done = with("receipt", long("a"), "one");
+        let mut again = with("receipt", long("a"), "one");
+        again.message.set_header("x-delivery-count", crate::message::integer(1));
+        for other in
+            [with("invoice", long("a"), "one"), with("receipt", long("b"), "one"), with("receipt", long("a"), "two")]
+        {
+            let mut adoption = Adoption::new(10);
+            adoption.acked(&done);
+            adoption.channel_lost(std::iter::empty());
+            assert_eq!(adoption.recognise(&other), None);
+            assert_eq!(adoption.recognise(&again), Some(Known::Settled(Settlement::Ack)));
+        }
     }
 
     #[test]

@@ -17,11 +17,11 @@ use crate::{
     breaker::{Breaker, Dependencies},
     context::Context,
     error::{Class, JobError, JobResult},
-    handler::{Erased, panicked},
+    handler::{Erased, panic_of, panicked},
     limit::gate::{Gate, Pass},
     metrics::JobMetrics,
     middleware::{Chain, Next},
-    outcome::{Facts, Outcome, decide},
+    outcome::{ErrorKind, Facts, Outcome, decide},
     retry::{self, RetryPolicy},
 };
 
@@ -95,11 +95,19 @@ pub(crate) async fn run<S: Send + Sync + 'static>(
     }
     route.dependencies.blame(&result, route.needs());
     let facts = Facts { attempt, age, policy: &route.retry, draws: draws(&result) };
-    let outcome = decide(result, facts);
+    let outcome = verdict(result, facts);
     if let Outcome::Retry { kind, .. } | Outcome::DeadLetter { kind, .. } = &outcome {
         route.metrics.error(*kind);
     }
     outcome
+}
+
+/// Decides, also if the user's own code takes part in it and panics: a retry policy, or the text of an error.
+pub(crate) fn verdict(result: JobResult, facts: Facts<'_>) -> Outcome {
+    std::panic::catch_unwind(AssertUnwindSafe(|| decide(result, facts))).unwrap_or_else(|panic| {
+        let reason = panic_of("after the handler had failed, its retry policy or its error", &*panic).chain();
+        Outcome::DeadLetter { kind: ErrorKind::Panic, reason }
+    })
 }
 
 /// Only a failure needs randomness.
@@ -140,6 +148,16 @@ mod tests {
             inline_budget: 50_000,
             first_poll: AtomicU32::new(UNKNOWN_FIRST_POLL_NANOS),
         }
+    }
+
+    #[test]
+    fn a_policy_that_panics_makes_a_dead_letter() {
+        let policy = RetryPolicy::custom(|_| panic!("no such attempt"));
+        let facts = Facts { attempt: 1, age: None, policy: &policy, draws: (0.0, 0.0) };
+        let Outcome::DeadLetter { kind: ErrorKind::Panic, reason } = verdict(Err("down".into()), facts) else {
+            panic!("it is given up");
+        };
+        assert!(reason.contains("retry policy") && reason.contains("no such attempt"), "{reason}");
     }
 
     #[test]

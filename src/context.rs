@@ -249,6 +249,11 @@ impl<S> Context<S> {
         &self.inner.received.message
     }
 
+    /// Whether its verdict has been given already, for being too slow.
+    pub(crate) fn has_overrun(&self) -> bool {
+        self.inner.overran.initialized()
+    }
+
     pub(crate) fn canceller(&self) -> Canceller<S> {
         Canceller(Arc::downgrade(&self.inner))
     }

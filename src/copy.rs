@@ -19,6 +19,9 @@ const OF_THE_PAST: [&str; 6] =
 const DROPPED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 /// The longest error text that is written into `leveret-error`.
 pub(crate) const ERROR_TEXT_LIMIT: usize = 4 * 1024;
+/// Only who waits for the reply on the same channel may publish with it (RabbitMQ's guide to direct reply-to).
+const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
+
 /// Why a copy is made; it decides which headers change.
 #[derive(Clone, Debug)]
 pub(crate) enum CopyKind<'a> {
@@ -123,16 +126,18 @@ impl Message {
         headers.filter(|(name, _)| kept(name.as_str())).map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
-    /// All properties but `user_id` (a foreign one is a 406 that kills the channel) and `expiration` (which has become
-    /// `leveret-expires-at`); always persistent.
+    /// All properties but `user_id` (a foreign one is a 406 that kills the channel), a `reply_to` that stands for the
+    /// sender's own channel (likewise) and `expiration` (which has become `leveret-expires-at`); always persistent.
     fn kept_properties(&self) -> BasicProperties {
         type Set = fn(BasicProperties, ShortString) -> BasicProperties;
         let of = &self.properties;
+        let is_of_channel = of.reply_to().as_ref().is_some_and(|to| to.as_str() == DIRECT_REPLY);
+        let reply_to = if is_of_channel { &None } else { of.reply_to() };
         let texts: [(&Option<ShortString>, Set); 8] = [
             (of.content_type(), BasicProperties::with_content_type),
             (of.content_encoding(), BasicProperties::with_content_encoding),
             (of.correlation_id(), BasicProperties::with_correlation_id),
-            (of.reply_to(), BasicProperties::with_reply_to),
+            (reply_to, BasicProperties::with_reply_to),
             (of.message_id(), BasicProperties::with_message_id),
             (of.kind(), BasicProperties::with_type),
             (of.app_id(), BasicProperties::with_app_id),

@@ -89,6 +89,10 @@ where
     Arc::new(move |ctx| {
         let handler = Arc::clone(&handler);
         let work = move || {
+            // It may have waited for a thread until its time was over; another attempt has its place by then.
+            if ctx.has_overrun() {
+                return Err(JobError::new(Class::Timeout, "no thread was free to run it in time"));
+            }
             let job = decode::<J>(ctx.message())?;
             let tracked = ctx.tracked();
             let result = handler(job, ctx).map_err(Into::into)?;
@@ -118,6 +122,58 @@ pub(crate) fn decode<J: Job>(message: &Message) -> Result<J, JobError> {
 
 /// The error that stands for a handler's panic.
 pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> JobError {
+    panic_of("the handler", panic)
+}
+
+/// The error that stands for a panic of the user's code, and of which.
+pub(crate) fn panic_of(code: &str, panic: &(dyn std::any::Any + Send)) -> JobError {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    JobError::new(Class::Panic, format!("the handler panicked: {}", text.unwrap_or("with a value that is not text")))
+    JobError::new(Class::Panic, format!("{code} panicked: {}", text.unwrap_or("with a value that is not text")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicU32, Ordering},
+        time::Duration,
+    };
+
+    use serde::{Deserialize, Serialize};
+
+    use crate::{Broker, Context, Job, JobResult, Queue, RetryPolicy, Worker, testing};
+
+    #[derive(Serialize, Deserialize)]
+    struct Count;
+
+    impl Job for Count {
+        const NAME: &'static str = "count";
+        const QUEUE: &'static str = "counts";
+    }
+
+    #[test]
+    fn a_blocking_attempt_that_found_no_thread_in_time_does_not_run_beside_the_next() {
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        fn count(_: Count, _: Context<()>) -> JobResult {
+            RUNS.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).max_blocking_threads(1).enable_all().build();
+        runtime.unwrap().block_on(async {
+            let (release, held) = std::sync::mpsc::channel::<()>();
+            let holder = tokio::task::spawn_blocking(move || held.recv());
+            let broker = Broker::memory();
+            let queue = Queue::new("counts").timeout(Duration::from_millis(50)).retry(RetryPolicy::none());
+            let running = testing::start(Worker::new(()).queue(queue).handle_blocking(count), &broker).await.unwrap();
+            broker.publisher().publish(&Count).await.unwrap();
+            while testing::dead_letters(&broker, "counts").await.unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            release.send(()).unwrap();
+            holder.await.unwrap().unwrap();
+            tokio::task::spawn_blocking(|| ()).await.unwrap();
+            assert_eq!(RUNS.load(Ordering::SeqCst), 0);
+            running.stop().await.unwrap();
+        });
+    }
 }

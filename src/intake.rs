@@ -89,7 +89,7 @@ pub(crate) fn decide(
     route: impl FnOnce(Option<&str>) -> Result<usize, String>,
 ) -> Intake {
     match (lane, received.message.delivery_count()) {
-        (Lane::Main, SUSPICIOUS..) => return Intake::Suspect,
+        (Lane::Main | Lane::High | Lane::Low, SUSPICIOUS..) => return Intake::Suspect,
         (Lane::Suspect, count @ SUSPICIOUS..) => {
             let reason = format!("handed out {} times alone, and {count} times without an outcome", count + 1);
             return Intake::DeadLetter(ErrorKind::CrashLoop, reason);
@@ -145,6 +145,8 @@ mod tests {
             (vec![], Lane::Main, Box::new(is(Intake::Run(0)))),
             (vec![(header::DELIVERY_COUNT, 2)], Lane::Main, Box::new(is(Intake::Run(0)))),
             (vec![(header::DELIVERY_COUNT, 3)], Lane::Main, Box::new(is(Intake::Suspect))),
+            (vec![(header::DELIVERY_COUNT, 3)], Lane::High, Box::new(is(Intake::Suspect))),
+            (vec![(header::DELIVERY_COUNT, 3)], Lane::Low, Box::new(is(Intake::Suspect))),
             (vec![(header::DELIVERY_COUNT, 2)], Lane::Suspect, Box::new(is(Intake::Run(0)))),
             (vec![(header::DELIVERY_COUNT, 3)], Lane::Suspect, Box::new(dead(ErrorKind::CrashLoop))),
             (vec![(header::EXPIRES_AT, NOW)], Lane::Main, Box::new(dead(ErrorKind::Expired))),

@@ -132,6 +132,12 @@ impl Message {
         self.properties = std::mem::take(&mut self.properties).with_headers(headers);
     }
 
+    pub(crate) fn remove_header(&mut self, name: &str) {
+        let mut headers = self.properties.headers().clone().unwrap_or_default().inner().clone();
+        headers.remove(name);
+        self.properties = std::mem::take(&mut self.properties).with_headers(headers.into());
+    }
+
     pub(crate) fn set_time(&mut self, name: &str, ms: u64) {
         self.set_header(name, integer(ms));
     }
@@ -156,7 +162,8 @@ impl Message {
             AMQPValue::LongInt(n) => i64::from(*n),
             AMQPValue::LongUInt(n) => i64::from(*n),
             AMQPValue::LongLongInt(n) => *n,
-            AMQPValue::Timestamp(n) => return Some(i64::try_from(*n).map_err(drop)),
+            // In seconds, and all that is read of a message is in milliseconds.
+            AMQPValue::Timestamp(n) => return Some(i64::try_from(n.saturating_mul(1000)).map_err(drop)),
             AMQPValue::Void => return None,
             _ => return Some(self.text(name).and_then(|text| text.trim().parse().ok()).ok_or(())),
         };

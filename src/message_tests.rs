@@ -24,7 +24,6 @@ fn every_integer_width_and_text_is_read() {
         AMQPValue::LongInt(7),
         AMQPValue::LongUInt(7),
         AMQPValue::LongLongInt(7),
-        AMQPValue::Timestamp(7),
         AMQPValue::ShortString("7".into()),
         text("7"),
         AMQPValue::ByteArray(ByteArray::from(b"7".to_vec())),
@@ -32,6 +31,26 @@ fn every_integer_width_and_text_is_read() {
     for value in values {
         assert_eq!(message(&[(header::ATTEMPT, value.clone())]).envelope(NOW).unwrap().attempt, 7, "{value:?}");
     }
+}
+
+#[test]
+fn a_time_in_seconds_is_the_same_time() {
+    let at = |value| message(&[(header::NOT_BEFORE, value)]).envelope(NOW).unwrap().not_before;
+    assert_eq!(at(AMQPValue::Timestamp(NOW / 1000)), at(integer(NOW)));
+    let malformed = message(&[(header::NOT_BEFORE, AMQPValue::Timestamp(u64::MAX))]).envelope(NOW).unwrap_err();
+    assert_eq!(malformed.header, header::NOT_BEFORE);
+}
+
+#[test]
+fn a_reply_to_the_channel_of_the_sender_is_not_copied() {
+    let copied = |reply_to: &str| {
+        let mut original = message(&[]);
+        original.properties = original.properties.with_reply_to(reply_to.into());
+        let copy = original.copy("email", original.envelope(NOW).unwrap(), &CopyKind::Moved, NOW);
+        copy.properties.reply_to().as_ref().map(ToString::to_string)
+    };
+    assert_eq!(copied("amq.rabbitmq.reply-to"), None);
+    assert_eq!(copied("amq.rabbitmq.reply-to.g1h2"), Some("amq.rabbitmq.reply-to.g1h2".to_owned()));
 }
 
 #[test]

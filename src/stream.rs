@@ -48,6 +48,10 @@ pub(crate) async fn follow(
             },
             Err(error) => Some(error.to_string()),
         };
+        if reason.is_some() {
+            // It may have been deleted and made anew, and then it counts anew. What is seen twice is known.
+            next = 0;
+        }
         // The broker's words begin with the name of its reply: it must not be read.
         let is_refused = reason.as_ref().is_some_and(|reason| reason.contains("ACCESS_REFUSED"));
         reading.send_if_modified(|reading| {

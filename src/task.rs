@@ -2,10 +2,12 @@
 
 use std::{
     fmt::{self, Display},
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use prometheus::IntGauge;
 use tokio::{
     sync::{OwnedSemaphorePermit, SetOnce},
@@ -20,6 +22,7 @@ use crate::{
     copy::ERROR_TEXT_LIMIT,
     delay::{self, UNIT},
     event::{JobEvent, Step},
+    handler::panic_of,
     intake::Received,
     limit::{
         gate::{Gate, Pass, Wait},
@@ -27,7 +30,7 @@ use crate::{
     },
     message::{millis, truncated},
     metrics::{Finish, JobMetrics},
-    outcome::{ErrorKind, Outcome},
+    outcome::{ErrorKind, Facts, Outcome},
     settle::{self, Disposition, Settlement},
     trace::{self, TraceSpan},
     tracked::Tracked,
@@ -118,9 +121,20 @@ impl<S: Send + Sync + 'static> Task<S> {
         tracked: &Option<Arc<Tracked>>,
         gate: &Arc<Gate>,
     ) -> Disposition {
-        let mut pass = match gate.enter(&self.received, self.handlers.broker.now_ms()).await {
-            Ok(pass) => pass,
-            Err(Wait { delay, slot }) => return Disposition::Held { delay: delay::Wait::exact(delay.max(UNIT)), slot },
+        let entering = gate.enter(&self.received, self.handlers.broker.now_ms());
+        let mut pass = match AssertUnwindSafe(entering).catch_unwind().await {
+            Ok(Ok(pass)) => pass,
+            Ok(Err(Wait { delay, slot })) => {
+                return Disposition::Held { delay: delay::Wait::exact(delay.max(UNIT)), slot };
+            }
+            // The key of a limit and a store of permits are the user's own.
+            Err(panic) => {
+                let result = Err(panic_of("the key or the store of its limit", &*panic));
+                let draws = attempt::draws(&result);
+                let facts = Facts { attempt: self.received.envelope.attempt, age: None, policy: &route.retry, draws };
+                route.metrics.error(ErrorKind::Panic);
+                return Disposition::Outcome(attempt::verdict(result, facts));
+            }
         };
         let besides = Besides { places: std::mem::take(&mut pass.places), pass: Some(pass) };
         match tracked {

@@ -10,7 +10,7 @@ use crate::{
     error::PublishError,
     feed::RawMessage,
     job::JobId,
-    message::{Message, header},
+    message::{COPY_HEADER_LIMIT, Message, header},
     topology::Target,
 };
 
@@ -19,7 +19,7 @@ impl Publisher {
     ///
     /// It keeps its id, its payload and its headers, but not its errors, its delay and its time to live, and begins with
     /// its first attempt. One whose headers could not be read goes without them, and this says so; what they were it
-    /// carries in `leveret-original-properties`.
+    /// carries in `leveret-original-properties`, unless they are too large to be published.
     ///
     /// ```no_run
     /// # async fn doc(publisher: leveret::Publisher, message: &leveret::feed::RawMessage) -> Result<(), leveret::PublishError> {
@@ -38,7 +38,11 @@ impl Publisher {
         }
         let now = self.broker.now_ms();
         let envelope = message.envelope(now).unwrap_or_default();
-        let copy = message.copy("", envelope, &CopyKind::Replayed, now);
+        let mut copy = message.copy("", envelope, &CopyKind::Replayed, now);
+        if copy.header_size() > COPY_HEADER_LIMIT {
+            // They fill what one frame has room for, which is more than a copy may have.
+            copy.remove_header(header::ORIGINAL);
+        }
         Replay { publisher: self.clone(), queue: queue.into(), message: copy }
     }
 }
@@ -82,9 +86,33 @@ impl IntoFuture for Replay {
             if size > limit {
                 return Err(PublishError::TooLarge { part: "payload", size, limit });
             }
+            let headers = message.header_size();
+            if headers > COPY_HEADER_LIMIT {
+                return Err(PublishError::TooLarge { part: "headers", size: headers, limit: COPY_HEADER_LIMIT });
+            }
             let id = JobId::from(message.id().unwrap_or_default());
             let job = message.job_name().unwrap_or_default().to_owned();
             publisher.send_job(&job, Target::Queue(queue), id, (message, true)).await
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Broker;
+
+    #[tokio::test]
+    async fn what_fills_a_frame_is_replayed_without_its_old_properties_or_refused() {
+        let broker = Broker::memory();
+        let replay = |header: &str| {
+            let mut letter = Message::new("j", &JobId::from("a"), b"{}".to_vec(), 0);
+            letter.set_header(header, AMQPValue::LongString("x".repeat(COPY_HEADER_LIMIT).into()));
+            broker.publisher().replay(&RawMessage::from(letter), "q")
+        };
+        let kept = replay(header::ORIGINAL);
+        assert!(kept.message.header(header::ORIGINAL).is_none() && kept.message.header_size() < COPY_HEADER_LIMIT);
+        let refused = replay("tenant").await.unwrap_err();
+        assert!(matches!(refused, PublishError::TooLarge { part: "headers", .. }), "{refused}");
     }
 }

@@ -4,15 +4,21 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use leveret::{Context, Dependency, DependencyState, JobResult, Queue, Rate, RetryPolicy, Worker};
+use leveret_harness::{Proxy, eventually};
 use leveret_tests::jobs::{Act, Log, Run, Script, run_script, script, start, worker};
 use serde::{Deserialize, Serialize};
 
-use crate::{contract::Place, on_both_brokers};
+use crate::{
+    contract::Place,
+    on_both_brokers,
+    support::{self, LONG},
+};
 
 on_both_brokers!(
     jobs_over_the_rate_each_come_back_once_at_their_own_slot_and_no_attempt_is_charged,
     a_job_without_a_limit_flows_past_those_that_wait,
     no_more_of_a_key_run_at_once_than_allowed_and_all_run_in_the_end,
+    a_job_whose_key_panics_is_retried_and_given_up_as_a_panic,
     while_a_dependency_is_down_jobs_wait_in_their_queue_and_one_probe_at_a_time_finds_it_up,
     jobs_without_the_need_flow_on_while_a_dependency_is_down,
     a_handler_may_ask_for_the_state_and_answer_otherwise,
@@ -131,6 +137,24 @@ async fn no_more_of_a_key_run_at_once_than_allowed_and_all_run_in_the_end(place:
     assert!(named(&runs, "b-0").next().unwrap().at - first < Duration::from_millis(700), "another key waits for none");
 }
 
+async fn a_job_whose_key_panics_is_retried_and_given_up_as_a_panic(place: Place) {
+    let log = Log::default();
+    let customer = |job: &Script| if job.label == "x" { panic!("whose is it?") } else { job.label.clone() };
+    let queue = Queue::new(&place.queue).retry(RetryPolicy::fixed(Duration::from_millis(100)).max_attempts(2));
+    let worker = Worker::new(log.clone()).queue(queue).handle(run_script).on(&place.queue).concurrency_per(customer, 2);
+    let running = start(worker, &place.broker);
+    place.until_declared().await;
+    place.publish(&script("x", [Act::Succeed])).await;
+    place.publish(&script("17", [Act::Succeed])).await;
+    log.until("the other has run", |runs| done(runs, "17") == 1).await;
+    let letters = async || leveret::testing::dead_letters(&place.broker, &place.queue).await.unwrap();
+    eventually("it is given up", Duration::from_secs(60), async || letters().await.len() == 1).await;
+    let letter = &letters().await[0];
+    assert_eq!((letter.attempt, letter.kind), (2, Some(leveret::ErrorKind::Panic)), "{letter:?}");
+    assert!(letter.reason.contains("limit panicked: whose is it?"), "{letter:?}");
+    running.stop().await.unwrap();
+}
+
 fn quick(worker: Worker<Log>) -> Worker<Log> {
     worker.needs("smtp").dependency(Dependency::new("smtp").failures(3).open_for(Duration::from_millis(1_500)))
 }
@@ -204,5 +228,43 @@ async fn a_handler_may_ask_for_the_state_and_answer_otherwise(place: Place) {
     log.until("it is down", |runs| done(runs, "down") >= 3).await;
     place.publish_other("not-this").await;
     log.until("it has answered otherwise", |runs| done(runs, "otherwise") == 1).await;
+    running.stop().await.unwrap();
+}
+
+/// Runs until the test opens the gate, and fails.
+async fn stuck_at_first(job: Script, ctx: Context<Log>) -> JobResult {
+    if job.label != "first" || ctx.attempt() > 1 {
+        return run_script(job, ctx).await;
+    }
+    run_script(script("first", [Act::Gate]), ctx).await?;
+    Err("connection refused".into())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_that_are_on_their_way_while_the_broker_does_not_hear_of_the_pause_are_not_lost() {
+    const LATE: usize = 9;
+    let place = support::Place::shared("paused").await;
+    let proxy = Proxy::start(&place.url).await;
+    let log = Log::default();
+    let queue =
+        Queue::new(&place.queue).prefetch(10).concurrency(5).retry(RetryPolicy::fixed(Duration::from_millis(200)));
+    let worker = Worker::new(log.clone()).queue(queue).handle(stuck_at_first).on(&place.queue);
+    let down = Dependency::new("smtp").failures(1).open_for(Duration::from_millis(200));
+    let running = start(worker.needs("smtp").dependency(down), &support::broker(proxy.url()));
+    place.declared().await;
+    place.publish(&script("first", [])).await;
+    log.until("the first runs", |runs| runs.iter().any(|run| run.label == "first")).await;
+    proxy.freeze();
+    for n in 0..LATE {
+        place.publish(&script(&format!("late-{n}"), [Act::Succeed])).await;
+    }
+    let raw = place.raw().await;
+    eventually("they are on their way", LONG, async || raw.depth(&place.queue).await.unwrap() == Some(0)).await;
+    log.gate.cancel();
+    // The worker gives up waiting for the broker's answer after two seconds, and consumes again.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    proxy.thaw();
+    place.publish(&script("after", [Act::Succeed])).await;
+    log.until("all have run", |runs| done(runs, "late-") == LATE && done(runs, "after") == 1).await;
     running.stop().await.unwrap();
 }

@@ -1,9 +1,9 @@
 //! What tools that look at a broker rely on.
 
 use leveret::{Config, probe::Probe};
-use leveret_harness::{Permissions, eventually_eq, lapin::BasicProperties, shared_node, unique};
+use leveret_harness::{Node, NodeOptions, Permissions, eventually_eq, lapin::BasicProperties, shared_node, unique};
 
-use crate::support::{LONG, Place};
+use crate::support::{LONG, Place, broker};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_probe_shows_where_it_is_connected_and_no_password() {
@@ -40,4 +40,15 @@ async fn dead_letters_are_visited_oldest_first_up_to_the_limit_and_handed_back()
         eventually_eq("they are handed back", LONG, Some(3), depth).await;
     }
     probe.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_whose_frames_have_no_room_for_a_job_is_refused_with_what_to_do() {
+    let node = Node::start(NodeOptions::default().config("frame_max = 8192")).await;
+    let refused = Probe::connect(&node.url(), &Config::default()).await.unwrap_err().to_string();
+    let publisher = broker(&node.url()).publisher().fail_fast();
+    let unpublished = publisher.publish_raw("j", "q", "{}").await.unwrap_err().to_string();
+    for said in [refused, unpublished] {
+        assert!(said.contains("frame_max is 8192: set it to 131072"), "{said}");
+    }
 }

@@ -19,8 +19,10 @@ pub(crate) struct Ack {
 /// Jobs that end in the order in which they came, as short ones do, only touch the ends of both queues.
 #[derive(Debug, Default)]
 pub(crate) struct Acks {
-    /// In hand, in ascending order, as the broker counts them up.
+    /// In hand, in ascending order.
     open: VecDeque<u64>,
+    /// The highest tag that was delivered; the broker counts them up from 1.
+    highest: u64,
     /// Done with, the ack not yet sent; in the order in which they ended.
     finished: Vec<u64>,
     /// How many of these came since the last flush.
@@ -28,8 +30,10 @@ pub(crate) struct Acks {
 }
 
 impl Acks {
+    /// Notes a delivery. One that was passed over came to nobody: it stays open, so that no ack ever covers it.
     pub(crate) fn delivered(&mut self, tag: u64) {
-        self.open.push_back(tag);
+        self.open.extend(self.highest + 1..=tag);
+        self.highest = tag;
     }
 
     /// Notes that a job is done with; returns for how many that has been noted since the last flush.
@@ -116,6 +120,14 @@ mod tests {
         assert_eq!((flushed(&mut acks, false), acks.waiting()), (vec![], 2));
         assert_eq!(acks.finish(2), 1);
         assert_eq!(flushed(&mut acks, false), [(4, true)]);
+    }
+
+    #[test]
+    fn a_delivery_that_nobody_took_is_not_acked() {
+        let mut acks = Acks::default();
+        [1, 4].into_iter().for_each(|tag| acks.delivered(tag));
+        assert_eq!((acks.finish(1), acks.finish(4)), (1, 2));
+        assert_eq!(flushed(&mut acks, true), [(1, true), (4, false)]);
     }
 
     #[test]

@@ -212,6 +212,11 @@ async fn connect(role: &'static str, setup: &Setup, patience: &mut Patience) -> 
         let line = Line::default();
         match tokio::time::timeout(patience.0, line.connect(address.clone(), &setup.tls, properties)).await {
             Ok(Ok(connection)) => {
+                if let Some(problem) = too_small(&connection) {
+                    reason = format!("{}:{}: {problem}", address.authority.host, address.authority.port);
+                    drop(tokio::time::timeout(patience.0, connection.close(200, "goodbye".into())).await);
+                    continue;
+                }
                 let (blocked, _) = watch::channel(None);
                 let (lost, worn_out) = (CancellationToken::new(), SetOnce::new());
                 let seconds = address.query.heartbeat.filter(|seconds| *seconds > 0);
@@ -233,6 +238,15 @@ async fn connect(role: &'static str, setup: &Setup, patience: &mut Patience) -> 
         patience.grow();
     }
     Err(reason)
+}
+
+/// Why this broker is not worked with, if its frames are too small. A job may fill most of one with its headers, and a
+/// frame that is too large ends the connection.
+pub(super) fn too_small(connection: &Connection) -> Option<String> {
+    let most = connection.configuration().frame_max();
+    (1..FRAME_MAX).contains(&most).then(|| {
+        format!("the broker's frame_max is {most}: set it to {FRAME_MAX} in rabbitmq.conf, which is RabbitMQ's default")
+    })
 }
 
 /// The life of one connection; returns why it ended.

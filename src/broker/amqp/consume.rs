@@ -172,16 +172,18 @@ impl Session {
 
     /// Lets deliveries flow again, with so many in hand.
     pub(crate) async fn resume(&mut self, prefetch: u16) -> Result<(), Ended> {
-        while let Some(Some(Ok(delivery))) = self.consumer.next().now_or_never() {
-            let Ok(delivery) = self.taken(Some(Ok(delivery))) else { break };
-            self.before.push_back(delivery);
-        }
         let queue = self.consumer.queue();
         let consumed =
             timeout(ANSWERED_WITHIN, Self::subscribe(&self.up, &self.channel, queue, prefetch, FieldTable::default()))
                 .await;
         let consumed = consumed.unwrap_or_else(|_| Err(format!("no answer within {ANSWERED_WITHIN:?}")));
-        (self.consumer, self.tag) = consumed.map_err(|reason| self.ended(&reason))?;
+        let (consumer, tag) = consumed.map_err(|reason| self.ended(&reason))?;
+        // Only now: a broker that was slow to read the cancel has sent on, and all that came before its answer.
+        while let Some(Some(Ok(delivery))) = self.consumer.next().now_or_never() {
+            let Ok(delivery) = self.taken(Some(Ok(delivery))) else { break };
+            self.before.push_back(delivery);
+        }
+        (self.consumer, self.tag) = (consumer, tag);
         (self.prefetch, self.batch, self.paused) = (prefetch, usize::from(prefetch / 2).max(1), false);
         Ok(())
     }

@@ -120,7 +120,10 @@ impl Probe {
         let line = Line::default();
         let connecting = line.connect(address.clone(), &tls, properties);
         match tokio::time::timeout(PATIENCE, connecting).await {
-            Ok(Ok(connection)) => Ok(Self { connection, channel: None, address, line, is_silent: false }),
+            Ok(Ok(connection)) => match connection::too_small(&connection) {
+                None => Ok(Self { connection, channel: None, address, line, is_silent: false }),
+                Some(reason) => Err(ConnectError::Unreachable { address: place(&address), reason }),
+            },
             Ok(Err(error)) => {
                 let problem = tls::problem(&error, &address, &tls, line.server());
                 let no_tls = |reason| match address.scheme {

@@ -1,5 +1,7 @@
 //! What becomes of a tracked job that is cancelled.
 
+use leveret_harness::RawClient;
+
 use super::{
     Act, Arc, Duration, Feed, LONG, Node, NodeOptions, Ordering, Place, Queue, RetryPolicy, Seen, Source, Task, Worker,
     act, broker, dead_letters, eventually, listening, testing, timeout, told, worker,
@@ -110,5 +112,27 @@ async fn a_cancelled_job_does_not_run_though_everything_is_restarted() {
     told(&mut feed, waiting.as_str(), &["received", "cancelled"]).await;
     place.broker.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();
     eventually("another job runs", LONG, async || seen.runs.load(Ordering::SeqCst) == 1).await;
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_hears_of_cancelled_jobs_also_in_a_stream_that_was_made_anew() {
+    let place = Place::rabbitmq().await;
+    let mut feed = listening(&place).await;
+    let seen = Arc::<Seen>::default();
+    let running = testing::start(worker(&seen), &place.broker).await.unwrap();
+    let publisher = place.broker.publisher();
+    let run_and_cancel = async |feed: &mut Feed, runs: u32| {
+        let id = publisher.publish(&Task { act: Act::UntilCancelled }).track().await.unwrap();
+        eventually("the job runs", LONG, async || seen.runs.load(Ordering::SeqCst) == runs).await;
+        publisher.cancel(id.as_str()).await.unwrap();
+        told(feed, id.as_str(), &["received", "started", "cancelled"]).await;
+    };
+    for runs in 1..=3 {
+        run_and_cancel(&mut feed, runs).await;
+    }
+    let raw = RawClient::connect(place.url.as_deref().unwrap()).await.unwrap();
+    raw.delete_queue("leveret.v1.cancelled").await.unwrap();
+    run_and_cancel(&mut feed, 4).await;
     running.stop().await.unwrap();
 }
