@@ -169,6 +169,11 @@ impl Chosen {
     }
 }
 
+/// How it ended; that there was none of those that were named is told.
+fn changed(count: u64, selection: &Selection) -> Exit {
+    if count == 0 && matches!(selection, Selection::Ids(_)) { Exit::NotFound } else { Exit::Well }
+}
+
 /// What the desk could not do, by exit code.
 fn failure(error: leveret_serve::desk::Error) -> Failure {
     use leveret_serve::desk::Error;

@@ -14,10 +14,8 @@ use crate::output::{Exit, Failure, Format, Progress, print, print_json};
 const MOST_JOBS: f64 = 2e7;
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
-    if arguments.has_quantiles_crossed() {
-        return Err(Failure::Usage(anyhow!(
-            "--p95 is less than --p50: 95 of 100 attempts take longer than half of them"
-        )));
+    if let Some(problem) = arguments.times_problem() {
+        return Err(Failure::Usage(anyhow!(problem)));
     }
     let expected = arguments.expected_jobs();
     if expected > MOST_JOBS {

@@ -75,7 +75,9 @@ const AFTER_HELP: &str = "\
 Users are written without a password, so that none can log in before you give it one: in `password_hash` of the \
 definitions, or in the secret `rabbitmq-<user>` (keys username and password) of Kubernetes.
 
-A resource of the topology operator that is deleted takes its queue along, unless there is a job in it or a worker at it.
+A queue is not deleted with its resource of the topology operator while there is a job in it or a worker at it. \
+RabbitMQ does not know that condition for quorum queues and refuses: such a resource keeps its finalizer until it is \
+taken off by hand.
 
 Exit codes:
   0  done

@@ -62,6 +62,9 @@ async fn replayed(post: &Post, id: &str, group: &str) {
 async fn purged_and_restored(post: &Post) {
     let refused = post.run(&["dead", "purge", "--all"]).await.ends(2);
     assert!(refused.stderr.contains("To be purged: 1 dead letters") && refused.stderr.contains("--yes"), "{refused:?}");
+    post.run(&["dead", "purge", "99999", "--yes"]).await.ends(5);
+    post.run(&["dead", "restore", "99999"]).await.ends(5);
+    post.run(&["dead", "replay", "99999"]).await.ends(5);
     post.run(&["dead", "purge", "--all", "--yes"]).await.ends(0);
     post.dead_in_store(0).await;
     post.run(&["dead", "restore", "--all"]).await.ends(0);

@@ -51,4 +51,5 @@ async fn a_backlog_has_an_end_that_is_told_and_what_nobody_can_do_is_said_so() {
 #[tokio::test]
 async fn quantiles_that_cross_are_refused() {
     simulate("--rate 10 --p50 400ms --p95 80ms").await.ends(2);
+    simulate("--rate 10 --p50 0s --p95 80ms").await.ends(2);
 }

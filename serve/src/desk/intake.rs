@@ -1,7 +1,7 @@
 //! Takes dead letters out of the broker: committed to the store, then acked. While the store is away they stay in the
 //! broker, and while a letter is in neither it is in both.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use leveret::{
     Broker,
@@ -10,7 +10,7 @@ use leveret::{
     feed::{Batch, Feed, Source},
 };
 use leveret_store::{DeadSource, NewDead, Store};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{sync::Mutex, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::letter;
@@ -18,7 +18,7 @@ use crate::time::now_ms;
 
 /// What is in hand of each queue, at most. Nothing else bounds what a broker sends before it is asked: what workers find
 /// too large lies in the dead letters as it is, and RabbitMQ takes 16 MiB from 4.0 on, 128 MiB before.
-const AT_ONCE: u16 = 8;
+const AT_ONCE: u16 = 4;
 /// How often the catalogue is asked for queues that are new.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -34,9 +34,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// # }
 /// ```
 pub async fn run(broker: Broker, store: Store, catalogue: Catalogue, queues: Vec<String>, stop: CancellationToken) {
-    let mut tasks = JoinSet::new();
+    // A batch that is being kept is there several times over: one is, at a time.
+    let (mut tasks, turn) = (JoinSet::new(), Arc::new(Mutex::new(())));
     let mut known = BTreeSet::new();
-    let take = |source| take(broker.clone(), store.clone(), catalogue.clone(), source, stop.clone());
+    let take =
+        |source| take(broker.clone(), (store.clone(), Arc::clone(&turn)), catalogue.clone(), source, stop.clone());
     tasks.spawn(take(Source::Unrouted));
     while !stop.is_cancelled() {
         let found = catalogue.entries().into_iter().map(|entry| entry.queue.clone()).chain(queues.iter().cloned());
@@ -53,10 +55,20 @@ pub async fn run(broker: Broker, store: Store, catalogue: Catalogue, queues: Vec
     while tasks.join_next().await.is_some() {}
 }
 
-async fn take(broker: Broker, store: Store, catalogue: Catalogue, source: Source, stop: CancellationToken) {
+async fn take(
+    broker: Broker,
+    (store, turn): (Store, Arc<Mutex<()>>),
+    catalogue: Catalogue,
+    source: Source,
+    stop: CancellationToken,
+) {
     let mut feed = Feed::new(&broker, source.clone(), AT_ONCE);
     while let Some(batch) = stop.run_until_cancelled(feed.next(AT_ONCE.into())).await {
-        if stop.run_until_cancelled(keep(&store, &catalogue, &source, &batch)).await.is_none() {
+        let kept = async {
+            let _turn = turn.lock().await;
+            keep(&store, &catalogue, &source, &batch).await;
+        };
+        if stop.run_until_cancelled(kept).await.is_none() {
             break;
         }
         feed.ack(batch);

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How many letters of an export are held at once. Few, because each may be as large as the broker lets it.
-const AT_ONCE: u64 = 16;
+const AT_ONCE: u64 = 4;
 
 /// The letters of an export that are in hand, and where the next ones begin.
 #[derive(Default)]

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{
     super::shared::{ActorArguments, StoreArguments, broker, catalogue, contents, hidden_if_of_workers, now_ms},
-    Chosen, direct, failure,
+    Chosen, changed, direct, failure,
     replay::say_checked,
 };
 use crate::output::{Exit, Failure, Format, one_line, print, print_json};
@@ -75,7 +75,7 @@ impl Restore {
             Format::Json => print_json(&json!({ "restored": restored }))?,
             Format::Table => print(&format!("{restored} dead letters lie there again.\n"))?,
         }
-        Ok(Exit::Well)
+        Ok(changed(restored, &selection))
     }
 }
 
@@ -125,7 +125,7 @@ impl Purge {
                 print(&format!("{purged} dead letters purged; `leveret dead restore` takes them back.\n"))?;
             }
         }
-        Ok(Exit::Well)
+        Ok(changed(purged, &selection))
     }
 }
 

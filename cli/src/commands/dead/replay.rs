@@ -15,7 +15,7 @@ use leveret_store::Selection;
 
 use super::{
     super::shared::{ActorArguments, StoreArguments, bar, broker, catalogue, contents, hidden_if_of_workers},
-    Chosen, direct, failure,
+    Chosen, changed, direct, failure,
 };
 use crate::output::{Exit, Failure, Format, print, print_json};
 
@@ -108,7 +108,11 @@ impl Replay {
             Format::Json => print_json(&summary)?,
             Format::Table => print(&text(&summary))?,
         }
-        Ok(if summary.replayed == summary.total { Exit::Well } else { Exit::Problems })
+        Ok(match selection {
+            Some(selection) if summary.total == 0 => changed(0, &selection),
+            _ if summary.replayed == summary.total => Exit::Well,
+            _ => Exit::Problems,
+        })
     }
 
     fn options(&self) -> Options {

@@ -132,8 +132,13 @@ impl Arguments {
         self.workers.is_empty() && self.autoscale.is_none()
     }
 
-    pub(super) fn has_quantiles_crossed(&self) -> bool {
-        self.p95.is_some_and(|p95| p95 < self.p50)
+    /// What is wrong with the times that an attempt takes.
+    pub(super) fn times_problem(&self) -> Option<&'static str> {
+        if self.p50.is_zero() {
+            return Some("--p50 is nothing: half of the attempts take longer than it");
+        }
+        let crossed = self.p95.is_some_and(|p95| p95 < self.p50);
+        crossed.then_some("--p95 is less than --p50: 95 of 100 attempts take longer than half of them")
     }
 
     /// Whether there is a time in which more comes than later.

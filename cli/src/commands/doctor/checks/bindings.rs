@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use leveret::topology::{Binding, Destination, Plan};
 
 use super::super::{
-    facts::{Facts, Listing, Route, bound_queues, route},
+    facts::{Facts, Listing, Route, bound_queues, route, schedules},
     finding::{Check, Finding, counted, some_of},
 };
 
@@ -61,13 +61,15 @@ fn has_ends(binding: &Binding, listing: &Listing) -> bool {
     has_destination && listing.exchanges.contains_key(&binding.source)
 }
 
-/// Bindings of the workers' exchanges that neither a worker nor the server made. Those of other job queues are no concern of this look.
+/// Bindings of the workers' exchanges that neither a worker nor the server made. Those of other job queues and schedules
+/// are no concern of this look.
 fn foreign(facts: &Facts, listing: &Listing) -> Vec<Finding> {
     let topology = facts.topology();
-    let status = topology.of_status();
+    let (status, schedules) = (topology.of_status(), schedules(listing, &topology));
     let known: HashSet<Route> = bound_queues(listing, &topology)
         .iter()
         .map(|queue| &queue.plan)
+        .chain(schedules.iter().map(|schedule| &schedule.plan))
         .chain(facts.plans())
         .chain([&status])
         .flat_map(|plan| plan.bindings.iter().map(route))
@@ -145,7 +147,11 @@ mod tests {
             bindings.insert(bound("leveret.v1.jobs", "reports", "reports"));
             bindings.insert(bound("leveret.v1.due", "#.reports", "reports"));
             bindings.insert(bound("amq.topic", "#", "audit"));
-            bindings.extend(Topology::new("leveret.v1").of_status().bindings.iter().map(route));
+            let topology = Topology::new("leveret.v1");
+            bindings.extend(topology.of_status().bindings.iter().map(route));
+            bindings.extend(topology.of_schedule("other").bindings.iter().map(route));
+            let queue = healthy::listing(facts).queues["email"].clone();
+            healthy::listing(facts).queues.insert(topology.schedule("other"), queue);
         });
         assert_eq!(found, []);
     }
