@@ -35,6 +35,7 @@ pages! {
     leveret_backlog_grows "runbooks/leveret-backlog-grows.md"
     leveret_broker_away "runbooks/leveret-broker-away.md"
     leveret_broker_blocked "runbooks/leveret-broker-blocked.md"
+    leveret_broker_down "runbooks/leveret-broker-down.md"
     leveret_consumers_missing "runbooks/leveret-consumers-missing.md"
     leveret_crash_loop "runbooks/leveret-crash-loop.md"
     leveret_dead_letters "runbooks/leveret-dead-letters.md"
