@@ -45,6 +45,7 @@ pages! {
     leveret_jobs_wait_long "runbooks/leveret-jobs-wait-long.md"
     leveret_outbox_set_aside "runbooks/leveret-outbox-set-aside.md"
     leveret_outbox_stalled "runbooks/leveret-outbox-stalled.md"
+    leveret_outbox_unattended "runbooks/leveret-outbox-unattended.md"
     leveret_publishes_refused "runbooks/leveret-publishes-refused.md"
     leveret_queue_unattended "runbooks/leveret-queue-unattended.md"
     leveret_reconnects "runbooks/leveret-reconnects.md"
