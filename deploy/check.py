@@ -168,6 +168,16 @@ def check_settings():
             check(f"`{setting}`" in BOOK or setting == "LEVERET_VERSION", f"{name}: no setting is called {setting}")
 
 
+def check_network():
+    """Who reads where programs may go reads all of it."""
+    readme = (DEPLOY / "README.md").read_text()
+    told = set(re.findall(r"\d+", readme.split("- The network policies let")[1].split("on whatever host")[0]))
+    policies = list(yaml.safe_load_all((DEPLOY / "kubernetes/base/network.yaml").read_text()))
+    rules = sum((policy["spec"].get("egress", []) for policy in policies), [])
+    allowed = {str(entry["port"]) for rule in rules for entry in rule["ports"]}
+    check(told == allowed, f"README.md and network.yaml differ in the ports that are open: {sorted(told ^ allowed)}")
+
+
 def check_overlay(overlay, schema):
     built = subprocess.run(["kubectl", "kustomize", overlay], check=True, capture_output=True, text=True).stdout
     resources = list(yaml.safe_load_all(built))
@@ -203,6 +213,7 @@ def main():
     check_scaling()
     check_broker()
     check_settings()
+    check_network()
     schema = json.loads((DEPLOY / "crds.json").read_text())
     overlays = sorted(folder.parent for folder in (DEPLOY / "kubernetes/overlays").glob("*/kustomization.yaml"))
     for overlay in overlays:

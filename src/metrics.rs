@@ -1,7 +1,8 @@
 //! The Prometheus metrics of a process, under the names of the table in docs/src/metrics.md.
 //!
-//! Labels are `queue`, `job` and the one shown; handles are looked up once, at registration, and every series that can
-//! move exists from the start at 0.
+//! Labels are `queue`, `job` and the one shown. For the jobs that a worker takes in, handles are looked up once, at
+//! registration, and every series that can move exists from the start at 0. A series of publishes begins with the first
+//! of its kind, so that it is never seen at 0.
 
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,

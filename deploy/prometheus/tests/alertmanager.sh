@@ -55,5 +55,10 @@ expect "a job that crashes" "LeveretDeadLetters LeveretQueueUnattended"
 
 fires LeveretBrokerAway severity=page instance=w:9464
 until_seen 11
-expect "a broker that is away" "LeveretConsumersMissing LeveretDeadLetters LeveretOutboxStalled LeveretQueueUnattended LeveretScheduleLate LeveretScheduleWithoutLeader"
+expect "one process without the broker" "LeveretDeadLetters LeveretQueueUnattended"
+[ "$(amtool --alertmanager.url="$url" alert query --output=simple queue=reports | grep -c Unattended)" = 1 ]
+
+fires LeveretBrokerDown severity=page
+until_seen 12
+expect "a broker that nobody has" "LeveretBrokerAway LeveretConsumersMissing LeveretDeadLetters LeveretOutboxStalled LeveretQueueUnattended LeveretScheduleLate LeveretScheduleWithoutLeader"
 echo "Alertmanager hides what follows from something else"
