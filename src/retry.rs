@@ -57,7 +57,8 @@ impl RetryPolicy {
         Self { curve: Curve::Fixed(delay), max_attempts: 20 }
     }
 
-    /// Waits exactly what `delay` says of the attempt that failed (from 1); 20 attempts.
+    /// Waits exactly what `delay` says of the attempt that failed (from 1); 20 attempts. If it panics, the job goes into
+    /// the dead letters, of kind `panic`.
     #[must_use]
     pub fn custom(delay: impl Fn(u32) -> Duration + Send + Sync + 'static) -> Self {
         Self { curve: Curve::Custom(Arc::new(delay)), max_attempts: 20 }

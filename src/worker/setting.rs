@@ -68,7 +68,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
     /// Limits how many attempts at the job registered last run at once in this worker for one key, such as a customer.
     ///
     /// A job that finds no place goes to the delay ladder, no attempt charged. When a place will be free nobody knows:
-    /// the wait is estimated from how long these jobs take, at most a minute, and a job may have to wait again.
+    /// the wait is estimated from how long these jobs take, at most a minute, and a job may have to wait again. A key that
+    /// panics is a failed attempt, of kind `panic`.
     ///
     /// With a handler of another job type than `J` before it, the worker does not start.
     ///
