@@ -14,7 +14,7 @@ use foldhash::fast::RandomState;
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::Instant;
 
-use crate::{intake::Received, settle::Settlement};
+use crate::{intake::Received, message::header, settle::Settlement};
 
 /// Settlements that are remembered for a delivery to come; the oldest go first. A worker that needs more of them has a
 /// larger prefetch than RabbitMQ allows.
@@ -46,8 +46,8 @@ impl JobKey {
         message.body.hash(&mut hasher);
         (message.job_name(), message.properties.timestamp()).hash(&mut hasher);
         for (name, value) in message.properties.headers().iter().flat_map(FieldTable::inner) {
-            // Those are the broker's, which counts in them.
-            if !name.as_str().starts_with("x-") {
+            // Those are the broker's, which counts in them; and in what an unreadable message had for properties they are too.
+            if !name.as_str().starts_with("x-") && name.as_str() != header::ORIGINAL {
                 name.as_str().hash(&mut hasher);
                 hash(value, &mut hasher);
             }
@@ -204,7 +204,8 @@ mod tests {
         let long = |middle: &str| format!("{}{middle}{}", "x".repeat(4_000), "x".repeat(4_000));
         let done = with("receipt", long("a"), "one");
         let mut again = with("receipt", long("a"), "one");
-        again.message.set_header("x-delivery-count", crate::message::integer(1));
+        again.message.set_header(header::DELIVERY_COUNT, crate::message::integer(1));
+        again.message.set_header(header::ORIGINAL, AMQPValue::LongString("with that count".into()));
         for other in
             [with("invoice", long("a"), "one"), with("receipt", long("b"), "one"), with("receipt", long("a"), "two")]
         {
