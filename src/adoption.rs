@@ -46,7 +46,7 @@ impl JobKey {
         message.body.hash(&mut hasher);
         (message.job_name(), message.properties.timestamp()).hash(&mut hasher);
         for (name, value) in message.properties.headers().iter().flat_map(FieldTable::inner) {
-            // Those are the broker's, which counts in them; and in what an unreadable message had for properties they are too.
+            // Those are the broker's, which counts in them; the properties of an unreadable message hold them too.
             if !name.as_str().starts_with("x-") && name.as_str() != header::ORIGINAL {
                 name.as_str().hash(&mut hasher);
                 hash(value, &mut hasher);
