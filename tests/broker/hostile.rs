@@ -195,6 +195,9 @@ fn full_frames(room: usize) -> [Hostile; 2] {
 fn forged_deaths(room: usize) -> Vec<Hostile> {
     let death = entry(b"x-death", b'A', &sized(&[b"S".as_slice(), &sized(b"a string, not a table")].concat()));
     let fill = |size| text_entry("fill", &vec![b'x'; size]);
+    // RabbitMQ reads the first of two headers with one name, lapin the last.
+    let harmless = text_entry("x-death", b"harmless");
+    let twice = |first: &Vec<u8>, second: &Vec<u8>| sound().headers(&[first.clone(), second.clone()]);
     vec![
         hostile("forged x-death, done", sound().headers(slice::from_ref(&death)), Fate::Done),
         hostile(
@@ -206,8 +209,13 @@ fn forged_deaths(room: usize) -> Vec<Hostile> {
         hostile("forged x-death, no room", sound().headers(&[death.clone(), fill(room - 2_000)]), Fate::Dead),
         Hostile {
             body: vec![b'\t'; 2 << 20],
-            ..hostile("forged x-death, large", sound().headers(&[death]), Fate::Dead)
+            ..hostile("forged x-death, large", sound().headers(slice::from_ref(&death)), Fate::Dead)
         },
+        Hostile {
+            body: vec![b'\n'; 2 << 20],
+            ..hostile("unreadable forged x-death, hidden behind a text", twice(&death, &harmless), Fate::Dead)
+        },
+        hostile("unreadable forged x-death, before it a text", twice(&harmless, &death), Fate::Dead),
     ]
 }
 

@@ -6,6 +6,7 @@ mod consumer_timeout;
 mod contract;
 mod fairness;
 mod feeds;
+mod fuzzed;
 mod hostile;
 mod interop;
 mod ladder;

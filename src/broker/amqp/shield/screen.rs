@@ -8,12 +8,15 @@
 //! for good. A worker does not: it rejects the broker's original into the dead letters.
 //! Whether the original may have an `x-death` array stays to be seen: such a message must not be rejected.
 //!
+//! A header name that occurs twice counts as unreadable too. RabbitMQ reads the first of them and lapin keeps the last,
+//! so no check on lapin's table would hold for the broker.
+//!
 //! A channel that the broker has closed is silent for lapin from then on: RabbitMQ goes on to deliver what it had under
 //! way (seen on 3.10), and lapin, which has forgotten the channel, would end the connection with all its other channels.
 
 use std::{
     borrow::Cow,
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     mem,
     sync::{Arc, OnceLock},
 };
@@ -290,9 +293,36 @@ fn walk(payload: &[u8], mut visit: impl FnMut(u16, &'static str, &[u8], Option<&
     rest.is_empty()
 }
 
+/// The names of one header table.
+///
+/// lapin keeps the last of two headers with one name, and RabbitMQ reads the first. A check of what lapin kept would then
+/// say nothing about what the broker does with the message.
+#[derive(Default)]
+struct Names<'a> {
+    first: [&'a [u8]; 16],
+    count: usize,
+    others: HashSet<&'a [u8]>,
+}
+
+impl<'a> Names<'a> {
+    /// Adds a name; false if it is there already.
+    fn insert(&mut self, name: &'a [u8]) -> bool {
+        if self.first[..self.count].contains(&name) {
+            return false;
+        }
+        if let Some(free) = self.first.get_mut(self.count) {
+            *free = name;
+            self.count += 1;
+            return true;
+        }
+        self.others.insert(name)
+    }
+}
+
 /// What is wrong with the content of a table, at whatever depth.
 fn table_problem(mut rest: &[u8]) -> Option<&'static str> {
     const BROKEN: &str = "is not well formed";
+    let mut names = Names::default();
     // What follows each table or array that is being read, the innermost last.
     let mut outer: Vec<(&[u8], bool)> = Vec::new();
     let mut has_names = true;
@@ -308,6 +338,9 @@ fn table_problem(mut rest: &[u8]) -> Option<&'static str> {
             let Some((name, after)) = short_string(rest) else { return Some(BROKEN) };
             if !is_utf8(name) {
                 return Some("has a name that is not UTF-8");
+            }
+            if outer.is_empty() && !names.insert(name) {
+                return Some("has a name twice");
             }
             rest = after;
         }

@@ -88,18 +88,37 @@ fn what_lapin_cannot_read_says_why() {
         (with_headers(b"\x01aS\xFF\xFF\xFF\xFFabc"), "its property headers is not well formed"),
         (with_headers(&nested(b'A', DEEPEST + 1)), "its property headers is nested too deeply"),
         (with_headers(&nested(b'F', 10_000)), "its property headers is nested too deeply"),
+        (with_headers(b"\x01aV\x01bV\x01aV"), "its property headers has a name twice"),
+        (with_headers(&many_names_and_then(b"7")), "its property headers has a name twice"),
+        (with_headers(&many_names_and_then(b"700")), "its property headers has a name twice"),
     ];
     for (payload, wanted) in table {
         assert_eq!(reason(&payload).as_deref(), Some(wanted));
     }
 }
 
+/// A thousand names, and one of them again.
+fn many_names_and_then(again: &[u8]) -> Vec<u8> {
+    let names = (0..1_000).map(|n| n.to_string().into_bytes()).chain([again.to_vec()]);
+    names.flat_map(|name| [short(&name).as_slice(), b"V"].concat()).collect()
+}
+
+#[test]
+fn names_of_inner_tables_may_equal_those_of_outer_ones() {
+    let inner = [b"\x01aF".as_slice(), &sized(b"\x01aV"), b"\x01bF", &sized(b"\x01aV")].concat();
+    assert_eq!(reason(&with_headers(&inner)), None);
+    assert_eq!(reason(&with_headers(&many_names_and_then(b"1000"))), None);
+}
+
 #[test]
 fn an_x_death_array_stays_to_be_seen() {
-    let forged = [b"\x07x-deathA".as_slice(), &sized(b"V"), b"\x01a_"].concat();
-    let replacement = Screen::default().replacement(&frame(HEADER, &with_headers(&forged))).unwrap();
-    let properties = read(&replacement);
-    assert!(properties.headers().as_ref().unwrap().inner()["x-death"].as_array().unwrap().as_slice().is_empty());
+    let array = [b"\x07x-deathA".as_slice(), &sized(b"V")].concat();
+    let text = [b"\x07x-deathS".as_slice(), &sized(b"harmless")].concat();
+    for forged in [[array.as_slice(), b"\x01a_"].concat(), [array.as_slice(), &text].concat(), [text, array].concat()] {
+        let replacement = Screen::default().replacement(&frame(HEADER, &with_headers(&forged))).unwrap();
+        let properties = read(&replacement);
+        assert!(properties.headers().as_ref().unwrap().inner()["x-death"].as_array().unwrap().as_slice().is_empty());
+    }
 }
 
 #[test]
