@@ -90,6 +90,16 @@ pub enum Error {
         /// The broker's own words, which name the argument and both values.
         detail: String,
     },
+    /// The broker refuses to declare something that Leveret requires, and would refuse it again.
+    #[error("the broker does not declare {name}: {detail}. {remedy}")]
+    Undeclarable {
+        /// The queue or exchange.
+        name: String,
+        /// The broker's own words.
+        detail: String,
+        /// What an operator can do.
+        remedy: &'static str,
+    },
     /// The health and metrics address cannot be listened on.
     #[error(
         "cannot serve metrics and health on {address}; LEVERET_HTTP_ADDR sets another one, port 0 takes a free one"

@@ -6,6 +6,8 @@ use std::fmt;
 
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::names;
+
 /// A unit of work: plain data that is published to a queue and handled by a worker.
 ///
 /// The wire form is the JSON of the type itself, with [`NAME`](Self::NAME) in the AMQP property `type`.
@@ -43,8 +45,7 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
 
 /// Tells whether `name` may be a job's name on the wire.
 pub(crate) fn is_valid_name(name: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'.' | b'-');
-    (1..=128).contains(&name.len()) && name.bytes().all(allowed)
+    names::job(name).is_ok()
 }
 
 /// The identity of a job, kept by all its copies: a UUIDv7 unless the publisher chose its own.

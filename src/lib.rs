@@ -79,6 +79,7 @@ pub mod limit;
 mod message;
 mod metrics;
 mod middleware;
+pub mod names;
 mod outcome;
 mod pace;
 mod publisher;

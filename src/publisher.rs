@@ -13,13 +13,14 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 
-use self::publish::require;
+use self::publish::accept;
 pub use self::{header_value::HeaderValue, publish::Publish, replay::Replay};
 use crate::{
     broker::{Broker, SendError},
     error::PublishError,
     job::{Job, JobId},
     message::{Message, header},
+    names,
     topology::{Stream, Target},
     trace::{Trace, TraceSpan},
     unique::UniqueKeys,
@@ -139,7 +140,7 @@ impl Publisher {
     ///
     /// As a publish.
     pub async fn cancel(&self, job_id: &str) -> Result<(), PublishError> {
-        require((1..=255).contains(&job_id.len()), "job id", job_id, "it must have 1 to 255 bytes")?;
+        accept(names::id, "job id", job_id)?;
         let id = JobId::from(job_id);
         let message = Message::new(CANCEL, &id, Vec::new(), self.broker.now_ms());
         self.send(CANCEL, Target::Stream(Stream::Cancelled), id, (message, TraceSpan::none())).await.map(drop)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{broker::Lane, error::Error, retry::RetryPolicy};
+use crate::{broker::Lane, error::Error, names, retry::RetryPolicy};
 
 /// The longest queue name whose dead letters, suspect lane and routing keys fit AMQP's 255 bytes.
 const LONGEST_NAME: usize = 180;
@@ -179,6 +179,9 @@ impl Queue {
         let wrong = |reason: String| Err(Error::Setting { setting: "Queue::new", reason });
         if self.name.is_empty() || crate::delay::topic_word(&self.name).len() > LONGEST_NAME {
             return wrong(format!("queue name {:?} must have 1 to {LONGEST_NAME} bytes", self.name));
+        }
+        if let Err(rule) = names::queue(&self.name) {
+            return wrong(format!("queue name {:?}: {rule}", self.name));
         }
         if self.name.starts_with("amq.") {
             return wrong(format!("queue name {:?}: RabbitMQ keeps names that start with amq. to itself", self.name));

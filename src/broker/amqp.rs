@@ -11,6 +11,7 @@ mod consume;
 mod declare;
 pub mod probe;
 mod publish;
+mod refused;
 mod shield;
 mod tls;
 

@@ -14,8 +14,9 @@ use crate::{
     broker::Lane,
     delay::Wait,
     error::PublishError,
-    job::{JobId, is_valid_name},
+    job::JobId,
     message::{COPY_HEADER_LIMIT, Message, header, integer, millis, short, text},
+    names,
     topology::Target,
     unique::{self, IfTaken, Unique},
 };
@@ -182,7 +183,7 @@ impl Publish {
     }
 
     /// Adds a header of your own, which all copies of the job keep. Names that start with `leveret-` or `x-` are not
-    /// yours.
+    /// yours, and neither are `CC` and `BCC`, which make RabbitMQ route a message to more queues.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<HeaderValue>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -238,10 +239,10 @@ impl Publish {
         if body.len() > limit {
             return Err(PublishError::TooLarge { part: "payload", size: body.len(), limit });
         }
-        require(is_valid_name(&self.job), "job name", &self.job, "it must be of the form [a-z0-9_.-]{1,128}")?;
-        require((1..=255).contains(&self.queue.len()), "queue", &self.queue, "it must have 1 to 255 bytes")?;
+        accept(names::job, "job name", &self.job)?;
+        accept(names::queue, "queue", &self.queue)?;
         let id = self.id.unwrap_or_else(JobId::mint);
-        require((1..=255).contains(&id.as_str().len()), "job id", id.as_str(), "it must have 1 to 255 bytes")?;
+        accept(names::id, "job id", id.as_str())?;
         let now = broker.now_ms();
         if let Some(time_to_live) = self.expires {
             let shown = format!("{time_to_live:?}");
@@ -249,14 +250,7 @@ impl Publish {
             headers.insert(header::EXPIRES_AT.into(), integer(now.saturating_add(millis(time_to_live))));
         }
         for (name, value) in self.headers {
-            let foreign =
-                !name.is_empty() && name.len() <= 255 && !name.starts_with("leveret-") && !name.starts_with("x-");
-            require(
-                foreign,
-                "header",
-                &name,
-                "its name must have 1 to 255 bytes and start with neither leveret- nor x-",
-            )?;
+            accept(names::header, "header", &name)?;
             headers.insert(name.into(), value.into_amqp());
         }
         let wait = match self.due {
@@ -304,6 +298,15 @@ impl IntoFuture for Publish {
     }
 }
 
-pub(super) fn require(holds: bool, what: &'static str, value: &str, reason: &'static str) -> Result<(), PublishError> {
+/// Applies one of the rules of [`names`].
+pub(super) fn accept(
+    rule: fn(&str) -> Result<(), &'static str>,
+    what: &'static str,
+    value: &str,
+) -> Result<(), PublishError> {
+    rule(value).map_err(|reason| PublishError::Invalid { what, value: value.to_owned(), reason })
+}
+
+fn require(holds: bool, what: &'static str, value: &str, reason: &'static str) -> Result<(), PublishError> {
     if holds { Ok(()) } else { Err(PublishError::Invalid { what, value: value.to_owned(), reason }) }
 }

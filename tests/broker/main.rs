@@ -16,6 +16,7 @@ mod metrics;
 mod probe;
 mod processes;
 mod readme;
+mod refusals;
 mod schedule_kills;
 mod schedules;
 mod set_up;

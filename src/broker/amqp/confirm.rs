@@ -52,7 +52,7 @@ pub(super) struct Returned {
 
 /// A publish that the broker has answered.
 pub(super) struct Resolved {
-    place: Place,
+    pub(super) place: Place,
     pub(super) size: usize,
     pub(super) verdict: Verdict,
     /// The returned message that lapin attached, which may be another publish's.
@@ -89,6 +89,13 @@ impl Resolved {
             }
         };
         Self { place, size, verdict, attached: attached.map(Returned::from), answer }
+    }
+
+    /// Takes the returned message that lapin attached as its own: on a channel without other publishes it is.
+    pub(super) fn claim_attached(&mut self) {
+        if let Some(returned) = self.attached.take() {
+            self.verdict = Verdict::Returned(returned.message);
+        }
     }
 
     /// Tells the caller. A channel that the broker closed over the only publish in flight, over its exchange or over its

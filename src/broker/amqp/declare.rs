@@ -67,6 +67,8 @@ pub(super) async fn ensure(up: &Up, setup: &Setup, plan: &Plan) -> Result<(), Op
         }
     };
     let channel = tokio::select! {
+        // A refusal that ends the connection says more than its loss.
+        biased;
         ensured = ensured => ensured?,
         () = up.lost.cancelled() => return Err(OpenError::Passing("the connection was lost".to_owned())),
         () = sleep(ANSWERED_WITHIN) => {
@@ -180,6 +182,12 @@ async fn refusable(name: String, command: impl Future<Output = lapin::Result<()>
     command.await.map_err(|error| Refused { name, error })
 }
 
+/// Whether the broker's words on a failed precondition say that something exists with other arguments. A limit that is
+/// reached and an argument that the broker does not know have the same reply code.
+pub(super) fn is_mismatch(words: &str) -> bool {
+    words.contains("inequivalent arg")
+}
+
 /// Why a part of a plan is not there.
 struct Refused {
     name: String,
@@ -199,7 +207,20 @@ impl From<Refused> for OpenError {
         let ErrorKind::ProtocolError(protocol) = error.kind() else { return Self::Passing(error.to_string()) };
         let detail = protocol.get_message().to_string();
         match protocol.kind() {
-            AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => Self::Fatal(Error::Mismatch { name, detail }),
+            AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if is_mismatch(&detail) => {
+                Self::Fatal(Error::Mismatch { name, detail })
+            }
+            AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if detail.contains("is reached") => Self::Passing(
+                format!("{name}: {detail}. Raise the limit (rabbitmqctl set_vhost_limits), or use another vhost"),
+            ),
+            AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => {
+                let remedy = "Leveret needs RabbitMQ 3.10 or newer";
+                Self::Fatal(Error::Undeclarable { name, detail, remedy })
+            }
+            AMQPErrorKind::Hard(_) if detail.contains("feature flag is disabled") => {
+                let remedy = "Enable it on the cluster: rabbitmqctl enable_feature_flag all";
+                Self::Fatal(Error::Undeclarable { name, detail, remedy })
+            }
             AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Self::Passing(format!(
                 "{name}: {detail}. Grant the configure right, or declare the topology as another user and start with \
                  LEVERET_TOPOLOGY=verify"

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapin::{
     Channel,
     options::{BasicPublishOptions, ConfirmSelectOptions},
@@ -30,6 +30,7 @@ use super::{
     confirm::{Answer, Failure, Place, Resolved, Returned, Verdict, attribute, drain},
     connection::{Link, Up},
     declare,
+    refused::{Admission, Refused},
 };
 use crate::{
     broker::{OpenError, SendError},
@@ -42,6 +43,8 @@ const WINDOW_BYTES: usize = 64 * 1024 * 1024;
 /// Requests that wait for room in the window; it costs more to wait for room among them.
 const QUEUED_REQUESTS: usize = 1024;
 const REOPEN_DELAY: Duration = Duration::from_millis(200);
+/// The same after a refusal that only an operator can lift.
+const REFUSED_DELAY: Duration = Duration::from_secs(10);
 
 /// The handle on the publishing task, which starts with the first publish.
 pub(super) struct PublishTask {
@@ -61,6 +64,19 @@ struct Request {
     mandatory: bool,
     fate: Arc<Fate>,
     answer: oneshot::Sender<Answer>,
+}
+
+impl Request {
+    /// Takes the request for sending; false if its caller has gone away.
+    fn is_to_be_sent(&self) -> bool {
+        !self.answer.is_closed() && self.fate.decide(SENT)
+    }
+
+    /// Answers without sending.
+    fn answer(self, error: SendError) {
+        // A caller that has gone away wants no answer.
+        drop(self.answer.send(Err(error.into())));
+    }
 }
 
 /// Whether a request has been sent, agreed on by its caller and the task.
@@ -164,6 +180,7 @@ impl PublishTask {
                 link: Arc::clone(&self.link),
                 setup: Arc::clone(&self.setup),
                 requests: receiver,
+                refused: Refused::default(),
                 finishing: self.finishing.clone(),
             };
             let finished = self.finished.clone().drop_guard();
@@ -207,6 +224,7 @@ struct Task {
     link: Arc<Link>,
     setup: Arc<Setup>,
     requests: mpsc::Receiver<Request>,
+    refused: Refused,
     finishing: CancellationToken,
 }
 
@@ -232,24 +250,31 @@ impl Task {
                     Exit::Finished => return,
                     Exit::Lost { reason, in_flight } => self.lost(&up, &reason, in_flight).await,
                 },
-                Err(reason) => {
+                Err(error) => {
+                    let (reason, delay) = match error {
+                        // The broker may have ended the connection over it.
+                        OpenError::Fatal(error) => (error.to_string(), REFUSED_DELAY),
+                        OpenError::Passing(reason) => (reason, REOPEN_DELAY),
+                    };
                     if self.setup.quiet.is_news(format!("publish: {reason}")) {
                         tracing::warn!(error = reason, "cannot publish yet, trying again");
                     }
-                    tokio::time::sleep(REOPEN_DELAY).await;
+                    tokio::time::sleep(delay).await;
                 }
             }
         }
     }
 
-    async fn lost(&self, up: &Up, reason: &str, in_flight: usize) {
+    async fn lost(&mut self, up: &Up, reason: &str, in_flight: usize) {
         if up.lost.is_cancelled() || !up.connection.status().connected() {
+            self.refused.clear();
             // The connection tells its loss itself.
             return tracing::debug!(in_flight, "lost the publishing channel with its connection");
         }
         if self.setup.quiet.is_news(format!("publish: {reason}")) {
             tracing::warn!(error = reason, in_flight, "lost the publishing channel, opening another");
         }
+        self.refused.learn(reason, Instant::now());
         // The broker's words begin with the name of its reply: an exchange has gone missing.
         if reason.contains("NOT_FOUND") {
             declare::doubt_shared(&self.setup).await;
@@ -261,9 +286,10 @@ impl Task {
         let mut blocked = up.blocked.subscribe();
         let window = usize::from(self.setup.config.publish_window);
         let mut in_flight = InFlight { publishes: FuturesUnordered::new(), window, bytes: 0, unclaimed: Vec::new() };
+        let mut alone = FuturesUnordered::new();
         let mut ended = false;
         loop {
-            if ended && in_flight.publishes.is_empty() {
+            if ended && in_flight.publishes.is_empty() && alone.is_empty() {
                 return Exit::Finished;
             }
             let is_blocked = blocked.borrow_and_update().is_some();
@@ -271,6 +297,7 @@ impl Task {
             let event = tokio::select! {
                 biased;
                 Some(resolved) = in_flight.publishes.next() => Event::Resolved(resolved),
+                Some(resolved) = alone.next() => Event::Alone(resolved),
                 () = up.lost.cancelled() => {
                     let reason = "the connection was lost".to_owned();
                     return Exit::Lost { reason, in_flight: in_flight.publishes.len() };
@@ -282,13 +309,27 @@ impl Task {
             match event {
                 Event::Request(None) => ended = true,
                 Event::Request(Some(request)) => {
-                    in_flight.send(request, |request| publish(channel, request));
+                    let mut next = Some(request);
                     // Those behind it go along: waiting for each by itself costs more than sending it.
-                    while in_flight.has_room()
-                        && let Ok(request) = self.requests.try_recv()
-                    {
-                        in_flight.send(request, |request| publish(channel, request));
+                    while let Some(request) = next {
+                        match self.refused.admit(&request.exchange, request.message.body.len(), Instant::now) {
+                            Admission::Send => in_flight.send(request, |request| publish(channel, request)),
+                            Admission::SendAlone => alone.push(publish_alone(up, request)),
+                            Admission::Refuse(words) => request.answer(SendError::Refused(words)),
+                        }
+                        next = if in_flight.has_room() { self.requests.try_recv().ok() } else { None };
                     }
+                }
+                Event::Alone(None) => {}
+                Event::Alone(Some(resolved)) => {
+                    match &resolved.verdict {
+                        Verdict::Lost(Some(words)) => self.refused.learn(words, Instant::now()),
+                        Verdict::Lost(None) => {}
+                        Verdict::Confirmed | Verdict::Nacked | Verdict::Returned(_) => {
+                            self.refused.taken(&resolved.place.exchange);
+                        }
+                    }
+                    resolved.answer(true);
                 }
                 Event::Finish => {
                     self.requests.close();
@@ -317,17 +358,37 @@ async fn publish(channel: &Channel, request: Request) -> Resolved {
     Resolved::new(Place { exchange, key, id }, message.body.len(), confirmed, answer)
 }
 
+/// Publishes on a channel that no other publish uses, because the broker may close it.
+async fn publish_alone(up: &Up, request: Request) -> Option<Resolved> {
+    match confirming(up).await {
+        Ok(channel) if request.is_to_be_sent() => {
+            let mut resolved = publish(&channel, request).await;
+            resolved.claim_attached();
+            drop(channel.close(200, "done".into()).now_or_never());
+            Some(resolved)
+        }
+        Ok(_) => None,
+        Err(reason) => {
+            request.answer(SendError::Unavailable(reason));
+            None
+        }
+    }
+}
+
 enum Event {
     Request(Option<Request>),
+    Alone(Option<Resolved>),
     Resolved(Resolved),
     Finish,
 }
 
-async fn open(up: &Up, setup: &Setup) -> Result<Channel, String> {
-    declare::ensure_shared(up, setup).await.map_err(|error| match error {
-        OpenError::Fatal(error) => error.to_string(),
-        OpenError::Passing(reason) => reason,
-    })?;
+async fn open(up: &Up, setup: &Setup) -> Result<Channel, OpenError> {
+    declare::ensure_shared(up, setup).await?;
+    confirming(up).await.map_err(OpenError::Passing)
+}
+
+/// A channel whose publishes are confirmed.
+async fn confirming(up: &Up) -> Result<Channel, String> {
     let channel = up.channel().await?;
     up.unless_lost(channel.confirm_select(ConfirmSelectOptions::default())).await?;
     Ok(channel)
@@ -352,7 +413,7 @@ impl<F: Future<Output = Resolved>> InFlight<F> {
 
     /// Sends a request, unless its caller has gone away.
     fn send(&mut self, request: Request, publish: impl FnOnce(Request) -> F) {
-        if !request.answer.is_closed() && request.fate.decide(SENT) {
+        if request.is_to_be_sent() {
             self.bytes += request.message.body.len();
             self.publishes.push(publish(request));
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use leveret::{HeaderValue, Job, JobId};
+use leveret::{HeaderValue, Job, JobId, names};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, sql::now_ms};
@@ -175,10 +175,8 @@ impl Entry {
     /// Refuses here what a publish would refuse later, when nobody waits for the answer.
     pub(super) fn check(&self) -> Result<()> {
         let bytes = |text: &str| (1..=255).contains(&text.len());
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-".contains(&b);
-        let named = (1..=128).contains(&self.job.len()) && self.job.bytes().all(plain);
-        require(named, "job name", &self.job, "it must be of the form [a-z0-9_.-]{1,128}")?;
-        require(bytes(&self.queue), "queue", &self.queue, "it must have 1 to 255 bytes")?;
+        accept(names::job, "job name", &self.job)?;
+        accept(names::queue, "queue", &self.queue)?;
         let id = self.id.as_ref().map_or("minted", JobId::as_str);
         require(bytes(id) && !id.contains('\0'), "job id", id, "it must have 1 to 255 bytes, none of them 0")?;
         let key = self.order_key.as_deref().unwrap_or("none");
@@ -190,13 +188,7 @@ impl Entry {
         let correlation = self.options.correlation_id.as_deref().unwrap_or_default();
         require(correlation.len() <= 255, "correlation id", correlation, "it must have at most 255 bytes")?;
         for (name, _) in &self.options.headers {
-            let foreign = bytes(name) && !name.starts_with("leveret-") && !name.starts_with("x-");
-            require(
-                foreign,
-                "header",
-                name,
-                "its name must have 1 to 255 bytes and start with neither leveret- nor x-",
-            )?;
+            accept(names::header, "header", name)?;
         }
         for time in [self.options.not_before, self.options.expires_at].into_iter().flatten() {
             let near = time < self.enqueued_at.saturating_add(TEN_YEARS_MS);
@@ -210,6 +202,11 @@ const TEN_YEARS_MS: u64 = 315_360_000_000;
 
 fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Applies one of the rules of [`names`].
+fn accept(rule: fn(&str) -> std::result::Result<(), &'static str>, what: &'static str, value: &str) -> Result<()> {
+    rule(value).map_err(|reason| Error::Entry { what, value: value.to_owned(), reason })
 }
 
 fn require(holds: bool, what: &'static str, value: &str, reason: &'static str) -> Result<()> {

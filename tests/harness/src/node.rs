@@ -33,6 +33,7 @@ pub struct NodeOptions {
     plugins: Vec<String>,
     config: Vec<String>,
     tls: Option<NodeTls>,
+    feature_flags: Option<Vec<String>>,
 }
 
 /// What a node has to speak TLS with, as PEM.
@@ -60,6 +61,13 @@ impl NodeOptions {
     #[must_use]
     pub fn config(mut self, line: &str) -> Self {
         self.config.push(line.to_owned());
+        self
+    }
+
+    /// Enables these feature flags and no others when the node starts for the first time.
+    #[must_use]
+    pub fn feature_flags(mut self, names: &[&str]) -> Self {
+        self.feature_flags = Some(names.iter().map(|name| (*name).to_owned()).collect());
         self
     }
 

@@ -5,7 +5,10 @@ use lapin::{
     uri::AMQPUri,
 };
 
-use crate::{broker::amqp::tls::is_external, error::Error};
+use crate::{
+    broker::amqp::{declare::is_mismatch, tls::is_external},
+    error::Error,
+};
 
 /// Why a broker could not be connected to. No password is shown.
 ///
@@ -115,7 +118,7 @@ pub(super) fn refusal(error: &lapin::Error) -> Refusal {
     match protocol.kind() {
         AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Refusal::Missing,
         AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Refusal::Denied(words),
-        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => Refusal::Mismatch(words),
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if is_mismatch(&words) => Refusal::Mismatch(words),
         AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => Refusal::Failed(words),
     }
 }

@@ -11,8 +11,8 @@ use super::{NodeOptions, NodeTls};
 pub(super) const CONSOLE: &str = "console.log";
 
 /// Without these a restarted single node holds back due jobs for minutes, and 32 undeliverable ones stop a delay.
-const ADVANCED: &str = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000},
-           {dead_letter_worker_consumer_prefetch, 256}]}].\n";
+const ADVANCED: [&str; 2] =
+    ["{dead_letter_worker_publisher_confirm_timeout, 5000}", "{dead_letter_worker_consumer_prefetch, 256}"];
 
 /// Modest needs: a test node must not stop on a machine that has little disk left, nor where there is no `/proc`.
 const DEFAULTS: [&str; 3] = [
@@ -33,7 +33,7 @@ pub(super) struct Conf<'a> {
 pub(super) fn write(folder: &Path, conf: &Conf<'_>, cookie: &str) -> io::Result<()> {
     create_dir(folder.join("data"))?;
     create_dir(folder.join("log"))?;
-    write_file(folder.join("advanced.config"), ADVANCED)?;
+    write_file(folder.join("advanced.config"), advanced(conf.options))?;
     write_file(folder.join("rabbitmq.conf"), config(conf))?;
     write_file(folder.join("enabled_plugins"), format!("[{}].\n", conf.options.plugins.join(",")))?;
     if let Some(tls) = &conf.options.tls {
@@ -53,6 +53,14 @@ pub(super) fn write_tls(folder: &Path, tls: &NodeTls) -> io::Result<()> {
         write_file(folder.join(name), content)?;
     }
     Ok(())
+}
+
+fn advanced(options: &NodeOptions) -> String {
+    let mut settings = ADVANCED.map(str::to_owned).to_vec();
+    if let Some(names) = &options.feature_flags {
+        settings.push(format!("{{forced_feature_flags_on_init, [{}]}}", names.join(", ")));
+    }
+    format!("[{{rabbit, [{}]}}].\n", settings.join(", "))
 }
 
 fn config(conf: &Conf<'_>) -> String {

@@ -1,0 +1,159 @@
+//! What the broker has closed a channel for.
+//!
+//! RabbitMQ answers a publish that it does not accept by closing the channel. All other publishes on that channel lose
+//! their confirms with it. A refusal that would repeat is remembered here, so that it costs the neighbours their confirms
+//! only once: a message over the broker's size limit is not sent again, and an exchange without the write right is tried
+//! on a channel of its own.
+
+use std::{collections::HashMap, time::Duration};
+
+use lapin::types::ShortString;
+use tokio::time::Instant;
+
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What may be done with a publish.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    Send,
+    /// On a channel of its own: the broker has refused its exchange before.
+    SendAlone,
+    /// Not at all, for the reason that the broker gave.
+    Refuse(String),
+}
+
+/// The refusals of one publishing task.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    /// The largest body that the broker takes, and its words.
+    largest: Option<(usize, String)>,
+    exchanges: HashMap<ShortString, RefusedExchange>,
+}
+
+#[derive(Debug)]
+struct RefusedExchange {
+    words: String,
+    pause: Duration,
+    next_try: Instant,
+}
+
+impl Refused {
+    /// Notes why the broker closed a channel.
+    pub(super) fn learn(&mut self, words: &str, now: Instant) {
+        if let Some((_, largest)) = words.split_once("max size ")
+            && words.contains("message size ")
+            && let Ok(largest) = leading_digits(largest).parse()
+        {
+            self.largest = Some((largest, words.to_owned()));
+        }
+        // A refused topic says nothing of the exchange's other topics.
+        if words.contains("ACCESS_REFUSED")
+            && !words.contains("access to topic ")
+            && let Some(exchange) = exchange_in(words)
+        {
+            let before = self.exchanges.get(exchange).map(|refused| refused.pause * 2);
+            let pause = before.unwrap_or(FIRST_PAUSE).min(LONGEST_PAUSE);
+            let refused = RefusedExchange { words: words.to_owned(), pause, next_try: now + pause };
+            self.exchanges.insert(exchange.into(), refused);
+        }
+    }
+
+    /// Decides about a publish to `exchange` with a body of `size` bytes.
+    pub(super) fn admit(&mut self, exchange: &ShortString, size: usize, now: impl FnOnce() -> Instant) -> Admission {
+        if let Some((largest, words)) = &self.largest
+            && size > *largest
+        {
+            return Admission::Refuse(words.clone());
+        }
+        if self.exchanges.is_empty() {
+            return Admission::Send;
+        }
+        let Some(refused) = self.exchanges.get_mut(exchange) else { return Admission::Send };
+        let now = now();
+        if now < refused.next_try {
+            return Admission::Refuse(refused.words.clone());
+        }
+        refused.next_try = now + refused.pause;
+        Admission::SendAlone
+    }
+
+    /// Notes that the broker took a publish to `exchange`.
+    pub(super) fn taken(&mut self, exchange: &ShortString) {
+        if !self.exchanges.is_empty() {
+            self.exchanges.remove(exchange);
+        }
+    }
+
+    /// Forgets all: another connection may lead to another broker.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// The exchange that the broker names: `exchange 'NAME' in vhost`.
+fn exchange_in(words: &str) -> Option<&str> {
+    let (_, after) = words.split_once("exchange '")?;
+    after.split_once("' in vhost").map(|(name, _)| name)
+}
+
+fn leading_digits(text: &str) -> &str {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO_RIGHT: &str =
+        "ACCESS_REFUSED - write access to exchange 'leveret.v1.delay.03' in vhost '/' refused for user 'w'";
+
+    fn admit(refused: &mut Refused, exchange: &str, size: usize, now: Instant) -> Admission {
+        refused.admit(&exchange.into(), size, || now)
+    }
+
+    #[test]
+    fn an_exchange_without_the_right_is_tried_alone_after_pauses_that_grow() {
+        let (mut refused, start) = (Refused::default(), Instant::now());
+        refused.learn(NO_RIGHT, start);
+        assert_eq!(admit(&mut refused, "leveret.v1.jobs", 1, start), Admission::Send);
+        let no = || Admission::Refuse(NO_RIGHT.to_owned());
+        assert_eq!(admit(&mut refused, "leveret.v1.delay.03", 1, start), no());
+        let later = start + FIRST_PAUSE;
+        assert_eq!(admit(&mut refused, "leveret.v1.delay.03", 1, later), Admission::SendAlone);
+        assert_eq!(admit(&mut refused, "leveret.v1.delay.03", 1, later), no(), "one at a time");
+        refused.learn(NO_RIGHT, later);
+        assert_eq!(admit(&mut refused, "leveret.v1.delay.03", 1, later + FIRST_PAUSE), no());
+        assert_eq!(admit(&mut refused, "leveret.v1.delay.03", 1, later + FIRST_PAUSE * 2), Admission::SendAlone);
+        refused.taken(&"leveret.v1.delay.03".into());
+        assert_eq!(admit(&mut refused, "leveret.v1.delay.03", 1, later), Admission::Send);
+    }
+
+    #[test]
+    fn a_size_that_the_broker_refuses_is_not_sent_again() {
+        for words in [
+            "PRECONDITION_FAILED - message size 70000 is larger than configured max size 65536",
+            "PRECONDITION_FAILED - message size 70000 is larger than max size 65536, and more words",
+        ] {
+            let (mut refused, now) = (Refused::default(), Instant::now());
+            refused.learn(words, now);
+            assert_eq!(admit(&mut refused, "e", 65_536, now), Admission::Send);
+            assert_eq!(admit(&mut refused, "e", 65_537, now), Admission::Refuse(words.to_owned()));
+        }
+    }
+
+    #[test]
+    fn other_words_are_no_reason_to_hold_anything_back() {
+        let (mut refused, now) = (Refused::default(), Instant::now());
+        for words in [
+            "NOT_FOUND - no exchange 'e' in vhost '/'",
+            "ACCESS_REFUSED - write access to topic 'a' in exchange 'e' in vhost '/' refused for user 'u'",
+            "PRECONDITION_FAILED - invalid message: max size",
+            "",
+        ] {
+            refused.learn(words, now);
+            assert_eq!(admit(&mut refused, "e", usize::MAX, now), Admission::Send, "{words}");
+        }
+    }
+}
