@@ -22,6 +22,7 @@ need curl curl
 need ip iproute2
 need amqp-publish amqp-tools
 need valgrind valgrind
+need faketime faketime
 
 for component in fmt clippy; do
     cargo "$component" --version >/dev/null 2>&1 || rustup component add "${component/#fmt/rustfmt}"

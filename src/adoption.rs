@@ -177,10 +177,10 @@ impl Adoption {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{job::JobId, message::Message};
+    use crate::{broker::Now, job::JobId, message::Message};
 
     fn received(id: &str, body: &str) -> Received {
-        Received::read(Message::new("j", &JobId::from(id), body.as_bytes().to_vec(), 0), true, 0)
+        Received::read(Message::new("j", &JobId::from(id), body.as_bytes().to_vec(), 0), true, Now::at(0))
     }
 
     #[test]
@@ -199,7 +199,7 @@ mod tests {
         let with = |name: &str, body: String, header: &str| {
             let mut message = Message::new(name, &JobId::from("order-17"), body.into_bytes(), 0);
             message.set_header("tenant", AMQPValue::LongString(header.into()));
-            Received::read(message, true, 0)
+            Received::read(message, true, Now::at(0))
         };
         let long = |middle: &str| format!("{}{middle}{}", "x".repeat(4_000), "x".repeat(4_000));
         let done = with("receipt", long("a"), "one");

@@ -4,6 +4,7 @@
 //! against both. Everything above this file speaks of queues and delays, everything below of exchanges and channels.
 
 mod amqp;
+mod clock;
 mod lane;
 mod memory;
 mod session;
@@ -12,22 +13,19 @@ pub use self::amqp::probe;
 #[cfg(feature = "internals")]
 pub(crate) use self::amqp::{Acks, FrameStart, Screen};
 pub(crate) use self::{
+    clock::Now,
     lane::Lane,
     session::{Delivery, Ended, OpenError, Session},
 };
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{fmt, sync::Arc};
 
 use crate::{
     cancel::Cancelled,
     config::Config,
     error::Error,
     health::Health,
-    message::{Message, millis},
+    message::Message,
     metrics::Metrics,
     publisher::Publisher,
     queue::Queue,
@@ -216,8 +214,16 @@ impl Broker {
     /// Milliseconds since the epoch, on the clock that this broker's delays run on.
     pub(crate) fn now_ms(&self) -> u64 {
         match &self.shared.backend {
-            Backend::Amqp(_) => millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)),
+            Backend::Amqp(_) => clock::system_ms(),
             Backend::Memory(memory) => memory.now_ms(),
+        }
+    }
+
+    /// The same, and the broker's time where that is known to differ.
+    pub(crate) fn now(&self) -> Now {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.now(),
+            Backend::Memory(memory) => Now::at(memory.now_ms()),
         }
     }
 

@@ -251,7 +251,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
 
     /// Decides about a delivery and sets going what it needs.
     fn take(&mut self, session: &mut Session, delivery: Delivery, permit: OwnedSemaphorePermit) {
-        let now = self.handlers.broker.now_ms();
+        let now = self.handlers.broker.now();
         let Delivery { tag, redelivered, message } = delivery;
         let received = Received::read(message, redelivered || self.lane == Lane::Suspect, now);
         let unfit = self.unfit(&received.message);

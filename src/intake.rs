@@ -1,7 +1,7 @@
 //! What happens with a delivery before its handler may run: a pure decision from the message, the clock and the lane.
 
 use crate::{
-    broker::Lane,
+    broker::{Lane, Now},
     job::JobId,
     message::{Envelope, Malformed, Message},
     outcome::ErrorKind,
@@ -44,17 +44,17 @@ pub(crate) enum Intake {
 }
 
 impl Received {
-    pub(crate) fn read(mut message: Message, redelivered: bool, now_ms: u64) -> Self {
+    pub(crate) fn read(mut message: Message, redelivered: bool, now: Now) -> Self {
         let has_own_id = message.id().is_some();
         if !has_own_id {
             message.set_id(&JobId::mint());
         }
-        let (envelope, malformed) = match message.envelope(now_ms) {
+        let (envelope, malformed) = match message.envelope(now.latest) {
             Ok(envelope) => (envelope, None),
             Err(malformed) => (Envelope::default(), Some(malformed)),
         };
         let trace = Slot::default();
-        Self { message, envelope, has_own_id, redelivered, malformed, at_ms: now_ms, trace }
+        Self { message, envelope, has_own_id, redelivered, malformed, at_ms: now.here, trace }
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -85,7 +85,7 @@ impl Received {
 pub(crate) fn decide(
     received: &Received,
     lane: Lane,
-    now_ms: u64,
+    now: Now,
     route: impl FnOnce(Option<&str>) -> Result<usize, String>,
 ) -> Intake {
     match (lane, received.message.delivery_count()) {
@@ -100,10 +100,10 @@ pub(crate) fn decide(
         return Intake::DeadLetter(ErrorKind::Decode, malformed.to_string());
     }
     let envelope = &received.envelope;
-    if envelope.expires_at.is_some_and(|at| at <= now_ms) {
+    if envelope.expires_at.is_some_and(|at| at <= now.earliest) {
         return Intake::DeadLetter(ErrorKind::Expired, "its time to live was over before it could run".to_owned());
     }
-    if let Some(early) = envelope.not_before.map(|at| at.saturating_sub(now_ms)).filter(|early| *early > EARLY_MS) {
+    if let Some(early) = envelope.not_before.map(|at| at.saturating_sub(now.latest)).filter(|early| *early > EARLY_MS) {
         return Intake::TooEarly(early);
     }
     match route(received.message.job_name()) {
@@ -124,7 +124,7 @@ mod tests {
         for (name, value) in headers {
             message.set_header(name, integer(*value));
         }
-        Received::read(message, false, NOW)
+        Received::read(message, false, Now::at(NOW))
     }
 
     fn decided(received: &Received, lane: Lane) -> Intake {
@@ -132,7 +132,7 @@ mod tests {
             Some("email.send") => Ok(0),
             other => Err(format!("{other:?}")),
         };
-        decide(received, lane, NOW, route)
+        decide(received, lane, Now::at(NOW), route)
     }
 
     #[test]
@@ -162,18 +162,35 @@ mod tests {
     }
 
     #[test]
+    fn where_two_clocks_differ_a_job_expires_or_waits_only_if_both_say_so() {
+        const AHEAD: u64 = NOW + 600_000;
+        let now = Now { here: NOW, earliest: NOW, latest: AHEAD };
+        let decided = |name, at| {
+            let mut message = Message::new("email.send", &JobId::from("j"), Vec::new(), NOW);
+            message.set_header(name, integer(at));
+            decide(&Received::read(message, false, now), Lane::Main, now, |_| Ok(0))
+        };
+        assert_eq!(decided(header::EXPIRES_AT, NOW + 1), Intake::Run(0));
+        assert!(matches!(decided(header::EXPIRES_AT, NOW), Intake::DeadLetter(ErrorKind::Expired, _)));
+        assert_eq!(decided(header::NOT_BEFORE, AHEAD), Intake::Run(0));
+        assert_eq!(decided(header::NOT_BEFORE, AHEAD + 5_000), Intake::TooEarly(5_000));
+        let at_ten_years = now.latest + 315_360_000_000;
+        assert!(matches!(decided(header::NOT_BEFORE, at_ten_years), Intake::TooEarly(_)));
+    }
+
+    #[test]
     fn a_life_begins_with_a_replay_or_as_early_as_any_clock_may_say() {
         assert_eq!(received(&[]).life_began(), NOW - CLOCKS_DIFFER_MS);
         assert_eq!(received(&[(header::ENQUEUED_AT, NOW + 500_000)]).life_began(), NOW - CLOCKS_DIFFER_MS);
         assert_eq!(received(&[(header::REPLAYED_AT, NOW - 7)]).life_began(), NOW - 7);
         let bare = Message { properties: lapin::BasicProperties::default(), body: bytes::Bytes::new() };
-        assert_eq!(Received::read(bare, false, NOW).life_began(), 0);
+        assert_eq!(Received::read(bare, false, Now::at(NOW)).life_began(), 0);
     }
 
     #[test]
     fn a_message_without_an_id_gets_one_that_its_copies_keep() {
         let message = Message { properties: lapin::BasicProperties::default(), body: bytes::Bytes::new() };
-        let received = Received::read(message, false, NOW);
+        let received = Received::read(message, false, Now::at(NOW));
         assert!(!received.has_own_id && !received.id().is_empty());
         assert!(matches!(decided(&received, Lane::Main), Intake::DeadLetter(ErrorKind::UnknownJob, _)));
     }

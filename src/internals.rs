@@ -9,7 +9,7 @@ use lapin::{BasicProperties, types::ShortString};
 use crate::{
     Job, JobError, JobResult, Outcome, Publish, PublishError, RetryPolicy,
     attempt::draws,
-    broker::{self, FrameStart, Lane},
+    broker::{self, FrameStart, Lane, Now},
     copy::CopyKind,
     delay::Wait,
     handler,
@@ -60,7 +60,7 @@ impl Received {
     /// Reads the envelope.
     #[must_use]
     pub fn read(message: Message, now_ms: u64) -> Self {
-        Self(intake::Received::read(message.0, false, now_ms))
+        Self(intake::Received::read(message.0, false, Now::at(now_ms)))
     }
 
     /// The number of this attempt; none if the envelope makes no sense.
@@ -73,7 +73,7 @@ impl Received {
     #[must_use]
     pub fn is_run(&self, job: &str, now_ms: u64) -> bool {
         let route = |name: Option<&str>| if name == Some(job) { Ok(0) } else { Err(String::new()) };
-        matches!(intake::decide(&self.0, Lane::Main, now_ms, route), Intake::Run(_))
+        matches!(intake::decide(&self.0, Lane::Main, Now::at(now_ms), route), Intake::Run(_))
     }
 
     /// Reads the payload.

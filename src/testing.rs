@@ -80,7 +80,7 @@ pub async fn perform_raw<S: Send + Sync + 'static>(
     };
     let mut message = Message::new(job, &JobId::mint(), payload.to_vec(), broker.now_ms());
     message.set_time(header::ATTEMPT, attempt.into());
-    let received = Received::read(message, false, broker.now_ms());
+    let received = Received::read(message, false, broker.now());
     let ctx = Context::new(context::Inner {
         handlers: handlers.clone(),
         received: received.into(),

@@ -15,6 +15,7 @@
 //! | queue `leveret.v1.status` | the same, for seven days, until a status store has it; declared by who keeps one |
 //! | `leveret.v1.cancelled` (fanout and stream) | the ids of jobs that are not to run, for ten years |
 //! | `leveret.v1.catalogue` (fanout and stream) | the jobs that workers can run, for ever |
+//! | queues `leveret.v1.clock.UUID.first`, `….last` | exclusive, for some milliseconds while a worker compares its clock with the broker's |
 //! | queue `leveret.v1.schedule.digest` | the token of a schedule, and who may have it; declared by who has the schedule |
 //! | stream `leveret.v1.schedules` | copies of all tokens, the last 16 MiB; declared with the first of those queues |
 //!
@@ -169,6 +170,12 @@ impl Topology {
     #[must_use]
     pub fn status(&self) -> String {
         self.name("status")
+    }
+
+    /// The exchange and the two queues of one comparison of clocks.
+    pub(crate) fn clock(&self, id: uuid::Uuid) -> (String, String, String) {
+        let queue = |part| format!("{}.{id}.{part}", self.name("clock"));
+        (self.name("due"), queue("first"), queue("last"))
     }
 
     pub(crate) fn stream(&self, stream: Stream) -> String {

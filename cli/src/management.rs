@@ -7,7 +7,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -199,6 +199,17 @@ impl Management {
 
     pub(crate) fn bindings(&self, vhost: &str) -> Result<Vec<Binding>, ManagementError> {
         self.get(&format!("/api/bindings/{}", encoded(vhost)))
+    }
+
+    /// The broker's time in whole seconds since the epoch, as its answer's header `Date` has it.
+    pub(crate) fn time(&self) -> Result<Option<u64>, ManagementError> {
+        let unreachable =
+            |error: ureq::Error| ManagementError::Unreachable { address: self.base.clone(), reason: error.to_string() };
+        let request = self.agent.get(format!("{}/api/whoami", self.base)).header("authorization", &self.authorization);
+        let answer = request.call().map_err(unreachable)?;
+        let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
+        let time = date.and_then(|date| httpdate::parse_http_date(date).ok());
+        Ok(time.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs()))
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ManagementError> {

@@ -5,6 +5,7 @@
 //! connection is replaced by a fresh one, and whatever lived on it is built again by its owner.
 
 mod acks;
+mod clock;
 mod confirm;
 mod connection;
 mod consume;
@@ -27,7 +28,10 @@ pub(crate) use self::{
     shield::{FrameStart, Screen},
 };
 use self::{connection::Link, publish::PublishTask, tls::Tls};
-use super::{Lane, OpenError, SendError};
+use super::{
+    Lane, Now, OpenError, SendError,
+    clock::{Clock, system_ms},
+};
 use crate::{
     config::{Config, TopologyMode},
     error::Error,
@@ -63,6 +67,9 @@ pub(super) struct Setup {
     pub(super) quiet: Arc<Quiet>,
     /// When what all queues share was ensured.
     pub(super) shared_ensured: Mutex<Option<Instant>>,
+    pub(super) clock: Clock,
+    /// When the clocks were compared.
+    pub(super) clock_compared: Mutex<Option<Instant>>,
     /// Ends both connections for good.
     pub(super) closed: CancellationToken,
 }
@@ -94,6 +101,8 @@ impl Amqp {
             health,
             quiet,
             shared_ensured: Mutex::new(None),
+            clock: Clock::default(),
+            clock_compared: Mutex::new(None),
             closed: CancellationToken::new(),
         });
         let consuming = Link::new("consume", Arc::clone(&setup));
@@ -108,7 +117,13 @@ impl Amqp {
     pub(super) async fn open(&self, queue: &Queue, lane: Lane) -> Result<Session, OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
         declare::ensure_queue(&up, &self.setup, queue).await?;
+        // What is delivered is judged by its times at once.
+        clock::compare(&up, &self.setup).await;
         Session::open(up, &lane.queue_name(queue), lane.prefetch(queue)).await
+    }
+
+    pub(super) fn now(&self) -> Now {
+        self.setup.clock.at(system_ms())
     }
 
     pub(super) async fn open_raw(&self, name: &str, prefetch: u16) -> Result<Session, OpenError> {

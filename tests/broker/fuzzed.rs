@@ -31,7 +31,7 @@ const NAMES: [&[u8]; 10] = [
 const FIELDS: [&[u8]; 6] = [b"queue", b"reason", b"count", b"exchange", b"routing-keys", b"time"];
 
 /// A value of any type that RabbitMQ parses, its letter first.
-fn value(random: &mut fastrand::Rng, depth: usize) -> Vec<u8> {
+fn random_value(random: &mut fastrand::Rng, depth: usize) -> Vec<u8> {
     let kinds: &[u8] = if depth == 0 { b"VtbBsuIilfdDTSx" } else { b"VtIlTSAAAFF" };
     let kind = *random.choice(kinds).unwrap();
     let fixed = |random: &mut fastrand::Rng, size: usize| (0..size).map(|_| random.u8(..)).collect::<Vec<_>>();
@@ -44,13 +44,13 @@ fn value(random: &mut fastrand::Rng, depth: usize) -> Vec<u8> {
         b'D' => fixed(random, 5),
         b'A' => {
             let items = random.usize(..4);
-            sized(&(0..items).flat_map(|_| self::value(random, depth - 1)).collect::<Vec<_>>())
+            sized(&(0..items).flat_map(|_| random_value(random, depth - 1)).collect::<Vec<_>>())
         }
         b'F' => {
             let items = random.usize(..5);
             let field = |random: &mut fastrand::Rng| {
                 let name = random.choice(FIELDS).unwrap();
-                let value = self::value(random, depth - 1);
+                let value = random_value(random, depth - 1);
                 entry(name, value[0], &value[1..])
             };
             sized(&(0..items).flat_map(|_| field(random)).collect::<Vec<_>>())
@@ -62,7 +62,7 @@ fn value(random: &mut fastrand::Rng, depth: usize) -> Vec<u8> {
 }
 
 fn header(random: &mut fastrand::Rng) -> Vec<u8> {
-    let (name, value) = (random.choice(NAMES).unwrap(), value(random, 3));
+    let (name, value) = (random.choice(NAMES).unwrap(), random_value(random, 3));
     entry(name, value[0], &value[1..])
 }
 

@@ -143,6 +143,8 @@ pub(super) struct Listing {
     pub(super) queues: BTreeMap<String, management::Queue>,
     pub(super) exchanges: BTreeMap<String, management::Exchange>,
     pub(super) bindings: HashSet<Route>,
+    /// How many seconds the broker's clock is ahead of this machine's, at least.
+    pub(super) broker_ahead: Option<i64>,
 }
 
 /// A binding: source, routing key and destination.
@@ -261,6 +263,7 @@ pub(super) mod healthy {
             queues: BTreeMap::new(),
             exchanges: BTreeMap::new(),
             bindings: HashSet::new(),
+            broker_ahead: Some(0),
         };
         for plan in facts.plans() {
             listing.exchanges.extend(plan.exchanges.iter().map(exchange));

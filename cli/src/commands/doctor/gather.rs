@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context;
@@ -103,7 +103,17 @@ fn list(api: &Management, vhost: &str) -> Result<Listing, ManagementError> {
         exchanges: api.exchanges(vhost)?.into_iter().map(|exchange| (exchange.name.clone(), exchange)).collect(),
         bindings: api.bindings(vhost)?.into_iter().map(route).collect(),
         nodes: api.nodes().map_err(|error| error.to_string()),
+        broker_ahead: broker_ahead(api)?,
     })
+}
+
+/// Nearer to zero than the truth by up to a second, which is all that a `Date` tells.
+fn broker_ahead(api: &Management) -> Result<Option<i64>, ManagementError> {
+    let here = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let before = here();
+    let broker = api.time()?;
+    let signed = |seconds: u64| i64::try_from(seconds).unwrap_or(i64::MAX);
+    Ok(broker.map(|broker| signed(broker) - signed(broker.clamp(before, here()))))
 }
 
 fn route(binding: management::Binding) -> Route {

@@ -12,6 +12,8 @@ use crate::management;
 
 /// Below, a busy network looks like a loss; above, a loss is noticed late.
 const HEARTBEAT: std::ops::RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(20);
+/// Clocks that differ by fewer seconds count as equal, as in workers.
+const TOLERATED_SKEW: i64 = 2;
 /// The broker's consumer timeout unless it is configured.
 const BROKERS_DEFAULT: Duration = Duration::from_secs(30 * 60);
 
@@ -28,6 +30,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     }
     findings.extend(heartbeat(facts));
     findings.extend(consumer_timeouts(facts));
+    findings.extend(clocks(facts));
     if findings.is_empty() {
         let message = format!(
             "heartbeat {}, handlers {} < consumer timeout {}, drain {} < grace period {}",
@@ -56,6 +59,17 @@ fn heartbeat(facts: &Facts) -> Option<Finding> {
         Finding::warning(Check::Times, "LEVERET_HEARTBEAT", message)
             .differs("5s to 20s", shown(heartbeat))
             .remedy("leave it at its default of 10s"),
+    )
+}
+
+fn clocks(facts: &Facts) -> Option<Finding> {
+    let ahead = facts.listing()?.broker_ahead.filter(|ahead| ahead.abs() > TOLERATED_SKEW)?;
+    let direction = if ahead > 0 { "ahead of" } else { "behind" };
+    let message =
+        format!("is {} s {direction} this machine's: delays and times to live are judged wrongly", ahead.abs());
+    Some(
+        Finding::problem(Check::Times, "the broker's clock", message)
+            .remedy("synchronise the clocks of the broker, of workers and of publishers (NTP)"),
     )
 }
 
@@ -165,6 +179,19 @@ mod tests {
             let (found, said) = finding(check, spoil);
             assert_eq!(found, level, "{said}");
             assert_says(&said, &[part]);
+        }
+    }
+
+    #[test]
+    fn clocks_that_differ_are_told_with_the_direction() {
+        let spoil = |ahead| move |facts: &mut Facts| healthy::listing(facts).broker_ahead = ahead;
+        for agreeing in [None, Some(2), Some(-2)] {
+            assert_eq!(findings(check, spoil(agreeing)), []);
+        }
+        for (ahead, part) in [(600, "600 s ahead of this machine's"), (-3, "3 s behind this machine's")] {
+            let (level, said) = finding(check, spoil(Some(ahead)));
+            assert_eq!(level, Level::Problem);
+            assert_says(&said, &["the broker's clock", part, "NTP"]);
         }
     }
 

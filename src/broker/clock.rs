@@ -1,0 +1,104 @@
+//! The time, on a clock that may differ from the broker's.
+
+use std::{
+    sync::atomic::{AtomicI64, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::message::millis;
+
+/// Clocks that differ by less count as equal. The broker tells whole seconds.
+const TOLERATED_MS: i64 = 2_000;
+
+/// This process's clock and how far the broker's is from it.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    /// The broker's time less ours, in milliseconds; 0 while it is unknown or small.
+    skew_ms: AtomicI64,
+}
+
+/// A moment as the two clocks have it, in milliseconds since the epoch.
+///
+/// Where they differ, one of them is wrong and nothing tells which. A job is expired only if it is so by the earlier of
+/// them. It waits for its time only if it is early by the later of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Now {
+    /// By this process's clock.
+    pub(crate) here: u64,
+    pub(crate) earliest: u64,
+    pub(crate) latest: u64,
+}
+
+impl Now {
+    /// A moment on which both clocks agree.
+    pub(crate) fn at(ms: u64) -> Self {
+        Self { here: ms, earliest: ms, latest: ms }
+    }
+}
+
+impl Clock {
+    /// Both clocks' time when this one says `now_ms`.
+    pub(crate) fn at(&self, now_ms: u64) -> Now {
+        let skew = self.skew_ms.load(Ordering::Relaxed);
+        if skew == 0 {
+            return Now::at(now_ms);
+        }
+        let other = now_ms.saturating_add_signed(skew);
+        Now { here: now_ms, earliest: now_ms.min(other), latest: now_ms.max(other) }
+    }
+
+    /// Notes the broker's time in whole seconds, read between two moments of this clock.
+    pub(crate) fn compare(&self, before_ms: u64, broker_seconds: u64, after_ms: u64) {
+        let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        let broker = signed(broker_seconds.saturating_mul(1_000));
+        // The second had begun when it was read, and had not ended.
+        let (least, most) = (broker - signed(after_ms), broker + 999 - signed(before_ms));
+        let skew = if least > 0 { least } else { most.min(0) };
+        let skew = if skew.abs() <= TOLERATED_MS { 0 } else { skew };
+        let before = self.skew_ms.swap(skew, Ordering::Relaxed);
+        if skew != 0 {
+            tracing::error!(broker_ahead_ms = skew, "this machine's clock differs from the broker's: synchronise both");
+        } else if before != 0 {
+            tracing::info!("this machine's clock agrees with the broker's again");
+        }
+    }
+}
+
+/// The system's time in milliseconds since the epoch; 0 before it.
+pub(crate) fn system_ms() -> u64 {
+    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000_500;
+
+    /// What the clock says after the broker said `broker_seconds` between `NOW` and ten milliseconds later.
+    fn compared(broker_seconds: u64) -> Now {
+        let clock = Clock::default();
+        clock.compare(NOW, broker_seconds, NOW + 10);
+        clock.at(NOW)
+    }
+
+    #[test]
+    fn clocks_that_differ_by_seconds_give_the_earlier_and_the_later_time() {
+        for agreeing in [1_799_999_998, 1_800_000_000, 1_800_000_001, 1_800_000_002] {
+            assert_eq!(compared(agreeing), Now::at(NOW), "{agreeing}");
+        }
+        let behind = compared(1_799_999_400);
+        assert_eq!(behind, Now { here: NOW, earliest: 1_799_999_400_999, latest: NOW });
+        let ahead = compared(1_800_000_600);
+        assert_eq!(ahead, Now { here: NOW, earliest: NOW, latest: 1_800_000_599_990 });
+    }
+
+    #[test]
+    fn a_clock_that_is_set_right_agrees_again() {
+        let clock = Clock::default();
+        clock.compare(0, 1_800_000_000, 10);
+        assert_eq!(clock.at(0), Now { here: 0, earliest: 0, latest: 1_799_999_999_990 });
+        clock.compare(NOW, 1_800_000_000, NOW + 10);
+        assert_eq!(clock.at(NOW), Now::at(NOW));
+    }
+}
