@@ -129,6 +129,12 @@ impl<S> Context<S> {
         self.inner.max_attempts
     }
 
+    /// The error of the attempt before this one, up to 4 KiB; none for the first attempt.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&str> {
+        self.message().text(header::ERROR).filter(|_| self.attempt() > 1)
+    }
+
     /// Tells whether the broker has handed this very attempt out before, to a worker that did not settle it.
     ///
     /// Where it is `true`, the attempt may have done its work before: a handler whose effect must not be repeated has

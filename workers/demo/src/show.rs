@@ -79,7 +79,7 @@ impl Show {
             smtp_url: Some(mail_server.url()),
             smtp_ca_file: None,
             smtp_timeout: 10,
-            mail_dir: mail_dir(output),
+            mail_dir: None,
             mail_from: "Tea shop <shop@example.com>".to_owned(),
         })?;
         let reports = Reports { data_dir: data.to_owned(), output_dir: report_dir(output), max_groups: 10_000 };
