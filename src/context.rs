@@ -280,3 +280,35 @@ impl<S> fmt::Debug for Context<S> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+    use tokio::sync::mpsc;
+
+    use crate::{Broker, Context, Job, JobResult, Worker, testing};
+
+    #[derive(Serialize, Deserialize)]
+    struct Fail;
+
+    impl Job for Fail {
+        const NAME: &'static str = "fail";
+        const QUEUE: &'static str = "fails";
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_knows_the_error_of_the_one_before() {
+        async fn fail(_: Fail, ctx: Context<mpsc::UnboundedSender<Option<String>>>) -> JobResult {
+            ctx.state().send(ctx.last_error().map(str::to_owned)).unwrap();
+            if ctx.attempt() < 3 { Err(format!("error {}", ctx.attempt()).into()) } else { Ok(()) }
+        }
+        let (sender, mut seen) = mpsc::unbounded_channel();
+        let broker = Broker::memory();
+        let running = testing::start(Worker::new(sender).handle(fail), &broker).await.unwrap();
+        broker.publisher().publish(&Fail).await.unwrap();
+        for expected in [None, Some("error 1"), Some("error 2")] {
+            assert_eq!(seen.recv().await.unwrap().as_deref(), expected);
+        }
+        running.stop().await.unwrap();
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use leveret::{ErrorKind, Job, Outcome, testing};
+use leveret::{Broker, ErrorKind, Job, Outcome, testing};
 use leveret_email::{Mail, OrderConfirmation, SendEmail, worker};
 
 use crate::{
@@ -193,4 +193,52 @@ async fn a_mail_goes_to_all_its_recipients_or_to_none() {
     job.bcc = vec!["carol@example.org".to_owned(); 99];
     let reason = refused(perform(&mail_to(&sink), &job).await);
     assert!(reason.contains("101 recipients") && reason.contains("100"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_set_up_opens_the_circuit_and_the_jobs_wait() {
+    for (verb, answer) in [
+        ("CONNECT", "554 5.7.1 Client host [192.0.2.7] blocked using zen.spamhaus.org"),
+        ("EHLO", "504 Helo rejected"),
+        ("MAIL", "553 5.7.1 sender not owned by this account"),
+        ("RCPT", "554 5.7.1 Relay access denied"),
+        ("BODY", "550 5.4.5 Daily user sending limit exceeded"),
+    ] {
+        let sink = Script::default().always(verb, answer).start().await;
+        let broker = Broker::memory();
+        let running = testing::start(worker(mail_to(&sink)), &broker).await.unwrap();
+        broker.publisher().publish(&send_email()).await.unwrap();
+        let open = "leveret_dependency_state{dependency=\"smtp\"} 2";
+        while !broker.metrics_text().contains(open) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for _ in 0..50 {
+            broker.publisher().publish(&send_email()).await.unwrap();
+        }
+        assert!(testing::dead_letters(&broker, "email").await.unwrap().is_empty());
+        // The first, and a probe where the machine is slow.
+        assert!(sink.count(verb) <= 2, "{verb}: {:?}", sink.log());
+        running.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn refusals_of_single_mails_leave_the_circuit_closed() {
+    let mut script = Script::default();
+    for _ in 0..4 {
+        script = script.on("RCPT", Do::Say("550 5.1.1 no such user"));
+        script = script.on("RCPT", Do::Say("450 4.2.0 Greylisted"));
+    }
+    let sink = script.start().await;
+    let broker = Broker::memory();
+    let running = testing::start(worker(mail_to(&sink)), &broker).await.unwrap();
+    for number in 0..20 {
+        let job = SendEmail::new(format!("r{number}@example.org"), "Hello", "Hello.");
+        broker.publisher().publish(&job).await.unwrap();
+    }
+    while sink.mails().len() < 12 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(broker.metrics_text().contains("leveret_dependency_state{dependency=\"smtp\"} 0"));
+    running.stop().await.unwrap();
 }

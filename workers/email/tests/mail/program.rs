@@ -97,3 +97,23 @@ fn a_broker_that_hangs_up_is_spoken_of_by_the_framework_alone() {
     let log = String::from_utf8(program.wait_with_output().unwrap().stderr).unwrap();
     assert!(log.contains("cannot connect to the broker") && !log.contains(" lapin"), "{log}");
 }
+
+#[test]
+fn every_setting_is_in_the_book_with_its_flag_and_default() {
+    let page = include_str!("../../../../docs/src/email-worker.md");
+    let help = Command::new(env!("CARGO_BIN_EXE_email-worker")).arg("--help").env_clear().output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let (_, own) = help.split_once("\nMail:\n").unwrap();
+    let mut rows = 0;
+    for option in own.split("\n      --").skip(1) {
+        let value = |name: &str| option.split_once(&format!("[{name}: ")).and_then(|(_, rest)| rest.split_once(']'));
+        let Some((variable, _)) = value("env") else { continue };
+        let flag = option.split(' ').next().unwrap();
+        let default =
+            value("default").map_or_else(String::new, |(default, _)| format!("`{}` ", default.trim_matches('"')));
+        let row = format!("| `{}` | `--{flag}` | {default}|", variable.trim_end_matches('='));
+        assert!(page.contains(&row), "the page lacks {row}");
+        rows += 1;
+    }
+    assert_eq!(rows, 5, "{help}");
+}
