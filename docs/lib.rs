@@ -28,6 +28,7 @@ pages! {
     metrics "metrics.md"
     tracing "tracing.md"
     settings "settings.md"
+    email_worker "email-worker.md"
     broker "broker.md"
     wire "wire.md"
     logs "logs.md"

@@ -129,6 +129,12 @@ impl<S> Context<S> {
         self.inner.max_attempts
     }
 
+    /// The error of the attempt before this one, up to 4 KiB; none for the first attempt.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&str> {
+        self.message().text(header::ERROR).filter(|_| self.attempt() > 1)
+    }
+
     /// Tells whether the broker has handed this very attempt out before, to a worker that did not settle it.
     ///
     /// Where it is `true`, the attempt may have done its work before: a handler whose effect must not be repeated has
@@ -272,5 +278,37 @@ impl<S> fmt::Debug for Context<S> {
             .field("attempt", &self.attempt())
             .field("counted", &self.inner.permit.is_some())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+    use tokio::sync::mpsc;
+
+    use crate::{Broker, Context, Job, JobResult, Worker, testing};
+
+    #[derive(Serialize, Deserialize)]
+    struct Fail;
+
+    impl Job for Fail {
+        const NAME: &'static str = "fail";
+        const QUEUE: &'static str = "fails";
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_knows_the_error_of_the_one_before() {
+        async fn fail(_: Fail, ctx: Context<mpsc::UnboundedSender<Option<String>>>) -> JobResult {
+            ctx.state().send(ctx.last_error().map(str::to_owned)).unwrap();
+            if ctx.attempt() < 3 { Err(format!("error {}", ctx.attempt()).into()) } else { Ok(()) }
+        }
+        let (sender, mut seen) = mpsc::unbounded_channel();
+        let broker = Broker::memory();
+        let running = testing::start(Worker::new(sender).handle(fail), &broker).await.unwrap();
+        broker.publisher().publish(&Fail).await.unwrap();
+        for expected in [None, Some("error 1"), Some("error 2")] {
+            assert_eq!(seen.recv().await.unwrap().as_deref(), expected);
+        }
+        running.stop().await.unwrap();
     }
 }

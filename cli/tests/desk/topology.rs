@@ -44,7 +44,7 @@ async fn what_deploy_declares_is_what_the_workers_declare() {
         smtp_url: None,
         smtp_ca_file: None,
         smtp_timeout: 30,
-        mail_dir: folder.path().to_owned(),
+        mail_dir: Some(folder.path().to_owned()),
         mail_from: "Leveret <leveret@localhost>".to_owned(),
     };
     let email = leveret_email::worker(leveret_email::Mail::new(&mail).unwrap());

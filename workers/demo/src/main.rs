@@ -23,7 +23,7 @@ use tracing_subscriber::EnvFilter;
 const LESSON: &str = r#"What you see:
   Three workers run in this process and take mails, reports and purchases
   from the queues email, reports and orders. The first mails meet a mail
-  server that is still down: they are tried again later. A purchase becomes
+  server that is still down: they wait until it is up. A purchase becomes
   an order, less stock and a mail in one transaction: one that is sent twice
   is one order, one for more teapots than there are is none. What can never
   succeed (a mailbox that is closed, a column that is not there) becomes a

@@ -35,11 +35,14 @@ async fn ends_as_its_input_says(broker: Broker) {
 
     let summary = show.summary().await.unwrap();
     assert!(summary.is_complete());
+    // The first that fails opens the circuit; others of the early ones may have begun before.
+    let retried = summary.rows[0].1.retried;
+    assert!((1..=EARLY).contains(&retried), "{retried}");
     let counts = |jobs, succeeded, retried, dead| Counts { jobs, succeeded, retried, dead, open: 0 };
     assert_eq!(
         summary.rows,
         [
-            ("email.order_confirmation", counts(240, 238, EARLY, 2)),
+            ("email.order_confirmation", counts(240, 238, retried, 2)),
             ("email.send", counts(9, 7, 0, 2)),
             ("order.place", counts(6, 5, 0, 1)),
             ("report.generate", counts(9, 7, 0, 2)),

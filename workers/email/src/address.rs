@@ -1,6 +1,9 @@
-//! Mail addresses as jobs give them, checked before they come near a header or a server.
+//! Mail addresses as jobs give them: what is accepted here can be sent (RFC 5321), what cannot is refused with its reason.
 
-use std::fmt::Display;
+use std::{
+    fmt::Display,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use lettre::{Address, message::Mailbox};
 
@@ -8,6 +11,8 @@ use crate::{error::MailError, text::one_line};
 
 /// Longest address of RFC 5321 (a path of 256 with its brackets).
 const ADDRESS_LIMIT: usize = 254;
+const LOCAL_LIMIT: usize = 64;
+const LABEL_LIMIT: usize = 63;
 const NAME_LIMIT: usize = 200;
 
 /// Parses `ann@example.org` or `Ann <ann@example.org>`; exactly one mailbox.
@@ -20,12 +25,59 @@ pub fn parse(text: &str) -> Result<Mailbox, MailError> {
         return Err(invalid(text, &"too long"));
     }
     let trimmed = text.trim();
-    // The bare form first: a parser of lists is not needed for it, and its messages are about lists.
-    if !trimmed.contains(['<', '>', ',']) {
+    let Some(inner) = trimmed.strip_suffix('>') else {
         return mailbox("", trimmed);
+    };
+    let (name, address) = angle(inner).ok_or_else(|| invalid(text, &"a > without its <"))?;
+    let name = phrase(name).map_err(|reason| invalid(text, &reason))?;
+    let email = checked(address).map_err(|reason| invalid(text, &reason))?;
+    named(&name, email, text)
+}
+
+/// Splits `Ann <ann@example.org` at the bracket; one in the quotes of the name or of the address is none.
+fn angle(text: &str) -> Option<(&str, &str)> {
+    let mut rest = Unquoted::default();
+    let at = text.char_indices().find(|(_, c)| rest.has(*c) && *c == '<')?.0;
+    Some((&text[..at], &text[at + 1..]))
+}
+
+/// What the name before an address says. Comments such as `(Sales)` belong to it: people write them to be read.
+fn phrase(text: &str) -> Result<String, &'static str> {
+    let (mut name, mut rest, mut is_escaped) = (String::new(), Unquoted::default(), false);
+    for c in text.chars() {
+        let (was_quoted, is_bare) = (rest.is_quoted, rest.has(c));
+        match c {
+            _ if is_escaped => {
+                name.push(c);
+                is_escaped = false;
+            }
+            '\\' if was_quoted => is_escaped = true,
+            '"' => {}
+            '<' | '>' | ',' | ';' if is_bare => return Err("more than one mailbox, or a name that needs quotes"),
+            _ => name.push(c),
+        }
     }
-    let parsed: Mailbox = trimmed.parse().map_err(|e| invalid(text, &e))?;
-    mailbox(parsed.name.as_deref().unwrap_or_default(), parsed.email.as_ref())
+    if rest.is_quoted { Err("a quote in the name is not closed") } else { Ok(name) }
+}
+
+/// Tells what stands outside of quotes.
+#[derive(Default)]
+struct Unquoted {
+    is_quoted: bool,
+    is_escaped: bool,
+}
+
+impl Unquoted {
+    /// Takes the next character; tells whether it stands outside of quotes.
+    fn has(&mut self, c: char) -> bool {
+        let is_escaped = std::mem::take(&mut self.is_escaped);
+        match c {
+            '"' if !is_escaped => self.is_quoted = !self.is_quoted,
+            '\\' if self.is_quoted && !is_escaped => self.is_escaped = true,
+            _ => {}
+        }
+        !self.is_quoted
+    }
 }
 
 /// Makes a mailbox of a person's name, which may be empty or contain anything, and a bare address.
@@ -34,25 +86,93 @@ pub fn parse(text: &str) -> Result<Mailbox, MailError> {
 /// [`MailError::Address`], which names the address.
 pub fn mailbox(name: &str, address: &str) -> Result<Mailbox, MailError> {
     refuse_controls(address, address)?;
-    let email = ascii_domain(address)?;
+    let email = checked(address).map_err(|reason| invalid(address, &reason))?;
+    named(name, email, address)
+}
+
+fn named(name: &str, email: Address, text: &str) -> Result<Mailbox, MailError> {
     let name = one_line(name);
     if name.chars().count() > NAME_LIMIT {
-        return Err(invalid(address, &format!("the name before it is longer than {NAME_LIMIT} characters")));
+        return Err(invalid(text, &format!("the name before it is longer than {NAME_LIMIT} characters")));
     }
     Ok(Mailbox::new((!name.is_empty()).then_some(name), email))
 }
 
-/// An international domain has an ASCII form that every server takes; a local part has none.
-fn ascii_domain(address: &str) -> Result<Address, MailError> {
+/// Reads a bare address into the form in which it is sent.
+fn checked(address: &str) -> Result<Address, String> {
     if address.len() > ADDRESS_LIMIT {
-        return Err(invalid(address, &format!("longer than {ADDRESS_LIMIT} bytes")));
+        return Err(format!("longer than {ADDRESS_LIMIT} bytes"));
     }
-    let parsed: Address = address.parse().map_err(|e| invalid(address, &e))?;
-    if parsed.domain().is_ascii() {
-        return Ok(parsed);
+    let (local, domain) = match address.strip_prefix('"') {
+        Some(rest) => quoted(rest)?,
+        None => {
+            let (local, domain) = address.split_once('@').ok_or("it has no @")?;
+            if let Some(c) = local.chars().find(|c| !is_atom(*c) && *c != '.') {
+                return Err(format!("{c:?} before the @ must stand in quotes"));
+            }
+            (local.to_owned(), domain)
+        }
+    };
+    if local.is_empty() || local.len() > LOCAL_LIMIT {
+        return Err(format!("before the @ stand {} bytes: it must be 1 to {LOCAL_LIMIT}", local.len()));
     }
-    let domain = idna::domain_to_ascii(parsed.domain()).map_err(|e| invalid(address, &e))?;
-    Address::new(parsed.user(), domain).map_err(|e| invalid(address, &e))
+    // Each part is checked above and below; lettre's own check refuses some that may be sent.
+    Ok(Address::new_dangerous(written(&local), sent_domain(domain)?))
+}
+
+/// The local part in quotes, without them, and the domain behind it.
+fn quoted(rest: &str) -> Result<(String, &str), String> {
+    let (mut local, mut chars) = (String::new(), rest.char_indices());
+    while let Some((index, c)) = chars.next() {
+        match c {
+            '"' => {
+                let domain = rest[index + 1..].strip_prefix('@').ok_or("the quotes must end before the @")?;
+                return Ok((local, domain));
+            }
+            '\\' => local.push(chars.next().ok_or("its quotes are not closed")?.1),
+            _ => local.push(c),
+        }
+    }
+    Err("its quotes are not closed".to_owned())
+}
+
+/// Quotes a local part only where it must be. Some providers give out addresses with dots at the ends or in a row, which
+/// are no address to servers unless they are quoted.
+fn written(local: &str) -> String {
+    if local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atom)) {
+        return local.to_owned();
+    }
+    format!("\"{}\"", local.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// A character that needs no quotes (RFC 5321, RFC 6531).
+fn is_atom(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || (!c.is_ascii() && !c.is_whitespace())
+}
+
+/// An international domain has an ASCII form that every server takes; a local part has none.
+fn sent_domain(domain: &str) -> Result<String, String> {
+    if let Some(literal) = domain.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let ip6 = literal.get(..5).filter(|tag| tag.eq_ignore_ascii_case("IPv6:")).map(|_| &literal[5..]);
+        let is_ip = ip6.map_or(literal.parse::<Ipv4Addr>().is_ok(), |ip| ip.parse::<Ipv6Addr>().is_ok());
+        return if is_ip { Ok(domain.to_owned()) } else { Err("its brackets hold no IP address".to_owned()) };
+    }
+    if domain.parse::<Ipv4Addr>().is_ok() || domain.parse::<Ipv6Addr>().is_ok() {
+        return Err(format!("an IP address must stand in brackets: [{domain}]"));
+    }
+    let ascii = idna::domain_to_ascii(domain).map_err(|_| "its domain is not one".to_owned())?;
+    let is_label = |label: &str| {
+        let inside = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        (1..=LABEL_LIMIT).contains(&label.len())
+            && label.bytes().all(inside)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if ascii.len() <= ADDRESS_LIMIT && ascii.split('.').all(is_label) {
+        Ok(ascii)
+    } else {
+        Err("its domain is not one".to_owned())
+    }
 }
 
 fn refuse_controls(text: &str, named: &str) -> Result<(), MailError> {
@@ -65,7 +185,7 @@ fn refuse_controls(text: &str, named: &str) -> Result<(), MailError> {
 fn invalid(address: &str, reason: &dyn Display) -> MailError {
     MailError::Address {
         address: address.chars().take(NAME_LIMIT + ADDRESS_LIMIT).collect(),
-        reason: reason.to_string().to_lowercase(),
+        reason: reason.to_string(),
     }
 }
 
@@ -83,6 +203,54 @@ mod tests {
     }
 
     #[test]
+    fn what_rfc_5321_allows_is_sent_in_its_shortest_form() {
+        let long = format!("{}@example.org", "a".repeat(64));
+        let cases = [
+            (r#""john doe"@example.net"#, r#""john doe"@example.net"#),
+            (r#""john"@example.net"#, "john@example.net"),
+            (r#""a@b"@example.net"#, r#""a@b"@example.net"#),
+            (r#""a\"b\\c"@example.net"#, r#""a\"b\\c"@example.net"#),
+            (r#""a<b>,c"@example.net"#, r#""a<b>,c"@example.net"#),
+            ("user@[192.0.2.1]", "user@[192.0.2.1]"),
+            ("user@[IPv6:2001:db8::1]", "user@[IPv6:2001:db8::1]"),
+            ("a..b@docomo.ne.jp", r#""a..b"@docomo.ne.jp"#),
+            ("a.@docomo.ne.jp", r#""a."@docomo.ne.jp"#),
+            (".a@docomo.ne.jp", r#"".a"@docomo.ne.jp"#),
+            (r#""a..b"@docomo.ne.jp"#, r#""a..b"@docomo.ne.jp"#),
+            ("o'brien+tag/x=1@example.net", "o'brien+tag/x=1@example.net"),
+            ("!#$%&*?^_`{|}~@example.net", "!#$%&*?^_`{|}~@example.net"),
+            ("root@localhost", "root@localhost"),
+            ("ann@EXAMPLE.org", "ann@example.org"),
+            ("jörg@example.org", "jörg@example.org"),
+            (&long, &long),
+        ];
+        for (text, sent) in cases {
+            for text in [text.to_owned(), format!("<{text}>"), format!("Ann <{text}>")] {
+                assert_eq!(parse(&text).expect(&text).email.to_string(), sent, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_may_hold_what_people_write_before_an_address() {
+        let cases = [
+            ("John (Sales) <j@example.org>", "John (Sales)"),
+            ("j@example.org <j@example.org>", "j@example.org"),
+            (r#""j@example.org" <j@example.org>"#, "j@example.org"),
+            (r#""Núñez, Ann" <j@example.org>"#, "Núñez, Ann"),
+            (r#"Ann "Bo" Núñez <j@example.org>"#, "Ann Bo Núñez"),
+            (r#""Ann \"Bo\" <x>" <j@example.org>"#, r#"Ann "Bo" <x>"#),
+            ("Dr. Ann O'Neill <j@example.org>", "Dr. Ann O'Neill"),
+            ("Tea: the shop [x] <j@example.org>", "Tea: the shop [x]"),
+            ("佐藤 陽菜<j@example.org>", "佐藤 陽菜"),
+        ];
+        for (text, name) in cases {
+            let mailbox = parse(text).expect(text);
+            assert_eq!((mailbox.name.as_deref(), mailbox.email.to_string().as_str()), (Some(name), "j@example.org"));
+        }
+    }
+
+    #[test]
     fn an_international_domain_is_sent_in_its_ascii_form() {
         assert_eq!(parse("ann@bücher.example").unwrap().email.to_string(), "ann@xn--bcher-kva.example");
     }
@@ -90,6 +258,7 @@ mod tests {
     #[test]
     fn what_is_not_one_mailbox_is_the_jobs_fault_and_is_named() {
         let long = format!("{}@example.org", "a".repeat(300));
+        let local = format!("{}@example.org", "a".repeat(65));
         let nested = "(".repeat(100_000);
         let cases = [
             "",
@@ -109,6 +278,30 @@ mod tests {
             "<>",
             "\"a\r\nRCPT TO:<eve@example.org>\"@example.org",
             "ann@example.org>",
+            "Ann <<ann@example.org>>",
+            "Ann <ann@example.org> <bob@example.org>",
+            "Núñez, Ann <ann@example.org>",
+            "Ann \"Bo <ann@example.org>",
+            "<ann@example.org",
+            "Ann ann@example.org",
+            "ann@example.org (Ann)",
+            "@a.example:ann@example.org",
+            "\"ann@example.org",
+            "\"ann\"x@example.org",
+            "\"\"@example.org",
+            "ann(x)@example.org",
+            "ann@192.0.2.1",
+            "ann@[192.0.2.1",
+            "ann@[192.0.2]",
+            "ann@[example.org]",
+            "ann@[IPv6:192.0.2.1]",
+            "ann@-example.org",
+            "ann@example..org",
+            "ann@.example.org",
+            "ann@example.org.",
+            "ann@exa$mple.org",
+            "ann@[IPv6:é]",
+            &local,
             &long,
             &nested,
         ];

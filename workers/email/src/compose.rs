@@ -3,10 +3,11 @@
 //! Whatever a job contains, a header stays one header and a body cannot end the mail early.
 
 use lettre::{
-    Message,
+    Address, Message,
+    address::Envelope,
     message::{
-        Body, Mailbox, MultiPart, SinglePart,
-        header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue},
+        Body, Mailbox, Mailboxes, MultiPart, SinglePart,
+        header::{Cc, ContentTransferEncoding, ContentType, From, HeaderName, HeaderValue, ReplyTo, To},
     },
 };
 
@@ -18,12 +19,20 @@ use crate::{
 
 /// With the header's name this stays under the 998 bytes of a line, even if no word of it can be folded.
 const SUBJECT_LIMIT: usize = 900;
+/// As many as every server must take in one mail (RFC 5321, 4.5.3.1.8).
+const RECIPIENT_LIMIT: usize = 100;
 
 /// A mail as a job sees it.
 #[derive(Debug, Clone)]
 pub struct Draft {
-    /// The one recipient.
+    /// The recipient that the mail is written to.
     pub to: Mailbox,
+    /// Further recipients, whom all see.
+    pub cc: Vec<Mailbox>,
+    /// Further recipients, who stand in no header.
+    pub bcc: Vec<Mailbox>,
+    /// Where answers go, if not to the sender.
+    pub reply_to: Option<Mailbox>,
     /// One line; line ends and control characters become spaces.
     pub subject: String,
     /// The plain text, with any line ends.
@@ -32,31 +41,65 @@ pub struct Draft {
     pub html: Option<String>,
 }
 
+impl Draft {
+    /// A mail of plain text to one recipient.
+    #[must_use]
+    pub fn new(to: Mailbox, subject: impl Into<String>, text: impl Into<String>) -> Self {
+        let (subject, text) = (subject.into(), text.into());
+        Self { to, cc: Vec::new(), bcc: Vec::new(), reply_to: None, subject, text, html: None }
+    }
+
+    /// Everybody who gets the mail, each once.
+    fn recipients(&self) -> Vec<Address> {
+        let mut recipients: Vec<Address> = Vec::new();
+        for mailbox in std::iter::once(&self.to).chain(&self.cc).chain(&self.bcc) {
+            if !recipients.contains(&mailbox.email) {
+                recipients.push(mailbox.email.clone());
+            }
+        }
+        recipients
+    }
+}
+
 /// Composes the mail of `draft`, with a Message-ID that follows from the job's id.
 ///
 /// # Errors
-/// [`MailError::SubjectTooLong`].
+/// [`MailError::SubjectTooLong`], [`MailError::TooManyRecipients`].
 pub fn compose(draft: Draft, from: &Mailbox, job_id: &str) -> Result<Message, MailError> {
     let subject = one_line(&draft.subject);
     let length = subject.chars().count();
     if length > SUBJECT_LIMIT {
         return Err(MailError::SubjectTooLong { length, limit: SUBJECT_LIMIT });
     }
-    let builder = Message::builder()
-        .from(from.clone())
-        .to(draft.to)
+    let count = 1 + draft.cc.len() + draft.bcc.len();
+    if count > RECIPIENT_LIMIT {
+        return Err(MailError::TooManyRecipients { count, limit: RECIPIENT_LIMIT });
+    }
+    let mut builder = Message::builder()
+        // lettre reads the sender back, and cannot read every address: the real one takes its place below.
+        .from(Mailbox::new(None, Address::new_dangerous("sender", "localhost")))
+        .envelope(Envelope::new(Some(from.email.clone()), draft.recipients())?)
+        .header(To::from(Mailboxes::from(draft.to)))
         .subject(subject)
         .message_id(Some(message_id(job_id, from)))
         .date_now()
         .raw_header(auto_generated());
+    if !draft.cc.is_empty() {
+        builder = builder.header(Cc::from(draft.cc.into_iter().collect::<Mailboxes>()));
+    }
+    if let Some(reply_to) = draft.reply_to {
+        builder = builder.header(ReplyTo::from(Mailboxes::from(reply_to)));
+    }
     let text = part(ContentType::TEXT_PLAIN, &draft.text);
-    Ok(match draft.html {
+    let mut message = match draft.html {
         None => builder.singlepart(text),
         Some(html) => {
             let both = MultiPart::alternative().singlepart(text).singlepart(part(ContentType::TEXT_HTML, &html));
             builder.multipart(both)
         }
-    }?)
+    }?;
+    message.headers_mut().set(From::from(Mailboxes::from(from.clone())));
+    Ok(message)
 }
 
 /// The Message-ID of a job's mail: `<name@domain>`, the domain being that of `MAIL_FROM`.

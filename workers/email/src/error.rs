@@ -1,8 +1,7 @@
-//! What can keep a mail from being sent, and whose fault it is.
+//! The reasons why a mail was not sent, and what each means for its job.
 //!
-//! A mail server's 5xx answer is final for the mail it is about, but it is about this mail only from the recipient
-//! onwards. Refused before that (greeting, `EHLO`, login, sender), every other job would be refused too: a wrong
-//! password must not turn a whole queue into dead letters, so such an answer is the set-up's fault, and jobs wait.
+//! A refusal that concerns the worker's set-up or its account meets every other job too: a wrong password must not turn a
+//! whole queue into dead letters. Such a refusal opens the circuit of the mail server, and the jobs wait.
 
 use std::{fmt, io, path::PathBuf, time::Duration};
 
@@ -38,28 +37,19 @@ impl fmt::Display for Step {
     }
 }
 
-/// Whose fault a failure is, and so what becomes of the job.
+/// What a failure concerns, and so what becomes of the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The job's own: no later attempt can succeed.
     Job,
-    /// The worker's set-up (login, sender, a server that will not talk to us): jobs wait until somebody mends it.
+    /// The worker's set-up or its account (login, sender, quota, block list): jobs wait until it is fixed.
     Setup,
-    /// Nobody's for long: the next attempt may succeed.
+    /// The mail server as a whole, for now: jobs wait until it is back.
+    Server,
+    /// This mail alone, for now: its next attempt may succeed.
     Passing,
-}
-
-impl Fault {
-    /// Judges a server's answer; `code` is absent when no answer came (connection, TLS, timeout).
-    pub(crate) fn of(step: Step, code: Option<u16>) -> Self {
-        match code {
-            // Authentication required, too weak, wrong, or needing TLS: some servers say so only at MAIL or RCPT.
-            Some(530 | 534 | 535 | 538) => Self::Setup,
-            Some(500..=599) if step < Step::Recipient => Self::Setup,
-            Some(500..=599) => Self::Job,
-            _ => Self::Passing,
-        }
-    }
+    /// The server had the whole mail and did not answer: it may have been delivered, and another attempt may copy it.
+    Unknown,
 }
 
 /// A mail that was not sent.
@@ -80,6 +70,14 @@ pub enum MailError {
         /// Characters given.
         length: usize,
         /// Characters allowed.
+        limit: usize,
+    },
+    /// More recipients than every server takes in one mail.
+    #[error("the mail has {count} recipients (to, cc and bcc), the limit is {limit}")]
+    TooManyRecipients {
+        /// Recipients given.
+        count: usize,
+        /// Recipients allowed.
         limit: usize,
     },
     /// The address needs SMTPUTF8, which the server does not offer.
@@ -104,7 +102,7 @@ pub enum MailError {
         step: Step,
         /// The server's answer with its code, or what went wrong instead.
         answer: String,
-        /// Whose fault that is.
+        /// What it concerns.
         fault: Fault,
     },
     /// The server did not answer in time.
@@ -116,8 +114,20 @@ pub enum MailError {
         to: String,
         /// What was being waited for.
         step: Step,
-        /// The time allowed for the whole mail.
+        /// The time allowed for everything up to the end of the mail.
         limit: Duration,
+        /// What it concerns.
+        fault: Fault,
+    },
+    /// The server had the whole mail, and then no answer came that says whether it was accepted.
+    #[error("{server} had the whole mail for {to:?} and did not say whether it accepts it: {answer}")]
+    Unknown {
+        /// The server, as `host:port`.
+        server: String,
+        /// The first recipient.
+        to: String,
+        /// What came, or went wrong, instead.
+        answer: String,
     },
     /// The `.eml` file could not be written.
     #[error("cannot write {}", path.display())]
@@ -136,10 +146,12 @@ impl MailError {
         match self {
             Self::Address { .. }
             | Self::SubjectTooLong { .. }
+            | Self::TooManyRecipients { .. }
             | Self::AddressNotSupported { .. }
             | Self::Compose(_) => Fault::Job,
-            Self::Server { fault, .. } => *fault,
-            Self::TimedOut { .. } | Self::File { .. } => Fault::Passing,
+            Self::Server { fault, .. } | Self::TimedOut { fault, .. } => *fault,
+            Self::Unknown { .. } => Fault::Unknown,
+            Self::File { .. } => Fault::Passing,
         }
     }
 }
@@ -148,6 +160,12 @@ impl MailError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SettingError {
+    /// Neither `SMTP_URL` nor `MAIL_DIR` is set.
+    #[error("no way for mail to leave: set SMTP_URL to a mail server, or MAIL_DIR to write mails into files instead")]
+    NoWay,
+    /// Both `SMTP_URL` and `MAIL_DIR` are set.
+    #[error("both SMTP_URL and MAIL_DIR are set: unset MAIL_DIR to send mail, or SMTP_URL to write files")]
+    TwoWays,
     /// `MAIL_FROM` is not one mailbox.
     #[error("MAIL_FROM is wrong")]
     From(#[source] MailError),
@@ -168,31 +186,4 @@ pub enum SettingError {
         /// What the system or the certificate parser said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Fault, Step};
-
-    #[test]
-    fn a_refusal_is_the_jobs_fault_only_from_the_recipient_onwards() {
-        let cases = [
-            (Step::Connect, Some(554), Fault::Setup),
-            (Step::StartTls, Some(502), Fault::Setup),
-            (Step::Login, Some(535), Fault::Setup),
-            (Step::Login, Some(454), Fault::Passing),
-            (Step::Sender, Some(550), Fault::Setup),
-            (Step::Sender, Some(451), Fault::Passing),
-            (Step::Recipient, Some(550), Fault::Job),
-            (Step::Recipient, Some(530), Fault::Setup),
-            (Step::Recipient, Some(450), Fault::Passing),
-            (Step::Recipient, Some(421), Fault::Passing),
-            (Step::Content, Some(554), Fault::Job),
-            (Step::Content, Some(452), Fault::Passing),
-            (Step::Content, None, Fault::Passing),
-        ];
-        for (step, code, expected) in cases {
-            assert_eq!(Fault::of(step, code), expected, "{step} answered {code:?}");
-        }
-    }
 }

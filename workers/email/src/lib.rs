@@ -7,12 +7,15 @@
 //! # What becomes of a job
 //! | what happened | outcome |
 //! |---|---|
-//! | the server took the mail, or its file is on disk | done |
-//! | the job itself is wrong: no mail address, lines that do not add up, a recipient or mail refused with 5xx | dead letter |
-//! | no connection, TLS refused or missing, a 4xx answer, no answer in time, a full disk | retried by the queue's policy, for about two days |
-//! | the set-up is wrong: a 5xx answer to connecting, `AUTH` or `MAIL FROM`, or 530, 534, 535, 538 to anything | retried after 5 minutes, later every hour, for about four days |
+//! | the server accepted the mail, or its file is on disk | done |
+//! | the job itself is wrong: an unknown field, no mail address, lines that do not add up, a recipient or mail refused with 5xx | dead letter |
+//! | a 4xx answer about this mail, a connection lost in the middle of it, a full disk | retried by the queue's policy, for about two days |
+//! | the server cannot be reached, or fails for five recipients in a row | the circuit `smtp` opens: jobs wait, uncharged; the failed one is retried by the queue's policy |
+//! | the set-up or the account is refused: TLS, `EHLO`, login, sender, relaying, block lists, quotas; also the same refusal of five recipients in a row | the circuit `smtp` opens: jobs wait, uncharged; the refused one is retried after 5 minutes, later every hour, for about four days |
+//! | the server had the whole mail and did not answer within ten minutes, or hung up | retried after 5 and 10 minutes, then a dead letter that says so |
 //!
-//! A mail is sent at least once. Its Message-ID follows from the job's id, so a second copy can be recognised.
+//! A mail goes to all its recipients or to none, and at least once. Its Message-ID follows from the job's id, so a second
+//! copy can be recognised.
 
 pub mod address;
 pub mod compose;
@@ -28,7 +31,7 @@ pub mod text;
 
 use std::time::Duration;
 
-use leveret::{Queue, RetryPolicy, Worker};
+use leveret::{Dependency, Queue, RetryPolicy, Worker};
 
 pub use self::{
     jobs::SendEmail,
@@ -43,5 +46,13 @@ pub fn worker(mail: Mail) -> Worker<Mail> {
     let timeout = mail.patience() + Duration::from_secs(10);
     let queue =
         Queue::new("email").concurrency(16).retry(RetryPolicy::exponential().max_attempts(100)).timeout(timeout);
-    Worker::new(mail).queue(queue).handle(jobs::send_email).handle(jobs::confirm_order)
+    // A failure counts against the server only when it concerns every mail: one is enough.
+    let server = Dependency::new(jobs::SMTP).failures(1);
+    Worker::new(mail)
+        .queue(queue)
+        .dependency(server)
+        .handle(jobs::send_email)
+        .needs(jobs::SMTP)
+        .handle(jobs::confirm_order)
+        .needs(jobs::SMTP)
 }

@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use lettre::{message::Mailbox, transport::smtp::client::Certificate};
+use lettre::message::Mailbox;
+use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use crate::{
     address,
@@ -15,14 +16,14 @@ use crate::{
     eml,
     error::{MailError, SettingError},
     name::name_of,
-    smtp::Smtp,
+    smtp::{END_OF_DATA, Smtp},
 };
 
 /// How mail leaves; every setting has a flag and an environment variable.
 #[derive(Clone, clap::Args)]
 #[command(next_help_heading = "Mail")]
 pub struct MailSettings {
-    /// The mail server; without one, mails become files in `MAIL_DIR`
+    /// The mail server; either this or `MAIL_DIR` must be set
     ///
     /// `smtps://user:password@host`, or `smtp://...?tls=required` (STARTTLS, or no mail), or
     /// `smtp://...?tls=opportunistic`, or `smtp://host` without TLS. User and password are percent-encoded.
@@ -33,14 +34,14 @@ pub struct MailSettings {
     #[arg(long, env = "SMTP_CA_FILE", value_name = "FILE")]
     pub smtp_ca_file: Option<PathBuf>,
 
-    /// Seconds allowed for sending one mail, connecting included
-    #[arg(long, env = "SMTP_TIMEOUT", value_name = "SECONDS", default_value_t = 30,
+    /// Seconds allowed for one mail from connecting to its last byte; the answer to that has ten minutes of its own
+    #[arg(long, env = "SMTP_TIMEOUT", value_name = "SECONDS", default_value_t = 300,
           value_parser = clap::value_parser!(u64).range(1..=600))]
     pub smtp_timeout: u64,
 
-    /// Directory of the .eml files
-    #[arg(long, env = "MAIL_DIR", value_name = "DIR", default_value = "mail")]
-    pub mail_dir: PathBuf,
+    /// Sends nothing: writes each mail into an .eml file in this directory, in place of `SMTP_URL`
+    #[arg(long, env = "MAIL_DIR", value_name = "DIR")]
+    pub mail_dir: Option<PathBuf>,
 
     /// Sender; its domain is also that of the Message-IDs
     #[arg(long, env = "MAIL_FROM", value_name = "MAILBOX", default_value = "Leveret <leveret@localhost>")]
@@ -80,12 +81,15 @@ impl Mail {
         let patience = Duration::from_secs(settings.smtp_timeout);
         // Compose files and unit files pass an unset variable as an empty one.
         let url = settings.smtp_url.as_deref().filter(|url| !url.trim().is_empty());
-        let transport = match url {
-            Some(url) => {
-                let authority = settings.smtp_ca_file.as_deref().map(certificate).transpose()?;
-                Transport::Smtp(Arc::new(Smtp::new(url, authority.as_ref(), patience)?))
+        let dir = settings.mail_dir.as_deref().filter(|dir| !dir.as_os_str().is_empty());
+        let transport = match (url, dir) {
+            (Some(url), None) => {
+                let authorities = settings.smtp_ca_file.as_deref().map(certificates).transpose()?.unwrap_or_default();
+                Transport::Smtp(Arc::new(Smtp::new(url, authorities, patience)?))
             }
-            None => Transport::Files(settings.mail_dir.clone()),
+            (None, Some(dir)) => Transport::Files(dir.to_owned()),
+            (None, None) => return Err(SettingError::NoWay),
+            (Some(_), Some(_)) => return Err(SettingError::TwoWays),
         };
         Ok(Self { from: sender(&settings.mail_from)?, patience, transport })
     }
@@ -107,7 +111,7 @@ impl Mail {
     /// Tells the longest time that [`send`](Self::send) spends on a mail server.
     #[must_use]
     pub fn patience(&self) -> Duration {
-        self.patience
+        self.patience + END_OF_DATA
     }
 }
 
@@ -130,11 +134,13 @@ fn sender(text: &str) -> Result<Mailbox, SettingError> {
     Ok(from)
 }
 
-fn certificate(path: &Path) -> Result<Certificate, SettingError> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SettingError> {
     let wrong = |source| SettingError::CaFile { path: path.to_owned(), source };
     let pem = fs::read(path).map_err(|e| wrong(e.into()))?;
-    if !String::from_utf8_lossy(&pem).contains("BEGIN CERTIFICATE") {
-        return Err(wrong("it holds no PEM certificate".into()));
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(wrong("it holds no PEM certificate".into())),
+        Ok(found) => Ok(found),
+        Err(e) => Err(wrong(e.to_string().into())),
     }
-    Certificate::from_pem(&pem).map_err(|e| wrong(e.into()))
 }

@@ -11,9 +11,10 @@ use crate::{address, compose::Draft, error::MailError, money::Currency, text::on
 /// An order as the shop publishes it.
 ///
 /// All amounts are whole numbers of the currency's smallest unit (cents; yen; fils), so `1250` is 12.50 EUR and
-/// 1,250 JPY. Negative amounts are discounts and refunds. Unknown fields are ignored, so a publisher may add some
-/// before this worker knows them.
+/// 1,250 JPY. Negative amounts are discounts and refunds. Unknown fields are refused, so a misspelt one cannot be missing
+/// from the mail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct OrderConfirmation {
     /// The order's number, as the customer knows it.
     pub id: String,
@@ -35,6 +36,7 @@ pub struct OrderConfirmation {
 
 /// The person who ordered and receives the mail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Customer {
     /// Name, in any script.
     pub name: String,
@@ -44,6 +46,7 @@ pub struct Customer {
 
 /// One line of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Line {
     /// Article number.
     pub sku: String,
@@ -120,12 +123,8 @@ impl OrderConfirmation {
             tax: self.tax_cents.map(|amount| currency.format(amount)),
             total: currency.format(self.checked_total()?),
         };
-        Ok(Draft {
-            to,
-            subject: format!("Order {} confirmed", view.id),
-            text: Text(&view).render()?,
-            html: Some(Html(&view).render()?),
-        })
+        let draft = Draft::new(to, format!("Order {} confirmed", view.id), Text(&view).render()?);
+        Ok(Draft { html: Some(Html(&view).render()?), ..draft })
     }
 
     fn line_views(&self, currency: Currency) -> Result<Vec<LineView>, OrderError> {

@@ -92,7 +92,7 @@ impl PlaceOrder {
         }
         text.push_str(&format!("\nTotal: {}\n", euros(placed.total_cents)));
         let subject = format!("Your order {}", placed.number);
-        SendEmail { to: self.customer.clone(), subject, text, html: None }
+        SendEmail::new(&self.customer, subject, text)
     }
 }
 

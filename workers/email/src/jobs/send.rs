@@ -7,19 +7,33 @@ use serde::{Deserialize, Serialize};
 use super::deliver;
 use crate::{address, compose::Draft, error::MailError, mail::Mail};
 
-/// One mail to one mailbox. Unknown fields are ignored.
+/// One mail. Unknown fields are refused, so what is misspelt is not left out silently.
 ///
 /// ```
 /// let job: leveret_email::SendEmail =
 ///     serde_json::from_str(r#"{"to": "Ann <ann@example.org>", "subject": "Hello", "text": "Hello, Ann."}"#)?;
 /// assert_eq!(job.html, None);
+/// let misspelt = serde_json::from_str::<leveret_email::SendEmail>(
+///     r#"{"to": "ann@example.org", "subject": "Hello", "text": "Hello, Ann.", "htlm": "<p>Hello, Ann.</p>"}"#,
+/// );
+/// assert!(misspelt.unwrap_err().to_string().contains("unknown field `htlm`"));
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(description = "One mail to one mailbox. Unknown fields are ignored.")]
+#[serde(deny_unknown_fields)]
+#[schemars(description = "One mail. Unknown fields are refused, so what is misspelt is not left out silently.")]
 pub struct SendEmail {
     /// `ann@example.org` or `Ann <ann@example.org>`.
     pub to: String,
+    /// Further recipients, whom all see; with `to` and `bcc` at most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cc: Vec<String>,
+    /// Further recipients, who stand in no header.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bcc: Vec<String>,
+    /// Where answers go, if not to the sender.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<String>,
     /// The subject; line ends in it become spaces.
     pub subject: String,
     /// The plain text.
@@ -39,8 +53,24 @@ impl Job for SendEmail {
 }
 
 impl SendEmail {
+    /// A mail of plain text to one recipient.
+    #[must_use]
+    pub fn new(to: impl Into<String>, subject: impl Into<String>, text: impl Into<String>) -> Self {
+        let (to, subject, text) = (to.into(), subject.into(), text.into());
+        Self { to, cc: Vec::new(), bcc: Vec::new(), reply_to: None, subject, text, html: None }
+    }
+
     fn draft(self) -> Result<Draft, MailError> {
-        Ok(Draft { to: address::parse(&self.to)?, subject: self.subject, text: self.text, html: self.html })
+        let all = |texts: &[String]| texts.iter().map(|text| address::parse(text)).collect::<Result<Vec<_>, _>>();
+        Ok(Draft {
+            to: address::parse(&self.to)?,
+            cc: all(&self.cc)?,
+            bcc: all(&self.bcc)?,
+            reply_to: self.reply_to.as_deref().map(address::parse).transpose()?,
+            subject: self.subject,
+            text: self.text,
+            html: self.html,
+        })
     }
 }
 

@@ -1,22 +1,35 @@
 //! Sends mail through a mail server, over connections that are kept and used again.
+//!
+//! In reading order: [`url`] reads the setting, [`wire`] is the connection, [`reply`] what comes over it, [`session`] the
+//! conversation; [`verdict`] and [`run`] say what a failure concerns. The client is Leveret's own because a mail must not
+//! be sent twice or be lost over details that SMTP libraries leave open: a limit for each step, what was read before the
+//! upgrade to TLS, and the code of each step whatever the text.
 
+mod reply;
+mod run;
 mod session;
 mod url;
+mod verdict;
+mod wire;
 
 use std::{
     collections::VecDeque,
-    error::Error as _,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use lettre::{Message, transport::smtp::client::Certificate};
+use lettre::{Address, Message};
 use tokio::time::Instant;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
+pub(crate) use self::session::END_OF_DATA;
 pub use self::url::UrlError;
 use self::{
-    session::{Failure, Outgoing, Session},
+    reply::Reply,
+    run::{Run, shape},
+    session::{Cause, Failure, Outgoing, Session},
     url::Server,
+    verdict::judge,
 };
 use crate::{
     error::{Fault, MailError, Step},
@@ -34,16 +47,30 @@ pub(crate) struct Smtp {
     server: Server,
     patience: Duration,
     idle: Mutex<VecDeque<(Instant, Session)>>,
+    /// Every open session holds a clone.
+    open: Arc<()>,
     refused_login: Mutex<Option<(Instant, String)>>,
+    run: Mutex<Run>,
 }
 
 impl Smtp {
-    pub(crate) fn new(url: &str, authority: Option<&Certificate>, patience: Duration) -> Result<Self, UrlError> {
-        let server = Server::parse(url, authority)?;
+    pub(crate) fn new(
+        url: &str,
+        authorities: Vec<CertificateDer<'static>>,
+        patience: Duration,
+    ) -> Result<Self, UrlError> {
+        let server = Server::parse(url, authorities)?;
         if server.exposes_password() {
             tracing::warn!(server = server.name(), "SMTP_URL sends its password without TLS");
         }
-        Ok(Self { server, patience, idle: Mutex::default(), refused_login: Mutex::default() })
+        Ok(Self {
+            server,
+            patience,
+            idle: Mutex::default(),
+            open: Arc::default(),
+            refused_login: Mutex::default(),
+            run: Mutex::default(),
+        })
     }
 
     pub(crate) fn server_name(&self) -> String {
@@ -54,12 +81,15 @@ impl Smtp {
     pub(crate) async fn send(&self, message: &Message) -> Result<(), MailError> {
         let bytes = message.formatted();
         let envelope = message.envelope();
-        let (Some(from), [to]) = (envelope.from(), envelope.to()) else {
-            return Err(lettre::error::Error::MissingTo.into());
-        };
-        let mail = Outgoing { from, to, bytes: &bytes };
+        let from = envelope.from().ok_or(lettre::error::Error::MissingFrom)?;
+        let mail = Outgoing { from, to: envelope.to(), bytes: &bytes };
         let deadline = Instant::now() + self.patience;
-        self.deliver(&mail, deadline).await.map_err(|failure| self.explain(failure, to.as_ref()))
+        let sent = self.deliver(&mail, deadline).await;
+        match sent {
+            Ok(()) => lock(&self.run).clear(),
+            Err(failure) => return Err(self.explain(failure, envelope.to())),
+        }
+        Ok(())
     }
 
     async fn deliver(&self, mail: &Outgoing<'_>, deadline: Instant) -> Result<(), Failure> {
@@ -97,34 +127,59 @@ impl Smtp {
         if let Some((until, answer)) = lock(&self.refused_login).clone()
             && Instant::now() < until
         {
-            return Err(Failure::LoginPaused(answer));
+            return Err(Failure::new(Step::Login, Cause::LoginPaused(answer)));
         }
-        let opened = Session::open(&self.server, deadline).await;
-        if let Err(Failure::Answer(Step::Login, error)) = &opened
-            && Fault::of(Step::Login, code_of(error)) == Fault::Setup
+        let opened = Session::open(&self.server, &self.open, deadline).await;
+        if let Err(Failure { step: Step::Login, cause: Cause::Refused(reply), .. }) = &opened
+            && judge(Step::Login, reply) == Fault::Setup
         {
-            *lock(&self.refused_login) = Some((Instant::now() + LOGIN_PAUSE, answer_of(error)));
+            *lock(&self.refused_login) = Some((Instant::now() + LOGIN_PAUSE, answer_of(reply)));
         }
         opened
     }
 
-    fn explain(&self, failure: Failure, to: &str) -> MailError {
-        let (server, to) = (self.server.name(), to.to_owned());
-        match failure {
-            Failure::Utf8Unsupported => MailError::AddressNotSupported { server, address: to },
-            Failure::Timeout(step) => MailError::TimedOut { server, to, step, limit: self.patience },
-            Failure::LoginPaused(answer) => {
+    fn explain(&self, failure: Failure, recipients: &[Address]) -> MailError {
+        let Failure { step, cause, recipient, sent } = failure;
+        let server = self.server.name();
+        let to = recipients.get(recipient).map(Address::to_string).unwrap_or_default();
+        let is_refused = matches!(cause, Cause::Refused(_));
+        let (answer, fault) = match cause {
+            Cause::Utf8Unsupported => return MailError::AddressNotSupported { server, address: to },
+            Cause::Refused(reply) => (answer_of(&reply), judge(step, &reply)),
+            Cause::Setup(missing) => (missing, Fault::Setup),
+            Cause::LoginPaused(answer) => {
                 let answer = format!("{answer} (asked less than a minute ago)");
-                MailError::Server { server, to, step: Step::Login, answer, fault: Fault::Setup }
+                return MailError::Server { server, to, step, answer, fault: Fault::Setup };
             }
-            Failure::Answer(step, error) => {
-                let fault = Fault::of(step, code_of(&error));
-                let answer = answer_of(&error);
-                if fault == Fault::Setup {
-                    tracing::error!(server, %step, error = answer, "the mail server refuses this worker; jobs wait");
-                }
-                MailError::Server { server, to, step, answer, fault }
+            Cause::Unexpected(reply) => {
+                (format!("an answer that does not belong here: {}", answer_of(&reply)), Fault::Passing)
             }
+            Cause::Lost(what) => (what, Fault::Passing),
+            Cause::Timeout if sent => (format!("no answer within {END_OF_DATA:?}"), Fault::Passing),
+            Cause::Timeout => {
+                let fault = self.for_all(step, Fault::Passing, "no answer", &to);
+                return MailError::TimedOut { server, to, step, limit: self.patience, fault };
+            }
+        };
+        if sent && !is_refused {
+            return MailError::Unknown { server, to, answer };
+        }
+        let fault = self.for_all(step, fault, &answer, &to);
+        if fault == Fault::Setup {
+            tracing::error!(server, %step, error = answer, "the mail server refuses this worker; jobs wait");
+        }
+        MailError::Server { server, to, step, answer, fault }
+    }
+
+    /// What a failure concerns, seen beside the others: no way in, or the same for everybody, is not about one mail.
+    fn for_all(&self, step: Step, fault: Fault, answer: &str, to: &str) -> Fault {
+        let is_run = || lock(&self.run).add(format!("{step} {}", shape(answer, to)), to);
+        match fault {
+            // With other sessions open the server is there; it may have enough of them.
+            Fault::Passing if step <= Step::Login && Arc::strong_count(&self.open) == 1 => Fault::Server,
+            Fault::Passing if is_run() => Fault::Server,
+            Fault::Job if is_run() => Fault::Setup,
+            fault => fault,
         }
     }
 }
@@ -135,17 +190,9 @@ impl std::fmt::Debug for Smtp {
     }
 }
 
-fn code_of(error: &lettre::transport::smtp::Error) -> Option<u16> {
-    error.status().map(u16::from)
-}
-
-/// `550 5.1.1 no such user`, or what went wrong before there was an answer; one line of bounded length.
-fn answer_of(error: &lettre::transport::smtp::Error) -> String {
-    let text = match (code_of(error), error.source()) {
-        (Some(code), Some(text)) => format!("{code} {text}"),
-        _ => error.to_string(),
-    };
-    one_line(&text).chars().take(ANSWER_SHOWN).collect()
+/// `550 5.1.1 no such user`; one line of bounded length.
+fn answer_of(reply: &Reply) -> String {
+    one_line(&format!("{} {}", reply.code, reply.text())).chars().take(ANSWER_SHOWN).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

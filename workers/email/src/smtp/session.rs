@@ -1,136 +1,295 @@
-//! One connection to the mail server: every command with its step, its deadline and its verdict.
+//! One conversation with the mail server: every command with its step, its own codes, its deadline and its verdict.
 //!
-//! The future that speaks owns the session, so a cancelled attempt closes the connection. A connection left in the
-//! middle of a command would give its late answer to the next mail, and that could be told "sent" before it was.
+//! The future that speaks owns the session, so a cancelled attempt closes the connection. A connection left in the middle
+//! of a command would give its late answer to the next mail, which could be reported as sent before it was.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, net::IpAddr, sync::Arc, time::Duration};
 
-use lettre::{
-    Address,
-    transport::smtp::{
-        Error,
-        authentication::DEFAULT_MECHANISMS,
-        client::{AsyncSmtpConnection, Tls},
-        commands::{Data, Mail, Rcpt, Rset},
-        extension::{Extension, MailBodyParameter, MailParameter},
-    },
-};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use lettre::Address;
 use tokio::time::{Instant, timeout_at};
 
-use super::url::Server;
+use super::{
+    reply::Reply,
+    url::{Credentials, Server, Tls},
+    wire::{Broken, Wire},
+};
 use crate::error::Step;
 
 /// Asking an idle connection whether it lives must not eat the time of the mail that wants it.
 const PROBE: Duration = Duration::from_secs(5);
+/// How long the server may take to answer the end of a mail (RFC 5321, 4.5.3.2.6): it may be delivering it. Giving up
+/// before it does makes a copy.
+pub(crate) const END_OF_DATA: Duration = Duration::from_secs(600);
 
-/// A step that failed.
+/// A conversation that failed.
 #[derive(Debug)]
-pub(super) enum Failure {
-    Answer(Step, Error),
-    Timeout(Step),
+pub(super) struct Failure {
+    pub(super) step: Step,
+    pub(super) cause: Cause,
+    /// The recipient at fault, by its place in the envelope; 0 where the failure is about no particular one.
+    pub(super) recipient: usize,
+    /// The server may have had the whole mail.
+    pub(super) sent: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Cause {
+    /// 4xx or 5xx.
+    Refused(Reply),
+    /// A code that this step does not have.
+    Unexpected(Reply),
+    Lost(String),
+    Timeout,
+    /// What is missing or wrong until somebody changes a setting: TLS, a way to log in.
+    Setup(String),
     Utf8Unsupported,
     /// A login was refused just now, with this answer; it is not tried again yet.
     LoginPaused(String),
 }
 
-/// A mail on its way: one recipient, composed bytes.
+/// A mail on its way.
 #[derive(Debug)]
 pub(super) struct Outgoing<'a> {
     pub(super) from: &'a Address,
-    pub(super) to: &'a Address,
+    pub(super) to: &'a [Address],
     pub(super) bytes: &'a [u8],
 }
 
 pub(super) struct Session {
-    connection: AsyncSmtpConnection,
-    in_step: bool,
+    wire: Wire,
+    /// What the server offers, in capitals: a word and its parameters each.
+    features: Vec<String>,
+    /// The last command has had its answer, and the server stays.
+    is_sound: bool,
+    /// Counts this session among those that are open.
+    _open: Arc<()>,
 }
 
 impl Session {
     /// Connects, encrypts as the server's settings say, and logs in.
-    pub(super) async fn open(server: &Server, deadline: Instant) -> Result<Self, Failure> {
-        let wrapper = match &server.tls {
-            Tls::Wrapper(parameters) => Some(parameters.clone()),
-            _ => None,
-        };
-        // A host has several addresses at times: one that swallows packets must leave time for the next.
-        let per_address = deadline.duration_since(Instant::now()) / 3;
-        let address = (server.host.as_str(), server.port);
-        let connecting = AsyncSmtpConnection::connect_tokio1(address, Some(per_address), &server.hello, wrapper, None);
-        let connection = within(deadline, Step::Connect, connecting).await?;
-        let mut session = Self { connection, in_step: false };
-        session.encrypt(server, deadline).await?;
+    pub(super) async fn open(server: &Server, open: &Arc<()>, deadline: Instant) -> Result<Self, Failure> {
+        let connecting = Wire::connect(&server.host, server.port, deadline);
+        let mut wire = within(deadline, Step::Connect, connecting).await?;
+        if let Tls::Wrapper(connector) = &server.tls {
+            wire = within(deadline, Step::Connect, wire.encrypt(connector)).await?;
+        }
+        let greeting = within(deadline, Step::Connect, wire.reply()).await?;
+        let mut session = Self { wire, features: Vec::new(), is_sound: true, _open: Arc::clone(open) };
+        session.judged(Step::Connect, greeting, &[220])?;
+        session.hello(Step::Connect, server, deadline).await?;
+        let mut session = session.encrypted(server, deadline).await?;
         if let Some(credentials) = &server.credentials {
-            let login = session.connection.auth(DEFAULT_MECHANISMS, credentials);
-            within(deadline, Step::Login, login).await?;
+            session.login(credentials, deadline).await?;
         }
         Ok(session)
     }
 
-    async fn encrypt(&mut self, server: &Server, deadline: Instant) -> Result<(), Failure> {
-        let parameters = match &server.tls {
-            Tls::Required(parameters) => parameters,
-            Tls::Opportunistic(parameters) if self.connection.can_starttls() => parameters,
-            _ => return Ok(()),
+    async fn hello(&mut self, step: Step, server: &Server, deadline: Instant) -> Result<(), Failure> {
+        let name = server.hello.clone().unwrap_or_else(|| own_name(self.wire.local()));
+        let reply = self.command(step, &format!("EHLO {name}"), &[250], deadline).await?;
+        self.features = reply.lines.iter().skip(1).map(|line| line.trim().to_ascii_uppercase()).collect();
+        Ok(())
+    }
+
+    async fn encrypted(mut self, server: &Server, deadline: Instant) -> Result<Self, Failure> {
+        let connector = match &server.tls {
+            Tls::Required(connector) => connector,
+            Tls::Opportunistic(connector) if self.offers("STARTTLS") => connector,
+            _ => return Ok(self),
         };
-        let upgrade = self.connection.starttls(parameters.clone(), &server.hello);
-        within(deadline, Step::StartTls, upgrade).await
+        if !self.offers("STARTTLS") {
+            let missing = "it offers no STARTTLS, and SMTP_URL requires it".to_owned();
+            return Err(Failure::new(Step::StartTls, Cause::Setup(missing)));
+        }
+        self.command(Step::StartTls, "STARTTLS", &[220], deadline).await?;
+        self.wire = within(deadline, Step::StartTls, self.wire.encrypt(connector)).await?;
+        // What was offered without protection counts no longer (RFC 3207).
+        self.hello(Step::StartTls, server, deadline).await?;
+        Ok(self)
+    }
+
+    async fn login(&mut self, credentials: &Credentials, deadline: Instant) -> Result<(), Failure> {
+        let Credentials { user, password } = credentials;
+        let mechanisms: Vec<&str> = self
+            .features
+            .iter()
+            .filter_map(|feature| feature.strip_prefix("AUTH ").or_else(|| feature.strip_prefix("AUTH=")))
+            .flat_map(str::split_whitespace)
+            .collect();
+        let both = BASE64.encode(format!("\0{user}\0{password}"));
+        let (user, password) = (BASE64.encode(user), BASE64.encode(password));
+        let commands: Vec<(String, u16)> = if mechanisms.contains(&"PLAIN") {
+            vec![(format!("AUTH PLAIN {both}"), 235)]
+        } else if mechanisms.contains(&"LOGIN") {
+            vec![("AUTH LOGIN".to_owned(), 334), (user, 334), (password.clone(), 235)]
+        } else {
+            let offered = if mechanisms.is_empty() { "none".to_owned() } else { mechanisms.join(", ") };
+            let missing = format!("it has no login by PLAIN or LOGIN; it offers {offered}");
+            return Err(Failure::new(Step::Login, Cause::Setup(missing)));
+        };
+        for (command, code) in commands {
+            let answered = self.command(Step::Login, &command, &[code], deadline).await;
+            answered.map_err(|failure| failure.without(&[&both, &password]))?;
+        }
+        Ok(())
     }
 
     /// Tells whether an idle connection still answers, and clears what the last mail left in it.
     pub(super) async fn revive(&mut self, deadline: Instant) -> bool {
         let deadline = deadline.min(Instant::now() + PROBE);
-        matches!(timeout_at(deadline, self.connection.command(Rset)).await, Ok(Ok(_)))
+        self.command(Step::Connect, "RSET", &[250], deadline).await.is_ok()
     }
 
-    /// Hands one mail over; `Ok` means that the server has taken responsibility for it.
+    /// Hands one mail over to all its recipients or to none; `Ok` means that the server has taken responsibility for it.
     pub(super) async fn transfer(&mut self, mail: &Outgoing<'_>, deadline: Instant) -> Result<(), Failure> {
-        let sender = Mail::new(Some(mail.from.clone()), self.parameters(mail)?);
-        self.step(deadline, Step::Sender, async |c| c.command(sender).await).await?;
-        let recipient = Rcpt::new(mail.to.clone(), Vec::new());
-        self.step(deadline, Step::Recipient, async |c| c.command(recipient).await).await?;
-        self.step(deadline, Step::Content, async |c| c.command(Data).await).await?;
-        self.step(deadline, Step::Content, async |c| c.message(mail.bytes).await).await
+        let parameters = self.parameters(mail)?;
+        self.command(Step::Sender, &format!("MAIL FROM:<{}>{parameters}", mail.from), &[250], deadline).await?;
+        for (recipient, address) in mail.to.iter().enumerate() {
+            let command = format!("RCPT TO:<{address}>");
+            let answered = self.command(Step::Recipient, &command, &[250, 251, 252], deadline).await;
+            answered.map_err(|failure| Failure { recipient, ..failure })?;
+        }
+        self.command(Step::Content, "DATA", &[354], deadline).await?;
+        self.content(mail.bytes, deadline).await
+    }
+
+    async fn content(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), Failure> {
+        self.is_sound = false;
+        let stuffed = stuffed(bytes);
+        let written = within(deadline, Step::Content, async {
+            self.wire.send(&stuffed).await?;
+            self.wire.expect_silence().await
+        });
+        if let Err(failure) = written.await {
+            // A server that speaks or hangs up before the end of a mail may have refused it.
+            let Some(reply) = self.wire.last_words().await.filter(Reply::is_refusal) else { return Err(failure) };
+            return Err(Failure::new(Step::Content, Cause::Refused(reply)));
+        }
+        // From here on the server may have the whole mail.
+        let limit = Instant::now() + END_OF_DATA;
+        let answered = within(limit, Step::Content, self.wire.exchange(b".\r\n")).await;
+        let judged = answered.and_then(|reply| self.judged(Step::Content, reply, &[250]));
+        judged.map(drop).map_err(|failure| Failure { sent: true, ..failure })
     }
 
     /// Tells whether the connection stands between two mails, so that another may use it.
     pub(super) fn is_reusable(&self) -> bool {
-        !self.in_step
+        self.is_sound && !self.wire.has_unread()
     }
 
-    fn parameters(&self, mail: &Outgoing<'_>) -> Result<Vec<MailParameter>, Failure> {
-        let addresses: [&str; 2] = [mail.from.as_ref(), mail.to.as_ref()];
-        if addresses.iter().all(|address| address.is_ascii()) {
-            return Ok(Vec::new());
+    /// The composed body is ASCII, so that other bytes are addresses in headers.
+    fn parameters(&self, mail: &Outgoing<'_>) -> Result<&'static str, Failure> {
+        let beyond_ascii = mail.to.iter().position(|address| !address.user().is_ascii());
+        if mail.bytes.is_ascii() && beyond_ascii.is_none() {
+            return Ok("");
         }
-        if !self.connection.server_info().supports_feature(Extension::SmtpUtfEight) {
-            return Err(Failure::Utf8Unsupported);
+        if !self.offers("SMTPUTF8") {
+            let recipient = beyond_ascii.unwrap_or_default();
+            return Err(Failure { recipient, ..Failure::new(Step::Sender, Cause::Utf8Unsupported) });
         }
         // SMTPUTF8 servers must offer 8BITMIME too (RFC 6531): the address stands in the headers as it is.
-        Ok(vec![MailParameter::SmtpUtfEight, MailParameter::Body(MailBodyParameter::EightBitMime)])
+        Ok(" SMTPUTF8 BODY=8BITMIME")
     }
 
-    async fn step<T>(
-        &mut self,
-        deadline: Instant,
-        step: Step,
-        command: impl AsyncFnOnce(&mut AsyncSmtpConnection) -> Result<T, Error>,
-    ) -> Result<(), Failure> {
-        self.in_step = true;
-        let answer = within(deadline, step, command(&mut self.connection)).await;
-        self.in_step = match &answer {
-            Ok(_) => false,
-            // After an answer the conversation can go on, but for 421: the server hangs up.
-            Err(Failure::Answer(_, error)) => error.status().is_none_or(|code| u16::from(code) == 421),
-            Err(_) => true,
-        };
-        answer.map(drop)
+    fn offers(&self, feature: &str) -> bool {
+        self.features.iter().any(|offered| offered.split_whitespace().next() == Some(feature))
+    }
+
+    async fn command(&mut self, step: Step, line: &str, codes: &[u16], deadline: Instant) -> Result<Reply, Failure> {
+        self.is_sound = false;
+        let answered = within(deadline, step, async {
+            // An answer before its question would be taken for that of this command, and so on to the end.
+            self.wire.expect_silence().await?;
+            self.wire.exchange(format!("{line}\r\n").as_bytes()).await
+        });
+        let reply = answered.await?;
+        self.judged(step, reply, codes)
+    }
+
+    /// Any other code than the step's own is a failure, also one that sounds well.
+    fn judged(&mut self, step: Step, reply: Reply, codes: &[u16]) -> Result<Reply, Failure> {
+        // After a refusal the conversation can go on, but for 421: the server hangs up.
+        self.is_sound = codes.contains(&reply.code) || (reply.is_refusal() && reply.code != 421);
+        if codes.contains(&reply.code) {
+            return Ok(reply);
+        }
+        let cause = if reply.is_refusal() { Cause::Refused(reply) } else { Cause::Unexpected(reply) };
+        Err(Failure::new(step, cause))
     }
 }
 
-async fn within<T>(deadline: Instant, step: Step, work: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
-    match timeout_at(deadline, work).await {
-        Ok(answer) => answer.map_err(|error| Failure::Answer(step, error)),
-        Err(_) => Err(Failure::Timeout(step)),
+impl Failure {
+    pub(super) fn new(step: Step, cause: Cause) -> Self {
+        Self { step, cause, recipient: 0, sent: false }
+    }
+
+    /// Some servers repeat what they do not understand.
+    fn without(mut self, secrets: &[&str]) -> Self {
+        if let Cause::Refused(reply) | Cause::Unexpected(reply) = &mut self.cause {
+            for line in &mut reply.lines {
+                for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+                    *line = line.replace(*secret, "***");
+                }
+            }
+        }
+        self
+    }
+}
+
+async fn within<T>(deadline: Instant, step: Step, work: impl Future<Output = Result<T, Broken>>) -> Result<T, Failure> {
+    let cause = match timeout_at(deadline, work).await {
+        Ok(Ok(done)) => return Ok(done),
+        Ok(Err(Broken::Lost(text))) => Cause::Lost(text),
+        Ok(Err(Broken::Tls(text))) => Cause::Setup(text),
+        Err(_) => Cause::Timeout,
+    };
+    Err(Failure::new(step, cause))
+}
+
+/// The host's name where it is a whole one, else its address: many servers refuse a bare name, such as a pod's.
+fn own_name(local: IpAddr) -> String {
+    let name = hostname::get().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let label = |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    if name.contains('.') && name.split('.').all(label) {
+        return name;
+    }
+    match local.to_canonical() {
+        IpAddr::V4(ip) => format!("[{ip}]"),
+        IpAddr::V6(ip) => format!("[IPv6:{ip}]"),
+    }
+}
+
+/// Doubles the dots that begin a line, and ends the last line.
+fn stuffed(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 64 + 2);
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        if line.first() == Some(&b'.') {
+            out.push(b'.');
+        }
+        out.extend_from_slice(line);
+    }
+    if !out.ends_with(b"\r\n") {
+        out.extend_from_slice(b"\r\n");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{own_name, stuffed};
+
+    #[test]
+    fn a_line_that_begins_with_a_dot_gets_another_and_the_last_line_an_end() {
+        assert_eq!(stuffed(b".\r\n..a\r\nb.\r\n.c"), b"..\r\n...a\r\nb.\r\n..c\r\n");
+        assert_eq!(stuffed(b""), b"\r\n");
+    }
+
+    #[test]
+    fn the_own_name_is_one_that_servers_take() {
+        for address in ["192.0.2.1", "2001:db8::1"] {
+            let name = own_name(address.parse().unwrap());
+            assert!(name.contains('.') || name.contains("[IPv6:"), "{name}");
+        }
     }
 }

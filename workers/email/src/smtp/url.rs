@@ -7,13 +7,17 @@
 //! | `smtp://host?tls=opportunistic` | STARTTLS where offered; an attacker can take it away | 587 |
 //! | `smtp://host` | none | 25 |
 //!
-//! These are lettre's URLs, read here because its own transport does not tell a refused login from a refused
-//! recipient. User name and password are percent-decoded; errors never show the URL.
+//! User name and password are percent-decoded; errors never show the URL.
 
-use lettre::transport::smtp::{
-    authentication::Credentials,
-    client::{Certificate, Tls, TlsParameters},
-    extension::ClientId,
+use std::{fmt, sync::Arc};
+
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, ServerName},
+    },
 };
 use url::{Host, Url};
 
@@ -41,33 +45,56 @@ pub enum UrlError {
     Encoding,
     /// The host cannot be a TLS server name.
     #[error("its host cannot be used with TLS")]
-    Tls(#[source] lettre::transport::smtp::Error),
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// When the connection is encrypted.
+pub(crate) enum Tls {
+    Never,
+    /// By STARTTLS where the server offers it.
+    Opportunistic(Connector),
+    /// By STARTTLS, or not used at all.
+    Required(Connector),
+    /// From the first byte.
+    Wrapper(Connector),
+}
+
+/// What TLS is spoken with, and the name that the certificate must have.
+pub(crate) struct Connector {
+    pub(crate) tls: TlsConnector,
+    pub(crate) name: ServerName<'static>,
+}
+
+/// Who logs in.
+pub(crate) struct Credentials {
+    pub(crate) user: String,
+    pub(crate) password: String,
 }
 
 /// A mail server and how to talk to it.
-#[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) tls: Tls,
     pub(crate) credentials: Option<Credentials>,
-    pub(crate) hello: ClientId,
+    /// The name for `EHLO`, if the URL has one.
+    pub(crate) hello: Option<String>,
 }
 
 impl Server {
-    pub(crate) fn parse(text: &str, authority: Option<&Certificate>) -> Result<Self, UrlError> {
+    pub(crate) fn parse(text: &str, authorities: Vec<CertificateDer<'static>>) -> Result<Self, UrlError> {
         let url = Url::parse(text.trim())?;
         let host = match url.host().ok_or(UrlError::Host)? {
             Host::Domain(name) => name.to_owned(),
             Host::Ipv4(ip) => ip.to_string(),
             Host::Ipv6(ip) => ip.to_string(),
         };
-        let parameters = || tls_parameters(&host, authority);
+        let connector = || connector(&host, authorities);
         let (tls, default_port) = match (url.scheme(), tls_mode(&url)?.as_deref()) {
-            ("smtps", None) => (Tls::Wrapper(parameters()?), 465),
-            ("smtp", Some("required")) => (Tls::Required(parameters()?), 587),
-            ("smtp", Some("opportunistic")) => (Tls::Opportunistic(parameters()?), 587),
-            ("smtp", None) => (Tls::None, 25),
+            ("smtps", None) => (Tls::Wrapper(connector()?), 465),
+            ("smtp", Some("required")) => (Tls::Required(connector()?), 587),
+            ("smtp", Some("opportunistic")) => (Tls::Opportunistic(connector()?), 587),
+            ("smtp", None) => (Tls::Never, 25),
             ("smtp" | "smtps", Some(mode)) => {
                 return Err(UrlError::Parameter(format!("tls={mode}")));
             }
@@ -85,12 +112,19 @@ impl Server {
     /// Tells whether a password would cross the network readable.
     pub(crate) fn exposes_password(&self) -> bool {
         let local = matches!(self.host.as_str(), "localhost" | "127.0.0.1" | "::1");
-        self.credentials.is_some() && !local && matches!(self.tls, Tls::None | Tls::Opportunistic(_))
+        self.credentials.is_some() && !local && matches!(self.tls, Tls::Never | Tls::Opportunistic(_))
     }
 
     /// Names the server as `host:port`.
     pub(crate) fn name(&self) -> String {
         format!("{}:{}", self.host, self.port)
+    }
+}
+
+/// Without the credentials.
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("name", &self.name()).field("hello", &self.hello).finish_non_exhaustive()
     }
 }
 
@@ -105,31 +139,38 @@ fn tls_mode(url: &Url) -> Result<Option<String>, UrlError> {
     Ok(mode)
 }
 
-fn tls_parameters(host: &str, authority: Option<&Certificate>) -> Result<TlsParameters, UrlError> {
-    let mut builder = TlsParameters::builder(host.to_owned());
-    if let Some(certificate) = authority {
-        builder = builder.add_root_certificate(certificate.clone());
+fn connector(host: &str, authorities: Vec<CertificateDer<'static>>) -> Result<Connector, UrlError> {
+    let wrong = |error: Box<dyn std::error::Error + Send + Sync>| UrlError::Tls(error);
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    for authority in authorities {
+        roots.add(authority).map_err(|error| wrong(error.into()))?;
     }
-    builder.build().map_err(UrlError::Tls)
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong(error.into()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| wrong(error.into()))?;
+    Ok(Connector { tls: TlsConnector::from(Arc::new(config)), name })
 }
 
 fn credentials(url: &Url) -> Result<Option<Credentials>, UrlError> {
     match (url.username(), url.password()) {
         ("", None) => Ok(None),
         ("", Some(_)) | (_, None) => Err(UrlError::Credentials),
-        (user, Some(password)) => Ok(Some(Credentials::new(decode(user)?, decode(password)?))),
+        (user, Some(password)) => Ok(Some(Credentials { user: decode(user)?, password: decode(password)? })),
     }
 }
 
-fn hello(url: &Url) -> Result<ClientId, UrlError> {
+fn hello(url: &Url) -> Result<Option<String>, UrlError> {
     let name = decode(url.path().trim_matches('/'))?;
     if name.is_empty() {
-        return Ok(ClientId::default());
+        return Ok(None);
     }
     if name.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err(UrlError::Encoding);
     }
-    Ok(ClientId::Domain(name))
+    Ok(Some(name))
 }
 
 fn decode(text: &str) -> Result<String, UrlError> {
@@ -139,12 +180,10 @@ fn decode(text: &str) -> Result<String, UrlError> {
 
 #[cfg(test)]
 mod tests {
-    use lettre::transport::smtp::{authentication::Credentials, client::Tls, extension::ClientId};
-
-    use super::Server;
+    use super::{Server, Tls};
 
     fn parse(url: &str) -> Server {
-        Server::parse(url, None).expect(url)
+        Server::parse(url, Vec::new()).expect(url)
     }
 
     #[test]
@@ -159,16 +198,16 @@ mod tests {
         assert!(matches!(server.tls, Tls::Opportunistic(_)));
         assert_eq!(server.port, 2525);
         let server = parse("smtp://[::1]/relay.example.org");
-        assert!(matches!(server.tls, Tls::None));
+        assert!(matches!(server.tls, Tls::Never));
         assert_eq!((server.host.as_str(), server.port), ("::1", 25));
-        assert_eq!(server.hello, ClientId::Domain("relay.example.org".to_owned()));
+        assert_eq!(server.hello, Some("relay.example.org".to_owned()));
     }
 
     #[test]
     fn user_and_password_are_percent_decoded() {
         let server = parse("smtp://ann%40example.org:p%3A%2F%C3%A9@mail.example.com?tls=required");
-        let expected = Credentials::new("ann@example.org".to_owned(), "p:/é".to_owned());
-        assert_eq!(server.credentials, Some(expected));
+        let credentials = server.credentials.unwrap();
+        assert_eq!((credentials.user.as_str(), credentials.password.as_str()), ("ann@example.org", "p:/é"));
     }
 
     #[test]
@@ -197,7 +236,7 @@ mod tests {
             "smtp://u:secret@mail.example.com/a%0d%0ab",
         ];
         for url in urls {
-            let error = Server::parse(url, None).expect_err(url);
+            let error = Server::parse(url, Vec::new()).expect_err(url);
             assert!(!error.to_string().contains("secret"), "{error}");
         }
     }

@@ -1,16 +1,17 @@
-//! Without a mail server every mail is one file.
+//! With MAIL_DIR every mail is one file.
 
 use std::{fs, path::Path};
 
-use leveret_email::{error::Fault, mail::Mail};
+use leveret_email::{
+    error::Fault,
+    mail::{Mail, MailSettings},
+};
 use mail_parser::MessageParser;
 
-use crate::{draft, settings};
+use crate::{draft, files_in, settings};
 
 fn mail_into(directory: &Path) -> Mail {
-    let mut settings = settings(None);
-    settings.mail_dir = directory.to_owned();
-    Mail::new(&settings).unwrap()
+    Mail::new(&files_in(directory)).unwrap()
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -76,9 +77,24 @@ async fn a_directory_that_cannot_be_written_is_tried_again_and_named() {
 #[test]
 fn a_sender_that_cannot_send_stops_the_start() {
     for from in ["", "nobody", "jörg@example.com", "a@example.com, b@example.com"] {
-        let mut settings = settings(None);
+        let mut settings = files_in(Path::new("unused"));
         settings.mail_from = from.to_owned();
         let message = Mail::new(&settings).unwrap_err().to_string();
         assert!(message.contains("MAIL_FROM"), "{message}");
+    }
+}
+
+#[test]
+fn mail_leaves_in_the_one_way_that_the_settings_name() {
+    let url = || Some("smtp://mail.example.com".to_owned());
+    let dir = || Some("mail".into());
+    let empty = || (Some(" ".to_owned()), Some("".into()));
+    let start = |smtp_url, mail_dir| Mail::new(&MailSettings { mail_dir, ..settings(smtp_url) });
+    assert!(start(url(), None).unwrap().to_string().contains("mail.example.com:25"));
+    assert!(start(None, dir()).unwrap().to_string().contains("files in mail"));
+    assert!(start(url(), empty().1).is_ok() && start(empty().0, dir()).is_ok(), "set to nothing is not set");
+    for (smtp_url, mail_dir) in [(None, None), empty(), (url(), dir())] {
+        let message = start(smtp_url, mail_dir).unwrap_err().to_string();
+        assert!(message.contains("SMTP_URL") && message.contains("MAIL_DIR"), "{message}");
     }
 }

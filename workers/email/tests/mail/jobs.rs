@@ -2,21 +2,16 @@
 
 use std::{path::Path, time::Duration};
 
-use leveret::{ErrorKind, Job, Outcome, testing};
+use leveret::{Broker, ErrorKind, Job, Outcome, testing};
 use leveret_email::{Mail, OrderConfirmation, SendEmail, worker};
 
 use crate::{
-    mail_to, settings,
+    files_in, mail_to, settings,
     sink::{Do, Script, Sink},
 };
 
 fn send_email() -> SendEmail {
-    SendEmail {
-        to: "Ann <ann@example.org>".to_owned(),
-        subject: "Hello".to_owned(),
-        text: "Hello, Ann.".to_owned(),
-        html: None,
-    }
+    SendEmail::new("Ann <ann@example.org>", "Hello", "Hello, Ann.")
 }
 
 fn order() -> OrderConfirmation {
@@ -26,9 +21,7 @@ fn order() -> OrderConfirmation {
 }
 
 fn mail_into(directory: &Path) -> Mail {
-    let mut settings = settings(None);
-    settings.mail_dir = directory.to_owned();
-    Mail::new(&settings).unwrap()
+    Mail::new(&files_in(directory)).unwrap()
 }
 
 async fn perform<J: Job>(mail: &Mail, job: &J) -> Outcome {
@@ -58,6 +51,42 @@ async fn without_a_mail_server_a_job_ends_in_a_file_of_its_own() {
     assert_eq!(perform(&mail, &send_email()).await, Outcome::Done);
     assert_eq!(perform(&mail, &order()).await, Outcome::Done);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
+}
+
+#[tokio::test]
+async fn every_address_that_is_accepted_is_sent() {
+    let sink = Sink::start().await;
+    let mail = mail_to(&sink);
+    for (to, sent) in [
+        ("\"john doe\"@example.net", "<\"john doe\"@example.net>"),
+        ("user@[192.0.2.1]", "<user@[192.0.2.1]>"),
+        ("user@[IPv6:2001:db8::1]", "<user@[IPv6:2001:db8::1]>"),
+        ("a..b@docomo.ne.jp", "<\"a..b\"@docomo.ne.jp>"),
+        ("a.@docomo.ne.jp", "<\"a.\"@docomo.ne.jp>"),
+        ("John (Sales) <j@example.org>", "<j@example.org>"),
+        ("j@example.org <j@example.org>", "<j@example.org>"),
+    ] {
+        let mut job = send_email();
+        (job.to, job.cc, job.reply_to) = (to.to_owned(), vec![to.to_owned()], Some(to.to_owned()));
+        assert_eq!(perform(&mail, &job).await, Outcome::Done, "{to}");
+        let log = sink.log();
+        let last = log.iter().rev().find(|line| line.contains("RCPT")).unwrap();
+        assert!(last.ends_with(&format!("RCPT TO:{sent}")), "{last}");
+        let bytes = sink.mails().pop().unwrap();
+        let parsed = mail_parser::MessageParser::default().parse(&bytes).unwrap();
+        assert!(parsed.to().is_some() && parsed.cc().is_some() && parsed.reply_to().is_some(), "{to}");
+    }
+}
+
+#[tokio::test]
+async fn a_sender_may_be_any_address_that_can_be_sent() {
+    let sink = Sink::start().await;
+    for from in ["\"tea shop\"@example.com", "Tea (Shop) <shop@[192.0.2.1]>"] {
+        let mut settings = settings(Some(sink.url()));
+        settings.mail_from = from.to_owned();
+        assert_eq!(perform(&Mail::new(&settings).unwrap(), &send_email()).await, Outcome::Done, "{from}");
+    }
+    assert_eq!(sink.mails().len(), 2);
 }
 
 #[tokio::test]
@@ -109,15 +138,107 @@ async fn a_wrong_password_makes_jobs_wait_and_not_die() {
 }
 
 #[tokio::test]
-async fn a_payload_from_any_client_is_read_tolerantly_or_refused_by_name() {
+async fn a_payload_from_any_client_is_sent_whole_or_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
     let mail = mail_into(directory.path());
     let perform_raw = async |payload: &str| {
         testing::perform_raw(worker(mail.clone()), "email", "email.send", payload.as_bytes(), 1).await.unwrap()
     };
-    let newer = r#"{"to": "ann@example.org", "subject": "Hi", "text": "Hi", "html": null, "campaign": {"id": 7}}"#;
-    assert_eq!(perform_raw(newer).await, Outcome::Done);
-    let incomplete = perform_raw(r#"{"to": "ann@example.org", "text": "Hi"}"#).await;
-    let Outcome::DeadLetter { kind: ErrorKind::Decode, reason } = incomplete else { panic!("{incomplete:?}") };
-    assert!(reason.contains("missing field `subject`"), "{reason}");
+    let with = |field: &str| format!(r#"{{"to": "ann@example.org", "subject": "Hi", "text": "Hi"{field}}}"#);
+    assert_eq!(perform_raw(&with(r#", "html": null, "cc": [], "reply_to": null"#)).await, Outcome::Done);
+    for (payload, expected) in [
+        (with(r#", "htlm": "<p>Hi</p>""#), "unknown field `htlm`"),
+        (with(r#", "BCC": ["bob@example.org"]"#), "unknown field `BCC`"),
+        (with(r#", "attachments": []"#), "unknown field `attachments`"),
+        (r#"{"to": "ann@example.org", "text": "Hi"}"#.to_owned(), "missing field `subject`"),
+    ] {
+        let outcome = perform_raw(&payload).await;
+        let Outcome::DeadLetter { kind: ErrorKind::Decode, reason } = outcome else { panic!("{outcome:?}") };
+        assert!(reason.contains(expected), "{reason}");
+    }
+    for field in [r#", "cc": ["bob"]"#, r#", "bcc": ["ann@example.org", "bob"]"#, r#", "reply_to": "bob""#] {
+        let reason = refused(perform_raw(&with(field)).await);
+        assert!(reason.contains("\"bob\" is not a mail address"), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn copies_go_to_all_who_are_named_and_no_header_names_the_hidden() {
+    let sink = Sink::start().await;
+    let mut job = send_email();
+    job.cc = vec!["Bob <bob@example.org>".to_owned(), "carol@example.org".to_owned()];
+    job.bcc = vec!["dave@example.org".to_owned(), "BOB@example.org".to_owned(), "bob@example.org".to_owned()];
+    job.reply_to = Some("Help <help@example.com>".to_owned());
+    assert_eq!(perform(&mail_to(&sink), &job).await, Outcome::Done);
+    let recipients: Vec<_> =
+        sink.log().into_iter().filter_map(|line| Some(line.split_once("RCPT TO:")?.1.to_owned())).collect();
+    let expected = ["ann", "bob", "carol", "dave", "BOB"].map(|name| format!("<{name}@example.org>"));
+    assert_eq!(recipients, expected);
+    let mail = String::from_utf8(sink.mails().remove(0)).unwrap();
+    assert!(mail.contains("Reply-To: Help <help@example.com>\r\n"), "{mail}");
+    assert!(mail.contains("Cc: Bob <bob@example.org>, carol@example.org\r\n"), "{mail}");
+    assert!(!mail.contains("dave") && !mail.to_lowercase().contains("bcc"), "{mail}");
+}
+
+#[tokio::test]
+async fn a_mail_goes_to_all_its_recipients_or_to_none() {
+    let sink =
+        Script::default().on("RCPT", Do::Say("250 fine")).on("RCPT", Do::Say("550 5.1.1 no such user")).start().await;
+    let mut job = send_email();
+    job.cc = vec!["bob@example.org".to_owned()];
+    let reason = refused(perform(&mail_to(&sink), &job).await);
+    assert!(reason.contains("\"bob@example.org\""), "{reason}");
+    assert!(sink.mails().is_empty());
+
+    job.bcc = vec!["carol@example.org".to_owned(); 99];
+    let reason = refused(perform(&mail_to(&sink), &job).await);
+    assert!(reason.contains("101 recipients") && reason.contains("100"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_set_up_opens_the_circuit_and_the_jobs_wait() {
+    for (verb, answer) in [
+        ("CONNECT", "554 5.7.1 Client host [192.0.2.7] blocked using zen.spamhaus.org"),
+        ("EHLO", "504 Helo rejected"),
+        ("MAIL", "553 5.7.1 sender not owned by this account"),
+        ("RCPT", "554 5.7.1 Relay access denied"),
+        ("BODY", "550 5.4.5 Daily user sending limit exceeded"),
+    ] {
+        let sink = Script::default().always(verb, answer).start().await;
+        let broker = Broker::memory();
+        let running = testing::start(worker(mail_to(&sink)), &broker).await.unwrap();
+        broker.publisher().publish(&send_email()).await.unwrap();
+        let open = "leveret_dependency_state{dependency=\"smtp\"} 2";
+        while !broker.metrics_text().contains(open) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for _ in 0..50 {
+            broker.publisher().publish(&send_email()).await.unwrap();
+        }
+        assert!(testing::dead_letters(&broker, "email").await.unwrap().is_empty());
+        // The first, and a probe where the machine is slow.
+        assert!(sink.count(verb) <= 2, "{verb}: {:?}", sink.log());
+        running.stop().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn refusals_of_single_mails_leave_the_circuit_closed() {
+    let mut script = Script::default();
+    for _ in 0..4 {
+        script = script.on("RCPT", Do::Say("550 5.1.1 no such user"));
+        script = script.on("RCPT", Do::Say("450 4.2.0 Greylisted"));
+    }
+    let sink = script.start().await;
+    let broker = Broker::memory();
+    let running = testing::start(worker(mail_to(&sink)), &broker).await.unwrap();
+    for number in 0..20 {
+        let job = SendEmail::new(format!("r{number}@example.org"), "Hello", "Hello.");
+        broker.publisher().publish(&job).await.unwrap();
+    }
+    while sink.mails().len() < 12 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(broker.metrics_text().contains("leveret_dependency_state{dependency=\"smtp\"} 0"));
+    running.stop().await.unwrap();
 }

@@ -11,7 +11,7 @@ mod smtp_answers;
 mod smtp_connections;
 mod smtp_tls;
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use leveret_email::{
     address,
@@ -19,15 +19,20 @@ use leveret_email::{
     mail::{Mail, MailSettings},
 };
 
-/// Settings for a mail server, or for files when there is no URL.
+/// Settings for a mail server.
 fn settings(smtp_url: Option<String>) -> MailSettings {
     MailSettings {
         smtp_url,
         smtp_ca_file: None,
         smtp_timeout: 10,
-        mail_dir: PathBuf::from("unused"),
+        mail_dir: None,
         mail_from: "Tea Shop <shop@example.com>".to_owned(),
     }
+}
+
+/// Settings for files.
+fn files_in(directory: &Path) -> MailSettings {
+    MailSettings { mail_dir: Some(directory.to_owned()), ..settings(None) }
 }
 
 fn mail_to(sink: &sink::Sink) -> Mail {
@@ -35,10 +40,5 @@ fn mail_to(sink: &sink::Sink) -> Mail {
 }
 
 fn draft() -> Draft {
-    Draft {
-        to: address::parse("Ann <ann@example.org>").unwrap(),
-        subject: "Hello".to_owned(),
-        text: "Hello, Ann.\n".to_owned(),
-        html: None,
-    }
+    Draft::new(address::parse("Ann <ann@example.org>").unwrap(), "Hello", "Hello, Ann.\n")
 }

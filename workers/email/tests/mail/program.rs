@@ -7,7 +7,12 @@ use std::{
 };
 
 fn email_worker(arguments: &[&str], smtp_url: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_email-worker")).args(arguments).env("SMTP_URL", smtp_url).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_email-worker"))
+        .args(arguments)
+        .env_remove("MAIL_DIR")
+        .env("SMTP_URL", smtp_url)
+        .output()
+        .unwrap()
 }
 
 #[test]
@@ -42,8 +47,11 @@ fn help_lists_every_setting_and_shows_no_password() {
 fn a_wrong_setting_stops_the_start_and_is_named() {
     let cases = [
         (vec![], "smtp://ann:hidden@mail.example.com?tls=maybe", "SMTP_URL"),
-        (vec!["--mail-from", "nobody"], "", "MAIL_FROM"),
-        (vec!["--log", "a=b=c"], "", "RUST_LOG"),
+        (vec!["--mail-dir", "mail", "--mail-from", "nobody"], "", "MAIL_FROM"),
+        (vec!["--mail-dir", "mail", "--log", "a=b=c"], "", "RUST_LOG"),
+        (vec![], "", "SMTP_URL"),
+        (vec![], "", "MAIL_DIR"),
+        (vec!["--mail-dir", "mail"], "smtp://ann:hidden@mail.example.com", "both SMTP_URL and MAIL_DIR"),
     ];
     for (arguments, url, expected) in cases {
         let run = email_worker(&arguments, url);
@@ -56,7 +64,7 @@ fn a_wrong_setting_stops_the_start_and_is_named() {
 #[test]
 fn metrics_are_served_while_the_broker_is_away() {
     let mut program = Command::new(env!("CARGO_BIN_EXE_email-worker"))
-        .args(["--http-addr", "127.0.0.1:0", "--amqp-url", "amqp://127.0.0.1:1", "--log", "info"])
+        .args(["--mail-dir", "mail", "--http-addr", "127.0.0.1:0", "--amqp-url", "amqp://127.0.0.1:1", "--log", "info"])
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
@@ -76,7 +84,7 @@ fn a_broker_that_hangs_up_is_spoken_of_by_the_framework_alone() {
     let broker = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("amqp://{}", broker.local_addr().unwrap());
     let mut program = Command::new(env!("CARGO_BIN_EXE_email-worker"))
-        .args(["--http-addr", "127.0.0.1:0", "--amqp-url", &url])
+        .args(["--mail-dir", "mail", "--http-addr", "127.0.0.1:0", "--amqp-url", &url])
         .env_remove("RUST_LOG")
         .stderr(Stdio::piped())
         .spawn()
@@ -88,4 +96,24 @@ fn a_broker_that_hangs_up_is_spoken_of_by_the_framework_alone() {
     program.kill().unwrap();
     let log = String::from_utf8(program.wait_with_output().unwrap().stderr).unwrap();
     assert!(log.contains("cannot connect to the broker") && !log.contains(" lapin"), "{log}");
+}
+
+#[test]
+fn every_setting_is_in_the_book_with_its_flag_and_default() {
+    let page = include_str!("../../../../docs/src/email-worker.md");
+    let help = Command::new(env!("CARGO_BIN_EXE_email-worker")).arg("--help").env_clear().output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let (_, own) = help.split_once("\nMail:\n").unwrap();
+    let mut rows = 0;
+    for option in own.split("\n      --").skip(1) {
+        let value = |name: &str| option.split_once(&format!("[{name}: ")).and_then(|(_, rest)| rest.split_once(']'));
+        let Some((variable, _)) = value("env") else { continue };
+        let flag = option.split(' ').next().unwrap();
+        let default =
+            value("default").map_or_else(String::new, |(default, _)| format!("`{}` ", default.trim_matches('"')));
+        let row = format!("| `{}` | `--{flag}` | {default}|", variable.trim_end_matches('='));
+        assert!(page.contains(&row), "the page lacks {row}");
+        rows += 1;
+    }
+    assert_eq!(rows, 5, "{help}");
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tokio::{
@@ -17,6 +18,10 @@ use tokio_rustls::TlsAcceptor;
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Do {
     Say(&'static str),
+    /// These bytes, and no line end after them.
+    SayBytes(&'static [u8]),
+    /// The usual answer, so many milliseconds late.
+    Late(u64),
     HangUp,
     KeepSilent,
 }
@@ -25,6 +30,7 @@ pub(crate) enum Do {
 #[derive(Default)]
 pub(crate) struct Script {
     once: HashMap<&'static str, VecDeque<Do>>,
+    always: HashMap<&'static str, &'static str>,
     features: Vec<&'static str>,
     acceptor: Option<TlsAcceptor>,
     implicit_tls: bool,
@@ -50,6 +56,12 @@ impl Script {
     /// called again, the one after it.
     pub(crate) fn on(mut self, verb: &'static str, reaction: Do) -> Self {
         self.once.entry(verb).or_default().push_back(reaction);
+        self
+    }
+
+    /// Answers every command of this verb so.
+    pub(crate) fn always(mut self, verb: &'static str, answer: &'static str) -> Self {
+        self.always.insert(verb, answer);
         self
     }
 
@@ -149,7 +161,7 @@ impl Shared {
     {
         let mut stream = BufReader::new(stream);
         if greet {
-            self.react(&mut stream, number, "CONNECT", "220 sink.example").await?;
+            self.react(&mut stream, number, "CONNECT", &self.usual("CONNECT")).await?;
         }
         loop {
             let mut line = String::new();
@@ -170,11 +182,16 @@ impl Shared {
 
     fn usual(&self, verb: &str) -> String {
         let script = self.script.lock().unwrap();
+        if let Some(answer) = script.always.get(verb) {
+            return (*answer).to_owned();
+        }
         match verb {
             "EHLO" => {
                 let features: String = script.features.iter().map(|f| format!("250-{f}\r\n")).collect();
                 format!("250-sink.example\r\n{features}250 8BITMIME")
             }
+            "CONNECT" => "220 sink.example".to_owned(),
+            "BODY" => "250 queued".to_owned(),
             "AUTH" => "235 welcome".to_owned(),
             "STARTTLS" => "220 go ahead".to_owned(),
             "DATA" => "354 end with a dot".to_owned(),
@@ -193,7 +210,7 @@ impl Shared {
         }
         mail.truncate(mail.len() - 3);
         let text = String::from_utf8(mail).unwrap().replace("\r\n..", "\r\n.");
-        if self.react(stream, number, "BODY", "250 queued").await? {
+        if self.react(stream, number, "BODY", &self.usual("BODY")).await? {
             self.mails.lock().unwrap().push(text.into_bytes());
         }
         Some(())
@@ -208,15 +225,21 @@ impl Shared {
         self.count.send_modify(|count| *count += 1);
         let verb = verb_of(line);
         let told = self.script.lock().unwrap().once.get_mut(verb.as_str()).and_then(VecDeque::pop_front);
+        let usual = format!("{usual}\r\n").into_bytes();
         let answer = match told {
             Some(Do::HangUp) => return None,
             Some(Do::KeepSilent) => std::future::pending().await,
-            Some(Do::Say(answer)) => answer,
+            Some(Do::Say(answer)) => format!("{answer}\r\n").into_bytes(),
+            Some(Do::SayBytes(answer)) => answer.to_vec(),
+            Some(Do::Late(milliseconds)) => {
+                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+                usual
+            }
             None => usual,
         };
-        stream.write_all(format!("{answer}\r\n").as_bytes()).await.ok()?;
+        stream.write_all(&answer).await.ok()?;
         stream.flush().await.ok()?;
-        (!answer.starts_with("421")).then_some(!answer.starts_with(['4', '5']))
+        (!answer.starts_with(b"421")).then_some(!matches!(answer.first(), Some(b'4' | b'5')))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use leveret_email::{
+    address,
     error::{Fault, MailError, Step},
     mail::Mail,
 };
@@ -30,7 +31,10 @@ const ANSWERS: &[(&str, &str, Step, Fault)] = &[
     ("MAIL", "451 4.7.1 slow down", Step::Sender, Fault::Passing),
     ("EHLO", "502 5.5.1 unknown command", Step::Connect, Fault::Setup),
     ("CONNECT", "554 5.7.1 your address is blocked", Step::Connect, Fault::Setup),
-    ("CONNECT", "421 4.3.2 too many connections", Step::Connect, Fault::Passing),
+    ("CONNECT", "421 4.3.2 too many connections", Step::Connect, Fault::Server),
+    ("RCPT", "554 5.7.1 <ann@example.org>: Relay access denied", Step::Recipient, Fault::Setup),
+    ("RCPT", "504 5.5.2 <pod-7>: Helo command rejected: need fully-qualified hostname", Step::Recipient, Fault::Setup),
+    ("BODY", "554 Message rejected: Email address is not verified.", Step::Content, Fault::Setup),
 ];
 
 #[tokio::test]
@@ -52,7 +56,7 @@ async fn a_mail_the_server_takes_is_sent() {
 }
 
 #[tokio::test]
-async fn a_5xx_is_final_for_the_job_only_when_it_is_about_its_mail() {
+async fn a_refusal_is_final_for_the_job_only_when_it_is_about_its_mail() {
     for &(verb, answer, expected_step, expected_fault) in ANSWERS {
         let sink = Script::default().on(verb, Do::Say(answer)).start().await;
         let error = mail_to(&sink).send(draft(), "job-1").await.unwrap_err();
@@ -67,12 +71,164 @@ async fn a_5xx_is_final_for_the_job_only_when_it_is_about_its_mail() {
 
 #[tokio::test]
 async fn a_connection_that_drops_anywhere_is_tried_again() {
-    for verb in ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "BODY"] {
+    for (verb, expected) in [
+        ("CONNECT", Fault::Server),
+        ("EHLO", Fault::Server),
+        ("MAIL", Fault::Passing),
+        ("RCPT", Fault::Passing),
+        ("DATA", Fault::Passing),
+        ("BODY", Fault::Unknown),
+    ] {
         let sink = Script::default().on(verb, Do::HangUp).start().await;
         let mail = mail_to(&sink);
         let error = mail.send(draft(), "job-1").await.unwrap_err();
-        assert_eq!(error.fault(), Fault::Passing, "{verb}: {error}");
+        assert_eq!(error.fault(), expected, "{verb}: {error}");
         mail.send(draft(), "job-1").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_answers_a_mail_late_gets_it_once() {
+    let sink = Script::default().on("BODY", Do::Late(1_500)).start().await;
+    let mut settings = settings(Some(sink.url()));
+    settings.smtp_timeout = 1;
+    Mail::new(&settings).unwrap().send(draft(), "job-1").await.unwrap();
+    assert_eq!(sink.mails().len(), 1);
+}
+
+#[tokio::test]
+async fn a_mail_whose_fate_is_unknown_has_the_same_message_id_when_it_is_sent_again() {
+    let sink = Script::default().on("BODY", Do::SayBytes(b"")).on("RSET", Do::HangUp).start().await;
+    let mail = mail_to(&sink);
+    tokio::select! {
+        sent = mail.send(draft(), "job-1") => panic!("{sent:?}"),
+        () = sink.saw("BODY") => {}
+    }
+    mail.send(draft(), "job-1").await.unwrap();
+    let ids: Vec<_> = sink.mails().into_iter().map(|mail| String::from_utf8(mail).unwrap()).collect();
+    assert_eq!(ids.iter().filter(|mail| mail.contains("Message-ID: <job-1@example.com>")).count(), 2);
+}
+
+#[tokio::test]
+async fn the_code_decides_whatever_the_text() {
+    let answers: [&[u8]; 7] = [
+        b"250 accept\xe9\r\n",
+        b"250\r\n",
+        b"250 \r\n",
+        b"\r\n250 queued\r\n",
+        b"250 queued\n",
+        b"250-\xff\xfe\r\n250 queued\r\n",
+        b"250-queued\r\nas a filter says\r\n250 4F3A\r\n",
+    ];
+    for answer in answers {
+        for verb in ["EHLO", "MAIL", "RCPT", "BODY"] {
+            let sink = Script::default().on(verb, Do::SayBytes(answer)).start().await;
+            let sent = mail_to(&sink).send(draft(), "job-1").await;
+            assert!(sent.is_ok(), "{verb} {}: {sent:?}", answer.escape_ascii());
+            assert_eq!(sink.mails().len(), 1);
+        }
+    }
+    let sink = Script::default().on("BODY", Do::SayBytes(b"550 refus\xe9\r\n")).start().await;
+    assert_eq!(mail_to(&sink).send(draft(), "job-1").await.unwrap_err().fault(), Fault::Job);
+}
+
+#[tokio::test]
+async fn each_step_has_its_own_code_and_no_other_counts() {
+    for (verb, answer, expected) in [
+        ("CONNECT", "250 hello", Fault::Server),
+        ("EHLO", "220 hello", Fault::Server),
+        ("MAIL", "354 go on", Fault::Passing),
+        ("RCPT", "354 go on", Fault::Passing),
+        ("DATA", "250 fine", Fault::Passing),
+        ("BODY", "354 go on", Fault::Unknown),
+        ("BODY", "221 bye", Fault::Unknown),
+    ] {
+        let sink = Script::default().on(verb, Do::Say(answer)).start().await;
+        let mail = mail_to(&sink);
+        let error = mail.send(draft(), "job-1").await.unwrap_err();
+        assert_eq!(error.fault(), expected, "{verb} {answer}: {error}");
+        assert!(error.to_string().contains(answer), "{error}");
+        // The conversation is out of step: the next mail has a connection of its own.
+        mail.send(draft(), "job-2").await.unwrap();
+        assert_eq!(sink.count("CONNECT"), 2, "{verb} {answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_was_not_asked_for_cannot_make_a_refused_mail_a_sent_one() {
+    for verb in ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA"] {
+        let twice: &[u8] = match verb {
+            "CONNECT" => b"220 sink.example\r\n250 injected\r\n",
+            "DATA" => b"354 go on\r\n250 injected\r\n",
+            _ => b"250 fine\r\n250 injected\r\n",
+        };
+        let sink = Script::default().on(verb, Do::SayBytes(twice)).always("BODY", "550 refused").start().await;
+        let sent = mail_to(&sink).send(draft(), "job-1").await;
+        assert!(sent.is_err(), "{verb}");
+        assert!(sink.mails().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_the_server_lacks_is_the_setups_fault_and_is_named() {
+    for (feature, expected) in [("AUTH CRAM-MD5 XOAUTH2", "CRAM-MD5, XOAUTH2"), ("SIZE 1000", "offers none")] {
+        let sink = Script::default().feature(feature).start().await;
+        let mail = Mail::new(&settings(Some(format!("smtp://ann:hidden@127.0.0.1:{}", sink.port())))).unwrap();
+        let error = mail.send(draft(), "job-1").await.unwrap_err();
+        assert_eq!(error.fault(), Fault::Setup);
+        assert!(error.to_string().contains(expected), "{error}");
+        assert_eq!((sink.count("AUTH"), sink.count("MAIL")), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_repeats_a_login_shows_no_password() {
+    // AUTH PLAIN: base64 of \0ann\0hidden.
+    let echo = "500 not known: AUTH PLAIN AGFubgBoaWRkZW4=";
+    let sink = Script::default().feature("AUTH PLAIN").on("AUTH", Do::Say(echo)).start().await;
+    let mail = Mail::new(&settings(Some(format!("smtp://ann:hidden@127.0.0.1:{}", sink.port())))).unwrap();
+    for _ in 0..2 {
+        let message = mail.send(draft(), "job-1").await.unwrap_err().to_string();
+        assert!(message.contains("not known: AUTH PLAIN ***") && !message.contains("AGFubg"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_login_in_two_steps_is_spoken_where_there_is_no_plain() {
+    let script = Script::default().feature("AUTH LOGIN").on("AUTH", Do::Say("334 VXNlcm5hbWU6"));
+    // The sink takes user and password, base64 of ann and hidden, for commands.
+    let sink = script.on("YW5U", Do::Say("334 UGFzc3dvcmQ6")).on("AGLKZGVU", Do::Say("235 welcome")).start().await;
+    let mail = Mail::new(&settings(Some(format!("smtp://ann:hidden@127.0.0.1:{}", sink.port())))).unwrap();
+    mail.send(draft(), "job-1").await.unwrap();
+    assert_eq!(&sink.log()[2..5], ["1 AUTH LOGIN", "1 YW5u", "1 aGlkZGVu"]);
+}
+
+#[tokio::test]
+async fn the_same_refusal_of_five_recipients_in_a_row_is_not_about_them() {
+    let to = |number: usize| {
+        let mut draft = draft();
+        draft.to = address::parse(&format!("r{number}@example.org")).unwrap();
+        draft
+    };
+    for (answer, single, run) in [("550 no", Fault::Job, Fault::Setup), ("450 no", Fault::Passing, Fault::Server)] {
+        let sink = Script::default().always("RCPT", answer).start().await;
+        let mail = mail_to(&sink);
+        for number in [0, 1, 1, 2, 3] {
+            assert_eq!(mail.send(to(number), "job").await.unwrap_err().fault(), single, "{answer}");
+        }
+        for number in [4, 5, 0] {
+            assert_eq!(mail.send(to(number), "job").await.unwrap_err().fault(), run, "{answer}");
+        }
+    }
+    let mut script = Script::default();
+    for number in 0..20 {
+        script = script.on("RCPT", Do::Say(if number % 5 == 4 { "250 fine" } else { "550 no" }));
+    }
+    let sink = script.start().await;
+    let mail = mail_to(&sink);
+    for number in 0..20 {
+        let sent = mail.send(to(number), "job").await;
+        assert!(sent.as_ref().err().is_none_or(|error| error.fault() == Fault::Job), "{number}: {sent:?}");
     }
 }
 
@@ -83,7 +239,7 @@ async fn a_server_that_is_down_is_tried_again() {
     drop(listener);
     let mail = Mail::new(&settings(Some(format!("smtp://127.0.0.1:{port}")))).unwrap();
     let error = mail.send(draft(), "job-1").await.unwrap_err();
-    assert_eq!(error.fault(), Fault::Passing);
+    assert_eq!(error.fault(), Fault::Server);
     assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
 }
 
@@ -91,21 +247,23 @@ async fn a_server_that_is_down_is_tried_again() {
 async fn a_server_that_talks_something_else_is_tried_again() {
     let sink = Script::default().on("CONNECT", Do::Say("HTTP/1.1 400 Bad Request")).start().await;
     let error = mail_to(&sink).send(draft(), "job-1").await.unwrap_err();
-    assert_eq!(error.fault(), Fault::Passing, "{error}");
+    assert_eq!(error.fault(), Fault::Server, "{error}");
 }
 
 #[tokio::test]
 async fn a_server_that_falls_silent_is_given_up_in_time_and_tried_again() {
-    for (verb, expected) in [("CONNECT", Step::Connect), ("RCPT", Step::Recipient), ("BODY", Step::Content)] {
+    for (verb, expected, fault) in
+        [("CONNECT", Step::Connect, Fault::Server), ("RCPT", Step::Recipient, Fault::Passing)]
+    {
         let sink = Script::default().on(verb, Do::KeepSilent).start().await;
         let mut settings = settings(Some(sink.url()));
         settings.smtp_timeout = 1;
         let mail = Mail::new(&settings).unwrap();
         let start = Instant::now();
         let error = mail.send(draft(), "job-1").await.unwrap_err();
-        assert!(start.elapsed() < Duration::from_secs(3), "{verb}");
+        assert!(start.elapsed() < Duration::from_secs(60), "{verb}");
         let MailError::TimedOut { step, .. } = &error else { panic!("{verb}: {error}") };
-        assert_eq!((*step, error.fault()), (expected, Fault::Passing));
+        assert_eq!((*step, error.fault()), (expected, fault));
     }
 }
 
@@ -132,7 +290,7 @@ async fn a_login_that_fails_for_now_is_tried_again() {
     let sink = script.on("AUTH", Do::Say("454 4.7.0 temporary failure")).start().await;
     let url = format!("smtp://ann:secret@127.0.0.1:{}", sink.port());
     let mail = Mail::new(&settings(Some(url))).unwrap();
-    assert_eq!(mail.send(draft(), "job-1").await.unwrap_err().fault(), Fault::Passing);
+    assert_eq!(mail.send(draft(), "job-1").await.unwrap_err().fault(), Fault::Server);
     mail.send(draft(), "job-1").await.unwrap();
     // AUTH PLAIN: base64 of \0ann\0secret.
     assert!(sink.log().contains(&"2 AUTH PLAIN AGFubgBzZWNyZXQ=".to_owned()), "{:?}", sink.log());

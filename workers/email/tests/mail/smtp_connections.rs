@@ -96,10 +96,23 @@ async fn an_address_beyond_ascii_needs_a_server_that_says_it_can() {
 }
 
 #[tokio::test]
-async fn an_empty_smtp_url_means_none() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut settings = settings(Some(String::new()));
-    settings.mail_dir = directory.path().to_owned();
-    Mail::new(&settings).unwrap().send(draft(), "job-1").await.unwrap();
-    assert!(directory.path().join("job-1.eml").exists());
+async fn a_host_without_a_whole_name_greets_with_its_address() {
+    let sink = Sink::start().await;
+    let mail = Mail::new(&settings(Some(format!("smtp://127.0.0.1:{}", sink.port())))).unwrap();
+    mail.send(draft(), "job-1").await.unwrap();
+    let name = sink.log()[1].strip_prefix("1 EHLO ").unwrap().to_owned();
+    assert!(name.contains('.'), "{name}");
+}
+
+#[tokio::test]
+async fn a_server_that_has_enough_of_our_connections_is_not_taken_for_down() {
+    let script =
+        Script::default().on("CONNECT", Do::Say("220 hello")).on("CONNECT", Do::Say("421 too many connections"));
+    let sink = script.on("BODY", Do::Late(500)).start().await;
+    let mail = mail_to(&sink);
+    let first = mail.clone();
+    let first = tokio::spawn(async move { first.send(draft(), "job-1").await });
+    sink.saw("BODY").await;
+    assert_eq!(mail.send(draft(), "job-2").await.unwrap_err().fault(), Fault::Passing);
+    first.await.unwrap().unwrap();
 }

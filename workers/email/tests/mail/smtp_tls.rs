@@ -12,7 +12,7 @@ use tokio_rustls::{
 
 use crate::{
     draft, settings,
-    sink::{Script, Sink},
+    sink::{Do, Script, Sink},
 };
 
 /// A server's side of TLS, and the file that makes a client trust it.
@@ -41,10 +41,10 @@ fn credentials_at(sink: &Sink, scheme: &str, rest: &str) -> String {
 }
 
 #[tokio::test]
-async fn required_tls_sends_nothing_to_a_server_without_it_and_tries_again() {
+async fn required_tls_sends_nothing_to_a_server_without_it() {
     let sink = Script::default().feature("AUTH PLAIN").start().await;
     let error = mail(credentials_at(&sink, "smtp", "?tls=required"), None).send(draft(), "job-1").await.unwrap_err();
-    assert_eq!(error.fault(), Fault::Passing);
+    assert_eq!(error.fault(), Fault::Setup, "{error}");
     assert!(error.to_string().contains("STARTTLS"), "{error}");
     assert_eq!((sink.count("AUTH"), sink.count("MAIL")), (0, 0));
 }
@@ -73,7 +73,7 @@ async fn a_certificate_of_an_unknown_authority_is_not_trusted() {
     let (acceptor, _) = tls();
     let sink = Script::default().tls(acceptor, true).start().await;
     let error = mail(credentials_at(&sink, "smtps", ""), None).send(draft(), "job-1").await.unwrap_err();
-    assert_eq!(error.fault(), Fault::Passing);
+    assert_eq!(error.fault(), Fault::Setup, "{error}");
     assert!(sink.log().is_empty(), "{:?}", sink.log());
 }
 
@@ -88,6 +88,31 @@ async fn opportunistic_tls_uses_what_the_server_offers() {
     let plain = Sink::start().await;
     mail(url(&plain), Some(&authority)).send(draft(), "job-1").await.unwrap();
     assert_eq!((plain.count("STARTTLS"), plain.mails().len()), (0, 1));
+}
+
+#[tokio::test]
+async fn what_was_said_before_the_upgrade_ends_the_connection() {
+    let (acceptor, authority) = tls();
+    let injected: [&[u8]; 3] = [
+        b"220 go ahead\r\n250 fine\r\n",
+        b"220 go ahead\r\n250",
+        b"220 go ahead\r\n250-sink.example\r\n250 AUTH PLAIN\r\n",
+    ];
+    for injected in injected {
+        let script = Script::default().feature("STARTTLS").always("RCPT", "550 no such user");
+        let sink = script.tls(acceptor.clone(), false).on("STARTTLS", Do::SayBytes(injected)).start().await;
+        let url = format!("smtp://localhost:{}?tls=required", sink.port());
+        let error = mail(url, Some(&authority)).send(draft(), "job-1").await.unwrap_err();
+        assert!(error.to_string().contains("before the connection was encrypted"), "{error}");
+        assert_eq!((error.fault(), sink.count("MAIL")), (Fault::Server, 0));
+    }
+}
+
+#[tokio::test]
+async fn tls_to_a_port_that_does_not_speak_it_is_the_setups_fault() {
+    let sink = Sink::start().await;
+    let error = mail(format!("smtps://localhost:{}", sink.port()), None).send(draft(), "job-1").await.unwrap_err();
+    assert_eq!(error.fault(), Fault::Setup, "{error}");
 }
 
 #[test]

@@ -48,6 +48,16 @@ async fn an_order_that_is_wrong_is_a_dead_letter_that_says_why(database: Databas
             ErrorKind::Permanent,
             r#""ann" is not a mail address"#,
         ),
+        (
+            format!(r#"{{"customer": "ann@192.0.2.1", "lines": [{line}]}}"#),
+            ErrorKind::Permanent,
+            r#""ann@192.0.2.1" is not a mail address"#,
+        ),
+        (
+            format!(r#"{{"customer": "Núñez, Ann <ann@example.org>", "lines": [{line}]}}"#),
+            ErrorKind::Permanent,
+            r#""Núñez, Ann <ann@example.org>" is not a mail address"#,
+        ),
         (r#"{"customer": "ann@example.org", "lines": []}"#.to_owned(), ErrorKind::Permanent, "0 lines"),
         (format!(r#"{{"customer": "ann@example.org", "lines": [{many}]}}"#), ErrorKind::Permanent, "101 lines"),
         (

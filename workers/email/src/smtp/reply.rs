@@ -1,0 +1,169 @@
+//! Replies of the mail server: the code decides, whatever bytes the text has.
+
+/// A line or reply beyond this is no mail server's.
+pub(super) const REPLY_LIMIT: usize = 64 * 1024;
+
+/// A whole reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reply {
+    pub(super) code: u16,
+    /// The text of each line, without code.
+    pub(super) lines: Vec<String>,
+}
+
+/// The lines of a reply as far as they have come.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    lines: Vec<String>,
+    size: usize,
+}
+
+impl Reader {
+    /// Takes the next line, without its end; returns the reply when this line was its last.
+    ///
+    /// Blank lines are skipped, and inside a reply lines without a code are text: servers and the filters before them
+    /// send both, and neither changes what the last line's code says.
+    pub(super) fn line(&mut self, line: &[u8]) -> Result<Option<Reply>, String> {
+        self.size += line.len() + 1;
+        if self.size > REPLY_LIMIT {
+            return Err(format!("its answer is longer than {REPLY_LIMIT} bytes"));
+        }
+        if line.trim_ascii().is_empty() {
+            return Ok(None);
+        }
+        let Some((code, is_last, text)) = split(line) else {
+            if self.lines.is_empty() {
+                return Err(format!("its answer is not one of SMTP: {}", decoded(line)));
+            }
+            self.lines.push(decoded(line));
+            return Ok(None);
+        };
+        self.lines.push(decoded(text));
+        Ok(is_last.then(|| Reply { code, lines: std::mem::take(&mut self.lines) }))
+    }
+}
+
+impl Reply {
+    pub(super) fn is_refusal(&self) -> bool {
+        self.code >= 400
+    }
+
+    pub(super) fn is_permanent(&self) -> bool {
+        self.code >= 500
+    }
+
+    /// Subject and detail of the enhanced status code (RFC 3463): `5.7.1` is `(7, 1)`.
+    pub(super) fn enhanced(&self) -> Option<(u16, u16)> {
+        let (_, subject, detail) = status(self.lines.first()?.split_whitespace().next()?)?;
+        Some((subject, detail))
+    }
+
+    /// All lines as one text. The enhanced status code that each line repeats stands once.
+    pub(super) fn text(&self) -> String {
+        let mut text = self.lines.first().cloned().unwrap_or_default();
+        let repeated = text.split_whitespace().next().filter(|word| status(word).is_some()).unwrap_or("\n").to_owned();
+        for line in self.lines.iter().skip(1) {
+            text.push(' ');
+            text.push_str(line.strip_prefix(&repeated).unwrap_or(line).trim_start());
+        }
+        text
+    }
+}
+
+/// Code, whether the line is the reply's last, and text. A bare `250` is a whole reply.
+fn split(line: &[u8]) -> Option<(u16, bool, &[u8])> {
+    let (digits, rest) = line.split_at_checked(3)?;
+    let code: u16 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    let is_code = digits.iter().all(u8::is_ascii_digit) && (200..600).contains(&code);
+    match rest.split_first() {
+        _ if !is_code => None,
+        None => Some((code, true, rest)),
+        Some((b'-', text)) => Some((code, false, text)),
+        Some((b' ' | b'\t', text)) => Some((code, true, text)),
+        Some((first, _)) if first.is_ascii_alphanumeric() => None,
+        Some(_) => Some((code, true, rest)),
+    }
+}
+
+/// `5.7.1`, also as `#5.7.1` or `(5.7.1)`.
+fn status(word: &str) -> Option<(u16, u16, u16)> {
+    let mut numbers = word.trim_matches(|c: char| !c.is_ascii_digit()).split('.');
+    let mut next = |most| numbers.next().and_then(|part| part.parse().ok()).filter(|number| *number <= most);
+    let (class, subject, detail) = (next(5)?, next(999)?, next(999)?);
+    (matches!(class, 2 | 4 | 5) && numbers.next().is_none()).then_some((class, subject, detail))
+}
+
+/// Text that is not UTF-8 is read as Latin-1, which gives every byte a meaning.
+fn decoded(text: &[u8]) -> String {
+    match std::str::from_utf8(text) {
+        Ok(text) => text.to_owned(),
+        Err(_) => text.iter().map(|&byte| char::from(byte)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{REPLY_LIMIT, Reader, Reply};
+
+    fn read(bytes: &[u8]) -> Result<Option<Reply>, String> {
+        let mut reader = Reader::default();
+        for line in bytes.split(|b| *b == b'\n') {
+            if let Some(reply) = reader.line(line.strip_suffix(b"\r").unwrap_or(line))? {
+                return Ok(Some(reply));
+            }
+        }
+        Ok(None)
+    }
+
+    #[test]
+    fn the_code_decides_whatever_the_text() {
+        let cases: [(&[u8], u16, &str); 12] = [
+            (b"250 fine", 250, "fine"),
+            (b"250", 250, ""),
+            (b"250 ", 250, ""),
+            (b"250\tfine", 250, "fine"),
+            (b"\r\n \r\n250 fine", 250, "fine"),
+            (b"250 accept\xe9", 250, "accept\u{e9}"),
+            (b"250 \xff\xfe\x00", 250, "\u{ff}\u{fe}\u{0}"),
+            ("250 angenommen ✓".as_bytes(), 250, "angenommen ✓"),
+            (b"550-5.1.1 The account\r\n550 5.1.1 is gone", 550, "5.1.1 The account is gone"),
+            (b"250-\r\n250", 250, " "),
+            (b"554-refused\r\nfor a reason\r\n\r\n554 see above", 554, "refused for a reason see above"),
+            (b"250-looks well\r\n451 but is not", 451, "looks well but is not"),
+        ];
+        for (bytes, code, text) in cases {
+            let reply = read(bytes).unwrap().expect("a whole reply");
+            assert_eq!((reply.code, reply.text().as_str()), (code, text), "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_no_reply_is_refused_and_an_unfinished_reply_is_none() {
+        let other: [&[u8]; 8] =
+            [b"HTTP/1.1 400 Bad Request", b"25", b"2500 ok", b"+50 ok", b"999 ok", b"150 ok", b"SSH-2.0-x", b"25O ok"];
+        for line in other {
+            assert!(read(line).is_err(), "{}", line.escape_ascii());
+        }
+        assert_eq!(read(b"250-first\r\n250-second"), Ok(None));
+    }
+
+    #[test]
+    fn a_reply_without_end_is_given_up() {
+        let mut reader = Reader::default();
+        let lines = (0..=REPLY_LIMIT / 100)
+            .try_for_each(|_| reader.line(&[b"250-"[..].to_vec(), vec![b'x'; 96]].concat()).map(drop));
+        assert!(lines.is_err());
+    }
+
+    #[test]
+    fn the_enhanced_status_is_found_in_the_forms_that_servers_write() {
+        let of = |text: &str| Reply { code: 550, lines: vec![text.to_owned()] }.enhanced();
+        assert_eq!(of("5.7.1 no"), Some((7, 1)));
+        assert_eq!(of("#5.1.0 Address rejected"), Some((1, 0)));
+        assert_eq!(of("(5.7.26) unauthenticated"), Some((7, 26)));
+        assert_eq!(of("5.7.708"), Some((7, 708)));
+        for text in ["", "no", "192.0.2.1 is blocked", "5.7 no", "3.7.1 no", "no 5.7.1"] {
+            assert_eq!(of(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What a refusal concerns: this mail, or the worker's set-up and account.
+//!
+//! The order of the evidence: the enhanced status code (RFC 3463, its registry, and the codes of Microsoft 365 and Gmail),
+//! then the reply code, then the words that common servers and providers use. What none of them settles concerns the
+//! set-up before the recipient is named, and the mail from then on. A wrong guess is bounded on both sides: a run of equal
+//! refusals counts as the set-up's (`run.rs`), and jobs that wait are given up after about four days.
+
+use super::reply::Reply;
+use crate::error::{Fault, Step};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Concerns {
+    Mail,
+    Setup,
+}
+
+use Concerns::{Mail, Setup};
+
+/// Words about the recipient. They come first: `504 <ann>: Recipient address rejected` is not about our own name.
+const OF_THE_RECIPIENT: &[&str] = &[
+    "recipient address rejected",
+    "recipient rejected",
+    "user unknown",
+    "unknown user",
+    "no such user",
+    "greylist",
+    "graylist",
+];
+
+/// Words about the set-up or the account, in lower case.
+const OF_THE_SETUP: &[&str] = &[
+    // Relaying.
+    "relay",
+    "not in accepted domain",
+    "non-accepted domain",
+    // Login and encryption.
+    "authenticat",
+    "authorization required",
+    "credential",
+    "starttls",
+    "must use tls",
+    "encryption required",
+    // The worker's own name.
+    "helo",
+    "ehlo",
+    "invalid hostname",
+    // The sender.
+    "sender",
+    "mail from",
+    "from address",
+    "'from' address",
+    "from header",
+    "return path",
+    "return-path",
+    "envelope from",
+    "sendas",
+    "send as",
+    "spf",
+    "dkim",
+    "dmarc",
+    // The client's address.
+    "client host",
+    "your ip",
+    "ip address",
+    "sending ip",
+    "blacklist",
+    "blocklist",
+    "block list",
+    "black list",
+    "blocked using",
+    "dnsbl",
+    "spamhaus",
+    "reputation",
+    "reverse dns",
+    "rdns",
+    "ptr record",
+    "banned",
+    // The account and its quota.
+    "access denied",
+    "your account",
+    "account is not",
+    "not activated",
+    "not verified",
+    "not authorized to",
+    "not allowed to send",
+    "not permitted to send",
+    "unauthorized",
+    "sending suspended",
+    "sending paused",
+    "sending limit",
+    "sending quota",
+    "submission quota",
+    "outboundspam",
+    "daily",
+    "per day",
+    "per hour",
+    "hourly",
+    "messages per",
+    "emails per",
+    "message limit",
+    "rate limit",
+    "throttl",
+    "credits",
+];
+
+/// Judges a 4xx or 5xx reply.
+pub(super) fn judge(step: Step, reply: &Reply) -> Fault {
+    match concerns(step, reply) {
+        Setup => Fault::Setup,
+        Mail if reply.is_permanent() => Fault::Job,
+        Mail => Fault::Passing,
+    }
+}
+
+fn concerns(step: Step, reply: &Reply) -> Concerns {
+    // The server hangs up for now, most often on clients that come too fast.
+    if reply.code == 421 {
+        return Mail;
+    }
+    let text = reply.text().to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let names_recipient = step >= Step::Recipient && says(OF_THE_RECIPIENT);
+    let settled = reply.enhanced().and_then(|status| of_status(step, reply, status));
+    match settled {
+        Some(concerns) => concerns,
+        None if names_recipient => Mail,
+        None if matches!(reply.code, 500 | 502..=504 | 523..=525 | 530 | 534 | 535 | 538) => Setup,
+        None if reply.is_permanent() && step < Step::Recipient => Setup,
+        // Of a login every word is about a login.
+        None if step != Step::Login && says(OF_THE_SETUP) => Setup,
+        // Refused by policy before the mail itself was seen: by who sends, and from where.
+        None if step == Step::Recipient && reply.is_permanent() && matches!(reply.enhanced(), Some((7, 0 | 1))) => {
+            Setup
+        }
+        None => Mail,
+    }
+}
+
+/// What the enhanced status code alone settles.
+fn of_status(step: Step, reply: &Reply, (subject, detail): (u16, u16)) -> Option<Concerns> {
+    let of_mail = step >= Step::Recipient;
+    match (subject, detail) {
+        // The sender's address; 90 is Microsoft's limit of recipients a day.
+        (1, 7 | 8 | 90) => Some(Setup),
+        (1, _) if of_mail => Some(Mail),
+        // Microsoft: not allowed to send as this sender.
+        (2, 251 | 252) => Some(Setup),
+        // A full or closed mailbox; with 2.0 and 2.2 Microsoft also refuses what an account submits.
+        (2, 0 | 2) => None,
+        (2, _) if of_mail => Some(Mail),
+        (3, 4) | (6, _) => Some(Mail),
+        (3, 2 | 5) if reply.is_permanent() => Some(Setup),
+        // Gmail: the sending quota of the account.
+        (4, 5) if reply.is_permanent() => Some(Setup),
+        (7, _) if of_mail => of_policy(step, detail),
+        _ => None,
+    }
+}
+
+/// X.7: security and policy.
+fn of_policy(step: Step, detail: u16) -> Option<Concerns> {
+    match detail {
+        0 | 1 => None,
+        // Lists and groups that take mail from members only, recipients that restrict their senders, and mailboxes that
+        // have changed hands (RRVS).
+        2 | 12 | 15..=19 | 120..=136 | 193 | 513 => Some(Mail),
+        // The mail's own signature, encryption or form.
+        5..=7 | 29 | 512 => Some(Mail),
+        // Yahoo refuses contents so.
+        9 if step == Step::Content => None,
+        _ => Some(Setup),
+    }
+}
+
+#[cfg(test)]
+#[path = "verdict_tests.rs"]
+mod tests;
