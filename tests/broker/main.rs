@@ -1,6 +1,7 @@
 //! The promises of the README, each as a test whose name is the promise.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "what a test needs and does not get fails it")]
 
+mod connecting;
 mod connections;
 mod consumer_timeout;
 mod contract;

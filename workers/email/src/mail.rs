@@ -20,7 +20,7 @@ use crate::{
 
 /// How mail leaves; every setting has a flag and an environment variable.
 #[derive(Clone, clap::Args)]
-#[command(next_help_heading = "Mail")]
+#[command(next_help_heading = "Mail", mut_args(leveret::setting))]
 pub struct MailSettings {
     /// The mail server; without one, mails become files in `MAIL_DIR`
     ///
@@ -133,8 +133,9 @@ fn sender(text: &str) -> Result<Mailbox, SettingError> {
 fn certificate(path: &Path) -> Result<Certificate, SettingError> {
     let wrong = |source| SettingError::CaFile { path: path.to_owned(), source };
     let pem = fs::read(path).map_err(|e| wrong(e.into()))?;
-    if !String::from_utf8_lossy(&pem).contains("BEGIN CERTIFICATE") {
+    let pem = leveret::without_bom(&pem);
+    if !String::from_utf8_lossy(pem).contains("BEGIN CERTIFICATE") {
         return Err(wrong("it holds no PEM certificate".into()));
     }
-    Certificate::from_pem(&pem).map_err(|e| wrong(e.into()))
+    Certificate::from_pem(pem).map_err(|e| wrong(e.into()))
 }
