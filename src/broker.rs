@@ -12,6 +12,7 @@ mod session;
 pub use self::amqp::probe;
 #[cfg(feature = "internals")]
 pub(crate) use self::amqp::{Acks, FrameStart, Screen};
+pub(crate) use self::amqp::{Address, split_addresses};
 pub(crate) use self::{
     clock::Now,
     lane::Lane,
@@ -97,7 +98,7 @@ impl Broker {
     ///
     /// # Errors
     ///
-    /// [`Error::Url`] for an address that is not an AMQP one, [`Error::TlsNotCompiled`] for `amqps://` without the
+    /// [`Error::Url`] for an address that is not an AMQP one or has a parameter that cannot work, [`Error::TlsNotCompiled`] for `amqps://` without the
     /// feature `tls`, [`Error::Setting`] for settings that cannot work, and for a file of TLS that cannot be read.
     pub fn amqp(config: Config) -> Result<Self, Error> {
         let metrics = new_metrics()?;

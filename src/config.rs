@@ -2,7 +2,10 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::error::Error;
+use crate::{
+    broker::{Address, split_addresses},
+    error::Error,
+};
 
 /// The settings that a broker handle and the workers on it share.
 ///
@@ -17,13 +20,11 @@ use crate::error::Error;
 /// # let _ = Broker::amqp(config);
 /// ```
 #[derive(Clone, PartialEq, Eq)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[cfg_attr(feature = "clap", derive(clap::Args), command(mut_args(setting)))]
 pub struct Config {
     /// Broker addresses, tried in turn (comma separated): `amqp://user:password@host:5672/vhost`
-    #[cfg_attr(
-        feature = "clap",
-        arg(long, env = "AMQP_URL", value_delimiter = ',', hide_env_values = true, default_value = DEFAULT_URL)
-    )]
+    // Read later: clap repeats what it cannot read, and these have passwords.
+    #[cfg_attr(feature = "clap", arg(long, env = "AMQP_URL", hide_env_values = true, default_value = DEFAULT_URL))]
     pub amqp_url: Vec<String>,
 
     /// PEM file of the authorities that may certify the broker, and no others; the system's if there is none
@@ -43,7 +44,10 @@ pub struct Config {
     pub http_addr: SocketAddr,
 
     /// Prefix of the exchanges and queues that all job queues share
-    #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_NAMESPACE", default_value = "leveret.v1"))]
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, env = "LEVERET_NAMESPACE", value_parser = namespace, default_value = "leveret.v1")
+    )]
     pub namespace: String,
 
     /// Declare the topology at start, or only verify it (for a user without the configure right)
@@ -109,6 +113,45 @@ pub enum TopologyMode {
 }
 
 impl Config {
+    /// The broker addresses one by one: an entry of [`amqp_url`](Self::amqp_url) may be a list. A comma separates only
+    /// before `amqp://` or `amqps://`, because a password may have commas.
+    ///
+    /// ```
+    /// use leveret::Config;
+    ///
+    /// let config = Config { amqp_url: vec!["amqp://u:a,b@one,amqp://u:a,b@two".into()], ..Config::default() };
+    /// assert!(config.addresses().eq(["amqp://u:a,b@one", "amqp://u:a,b@two"]));
+    /// ```
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.amqp_url.iter().flat_map(|list| split_addresses(list))
+    }
+
+    /// The vhost of the first broker address, for tools that name it to somebody else.
+    ///
+    /// ```
+    /// use leveret::Config;
+    ///
+    /// let config = Config { amqp_url: vec!["amqp://mq/orders%20old".into()], ..Config::default() };
+    /// assert_eq!(config.vhost()?, "orders old");
+    /// # Ok::<_, leveret::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Broker::amqp`](crate::Broker::amqp), for the address.
+    pub fn vhost(&self) -> Result<String, Error> {
+        let none = || Error::Setting { setting: "AMQP_URL", reason: "names no broker".to_owned() };
+        Ok(Address::parse(self.addresses().next().ok_or_else(none)?, self.heartbeat)?.vhost().to_owned())
+    }
+
+    /// Checks that names on the broker can begin with the namespace.
+    pub(crate) fn check_namespace(&self) -> Result<(), Error> {
+        match namespace(&self.namespace) {
+            Ok(_) => Ok(()),
+            Err(reason) => Err(Error::Setting { setting: "LEVERET_NAMESPACE", reason }),
+        }
+    }
+
     /// Checks that a stop fits into the orchestrator's patience, as a worker does when it starts: the drain timeout and
     /// a second must be less than the grace period.
     ///
@@ -179,7 +222,7 @@ impl fmt::Debug for Config {
     /// Shows everything but the addresses, which bear passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
-            .field("amqp_url", &format_args!("{} addresses", self.amqp_url.len()))
+            .field("amqp_url", &format_args!("{} addresses", self.addresses().count()))
             .field("tls_ca", &self.tls_ca)
             .field("tls_cert", &self.tls_cert)
             .field("http_addr", &self.http_addr)
@@ -218,9 +261,81 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(micros).map(Duration::from_micros).ok_or_else(wrong)
 }
 
+/// The longest namespace with which the names of schedules fit AMQP's 255 bytes.
+const LONGEST_NAMESPACE: usize = 128;
+
+/// A namespace that all names on the broker can begin with.
+fn namespace(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':');
+    if text.is_empty() || text.len() > LONGEST_NAMESPACE || !text.chars().all(allowed) {
+        let expected = "expected letters, digits, '.', '_', '-' and ':'";
+        return Err(format!("{text:?} is no namespace: {expected}, at most {LONGEST_NAMESPACE} of them"));
+    }
+    if text.starts_with("amq.") {
+        return Err(format!("{text:?} is no namespace: RabbitMQ keeps names that start with amq. to itself"));
+    }
+    Ok(text.to_owned())
+}
+
+/// The content of a file without the byte order mark that some editors write before UTF-8.
+///
+/// All files that settings name are read so. This is for those of your own.
+///
+/// ```
+/// assert_eq!(leveret::without_bom(b"\xEF\xBB\xBFtoken"), b"token");
+/// assert_eq!(leveret::without_bom(b"token"), b"token");
+/// ```
+#[must_use]
+pub fn without_bom(content: &[u8]) -> &[u8] {
+    content.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(content)
+}
+
+/// Lets an environment variable that is empty count as unset, and errors name the variable as well as the flag.
+///
+/// [`Config`] and [`telemetry`](crate::telemetry) do so themselves. For arguments of your own it goes into the
+/// attributes of their struct:
+///
+/// ```
+/// #[derive(clap::Parser)]
+/// #[command(mut_args(leveret::setting))]
+/// struct Settings {
+///     /// Where mails go out
+///     #[arg(long, env = "SMTP_URL")]
+///     smtp_url: String,
+/// }
+/// # use clap::CommandFactory;
+/// # let mut command = Settings::command();
+/// assert!(command.render_help().to_string().contains("--smtp-url <SMTP_URL>"));
+/// ```
+#[cfg(feature = "clap")]
+#[must_use]
+pub fn setting(argument: clap::Arg) -> clap::Arg {
+    let Some(variable) = argument.get_env().map(std::ffi::OsStr::to_owned) else { return argument };
+    let value = std::env::var_os(&variable);
+    let is_empty = value.as_ref().is_some_and(|value| value.to_string_lossy().trim().is_empty());
+    if is_empty {
+        return argument.env(clap::builder::Resettable::Reset);
+    }
+    // Errors show an argument by its flag and the name of its value.
+    let is_named = argument.get_action().takes_values() && (value.is_some() || argument.is_required_set());
+    if is_named { argument.value_name(variable.to_string_lossy().into_owned()) } else { argument }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_namespace_that_names_cannot_begin_with_is_refused() {
+        for right in ["leveret.v1", "a", "Shop_2:test-x", &"n".repeat(128)] {
+            assert_eq!(namespace(right), Ok(right.to_owned()));
+        }
+        for wrong in ["", " ", "a b", "a\n", "a/b", "#", "*", "ü", "amq.v1", "a\0", &"n".repeat(129)] {
+            let config = Config { namespace: wrong.to_owned(), ..Config::default() };
+            let error = crate::Broker::amqp(config).unwrap_err().to_string();
+            assert!(error.starts_with("LEVERET_NAMESPACE: ") && error.contains("no namespace"), "{error}");
+        }
+    }
 
     #[test]
     fn durations_are_read_as_people_write_them() {

@@ -17,10 +17,10 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An address that is not an AMQP one. Its password is not shown.
+    /// An address that is not an AMQP one, or has a parameter that cannot work. Nothing of its login is shown.
     #[error("broker address {url}: {reason}; expected amqp://user:password@host:5672/vhost")]
     Url {
-        /// The address, without its password.
+        /// The address, without its login.
         url: String,
         /// What is wrong with it.
         reason: String,
@@ -28,7 +28,7 @@ pub enum Error {
     /// `amqps://` in a program that was compiled without TLS.
     #[error("broker address {url} asks for TLS, but this program was built without it: enable leveret's `tls` feature")]
     TlsNotCompiled {
-        /// The address, without its password.
+        /// The address, without its login.
         url: String,
     },
     /// A setting whose value cannot work.

@@ -51,7 +51,7 @@
 //!   workers learn of them, and of each other's jobs (`catalogue`); `feed`: whole queues, for tools.
 //! * `trace`: the trace that jobs carry, and their spans (feature `otel`); `telemetry`: logs, and the way of traces to a
 //!   collector, for a `main` (features `telemetry`, `otel`).
-//! * `config`, `metrics`, `health`, `quiet` (no log storms), `shutdown`, `error`, `testing`; `probe` for tools that look
+//! * `config`, `metrics`, `health`, `quiet` (no log storms), `identity`, `shutdown`, `error`, `testing`; `probe` for tools that look
 //!   at a broker; `internals` for Leveret's own benchmarks and fuzz targets.
 
 mod adoption;
@@ -70,6 +70,7 @@ pub mod event;
 pub mod feed;
 mod handler;
 mod health;
+mod identity;
 mod intake;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
@@ -103,12 +104,14 @@ mod turns;
 pub mod unique;
 mod worker;
 
+#[cfg(feature = "clap")]
+pub use crate::config::setting;
 #[cfg(feature = "cron")]
 pub use crate::schedule::{CatchUp, Schedule};
 pub use crate::{
     breaker::{Dependency, DependencyState},
     broker::{Broker, probe},
-    config::{Config, TopologyMode, duration},
+    config::{Config, TopologyMode, duration, without_bom},
     context::Context,
     error::{Error, JobError, JobResult, PublishError},
     handler::Handler,

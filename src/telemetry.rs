@@ -33,7 +33,7 @@ const DEFAULT_LOG: &str = "info,lapin=off";
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[cfg_attr(feature = "clap", derive(clap::Args), command(mut_args(crate::setting)))]
 pub struct Telemetry {
     /// What to log: a level, or levels by module (lapin's warnings show payloads)
     #[cfg_attr(feature = "clap", arg(long, env = "RUST_LOG", default_value = DEFAULT_LOG, value_name = "LEVELS"))]

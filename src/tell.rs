@@ -3,7 +3,7 @@
 //! and counted.
 
 use std::{
-    sync::{LazyLock, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -13,6 +13,7 @@ use tokio::{sync::mpsc, time::Instant};
 use crate::{
     broker::{Broker, SendError},
     event::{JobEvent, Step},
+    identity::PROCESS,
     intake::Received,
     job::JobId,
     message::{Message, header},
@@ -27,13 +28,6 @@ const AT_ONCE: usize = 256;
 const TRY_EVERY: Duration = Duration::from_secs(60);
 /// The property `type` of what is told.
 pub(crate) const EVENT: &str = "leveret.event";
-
-/// Who tells: this host and process.
-static WORKER: LazyLock<String> = LazyLock::new(|| {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
-    let host = host.ok().or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
-    format!("{}:{}", host.trim(), std::process::id())
-});
 
 #[derive(Default)]
 pub(crate) struct Teller {
@@ -56,7 +50,7 @@ impl JobEvent {
             hop: envelope.hop,
             enqueued_at: envelope.enqueued_at,
             at,
-            worker: Some(WORKER.clone()),
+            worker: Some(PROCESS.clone()),
             step,
         }
     }

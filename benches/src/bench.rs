@@ -14,7 +14,7 @@ use crate::{broker::Broker, child, machine::Machine, report::Report, scenarios, 
 /// queues whose names begin with leveret-bench, which it deletes, and the exchanges and queues that all workers share.
 /// Ratios are taken within a round. All of it takes about half an hour; --quick takes a tenth of the jobs.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP, mut_args(leveret::setting))]
 pub struct Arguments {
     /// What to measure; without any, everything
     #[arg(value_enum)]

@@ -18,7 +18,7 @@ use ureq::{
     Agent,
     tls::{PemItem, RootCerts, TlsConfig, parse_pem},
 };
-use url::Url;
+use url::{Position, Url};
 
 /// How long one answer may take. A broker with thousands of queues takes seconds.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -162,6 +162,12 @@ impl Management {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(wrong(format!("{}:// is not its scheme", url.scheme())));
         }
+        // A password with a raw /, ? or # would be taken for host, port and path, and shown with them.
+        if url[Position::BeforePath..].contains('@') {
+            return Err(wrong(
+                "an @ stands after the first /, ? or #: write these as %2F, %3F and %23 in a password".into(),
+            ));
+        }
         let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
         let (mut user, mut password) = (login.0.to_owned(), login.1.to_owned());
         if !url.username().is_empty() {
@@ -238,7 +244,7 @@ fn roots(ca: Option<&Path>) -> Result<RootCerts, ManagementError> {
     let Some(file) = ca else { return Ok(RootCerts::PlatformVerifier) };
     let wrong = |reason| ManagementError::Authority { file: file.to_owned(), reason };
     let pem = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
-    let items: Result<Vec<_>, _> = parse_pem(&pem).collect();
+    let items: Result<Vec<_>, _> = parse_pem(leveret::without_bom(&pem)).collect();
     let items = items.map_err(|error| wrong(error.to_string()))?.into_iter();
     Ok(items.filter_map(|item| if let PemItem::Certificate(found) = item { Some(found) } else { None }).into())
 }

@@ -69,7 +69,9 @@ impl Tokens {
     ///
     /// [`TokensError`].
     pub fn read(path: &Path) -> Result<Self, TokensError> {
-        fs::read_to_string(path)?.parse()
+        let content = fs::read(path)?;
+        let text = std::str::from_utf8(leveret::without_bom(&content));
+        text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?.parse()
     }
 
     /// Whether there is none.

@@ -5,6 +5,7 @@
 //! connection is replaced by a fresh one, and whatever lived on it is built again by its owner.
 
 mod acks;
+mod address;
 mod clock;
 mod confirm;
 mod connection;
@@ -21,11 +22,14 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::consume::Session;
 #[cfg(feature = "internals")]
 pub(crate) use self::{
     acks::Acks,
     shield::{FrameStart, Screen},
+};
+pub(crate) use self::{
+    address::{Address, split as split_addresses},
+    consume::Session,
 };
 use self::{connection::Link, publish::PublishTask, tls::Tls};
 use super::{
@@ -56,7 +60,7 @@ pub(super) struct Amqp {
 
 /// What both connections need to know.
 pub(super) struct Setup {
-    pub(super) addresses: Vec<lapin::uri::AMQPUri>,
+    pub(super) addresses: Vec<Address>,
     tls: Tls,
     pub(super) topology: Topology,
     pub(super) routes: Routes,
@@ -89,7 +93,8 @@ impl Amqp {
             return wrong("LEVERET_PUBLISH_WINDOW", "must be at least 1");
         }
         let topology = Topology::new(&config.namespace);
-        let addresses = connection::parse_addresses(&config.amqp_url, config.heartbeat)?;
+        config.check_namespace()?;
+        let addresses = connection::parse_addresses(config)?;
         let setup = Arc::new(Setup {
             tls: Tls::new(config, &addresses)?,
             addresses,

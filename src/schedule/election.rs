@@ -10,12 +10,13 @@ use super::{
     RUN, Schedule,
     seat::Seat,
     timetable::{Due, GRACE, Timetable},
-    token::{Token, tokens, whoami},
+    token::{Token, tokens},
 };
 use crate::{
     broker::{Broker, Delivery, Ended, OpenError, Session},
     consumer::Stop,
     error::Error,
+    identity::PROCESS,
     job::JobId,
     message::{Message, millis},
     metrics::ScheduleMetrics,
@@ -350,7 +351,7 @@ impl Election {
             settled_until,
             last_fire: None,
             next_fire: self.table.next(settled_until),
-            leader: whoami(),
+            leader: PROCESS.clone(),
             told_at: self.now_ms(),
         }
     }

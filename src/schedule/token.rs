@@ -103,12 +103,6 @@ pub async fn tokens(broker: &Broker) -> Result<Vec<Token>, String> {
     Ok(found.into_inner().unwrap_or_default().into_values().collect())
 }
 
-/// This process, as people know it.
-pub(super) fn whoami() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::env::var("HOSTNAME"));
-    format!("{}:{}", host.as_deref().unwrap_or("host").trim(), std::process::id())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

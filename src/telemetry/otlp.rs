@@ -23,6 +23,8 @@ use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 use ureq::tls::{PemItem, RootCerts, parse_pem};
 
 use super::setting;
+#[cfg(feature = "tls")]
+use crate::config::without_bom;
 use crate::{error::Error, trace};
 
 /// The version of the conventions by which the spans are named.
@@ -173,7 +175,7 @@ fn roots() -> Result<RootCerts, Error> {
     let wrong = |reason: &dyn std::fmt::Display| setting(variable, &format!("{file:?}: {reason}"));
     let pem = std::fs::read(&file).map_err(|error| wrong(&error))?;
     let mut found = Vec::new();
-    for item in parse_pem(&pem) {
+    for item in parse_pem(without_bom(&pem)) {
         if let PemItem::Certificate(certificate) = item.map_err(|error| wrong(&error))? {
             found.push(certificate);
         }

@@ -114,6 +114,24 @@ async fn a_broker_that_wants_certificates_lets_in_who_has_one_and_tells_others_w
     assert_says(&said, &["LEVERET_TLS_CERT: ", "is LEVERET_TLS_KEY the key of this certificate?"]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_certified_itself_is_trusted_when_the_settings_name_exactly_its_certificate() {
+    let (itself, certified) = Authority::of_itself("localhost", false);
+    let node = node(itself.node(&certified, false), &TLS).await;
+    let (files, url) = (Files::of(&itself), node.tls_url("guest:guest"));
+    // Some editors write a byte order mark before the text.
+    std::fs::write(files.path("ca.crt"), format!("\u{feff}{}", itself.pem())).unwrap();
+    work(files.config(&url)).await.close().await;
+
+    let by_number = url.replace("localhost", "127.0.0.1");
+    assert_says(&refusal(&files.config(&by_number)).await, &[r#"not for "127.0.0.1""#]);
+    let (other, _) = Authority::of_itself("localhost", false);
+    assert_says(&refusal(&Files::of(&other).config(&url)).await, &["cannot be reached", "certificate"]);
+    let (expired, certified) = Authority::of_itself("localhost", true);
+    node.exchange_tls(&expired.node(&certified, false)).await.unwrap();
+    assert_says(&refusal(&Files::of(&expired).config(&url)).await, &["its certificate expired"]);
+}
+
 fn external(node: &Node) -> String {
     node.tls_url("") + "?auth_mechanism=external"
 }

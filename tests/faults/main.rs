@@ -29,6 +29,7 @@ use crate::{
 
 /// Runs the fault scenarios: publishers and workers as processes, a fault, and an audit of every job
 #[derive(Debug, Parser)]
+#[command(mut_args(leveret::setting))]
 struct Arguments {
     /// Only the scenarios whose names contain this
     filter: Option<String>,

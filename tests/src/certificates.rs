@@ -40,6 +40,22 @@ impl Authority {
         self.0.pem()
     }
 
+    /// One that certifies hosts and is the certificate of one itself, as `openssl req -x509` makes it.
+    pub fn of_itself(host: &str, is_expired: bool) -> (Self, Certified) {
+        let mut params = CertificateParams::new([host.to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name = named(host);
+        if is_expired {
+            params.not_before = date_time_ymd(2000, 1, 1);
+            params.not_after = date_time_ymd(2001, 1, 1);
+        }
+        let key = KeyPair::generate().unwrap();
+        let pem = key.serialize_pem();
+        let itself = Self(CertifiedIssuer::self_signed(params, key).unwrap());
+        let certified = Certified { certificate: itself.pem(), key: pem };
+        (itself, certified)
+    }
+
     /// A certificate for a host, or a user, of this name.
     pub fn certify(&self, name: &str) -> Certified {
         self.issue(name, |_| {})

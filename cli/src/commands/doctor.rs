@@ -29,7 +29,7 @@ use crate::output::{Exit, Failure, Format, Progress, print};
 /// It declares, publishes and takes nothing. Dead letters that it reads go back; the broker counts a delivery of each.
 /// What the management API says of policies and of a stuck ladder is up to ten seconds old.
 #[derive(Args)]
-#[command(after_help = AFTER_HELP, mut_args(hidden_if_foreign))]
+#[command(after_help = AFTER_HELP, mut_args(hidden_if_foreign), mut_args(leveret::setting))]
 pub(crate) struct Arguments {
     #[command(flatten)]
     config: Config,

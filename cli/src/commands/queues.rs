@@ -22,7 +22,7 @@ use crate::{
 ///
 /// The queues are those of the jobs that workers announced, and those named.
 #[derive(Args)]
-#[command(after_help = AFTER_HELP, mut_args(hidden_if_of_workers))]
+#[command(after_help = AFTER_HELP, mut_args(hidden_if_of_workers), mut_args(leveret::setting))]
 pub(crate) struct Arguments {
     #[command(flatten)]
     config: Config,

@@ -19,7 +19,7 @@ use crate::output::{Exit, Failure, print};
 /// Other services submit jobs over HTTP and ask how they are; operators find out why jobs died and bring them back. The
 /// API describes itself at /api. Without tokens it listens on this machine only.
 #[derive(Args)]
-#[command(after_help = AFTER_HELP, mut_args(hidden_if_of_workers))]
+#[command(after_help = AFTER_HELP, mut_args(hidden_if_of_workers), mut_args(leveret::setting))]
 pub(crate) struct Arguments {
     /// Where to listen; off loopback it takes tokens
     #[arg(long, env = "LEVERET_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
@@ -62,6 +62,7 @@ pub(crate) struct Arguments {
 
 /// How long what is kept.
 #[derive(Args)]
+#[command(mut_args(leveret::setting))]
 struct Kept {
     /// How long jobs that are done are kept
     #[arg(long, env = "LEVERET_KEEP_SUCCEEDED", value_parser = leveret::duration, default_value = "24h", value_name = "DURATION")]

@@ -10,10 +10,11 @@ use leveret::{
     Broker, Config,
     catalogue::{Catalogue, Entry},
     probe::{ConnectError, Probe, Refusal},
+    without_bom,
 };
 use leveret_store::Store;
 use tokio::{io::AsyncReadExt, time::timeout};
-use url::Url;
+use url::{Position, Url};
 
 use crate::output::Failure;
 
@@ -22,6 +23,7 @@ const CATALOGUE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where the server keeps jobs and dead letters.
 #[derive(Args)]
+#[command(mut_args(leveret::setting))]
 pub(crate) struct StoreArguments {
     /// The server's store: `sqlite:PATH`, a path, or `postgres://user:password@host/database`
     #[arg(
@@ -54,14 +56,21 @@ impl StoreArguments {
     }
 }
 
-/// A database's address without its password; a path as it is.
+/// A database's address without its password; a path as it is. Where it is open which part is the password, only the
+/// scheme is shown.
 fn public(address: &str) -> String {
-    let bare = Url::parse(address).ok().and_then(|mut url| url.set_password(None).ok().map(|()| url));
-    bare.map_or_else(|| address.to_owned(), Into::into)
+    let Some((scheme, _)) = address.split_once("://") else { return address.to_owned() };
+    let bare = Url::parse(address).ok().filter(|url| !url[Position::BeforePath..].contains('@')).and_then(|mut url| {
+        url.set_query(None);
+        url.set_fragment(None);
+        url.set_password(None).ok().map(|()| url)
+    });
+    bare.map_or_else(|| format!("{scheme}://***"), Into::into)
 }
 
 /// A database of yours, with an outbox or an inbox.
 #[derive(Args)]
+#[command(mut_args(leveret::setting))]
 pub(crate) struct DatabaseArguments {
     /// Your database: `sqlite:PATH`, a path, or `postgres://user:password@host/database`
     #[arg(long = "database", env = "DATABASE_URL", hide_env_values = true, value_name = "DATABASE")]
@@ -84,6 +93,7 @@ impl DatabaseArguments {
 
 /// Who does it, for the audit log.
 #[derive(Args)]
+#[command(mut_args(leveret::setting))]
 pub(crate) struct ActorArguments {
     /// Who you are, for the audit log
     #[arg(long, env = "USER", hide_env_values = true, default_value = "unknown", value_name = "NAME")]
@@ -108,7 +118,7 @@ pub(crate) fn hidden_if_of_workers(argument: clap::Arg) -> clap::Arg {
 /// A connection for looking, to the first address that works: it also tells at once that there is none.
 pub(crate) async fn reach(config: &Config) -> Result<Probe, Failure> {
     let mut reasons = Vec::new();
-    for url in &config.amqp_url {
+    for url in config.addresses() {
         match Probe::connect(url, config).await {
             Ok(probe) => return Ok(probe),
             Err(ConnectError::Address(error)) => return Err(wrong_setting(error)),
@@ -162,9 +172,10 @@ pub(crate) async fn contents(file: &str) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     if file == "-" {
         tokio::io::stdin().read_to_end(&mut bytes).await.context("reading standard input")?;
-        return Ok(bytes);
+        return Ok(without_bom(&bytes).to_vec());
     }
-    tokio::fs::read(file).await.with_context(|| format!("reading {file}")).map_err(Failure::Usage)
+    let bytes = tokio::fs::read(file).await.with_context(|| format!("reading {file}")).map_err(Failure::Usage)?;
+    Ok(without_bom(&bytes).to_vec())
 }
 
 /// Milliseconds since the epoch, as people and programs read it.
@@ -193,4 +204,26 @@ pub(crate) fn bar(total: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {per_sec} {eta}");
     // Without the style the bar looks otherwise.
     ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_is_called_by_its_address_without_any_part_of_its_password() {
+        for (address, shown) in [
+            ("leveret.db", "leveret.db"),
+            ("sqlite:a@b.db", "sqlite:a@b.db"),
+            ("postgres://h/db", "postgres://h/db"),
+            ("postgres://u:S3c,ret@h:5432/db?sslmode=require", "postgres://u@h:5432/db"),
+            ("postgres://h/db?user=u&password=S3cret", "postgres://h/db"),
+            ("postgres://u:S3c#ret@h/db", "postgres://***"),
+            ("postgres://u:123/S3cret@h/db", "postgres://***"),
+            ("postgres://u:S3c?ret@h/db", "postgres://***"),
+            ("postgres://u:S3cret@h:x/db", "postgres://***"),
+        ] {
+            assert_eq!(public(address), shown);
+        }
+    }
 }

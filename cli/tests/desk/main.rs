@@ -7,5 +7,6 @@ mod jobs;
 mod kills;
 mod post;
 mod schedules;
+mod settings;
 mod simulate;
 mod topology;

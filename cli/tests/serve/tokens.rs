@@ -20,14 +20,23 @@ fn a_malformed_token_is_refused_and_none_is_repeated() {
 }
 
 #[test]
-fn a_variable_or_a_file_without_any_token_does_not_let_everybody_in() {
+fn a_file_without_any_token_does_not_let_everybody_in() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tokens");
-    std::fs::write(&file, "# none yet\n").unwrap();
-    for (name, value) in [("LEVERET_API_TOKENS", ""), ("LEVERET_API_TOKENS_FILE", file.to_str().unwrap())] {
-        let output = serve(name, value);
+    for nothing in ["# none yet\n", "", "\u{feff}"] {
+        std::fs::write(&file, nothing).unwrap();
+        let output = serve("LEVERET_API_TOKENS_FILE", file.to_str().unwrap());
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains("no token"), "{said}");
     }
+}
+
+#[test]
+fn an_empty_variable_of_tokens_counts_as_unset_so_that_others_are_kept_out() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
+    command.args(["serve", "--listen", "0.0.0.0:0", "--store"]).arg(tempfile::tempdir().unwrap().path().join("db"));
+    let output = command.env("LEVERET_API_TOKENS", "").env_remove("LEVERET_API_TOKENS_FILE").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && said.contains("needs tokens"), "{said}");
 }

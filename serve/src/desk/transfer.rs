@@ -147,7 +147,7 @@ impl Import<'_> {
 }
 
 fn read(line: &[u8]) -> Result<Letter, String> {
-    let letter: Letter = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let letter: Letter = serde_json::from_slice(leveret::without_bom(line)).map_err(|error| error.to_string())?;
     RawMessage::from_parts(&letter.properties, Vec::new()).map_err(|error| error.to_string())?;
     Ok(letter)
 }

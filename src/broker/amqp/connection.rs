@@ -1,24 +1,38 @@
 //! One connection to RabbitMQ, kept up for ever: a fresh `lapin::Connection` after each loss.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    process,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::StreamExt;
-use lapin::{
-    Channel, Connection, ConnectionProperties, ErrorKind, Event,
-    uri::{AMQPScheme, AMQPUri},
-};
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use tokio::{
-    sync::{OnceCell, SetOnce, watch},
+    sync::{SetOnce, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{FRAME_MAX, Setup, shield::Line, tls};
-use crate::{broker::SendError, error::Error};
+use super::{
+    Address, FRAME_MAX, Setup,
+    probe::ConnectError,
+    shield::{Failure, Line},
+};
+use crate::{
+    broker::SendError,
+    config::Config,
+    error::Error,
+    identity::{HOST, PROGRAM},
+};
 
-/// For the TCP connection alone; TLS and the handshake have [`Patience`].
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the broker may take to answer a goodbye.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
 const SHORT_LIFE: Duration = Duration::from_secs(1);
@@ -29,8 +43,10 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(super) struct Up {
     pub(super) connection: Connection,
-    /// How long the broker may be silent; none if the address asks for no heartbeat.
-    longest_silence: Option<Duration>,
+    /// The host and port of the settings.
+    address: String,
+    /// How long the broker may be silent.
+    longest_silence: Duration,
     line: Line,
     pub(super) lost: CancellationToken,
     /// The broker's reason for taking no publishes now.
@@ -94,22 +110,45 @@ pub(super) type State = Result<Arc<Up>, String>;
 pub(super) struct Closed;
 
 /// A connection that is made anew after each loss, from its first use until the handle is closed.
+///
+/// A task of the runtime of that first use keeps it up. If that runtime ends, the next use starts another.
 pub(super) struct Link {
     role: &'static str,
     setup: Arc<Setup>,
     state: watch::Sender<State>,
-    started: OnceCell<tokio::task::JoinHandle<()>>,
+    is_kept_up: Arc<AtomicBool>,
+}
+
+/// Held by the task that keeps a link up. Dropped with its runtime, it leaves the link as it was before its first use.
+struct Kept {
+    setup: Arc<Setup>,
+    state: watch::Sender<State>,
+    is_kept_up: Arc<AtomicBool>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let up = match &*self.state.borrow() {
+            Err(reason) if reason == CLOSED => return,
+            state => state.clone().ok(),
+        };
+        if let Some(up) = up {
+            ended(&self.setup, &up);
+        }
+        drop(self.state.send_replace(Err(NOT_YET.to_owned())));
+        self.is_kept_up.store(false, Ordering::Release);
+    }
 }
 
 impl Link {
     pub(super) fn new(role: &'static str, setup: Arc<Setup>) -> Self {
         let (state, _) = watch::channel(Err(NOT_YET.to_owned()));
-        Self { role, setup, state, started: OnceCell::new() }
+        Self { role, setup, state, is_kept_up: Arc::default() }
     }
 
     /// Waits for the connection.
     pub(super) async fn up(&self) -> Result<Arc<Up>, Closed> {
-        let mut state = self.watch().await;
+        let mut state = self.watch();
         tokio::select! {
             () = self.setup.closed.cancelled() => Err(Closed),
             up = state.wait_for(Result::is_ok) => up.ok().and_then(|up| up.clone().ok()).ok_or(Closed),
@@ -117,26 +156,32 @@ impl Link {
     }
 
     /// The state now and its changes.
-    pub(super) async fn watch(&self) -> watch::Receiver<State> {
-        self.started
-            .get_or_init(async || tokio::spawn(keep_up(self.role, Arc::clone(&self.setup), self.state.clone())))
-            .await;
+    pub(super) fn watch(&self) -> watch::Receiver<State> {
+        if !self.is_kept_up.swap(true, Ordering::AcqRel) {
+            let (setup, state) = (Arc::clone(&self.setup), self.state.clone());
+            let keeping_up = keep_up(self.role, Arc::clone(&setup), state.clone());
+            let kept = Kept { setup, state, is_kept_up: Arc::clone(&self.is_kept_up) };
+            tokio::spawn(async move {
+                let _kept = kept;
+                keeping_up.await;
+            });
+        }
         self.state.subscribe()
     }
 
     /// The state once the first attempt to connect is over.
     pub(super) async fn first_state(&self) -> State {
-        let mut state = self.watch().await;
+        let mut state = self.watch();
         let known = state.wait_for(|state| !matches!(state, Err(reason) if reason == NOT_YET)).await;
         known.map_or_else(|_| Err(CLOSED.to_owned()), |state| state.clone())
     }
 
     /// Waits until a closed link has said goodbye to the broker.
     pub(super) async fn closed(&self) {
-        if self.started.initialized() {
+        if self.is_kept_up.load(Ordering::Acquire) {
             let mut state = self.state.subscribe();
             let goodbye = state.wait_for(|state| matches!(state, Err(reason) if reason == CLOSED));
-            if tokio::time::timeout(CONNECT_TIMEOUT, goodbye).await.is_err() {
+            if tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await.is_err() {
                 tracing::debug!(role = self.role, "the broker did not answer the goodbye");
             }
         }
@@ -158,36 +203,37 @@ impl Patience {
 
 /// Connects, waits for the loss, and begins again.
 async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<State>) {
-    let (mut delays, mut patience) = (backoff(), Patience(FIRST_PATIENCE));
+    let (mut delays, mut login_delays, mut patience) = (backoff(), login_backoff(), Patience(FIRST_PATIENCE));
     loop {
         let connected = tokio::select! {
             () = setup.closed.cancelled() => break,
             connected = connect(role, &setup, &mut patience) => connected,
         };
-        match connected {
-            Ok(up) => {
-                patience = Patience(FIRST_PATIENCE);
+        let (reason, is_refused) = match connected {
+            Ok((up, peer)) => {
+                (patience, login_delays) = (Patience(FIRST_PATIENCE), login_backoff());
                 let connected = Instant::now();
+                tracing::info!(role, broker = up.address, address = %peer, "connected to the broker");
                 let reason = live(role, &setup, up, &state).await;
                 // One that something ends at once must not be made again in a hot loop.
                 if connected.elapsed() > SHORT_LIFE {
                     delays = backoff();
                 }
-                setup.health.away(&reason);
-                drop(state.send_replace(Err(reason)));
+                (reason, false)
             }
-            Err(reason) => {
-                setup.health.away(&reason);
+            Err(NotConnected { reason, is_refused }) => {
                 if setup.quiet.is_news(format!("{role}: {reason}")) {
                     tracing::warn!(role, error = reason, "cannot connect to the broker, trying again");
                 }
-                drop(state.send_replace(Err(reason)));
+                (reason, is_refused)
             }
-        }
-        let delay = delays.next().unwrap_or(CONNECT_TIMEOUT);
+        };
+        setup.health.away(&reason);
+        drop(state.send_replace(Err(reason)));
+        let delay = if is_refused { login_delays.next() } else { delays.next() };
         tokio::select! {
             () = setup.closed.cancelled() => break,
-            () = tokio::time::sleep(delay) => {}
+            () = tokio::time::sleep(delay.unwrap_or(LONGEST_PATIENCE)) => {}
         }
     }
     drop(state.send_replace(Err(CLOSED.to_owned())));
@@ -203,41 +249,59 @@ fn backoff() -> impl Iterator<Item = Duration> {
         .build()
 }
 
+/// From one second up to thirty with its jitter, for ever. Brokers, and the directories behind them, take a login that is
+/// repeated many times for an attack, and a wrong one is rarely put right within a second.
+fn login_backoff() -> impl Iterator<Item = Duration> {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_secs(1))
+        .with_max_delay(Duration::from_secs(15))
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// Why there is no connection.
+struct NotConnected {
+    reason: String,
+    /// Whether a broker refused the login.
+    is_refused: bool,
+}
+
 /// Tries every address once.
-async fn connect(role: &'static str, setup: &Setup, patience: &mut Patience) -> Result<Arc<Up>, String> {
-    let (mut reason, mut silent) = ("no address".to_owned(), false);
+async fn connect(
+    role: &'static str,
+    setup: &Setup,
+    patience: &mut Patience,
+) -> Result<(Arc<Up>, SocketAddr), NotConnected> {
+    let (mut reason, mut is_silent, mut is_refused) = ("no address".to_owned(), false, false);
     for address in &setup.addresses {
-        let name = format!("leveret {role}");
-        let properties = ConnectionProperties::default().with_connection_name(name.into());
         let line = Line::default();
-        match tokio::time::timeout(patience.0, line.connect(address.clone(), &setup.tls, properties)).await {
-            Ok(Ok(connection)) => {
+        match line.connect(address, &setup.tls, properties(role, address), patience.0).await {
+            Ok((connection, peer)) => {
                 if let Some(problem) = too_small(&connection) {
-                    reason = format!("{}:{}: {problem}", address.authority.host, address.authority.port);
+                    reason = format!("{address}: {problem}");
                     drop(tokio::time::timeout(patience.0, connection.close(200, "goodbye".into())).await);
                     continue;
                 }
                 let (blocked, _) = watch::channel(None);
                 let (lost, worn_out) = (CancellationToken::new(), SetOnce::new());
-                let seconds = address.query.heartbeat.filter(|seconds| *seconds > 0);
-                let longest_silence = seconds.map(|seconds| Duration::from_secs(seconds.into()) * 2);
-                return Ok(Arc::new(Up { connection, longest_silence, line, lost, blocked, worn_out }));
+                let longest_silence = Duration::from_secs(address.heartbeat.into()) * 2;
+                let up =
+                    Up { connection, address: address.to_string(), longest_silence, line, lost, blocked, worn_out };
+                return Ok((Arc::new(up), peer));
             }
-            Ok(Err(error)) => {
-                let problem = tls::problem(&error, address, &setup.tls, line.server());
-                let error = problem.unwrap_or_else(|| error.to_string());
-                reason = format!("{}:{}: {error}", address.authority.host, address.authority.port);
-            }
-            Err(_) => {
-                reason = format!("{}:{}: no answer", address.authority.host, address.authority.port);
-                silent = true;
+            Err(failure) => {
+                is_silent |= matches!(failure, Failure::Silent(_));
+                let error = ConnectError::of(failure, address, &setup.tls, line.server());
+                is_refused |= matches!(error, ConnectError::Login { .. });
+                reason = error.to_string();
             }
         }
     }
-    if silent {
+    if is_silent {
         patience.grow();
     }
-    Err(reason)
+    Err(NotConnected { reason, is_refused })
 }
 
 /// Why this broker is not worked with, if its frames are too small. A job may fill most of one with its headers, and a
@@ -251,7 +315,6 @@ pub(super) fn too_small(connection: &Connection) -> Option<String> {
 
 /// The life of one connection; returns why it ended.
 async fn live(role: &'static str, setup: &Setup, up: Arc<Up>, state: &watch::Sender<State>) -> String {
-    tracing::info!(role, "connected to the broker");
     setup.metrics.connected.inc();
     let mut events = Box::pin(up.connection.events_listener());
     drop(state.send_replace(Ok(Arc::clone(&up))));
@@ -269,7 +332,7 @@ async fn live(role: &'static str, setup: &Setup, up: Arc<Up>, state: &watch::Sen
                 }
                 // lapin would notice as well, up to half a heartbeat later.
                 let silence = up.line.silent_for();
-                if up.longest_silence.is_some_and(|longest| silence > longest) {
+                if silence > up.longest_silence {
                     break format!("nothing received for {} s, not even a heartbeat", silence.as_secs());
                 }
                 continue;
@@ -284,16 +347,20 @@ async fn live(role: &'static str, setup: &Setup, up: Arc<Up>, state: &watch::Sen
             None => break "the connection ended".to_owned(),
         }
     };
-    up.lost.cancel();
-    setup.metrics.connected.dec();
-    if up.blocked.send_replace(None).is_some() {
-        setup.metrics.blocked.dec();
-    }
+    ended(setup, &up);
     if reason != CLOSED {
         setup.metrics.reconnects.inc();
         tracing::warn!(role, error = reason, "lost the connection to the broker");
     }
     reason
+}
+
+fn ended(setup: &Setup, up: &Up) {
+    up.lost.cancel();
+    setup.metrics.connected.dec();
+    if up.blocked.send_replace(None).is_some() {
+        setup.metrics.blocked.dec();
+    }
 }
 
 /// Why we end the connection ourselves, once we do.
@@ -306,7 +373,7 @@ async fn given_up(setup: &Setup, up: &Up) -> String {
 
 async fn goodbye(up: &Up) {
     let close = up.connection.close(200, "goodbye".into());
-    if !matches!(tokio::time::timeout(CONNECT_TIMEOUT, close).await, Ok(Ok(()))) {
+    if !matches!(tokio::time::timeout(GOODBYE_TIMEOUT, close).await, Ok(Ok(()))) {
         tracing::debug!("the connection was gone before it was closed");
     }
 }
@@ -326,64 +393,30 @@ fn set_blocked(setup: &Setup, up: &Up, reason: Option<String>) {
     }
 }
 
-/// The addresses as lapin takes them, with our heartbeat and connect timeout where they name none.
-pub(super) fn parse_addresses<'a>(
-    urls: impl IntoIterator<Item = &'a String>,
-    heartbeat: Duration,
-) -> Result<Vec<AMQPUri>, Error> {
-    let parse = |url: &String| {
-        let wrong = |reason: String| Error::Url { url: without_password(url), reason };
-        let mut uri = url.trim().parse::<AMQPUri>().map_err(wrong)?;
-        if uri.scheme == AMQPScheme::AMQPS && cfg!(not(feature = "tls")) {
-            return Err(Error::TlsNotCompiled { url: without_password(url) });
-        }
-        let seconds = heartbeat.as_secs().try_into().unwrap_or(u16::MAX);
-        uri.query.heartbeat.get_or_insert(seconds);
-        let timeout = CONNECT_TIMEOUT.as_millis().try_into().unwrap_or(u64::MAX);
-        uri.query.connection_timeout.get_or_insert(timeout);
-        uri.query.frame_max = Some(FRAME_MAX);
-        Ok(uri)
-    };
-    let addresses: Vec<_> = urls.into_iter().map(parse).collect::<Result<_, _>>()?;
+/// What RabbitMQ lists of a connection.
+pub(super) fn properties(role: &str, address: &Address) -> ConnectionProperties {
+    let (program, host, pid) = (PROGRAM.as_str(), HOST.as_str(), process::id().to_string());
+    let name = || format!("{program}@{host}#{pid} {role}");
+    let name = address.connection_name.clone().unwrap_or_else(name);
+    let said = [
+        ("product", "Leveret"),
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("program", program),
+        ("host", host),
+        ("pid", pid.as_str()),
+        ("role", role),
+    ];
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    said.into_iter()
+        .fold(properties, |properties, (key, value)| properties.with_client_property(key.into(), value.into()))
+}
+
+/// The addresses of the settings.
+pub(super) fn parse_addresses(config: &Config) -> Result<Vec<Address>, Error> {
+    let addresses: Vec<_> =
+        config.addresses().map(|address| Address::parse(address, config.heartbeat)).collect::<Result<_, _>>()?;
     if addresses.is_empty() {
         return Err(Error::Setting { setting: "AMQP_URL", reason: "names no broker".to_owned() });
     }
     Ok(addresses)
-}
-
-/// The address with what stands between the user's name and the host hidden.
-fn without_password(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let Some((login, place)) = rest.rsplit_once('@') else { return url.to_owned() };
-    let user = login.split(':').next().unwrap_or_default();
-    format!("{scheme}://{user}:***@{place}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(url: &str) -> Result<Vec<AMQPUri>, Error> {
-        parse_addresses(&[url.to_owned()], Duration::from_secs(10))
-    }
-
-    #[test]
-    fn an_address_gets_our_heartbeat_unless_it_names_one() {
-        assert_eq!(parse("amqp://h/%2f").unwrap()[0].query.heartbeat, Some(10));
-        assert_eq!(parse("amqp://h/%2f?heartbeat=42&frame_max=4096").unwrap()[0].query.heartbeat, Some(42));
-        assert_eq!(parse("amqp://h/%2f?frame_max=4096").unwrap()[0].query.frame_max, Some(FRAME_MAX));
-    }
-
-    #[test]
-    fn a_wrong_address_is_shown_without_its_password() {
-        let error = parse("http://guest:hunter2@h").unwrap_err().to_string();
-        assert!(error.contains("http://guest:***@h") && !error.contains("hunter2"), "{error}");
-        assert!(matches!(parse_addresses(&[], Duration::ZERO), Err(Error::Setting { setting: "AMQP_URL", .. })));
-    }
-
-    #[cfg(not(feature = "tls"))]
-    #[test]
-    fn amqps_without_tls_compiled_in_is_refused() {
-        assert!(matches!(parse("amqps://u:p@h/%2f"), Err(Error::TlsNotCompiled { .. })));
-    }
 }

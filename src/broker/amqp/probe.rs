@@ -7,25 +7,20 @@
 mod refusal;
 
 use std::{
-    fmt, iter,
+    fmt,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use lapin::{
-    Channel, Connection, ConnectionProperties,
+    Channel, Connection,
     options::{BasicConsumeOptions, BasicGetOptions, ExchangeUnbindOptions, QueueDeclareOptions},
     types::FieldTable,
-    uri::{AMQPScheme, AMQPUri},
 };
 use uuid::Uuid;
 
+use self::refusal::refusal;
 pub use self::refusal::{ConnectError, Refusal};
-use self::refusal::{not_connected, place, refusal};
-use super::{
-    connection, declare,
-    shield::Line,
-    tls::{self, Tls},
-};
+use super::{Address, connection, declare, shield::Line, tls::Tls};
 use crate::{
     config::Config,
     message::{Message, millis, short, text},
@@ -86,7 +81,7 @@ pub struct Probe {
     connection: Connection,
     /// The channel of the last request, unless that was refused, which closes it.
     channel: Option<Channel>,
-    address: AMQPUri,
+    address: Address,
     line: Line,
     is_silent: bool,
 }
@@ -111,28 +106,18 @@ impl Probe {
     ///
     /// [`ConnectError`] says at which step it failed.
     pub async fn connect(url: &str, config: &Config) -> Result<Self, ConnectError> {
-        let url = url.to_owned();
-        let urls = iter::once(&url).chain(&config.amqp_url);
-        let mut addresses = connection::parse_addresses(urls, config.heartbeat).map_err(ConnectError::Address)?;
+        let address = Address::parse(url, config.heartbeat).map_err(ConnectError::Address)?;
+        let mut addresses = connection::parse_addresses(config).map_err(ConnectError::Address)?;
+        addresses.push(address.clone());
         let tls = Tls::new(config, &addresses).map_err(ConnectError::Address)?;
-        let address = addresses.swap_remove(0);
-        let properties = ConnectionProperties::default().with_connection_name("leveret probe".into());
         let line = Line::default();
-        let connecting = line.connect(address.clone(), &tls, properties);
-        match tokio::time::timeout(PATIENCE, connecting).await {
-            Ok(Ok(connection)) => match connection::too_small(&connection) {
+        let connected = line.connect(&address, &tls, connection::properties("probe", &address), PATIENCE).await;
+        match connected {
+            Ok((connection, _)) => match connection::too_small(&connection) {
                 None => Ok(Self { connection, channel: None, address, line, is_silent: false }),
-                Some(reason) => Err(ConnectError::Unreachable { address: place(&address), reason }),
+                Some(reason) => Err(ConnectError::Unreachable { address: address.to_string(), reason }),
             },
-            Ok(Err(error)) => {
-                let problem = tls::problem(&error, &address, &tls, line.server());
-                let no_tls = |reason| match address.scheme {
-                    AMQPScheme::AMQP => ConnectError::Unreachable { address: place(&address), reason },
-                    AMQPScheme::AMQPS => ConnectError::Tls { address: place(&address), reason },
-                };
-                Err(problem.map_or_else(|| not_connected(&address, &error), no_tls))
-            }
-            Err(_) => Err(ConnectError::Unreachable { address: place(&address), reason: silence() }),
+            Err(failure) => Err(ConnectError::of(failure, &address, &tls, line.server())),
         }
     }
 
@@ -145,13 +130,13 @@ impl Probe {
     /// The broker's host.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.address.authority.host
+        &self.address.host
     }
 
     /// The broker's port.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.address.authority.port
+        self.address.port
     }
 
     /// The vhost.
@@ -163,8 +148,7 @@ impl Probe {
     /// User and password, for another door of the same broker.
     #[must_use]
     pub fn login(&self) -> (&str, &str) {
-        let login = &self.address.authority.userinfo;
-        (&login.username, &login.password)
+        (&self.address.user, &self.address.password)
     }
 
     /// How the queue of that name is.

@@ -7,8 +7,8 @@
 use std::{
     mem,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU8, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::Duration,
 };
@@ -20,7 +20,7 @@ use lapin::{
     types::ShortString,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Mutex, OwnedMutexGuard, mpsc, oneshot},
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -46,14 +46,27 @@ const REOPEN_DELAY: Duration = Duration::from_millis(200);
 /// The same after a refusal that only an operator can lift.
 const REFUSED_DELAY: Duration = Duration::from_secs(10);
 
-/// The handle on the publishing task, which starts with the first publish.
+/// The handle on the publishing task, which starts with the first publish, and again with the next one if the runtime that
+/// it runs on has ended.
 pub(super) struct PublishTask {
     link: Arc<Link>,
     setup: Arc<Setup>,
-    requests: OnceLock<mpsc::Sender<Request>>,
+    requests: mpsc::Sender<Request>,
+    /// Had by the task while it runs.
+    receiver: Arc<Mutex<mpsc::Receiver<Request>>>,
+    is_running: Arc<AtomicBool>,
     /// No more requests are taken; those that were are finished.
     finishing: CancellationToken,
     finished: CancellationToken,
+}
+
+/// Held by the task.
+struct Running(Arc<AtomicBool>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 struct Request {
@@ -100,7 +113,9 @@ impl Fate {
 impl PublishTask {
     pub(super) fn new(link: Link, setup: Arc<Setup>) -> Self {
         let (finishing, finished) = (CancellationToken::new(), CancellationToken::new());
-        Self { link: Arc::new(link), setup, requests: OnceLock::new(), finishing, finished }
+        let (requests, receiver) = mpsc::channel(QUEUED_REQUESTS);
+        let (receiver, is_running) = (Arc::new(Mutex::new(receiver)), Arc::default());
+        Self { link: Arc::new(link), setup, requests, receiver, is_running, finishing, finished }
     }
 
     /// Publishes, and once more if a delay has nowhere to wait or a stream is gone: then a part of the topology is missing, and is mended first.
@@ -174,29 +189,25 @@ impl PublishTask {
     }
 
     fn requests(&self) -> &mpsc::Sender<Request> {
-        let start = || {
-            let (sender, receiver) = mpsc::channel(QUEUED_REQUESTS);
-            let task = Task {
-                link: Arc::clone(&self.link),
-                setup: Arc::clone(&self.setup),
-                requests: receiver,
-                refused: Refused::default(),
-                finishing: self.finishing.clone(),
-            };
-            let finished = self.finished.clone().drop_guard();
+        if !self.is_running.load(Ordering::Acquire) && !self.is_running.swap(true, Ordering::AcqRel) {
+            let running = Running(Arc::clone(&self.is_running));
+            let (link, setup) = (Arc::clone(&self.link), Arc::clone(&self.setup));
+            let (receiver, finishing) = (Arc::clone(&self.receiver), self.finishing.clone());
+            let finished = self.finished.clone();
             tokio::spawn(async move {
-                task.run().await;
-                drop(finished);
+                let _running = running;
+                let requests = receiver.lock_owned().await;
+                Task { link, setup, requests, refused: Refused::default(), finishing }.run().await;
+                finished.cancel();
             });
-            sender
-        };
-        self.requests.get_or_init(start)
+        }
+        &self.requests
     }
 
     /// Takes no more and waits for what was taken, at most the publish timeout.
     pub(super) async fn finish(&self) {
         self.finishing.cancel();
-        if self.requests.get().is_some() {
+        if self.is_running.load(Ordering::Acquire) {
             let timeout = self.setup.config.publish_timeout;
             if tokio::time::timeout(timeout, self.finished.cancelled()).await.is_err() {
                 tracing::warn!("closing with publishes that are not confirmed");
@@ -223,8 +234,8 @@ async fn unless_kept_from<A>(answer: impl Future<Output = A>, up: &Up, fate: &Fa
 struct Task {
     link: Arc<Link>,
     setup: Arc<Setup>,
-    requests: mpsc::Receiver<Request>,
     refused: Refused,
+    requests: OwnedMutexGuard<mpsc::Receiver<Request>>,
     finishing: CancellationToken,
 }
 
@@ -237,11 +248,18 @@ enum Exit {
 }
 
 impl Task {
+    /// Publishes until the handle is closed.
     async fn run(mut self) {
+        self.publish_all().await;
+        // What was not sent by now is told so by the drop of its answer.
+        self.requests.close();
+        while self.requests.try_recv().is_ok() {}
+    }
+
+    async fn publish_all(&mut self) {
         loop {
             let up = tokio::select! {
                 up = self.link.up() => up,
-                // What was not sent by now is told so by the drop of its answer.
                 () = self.finishing.cancelled() => return,
             };
             let Ok(up) = up else { return };

@@ -1,7 +1,9 @@
 //! A transport between the socket and lapin that lets through only what lapin survives (see [`screen`]), notes when the
 //! broker was heard last, and can be ended from outside.
 
+mod dial;
 mod last_words;
+mod login;
 mod screen;
 
 use std::{
@@ -9,7 +11,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -19,16 +21,17 @@ use std::{
 use async_rs::{Runtime, Tokio, traits::Reactor, util::RuntimeParts};
 use futures_io::{AsyncRead, AsyncWrite};
 use futures_util::Stream;
-use lapin::{
-    AsyncTcpStream, Connection, ConnectionProperties,
-    uri::{AMQPScheme, AMQPUri},
-};
+use lapin::{AsyncTcpStream, Connection, ConnectionProperties, uri::AMQPUri};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 pub(crate) use self::screen::{FrameStart, Screen};
-use self::{last_words::LastWords, screen::FRAME_START};
-use super::{probe::Server, tls::Tls};
+use self::{
+    last_words::LastWords,
+    login::{Login, NoSecrets},
+    screen::FRAME_START,
+};
+use super::{Address, probe::Server, tls::Tls};
 use crate::message::millis;
 
 /// Bytes taken from the socket at a time; also how much is moved at most for a frame that is replaced.
@@ -45,25 +48,50 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// As `Connection::connect_uri`, over this line; once.
+    /// Connects to the broker over this line; once. Each part of TLS and AMQP may take `patience`.
     pub(super) async fn connect(
         &self,
-        uri: AMQPUri,
+        address: &Address,
         tls: &Tls,
+        properties: ConnectionProperties,
+        patience: Duration,
+    ) -> Result<(Connection, SocketAddr), Failure> {
+        let tokio = Tokio::current();
+        let addresses = dial::lookup(&address.host, address.port).await.map_err(Failure::Unreachable)?;
+        let connecting = dial::first(&addresses, address.connect_timeout, |address| tokio.tcp_connect_addr(address));
+        let (stream, peer) = connecting.await.map_err(Failure::Unreachable)?;
+        let silent = |part| move |_| Failure::Silent(format!("{part} with {peer}: no answer within {patience:?}"));
+        let socket = if address.tls {
+            let stream = AsyncTcpStream::Plain(LastWords::new(stream, Some(Arc::clone(&self.server))));
+            let shaken = timeout(patience, tls.shake_hands(stream, &address.host)).await;
+            shaken.map_err(silent("TLS handshake"))?.map_err(Failure::Tls)?
+        } else {
+            AsyncTcpStream::Plain(LastWords::new(stream, None))
+        };
+        let connecting = self.shake_hands(socket, address, properties);
+        let connected = timeout(patience, connecting).await.map_err(silent("AMQP handshake"))?;
+        Ok((connected.map_err(Failure::Amqp)?, peer))
+    }
+
+    /// The AMQP handshake, by lapin.
+    async fn shake_hands(
+        &self,
+        socket: Socket,
+        address: &Address,
         properties: ConnectionProperties,
     ) -> lapin::Result<Connection> {
         let tokio = Tokio::current();
-        let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), ShieldedReactor(tokio.clone())));
-        let plain = Runtime::new(tokio);
-        let (abandoned, heard, server) = (self.abandoned.clone(), Arc::clone(&self.heard), Arc::clone(&self.server));
-        let tls = tls.clone();
-        let open = async move |uri: AMQPUri, _: Runtime<_>| {
-            let connecting = socket(&uri, &tls, &plain, &server);
-            let stream = abandoned.run_until_cancelled(connecting).await.unwrap_or_else(|| Err(given_up()))?;
-            let screen = Screen::new(Arc::clone(&server));
-            Ok(AsyncTcpStream::Plain(Shielded::new(stream, screen, Arc::clone(&heard), &abandoned)))
+        let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), ShieldedReactor(tokio)));
+        let socket = Login::new(socket, address.login());
+        let screen = Screen::new(Arc::clone(&self.server));
+        let stream = Shielded::new(socket, screen, Arc::clone(&self.heard), &self.abandoned);
+        let stream = Mutex::new(Some(AsyncTcpStream::Plain(stream)));
+        let taken = async move |_: AMQPUri, _: Runtime<_>| {
+            let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+            stream.ok_or_else(|| lapin::Error::from(given_up()))
         };
-        Connection::connector(uri, runtime, open, properties).await
+        let properties = properties.with_auth_provider(NoSecrets(address.mechanism));
+        Connection::connector(address.uri(), runtime, taken, properties).await
     }
 
     /// How long nothing has come in, not even a heartbeat.
@@ -107,28 +135,17 @@ impl Heard {
     }
 }
 
-/// A connection to the address, and with `amqps://` its handshake.
-async fn socket(
-    uri: &AMQPUri,
-    tls: &Tls,
-    runtime: &Runtime<Tokio>,
-    greeting: &Arc<OnceLock<Server>>,
-) -> io::Result<Socket> {
-    let limit = uri.query.connection_timeout.map_or(Duration::MAX, Duration::from_millis);
-    let place = runtime.to_socket_addrs((uri.authority.host.clone(), uri.authority.port));
-    let connected = timeout(limit, runtime.tcp_connect(place)).await;
-    let stream = connected.unwrap_or_else(|_| Err(no_connection(limit)))?;
-    match uri.scheme {
-        AMQPScheme::AMQP => Ok(AsyncTcpStream::Plain(LastWords::new(stream, None))),
-        AMQPScheme::AMQPS => {
-            let stream = AsyncTcpStream::Plain(LastWords::new(stream, Some(Arc::clone(greeting))));
-            tls.shake_hands(stream, &uri.authority.host).await
-        }
-    }
-}
-
-fn no_connection(limit: Duration) -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("no TCP connection within {limit:?}"))
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The name was not resolved, or no address took a connection.
+    Unreachable(String),
+    /// The TLS handshake failed.
+    Tls(io::Error),
+    /// There was no answer in time to what was sent.
+    Silent(String),
+    /// The AMQP handshake failed; the login belongs to it.
+    Amqp(lapin::Error),
 }
 
 fn given_up() -> io::Error {
@@ -142,12 +159,12 @@ pub(super) type Socket = AsyncTcpStream<LastWords<<Tokio as Reactor>::TcpStream>
 struct ShieldedReactor(Tokio);
 
 impl Reactor for ShieldedReactor {
-    type TcpStream = Shielded<Socket>;
+    type TcpStream = Shielded<Login<Socket>>;
     type Sleep = <Tokio as Reactor>::Sleep;
 
-    /// Nobody calls this: lapin connects through [`Line::connect`]'s closure. The bound on the handle cannot be named here.
+    /// Nobody calls this: lapin gets its stream from [`Line::shake_hands`]. The bound on the handle cannot be named here.
     #[expect(refining_impl_trait, reason = "the stream that is never returned needs some type")]
-    fn register<H: io::Read + io::Write + Send + 'static>(&self, _socket: H) -> io::Result<Shielded<Socket>> {
+    fn register<H: io::Read + io::Write + Send + 'static>(&self, _socket: H) -> io::Result<Shielded<Login<Socket>>> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
@@ -166,7 +183,12 @@ impl Reactor for ShieldedReactor {
         let connecting = self.0.tcp_connect_addr(address);
         async move {
             let stream = AsyncTcpStream::Plain(LastWords::new(connecting.await?, None));
-            Ok(Shielded::new(stream, Screen::default(), Arc::default(), &CancellationToken::new()))
+            Ok(Shielded::new(
+                Login::new(stream, Vec::new()),
+                Screen::default(),
+                Arc::default(),
+                &CancellationToken::new(),
+            ))
         }
     }
 }

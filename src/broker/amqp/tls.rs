@@ -10,13 +10,11 @@ mod wording;
 
 use std::{error::Error as StdError, io, path::PathBuf};
 
-use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
-
 #[cfg(feature = "tls")]
 use self::wording::refusal;
-use super::probe::Server;
 #[cfg(not(feature = "tls"))]
 use super::shield::Socket;
+use super::{Address, probe::Server};
 use crate::{config::Config, error::Error};
 
 const CA: &str = "LEVERET_TLS_CA";
@@ -41,14 +39,14 @@ struct Identity {
 
 impl Tls {
     /// Looks whether the settings can work.
-    pub(super) fn new(config: &Config, addresses: &[AMQPUri]) -> Result<Self, Error> {
+    pub(super) fn new(config: &Config, addresses: &[Address]) -> Result<Self, Error> {
         let wrong = |setting, reason: &str| Err(Error::Setting { setting, reason: reason.to_owned() });
         let files = [(CA, &config.tls_ca), (CERT, &config.tls_cert), (KEY, &config.tls_key)];
         if let Some((setting, _)) = files.iter().find(|(_, file)| file.is_some()) {
             if cfg!(not(feature = "tls")) {
                 return wrong(setting, "this program was built without TLS: enable leveret's `tls` feature");
             }
-            if addresses.iter().all(|address| address.scheme == AMQPScheme::AMQP) {
+            if !addresses.iter().any(|address| address.tls) {
                 return wrong(setting, "has an effect on amqps:// only, and no address in AMQP_URL begins so");
             }
         }
@@ -58,10 +56,7 @@ impl Tls {
             (None, Some(_)) => return wrong(KEY, "a key is of no use without its certificate: set LEVERET_TLS_CERT"),
             (None, None) => None,
         };
-        if addresses
-            .iter()
-            .any(|address| is_external(address) && (address.scheme == AMQPScheme::AMQP || identity.is_none()))
-        {
+        if addresses.iter().any(|address| address.is_external() && (!address.tls || identity.is_none())) {
             return wrong(
                 "AMQP_URL",
                 "auth_mechanism=external is a login by certificate: it wants amqps://, LEVERET_TLS_CERT and LEVERET_TLS_KEY",
@@ -92,11 +87,11 @@ fn refusal(_: &Tls, _: &io::Error) -> Option<String> {
 #[error("{0}")]
 struct Problem(String);
 
-/// What is wrong if a connection that failed did so for TLS, or for the lack of it; `server` is the broker if it has spoken AMQP.
-pub(super) fn problem(error: &lapin::Error, address: &AMQPUri, tls: &Tls, server: Option<&Server>) -> Option<String> {
+/// What is wrong if the AMQP handshake failed for TLS, or for the lack of it; `server` is the broker if it has spoken AMQP.
+pub(super) fn problem(error: &lapin::Error, address: &Address, tls: &Tls, server: Option<&Server>) -> Option<String> {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     if let Some(Server { mechanisms, .. }) = server
-        && is_external(address)
+        && address.is_external()
         && !mechanisms.is_empty()
         && mechanisms.split(' ').all(|mechanism| mechanism != "EXTERNAL")
     {
@@ -105,31 +100,30 @@ pub(super) fn problem(error: &lapin::Error, address: &AMQPUri, tls: &Tls, server
         return Some(format!("{words}: only by {mechanisms}"));
     }
     let hint = "if that is its port for TLS, take amqps://";
-    match (error.kind(), &address.scheme) {
-        (lapin::ErrorKind::IOError(error), AMQPScheme::AMQPS) => {
-            cause(error).map(|Problem(words)| words.clone()).or_else(|| refusal(tls, error))
-        }
-        (lapin::ErrorKind::IOError(error), AMQPScheme::AMQP) => {
+    match error.kind() {
+        // With TLS 1.3 the broker refuses a certificate only after the handshake.
+        lapin::ErrorKind::IOError(error) if address.tls => tls_problem(tls, error),
+        lapin::ErrorKind::IOError(error) => {
             let ended = matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof);
             (ended && server.is_none()).then(|| format!("{error}, before it has said anything: {hint}"))
         }
         // What TLS says to somebody who does not speak it is no frame.
-        (lapin::ErrorKind::ParsingError(_), AMQPScheme::AMQP) if server.is_none() => {
+        lapin::ErrorKind::ParsingError(_) if !address.tls && server.is_none() => {
             Some(format!("it does not speak AMQP there: {hint}"))
         }
         _ => None,
     }
 }
 
+/// What is wrong with TLS, in words that say what to do.
+pub(super) fn tls_problem(tls: &Tls, error: &io::Error) -> Option<String> {
+    cause(error).map(|Problem(words)| words.clone()).or_else(|| refusal(tls, error))
+}
+
 /// The cause of that type, of an error that may have been wrapped.
 fn cause<T: StdError + 'static>(error: &io::Error) -> Option<&T> {
     let inner = error.get_ref()?;
     inner.downcast_ref().or_else(|| cause(inner.downcast_ref()?))
-}
-
-/// Whether the user is told by our certificate rather than by the address.
-pub(super) fn is_external(address: &AMQPUri) -> bool {
-    matches!(address.query.auth_mechanism, Some(SASLMechanism::External))
 }
 
 #[cfg(test)]

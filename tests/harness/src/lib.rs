@@ -11,6 +11,7 @@
 //! - [`Cable`]: a network that can lose every packet.
 //! - [`Collector`]: takes traces in, as an OpenTelemetry collector does.
 //! - [`Process`]: a program under test: its lines, signals and exit status.
+//! - [`ignores_empty_variables`]: what all programs under test must do.
 //! - [`eventually`]: awaits a condition, and says which one never came.
 //! - [`python`], [`javascript`], [`golang`], [`promtool`], [`schemathesis`]: foreign programs the tests run.
 //!
@@ -31,6 +32,7 @@ mod node;
 mod postgres;
 mod process;
 mod proxy;
+mod settings;
 mod shared;
 
 pub use amqp::RawClient;
@@ -46,4 +48,5 @@ pub use node::{Node, NodeOptions, NodeTls};
 pub use postgres::{Postgres, shared_postgres};
 pub use process::Process;
 pub use proxy::Proxy;
+pub use settings::ignores_empty_variables;
 pub use shared::{SharedNode, TestVhost, shared_node};

@@ -51,10 +51,10 @@ const QUIET: &str = "error,leveret::task=off,lapin=off";
 
 /// Runs the email, the reports and the orders worker on real input, and tells what became of every job.
 #[derive(Parser)]
-#[command(name = "demo", version, after_long_help = LESSON, max_term_width = 120)]
+#[command(name = "demo", version, after_long_help = LESSON, max_term_width = 120, mut_args(leveret::setting))]
 struct Settings {
     /// RabbitMQ to run on, as `amqp://user:password@host:5672/vhost` (several: comma separated); without it, in memory
-    #[arg(long, env = "AMQP_URL", value_name = "URL", value_delimiter = ',', hide_env_values = true)]
+    #[arg(long, env = "AMQP_URL", value_name = "URL", hide_env_values = true)]
     amqp_url: Vec<String>,
 
     /// Address of /metrics, /livez and /readyz; another port is chosen when this one is taken
@@ -138,12 +138,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 
 impl Settings {
     fn in_memory(&self) -> bool {
-        self.addresses().is_empty()
-    }
-
-    /// An `AMQP_URL` that is set to nothing is not set.
-    fn addresses(&self) -> Vec<String> {
-        self.amqp_url.iter().filter(|url| !url.trim().is_empty()).cloned().collect()
+        self.amqp_url.is_empty()
     }
 
     fn broker(&self, http_addr: SocketAddr) -> Result<Broker, Error> {
@@ -152,7 +147,7 @@ impl Settings {
         if self.in_memory() {
             return Ok(Broker::memory_with(config));
         }
-        Broker::amqp(Config { amqp_url: self.addresses(), ..config })
+        Broker::amqp(Config { amqp_url: self.amqp_url.clone(), ..config })
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
 
 /// How mail leaves; every setting has a flag and an environment variable.
 #[derive(Clone, clap::Args)]
-#[command(next_help_heading = "Mail")]
+#[command(next_help_heading = "Mail", mut_args(leveret::setting))]
 pub struct MailSettings {
     /// The mail server; either this or `MAIL_DIR` must be set
     ///
@@ -137,7 +137,7 @@ fn sender(text: &str) -> Result<Mailbox, SettingError> {
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SettingError> {
     let wrong = |source| SettingError::CaFile { path: path.to_owned(), source };
     let pem = fs::read(path).map_err(|e| wrong(e.into()))?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(leveret::without_bom(&pem)).collect();
     match found {
         Ok(found) if found.is_empty() => Err(wrong("it holds no PEM certificate".into())),
         Ok(found) => Ok(found),

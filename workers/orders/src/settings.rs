@@ -4,6 +4,7 @@ use crate::{error::ShopError, shop::Shop};
 
 /// Which database the shop is in.
 #[derive(Debug, Clone, clap::Args)]
+#[command(mut_args(leveret::setting))]
 pub struct OrderSettings {
     /// Database of the shop: `sqlite:PATH`, or `postgres://user:password@host/database`, which several workers can share
     #[arg(long, env = "DATABASE_URL", value_name = "URL", default_value = "sqlite:orders.db", hide_env_values = true)]

@@ -6,6 +6,7 @@ use crate::report::Reports;
 
 /// Where reports come from and go to, and how much one worker does at once.
 #[derive(Debug, Clone, clap::Args)]
+#[command(mut_args(leveret::setting))]
 pub struct ReportSettings {
     /// Directory of the data sets
     #[arg(long, env = "REPORTS_DATA_DIR", default_value = "data")]

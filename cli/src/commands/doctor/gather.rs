@@ -70,7 +70,7 @@ pub(super) async fn gather(arguments: &Arguments, progress: &Progress) -> Result
 /// Connects to the first address that works; tries the others too, because workers will need them one day.
 async fn connect(config: &Config) -> Result<Result<(Probe, Vec<String>), Unreached>, Failure> {
     let (mut connected, mut unreached) = (None, Vec::new());
-    for url in &config.amqp_url {
+    for url in config.addresses() {
         match Probe::connect(url, config).await {
             Ok(probe) if connected.is_none() => connected = Some(probe),
             Ok(probe) => probe.close().await,

@@ -11,7 +11,6 @@ use leveret::{
     schedule::tokens,
     topology::{Plan, Topology},
 };
-use url::Url;
 
 use super::super::shared::{announced, reach};
 use crate::output::Failure;
@@ -148,12 +147,8 @@ async fn is_there(probe: &mut Probe, queue: &str) -> Result<bool, Failure> {
 
 /// The vhost of the first address.
 pub(super) fn vhost(config: &Config) -> anyhow::Result<String> {
-    let Some(first) = config.amqp_url.first() else { return Ok("/".to_owned()) };
-    // The address may hold a password, and is not repeated.
-    let url = Url::parse(first).context("AMQP_URL is no address")?;
-    let path = url.path().strip_prefix('/').filter(|path| !path.is_empty());
-    let decoded = percent_encoding::percent_decode_str(path.unwrap_or("%2f")).decode_utf8();
-    Ok(decoded.context("the vhost in AMQP_URL")?.into_owned())
+    let vhost = config.vhost()?;
+    Ok(if vhost.is_empty() { "/".to_owned() } else { vhost })
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! What the broker's refusals mean.
 
-use lapin::{
-    protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError},
-    uri::AMQPUri,
-};
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
 use crate::{
-    broker::amqp::{declare::is_mismatch, tls::is_external},
+    broker::amqp::{
+        Address,
+        declare::is_mismatch,
+        probe::Server,
+        shield::Failure,
+        tls::{Tls, problem, tls_problem},
+    },
     error::Error,
 };
 
@@ -89,26 +92,36 @@ pub enum Refusal {
     Failed(String),
 }
 
-pub(super) fn place(address: &AMQPUri) -> String {
-    format!("{}:{}", address.authority.host, address.authority.port)
-}
-
-pub(super) fn not_connected(uri: &AMQPUri, error: &lapin::Error) -> ConnectError {
-    let user = if is_external(uri) { "of the certificate" } else { &uri.authority.userinfo.username };
-    let (address, user) = (place(uri), user.to_owned());
-    let lapin::ErrorKind::ProtocolError(protocol) = error.kind() else {
-        return ConnectError::Unreachable { address, reason: error.to_string() };
-    };
-    let mut reason = protocol.get_message().to_string();
-    if uri.vhost.is_empty() {
-        reason.push_str(" (the slash at the end of an address is no vhost: leave it out, or write /%2f)");
-    }
-    match protocol.kind() {
-        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => ConnectError::Login { address, user, reason },
-        AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
-            ConnectError::Vhost { address, user, vhost: uri.vhost.clone(), reason }
+impl ConnectError {
+    /// What failed, with the part that it was.
+    pub(in super::super) fn of(failure: Failure, place: &Address, tls: &Tls, server: Option<&Server>) -> Self {
+        let address = place.to_string();
+        let error = match failure {
+            Failure::Unreachable(reason) | Failure::Silent(reason) => return Self::Unreachable { address, reason },
+            Failure::Tls(error) => {
+                let reason = tls_problem(tls, &error).unwrap_or_else(|| format!("TLS handshake: {error}"));
+                return Self::Tls { address, reason };
+            }
+            Failure::Amqp(error) => error,
+        };
+        if let Some(reason) = problem(&error, place, tls, server) {
+            return if place.tls { Self::Tls { address, reason } } else { Self::Unreachable { address, reason } };
         }
-        AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => ConnectError::Unreachable { address, reason },
+        let lapin::ErrorKind::ProtocolError(protocol) = error.kind() else {
+            return Self::Unreachable { address, reason: format!("AMQP handshake: {error}") };
+        };
+        let mut reason = protocol.get_message().to_string();
+        if place.vhost.is_empty() {
+            reason.push_str(" (the slash at the end of an address is no vhost: leave it out, or write /%2f)");
+        }
+        let user = if place.is_external() { "of the certificate" } else { &place.user }.to_owned();
+        match protocol.kind() {
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Self::Login { address, user, reason },
+            AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => {
+                Self::Vhost { address, user, vhost: place.vhost.clone(), reason }
+            }
+            AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => Self::Unreachable { address, reason },
+        }
     }
 }
 

@@ -1,12 +1,10 @@
-use std::time::Duration;
-
 use super::*;
 use crate::broker::amqp::connection::parse_addresses;
 
 fn refused(url: &str, change: impl FnOnce(&mut Config)) -> String {
     let mut config = Config { amqp_url: vec![url.to_owned()], ..Config::default() };
     change(&mut config);
-    let addresses = parse_addresses(&config.amqp_url, Duration::from_secs(10)).unwrap();
+    let addresses = parse_addresses(&config).unwrap();
     Tls::new(&config, &addresses).unwrap_err().to_string()
 }
 

@@ -19,7 +19,7 @@ use tokio_rustls::{
         pki_types::{CertificateDer, ServerName},
     },
 };
-use url::{Host, Url};
+use url::{Host, Position, Url};
 
 /// What is wrong with an `SMTP_URL`.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,9 @@ pub enum UrlError {
     /// A password without a user, or a user without a password.
     #[error("it needs both user and password, or neither")]
     Credentials,
+    /// A password with a raw `/`, `?` or `#`, which ends the host's part of the text.
+    #[error("an @ stands after the first /, ? or #: write these as %2F, %3F and %23 in a password")]
+    Unencoded,
     /// A percent-encoded part is not UTF-8.
     #[error("its user, password or path is not UTF-8")]
     Encoding,
@@ -84,6 +87,10 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn parse(text: &str, authorities: Vec<CertificateDer<'static>>) -> Result<Self, UrlError> {
         let url = Url::parse(text.trim())?;
+        // Else a part of the password would be the host, the greeting or a parameter, and be shown as that.
+        if url[Position::BeforePath..].contains('@') {
+            return Err(UrlError::Unencoded);
+        }
         let host = match url.host().ok_or(UrlError::Host)? {
             Host::Domain(name) => name.to_owned(),
             Host::Ipv4(ip) => ip.to_string(),
@@ -234,6 +241,9 @@ mod tests {
             "smtp://u:secret@mail.example.com:99999",
             "smtp://u:%ff@mail.example.com",
             "smtp://u:secret@mail.example.com/a%0d%0ab",
+            "smtp://u:25/secret@mail.example.com",
+            "smtp://u:25?secret@mail.example.com",
+            "smtp://u:25#secret@mail.example.com",
         ];
         for url in urls {
             let error = Server::parse(url, Vec::new()).expect_err(url);

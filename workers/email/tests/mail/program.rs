@@ -117,3 +117,15 @@ fn every_setting_is_in_the_book_with_its_flag_and_default() {
     }
     assert_eq!(rows, 5, "{help}");
 }
+
+#[test]
+fn a_variable_that_is_empty_counts_as_unset_and_one_that_is_wrong_is_named_with_its_flag() {
+    let program = env!("CARGO_BIN_EXE_email-worker");
+    let variables = leveret_harness::ignores_empty_variables(program, &[]);
+    for variable in ["SMTP_URL", "MAIL_DIR", "LEVERET_NAMESPACE", "RUST_LOG"] {
+        assert!(variables.contains(variable), "{variable}");
+    }
+    let run = Command::new(program).env("SMTP_TIMEOUT", "soon").output().unwrap();
+    let text = String::from_utf8(run.stderr).unwrap();
+    assert!(!run.status.success() && text.contains("'--smtp-timeout <SMTP_TIMEOUT>'"), "{text}");
+}

@@ -31,3 +31,15 @@ fn a_wrong_setting_stops_the_start_and_is_named() {
         assert!(text.contains(expected) && !text.contains("hidden"), "{text}");
     }
 }
+
+#[test]
+fn a_variable_that_is_empty_counts_as_unset_and_one_that_is_wrong_is_named_with_its_flag() {
+    let program = env!("CARGO_BIN_EXE_orders-worker");
+    let variables = leveret_harness::ignores_empty_variables(program, &[]);
+    for variable in ["DATABASE_URL", "LEVERET_NAMESPACE", "RUST_LOG"] {
+        assert!(variables.contains(variable), "{variable}");
+    }
+    let run = Command::new(program).env("LEVERET_HEARTBEAT", "soon").output().unwrap();
+    let text = String::from_utf8(run.stderr).unwrap();
+    assert!(!run.status.success() && text.contains("'--heartbeat <LEVERET_HEARTBEAT>'"), "{text}");
+}

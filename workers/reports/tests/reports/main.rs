@@ -4,6 +4,7 @@
 
 mod files;
 mod job;
+mod program;
 mod refusals;
 
 use std::{
