@@ -2,7 +2,12 @@
 
 use std::cmp::Ordering;
 
-use crate::{decimal::Decimal, request::AggregateOp};
+use crate::{
+    date::is_local_date,
+    decimal::Decimal,
+    notation::{Notation, is_dressed_number},
+    request::AggregateOp,
+};
 
 /// What has been seen so far for one figure of one group.
 #[derive(Debug, Clone)]
@@ -27,13 +32,27 @@ pub(crate) enum Value {
     Text(Box<str>),
 }
 
+/// What a figure takes of a cell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// Nothing: the cell is empty.
+    Nothing,
+    /// That it is there.
+    Presence,
+    Value(Value),
+}
+
 /// Why a cell could not be taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     NotANumber,
     NotUtf8,
     Overflow,
-    Mixed { so_far: Kind },
+    /// A number or a date in a notation whose texts have no order.
+    Unordered,
+    Mixed {
+        so_far: Kind,
+    },
 }
 
 /// What a column whose values are ordered holds; its first value decides.
@@ -54,23 +73,19 @@ impl Accumulator {
         }
     }
 
-    /// Counts a row, whatever is in it.
-    pub(crate) fn add_row(&mut self) {
-        if let Self::Count(count) = self {
-            *count += 1;
-        }
-    }
-
-    /// Takes in a cell that is not empty. `kind` is what the column has held so far, in any group.
-    pub(crate) fn add(&mut self, cell: &[u8], kind: &mut Option<Kind>) -> Result<(), Fault> {
-        match self {
-            Self::Count(count) => *count += 1,
-            Self::Sum(sum) => *sum = plus(*sum, cell)?,
-            Self::Mean { sum, count } => {
-                *sum = plus(*sum, cell)?;
+    /// Takes in what [`share`] found in a cell.
+    pub(crate) fn add(&mut self, share: Share) -> Result<(), Fault> {
+        match (self, share) {
+            (_, Share::Nothing) => {}
+            (Self::Count(count), _) => *count += 1,
+            (Self::Sum(sum), Share::Value(Value::Number(number))) => *sum = plus(*sum, number)?,
+            (Self::Mean { sum, count }, Share::Value(Value::Number(number))) => {
+                *sum = plus(*sum, number)?;
                 *count += 1;
             }
-            Self::Extreme { best, wanted } => offer(best, Value::read(cell, kind)?, *wanted),
+            (Self::Extreme { best, wanted }, Share::Value(value)) => offer(best, value, *wanted),
+            // `share` has found a number or a value for these.
+            (Self::Sum(_) | Self::Mean { .. } | Self::Extreme { .. }, _) => return Err(Fault::NotANumber),
         }
         Ok(())
     }
@@ -119,19 +134,41 @@ impl Accumulator {
     }
 }
 
-impl Value {
-    fn read(cell: &[u8], kind: &mut Option<Kind>) -> Result<Self, Fault> {
-        let number = Decimal::parse(cell);
-        let found = if number.is_some() { Kind::Numbers } else { Kind::Text };
-        let so_far = *kind.get_or_insert(found);
-        if so_far != found {
-            return Err(Fault::Mixed { so_far });
+/// What a figure of this kind takes of a cell; `kind` is what the column has held so far, in any group.
+pub(crate) fn share(op: AggregateOp, cell: &[u8], kind: Option<Kind>, notation: &Notation) -> Result<Share, Fault> {
+    if cell.trim_ascii().is_empty() {
+        return Ok(Share::Nothing);
+    }
+    match op {
+        AggregateOp::Count => Ok(Share::Presence),
+        AggregateOp::Sum | AggregateOp::Mean => {
+            notation.number(cell).map(|number| Share::Value(Value::Number(number))).ok_or(Fault::NotANumber)
         }
-        if let Some(number) = number {
-            return Ok(Self::Number(number));
+        AggregateOp::Min | AggregateOp::Max => Value::read(cell, kind, notation).map(Share::Value),
+    }
+}
+
+impl Value {
+    fn read(cell: &[u8], so_far: Option<Kind>, notation: &Notation) -> Result<Self, Fault> {
+        let mixed = |found| so_far.filter(|so_far| *so_far != found).map(|so_far| Fault::Mixed { so_far });
+        if let Some(number) = notation.number(cell) {
+            return mixed(Kind::Numbers).map_or(Ok(Self::Number(number)), Err);
+        }
+        if let Some(fault) = mixed(Kind::Text) {
+            return Err(fault);
         }
         let text = std::str::from_utf8(cell).map_err(|_| Fault::NotUtf8)?;
+        if is_dressed_number(text) || is_local_date(text) {
+            return Err(Fault::Unordered);
+        }
         Ok(Self::Text(text.into()))
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Number(_) => Kind::Numbers,
+            Self::Text(_) => Kind::Text,
+        }
     }
 }
 
@@ -144,8 +181,7 @@ impl Kind {
     }
 }
 
-fn plus(sum: Decimal, cell: &[u8]) -> Result<Decimal, Fault> {
-    let number = Decimal::parse(cell).ok_or(Fault::NotANumber)?;
+fn plus(sum: Decimal, number: Decimal) -> Result<Decimal, Fault> {
     sum.checked_add(number).ok_or(Fault::Overflow)
 }
 
@@ -164,7 +200,11 @@ mod tests {
         let mut accumulator = Accumulator::new(op);
         let mut kind = None;
         for cell in cells {
-            accumulator.add(cell.as_bytes(), &mut kind)?;
+            let share = share(op, cell.as_bytes(), kind, &Notation::PLAIN)?;
+            if let Share::Value(value) = &share {
+                kind = Some(value.kind());
+            }
+            accumulator.add(share)?;
         }
         Ok(accumulator.figure().map(|value| match value {
             Value::Number(number) => number.to_string(),
@@ -198,17 +238,20 @@ mod tests {
         assert_eq!(take_in(AggregateOp::Min, &["n/a", "1"]), Err(Fault::Mixed { so_far: Kind::Text }));
         let nines = "9".repeat(38);
         assert_eq!(take_in(AggregateOp::Sum, &[&nines, &nines]), Err(Fault::Overflow));
-        let mut least = Accumulator::new(AggregateOp::Min);
-        assert_eq!(least.add(b"\xff", &mut None), Err(Fault::NotUtf8));
+        assert_eq!(share(AggregateOp::Min, b"\xff", None, &Notation::PLAIN), Err(Fault::NotUtf8));
+        for text in ["$5", "1,000", "21.11.2026"] {
+            assert_eq!(take_in(AggregateOp::Max, &[text]), Err(Fault::Unordered), "{text}");
+        }
     }
 
     #[test]
     fn merged_groups_give_the_figure_of_all_their_cells() {
         for op in [AggregateOp::Sum, AggregateOp::Mean, AggregateOp::Count, AggregateOp::Min, AggregateOp::Max] {
-            let (mut left, mut right, mut kind) = (Accumulator::new(op), Accumulator::new(op), None);
-            left.add(b"1", &mut kind).unwrap();
-            right.add(b"2", &mut kind).unwrap();
-            right.add(b"6", &mut kind).unwrap();
+            let (mut left, mut right) = (Accumulator::new(op), Accumulator::new(op));
+            let part = |cell: &str| share(op, cell.as_bytes(), None, &Notation::PLAIN).unwrap();
+            left.add(part("1")).unwrap();
+            right.add(part("2")).unwrap();
+            right.add(part("6")).unwrap();
             let both = take_in(op, &["1", "2", "6"]).unwrap().unwrap();
             let Some(Value::Number(merged)) = left.merge(&right).unwrap().figure() else { panic!("{op}") };
             assert_eq!(merged.to_string(), both, "{op}");

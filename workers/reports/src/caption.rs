@@ -24,6 +24,8 @@ pub(crate) struct Caption {
     pub(crate) data_of_seconds: u32,
     /// How many of its rows counted.
     pub(crate) rows: String,
+    /// How many were left out because of a cell that is not valid: `none`, `12`.
+    pub(crate) skipped: String,
     /// What each figure is called in prose, in the order of the request.
     pub(crate) figures: Vec<String>,
 }
@@ -43,6 +45,7 @@ impl Caption {
             data_of: utc(modified),
             data_of_seconds: u32::try_from(seconds(modified)).unwrap_or(u32::MAX),
             rows,
+            skipped: if scan.skipped == 0 { "none".to_owned() } else { grouped(&scan.skipped.to_string()) },
             figures,
         }
     }

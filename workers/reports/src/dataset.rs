@@ -1,12 +1,18 @@
 //! Streams a CSV file row by row, in bounded memory, and says which line is wrong.
 //!
 //! The first row is the header. Cells are handed out as bytes: a file that is not UTF-8 throughout can still be
-//! reported on as long as the columns in use are.
+//! reported on as long as the columns in use are. Bytes pass through `decoded`, then `checked`, to the reader.
 
-use std::io::{self, Read};
+mod checked;
+mod decoded;
+mod layout;
+
+use std::io::{self, Chain, Cursor, Read};
 
 use csv::{ByteRecord, ErrorKind};
 
+pub(crate) use self::layout::Layout;
+use self::{checked::Checked, decoded::Decoded};
 use crate::error::{ReportError, shown};
 
 /// The most bytes of one row, so that a quotation mark that is never closed cannot fill the memory.
@@ -15,13 +21,19 @@ pub(crate) const ROW_LIMIT: usize = 1024 * 1024;
 const BUFFER: usize = 64 * 1024;
 
 /// A data set that is being read.
-#[derive(Debug)]
 pub(crate) struct Dataset<R> {
     name: String,
     header: Vec<String>,
-    rows: csv::Reader<Metered<R>>,
+    rows: csv::Reader<Text<R>>,
     record: ByteRecord,
+    /// Lines before the header.
+    skipped: u64,
+    /// Whether a row may have fewer cells than the header.
+    pads: bool,
 }
+
+/// A file's beginning, which has been looked at, and the rest of it.
+type Text<R> = Checked<Chain<Cursor<Vec<u8>>, Decoded<R>>>;
 
 /// One row of a data set.
 #[derive(Debug, Clone, Copy)]
@@ -33,16 +45,35 @@ pub(crate) struct Row<'a> {
 
 impl<R: Read> Dataset<R> {
     /// Reads the header.
-    pub(crate) fn new(name: &str, input: R) -> Result<Self, ReportError> {
-        let rows = csv::ReaderBuilder::new()
-            .has_headers(false)
-            .flexible(true)
-            // A row ends with its line, so that the reader's line is that of the next row; see `Row::cell` for `\r\n`.
-            .terminator(csv::Terminator::Any(b'\n'))
-            .buffer_capacity(BUFFER)
-            .from_reader(Metered { input, allowance: ROW_LIMIT, last: b'\n' });
-        let mut dataset = Self { name: name.to_owned(), header: Vec::new(), rows, record: ByteRecord::new() };
+    pub(crate) fn new(name: &str, input: R, layout: &Layout) -> Result<Self, ReportError> {
+        let failed = |error| explain(error, name, 1);
+        let mut text = Decoded::new(name, input, layout.encoding).map_err(failed)?;
+        let mut beginning = read_beginning(&mut text).map_err(failed)?;
+        if beginning.contains(&0) {
+            let reason = "it has NUL characters, as UTF-16 without a byte order mark has; dialect.encoding can say so";
+            return Err(ReportError::NotText { name: name.to_owned(), reason });
+        }
+        let (delimiter, before) = layout.open(&beginning);
+        let skipped = u64::from(before > 0);
+        beginning.drain(..before);
+        let mut reader = csv::ReaderBuilder::new();
+        reader.quoting(layout.quote.is_some()).quote(layout.quote.unwrap_or(b'"')).delimiter(delimiter);
+        // A row ends with its line, so that the reader's line is that of the next row; see `Row::cell` for `\r\n`.
+        reader.has_headers(false).flexible(true).terminator(csv::Terminator::Any(b'\n')).buffer_capacity(BUFFER);
+        let text = Checked::new(Cursor::new(beginning).chain(text), layout.quote, delimiter, 1 + skipped);
+        let mut dataset = Self {
+            name: name.to_owned(),
+            header: Vec::new(),
+            rows: reader.from_reader(text),
+            record: ByteRecord::new(),
+            skipped,
+            pads: layout.pads,
+        };
         dataset.header = match dataset.read()? {
+            Some(row) if row.has_lone_return() => {
+                let reason = "its lines end in a carriage return alone: convert them to line feeds";
+                return Err(ReportError::NotText { name: name.to_owned(), reason });
+            }
             Some(row) => row.titles()?,
             None => Vec::new(),
         };
@@ -56,9 +87,9 @@ impl<R: Read> Dataset<R> {
 
     /// The next row, with as many cells as the header, or `None` at the end.
     pub(crate) fn next_row(&mut self) -> Result<Option<Row<'_>>, ReportError> {
-        let expected = self.header.len();
+        let (expected, pads) = (self.header.len(), self.pads);
         match self.read()? {
-            Some(row) if row.record.len() != expected => {
+            Some(row) if row.record.len() > expected || row.record.len() < expected && !pads => {
                 Err(ReportError::FieldCount { row: row.number(), expected, found: row.record.len() })
             }
             row => Ok(row),
@@ -67,20 +98,16 @@ impl<R: Read> Dataset<R> {
 
     fn read(&mut self) -> Result<Option<Row<'_>>, ReportError> {
         loop {
-            let before = self.rows.position().line();
-            self.rows.get_mut().allowance = ROW_LIMIT;
+            let before = self.skipped + self.rows.position().line();
+            self.rows.get_mut().allow(ROW_LIMIT);
             let found = self.rows.read_byte_record(&mut self.record);
-            if !found.map_err(|error| explain(error, &self.name, before))? {
+            if !found.map_err(|error| explain(into_io(error), &self.name, before))? {
                 return Ok(None);
             }
-            if is_blank(&self.record) {
-                continue;
+            if !is_blank(&self.record) {
+                let after = self.skipped + self.rows.position().line();
+                return Ok(Some(Row { record: &self.record, after }));
             }
-            let after = self.rows.position().line();
-            if is_unclosed(&self.record, after - before) {
-                return Err(ReportError::UnclosedQuote { row: before });
-            }
-            return Ok(Some(Row { record: &self.record, after }));
         }
     }
 }
@@ -96,6 +123,13 @@ impl<'a> Row<'a> {
     pub(crate) fn cell(self, column: usize) -> &'a [u8] {
         let cell = self.record.get(column).unwrap_or_default();
         if column + 1 == self.record.len() { without_return(cell) } else { cell }
+    }
+
+    /// Whether a carriage return in it does not belong to the end of a line.
+    fn has_lone_return(self) -> bool {
+        let lone =
+            |cell: &[u8]| cell.iter().enumerate().any(|(at, byte)| *byte == b'\r' && cell.get(at + 1) != Some(&b'\n'));
+        (0..self.record.len()).any(|column| lone(self.cell(column)))
     }
 
     fn titles(self) -> Result<Vec<String>, ReportError> {
@@ -121,56 +155,48 @@ fn is_blank(record: &ByteRecord) -> bool {
     record.len() == 1 && record.as_slice() == b"\r"
 }
 
-/// Whether the row took in the end of the last line as text: a quotation mark in it was still open.
-fn is_unclosed(record: &ByteRecord, lines: u64) -> bool {
-    record.as_slice().ends_with(b"\n") && line_breaks(record) >= lines
-}
-
 fn line_breaks(record: &ByteRecord) -> u64 {
     record.as_slice().iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
-fn explain(error: csv::Error, name: &str, row: u64) -> ReportError {
-    let source = match error.into_kind() {
-        ErrorKind::Io(source) if source.kind() == io::ErrorKind::FileTooLarge => {
-            return ReportError::RowTooLong { row, limit: ROW_LIMIT };
+/// The text up to the end of the header's line, or the first 64 KB; of a line before the header, the one after it too.
+fn read_beginning(text: &mut impl Read) -> io::Result<Vec<u8>> {
+    let (mut beginning, mut chunk) = (Vec::new(), vec![0; 4096]);
+    while beginning.len() < BUFFER && beginning.iter().filter(|byte| **byte == b'\n').count() < 2 {
+        match text.read(&mut chunk)? {
+            0 => break,
+            read => beginning.extend_from_slice(&chunk[..read]),
         }
+    }
+    Ok(beginning)
+}
+
+fn into_io(error: csv::Error) -> io::Error {
+    match error.into_kind() {
         ErrorKind::Io(source) => source,
         other => io::Error::other(format!("{other:?}")),
-    };
-    ReportError::Read { name: name.to_owned(), source }
-}
-
-/// Fails once more has been read for one row than a row may have (the reader's own buffer comes on top), and ends the
-/// last line if the file does not.
-#[derive(Debug)]
-struct Metered<R> {
-    input: R,
-    allowance: usize,
-    last: u8,
-}
-
-impl<R: Read> Read for Metered<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.allowance == 0 {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        let mut read = self.input.read(buffer)?;
-        if read == 0 && self.last != b'\n' {
-            read = (&b"\n"[..]).read(buffer)?;
-        }
-        self.last = buffer[..read].last().copied().unwrap_or(self.last);
-        self.allowance = self.allowance.saturating_sub(read);
-        Ok(read)
     }
+}
+
+/// What a layer below the reader found wrong, or else the disk.
+fn explain(error: io::Error, name: &str, row: u64) -> ReportError {
+    if error.kind() == io::ErrorKind::FileTooLarge {
+        return ReportError::RowTooLong { row, limit: ROW_LIMIT };
+    }
+    error.downcast().unwrap_or_else(|source| ReportError::Read { name: name.to_owned(), source })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::Dialect;
+
+    fn plain() -> Layout {
+        Layout::new(&Dialect::default()).unwrap()
+    }
 
     fn read(text: &[u8]) -> Result<Vec<(u64, Vec<String>)>, ReportError> {
-        let mut dataset = Dataset::new("d.csv", text)?;
+        let mut dataset = Dataset::new("d.csv", text, &plain())?;
         let columns = dataset.header().len();
         let mut rows = vec![(1, dataset.header().to_vec())];
         while let Some(row) = dataset.next_row()? {
@@ -205,7 +231,7 @@ mod tests {
     #[test]
     fn a_quotation_mark_that_is_never_closed_is_named_before_it_fills_the_memory() {
         let endless = (&b"a,b\n1,2\n3,\""[..]).chain(io::repeat(b'x'));
-        let mut dataset = Dataset::new("d.csv", endless).unwrap();
+        let mut dataset = Dataset::new("d.csv", endless, &plain()).unwrap();
         dataset.next_row().unwrap();
         let error = dataset.next_row().unwrap_err();
         assert!(matches!(error, ReportError::RowTooLong { row: 3, .. }), "{error}");

@@ -2,7 +2,10 @@
 
 use std::io;
 
-use crate::request::{AggregateOp, Format};
+use crate::{
+    notation::is_dressed_number,
+    request::{AggregateOp, Format},
+};
 
 /// Why a report was not written.
 ///
@@ -69,8 +72,40 @@ pub enum ReportError {
         found: usize,
     },
     /// A cell that is to be added up is not a number.
-    #[error("row {row}, column {column:?}: {value:?} is not a number, so there is no {op} of it")]
+    #[error("row {row}, column {column:?}: {value:?} is not a number, so there is no {op} of it{}", way_out(.value))]
     NotANumber {
+        /// The line of the row.
+        row: u64,
+        /// The column.
+        column: String,
+        /// The cell, shortened.
+        value: String,
+        /// What was to be done with it.
+        op: AggregateOp,
+    },
+    /// A cell is of another kind than the value that a filter compares it with.
+    #[error(
+        "row {row}, column {column:?}: {value:?} is not {expected}, so it cannot be compared with {operand}{}",
+        way_out(.value)
+    )]
+    NotComparable {
+        /// The line of the row.
+        row: u64,
+        /// The column.
+        column: String,
+        /// The cell, shortened.
+        value: String,
+        /// What it would have to be.
+        expected: &'static str,
+        /// The value of the filter, shortened.
+        operand: String,
+    },
+    /// A cell to take the least or greatest of is a number or a date whose text has no order.
+    #[error(
+        "row {row}, column {column:?}: {value:?} has no {op}: numbers must be plain and dates as 2026-11-21{}",
+        way_out(.value)
+    )]
+    Unordered {
         /// The line of the row.
         row: u64,
         /// The column.
@@ -93,7 +128,7 @@ pub enum ReportError {
         kind: &'static str,
     },
     /// A cell is not UTF-8.
-    #[error("row {row}, column {column:?}: {value:?} is not UTF-8")]
+    #[error("row {row}, column {column:?}: {value:?} is not UTF-8 (dialect.encoding names another encoding)")]
     NotUtf8 {
         /// The line of the row.
         row: u64,
@@ -109,6 +144,32 @@ pub enum ReportError {
         row: u64,
         /// The most bytes a row may have.
         limit: usize,
+    },
+    /// A quotation mark stands elsewhere than RFC 4180 has it: around a cell, or doubled in a quoted one.
+    #[error(
+        "row {row}: a quotation mark stands inside a cell: quote the cell and double the mark, or see dialect.quote"
+    )]
+    StrayQuote {
+        /// The line where the row begins.
+        row: u64,
+    },
+    /// The bytes of the data set are not of its encoding.
+    #[error("dataset {name:?} is not {encoding}: byte {offset} or one before it begins no character")]
+    Encoding {
+        /// The name in the request.
+        name: String,
+        /// The encoding by the file's mark or by the request.
+        encoding: &'static str,
+        /// The bytes that had been read.
+        offset: u64,
+    },
+    /// The data set's first line has NUL characters, or its lines end in a carriage return alone.
+    #[error("dataset {name:?} is refused: {reason}")]
+    NotText {
+        /// The name in the request.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// The data set ends inside a quoted cell.
     #[error("row {row}: a quotation mark in it is never closed")]
@@ -154,6 +215,30 @@ pub enum ReportError {
         /// Rows that the format holds.
         limit: usize,
     },
+    /// The result has more columns than the format holds.
+    #[error("{columns} {what} do not fit {place}, which holds {limit}: ask for fewer, or for csv")]
+    TooManyColumns {
+        /// Where they would be: a page, a sheet.
+        place: &'static str,
+        /// Which columns.
+        what: &'static str,
+        /// How many there are.
+        columns: usize,
+        /// How many fit.
+        limit: usize,
+    },
+    /// A text of the result does not fit a cell of the format.
+    #[error(
+        "column {column:?}: {value:?} is longer than the {limit} characters that a cell of an xlsx holds: ask for csv"
+    )]
+    CellTooLong {
+        /// The column of the result.
+        column: String,
+        /// The text, shortened.
+        value: String,
+        /// The most UTF-16 units of a cell.
+        limit: usize,
+    },
     /// The attempt was told to stop.
     #[error("stopped before the report was written")]
     Cancelled,
@@ -181,6 +266,21 @@ impl ReportError {
     pub fn is_permanent(&self) -> bool {
         !matches!(self, Self::Cancelled | Self::Read { .. } | Self::Write { .. })
     }
+}
+
+impl ReportError {
+    /// Whether a cell of one row is the cause, which leaves the other rows as they are.
+    pub(crate) fn is_about_a_value(&self) -> bool {
+        matches!(
+            self,
+            Self::NotANumber { .. } | Self::NotComparable { .. } | Self::Unordered { .. } | Self::MixedColumn { .. }
+        )
+    }
+}
+
+/// How a number in another notation can be read after all.
+fn way_out(value: &str) -> &'static str {
+    if is_dressed_number(value) { " (dialect.decimal, thousands and currency say how numbers are written)" } else { "" }
 }
 
 /// A cell as an error shows it: repaired where it is not UTF-8, and cut after 80 characters.

@@ -4,96 +4,204 @@ use std::cmp::Ordering;
 
 use crate::{
     dataset::Row,
+    date::{Date, is_local_date},
     decimal::Decimal,
+    error::{ReportError, shown},
+    notation::{Notation, is_dressed_number},
+    plan::ColumnRef,
     request::{FilterOp, Scalar},
 };
 
 /// One condition on a column.
 #[derive(Debug)]
 pub(crate) struct Condition {
-    column: usize,
+    column: ColumnRef,
     test: Test,
 }
 
 #[derive(Debug)]
 enum Test {
-    Compare { operand: Operand, accepts: fn(Ordering) -> bool },
-    OneOf { operands: Vec<Operand>, wanted: bool },
+    Equals { operands: Vec<Operand>, wanted: bool },
     Order { operand: Operand, accepts: fn(Ordering) -> bool },
     Contains(String),
     StartsWith(String),
 }
 
+/// A value to compare with, and as what.
 #[derive(Debug)]
 struct Operand {
     text: String,
-    number: Option<Decimal>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Number(Decimal),
+    Date(Date),
+    Text,
+}
+
+/// Why a cell cannot be compared.
+#[derive(Debug, PartialEq, Eq)]
+enum Fault<'o> {
+    NotUtf8,
+    /// The cell is of another kind than the value.
+    Not {
+        expected: &'static str,
+        operand: &'o str,
+    },
 }
 
 impl Condition {
-    /// A condition with one value; `None` for an operation that wants a list.
-    pub(crate) fn with_value(column: usize, op: FilterOp, value: &Scalar) -> Option<Self> {
-        let operand = Operand::new(value);
+    /// A condition with one value; an error for an operation that wants a list.
+    pub(crate) fn with_value(
+        column: ColumnRef,
+        op: FilterOp,
+        value: &Scalar,
+        notation: &Notation,
+    ) -> Result<Self, ReportError> {
+        let operand = Operand::new(value, notation)?;
         let test = match op {
-            FilterOp::Eq => Test::Compare { operand, accepts: Ordering::is_eq },
-            FilterOp::Ne => Test::Compare { operand, accepts: Ordering::is_ne },
-            FilterOp::Lt => Test::Order { operand, accepts: Ordering::is_lt },
-            FilterOp::Le => Test::Order { operand, accepts: Ordering::is_le },
-            FilterOp::Gt => Test::Order { operand, accepts: Ordering::is_gt },
-            FilterOp::Ge => Test::Order { operand, accepts: Ordering::is_ge },
+            FilterOp::Eq => Test::Equals { operands: vec![operand], wanted: true },
+            FilterOp::Ne => Test::Equals { operands: vec![operand], wanted: false },
+            FilterOp::Lt => Test::order(operand, Ordering::is_lt)?,
+            FilterOp::Le => Test::order(operand, Ordering::is_le)?,
+            FilterOp::Gt => Test::order(operand, Ordering::is_gt)?,
+            FilterOp::Ge => Test::order(operand, Ordering::is_ge)?,
             FilterOp::Contains => Test::Contains(operand.text),
             FilterOp::StartsWith => Test::StartsWith(operand.text),
-            FilterOp::In | FilterOp::NotIn => return None,
+            FilterOp::In | FilterOp::NotIn => return Err(refused("`in` and `not_in` want a list of values")),
         };
-        Some(Self { column, test })
+        Ok(Self { column, test })
     }
 
-    /// A condition with a list; `None` for an operation that wants one value.
-    pub(crate) fn with_list(column: usize, op: FilterOp, values: &[Scalar]) -> Option<Self> {
+    /// A condition with a list; an error for an operation that wants one value.
+    pub(crate) fn with_list(
+        column: ColumnRef,
+        op: FilterOp,
+        values: &[Scalar],
+        notation: &Notation,
+    ) -> Result<Self, ReportError> {
         let wanted = match op {
             FilterOp::In => true,
             FilterOp::NotIn => false,
-            _ => return None,
+            _ => return Err(refused("only `in` and `not_in` take a list of values")),
         };
-        let operands = values.iter().map(Operand::new).collect();
-        Some(Self { column, test: Test::OneOf { operands, wanted } })
+        let operands = values.iter().map(|value| Operand::new(value, notation)).collect::<Result<_, _>>()?;
+        Ok(Self { column, test: Test::Equals { operands, wanted } })
     }
 
-    /// Whether the row satisfies the condition.
-    pub(crate) fn accepts(&self, row: Row<'_>) -> bool {
-        self.test.accepts(row.cell(self.column))
+    /// Whether the row satisfies the condition, or which of its cells cannot be compared.
+    pub(crate) fn accepts(&self, row: Row<'_>, notation: &Notation) -> Result<bool, ReportError> {
+        let cell = row.cell(self.column.position);
+        self.test.accepts(cell, notation).map_err(|fault| {
+            let (row, column, value) = (row.number(), self.column.name.clone(), shown(cell));
+            match fault {
+                Fault::NotUtf8 => ReportError::NotUtf8 { row, column, value },
+                Fault::Not { expected, operand } => {
+                    ReportError::NotComparable { row, column, value, expected, operand: shown(operand.as_bytes()) }
+                }
+            }
+        })
     }
 }
 
 impl Test {
-    fn accepts(&self, cell: &[u8]) -> bool {
+    fn order(operand: Operand, accepts: fn(Ordering) -> bool) -> Result<Self, ReportError> {
+        if matches!(operand.kind, Kind::Text) && is_local_date(&operand.text) {
+            return Err(refused("a date to compare with must be written as 2026-11-21"));
+        }
+        if matches!(operand.kind, Kind::Text) && is_dressed_number(&operand.text) {
+            return Err(refused("a number to compare with must be plain, or be written as `dialect` says"));
+        }
+        Ok(Self::Order { operand, accepts })
+    }
+
+    fn accepts(&self, cell: &[u8], notation: &Notation) -> Result<bool, Fault<'_>> {
         match self {
-            Self::Compare { operand, accepts } => accepts(operand.order(cell)),
-            Self::Order { operand, accepts } => !cell.is_empty() && accepts(operand.order(cell)),
-            Self::OneOf { operands, wanted } => operands.iter().any(|operand| operand.order(cell).is_eq()) == *wanted,
-            Self::Contains(text) => text.is_empty() || cell.windows(text.len()).any(|part| part == text.as_bytes()),
-            Self::StartsWith(text) => cell.starts_with(text.as_bytes()),
+            Self::Equals { operands, wanted } => Ok(equals_any(operands, cell, notation)? == *wanted),
+            Self::Order { .. } if cell.trim_ascii().is_empty() => Ok(false),
+            Self::Order { operand, accepts } => Ok(accepts(operand.order(cell, notation)?)),
+            Self::Contains(text) => Ok(read(cell)?.contains(text)),
+            Self::StartsWith(text) => Ok(read(cell)?.starts_with(text)),
         }
     }
 }
 
 impl Operand {
-    fn new(value: &Scalar) -> Self {
-        let text = match value {
-            Scalar::Number(number) => number.to_string(),
-            Scalar::Text(text) => text.clone(),
-        };
-        Self { number: Decimal::parse(text.as_bytes()), text }
-    }
-
-    /// How the cell stands to this value: as a number when both are, else as text.
-    fn order(&self, cell: &[u8]) -> Ordering {
-        let cell_number = || Decimal::parse(cell);
-        match self.number.and_then(|number| Some((cell_number()?, number))) {
-            Some((cell, number)) => cell.cmp(&number),
-            None => cell.cmp(self.text.as_bytes()),
+    fn new(value: &Scalar, notation: &Notation) -> Result<Self, ReportError> {
+        match value {
+            Scalar::Number(number) => {
+                let text = number.to_string();
+                let exact = Decimal::parse(text.as_bytes()).filter(|_| !number.is_f64() || is_exact(&text));
+                let number = exact.ok_or(refused("a number of so many digits must be given as a text"))?;
+                Ok(Self { text, kind: Kind::Number(number) })
+            }
+            Scalar::Text(text) => {
+                let kind = match notation.number(text.as_bytes()) {
+                    Some(number) => Kind::Number(number),
+                    None => Date::parse(text).map_or(Kind::Text, Kind::Date),
+                };
+                Ok(Self { text: text.clone(), kind })
+            }
         }
     }
+
+    /// How the cell, which is not empty, stands to this value.
+    fn order(&self, cell: &[u8], notation: &Notation) -> Result<Ordering, Fault<'_>> {
+        let not = |expected| Fault::Not { expected, operand: &self.text };
+        match &self.kind {
+            Kind::Number(number) => notation.number(cell).map(|cell| cell.cmp(number)).ok_or_else(|| not("a number")),
+            Kind::Date(date) => {
+                let order = Date::parse(read(cell)?).and_then(|cell| cell.order(date));
+                order.ok_or_else(|| not("a date such as 2026-11-21, with an offset from UTC if that one has it,"))
+            }
+            Kind::Text => {
+                let text = read(cell)?;
+                if is_local_date(text) {
+                    return Err(not("a date such as 2026-11-21"));
+                }
+                if notation.number(cell).is_some() || is_dressed_number(text) {
+                    return Err(not("text"));
+                }
+                Ok(text.cmp(&self.text))
+            }
+        }
+    }
+}
+
+fn equals_any<'o>(operands: &'o [Operand], cell: &[u8], notation: &Notation) -> Result<bool, Fault<'o>> {
+    let numeric = operands.iter().find(|operand| matches!(operand.kind, Kind::Number(_)));
+    if let Some(number) = numeric.and_then(|_| notation.number(cell)) {
+        let is_equal = |operand: &Operand| match &operand.kind {
+            Kind::Number(operand) => *operand == number,
+            Kind::Date(_) | Kind::Text => operand.text.as_bytes() == cell,
+        };
+        return Ok(operands.iter().any(is_equal));
+    }
+    let text = read(cell)?;
+    if operands.iter().any(|operand| operand.text == text) {
+        return Ok(true);
+    }
+    match numeric {
+        Some(operand) if is_dressed_number(text) => Err(Fault::Not { expected: "a number", operand: &operand.text }),
+        _ => Ok(false),
+    }
+}
+
+fn read(cell: &[u8]) -> Result<&str, Fault<'static>> {
+    std::str::from_utf8(cell).map_err(|_| Fault::NotUtf8)
+}
+
+/// Whether a binary number is surely the one that was written: it has at most 15 digits.
+fn is_exact(number: &str) -> bool {
+    let digits = number.split(['e', 'E']).next().unwrap_or_default().bytes().filter(u8::is_ascii_digit);
+    let written: Vec<_> = digits.skip_while(|digit| *digit == b'0').collect();
+    written.iter().rposition(|digit| *digit != b'0').is_none_or(|last| last < 15)
+}
+
+fn refused(reason: &'static str) -> ReportError {
+    ReportError::Request { field: "filters", reason }
 }
 
 #[cfg(test)]
@@ -104,21 +212,27 @@ mod tests {
         Scalar::Text(value.to_owned())
     }
 
+    fn column() -> ColumnRef {
+        ColumnRef { position: 0, name: "a".to_owned() }
+    }
+
     fn accepts(op: FilterOp, value: &Scalar, cell: &str) -> bool {
-        Condition::with_value(0, op, value).unwrap().test.accepts(cell.as_bytes())
+        let condition = Condition::with_value(column(), op, value, &Notation::PLAIN).unwrap();
+        condition.test.accepts(cell.as_bytes(), &Notation::PLAIN).unwrap()
     }
 
     #[test]
-    fn numbers_compare_as_numbers_and_everything_else_as_text() {
+    fn a_value_compares_with_cells_of_its_kind() {
         let nine = Scalar::Number(9.into());
         for (op, value, cell, accepted) in [
             (FilterOp::Lt, &nine, "10", false),
             (FilterOp::Gt, &nine, "10.0", true),
             (FilterOp::Eq, &nine, "9.00", true),
             (FilterOp::Ne, &nine, "9.00", false),
+            (FilterOp::Eq, &nine, "n/a", false),
+            (FilterOp::Ne, &nine, "n/a", true),
             (FilterOp::Le, &text("9"), "9", true),
             (FilterOp::Eq, &text("9"), "9.0", true),
-            (FilterOp::Gt, &nine, "n/a", true),
             (FilterOp::Lt, &text("apple"), "Zebra", true),
             (FilterOp::Ge, &text("2026-11-21"), "2026-12-01", true),
             (FilterOp::Ge, &text("2026-11-21"), "2026-02-28", false),
@@ -134,10 +248,31 @@ mod tests {
     }
 
     #[test]
+    fn an_ordered_comparison_with_a_cell_of_another_kind_is_a_fault() {
+        for (value, cell) in [
+            (Scalar::Number(9.into()), "n/a"),
+            (text("9"), "n/a"),
+            (text("apple"), "9"),
+            (text("apple"), "$9"),
+            (text("2026-11-21"), "9"),
+            (text("2026-11"), "21.11.2026"),
+        ] {
+            for op in [FilterOp::Lt, FilterOp::Le, FilterOp::Gt, FilterOp::Ge] {
+                let condition = Condition::with_value(column(), op, &value, &Notation::PLAIN).unwrap();
+                let fault = condition.test.accepts(cell.as_bytes(), &Notation::PLAIN).unwrap_err();
+                assert!(matches!(fault, Fault::Not { .. }), "{cell} {op} {value}: {fault:?}");
+            }
+        }
+        for value in ["21.11.2026", "$9", "1,000"] {
+            assert!(Condition::with_value(column(), FilterOp::Lt, &text(value), &Notation::PLAIN).is_err(), "{value}");
+        }
+    }
+
+    #[test]
     fn an_empty_cell_is_neither_less_nor_greater_but_can_be_asked_for() {
         for op in [FilterOp::Lt, FilterOp::Le, FilterOp::Gt, FilterOp::Ge] {
             assert!(!accepts(op, &Scalar::Number(0.into()), ""), "{op}");
-            assert!(!accepts(op, &text(""), ""), "{op}");
+            assert!(!accepts(op, &text(""), " "), "{op}");
         }
         assert!(accepts(FilterOp::Eq, &text(""), ""));
         assert!(accepts(FilterOp::Ne, &text(""), "x"));
@@ -147,10 +282,23 @@ mod tests {
     #[test]
     fn a_list_is_for_in_and_not_in_alone() {
         let list = [text("a"), Scalar::Number(1.into())];
-        let test = |op, cell: &str| Condition::with_list(0, op, &list).unwrap().test.accepts(cell.as_bytes());
+        let test = |op, cell: &str| {
+            let condition = Condition::with_list(column(), op, &list, &Notation::PLAIN).unwrap();
+            condition.test.accepts(cell.as_bytes(), &Notation::PLAIN).unwrap()
+        };
         assert!(test(FilterOp::In, "1.0") && test(FilterOp::In, "a") && !test(FilterOp::In, "b"));
         assert!(!test(FilterOp::NotIn, "1") && test(FilterOp::NotIn, "b"));
-        assert!(Condition::with_list(0, FilterOp::Eq, &list).is_none());
-        assert!(Condition::with_value(0, FilterOp::In, &list[0]).is_none());
+        assert!(Condition::with_list(column(), FilterOp::Eq, &list, &Notation::PLAIN).is_err());
+        assert!(Condition::with_value(column(), FilterOp::In, &list[0], &Notation::PLAIN).is_err());
+    }
+
+    #[test]
+    fn a_binary_number_is_exact_up_to_fifteen_digits() {
+        for text in ["0.1", "123456789012345.0", "1e22", "0.000123456789012345", "0.0", "-1200000000000000000.0"] {
+            assert!(is_exact(text), "{text}");
+        }
+        for text in ["0.30000000000000004", "1.2345678901234568e22"] {
+            assert!(!is_exact(text), "{text}");
+        }
     }
 }

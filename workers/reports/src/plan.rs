@@ -3,7 +3,8 @@
 use crate::{
     error::ReportError,
     filter::Condition,
-    request::{AggregateOp, Filter, FilterValue, GenerateReport},
+    notation::Notation,
+    request::{AggregateOp, Dialect, Filter, FilterValue, GenerateReport, OnError},
 };
 
 /// What to do with each row of one data set.
@@ -13,6 +14,10 @@ pub(crate) struct Plan {
     pub(crate) group_by: Vec<ColumnRef>,
     pub(crate) measures: Vec<Measure>,
     pub(crate) conditions: Vec<Condition>,
+    /// How the data set writes its numbers.
+    pub(crate) notation: Notation,
+    /// Whether rows with a cell that cannot be compared, added or ordered are left out.
+    pub(crate) skips: bool,
     /// The column of the result to sort by, and whether from the greatest down.
     pub(crate) sort: Option<(usize, bool)>,
 }
@@ -55,10 +60,14 @@ impl Plan {
             let column = (!rows).then(|| find("aggregates", &aggregate.column, header)).transpose()?;
             Ok(Measure { op: aggregate.op, column })
         });
+        let notation = Notation::new(request.dialect.as_ref().unwrap_or(&Dialect::default()))?;
+        let conditions = request.filters.iter().map(|filter| condition(filter, header, &notation));
         Ok(Self {
             group_by: group_by.collect::<Result<_, _>>()?,
             measures: measures.collect::<Result<_, ReportError>>()?,
-            conditions: request.filters.iter().map(|filter| condition(filter, header)).collect::<Result<_, _>>()?,
+            conditions: conditions.collect::<Result<_, _>>()?,
+            notation,
+            skips: request.on_error == OnError::Skip,
             sort: sort(request)?,
         })
     }
@@ -81,13 +90,11 @@ fn find(field: &'static str, column: &str, header: &[String]) -> Result<ColumnRe
     Ok(ColumnRef { position, name: column.to_owned() })
 }
 
-fn condition(filter: &Filter, header: &[String]) -> Result<Condition, ReportError> {
-    let column = find("filters", &filter.column, header)?.position;
+fn condition(filter: &Filter, header: &[String], notation: &Notation) -> Result<Condition, ReportError> {
+    let column = find("filters", &filter.column, header)?;
     match &filter.value {
-        FilterValue::One(value) => Condition::with_value(column, filter.op, value)
-            .ok_or(ReportError::Request { field: "filters", reason: "`in` and `not_in` want a list of values" }),
-        FilterValue::Many(values) => Condition::with_list(column, filter.op, values)
-            .ok_or(ReportError::Request { field: "filters", reason: "only `in` and `not_in` take a list of values" }),
+        FilterValue::One(value) => Condition::with_value(column, filter.op, value, notation),
+        FilterValue::Many(values) => Condition::with_list(column, filter.op, values, notation),
     }
 }
 

@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use crate::{
     caption::Caption,
-    dataset::Dataset,
+    dataset::{Dataset, Layout},
     error::ReportError,
+    notation::Notation,
     place,
     plan::{self, Plan},
     request::GenerateReport,
@@ -34,8 +35,12 @@ pub struct Written {
     pub path: PathBuf,
     /// Rows of the data set that were read.
     pub rows_read: u64,
+    /// Rows that were left out because a cell could not be compared, added or ordered (`on_error` is `skip`).
+    pub rows_skipped: u64,
     /// Rows in the report.
     pub rows: usize,
+    /// The first letters that the font of a PDF lacks, each once; empty for other formats.
+    pub missing_letters: String,
 }
 
 /// A report as the writers see it.
@@ -43,6 +48,8 @@ pub struct Written {
 pub(crate) struct Report {
     pub(crate) caption: Caption,
     pub(crate) table: Table,
+    /// How the data set writes its numbers.
+    pub(crate) notation: Notation,
 }
 
 impl Reports {
@@ -56,14 +63,17 @@ impl Reports {
     pub fn generate(&self, request: &GenerateReport, cancelled: &dyn Fn() -> bool) -> Result<Written, ReportError> {
         let file_name = place::output_name(&request.output, request.format)?;
         plan::check(request)?;
+        let layout = Layout::new(&request.dialect.clone().unwrap_or_default())?;
         let source = place::open_dataset(&self.data_dir, &request.dataset)?;
-        let mut dataset = Dataset::new(&request.dataset, source.file)?;
+        let mut dataset = Dataset::new(&request.dataset, source.file, &layout)?;
         let plan = Plan::new(request, dataset.header())?;
         let scan = scan(&mut dataset, &plan, self.max_groups, cancelled)?;
-        let (rows_read, caption) = (scan.rows, Caption::new(request, &scan, source.modified));
-        let report = Report { caption, table: Table::new(request, &plan, scan) };
-        let path = write::write(&report, request.format, &self.output_dir, &file_name, cancelled)?;
-        Ok(Written { path, rows_read, rows: report.table.rows.len() })
+        let (rows_read, rows_skipped) = (scan.rows, scan.skipped);
+        let caption = Caption::new(request, &scan, source.modified);
+        let report = Report { caption, table: Table::new(request, &plan, scan), notation: plan.notation };
+        let placed = write::write(&report, request.format, &self.output_dir, &file_name, cancelled)?;
+        let (path, missing_letters) = (placed.path, placed.missing_letters);
+        Ok(Written { path, rows_read, rows_skipped, rows: report.table.rows.len(), missing_letters })
     }
 }
 

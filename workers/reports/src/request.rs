@@ -3,8 +3,10 @@
 //! Every set here is closed and unknown fields are refused, so a misspelt request ends as a dead letter that says so
 //! instead of as a report that silently leaves something out.
 
+mod dialect;
 mod words;
 
+pub use dialect::{Dialect, OnError, ShortRows};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +43,12 @@ pub struct GenerateReport {
     /// Keeps the first rows of that order only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top: Option<usize>,
+    /// How the data set is written; UTF-8 with commas and plain numbers when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dialect: Option<Dialect>,
+    /// What becomes of a row with a cell that cannot be compared, added or ordered.
+    #[serde(default)]
+    pub on_error: OnError,
     /// The kind of file to write.
     pub format: Format,
     /// The file's name without its extension, such as `by-region`; an existing report of that name is replaced.
@@ -87,8 +95,10 @@ pub struct Filter {
 
 /// How a cell is compared.
 ///
-/// Two numbers compare as numbers (`1.0` equals `1`), everything else as text, byte by byte, so dates written as
-/// `2026-11-21` come in their order. An empty cell is neither less nor greater than anything.
+/// A value that reads as a number in the data set's notation compares with numbers (`1.0` equals `1`), one that reads as
+/// a date such as `2026-11-21` with dates and times, any other with text, byte by byte. `lt`, `le`, `gt` and `ge` on a
+/// cell of another kind are an error that names the row, and so is any comparison of a number with one in another
+/// notation, such as `$1,000`. An empty cell is neither less nor greater than anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FilterOp {
@@ -128,9 +138,9 @@ pub enum FilterValue {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Scalar {
-    /// A JSON number.
+    /// A JSON number; one of more than 15 digits that is not a 64-bit integer must be given as a text.
     Number(serde_json::Number),
-    /// A JSON string; one that reads as a number compares as one.
+    /// A JSON string; one that reads as a number in the data set's notation compares as one.
     Text(String),
 }
 

@@ -4,10 +4,10 @@
 use std::{collections::HashMap, io::Read};
 
 use crate::{
-    aggregate::{Accumulator, Fault, Kind},
+    aggregate::{Accumulator, Fault, Kind, Share, share},
     dataset::{Dataset, Row},
     error::{ReportError, shown},
-    plan::{ColumnRef, Measure, Plan},
+    plan::{ColumnRef, Plan},
     request::AggregateOp,
 };
 
@@ -25,6 +25,8 @@ pub(crate) struct Scan {
     pub(crate) rows: u64,
     /// Rows that satisfied the filters.
     pub(crate) counted: u64,
+    /// Rows that were left out because a cell could not be compared, added or ordered.
+    pub(crate) skipped: u64,
 }
 
 /// The rows that agree in the columns of `group_by`.
@@ -42,18 +44,35 @@ pub(crate) fn scan<R: Read>(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Scan, ReportError> {
     let mut groups = Groups::new(plan, max_groups);
-    let (mut rows, mut counted) = (0, 0);
+    let (mut rows, mut counted, mut skipped) = (0, 0, 0);
     while let Some(row) = dataset.next_row()? {
         rows += 1;
         if rows % ROWS_PER_LOOK == 0 && cancelled() {
             return Err(ReportError::Cancelled);
         }
-        if plan.conditions.iter().all(|condition| condition.accepts(row)) {
-            counted += 1;
-            groups.add(row)?;
+        match take(plan, &mut groups, row) {
+            Ok(is_counted) => counted += u64::from(is_counted),
+            Err(error) if plan.skips && error.is_about_a_value() => skipped += 1,
+            Err(error) => return Err(error),
         }
     }
-    Ok(Scan { groups: groups.groups, rows, counted })
+    Ok(Scan { groups: groups.groups, rows, counted, skipped })
+}
+
+/// Whether the row counts; all conditions are asked, so that their order decides nothing.
+fn take(plan: &Plan, groups: &mut Groups<'_>, row: Row<'_>) -> Result<bool, ReportError> {
+    let mut fault = None;
+    for condition in &plan.conditions {
+        match condition.accepts(row, &plan.notation) {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(error) => fault = fault.or(Some(error)),
+        }
+    }
+    match fault {
+        Some(error) => Err(error),
+        None => groups.add(row).map(|()| true),
+    }
 }
 
 /// The groups so far.
@@ -67,6 +86,8 @@ struct Groups<'p> {
     kinds: Vec<Option<Kind>>,
     /// The key of the row in hand, kept for its allocation.
     key: Vec<u8>,
+    /// What the figures take of the row in hand, kept for its allocation.
+    shares: Vec<Share>,
     /// Bytes of text in all groups.
     text: usize,
 }
@@ -80,6 +101,7 @@ impl<'p> Groups<'p> {
             places: HashMap::new(),
             kinds: vec![None; plan.measures.len()],
             key: Vec::new(),
+            shares: Vec::new(),
             text: 0,
         };
         if plan.group_by.is_empty() {
@@ -89,20 +111,38 @@ impl<'p> Groups<'p> {
         groups
     }
 
+    /// Adds a row to its group, or nothing of it.
     fn add(&mut self, row: Row<'_>) -> Result<(), ReportError> {
+        self.read_shares(row)?;
         self.write_key(row);
         let place = match self.places.get(self.key.as_slice()) {
             Some(place) => *place,
             None => self.begin_group(row)?,
         };
         let figures = self.groups[place].figures.iter_mut().zip(&self.plan.measures).zip(&mut self.kinds);
-        for ((figure, measure), kind) in figures {
+        for (((figure, measure), kind), share) in figures.zip(self.shares.drain(..)) {
+            if let Share::Value(value) = &share {
+                *kind = Some(value.kind());
+            }
             let before = figure.text_len();
-            take_in(figure, measure, kind, row)?;
+            figure.add(share).map_err(|fault| explain(fault, measure.op, measure.column.as_ref(), row))?;
             self.text = self.text - before + figure.text_len();
         }
         if self.text > TEXT_LIMIT {
             return Err(ReportError::GroupsTooLarge { row: row.number(), limit: TEXT_LIMIT });
+        }
+        Ok(())
+    }
+
+    fn read_shares(&mut self, row: Row<'_>) -> Result<(), ReportError> {
+        self.shares.clear();
+        for (measure, kind) in self.plan.measures.iter().zip(&self.kinds) {
+            let share = match &measure.column {
+                Some(column) => share(measure.op, row.cell(column.position), *kind, &self.plan.notation)
+                    .map_err(|fault| explain(fault, measure.op, Some(column), row))?,
+                None => Share::Presence,
+            };
+            self.shares.push(share);
         }
         Ok(())
     }
@@ -139,33 +179,19 @@ impl<'p> Groups<'p> {
     }
 }
 
-fn take_in(
-    figure: &mut Accumulator,
-    measure: &Measure,
-    kind: &mut Option<Kind>,
-    row: Row<'_>,
-) -> Result<(), ReportError> {
-    let Some(column) = &measure.column else {
-        figure.add_row();
-        return Ok(());
-    };
-    let cell = row.cell(column.position);
-    if cell.trim_ascii().is_empty() {
-        return Ok(());
-    }
-    figure.add(cell, kind).map_err(|fault| explain(fault, measure.op, column, row, cell))
-}
-
 fn not_utf8(row: Row<'_>, column: &ColumnRef, cell: &[u8]) -> ReportError {
     ReportError::NotUtf8 { row: row.number(), column: column.name.clone(), value: shown(cell) }
 }
 
-fn explain(fault: Fault, op: AggregateOp, column: &ColumnRef, row: Row<'_>, cell: &[u8]) -> ReportError {
-    let (row, column, value) = (row.number(), column.name.clone(), shown(cell));
+fn explain(fault: Fault, op: AggregateOp, column: Option<&ColumnRef>, row: Row<'_>) -> ReportError {
+    let cell = column.map(|column| row.cell(column.position)).unwrap_or_default();
+    let (row, value) = (row.number(), shown(cell));
+    let column = column.map(|column| column.name.clone()).unwrap_or_default();
     match fault {
         Fault::NotANumber => ReportError::NotANumber { row, column, value, op },
         Fault::Overflow => ReportError::Overflow { row, column, value, op },
         Fault::NotUtf8 => ReportError::NotUtf8 { row, column, value },
+        Fault::Unordered => ReportError::Unordered { row, column, value, op },
         Fault::Mixed { so_far } => ReportError::MixedColumn { row, column, value, kind: so_far.name() },
     }
 }

@@ -3,10 +3,10 @@
 use std::cell::Cell;
 
 use crate::{
-    dataset::Dataset,
+    dataset::{Dataset, Layout},
     error::ReportError,
     plan::Plan,
-    request::GenerateReport,
+    request::{Dialect, GenerateReport},
     scan::{Scan, scan},
 };
 
@@ -17,7 +17,7 @@ fn run(text: &[u8], request: &str, max_groups: usize) -> Result<Scan, ReportErro
 fn run_until(text: &[u8], request: &str, max_groups: usize, stop: &dyn Fn() -> bool) -> Result<Scan, ReportError> {
     let request = format!(r#"{{"dataset": "d.csv", "format": "csv", "output": "o", {request}}}"#);
     let request: GenerateReport = serde_json::from_str(&request).unwrap();
-    let mut dataset = Dataset::new("d.csv", text)?;
+    let mut dataset = Dataset::new("d.csv", text, &Layout::new(&Dialect::default())?)?;
     let plan = Plan::new(&request, dataset.header())?;
     scan(&mut dataset, &plan, max_groups, stop)
 }
@@ -62,7 +62,7 @@ fn each_fault_names_its_row_column_and_value() {
         assert!(error.contains(message), "{error}");
     }
     let error = run(b"g,a\n\xff,1\n", SUM, 10).unwrap_err().to_string();
-    assert_eq!(error, "row 2, column \"g\": \"\u{fffd}\" is not UTF-8");
+    assert_eq!(error, "row 2, column \"g\": \"\u{fffd}\" is not UTF-8 (dialect.encoding names another encoding)");
 }
 
 #[test]

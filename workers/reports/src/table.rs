@@ -6,6 +6,7 @@ use crate::{
     aggregate::{Accumulator, Value},
     caption::grouped,
     decimal::Decimal,
+    notation::Notation,
     plan::{Plan, titles},
     request::{AggregateOp, GenerateReport},
     scan::{Group, Scan},
@@ -59,7 +60,7 @@ impl Table {
         let decimals: Vec<_> = (0..plan.measures.len()).map(|at| decimals(at, plan, &scan.groups)).collect();
         let mut rows: Vec<_> = scan.groups.into_iter().map(row).collect();
         for column in 0..keys {
-            read_numbers(column, &mut rows);
+            read_numbers(column, &plan.notation, &mut rows);
         }
         let roles = std::iter::repeat_n(Role::Group, keys)
             .chain(decimals.into_iter().map(|decimals| Role::Figure { decimals }));
@@ -147,18 +148,18 @@ fn order(left: &[Cell], right: &[Cell], sort: Option<(usize, bool)>, keys: usize
 }
 
 /// Makes numbers of a group column when it holds nothing else, and each reads back as it was: 2026 is one, 007 is not.
-fn read_numbers(column: usize, rows: &mut [Vec<Cell>]) {
-    let numbers: Option<Vec<_>> = rows.iter().map(|row| as_number(&row[column])).collect();
+fn read_numbers(column: usize, notation: &Notation, rows: &mut [Vec<Cell>]) {
+    let numbers: Option<Vec<_>> = rows.iter().map(|row| as_number(&row[column], notation)).collect();
     for (row, number) in rows.iter_mut().zip(numbers.into_iter().flatten()) {
         row[column] = number;
     }
 }
 
-fn as_number(cell: &Cell) -> Option<Cell> {
+fn as_number(cell: &Cell, notation: &Notation) -> Option<Cell> {
     let Cell::Text(text) = cell else {
         return Some(Cell::Empty);
     };
-    Decimal::parse(text.as_bytes()).filter(|number| number.to_string() == *text).map(Cell::Number)
+    notation.number(text.as_bytes()).filter(|number| number.to_string() == *text).map(Cell::Number)
 }
 
 fn total(label: String, plan: &Plan, groups: &[Group]) -> Vec<Cell> {

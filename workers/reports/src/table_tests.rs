@@ -1,9 +1,9 @@
 //! What the rows of a report promise: their order, their cut, their total, how figures are shown.
 
 use crate::{
-    dataset::Dataset,
+    dataset::{Dataset, Layout},
     plan::Plan,
-    request::GenerateReport,
+    request::{Dialect, GenerateReport},
     scan::scan,
     table::{Cell, Table},
 };
@@ -11,7 +11,7 @@ use crate::{
 fn table(text: &str, request: &str) -> Table {
     let request = format!(r#"{{"dataset": "d.csv", "format": "csv", "output": "o", {request}}}"#);
     let request: GenerateReport = serde_json::from_str(&request).unwrap();
-    let mut dataset = Dataset::new("d.csv", text.as_bytes()).unwrap();
+    let mut dataset = Dataset::new("d.csv", text.as_bytes(), &Layout::new(&Dialect::default()).unwrap()).unwrap();
     let plan = Plan::new(&request, dataset.header()).unwrap();
     let scan = scan(&mut dataset, &plan, 1000, &|| false).unwrap();
     Table::new(&request, &plan, scan)

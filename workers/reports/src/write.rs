@@ -2,6 +2,7 @@
 
 mod atomic;
 mod csv;
+mod formula;
 mod pdf;
 mod xlsx;
 
@@ -12,6 +13,24 @@ use std::{
 
 use crate::{error::ReportError, report::Report, request::Format};
 
+/// A report that is in its place.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub(crate) path: PathBuf,
+    /// The letters that it could not show.
+    pub(crate) missing_letters: String,
+}
+
+/// Why a format was not written.
+#[derive(Debug)]
+enum Failure {
+    Disk(io::Error),
+    Report(ReportError),
+}
+
+/// How many rows are written between two looks at whether the attempt is to stop.
+const ROWS_PER_LOOK: usize = 4096;
+
 /// Writes the whole report, or leaves an earlier one of that name as it is.
 pub(crate) fn write(
     report: &Report,
@@ -19,26 +38,50 @@ pub(crate) fn write(
     output_dir: &Path,
     file_name: &str,
     cancelled: &dyn Fn() -> bool,
-) -> Result<PathBuf, ReportError> {
+) -> Result<Placed, ReportError> {
     let limit = match format {
         Format::Csv => usize::MAX,
         Format::Xlsx => xlsx::ROW_LIMIT,
         Format::Pdf => pdf::ROW_LIMIT,
     };
-    let rows = report.table.rows.len();
-    if rows > limit {
-        return Err(ReportError::TooManyRows { format, rows, limit });
-    }
+    refuse_more_rows(report, format, limit)?;
     let failed = |source| ReportError::Write { name: file_name.to_owned(), source };
     let draft = atomic::Draft::create(output_dir, file_name).map_err(failed)?;
-    let written: io::Result<()> = match format {
-        Format::Csv => csv::write(report, draft.file()),
-        Format::Xlsx => xlsx::write(report, draft.file(), output_dir),
-        Format::Pdf => pdf::write(report, draft.file()),
+    let written = match format {
+        Format::Csv => csv::write(report, draft.file(), cancelled).map(|()| String::new()),
+        Format::Xlsx => xlsx::write(report, draft.file(), output_dir, cancelled).map(|()| String::new()),
+        Format::Pdf => pdf::write(report, draft.file(), cancelled),
     };
-    written.map_err(failed)?;
-    if cancelled() {
-        return Err(ReportError::Cancelled);
+    let missing_letters = written.map_err(|failure| match failure {
+        Failure::Disk(source) => failed(source),
+        Failure::Report(error) => error,
+    })?;
+    stop_if(cancelled)?;
+    Ok(Placed { path: draft.publish().map_err(failed)?, missing_letters })
+}
+
+fn refuse_more_rows(report: &Report, format: Format, limit: usize) -> Result<(), ReportError> {
+    let rows = report.table.rows.len();
+    if rows > limit { Err(ReportError::TooManyRows { format, rows, limit }) } else { Ok(()) }
+}
+
+fn stop_if(cancelled: &dyn Fn() -> bool) -> Result<(), ReportError> {
+    if cancelled() { Err(ReportError::Cancelled) } else { Ok(()) }
+}
+
+/// Asks whether to stop with every so many rows, the first not among them.
+fn stop_at_row(row: usize, cancelled: &dyn Fn() -> bool) -> Result<(), ReportError> {
+    if row > 0 && row.is_multiple_of(ROWS_PER_LOOK) { stop_if(cancelled) } else { Ok(()) }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(error)
     }
-    draft.publish().map_err(failed)
+}
+
+impl From<ReportError> for Failure {
+    fn from(error: ReportError) -> Self {
+        Self::Report(error)
+    }
 }

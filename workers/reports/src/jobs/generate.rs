@@ -27,6 +27,10 @@ pub fn generate_report(request: GenerateReport, ctx: Context<Reports>) -> JobRes
         .state()
         .generate(&request, &|| ctx.is_cancelled())
         .map_err(|error| if error.is_permanent() { JobError::permanent(error) } else { error.into() })?;
-    tracing::info!(file = %written.path.display(), rows_read = written.rows_read, rows = written.rows, "report written");
+    let (file, rows_read, rows_skipped) = (written.path.display(), written.rows_read, written.rows_skipped);
+    tracing::info!(%file, rows_read, rows_skipped, rows = written.rows, "report written");
+    if !written.missing_letters.is_empty() {
+        tracing::warn!(%file, letters = %written.missing_letters, "the PDF's font lacks letters");
+    }
     Ok(written)
 }

@@ -7,22 +7,30 @@ mod grid;
 mod scale;
 
 use std::{
+    collections::BTreeSet,
     fs::File,
-    io::{self, BufWriter, Write},
+    io::{self, Write},
 };
 
-use printpdf::{OffsetDateTime, PdfDocument, PdfSaveOptions};
+use krilla::{
+    Document,
+    metadata::{DateTime, Metadata},
+    page::PageSettings,
+};
 
 use self::{
     canvas::{Align, Canvas, Ink, MARGIN, Sheet, Style},
     chart::Chart,
-    font::Font,
-    grid::Grid,
+    font::{Font, LACKING},
+    grid::{Grid, Layout},
 };
-use crate::{caption::Caption, report::Report};
+use super::{Failure, refuse_more_rows, stop_if};
+use crate::{caption::Caption, error::ReportError, report::Report, request::Format};
 
 /// Rows of the longest report that anybody could want on paper: some 120 pages, laid out in memory.
-pub(crate) const ROW_LIMIT: usize = 5_000;
+pub(super) const ROW_LIMIT: usize = 5_000;
+/// The same of a table in parts, each of which has all rows.
+const ROW_LIMIT_OF_PARTS: usize = 20_000;
 
 const TITLE_SIZES: [f32; 3] = [18.0, 16.0, 14.0];
 const SMALLEST_TITLE: f32 = 12.0;
@@ -30,58 +38,105 @@ const SUBTITLE: Style = Style::new(Font::Regular, 9.5, Ink::Quiet);
 const FOOTER: Style = Style::new(Font::Regular, 8.0, Ink::Quiet);
 const FOOTER_HEIGHT: f32 = 26.0;
 const GAP: f32 = 14.0;
+/// Lacking letters that a page and a result name.
+const MOST_NAMED: usize = 6;
+const MOST_REPORTED: usize = 50;
 
-/// Writes the pages.
-pub(crate) fn write(report: &Report, file: &File) -> io::Result<()> {
-    let mut document = PdfDocument::new(&report.caption.title);
-    document.metadata.info.subject.clone_from(&report.caption.dataset);
-    if let Ok(made) = OffsetDateTime::from_unix_timestamp(report.caption.data_of_seconds.into()) {
-        document.metadata.info.creation_date = made;
-        document.metadata.info.modification_date = made;
+/// Writes the pages; returns the letters that the fonts lack.
+pub(super) fn write(report: &Report, mut file: &File, cancelled: &dyn Fn() -> bool) -> Result<String, Failure> {
+    let layout = Layout::new(&report.table)?;
+    refuse_more_rows(report, Format::Pdf, (ROW_LIMIT_OF_PARTS / layout.parts.len()).clamp(1, ROW_LIMIT))?;
+    let (pages, missing) = pages(report, &layout, cancelled)?;
+    let mut document = Document::new();
+    document.set_metadata(metadata(&report.caption));
+    let broken = || io::Error::other("this program's copy of the fonts cannot be used");
+    if [Font::Regular, Font::Bold].iter().any(|font| font.embedded().is_none()) {
+        return Err(broken().into());
     }
-    document.pages = pages(report).into_iter().map(Canvas::into_page).collect();
-    let mut pdf = printpdf::to_lopdf_doc(&document, &PdfSaveOptions::default(), &mut Vec::new());
-    // A random identifier, which readers can do without: the same report is to be the same file.
-    pdf.trailer.remove(b"ID");
-    pdf.compress();
-    let mut output = BufWriter::new(file);
-    pdf.save_to(&mut output)?;
-    output.flush()
+    for canvas in &pages {
+        stop_if(cancelled)?;
+        let sheet = PageSettings::from_wh(layout.sheet.width, layout.sheet.height).ok_or_else(broken)?;
+        let mut page = document.start_page_with(sheet);
+        let mut surface = page.surface();
+        canvas.draw(&mut surface);
+        surface.finish();
+        page.finish();
+    }
+    let pdf = document.finish().map_err(|error| io::Error::other(format!("{error:?}")))?;
+    file.write_all(&pdf)?;
+    Ok(missing.into_iter().take(MOST_REPORTED).collect())
 }
 
-fn pages(report: &Report) -> Vec<Canvas> {
-    let grid = Grid::new(&report.table);
-    let mut pages = vec![Canvas::new(grid.sheet)];
-    let mut y = draw_head(&mut pages[0], &report.caption, &report.table.shown(), grid.sheet);
+/// The date is that of the data, because the same report is to be the same file.
+fn metadata(caption: &Caption) -> Metadata {
+    let metadata = Metadata::new().title(caption.title.clone()).description(caption.dataset.clone());
+    let seconds = i64::from(caption.data_of_seconds);
+    let Ok(made) = jiff::Timestamp::from_second(seconds).map(|made| made.to_zoned(jiff::tz::TimeZone::UTC)) else {
+        return metadata;
+    };
+    let part = |part: i8| part.unsigned_abs();
+    let date = DateTime::new(made.year().unsigned_abs()).month(part(made.month())).day(part(made.day()));
+    let date = date.hour(part(made.hour())).minute(part(made.minute())).second(part(made.second()));
+    metadata.creation_date(date.utc_offset_hour(0).utc_offset_minute(0))
+}
+
+fn pages(
+    report: &Report,
+    layout: &Layout<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Vec<Canvas>, BTreeSet<char>), ReportError> {
+    let sheet = layout.sheet;
+    let mut first = Canvas::new();
+    let mut y = draw_head(&mut first, &report.caption, &report.table.shown(), sheet);
     if let Some(chart) = Chart::new(report) {
-        y = chart.draw(&mut pages[0], MARGIN, y + GAP, grid.sheet.room());
+        y = chart.draw(&mut first, MARGIN, y + GAP, sheet.room());
     }
-    let bottom = grid.sheet.height - MARGIN - FOOTER_HEIGHT;
+    let mut pages = vec![first];
+    let bottom = sheet.height - MARGIN - FOOTER_HEIGHT;
     let mut top = y + GAP;
+    for grid in &layout.parts {
+        draw_part(&mut pages, grid, (top, bottom), report.table.rows.len(), cancelled)?;
+        // Another part begins on a page of its own.
+        top = bottom;
+    }
+    let missing = pages.iter().flat_map(|page| page.missing.iter().copied()).collect();
+    draw_feet(&mut pages, &report.caption, sheet, &missing);
+    Ok((pages, missing))
+}
+
+/// Draws all rows of a part, from `top` of the last page on.
+fn draw_part(
+    pages: &mut Vec<Canvas>,
+    grid: &Grid<'_>,
+    (mut top, bottom): (f32, f32),
+    rows: usize,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(), ReportError> {
     let mut next = 0;
     loop {
+        stop_if(cancelled)?;
         if top + grid.least_height() > bottom {
-            pages.push(Canvas::new(grid.sheet));
+            pages.push(Canvas::new());
             top = MARGIN;
         }
-        let Some(page) = pages.last_mut() else { break };
+        let Some(page) = pages.last_mut() else { return Ok(()) };
         // The total stays with the last rows.
         let (end, reached) = grid.draw(page, top, bottom - grid.total_height(), next);
-        if reached == report.table.rows.len() {
+        if reached == rows {
             grid.draw_total(page, end);
-            break;
+            return Ok(());
         }
         (next, top) = (reached, bottom);
     }
-    draw_feet(&mut pages, &report.caption, grid.sheet);
-    pages
 }
 
 fn draw_head(page: &mut Canvas, caption: &Caption, groups: &str, sheet: Sheet) -> f32 {
     let title = |size: &f32| Style::new(Font::Bold, *size, Ink::Text);
     let size = TITLE_SIZES.into_iter().find(|size| title(size).width(&caption.title) <= sheet.room());
     page.text(&caption.title, title(&size.unwrap_or(SMALLEST_TITLE)), (MARGIN, MARGIN + 14.0), sheet.room());
-    let source = format!("{} · data of {} · {} · {groups}", caption.dataset, caption.data_of, caption.rows);
+    let skipped =
+        if caption.skipped == "none" { String::new() } else { format!(" · {} skipped as not valid", caption.skipped) };
+    let source = format!("{} · data of {} · {}{skipped} · {groups}", caption.dataset, caption.data_of, caption.rows);
     page.text(&source, SUBTITLE, (MARGIN, MARGIN + 32.0), sheet.room());
     if caption.filters.is_empty() {
         return MARGIN + 36.0;
@@ -91,21 +146,24 @@ fn draw_head(page: &mut Canvas, caption: &Caption, groups: &str, sheet: Sheet) -
     MARGIN + 50.0
 }
 
-/// Title and page number on every page, and once for all that letters are missing.
-fn draw_feet(pages: &mut [Canvas], caption: &Caption, sheet: Sheet) {
+/// Title and page number on every page, or instead of the title which letters are missing.
+fn draw_feet(pages: &mut [Canvas], caption: &Caption, sheet: Sheet, missing: &BTreeSet<char>) {
     let (count, y) = (pages.len(), sheet.height - MARGIN);
-    let changed = pages.iter().any(|page| page.changed);
+    let left = if missing.is_empty() { caption.title.clone() } else { lacking(missing) };
     for (page, number) in pages.iter_mut().zip(1..) {
         let numbering = format!("Page {number} of {count}");
         let room = sheet.room() - FOOTER.width(&numbering) - GAP;
         page.line((MARGIN, y - 12.0), (MARGIN + sheet.room(), y - 12.0), 0.5, Ink::Rule);
-        let left = match changed {
-            true => {
-                "Letters that this page's font lacks are shown as ? or without their accent; CSV and XLSX keep them."
-            }
-            false => &caption.title,
-        };
-        page.text(left, FOOTER, (MARGIN, y), room);
+        page.text(&left, FOOTER, (MARGIN, y), room);
         page.text(&numbering, FOOTER.align(Align::Right), (MARGIN + sheet.room(), y), sheet.room());
     }
+}
+
+fn lacking(missing: &BTreeSet<char>) -> String {
+    let mut named: Vec<_> =
+        missing.iter().take(MOST_NAMED).map(|letter| format!("U+{:04X}", u32::from(*letter))).collect();
+    if missing.len() > MOST_NAMED {
+        named.push(format!("{} more", missing.len() - MOST_NAMED));
+    }
+    format!("The font lacks {}, shown as {LACKING}; CSV and XLSX keep them.", named.join(", "))
 }

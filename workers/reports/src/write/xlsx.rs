@@ -1,16 +1,24 @@
 //! A report as an Excel workbook: the table on one sheet, where it comes from on another.
 //!
 //! Figures are real numbers with a format; text is always a string cell, so nothing is ever run as a formula. A
-//! spreadsheet holds binary numbers of 15 digits: the exact figure is in the CSV. The first row stays in view, every
-//! column can be filtered, and a total stands apart below.
+//! spreadsheet holds binary numbers of 15 digits: a value that a cell would not give back as it was is written as text.
+//! The first row stays in view, every column can be filtered, and a total stands apart below.
 
-use std::{fs::File, io, panic, path::Path};
+use std::{
+    fs::File,
+    io,
+    panic::{self, AssertUnwindSafe},
+    path::Path,
+};
 
 use rust_xlsxwriter::{
     ColNum, DocProperties, ExcelDateTime, Format, FormatAlign, FormatBorder, RowNum, Workbook, Worksheet, XlsxError,
 };
 
+use super::{Failure, stop_at_row};
 use crate::{
+    decimal::Decimal,
+    error::{ReportError, shown},
     report::Report,
     table::{Cell, Column, Role},
 };
@@ -18,27 +26,63 @@ use crate::{
 /// Rows that a sheet holds between its titles and a total.
 pub(crate) const ROW_LIMIT: usize = 1_048_574;
 
+const COLUMN_LIMIT: usize = 16_384;
+/// The most UTF-16 units of a cell.
+const CELL_LIMIT: usize = 32_767;
+/// Digits that a spreadsheet keeps.
+const DIGITS: usize = 15;
+
 const TITLE_FILL: u32 = 0x1F_4E_79;
 const TITLE_INK: u32 = 0xFF_FF_FF;
 const RULE: u32 = 0x7B_87_94;
 
 /// Writes the workbook; its rows pass through a nameless temporary file in `dir`.
-pub(crate) fn write(report: &Report, file: &File, dir: &Path) -> io::Result<()> {
+pub(super) fn write(report: &Report, file: &File, dir: &Path, cancelled: &dyn Fn() -> bool) -> Result<(), Failure> {
+    refuse_what_does_not_fit(report)?;
     // The library panics where that file cannot be written, on a full disk say, which is not the report's fault.
-    let written = panic::catch_unwind(|| {
+    let written = panic::catch_unwind(AssertUnwindSafe(|| {
         let mut workbook = Workbook::new();
-        fill(&mut workbook, report, dir)?;
-        workbook.save_to_writer(file)
-    });
-    written.map_err(|_| io::Error::other("the rows cannot be written to a temporary file"))?.map_err(
-        |error| match error {
-            XlsxError::IoError(source) | XlsxError::TempFileError(_, source) => source,
-            other => io::Error::other(other),
-        },
-    )
+        fill(&mut workbook, report, dir, cancelled)?;
+        workbook.save_to_writer(file)?;
+        Ok(())
+    }));
+    written.map_err(|_| io::Error::other("the rows cannot be written to a temporary file"))?
 }
 
-fn fill(workbook: &mut Workbook, report: &Report, dir: &Path) -> Result<(), XlsxError> {
+fn refuse_what_does_not_fit(report: &Report) -> Result<(), ReportError> {
+    let columns = report.table.columns.len();
+    if columns > COLUMN_LIMIT {
+        return Err(ReportError::TooManyColumns {
+            place: "a sheet of an xlsx",
+            what: "columns",
+            columns,
+            limit: COLUMN_LIMIT,
+        });
+    }
+    let is_long = |text: &str| text.len() > CELL_LIMIT && text.encode_utf16().count() > CELL_LIMIT;
+    for row in &report.table.rows {
+        for (cell, column) in row.iter().zip(&report.table.columns) {
+            if let Cell::Text(text) = cell
+                && is_long(text)
+            {
+                let (column, value) = (shown(column.title.as_bytes()), shown(text.as_bytes()));
+                return Err(ReportError::CellTooLong { column, value, limit: CELL_LIMIT });
+            }
+        }
+    }
+    Ok(())
+}
+
+impl From<XlsxError> for Failure {
+    fn from(error: XlsxError) -> Self {
+        Self::Disk(match error {
+            XlsxError::IoError(source) | XlsxError::TempFileError(_, source) => source,
+            other => io::Error::other(other),
+        })
+    }
+}
+
+fn fill(workbook: &mut Workbook, report: &Report, dir: &Path, cancelled: &dyn Fn() -> bool) -> Result<(), Failure> {
     // Not the date of now, because the same report is to be the same file.
     let made = ExcelDateTime::from_timestamp(report.caption.data_of_seconds.into())?;
     workbook.set_properties(&DocProperties::new().set_title(&report.caption.title).set_creation_datetime(&made));
@@ -48,37 +92,82 @@ fn fill(workbook: &mut Workbook, report: &Report, dir: &Path) -> Result<(), Xlsx
         sheet.write_string_with_format(0, at, fitting(&column.title), &title_format(column))?;
         sheet.set_column_width(at, width(usize::from(at), report))?;
     }
-    write_rows(sheet, report)?;
-    describe(workbook.add_worksheet().set_name("About")?, report)
+    write_rows(sheet, report, cancelled)?;
+    Ok(describe(workbook.add_worksheet().set_name("About")?, report)?)
 }
 
-fn write_rows(sheet: &mut Worksheet, report: &Report) -> Result<(), XlsxError> {
+fn write_rows(sheet: &mut Worksheet, report: &Report, cancelled: &dyn Fn() -> bool) -> Result<(), Failure> {
     let table = &report.table;
-    let plain: Vec<_> = table.columns.iter().map(|column| cell_format(column.role)).collect();
+    let plain: Vec<_> = (0..table.columns.len()).map(|column| Style::new(report, column)).collect();
     let mut next = 1;
-    for row in &table.rows {
+    for (at, row) in table.rows.iter().enumerate() {
+        stop_at_row(at, cancelled)?;
         write_row(sheet, next, row, &plain)?;
         next += 1;
     }
     let last_column = ColNum::try_from(table.columns.len()).unwrap_or(ColNum::MAX).saturating_sub(1);
     sheet.autofilter(0, 0, next - 1, last_column)?;
-    let Some(total) = &table.total else {
-        return Ok(());
-    };
-    let bold = |format: &Format| format.clone().set_bold().set_border_top(FormatBorder::Thin).set_border_color(RULE);
-    let formats: Vec<_> = plain.iter().map(bold).collect();
-    write_row(sheet, next, total, &formats)
+    if let Some(total) = &table.total {
+        write_row(sheet, next, total, &plain.iter().map(Style::of_total).collect::<Vec<_>>())?;
+    }
+    Ok(())
 }
 
-fn write_row(sheet: &mut Worksheet, row: RowNum, cells: &[Cell], formats: &[Format]) -> Result<(), XlsxError> {
-    for ((at, cell), format) in (0..).zip(cells).zip(formats) {
+fn write_row(sheet: &mut Worksheet, row: RowNum, cells: &[Cell], styles: &[Style]) -> Result<(), XlsxError> {
+    for ((at, cell), style) in (0..).zip(cells).zip(styles) {
         match cell {
-            Cell::Text(text) => sheet.write_string_with_format(row, at, fitting(text), format)?,
-            Cell::Number(number) => sheet.write_number_with_format(row, at, number.to_f64(), format)?,
-            Cell::Empty => sheet.write_blank(row, at, format)?,
+            Cell::Text(text) => sheet.write_string_with_format(row, at, text, &style.format)?,
+            Cell::Number(number) => match style.has_numbers.then(|| exact(*number)).flatten() {
+                Some(binary) => sheet.write_number_with_format(row, at, binary, &style.format)?,
+                None => sheet.write_string_with_format(row, at, number.to_string(), &style.format)?,
+            },
+            Cell::Empty => sheet.write_blank(row, at, &style.format)?,
         };
     }
     Ok(())
+}
+
+/// How the cells of a column are written.
+struct Style {
+    format: Format,
+    /// Whether its numbers may be number cells.
+    has_numbers: bool,
+}
+
+impl Style {
+    /// Values that name groups are all numbers or none, so that they sort and filter alike.
+    fn new(report: &Report, column: usize) -> Self {
+        let role = report.table.columns[column].role;
+        let same = |row: &Vec<Cell>| match &row[column] {
+            Cell::Number(number) => exact(*number).is_some_and(|binary| binary.to_string() == number.to_string()),
+            Cell::Text(_) | Cell::Empty => true,
+        };
+        let has_numbers = role != Role::Group || report.table.rows.iter().all(same);
+        let is_whole = |row: &Vec<Cell>| match &row[column] {
+            Cell::Number(number) => number.scale() == 0,
+            Cell::Text(_) | Cell::Empty => true,
+        };
+        let format = match role {
+            // Without a format, twelve digits turn into a power of ten.
+            Role::Group if report.table.rows.iter().all(is_whole) => cell_format(role).set_num_format("0"),
+            _ => cell_format(role),
+        };
+        Self { format, has_numbers }
+    }
+
+    fn of_total(&self) -> Self {
+        let format = self.format.clone().set_bold().set_border_top(FormatBorder::Thin).set_border_color(RULE);
+        Self { format, ..*self }
+    }
+}
+
+/// The number as a spreadsheet holds it, if that is the same number.
+fn exact(number: Decimal) -> Option<f64> {
+    let text = number.to_string();
+    let digits = text.trim_start_matches(['-', '0', '.']);
+    let digits = if text.contains('.') { digits.trim_end_matches(['0', '.']) } else { digits.trim_end_matches('0') };
+    let count = digits.bytes().filter(u8::is_ascii_digit).count();
+    (count <= DIGITS).then(|| number.to_f64())
 }
 
 /// Where the figures come from, on a sheet of its own so that the first one is nothing but the table.
@@ -91,6 +180,7 @@ fn describe(sheet: &mut Worksheet, report: &Report) -> Result<(), XlsxError> {
         ("Data set", &caption.dataset),
         ("Data of", &caption.data_of),
         ("Rows counted", &caption.rows),
+        ("Rows skipped", &caption.skipped),
         ("Filters", &filters),
         ("Groups shown", &groups),
     ];
@@ -126,13 +216,12 @@ fn width(column: usize, report: &Report) -> f64 {
     f64::from(u32::try_from(widest + 2).unwrap_or(u32::MAX)).clamp(8.0, 60.0)
 }
 
-/// As much of a text as a cell may hold.
+/// As much of a title or a condition as a cell may hold.
 fn fitting(text: &str) -> String {
-    const LONGEST: usize = 32_767;
     let mut units = 0;
     let short = text.chars().take_while(|letter| {
         units += letter.len_utf16();
-        units <= LONGEST
+        units <= CELL_LIMIT
     });
     short.collect()
 }

@@ -2,8 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
+mod dialects;
+mod figures;
 mod files;
 mod job;
+mod pages;
 mod program;
 mod refusals;
 

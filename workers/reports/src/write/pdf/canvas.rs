@@ -1,10 +1,16 @@
 //! A page that is drawn from the top left, in points, in the few ways a report needs.
 
-use printpdf::{
-    Color, Line, LinePoint, Mm, Op, PaintMode, PdfFontHandle, PdfPage, Point, Pt, Rect, Rgb, TextItem, TextMatrix,
+use std::collections::BTreeSet;
+
+use krilla::{
+    color::rgb,
+    geom::{Path, PathBuilder, Point, Rect},
+    num::NormalizedF32,
+    paint::{Fill, FillRule, Stroke},
+    surface::Surface,
 };
 
-use super::font::{Font, printable};
+use super::font::Font;
 
 /// Where a page's content may go, and how large the page is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -16,13 +22,24 @@ pub(crate) struct Sheet {
 /// The margin on every side.
 pub(crate) const MARGIN: f32 = 48.0;
 
+/// Wider than any sheet; no more of a text is measured.
+const WIDEST: f32 = 1_000.0;
+/// The most letters that a page names as lacking.
+const MOST_MISSING: usize = 100;
+
 /// A page in the making.
 #[derive(Debug)]
 pub(crate) struct Canvas {
-    sheet: Sheet,
-    ops: Vec<Op>,
-    /// Whether a text had letters that the fonts lack.
-    pub(crate) changed: bool,
+    marks: Vec<Mark>,
+    /// Letters that the fonts lack.
+    pub(crate) missing: BTreeSet<char>,
+}
+
+#[derive(Debug)]
+enum Mark {
+    Text { text: String, font: Font, size: f32, ink: Ink, at: (f32, f32) },
+    Fill { at: (f32, f32), width: f32, height: f32, ink: Ink },
+    Line { from: (f32, f32), to: (f32, f32), thickness: f32, ink: Ink },
 }
 
 /// How a text is set.
@@ -66,53 +83,82 @@ impl Sheet {
 }
 
 impl Canvas {
-    pub(crate) fn new(sheet: Sheet) -> Self {
-        Self { sheet, ops: Vec::new(), changed: false }
+    pub(crate) fn new() -> Self {
+        Self { marks: Vec::new(), missing: BTreeSet::new() }
     }
 
     /// Puts a text, cut to `room`, with its baseline at `y` and `x` where its style is aligned to.
     pub(crate) fn text(&mut self, text: &str, style: Style, (x, y): (f32, f32), room: f32) {
-        let (text, changed) = printable(text);
-        self.changed |= changed;
-        let text = style.font.fit(&text, style.size, room);
-        let width = style.font.width(&text, style.size);
+        let line = style.font.line(text, style.size, room);
+        if self.missing.len() < MOST_MISSING {
+            self.missing.extend(line.missing);
+        }
         let left = match style.align {
             Align::Left => x,
-            Align::Middle => x - width / 2.0,
-            Align::Right => x - width,
+            Align::Middle => x - line.width / 2.0,
+            Align::Right => x - line.width,
         };
-        self.ops.extend([
-            Op::StartTextSection,
-            Op::SetFillColor { col: style.ink.color() },
-            Op::SetFont { font: PdfFontHandle::Builtin(style.font.builtin()), size: Pt(style.size) },
-            Op::SetTextMatrix { matrix: TextMatrix::Translate(Pt(left), Pt(self.sheet.height - y)) },
-            Op::ShowText { items: vec![TextItem::Text(text)] },
-            Op::EndTextSection,
-        ]);
+        self.marks.push(Mark::Text {
+            text: line.text,
+            font: style.font,
+            size: style.size,
+            ink: style.ink,
+            at: (left, y),
+        });
     }
 
     /// Fills the rectangle whose upper left corner is at `(x, y)`.
-    pub(crate) fn fill(&mut self, (x, y): (f32, f32), width: f32, height: f32, ink: Ink) {
-        let mut rectangle = Rect::from_xywh(Pt(x), Pt(self.sheet.height - y - height), Pt(width), Pt(height));
-        rectangle.mode = Some(PaintMode::Fill);
-        self.ops.extend([Op::SetFillColor { col: ink.color() }, Op::DrawRectangle { rectangle }]);
+    pub(crate) fn fill(&mut self, at: (f32, f32), width: f32, height: f32, ink: Ink) {
+        self.marks.push(Mark::Fill { at, width, height, ink });
     }
 
     pub(crate) fn line(&mut self, from: (f32, f32), to: (f32, f32), thickness: f32, ink: Ink) {
-        let point = |(x, y): (f32, f32)| {
-            let p = Point { x: Pt(x), y: Pt(self.sheet.height - y) };
-            LinePoint { p, bezier: false }
-        };
-        let line = Line { points: vec![point(from), point(to)], is_closed: false };
-        self.ops.extend([
-            Op::SetOutlineColor { col: ink.color() },
-            Op::SetOutlineThickness { pt: Pt(thickness) },
-            Op::DrawLine { line },
-        ]);
+        self.marks.push(Mark::Line { from, to, thickness, ink });
     }
 
-    pub(crate) fn into_page(self) -> PdfPage {
-        PdfPage::new(Mm::from(Pt(self.sheet.width)), Mm::from(Pt(self.sheet.height)), self.ops)
+    /// Draws the page.
+    pub(crate) fn draw(&self, surface: &mut Surface<'_>) {
+        for mark in &self.marks {
+            mark.draw(surface);
+        }
+    }
+}
+
+impl Mark {
+    fn draw(&self, surface: &mut Surface<'_>) {
+        match self {
+            Self::Text { text, font, size, ink, at: (x, y) } => {
+                let Some(embedded) = font.embedded() else { return };
+                surface.set_stroke(None);
+                surface.set_fill(Some(ink.fill()));
+                surface.draw_glyphs(Point::from_xy(*x, *y), &font.glyphs(text), embedded, text, *size, false);
+            }
+            Self::Fill { at: (x, y), width, height, ink } => {
+                let path = Rect::from_xywh(*x, *y, *width, *height).and_then(|rectangle| {
+                    let mut path = PathBuilder::new();
+                    path.push_rect(rectangle);
+                    path.finish()
+                });
+                surface.set_stroke(None);
+                surface.set_fill(Some(ink.fill()));
+                draw_path(surface, path);
+            }
+            Self::Line { from, to, thickness, ink } => {
+                let mut path = PathBuilder::new();
+                path.move_to(from.0, from.1);
+                path.line_to(to.0, to.1);
+                surface.set_fill(None);
+                surface.set_stroke(Some(Stroke { paint: ink.color().into(), width: *thickness, ..Stroke::default() }));
+                draw_path(surface, path.finish());
+            }
+        }
+    }
+}
+
+/// A path without an extent is none.
+fn draw_path(surface: &mut Surface<'_>, path: Option<Path>) {
+    if let Some(path) = path {
+        surface.draw_path(&path);
     }
 }
 
@@ -129,14 +175,23 @@ impl Style {
         self.align == Align::Right
     }
 
-    /// The width of a text once its letters are those of the font.
+    /// The width of a text, measured up to that of any sheet.
     pub(crate) fn width(self, text: &str) -> f32 {
-        self.font.width(&printable(text).0, self.size)
+        self.font.line(text, self.size, WIDEST).width
+    }
+
+    /// The text in up to `most` lines.
+    pub(crate) fn lines(self, text: &str, room: f32, most: usize) -> Vec<String> {
+        self.font.lines(text, self.size, room, most).into_iter().map(|line| line.text).collect()
     }
 }
 
 impl Ink {
-    fn color(self) -> Color {
+    fn fill(self) -> Fill {
+        Fill { paint: self.color().into(), opacity: NormalizedF32::ONE, rule: FillRule::default() }
+    }
+
+    fn color(self) -> rgb::Color {
         let [red, green, blue] = match self {
             Self::Text => [0x1f, 0x29, 0x33],
             Self::Quiet => [0x61, 0x6e, 0x7c],
@@ -147,7 +202,6 @@ impl Ink {
             Self::Bar => [0x2f, 0x75, 0xa8],
             Self::NegativeBar => [0xc0, 0x57, 0x46],
         };
-        let share = |byte: u8| f32::from(byte) / 255.0;
-        Color::Rgb(Rgb { r: share(red), g: share(green), b: share(blue), icc_profile: None })
+        rgb::Color::new(red, green, blue)
     }
 }

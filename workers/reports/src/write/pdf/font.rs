@@ -1,156 +1,196 @@
-//! The two built-in fonts: which letters they have, and how wide a text is in them.
+//! The two embedded fonts, and the layout of a line in them.
 //!
-//! Every PDF reader has Helvetica, so nothing is embedded; but it knows the 217 characters of `WinAnsiEncoding` only.
-//! Letters of other Latin alphabets lose their accent, anything else becomes a question mark, and the page says so.
+//! `DejaVu Sans Condensed` has the Latin, Greek, Cyrillic, Armenian and Georgian alphabets. A PDF embeds the letters that it
+//! uses. Scripts that join their letters or run from right to left need shaping, which is missing here, so their letters
+//! count as lacking.
 
-use printpdf::BuiltinFont;
+use std::{collections::HashMap, sync::LazyLock};
 
-/// A built-in font.
+use krilla::text::{Font as Embedded, GlyphId, KrillaGlyph};
+use skrifa::{FontRef, MetadataProvider, instance::LocationRef, prelude::Size};
+use unicode_normalization::UnicodeNormalization;
+
+/// An embedded font.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Font {
     Regular,
     Bold,
 }
 
+/// A line of text, ready to be drawn.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Line {
+    pub(crate) text: String,
+    pub(crate) width: f32,
+    /// Letters of the original that the font lacks.
+    pub(crate) missing: Vec<char>,
+}
+
+struct Face {
+    embedded: Embedded,
+    /// By letter, the glyph and its width in parts of the size.
+    glyphs: HashMap<char, (u32, f32)>,
+}
+
+/// Stands for a letter that the font lacks.
+pub(crate) const LACKING: char = '\u{fffd}';
+const ELLIPSIS: char = '…';
+/// The most letters of a line, whatever their width: combining marks have none.
+const LONGEST: usize = 1_000;
+
+static REGULAR: LazyLock<Option<Face>> = LazyLock::new(|| Face::read(dejavu::sans_condensed::regular()));
+static BOLD: LazyLock<Option<Face>> = LazyLock::new(|| Face::read(dejavu::sans_condensed::bold()));
+
 impl Font {
-    pub(crate) fn builtin(self) -> BuiltinFont {
-        match self {
-            Self::Regular => BuiltinFont::Helvetica,
-            Self::Bold => BuiltinFont::HelveticaBold,
-        }
+    /// The font to embed; `None` if this program's copy of it is broken.
+    pub(crate) fn embedded(self) -> Option<Embedded> {
+        self.face().map(|face| face.embedded.clone())
     }
 
-    /// The width of a printable text in points.
-    pub(crate) fn width(self, text: &str, size: f32) -> f32 {
-        let widths = match self {
-            Self::Regular => &REGULAR,
-            Self::Bold => &BOLD,
+    /// A set text as glyphs.
+    pub(crate) fn glyphs(self, text: &str) -> Vec<KrillaGlyph> {
+        let glyph = |(at, letter): (usize, char)| {
+            let (id, width) = self.glyph(letter)?;
+            Some(KrillaGlyph::new(GlyphId::new(id), width, 0.0, 0.0, 0.0, at..at + letter.len_utf8(), None))
         };
-        let units: u32 = text.chars().map(|letter| u32::from(widths[code(letter).unwrap_or(b'?') as usize - 32])).sum();
-        units as f32 * size / 1000.0
+        text.char_indices().filter_map(glyph).collect()
     }
 
-    /// As much of a printable text as fits, with an ellipsis for the rest.
-    pub(crate) fn fit(self, text: &str, size: f32, width: f32) -> String {
-        if self.width(text, size) <= width {
-            return text.to_owned();
+    /// As much of a text as fits, with an ellipsis for the rest, which is not read: the time is bounded by the room.
+    pub(crate) fn line(self, text: &str, size: f32, room: f32) -> Line {
+        let ellipsis = self.glyph(ELLIPSIS).map_or(0.0, |(_, width)| width * size);
+        let mut line = Line::default();
+        // What is left of the line if an ellipsis follows.
+        let (mut kept, mut kept_width) = (0, 0.0);
+        for (at, letter) in text.nfc().filter(|letter| !is_invisible(*letter)).enumerate() {
+            let (letter, width) = self.shown(letter, &mut line.missing);
+            line.width += width * size;
+            if line.width > room || at >= LONGEST {
+                line.text.truncate(kept);
+                line.text.truncate(line.text.trim_end().len());
+                line.text.push(ELLIPSIS);
+                line.width = kept_width + ellipsis;
+                return line;
+            }
+            line.text.push(letter);
+            if line.width + ellipsis <= room {
+                (kept, kept_width) = (line.text.len(), line.width);
+            }
         }
-        let mut short = text.to_owned();
-        while !short.is_empty() && self.width(&short, size) + self.width("…", size) > width {
-            short.pop();
+        line
+    }
+
+    /// The whole text in up to `most` lines, broken where a word ends if that leaves half a line, the last one cut.
+    pub(crate) fn lines(self, text: &str, size: f32, room: f32, most: usize) -> Vec<Line> {
+        let mut lines = Vec::new();
+        let mut rest = text;
+        while lines.len() + 1 < most {
+            let fitting = self.fitting(rest, size, room);
+            if fitting == rest.len() || fitting == 0 {
+                break;
+            }
+            let word = rest[..fitting].rfind([' ', '_', '(', '-', '.', '/', ',']).map_or(0, |at| at + 1);
+            let (first, next) = rest.split_at(if word * 2 > fitting { word } else { fitting });
+            lines.push(self.line(first.trim_end(), size, room));
+            rest = next;
         }
-        short.truncate(short.trim_end().len());
-        short + "…"
+        lines.push(self.line(rest, size, room));
+        lines
     }
-}
 
-/// The nearest text that the fonts have, and whether it is another one.
-///
-/// Line breaks become blanks and combining marks are left out without counting as another text.
-pub(crate) fn printable(text: &str) -> (String, bool) {
-    let mut changed = false;
-    let mut printable = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if letter.is_control() || letter.is_whitespace() {
-            printable.push(' ');
-        } else if code(letter).is_some() {
-            printable.push(letter);
-        } else if !is_mark(letter) {
-            changed = true;
-            printable.push(without_accent(letter).unwrap_or('?'));
+    /// How many bytes of a text fit.
+    fn fitting(self, text: &str, size: f32, room: f32) -> usize {
+        let mut width = 0.0;
+        let over = text.char_indices().find(|(at, letter)| {
+            width += self.glyph(*letter).or_else(|| self.glyph(LACKING)).map_or(0.0, |(_, width)| width * size);
+            width > room || *at >= LONGEST
+        });
+        over.map_or(text.len(), |(at, _)| at)
+    }
+
+    /// The letter that is set for this one, and its width.
+    fn shown(self, letter: char, missing: &mut Vec<char>) -> (char, f32) {
+        let shown = if letter.is_whitespace() || letter.is_control() { ' ' } else { letter };
+        if let Some((_, width)) = self.glyph(shown).filter(|_| !needs_shaping(shown)) {
+            return (shown, width);
+        }
+        missing.push(letter);
+        (LACKING, self.glyph(LACKING).map_or(0.0, |(_, width)| width))
+    }
+
+    fn glyph(self, letter: char) -> Option<(u32, f32)> {
+        self.face()?.glyphs.get(&letter).copied()
+    }
+
+    fn face(self) -> Option<&'static Face> {
+        match self {
+            Self::Regular => REGULAR.as_ref(),
+            Self::Bold => BOLD.as_ref(),
         }
     }
-    (printable, changed)
 }
 
-/// Combining accents, zero-width characters, the byte order mark.
-fn is_mark(letter: char) -> bool {
-    matches!(letter, '\u{300}'..='\u{36f}' | '\u{200b}'..='\u{200f}' | '\u{feff}')
-}
-
-fn without_accent(letter: char) -> Option<char> {
-    PLAIN.split(' ').find(|group| group.contains(letter))?.chars().next()
-}
-
-/// The character's code in `WinAnsiEncoding`, if it has one that prints.
-fn code(letter: char) -> Option<u8> {
-    match u32::from(letter) {
-        code @ (0x20..=0x7e | 0xa0..=0xff) => u8::try_from(code).ok(),
-        0x7f => None,
-        _ => (0x80..).zip(SPECIAL.chars()).find(|(_, special)| *special == letter).map(|(code, _)| code),
+impl Face {
+    fn read(bytes: &'static [u8]) -> Option<Self> {
+        let font = FontRef::new(bytes).ok()?;
+        // At no size, widths are in the font's own units.
+        let metrics = font.glyph_metrics(Size::unscaled(), LocationRef::default());
+        let embedded = Embedded::new(bytes.into(), 0)?;
+        let units = embedded.units_per_em();
+        let glyphs = font.charmap().mappings().filter_map(|(letter, id)| {
+            Some((char::from_u32(letter)?, (id.to_u32(), metrics.advance_width(id)? / units)))
+        });
+        Some(Self { embedded, glyphs: glyphs.collect() })
     }
 }
 
-/// The characters of the codes from 0x80; those of the five codes that have none are never asked for.
-const SPECIAL: &str = "€\u{7f}‚ƒ„…†‡ˆ‰Š‹Œ\u{7f}Ž\u{7f}\u{7f}‘’“”•–—˜™š›œ\u{7f}žŸ";
+/// Zero-width characters, the byte order mark, selectors of variants.
+fn is_invisible(letter: char) -> bool {
+    matches!(letter, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}')
+}
 
-/// Characters with the one to print in their place in front of them.
-const PLAIN: &str = "\
-    AĀĂĄǍǞǠǺȀȂȦḀẠẢẤẦẨẪẬẮẰẲẴẶ aāăąǎǟǡǻȁȃȧḁạảấầẩẫậắằẳẵặ BḂḄḆ bḃḅḇ CĆĈĊČḈ cćĉċčḉ DĎḊḌḎḐḒĐ dďḋḍḏḑḓđ \
-    EĒĔĖĘĚȄȆȨḔḖḘḚḜẸẺẼẾỀỂỄỆ eēĕėęěȅȇȩḕḗḙḛḝẹẻẽếềểễệ FḞ fḟ GĜĞĠĢǦǴḠ gĝğġģǧǵḡ HĤȞḢḤḦḨḪĦ hĥȟḣḥḧḩḫẖħ IĨĪĬĮİǏȈȊḬḮỈỊ \
-    iĩīĭįǐȉȋḭḯỉịı JĴ jĵǰ KĶǨḰḲḴ kķǩḱḳḵ LĹĻĽḶḸḺḼŁĿ lĺļľḷḹḻḽłŀ MḾṀṂ mḿṁṃ NŃŅŇǸṄṆṈṊŊ nńņňǹṅṇṉṋŋ \
-    OŌŎŐƠǑǪǬȌȎȪȬȮȰṌṎṐṒỌỎỐỒỔỖỘỚỜỞỠỢ oōŏőơǒǫǭȍȏȫȭȯȱṍṏṑṓọỏốồổỗộớờởỡợ PṔṖ pṕṗ RŔŖŘȐȒṘṚṜṞ rŕŗřȑȓṙṛṝṟ SŚŜŞȘṠṢṤṦṨ \
-    sśŝşșṡṣṥṧṩſ TŢŤȚṪṬṮṰŦ tţťțṫṭṯṱẗŧ UŨŪŬŮŰŲƯǓǕǗǙǛȔȖṲṴṶṸṺỤỦỨỪỬỮỰ uũūŭůűųưǔǖǘǚǜȕȗṳṵṷṹṻụủứừửữự VṼṾ vṽṿ WŴẀẂẄẆẈ \
-    wŵẁẃẅẇẉẘ XẊẌ xẋẍ YŶȲẎỲỴỶỸ yŷȳẏẙỳỵỷỹ ZŹŻẐẒẔ zźżẑẓẕ -‐‑‒− 'ʹʼ′";
-
-/// Widths of Helvetica in thousandths of its size, by code from 32 (Adobe's metrics of the standard fonts).
-const REGULAR: [u16; 224] = [
-    278, 278, 355, 556, 556, 889, 667, 191, 333, 333, 389, 584, 278, 333, 278, 278, 556, 556, 556, 556, 556, 556, 556,
-    556, 556, 556, 278, 278, 584, 584, 584, 556, 1015, 667, 667, 722, 722, 667, 611, 778, 722, 278, 500, 667, 556, 833,
-    722, 778, 667, 778, 722, 667, 611, 722, 667, 944, 667, 667, 611, 278, 278, 278, 469, 556, 333, 556, 556, 500, 556,
-    556, 278, 556, 556, 222, 222, 500, 222, 833, 556, 556, 556, 556, 333, 500, 278, 556, 500, 722, 500, 500, 500, 334,
-    260, 334, 584, 0, 556, 0, 222, 556, 333, 1000, 556, 556, 333, 1000, 667, 333, 1000, 0, 611, 0, 0, 222, 222, 333,
-    333, 350, 556, 1000, 333, 1000, 500, 333, 944, 0, 500, 667, 278, 333, 556, 556, 556, 556, 260, 556, 333, 737, 370,
-    556, 584, 333, 737, 333, 400, 584, 333, 333, 333, 556, 537, 278, 333, 333, 365, 556, 834, 834, 834, 611, 667, 667,
-    667, 667, 667, 667, 1000, 722, 667, 667, 667, 667, 278, 278, 278, 278, 722, 722, 778, 778, 778, 778, 778, 584, 778,
-    722, 722, 722, 722, 667, 667, 611, 556, 556, 556, 556, 556, 556, 889, 500, 556, 556, 556, 556, 278, 278, 278, 278,
-    556, 556, 556, 556, 556, 556, 556, 584, 611, 556, 556, 556, 556, 500, 556, 500,
-];
-
-/// Widths of Helvetica Bold.
-const BOLD: [u16; 224] = [
-    278, 333, 474, 556, 556, 889, 722, 238, 333, 333, 389, 584, 278, 333, 278, 278, 556, 556, 556, 556, 556, 556, 556,
-    556, 556, 556, 333, 333, 584, 584, 584, 611, 975, 722, 722, 722, 722, 667, 611, 778, 722, 278, 556, 722, 611, 833,
-    722, 778, 667, 778, 722, 667, 611, 722, 667, 944, 667, 667, 611, 333, 278, 333, 584, 556, 333, 556, 611, 556, 611,
-    556, 333, 611, 611, 278, 278, 556, 278, 889, 611, 611, 611, 611, 389, 556, 333, 611, 556, 778, 556, 556, 500, 389,
-    280, 389, 584, 0, 556, 0, 278, 556, 500, 1000, 556, 556, 333, 1000, 667, 333, 1000, 0, 611, 0, 0, 278, 278, 500,
-    500, 350, 556, 1000, 333, 1000, 556, 333, 944, 0, 500, 667, 278, 333, 556, 556, 556, 556, 280, 556, 333, 737, 370,
-    556, 584, 333, 737, 333, 400, 584, 333, 333, 333, 611, 556, 278, 333, 333, 365, 556, 834, 834, 834, 611, 722, 722,
-    722, 722, 722, 722, 1000, 722, 667, 667, 667, 667, 278, 278, 278, 278, 722, 722, 778, 778, 778, 778, 778, 584, 778,
-    722, 722, 722, 722, 667, 667, 611, 556, 556, 556, 556, 556, 556, 889, 556, 556, 556, 556, 556, 278, 278, 278, 278,
-    611, 611, 611, 611, 611, 611, 611, 584, 611, 611, 611, 611, 611, 556, 611, 556,
-];
+/// Hebrew, Arabic and others that run from the right, some of them joined.
+fn needs_shaping(letter: char) -> bool {
+    matches!(letter, '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{fefe}')
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn letters_that_the_fonts_lack_are_replaced_and_reported() {
-        for (text, shown, changed) in [
-            ("Zürich – 5 €", "Zürich – 5 €", false),
-            ("Łódź", "Lódz", true),
-            ("東京", "??", true),
-            ("a\nb\tc", "a b c", false),
-            ("cafe\u{301}", "cafe", false),
-            ("−5", "-5", true),
+    fn letters_that_the_fonts_lack_are_replaced_and_named() {
+        for (text, shown, missing) in [
+            ("Zürich – 5 €", "Zürich – 5 €", ""),
+            ("Łódź Αθήνα Київ", "Łódź Αθήνα Київ", ""),
+            ("東京", "\u{fffd}\u{fffd}", "東京"),
+            ("a\nb\tc\u{a0}d", "a b c d", ""),
+            ("cafe\u{301}\u{200b}", "café", ""),
+            ("א1", "\u{fffd}1", "א"),
         ] {
-            assert_eq!(printable(text), (shown.to_owned(), changed));
+            let line = Font::Regular.line(text, 10.0, 1000.0);
+            assert_eq!((line.text.as_str(), line.missing.iter().collect::<String>().as_str()), (shown, missing));
         }
     }
 
     #[test]
-    fn widths_are_those_of_the_standard_fonts() {
-        assert!((Font::Regular.width("Ag 0€", 10.0) - 26.13).abs() < 0.01);
-        assert!((Font::Bold.width("Ag 0€", 10.0) - 27.23).abs() < 0.01);
-        assert_eq!((code('Ÿ'), code('ÿ'), code('\u{7f}'), code('ł')), (Some(0x9f), Some(0xff), None, None));
+    fn a_text_that_does_not_fit_ends_in_an_ellipsis_within_its_room() {
+        assert_eq!(Font::Regular.line("short", 10.0, 100.0).text, "short");
+        for room in [5_u8, 12, 50, 51, 52, 53] {
+            let cut = Font::Bold.line("a rather long text", 10.0, room.into());
+            assert!(cut.text.ends_with('…') && (cut.width <= room.into() || cut.text == "…"), "{cut:?}");
+        }
+        assert_eq!(Font::Regular.line("x", 10.0, 1.0).text, "…");
+        assert!(Font::Regular.line(&"\u{338}".repeat(5_000), 10.0, 100.0).text.chars().count() <= LONGEST + 1);
     }
 
     #[test]
-    fn a_text_that_does_not_fit_ends_in_an_ellipsis() {
-        assert_eq!(Font::Regular.fit("short", 10.0, 100.0), "short");
-        let cut = Font::Regular.fit("a rather long text", 10.0, 50.0);
-        assert!(cut.ends_with('…') && Font::Regular.width(&cut, 10.0) <= 50.0, "{cut}");
-        assert_eq!(Font::Regular.fit("x", 10.0, 1.0), "…");
+    fn a_long_title_is_broken_between_its_words() {
+        let texts = |text: &str, most| -> Vec<String> {
+            Font::Bold.lines(text, 9.0, 80.0, most).into_iter().map(|line| line.text).collect()
+        };
+        assert_eq!(texts("sum(amount)", 3), ["sum(amount)"]);
+        assert_eq!(texts("sum(amount_in_thousand_euros)", 3), ["sum(amount_in_", "thousand_euros)"]);
+        assert!(texts(&"x".repeat(500), 3)[2].ends_with('…'));
     }
 }

@@ -4,41 +4,95 @@ use super::{
     canvas::{Align, Canvas, Ink, MARGIN, Sheet, Style},
     font::Font,
 };
-use crate::table::{Cell, Column, Role, Table};
+use crate::{
+    error::ReportError,
+    table::{Cell, Column, Role, Table},
+};
 
 const ROW: f32 = 16.0;
 const TITLE_ROW: f32 = 20.0;
+const TITLE_LINE: f32 = 11.0;
+const TITLE_LINES: usize = 3;
+const NOTE: f32 = 14.0;
 const PADDING: f32 = 6.0;
 const LARGEST: f32 = 9.0;
-const SMALLEST: f32 = 5.0;
-/// The widest that a group column gets.
-const WIDEST_GROUP: f32 = 230.0;
-/// The narrowest that a group column gets so that figures keep their size.
-const NARROWEST_GROUP: f32 = 120.0;
+const SMALLEST: f32 = 7.0;
+/// The widest that a column of text gets, and one of figures for its title alone.
+const WIDEST: f32 = 230.0;
+const WIDEST_TITLE: f32 = 130.0;
+/// The narrowest that a group column gets so that figures keep their size, and so that they fit at all.
+const NARROWEST: f32 = 120.0;
+const LEAST: f32 = 64.0;
+/// The most that a column gets of the room that is left over.
+const MOST_SPARE: f32 = 60.0;
 
-/// A table laid out for a sheet.
+/// A table laid out: on one sheet's width, or in parts that each begin with the columns of the groups.
+#[derive(Debug)]
+pub(crate) struct Layout<'t> {
+    pub(crate) sheet: Sheet,
+    pub(crate) parts: Vec<Grid<'t>>,
+}
+
+/// The columns of a table that stand side by side.
 #[derive(Debug)]
 pub(crate) struct Grid<'t> {
     table: &'t Table,
-    pub(crate) sheet: Sheet,
+    sheet: Sheet,
     size: f32,
     padding: f32,
+    columns: Vec<usize>,
     widths: Vec<f32>,
+    /// Which columns these are, where there are others.
+    note: Option<String>,
 }
 
-impl<'t> Grid<'t> {
-    /// Upright if the columns fit, else across; then group columns give way, and at last the letters get smaller.
-    pub(crate) fn new(table: &'t Table) -> Self {
+impl<'t> Layout<'t> {
+    /// Upright if the columns fit, else across; then group columns give way, then letters get somewhat smaller, and at
+    /// last the figures are parted.
+    pub(crate) fn new(table: &'t Table) -> Result<Self, ReportError> {
         let mut widths: Vec<_> = (0..table.columns.len()).map(|column| natural_width(table, column)).collect();
         let total = |widths: &[f32]| widths.iter().sum::<f32>();
         let sheet = if total(&widths) > Sheet::PORTRAIT.room() { Sheet::LANDSCAPE } else { Sheet::PORTRAIT };
         let (groups, figures) = widths.split_at_mut(table.keys());
-        narrow(groups, sheet.room() - total(figures));
-        let shrink = (sheet.room() / total(&widths)).min(1.0);
+        narrow(groups, sheet.room() - total(figures), NARROWEST);
+        let shrink = (sheet.room() / (total(groups) + total(figures))).min(1.0);
+        if shrink >= SMALLEST / LARGEST {
+            let columns = (0..widths.len()).collect();
+            return Ok(Self { sheet, parts: vec![Grid::new(table, sheet, columns, &widths, shrink)] });
+        }
+        let widest = figures.iter().copied().fold(0.0, f32::max);
+        // Half of each page is for figures.
+        narrow(groups, (sheet.room() / 2.0).min(sheet.room() - widest), LEAST);
+        let room = sheet.room() - total(groups);
+        if widest > room {
+            let limit = ((sheet.room() - widest) / LEAST).max(0.0) as usize;
+            let (place, what) = ("a page of a pdf", "columns of group_by");
+            return Err(ReportError::TooManyColumns { place, what, columns: groups.len(), limit });
+        }
+        let parts = part(figures, room);
+        let part = |(first, end): (usize, usize)| {
+            let keys = table.keys();
+            let columns: Vec<_> = (0..keys).chain(keys + first..keys + end).collect();
+            let mut grid = Grid::new(table, sheet, columns, &widths, 1.0);
+            let (first, last, all) = (keys + first + 1, keys + end, widths.len());
+            grid.note = Some(match first == last {
+                true => format!("Column {last} of {all}"),
+                false => format!("Columns {first} to {last} of {all}"),
+            });
+            grid
+        };
+        Ok(Self { sheet, parts: parts.into_iter().map(part).collect() })
+    }
+}
+
+impl<'t> Grid<'t> {
+    fn new(table: &'t Table, sheet: Sheet, columns: Vec<usize>, natural: &[f32], shrink: f32) -> Self {
+        let widths: Vec<_> = columns.iter().map(|column| natural[*column] * shrink).collect();
         // What is left over goes to the columns in equal parts, so that the table is as wide as the chart.
-        let spare = (sheet.room() - total(&widths) * shrink) / widths.len() as f32;
-        let widths = widths.iter().map(|width| width * shrink + spare).collect();
-        Self { table, sheet, size: (LARGEST * shrink).max(SMALLEST), padding: PADDING * shrink, widths }
+        let spare = (sheet.room() - widths.iter().sum::<f32>()).max(0.0) / widths.len() as f32;
+        let spare = if columns.len() < table.columns.len() { spare.min(MOST_SPARE) } else { spare };
+        let widths = widths.iter().map(|width| width + spare).collect();
+        Self { table, sheet, size: LARGEST * shrink, padding: PADDING * shrink, columns, widths, note: None }
     }
 
     /// Draws the titles and as many rows from `first` as fit; returns where it ends and the next row.
@@ -85,20 +139,37 @@ impl<'t> Grid<'t> {
 
     /// The least height that is worth beginning the table in: titles, a row or two, the total.
     pub(crate) fn least_height(&self) -> f32 {
-        TITLE_ROW + 2.0 * ROW + self.total_height()
+        let note = if self.note.is_some() { NOTE } else { 0.0 };
+        note + TITLE_ROW + TITLE_LINE * (TITLE_LINES - 1) as f32 + 2.0 * ROW + self.total_height()
     }
 
-    fn draw_titles(&self, canvas: &mut Canvas, top: f32) -> f32 {
-        canvas.fill((MARGIN, top), self.sheet.room(), TITLE_ROW, Ink::Title);
-        let style = Style::new(Font::Bold, self.size, Ink::White);
-        for (column, place) in self.table.columns.iter().zip(self.places()) {
-            place.draw(canvas, &column.title, style.align(column.align()), top + 13.5);
+    fn draw_titles(&self, canvas: &mut Canvas, mut top: f32) -> f32 {
+        if let Some(note) = &self.note {
+            let style = Style::new(Font::Regular, 8.0, Ink::Quiet);
+            canvas.text(note, style, (MARGIN, top + 8.0), self.sheet.room());
+            top += NOTE;
         }
-        top + TITLE_ROW
+        let style = Style::new(Font::Bold, self.size, Ink::White);
+        let title =
+            |(column, place): (&usize, Place)| style.lines(&self.table.columns[*column].title, place.room, TITLE_LINES);
+        let titles: Vec<_> = self.columns.iter().zip(self.places()).map(title).collect();
+        let lines = titles.iter().map(Vec::len).max().unwrap_or(1);
+        let height = TITLE_ROW + TITLE_LINE * (lines - 1) as f32;
+        canvas.fill((MARGIN, top), self.sheet.room(), height, Ink::Title);
+        for ((column, place), title) in self.columns.iter().zip(self.places()).zip(titles) {
+            let style = style.align(self.table.columns[*column].align());
+            // The last lines of all titles are on one height.
+            let first = top + height - 6.5 - TITLE_LINE * (title.len() - 1) as f32;
+            for (at, line) in title.iter().enumerate() {
+                place.draw(canvas, line, style, first + TITLE_LINE * at as f32);
+            }
+        }
+        top + height
     }
 
     fn draw_row(&self, canvas: &mut Canvas, top: f32, row: &[Cell], style: Style) {
-        for ((column, cell), place) in self.table.columns.iter().zip(row).zip(self.places()) {
+        for (at, place) in self.columns.iter().zip(self.places()) {
+            let (column, cell) = (&self.table.columns[*at], &row[*at]);
             let text = column.role.shown(cell);
             // A figure that is cut would be another figure.
             let fits = !matches!(cell, Cell::Number(_)) || style.width(&text) <= place.room;
@@ -108,7 +179,8 @@ impl<'t> Grid<'t> {
 
     fn places(&self) -> impl Iterator<Item = Place> {
         self.widths.iter().scan(MARGIN, |left, width| {
-            let place = Place { left: *left + self.padding, room: *width - 2.0 * self.padding };
+            // A hair more than the text, which is measured in other steps than it was for the width.
+            let place = Place { left: *left + self.padding, room: *width - 2.0 * self.padding + 0.1 };
             *left += width;
             Some(place)
         })
@@ -134,22 +206,42 @@ impl Column {
     }
 }
 
-/// Takes from the widest group columns until all fit, or are as narrow as they get.
-fn narrow(groups: &mut [f32], room: f32) {
-    let mut widest = WIDEST_GROUP;
-    while groups.iter().sum::<f32>() > room && widest > NARROWEST_GROUP {
-        widest = (widest - 5.0).max(NARROWEST_GROUP);
+/// Takes from the widest group columns until all fit, or are as narrow as `least`.
+fn narrow(groups: &mut [f32], room: f32, least: f32) {
+    let mut widest = WIDEST;
+    while groups.iter().sum::<f32>() > room && widest > least {
+        widest = (widest - 5.0).max(least);
         groups.iter_mut().for_each(|width| *width = width.min(widest));
     }
+}
+
+/// The figures in parts, from the first to before the last of each, that fit the room; each of them fits alone.
+fn part(figures: &[f32], room: f32) -> Vec<(usize, usize)> {
+    let mut parts = Vec::new();
+    let (mut first, mut used) = (0, 0.0);
+    for (at, width) in figures.iter().enumerate() {
+        if used + width > room && at > first {
+            parts.push((first, at));
+            (first, used) = (at, 0.0);
+        }
+        used += width;
+    }
+    parts.push((first, figures.len()));
+    parts
 }
 
 fn natural_width(table: &Table, column: usize) -> f32 {
     let style = Style::new(Font::Regular, LARGEST, Ink::Text);
     let bold = Style::new(Font::Bold, LARGEST, Ink::Text);
     let Column { title, role } = &table.columns[column];
-    let cells = table.rows.iter().map(|row| style.width(&role.shown(&row[column])));
-    let total = table.total.iter().map(|row| bold.width(&role.shown(&row[column])));
-    // A hair more than the text, which is measured in other steps when it is put in its place.
-    let widest = cells.chain(total).fold(bold.width(title), f32::max) + 2.0 * PADDING + 0.5;
-    if *role == Role::Group { widest.min(WIDEST_GROUP) } else { widest }
+    let width = |style: Style, row: &Vec<Cell>| match &row[column] {
+        // A figure is never cut.
+        cell @ Cell::Number(_) => style.width(&role.shown(cell)),
+        cell => style.width(&role.shown(cell)).min(WIDEST),
+    };
+    let cells = table.rows.iter().map(|row| width(style, row));
+    let total = table.total.iter().map(|row| width(bold, row));
+    let widest_title = if *role == Role::Group { WIDEST } else { WIDEST_TITLE };
+    let widest = cells.chain(total).fold(bold.width(title).min(widest_title), f32::max);
+    widest + 2.0 * PADDING + 0.5
 }

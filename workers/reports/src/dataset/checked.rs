@@ -1,0 +1,125 @@
+//! Checks quoting by RFC 4180. The CSV reader is lenient: after `"Monitor 24"",10` it would take the next rows as text.
+//!
+//! The check sees the bytes on their way to the reader. A chunk without a quotation mark costs one search.
+
+use std::io::{self, Read};
+
+use memchr::{memchr, memchr_iter};
+
+use crate::error::ReportError;
+
+/// Passes on correctly quoted rows of bounded length, and ends the last line if the file does not.
+pub(crate) struct Checked<R> {
+    input: R,
+    quote: Option<u8>,
+    delimiter: u8,
+    /// How much may be read before [`Checked::allow`] is called again; the reader's own buffer comes on top.
+    allowance: usize,
+    state: State,
+    last: u8,
+    /// The line of the next byte, and the one on which its row begins.
+    line: u64,
+    row: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Outside,
+    Inside,
+    /// After a quotation mark in a quoted cell: its end, or the first of two.
+    AfterQuote,
+    /// After a quoted cell and a carriage return.
+    AfterReturn,
+}
+
+impl<R: Read> Checked<R> {
+    /// `line` is the number of the first line.
+    pub(crate) fn new(input: R, quote: Option<u8>, delimiter: u8, line: u64) -> Self {
+        Self { input, quote, delimiter, allowance: 0, state: State::Outside, last: b'\n', line, row: line }
+    }
+
+    /// Allows the next row this many bytes.
+    pub(crate) fn allow(&mut self, bytes: usize) {
+        self.allowance = bytes;
+    }
+
+    fn check(&mut self, chunk: &[u8]) -> Result<(), ReportError> {
+        let Some(quote) = self.quote else {
+            return Ok(());
+        };
+        let mut at = 0;
+        while at < chunk.len() {
+            let rest = &chunk[at..];
+            let passed = match self.state {
+                State::Outside | State::Inside => self.pass(rest, memchr(quote, rest))?,
+                State::AfterQuote => self.after_quote(rest[0], quote)?,
+                State::AfterReturn if rest[0] == b'\n' => {
+                    self.state = State::Outside;
+                    0
+                }
+                State::AfterReturn => return Err(ReportError::StrayQuote { row: self.row }),
+            };
+            at += passed;
+            if passed > 0 {
+                self.last = chunk[at - 1];
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes to the quotation mark, or to the end where there is none.
+    fn pass(&mut self, rest: &[u8], mark: Option<usize>) -> Result<usize, ReportError> {
+        let before = &rest[..mark.unwrap_or(rest.len())];
+        let lines = memchr_iter(b'\n', before).count() as u64;
+        self.line += lines;
+        if self.state == State::Outside && lines > 0 {
+            self.row = self.line;
+        }
+        let Some(mark) = mark else {
+            return Ok(rest.len());
+        };
+        let last = before.last().copied().unwrap_or(self.last);
+        self.state = match self.state {
+            State::Inside => State::AfterQuote,
+            _ if last == b'\n' || last == self.delimiter => State::Inside,
+            _ => return Err(ReportError::StrayQuote { row: self.row }),
+        };
+        Ok(mark + 1)
+    }
+
+    fn after_quote(&mut self, byte: u8, quote: u8) -> Result<usize, ReportError> {
+        let (state, passed) = match byte {
+            b'\r' => (State::AfterReturn, 1),
+            // `pass` counts the line.
+            b'\n' => (State::Outside, 0),
+            _ if byte == quote => (State::Inside, 1),
+            _ if byte == self.delimiter => (State::Outside, 1),
+            _ => return Err(ReportError::StrayQuote { row: self.row }),
+        };
+        self.state = state;
+        Ok(passed)
+    }
+}
+
+impl<R: Read> Read for Checked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.allowance == 0 {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let read = self.input.read(buffer)?;
+        if read > 0 {
+            self.check(&buffer[..read]).map_err(io::Error::other)?;
+            self.last = buffer[read - 1];
+            self.allowance = self.allowance.saturating_sub(read);
+            return Ok(read);
+        }
+        if self.state == State::Inside {
+            return Err(io::Error::other(ReportError::UnclosedQuote { row: self.row }));
+        }
+        if self.last == b'\n' {
+            return Ok(0);
+        }
+        self.last = b'\n';
+        (&b"\n"[..]).read(buffer)
+    }
+}

@@ -1,0 +1,91 @@
+//! Delimiter, quotation mark and encoding of a file: from the request, or from the file's first line.
+
+use encoding_rs::Encoding;
+
+use crate::{
+    error::ReportError,
+    request::{Dialect, ShortRows},
+};
+
+/// The part of a request's dialect that separates cells.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    pub(crate) encoding: Option<&'static Encoding>,
+    pub(crate) quote: Option<u8>,
+    pub(crate) pads: bool,
+    delimiter: Option<u8>,
+}
+
+/// Delimiters that are detected in a header without a comma.
+const SEPARATORS: [u8; 3] = [b';', b'\t', b'|'];
+
+impl Layout {
+    pub(crate) fn new(dialect: &Dialect) -> Result<Self, ReportError> {
+        let refused = |reason| ReportError::Request { field: "dialect", reason };
+        let plain = |letter: char| {
+            u8::try_from(letter).ok().filter(|byte| byte.is_ascii() && !matches!(byte, b'\n' | b'\r' | 0))
+        };
+        let one = refused("`delimiter` and `quote` must be one character of ASCII each, and no line break");
+        let delimiter = match dialect.delimiter.map(plain) {
+            Some(None) => return Err(one),
+            delimiter => delimiter.flatten(),
+        };
+        let quote = match dialect.quote.as_deref().map(|text| (text, text.parse().ok().and_then(plain))) {
+            None => Some(b'"'),
+            Some(("", _)) => None,
+            Some((_, None)) => return Err(one),
+            Some((_, quote)) => quote,
+        };
+        if delimiter.is_some() && delimiter == quote {
+            return Err(refused("`delimiter` and `quote` are the same"));
+        }
+        let encoding =
+            match dialect.encoding.as_deref().map(|label| Encoding::for_label_no_replacement(label.as_bytes())) {
+                Some(None) => {
+                    return Err(refused(
+                        "`encoding` is not known; there are utf-8, utf-16le, utf-16be, windows-1252 and others",
+                    ));
+                }
+                encoding => encoding.flatten(),
+            };
+        Ok(Self { encoding, quote, pads: dialect.short_rows == ShortRows::Pad, delimiter })
+    }
+
+    /// The delimiter, and the bytes of `text` (a file's beginning) that precede the header.
+    pub(crate) fn open(&self, text: &[u8]) -> (u8, usize) {
+        let line = |text: &[u8]| text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| end + 1);
+        let first = &text[..line(text)];
+        let (named, skipped) = match first.trim_ascii_end() {
+            // A separator that is a blank itself, such as a tab, is trimmed with the line's end.
+            [b's' | b'S', b'e' | b'E', b'p' | b'P', b'=', ..] if first.len() > 4 && is_separator_line(first) => {
+                (first.get(4).copied(), first.len())
+            }
+            _ => (None, 0),
+        };
+        let header = &text[skipped..];
+        let delimiter = self.delimiter.or(named).or_else(|| self.separator(&header[..line(header)]));
+        (delimiter.unwrap_or(b','), skipped)
+    }
+
+    /// The one kind of separator in a header that has no comma.
+    fn separator(&self, header: &[u8]) -> Option<u8> {
+        let mut quoted = false;
+        let mut found = None;
+        for byte in header {
+            quoted ^= self.quote == Some(*byte);
+            match byte {
+                _ if quoted => {}
+                b',' => return None,
+                byte if SEPARATORS.contains(byte) && found.is_some_and(|found| found != *byte) => return None,
+                byte if SEPARATORS.contains(byte) => found = Some(*byte),
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+/// `sep=`, one character, the end of the line.
+fn is_separator_line(line: &[u8]) -> bool {
+    matches!(&line[4..], [separator, b'\n'] | [separator, b'\r', b'\n'] if separator.is_ascii() && *separator != b'\r')
+}

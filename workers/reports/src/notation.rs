@@ -1,0 +1,177 @@
+//! The notation of numbers in a data set, and the recognition of numbers in other notations.
+
+use crate::{decimal::Decimal, error::ReportError, request::Dialect};
+
+/// A notation of numbers: decimal point, separator of thousands, currency.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Notation {
+    decimal: char,
+    thousands: Option<char>,
+    currency: Option<String>,
+}
+
+/// Common notations: decimal point, separator of thousands.
+const COMMON: [(char, char); 6] = [('.', ','), (',', '.'), (',', ' '), ('.', '\''), ('.', '’'), ('.', '_')];
+const CURRENCY_SIGNS: &str = "$€£¥¢₹₽₩₺₪₫฿₴₦₱₡₲₸₼₾₿";
+const CURRENCY_CODES: [&str; 31] = [
+    "USD", "EUR", "GBP", "JPY", "CHF", "CNY", "INR", "AUD", "CAD", "SEK", "NOK", "DKK", "PLN", "CZK", "HUF", "RON",
+    "BGN", "RUB", "UAH", "BRL", "MXN", "ZAR", "TRY", "KRW", "SGD", "HKD", "NZD", "kr", "zł", "Kč", "Rs",
+];
+
+impl Notation {
+    /// `1234.5`, as programs write it.
+    pub(crate) const PLAIN: Self = Self { decimal: '.', thousands: None, currency: None };
+
+    /// The notation that a request names.
+    pub(crate) fn new(dialect: &Dialect) -> Result<Self, ReportError> {
+        let refused = |reason| ReportError::Request { field: "dialect", reason };
+        let decimal = dialect.decimal.unwrap_or('.');
+        if !matches!(decimal, '.' | ',') {
+            return Err(refused("`decimal` must be `.` or `,`"));
+        }
+        if dialect
+            .thousands
+            .is_some_and(|thousands| !matches!(thousands, '.' | ',' | '\'' | '’' | '_') && !is_blank(thousands))
+        {
+            return Err(refused("`thousands` must be `.`, `,`, `'`, `’`, `_` or a blank"));
+        }
+        if dialect.thousands == Some(decimal) {
+            return Err(refused("`thousands` is the same as `decimal`"));
+        }
+        let is_currency =
+            |text: &str| !text.is_empty() && !text.contains(|c: char| c.is_ascii_digit() || "+-.,".contains(c));
+        if dialect.currency.as_deref().is_some_and(|currency| !is_currency(currency.trim())) {
+            return Err(refused("`currency` must be a sign or a code such as `$` or `EUR`"));
+        }
+        let currency = dialect.currency.as_deref().map(|currency| currency.trim().to_owned());
+        Ok(Self { decimal, thousands: dialect.thousands, currency })
+    }
+
+    /// The number that a cell holds, if it holds one in this notation.
+    pub(crate) fn number(&self, cell: &[u8]) -> Option<Decimal> {
+        if *self == Self::PLAIN {
+            return Decimal::parse(cell);
+        }
+        let (sign, digits) = self.undressed(std::str::from_utf8(cell).ok()?)?;
+        let (whole, rest) = digits.split_at(digits.find([self.decimal, 'e', 'E']).unwrap_or(digits.len()));
+        let mut plain = String::with_capacity(cell.len() + 1);
+        plain.push_str(sign);
+        self.push_whole(whole, &mut plain)?;
+        match rest.strip_prefix(self.decimal) {
+            // A plain point in it would be a second one, or one of another notation.
+            Some(fraction) if fraction.contains('.') => return None,
+            Some(fraction) => plain.extend([".", fraction]),
+            None => plain.push_str(rest),
+        }
+        Decimal::parse(plain.as_bytes())
+    }
+
+    /// The sign, and what is left without sign, currency and blanks.
+    fn undressed<'t>(&self, text: &'t str) -> Option<(&'t str, &'t str)> {
+        let (sign, text) = split_sign(text.trim());
+        let Some(currency) = &self.currency else {
+            return Some((sign, text));
+        };
+        if let Some(number) = text.strip_prefix(currency.as_str()) {
+            let (inner, number) = split_sign(number.trim_start());
+            return (sign.is_empty() || inner.is_empty())
+                .then_some((if sign.is_empty() { inner } else { sign }, number));
+        }
+        Some((sign, text.strip_suffix(currency.as_str()).map_or(text, str::trim_end)))
+    }
+
+    /// Appends the digits before the point. Groups have three digits, or two above the last one, as in India.
+    fn push_whole(&self, whole: &str, plain: &mut String) -> Option<()> {
+        let mut groups = whole.split(|letter| self.separates(letter));
+        let first = groups.next()?;
+        let rest: Vec<_> = groups.collect();
+        let (last, middle) = rest.split_last().map_or((None, &rest[..]), |(last, middle)| (Some(*last), middle));
+        let is_grouped = last.is_none_or(|last| last.len() == 3)
+            && middle.iter().all(|group| matches!(group.len(), 2 | 3))
+            && (last.is_none() || matches!(first.len(), 1..=3));
+        if !is_grouped || first.contains('.') {
+            return None;
+        }
+        plain.push_str(first);
+        plain.extend(rest);
+        Some(())
+    }
+
+    fn separates(&self, letter: char) -> bool {
+        self.thousands.is_some_and(|thousands| thousands == letter || is_blank(thousands) && is_blank(letter))
+    }
+}
+
+/// Whether a text that is no number in the data set's notation reads as one in another: `1,234.50`, `$5`, `50 %`.
+pub(crate) fn is_dressed_number(text: &str) -> bool {
+    if !text.bytes().any(|byte| byte.is_ascii_digit()) {
+        return false;
+    }
+    let ornament =
+        |letter: char| letter.is_whitespace() || "+-−()%".contains(letter) || CURRENCY_SIGNS.contains(letter);
+    let text = text.trim_matches(ornament);
+    let code = |code: &&&str| text.starts_with(**code) || text.ends_with(**code);
+    let text = CURRENCY_CODES.iter().find(code).map_or(text, |code| {
+        text.strip_prefix(code).or_else(|| text.strip_suffix(code)).unwrap_or(text).trim_matches(ornament)
+    });
+    COMMON.into_iter().any(|(decimal, thousands)| {
+        let notation = Notation { decimal, thousands: Some(thousands), currency: None };
+        notation.number(text.as_bytes()).is_some()
+    })
+}
+
+fn split_sign(text: &str) -> (&str, &str) {
+    let (sign, rest) = text.split_at(text.len() - text.trim_start_matches(['+', '-']).len());
+    if sign.len() > 1 { ("", text) } else { (sign, rest.trim_start()) }
+}
+
+/// A blank within a line. Programs write a no-break space where people see a plain one.
+fn is_blank(letter: char) -> bool {
+    matches!(letter, ' ' | '\u{a0}' | '\u{2009}' | '\u{202f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_in_another_notation_is_told_from_text() {
+        for text in [
+            "1,234",
+            "1.234,5",
+            "$5",
+            "5 €",
+            "-5%",
+            "(1,000.50)",
+            "1 234",
+            "USD 5",
+            "5USD",
+            "1'000",
+            "−5",
+            "12,5",
+            "100 kr",
+        ] {
+            assert!(is_dressed_number(text), "{text}");
+        }
+        for text in
+            ["N/A", "", "10.0.0.1", "1.2.10", "A-100", "2026-01-01", "12:30", "12o", "1/2", "SKU 100", "USD", "1,2,3"]
+        {
+            assert!(!is_dressed_number(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_sign_stands_once_before_or_after_the_currency() {
+        let dialect = Dialect { currency: Some("$".into()), thousands: Some(','), ..Dialect::default() };
+        let notation = Notation::new(&dialect).unwrap();
+        let read = |text: &str| notation.number(text.as_bytes()).map(|number| number.to_string());
+        for (text, number) in
+            [("-$5", "-5"), ("$-5", "-5"), ("- $ 1,000", "-1000"), ("5 $", "5"), ("7", "7"), ("$1e3", "1000")]
+        {
+            assert_eq!(read(text).as_deref(), Some(number), "{text}");
+        }
+        for text in ["--5", "-$-5", "$", "$$5", "$5$", "($5)", "5-", ""] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+}
