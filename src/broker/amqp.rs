@@ -19,13 +19,13 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::consume::Session;
 #[cfg(feature = "internals")]
 pub(crate) use self::{
     acks::Acks,
     shield::{FrameStart, Screen},
 };
 use self::{connection::Link, publish::PublishTask, tls::Tls};
+pub(crate) use self::{consume::Session, shield::can_be_parsed};
 use super::{Lane, OpenError, SendError};
 use crate::{
     config::{Config, TopologyMode},

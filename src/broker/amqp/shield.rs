@@ -26,7 +26,7 @@ use lapin::{
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-pub(crate) use self::screen::{FrameStart, Screen};
+pub(crate) use self::screen::{FrameStart, Screen, can_be_parsed};
 use self::{last_words::LastWords, screen::FRAME_START};
 use super::{probe::Server, tls::Tls};
 use crate::message::millis;
