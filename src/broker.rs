@@ -9,6 +9,7 @@ mod lane;
 mod memory;
 mod session;
 
+pub(crate) use self::amqp::can_be_parsed;
 pub use self::amqp::probe;
 #[cfg(feature = "internals")]
 pub(crate) use self::amqp::{Acks, FrameStart, Screen};

@@ -9,6 +9,7 @@ use crate::{
     error::{Class, JobError, JobResult},
     job::Job,
     message::Message,
+    undecoded,
 };
 
 /// Handles jobs of type `J` in a worker whose state is `S`.
@@ -117,7 +118,8 @@ pub(crate) fn decode<J: Job>(message: &Message) -> Result<J, JobError> {
     if let Some(encoding) = message.foreign_encoding() {
         return Err(refuse(format!("{encoding} is not understood: send UTF-8 JSON as application/json")));
     }
-    serde_json::from_slice(&message.body).map_err(|error| refuse(format!("payload of {}: {error}", J::NAME)))
+    serde_json::from_slice(&message.body)
+        .map_err(|error| refuse(format!("payload of {}: {}", J::NAME, undecoded::reason(&error, &message.body))))
 }
 
 /// The error that stands for a handler's panic.

@@ -97,10 +97,12 @@ mod task;
 pub mod telemetry;
 mod tell;
 pub mod testing;
+pub mod text;
 pub mod topology;
 mod trace;
 mod tracked;
 mod turns;
+mod undecoded;
 pub mod unique;
 mod worker;
 

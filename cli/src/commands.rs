@@ -2,6 +2,7 @@
 
 mod audit;
 mod bench;
+mod completions;
 mod dead;
 mod doctor;
 mod healthcheck;
@@ -19,6 +20,7 @@ mod topology;
 use clap::Subcommand;
 use leveret::telemetry::Telemetry;
 
+pub(crate) use self::shared::GlobalArguments;
 use crate::output::{Exit, Failure};
 
 #[derive(Subcommand)]
@@ -37,6 +39,7 @@ pub(crate) enum Command {
     Simulate(Box<simulate::Arguments>),
     Bench(Box<leveret_bench::Arguments>),
     Healthcheck(healthcheck::Arguments),
+    Completions(completions::Arguments),
 }
 
 impl Command {
@@ -57,6 +60,7 @@ impl Command {
             Self::Simulate(arguments) => simulate::run(*arguments).await,
             Self::Bench(arguments) => bench::run(*arguments).await,
             Self::Healthcheck(arguments) => healthcheck::run(arguments).await,
+            Self::Completions(arguments) => completions::run(&arguments),
         }
     }
 

@@ -3,32 +3,44 @@
 //! * `commands`: one module for each command; `commands::doctor` is the first.
 //! * `management`: RabbitMQ's HTTP API. `output`: what all commands print, their errors and exit codes.
 
+#![deny(clippy::print_stderr, reason = "output::tell! escapes what others wrote, and outlives a closed pipe")]
+
 mod commands;
 mod management;
 mod output;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    commands::Command,
-    output::{Exit, Failure},
+    commands::{Command, GlobalArguments},
+    output::{Exit, Failure, tell, written},
 };
 
 /// Looks after the queues, dead letters and topology of Leveret's workers.
 #[derive(Parser)]
 #[command(name = "leveret", version, propagate_version = true, after_help = AFTER_HELP)]
-struct Leveret {
+pub(crate) struct Leveret {
+    #[command(flatten)]
+    _global: GlobalArguments,
+
     #[command(subcommand)]
     command: Command,
 }
 
 const AFTER_HELP: &str = "\
 The broker is that of AMQP_URL, amqp://guest:guest@127.0.0.1:5672/%2f if it says nothing else. `jobs`, `audit` and, without \
---direct, `dead` ask the store of `leveret serve` (DATABASE_URL); `outbox` and `inbox` work on a database of yours.
+--direct, `dead` ask the store of `leveret serve` (DATABASE_URL); `outbox` and `inbox` work on a database of yours. The options \
+of the broker's connection (--amqp-url, --namespace and those beginning with --tls) may stand before or after any command. Data \
+for programs (--output json) has its times as RFC 3339.
+
+A reader that closes standard output early is no error; output that cannot be written (a full disk) is, with exit code 4.
 
 Examples:
   leveret publish email.send --payload '{\"to\": \"ada@example.com\"}'   publishes a job
@@ -40,12 +52,30 @@ Examples:
 `leveret help COMMAND` says all about one of them.";
 
 fn main() -> ExitCode {
-    let Leveret { command } = Leveret::parse();
+    let Leveret { command, .. } = match Leveret::try_parse() {
+        Ok(leveret) => leveret,
+        Err(error) => return said(&error),
+    };
     match run(command) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            eprintln!("leveret: {:#}", failure.error());
+            tell!("leveret: {:#}", failure.error());
             failure.exit().into()
+        }
+    }
+}
+
+/// Writes what clap has to say: help and version on standard output, wrong usage on standard error.
+fn said(error: &clap::Error) -> ExitCode {
+    let printed = error.print().and_then(|()| io::stdout().flush());
+    if error.use_stderr() {
+        return Exit::Usage.into();
+    }
+    match written(printed) {
+        Ok(()) => Exit::Well.into(),
+        Err(error) => {
+            tell!("leveret: {error:#}");
+            Exit::Failed.into()
         }
     }
 }

@@ -7,6 +7,8 @@ use std::{
 
 use anyhow::Context;
 use clap::ValueEnum;
+use leveret::text;
+pub(crate) use leveret::text::one_line;
 
 /// How data is written to standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -105,42 +107,67 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-/// Writes `data` to standard output. A reader that has seen enough is no error.
-pub(crate) fn print(data: &str) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(data.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("writing to standard output"),
-    }
+/// Writes lines for people to standard output, with what could steer a terminal escaped.
+pub(crate) fn print(lines: &str) -> anyhow::Result<()> {
+    write(text::lines(lines).as_bytes())
+}
+
+/// Writes JSON, or what is made of it, for programs: of the same values, with what could steer a terminal escaped.
+pub(crate) fn print_document(document: &str) -> anyhow::Result<()> {
+    write(text::json(document).as_bytes())
 }
 
 /// Writes data as one JSON document.
 pub(crate) fn print_json(data: &impl serde::Serialize) -> anyhow::Result<()> {
     let document = serde_json::to_string_pretty(data).context("the answer as JSON")?;
-    print(&format!("{document}\n"))
+    print_document(&format!("{document}\n"))
 }
+
+/// Writes bytes as they are, but not to a terminal.
+pub(crate) fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    if io::stdout().is_terminal() { print(&String::from_utf8_lossy(bytes)) } else { write(bytes) }
+}
+
+fn write(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    written(stdout.write_all(bytes).and_then(|()| stdout.flush()))
+}
+
+/// What a write to standard output means: a reader that has seen enough is no error.
+pub(crate) fn written(result: io::Result<()>) -> anyhow::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("writing to standard output"),
+    }
+}
+
+/// Says something on standard error, with what could steer a terminal escaped. Use [`tell!`].
+pub(crate) fn say(lines: &str) {
+    // Whether anybody could read it does not matter to the work.
+    drop(io::stderr().write_all(text::lines(&format!("{lines}\n")).as_bytes()));
+}
+
+/// As `eprintln!`, through [`say`].
+macro_rules! tell {
+    ($($text:tt)*) => { $crate::output::say(&format!($($text)*)) };
+}
+pub(crate) use tell;
 
 /// Lines with columns, each as wide as its widest cell; the last is as long as it is.
 pub(crate) fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
+    let rows: Vec<_> = rows.iter().map(|row| row.each_ref().map(|cell| one_line(cell, usize::MAX))).collect();
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([heads[column].len()]).max().unwrap_or(0)
     };
     let widths: Vec<_> = (0..N).map(width).collect();
     let mut lines = String::new();
-    for row in [heads.map(str::to_owned)].iter().chain(rows) {
+    for row in [heads.map(str::to_owned)].iter().chain(&rows) {
         let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         lines.push_str(cells.join("  ").trim_end());
         lines.push('\n');
     }
     lines
-}
-
-/// Text in one line, without what could steer a terminal, and not too long.
-pub(crate) fn one_line(text: &str, longest: usize) -> String {
-    let line: String =
-        text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(longest).collect();
-    if text.chars().count() > longest { format!("{line}…") } else { line }
 }
 
 /// A line on standard error that says what goes on, and is gone afterwards; nothing if nobody watches.

@@ -62,6 +62,12 @@ pub enum Error {
     /// There was no replay of that number.
     #[error("there is no replay {0}")]
     NoReplay(i64),
+    /// A replay that cannot go as it is asked for.
+    #[error("{0}")]
+    Options(String),
+    /// The dead letter has the payload that it died with.
+    #[error("dead letter {0} has its original payload")]
+    NotEdited(i64),
     /// The replay has ended.
     #[error("replay {0} has ended")]
     Ended(i64),

@@ -26,6 +26,7 @@
 pub mod desk;
 mod http;
 pub mod jobs;
+mod json;
 mod options;
 mod recorder;
 mod server;

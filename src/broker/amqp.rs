@@ -30,6 +30,7 @@ pub(crate) use self::{
 pub(crate) use self::{
     address::{Address, split as split_addresses},
     consume::Session,
+    shield::can_be_parsed,
 };
 use self::{connection::Link, publish::PublishTask, tls::Tls};
 use super::{

@@ -9,6 +9,7 @@ use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, WriteContext, gen_frame,
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use crate::{
+    broker::can_be_parsed,
     message::{Message, header, millis},
     testing::DeadLetter,
 };
@@ -19,6 +20,8 @@ const BASIC: u16 = 60;
 const BEFORE: usize = 7 + 12;
 /// And after them.
 const FRAME_END: u8 = 0xCE;
+/// Stands in the place of what is hidden.
+const MASK: &str = "***";
 
 /// A message with all its properties and headers, byte for byte.
 ///
@@ -51,6 +54,10 @@ impl RawMessage {
     ///
     /// [`Unreadable`].
     pub fn from_parts(properties: &[u8], payload: Vec<u8>) -> Result<Self, Unreadable> {
+        // The parser recurses, and is not asked about what would overflow its stack.
+        if !can_be_parsed(properties) {
+            return Err(Unreadable);
+        }
         let size = u32::try_from(properties.len() + 12).map_err(|_| Unreadable)?;
         let mut frame = vec![2, 0, 0];
         frame.extend(size.to_be_bytes());
@@ -143,6 +150,13 @@ impl RawMessage {
     /// All properties and then all headers, to be shown.
     #[must_use]
     pub fn fields(&self) -> Vec<(String, String)> {
+        self.fields_without(|_| false)
+    }
+
+    /// As [`fields`](Self::fields), with `***` for the value of each name that `is_secret` says is one, also in tables
+    /// within headers.
+    #[must_use]
+    pub fn fields_without(&self, is_secret: impl Fn(&str) -> bool) -> Vec<(String, String)> {
         let of = &self.0.properties;
         let texts: [(&str, &Option<ShortString>); 10] = [
             ("type", of.kind()),
@@ -169,9 +183,10 @@ impl RawMessage {
             AMQPValue::ByteArray(bytes) if name.as_str() == header::ORIGINAL => {
                 (name.to_string(), format!("{} bytes", bytes.len()))
             }
-            value => (name.to_string(), shown(value)),
+            value => (name.to_string(), shown(value, &is_secret)),
         };
-        texts.chain(numbers).chain(headers.map(shown)).collect()
+        let fields = texts.chain(numbers).chain(headers.map(shown));
+        fields.map(|(name, value)| if is_secret(&name) { (name, MASK.to_owned()) } else { (name, value) }).collect()
     }
 
     pub(crate) fn message(&self) -> &Message {
@@ -201,7 +216,7 @@ fn now_ms() -> u64 {
 }
 
 /// A header's value as a person would write it.
-fn shown(value: &AMQPValue) -> String {
+fn shown(value: &AMQPValue, is_secret: &dyn Fn(&str) -> bool) -> String {
     match value {
         AMQPValue::Boolean(flag) => flag.to_string(),
         AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
@@ -219,13 +234,63 @@ fn shown(value: &AMQPValue) -> String {
         AMQPValue::Double(n) => n.to_string(),
         AMQPValue::Void => String::new(),
         AMQPValue::FieldArray(array) => {
-            let items: Vec<_> = array.as_slice().iter().map(shown).collect();
+            let items: Vec<_> = array.as_slice().iter().map(|value| shown(value, is_secret)).collect();
             format!("[{}]", items.join(", "))
         }
         AMQPValue::FieldTable(table) => {
-            let items: Vec<_> = table.inner().iter().map(|(name, value)| format!("{name}: {}", shown(value))).collect();
+            let item = |(name, value): (&ShortString, &AMQPValue)| {
+                let value = if is_secret(name.as_str()) { MASK.to_owned() } else { shown(value, is_secret) };
+                format!("{name}: {value}")
+            };
+            let items: Vec<_> = table.inner().iter().map(item).collect();
             format!("{{{}}}", items.join(", "))
         }
         AMQPValue::DecimalValue(n) => format!("{} / 10^{}", n.value, n.scale),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Properties of a header table that has one name.
+    fn with_header(value: &[u8]) -> Vec<u8> {
+        let table = [b"\x04deep".as_slice(), value].concat();
+        let length = u32::try_from(table.len()).unwrap().to_be_bytes();
+        [b"\x20\x00".as_slice(), &length, &table].concat()
+    }
+
+    #[test]
+    fn properties_that_are_nested_without_end_are_refused_and_overflow_no_stack() {
+        for (depth, is_readable) in [(3, true), (3_000, false), (100_000, false)] {
+            for kind in [b'A', b'F'] {
+                let mut value = vec![kind, 0, 0, 0, 0];
+                for _ in 1..depth {
+                    let entry = if kind == b'F' { [b"\x01n".as_slice(), &value].concat() } else { value };
+                    let length = u32::try_from(entry.len()).unwrap().to_be_bytes();
+                    value = [[kind].as_slice(), &length, &entry].concat();
+                    // Copying each level makes a square of it: the deepest are as good without a right length.
+                    if value.len() > 50_000 {
+                        break;
+                    }
+                }
+                assert_eq!(RawMessage::from_parts(&with_header(&value), Vec::new()).is_ok(), is_readable, "{depth}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_is_hidden_in_tables_within_headers() {
+        let text = |name: &str, text: &str| {
+            let length = u32::try_from(text.len()).unwrap().to_be_bytes();
+            [&[u8::try_from(name.len()).unwrap()], name.as_bytes(), b"S", &length, text.as_bytes()].concat()
+        };
+        let table = [text("password", "hunter2"), text("user", "ada")].concat();
+        let inner = [b"F".as_slice(), &u32::try_from(table.len()).unwrap().to_be_bytes(), &table].concat();
+        let array = [b"A".as_slice(), &u32::try_from(inner.len()).unwrap().to_be_bytes(), &inner].concat();
+        let message = RawMessage::from_parts(&with_header(&array), Vec::new()).unwrap();
+        let shown = message.fields_without(|name| name == "password");
+        assert_eq!(shown, [("deep".to_owned(), "[{password: ***, user: ada}]".to_owned())]);
+        assert!(message.fields()[0].1.contains("hunter2"));
     }
 }

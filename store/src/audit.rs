@@ -26,6 +26,7 @@ pub struct AuditEntry {
     /// Its number; greater ones are later.
     pub id: i64,
     /// In milliseconds since the epoch.
+    #[serde(with = "crate::time::rfc3339")]
     pub at: u64,
     /// Who.
     pub actor: String,

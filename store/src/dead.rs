@@ -129,12 +129,15 @@ pub struct DeadLetter {
     /// How many copies there were before this one.
     pub hop: u32,
     /// When it was given up, in milliseconds since the epoch.
+    #[serde(with = "crate::time::rfc3339")]
     pub failed_at: u64,
     /// When it was taken in.
+    #[serde(with = "crate::time::rfc3339")]
     pub taken_at: u64,
     /// What has become of it.
     pub state: DeadState,
     /// Since when.
+    #[serde(with = "crate::time::rfc3339")]
     pub state_at: u64,
     /// The same for letters that died of the same; see [`fingerprint`].
     pub fingerprint: String,
@@ -167,10 +170,11 @@ pub struct Letter {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct HistoryEntry {
     /// In milliseconds since the epoch.
+    #[serde(with = "crate::time::rfc3339")]
     pub at: u64,
     /// Who.
     pub actor: String,
-    /// `edited`, `purged`, `restored`, `replaying`, `replayed`, or `returned` by a replay that ended early.
+    /// `edited`, `reverted`, `purged`, `restored`, `replaying`, `replayed`, or `returned` by a replay that ended early.
     pub action: String,
     /// The rest, such as the number of the replay.
     pub detail: Option<Value>,
@@ -190,8 +194,10 @@ pub struct Group {
     /// How many they are.
     pub count: u64,
     /// When the first was given up, in milliseconds since the epoch.
+    #[serde(with = "crate::time::rfc3339")]
     pub first_at: u64,
     /// When the last was.
+    #[serde(with = "crate::time::rfc3339")]
     pub last_at: u64,
     /// The one that was taken in last.
     pub sample: i64,
@@ -218,8 +224,10 @@ pub struct DeadFilter {
     /// Of this group.
     pub fingerprint: Option<String>,
     /// Given up then or later, in milliseconds since the epoch.
+    #[serde(with = "crate::time::rfc3339_maybe")]
     pub failed_from: Option<u64>,
     /// Given up before then.
+    #[serde(with = "crate::time::rfc3339_maybe")]
     pub failed_until: Option<u64>,
 }
 

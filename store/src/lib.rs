@@ -59,6 +59,7 @@ mod retention;
 mod schema;
 mod sql;
 mod status;
+mod time;
 mod unique;
 
 pub use crate::{

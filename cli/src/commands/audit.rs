@@ -4,7 +4,7 @@ use clap::Args;
 use leveret_store::Cursor;
 
 use super::shared::{StoreArguments, time};
-use crate::output::{Exit, Failure, Format, one_line, print, print_json, table};
+use crate::output::{Exit, Failure, Format, one_line, print, print_json, table, tell};
 
 /// Shows who did what to jobs and dead letters, the latest first
 ///
@@ -52,7 +52,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Format::Table => print(&table(["AT", "WHO", "WHAT", "ON WHAT"], &rows.collect::<Vec<_>>()))?,
     }
     if let (Some(next), Format::Table) = (&page.next, arguments.output) {
-        eprintln!("There are more: --after {next}");
+        tell!("There are more: --after {next}");
     }
     Ok(Exit::Well)
 }

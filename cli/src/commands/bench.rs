@@ -1,9 +1,8 @@
 //! `leveret bench`: how fast Leveret is here, next to consumers written by hand. What it does is in `benches/`.
 
-use anyhow::Context;
 use leveret_bench::{Arguments, Output};
 
-use crate::output::{Exit, Failure, Progress, print};
+use crate::output::{Exit, Failure, Progress, print, print_json};
 
 pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let output = arguments.output;
@@ -13,7 +12,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     };
     match output {
         Output::Table => print(&report.to_string())?,
-        Output::Json => print(&format!("{}\n", serde_json::to_string_pretty(&report).context("the report as JSON")?))?,
+        Output::Json => print_json(&report)?,
     }
     Ok(if report.has_regressed() { Exit::Problems } else { Exit::Well })
 }

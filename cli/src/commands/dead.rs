@@ -43,6 +43,8 @@ Examples:
   leveret dead show 17
   leveret dead replay --group 5d41402abc4b2a76 --canary 5
   leveret dead replay --all --rate 100
+  leveret dead replay --stop 3
+  leveret dead show 17 --raw > broken.json
   leveret dead replay 17 --payload fixed.json
   leveret dead replay --direct --queue email";
 
@@ -179,7 +181,9 @@ fn failure(error: leveret_serve::desk::Error) -> Failure {
     use leveret_serve::desk::Error;
     match error {
         Error::NoLetter(_) | Error::NoReplay(_) => Failure::NotFound(error.into()),
-        Error::Payload { .. } | Error::Running(_) | Error::Ended(_) => Failure::Usage(error.into()),
+        Error::Payload { .. } | Error::Options(_) | Error::NotEdited(_) | Error::Running(_) | Error::Ended(_) => {
+            Failure::Usage(error.into())
+        }
         Error::Interrupted { replay, .. } => {
             let hint = format!("go on with: leveret dead replay --resume {replay}");
             Failure::Unreachable(anyhow::Error::from(error).context(hint))

@@ -17,7 +17,7 @@ use clap::{Args, value_parser};
 use leveret::Config;
 
 use self::report::Report;
-use crate::output::{Exit, Failure, Format, Progress, print};
+use crate::output::{Exit, Failure, Format, Progress, print, print_document};
 
 /// Checks a broker for what its workers need, and says how to mend what is wrong
 ///
@@ -105,9 +105,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Ok(facts) => Report::new(facts, checks::check(facts)),
         Err(unreached) => Report::unreached(&arguments.config, unreached),
     };
-    print(&match arguments.output {
-        Format::Table => report.table(),
-        Format::Json => report.json().context("the report as JSON")?,
-    })?;
+    match arguments.output {
+        Format::Table => print(&report.table())?,
+        Format::Json => print_document(&report.json().context("the report as JSON")?)?,
+    }
     Ok(if gathered.is_err() { Exit::Unreachable } else { report.exit() })
 }

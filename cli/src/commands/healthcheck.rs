@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use serde_json::json;
 use tokio::task::spawn_blocking;
 use ureq::Agent;
 
-use crate::output::{Exit, Failure, print};
+use crate::output::{Exit, Failure, Format, print, print_json};
 
 /// The largest answer that is read, in bytes: a reason is one line.
 const LARGEST_ANSWER: u64 = 4096;
@@ -29,6 +30,10 @@ pub(crate) struct Arguments {
     /// How long to wait for the answer
     #[arg(long, value_parser = leveret::duration, default_value = "3s", value_name = "DURATION")]
     timeout: Duration,
+
+    /// How to print the answer
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
 }
 
 const AFTER_HELP: &str = "\
@@ -45,8 +50,13 @@ Examples:
   leveret healthcheck 127.0.0.1:8080 --ready";
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    let output = arguments.output;
     let answer = spawn_blocking(move || arguments.ask()).await.context("asking")??;
-    print(&format!("{}\n", answer.reason.trim_end()))?;
+    let reason = answer.reason.trim_end();
+    match output {
+        Format::Json => print_json(&json!({ "well": answer.well, "reason": reason }))?,
+        Format::Table => print(&format!("{reason}\n"))?,
+    }
     Ok(if answer.well { Exit::Well } else { Exit::Problems })
 }
 
@@ -90,7 +100,7 @@ mod tests {
     use super::*;
 
     fn check(address: &str, ready: bool) -> Arguments {
-        Arguments { address: address.to_owned(), ready, timeout: Duration::from_secs(5) }
+        Arguments { address: address.to_owned(), ready, timeout: Duration::from_secs(5), output: Format::Table }
     }
 
     /// Answers one request; the thread gives back its first line.

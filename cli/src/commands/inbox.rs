@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use leveret_store::Inbox;
 use serde_json::json;
 
-use super::shared::{DatabaseArguments, now_ms, time};
+use super::shared::{DatabaseArguments, now_ms, rfc3339};
 use crate::output::{Exit, Failure, Format, print, print_json};
 
 /// Keeps the notes by which a job's effect happens once
@@ -47,6 +47,10 @@ enum Command {
 struct Migrate {
     #[command(flatten)]
     database: DatabaseArguments,
+
+    /// How to print what was done
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
 }
 
 /// Shows how many jobs are noted, and since when
@@ -86,7 +90,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     match arguments.command {
         Command::Migrate(migrate) => {
             Inbox::migrate(&Inbox::open(&migrate.database.url).await?).await?;
-            print("The inbox is there.\n")?;
+            match migrate.output {
+                Format::Json => print_json(&json!({ "migrated": true }))?,
+                Format::Table => print("The inbox is there.\n")?,
+            }
         }
         Command::Status(status) => status.run().await?,
         Command::Prune(prune) => prune.run().await?,
@@ -98,7 +105,7 @@ impl Status {
     async fn run(self) -> Result<(), Failure> {
         let status = Inbox::open(self.database.existing()?).await?.status().await?;
         match self.output {
-            Format::Json => print_json(&json!({ "jobs": status.jobs, "oldest_at": status.oldest_at.map(time) }))?,
+            Format::Json => print_json(&json!({ "jobs": status.jobs, "oldest_at": status.oldest_at.map(rfc3339) }))?,
             Format::Table => {
                 let days = |at: u64| now_ms().saturating_sub(at) / (24 * 3600 * 1000);
                 let oldest =

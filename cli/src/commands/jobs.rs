@@ -16,7 +16,7 @@ use super::{
     publish,
     shared::{ActorArguments, StoreArguments, hidden_if_of_workers, now_ms, reach},
 };
-use crate::output::{Exit, Failure, Format, one_line, print, print_json, table};
+use crate::output::{Exit, Failure, Format, one_line, print, print_json, table, tell};
 
 /// Shows, waits for, cancels and retries tracked jobs
 ///
@@ -185,7 +185,7 @@ async fn list(arguments: List) -> Result<Exit, Failure> {
     let rows: Vec<_> = page.items.iter().map(row).collect();
     print(&table(["ID", "STATUS", "JOB", "QUEUE", "ATTEMPT", "CREATED", "ERROR OR LABEL"], &rows))?;
     if let Some(next) = page.next {
-        eprintln!("There are more: --after {next}");
+        tell!("There are more: --after {next}");
     }
     Ok(Exit::Well)
 }
@@ -226,13 +226,13 @@ fn show(task: &Task, output: Format) -> anyhow::Result<()> {
     }
     if let Some(error) = &task.error {
         let kind = task.error_kind.as_deref().unwrap_or_default();
-        lines.push(format!("error     {kind}: {}", one_line(error, 4096)));
+        lines.push(format!("error     {}: {}", one_line(kind, 64), one_line(error, 4096)));
     }
     if let Some(result) = &task.result {
-        lines.push(format!("result    {result}"));
+        lines.push(format!("result    {}", one_line(&result.to_string(), usize::MAX)));
     }
     let steps = task.timeline.iter().flatten();
-    lines.extend(steps.map(|step| format!("{}  {} (attempt {})", step.at, step.step, step.attempt)));
+    lines.extend(steps.map(|step| format!("{}  {} (attempt {})", step.at, one_line(&step.step, 64), step.attempt)));
     print(&(lines.join("\n") + "\n"))
 }
 
@@ -251,7 +251,7 @@ fn refused<T>(result: Result<T, Error>, done: impl FnOnce(T) -> anyhow::Result<(
             Ok(Exit::Well)
         }
         Err(error @ (Error::Conflict { .. } | Error::NoLetter)) => {
-            eprintln!("leveret: {error}");
+            tell!("leveret: {error}");
             Ok(Exit::Problems)
         }
         Err(error) => Err(failure(error)),

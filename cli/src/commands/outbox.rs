@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use leveret::telemetry::Telemetry;
 use leveret_store::Chosen;
 
-use crate::output::{Exit, Failure, print};
+use crate::output::{Exit, Failure};
 
 /// Publishes jobs that were enqueued in a transaction of your database, and shows those that it could not
 ///
@@ -77,9 +77,7 @@ fn chosen(numbers: &[i64], all: bool) -> Result<Chosen, Failure> {
     }
 }
 
-/// What was done to jobs; that there was none of those named is told by the exit code.
-fn told(changed: u64, chosen: &Chosen, text: &str) -> Result<Exit, Failure> {
-    print(text)?;
-    let none = changed == 0 && matches!(chosen, Chosen::Numbers(_));
-    Ok(if none { Exit::NotFound } else { Exit::Well })
+/// How it ended; that there was none of those that were named is told.
+fn changed(count: u64, chosen: &Chosen) -> Exit {
+    if count == 0 && matches!(chosen, Chosen::Numbers(_)) { Exit::NotFound } else { Exit::Well }
 }

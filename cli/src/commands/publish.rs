@@ -16,7 +16,7 @@ use super::{
     jobs,
     shared::{StoreArguments, UNREADABLE, broker, catalogue, contents, hidden_if_of_workers, now_ms},
 };
-use crate::output::{Exit, Failure, Format, print, print_json};
+use crate::output::{Exit, Failure, Format, print, print_json, tell};
 
 /// Publishes a job; done when the broker has confirmed it
 ///
@@ -106,7 +106,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let checked = checked.map_err(|error| Failure::Usage(error.into()))?;
     if checked == Checked::Nothing {
         let reason = if is_read { "no schema of this job is known" } else { UNREADABLE };
-        eprintln!("Not checked: {reason}.");
+        tell!("Not checked: {reason}.");
     }
     let publish = broker.publisher().publish_raw(arguments.job.clone(), queue.clone(), payload);
     let has_lanes = catalogue.entries().iter().any(|entry| entry.queue == queue && entry.lanes);

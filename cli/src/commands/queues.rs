@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use super::shared::{announced, hidden_if_of_workers, reach};
 use crate::{
     management::Management,
-    output::{Exit, Failure, Format, print, print_json, table},
+    output::{Exit, Failure, Format, print, print_json, table, tell},
 };
 
 /// Shows how many jobs wait in each queue, who consumes them, and how many died
@@ -117,7 +117,7 @@ async fn names(arguments: &Arguments) -> Result<BTreeSet<String>, Failure> {
         Ok(entries) => entries,
         Err(failure) if arguments.queues.is_empty() => return Err(failure),
         Err(failure) => {
-            eprintln!("Only the queues that are named: {}.", failure.error());
+            tell!("Only the queues that are named: {}.", failure.error());
             Vec::new()
         }
     };

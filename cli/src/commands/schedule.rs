@@ -8,14 +8,14 @@ use leveret::{
     schedule::{Token, tokens},
     topology::Topology,
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use super::{
     publish::failure,
-    shared::{broker, hidden_if_of_workers, now_ms, reach, time},
+    shared::{broker, hidden_if_of_workers, now_ms, reach, rfc3339, time},
 };
-use crate::output::{Exit, Failure, Format, print, print_json, table};
+use crate::output::{Exit, Failure, Format, print, print_json, table, tell};
 
 /// Shows the schedules of workers, or has one of them publish its job now
 #[derive(Args)]
@@ -65,12 +65,17 @@ struct Line {
     zone: String,
     job: String,
     queue: String,
-    /// Milliseconds since the epoch, as all times here.
+    #[serde(serialize_with = "as_rfc3339")]
     next_fire: Option<u64>,
+    #[serde(serialize_with = "as_rfc3339")]
     last_fire: Option<u64>,
     /// None: no worker has the schedule now.
     leader: Option<String>,
     workers: u32,
+}
+
+fn as_rfc3339<S: Serializer>(ms: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
+    ms.map(rfc3339).serialize(to)
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
@@ -154,7 +159,7 @@ async fn run_now(arguments: &Arguments, name: &str) -> Result<Exit, Failure> {
     let id = broker.publisher().run_schedule(name).await.map_err(failure)?;
     broker.close().await;
     if workers == 0 {
-        eprintln!("No worker has this schedule now: the job is published once one starts.");
+        tell!("No worker has this schedule now: the job is published once one starts.");
     }
     match arguments.output {
         Format::Json => print_json(&json!({ "id": id.as_str(), "workers": workers }))?,

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
-use clap::Args;
+use clap::{ArgMatches, Args, FromArgMatches, builder::Resettable};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use leveret::{
@@ -100,8 +100,42 @@ pub(crate) struct ActorArguments {
     pub(crate) actor: String,
 }
 
-/// Hides the flags of [`Config`] that only running workers have a use for.
+/// The flags of [`Config`] for every command, also before it and where it has no use for them: they only carry on what is
+/// given there. Where a command reads them it has its own, with variables and defaults.
+pub(crate) struct GlobalArguments;
+
+impl FromArgMatches for GlobalArguments {
+    fn from_arg_matches(_: &ArgMatches) -> clap::error::Result<Self> {
+        Ok(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, _: &ArgMatches) -> clap::error::Result<()> {
+        Ok(())
+    }
+}
+
+impl Args for GlobalArguments {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let bare = |argument: clap::Arg| {
+            argument.env(Resettable::Reset).default_value(Resettable::Reset).global(true).hide(true)
+        };
+        command.args(of_config().map(bare))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+fn of_config() -> impl Iterator<Item = clap::Arg> {
+    let arguments: Vec<_> = Config::augment_args(clap::Command::new("")).get_arguments().cloned().collect();
+    arguments.into_iter()
+}
+
+/// Hides the flags of [`Config`] that only running workers have a use for; the others go for the commands below as well.
 pub(crate) fn hidden_if_of_workers(argument: clap::Arg) -> clap::Arg {
+    let is_shared = of_config().any(|shared| shared.get_id() == argument.get_id());
+    let argument = if is_shared { argument.global(true) } else { argument };
     let of_workers = [
         "http_addr",
         "heartbeat",
@@ -178,10 +212,16 @@ pub(crate) async fn contents(file: &str) -> Result<Vec<u8>, Failure> {
     Ok(without_bom(&bytes).to_vec())
 }
 
-/// Milliseconds since the epoch, as people and programs read it.
+/// Milliseconds since the epoch as people read it.
 pub(crate) fn time(ms: u64) -> String {
     let at = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     at.map_or_else(|| ms.to_string(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+/// Milliseconds since the epoch as RFC 3339, for programs.
+pub(crate) fn rfc3339(ms: u64) -> String {
+    let at = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    at.unwrap_or(Timestamp::MAX).to_string()
 }
 
 /// A time as it is given: RFC 3339, or how long ago.

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use self::wanted::{QueueArguments, Wanted};
 use super::shared::hidden_if_of_workers;
-use crate::output::{Exit, Failure, print};
+use crate::output::{Exit, Failure, print_document};
 
 /// Writes down the topology that workers declare
 #[derive(Args)]
@@ -101,7 +101,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         None => wanted::vhost(&export.config).map_err(Failure::Usage)?,
     };
     let wanted = Wanted::find(&export.config, export.queues, vhost).await?;
-    print(&match export.format {
+    print_document(&match export.format {
         Form::Definitions => definitions::written(&wanted, export.users),
         Form::K8s => kubernetes::written(&wanted, export.users, &export.cluster),
         Form::Keda => keda::written(&wanted, &export.scaling),

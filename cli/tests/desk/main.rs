@@ -5,6 +5,8 @@ mod desk;
 mod direct;
 mod jobs;
 mod kills;
+mod options;
+mod pipes;
 mod post;
 mod schedules;
 mod settings;

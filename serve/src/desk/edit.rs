@@ -7,9 +7,10 @@ use leveret_store::By;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::{Desk, Error};
+use super::{Desk, Error, redact};
 use crate::{
-    jobs::{Flaw, Schemas},
+    jobs::{Checking, Effort, Flaw, Schemas, checked},
+    json,
     time::now_ms,
 };
 
@@ -22,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub enum Checked {
     /// The job's schema allows it.
     Schema,
-    /// Nothing: the job's workers announced no schema, or the catalogue cannot be read.
+    /// That it is JSON, and nothing else: the job's workers announced no schema or one that cannot be used, or the catalogue
+    /// cannot be read.
     Nothing,
 }
 
@@ -31,14 +33,43 @@ impl Desk {
     ///
     /// # Errors
     ///
-    /// [`Error::Payload`] if the job's schema does not allow it, [`Error::NoLetter`], [`Error::Store`].
+    /// [`Error::Payload`] if it is not JSON, if the job's schema does not allow it, or if it says `"***"` where a value was
+    /// hidden; [`Error::NoLetter`], [`Error::Store`].
     pub async fn edit(&self, id: i64, payload: &[u8], actor: &str) -> Result<Checked, Error> {
         let letter = self.store.letter(id).await?.ok_or(Error::NoLetter(id))?;
+        let text = text(&letter.about.job, payload)?;
+        let meant: Vec<_> = [Some(&letter.payload), letter.original.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter_map(|known| json::text(known).ok())
+            .flat_map(redact::masked)
+            .collect();
+        let lost = redact::masked(text).into_iter().filter(|pointer| !meant.contains(pointer));
+        let lost: Vec<_> = lost.map(|pointer| Flaw::new(format!("/payload{pointer}"), HIDDEN)).collect();
+        if !lost.is_empty() {
+            return Err(Error::Payload { job: letter.about.job, flaws: lost });
+        }
         let checked = check(&self.catalogue, &letter.about.job, &letter.about.queue, payload).await?;
         let edited = self.store.edit(id, payload, By { actor, at: now_ms() }).await?;
         if edited { Ok(checked) } else { Err(Error::NoLetter(id)) }
     }
+
+    /// Gives a dead letter the payload back that it died with.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotEdited`], [`Error::NoLetter`], [`Error::Store`].
+    pub async fn revert(&self, id: i64, actor: &str) -> Result<(), Error> {
+        if self.store.revert(id, By { actor, at: now_ms() }).await? {
+            return Ok(());
+        }
+        let letter = self.store.letter(id).await?;
+        Err(if letter.is_some_and(|letter| !letter.about.edited) { Error::NotEdited(id) } else { Error::NoLetter(id) })
+    }
 }
+
+const HIDDEN: &str = "is \"***\", which stands for a value that was not shown: edit the payload as it is (`leveret dead show \
+                      --raw`, GET /api/dead/{id}/payload)";
 
 /// Checks a payload against the schema that the workers of a job on a queue announced, or on any queue.
 ///
@@ -46,15 +77,21 @@ impl Desk {
 ///
 /// [`Error::Payload`].
 pub async fn check(catalogue: &Catalogue, job: &str, queue: &str, payload: &[u8]) -> Result<Checked, Error> {
+    let text = text(job, payload)?.to_owned();
     // A catalogue that cannot be read says of nothing what it should be like.
     drop(timeout(PATIENCE, catalogue.ready()).await);
     let entries = catalogue.entries();
     let of_queue = entries.into_iter().find(|entry| entry.job == job && entry.queue == queue);
     let entry = of_queue.or_else(|| catalogue.find(job)).filter(|entry| entry.schema.is_some());
     let Some(entry) = entry else { return Ok(Checked::Nothing) };
-    let flaws = match std::str::from_utf8(payload) {
-        Ok(payload) => Schemas::default().check(&entry, payload),
-        Err(error) => vec![Flaw::new("/payload", error.to_string())],
-    };
-    if flaws.is_empty() { Ok(Checked::Schema) } else { Err(Error::Payload { job: job.to_owned(), flaws }) }
+    match checked(move || Schemas::default().check(&entry, &text, &mut Effort::default())).await {
+        Some(Checking::Fine) => Ok(Checked::Schema),
+        Some(Checking::Unchecked) | None => Ok(Checked::Nothing),
+        Some(Checking::Flawed(flaws)) => Err(Error::Payload { job: job.to_owned(), flaws }),
+    }
+}
+
+fn text<'a>(job: &str, payload: &'a [u8]) -> Result<&'a str, Error> {
+    json::text(payload)
+        .map_err(|reason| Error::Payload { job: job.to_owned(), flaws: vec![Flaw::new("/payload", reason)] })
 }

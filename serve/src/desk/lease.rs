@@ -17,6 +17,8 @@ use crate::time::{millis, now_ms};
 /// How long a replay rests when whoever ran it was killed.
 const LEASE: Duration = Duration::from_secs(20);
 const RENEW_EVERY: Duration = Duration::from_secs(4);
+/// Whoever runs a replay has noticed by then that it is another's.
+pub(super) const NOTICED_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -87,8 +89,17 @@ impl Desk {
     /// [`Error::NoReplay`], [`Error::Ended`], [`Error::Running`] if somebody runs it, or did so until a moment ago;
     /// [`Error::Store`].
     pub async fn take(&self, id: i64) -> Result<Held, Error> {
+        self.take_at(id, now_ms()).await
+    }
+
+    /// As [`take`](Self::take), also from whoever runs it.
+    pub(super) async fn seize(&self, id: i64) -> Result<Held, Error> {
+        self.take_at(id, i64::MAX.unsigned_abs()).await
+    }
+
+    async fn take_at(&self, id: i64, now: u64) -> Result<Held, Error> {
         let owner = new_owner();
-        let is_ours = self.store.take_replay(id, lease(&owner), now_ms()).await?;
+        let is_ours = self.store.take_replay(id, lease(&owner), now).await?;
         let replay = self.store.replay(id).await?.ok_or(Error::NoReplay(id))?;
         match (is_ours, replay.finished_at) {
             (true, _) => Ok(Held { replay, owner }),

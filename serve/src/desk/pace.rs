@@ -7,6 +7,9 @@ use tokio::time::{Instant, sleep_until};
 /// What was missed is made up for, but no more than this: so that no burst follows a pause.
 const BURST: Duration = Duration::from_millis(100);
 
+/// Slower than any rate that is accepted; the pace of a replay that was started with one that was not.
+const LONGEST_GAP: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Lets so many pass in a second.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -17,7 +20,9 @@ pub(super) struct Pace {
 impl Pace {
     /// Without a rate, or with one that is not above zero, all pass at once.
     pub(super) fn new(rate: Option<f64>) -> Self {
-        let gap = rate.filter(|rate| *rate > 0.0).and_then(|rate| Duration::try_from_secs_f64(1.0 / rate).ok());
+        let gap = rate
+            .filter(|rate| *rate > 0.0)
+            .map(|rate| Duration::try_from_secs_f64(1.0 / rate).unwrap_or(LONGEST_GAP).min(LONGEST_GAP));
         Self { gap, next: Instant::now() }
     }
 
@@ -51,5 +56,16 @@ mod tests {
             pace.turn().await;
         }
         assert_eq!(start.elapsed().as_millis(), 1_000, "ten were made up for");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_that_is_next_to_nothing_is_a_day_long_and_no_panic() {
+        for rate in [1e-19, 1e-300, f64::MIN_POSITIVE] {
+            let mut pace = Pace::new(Some(rate));
+            let start = Instant::now();
+            pace.turn().await;
+            pace.turn().await;
+            assert_eq!(start.elapsed(), LONGEST_GAP, "{rate}");
+        }
     }
 }

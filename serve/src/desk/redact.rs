@@ -1,10 +1,26 @@
-//! Payloads as they are shown to people: readable, without secrets, and not too long.
+//! Payloads as they are shown to people: readable, without secrets, and not too long. What is shown is the text itself, in
+//! which only the values that are hidden are replaced: numbers keep their digits, and keys that stand twice stand twice.
 
-use serde_json::Value;
+use leveret::feed::RawMessage;
+
+use crate::json::{self, Go, Place};
 
 /// Keys that end so have values that are not shown.
-const SECRET_KEYS: [&str; 8] =
-    ["password", "passwd", "secret", "token", "authorization", "api_key", "credit_card", "iban"];
+const SECRET_KEYS: [&str; 12] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "authorization",
+    "cookie",
+    "api_key",
+    "private_key",
+    "credentials",
+    "credit_card",
+    "iban",
+];
+/// Stands in the place of what is hidden.
 const MASK: &str = "***";
 /// Longer payloads are cut, in bytes.
 const LONGEST: usize = 64 * 1024;
@@ -15,8 +31,8 @@ const LONGEST: usize = 64 * 1024;
 /// use leveret_serve::desk::redact::Rules;
 ///
 /// let rules = Rules::new(["/customer/name".to_owned()]);
-/// let shown = rules.show(br#"{"customer": {"name": "Ada", "Password": "hunter2", "age": 36}}"#);
-/// assert!(shown.contains("36") && !shown.contains("Ada") && !shown.contains("hunter2"));
+/// let shown = rules.show(br#"{"customer": {"name": "Ada", "Password": "hunter2", "age": 36.0}}"#);
+/// assert!(shown.contains("36.0") && !shown.contains("Ada") && !shown.contains("hunter2"));
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
@@ -31,40 +47,74 @@ impl Rules {
         Self { rules: rules.into_iter().filter(|rule| !plain(rule).is_empty()).collect() }
     }
 
-    /// The payload, pretty-printed if it is JSON; an excerpt if it is not, or is too long.
+    /// The payload for people: if it is JSON, with a value in each line; an excerpt if it is not, or is too long.
     #[must_use]
     pub fn show(&self, payload: &[u8]) -> String {
-        self.show_json(payload).unwrap_or_else(|| excerpt(payload))
+        let Some(redacted) = self.redacted(payload) else { return excerpt(payload) };
+        let (lines, read) = json::laid_out(&redacted, LONGEST);
+        if read == redacted.len() { lines } else { format!("{lines}{}", rest(redacted.len() - read)) }
     }
 
-    /// As [`show`](Self::show); none if it is not JSON, because nothing can be redacted in what is not understood.
+    /// The payload for programs: as [`show`](Self::show), but as it was written.
     #[must_use]
-    pub fn show_json(&self, payload: &[u8]) -> Option<String> {
-        let mut value = serde_json::from_slice::<Value>(payload).ok()?;
-        self.redact(&mut value);
-        Some(cut(&serde_json::to_string_pretty(&value).unwrap_or_default()))
+    pub fn text(&self, payload: &[u8]) -> String {
+        self.json_text(payload).unwrap_or_else(|| excerpt(payload))
     }
 
-    /// Replaces what is not to be shown.
-    pub fn redact(&self, value: &mut Value) {
-        for pointer in self.rules.iter().filter(|rule| rule.starts_with('/')) {
-            if let Some(found) = value.pointer_mut(pointer) {
-                *found = MASK.into();
-            }
-        }
-        self.walk(value);
+    /// As [`text`](Self::text); none if it is not JSON, because nothing can be redacted in what is not understood.
+    #[must_use]
+    pub fn json_text(&self, payload: &[u8]) -> Option<String> {
+        self.redacted(payload).map(|text| cut(&text))
     }
 
-    fn walk(&self, value: &mut Value) {
-        match value {
-            Value::Object(fields) => {
-                for (key, value) in fields {
-                    if self.is_secret(key) { *value = MASK.into() } else { self.walk(value) }
-                }
-            }
-            Value::Array(items) => items.iter_mut().for_each(|item| self.walk(item)),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    /// All properties and headers of a message, to be shown.
+    #[must_use]
+    pub fn fields(&self, message: &RawMessage) -> Vec<(String, String)> {
+        let shown = |(name, value): (String, String)| {
+            let is_json = value.starts_with(['{', '[']);
+            let redacted = if is_json { self.redacted(value.as_bytes()) } else { None };
+            (name, redacted.unwrap_or(value))
+        };
+        message.fields_without(|name| self.is_secret(name)).into_iter().map(shown).collect()
+    }
+
+    /// The text of a payload that is JSON, with what is not to be shown replaced by `"***"`.
+    fn redacted(&self, payload: &[u8]) -> Option<String> {
+        let text = json::text(payload).ok()?;
+        let hidden = json::visit(text, |place| if self.hides(place) { Go::Past } else { Go::Into });
+        let (mut redacted, mut from) = (String::with_capacity(text.len()), 0);
+        for range in hidden {
+            redacted.push_str(&text[from..range.start]);
+            redacted.push_str("\"***\"");
+            from = range.end;
         }
+        redacted.push_str(&text[from..]);
+        Some(redacted)
+    }
+
+    fn hides(&self, place: &Place<'_>) -> bool {
+        place.key.is_some_and(|key| self.is_secret(key))
+            || self.rules.iter().any(|rule| rule == place.pointer && !rule.is_empty())
+            || self.hides_within(place.rest)
+    }
+
+    /// Whether a string is itself JSON that has a secret in it.
+    fn hides_within(&self, rest: &str) -> bool {
+        if !rest.starts_with('"') {
+            return false;
+        }
+        let inner = json::string(rest);
+        if !inner.trim_start().starts_with(['{', '[']) {
+            return false;
+        }
+        let mut hides = false;
+        if let Ok(text) = json::text(inner.as_bytes()) {
+            json::visit(text, |place| {
+                hides |= self.hides(place);
+                if hides { Go::Past } else { Go::Into }
+            });
+        }
+        hides
     }
 
     /// Whether the value under this key is not shown.
@@ -74,6 +124,18 @@ impl Rules {
         let own = self.rules.iter().map(String::as_str).filter(|rule| !rule.starts_with('/'));
         SECRET_KEYS.into_iter().chain(own).any(|rule| key.ends_with(&plain(rule)))
     }
+}
+
+/// Where a payload says `"***"`, as JSON pointers: if it was copied from a screen, the values are lost there.
+pub(super) fn masked(text: &str) -> Vec<String> {
+    let mut masked = Vec::new();
+    json::visit(text, |place| {
+        if place.rest.starts_with('"') && json::string(place.rest) == MASK {
+            masked.push(place.pointer.to_owned());
+        }
+        Go::Into
+    });
+    masked
 }
 
 /// Without what differs between `api_key`, `Api-Key` and `apiKey`.
@@ -94,8 +156,12 @@ fn excerpt(payload: &[u8]) -> String {
 }
 
 fn cut(text: &str) -> String {
-    let Some(rest) = text.len().checked_sub(LONGEST).filter(|rest| *rest > 0) else { return text.to_owned() };
-    format!("{}\n… and {rest} bytes more", &text[..text.floor_char_boundary(LONGEST)])
+    let Some(more) = text.len().checked_sub(LONGEST).filter(|more| *more > 0) else { return text.to_owned() };
+    format!("{}{}", &text[..text.floor_char_boundary(LONGEST)], rest(more))
+}
+
+fn rest(bytes: usize) -> String {
+    format!("\n… and {bytes} bytes more")
 }
 
 #[cfg(test)]
@@ -108,6 +174,31 @@ mod tests {
         let shown = rules.show(br#"{"a": [{"API_Key": {"deep": "s1"}}], "list": ["open", "s2"], "ssn": "s3", "n": 1}"#);
         assert!(["s1", "s2", "s3"].iter().all(|secret| !shown.contains(secret)), "{shown}");
         assert!(shown.contains("open") && shown.contains("\"n\": 1"), "{shown}");
+    }
+
+    #[test]
+    fn a_secret_in_json_within_a_string_is_hidden() {
+        let rules = Rules::default();
+        let shown = rules.text(br#"{"body": "{\"user\": {\"password\": \"hunter2\"}}", "text": "{\"user\": 1}"}"#);
+        assert_eq!(shown, r#"{"body": "***", "text": "{\"user\": 1}"}"#);
+    }
+
+    #[test]
+    fn what_is_shown_has_every_byte_but_those_that_are_hidden() {
+        let rules = Rules::default();
+        for (payload, text) in [
+            ("123456789012345678901234567890", "123456789012345678901234567890"),
+            (
+                r#"{"n": 0.10000000000000000555,  "n": 1.0, "e": 1E400}"#,
+                r#"{"n": 0.10000000000000000555,  "n": 1.0, "e": 1E400}"#,
+            ),
+            (r#"{"z": "\u00e4", "token": [1, {"a": "}"}] , "b": 2}"#, r#"{"z": "\u00e4", "token": "***" , "b": 2}"#),
+            (r#"{"token": 17, "token": "x"}"#, r#"{"token": "***", "token": "***"}"#),
+        ] {
+            assert_eq!(rules.text(payload.as_bytes()), text);
+            let packed = |text: &str| text.split_whitespace().collect::<String>();
+            assert_eq!(packed(&rules.show(payload.as_bytes())), packed(text));
+        }
     }
 
     #[test]
@@ -130,5 +221,8 @@ mod tests {
         assert!(long.ends_with("ff … and 488 bytes more"), "{long}");
         let long = Rules::default().show("ä".repeat(LONGEST).as_bytes());
         assert!(long.len() < LONGEST + 100 && long.ends_with(&format!("… and {LONGEST} bytes more")));
+        let long = format!("[{}1]", "1,".repeat(LONGEST));
+        assert!(Rules::default().text(long.as_bytes()).ends_with("bytes more"));
+        assert!(Rules::default().show(long.as_bytes()).len() < LONGEST + 100);
     }
 }

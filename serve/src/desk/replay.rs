@@ -5,7 +5,7 @@ use std::{collections::HashSet, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream::unfold};
 use leveret::{PublishError, event::JobEvent, feed::RawMessage};
-use leveret_store::{By, Letter, Selection};
+use leveret_store::{By, Letter, Replay, Selection};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
@@ -40,6 +40,26 @@ pub struct Options {
     pub queue: Option<String>,
     /// Has all of them tracked.
     pub track: bool,
+}
+
+/// Letters per second that a replay may be asked for.
+const RATES: std::ops::RangeInclusive<f64> = 0.001..=1_000_000.0;
+
+impl Options {
+    /// Whether a replay can go so.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`].
+    pub fn check(&self) -> Result<(), Error> {
+        match self.rate {
+            Some(rate) if !RATES.contains(&rate) => Err(Error::Options(format!(
+                "rate: {rate:?} must be from {:?} to 1000000 letters a second",
+                RATES.start()
+            ))),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Default for Options {
@@ -111,8 +131,9 @@ impl Desk {
     ///
     /// # Errors
     ///
-    /// [`Error::Store`]; the replay may be open then, and is taken up by a server.
+    /// [`Error::Options`]; [`Error::Store`]: the replay may be open then, and is taken up by a server.
     pub async fn start(&self, selection: &Selection, options: &Options, actor: &str) -> Result<Held, Error> {
+        options.check()?;
         let (kept, owner) = (serde_json::to_value(options).unwrap_or_default(), lease::new_owner());
         let by = By { actor, at: now_ms() };
         let replay = self.store.start_replay(selection, &kept, by, lease::lease(&owner)).await?;
@@ -136,6 +157,23 @@ impl Desk {
         progress: impl FnMut(&Progress) + Send,
     ) -> Result<Summary, Error> {
         self.go_on(self.take_when_free(replay).await?, actor, progress).await
+    }
+
+    /// Ends a replay, whoever runs it: what is not published by then lies there again. It takes some seconds if the replay
+    /// runs, until whoever runs it has noticed and marked what was under way.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoReplay`], [`Error::Ended`], [`Error::Store`].
+    pub async fn stop(&self, id: i64, actor: &str) -> Result<Replay, Error> {
+        let replay = self.store.replay(id).await?.ok_or(Error::NoReplay(id))?;
+        let held = self.seize(id).await?;
+        if replay.leased_until > now_ms() {
+            sleep(lease::NOTICED_WITHIN).await;
+        }
+        let (by, outcome) = (By { actor, at: now_ms() }, format!("stopped by {actor}"));
+        self.store.finish_replay(id, &held.owner, &outcome, by).await?.ok_or(Error::Ended(id))?;
+        self.store.replay(id).await?.ok_or(Error::NoReplay(id))
     }
 
     /// Carries a replay out that is ours.

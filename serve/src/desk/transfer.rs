@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use futures_util::{Stream, StreamExt, TryStreamExt, stream::unfold};
-use leveret::feed::RawMessage;
+use leveret::{feed::RawMessage, text};
 use leveret_store::{By, DeadFilter, Letter, Store};
 use serde::Serialize;
 use tokio::{
@@ -65,7 +65,9 @@ pub fn lines(store: Store, filter: DeadFilter) -> impl Stream<Item = Result<Vec<
 ///
 /// Never: a letter can be written.
 pub fn line(letter: &Letter) -> Result<Vec<u8>, Error> {
-    let mut line = serde_json::to_vec(letter).map_err(std::io::Error::from)?;
+    let line = serde_json::to_string(letter).map_err(std::io::Error::from)?;
+    // It may be read on a terminal.
+    let mut line = text::json(&line).into_owned().into_bytes();
     line.push(b'\n');
     Ok(line)
 }

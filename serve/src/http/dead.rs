@@ -10,7 +10,7 @@ use axum::{
     extract::{Path, Request, State, rejection::PathRejection},
     http::{StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
-    routing::{get, post, put},
+    routing::{get, post},
 };
 use futures_util::TryStreamExt;
 use leveret_store::{By, Cursor, Page};
@@ -47,10 +47,11 @@ pub(super) fn routes() -> Router<Services> {
         .route("/api/dead/replays", get(replays::list))
         .route("/api/dead/replays/{id}", get(replays::show))
         .route("/api/dead/replays/{id}/resume", post(replays::resume))
+        .route("/api/dead/replays/{id}/stop", post(replays::stop))
         .route("/api/dead/purge", post(purge))
         .route("/api/dead/restore", post(restore))
         .route("/api/dead/{id}", get(show))
-        .route("/api/dead/{id}/payload", put(edit))
+        .route("/api/dead/{id}/payload", get(payload).put(edit).delete(revert))
 }
 
 async fn list(
@@ -87,6 +88,34 @@ async fn show(
     let history = services.store.history(id).await?;
     let history: Vec<_> = history.iter().map(entry).collect();
     Ok(answer(StatusCode::OK, &whole(&found, history, &services.redact, &caller)))
+}
+
+/// A GET that takes an operator, as the export does.
+async fn payload(
+    State(services): State<Services>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+    id: Id,
+) -> Result<Response, Problem> {
+    let query = Query::read(&uri, &["original"])?;
+    caller.must_be_operator()?;
+    let id = known(id)?;
+    let found = services.store.letter(id).await?.ok_or(Error::NoLetter(id))?;
+    let original = query.parsed::<bool>("original")? == Some(true);
+    let payload = if original { found.original.unwrap_or(found.payload) } else { found.payload };
+    Ok(([(CONTENT_TYPE, BYTES)], payload).into_response())
+}
+
+async fn revert(
+    State(services): State<Services>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+    id: Id,
+) -> Result<Response, Problem> {
+    Query::read(&uri, &[])?;
+    let id = known(id)?;
+    services.desk.revert(id, caller.actor()).await?;
+    Ok(answer(StatusCode::OK, &json!({ "id": id })))
 }
 
 async fn edit(
@@ -174,11 +203,14 @@ impl From<Error> for Problem {
         let detail = error.to_string();
         match error {
             Error::NoLetter(_) | Error::NoReplay(_) => Self::new(StatusCode::NOT_FOUND, "not-found", detail),
-            Error::Running(_) | Error::Ended(_) => Self::new(StatusCode::CONFLICT, "conflict", detail),
+            Error::Running(_) | Error::Ended(_) | Error::NotEdited(_) => {
+                Self::new(StatusCode::CONFLICT, "conflict", detail)
+            }
             Error::Payload { flaws, .. } => {
                 let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail);
                 problem.with("errors", serde_json::to_value(flaws).unwrap_or_default())
             }
+            Error::Options(_) => chosen::invalid(&detail),
             Error::Interrupted { .. } => Self::unavailable("broker-unavailable", detail),
             Error::Store(error) => error.into(),
             Error::Io(_) => Self::new(StatusCode::BAD_REQUEST, "bad-request", "the body ended before its time"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use leveret::catalogue::Entry;
 
-use super::{Flaw, Submission};
+use super::{Checking, Effort, Flaw, Submission};
 use crate::Services;
 
 /// The payload of a submission that has none.
@@ -13,11 +13,13 @@ pub(super) const NO_PAYLOAD: &str = "{}";
 
 impl Services {
     /// The entry that a submission is for.
-    pub(super) fn check(&self, submission: &Submission) -> Result<Arc<Entry>, Vec<Flaw>> {
+    pub(super) fn check(&self, submission: &Submission, effort: &mut Effort) -> Result<Arc<Entry>, Vec<Flaw>> {
         let entry = self.entry(submission).map_err(|flaw| vec![flaw])?;
         let payload = submission.payload.as_ref().map_or(NO_PAYLOAD, |payload| payload.get());
-        let flaws = self.schemas.check(&entry, payload);
-        if flaws.is_empty() { Ok(entry) } else { Err(flaws) }
+        match self.schemas.check(&entry, payload, effort) {
+            Checking::Fine | Checking::Unchecked => Ok(entry),
+            Checking::Flawed(flaws) => Err(flaws),
+        }
     }
 
     fn entry(&self, submission: &Submission) -> Result<Arc<Entry>, Flaw> {

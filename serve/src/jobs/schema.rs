@@ -1,18 +1,63 @@
 //! Payloads against the JSON Schemas that workers announced. Nothing is ever fetched for a schema.
+//!
+//! A schema comes from whoever may write to the catalogue, and a payload from whoever may submit: together they must cost
+//! neither the server's threads nor its memory. What a check may cost is counted before it is made ([`effort`]), and it is
+//! made on a thread of its own. Beyond the schema a payload must be what a handler can decode ([`types`]).
+
+mod effort;
+mod types;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
 };
 
-use jsonschema::Validator;
+use jsonschema::{PatternOptions, Validator};
 use leveret::catalogue::Entry;
 use serde_json::Value;
+use tokio::sync::{Semaphore, oneshot};
 
+pub(crate) use self::effort::Effort;
 use super::Flaw;
+use crate::json;
 
 /// More flaws of one payload help nobody.
 const MOST_FLAWS: usize = 20;
+/// Errors are all made before the first is read, so that of a payload which costs more than this only the first is made.
+const ALL_FLAWS_WITHIN: u64 = 20_000;
+/// Of one regular expression, compiled.
+const PATTERN_BYTES: usize = 256 * 1024;
+/// Schemas refer to each other as deeply as [`effort`] lets them, in a debug build too.
+const STACK: usize = 64 << 20;
+
+/// Checks that are made at once.
+static CHECKS: Semaphore = Semaphore::const_new(4);
+
+/// What came of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Checking {
+    /// The schema allows it, or there is none.
+    Fine,
+    /// It could not be checked.
+    Unchecked,
+    /// What is wrong with it, each with its place under `/payload`.
+    Flawed(Vec<Flaw>),
+}
+
+/// Makes checks away from the threads that serve requests; none if the machine gives no thread for it.
+pub(crate) async fn checked<T: Send + 'static>(checks: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    // It is never closed.
+    let _permit = CHECKS.acquire().await.ok()?;
+    let (done, result) = oneshot::channel();
+    let thread = thread::Builder::new().name("schema".to_owned()).stack_size(STACK);
+    // A caller that has gone needs no result.
+    thread.spawn(move || drop(done.send(checks()))).ok()?;
+    result.await.ok()
+}
 
 /// Compiled schemas, by job and queue; each is made anew when its entry is announced anew.
 #[derive(Debug, Default)]
@@ -23,43 +68,219 @@ struct Compiled {
     of: Arc<Entry>,
     /// None: it cannot be compiled, or there is none.
     validator: Option<Arc<Validator>>,
+    /// Whether the log has it that a payload was too much for it.
+    told: Arc<AtomicBool>,
 }
 
 impl Schemas {
-    /// What is wrong with a payload, each with its place under `/payload`.
-    pub(crate) fn check(&self, entry: &Arc<Entry>, payload: &str) -> Vec<Flaw> {
-        let Some(validator) = self.validator(entry) else { return Vec::new() };
-        let payload: Value = match serde_json::from_str(payload) {
-            Ok(payload) => payload,
-            Err(error) => return vec![Flaw::new("/payload", error.to_string())],
+    /// Checks a payload that is JSON. It may take long: see [`checked`].
+    pub(crate) fn check(&self, entry: &Arc<Entry>, payload: &str, effort: &mut Effort) -> Checking {
+        let Some(schema) = &entry.schema else { return Checking::Fine };
+        let Compiled { validator, told, .. } = self.compiled(entry);
+        let Some(validator) = validator else { return Checking::Unchecked };
+        let repeated = json::repeated_keys(payload, MOST_FLAWS);
+        if !repeated.is_empty() {
+            let flaw = |pointer| Flaw::new(format!("/payload{pointer}"), "this key stands twice in one object");
+            return Checking::Flawed(repeated.into_iter().map(flaw).collect());
+        }
+        let value: Value = match serde_json::from_str(payload) {
+            Ok(value) => value,
+            Err(error) => return Checking::Flawed(vec![Flaw::new("/payload", error.to_string())]),
         };
-        let flaw = |error: jsonschema::ValidationError<'_>| {
-            let place = format!("/payload{}", error.instance_path());
-            Flaw::new(place, error.masked().to_string())
-        };
-        validator.iter_errors(&payload).take(MOST_FLAWS).map(flaw).collect()
+        effort.grant(payload.len());
+        let before = effort.left();
+        if !effort.spend(schema, &value) {
+            if !told.swap(true, Ordering::Relaxed) {
+                let (job, queue) = (&entry.job, &entry.queue);
+                tracing::warn!(job, queue, "a payload is not checked: with this schema it would take too long");
+            }
+            return Checking::Unchecked;
+        }
+        let flaws = flaws(&validator, &value, before - effort.left() <= ALL_FLAWS_WITHIN);
+        if flaws.is_empty() { Checking::Fine } else { Checking::Flawed(flaws) }
     }
 
-    fn validator(&self, entry: &Arc<Entry>) -> Option<Arc<Validator>> {
+    fn compiled(&self, entry: &Arc<Entry>) -> Compiled {
         let key = (entry.job.clone(), entry.queue.clone());
         let mut compiled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match compiled.get(&key) {
-            Some(known) if Arc::ptr_eq(&known.of, entry) => known.validator.clone(),
+            Some(known) if Arc::ptr_eq(&known.of, entry) => known.clone(),
             _ => {
-                let validator = compile(entry);
-                compiled.insert(key, Compiled { of: Arc::clone(entry), validator: validator.clone() });
-                validator
+                let new = Compiled { of: Arc::clone(entry), validator: compile(entry), told: Arc::default() };
+                compiled.insert(key, new.clone());
+                new
             }
         }
     }
 }
 
+fn flaws(validator: &Validator, value: &Value, all: bool) -> Vec<Flaw> {
+    let flaw = |error: jsonschema::ValidationError<'_>| {
+        let place = format!("/payload{}", error.instance_path());
+        Flaw::new(place, error.masked().to_string())
+    };
+    if all {
+        return validator.iter_errors(value).take(MOST_FLAWS).map(flaw).collect();
+    }
+    validator.validate(value).err().map(flaw).into_iter().collect()
+}
+
 fn compile(entry: &Entry) -> Option<Arc<Validator>> {
-    match jsonschema::validator_for(entry.schema.as_ref()?) {
+    let schema = entry.schema.as_ref()?;
+    let compiled = effort::accept(schema).map_err(str::to_owned).and_then(|()| {
+        let options = jsonschema::options()
+            .with_keyword("type", types::keyword)
+            .should_validate_formats(true)
+            // Linear in the text, whatever the pattern is.
+            .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES));
+        options.build(schema).map_err(|error| error.to_string())
+    });
+    match compiled {
         Ok(validator) => Some(Arc::new(validator)),
         Err(error) => {
-            tracing::warn!(job = entry.job, %error, "the schema of this job cannot be used: its payloads are not checked");
+            tracing::warn!(
+                job = entry.job,
+                error,
+                "the schema of this job cannot be used: its payloads are not checked"
+            );
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn entry(schema: Value) -> Arc<Entry> {
+        let entry = json!({ "job": "j", "queue": "q", "timeout_ms": 1, "max_attempts": 1, "announced_at": 0, "schema": schema });
+        Arc::new(serde_json::from_value(entry).unwrap())
+    }
+
+    async fn check(schema: Value, payload: &str) -> Checking {
+        let payload = payload.to_owned();
+        checked(move || Schemas::default().check(&entry(schema), &payload, &mut Effort::default())).await.unwrap()
+    }
+
+    fn pointers(checking: Checking) -> Vec<String> {
+        let Checking::Flawed(flaws) = checking else { return Vec::new() };
+        flaws.into_iter().map(|flaw| flaw.pointer).collect()
+    }
+
+    #[tokio::test]
+    async fn what_a_handler_cannot_decode_is_refused_where_a_schema_is_known() {
+        let count =
+            |format: &str| json!({ "properties": { "n": { "type": "integer", "format": format, "minimum": 0 } } });
+        for (format, payload, is_fine) in [
+            ("uint64", r#"{"n": 18446744073709551615}"#, true),
+            ("uint64", r#"{"n": 18446744073709551616}"#, false),
+            ("uint64", r#"{"n": 1.0}"#, false),
+            ("uint64", r#"{"n": 1e2}"#, false),
+            ("uint64", r#"{"n": 1, "n": 2}"#, false),
+            ("uint64", r#"{"a": 1, "n": 2, "a": 3}"#, false),
+            ("uint32", r#"{"n": 4294967295}"#, true),
+            ("uint32", r#"{"n": 4294967296}"#, false),
+            ("uint8", r#"{"n": 256}"#, false),
+            ("int64", r#"{"n": 9223372036854775808}"#, false),
+            ("int64", r#"{"n": 9223372036854775807}"#, true),
+            ("uint128", r#"{"n": 18446744073709551616}"#, true),
+            ("uint128", r#"{"n": 1.0}"#, false),
+            ("own", r#"{"n": 1}"#, true),
+            ("own", r#"{"n": 1e400}"#, false),
+            ("own", r#"{"n": "\ud800"}"#, false),
+        ] {
+            let checking = check(count(format), payload).await;
+            assert_eq!(checking == Checking::Fine, is_fine, "{format} {payload}: {checking:?}");
+        }
+        let either = json!({ "type": ["integer", "null"] });
+        assert_eq!(check(either.clone(), "null").await, Checking::Fine);
+        let Checking::Flawed(flaws) = check(either, "1.5").await else { panic!("it is none of them") };
+        assert_eq!(flaws[0].detail, r#"value is not of types "integer", "null""#);
+        assert_eq!(check(json!({ "type": "number" }), "1.0").await, Checking::Fine);
+        let id = json!({ "type": "string", "format": "uuid" });
+        assert_eq!(pointers(check(id.clone(), r#""17""#).await), ["/payload"]);
+        assert_eq!(check(id, r#""0190163d-8694-739b-aea5-966c26f8ad91""#).await, Checking::Fine);
+    }
+
+    #[tokio::test]
+    async fn a_key_that_stands_twice_is_told_with_its_place() {
+        let schema = json!({ "type": "object" });
+        assert_eq!(pointers(check(schema, r#"{"a": {"b": 1, "b": 1}, "c": 1}"#).await), ["/payload/a/b"]);
+    }
+
+    /// Each level stands for two of the next.
+    fn doubling(levels: usize, through: impl Fn(Value) -> Value) -> Value {
+        let mut definitions = serde_json::Map::new();
+        for level in 0..levels {
+            let next = json!({ "$ref": format!("#/$defs/d{}", level + 1) });
+            definitions.insert(format!("d{level}"), through(next));
+        }
+        definitions.insert(format!("d{levels}"), json!({ "type": "integer" }));
+        json!({ "$ref": "#/$defs/d0", "$defs": definitions })
+    }
+
+    #[tokio::test]
+    async fn a_schema_that_would_take_for_ever_is_not_used() {
+        for keyword in ["allOf", "anyOf", "oneOf"] {
+            let schema = doubling(60, |next| json!({ keyword: [next, next] }));
+            assert!(schema.to_string().len() < 5_000);
+            assert_eq!(check(schema, "1.5").await, Checking::Unchecked, "{keyword}");
+        }
+        let nested = json!({ "$defs": { "list": { "allOf": [
+            { "items": { "$ref": "#/$defs/list" } }, { "items": { "$ref": "#/$defs/list" } }
+        ] } }, "$ref": "#/$defs/list" });
+        let deep = "[".repeat(100) + &"]".repeat(100);
+        assert_eq!(check(nested.clone(), "[[[]]]").await, Checking::Fine);
+        assert_eq!(
+            check(nested, &deep).await,
+            Checking::Unchecked,
+            "each level is checked twice as often as the one before"
+        );
+        let same = json!({ "$defs": { "a": { "$ref": "#/$defs/a" } }, "$ref": "#/$defs/a" });
+        assert_eq!(check(same, "1").await, Checking::Unchecked);
+        let both = json!({ "not": { "not": doubling(60, |next| json!({ "if": next, "then": next, "else": next }))["$defs"]["d0"] } });
+        assert_eq!(check(both, "1").await, Checking::Unchecked, "it refers to nothing");
+    }
+
+    #[tokio::test]
+    async fn a_schema_that_is_too_large_or_reaches_elsewhere_is_not_used() {
+        let chain = doubling(5_000, |next| next);
+        assert_eq!(check(chain, "1").await, Checking::Unchecked);
+        for schema in [
+            json!({ "$ref": "http://127.0.0.1:1/schema.json" }),
+            json!({ "$ref": "file:///etc/passwd" }),
+            json!({ "properties": { "a": { "$dynamicRef": "#a", "$dynamicAnchor": "a" } } }),
+            json!({ "pattern": "(?:(?:a{1000}){1000}){1000}" }),
+            json!({ "pattern": "(?=a)b" }),
+            json!({ "description": "x".repeat(300_000) }),
+        ] {
+            let shown = schema.to_string().chars().take(80).collect::<String>();
+            assert_eq!(check(schema, r#""aaaa""#).await, Checking::Unchecked, "{shown}");
+        }
+    }
+
+    #[tokio::test]
+    async fn long_chains_and_long_payloads_are_checked_all_the_same() {
+        let chain = doubling(effort::MOST_REFERENCES - 2, |next| next);
+        assert_eq!(check(chain.clone(), "1").await, Checking::Unchecked, "deeper than it may go");
+        let chain = doubling(100, |next| next);
+        assert_eq!(check(chain.clone(), "1").await, Checking::Fine);
+        assert_eq!(pointers(check(chain, "1.5").await), ["/payload"]);
+        let list =
+            json!({ "items": { "$ref": "#/$defs/n" }, "$defs": { "n": { "type": "integer", "format": "uint8" } } });
+        let many = |end: &str| format!("[{}{end}]", "1,".repeat(500_000));
+        assert_eq!(check(list.clone(), &many("1")).await, Checking::Fine);
+        assert_eq!(pointers(check(list.clone(), &many("\"\"")).await), ["/payload/500000"]);
+        let wrong = format!("[{}1]", "\"\",".repeat(300_000));
+        assert_eq!(pointers(check(list, &wrong).await).len(), 1, "the others are not even made");
+    }
+
+    #[tokio::test]
+    async fn a_catastrophic_pattern_takes_no_time() {
+        let schema = json!({ "pattern": "^(a+)+$" });
+        let payload = format!("\"{}!\"", "a".repeat(100_000));
+        assert_eq!(pointers(check(schema, &payload).await), ["/payload"]);
     }
 }

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::value::{RawValue, Value};
 
 use super::Flaw;
-use crate::time::{from_rfc3339, now_ms};
+use crate::{
+    json::{self, Go},
+    time::{from_rfc3339, now_ms},
+};
 
 const FIELDS: [&str; 8] = ["name", "job", "payload", "queue", "priority", "delay", "run_at", "expires_in"];
 const LONGEST_NAME: usize = 1024;
@@ -67,6 +70,7 @@ impl Submission {
         for (name, value) in &fields {
             read.field(name, value);
         }
+        read.flaws.extend(repeated(json));
         if fields.contains_key("delay") && fields.contains_key("run_at") {
             read.flaws.push(Flaw::new("/run_at", "either delay or run_at, not both"));
         }
@@ -113,6 +117,18 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// The fields that are given twice: which of the two is meant, nobody can tell.
+fn repeated(json: &str) -> Vec<Flaw> {
+    let mut flaws = Vec::new();
+    json::visit(json, |place| {
+        if place.is_twice {
+            flaws.push(Flaw::new(place.pointer, "is given twice"));
+        }
+        if place.pointer.is_empty() { Go::Into } else { Go::Past }
+    });
+    flaws
 }
 
 /// The JSON pointer of a member.

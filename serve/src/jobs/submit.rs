@@ -20,7 +20,7 @@ use leveret_store::{Claim, Claiming};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Due, Error, Flaw, Submission, check::NO_PAYLOAD};
+use super::{Due, Effort, Error, Flaw, Submission, check::NO_PAYLOAD, checked};
 use crate::{
     Services,
     services::to_the_end,
@@ -82,15 +82,18 @@ impl Services {
             return Err(Error::invalid(Flaw::new("", format!("must have at most {MOST_AT_ONCE} items"))));
         }
         self.prepared().await?;
-        let checked = self.check_all(submissions)?;
+        let services = self.clone();
+        let checked = checked(move || services.check_all(submissions)).await;
+        let checked = checked.ok_or_else(|| Error::Unprepared { reason: "no thread for checks".to_owned() })??;
         let services = self.clone();
         to_the_end(services.accept(checked, idempotency)).await
     }
 
     fn check_all(&self, submissions: Vec<Submission>) -> Result<Vec<Checked>, Error> {
         let (mut checked, mut flaws) = (Vec::with_capacity(submissions.len()), Vec::new());
+        let mut effort = Effort::default();
         for (index, submission) in submissions.into_iter().enumerate() {
-            match self.check(&submission) {
+            match self.check(&submission, &mut effort) {
                 Ok(entry) => checked.push(Checked { submission, entry }),
                 Err(found) => flaws.extend(found.into_iter().map(|flaw| Flaw { index: Some(index), ..flaw })),
             }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use leveret_harness::eventually;
-use leveret_serve::{Options, Server, Services, Tokens, desk::redact::Rules};
+use leveret_serve::{
+    Options, Server, Services, Tokens,
+    desk::{self, redact::Rules},
+};
 use leveret_store::{DeadSource, NewDead};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
@@ -79,7 +82,7 @@ async fn dead_letters_are_listed_gathered_shown_edited_and_replayed() {
     );
     let id = page["dead_letters"][0]["id"].as_i64().unwrap();
     let (_, shown) = site.get(&format!("/{id}")).await;
-    assert!(shown["payload"].as_str().unwrap().contains("\"cents\": 1"), "{shown}");
+    assert!(shown["payload"].as_str().unwrap().contains("\"cents\":1"), "{shown}");
     assert!(shown["headers"].as_array().unwrap().iter().any(|header| header["name"] == "leveret-error"), "{shown}");
 
     let edit = async |payload: &str| {
@@ -99,6 +102,71 @@ async fn dead_letters_are_listed_gathered_shown_edited_and_replayed() {
     assert_eq!(site.post(&format!("{replay}/resume"), &json!(null)).await.0, 409);
     let log = site.services.store.audit_log(None, 10).await.unwrap().items;
     assert!(log.iter().any(|entry| entry.action == "replay" && entry.actor == "api:local"), "{log:?}");
+}
+
+#[tokio::test]
+async fn a_payload_is_shown_edited_taken_back_and_published_byte_for_byte() {
+    const PAYLOAD: &str = r#" {"n": 123456789012345678901234567890, "x": 0.10000000000000000555, "token":"hunter2", "e": 1E400, "n": 1.0} "#;
+    let stage = Stage::new().await;
+    let id = stage.store.take_in(&[letter("other", PAYLOAD)], 1).await.unwrap()[0];
+    let tokens = "viewer:an-unguessable-word,operator:another-unguessable-word".parse().unwrap();
+    let mut site = Site::new(&stage, tokens).await;
+    let own = format!("/{id}/payload");
+    for token in ["an-unguessable-word", "another-unguessable-word"] {
+        site.token = Some(token);
+        let shown = site.get(&format!("/{id}")).await.1;
+        assert_eq!(shown["payload"], PAYLOAD.trim().replace("hunter2", "***"));
+    }
+    let get = async |path: &str| site.send(Method::GET, &format!("{own}{path}"), None).await;
+    assert_eq!(get("").await, (StatusCode::OK, PAYLOAD.to_owned()));
+    let put = async |payload: String| read(site.send(Method::PUT, &own, Some(("application/json", payload))).await);
+    // What was shown is not what is to be published.
+    let (status, problem) = put(PAYLOAD.replace("hunter2", "***")).await;
+    assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/payload/token")), "{problem}");
+    let edited = PAYLOAD.replace("1.0}", "2.0}");
+    assert_eq!(put(edited.clone()).await, (200, json!({ "id": id, "checked": "nothing" })));
+    assert_eq!(get("").await.1, edited);
+    assert_eq!(get("?original=true").await.1, PAYLOAD);
+    assert!(site.get(&format!("/{id}")).await.1["original"].as_str().unwrap().contains("1.0}"));
+    for payload in ["not json", "", "\u{feff}{}"] {
+        assert_eq!(put(payload.to_owned()).await.0, 400, "{payload:?}");
+        assert!(matches!(stage.desk().edit(id, payload.as_bytes(), "anna").await, Err(desk::Error::Payload { .. })));
+    }
+    let revert = async || site.send(Method::DELETE, &own, None).await.0;
+    assert_eq!((revert().await, revert().await), (StatusCode::OK, StatusCode::CONFLICT));
+    assert_eq!(get("").await.1, PAYLOAD);
+    // No worker takes a job of that name: it dies again, as it was published.
+    assert_eq!(site.post("/replay", &json!({ "ids": [id] })).await.0, 202);
+    stage.until_dead(2).await;
+    let again = stage.letters().await.into_iter().find(|letter| letter.kind == "unknown_job").unwrap();
+    assert_eq!(stage.store.letter(again.id).await.unwrap().unwrap().payload, PAYLOAD.as_bytes());
+    site.token = Some("an-unguessable-word");
+    assert_eq!(site.get(&own).await.0, 403);
+}
+
+#[tokio::test]
+async fn a_payload_may_say_what_stands_for_a_hidden_one_where_it_did() {
+    let stage = Stage::new().await;
+    let id = stage.store.take_in(&[letter("other", r#"{"stars": "***", "n": 1}"#)], 1).await.unwrap()[0];
+    assert!(stage.desk().edit(id, br#"{"stars": "***", "n": 2}"#, "anna").await.is_ok());
+    assert!(stage.desk().edit(id, br#"{"stars": "***", "n": "***"}"#, "anna").await.is_err());
+}
+
+fn letter(job: &str, payload: &str) -> NewDead {
+    NewDead {
+        source: DeadSource::Dead,
+        queue: "money".into(),
+        job_id: Some("c1".into()),
+        job: job.into(),
+        kind: "permanent".into(),
+        error: "account closed".into(),
+        attempt: 1,
+        hop: 0,
+        failed_at: None,
+        // The property `type`.
+        properties: [&[0, 32], [u8::try_from(job.len()).unwrap()].as_slice(), job.as_bytes()].concat(),
+        payload: payload.into(),
+    }
 }
 
 #[tokio::test]
@@ -192,6 +260,8 @@ async fn what_cannot_be_meant_is_refused() {
     for body in [json!([]), json!({ "ids": [1], "all": true }), json!({ "idz": [1] }), json!({ "filter": [] })] {
         assert_eq!(site.post("/restore", &body).await.0, 422, "{body}");
     }
-    assert_eq!(site.post("/replay", &json!({ "all": true, "rate": 0 })).await.0, 422);
+    for rate in [0.0, -1.0, 1e-19, 1e300] {
+        assert_eq!(site.post("/replay", &json!({ "all": true, "rate": rate })).await.0, 422, "{rate}");
+    }
     assert_eq!(site.post("/replay", &json!({ "all": true, "payload": {} })).await.0, 422);
 }

@@ -296,3 +296,25 @@ async fn a_canary_that_is_cancelled_keeps_the_rest_here() {
     assert_eq!((summary.replayed, summary.returned), (1, 1), "{summary:?}");
     assert!(summary.outcome.contains("was cancelled"), "{summary:?}");
 }
+
+#[tokio::test]
+async fn a_replay_that_would_take_for_ever_goes_on_without_a_panic_and_can_be_stopped() {
+    let stage = Stage::new().await;
+    stage.bury(1..=3).await;
+    stage.mend();
+    let (owner, by) = ("somebody who was killed", By { actor: BY, at: 1 });
+    let options = serde_json::json!({ "rate": 1e-19 });
+    let replay = stage.store.start_replay(&all(), &options, by, Lease { owner, until: 1 }).await.unwrap().id;
+    let desk = stage.desk();
+    let running = tokio::spawn(async move { desk.resume(replay, BY, |_| ()).await });
+    eventually("the first is published", Duration::from_secs(20), async || {
+        stage.store.replay(replay).await.unwrap().unwrap().replayed == 1
+    })
+    .await;
+    let ended = stage.desk().stop(replay, "bert").await.unwrap();
+    assert_eq!((ended.replayed, ended.outcome.as_deref()), (1, Some("stopped by bert")));
+    assert!(matches!(running.await.unwrap(), Err(Error::Running(_))), "it is another's");
+    assert_eq!((stage.letters().await.len(), stage.charged().await.len()), (2, 1));
+    assert!(matches!(stage.desk().stop(replay, "bert").await, Err(Error::Ended(_))));
+    assert!(matches!(stage.desk().stop(4711, "bert").await, Err(Error::NoReplay(_))));
+}

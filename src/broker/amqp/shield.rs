@@ -25,7 +25,7 @@ use lapin::{AsyncTcpStream, Connection, ConnectionProperties, uri::AMQPUri};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-pub(crate) use self::screen::{FrameStart, Screen};
+pub(crate) use self::screen::{FrameStart, Screen, can_be_parsed};
 use self::{
     last_words::LastWords,
     login::{Login, NoSecrets},

@@ -46,12 +46,38 @@ impl Store {
                     WHERE id = $2 AND state = 'dead'";
         let edited = Sql::new(text).arg(payload).arg(id).execute(&mut tx).await? == 1;
         if edited {
-            let text = "INSERT INTO leveret_dead_history (dead_id, at, actor, action) VALUES ($1, $2, $3, 'edited')";
-            Sql::new(text).arg(id).arg(by.at).arg(by.actor).execute(&mut tx).await?;
-            audit::note(&mut tx, by, "edit", &json!({ "id": id })).await?;
+            note_edit(&mut tx, id, "edited", "edit", by).await?;
         }
         tx.commit().await?;
         Ok(edited)
+    }
+
+    /// Gives a dead letter the payload back that it died with. False if none such lies there, or it was not edited.
+    ///
+    /// ```
+    /// use leveret_store::By;
+    ///
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
+    /// let by = By { actor: "anna", at: 1_800_000_000_000 };
+    /// assert!(!store.revert(17, by).await?);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn revert(&self, id: i64, by: By<'_>) -> Result<bool> {
+        let mut tx = self.write(Area::Dead).await?;
+        let text = "UPDATE leveret_dead SET payload = original, original = NULL
+                    WHERE id = $1 AND state = 'dead' AND original IS NOT NULL";
+        let reverted = Sql::new(text).arg(id).execute(&mut tx).await? == 1;
+        if reverted {
+            note_edit(&mut tx, id, "reverted", "revert", by).await?;
+        }
+        tx.commit().await?;
+        Ok(reverted)
     }
 
     /// Marks dead letters that lie there as not wanted, and returns how many. Retention deletes them later.
@@ -130,4 +156,11 @@ impl Store {
             sql.bind(replay);
         }
     }
+}
+
+/// Writes a change of one letter's payload down, in its history and in the audit log.
+async fn note_edit(tx: &mut Lent, id: i64, action: &str, audited: &str, by: By<'_>) -> Result<()> {
+    let text = "INSERT INTO leveret_dead_history (dead_id, at, actor, action) VALUES ($1, $2, $3, $4)";
+    Sql::new(text).arg(id).arg(by.at).arg(by.actor).arg(action).execute(tx).await?;
+    audit::note(tx, by, audited, &json!({ "id": id })).await
 }

@@ -38,8 +38,10 @@ pub struct Replay {
     #[serde(skip)]
     pub judged: bool,
     /// In milliseconds since the epoch.
+    #[serde(with = "crate::time::rfc3339")]
     pub started_at: u64,
     /// In milliseconds since the epoch; `None` while it is open.
+    #[serde(with = "crate::time::rfc3339_maybe")]
     pub finished_at: Option<u64>,
     /// How it ended.
     pub outcome: Option<String>,

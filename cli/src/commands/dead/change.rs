@@ -12,11 +12,12 @@ use super::{
     Chosen, changed, direct, failure,
     replay::say_checked,
 };
-use crate::output::{Exit, Failure, Format, one_line, print, print_json};
+use crate::output::{Exit, Failure, Format, one_line, print, print_json, tell};
 
 /// Gives a dead letter another payload; the one it died with is kept
 ///
-/// The payload is checked against the schema that the job's workers announced, if they did.
+/// The payload is checked against the schema that the job's workers announced, if they did, and published byte for byte.
+/// Where `show` says *** the value itself must stand: `leveret dead show --raw` has it.
 #[derive(Args)]
 #[command(mut_args(hidden_if_of_workers))]
 pub(super) struct Edit {
@@ -24,8 +25,12 @@ pub(super) struct Edit {
     id: i64,
 
     /// The payload, from a file or `-` for standard input
-    #[arg(long, value_name = "FILE")]
-    payload: String,
+    #[arg(long, value_name = "FILE", required_unless_present = "original")]
+    payload: Option<String>,
+
+    /// The payload that it died with
+    #[arg(long, conflicts_with = "payload")]
+    original: bool,
 
     #[command(flatten)]
     store: StoreArguments,
@@ -35,17 +40,35 @@ pub(super) struct Edit {
 
     #[command(flatten)]
     config: Config,
+
+    /// How to print what was done
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
 }
 
 impl Edit {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        let (store, payload) = (self.store.open().await?, contents(&self.payload).await?);
+        let (store, id) = (self.store.open().await?, self.id);
+        let payload = match &self.payload {
+            Some(file) => Some(contents(file).await?),
+            None => None,
+        };
         let broker = broker(&self.config).await?;
         let desk = Desk::new(&broker, &store, &catalogue(&broker).await.0);
-        let edited = desk.edit(self.id, &payload, &self.actor.actor).await;
+        let edited = match payload {
+            Some(payload) => desk.edit(id, &payload, &self.actor.actor).await.map(Some),
+            None => desk.revert(id, &self.actor.actor).await.map(|()| None),
+        };
         broker.close().await;
-        say_checked(edited.map_err(failure)?);
-        print(&format!("Dead letter {} has another payload now; replay it with: leveret dead replay {0}\n", self.id))?;
+        let checked = edited.map_err(failure)?;
+        checked.into_iter().for_each(say_checked);
+        let which = if checked.is_some() { "another payload now" } else { "its original payload again" };
+        match self.output {
+            Format::Json => print_json(&json!({ "id": id, "checked": checked }))?,
+            Format::Table => {
+                print(&format!("Dead letter {id} has {which}; replay it with: leveret dead replay {id}\n"))?
+            }
+        }
         Ok(Exit::Well)
     }
 }
@@ -138,13 +161,19 @@ async fn announce(store: &Store, selection: &Selection) -> Result<(), Failure> {
     let filter = match selection {
         Selection::Filter(filter) => DeadFilter { states: vec![DeadState::Dead], ..filter.clone() },
         Selection::Ids(ids) => {
-            eprintln!("To be purged: dead letters {ids:?}, as far as they lie there");
+            tell!("To be purged: dead letters {ids:?}, as far as they lie there");
             return Ok(());
         }
     };
-    eprintln!("To be purged: {} dead letters", store.count_dead(&filter).await?);
+    tell!("To be purged: {} dead letters", store.count_dead(&filter).await?);
     for group in store.groups(&filter, 20).await? {
-        eprintln!("  {} {} {}: {}", group.count, group.job, group.kind, one_line(&group.error, 80));
+        tell!(
+            "  {} {} {}: {}",
+            group.count,
+            one_line(&group.job, 64),
+            one_line(&group.kind, 64),
+            one_line(&group.error, 80)
+        );
     }
     Ok(())
 }

@@ -8,9 +8,10 @@ use tokio::io::AsyncWrite;
 use super::{
     super::shared::{bar, depth, reach},
     change::needs_yes,
-    failure, look,
+    files::unless_closed,
+    look,
 };
-use crate::output::{Exit, Failure, Format, print, print_json};
+use crate::output::{Exit, Failure, Format, one_line, print, print_json, tell};
 
 /// A broker, and how many dead letters of the queue wait there now.
 async fn open(config: &Config, queue: &str) -> Result<(Broker, u64), Failure> {
@@ -30,7 +31,7 @@ pub(super) async fn list(config: &Config, queue: &str, limit: u32, output: Forma
         Format::Json => print_json(&letters)?,
         Format::Table => print(&look::lines(&letters))?,
     }
-    eprintln!("{} of {count}; they were handed back, and their order is not kept.", letters.len());
+    tell!("{} of {count}; they were handed back, and their order is not kept.", letters.len());
     Ok(Exit::Well)
 }
 
@@ -54,14 +55,14 @@ pub(super) async fn export(config: &Config, queue: &str, out: impl AsyncWrite + 
     let exported = direct::export(&broker, queue, count, out, |summary| bar.set_position(summary.done)).await;
     bar.finish_and_clear();
     broker.close().await;
-    let Summary { done, .. } = exported.map_err(failure)?;
-    eprintln!("{done} of {count} dead letters exported; they were handed back, and their order is not kept.");
+    let Some(Summary { done, .. }) = unless_closed(exported)? else { return Ok(Exit::Well) };
+    tell!("{done} of {count} dead letters exported; they were handed back, and their order is not kept.");
     Ok(if done >= count { Exit::Well } else { Exit::Problems })
 }
 
 pub(super) async fn purge(config: &Config, queue: &str, yes: bool, output: Format) -> Result<Exit, Failure> {
     let (broker, count) = open(config, queue).await?;
-    eprintln!("To be destroyed: {count} dead letters of queue {queue:?}, for good");
+    tell!("To be destroyed: {count} dead letters of queue {queue:?}, for good");
     needs_yes(yes)?;
     let bar = bar(count);
     let summary = direct::purge(&broker, queue, count, |summary| bar.set_position(summary.done)).await;
@@ -76,7 +77,7 @@ fn report(what: &str, count: u64, summary: &Summary, output: Format) -> Result<E
         Format::Table => {
             print(&format!("{} of {count} dead letters {what}; {} were handed back.\n", summary.done, summary.kept))?;
             for reason in &summary.reasons {
-                eprintln!("  {reason}");
+                tell!("  {}", one_line(reason, 1024));
             }
         }
     }

@@ -1,9 +1,11 @@
 //! `leveret dead export|import`: a line of JSON for each letter.
 
+use std::io::ErrorKind;
+
 use anyhow::Context;
 use clap::Args;
 use leveret::Config;
-use leveret_serve::desk::transfer;
+use leveret_serve::desk::{Error, transfer};
 use leveret_store::DeadState;
 use tokio::{
     fs::File,
@@ -14,7 +16,7 @@ use super::{
     super::shared::{ActorArguments, StoreArguments, hidden_if_of_workers},
     Filter, direct, failure,
 };
-use crate::output::{Exit, Failure, Format, print, print_json};
+use crate::output::{Exit, Failure, Format, one_line, print, print_json, tell};
 
 /// Writes dead letters as JSON lines, their messages byte for byte in base64; they stay where they are
 #[derive(Args)]
@@ -51,9 +53,19 @@ impl Export {
         let store = self.store.open().await?;
         let states = if self.states.is_empty() { vec![DeadState::Dead] } else { self.states.clone() };
         let filter = self.filter.in_states(states);
-        let count = transfer::export(&store, &filter, writer(&self.file).await?).await.map_err(failure)?;
-        eprintln!("{count} dead letters exported.");
+        let exported = transfer::export(&store, &filter, writer(&self.file).await?).await;
+        let Some(count) = unless_closed(exported)? else { return Ok(Exit::Well) };
+        tell!("{count} dead letters exported.");
         Ok(Exit::Well)
+    }
+}
+
+/// What was exported; none if whoever read it has seen enough.
+pub(super) fn unless_closed<T>(exported: Result<T, Error>) -> Result<Option<T>, Failure> {
+    match exported {
+        Err(Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(None),
+        Err(Error::Io(error)) => Err(Failure::Other(anyhow::Error::from(error).context("writing the export"))),
+        exported => exported.map(Some).map_err(failure),
     }
 }
 
@@ -96,7 +108,7 @@ impl Import {
             Format::Json => print_json(&imported)?,
             Format::Table => {
                 for bad in &imported.bad_lines {
-                    eprintln!("line {}: {}", bad.line, bad.reason);
+                    tell!("line {}: {}", bad.line, one_line(&bad.reason, 1024));
                 }
                 let transfer::Imported { imported, known, bad, .. } = imported;
                 print(&format!("{imported} dead letters imported; {known} were here already; {bad} bad lines.\n"))?;

@@ -11,7 +11,7 @@ use super::{
     super::shared::{StoreArguments, hidden_if_of_workers, time},
     Filter, direct,
 };
-use crate::output::{Exit, Failure, Format, one_line, print, print_json, table};
+use crate::output::{Exit, Failure, Format, one_line, print, print_bytes, print_json, table, tell};
 
 /// How much of an error stands in a line.
 const ERROR: usize = 80;
@@ -63,7 +63,7 @@ impl List {
             Format::Table => print(&lines(&page.items))?,
         }
         if let (Some(next), Format::Table) = (&page.next, self.output) {
-            eprintln!("There are more: --after {next}");
+            tell!("There are more: --after {next}");
         }
         Ok(Exit::Well)
     }
@@ -76,7 +76,7 @@ pub(super) fn lines(letters: &[DeadLetter]) -> String {
             time(letter.failed_at),
             one_line(&letter.queue, 32),
             one_line(&letter.job, 32),
-            letter.kind.clone(),
+            one_line(&letter.kind, 32),
             letter.attempt.to_string(),
             letter.state.as_str().to_owned(),
             one_line(&letter.error, ERROR),
@@ -88,7 +88,8 @@ pub(super) fn lines(letters: &[DeadLetter]) -> String {
 
 /// Shows a dead letter: why it died, what was done to it, its headers and its payload
 ///
-/// Values that look like secrets are shown as ***: those under keys that end in password, token, iban and the like.
+/// Values that look like secrets are shown as ***: those under keys that end in password, token, iban and the like. All else
+/// of the payload is shown as it was written. An edit begins with the payload as it is: --raw.
 #[derive(Args)]
 pub(super) struct Show {
     /// Its number
@@ -105,6 +106,10 @@ pub(super) struct Show {
     #[arg(long, conflicts_with_all = ["redact", "output"])]
     raw: bool,
 
+    /// With --raw: the payload that it died with, if it was edited
+    #[arg(long, requires = "raw")]
+    original: bool,
+
     /// How to print it
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
@@ -117,6 +122,9 @@ struct Shown {
     headers: Vec<(String, String)>,
     history: Vec<HistoryEntry>,
     payload: String,
+    /// What it died with, if it was edited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    original: Option<String>,
 }
 
 impl Show {
@@ -124,22 +132,18 @@ impl Show {
         let store = self.store.open().await?;
         let found = store.letter(self.id).await?;
         let missing = || Failure::NotFound(anyhow!("no dead letter {} is here", self.id));
-        let Letter { about, properties, payload, .. } = found.ok_or_else(missing)?;
+        let Letter { about, properties, payload, original } = found.ok_or_else(missing)?;
         if self.raw {
-            use std::io::Write;
-            std::io::stdout().write_all(&payload).map_err(anyhow::Error::from)?;
+            print_bytes(original.as_ref().filter(|_| self.original).unwrap_or(&payload))?;
             return Ok(Exit::Well);
         }
-        let rules = Rules::new(self.redact);
-        let fields =
-            RawMessage::from_parts(&properties, Vec::new()).map(|message| message.fields()).unwrap_or_default();
-        let headers = fields.into_iter().map(|(name, value)| {
-            let value = if rules.is_secret(&name) { "***".to_owned() } else { value };
-            (name, value)
-        });
-        let headers = headers.collect();
+        let (rules, output) = (Rules::new(self.redact), self.output);
+        let text = |payload: &Vec<u8>| if output == Format::Json { rules.text(payload) } else { rules.show(payload) };
+        let message = RawMessage::from_parts(&properties, Vec::new());
+        let headers = message.map(|message| rules.fields(&message)).unwrap_or_default();
         let history = store.history(self.id).await?;
-        let shown = Shown { letter: about, headers, history, payload: rules.show(&payload) };
+        let (payload, original) = (text(&payload), original.as_ref().map(text));
+        let shown = Shown { letter: about, headers, history, payload, original };
         match self.output {
             Format::Json => print_json(&shown)?,
             Format::Table => print(&shown.text())?,
@@ -148,32 +152,46 @@ impl Show {
     }
 }
 
+/// A name, which may be of any length.
+fn shown(name: &str) -> String {
+    one_line(name, 1024)
+}
+
 impl Shown {
     fn text(&self) -> String {
         let letter = &self.letter;
         let edited = if letter.edited { ", edited" } else { "" };
         let mut lines = vec![
             format!("dead letter  {} ({}{edited})", letter.id, letter.state.as_str()),
-            format!("job          {} {}", letter.job, letter.job_id.as_deref().unwrap_or("without an id")),
-            format!("queue        {} ({})", letter.queue, letter.source.as_str()),
+            format!(
+                "job          {} {}",
+                shown(&letter.job),
+                shown(letter.job_id.as_deref().unwrap_or("without an id"))
+            ),
+            format!("queue        {} ({})", shown(&letter.queue), letter.source.as_str()),
             format!("given up     {} on attempt {}", time(letter.failed_at), letter.attempt),
             format!("taken in     {}", time(letter.taken_at)),
             format!("group        {}", letter.fingerprint),
-            format!("error        {}", letter.kind),
+            format!("error        {}", shown(&letter.kind)),
         ];
         lines.extend(letter.error.lines().map(|line| format!("  {}", one_line(line, 4096))));
         lines.push("headers".to_owned());
-        lines.extend(self.headers.iter().map(|(name, value)| format!("  {name}: {}", one_line(value, 1024))));
+        lines.extend(self.headers.iter().map(|(name, value)| format!("  {}: {}", shown(name), one_line(value, 1024))));
         if !self.history.is_empty() {
             lines.push("history".to_owned());
         }
         let done = |entry: &HistoryEntry| {
-            let detail = entry.detail.as_ref().map(|detail| format!(" {detail}")).unwrap_or_default();
+            let detail =
+                entry.detail.as_ref().map(|detail| format!(" {}", shown(&detail.to_string()))).unwrap_or_default();
             format!("  {} {} by {}{detail}", time(entry.at), entry.action, one_line(&entry.actor, 64))
         };
         lines.extend(self.history.iter().map(done));
         lines.push(format!("payload      {} bytes", letter.payload_bytes));
         lines.extend(self.payload.lines().map(|line| format!("  {}", one_line(line, 4096))));
+        if let Some(original) = &self.original {
+            lines.push("original".to_owned());
+            lines.extend(original.lines().map(|line| format!("  {}", one_line(line, 4096))));
+        }
         lines.join("\n") + "\n"
     }
 }
@@ -206,7 +224,7 @@ impl Groups {
                 group.count.to_string(),
                 group.fingerprint.clone(),
                 one_line(&group.job, 32),
-                group.kind.clone(),
+                one_line(&group.kind, 32),
                 time(group.first_at),
                 time(group.last_at),
                 group.sample.to_string(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::Args;
 use indicatif::ProgressBar;
-use leveret::Config;
+use leveret::{Broker, Config, catalogue::Catalogue};
 use leveret_serve::desk::{
     Desk,
     edit::Checked,
@@ -17,7 +17,7 @@ use super::{
     super::shared::{ActorArguments, StoreArguments, bar, broker, catalogue, contents, hidden_if_of_workers},
     Chosen, changed, direct, failure,
 };
-use crate::output::{Exit, Failure, Format, print, print_json};
+use crate::output::{Exit, Failure, Format, one_line, print, print_json, tell};
 
 /// Publishes dead letters to their queues again
 ///
@@ -64,6 +64,10 @@ pub(super) struct Replay {
     #[arg(long, value_name = "REPLAY", conflicts_with_all = ["ids", "all", "direct", "to", "rate", "canary", "track"])]
     resume: Option<i64>,
 
+    /// Ends a replay, whoever runs it: what is not published by then lies there again. Takes some seconds if it runs
+    #[arg(long, value_name = "REPLAY", conflicts_with_all = ["ids", "all", "direct", "to", "rate", "canary", "track", "payload", "resume"])]
+    stop: Option<i64>,
+
     /// All that lie in the broker, without a store
     #[arg(long, requires = "queue", conflicts_with_all = ["ids", "all"])]
     direct: bool,
@@ -78,9 +82,10 @@ pub(super) struct Replay {
 
 impl Replay {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
-        if self.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
-            return Err(Failure::Usage(anyhow!("--rate must be above zero")));
+        if let Some(replay) = self.stop {
+            return self.end(replay).await;
         }
+        self.options().check().map_err(failure)?;
         if self.direct {
             let queue = self.chosen.filter.only_queue()?;
             return direct::replay(&self.config, queue, (self.to.as_deref(), self.rate), self.output).await;
@@ -115,6 +120,21 @@ impl Replay {
         })
     }
 
+    async fn end(&self, replay: i64) -> Result<Exit, Failure> {
+        let (store, broker) = (self.store.open().await?, Broker::amqp(self.config.clone()));
+        let broker = broker.map_err(|error| Failure::Usage(error.into()))?;
+        let desk = Desk::new(&broker, &store, &Catalogue::follow(&broker));
+        let ended = desk.stop(replay, &self.actor.actor).await;
+        broker.close().await;
+        let ended = ended.map_err(failure)?;
+        let text = || format!("Replay {replay} was stopped; {} of {} were replayed.\n", ended.replayed, ended.total);
+        match self.output {
+            Format::Json => print_json(&ended)?,
+            Format::Table => print(&text())?,
+        }
+        Ok(Exit::Well)
+    }
+
     fn options(&self) -> Options {
         Options {
             rate: self.rate,
@@ -132,7 +152,7 @@ fn one_letter() -> Failure {
 
 pub(super) fn say_checked(checked: Checked) {
     if checked == Checked::Nothing {
-        eprintln!("Not checked: no schema of this job is known.");
+        tell!("Not checked: no schema of this job is known.");
     }
 }
 
@@ -149,9 +169,9 @@ fn text(summary: &Summary) -> String {
         return "No dead letter is meant by that: nothing was replayed.\n".to_owned();
     }
     let left = if *returned > 0 { format!(", {returned} left where they were") } else { String::new() };
-    let mut text = format!("Replay {replay}: {replayed} of {total} replayed{left}: {outcome}\n");
+    let mut text = format!("Replay {replay}: {replayed} of {total} replayed{left}: {}\n", one_line(outcome, 1024));
     for failed in failed {
-        text.push_str(&format!("  {}: {}\n", failed.id, failed.reason));
+        text.push_str(&format!("  {}: {}\n", failed.id, one_line(&failed.reason, 1024)));
     }
     text
 }

@@ -8,7 +8,7 @@ use super::{
     finding::{Check, Finding, Level, counted},
     gather::Unreached,
 };
-use crate::output::Exit;
+use crate::output::{Exit, one_line};
 
 /// The JSON document. Fields may be added; none is renamed or removed.
 #[derive(Debug, Serialize)]
@@ -90,7 +90,10 @@ impl Report {
 }
 
 fn lines(finding: &Finding) -> String {
-    let Finding { level, check, subject, message, expected, found, remedy } = finding;
+    let Finding { level, check, .. } = finding;
+    let [subject, message] = [&finding.subject, &finding.message].map(|text| one_line(text, usize::MAX));
+    let [expected, found, remedy] = [&finding.expected, &finding.found, &finding.remedy]
+        .map(|text| text.as_ref().map(|text| one_line(text, usize::MAX)));
     let mut lines = format!("{:<8} {:<12} {subject}: {message}\n", level.as_str(), check.as_str());
     if let (Some(expected), Some(found)) = (expected, found) {
         lines += &format!("{:21} expected {expected}; found {found}\n", "");

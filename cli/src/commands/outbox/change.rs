@@ -7,8 +7,8 @@ use clap::Args;
 use leveret_store::{Chosen, Outbox};
 use serde_json::json;
 
-use super::{super::shared::DatabaseArguments, chosen, told};
-use crate::output::{Exit, Failure, Format, print};
+use super::{super::shared::DatabaseArguments, changed, chosen};
+use crate::output::{Exit, Failure, Format, print, print_json};
 
 /// Makes the outbox's tables, or brings them up to date; an SQLite file is made if it is not there
 ///
@@ -18,13 +18,20 @@ use crate::output::{Exit, Failure, Format, print};
 pub(super) struct Migrate {
     #[command(flatten)]
     database: DatabaseArguments,
+
+    /// How to print what was done
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
 }
 
 impl Migrate {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let outbox = Outbox::open(&self.database.url).await?;
         Outbox::migrate(&outbox).await?;
-        print("The outbox is there.\n")?;
+        match self.output {
+            Format::Json => print_json(&json!({ "migrated": true }))?,
+            Format::Table => print("The outbox is there.\n")?,
+        }
         Ok(Exit::Well)
     }
 }
@@ -52,11 +59,11 @@ impl Retry {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let chosen = chosen(&self.numbers, self.all)?;
         let retried = Outbox::open(self.database.existing()?).await?.retry(&chosen).await?;
-        let text = match self.output {
-            Format::Json => format!("{}\n", json!({ "retried": retried })),
-            Format::Table => format!("{retried} jobs wait again.\n"),
-        };
-        told(retried, &chosen, &text)
+        match self.output {
+            Format::Json => print_json(&json!({ "retried": retried }))?,
+            Format::Table => print(&format!("{retried} jobs wait again.\n"))?,
+        }
+        Ok(changed(retried, &chosen))
     }
 }
 
@@ -111,10 +118,10 @@ impl Prune {
             None => outbox.prune(self.older_than).await,
         };
         let pruned = pruned?;
-        let text = match self.output {
-            Format::Json => format!("{}\n", json!({ "pruned": pruned })),
-            Format::Table => format!("{pruned} jobs are gone.\n"),
-        };
-        told(pruned, chosen.as_ref().unwrap_or(&Chosen::All), &text)
+        match self.output {
+            Format::Json => print_json(&json!({ "pruned": pruned }))?,
+            Format::Table => print(&format!("{pruned} jobs are gone.\n"))?,
+        }
+        Ok(changed(pruned, chosen.as_ref().unwrap_or(&Chosen::All)))
     }
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use leveret_store::{Outbox, OutboxStatus, SetAside};
 use serde_json::json;
 
-use super::super::shared::{DatabaseArguments, now_ms, time};
+use super::super::shared::{DatabaseArguments, now_ms, rfc3339, time};
 use crate::output::{Exit, Failure, Format, one_line, print, print_json, table};
 
 /// Shows how many jobs wait, since when, and those that could not be published
@@ -36,7 +36,7 @@ impl Status {
             Format::Json => print_json(&json!({
                 "pending": status.pending,
                 "leased": status.leased,
-                "oldest_at": status.oldest_at.map(time),
+                "oldest_at": status.oldest_at.map(rfc3339),
                 "oldest_seconds": age,
                 "set_aside": status.set_aside,
                 "published": status.published,
@@ -55,8 +55,8 @@ fn document(job: &SetAside) -> serde_json::Value {
         "job": job.job,
         "queue": job.queue,
         "order_key": job.order_key,
-        "enqueued_at": time(job.enqueued_at),
-        "set_aside_at": time(job.set_aside_at),
+        "enqueued_at": rfc3339(job.enqueued_at),
+        "set_aside_at": rfc3339(job.set_aside_at),
         "tries": job.tries,
         "reason": job.reason,
     })
@@ -74,8 +74,8 @@ fn lines(status: &OutboxStatus, age: Option<f64>, aside: &[SetAside]) -> String 
         [
             job.number.to_string(),
             time(job.set_aside_at),
-            job.job.clone(),
-            job.queue.clone(),
+            one_line(&job.job, 32),
+            one_line(&job.queue, 32),
             one_line(job.order_key.as_deref().unwrap_or("-"), 30),
             one_line(&job.reason, 100),
         ]

@@ -50,9 +50,6 @@ pub(super) async fn start(
 ) -> Result<Response, Problem> {
     Query::read(&uri, &[])?;
     let wanted: Wanted = chosen::read(request).await?;
-    if wanted.rate.is_some_and(|rate| rate <= 0.0) {
-        return Err(chosen::invalid("rate: must be above zero"));
-    }
     if wanted.canary.is_some_and(|canary| canary > MOST_CANARIES) {
         return Err(chosen::invalid("canary: must be at most 1000"));
     }
@@ -66,6 +63,7 @@ pub(super) async fn start(
         queue: wanted.to,
         track: wanted.track,
     };
+    options.check()?;
     if let Some(payload) = &wanted.payload {
         let Some([id]) = wanted.ids.as_deref() else { return Err(chosen::invalid("payload: for one of \"ids\"")) };
         services.desk.edit(*id, payload.get().as_bytes(), caller.actor()).await?;
@@ -90,6 +88,21 @@ pub(super) async fn resume(
     to_the_end(async move {
         let held = services.desk.take(id).await?;
         Ok(run(services, held, caller))
+    })
+    .await
+}
+
+pub(super) async fn stop(
+    State(services): State<Services>,
+    Extension(caller): Extension<Caller>,
+    uri: Uri,
+    id: Id,
+) -> Result<Response, Problem> {
+    Query::read(&uri, &[])?;
+    let id = known(id)?;
+    to_the_end(async move {
+        let replay = services.desk.stop(id, caller.actor()).await?;
+        Ok(answer(StatusCode::OK, &shown::replay(&replay)))
     })
     .await
 }

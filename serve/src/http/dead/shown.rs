@@ -1,26 +1,15 @@
-//! Dead letters in answers: as the store has them, but times as RFC 3339.
+//! Dead letters in answers: as the store writes them.
 
 use leveret::feed::RawMessage;
 use leveret_store::{DeadLetter, Group, HistoryEntry, Letter, Replay};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{desk::redact::Rules, http::access::Caller, time::rfc3339};
+use crate::{desk::redact::Rules, http::access::Caller};
 
-fn timed(shown: &impl Serialize, times: &[&str]) -> Value {
-    let mut shown = serde_json::to_value(shown).unwrap_or_default();
-    for name in times {
-        if let Some(time) = shown.get_mut(name)
-            && let Some(ms) = time.as_u64()
-        {
-            *time = rfc3339(ms).into();
-        }
-    }
-    shown
-}
-
-pub(super) fn letter(letter: &DeadLetter) -> Value {
-    let mut shown = timed(letter, &["failed_at", "taken_at", "state_at"]);
+/// What the store calls a fingerprint is the name of a group outside.
+fn grouped(shown: &impl Serialize) -> Value {
+    let mut shown = value(shown);
     if let Some(fields) = shown.as_object_mut()
         && let Some(group) = fields.remove("fingerprint")
     {
@@ -29,41 +18,44 @@ pub(super) fn letter(letter: &DeadLetter) -> Value {
     shown
 }
 
+fn value(shown: &impl Serialize) -> Value {
+    serde_json::to_value(shown).unwrap_or_default()
+}
+
+pub(super) fn letter(letter: &DeadLetter) -> Value {
+    grouped(letter)
+}
+
 /// With all that its message says, but what is not to be shown.
 pub(super) fn whole(found: &Letter, history: Vec<Value>, rules: &Rules, caller: &Caller) -> Value {
     let mut shown = letter(&found.about);
     let message = RawMessage::from_parts(&found.properties, Vec::new());
-    let headers = message.map(|message| message.fields()).unwrap_or_default().into_iter().map(|(name, value)| {
-        let value = if rules.is_secret(&name) { "***".to_owned() } else { value };
-        json!({ "name": name, "value": value })
-    });
-    shown["headers"] = headers.collect();
+    let headers = message.map(|message| rules.fields(&message)).unwrap_or_default();
+    shown["headers"] = headers.into_iter().map(|(name, value)| json!({ "name": name, "value": value })).collect();
     shown["history"] = history.into();
-    let payload = if caller.is_operator() {
-        rules.show(&found.payload)
-    } else {
+    let text = |payload: &[u8]| {
+        if caller.is_operator() {
+            return rules.text(payload);
+        }
         // Secrets cannot be found in what is not understood.
-        let hidden = || format!("no JSON, {} bytes: shown to operators", found.payload.len());
-        rules.show_json(&found.payload).unwrap_or_else(hidden)
+        let hidden = || format!("no JSON, {} bytes: shown to operators", payload.len());
+        rules.json_text(payload).unwrap_or_else(hidden)
     };
-    shown["payload"] = payload.into();
-    shown
-}
-
-pub(super) fn entry(entry: &HistoryEntry) -> Value {
-    timed(entry, &["at"])
-}
-
-pub(super) fn group(group: &Group) -> Value {
-    let mut shown = timed(group, &["first_at", "last_at"]);
-    if let Some(fields) = shown.as_object_mut()
-        && let Some(name) = fields.remove("fingerprint")
-    {
-        fields.insert("group".to_owned(), name);
+    shown["payload"] = text(&found.payload).into();
+    if let Some(original) = &found.original {
+        shown["original"] = text(original).into();
     }
     shown
 }
 
+pub(super) fn entry(entry: &HistoryEntry) -> Value {
+    value(entry)
+}
+
+pub(super) fn group(group: &Group) -> Value {
+    grouped(group)
+}
+
 pub(super) fn replay(replay: &Replay) -> Value {
-    timed(replay, &["started_at", "finished_at"])
+    value(replay)
 }

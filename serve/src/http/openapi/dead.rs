@@ -12,11 +12,12 @@ pub(super) fn paths() -> Value {
         "/api/dead": { "get": list() },
         "/api/dead/groups": { "get": groups() },
         "/api/dead/{id}": { "get": show() },
-        "/api/dead/{id}/payload": { "put": edit() },
+        "/api/dead/{id}/payload": { "get": payload(), "put": edit(), "delete": revert() },
         "/api/dead/replay": { "post": replay() },
         "/api/dead/replays": { "get": replays() },
         "/api/dead/replays/{id}": { "get": replay_shown() },
         "/api/dead/replays/{id}/resume": { "post": resume() },
+        "/api/dead/replays/{id}/stop": { "post": stop() },
         "/api/dead/purge": { "post": purge() },
         "/api/dead/restore": { "post": restore() },
         "/api/dead/export": { "get": export() },
@@ -58,6 +59,25 @@ fn show() -> Value {
         .done()
 }
 
+fn payload() -> Value {
+    let original = json!({ "type": "boolean" });
+    let description =
+        "Byte for byte, with all that is hidden elsewhere: what an edit begins with. It takes an operator's token.";
+    of_one("showPayload", "Get the payload of a dead letter", description)
+        .parameter("query", "original", "Rather the one that it died with, if it was edited.", &original)
+        .answer(200, "The bytes.", "application/octet-stream", &json!({ "type": "string", "format": "binary" }))
+        .done()
+}
+
+fn revert() -> Value {
+    let answer = json!({ "type": "object", "required": ["id"], "properties": { "id": { "type": "integer" } } });
+    let description = "What it was edited to is forgotten.";
+    of_one("revertDeadLetter", "Give a dead letter the payload back that it died with", description)
+        .answer(200, "It has the payload.", JSON, &answer)
+        .problems(&[409])
+        .done()
+}
+
 fn edit() -> Value {
     let answer = json!({
         "type": "object",
@@ -67,7 +87,8 @@ fn edit() -> Value {
             "checked": { "enum": ["schema", "nothing"], "description": "`nothing`: the job's workers announced no schema." },
         },
     });
-    let description = "Checked against the schema of its job. The payload that it died with is kept.";
+    let description = "Checked against the schema of its job, and published byte for byte. The payload that it died with is \
+        kept. Where a value was shown as `***`, the value itself must stand.";
     of_one("editDeadLetter", "Give a dead letter another payload", description)
         .body(&json!({ "description": "Any JSON that fits the schema of the job." }), &json!({}))
         .answer(200, "It has the payload.", JSON, &answer)
@@ -78,7 +99,7 @@ fn replay() -> Value {
     let mut body = selection();
     let more = json!({
         "payload": { "description": "Another payload, for one of `ids`; checked against the schema of its job." },
-        "rate": { "type": ["number", "null"], "exclusiveMinimum": 0, "description": "So many a second." },
+        "rate": { "type": ["number", "null"], "minimum": 0.001, "maximum": 1_000_000, "description": "So many a second." },
         "canary": {
             "type": ["integer", "null"], "minimum": 0, "maximum": 1000,
             "description": "First so many, tracked: if one of them fails as before, the rest stays.",
@@ -122,6 +143,15 @@ fn resume() -> Value {
     of_one("resumeReplay", "Go on with a replay", description)
         .answer(202, "It goes on.", JSON, &schema("Replay"))
         .header(202, "Location", "Where the replay is.")
+        .problems(&[409])
+        .done()
+}
+
+fn stop() -> Value {
+    let description =
+        "What is not published by then lies there again. It takes some seconds, until what is under way is marked.";
+    of_one("stopReplay", "Stop a replay", description)
+        .answer(200, "It has ended.", JSON, &schema("Replay"))
         .problems(&[409])
         .done()
 }
@@ -286,7 +316,8 @@ fn letter() -> Value {
             "edited": { "type": "boolean" },
             "headers": { "type": "array", "items": pair },
             "history": { "type": "array", "items": done },
-            "payload": { "type": "string", "description": "To be read by people." },
+            "payload": { "type": "string", "description": "As it was written, but for the values that are hidden; cut after 64 KiB." },
+            "original": { "type": "string", "description": "The payload that it died with, if it was edited." },
         },
     })
 }

@@ -218,6 +218,13 @@ const HEADERS: u16 = 1 << 13;
 /// Class, weight and body size, before the flags.
 const SIZES: usize = 12;
 
+/// Whether lapin's parser survives these properties, and reads them.
+pub(crate) fn can_be_parsed(properties: &[u8]) -> bool {
+    let payload = [&[0; SIZES], properties].concat();
+    let mut is_sound = true;
+    walk(&payload, |_, _, _, problem| is_sound &= problem.is_none()) && is_sound
+}
+
 /// A readable header of at most `room` bytes for an unreadable one, or one that must not stay as it is for `reason`; none
 /// if it is fine.
 fn readable_header(payload: &[u8], reason: Option<&'static str>, room: usize) -> Option<Vec<u8>> {

@@ -1,0 +1,47 @@
+//! `leveret completions`: for shells.
+
+use clap::{Args, CommandFactory, ValueEnum};
+use clap_complete::aot::{self, generate};
+
+use crate::{
+    Leveret,
+    output::{Exit, Failure, print},
+};
+
+/// Writes the script that makes a shell complete commands and options
+#[derive(Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    /// For which shell
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done
+  2  wrong usage
+  4  an error of the program or its surroundings, such as a full disk
+
+Examples:
+  leveret completions bash > /etc/bash_completion.d/leveret
+  leveret completions zsh > ~/.zfunc/_leveret
+  leveret completions fish > ~/.config/fish/completions/leveret.fish";
+
+pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    let (mut command, mut script) = (Leveret::command(), Vec::new());
+    match arguments.shell {
+        Shell::Bash => generate(aot::Bash, &mut command, "leveret", &mut script),
+        Shell::Zsh => generate(aot::Zsh, &mut command, "leveret", &mut script),
+        Shell::Fish => generate(aot::Fish, &mut command, "leveret", &mut script),
+    }
+    print(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Well)
+}

@@ -1,0 +1,148 @@
+//! What becomes of output that nobody takes: every command that clap knows, against a closed pipe and a full disk.
+
+use std::{
+    fs::File,
+    process::{Command, Stdio},
+};
+
+use leveret_tests::fires::Fires;
+
+use crate::{
+    post::{LONG, Post, QUEUE},
+    schedules::yearly,
+};
+
+/// What each command is run with, and the exit code of a run whose output is taken. `#` is 1, and 2 the second time.
+const RUNS: [(&str, &[&str], i32); 34] = [
+    ("publish", &["test.script", "--queue", QUEUE, "--payload", r#"{"label": "p", "acts": ["succeed"]}"#], 0),
+    ("queues", &[], 0),
+    ("jobs list", &[], 0),
+    ("jobs show", &["t1"], 0),
+    ("jobs wait", &["t1"], 1),
+    ("jobs cancel", &["d#"], 0),
+    ("jobs retry", &["t#"], 0),
+    ("dead list", &[], 0),
+    ("dead show", &["1"], 0),
+    ("dead groups", &[], 0),
+    ("dead replays", &[], 0),
+    ("dead edit", &["#", "--payload", "EDITED"], 0),
+    ("dead export", &[], 0),
+    ("dead import", &["LETTERS"], 0),
+    ("dead purge", &["#", "--yes"], 0),
+    ("dead restore", &["#"], 0),
+    ("dead replay", &["#"], 0),
+    ("schedule list", &[], 0),
+    ("schedule run", &["close-year"], 0),
+    ("audit", &[], 0),
+    ("serve", &["--listen", "127.0.0.1:0"], 0),
+    ("outbox migrate", &["--database", "DATABASE"], 0),
+    ("outbox relay", &["--database", "DATABASE", "--http-addr", "127.0.0.1:0"], 0),
+    ("outbox status", &["--database", "DATABASE"], 0),
+    ("outbox retry", &["--all", "--database", "DATABASE"], 0),
+    ("outbox prune", &["--yes", "--database", "DATABASE"], 0),
+    ("inbox migrate", &["--database", "DATABASE"], 0),
+    ("inbox status", &["--database", "DATABASE"], 0),
+    ("inbox prune", &["--yes", "--database", "DATABASE"], 0),
+    ("topology export", &["--queue", QUEUE], 0),
+    ("healthcheck", &["SERVER"], 0),
+    ("doctor", &["--queue", QUEUE, "--sample", "0"], 0),
+    ("simulate", &["--rate", "100", "--p50", "10ms", "--for", "10s", "--workers", "2"], 0),
+    ("completions", &["zsh"], 0),
+];
+/// Its figures take minutes.
+const ELSEWHERE: &str = "bench";
+/// They run until they are told to stop.
+const ENDLESS: [&str; 2] = ["serve", "outbox relay"];
+
+#[tokio::test]
+async fn every_command_is_quiet_on_a_closed_pipe_and_fails_on_a_full_disk() {
+    let post = Post::sqlite().await;
+    let server = post.serve().await;
+    let address = server.wait_line("/api", LONG).await;
+    let address = address.trim_start_matches("http://").trim_end_matches("/api").to_owned();
+    let fires = Fires::default();
+    let _running = yearly(&post, &fires).await;
+    prepare(&post).await;
+    let commands = leaves(&post, "").await;
+    for command in commands.iter().filter(|command| *command != ELSEWHERE) {
+        assert!(RUNS.iter().any(|(known, ..)| known == command), "`leveret {command}` prints: add it to these runs");
+    }
+    for (command, arguments, code) in RUNS {
+        let line = |number: &str| -> Vec<String> {
+            let given = |argument: &&str| match *argument {
+                "EDITED" => post.path("edited.json"),
+                "LETTERS" => post.path("letters.jsonl"),
+                "DATABASE" => post.path("own.db"),
+                "SERVER" => address.clone(),
+                other if other.len() < 3 => other.replace('#', number),
+                other => other.to_owned(),
+            };
+            command.split(' ').map(str::to_owned).chain(arguments.iter().map(given)).collect()
+        };
+        if !ENDLESS.contains(&command) {
+            let (ended, said) = run(&post, &line("1"), closed()).await;
+            assert_eq!((ended, said.contains("pipe")), (code, false), "leveret {command} on a closed pipe: {said}");
+        }
+        let (ended, said) = run(&post, &line("2"), full()).await;
+        assert_eq!((ended, said.contains("No space left")), (4, true), "leveret {command} on a full disk: {said}");
+    }
+    for arguments in
+        [vec!["--version"], vec!["--help"], vec!["dead", "show", "--help"], vec!["dead", "show", "2", "--raw"]]
+    {
+        let arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
+        assert_eq!(run(&post, &arguments, closed()).await.0, 0, "{arguments:?}");
+        assert_eq!(run(&post, &arguments, full()).await.0, 4, "{arguments:?}");
+    }
+}
+
+/// Dead letters 1 to 4, tracked jobs t1 and t2 that are given up, d1 and d2 that wait, and files.
+async fn prepare(post: &Post) {
+    post.kill((0..4).map(|number| format!("no mailbox {number}"))).await;
+    for number in 1..=2 {
+        let (given_up, delayed) = (format!("t{number}"), format!("d{number}"));
+        let payload = r#"{"label": "t", "acts": [{"give_up": "no"}]}"#;
+        let publish = ["publish", "test.script", "--queue", QUEUE, "--track", "--payload", payload, "--id"];
+        post.run(&[&publish[..], &[&given_up]].concat()).await.ends(0);
+        // Whoever waits for a job writes down that it is queued.
+        post.run(&[&publish[..], &[&delayed, "--delay", "1h", "--wait", "1s"]].concat()).await.ends(124);
+        post.run(&["jobs", "wait", &given_up]).await.ends(1);
+    }
+    post.dead_in_store(6).await;
+    std::fs::write(post.path("edited.json"), r#"{"label": "edited", "acts": ["succeed"]}"#).unwrap();
+    post.run(&["dead", "export", "--file", &post.path("letters.jsonl")]).await.ends(0);
+    for part in ["outbox", "inbox"] {
+        post.run(&[part, "migrate", "--database", &post.path("own.db")]).await.ends(0);
+    }
+}
+
+/// The commands that have none below them, as their help lists them.
+async fn leaves(post: &Post, command: &str) -> Vec<String> {
+    let mut arguments: Vec<_> = command.split_whitespace().collect();
+    arguments.push("--help");
+    let help = post.run(&arguments).await.ends(0).stdout;
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let named = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let mut found = Vec::new();
+    for name in named.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help") {
+        found.extend(Box::pin(leaves(post, format!("{command} {name}").trim_start())).await);
+    }
+    if found.is_empty() { vec![command.to_owned()] } else { found }
+}
+
+fn closed() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+fn full() -> Stdio {
+    File::options().write(true).open("/dev/full").unwrap().into()
+}
+
+async fn run(post: &Post, arguments: &[String], stdout: Stdio) -> (i32, String) {
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let mut command: Command = post.command(&arguments);
+    command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}

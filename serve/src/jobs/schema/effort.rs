@@ -1,0 +1,199 @@
+//! What a check would cost, counted beforehand: how often a part of the schema is held against a part of the payload.
+//!
+//! The count goes every way that a validator may go, and so is never less than what one does. It knows the keywords that
+//! apply other schemas; a schema that names its parts otherwise than by a place in itself is not accepted.
+
+use serde_json::Value;
+
+/// Larger schemas are not used, in bytes.
+const LARGEST: usize = 256 * 1024;
+/// References in a schema: compiling follows each of them once, one within the other if need be.
+pub(super) const MOST_REFERENCES: usize = 1_000;
+/// Regular expressions in a schema.
+const MOST_PATTERNS: usize = 256;
+/// Of schemas within each other, with those of the payload's depth.
+const DEEPEST: u32 = 500;
+/// What the checks of one request may cost together.
+const MOST: u64 = 500_000;
+/// And as much for each byte of payload.
+const FOR_A_BYTE: u64 = 4;
+/// Names that a part of a schema may have, besides its place.
+const NAMES: [&str; 6] = ["$id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$dynamicRef", "$recursiveRef"];
+
+/// What the checks of one request may still cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort(u64);
+
+impl Default for Effort {
+    fn default() -> Self {
+        Self(MOST)
+    }
+}
+
+impl Effort {
+    /// Adds what a payload of so many bytes may cost besides.
+    pub(super) fn grant(&mut self, bytes: usize) {
+        self.0 = self.0.saturating_add(FOR_A_BYTE.saturating_mul(bytes as u64));
+    }
+
+    pub(super) fn left(self) -> u64 {
+        self.0
+    }
+
+    /// Takes what a check costs. False if it is too much; then nothing is left for others.
+    pub(super) fn spend(&mut self, schema: &Value, payload: &Value) -> bool {
+        let mut count = Count { root: schema, left: self.0 };
+        let is_enough = count.visit(schema, payload, 0).is_some();
+        self.0 = if is_enough { count.left } else { 0 };
+        is_enough
+    }
+}
+
+/// Whether a schema may be compiled, and its cost be counted.
+pub(super) fn accept(schema: &Value) -> Result<(), &'static str> {
+    if schema.to_string().len() > LARGEST {
+        return Err("it has more than 256 KiB");
+    }
+    if schema.get("$schema").and_then(Value::as_str).is_some_and(|draft| draft.contains("draft-04")) {
+        return Err("it is of draft 4: expected draft 6 or later");
+    }
+    let (mut references, mut patterns) = (0, 0);
+    let mut parts = vec![schema];
+    while let Some(part) = parts.pop() {
+        let Value::Object(keywords) = part else {
+            parts.extend(part.as_array().into_iter().flatten());
+            continue;
+        };
+        for (keyword, value) in keywords {
+            if NAMES.contains(&keyword.as_str()) && value.is_string() && !std::ptr::eq(part, schema) {
+                return Err("it has $id, $anchor or $dynamicRef within: expected references by place, #/$defs/…");
+            }
+            references += usize::from(keyword == "$ref" && value.is_string());
+            patterns += usize::from(keyword == "pattern" && value.is_string());
+            patterns += value.as_object().filter(|_| keyword == "patternProperties").map_or(0, serde_json::Map::len);
+        }
+        parts.extend(keywords.values());
+    }
+    if references > MOST_REFERENCES {
+        return Err("it has more than 1000 references");
+    }
+    if patterns > MOST_PATTERNS {
+        return Err("it has more than 256 patterns");
+    }
+    Ok(())
+}
+
+struct Count<'a> {
+    root: &'a Value,
+    left: u64,
+}
+
+impl Count<'_> {
+    fn pay(&mut self, cost: usize) -> Option<()> {
+        self.left = self.left.checked_sub(cost as u64)?;
+        Some(())
+    }
+
+    /// None when it is too much.
+    fn visit(&mut self, schema: &Value, value: &Value, depth: u32) -> Option<()> {
+        self.pay(1)?;
+        let Value::Object(keywords) = schema else { return Some(()) };
+        let depth = depth + 1;
+        if depth > DEEPEST {
+            return None;
+        }
+        // To know what was not looked at, all is looked at once more.
+        let is_twice = ["unevaluatedProperties", "unevaluatedItems"].iter().any(|name| keywords.contains_key(*name));
+        for (keyword, part) in keywords {
+            self.in_place(keyword, part, value, depth)?;
+            if is_twice {
+                self.in_place(keyword, part, value, depth)?;
+            }
+            match value {
+                Value::Object(members) => self.of_members(keywords, (keyword, part), members, depth)?,
+                Value::Array(items) => self.of_items((keyword, part), items, depth)?,
+                Value::String(text) if keyword == "pattern" => self.pay(text.len())?,
+                _ => {}
+            }
+        }
+        Some(())
+    }
+
+    /// What is applied to the same value.
+    fn in_place(&mut self, keyword: &str, part: &Value, value: &Value, depth: u32) -> Option<()> {
+        match (keyword, part) {
+            ("allOf" | "anyOf" | "oneOf", Value::Array(parts)) => {
+                parts.iter().try_for_each(|part| self.visit(part, value, depth))
+            }
+            ("not" | "if" | "then" | "else", part) => self.visit(part, value, depth),
+            ("dependentSchemas" | "dependencies", Value::Object(parts)) => {
+                parts.values().try_for_each(|part| self.visit(part, value, depth))
+            }
+            ("$ref", Value::String(reference)) => {
+                let root = self.root;
+                self.visit(find(root, reference)?, value, depth)
+            }
+            ("enum", Value::Array(values)) => self.pay(values.len()),
+            _ => Some(()),
+        }
+    }
+
+    fn of_members(
+        &mut self,
+        keywords: &Object,
+        (keyword, part): (&str, &Value),
+        members: &Object,
+        depth: u32,
+    ) -> Option<()> {
+        match (keyword, part) {
+            ("properties", Value::Object(parts)) => {
+                let there = parts.iter().filter_map(|(name, part)| Some((part, members.get(name)?)));
+                there.into_iter().try_for_each(|(part, value)| self.visit(part, value, depth))
+            }
+            ("patternProperties", Value::Object(parts)) => members.iter().try_for_each(|(name, value)| {
+                parts.values().try_for_each(|part| {
+                    self.pay(name.len())?;
+                    self.visit(part, value, depth)
+                })
+            }),
+            ("additionalProperties" | "unevaluatedProperties", part) => {
+                let named = keywords.get("properties");
+                let others = members.iter().filter(|(name, _)| named.is_none_or(|named| named.get(name).is_none()));
+                others.into_iter().try_for_each(|(_, value)| self.visit(part, value, depth))
+            }
+            ("propertyNames", part) => members.keys().try_for_each(|name| {
+                self.pay(name.len())?;
+                self.visit(part, &Value::Null, depth)
+            }),
+            _ => Some(()),
+        }
+    }
+
+    fn of_items(&mut self, (keyword, part): (&str, &Value), items: &[Value], depth: u32) -> Option<()> {
+        match (keyword, part) {
+            ("prefixItems" | "items", Value::Array(parts)) => {
+                parts.iter().zip(items).try_for_each(|(part, item)| self.visit(part, item, depth))
+            }
+            ("items" | "additionalItems" | "unevaluatedItems" | "contains", part) => {
+                items.iter().try_for_each(|item| self.visit(part, item, depth))
+            }
+            // They are hashed, or compared with each other while they are few.
+            ("uniqueItems", _) => self.pay(items.len().saturating_mul(16)),
+            _ => Some(()),
+        }
+    }
+}
+
+type Object = serde_json::Map<String, Value>;
+
+/// The part of a schema that a reference names by its place.
+fn find<'a>(root: &'a Value, reference: &str) -> Option<&'a Value> {
+    let place = reference.strip_prefix('#')?;
+    if !place.contains('%') {
+        return root.pointer(place);
+    }
+    // As in a URL, where a plus is a plus.
+    let place = place.replace('+', "%2B");
+    let (decoded, _) = form_urlencoded::parse(place.as_bytes()).next()?;
+    root.pointer(&decoded)
+}

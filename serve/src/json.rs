@@ -1,0 +1,299 @@
+//! JSON as text. Decoding and encoding again changes numbers, and loses keys that stand twice; so what has to look into a
+//! payload, or to hide a part of it, works on the bytes as they are.
+//!
+//! Nothing here recurses: a payload may be nested as deeply as it is long.
+
+use std::{borrow::Cow, collections::HashSet, ops::Range};
+
+use serde_json::value::RawValue;
+
+/// Deeper levels are indented no further.
+const DEEPEST_INDENT: usize = 32;
+
+/// A value, and where it stands.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    /// Its JSON pointer (RFC 6901).
+    pub(crate) pointer: &'a str,
+    /// Its key, if it is a member of an object.
+    pub(crate) key: Option<&'a str>,
+    /// Whether the object has had this key before.
+    pub(crate) is_twice: bool,
+    /// The text from its first byte on.
+    pub(crate) rest: &'a str,
+}
+
+/// What to do about a value's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Go {
+    Into,
+    Past,
+}
+
+/// The text of bytes that are JSON.
+///
+/// # Errors
+///
+/// Why they are not, without repeating them.
+pub(crate) fn text(bytes: &[u8]) -> Result<&str, String> {
+    if bytes.trim_ascii().is_empty() {
+        return Err("is empty: expected JSON, such as {}".to_owned());
+    }
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        return Err("begins with a byte order mark: remove it".to_owned());
+    }
+    let raw: &RawValue = serde_json::from_slice(bytes).map_err(|error| format!("is not JSON: {error}"))?;
+    Ok(raw.get())
+}
+
+enum Frame {
+    /// The keys so far.
+    Object(HashSet<String>),
+    /// The number of the next item.
+    Array(usize),
+}
+
+/// Shows every value of a text that is JSON. Returns where those stand that were passed by.
+pub(crate) fn visit(text: &str, mut visitor: impl FnMut(&Place<'_>) -> Go) -> Vec<Range<usize>> {
+    let bytes = text.as_bytes();
+    let (mut passed, mut pointer) = (Vec::new(), String::new());
+    // Each with the length of its own pointer.
+    let mut frames: Vec<(Frame, usize)> = Vec::new();
+    let mut member: Option<(Cow<'_, str>, bool)> = None;
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\r' | b',' | b':' => at += 1,
+            b'}' | b']' => {
+                frames.pop();
+                at += 1;
+            }
+            b'"' if member.is_none() && matches!(frames.last(), Some((Frame::Object(_), _))) => {
+                let end = value_end(bytes, at);
+                let key = string(&text[at..end]);
+                if let Some((Frame::Object(keys), _)) = frames.last_mut() {
+                    let is_new = keys.insert(key.clone().into_owned());
+                    member = Some((key, !is_new));
+                }
+                at = end;
+            }
+            _ => {
+                let base = frames.last().map_or(0, |(_, length)| *length);
+                pointer.truncate(base);
+                let (key, is_twice) = member.take().map_or((None, false), |(key, twice)| (Some(key), twice));
+                match (&key, frames.last_mut()) {
+                    (Some(key), _) => push(&mut pointer, key),
+                    (None, Some((Frame::Array(next), _))) => {
+                        push(&mut pointer, &next.to_string());
+                        *next += 1;
+                    }
+                    (None, _) => {}
+                }
+                let place = Place { pointer: &pointer, key: key.as_deref(), is_twice, rest: &text[at..] };
+                let frame = match (visitor(&place), byte) {
+                    (Go::Into, b'{') => Some(Frame::Object(HashSet::new())),
+                    (Go::Into, b'[') => Some(Frame::Array(0)),
+                    (Go::Into, _) => {
+                        at = value_end(bytes, at);
+                        None
+                    }
+                    (Go::Past, _) => {
+                        let end = value_end(bytes, at);
+                        passed.push(at..end);
+                        at = end;
+                        None
+                    }
+                };
+                if let Some(frame) = frame {
+                    frames.push((frame, pointer.len()));
+                    at += 1;
+                }
+            }
+        }
+    }
+    passed
+}
+
+fn push(pointer: &mut String, name: &str) {
+    pointer.push('/');
+    for letter in name.chars() {
+        match letter {
+            '~' => pointer.push_str("~0"),
+            '/' => pointer.push_str("~1"),
+            letter => pointer.push(letter),
+        }
+    }
+}
+
+/// Where the value ends that begins at `at`.
+fn value_end(bytes: &[u8], mut at: usize) -> usize {
+    let (start, mut depth) = (at, 0_usize);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => at = string_end(bytes, at),
+            b'{' | b'[' => {
+                depth += 1;
+                at += 1;
+            }
+            b'}' | b']' if depth == 0 => return at,
+            b'}' | b']' => {
+                depth -= 1;
+                at += 1;
+            }
+            b' ' | b'\t' | b'\n' | b'\r' | b',' | b':' if depth == 0 && at > start => return at,
+            _ => {
+                at += 1;
+                continue;
+            }
+        }
+        if depth == 0 {
+            return at;
+        }
+    }
+    at
+}
+
+/// Where the string ends that begins at `at` with its quote.
+fn string_end(bytes: &[u8], at: usize) -> usize {
+    let mut end = at + 1;
+    while let Some(byte) = bytes.get(end) {
+        match byte {
+            b'"' => return end + 1,
+            b'\\' => end += 2,
+            _ => end += 1,
+        }
+    }
+    bytes.len()
+}
+
+/// The content of a string that `text` begins with; as it stands there, if it holds half of a pair of surrogates.
+pub(crate) fn string(text: &str) -> Cow<'_, str> {
+    let quoted = &text[..string_end(text.as_bytes(), 0).min(text.len())];
+    let inner = quoted.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(quoted);
+    if !inner.contains('\\') {
+        return Cow::Borrowed(inner);
+    }
+    serde_json::from_str(quoted).map_or(Cow::Borrowed(inner), Cow::Owned)
+}
+
+/// The keys that stand twice in one object, as JSON pointers; no more than `most`.
+pub(crate) fn repeated_keys(text: &str, most: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    visit(text, |place| {
+        if place.is_twice && found.len() < most {
+            found.push(place.pointer.to_owned());
+        }
+        Go::Into
+    });
+    found
+}
+
+/// A text that is JSON with a value in each line, and how many bytes of it these are: no more than it takes for `most` bytes
+/// of lines. Nothing but the space between values is changed.
+pub(crate) fn laid_out(text: &str, most: usize) -> (String, usize) {
+    let bytes = text.as_bytes();
+    let (mut lines, mut depth, mut at, mut before) = (String::new(), 0_usize, 0, 0);
+    while let Some(&byte) = bytes.get(at).filter(|_| lines.len() <= most) {
+        let start = at;
+        at = match byte {
+            b' ' | b'\t' | b'\n' | b'\r' => {
+                at += 1;
+                continue;
+            }
+            b'{' | b'[' | b'}' | b']' | b',' | b':' => at + 1,
+            _ => value_end(bytes, at),
+        };
+        let (opened, closes) = (matches!(before, b'{' | b'['), matches!(byte, b'}' | b']'));
+        depth -= usize::from(closes && depth > 0);
+        if (opened && !closes) || (closes && !opened) || before == b',' {
+            lines.push('\n');
+            lines.extend(std::iter::repeat_n("  ", depth.min(DEEPEST_INDENT)));
+        }
+        lines.push_str(&text[start..at]);
+        depth += usize::from(matches!(byte, b'{' | b'['));
+        if byte == b':' {
+            lines.push(' ');
+        }
+        before = byte;
+    }
+    (lines, at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_json_is_text_that_can_be_published() {
+        for good in ["{}", " 1 ", r#""a""#, "[1,{\"a\":null}]", "123456789012345678901234567890"] {
+            assert!(text(good.as_bytes()).is_ok(), "{good}");
+        }
+        for (bad, why) in [
+            (b"".as_slice(), "is empty"),
+            (b" \n", "is empty"),
+            (b"\xef\xbb\xbf{}", "byte order mark"),
+            (b"not json", "is not JSON"),
+            (b"{} {}", "is not JSON"),
+            (b"\"\xff\"", "is not JSON"),
+            (b"[1,]", "is not JSON"),
+        ] {
+            assert!(text(bad).unwrap_err().contains(why), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn every_value_is_shown_with_its_place() {
+        let json = r#" {"a": [1, {"b/~": "x, }"}, []], "c\u0064": {"e": null}, "n": -1.50e+3} "#;
+        let mut seen = Vec::new();
+        let passed = visit(json, |place| {
+            seen.push((place.pointer.to_owned(), place.key.map(str::to_owned)));
+            if place.key == Some("e") || place.key == Some("n") { Go::Past } else { Go::Into }
+        });
+        let pointers: Vec<_> = seen.iter().map(|(pointer, _)| pointer.as_str()).collect();
+        assert_eq!(pointers, ["", "/a", "/a/0", "/a/1", "/a/1/b~1~0", "/a/2", "/cd", "/cd/e", "/n"]);
+        assert_eq!((seen[3].1.as_deref(), seen[4].1.as_deref()), (None, Some("b/~")));
+        let passed: Vec<_> = passed.into_iter().map(|range| &json[range]).collect();
+        assert_eq!(passed, ["null", "-1.50e+3"]);
+    }
+
+    #[test]
+    fn a_key_that_stands_twice_is_found_however_it_is_written() {
+        let json = r#"{"n": 1, "m": {"n": 2}, "a": [{"n": 1}, {"n": 1, "\u006e": 2}], "n": 2}"#;
+        assert_eq!(repeated_keys(json, 9), ["/a/1/n", "/n"]);
+        assert_eq!(repeated_keys(json, 1), ["/a/1/n"]);
+        assert!(repeated_keys(r#"{"a": {"a": 1}, "b": ["a", "a"]}"#, 9).is_empty());
+    }
+
+    #[test]
+    fn what_is_laid_out_is_the_same_text_but_for_space() {
+        let json = r#"{"n":0.10000000000000000555,"a":[1,{"x":"a, {b"}],"e":{},"f":[ ]}"#;
+        let lines = [
+            "{",
+            "  \"n\": 0.10000000000000000555,",
+            "  \"a\": [",
+            "    1,",
+            "    {",
+            "      \"x\": \"a, {b\"",
+            "    }",
+            "  ],",
+            "  \"e\": {},",
+            "  \"f\": []",
+            "}",
+        ];
+        assert_eq!(laid_out(json, 1000), (lines.join("\n"), json.len()));
+        let (some, read) = laid_out(json, 4);
+        assert!(some.len() < 20 && read < 10, "{some} {read}");
+    }
+
+    #[test]
+    fn depth_takes_no_stack() {
+        let deep = "[".repeat(200_000) + &"]".repeat(200_000);
+        let mut values = 0;
+        visit(&deep, |_| {
+            values += 1;
+            Go::Into
+        });
+        assert_eq!(values, 200_000);
+        assert!(laid_out(&deep, 1000).0.len() < 2000);
+    }
+}

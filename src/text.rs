@@ -1,0 +1,128 @@
+//! Text that others wrote, made fit to be shown: names, ids, errors and payloads come from whoever may publish, and a
+//! terminal obeys what it is sent.
+
+use std::borrow::Cow;
+
+/// Whether a terminal obeys the letter, or shows nothing for it: control characters, the marks that turn the direction of
+/// writing, and what has no width.
+///
+/// ```
+/// use leveret::text::is_unsafe;
+///
+/// assert!(['\x1b', '\n', '\u{9b}', '\u{202e}', '\u{200b}'].into_iter().all(is_unsafe));
+/// assert!(!['a', 'ä', ' ', '日', '\u{301}'].into_iter().any(is_unsafe));
+/// ```
+#[must_use]
+pub fn is_unsafe(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{13430}'..='\u{1345f}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// The text in one line of at most `longest` letters, with what is [unsafe](is_unsafe) written as `\u{1b}`; the ends of lines
+/// and tabs are spaces. What is cut off is told by `…`.
+///
+/// ```
+/// use leveret::text::one_line;
+///
+/// assert_eq!(one_line("no mailbox\n\x1b[31m17", 80), "no mailbox \\u{1b}[31m17");
+/// assert_eq!(one_line("abcdef", 3), "abc…");
+/// ```
+#[must_use]
+pub fn one_line(text: &str, longest: usize) -> String {
+    let mut letters = text.chars();
+    let mut line = String::new();
+    for letter in letters.by_ref().take(longest) {
+        match letter {
+            '\n' | '\r' | '\t' => line.push(' '),
+            letter => push(&mut line, letter),
+        }
+    }
+    if letters.next().is_some() {
+        line.push('…');
+    }
+    line
+}
+
+/// The text with its lines as they are, and what is [unsafe](is_unsafe) else written as `\u{1b}`.
+///
+/// ```
+/// assert_eq!(leveret::text::lines("a\nb\r\u{202e}"), "a\nb\\u{d}\\u{202e}");
+/// ```
+#[must_use]
+pub fn lines(text: &str) -> Cow<'_, str> {
+    let is_kept = |letter: char| letter == '\n' || !is_unsafe(letter);
+    if text.chars().all(is_kept) {
+        return Cow::Borrowed(text);
+    }
+    let mut lines = String::with_capacity(text.len() + 16);
+    for letter in text.chars() {
+        if is_kept(letter) { lines.push(letter) } else { push(&mut lines, letter) }
+    }
+    Cow::Owned(lines)
+}
+
+/// JSON of the same value, with what is [unsafe](is_unsafe) written as JSON escapes it, and lines as they are.
+///
+/// ```
+/// assert_eq!(leveret::text::json("[\"a\u{9b}\u{e0001}\"]\n"), "[\"a\\u009b\\udb40\\udc01\"]\n");
+/// ```
+#[must_use]
+pub fn json(json: &str) -> Cow<'_, str> {
+    // Below the space, JSON has only what stands between values.
+    let is_kept = |letter: char| letter < ' ' || !is_unsafe(letter);
+    if json.chars().all(is_kept) {
+        return Cow::Borrowed(json);
+    }
+    let mut escaped = String::with_capacity(json.len() + 16);
+    for letter in json.chars() {
+        if is_kept(letter) {
+            escaped.push(letter);
+            continue;
+        }
+        for unit in letter.encode_utf16(&mut [0; 2]) {
+            escaped.push_str(&format!("\\u{unit:04x}"));
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+fn push(line: &mut String, letter: char) {
+    if is_unsafe(letter) { line.extend(letter.escape_unicode()) } else { line.push(letter) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_unsafe_letter_is_left_and_a_line_is_no_longer_than_it_may_be(text in any::<String>(), longest in 0..50_usize) {
+            let line = one_line(&text, longest);
+            prop_assert!(!line.chars().any(is_unsafe));
+            let of_one = r"\u{10ffff}".len();
+            prop_assert!(line.chars().count() <= longest * of_one + 1);
+            prop_assert!(!lines(&text).chars().any(|letter| letter != '\n' && is_unsafe(letter)));
+        }
+
+        #[test]
+        fn json_is_of_the_same_value(text in any::<String>()) {
+            let written = serde_json::to_string(&text).unwrap();
+            let escaped = json(&written);
+            prop_assert!(!escaped.chars().any(is_unsafe));
+            prop_assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
+        }
+    }
+}
