@@ -28,36 +28,36 @@ pub fn parse(text: &str) -> Result<Mailbox, MailError> {
     let Some(inner) = trimmed.strip_suffix('>') else {
         return mailbox("", trimmed);
     };
-    let (name, address) = angle(inner).ok_or_else(|| invalid(text, &"a > without its <"))?;
+    let (name, address) = angle(inner).map_err(|reason| invalid(text, &reason))?;
     let name = phrase(name).map_err(|reason| invalid(text, &reason))?;
     let email = checked(address).map_err(|reason| invalid(text, &reason))?;
     named(&name, email, text)
 }
 
 /// Splits `Ann <ann@example.org` at the bracket; one in the quotes of the name or of the address is none.
-fn angle(text: &str) -> Option<(&str, &str)> {
-    let mut rest = Unquoted::default();
-    let at = text.char_indices().find(|(_, c)| rest.has(*c) && *c == '<')?.0;
-    Some((&text[..at], &text[at + 1..]))
+fn angle(text: &str) -> Result<(&str, &str), &'static str> {
+    let mut unquoted = Unquoted::default();
+    match text.char_indices().find(|(_, c)| unquoted.has(*c) && *c == '<') {
+        Some((at, _)) => Ok((&text[..at], &text[at + 1..])),
+        None if unquoted.is_quoted => Err("a quote in the name is not closed"),
+        None => Err("it has a > without a <"),
+    }
 }
 
 /// What the name before an address says. Comments such as `(Sales)` belong to it: people write them to be read.
 fn phrase(text: &str) -> Result<String, &'static str> {
-    let (mut name, mut rest, mut is_escaped) = (String::new(), Unquoted::default(), false);
+    let (mut name, mut unquoted) = (String::new(), Unquoted::default());
     for c in text.chars() {
-        let (was_quoted, is_bare) = (rest.is_quoted, rest.has(c));
+        let was_escaped = unquoted.is_escaped;
+        let is_bare = unquoted.has(c);
         match c {
-            _ if is_escaped => {
-                name.push(c);
-                is_escaped = false;
-            }
-            '\\' if was_quoted => is_escaped = true,
-            '"' => {}
+            '"' if !was_escaped => {}
+            '\\' if unquoted.is_escaped => {}
             '<' | '>' | ',' | ';' if is_bare => return Err("more than one mailbox, or a name that needs quotes"),
             _ => name.push(c),
         }
     }
-    if rest.is_quoted { Err("a quote in the name is not closed") } else { Ok(name) }
+    Ok(name)
 }
 
 /// Tells what stands outside of quotes.

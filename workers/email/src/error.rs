@@ -44,7 +44,7 @@ pub enum Fault {
     Job,
     /// The worker's set-up or its account (login, sender, quota, block list): jobs wait until it is fixed.
     Setup,
-    /// The mail server as a whole, for now: jobs wait until it is back.
+    /// The mail server or the mail directory as a whole, for now: jobs wait until it is back.
     Server,
     /// This mail alone, for now: its next attempt may succeed.
     Passing,
@@ -151,7 +151,8 @@ impl MailError {
             | Self::Compose(_) => Fault::Job,
             Self::Server { fault, .. } | Self::TimedOut { fault, .. } => *fault,
             Self::Unknown { .. } => Fault::Unknown,
-            Self::File { .. } => Fault::Passing,
+            // A full disk, or a directory without the right to write: every mail meets it.
+            Self::File { .. } => Fault::Server,
         }
     }
 }
@@ -178,6 +179,9 @@ pub enum SettingError {
     /// `SMTP_URL` cannot be used.
     #[error("SMTP_URL is wrong: {0}")]
     SmtpUrl(#[from] UrlError),
+    /// `SMTP_CA_FILE` is set for a server that is spoken to without TLS.
+    #[error("SMTP_CA_FILE has no effect, as SMTP_URL asks for no TLS: use smtps://, or add ?tls=required")]
+    CaFileWithoutTls,
     /// `SMTP_CA_FILE` cannot be used.
     #[error("SMTP_CA_FILE {} cannot be read", path.display())]
     CaFile {

@@ -9,8 +9,8 @@
 //! |---|---|
 //! | the server accepted the mail, or its file is on disk | done |
 //! | the job itself is wrong: an unknown field, no mail address, lines that do not add up, a recipient or mail refused with 5xx | dead letter |
-//! | a 4xx answer about this mail, a connection lost in the middle of it, a full disk | retried by the queue's policy, for about two days |
-//! | the server cannot be reached, or fails for five recipients in a row | the circuit `smtp` opens: jobs wait, uncharged; the failed one is retried by the queue's policy |
+//! | a 4xx answer about this mail, a connection lost in the middle of it | retried by the queue's policy, for about two days |
+//! | the server cannot be reached, files cannot be written, or the server fails for five recipients in a row | the circuit `smtp` opens: jobs wait, uncharged; the failed one is retried by the queue's policy |
 //! | the set-up or the account is refused: TLS, `EHLO`, login, sender, relaying, block lists, quotas; also the same refusal of five recipients in a row | the circuit `smtp` opens: jobs wait, uncharged; the refused one is retried after 5 minutes, later every hour, for about four days |
 //! | the server had the whole mail and did not answer within ten minutes, or hung up | retried after 5 and 10 minutes, then a dead letter that says so |
 //!

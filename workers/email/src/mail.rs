@@ -85,7 +85,12 @@ impl Mail {
         let transport = match (url, dir) {
             (Some(url), None) => {
                 let authorities = settings.smtp_ca_file.as_deref().map(certificates).transpose()?.unwrap_or_default();
-                Transport::Smtp(Arc::new(Smtp::new(url, authorities, patience)?))
+                let is_certified = !authorities.is_empty();
+                let smtp = Smtp::new(url, authorities, patience)?;
+                if is_certified && !smtp.may_encrypt() {
+                    return Err(SettingError::CaFileWithoutTls);
+                }
+                Transport::Smtp(Arc::new(smtp))
             }
             (None, Some(dir)) => Transport::Files(dir.to_owned()),
             (None, None) => return Err(SettingError::NoWay),

@@ -28,7 +28,7 @@ use self::{
     reply::Reply,
     run::{Run, shape},
     session::{Cause, Failure, Outgoing, Session},
-    url::Server,
+    url::{Server, Tls},
     verdict::judge,
 };
 use crate::{
@@ -75,6 +75,11 @@ impl Smtp {
 
     pub(crate) fn server_name(&self) -> String {
         self.server.name()
+    }
+
+    /// Tells whether TLS is ever spoken.
+    pub(crate) fn may_encrypt(&self) -> bool {
+        !matches!(self.server.tls, Tls::Never)
     }
 
     /// Sends one mail within the time allowed; whatever happens to the future, no other mail is harmed.

@@ -67,10 +67,10 @@ async fn a_hostile_job_id_stays_inside_the_directory() {
 }
 
 #[tokio::test]
-async fn a_directory_that_cannot_be_written_is_tried_again_and_named() {
+async fn a_directory_that_cannot_be_written_is_waited_for_and_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = mail_into(file.path()).send(draft(), "job-1").await.unwrap_err();
-    assert_eq!(error.fault(), Fault::Passing);
+    assert_eq!(error.fault(), Fault::Server);
     assert!(error.to_string().contains(file.path().to_str().unwrap()), "{error}");
 }
 

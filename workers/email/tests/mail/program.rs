@@ -103,7 +103,7 @@ fn every_setting_is_in_the_book_with_its_flag_and_default() {
     let page = include_str!("../../../../docs/src/email-worker.md");
     let help = Command::new(env!("CARGO_BIN_EXE_email-worker")).arg("--help").env_clear().output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
-    let (_, own) = help.split_once("\nMail:\n").unwrap();
+    let (_, own) = help.split_once("\nMail:").unwrap();
     let mut rows = 0;
     for option in own.split("\n      --").skip(1) {
         let value = |name: &str| option.split_once(&format!("[{name}: ")).and_then(|(_, rest)| rest.split_once(']'));

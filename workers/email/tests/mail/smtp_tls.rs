@@ -116,6 +116,15 @@ async fn tls_to_a_port_that_does_not_speak_it_is_the_setups_fault() {
 }
 
 #[test]
+fn an_authority_for_a_server_without_tls_stops_the_start() {
+    let (_, authority) = tls();
+    let mut settings = settings(Some("smtp://localhost".to_owned()));
+    settings.smtp_ca_file = Some(authority.path().to_owned());
+    let message = Mail::new(&settings).unwrap_err().to_string();
+    assert!(message.contains("SMTP_CA_FILE") && message.contains("SMTP_URL"), "{message}");
+}
+
+#[test]
 fn a_certificate_file_that_holds_none_stops_the_start() {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(b"not a certificate").unwrap();
