@@ -40,6 +40,9 @@ use crate::{
 ///
 /// Clones share the connections. Dropping the last clone closes them; [`close`](Self::close) does so in order.
 ///
+/// The connections belong to the tokio runtime of their first use, which must be running for the others too. When it has
+/// ended, the next use connects again on its own runtime.
+///
 /// ```no_run
 /// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
 /// use leveret::{Broker, Config};

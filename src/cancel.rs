@@ -82,7 +82,8 @@ impl Cancelled {
     pub(crate) fn read(broker: &Broker) -> Needed {
         let mut state = broker.cancelled().lock();
         state.readers += 1;
-        if state.reader.is_none() {
+        // Finished: the runtime on which it read has ended.
+        if state.reader.as_ref().is_none_or(|reader| reader.is_finished()) {
             let handle = broker.downgrade();
             state.reader = Some(AbortOnDropHandle::new(tokio::spawn(async move {
                 // Whoever needs the stream keeps the handle alive.

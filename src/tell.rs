@@ -3,7 +3,7 @@
 //! and counted.
 
 use std::{
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -31,7 +31,7 @@ pub(crate) const EVENT: &str = "leveret.event";
 
 #[derive(Default)]
 pub(crate) struct Teller {
-    queue: OnceLock<mpsc::Sender<JobEvent>>,
+    queue: Mutex<Option<mpsc::Sender<JobEvent>>>,
     /// While the broker does not let this user tell anything: when to try again.
     next_try: Mutex<Option<Instant>>,
 }
@@ -70,7 +70,12 @@ impl Teller {
         if !self.may_tell() {
             return;
         }
-        let queue = self.queue.get_or_init(|| {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        // Closed: the runtime on which its task ran has ended.
+        if queue.as_ref().is_some_and(mpsc::Sender::is_closed) {
+            *queue = None;
+        }
+        let queue = queue.get_or_insert_with(|| {
             let (sender, receiver) = mpsc::channel(QUEUED);
             tokio::spawn(publish(broker.downgrade(), receiver));
             sender

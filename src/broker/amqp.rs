@@ -11,6 +11,7 @@ mod confirm;
 mod connection;
 mod consume;
 mod declare;
+mod patience;
 pub mod probe;
 mod publish;
 mod refused;

@@ -112,7 +112,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         default_job: arguments.default_job,
         tokens,
         retention,
-        queues: arguments.queues,
+        queues: named(arguments.queues),
         redact: Rules::new(arguments.redact),
         ..Options::default()
     };
@@ -124,6 +124,11 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     broker.close().await;
     store.close().await;
     Ok(Exit::Well)
+}
+
+/// The list without empty names, as a comma after the last one makes.
+fn named(list: Vec<String>) -> Vec<String> {
+    list.into_iter().filter(|name| !name.trim().is_empty()).collect()
 }
 
 /// Of nothing at all there are none; a file or a variable that is there must have some.

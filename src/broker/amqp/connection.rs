@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use futures_util::StreamExt;
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use tokio::{
@@ -21,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Address, FRAME_MAX, Setup,
+    patience::{Patience, backoff, login_backoff},
     probe::ConnectError,
     shield::{Failure, Line},
 };
@@ -33,8 +33,6 @@ use crate::{
 
 /// How long the broker may take to answer a goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
-const FIRST_PATIENCE: Duration = Duration::from_secs(2);
-const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 /// How often a connection is looked at that has reported nothing.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -191,19 +189,9 @@ impl Link {
 const CLOSED: &str = "closed";
 const NOT_YET: &str = "not yet connected";
 
-/// How long a handshake may take: short, so that one whose answer was lost on the way is soon begun anew; and longer
-/// after each that took too long, for a broker that is merely slow.
-struct Patience(Duration);
-
-impl Patience {
-    fn grow(&mut self) {
-        self.0 = (self.0 * 2).min(LONGEST_PATIENCE);
-    }
-}
-
 /// Connects, waits for the loss, and begins again.
 async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<State>) {
-    let (mut delays, mut login_delays, mut patience) = (backoff(), login_backoff(), Patience(FIRST_PATIENCE));
+    let (mut delays, mut login_delays, mut patience) = (backoff(), login_backoff(), Patience::default());
     loop {
         let connected = tokio::select! {
             () = setup.closed.cancelled() => break,
@@ -211,7 +199,7 @@ async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<Sta
         };
         let (reason, is_refused) = match connected {
             Ok((up, peer)) => {
-                (patience, login_delays) = (Patience(FIRST_PATIENCE), login_backoff());
+                (patience, login_delays) = (Patience::default(), login_backoff());
                 let connected = Instant::now();
                 tracing::info!(role, broker = up.address, address = %peer, "connected to the broker");
                 let reason = live(role, &setup, up, &state).await;
@@ -230,34 +218,13 @@ async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<Sta
         };
         setup.health.away(&reason);
         drop(state.send_replace(Err(reason)));
-        let delay = if is_refused { login_delays.next() } else { delays.next() };
+        let delay = if is_refused { login_delays.next() } else { delays.next() }.unwrap_or(SHORT_LIFE);
         tokio::select! {
             () = setup.closed.cancelled() => break,
-            () = tokio::time::sleep(delay.unwrap_or(LONGEST_PATIENCE)) => {}
+            () = tokio::time::sleep(delay) => {}
         }
     }
     drop(state.send_replace(Err(CLOSED.to_owned())));
-}
-
-/// Up to one second with its jitter, for ever.
-fn backoff() -> impl Iterator<Item = Duration> {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(50))
-        .with_max_delay(Duration::from_millis(500))
-        .with_jitter()
-        .without_max_times()
-        .build()
-}
-
-/// From one second up to thirty with its jitter, for ever. Brokers, and the directories behind them, take a login that is
-/// repeated many times for an attack, and a wrong one is rarely put right within a second.
-fn login_backoff() -> impl Iterator<Item = Duration> {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_secs(1))
-        .with_max_delay(Duration::from_secs(15))
-        .with_jitter()
-        .without_max_times()
-        .build()
 }
 
 /// Why there is no connection.

@@ -1,5 +1,7 @@
 //! The broker does not know its clients at first.
 
+use std::time::Duration;
+
 use anyhow::ensure;
 use leveret_harness::{Permissions, unique};
 use tokio::time::sleep;
@@ -12,6 +14,8 @@ pub(crate) async fn credentials_are_wrong_at_first(stage: &mut Stage<'_>) -> any
     stage.enter(Cast::default()).await;
     refused(stage, "ACCESS_REFUSED").await?;
     stage.node.add_user(&user, "secret", "/", Permissions::ALL).await?;
+    // A refused login is tried again after seconds that double, up to this.
+    stage.size.recovery += Duration::from_secs(30);
     welcome(stage).await
 }
 
