@@ -99,7 +99,7 @@ pub enum CatchUp {
     /// The last of them is made up for, unless a later one has come by then.
     #[default]
     Last,
-    /// All are made up for, up to the last thousand.
+    /// All are made up for, up to the last thousand. Those before them are logged and counted as missed.
     All,
 }
 
@@ -108,8 +108,14 @@ impl Schedule {
     ///
     /// The expression has five fields (minute, hour, day of month, month, day of week) or six (a second before them), or
     /// is one of `@hourly`, `@daily`, `@weekly`, `@monthly` and `@yearly`. The zone is one of the IANA's, such as
-    /// `Europe/Berlin` or `UTC`. A time that falls into an hour that is skipped comes right after it, one in an hour that
-    /// comes twice comes once; what comes every so often (`*/15`) keeps its pace.
+    /// `Europe/Berlin` or `UTC`.
+    ///
+    /// If day of month and day of week both restrict the day, a day matches when either does, also with `*/n`; a `+` before
+    /// the day of week requires both (`0 0 1-7 * +MON`).
+    ///
+    /// Without a `*` among its seconds, minutes and hours an expression has fixed times: one that the clock skips fires
+    /// right after the gap, one that the clock repeats fires once. With a `*` (`*/15 * * * *`, `0 * * * *`) it keeps real
+    /// time.
     #[must_use]
     pub fn new<J: Job>(
         name: impl Into<String>,

@@ -293,9 +293,9 @@ impl Election {
             self.put("token", &reset).await?;
             return Ok(Some(reset));
         }
-        let Due { mut fires, missed } = self.table.due(token.settled_until, now, self.schedule.catch_up);
+        let Due { mut fires, missed, missed_until } = self.table.due(token.settled_until, now, self.schedule.catch_up);
         fires.truncate(BATCH);
-        let Some(settled_until) = fires.last().or(missed.last()).copied() else {
+        let Some(settled_until) = fires.last().copied().or(missed_until) else {
             if !refresh {
                 return Ok(None);
             }
@@ -303,9 +303,6 @@ impl Election {
             self.put("token", &fresh).await?;
             return Ok(Some(fresh));
         };
-        if !missed.is_empty() {
-            tracing::warn!(schedule = self.schedule.name, missed = missed.len(), "missed times are passed over");
-        }
         let (publisher, namespace) = (self.broker.publisher(), &self.broker.config().namespace);
         let publishes = fires.iter().map(|at| {
             let id = self.schedule.id(namespace, *at);
@@ -315,7 +312,11 @@ impl Election {
         let last_fire = fires.last().copied().or(token.last_fire);
         let next = Token { last_fire, ..self.token(token.epoch, settled_until) };
         self.put("token", &next).await?;
-        self.metrics.fired(fires.len(), missed.len());
+        // Only now: until the token says so, the next try finds the same times again.
+        self.metrics.fired(fires.len(), missed);
+        if missed > 0 {
+            tracing::warn!(schedule = self.schedule.name, missed, "missed times are passed over");
+        }
         Ok(Some(next))
     }
 

@@ -113,6 +113,25 @@ async fn what_was_missed_while_no_worker_was_there_is_caught_up_with_as_the_sche
 }
 
 #[tokio::test(start_paused = true)]
+async fn missed_times_that_are_too_many_to_be_caught_up_with_are_counted() {
+    let (broker, ran) = (Broker::memory(), Ran::default());
+    let minutely = || Schedule::new("minutely", "* * * * *", "UTC", &Tick {}).catch_up(CatchUp::All);
+    once(minutely(), &ran, &broker).await;
+    let before = ran.lock().unwrap().len();
+    pass(2 * 24 * 3600).await;
+    let running = with(minutely(), &ran, &broker).await;
+    // Half a minute, so that no further time comes.
+    pass(60 - secs(&broker) % 60 + 30).await;
+    running.stop().await.unwrap();
+    let caught_up = ran.lock().unwrap().len() - before;
+    let text = broker.metrics_text();
+    let line = text.lines().find(|line| line.starts_with(r#"leveret_schedule_missed_total{schedule="minutely"}"#));
+    let missed: usize = line.unwrap().split(' ').next_back().unwrap().parse().unwrap();
+    assert!((1000..1005).contains(&caught_up), "{caught_up}");
+    assert!((2879..2883).contains(&(caught_up + missed)), "{missed} besides {caught_up}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_token_is_made_anew_from_the_stream_and_misses_nothing() {
     let (broker, ran) = (Broker::memory(), Ran::default());
     let running = with(hourly().catch_up(CatchUp::All), &ran, &broker).await;
