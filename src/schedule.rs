@@ -32,7 +32,6 @@ use self::timetable::Timetable;
 pub use self::token::{Token, tokens};
 pub(crate) use self::{clock::Pace, election::Election};
 use crate::{
-    broker::Broker,
     consumer::Stop,
     error::{Error, PublishError},
     job::{Job, JobId, is_valid_name},
@@ -79,6 +78,7 @@ pub struct Schedule {
     zone: String,
     job: &'static str,
     queue: &'static str,
+    lanes: bool,
     body: Result<Vec<u8>, String>,
     catch_up: CatchUp,
     options: Arc<dyn Fn(Publish) -> Publish + Send + Sync>,
@@ -129,6 +129,7 @@ impl Schedule {
             zone: zone.into(),
             job: J::NAME,
             queue: J::QUEUE,
+            lanes: J::LANES,
             body: serde_json::to_vec(job).map_err(|error| PublishError::from(error).to_string()),
             catch_up: CatchUp::default(),
             options: Arc::new(|publish| publish),
@@ -162,7 +163,9 @@ impl Schedule {
     /// The publish for one of its times, or for a request.
     fn job(&self, publisher: &Publisher, id: &JobId, at: u64) -> Publish {
         let body = self.body.clone().unwrap_or_default();
-        (self.options)(publisher.publish_raw(self.job, self.queue, body)).id(id.as_str()).fired_at(at)
+        let publish = publisher.publish_raw(self.job, self.queue, body);
+        let publish = if self.lanes { publish.lanes() } else { publish };
+        (self.options)(publish).id(id.as_str()).fired_at(at)
     }
 
     /// The id of the job of one of its times: the same whoever publishes it.
@@ -190,15 +193,15 @@ impl Schedule {
 }
 
 /// Checks the schedules of a worker and puts together what leads them.
-pub(crate) fn bind(schedules: Vec<Schedule>, broker: &Broker, stop: &Stop) -> Result<Vec<Election>, Error> {
+pub(crate) fn bind(schedules: Vec<Schedule>, publisher: &Publisher, stop: &Stop) -> Result<Vec<Election>, Error> {
     let mut names = HashSet::new();
     let bound = schedules.into_iter().map(|schedule| {
         let wrong = |reason| Error::Schedule { schedule: schedule.name.clone(), reason };
         if !names.insert(schedule.name.clone()) {
             return Err(wrong("there are two of that name: give one another with Schedule::new".to_owned()));
         }
-        let table = schedule.check(&broker.publisher(), broker.now_ms()).map_err(wrong)?;
-        Ok(Election::new(broker, schedule, table, stop))
+        let table = schedule.check(publisher, publisher.now_ms()).map_err(wrong)?;
+        Ok(Election::new(publisher, schedule, table, stop))
     });
     bound.collect()
 }

@@ -231,6 +231,9 @@ impl Publish {
 
     /// The message to send, checked against everything that could be refused later.
     pub(crate) fn into_message(self) -> Result<(JobId, Target, Message), PublishError> {
+        if let Some(unique) = &self.unique {
+            unique.store(&self.publisher)?;
+        }
         let mut headers = FieldTable::default();
         self.add_told(&mut headers)?;
         let (broker, body) = (&self.publisher.broker, self.body?);

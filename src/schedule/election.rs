@@ -15,10 +15,11 @@ use super::{
 use crate::{
     broker::{Broker, Delivery, Ended, OpenError, Session},
     consumer::Stop,
-    error::Error,
+    error::{Error, PublishError},
     job::JobId,
     message::{Message, millis},
     metrics::ScheduleMetrics,
+    publisher::Publisher,
     topology::{Target, Topology},
 };
 
@@ -40,6 +41,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Election {
     broker: Broker,
+    publisher: Publisher,
     schedule: Schedule,
     table: Timetable,
     stop: Stop,
@@ -65,10 +67,11 @@ enum Event {
 }
 
 impl Election {
-    pub(super) fn new(broker: &Broker, schedule: Schedule, table: Timetable, stop: &Stop) -> Self {
+    pub(super) fn new(publisher: &Publisher, schedule: Schedule, table: Timetable, stop: &Stop) -> Self {
+        let broker = publisher.broker().clone();
         let metrics = broker.metrics().schedule(&schedule.name);
-        let (broker, stop) = (broker.clone(), stop.clone());
-        Self { broker, schedule, table, stop, metrics, known: None, requests: VecDeque::new() }
+        let (publisher, stop) = (publisher.clone(), stop.clone());
+        Self { broker, publisher, schedule, table, stop, metrics, known: None, requests: VecDeque::new() }
     }
 
     /// Takes part until told to stop.
@@ -243,8 +246,7 @@ impl Election {
 
     /// Publishes what was asked for.
     async fn answer(&mut self, request: Request) -> Option<u64> {
-        let publish = self.schedule.job(&self.broker.publisher(), &request.id, self.now_ms());
-        let Err(error) = publish.await else { return Some(request.tag) };
+        let Err(error) = self.publish(&request.id, self.now_ms()).await else { return Some(request.tag) };
         self.complain(&error.to_string());
         self.requests.push_back(Request { at: Instant::now() + RETRY, ..request });
         None
@@ -303,21 +305,32 @@ impl Election {
             self.put("token", &fresh).await?;
             return Ok(Some(fresh));
         };
-        let (publisher, namespace) = (self.broker.publisher(), &self.broker.config().namespace);
-        let publishes = fires.iter().map(|at| {
-            let id = self.schedule.id(namespace, *at);
-            self.schedule.job(&publisher, &id, *at).into_future()
-        });
-        try_join_all(publishes).await.map_err(|error| error.to_string())?;
+        let namespace = &self.broker.config().namespace;
+        let publishes = fires.iter().map(async |at| self.publish(&self.schedule.id(namespace, *at), *at).await);
+        let published = try_join_all(publishes).await.map_err(|error| error.to_string())?;
         let last_fire = fires.last().copied().or(token.last_fire);
         let next = Token { last_fire, ..self.token(token.epoch, settled_until) };
         self.put("token", &next).await?;
         // Only now: until the token says so, the next try finds the same times again.
-        self.metrics.fired(fires.len(), missed);
+        self.metrics.fired(published.into_iter().filter(|published| *published).count(), missed);
         if missed > 0 {
             tracing::warn!(schedule = self.schedule.name, missed, "missed times are passed over");
         }
         Ok(Some(next))
+    }
+
+    /// Publishes the job of one time, unless an earlier one still has its unique key: to be tried again until that one
+    /// is done would hold up all times after it. Returns whether it is published.
+    async fn publish(&self, id: &JobId, at: u64) -> Result<bool, PublishError> {
+        match self.schedule.job(&self.publisher, id, at).await {
+            Ok(_) => Ok(true),
+            Err(PublishError::NotUnique { key, id }) => {
+                let (schedule, job_id) = (&self.schedule.name, id.as_str());
+                tracing::info!(schedule, key, job_id, "skipped a time: another job has its unique key");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn leading(&mut self, token: Token) -> Seat {
