@@ -19,6 +19,7 @@
 
 mod clock;
 mod election;
+mod rival;
 mod seat;
 mod timetable;
 mod token;
@@ -30,7 +31,7 @@ use uuid::Uuid;
 
 use self::timetable::Timetable;
 pub use self::token::{Token, tokens};
-pub(crate) use self::{clock::Pace, election::Election};
+pub(crate) use self::{clock::Pace, election::Election, rival::watch};
 use crate::{
     consumer::Stop,
     error::{Error, PublishError},
@@ -78,6 +79,8 @@ pub struct Schedule {
     zone: String,
     job: &'static str,
     queue: &'static str,
+    /// The queue that the options say.
+    to: String,
     lanes: bool,
     body: Result<Vec<u8>, String>,
     catch_up: CatchUp,
@@ -129,6 +132,7 @@ impl Schedule {
             zone: zone.into(),
             job: J::NAME,
             queue: J::QUEUE,
+            to: J::QUEUE.to_owned(),
             lanes: J::LANES,
             body: serde_json::to_vec(job).map_err(|error| PublishError::from(error).to_string()),
             catch_up: CatchUp::default(),
@@ -175,12 +179,14 @@ impl Schedule {
     }
 
     /// Its times, if everything is right that can be told beforehand.
-    fn check(&self, publisher: &Publisher, now: u64) -> Result<Timetable, String> {
+    fn check(&mut self, publisher: &Publisher, now: u64) -> Result<Timetable, String> {
         if !is_valid_name(&self.name) {
             return Err("its name is not of the form [a-z0-9_.-]{1,128}".to_owned());
         }
         self.body.as_ref().map_err(Clone::clone)?;
-        self.job(publisher, &JobId::mint(), now).into_message().map_err(|error| error.to_string())?;
+        let publish = self.job(publisher, &JobId::mint(), now);
+        publish.queue_name().clone_into(&mut self.to);
+        publish.into_message().map_err(|error| error.to_string())?;
         let table = Timetable::new(&self.expression, &self.zone)?;
         if table.next(0).is_none() {
             return Err(format!("the expression {:?} has no time", self.expression));
@@ -195,9 +201,10 @@ impl Schedule {
 /// Checks the schedules of a worker and puts together what leads them.
 pub(crate) fn bind(schedules: Vec<Schedule>, publisher: &Publisher, stop: &Stop) -> Result<Vec<Election>, Error> {
     let mut names = HashSet::new();
-    let bound = schedules.into_iter().map(|schedule| {
-        let wrong = |reason| Error::Schedule { schedule: schedule.name.clone(), reason };
-        if !names.insert(schedule.name.clone()) {
+    let bound = schedules.into_iter().map(|mut schedule| {
+        let name = schedule.name.clone();
+        let wrong = |reason| Error::Schedule { schedule: name.clone(), reason };
+        if !names.insert(name.clone()) {
             return Err(wrong("there are two of that name: give one another with Schedule::new".to_owned()));
         }
         let table = schedule.check(publisher, publisher.now_ms()).map_err(wrong)?;

@@ -214,6 +214,11 @@ impl<S: Send + Sync + 'static> Worker<S> {
             }
         }
         #[cfg(feature = "cron")]
+        let _watching = AbortOnDropHandle::new(tokio::spawn(schedule::watch(
+            broker.clone(),
+            elections.iter().map(schedule::Election::rivals).collect(),
+        )));
+        #[cfg(feature = "cron")]
         for election in elections {
             consumers.spawn(election.run());
         }

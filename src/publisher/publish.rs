@@ -162,6 +162,12 @@ impl Publish {
         &self.job
     }
 
+    /// The queue, or the one that its lanes belong to.
+    #[cfg(feature = "cron")]
+    pub(crate) fn queue_name(&self) -> &str {
+        &self.queue
+    }
+
     /// Sets a text to be shown with the job, up to 1 KiB.
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());

@@ -8,9 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     RUN, Schedule,
+    rival::Rivals,
     seat::Seat,
     timetable::{Due, GRACE, Timetable},
-    token::{Token, tokens, whoami},
+    token::{Token, tokens},
 };
 use crate::{
     broker::{Broker, Delivery, Ended, OpenError, Session},
@@ -48,6 +49,7 @@ pub(crate) struct Election {
     metrics: ScheduleMetrics,
     /// The highest token that this worker has seen.
     known: Option<Token>,
+    rivals: Rivals,
     requests: VecDeque<Request>,
 }
 
@@ -70,8 +72,13 @@ impl Election {
     pub(super) fn new(publisher: &Publisher, schedule: Schedule, table: Timetable, stop: &Stop) -> Self {
         let broker = publisher.broker().clone();
         let metrics = broker.metrics().schedule(&schedule.name);
-        let (publisher, stop) = (publisher.clone(), stop.clone());
-        Self { broker, publisher, schedule, table, stop, metrics, known: None, requests: VecDeque::new() }
+        let (publisher, stop, rivals) = (publisher.clone(), stop.clone(), Rivals::new(Token::of(&schedule, 0)));
+        Self { broker, publisher, rivals, schedule, table, stop, metrics, known: None, requests: VecDeque::new() }
+    }
+
+    /// For the schedule's part in [`watch`](super::watch).
+    pub(crate) fn rivals(&self) -> Rivals {
+        Rivals::new(Token::of(&self.schedule, 0))
     }
 
     /// Takes part until told to stop.
@@ -178,6 +185,13 @@ impl Election {
             session.ack(tag, false);
             return;
         };
+        // What a worker has seeded that waits. A leader that was replaced is not there any more.
+        if theirs.epoch == 0
+            && self.rivals.see(&theirs)
+            && let Seat::Leading { refresh_at, .. } = seat
+        {
+            *refresh_at = Instant::now();
+        }
         let until = Instant::now() + GATHER;
         let dropped = match mem::replace(seat, Seat::Waiting { seed_at: until }) {
             Seat::Waiting { .. } => {
@@ -353,19 +367,12 @@ impl Election {
 
     /// A token of this worker's.
     fn token(&self, epoch: u64, settled_until: u64) -> Token {
-        let Schedule { name, expression, zone, job, queue, .. } = &self.schedule;
         Token {
-            schedule: name.clone(),
-            expression: expression.clone(),
-            zone: zone.clone(),
-            job: (*job).to_owned(),
-            queue: (*queue).to_owned(),
             epoch,
             settled_until,
-            last_fire: None,
             next_fire: self.table.next(settled_until),
-            leader: whoami(),
-            told_at: self.now_ms(),
+            rival: self.rivals.clash().map(Box::new),
+            ..Token::of(&self.schedule, self.now_ms())
         }
     }
 
