@@ -141,6 +141,15 @@ impl Catalogue {
         found.map(|(_, entry)| entry).max_by_key(|entry| entry.announced_at).cloned()
     }
 
+    /// Whether jobs of that name go into the [lanes](crate::Queue::lanes) of that queue, as its workers announced. For a job
+    /// that they did not announce, whether any job of the queue does.
+    #[must_use]
+    pub fn has_lanes(&self, job: &str, queue: &str) -> bool {
+        let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let own = entries.get(&(job.to_owned(), queue.to_owned()));
+        own.map_or_else(|| entries.values().any(|entry| entry.queue == queue && entry.lanes), |entry| entry.lanes)
+    }
+
     /// All jobs, by name and then by queue.
     #[must_use]
     pub fn entries(&self) -> Vec<Arc<Entry>> {

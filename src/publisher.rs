@@ -86,6 +86,11 @@ impl Publisher {
         self.unique_keys.as_deref()
     }
 
+    #[cfg(feature = "cron")]
+    pub(crate) fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
     pub(crate) fn timeout(&self) -> Duration {
         self.broker.config().publish_timeout
     }
@@ -130,6 +135,10 @@ impl Publisher {
     /// run, and so does what bears the id later: the job's dead letter when it is replayed, or another job that is
     /// published more than a minute after, by the clocks of who publishes and who cancels.
     ///
+    /// The key of a [unique](Publish::unique) job is free when this returns, if this publisher has the store of the keys
+    /// ([`unique_in`](Self::unique_in)). If the store cannot be reached, the cancellation stands, a warning is logged, and the
+    /// key is free when its time is over.
+    ///
     /// ```no_run
     /// # async fn doc(publisher: leveret::Publisher) -> Result<(), leveret::PublishError> {
     /// publisher.cancel("order-17").await?;
@@ -140,6 +149,17 @@ impl Publisher {
     ///
     /// As a publish.
     pub async fn cancel(&self, job_id: &str) -> Result<(), PublishError> {
+        self.cancel_only(job_id).await?;
+        if let Some(keys) = self.unique_keys()
+            && let Err(error) = keys.free_all(job_id).await
+        {
+            tracing::warn!(error, job_id, "the unique key of a cancelled job is free when its time is over");
+        }
+        Ok(())
+    }
+
+    /// Cancels a job, and leaves its unique key to the caller.
+    pub(crate) async fn cancel_only(&self, job_id: &str) -> Result<(), PublishError> {
         accept(names::id, "job id", job_id)?;
         let id = JobId::from(job_id);
         let message = Message::new(CANCEL, &id, Vec::new(), self.broker.now_ms());

@@ -19,6 +19,7 @@
 
 mod clock;
 mod election;
+mod rival;
 mod seat;
 mod timetable;
 mod token;
@@ -30,9 +31,8 @@ use uuid::Uuid;
 
 use self::timetable::Timetable;
 pub use self::token::{Token, tokens};
-pub(crate) use self::{clock::Pace, election::Election};
+pub(crate) use self::{clock::Pace, election::Election, rival::watch};
 use crate::{
-    broker::Broker,
     consumer::Stop,
     error::{Error, PublishError},
     job::{Job, JobId, is_valid_name},
@@ -79,6 +79,9 @@ pub struct Schedule {
     zone: String,
     job: &'static str,
     queue: &'static str,
+    /// The queue that the options say.
+    to: String,
+    lanes: bool,
     body: Result<Vec<u8>, String>,
     catch_up: CatchUp,
     options: Arc<dyn Fn(Publish) -> Publish + Send + Sync>,
@@ -99,7 +102,7 @@ pub enum CatchUp {
     /// The last of them is made up for, unless a later one has come by then.
     #[default]
     Last,
-    /// All are made up for, up to the last thousand.
+    /// All are made up for, up to the last thousand. Those before them are logged and counted as missed.
     All,
 }
 
@@ -108,8 +111,14 @@ impl Schedule {
     ///
     /// The expression has five fields (minute, hour, day of month, month, day of week) or six (a second before them), or
     /// is one of `@hourly`, `@daily`, `@weekly`, `@monthly` and `@yearly`. The zone is one of the IANA's, such as
-    /// `Europe/Berlin` or `UTC`. A time that falls into an hour that is skipped comes right after it, one in an hour that
-    /// comes twice comes once; what comes every so often (`*/15`) keeps its pace.
+    /// `Europe/Berlin` or `UTC`.
+    ///
+    /// If day of month and day of week both restrict the day, a day matches when either does, also with `*/n`; a `+` before
+    /// the day of week requires both (`0 0 1-7 * +MON`).
+    ///
+    /// Without a `*` among its seconds, minutes and hours an expression has fixed times: one that the clock skips fires
+    /// right after the gap, one that the clock repeats fires once. With a `*` (`*/15 * * * *`, `0 * * * *`) it keeps real
+    /// time.
     #[must_use]
     pub fn new<J: Job>(
         name: impl Into<String>,
@@ -123,6 +132,8 @@ impl Schedule {
             zone: zone.into(),
             job: J::NAME,
             queue: J::QUEUE,
+            to: J::QUEUE.to_owned(),
+            lanes: J::LANES,
             body: serde_json::to_vec(job).map_err(|error| PublishError::from(error).to_string()),
             catch_up: CatchUp::default(),
             options: Arc::new(|publish| publish),
@@ -156,7 +167,9 @@ impl Schedule {
     /// The publish for one of its times, or for a request.
     fn job(&self, publisher: &Publisher, id: &JobId, at: u64) -> Publish {
         let body = self.body.clone().unwrap_or_default();
-        (self.options)(publisher.publish_raw(self.job, self.queue, body)).id(id.as_str()).fired_at(at)
+        let publish = publisher.publish_raw(self.job, self.queue, body);
+        let publish = if self.lanes { publish.lanes() } else { publish };
+        (self.options)(publish).id(id.as_str()).fired_at(at)
     }
 
     /// The id of the job of one of its times: the same whoever publishes it.
@@ -166,12 +179,14 @@ impl Schedule {
     }
 
     /// Its times, if everything is right that can be told beforehand.
-    fn check(&self, publisher: &Publisher, now: u64) -> Result<Timetable, String> {
+    fn check(&mut self, publisher: &Publisher, now: u64) -> Result<Timetable, String> {
         if !is_valid_name(&self.name) {
             return Err("its name is not of the form [a-z0-9_.-]{1,128}".to_owned());
         }
         self.body.as_ref().map_err(Clone::clone)?;
-        self.job(publisher, &JobId::mint(), now).into_message().map_err(|error| error.to_string())?;
+        let publish = self.job(publisher, &JobId::mint(), now);
+        publish.queue_name().clone_into(&mut self.to);
+        publish.into_message().map_err(|error| error.to_string())?;
         let table = Timetable::new(&self.expression, &self.zone)?;
         if table.next(0).is_none() {
             return Err(format!("the expression {:?} has no time", self.expression));
@@ -184,15 +199,16 @@ impl Schedule {
 }
 
 /// Checks the schedules of a worker and puts together what leads them.
-pub(crate) fn bind(schedules: Vec<Schedule>, broker: &Broker, stop: &Stop) -> Result<Vec<Election>, Error> {
+pub(crate) fn bind(schedules: Vec<Schedule>, publisher: &Publisher, stop: &Stop) -> Result<Vec<Election>, Error> {
     let mut names = HashSet::new();
-    let bound = schedules.into_iter().map(|schedule| {
-        let wrong = |reason| Error::Schedule { schedule: schedule.name.clone(), reason };
-        if !names.insert(schedule.name.clone()) {
+    let bound = schedules.into_iter().map(|mut schedule| {
+        let name = schedule.name.clone();
+        let wrong = |reason| Error::Schedule { schedule: name.clone(), reason };
+        if !names.insert(name.clone()) {
             return Err(wrong("there are two of that name: give one another with Schedule::new".to_owned()));
         }
-        let table = schedule.check(&broker.publisher(), broker.now_ms()).map_err(wrong)?;
-        Ok(Election::new(broker, schedule, table, stop))
+        let table = schedule.check(publisher, publisher.now_ms()).map_err(wrong)?;
+        Ok(Election::new(publisher, schedule, table, stop))
     });
     bound.collect()
 }

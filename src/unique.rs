@@ -2,7 +2,8 @@
 //! has ended.
 //!
 //! The key is taken for as long as a publish can last, and once the broker has confirmed the job, for its time to live.
-//! Whoever records the ends of tracked jobs frees it earlier: `leveret serve` does so in its own store.
+//! Two things free it earlier. A publisher with the same store frees it when it cancels the job. `leveret serve` frees keys
+//! in its own store when it records the end of a tracked job, or cancels one.
 //!
 //! **What is not promised.** A key says that a job is on its way, and no more. A publisher that dies between the publish
 //! and its confirm leaves the key taken for the rest of the publish, and free after it, though the job may be on its
@@ -91,6 +92,9 @@ pub trait UniqueKeys: fmt::Debug + Send + Sync + 'static {
 
     /// Frees a key that the job still has.
     fn free<'a>(&'a self, key: &'a str, job_id: &'a str) -> Answer<'a, ()>;
+
+    /// Frees every key that the job still has.
+    fn free_all<'a>(&'a self, job_id: &'a str) -> Answer<'a, ()>;
 }
 
 /// Unique keys of one process: for tests, and for programs that publish alone.
@@ -149,6 +153,12 @@ impl UniqueKeys for InMemory {
         }
         Box::pin(async { Ok(()) })
     }
+
+    fn free_all<'a>(&'a self, job_id: &'a str) -> Answer<'a, ()> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.retain(|_, (holder, _)| holder != job_id);
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// How a publish is to be alone.
@@ -159,14 +169,22 @@ pub(crate) struct Unique {
     pub(crate) if_taken: IfTaken,
 }
 
+impl Unique {
+    /// The store that a publisher keeps the key in.
+    pub(crate) fn store<'a>(&self, publisher: &'a Publisher) -> Result<&'a dyn UniqueKeys, PublishError> {
+        publisher.unique_keys().ok_or_else(|| PublishError::Invalid {
+            what: "unique key",
+            value: self.key.clone(),
+            reason: "no store of unique keys is set: set one with Publisher::unique_in, or with Worker::unique_in for \
+                     schedules and handlers",
+        })
+    }
+}
+
 /// Takes the key, publishes, and keeps the key if the job is or may be on its queue.
 pub(crate) async fn publish(publish: Publish, unique: Unique) -> Result<JobId, PublishError> {
     let (publisher, job) = (publish.publisher().clone(), publish.job().to_owned());
-    let keys = publisher.unique_keys().ok_or_else(|| PublishError::Invalid {
-        what: "unique key",
-        value: unique.key.clone(),
-        reason: "the publisher has no store of unique keys: see Publisher::unique_in",
-    })?;
+    let keys = unique.store(&publisher)?;
     let (id, target, message) = publish.into_message()?;
     let key = format!("{job}/{}", unique.key);
     if let Claimed::By(holder) = claim(&publisher, keys, &key, &id, unique.if_taken).await? {
@@ -203,7 +221,8 @@ async fn claim(
         let claim = Claim { key, job_id: id.as_str(), now, until, instead_of: holder.as_deref() };
         match keys.take(claim).await.map_err(PublishError::UniqueKeys)? {
             Claimed::By(other) if if_taken == IfTaken::Replace => {
-                publisher.cancel(&other).await?;
+                // The key stays the other job's until this one takes it: no third job comes in between.
+                publisher.cancel_only(&other).await?;
                 holder = Some(other);
             }
             claimed => return Ok(claimed),

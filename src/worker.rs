@@ -27,8 +27,10 @@ use crate::{
     limit::{Permits, Rate, gate::KeyOf},
     metrics::UNKNOWN,
     middleware::{Chain, Middleware},
+    publisher::Publisher,
     queue::Queue,
     retry::RetryPolicy,
+    unique::UniqueKeys,
 };
 
 /// Handlers, their queues and the state they share.
@@ -61,6 +63,7 @@ pub struct Worker<S> {
     chain: Chain<S>,
     dependencies: Vec<Dependency>,
     permits: Option<Arc<dyn Permits>>,
+    unique_keys: Option<Arc<dyn UniqueKeys>>,
     misplaced: Option<&'static str>,
     #[cfg(feature = "cron")]
     pub(crate) schedules: Vec<schedule::Schedule>,
@@ -105,6 +108,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
             chain: Chain::default(),
             dependencies: Vec::new(),
             permits: None,
+            unique_keys: None,
             misplaced: None,
             #[cfg(feature = "cron")]
             schedules: Vec::new(),
@@ -198,7 +202,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
     pub async fn run(mut self, broker: &Broker, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let stop = Stop::default();
         #[cfg(feature = "cron")]
-        let elections = schedule::bind(std::mem::take(&mut self.schedules), broker, &stop)?;
+        let elections = schedule::bind(std::mem::take(&mut self.schedules), &self.publisher(broker), &stop)?;
         let queues = self.bind(broker, &stop)?;
         let _cancelled = Cancelled::read(broker);
         let entries = queues.iter().flat_map(|handlers| handlers.entries(broker.now_ms())).collect();
@@ -209,6 +213,11 @@ impl<S: Send + Sync + 'static> Worker<S> {
                 consumers.spawn(consumer.run());
             }
         }
+        #[cfg(feature = "cron")]
+        let _watching = AbortOnDropHandle::new(tokio::spawn(schedule::watch(
+            broker.clone(),
+            elections.iter().map(schedule::Election::rivals).collect(),
+        )));
         #[cfg(feature = "cron")]
         for election in elections {
             consumers.spawn(election.run());
@@ -241,6 +250,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
             let reason = "applies to the handler before it: call it after handle or handle_blocking".to_owned();
             return Err(Error::Setting { setting, reason });
         }
+        let publisher = self.publisher(broker);
         let config = broker.config();
         config.check_drain()?;
         let mut queues = self.queues;
@@ -282,7 +292,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
             bound.push(Arc::new(Handlers {
                 unknown: broker.metrics().job(queue.name(), UNKNOWN),
                 broker: broker.clone(),
-                publisher: broker.publisher(),
+                publisher: publisher.clone(),
                 stop: stop.clone(),
                 queue,
                 state,
@@ -293,6 +303,15 @@ impl<S: Send + Sync + 'static> Worker<S> {
             }));
         }
         Ok(bound)
+    }
+
+    /// What its handlers and schedules publish with.
+    fn publisher(&self, broker: &Broker) -> Publisher {
+        let publisher = broker.publisher();
+        match &self.unique_keys {
+            Some(keys) => publisher.unique_in(Arc::clone(keys)),
+            None => publisher,
+        }
     }
 }
 

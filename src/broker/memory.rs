@@ -20,10 +20,6 @@ use crate::{
     topology::{Argument, DEAD, Plan, Stream, Target, Topology},
 };
 
-const NAMESPACE: &str = "leveret.v1";
-const UNROUTED: &str = "leveret.v1.unrouted";
-const STATUS: &str = "leveret.v1.status";
-
 #[derive(Clone)]
 pub(super) struct Memory {
     state: Arc<Mutex<State>>,
@@ -34,6 +30,9 @@ pub(super) struct Memory {
 
 #[derive(Default)]
 struct State {
+    /// The names of two queues in the broker's namespace.
+    unrouted: String,
+    status: String,
     queues: HashMap<String, Stored>,
     /// Jobs that wait for their time.
     delayed: usize,
@@ -61,6 +60,11 @@ struct Stored {
 }
 
 impl Stored {
+    fn push(&mut self, message: Message) {
+        self.ready.push_back(Waiting { message, delivery_count: 0, redelivered: false });
+        self.wake();
+    }
+
     fn wake(&self) {
         // Whose turn it is not would take the one notification in vain.
         if self.turns.is_some() { self.arrived.notify_waiters() } else { self.arrived.notify_one() }
@@ -123,7 +127,9 @@ pub(crate) struct Session {
 
 impl Memory {
     pub(super) fn new(topology: Topology) -> Self {
-        Self { state: Arc::default(), started: (SystemTime::now(), Instant::now()), topology }
+        let (unrouted, status) = (topology.unrouted(), topology.status());
+        let state = Arc::new(Mutex::new(State { unrouted, status, ..State::default() }));
+        Self { state, started: (SystemTime::now(), Instant::now()), topology }
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -133,7 +139,7 @@ impl Memory {
 
     pub(super) fn declare(&self, queue: &Queue) {
         let mut state = self.lock();
-        for planned in Topology::new(NAMESPACE).of_queue(queue).queues {
+        for planned in self.topology.of_queue(queue).queues {
             let dead_to = match planned.argument("x-dead-letter-routing-key") {
                 Some(Argument::Text(key)) => key.clone(),
                 _ => planned.name.clone(),
@@ -194,8 +200,7 @@ impl Memory {
             Target::Queue(queue) if !state.queues.contains_key(queue) => return Err(SendError::Returned),
             Target::Queue(queue) => state.push(queue, message),
             Target::Dead(queue) => state.push_or_unrouted(&format!("{queue}{DEAD}"), message),
-            Target::Event(..) if state.queues.contains_key(STATUS) => state.push(STATUS, message),
-            Target::Event(..) => {}
+            Target::Event(..) => state.push_if_kept(message),
             Target::Stream(stream) => state.append(*stream, message),
             Target::Schedule(kind, schedule) => {
                 let queue = self.topology.schedule(schedule);
@@ -225,8 +230,9 @@ impl Memory {
     pub(super) fn is_idle(&self) -> bool {
         let state = self.lock();
         let schedules = self.topology.schedule("");
+        let (unrouted, status) = (&state.unrouted, &state.status);
         let kept =
-            |name: &String| name.ends_with(DEAD) || name == UNROUTED || name == STATUS || name.starts_with(&schedules);
+            |name: &String| name.ends_with(DEAD) || [unrouted, status].contains(&name) || name.starts_with(&schedules);
         let idle = |stored: &Stored| stored.ready.is_empty() && stored.in_hand == 0;
         state.delayed == 0 && state.queues.iter().all(|(name, stored)| kept(name) || idle(stored))
     }
@@ -238,9 +244,7 @@ impl Memory {
 
 impl State {
     fn push(&mut self, queue: &str, message: Message) {
-        let stored = self.queues.entry(queue.to_owned()).or_default();
-        stored.ready.push_back(Waiting { message, delivery_count: 0, redelivered: false });
-        stored.wake();
+        self.queues.entry(queue.to_owned()).or_default().push(message);
     }
 
     fn log(&mut self, stream: Stream) -> &mut Log {
@@ -261,8 +265,15 @@ impl State {
     }
 
     fn push_or_unrouted(&mut self, queue: &str, message: Message) {
-        let target = if self.queues.contains_key(queue) { queue } else { UNROUTED };
-        self.push(target, message);
+        let target = if self.queues.contains_key(queue) { queue.to_owned() } else { self.unrouted.clone() };
+        self.push(&target, message);
+    }
+
+    /// Keeps an event if the queue for events is declared.
+    fn push_if_kept(&mut self, message: Message) {
+        if let Some(status) = self.queues.get_mut(&self.status) {
+            status.push(message);
+        }
     }
 }
 

@@ -69,8 +69,8 @@ impl ScheduleMetrics {
         }
     }
 
-    pub(crate) fn fired(&self, fires: usize, missed: usize) {
+    pub(crate) fn fired(&self, fires: usize, missed: u64) {
         self.fires.inc_by(fires as u64);
-        self.missed.inc_by(missed as u64);
+        self.missed.inc_by(missed);
     }
 }

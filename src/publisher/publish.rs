@@ -163,6 +163,12 @@ impl Publish {
         &self.job
     }
 
+    /// The queue, or the one that its lanes belong to.
+    #[cfg(feature = "cron")]
+    pub(crate) fn queue_name(&self) -> &str {
+        &self.queue
+    }
+
     /// Sets a text to be shown with the job, up to 1 KiB.
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
@@ -232,6 +238,9 @@ impl Publish {
 
     /// The message to send, checked against everything that could be refused later.
     pub(crate) fn into_message(self) -> Result<(JobId, Target, Message), PublishError> {
+        if let Some(unique) = &self.unique {
+            unique.store(&self.publisher)?;
+        }
         let mut headers = FieldTable::default();
         self.add_told(&mut headers)?;
         let (broker, body) = (&self.publisher.broker, self.body?);

@@ -6,6 +6,7 @@ use lapin::types::AMQPValue;
 
 use super::Publisher;
 use crate::{
+    broker::Lane,
     copy::CopyKind,
     error::PublishError,
     feed::RawMessage,
@@ -43,7 +44,7 @@ impl Publisher {
             // They fill what one frame has room for, which is more than a copy may have.
             copy.remove_header(header::ORIGINAL);
         }
-        Replay { publisher: self.clone(), queue: queue.into(), message: copy }
+        Replay { publisher: self.clone(), queue: queue.into(), lanes: false, message: copy }
     }
 }
 
@@ -57,10 +58,18 @@ impl Publisher {
 pub struct Replay {
     publisher: Publisher,
     queue: String,
+    lanes: bool,
     message: Message,
 }
 
 impl Replay {
+    /// As [`Publish::lanes`](crate::Publish::lanes), by the priority that the dead letter has.
+    /// [`Catalogue::has_lanes`](crate::catalogue::Catalogue::has_lanes) tells whether its queue has lanes.
+    pub fn lanes(mut self) -> Self {
+        self.lanes = true;
+        self
+    }
+
     /// Publishes another payload under the same id.
     pub fn payload(mut self, payload: Vec<u8>) -> Self {
         self.message.body = payload.into();
@@ -79,7 +88,8 @@ impl IntoFuture for Replay {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { publisher, queue, message } = self;
+        let Self { publisher, queue, lanes, message } = self;
+        let queue = if lanes { Lane::for_priority(*message.properties.priority()).of(&queue) } else { queue };
         Box::pin(async move {
             let size = message.body.len();
             let limit = publisher.broker.config().payload_limit;

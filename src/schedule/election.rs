@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     RUN, Schedule,
+    rival::Rivals,
     seat::Seat,
     timetable::{Due, GRACE, Timetable},
     token::{Token, tokens},
@@ -15,11 +16,11 @@ use super::{
 use crate::{
     broker::{Broker, Delivery, Ended, OpenError, Session},
     consumer::Stop,
-    error::Error,
-    identity::PROCESS,
+    error::{Error, PublishError},
     job::JobId,
     message::{Message, millis},
     metrics::ScheduleMetrics,
+    publisher::Publisher,
     topology::{Target, Topology},
 };
 
@@ -41,12 +42,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Election {
     broker: Broker,
+    publisher: Publisher,
     schedule: Schedule,
     table: Timetable,
     stop: Stop,
     metrics: ScheduleMetrics,
     /// The highest token that this worker has seen.
     known: Option<Token>,
+    rivals: Rivals,
     requests: VecDeque<Request>,
 }
 
@@ -66,10 +69,16 @@ enum Event {
 }
 
 impl Election {
-    pub(super) fn new(broker: &Broker, schedule: Schedule, table: Timetable, stop: &Stop) -> Self {
+    pub(super) fn new(publisher: &Publisher, schedule: Schedule, table: Timetable, stop: &Stop) -> Self {
+        let broker = publisher.broker().clone();
         let metrics = broker.metrics().schedule(&schedule.name);
-        let (broker, stop) = (broker.clone(), stop.clone());
-        Self { broker, schedule, table, stop, metrics, known: None, requests: VecDeque::new() }
+        let (publisher, stop, rivals) = (publisher.clone(), stop.clone(), Rivals::new(Token::of(&schedule, 0)));
+        Self { broker, publisher, rivals, schedule, table, stop, metrics, known: None, requests: VecDeque::new() }
+    }
+
+    /// For the schedule's part in [`watch`](super::watch).
+    pub(crate) fn rivals(&self) -> Rivals {
+        Rivals::new(Token::of(&self.schedule, 0))
     }
 
     /// Takes part until told to stop.
@@ -176,6 +185,13 @@ impl Election {
             session.ack(tag, false);
             return;
         };
+        // What a worker has seeded that waits. A leader that was replaced is not there any more.
+        if theirs.epoch == 0
+            && self.rivals.see(&theirs)
+            && let Seat::Leading { refresh_at, .. } = seat
+        {
+            *refresh_at = Instant::now();
+        }
         let until = Instant::now() + GATHER;
         let dropped = match mem::replace(seat, Seat::Waiting { seed_at: until }) {
             Seat::Waiting { .. } => {
@@ -244,8 +260,7 @@ impl Election {
 
     /// Publishes what was asked for.
     async fn answer(&mut self, request: Request) -> Option<u64> {
-        let publish = self.schedule.job(&self.broker.publisher(), &request.id, self.now_ms());
-        let Err(error) = publish.await else { return Some(request.tag) };
+        let Err(error) = self.publish(&request.id, self.now_ms()).await else { return Some(request.tag) };
         self.complain(&error.to_string());
         self.requests.push_back(Request { at: Instant::now() + RETRY, ..request });
         None
@@ -294,9 +309,9 @@ impl Election {
             self.put("token", &reset).await?;
             return Ok(Some(reset));
         }
-        let Due { mut fires, missed } = self.table.due(token.settled_until, now, self.schedule.catch_up);
+        let Due { mut fires, missed, missed_until } = self.table.due(token.settled_until, now, self.schedule.catch_up);
         fires.truncate(BATCH);
-        let Some(settled_until) = fires.last().or(missed.last()).copied() else {
+        let Some(settled_until) = fires.last().copied().or(missed_until) else {
             if !refresh {
                 return Ok(None);
             }
@@ -304,20 +319,32 @@ impl Election {
             self.put("token", &fresh).await?;
             return Ok(Some(fresh));
         };
-        if !missed.is_empty() {
-            tracing::warn!(schedule = self.schedule.name, missed = missed.len(), "missed times are passed over");
-        }
-        let (publisher, namespace) = (self.broker.publisher(), &self.broker.config().namespace);
-        let publishes = fires.iter().map(|at| {
-            let id = self.schedule.id(namespace, *at);
-            self.schedule.job(&publisher, &id, *at).into_future()
-        });
-        try_join_all(publishes).await.map_err(|error| error.to_string())?;
+        let namespace = &self.broker.config().namespace;
+        let publishes = fires.iter().map(async |at| self.publish(&self.schedule.id(namespace, *at), *at).await);
+        let published = try_join_all(publishes).await.map_err(|error| error.to_string())?;
         let last_fire = fires.last().copied().or(token.last_fire);
         let next = Token { last_fire, ..self.token(token.epoch, settled_until) };
         self.put("token", &next).await?;
-        self.metrics.fired(fires.len(), missed.len());
+        // Only now: until the token says so, the next try finds the same times again.
+        self.metrics.fired(published.into_iter().filter(|published| *published).count(), missed);
+        if missed > 0 {
+            tracing::warn!(schedule = self.schedule.name, missed, "missed times are passed over");
+        }
         Ok(Some(next))
+    }
+
+    /// Publishes the job of one time, unless an earlier one still has its unique key: to be tried again until that one
+    /// is done would hold up all times after it. Returns whether it is published.
+    async fn publish(&self, id: &JobId, at: u64) -> Result<bool, PublishError> {
+        match self.schedule.job(&self.publisher, id, at).await {
+            Ok(_) => Ok(true),
+            Err(PublishError::NotUnique { key, id }) => {
+                let (schedule, job_id) = (&self.schedule.name, id.as_str());
+                tracing::info!(schedule, key, job_id, "skipped a time: another job has its unique key");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn leading(&mut self, token: Token) -> Seat {
@@ -340,19 +367,12 @@ impl Election {
 
     /// A token of this worker's.
     fn token(&self, epoch: u64, settled_until: u64) -> Token {
-        let Schedule { name, expression, zone, job, queue, .. } = &self.schedule;
         Token {
-            schedule: name.clone(),
-            expression: expression.clone(),
-            zone: zone.clone(),
-            job: (*job).to_owned(),
-            queue: (*queue).to_owned(),
             epoch,
             settled_until,
-            last_fire: None,
             next_fire: self.table.next(settled_until),
-            leader: PROCESS.clone(),
-            told_at: self.now_ms(),
+            rival: self.rivals.clash().map(Box::new),
+            ..Token::of(&self.schedule, self.now_ms())
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::{
-    CatchUp, Context, Job, JobResult, Worker,
+    CatchUp, Context, Job, JobResult, Publish, Worker,
     testing::{Running, start},
 };
 
@@ -113,6 +113,25 @@ async fn what_was_missed_while_no_worker_was_there_is_caught_up_with_as_the_sche
 }
 
 #[tokio::test(start_paused = true)]
+async fn missed_times_that_are_too_many_to_be_caught_up_with_are_counted() {
+    let (broker, ran) = (Broker::memory(), Ran::default());
+    let minutely = || Schedule::new("minutely", "* * * * *", "UTC", &Tick {}).catch_up(CatchUp::All);
+    once(minutely(), &ran, &broker).await;
+    let before = ran.lock().unwrap().len();
+    pass(2 * 24 * 3600).await;
+    let running = with(minutely(), &ran, &broker).await;
+    // Half a minute, so that no further time comes.
+    pass(60 - secs(&broker) % 60 + 30).await;
+    running.stop().await.unwrap();
+    let caught_up = ran.lock().unwrap().len() - before;
+    let text = broker.metrics_text();
+    let line = text.lines().find(|line| line.starts_with(r#"leveret_schedule_missed_total{schedule="minutely"}"#));
+    let missed: usize = line.unwrap().split(' ').next_back().unwrap().parse().unwrap();
+    assert!((1000..1005).contains(&caught_up), "{caught_up}");
+    assert!((2879..2883).contains(&(caught_up + missed)), "{missed} besides {caught_up}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_token_is_made_anew_from_the_stream_and_misses_nothing() {
     let (broker, ran) = (Broker::memory(), Ran::default());
     let running = with(hourly().catch_up(CatchUp::All), &ran, &broker).await;
@@ -182,6 +201,28 @@ async fn a_request_is_answered_once_besides_the_times() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_unique_job_of_a_schedule_is_published_whenever_its_key_is_free() {
+    let (broker, ran) = (Broker::memory(), Ran::default());
+    let publisher = broker.publisher();
+    // Nothing tells this store of the end of a job: the key is taken for as long as it says.
+    let unique = hourly().publish(|publish| publish.unique("k", Duration::from_secs(90 * 60)));
+    let worker = Worker::new(Arc::clone(&ran)).unique_in(Arc::new(crate::unique::InMemory::default()));
+    let running = start(worker.handle(tick).schedule(unique), &broker).await.unwrap();
+    let began = secs(&broker);
+    pass(6 * 3600).await;
+    let every_other: Vec<_> = hours(began, 6).into_iter().step_by(2).collect();
+    assert_eq!(times(&ran), every_other);
+    // A request that finds the key taken is done with, too.
+    pass(3600).await;
+    publisher.run_schedule("hourly").await.unwrap();
+    pass(3 * 3600).await;
+    running.stop().await.unwrap();
+    assert_eq!(times(&ran).len(), 5);
+    let fires = r#"leveret_schedule_fires_total{schedule="hourly"} 5"#;
+    assert!(broker.metrics_text().contains(fires), "{}", broker.metrics_text());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_queue_that_is_not_there_yet_delays_a_job_and_loses_none() {
     let (broker, ran) = (Broker::memory(), Ran::default());
     let elsewhere = hourly().publish(|publish| publish.queue("later")).catch_up(CatchUp::All);
@@ -194,6 +235,45 @@ async fn a_queue_that_is_not_there_yet_delays_a_job_and_loses_none() {
     running.stop().await.unwrap();
     later.stop().await.unwrap();
     assert_eq!(times(&ran), hours(began, 3));
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Laned {}
+
+impl Job for Laned {
+    const NAME: &'static str = "laned";
+    const QUEUE: &'static str = "laned";
+    const LANES: bool = true;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scheduled_job_is_published_as_it_would_be_without_a_schedule() {
+    type Options = fn(Publish) -> Publish;
+    let table: [(Options, &str); 13] = [
+        (|publish| publish, "laned"),
+        (|publish| publish.priority(9), "laned.high"),
+        (|publish| publish.priority(0), "laned.low"),
+        (|publish| publish.priority(9).queue("other"), "other"),
+        (|publish| publish.queue("other").lanes().priority(9), "other.high"),
+        (|publish| publish.priority(9).delay(Duration::from_secs(60)), "laned.high"),
+        (|publish| publish.at(std::time::SystemTime::UNIX_EPOCH).priority(1), "laned.low"),
+        (|publish| publish.expires(Duration::from_secs(60)), "laned"),
+        (|publish| publish.track(), "laned"),
+        (|publish| publish.label("nightly"), "laned"),
+        (|publish| publish.correlation_id("cart"), "laned"),
+        (|publish| publish.enqueued_at(std::time::SystemTime::UNIX_EPOCH), "laned"),
+        (|publish| publish.header("tenant", "acme").header("copies", 2), "laned"),
+    ];
+    let (broker, id, at) = (Broker::memory(), JobId::from("a"), 1_800_000_000_000);
+    let publisher = broker.publisher();
+    for (number, (options, queue)) in table.into_iter().enumerate() {
+        let schedule = Schedule::new("laned", "@daily", "UTC", &Laned {}).publish(options);
+        let (_, to, mut scheduled) = schedule.job(&publisher, &id, at).into_message().unwrap();
+        let (_, target, message) = options(publisher.publish(&Laned {})).id("a").into_message().unwrap();
+        scheduled.remove_header(crate::message::header::FIRED_AT);
+        assert_eq!((&to, to.queue()), (&target, queue), "{number}");
+        assert_eq!((scheduled.properties, scheduled.body), (message.properties, message.body), "{number}");
+    }
 }
 
 #[tokio::test]
@@ -211,6 +291,9 @@ async fn what_cannot_be_kept_stops_the_start_and_is_named() {
     assert!(error.contains("two of that name"), "{error}");
     let error = said(worker().schedule(Schedule::new("Big Name", "@daily", "UTC", &Tick {}))).await;
     assert!(error.contains("[a-z0-9_.-]"), "{error}");
+    let unique = |publish: Publish| publish.unique("k", Duration::from_secs(60));
+    let error = said(worker().schedule(hourly().publish(unique))).await;
+    assert!(error.contains("\"hourly\"") && error.contains("Worker::unique_in"), "{error}");
     let error = said(worker().schedule(hourly().publish(|publish| publish.priority(99)))).await;
     assert!(error.contains("priority"), "{error}");
 }

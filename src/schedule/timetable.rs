@@ -1,4 +1,12 @@
 //! When a schedule fires: an expression in a time zone, and which of its times are due.
+//!
+//! An expression is one of two kinds. With a `*` among its seconds, minutes or hours (`*/15 * * * *`, `0 * * * *`) it is an
+//! interval: it fires at each instant at which the wall clock fits, so it keeps real time when the clock changes.
+//! Otherwise its times are fixed: each comes once on each of its days. One that the clock passes over comes right after
+//! the gap, together with all others of the same gap; one that the clock shows twice comes the first time.
+//!
+//! The cron library has the same two kinds, but counts lists and ranges as intervals. So it is asked for fixed times
+//! without a zone, and they are mapped to instants here.
 
 use std::time::Duration;
 
@@ -6,7 +14,11 @@ use croner::{
     Cron,
     parser::{CronParser, Seconds},
 };
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{
+    SignedDuration, Timestamp,
+    civil::DateTime,
+    tz::{AmbiguousOffset, TimeZone},
+};
 
 use super::CatchUp;
 use crate::message::millis;
@@ -16,12 +28,14 @@ use crate::message::millis;
 pub(super) const GRACE: Duration = Duration::from_secs(60);
 /// Times that are caught up with at most, the latest ones.
 pub(super) const MOST: usize = 1_000;
+const SECOND: SignedDuration = SignedDuration::from_secs(1);
 
 /// The times of a schedule, in milliseconds since the epoch.
 #[derive(Debug)]
 pub(super) struct Timetable {
     cron: Cron,
     zone: TimeZone,
+    is_fixed: bool,
 }
 
 /// Times that have come.
@@ -29,8 +43,10 @@ pub(super) struct Timetable {
 pub(super) struct Due {
     /// To be published, the earliest first.
     pub(super) fires: Vec<u64>,
-    /// Passed over before them; if there are more than [`MOST`], as many as that.
-    pub(super) missed: Vec<u64>,
+    /// How many are passed over before them.
+    pub(super) missed: u64,
+    /// The last of those.
+    pub(super) missed_until: Option<u64>,
 }
 
 impl Timetable {
@@ -39,21 +55,54 @@ impl Timetable {
         let cron = parsed.map_err(|error| format!("the expression {expression:?} is wrong: {error}"))?;
         let found = TimeZone::get(zone);
         let zone = found.map_err(|error| format!("the time zone {zone:?} cannot be used: {error}"))?;
-        Ok(Self { cron, zone })
+        let is_fixed = is_fixed(&cron);
+        Ok(Self { cron, zone, is_fixed })
     }
 
     /// The first time after this one, if there is any.
     pub(super) fn next(&self, after: u64) -> Option<u64> {
-        let from = instant(after)?.to_zoned(self.zone.clone());
-        let next = self.cron.find_next_occurrence(&from, false).ok()?;
-        u64::try_from(next.timestamp().as_second()).ok().map(|seconds| seconds * 1000)
+        let after = instant(after)?;
+        milliseconds(if self.is_fixed {
+            self.instant_of(self.cron.find_next_occurrence(&self.furthest(after), false).ok()?)?
+        } else {
+            let from = after.to_zoned(self.zone.clone());
+            self.cron.find_next_occurrence(&from, false).ok()?.timestamp()
+        })
     }
 
     /// The last time that is not after this one.
     fn previous(&self, until: u64) -> Option<u64> {
-        let until = instant(until)?.to_zoned(self.zone.clone());
-        let previous = self.cron.find_previous_occurrence(&until, true).ok()?;
-        u64::try_from(previous.timestamp().as_second()).ok().map(|seconds| seconds * 1000)
+        let until = instant(until)?;
+        milliseconds(if self.is_fixed {
+            self.instant_of(self.cron.find_previous_occurrence(&self.furthest(until), true).ok()?)?
+        } else {
+            let until = until.to_zoned(self.zone.clone());
+            self.cron.find_previous_occurrence(&until, true).ok()?.timestamp()
+        })
+    }
+
+    /// The furthest that the wall clock has come by then, before it was last set back if that is further. A fixed time has
+    /// come if it is not after this.
+    fn furthest(&self, at: Timestamp) -> DateTime {
+        let now = self.zone.to_datetime(at);
+        let before_change = self.last_change(at).and_then(|change| change.checked_sub(SECOND).ok());
+        before_change.map_or(now, |before| now.max(self.zone.to_datetime(before)))
+    }
+
+    /// The instant of a fixed time.
+    fn instant_of(&self, time: DateTime) -> Option<Timestamp> {
+        match self.zone.to_ambiguous_timestamp(time).offset() {
+            AmbiguousOffset::Unambiguous { offset } | AmbiguousOffset::Fold { before: offset, .. } => {
+                offset.to_timestamp(time).ok()
+            }
+            // By the old offset the time is as long after the change as the gap is old by then.
+            AmbiguousOffset::Gap { before, .. } => self.last_change(before.to_timestamp(time).ok()?),
+        }
+    }
+
+    /// The last change of the clock that is not after this instant.
+    fn last_change(&self, at: Timestamp) -> Option<Timestamp> {
+        Some(self.zone.preceding(at.checked_add(SECOND).ok()?).next()?.timestamp())
     }
 
     /// What is due after `last` and until `now`.
@@ -67,6 +116,7 @@ impl Timetable {
             until = time - 1;
         }
         times.reverse();
+        let earlier = times.first().filter(|_| times.len() == MOST).map_or(0, |first| self.count(last, first - 1));
         let late = times.partition_point(|time| time + millis(GRACE) < now);
         let first = match catch_up {
             CatchUp::All => 0,
@@ -74,13 +124,52 @@ impl Timetable {
             CatchUp::None => late,
         };
         let fires = times.split_off(first);
-        Due { fires, missed: times }
+        Due { fires, missed: earlier + times.len() as u64, missed_until: times.last().copied() }
     }
+
+    /// How many times there are after one and until another. A day without a change of the clock is not gone through.
+    fn count(&self, after: u64, until: u64) -> u64 {
+        let (mut count, mut at) = (0, after);
+        while let Some(next) = self.next(at).filter(|next| *next <= until) {
+            (count, at) = match self.even_day(next).filter(|(before, last)| at <= *before && *last <= until) {
+                Some((_, last)) => (count + self.times_a_day(), last),
+                None => (count + 1, next),
+            };
+        }
+        count
+    }
+
+    /// The last second before the day of an instant, and the last one of that day, if the clock does not change from the
+    /// one to the other.
+    fn even_day(&self, at: u64) -> Option<(u64, u64)> {
+        let begin = instant(at)?.to_zoned(self.zone.clone()).start_of_day().ok()?;
+        let end = begin.tomorrow().ok()?;
+        let (before, last) = (begin.timestamp().checked_sub(SECOND).ok()?, end.timestamp().checked_sub(SECOND).ok()?);
+        let is_even = self.last_change(last).is_none_or(|change| change <= before);
+        is_even.then_some((milliseconds(before)?, milliseconds(last)?))
+    }
+
+    fn times_a_day(&self) -> u64 {
+        let pattern = &self.cron.pattern;
+        [&pattern.seconds, &pattern.minutes, &pattern.hours].map(|field| field.values().len() as u64).iter().product()
+    }
+}
+
+/// Whether no second, minute or hour is a `*`.
+fn is_fixed(cron: &Cron) -> bool {
+    let fields: Vec<_> = cron.pattern.as_str().split_whitespace().collect();
+    // Three of the day come after the time of day, and the seconds before it may be left out.
+    let of_the_day = if fields.len() == 5 { 2 } else { 3 };
+    fields.iter().take(of_the_day).all(|field| !field.contains('*'))
 }
 
 /// To the second: expressions know nothing finer.
 fn instant(ms: u64) -> Option<Timestamp> {
     Timestamp::from_second(i64::try_from(ms / 1000).ok()?).ok()
+}
+
+fn milliseconds(at: Timestamp) -> Option<u64> {
+    u64::try_from(at.as_second()).ok().map(|seconds| seconds * 1000)
 }
 
 #[cfg(test)]

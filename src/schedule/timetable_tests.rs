@@ -87,8 +87,8 @@ fn what_was_missed_is_caught_up_with_as_the_schedule_says() {
     let table = Timetable::new("0 * * * *", "UTC").unwrap();
     let (last, now) = (at("2026-01-01T00:00:00Z"), at("2026-01-01T04:30:00Z"));
     let due = |last, now, policy| {
-        let Due { fires, missed } = table.due(last, now, policy);
-        (fires.into_iter().map(|time| shown(time)[11..13].to_owned()).collect::<Vec<_>>().join(" "), missed.len())
+        let Due { fires, missed, .. } = table.due(last, now, policy);
+        (fires.into_iter().map(|time| shown(time)[11..13].to_owned()).collect::<Vec<_>>().join(" "), missed)
     };
     assert_eq!(due(last, now, CatchUp::All), ("01 02 03 04".into(), 0));
     assert_eq!(due(last, now, CatchUp::Last), ("04".into(), 3));
@@ -117,3 +117,48 @@ fn a_wrong_expression_or_zone_is_named() {
     assert_eq!(Timetable::new("0 0 30 2 *", "UTC").unwrap().next(at("2026-01-01T00:00:00Z")), None);
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
+
+#[test]
+fn all_that_is_passed_over_is_counted_whatever_the_policy() {
+    // Whole days, days on which the clock changes, and parts of days at both ends.
+    let (last, now) = (at("2025-10-20T07:31:10Z"), at("2026-04-07T16:12:50Z"));
+    let table = [
+        ("* * * * *", "Europe/Berlin"),
+        ("*/7 * * * MON-FRI", "America/Havana"),
+        ("0,30 1-3 * * *", "Europe/Berlin"),
+        ("0-59 0,23 * * *", "Asia/Beirut"),
+        ("*/30 2,9 * * *", "Australia/Lord_Howe"),
+        ("15 * 1,31 * *", "UTC"),
+    ];
+    for (expression, zone) in table {
+        let table = Timetable::new(expression, zone).unwrap();
+        let ahead = std::iter::successors(table.next(last), |time| table.next(*time));
+        let all = ahead.take_while(|time| *time <= now).count() as u64;
+        assert!(all > 100, "{expression}");
+        for policy in [CatchUp::None, CatchUp::Last, CatchUp::All] {
+            let Due { fires, missed, .. } = table.due(last, now, policy);
+            assert_eq!(fires.len() as u64 + missed, all, "{expression} in {zone}, {policy:?}");
+        }
+    }
+    let each_second = Timetable::new("* * * * * *", "Europe/Berlin").unwrap();
+    let due = each_second.due(at("2015-11-01T00:00:00Z"), at("2016-03-01T00:00:00Z"), CatchUp::All);
+    assert_eq!((due.fires.len(), due.missed), (MOST, 121 * 86_400 - MOST as u64));
+}
+
+#[test]
+fn of_a_day_of_the_month_and_a_day_of_the_week_either_is_enough_unless_one_is_a_star_or_a_plus_asks_for_both() {
+    // 2026-06-01 is a Monday.
+    let days = |expression| {
+        let times = after(expression, "UTC", "2026-05-31T12:00:00Z", 6);
+        times.iter().map(|time| time[8..10].parse().unwrap()).collect::<Vec<u8>>()
+    };
+    assert_eq!(days("0 0 13 * FRI"), [5, 12, 13, 19, 26, 3]);
+    assert_eq!(days("0 0 */3 * 1-5"), [1, 2, 3, 4, 5, 7]);
+    assert_eq!(days("0 0 */10 * *"), [1, 11, 21, 1, 11, 21]);
+    assert_eq!(days("0 0 * * 1-5"), [1, 2, 3, 4, 5, 8]);
+    assert_eq!(days("0 0 */3 * +1-5"), [1, 4, 10, 16, 19, 22]);
+    assert_eq!(days("0 0 1-7 * +MON"), [1, 6, 3, 7, 5, 2]);
+}
+
+#[path = "zone_tests.rs"]
+mod zones;

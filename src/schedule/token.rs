@@ -3,10 +3,14 @@
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::{sync::watch, time::timeout};
+use uuid::Uuid;
 
+use super::{IDS, Schedule};
 use crate::{
     broker::Broker,
+    identity::PROCESS,
     message::{Message, header},
     stream::{Reading, follow},
     topology::Stream,
@@ -36,6 +40,9 @@ pub struct Token {
     pub job: String,
     /// The queue of that job.
     pub queue: String,
+    /// A digest of its payload; none in a token of an earlier version.
+    #[serde(default)]
+    pub payload: Option<String>,
     /// The number of the leader, counted from the first one; 0 says that nothing is known.
     pub epoch: u64,
     /// Everything up to this time is published or passed over.
@@ -48,9 +55,32 @@ pub struct Token {
     pub leader: String,
     /// When the leader said so. It does at least every five minutes.
     pub told_at: u64,
+    /// Another schedule under this name, which a worker that does not lead has had within the last minutes: its jobs are
+    /// not published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rival: Option<Box<Self>>,
 }
 
 impl Token {
+    /// What a worker with the schedule says of it, of which nothing is known.
+    pub(super) fn of(schedule: &Schedule, told_at: u64) -> Self {
+        Self {
+            schedule: schedule.name.clone(),
+            expression: schedule.expression.clone(),
+            zone: schedule.zone.clone(),
+            job: schedule.job.to_owned(),
+            queue: schedule.to.clone(),
+            payload: schedule.body.as_ref().ok().map(|body| digest(body)),
+            epoch: 0,
+            settled_until: 0,
+            last_fire: None,
+            next_fire: None,
+            leader: PROCESS.clone(),
+            told_at,
+            rival: None,
+        }
+    }
+
     /// The higher one counts.
     pub(super) fn rank(&self) -> (u64, u64) {
         (self.epoch, self.settled_until)
@@ -101,6 +131,15 @@ pub async fn tokens(broker: &Broker) -> Result<Vec<Token>, String> {
         return Err(format!("the stream of schedules was not read within {READ_WITHIN:?}"));
     }
     Ok(found.into_inner().unwrap_or_default().into_values().collect())
+}
+
+/// Tells payloads apart, but not by the order of their fields: that of a map differs between processes.
+pub(super) fn digest(payload: &[u8]) -> String {
+    let sorted = serde_json::from_slice::<Value>(payload).and_then(|mut value| {
+        value.sort_all_objects();
+        serde_json::to_vec(&value)
+    });
+    Uuid::new_v5(&IDS, sorted.as_deref().unwrap_or(payload)).to_string()
 }
 
 #[cfg(test)]

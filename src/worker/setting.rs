@@ -22,6 +22,7 @@ use crate::{
     },
     queue::Queue,
     retry::RetryPolicy,
+    unique::UniqueKeys,
 };
 
 impl<S: Send + Sync + 'static> Worker<S> {
@@ -138,6 +139,28 @@ impl<S: Send + Sync + 'static> Worker<S> {
     #[must_use]
     pub fn permits(mut self, permits: impl Permits) -> Self {
         self.permits = Some(Arc::new(permits));
+        self
+    }
+
+    /// Sets the store of unique keys for what this worker publishes: its schedules, and handlers with
+    /// [`Context::publisher`](crate::Context::publisher). A worker whose schedule publishes a
+    /// [unique](crate::Publish::unique) job does not start without one.
+    ///
+    /// ```
+    /// use std::{sync::Arc, time::Duration};
+    /// use leveret::{Context, JobResult, Schedule, Worker, unique::InMemory};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)] struct Sync {}
+    /// # impl leveret::Job for Sync { const NAME: &'static str = "sync"; const QUEUE: &'static str = "sync"; }
+    /// # async fn sync(_: Sync, _: Context<()>) -> JobResult { Ok(()) }
+    /// let hourly = Schedule::new("sync", "0 * * * *", "UTC", &Sync {})
+    ///     .publish(|publish| publish.unique("all", Duration::from_secs(24 * 3600)));
+    /// let worker = Worker::new(()).unique_in(Arc::new(InMemory::default())).handle(sync).schedule(hourly);
+    /// # let _ = worker;
+    /// ```
+    #[must_use]
+    pub fn unique_in(mut self, keys: Arc<dyn UniqueKeys>) -> Self {
+        self.unique_keys = Some(keys);
         self
     }
 

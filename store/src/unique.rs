@@ -1,4 +1,4 @@
-//! The keys of unique jobs. A job frees its key when its end is recorded.
+//! The keys of unique jobs. A job frees its key when its end, or its cancellation, is recorded.
 
 use crate::{
     Result, Store,
@@ -6,7 +6,10 @@ use crate::{
     sql::{Sql, text_list},
     status::Job,
 };
-use leveret::unique::{Answer, Claim, Claimed, UniqueKeys};
+use leveret::{
+    event::{JobEvent, Step},
+    unique::{Answer, Claim, Claimed, UniqueKeys},
+};
 
 /// In one statement, so that of two publishers one is told of the other.
 const CLAIM: &str = "INSERT INTO leveret_unique (key, job_id, until) VALUES ($1, $2, $3)
@@ -28,6 +31,11 @@ impl UniqueKeys for Store {
         let sql = Sql::new("DELETE FROM leveret_unique WHERE key = $1 AND job_id = $2").arg(key).arg(job_id);
         Box::pin(async move { Ok(sql.execute(&mut self.writer().await?).await.map(drop)?) })
     }
+
+    fn free_all<'a>(&'a self, job_id: &'a str) -> Answer<'a, ()> {
+        let sql = Sql::new("DELETE FROM leveret_unique WHERE job_id = $1").arg(job_id);
+        Box::pin(async move { Ok(sql.execute(&mut self.writer().await?).await.map(drop)?) })
+    }
 }
 
 impl Store {
@@ -47,12 +55,14 @@ impl Store {
     }
 }
 
-/// Frees the keys of jobs that have ended.
-pub(crate) async fn free_ended(on: &mut Lent, changed: &[Job], list: &str) -> Result<()> {
-    let ended: Vec<_> = changed.iter().filter(|job| job.state.is_terminal()).map(|job| job.id.as_str()).collect();
-    if ended.is_empty() {
+/// Frees the keys of jobs that have ended, and of those that were cancelled: they will not run, or are told to stop.
+pub(crate) async fn free_done(on: &mut Lent, changed: &[Job], events: &[JobEvent], list: &str) -> Result<()> {
+    let ended = changed.iter().filter(|job| job.state.is_terminal()).map(|job| job.id.as_str());
+    let cancelled = events.iter().filter(|event| matches!(event.step, Step::CancelRequested));
+    let done: Vec<_> = ended.chain(cancelled.map(|event| event.id.as_str())).collect();
+    if done.is_empty() {
         return Ok(());
     }
     let text = format!("DELETE FROM leveret_unique WHERE job_id IN {list}");
-    Sql::new(text).arg(text_list(ended)).execute(on).await.map(drop)
+    Sql::new(text).arg(text_list(done)).execute(on).await.map(drop)
 }

@@ -78,7 +78,9 @@ pub(crate) async fn on_rabbitmq(name: &str) -> Place {
 
 impl Place {
     pub(crate) fn in_memory(name: &str) -> Self {
-        let config = Config { http_addr: ([127, 0, 0, 1], 0).into(), ..Config::default() };
+        // Of a namespace of its own, so that no name is taken for granted.
+        let namespace = "contract.v2".to_owned();
+        let config = Config { namespace, http_addr: ([127, 0, 0, 1], 0).into(), ..Config::default() };
         Self { broker: Broker::memory_with(config), queue: name.to_owned() }
     }
 

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use lapin::{BasicProperties, types::FieldTable};
 use leveret::{
-    Broker,
-    feed::{Feed, RawMessage, Source},
+    Broker, Config,
+    feed::{Feed, RawMessage, Source, Taken, keep_events},
+    testing::{idle, start},
 };
 use leveret_harness::{RawClient, eventually, shared_node};
+use leveret_tests::jobs::{Act, Log, publish, script, worker};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -41,6 +43,23 @@ async fn a_feed_whose_consumer_is_cancelled_behind_messages_that_came_in_reads_o
     publish(b"4").await;
     let last = timeout(LONG, feed.next(10)).await.expect("the feed reads again");
     assert_eq!(last.messages()[0].message().payload(), b"4");
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_memory_events_and_what_has_no_queue_are_found_in_any_namespace() {
+    let broker = Broker::memory_with(Config { namespace: "other.v7".into(), ..Config::default() });
+    keep_events(&broker).await.unwrap();
+    let running = start(worker("jobs", |queue| queue, &Log::default()), &broker).await.unwrap();
+    let job = script("tracked", [Act::Succeed]);
+    publish(&broker, "jobs", &job).track().await.unwrap();
+    publish(&broker, "nowhere", &job).delay(Duration::from_secs(5)).await.unwrap();
+    idle(&broker).await;
+    let next = async |source| timeout(LONG, Feed::new(&broker, source, 10).next(10)).await.unwrap();
+    let events = next(Source::JobEvents).await;
+    let steps: Vec<_> = events.messages().iter().filter_map(Taken::event).map(|event| event.step.name()).collect();
+    assert!(steps.contains(&"succeeded"), "{steps:?}");
+    assert_eq!(next(Source::Unrouted).await.messages().len(), 1);
+    running.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,9 @@
 //! Schedules on RabbitMQ: who leads, and what happens when that changes.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use leveret::{
     Broker, CatchUp, Config, TopologyMode,
@@ -259,4 +262,62 @@ async fn a_restart_of_the_broker_loses_no_time() {
     for running in [leader, other, stage.taking] {
         running.stop().await.unwrap();
     }
+}
+
+/// What is logged in a test that has but one thread.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(text)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn with(&self, part: &str) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines().filter(|line| line.contains(part)).map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_schedules_of_one_name_are_logged_by_both_workers_and_a_changed_one_takes_over() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let _logging = tracing::subscriber::set_default(
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish(),
+    );
+    let (broker, fires) = (Broker::memory(), Fires::default());
+    let worker = |expression: &str, queue: &str| noting(queue, &fires).schedule(schedule("cleanup", expression, queue));
+    let second = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
+    let first = start(worker("0 * * * *", "orders"), &broker).await.unwrap();
+    second(5).await;
+    // Another expression is what a deploy brings.
+    let deployed = start(worker("30 * * * *", "orders"), &broker).await.unwrap();
+    second(5 * 60).await;
+    first.stop().await.unwrap();
+    second(2 * 3600).await;
+    assert!(lines.with("WARN").is_empty(), "{:?}", lines.with("WARN"));
+    let is_deployed = |token: &Token| token.expression == "30 * * * *" && token.rival.is_none();
+    assert!(tokens(&broker).await.unwrap().iter().all(is_deployed));
+    // Another queue is another schedule.
+    let other = start(worker("30 * * * *", "carts"), &broker).await.unwrap();
+    second(60).await;
+    let warned = lines.with("two schedules have this name");
+    let by = |own: &str, other: &str| {
+        let says = [format!("queue=\"{own}\""), format!("other_queue=\"{other}\""), "WARN".into()];
+        warned.iter().filter(|line| says.iter().all(|part| line.contains(part))).count()
+    };
+    assert_eq!((by("orders", "carts"), by("carts", "orders"), warned.len()), (1, 1, 2), "{warned:?}");
+    let rival = tokens(&broker).await.unwrap().pop().unwrap().rival;
+    assert_eq!(rival.map(|rival| rival.queue), Some("carts".to_owned()));
+    other.stop().await.unwrap();
+    second(3600).await;
+    assert!(tokens(&broker).await.unwrap().pop().unwrap().rival.is_none(), "it is gone");
+    deployed.stop().await.unwrap();
 }

@@ -33,7 +33,9 @@ struct Place {
 
 impl Place {
     fn memory() -> Self {
-        Self { broker: Broker::memory(), url: None, _vhost: None }
+        // Of a namespace of its own, so that no name is taken for granted.
+        let config = Config { namespace: "tracked.v2".into(), ..Config::default() };
+        Self { broker: Broker::memory_with(config), url: None, _vhost: None }
     }
 
     async fn rabbitmq() -> Self {

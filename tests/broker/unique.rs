@@ -91,6 +91,25 @@ async fn the_equal_job_is_cancelled_if_it_is_to_be_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_key_of_a_cancelled_job_is_free_at_once_and_no_other_key_is() {
+    let place = Place::new().await;
+    // One that runs, and one that waits for its time.
+    for delay in [Duration::ZERO, HOUR] {
+        let publish = |account: u32| place.publish(account, 24 * HOUR).delay(delay);
+        let (first, neighbour) = (publish(7).await.unwrap(), publish(8).await.unwrap());
+        place.publisher().cancel(first.as_str()).await.unwrap();
+        let second = publish(7).if_taken(IfTaken::Existing).await.unwrap();
+        assert_ne!(first, second, "delayed by {delay:?}");
+        // A cancellation that comes late is of a job that has the key no more.
+        place.publisher().cancel(first.as_str()).await.unwrap();
+        assert!(refused(publish(7).await, &second) && refused(publish(8).await, &neighbour));
+        for id in [second, neighbour] {
+            place.publisher().cancel(id.as_str()).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_job_that_was_not_published_leaves_its_key_free() {
     let place = Place::new().await;
     let nowhere = place.publish(7, HOUR).queue("nowhere").await;

@@ -109,8 +109,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         tell!("Not checked: {reason}.");
     }
     let publish = broker.publisher().publish_raw(arguments.job.clone(), queue.clone(), payload);
-    let has_lanes = catalogue.entries().iter().any(|entry| entry.queue == queue && entry.lanes);
-    let publish = if has_lanes { publish.lanes() } else { publish };
+    let publish = if catalogue.has_lanes(&arguments.job, &queue) { publish.lanes() } else { publish };
     let published = options(publish, &arguments).await;
     let id = published.map_err(failure)?;
     match arguments.output {

@@ -1,11 +1,13 @@
 //! Exchanges, queues, bindings and policies: as the workers want them, and otherwise.
 
 use lapin::types::{AMQPValue, FieldTable};
-use leveret::testing::start;
-use leveret_harness::lapin;
+use leveret::{schedule::tokens, testing::start};
+use leveret_harness::{eventually, lapin};
 use leveret_tests::fires::{Fires, noting, schedule};
 
 use crate::clinic::{Clinic, assert_says};
+
+const LONG: std::time::Duration = std::time::Duration::from_secs(30);
 
 #[tokio::test]
 async fn a_broker_with_running_workers_is_well() {
@@ -161,4 +163,24 @@ async fn a_broad_policy_that_lets_jobs_be_dropped_is_told_once() {
         &said[0],
         &["sets overflow to drop-head on email.suspect, email, leveret.v1.delay.00 and 27 more", "clear_policy"],
     );
+}
+
+#[tokio::test]
+async fn two_schedules_of_one_name_are_a_problem() {
+    let clinic = Clinic::open().await;
+    let fires = Fires::default();
+    let worker = |queue: &str| noting(queue, &fires).schedule(schedule("cleanup", "@daily", queue));
+    let first = start(worker("email"), &clinic.broker()).await.unwrap();
+    let led = async || tokens(&clinic.broker()).await.is_ok_and(|tokens| tokens.len() == 1);
+    eventually("the first leads", LONG, led).await;
+    clinic.thorough_visit(&[]).await.problems(&[]);
+    let second = start(worker("other"), &clinic.broker()).await.unwrap();
+    let told = async || tokens(&clinic.broker()).await.is_ok_and(|tokens| tokens[0].rival.is_some());
+    eventually("the leader knows of the other", LONG, told).await;
+    let visit = clinic.thorough_visit(&[]).await;
+    let said = visit.problems(&[("consumers", "schedule cleanup")]);
+    assert_says(&said[0], &["two schedules have this name", "queue email", "queue other", "Schedule::new"]);
+    for running in [first, second] {
+        running.stop().await.unwrap();
+    }
 }

@@ -8,6 +8,7 @@ use std::{collections::HashSet, time::Duration};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use leveret::{
     Broker,
+    catalogue::Catalogue,
     feed::{Batch, Feed, Source, Taken},
 };
 use leveret_store::Letter;
@@ -60,7 +61,9 @@ pub async fn replay(
     mut progress: impl FnMut(&Summary),
 ) -> Summary {
     let mut feed = Feed::new(broker, Source::DeadLetters(queue.to_owned()), WINDOW);
-    let (mut pace, publisher) = (Pace::new(rate), broker.publisher());
+    let (mut pace, publisher, catalogue) = (Pace::new(rate), broker.publisher(), Catalogue::follow(broker));
+    // It says which queues have lanes. Where it cannot be read, letters go to the queue itself.
+    drop(timeout(QUIET, catalogue.ready()).await);
     let (mut summary, mut flying) = (Summary::default(), FuturesUnordered::new());
     let mut is_over = false;
     loop {
@@ -84,7 +87,11 @@ pub async fn replay(
             batch = next, if taken < most && !is_over && flying.len() < WINDOW.into() => match batch {
                 Ok(batch) => {
                     let Some(message) = batch.messages().first().map(Taken::message) else { continue };
-                    let replay = publisher.replay(message, to.unwrap_or(queue));
+                    let queue = to.unwrap_or(queue);
+                    let mut replay = publisher.replay(message, queue);
+                    if catalogue.has_lanes(message.dead_letter().job.as_deref().unwrap_or_default(), queue) {
+                        replay = replay.lanes();
+                    }
                     flying.push(async move { (batch, replay.await.map_err(|error| error.to_string())) });
                 }
                 Err(_) => is_over = true,

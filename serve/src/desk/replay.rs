@@ -242,6 +242,8 @@ impl<P: FnMut(&Progress) + Send> Run<'_, P> {
 
     /// Publishes all, and says how it ended.
     async fn all(&mut self, judged: bool) -> Result<String, Error> {
+        // It says which queues have lanes. Where it must not be read, letters go to the queue itself.
+        self.desk.catalogue.ready().await;
         (self.progress)(&self.done);
         if let Some(count) = self.options.canary.filter(|count| *count > 0 && !judged) {
             if let Some(reason) = self.canaries(count).await? {
@@ -388,6 +390,9 @@ async fn send(desk: &Desk, letter: Letter, queue: Option<&str>, track: bool) -> 
         Err(error) => return failed(error.to_string()),
     };
     let mut replay = desk.broker.publisher().replay(&message, queue);
+    if desk.catalogue.has_lanes(&about.job, queue) {
+        replay = replay.lanes();
+    }
     if track {
         replay = replay.track();
     }

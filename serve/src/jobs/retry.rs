@@ -90,7 +90,11 @@ impl Services {
     async fn publish_letter(&self, letter: &Letter) -> Result<(), Error> {
         let message = RawMessage::from_parts(&letter.properties, letter.payload.clone());
         let message = message.map_err(|_| Error::NoLetter)?;
-        self.publisher.replay(&message, &letter.about.queue).track().await?;
+        let mut replay = self.publisher.replay(&message, &letter.about.queue).track();
+        if self.catalogue.has_lanes(&letter.about.job, &letter.about.queue) {
+            replay = replay.lanes();
+        }
+        replay.await?;
         Ok(())
     }
 }

@@ -1,3 +1,4 @@
+use leveret::unique::{Claim, Claimed};
 use serde_json::json;
 
 use crate::site::Site;
@@ -47,6 +48,19 @@ async fn a_delayed_task_that_is_cancelled_does_not_start() {
     let ended = |task: serde_json::Value| task["finished_at"].is_string();
     leveret_harness::eventually("it ends", crate::site::SOON, async || ended(site.task(&id).await)).await;
     assert_eq!(worker.gate.started.available_permits(), 0, "it never ran");
+}
+
+#[tokio::test]
+async fn the_unique_key_of_a_cancelled_task_is_free_with_the_answer() {
+    let site = Site::in_memory().await;
+    site.work().await.stop().await;
+    let keys: std::sync::Arc<dyn leveret::unique::UniqueKeys> = std::sync::Arc::new(site.services.store.clone());
+    let id = site.submit(&json!({ "job": "demo.work", "payload": { "act": "gate" }, "delay": "1h" })).await;
+    let claim = |job_id| Claim { key: "demo.work/7", job_id, now: 1, until: u64::MAX >> 1, instead_of: None };
+    keys.take(claim(&id)).await.unwrap();
+    assert_eq!(keys.take(claim("next")).await.unwrap(), Claimed::By(id.clone()));
+    assert_eq!(site.delete(&format!("/api/tasks/{id}")).await.0, 202);
+    assert_eq!(keys.take(claim("next")).await.unwrap(), Claimed::Taken);
 }
 
 #[tokio::test]

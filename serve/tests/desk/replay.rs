@@ -9,7 +9,7 @@ use leveret::{
 };
 use leveret_harness::{eventually, eventually_eq};
 use leveret_serve::desk::{
-    Desk, Error,
+    Desk, Error, direct,
     edit::Checked,
     replay::{Options, Progress},
 };
@@ -37,6 +37,30 @@ async fn all_come_back_with_their_ids_and_are_marked() {
     assert!(letters.iter().all(|letter| letter.state == DeadState::Replayed), "{letters:?}");
     let log = stage.store.audit_log(None, 10).await.unwrap().items;
     assert!(log.iter().any(|entry| entry.action == "replay" && entry.actor == BY), "{log:?}");
+}
+
+#[tokio::test]
+async fn a_letter_comes_back_into_the_lane_of_its_priority() {
+    let stage = Stage::new().await;
+    let publish = |priority| stage.broker.publisher().publish(&Charge { cents: 1 }).lanes().priority(priority);
+    let count = || ["money.high", "money", "money.low"].map(|queue| stage.published(queue));
+    for priority in [9, 4, 0] {
+        publish(priority).await.unwrap();
+    }
+    testing::idle(&stage.broker).await;
+    stage.mend();
+    assert_eq!(count(), [1, 1, 1]);
+    direct::replay(&stage.broker, "money", (None, None), 3, |_| ()).await;
+    assert_eq!((stage.charged().await.len(), count()), (3, [2, 2, 2]));
+
+    stage.ledger.mended.store(false, std::sync::atomic::Ordering::SeqCst);
+    for priority in [9, 0] {
+        publish(priority).await.unwrap();
+    }
+    stage.bury([2]).await;
+    stage.mend();
+    stage.desk().replay(&all(), &Options::default(), BY, |_| ()).await.unwrap();
+    assert_eq!((stage.charged().await.len(), count()), (6, [4, 4, 4]));
 }
 
 #[tokio::test]

@@ -70,7 +70,8 @@ impl Stage {
         let store = Store::open(&folder.path().join("leveret.db").display().to_string()).await.unwrap();
         let (broker, ledger) = (Broker::memory(), Ledger::default());
         let catalogue = Catalogue::follow(&broker);
-        let queue = Queue::new("money").retry(RetryPolicy::fixed(Duration::from_millis(100)).max_attempts(2));
+        let queue =
+            Queue::new("money").lanes([6, 3, 1]).retry(RetryPolicy::fixed(Duration::from_millis(100)).max_attempts(2));
         let worker = Worker::new(ledger.clone()).queue(queue).handle(charge);
         let worker = testing::start(worker, &broker).await.unwrap();
         catalogue.wait_for("charge").await;
@@ -91,6 +92,13 @@ impl Stage {
             self.broker.publisher().publish(&Charge { cents }).id(format!("c{cents}")).await.unwrap();
         }
         testing::idle(&self.broker).await;
+    }
+
+    /// How many jobs were published to this queue, replays among them.
+    pub(crate) fn published(&self, queue: &str) -> usize {
+        let text = self.broker.metrics_text();
+        let line = format!(r#"leveret_jobs_published_total{{job="charge",outcome="confirmed",queue="{queue}"}} "#);
+        text.lines().find_map(|counted| counted.strip_prefix(&line)).map_or(0, |count| count.parse().unwrap())
     }
 
     /// As `kill`, and then takes them in.

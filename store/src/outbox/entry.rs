@@ -42,6 +42,8 @@ pub(super) struct Options {
     pub(super) expires_at: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) priority: Option<u8>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) lanes: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) correlation_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,7 +73,10 @@ impl<J: Job> From<&J> for Entry {
 impl Entry {
     /// A job, for its own queue.
     pub fn new<J: Job>(job: &J) -> Self {
-        Self::with(J::NAME.to_owned(), J::QUEUE.to_owned(), serde_json::to_vec(job).map_err(Error::Encode))
+        let mut entry =
+            Self::with(J::NAME.to_owned(), J::QUEUE.to_owned(), serde_json::to_vec(job).map_err(Error::Encode));
+        entry.options.lanes = J::LANES;
+        entry
     }
 
     /// A job whose type is not known here, by its name, its queue and its payload, which is to be JSON.
@@ -127,7 +132,14 @@ impl Entry {
     /// As [`Publish::queue`](leveret::Publish::queue).
     #[must_use]
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
-        self.queue = queue.into();
+        (self.queue, self.options.lanes) = (queue.into(), false);
+        self
+    }
+
+    /// As [`Publish::lanes`](leveret::Publish::lanes). Entries of jobs whose type says [`Job::LANES`] have it anyway.
+    #[must_use]
+    pub fn lanes(mut self) -> Self {
+        self.options.lanes = true;
         self
     }
 
@@ -226,5 +238,30 @@ mod headers {
 
     pub(super) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Vec<(String, HeaderValue)>, D::Error> {
         Ok(BTreeMap::deserialize(from)?.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Laned {}
+
+    impl Job for Laned {
+        const NAME: &'static str = "laned";
+        const QUEUE: &'static str = "laned";
+        const LANES: bool = true;
+    }
+
+    #[test]
+    fn a_job_whose_queue_has_lanes_is_for_them_unless_it_goes_elsewhere() {
+        let lanes = |entry: Entry| {
+            let kept = serde_json::to_string(&entry.options).unwrap();
+            serde_json::from_str::<Options>(&kept).unwrap().lanes
+        };
+        assert!(lanes(Entry::new(&Laned {})) && lanes(Entry::from(&Laned {}).priority(9)));
+        assert!(!lanes(Entry::new(&Laned {}).queue("other")) && !lanes(Entry::raw("laned", "laned", "{}")));
+        assert!(lanes(Entry::raw("laned", "laned", "{}").lanes()));
     }
 }

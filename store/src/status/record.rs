@@ -79,7 +79,7 @@ impl Store {
             note(chunk).execute(&mut tx).await?;
         }
         self.thin_out(&mut tx, &changed).await?;
-        unique::free_ended(&mut tx, &changed, &self.dialect.list("$1")).await?;
+        unique::free_done(&mut tx, &changed, events, &self.dialect.list("$1")).await?;
         tx.commit().await?;
         Ok(changed.into_iter().map(|job| Moved { id: job.id, state: job.state }).collect())
     }

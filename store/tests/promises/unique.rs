@@ -15,6 +15,7 @@ crate::on_both! {
     a_key_is_one_jobs_until_its_time_is_over,
     of_many_at_once_one_has_the_key,
     a_key_is_free_when_its_job_has_ended,
+    a_key_is_free_when_its_job_is_cancelled_wherever_that_is,
     a_key_changes_hands_only_from_the_job_that_was_named,
     only_its_own_job_keeps_or_frees_a_key,
 }
@@ -61,6 +62,26 @@ async fn a_key_is_free_when_its_job_has_ended(database: Database) {
         store.record(&[event(id, 0, 2, end)]).await.unwrap();
     }
     assert_eq!(store.take(claim("next", NOW, None)).await.unwrap(), Claimed::Taken);
+}
+
+async fn a_key_is_free_when_its_job_is_cancelled_wherever_that_is(database: Database) {
+    let store = database.open().await;
+    let due = Step::Queued { due: Some(NOW + 500), expires: None };
+    let retrying = Step::Retrying { kind: "failed".into(), error: "down".into(), due: NOW + 500 };
+    for step in [due, retrying, Step::Started] {
+        let id = step.name();
+        assert_eq!(store.take(claim(id, NOW, None)).await.unwrap(), Claimed::Taken);
+        store.record(&[event(id, 0, 1, step)]).await.unwrap();
+        assert_eq!(store.take(claim("next", NOW, None)).await.unwrap(), by(id));
+        store.record(&[event(id, 0, 2, Step::CancelRequested)]).await.unwrap();
+    }
+    assert_eq!(store.take(claim("next", NOW, None)).await.unwrap(), Claimed::Taken);
+    // What is heard of the others later does not take it away.
+    store
+        .record(&[event("started", 0, 3, Step::CancelRequested), event("queued", 0, 3, Step::Cancelled)])
+        .await
+        .unwrap();
+    assert_eq!(store.take(claim("other", NOW, None)).await.unwrap(), by("next"));
 }
 
 async fn a_key_changes_hands_only_from_the_job_that_was_named(database: Database) {

@@ -8,6 +8,7 @@ use std::{
 use leveret::{
     Config, Queue,
     probe::{Refusal, Server},
+    schedule::Token,
     topology::{self, DEAD, Destination, HIGH, LOW, Plan, SUSPECT, Topology},
 };
 
@@ -34,6 +35,8 @@ pub(super) struct Facts {
     pub(super) rights: Vec<Right>,
     /// By job queue; those without a queue for dead letters are not here.
     pub(super) dead_letters: BTreeMap<String, Result<DeadLetters, Refusal>>,
+    /// What the leaders of schedules say, or why it could not be read.
+    pub(super) tokens: Result<Vec<Token>, String>,
     pub(super) view: View,
 }
 
@@ -253,6 +256,7 @@ pub(super) mod healthy {
             queues: BTreeMap::new(),
             rights: Vec::new(),
             dead_letters: BTreeMap::from([("email".to_owned(), Ok(DeadLetters::default()))]),
+            tokens: Ok(Vec::new()),
             view: View::NotAsked,
         };
         let nodes = ["a", "b", "c"];

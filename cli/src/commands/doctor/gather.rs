@@ -8,8 +8,9 @@ use std::{
 
 use anyhow::Context;
 use leveret::{
-    Config, Queue,
+    Broker, Config, Queue, TopologyMode,
     probe::{ConnectError, Probe, Refusal},
+    schedule::tokens,
     testing::DeadLetter,
     topology::{Destination, QueuePlan, Topology},
 };
@@ -58,6 +59,8 @@ pub(super) async fn gather(arguments: &Arguments, progress: &Progress) -> Result
     progress.show("reading dead letters");
     read_dead_letters(&mut probe, &mut facts, arguments.sample).await;
     probe.close().await;
+    progress.show("reading what leads the schedules");
+    read_tokens(&arguments.config, &mut facts).await;
     let patience = Instant::now() + FIGURES_WITHIN;
     while !facts.without_figures().is_empty() && Instant::now() < patience {
         progress.show("waiting for the figures of new queues");
@@ -156,6 +159,7 @@ fn wanted(arguments: &Arguments, probe: &Probe, dead_ends: Vec<String>, view: Vi
         queues: BTreeMap::new(),
         rights: Vec::new(),
         dead_letters: BTreeMap::new(),
+        tokens: Ok(Vec::new()),
         view,
     }
 }
@@ -220,4 +224,22 @@ async fn read_dead_letters(probe: &mut Probe, facts: &mut Facts, sample: u32) {
         let by_kind = read.map(|read| DeadLetters { total, read, kinds });
         facts.dead_letters.insert(queue, by_kind);
     }
+}
+
+/// What the leaders of schedules say, if there are any.
+async fn read_tokens(config: &Config, facts: &mut Facts) {
+    let stream = facts.topology().schedules();
+    if facts.schedules.is_empty() || facts.seen(&stream).is_none() {
+        return;
+    }
+    // The doctor declares nothing.
+    let config = Config { topology: TopologyMode::Verify, ..config.clone() };
+    facts.tokens = match Broker::amqp(config) {
+        Ok(broker) => {
+            let read = tokens(&broker).await;
+            broker.close().await;
+            read
+        }
+        Err(error) => Err(error.to_string()),
+    };
 }

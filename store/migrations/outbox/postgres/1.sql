@@ -55,7 +55,8 @@ CREATE FUNCTION leveret_enqueue(
     correlation_id TEXT DEFAULT NULL,
     label TEXT DEFAULT NULL,
     track BOOLEAN DEFAULT NULL,
-    order_key TEXT DEFAULT NULL
+    order_key TEXT DEFAULT NULL,
+    lanes BOOLEAN DEFAULT NULL
 ) RETURNS TEXT LANGUAGE plpgsql AS $$
 DECLARE
     now_ms BIGINT := floor(extract(epoch FROM clock_timestamp()) * 1000);
@@ -79,7 +80,8 @@ BEGIN
     INSERT INTO leveret_outbox (id, job, queue, payload, options, order_key, enqueued_at)
     VALUES (coalesce(given, minted), job, queue, convert_to(payload::text, 'UTF8'),
         jsonb_strip_nulls(jsonb_build_object('not_before', not_before, 'expires_at', expires_at, 'priority', priority,
-            'headers', headers, 'correlation_id', correlation_id, 'label', label, 'track', track))::text,
+            'headers', headers, 'correlation_id', correlation_id, 'label', label, 'track', track,
+            'lanes', lanes))::text,
         order_key, now_ms);
     RETURN coalesce(given, minted);
 END

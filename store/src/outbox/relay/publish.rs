@@ -122,6 +122,9 @@ async fn publish_row(relay: &Relay, row: Leased) -> Outcome {
     if let Some(time) = options.expires_at {
         publish = publish.expires(at(time).duration_since(SystemTime::now()).unwrap_or_default());
     }
+    if options.lanes {
+        publish = publish.lanes();
+    }
     if let Some(priority) = options.priority {
         publish = publish.priority(priority);
     }

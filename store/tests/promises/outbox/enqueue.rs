@@ -16,6 +16,7 @@ use crate::{database::Database, in_transaction};
 crate::on_both! {
     a_job_is_published_if_and_only_if_its_transaction_commits,
     the_options_of_a_job_reach_the_wire,
+    a_job_goes_into_the_lane_of_its_priority,
     a_delay_counts_from_the_enqueue,
     what_could_never_be_published_is_refused_and_the_transaction_goes_on,
     many_are_enqueued_at_once_and_their_ids_returned_in_order,
@@ -86,6 +87,26 @@ async fn the_options_of_a_job_reach_the_wire(database: Database) {
     assert!((enqueued..enqueued + 5_000).contains(&time("leveret-enqueued-at")));
     assert!(time("leveret-expires-at").abs_diff(enqueued + 3_600_000) < 5_000);
     assert!(!headers.contains_key("leveret-not-before"));
+}
+
+async fn a_job_goes_into_the_lane_of_its_priority(database: Database) {
+    let stage = Stage::new(database).await;
+    let [high, low] = ["high", "low"].map(|lane| format!("{}.{lane}", stage.queue));
+    for lane in [&high, &low] {
+        stage.declare(lane).await;
+    }
+    for (priority, count) in [(9, 3), (4, 2), (0, 1)] {
+        for _ in 0..count {
+            stage.pool.enqueue(stage.entry("{}").lanes().priority(priority)).await;
+        }
+    }
+    // To a queue by its name, whatever the priority.
+    stage.pool.enqueue(stage.entry("{}").lanes().queue(&low).priority(9)).await;
+    let relay = run(stage.relay());
+    stage.drained().await;
+    relay.stop().await.unwrap();
+    let depth = async |queue: &str| stage.raw.depth(queue).await.unwrap().unwrap();
+    assert_eq!((depth(&high).await, stage.depth().await, depth(&low).await), (3, 2, 2));
 }
 
 async fn a_delay_counts_from_the_enqueue(database: Database) {

@@ -37,6 +37,11 @@ async fn a_job_that_sql_enqueues_is_published_with_all_its_options() {
 
     let plain = call(&stage, &format!("'email.send', '{}', '[1]'", stage.queue)).await.unwrap();
     assert_eq!(stage.take(1).await, [(plain.clone(), "[1]".to_owned())]);
+    stage.declare(&format!("{}.high", stage.queue)).await;
+    let urgent = format!("'email.send', '{}', '{{}}', priority => 9, lanes => true", stage.queue);
+    call(&stage, &urgent).await.unwrap();
+    stage.drained().await;
+    assert_eq!(stage.raw.depth(&format!("{}.high", stage.queue)).await.unwrap(), Some(1));
     let chosen =
         call(&stage, &format!("'email.send', '{}', '{{}}', id => 'mine', delay => '0.3 s'", stage.queue)).await;
     assert_eq!(stage.take(1).await[0].0, chosen.unwrap());

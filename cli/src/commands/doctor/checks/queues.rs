@@ -1,6 +1,8 @@
 //! What the queues hold and who takes it: consumers, dead letters, jobs without a queue, a ladder that is stuck,
 //! replicas.
 
+use leveret::schedule::Token;
+
 use super::super::{
     facts::{DeadLetters, Facts, JobQueue, Listing, ScheduleQueue, Seen},
     finding::{Check, Finding, Level, counted, some_of},
@@ -14,6 +16,7 @@ const ADVISED_IN_HAND: u64 = 256;
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<_> = facts.job_queues.iter().flat_map(|queue| consumers(facts, queue)).collect();
     findings.extend(facts.schedules.iter().filter_map(|schedule| Some(led(schedule, facts.seen(&schedule.name)?))));
+    findings.extend(rivals(facts));
     findings.extend(facts.job_queues.iter().filter_map(|queue| dead_letters(facts, queue)));
     findings.extend(unrouted(facts));
     if let Some(listing) = facts.listing() {
@@ -59,6 +62,34 @@ fn led(schedule: &ScheduleQueue, seen: &Seen) -> Finding {
             .remedy(format!("start a worker with this schedule, or delete the queue {}", schedule.name));
     }
     Finding::ok(Check::Consumers, subject, format!("workers: {}, of which one leads", seen.consumers))
+}
+
+/// Schedules of which another has the name: only one of the two is published.
+fn rivals(facts: &Facts) -> Vec<Finding> {
+    let tokens = match &facts.tokens {
+        Ok(tokens) => tokens,
+        Err(reason) => {
+            let stream = facts.topology().schedules();
+            let message = format!("whether two schedules have one name is not known: {reason}");
+            let remedy = format!("give a user who has the read right on {stream}");
+            return vec![Finding::note(Check::Consumers, "schedules", message).remedy(remedy)];
+        }
+    };
+    let rival = |schedule: &ScheduleQueue| {
+        let led = facts.seen(&schedule.name)?.consumers > 0;
+        let token = tokens.iter().find(|token| led && token.schedule == schedule.schedule)?;
+        let rival = token.rival.as_ref()?;
+        let shown = |token: &Token| {
+            let Token { leader, job, queue, expression, zone, .. } = token;
+            format!("job {job} to queue {queue} at {expression} {zone}, of worker {leader}")
+        };
+        let message = "two schedules have this name: only the leader's is published, the other never fires";
+        let finding = Finding::problem(Check::Consumers, format!("schedule {}", schedule.schedule), message)
+            .differs(shown(token), shown(rival))
+            .remedy("give one of them another name with Schedule::new; during a deploy that changes the schedule this passes");
+        Some(finding)
+    };
+    facts.schedules.iter().filter_map(rival).collect()
 }
 
 fn dead_letters(facts: &Facts, queue: &JobQueue) -> Option<Finding> {

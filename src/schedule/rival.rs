@@ -1,0 +1,178 @@
+//! Finds out that another worker has another schedule under the name of this worker's. Only the leader of a name publishes,
+//! so one of the two never fires. Each worker logs what it sees: the leader sees what others seed, the others see the
+//! leader's tokens in the stream. The leader's token names the other one, for `leveret doctor`.
+//!
+//! Another job or queue is a clash at once. Another expression, zone or payload is what a rolling deploy brings for some
+//! minutes, so it has to last.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use super::token::Token;
+use crate::{
+    broker::Broker,
+    message::{Message, millis},
+    stream::{Reading, follow},
+    topology::{Stream, Topology},
+};
+
+/// What a deploy may take. Also how long a worker that is not heard of again counts.
+const DEPLOY: Duration = Duration::from_secs(10 * 60);
+const LOG_AGAIN: Duration = Duration::from_secs(60 * 60);
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What is known of others with the schedule's name.
+pub(crate) struct Rivals {
+    own: Token,
+    /// When one with another expression, zone or payload was first seen, and last.
+    changed: Option<(Instant, Instant)>,
+    /// The last one that clashes.
+    clash: Option<(Token, Instant)>,
+    logged: Option<Instant>,
+}
+
+impl Rivals {
+    pub(super) fn new(own: Token) -> Self {
+        Self { own, changed: None, clash: None, logged: None }
+    }
+
+    /// Compares what another worker says of the schedule with this worker's. Returns whether a clash is new.
+    pub(super) fn see(&mut self, other: &Token) -> bool {
+        let now = Instant::now();
+        let Some(differs) = self.difference(other).filter(|differs| self.clashes(differs, now)) else { return false };
+        let is_new = self.clash().is_none();
+        self.clash = Some((Token { rival: None, ..other.clone() }, now));
+        if self.logged.is_none_or(|logged| now - logged >= LOG_AGAIN) {
+            self.logged = Some(now);
+            tracing::warn!(
+                schedule = self.own.schedule,
+                differs,
+                job = self.own.job,
+                queue = self.own.queue,
+                other_job = other.job,
+                other_queue = other.queue,
+                other = other.leader,
+                "two schedules have this name: only the leader's is published"
+            );
+        }
+        is_new
+    }
+
+    /// The other schedule, as long as its worker is heard of.
+    pub(super) fn clash(&self) -> Option<Token> {
+        self.clash.as_ref().filter(|(_, seen)| seen.elapsed() < DEPLOY).map(|(other, _)| other.clone())
+    }
+
+    fn difference(&self, other: &Token) -> Option<&'static str> {
+        let Token { expression, zone, job, queue, payload, .. } = &self.own;
+        let differences = [
+            ("job", *job != other.job),
+            ("queue", *queue != other.queue),
+            ("expression", *expression != other.expression),
+            ("zone", *zone != other.zone),
+            ("payload", payload.is_some() && other.payload.is_some() && *payload != other.payload),
+        ];
+        differences.into_iter().find_map(|(field, differs)| differs.then_some(field))
+    }
+
+    fn clashes(&mut self, differs: &str, now: Instant) -> bool {
+        if matches!(differs, "job" | "queue") {
+            return true;
+        }
+        let first = match self.changed {
+            Some((first, last)) if now - last < DEPLOY => first,
+            _ => now,
+        };
+        self.changed = Some((first, now));
+        now - first >= DEPLOY
+    }
+}
+
+/// Compares the tokens of other leaders with the schedules of this worker; never ends.
+pub(crate) async fn watch(broker: Broker, mut schedules: Vec<Rivals>) {
+    let topology = Topology::new(&broker.config().namespace);
+    let Some(plan) = schedules.first().map(|first| topology.of_schedule(&first.own.schedule)) else { return };
+    // Until the stream is there, those who take part in the election say why it is not.
+    while broker.ensure(&plan).await.is_err() {
+        sleep(RETRY).await;
+    }
+    let reading = watch::Sender::new(Reading::Behind);
+    let seen = |message: &Message| {
+        let Some(token) = Token::read(message) else { return };
+        // Whoever led before that may be gone.
+        if token.told_at.saturating_add(millis(DEPLOY)) < broker.now_ms() {
+            return;
+        }
+        for schedule in schedules.iter_mut().filter(|schedule| schedule.own.schedule == token.schedule) {
+            schedule.see(&token);
+        }
+    };
+    follow(&broker, Stream::Schedules, &reading, seen).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Job, Schedule};
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Cleanup {
+        of: String,
+    }
+
+    impl Job for Cleanup {
+        const NAME: &'static str = "cleanup";
+        const QUEUE: &'static str = "cleanups";
+    }
+
+    fn token(of: &str, expression: &str, set: impl FnOnce(&mut Token)) -> Token {
+        let mut token = Token::of(&Schedule::new("cleanup", expression, "UTC", &Cleanup { of: of.into() }), 0);
+        set(&mut token);
+        token
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_job_or_queue_is_a_clash_at_once_and_any_other_change_if_it_outlasts_a_deploy() {
+        let rivals = || Rivals::new(token("orders", "@daily", |_| ()));
+        let same = token("orders", "@daily", |token| (token.epoch, token.leader) = (7, "other:1".into()));
+        assert!(!rivals().see(&same));
+        for clash in [
+            token("orders", "@daily", |token| token.job = "sweep".into()),
+            token("orders", "@daily", |token| token.queue = "sweeps".into()),
+        ] {
+            let mut rivals = rivals();
+            assert!(rivals.see(&clash) && !rivals.see(&clash), "it is new once");
+            assert_eq!(rivals.clash(), Some(clash));
+            tokio::time::advance(DEPLOY).await;
+            assert_eq!(rivals.clash(), None);
+        }
+        for changed in [
+            token("orders", "@hourly", |_| ()),
+            token("carts", "@daily", |_| ()),
+            token("orders", "@daily", |token| token.zone = "Europe/Berlin".into()),
+        ] {
+            let mut rivals = rivals();
+            // A deploy yesterday.
+            assert!(!rivals.see(&changed));
+            tokio::time::advance(24 * 60 * DEPLOY / 10).await;
+            let seen: Vec<_> = [0, 5, 5].map(|minutes| Duration::from_secs(minutes * 60)).into();
+            let mut news = Vec::new();
+            for after in seen {
+                tokio::time::advance(after).await;
+                news.push(rivals.see(&changed));
+            }
+            assert_eq!(news, [false, false, true], "{changed:?}");
+        }
+    }
+
+    #[test]
+    fn a_payload_is_the_same_whatever_the_order_of_its_fields() {
+        let digest = |json: &str| super::super::token::digest(json.as_bytes());
+        assert_eq!(digest(r#"{"a": 1, "b": {"c": 2, "d": 3}}"#), digest(r#"{"b":{"d":3,"c":2},"a":1}"#));
+        assert_ne!(digest(r#"{"a": 1}"#), digest(r#"{"a": 2}"#));
+    }
+}
