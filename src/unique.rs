@@ -61,6 +61,9 @@ pub struct Claim<'a> {
     pub key: &'a str,
     /// The job that is to have it.
     pub job_id: &'a str,
+    /// What tells that job from others of its id ([`Publish::origin`](crate::Publish::origin)): only its own end frees the
+    /// key early.
+    pub origin: &'a str,
     /// The publisher's clock, in milliseconds since the epoch.
     pub now: u64,
     /// Until when it is to be taken, by the same clock.
@@ -167,9 +170,10 @@ pub(crate) async fn publish(publish: Publish, unique: Unique) -> Result<JobId, P
         value: unique.key.clone(),
         reason: "the publisher has no store of unique keys: see Publisher::unique_in",
     })?;
+    let origin = publish.origin().unwrap_or_default().to_owned();
     let (id, target, message) = publish.into_message()?;
     let key = format!("{job}/{}", unique.key);
-    if let Claimed::By(holder) = claim(&publisher, keys, &key, &id, unique.if_taken).await? {
+    if let Claimed::By(holder) = claim(&publisher, keys, &key, (&id, &origin), unique.if_taken).await? {
         let id = JobId::from(holder);
         return match unique.if_taken {
             IfTaken::Existing => Ok(id),
@@ -193,14 +197,14 @@ async fn claim(
     publisher: &Publisher,
     keys: &dyn UniqueKeys,
     key: &str,
-    id: &JobId,
+    (id, origin): (&JobId, &str),
     if_taken: IfTaken,
 ) -> Result<Claimed, PublishError> {
     let mut holder = None;
     for _ in 0..TRIES {
         let now = publisher.now_ms();
         let until = now.saturating_add(millis(publisher.timeout() + MARGIN));
-        let claim = Claim { key, job_id: id.as_str(), now, until, instead_of: holder.as_deref() };
+        let claim = Claim { key, job_id: id.as_str(), origin, now, until, instead_of: holder.as_deref() };
         match keys.take(claim).await.map_err(PublishError::UniqueKeys)? {
             Claimed::By(other) if if_taken == IfTaken::Replace => {
                 publisher.cancel(&other).await?;

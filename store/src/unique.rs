@@ -9,8 +9,8 @@ use crate::{
 use leveret::unique::{Answer, Claim, Claimed, UniqueKeys};
 
 /// In one statement, so that of two publishers one is told of the other.
-const CLAIM: &str = "INSERT INTO leveret_unique (key, job_id, until) VALUES ($1, $2, $3)
-    ON CONFLICT (key) DO UPDATE SET job_id = excluded.job_id, until = excluded.until
+const CLAIM: &str = "INSERT INTO leveret_unique (key, job_id, until, origin) VALUES ($1, $2, $3, $6)
+    ON CONFLICT (key) DO UPDATE SET job_id = excluded.job_id, until = excluded.until, origin = excluded.origin
     WHERE leveret_unique.until <= $4 OR leveret_unique.job_id IN ($2, $5)";
 
 impl UniqueKeys for Store {
@@ -32,9 +32,9 @@ impl UniqueKeys for Store {
 
 impl Store {
     async fn take_unique(&self, claim: Claim<'_>) -> Result<Claimed> {
-        let Claim { key, job_id, now, until, instead_of } = claim;
+        let Claim { key, job_id, origin, now, until, instead_of } = claim;
         loop {
-            let sql = Sql::new(CLAIM).arg(key).arg(job_id).arg(until).arg(now).arg(instead_of);
+            let sql = Sql::new(CLAIM).arg(key).arg(job_id).arg(until).arg(now).arg(instead_of).arg(origin);
             if sql.execute(&mut self.writer().await?).await? > 0 {
                 return Ok(Claimed::Taken);
             }
@@ -47,12 +47,17 @@ impl Store {
     }
 }
 
-/// Frees the keys of jobs that have ended.
-pub(crate) async fn free_ended(on: &mut Lent, changed: &[Job], list: &str) -> Result<()> {
-    let ended: Vec<_> = changed.iter().filter(|job| job.state.is_terminal()).map(|job| job.id.as_str()).collect();
-    if ended.is_empty() {
+/// Frees the keys of jobs that have ended, and of those that were cancelled: they will not run, or are told to stop.
+/// `list` makes a list of a placeholder. Ids and origins need not be matched in pairs, because origins are random.
+pub(crate) async fn free_done(on: &mut Lent, changed: &[Job], list: impl Fn(&str) -> String) -> Result<()> {
+    let done: Vec<_> =
+        changed.iter().filter(|job| job.state.is_terminal() || job.cancel_requested_at.is_some()).collect();
+    if done.is_empty() {
         return Ok(());
     }
-    let text = format!("DELETE FROM leveret_unique WHERE job_id IN {list}");
-    Sql::new(text).arg(text_list(ended)).execute(on).await.map(drop)
+    let (ids, origins) = (list("$1"), list("$2"));
+    let text = format!("DELETE FROM leveret_unique WHERE job_id IN {ids} AND origin IN {origins}");
+    let ids = text_list(done.iter().map(|job| job.job_id()));
+    let origins = text_list(done.iter().map(|job| job.origin.as_deref().unwrap_or_default()));
+    Sql::new(text).arg(ids).arg(origins).execute(on).await.map(drop)
 }
