@@ -36,6 +36,8 @@ pub(crate) struct Route<S> {
     pub(crate) handler: Erased<S>,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Duration,
+    /// For how long since it became due a job may snooze.
+    pub(crate) snooze_limit: Duration,
     pub(crate) metrics: Arc<JobMetrics>,
     /// What its jobs have to pass first; most have nothing to.
     pub(crate) gate: Option<Arc<Gate>>,
@@ -76,7 +78,7 @@ pub(crate) async fn run<S: Send + Sync + 'static>(
     route: &Route<S>,
     chain: Arc<Chain<S>>,
     ctx: Context<S>,
-    age: Option<Duration>,
+    overdue: Option<Duration>,
     pass: Option<Pass>,
 ) -> Outcome {
     let attempt = ctx.attempt();
@@ -94,7 +96,8 @@ pub(crate) async fn run<S: Send + Sync + 'static>(
         pass.ended(&result);
     }
     route.dependencies.blame(&result, route.needs());
-    let facts = Facts { attempt, age, policy: &route.retry, draws: draws(&result) };
+    let draws = draws(&result);
+    let facts = Facts { attempt, overdue, snooze_limit: route.snooze_limit, policy: &route.retry, draws };
     let outcome = verdict(result, facts);
     if let Outcome::Retry { kind, .. } | Outcome::DeadLetter { kind, .. } = &outcome {
         route.metrics.error(*kind);
@@ -142,6 +145,7 @@ mod tests {
             handler: Arc::new(|_| Box::pin(async { Ok(()) })),
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(1),
+            snooze_limit: Duration::from_secs(1),
             metrics: Arc::new(metrics.job("q", "j")),
             gate: None,
             dependencies: Arc::new(Dependencies::new(Vec::new(), std::iter::empty(), &metrics)),
@@ -153,7 +157,8 @@ mod tests {
     #[test]
     fn a_policy_that_panics_makes_a_dead_letter() {
         let policy = RetryPolicy::custom(|_| panic!("no such attempt"));
-        let facts = Facts { attempt: 1, age: None, policy: &policy, draws: (0.0, 0.0) };
+        let (snooze_limit, draws) = (Duration::from_secs(1), (0.0, 0.0));
+        let facts = Facts { attempt: 1, overdue: None, snooze_limit, policy: &policy, draws };
         let Outcome::DeadLetter { kind: ErrorKind::Panic, reason } = verdict(Err("down".into()), facts) else {
             panic!("it is given up");
         };

@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     broker::{Broker, SendError},
     job::JobId,
-    message::Message,
+    message::{LONGEST_NAME, Message},
     stream::{Reading, follow},
     topology::{Stream, Target},
 };
@@ -24,6 +24,9 @@ const ENTRY: &str = "leveret.job";
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// A broker that refuses closes the channel under all publishes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Jobs that are kept. Nobody has so many, but whoever may write to the stream could announce them.
+const MOST_ENTRIES: usize = 10_000;
 
 /// A job on a queue, as a worker announced it.
 ///
@@ -91,8 +94,8 @@ pub struct Catalogue {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// By job, then queue.
-    entries: RwLock<BTreeMap<(String, String), Arc<Entry>>>,
+    /// By job, then queue; each with its number in the order of the stream.
+    entries: RwLock<BTreeMap<(String, String), (u64, Arc<Entry>)>>,
     reading: watch::Sender<Reading>,
     changes: watch::Sender<u64>,
 }
@@ -108,7 +111,8 @@ impl Catalogue {
         let shared = Arc::new(Shared::default());
         let (filled, broker) = (Arc::clone(&shared), broker.clone());
         let reader = tokio::spawn(async move {
-            follow(&broker, Stream::Catalogue, &filled.reading, |message| filled.add(message)).await;
+            let add = |message: &Message| filled.add(message, broker.now_ms());
+            follow(&broker, Stream::Catalogue, &filled.reading, add).await;
         });
         Self { shared, _reader: Arc::new(AbortOnDropHandle::new(reader)) }
     }
@@ -133,12 +137,12 @@ impl Catalogue {
         }
     }
 
-    /// The job of that name; if several queues have it, the one that was announced last.
+    /// The job of that name; if several queues have it, the one that was announced last, in the order of the stream.
     #[must_use]
     pub fn find(&self, job: &str) -> Option<Arc<Entry>> {
         let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
         let found = entries.range((job.to_owned(), String::new())..).take_while(|((name, _), _)| name == job);
-        found.map(|(_, entry)| entry).max_by_key(|entry| entry.announced_at).cloned()
+        found.map(|(_, entry)| entry).max_by_key(|(number, _)| *number).map(|(_, entry)| Arc::clone(entry))
     }
 
     /// Whether jobs of that name go into the [lanes](crate::Queue::lanes) of that queue, as its workers announced. For a job
@@ -153,17 +157,30 @@ impl Catalogue {
     /// All jobs, by name and then by queue.
     #[must_use]
     pub fn entries(&self) -> Vec<Arc<Entry>> {
-        self.shared.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.values().map(|(_, entry)| Arc::clone(entry)).collect()
     }
 }
 
 impl Shared {
-    fn add(&self, message: &Message) {
-        let Ok(entry) = serde_json::from_slice::<Entry>(&message.body) else {
+    fn add(&self, message: &Message, now_ms: u64) {
+        let Ok(mut entry) = serde_json::from_slice::<Entry>(&message.body) else {
             return tracing::warn!("an entry of the catalogue that cannot be read");
         };
+        // The worker's clock may be wrong; what it says only informs.
+        entry.announced_at = entry.announced_at.min(now_ms);
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let (names, is_full) = ([&entry.job, &entry.queue], entries.len() >= MOST_ENTRIES);
         let key = (entry.job.clone(), entry.queue.clone());
-        self.entries.write().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::new(entry));
+        if names.iter().any(|name| name.len() > LONGEST_NAME) || (is_full && !entries.contains_key(&key)) {
+            return tracing::warn!(
+                entries = entries.len(),
+                "an entry of the catalogue with a name that is too long, or too many entries: left out"
+            );
+        }
+        let number = *self.changes.borrow();
+        entries.insert(key, (number, Arc::new(entry)));
+        drop(entries);
         self.changes.send_modify(|changes| *changes += 1);
     }
 }
@@ -193,5 +210,49 @@ pub(crate) async fn announce(broker: Broker, entries: Vec<Entry>) {
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn announce(shared: &Shared, entry: &serde_json::Value) {
+        let body = serde_json::to_vec(entry).unwrap();
+        shared.add(&Message::new(ENTRY, &JobId::mint(), body, NOW), NOW);
+    }
+
+    fn entry(queue: &str, announced_at: u64) -> serde_json::Value {
+        let job = "email.send";
+        serde_json::json!({"job": job, "queue": queue, "timeout_ms": 1, "max_attempts": 1, "announced_at": announced_at})
+    }
+
+    fn catalogue() -> Catalogue {
+        Catalogue { shared: Arc::default(), _reader: Arc::new(AbortOnDropHandle::new(tokio::spawn(async {}))) }
+    }
+
+    #[tokio::test]
+    async fn the_last_in_the_order_of_the_stream_wins_whatever_time_an_entry_says() {
+        let catalogue = catalogue();
+        for (queue, said, kept) in [("evil", u64::MAX, NOW), ("email", NOW - 5, NOW - 5), ("older", 0, 0)] {
+            announce(&catalogue.shared, &entry(queue, said));
+            let found = catalogue.find("email.send").unwrap();
+            assert_eq!((found.queue.as_str(), found.announced_at), (queue, kept));
+        }
+    }
+
+    #[tokio::test]
+    async fn entries_are_bounded_in_number_and_their_names_in_length() {
+        let catalogue = catalogue();
+        announce(&catalogue.shared, &entry(&"q".repeat(100_000), 0));
+        assert!(catalogue.entries().is_empty());
+        for n in 0..=MOST_ENTRIES {
+            announce(&catalogue.shared, &entry(&format!("queue-{n}"), 0));
+        }
+        assert_eq!(catalogue.entries().len(), MOST_ENTRIES);
+        announce(&catalogue.shared, &entry("queue-7", 7));
+        assert_eq!(catalogue.find("email.send").unwrap().announced_at, 7, "what is known is still brought up to date");
     }
 }

@@ -6,6 +6,7 @@ use lapin::{
 };
 
 use crate::{
+    limit::slot::Slot,
     message::{Envelope, Message, header, integer, text, truncated},
     outcome::ErrorKind,
 };
@@ -14,8 +15,15 @@ use crate::{
 /// kin), or lie about the copy (`x-delivery-count`, `x-acquired-count`, `leveret-unreadable`).
 const DROPPED: [&str; 6] = ["CC", "BCC", "x-death", header::DELIVERY_COUNT, "x-acquired-count", header::UNREADABLE];
 /// What a job that is published anew must not carry on besides: its failure, and times that are over.
-const OF_THE_PAST: [&str; 6] =
-    [header::ERROR, header::ERROR_KIND, header::FAILED_AT, header::QUEUE, header::NOT_BEFORE, header::EXPIRES_AT];
+const OF_THE_PAST: [&str; 7] = [
+    header::ERROR,
+    header::ERROR_KIND,
+    header::FAILED_AT,
+    header::QUEUE,
+    header::NOT_BEFORE,
+    header::EXPIRES_AT,
+    header::SNOOZED_SINCE,
+];
 const DROPPED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
 /// The longest error text that is written into `leveret-error`.
 pub(crate) const ERROR_TEXT_LIMIT: usize = 4 * 1024;
@@ -35,7 +43,9 @@ pub(crate) enum CopyKind<'a> {
     Later {
         at: u64,
         /// Its slot before a rate limit, if it has one; one that the original bears is used up.
-        slot: Option<u64>,
+        slot: Option<Slot>,
+        /// When it became due before its first snooze, if it snoozes now (ms since the epoch).
+        snoozed_since: Option<u64>,
     },
     /// The same attempt, in another queue.
     Moved,
@@ -65,6 +75,9 @@ impl Message {
             CopyKind::Replayed => 1,
         };
         headers.insert(header::ATTEMPT.into(), integer(attempt.into()));
+        if received.track || matches!(kind, CopyKind::Replayed) {
+            headers.insert(header::ORIGIN.into(), text(&self.origin()));
+        }
         if let CopyKind::Retry { kind, reason, .. } | CopyKind::Dead { kind, reason } = kind {
             headers.insert(header::ERROR.into(), text(truncated(reason, ERROR_TEXT_LIMIT)));
             headers.insert(header::ERROR_KIND.into(), text(kind.as_str()));
@@ -73,7 +86,7 @@ impl Message {
         }
         match kind {
             CopyKind::Later { slot: Some(slot), .. } => {
-                headers.insert(header::SLOT.into(), integer(*slot));
+                headers.insert(header::SLOT.into(), slot.to_header());
             }
             CopyKind::Moved => {}
             CopyKind::Later { slot: None, .. }
@@ -84,11 +97,19 @@ impl Message {
             }
         }
         match kind {
-            CopyKind::Retry { at, .. } | CopyKind::Later { at, .. } => {
+            CopyKind::Retry { at, .. } => {
                 headers.insert(header::NOT_BEFORE.into(), integer(*at));
+                headers.remove(header::SNOOZED_SINCE);
+            }
+            CopyKind::Later { at, snoozed_since, .. } => {
+                headers.insert(header::NOT_BEFORE.into(), integer(*at));
+                if let Some(since) = snoozed_since {
+                    headers.insert(header::SNOOZED_SINCE.into(), integer(*since));
+                }
             }
             CopyKind::Dead { .. } => {
                 headers.remove(header::NOT_BEFORE);
+                headers.remove(header::SNOOZED_SINCE);
             }
             CopyKind::Moved => {}
             CopyKind::Replayed => {
@@ -103,7 +124,7 @@ impl Message {
 
     /// This copy with no header but those that [`copy`](Self::copy) wrote and the wish to be tracked, for when the others leave no room.
     pub(crate) fn bare(mut self) -> Self {
-        const WRITTEN: [&str; 8] = [
+        const WRITTEN: [&str; 9] = [
             header::ATTEMPT,
             header::HOP,
             header::ENQUEUED_AT,
@@ -112,6 +133,7 @@ impl Message {
             header::FAILED_AT,
             header::QUEUE,
             header::TRACK,
+            header::ORIGIN,
         ];
         let mut headers = self.properties.headers().clone().unwrap_or_default().inner().clone();
         headers.retain(|name, _| WRITTEN.contains(&name.as_str()));

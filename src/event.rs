@@ -6,6 +6,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{
+    copy::ERROR_TEXT_LIMIT,
+    message::{LONGEST_LABEL, LONGEST_NAME, LONGEST_ORIGIN, truncated},
+    tracked::{NOTE_LIMIT, RESULT_LIMIT},
+};
+
 /// One step of a tracked job. Its wire form is the JSON of this type.
 ///
 /// Steps arrive late, twice and out of order. What counts is the greatest [`place`](Self::place).
@@ -28,6 +34,10 @@ pub struct JobEvent {
     pub job: String,
     /// The job queue.
     pub queue: String,
+    /// What tells the job from every other that bears its id ([`Publish::origin`](crate::Publish::origin)). Whoever knows
+    /// only the id cannot tell anything of the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// The text that the job was published with to be shown ([`Publish::label`](crate::Publish::label)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
@@ -116,6 +126,59 @@ impl JobEvent {
     pub fn place(&self) -> (u32, u8) {
         (self.hop, self.step.rank())
     }
+
+    /// This event with its texts as long as workers may write them, so that none fills a store; none if its id is longer
+    /// than any job's.
+    ///
+    /// ```
+    /// use leveret::event::JobEvent;
+    ///
+    /// let json = r#"{"id": "a", "job": "email.send", "queue": "email", "attempt": 1, "hop": 0, "at": 0, "event": "started"}"#;
+    /// let event: JobEvent = serde_json::from_str(json)?;
+    /// let long = JobEvent { label: Some("x".repeat(100_000)), ..event };
+    /// assert_eq!(long.clone().bounded().and_then(|event| event.label).map(|label| label.len()), Some(1024));
+    /// assert!(JobEvent { id: "x".repeat(256), ..long }.bounded().is_none());
+    /// # Ok::<_, serde_json::Error>(())
+    /// ```
+    #[must_use]
+    pub fn bounded(mut self) -> Option<Self> {
+        if self.id.len() > LONGEST_NAME {
+            return None;
+        }
+        cut(&mut self.job, LONGEST_NAME);
+        cut(&mut self.queue, LONGEST_NAME);
+        let texts =
+            [(&mut self.origin, LONGEST_ORIGIN), (&mut self.label, LONGEST_LABEL), (&mut self.worker, LONGEST_NAME)];
+        for (text, limit) in texts {
+            text.iter_mut().for_each(|text| cut(text, limit));
+        }
+        match &mut self.step {
+            Step::Progress { note, .. } => note.iter_mut().for_each(|note| cut(note, NOTE_LIMIT)),
+            Step::Retrying { kind, error, .. } | Step::Dead { kind, error } => {
+                cut(kind, LONGEST_NAME);
+                cut(error, ERROR_TEXT_LIMIT);
+            }
+            Step::Succeeded { result, too_large } => {
+                // A worker measures its own result. This is of who does not.
+                let size = result.as_ref().map_or(0, |result| result.to_string().len());
+                if size > RESULT_LIMIT {
+                    (*result, *too_large) = (None, Some(size as u64));
+                }
+            }
+            Step::Queued { .. }
+            | Step::Received
+            | Step::Started
+            | Step::Snoozed { .. }
+            | Step::CancelRequested
+            | Step::Duplicate
+            | Step::Cancelled => {}
+        }
+        Some(self)
+    }
+}
+
+fn cut(text: &mut String, limit: usize) {
+    text.truncate(truncated(text, limit).len());
 }
 
 impl Step {

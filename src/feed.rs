@@ -251,10 +251,11 @@ impl Taken {
         self.redelivered
     }
 
-    /// The step that the message tells; none if it tells none that can be read.
+    /// The step that the message tells; none if it tells none that can be read. Texts that are longer than any worker
+    /// writes them are cut.
     #[must_use]
     pub fn event(&self) -> Option<JobEvent> {
-        serde_json::from_slice(self.message.payload()).ok()
+        serde_json::from_slice::<JobEvent>(self.message.payload()).ok()?.bounded()
     }
 }
 

@@ -118,8 +118,20 @@ pub(crate) fn decode<J: Job>(message: &Message) -> Result<J, JobError> {
     if let Some(encoding) = message.foreign_encoding() {
         return Err(refuse(format!("{encoding} is not understood: send UTF-8 JSON as application/json")));
     }
-    serde_json::from_slice(&message.body)
-        .map_err(|error| refuse(format!("payload of {}: {}", J::NAME, undecoded::reason(&error, &message.body))))
+    let body = json_of(&message.body)
+        .map_err(|encoding| refuse(format!("payload of {}: it is {encoding}; send UTF-8 JSON", J::NAME)))?;
+    serde_json::from_slice(body)
+        .map_err(|error| refuse(format!("payload of {}: {}", J::NAME, undecoded::reason(&error, body))))
+}
+
+/// A payload without the byte order mark that some clients write before their JSON; else which encoding the mark says.
+fn json_of(body: &[u8]) -> Result<&[u8], &'static str> {
+    match body {
+        [0xEF, 0xBB, 0xBF, json @ ..] => Ok(json),
+        [0xFF, 0xFE, 0, 0, ..] | [0, 0, 0xFE, 0xFF, ..] => Err("UTF-32"),
+        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => Err("UTF-16"),
+        json => Ok(json),
+    }
 }
 
 /// The error that stands for a handler's panic.
@@ -142,7 +154,10 @@ mod tests {
 
     use serde::{Deserialize, Serialize};
 
-    use crate::{Broker, Context, Job, JobResult, Queue, RetryPolicy, Worker, testing};
+    use crate::{
+        Broker, Context, ErrorKind, Job, JobResult, Outcome, Queue, RetryPolicy, Worker,
+        testing::{self, perform_raw},
+    };
 
     #[derive(Serialize, Deserialize)]
     struct Count;
@@ -177,5 +192,21 @@ mod tests {
             assert_eq!(RUNS.load(Ordering::SeqCst), 0);
             running.stop().await.unwrap();
         });
+    }
+    #[tokio::test]
+    async fn a_byte_order_mark_before_the_json_is_skipped_and_another_encoding_is_named() {
+        async fn count(_: Count, _: Context<()>) -> JobResult {
+            Ok(())
+        }
+        let run = async |payload: &[u8]| {
+            let outcome = perform_raw(Worker::new(()).handle(count), "counts", "count", payload, 1).await.unwrap();
+            match outcome {
+                Outcome::DeadLetter { kind: ErrorKind::Decode, reason } => reason,
+                other => format!("{other:?}"),
+            }
+        };
+        assert_eq!(run(b"\xef\xbb\xbfnull").await, "Done");
+        assert!(run(b"\xff\xfen\0u\0l\0l\0").await.contains("it is UTF-16; send UTF-8 JSON"));
+        assert!(run(b"\0\0\xfe\xff\0\0\0n").await.contains("UTF-32"));
     }
 }

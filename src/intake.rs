@@ -69,6 +69,13 @@ impl Received {
         self.message.replayed_at().or_else(published).unwrap_or(0)
     }
 
+    /// When the job became due, in milliseconds since the epoch: at its publish, at the end of its delay, or at its last
+    /// retry. Snoozes do not move this, so that it bounds them.
+    pub(crate) fn due(&self) -> Option<u64> {
+        let envelope = self.envelope;
+        envelope.snoozed_since.or(envelope.not_before).or(envelope.enqueued_at).map(|due| due.min(self.at_ms))
+    }
+
     /// Seconds since the first publish.
     pub(crate) fn age(&self, now_ms: u64) -> Option<f64> {
         self.envelope.enqueued_at.map(|at| now_ms.saturating_sub(at) as f64 / 1000.0)
@@ -176,6 +183,20 @@ mod tests {
         assert_eq!(decided(header::NOT_BEFORE, AHEAD + 5_000), Intake::TooEarly(5_000));
         let at_ten_years = now.latest + 315_360_000_000;
         assert!(matches!(decided(header::NOT_BEFORE, at_ten_years), Intake::TooEarly(_)));
+    }
+
+    #[test]
+    fn a_job_is_due_from_its_publish_its_delay_or_its_last_retry_on_whatever_it_snoozed() {
+        let (enqueued, not_before) = ((header::ENQUEUED_AT, NOW - 900), (header::NOT_BEFORE, NOW - 500));
+        let table: [(&[(&str, u64)], u64); 4] = [
+            (&[enqueued], NOW - 900),
+            (&[enqueued, not_before], NOW - 500),
+            (&[enqueued, (header::NOT_BEFORE, NOW), (header::SNOOZED_SINCE, NOW - 500)], NOW - 500),
+            (&[enqueued, (header::NOT_BEFORE, NOW + 900)], NOW),
+        ];
+        for (headers, due) in table {
+            assert_eq!(received(headers).due(), Some(due), "{headers:?}");
+        }
     }
 
     #[test]

@@ -95,7 +95,8 @@ impl Received {
 
 /// The verdict on an attempt.
 pub fn verdict(result: JobResult, attempt: u32, policy: &RetryPolicy) -> Outcome {
-    let facts = Facts { attempt, age: None, policy, draws: draws(&result) };
+    let (overdue, snooze_limit) = (None, Duration::MAX);
+    let facts = Facts { attempt, overdue, snooze_limit, policy, draws: draws(&result) };
     outcome::decide(result, facts)
 }
 

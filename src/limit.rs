@@ -8,8 +8,9 @@ pub(crate) mod gate;
 pub(crate) mod line;
 pub(crate) mod places;
 pub(crate) mod shared;
+pub(crate) mod slot;
 
-pub use self::shared::{Answer, Permits, Wish};
+pub use self::shared::{Answer, Permits, Slots, Wish};
 
 use std::time::Duration;
 

@@ -4,7 +4,9 @@
 //! steers a job and makes no sense is [`Malformed`], and such a job is dead-lettered with the header's name rather than
 //! run at the wrong time. Headers that only inform are ignored when they make no sense.
 
-use std::time::Duration;
+mod number;
+
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use lapin::{
@@ -12,6 +14,7 @@ use lapin::{
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
 
+use self::number::Number;
 use crate::{job::JobId, outcome::ErrorKind};
 
 /// Header names. None starts with `x-`: AMQP 1.0 conversion would move those.
@@ -22,7 +25,7 @@ pub(crate) mod header {
     pub(crate) const ENQUEUED_AT: &str = "leveret-enqueued-at";
     pub(crate) const REPLAYED_AT: &str = "leveret-replayed-at";
     pub(crate) const NOT_BEFORE: &str = "leveret-not-before";
-    /// The time of the job's own slot in the line before a rate limit, ms since the epoch.
+    /// The job's own slot in the line before a rate limit (`limit::slot`).
     pub(crate) const SLOT: &str = "leveret-slot";
     pub(crate) const EXPIRES_AT: &str = "leveret-expires-at";
     pub(crate) const ERROR: &str = "leveret-error";
@@ -33,6 +36,10 @@ pub(crate) mod header {
     pub(crate) const FIRED_AT: &str = "leveret-fired-at";
     pub(crate) const TRACK: &str = "leveret-track";
     pub(crate) const LABEL: &str = "leveret-label";
+    /// Tells a tracked job from every other that bears its id; see [`Message::origin`](super::Message::origin).
+    pub(crate) const ORIGIN: &str = "leveret-origin";
+    /// When a snoozing job became due, before its first snooze.
+    pub(crate) const SNOOZED_SINCE: &str = "leveret-snoozed-since";
     pub(crate) const TRACEPARENT: &str = "traceparent";
     pub(crate) const TRACESTATE: &str = "tracestate";
     /// Written by streams: the number of the message.
@@ -51,6 +58,12 @@ const FURTHEST_AHEAD_MS: u64 = 315_360_000_000;
 /// kills the connection; the rest is room for what brokers add on the way (`x-death` entries).
 pub(crate) const COPY_HEADER_LIMIT: usize = 112 * 1024;
 
+/// What a text from a message may have, in bytes: nobody bounds what a header says.
+pub(crate) const LONGEST_NAME: usize = 255;
+pub(crate) const LONGEST_LABEL: usize = 1024;
+pub(crate) const LONGEST_ORIGIN: usize = 64;
+const LONGEST_REASON: usize = 1024;
+
 /// A job as bytes plus AMQP properties.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
@@ -68,6 +81,8 @@ pub(crate) struct Envelope {
     pub(crate) enqueued_at: Option<u64>,
     pub(crate) not_before: Option<u64>,
     pub(crate) expires_at: Option<u64>,
+    /// When it became due before it snoozed for the first time.
+    pub(crate) snoozed_since: Option<u64>,
     /// Its steps are told.
     pub(crate) track: bool,
 }
@@ -75,7 +90,15 @@ pub(crate) struct Envelope {
 impl Default for Envelope {
     /// That of a message without any framework header.
     fn default() -> Self {
-        Self { attempt: 1, hop: 0, enqueued_at: None, not_before: None, expires_at: None, track: false }
+        Self {
+            attempt: 1,
+            hop: 0,
+            enqueued_at: None,
+            not_before: None,
+            expires_at: None,
+            snoozed_since: None,
+            track: false,
+        }
     }
 }
 
@@ -106,10 +129,36 @@ impl Message {
         Self { properties, body: body.into() }
     }
 
-    /// The job's name: property `type`, or header `leveret-job`.
+    /// The job's name: header `leveret-job`, or property `type`, which other frameworks use for purposes of their own.
+    /// A header may have any length; no job's name is longer than a property.
     pub(crate) fn job_name(&self) -> Option<&str> {
-        let kind = self.properties.kind().as_ref().map(ShortString::as_str).filter(|name| !name.is_empty());
-        kind.or_else(|| self.text(header::JOB))
+        let kind = || self.properties.kind().as_ref().map(ShortString::as_str).filter(|name| !name.is_empty());
+        self.bounded(header::JOB, LONGEST_NAME).filter(|name| !name.is_empty()).or_else(kind)
+    }
+
+    /// The text to be shown with the job.
+    pub(crate) fn label(&self) -> Option<&str> {
+        self.bounded(header::LABEL, LONGEST_LABEL)
+    }
+
+    /// The job queue that a dead letter comes from.
+    pub(crate) fn queue(&self) -> Option<&str> {
+        self.bounded(header::QUEUE, LONGEST_NAME)
+    }
+
+    /// Tells this job from every other that bears its id, such as one of a publisher that only knows the id. Publishers
+    /// mint it for tracked jobs, and copies keep it. Of a message without one it is a digest of what a copy keeps too.
+    pub(crate) fn origin(&self) -> Cow<'_, str> {
+        if let Some(origin) = self.bounded(header::ORIGIN, LONGEST_ORIGIN).filter(|origin| !origin.is_empty()) {
+            return origin.into();
+        }
+        // FNV-1a, because every version of every worker must get the same.
+        let hash = |hash: u64, bytes: &[u8]| {
+            bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+        };
+        let times = [self.enqueued_at(), *self.properties.timestamp()].map(|at| at.unwrap_or_default().to_be_bytes());
+        let hashed = hash(hash(0xcbf2_9ce4_8422_2325, &times.concat()), &self.body);
+        format!("body-{hashed:016x}").into()
     }
 
     pub(crate) fn id(&self) -> Option<&str> {
@@ -152,22 +201,19 @@ impl Message {
         }
     }
 
-    /// A header's number, whatever its width, also as decimal text.
-    pub(crate) fn number(&self, name: &str) -> Option<Result<i64, ()>> {
-        let number = match self.header(name)? {
-            AMQPValue::ShortShortInt(n) => i64::from(*n),
-            AMQPValue::ShortShortUInt(n) => i64::from(*n),
-            AMQPValue::ShortInt(n) => i64::from(*n),
-            AMQPValue::ShortUInt(n) => i64::from(*n),
-            AMQPValue::LongInt(n) => i64::from(*n),
-            AMQPValue::LongUInt(n) => i64::from(*n),
-            AMQPValue::LongLongInt(n) => *n,
-            // In seconds, and all that is read of a message is in milliseconds.
-            AMQPValue::Timestamp(n) => return Some(i64::try_from(n.saturating_mul(1000)).map_err(drop)),
-            AMQPValue::Void => return None,
-            _ => return Some(self.text(name).and_then(|text| text.trim().parse().ok()).ok_or(())),
-        };
-        Some(Ok(number))
+    /// A header's text as far as that many bytes: nothing else bounds what a publisher writes.
+    pub(crate) fn bounded(&self, name: &str, limit: usize) -> Option<&str> {
+        self.text(name).map(|text| truncated(text, limit))
+    }
+
+    /// A header's whole number, whatever its form; see [`Number`].
+    pub(crate) fn number(&self, name: &str) -> Option<Result<i64, &'static str>> {
+        Some(self.read_number(name)?.and_then(Number::whole))
+    }
+
+    fn read_number(&self, name: &str) -> Option<Result<Number, &'static str>> {
+        let value = self.header(name)?;
+        Number::of(value, || self.text(name))
     }
 
     /// How often a quorum queue has handed this message out before.
@@ -213,7 +259,7 @@ impl Message {
 
     /// Why the message's properties could not be read, if they could not: no copy of it may be made.
     pub(crate) fn unreadable(&self) -> Option<&str> {
-        self.text(header::UNREADABLE)
+        self.bounded(header::UNREADABLE, LONGEST_REASON)
     }
 
     /// Whether the broker must not dead-letter this message itself. A forged `x-death` array crashes the process that
@@ -239,6 +285,7 @@ impl Message {
             enqueued_at: self.enqueued_at().map(|at| at.min(now_ms)),
             not_before: self.time(header::NOT_BEFORE, now_ms)?,
             expires_at: self.time(header::EXPIRES_AT, now_ms)?,
+            snoozed_since: self.stamp(header::SNOOZED_SINCE).map(|at| at.min(now_ms)),
             track: self.is_tracked(),
         })
     }
@@ -266,18 +313,18 @@ impl Message {
 
     /// A time that only informs.
     fn stamp(&self, name: &str) -> Option<u64> {
-        self.number(name).and_then(Result::ok).and_then(|ms| u64::try_from(ms).ok())
+        self.read_number(name)?.and_then(Number::time).ok()?.try_into().ok()
     }
 
     fn counter(&self, name: &'static str) -> Result<Option<u32>, Malformed> {
         let Some(number) = self.number(name) else { return Ok(None) };
-        let number = number.map_err(|()| Malformed { header: name, reason: "not a number" })?;
+        let number = number.map_err(|reason| Malformed { header: name, reason })?;
         u32::try_from(number).map(Some).map_err(|_| Malformed { header: name, reason: "out of range" })
     }
 
     pub(crate) fn time(&self, name: &'static str, now_ms: u64) -> Result<Option<u64>, Malformed> {
-        let Some(number) = self.number(name) else { return Ok(None) };
-        let number = number.map_err(|()| Malformed { header: name, reason: "not a number" })?;
+        let Some(number) = self.read_number(name) else { return Ok(None) };
+        let number = number.and_then(Number::time).map_err(|reason| Malformed { header: name, reason })?;
         match u64::try_from(number) {
             Ok(ms) if ms <= now_ms.saturating_add(FURTHEST_AHEAD_MS) => Ok(Some(ms)),
             Ok(_) => Err(Malformed { header: name, reason: "over ten years ahead" }),

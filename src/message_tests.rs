@@ -42,6 +42,93 @@ fn a_time_in_seconds_is_the_same_time() {
 }
 
 #[test]
+fn a_time_with_decimals_is_read_in_milliseconds_or_in_the_seconds_that_it_can_only_mean() {
+    let at = |value| message(&[(header::NOT_BEFORE, value)]).envelope(NOW).unwrap().not_before;
+    let seconds = NOW as f64 / 1000.0;
+    for value in [
+        AMQPValue::Double(NOW as f64),
+        AMQPValue::Double(NOW as f64 + 0.75),
+        AMQPValue::Double(seconds),
+        text("1800000000000.5"),
+        text(" 1.8e12 "),
+        text("1800000000.0"),
+        AMQPValue::DecimalValue(lapin::types::DecimalValue { scale: 1, value: 4_000_000_000 }),
+    ] {
+        let shown = format!("{value:?}");
+        let wanted = if shown.contains("Decimal") { 400_000_000_000 } else { NOW };
+        assert_eq!(at(value), Some(wanted), "{shown}");
+    }
+    assert_eq!(message(&[(header::ATTEMPT, AMQPValue::Double(3.0))]).envelope(NOW).unwrap().attempt, 3);
+    assert_eq!(message(&[(header::ENQUEUED_AT, AMQPValue::Double(seconds))]).enqueued_at(), Some(NOW));
+}
+
+#[test]
+fn the_header_names_the_job_before_the_property_that_other_frameworks_own() {
+    let named = |kind: &str, header: Option<&str>| {
+        let mut message = message(&[]);
+        message.properties = std::mem::take(&mut message.properties).with_type(kind.into());
+        if let Some(name) = header {
+            message.set_header(header::JOB, text(name));
+        }
+        message.job_name().map(str::to_owned)
+    };
+    assert_eq!(named("Acme.Nap, Acme", Some("email.send")).as_deref(), Some("email.send"));
+    assert_eq!(named("email.send", None).as_deref(), Some("email.send"));
+    assert_eq!(named("email.send", Some("")).as_deref(), Some("email.send"));
+    assert_eq!(named("", None), None);
+}
+
+#[test]
+fn what_a_publisher_writes_is_read_as_far_as_any_worker_writes() {
+    let long = || text(&"é".repeat(100_000));
+    let names = [header::JOB, header::LABEL, header::QUEUE, header::ORIGIN, header::UNREADABLE, header::ERROR];
+    let message = message(&names.map(|name| (name, long())));
+    let (job, label, queue) = (message.job_name().unwrap(), message.label().unwrap(), message.queue().unwrap());
+    assert_eq!([job.len(), label.len(), queue.len(), message.origin().len()], [254, 1024, 254, 64]);
+    assert!(message.unreadable().unwrap().len() <= 1024);
+    assert!(crate::testing::DeadLetter::read(&message, NOW).reason.len() <= ERROR_TEXT_LIMIT);
+}
+
+#[test]
+fn a_tracked_job_keeps_its_origin_through_copies_and_none_that_bears_its_id_has_it() {
+    let tracked = |headers: &[(&str, AMQPValue)]| {
+        let mut message = message(headers);
+        message.set_header(header::TRACK, AMQPValue::Boolean(true));
+        message
+    };
+    let kinds =
+        || [CopyKind::Retry { kind: ErrorKind::Error, reason: "", at: NOW }, CopyKind::Moved, CopyKind::Replayed];
+    for original in [tracked(&[]), tracked(&[(header::ORIGIN, text("minted"))])] {
+        let origin = original.origin().into_owned();
+        for kind in kinds() {
+            let copy = original.copy("email", original.envelope(NOW).unwrap(), &kind, NOW + 5);
+            assert_eq!(copy.origin(), origin, "{kind:?}");
+            assert_eq!(copy.bare().origin(), origin);
+        }
+    }
+    let mut forged = tracked(&[(header::HOP, integer(4_294_967_295))]);
+    forged.body = b"nonsense".to_vec().into();
+    assert_ne!(forged.origin(), tracked(&[]).origin());
+    assert_ne!(tracked(&[]).origin(), tracked(&[(header::ORIGIN, text("minted"))]).origin());
+    assert!(message(&[]).copy("q", Envelope::default(), &CopyKind::Moved, NOW).header(header::ORIGIN).is_none());
+}
+
+#[test]
+fn a_snoozing_job_remembers_when_it_became_due_until_it_is_retried() {
+    let original = message(&[(header::NOT_BEFORE, integer(NOW - 9))]);
+    let envelope = |message: &Message| message.envelope(NOW).unwrap();
+    let snooze = CopyKind::Later { at: NOW + 5, slot: None, snoozed_since: Some(NOW - 9) };
+    let snoozed = original.copy("q", envelope(&original), &snooze, NOW);
+    assert_eq!(envelope(&snoozed).snoozed_since, Some(NOW - 9));
+    let held = CopyKind::Later { at: NOW + 7, slot: None, snoozed_since: None };
+    let held = snoozed.copy("q", envelope(&snoozed), &held, NOW);
+    assert_eq!(envelope(&held).snoozed_since, Some(NOW - 9));
+    for kind in [CopyKind::Retry { kind: ErrorKind::Error, reason: "", at: NOW }, CopyKind::Replayed] {
+        assert_eq!(envelope(&held.copy("q", envelope(&held), &kind, NOW)).snoozed_since, None);
+    }
+}
+
+#[test]
 fn a_reply_to_the_channel_of_the_sender_is_not_copied() {
     let copied = |reply_to: &str| {
         let mut original = message(&[]);
@@ -57,9 +144,7 @@ fn a_reply_to_the_channel_of_the_sender_is_not_copied() {
 fn an_absent_or_void_header_has_its_default() {
     for message in [message(&[]), message(&[(header::ATTEMPT, AMQPValue::Void)])] {
         let envelope = message.envelope(NOW).unwrap();
-        let wanted =
-            Envelope { attempt: 1, hop: 0, enqueued_at: Some(NOW), not_before: None, expires_at: None, track: false };
-        assert_eq!(envelope, wanted);
+        assert_eq!(envelope, Envelope { enqueued_at: Some(NOW), ..Envelope::default() });
     }
 }
 
@@ -71,6 +156,11 @@ fn a_steering_header_that_makes_no_sense_is_named() {
         (header::ATTEMPT, AMQPValue::LongLongInt(i64::MAX), "out of range"),
         (header::HOP, AMQPValue::Boolean(true), "not a number"),
         (header::HOP, text("soon"), "not a number"),
+        (header::ATTEMPT, AMQPValue::Double(1.5), "not a whole number"),
+        (header::ATTEMPT, text("1.5"), "not a whole number"),
+        (header::NOT_BEFORE, AMQPValue::Double(f64::NAN), "not a number"),
+        (header::NOT_BEFORE, text("inf"), "not a number"),
+        (header::NOT_BEFORE, AMQPValue::Double(1e300), "out of range"),
         (header::NOT_BEFORE, AMQPValue::LongLongInt(253_402_300_799_000), "over ten years ahead"),
         (header::EXPIRES_AT, AMQPValue::LongLongInt(-1), "before 1970"),
         (header::EXPIRES_AT, AMQPValue::FieldArray(FieldArray::default()), "not a number"),
@@ -159,8 +249,7 @@ fn an_expiration_beyond_all_bounds_makes_a_readable_copy() {
 fn a_bare_copy_fits_whatever_the_publisher_wrote_into_headers() {
     let huge = || text(&"x".repeat(60_000));
     let original = message(&[("tenant", huge()), ("leveret-more", huge()), (header::EXPIRES_AT, huge())]);
-    let unsteered =
-        Envelope { attempt: 1, hop: 0, enqueued_at: None, not_before: None, expires_at: None, track: false };
+    let unsteered = Envelope::default();
     let kind = CopyKind::Dead { kind: ErrorKind::TooLarge, reason: "too much" };
     let copy = original.copy("email", unsteered, &kind, NOW);
     assert!(copy.header_size() > COPY_HEADER_LIMIT);

@@ -8,9 +8,6 @@ use crate::{
     retry::RetryPolicy,
 };
 
-/// A job that keeps snoozing is given up at this age.
-pub(crate) const SNOOZE_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// What happens with a job after an attempt.
 ///
 /// ```
@@ -126,8 +123,10 @@ impl fmt::Display for ErrorKind {
 pub(crate) struct Facts<'a> {
     /// The attempt that has ended, from 1.
     pub(crate) attempt: u32,
-    /// Time since the job's first publish, if that is known.
-    pub(crate) age: Option<Duration>,
+    /// Time since the job became due, if that is known.
+    pub(crate) overdue: Option<Duration>,
+    /// After how long since then a job that still snoozes is given up.
+    pub(crate) snooze_limit: Duration,
     pub(crate) policy: &'a RetryPolicy,
     /// Randomness for the policy's jitter, uniform in 0..1.
     pub(crate) draws: (f64, f64),
@@ -139,7 +138,7 @@ pub(crate) fn decide(result: JobResult, facts: Facts<'_>) -> Outcome {
     let kind = kind_of(error.class);
     match error.class {
         Class::Permanent | Class::Decode => Outcome::DeadLetter { kind, reason: error.chain() },
-        Class::Snooze(delay) => snooze(delay, facts.age),
+        Class::Snooze(delay) => snooze(delay, facts),
         Class::Duplicate => Outcome::Duplicate,
         Class::RetryAfter(delay) => retry(kind, &error, Wait::exact(delay), facts),
         Class::Retry | Class::Timeout | Class::Panic => {
@@ -166,11 +165,15 @@ fn retry(kind: ErrorKind, error: &JobError, delay: Duration, facts: Facts<'_>) -
     Outcome::Retry { delay, kind, reason }
 }
 
-fn snooze(delay: Duration, age: Option<Duration>) -> Outcome {
-    match age {
-        Some(age) if age >= SNOOZE_LIMIT => Outcome::DeadLetter {
+fn snooze(delay: Duration, facts: Facts<'_>) -> Outcome {
+    match facts.overdue {
+        Some(overdue) if overdue >= facts.snooze_limit => Outcome::DeadLetter {
             kind: ErrorKind::Error,
-            reason: format!("still snoozing {} hours after its first publish", age.as_secs() / 3600),
+            reason: format!(
+                "still snoozing {} s after it became due; the snooze limit of its queue is {} s",
+                overdue.as_secs(),
+                facts.snooze_limit.as_secs()
+            ),
         },
         // A snooze of nothing would be a hot loop through the broker.
         _ => Outcome::Snooze { delay: Wait::exact(delay.max(UNIT)) },
@@ -181,8 +184,10 @@ fn snooze(delay: Duration, age: Option<Duration>) -> Outcome {
 mod tests {
     use super::*;
 
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
     fn facts(attempt: u32, policy: &RetryPolicy) -> Facts<'_> {
-        Facts { attempt, age: Some(Duration::from_secs(60)), policy, draws: (0.5, 0.5) }
+        Facts { attempt, overdue: Some(Duration::from_secs(60)), snooze_limit: DAY, policy, draws: (0.5, 0.5) }
     }
 
     #[test]
@@ -214,14 +219,16 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_snoozes_for_a_day_is_given_up() {
+    fn a_job_that_snoozes_beyond_the_limit_is_given_up_with_both_values() {
         let policy = RetryPolicy::default();
-        let old = Facts { age: Some(SNOOZE_LIMIT), ..facts(1, &policy) };
+        let old = Facts { overdue: Some(DAY), ..facts(1, &policy) };
         let Outcome::DeadLetter { reason, .. } = decide(Err(JobError::snooze(Duration::from_secs(1))), old) else {
             panic!("not given up")
         };
-        assert_eq!(reason, "still snoozing 24 hours after its first publish");
-        let unknown = Facts { age: None, ..facts(1, &policy) };
+        assert_eq!(reason, "still snoozing 86400 s after it became due; the snooze limit of its queue is 86400 s");
+        let patient = Facts { snooze_limit: DAY * 2, ..old };
+        assert!(matches!(decide(Err(JobError::snooze(Duration::from_secs(1))), patient), Outcome::Snooze { .. }));
+        let unknown = Facts { overdue: None, ..facts(1, &policy) };
         assert!(matches!(decide(Err(JobError::snooze(Duration::from_secs(1))), unknown), Outcome::Snooze { .. }));
     }
 

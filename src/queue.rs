@@ -12,7 +12,7 @@ const LARGEST_PREFETCH: u16 = 2_000;
 /// A queue that a worker consumes, with the defaults of its jobs.
 ///
 /// Defaults: concurrency 16, prefetch twice the concurrency (but 1 for a concurrency of 1),
-/// [`RetryPolicy::exponential`], timeout 5 minutes.
+/// [`RetryPolicy::exponential`], timeout 5 minutes, snooze limit 24 hours.
 ///
 /// ```
 /// use std::time::Duration;
@@ -34,8 +34,10 @@ pub struct Queue {
     prefetch: Option<u16>,
     retry: RetryPolicy,
     timeout: Duration,
+    snooze_limit: Duration,
     existing: bool,
     single_active: bool,
+    any_type: bool,
     weights: Option<[u16; 3]>,
 }
 
@@ -49,8 +51,10 @@ impl Queue {
             prefetch: None,
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(300),
+            snooze_limit: Duration::from_secs(24 * 3600),
             existing: false,
             single_active: false,
+            any_type: false,
             weights: None,
         }
     }
@@ -99,6 +103,37 @@ impl Queue {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Sets for how long a job of the queue may snooze ([`JobError::snooze`](crate::JobError::snooze)); 24 hours by
+    /// default. A job that snoozes again after that becomes a dead letter. The time counts from when the job became due:
+    /// its publish, the end of the delay that it was published with, or its last retry.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use leveret::Queue;
+    /// let queue = Queue::new("invoices").snooze_limit(Duration::from_secs(7 * 24 * 3600));
+    /// # let _ = queue;
+    /// ```
+    #[must_use]
+    pub fn snooze_limit(mut self, limit: Duration) -> Self {
+        self.snooze_limit = limit;
+        self
+    }
+
+    /// Gives every message of the queue to its only handler, whatever name the message has in `leveret-job` or `type`:
+    /// for queues of other frameworks, which use `type` for purposes of their own. With several handlers the worker does
+    /// not start. See also [`Worker::alias`](crate::Worker::alias).
+    ///
+    /// ```
+    /// # use leveret::Queue;
+    /// let queue = Queue::existing("legacy-mail").any_type();
+    /// # let _ = queue;
+    /// ```
+    #[must_use]
+    pub fn any_type(mut self) -> Self {
+        self.any_type = true;
         self
     }
 
@@ -173,6 +208,14 @@ impl Queue {
 
     pub(crate) fn attempt_timeout(&self) -> Duration {
         self.timeout
+    }
+
+    pub(crate) fn snooze_bound(&self) -> Duration {
+        self.snooze_limit
+    }
+
+    pub(crate) fn takes_any_type(&self) -> bool {
+        self.any_type
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {

@@ -11,6 +11,7 @@ use crate::{
     delay::Wait,
     event::JobEvent,
     intake::Received,
+    limit::slot::Slot,
     message::{COPY_HEADER_LIMIT, Message, millis},
     outcome::{ErrorKind, Outcome},
     queue::Queue,
@@ -44,8 +45,8 @@ pub(crate) enum Disposition {
     /// It waits for its turn: for a limit, or a dependency that is down.
     Held {
         delay: Duration,
-        /// The time of its slot before a rate limit, ms since the epoch.
-        slot: Option<u64>,
+        /// Its slot before a rate limit.
+        slot: Option<Slot>,
     },
     /// It goes to the suspect lane.
     Suspect,
@@ -88,12 +89,15 @@ pub(crate) async fn carry_out(
             (later(*delay), CopyKind::Retry { kind: *kind, reason, at: now + millis(*delay) })
         }
         Disposition::Outcome(Outcome::Snooze { delay }) => {
-            (later(*delay), CopyKind::Later { at: now + millis(*delay), slot: None })
+            let snoozed_since = Some(received.due().unwrap_or(now));
+            (later(*delay), CopyKind::Later { at: now + millis(*delay), slot: None, snoozed_since })
         }
         Disposition::Outcome(Outcome::DeadLetter { kind, reason }) => {
             (Target::Dead(name.to_owned()), CopyKind::Dead { kind: *kind, reason })
         }
-        Disposition::Held { delay, slot } => (later(*delay), CopyKind::Later { at: now + millis(*delay), slot: *slot }),
+        Disposition::Held { delay, slot } => {
+            (later(*delay), CopyKind::Later { at: now + millis(*delay), slot: *slot, snoozed_since: None })
+        }
         Disposition::TooEarly(ms) => (later(Duration::from_millis(*ms)), CopyKind::Moved),
         Disposition::Suspect => (Target::Queue(Lane::Suspect.queue_name(queue)), CopyKind::Moved),
     };

@@ -131,7 +131,9 @@ impl<S: Send + Sync + 'static> Task<S> {
             Err(panic) => {
                 let result = Err(panic_of("the key or the store of its limit", &*panic));
                 let draws = attempt::draws(&result);
-                let facts = Facts { attempt: self.received.envelope.attempt, age: None, policy: &route.retry, draws };
+                let attempt = self.received.envelope.attempt;
+                let snooze_limit = route.snooze_limit;
+                let facts = Facts { attempt, overdue: None, snooze_limit, policy: &route.retry, draws };
                 route.metrics.error(ErrorKind::Panic);
                 return Disposition::Outcome(attempt::verdict(result, facts));
             }
@@ -209,7 +211,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         if let Some(waited) = self.received.waited() {
             route.metrics.wait.observe(waited);
         }
-        let age = self.received.age(self.received.at_ms).map(Duration::from_secs_f64);
+        let overdue = self.received.due().map(|due| Duration::from_millis(self.received.at_ms.saturating_sub(due)));
         let process = TraceSpan::process(self.place(), route.job, &self.received);
         let span = tracing::info_span!(
             "job",
@@ -230,7 +232,8 @@ impl<S: Send + Sync + 'static> Task<S> {
             places: besides.places,
         });
         let _running = Counted::new(self.in_progress.clone());
-        let attempt = attempt::run(route, Arc::clone(&self.handlers.chain), ctx, age, besides.pass).instrument(span);
+        let attempt =
+            attempt::run(route, Arc::clone(&self.handlers.chain), ctx, overdue, besides.pass).instrument(span);
         let outcome = process.within(attempt).await;
         process.attempted(&outcome);
         outcome

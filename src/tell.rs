@@ -16,7 +16,7 @@ use crate::{
     identity::PROCESS,
     intake::Received,
     job::JobId,
-    message::{Message, header},
+    message::Message,
     topology::Target,
 };
 
@@ -44,7 +44,8 @@ impl JobEvent {
             id: received.id().to_owned(),
             job: message.job_name().unwrap_or_default().to_owned(),
             queue: queue.to_owned(),
-            label: message.text(header::LABEL).map(str::to_owned),
+            origin: Some(message.origin().into_owned()),
+            label: message.label().map(str::to_owned),
             priority: *message.properties.priority(),
             attempt: envelope.attempt,
             hop: envelope.hop,

@@ -10,6 +10,7 @@ use crate::{
     broker::{Broker, OpenError},
     consumer::Stop,
     context::{self, Context},
+    copy::ERROR_TEXT_LIMIT,
     error::{Error, PublishError},
     intake::Received,
     job::{Job, JobId},
@@ -210,11 +211,12 @@ pub async fn dead_letters(broker: &Broker, queue: &str) -> Result<Vec<DeadLetter
 
 impl DeadLetter {
     pub(crate) fn read(message: &Message, now_ms: u64) -> Self {
+        let error = message.bounded(header::ERROR, ERROR_TEXT_LIMIT);
         Self {
             job: message.job_name().map(str::to_owned),
             id: message.id().map(str::to_owned),
             kind: message.dead_kind(),
-            reason: message.unreadable().or(message.text(header::ERROR)).unwrap_or_default().to_owned(),
+            reason: message.unreadable().or(error).unwrap_or_default().to_owned(),
             attempt: message.envelope(now_ms).map_or(1, |envelope| envelope.attempt),
             payload: message.body.to_vec(),
         }

@@ -23,7 +23,7 @@ use crate::{
 pub(crate) const RESULT_LIMIT: usize = 64 * 1024;
 /// Progress is told at most so often.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-const NOTE_LIMIT: usize = 1024;
+pub(crate) const NOTE_LIMIT: usize = 1024;
 
 pub(crate) struct Tracked {
     broker: Broker,

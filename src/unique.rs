@@ -62,6 +62,9 @@ pub struct Claim<'a> {
     pub key: &'a str,
     /// The job that is to have it.
     pub job_id: &'a str,
+    /// What tells that job from others of its id ([`Publish::origin`](crate::Publish::origin)): only its own end frees the
+    /// key early.
+    pub origin: &'a str,
     /// The publisher's clock, in milliseconds since the epoch.
     pub now: u64,
     /// Until when it is to be taken, by the same clock.
@@ -185,9 +188,10 @@ impl Unique {
 pub(crate) async fn publish(publish: Publish, unique: Unique) -> Result<JobId, PublishError> {
     let (publisher, job) = (publish.publisher().clone(), publish.job().to_owned());
     let keys = unique.store(&publisher)?;
+    let origin = publish.origin().unwrap_or_default().to_owned();
     let (id, target, message) = publish.into_message()?;
     let key = format!("{job}/{}", unique.key);
-    if let Claimed::By(holder) = claim(&publisher, keys, &key, &id, unique.if_taken).await? {
+    if let Claimed::By(holder) = claim(&publisher, keys, &key, (&id, &origin), unique.if_taken).await? {
         let id = JobId::from(holder);
         return match unique.if_taken {
             IfTaken::Existing => Ok(id),
@@ -211,14 +215,14 @@ async fn claim(
     publisher: &Publisher,
     keys: &dyn UniqueKeys,
     key: &str,
-    id: &JobId,
+    (id, origin): (&JobId, &str),
     if_taken: IfTaken,
 ) -> Result<Claimed, PublishError> {
     let mut holder = None;
     for _ in 0..TRIES {
         let now = publisher.now_ms();
         let until = now.saturating_add(millis(publisher.timeout() + MARGIN));
-        let claim = Claim { key, job_id: id.as_str(), now, until, instead_of: holder.as_deref() };
+        let claim = Claim { key, job_id: id.as_str(), origin, now, until, instead_of: holder.as_deref() };
         match keys.take(claim).await.map_err(PublishError::UniqueKeys)? {
             Claimed::By(other) if if_taken == IfTaken::Replace => {
                 // The key stays the other job's until this one takes it: no third job comes in between.

@@ -72,6 +72,7 @@ pub struct Worker<S> {
 /// A handler as it was registered.
 struct Registered<S> {
     job: &'static str,
+    aliases: Vec<&'static str>,
     schema: fn() -> Option<serde_json::Value>,
     queue: String,
     handler: Erased<S>,
@@ -170,6 +171,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
     fn register<J: Job>(mut self, handler: Erased<S>) -> Self {
         self.registered.push(Registered {
             job: J::NAME,
+            aliases: Vec::new(),
             schema: J::schema,
             queue: J::QUEUE.to_owned(),
             handler,

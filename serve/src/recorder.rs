@@ -181,6 +181,7 @@ mod tests {
             id: id.into(),
             job: "demo.work".into(),
             queue: "demo".into(),
+            origin: None,
             label: None,
             priority: None,
             attempt: 1,

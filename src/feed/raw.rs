@@ -108,7 +108,13 @@ impl RawMessage {
     /// The text to be shown with the job.
     #[must_use]
     pub fn label(&self) -> Option<&str> {
-        self.0.text(header::LABEL)
+        self.0.label()
+    }
+
+    /// What tells the job from every other that bears its id; see [`Publish::origin`](crate::Publish::origin).
+    #[must_use]
+    pub fn origin(&self) -> String {
+        self.0.origin().into_owned()
     }
 
     /// Whether the job's steps are told.
@@ -120,7 +126,7 @@ impl RawMessage {
     /// The job queue that a dead letter comes from, if it says so.
     #[must_use]
     pub fn queue(&self) -> Option<&str> {
-        self.0.text(header::QUEUE)
+        self.0.queue()
     }
 
     /// The properties and headers that it came with, as [`properties`](Self::properties) tells them, if those could not be

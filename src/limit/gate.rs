@@ -6,16 +6,17 @@ use prometheus::IntCounter;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    line::Line,
+    line::{Line, Starts},
     places::{Place, Places},
     shared::{SharedPlaces, SharedRate},
+    slot::Slot,
 };
 use crate::{
     breaker::{Admission, Breaker, Sign},
     delay::UNIT,
     error::JobResult,
     intake::Received,
-    message::{Message, header, millis},
+    message::{Message, millis},
     retry,
 };
 
@@ -41,6 +42,8 @@ pub(crate) struct Gate {
     pub(crate) key: Option<(KeyOf, u32, Arc<Places>)>,
     pub(crate) rate: Option<Line>,
     pub(crate) shared_rate: Option<SharedRate>,
+    /// Of this process, under each of the two.
+    pub(crate) starts: Vec<Starts>,
     pub(crate) shared_places: Option<Arc<SharedPlaces>>,
     pub(crate) in_place: Duration,
     pub(crate) held: Held,
@@ -59,8 +62,8 @@ pub(crate) struct Held {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Wait {
     pub(crate) delay: Duration,
-    /// The time of its slot before a rate limit, ms since the epoch.
-    pub(crate) slot: Option<u64>,
+    /// Its slot before a rate limit.
+    pub(crate) slot: Option<Slot>,
 }
 
 /// Leave for one attempt.
@@ -83,8 +86,7 @@ impl Gate {
     /// the broker's time.
     pub(crate) async fn enter(self: &Arc<Self>, received: &Received, now_ms: u64) -> Result<Pass, Wait> {
         let arrived = Instant::now();
-        // A slot that nobody can have given out is none.
-        let slot = received.message.time(header::SLOT, now_ms).ok().flatten();
+        let slot = Slot::of(&received.message, now_ms);
         let mut pass = Pass { gate: Arc::clone(self), probes: 0, places: Vec::new() };
         for (index, breaker) in self.needs.iter().enumerate() {
             match breaker.admit(retry::draws().0) {
@@ -112,36 +114,71 @@ impl Gate {
             pass.places.push(place.map_err(|delay| no_place(&self.held.concurrency, delay))?);
         }
         if self.rate.is_some() || self.shared_rate.is_some() {
-            self.wait_for_slot(slot, now_ms + millis(arrived.elapsed())).await?;
+            self.wait_for_slot(received.id(), slot, now_ms + millis(arrived.elapsed())).await?;
         }
         Ok(pass)
     }
 
-    async fn wait_for_slot(&self, slot: Option<u64>, now_ms: u64) -> Result<(), Wait> {
-        let wait = match slot {
-            Some(slot) if slot + millis(LATE) >= now_ms => Duration::from_millis(slot.saturating_sub(now_ms)),
-            _ => self.reserve().await?,
+    /// Waits for the job's slot, and for its start. A slot says when to come back and no more: whether the job starts is for
+    /// what this process has started, whoever gave the slot.
+    async fn wait_for_slot(&self, job_id: &str, slot: Option<Slot>, now_ms: u64) -> Result<(), Wait> {
+        let began = Instant::now();
+        let (wait, slot) = match slot {
+            Some(slot) if slot.at.saturating_add(millis(LATE)) >= now_ms && self.has_given(slot, job_id).await? => {
+                (Duration::from_millis(slot.at.saturating_sub(now_ms)), slot)
+            }
+            _ => self.reserve(job_id, now_ms, Duration::ZERO).await?,
         };
         if wait > self.in_place {
-            self.held.rate.inc();
-            return Err(Wait { delay: wait, slot: Some(now_ms + millis(wait)) });
+            return Err(self.hold(wait, Some(slot)));
         }
         if !wait.is_zero() {
+            sleep(wait).await;
+        }
+        // The ladder brings jobs back up to 0.1 s late: those that come together then wait here for each other.
+        let until = Instant::now() + self.in_place.max(UNIT);
+        while let Err(wait) = self.start() {
+            if Instant::now() + wait > until {
+                let (wait, slot) = self.reserve(job_id, now_ms + millis(began.elapsed()), wait).await?;
+                return Err(self.hold(wait, Some(slot)));
+            }
             sleep(wait).await;
         }
         Ok(())
     }
 
-    /// The time until the job's slot: of both limits, where it has two.
-    async fn reserve(&self) -> Result<Duration, Wait> {
-        let shared = match &self.shared_rate {
-            Some(shared) => shared.reserve().await.ok_or_else(|| {
-                self.held.rate.inc();
-                Wait { delay: AWAY.mul_f64(1.0 + retry::draws().0), slot: None }
-            })?,
-            None => Duration::ZERO,
+    /// Notes a start, unless a rate forbids it now.
+    fn start(&self) -> Result<(), Duration> {
+        let now = Instant::now();
+        self.starts.iter().try_for_each(|starts| starts.start(now))
+    }
+
+    /// Whether a shared limit has given this slot; where there is none, no slot is more than a time to come back.
+    async fn has_given(&self, slot: Slot, job_id: &str) -> Result<bool, Wait> {
+        let Some(shared) = &self.shared_rate else { return Ok(true) };
+        let proven = shared.prove(slot.at, job_id).await.ok_or_else(|| self.hold_while_away(Some(slot)))?;
+        Ok(proven == slot)
+    }
+
+    /// The time until the next slot, but at least so long, and the slot: of both limits, where there are two.
+    async fn reserve(&self, job_id: &str, now_ms: u64, at_least: Duration) -> Result<(Duration, Slot), Wait> {
+        let own = self.rate.as_ref().map_or(Duration::ZERO, |line| line.reserve(Instant::now())).max(at_least);
+        let Some(shared) = &self.shared_rate else {
+            return Ok((own, Slot { at: now_ms + millis(own), proof: None }));
         };
-        Ok(self.rate.as_ref().map_or(shared, |line| line.reserve(Instant::now()).max(shared)))
+        let away = || self.hold_while_away(None);
+        let wait = shared.reserve().await.ok_or_else(away)?.max(own);
+        let slot = shared.prove(now_ms + millis(wait), job_id).await.ok_or_else(away)?;
+        Ok((wait, slot))
+    }
+
+    fn hold(&self, delay: Duration, slot: Option<Slot>) -> Wait {
+        self.held.rate.inc();
+        Wait { delay, slot }
+    }
+
+    fn hold_while_away(&self, slot: Option<Slot>) -> Wait {
+        self.hold(AWAY.mul_f64(1.0 + retry::draws().0), slot)
     }
 }
 
@@ -171,3 +208,7 @@ impl fmt::Debug for Gate {
         f.debug_struct("Gate").field("needs", &self.needs).field("rate", &self.rate).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "gate_tests.rs"]
+mod tests;

@@ -26,14 +26,24 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Box<dyn StdError 
 ///
 /// See [`Worker::permits`](crate::Worker::permits).
 pub trait Permits: Send + Sync + 'static {
-    /// Takes the next `slots` slots of a rate limit and returns the time of the first in nanoseconds from now, negative if
-    /// it is over; each that follows is [`Rate::interval`] later. No slot is given twice, none lies further back than
+    /// Takes the next `slots` slots of a rate limit. No slot is given twice, none lies further back than
     /// [`Rate::tolerance`].
-    fn slots<'a>(&'a self, limit: &'a str, rate: Rate, slots: u32) -> Answer<'a, i64>;
+    fn slots<'a>(&'a self, limit: &'a str, rate: Rate, slots: u32) -> Answer<'a, Slots>;
 
     /// Sets how many places a worker has of a concurrency limit from now on, and returns it: as many as it wants if that
     /// is just to the others, never fewer than it uses.
     fn places<'a>(&'a self, limit: &'a str, wish: Wish<'a>) -> Answer<'a, u32>;
+}
+
+/// What [`Permits::slots`] gives.
+#[derive(Clone, Copy, Debug)]
+pub struct Slots {
+    /// The time of the first slot in nanoseconds from now, negative if it is over; each that follows is
+    /// [`Rate::interval`] later.
+    pub first: i64,
+    /// Random bytes of this limit, kept with it: the same for all workers, always. A job that waits in the broker proves
+    /// with them that its slot was given, and not made up by its publisher.
+    pub secret: [u8; 16],
 }
 
 /// What a worker asks of [`Permits::places`].

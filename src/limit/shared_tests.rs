@@ -16,13 +16,13 @@ struct Store {
 }
 
 impl Permits for Store {
-    fn slots<'a>(&'a self, _: &'a str, rate: Rate, slots: u32) -> Answer<'a, i64> {
+    fn slots<'a>(&'a self, _: &'a str, rate: Rate, slots: u32) -> Answer<'a, Slots> {
         Box::pin(async move {
             *self.asked.lock().unwrap() += 1;
             let (now, mut free) = (Instant::now(), self.free.lock().unwrap());
             let first = free.map_or(now, |free| free.max(now));
             *free = Some(first + rate.interval() * slots);
-            Ok((first - now).as_nanos() as i64)
+            Ok(Slots { first: (first - now).as_nanos() as i64, secret: [7; 16] })
         })
     }
 
@@ -58,7 +58,7 @@ async fn slots_are_leased_many_at_a_time_and_none_is_used_twice() {
 struct Silent(AtomicU32);
 
 impl Permits for Silent {
-    fn slots<'a>(&'a self, _: &'a str, _: Rate, _: u32) -> Answer<'a, i64> {
+    fn slots<'a>(&'a self, _: &'a str, _: Rate, _: u32) -> Answer<'a, Slots> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Box::pin(std::future::pending())
     }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use lapin::types::{AMQPValue, FieldTable};
+use uuid::Uuid;
 
 use super::{HeaderValue, Publisher};
 use crate::{
@@ -15,13 +16,12 @@ use crate::{
     delay::Wait,
     error::PublishError,
     job::JobId,
-    message::{COPY_HEADER_LIMIT, Message, header, integer, millis, short, text},
+    message::{COPY_HEADER_LIMIT, LONGEST_LABEL, Message, header, integer, millis, short, text},
     names,
     topology::Target,
     unique::{self, IfTaken, Unique},
 };
 
-const LONGEST_LABEL: usize = 1024;
 /// Workers take a time further ahead for a mistake.
 const LONGEST_DELAY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
@@ -58,7 +58,8 @@ pub struct Publish {
     label: Option<String>,
     correlation_id: Option<String>,
     enqueued_at: Option<SystemTime>,
-    track: bool,
+    /// Of a tracked job: what tells it from every other of its id.
+    origin: Option<String>,
     unique: Option<Box<Unique>>,
     fired_at: Option<u64>,
     headers: Vec<(String, HeaderValue)>,
@@ -92,7 +93,7 @@ impl Publish {
             label: None,
             correlation_id: None,
             enqueued_at: None,
-            track: false,
+            origin: None,
             unique: None,
             fired_at: None,
             headers: Vec::new(),
@@ -118,7 +119,8 @@ impl Publish {
         self
     }
 
-    /// Gives the job up, as a dead letter of kind `expired`, if it has not started within this time from now.
+    /// Gives the job up, as a dead letter of kind `expired`, if it has not started within this time from now. It must be
+    /// longer than the job's delay.
     pub fn expires(mut self, time_to_live: Duration) -> Self {
         self.expires = Some(time_to_live);
         self
@@ -134,8 +136,23 @@ impl Publish {
     /// Has the job's worker tell its steps ([`event`](crate::event)), which costs four small publishes more, and lets the
     /// job be cancelled.
     pub fn track(mut self) -> Self {
-        self.track = true;
+        self.origin.get_or_insert_with(|| Uuid::new_v4().simple().to_string());
         self
+    }
+
+    /// What tells a tracked job from every other that bears its id, to go into a
+    /// [`JobEvent`](crate::event::JobEvent::origin); none for a job that is not tracked. It is random, so a publisher that
+    /// knows a job's id cannot pass off a message of its own as that job.
+    ///
+    /// ```
+    /// # fn doc(publisher: &leveret::Publisher) {
+    /// let publish = publisher.publish_raw("email.send", "email", "{}").track();
+    /// assert_eq!(publish.origin().map(str::len), Some(32));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn origin(&self) -> Option<&str> {
+        self.origin.as_deref()
     }
 
     /// Publishes the job only if no other with this key and job name is waiting or running. The key is taken until the job
@@ -223,8 +240,9 @@ impl Publish {
 
     /// The headers that tell where the job comes from and whether its steps are told.
     fn add_told(&self, headers: &mut FieldTable) -> Result<(), PublishError> {
-        if self.track {
+        if let Some(origin) = &self.origin {
             headers.insert(header::TRACK.into(), AMQPValue::Boolean(true));
+            headers.insert(header::ORIGIN.into(), text(origin));
         }
         if let Some(at) = self.fired_at {
             headers.insert(header::FIRED_AT.into(), integer(at));
@@ -253,20 +271,23 @@ impl Publish {
         let id = self.id.unwrap_or_else(JobId::mint);
         accept(names::id, "job id", id.as_str())?;
         let now = broker.now_ms();
+        let wait = match self.due {
+            Due::Now => Duration::ZERO,
+            Due::After(delay) => delay,
+            Due::At(time) => Duration::from_millis(since_epoch(time).saturating_sub(now)),
+        };
         if let Some(time_to_live) = self.expires {
             let shown = format!("{time_to_live:?}");
             require(time_to_live < LONGEST_DELAY, "time to live", &shown, "it must be less than ten years")?;
+            let both = format!("{time_to_live:?} with a delay of {wait:?}");
+            let reason = "it must be longer than the delay, or the job expires before it can run";
+            require(time_to_live > wait, "time to live", &both, reason)?;
             headers.insert(header::EXPIRES_AT.into(), integer(now.saturating_add(millis(time_to_live))));
         }
         for (name, value) in self.headers {
             accept(names::header, "header", &name)?;
             headers.insert(name.into(), value.into_amqp());
         }
-        let wait = match self.due {
-            Due::Now => Duration::ZERO,
-            Due::After(delay) => delay,
-            Due::At(time) => Duration::from_millis(since_epoch(time).saturating_sub(now)),
-        };
         if !wait.is_zero() {
             require(wait < LONGEST_DELAY, "delay", &format!("{wait:?}"), "it must be less than ten years")?;
             headers.insert(header::NOT_BEFORE.into(), integer(now + millis(wait)));
@@ -318,4 +339,33 @@ pub(super) fn accept(
 
 fn require(holds: bool, what: &'static str, value: &str, reason: &'static str) -> Result<(), PublishError> {
     if holds { Ok(()) } else { Err(PublishError::Invalid { what, value: value.to_owned(), reason }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Broker;
+
+    #[tokio::test]
+    async fn a_job_that_would_expire_before_it_can_run_is_refused_with_both_values() {
+        let broker = Broker::memory();
+        let publish = || broker.publisher().publish_raw("j", "q", "{}");
+        let seconds = Duration::from_secs;
+        let in_an_hour = SystemTime::now() + seconds(3600);
+        for born_expired in [
+            publish().delay(seconds(3)).expires(seconds(1)),
+            publish().expires(seconds(1)).delay(seconds(3)),
+            publish().delay(seconds(3)).expires(seconds(3)),
+            publish().at(in_an_hour).expires(seconds(60)),
+            publish().expires(Duration::ZERO),
+        ] {
+            let error = born_expired.into_message().unwrap_err();
+            assert!(matches!(error, PublishError::Invalid { what: "time to live", .. }), "{error}");
+        }
+        let error = publish().delay(seconds(3)).expires(seconds(1)).into_message().unwrap_err().to_string();
+        assert!(error.contains("1s with a delay of 3s"), "{error}");
+        for right in [publish().delay(seconds(1)).expires(seconds(3)), publish().expires(seconds(1))] {
+            right.into_message().unwrap();
+        }
+    }
 }

@@ -76,7 +76,7 @@ impl Replay {
         self
     }
 
-    /// As [`Publish::track`](crate::Publish::track).
+    /// As [`Publish::track`](crate::Publish::track). The job keeps the origin that its dead letter has.
     pub fn track(mut self) -> Self {
         self.message.set_header(header::TRACK, AMQPValue::Boolean(true));
         self

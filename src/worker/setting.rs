@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use super::{KeyLimit, Outside, Registered, Worker};
 use crate::{
     breaker::{Breaker, Dependency},
@@ -16,10 +18,11 @@ use crate::{
     limit::{
         Permits, Rate,
         gate::{Gate, Held, in_place},
-        line::Line,
+        line::{Line, Starts, opens},
         places::Places,
         shared::{SharedPlaces, SharedRate},
     },
+    message::LONGEST_NAME,
     queue::Queue,
     retry::RetryPolicy,
     unique::UniqueKeys,
@@ -45,12 +48,34 @@ impl<S: Send + Sync + 'static> Worker<S> {
         self.set("Worker::on", |last| last.queue = queue.into())
     }
 
+    /// Takes messages of this name for the job registered last, too: a name that another framework gives, which need not
+    /// be of the form of Leveret's own. A message has it in the header `leveret-job` or the property `type`. Metrics and
+    /// traces have the job's own name. May be called several times. See also
+    /// [`Queue::any_type`](crate::Queue::any_type).
+    ///
+    /// ```
+    /// # use leveret::{Context, JobResult, Worker};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)] struct Nap;
+    /// # impl leveret::Job for Nap { const NAME: &'static str = "nap"; const QUEUE: &'static str = "naps"; }
+    /// # async fn nap(_: Nap, _: Context<()>) -> JobResult { Ok(()) }
+    /// let worker = Worker::new(()).handle(nap).alias("Acme.Contracts.Nap, Acme.Contracts");
+    /// # let _ = worker;
+    /// ```
+    #[must_use]
+    pub fn alias(self, name: &'static str) -> Self {
+        self.set("Worker::alias", |last| last.aliases.push(name))
+    }
+
     /// Limits how many attempts at the job registered last start in a time, in this worker.
     ///
     /// A job over the limit goes to the delay ladder until its own slot, less than 0.1 s longer, and runs when it is back:
     /// the n-th that waits gets the n-th slot. No attempt is charged, and other jobs of the queue flow on. A wait of some
-    /// milliseconds, or of up to a second where the queue has no other handler, is waited here. A slot that is missed by
-    /// more than 5 s, because no worker ran or the queue was long, is lost, and the job gets another.
+    /// milliseconds, or of up to a second where the queue has no other handler, is waited here. A slot says when a job
+    /// comes back; whether it starts then, this worker's own starts of the last second decide. So no slot of another
+    /// worker, of one that ran before, or of a publisher makes more jobs start than the rate. A job that must not start
+    /// yet gets another slot, behind those that wait, and so does one that missed its slot by more than 5 s. With a rate of
+    /// one a second or more a worker starts no such job in its first second, because the worker before it may have.
     ///
     /// ```
     /// # use leveret::{Context, JobResult, Rate, Worker};
@@ -217,12 +242,19 @@ impl<S> Registered<S> {
         if let Some(other) = self.key.as_ref().map(|key| key.job).filter(|job| *job != self.job) {
             return wrong("Worker::concurrency_per", format!("its key is of job {other:?}, not of {:?}", self.job));
         }
+        if let Some(name) = self.aliases.iter().find(|name| !(1..=LONGEST_NAME).contains(&name.len())) {
+            return wrong("Worker::alias", format!("alias {name:?} of {:?} must have 1 to 255 bytes", self.job));
+        }
         if self.needs.len() > 64 {
             return wrong("Worker::needs", format!("job {:?} needs more than 64 dependencies", self.job));
         }
         let Outside { dependencies, permits } = outside;
         let needs: Vec<Arc<Breaker>> = self.needs.iter().filter_map(|name| dependencies.get(name)).cloned().collect();
-        let (rate, key) = (self.rate.take().map(Line::new), self.key.take());
+        let own = self.rate.take().map(|rate| (rate, opens(rate)));
+        // A shared limit's slots are the store's, which knows what any worker started.
+        let shared = self.shared_rate.as_ref().map(|(_, rate)| (*rate, Instant::now()));
+        let starts = own.into_iter().chain(shared).map(|(rate, opens)| Starts::new(rate, opens)).collect();
+        let (rate, key) = (own.map(|(rate, opens)| Line::new(rate, opens)), self.key.take());
         let (shared_rate, shared_places) = (self.shared_rate.take(), self.shared_concurrency.take());
         let shares = shared_rate.is_some() || shared_places.is_some();
         if !shares && needs.is_empty() && rate.is_none() && key.is_none() {
@@ -242,6 +274,7 @@ impl<S> Registered<S> {
             key: key.map(|limit| (limit.key_of, limit.most, Arc::new(Places::default()))),
             rate,
             shared_rate,
+            starts,
             shared_places: shared_places.zip(permits()).map(places),
             in_place: in_place(queue.limit(), is_alone),
             held: Held {

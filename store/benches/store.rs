@@ -53,6 +53,7 @@ fn event(number: u64, step: Step) -> JobEvent {
         id: format!("0190163d-8694-739b-aea5-{number:012}"),
         job: "email.send".into(),
         queue: "email".into(),
+        origin: None,
         label: Some("Important Task".into()),
         priority: Some(1),
         attempt: 1,

@@ -69,7 +69,8 @@ impl Store {
         let before = after.map_or(i64::MAX, Cursor::number);
         let sql = Sql::new("SELECT * FROM leveret_audit WHERE id < $1 ORDER BY id DESC LIMIT $2");
         let entries = sql.arg(before).arg(u64::from(limit) + 1).all(&mut self.reader().await?).await?;
-        Ok(Page::new(entries, limit, |entry: &AuditEntry| (entry.id, String::new())))
+        let bytes = |entry: &AuditEntry| entry.actor.len() + entry.detail.to_string().len();
+        Ok(Page::new(entries, limit, bytes, |entry: &AuditEntry| (entry.id, String::new())))
     }
 }
 

@@ -15,6 +15,7 @@
 //!     id: "order-17".into(),
 //!     job: "email.send".into(),
 //!     queue: "email".into(),
+//!     origin: None,
 //!     label: None,
 //!     priority: None,
 //!     attempt: 1,

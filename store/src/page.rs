@@ -6,10 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+/// What the items of a page take together. Their texts are bounded where they are read; this bounds a thousand of them.
+const PAGE_BYTES: usize = 1 << 20;
+
 /// One page of a list, and where the next begins.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Page<T> {
-    /// What is on it; at most as many as were asked for.
+    /// What is on it; at most as many as were asked for, and fewer where they are large: a page has some 1 MiB.
     pub items: Vec<T>,
     /// For the next page; `None` on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -17,10 +20,21 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// Of one row more than were asked for, if there are so many: it shows that there is a next page.
-    pub(crate) fn new(mut items: Vec<T>, limit: u32, key: impl Fn(&T) -> (i64, String)) -> Self {
-        let more = items.len() > limit as usize;
-        items.truncate(limit as usize);
+    /// Of one row more than were asked for, if there are so many: it shows that there is a next page. `bytes` is what an
+    /// item takes; one is on the page however large.
+    pub(crate) fn new(
+        mut items: Vec<T>,
+        limit: u32,
+        bytes: impl Fn(&T) -> usize,
+        key: impl Fn(&T) -> (i64, String),
+    ) -> Self {
+        let sizes = items.iter().scan(0, |all, item| {
+            *all += bytes(item);
+            Some(*all)
+        });
+        let fitting = sizes.take_while(|all| *all <= PAGE_BYTES).count().max(1).min(limit as usize);
+        let more = items.len() > fitting;
+        items.truncate(fitting);
         let next = if more { items.last().map(|last| Cursor::new(key(last))) } else { None };
         Self { items, next }
     }
@@ -95,6 +109,25 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_page_ends_before_it_is_too_large_and_never_without_an_item() {
+        let page = |sizes: &[usize], limit| {
+            Page::new(sizes.to_vec(), limit, |size| *size, |size| (*size as i64, String::new()))
+        };
+        let large = PAGE_BYTES / 2;
+        for (sizes, limit, fitting, more) in [
+            (vec![1, 2, 3], 2, 2, true),
+            (vec![1, 2], 2, 2, false),
+            (vec![large, large, large], 10, 2, true),
+            (vec![large * 3, 1], 10, 1, true),
+            (vec![large * 3], 10, 1, false),
+            (vec![], 10, 0, false),
+        ] {
+            let page = page(&sizes, limit);
+            assert_eq!((page.items.len(), page.next.is_some()), (fitting, more), "{sizes:?}");
+        }
+    }
 
     proptest! {
         #[test]

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use leveret::{
     Rate,
-    limit::{Answer, Permits, Wish},
+    limit::{Answer, Permits, Slots, Wish},
 };
+use uuid::Uuid;
 
 use crate::{
     Result, Store,
@@ -31,7 +32,7 @@ use crate::{
 /// # Ok(()) }
 /// ```
 impl Permits for Store {
-    fn slots<'a>(&'a self, limit: &'a str, rate: Rate, slots: u32) -> Answer<'a, i64> {
+    fn slots<'a>(&'a self, limit: &'a str, rate: Rate, slots: u32) -> Answer<'a, Slots> {
         Box::pin(async move { Ok(take_slots(self, limit, rate, slots).await?) })
     }
 
@@ -40,18 +41,20 @@ impl Permits for Store {
     }
 }
 
-async fn take_slots(store: &Store, limit: &str, rate: Rate, slots: u32) -> Result<i64> {
+async fn take_slots(store: &Store, limit: &str, rate: Rate, slots: u32) -> Result<Slots> {
     let mut tx = store.write(Area::Limits).await?;
     let now = now(store, &mut tx).await?;
-    let known = Sql::new("SELECT coalesce(max(free), 0) FROM leveret_rates WHERE name = $1").arg(limit);
-    let free: i64 = known.one(&mut tx).await?;
+    let known = Sql::new("SELECT free, secret FROM leveret_rates WHERE name = $1").arg(limit);
+    let known: Option<(i64, Option<String>)> = known.maybe(&mut tx).await?;
+    let (free, secret) = known.unwrap_or_default();
+    let secret = secret.and_then(|secret| Uuid::parse_str(&secret).ok()).unwrap_or_else(Uuid::new_v4);
     let first = free.max(now - nanos(rate.tolerance()));
     let next = first.saturating_add(nanos(rate.interval()).saturating_mul(slots.into()));
-    let text =
-        "INSERT INTO leveret_rates (name, free) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET free = excluded.free";
-    Sql::new(text).arg(limit).arg(next).execute(&mut tx).await?;
+    let text = "INSERT INTO leveret_rates (name, free, secret) VALUES ($1, $2, $3)
+                ON CONFLICT (name) DO UPDATE SET free = excluded.free, secret = excluded.secret";
+    Sql::new(text).arg(limit).arg(next).arg(secret.simple().to_string().as_str()).execute(&mut tx).await?;
     tx.commit().await?;
-    Ok(first - now)
+    Ok(Slots { first: first - now, secret: secret.into_bytes() })
 }
 
 async fn set_places(store: &Store, limit: &str, wish: Wish<'_>) -> Result<u32> {

@@ -7,8 +7,8 @@ use crate::{
 };
 
 /// In order; one that was released is never changed. The first makes schema 1.
-const SQLITE: &[&str] = &[include_str!("../migrations/sqlite/1.sql")];
-const POSTGRES: &[&str] = &[include_str!("../migrations/postgres/1.sql")];
+const SQLITE: &[&str] = &[include_str!("../migrations/sqlite/1.sql"), include_str!("../migrations/sqlite/2.sql")];
+const POSTGRES: &[&str] = &[include_str!("../migrations/postgres/1.sql"), include_str!("../migrations/postgres/2.sql")];
 
 const TABLE: &str =
     "CREATE TABLE IF NOT EXISTS leveret_migrations (version BIGINT PRIMARY KEY, applied_at BIGINT NOT NULL)";

@@ -113,7 +113,8 @@ impl FromStr for State {
 /// A tracked job. Times are in milliseconds since the epoch, each on the clock of who told it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Job {
-    /// Its id.
+    /// Its id here. Of several jobs that bear one id, the first that was heard of has it. Of the others the last one has its
+    /// queue and its name behind it, as in `order-17@email:email.send` ([`job_id`](Self::job_id) is the id without them).
     pub id: String,
     /// The text that it was published with to be shown.
     pub label: Option<String>,
@@ -159,10 +160,31 @@ pub struct Job {
     pub cancel_requested_at: Option<u64>,
     /// Whether events of it may have been missed: the state is the last that is known.
     pub stale: bool,
+    /// What tells it from every other job of its id, as its events have it.
+    #[serde(skip)]
+    pub origin: Option<String>,
+    /// Its id on the wire, where that is another.
+    #[serde(skip)]
+    pub(crate) wire_id: Option<String>,
     #[serde(skip)]
     pub(crate) place: Place,
     #[serde(skip)]
     pub(crate) cancel_hop: Option<u32>,
+}
+
+impl Job {
+    /// Its id on the wire.
+    ///
+    /// ```
+    /// # async fn doc(store: leveret_store::Store) -> leveret_store::Result<()> {
+    /// let job = store.job("order-17").await?;
+    /// assert_eq!(job.as_ref().map(|job| job.job_id()), Some("order-17"));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn job_id(&self) -> &str {
+        self.wire_id.as_deref().unwrap_or(&self.id)
+    }
 }
 
 /// A job whose row was changed by [`record`](crate::Store::record).
@@ -245,6 +267,8 @@ impl FromRow<'_, AnyRow> for Job {
             too_large: time("too_large")?,
             cancel_requested_at: time("cancel_requested_at")?,
             stale: row.try_get::<i64, _>("stale")? != 0,
+            origin: row.try_get("origin")?,
+            wire_id: row.try_get("wire_id")?,
             place: Place { hop, rank: number(row.try_get("step_rank")?), moment: number(row.try_get("moment")?) },
             cancel_hop: row.try_get::<Option<i64>, _>("cancel_hop")?.map(number),
         })

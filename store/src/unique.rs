@@ -12,8 +12,8 @@ use leveret::{
 };
 
 /// In one statement, so that of two publishers one is told of the other.
-const CLAIM: &str = "INSERT INTO leveret_unique (key, job_id, until) VALUES ($1, $2, $3)
-    ON CONFLICT (key) DO UPDATE SET job_id = excluded.job_id, until = excluded.until
+const CLAIM: &str = "INSERT INTO leveret_unique (key, job_id, until, origin) VALUES ($1, $2, $3, $6)
+    ON CONFLICT (key) DO UPDATE SET job_id = excluded.job_id, until = excluded.until, origin = excluded.origin
     WHERE leveret_unique.until <= $4 OR leveret_unique.job_id IN ($2, $5)";
 
 impl UniqueKeys for Store {
@@ -40,9 +40,9 @@ impl UniqueKeys for Store {
 
 impl Store {
     async fn take_unique(&self, claim: Claim<'_>) -> Result<Claimed> {
-        let Claim { key, job_id, now, until, instead_of } = claim;
+        let Claim { key, job_id, origin, now, until, instead_of } = claim;
         loop {
-            let sql = Sql::new(CLAIM).arg(key).arg(job_id).arg(until).arg(now).arg(instead_of);
+            let sql = Sql::new(CLAIM).arg(key).arg(job_id).arg(until).arg(now).arg(instead_of).arg(origin);
             if sql.execute(&mut self.writer().await?).await? > 0 {
                 return Ok(Claimed::Taken);
             }
@@ -56,13 +56,25 @@ impl Store {
 }
 
 /// Frees the keys of jobs that have ended, and of those that were cancelled: they will not run, or are told to stop.
-pub(crate) async fn free_done(on: &mut Lent, changed: &[Job], events: &[JobEvent], list: &str) -> Result<()> {
-    let ended = changed.iter().filter(|job| job.state.is_terminal()).map(|job| job.id.as_str());
+///
+/// A job that ended frees its keys only under its own origin. A cancellation is an operator's and means every job of that
+/// id. `list` makes a list of a placeholder. Ids and origins need not be matched in pairs, because origins are random.
+pub(crate) async fn free_done(
+    on: &mut Lent,
+    changed: &[Job],
+    events: &[JobEvent],
+    list: impl Fn(&str) -> String,
+) -> Result<()> {
+    let ended: Vec<_> = changed.iter().filter(|job| job.state.is_terminal()).collect();
     let cancelled = events.iter().filter(|event| matches!(event.step, Step::CancelRequested));
-    let done: Vec<_> = ended.chain(cancelled.map(|event| event.id.as_str())).collect();
-    if done.is_empty() {
+    let cancelled: Vec<_> = cancelled.map(|event| event.id.as_str()).collect();
+    if ended.is_empty() && cancelled.is_empty() {
         return Ok(());
     }
-    let text = format!("DELETE FROM leveret_unique WHERE job_id IN {list}");
-    Sql::new(text).arg(text_list(done)).execute(on).await.map(drop)
+    let (ids, origins, all) = (list("$1"), list("$2"), list("$3"));
+    let text =
+        format!("DELETE FROM leveret_unique WHERE job_id IN {ids} AND origin IN {origins} OR job_id IN {all}");
+    let ids = text_list(ended.iter().map(|job| job.job_id()));
+    let origins = text_list(ended.iter().map(|job| job.origin.as_deref().unwrap_or_default()));
+    Sql::new(text).arg(ids).arg(origins).arg(text_list(cancelled)).execute(on).await.map(drop)
 }

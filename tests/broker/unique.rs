@@ -129,7 +129,7 @@ async fn a_publish_is_repeated_under_its_own_id() {
 async fn a_key_whose_publisher_died_is_free_when_a_publish_can_last_no_longer() {
     let place = Place::new().await;
     let now = 1_800_000_000_000;
-    let claim = |job_id, now| Claim { key: "sync/7", job_id, now, until: now + 35_000, instead_of: None };
+    let claim = |job_id, now| Claim { key: "sync/7", job_id, origin: "", now, until: now + 35_000, instead_of: None };
     assert_eq!(place.keys.take(claim("a", now)).await.unwrap(), Claimed::Taken);
     assert_eq!(place.keys.take(claim("b", now + 34_999)).await.unwrap(), Claimed::By("a".into()));
     assert_eq!(place.keys.take(claim("b", now + 35_000)).await.unwrap(), Claimed::Taken);

@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TIME")]
     at: Option<jiff::Timestamp>,
 
-    /// Given up if it has not started after this time
+    /// Given up if it has not started after this time, which must be longer than the delay
     #[arg(long, value_parser = leveret::duration, value_name = "DURATION")]
     expires: Option<Duration>,
 
@@ -110,7 +110,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     }
     let publish = broker.publisher().publish_raw(arguments.job.clone(), queue.clone(), payload);
     let publish = if catalogue.has_lanes(&arguments.job, &queue) { publish.lanes() } else { publish };
-    let published = options(publish, &arguments).await;
+    let publish = options(publish, &arguments);
+    let origin = publish.origin().map(str::to_owned);
+    let published = publish.await;
     let id = published.map_err(failure)?;
     match arguments.output {
         Format::Json if store.is_none() => print_json(&json!({ "id": id.as_str(), "queue": queue }))?,
@@ -121,7 +123,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         broker.close().await;
         return Ok(Exit::Well);
     };
-    store.record(&[queued(&arguments, &id, queue)]).await?;
+    store.record(&[JobEvent { origin, ..queued(&arguments, &id, queue) }]).await?;
     let services = leveret_serve::Services::new(&broker, store);
     jobs::wait(&services, id.as_str(), wait, arguments.output).await
 }
@@ -174,6 +176,7 @@ fn queued(arguments: &Arguments, id: &JobId, queue: String) -> JobEvent {
         id: id.to_string(),
         job: arguments.job.clone(),
         queue,
+        origin: None,
         label: arguments.label.clone(),
         priority: arguments.priority,
         attempt: 1,

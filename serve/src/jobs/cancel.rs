@@ -39,12 +39,13 @@ impl Services {
         // First: what was done must be in the log, and what is in the log may have failed.
         let by = By { actor: &actor, at: now_ms() };
         self.store.audit(by, "cancel", &json!({ "job": job.id })).await?;
-        self.publisher.cancel(&job.id).await?;
+        self.publisher.cancel(job.job_id()).await?;
         let cancelled = if job.state == State::Started { Cancelled::Running } else { Cancelled::Queued };
         let event = JobEvent {
-            id: job.id,
+            id: job.job_id().to_owned(),
             job: job.job,
             queue: job.queue,
+            origin: job.origin,
             label: job.label,
             priority: job.priority,
             attempt: job.attempt,

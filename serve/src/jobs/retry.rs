@@ -21,6 +21,8 @@ use crate::{
 /// A job's end is told before its dead letter is in the store.
 const TAKEN_IN_WITHIN: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
+/// Dead letters under the id of one job, in hundreds: more only somebody makes who publishes under it on purpose.
+const MOST_PAGES: usize = 100;
 
 impl Services {
     /// Runs a job again that was given up, from its first attempt on.
@@ -74,17 +76,38 @@ impl Services {
     async fn letter_of(&self, job: &Job) -> Result<DeadLetter, Error> {
         let deadline = Instant::now() + TAKEN_IN_WITHIN;
         let states = vec![DeadState::Dead, DeadState::Replaying];
-        let filter = DeadFilter { states, job_id: Some(job.id.clone()), ..DeadFilter::default() };
+        let filter = DeadFilter { states, job_id: Some(job.job_id().to_owned()), ..DeadFilter::default() };
         loop {
-            let letters = self.store.dead_letters(&filter, None, 10).await?;
-            if let Some(letter) = letters.items.into_iter().max_by_key(|letter| letter.hop) {
-                return Ok(letter);
+            let mut after = None;
+            for _ in 0..MOST_PAGES {
+                let letters = self.store.dead_letters(&filter, after.as_ref(), 100).await?;
+                for letter in letters.items {
+                    if self.is_end_of(&letter, job).await? {
+                        return Ok(letter);
+                    }
+                }
+                after = letters.next;
+                if after.is_none() {
+                    break;
+                }
             }
             if Instant::now() >= deadline {
                 return Err(Error::NoLetter);
             }
             sleep(PAUSE).await;
         }
+    }
+
+    /// Whether a dead letter is this end of this job, and not another message's that bears its id.
+    async fn is_end_of(&self, letter: &DeadLetter, job: &Job) -> Result<bool, Error> {
+        // The worker's copy is one further; a message that the broker gave up is none.
+        if letter.hop != job.hop && letter.hop != job.hop.saturating_add(1) {
+            return Ok(false);
+        }
+        let Some(origin) = &job.origin else { return Ok(letter.job == job.job && letter.queue == job.queue) };
+        let Some(letter) = self.store.letter(letter.id).await? else { return Ok(false) };
+        Ok(RawMessage::from_parts(&letter.properties, letter.original.unwrap_or(letter.payload))
+            .is_ok_and(|message| message.origin() == *origin))
     }
 
     async fn publish_letter(&self, letter: &Letter) -> Result<(), Error> {
@@ -106,9 +129,10 @@ fn being_replayed(job: &Job) -> Error {
 
 fn queued_again(job: Job, at: u64, hop: u32) -> JobEvent {
     JobEvent {
-        id: job.id,
+        id: job.job_id().to_owned(),
         job: job.job,
         queue: job.queue,
+        origin: job.origin,
         label: job.label,
         priority: job.priority,
         attempt: 1,

@@ -74,7 +74,23 @@ impl Submission {
         if fields.contains_key("delay") && fields.contains_key("run_at") {
             read.flaws.push(Flaw::new("/run_at", "either delay or run_at, not both"));
         }
+        read.flaws.extend(read.submission.born_expired());
         if read.flaws.is_empty() { Ok(read.submission) } else { Err(read.flaws) }
+    }
+}
+
+impl Submission {
+    fn born_expired(&self) -> Option<Flaw> {
+        let delay = match self.due {
+            Due::Now => Duration::ZERO,
+            Due::After(delay) => delay,
+            Due::At(at) => Duration::from_millis(at.saturating_sub(now_ms())),
+        };
+        let expires_in = self.expires_in.filter(|expires_in| *expires_in <= delay)?;
+        let detail = format!(
+            "must be longer than the delay, or the job expires before it can run: it is {expires_in:?}, and the delay is {delay:?}"
+        );
+        Some(Flaw::new("/expires_in", detail))
     }
 }
 

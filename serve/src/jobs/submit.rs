@@ -123,8 +123,13 @@ impl Services {
             }
         }
         let at = now_ms();
-        let publishes = checked.iter().zip(&ids).map(|(checked, id)| {
-            let wanted = (!published.contains(id)).then(|| self.publish(checked, id));
+        let publishes = checked.iter().zip(&ids);
+        let publishes = publishes.map(|(checked, id)| (!published.contains(id)).then(|| self.publish(checked, id)));
+        let publishes: Vec<_> = publishes.collect();
+        let origin =
+            |publish: &Option<Publish>| publish.as_ref().and_then(|publish| publish.origin().map(str::to_owned));
+        let origins: Vec<_> = publishes.iter().map(origin).collect();
+        let publishes = publishes.into_iter().zip(&ids).map(|(wanted, id)| {
             let id = id.clone();
             async move {
                 if let Some(publish) = wanted { publish.into_future().await.map(drop).map(|()| id) } else { Ok(id) }
@@ -132,8 +137,10 @@ impl Services {
         });
         let window = usize::from(self.broker.config().publish_window).max(1);
         let fates: Vec<_> = stream::iter(publishes.collect::<Vec<_>>()).buffered(window).collect().await;
-        let confirmed = checked.iter().zip(&fates).filter_map(|(checked, fate)| Some((checked, fate.as_ref().ok()?)));
-        let events: Vec<_> = confirmed.map(|(checked, id)| checked.queued(id, at)).collect();
+        let queued = |((checked, origin), fate): ((&Checked, _), &Result<String, _>)| {
+            fate.as_ref().ok().map(|id| checked.queued(id, origin, at))
+        };
+        let events: Vec<_> = checked.iter().zip(origins).zip(&fates).filter_map(queued).collect();
         if !events.is_empty() {
             self.recorder.record(events, room).await;
         }
@@ -189,7 +196,7 @@ impl Services {
 }
 
 impl Checked {
-    fn queued(&self, id: &str, at: u64) -> JobEvent {
+    fn queued(&self, id: &str, origin: Option<String>, at: u64) -> JobEvent {
         let Self { submission, entry } = self;
         let due = match submission.due {
             Due::Now => None,
@@ -201,6 +208,7 @@ impl Checked {
             id: id.to_owned(),
             job: entry.job.clone(),
             queue: entry.queue.clone(),
+            origin,
             label: submission.name.clone(),
             priority: submission.priority,
             attempt: 1,

@@ -63,6 +63,7 @@ async fn the_audit_log_names_the_token_and_is_for_operators() {
         id: "order-17".into(),
         job: "demo.work".into(),
         queue: "demo".into(),
+        origin: None,
         label: None,
         priority: None,
         attempt: 1,

@@ -87,6 +87,7 @@ async fn news_that_another_server_records_is_told_too() {
         id: "order-17".into(),
         job: "demo.work".into(),
         queue: "demo".into(),
+        origin: None,
         label: None,
         priority: None,
         attempt: 1,

@@ -8,6 +8,7 @@ mod cancel;
 mod document;
 mod follow;
 mod idempotency;
+mod impostor;
 mod list;
 mod logs;
 mod problems;

@@ -303,6 +303,7 @@ async fn a_canary_that_is_cancelled_keeps_the_rest_here() {
             id: "c1".into(),
             job: "charge".into(),
             queue: "money".into(),
+            origin: stage.store.job("c1").await.unwrap().unwrap().origin,
             label: None,
             priority: None,
             attempt: 1,

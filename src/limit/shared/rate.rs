@@ -4,8 +4,11 @@ use std::{fmt, sync::Arc};
 
 use tokio::time::{Duration, Instant};
 
-use super::{Permits, Reach, ask};
-use crate::limit::Rate;
+use super::{Permits, Reach, Slots, ask};
+use crate::limit::{
+    Rate,
+    slot::{Secret, Slot},
+};
 
 /// How much of a rate is leased at once, in time.
 const BATCH: Duration = Duration::from_millis(100);
@@ -28,12 +31,14 @@ struct Batch {
     /// The size of the last one, and when it was leased.
     size: u32,
     at: Option<Instant>,
+    /// The limit's own, once the store has answered.
+    secret: Option<Secret>,
     reach: Reach,
 }
 
 impl SharedRate {
     pub(crate) fn new(name: String, rate: Rate, permits: Arc<dyn Permits>) -> Self {
-        let batch = Batch { next: Instant::now(), left: 0, size: 0, at: None, reach: Reach::default() };
+        let batch = Batch { next: Instant::now(), left: 0, size: 0, at: None, secret: None, reach: Reach::default() };
         Self { name, rate, permits, batch: tokio::sync::Mutex::new(batch) }
     }
 
@@ -42,20 +47,35 @@ impl SharedRate {
         let mut batch = self.batch.lock().await;
         batch.skip_stale(self.rate, Instant::now());
         if batch.left == 0 {
-            if batch.reach.is_away() {
-                return None;
-            }
-            let size = batch.next_size(self.rate);
-            let answer = ask(self.permits.slots(&self.name, self.rate, size)).await;
-            let first = batch.reach.heard(&self.name, answer)?;
-            let (now, off) = (Instant::now(), Duration::from_nanos(first.unsigned_abs()));
-            batch.next = if first < 0 { now.checked_sub(off).unwrap_or(now) } else { now + off };
-            (batch.left, batch.size, batch.at) = (size, size, Some(now));
+            self.lease(&mut batch).await?;
         }
         let slot = batch.next;
         batch.next += self.rate.interval();
         batch.left -= 1;
         Some(slot.saturating_duration_since(Instant::now()))
+    }
+
+    /// A slot of that time with the proof that this limit gave it to that job; none while the store is away.
+    pub(crate) async fn prove(&self, at: u64, job_id: &str) -> Option<Slot> {
+        let mut batch = self.batch.lock().await;
+        if batch.secret.is_none() {
+            self.lease(&mut batch).await?;
+        }
+        Some(Slot::proven(at, job_id, batch.secret.as_ref()?))
+    }
+
+    /// Takes slots for this worker; none while the store is away.
+    async fn lease(&self, batch: &mut Batch) -> Option<()> {
+        if batch.reach.is_away() {
+            return None;
+        }
+        let size = batch.next_size(self.rate);
+        let answer = ask(self.permits.slots(&self.name, self.rate, size)).await;
+        let Slots { first, secret } = batch.reach.heard(&self.name, answer)?;
+        let (now, off) = (Instant::now(), Duration::from_nanos(first.unsigned_abs()));
+        batch.next = if first < 0 { now.checked_sub(off).unwrap_or(now) } else { now + off };
+        (batch.left, batch.size, batch.at, batch.secret) = (size, size, Some(now), Some(secret));
+        Some(())
     }
 }
 

@@ -34,7 +34,11 @@ impl Store {
         self.fit(&mut sql, filter);
         sql.push(" ORDER BY id DESC LIMIT ").bind(u64::from(limit) + 1);
         let letters = sql.all(&mut self.reader().await?).await?;
-        Ok(Page::new(letters, limit, |letter: &DeadLetter| (letter.id, String::new())))
+        let bytes = |letter: &DeadLetter| {
+            let texts = [&letter.queue, &letter.job, &letter.kind, &letter.error];
+            texts.iter().map(|text| text.len()).sum::<usize>() + letter.job_id.as_ref().map_or(0, String::len)
+        };
+        Ok(Page::new(letters, limit, bytes, |letter: &DeadLetter| (letter.id, String::new())))
     }
 
     /// How many dead letters fit.

@@ -206,6 +206,14 @@ impl Entry {
             let near = time < self.enqueued_at.saturating_add(TEN_YEARS_MS);
             require(near, "time", &time.to_string(), "it must be less than ten years ahead")?;
         }
+        if let Some(expires_at) = self.options.expires_at {
+            let due = self.options.not_before.unwrap_or(0).max(self.enqueued_at);
+            let [delay, time_to_live] =
+                [due, expires_at].map(|at| Duration::from_millis(at.saturating_sub(self.enqueued_at)));
+            let both = format!("{time_to_live:?} with a delay of {delay:?}");
+            let reason = "it must be longer than the delay, or the job expires before it can run";
+            require(time_to_live > delay, "time to live", &both, reason)?;
+        }
         Ok(())
     }
 }

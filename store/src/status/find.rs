@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlx::Row;
 
-use super::{Filter, Job, State, TimelineEntry};
+use super::{Filter, Job, State, TimelineEntry, record::COLUMNS};
 use crate::{
     Cursor, Page, Result, Store,
     open::Area,
@@ -73,7 +73,7 @@ impl Store {
         Ok(entries)
     }
 
-    /// One page of the jobs that fit, newest first by creation. Jobs that come meanwhile neither shift nor double any.
+    /// One page of the jobs that fit, newest first by creation, without their results. Jobs that come meanwhile neither shift nor double any.
     ///
     /// ```
     /// use leveret_store::{Filter, State};
@@ -93,14 +93,22 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn jobs(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Job>> {
-        let mut sql = Sql::new("SELECT * FROM leveret_jobs WHERE 1 = 1").late();
+        // A result may be larger than all the rest of a page.
+        let columns = COLUMNS.map(|column| if column == "result" { "CAST(NULL AS TEXT) AS result" } else { column });
+        let mut sql = Sql::new(format!("SELECT {} FROM leveret_jobs WHERE 1 = 1", columns.join(", "))).late();
         self.narrow(&mut sql, filter);
         if let Some(after) = after {
             sql.push(" AND (created_at, id) < (").bind(after.number()).push(", ").bind(after.id()).push(")");
         }
         sql.push(" ORDER BY created_at DESC, id DESC LIMIT ").bind(u64::from(limit) + 1);
         let jobs = sql.all(&mut self.reader().await?).await?;
-        Ok(Page::new(jobs, limit, |job: &Job| (job.created_at.try_into().unwrap_or(i64::MAX), job.id.clone())))
+        let bytes = |job: &Job| {
+            let texts = [&job.label, &job.worker, &job.note, &job.error_kind, &job.error];
+            let known = [&job.id, &job.job, &job.queue].into_iter().chain(texts.into_iter().flatten());
+            known.map(String::len).sum()
+        };
+        let key = |job: &Job| (job.created_at.try_into().unwrap_or(i64::MAX), job.id.clone());
+        Ok(Page::new(jobs, limit, bytes, key))
     }
 
     fn narrow(&self, sql: &mut Sql, filter: &Filter) {

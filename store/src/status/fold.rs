@@ -25,11 +25,45 @@ impl Place {
     }
 }
 
+/// How an event relates to a row under its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Relation {
+    /// It is of the row's own job.
+    Own,
+    /// It is of another job that was published after the row's job had ended.
+    Next,
+    /// It is of another job, and the row's is on its way.
+    Other,
+}
+
+/// What tells jobs of one id apart. Counters of a message do not, because its publisher writes them.
+pub(super) fn is_same(own: (Option<&str>, &str, &str), event: &JobEvent) -> bool {
+    let (origin, job, queue) = own;
+    match (origin, event.origin.as_deref()) {
+        (Some(own), Some(other)) => own == other,
+        // Workers before this one tell no origin.
+        _ => job == event.job && queue == event.queue,
+    }
+}
+
 impl Job {
-    /// A job of which nothing is known but that there is news of it.
-    pub(super) fn new(event: &JobEvent) -> Self {
+    /// Whose event this is.
+    pub(super) fn relation(&self, event: &JobEvent) -> Relation {
+        if is_same((self.origin.as_deref(), &self.job, &self.queue), event) {
+            Relation::Own
+        } else if (self.state.is_terminal() || self.stale) && event.at > self.updated_at {
+            Relation::Next
+        } else {
+            Relation::Other
+        }
+    }
+
+    /// A job of which nothing is known but that there is news of it, under its id or another.
+    pub(super) fn new(id: &str, event: &JobEvent) -> Self {
         Self {
-            id: event.id.clone(),
+            wire_id: (id != event.id).then(|| event.id.clone()),
+            origin: event.origin.clone(),
+            id: id.to_owned(),
             label: None,
             job: event.job.clone(),
             queue: event.queue.clone(),
@@ -61,6 +95,7 @@ impl Job {
         self.stale = false;
         self.created_at = self.created_at.min(event.enqueued_at.unwrap_or(event.at));
         self.updated_at = self.updated_at.max(event.at);
+        self.origin = self.origin.take().or_else(|| event.origin.clone());
         self.label = self.label.take().or_else(|| event.label.clone());
         self.priority = self.priority.or(event.priority);
         match event.step {
@@ -127,6 +162,7 @@ mod tests {
             id: "a".into(),
             job: "email.send".into(),
             queue: format!("email-{hop}"),
+            origin: None,
             label: None,
             priority: None,
             attempt: hop + 1,
@@ -157,7 +193,7 @@ mod tests {
     }
 
     fn job(events: &[JobEvent]) -> Job {
-        let mut job = Job::new(&events[0]);
+        let mut job = Job::new("a", &events[0]);
         events.iter().for_each(|event| job.apply(event));
         job
     }
@@ -181,7 +217,7 @@ mod tests {
 
         #[test]
         fn a_job_never_moves_back(events in events()) {
-            let mut job = Job::new(&events[0]);
+            let mut job = Job::new("a", &events[0]);
             for event in &events {
                 let before = job.place;
                 job.apply(event);

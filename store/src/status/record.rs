@@ -5,7 +5,10 @@ use std::{borrow::Cow, collections::HashMap};
 use leveret::event::{JobEvent, Step};
 use serde_json::Value;
 
-use super::{Job, Moved};
+use super::{
+    Job, Moved,
+    fold::{Relation, is_same},
+};
 use crate::{
     Result, Store,
     lent::Lent,
@@ -14,7 +17,7 @@ use crate::{
     unique,
 };
 
-const COLUMNS: [&str; 26] = [
+pub(super) const COLUMNS: [&str; 28] = [
     "id",
     "label",
     "job",
@@ -41,14 +44,28 @@ const COLUMNS: [&str; 26] = [
     "cancel_hop",
     "cancel_requested_at",
     "stale",
+    "origin",
+    "wire_id",
 ];
 
 /// Copies of a job whose steps are remembered: the first, and the last.
 const FIRST_HOPS: u32 = 50;
 const LAST_HOPS: u32 = 50;
 
+/// An event, and the id of the row that it is of.
+type StepOf<'a> = (String, &'a JobEvent);
+
 /// A line of the timeline, by what there is one of each.
-type Lines<'a> = HashMap<(&'a str, u32, u32, &'static str), &'a JobEvent>;
+type Lines<'a> = HashMap<(&'a str, u32, u32, &'static str), &'a StepOf<'a>>;
+
+/// What events come to.
+struct Folded<'a> {
+    /// The jobs that are no longer as they were, in the order in which they are first named.
+    changed: Vec<Job>,
+    steps: Vec<StepOf<'a>>,
+    /// Rows that are of another job now: their steps so far are not its.
+    renewed: Vec<String>,
+}
 
 impl Store {
     /// Takes in events, all or none, and tells which jobs they changed.
@@ -67,25 +84,52 @@ impl Store {
         }
         let events = &*as_kept(events);
         let mut tx = self.write(Area::Status).await?;
-        let ids = text_list(events.iter().map(|event| event.id.as_str()));
-        let known = format!("SELECT * FROM leveret_jobs WHERE id IN {}", self.dialect.list("$1"));
-        let known: Vec<Job> = Sql::new(known).arg(ids).all(&mut tx).await?;
-        let known: HashMap<_, _> = known.iter().map(|job| (job.id.as_str(), job)).collect();
-        let changed = fold(&known, events);
+        let known = self.known(&mut tx, events).await?;
+        let Folded { changed, steps, renewed } = fold(&known, events);
+        if !renewed.is_empty() {
+            let text = format!("DELETE FROM leveret_job_steps WHERE id IN {}", self.dialect.list("$1"));
+            Sql::new(text).arg(text_list(renewed.iter().map(String::as_str))).execute(&mut tx).await?;
+        }
         for chunk in chunks(&changed) {
             upsert(chunk).execute(&mut tx).await?;
         }
-        for chunk in chunks(&timeline(events)) {
+        for chunk in chunks(&timeline(&steps)) {
             note(chunk).execute(&mut tx).await?;
         }
         self.thin_out(&mut tx, &changed).await?;
-        unique::free_done(&mut tx, &changed, events, &self.dialect.list("$1")).await?;
+        unique::free_done(&mut tx, &changed, events, |place| self.dialect.list(place)).await?;
         tx.commit().await?;
         Ok(changed.into_iter().map(|job| Moved { id: job.id, state: job.state }).collect())
     }
 }
 
 impl Store {
+    /// The rows that these events may be of, by id.
+    async fn known(&self, tx: &mut Lent, events: &[JobEvent]) -> Result<HashMap<String, Job>> {
+        let known = self.rows(tx, events.iter().map(|event| event.id.as_str())).await?;
+        // Nearly always each id is of one job.
+        let mut first: HashMap<&str, &JobEvent> = HashMap::new();
+        let others = events.iter().filter(|event| {
+            let before = *first.entry(&event.id).or_insert(event);
+            let is_other = |job: &Job| job.relation(event) != Relation::Own;
+            let first = (before.origin.as_deref(), before.job.as_str(), before.queue.as_str());
+            known.get(&event.id).is_some_and(is_other) || !is_same(first, event)
+        });
+        let others: Vec<_> = others.map(full_id).collect();
+        if others.is_empty() {
+            return Ok(known);
+        }
+        let mut all = self.rows(tx, others.iter().map(String::as_str)).await?;
+        all.extend(known);
+        Ok(all)
+    }
+
+    async fn rows(&self, tx: &mut Lent, ids: impl Iterator<Item = &str>) -> Result<HashMap<String, Job>> {
+        let text = format!("SELECT * FROM leveret_jobs WHERE id IN {}", self.dialect.list("$1"));
+        let rows: Vec<Job> = Sql::new(text).arg(text_list(ids)).all(tx).await?;
+        Ok(rows.into_iter().map(|job| (job.id.clone(), job)).collect())
+    }
+
     /// Of jobs that come back again and again, such as one that snoozes every second for a day, the first copies and the
     /// last are remembered.
     async fn thin_out(&self, tx: &mut Lent, changed: &[Job]) -> Result<()> {
@@ -103,28 +147,62 @@ impl Store {
     }
 }
 
-/// With ids as the database has them: what is told apart here must be two there as well.
+/// With what tells jobs apart as the database has it: two here must be two there as well, and one there one here.
 fn as_kept(events: &[JobEvent]) -> Cow<'_, [JobEvent]> {
-    if events.iter().all(|event| !event.id.contains('\0')) {
+    let is_kept = |event: &JobEvent| {
+        [&event.id, &event.job, &event.queue].into_iter().chain(&event.origin).all(|text| !text.contains('\0'))
+    };
+    if events.iter().all(is_kept) {
         return Cow::Borrowed(events);
     }
-    let kept = |event: &JobEvent| JobEvent { id: without_nul(&event.id), ..event.clone() };
+    let kept = |event: &JobEvent| JobEvent {
+        id: without_nul(&event.id),
+        job: without_nul(&event.job),
+        queue: without_nul(&event.queue),
+        origin: event.origin.as_deref().map(without_nul),
+        ..event.clone()
+    };
     events.iter().map(kept).collect()
 }
 
-/// The jobs that are no longer as they were, in the order in which they are first named.
-fn fold(known: &HashMap<&str, &Job>, events: &[JobEvent]) -> Vec<Job> {
-    let mut jobs: Vec<Job> = Vec::new();
-    let mut places: HashMap<&str, usize> = HashMap::new();
+/// Where the jobs are whose plain id is another job's: two jobs of an order may well have the order's.
+fn full_id(event: &JobEvent) -> String {
+    format!("{}@{}:{}", event.id, event.queue, event.job)
+}
+
+/// Gives each event to the row that it is of. The plain id stays that of the first job that was heard of: nothing that
+/// somebody publishes under an id that they know moves its row. Of all others of that name and queue the last one has a
+/// row, under the full id; what comes beside it, before its end, has none.
+fn fold<'a>(known: &HashMap<String, Job>, events: &'a [JobEvent]) -> Folded<'a> {
+    let mut folded = Folded { changed: Vec::new(), steps: Vec::with_capacity(events.len()), renewed: Vec::new() };
+    let mut places: HashMap<String, usize> = HashMap::new();
     for event in events {
-        let place = *places.entry(&event.id).or_insert_with(|| {
-            jobs.push(known.get(event.id.as_str()).map_or_else(|| Job::new(event), |job| (*job).clone()));
-            jobs.len() - 1
-        });
-        jobs[place].apply(event);
+        for is_plain in [true, false] {
+            let id = if is_plain { event.id.clone() } else { full_id(event) };
+            let place = *places.entry(id.clone()).or_insert_with(|| {
+                folded.changed.push(known.get(&id).cloned().unwrap_or_else(|| Job::new(&id, event)));
+                folded.changed.len() - 1
+            });
+            let job = &mut folded.changed[place];
+            let relation = job.relation(event);
+            if relation != Relation::Own && is_plain {
+                continue;
+            }
+            if relation == Relation::Next {
+                *job = Job::new(&id, event);
+                folded.renewed.push(job.id.clone());
+                // Steps of the job before, from this batch.
+                folded.steps.retain(|(of, _)| *of != job.id);
+            }
+            if relation != Relation::Other {
+                job.apply(event);
+                folded.steps.push((job.id.clone(), event));
+            }
+            break;
+        }
     }
-    jobs.retain(|job| known.get(job.id.as_str()).is_none_or(|before| *before != job));
-    jobs
+    folded.changed.retain(|job| known.get(&job.id).is_none_or(|before| before != job));
+    folded
 }
 
 fn upsert(jobs: &[Job]) -> Sql {
@@ -163,26 +241,29 @@ fn row(job: &Job) -> [Arg; COLUMNS.len()] {
         job.cancel_hop.map(u64::from).into(),
         job.cancel_requested_at.into(),
         u32::from(job.stale).into(),
+        job.origin.as_deref().into(),
+        job.wire_id.as_deref().into(),
     ]
 }
 
 /// The first of each step; one that is told twice in a batch could not be written in one statement.
-fn timeline(events: &[JobEvent]) -> Vec<&JobEvent> {
+fn timeline<'a>(steps: &'a [StepOf<'a>]) -> Vec<&'a StepOf<'a>> {
     let mut lines = Lines::new();
-    for event in events.iter().filter(|event| !matches!(event.step, Step::Progress { .. })) {
-        let first = lines.entry((&event.id, event.hop, event.attempt, event.step.name())).or_insert(event);
-        if event.at < first.at {
-            *first = event;
+    for step in steps.iter().filter(|(_, event)| !matches!(event.step, Step::Progress { .. })) {
+        let (id, event) = step;
+        let first = lines.entry((id, event.hop, event.attempt, event.step.name())).or_insert(step);
+        if event.at < first.1.at {
+            *first = step;
         }
     }
     lines.into_values().collect()
 }
 
-fn note(events: &[&JobEvent]) -> Sql {
+fn note(steps: &[&StepOf<'_>]) -> Sql {
     let mut sql = Sql::new("INSERT INTO leveret_job_steps (id, hop, attempt, step, at, worker, detail) VALUES ");
-    sql.values(events.iter().map(|event| {
+    sql.values(steps.iter().map(|(id, event)| {
         [
-            event.id.as_str().into(),
+            id.as_str().into(),
             event.hop.into(),
             event.attempt.into(),
             event.step.name().into(),

@@ -7,6 +7,7 @@ mod dead;
 mod idempotency;
 mod inbox;
 mod open;
+mod origin;
 mod outbox;
 mod permits;
 mod replay;

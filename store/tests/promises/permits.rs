@@ -31,7 +31,7 @@ async fn of_many_workers_no_two_get_the_same_slot(database: Database) {
         let store = store.clone();
         tokio::spawn(async move {
             let slots = 1 + n % 5;
-            let first = store.slots("api", rate, slots).await.unwrap();
+            let first = store.slots("api", rate, slots).await.unwrap().first;
             (0..slots)
                 .map(|slot| started.elapsed().as_millis() as i64 + first / 1_000_000 + i64::from(slot) * 10_000)
                 .collect()
@@ -51,11 +51,11 @@ async fn a_burst_is_had_once_and_slots_are_not_saved_up(database: Database) {
     let rate = Rate::per_minute(6).burst(3);
     let mut waits = Vec::new();
     for _ in 0..4 {
-        waits.push(store.slots("api", rate, 1).await.unwrap().max(0) / 1_000_000_000);
+        waits.push(store.slots("api", rate, 1).await.unwrap().first.max(0) / 1_000_000_000);
     }
     assert_eq!(waits[..3], [0, 0, 0]);
     assert!((1..10).contains(&waits[3]), "the fourth waits ten seconds, less what has passed: {}", waits[3]);
-    assert_eq!(store.slots("other", rate, 1).await.unwrap(), -20_000_000_000, "each limit has a line of its own");
+    assert_eq!(store.slots("other", rate, 1).await.unwrap().first, -20_000_000_000, "each limit has a line of its own");
 }
 
 async fn ask(store: &Store, holder: &str, used: u32, wanted: u32, lease: Duration) -> u32 {

@@ -30,6 +30,7 @@ pub(crate) fn event(id: &str, hop: u32, at: u64, step: Step) -> JobEvent {
         id: id.into(),
         job: "email.send".into(),
         queue: "email".into(),
+        origin: Some(format!("origin-of-{id}")),
         label: None,
         priority: None,
         attempt: hop + 1,

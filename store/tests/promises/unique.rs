@@ -21,7 +21,7 @@ crate::on_both! {
 }
 
 fn claim<'a>(job_id: &'a str, now: u64, instead_of: Option<&'a str>) -> Claim<'a> {
-    Claim { key: "sync/7", job_id, now, until: now + 1000, instead_of }
+    Claim { key: "sync/7", job_id, origin: "", now, until: now + 1000, instead_of }
 }
 
 fn by(job_id: &str) -> Claimed {
@@ -56,7 +56,9 @@ async fn a_key_is_free_when_its_job_has_ended(database: Database) {
     let store = database.open().await;
     for end in [Step::Succeeded { result: None, too_large: None }, Step::Cancelled, Step::Duplicate] {
         let id = end.name();
-        assert_eq!(store.take(claim(id, NOW, None)).await.unwrap(), Claimed::Taken);
+        let origin = format!("origin-of-{id}");
+        let claim_of_it = Claim { origin: &origin, ..claim(id, NOW, None) };
+        assert_eq!(store.take(claim_of_it).await.unwrap(), Claimed::Taken);
         store.record(&[event(id, 0, 1, Step::Started)]).await.unwrap();
         assert_eq!(store.take(claim("next", NOW, None)).await.unwrap(), by(id), "it runs");
         store.record(&[event(id, 0, 2, end)]).await.unwrap();

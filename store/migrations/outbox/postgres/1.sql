@@ -70,6 +70,10 @@ BEGIN
     IF priority NOT BETWEEN 0 AND 31 THEN
         RAISE EXCEPTION 'priority % is not from 0 to 31', priority USING ERRCODE = 'check_violation';
     END IF;
+    IF expires_at <= greatest(not_before, now_ms) THEN
+        RAISE EXCEPTION 'expires after %: it must be longer than the delay of % ms, or the job expires before it can run',
+            expires, greatest(not_before - now_ms, 0) USING ERRCODE = 'check_violation';
+    END IF;
     IF octet_length(label) > 1024 OR octet_length(correlation_id) > 255 THEN
         RAISE EXCEPTION 'a label has at most 1024 bytes, a correlation id 255' USING ERRCODE = 'check_violation';
     END IF;

@@ -120,7 +120,9 @@ async fn publish_row(relay: &Relay, row: Leased) -> Outcome {
         publish = publish.at(at(time));
     }
     if let Some(time) = options.expires_at {
-        publish = publish.expires(at(time).duration_since(SystemTime::now()).unwrap_or_default());
+        let left = at(time).duration_since(SystemTime::now()).unwrap_or_default();
+        // A job whose time was over before the relay came to it is not refused: it expires in its queue.
+        publish = publish.expires(left.max(Duration::from_millis(1)));
     }
     if options.lanes {
         publish = publish.lanes();

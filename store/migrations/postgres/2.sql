@@ -1,0 +1,9 @@
+-- What tells a tracked job from every other that bears its id, and that id where the row has another.
+ALTER TABLE leveret_jobs ADD COLUMN origin TEXT;
+ALTER TABLE leveret_jobs ADD COLUMN wire_id TEXT;
+
+-- Only the end of the job that took a key frees it early.
+ALTER TABLE leveret_unique ADD COLUMN origin TEXT;
+
+-- Random, in hexadecimal: proves that a slot was given by this limit.
+ALTER TABLE leveret_rates ADD COLUMN secret TEXT;

@@ -1,0 +1,129 @@
+//! Whose an event is: an id says it no better than a name, because any publisher may use it.
+
+use leveret::{
+    event::{JobEvent, Step},
+    unique::{Claim, Claimed, UniqueKeys},
+};
+use leveret_store::{Filter, State, Store};
+
+use crate::{
+    database::{Database, NOW},
+    status::event,
+};
+
+crate::on_both! {
+    whoever_knows_an_id_moves_nothing_of_its_job,
+    two_jobs_of_one_id_have_a_row_each,
+    what_is_published_under_an_id_again_has_a_row_beside_the_first_and_frees_its_own_key,
+    steps_of_older_workers_which_tell_no_origin_are_their_jobs,
+}
+
+fn queued() -> Step {
+    Step::Queued { due: None, expires: None }
+}
+
+fn dead() -> Step {
+    Step::Dead { kind: "decode".into(), error: "not a job".into() }
+}
+
+fn succeeded() -> Step {
+    Step::Succeeded { result: None, too_large: None }
+}
+
+/// What workers tell of a message that somebody else published under a job's id, with counters of their own.
+fn forged(id: &str, hop: u32, step: Step) -> JobEvent {
+    JobEvent { origin: Some("forged".into()), hop, ..event(id, 0, 1_000, step) }
+}
+
+async fn state(store: &Store, id: &str) -> State {
+    store.job(id).await.unwrap().unwrap().state
+}
+
+async fn steps(store: &Store, id: &str) -> Vec<String> {
+    store.timeline(id).await.unwrap().into_iter().map(|entry| entry.step).collect()
+}
+
+async fn whoever_knows_an_id_moves_nothing_of_its_job(database: Database) {
+    let store = database.open().await;
+    let claim =
+        |job_id, origin| Claim { key: "email.send/7", job_id, origin, now: NOW, until: NOW + 1, instead_of: None };
+    store.take(claim("a", "origin-of-a")).await.unwrap();
+    let of_the_queue = |hop, step| JobEvent { queue: "evil".into(), job: "evil.job".into(), ..forged("a", hop, step) };
+    let of_the_job = |hop, step| JobEvent { queue: "evil".into(), ..forged("a", hop, step) };
+    let forgeries = |hop| {
+        [Step::Received, queued(), Step::CancelRequested, succeeded(), Step::Cancelled, dead()].into_iter().flat_map(
+            move |step| [forged("a", hop, step.clone()), of_the_queue(hop, step.clone()), of_the_job(hop, step)],
+        )
+    };
+    let own = [event("a", 0, 0, queued()), event("a", 0, 10, Step::Started), event("a", 1, 30, Step::Received)];
+    for (own, expected) in own.into_iter().zip([State::Queued, State::Started, State::Received]) {
+        store.record(&[own]).await.unwrap();
+        for hop in [0, 1, u32::MAX] {
+            for forgery in forgeries(hop) {
+                store.record(&[forgery]).await.unwrap();
+            }
+            store.record(&forgeries(hop).collect::<Vec<_>>()).await.unwrap();
+        }
+        let job = store.job("a").await.unwrap().unwrap();
+        assert_eq!((job.state, job.queue.as_str(), job.error), (expected, "email", None));
+        assert_eq!(store.take(claim("b", "other")).await.unwrap(), Claimed::By("a".into()), "its key is its own");
+    }
+    store.record(&[event("a", 1, 40, succeeded())]).await.unwrap();
+    store.record(&forgeries(u32::MAX).collect::<Vec<_>>()).await.unwrap();
+    assert_eq!((state(&store, "a").await, steps(&store, "a").await.len()), (State::Succeeded, 4));
+    assert_eq!(store.take(claim("b", "other")).await.unwrap(), Claimed::Taken);
+}
+
+async fn two_jobs_of_one_id_have_a_row_each(database: Database) {
+    let store = database.open().await;
+    let of = |job: &str, at, step| JobEvent {
+        job: job.into(),
+        queue: format!("{job}-queue"),
+        origin: Some(job.into()),
+        ..event("order-17", 0, at, step)
+    };
+    // In one batch, and in several.
+    store.record(&[of("charge", 0, queued()), of("mail", 1, queued()), of("charge", 5, succeeded())]).await.unwrap();
+    store.record(&[of("mail", 6, dead())]).await.unwrap();
+    assert_eq!(state(&store, "order-17").await, State::Succeeded);
+    let mail = store.job("order-17@mail-queue:mail").await.unwrap().unwrap();
+    assert_eq!((mail.state, mail.job_id(), mail.job.as_str()), (State::Dead, "order-17", "mail"));
+    assert_eq!(steps(&store, &mail.id).await, ["queued", "dead"]);
+    assert_eq!(store.jobs(&Filter::default(), None, 10).await.unwrap().items.len(), 2);
+}
+
+async fn what_is_published_under_an_id_again_has_a_row_beside_the_first_and_frees_its_own_key(database: Database) {
+    let store = database.open().await;
+    let of = |origin: &str, at, step| JobEvent { origin: Some(origin.into()), ..event("nightly", 0, at, step) };
+    let claim = |origin| Claim { key: "a/7", job_id: "nightly", origin, now: NOW, until: NOW + 1, instead_of: None };
+    let again = "nightly@email:email.send";
+    store.record(&[event("nightly", 0, 0, queued()), event("nightly", 7, 50, dead())]).await.unwrap();
+    for (origin, at) in [("second", 100), ("third", 200)] {
+        assert_eq!(store.take(claim(origin)).await.unwrap(), Claimed::Taken);
+        store.record(&[of(origin, at, Step::Received), of(origin, at + 1, Step::Started)]).await.unwrap();
+        store.record(&[of("beside", at + 2, dead())]).await.unwrap();
+        let job = store.job(again).await.unwrap().unwrap();
+        assert_eq!((job.state, job.error, job.created_at), (State::Started, None, NOW + at), "{origin}");
+        assert_eq!(steps(&store, again).await, ["received", "started"]);
+        store.record(&[of(origin, at + 3, succeeded())]).await.unwrap();
+        let other = Claim { job_id: "other", ..claim("other") };
+        assert_eq!(store.take(other).await.unwrap(), Claimed::Taken, "the key of {origin} is free");
+        store.free("a/7", "other").await.unwrap();
+    }
+    // What was told of the second comes late.
+    store.record(&[of("second", 103, succeeded())]).await.unwrap();
+    assert_eq!(steps(&store, again).await, ["received", "started", "succeeded"]);
+    let first = store.job("nightly").await.unwrap().unwrap();
+    assert_eq!((first.state, first.hop, steps(&store, "nightly").await.len()), (State::Dead, 7, 2));
+}
+
+async fn steps_of_older_workers_which_tell_no_origin_are_their_jobs(database: Database) {
+    let store = database.open().await;
+    let old = |step| JobEvent { origin: None, ..event("a", 0, 5, step) };
+    store.record(&[event("a", 0, 0, queued()), old(Step::Started)]).await.unwrap();
+    assert_eq!(state(&store, "a").await, State::Started);
+    store.record(&[JobEvent { queue: "evil".into(), ..old(dead()) }]).await.unwrap();
+    assert_eq!(state(&store, "a").await, State::Started);
+    store.record(&[old(succeeded())]).await.unwrap();
+    assert_eq!(state(&store, "a").await, State::Succeeded);
+}
