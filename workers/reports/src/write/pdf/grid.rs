@@ -19,10 +19,10 @@ const LARGEST: f32 = 9.0;
 const SMALLEST: f32 = 7.0;
 /// The widest that a column of text gets, and one of figures for its title alone.
 const WIDEST: f32 = 230.0;
-const WIDEST_TITLE: f32 = 130.0;
+const WIDEST_TITLE: f32 = 100.0;
 /// The narrowest that a group column gets so that figures keep their size, and so that they fit at all.
 const NARROWEST: f32 = 120.0;
-const LEAST: f32 = 64.0;
+const LEAST: f32 = 80.0;
 /// The most that a column gets of the room that is left over.
 const MOST_SPARE: f32 = 60.0;
 
@@ -61,8 +61,7 @@ impl<'t> Layout<'t> {
             return Ok(Self { sheet, parts: vec![Grid::new(table, sheet, columns, &widths, shrink)] });
         }
         let widest = figures.iter().copied().fold(0.0, f32::max);
-        // Half of each page is for figures.
-        narrow(groups, (sheet.room() / 2.0).min(sheet.room() - widest), LEAST);
+        narrow(groups, sheet.room() - widest, LEAST);
         let room = sheet.room() - total(groups);
         if widest > room {
             let limit = ((sheet.room() - widest) / LEAST).max(0.0) as usize;
