@@ -151,7 +151,8 @@ impl Catalogue {
     pub fn has_lanes(&self, job: &str, queue: &str) -> bool {
         let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
         let own = entries.get(&(job.to_owned(), queue.to_owned()));
-        own.map_or_else(|| entries.values().any(|entry| entry.queue == queue && entry.lanes), |entry| entry.lanes)
+        let any = || entries.values().any(|(_, entry)| entry.queue == queue && entry.lanes);
+        own.map_or_else(any, |(_, entry)| entry.lanes)
     }
 
     /// All jobs, by name and then by queue.

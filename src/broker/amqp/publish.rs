@@ -299,6 +299,12 @@ impl Task {
         }
     }
 
+    /// A request that waits, if there is room for it. It goes along with the one before it: waiting for each by itself costs
+    /// more than sending it.
+    fn waiting<F: Future<Output = Resolved>>(&mut self, in_flight: &InFlight<F>) -> Option<Request> {
+        if in_flight.has_room() { self.requests.try_recv().ok() } else { None }
+    }
+
     /// Publishes on one channel until it is lost.
     async fn publish_on(&mut self, up: &Up, channel: &Channel) -> Exit {
         let mut blocked = up.blocked.subscribe();
@@ -328,14 +334,13 @@ impl Task {
                 Event::Request(None) => ended = true,
                 Event::Request(Some(request)) => {
                     let mut next = Some(request);
-                    // Those behind it go along: waiting for each by itself costs more than sending it.
                     while let Some(request) = next {
                         match self.refused.admit(&request.exchange, request.message.body.len(), Instant::now) {
                             Admission::Send => in_flight.send(request, |request| publish(channel, request)),
                             Admission::SendAlone => alone.push(publish_alone(up, request)),
                             Admission::Refuse(words) => request.answer(SendError::Refused(words)),
                         }
-                        next = if in_flight.has_room() { self.requests.try_recv().ok() } else { None };
+                        next = self.waiting(&in_flight);
                     }
                 }
                 Event::Alone(None) => {}
