@@ -129,7 +129,8 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         let metrics = handlers.broker.metrics().queue(&name);
         handlers.broker.metrics().set_limit(&name, limit as i64);
         let prefetch = lane.prefetch(queue);
-        let (adoption, most_in_hand) = (Adoption::new(prefetch), usize::from(prefetch) * 2);
+        let adoption = Adoption::new(prefetch, handlers.broker.config().heartbeat);
+        let most_in_hand = usize::from(prefetch) * 2;
         Self {
             handlers,
             lane,
@@ -179,9 +180,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                             tracing::warn!(queue = self.name, error = reason, "lost the consumer, starting another");
                         }
                     }
+                    let taken = session.acks_taken();
                     let lost = session.close().await;
                     self.count_lost(lost);
-                    self.orphan();
+                    self.orphan(taken);
                     if opened.elapsed() < SHORT_LIFE {
                         self.handlers.stop.drain.run_until_cancelled(tokio::time::sleep(SHORT_LIFE_PAUSE)).await;
                     }
@@ -380,12 +382,12 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         }
     }
 
-    /// The channel is gone, and with it every tag.
-    fn orphan(&mut self) {
+    /// The channel is gone, and with it every tag and the acks after the first `taken`.
+    fn orphan(&mut self, taken: u64) {
         drop(self.none_waits());
         for job in self.in_hand.values_mut() {
             job.tag = None;
         }
-        self.adoption.channel_lost(self.in_hand.iter().map(|(number, job)| (*number, &*job.received)));
+        self.adoption.channel_lost(taken, self.in_hand.iter().map(|(number, job)| (*number, &*job.received)));
     }
 }

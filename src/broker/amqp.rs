@@ -10,6 +10,7 @@ mod connection;
 mod consume;
 mod declare;
 pub mod probe;
+mod proof;
 mod publish;
 mod shield;
 mod tls;
@@ -107,7 +108,8 @@ impl Amqp {
     pub(super) async fn open(&self, queue: &Queue, lane: Lane) -> Result<Session, OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
         declare::ensure_queue(&up, &self.setup, queue).await?;
-        Session::open(up, &lane.queue_name(queue), lane.prefetch(queue)).await
+        let session = Session::open(up, &lane.queue_name(queue), lane.prefetch(queue)).await?;
+        Ok(session.with_proof_of_acks())
     }
 
     pub(super) async fn open_raw(&self, name: &str, prefetch: u16) -> Result<Session, OpenError> {

@@ -114,6 +114,14 @@ impl Session {
         }
     }
 
+    /// How many of this session's acks, counted from its first, have arrived: only the others may be lost with it.
+    pub(crate) fn acks_taken(&self) -> u64 {
+        match self {
+            Self::Amqp(session) => session.acks_taken(),
+            Self::Memory(_) => u64::MAX,
+        }
+    }
+
     /// Gives the delivery to the dead-letter exchange as it is.
     pub(crate) fn reject(&mut self, tag: u64) {
         match self {
