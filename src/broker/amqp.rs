@@ -9,6 +9,8 @@ mod confirm;
 mod connection;
 mod consume;
 mod declare;
+mod doubt;
+mod in_flight;
 pub mod probe;
 mod proof;
 mod publish;

@@ -15,6 +15,7 @@ mod metrics;
 mod probe;
 mod processes;
 mod readme;
+mod refused;
 mod schedule_kills;
 mod schedules;
 mod set_up;

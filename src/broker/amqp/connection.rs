@@ -37,6 +37,8 @@ pub(super) struct Up {
     pub(super) blocked: watch::Sender<Option<String>>,
     /// Why it is to be given up for a fresh one.
     worn_out: SetOnce<String>,
+    /// The index of its address.
+    address: usize,
 }
 
 impl Up {
@@ -62,13 +64,17 @@ impl Up {
             if let Err(error) = &opened
                 && self.is_worn_out(error)
             {
-                let reason = format!("given up: lapin opens no channel in the place of one closed by {error}");
-                // An earlier reason does as well.
-                drop(self.worn_out.set(reason));
+                self.give_up(&format!("lapin opens no channel in the place of one closed by {error}"));
             }
             opened
         };
         self.unless_lost(opening).await
+    }
+
+    /// Gives the connection up for a fresh one, at the next address if there are several.
+    pub(super) fn give_up(&self, reason: &str) {
+        // An earlier reason does as well.
+        drop(self.worn_out.set(format!("given up: {reason}")));
     }
 
     /// Whether a channel failed to open that a fresh connection would open.
@@ -159,16 +165,19 @@ impl Patience {
 /// Connects, waits for the loss, and begins again.
 async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<State>) {
     let (mut delays, mut patience) = (backoff(), Patience(FIRST_PATIENCE));
+    let mut first = 0;
     loop {
         let connected = tokio::select! {
             () = setup.closed.cancelled() => break,
-            connected = connect(role, &setup, &mut patience) => connected,
+            connected = connect(role, &setup, first, &mut patience) => connected,
         };
         match connected {
             Ok(up) => {
                 patience = Patience(FIRST_PATIENCE);
                 let connected = Instant::now();
-                let reason = live(role, &setup, up, &state).await;
+                let reason = live(role, &setup, Arc::clone(&up), &state).await;
+                // Its node may be one that answers and cannot work, such as one that its cluster has lost.
+                first = if up.worn_out.initialized() { up.address + 1 } else { 0 };
                 // One that something ends at once must not be made again in a hot loop.
                 if connected.elapsed() > SHORT_LIFE {
                     delays = backoff();
@@ -203,10 +212,11 @@ fn backoff() -> impl Iterator<Item = Duration> {
         .build()
 }
 
-/// Tries every address once.
-async fn connect(role: &'static str, setup: &Setup, patience: &mut Patience) -> Result<Arc<Up>, String> {
+/// Tries every address once, beginning with the one of that index.
+async fn connect(role: &'static str, setup: &Setup, first: usize, patience: &mut Patience) -> Result<Arc<Up>, String> {
     let (mut reason, mut silent) = ("no address".to_owned(), false);
-    for address in &setup.addresses {
+    let count = setup.addresses.len();
+    for (index, address) in setup.addresses.iter().enumerate().cycle().skip(first % count.max(1)).take(count) {
         let name = format!("leveret {role}");
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let line = Line::default();
@@ -221,7 +231,7 @@ async fn connect(role: &'static str, setup: &Setup, patience: &mut Patience) -> 
                 let (lost, worn_out) = (CancellationToken::new(), SetOnce::new());
                 let seconds = address.query.heartbeat.filter(|seconds| *seconds > 0);
                 let longest_silence = seconds.map(|seconds| Duration::from_secs(seconds.into()) * 2);
-                return Ok(Arc::new(Up { connection, longest_silence, line, lost, blocked, worn_out }));
+                return Ok(Arc::new(Up { connection, longest_silence, line, lost, blocked, worn_out, address: index }));
             }
             Ok(Err(error)) => {
                 let problem = tls::problem(&error, address, &setup.tls, line.server());

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapin::{
     Channel,
     options::{BasicPublishOptions, ConfirmSelectOptions},
@@ -21,15 +21,17 @@ use lapin::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Setup,
-    confirm::{Answer, Failure, Place, Resolved, Returned, Verdict, attribute, drain},
+    confirm::{Answer, Failure, Place, Resolved},
     connection::{Link, Up},
     declare,
+    doubt::{CHECK_INTERVAL, Doubt},
+    in_flight::{Answered, ChannelLost, InFlight},
 };
 use crate::{
     broker::{OpenError, SendError},
@@ -37,11 +39,16 @@ use crate::{
     topology::Target,
 };
 
-/// Bodies in flight may hold so much memory, whatever the window; one more than that may be sent.
-const WINDOW_BYTES: usize = 64 * 1024 * 1024;
 /// Requests that wait for room in the window; it costs more to wait for room among them.
 const QUEUED_REQUESTS: usize = 1024;
 const REOPEN_DELAY: Duration = Duration::from_millis(200);
+/// How long a channel that was nacked is used on. RabbitMQ 3.10 learns where a queue's leader is when a channel first
+/// publishes to it. If that is a node that has just gone, the channel has every publish to this queue nacked for as long
+/// as the node is away; a new channel finds the new leader.
+const NACKED_CHANNEL: Duration = Duration::from_secs(2);
+/// How long the publishes that are in flight may take before such a channel is replaced. Where they take longer it is kept
+/// for now: with it they would become uncertain.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 
 /// The handle on the publishing task, which starts with the first publish.
 pub(super) struct PublishTask {
@@ -61,6 +68,13 @@ struct Request {
     mandatory: bool,
     fate: Arc<Fate>,
     answer: oneshot::Sender<Answer>,
+}
+
+impl Request {
+    /// Whether to send it; its caller may have gone away.
+    fn is_wanted(&self) -> bool {
+        !self.answer.is_closed() && self.fate.decide(SENT)
+    }
 }
 
 /// Whether a request has been sent, agreed on by its caller and the task.
@@ -214,12 +228,15 @@ struct Task {
 enum Exit {
     /// The channel or its connection is gone, and with it the confirms of so many publishes.
     Lost { reason: String, in_flight: usize },
+    /// It was nacked; another one may be confirmed.
+    Nacked,
     /// Everything is published that ever will be.
     Finished,
 }
 
 impl Task {
     async fn run(mut self) {
+        let mut doubt = Doubt::new(self.setup.config.publish_timeout);
         loop {
             let up = tokio::select! {
                 up = self.link.up() => up,
@@ -228,9 +245,17 @@ impl Task {
             };
             let Ok(up) = up else { return };
             match open(&up, &self.setup).await {
-                Ok(channel) => match self.publish_on(&up, &channel).await {
+                Ok(channel) => match self.publish_on(&up, &channel, &mut doubt).await {
                     Exit::Finished => return,
-                    Exit::Lost { reason, in_flight } => self.lost(&up, &reason, in_flight).await,
+                    // Polled once, the frame is queued.
+                    Exit::Nacked => {
+                        tracing::debug!("publishes were nacked, opening another channel");
+                        drop(channel.close(200, "nacked".into()).now_or_never());
+                    }
+                    Exit::Lost { reason, in_flight } => {
+                        doubt.lost();
+                        self.lost(&up, &reason, in_flight).await;
+                    }
                 },
                 Err(reason) => {
                     if self.setup.quiet.is_news(format!("publish: {reason}")) {
@@ -257,17 +282,25 @@ impl Task {
     }
 
     /// Publishes on one channel until it is lost.
-    async fn publish_on(&mut self, up: &Up, channel: &Channel) -> Exit {
+    async fn publish_on(&mut self, up: &Up, channel: &Channel, doubt: &mut Doubt) -> Exit {
         let mut blocked = up.blocked.subscribe();
-        let window = usize::from(self.setup.config.publish_window);
-        let mut in_flight = InFlight { publishes: FuturesUnordered::new(), window, bytes: 0, unclaimed: Vec::new() };
+        let mut in_flight = InFlight::new(usize::from(self.setup.config.publish_window));
         let mut ended = false;
+        let mut check = interval(CHECK_INTERVAL);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // When it may be replaced for a nack, and until when what is in flight may still be answered before.
+        let (mut replaced_from, mut replacing) = (Instant::now() + NACKED_CHANNEL, None);
         loop {
-            if ended && in_flight.publishes.is_empty() {
-                return Exit::Finished;
+            if in_flight.publishes.is_empty() {
+                if ended {
+                    return Exit::Finished;
+                }
+                if replacing.is_some() {
+                    return Exit::Nacked;
+                }
             }
             let is_blocked = blocked.borrow_and_update().is_some();
-            let has_room = in_flight.has_room();
+            let has_room = in_flight.has_room() && replacing.is_none();
             let event = tokio::select! {
                 biased;
                 Some(resolved) = in_flight.publishes.next() => Event::Resolved(resolved),
@@ -278,25 +311,48 @@ impl Task {
                 _ = blocked.changed() => continue,
                 () = self.finishing.cancelled(), if !self.requests.is_closed() => Event::Finish,
                 request = self.requests.recv(), if has_room && !is_blocked && !ended => Event::Request(request),
+                now = check.tick() => Event::Check(now),
             };
             match event {
                 Event::Request(None) => ended = true,
                 Event::Request(Some(request)) => {
-                    in_flight.send(request, |request| publish(channel, request));
-                    // Those behind it go along: waiting for each by itself costs more than sending it.
-                    while in_flight.has_room()
-                        && let Ok(request) = self.requests.try_recv()
-                    {
-                        in_flight.send(request, |request| publish(channel, request));
+                    let mut next = Some(request);
+                    while let Some(request) = next {
+                        if request.is_wanted() {
+                            in_flight.push(request.message.body.len(), publish(channel, request));
+                        }
+                        // Those behind it go along: waiting for each by itself costs more than sending it.
+                        next = if in_flight.has_room() { self.requests.try_recv().ok() } else { None };
                     }
                 }
                 Event::Finish => {
                     self.requests.close();
                     ended |= is_blocked;
                 }
-                Event::Resolved(first) => {
-                    if let Err(ChannelLost(reason)) = in_flight.answer(channel, first) {
+                Event::Resolved(first) => match in_flight.answer(channel, first) {
+                    Err(ChannelLost(reason)) => {
                         return Exit::Lost { reason, in_flight: in_flight.publishes.len() + 1 };
+                    }
+                    Ok(Answered { confirmed, nacked }) => {
+                        if confirmed {
+                            doubt.confirmed();
+                        } else {
+                            doubt.in_vain();
+                        }
+                        if nacked && replacing.is_none() && Instant::now() >= replaced_from {
+                            replacing = Some(Instant::now() + ANSWERED_WITHIN);
+                        }
+                    }
+                },
+                Event::Check(now) => {
+                    if replacing.is_some_and(|until| until < now) {
+                        (replaced_from, replacing) = (now + NACKED_CHANNEL, None);
+                    }
+                    if !is_blocked && !in_flight.publishes.is_empty() {
+                        doubt.in_vain();
+                    }
+                    if doubt.is_over() {
+                        up.give_up("nothing that was published on it is confirmed");
                     }
                 }
             }
@@ -321,6 +377,7 @@ enum Event {
     Request(Option<Request>),
     Resolved(Resolved),
     Finish,
+    Check(Instant),
 }
 
 async fn open(up: &Up, setup: &Setup) -> Result<Channel, String> {
@@ -331,53 +388,4 @@ async fn open(up: &Up, setup: &Setup) -> Result<Channel, String> {
     let channel = up.channel().await?;
     up.unless_lost(channel.confirm_select(ConfirmSelectOptions::default())).await?;
     Ok(channel)
-}
-
-/// The broker or the network ended the channel, for this reason.
-struct ChannelLost(String);
-
-/// What is sent on one channel and not answered yet.
-struct InFlight<F> {
-    publishes: FuturesUnordered<F>,
-    window: usize,
-    /// The size of the bodies.
-    bytes: usize,
-    unclaimed: Vec<Returned>,
-}
-
-impl<F: Future<Output = Resolved>> InFlight<F> {
-    fn has_room(&self) -> bool {
-        self.publishes.len() < self.window && self.bytes < WINDOW_BYTES
-    }
-
-    /// Sends a request, unless its caller has gone away.
-    fn send(&mut self, request: Request, publish: impl FnOnce(Request) -> F) {
-        if !request.answer.is_closed() && request.fate.decide(SENT) {
-            self.bytes += request.message.body.len();
-            self.publishes.push(publish(request));
-        }
-    }
-
-    /// Answers `first` and whatever else the broker has answered by now.
-    fn answer(&mut self, channel: &Channel, first: Resolved) -> Result<(), ChannelLost> {
-        let alone = self.publishes.is_empty();
-        let (mut lost, mut is_lost) = (None, false);
-        let mut held = vec![first];
-        while !held.is_empty() {
-            let (now, later) = attribute(held, drain(channel, &mut self.publishes), &mut self.unclaimed);
-            for resolved in now {
-                self.bytes -= resolved.size;
-                if let Verdict::Lost(words) = &resolved.verdict {
-                    lost = lost.or_else(|| words.clone());
-                    is_lost = true;
-                }
-                resolved.answer(alone);
-            }
-            held = later;
-        }
-        if is_lost {
-            return Err(ChannelLost(lost.unwrap_or_else(|| "the connection was lost".to_owned())));
-        }
-        Ok(())
-    }
 }
