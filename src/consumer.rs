@@ -202,7 +202,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         let mut linger = pin!(tokio::time::sleep(Duration::ZERO));
         let mut pacer = Pacer::new(&self.handlers);
         loop {
+            // While jobs run the consumer of an ordered queue stays: without it another worker would start the next ones.
+            let may_pause = self.in_hand.is_empty() || !self.is_in_order();
             if let Some(pacer) = &mut pacer
+                && may_pause
                 && let Err(ended) = pacer.keep(session, &self.handlers, self.prefetch).await
             {
                 return End::Lost(ended);
@@ -233,7 +236,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                     self.count_lost(session.flush());
                     continue;
                 }
-                () = changed(&mut pacer) => continue,
+                () = changed(&mut pacer), if may_pause => continue,
             };
             if let Some(end) = self.handle(session, event) {
                 return end;
@@ -283,7 +286,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             return self.settle(session, tag, &received, Settlement::Reject);
         }
         let route = |name: Option<&str>| index.ok_or_else(|| self.handlers.unknown(name));
-        let work = match intake::decide(&received, self.lane, now, route) {
+        let work = match intake::decide(&received, (self.lane, self.handlers.queue.is_single_active()), now, route) {
             Intake::Run(index) => Work::Run(index, permit),
             Intake::TooEarly(ms) => Work::Settle(Disposition::TooEarly(ms)),
             Intake::Suspect => Work::Settle(Disposition::Suspect),

@@ -228,6 +228,13 @@ impl Metrics {
         }
     }
 
+    /// How many attempts run, on all queues.
+    pub(crate) fn running(&self) -> i64 {
+        let families = self.in_progress.collect();
+        let gauges = families.iter().flat_map(|family| family.get_metric());
+        gauges.map(|metric| metric.get_gauge().get_value() as i64).sum()
+    }
+
     pub(crate) fn set_limit(&self, queue: &str, limit: i64) {
         self.limit.with_label_values(&[queue]).set(limit);
     }

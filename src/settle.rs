@@ -51,6 +51,8 @@ pub(crate) enum Disposition {
     },
     /// It goes to the suspect lane.
     Suspect,
+    /// This worker stops: another one shall have it.
+    HandedBack,
     /// Nobody wants it any more.
     Cancelled,
 }
@@ -98,6 +100,7 @@ pub(crate) async fn carry_out(
         Disposition::Held { delay, slot } => (later(*delay), CopyKind::Later { at: now + millis(*delay), slot: *slot }),
         Disposition::TooEarly(ms) => (later(Duration::from_millis(*ms)), CopyKind::Moved),
         Disposition::Suspect => (Target::Queue(Lane::Suspect.queue_name(queue)), CopyKind::Moved),
+        Disposition::HandedBack => (Target::Queue(lane.queue_name(queue)), CopyKind::Moved),
     };
     let copy = || {
         let mut copy = Box::new(received.message.copy(name, received.envelope, &kind, now));
@@ -107,6 +110,9 @@ pub(crate) async fn carry_out(
     let mut first = Some(copy()).filter(|copy| copy.header_size() <= COPY_HEADER_LIMIT);
     if first.is_some() {
         return confirm(broker, queue, &target, received, || first.take().unwrap_or_else(copy)).await;
+    }
+    if matches!(disposition, Disposition::HandedBack) {
+        return Settlement::Requeue;
     }
     tracing::warn!(queue = name, job_id = received.id(), "the headers leave no room for a copy: a dead letter");
     if !received.message.must_not_be_rejected() {

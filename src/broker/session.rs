@@ -159,9 +159,19 @@ impl Session {
 
     /// Stops the flow of deliveries and hands back those that were never taken; the rest can still be settled.
     pub(crate) async fn stop(&mut self) {
+        for delivery in self.withdraw().await {
+            self.requeue(delivery.tag);
+        }
+    }
+
+    /// Stops the flow of deliveries and returns those that were never taken; all can still be settled.
+    pub(crate) async fn withdraw(&mut self) -> Vec<Delivery> {
         match self {
-            Self::Amqp(session) => session.stop().await,
-            Self::Memory(session) => session.stop(),
+            Self::Amqp(session) => session.withdraw().await,
+            Self::Memory(session) => {
+                session.stop();
+                Vec::new()
+            }
         }
     }
 

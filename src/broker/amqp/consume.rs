@@ -293,19 +293,19 @@ impl Session {
         }
     }
 
-    pub(crate) async fn stop(&mut self) {
+    /// Stops the flow of deliveries; returns those that were never taken.
+    pub(crate) async fn withdraw(&mut self) -> Vec<Delivery> {
         self.flush(true);
         let cancel = self.channel.0.basic_cancel(self.tag.clone(), BasicCancelOptions::default());
         if !matches!(timeout(PATIENCE, cancel).await, Ok(Ok(()))) {
             tracing::debug!("the consumer was gone before it was cancelled");
         }
+        let mut untaken = Vec::from(std::mem::take(&mut self.before));
         while let Some(Some(Ok(delivery))) = self.consumer.next().now_or_never() {
-            self.acks.delivered(delivery.delivery_tag);
-            self.reject(delivery.delivery_tag, true);
+            let Ok(delivery) = self.taken(Some(Ok(delivery))) else { break };
+            untaken.push(delivery);
         }
-        for delivery in std::mem::take(&mut self.before) {
-            self.reject(delivery.tag, true);
-        }
+        untaken
     }
 
     /// Waits until the broker has done what it was told on this channel before.
