@@ -19,9 +19,10 @@ use crate::{intake::Received, message::header, settle::Settlement};
 /// Settlements that are remembered for a delivery to come; the oldest go first. A worker that needs more of them has a
 /// larger prefetch than RabbitMQ allows.
 const REMEMBERED: usize = 10_000;
-/// A redelivery that has not come so long after the channel was opened has gone to another worker. What bears the same
-/// id later is another job of a publisher that repeats its ids.
-const AWAITED: Duration = Duration::from_secs(300);
+/// The broker knows of a lost connection after three heartbeats at most. A redelivery that has not come so long after
+/// them, while there was a channel for it, has gone to another worker: what bears the same id later is another job of a
+/// publisher that repeats its ids.
+const AWAITED: Duration = Duration::from_secs(30);
 
 static CONTENTS: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
@@ -83,19 +84,24 @@ pub(crate) enum Known {
 pub(crate) struct Adoption {
     /// Attempts that run without a channel to be acked on.
     orphans: HashMap<JobKey, Vec<u64>>,
-    /// Settlements that no channel has taken.
-    owed: HashMap<JobKey, Settlement>,
+    /// Settlements that no channel has taken. A publisher that repeats its ids is owed one for each of its jobs, and
+    /// any further delivery of theirs is yet another job.
+    owed: HashMap<JobKey, Vec<Settlement>>,
     owed_order: VecDeque<JobKey>,
     /// Jobs acked on the present channel, whose acks may be lost with it; the broker has at most the prefetch of them.
-    recent: VecDeque<JobKey>,
+    recent: VecDeque<(u64, JobKey)>,
     recent_limit: usize,
+    /// How many jobs were acked on the present channel.
+    acked: u64,
     /// When the present channel was opened.
     opened: Option<Instant>,
+    /// For how long a redelivery may come after that.
+    awaited: Duration,
 }
 
 impl Adoption {
-    pub(crate) fn new(prefetch: u16) -> Self {
-        Self { recent_limit: usize::from(prefetch), ..Self::default() }
+    pub(crate) fn new(prefetch: u16, heartbeat: Duration) -> Self {
+        Self { recent_limit: usize::from(prefetch), awaited: AWAITED + 3 * heartbeat, ..Self::default() }
     }
 
     /// Notes an ack on the present channel.
@@ -103,12 +109,16 @@ impl Adoption {
         if self.recent.len() == self.recent_limit {
             self.recent.pop_front();
         }
-        self.recent.extend(JobKey::of(received));
+        self.acked += 1;
+        let number = self.acked;
+        self.recent.extend(JobKey::of(received).map(|key| (number, key)));
     }
 
-    /// The channel died: its acks may be lost, and these attempts have none any more.
-    pub(crate) fn channel_lost<'a>(&mut self, running: impl Iterator<Item = (u64, &'a Received)>) {
-        for key in std::mem::take(&mut self.recent) {
+    /// The channel died: its acks after the first `taken` may be lost, and these attempts have none any more.
+    pub(crate) fn channel_lost<'a>(&mut self, taken: u64, running: impl Iterator<Item = (u64, &'a Received)>) {
+        self.forget_old();
+        self.acked = 0;
+        for (_, key) in std::mem::take(&mut self.recent).into_iter().filter(|(number, _)| *number > taken) {
             self.remember(key, Settlement::Ack);
         }
         self.orphans.clear();
@@ -143,10 +153,26 @@ impl Adoption {
         if self.owed_order.len() == REMEMBERED
             && let Some(oldest) = self.owed_order.pop_front()
         {
-            self.owed.remove(&oldest);
+            self.take_owed(&oldest);
         }
-        if self.owed.insert(key.clone(), settlement).is_none() {
-            self.owed_order.push_back(key);
+        self.owed.entry(key.clone()).or_default().push(settlement);
+        self.owed_order.push_back(key);
+    }
+
+    fn take_owed(&mut self, key: &JobKey) -> Option<Settlement> {
+        let owed = self.owed.get_mut(key)?;
+        let settlement = owed.pop();
+        if owed.is_empty() {
+            self.owed.remove(key);
+        }
+        settlement
+    }
+
+    /// Forgets what is owed if it had its time to come back.
+    fn forget_old(&mut self) {
+        if self.opened.is_some_and(|opened| opened.elapsed() > self.awaited) {
+            self.owed.clear();
+            self.owed_order.clear();
         }
     }
 
@@ -163,13 +189,11 @@ impl Adoption {
             }
             return number.map(Known::Running);
         }
-        if self.opened.is_some_and(|opened| opened.elapsed() > AWAITED) {
-            self.owed.clear();
-            self.owed_order.clear();
-            return None;
+        self.forget_old();
+        let settlement = self.take_owed(&key)?;
+        if let Some(index) = self.owed_order.iter().position(|other| *other == key) {
+            self.owed_order.remove(index);
         }
-        let settlement = self.owed.remove(&key)?;
-        self.owed_order.retain(|other| *other != key);
         Some(Known::Settled(settlement))
     }
 }
@@ -179,16 +203,18 @@ mod tests {
     use super::*;
     use crate::{broker::Now, job::JobId, message::Message};
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     fn received(id: &str, body: &str) -> Received {
         Received::read(Message::new("j", &JobId::from(id), body.as_bytes().to_vec(), 0), true, Now::at(0))
     }
 
     #[test]
     fn a_redelivery_of_a_running_job_is_adopted_once() {
-        let mut adoption = Adoption::new(10);
+        let mut adoption = Adoption::new(10, SECOND);
         let job = received("a", "{}");
         assert_eq!(adoption.recognise(&job), None);
-        adoption.channel_lost([(7, &job)].into_iter());
+        adoption.channel_lost(0, [(7, &job)].into_iter());
         assert_eq!(adoption.recognise(&received("a", "[]")), None);
         assert_eq!(adoption.recognise(&job), Some(Known::Running(7)));
         assert_eq!(adoption.recognise(&job), None);
@@ -209,9 +235,9 @@ mod tests {
         for other in
             [with("invoice", long("a"), "one"), with("receipt", long("b"), "one"), with("receipt", long("a"), "two")]
         {
-            let mut adoption = Adoption::new(10);
+            let mut adoption = Adoption::new(10, SECOND);
             adoption.acked(&done);
-            adoption.channel_lost(std::iter::empty());
+            adoption.channel_lost(0, std::iter::empty());
             assert_eq!(adoption.recognise(&other), None);
             assert_eq!(adoption.recognise(&again), Some(Known::Settled(Settlement::Ack)));
         }
@@ -219,39 +245,77 @@ mod tests {
 
     #[test]
     fn a_lost_ack_is_sent_when_the_job_comes_back() {
-        let mut adoption = Adoption::new(2);
+        let mut adoption = Adoption::new(2, SECOND);
         let (first, second, third) = (received("1", "{}"), received("2", "{}"), received("3", "{}"));
         [&first, &second, &third].into_iter().for_each(|job| adoption.acked(job));
-        adoption.channel_lost(std::iter::empty());
+        adoption.channel_lost(0, std::iter::empty());
         assert_eq!(adoption.recognise(&first), None, "the broker can have lost two acks at most");
         assert_eq!(adoption.recognise(&second), Some(Known::Settled(Settlement::Ack)));
         assert_eq!(adoption.recognise(&second), None);
         assert_eq!(adoption.recognise(&third), Some(Known::Settled(Settlement::Ack)));
     }
 
+    #[test]
+    fn an_ack_that_has_arrived_is_not_awaited() {
+        let mut adoption = Adoption::new(9, SECOND);
+        let (first, second) = (received("1", "{}"), received("2", "{}"));
+        [&first, &second].into_iter().for_each(|job| adoption.acked(job));
+        adoption.channel_lost(1, std::iter::empty());
+        assert_eq!(adoption.recognise(&first), None, "another job that bears its id");
+        assert_eq!(adoption.recognise(&second), Some(Known::Settled(Settlement::Ack)));
+        adoption.acked(&first);
+        adoption.channel_lost(1, std::iter::empty());
+        assert_eq!(adoption.recognise(&first), None, "each channel counts its own acks");
+    }
+
+    #[test]
+    fn of_jobs_that_bear_one_id_as_many_are_settled_as_acks_may_be_lost() {
+        let mut adoption = Adoption::new(9, SECOND);
+        let job = received("tick", "{}");
+        (0..3).for_each(|_| adoption.acked(&job));
+        adoption.channel_lost(1, std::iter::empty());
+        let settled = (0..5).filter(|_| adoption.recognise(&job).is_some()).count();
+        assert_eq!((settled, adoption.owed_order.len()), (2, 0));
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a_job_that_bears_an_old_id_long_after_is_another_job() {
-        let mut adoption = Adoption::new(2);
+    async fn connections_that_are_lost_again_and_again_do_not_keep_what_is_owed() {
+        let mut adoption = Adoption::new(2, SECOND);
         let job = received("tick", "{}");
         adoption.acked(&job);
-        adoption.channel_lost(std::iter::empty());
+        for _ in 0..2 {
+            adoption.channel_lost(0, std::iter::empty());
+            adoption.channel_opened();
+            tokio::time::advance(AWAITED + 4 * SECOND).await;
+        }
+        adoption.channel_lost(0, std::iter::empty());
         adoption.channel_opened();
-        tokio::time::advance(AWAITED + Duration::from_secs(1)).await;
+        assert_eq!(adoption.recognise(&job), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_that_bears_an_old_id_long_after_is_another_job() {
+        let mut adoption = Adoption::new(2, SECOND);
+        let job = received("tick", "{}");
+        adoption.acked(&job);
+        adoption.channel_lost(0, std::iter::empty());
+        adoption.channel_opened();
+        tokio::time::advance(AWAITED + 4 * SECOND).await;
         assert_eq!(adoption.recognise(&job), None);
     }
 
     #[test]
     fn an_orphan_that_ends_leaves_its_settlement() {
-        let mut adoption = Adoption::new(2);
+        let mut adoption = Adoption::new(2, SECOND);
         let job = received("a", "{}");
-        adoption.channel_lost([(1, &job)].into_iter());
+        adoption.channel_lost(0, [(1, &job)].into_iter());
         adoption.ended(1, &job, Settlement::Reject);
         assert_eq!(adoption.recognise(&job), Some(Known::Settled(Settlement::Reject)));
     }
 
     #[test]
     fn memory_of_settlements_is_bounded() {
-        let mut adoption = Adoption::new(2);
+        let mut adoption = Adoption::new(2, SECOND);
         for number in 0..REMEMBERED + 5 {
             adoption.ended(0, &received(&number.to_string(), ""), Settlement::Ack);
         }

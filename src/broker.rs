@@ -32,6 +32,7 @@ use crate::{
     publisher::Publisher,
     queue::Queue,
     quiet::Quiet,
+    shutdown,
     tell::Teller,
     topology::{Plan, Stream, Target, Topology},
 };
@@ -143,7 +144,9 @@ impl Broker {
 
     fn new(backend: Backend, config: Config, metrics: Arc<Metrics>, health: Health, quiet: Arc<Quiet>) -> Self {
         let (teller, cancelled) = (Teller::default(), Cancelled::default());
-        Self { shared: Arc::new(Shared { backend, config, metrics, quiet, health, teller, cancelled }) }
+        let broker = Self { shared: Arc::new(Shared { backend, config, metrics, quiet, health, teller, cancelled }) };
+        shutdown::note(&broker);
+        broker
     }
 
     /// What kind of broker it is, in the words of traces.

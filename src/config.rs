@@ -89,7 +89,22 @@ pub struct Config {
 }
 
 /// How long cancelled attempts may take to notice before they are dropped.
-pub(crate) const CANCEL_GRACE: Duration = Duration::from_secs(1);
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+/// What a stop consists of after the drain timeout. All of it fits into the grace period.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LastMoments {
+    /// From the cancelling of attempts until they are dropped.
+    pub(crate) cancelled: Duration,
+    /// For the confirms of the copies that are handed back.
+    pub(crate) handed_back: Duration,
+    /// For the last acks to arrive.
+    pub(crate) settled: Duration,
+    /// From the dropping of attempts until the worker's run ends in any case.
+    pub(crate) run: Duration,
+    /// From the signal until the process ends in any case.
+    pub(crate) process: Duration,
+}
 
 const DEFAULT_URL: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
 
@@ -149,6 +164,18 @@ impl Config {
         match namespace(&self.namespace) {
             Ok(_) => Ok(()),
             Err(reason) => Err(Error::Setting { setting: "LEVERET_NAMESPACE", reason }),
+        }
+    }
+
+    pub(crate) fn last_moments(&self) -> LastMoments {
+        let left = self.grace_period.saturating_sub(self.drain_timeout);
+        let cancelled = (left / 3).min(CANCEL_GRACE);
+        LastMoments {
+            cancelled,
+            handed_back: left / 5,
+            settled: left / 10,
+            run: (left * 4 / 5).saturating_sub(cancelled),
+            process: self.grace_period.saturating_sub(left / 10),
         }
     }
 

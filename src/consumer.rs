@@ -129,7 +129,8 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         let metrics = handlers.broker.metrics().queue(&name);
         handlers.broker.metrics().set_limit(&name, limit as i64);
         let prefetch = lane.prefetch(queue);
-        let (adoption, most_in_hand) = (Adoption::new(prefetch), usize::from(prefetch) * 2);
+        let adoption = Adoption::new(prefetch, handlers.broker.config().heartbeat);
+        let most_in_hand = usize::from(prefetch) * 2;
         Self {
             handlers,
             lane,
@@ -179,9 +180,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                             tracing::warn!(queue = self.name, error = reason, "lost the consumer, starting another");
                         }
                     }
+                    let taken = session.acks_taken();
                     let lost = session.close().await;
                     self.count_lost(lost);
-                    self.orphan();
+                    self.orphan(taken);
                     if opened.elapsed() < SHORT_LIFE {
                         self.handlers.stop.drain.run_until_cancelled(tokio::time::sleep(SHORT_LIFE_PAUSE)).await;
                     }
@@ -200,7 +202,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         let mut linger = pin!(tokio::time::sleep(Duration::ZERO));
         let mut pacer = Pacer::new(&self.handlers);
         loop {
+            // While jobs run the consumer of an ordered queue stays: without it another worker would start the next ones.
+            let may_pause = self.in_hand.is_empty() || !self.is_in_order();
             if let Some(pacer) = &mut pacer
+                && may_pause
                 && let Err(ended) = pacer.keep(session, &self.handlers, self.prefetch).await
             {
                 return End::Lost(ended);
@@ -231,7 +236,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                     self.count_lost(session.flush());
                     continue;
                 }
-                () = changed(&mut pacer) => continue,
+                () = changed(&mut pacer), if may_pause => continue,
             };
             if let Some(end) = self.handle(session, event) {
                 return end;
@@ -281,7 +286,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             return self.settle(session, tag, &received, Settlement::Reject);
         }
         let route = |name: Option<&str>| index.ok_or_else(|| self.handlers.unknown(name));
-        let work = match intake::decide(&received, self.lane, now, route) {
+        let work = match intake::decide(&received, (self.lane, self.handlers.queue.is_single_active()), now, route) {
             Intake::Run(index) => Work::Run(index, permit),
             Intake::TooEarly(ms) => Work::Settle(Disposition::TooEarly(ms)),
             Intake::Suspect => Work::Settle(Disposition::Suspect),
@@ -380,12 +385,12 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         }
     }
 
-    /// The channel is gone, and with it every tag.
-    fn orphan(&mut self) {
+    /// The channel is gone, and with it every tag and the acks after the first `taken`.
+    fn orphan(&mut self, taken: u64) {
         drop(self.none_waits());
         for job in self.in_hand.values_mut() {
             job.tag = None;
         }
-        self.adoption.channel_lost(self.in_hand.iter().map(|(number, job)| (*number, &*job.received)));
+        self.adoption.channel_lost(taken, self.in_hand.iter().map(|(number, job)| (*number, &*job.received)));
     }
 }

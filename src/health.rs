@@ -21,6 +21,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use prometheus::IntGauge;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{broker::Broker, error::Error, metrics::Metrics};
@@ -43,8 +44,6 @@ struct Shared {
     draining: AtomicU64,
     /// Wanted consumers by name, and whether they are up. More than one may serve a queue.
     consumers: Mutex<BTreeMap<String, Counts>>,
-    /// Settlements that the broker refuses for now, by queue.
-    stuck: AtomicU64,
     /// Why there was no connection to the broker the last time that there was none.
     away: Mutex<String>,
 }
@@ -63,7 +62,6 @@ impl Health {
             ticked: AtomicU64::new(0),
             draining: AtomicU64::new(0),
             consumers: Mutex::default(),
-            stuck: AtomicU64::new(0),
             away: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -76,13 +74,16 @@ impl Health {
     }
 
     /// Notes that a worker drains, until the returned value is dropped.
-    pub(crate) fn drain(&self) -> Noted {
-        Noted::new(self, |shared| &shared.draining)
+    pub(crate) fn drain(&self) -> Draining {
+        self.shared.draining.fetch_add(1, Ordering::AcqRel);
+        Draining(self.clone())
     }
 
     /// Notes that a settlement cannot be carried out for now, until the returned value is dropped.
-    pub(crate) fn stuck(&self) -> Noted {
-        Noted::new(self, |shared| &shared.stuck)
+    pub(crate) fn stuck(&self) -> Stuck {
+        let unconfirmed = self.shared.metrics.unconfirmed.clone();
+        unconfirmed.inc();
+        Stuck(unconfirmed)
     }
 
     /// Notes why there is no connection to the broker.
@@ -104,7 +105,7 @@ impl Health {
         if self.shared.draining.load(Ordering::Acquire) > 0 {
             return Some("draining".to_owned());
         }
-        if self.shared.stuck.load(Ordering::Acquire) > 0 {
+        if self.shared.metrics.unconfirmed.get() > 0 {
             return Some("the broker does not confirm retries or dead letters".to_owned());
         }
         let consumers = self.shared.consumers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -156,22 +157,21 @@ impl Drop for Wanted {
     }
 }
 
-/// Something that keeps the process from being ready until this is dropped.
-pub(crate) struct Noted {
-    health: Health,
-    count: fn(&Shared) -> &AtomicU64,
-}
+/// Keeps the process from being ready until this is dropped.
+pub(crate) struct Draining(Health);
 
-impl Noted {
-    fn new(health: &Health, count: fn(&Shared) -> &AtomicU64) -> Self {
-        count(&health.shared).fetch_add(1, Ordering::AcqRel);
-        Self { health: health.clone(), count }
+impl Drop for Draining {
+    fn drop(&mut self) {
+        self.0.shared.draining.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-impl Drop for Noted {
+/// Keeps the process from being ready until this is dropped.
+pub(crate) struct Stuck(IntGauge);
+
+impl Drop for Stuck {
     fn drop(&mut self) {
-        (self.count)(&self.health.shared).fetch_sub(1, Ordering::AcqRel);
+        self.0.dec();
     }
 }
 

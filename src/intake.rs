@@ -10,6 +10,9 @@ use crate::{
 
 /// Deliveries without an outcome after which a job is suspected of taking processes down.
 const SUSPICIOUS: u32 = 3;
+/// The same for a queue with a single active consumer. A stop in good order counts there, because a copy would lose its
+/// place.
+const SUSPICIOUS_IN_ORDER: u32 = 10;
 /// A job that arrives earlier than this before its time is delayed again; clocks differ by less.
 const EARLY_MS: u64 = 1_000;
 /// The clocks of who publishes a job and who cancels it differ by less.
@@ -88,20 +91,29 @@ impl Received {
     }
 }
 
+/// Deliveries without an outcome after which a job of this lane is suspected, or convicted if it was suspected.
+/// `in_order` says that its queue has a single active consumer.
+pub(crate) fn suspicious(lane: Lane, in_order: bool) -> u32 {
+    match lane {
+        Lane::Main | Lane::High | Lane::Low if in_order => SUSPICIOUS_IN_ORDER,
+        Lane::Main | Lane::High | Lane::Low | Lane::Suspect => SUSPICIOUS,
+    }
+}
+
 /// Decides about a delivery. `route` finds the handler of a job name on this queue.
 pub(crate) fn decide(
     received: &Received,
-    lane: Lane,
+    (lane, in_order): (Lane, bool),
     now: Now,
     route: impl FnOnce(Option<&str>) -> Result<usize, String>,
 ) -> Intake {
-    match (lane, received.message.delivery_count()) {
-        (Lane::Main | Lane::High | Lane::Low, SUSPICIOUS..) => return Intake::Suspect,
-        (Lane::Suspect, count @ SUSPICIOUS..) => {
-            let reason = format!("handed out {} times alone, and {count} times without an outcome", count + 1);
-            return Intake::DeadLetter(ErrorKind::CrashLoop, reason);
+    let count = received.message.delivery_count();
+    if count >= suspicious(lane, in_order) {
+        if lane != Lane::Suspect {
+            return Intake::Suspect;
         }
-        _ => {}
+        let reason = format!("handed out {} times alone, and {count} times without an outcome", count + 1);
+        return Intake::DeadLetter(ErrorKind::CrashLoop, reason);
     }
     if let Some(malformed) = &received.malformed {
         return Intake::DeadLetter(ErrorKind::Decode, malformed.to_string());
@@ -135,11 +147,23 @@ mod tests {
     }
 
     fn decided(received: &Received, lane: Lane) -> Intake {
+        decided_of(received, (lane, false))
+    }
+
+    fn decided_of(received: &Received, lane: (Lane, bool)) -> Intake {
         let route = |name: Option<&str>| match name {
             Some("email.send") => Ok(0),
             other => Err(format!("{other:?}")),
         };
         decide(received, lane, Now::at(NOW), route)
+    }
+
+    #[test]
+    fn stops_in_good_order_do_not_make_a_job_of_a_single_active_queue_suspect() {
+        let after = |count, lane| decided_of(&received(&[(header::DELIVERY_COUNT, count)]), (lane, true));
+        assert_eq!(after(9, Lane::Main), Intake::Run(0));
+        assert_eq!(after(10, Lane::Main), Intake::Suspect);
+        assert!(matches!(after(3, Lane::Suspect), Intake::DeadLetter(ErrorKind::CrashLoop, _)));
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Received {
     #[must_use]
     pub fn is_run(&self, job: &str, now_ms: u64) -> bool {
         let route = |name: Option<&str>| if name == Some(job) { Ok(0) } else { Err(String::new()) };
-        matches!(intake::decide(&self.0, Lane::Main, Now::at(now_ms), route), Intake::Run(_))
+        matches!(intake::decide(&self.0, (Lane::Main, false), Now::at(now_ms), route), Intake::Run(_))
     }
 
     /// Reads the payload.

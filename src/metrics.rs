@@ -44,6 +44,8 @@ pub(crate) struct Metrics {
     limit: IntGaugeVec,
     wanted: IntGaugeVec,
     up: IntGaugeVec,
+    /// Copies of jobs that are published again and again until the broker confirms them.
+    pub(crate) unconfirmed: IntGauge,
     pub(crate) connected: IntGauge,
     pub(crate) blocked: IntGauge,
     #[cfg(feature = "cron")]
@@ -157,6 +159,13 @@ impl Metrics {
             limit: gauge(r, "worker_concurrency_limit", "Attempts that may run at once", &["queue"])?,
             wanted: gauge(r, "consumers_wanted", "Consumers that should be up", &["queue"])?,
             up: gauge(r, "consumers_up", "Consumers that are up", &["queue"])?,
+            unconfirmed: register(
+                r,
+                IntGauge::new(
+                    "copies_unconfirmed",
+                    "Retries, delays and dead letters that the broker does not confirm for now",
+                )?,
+            )?,
             connected: register(
                 r,
                 IntGauge::new(
@@ -217,6 +226,13 @@ impl Metrics {
             in_progress: self.in_progress.with_label_values(&[queue]),
             acks_lost: self.acks_lost.with_label_values(&[queue]),
         }
+    }
+
+    /// How many attempts run, on all queues.
+    pub(crate) fn running(&self) -> i64 {
+        let families = self.in_progress.collect();
+        let gauges = families.iter().flat_map(|family| family.get_metric());
+        gauges.map(|metric| metric.get_gauge().get_value() as i64).sum()
     }
 
     pub(crate) fn set_limit(&self, queue: &str, limit: i64) {

@@ -140,6 +140,10 @@ impl Queue {
     /// Lets only one consumer of all workers have this queue at a time.
     ///
     /// With `concurrency(1)` its jobs run in order, as long as none of them fails.
+    ///
+    /// A worker that stops keeps the queue until its jobs are done, or until the drain deadline cuts them off. Then the next
+    /// worker gets them, at their place. A blocking handler that was cut off may run on until its process ends, beside the
+    /// next run of its job. A worker that loses its connection loses the queue with it, while what runs there goes on.
     #[must_use]
     pub fn single_active(mut self) -> Self {
         self.single_active = true;

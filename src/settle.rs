@@ -1,7 +1,9 @@
 //! Carries an outcome out, in the one order that loses nothing: the copy is confirmed, then the original is acked.
 //!
-//! While the copy is not confirmed the delivery stays ours and the worker tries again, for ever if the broker is away.
-//! A broker that refuses the copy time after time ([`REFUSALS`]) gets the original into its dead-letter exchange.
+//! While the copy is not confirmed the delivery stays with the worker, which tries again for as long as it takes: a
+//! broker that is unreachable, a queue that is full or has no leader and a missing permission are no fault of the job.
+//! Only a copy that the broker refuses for what it is can never succeed: after [`REFUSALS`] the original is rejected into
+//! the dead-letter exchange.
 
 use std::time::Duration;
 
@@ -20,7 +22,7 @@ use crate::{
     trace,
 };
 
-/// Refusals of a copy after which the original is rejected into the dead-letter exchange.
+/// Refusals after which a publish counts as one that can never succeed.
 const REFUSALS: u32 = 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -50,6 +52,8 @@ pub(crate) enum Disposition {
     },
     /// It goes to the suspect lane.
     Suspect,
+    /// This worker stops: another one shall have it.
+    HandedBack,
     /// Nobody wants it any more.
     Cancelled,
 }
@@ -100,6 +104,7 @@ pub(crate) async fn carry_out(
         }
         Disposition::TooEarly(ms) => (later(Duration::from_millis(*ms)), CopyKind::Moved),
         Disposition::Suspect => (Target::Queue(Lane::Suspect.queue_name(queue)), CopyKind::Moved),
+        Disposition::HandedBack => (Target::Queue(lane.queue_name(queue)), CopyKind::Moved),
     };
     let copy = || {
         let mut copy = Box::new(received.message.copy(name, received.envelope, &kind, now));
@@ -109,6 +114,9 @@ pub(crate) async fn carry_out(
     let mut first = Some(copy()).filter(|copy| copy.header_size() <= COPY_HEADER_LIMIT);
     if first.is_some() {
         return confirm(broker, queue, &target, received, || first.take().unwrap_or_else(copy)).await;
+    }
+    if matches!(disposition, Disposition::HandedBack) {
+        return Settlement::Requeue;
     }
     tracing::warn!(queue = name, job_id = received.id(), "the headers leave no room for a copy: a dead letter");
     if !received.message.must_not_be_rejected() {
@@ -139,7 +147,8 @@ pub(crate) async fn tell_end(event: JobEvent, received: &Received, queue: &Queue
     }
 }
 
-/// Publishes until the broker confirms, or refuses for good; then the original is to be rejected, if it may be.
+/// Publishes until the broker confirms. Returns [`Settlement::Reject`] for a copy that the broker refuses for what it is,
+/// if the original may be rejected; and for an event that it does not take.
 ///
 /// Each publish takes a `copy` with it, and nearly always one is enough.
 async fn confirm(
@@ -162,7 +171,7 @@ async fn confirm(
         if is_event && broker.teller().is_refused_by(&error) {
             return Settlement::Reject;
         }
-        if matches!(error, SendError::Returned | SendError::Nacked | SendError::Refused(_)) {
+        if is_final(&error, is_event) {
             refusals += 1;
             if refusals >= REFUSALS && (is_event || !received.message.must_not_be_rejected()) {
                 tracing::error!(
@@ -173,11 +182,25 @@ async fn confirm(
                 );
                 return Settlement::Reject;
             }
+        }
+        // A nack comes of a queue that exists. Declaring everything would only load a cluster that elects its leaders.
+        if matches!(error, SendError::Returned | SendError::Refused(_)) {
             Box::pin(mend(broker, queue)).await;
         }
         // Apart from each other: copies that fail together must not meet again.
         tokio::time::sleep(pause.mul_f64(0.5 + retry::draws().0 / 2.0)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Whether a publish that ends like this time after time will always do so. A job must not wait for its own event, so
+/// whatever refuses an event is final.
+fn is_final(error: &SendError, is_event: bool) -> bool {
+    match error {
+        // RabbitMQ's word for a message that is too large or has properties that it does not accept.
+        SendError::Refused(words) => is_event || words.contains("PRECONDITION_FAILED"),
+        SendError::Returned | SendError::Nacked => is_event,
+        SendError::Uncertain | SendError::Blocked(_) | SendError::Unavailable(_) | SendError::Closed => false,
     }
 }
 
@@ -202,5 +225,31 @@ async fn mend(broker: &Broker, queue: &Queue) {
         && broker.quiet().is_news(format!("{}: {error:?}", queue.name()))
     {
         tracing::warn!(queue = queue.name(), %error, "the topology cannot be mended, trying again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_of_the_message_itself_is_ever_final() {
+        let refused = |words: &str| SendError::Refused(words.to_owned());
+        let table = [
+            (SendError::Nacked, false),
+            (SendError::Returned, false),
+            (refused("NOT_FOUND - no exchange 'leveret.v1.delay.03.in' in vhost '/'"), false),
+            (refused("ACCESS_REFUSED - access to exchange 'leveret.v1.dead' in vhost '/' refused"), false),
+            (refused("RESOURCE_LOCKED - cannot obtain exclusive access"), false),
+            (refused("PRECONDITION_FAILED - message size 20 is larger than configured max size 10"), true),
+            (refused("PRECONDITION_FAILED - invalid expiration 'soon'"), true),
+            (SendError::Uncertain, false),
+            (SendError::Blocked("memory".to_owned()), false),
+            (SendError::Unavailable("lost".to_owned()), false),
+        ];
+        for (error, wanted) in table {
+            assert_eq!(is_final(&error, false), wanted, "{error:?}");
+        }
+        assert!(is_final(&SendError::Nacked, true), "a job does not wait for its event");
     }
 }

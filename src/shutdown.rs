@@ -1,6 +1,43 @@
-//! The signal that an orchestrator or a person stops a worker with.
+//! The signals that an orchestrator or a person stops a process with, and the end that comes whatever still runs.
+//!
+//! The signals have a thread of their own: handlers that block every thread of the runtime do not keep it from acting.
 
-/// Is ready at the first SIGTERM or Ctrl-C.
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use crate::{broker::Broker, config::Config};
+
+/// Signals that follow each other so soon are one: a shell and the process above this one may both pass on a Ctrl-C.
+const SAME_SIGNAL: Duration = Duration::from_millis(100);
+/// Ids of jobs in the last words of a process.
+const NAMED: usize = 10;
+/// The number of SIGINT, for systems without signals.
+#[cfg(not(unix))]
+const UNKNOWN_SIGNAL: i32 = 2;
+
+/// Is ready at the first SIGTERM or Ctrl-C of this process, and stays so.
+///
+/// From its first use on, signals end the process like this:
+///
+/// - The first one makes this future ready. If the process has not ended when nearly all of
+///   [`Config::grace_period`] is over (that of the broker handle with the longest one, 30 s without any), it is ended with
+///   exit code 1. So a handler that blocks its thread, or a runtime that waits for one, does not outlast the orchestrator's
+///   patience.
+/// - The second one ends the process at once, with exit code 130 for Ctrl-C and 143 for SIGTERM.
+///
+/// Both log how many jobs were running and the ids of some. The broker delivers these jobs again.
 ///
 /// ```no_run
 /// # async fn doc(worker: leveret::Worker<()>, broker: leveret::Broker) -> Result<(), leveret::Error> {
@@ -8,26 +45,169 @@
 /// # }
 /// ```
 pub async fn shutdown_signal() {
-    let interrupted = async {
+    static STOPPED: OnceLock<watch::Sender<bool>> = OnceLock::new();
+    let mut stopped = STOPPED.get_or_init(listen).subscribe();
+    if stopped.wait_for(|stopped| *stopped).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Starts the thread, and returns once it listens.
+fn listen() -> watch::Sender<bool> {
+    let (stopped, _) = watch::channel(false);
+    let (listens, listening) = mpsc::channel();
+    let told = stopped.clone();
+    let started = std::thread::Builder::new().name("leveret-signals".to_owned()).spawn(move || {
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(follow(&told, listens)),
+            Err(error) => tracing::error!(%error, "cannot listen for SIGTERM"),
+        }
+    });
+    match started {
+        // It hangs up when it listens, or when it cannot.
+        Ok(_) => drop(listening.recv()),
+        Err(error) => tracing::error!(%error, "cannot listen for SIGTERM"),
+    }
+    stopped
+}
+
+async fn follow(stopped: &watch::Sender<bool>, listens: mpsc::Sender<()>) {
+    let mut signals = Signals::new();
+    drop(listens);
+    signals.next().await;
+    let first = Instant::now();
+    drop(stopped.send_replace(true));
+    let again = async {
+        loop {
+            let signal = signals.next().await;
+            if first.elapsed() > SAME_SIGNAL {
+                return signal;
+            }
+        }
+    };
+    tokio::select! {
+        signal = again => {
+            let (jobs, job_ids) = running();
+            tracing::error!(jobs, job_ids, "told to stop a second time: ended at once, and these jobs are delivered again");
+            std::process::exit(128 + signal);
+        }
+        () = sleep(longest_stop()) => {
+            let (jobs, job_ids) = running();
+            tracing::error!(jobs, job_ids, "not ended within the grace period: ended now, and these jobs are delivered again");
+            std::process::exit(1);
+        }
+    }
+}
+
+#[cfg(unix)]
+struct Signals([Option<tokio::signal::unix::Signal>; 2]);
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        let interrupt = signal(SignalKind::interrupt());
+        let interrupt = interrupt.inspect_err(|error| tracing::error!(%error, "cannot listen for Ctrl-C")).ok();
+        let terminate = signal(SignalKind::terminate());
+        let terminate = terminate.inspect_err(|error| tracing::error!(%error, "cannot listen for SIGTERM")).ok();
+        Self([interrupt, terminate])
+    }
+
+    /// The number of the next one.
+    async fn next(&mut self) -> i32 {
+        use tokio::signal::unix::SignalKind;
+        let [interrupt, terminate] = &mut self.0;
+        let of = async |signal: &mut Option<tokio::signal::unix::Signal>| {
+            let received = match signal {
+                Some(signal) => signal.recv().await,
+                None => None,
+            };
+            if received.is_none() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = of(interrupt) => SignalKind::interrupt().as_raw_value(),
+            () = of(terminate) => SignalKind::terminate().as_raw_value(),
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) -> i32 {
         if let Err(error) = tokio::signal::ctrl_c().await {
             tracing::error!(%error, "cannot listen for Ctrl-C");
             std::future::pending::<()>().await;
         }
-    };
-    #[cfg(unix)]
-    let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(error) => {
-                tracing::error!(%error, "cannot listen for SIGTERM");
-                std::future::pending::<()>().await;
-            }
-        }
-    };
-    #[cfg(not(unix))]
-    let terminated = std::future::pending::<()>();
-    tokio::select! {
-        () = interrupted => {}
-        () = terminated => {}
+        UNKNOWN_SIGNAL
+    }
+}
+
+type Handle = Box<dyn Fn() -> Option<Broker> + Send>;
+
+/// What the last words of the process are about.
+#[derive(Default)]
+struct Known {
+    brokers: Vec<Handle>,
+    /// Jobs that run in consumers which drain, by consumer and number.
+    jobs: BTreeMap<(u64, u64), String>,
+}
+
+fn known() -> MutexGuard<'static, Known> {
+    static KNOWN: Mutex<Known> = Mutex::new(Known { brokers: Vec::new(), jobs: BTreeMap::new() });
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Notes a broker handle of this process.
+pub(crate) fn note(broker: &Broker) {
+    let mut known = known();
+    known.brokers.retain(|handle| handle().is_some());
+    known.brokers.push(Box::new(broker.downgrade()));
+}
+
+/// How long after the first signal the process may live.
+fn longest_stop() -> Duration {
+    let known = known();
+    let brokers = known.brokers.iter().filter_map(|handle| handle());
+    let longest = brokers.map(|broker| broker.config().last_moments().process).max();
+    longest.unwrap_or_else(|| Config::default().last_moments().process)
+}
+
+/// How many jobs run, and the ids of some, as far as they are known.
+fn running() -> (i64, String) {
+    let known = known();
+    let jobs = known.brokers.iter().filter_map(|handle| handle()).map(|broker| broker.metrics().running()).sum();
+    let ids: Vec<_> = known.jobs.values().take(NAMED).map(String::as_str).collect();
+    (jobs, ids.join(", "))
+}
+
+/// The jobs that a draining consumer waits for, until this is dropped.
+pub(crate) struct Unfinished(u64);
+
+impl Unfinished {
+    pub(crate) fn new<'a>(jobs: impl Iterator<Item = (u64, &'a str)>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let consumer = NEXT.fetch_add(1, Ordering::Relaxed);
+        // An id is a publisher's text.
+        known().jobs.extend(jobs.map(|(number, id)| ((consumer, number), format!("{id:?}"))));
+        Self(consumer)
+    }
+
+    pub(crate) fn remove(&mut self, number: u64) {
+        known().jobs.remove(&(self.0, number));
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        known().jobs.retain(|(consumer, _), _| *consumer != self.0);
     }
 }

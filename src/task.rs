@@ -176,7 +176,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         let step = match disposition {
             _ if settlement == Settlement::Requeue => return settlement,
             _ if settlement == Settlement::Reject => dead(ErrorKind::TooLarge, "no copy of it could be made"),
-            Disposition::Suspect => return settlement,
+            Disposition::Suspect | Disposition::HandedBack => return settlement,
             Disposition::Cancelled => Step::Cancelled,
             Disposition::TooEarly(ms) => Step::Snoozed { due: now + ms },
             Disposition::Held { delay, .. } => Step::Snoozed { due: now + millis(*delay) },
@@ -253,13 +253,13 @@ impl<S: Send + Sync + 'static> Task<S> {
     }
 }
 
-/// How a job leaves the worker; one that moves to the suspect lane does not.
+/// How a job leaves the worker; one that moves to the suspect lane or to another worker does not.
 fn finish(disposition: &Disposition) -> Option<Finish> {
     match disposition {
         Disposition::Outcome(outcome) => Some(Finish::of(outcome)),
         Disposition::TooEarly(_) | Disposition::Held { .. } => Some(Finish::Snoozed),
         Disposition::Cancelled => Some(Finish::Cancelled),
-        Disposition::Suspect => None,
+        Disposition::Suspect | Disposition::HandedBack => None,
     }
 }
 
@@ -273,7 +273,7 @@ fn log(disposition: &Disposition, received: &Received, queue: &str) {
             tracing::warn!(job, queue, job_id, "came back without an outcome too often, moving it to the suspect lane");
         }
         Disposition::Cancelled => tracing::info!(job, queue, job_id, attempt, trace_id, "job cancelled"),
-        Disposition::TooEarly(_) | Disposition::Held { .. } => {}
+        Disposition::TooEarly(_) | Disposition::Held { .. } | Disposition::HandedBack => {}
     }
 }
 

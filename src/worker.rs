@@ -18,7 +18,7 @@ use crate::{
     broker::Broker,
     cancel::Cancelled,
     catalogue,
-    config::CANCEL_GRACE,
+    config::Config,
     consumer::{Consumer, Stop},
     context::Context,
     error::{Error, JobError},
@@ -194,7 +194,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
     }
 
     /// Runs until `shutdown` is ready, then drains: takes no new job, finishes what runs until the drain timeout,
-    /// cancels the rest and hands it back.
+    /// cancels the rest and hands it back. It returns within the grace period of the broker handle's settings, also if a
+    /// handler does not end; a thread that blocks ends with the process.
     ///
     /// # Errors
     ///
@@ -241,7 +242,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
         };
         tokio::select! {
             () = drained => {}
-            () = cut_off(&stop, broker.config().drain_timeout) => {}
+            // Consumers whose thread is blocked end with the process.
+            () = cut_off(&stop, broker.config()) => tracing::error!("the worker is given up: something blocks its thread"),
         }
         result
     }
@@ -317,14 +319,16 @@ impl<S: Send + Sync + 'static> Worker<S> {
     }
 }
 
-/// Cancels what has not finished by the drain timeout, and drops what does not notice. Never ends by itself.
-async fn cut_off(stop: &Stop, drain_timeout: Duration) {
-    tokio::time::sleep(drain_timeout).await;
+/// Cancels what has not finished by the drain timeout, drops what does not notice, and ends when consumers had their time
+/// to hand that back.
+async fn cut_off(stop: &Stop, config: &Config) {
+    let last = config.last_moments();
+    tokio::time::sleep(config.drain_timeout).await;
     tracing::warn!("the drain timeout is over, cancelling what still runs");
     stop.cancel.cancel();
-    tokio::time::sleep(CANCEL_GRACE).await;
+    tokio::time::sleep(last.cancelled).await;
     stop.abort.cancel();
-    std::future::pending::<()>().await;
+    tokio::time::sleep(last.run).await;
 }
 
 fn flatten(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Result<(), Error> {

@@ -83,7 +83,11 @@ fn said(error: &clap::Error) -> ExitCode {
 fn run(command: Command) -> Result<Exit, Failure> {
     let telemetry = command.telemetry().map(|telemetry| telemetry.init("leveret"));
     let _telemetry = telemetry.transpose().map_err(|error| Failure::Usage(error.into()))?;
-    runtime(command.is_parallel())?.block_on(command.run())
+    let runtime = runtime(command.is_parallel())?;
+    let ended = runtime.block_on(command.run());
+    // A thread that blocks, in a look-up for example, must not keep the process.
+    runtime.shutdown_background();
+    ended
 }
 
 fn runtime(parallel: bool) -> Result<Runtime, Failure> {

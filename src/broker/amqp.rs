@@ -11,8 +11,11 @@ mod confirm;
 mod connection;
 mod consume;
 mod declare;
+mod doubt;
+mod in_flight;
 mod patience;
 pub mod probe;
+mod proof;
 mod publish;
 mod refused;
 mod shield;
@@ -126,7 +129,8 @@ impl Amqp {
         declare::ensure_queue(&up, &self.setup, queue).await?;
         // What is delivered is judged by its times at once.
         clock::compare(&up, &self.setup).await;
-        Session::open(up, &lane.queue_name(queue), lane.prefetch(queue)).await
+        let session = Session::open(up, &lane.queue_name(queue), lane.prefetch(queue)).await?;
+        Ok(session.with_proof_of_acks())
     }
 
     pub(super) fn now(&self) -> Now {

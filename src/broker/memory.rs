@@ -375,11 +375,13 @@ impl Drop for Session {
             return;
         }
         let in_hand = std::mem::take(&mut self.in_hand);
+        let count = in_hand.len();
+        self.hand_back(in_hand.into_values().collect::<Vec<_>>());
+        // Only now may the next one of a queue with a single active consumer take what it had.
         if let Some(stored) = self.memory.lock().queues.get_mut(&self.queue) {
-            stored.in_hand -= in_hand.len();
+            stored.in_hand -= count;
             stored.leave(self.id);
         }
-        self.hand_back(in_hand.into_values().collect::<Vec<_>>());
     }
 }
 

@@ -114,6 +114,14 @@ impl Session {
         }
     }
 
+    /// How many of this session's acks, counted from its first, have arrived: only the others may be lost with it.
+    pub(crate) fn acks_taken(&self) -> u64 {
+        match self {
+            Self::Amqp(session) => session.acks_taken(),
+            Self::Memory(_) => u64::MAX,
+        }
+    }
+
     /// Gives the delivery to the dead-letter exchange as it is.
     pub(crate) fn reject(&mut self, tag: u64) {
         match self {
@@ -151,9 +159,19 @@ impl Session {
 
     /// Stops the flow of deliveries and hands back those that were never taken; the rest can still be settled.
     pub(crate) async fn stop(&mut self) {
+        for delivery in self.withdraw().await {
+            self.requeue(delivery.tag);
+        }
+    }
+
+    /// Stops the flow of deliveries and returns those that were never taken; all can still be settled.
+    pub(crate) async fn withdraw(&mut self) -> Vec<Delivery> {
         match self {
-            Self::Amqp(session) => session.stop().await,
-            Self::Memory(session) => session.stop(),
+            Self::Amqp(session) => session.withdraw().await,
+            Self::Memory(session) => {
+                session.stop();
+                Vec::new()
+            }
         }
     }
 

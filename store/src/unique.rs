@@ -72,8 +72,7 @@ pub(crate) async fn free_done(
         return Ok(());
     }
     let (ids, origins, all) = (list("$1"), list("$2"), list("$3"));
-    let text =
-        format!("DELETE FROM leveret_unique WHERE job_id IN {ids} AND origin IN {origins} OR job_id IN {all}");
+    let text = format!("DELETE FROM leveret_unique WHERE job_id IN {ids} AND origin IN {origins} OR job_id IN {all}");
     let ids = text_list(ended.iter().map(|job| job.job_id()));
     let origins = text_list(ended.iter().map(|job| job.origin.as_deref().unwrap_or_default()));
     Sql::new(text).arg(ids).arg(origins).arg(text_list(cancelled)).execute(on).await.map(drop)

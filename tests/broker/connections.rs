@@ -74,6 +74,37 @@ async fn a_job_that_ends_while_there_is_no_connection_is_acked_when_it_comes_bac
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_that_repeat_an_id_and_are_in_flight_when_the_connection_is_lost_run() {
+    let cut = Cut::new("repeated").await;
+    let log = Log::default();
+    let running = start(worker(&cut.behind.queue, |queue| queue, &log), &cut.behind.broker);
+    cut.direct.declared().await;
+    let raw = cut.direct.raw().await;
+    // Any client may publish so: what it sends is the same each time, down to the last byte.
+    let body = serde_json::to_vec(&script("tick", [Act::Succeed])).unwrap();
+    let tick = async || {
+        let properties =
+            lapin::BasicProperties::default().with_type("test.script".into()).with_message_id("tick".into());
+        raw.publish("", &cut.direct.queue, properties, &body).await.unwrap();
+    };
+    let ticks =
+        |runs: &[leveret_tests::jobs::Run]| runs.iter().filter(|run| run.finished && run.label == "tick").count();
+    tick().await;
+    log.until("the first has run", |runs| ticks(runs) == 1).await;
+    // Nothing outside tells when its ack has arrived.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    cut.proxy.freeze();
+    tick().await;
+    tick().await;
+    let handed_out = async || raw.depth(&cut.direct.queue).await.unwrap() == Some(0);
+    eventually("the others are on their way", LONG, handed_out).await;
+    cut.proxy.cut();
+    cut.proxy.thaw();
+    log.until("three published, three run", |runs| ticks(runs) == 3).await;
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cuts_at_any_moment_lose_no_job() {
     let cut = Cut::new("cuts").await;
     let log = Log::default();

@@ -19,6 +19,7 @@ mod probe;
 mod processes;
 mod readme;
 mod refusals;
+mod refused;
 mod schedule_kills;
 mod schedules;
 mod set_up;

@@ -126,3 +126,106 @@ async fn a_job_that_overruns_the_drain_deadline_is_redelivered_to_another_worker
     file.until("another worker has it", |lines| starts(lines).len() == 2).await;
     assert_eq!(starts(&file.lines())[1], next.id());
 }
+
+/// Starts and stops a worker six times, each time when a job runs: as a deployment does that is tried again and again.
+async fn stopped_six_times(place: &Place, file: &RunFile, arguments: &[&str]) {
+    for _ in 0..6 {
+        let worker = place.process(file, &[arguments, &["--drain-timeout", "1s"]].concat());
+        let runs = |lines: &[crate::support::Line]| lines.iter().any(|line| !line.ended && line.process == worker.id());
+        file.until("a job runs", runs).await;
+        worker.sigterm();
+        let status = worker.wait_exit(LONG).await;
+        assert_eq!(status.code(), Some(0), "{:#?}", worker.lines());
+        assert_eq!(worker.count("moving it to the suspect lane"), 0, "{:#?}", worker.lines());
+    }
+    assert_eq!(dead_letters(&place.broker, &place.queue).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn six_orderly_stops_suspect_neither_the_job_that_runs_nor_those_that_wait() {
+    let (place, file) = (Place::shared("six-stops").await, RunFile::new());
+    place.declare().await;
+    place.publish(&script("long", [Act::WorkMs(25_000)])).await;
+    publish_many(&place, (0..30).map(|n| script(&format!("waits-{n}"), [Act::WorkMs(25_000)]))).await;
+    stopped_six_times(&place, &file, &["--concurrency", "1", "--prefetch", "20"]).await;
+    let last = place.process(&file, &["--concurrency", "40", "--prefetch", "40"]);
+    file.until("all have started in one process, none alone", |lines| {
+        lines.iter().filter(|line| !line.ended && line.process == last.id()).count() == 31
+    })
+    .await;
+    assert_eq!(last.count("moving it to the suspect lane"), 0, "{:#?}", last.lines());
+}
+
+#[tokio::test]
+async fn six_orderly_stops_leave_a_job_of_a_single_active_queue_at_its_place() {
+    let (place, file) = (Place::shared("six-in-order").await, RunFile::new());
+    let arguments = ["--concurrency", "1", "--prefetch", "1", "--single-active"];
+    let first = place.process(&file, &arguments);
+    place.declared().await;
+    file.until("the worker works", |lines| !labels(lines, "probe").is_empty()).await;
+    first.sigterm();
+    first.wait_exit(LONG).await;
+    place.publish(&script("long", [Act::WorkMs(25_000)])).await;
+    place.publish(&script("next", [Act::Succeed])).await;
+    stopped_six_times(&place, &file, &arguments).await;
+    assert!(file.of("next").is_empty(), "the next job has overtaken it");
+}
+
+#[tokio::test]
+async fn a_worker_that_stops_keeps_a_single_active_queue_to_itself_until_its_job_is_done() {
+    let (place, file) = (Place::shared("rolling").await, RunFile::new());
+    let arguments = ["--concurrency", "1", "--prefetch", "1", "--single-active"];
+    let first = place.process(&file, &arguments);
+    place.declared().await;
+    file.until("the worker works", |lines| !labels(lines, "probe").is_empty()).await;
+    place.publish(&script("first", [Act::WorkMs(3_000)])).await;
+    place.publish(&script("second", [Act::Succeed])).await;
+    file.until("the first job runs", |lines| lines.iter().any(|line| line.label == "first")).await;
+    let _next = place.process(&file, &arguments);
+    first.sigterm();
+    assert_eq!(first.wait_exit(LONG).await.code(), Some(0), "{:#?}", first.lines());
+    file.until("the second job is done", |lines| !labels(lines, "second").is_empty()).await;
+    let order: Vec<_> = file.lines().into_iter().filter(|line| line.label != "probe").collect();
+    let order: Vec<_> = order.iter().map(|line| (line.label.as_str(), line.ended)).collect();
+    assert_eq!(order, [("first", false), ("first", true), ("second", false), ("second", true)]);
+}
+
+#[tokio::test]
+async fn a_handler_that_blocks_does_not_outlast_the_grace_period() {
+    let (place, file) = (Place::shared("blocks").await, RunFile::new());
+    let worker = place.process(&file, &["--drain-timeout", "1s", "--grace-period", "4s"]);
+    place.declared().await;
+    file.until("the worker works", |lines| !labels(lines, "probe").is_empty()).await;
+    // As many as the runtime has threads for its tasks.
+    let threads = std::thread::available_parallelism().unwrap().get();
+    for n in 0..threads {
+        place.publish(&script(&format!("blocks-{n}"), [Act::BlockMs(40_000)])).await;
+    }
+    file.until("one blocks at least", |lines| lines.iter().any(|line| line.label.starts_with("blocks-"))).await;
+    let stopped = std::time::Instant::now();
+    worker.sigterm();
+    worker.wait_exit(Duration::from_secs(30)).await;
+    // The handlers block for ten times as long: a machine under load is told from a process that waits for them.
+    assert!(stopped.elapsed() < Duration::from_secs(20), "{:?}", stopped.elapsed());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_process_at_once_and_says_what_was_cut() {
+    let (place, file) = (Place::shared("twice").await, RunFile::new());
+    let worker = place.process(&file, &["--drain-timeout", "100s", "--grace-period", "120s"]);
+    place.declared().await;
+    file.until("the worker works", |lines| !labels(lines, "probe").is_empty()).await;
+    publish(&place.broker, &place.queue, &script("cut", [Act::WorkMs(90_000)])).id("order-17").await.unwrap();
+    file.until("the job runs", |lines| lines.iter().any(|line| line.label == "cut")).await;
+    worker.sigterm();
+    eventually("it drains", LONG, async || worker.count("stopping: no new jobs") == 1).await;
+    place.publish(&script("waits", [Act::Succeed])).await;
+    let raw = place.raw().await;
+    eventually("it has handed back the rest", LONG, async || raw.depth(&place.queue).await.unwrap() == Some(1)).await;
+    worker.sigterm();
+    let status = worker.wait_exit(Duration::from_secs(20)).await;
+    assert_eq!(status.code(), Some(143), "{:#?}", worker.lines());
+    let lines = worker.lines();
+    let told = lines.iter().find(|line| line.contains("told to stop a second time")).expect("a line that says so");
+    assert!(told.contains("jobs=1") && told.contains("order-17"), "{told}");
+}

@@ -51,6 +51,8 @@ pub(super) struct Up {
     pub(super) blocked: watch::Sender<Option<String>>,
     /// Why it is to be given up for a fresh one.
     worn_out: SetOnce<String>,
+    /// The index of its address.
+    index: usize,
 }
 
 impl Up {
@@ -76,13 +78,17 @@ impl Up {
             if let Err(error) = &opened
                 && self.is_worn_out(error)
             {
-                let reason = format!("given up: lapin opens no channel in the place of one closed by {error}");
-                // An earlier reason does as well.
-                drop(self.worn_out.set(reason));
+                self.give_up(&format!("lapin opens no channel in the place of one closed by {error}"));
             }
             opened
         };
         self.unless_lost(opening).await
+    }
+
+    /// Gives the connection up for a fresh one, at the next address if there are several.
+    pub(super) fn give_up(&self, reason: &str) {
+        // An earlier reason does as well.
+        drop(self.worn_out.set(format!("given up: {reason}")));
     }
 
     /// Whether a channel failed to open that a fresh connection would open.
@@ -192,17 +198,20 @@ const NOT_YET: &str = "not yet connected";
 /// Connects, waits for the loss, and begins again.
 async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<State>) {
     let (mut delays, mut login_delays, mut patience) = (backoff(), login_backoff(), Patience::default());
+    let mut first = 0;
     loop {
         let connected = tokio::select! {
             () = setup.closed.cancelled() => break,
-            connected = connect(role, &setup, &mut patience) => connected,
+            connected = connect(role, &setup, first, &mut patience) => connected,
         };
         let (reason, is_refused) = match connected {
             Ok((up, peer)) => {
                 (patience, login_delays) = (Patience::default(), login_backoff());
                 let connected = Instant::now();
                 tracing::info!(role, broker = up.address, address = %peer, "connected to the broker");
-                let reason = live(role, &setup, up, &state).await;
+                let reason = live(role, &setup, Arc::clone(&up), &state).await;
+                // Its node may be one that answers and cannot work, such as one that its cluster has lost.
+                first = if up.worn_out.initialized() { up.index + 1 } else { 0 };
                 // One that something ends at once must not be made again in a hot loop.
                 if connected.elapsed() > SHORT_LIFE {
                     delays = backoff();
@@ -234,14 +243,16 @@ struct NotConnected {
     is_refused: bool,
 }
 
-/// Tries every address once.
+/// Tries every address once, beginning with the one of that index.
 async fn connect(
     role: &'static str,
     setup: &Setup,
+    first: usize,
     patience: &mut Patience,
 ) -> Result<(Arc<Up>, SocketAddr), NotConnected> {
     let (mut reason, mut is_silent, mut is_refused) = ("no address".to_owned(), false, false);
-    for address in &setup.addresses {
+    let count = setup.addresses.len();
+    for (index, address) in setup.addresses.iter().enumerate().cycle().skip(first % count.max(1)).take(count) {
         let line = Line::default();
         match line.connect(address, &setup.tls, properties(role, address), patience.0).await {
             Ok((connection, peer)) => {
@@ -253,8 +264,16 @@ async fn connect(
                 let (blocked, _) = watch::channel(None);
                 let (lost, worn_out) = (CancellationToken::new(), SetOnce::new());
                 let longest_silence = Duration::from_secs(address.heartbeat.into()) * 2;
-                let up =
-                    Up { connection, address: address.to_string(), longest_silence, line, lost, blocked, worn_out };
+                let up = Up {
+                    connection,
+                    address: address.to_string(),
+                    index,
+                    longest_silence,
+                    line,
+                    lost,
+                    blocked,
+                    worn_out,
+                };
                 return Ok((Arc::new(up), peer));
             }
             Err(failure) => {

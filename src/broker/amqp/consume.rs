@@ -16,7 +16,7 @@ use lapin::{
 use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
-use super::{acks::Acks, connection::Up};
+use super::{acks::Acks, connection::Up, proof::Proof};
 use crate::{
     broker::{Delivery, Ended, OpenError},
     message::{Message, integer, short},
@@ -27,7 +27,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a channel stays open after its last acks. RabbitMQ hands acks on to a quorum queue a few at a time, and
 /// forgets those that are left when their channel is closed (seen on 3.10): jobs that are done would run again.
 /// Nothing tells a client that the queue has them; thousands at once take some tens of milliseconds.
-const ACKS_ARRIVE: Duration = Duration::from_millis(500);
+pub(super) const ACKS_ARRIVE: Duration = Duration::from_millis(500);
 /// The pause between flushes while the broker has leave to deliver half the prefetch, or jobs wait for confirms. Each ack frame costs this process
 /// and the broker as much as a quarter of a short job.
 const LINGER: Duration = Duration::from_millis(1);
@@ -49,6 +49,10 @@ pub(crate) struct Session {
     /// lapin tells but once that the broker has cancelled the consumer.
     is_cancelled: bool,
     acks: Acks,
+    /// How many jobs were acked on this channel.
+    count: u64,
+    /// Which of these acks have arrived, where that is of interest.
+    proof: Option<Proof>,
     /// When acks were sent last.
     acked: Option<Instant>,
     prefetch: u16,
@@ -101,12 +105,19 @@ impl Session {
             tag,
             is_cancelled: false,
             acks: Acks::default(),
+            count: 0,
+            proof: None,
             acked: None,
             prefetch,
             paused: false,
             before: VecDeque::new(),
             batch: usize::from(prefetch / 2).max(1),
         })
+    }
+
+    /// Finds out from now on which acks have arrived.
+    pub(super) fn with_proof_of_acks(self) -> Self {
+        Self { proof: Some(Proof::new(self.channel.0.clone())), ..self }
     }
 
     async fn subscribe(
@@ -221,6 +232,7 @@ impl Session {
     }
 
     pub(crate) fn ack(&mut self, tag: u64, patient: bool) -> u64 {
+        self.count += 1;
         if self.acks.finish(tag) >= self.batch { self.flush(!patient) } else { 0 }
     }
 
@@ -255,7 +267,17 @@ impl Session {
         if sent {
             self.acked = Some(Instant::now());
         }
+        if let Some(proof) = &self.proof
+            && self.acks.waiting() == 0
+        {
+            proof.written(self.count);
+        }
         if lost { (before - self.acks.waiting()) as u64 } else { 0 }
+    }
+
+    /// The acks of this channel up to the returned number cannot be lost any more.
+    pub(crate) fn acks_taken(&self) -> u64 {
+        self.proof.as_ref().map_or(0, Proof::taken)
     }
 
     pub(crate) fn reject(&mut self, tag: u64, requeue: bool) {
@@ -271,19 +293,19 @@ impl Session {
         }
     }
 
-    pub(crate) async fn stop(&mut self) {
+    /// Stops the flow of deliveries; returns those that were never taken.
+    pub(crate) async fn withdraw(&mut self) -> Vec<Delivery> {
         self.flush(true);
         let cancel = self.channel.0.basic_cancel(self.tag.clone(), BasicCancelOptions::default());
         if !matches!(timeout(PATIENCE, cancel).await, Ok(Ok(()))) {
             tracing::debug!("the consumer was gone before it was cancelled");
         }
+        let mut untaken = Vec::from(std::mem::take(&mut self.before));
         while let Some(Some(Ok(delivery))) = self.consumer.next().now_or_never() {
-            self.acks.delivered(delivery.delivery_tag);
-            self.reject(delivery.delivery_tag, true);
+            let Ok(delivery) = self.taken(Some(Ok(delivery))) else { break };
+            untaken.push(delivery);
         }
-        for delivery in std::mem::take(&mut self.before) {
-            self.reject(delivery.tag, true);
-        }
+        untaken
     }
 
     /// Waits until the broker has done what it was told on this channel before.

@@ -21,15 +21,17 @@ use lapin::{
 };
 use tokio::{
     sync::{Mutex, OwnedMutexGuard, mpsc, oneshot},
-    time::{Instant, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Setup,
-    confirm::{Answer, Failure, Place, Resolved, Returned, Verdict, attribute, drain},
+    confirm::{Answer, Failure, Place, Resolved, Verdict},
     connection::{Link, Up},
     declare,
+    doubt::{CHECK_INTERVAL, Doubt},
+    in_flight::{Answered, ChannelLost, InFlight},
     refused::{Admission, Refused},
 };
 use crate::{
@@ -38,13 +40,18 @@ use crate::{
     topology::Target,
 };
 
-/// Bodies in flight may hold so much memory, whatever the window; one more than that may be sent.
-const WINDOW_BYTES: usize = 64 * 1024 * 1024;
 /// Requests that wait for room in the window; it costs more to wait for room among them.
 const QUEUED_REQUESTS: usize = 1024;
 const REOPEN_DELAY: Duration = Duration::from_millis(200);
 /// The same after a refusal that only an operator can lift.
 const REFUSED_DELAY: Duration = Duration::from_secs(10);
+/// How long a channel that was nacked is used on. RabbitMQ 3.10 learns where a queue's leader is when a channel first
+/// publishes to it. If that is a node that has just gone, the channel has every publish to this queue nacked for as long
+/// as the node is away; a new channel finds the new leader.
+const NACKED_CHANNEL: Duration = Duration::from_secs(2);
+/// How long the publishes that are in flight may take before such a channel is replaced. Where they take longer it is kept
+/// for now: with it they would become uncertain.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 
 /// The handle on the publishing task, which starts with the first publish, and again with the next one if the runtime that
 /// it runs on has ended.
@@ -80,8 +87,8 @@ struct Request {
 }
 
 impl Request {
-    /// Takes the request for sending; false if its caller has gone away.
-    fn is_to_be_sent(&self) -> bool {
+    /// Whether to send it; its caller may have gone away.
+    fn is_wanted(&self) -> bool {
         !self.answer.is_closed() && self.fate.decide(SENT)
     }
 
@@ -243,6 +250,8 @@ struct Task {
 enum Exit {
     /// The channel or its connection is gone, and with it the confirms of so many publishes.
     Lost { reason: String, in_flight: usize },
+    /// It was nacked; another one may be confirmed.
+    Nacked,
     /// Everything is published that ever will be.
     Finished,
 }
@@ -257,6 +266,7 @@ impl Task {
     }
 
     async fn publish_all(&mut self) {
+        let mut doubt = Doubt::new(self.setup.config.publish_timeout);
         loop {
             let up = tokio::select! {
                 up = self.link.up() => up,
@@ -264,9 +274,17 @@ impl Task {
             };
             let Ok(up) = up else { return };
             match open(&up, &self.setup).await {
-                Ok(channel) => match self.publish_on(&up, &channel).await {
+                Ok(channel) => match self.publish_on(&up, &channel, &mut doubt).await {
                     Exit::Finished => return,
-                    Exit::Lost { reason, in_flight } => self.lost(&up, &reason, in_flight).await,
+                    // Polled once, the frame is queued.
+                    Exit::Nacked => {
+                        tracing::debug!("publishes were nacked, opening another channel");
+                        drop(channel.close(200, "nacked".into()).now_or_never());
+                    }
+                    Exit::Lost { reason, in_flight } => {
+                        doubt.lost();
+                        self.lost(&up, &reason, in_flight).await;
+                    }
                 },
                 Err(error) => {
                     let (reason, delay) = match error {
@@ -306,18 +324,26 @@ impl Task {
     }
 
     /// Publishes on one channel until it is lost.
-    async fn publish_on(&mut self, up: &Up, channel: &Channel) -> Exit {
+    async fn publish_on(&mut self, up: &Up, channel: &Channel, doubt: &mut Doubt) -> Exit {
         let mut blocked = up.blocked.subscribe();
-        let window = usize::from(self.setup.config.publish_window);
-        let mut in_flight = InFlight { publishes: FuturesUnordered::new(), window, bytes: 0, unclaimed: Vec::new() };
+        let mut in_flight = InFlight::new(usize::from(self.setup.config.publish_window));
         let mut alone = FuturesUnordered::new();
         let mut ended = false;
+        let mut check = interval(CHECK_INTERVAL);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // When it may be replaced for a nack, and until when what is in flight may still be answered before.
+        let (mut replaced_from, mut replacing) = (Instant::now() + NACKED_CHANNEL, None);
         loop {
-            if ended && in_flight.publishes.is_empty() && alone.is_empty() {
-                return Exit::Finished;
+            if in_flight.publishes.is_empty() && alone.is_empty() {
+                if ended {
+                    return Exit::Finished;
+                }
+                if replacing.is_some() {
+                    return Exit::Nacked;
+                }
             }
             let is_blocked = blocked.borrow_and_update().is_some();
-            let has_room = in_flight.has_room();
+            let has_room = in_flight.has_room() && replacing.is_none();
             let event = tokio::select! {
                 biased;
                 Some(resolved) = in_flight.publishes.next() => Event::Resolved(resolved),
@@ -329,6 +355,7 @@ impl Task {
                 _ = blocked.changed() => continue,
                 () = self.finishing.cancelled(), if !self.requests.is_closed() => Event::Finish,
                 request = self.requests.recv(), if has_room && !is_blocked && !ended => Event::Request(request),
+                now = check.tick() => Event::Check(now),
             };
             match event {
                 Event::Request(None) => ended = true,
@@ -336,7 +363,10 @@ impl Task {
                     let mut next = Some(request);
                     while let Some(request) = next {
                         match self.refused.admit(&request.exchange, request.message.body.len(), Instant::now) {
-                            Admission::Send => in_flight.send(request, |request| publish(channel, request)),
+                            Admission::Send if request.is_wanted() => {
+                                in_flight.push(request.message.body.len(), publish(channel, request));
+                            }
+                            Admission::Send => {}
                             Admission::SendAlone => alone.push(publish_alone(up, request)),
                             Admission::Refuse(words) => request.answer(SendError::Refused(words)),
                         }
@@ -358,9 +388,30 @@ impl Task {
                     self.requests.close();
                     ended |= is_blocked;
                 }
-                Event::Resolved(first) => {
-                    if let Err(ChannelLost(reason)) = in_flight.answer(channel, first) {
+                Event::Resolved(first) => match in_flight.answer(channel, first) {
+                    Err(ChannelLost(reason)) => {
                         return Exit::Lost { reason, in_flight: in_flight.publishes.len() + 1 };
+                    }
+                    Ok(Answered { confirmed, nacked }) => {
+                        if confirmed {
+                            doubt.confirmed();
+                        } else {
+                            doubt.in_vain();
+                        }
+                        if nacked && replacing.is_none() && Instant::now() >= replaced_from {
+                            replacing = Some(Instant::now() + ANSWERED_WITHIN);
+                        }
+                    }
+                },
+                Event::Check(now) => {
+                    if replacing.is_some_and(|until| until < now) {
+                        (replaced_from, replacing) = (now + NACKED_CHANNEL, None);
+                    }
+                    if !is_blocked && !in_flight.publishes.is_empty() {
+                        doubt.in_vain();
+                    }
+                    if doubt.is_over() {
+                        up.give_up("nothing that was published on it is confirmed");
                     }
                 }
             }
@@ -384,7 +435,7 @@ async fn publish(channel: &Channel, request: Request) -> Resolved {
 /// Publishes on a channel that no other publish uses, because the broker may close it.
 async fn publish_alone(up: &Up, request: Request) -> Option<Resolved> {
     match confirming(up).await {
-        Ok(channel) if request.is_to_be_sent() => {
+        Ok(channel) if request.is_wanted() => {
             let mut resolved = publish(&channel, request).await;
             resolved.claim_attached();
             drop(channel.close(200, "done".into()).now_or_never());
@@ -403,6 +454,7 @@ enum Event {
     Alone(Option<Resolved>),
     Resolved(Resolved),
     Finish,
+    Check(Instant),
 }
 
 async fn open(up: &Up, setup: &Setup) -> Result<Channel, OpenError> {
@@ -415,53 +467,4 @@ async fn confirming(up: &Up) -> Result<Channel, String> {
     let channel = up.channel().await?;
     up.unless_lost(channel.confirm_select(ConfirmSelectOptions::default())).await?;
     Ok(channel)
-}
-
-/// The broker or the network ended the channel, for this reason.
-struct ChannelLost(String);
-
-/// What is sent on one channel and not answered yet.
-struct InFlight<F> {
-    publishes: FuturesUnordered<F>,
-    window: usize,
-    /// The size of the bodies.
-    bytes: usize,
-    unclaimed: Vec<Returned>,
-}
-
-impl<F: Future<Output = Resolved>> InFlight<F> {
-    fn has_room(&self) -> bool {
-        self.publishes.len() < self.window && self.bytes < WINDOW_BYTES
-    }
-
-    /// Sends a request, unless its caller has gone away.
-    fn send(&mut self, request: Request, publish: impl FnOnce(Request) -> F) {
-        if request.is_to_be_sent() {
-            self.bytes += request.message.body.len();
-            self.publishes.push(publish(request));
-        }
-    }
-
-    /// Answers `first` and whatever else the broker has answered by now.
-    fn answer(&mut self, channel: &Channel, first: Resolved) -> Result<(), ChannelLost> {
-        let alone = self.publishes.is_empty();
-        let (mut lost, mut is_lost) = (None, false);
-        let mut held = vec![first];
-        while !held.is_empty() {
-            let (now, later) = attribute(held, drain(channel, &mut self.publishes), &mut self.unclaimed);
-            for resolved in now {
-                self.bytes -= resolved.size;
-                if let Verdict::Lost(words) = &resolved.verdict {
-                    lost = lost.or_else(|| words.clone());
-                    is_lost = true;
-                }
-                resolved.answer(alone);
-            }
-            held = later;
-        }
-        if is_lost {
-            return Err(ChannelLost(lost.unwrap_or_else(|| "the connection was lost".to_owned())));
-        }
-        Ok(())
-    }
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Parser;
 use leveret::{Broker, Config, Error, HealthServer, shutdown_signal};
 use leveret_demo::{
@@ -82,9 +82,15 @@ struct Settings {
     log: String,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let Err(error) = run(Settings::parse()).await else { return ExitCode::SUCCESS };
+fn main() -> ExitCode {
+    let settings = Settings::parse();
+    let ended = tokio::runtime::Runtime::new().context("starting the runtime").and_then(|runtime| {
+        let ended = runtime.block_on(run(settings));
+        // A thread that blocks, in a handler or a look-up, must not keep the process.
+        runtime.shutdown_background();
+        ended
+    });
+    let Err(error) = ended else { return ExitCode::SUCCESS };
     eprintln!("error: {error:#}");
     ExitCode::FAILURE
 }
@@ -120,12 +126,12 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
             health.address()
         );
         shutdown_signal().await;
-        drain(&mut show).await?;
+        show.drain().await?;
     } else {
         if !finished {
             progress.note("Stopping: no new jobs, finishing what runs (Ctrl-C again leaves at once).");
         }
-        drain(&mut show).await?;
+        show.drain().await?;
         progress.finish();
         let summary = show.summary().await?;
         print(&summary)?;
@@ -161,13 +167,6 @@ fn open(settings: &Settings) -> Result<(Broker, HealthServer), Error> {
             Ok((broker, health))
         }
         served => served.map(|health| (broker, health)),
-    }
-}
-
-async fn drain(show: &mut Show) -> anyhow::Result<()> {
-    tokio::select! {
-        drained = show.drain() => drained,
-        () = shutdown_signal() => bail!("left without finishing what ran"),
     }
 }
 

@@ -18,9 +18,16 @@ struct Settings {
     mail: MailSettings,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
+    let runtime = tokio::runtime::Runtime::new()?;
+    let ended = runtime.block_on(run(settings));
+    // A thread that blocks, in a handler or a look-up, must not keep the process.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run(settings: Settings) -> anyhow::Result<()> {
     let _telemetry = settings.telemetry.init("email-worker")?;
     let mail = Mail::new(&settings.mail)?;
     tracing::info!(to = %mail, "mails go out");

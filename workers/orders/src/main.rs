@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use leveret::{Broker, Config, shutdown_signal, telemetry::Telemetry};
-use leveret_orders::{OrderSettings, run, worker};
+use leveret_orders::{OrderSettings, worker};
 
 /// Places the orders of the queue `orders`, and publishes the mails that confirm them.
 #[derive(Parser)]
@@ -18,9 +18,16 @@ struct Settings {
     orders: OrderSettings,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
+    let runtime = tokio::runtime::Runtime::new()?;
+    let ended = runtime.block_on(run(settings));
+    // A thread that blocks, in a handler or a look-up, must not keep the process.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run(settings: Settings) -> anyhow::Result<()> {
     let _telemetry = settings.telemetry.init("orders-worker")?;
     let shop = settings.orders.open().await?;
     let broker = Broker::amqp(settings.broker)?;
@@ -28,7 +35,7 @@ async fn main() -> anyhow::Result<()> {
     tracing::info!(address = %health.address(), "metrics and health are served");
     let relay = shop.relay(&broker);
     let worker = worker(shop.clone(), relay.waker());
-    run(worker, relay, &broker, shutdown_signal()).await?;
+    leveret_orders::run(worker, relay, &broker, shutdown_signal()).await?;
     shop.close().await;
     Ok(())
 }

@@ -18,9 +18,16 @@ struct Settings {
     reports: ReportSettings,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
+    let runtime = tokio::runtime::Runtime::new()?;
+    let ended = runtime.block_on(run(settings));
+    // A thread that blocks, in a handler or a look-up, must not keep the process.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run(settings: Settings) -> anyhow::Result<()> {
     let _telemetry = settings.telemetry.init("reports-worker")?;
     let reports = &settings.reports;
     tracing::info!(data = %reports.data_dir.display(), output = %reports.output_dir.display(), "reports are made");
