@@ -178,11 +178,12 @@ impl Entry {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_.-".contains(&b);
         let named = (1..=128).contains(&self.job.len()) && self.job.bytes().all(plain);
         require(named, "job name", &self.job, "it must be of the form [a-z0-9_.-]{1,128}")?;
-        require(bytes(&self.queue), "queue", &self.queue, "it must have 1 to 255 bytes")?;
+        let whole = |text: &str| bytes(text) && !text.contains('\0');
+        require(whole(&self.queue), "queue", &self.queue, "it must have 1 to 255 bytes, none of them 0")?;
         let id = self.id.as_ref().map_or("minted", JobId::as_str);
-        require(bytes(id) && !id.contains('\0'), "job id", id, "it must have 1 to 255 bytes, none of them 0")?;
+        require(whole(id), "job id", id, "it must have 1 to 255 bytes, none of them 0")?;
         let key = self.order_key.as_deref().unwrap_or("none");
-        require(bytes(key), "order key", key, "it must have 1 to 255 bytes")?;
+        require(whole(key), "order key", key, "it must have 1 to 255 bytes, none of them 0")?;
         let priority = self.options.priority.unwrap_or(0);
         require(priority <= 31, "priority", &priority.to_string(), "it must be 0 to 31")?;
         let label = self.options.label.as_deref().unwrap_or_default();
@@ -190,17 +191,21 @@ impl Entry {
         let correlation = self.options.correlation_id.as_deref().unwrap_or_default();
         require(correlation.len() <= 255, "correlation id", correlation, "it must have at most 255 bytes")?;
         for (name, _) in &self.options.headers {
-            let foreign = bytes(name) && !name.starts_with("leveret-") && !name.starts_with("x-");
-            require(
-                foreign,
-                "header",
-                name,
-                "its name must have 1 to 255 bytes and start with neither leveret- nor x-",
-            )?;
+            let own = bytes(name)
+                && !name.starts_with("leveret-")
+                && !name.starts_with("x-")
+                && !["CC", "BCC"].contains(&name.as_str());
+            let reason =
+                "its name must have 1 to 255 bytes, start with neither leveret- nor x-, and be neither CC nor BCC";
+            require(own, "header", name, reason)?;
         }
         for time in [self.options.not_before, self.options.expires_at].into_iter().flatten() {
             let near = time < self.enqueued_at.saturating_add(TEN_YEARS_MS);
             require(near, "time", &time.to_string(), "it must be less than ten years ahead")?;
+        }
+        if let (Some(due), Some(end)) = (self.options.not_before, self.options.expires_at) {
+            let shown = format!("{end} with a start at {due}");
+            require(due < end, "end", &shown, "the job would expire before it is due")?;
         }
         Ok(())
     }

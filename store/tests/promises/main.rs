@@ -4,11 +4,13 @@
 mod audit;
 mod database;
 mod dead;
+mod errors;
 mod idempotency;
 mod inbox;
 mod open;
 mod outbox;
 mod permits;
+mod pooled;
 mod replay;
 mod retention;
 mod status;
