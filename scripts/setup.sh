@@ -11,6 +11,7 @@ need "${LEVERET_RABBITMQ_BIN:-/usr/lib/rabbitmq/bin}/rabbitmq-server" rabbitmq-s
 need promtool prometheus
 need amtool prometheus-alertmanager
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
+[ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
 need python3 python3-venv
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 need node nodejs

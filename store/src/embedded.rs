@@ -3,14 +3,17 @@
 
 pub(crate) mod schema;
 
+use std::time::Duration;
+
 use futures_util::TryStreamExt;
 use sqlx::{
-    AssertSqlSafe, PgConnection, PgPool, Postgres, Row, Sqlite, SqliteConnection, SqlitePool, Transaction,
-    pool::PoolConnection, postgres::PgRow, query::Query, sqlite::SqliteRow,
+    AssertSqlSafe, Connection as _, Database, Either, Executor, PgConnection, PgPool, Postgres, Row, Sqlite,
+    SqliteConnection, SqlitePool, Transaction, pool::PoolConnection, postgres::PgRow, query::Query, sqlite::SqliteRow,
 };
 
 use crate::{
-    Result,
+    Error, Result,
+    lent::{LATER, SOON, lend, within},
     open::Dialect,
     sql::{Arg, Sql},
 };
@@ -20,19 +23,32 @@ macro_rules! held_in_a_database {
     ($part:ident) => {
         impl From<&sqlx::PgPool> for $part {
             fn from(pool: &sqlx::PgPool) -> Self {
-                Self { pool: $crate::embedded::Pool::Postgres(pool.clone()) }
+                Self { pool: pool.clone().into() }
             }
         }
 
         impl From<&sqlx::SqlitePool> for $part {
             fn from(pool: &sqlx::SqlitePool) -> Self {
-                Self { pool: $crate::embedded::Pool::Sqlite(pool.clone()) }
+                Self { pool: pool.clone().into() }
             }
         }
 
         impl From<&Self> for $part {
             fn from(part: &Self) -> Self {
                 part.clone()
+            }
+        }
+
+        impl $part {
+            /// How long a statement on PostgreSQL may take, with the wait for a connection before it: 5 s by default, and
+            /// twelve times that for statements that may read or write all rows. It fails with
+            /// [`Error::Silent`](crate::Error::Silent) then, and its connection is closed.
+            ///
+            /// Statements in a transaction of yours have 30 s, because they may wait for other transactions.
+            #[must_use]
+            pub fn statement_timeout(mut self, limit: std::time::Duration) -> Self {
+                self.pool.limit = limit;
+                self
             }
         }
     };
@@ -82,16 +98,56 @@ pub enum Open<'c> {
     Sqlite(&'c mut SqliteConnection),
 }
 
-/// Where connections come from.
+/// Where connections come from, and how long a statement may take on one of them.
 #[derive(Clone, Debug)]
-pub(crate) enum Pool {
+pub(crate) struct Pool {
+    connections: Connections,
+    pub(crate) limit: Duration,
+}
+
+#[derive(Clone, Debug)]
+enum Connections {
     Postgres(PgPool),
     Sqlite(SqlitePool),
 }
 
-pub(crate) enum Pooled {
-    Postgres(PoolConnection<Postgres>),
-    Sqlite(PoolConnection<Sqlite>),
+impl From<PgPool> for Pool {
+    fn from(pool: PgPool) -> Self {
+        Self { connections: Connections::Postgres(pool), limit: SOON }
+    }
+}
+
+/// SQLite itself says when another process has the file for too long.
+impl From<SqlitePool> for Pool {
+    fn from(pool: SqlitePool) -> Self {
+        Self { connections: Connections::Sqlite(pool), limit: SOON }
+    }
+}
+
+/// A connection of a pool. One that was left in the middle of something is closed and never used again.
+struct Held<D: Database> {
+    connection: PoolConnection<D>,
+    is_asked: bool,
+}
+
+impl<D: Database> Held<D> {
+    async fn of(pool: &sqlx::Pool<D>, limit: Duration) -> Result<Self> {
+        Ok(Self { connection: lend(pool, limit).await?, is_asked: true })
+    }
+
+    /// Notes that the connection has answered.
+    fn answered<T>(mut self, answer: Result<T>) -> Result<T> {
+        self.is_asked = matches!(answer, Err(Error::Silent));
+        answer
+    }
+}
+
+impl<D: Database> Drop for Held<D> {
+    fn drop(&mut self) {
+        if self.is_asked {
+            self.connection.close_on_drop();
+        }
+    }
 }
 
 /// A row of a result, by the names of its columns.
@@ -104,6 +160,13 @@ pub(crate) trait Columns {
 /// What can be read from a row.
 pub(crate) trait Record: Sized + Send {
     fn read(columns: &dyn Columns) -> Result<Self>;
+}
+
+/// Of no interest.
+impl Record for () {
+    fn read(_: &dyn Columns) -> Result<Self> {
+        Ok(())
+    }
 }
 
 /// A single number.
@@ -135,15 +198,29 @@ columns!(PgRow, SqliteRow);
 
 /// The statement with its values, for either database.
 macro_rules! filled {
-    ($sql:expr, $database:ty) => {{
+    ($sql:expr, $database:ty, $keep:expr) => {{
         let (text, args) = $sql.into_parts();
-        let query: Query<'static, $database, _> = sqlx::query(AssertSqlSafe(text));
+        let query: Query<'static, $database, _> = sqlx::query(AssertSqlSafe(text)).persistent($keep);
         args.into_iter().fold(query, |query, arg| match arg {
             Arg::Int(value) => query.bind(value),
             Arg::Real(value) => query.bind(value),
             Arg::Text(value) => query.bind(value),
             Arg::Bytes(value) => query.bind(value),
         })
+    }};
+}
+
+/// How many rows the answer of a statement says were changed, and those that it brings.
+macro_rules! collected {
+    ($answer:expr) => {{
+        let (mut changed, mut rows, mut answer) = (0, Vec::new(), $answer);
+        while let Some(part) = answer.try_next().await? {
+            match part {
+                Either::Left(result) => changed += result.rows_affected(),
+                Either::Right(row) => rows.push(R::read(&row)?),
+            }
+        }
+        Ok((changed, rows))
     }};
 }
 
@@ -155,32 +232,46 @@ impl Open<'_> {
         }
     }
 
-    /// Runs a statement, and says how many rows it changed.
+    /// Runs a statement in the caller's transaction, and says how many rows it changed.
     pub(crate) async fn execute(self, sql: Sql) -> Result<u64> {
-        Ok(match self {
-            Self::Postgres(on) => filled!(sql, Postgres).execute(on).await?.rows_affected(),
-            Self::Sqlite(on) => filled!(sql, Sqlite).execute(on).await?.rows_affected(),
-        })
+        let limit = self.limit();
+        Ok(within(limit, self.ask::<()>(sql)).await?.0)
     }
 
+    /// As [`Self::execute`], and returns what the statement does.
     pub(crate) async fn all<R: Record>(self, sql: Sql) -> Result<Vec<R>> {
-        match self {
-            Self::Postgres(on) => {
-                filled!(sql, Postgres).fetch(on).err_into().and_then(async |row| R::read(&row)).try_collect().await
-            }
-            Self::Sqlite(on) => {
-                filled!(sql, Sqlite).fetch(on).err_into().and_then(async |row| R::read(&row)).try_collect().await
-            }
-        }
+        let limit = self.limit();
+        Ok(within(limit, self.ask(sql)).await?.1)
     }
 
     /// Runs a text of several statements without values.
     pub(crate) async fn script(self, text: &'static str) -> Result<()> {
+        let limit = self.limit();
+        let run = async {
+            match self {
+                Self::Postgres(on) => sqlx::raw_sql(text).execute(on).await.map(drop)?,
+                Self::Sqlite(on) => sqlx::raw_sql(text).execute(on).await.map(drop)?,
+            }
+            Ok(())
+        };
+        within(limit, run).await
+    }
+
+    /// What is asked in a transaction may wait for other transactions. SQLite itself says when that is for too long.
+    fn limit(&self) -> Duration {
         match self {
-            Self::Postgres(on) => sqlx::raw_sql(text).execute(on).await.map(drop)?,
-            Self::Sqlite(on) => sqlx::raw_sql(text).execute(on).await.map(drop)?,
+            Self::Postgres(_) => 6 * SOON,
+            Self::Sqlite(_) => LATER * SOON,
         }
-        Ok(())
+    }
+
+    /// Never prepared by name on PostgreSQL: a pooler mixes up the statements of its clients.
+    async fn ask<R: Record>(self, sql: Sql) -> Result<(u64, Vec<R>)> {
+        let keep = self.dialect().keeps_statements();
+        match self {
+            Self::Postgres(on) => collected!(on.fetch_many(filled!(sql, Postgres, keep))),
+            Self::Sqlite(on) => collected!(on.fetch_many(filled!(sql, Sqlite, keep))),
+        }
     }
 }
 
@@ -191,50 +282,53 @@ impl Pool {
     }
 
     pub(crate) fn dialect(&self) -> Dialect {
-        match self {
-            Self::Postgres(_) => Dialect::Postgres,
-            Self::Sqlite(_) => Dialect::Sqlite,
+        match self.connections {
+            Connections::Postgres(_) => Dialect::Postgres,
+            Connections::Sqlite(_) => Dialect::Sqlite,
         }
     }
 
-    pub(crate) async fn acquire(&self) -> Result<Pooled> {
-        Ok(match self {
-            Self::Postgres(pool) => Pooled::Postgres(pool.acquire().await?),
-            Self::Sqlite(pool) => Pooled::Sqlite(pool.acquire().await?),
-        })
+    pub(crate) fn postgres(&self) -> Option<&PgPool> {
+        match &self.connections {
+            Connections::Postgres(pool) => Some(pool),
+            Connections::Sqlite(_) => None,
+        }
     }
 
     /// Runs a statement in a transaction of its own, and says how many rows it changed.
     pub(crate) async fn execute(&self, sql: Sql) -> Result<u64> {
-        self.acquire().await?.open().execute(sql).await
+        Ok(self.ask::<()>(sql).await?.0)
     }
 
     /// As [`Self::execute`], and returns what the statement does.
     pub(crate) async fn all<R: Record>(&self, sql: Sql) -> Result<Vec<R>> {
-        self.acquire().await?.open().all(sql).await
-    }
-
-    /// As [`Self::all`], for statements that jump through indexes. PostgreSQL cannot know how few rows they touch, and by
-    /// its estimate it would compile them first, which takes a hundred times as long as they do.
-    pub(crate) async fn jump<R: Record>(&self, sql: Sql) -> Result<Vec<R>> {
-        let Self::Postgres(pool) = self else { return self.all(sql).await };
-        let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL jit = off").await?;
-        let rows = tx.open().all(sql).await?;
-        tx.commit().await?;
-        Ok(rows)
+        Ok(self.ask(sql).await?.1)
     }
 
     /// The only number that a statement returns, in the column `value`.
     pub(crate) async fn number(&self, sql: Sql) -> Result<i64> {
         Ok(self.all(sql).await?.first().copied().unwrap_or_default())
     }
-}
 
-impl Pooled {
-    pub(crate) fn open(&mut self) -> Open<'_> {
-        match self {
-            Self::Postgres(on) => Open::Postgres(on),
-            Self::Sqlite(on) => Open::Sqlite(on),
+    async fn ask<R: Record>(&self, sql: Sql) -> Result<(u64, Vec<R>)> {
+        match &self.connections {
+            Connections::Postgres(pool) => {
+                let limit = if sql.is_late() { LATER * self.limit } else { self.limit };
+                let mut held = Held::of(pool, self.limit).await?;
+                let asked = within(limit, async {
+                    let mut tx = held.connection.begin_with(Dialect::Postgres.begin()).await?;
+                    let answer = tx.open().ask(sql).await?;
+                    tx.commit().await?;
+                    Ok(answer)
+                });
+                let asked = asked.await;
+                held.answered(asked)
+            }
+            Connections::Sqlite(pool) => {
+                let mut held = Held::of(pool, LATER * self.limit).await?;
+                let asked = within(LATER * self.limit, held.connection.open().ask(sql)).await;
+                held.answered(asked)
+            }
         }
     }
 }

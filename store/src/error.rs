@@ -12,8 +12,8 @@ pub enum Error {
     /// The address names no database that Leveret can use. The address itself is left out: it may hold a password.
     #[error("no database address: give sqlite:PATH, a path, or postgres://USER:PASSWORD@HOST/DATABASE")]
     Address,
-    /// The folder of an SQLite file is not there.
-    #[error("no folder for the database {}", path.display())]
+    /// The folder of an SQLite file is not there, or takes no new file.
+    #[error("the database file {} cannot be made in its folder", path.display())]
     Folder {
         /// The file.
         path: PathBuf,
@@ -29,8 +29,12 @@ pub enum Error {
         /// The newest that is known here.
         known: i64,
     },
-    /// The database has no outbox or no inbox, or one that is too old.
-    #[error("the database has no {part} of this version: make it with `leveret {part} migrate`")]
+    /// The database has no outbox or no inbox, or one that is too old. On PostgreSQL it may be in a schema that the
+    /// connection's `search_path` does not name.
+    #[error(
+        "the database has no {part} of this version: make it with `leveret {part} migrate`, or put its schema into the \
+         search_path"
+    )]
     NoTables {
         /// Which.
         part: &'static str,
@@ -54,8 +58,9 @@ pub enum Error {
     /// The database says nothing: it is halted, or the network loses what is sent. What was asked may be done all the same.
     #[error("the database does not answer")]
     Silent,
-    /// The database is away, refuses, or holds what it should not.
-    #[error("the database failed")]
+    /// The database is unreachable, refuses, or holds what it should not. The message says which, with the SQLSTATE of
+    /// PostgreSQL or the code of SQLite; the source is what the database itself said.
+    #[error("{}", explain(.0))]
     Database(#[from] sqlx::Error),
 }
 
@@ -89,6 +94,15 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether a table is missing that the statement names.
+    pub(crate) fn is_missing_table(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else { return false };
+        // SQLite has one code for all that is wrong with a statement.
+        error.code().is_some_and(|code| code == "42P01" || (code == "1" && error.message().contains("no such table")))
+    }
+}
+
 /// An error and its sources in one line, for logs: their `Debug` may show what is in a row.
 ///
 /// ```
@@ -98,6 +112,61 @@ impl Error {
 pub fn chain(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(error.source(), |error| error.source());
     sources.fold(error.to_string(), |chain, error| format!("{chain}: {error}"))
+}
+
+/// What went wrong, without what the database said of it: that is the source.
+fn explain(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            let kind = if code.len() == 5 { "SQLSTATE" } else { "SQLite" };
+            format!("{} ({kind} {code})", meaning(&code))
+        }
+        sqlx::Error::Io(_) => "cannot reach the database".to_owned(),
+        sqlx::Error::Tls(_) => "there is no TLS connection to the database".to_owned(),
+        sqlx::Error::PoolTimedOut => "the pool had no connection to the database in time".to_owned(),
+        sqlx::Error::PoolClosed => "the connections to the database are closed".to_owned(),
+        sqlx::Error::Protocol(_) => "the answer of the database is not PostgreSQL's protocol".to_owned(),
+        sqlx::Error::Configuration(_) => "the address of the database is not valid".to_owned(),
+        _ => "the database failed".to_owned(),
+    }
+}
+
+fn meaning(code: &str) -> &'static str {
+    if code.len() != 5 {
+        return match code.parse::<u32>().unwrap_or_default() & 0xff {
+            3 | 23 => "the database file may not be used",
+            5 | 6 => "another process has the database locked",
+            8 => "the database is read-only",
+            10 => "the disk of the database failed",
+            11 => "the database file is damaged",
+            13 => "the disk of the database is full",
+            14 => "the database file cannot be opened",
+            18..=20 | 25 => "the database refused a value",
+            26 => "the file is no SQLite database",
+            _ => "the database failed",
+        };
+    }
+    match (code, &code[..2]) {
+        ("3D000", _) => "there is no such database",
+        ("3F000", _) => "the search_path names no schema that is there",
+        ("25006", _) => "the database is read-only",
+        ("42501", _) => "the database user lacks a right",
+        ("42P01", _) => "a table is missing in the schemas of the search_path",
+        ("42P05" | "26000", _) => "a pooler before the database mixes up prepared statements",
+        ("53100", _) => "the disk of the database is full",
+        ("53300", _) => "the database has no free connection",
+        ("55P03", _) => "another transaction has the lock for too long",
+        ("57014", _) => "the database cancelled the statement",
+        (_, "08") => "the connection to the database failed",
+        (_, "22" | "23") => "the database refused a value",
+        (_, "28") => "the database refused the login",
+        (_, "40") => "the database broke off one of two transactions that conflict",
+        (_, "42") => "the database does not know what a statement names",
+        (_, "53") => "the database is out of resources",
+        (_, "57") => "the database is starting or stopping",
+        _ => "the database failed",
+    }
 }
 
 fn unavailable(error: &sqlx::Error) -> bool {
@@ -135,6 +204,27 @@ fn code_refuses(code: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_code_says_what_it_is() {
+        for (code, word) in [
+            ("28P01", "login"),
+            ("3D000", "no such database"),
+            ("42501", "right"),
+            ("25006", "read-only"),
+            ("42601", "statement"),
+            ("57P03", "starting"),
+            ("53100", "full"),
+            ("40P01", "conflict"),
+            ("XX000", "failed"),
+            ("8", "read-only"),
+            ("1032", "read-only"),
+            ("26", "no SQLite database"),
+            ("1", "failed"),
+        ] {
+            assert!(meaning(code).contains(word), "{code}: {}", meaning(code));
+        }
+    }
 
     #[test]
     fn what_passes_by_itself_is_told_from_what_does_not() {

@@ -112,7 +112,13 @@ impl Inbox {
     ///
     /// # Errors
     ///
-    /// [`JobError::duplicate`]; or what the database said, to be tried again.
+    /// [`JobError::duplicate`]; or what the database said, or that it said nothing within 30 s (60 s on SQLite), to be tried
+    /// again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is done, or failed with [`Error::Silent`], the id may or may not be noted in the transaction: roll
+    /// it back, which dropping it does.
     pub async fn once<S>(on: &mut impl Connection, ctx: &Context<S>) -> JobResult {
         let dialect = on.open().dialect();
         let text = format!(
@@ -120,17 +126,21 @@ impl Inbox {
             dialect.now()
         );
         let sql = Sql::new(text).arg(ctx.queue()).arg(ctx.job_id().as_bytes());
-        if on.open().execute(sql).await? == 0 { Err(JobError::duplicate()) } else { Ok(()) }
+        if on.open().execute(sql).await.map_err(|error| PART.explained(error))? == 0 {
+            Err(JobError::duplicate())
+        } else {
+            Ok(())
+        }
     }
 
     /// How many jobs are noted, and since when.
     ///
     /// # Errors
     ///
-    /// [`Error::NoTables`], [`Error::Newer`], [`Error::Database`].
+    /// [`Error::NoTables`], [`Error::Newer`], [`Error::Database`], [`Error::Silent`].
     pub async fn status(&self) -> Result<InboxStatus> {
         PART.check(&self.pool).await?;
-        let sql = Sql::new("SELECT count(*) AS jobs, min(done_at) AS oldest FROM leveret_inbox");
+        let sql = Sql::new("SELECT count(*) AS jobs, min(done_at) AS oldest FROM leveret_inbox").late();
         Ok(self.pool.all(sql).await?.first().copied().unwrap_or_default())
     }
 
@@ -151,7 +161,7 @@ impl Inbox {
         let kept = Arg::from(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
         let mut all = 0;
         loop {
-            let pruned = self.pool.execute(Sql::new(&text).arg(kept.clone()).arg(AT_ONCE)).await?;
+            let pruned = self.pool.execute(Sql::new(&text).late().arg(kept.clone()).arg(AT_ONCE)).await?;
             all += pruned;
             if pruned < AT_ONCE {
                 return Ok(all);

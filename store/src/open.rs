@@ -5,21 +5,23 @@
 
 use std::{
     fmt,
+    fs::OpenOptions,
+    io::ErrorKind,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use sqlx::{
-    AnyPool, Connection, PgConnection,
+    AnyPool, ConnectOptions, Connection, PgConnection,
     any::{AnyPoolOptions, install_default_drivers},
     postgres::PgPoolOptions,
-    sqlite::SqlitePoolOptions,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::time::timeout;
 
 use crate::{
     Error, Result, embedded,
-    lent::{LATE, Lent, SOON},
+    lent::{Lent, SOON},
     schema,
     sql::Sql,
 };
@@ -32,8 +34,16 @@ const CONNECTIONS: u32 = 8;
 const SQLITE_SETUP: &str = "PRAGMA busy_timeout = 30000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
                             PRAGMA cache_size = -16384; PRAGMA mmap_size = 268435456";
 
-/// A server that was halted in the middle of writing must not hold up the others for ever.
-const POSTGRES_SETUP: &str = "SET idle_in_transaction_session_timeout = '30s'; SET lock_timeout = '30s'";
+/// How long a connection of SQLite may wait for another process that has the file.
+const BUSY: Duration = Duration::from_secs(30);
+
+/// A process that was halted in the middle of writing must not hold up the others for ever: hence the timeouts. The level
+/// is the only one under which what is read is not as old as the wait for a lock. Statements that jump through indexes
+/// touch few rows, but PostgreSQL estimates many and would compile them first, which takes a hundred times as long as
+/// they do. All of it ends with the transaction, because a pooler gives the session to others afterwards.
+const POSTGRES_BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+                              SET LOCAL idle_in_transaction_session_timeout = '30s'; SET LOCAL lock_timeout = '30s'; \
+                              SET LOCAL jit = off";
 
 /// The advisory locks of this crate, next to those of whatever else lives in the database: "leve".
 const LOCKS: i64 = 0x6c65_7665_0000_0000;
@@ -89,14 +99,20 @@ impl Store {
         install_default_drivers();
         let store = match address(url)? {
             Address::Sqlite(path) => {
-                let url = sqlite_url(&path)?;
-                let wait = Duration::from_secs(30);
-                let writers = pool(SQLITE_SETUP, 1, wait).connect(&url).await?;
-                let readers = pool(SQLITE_SETUP, CONNECTIONS, wait).connect_lazy(&url)?;
+                let file = sqlite_file(&path)?;
+                // A pool keeps trying, and says only that it did.
+                sqlite_options(&file).connect().await?.close().await?;
+                let url = sqlite_url(&file);
+                let set_up = |connections| {
+                    pool(connections, BUSY).after_connect(|connection, _| {
+                        Box::pin(async move { sqlx::raw_sql(SQLITE_SETUP).execute(connection).await.map(drop) })
+                    })
+                };
+                let (writers, readers) = (set_up(1).connect(&url).await?, set_up(CONNECTIONS).connect_lazy(&url)?);
                 Self { dialect: Dialect::Sqlite, readers, writers }
             }
             Address::Postgres => {
-                let opened = pool(POSTGRES_SETUP, CONNECTIONS, SOON).connect(url).await;
+                let opened = pool(CONNECTIONS, SOON).connect(url).await;
                 let readers = reasoned(url, opened).await?;
                 Self { dialect: Dialect::Postgres, writers: readers.clone(), readers }
             }
@@ -140,35 +156,39 @@ impl Store {
     }
 
     pub(crate) async fn reader(&self) -> Result<Lent> {
-        Lent::from(&self.readers, self.soon()).await
+        Lent::from(&self.readers, self.dialect).await
     }
 
     /// For statements that need no transaction.
     pub(crate) async fn writer(&self) -> Result<Lent> {
-        Lent::from(&self.writers, self.soon()).await
+        Lent::from(&self.writers, self.dialect).await
     }
 
     /// A transaction whose reads stay true: nobody else writes in this area until it ends.
     pub(crate) async fn write(&self, area: Area) -> Result<Lent> {
-        let writer = self.writer().await?;
-        if self.dialect == Dialect::Sqlite {
-            return writer.begin("BEGIN IMMEDIATE").await;
+        let mut tx = self.writer().await?.begin().await?;
+        if self.dialect == Dialect::Postgres {
+            let lock = Sql::new("SELECT pg_advisory_xact_lock($1)").arg(LOCKS | area as i64);
+            // Of dead letters all may be changed at once.
+            let lock = if matches!(area, Area::Dead | Area::Schema) { lock.late() } else { lock };
+            lock.execute(&mut tx).await?;
         }
-        // Under any other level what is read would be as old as the wait for the lock.
-        let mut tx = writer.begin("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-        let lock = Sql::new("SELECT pg_advisory_xact_lock($1)").arg(LOCKS | area as i64);
-        // Of dead letters all may be changed at once.
-        let lock = if matches!(area, Area::Dead | Area::Schema) { lock.late() } else { lock };
-        lock.execute(&mut tx).await?;
         Ok(tx)
     }
+}
 
-    /// SQLite itself says when another process has the file for too long.
-    fn soon(&self) -> Duration {
-        match self.dialect {
-            Dialect::Sqlite => LATE,
-            Dialect::Postgres => SOON,
+impl Dialect {
+    /// How a transaction begins that writes.
+    pub(crate) fn begin(self) -> &'static str {
+        match self {
+            Self::Sqlite => "BEGIN IMMEDIATE",
+            Self::Postgres => POSTGRES_BEGIN,
         }
+    }
+
+    /// Whether a connection keeps statements prepared. A pooler mixes up those of its clients.
+    pub(crate) fn keeps_statements(self) -> bool {
+        self == Self::Sqlite
     }
 }
 
@@ -180,23 +200,31 @@ impl fmt::Debug for Store {
 
 /// A database of yours.
 pub(crate) async fn embedded(url: &str) -> Result<embedded::Pool> {
-    let Address::Sqlite(path) = address(url)? else {
-        let options = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(Duration::from_secs(5));
-        let set_up = options.after_connect(|connection, _| {
-            Box::pin(async move { sqlx::raw_sql(POSTGRES_SETUP).execute(connection).await.map(drop) })
-        });
-        return Ok(embedded::Pool::Postgres(reasoned(url, set_up.connect(url).await).await?));
-    };
-    let options = SqlitePoolOptions::new().max_connections(CONNECTIONS).after_connect(|connection, _| {
-        Box::pin(async move { sqlx::raw_sql(SQLITE_SETUP).execute(connection).await.map(drop) })
-    });
-    Ok(embedded::Pool::Sqlite(options.connect(&sqlite_url(&path)?).await?))
+    Ok(match address(url)? {
+        Address::Postgres => {
+            let options = PgPoolOptions::new().max_connections(CONNECTIONS).acquire_timeout(SOON);
+            reasoned(url, options.connect(url).await).await?.into()
+        }
+        Address::Sqlite(path) => {
+            let options = sqlite_options(&sqlite_file(&path)?);
+            options.clone().connect().await?.close().await?;
+            SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options).await?.into()
+        }
+    })
 }
 
-fn pool(setup: &'static str, connections: u32, wait: Duration) -> AnyPoolOptions {
-    AnyPoolOptions::new().max_connections(connections).acquire_timeout(wait).after_connect(move |connection, _| {
-        Box::pin(async move { sqlx::raw_sql(setup).execute(connection).await.map(drop) })
-    })
+fn pool(connections: u32, wait: Duration) -> AnyPoolOptions {
+    AnyPoolOptions::new().max_connections(connections).acquire_timeout(wait)
+}
+
+fn sqlite_options(file: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(file)
+        .busy_timeout(BUSY)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("cache_size", "-16384")
+        .pragma("mmap_size", "268435456")
 }
 
 /// A pool says only how long it has waited for a connection, not why there is none.
@@ -230,17 +258,29 @@ fn address(url: &str) -> Result<Address> {
     if path.is_empty() || path == ":memory:" { Err(Error::Address) } else { Ok(Address::Sqlite(path.into())) }
 }
 
-/// Made absolute, because a relative path is no path in a URL.
-fn sqlite_url(path: &Path) -> Result<String> {
+/// The file, which is made if it is missing: readable by its user alone, because payloads hold secrets. SQLite gives the
+/// files beside it the same mode. The path is absolute, because a relative one is no path in a URL.
+fn sqlite_file(path: &Path) -> Result<PathBuf> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = folder.canonicalize().map_err(|source| Error::Folder { path: path.into(), source })?;
-    let file = folder.join(path.file_name().ok_or(Error::Address)?);
+    let failed = |source| Error::Folder { path: path.into(), source };
+    let file = folder.canonicalize().map_err(failed)?.join(path.file_name().ok_or(Error::Address)?);
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(&file) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(failed(error)),
+        _ => Ok(file),
+    }
+}
+
+fn sqlite_url(file: &Path) -> String {
     let encode = |byte: &u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'/' => char::from(*byte).to_string(),
         _ => format!("%{byte:02X}"),
     };
     let path: String = file.as_os_str().as_encoded_bytes().iter().map(encode).collect();
-    Ok(format!("sqlite://{path}?mode=rwc"))
+    format!("sqlite://{path}")
 }
 
 #[cfg(test)]

@@ -109,12 +109,19 @@ impl Outbox {
     }
 
     /// Enqueues a job in a transaction, and returns the id that it will be published with. On a connection without a
-    /// transaction it is committed at once.
+    /// transaction it is committed at once, which does not work behind a pooler in transaction mode.
     ///
     /// # Errors
     ///
     /// [`Error::Entry`](crate::Error::Entry) and [`Error::Encode`](crate::Error::Encode) for what could never be published:
-    /// nothing was written, and the transaction can go on. [`Error::Database`](crate::Error::Database).
+    /// nothing was written, and the transaction can go on. [`Error::NoTables`](crate::Error::NoTables),
+    /// [`Error::Database`](crate::Error::Database); [`Error::Silent`](crate::Error::Silent) after 30 s (60 s on SQLite): wrap
+    /// the call into `tokio::time::timeout` to wait for less.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is done, or failed with [`Error::Silent`](crate::Error::Silent), the job may or may not be in the
+    /// transaction: roll it back, which dropping it does.
     pub async fn enqueue(on: &mut impl Connection, job: impl Into<Entry>) -> Result<JobId> {
         let mut ids = enqueue_rows(on, vec![job.into()]).await?;
         Ok(ids.pop().unwrap_or_else(JobId::mint))
@@ -144,7 +151,7 @@ async fn enqueue_rows(on: &mut impl Connection, entries: Vec<Entry>) -> Result<V
         let mut insert =
             Sql::new("INSERT INTO leveret_outbox (id, job, queue, payload, options, order_key, enqueued_at) VALUES ");
         insert.values(chunk.iter().map(Row::args));
-        on.open().execute(insert).await?;
+        on.open().execute(insert).await.map_err(|error| PART.explained(error))?;
     }
     Ok(rows.into_iter().map(|row| row.id).collect())
 }

@@ -71,12 +71,16 @@ impl Sql {
         self
     }
 
+    pub(crate) fn is_late(&self) -> bool {
+        self.late
+    }
+
     pub(crate) async fn execute(self, on: &mut Lent) -> Result<u64> {
-        Ok(on.ask(self.late, |on| self.query().execute(on)).await?.rows_affected())
+        Ok(on.ask(self).await?.0)
     }
 
     pub(crate) async fn raw(self, on: &mut Lent) -> Result<Vec<AnyRow>> {
-        on.ask(self.late, |on| self.query().fetch_all(on)).await
+        Ok(on.ask(self).await?.1)
     }
 
     pub(crate) async fn all<T>(self, on: &mut Lent) -> Result<Vec<T>>
@@ -90,8 +94,7 @@ impl Sql {
     where
         T: for<'r> FromRow<'r, AnyRow>,
     {
-        let row = on.ask(self.late, |on| self.query().fetch_optional(on)).await?;
-        Ok(row.as_ref().map(T::from_row).transpose()?)
+        Ok(self.raw(on).await?.first().map(T::from_row).transpose()?)
     }
 
     /// The only column of the only row.
@@ -99,7 +102,8 @@ impl Sql {
     where
         T: for<'r> Decode<'r, Any> + Type<Any>,
     {
-        Ok(on.ask(self.late, |on| self.query().fetch_one(on)).await?.try_get(0)?)
+        let rows = self.raw(on).await?;
+        Ok(rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?)
     }
 
     pub(crate) fn into_parts(self) -> (String, Vec<Arg>) {
@@ -107,8 +111,8 @@ impl Sql {
     }
 
     /// Never the text of a user: that always goes to a place.
-    fn query(self) -> Query<'static, Any, sqlx::any::AnyArguments> {
-        let query = sqlx::query(AssertSqlSafe(self.text));
+    pub(crate) fn query(self, dialect: Dialect) -> Query<'static, Any, sqlx::any::AnyArguments> {
+        let query = sqlx::query(AssertSqlSafe(self.text)).persistent(dialect.keeps_statements());
         self.args.into_iter().fold(query, |query, arg| match arg {
             Arg::Int(value) => query.bind(value),
             Arg::Real(Some(value)) => query.bind(value),

@@ -1,8 +1,11 @@
 //! Tables are made and brought up to date, each part's apart from all others.
 
-use super::{Pool, Sealed};
+use sqlx::Connection;
+
+use super::{Connections, Held, Pool, Sealed};
 use crate::{
     Error, Result,
+    lent::{LATER, within},
     open::Dialect,
     sql::{Sql, now_ms},
 };
@@ -21,20 +24,30 @@ const ALONE: &str = "SELECT pg_advisory_xact_lock(1818588773, -1)";
 impl Part {
     /// All in one transaction.
     pub(crate) async fn migrate(&self, pool: &Pool) -> Result<()> {
-        match pool {
-            Pool::Postgres(pool) => {
-                let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-                tx.open().execute(Sql::new(ALONE)).await?;
-                self.apply(&mut tx).await?;
-                tx.commit().await?;
+        let limit = LATER * pool.limit;
+        match &pool.connections {
+            Connections::Postgres(on) => {
+                let mut held = Held::of(on, pool.limit).await?;
+                let migrated = within(limit, async {
+                    let mut tx = held.connection.begin_with(Dialect::Postgres.begin()).await?;
+                    tx.open().execute(Sql::new(ALONE)).await?;
+                    self.apply(&mut tx).await?;
+                    Ok(tx.commit().await?)
+                });
+                let migrated = migrated.await;
+                held.answered(migrated)
             }
-            Pool::Sqlite(pool) => {
-                let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
-                self.apply(&mut tx).await?;
-                tx.commit().await?;
+            Connections::Sqlite(on) => {
+                let mut held = Held::of(on, limit).await?;
+                let migrated = within(limit, async {
+                    let mut tx = held.connection.begin_with(Dialect::Sqlite.begin()).await?;
+                    self.apply(&mut tx).await?;
+                    Ok(tx.commit().await?)
+                });
+                let migrated = migrated.await;
+                held.answered(migrated)
             }
         }
-        Ok(())
     }
 
     async fn apply(&self, on: &mut impl Sealed) -> Result<()> {
@@ -52,12 +65,18 @@ impl Part {
 
     /// Whether the tables are there, and of the kind that is known here.
     pub(crate) async fn check(&self, pool: &Pool) -> Result<()> {
-        let (missing, migrations) = (|| Error::NoTables { part: self.name }, self.migrations(pool.dialect()));
-        let found = pool.number(self.version()).await.map_err(|error| match error {
-            Error::Database(sqlx::Error::Database(_)) if !error.is_unavailable() => missing(),
-            error => error,
-        })?;
-        if found < migrations.len() as i64 { Err(missing()) } else { known(found, migrations) }
+        let migrations = self.migrations(pool.dialect());
+        let found = pool.number(self.version()).await.map_err(|error| self.explained(error))?;
+        if found < migrations.len() as i64 { Err(self.missing()) } else { known(found, migrations) }
+    }
+
+    /// An error of a statement about this part's tables: whether it is that they are missing.
+    pub(crate) fn explained(&self, error: Error) -> Error {
+        if error.is_missing_table() { self.missing() } else { error }
+    }
+
+    fn missing(&self) -> Error {
+        Error::NoTables { part: self.name }
     }
 
     fn table(&self) -> String {

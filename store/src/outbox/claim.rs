@@ -137,7 +137,7 @@ pub(super) async fn claim(pool: &Pool, wanted: &Wanted) -> Result<Vec<Leased>> {
         locked = on.locked(),
         take = on.take(),
     );
-    let mut rows: Vec<Leased> = pool.jump(wanted.fill(text).arg(wanted.rows)).await?;
+    let mut rows: Vec<Leased> = pool.all(wanted.fill(text).arg(wanted.rows)).await?;
     rows.sort_unstable_by_key(|row| row.seq);
     Ok(rows)
 }
@@ -172,7 +172,7 @@ pub(super) async fn claim_ordered(pool: &Pool, wanted: &Wanted, place: &mut Plac
         take = on.take(),
     );
     let sql = wanted.fill(text).arg(number_list(&free)).arg(RUN).arg(wanted.rows);
-    let mut rows: Vec<Leased> = pool.jump(sql).await?;
+    let mut rows: Vec<Leased> = pool.all(sql).await?;
     rows.sort_unstable_by_key(|row| row.seq);
     Ok((rows, more))
 }
@@ -195,7 +195,7 @@ async fn heads(pool: &Pool, place: &Place) -> Result<Vec<Head>> {
         next = next("keys.order_key"),
         free = on.free(),
     );
-    pool.jump(Sql::new(text).arg(place.0.as_str()).arg(KEYS)).await
+    pool.all(Sql::new(text).arg(place.0.as_str()).arg(KEYS)).await
 }
 
 /// Deletes what was published, or marks it; returns how many of the rows were still ours.

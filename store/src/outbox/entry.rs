@@ -189,10 +189,11 @@ impl Entry {
         let bytes = |text: &str| (1..=255).contains(&text.len());
         accept(names::job, "job name", &self.job)?;
         accept(names::queue, "queue", &self.queue)?;
+        let whole = |text: &str| bytes(text) && !text.contains('\0');
         let id = self.id.as_ref().map_or("minted", JobId::as_str);
-        require(bytes(id) && !id.contains('\0'), "job id", id, "it must have 1 to 255 bytes, none of them 0")?;
+        require(whole(id), "job id", id, "it must have 1 to 255 bytes, none of them 0")?;
         let key = self.order_key.as_deref().unwrap_or("none");
-        require(bytes(key), "order key", key, "it must have 1 to 255 bytes")?;
+        require(whole(key), "order key", key, "it must have 1 to 255 bytes, none of them 0")?;
         let priority = self.options.priority.unwrap_or(0);
         require(priority <= 31, "priority", &priority.to_string(), "it must be 0 to 31")?;
         let label = self.options.label.as_deref().unwrap_or_default();

@@ -93,7 +93,7 @@ impl Outbox {
     /// # Errors
     ///
     /// [`Error::NoTables`](crate::Error::NoTables), [`Error::Newer`](crate::Error::Newer),
-    /// [`Error::Database`](crate::Error::Database).
+    /// [`Error::Database`](crate::Error::Database), [`Error::Silent`](crate::Error::Silent).
     pub async fn status(&self) -> Result<OutboxStatus> {
         PART.check(&self.pool).await?;
         let now = self.pool.dialect().now();
@@ -104,7 +104,7 @@ impl Outbox {
                     (SELECT count(*) FROM leveret_outbox WHERE published_at IS NOT NULL) AS published
              FROM leveret_outbox WHERE published_at IS NULL AND set_aside_at IS NULL"
         );
-        Ok(self.pool.all(Sql::new(text)).await?.pop().unwrap_or_default())
+        Ok(self.pool.all(Sql::new(text).late()).await?.pop().unwrap_or_default())
     }
 
     /// The jobs that were set aside, from the first number after `after` on, at most `limit`.
@@ -146,7 +146,7 @@ impl Outbox {
             Chosen::Numbers(numbers) => {
                 let list = self.pool.dialect().numbers("$1");
                 let text = format!("{change} WHERE set_aside_at IS NOT NULL AND seq IN {list}");
-                self.pool.execute(Sql::new(text).arg(number_list(numbers))).await
+                self.pool.execute(Sql::new(text).late().arg(number_list(numbers))).await
             }
             Chosen::All => {
                 let some = "SELECT seq FROM leveret_outbox WHERE set_aside_at IS NOT NULL ORDER BY seq LIMIT $1";
@@ -174,7 +174,7 @@ impl Outbox {
     async fn portions(&self, text: &str, kept: Option<Duration>) -> Result<u64> {
         let mut all = 0;
         loop {
-            let mut change = Sql::new(text).arg(AT_ONCE);
+            let mut change = Sql::new(text).late().arg(AT_ONCE);
             if let Some(kept) = kept {
                 change = change.arg(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
             }

@@ -9,6 +9,10 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::try_join_all;
 use leveret::{Broker, Publisher};
+use sqlx::{
+    Executor, PgConnection, PgPool, Row,
+    postgres::{PgListener, PgPoolOptions},
+};
 use tokio::{
     select,
     sync::watch,
@@ -22,7 +26,7 @@ use super::{
     claim::{self, Leased, Place, Wanted},
     metrics::Metrics,
 };
-use crate::{Error, Result, embedded::Pool, outbox::PART};
+use crate::{Error, Result, embedded::Pool, lent::within, outbox::PART};
 
 /// The waits of a lane that finds nothing: doubled from the first to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
@@ -32,6 +36,8 @@ const AWAY: Duration = Duration::from_millis(500);
 /// The rows are counted this often at most, and in no more than a fiftieth of the time.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 const COUNT_SHARE: u32 = 50;
+/// After so much silence a relay asks whether it would still be notified.
+const HEARD_WITHIN: Duration = Duration::from_secs(30);
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 /// Publishes what was enqueued in an [`Outbox`], until it is stopped. Any number of them may run side by side.
@@ -158,7 +164,8 @@ impl Relay {
     }
 
     /// Relays until `stop` is ready, then finishes the batches in hand. It outlasts any absence of the broker or the
-    /// database, which it tells once.
+    /// database, which it logs once. A statement that the database does not answer
+    /// [in time](Outbox::statement_timeout) is given up with its connection, and tried on another.
     ///
     /// # Errors
     ///
@@ -218,16 +225,35 @@ impl Relay {
 
     /// Turns notifications of PostgreSQL into wakes. They are hints: whatever fails here costs a second.
     async fn listen(&self) {
-        let Pool::Postgres(pool) = &self.pool else { return std::future::pending().await };
-        loop {
-            if let Ok(mut listener) = sqlx::postgres::PgListener::connect_with(pool).await
-                && listener.listen("leveret_outbox").await.is_ok()
-            {
-                while listener.recv().await.is_ok() {
-                    self.waker.wake();
-                }
-            }
+        let Some(pool) = self.pool.postgres() else { return std::future::pending().await };
+        // Of its own, because it keeps a connection for as long as the relay runs.
+        let own = PgPoolOptions::new().max_connections(2).acquire_timeout(self.pool.limit);
+        let own = own.connect_lazy_with((*pool.connect_options()).clone());
+        while !matches!(self.heed(&own).await, Ok(Unheard)) {
             sleep(LAST_WAIT).await;
+        }
+        tracing::info!(
+            "a pooler before the outbox's database passes on no notifications: the relay looks every second"
+        );
+        std::future::pending().await
+    }
+
+    /// Until the connection fails.
+    async fn heed(&self, own: &PgPool) -> Result<Unheard> {
+        if within(self.pool.limit, is_pooled(own)).await? {
+            return Ok(Unheard);
+        }
+        let connect = async { Ok(PgListener::connect_with(own).await?) };
+        let mut listener = within(self.pool.limit, connect).await?;
+        within(self.pool.limit, async { Ok(listener.listen("leveret_outbox").await?) }).await?;
+        loop {
+            if let Ok(heard) = timeout(HEARD_WITHIN, listener.recv()).await {
+                heard?;
+                self.waker.wake();
+            } else {
+                // A connection that leads nowhere is as quiet as one on which nothing happens.
+                within(self.pool.limit, async { Ok(listener.execute("SELECT 1").await?) }).await?;
+            }
         }
     }
 
@@ -252,6 +278,21 @@ impl Relay {
             sleep(PRUNE_EVERY).await;
         }
     }
+}
+
+/// No notification will ever come.
+struct Unheard;
+
+/// Whether two transactions on one connection may be in different sessions. To listen there would leave the session
+/// listening for whichever client gets it next.
+async fn is_pooled(pool: &PgPool) -> Result<bool> {
+    let (mut one, mut other) = (pool.acquire().await?, pool.acquire().await?);
+    let sessions = [session(&mut one).await?, session(&mut one).await?, session(&mut other).await?];
+    Ok(sessions[0] != sessions[1] || sessions[0] == sessions[2])
+}
+
+async fn session(on: &mut PgConnection) -> Result<i32> {
+    Ok(sqlx::raw_sql("SELECT pg_backend_pid()").fetch_one(on).await?.try_get(0)?)
 }
 
 /// One claim after the other.

@@ -4,12 +4,14 @@
 mod audit;
 mod database;
 mod dead;
+mod errors;
 mod idempotency;
 mod inbox;
 mod open;
 mod origin;
 mod outbox;
 mod permits;
+mod pooled;
 mod replay;
 mod retention;
 mod status;

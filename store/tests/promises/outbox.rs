@@ -2,6 +2,7 @@
 
 mod crash;
 mod enqueue;
+mod halted;
 mod order;
 mod relay;
 mod sql;

@@ -6,6 +6,7 @@
 //! - [`Node`]: a private RabbitMQ of one's own, to be killed, restarted and reconfigured through [`Node::ctl`].
 //! - [`Cluster`]: several of them, for what becomes of a queue whose leader is lost.
 //! - [`shared_postgres`], [`Postgres`]: the same for PostgreSQL; a database for each test.
+//! - [`PgBouncer`]: a pooler before one of them, in transaction mode.
 //! - [`RawClient`]: publishes and fetches any message at all, past the framework.
 //! - [`Proxy`]: a TCP connection that can be cut, frozen, delayed and throttled.
 //! - [`Cable`]: a network that can lose every packet.
@@ -29,6 +30,7 @@ mod foreign;
 mod leash;
 mod names;
 mod node;
+mod pgbouncer;
 mod postgres;
 mod process;
 mod proxy;
@@ -45,7 +47,8 @@ pub use foreign::{golang, javascript, promtool, python, schemathesis};
 pub use lapin;
 pub use names::{free_port, unique};
 pub use node::{Node, NodeOptions, NodeTls};
-pub use postgres::{Postgres, shared_postgres};
+pub use pgbouncer::PgBouncer;
+pub use postgres::{Halted, Postgres, shared_postgres};
 pub use process::Process;
 pub use proxy::Proxy;
 pub use settings::ignores_empty_variables;

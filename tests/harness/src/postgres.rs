@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Signal, geteuid};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
@@ -120,6 +120,22 @@ impl Postgres {
         self.end(Signal::INT).await;
     }
 
+    /// Stops all of the server's processes where they are: connections stay open and get no answer. They go on when
+    /// the returned value is dropped.
+    ///
+    /// # Panics
+    ///
+    /// When the server does not run.
+    pub fn halt(&self) -> Halted {
+        let id = self.server().as_ref().map(Leashed::id).expect("a server that runs");
+        let mut halted = Halted(Vec::new());
+        // The server itself first: after that it starts no further process.
+        halted.stop(id);
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).expect("its children");
+        children.split_whitespace().for_each(|child| halted.stop(child.parse().expect("a process id")));
+        halted
+    }
+
     /// Starts the server again with the same port and data; one that still runs is stopped in order before.
     ///
     /// # Panics
@@ -185,17 +201,12 @@ impl Postgres {
         }
     }
 
-    /// One of the server's programs, as the user it wants.
     fn command(&self, program: &str) -> Command {
-        let program = self.programs.join(program);
-        if !geteuid().is_root() {
-            return Command::new(program);
-        }
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--"]).arg(program);
-        // The folder we are in may be closed to that user.
-        command.current_dir("/");
-        command
+        as_server_user(&self.programs.join(program))
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     fn log(&self) -> PathBuf {
@@ -209,6 +220,42 @@ impl Postgres {
     fn server(&self) -> MutexGuard<'_, Option<Leashed>> {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Processes that are stopped until this is dropped.
+#[derive(Debug)]
+#[must_use = "they go on when this is dropped"]
+pub struct Halted(Vec<Pid>);
+
+impl Halted {
+    fn stop(&mut self, id: u32) {
+        let process = i32::try_from(id).ok().and_then(Pid::from_raw).expect("a process id");
+        // One that has just ended needs no signal.
+        if kill_process(process, Signal::STOP).is_ok() {
+            self.0.push(process);
+        }
+    }
+}
+
+impl Drop for Halted {
+    fn drop(&mut self) {
+        for process in self.0.iter().rev() {
+            // One that has ended needs no signal.
+            kill_process(*process, Signal::CONT).unwrap_or(());
+        }
+    }
+}
+
+/// A program, as the user that PostgreSQL and PgBouncer ask for: for root that of the package.
+pub(crate) fn as_server_user(program: &Path) -> Command {
+    if !geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--"]).arg(program);
+    // The folder we are in may be closed to that user.
+    command.current_dir("/");
+    command
 }
 
 /// The newest release that is installed: Debian keeps its programs off the search path.
@@ -225,7 +272,7 @@ fn release(programs: &Path) -> Option<u32> {
 }
 
 /// For root, the user and group that the server runs as: those of the package.
-fn server_user() -> Option<(u32, u32)> {
+pub(crate) fn server_user() -> Option<(u32, u32)> {
     let home = geteuid().is_root().then(|| std::fs::metadata("/var/lib/postgresql"));
     home.map(|home| home.map(|home| (home.uid(), home.gid())).expect("the package makes the user's home"))
 }

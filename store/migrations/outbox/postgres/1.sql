@@ -41,11 +41,12 @@ $$;
 CREATE TRIGGER leveret_outbox_wake AFTER INSERT ON leveret_outbox
     FOR EACH STATEMENT EXECUTE FUNCTION leveret_outbox_wake();
 
--- Enqueues a job in the caller's transaction, and returns its id. For whoever has no Rust.
+-- Enqueues a job in the caller's transaction, and returns its id. For programs without Rust. It refuses what `Entry` refuses
+-- in Rust. The payload is JSON rather than JSONB, so that it is published as it was written.
 CREATE FUNCTION leveret_enqueue(
     job TEXT,
     queue TEXT,
-    payload JSONB,
+    payload JSON,
     id TEXT DEFAULT NULL,
     delay INTERVAL DEFAULT NULL,
     due TIMESTAMPTZ DEFAULT NULL,
@@ -60,22 +61,43 @@ CREATE FUNCTION leveret_enqueue(
 ) RETURNS TEXT LANGUAGE plpgsql AS $$
 DECLARE
     now_ms BIGINT := floor(extract(epoch FROM clock_timestamp()) * 1000);
-    not_before BIGINT := floor(extract(epoch FROM coalesce(due, clock_timestamp() + delay)) * 1000);
-    expires_at BIGINT := now_ms + floor(extract(epoch FROM expires) * 1000);
+    -- Not yet whole numbers: a time may be infinite.
+    start TIMESTAMPTZ := coalesce(due, clock_timestamp() + delay);
+    due_ms NUMERIC := CASE WHEN start IS NOT NULL THEN greatest(extract(epoch FROM start) * 1000, 0) END;
+    end_ms NUMERIC := now_ms + extract(epoch FROM expires) * 1000;
+    latest_ms BIGINT := now_ms + 315360000000;
     -- A UUIDv7: the time in 48 bits, then random ones, with the version and the variant of version 4 turned into 7.
     minted TEXT := encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
         PLACING substring(int8send(now_ms) FROM 3) FROM 1 FOR 6), 52, 1), 53, 1), 'hex')::uuid;
     given ALIAS FOR id;
+    flaw TEXT := CASE
+        WHEN priority NOT BETWEEN 0 AND 31 THEN format('priority %s: it must be 0 to 31', priority)
+        WHEN octet_length(label) > 1024 THEN 'label: it must have at most 1024 bytes'
+        WHEN octet_length(correlation_id) > 255 THEN 'correlation_id: it must have at most 255 bytes'
+        WHEN delay < INTERVAL '0' THEN format('delay %s: it must not be negative', delay)
+        WHEN expires < INTERVAL '0' THEN format('expires %s: it must not be negative', expires)
+        WHEN due_ms >= latest_ms OR end_ms >= latest_ms THEN 'delay, due, expires: must be less than ten years ahead'
+        WHEN end_ms <= greatest(due_ms, now_ms) THEN format('expires %s: the job would expire before it is due', expires)
+        WHEN queue ~ '[[:cntrl:]]' THEN 'queue: it must have no control characters'
+        WHEN jsonb_typeof(headers) <> 'object' THEN 'headers: must be a JSON object'
+    END;
+    name TEXT;
+    value JSONB;
 BEGIN
-    IF priority NOT BETWEEN 0 AND 31 THEN
-        RAISE EXCEPTION 'priority % is not from 0 to 31', priority USING ERRCODE = 'check_violation';
+    IF flaw IS NULL THEN
+        FOR name, value IN SELECT * FROM jsonb_each(headers) LOOP
+            IF octet_length(name) NOT BETWEEN 1 AND 255 OR name ~ '^(leveret-|x-)' OR name IN ('CC', 'BCC') THEN
+                flaw := format('header %L: its name must have 1 to 255 bytes, start with neither leveret- nor x-, and be '
+                    'neither CC nor BCC', name);
+            ELSIF jsonb_typeof(value) IN ('array', 'object') OR jsonb_typeof(value) = 'number'
+                AND (value::text !~ '^-?[0-9]+$'
+                    OR value::text::numeric NOT BETWEEN -9223372036854775808 AND 9223372036854775807) THEN
+                flaw := format('header %L: its value must be a text, a whole number or a boolean', name);
+            END IF;
+        END LOOP;
     END IF;
-    IF expires_at <= greatest(not_before, now_ms) THEN
-        RAISE EXCEPTION 'expires after %: it must be longer than the delay of % ms, or the job expires before it can run',
-            expires, greatest(not_before - now_ms, 0) USING ERRCODE = 'check_violation';
-    END IF;
-    IF octet_length(label) > 1024 OR octet_length(correlation_id) > 255 THEN
-        RAISE EXCEPTION 'a label has at most 1024 bytes, a correlation id 255' USING ERRCODE = 'check_violation';
+    IF flaw IS NOT NULL THEN
+        RAISE EXCEPTION 'the job cannot be enqueued: %', flaw USING ERRCODE = 'check_violation';
     END IF;
     IF order_key IS NOT NULL THEN
         -- Until the commit: so the numbers of one key are in the order in which they can be seen.
@@ -83,10 +105,16 @@ BEGIN
     END IF;
     INSERT INTO leveret_outbox (id, job, queue, payload, options, order_key, enqueued_at)
     VALUES (coalesce(given, minted), job, queue, convert_to(payload::text, 'UTF8'),
-        jsonb_strip_nulls(jsonb_build_object('not_before', not_before, 'expires_at', expires_at, 'priority', priority,
-            'headers', headers, 'correlation_id', correlation_id, 'label', label, 'track', track,
-            'lanes', lanes))::text,
+        jsonb_strip_nulls(jsonb_build_object('not_before', floor(due_ms)::bigint, 'expires_at', floor(end_ms)::bigint,
+            'priority', priority, 'headers', headers, 'correlation_id', correlation_id, 'label', label,
+            'track', track, 'lanes', lanes))::text,
         order_key, now_ms);
     RETURN coalesce(given, minted);
+END
+$$;
+-- It finds its table whatever the caller's search path.
+DO $$
+BEGIN
+    EXECUTE format('ALTER FUNCTION %1$I.leveret_enqueue SET search_path = pg_catalog, %1$I, pg_temp', current_schema());
 END
 $$;

@@ -114,7 +114,7 @@ async fn a_stop_finishes_what_is_in_hand(database: Database) {
 
 async fn get(address: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     answer
@@ -155,10 +155,31 @@ async fn a_relay_without_an_outbox_says_so(database: Database) {
 }
 
 #[tokio::test]
+async fn the_least_rights_of_the_docs_are_enough_to_enqueue_and_to_relay() {
+    let stage = Stage::new(Database::postgres().await).await;
+    let [shop, relay] = ["shop", "relay"].map(|role| unique(role).replace('-', "_"));
+    let rights = format!(
+        "CREATE ROLE {shop} LOGIN; GRANT INSERT ON leveret_outbox TO {shop}; CREATE ROLE {relay} LOGIN;
+         GRANT SELECT, UPDATE, DELETE ON leveret_outbox TO {relay};
+         GRANT SELECT ON leveret_outbox_migrations TO {relay}"
+    );
+    stage.pool.run(&rights).await;
+    let of = |role: &str| stage.database.url.replace("postgres@", &format!("{role}@"));
+    let running = run(Relay::new(&Pool::open(&of(&relay)).await.outbox(), &broker(&stage.amqp)).keep(Duration::ZERO));
+    let shop = Pool::open(&of(&shop)).await;
+    shop.enqueue(stage.entry("rust").order_key("k")).await;
+    shop.run(&format!("SELECT leveret_enqueue('test.job', '{}', '1', order_key => 'k')", stage.queue)).await;
+    let payloads: Vec<_> = stage.take(2).await.into_iter().map(|(_, payload)| payload).collect();
+    assert_eq!(payloads, ["rust", "1"]);
+    stage.drained().await;
+    running.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_relay_outlasts_a_killed_postgres() {
     let postgres = Postgres::start().await;
     let stage = Stage::new(Database::at(postgres.database().await)).await;
-    let relay = run(stage.relay().lease(Duration::from_secs(3)));
+    let relay = run(stage.relay());
     stage.pool.enqueue(stage.entry("before")).await;
     assert_eq!(stage.take(1).await[0].1, "before");
     postgres.kill9().await;

@@ -1,6 +1,9 @@
 //! `leveret_enqueue`, for whoever has no Rust.
 
+use std::time::{Duration, SystemTime};
+
 use leveret_harness::lapin::types::AMQPValue;
+use leveret_store::{Entry, Outbox};
 use sqlx::Row;
 
 use super::stage::{Pool, Stage, now_ms, run};
@@ -54,20 +57,184 @@ async fn a_job_that_sql_enqueues_is_published_with_all_its_options() {
     );
 }
 
+/// One job that is enqueued by the function and in Rust.
+struct Case {
+    what: &'static str,
+    taken: bool,
+    sql: &'static str,
+    rust: Entry,
+}
+
+fn case(what: &'static str, taken: bool, sql: &'static str, rust: Entry) -> Case {
+    Case { what, taken, sql, rust }
+}
+
+/// A job with options of this kind.
+fn with(options: impl FnOnce(Entry) -> Entry) -> Entry {
+    options(Entry::raw("job", "q", "{}"))
+}
+
+fn options_that_are_refused() -> Vec<Case> {
+    let refused = |what, sql, rust| case(what, false, sql, rust);
+    vec![
+        refused("no name", "'Not A Name', 'q', '{}'", Entry::raw("Not A Name", "q", "{}")),
+        refused("a name with a line break", "E'job\\n', 'q', '{}'", Entry::raw("job\n", "q", "{}")),
+        refused("a long name", "repeat('x', 129), 'q', '{}'", Entry::raw("x".repeat(129), "q", "{}")),
+        refused("no queue", "'job', '', '{}'", Entry::raw("job", "", "{}")),
+        refused("a long queue", "'job', repeat('é', 128), '{}'", Entry::raw("job", "é".repeat(128), "{}")),
+        refused("no id", "'job', 'q', '{}', id => ''", with(|entry| entry.id(""))),
+        refused("a long id", "'job', 'q', '{}', id => repeat('x', 256)", with(|entry| entry.id("x".repeat(256)))),
+        refused("no order key", "'job', 'q', '{}', order_key => ''", with(|entry| entry.order_key(""))),
+        refused(
+            "a long order key",
+            "'job', 'q', '{}', order_key => repeat('x', 256)",
+            with(|entry| entry.order_key("x".repeat(256))),
+        ),
+        refused("a priority", "'job', 'q', '{}', priority => 32", with(|entry| entry.priority(32))),
+        refused(
+            "a long label",
+            "'job', 'q', '{}', label => repeat('x', 1025)",
+            with(|entry| entry.label("x".repeat(1025))),
+        ),
+        refused(
+            "a long correlation id",
+            "'job', 'q', '{}', correlation_id => repeat('x', 256)",
+            with(|entry| entry.correlation_id("x".repeat(256))),
+        ),
+        refused(
+            "a header of Leveret's",
+            "'job', 'q', '{}', headers => '{\"leveret-slot\": 1}'",
+            with(|entry| entry.header("leveret-slot", 1)),
+        ),
+        refused(
+            "a header of RabbitMQ's",
+            "'job', 'q', '{}', headers => '{\"x-death\": 1}'",
+            with(|entry| entry.header("x-death", 1)),
+        ),
+        refused(
+            "a header without a name",
+            "'job', 'q', '{}', headers => '{\"\": 1}'",
+            with(|entry| entry.header("", 1)),
+        ),
+        refused(
+            "a header that routes",
+            "'job', 'q', '{}', headers => '{\"CC\": \"other\"}'",
+            with(|entry| entry.header("CC", "other")),
+        ),
+        refused("a far delay", "'job', 'q', '{}', delay => '11 years'", with(|entry| entry.delay(11 * YEAR))),
+        refused(
+            "a far time",
+            "'job', 'q', '{}', due => now() + interval '11 years'",
+            with(|entry| entry.at(SystemTime::now() + 11 * YEAR)),
+        ),
+        refused("a far end", "'job', 'q', '{}', expires => '11 years'", with(|entry| entry.expires(11 * YEAR))),
+        refused(
+            "an end before its start",
+            "'job', 'q', '{}', delay => '3 s', expires => '1 s'",
+            with(|entry| entry.delay(Duration::from_secs(3)).expires(Duration::from_secs(1))),
+        ),
+    ]
+}
+
+fn options_that_are_taken() -> Vec<Case> {
+    let taken = |what, sql, rust| case(what, true, sql, rust);
+    vec![
+        taken("the least", "'job', 'q', '{}'", with(|entry| entry)),
+        taken("the longest name", "repeat('x', 128), 'q', '{}'", Entry::raw("x".repeat(128), "q", "{}")),
+        taken("a NUL in the payload", r#"'job', 'q', '{"a": "\u0000"}'"#, Entry::raw("job", "q", r#"{"a": "\u0000"}"#)),
+        taken(
+            "a number as it is written, and a name twice",
+            r#"'job', 'q', '{"n":1.0e2,"n":123456789012345678901234567890}'"#,
+            Entry::raw("job", "q", r#"{"n":1.0e2,"n":123456789012345678901234567890}"#),
+        ),
+        taken("the longest id", "'job', 'q', '{}', id => repeat('é', 127)", with(|entry| entry.id("é".repeat(127)))),
+        taken(
+            "a time that is over",
+            "'job', 'q', '{}', due => '1960-01-01'",
+            with(|entry| entry.at(SystemTime::UNIX_EPOCH)),
+        ),
+        taken(
+            "an endless past",
+            "'job', 'q', '{}', due => '-infinity'",
+            with(|entry| entry.at(SystemTime::UNIX_EPOCH)),
+        ),
+        taken(
+            "headers",
+            r#"'job', 'q', '{}', headers => '{"tenant": "acme", "n": -1, "b": false}'"#,
+            with(|entry| entry.header("tenant", "acme").header("n", -1).header("b", false)),
+        ),
+    ]
+}
+
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
 #[tokio::test]
-async fn what_sql_could_never_publish_is_refused() {
+async fn the_function_takes_and_refuses_what_rust_takes_and_refuses() {
     let stage = Stage::new(Database::postgres().await).await;
-    for wrong in [
-        "'Not A Name', 'q', '{}'",
-        "'job', '', '{}'",
-        "'job', 'q', NULL",
-        "'job', 'q', '{}', priority => 32",
-        "'job', 'q', '{}', label => repeat('x', 1025)",
-        "'job', 'q', '{}', id => repeat('x', 256)",
-        "'job', 'q', '{}', order_key => ''",
+    let Pool::Postgres(pool) = &stage.pool else { unreachable!() };
+    for Case { what, taken, sql, rust } in options_that_are_refused().into_iter().chain(options_that_are_taken()) {
+        let (mut tx, before) = (pool.begin().await.unwrap(), stage.pending().await);
+        let in_rust = Outbox::enqueue(&mut tx, rust).await;
+        tx.commit().await.unwrap();
+        let in_sql = call(&stage, sql).await;
+        assert_eq!((in_rust.is_ok(), in_sql.is_ok()), (taken, taken), "{what}: {in_rust:?}, {in_sql:?}");
+        assert_eq!(stage.pending().await - before, if taken { 2 } else { 0 }, "{what}");
+        if taken {
+            let same = "SELECT count(DISTINCT (job, queue, payload)) FROM
+                        (SELECT * FROM leveret_outbox ORDER BY seq DESC LIMIT 2) AS pair";
+            let distinct: i64 = sqlx::query(same).fetch_one(pool).await.unwrap().get(0);
+            assert_eq!(distinct, 1, "{what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_only_sql_can_say_wrongly_is_refused_with_its_reason() {
+    let stage = Stage::new(Database::postgres().await).await;
+    for (wrong, reason) in [
+        ("'job', 'q', NULL", "null"),
+        ("NULL, 'q', '{}'", "null"),
+        ("'job', 'q', 'not json'", "json"),
+        ("'job', 'q', '{}', headers => '[1]'", "headers"),
+        (r#"'job', 'q', '{}', headers => '{"a": [1]}'"#, "header"),
+        (r#"'job', 'q', '{}', headers => '{"a": 0.5}'"#, "header"),
+        (r#"'job', 'q', '{}', headers => '{"a": 9223372036854775808}'"#, "header"),
+        ("'job', 'q', '{}', priority => -1", "priority"),
+        ("'job', 'q', '{}', delay => '-1 s'", "delay"),
+        ("'job', 'q', '{}', expires => '-1 s'", "expires"),
+        ("'job', 'q', '{}', due => 'infinity'", "ten years"),
     ] {
         let error = call(&stage, wrong).await.expect_err(wrong);
-        assert!(error.as_database_error().is_some(), "{wrong}: {error}");
+        let text = error.as_database_error().unwrap().message().to_lowercase();
+        assert!(text.contains(reason), "{wrong}: {text}");
     }
     assert_eq!(stage.pending().await, 0);
+}
+
+#[tokio::test]
+async fn the_function_works_under_any_search_path() {
+    let stage = Stage::new(Database::postgres().await).await;
+    let Pool::Postgres(pool) = &stage.pool else { unreachable!() };
+    stage.pool.run("CREATE SCHEMA tenant; CREATE TABLE tenant.leveret_outbox (trap TEXT)").await;
+    for path in ["tenant", "''", "tenant, public", "pg_temp, tenant"] {
+        let mut tx = pool.begin().await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("SET LOCAL search_path = {path}"))).execute(&mut *tx).await.unwrap();
+        for arguments in ["'job', 'q', '{}'", "'job', 'q', '{}', order_key => 'k', delay => '1 s'"] {
+            let text = format!("SELECT public.leveret_enqueue({arguments})");
+            sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&mut *tx).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+    }
+    assert_eq!(stage.pending().await, 8);
+}
+
+#[tokio::test]
+async fn the_function_finds_its_table_in_whatever_schema_it_was_made() {
+    let database = Database::postgres().await;
+    let schema = r#""Odd""Name""#;
+    let own = format!("{}?options=-c%20search_path%3D%22Odd%22%22Name%22", database.url);
+    Pool::open(&database.url).await.run(&format!("CREATE SCHEMA {schema}")).await;
+    Outbox::migrate(&Pool::open(&own).await.outbox()).await.unwrap();
+    Pool::open(&database.url).await.run(&format!(r#"SELECT {schema}.leveret_enqueue('job', 'q', '{{}}')"#)).await;
+    assert_eq!(Pool::open(&own).await.outbox().status().await.unwrap().pending, 1);
 }

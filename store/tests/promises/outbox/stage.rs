@@ -13,7 +13,7 @@ use leveret_harness::{
     },
     shared_node, unique,
 };
-use leveret_store::{Entry, Outbox, Relay, Result};
+use leveret_store::{Entry, Inbox, Outbox, Relay, Result};
 use sqlx::{
     AssertSqlSafe, PgPool, SqlitePool,
     postgres::PgPoolOptions,
@@ -71,6 +71,13 @@ impl Pool {
         match self {
             Self::Postgres(pool) => Outbox::new(pool),
             Self::Sqlite(pool) => Outbox::new(pool),
+        }
+    }
+
+    pub(crate) fn inbox(&self) -> Inbox {
+        match self {
+            Self::Postgres(pool) => Inbox::new(pool),
+            Self::Sqlite(pool) => Inbox::new(pool),
         }
     }
 
