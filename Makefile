@@ -1,6 +1,6 @@
 # One target for each need; CI runs the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults test-rabbitmq4 bench bench-gate lint docs audit fuzz up check-deploy check-publish
+.PHONY: help setup demo test faults test-rabbitmq4 bench bench-gate lint docs advisories audit fuzz up check-deploy check-publish
 
 # Tests wait for brokers more than they compute.
 export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc))
@@ -55,6 +55,10 @@ fuzz: ## Fuzz the header and body decoders for a minute each (cargo-fuzz; saniti
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
 	RUSTC_BOOTSTRAP=1 cargo fuzz run header -- -max_total_time=60
 	RUSTC_BOOTSTRAP=1 cargo fuzz run body -- -max_total_time=60
+
+advisories: ## Known vulnerabilities in dependencies, from the RustSec database on github.com (builds cargo-deny the first time)
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny check advisories
 
 audit: ## Licences, bans and sources of all dependencies (builds cargo-deny the first time)
 	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
