@@ -80,7 +80,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         if !self.is_nearly_suspect(&message) || self.unfit(&message).is_some() {
             return session.requeue(tag);
         }
-        let received = Received::read(message, redelivered, self.handlers.broker.now_ms());
+        let received = Received::read(message, redelivered, self.handlers.broker.now());
         self.start(session, tag, received, Work::Settle(Disposition::HandedBack));
     }
 

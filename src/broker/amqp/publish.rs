@@ -363,10 +363,7 @@ impl Task {
                     let mut next = Some(request);
                     while let Some(request) = next {
                         match self.refused.admit(&request.exchange, request.message.body.len(), Instant::now) {
-                            Admission::Send if request.is_wanted() => {
-                                in_flight.push(request.message.body.len(), publish(channel, request));
-                            }
-                            Admission::Send => {}
+                            Admission::Send => send(&mut in_flight, request, |request| publish(channel, request)),
                             Admission::SendAlone => alone.push(publish_alone(up, request)),
                             Admission::Refuse(words) => request.answer(SendError::Refused(words)),
                         }
@@ -416,6 +413,17 @@ impl Task {
                 }
             }
         }
+    }
+}
+
+/// Sends a request, unless its caller has gone away.
+fn send<F: Future<Output = Resolved>>(
+    in_flight: &mut InFlight<F>,
+    request: Request,
+    publish: impl FnOnce(Request) -> F,
+) {
+    if request.is_wanted() {
+        in_flight.push(request.message.body.len(), publish(request));
     }
 }
 
