@@ -12,17 +12,9 @@ fn reply(text: &str) -> Reply {
     replies.last().flatten().expect(text)
 }
 
-fn check(step: Step, expected: Fault, replies: &[&str]) {
-    for text in replies {
-        assert_eq!(judge(step, &reply(text)), expected, "{step}: {text}");
-    }
-}
-
-#[test]
-fn what_concerns_the_set_up_waits_for_a_person() {
-    check(
+const SETUP: &[(Step, &[&str])] = &[
+    (
         Step::Connect,
-        Fault::Setup,
         &[
             "554 5.7.1 Service unavailable; Client host [192.0.2.7] blocked using zen.spamhaus.org",
             "550 5.7.1 Access denied",
@@ -31,10 +23,9 @@ fn what_concerns_the_set_up_waits_for_a_person() {
             "504 5.5.2 <pod-7>: Helo command rejected: need fully-qualified hostname",
             "450 4.7.1 Client host rejected: cannot find your reverse hostname, [192.0.2.7]: bad reverse DNS",
         ],
-    );
-    check(
+    ),
+    (
         Step::Login,
-        Fault::Setup,
         &[
             "535 5.7.8 Error: authentication failed: UGFzc3dvcmQ6",
             "535-5.7.8 Username and Password not accepted. For more information, go to\n535 5.7.8  https://support.google.com/mail/?p=BadCredentials x - gsmtp",
@@ -45,10 +36,9 @@ fn what_concerns_the_set_up_waits_for_a_person() {
             "502 5.7.0 Your SMTP account is not yet activated",
             "535 Authentication Credentials Invalid",
         ],
-    );
-    check(
+    ),
+    (
         Step::Sender,
-        Fault::Setup,
         &[
             "530 5.7.0 Authentication Required",
             "550 5.1.0 shop@example.com sender rejected",
@@ -59,10 +49,9 @@ fn what_concerns_the_set_up_waits_for_a_person() {
             "555 5.5.2 Syntax error, cannot decode response",
             "450 4.1.8 <shop@example.com>: Sender address rejected: Domain not found",
         ],
-    );
-    check(
+    ),
+    (
         Step::Recipient,
-        Fault::Setup,
         &[
             "554 5.7.1 <ann@example.org>: Relay access denied",
             "454 4.7.1 <ann@example.org>: Relay access denied",
@@ -91,10 +80,9 @@ fn what_concerns_the_set_up_waits_for_a_person() {
             "550-Domain example.com has exceeded the max emails per hour (100/100 (100%)) allowed.\n550 Message discarded.",
             "550 5.7.232 Your message can't be sent because your trial tenant has exceeded its daily limit",
         ],
-    );
-    check(
+    ),
+    (
         Step::Content,
-        Fault::Setup,
         &[
             "554 Message rejected: Email address is not verified. The following identities failed the check in region US-EAST-1: shop@example.com",
             "554 Access denied: User `arn:aws:iam::1:user/x' is not authorized to perform `ses:SendRawEmail'",
@@ -109,14 +97,12 @@ fn what_concerns_the_set_up_waits_for_a_person() {
             "550 5.7.509 Access denied, sending domain example.com does not pass DMARC verification",
             "554 5.1.8 Email Outgoing Blocked.",
         ],
-    );
-}
+    ),
+];
 
-#[test]
-fn what_concerns_the_mail_is_final() {
-    check(
+const FINAL: &[(Step, &[&str])] = &[
+    (
         Step::Recipient,
-        Fault::Job,
         &[
             "550 5.1.1 <ann@example.org>: Recipient address rejected: User unknown in virtual mailbox table",
             "550-5.1.1 The email account that you tried to reach does not exist. Please try\n550 5.1.1 double-checking the recipient's email address",
@@ -135,10 +121,9 @@ fn what_concerns_the_mail_is_final() {
             "550 5.7.17 Mailbox owner has changed",
             "555 5.5.2 Syntax error",
         ],
-    );
-    check(
+    ),
+    (
         Step::Content,
-        Fault::Job,
         &[
             "552 5.3.4 Message size exceeds fixed limit",
             "552 Message is too long.",
@@ -150,20 +135,17 @@ fn what_concerns_the_mail_is_final() {
             "554 5.5.1 Error: no valid recipients",
             "550 5.7.512 Access denied, message must be RFC 5322 section 3.6.2 compliant",
         ],
-    );
-}
+    ),
+];
 
-#[test]
-fn what_passes_is_tried_again() {
-    check(Step::Connect, Fault::Passing, &["421 4.7.0 Too many connections from your IP", "421 4.3.2 shutting down"]);
-    check(
+const PASSING: &[(Step, &[&str])] = &[
+    (Step::Connect, &["421 4.7.0 Too many connections from your IP", "421 4.3.2 shutting down"]),
+    (
         Step::Login,
-        Fault::Passing,
         &["454 4.7.0 Temporary authentication failure", "454 4.7.0 Too many login attempts, please try again later."],
-    );
-    check(
+    ),
+    (
         Step::Recipient,
-        Fault::Passing,
         &[
             "450 4.2.0 <ann@example.org>: Recipient address rejected: Greylisted, see http://postgrey.schweikert.ch",
             "451 4.7.1 Greylisting in action, please come back later: sender unknown",
@@ -173,10 +155,32 @@ fn what_passes_is_tried_again() {
             "450 4.1.1 <ann@example.org>: Recipient address rejected: unverified address: Address verification in progress",
             "452 4.5.3 Error: too many recipients",
         ],
-    );
-    check(
+    ),
+    (
         Step::Content,
-        Fault::Passing,
         &["452 4.3.1 Insufficient system storage", "451 4.3.0 queue file write error", "421 4.4.2 timeout exceeded"],
-    );
+    ),
+];
+
+fn check(table: &[(Step, &[&str])], expected: Fault) {
+    for (step, replies) in table {
+        for text in *replies {
+            assert_eq!(judge(*step, &reply(text)), expected, "{step}: {text}");
+        }
+    }
+}
+
+#[test]
+fn what_concerns_the_set_up_waits_for_a_person() {
+    check(SETUP, Fault::Setup);
+}
+
+#[test]
+fn what_concerns_the_mail_is_final() {
+    check(FINAL, Fault::Job);
+}
+
+#[test]
+fn what_passes_is_tried_again() {
+    check(PASSING, Fault::Passing);
 }

@@ -1,8 +1,11 @@
 //! The connection to the mail server as bytes: plain or TLS, and what has come but was not read.
 
 use std::{
+    future::{Future, poll_fn},
     io,
     net::{IpAddr, SocketAddr},
+    pin::pin,
+    task::Poll,
     time::Duration,
 };
 
@@ -106,8 +109,12 @@ impl Wire {
 
     /// Fails if the server has said what nothing asked for, or has hung up, as far as that has come by now.
     pub(super) async fn expect_silence(&mut self) -> Result<(), Broken> {
-        if !self.has_unread()
-            && let Ok(read) = timeout(Duration::ZERO, self.read()).await
+        // What has not come yet is not waited for.
+        let polled = {
+            let mut read = pin!(self.read());
+            poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await
+        };
+        if let Poll::Ready(read) = polled
             && read? == 0
         {
             return Err(Broken::Lost("it closed the connection".to_owned()));
