@@ -18,7 +18,7 @@ fn a_variable_that_is_empty_counts_as_unset_and_one_that_is_wrong_is_named_with_
 
 #[test]
 fn what_is_missing_is_named_by_its_flag_and_its_variable() {
-    let run = Command::new(env!("CARGO_BIN_EXE_leveret")).args(["outbox", "list"]).env_clear().output().unwrap();
+    let run = Command::new(env!("CARGO_BIN_EXE_leveret")).args(["outbox", "relay"]).env_clear().output().unwrap();
     let text = String::from_utf8(run.stderr).unwrap();
     assert!(run.status.code() == Some(2) && text.contains("--database <DATABASE_URL>"), "{text}");
 }

@@ -34,8 +34,8 @@ fn a_file_without_any_token_does_not_let_everybody_in() {
 
 #[test]
 fn an_empty_variable_of_tokens_counts_as_unset_so_that_others_are_kept_out() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
-    command.args(["serve", "--listen", "0.0.0.0:0", "--store"]).arg(tempfile::tempdir().unwrap().path().join("db"));
+    let (mut command, folder) = (Command::new(env!("CARGO_BIN_EXE_leveret")), tempfile::tempdir().unwrap());
+    command.args(["serve", "--listen", "0.0.0.0:0", "--store"]).arg(folder.path().join("db"));
     let output = command.env("LEVERET_API_TOKENS", "").env_remove("LEVERET_API_TOKENS_FILE").output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(2) && said.contains("needs tokens"), "{said}");
