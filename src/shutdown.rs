@@ -76,7 +76,7 @@ async fn follow(stopped: &watch::Sender<bool>, listens: mpsc::Sender<()>) {
     drop(listens);
     signals.next().await;
     let first = Instant::now();
-    drop(stopped.send_replace(true));
+    stopped.send_replace(true);
     let again = async {
         loop {
             let signal = signals.next().await;

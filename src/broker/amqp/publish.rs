@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt};
 use lapin::{
     Channel,
     options::{BasicPublishOptions, ConfirmSelectOptions},
