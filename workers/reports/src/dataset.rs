@@ -26,6 +26,7 @@ pub(crate) struct Dataset<R> {
     header: Vec<String>,
     rows: csv::Reader<Text<R>>,
     record: ByteRecord,
+    delimiter: u8,
     /// Lines before the header.
     skipped: u64,
     /// Whether a row may have fewer cells than the header.
@@ -66,6 +67,7 @@ impl<R: Read> Dataset<R> {
             header: Vec::new(),
             rows: reader.from_reader(text),
             record: ByteRecord::new(),
+            delimiter,
             skipped,
             pads: layout.pads,
         };
@@ -83,6 +85,11 @@ impl<R: Read> Dataset<R> {
     /// The columns, in the order of the file.
     pub(crate) fn header(&self) -> &[String] {
         &self.header
+    }
+
+    /// The character between two cells.
+    pub(crate) fn delimiter(&self) -> u8 {
+        self.delimiter
     }
 
     /// The next row, with as many cells as the header, or `None` at the end.

@@ -8,6 +8,8 @@ pub(crate) struct Notation {
     decimal: char,
     thousands: Option<char>,
     currency: Option<String>,
+    /// Whether `1.234` may be a thousand and more.
+    is_point_ambiguous: bool,
 }
 
 /// Common notations: decimal point, separator of thousands.
@@ -20,10 +22,13 @@ const CURRENCY_CODES: [&str; 31] = [
 
 impl Notation {
     /// `1234.5`, as programs write it.
-    pub(crate) const PLAIN: Self = Self { decimal: '.', thousands: None, currency: None };
+    pub(crate) const PLAIN: Self = Self { decimal: '.', thousands: None, currency: None, is_point_ambiguous: false };
 
     /// The notation that a request names.
-    pub(crate) fn new(dialect: &Dialect) -> Result<Self, ReportError> {
+    ///
+    /// Programs write semicolons between cells where the comma is the decimal point. In such a file `1.234` is no number
+    /// unless the request says what the point is.
+    pub(crate) fn new(dialect: &Dialect, delimiter: u8) -> Result<Self, ReportError> {
         let refused = |reason| ReportError::Request { field: "dialect", reason };
         let decimal = dialect.decimal.unwrap_or('.');
         if !matches!(decimal, '.' | ',') {
@@ -44,12 +49,16 @@ impl Notation {
             return Err(refused("`currency` must be a sign or a code such as `$` or `EUR`"));
         }
         let currency = dialect.currency.as_deref().map(|currency| currency.trim().to_owned());
-        Ok(Self { decimal, thousands: dialect.thousands, currency })
+        let is_point_ambiguous = delimiter == b';' && dialect.decimal.is_none() && dialect.thousands.is_none();
+        Ok(Self { decimal, thousands: dialect.thousands, currency, is_point_ambiguous })
     }
 
     /// The number that a cell holds, if it holds one in this notation.
     pub(crate) fn number(&self, cell: &[u8]) -> Option<Decimal> {
-        if *self == Self::PLAIN {
+        if self.is_point_ambiguous && is_grouped_by_points(cell) {
+            return None;
+        }
+        if self.decimal == '.' && self.thousands.is_none() && self.currency.is_none() {
             return Decimal::parse(cell);
         }
         let (sign, digits) = self.undressed(std::str::from_utf8(cell).ok()?)?;
@@ -115,9 +124,18 @@ pub(crate) fn is_dressed_number(text: &str) -> bool {
         text.strip_prefix(code).or_else(|| text.strip_suffix(code)).unwrap_or(text).trim_matches(ornament)
     });
     COMMON.into_iter().any(|(decimal, thousands)| {
-        let notation = Notation { decimal, thousands: Some(thousands), currency: None };
+        let notation = Notation { decimal, thousands: Some(thousands), ..Notation::PLAIN };
         notation.number(text.as_bytes()).is_some()
     })
+}
+
+/// Whether the point of `1.234` may separate thousands, as that of `0.125` and `1.25` may not.
+fn is_grouped_by_points(cell: &[u8]) -> bool {
+    let cell = cell.trim_ascii();
+    let digits = cell.strip_prefix(b"-").or_else(|| cell.strip_prefix(b"+")).unwrap_or(cell);
+    let mut groups = digits.split(|byte| *byte == b'.');
+    let is_first = groups.next().is_some_and(|first| matches!(first, [b'1'..=b'9', rest @ ..] if rest.len() < 3));
+    is_first && digits.contains(&b'.') && groups.all(|group| group.len() == 3 && group.iter().all(u8::is_ascii_digit))
 }
 
 fn split_sign(text: &str) -> (&str, &str) {
@@ -161,9 +179,22 @@ mod tests {
     }
 
     #[test]
+    fn a_point_between_semicolons_is_no_decimal_point_where_it_may_separate_thousands() {
+        let notation = Notation::new(&Dialect::default(), b';').unwrap();
+        for text in ["1.234", "-12.500", " 999.000 ", "1.234.567"] {
+            assert!(notation.number(text.as_bytes()).is_none(), "{text}");
+        }
+        for text in ["0.125", "1.25", "1234.567", "1.2345", "1.234e1", ".125", "1000"] {
+            assert!(notation.number(text.as_bytes()).is_some(), "{text}");
+        }
+        let stated = Dialect { decimal: Some('.'), ..Dialect::default() };
+        assert!(Notation::new(&stated, b';').unwrap().number(b"1.234").is_some());
+    }
+
+    #[test]
     fn a_sign_stands_once_before_or_after_the_currency() {
         let dialect = Dialect { currency: Some("$".into()), thousands: Some(','), ..Dialect::default() };
-        let notation = Notation::new(&dialect).unwrap();
+        let notation = Notation::new(&dialect, b',').unwrap();
         let read = |text: &str| notation.number(text.as_bytes()).map(|number| number.to_string());
         for (text, number) in
             [("-$5", "-5"), ("$-5", "-5"), ("- $ 1,000", "-1000"), ("5 $", "5"), ("7", "7"), ("$1e3", "1000")]

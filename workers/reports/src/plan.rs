@@ -53,14 +53,14 @@ pub(crate) fn check(request: &GenerateReport) -> Result<(), ReportError> {
 
 impl Plan {
     /// Finds every column that the request names.
-    pub(crate) fn new(request: &GenerateReport, header: &[String]) -> Result<Self, ReportError> {
+    pub(crate) fn new(request: &GenerateReport, header: &[String], delimiter: u8) -> Result<Self, ReportError> {
         let group_by = request.group_by.iter().map(|column| find("group_by", column, header));
         let measures = request.aggregates.iter().map(|aggregate| {
             let rows = aggregate.op == AggregateOp::Count && aggregate.column == "*";
             let column = (!rows).then(|| find("aggregates", &aggregate.column, header)).transpose()?;
             Ok(Measure { op: aggregate.op, column })
         });
-        let notation = Notation::new(request.dialect.as_ref().unwrap_or(&Dialect::default()))?;
+        let notation = Notation::new(request.dialect.as_ref().unwrap_or(&Dialect::default()), delimiter)?;
         let conditions = request.filters.iter().map(|filter| condition(filter, header, &notation));
         Ok(Self {
             group_by: group_by.collect::<Result<_, _>>()?,
@@ -126,7 +126,7 @@ mod tests {
         let request = format!(r#"{{"dataset": "d.csv", "format": "csv", "output": "o", {request}}}"#);
         let request: GenerateReport = serde_json::from_str(&request).map_err(|error| error.to_string())?;
         let header: Vec<_> = header.iter().map(|title| (*title).to_owned()).collect();
-        check(&request).and_then(|()| Plan::new(&request, &header)).map_err(|error| error.to_string())
+        check(&request).and_then(|()| Plan::new(&request, &header, b',')).map_err(|error| error.to_string())
     }
 
     const COUNT: &str = r#""aggregates": [{"column": "*", "op": "count"}]"#;

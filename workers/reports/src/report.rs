@@ -66,7 +66,7 @@ impl Reports {
         let layout = Layout::new(&request.dialect.clone().unwrap_or_default())?;
         let source = place::open_dataset(&self.data_dir, &request.dataset)?;
         let mut dataset = Dataset::new(&request.dataset, source.file, &layout)?;
-        let plan = Plan::new(request, dataset.header())?;
+        let plan = Plan::new(request, dataset.header(), dataset.delimiter())?;
         let scan = scan(&mut dataset, &plan, self.max_groups, cancelled)?;
         let (rows_read, rows_skipped) = (scan.rows, scan.skipped);
         let caption = Caption::new(request, &scan, source.modified);

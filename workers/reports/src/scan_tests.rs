@@ -18,7 +18,7 @@ fn run_until(text: &[u8], request: &str, max_groups: usize, stop: &dyn Fn() -> b
     let request = format!(r#"{{"dataset": "d.csv", "format": "csv", "output": "o", {request}}}"#);
     let request: GenerateReport = serde_json::from_str(&request).unwrap();
     let mut dataset = Dataset::new("d.csv", text, &Layout::new(&Dialect::default())?)?;
-    let plan = Plan::new(&request, dataset.header())?;
+    let plan = Plan::new(&request, dataset.header(), dataset.delimiter())?;
     scan(&mut dataset, &plan, max_groups, stop)
 }
 

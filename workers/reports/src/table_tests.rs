@@ -12,7 +12,7 @@ fn table(text: &str, request: &str) -> Table {
     let request = format!(r#"{{"dataset": "d.csv", "format": "csv", "output": "o", {request}}}"#);
     let request: GenerateReport = serde_json::from_str(&request).unwrap();
     let mut dataset = Dataset::new("d.csv", text.as_bytes(), &Layout::new(&Dialect::default()).unwrap()).unwrap();
-    let plan = Plan::new(&request, dataset.header()).unwrap();
+    let plan = Plan::new(&request, dataset.header(), dataset.delimiter()).unwrap();
     let scan = scan(&mut dataset, &plan, 1000, &|| false).unwrap();
     Table::new(&request, &plan, scan)
 }

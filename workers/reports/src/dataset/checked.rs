@@ -123,3 +123,65 @@ impl<R: Read> Read for Checked<R> {
         (&b"\n"[..]).read(buffer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Passes a text on in pieces of `size` bytes.
+    fn passed(text: &str, size: usize) -> io::Result<Vec<u8>> {
+        let mut checked = Checked::new(text.as_bytes(), Some(b'"'), b',', 1);
+        let (mut all, mut piece) = (Vec::new(), vec![0; size]);
+        loop {
+            checked.allow(usize::MAX);
+            match checked.read(&mut piece)? {
+                0 => return Ok(all),
+                read => all.extend_from_slice(&piece[..read]),
+            }
+        }
+    }
+
+    /// RFC 4180's grammar, read letter by letter, with line feeds alone as ends of lines too.
+    fn is_well_quoted(mut text: &str) -> bool {
+        while !text.is_empty() {
+            let Some(mut quoted) = text.strip_prefix('"') else {
+                let end = text.find([',', '\n']).map_or(text.len(), |end| end + 1);
+                if text[..end].contains('"') {
+                    return false;
+                }
+                text = &text[end..];
+                continue;
+            };
+            loop {
+                let Some(mark) = quoted.find('"') else { return false };
+                quoted = &quoted[mark + 1..];
+                match quoted.strip_prefix('"') {
+                    Some(rest) => quoted = rest,
+                    None => break,
+                }
+            }
+            let ends = [",", "\n", "\r\n"].into_iter().find_map(|end| quoted.strip_prefix(end));
+            match ends {
+                Some(rest) => text = rest,
+                None => return quoted.is_empty() || quoted == "\r",
+            }
+        }
+        true
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_passes_exactly_if_it_is_quoted_by_the_rfc_whatever_the_pieces(
+            text in "[a\",\r\n]{0,24}",
+            size in 1_usize..9,
+        ) {
+            let result = passed(&text, size);
+            prop_assert_eq!(result.is_ok(), is_well_quoted(&text), "{:?}", result);
+            if let Ok(mut bytes) = result {
+                bytes.truncate(text.len());
+                prop_assert_eq!(bytes, text.as_bytes());
+            }
+        }
+    }
+}

@@ -55,13 +55,8 @@ impl Layout {
     pub(crate) fn open(&self, text: &[u8]) -> (u8, usize) {
         let line = |text: &[u8]| text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| end + 1);
         let first = &text[..line(text)];
-        let (named, skipped) = match first.trim_ascii_end() {
-            // A separator that is a blank itself, such as a tab, is trimmed with the line's end.
-            [b's' | b'S', b'e' | b'E', b'p' | b'P', b'=', ..] if first.len() > 4 && is_separator_line(first) => {
-                (first.get(4).copied(), first.len())
-            }
-            _ => (None, 0),
-        };
+        let named = named_separator(first);
+        let skipped = if named.is_some() { first.len() } else { 0 };
         let header = &text[skipped..];
         let delimiter = self.delimiter.or(named).or_else(|| self.separator(&header[..line(header)]));
         (delimiter.unwrap_or(b','), skipped)
@@ -85,7 +80,12 @@ impl Layout {
     }
 }
 
-/// `sep=`, one character, the end of the line.
-fn is_separator_line(line: &[u8]) -> bool {
-    matches!(&line[4..], [separator, b'\n'] | [separator, b'\r', b'\n'] if separator.is_ascii() && *separator != b'\r')
+/// The delimiter that a line such as `sep=;` names, as spreadsheets write it before the header.
+fn named_separator(line: &[u8]) -> Option<u8> {
+    let (name, rest) = line.split_at_checked(4)?;
+    match rest {
+        [separator, b'\n'] | [separator, b'\r', b'\n'] if name.eq_ignore_ascii_case(b"sep=") => Some(*separator)
+            .filter(|separator| separator.is_ascii() && !separator.is_ascii_alphanumeric() && *separator != b'\r'),
+        _ => None,
+    }
 }

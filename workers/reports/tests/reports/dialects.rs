@@ -125,6 +125,9 @@ fn numbers_are_read_in_the_notation_of_the_request_and_in_no_other() {
         let error = sums(data.as_bytes(), "").unwrap_err();
         assert!(error.contains("dialect"), "without a word it is an error that says the way out: {error}");
     }
+    let thousand = b"region;amount\nN;1.234\n";
+    assert!(sums(thousand, "").unwrap_err().contains("dialect.decimal"), "a point between semicolons may be either");
+    assert_eq!(sums(thousand, r#"{"decimal": "."}"#).as_deref(), Ok("N,1.234"));
     for (cell, dialect) in [
         ("1,23", r#"{"thousands": ","}"#),
         ("1.234", r#"{"decimal": ","}"#),
