@@ -98,7 +98,8 @@ fn colons_mask(text: &str) -> String {
         if is_address(&address[start..]) {
             return format!("{}<address>{}", parts_masked(&text[..start]), &text[address.len()..]);
         }
-        let is_word = address[start..].split(':').next().is_some_and(|word| word.bytes().any(|byte| !byte.is_ascii_hexdigit()));
+        let is_word =
+            address[start..].split(':').next().is_some_and(|word| word.bytes().any(|byte| !byte.is_ascii_hexdigit()));
         if !is_word {
             break;
         }
@@ -111,7 +112,8 @@ fn is_address(text: &str) -> bool {
     let has_digit = bare.bytes().any(|byte| byte.is_ascii_digit());
     let is_of_hardware = || {
         let pairs: Vec<_> = bare.split(':').collect();
-        pairs.len() == 6 && pairs.iter().all(|pair| pair.len() == 2 && pair.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        pairs.len() == 6
+            && pairs.iter().all(|pair| pair.len() == 2 && pair.bytes().all(|byte| byte.is_ascii_hexdigit()))
     };
     (has_digit && bare.parse::<Ipv6Addr>().is_ok()) || is_of_hardware()
 }
