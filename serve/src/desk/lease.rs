@@ -29,6 +29,14 @@ pub struct Held {
     pub(crate) owner: String,
 }
 
+/// A replay that was taken from whoever ran it.
+#[derive(Debug)]
+pub(crate) struct Seized {
+    pub(crate) held: Held,
+    /// Whether somebody ran it until then.
+    pub(super) was_running: bool,
+}
+
 /// A lease of a run that begins now.
 pub(crate) fn lease(owner: &str) -> Lease<'_> {
     Lease { owner, until: now_ms().saturating_add(millis(LEASE)) }
@@ -93,8 +101,10 @@ impl Desk {
     }
 
     /// As [`take`](Self::take), also from whoever runs it.
-    pub(super) async fn seize(&self, id: i64) -> Result<Held, Error> {
-        self.take_at(id, i64::MAX.unsigned_abs()).await
+    pub(crate) async fn seize(&self, id: i64) -> Result<Seized, Error> {
+        let before = self.store.replay(id).await?.ok_or(Error::NoReplay(id))?;
+        let held = self.take_at(id, i64::MAX.unsigned_abs()).await?;
+        Ok(Seized { held, was_running: before.leased_until > now_ms() })
     }
 
     async fn take_at(&self, id: i64, now: u64) -> Result<Held, Error> {

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::{
     Desk, Error, canary,
     canary::Canary,
-    lease::{self, Held},
+    lease::{self, Held, Seized},
     letter,
     pace::Pace,
 };
@@ -166,12 +166,16 @@ impl Desk {
     ///
     /// [`Error::NoReplay`], [`Error::Ended`], [`Error::Store`].
     pub async fn stop(&self, id: i64, actor: &str) -> Result<Replay, Error> {
-        let replay = self.store.replay(id).await?.ok_or(Error::NoReplay(id))?;
-        let held = self.seize(id).await?;
-        if replay.leased_until > now_ms() {
+        let seized = self.seize(id).await?;
+        self.end(seized, actor).await
+    }
+
+    /// Ends a replay that was taken from whoever ran it.
+    pub(crate) async fn end(&self, Seized { held, was_running }: Seized, actor: &str) -> Result<Replay, Error> {
+        if was_running {
             sleep(lease::NOTICED_WITHIN).await;
         }
-        let (by, outcome) = (By { actor, at: now_ms() }, format!("stopped by {actor}"));
+        let (id, by, outcome) = (held.replay.id, By { actor, at: now_ms() }, format!("stopped by {actor}"));
         self.store.finish_replay(id, &held.owner, &outcome, by).await?.ok_or(Error::Ended(id))?;
         self.store.replay(id).await?.ok_or(Error::NoReplay(id))
     }

@@ -270,10 +270,10 @@ mod tests {
         assert_eq!(pointers(check(chain, "1.5").await), ["/payload"]);
         let list =
             json!({ "items": { "$ref": "#/$defs/n" }, "$defs": { "n": { "type": "integer", "format": "uint8" } } });
-        let many = |end: &str| format!("[{}{end}]", "1,".repeat(500_000));
+        let many = |end: &str| format!("[{}{end}]", "1,".repeat(200_000));
         assert_eq!(check(list.clone(), &many("1")).await, Checking::Fine);
-        assert_eq!(pointers(check(list.clone(), &many("\"\"")).await), ["/payload/500000"]);
-        let wrong = format!("[{}1]", "\"\",".repeat(300_000));
+        assert_eq!(pointers(check(list.clone(), &many("\"\"")).await), ["/payload/200000"]);
+        let wrong = format!("[{}1]", "\"\",".repeat(100_000));
         assert_eq!(pointers(check(list, &wrong).await).len(), 1, "the others are not even made");
     }
 

@@ -145,6 +145,22 @@ async fn a_payload_is_shown_edited_taken_back_and_published_byte_for_byte() {
 }
 
 #[tokio::test]
+async fn a_replay_is_stopped() {
+    let stage = Stage::new().await;
+    stage.bury(1..=3).await;
+    stage.mend();
+    let site = Site::new(&stage, Tokens::default()).await;
+    let (_, replay) = site.post("/replay", &json!({ "all": true, "rate": 0.001 })).await;
+    let path = format!("/replays/{}", replay["id"]);
+    let replayed = async || site.get(&path).await.1["replayed"].clone();
+    eventually("the first is published", LONG, async || replayed().await == 1).await;
+    assert_eq!(site.post(&format!("{path}/stop"), &json!(null)).await.0, 202);
+    eventually("it has ended", LONG, async || site.get(&path).await.1["outcome"] == "stopped by api:local").await;
+    assert_eq!(stage.letters().await.len(), 2);
+    assert_eq!(site.post(&format!("{path}/stop"), &json!(null)).await.0, 409);
+}
+
+#[tokio::test]
 async fn a_payload_may_say_what_stands_for_a_hidden_one_where_it_did() {
     let stage = Stage::new().await;
     let id = stage.store.take_in(&[letter("other", r#"{"stars": "***", "n": 1}"#)], 1).await.unwrap()[0];

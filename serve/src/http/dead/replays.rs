@@ -6,6 +6,7 @@ use axum::{
     http::{HeaderValue, StatusCode, Uri, header::LOCATION},
     response::Response,
 };
+use leveret_store::Replay;
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
@@ -101,19 +102,21 @@ pub(super) async fn stop(
     Query::read(&uri, &[])?;
     let id = known(id)?;
     to_the_end(async move {
-        let replay = services.desk.stop(id, caller.actor()).await?;
-        Ok(answer(StatusCode::OK, &shown::replay(&replay)))
+        let seized = services.desk.seize(id).await?;
+        let response = accepted(seized.held.replay());
+        tokio::spawn(async move {
+            if let Err(error) = services.desk.end(seized, caller.actor()).await {
+                tracing::warn!(replay = id, error = leveret_store::chain(&error), "a replay could not be stopped");
+            }
+        });
+        Ok(response)
     })
     .await
 }
 
 /// If this process ends meanwhile, a server takes the replay up.
 fn run(services: Services, held: Held, caller: Caller) -> Response {
-    let location = HeaderValue::from_str(&format!("/api/dead/replays/{}", held.replay().id));
-    let mut response = answer(StatusCode::ACCEPTED, &shown::replay(held.replay()));
-    if let Ok(location) = location {
-        response.headers_mut().insert(LOCATION, location);
-    }
+    let response = accepted(held.replay());
     tokio::spawn(async move { held.run(services.desk, caller.actor()).await });
     response
 }
@@ -129,4 +132,14 @@ pub(super) async fn show(State(services): State<Services>, uri: Uri, id: Id) -> 
     let id = known(id)?;
     let replay = services.store.replay(id).await?.ok_or(Error::NoReplay(id))?;
     Ok(answer(StatusCode::OK, &shown::replay(&replay)))
+}
+
+/// With the place where it can be followed.
+fn accepted(replay: &Replay) -> Response {
+    let location = HeaderValue::from_str(&format!("/api/dead/replays/{}", replay.id));
+    let mut response = answer(StatusCode::ACCEPTED, &shown::replay(replay));
+    if let Ok(location) = location {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
 }

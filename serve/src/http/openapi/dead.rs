@@ -148,10 +148,11 @@ fn resume() -> Value {
 }
 
 fn stop() -> Value {
-    let description =
-        "What is not published by then lies there again. It takes some seconds, until what is under way is marked.";
+    let description = "What is not published by then lies there again. It ends some seconds later, when what is under way is \
+        marked. If the server is killed meanwhile the replay goes on: stop it again.";
     of_one("stopReplay", "Stop a replay", description)
-        .answer(200, "It has ended.", JSON, &schema("Replay"))
+        .answer(202, "It is ending.", JSON, &schema("Replay"))
+        .header(202, "Location", "Where the replay is.")
         .problems(&[409])
         .done()
 }
