@@ -13,6 +13,7 @@ mod logs;
 mod problems;
 mod retry;
 mod site;
+mod slow;
 mod status;
 mod store;
 mod submit;
