@@ -22,4 +22,5 @@ promtool test rules deploy/prometheus/tests/*.yml
 amtool check-config deploy/prometheus/alertmanager.yml
 deploy/prometheus/tests/alertmanager.sh
 bash -n deploy/secrets.sh
+sh -n deploy/postgres/roles.sh
 "$tools/bin/python" deploy/check.py

@@ -31,14 +31,18 @@ for user in operator set-up worker server publisher foreign scaler; do
 done
 printf '%s\n' "$definitions" >"$unfinished/definitions.json"
 
-database=$(random) api=$(random) viewer=$(random)
-printf '%s' "$database" >"$unfinished/database.password"
+api=$(random) viewer=$(random)
+# That of the superuser, which no service has.
+printf '%s' "$(random)" >"$unfinished/database.password"
 printf '%s' "$(random)" >"$unfinished/grafana.password"
 printf '%s' "$viewer" >"$unfinished/viewer.token"
 printf 'operator:%s\nviewer:%s\n' "$api" "$viewer" >"$unfinished/api.tokens"
 cp "$unfinished/worker.env" "$unfinished/orders.env"
-for program in orders server publisher; do
-    echo "DATABASE_URL=postgres://leveret:$database@postgres/leveret" >>"$unfinished/$program.env"
+# The outbox is in the database of its service, and the relay logs in as that service.
+for login in server:server orders:orders orders:publisher; do
+    service=${login%:*} program=${login#*:} password=$unfinished/${login%:*}.database
+    [ -e "$password" ] || printf '%s' "$(random)" >"$password"
+    echo "DATABASE_URL=postgres://$service:$(cat "$password")@postgres/$service" >>"$unfinished/$program.env"
 done
 
 # Containers read them as users of their own; only who may enter this folder gets that far.

@@ -17,18 +17,22 @@ use std::{
 
 use axum::{
     Router,
+    extract::Request,
     http::{StatusCode, header::CONTENT_TYPE},
+    middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::get,
 };
 use prometheus::IntGauge;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{broker::Broker, error::Error, metrics::Metrics};
+use crate::{broker::Broker, error::Error, http, metrics::Metrics};
 
 /// A runtime that has run no timer for this long is taken for blocked.
 const STALLED: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_secs(1);
+/// A few probes and scrapers ask, and leave most files that the process may open to its work.
+const LIMITS: http::Limits = http::Limits { connections: 32, idle: Duration::from_secs(30) };
 
 /// What the workers of a process say of themselves.
 #[derive(Clone)]
@@ -228,7 +232,7 @@ impl Broker {
         tokio::spawn(async move { ticking.run_until_cancelled(tick).await });
         std::thread::Builder::new()
             .name("leveret-health".to_owned())
-            .spawn(move || runtime.block_on(stopped.run_until_cancelled(serve(listener, health))))
+            .spawn(move || runtime.block_on(stopped.run_until_cancelled(serve(listener, routes(health, address)))))
             .map_err(failed)?;
         Ok(HealthServer { address, _stop: stop.drop_guard() })
     }
@@ -266,17 +270,28 @@ impl Broker {
     }
 }
 
-async fn serve(listener: TcpListener, health: Health) {
-    let served = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => axum::serve(listener, routes(health)).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = served {
-        tracing::error!(%error, "the health server ended");
+async fn serve(listener: TcpListener, routes: Router) {
+    match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => http::serve(listener, routes, LIMITS, CancellationToken::new()).await,
+        Err(error) => tracing::error!(%error, "the health server ended"),
     }
 }
 
-fn routes(health: Health) -> Router {
+fn routes(health: Health, address: SocketAddr) -> Router {
+    let routes = all_routes(health);
+    // Elsewhere a scraper uses whatever name the host has.
+    if address.ip().is_loopback() { routes.layer(from_fn(only_local)) } else { routes }
+}
+
+/// No web page that a browser on this machine shows may read what is here.
+async fn only_local(request: Request, next: Next) -> Response {
+    if http::host(request.uri(), request.headers()).is_some_and(http::is_local) {
+        return next.run(request).await;
+    }
+    (StatusCode::FORBIDDEN, "this address answers to localhost, 127.0.0.1 and [::1] only\n").into_response()
+}
+
+fn all_routes(health: Health) -> Router {
     let (live, ready) = (health.clone(), health.clone());
     Router::new()
         .route("/metrics", get(async move || metrics(&health)))
@@ -308,5 +323,44 @@ fn readyz(health: &Health) -> Response {
 impl fmt::Debug for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Health").field("unready", &self.unready()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    use super::*;
+    use crate::Config;
+
+    async fn get(server: &HealthServer, host: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", server.address().port())).await.unwrap();
+        let request = format!("GET /metrics HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    fn serve_at(address: [u8; 4]) -> HealthServer {
+        let config = Config { http_addr: (address, 0).into(), ..Config::default() };
+        Broker::memory_with(config).serve_health().unwrap()
+    }
+
+    #[tokio::test]
+    async fn on_loopback_no_foreign_name_is_answered_to() {
+        let server = serve_at([127, 0, 0, 1]);
+        for host in ["Host: localhost\r\n", "Host: 127.0.0.1:9464\r\n", "Host: [::1]\r\n"] {
+            assert!(get(&server, host).await.starts_with("HTTP/1.1 200"), "{host}");
+        }
+        for host in ["Host: evil.example\r\n", "Host: evil.example:9464\r\n", ""] {
+            let answer = get(&server, host).await;
+            assert!(answer.starts_with("HTTP/1.1 403") && !answer.contains("leveret_"), "{host}: {answer}");
+        }
+        // Off loopback a scraper uses whatever name the host has.
+        assert!(get(&serve_at([0, 0, 0, 0]), "Host: worker-1:9464\r\n").await.starts_with("HTTP/1.1 200"));
     }
 }

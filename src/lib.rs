@@ -70,6 +70,8 @@ pub mod event;
 pub mod feed;
 mod handler;
 mod health;
+#[doc(hidden)]
+pub mod http;
 mod identity;
 mod intake;
 #[cfg(feature = "internals")]

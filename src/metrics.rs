@@ -4,6 +4,13 @@
 //! registration, and every series that can move exists from the start at 0. A series of publishes begins with the first
 //! of its kind, so that it is never seen at 0.
 
+use std::{
+    collections::HashSet,
+    hash::BuildHasher,
+    sync::{PoisonError, RwLock},
+};
+
+use foldhash::fast::RandomState;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder, core::Collector,
@@ -13,6 +20,11 @@ use crate::outcome::{ErrorKind, Outcome};
 
 /// The label of jobs whose name no handler is registered for.
 pub(crate) const UNKNOWN: &str = "unknown";
+
+/// Pairs of a queue and a job whose publishes have series of their own. The names come from whoever publishes: a relay has
+/// them from a database, so that there may be any number of them. Those that no queue takes leave room for others.
+const MOST_CONFIRMED: usize = 1_000;
+const MOST_FAILED: usize = 100;
 
 const DURATION_BUCKETS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0];
@@ -26,6 +38,9 @@ const ATTEMPT_BUCKETS: &[f64] = &[1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 25.0];
 pub(crate) struct Metrics {
     registry: Registry,
     published: IntCounterVec,
+    /// Hashes of the pairs of a queue and a job that `published` has.
+    named: RwLock<HashSet<u64>>,
+    hasher: RandomState,
     received: IntCounterVec,
     finished: IntCounterVec,
     errors: IntCounterVec,
@@ -128,6 +143,8 @@ impl Metrics {
         build_info(r)?;
         Ok(Self {
             published: counter(r, "jobs_published_total", "Publishes by outcome", &["queue", "job", "outcome"])?,
+            named: RwLock::default(),
+            hasher: RandomState::default(),
             received: counter(r, "jobs_received_total", "Deliveries taken in", &["queue", "job", "redelivered"])?,
             finished: counter(r, "jobs_finished_total", "Deliveries settled", &["queue", "job", "outcome"])?,
             errors: counter(r, "job_errors_total", "Failed attempts and refused jobs", &["queue", "job", "kind"])?,
@@ -195,7 +212,21 @@ impl Metrics {
     }
 
     pub(crate) fn published(&self, queue: &str, job: &str, outcome: &str) -> IntCounter {
+        let (queue, job) = if self.is_named(queue, job, outcome) { (queue, job) } else { (UNKNOWN, UNKNOWN) };
         self.published.with_label_values(&[queue, job, outcome])
+    }
+
+    /// Whether publishes of a job to a queue have series of their own.
+    fn is_named(&self, queue: &str, job: &str, outcome: &str) -> bool {
+        let most = if outcome == "confirmed" { MOST_CONFIRMED } else { MOST_FAILED };
+        let pair = self.hasher.hash_one((queue, job));
+        let named = self.named.read().unwrap_or_else(PoisonError::into_inner);
+        if named.contains(&pair) || named.len() >= most {
+            return named.contains(&pair);
+        }
+        drop(named);
+        let mut named = self.named.write().unwrap_or_else(PoisonError::into_inner);
+        named.contains(&pair) || (named.len() < most && named.insert(pair))
     }
 
     pub(crate) fn job(&self, queue: &str, job: &str) -> JobMetrics {
@@ -298,4 +329,30 @@ fn gauge(r: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntGau
 fn histogram(r: &Registry, name: &str, help: &str, buckets: &[f64]) -> Result<HistogramVec, prometheus::Error> {
     let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
     register(r, HistogramVec::new(opts, &["queue", "job"])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Broker;
+
+    /// How many series of publishes there are, and the sum of those of queues that have none of their own.
+    fn published(broker: &Broker) -> (usize, u64) {
+        let text = broker.metrics_text();
+        let lines: Vec<_> = text.lines().filter(|line| line.starts_with("leveret_jobs_published_total{")).collect();
+        let folded = lines.iter().filter(|line| line.contains(r#"queue="unknown""#));
+        let count = |line: &&&str| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap();
+        (lines.len(), folded.map(|line| count(&line)).sum())
+    }
+
+    #[tokio::test]
+    async fn names_of_jobs_and_queues_that_are_published_to_make_a_bounded_number_of_series() {
+        let broker = Broker::memory();
+        let publisher = broker.publisher();
+        for number in 0..2_000 {
+            let publish = publisher.publish_raw(format!("job-{number}"), format!("queue-{number}"), "{}");
+            publish.await.unwrap_err();
+        }
+        let (series, folded) = published(&broker);
+        assert!(series <= 101 && folded >= 1_900, "{series} series, {folded} publishes folded");
+    }
 }

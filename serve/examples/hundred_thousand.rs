@@ -86,10 +86,10 @@ async fn main() {
     measured("list --text", async { store.dead_letters(&text, None, 100).await.unwrap().items.len() as u64 }).await;
     measured("export", async { transfer::export(&store, &all, tokio::io::sink()).await.unwrap() }).await;
     let desk = Desk::new(&broker, &store, &catalogue);
-    measured("replay", async {
+    let replay = async {
         desk.replay(&Selection::Filter(all.clone()), &Options::default(), "bench", |_| ()).await.unwrap().replayed
-    })
-    .await;
+    };
+    measured("replay", Box::pin(replay)).await;
 }
 
 /// Prints how long it took, and the most memory that the process had of its own meanwhile; SQLite's file is mapped

@@ -28,6 +28,9 @@ pub struct Options {
     pub queues: Vec<String>,
     /// What of payloads is hidden besides what looks like secrets anyway.
     pub redact: Rules,
+    /// Connections that may be open at once: 512. At the limit a new one takes the place of one without a request; 8 more
+    /// are answered on `/livez`, `/readyz` and `/metrics` alone. Of them 400 may wait for tasks.
+    pub connections: usize,
     /// How long requests under way may take when it stops: 10 s.
     pub drain: Duration,
 }
@@ -41,6 +44,7 @@ impl Default for Options {
             retention: Retention::default(),
             queues: Vec::new(),
             redact: Rules::default(),
+            connections: 512,
             drain: Duration::from_secs(10),
         }
     }

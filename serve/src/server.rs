@@ -1,8 +1,9 @@
 //! The process around the services: it listens, tracks, and stops in good order.
 
-use std::{future::IntoFuture, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, serve::ListenerExt};
+use axum::Router;
+use leveret::http::Limits;
 use leveret_store::Retention;
 use tokio::{
     net::TcpListener,
@@ -21,6 +22,8 @@ use crate::{
 
 /// How long what was told may take into the store when the server stops.
 const FLUSHED_WITHIN: Duration = Duration::from_secs(5);
+/// How long a connection may be without a request, or send the head of one.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// A server that listens; it answers once it [runs](Self::run).
 ///
@@ -40,6 +43,7 @@ pub struct Server {
     routes: Router,
     retention: Retention,
     queues: Vec<String>,
+    limits: Limits,
     drain: Duration,
 }
 
@@ -63,7 +67,7 @@ impl Server {
     ///
     /// [`Error::TokensNeeded`] off loopback without tokens, [`Error::Listen`] if the address cannot be had.
     pub async fn bind(mut services: Services, options: Options) -> Result<Self, Error> {
-        let Options { listen, default_job, tokens, retention, queues, redact, drain } = options;
+        let Options { listen, default_job, tokens, retention, queues, redact, connections, drain } = options;
         if !listen.ip().is_loopback() && tokens.is_empty() {
             return Err(Error::TokensNeeded { address: listen });
         }
@@ -73,7 +77,8 @@ impl Server {
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let routes = http::routes(&services, tokens)?;
-        Ok(Self { services, address, listener, routes, retention, queues, drain })
+        let limits = Limits { connections, idle: IDLE };
+        Ok(Self { services, address, listener, routes, retention, queues, limits, drain })
     }
 
     /// Where it listens.
@@ -87,9 +92,9 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`Error::Listen`] if listening fails for good.
+    /// None as yet: a connection that cannot be accepted is tried again.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
-        let Self { services, address, listener, routes, retention, queues, drain } = self;
+        let Self { services, address, listener, routes, retention, queues, limits, drain } = self;
         let stop = CancellationToken::new();
         let tracker = tokio::spawn(tracker::track(services.clone(), retention, stop.clone()));
         // A server that is dropped follows nothing any more.
@@ -105,7 +110,7 @@ impl Server {
         let taking_up = stop.clone();
         let replays = AbortOnDropHandle::new(tokio::spawn(async move { replays.take_up(taking_up).await }));
         tracing::info!(%address, "serving");
-        let served = answer(listener, routes, services.waiters.clone(), shutdown, drain).await;
+        answer((listener, routes, limits), services.waiters.clone(), shutdown, drain).await;
         stop.cancel();
         for task in [tracker, intake, replays] {
             if timeout(FLUSHED_WITHIN, task).await.is_err() {
@@ -113,35 +118,25 @@ impl Server {
             }
         }
         services.recorder.flush(FLUSHED_WITHIN).await;
-        served.map_err(|source| Error::Listen { address, source })
+        Ok(())
     }
 }
 
 /// Answers until `shutdown`, and then, for at most `drain`, until requests under way have their answers.
 async fn answer(
-    listener: TcpListener,
-    routes: Router,
+    (listener, routes, limits): (TcpListener, Router, Limits),
     waiters: Waiters,
     shutdown: impl Future<Output = ()> + Send + 'static,
     drain: Duration,
-) -> io::Result<()> {
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "answers may come a little later");
-        }
-    });
-    let stopping = CancellationToken::new();
-    let stopped = stopping.clone();
-    let serving = axum::serve(listener, routes).with_graceful_shutdown(async move {
-        shutdown.await;
-        waiters.close();
-        stopped.cancel();
-    });
+) {
+    let stop = CancellationToken::new();
     tokio::select! {
-        served = serving.into_future() => served,
-        () = async { stopping.cancelled().await; sleep(drain).await } => {
-            tracing::warn!("stopping with requests under way");
-            Ok(())
-        }
+        () = leveret::http::serve(listener, routes, limits, stop.clone()) => {}
+        () = async {
+            shutdown.await;
+            waiters.close();
+            stop.cancel();
+            sleep(drain).await;
+        } => tracing::warn!("stopping with requests under way"),
     }
 }

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the store is asked by whoever waits.
 const POLL: Duration = Duration::from_secs(1);
-/// Each costs a connection and a query a second.
-const MOST: usize = 1000;
+/// Each costs a query a second, and a connection of those that the server has for all requests.
+const MOST: usize = 400;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Waiters {

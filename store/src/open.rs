@@ -104,9 +104,8 @@ impl Store {
                 sqlite_options(&file).connect().await?.close().await?;
                 let url = sqlite_url(&file);
                 let set_up = |connections| {
-                    pool(connections, BUSY).after_connect(|connection, _| {
-                        Box::pin(async move { sqlx::raw_sql(SQLITE_SETUP).execute(connection).await.map(drop) })
-                    })
+                    pool(connections, BUSY)
+                        .after_connect(|on, _| Box::pin(sqlx::raw_sql(SQLITE_SETUP).execute(on).map_ok(drop)))
                 };
                 let (writers, readers) = (set_up(1).connect(&url).await?, set_up(CONNECTIONS).connect_lazy(&url)?);
                 Self { dialect: Dialect::Sqlite, readers, writers }

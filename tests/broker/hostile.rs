@@ -232,7 +232,10 @@ async fn publish_all(wire: &mut Wire, queue: &str, messages: &[Hostile]) {
 async fn probe(worker: &Process, path: &str) -> String {
     let line = worker.wait_line("health at ", LONG).await;
     let mut stream = TcpStream::connect(line.rsplit(' ').next().unwrap()).await.unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    stream
+        .write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes())
+        .await
+        .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     answer.lines().next().unwrap_or_default().to_owned()

@@ -141,3 +141,23 @@ async fn published_jobs_are_counted_by_what_became_of_them() {
     assert_eq!((value(&text, &confirmed), value(&text, returned)), (Some(1.0), Some(1.0)), "{text}");
     assert_eq!(value(&text, "leveret_publish_confirm_seconds_count"), Some(2.0));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn half_sent_requests_up_to_the_file_limit_keep_no_probe_out() {
+    let (place, file) = (Place::shared("slow").await, RunFile::new());
+    let process = place.process_with_files(&file, 96);
+    let address = health_of(&process).await;
+    eventually("it is ready", LONG, async || get(&address, "/readyz").await.0 == 200).await;
+    let mut held = Vec::new();
+    for _ in 0..300 {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX-Half").await.unwrap();
+        held.push(stream);
+    }
+    for path in ["/livez", "/readyz", "/metrics"] {
+        let answer = tokio::time::timeout(Duration::from_secs(20), get(&address, path)).await;
+        assert_eq!(answer.expect(path).0, 200, "{path}");
+    }
+    place.publish(&script("meanwhile", [Act::Succeed])).await;
+    file.until("jobs go on", |lines| lines.iter().any(|line| line.ended && line.label == "meanwhile")).await;
+}

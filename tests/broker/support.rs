@@ -63,7 +63,18 @@ impl Place {
 
     /// Starts a worker process whose runs are appended to `file`.
     pub(crate) fn process(&self, file: &RunFile, arguments: &[&str]) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_scripted-worker"));
+        self.process_by(Command::new(env!("CARGO_BIN_EXE_scripted-worker")), file, arguments)
+    }
+
+    /// A worker that may open so many files.
+    pub(crate) fn process_with_files(&self, file: &RunFile, files: u32) -> Process {
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"ulimit -n "$1" && shift && exec "$@""#, "sh", &files.to_string()]);
+        command.arg(env!("CARGO_BIN_EXE_scripted-worker"));
+        self.process_by(command, file, &[])
+    }
+
+    fn process_by(&self, mut command: Command, file: &RunFile, arguments: &[&str]) -> Process {
         command
             .env("AMQP_URL", &self.url)
             .env("LEVERET_HTTP_ADDR", "127.0.0.1:0")

@@ -128,6 +128,8 @@ async fn an_export_goes_from_one_database_to_another_byte_for_byte() {
     server.sigterm();
     let file = post.path("letters.jsonl");
     post.run(&["dead", "export", "--file", &file]).await.ends(0);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "an export is for its user alone");
     other.run(&["dead", "import", &file]).await.ends(0);
     let bytes = |text: String| -> Vec<(String, String)> {
         let read = |line: &str| -> (String, String) {

@@ -13,7 +13,7 @@ use lapin::{
     types::FieldTable,
 };
 use leveret::{Broker, Config, TopologyMode};
-use leveret_harness::{Node, NodeOptions, eventually};
+use leveret_harness::{Node, NodeOptions, Postgres, eventually};
 use tokio::sync::OnceCell;
 
 use crate::{
@@ -176,4 +176,36 @@ async fn with_the_definitions_each_user_is_refused_what_is_not_its_work() {
     }
     deployment.ask("set-up", Get("email.dead")).await.unwrap_err();
     deployment.ask("set-up", Declare("mine")).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn each_service_has_a_database_of_its_own_and_none_is_the_superuser() {
+    let (deployment, postgres) = (Deployment::get().await, Postgres::start().await);
+    let secrets = deployment.secrets.path().join("secrets");
+    let url = postgres.database().await;
+    let (place, _) = url.split_once('@').unwrap().1.split_once('/').unwrap();
+    let (host, port) = place.split_once(':').unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/postgres/roles.sh");
+    let mut command = Command::new("sh");
+    command
+        .arg(script)
+        .env("SECRETS", &secrets)
+        .env("POSTGRES_USER", "postgres")
+        .env("PGHOST", host)
+        .env("PGPORT", port);
+    let made = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    for program in ["server", "orders", "publisher"] {
+        let settings = fs::read_to_string(secrets.join(format!("{program}.env"))).unwrap();
+        let own = settings.lines().find_map(|line| line.strip_prefix("DATABASE_URL=")).unwrap();
+        let own = own.replace("@postgres/", &format!("@{place}/"));
+        assert!(!own.contains(fs::read_to_string(secrets.join("database.password")).unwrap().trim()));
+        leveret_store::Outbox::migrate(&leveret_store::Outbox::open(&own).await.unwrap()).await.unwrap();
+        let other = if program == "server" { "orders" } else { "server" };
+        let foreign = own.rsplit_once('/').unwrap().0.to_owned() + "/" + other;
+        let refused = leveret_store::Outbox::open(&foreign).await.unwrap_err().to_string();
+        assert!(refused.contains("lacks a right"), "{refused}");
+    }
+    let supers = "SELECT string_agg(rolname, ' ') FROM pg_roles WHERE rolsuper AND rolcanlogin";
+    assert_eq!(postgres.psql(supers).await.unwrap(), "postgres");
 }

@@ -10,8 +10,7 @@ use axum::{
     extract::{Request, State},
     http::{
         HeaderMap, Method, StatusCode, Uri,
-        header::{AUTHORIZATION, HOST, ORIGIN, WWW_AUTHENTICATE},
-        uri::Authority,
+        header::{AUTHORIZATION, ORIGIN, WWW_AUTHENTICATE},
     },
     middleware::Next,
     response::{IntoResponse, Response},
@@ -21,7 +20,6 @@ use super::Problem;
 use crate::tokens::{Holder, Role, Tokens};
 
 const PUBLIC: [&str; 4] = ["/livez", "/readyz", "/api", "/api/openapi.json"];
-const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 /// Who asks, as an extension of the request.
 #[derive(Clone, Debug)]
@@ -107,15 +105,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 fn local(uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
     let refuse = |detail| Err(Problem::new(StatusCode::FORBIDDEN, "foreign-host", detail));
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let Some(host) = host.or(uri.authority().map(Authority::as_str)) else {
-        return refuse("the header Host is missing");
-    };
-    let is_local = |authority: &str| {
-        let parsed: Option<Authority> = authority.parse().ok();
-        parsed.is_some_and(|authority| LOCAL.iter().any(|local| authority.host().eq_ignore_ascii_case(local)))
-    };
-    if !is_local(host) {
+    let Some(host) = leveret::http::host(uri, headers) else { return refuse("the header Host is missing") };
+    if !leveret::http::is_local(host) {
         return refuse("without tokens this server answers to localhost, 127.0.0.1 and [::1] only");
     }
     match headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default()) {

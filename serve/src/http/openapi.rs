@@ -90,6 +90,13 @@ impl Operation {
         self.problems(&[400, 415])
     }
 
+    /// An answer without a body.
+    pub(super) fn empty(mut self, status: u16, description: &str) -> Self {
+        let response = json!({ "description": description, "headers": headers(status) });
+        self.responses.insert(status.to_string(), response);
+        self
+    }
+
     /// An answer that is no problem.
     pub(super) fn answer(mut self, status: u16, description: &str, media: &str, schema: &Value) -> Self {
         let content = json!({ media: { "schema": schema } });
@@ -148,7 +155,9 @@ fn problem(status: u16) -> &'static str {
         400 => "Not JSON.",
         401 => "No valid bearer token; there are tokens on this server.",
         403 => "The token is a viewer's; or, without tokens, the request is not from this machine itself.",
-        404 => "Not here: it never was, it was not tracked, or it was deleted when its time was over.",
+        404 => {
+            "Not known here: a tracked job that was not submitted through this API is known once a worker has received it."
+        }
         408 => "The body took too long to come.",
         409 => "Not in this state; or the idempotency key was used for another request, or is in use.",
         413 => "The body or a payload is too large.",

@@ -106,9 +106,14 @@ async fn show(State(services): State<Services>, uri: Uri, id: Id) -> Result<Resp
     Ok(answer(StatusCode::OK, &task))
 }
 
-async fn events(State(services): State<Services>, uri: Uri, id: Id) -> Result<Response, Problem> {
+async fn events(State(services): State<Services>, uri: Uri, id: Id, headers: HeaderMap) -> Result<Response, Problem> {
     Query::read(&uri, &[])?;
-    let following = services.follow(&known(id)?).await?;
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    let following = services.follow(&known(id)?, last).await?;
+    if following.is_over() {
+        // This alone keeps an EventSource from coming back.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
     let alive = KeepAlive::new().interval(KEEP_ALIVE);
     Ok(([("x-accel-buffering", "no")], Sse::new(stream_of(following)).keep_alive(alive)).into_response())
 }
@@ -171,7 +176,7 @@ fn stream_of(following: Following) -> impl Stream<Item = Result<Event, Infallibl
     stream::unfold(following, async |mut following| {
         let task = following.next().await?;
         let data = serde_json::to_string(&task).unwrap_or_default();
-        Some((Ok(Event::default().event("status").id(task.updated_at).data(data)), following))
+        Some((Ok(Event::default().event("status").id(task.version()).data(data)), following))
     })
 }
 

@@ -21,8 +21,11 @@ pub enum Error {
     /// A request with this idempotency key is under way.
     #[error("a request with this idempotency key is under way")]
     KeyInFlight,
-    /// No tracked job has the id; perhaps not any more.
-    #[error("no task {id:?}: it never was, it was not tracked, or it was deleted when its time was over")]
+    /// No tracked job has the id; perhaps not any more, perhaps not yet.
+    #[error(
+        "no task {id:?} is known here. A job that was submitted through this API is known at once, another tracked job once \
+         a worker has received it: a delayed one only after its delay. Tasks are deleted when their retention is over"
+    )]
     NotFound {
         /// The id.
         id: String,

@@ -14,7 +14,7 @@ pub struct Following {
     services: Services,
     waiter: Waiter,
     id: String,
-    last: Option<Task>,
+    last: Option<String>,
     ended: bool,
 }
 
@@ -37,19 +37,28 @@ impl Services {
         self.task(id).await
     }
 
-    /// Follows a job: each time it has changed, it is told as it is then.
+    /// Follows a job: each time it has changed, it is told as it is then. Who has been told before gives the
+    /// [version](Task::version) of the last time, and is not told that again.
     ///
     /// # Errors
     ///
     /// [`Error::NotFound`], [`Error::TooManyWait`], [`Error::Store`].
-    pub async fn follow(&self, id: &str) -> Result<Following, Error> {
+    pub async fn follow(&self, id: &str, told: Option<&str>) -> Result<Following, Error> {
         let waiter = self.waiters.watch(id).ok_or(Error::TooManyWait)?;
-        self.known(id).await?;
-        Ok(Following { services: self.clone(), waiter, id: id.to_owned(), last: None, ended: false })
+        let job = self.known(id).await?;
+        let ended = is_end(job.state) && told == Some(Task::new(job, now_ms()).version().as_str());
+        let last = told.map(str::to_owned);
+        Ok(Following { services: self.clone(), waiter, id: id.to_owned(), last, ended })
     }
 }
 
 impl Following {
+    /// Whether the job is at its end and that was told: there is nothing more to follow.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.ended
+    }
+
     /// The job as it is now, if that was not told, or else after its next change. None after its end, when it was
     /// deleted, or when the server stops. While the store is away this waits.
     pub async fn next(&mut self) -> Option<Task> {
@@ -57,10 +66,11 @@ impl Following {
             match self.services.known(&self.id).await {
                 Ok(job) => {
                     self.ended = is_end(job.state);
-                    let task = Some(Task::new(job, now_ms()));
-                    if task != self.last {
-                        self.last.clone_from(&task);
-                        return task;
+                    let task = Task::new(job, now_ms());
+                    let version = Some(task.version());
+                    if version != self.last {
+                        self.last = version;
+                        return Some(task);
                     }
                 }
                 Err(Error::NotFound { .. }) => return None,

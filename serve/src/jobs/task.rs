@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 use leveret_store::{Filter, Job, State, TimelineEntry};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::time::rfc3339;
 
@@ -200,6 +201,16 @@ impl Task {
             stale: job.stale,
             timeline: None,
         }
+    }
+
+    /// What tells the job as it is here from the job as it was: the same for all servers on one store.
+    #[must_use]
+    pub fn version(&self) -> String {
+        // Several changes may have one time.
+        let text = serde_json::to_string(&Self { timeline: None, ..self.clone() }).unwrap_or_default();
+        let digest = Sha256::digest(text);
+        let short: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        format!("{}/{short}", self.updated_at)
     }
 
     pub(crate) fn with_timeline(self, entries: Vec<TimelineEntry>) -> Self {

@@ -117,14 +117,52 @@ async fn a_server_that_stops_lets_go_of_those_who_wait() {
     assert!(stopped.elapsed() < Duration::from_secs(4), "{:?}", stopped.elapsed());
 }
 
+/// The status of an answer to a client that comes back after the event with this id, and the ids of its events.
+async fn after(site: &Site, task: &str, last: &str) -> (u16, Vec<String>) {
+    let url = format!("{}/api/tasks/{task}/events", site.base);
+    let response = site.client.get(url).header("last-event-id", last).send().await.unwrap();
+    let status = response.status().as_u16();
+    let text = response.text().await.unwrap();
+    (status, text.lines().filter_map(|line| Some(line.strip_prefix("id: ")?.to_owned())).collect())
+}
+
 #[tokio::test]
-async fn more_than_a_thousand_who_wait_are_told_to_come_again() {
+async fn a_client_that_comes_back_after_the_last_event_is_told_that_there_are_no_more() {
+    let (site, worker) = Site::with_worker().await;
+    let id = site.submit_work("gate").await;
+    worker.one_started().await;
+    site.reaches(&id, "Processing").await;
+    let opened = async {
+        worker.gate.open.add_permits(1);
+    };
+    let ((status, ids), ()) = tokio::join!(after(&site, &id, ""), opened);
+    assert_eq!((status, ids.len()), (200, 2), "{ids:?}");
+    assert_ne!(ids[0], ids[1]);
+    // One that has seen the first but one is told the last alone; an EventSource that gets 204 does not come again.
+    assert_eq!(after(&site, &id, &ids[0]).await, (200, vec![ids[1].clone()]));
+    assert_eq!(after(&site, &id, &ids[1]).await, (204, Vec::new()));
+    assert_eq!(after(&site, &id, "an id of another").await, (200, vec![ids[1].clone()]));
+}
+
+#[tokio::test]
+async fn a_task_that_is_not_known_says_when_one_is() {
+    let site = Site::in_memory().await;
+    for path in ["/api/tasks/unknown", "/api/tasks/unknown/events"] {
+        let (status, problem) = read(site.send(Method::GET, path, None).await).await;
+        let detail = problem["detail"].as_str().unwrap();
+        assert_eq!(status, 404);
+        assert!(detail.contains("submitted through this API") && detail.contains("once a worker"), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn more_than_four_hundred_who_wait_are_told_to_come_again() {
     let (site, worker) = Site::with_worker().await;
     let id = site.submit_work("gate").await;
     worker.one_started().await;
     let mut waiting = Vec::new();
-    for _ in 0..1000 {
-        waiting.push(site.services.follow(&id).await.unwrap());
+    for _ in 0..400 {
+        waiting.push(site.services.follow(&id, None).await.unwrap());
     }
     for path in [format!("/api/tasks/{id}?wait=1s"), format!("/api/tasks/{id}/events")] {
         let response = site.send(Method::GET, &path, None).await;

@@ -14,6 +14,7 @@ mod logs;
 mod problems;
 mod retry;
 mod site;
+mod slow;
 mod status;
 mod store;
 mod submit;

@@ -13,6 +13,45 @@ pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Nacks are tried again sooner than this.
 const TRIED_AGAIN: Duration = Duration::from_secs(10);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(600);
+/// How long a channel that was nacked is used on. RabbitMQ 3.10 learns where a queue's leader is when a channel first
+/// publishes to it. If that is a node that has just gone, the channel has every publish to this queue nacked for as long
+/// as the node is away; a new channel finds the new leader.
+const NACKED_CHANNEL: Duration = Duration::from_secs(2);
+/// How long the publishes that are in flight may take before such a channel is replaced. Where they take longer it is kept
+/// for now: with it they would become uncertain.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
+
+/// When a channel that was nacked is replaced by another.
+pub(super) struct Replacement {
+    from: Instant,
+    /// Until when what is in flight may still be answered before.
+    until: Option<Instant>,
+}
+
+impl Replacement {
+    pub(super) fn new() -> Self {
+        Self { from: Instant::now() + NACKED_CHANNEL, until: None }
+    }
+
+    /// The broker answered on the channel.
+    pub(super) fn answered(&mut self, nacked: bool) {
+        if nacked && self.until.is_none() && Instant::now() >= self.from {
+            self.until = Some(Instant::now() + ANSWERED_WITHIN);
+        }
+    }
+
+    /// Whether nothing more is to be sent on the channel.
+    pub(super) fn is_due(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// Keeps the channel for now if what is in flight takes too long.
+    pub(super) fn check(&mut self, now: Instant) {
+        if self.until.is_some_and(|until| until < now) {
+            (self.from, self.until) = (now + NACKED_CHANNEL, None);
+        }
+    }
+}
 
 /// The publishes of one task, over all its connections.
 pub(super) struct Doubt {
@@ -30,9 +69,13 @@ impl Doubt {
         Self { fruitless: None, patience: publish_timeout, publish_timeout }
     }
 
-    /// A publish was confirmed.
-    pub(super) fn confirmed(&mut self) {
-        (self.fruitless, self.patience) = (None, self.publish_timeout);
+    /// The broker answered, and confirmed something or nothing.
+    pub(super) fn answered(&mut self, confirmed: bool) {
+        if confirmed {
+            (self.fruitless, self.patience) = (None, self.publish_timeout);
+        } else {
+            self.in_vain();
+        }
     }
 
     /// A publish was nacked, or waits for its confirm.
@@ -87,7 +130,7 @@ mod tests {
             given_up.push(given_up_after(&mut doubt).await);
         }
         assert_eq!(given_up, [30, 60, 120, 240, 480, 600, 600]);
-        doubt.confirmed();
+        doubt.answered(true);
         assert_eq!(given_up_after(&mut doubt).await, 30);
     }
 
@@ -103,7 +146,7 @@ mod tests {
                 assert!(!doubt.is_over());
                 advance(SECOND).await;
             }
-            doubt.confirmed();
+            doubt.answered(true);
         }
     }
 }

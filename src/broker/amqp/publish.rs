@@ -30,8 +30,8 @@ use super::{
     confirm::{Answer, Failure, Place, Resolved, Verdict},
     connection::{Link, Up},
     declare,
-    doubt::{CHECK_INTERVAL, Doubt},
-    in_flight::{Answered, ChannelLost, InFlight},
+    doubt::{CHECK_INTERVAL, Doubt, Replacement},
+    in_flight::{ChannelLost, InFlight},
     refused::{Admission, Refused},
 };
 use crate::{
@@ -45,13 +45,6 @@ const QUEUED_REQUESTS: usize = 1024;
 const REOPEN_DELAY: Duration = Duration::from_millis(200);
 /// The same after a refusal that only an operator can lift.
 const REFUSED_DELAY: Duration = Duration::from_secs(10);
-/// How long a channel that was nacked is used on. RabbitMQ 3.10 learns where a queue's leader is when a channel first
-/// publishes to it. If that is a node that has just gone, the channel has every publish to this queue nacked for as long
-/// as the node is away; a new channel finds the new leader.
-const NACKED_CHANNEL: Duration = Duration::from_secs(2);
-/// How long the publishes that are in flight may take before such a channel is replaced. Where they take longer it is kept
-/// for now: with it they would become uncertain.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 
 /// The handle on the publishing task, which starts with the first publish, and again with the next one if the runtime that
 /// it runs on has ended.
@@ -323,6 +316,17 @@ impl Task {
         if in_flight.has_room() { self.requests.try_recv().ok() } else { None }
     }
 
+    /// Answers a publish that had a channel of its own, and notes whether its exchange is still refused.
+    fn answer_alone(&mut self, resolved: Option<Resolved>) {
+        let Some(resolved) = resolved else { return };
+        match &resolved.verdict {
+            Verdict::Lost(Some(words)) => self.refused.learn(words, Instant::now()),
+            Verdict::Lost(None) => {}
+            Verdict::Confirmed | Verdict::Nacked | Verdict::Returned(_) => self.refused.taken(&resolved.place.exchange),
+        }
+        resolved.answer(true);
+    }
+
     /// Publishes on one channel until it is lost.
     async fn publish_on(&mut self, up: &Up, channel: &Channel, doubt: &mut Doubt) -> Exit {
         let mut blocked = up.blocked.subscribe();
@@ -331,19 +335,18 @@ impl Task {
         let mut ended = false;
         let mut check = interval(CHECK_INTERVAL);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // When it may be replaced for a nack, and until when what is in flight may still be answered before.
-        let (mut replaced_from, mut replacing) = (Instant::now() + NACKED_CHANNEL, None);
+        let mut replacement = Replacement::new();
         loop {
             if in_flight.publishes.is_empty() && alone.is_empty() {
                 if ended {
                     return Exit::Finished;
                 }
-                if replacing.is_some() {
+                if replacement.is_due() {
                     return Exit::Nacked;
                 }
             }
             let is_blocked = blocked.borrow_and_update().is_some();
-            let has_room = in_flight.has_room() && replacing.is_none();
+            let has_room = in_flight.has_room() && !replacement.is_due();
             let event = tokio::select! {
                 biased;
                 Some(resolved) = in_flight.publishes.next() => Event::Resolved(resolved),
@@ -370,17 +373,7 @@ impl Task {
                         next = self.waiting(&in_flight);
                     }
                 }
-                Event::Alone(None) => {}
-                Event::Alone(Some(resolved)) => {
-                    match &resolved.verdict {
-                        Verdict::Lost(Some(words)) => self.refused.learn(words, Instant::now()),
-                        Verdict::Lost(None) => {}
-                        Verdict::Confirmed | Verdict::Nacked | Verdict::Returned(_) => {
-                            self.refused.taken(&resolved.place.exchange);
-                        }
-                    }
-                    resolved.answer(true);
-                }
+                Event::Alone(resolved) => self.answer_alone(resolved),
                 Event::Finish => {
                     self.requests.close();
                     ended |= is_blocked;
@@ -389,21 +382,13 @@ impl Task {
                     Err(ChannelLost(reason)) => {
                         return Exit::Lost { reason, in_flight: in_flight.publishes.len() + 1 };
                     }
-                    Ok(Answered { confirmed, nacked }) => {
-                        if confirmed {
-                            doubt.confirmed();
-                        } else {
-                            doubt.in_vain();
-                        }
-                        if nacked && replacing.is_none() && Instant::now() >= replaced_from {
-                            replacing = Some(Instant::now() + ANSWERED_WITHIN);
-                        }
+                    Ok(answered) => {
+                        doubt.answered(answered.confirmed);
+                        replacement.answered(answered.nacked);
                     }
                 },
                 Event::Check(now) => {
-                    if replacing.is_some_and(|until| until < now) {
-                        (replaced_from, replacing) = (now + NACKED_CHANNEL, None);
-                    }
+                    replacement.check(now);
                     if !is_blocked && !in_flight.publishes.is_empty() {
                         doubt.in_vain();
                     }

@@ -69,6 +69,24 @@ async fn a_file_is_created_where_its_path_says_and_found_again() {
 }
 
 #[tokio::test]
+async fn a_file_is_for_its_user_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["store.db", "outbox.db"] {
+        let path = folder.path().join(name).display().to_string();
+        if name == "store.db" {
+            Store::open(&path).await.unwrap().heard(NOW).await.unwrap();
+        } else {
+            leveret_store::Outbox::migrate(&leveret_store::Outbox::open(&path).await.unwrap()).await.unwrap();
+        }
+    }
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let (file, mode) = file.map(|file| (file.path(), file.metadata().unwrap().permissions().mode())).unwrap();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+    }
+}
+
+#[tokio::test]
 async fn a_killed_postgres_is_unavailable_and_when_it_is_back_all_that_was_committed_is() {
     let postgres = Postgres::start().await;
     let store = Store::open(&postgres.database().await).await.unwrap();

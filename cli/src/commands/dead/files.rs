@@ -8,7 +8,7 @@ use leveret::Config;
 use leveret_serve::desk::{Error, transfer};
 use leveret_store::DeadState;
 use tokio::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{AsyncBufRead, AsyncWrite, BufReader, BufWriter},
 };
 
@@ -73,7 +73,12 @@ async fn writer(file: &str) -> Result<Box<dyn AsyncWrite + Unpin>, Failure> {
     if file == "-" {
         return Ok(Box::new(BufWriter::new(tokio::io::stdout())));
     }
-    let created = File::create(file).await.with_context(|| format!("writing {file}"));
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    // For its user alone: payloads hold secrets.
+    #[cfg(unix)]
+    options.mode(0o600);
+    let created = options.open(file).await.with_context(|| format!("writing {file}"));
     Ok(Box::new(BufWriter::new(created.map_err(Failure::Usage)?)))
 }
 

@@ -120,7 +120,8 @@ fn retry() -> Value {
 
 fn events() -> Value {
     let description = "Server-sent events: first the task as it is, then after each change until its end. Each is of the \
-        type `status` and has the task as its data. Changes in quick succession may be told as one.";
+        type `status` and has the task as its data. Changes in quick succession may be told as one. A client that comes back \
+        with `Last-Event-ID` is not sent that event again; after the task's end it gets 204, which ends an EventSource.";
     let event = json!({
         "type": "object",
         "required": ["event", "data"],
@@ -131,6 +132,13 @@ fn events() -> Value {
         },
     });
     of_task("followTask", "Follow a task", description)
+        .parameter(
+            "header",
+            "Last-Event-ID",
+            "The id of the last event that the client has.",
+            &json!({ "type": "string" }),
+        )
+        .empty(204, "The task is at its end, and the client has its last event.")
         .answer(200, "The events.", "text/event-stream", &event)
         .problems(&[429])
         .done()

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use leveret_harness::{Postgres, eventually};
+use leveret_harness::{Postgres, eventually, unique};
 use leveret_store::{Error, Relay};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -1,0 +1,425 @@
+//! How Leveret's programs answer HTTP: `/metrics`, `/livez` and `/readyz` of workers, the API of the server.
+//!
+//! What clients can hold is bounded. The head of a request has to come in time. At the limit of connections a new one takes
+//! the place of the one that has been without a request for longest: half-sent requests keep nobody out. If all have a
+//! request under way, some more are taken for probes alone, so that an orchestrator does not restart a process because it
+//! is busy.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    fmt, io,
+    net::IpAddr,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes, HttpBody},
+    http::{
+        HeaderMap, HeaderValue, Request, Response, StatusCode, Uri,
+        header::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER},
+        uri::Authority,
+    },
+};
+use hyper::{
+    body::{Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::{Service, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::quiet::Quiet;
+
+/// What is answered on the connections beyond the limit.
+const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+/// How many of those there are.
+const FOR_PROBES: usize = 8;
+/// The buffer of a connection, which its request's head has to fit into.
+const BUFFER: usize = 64 * 1024;
+/// The wait after a connection could not be accepted.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What clients can hold of a server.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections that may be open. Some more are taken for `/livez`, `/readyz` and `/metrics`.
+    pub connections: usize,
+    /// How long a connection may be without a request, or send the head of one.
+    pub idle: Duration,
+}
+
+/// Answers until `stop`, and then until requests under way have their answers. Dropped, it closes all connections.
+pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, stop: CancellationToken) {
+    let (open, mut tasks, quiet) = (Open::new(limits), JoinSet::new(), Quiet::default());
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        while tasks.try_join_next().is_some() {}
+        match accepted {
+            Ok((socket, _)) => match open.enter() {
+                Some(place) => drop(tasks.spawn(answer(socket, place, routes.clone(), limits, stop.clone()))),
+                None if quiet.is_news("full") => tracing::warn!(
+                    connections = limits.connections,
+                    "all HTTP connections have a request under way: refusing others"
+                ),
+                None => {}
+            },
+            // The client has gone again.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                if quiet.is_news(error.to_string()) {
+                    tracing::warn!(%error, "cannot accept HTTP connections, trying again");
+                }
+                // Perhaps for want of files: another connection makes room.
+                open.make_room();
+                stop.run_until_cancelled(sleep(PAUSE)).await;
+            }
+        }
+    }
+    drop(listener);
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn answer(socket: TcpStream, place: Arc<Place>, routes: Router, limits: Limits, stop: CancellationToken) {
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!(%error, "answers may come a little later");
+    }
+    let routes = TowerToHyperService::new(routes);
+    let service = service_fn(|request: Request<Incoming>| {
+        let (busy, routes) = (place.begin(), routes.clone());
+        let place = &place;
+        async move {
+            // Another connection has its place: it is being closed.
+            let busy = busy.ok_or(io::ErrorKind::ConnectionAborted)?;
+            if place.for_probes && !PROBES.contains(&request.uri().path()) {
+                return Ok::<_, io::Error>(full());
+            }
+            let answered: Result<_, Infallible> = routes.call(request.map(Body::new)).await;
+            let Ok(response) = answered;
+            Ok(response.map(|body| Body::new(Answer { body, _busy: busy })))
+        }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.idle).max_buf_size(BUFFER);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = place.closed.cancelled() => return,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an HTTP connection ended");
+    }
+}
+
+/// Of a connection that is for probes, to any other request.
+fn full() -> Response<Body> {
+    let text = r#"{"type":"urn:leveret:problem:busy","title":"Service Unavailable","status":503,"detail":"all connections have a request under way"}"#;
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("2"));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// The connections that are open.
+#[derive(Debug)]
+struct Open {
+    limits: Limits,
+    places: Arc<Mutex<Places>>,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    next: u64,
+    /// Since when each has been without a request, if it is; and what closes it.
+    open: HashMap<u64, (Option<Instant>, CancellationToken)>,
+}
+
+/// That of one connection.
+struct Place {
+    places: Arc<Mutex<Places>>,
+    number: u64,
+    for_probes: bool,
+    closed: CancellationToken,
+}
+
+/// A request under way, until its answer has left.
+struct Busy(Arc<Place>);
+
+impl Open {
+    fn new(limits: Limits) -> Self {
+        Self { limits, places: Arc::default() }
+    }
+
+    /// The place of a new connection; none if there is none even for probes.
+    fn enter(&self) -> Option<Arc<Place>> {
+        let mut places = lock(&self.places);
+        if places.open.len() >= self.limits.connections {
+            places.close_idlest();
+        }
+        let taken = places.open.len();
+        if taken >= self.limits.connections + FOR_PROBES {
+            return None;
+        }
+        places.next += 1;
+        let (number, closed) = (places.next, CancellationToken::new());
+        places.open.insert(number, (Some(Instant::now()), closed.clone()));
+        let for_probes = taken >= self.limits.connections;
+        Some(Arc::new(Place { places: Arc::clone(&self.places), number, for_probes, closed }))
+    }
+
+    fn make_room(&self) {
+        lock(&self.places).close_idlest();
+    }
+}
+
+impl Places {
+    /// Closes the connection that has been without a request for longest.
+    fn close_idlest(&mut self) {
+        let idle = self.open.iter().filter_map(|(number, (since, _))| Some(((*since)?, *number)));
+        if let Some((_, closed)) = idle.min().and_then(|(_, number)| self.open.remove(&number)) {
+            closed.cancel();
+        }
+    }
+}
+
+impl Place {
+    /// Notes that a request has come; none if the connection is being closed.
+    fn begin(self: &Arc<Self>) -> Option<Busy> {
+        lock(&self.places).open.get_mut(&self.number)?.0 = None;
+        Some(Busy(Arc::clone(self)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.places).open.remove(&self.number);
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some((since, _)) = lock(&self.0.places).open.get_mut(&self.0.number) {
+            *since = Some(Instant::now());
+        }
+    }
+}
+
+fn lock(places: &Mutex<Places>) -> MutexGuard<'_, Places> {
+    places.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The body of an answer, whose request is under way until it has left.
+struct Answer {
+    body: Body,
+    _busy: Busy,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+/// The host that a request asks for, with its port.
+#[must_use]
+pub fn host<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> Option<&'r str> {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    host.or(uri.authority().map(Authority::as_str))
+}
+
+/// Whether a host, with a port or without, is this machine itself by a name that no other can take. A web page that is shown
+/// by a browser here can send requests under a name of its own (DNS rebinding).
+#[must_use]
+pub fn is_local(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let host = authority.host();
+    let address: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
+    host.eq_ignore_ascii_case("localhost") || address.is_some_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        sync::Semaphore,
+        time::timeout,
+    };
+    use tokio_util::sync::DropGuard;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    struct Served {
+        address: std::net::SocketAddr,
+        gate: Arc<Semaphore>,
+        stop: DropGuard,
+        serving: tokio::task::JoinHandle<()>,
+    }
+
+    async fn serving(connections: usize, idle: Duration) -> Served {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, gate, stop) =
+            (listener.local_addr().unwrap(), Arc::new(Semaphore::new(0)), CancellationToken::new());
+        let waiting = Arc::clone(&gate);
+        let routes = Router::new().route("/livez", get(async || "ok\n")).route(
+            "/slow",
+            get(async move || {
+                waiting.acquire().await.unwrap().forget();
+                "done\n"
+            }),
+        );
+        let serving = tokio::spawn(serve(listener, routes, Limits { connections, idle }, stop.clone()));
+        Served { address, gate, stop: stop.drop_guard(), serving }
+    }
+
+    impl Served {
+        async fn send(&self, text: &str) -> TcpStream {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(text.as_bytes()).await.unwrap();
+            stream
+        }
+
+        /// The answer to a request, if it comes.
+        async fn get(&self, path: &str) -> String {
+            read(self.send(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await).await
+        }
+    }
+
+    /// All that comes until the end.
+    async fn read(mut stream: TcpStream) -> String {
+        let mut text = Vec::new();
+        let ended = timeout(LONG, stream.read_to_end(&mut text)).await.expect("it ends in time");
+        drop(ended);
+        String::from_utf8(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn half_sent_requests_keep_no_other_out() {
+        let served = serving(8, LONG).await;
+        let mut held = Vec::new();
+        for number in 0..100 {
+            held.push(served.send("GET /slow HTTP/1.1\r\nHost: x\r\nX-Part").await);
+            if number % 10 == 0 {
+                assert!(served.get("/livez").await.ends_with("ok\n"));
+            }
+        }
+        assert!(served.get("/livez").await.ends_with("ok\n"));
+        // Those that were there first are closed.
+        assert_eq!(read(held.swap_remove(0)).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_head_that_does_not_come_in_time_ends_its_connection() {
+        let served = serving(8, Duration::from_millis(200)).await;
+        let mut drip = served.send("GET /livez HTTP/1.1\r\n").await;
+        let closed = async {
+            while drip.write_all(b"X: y\r\n").await.is_ok() {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(LONG, closed).await.expect("a head that comes byte by byte is cut");
+        assert!(read(served.send("").await).await.is_empty(), "so is a connection on which nothing comes");
+    }
+
+    #[tokio::test]
+    async fn requests_under_way_stay_and_probes_are_answered_beyond_the_limit() {
+        let served = serving(3, LONG).await;
+        let mut busy = Vec::new();
+        for _ in 0..3 {
+            busy.push(served.send("GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await);
+        }
+        // Once all have begun, there is no room for another of their kind.
+        let full = async {
+            loop {
+                let answer = served.get("/slow").await;
+                if answer.starts_with("HTTP/1.1 503") && answer.contains("problem+json") {
+                    return;
+                }
+                served.gate.add_permits(0);
+            }
+        };
+        timeout(LONG, full).await.expect("the fourth is refused");
+        for _ in 0..50 {
+            assert!(served.get("/livez").await.ends_with("ok\n"));
+        }
+        served.gate.add_permits(3);
+        for stream in busy {
+            assert!(read(stream).await.ends_with("done\n"));
+        }
+        served.gate.add_permits(1);
+        assert!(served.get("/slow").await.ends_with("done\n"));
+    }
+
+    #[tokio::test]
+    async fn a_stop_waits_for_requests_under_way_and_for_no_idle_connection() {
+        let served = serving(8, LONG).await;
+        let (idle, slow) = (served.send("").await, served.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await);
+        served.get("/livez").await;
+        let Served { gate, stop, serving, .. } = served;
+        drop(stop);
+        assert_eq!(read(idle).await, "");
+        gate.add_permits(1);
+        assert!(read(slow).await.ends_with("done\n"));
+        timeout(LONG, serving).await.expect("it ends").unwrap();
+    }
+
+    #[test]
+    fn a_host_is_local_by_its_name_or_its_address() {
+        for (host, local) in [
+            ("localhost", true),
+            ("LOCALHOST:9464", true),
+            ("127.0.0.1:9464", true),
+            ("[::1]:9464", true),
+            ("127.9.9.9", true),
+            ("evil.example", false),
+            ("evil.example:9464", false),
+            ("localhost.evil.example", false),
+            ("127.0.0.1.evil.example", false),
+            ("10.0.0.1", false),
+            ("localhost@evil.example", false),
+            ("", false),
+        ] {
+            assert_eq!(is_local(host), local, "{host}");
+        }
+    }
+}
