@@ -2,11 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
 use leveret::{
     Config, Queue,
+    catalogue::Entry,
     probe::{Refusal, Server},
     topology::{self, DEAD, Destination, HIGH, LOW, Plan, SUSPECT, Topology},
 };
@@ -34,6 +36,8 @@ pub(super) struct Facts {
     pub(super) rights: Vec<Right>,
     /// By job queue; those without a queue for dead letters are not here.
     pub(super) dead_letters: BTreeMap<String, Result<DeadLetters, Refusal>>,
+    /// The jobs that workers announced, if they could be read.
+    pub(super) announced: Vec<Arc<Entry>>,
     pub(super) view: View,
 }
 
@@ -251,6 +255,7 @@ pub(super) mod healthy {
             queues: BTreeMap::new(),
             rights: Vec::new(),
             dead_letters: BTreeMap::from([("email".to_owned(), Ok(DeadLetters::default()))]),
+            announced: Vec::new(),
             view: View::NotAsked,
         };
         let nodes = ["a", "b", "c"];

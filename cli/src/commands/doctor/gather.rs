@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use leveret::{
-    Config, Queue,
+    Broker, Config, Queue, TopologyMode,
     probe::{ConnectError, Probe, Refusal},
     testing::DeadLetter,
     topology::{Destination, QueuePlan, Topology},
@@ -26,7 +26,7 @@ use super::{
     },
 };
 use crate::{
-    commands::shared::wrong_setting,
+    commands::shared::{catalogue, wrong_setting},
     management::{self, Management, ManagementError},
     output::{Failure, Progress},
 };
@@ -58,6 +58,8 @@ pub(super) async fn gather(arguments: &Arguments, progress: &Progress) -> Result
     progress.show("reading dead letters");
     read_dead_letters(&mut probe, &mut facts, arguments.sample).await;
     probe.close().await;
+    progress.show("reading the catalogue");
+    read_catalogue(&mut facts).await;
     let patience = Instant::now() + FIGURES_WITHIN;
     while !facts.without_figures().is_empty() && Instant::now() < patience {
         progress.show("waiting for the figures of new queues");
@@ -146,6 +148,7 @@ fn wanted(arguments: &Arguments, probe: &Probe, dead_ends: Vec<String>, view: Vi
         queues: BTreeMap::new(),
         rights: Vec::new(),
         dead_letters: BTreeMap::new(),
+        announced: Vec::new(),
         view,
     }
 }
@@ -195,6 +198,21 @@ async fn look_at_rights(probe: &mut Probe, facts: &mut Facts) {
         let had = probe.may_read(&name).await;
         facts.rights.push(Right { kind: RightKind::Read, name, had });
     }
+}
+
+/// Reads what workers announced, where that stream is; a login without the right to read it says so elsewhere.
+async fn read_catalogue(facts: &mut Facts) {
+    if facts.seen(&format!("{}.catalogue", facts.config.namespace)).is_none() {
+        return;
+    }
+    // The doctor declares nothing.
+    let config = Config { topology: TopologyMode::Verify, ..facts.config.clone() };
+    let Ok(broker) = Broker::amqp(config) else { return };
+    let (catalogue, is_read) = catalogue(&broker).await;
+    if is_read {
+        facts.announced = catalogue.entries();
+    }
+    broker.close().await;
 }
 
 async fn read_dead_letters(probe: &mut Probe, facts: &mut Facts, sample: u32) {
