@@ -178,7 +178,7 @@ impl Shared {
         if names.iter().any(|name| name.len() > LONGEST_NAME) || (is_full && !entries.contains_key(&key)) {
             return tracing::warn!(
                 entries = entries.len(),
-                "an entry of the catalogue with a name that is too long, or too many entries: left out"
+                "an entry of the catalogue is left out: a name is too long, or there are too many"
             );
         }
         let number = *self.changes.borrow();

@@ -276,7 +276,8 @@ impl JobError {
         Self::new(Class::RetryAfter(delay), error)
     }
 
-    /// Comes back after exactly `delay`, no attempt charged; a job older than a day is given up instead.
+    /// Comes back after exactly `delay`, no attempt charged. A job that snoozes for longer than its queue allows
+    /// ([`Queue::snooze_limit`](crate::Queue::snooze_limit), 24 hours by default) becomes a dead letter instead.
     #[must_use]
     pub fn snooze(delay: Duration) -> Self {
         Self::new(Class::Snooze(delay), "snoozed")

@@ -69,7 +69,8 @@ impl Received {
     /// later than its cancellation all the same.
     pub(crate) fn life_began(&self) -> u64 {
         let published = || self.envelope.enqueued_at.map(|at| at.saturating_sub(CLOCKS_DIFFER_MS));
-        self.message.replayed_at().or_else(published).unwrap_or(0)
+        // A replay to come would be one that nobody can cancel.
+        self.message.replayed_at().map(|at| at.min(self.at_ms)).or_else(published).unwrap_or(0)
     }
 
     /// When the job became due, in milliseconds since the epoch: at its publish, at the end of its delay, or at its last
@@ -228,6 +229,7 @@ mod tests {
         assert_eq!(received(&[]).life_began(), NOW - CLOCKS_DIFFER_MS);
         assert_eq!(received(&[(header::ENQUEUED_AT, NOW + 500_000)]).life_began(), NOW - CLOCKS_DIFFER_MS);
         assert_eq!(received(&[(header::REPLAYED_AT, NOW - 7)]).life_began(), NOW - 7);
+        assert_eq!(received(&[(header::REPLAYED_AT, NOW + 7)]).life_began(), NOW, "no publisher evades a cancellation");
         let bare = Message { properties: lapin::BasicProperties::default(), body: bytes::Bytes::new() };
         assert_eq!(Received::read(bare, false, Now::at(NOW)).life_began(), 0);
     }

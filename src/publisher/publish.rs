@@ -281,7 +281,7 @@ impl Publish {
             require(time_to_live < LONGEST_DELAY, "time to live", &shown, "it must be less than ten years")?;
             let both = format!("{time_to_live:?} with a delay of {wait:?}");
             let reason = "it must be longer than the delay, or the job expires before it can run";
-            require(time_to_live > wait, "time to live", &both, reason)?;
+            require(millis(time_to_live) > millis(wait), "time to live", &both, reason)?;
             headers.insert(header::EXPIRES_AT.into(), integer(now.saturating_add(millis(time_to_live))));
         }
         for (name, value) in self.headers {
@@ -357,7 +357,7 @@ mod tests {
             publish().expires(seconds(1)).delay(seconds(3)),
             publish().delay(seconds(3)).expires(seconds(3)),
             publish().at(in_an_hour).expires(seconds(60)),
-            publish().expires(Duration::ZERO),
+            publish().expires(Duration::from_micros(1)),
         ] {
             let error = born_expired.into_message().unwrap_err();
             assert!(matches!(error, PublishError::Invalid { what: "time to live", .. }), "{error}");

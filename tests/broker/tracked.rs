@@ -229,7 +229,11 @@ async fn retries_and_the_end_of_a_failing_job_are_told(place: Place) {
     let events = told(&mut feed, refused.as_str(), &["received", "started", "dead"]).await;
     let (kind, error) = ("permanent".to_owned(), "no such printer".to_owned());
     assert_eq!(events.last().unwrap().step, Step::Dead { kind, error });
-    let expired = publisher.publish(&Task { act: Act::Succeed }).track().expires(Duration::ZERO).await.unwrap();
+    running.stop().await.unwrap();
+    let brief = publisher.publish(&Task { act: Act::Succeed }).track().expires(Duration::from_millis(1));
+    let expired = brief.await.unwrap();
+    sleep(Duration::from_millis(5)).await;
+    let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
     let events = told(&mut feed, expired.as_str(), &["dead"]).await;
     assert!(matches!(&events.last().unwrap().step, Step::Dead { kind, .. } if kind == "expired"), "{events:?}");
     running.stop().await.unwrap();

@@ -2,7 +2,7 @@
 
 use lapin::BasicProperties;
 use leveret_harness::{eventually_eq, lapin, unique};
-use leveret_tests::jobs::{Act, publish, script};
+use leveret_tests::jobs::{Act, Log, publish, script, worker};
 
 use crate::clinic::{Clinic, assert_says};
 
@@ -98,4 +98,22 @@ async fn times_that_contradict_each_other_are_a_problem() {
     let said = visit.problems(&[("times", "settings")]);
     assert_says(&said[0], &["--handler-timeout", "LEVERET_CONSUMER_TIMEOUT"]);
     visit.says("warning", "times", "LEVERET_HEARTBEAT");
+}
+
+#[tokio::test]
+async fn two_workers_that_announce_one_job_in_different_forms_are_told() {
+    let clinic = Clinic::open().await;
+    let running = clinic.work(|queue| queue).await;
+    let other = worker("email-2", |queue| queue.timeout(std::time::Duration::from_secs(7)), &Log::default());
+    let other = leveret::testing::start(other, &clinic.broker()).await.unwrap();
+    // The second announces itself while it works.
+    let told = async || {
+        let visit = clinic.visit(&["--queue", "email"]).await;
+        visit.findings("warning").into_iter().map(|(check, subject, _)| (check, subject)).collect::<Vec<_>>()
+    };
+    eventually_eq("it is told", LONG, vec![("catalogue".to_owned(), "job test.script".to_owned())], told).await;
+    let said = clinic.visit(&["--queue", "email"]).await.says("warning", "catalogue", "job test.script");
+    assert_says(&said, &["queues email, email-2", "rename"]);
+    other.stop().await.unwrap();
+    running.stop().await.unwrap();
 }

@@ -180,3 +180,25 @@ fn time(value: &Value) -> Result<u64, String> {
     let furthest = now_ms().saturating_add(crate::time::millis(LONGEST));
     if at < furthest { Ok(at) } else { Err("must be less than ten years ahead".to_owned()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_submission_that_would_expire_before_it_can_run_is_refused_with_both_values() {
+        for json in [
+            r#"{"delay": "3s", "expires_in": "1s"}"#,
+            r#"{"delay": 3, "expires_in": 3}"#,
+            r#"{"run_at": "2099-01-01T00:00:00Z", "expires_in": "1h"}"#,
+            r#"{"expires_in": 0}"#,
+        ] {
+            let flaws = Submission::parse(json).unwrap_err();
+            assert_eq!((flaws.len(), flaws[0].pointer.as_str()), (1, "/expires_in"), "{json}");
+        }
+        let flaw = Submission::parse(r#"{"delay": "3s", "expires_in": "1s"}"#).unwrap_err().remove(0);
+        assert!(flaw.detail.contains("it is 1s, and the delay is 3s"), "{flaw:?}");
+        Submission::parse(r#"{"delay": "1s", "expires_in": "3s"}"#).unwrap();
+        Submission::parse(r#"{"run_at": "2020-01-01T00:00:00Z", "expires_in": "3s"}"#).unwrap();
+    }
+}

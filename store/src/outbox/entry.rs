@@ -273,4 +273,21 @@ mod tests {
         assert!(!lanes(Entry::new(&Laned {}).queue("other")) && !lanes(Entry::raw("laned", "laned", "{}")));
         assert!(lanes(Entry::raw("laned", "laned", "{}").lanes()));
     }
+
+    #[test]
+    fn an_entry_that_would_expire_before_it_can_run_is_refused_with_both_values() {
+        let (entry, seconds) = (|| Entry::raw("j", "q", "{}"), Duration::from_secs);
+        for born_expired in [
+            entry().delay(seconds(3)).expires(seconds(1)),
+            entry().expires(seconds(3)).delay(seconds(3)),
+            entry().at(SystemTime::now() + seconds(60)).expires(seconds(30)),
+            entry().expires(Duration::ZERO),
+        ] {
+            assert!(matches!(born_expired.check(), Err(Error::Entry { what: "time to live", .. })), "{born_expired:?}");
+        }
+        let error = entry().delay(seconds(3)).expires(seconds(1)).check().unwrap_err().to_string();
+        assert!(error.contains("1s with a delay of 3s"), "{error}");
+        entry().delay(seconds(1)).expires(seconds(3)).check().unwrap();
+        entry().at(SystemTime::UNIX_EPOCH).expires(seconds(3)).check().unwrap();
+    }
 }

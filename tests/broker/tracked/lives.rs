@@ -49,7 +49,9 @@ async fn a_cancelled_job_that_cannot_run_ends_as_cancelled(place: Place) {
     let mut events = listening(&place).await;
     testing::start(worker(&Arc::default()), &place.broker).await.unwrap().stop().await.unwrap();
     let publisher = place.broker.publisher();
-    let expired = publisher.publish(&Task { act: Act::Succeed }).track().expires(Duration::ZERO).await.unwrap();
+    let brief = publisher.publish(&Task { act: Act::Succeed }).track().expires(Duration::from_millis(1));
+    let expired = brief.await.unwrap();
+    sleep(Duration::from_millis(5)).await;
     let unknown = publisher.publish_raw("nobody.knows", "tasks", "{}").track().await.unwrap();
     for id in [&expired, &unknown] {
         publisher.cancel(id.as_str()).await.unwrap();

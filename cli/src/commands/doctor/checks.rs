@@ -3,6 +3,7 @@
 mod arguments;
 mod bindings;
 mod broker;
+mod catalogue;
 mod permissions;
 mod policies;
 mod queues;
@@ -20,6 +21,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     findings.extend(bindings::check(facts));
     findings.extend(policies::check(facts));
     findings.extend(queues::check(facts));
+    findings.extend(catalogue::check(facts));
     findings.extend(times::check(facts));
     findings
 }

@@ -2,11 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
 use leveret::{
     Config, Queue,
+    catalogue::Entry,
     probe::{Refusal, Server},
     schedule::Token,
     topology::{self, DEAD, Destination, HIGH, LOW, Plan, SUSPECT, Topology},
@@ -37,6 +39,8 @@ pub(super) struct Facts {
     pub(super) dead_letters: BTreeMap<String, Result<DeadLetters, Refusal>>,
     /// What the leaders of schedules say, or why it could not be read.
     pub(super) tokens: Result<Vec<Token>, String>,
+    /// The jobs that workers announced, if they could be read.
+    pub(super) announced: Vec<Arc<Entry>>,
     pub(super) view: View,
 }
 
@@ -257,6 +261,7 @@ pub(super) mod healthy {
             rights: Vec::new(),
             dead_letters: BTreeMap::from([("email".to_owned(), Ok(DeadLetters::default()))]),
             tokens: Ok(Vec::new()),
+            announced: Vec::new(),
             view: View::NotAsked,
         };
         let nodes = ["a", "b", "c"];

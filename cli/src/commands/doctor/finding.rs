@@ -47,6 +47,7 @@ pub(super) enum Check {
     Consumers,
     DeadLetters,
     Unrouted,
+    Catalogue,
     Times,
 }
 
@@ -67,6 +68,7 @@ impl Check {
             Self::Consumers => "consumers",
             Self::DeadLetters => "dead-letters",
             Self::Unrouted => "unrouted",
+            Self::Catalogue => "catalogue",
             Self::Times => "times",
         }
     }

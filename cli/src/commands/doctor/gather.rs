@@ -27,7 +27,7 @@ use super::{
     },
 };
 use crate::{
-    commands::shared::wrong_setting,
+    commands::shared::{catalogue, wrong_setting},
     management::{self, Management, ManagementError},
     output::{Failure, Progress},
 };
@@ -61,6 +61,8 @@ pub(super) async fn gather(arguments: &Arguments, progress: &Progress) -> Result
     probe.close().await;
     progress.show("reading what leads the schedules");
     read_tokens(&arguments.config, &mut facts).await;
+    progress.show("reading the catalogue");
+    read_catalogue(&mut facts).await;
     let patience = Instant::now() + FIGURES_WITHIN;
     while !facts.without_figures().is_empty() && Instant::now() < patience {
         progress.show("waiting for the figures of new queues");
@@ -160,6 +162,7 @@ fn wanted(arguments: &Arguments, probe: &Probe, dead_ends: Vec<String>, view: Vi
         rights: Vec::new(),
         dead_letters: BTreeMap::new(),
         tokens: Ok(Vec::new()),
+        announced: Vec::new(),
         view,
     }
 }
@@ -209,6 +212,21 @@ async fn look_at_rights(probe: &mut Probe, facts: &mut Facts) {
         let had = probe.may_read(&name).await;
         facts.rights.push(Right { kind: RightKind::Read, name, had });
     }
+}
+
+/// Reads what workers announced, where that stream is; a login without the right to read it says so elsewhere.
+async fn read_catalogue(facts: &mut Facts) {
+    if facts.seen(&format!("{}.catalogue", facts.config.namespace)).is_none() {
+        return;
+    }
+    // The doctor declares nothing.
+    let config = Config { topology: TopologyMode::Verify, ..facts.config.clone() };
+    let Ok(broker) = Broker::amqp(config) else { return };
+    let (catalogue, is_read) = catalogue(&broker).await;
+    if is_read {
+        facts.announced = catalogue.entries();
+    }
+    broker.close().await;
 }
 
 async fn read_dead_letters(probe: &mut Probe, facts: &mut Facts, sample: u32) {

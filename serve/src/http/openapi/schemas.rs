@@ -69,7 +69,7 @@ fn submission() -> Value {
                 "type": ["string", "null"], "format": "date-time",
                 "description": "Run it then (RFC 3339), or at once if that is over; not together with delay.",
             },
-            "expires_in": duration("Give it up if it has not started within this time"),
+            "expires_in": duration("Give it up if it has not started within this time, which must be longer than the delay"),
         },
     })
 }

@@ -128,6 +128,8 @@ fn options_that_are_refused() -> Vec<Case> {
             with(|entry| entry.at(SystemTime::now() + 11 * YEAR)),
         ),
         refused("a far end", "'job', 'q', '{}', expires => '11 years'", with(|entry| entry.expires(11 * YEAR))),
+        refused("an end at once", "'job', 'q', '{}', expires => '0 s'", with(|entry| entry.expires(Duration::ZERO))),
+        refused("a queue with a line break", "'job', E'q\\n', '{}'", Entry::raw("job", "q\n", "{}")),
         refused(
             "an end before its start",
             "'job', 'q', '{}', delay => '3 s', expires => '1 s'",
