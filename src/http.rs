@@ -370,13 +370,8 @@ mod tests {
         }
         // Once all have begun, there is no room for another of their kind.
         let full = async {
-            loop {
-                let answer = served.get("/slow").await;
-                if answer.starts_with("HTTP/1.1 503") && answer.contains("problem+json") {
-                    return;
-                }
-                served.gate.add_permits(0);
-            }
+            let is_refused = |answer: &str| answer.starts_with("HTTP/1.1 503") && answer.contains("problem+json");
+            while !is_refused(&served.get("/slow").await) {}
         };
         timeout(LONG, full).await.expect("the fourth is refused");
         for _ in 0..50 {

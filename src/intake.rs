@@ -200,7 +200,7 @@ mod tests {
         let decided = |name, at| {
             let mut message = Message::new("email.send", &JobId::from("j"), Vec::new(), NOW);
             message.set_header(name, integer(at));
-            decide(&Received::read(message, false, now), Lane::Main, now, |_| Ok(0))
+            decide(&Received::read(message, false, now), (Lane::Main, false), now, |_| Ok(0))
         };
         assert_eq!(decided(header::EXPIRES_AT, NOW + 1), Intake::Run(0));
         assert!(matches!(decided(header::EXPIRES_AT, NOW), Intake::DeadLetter(ErrorKind::Expired, _)));

@@ -2,6 +2,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::{
+    broker::Now,
     job::JobId,
     limit::{Answer, Permits, Rate, Slots, Wish, line::opens},
     message::header,
@@ -55,7 +56,7 @@ fn job(id: &str, slot: Option<Slot>, now_ms: u64) -> Received {
     if let Some(slot) = slot {
         message.set_header(header::SLOT, slot.to_header());
     }
-    Received::read(message, false, now_ms)
+    Received::read(message, false, Now::at(now_ms))
 }
 
 /// What became of jobs that went round until they started.
@@ -95,24 +96,27 @@ async fn run(jobs: usize, worker: impl Fn() -> Arc<Gate> + Clone + 'static, slot
     std::mem::take(&mut *seen.lock().unwrap())
 }
 
+/// The gate of the worker that runs now: each is replaced after seven seconds, three times in all.
+fn deploys(rate: Rate, store: Option<Arc<Store>>) -> impl Fn() -> Arc<Gate> + Clone {
+    let began = Instant::now();
+    let present = Arc::new(Mutex::new((0, gate(rate, store.as_ref()))));
+    move || {
+        let (mut present, number) = (present.lock().unwrap(), (began.elapsed().as_secs() / 7).min(3));
+        if present.0 != number {
+            *present = (number, gate(rate, store.as_ref()));
+        }
+        Arc::clone(&present.1)
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn workers_that_follow_each_other_start_no_more_than_the_rate_in_any_second_and_no_job_waits_for_ever() {
     for shared in [false, true] {
         for per_second in [2, 10, 50] {
             let (rate, store) = (Rate::per_second(per_second), Arc::new(Store::default()));
             let store = shared.then_some(&store);
-            // A deploy every seven seconds, three times.
-            let (began, store) = (Instant::now(), store.cloned());
-            let present = Arc::new(Mutex::new((0, gate(rate, store.as_ref()))));
-            let worker = move || {
-                let (mut present, number) = (present.lock().unwrap(), (began.elapsed().as_secs() / 7).min(3));
-                if present.0 != number {
-                    *present = (number, gate(rate, store.as_ref()));
-                }
-                Arc::clone(&present.1)
-            };
             let jobs = 40 * per_second as usize;
-            let mut seen = run(jobs, worker, || None).await;
+            let mut seen = run(jobs, deploys(rate, store.cloned()), || None).await;
             let shown = format!("{per_second}/s, shared: {shared}");
             assert_eq!(seen.starts.len(), jobs);
             // What the ladder brings back late to one worker comes beside what is in time at the next.

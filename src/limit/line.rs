@@ -117,9 +117,7 @@ mod tests {
         for (rate, in_a_second, in_a_minute) in table {
             let (starts, began, mut times) = (Starts::new(rate, Instant::now()), Instant::now(), Vec::new());
             while began.elapsed() < minute {
-                if starts.start(Instant::now()).is_ok() {
-                    times.push(Instant::now());
-                }
+                times.extend(starts.start(Instant::now()).is_ok().then(Instant::now));
                 tokio::time::advance(Duration::from_micros(1_700)).await;
             }
             let within = |window: Duration| {

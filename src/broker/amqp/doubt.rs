@@ -79,7 +79,7 @@ impl Doubt {
     }
 
     /// A publish was nacked, or waits for its confirm.
-    pub(super) fn in_vain(&mut self) {
+    fn in_vain(&mut self) {
         let now = Instant::now();
         self.fruitless = Some((self.fruitless.map_or(now, |(since, _)| since), now));
     }
@@ -89,8 +89,16 @@ impl Doubt {
         self.fruitless = None;
     }
 
+    /// The same, where publishes may be waiting for their confirm.
+    pub(super) fn is_over_with(&mut self, waiting: bool) -> bool {
+        if waiting {
+            self.in_vain();
+        }
+        self.is_over()
+    }
+
     /// Whether the connection is to be given up now.
-    pub(super) fn is_over(&mut self) -> bool {
+    fn is_over(&mut self) -> bool {
         self.fruitless = self.fruitless.filter(|(_, last)| last.elapsed() <= TRIED_AGAIN);
         let is_over = self.fruitless.is_some_and(|(since, _)| since.elapsed() >= self.patience);
         if is_over {

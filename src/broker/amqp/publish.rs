@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapin::{
     Channel,
     options::{BasicPublishOptions, ConfirmSelectOptions},
@@ -249,6 +249,12 @@ enum Exit {
     Finished,
 }
 
+impl Exit {
+    fn lost(reason: impl Into<String>, in_flight: usize) -> Self {
+        Self::Lost { reason: reason.into(), in_flight }
+    }
+}
+
 impl Task {
     /// Publishes until the handle is closed.
     async fn run(mut self) {
@@ -337,13 +343,10 @@ impl Task {
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut replacement = Replacement::new();
         loop {
-            if in_flight.publishes.is_empty() && alone.is_empty() {
-                if ended {
-                    return Exit::Finished;
-                }
-                if replacement.is_due() {
-                    return Exit::Nacked;
-                }
+            match (in_flight.publishes.is_empty() && alone.is_empty(), ended, replacement.is_due()) {
+                (true, true, _) => return Exit::Finished,
+                (true, false, true) => return Exit::Nacked,
+                _ => {}
             }
             let is_blocked = blocked.borrow_and_update().is_some();
             let has_room = in_flight.has_room() && !replacement.is_due();
@@ -351,19 +354,15 @@ impl Task {
                 biased;
                 Some(resolved) = in_flight.publishes.next() => Event::Resolved(resolved),
                 Some(resolved) = alone.next() => Event::Alone(resolved),
-                () = up.lost.cancelled() => {
-                    let reason = "the connection was lost".to_owned();
-                    return Exit::Lost { reason, in_flight: in_flight.publishes.len() };
-                }
+                () = up.lost.cancelled() => return Exit::lost("the connection was lost", in_flight.publishes.len()),
                 _ = blocked.changed() => continue,
                 () = self.finishing.cancelled(), if !self.requests.is_closed() => Event::Finish,
                 request = self.requests.recv(), if has_room && !is_blocked && !ended => Event::Request(request),
                 now = check.tick() => Event::Check(now),
             };
             match event {
-                Event::Request(None) => ended = true,
-                Event::Request(Some(request)) => {
-                    let mut next = Some(request);
+                Event::Request(mut next) => {
+                    ended |= next.is_none();
                     while let Some(request) = next {
                         match self.refused.admit(&request.exchange, request.message.body.len(), Instant::now) {
                             Admission::Send => send(&mut in_flight, request, |request| publish(channel, request)),
@@ -379,9 +378,7 @@ impl Task {
                     ended |= is_blocked;
                 }
                 Event::Resolved(first) => match in_flight.answer(channel, first) {
-                    Err(ChannelLost(reason)) => {
-                        return Exit::Lost { reason, in_flight: in_flight.publishes.len() + 1 };
-                    }
+                    Err(ChannelLost(reason)) => return Exit::lost(reason, in_flight.publishes.len() + 1),
                     Ok(answered) => {
                         doubt.answered(answered.confirmed);
                         replacement.answered(answered.nacked);
@@ -389,10 +386,7 @@ impl Task {
                 },
                 Event::Check(now) => {
                     replacement.check(now);
-                    if !is_blocked && !in_flight.publishes.is_empty() {
-                        doubt.in_vain();
-                    }
-                    if doubt.is_over() {
+                    if doubt.is_over_with(!is_blocked && !in_flight.publishes.is_empty()) {
                         up.give_up("nothing that was published on it is confirmed");
                     }
                 }
