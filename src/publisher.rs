@@ -14,6 +14,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 
 use self::publish::accept;
+pub(crate) use self::publish::require;
 pub use self::{header_value::HeaderValue, publish::Publish, replay::Replay};
 use crate::{
     broker::{Broker, SendError},

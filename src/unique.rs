@@ -25,7 +25,7 @@ use crate::{
     error::PublishError,
     job::JobId,
     message::millis,
-    publisher::{Publish, Publisher},
+    publisher::{Publish, Publisher, require},
 };
 
 /// Beside the publish timeout, what a key is taken for until the publish is confirmed.
@@ -172,7 +172,17 @@ pub(crate) struct Unique {
     pub(crate) if_taken: IfTaken,
 }
 
+/// More bytes do not fit into a database's index together with the job's name.
+const LONGEST_KEY: usize = 1024;
+
 impl Unique {
+    /// Refuses what no store could keep, before anything is sent.
+    pub(crate) fn check(&self) -> Result<(), PublishError> {
+        let fits = self.key.len() <= LONGEST_KEY && !self.key.contains('\0');
+        let reason = "it must have at most 1024 bytes, none of them NUL";
+        require(fits, "unique key", &self.key, reason)
+    }
+
     /// The store that a publisher keeps the key in.
     pub(crate) fn store<'a>(&self, publisher: &'a Publisher) -> Result<&'a dyn UniqueKeys, PublishError> {
         publisher.unique_keys().ok_or_else(|| PublishError::Invalid {
@@ -187,6 +197,7 @@ impl Unique {
 /// Takes the key, publishes, and keeps the key if the job is or may be on its queue.
 pub(crate) async fn publish(publish: Publish, unique: Unique) -> Result<JobId, PublishError> {
     let (publisher, job) = (publish.publisher().clone(), publish.job().to_owned());
+    unique.check()?;
     let keys = unique.store(&publisher)?;
     let origin = publish.origin().unwrap_or_default().to_owned();
     let (id, target, message) = publish.into_message()?;

@@ -157,7 +157,7 @@ impl Publish {
 
     /// Publishes the job only if no other with this key and job name is waiting or running. The key is taken until the job
     /// has ended, at most for `time_to_live` from now, so that has to be longer than the job waits and runs. It needs a
-    /// store ([`Publisher::unique_in`]), and tracks the job: its end is what frees the key. See [`unique`](crate::unique)
+    /// store ([`Publisher::unique_in`]), a key of at most 1 KiB, and tracks the job: its end is what frees the key. See [`unique`](crate::unique)
     /// for what this does not promise.
     pub fn unique(mut self, key: impl Into<String>, time_to_live: Duration) -> Self {
         self.unique = Some(Box::new(Unique { key: key.into(), time_to_live, if_taken: IfTaken::default() }));
@@ -257,6 +257,7 @@ impl Publish {
     /// The message to send, checked against everything that could be refused later.
     pub(crate) fn into_message(self) -> Result<(JobId, Target, Message), PublishError> {
         if let Some(unique) = &self.unique {
+            unique.check()?;
             unique.store(&self.publisher)?;
         }
         let mut headers = FieldTable::default();
@@ -337,7 +338,7 @@ pub(super) fn accept(
     rule(value).map_err(|reason| PublishError::Invalid { what, value: value.to_owned(), reason })
 }
 
-fn require(holds: bool, what: &'static str, value: &str, reason: &'static str) -> Result<(), PublishError> {
+pub(crate) fn require(holds: bool, what: &'static str, value: &str, reason: &'static str) -> Result<(), PublishError> {
     if holds { Ok(()) } else { Err(PublishError::Invalid { what, value: value.to_owned(), reason }) }
 }
 

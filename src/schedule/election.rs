@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     RUN, Schedule,
     rival::Rivals,
-    seat::Seat,
+    seat::{Event, Request, Seat},
     timetable::{Due, GRACE, Timetable},
     token::{Token, tokens},
 };
@@ -51,21 +51,6 @@ pub(crate) struct Election {
     known: Option<Token>,
     rivals: Rivals,
     requests: VecDeque<Request>,
-}
-
-/// A request to publish now.
-struct Request {
-    tag: u64,
-    id: JobId,
-    /// When it may be tried.
-    at: Instant,
-}
-
-enum Event {
-    Stop,
-    Taken(Box<Delivery>),
-    Lost(Ended),
-    Act,
 }
 
 impl Election {

@@ -1,8 +1,27 @@
-//! Where a worker stands in the election of a leader.
+//! Where a worker stands in the election of a leader, and what it meets there.
 
 use tokio::time::Instant;
 
 use super::token::Token;
+use crate::{
+    broker::{Delivery, Ended},
+    job::JobId,
+};
+
+/// A request to publish now.
+pub(super) struct Request {
+    pub(super) tag: u64,
+    pub(super) id: JobId,
+    /// When it may be tried.
+    pub(super) at: Instant,
+}
+
+pub(super) enum Event {
+    Stop,
+    Taken(Box<Delivery>),
+    Lost(Ended),
+    Act,
+}
 
 /// Where this worker stands, on one session.
 pub(super) enum Seat {

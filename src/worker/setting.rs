@@ -173,14 +173,19 @@ impl<S: Send + Sync + 'static> Worker<S> {
     ///
     /// ```
     /// use std::{sync::Arc, time::Duration};
-    /// use leveret::{Context, JobResult, Schedule, Worker, unique::InMemory};
+    /// use leveret::{Context, IfTaken, JobResult, Worker, unique::InMemory};
     /// # use serde::{Deserialize, Serialize};
-    /// # #[derive(Serialize, Deserialize)] struct Sync {}
-    /// # impl leveret::Job for Sync { const NAME: &'static str = "sync"; const QUEUE: &'static str = "sync"; }
-    /// # async fn sync(_: Sync, _: Context<()>) -> JobResult { Ok(()) }
-    /// let hourly = Schedule::new("sync", "0 * * * *", "UTC", &Sync {})
-    ///     .publish(|publish| publish.unique("all", Duration::from_secs(24 * 3600)));
-    /// let worker = Worker::new(()).unique_in(Arc::new(InMemory::default())).handle(sync).schedule(hourly);
+    /// # #[derive(Serialize, Deserialize)] struct Import {}
+    /// # impl leveret::Job for Import { const NAME: &'static str = "import"; const QUEUE: &'static str = "imports"; }
+    /// # #[derive(Serialize, Deserialize)] struct Index {}
+    /// # impl leveret::Job for Index { const NAME: &'static str = "index"; const QUEUE: &'static str = "index"; }
+    /// async fn import(_: Import, ctx: Context<()>) -> JobResult {
+    ///     let hour = Duration::from_secs(3600);
+    ///     ctx.publisher().publish(&Index {}).unique("all", hour).if_taken(IfTaken::Existing).await?;
+    ///     Ok(())
+    /// }
+    ///
+    /// let worker = Worker::new(()).unique_in(Arc::new(InMemory::default())).handle(import);
     /// # let _ = worker;
     /// ```
     #[must_use]

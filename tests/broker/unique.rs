@@ -118,6 +118,16 @@ async fn a_job_that_was_not_published_leaves_its_key_free() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_that_no_database_could_keep_is_refused() {
+    let place = Place::new().await;
+    for key in ["x".repeat(1025), "a\0b".to_owned()] {
+        let refused = place.publish(7, HOUR).unique(key, HOUR).await;
+        assert!(matches!(refused, Err(PublishError::Invalid { what: "unique key", .. })));
+    }
+    place.publish(7, HOUR).unique("x".repeat(1024), HOUR).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_publish_is_repeated_under_its_own_id() {
     let place = Place::new().await;
     place.publish(7, HOUR).id("mine").await.unwrap();
