@@ -61,7 +61,7 @@ async fn what_sql_could_never_publish_is_refused() {
         "'job', 'q', '{}', id => repeat('x', 256)",
         "'job', 'q', '{}', order_key => ''",
         "'job', 'q', '{}', delay => '3 s', expires => '1 s'",
-        "'job', 'q', '{}', due => now() + interval '1 hour', expires => '1 hour'",
+        "'job', 'q', '{}', due => now() + interval '1 hour', expires => '59 minutes'",
         "'job', 'q', '{}', expires => '0 s'",
     ] {
         let error = call(&stage, wrong).await.expect_err(wrong);
