@@ -43,8 +43,8 @@ async fn outbox_inbox_and_relay_work_through_pgbouncer_and_leave_nothing_in_its_
             for number in 0..20 {
                 let mut tx = pool.begin().await.unwrap();
                 let entry = Entry::raw("test.job", queue.clone(), format!("{}", task * 20 + number));
-                let entry = if number % 2 == 0 { entry.order_key(format!("k{task}")) } else { entry };
-                Outbox::enqueue(&mut tx, entry).await.unwrap();
+                let ordered = entry.clone().order_key(format!("k{task}"));
+                Outbox::enqueue(&mut tx, [entry, ordered].swap_remove(number % 2)).await.unwrap();
                 tx.commit().await.unwrap();
             }
         })
