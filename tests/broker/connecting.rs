@@ -75,7 +75,7 @@ async fn connections_are_told_apart_by_program_host_process_and_version() {
         listed.iter().any(|line| wanted.iter().all(|part| line.contains(part)))
     })
     .await;
-    let named = broker(&(vhost.url() + "?connection_name=billing+9"));
+    let named = broker(&(vhost.url() + "?connection_name=billing+9&auth_mechanism=amqplain"));
     drop(publish(&named, "nowhere", &script("x", [Act::Succeed])).await);
     eventually("the name in the address is heeded", LONG, async || {
         listed().await.iter().any(|line| line.contains(r#"{"connection_name","billing 9"}"#))

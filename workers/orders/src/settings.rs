@@ -1,9 +1,11 @@
 //! The settings of this worker, from flags or environment variables.
 
+use std::fmt;
+
 use crate::{error::ShopError, shop::Shop};
 
 /// Which database the shop is in.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Clone, clap::Args)]
 #[command(mut_args(leveret::setting))]
 pub struct OrderSettings {
     /// Database of the shop: `sqlite:PATH`, or `postgres://user:password@host/database`, which several workers can share
@@ -13,6 +15,13 @@ pub struct OrderSettings {
     /// Set the stock at start: how many there are of these articles, such as TEA-0101=40,POT-0003=2
     #[arg(long, value_name = "SKU=COUNT", value_delimiter = ',', value_parser = stock)]
     pub stock: Vec<(String, u32)>,
+}
+
+impl fmt::Debug for OrderSettings {
+    /// Shows everything but the address, which has a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OrderSettings").field("stock", &self.stock).finish_non_exhaustive()
+    }
 }
 
 impl OrderSettings {
