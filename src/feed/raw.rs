@@ -260,21 +260,21 @@ mod tests {
         [b"\x20\x00".as_slice(), &length, &table].concat()
     }
 
+    /// Arrays within each other, or tables.
+    fn nested(kind: u8, depth: usize) -> Vec<u8> {
+        let name: &[u8] = if kind == b'F' { b"\x01n" } else { b"" };
+        (1..depth).fold(vec![kind, 0, 0, 0, 0], |value, _| {
+            let length = u32::try_from(name.len() + value.len()).unwrap().to_be_bytes();
+            [&[kind], length.as_slice(), name, &value].concat()
+        })
+    }
+
     #[test]
     fn properties_that_are_nested_without_end_are_refused_and_overflow_no_stack() {
-        for (depth, is_readable) in [(3, true), (3_000, false), (100_000, false)] {
+        for (depth, is_readable) in [(3, true), (3_000, false)] {
             for kind in [b'A', b'F'] {
-                let mut value = vec![kind, 0, 0, 0, 0];
-                for _ in 1..depth {
-                    let entry = if kind == b'F' { [b"\x01n".as_slice(), &value].concat() } else { value };
-                    let length = u32::try_from(entry.len()).unwrap().to_be_bytes();
-                    value = [[kind].as_slice(), &length, &entry].concat();
-                    // Copying each level makes a square of it: the deepest are as good without a right length.
-                    if value.len() > 50_000 {
-                        break;
-                    }
-                }
-                assert_eq!(RawMessage::from_parts(&with_header(&value), Vec::new()).is_ok(), is_readable, "{depth}");
+                let properties = with_header(&nested(kind, depth));
+                assert_eq!(RawMessage::from_parts(&properties, Vec::new()).is_ok(), is_readable, "{depth}");
             }
         }
     }

@@ -154,14 +154,14 @@ mod tests {
 
     use super::*;
 
-    fn entry(schema: Value) -> Arc<Entry> {
+    fn entry(schema: &Value) -> Arc<Entry> {
         let entry = json!({ "job": "j", "queue": "q", "timeout_ms": 1, "max_attempts": 1, "announced_at": 0, "schema": schema });
         Arc::new(serde_json::from_value(entry).unwrap())
     }
 
     async fn check(schema: Value, payload: &str) -> Checking {
         let payload = payload.to_owned();
-        checked(move || Schemas::default().check(&entry(schema), &payload, &mut Effort::default())).await.unwrap()
+        checked(move || Schemas::default().check(&entry(&schema), &payload, &mut Effort::default())).await.unwrap()
     }
 
     fn pointers(checking: Checking) -> Vec<String> {

@@ -66,7 +66,7 @@ impl Edit {
         match self.output {
             Format::Json => print_json(&json!({ "id": id, "checked": checked }))?,
             Format::Table => {
-                print(&format!("Dead letter {id} has {which}; replay it with: leveret dead replay {id}\n"))?
+                print(&format!("Dead letter {id} has {which}; replay it with: leveret dead replay {id}\n"))?;
             }
         }
         Ok(Exit::Well)
