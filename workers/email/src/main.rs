@@ -4,7 +4,7 @@ use clap::Parser;
 use leveret::{Broker, Config, shutdown_signal, telemetry::Telemetry};
 use leveret_email::{Mail, MailSettings, worker};
 
-/// Sends the mails of the queue `email`: through SMTP, or into .eml files if MAIL_DIR asks for them.
+/// Sends the mails of the queue `email`: through SMTP, or into .eml files if `MAIL_DIR` asks for them.
 #[derive(Parser)]
 #[command(name = "email-worker", version)]
 struct Settings {
