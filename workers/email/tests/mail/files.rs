@@ -1,4 +1,4 @@
-//! With MAIL_DIR every mail is one file.
+//! With `MAIL_DIR` every mail is one file.
 
 use std::{fs, path::Path};
 
