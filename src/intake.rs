@@ -108,7 +108,8 @@ pub(crate) fn decide(
     now: Now,
     route: impl FnOnce(Option<&str>) -> Result<usize, String>,
 ) -> Intake {
-    let count = received.message.delivery_count();
+    // A message that comes for the first time has no count of the broker's, only what its publisher wrote.
+    let count = if received.redelivered { received.message.delivery_count() } else { 0 };
     if count >= suspicious(lane, in_order) {
         if lane != Lane::Suspect {
             return Intake::Suspect;
@@ -144,7 +145,14 @@ mod tests {
         for (name, value) in headers {
             message.set_header(name, integer(*value));
         }
-        Received::read(message, false, Now::at(NOW))
+        Received::read(message, true, Now::at(NOW))
+    }
+
+    #[test]
+    fn a_delivery_count_that_the_publisher_wrote_is_ignored() {
+        let mut message = Message::new("email.send", &JobId::from("j"), Vec::new(), NOW);
+        message.set_header(header::DELIVERY_COUNT, integer(50));
+        assert_eq!(decided(&Received::read(message, false, Now::at(NOW)), Lane::Main), Intake::Run(0));
     }
 
     fn decided(received: &Received, lane: Lane) -> Intake {

@@ -24,7 +24,7 @@ mod tls;
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::Mutex, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 #[cfg(feature = "internals")]
 pub(crate) use self::{
@@ -129,8 +129,13 @@ impl Amqp {
         declare::ensure_queue(&up, &self.setup, queue).await?;
         // What is delivered is judged by its times at once.
         clock::compare(&up, &self.setup).await;
-        let session = Session::open(up, &lane.queue_name(queue), lane.prefetch(queue)).await?;
-        Ok(session.with_proof_of_acks())
+        let session = Session::open(Arc::clone(&up), &lane.queue_name(queue), lane.prefetch(queue)).await?;
+        let session = session.with_proof_of_acks();
+        if lane != Lane::Main || self.setup.mode == TopologyMode::Verify {
+            return Ok(session);
+        }
+        let keeping = declare::keep_ensured(up, Arc::clone(&self.setup), queue.clone());
+        Ok(session.beside(AbortOnDropHandle::new(tokio::spawn(keeping))))
     }
 
     pub(super) fn now(&self) -> Now {

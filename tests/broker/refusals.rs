@@ -112,3 +112,18 @@ async fn a_broker_without_streams_is_refused_once_with_the_command_that_enables_
     let shown = error.to_string();
     assert!(shown.contains("rabbitmqctl enable_feature_flag") && shown.contains("stream"), "{shown}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exchange_that_is_deleted_under_a_running_worker_is_declared_and_bound_again() {
+    let vhost = shared_node().await.vhost().await;
+    let (place, file) = (Place::at(&vhost.url(), "unbound"), crate::support::RunFile::new());
+    let _worker = place.process(&file, &[]);
+    place.declared().await;
+    place.raw().await.delete_exchange("leveret.v1.jobs").await.unwrap();
+    let published = async || {
+        let job = script("after", [Act::Fail("once".to_owned()), Act::Succeed]);
+        publish(&place.broker, &place.queue, &job).await.is_ok()
+    };
+    eventually("jobs are routed again", LONG, published).await;
+    file.until("and run", |lines| lines.iter().any(|line| line.ended && line.label == "after")).await;
+}

@@ -14,6 +14,7 @@ use lapin::{
     types::{FieldTable, ShortString},
 };
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::{acks::Acks, connection::Up, proof::Proof};
@@ -62,6 +63,8 @@ pub(crate) struct Session {
     before: VecDeque<Delivery>,
     /// Acks that may wait for a flush: half the prefetch, so that the broker never runs out of room to deliver.
     batch: usize,
+    /// A task that ends with the session.
+    _beside: Option<AbortOnDropHandle<()>>,
 }
 
 /// A channel that is closed when it is dropped, wherever that happens.
@@ -112,7 +115,13 @@ impl Session {
             paused: false,
             before: VecDeque::new(),
             batch: usize::from(prefetch / 2).max(1),
+            _beside: None,
         })
+    }
+
+    /// Gives the session a task that ends with it.
+    pub(super) fn beside(self, task: AbortOnDropHandle<()>) -> Self {
+        Self { _beside: Some(task), ..self }
     }
 
     /// Finds out from now on which acks have arrived.

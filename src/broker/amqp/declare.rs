@@ -4,7 +4,7 @@
 //! turns out to be missing, not with every connection: a thousand workers that reconnect at once must not keep a broker
 //! busy with what it has.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::{BoxFuture, FutureExt, try_join_all};
 use lapin::{
@@ -29,6 +29,8 @@ use crate::{
 /// A cluster may have to elect its leaders first.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 const JUST_ENSURED: Duration = Duration::from_secs(1);
+/// On average; some ten commands for each queue of a worker.
+const ENSURED_EVERY: Duration = Duration::from_secs(15);
 
 /// Ensures what all queues share, unless that was done before.
 pub(super) async fn ensure_shared(up: &Up, setup: &Setup) -> Result<(), OpenError> {
@@ -56,6 +58,24 @@ pub(super) async fn ensure_queue(up: &Up, setup: &Setup, queue: &Queue) -> Resul
         doubt_shared(setup).await;
     }
     ensured
+}
+
+/// Ensures a queue and all that it needs again from time to time, until it is dropped.
+///
+/// An exchange that an operator deletes is declared again by the next process that publishes to it, but without the
+/// bindings of queues that this process does not know. A worker knows its own.
+pub(super) async fn keep_ensured(up: Arc<Up>, setup: Arc<Setup>, queue: Queue) {
+    loop {
+        sleep(ENSURED_EVERY.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+        let mut ensured = ensure_queue(&up, &setup, &queue).await;
+        if ensured.is_err() {
+            // What all queues share was missing, and is looked for now.
+            ensured = ensure_queue(&up, &setup, &queue).await;
+        }
+        if let Err(error) = ensured {
+            tracing::debug!(queue = queue.name(), %error, "the queue's declaration cannot be repeated");
+        }
+    }
 }
 
 /// Declares the plan, or only verifies it, as the settings say. It has a channel of its own: a refusal closes that.

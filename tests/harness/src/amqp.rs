@@ -2,7 +2,8 @@
 
 use lapin::message::BasicGetMessage;
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Result};
@@ -95,5 +96,14 @@ impl RawClient {
     /// When the broker refuses.
     pub async fn delete_queue(&self, queue: &str) -> Result<()> {
         self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.map(drop)
+    }
+
+    /// Deletes an exchange, with its bindings.
+    ///
+    /// # Errors
+    ///
+    /// When the broker or the connection fails.
+    pub async fn delete_exchange(&self, exchange: &str) -> Result<()> {
+        self.channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await
     }
 }
