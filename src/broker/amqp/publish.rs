@@ -30,8 +30,8 @@ use super::{
     confirm::{Answer, Failure, Place, Resolved},
     connection::{Link, Up},
     declare,
-    doubt::{CHECK_INTERVAL, Doubt},
-    in_flight::{Answered, ChannelLost, InFlight},
+    doubt::{CHECK_INTERVAL, Doubt, Nacks},
+    in_flight::{ChannelLost, InFlight},
 };
 use crate::{
     broker::{OpenError, SendError},
@@ -42,13 +42,6 @@ use crate::{
 /// Requests that wait for room in the window; it costs more to wait for room among them.
 const QUEUED_REQUESTS: usize = 1024;
 const REOPEN_DELAY: Duration = Duration::from_millis(200);
-/// How long a channel that was nacked is used on. RabbitMQ 3.10 learns where a queue's leader is when a channel first
-/// publishes to it. If that is a node that has just gone, the channel has every publish to this queue nacked for as long
-/// as the node is away; a new channel finds the new leader.
-const NACKED_CHANNEL: Duration = Duration::from_secs(2);
-/// How long the publishes that are in flight may take before such a channel is replaced. Where they take longer it is kept
-/// for now: with it they would become uncertain.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 
 /// The handle on the publishing task, which starts with the first publish.
 pub(super) struct PublishTask {
@@ -288,19 +281,15 @@ impl Task {
         let mut ended = false;
         let mut check = interval(CHECK_INTERVAL);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // When it may be replaced for a nack, and until when what is in flight may still be answered before.
-        let (mut replaced_from, mut replacing) = (Instant::now() + NACKED_CHANNEL, None);
+        let mut nacks = Nacks::new();
         loop {
-            if in_flight.publishes.is_empty() {
-                if ended {
-                    return Exit::Finished;
-                }
-                if replacing.is_some() {
-                    return Exit::Nacked;
-                }
+            match in_flight.publishes.is_empty() {
+                true if ended => return Exit::Finished,
+                true if nacks.are_over => return Exit::Nacked,
+                _ => {}
             }
             let is_blocked = blocked.borrow_and_update().is_some();
-            let has_room = in_flight.has_room() && replacing.is_none();
+            let has_room = in_flight.has_room() && !nacks.are_over;
             let event = tokio::select! {
                 biased;
                 Some(resolved) = in_flight.publishes.next() => Event::Resolved(resolved),
@@ -311,19 +300,12 @@ impl Task {
                 _ = blocked.changed() => continue,
                 () = self.finishing.cancelled(), if !self.requests.is_closed() => Event::Finish,
                 request = self.requests.recv(), if has_room && !is_blocked && !ended => Event::Request(request),
-                now = check.tick() => Event::Check(now),
+                _ = check.tick() => Event::Check,
             };
             match event {
                 Event::Request(None) => ended = true,
                 Event::Request(Some(request)) => {
-                    let mut next = Some(request);
-                    while let Some(request) = next {
-                        if request.is_wanted() {
-                            in_flight.push(request.message.body.len(), publish(channel, request));
-                        }
-                        // Those behind it go along: waiting for each by itself costs more than sending it.
-                        next = if in_flight.has_room() { self.requests.try_recv().ok() } else { None };
-                    }
+                    self.send(request, &mut in_flight, |request| publish(channel, request));
                 }
                 Event::Finish => {
                     self.requests.close();
@@ -333,29 +315,32 @@ impl Task {
                     Err(ChannelLost(reason)) => {
                         return Exit::Lost { reason, in_flight: in_flight.publishes.len() + 1 };
                     }
-                    Ok(Answered { confirmed, nacked }) => {
-                        if confirmed {
-                            doubt.confirmed();
-                        } else {
-                            doubt.in_vain();
-                        }
-                        if nacked && replacing.is_none() && Instant::now() >= replaced_from {
-                            replacing = Some(Instant::now() + ANSWERED_WITHIN);
-                        }
+                    Ok(answered) => {
+                        doubt.answered(&answered);
+                        nacks.answered(&answered);
                     }
                 },
-                Event::Check(now) => {
-                    if replacing.is_some_and(|until| until < now) {
-                        (replaced_from, replacing) = (now + NACKED_CHANNEL, None);
-                    }
-                    if !is_blocked && !in_flight.publishes.is_empty() {
-                        doubt.in_vain();
-                    }
-                    if doubt.is_over() {
+                Event::Check => {
+                    nacks.check();
+                    if doubt.is_over(!is_blocked && !in_flight.publishes.is_empty()) {
                         up.give_up("nothing that was published on it is confirmed");
                     }
                 }
             }
+        }
+    }
+
+    /// Sends a request and those behind it: waiting for each by itself costs more than sending it.
+    fn send<F>(&mut self, first: Request, in_flight: &mut InFlight<F>, publish: impl Fn(Request) -> F)
+    where
+        F: Future<Output = Resolved>,
+    {
+        let mut next = Some(first);
+        while let Some(request) = next {
+            if request.is_wanted() {
+                in_flight.push(request.message.body.len(), publish(request));
+            }
+            next = Some(()).filter(|()| in_flight.has_room()).and_then(|()| self.requests.try_recv().ok());
         }
     }
 }
@@ -377,7 +362,7 @@ enum Event {
     Request(Option<Request>),
     Resolved(Resolved),
     Finish,
-    Check(Instant),
+    Check,
 }
 
 async fn open(up: &Up, setup: &Setup) -> Result<Channel, String> {
