@@ -62,6 +62,16 @@ impl Disposition {
     pub(crate) fn dead(kind: ErrorKind, reason: String) -> Self {
         Self::Outcome(Outcome::DeadLetter { kind, reason })
     }
+
+    /// The job's end where no copy of it could be made, for whatever reason: its own error, if it has one, stays the kind.
+    pub(crate) fn without_copy(&self, why: &str) -> (ErrorKind, String) {
+        match self {
+            Self::Outcome(Outcome::Retry { kind, reason, .. } | Outcome::DeadLetter { kind, reason }) => {
+                (*kind, format!("{reason} ({why})"))
+            }
+            _ => (ErrorKind::TooLarge, why.to_owned()),
+        }
+    }
 }
 
 /// Tells the session; the only place that acks. Returns how many acks had no channel any more. `patient` as for
@@ -122,7 +132,8 @@ pub(crate) async fn carry_out(
     if !received.message.must_not_be_rejected() {
         return Settlement::Reject;
     }
-    let kind = CopyKind::Dead { kind: ErrorKind::TooLarge, reason: "its headers leave no room for a copy" };
+    let (kind, reason) = disposition.without_copy("its headers leave no room for a copy");
+    let kind = CopyKind::Dead { kind, reason: &reason };
     let bare = || Box::new(received.message.copy(name, received.envelope, &kind, now).bare());
     confirm(broker, queue, &Target::Dead(name.to_owned()), received, bare).await
 }
@@ -251,5 +262,13 @@ mod tests {
             assert_eq!(is_final(&error, false), wanted, "{error:?}");
         }
         assert!(is_final(&SendError::Nacked, true), "a job does not wait for its event");
+    }
+
+    #[test]
+    fn a_copy_that_cannot_be_made_never_replaces_the_jobs_own_error() {
+        let failed = Outcome::Retry { delay: Duration::ZERO, kind: ErrorKind::Timeout, reason: "too slow".to_owned() };
+        let end = Disposition::Outcome(failed).without_copy("no room");
+        assert_eq!(end, (ErrorKind::Timeout, "too slow (no room)".to_owned()));
+        assert_eq!(Disposition::Suspect.without_copy("no room"), (ErrorKind::TooLarge, "no room".to_owned()));
     }
 }

@@ -175,7 +175,10 @@ impl<S: Send + Sync + 'static> Task<S> {
         };
         let step = match disposition {
             _ if settlement == Settlement::Requeue => return settlement,
-            _ if settlement == Settlement::Reject => dead(ErrorKind::TooLarge, "no copy of it could be made"),
+            disposition if settlement == Settlement::Reject => {
+                let (kind, reason) = disposition.without_copy("no copy of it could be made");
+                dead(kind, &reason)
+            }
             Disposition::Suspect | Disposition::HandedBack => return settlement,
             Disposition::Cancelled => Step::Cancelled,
             Disposition::TooEarly(ms) => Step::Snoozed { due: now + ms },
