@@ -30,7 +30,7 @@ async fn left_behind(url: &str) -> (i64, i64, i64) {
 }
 
 fn every_second_ordered(entry: Entry, task: usize, number: usize) -> Entry {
-    if number % 2 == 0 { entry.order_key(format!("k{task}")) } else { entry }
+    if number.is_multiple_of(2) { entry.order_key(format!("k{task}")) } else { entry }
 }
 
 #[tokio::test]

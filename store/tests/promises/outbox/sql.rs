@@ -91,6 +91,12 @@ fn options_that_are_refused() -> Vec<Case> {
             with(|entry| entry.order_key("x".repeat(256))),
         ),
         refused("a priority", "'job', 'q', '{}', priority => 32", with(|entry| entry.priority(32))),
+    ]
+}
+
+fn texts_and_times_that_are_refused() -> Vec<Case> {
+    let refused = |what, sql, rust| case(what, false, sql, rust);
+    vec![
         refused(
             "a long label",
             "'job', 'q', '{}', label => repeat('x', 1025)",
@@ -168,13 +174,17 @@ fn options_that_are_taken() -> Vec<Case> {
     ]
 }
 
+fn all_cases() -> impl Iterator<Item = Case> {
+    [options_that_are_refused(), texts_and_times_that_are_refused(), options_that_are_taken()].into_iter().flatten()
+}
+
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 #[tokio::test]
 async fn the_function_takes_and_refuses_what_rust_takes_and_refuses() {
     let stage = Stage::new(Database::postgres().await).await;
     let Pool::Postgres(pool) = &stage.pool else { unreachable!() };
-    for Case { what, taken, sql, rust } in options_that_are_refused().into_iter().chain(options_that_are_taken()) {
+    for Case { what, taken, sql, rust } in all_cases() {
         let (mut tx, before) = (pool.begin().await.unwrap(), stage.pending().await);
         let in_rust = Outbox::enqueue(&mut tx, rust).await;
         tx.commit().await.unwrap();
