@@ -20,7 +20,7 @@ use tokio::{
 use crate::{broker::Broker, config::Config};
 
 /// Signals that follow each other so soon are one: a shell and the process above this one may both pass on a Ctrl-C.
-const SAME_SIGNAL: Duration = Duration::from_millis(100);
+const SAME_SIGNAL: Duration = Duration::from_millis(20);
 /// Ids of jobs in the last words of a process.
 const NAMED: usize = 10;
 /// The number of SIGINT, for systems without signals.
@@ -35,7 +35,8 @@ const UNKNOWN_SIGNAL: i32 = 2;
 ///   [`Config::grace_period`] is over (that of the broker handle with the longest one, 30 s without any), it is ended with
 ///   exit code 1. So a handler that blocks its thread, or a runtime that waits for one, does not outlast the orchestrator's
 ///   patience.
-/// - The second one ends the process at once, with exit code 130 for Ctrl-C and 143 for SIGTERM.
+/// - The second one ends the process at once, with exit code 130 for Ctrl-C and 143 for SIGTERM. One that comes within 20 ms
+///   counts as the first.
 ///
 /// Both log how many jobs were running and the ids of some. The broker delivers these jobs again.
 ///

@@ -222,8 +222,13 @@ async fn a_second_signal_ends_the_process_at_once_and_says_what_was_cut() {
     place.publish(&script("waits", [Act::Succeed])).await;
     let raw = place.raw().await;
     eventually("it has handed back the rest", LONG, async || raw.depth(&place.queue).await.unwrap() == Some(1)).await;
-    worker.sigterm();
-    let status = worker.wait_exit(Duration::from_secs(20)).await;
+    // One that follows at once counts as the first.
+    eventually("the second signal ends it", LONG, async || {
+        worker.sigterm();
+        worker.has_ended()
+    })
+    .await;
+    let status = worker.wait_exit(LONG).await;
     assert_eq!(status.code(), Some(143), "{:#?}", worker.lines());
     let lines = worker.lines();
     let told = lines.iter().find(|line| line.contains("told to stop a second time")).expect("a line that says so");
