@@ -92,10 +92,12 @@ pub struct Catalogue {
     _reader: Arc<AbortOnDropHandle<()>>,
 }
 
+/// Entries by job, then queue; each with its number in the order of the stream.
+type Entries = BTreeMap<(String, String), (u64, Arc<Entry>)>;
+
 #[derive(Debug, Default)]
 struct Shared {
-    /// By job, then queue; each with its number in the order of the stream.
-    entries: RwLock<BTreeMap<(String, String), (u64, Arc<Entry>)>>,
+    entries: RwLock<Entries>,
     reading: watch::Sender<Reading>,
     changes: watch::Sender<u64>,
 }

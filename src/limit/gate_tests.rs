@@ -95,22 +95,31 @@ async fn run(jobs: usize, worker: impl Fn() -> Arc<Gate> + Clone + 'static, slot
     std::mem::take(&mut *seen.lock().unwrap())
 }
 
+/// The worker of the moment: another one after each of so many deploys.
+fn deployed_every(
+    time: Duration,
+    times: u32,
+    rate: Rate,
+    store: Option<Arc<Store>>,
+) -> impl Fn() -> Arc<Gate> + Clone + 'static {
+    let (began, present) = (Instant::now(), Arc::new(Mutex::new((0, gate(rate, store.as_ref())))));
+    move || {
+        let number = ((began.elapsed().as_millis() / time.as_millis()) as u32).min(times);
+        let mut present = present.lock().unwrap();
+        if present.0 != number {
+            *present = (number, gate(rate, store.as_ref()));
+        }
+        Arc::clone(&present.1)
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn workers_that_follow_each_other_start_no_more_than_the_rate_in_any_second_and_no_job_waits_for_ever() {
     for shared in [false, true] {
         for per_second in [2, 10, 50] {
             let (rate, store) = (Rate::per_second(per_second), Arc::new(Store::default()));
             let store = shared.then_some(&store);
-            // A deploy every seven seconds, three times.
-            let (began, store) = (Instant::now(), store.cloned());
-            let present = Arc::new(Mutex::new((0, gate(rate, store.as_ref()))));
-            let worker = move || {
-                let (mut present, number) = (present.lock().unwrap(), (began.elapsed().as_secs() / 7).min(3));
-                if present.0 != number {
-                    *present = (number, gate(rate, store.as_ref()));
-                }
-                Arc::clone(&present.1)
-            };
+            let worker = deployed_every(Duration::from_secs(7), 3, rate, store.cloned());
             let jobs = 40 * per_second as usize;
             let mut seen = run(jobs, worker, || None).await;
             let shown = format!("{per_second}/s, shared: {shared}");
