@@ -92,7 +92,7 @@ pub struct Catalogue {
     _reader: Arc<AbortOnDropHandle<()>>,
 }
 
-/// By job, then queue; each with its number in the order of the stream.
+/// Entries by job, then queue; each with its number in the order of the stream.
 type Entries = BTreeMap<(String, String), (u64, Arc<Entry>)>;
 
 #[derive(Debug, Default)]

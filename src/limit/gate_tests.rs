@@ -96,12 +96,17 @@ async fn run(jobs: usize, worker: impl Fn() -> Arc<Gate> + Clone + 'static, slot
     std::mem::take(&mut *seen.lock().unwrap())
 }
 
-/// The gate of the worker that runs now: each is replaced after seven seconds, three times in all.
-fn deploys(rate: Rate, store: Option<Arc<Store>>) -> impl Fn() -> Arc<Gate> + Clone {
-    let began = Instant::now();
-    let present = Arc::new(Mutex::new((0, gate(rate, store.as_ref()))));
+/// The worker of the moment: another one after each of so many deploys.
+fn deployed_every(
+    time: Duration,
+    times: u32,
+    rate: Rate,
+    store: Option<Arc<Store>>,
+) -> impl Fn() -> Arc<Gate> + Clone + 'static {
+    let (began, present) = (Instant::now(), Arc::new(Mutex::new((0, gate(rate, store.as_ref())))));
     move || {
-        let (mut present, number) = (present.lock().unwrap(), (began.elapsed().as_secs() / 7).min(3));
+        let number = ((began.elapsed().as_millis() / time.as_millis()) as u32).min(times);
+        let mut present = present.lock().unwrap();
         if present.0 != number {
             *present = (number, gate(rate, store.as_ref()));
         }
@@ -115,8 +120,9 @@ async fn workers_that_follow_each_other_start_no_more_than_the_rate_in_any_secon
         for per_second in [2, 10, 50] {
             let (rate, store) = (Rate::per_second(per_second), Arc::new(Store::default()));
             let store = shared.then_some(&store);
+            let worker = deployed_every(Duration::from_secs(7), 3, rate, store.cloned());
             let jobs = 40 * per_second as usize;
-            let mut seen = run(jobs, deploys(rate, store.cloned()), || None).await;
+            let mut seen = run(jobs, worker, || None).await;
             let shown = format!("{per_second}/s, shared: {shared}");
             assert_eq!(seen.starts.len(), jobs);
             // What the ladder brings back late to one worker comes beside what is in time at the next.

@@ -102,6 +102,16 @@ impl Starts {
 mod tests {
     use super::*;
 
+    /// Asks all the time, and says when there were starts.
+    async fn ask_for_a_minute(starts: &Starts) -> Vec<Instant> {
+        let (began, mut times) = (Instant::now(), Vec::new());
+        while began.elapsed() < Duration::from_secs(60) {
+            times.extend(starts.start(Instant::now()).is_ok().then(Instant::now));
+            tokio::time::advance(Duration::from_micros(1_700)).await;
+        }
+        times
+    }
+
     #[tokio::test(start_paused = true)]
     async fn no_more_start_than_the_rate_in_any_window_nor_in_the_long_run_however_often_it_is_asked() {
         let minute = Duration::from_secs(60);
@@ -115,11 +125,7 @@ mod tests {
             (Rate::new(1, Duration::from_secs(5)), 1, 12),
         ];
         for (rate, in_a_second, in_a_minute) in table {
-            let (starts, began, mut times) = (Starts::new(rate, Instant::now()), Instant::now(), Vec::new());
-            while began.elapsed() < minute {
-                times.extend(starts.start(Instant::now()).is_ok().then(Instant::now));
-                tokio::time::advance(Duration::from_micros(1_700)).await;
-            }
+            let times = ask_for_a_minute(&Starts::new(rate, Instant::now())).await;
             let within = |window: Duration| {
                 (0..times.len()).map(|n| times[n..].partition_point(|at| *at < times[n] + window)).max().unwrap()
             };

@@ -72,11 +72,27 @@ impl Services {
         Ok(())
     }
 
+    /// The dead letter of this end of the job.
+    async fn letter_of(&self, job: &Job) -> Result<DeadLetter, Error> {
+        let deadline = Instant::now() + TAKEN_IN_WITHIN;
+        loop {
+            if let Some(letter) = self.find_letter(job).await? {
+                return Ok(letter);
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::NoLetter);
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
     /// The same, if the store has it by now.
-    async fn find_letter(&self, filter: &DeadFilter, job: &Job) -> Result<Option<DeadLetter>, Error> {
+    async fn find_letter(&self, job: &Job) -> Result<Option<DeadLetter>, Error> {
+        let states = vec![DeadState::Dead, DeadState::Replaying];
+        let filter = DeadFilter { states, job_id: Some(job.job_id().to_owned()), ..DeadFilter::default() };
         let mut after = None;
         for _ in 0..MOST_PAGES {
-            let letters = self.store.dead_letters(filter, after.as_ref(), 100).await?;
+            let letters = self.store.dead_letters(&filter, after.as_ref(), 100).await?;
             for letter in letters.items {
                 if self.is_end_of(&letter, job).await? {
                     return Ok(Some(letter));
@@ -88,22 +104,6 @@ impl Services {
             }
         }
         Ok(None)
-    }
-
-    /// The dead letter of this end of the job.
-    async fn letter_of(&self, job: &Job) -> Result<DeadLetter, Error> {
-        let deadline = Instant::now() + TAKEN_IN_WITHIN;
-        let states = vec![DeadState::Dead, DeadState::Replaying];
-        let filter = DeadFilter { states, job_id: Some(job.job_id().to_owned()), ..DeadFilter::default() };
-        loop {
-            if let Some(letter) = self.find_letter(&filter, job).await? {
-                return Ok(letter);
-            }
-            if Instant::now() >= deadline {
-                return Err(Error::NoLetter);
-            }
-            sleep(PAUSE).await;
-        }
     }
 
     /// Whether a dead letter is this end of this job, and not another message's that bears its id.

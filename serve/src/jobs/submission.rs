@@ -187,10 +187,12 @@ mod tests {
 
     #[test]
     fn a_submission_that_would_expire_before_it_can_run_is_refused_with_both_values() {
+        let tomorrow = crate::time::rfc3339(now_ms() + 24 * 3_600_000);
+        let at_a_time = format!(r#"{{"run_at": "{tomorrow}", "expires_in": "1h"}}"#);
         for json in [
             r#"{"delay": "3s", "expires_in": "1s"}"#,
             r#"{"delay": 3, "expires_in": 3}"#,
-            r#"{"run_at": "2099-01-01T00:00:00Z", "expires_in": "1h"}"#,
+            at_a_time.as_str(),
             r#"{"expires_in": 0}"#,
         ] {
             let flaws = Submission::parse(json).unwrap_err();
