@@ -103,12 +103,8 @@ impl Store {
                 // A pool keeps trying, and says only that it did.
                 sqlite_options(&file).connect().await?.close().await?;
                 let url = sqlite_url(&file);
-                let set_up = |connections| {
-                    pool(connections, BUSY).after_connect(|connection, _| {
-                        Box::pin(async move { sqlx::raw_sql(SQLITE_SETUP).execute(connection).await.map(drop) })
-                    })
-                };
-                let (writers, readers) = (set_up(1).connect(&url).await?, set_up(CONNECTIONS).connect_lazy(&url)?);
+                let (writers, readers) =
+                    (sqlite_pool(1).connect(&url).await?, sqlite_pool(CONNECTIONS).connect_lazy(&url)?);
                 Self { dialect: Dialect::Sqlite, readers, writers }
             }
             Address::Postgres => {
@@ -215,6 +211,12 @@ pub(crate) async fn embedded(url: &str) -> Result<embedded::Pool> {
 
 fn pool(connections: u32, wait: Duration) -> AnyPoolOptions {
     AnyPoolOptions::new().max_connections(connections).acquire_timeout(wait)
+}
+
+fn sqlite_pool(connections: u32) -> AnyPoolOptions {
+    pool(connections, BUSY).after_connect(|connection, _| {
+        Box::pin(async move { sqlx::raw_sql(SQLITE_SETUP).execute(connection).await.map(drop) })
+    })
 }
 
 fn sqlite_options(file: &Path) -> SqliteConnectOptions {

@@ -235,7 +235,7 @@ impl Relay {
         tracing::info!(
             "a pooler before the outbox's database passes on no notifications: the relay looks every second"
         );
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Until the connection fails.

@@ -165,7 +165,7 @@ async fn the_least_rights_of_the_docs_are_enough_to_enqueue_and_to_relay() {
     );
     stage.pool.run(&rights).await;
     let of = |role: &str| stage.database.url.replace("postgres@", &format!("{role}@"));
-    let running = run(Relay::new(&Pool::open(&of(&relay)).await.outbox(), &broker(&stage.amqp)).keep(Duration::ZERO));
+    let running = run(Relay::new(Pool::open(&of(&relay)).await.outbox(), &broker(&stage.amqp)).keep(Duration::ZERO));
     let shop = Pool::open(&of(&shop)).await;
     shop.enqueue(stage.entry("rust").order_key("k")).await;
     shop.run(&format!("SELECT leveret_enqueue('test.job', '{}', '1', order_key => 'k')", stage.queue)).await;
