@@ -32,7 +32,7 @@ pub(crate) async fn lend<D: Database>(pool: &Pool<D>, limit: Duration) -> Result
         Ok(lent) => return Ok(lent?),
     }
     let options = pool.connect_options();
-    match timeout(limit, <D::Connection as Connection>::connect_with(&options)).await {
+    match timeout(limit, Box::pin(<D::Connection as Connection>::connect_with(&options))).await {
         Ok(Ok(_)) => Err(sqlx::Error::PoolTimedOut.into()),
         Ok(Err(reason)) => Err(reason.into()),
         Err(_) => Err(Error::Silent),
@@ -83,13 +83,14 @@ impl Lent {
     pub(crate) async fn ask(&mut self, sql: Sql) -> Result<(u64, Vec<AnyRow>)> {
         let (limit, alone) = (limit(self.dialect, sql.is_late()), !self.in_transaction);
         self.is_asked = true;
-        let answer = within(limit, async {
+        let answer = async {
             Ok(match self.dialect {
                 Dialect::Postgres if alone => ask_alone(&mut self.connection, sql).await,
                 dialect => ask(&mut self.connection, sql, dialect).await,
             })
-        });
-        let answer = answer.await?;
+        };
+        // Boxed, because it would make the futures of all who ask as large as it is.
+        let answer = within(limit, Box::pin(answer)).await?;
         self.is_asked = false;
         Ok(answer?)
     }

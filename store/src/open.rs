@@ -12,7 +12,7 @@ use std::{
 };
 
 use sqlx::{
-    AnyConnection, AnyPool, ConnectOptions, Connection, PgConnection,
+    AnyPool, ConnectOptions, Connection, PgConnection,
     any::{AnyPoolOptions, install_default_drivers},
     postgres::PgPoolOptions,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -28,10 +28,6 @@ use crate::{
 
 /// For SQLite readers too few is a wait of microseconds; for PostgreSQL it is what a small server can give one client.
 const CONNECTIONS: u32 = 8;
-
-async fn set_up_sqlite(connection: &mut AnyConnection) -> sqlx::Result<()> {
-    sqlx::raw_sql(SQLITE_SETUP).execute(connection).await.map(drop)
-}
 
 /// FULL, because a dead letter is acked to the broker after the commit, and must then survive a power cut.
 /// The timeout comes first: changing the journal waits for other processes that open the file.
@@ -107,8 +103,8 @@ impl Store {
                 // A pool keeps trying, and says only that it did.
                 sqlite_options(&file).connect().await?.close().await?;
                 let url = sqlite_url(&file);
-                let set_up = |connections| pool(connections, BUSY).after_connect(|on, _| Box::pin(set_up_sqlite(on)));
-                let (writers, readers) = (set_up(1).connect(&url).await?, set_up(CONNECTIONS).connect_lazy(&url)?);
+                let (writers, readers) =
+                    (sqlite_pool(1).connect(&url).await?, sqlite_pool(CONNECTIONS).connect_lazy(&url)?);
                 Self { dialect: Dialect::Sqlite, readers, writers }
             }
             Address::Postgres => {
@@ -215,6 +211,12 @@ pub(crate) async fn embedded(url: &str) -> Result<embedded::Pool> {
 
 fn pool(connections: u32, wait: Duration) -> AnyPoolOptions {
     AnyPoolOptions::new().max_connections(connections).acquire_timeout(wait)
+}
+
+fn sqlite_pool(connections: u32) -> AnyPoolOptions {
+    pool(connections, BUSY).after_connect(|connection, _| {
+        Box::pin(async move { sqlx::raw_sql(SQLITE_SETUP).execute(connection).await.map(drop) })
+    })
 }
 
 fn sqlite_options(file: &Path) -> SqliteConnectOptions {

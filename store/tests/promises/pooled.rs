@@ -29,8 +29,14 @@ async fn left_behind(url: &str) -> (i64, i64, i64) {
     left
 }
 
-fn every_second_ordered(entry: Entry, task: usize, number: usize) -> Entry {
-    if number.is_multiple_of(2) { entry.order_key(format!("k{task}")) } else { entry }
+/// Each in a transaction of its own, every second one with an order key.
+async fn enqueue_all(pool: PgPool, key: String, entries: Vec<Entry>) {
+    for (number, entry) in entries.into_iter().enumerate() {
+        let mut tx = pool.begin().await.unwrap();
+        let entry = if number.is_multiple_of(2) { entry.order_key(&key) } else { entry };
+        Outbox::enqueue(&mut tx, entry).await.unwrap();
+        tx.commit().await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -42,15 +48,8 @@ async fn outbox_inbox_and_relay_work_through_pgbouncer_and_leave_nothing_in_its_
     let relay = run(stage.relay());
     let pool = PgPoolOptions::new().max_connections(12).connect(&url).await.unwrap();
     let enqueueing = (0..12).map(|task| {
-        let (pool, queue) = (pool.clone(), stage.queue.clone());
-        tokio::spawn(async move {
-            for number in 0..20 {
-                let mut tx = pool.begin().await.unwrap();
-                let entry = Entry::raw("test.job", queue.clone(), format!("{}", task * 20 + number));
-                Outbox::enqueue(&mut tx, every_second_ordered(entry, task, number)).await.unwrap();
-                tx.commit().await.unwrap();
-            }
-        })
+        let entries: Vec<_> = (0..20).map(|number| stage.entry(task * 20 + number)).collect();
+        tokio::spawn(enqueue_all(pool.clone(), format!("k{task}"), entries))
     });
     for task in enqueueing.collect::<Vec<_>>() {
         task.await.unwrap();
