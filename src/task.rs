@@ -173,12 +173,13 @@ impl<S: Send + Sync + 'static> Task<S> {
             kind: kind.to_string(),
             error: truncated(reason, ERROR_TEXT_LIMIT).to_owned(),
         };
+        let without_copy = || {
+            let (kind, reason) = disposition.without_copy("no copy of it could be made");
+            dead(kind, &reason)
+        };
         let step = match disposition {
             _ if settlement == Settlement::Requeue => return settlement,
-            disposition if settlement == Settlement::Reject => {
-                let (kind, reason) = disposition.without_copy("no copy of it could be made");
-                dead(kind, &reason)
-            }
+            _ if settlement == Settlement::Reject => without_copy(),
             Disposition::Suspect | Disposition::HandedBack => return settlement,
             Disposition::Cancelled => Step::Cancelled,
             Disposition::TooEarly(ms) => Step::Snoozed { due: now + ms },

@@ -18,6 +18,7 @@ pub mod probe;
 mod proof;
 mod publish;
 mod refused;
+mod request;
 mod shield;
 mod tls;
 

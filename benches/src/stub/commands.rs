@@ -3,7 +3,8 @@
 use std::{io, time::Duration};
 
 use amq_protocol::{
-    protocol::{AMQPClass, basic, channel, confirm, connection, exchange, queue},
+    frame::{AMQPContentHeader, AMQPFrame},
+    protocol::{AMQPClass, BasicProperties, basic, channel, confirm, connection, exchange, queue},
     types::{AMQPValue, FieldTable, ShortString},
 };
 
@@ -14,14 +15,14 @@ use super::{
     jobs::UnknownTag,
     lock,
     state::{Channel, Consumer, State},
-    wire::{FRAME_MAX, push_method},
+    wire::{FRAME_MAX, push_frame, push_method},
 };
 
 const HEARTBEAT: u16 = 60;
 const CHANNEL_MAX: u16 = 2047;
 const NOT_ALLOWED: u16 = 530;
-/// Where workers announce their jobs when they start.
-const CATALOGUE: &str = "leveret.v1.catalogue";
+/// Where workers announce their jobs and compare clocks when they start.
+const NOT_JOBS: [&str; 2] = ["leveret.v1.catalogue", "leveret.v1.due"];
 
 impl From<UnknownTag> for End {
     fn from(UnknownTag(tag): UnknownTag) -> Self {
@@ -138,6 +139,10 @@ impl Client {
             Method::CloseOk(_) => {
                 connection.channels.remove(&number);
             }
+            // How a worker learns that its acks have arrived.
+            Method::Flow(flow) => {
+                self.answer(number, AMQPClass::Channel(Method::FlowOk(channel::FlowOk { active: flow.active })));
+            }
             command => return Err(unsupported(&command)),
         }
         Ok(())
@@ -164,6 +169,7 @@ impl Client {
                 (declare.nowait, Method::DeclareOk(declared))
             }
             Method::Bind(bind) => (bind.nowait, Method::BindOk(queue::BindOk {})),
+            Method::Delete(delete) => (delete.nowait, Method::DeleteOk(queue::DeleteOk { message_count: 0 })),
             command => return Err(unsupported(&command)),
         };
         if !nowait {
@@ -188,7 +194,8 @@ impl Client {
         let Some(channel) = self.channel(state, number)? else { return Ok(()) };
         match command {
             // Its content follows.
-            Method::Publish(publish) => channel.announcing = publish.exchange.as_str() == CATALOGUE,
+            Method::Publish(publish) => channel.announcing = NOT_JOBS.contains(&publish.exchange.as_str()),
+            Method::Get(get) => self.answer_get(number, get.queue),
             Method::Qos(qos) => {
                 channel.prefetch = qos.prefetch_count;
                 self.answer_basic(number, Method::QosOk(basic::QosOk {}));
@@ -204,6 +211,20 @@ impl Client {
             command => return Err(unsupported(&command)),
         }
         Ok(())
+    }
+
+    /// The message with which a worker asks for the time comes back without one.
+    fn answer_get(&self, number: u16, queue: ShortString) {
+        let got = basic::GetOk {
+            delivery_tag: 1,
+            redelivered: false,
+            exchange: ShortString::default(),
+            routing_key: queue,
+            message_count: 0,
+        };
+        self.answer_basic(number, basic::AMQPMethod::GetOk(got));
+        let header = AMQPContentHeader { class_id: 60, body_size: 0, properties: BasicProperties::default() };
+        push_frame(&mut lock(&self.wire.pending), &AMQPFrame::Header(number, header));
     }
 
     fn consume(&self, state: &mut State, number: u16, consume: basic::Consume) -> Result<(), End> {

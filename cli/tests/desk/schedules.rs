@@ -35,7 +35,7 @@ async fn schedules_are_listed_with_their_times_and_leader_and_can_be_run_now() {
         ("expression", "0 6 1 1 *"),
         ("zone", "UTC"),
         ("job", "test.fire"),
-        ("queue", "fires"),
+        ("queue", "closing"),
     ] {
         assert_eq!(line[field], wanted, "{line}");
     }

@@ -5,20 +5,15 @@
 //! broker is blocked or away the task takes nothing, so that the wait is the caller's and memory stays bounded.
 
 use std::{
-    mem,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
-use lapin::{
-    Channel,
-    options::{BasicPublishOptions, ConfirmSelectOptions},
-    types::ShortString,
-};
+use lapin::Channel;
 use tokio::{
     sync::{Mutex, OwnedMutexGuard, mpsc, oneshot},
     time::{Instant, MissedTickBehavior, interval, timeout_at},
@@ -27,12 +22,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Setup,
-    confirm::{Answer, Failure, Place, Resolved, Verdict},
+    confirm::{Answer, Failure, Resolved, Verdict},
     connection::{Link, Up},
     declare,
     doubt::{CHECK_INTERVAL, Doubt, Replacement},
     in_flight::{ChannelLost, InFlight},
     refused::{Admission, Refused},
+    request::{ABANDONED, Fate, Request, confirming, publish, publish_alone, send},
 };
 use crate::{
     broker::{OpenError, SendError},
@@ -66,47 +62,6 @@ struct Running(Arc<AtomicBool>);
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
-    }
-}
-
-struct Request {
-    exchange: ShortString,
-    key: ShortString,
-    message: Box<Message>,
-    /// Whether it is an error that no queue takes it.
-    mandatory: bool,
-    fate: Arc<Fate>,
-    answer: oneshot::Sender<Answer>,
-}
-
-impl Request {
-    /// Whether to send it; its caller may have gone away.
-    fn is_wanted(&self) -> bool {
-        !self.answer.is_closed() && self.fate.decide(SENT)
-    }
-
-    /// Answers without sending.
-    fn answer(self, error: SendError) {
-        // A caller that has gone away wants no answer.
-        drop(self.answer.send(Err(error.into())));
-    }
-}
-
-/// Whether a request has been sent, agreed on by its caller and the task.
-struct Fate(AtomicU8);
-
-const QUEUED: u8 = 0;
-const SENT: u8 = 1;
-const ABANDONED: u8 = 2;
-
-impl Fate {
-    /// Leaves the queued state for `to`; false if the other side was faster.
-    fn decide(&self, to: u8) -> bool {
-        self.0.compare_exchange(QUEUED, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    }
-
-    fn is_sent(&self) -> bool {
-        self.0.load(Ordering::Acquire) == SENT
     }
 }
 
@@ -151,7 +106,7 @@ impl PublishTask {
         }
         let up = if fail_fast { Some(Box::pin(self.ready()).await?) } else { None };
         let (exchange, key) = self.setup.routes.to(target);
-        let fate = Arc::new(Fate(AtomicU8::new(QUEUED)));
+        let fate = Arc::new(Fate::default());
         let (answer, answered) = oneshot::channel();
         let mandatory = !matches!(target, Target::Event(..));
         let request = Request { exchange, key, message, mandatory, fate: Arc::clone(&fate), answer };
@@ -395,47 +350,6 @@ impl Task {
     }
 }
 
-/// Sends a request, unless its caller has gone away.
-fn send<F: Future<Output = Resolved>>(
-    in_flight: &mut InFlight<F>,
-    request: Request,
-    publish: impl FnOnce(Request) -> F,
-) {
-    if request.is_wanted() {
-        in_flight.push(request.message.body.len(), publish(request));
-    }
-}
-
-async fn publish(channel: &Channel, request: Request) -> Resolved {
-    let Request { exchange, key, mut message, mandatory, answer, .. } = request;
-    let id = message.properties.message_id().clone();
-    let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
-    let properties = mem::take(&mut message.properties);
-    let confirmed = match channel.basic_publish(exchange.clone(), key.clone(), options, &message.body, properties).await
-    {
-        Ok(confirm) => confirm.await,
-        Err(error) => Err(error),
-    };
-    Resolved::new(Place { exchange, key, id }, message.body.len(), confirmed, answer)
-}
-
-/// Publishes on a channel that no other publish uses, because the broker may close it.
-async fn publish_alone(up: &Up, request: Request) -> Option<Resolved> {
-    match confirming(up).await {
-        Ok(channel) if request.is_wanted() => {
-            let mut resolved = publish(&channel, request).await;
-            resolved.claim_attached();
-            drop(channel.close(200, "done".into()).now_or_never());
-            Some(resolved)
-        }
-        Ok(_) => None,
-        Err(reason) => {
-            request.answer(SendError::Unavailable(reason));
-            None
-        }
-    }
-}
-
 enum Event {
     Request(Option<Request>),
     Alone(Option<Resolved>),
@@ -447,11 +361,4 @@ enum Event {
 async fn open(up: &Up, setup: &Setup) -> Result<Channel, OpenError> {
     declare::ensure_shared(up, setup).await?;
     confirming(up).await.map_err(OpenError::Passing)
-}
-
-/// A channel whose publishes are confirmed.
-async fn confirming(up: &Up) -> Result<Channel, String> {
-    let channel = up.channel().await?;
-    up.unless_lost(channel.confirm_select(ConfirmSelectOptions::default())).await?;
-    Ok(channel)
 }

@@ -67,7 +67,8 @@ fn what_lapin_reads_passes_as_it_is() {
             .concat(),
         ),
         &nested(b'F', DEEPEST),
-        &nested(b'A', DEEPEST),
+        b"\x01e",
+        &nested(b'A', DEEPEST)[2..],
     ]
     .concat();
     assert_eq!(reason(&with_headers(&table)), None);
