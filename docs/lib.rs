@@ -24,6 +24,7 @@ pages! {
     schedules "schedules.md"
     limits "limits.md"
     deploying "deploying.md"
+    clocks "clocks.md"
     scaling "scaling.md"
     metrics "metrics.md"
     tracing "tracing.md"

@@ -57,23 +57,26 @@ impl Store {
 
 /// Frees the keys of jobs that have ended, and of those that were cancelled: they will not run, or are told to stop.
 ///
-/// A job that ended frees its keys only under its own origin. A cancellation is an operator's and means every job of that
-/// id. `list` makes a list of a placeholder. Ids and origins need not be matched in pairs, because origins are random.
+/// A key is freed only under the origin of the job that has it. The server knows no origin of a job that it has not heard
+/// of: its cancellation means every job of that id. `list` makes a list of a placeholder. Ids and origins need not be
+/// matched in pairs, because origins are random.
 pub(crate) async fn free_done(
     on: &mut Lent,
     changed: &[Job],
     events: &[JobEvent],
     list: impl Fn(&str) -> String,
 ) -> Result<()> {
-    let ended: Vec<_> = changed.iter().filter(|job| job.state.is_terminal()).collect();
+    let ended = changed.iter().filter(|job| job.state.is_terminal());
+    let ended = ended.map(|job| (job.job_id(), Some(job.origin.as_deref().unwrap_or_default())));
     let cancelled = events.iter().filter(|event| matches!(event.step, Step::CancelRequested));
-    let cancelled: Vec<_> = cancelled.map(|event| event.id.as_str()).collect();
-    if ended.is_empty() && cancelled.is_empty() {
+    let done: Vec<_> = ended.chain(cancelled.map(|event| (event.id.as_str(), event.origin.as_deref()))).collect();
+    if done.is_empty() {
         return Ok(());
     }
     let (ids, origins, all) = (list("$1"), list("$2"), list("$3"));
     let text = format!("DELETE FROM leveret_unique WHERE job_id IN {ids} AND origin IN {origins} OR job_id IN {all}");
-    let ids = text_list(ended.iter().map(|job| job.job_id()));
-    let origins = text_list(ended.iter().map(|job| job.origin.as_deref().unwrap_or_default()));
-    Sql::new(text).arg(ids).arg(origins).arg(text_list(cancelled)).execute(on).await.map(drop)
+    let known = || done.iter().filter_map(|(id, origin)| origin.map(|origin| (*id, origin)));
+    let (ids, origins) = (text_list(known().map(|(id, _)| id)), text_list(known().map(|(_, origin)| origin)));
+    let unknown = text_list(done.iter().filter(|(_, origin)| origin.is_none()).map(|(id, _)| *id));
+    Sql::new(text).arg(ids).arg(origins).arg(unknown).execute(on).await.map(drop)
 }
