@@ -162,7 +162,7 @@ impl Amqp {
 
     pub(super) async fn mend(&self, queue: &Queue) -> Result<(), OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
-        declare::doubt_shared(&self.setup).await;
+        declare::doubt_shared(&self.setup, declare::lately()).await;
         declare::ensure_queue(&up, &self.setup, queue).await
     }
 

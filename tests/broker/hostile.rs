@@ -95,7 +95,14 @@ fn wrong_types() -> Vec<Hostile> {
     let mut messages = Vec::new();
     for (header, steers) in steering.map(|name| (name, true)).into_iter().chain(others.map(|name| (name, false))) {
         for (what, kind, value) in &values {
-            let fate = if steers && *what != "nothing" { Fate::Dead } else { Fate::Done };
+            let fate = match (header, *what) {
+                // A time in 1970, in seconds.
+                ("leveret-not-before", "a fraction" | "a decimal") => Fate::Done,
+                // The name of a job that the queue has no handler for.
+                ("leveret-job", "NULs") => Fate::Dead,
+                (_, what) if steers && what != "nothing" => Fate::Dead,
+                _ => Fate::Done,
+            };
             let properties = sound().headers(&[entry(header.as_bytes(), *kind, value)]);
             messages.push(hostile(format!("{header} is {what}"), properties, fate));
         }

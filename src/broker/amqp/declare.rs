@@ -42,20 +42,28 @@ pub(super) async fn ensure_shared(up: &Up, setup: &Setup) -> Result<(), OpenErro
     Ok(())
 }
 
-/// Has the next [`ensure_shared`] look again: something may have gone missing. Many who doubt at once have it look once.
-pub(super) async fn doubt_shared(setup: &Setup) {
+/// Makes the next [`ensure_shared`] look again, because something was missing at that time. It looks once for all who
+/// found something missing before it looked.
+pub(super) async fn doubt_shared(setup: &Setup, missing_at: Instant) {
     let mut ensured = setup.shared_ensured.lock().await;
-    if ensured.is_some_and(|at| at.elapsed() > JUST_ENSURED) {
+    if ensured.is_some_and(|at| at < missing_at) {
         *ensured = None;
     }
 }
 
+/// A time for [`doubt_shared`] where the caller does not know when something was missing.
+pub(super) fn lately() -> Instant {
+    let now = Instant::now();
+    now.checked_sub(JUST_ENSURED).unwrap_or(now)
+}
+
 /// Ensures a queue and all that it needs.
 pub(super) async fn ensure_queue(up: &Up, setup: &Setup, queue: &Queue) -> Result<(), OpenError> {
+    let began = Instant::now();
     ensure_shared(up, setup).await?;
     let ensured = ensure(up, setup, &setup.topology.of_queue(queue)).await;
     if ensured.is_err() && !up.lost.is_cancelled() {
-        doubt_shared(setup).await;
+        doubt_shared(setup, began).await;
     }
     ensured
 }

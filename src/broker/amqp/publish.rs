@@ -76,10 +76,11 @@ impl PublishTask {
     /// Publishes, and once more if a delay has nowhere to wait or a stream is gone: then a part of the topology is missing, and is mended first.
     /// All of it within one publish timeout.
     pub(super) async fn send(&self, target: &Target, message: Box<Message>, fail_fast: bool) -> Result<(), SendError> {
-        let deadline = Instant::now() + self.setup.config.publish_timeout;
+        let began = Instant::now();
+        let deadline = began + self.setup.config.publish_timeout;
         let answer = match self.send_once(target, message, fail_fast, deadline).await {
             Err(Failure::Returned(message))
-                if matches!(target, Target::Delayed(..) | Target::Stream(_)) && self.mend(deadline).await =>
+                if matches!(target, Target::Delayed(..) | Target::Stream(_)) && self.mend(began, deadline).await =>
             {
                 self.send_once(target, message, fail_fast, deadline).await
             }
@@ -89,9 +90,9 @@ impl PublishTask {
     }
 
     /// Boxed as all that is rarely needed here: it would more than double the size of every publish that waits.
-    async fn mend(&self, deadline: Instant) -> bool {
+    async fn mend(&self, missing_at: Instant, deadline: Instant) -> bool {
         let mended = Box::pin(async {
-            declare::doubt_shared(&self.setup).await;
+            declare::doubt_shared(&self.setup, missing_at).await;
             match self.link.up().await {
                 Ok(up) => declare::ensure_shared(&up, &self.setup).await.is_ok(),
                 Err(_) => false,
@@ -267,7 +268,7 @@ impl Task {
         self.refused.learn(reason, Instant::now());
         // The broker's words begin with the name of its reply: an exchange has gone missing.
         if reason.contains("NOT_FOUND") {
-            declare::doubt_shared(&self.setup).await;
+            declare::doubt_shared(&self.setup, declare::lately()).await;
         }
     }
 
