@@ -93,7 +93,7 @@ pub(crate) struct Adoption {
     recent_limit: usize,
     /// How many jobs were acked on the present channel.
     acked: u64,
-    /// When the present channel was opened.
+    /// When the present channel was opened, or could be taken from again.
     opened: Option<Instant>,
     /// For how long a redelivery may come after that.
     awaited: Duration,
@@ -132,6 +132,14 @@ impl Adoption {
     /// There is a channel again: what is owed comes back soon, or never.
     pub(crate) fn channel_opened(&mut self) {
         self.opened = Some(Instant::now());
+    }
+
+    /// The consumer can take deliveries again after a time in which it had no permit. What came back meanwhile waits in the
+    /// client, so that time does not count.
+    pub(crate) fn resumed(&mut self) {
+        if self.opened.is_some() && !self.owed.is_empty() {
+            self.opened = Some(Instant::now());
+        }
     }
 
     /// An attempt without a channel has come to its end.
@@ -311,6 +319,18 @@ mod tests {
         adoption.channel_lost(0, [(1, &job)].into_iter());
         adoption.ended(1, &job, Settlement::Reject);
         assert_eq!(adoption.recognise(&job), Some(Known::Settled(Settlement::Reject)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_nothing_could_be_taken_does_not_count() {
+        let mut adoption = Adoption::new(1, SECOND);
+        let job = received("long", "{}");
+        adoption.channel_lost(0, [(1, &job)].into_iter());
+        adoption.channel_opened();
+        tokio::time::advance(Duration::from_secs(600)).await;
+        adoption.ended(1, &job, Settlement::Ack);
+        adoption.resumed();
+        assert_eq!(adoption.recognise(&job), Some(Known::Settled(Settlement::Ack)));
     }
 
     #[test]

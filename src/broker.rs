@@ -20,7 +20,7 @@ pub(crate) use self::{
     session::{Delivery, Ended, OpenError, Session},
 };
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     cancel::Cancelled,
@@ -224,6 +224,14 @@ impl Broker {
         match &self.shared.backend {
             Backend::Amqp(_) => clock::system_ms(),
             Backend::Memory(memory) => memory.now_ms(),
+        }
+    }
+
+    /// The longest heartbeat of the addresses: a broker may take three of them to notice that a connection is dead.
+    pub(crate) fn heartbeat(&self) -> Duration {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.heartbeat(),
+            Backend::Memory(_) => self.config().heartbeat,
         }
     }
 

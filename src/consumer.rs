@@ -75,6 +75,8 @@ pub(crate) struct Consumer<S> {
     most_in_hand: usize,
     next_number: u64,
     adoption: Adoption,
+    /// There was no permit for the next delivery when it was last asked for.
+    is_full: bool,
 }
 
 /// A job whose task runs.
@@ -129,7 +131,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         let metrics = handlers.broker.metrics().queue(&name);
         handlers.broker.metrics().set_limit(&name, limit as i64);
         let prefetch = lane.prefetch(queue);
-        let adoption = Adoption::new(prefetch, handlers.broker.config().heartbeat);
+        let adoption = Adoption::new(prefetch, handlers.broker.heartbeat());
         let most_in_hand = usize::from(prefetch) * 2;
         Self {
             handlers,
@@ -147,6 +149,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             most_in_hand,
             next_number: 0,
             adoption,
+            is_full: false,
         }
     }
 
@@ -363,6 +366,9 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 self.count_lost(1);
                 self.adoption.ended(number, &job.received, settlement);
             }
+        }
+        if std::mem::take(&mut self.is_full) {
+            self.adoption.resumed();
         }
     }
 

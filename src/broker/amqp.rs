@@ -13,6 +13,7 @@ mod consume;
 mod declare;
 mod doubt;
 mod in_flight;
+mod keeper;
 mod patience;
 pub mod probe;
 mod proof;
@@ -129,14 +130,19 @@ impl Amqp {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
         declare::ensure_queue(&up, &self.setup, queue).await?;
         // What is delivered is judged by its times at once.
-        clock::compare(&up, &self.setup).await;
+        clock::compare(&self.publishing.link(), &self.setup).await;
         let session = Session::open(Arc::clone(&up), &lane.queue_name(queue), lane.prefetch(queue)).await?;
         let session = session.with_proof_of_acks();
         if lane != Lane::Main || self.setup.mode == TopologyMode::Verify {
             return Ok(session);
         }
-        let keeping = declare::keep_ensured(up, Arc::clone(&self.setup), queue.clone());
+        let keeping = keeper::keep(up, self.publishing.link(), Arc::clone(&self.setup), queue.clone());
         Ok(session.beside(AbortOnDropHandle::new(tokio::spawn(keeping))))
+    }
+
+    pub(super) fn heartbeat(&self) -> Duration {
+        let seconds = self.setup.addresses.iter().map(|address| address.heartbeat).max();
+        seconds.map_or(self.setup.config.heartbeat, |seconds| Duration::from_secs(seconds.into()))
     }
 
     pub(super) fn now(&self) -> Now {

@@ -47,6 +47,11 @@ impl Clock {
         Now { here: now_ms, earliest: now_ms.min(other), latest: now_ms.max(other) }
     }
 
+    /// Whether the clocks agree, as far as is known.
+    pub(crate) fn agrees(&self) -> bool {
+        self.skew_ms.load(Ordering::Relaxed) == 0
+    }
+
     /// Notes the broker's time in whole seconds, read between two moments of this clock.
     pub(crate) fn compare(&self, before_ms: u64, broker_seconds: u64, after_ms: u64) {
         let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
@@ -56,9 +61,9 @@ impl Clock {
         let skew = if least > 0 { least } else { most.min(0) };
         let skew = if skew.abs() <= TOLERATED_MS { 0 } else { skew };
         let before = self.skew_ms.swap(skew, Ordering::Relaxed);
-        if skew != 0 {
+        if skew != 0 && before == 0 {
             tracing::error!(broker_ahead_ms = skew, "this machine's clock differs from the broker's: synchronise both");
-        } else if before != 0 {
+        } else if skew == 0 && before != 0 {
             tracing::info!("this machine's clock agrees with the broker's again");
         }
     }

@@ -77,10 +77,18 @@ impl<S: Send + Sync + 'static> Consumer<S> {
     /// Hands back a job that has not started.
     fn hand_back(&mut self, session: &mut Session, delivery: Delivery) {
         let Delivery { tag, redelivered, message } = delivery;
-        if !self.is_nearly_suspect(&message) || self.unfit(&message).is_some() {
+        if self.unfit(&message).is_some() {
             return session.requeue(tag);
         }
+        let is_nearly_suspect = self.is_nearly_suspect(&message);
         let received = Received::read(message, redelivered, self.handlers.broker.now());
+        // A job that still runs here, or is done, is no other worker's.
+        if redelivered && let Some(known) = self.adoption.recognise(&received) {
+            return self.adopt(session, tag, &received, &known);
+        }
+        if !is_nearly_suspect {
+            return session.requeue(tag);
+        }
         self.start(session, tag, received, Work::Settle(Disposition::HandedBack));
     }
 

@@ -18,12 +18,17 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             return Some(Event::Done(done));
         }
         if self.in_hand.len() >= self.most_in_hand {
+            self.is_full = true;
             return None;
         }
         if self.shared.is_some() {
             return self.ready_in_turn(session);
         }
-        let permit = self.permit.take().or_else(|| Arc::clone(&self.permits).try_acquire_owned().ok())?;
+        let permit = self.permit.take().or_else(|| Arc::clone(&self.permits).try_acquire_owned().ok());
+        let Some(permit) = permit else {
+            self.is_full = true;
+            return None;
+        };
         match session.try_next() {
             Some(Ok(delivery)) => Some(Event::Delivered(delivery, permit)),
             Some(Err(ended)) => Some(Event::Lost(ended)),
@@ -70,7 +75,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 }
             }
         }
-        let permit = turn.try_permit()?;
+        let Some(permit) = turn.try_permit() else {
+            self.is_full = true;
+            return None;
+        };
         Some(Event::Delivered(self.waiting.take()?, permit))
     }
 

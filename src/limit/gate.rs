@@ -149,8 +149,7 @@ impl Gate {
 
     /// Notes a start, unless a rate forbids it now.
     fn start(&self) -> Result<(), Duration> {
-        let now = Instant::now();
-        self.starts.iter().try_for_each(|starts| starts.start(now))
+        Starts::start_all(&self.starts, Instant::now())
     }
 
     /// Whether a shared limit has given this slot; where there is none, no slot is more than a time to come back.

@@ -78,9 +78,24 @@ impl Starts {
         Self { interval: rate.interval(), window, most, opens, log: Mutex::default() }
     }
 
-    /// Notes a start if there may be one now; else says for how long there may be none.
-    pub(crate) fn start(&self, now: Instant) -> Result<(), Duration> {
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Notes a start with all of these if there may be one now with each; else says for how long there may be none.
+    pub(crate) fn start_all(all: &[Self], now: Instant) -> Result<(), Duration> {
+        // Always in the same order.
+        let mut logs: Vec<_> =
+            all.iter().map(|starts| (starts, starts.log.lock().unwrap_or_else(PoisonError::into_inner))).collect();
+        let wait = logs.iter_mut().map(|(starts, log)| starts.wait(log, now)).max().unwrap_or_default();
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        for (starts, log) in &mut logs {
+            log.starts.push_back(now);
+            log.even = Some(log.even.map_or(now, |even| even.max(now)) + starts.interval);
+        }
+        Ok(())
+    }
+
+    /// For how long there may be no start.
+    fn wait(&self, log: &mut Log, now: Instant) -> Duration {
         while log.starts.front().is_some_and(|at| *at + self.window <= now) {
             log.starts.pop_front();
         }
@@ -88,13 +103,7 @@ impl Starts {
         let ahead = self.interval.saturating_mul(u32::try_from(self.most - 1).unwrap_or(u32::MAX));
         let early = (even - now).saturating_sub(ahead);
         let full = if log.starts.len() < self.most { Duration::ZERO } else { log.starts[0] + self.window - now };
-        let wait = early.max(full).max(self.opens.saturating_duration_since(now));
-        if wait.is_zero() {
-            log.starts.push_back(now);
-            log.even = Some(even + self.interval);
-            return Ok(());
-        }
-        Err(wait)
+        early.max(full).max(self.opens.saturating_duration_since(now))
     }
 }
 
@@ -102,11 +111,15 @@ impl Starts {
 mod tests {
     use super::*;
 
+    fn start(starts: &Starts) -> Result<(), Duration> {
+        Starts::start_all(std::slice::from_ref(starts), Instant::now())
+    }
+
     /// Asks all the time, and says when there were starts.
     async fn ask_for_a_minute(starts: &Starts) -> Vec<Instant> {
         let (began, mut times) = (Instant::now(), Vec::new());
         while began.elapsed() < Duration::from_secs(60) {
-            times.extend(starts.start(Instant::now()).is_ok().then(Instant::now));
+            times.extend(start(starts).is_ok().then(Instant::now));
             tokio::time::advance(Duration::from_micros(1_700)).await;
         }
         times
@@ -139,11 +152,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_start_that_must_wait_may_be_when_it_was_told() {
         let starts = Starts::new(Rate::per_second(2), Instant::now());
-        assert_eq!((starts.start(Instant::now()), starts.start(Instant::now())), (Ok(()), Ok(())));
+        assert_eq!((start(&starts), start(&starts)), (Ok(()), Ok(())));
         tokio::time::advance(ms(300)).await;
-        assert_eq!(starts.start(Instant::now()), Err(ms(700)));
+        assert_eq!(start(&starts), Err(ms(700)));
         tokio::time::advance(ms(700)).await;
-        assert_eq!(starts.start(Instant::now()), Ok(()));
+        assert_eq!(start(&starts), Ok(()));
     }
 
     fn ms(ms: u64) -> Duration {

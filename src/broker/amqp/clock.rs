@@ -17,30 +17,46 @@ use lapin::{
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use super::{Setup, connection::Up};
+use super::{
+    Setup,
+    connection::{Link, Up},
+};
 use crate::{
     broker::clock::system_ms,
     config::TopologyMode,
     message::{short, text},
 };
 
-/// A clock that is set while the process runs is noticed with the first consumer that is opened so much later.
+/// A clock that is set while the process runs is noticed after so long.
 const MEASURED_EVERY: Duration = Duration::from_secs(600);
+/// The same while the clocks differ.
+const MEASURED_AGAIN: Duration = Duration::from_secs(10);
 /// A consumer is not held up for longer.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(5);
 
 /// Compares the clocks, unless that was done lately or this user declares nothing.
-pub(super) async fn compare(up: &Up, setup: &Setup) {
+///
+/// `publishing` is the connection for publishes: a broker in alarm stops reading a connection that publishes, and the
+/// consumers must go on to be read.
+pub(super) async fn compare(publishing: &Link, setup: &Setup) {
     if setup.mode == TopologyMode::Verify {
         return;
     }
     let mut compared = setup.clock_compared.lock().await;
-    if compared.is_some_and(|at| at.elapsed() < MEASURED_EVERY) {
+    let every = if setup.clock.agrees() { MEASURED_EVERY } else { MEASURED_AGAIN };
+    if compared.is_some_and(|at| at.elapsed() < every) {
         return;
     }
     *compared = Some(Instant::now());
-    match timeout(ANSWERED_WITHIN, measure(up, setup)).await {
+    let measured = async {
+        let up = publishing.up().await.map_err(|_| "closed".to_owned())?;
+        if up.blocked.borrow().is_some() {
+            return Err("the broker takes no publishes now".to_owned());
+        }
+        measure(&up, setup).await
+    };
+    match timeout(ANSWERED_WITHIN, measured).await {
         Ok(Ok((sent, broker_seconds, received))) => setup.clock.compare(sent, broker_seconds, received),
         Ok(Err(reason)) => tracing::debug!(error = reason, "the broker's time is unknown"),
         Err(_) => tracing::debug!("the broker's time is unknown: no answer"),

@@ -71,7 +71,7 @@ pub(crate) struct Session {
 ///
 /// A consumer whose opening is given up half-way exists on the broker all the same; without this it would be handed
 /// messages that nobody takes.
-struct OwnChannel(Channel);
+pub(super) struct OwnChannel(pub(super) Channel);
 
 impl Drop for OwnChannel {
     fn drop(&mut self) {

@@ -4,7 +4,7 @@
 //! turns out to be missing, not with every connection: a thousand workers that reconnect at once must not keep a broker
 //! busy with what it has.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, try_join_all};
 use lapin::{
@@ -27,10 +27,8 @@ use crate::{
 };
 
 /// A cluster may have to elect its leaders first.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 const JUST_ENSURED: Duration = Duration::from_secs(1);
-/// On average; some ten commands for each queue of a worker.
-const ENSURED_EVERY: Duration = Duration::from_secs(15);
 
 /// Ensures what all queues share, unless that was done before.
 pub(super) async fn ensure_shared(up: &Up, setup: &Setup) -> Result<(), OpenError> {
@@ -68,24 +66,6 @@ pub(super) async fn ensure_queue(up: &Up, setup: &Setup, queue: &Queue) -> Resul
     ensured
 }
 
-/// Ensures a queue and all that it needs again from time to time, until it is dropped.
-///
-/// An exchange that an operator deletes is declared again by the next process that publishes to it, but without the
-/// bindings of queues that this process does not know. A worker knows its own.
-pub(super) async fn keep_ensured(up: Arc<Up>, setup: Arc<Setup>, queue: Queue) {
-    loop {
-        sleep(ENSURED_EVERY.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-        let mut ensured = ensure_queue(&up, &setup, &queue).await;
-        if ensured.is_err() {
-            // What all queues share was missing, and is looked for now.
-            ensured = ensure_queue(&up, &setup, &queue).await;
-        }
-        if let Err(error) = ensured {
-            tracing::debug!(queue = queue.name(), %error, "the queue's declaration cannot be repeated");
-        }
-    }
-}
-
 /// Declares the plan, or only verifies it, as the settings say. It has a channel of its own: a refusal closes that.
 pub(super) async fn ensure(up: &Up, setup: &Setup, plan: &Plan) -> Result<(), OpenError> {
     let ensured = async {
@@ -110,16 +90,20 @@ pub(super) async fn ensure(up: &Up, setup: &Setup, plan: &Plan) -> Result<(), Op
 /// first to fail is the one that was refused; those after it fail with their channel.
 async fn declare(up: &Up, plan: &Plan) -> Result<Channel, OpenError> {
     let channel = open(up).await?;
+    declare_on(&channel, plan).await?;
+    Ok(channel)
+}
+
+pub(super) async fn declare_on(channel: &Channel, plan: &Plan) -> Result<(), Refused> {
     let mut commands: Vec<BoxFuture<'_, _>> = Vec::new();
     for exchange in &plan.exchanges {
-        commands.push(refusable(name_of(exchange), declare_exchange(&channel, exchange, false)).boxed());
+        commands.push(refusable(name_of(exchange), declare_exchange(channel, exchange, false)).boxed());
     }
     for queue in &plan.queues {
-        commands.push(refusable(name_of_queue(queue), declare_queue(&channel, queue, queue.adopted)).boxed());
+        commands.push(refusable(name_of_queue(queue), declare_queue(channel, queue, queue.adopted)).boxed());
     }
-    commands.extend(plan.bindings.iter().map(|binding| bind(&channel, binding).boxed()));
-    try_join_all(commands).await?;
-    Ok(channel)
+    commands.extend(plan.bindings.iter().map(|binding| bind(channel, binding).boxed()));
+    try_join_all(commands).await.map(drop)
 }
 
 /// AMQP can verify existence only, not arguments or bindings.
@@ -217,12 +201,18 @@ pub(super) fn is_mismatch(words: &str) -> bool {
 }
 
 /// Why a part of a plan is not there.
-struct Refused {
+pub(super) struct Refused {
     name: String,
     error: lapin::Error,
 }
 
 impl Refused {
+    /// Whether something that it needs does not exist.
+    pub(super) fn is_for_something_missing(&self) -> bool {
+        let ErrorKind::ProtocolError(protocol) = self.error.kind() else { return false };
+        matches!(protocol.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
+    }
+
     fn is_for_lack_of_a_right(&self) -> bool {
         let ErrorKind::ProtocolError(protocol) = self.error.kind() else { return false };
         matches!(protocol.kind(), AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED))

@@ -6,13 +6,13 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use lapin::Channel;
 use tokio::{
     sync::{Mutex, OwnedMutexGuard, mpsc, oneshot},
@@ -114,9 +114,7 @@ impl PublishTask {
         let answer = timeout_at(deadline, async {
             self.requests().reserve().await.map_err(|_| SendError::Closed)?.send(request);
             // The task drops an answer with its channel: what was sent by then is uncertain.
-            answered
-                .await
-                .unwrap_or_else(|_| Err(if fate.is_sent() { SendError::Uncertain } else { SendError::Closed }.into()))
+            answered.await.unwrap_or_else(|_| Err(self.dropped(&fate).into()))
         });
         let answer = match up {
             None => answer.await,
@@ -130,6 +128,19 @@ impl PublishTask {
             }
             Err(_) => Err(SendError::Uncertain.into()),
         }
+    }
+
+    /// What became of a publish whose answer was dropped.
+    fn dropped(&self, fate: &Fate) -> SendError {
+        if fate.is_sent() {
+            return SendError::Uncertain;
+        }
+        let lost = || SendError::Unavailable("its channel was lost".to_owned());
+        if self.finishing.is_cancelled() { SendError::Closed } else { lost() }
+    }
+
+    pub(super) fn link(&self) -> Arc<Link> {
+        Arc::clone(&self.link)
     }
 
     /// The connection, if nothing keeps a publish from being sent on it now.
@@ -153,7 +164,8 @@ impl PublishTask {
             tokio::spawn(async move {
                 let _running = running;
                 let requests = receiver.lock_owned().await;
-                Task { link, setup, requests, refused: Refused::default(), finishing }.run().await;
+                let (refused, alone) = (Refused::default(), FuturesUnordered::new());
+                Task { link, setup, requests, refused, alone, last: Weak::new(), finishing }.run().await;
                 finished.cancel();
             });
         }
@@ -191,6 +203,10 @@ struct Task {
     link: Arc<Link>,
     setup: Arc<Setup>,
     refused: Refused,
+    /// Publishes on channels of their own, which outlast the channel of the others.
+    alone: FuturesUnordered<BoxFuture<'static, Option<Resolved>>>,
+    /// The connection that was published on last.
+    last: Weak<Up>,
     requests: OwnedMutexGuard<mpsc::Receiver<Request>>,
     finishing: CancellationToken,
 }
@@ -228,6 +244,10 @@ impl Task {
                 () = self.finishing.cancelled() => return,
             };
             let Ok(up) = up else { return };
+            if !self.last.ptr_eq(&Arc::downgrade(&up)) {
+                // Another connection may lead to another broker.
+                (self.last, self.refused) = (Arc::downgrade(&up), Refused::default());
+            }
             match open(&up, &self.setup).await {
                 Ok(channel) => match self.publish_on(&up, &channel, &mut doubt).await {
                     Exit::Finished => return,
@@ -258,7 +278,6 @@ impl Task {
 
     async fn lost(&mut self, up: &Up, reason: &str, in_flight: usize) {
         if up.lost.is_cancelled() || !up.connection.status().connected() {
-            self.refused.clear();
             // The connection tells its loss itself.
             return tracing::debug!(in_flight, "lost the publishing channel with its connection");
         }
@@ -290,16 +309,15 @@ impl Task {
     }
 
     /// Publishes on one channel until it is lost.
-    async fn publish_on(&mut self, up: &Up, channel: &Channel, doubt: &mut Doubt) -> Exit {
+    async fn publish_on(&mut self, up: &Arc<Up>, channel: &Channel, doubt: &mut Doubt) -> Exit {
         let mut blocked = up.blocked.subscribe();
         let mut in_flight = InFlight::new(usize::from(self.setup.config.publish_window));
-        let mut alone = FuturesUnordered::new();
         let mut ended = false;
         let mut check = interval(CHECK_INTERVAL);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut replacement = Replacement::new();
         loop {
-            match (in_flight.publishes.is_empty() && alone.is_empty(), ended, replacement.is_due()) {
+            match (in_flight.publishes.is_empty() && self.alone.is_empty(), ended, replacement.is_due()) {
                 (true, true, _) => return Exit::Finished,
                 (true, false, true) => return Exit::Nacked,
                 _ => {}
@@ -309,7 +327,7 @@ impl Task {
             let event = tokio::select! {
                 biased;
                 Some(resolved) = in_flight.publishes.next() => Event::Resolved(resolved),
-                Some(resolved) = alone.next() => Event::Alone(resolved),
+                Some(resolved) = self.alone.next() => Event::Alone(resolved),
                 () = up.lost.cancelled() => return Exit::lost("the connection was lost", in_flight.publishes.len()),
                 _ = blocked.changed() => continue,
                 () = self.finishing.cancelled(), if !self.requests.is_closed() => Event::Finish,
@@ -322,7 +340,7 @@ impl Task {
                     while let Some(request) = next {
                         match self.refused.admit(&request.exchange, request.message.body.len(), Instant::now) {
                             Admission::Send => send(&mut in_flight, request, |request| publish(channel, request)),
-                            Admission::SendAlone => alone.push(publish_alone(up, request)),
+                            Admission::SendAlone => self.alone.push(publish_alone(Arc::clone(up), request).boxed()),
                             Admission::Refuse(words) => request.answer(SendError::Refused(words)),
                         }
                         next = self.waiting(&in_flight);

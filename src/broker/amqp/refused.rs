@@ -84,11 +84,6 @@ impl Refused {
             self.exchanges.remove(exchange);
         }
     }
-
-    /// Forgets all: another connection may lead to another broker.
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
-    }
 }
 
 /// The exchange that the broker names: `exchange 'NAME' in vhost`.

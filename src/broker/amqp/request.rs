@@ -91,8 +91,8 @@ pub(super) async fn publish(channel: &Channel, request: Request) -> Resolved {
 }
 
 /// Publishes on a channel that no other publish uses, because the broker may close it.
-pub(super) async fn publish_alone(up: &Up, request: Request) -> Option<Resolved> {
-    match confirming(up).await {
+pub(super) async fn publish_alone(up: Arc<Up>, request: Request) -> Option<Resolved> {
+    match confirming(&up).await {
         Ok(channel) if request.is_wanted() => {
             let mut resolved = publish(&channel, request).await;
             resolved.claim_attached();

@@ -4,6 +4,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::Duration,
 };
@@ -33,16 +34,43 @@ pub(super) async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, Str
     }
 }
 
+/// Lookups that are under way, of all connections. Each has a thread.
+static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+const MOST_LOOKUPS: usize = 16;
+
+/// Counts as one of [`LOOKUPS`] until it is dropped.
+struct Lookup;
+
+impl Lookup {
+    fn begin() -> Self {
+        LOOKUPS.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Lookup {
+    fn drop(&mut self) {
+        LOOKUPS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The system's resolver cannot be interrupted. In a thread of its own, one that hangs keeps neither the runtime nor the
 /// process from ending.
 async fn resolved(
     limit: Duration,
     resolve: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
 ) -> Result<Vec<SocketAddr>, String> {
+    if LOOKUPS.load(Ordering::Relaxed) >= MOST_LOOKUPS {
+        return Err(format!("{MOST_LOOKUPS} earlier lookups have got no answer yet"));
+    }
+    let lookup = Lookup::begin();
     let (answer, answered) = oneshot::channel();
     let thread = thread::Builder::new().name("leveret-lookup".to_owned());
     // Nobody waits any more after the limit.
-    let started = thread.spawn(move || drop(answer.send(resolve())));
+    let started = thread.spawn(move || {
+        let _lookup = lookup;
+        drop(answer.send(resolve()));
+    });
     started.map_err(|error| error.to_string())?;
     match timeout(limit, answered).await {
         Ok(Ok(found)) => found.map_err(|error| error.to_string()),
