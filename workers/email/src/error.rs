@@ -183,7 +183,7 @@ pub enum SettingError {
     #[error("SMTP_CA_FILE has no effect, as SMTP_URL asks for no TLS: use smtps://, or add ?tls=required")]
     CaFileWithoutTls,
     /// `SMTP_CA_FILE` cannot be used.
-    #[error("SMTP_CA_FILE {} cannot be read", path.display())]
+    #[error("SMTP_CA_FILE {} cannot be used", path.display())]
     CaFile {
         /// The file.
         path: PathBuf,

@@ -8,7 +8,10 @@ use std::{
 };
 
 use lettre::message::Mailbox;
-use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
+use tokio_rustls::rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 
 use crate::{
     address,
@@ -84,10 +87,9 @@ impl Mail {
         let dir = settings.mail_dir.as_deref().filter(|dir| !dir.as_os_str().is_empty());
         let transport = match (url, dir) {
             (Some(url), None) => {
-                let authorities = settings.smtp_ca_file.as_deref().map(certificates).transpose()?.unwrap_or_default();
-                let is_certified = !authorities.is_empty();
-                let smtp = Smtp::new(url, authorities, patience)?;
-                if is_certified && !smtp.may_encrypt() {
+                let roots = roots(settings.smtp_ca_file.as_deref())?;
+                let smtp = Smtp::new(url, roots, patience)?;
+                if settings.smtp_ca_file.is_some() && !smtp.may_encrypt() {
                     return Err(SettingError::CaFileWithoutTls);
                 }
                 Transport::Smtp(Arc::new(smtp))
@@ -106,9 +108,21 @@ impl Mail {
     /// # Errors
     /// [`MailError`]; its [`fault`](MailError::fault) says whether another attempt is of use.
     pub async fn send(&self, draft: Draft, job_id: &str) -> Result<(), MailError> {
+        self.send_until(draft, job_id, std::future::pending()).await
+    }
+
+    /// As [`send`](Self::send), until `stopped` is over: then a mail that is not out yet stays here, and of one that is,
+    /// the fate is unknown.
+    pub(crate) async fn send_until(
+        &self,
+        draft: Draft,
+        job_id: &str,
+        stopped: impl Future<Output = ()> + Send,
+    ) -> Result<(), MailError> {
+        let reply_to = draft.reply_to.as_ref().map(|mailbox| mailbox.email.clone());
         let message = compose(draft, &self.from, job_id)?;
         match &self.transport {
-            Transport::Smtp(smtp) => smtp.send(&message).await,
+            Transport::Smtp(smtp) => smtp.send(&message, reply_to.as_ref(), stopped).await,
             Transport::Files(dir) => eml::write(dir.clone(), name_of(job_id), message.formatted()).await,
         }
     }
@@ -139,13 +153,19 @@ fn sender(text: &str) -> Result<Mailbox, SettingError> {
     Ok(from)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, SettingError> {
+/// The public authorities, and those of the file.
+fn roots(file: Option<&Path>) -> Result<RootCertStore, SettingError> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let Some(path) = file else { return Ok(roots) };
     let wrong = |source| SettingError::CaFile { path: path.to_owned(), source };
     let pem = fs::read(path).map_err(|e| wrong(e.into()))?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(leveret::without_bom(&pem)).collect();
-    match found {
-        Ok(found) if found.is_empty() => Err(wrong("it holds no PEM certificate".into())),
-        Ok(found) => Ok(found),
-        Err(e) => Err(wrong(e.to_string().into())),
+    let found = found.map_err(|e| wrong(e.to_string().into()))?;
+    if found.is_empty() {
+        return Err(wrong("it holds no PEM certificate".into()));
     }
+    for authority in found {
+        roots.add(authority).map_err(|e| wrong(e.into()))?;
+    }
+    Ok(roots)
 }

@@ -26,7 +26,8 @@ const UNKNOWN_LIMIT: u32 = 3;
 const UNKNOWN: &str = "may have been sent before, attempts without an answer: ";
 
 async fn deliver(draft: Draft, ctx: &Context<Mail>) -> JobResult {
-    let sent = ctx.state().send(draft, ctx.job_id()).await;
+    // Cut off without a word, an attempt that may have sent the mail would not be counted.
+    let sent = ctx.state().send_until(draft, ctx.job_id(), ctx.cancelled()).await;
     sent.map_err(|error| verdict(error, ctx.attempt(), unknown_before(ctx.last_error())))
 }
 

@@ -14,13 +14,17 @@ mod wire;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use lettre::{Address, Message};
-use tokio::time::Instant;
-use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::rustls::RootCertStore;
 
 pub(crate) use self::session::END_OF_DATA;
 pub use self::url::UrlError;
@@ -28,8 +32,8 @@ use self::{
     reply::Reply,
     run::{Run, shape},
     session::{Cause, Failure, Outgoing, Session},
-    url::{Server, Tls},
-    verdict::judge,
+    url::{Credentials, Server, Tls},
+    verdict::{Verdict, judge},
 };
 use crate::{
     error::{Fault, MailError, Step},
@@ -50,16 +54,16 @@ pub(crate) struct Smtp {
     /// Every open session holds a clone.
     open: Arc<()>,
     refused_login: Mutex<Option<(Instant, String)>>,
+    /// The last login was accepted.
+    is_welcome: AtomicBool,
+    /// While none was, one is tried at a time: each wrong one counts against the account.
+    login_turn: tokio::sync::Mutex<()>,
     run: Mutex<Run>,
 }
 
 impl Smtp {
-    pub(crate) fn new(
-        url: &str,
-        authorities: Vec<CertificateDer<'static>>,
-        patience: Duration,
-    ) -> Result<Self, UrlError> {
-        let server = Server::parse(url, authorities)?;
+    pub(crate) fn new(url: &str, roots: RootCertStore, patience: Duration) -> Result<Self, UrlError> {
+        let server = Server::parse(url, roots)?;
         if server.exposes_password() {
             tracing::warn!(server = server.name(), "SMTP_URL sends its password without TLS");
         }
@@ -69,6 +73,8 @@ impl Smtp {
             idle: Mutex::default(),
             open: Arc::default(),
             refused_login: Mutex::default(),
+            is_welcome: AtomicBool::new(false),
+            login_turn: tokio::sync::Mutex::default(),
             run: Mutex::default(),
         })
     }
@@ -83,13 +89,20 @@ impl Smtp {
     }
 
     /// Sends one mail within the time allowed; whatever happens to the future, no other mail is harmed.
-    pub(crate) async fn send(&self, message: &Message) -> Result<(), MailError> {
+    ///
+    /// When `stopped` is over, the end of the mail is not sent any more, or its answer not waited for.
+    pub(crate) async fn send(
+        &self,
+        message: &Message,
+        reply_to: Option<&Address>,
+        stopped: impl Future<Output = ()> + Send,
+    ) -> Result<(), MailError> {
         let bytes = message.formatted();
         let envelope = message.envelope();
         let from = envelope.from().ok_or(lettre::error::Error::MissingFrom)?;
-        let mail = Outgoing { from, to: envelope.to(), bytes: &bytes };
+        let mail = Outgoing { from, to: envelope.to(), reply_to, bytes: &bytes };
         let deadline = Instant::now() + self.patience;
-        let sent = self.deliver(&mail, deadline).await;
+        let sent = self.deliver(&mail, deadline, stopped).await;
         match sent {
             Ok(()) => lock(&self.run).clear(),
             Err(failure) => return Err(self.explain(failure, envelope.to())),
@@ -97,12 +110,17 @@ impl Smtp {
         Ok(())
     }
 
-    async fn deliver(&self, mail: &Outgoing<'_>, deadline: Instant) -> Result<(), Failure> {
+    async fn deliver(
+        &self,
+        mail: &Outgoing<'_>,
+        deadline: Instant,
+        stopped: impl Future<Output = ()> + Send,
+    ) -> Result<(), Failure> {
         let mut session = match self.idle_session(deadline).await {
             Some(session) => session,
             None => self.connect(deadline).await?,
         };
-        let sent = session.transfer(mail, deadline).await;
+        let sent = session.transfer(mail, deadline, pin!(stopped)).await;
         if session.is_reusable() {
             self.keep(session);
         }
@@ -129,18 +147,42 @@ impl Smtp {
     }
 
     async fn connect(&self, deadline: Instant) -> Result<Session, Failure> {
-        if let Some((until, answer)) = lock(&self.refused_login).clone()
-            && Instant::now() < until
-        {
-            return Err(Failure::new(Step::Login, Cause::LoginPaused(answer)));
+        self.login_allowed()?;
+        let mut session = Session::open(&self.server, &self.open, deadline).await?;
+        if let Some(credentials) = &self.server.credentials {
+            self.login(&mut session, credentials, deadline).await?;
         }
-        let opened = Session::open(&self.server, &self.open, deadline).await;
-        if let Err(Failure { step: Step::Login, cause: Cause::Refused(reply), .. }) = &opened
-            && judge(Step::Login, reply) == Fault::Setup
+        Ok(session)
+    }
+
+    async fn login(&self, session: &mut Session, credentials: &Credentials, deadline: Instant) -> Result<(), Failure> {
+        let is_welcome = || self.is_welcome.load(Ordering::Relaxed);
+        let mut turn = None;
+        if !is_welcome() {
+            let waited = timeout_at(deadline, self.login_turn.lock()).await;
+            let guard = waited.map_err(|_| Failure::new(Step::Login, Cause::Timeout))?;
+            turn = (!is_welcome()).then_some(guard);
+            self.login_allowed()?;
+        }
+        let answered = session.login(credentials, deadline).await;
+        self.is_welcome.store(answered.is_ok(), Ordering::Relaxed);
+        if let Err(Failure { cause: Cause::Refused(reply), .. }) = &answered
+            && judge(Step::Login, reply).fault == Fault::Setup
         {
             *lock(&self.refused_login) = Some((Instant::now() + LOGIN_PAUSE, answer_of(reply)));
         }
-        opened
+        drop(turn);
+        answered
+    }
+
+    /// Fails for a while after a login was refused.
+    fn login_allowed(&self) -> Result<(), Failure> {
+        match lock(&self.refused_login).clone() {
+            Some((until, answer)) if Instant::now() < until => {
+                Err(Failure::new(Step::Login, Cause::LoginPaused(answer)))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn explain(&self, failure: Failure, recipients: &[Address]) -> MailError {
@@ -148,28 +190,34 @@ impl Smtp {
         let server = self.server.name();
         let to = recipients.get(recipient).map(Address::to_string).unwrap_or_default();
         let is_refused = matches!(cause, Cause::Refused(_));
-        let (answer, fault) = match cause {
-            Cause::Utf8Unsupported => return MailError::AddressNotSupported { server, address: to },
+        let guess = |fault| Verdict { fault, is_guess: true };
+        let (answer, verdict) = match cause {
+            Cause::Utf8Unsupported(address) => return MailError::AddressNotSupported { server, address },
+            Cause::Stopped if sent => ("the attempt was stopped before it did".to_owned(), guess(Fault::Passing)),
+            Cause::Stopped => {
+                let answer = "the attempt was stopped before the end of the mail".to_owned();
+                return MailError::Server { server, to, step, answer, fault: Fault::Passing };
+            }
             Cause::Refused(reply) => (answer_of(&reply), judge(step, &reply)),
-            Cause::Setup(missing) => (missing, Fault::Setup),
+            Cause::Setup(missing) => (missing, Verdict { fault: Fault::Setup, is_guess: false }),
             Cause::LoginPaused(answer) => {
                 let answer = format!("{answer} (asked less than a minute ago)");
                 return MailError::Server { server, to, step, answer, fault: Fault::Setup };
             }
             Cause::Unexpected(reply) => {
-                (format!("an answer that does not belong here: {}", answer_of(&reply)), Fault::Passing)
+                (format!("an answer that does not belong here: {}", answer_of(&reply)), guess(Fault::Passing))
             }
-            Cause::Lost(what) => (what, Fault::Passing),
-            Cause::Timeout if sent => (format!("no answer within {END_OF_DATA:?}"), Fault::Passing),
+            Cause::Lost(what) => (what, guess(Fault::Passing)),
+            Cause::Timeout if sent => (format!("no answer within {END_OF_DATA:?}"), guess(Fault::Passing)),
             Cause::Timeout => {
-                let fault = self.for_all(step, Fault::Passing, "no answer", &to);
+                let fault = self.for_all(step, guess(Fault::Passing), "no answer", &to);
                 return MailError::TimedOut { server, to, step, limit: self.patience, fault };
             }
         };
         if sent && !is_refused {
             return MailError::Unknown { server, to, answer };
         }
-        let fault = self.for_all(step, fault, &answer, &to);
+        let fault = self.for_all(step, verdict, &answer, &to);
         if fault == Fault::Setup {
             tracing::error!(server, %step, error = answer, "the mail server refuses this worker; jobs wait");
         }
@@ -177,9 +225,10 @@ impl Smtp {
     }
 
     /// What a failure concerns, seen beside the others: no way in, or the same for everybody, is not about one mail.
-    fn for_all(&self, step: Step, fault: Fault, answer: &str, to: &str) -> Fault {
-        let is_run = || lock(&self.run).add(format!("{step} {}", shape(answer, to)), to);
-        match fault {
+    fn for_all(&self, step: Step, verdict: Verdict, answer: &str, to: &str) -> Fault {
+        // What is known to be about the recipient stays so, however many are wrong in a row.
+        let is_run = || verdict.is_guess && lock(&self.run).add(format!("{step} {}", shape(answer, to)), to);
+        match verdict.fault {
             // With other sessions open the server is there; it may have enough of them.
             Fault::Passing if step <= Step::Login && Arc::strong_count(&self.open) == 1 => Fault::Server,
             Fault::Passing if is_run() => Fault::Server,

@@ -15,6 +15,8 @@ pub(super) struct Reply {
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     lines: Vec<String>,
+    /// The highest of its lines.
+    code: u16,
     size: usize,
 }
 
@@ -22,7 +24,8 @@ impl Reader {
     /// Takes the next line, without its end; returns the reply when this line was its last.
     ///
     /// Blank lines are skipped, and inside a reply lines without a code are text: servers and the filters before them
-    /// send both, and neither changes what the last line's code says.
+    /// send both, and neither changes what the codes say. The lines of a reply have one code; where they differ, the
+    /// highest counts: a refusal with a text such as `250 Main Street` is one all the same.
     pub(super) fn line(&mut self, line: &[u8]) -> Result<Option<Reply>, String> {
         self.size += line.len() + 1;
         if self.size > REPLY_LIMIT {
@@ -39,6 +42,8 @@ impl Reader {
             return Ok(None);
         };
         self.lines.push(decoded(text));
+        self.code = self.code.max(code);
+        let code = self.code;
         Ok(is_last.then(|| Reply { code, lines: std::mem::take(&mut self.lines) }))
     }
 }
@@ -117,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_code_decides_whatever_the_text() {
-        let cases: [(&[u8], u16, &str); 12] = [
+        let cases: [(&[u8], u16, &str); 14] = [
             (b"250 fine", 250, "fine"),
             (b"250", 250, ""),
             (b"250 ", 250, ""),
@@ -130,6 +135,8 @@ mod tests {
             (b"250-\r\n250", 250, " "),
             (b"554-refused\r\nfor a reason\r\n\r\n554 see above", 554, "refused for a reason see above"),
             (b"250-looks well\r\n451 but is not", 451, "looks well but is not"),
+            (b"554-Rejected, write to\r\n250 Main Street", 554, "Rejected, write to Main Street"),
+            (b"451-Later\r\n250-Main Street\r\n250 sink", 451, "Later Main Street sink"),
         ];
         for (bytes, code, text) in cases {
             let reply = read(bytes).unwrap().expect("a whole reply");

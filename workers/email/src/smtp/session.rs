@@ -3,7 +3,7 @@
 //! The future that speaks owns the session, so a cancelled attempt closes the connection. A connection left in the middle
 //! of a command would give its late answer to the next mail, which could be reported as sent before it was.
 
-use std::{future::Future, net::IpAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use lettre::Address;
@@ -43,7 +43,10 @@ pub(super) enum Cause {
     Timeout,
     /// What is missing or wrong until somebody changes a setting: TLS, a way to log in.
     Setup(String),
-    Utf8Unsupported,
+    /// The server does not take this address.
+    Utf8Unsupported(String),
+    /// Nobody waits for the mail any more.
+    Stopped,
     /// A login was refused just now, with this answer; it is not tried again yet.
     LoginPaused(String),
 }
@@ -53,6 +56,7 @@ pub(super) enum Cause {
 pub(super) struct Outgoing<'a> {
     pub(super) from: &'a Address,
     pub(super) to: &'a [Address],
+    pub(super) reply_to: Option<&'a Address>,
     pub(super) bytes: &'a [u8],
 }
 
@@ -67,7 +71,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Connects, encrypts as the server's settings say, and logs in.
+    /// Connects, and encrypts as the server's settings say.
     pub(super) async fn open(server: &Server, open: &Arc<()>, deadline: Instant) -> Result<Self, Failure> {
         let connecting = Wire::connect(&server.host, server.port, deadline);
         let mut wire = within(deadline, Step::Connect, connecting).await?;
@@ -78,11 +82,7 @@ impl Session {
         let mut session = Self { wire, features: Vec::new(), is_sound: true, _open: Arc::clone(open) };
         session.judged(Step::Connect, greeting, &[220])?;
         session.hello(Step::Connect, server, deadline).await?;
-        let mut session = session.encrypted(server, deadline).await?;
-        if let Some(credentials) = &server.credentials {
-            session.login(credentials, deadline).await?;
-        }
-        Ok(session)
+        session.encrypted(server, deadline).await
     }
 
     async fn hello(&mut self, step: Step, server: &Server, deadline: Instant) -> Result<(), Failure> {
@@ -109,7 +109,7 @@ impl Session {
         Ok(self)
     }
 
-    async fn login(&mut self, credentials: &Credentials, deadline: Instant) -> Result<(), Failure> {
+    pub(super) async fn login(&mut self, credentials: &Credentials, deadline: Instant) -> Result<(), Failure> {
         let Credentials { user, password } = credentials;
         let mechanisms: Vec<&str> = self
             .features
@@ -118,6 +118,7 @@ impl Session {
             .flat_map(str::split_whitespace)
             .collect();
         let both = BASE64.encode(format!("\0{user}\0{password}"));
+        let plain = password;
         let (user, password) = (BASE64.encode(user), BASE64.encode(password));
         let commands: Vec<(String, u16)> = if mechanisms.contains(&"PLAIN") {
             vec![(format!("AUTH PLAIN {both}"), 235)]
@@ -130,7 +131,7 @@ impl Session {
         };
         for (command, code) in commands {
             let answered = self.command(Step::Login, &command, &[code], deadline).await;
-            answered.map_err(|failure| failure.without(&[&both, &password]))?;
+            answered.map_err(|failure| failure.without(&[plain, &both, &password]))?;
         }
         Ok(())
     }
@@ -142,7 +143,12 @@ impl Session {
     }
 
     /// Hands one mail over to all its recipients or to none; `Ok` means that the server has taken responsibility for it.
-    pub(super) async fn transfer(&mut self, mail: &Outgoing<'_>, deadline: Instant) -> Result<(), Failure> {
+    pub(super) async fn transfer(
+        &mut self,
+        mail: &Outgoing<'_>,
+        deadline: Instant,
+        stopped: Pin<&mut (impl Future<Output = ()> + Send)>,
+    ) -> Result<(), Failure> {
         let parameters = self.parameters(mail)?;
         self.command(Step::Sender, &format!("MAIL FROM:<{}>{parameters}", mail.from), &[250], deadline).await?;
         for (recipient, address) in mail.to.iter().enumerate() {
@@ -151,10 +157,15 @@ impl Session {
             answered.map_err(|failure| Failure { recipient, ..failure })?;
         }
         self.command(Step::Content, "DATA", &[354], deadline).await?;
-        self.content(mail.bytes, deadline).await
+        self.content(mail.bytes, deadline, stopped).await
     }
 
-    async fn content(&mut self, bytes: &[u8], deadline: Instant) -> Result<(), Failure> {
+    async fn content(
+        &mut self,
+        bytes: &[u8],
+        deadline: Instant,
+        stopped: Pin<&mut (impl Future<Output = ()> + Send)>,
+    ) -> Result<(), Failure> {
         self.is_sound = false;
         let stuffed = stuffed(bytes);
         let written = within(deadline, Step::Content, async {
@@ -168,9 +179,18 @@ impl Session {
         }
         // From here on the server may have the whole mail.
         let limit = Instant::now() + END_OF_DATA;
-        let answered = within(limit, Step::Content, self.wire.exchange(b".\r\n")).await;
+        let mut sent = false;
+        let ended = within(limit, Step::Content, async {
+            sent = true;
+            self.wire.exchange(b".\r\n").await
+        });
+        let answered = tokio::select! {
+            biased;
+            () = stopped => Err(Failure::new(Step::Content, Cause::Stopped)),
+            answered = ended => answered,
+        };
         let judged = answered.and_then(|reply| self.judged(Step::Content, reply, &[250]));
-        judged.map(drop).map_err(|failure| Failure { sent: true, ..failure })
+        judged.map(drop).map_err(|failure| Failure { sent, ..failure })
     }
 
     /// Tells whether the connection stands between two mails, so that another may use it.
@@ -180,13 +200,13 @@ impl Session {
 
     /// The composed body is ASCII, so that other bytes are addresses in headers.
     fn parameters(&self, mail: &Outgoing<'_>) -> Result<&'static str, Failure> {
-        let beyond_ascii = mail.to.iter().position(|address| !address.user().is_ascii());
+        let beyond_ascii = mail.to.iter().chain(mail.reply_to).find(|address| !address.user().is_ascii());
         if mail.bytes.is_ascii() && beyond_ascii.is_none() {
             return Ok("");
         }
         if !self.offers("SMTPUTF8") {
-            let recipient = beyond_ascii.unwrap_or_default();
-            return Err(Failure { recipient, ..Failure::new(Step::Sender, Cause::Utf8Unsupported) });
+            let address = beyond_ascii.unwrap_or(mail.from).to_string();
+            return Err(Failure::new(Step::Sender, Cause::Utf8Unsupported(address)));
         }
         // SMTPUTF8 servers must offer 8BITMIME too (RFC 6531): the address stands in the headers as it is.
         Ok(" SMTPUTF8 BODY=8BITMIME")
@@ -224,17 +244,32 @@ impl Failure {
         Self { step, cause, recipient: 0, sent: false }
     }
 
-    /// Some servers repeat what they do not understand.
+    /// Some servers repeat what they do not understand, whole or in part.
     fn without(mut self, secrets: &[&str]) -> Self {
-        if let Cause::Refused(reply) | Cause::Unexpected(reply) = &mut self.cause {
-            for line in &mut reply.lines {
-                for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-                    *line = line.replace(*secret, "***");
-                }
+        match &mut self.cause {
+            Cause::Refused(reply) | Cause::Unexpected(reply) => {
+                reply.lines.iter_mut().for_each(|line| *line = masked(line, secrets));
             }
+            Cause::Lost(text) => *text = masked(text, secrets),
+            _ => {}
         }
         self
     }
+}
+
+/// The text without the words that have a secret in them, or any part of one.
+fn masked(text: &str, secrets: &[&str]) -> String {
+    /// A part as short as this tells next to nothing.
+    const PART: usize = 4;
+    let mut text = text.to_owned();
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        text = text.replace(*secret, "***");
+    }
+    let tells = |word: &str| {
+        let parts = secrets.iter().flat_map(|secret| secret.as_bytes().windows(PART));
+        parts.into_iter().any(|part| word.as_bytes().windows(PART).any(|other| other.eq_ignore_ascii_case(part)))
+    };
+    text.split(' ').map(|word| if tells(word) { "***" } else { word }).collect::<Vec<_>>().join(" ")
 }
 
 async fn within<T>(deadline: Instant, step: Step, work: impl Future<Output = Result<T, Broken>>) -> Result<T, Failure> {
@@ -277,12 +312,28 @@ fn stuffed(bytes: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{own_name, stuffed};
+    use super::{masked, own_name, stuffed};
 
     #[test]
     fn a_line_that_begins_with_a_dot_gets_another_and_the_last_line_an_end() {
         assert_eq!(stuffed(b".\r\n..a\r\nb.\r\n.c"), b"..\r\n...a\r\nb.\r\n..c\r\n");
         assert_eq!(stuffed(b""), b"\r\n");
+    }
+
+    #[test]
+    fn no_part_of_a_secret_is_shown_and_other_words_are() {
+        let secrets = ["hidden word", "AGFubgBoaWRkZW4="];
+        for (text, shown) in [
+            ("500 AUTH PLAIN AGFubgBoaWRkZW4= is not known", "500 AUTH PLAIN *** is not known"),
+            ("500 AUTH PLAIN AGFubgBoaW", "500 AUTH PLAIN ***"),
+            ("500 auth plain agfubgboawrkzw4=", "500 auth plain ***"),
+            ("500 user=ann,password=hidden", "500 ***"),
+            ("535 `hidden word' is wrong", "535 `***' is wrong"),
+            ("535 5.7.8 bad credentials", "535 5.7.8 bad credentials"),
+        ] {
+            assert_eq!(masked(text, &secrets), shown);
+        }
+        assert_eq!(masked("535 no", &["", "x"]), "535 no");
     }
 
     #[test]

@@ -13,11 +13,7 @@ use std::{fmt, sync::Arc};
 
 use tokio_rustls::{
     TlsConnector,
-    rustls::{
-        ClientConfig, RootCertStore,
-        crypto::ring,
-        pki_types::{CertificateDer, ServerName},
-    },
+    rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
 };
 use url::{Host, Position, Url};
 
@@ -85,7 +81,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn parse(text: &str, authorities: Vec<CertificateDer<'static>>) -> Result<Self, UrlError> {
+    pub(crate) fn parse(text: &str, roots: RootCertStore) -> Result<Self, UrlError> {
         let url = Url::parse(text.trim())?;
         // Else a part of the password would be the host, the greeting or a parameter, and be shown as that.
         if url[Position::BeforePath..].contains('@') {
@@ -96,7 +92,7 @@ impl Server {
             Host::Ipv4(ip) => ip.to_string(),
             Host::Ipv6(ip) => ip.to_string(),
         };
-        let connector = || connector(&host, authorities);
+        let connector = || connector(&host, roots);
         let (tls, default_port) = match (url.scheme(), tls_mode(&url)?.as_deref()) {
             ("smtps", None) => (Tls::Wrapper(connector()?), 465),
             ("smtp", Some("required")) => (Tls::Required(connector()?), 587),
@@ -146,12 +142,8 @@ fn tls_mode(url: &Url) -> Result<Option<String>, UrlError> {
     Ok(mode)
 }
 
-fn connector(host: &str, authorities: Vec<CertificateDer<'static>>) -> Result<Connector, UrlError> {
+fn connector(host: &str, roots: RootCertStore) -> Result<Connector, UrlError> {
     let wrong = |error: Box<dyn std::error::Error + Send + Sync>| UrlError::Tls(error);
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    for authority in authorities {
-        roots.add(authority).map_err(|error| wrong(error.into()))?;
-    }
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| wrong(error.into()))?
@@ -187,10 +179,10 @@ fn decode(text: &str) -> Result<String, UrlError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Server, Tls};
+    use super::{RootCertStore, Server, Tls};
 
     fn parse(url: &str) -> Server {
-        Server::parse(url, Vec::new()).expect(url)
+        Server::parse(url, RootCertStore::empty()).expect(url)
     }
 
     #[test]
@@ -246,7 +238,7 @@ mod tests {
             "smtp://u:25#secret@mail.example.com",
         ];
         for url in urls {
-            let error = Server::parse(url, Vec::new()).expect_err(url);
+            let error = Server::parse(url, RootCertStore::empty()).expect_err(url);
             assert!(!error.to_string().contains("secret"), "{error}");
         }
     }

@@ -3,7 +3,7 @@
 //! The order of the evidence: the enhanced status code (RFC 3463, its registry, and the codes of Microsoft 365 and Gmail),
 //! then the reply code, then the words that common servers and providers use. What none of them settles concerns the
 //! set-up before the recipient is named, and the mail from then on. A wrong guess is bounded on both sides: a run of equal
-//! refusals counts as the set-up's (`run.rs`), and jobs that wait are given up after about four days.
+//! guesses counts as the set-up's (`run.rs`), and jobs that wait are given up after about four days.
 
 use super::reply::Reply;
 use crate::error::{Fault, Step};
@@ -12,9 +12,21 @@ use crate::error::{Fault, Step};
 enum Concerns {
     Mail,
     Setup,
+    /// Nothing tells.
+    Unclear,
 }
 
-use Concerns::{Mail, Setup};
+use Concerns::{Mail, Setup, Unclear};
+
+/// What a refusal means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub(super) fault: Fault,
+    /// Nothing in the reply tells whom it concerns.
+    pub(super) is_guess: bool,
+}
+
+// Both lists are in lower case and of whole words; `*` stands for the rest of a word on that side.
 
 /// Words about the recipient. They come first: `504 <ann>: Recipient address rejected` is not about our own name.
 const OF_THE_RECIPIENT: &[&str] = &[
@@ -22,21 +34,32 @@ const OF_THE_RECIPIENT: &[&str] = &[
     "recipient rejected",
     "user unknown",
     "unknown user",
+    "user not found",
+    "user does not exist",
     "no such user",
-    "greylist",
-    "graylist",
+    "no such recipient",
+    "no such mailbox",
+    "unknown recipient",
+    "recipient unknown",
+    "recipient not found",
+    "mailbox not found",
+    "mailbox full",
+    "mailbox is full",
+    "greylist*",
+    "graylist*",
 ];
 
-/// Words about the set-up or the account, in lower case.
+/// Words about the set-up or the account.
 const OF_THE_SETUP: &[&str] = &[
     // Relaying.
-    "relay",
+    "relay*",
     "not in accepted domain",
     "non-accepted domain",
     // Login and encryption.
-    "authenticat",
+    "authenticat*",
+    "unauthenticat*",
     "authorization required",
-    "credential",
+    "credential*",
     "starttls",
     "must use tls",
     "encryption required",
@@ -45,7 +68,7 @@ const OF_THE_SETUP: &[&str] = &[
     "ehlo",
     "invalid hostname",
     // The sender.
-    "sender",
+    "sender*",
     "mail from",
     "from address",
     "'from' address",
@@ -53,7 +76,7 @@ const OF_THE_SETUP: &[&str] = &[
     "return path",
     "return-path",
     "envelope from",
-    "sendas",
+    "*sendas*",
     "send as",
     "spf",
     "dkim",
@@ -61,19 +84,19 @@ const OF_THE_SETUP: &[&str] = &[
     // The client's address.
     "client host",
     "your ip",
-    "ip address",
+    "ip address*",
     "sending ip",
-    "blacklist",
-    "blocklist",
+    "blacklist*",
+    "blocklist*",
     "block list",
     "black list",
     "blocked using",
-    "dnsbl",
-    "spamhaus",
+    "*dnsbl*",
+    "*spamhaus*",
     "reputation",
     "reverse dns",
     "rdns",
-    "ptr record",
+    "ptr record*",
     "banned",
     // The account and its quota.
     "access denied",
@@ -87,38 +110,40 @@ const OF_THE_SETUP: &[&str] = &[
     "unauthorized",
     "sending suspended",
     "sending paused",
-    "sending limit",
+    "sending limit*",
     "sending quota",
-    "submission quota",
-    "outboundspam",
+    "submission quota*",
+    "outboundspam*",
     "daily",
     "per day",
     "per hour",
     "hourly",
     "messages per",
     "emails per",
-    "message limit",
-    "rate limit",
-    "throttl",
+    "message limit*",
+    "rate limit*",
+    "throttl*",
     "credits",
 ];
 
 /// Judges a 4xx or 5xx reply.
-pub(super) fn judge(step: Step, reply: &Reply) -> Fault {
-    match concerns(step, reply) {
+pub(super) fn judge(step: Step, reply: &Reply) -> Verdict {
+    let concerns = concerns(step, reply);
+    let fault = match concerns {
         Setup => Fault::Setup,
-        Mail if reply.is_permanent() => Fault::Job,
-        Mail => Fault::Passing,
-    }
+        Mail | Unclear if reply.is_permanent() => Fault::Job,
+        Mail | Unclear => Fault::Passing,
+    };
+    Verdict { fault, is_guess: concerns == Unclear }
 }
 
 fn concerns(step: Step, reply: &Reply) -> Concerns {
     // The server hangs up for now, most often on clients that come too fast.
     if reply.code == 421 {
-        return Mail;
+        return Unclear;
     }
-    let text = reply.text().to_lowercase();
-    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let text = plain(&reply.text());
+    let says = |patterns: &[&str]| patterns.iter().any(|pattern| has(&text, pattern));
     let names_recipient = step >= Step::Recipient && says(OF_THE_RECIPIENT);
     let settled = reply.enhanced().and_then(|status| of_status(step, reply, status));
     match settled {
@@ -132,8 +157,36 @@ fn concerns(step: Step, reply: &Reply) -> Concerns {
         None if step == Step::Recipient && reply.is_permanent() && matches!(reply.enhanced(), Some((7, 0 | 1))) => {
             Setup
         }
-        None => Mail,
+        None => Unclear,
     }
+}
+
+/// The words of a reply in lower case, without the addresses in it: any word can be in an address.
+fn plain(text: &str) -> String {
+    let ends = |c: char| c.is_whitespace() || "<>()[],;:\"".contains(c);
+    let parts = text.split_inclusive(ends).map(|part| match part.contains('@') {
+        true => part.trim_start_matches(|c| !ends(c)),
+        false => part,
+    });
+    let text = parts.collect::<String>().to_lowercase();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Tells whether the text has the pattern as words of their own. The labels of a host name are none.
+fn has(text: &str, pattern: &str) -> bool {
+    let in_word = |c: char| c.is_alphanumeric() || c == '_';
+    if let Some(part) = pattern.strip_prefix('*') {
+        return text.contains(part.trim_end_matches('*'));
+    }
+    let words = pattern.trim_end_matches('*');
+    text.match_indices(words).any(|(start, _)| {
+        let (before, mut after) = (&text[..start], &text[start + words.len()..]);
+        if pattern.ends_with('*') {
+            after = after.trim_start_matches(in_word);
+        }
+        let goes_on = after.strip_prefix('.').unwrap_or(after).starts_with(in_word);
+        !goes_on && !before.ends_with(|c| in_word(c) || c == '.')
+    })
 }
 
 /// What the enhanced status code alone settles.

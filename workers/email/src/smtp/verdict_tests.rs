@@ -120,6 +120,12 @@ const FINAL: &[(Step, &[&str])] = &[
             "550 5.7.133 RESOLVER.RST.SenderNotAuthenticatedForGroup; authentication required",
             "550 5.7.17 Mailbox owner has changed",
             "555 5.5.2 Syntax error",
+            "550 <ann@dailymail.co.uk>: mailbox unavailable",
+            "550 mailbox of hanspfister unavailable",
+            "550 (shelob@example.org) mailbox unavailable",
+            "550 sender@example.org is not here",
+            "550 host relay.example.org said: no mailbox of that name",
+            "550 no mailbox for relay@example.org, daily@helo.example",
         ],
     ),
     (
@@ -165,7 +171,7 @@ const PASSING: &[(Step, &[&str])] = &[
 fn check(table: &[(Step, &[&str])], expected: Fault) {
     for (step, replies) in table {
         for text in *replies {
-            assert_eq!(judge(*step, &reply(text)), expected, "{step}: {text}");
+            assert_eq!(judge(*step, &reply(text)).fault, expected, "{step}: {text}");
         }
     }
 }
@@ -183,4 +189,29 @@ fn what_concerns_the_mail_is_final() {
 #[test]
 fn what_passes_is_tried_again() {
     check(PASSING, Fault::Passing);
+}
+
+#[test]
+fn a_refusal_that_names_the_recipient_is_no_guess_and_one_without_a_reason_is() {
+    let is_guess = |text| judge(Step::Recipient, &reply(text)).is_guess;
+    for text in [
+        "550 5.1.1 no",
+        "550 no such user",
+        "550 <ann@example.org>: Recipient address rejected: User unknown",
+        "452 4.2.2 over quota, mailbox full",
+        "450 4.2.0 Greylisted",
+        "550 5.7.1 Relay access denied",
+    ] {
+        assert!(!is_guess(text), "{text}");
+    }
+    for text in ["550 no", "550 mailbox unavailable", "450 later", "451 4.3.0 <ann@unknown.user.example>: error"] {
+        assert!(is_guess(text), "{text}");
+    }
+}
+
+#[test]
+fn words_in_an_address_are_not_the_servers() {
+    assert!(judge(Step::Recipient, &reply("550 <greylist@example.org>: refused")).is_guess);
+    assert_eq!(judge(Step::Recipient, &reply("450 <spf@example.org>: busy")).fault, Fault::Passing);
+    assert_eq!(judge(Step::Recipient, &reply("450 Sender:<ann@example.org>, SPF-failed")).fault, Fault::Setup);
 }

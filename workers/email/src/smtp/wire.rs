@@ -138,9 +138,9 @@ impl Wire {
                 return Err(Broken::Lost("a line of its answer has no end".to_owned()));
             }
             if self.read().await? == 0 {
-                // A last line without an end has its code all the same.
+                // A line that was cut off may have gone on otherwise; what refuses has done so.
                 let rest = std::mem::take(&mut self.buffer);
-                let last = reader.line(&rest).ok().flatten();
+                let last = reader.line(&rest).ok().flatten().filter(Reply::is_refusal);
                 return last.ok_or_else(|| Broken::Lost("it closed the connection".to_owned()));
             }
         }

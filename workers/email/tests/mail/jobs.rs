@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use leveret::{Broker, ErrorKind, Job, Outcome, testing};
+use leveret::{Broker, Config, ErrorKind, Job, Outcome, testing};
 use leveret_email::{Mail, OrderConfirmation, SendEmail, worker};
 
 use crate::{
@@ -241,4 +241,17 @@ async fn refusals_of_single_mails_leave_the_circuit_closed() {
     }
     assert!(broker.metrics_text().contains("leveret_dependency_state{dependency=\"smtp\"} 0"));
     running.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_stopped_while_the_server_has_the_mail_counts_as_one_of_unknown_fate() {
+    let sink = Script::default().on("BODY", Do::KeepSilent).start().await;
+    let broker = Broker::memory_with(Config { drain_timeout: Duration::from_millis(1), ..Config::default() });
+    let running = testing::start(worker(mail_to(&sink)), &broker).await.unwrap();
+    broker.publisher().publish(&send_email()).await.unwrap();
+    sink.saw("BODY").await;
+    running.stop().await.unwrap();
+    let metrics = broker.metrics_text();
+    let retried = "leveret_jobs_finished_total{job=\"email.send\",outcome=\"retried\",queue=\"email\"} 1";
+    assert!(metrics.contains(retried), "{metrics}");
 }

@@ -20,6 +20,7 @@ pub(crate) enum Do {
     Say(&'static str),
     /// These bytes, and no line end after them.
     SayBytes(&'static [u8]),
+    SayBytesAndHangUp(&'static [u8]),
     /// The usual answer, so many milliseconds late.
     Late(u64),
     HangUp,
@@ -231,6 +232,11 @@ impl Shared {
             Some(Do::KeepSilent) => std::future::pending().await,
             Some(Do::Say(answer)) => format!("{answer}\r\n").into_bytes(),
             Some(Do::SayBytes(answer)) => answer.to_vec(),
+            Some(Do::SayBytesAndHangUp(answer)) => {
+                stream.write_all(answer).await.ok()?;
+                stream.flush().await.ok()?;
+                return None;
+            }
             Some(Do::Late(milliseconds)) => {
                 tokio::time::sleep(Duration::from_millis(milliseconds)).await;
                 usual

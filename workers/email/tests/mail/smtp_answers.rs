@@ -194,6 +194,22 @@ async fn a_server_that_repeats_a_login_shows_no_password() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_none_shows_no_password_either() {
+    for echo in [
+        "AUTH PLAIN AGFubgBoaWRkZW4=",
+        "? PLAIN AGFubgBoaWRk",
+        "ERR ann:hidden",
+        "501-what\r\nAGFubgBoaWRkZW4=\r\n501 ?",
+    ] {
+        let sink = Script::default().feature("AUTH PLAIN").on("AUTH", Do::Say(echo)).start().await;
+        let mail = Mail::new(&settings(Some(format!("smtp://ann:hidden@127.0.0.1:{}", sink.port())))).unwrap();
+        let message = mail.send(draft(), "job-1").await.unwrap_err().to_string();
+        assert!(message.contains("***"), "{message}");
+        assert!(!message.contains("AGFu") && !message.contains("aWRk") && !message.contains("hidden"), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn a_login_in_two_steps_is_spoken_where_there_is_no_plain() {
     let script = Script::default().feature("AUTH LOGIN").on("AUTH", Do::Say("334 VXNlcm5hbWU6"));
     // The sink takes user and password, base64 of ann and hidden, for commands.
@@ -229,6 +245,43 @@ async fn the_same_refusal_of_five_recipients_in_a_row_is_not_about_them() {
     for number in 0..20 {
         let sent = mail.send(to(number), "job").await;
         assert!(sent.as_ref().err().is_none_or(|error| error.fault() == Fault::Job), "{number}: {sent:?}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_that_name_the_recipient_are_each_about_it_however_many_follow() {
+    for (answer, expected) in [
+        ("550 5.1.1 no", Fault::Job),
+        ("550 no such user here", Fault::Job),
+        ("450 4.2.0 Recipient address rejected: Greylisted", Fault::Passing),
+    ] {
+        let sink = Script::default().always("RCPT", answer).start().await;
+        let mail = mail_to(&sink);
+        for number in 0..8 {
+            let mut draft = draft();
+            draft.to = address::parse(&format!("r{number}@example.org")).unwrap();
+            let error = mail.send(draft, "job").await.unwrap_err();
+            assert_eq!(error.fault(), expected, "{number}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_refuses_or_is_cut_off_is_never_taken_for_yes() {
+    for (answer, expected) in [
+        (&b"554-Rejected, write to\r\n250 Main Street\r\n"[..], Fault::Job),
+        (b"250-looks well\r\n451 is not\r\n", Fault::Passing),
+        // A line without an end, and no more of the connection.
+        (b"250", Fault::Unknown),
+        (b"250 fine", Fault::Unknown),
+        (b"250-looks well\r\n250 fi", Fault::Unknown),
+        (b"250-looks well\r\n45", Fault::Unknown),
+        (b"451 no", Fault::Passing),
+        (b"550 refused", Fault::Job),
+    ] {
+        let sink = Script::default().on("BODY", Do::SayBytesAndHangUp(answer)).start().await;
+        let error = mail_to(&sink).send(draft(), "job-1").await.unwrap_err();
+        assert_eq!(error.fault(), expected, "{}: {error}", answer.escape_ascii());
     }
 }
 
@@ -282,6 +335,22 @@ async fn a_wrong_password_is_the_setups_fault_and_is_not_tried_again_at_once() {
     }
     assert_eq!(sink.count("AUTH"), 1);
     assert_eq!(sink.count("MAIL"), 0);
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_tried_once_however_many_mails_wait() {
+    let sink = Script::default().feature("AUTH PLAIN").always("AUTH", "535 5.7.8 bad credentials").start().await;
+    let mail = Mail::new(&settings(Some(format!("smtp://ann:wrong@127.0.0.1:{}", sink.port())))).unwrap();
+    let sends: Vec<_> = (0..16)
+        .map(|number| {
+            let mail = mail.clone();
+            tokio::spawn(async move { mail.send(draft(), &format!("job-{number}")).await })
+        })
+        .collect();
+    for send in sends {
+        assert_eq!(send.await.unwrap().unwrap_err().fault(), Fault::Setup);
+    }
+    assert_eq!(sink.count("AUTH"), 1);
 }
 
 #[tokio::test]

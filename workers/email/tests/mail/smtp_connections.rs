@@ -88,6 +88,11 @@ async fn an_address_beyond_ascii_needs_a_server_that_says_it_can() {
     assert_eq!(error.fault(), Fault::Job);
     assert!(error.to_string().contains("jörg@xn--bcher-kva.example"), "{error}");
 
+    let mut answer_joerg = draft();
+    answer_joerg.reply_to = Some(to_joerg().to);
+    let error = mail_to(&plain).send(answer_joerg, "job-1").await.unwrap_err();
+    assert!(error.to_string().contains("jörg@xn--bcher-kva.example"), "{error}");
+
     let able = Script::default().feature("SMTPUTF8").start().await;
     mail_to(&able).send(to_joerg(), "job-1").await.unwrap();
     let log = able.log();

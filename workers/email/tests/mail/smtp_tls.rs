@@ -133,3 +133,18 @@ fn a_certificate_file_that_holds_none_stops_the_start() {
     let message = Mail::new(&settings).unwrap_err().to_string();
     assert!(message.contains("SMTP_CA_FILE"), "{message}");
 }
+
+#[test]
+fn a_file_of_authorities_that_cannot_be_used_is_named_and_not_the_url() {
+    let (_, authority) = tls();
+    let pem = std::fs::read_to_string(authority.path()).unwrap();
+    let no_certificate = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
+    for text in ["", "hello", no_certificate, &format!("{pem}{no_certificate}")] {
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let mut settings = settings(Some("smtps://mail.example.com".to_owned()));
+        settings.smtp_ca_file = Some(file.path().to_owned());
+        let error = Mail::new(&settings).unwrap_err().to_string();
+        assert!(error.contains("SMTP_CA_FILE") && !error.contains("SMTP_URL"), "{error}");
+    }
+}
