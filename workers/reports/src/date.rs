@@ -56,7 +56,7 @@ impl Date {
 }
 
 /// Reports whether the date of a text has the ten characters of `2026-11-21`, and a time its two digits for the hour.
-fn is_padded(text: &str) -> bool {
+pub(crate) fn is_padded(text: &str) -> bool {
     let bytes = text.as_bytes();
     let is_day = bytes.get(8..10).is_some_and(|day| day.iter().all(u8::is_ascii_digit));
     bytes.get(4) == Some(&b'-') && bytes.get(7) == Some(&b'-') && is_day && bytes.get(12) != Some(&b':')

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use crate::{
     dataset::Row,
-    date::{Date, is_local_date},
+    date::{Date, is_local_date, is_padded},
     decimal::Decimal,
     error::{ReportError, shown},
     notation::Notation,
@@ -161,10 +161,10 @@ impl Operand {
             }
             Kind::Text => {
                 let text = read(cell)?;
-                if is_local_date(text) {
+                if is_local_date(text) || Date::parse(text).is_some() && !is_padded(text.trim_ascii()) {
                     return Err(not("a date such as 2026-11-21"));
                 }
-                if notation.number(cell).is_some() || notation.is_dressed(text) || Date::parse(text).is_some() {
+                if notation.number(cell).is_some() || notation.is_dressed(text) {
                     return Err(not("text"));
                 }
                 Ok(text.cmp(&self.text))
@@ -297,6 +297,7 @@ mod tests {
             (text("2026-11-21"), "9"),
             (text("2026-11"), "21.11.2026"),
             (text("2026-11"), "2026-9-1"),
+            (text("2026-11"), "2026/11/21"),
             (Scalar::Number(0.into()), "6.6e-34"),
             (text("2026-11-21"), "2026-11-21 9:00 PM"),
         ] {

@@ -97,7 +97,7 @@ pub struct Filter {
 ///
 /// A value that reads as a number in the data set's notation compares with numbers (`1.0` equals `1`). A value that reads
 /// as a date with the year first, such as `2026-11-21`, `2026/9/1` or `2026-11-21T10:00+02:00`, compares with dates and
-/// times. Any other value compares with text, byte by byte.
+/// times. Any other value compares with text, byte by byte; `2026-11` so compares with dates such as `2026-11-21` too.
 ///
 /// A day counts as the moment at which it begins: `eq` `2026-11-21` accepts `2026-11-21 00:00` and not
 /// `2026-11-21 10:00`. Use `ge` and `lt` for all times of a day.
