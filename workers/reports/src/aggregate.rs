@@ -3,9 +3,9 @@
 use std::cmp::Ordering;
 
 use crate::{
-    date::is_local_date,
+    date::{Date, is_local_date},
     decimal::Decimal,
-    notation::{Notation, is_dressed_number},
+    notation::Notation,
     request::AggregateOp,
 };
 
@@ -26,9 +26,11 @@ pub(crate) enum Accumulator {
 }
 
 /// A figure, or a value that was compared for one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Value {
     Number(Decimal),
+    /// A date, and how the cell writes it.
+    Date(Date, Box<str>),
     Text(Box<str>),
 }
 
@@ -59,6 +61,10 @@ pub(crate) enum Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Numbers,
+    Dates {
+        /// Whether they say their offset from UTC. Dates that do have no order among dates that do not.
+        have_offset: bool,
+    },
     Text,
 }
 
@@ -128,7 +134,7 @@ impl Accumulator {
     /// The bytes of text that are kept.
     pub(crate) fn text_len(&self) -> usize {
         match self {
-            Self::Extreme { best: Some(Value::Text(text)), .. } => text.len(),
+            Self::Extreme { best: Some(Value::Text(text) | Value::Date(_, text)), .. } => text.len(),
             _ => 0,
         }
     }
@@ -154,20 +160,32 @@ impl Value {
         if let Some(number) = notation.number(cell) {
             return mixed(Kind::Numbers).map_or(Ok(Self::Number(number)), Err);
         }
-        if let Some(fault) = mixed(Kind::Text) {
-            return Err(fault);
-        }
         let text = std::str::from_utf8(cell).map_err(|_| Fault::NotUtf8)?;
-        if is_dressed_number(text) || is_local_date(text) {
+        if notation.is_dressed(text) || is_local_date(text) {
             return Err(Fault::Unordered);
         }
-        Ok(Self::Text(text.into()))
+        let value = Date::parse(text).map_or_else(|| Self::Text(text.into()), |date| Self::Date(date, text.into()));
+        mixed(value.kind()).map_or(Ok(value), Err)
     }
 
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Number(_) => Kind::Numbers,
+            Self::Date(date, _) => Kind::Dates { have_offset: date.has_offset() },
             Self::Text(_) => Kind::Text,
+        }
+    }
+
+    /// How this value stands to another of its kind; values of two kinds never meet in one column.
+    fn order(&self, other: &Self) -> Option<Ordering> {
+        match (self, other) {
+            (Self::Number(left), Self::Number(right)) => Some(left.cmp(right)),
+            // Of equal moments, the one whose text is less: the figure does not depend on the order of the rows.
+            (Self::Date(left, text), Self::Date(right, other)) => {
+                Some(left.order(right)?.then_with(|| text.cmp(other)))
+            }
+            (Self::Text(left), Self::Text(right)) => Some(left.cmp(right)),
+            _ => None,
         }
     }
 }
@@ -176,6 +194,8 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Numbers => "numbers",
+            Self::Dates { have_offset: true } => "dates with an offset from UTC",
+            Self::Dates { have_offset: false } => "dates without an offset from UTC",
             Self::Text => "text",
         }
     }
@@ -186,7 +206,7 @@ fn plus(sum: Decimal, number: Decimal) -> Result<Decimal, Fault> {
 }
 
 fn offer(best: &mut Option<Value>, value: Value, wanted: Ordering) {
-    let better = best.as_ref().is_none_or(|best| value.cmp(best) == wanted);
+    let better = best.as_ref().is_none_or(|best| value.order(best) == Some(wanted));
     if better {
         *best = Some(value);
     }
@@ -208,7 +228,7 @@ mod tests {
         }
         Ok(accumulator.figure().map(|value| match value {
             Value::Number(number) => number.to_string(),
-            Value::Text(text) => text.into(),
+            Value::Text(text) | Value::Date(_, text) => text.into(),
         }))
     }
 
@@ -223,6 +243,10 @@ mod tests {
             (AggregateOp::Min, &["10", "9", "9.50"], Some("9")),
             (AggregateOp::Max, &["10", "9", "9.50"], Some("10")),
             (AggregateOp::Min, &["2026-03-01", "2025-12-31"], Some("2025-12-31")),
+            (AggregateOp::Max, &["2026/9/30", "2026/11/1"], Some("2026/11/1")),
+            (AggregateOp::Min, &["2026-10-1", "2026-9-30"], Some("2026-9-30")),
+            (AggregateOp::Max, &["2026-11-21 9:00", "2026-11-21 10:00"], Some("2026-11-21 10:00")),
+            (AggregateOp::Max, &["2026-11-21T10:00:00+02:00", "2026-11-21T09:00:00Z"], Some("2026-11-21T09:00:00Z")),
             (AggregateOp::Max, &["pear", "apple"], Some("pear")),
             (AggregateOp::Max, &[], None),
         ] {
@@ -239,7 +263,16 @@ mod tests {
         let nines = "9".repeat(38);
         assert_eq!(take_in(AggregateOp::Sum, &[&nines, &nines]), Err(Fault::Overflow));
         assert_eq!(share(AggregateOp::Min, b"\xff", None, &Notation::PLAIN), Err(Fault::NotUtf8));
-        for text in ["$5", "1,000", "21.11.2026"] {
+        let without = Kind::Dates { have_offset: false };
+        for (cells, so_far) in [
+            (["2026-11-21", "n/a"], without),
+            (["n/a", "2026-11-21"], Kind::Text),
+            (["2026-11-21T10:00", "2026-11-21T10:00Z"], without),
+            (["2026-11-21", "5"], without),
+        ] {
+            assert_eq!(take_in(AggregateOp::Max, &cells), Err(Fault::Mixed { so_far }), "{cells:?}");
+        }
+        for text in ["$5", "1,000", "21.11.2026", "2026-11-21 9:00 PM", "6.6e-34"] {
             assert_eq!(take_in(AggregateOp::Max, &[text]), Err(Fault::Unordered), "{text}");
         }
     }

@@ -9,7 +9,7 @@ mod layout;
 
 use std::io::{self, Chain, Cursor, Read};
 
-use csv::{ByteRecord, ErrorKind};
+use csv::{ByteRecord, ErrorKind, Position};
 
 pub(crate) use self::layout::Layout;
 use self::{checked::Checked, decoded::Decoded};
@@ -105,15 +105,15 @@ impl<R: Read> Dataset<R> {
 
     fn read(&mut self) -> Result<Option<Row<'_>>, ReportError> {
         loop {
-            let before = self.skipped + self.rows.position().line();
+            let before = self.rows.position().clone();
             self.rows.get_mut().allow(ROW_LIMIT);
             let found = self.rows.read_byte_record(&mut self.record);
-            if !found.map_err(|error| explain(into_io(error), &self.name, before))? {
+            if !found.map_err(|error| explain(into_io(error), &self.name, self.skipped + before.line()))? {
                 return Ok(None);
             }
-            if !is_blank(&self.record) {
-                let after = self.skipped + self.rows.position().line();
-                return Ok(Some(Row { record: &self.record, after }));
+            let after = self.rows.position();
+            if !is_blank(&self.record, &before, after) {
+                return Ok(Some(Row { record: &self.record, after: self.skipped + after.line() }));
             }
         }
     }
@@ -157,9 +157,13 @@ fn without_return(cell: &[u8]) -> &[u8] {
     cell.strip_suffix(b"\r").unwrap_or(cell)
 }
 
-/// An empty line that ends in `\r\n`; the reader itself leaves out those that end in `\n`.
-fn is_blank(record: &ByteRecord) -> bool {
-    record.len() == 1 && record.as_slice() == b"\r"
+/// Reports whether the record is an empty line that ends in `\r\n`. The reader itself skips those that end in `\n`.
+///
+/// A quoted empty cell leaves the same record, but takes more than the line's two bytes.
+fn is_blank(record: &ByteRecord, before: &Position, after: &Position) -> bool {
+    // Each line before the last is an empty one that the reader skipped, of one byte.
+    let skipped = (after.line() - before.line()).saturating_sub(1);
+    record.len() == 1 && record.as_slice() == b"\r" && after.byte() - before.byte() - skipped == 2
 }
 
 fn line_breaks(record: &ByteRecord) -> u64 {
@@ -225,6 +229,17 @@ mod tests {
         ] {
             assert_eq!(read(text.as_bytes()).unwrap(), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_quoted_empty_cell_is_a_row_whatever_ends_its_line() {
+        let expected = [(1, "a"), (2, "1"), (3, ""), (6, ""), (8, "2")];
+        let expected = expected.map(|(line, cell)| (line, vec![cell.to_owned()]));
+        let text = "a\n1\n\"\"\n\n\n\"\"\n\n2\n\n";
+        assert_eq!(read(text.as_bytes()).unwrap(), expected);
+        assert_eq!(read(text.replace('\n', "\r\n").as_bytes()).unwrap(), expected);
+        let mixed = "a\r\n1\r\n\"\"\r\n\n\r\n\"\"\r\n\n2\r\n\n";
+        assert_eq!(read(mixed.as_bytes()).unwrap(), expected);
     }
 
     #[test]

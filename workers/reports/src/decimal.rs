@@ -13,14 +13,15 @@ pub(crate) struct Decimal {
 }
 
 impl Decimal {
-    /// Decimals that are kept; further ones are rounded half to even when a number is read.
+    /// The most decimals of a number; one with further digits that are not zero is refused.
     pub(crate) const MAX_SCALE: u8 = 20;
     /// Zero, without decimals.
     pub(crate) const ZERO: Self = Self { digits: 0, scale: 0 };
 
     /// Reads a number as people and programs write it: `-12.50`, `+3`, `.5`, `1e-3`, blanks around it.
     ///
-    /// Returns `None` for anything else (`1,234`, `NaN`, nothing at all) and for what needs more than 38 digits.
+    /// Returns `None` for anything else (`1,234`, `NaN`, nothing at all), and for a number that does not fit exactly: one
+    /// that needs more than 38 digits or more than [`Decimal::MAX_SCALE`] decimals.
     #[must_use]
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let text = text.trim_ascii();
@@ -33,6 +34,22 @@ impl Decimal {
         let (magnitude, decimals) = read_digits(number)?;
         let digits = if negative { -magnitude } else { magnitude };
         place_point(digits, decimals.checked_sub(exponent)?)
+    }
+
+    /// Reports whether a text is written as a number, whether or not that number fits.
+    #[must_use]
+    pub(crate) fn is_written(text: &str) -> bool {
+        let text = text.trim_ascii();
+        let text = text.strip_prefix(['-', '+']).unwrap_or(text);
+        let (number, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let exponent = exponent.strip_prefix(['-', '+']).unwrap_or(exponent);
+        are_digits(whole)
+            && are_digits(fraction)
+            && whole.len() + fraction.len() > 0
+            && are_digits(exponent)
+            && !exponent.is_empty()
     }
 
     /// Adds, keeping the larger number of decimals; `None` when the sum does not fit.
@@ -171,10 +188,12 @@ fn place_point(digits: i128, decimals: i32) -> Option<Decimal> {
         return Some(Decimal { digits: digits.checked_mul(factor)?, scale: 0 });
     }
     let excess = decimals.saturating_sub(i32::from(Decimal::MAX_SCALE)).max(0);
-    // More excess decimals than an i128 has digits leave nothing of it.
-    let unit = u8::try_from(excess).ok().and_then(power_of_ten);
-    let digits = unit.map_or(Some(0), |unit| divide_half_even(digits, unit))?;
-    Some(Decimal { digits, scale: u8::try_from(decimals - excess).ok()? })
+    let scale = u8::try_from(decimals - excess).ok()?;
+    if digits == 0 {
+        return Some(Decimal { digits, scale });
+    }
+    let unit = power_of_ten(u8::try_from(excess).ok()?)?;
+    (digits % unit == 0).then_some(Decimal { digits: digits / unit, scale })
 }
 
 fn power_of_ten(exponent: u8) -> Option<i128> {

@@ -102,7 +102,7 @@ pub enum ReportError {
     },
     /// A cell to take the least or greatest of is a number or a date whose text has no order.
     #[error(
-        "row {row}, column {column:?}: {value:?} has no {op}: numbers must be plain and dates as 2026-11-21{}",
+        "row {row}, column {column:?}: {value:?} has no {op}: numbers must be plain, with at most 38 digits and 20 decimals, and dates as 2026-11-21{}",
         way_out(.value)
     )]
     Unordered {
@@ -115,7 +115,7 @@ pub enum ReportError {
         /// What was to be done with it.
         op: AggregateOp,
     },
-    /// A column to take the least or greatest value of has numbers and other text.
+    /// A column to take the least or greatest value of has values of two kinds: numbers, dates, text.
     #[error("row {row}, column {column:?}: {value:?} cannot be ordered among the {kind} above it")]
     MixedColumn {
         /// The line of the row.
@@ -124,7 +124,7 @@ pub enum ReportError {
         column: String,
         /// The cell, shortened.
         value: String,
-        /// What the column has held so far: numbers or text.
+        /// What the column has held so far: numbers, dates or text.
         kind: &'static str,
     },
     /// A cell is not UTF-8.

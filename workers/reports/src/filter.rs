@@ -4,10 +4,10 @@ use std::cmp::Ordering;
 
 use crate::{
     dataset::Row,
-    date::{Date, is_local_date},
+    date::{Date, is_local_date, is_padded},
     decimal::Decimal,
     error::{ReportError, shown},
-    notation::{Notation, is_dressed_number},
+    notation::Notation,
     plan::ColumnRef,
     request::{FilterOp, Scalar},
 };
@@ -41,6 +41,9 @@ enum Kind {
     Text,
 }
 
+/// What a cell has to be in order to be compared with a date.
+const COMPARABLE_DATE: &str = "a date such as 2026-11-21, with an offset from UTC if that one has it,";
+
 /// Why a cell cannot be compared.
 #[derive(Debug, PartialEq, Eq)]
 enum Fault<'o> {
@@ -64,10 +67,10 @@ impl Condition {
         let test = match op {
             FilterOp::Eq => Test::Equals { operands: vec![operand], wanted: true },
             FilterOp::Ne => Test::Equals { operands: vec![operand], wanted: false },
-            FilterOp::Lt => Test::order(operand, Ordering::is_lt)?,
-            FilterOp::Le => Test::order(operand, Ordering::is_le)?,
-            FilterOp::Gt => Test::order(operand, Ordering::is_gt)?,
-            FilterOp::Ge => Test::order(operand, Ordering::is_ge)?,
+            FilterOp::Lt => Test::order(operand, Ordering::is_lt, notation)?,
+            FilterOp::Le => Test::order(operand, Ordering::is_le, notation)?,
+            FilterOp::Gt => Test::order(operand, Ordering::is_gt, notation)?,
+            FilterOp::Ge => Test::order(operand, Ordering::is_ge, notation)?,
             FilterOp::Contains => Test::Contains(operand.text),
             FilterOp::StartsWith => Test::StartsWith(operand.text),
             FilterOp::In | FilterOp::NotIn => return Err(refused("`in` and `not_in` want a list of values")),
@@ -107,11 +110,11 @@ impl Condition {
 }
 
 impl Test {
-    fn order(operand: Operand, accepts: fn(Ordering) -> bool) -> Result<Self, ReportError> {
+    fn order(operand: Operand, accepts: fn(Ordering) -> bool, notation: &Notation) -> Result<Self, ReportError> {
         if matches!(operand.kind, Kind::Text) && is_local_date(&operand.text) {
             return Err(refused("a date to compare with must be written as 2026-11-21"));
         }
-        if matches!(operand.kind, Kind::Text) && is_dressed_number(&operand.text) {
+        if matches!(operand.kind, Kind::Text) && notation.is_dressed(&operand.text) {
             return Err(refused("a number to compare with must be plain, or be written as `dialect` says"));
         }
         Ok(Self::Order { operand, accepts })
@@ -154,14 +157,14 @@ impl Operand {
             Kind::Number(number) => notation.number(cell).map(|cell| cell.cmp(number)).ok_or_else(|| not("a number")),
             Kind::Date(date) => {
                 let order = Date::parse(read(cell)?).and_then(|cell| cell.order(date));
-                order.ok_or_else(|| not("a date such as 2026-11-21, with an offset from UTC if that one has it,"))
+                order.ok_or_else(|| not(COMPARABLE_DATE))
             }
             Kind::Text => {
                 let text = read(cell)?;
-                if is_local_date(text) {
+                if is_local_date(text) || Date::parse(text).is_some() && !is_padded(text.trim_ascii()) {
                     return Err(not("a date such as 2026-11-21"));
                 }
-                if notation.number(cell).is_some() || is_dressed_number(text) {
+                if notation.number(cell).is_some() || notation.is_dressed(text) {
                     return Err(not("text"));
                 }
                 Ok(text.cmp(&self.text))
@@ -183,10 +186,36 @@ fn equals_any<'o>(operands: &'o [Operand], cell: &[u8], notation: &Notation) -> 
     if operands.iter().any(|operand| operand.text == text) {
         return Ok(true);
     }
-    match numeric {
-        Some(operand) if is_dressed_number(text) => Err(Fault::Not { expected: "a number", operand: &operand.text }),
-        _ => Ok(false),
+    if let Some(operand) = numeric
+        && notation.is_dressed(text)
+    {
+        return Err(Fault::Not { expected: "a number", operand: &operand.text });
     }
+    equals_date(operands, text)
+}
+
+/// Whether a text is the moment of an operand that is a date.
+fn equals_date<'o>(operands: &'o [Operand], text: &str) -> Result<bool, Fault<'o>> {
+    let mut dates = operands.iter().filter_map(|operand| match &operand.kind {
+        Kind::Date(date) => Some((date, &operand.text)),
+        Kind::Number(_) | Kind::Text => None,
+    });
+    let Some(first) = dates.next() else {
+        return Ok(false);
+    };
+    let not = |operand| Fault::Not { expected: COMPARABLE_DATE, operand };
+    let Some(cell) = Date::parse(text) else {
+        return if is_local_date(text) { Err(not(first.1)) } else { Ok(false) };
+    };
+    let mut fault = None;
+    for (date, operand) in std::iter::once(first).chain(dates) {
+        match cell.order(date) {
+            Some(Ordering::Equal) => return Ok(true),
+            Some(_) => {}
+            None => fault = fault.or(Some(not(operand))),
+        }
+    }
+    fault.map_or(Ok(false), Err)
 }
 
 fn read(cell: &[u8]) -> Result<&str, Fault<'static>> {
@@ -236,6 +265,17 @@ mod tests {
             (FilterOp::Lt, &text("apple"), "Zebra", true),
             (FilterOp::Ge, &text("2026-11-21"), "2026-12-01", true),
             (FilterOp::Ge, &text("2026-11-21"), "2026-02-28", false),
+            (FilterOp::Lt, &text("2026/10/1"), "2026/9/30", true),
+            (FilterOp::Lt, &text("2026-11-21 10:00"), "2026-11-21 9:00", true),
+            (FilterOp::Eq, &text("2026-11-21"), "2026/11/21", true),
+            (FilterOp::Ne, &text("2026-9-1"), "2026-09-01", false),
+            (FilterOp::Eq, &text("2026-11-21"), "2026-11-21T00:00:00", true),
+            (FilterOp::Eq, &text("2026-11-21"), "2026-11-21 10:00", false),
+            (FilterOp::Eq, &text("2026-11-21T10:00Z"), "2026-11-21T12:00:00+02:00", true),
+            (FilterOp::Eq, &text("2026-11-21"), "soon", false),
+            (FilterOp::Ne, &text("2026-11-21"), "", true),
+            (FilterOp::Ne, &text("2026-11-21"), "5", true),
+            (FilterOp::Eq, &text("21.11.2026"), "21.11.2026", true),
             (FilterOp::Eq, &text("north"), "North", false),
             (FilterOp::Contains, &text("ort"), "North", true),
             (FilterOp::Contains, &text("north"), "North", false),
@@ -256,6 +296,10 @@ mod tests {
             (text("apple"), "$9"),
             (text("2026-11-21"), "9"),
             (text("2026-11"), "21.11.2026"),
+            (text("2026-11"), "2026-9-1"),
+            (text("2026-11"), "2026/11/21"),
+            (Scalar::Number(0.into()), "6.6e-34"),
+            (text("2026-11-21"), "2026-11-21 9:00 PM"),
         ] {
             for op in [FilterOp::Lt, FilterOp::Le, FilterOp::Gt, FilterOp::Ge] {
                 let condition = Condition::with_value(column(), op, &value, &Notation::PLAIN).unwrap();
@@ -265,6 +309,28 @@ mod tests {
         }
         for value in ["21.11.2026", "$9", "1,000"] {
             assert!(Condition::with_value(column(), FilterOp::Lt, &text(value), &Notation::PLAIN).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_date_that_cannot_be_compared_is_never_merely_unequal() {
+        for (value, cell) in [
+            ("2026-11-21", "21.11.2026"),
+            ("2026-11-21", "11/21/2026"),
+            ("2026-11-21", "2026-11-21 9:00 PM"),
+            ("2026-11-21T10:00Z", "2026-11-21T10:00"),
+        ] {
+            for (op, list) in
+                [(FilterOp::Eq, false), (FilterOp::Ne, false), (FilterOp::In, true), (FilterOp::NotIn, true)]
+            {
+                let condition = if list {
+                    Condition::with_list(column(), op, &[text("x"), text(value)], &Notation::PLAIN).unwrap()
+                } else {
+                    Condition::with_value(column(), op, &text(value), &Notation::PLAIN).unwrap()
+                };
+                let fault = condition.test.accepts(cell.as_bytes(), &Notation::PLAIN);
+                assert!(matches!(fault, Err(Fault::Not { .. })), "{cell} {op} {value}: {fault:?}");
+            }
         }
     }
 

@@ -25,7 +25,8 @@
 //!
 //! # Figures
 //!
-//! Sums are of decimals as they are written, exact to 38 digits: 0.1 + 0.2 is 0.3. A cell that cannot be compared, added or
+//! Sums are of decimals as they are written, exact to 38 digits, of which at most 20 are decimals: 0.1 + 0.2 is 0.3. A
+//! number that does not fit is an error. A cell that cannot be compared, added or
 //! ordered as the request asks fails the report. With `"on_error": "skip"` its row counts in no figure; the report and the
 //! job's result say how many rows were skipped.
 //! Memory grows with the number of groups, which is bounded, and not with the data set.

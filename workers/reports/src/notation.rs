@@ -26,8 +26,8 @@ impl Notation {
 
     /// The notation that a request names.
     ///
-    /// Programs write semicolons between cells where the comma is the decimal point. In such a file `1.234` is no number
-    /// unless the request says what the point is.
+    /// Programs write semicolons or tabs between cells where the comma is the decimal point. In such a file `1.234` is no
+    /// number unless the request says what the point is.
     pub(crate) fn new(dialect: &Dialect, delimiter: u8) -> Result<Self, ReportError> {
         let refused = |reason| ReportError::Request { field: "dialect", reason };
         let decimal = dialect.decimal.unwrap_or('.');
@@ -49,19 +49,20 @@ impl Notation {
             return Err(refused("`currency` must be a sign or a code such as `$` or `EUR`"));
         }
         let currency = dialect.currency.as_deref().map(|currency| currency.trim().to_owned());
-        let is_point_ambiguous = delimiter == b';' && dialect.decimal.is_none() && dialect.thousands.is_none();
+        let is_point_ambiguous =
+            matches!(delimiter, b';' | b'\t') && dialect.decimal.is_none() && dialect.thousands.is_none();
         Ok(Self { decimal, thousands: dialect.thousands, currency, is_point_ambiguous })
     }
 
     /// The number that a cell holds, if it holds one in this notation.
     pub(crate) fn number(&self, cell: &[u8]) -> Option<Decimal> {
-        if self.is_point_ambiguous && is_grouped_by_points(cell) {
-            return None;
-        }
         if self.decimal == '.' && self.thousands.is_none() && self.currency.is_none() {
-            return Decimal::parse(cell);
+            return if self.is_point_ambiguous && is_grouped_by_points(cell) { None } else { Decimal::parse(cell) };
         }
         let (sign, digits) = self.undressed(std::str::from_utf8(cell).ok()?)?;
+        if self.is_point_ambiguous && is_grouped_by_points(digits.as_bytes()) {
+            return None;
+        }
         let (whole, rest) = digits.split_at(digits.find([self.decimal, 'e', 'E']).unwrap_or(digits.len()));
         let mut plain = String::with_capacity(cell.len() + 1);
         plain.push_str(sign);
@@ -73,6 +74,12 @@ impl Notation {
             None => plain.push_str(rest),
         }
         Decimal::parse(plain.as_bytes())
+    }
+
+    /// Reports whether a text that is no number in this notation reads as one in another, or as one that does not fit.
+    pub(crate) fn is_dressed(&self, text: &str) -> bool {
+        let is_dressed = |text| is_dressed_number(text) || Decimal::is_written(text);
+        is_dressed(text) || self.undressed(text).is_some_and(|(_, digits)| digits != text && is_dressed(digits))
     }
 
     /// The sign, and what is left without sign, currency and blanks.
@@ -187,8 +194,27 @@ mod tests {
         for text in ["0.125", "1.25", "1234.567", "1.2345", "1.234e1", ".125", "1000"] {
             assert!(notation.number(text.as_bytes()).is_some(), "{text}");
         }
+        assert!(Notation::new(&Dialect::default(), b'\t').unwrap().number(b"1.234").is_none());
         let stated = Dialect { decimal: Some('.'), ..Dialect::default() };
         assert!(Notation::new(&stated, b';').unwrap().number(b"1.234").is_some());
+    }
+
+    #[test]
+    fn a_currency_does_not_make_a_decimal_point_of_an_ambiguous_one() {
+        for (currency, delimiter) in [("€", b';'), ("€", b'\t'), ("Taler", b';')] {
+            let dialect = Dialect { currency: Some(currency.into()), ..Dialect::default() };
+            let notation = Notation::new(&dialect, delimiter).unwrap();
+            for text in ["1.234 €", "€ 1.234", "€1.234", "-€ 1.234", "€ -1.234", "- 1.234", "1.234\u{a0}€", "1.234"]
+            {
+                let text = text.replace('€', currency);
+                assert!(notation.number(text.as_bytes()).is_none(), "{text}");
+                assert!(notation.is_dressed(&text), "{text}");
+            }
+            for text in ["12.34 €", "€ 0.125", "- 1234.567"] {
+                assert!(notation.number(text.replace('€', currency).as_bytes()).is_some(), "{text}");
+            }
+            assert!(!notation.is_dressed("n/a"));
+        }
     }
 
     #[test]

@@ -75,9 +75,9 @@ pub enum AggregateOp {
     Mean,
     /// How many cells are not empty.
     Count,
-    /// The smallest value: of numbers, or else of text, but not of both in one column.
+    /// The smallest value: of numbers, of dates, or else of text, but not of two of them in one column.
     Min,
-    /// The greatest value: of numbers, or else of text, but not of both in one column.
+    /// The greatest value: of numbers, of dates, or else of text, but not of two of them in one column.
     Max,
 }
 
@@ -95,10 +95,17 @@ pub struct Filter {
 
 /// How a cell is compared.
 ///
-/// A value that reads as a number in the data set's notation compares with numbers (`1.0` equals `1`), one that reads as
-/// a date such as `2026-11-21` with dates and times, any other with text, byte by byte. `lt`, `le`, `gt` and `ge` on a
-/// cell of another kind are an error that names the row, and so is any comparison of a number with one in another
-/// notation, such as `$1,000`. An empty cell is neither less nor greater than anything.
+/// A value that reads as a number in the data set's notation compares with numbers (`1.0` equals `1`). A value that reads
+/// as a date with the year first, such as `2026-11-21`, `2026/9/1` or `2026-11-21T10:00+02:00`, compares with dates and
+/// times. Any other value compares with text, byte by byte; `2026-11` so compares with dates such as `2026-11-21` too.
+///
+/// A day counts as the moment at which it begins: `eq` `2026-11-21` accepts `2026-11-21 00:00` and not
+/// `2026-11-21 10:00`. Use `ge` and `lt` for all times of a day.
+///
+/// `lt`, `le`, `gt` and `ge` on a cell of another kind are an error that names the row. So is any comparison, except
+/// `contains` and `starts_with`, of a number with one in another notation, such as `$1,000`, of a date with one such as
+/// `21.11.2026`, and of two times of which only one has an offset from UTC. An empty cell is neither less nor greater than
+/// anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FilterOp {

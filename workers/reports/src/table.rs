@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use crate::{
     aggregate::{Accumulator, Value},
     caption::grouped,
+    date::Date,
     decimal::Decimal,
     notation::Notation,
     plan::{Plan, titles},
@@ -46,6 +47,8 @@ pub(crate) enum Role {
 pub(crate) enum Cell {
     Text(String),
     Number(Decimal),
+    /// A date as the data set writes it; see [`Date::has_offset`] for the order within a column.
+    Date(Date, String),
     Empty,
 }
 
@@ -61,6 +64,7 @@ impl Table {
         let mut rows: Vec<_> = scan.groups.into_iter().map(row).collect();
         for column in 0..keys {
             read_numbers(column, &plan.notation, &mut rows);
+            read_dates(column, &mut rows);
         }
         let roles = std::iter::repeat_n(Role::Group, keys)
             .chain(decimals.into_iter().map(|decimals| Role::Figure { decimals }));
@@ -97,7 +101,7 @@ impl Role {
     /// A cell as people read it: figures rounded to the column's decimals, with commas; a group without a value says so.
     pub(crate) fn shown(self, cell: &Cell) -> String {
         match (self, cell) {
-            (_, Cell::Text(text)) => text.clone(),
+            (_, Cell::Text(text) | Cell::Date(_, text)) => text.clone(),
             (Self::Group, Cell::Number(number)) => number.to_string(),
             (Self::Group, Cell::Empty) => "(empty)".to_owned(),
             (Self::Figure { .. }, Cell::Empty) => "–".to_owned(),
@@ -110,6 +114,7 @@ impl Cell {
     fn from_value(value: Option<Value>) -> Self {
         match value {
             Some(Value::Number(number)) => Self::Number(number),
+            Some(Value::Date(date, text)) => Self::Date(date, text.into()),
             Some(Value::Text(text)) => Self::Text(text.into()),
             None => Self::Empty,
         }
@@ -120,16 +125,20 @@ impl Cell {
         self.order(other, false).is_le()
     }
 
-    /// Numbers, then text; nothing comes last whichever way the others go.
+    /// Numbers, then dates, then text; nothing comes last whichever way the others go.
     fn order(&self, other: &Self, descending: bool) -> Ordering {
         let order = match (self, other) {
             (Self::Empty, Self::Empty) => return Ordering::Equal,
             (Self::Empty, _) => return Ordering::Greater,
             (_, Self::Empty) => return Ordering::Less,
             (Self::Number(left), Self::Number(right)) => left.cmp(right),
+            // The dates of a column all have an offset, or none has. Two texts of one moment keep an order.
+            (Self::Date(left, text), Self::Date(right, other)) => {
+                left.order(right).unwrap_or(Ordering::Equal).then_with(|| text.cmp(other))
+            }
             (Self::Text(left), Self::Text(right)) => left.cmp(right),
-            (Self::Number(_), Self::Text(_)) => Ordering::Less,
-            (Self::Text(_), Self::Number(_)) => Ordering::Greater,
+            (Self::Number(_), _) | (Self::Date(..), Self::Text(_)) => Ordering::Less,
+            (_, Self::Number(_)) | (Self::Text(_), Self::Date(..)) => Ordering::Greater,
         };
         if descending { order.reverse() } else { order }
     }
@@ -152,6 +161,26 @@ fn read_numbers(column: usize, notation: &Notation, rows: &mut [Vec<Cell>]) {
     let numbers: Option<Vec<_>> = rows.iter().map(|row| as_number(&row[column], notation)).collect();
     for (row, number) in rows.iter_mut().zip(numbers.into_iter().flatten()) {
         row[column] = number;
+    }
+}
+
+/// Makes dates of a group column when it holds nothing else, and either all or none of them have an offset from UTC.
+fn read_dates(column: usize, rows: &mut [Vec<Cell>]) {
+    let mut have_offset = None;
+    let mut date = |cell: &Cell| match cell {
+        Cell::Text(text) => Date::parse(text)
+            .filter(|date| *have_offset.get_or_insert(date.has_offset()) == date.has_offset())
+            .map(Some),
+        Cell::Empty => Some(None),
+        Cell::Number(_) | Cell::Date(..) => None,
+    };
+    let Some(dates) = rows.iter().map(|row| date(&row[column])).collect::<Option<Vec<_>>>() else {
+        return;
+    };
+    for (row, date) in rows.iter_mut().zip(dates) {
+        if let (Some(date), Cell::Text(text)) = (date, &mut row[column]) {
+            row[column] = Cell::Date(date, std::mem::take(text));
+        }
     }
 }
 

@@ -31,6 +31,17 @@ const SALES: &str = "region,year,amount\nSouth,2026,10.5\nNorth,2025,1.25\nNorth
 const BY_REGION: &str = r#""group_by": ["region"], "aggregates": [{"column": "amount", "op": "sum"}]"#;
 
 #[test]
+fn dates_are_in_the_order_of_time_however_they_are_written() {
+    let by_day = r#""group_by": ["day"], "aggregates": [{"column": "*", "op": "count"}]"#;
+    let days = table("day,n\n2026/10/1,1\n2026/9/30,1\n2026-9-2,1\n,1\n", by_day);
+    assert_eq!(shown(&days), ["2026-9-2|1", "2026/9/30|1", "2026/10/1|1", "(empty)|1"]);
+    let latest = r#""group_by": ["g"], "aggregates": [{"column": "at", "op": "max"}],
+        "sort": {"column": "max(at)"}"#;
+    let rows = table("g,at\nx,2026-11-21T10:00+02:00\ny,2026-11-21T09:00Z\nz,2026-11-21T7:00Z\n", latest);
+    assert_eq!(shown(&rows), ["z|2026-11-21T7:00Z", "x|2026-11-21T10:00+02:00", "y|2026-11-21T09:00Z"]);
+}
+
+#[test]
 fn rows_come_by_group_unless_a_sort_is_asked_for() {
     assert_eq!(shown(&table(SALES, BY_REGION)), ["East|996.00", "North|1.25", "South|10.50"]);
     let sorted = format!(r#"{BY_REGION}, "sort": {{"column": "sum(amount)", "descending": true}}"#);

@@ -17,7 +17,8 @@ pub struct Dialect {
     /// The encoding by a label of the WHATWG Encoding Standard, such as `windows-1252`, `latin1` or `utf-16le`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<String>,
-    /// The decimal point of numbers: `.` when absent, or `,`. Between semicolons, cells such as `1.234` require it.
+    /// The decimal point of numbers: `.` when absent, or `,`. Between semicolons or tabs,
+    /// cells such as `1.234` require it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decimal: Option<char>,
     /// The character between groups of digits: `.`, `,`, `'`, `’`, `_` or a blank; none when absent.

@@ -25,7 +25,7 @@ pub(super) fn write(report: &Report, file: &File, cancelled: &dyn Fn() -> bool) 
 
 fn text<'c>(cell: &'c Cell, notation: &Notation) -> Cow<'c, str> {
     match cell {
-        Cell::Text(text) => harmless(text, notation),
+        Cell::Text(text) | Cell::Date(_, text) => harmless(text, notation),
         Cell::Number(number) => number.to_string().into(),
         Cell::Empty => "".into(),
     }

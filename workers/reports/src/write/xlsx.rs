@@ -62,7 +62,7 @@ fn refuse_what_does_not_fit(report: &Report) -> Result<(), ReportError> {
     let is_long = |text: &str| text.len() > CELL_LIMIT && text.encode_utf16().count() > CELL_LIMIT;
     for row in &report.table.rows {
         for (cell, column) in row.iter().zip(&report.table.columns) {
-            if let Cell::Text(text) = cell
+            if let Cell::Text(text) | Cell::Date(_, text) = cell
                 && is_long(text)
             {
                 let (column, value) = (shown(column.title.as_bytes()), shown(text.as_bytes()));
@@ -116,7 +116,7 @@ fn write_rows(sheet: &mut Worksheet, report: &Report, cancelled: &dyn Fn() -> bo
 fn write_row(sheet: &mut Worksheet, row: RowNum, cells: &[Cell], styles: &[Style]) -> Result<(), XlsxError> {
     for ((at, cell), style) in (0..).zip(cells).zip(styles) {
         match cell {
-            Cell::Text(text) => sheet.write_string_with_format(row, at, text, &style.format)?,
+            Cell::Text(text) | Cell::Date(_, text) => sheet.write_string_with_format(row, at, text, &style.format)?,
             Cell::Number(number) => match style.has_numbers.then(|| exact(*number)).flatten() {
                 Some(binary) => sheet.write_number_with_format(row, at, binary, &style.format)?,
                 None => sheet.write_string_with_format(row, at, number.to_string(), &style.format)?,
@@ -140,12 +140,12 @@ impl Style {
         let role = report.table.columns[column].role;
         let same = |row: &Vec<Cell>| match &row[column] {
             Cell::Number(number) => exact(*number).is_some_and(|binary| binary.to_string() == number.to_string()),
-            Cell::Text(_) | Cell::Empty => true,
+            Cell::Text(_) | Cell::Date(..) | Cell::Empty => true,
         };
         let has_numbers = role != Role::Group || report.table.rows.iter().all(same);
         let is_whole = |row: &Vec<Cell>| match &row[column] {
             Cell::Number(number) => number.scale() == 0,
-            Cell::Text(_) | Cell::Empty => true,
+            Cell::Text(_) | Cell::Date(..) | Cell::Empty => true,
         };
         let format = match role {
             // Without a format, twelve digits turn into a power of ten.

@@ -127,6 +127,11 @@ fn numbers_are_read_in_the_notation_of_the_request_and_in_no_other() {
     }
     let thousand = b"region;amount\nN;1.234\n";
     assert!(sums(thousand, "").unwrap_err().contains("dialect.decimal"), "a point between semicolons may be either");
+    assert!(sums(b"region\tamount\nN\t1.234\n", "").unwrap_err().contains("dialect.decimal"), "and so between tabs");
+    for cell in ["1.234 €", "€ 1.234", "-€1.234", "- 1.234"] {
+        let error = sums(format!("region;amount\nN;{cell}\n").as_bytes(), r#"{"currency": "€"}"#).unwrap_err();
+        assert!(error.contains("dialect.decimal"), "the currency does not say what the point is: {cell}: {error}");
+    }
     assert_eq!(sums(thousand, r#"{"decimal": "."}"#).as_deref(), Ok("N,1.234"));
     for (cell, dialect) in [
         ("1,23", r#"{"thousands": ","}"#),

@@ -136,3 +136,68 @@ fn the_least_and_the_greatest_are_not_taken_by_text_among_dressed_numbers_and_lo
         assert!(error.starts_with(complaint), "{error}");
     }
 }
+
+#[test]
+fn the_least_and_the_greatest_date_are_those_in_time_and_not_in_text() {
+    let place = Place::new();
+    for (op, cells, figure) in [
+        ("max", "2026/9/30\nN,2026/11/1", "2026/11/1"),
+        ("min", "2026-10-1\nN,2026-9-30", "2026-9-30"),
+        ("max", "2026-11-21 9:00\nN,2026-11-21 10:00", "2026-11-21 10:00"),
+        ("max", "2026-11-21T10:00+02:00\nN,2026-11-21T09:00Z", "2026-11-21T09:00Z"),
+    ] {
+        place.put("sales.csv", format!("region,amount\nN,{cells}\n"));
+        let request = by_region(&format!(r#""aggregates": [{{"column": "amount", "op": "{op}"}}], "format": "csv""#));
+        let report = fs::read_to_string(place.generate(&request).unwrap().path).unwrap();
+        assert_eq!(report.lines().nth(1), Some(format!("N,{figure}").as_str()), "{cells}");
+    }
+    place.put("sales.csv", "region,amount\nN,2026-11-21T10:00\nN,2026-11-21T10:00Z\n");
+    let request = by_region(r#""aggregates": [{"column": "amount", "op": "max"}], "format": "csv""#);
+    let error = place.generate(&request).unwrap_err().to_string();
+    assert!(error.contains("cannot be ordered among the dates without an offset from UTC"), "{error}");
+}
+
+#[test]
+fn a_filter_compares_dates_as_moments_and_refuses_those_in_a_local_notation() {
+    let count = |cell: &str, op: &str, value: &str| counted(&format!("amount\n{cell}\n"), &amount(op, value), "");
+    for (cell, op, value, found) in [
+        ("2026/9/30", "lt", "\"2026-10-01\"", "1"),
+        ("2026-9-1", "eq", "\"2026-09-01\"", "1"),
+        ("2026-11-21T00:00:00", "eq", "\"2026-11-21\"", "1"),
+        ("2026-11-21T10:00:00", "eq", "\"2026-11-21\"", "0"),
+        ("2026-11-21T12:00:00+02:00", "in", "[\"2026-11-21T10:00Z\"]", "1"),
+        ("2026/11/21", "not_in", "[\"2026-11-21\"]", "0"),
+    ] {
+        assert_eq!(count(cell, op, value).as_deref(), Ok(found), "{cell} {op} {value}");
+    }
+    for (op, value) in [("eq", "\"2026-11-21\""), ("ne", "\"2026-11-21\""), ("not_in", "[\"2026-11-21\"]")] {
+        let error = count("21.11.2026", op, value).unwrap_err();
+        assert!(error.contains(r#""21.11.2026" is not a date such as 2026-11-21"#), "{op}: {error}");
+    }
+}
+
+#[test]
+fn a_number_with_more_decimals_than_fit_is_refused_and_not_rounded() {
+    let place = Place::new();
+    for (op, cell) in [("sum", "6.6e-34"), ("mean", "0.123456789012345678901"), ("min", "6.6e-34")] {
+        place.put("sales.csv", format!("region,amount\nN,{cell}\n"));
+        let request = by_region(&format!(r#""aggregates": [{{"column": "amount", "op": "{op}"}}], "format": "csv""#));
+        let error = place.generate(&request).unwrap_err().to_string();
+        assert!(error.starts_with(&format!(r#"row 2, column "amount": "{cell}" "#)), "{error}");
+    }
+    let error = counted("amount\n1e-25\n", &amount("eq", "0"), "").unwrap_err();
+    assert!(error.contains("is not a number"), "{error}");
+}
+
+#[test]
+fn a_quoted_empty_cell_counts_alike_whatever_ends_its_line() {
+    let place = Place::new();
+    let request = by_region(r#""aggregates": [{"column": "*", "op": "count"}], "format": "csv""#);
+    let text = "region\nN\n\"\"\n\n\"\"\n";
+    let reports = [text.to_owned(), text.replace('\n', "\r\n")].map(|data| {
+        place.put("sales.csv", data);
+        fs::read_to_string(place.generate(&request).unwrap().path).unwrap()
+    });
+    assert!(reports[0].lines().any(|line| line == ",2"), "{}", reports[0]);
+    assert_eq!(reports[0], reports[1]);
+}

@@ -131,7 +131,7 @@ fn bar(table: &Table, row: &[Cell], column: usize) -> Bar {
     let keys: Vec<_> = row[..table.keys()].iter().map(|cell| Role::Group.shown(cell)).collect();
     let value = match &row[column] {
         Cell::Number(number) => Some(number.to_f64()),
-        Cell::Text(_) | Cell::Empty => None,
+        Cell::Text(_) | Cell::Date(..) | Cell::Empty => None,
     };
     Bar { label: keys.join(" · "), value, shown: table.columns[column].role.shown(&row[column]) }
 }
@@ -149,7 +149,7 @@ fn is_course_of_time(table: &Table) -> bool {
 /// A number, or text that begins as `2026-11` does.
 fn is_moment(cell: &Cell) -> bool {
     match cell {
-        Cell::Number(_) => true,
+        Cell::Number(_) | Cell::Date(..) => true,
         Cell::Empty => false,
         Cell::Text(text) => {
             let shape = text.bytes().take(7).map(|byte| if byte.is_ascii_digit() { b'0' } else { byte });
