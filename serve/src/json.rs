@@ -186,7 +186,7 @@ pub(crate) fn string(text: &str) -> Cow<'_, str> {
     serde_json::from_str(quoted).map_or_else(|_| Cow::Owned(lossy(inner)), Cow::Owned)
 }
 
-/// Decodes a string's content with half pairs of surrogates, which serde_json refuses.
+/// Decodes a string's content with half pairs of surrogates, which `serde_json` refuses.
 fn lossy(inner: &str) -> String {
     let (mut decoded, mut rest) = (String::with_capacity(inner.len()), inner);
     while let Some(at) = rest.find('\\') {
