@@ -15,7 +15,7 @@ mod task;
 
 use leveret_store::{Cursor, Filter, Page};
 
-pub(crate) use self::schema::{Checking, Effort, Schemas, checked};
+pub(crate) use self::schema::{Checking, Effort, MOST_FLAWS, Schemas, checked};
 pub use self::{
     cancel::Cancelled,
     error::{Error, Flaw},

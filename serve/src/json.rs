@@ -3,7 +3,12 @@
 //!
 //! Nothing here recurses: a payload may be nested as deeply as it is long.
 
-use std::{borrow::Cow, collections::HashSet, ops::Range};
+use std::{
+    borrow::Cow,
+    collections::HashSet,
+    hash::{DefaultHasher, Hash, Hasher},
+    ops::Range,
+};
 
 use serde_json::value::RawValue;
 
@@ -15,6 +20,8 @@ const DEEPEST_INDENT: usize = 32;
 pub(crate) struct Place<'a> {
     /// Its JSON pointer (RFC 6901).
     pub(crate) pointer: &'a str,
+    /// A digest of the pointer, made from that of the value around it: a pointer may be as long as the text.
+    pub(crate) digest: u64,
     /// Its key, if it is a member of an object.
     pub(crate) key: Option<&'a str>,
     /// Whether the object has had this key before.
@@ -57,8 +64,8 @@ enum Frame {
 pub(crate) fn visit(text: &str, mut visitor: impl FnMut(&Place<'_>) -> Go) -> Vec<Range<usize>> {
     let bytes = text.as_bytes();
     let (mut passed, mut pointer) = (Vec::new(), String::new());
-    // Each with the length of its own pointer.
-    let mut frames: Vec<(Frame, usize)> = Vec::new();
+    // Each with the length of its own pointer, and its digest.
+    let mut frames: Vec<(Frame, usize, u64)> = Vec::new();
     let mut member: Option<(Cow<'_, str>, bool)> = None;
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
@@ -68,28 +75,31 @@ pub(crate) fn visit(text: &str, mut visitor: impl FnMut(&Place<'_>) -> Go) -> Ve
                 frames.pop();
                 at += 1;
             }
-            b'"' if member.is_none() && matches!(frames.last(), Some((Frame::Object(_), _))) => {
+            b'"' if member.is_none() && matches!(frames.last(), Some((Frame::Object(_), ..))) => {
                 let end = value_end(bytes, at);
                 let key = string(&text[at..end]);
-                if let Some((Frame::Object(keys), _)) = frames.last_mut() {
+                if let Some((Frame::Object(keys), ..)) = frames.last_mut() {
                     let is_new = keys.insert(key.clone().into_owned());
                     member = Some((key, !is_new));
                 }
                 at = end;
             }
             _ => {
-                let base = frames.last().map_or(0, |(_, length)| *length);
+                let (base, around) = frames.last().map_or((0, 0), |(_, length, digest)| (*length, *digest));
                 pointer.truncate(base);
                 let (key, is_twice) = member.take().map_or((None, false), |(key, twice)| (Some(key), twice));
                 match (&key, frames.last_mut()) {
                     (Some(key), _) => push(&mut pointer, key),
-                    (None, Some((Frame::Array(next), _))) => {
+                    (None, Some((Frame::Array(next), ..))) => {
                         push(&mut pointer, &next.to_string());
                         *next += 1;
                     }
                     (None, _) => {}
                 }
-                let place = Place { pointer: &pointer, key: key.as_deref(), is_twice, rest: &text[at..] };
+                let mut hasher = DefaultHasher::new();
+                (around, &pointer[base..]).hash(&mut hasher);
+                let digest = hasher.finish();
+                let place = Place { pointer: &pointer, digest, key: key.as_deref(), is_twice, rest: &text[at..] };
                 let frame = match (visitor(&place), byte) {
                     (Go::Into, b'{') => Some(Frame::Object(HashSet::new())),
                     (Go::Into, b'[') => Some(Frame::Array(0)),
@@ -105,7 +115,7 @@ pub(crate) fn visit(text: &str, mut visitor: impl FnMut(&Place<'_>) -> Go) -> Ve
                     }
                 };
                 if let Some(frame) = frame {
-                    frames.push((frame, pointer.len()));
+                    frames.push((frame, pointer.len(), digest));
                     at += 1;
                 }
             }
@@ -166,14 +176,36 @@ fn string_end(bytes: &[u8], at: usize) -> usize {
     bytes.len()
 }
 
-/// The content of a string that `text` begins with; as it stands there, if it holds half of a pair of surrogates.
+/// The content of a string that `text` begins with; half of a pair of surrogates becomes U+FFFD.
 pub(crate) fn string(text: &str) -> Cow<'_, str> {
     let quoted = &text[..string_end(text.as_bytes(), 0).min(text.len())];
     let inner = quoted.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(quoted);
     if !inner.contains('\\') {
         return Cow::Borrowed(inner);
     }
-    serde_json::from_str(quoted).map_or(Cow::Borrowed(inner), Cow::Owned)
+    serde_json::from_str(quoted).map_or_else(|_| Cow::Owned(lossy(inner)), Cow::Owned)
+}
+
+/// Decodes a string's content with half pairs of surrogates, which `serde_json` refuses.
+fn lossy(inner: &str) -> String {
+    let (mut decoded, mut rest) = (String::with_capacity(inner.len()), inner);
+    while let Some(at) = rest.find('\\') {
+        decoded.push_str(&rest[..at]);
+        rest = &rest[at..];
+        // An escape, with the other half of a pair if there is one.
+        let escape = [12, 6, 2].into_iter().filter_map(|length| rest.get(..length)).find_map(|escape| {
+            let letter = serde_json::from_str::<String>(&format!("\"{escape}\"")).ok()?;
+            (letter.chars().count() == 1).then_some((letter, escape.len()))
+        });
+        let (letter, length) = escape.unwrap_or_else(|| {
+            let length = if rest.starts_with("\\u") { 6 } else { 2 };
+            (char::REPLACEMENT_CHARACTER.to_string(), rest.floor_char_boundary(length.min(rest.len())).max(1))
+        });
+        decoded.push_str(&letter);
+        rest = &rest[length..];
+    }
+    decoded.push_str(rest);
+    decoded
 }
 
 /// The keys that stand twice in one object, as JSON pointers; no more than `most`.
@@ -262,6 +294,18 @@ mod tests {
         assert_eq!(repeated_keys(json, 9), ["/a/1/n", "/n"]);
         assert_eq!(repeated_keys(json, 1), ["/a/1/n"]);
         assert!(repeated_keys(r#"{"a": {"a": 1}, "b": ["a", "a"]}"#, 9).is_empty());
+    }
+
+    #[test]
+    fn half_a_pair_of_surrogates_does_not_keep_a_string_from_being_decoded() {
+        for (text, decoded) in [
+            (r#""\ud800""#, "\u{fffd}"),
+            (r#""a\udc00\n\u00e4\\\"""#, "a\u{fffd}\nä\\\""),
+            (r#""\ud800\ud83d\ude00\ud83dx""#, "\u{fffd}😀\u{fffd}x"),
+            (r#""\ud800\u0041""#, "\u{fffd}A"),
+        ] {
+            assert_eq!(string(text), decoded, "{text}");
+        }
     }
 
     #[test]

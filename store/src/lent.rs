@@ -6,7 +6,11 @@
 //! On PostgreSQL each statement runs in a transaction and no statement is prepared by name. A pooler such as PgBouncer
 //! gives each transaction another session, so that nothing that outlives a transaction may be relied on or left behind.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures_util::TryStreamExt;
 use sqlx::{
@@ -25,17 +29,37 @@ const LATE: Duration = SOON.saturating_mul(LATER);
 
 /// A connection of a pool, in time.
 ///
-/// A pool says only how long it has waited, not why there is no connection. Another attempt says why.
+/// A pool says only how long it has waited, not why there is no connection. Another attempt says why: one of each pool at a
+/// time, because it is beside the connections that the pool may have.
 pub(crate) async fn lend<D: Database>(pool: &Pool<D>, limit: Duration) -> Result<PoolConnection<D>> {
     match timeout(limit, pool.acquire()).await {
         Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => {}
         Ok(lent) => return Ok(lent?),
     }
     let options = pool.connect_options();
+    let Some(_probe) = Probe::begin(Arc::as_ptr(&options).addr()) else { return Err(sqlx::Error::PoolTimedOut.into()) };
     match timeout(limit, Box::pin(<D::Connection as Connection>::connect_with(&options))).await {
         Ok(Ok(_)) => Err(sqlx::Error::PoolTimedOut.into()),
         Ok(Err(reason)) => Err(reason.into()),
         Err(_) => Err(Error::Silent),
+    }
+}
+
+/// The pools whose databases are asked why there is no connection, by the address of their options.
+static PROBES: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
+
+struct Probe(usize);
+
+impl Probe {
+    /// None if this pool has one already.
+    fn begin(pool: usize) -> Option<Self> {
+        PROBES.lock().unwrap_or_else(PoisonError::into_inner).insert(pool).then_some(Self(pool))
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        PROBES.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
     }
 }
 

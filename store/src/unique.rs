@@ -57,19 +57,22 @@ impl Store {
 
 /// Frees the keys of jobs that have ended, and of those that were cancelled: they will not run, or are told to stop.
 ///
-/// A key is freed only under the origin of the job that has it. The server knows no origin of a job that it has not heard
+/// Of jobs that have no row (`ends_apart`) their events say so. A key is freed only under the origin of the job that has it. The server knows no origin of a job that it has not heard
 /// of: its cancellation means every job of that id. `list` makes a list of a placeholder. Ids and origins need not be
 /// matched in pairs, because origins are random.
 pub(crate) async fn free_done(
     on: &mut Lent,
     changed: &[Job],
+    ends_apart: &[&JobEvent],
     events: &[JobEvent],
     list: impl Fn(&str) -> String,
 ) -> Result<()> {
     let ended = changed.iter().filter(|job| job.state.is_terminal());
     let ended = ended.map(|job| (job.job_id(), Some(job.origin.as_deref().unwrap_or_default())));
+    let apart = ends_apart.iter().map(|end| (end.id.as_str(), Some(end.origin.as_deref().unwrap_or_default())));
     let cancelled = events.iter().filter(|event| matches!(event.step, Step::CancelRequested));
-    let done: Vec<_> = ended.chain(cancelled.map(|event| (event.id.as_str(), event.origin.as_deref()))).collect();
+    let done: Vec<_> =
+        ended.chain(apart).chain(cancelled.map(|event| (event.id.as_str(), event.origin.as_deref()))).collect();
     if done.is_empty() {
         return Ok(());
     }

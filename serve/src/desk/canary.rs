@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use leveret_store::{DeadLetter, Store, TimelineEntry, fingerprint};
+use leveret_store::{Job, Letter, Store, TimelineEntry, fingerprint};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::Error;
+use super::{Error, letter};
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -15,6 +15,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub(super) struct Canary {
     job: String,
     job_id: String,
+    /// The queue that it was replayed to.
+    queue: String,
+    /// Tells it from other jobs that bear its id.
+    origin: String,
     /// Which copy of the job it is: what happened to those before it is over.
     hop: u32,
     fingerprint: String,
@@ -27,15 +31,34 @@ enum Fate {
 }
 
 impl Canary {
-    /// None for a letter without a job id, which cannot be followed.
-    pub(super) fn of(letter: &DeadLetter) -> Option<Self> {
-        let (job_id, hop) = (letter.job_id.clone()?, letter.hop.saturating_add(1));
-        Some(Self { job: letter.job.clone(), job_id, hop, fingerprint: letter.fingerprint.clone() })
+    /// None for a letter without a job id, or that cannot be read: it cannot be followed. `queue` is another queue than the
+    /// one that the letter came from.
+    pub(super) fn of(letter: &Letter, queue: Option<&str>) -> Option<Self> {
+        let origin = letter::as_it_died(letter).ok()?.origin();
+        let about = &letter.about;
+        Some(Self {
+            job: about.job.clone(),
+            job_id: about.job_id.clone()?,
+            queue: queue.unwrap_or(&about.queue).to_owned(),
+            origin,
+            hop: about.hop.saturating_add(1),
+            fingerprint: about.fingerprint.clone(),
+        })
+    }
+
+    /// The id of the store's row of this job. The row has the job's plain id, or the full one if another job has that.
+    async fn row(&self, store: &Store) -> Result<Option<String>, Error> {
+        let ids = [self.job_id.clone(), format!("{}@{}:{}", self.job_id, self.queue, self.job)];
+        let rows = store.jobs_by_ids(&ids).await?;
+        let is_own = |row: &&Job| row.origin.as_ref().map_or(row.job == self.job, |origin| *origin == self.origin);
+        let own: Vec<_> = rows.iter().filter(is_own).collect();
+        Ok(ids.into_iter().find(|id| own.iter().any(|row| row.id == *id)))
     }
 
     /// An attempt that fails as the one did that the letter died of is enough: the fault is still there.
     async fn fate(&self, store: &Store) -> Result<Fate, Error> {
-        let steps = store.timeline(&self.job_id).await?;
+        let Some(row) = self.row(store).await? else { return Ok(Fate::Open) };
+        let steps = store.timeline(&row).await?;
         let steps = || steps.iter().filter(|step| step.hop >= self.hop);
         for step in steps().filter(|step| ["dead", "retrying"].contains(&step.step.as_str())) {
             let (kind, error) = (said(step, "kind"), said(step, "error"));

@@ -1,6 +1,6 @@
 //! Another payload for a dead letter, checked against what its job takes.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use leveret::catalogue::Catalogue;
 use leveret_store::By;
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::{Desk, Error, redact};
 use crate::{
-    jobs::{Checking, Effort, Flaw, Schemas, checked},
+    jobs::{Checking, Effort, Flaw, MOST_FLAWS, Schemas, checked},
     json,
     time::now_ms,
 };
@@ -38,16 +38,16 @@ impl Desk {
     pub async fn edit(&self, id: i64, payload: &[u8], actor: &str) -> Result<Checked, Error> {
         let letter = self.store.letter(id).await?.ok_or(Error::NoLetter(id))?;
         let text = text(&letter.about.job, payload)?;
-        let meant: Vec<_> = [Some(&letter.payload), letter.original.as_ref()]
+        let meant: HashSet<_> = [Some(&letter.payload), letter.original.as_ref()]
             .into_iter()
             .flatten()
             .filter_map(|known| json::text(known).ok())
             .flat_map(redact::masked)
             .collect();
-        let lost = redact::masked(text).into_iter().filter(|pointer| !meant.contains(pointer));
-        let lost: Vec<_> = lost.map(|pointer| Flaw::new(format!("/payload{pointer}"), HIDDEN)).collect();
+        let lost = redact::masked_besides(text, &meant, MOST_FLAWS);
         if !lost.is_empty() {
-            return Err(Error::Payload { job: letter.about.job, flaws: lost });
+            let flaws = lost.into_iter().map(|pointer| Flaw::new(format!("/payload{pointer}"), HIDDEN)).collect();
+            return Err(Error::Payload { job: letter.about.job, flaws });
         }
         let checked = check(&self.catalogue, &letter.about.job, &letter.about.queue, payload).await?;
         let edited = self.store.edit(id, payload, By { actor, at: now_ms() }).await?;

@@ -97,19 +97,22 @@ impl Desk {
     /// [`Error::NoReplay`], [`Error::Ended`], [`Error::Running`] if somebody runs it, or did so until a moment ago;
     /// [`Error::Store`].
     pub async fn take(&self, id: i64) -> Result<Held, Error> {
-        self.take_at(id, now_ms()).await
+        let owner = new_owner();
+        let is_ours = self.store.take_replay(id, lease(&owner), now_ms()).await?;
+        self.held(id, owner, is_ours).await
     }
 
-    /// As [`take`](Self::take), also from whoever runs it.
-    pub(crate) async fn seize(&self, id: i64) -> Result<Seized, Error> {
+    /// As [`take`](Self::take), also from whoever runs it, to [end](Self::end) it. If this process is killed before that,
+    /// whoever takes the replay up ends it.
+    pub(crate) async fn seize(&self, id: i64, actor: &str) -> Result<Seized, Error> {
         let before = self.store.replay(id).await?.ok_or(Error::NoReplay(id))?;
-        let held = self.take_at(id, i64::MAX.unsigned_abs()).await?;
+        let owner = new_owner();
+        let is_ours = self.store.stop_replay(id, lease(&owner), &format!("stopped by {actor}")).await?;
+        let held = self.held(id, owner, is_ours).await?;
         Ok(Seized { held, was_running: before.leased_until > now_ms() })
     }
 
-    async fn take_at(&self, id: i64, now: u64) -> Result<Held, Error> {
-        let owner = new_owner();
-        let is_ours = self.store.take_replay(id, lease(&owner), now).await?;
+    async fn held(&self, id: i64, owner: String, is_ours: bool) -> Result<Held, Error> {
         let replay = self.store.replay(id).await?.ok_or(Error::NoReplay(id))?;
         match (is_ours, replay.finished_at) {
             (true, _) => Ok(Held { replay, owner }),

@@ -3,7 +3,7 @@
 use leveret::{
     ErrorKind,
     event::{JobEvent, Step},
-    feed::{RawMessage, Taken},
+    feed::{RawMessage, Taken, Unreadable},
 };
 use leveret_store::{DeadLetter, DeadSource, DeadState, Letter, NewDead, fingerprint};
 
@@ -120,6 +120,11 @@ pub fn death(message: &RawMessage, letter: &NewDead, now: u64) -> Option<JobEven
         worker: None,
         step: Step::Dead { kind: letter.kind.clone(), error: letter.error.clone() },
     })
+}
+
+/// The message with the payload that it died with: without an origin header, its origin is a digest of that payload.
+pub(crate) fn as_it_died(letter: &Letter) -> Result<RawMessage, Unreadable> {
+    RawMessage::from_parts(&letter.properties, letter.original.as_ref().unwrap_or(&letter.payload).clone())
 }
 
 /// The begin of a job's next life, on `queue`.

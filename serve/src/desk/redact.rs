@@ -1,6 +1,8 @@
 //! Payloads as they are shown to people: readable, without secrets, and not too long. What is shown is the text itself, in
 //! which only the values that are hidden are replaced: numbers keep their digits, and keys that stand twice stand twice.
 
+use std::collections::HashSet;
+
 use leveret::feed::RawMessage;
 
 use crate::json::{self, Go, Place};
@@ -71,7 +73,7 @@ impl Rules {
     #[must_use]
     pub fn fields(&self, message: &RawMessage) -> Vec<(String, String)> {
         let shown = |(name, value): (String, String)| {
-            let is_json = value.starts_with(['{', '[']);
+            let is_json = value.trim_start().starts_with(['{', '[']);
             let redacted = if is_json { self.redacted(value.as_bytes()) } else { None };
             (name, redacted.unwrap_or(value))
         };
@@ -126,16 +128,34 @@ impl Rules {
     }
 }
 
-/// Where a payload says `"***"`, as JSON pointers: if it was copied from a screen, the values are lost there.
-pub(super) fn masked(text: &str) -> Vec<String> {
+/// Where a payload says `"***"`, as digests of JSON pointers: a publisher may write long pointers, and many.
+pub(super) fn masked(text: &str) -> HashSet<u64> {
+    let mut masked = HashSet::new();
+    visit_masked(text, |place| {
+        masked.insert(place.digest);
+    });
+    masked
+}
+
+/// Where a payload says `"***"` and `known` does not, as JSON pointers, at most `most` of them: if the payload was copied from
+/// a screen, the values are lost there.
+pub(super) fn masked_besides(text: &str, known: &HashSet<u64>, most: usize) -> Vec<String> {
     let mut masked = Vec::new();
+    visit_masked(text, |place| {
+        if masked.len() < most && !known.contains(&place.digest) {
+            masked.push(place.pointer.to_owned());
+        }
+    });
+    masked
+}
+
+fn visit_masked(text: &str, mut visitor: impl FnMut(&Place<'_>)) {
     json::visit(text, |place| {
         if place.rest.starts_with('"') && json::string(place.rest) == MASK {
-            masked.push(place.pointer.to_owned());
+            visitor(place);
         }
         Go::Into
     });
-    masked
 }
 
 /// Without what differs between `api_key`, `Api-Key` and `apiKey`.
@@ -181,6 +201,27 @@ mod tests {
         let rules = Rules::default();
         let shown = rules.text(br#"{"body": "{\"user\": {\"password\": \"hunter2\"}}", "text": "{\"user\": 1}"}"#);
         assert_eq!(shown, r#"{"body": "***", "text": "{\"user\": 1}"}"#);
+    }
+
+    #[test]
+    fn a_secret_in_json_within_a_string_is_hidden_beside_half_a_pair_of_surrogates() {
+        let payload = br#"{"body": "{\"note\": \"\ud800\", \"password\": \"hunter2\"}"}"#;
+        assert_eq!(Rules::default().text(payload), r#"{"body": "***"}"#);
+    }
+
+    #[test]
+    fn masks_are_looked_for_in_a_payload_of_many_at_a_long_place() {
+        let masks = |count: usize| {
+            let list = vec![r#""***""#; count].join(",");
+            format!(r#"{{"{}": [{list}], "open": 1}}"#, "k".repeat(500_000))
+        };
+        let (stored, edited) = (masks(100_000), masks(100_030));
+        let known = masked(&stored);
+        assert_eq!(known.len(), 100_000);
+        assert!(masked_besides(&stored, &known, 20).is_empty());
+        let lost = masked_besides(&edited, &known, 20);
+        assert!(lost.len() == 20 && lost[0].ends_with("/100000"));
+        assert_eq!(masked_besides(r#"{"a": {"b/c": ["***"]}}"#, &HashSet::new(), 20), ["/a/b~1c/0"]);
     }
 
     #[test]

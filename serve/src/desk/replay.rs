@@ -4,7 +4,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream::unfold};
-use leveret::{PublishError, event::JobEvent, feed::RawMessage};
+use leveret::{PublishError, event::JobEvent};
 use leveret_store::{By, Letter, Replay, Selection};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
@@ -166,7 +166,7 @@ impl Desk {
     ///
     /// [`Error::NoReplay`], [`Error::Ended`], [`Error::Store`].
     pub async fn stop(&self, id: i64, actor: &str) -> Result<Replay, Error> {
-        let seized = self.seize(id).await?;
+        let seized = self.seize(id, actor).await?;
         self.end(seized, actor).await
     }
 
@@ -197,7 +197,14 @@ impl Desk {
             Progress { replay: replay.id, total: replay.total, replayed: replay.replayed, failed: 0, waiting: false };
         let pace = Pace::new(options.rate);
         let mut run = Run { desk: self, options, actor, progress, pace, done, failed: Vec::new(), after: 0 };
-        let outcome = match held.keep(&self.store, run.all(replay.judged)).await {
+        let work = async {
+            // Whoever stopped it was killed before its end.
+            if let Some(stopped) = &replay.outcome {
+                return Ok(stopped.clone());
+            }
+            run.all(replay.judged).await
+        };
+        let outcome = match held.keep(&self.store, work).await {
             Some(Ok(outcome)) => outcome,
             Some(Err(error)) => {
                 held.release(&self.store).await;
@@ -278,8 +285,12 @@ impl<P: FnMut(&Progress) + Send> Run<'_, P> {
     async fn canaries(&mut self, count: u32) -> Result<Option<String>, Error> {
         // Until they are judged, nothing but canaries is published: also by whoever ran this before.
         let published = self.desk.store.replayed_by(self.done.replay, count).await?;
-        let mut canaries: Vec<_> = published.iter().filter_map(Canary::of).collect();
         let mut chosen = published.len();
+        let mut canaries = Vec::with_capacity(chosen);
+        for letter in published {
+            let letter = self.desk.store.letter(letter.id).await?;
+            canaries.extend(letter.and_then(|letter| Canary::of(&letter, self.options.queue.as_deref())));
+        }
         loop {
             if canaries.len() < chosen {
                 return Ok(Some("a letter without a job id cannot be followed".to_owned()));
@@ -290,7 +301,8 @@ impl<P: FnMut(&Progress) + Send> Run<'_, P> {
                 break;
             }
             chosen += letters.len();
-            canaries.extend(letters.iter().filter_map(|letter| Canary::of(&letter.about)));
+            let queue = self.options.queue.as_deref();
+            canaries.extend(letters.iter().filter_map(|letter| Canary::of(letter, queue)));
             if canaries.len() < chosen {
                 continue;
             }
@@ -382,6 +394,7 @@ fn paced(letters: Vec<Letter>, pace: &mut Pace) -> impl Stream<Item = Letter> {
 }
 
 async fn send(desk: &Desk, letter: Letter, queue: Option<&str>, track: bool) -> Sent {
+    let message = letter::as_it_died(&letter);
     let (about, payload) = (letter.about, letter.payload);
     let id = about.id;
     let queue = queue.unwrap_or(&about.queue);
@@ -389,11 +402,11 @@ async fn send(desk: &Desk, letter: Letter, queue: Option<&str>, track: bool) -> 
     if queue.is_empty() {
         return failed("its queue is not known: name one".to_owned());
     }
-    let message = match RawMessage::from_parts(&letter.properties, payload) {
+    let message = match message {
         Ok(message) => message,
         Err(error) => return failed(error.to_string()),
     };
-    let mut replay = desk.broker.publisher().replay(&message, queue);
+    let mut replay = desk.broker.publisher().replay(&message, queue).payload(payload);
     if desk.catalogue.has_lanes(&about.job, queue) {
         replay = replay.lanes();
     }

@@ -2,17 +2,14 @@
 
 use std::time::Duration;
 
-use leveret::{
-    event::{JobEvent, Step},
-    feed::RawMessage,
-};
+use leveret::event::{JobEvent, Step};
 use leveret_store::{By, DeadFilter, DeadLetter, DeadState, Job, Letter, Selection, State};
 use tokio::time::{Instant, sleep};
 
 use super::{Error, Status};
 use crate::{
     Services,
-    desk::{self, replay::Options},
+    desk::{self, letter, replay::Options},
     recorder::Room,
     services::to_the_end,
     time::now_ms,
@@ -76,7 +73,7 @@ impl Services {
     async fn letter_of(&self, job: &Job) -> Result<DeadLetter, Error> {
         let deadline = Instant::now() + TAKEN_IN_WITHIN;
         loop {
-            if let Some(letter) = self.find_letter(job).await? {
+            if let Some(letter) = self.find_letter(job, deadline).await? {
                 return Ok(letter);
             }
             if Instant::now() >= deadline {
@@ -86,8 +83,8 @@ impl Services {
         }
     }
 
-    /// The same, if the store has it by now.
-    async fn find_letter(&self, job: &Job) -> Result<Option<DeadLetter>, Error> {
+    /// The same, if the store has it by now. After the deadline it looks at no other letter.
+    async fn find_letter(&self, job: &Job, deadline: Instant) -> Result<Option<DeadLetter>, Error> {
         let states = vec![DeadState::Dead, DeadState::Replaying];
         let filter = DeadFilter { states, job_id: Some(job.job_id().to_owned()), ..DeadFilter::default() };
         let mut after = None;
@@ -96,6 +93,9 @@ impl Services {
             for letter in letters.items {
                 if self.is_end_of(&letter, job).await? {
                     return Ok(Some(letter));
+                }
+                if Instant::now() >= deadline {
+                    return Ok(None);
                 }
             }
             after = letters.next;
@@ -114,14 +114,13 @@ impl Services {
         }
         let Some(origin) = &job.origin else { return Ok(letter.job == job.job && letter.queue == job.queue) };
         let Some(letter) = self.store.letter(letter.id).await? else { return Ok(false) };
-        Ok(RawMessage::from_parts(&letter.properties, letter.original.unwrap_or(letter.payload))
-            .is_ok_and(|message| message.origin() == *origin))
+        Ok(letter::as_it_died(&letter).is_ok_and(|message| message.origin() == *origin))
     }
 
     async fn publish_letter(&self, letter: &Letter) -> Result<(), Error> {
-        let message = RawMessage::from_parts(&letter.properties, letter.payload.clone());
-        let message = message.map_err(|_| Error::NoLetter)?;
-        let mut replay = self.publisher.replay(&message, &letter.about.queue).track();
+        let message = letter::as_it_died(letter).map_err(|_| Error::NoLetter)?;
+        let replay = self.publisher.replay(&message, &letter.about.queue).payload(letter.payload.clone());
+        let mut replay = replay.track();
         if self.catalogue.has_lanes(&letter.about.job, &letter.about.queue) {
             replay = replay.lanes();
         }

@@ -26,7 +26,7 @@ use super::Flaw;
 use crate::json;
 
 /// More flaws of one payload help nobody.
-const MOST_FLAWS: usize = 20;
+pub(crate) const MOST_FLAWS: usize = 20;
 /// Errors are all made before the first is read, so that of a payload which costs more than this only the first is made.
 const ALL_FLAWS_WITHIN: u64 = 20_000;
 /// Of one regular expression, compiled.
@@ -51,11 +51,17 @@ pub(crate) enum Checking {
 /// Makes checks away from the threads that serve requests; none if the machine gives no thread for it.
 pub(crate) async fn checked<T: Send + 'static>(checks: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     // It is never closed.
-    let _permit = CHECKS.acquire().await.ok()?;
+    let permit = CHECKS.acquire().await.ok()?;
     let (done, result) = oneshot::channel();
     let thread = thread::Builder::new().name("schema".to_owned()).stack_size(STACK);
-    // A caller that has gone needs no result.
-    thread.spawn(move || drop(done.send(checks()))).ok()?;
+    let run = move || {
+        let result = checks();
+        // The thread holds it, because it runs on when its caller is gone.
+        drop(permit);
+        // A caller that has gone needs no result.
+        drop(done.send(result));
+    };
+    thread.spawn(run).ok()?;
     result.await.ok()
 }
 
@@ -252,6 +258,12 @@ mod tests {
             json!({ "$ref": "http://127.0.0.1:1/schema.json" }),
             json!({ "$ref": "file:///etc/passwd" }),
             json!({ "properties": { "a": { "$dynamicRef": "#a", "$dynamicAnchor": "a" } } }),
+            json!({ "$dynamicRef": "#a", "$dynamicAnchor": "a" }),
+            json!({ "$dynamicRef": "#/$defs/a", "$defs": { "a": { "type": "string" } } }),
+            json!({
+                "$schema": "https://json-schema.org/draft/2019-09/schema",
+                "$recursiveRef": "#", "$recursiveAnchor": true
+            }),
             json!({ "pattern": "(?:(?:a{1000}){1000}){1000}" }),
             json!({ "pattern": "(?=a)b" }),
             json!({ "description": "x".repeat(300_000) }),
@@ -259,6 +271,63 @@ mod tests {
             let shown = schema.to_string().chars().take(80).collect::<String>();
             assert_eq!(check(schema, r#""aaaa""#).await, Checking::Unchecked, "{shown}");
         }
+    }
+
+    #[tokio::test]
+    async fn work_that_is_repeated_for_each_item_is_counted_whatever_the_keyword_is() {
+        let names: Vec<_> = (0..5_000).map(|name| format!("n{name}")).collect();
+        let each = |value: Value| names.iter().map(|name| (name.clone(), value.clone())).collect::<Value>();
+        let (list, text) = (json!((0..5_000).collect::<Vec<_>>()), "x".repeat(50_000));
+        let objects = format!("[{}{{}}]", "{},".repeat(20_000));
+        let applied = |keyword: &str, part: Value| {
+            let schema =
+                json!({ "$defs": { "s": { keyword: part } }, "allOf": vec![json!({ "$ref": "#/$defs/s" }); 900] });
+            json!({ "$defs": schema["$defs"], "allOf": schema["allOf"] })
+        };
+        let (number, long) = (list.to_string(), format!("\"{text}\""));
+        let members = each(json!(1)).to_string();
+        for (schema, payload) in [
+            (applied("const", list.clone()), &number),
+            (applied("enum", json!([list])), &number),
+            (applied("uniqueItems", json!(true)), &format!("[{number}]")),
+            (applied("minLength", json!(1)), &long),
+            (applied("maxLength", json!(1_000_000)), &long),
+            (applied("format", json!("email")), &long),
+            (applied("contentEncoding", json!("base64")), &long),
+            (applied("propertyNames", json!({ "enum": names })), &members),
+            (applied("additionalProperties", json!(true)), &members),
+            (json!({ "items": { "required": names } }), &objects),
+            (json!({ "items": { "properties": each(json!(true)) } }), &objects),
+            (json!({ "items": { "dependentRequired": each(json!([])) } }), &objects),
+            (json!({ "items": each(json!(1)) }), &objects),
+        ] {
+            let shown = schema.to_string().chars().take(80).collect::<String>();
+            let value = serde_json::from_str(payload).unwrap();
+            let mut effort = Effort::default();
+            effort.grant(payload.len());
+            assert!(effort::accept(&schema).is_ok(), "{shown}");
+            assert!(!effort.spend(&schema, &value), "{shown}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_counts_as_one_until_it_is_over_though_its_caller_is_gone() {
+        let (started, mut starts) = tokio::sync::mpsc::unbounded_channel();
+        let mut ends = Vec::new();
+        for _ in 0..4 {
+            let (started, (end, ended)) = (started.clone(), std::sync::mpsc::channel::<()>());
+            let check = tokio::spawn(checked(move || {
+                started.send(()).unwrap();
+                ended.recv().is_ok()
+            }));
+            starts.recv().await.unwrap();
+            check.abort();
+            assert!(check.await.unwrap_err().is_cancelled());
+            ends.push(end);
+        }
+        assert!(CHECKS.try_acquire().is_err(), "four run on");
+        drop(ends);
+        assert_eq!(checked(|| 1).await, Some(1));
     }
 
     #[tokio::test]

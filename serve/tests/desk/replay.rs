@@ -115,6 +115,52 @@ async fn canaries_that_fail_as_before_keep_the_rest_here() {
 }
 
 #[tokio::test]
+async fn a_canary_is_not_judged_by_another_job_that_bears_its_id() {
+    let stage = Stage::new().await;
+    let letter = stage.bury([1, 2]).await.remove(0);
+    let other = JobEvent {
+        id: "c1".into(),
+        job: "charge".into(),
+        queue: "money".into(),
+        origin: Some("another".into()),
+        label: None,
+        priority: None,
+        attempt: 1,
+        hop: letter.hop + 1,
+        enqueued_at: None,
+        // Later than all that the test does, so that the plain id stays this job's.
+        at: 4_000_000_000_000,
+        worker: None,
+        step: Step::Succeeded { result: None, too_large: None },
+    };
+    stage.store.record(&[other]).await.unwrap();
+    let tracker = stage.track();
+    let options = Options { canary: Some(1), ..Options::default() };
+    let summary = stage.desk().replay(&all(), &options, BY, |_| ()).await.unwrap();
+    assert_eq!((summary.replayed, summary.returned), (1, 1), "{summary:?}");
+    assert!(summary.outcome.contains("failed as before"), "{summary:?}");
+    tracker.abort();
+}
+
+#[tokio::test]
+async fn an_edited_letter_without_an_origin_stays_the_same_job() {
+    let stage = Stage::new().await;
+    let id = stage.bury([1]).await[0].id;
+    stage.mend();
+    let letter = stage.store.letter(id).await.unwrap().unwrap();
+    let origin = leveret::feed::RawMessage::from_parts(&letter.properties, letter.payload).unwrap().origin();
+    assert!(origin.starts_with("body-"), "{origin}");
+    let (desk, tracker) = (stage.desk(), stage.track());
+    desk.edit(id, br#"{"cents": 2}"#, BY).await.unwrap();
+    desk.replay(&all(), &Options { track: true, ..Options::default() }, BY, |_| ()).await.unwrap();
+    assert_eq!(stage.charged().await, [2]);
+    let succeeded = async || stage.store.job("c1").await.unwrap().is_some_and(|job| job.state == State::Succeeded);
+    eventually("its end is known", Duration::from_secs(20), succeeded).await;
+    assert_eq!(stage.store.job("c1").await.unwrap().unwrap().origin, Some(origin));
+    tracker.abort();
+}
+
+#[tokio::test]
 async fn canaries_that_are_well_let_the_rest_follow() {
     let stage = Stage::new().await;
     stage.bury(1..=10).await;
@@ -320,6 +366,21 @@ async fn a_canary_that_is_cancelled_keeps_the_rest_here() {
     let summary = summary.unwrap();
     assert_eq!((summary.replayed, summary.returned), (1, 1), "{summary:?}");
     assert!(summary.outcome.contains("was cancelled"), "{summary:?}");
+}
+
+#[tokio::test]
+async fn a_stop_that_was_cut_short_ends_the_replay_when_it_is_taken_up() {
+    let stage = Stage::new().await;
+    stage.bury([1, 2]).await;
+    stage.mend();
+    let replay = abandoned(&stage, &Options::default()).await;
+    // Whoever stops it is killed at once; its lease is over.
+    let lease = Lease { owner: "killed", until: 1 };
+    assert!(stage.store.stop_replay(replay, lease, "stopped by bert").await.unwrap());
+    let summary = stage.desk().resume(replay, BY, |_| ()).await.unwrap();
+    assert_eq!((summary.replayed, summary.returned, summary.outcome.as_str()), (0, 2, "stopped by bert"));
+    assert_eq!(stage.letters().await.len(), 2);
+    assert!(!stage.store.stop_replay(replay, lease, "stopped by bert").await.unwrap(), "it has ended");
 }
 
 #[tokio::test]

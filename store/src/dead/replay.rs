@@ -144,6 +144,21 @@ impl Store {
         Ok(sql.execute(&mut self.writer().await?).await? == 1)
     }
 
+    /// Takes an open replay from whoever runs it, to end it with this outcome. The outcome is kept with the lease: whoever
+    /// takes the replay up when the lease is over ends it so. False if it has ended.
+    ///
+    /// See [`start_replay`](Self::start_replay) for an example of a lease.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database).
+    pub async fn stop_replay(&self, replay: i64, lease: Lease<'_>, outcome: &str) -> Result<bool> {
+        let text = "UPDATE leveret_replays SET owner = $1, leased_until = $2, outcome = $3
+                    WHERE id = $4 AND finished_at IS NULL";
+        let sql = Sql::new(text).arg(lease.owner).arg(lease.until).arg(outcome).arg(replay);
+        Ok(sql.execute(&mut self.writer().await?).await? == 1)
+    }
+
     /// Puts the end of a lease off, or ends it with an `until` of 0. False if it is another's by now, or the replay has
     /// ended.
     ///

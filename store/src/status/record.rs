@@ -65,6 +65,8 @@ struct Folded<'a> {
     steps: Vec<StepOf<'a>>,
     /// Rows that are of another job now: their steps so far are not its.
     renewed: Vec<String>,
+    /// Ends of jobs that have no row.
+    ends_apart: Vec<&'a JobEvent>,
 }
 
 impl Store {
@@ -85,7 +87,7 @@ impl Store {
         let events = &*as_kept(events);
         let mut tx = self.write(Area::Status).await?;
         let known = self.known(&mut tx, events).await?;
-        let Folded { changed, steps, renewed } = fold(&known, events);
+        let Folded { changed, steps, renewed, ends_apart } = fold(&known, events);
         if !renewed.is_empty() {
             let text = format!("DELETE FROM leveret_job_steps WHERE id IN {}", self.dialect.list("$1"));
             Sql::new(text).arg(text_list(renewed.iter().map(String::as_str))).execute(&mut tx).await?;
@@ -97,7 +99,7 @@ impl Store {
             note(chunk).execute(&mut tx).await?;
         }
         self.thin_out(&mut tx, &changed).await?;
-        unique::free_done(&mut tx, &changed, events, |place| self.dialect.list(place)).await?;
+        unique::free_done(&mut tx, &changed, &ends_apart, events, |place| self.dialect.list(place)).await?;
         tx.commit().await?;
         Ok(changed.into_iter().map(|job| Moved { id: job.id, state: job.state }).collect())
     }
@@ -174,7 +176,12 @@ fn full_id(event: &JobEvent) -> String {
 /// somebody publishes under an id that they know moves its row. Of all others of that name and queue the last one has a
 /// row, under the full id; what comes beside it, before its end, has none.
 fn fold<'a>(known: &HashMap<String, Job>, events: &'a [JobEvent]) -> Folded<'a> {
-    let mut folded = Folded { changed: Vec::new(), steps: Vec::with_capacity(events.len()), renewed: Vec::new() };
+    let mut folded = Folded {
+        changed: Vec::new(),
+        steps: Vec::with_capacity(events.len()),
+        renewed: Vec::new(),
+        ends_apart: Vec::new(),
+    };
     let mut places: HashMap<String, usize> = HashMap::new();
     for event in events {
         for is_plain in [true, false] {
@@ -197,6 +204,8 @@ fn fold<'a>(known: &HashMap<String, Job>, events: &'a [JobEvent]) -> Folded<'a> 
             if relation != Relation::Other {
                 job.apply(event);
                 folded.steps.push((job.id.clone(), event));
+            } else if event.step.is_terminal() {
+                folded.ends_apart.push(event);
             }
             break;
         }

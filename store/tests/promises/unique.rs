@@ -1,7 +1,7 @@
 //! One job at a time has a key.
 
 use leveret::{
-    event::Step,
+    event::{JobEvent, Step},
     unique::{Claim, Claimed, UniqueKeys},
 };
 use leveret_store::Retention;
@@ -15,6 +15,7 @@ crate::on_both! {
     a_key_is_one_jobs_until_its_time_is_over,
     of_many_at_once_one_has_the_key,
     a_key_is_free_when_its_job_has_ended,
+    a_key_is_free_when_its_job_has_ended_beside_two_others_of_its_id,
     a_key_is_free_when_its_job_is_cancelled_wherever_that_is,
     a_key_changes_hands_only_from_the_job_that_was_named,
     only_its_own_job_keeps_or_frees_a_key,
@@ -66,13 +67,32 @@ async fn a_key_is_free_when_its_job_has_ended(database: Database) {
     assert_eq!(store.take(claim("next", NOW, None)).await.unwrap(), Claimed::Taken);
 }
 
+async fn a_key_is_free_when_its_job_has_ended_beside_two_others_of_its_id(database: Database) {
+    let store = database.open().await;
+    let of = |origin: &str, step| JobEvent { origin: Some(origin.into()), ..event("order-7", 0, 1, step) };
+    // The first has the plain id's row, the second the row of the full id; both run on.
+    store.record(&[of("first", Step::Started), of("second", Step::Started)]).await.unwrap();
+    let third = Claim { origin: "third", ..claim("order-7", NOW, None) };
+    assert_eq!(store.take(third).await.unwrap(), Claimed::Taken);
+    store.record(&[of("third", Step::Started), of("second", Step::Cancelled)]).await.unwrap();
+    assert_eq!(store.take(claim("next", NOW, None)).await.unwrap(), by("order-7"), "it runs");
+    let second = Claim { origin: "second", key: "sync/8", ..claim("order-7", NOW, None) };
+    assert_eq!(store.take(second).await.unwrap(), Claimed::Taken);
+    store.record(&[of("third", Step::Succeeded { result: None, too_large: None })]).await.unwrap();
+    assert_eq!(store.take(claim("next", NOW, None)).await.unwrap(), Claimed::Taken);
+    let other = Claim { key: "sync/8", ..claim("next", NOW, None) };
+    assert_eq!(store.take(other).await.unwrap(), by("order-7"), "it is another's");
+}
+
 async fn a_key_is_free_when_its_job_is_cancelled_wherever_that_is(database: Database) {
     let store = database.open().await;
     let due = Step::Queued { due: Some(NOW + 500), expires: None };
     let retrying = Step::Retrying { kind: "failed".into(), error: "down".into(), due: NOW + 500 };
     for step in [due, retrying, Step::Started] {
         let id = step.name();
-        assert_eq!(store.take(claim(id, NOW, None)).await.unwrap(), Claimed::Taken);
+        let origin = format!("origin-of-{id}");
+        let claim_of_it = Claim { origin: &origin, ..claim(id, NOW, None) };
+        assert_eq!(store.take(claim_of_it).await.unwrap(), Claimed::Taken);
         store.record(&[event(id, 0, 1, step)]).await.unwrap();
         assert_eq!(store.take(claim("next", NOW, None)).await.unwrap(), by(id));
         store.record(&[event(id, 0, 2, Step::CancelRequested)]).await.unwrap();

@@ -102,7 +102,7 @@ pub(super) async fn stop(
     Query::read(&uri, &[])?;
     let id = known(id)?;
     to_the_end(async move {
-        let seized = services.desk.seize(id).await?;
+        let seized = services.desk.seize(id, caller.actor()).await?;
         let response = accepted(seized.held.replay());
         tokio::spawn(async move {
             if let Err(error) = services.desk.end(seized, caller.actor()).await {

@@ -57,5 +57,7 @@ pub(super) fn group(group: &Group) -> Value {
 }
 
 pub(super) fn replay(replay: &Replay) -> Value {
-    value(replay)
+    // While a replay is being stopped it has an outcome, but not yet ended.
+    let outcome = replay.outcome.clone().filter(|_| replay.finished_at.is_some());
+    value(&Replay { outcome, ..replay.clone() })
 }

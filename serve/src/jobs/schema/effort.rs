@@ -17,8 +17,12 @@ const DEEPEST: u32 = 500;
 const MOST: u64 = 500_000;
 /// And as much for each byte of payload.
 const FOR_A_BYTE: u64 = 4;
-/// Names that a part of a schema may have, besides its place.
-const NAMES: [&str; 6] = ["$id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$dynamicRef", "$recursiveRef"];
+/// Items of a list that are compared with each other, to know whether all are different.
+const MOST_COMPARED: usize = 16;
+/// Names that a part of a schema may have, besides its place. The whole schema may have them.
+const NAMES: [&str; 4] = ["$id", "$anchor", "$dynamicAnchor", "$recursiveAnchor"];
+/// References by such a name, which the count does not follow.
+const REFERENCES_BY_NAME: [&str; 2] = ["$dynamicRef", "$recursiveRef"];
 
 /// What the checks of one request may still cost.
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +69,11 @@ pub(super) fn accept(schema: &Value) -> Result<(), &'static str> {
             continue;
         };
         for (keyword, value) in keywords {
-            if NAMES.contains(&keyword.as_str()) && value.is_string() && !std::ptr::eq(part, schema) {
-                return Err("it has $id, $anchor or $dynamicRef within: expected references by place, #/$defs/…");
+            let is_name = NAMES.contains(&keyword.as_str()) && !std::ptr::eq(part, schema);
+            if value.is_string() && (is_name || REFERENCES_BY_NAME.contains(&keyword.as_str())) {
+                return Err(
+                    "it has $dynamicRef or $recursiveRef, or $id or $anchor within: expected references by place, #/$defs/…",
+                );
             }
             references += usize::from(keyword == "$ref" && value.is_string());
             patterns += usize::from(keyword == "pattern" && value.is_string());
@@ -98,6 +105,8 @@ impl Count<'_> {
     fn visit(&mut self, schema: &Value, value: &Value, depth: u32) -> Option<()> {
         self.pay(1)?;
         let Value::Object(keywords) = schema else { return Some(()) };
+        // Most keywords cost much less than a visit.
+        self.pay(keywords.len() / 4)?;
         let depth = depth + 1;
         if depth > DEEPEST {
             return None;
@@ -111,8 +120,13 @@ impl Count<'_> {
             }
             match value {
                 Value::Object(members) => self.of_members(keywords, (keyword, part), members, depth)?,
-                Value::Array(items) => self.of_items((keyword, part), items, depth)?,
-                Value::String(text) if keyword == "pattern" => self.pay(text.len())?,
+                Value::Array(items) => {
+                    self.of_items((keyword, part), items, depth)?;
+                    if is_twice && keyword == "contains" {
+                        self.of_items((keyword, part), items, depth)?;
+                    }
+                }
+                Value::String(text) => self.of_text(keyword, text)?,
                 _ => {}
             }
         }
@@ -133,7 +147,50 @@ impl Count<'_> {
                 let root = self.root;
                 self.visit(find(root, reference)?, value, depth)
             }
-            ("enum", Value::Array(values)) => self.pay(values.len()),
+            ("const", expected) => self.compare(expected, value),
+            ("enum", Value::Array(values)) => values.iter().try_for_each(|expected| self.compare(expected, value)),
+            _ => Some(()),
+        }
+    }
+
+    /// Values are compared part by part only if they are of the same kind and length.
+    fn compare(&mut self, expected: &Value, value: &Value) -> Option<()> {
+        self.pay(1)?;
+        match (expected, value) {
+            (Value::String(expected), Value::String(text)) if expected.len() == text.len() => self.pay(text.len() / 16),
+            (Value::Array(expected), Value::Array(items)) if expected.len() == items.len() => {
+                expected.iter().zip(items).try_for_each(|(expected, item)| self.compare(expected, item))
+            }
+            (Value::Object(expected), Value::Object(members)) if expected.len() == members.len() => {
+                expected.iter().try_for_each(|(name, expected)| {
+                    self.pay(name.len() / 16)?;
+                    members.get(name).map_or(Some(()), |value| self.compare(expected, value))
+                })
+            }
+            _ => Some(()),
+        }
+    }
+
+    /// What a value costs that is read as a whole.
+    fn read(&mut self, value: &Value, times: usize) -> Option<()> {
+        self.pay(times)?;
+        let of_text = |text: &str| (text.len() / 16).saturating_mul(times);
+        match value {
+            Value::String(text) => self.pay(of_text(text)),
+            Value::Array(items) => items.iter().try_for_each(|item| self.read(item, times)),
+            Value::Object(members) => members.iter().try_for_each(|(name, value)| {
+                self.pay(of_text(name))?;
+                self.read(value, times)
+            }),
+            _ => Some(()),
+        }
+    }
+
+    fn of_text(&mut self, keyword: &str, text: &str) -> Option<()> {
+        match keyword {
+            "pattern" | "format" | "contentEncoding" | "contentMediaType" | "contentSchema" => self.pay(text.len()),
+            // Its characters are counted.
+            "minLength" | "maxLength" => self.pay(text.len() / 4),
             _ => Some(()),
         }
     }
@@ -146,7 +203,13 @@ impl Count<'_> {
         depth: u32,
     ) -> Option<()> {
         match (keyword, part) {
+            ("required", Value::Array(names)) => self.pay(names.len()),
+            ("dependentRequired" | "dependencies", Value::Object(parts)) => {
+                let names = |part: &Value| part.as_array().map_or(0, Vec::len).saturating_add(1);
+                parts.values().try_for_each(|part| self.pay(names(part)))
+            }
             ("properties", Value::Object(parts)) => {
+                self.pay(parts.len())?;
                 let there = parts.iter().filter_map(|(name, part)| Some((part, members.get(name)?)));
                 there.into_iter().try_for_each(|(part, value)| self.visit(part, value, depth))
             }
@@ -157,13 +220,17 @@ impl Count<'_> {
                 })
             }),
             ("additionalProperties" | "unevaluatedProperties", part) => {
+                self.pay(members.len())?;
+                // Each name that is no property's is held against each pattern.
+                let patterns = keywords.get("patternProperties").and_then(Value::as_object).map_or(0, Object::len);
+                members.keys().try_for_each(|name| self.pay(name.len().saturating_mul(patterns)))?;
                 let named = keywords.get("properties");
                 let others = members.iter().filter(|(name, _)| named.is_none_or(|named| named.get(name).is_none()));
                 others.into_iter().try_for_each(|(_, value)| self.visit(part, value, depth))
             }
             ("propertyNames", part) => members.keys().try_for_each(|name| {
                 self.pay(name.len())?;
-                self.visit(part, &Value::Null, depth)
+                self.visit(part, &Value::String(name.clone()), depth)
             }),
             _ => Some(()),
         }
@@ -178,7 +245,7 @@ impl Count<'_> {
                 items.iter().try_for_each(|item| self.visit(part, item, depth))
             }
             // They are hashed, or compared with each other while they are few.
-            ("uniqueItems", _) => self.pay(items.len().saturating_mul(16)),
+            ("uniqueItems", _) => items.iter().try_for_each(|item| self.read(item, MOST_COMPARED)),
             _ => Some(()),
         }
     }
