@@ -283,12 +283,20 @@ impl Relay {
 /// No notification will ever come.
 struct Unheard;
 
+const POOLER_CHECKS: usize = 20;
+
 /// Whether two transactions on one connection may be in different sessions. To listen there would leave the session
 /// listening for whichever client gets it next.
+///
+/// Asked often, because a busy pooler may by chance give two connections a session each for a while.
 async fn is_pooled(pool: &PgPool) -> Result<bool> {
     let (mut one, mut other) = (pool.acquire().await?, pool.acquire().await?);
-    let sessions = [session(&mut one).await?, session(&mut one).await?, session(&mut other).await?];
-    Ok(sessions[0] != sessions[1] || sessions[0] == sessions[2])
+    let sessions = (session(&mut one).await?, session(&mut other).await?);
+    let mut is_pooled = sessions.0 == sessions.1;
+    for _ in 0..POOLER_CHECKS {
+        is_pooled |= sessions != (session(&mut one).await?, session(&mut other).await?);
+    }
+    Ok(is_pooled)
 }
 
 async fn session(on: &mut PgConnection) -> Result<i32> {
