@@ -53,7 +53,9 @@ struct Probe(usize);
 impl Probe {
     /// None if this pool has one already.
     fn begin(pool: usize) -> Option<Self> {
-        PROBES.lock().unwrap_or_else(PoisonError::into_inner).insert(pool).then_some(Self(pool))
+        let is_first = PROBES.lock().unwrap_or_else(PoisonError::into_inner).insert(pool);
+        // Made only then: its drop takes the pool out, and needs the lock.
+        is_first.then(|| Self(pool))
     }
 }
 
