@@ -130,7 +130,9 @@ async fn workers_that_follow_each_other_start_no_more_than_the_rate_in_any_secon
             let most = per_second as usize + late;
             assert!(seen.most_within(SECOND) <= most, "{shown}: {} in a second", seen.most_within(SECOND));
             let last = *seen.starts.last().unwrap();
-            assert!(last < Duration::from_secs(48), "{shown}: it goes on at the rate, and took {last:?}");
+            // A new worker opens after a second; what comes back late at a new worker loses its slot, and there are few.
+            let lost = Duration::from_secs(4) + rate.interval() * 12;
+            assert!(last < Duration::from_secs(40) + lost, "{shown}: it goes on at the rate, and took {last:?}");
             assert!(seen.hops <= jobs * 4, "{shown}: {} waits of {jobs} jobs", seen.hops);
         }
     }
