@@ -10,7 +10,7 @@ use crate::{root, source};
 
 /// Where lines are logged that people see.
 const SOURCES: [&str; 7] =
-    ["src", "store/src", "serve/src", "cli/src", "workers/email/src", "workers/reports/src", "workers/orders/src"];
+    ["src", "crates/store/src", "crates/serve/src", "crates/cli/src", "workers/email/src", "workers/reports/src", "workers/orders/src"];
 
 /// Level and fields.
 type Line = (String, BTreeSet<String>);

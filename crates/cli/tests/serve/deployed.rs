@@ -35,7 +35,7 @@ impl Deployment {
     }
 
     async fn start() -> Self {
-        let (source, secrets) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy"), tempfile::tempdir().unwrap());
+        let (source, secrets) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy"), tempfile::tempdir().unwrap());
         fs::create_dir(secrets.path().join("rabbitmq")).unwrap();
         for file in ["secrets.sh", "rabbitmq/definitions.json"] {
             fs::copy(source.join(file), secrets.path().join(file)).unwrap();
@@ -185,7 +185,7 @@ async fn each_service_has_a_database_of_its_own_and_none_is_the_superuser() {
     let url = postgres.database().await;
     let (place, _) = url.split_once('@').unwrap().1.split_once('/').unwrap();
     let (host, port) = place.split_once(':').unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/postgres/roles.sh");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/postgres/roles.sh");
     let mut command = Command::new("sh");
     command
         .arg(script)

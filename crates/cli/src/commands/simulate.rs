@@ -1,4 +1,4 @@
-//! `leveret simulate`: how many workers, what wait. The model is in `simulate/`.
+//! `leveret simulate`: how many workers, what wait. The model is in `crates/simulate/`.
 
 mod arguments;
 mod search;

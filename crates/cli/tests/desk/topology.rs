@@ -32,7 +32,7 @@ async fn started<S: Send + Sync + 'static>(worker: Worker<S>, broker: &Broker, j
 }
 
 fn file(path: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(path)).unwrap()
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(path)).unwrap()
 }
 
 #[tokio::test]

@@ -11,8 +11,8 @@ use crate::{
     stage::{LONG, Place, QUEUE, work},
 };
 
-const SETTINGS: &str = include_str!("../../../docs/src/settings.md");
-const ON_THE_BROKER: &str = include_str!("../../../docs/src/broker.md");
+const SETTINGS: &str = include_str!("../../../../docs/src/settings.md");
+const ON_THE_BROKER: &str = include_str!("../../../../docs/src/broker.md");
 
 #[test]
 fn every_setting_of_the_server_is_in_a_table_with_its_flag_and_default() {
