@@ -3,38 +3,25 @@
 //! There are two brokers, RabbitMQ and one in memory; the choice is closed on purpose, and one contract test suite runs
 //! against both. Everything above this file speaks of queues and delays, everything below of exchanges and channels.
 
-mod amqp;
-mod clock;
-mod lane;
-mod memory;
-mod session;
-
-pub(crate) use self::amqp::can_be_parsed;
-pub use self::amqp::probe;
-#[cfg(feature = "internals")]
-pub(crate) use self::amqp::{Acks, FrameStart, Screen};
-pub(crate) use self::amqp::{Address, split_addresses};
-pub(crate) use self::{
-    clock::Now,
-    lane::Lane,
-    session::{Delivery, Ended, OpenError, Session},
-};
-
 use std::{fmt, sync::Arc, time::Duration};
 
+use crate::topology::lane::Lane;
+use crate::transport::{
+    amqp,
+    clock::{self, Now},
+    memory,
+    session::{OpenError, Session},
+};
 use crate::{
-    cancel::Cancelled,
     config::Config,
     error::Error,
-    health::Health,
     message::Message,
-    metrics::Metrics,
-    publisher::Publisher,
-    queue::Queue,
-    quiet::Quiet,
+    observe::{health::Health, log_throttle::Quiet, metrics::Metrics},
+    publish::publisher::Publisher,
     shutdown,
-    tell::Teller,
     topology::{Plan, Stream, Target, Topology},
+    tracking::{cancellations::Cancelled, emitter::Teller},
+    worker::queue::Queue,
 };
 
 /// A handle on a message broker: RabbitMQ, or one in this process's memory.

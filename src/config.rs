@@ -3,8 +3,8 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{
-    broker::{Address, split_addresses},
     error::Error,
+    transport::amqp::{Address, split_addresses},
 };
 
 /// The settings that a broker handle and the workers on it share.
@@ -319,7 +319,7 @@ pub fn without_bom(content: &[u8]) -> &[u8] {
 
 /// Lets an environment variable that is empty count as unset, and errors name the variable as well as the flag.
 ///
-/// [`Config`] and [`telemetry`](crate::telemetry) do so themselves. For arguments of your own it goes into the
+/// [`Config`] and [`telemetry`](crate::observe::telemetry) do so themselves. For arguments of your own it goes into the
 /// attributes of their struct:
 ///
 /// ```

@@ -41,7 +41,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::quiet::Quiet;
+use crate::observe::log_throttle::Quiet;
 
 /// What is answered on the connections beyond the limit.
 const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];

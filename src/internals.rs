@@ -8,15 +8,16 @@ use lapin::{BasicProperties, types::ShortString};
 
 use crate::{
     Job, JobError, JobResult, Outcome, Publish, PublishError, RetryPolicy,
-    attempt::draws,
-    broker::{self, FrameStart, Lane, Now},
-    copy::CopyKind,
-    delay::Wait,
-    handler,
-    intake::{self, Intake},
-    message,
-    outcome::{self, ErrorKind, Facts},
-    topology::{self, Target, Topology},
+    attempt::{
+        admission::{self as intake, Intake},
+        decide::Facts,
+        handler,
+        run::draws,
+    },
+    message::{self, republish::CopyKind},
+    outcome::ErrorKind,
+    topology::{self, Target, Topology, delay::Wait, lane::Lane},
+    transport::{amqp::FrameStart, clock::Now},
 };
 
 /// A job on the wire.
@@ -97,7 +98,7 @@ impl Received {
 pub fn verdict(result: JobResult, attempt: u32, policy: &RetryPolicy) -> Outcome {
     let (overdue, snooze_limit) = (None, Duration::MAX);
     let facts = Facts { attempt, overdue, snooze_limit, policy, draws: draws(&result) };
-    outcome::decide(result, facts)
+    crate::attempt::decide::decide(result, facts)
 }
 
 /// The ways into a namespace.
@@ -120,7 +121,7 @@ impl Routes {
 
 /// The delivery tags of one channel.
 #[derive(Debug, Default)]
-pub struct Acks(broker::Acks);
+pub struct Acks(crate::transport::amqp::Acks);
 
 impl Acks {
     /// Notes a delivery.
@@ -141,7 +142,7 @@ impl Acks {
 
 /// What stands before lapin's parser on one connection.
 #[derive(Debug, Default)]
-pub struct Screen(broker::Screen);
+pub struct Screen(crate::transport::amqp::Screen);
 
 impl Screen {
     /// What lapin gets for a whole frame, if it is another.

@@ -17,6 +17,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{broker::Broker, config::Config};
 
 /// Signals that follow each other so soon are one: a shell and the process above this one may both pass on a Ctrl-C.
@@ -150,6 +152,17 @@ impl Signals {
         }
         UNKNOWN_SIGNAL
     }
+}
+
+/// How a worker tells its consumers to end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stop {
+    /// Take nothing new, finish what runs.
+    pub(crate) drain: CancellationToken,
+    /// The drain deadline is over: attempts are to stop by themselves.
+    pub(crate) cancel: CancellationToken,
+    /// What still runs is dropped.
+    pub(crate) abort: CancellationToken,
 }
 
 type Handle = Box<dyn Fn() -> Option<Broker> + Send>;

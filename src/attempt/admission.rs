@@ -1,11 +1,12 @@
 //! What happens with a delivery before its handler may run: a pure decision from the message, the clock and the lane.
 
 use crate::{
-    broker::{Lane, Now},
     job::JobId,
     message::{Envelope, Malformed, Message},
+    observe::trace::Slot,
     outcome::ErrorKind,
-    trace::Slot,
+    topology::lane::Lane,
+    transport::clock::Now,
 };
 
 /// Deliveries without an outcome after which a job is suspected of taking processes down.

@@ -13,14 +13,13 @@ use tokio::{
 };
 
 use crate::{
-    breaker::DependencyState,
-    intake::Received,
-    limit::places::Place,
+    attempt::admission::Received,
+    limits::{circuit_breaker::DependencyState, keyed::Place},
     message::{Message, header},
-    publisher::Publisher,
-    trace::Trace,
-    tracked::Tracked,
-    worker::Handlers,
+    observe::trace::Trace,
+    publish::publisher::Publisher,
+    tracking::tracked::Tracked,
+    worker::runtime::Handlers,
 };
 
 /// One attempt's surroundings: the worker's state, the job's identity, its deadline, a publisher. Clones are cheap.

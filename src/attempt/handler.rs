@@ -5,17 +5,16 @@ use std::{pin::Pin, sync::Arc};
 use serde::Serialize;
 
 use crate::{
-    context::Context,
+    attempt::{context::Context, undecoded},
     error::{Class, JobError, JobResult},
     job::Job,
     message::Message,
-    undecoded,
 };
 
 /// Handles jobs of type `J` in a worker whose state is `S`.
 ///
 /// Every `async fn(J, Context<S>) -> Result<T, E>` is one, where `E` is anything that converts into [`JobError`], and `T`
-/// is `()` or a result that is told of tracked jobs ([`event`](crate::event)), up to 64 KiB of JSON.
+/// is `()` or a result that is told of tracked jobs ([`event`](crate::tracking::status_update)), up to 64 KiB of JSON.
 /// A type that needs fields of its own implements it by hand, and keeps a result with [`Context::keep_result`].
 ///
 /// The future is dropped when the attempt's timeout is over, at whichever `.await` it has reached.

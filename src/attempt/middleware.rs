@@ -3,9 +3,11 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    context::Context,
+    attempt::{
+        context::Context,
+        handler::{Erased, JobFuture},
+    },
     error::{JobError, JobResult},
-    handler::{Erased, JobFuture},
 };
 
 /// Code around every attempt of a worker. Every `async fn(Context<S>, Next<S>) -> Result<(), E>` is one.

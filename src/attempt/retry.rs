@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::delay::Wait;
+use crate::topology::delay::Wait;
 
 /// When a failed job is tried again, and how often.
 ///
@@ -141,11 +141,6 @@ impl fmt::Debug for Curve {
     }
 }
 
-/// Two independent numbers, uniform in 0..1, for [`RetryPolicy::delay`].
-pub(crate) fn draws() -> (f64, f64) {
-    (fastrand::f64(), fastrand::f64())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,7 +158,9 @@ mod tests {
     #[test]
     fn full_jitter_has_half_the_ceiling_as_its_mean() {
         let policy = RetryPolicy::exponential();
-        let mean = |attempt| (0..20_000).map(|_| policy.delay(attempt, draws()).as_secs_f64()).sum::<f64>() / 20_000.0;
+        let mean = |attempt| {
+            (0..20_000).map(|_| policy.delay(attempt, crate::backoff::draws()).as_secs_f64()).sum::<f64>() / 20_000.0
+        };
         for (attempt, wanted) in [(1, 1.6), (4, 12.8), (15, 1_638.4)] {
             let mean = mean(attempt);
             assert!((mean - wanted).abs() < 0.05 * wanted, "attempt {attempt}: {mean} for {wanted}");

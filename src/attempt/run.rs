@@ -14,15 +14,21 @@ use std::{
 use futures_util::{FutureExt, poll};
 
 use crate::{
-    breaker::{Breaker, Dependencies},
-    context::Context,
+    attempt::{
+        context::Context,
+        decide::{Facts, decide},
+        handler::{Erased, panic_of, panicked},
+        middleware::{Chain, Next},
+        retry::RetryPolicy,
+    },
+    backoff,
     error::{Class, JobError, JobResult},
-    handler::{Erased, panic_of, panicked},
-    limit::gate::{Gate, Pass},
-    metrics::JobMetrics,
-    middleware::{Chain, Next},
-    outcome::{ErrorKind, Facts, Outcome, decide},
-    retry::{self, RetryPolicy},
+    limits::{
+        circuit_breaker::{Breaker, Dependencies},
+        limiter::{Gate, Pass},
+    },
+    observe::metrics::JobMetrics,
+    outcome::{ErrorKind, Outcome},
 };
 
 /// Where the average of first polls starts: some fifty quick ones are needed before a handler is trusted.
@@ -115,7 +121,7 @@ pub(crate) fn verdict(result: JobResult, facts: Facts<'_>) -> Outcome {
 
 /// Only a failure needs randomness.
 pub(crate) fn draws(result: &JobResult) -> (f64, f64) {
-    if result.is_ok() { (0.0, 0.0) } else { retry::draws() }
+    if result.is_ok() { (0.0, 0.0) } else { backoff::draws() }
 }
 
 async fn bounded<S: Send + Sync + 'static>(route: &Route<S>, chain: Arc<Chain<S>>, ctx: Context<S>) -> JobResult {
@@ -135,7 +141,7 @@ async fn bounded<S: Send + Sync + 'static>(route: &Route<S>, chain: Arc<Chain<S>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Metrics;
+    use crate::observe::metrics::Metrics;
 
     fn route() -> Route<()> {
         let metrics = Metrics::new().unwrap();

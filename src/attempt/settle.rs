@@ -8,18 +8,16 @@
 use std::time::Duration;
 
 use crate::{
-    broker::{Broker, Lane, SendError, Session},
-    copy::CopyKind,
-    delay::Wait,
-    event::JobEvent,
-    intake::Received,
-    limit::slot::Slot,
-    message::{COPY_HEADER_LIMIT, Message, millis},
+    attempt::admission::Received,
+    backoff,
+    broker::{Broker, SendError},
+    message::{COPY_HEADER_LIMIT, Message, millis, republish::CopyKind, slot::Slot},
+    observe::trace,
     outcome::{ErrorKind, Outcome},
-    queue::Queue,
-    retry,
-    topology::Target,
-    trace,
+    topology::{Target, delay::Wait, lane::Lane},
+    tracking::status_update::JobEvent,
+    transport::session::Session,
+    worker::queue::Queue,
 };
 
 /// Refusals after which a publish counts as one that can never succeed.
@@ -199,7 +197,7 @@ async fn confirm(
             Box::pin(mend(broker, queue)).await;
         }
         // Apart from each other: copies that fail together must not meet again.
-        tokio::time::sleep(pause.mul_f64(0.5 + retry::draws().0 / 2.0)).await;
+        tokio::time::sleep(pause.mul_f64(0.5 + backoff::draws().0 / 2.0)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

@@ -16,25 +16,33 @@ use tokio::{
 use tracing::Instrument;
 
 use crate::{
-    attempt::{self, Route},
-    broker::Lane,
-    context::{self, Context},
-    copy::ERROR_TEXT_LIMIT,
-    delay::{self, UNIT},
-    event::{JobEvent, Step},
-    handler::panic_of,
-    intake::Received,
-    limit::{
-        gate::{Gate, Pass, Wait},
-        places::Place,
+    attempt::{
+        admission::Received,
+        context::{self, Context},
+        decide::Facts,
+        handler::panic_of,
+        run::{self as attempt, Route},
+        settle::{self, Disposition, Settlement},
     },
-    message::{millis, truncated},
-    metrics::{Finish, JobMetrics},
-    outcome::{ErrorKind, Facts, Outcome},
-    settle::{self, Disposition, Settlement},
-    trace::{self, TraceSpan},
-    tracked::Tracked,
-    worker::Handlers,
+    limits::{
+        keyed::Place,
+        limiter::{Gate, Pass, Wait},
+    },
+    message::{millis, republish::ERROR_TEXT_LIMIT, truncated},
+    observe::{
+        metrics::JobMetrics,
+        trace::{self, TraceSpan},
+    },
+    outcome::{ErrorKind, Finish, Outcome},
+    topology::{
+        delay::{self, UNIT},
+        lane::Lane,
+    },
+    tracking::{
+        status_update::{JobEvent, Step},
+        tracked::Tracked,
+    },
+    worker::runtime::Handlers,
 };
 
 /// What a task has to do.

@@ -17,10 +17,10 @@ use tokio::{
 };
 
 use crate::{
-    delay::UNIT,
     error::{Class, JobResult},
-    metrics::Metrics,
-    pace::Pace,
+    limits::flow::Pace,
+    observe::metrics::Metrics,
+    topology::delay::UNIT,
 };
 
 /// A job that waits for a dependency asks again after this time at the latest.

@@ -9,9 +9,9 @@ use tokio::{
 };
 
 use crate::{
-    breaker::Breaker,
-    broker::{Ended, Session},
-    worker::Handlers,
+    limits::circuit_breaker::Breaker,
+    transport::session::{Ended, Session},
+    worker::runtime::Handlers,
 };
 
 /// How many jobs a queue may take, all of whose jobs need something.
@@ -100,7 +100,7 @@ fn worse(a: Pace, b: Pace) -> Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::breaker::tests::{SECOND, breaker, fail};
+    use crate::limits::circuit_breaker::tests::{SECOND, breaker, fail};
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_is_as_free_as_its_freest_job() {

@@ -14,7 +14,7 @@ use tokio::{
     time::{Duration, Instant},
 };
 
-use crate::delay::UNIT;
+use crate::topology::delay::UNIT;
 
 /// A wait is an estimate: after this time it is made anew.
 const LONGEST: Duration = Duration::from_secs(60);

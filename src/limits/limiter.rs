@@ -5,19 +5,21 @@ use std::{fmt, sync::Arc, time::Duration};
 use prometheus::IntCounter;
 use tokio::time::{Instant, sleep};
 
-use super::{
-    line::{Line, Starts},
-    places::{Place, Places},
-    shared::{SharedPlaces, SharedRate},
-    slot::Slot,
+use crate::{
+    attempt::admission::Received,
+    backoff,
+    error::JobResult,
+    limits::circuit_breaker::{Admission, Breaker, Sign},
+    message::{Message, millis},
+    topology::delay::UNIT,
 };
 use crate::{
-    breaker::{Admission, Breaker, Sign},
-    delay::UNIT,
-    error::JobResult,
-    intake::Received,
-    message::{Message, millis},
-    retry,
+    limits::{
+        keyed::{Place, Places},
+        rate_limiter::{Line, Starts},
+        shared::{SharedPlaces, SharedRate},
+    },
+    message::slot::Slot,
 };
 
 /// What the trip of one job through the delay ladder costs broker and worker in CPU time.
@@ -89,7 +91,7 @@ impl Gate {
         let slot = Slot::of(&received.message, now_ms);
         let mut pass = Pass { gate: Arc::clone(self), probes: 0, places: Vec::new() };
         for (index, breaker) in self.needs.iter().enumerate() {
-            match breaker.admit(retry::draws().0) {
+            match breaker.admit(backoff::draws().0) {
                 Admission::Run => {}
                 Admission::Probe => pass.probes |= 1 << index,
                 Admission::Wait(delay) => {
@@ -177,7 +179,7 @@ impl Gate {
     }
 
     fn hold_while_away(&self, slot: Option<Slot>) -> Wait {
-        self.hold(AWAY.mul_f64(1.0 + retry::draws().0), slot)
+        self.hold(AWAY.mul_f64(1.0 + backoff::draws().0), slot)
     }
 }
 
@@ -209,5 +211,5 @@ impl fmt::Debug for Gate {
 }
 
 #[cfg(test)]
-#[path = "gate_tests.rs"]
+#[path = "limiter_tests.rs"]
 mod tests;

@@ -2,10 +2,10 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::{
-    broker::Now,
     job::JobId,
-    limit::{Answer, Permits, Rate, Slots, Wish, line::opens},
+    limits::{Answer, Permits, Rate, Slots, Wish, rate_limiter::opens},
     message::header,
+    transport::clock::Now,
 };
 
 const BEGAN: u64 = 1_800_000_000_000;

@@ -4,11 +4,12 @@
 //! Its turn is a slot of its own, so the job comes back once and runs. Where no time is known, because places
 //! become free when other jobs end, it is estimated from how long they take.
 
-pub(crate) mod gate;
-pub(crate) mod line;
-pub(crate) mod places;
+pub(crate) mod circuit_breaker;
+pub(crate) mod flow;
+pub(crate) mod keyed;
+pub(crate) mod limiter;
+pub(crate) mod rate_limiter;
 pub(crate) mod shared;
-pub(crate) mod slot;
 
 pub use self::shared::{Answer, Permits, Slots, Wish};
 

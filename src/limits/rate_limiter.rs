@@ -14,7 +14,7 @@ use std::{
 
 use tokio::time::{Duration, Instant};
 
-use super::Rate;
+use crate::limits::Rate;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -4,8 +4,12 @@
 //! steers a job and makes no sense is [`Malformed`], and such a job is dead-lettered with the header's name rather than
 //! run at the wrong time. Headers that only inform are ignored when they make no sense.
 
+pub(crate) mod dead_letter;
 mod number;
 mod origin;
+pub(crate) mod raw;
+pub(crate) mod republish;
+pub(crate) mod slot;
 
 use std::time::Duration;
 
@@ -387,5 +391,4 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-#[path = "message_tests.rs"]
 mod tests;

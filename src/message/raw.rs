@@ -9,9 +9,8 @@ use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, WriteContext, gen_frame,
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use crate::{
-    broker::can_be_parsed,
-    message::{Message, header, millis},
-    testing::DeadLetter,
+    message::{Message, dead_letter::DeadLetter, header, millis},
+    transport::amqp::can_be_parsed,
 };
 
 /// The AMQP class of what is published.
@@ -26,13 +25,13 @@ const MASK: &str = "***";
 /// A message with all its properties and headers, byte for byte.
 ///
 /// ```
-/// use leveret::feed::RawMessage;
+/// use leveret::reader::RawMessage;
 ///
 /// let properties = b"\x80\x00\x10application/json";
 /// let message = RawMessage::from_parts(properties, b"{}".to_vec())?;
 /// assert_eq!((message.properties().as_slice(), message.payload()), (properties.as_slice(), b"{}".as_slice()));
 /// assert_eq!(message.fields(), [("content_type".to_owned(), "application/json".to_owned())]);
-/// # Ok::<_, leveret::feed::Unreadable>(())
+/// # Ok::<_, leveret::reader::Unreadable>(())
 /// ```
 #[derive(Clone)]
 pub struct RawMessage(Message);
@@ -40,7 +39,7 @@ pub struct RawMessage(Message);
 /// Bytes that are no properties of AMQP 0-9-1.
 ///
 /// ```
-/// # use leveret::feed::RawMessage;
+/// # use leveret::reader::RawMessage;
 /// assert!(RawMessage::from_parts(b"no", Vec::new()).is_err());
 /// ```
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -134,10 +133,10 @@ impl RawMessage {
     /// off.
     ///
     /// ```
-    /// # use leveret::feed::RawMessage;
+    /// # use leveret::reader::RawMessage;
     /// let message = RawMessage::from_parts(b"\x00\x00", b"{}".to_vec())?;
     /// assert_eq!(message.unreadable_properties(), None);
-    /// # Ok::<_, leveret::feed::Unreadable>(())
+    /// # Ok::<_, leveret::reader::Unreadable>(())
     /// ```
     #[must_use]
     pub fn unreadable_properties(&self) -> Option<&[u8]> {

@@ -6,8 +6,7 @@ use lapin::{
 };
 
 use crate::{
-    limit::slot::Slot,
-    message::{Envelope, Message, header, integer, text, truncated},
+    message::{Envelope, Message, header, integer, slot::Slot, text, truncated},
     outcome::ErrorKind,
 };
 

@@ -2,7 +2,7 @@ use lapin::types::{ByteArray, FieldArray};
 use proptest::prelude::*;
 
 use super::*;
-use crate::copy::{CopyKind, ERROR_TEXT_LIMIT};
+use crate::message::republish::{CopyKind, ERROR_TEXT_LIMIT};
 
 const NOW: u64 = 1_800_000_000_000;
 
@@ -86,7 +86,7 @@ fn what_a_publisher_writes_is_read_as_far_as_any_worker_writes() {
     let (job, label, queue) = (message.job_name().unwrap(), message.label().unwrap(), message.queue().unwrap());
     assert_eq!([job.len(), label.len(), queue.len(), message.origin().len()], [254, 1024, 254, 64]);
     assert!(message.unreadable().unwrap().len() <= 1024);
-    assert!(crate::testing::DeadLetter::read(&message, NOW).reason.len() <= ERROR_TEXT_LIMIT);
+    assert!(dead_letter::DeadLetter::read(&message, NOW).reason.len() <= ERROR_TEXT_LIMIT);
 }
 
 #[test]

@@ -26,7 +26,7 @@ use axum::{
 use prometheus::IntGauge;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{broker::Broker, error::Error, http, metrics::Metrics};
+use crate::{broker::Broker, error::Error, http, observe::metrics::Metrics};
 
 /// A runtime that has run no timer for this long is taken for blocked.
 const STALLED: Duration = Duration::from_secs(10);

@@ -10,16 +10,14 @@ use std::{
 use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
-use super::{HeaderValue, Publisher};
+use crate::publish::{header_value::HeaderValue, publisher::Publisher};
 use crate::{
-    broker::Lane,
-    delay::Wait,
     error::PublishError,
     job::JobId,
     message::{COPY_HEADER_LIMIT, LONGEST_LABEL, Message, header, integer, millis, short, text},
     names,
-    topology::Target,
-    unique::{self, IfTaken, Unique},
+    publish::unique::{self, IfTaken, Unique},
+    topology::{Target, delay::Wait, lane::Lane},
 };
 
 /// Workers take a time further ahead for a mistake.
@@ -133,7 +131,7 @@ impl Publish {
         self
     }
 
-    /// Has the job's worker tell its steps ([`event`](crate::event)), which costs four small publishes more, and lets the
+    /// Has the job's worker tell its steps ([`event`](crate::tracking::status_update)), which costs four small publishes more, and lets the
     /// job be cancelled.
     pub fn track(mut self) -> Self {
         self.origin.get_or_insert_with(|| Uuid::new_v4().simple().to_string());
@@ -141,7 +139,7 @@ impl Publish {
     }
 
     /// What tells a tracked job from every other that bears its id, to go into a
-    /// [`JobEvent`](crate::event::JobEvent::origin); none for a job that is not tracked. It is random, so a publisher that
+    /// [`JobEvent`](crate::tracking::status_update::JobEvent::origin); none for a job that is not tracked. It is random, so a publisher that
     /// knows a job's id cannot pass off a message of its own as that job.
     ///
     /// ```
@@ -157,7 +155,7 @@ impl Publish {
 
     /// Publishes the job only if no other with this key and job name is waiting or running. The key is taken until the job
     /// has ended, at most for `time_to_live` from now, so that has to be longer than the job waits and runs. It needs a
-    /// store ([`Publisher::unique_in`]), a key of at most 1 KiB, and tracks the job: its end is what frees the key. See [`unique`](crate::unique)
+    /// store ([`Publisher::unique_in`]), a key of at most 1 KiB, and tracks the job: its end is what frees the key. See [`unique`](crate::publish::unique)
     /// for what this does not promise.
     pub fn unique(mut self, key: impl Into<String>, time_to_live: Duration) -> Self {
         self.unique = Some(Box::new(Unique { key: key.into(), time_to_live, if_taken: IfTaken::default() }));

@@ -1,9 +1,5 @@
 //! Publishes jobs: with confirms and `mandatory`, so that `Ok` means that the job is on its queue.
 
-mod header_value;
-mod publish;
-mod replay;
-
 use std::{
     borrow::Cow,
     future::IntoFuture,
@@ -13,18 +9,16 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 
-use self::publish::accept;
-pub(crate) use self::publish::require;
-pub use self::{header_value::HeaderValue, publish::Publish, replay::Replay};
+use crate::publish::builder::{Publish, accept};
 use crate::{
     broker::{Broker, SendError},
     error::PublishError,
     job::{Job, JobId},
     message::{Message, header},
     names,
+    observe::trace::{Trace, TraceSpan},
+    publish::unique::UniqueKeys,
     topology::{Stream, Target},
-    trace::{Trace, TraceSpan},
-    unique::UniqueKeys,
 };
 
 /// Publishes jobs to their queues. Clones are cheap and share the connection.
@@ -52,10 +46,10 @@ use crate::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct Publisher {
-    broker: Broker,
-    trace: Option<Trace>,
-    fail_fast: bool,
-    unique_keys: Option<Arc<dyn UniqueKeys>>,
+    pub(super) broker: Broker,
+    pub(super) trace: Option<Trace>,
+    pub(super) fail_fast: bool,
+    pub(super) unique_keys: Option<Arc<dyn UniqueKeys>>,
 }
 
 impl Publisher {

@@ -4,15 +4,12 @@ use std::{future::IntoFuture, pin::Pin};
 
 use lapin::types::AMQPValue;
 
-use super::Publisher;
+use crate::publish::publisher::Publisher;
 use crate::{
-    broker::Lane,
-    copy::CopyKind,
     error::PublishError,
-    feed::RawMessage,
     job::JobId,
-    message::{COPY_HEADER_LIMIT, Message, header},
-    topology::Target,
+    message::{COPY_HEADER_LIMIT, Message, header, raw::RawMessage, republish::CopyKind},
+    topology::{Target, lane::Lane},
 };
 
 impl Publisher {
@@ -23,7 +20,7 @@ impl Publisher {
     /// carries in `leveret-original-properties`, unless they are too large to be published.
     ///
     /// ```no_run
-    /// # async fn doc(publisher: leveret::Publisher, message: &leveret::feed::RawMessage) -> Result<(), leveret::PublishError> {
+    /// # async fn doc(publisher: leveret::Publisher, message: &leveret::reader::RawMessage) -> Result<(), leveret::PublishError> {
     /// publisher.replay(message, "email").track().payload(b"{}".to_vec()).await?;
     /// # Ok(()) }
     /// ```
@@ -64,7 +61,7 @@ pub struct Replay {
 
 impl Replay {
     /// As [`Publish::lanes`](crate::Publish::lanes), by the priority that the dead letter has.
-    /// [`Catalogue::has_lanes`](crate::catalogue::Catalogue::has_lanes) tells whether its queue has lanes.
+    /// [`Catalogue::has_lanes`](crate::tracking::catalogue::Catalogue::has_lanes) tells whether its queue has lanes.
     pub fn lanes(mut self) -> Self {
         self.lanes = true;
         self

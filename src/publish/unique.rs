@@ -25,7 +25,10 @@ use crate::{
     error::PublishError,
     job::JobId,
     message::millis,
-    publisher::{Publish, Publisher, require},
+    publish::{
+        builder::{Publish, require},
+        publisher::Publisher,
+    },
 };
 
 /// Beside the publish timeout, what a key is taken for until the publish is confirmed.

@@ -6,7 +6,7 @@ use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{
+use crate::schedule::{
     RUN, Schedule,
     rival::Rivals,
     seat::{Event, Request, Seat},
@@ -14,14 +14,15 @@ use super::{
     token::{Token, tokens},
 };
 use crate::{
-    broker::{Broker, Delivery, Ended, OpenError, Session},
-    consumer::Stop,
+    broker::Broker,
     error::{Error, PublishError},
     job::JobId,
     message::{Message, millis},
-    metrics::ScheduleMetrics,
-    publisher::Publisher,
+    observe::metrics::ScheduleMetrics,
+    publish::publisher::Publisher,
+    shutdown::Stop,
     topology::{Target, Topology},
+    transport::session::{Delivery, Ended, OpenError, Session},
 };
 
 /// How old a token may become before it is put anew, so that no consumer timeout meets it; also how often a worker that

@@ -207,7 +207,7 @@ async fn a_unique_job_of_a_schedule_is_published_whenever_its_key_is_free() {
     let publisher = broker.publisher();
     // Nothing tells this store of the end of a job: the key is taken for as long as it says.
     let unique = hourly().publish(|publish| publish.unique("k", Duration::from_secs(90 * 60)));
-    let worker = Worker::new(Arc::clone(&ran)).unique_in(Arc::new(crate::unique::InMemory::default()));
+    let worker = Worker::new(Arc::clone(&ran)).unique_in(Arc::new(crate::publish::unique::InMemory::default()));
     let running = start(worker.handle(tick).schedule(unique), &broker).await.unwrap();
     let began = secs(&broker);
     pass(6 * 3600).await;

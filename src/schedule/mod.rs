@@ -33,14 +33,14 @@ use self::timetable::Timetable;
 pub use self::token::{Token, tokens};
 pub(crate) use self::{clock::Pace, election::Election, rival::watch};
 use crate::{
-    consumer::Stop,
     error::{Error, PublishError},
     job::{Job, JobId, is_valid_name},
     message::Message,
-    publisher::{Publish, Publisher},
+    observe::trace::TraceSpan,
+    publish::{builder::Publish, publisher::Publisher},
+    shutdown::Stop,
     topology::Target,
-    trace::TraceSpan,
-    worker::Worker,
+    worker::builder::Worker,
 };
 
 /// The ids of what schedules publish are made from this, the namespace, the schedule's name and the time.

@@ -12,12 +12,12 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::token::Token;
+use crate::schedule::token::Token;
 use crate::{
     broker::Broker,
     message::{Message, millis},
-    stream::{Reading, follow},
     topology::{Stream, Topology},
+    tracking::stream::{Reading, follow},
 };
 
 /// What a deploy may take. Also how long a worker that is not heard of again counts.

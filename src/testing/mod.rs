@@ -5,19 +5,22 @@ use std::time::Duration;
 use tokio::{sync::SetOnce, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::message::dead_letter::DeadLetter;
 use crate::{
-    attempt,
-    broker::{Broker, OpenError},
-    consumer::Stop,
-    context::{self, Context},
-    copy::ERROR_TEXT_LIMIT,
+    attempt::{
+        admission::Received,
+        context::{self, Context},
+        run as attempt,
+    },
+    broker::Broker,
     error::{Error, PublishError},
-    intake::Received,
     job::{Job, JobId},
     message::{Message, header},
-    outcome::{ErrorKind, Outcome},
+    outcome::Outcome,
+    shutdown::Stop,
     topology::DEAD,
-    worker::Worker,
+    transport::session::OpenError,
+    worker::builder::Worker,
 };
 
 /// Runs one attempt at a job through the real path: JSON and back, middleware, handler, timeout, panic guard, verdict.
@@ -148,24 +151,6 @@ impl Running {
     }
 }
 
-/// A job that was given up, as it lies in `<queue>.dead`; see [`dead_letters`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DeadLetter {
-    /// The job's name, if the message named one.
-    pub job: Option<String>,
-    /// The job's id.
-    pub id: Option<String>,
-    /// Why it was given up; none if neither a worker nor the broker said so.
-    pub kind: Option<ErrorKind>,
-    /// The reason in words; empty for a dead letter that the broker made.
-    pub reason: String,
-    /// The last attempt.
-    pub attempt: u32,
-    /// The original bytes.
-    pub payload: Vec<u8>,
-}
-
 /// Reads the dead letters of a queue without taking them out.
 ///
 /// ```
@@ -207,20 +192,6 @@ pub async fn dead_letters(broker: &Broker, queue: &str) -> Result<Vec<DeadLetter
     }
     session.close().await;
     Ok(letters)
-}
-
-impl DeadLetter {
-    pub(crate) fn read(message: &Message, now_ms: u64) -> Self {
-        let error = message.bounded(header::ERROR, ERROR_TEXT_LIMIT);
-        Self {
-            job: message.job_name().map(str::to_owned),
-            id: message.id().map(str::to_owned),
-            kind: message.dead_kind(),
-            reason: message.unreadable().or(error).unwrap_or_default().to_owned(),
-            attempt: message.envelope(now_ms).map_or(1, |envelope| envelope.attempt),
-            payload: message.body.to_vec(),
-        }
-    }
 }
 
 /// Waits until the in-memory broker has no job that is ready, delayed or in hand. With tokio's clock paused, delays pass

@@ -2,8 +2,8 @@
 
 use crate::{
     message::Message,
-    queue::Queue,
     topology::{HIGH, LOW, SUSPECT},
+    worker::queue::Queue,
 };
 
 /// A job without a priority counts as one of this, as RabbitMQ has it.

@@ -32,6 +32,8 @@
 //! assert!(plan.queues.iter().any(|queue| queue.name == "email.dead"));
 //! ```
 
+pub(crate) mod delay;
+pub(crate) mod lane;
 mod plan;
 mod routes;
 mod schedule;
@@ -41,9 +43,9 @@ use std::time::Duration;
 pub use self::plan::{Argument, Binding, Destination, Exchange, ExchangeKind, Plan, QueuePlan};
 pub(crate) use self::routes::Routes;
 use crate::{
-    delay::{self, LEVELS, UNIT, Wait},
     message::millis,
-    queue::Queue,
+    topology::delay::{LEVELS, UNIT, Wait},
+    worker::queue::Queue,
 };
 
 /// The suffix of a job queue's dead letters.

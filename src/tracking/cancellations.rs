@@ -21,8 +21,8 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     broker::Broker,
     message::Message,
-    stream::{Reading, follow},
     topology::Stream,
+    tracking::stream::{Reading, follow},
 };
 
 /// How long a tracked job waits for the stream to be read. After that it runs, at the risk that it is not wanted.

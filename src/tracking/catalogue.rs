@@ -15,8 +15,8 @@ use crate::{
     broker::{Broker, SendError},
     job::JobId,
     message::{LONGEST_NAME, Message},
-    stream::{Reading, follow},
     topology::{Stream, Target},
+    tracking::stream::{Reading, follow},
 };
 
 /// The property `type` of an announcement.

@@ -11,13 +11,13 @@ use futures_util::future::join_all;
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
+    attempt::admission::Received,
     broker::{Broker, SendError},
-    event::{JobEvent, Step},
     identity::PROCESS,
-    intake::Received,
     job::JobId,
     message::Message,
     topology::Target,
+    tracking::status_update::{JobEvent, Step},
 };
 
 /// Steps that wait to be told; more are lost.

@@ -3,18 +3,17 @@
 //! A feed outlives lost connections. What was taken and not acked comes again, marked as redelivered: so a tool first
 //! commits what it has, then acks.
 
-mod raw;
-
 use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::sleep;
 
-pub use self::raw::{RawMessage, Unreadable};
+pub use crate::message::raw::{RawMessage, Unreadable};
 use crate::{
-    broker::{Broker, Delivery, OpenError, Session},
-    event::JobEvent,
+    broker::Broker,
     message::header,
     topology::{DEAD, Topology},
+    tracking::status_update::JobEvent,
+    transport::session::{Delivery, OpenError, Session},
 };
 
 /// What quorum queues write on a message that comes again.
@@ -27,7 +26,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What a [`Feed`] takes.
 ///
 /// ```
-/// use leveret::feed::Source;
+/// use leveret::reader::Source;
 ///
 /// assert_eq!(Source::DeadLetters("email".into()).to_string(), "dead letters of \"email\"");
 /// ```
@@ -46,8 +45,8 @@ pub enum Source {
 /// Takes messages of a queue in batches.
 ///
 /// ```no_run
-/// use leveret::{Broker, feed::{Feed, Source}};
-/// # async fn commit(_: &leveret::feed::RawMessage) {}
+/// use leveret::{Broker, reader::{Feed, Source}};
+/// # async fn commit(_: &leveret::reader::RawMessage) {}
 ///
 /// # async fn doc(broker: Broker) {
 /// let mut feed = Feed::new(&broker, Source::DeadLetters("email".into()), 500);
@@ -97,7 +96,7 @@ pub struct Taken {
 ///
 /// ```
 /// # async fn doc(broker: leveret::Broker) -> Result<(), String> {
-/// leveret::feed::keep_events(&broker).await?;
+/// leveret::reader::keep_events(&broker).await?;
 /// broker.publisher().publish_raw("email.send", "email", "{}").track().await.map_err(|error| error.to_string())?;
 /// # Ok(()) }
 /// ```
@@ -197,7 +196,7 @@ impl Feed {
     ///
     /// ```no_run
     /// # use std::time::Duration;
-    /// # async fn doc(mut feed: leveret::feed::Feed) {
+    /// # async fn doc(mut feed: leveret::reader::Feed) {
     /// while tokio::time::timeout(Duration::from_secs(60), feed.next(100)).await.is_err() {
     ///     println!("nothing new, and {}", if feed.is_listening().await { "all is well" } else { "nobody listens" });
     /// }

@@ -7,9 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    copy::ERROR_TEXT_LIMIT,
-    message::{LONGEST_LABEL, LONGEST_NAME, LONGEST_ORIGIN, truncated},
-    tracked::{NOTE_LIMIT, RESULT_LIMIT},
+    message::{LONGEST_LABEL, LONGEST_NAME, LONGEST_ORIGIN, republish::ERROR_TEXT_LIMIT, truncated},
+    tracking::tracked::{NOTE_LIMIT, RESULT_LIMIT},
 };
 
 /// One step of a tracked job. Its wire form is the JSON of this type.
@@ -17,7 +16,7 @@ use crate::{
 /// Steps arrive late, twice and out of order. What counts is the greatest [`place`](Self::place).
 ///
 /// ```
-/// use leveret::event::{JobEvent, Step};
+/// use leveret::status_update::{JobEvent, Step};
 ///
 /// let json = r#"{"id": "order-17", "job": "email.send", "queue": "email", "attempt": 1, "hop": 0,
 ///                "at": 1800000000000, "event": "progress", "fraction": 0.5, "note": "half the pages"}"#;
@@ -131,7 +130,7 @@ impl JobEvent {
     /// than any job's.
     ///
     /// ```
-    /// use leveret::event::JobEvent;
+    /// use leveret::status_update::JobEvent;
     ///
     /// let json = r#"{"id": "a", "job": "email.send", "queue": "email", "attempt": 1, "hop": 0, "at": 0, "event": "started"}"#;
     /// let event: JobEvent = serde_json::from_str(json)?;
@@ -185,7 +184,7 @@ impl Step {
     /// The order of the steps between two copies of a job.
     ///
     /// ```
-    /// use leveret::event::Step;
+    /// use leveret::status_update::Step;
     ///
     /// assert!(Step::Received.rank() < Step::Started.rank() && Step::Started.rank() < Step::Cancelled.rank());
     /// ```

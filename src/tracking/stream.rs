@@ -8,9 +8,10 @@ use tokio::{
 };
 
 use crate::{
-    broker::{Broker, Delivery, Ended, Session},
+    broker::Broker,
     message::{Message, header},
     topology::Stream,
+    transport::session::{Delivery, Ended, Session},
 };
 
 /// A stream from which nothing has come for so long, and then nothing within a round trip either, is read to its end.

@@ -13,10 +13,12 @@ use tokio::{
 };
 
 use crate::{
+    attempt::admission::Received,
     broker::Broker,
-    cancel::{Cancelled, Watched},
-    event::{JobEvent, Step},
-    intake::Received,
+    tracking::{
+        cancellations::{Cancelled, Watched},
+        status_update::{JobEvent, Step},
+    },
 };
 
 /// The largest result that is told, in bytes of JSON.

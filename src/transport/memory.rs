@@ -13,15 +13,15 @@ use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
-use super::{Delivery, SendError};
+use crate::{broker::SendError, transport::session::Delivery};
 use crate::{
     message::{Message, header, integer, millis, text},
-    queue::Queue,
     topology::{Argument, DEAD, Plan, Stream, Target, Topology},
+    worker::queue::Queue,
 };
 
 #[derive(Clone)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     state: Arc<Mutex<State>>,
     /// The wall clock and tokio's at the same moment: later times are counted by tokio's, which tests may pause.
     started: (SystemTime, Instant),
@@ -126,18 +126,18 @@ pub(crate) struct Session {
 }
 
 impl Memory {
-    pub(super) fn new(topology: Topology) -> Self {
+    pub(crate) fn new(topology: Topology) -> Self {
         let (unrouted, status) = (topology.unrouted(), topology.status());
         let state = Arc::new(Mutex::new(State { unrouted, status, ..State::default() }));
         Self { state, started: (SystemTime::now(), Instant::now()), topology }
     }
 
-    pub(super) fn now_ms(&self) -> u64 {
+    pub(crate) fn now_ms(&self) -> u64 {
         let (wall, clock) = self.started;
         millis(wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO) + clock.elapsed())
     }
 
-    pub(super) fn declare(&self, queue: &Queue) {
+    pub(crate) fn declare(&self, queue: &Queue) {
         let mut state = self.lock();
         for planned in self.topology.of_queue(queue).queues {
             let dead_to = match planned.argument("x-dead-letter-routing-key") {
@@ -151,7 +151,7 @@ impl Memory {
         }
     }
 
-    pub(super) fn open(&self, queue: &str, prefetch: u16) -> Session {
+    pub(crate) fn open(&self, queue: &str, prefetch: u16) -> Session {
         let id = Uuid::now_v7();
         if let Some(turns) = &mut self.lock().queues.entry(queue.to_owned()).or_default().turns {
             turns.push_back(id);
@@ -168,7 +168,7 @@ impl Memory {
         }
     }
 
-    pub(super) fn declare_all(&self, plan: &Plan) {
+    pub(crate) fn declare_all(&self, plan: &Plan) {
         let mut state = self.lock();
         for queue in &plan.queues {
             let stored = state.queues.entry(queue.name.clone()).or_default();
@@ -179,7 +179,7 @@ impl Memory {
     }
 
     /// Reads a stream from that message on, through a queue that is filled with it and bound to it.
-    pub(super) fn open_stream(&self, stream: Stream, from: u64) -> Session {
+    pub(crate) fn open_stream(&self, stream: Stream, from: u64) -> Session {
         let name = format!("{} of {}", stream.name(), Uuid::now_v7());
         let mut state = self.lock();
         let from = usize::try_from(from).unwrap_or(usize::MAX);
@@ -194,7 +194,7 @@ impl Memory {
         session
     }
 
-    pub(super) fn send(&self, target: &Target, message: Message) -> Result<(), SendError> {
+    pub(crate) fn send(&self, target: &Target, message: Message) -> Result<(), SendError> {
         let mut state = self.lock();
         match target {
             Target::Queue(queue) if !state.queues.contains_key(queue) => return Err(SendError::Returned),
@@ -227,7 +227,7 @@ impl Memory {
         state.push_or_unrouted(&queue, message);
     }
 
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         let state = self.lock();
         let schedules = self.topology.schedule("");
         let (unrouted, status) = (&state.unrouted, &state.status);

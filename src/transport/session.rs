@@ -5,7 +5,7 @@ use std::fmt;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use super::{amqp, memory};
+use crate::transport::{amqp, memory};
 use crate::{error::Error, message::Message};
 
 /// One message handed over by a broker, to be settled through the session it came from.

@@ -1,36 +1,35 @@
 //! A worker: handlers, queues and state, put together once and run until told to stop.
 
-mod handlers;
-mod setting;
-
 use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-pub(crate) use self::handlers::Handlers;
-use self::handlers::routes;
 #[cfg(feature = "cron")]
 use crate::schedule;
+use crate::worker::runtime::{Handlers, routes};
 use crate::{
-    breaker::{Dependencies, Dependency},
+    attempt::{
+        context::Context,
+        handler::{Erased, Handler, erase, erase_blocking},
+        middleware::{Chain, Middleware},
+        retry::RetryPolicy,
+    },
     broker::Broker,
-    cancel::Cancelled,
-    catalogue,
     config::Config,
-    consumer::{Consumer, Stop},
-    context::Context,
     error::{Error, JobError},
-    handler::{Erased, Handler, erase, erase_blocking},
     job::Job,
-    limit::{Permits, Rate, gate::KeyOf},
-    metrics::UNKNOWN,
-    middleware::{Chain, Middleware},
-    publisher::Publisher,
-    queue::Queue,
-    retry::RetryPolicy,
-    unique::UniqueKeys,
+    limits::{
+        Permits, Rate,
+        circuit_breaker::{Dependencies, Dependency},
+        limiter::KeyOf,
+    },
+    observe::metrics::UNKNOWN,
+    publish::{publisher::Publisher, unique::UniqueKeys},
+    shutdown::Stop,
+    tracking::{cancellations::Cancelled, catalogue},
+    worker::{consumer::Consumer, queue::Queue},
 };
 
 /// Handlers, their queues and the state they share.
@@ -57,45 +56,45 @@ use crate::{
 /// # }
 /// ```
 pub struct Worker<S> {
-    state: Arc<S>,
-    queues: Vec<Queue>,
-    registered: Vec<Registered<S>>,
-    chain: Chain<S>,
-    dependencies: Vec<Dependency>,
-    permits: Option<Arc<dyn Permits>>,
-    unique_keys: Option<Arc<dyn UniqueKeys>>,
-    misplaced: Option<&'static str>,
+    pub(super) state: Arc<S>,
+    pub(super) queues: Vec<Queue>,
+    pub(super) registered: Vec<Registered<S>>,
+    pub(super) chain: Chain<S>,
+    pub(super) dependencies: Vec<Dependency>,
+    pub(super) permits: Option<Arc<dyn Permits>>,
+    pub(super) unique_keys: Option<Arc<dyn UniqueKeys>>,
+    pub(super) misplaced: Option<&'static str>,
     #[cfg(feature = "cron")]
     pub(crate) schedules: Vec<schedule::Schedule>,
 }
 
 /// A handler as it was registered.
-struct Registered<S> {
-    job: &'static str,
-    aliases: Vec<&'static str>,
-    schema: fn() -> Option<serde_json::Value>,
-    queue: String,
-    handler: Erased<S>,
-    retry: Option<RetryPolicy>,
-    timeout: Option<Duration>,
-    needs: Vec<&'static str>,
-    rate: Option<Rate>,
-    shared_rate: Option<(String, Rate)>,
-    shared_concurrency: Option<(String, u32)>,
-    key: Option<KeyLimit>,
+pub(super) struct Registered<S> {
+    pub(super) job: &'static str,
+    pub(super) aliases: Vec<&'static str>,
+    pub(super) schema: fn() -> Option<serde_json::Value>,
+    pub(super) queue: String,
+    pub(super) handler: Erased<S>,
+    pub(super) retry: Option<RetryPolicy>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) needs: Vec<&'static str>,
+    pub(super) rate: Option<Rate>,
+    pub(super) shared_rate: Option<(String, Rate)>,
+    pub(super) shared_concurrency: Option<(String, u32)>,
+    pub(super) key: Option<KeyLimit>,
 }
 
 /// What limits depend on besides the worker itself.
-struct Outside {
-    dependencies: Arc<Dependencies>,
-    permits: Option<Arc<dyn Permits>>,
+pub(super) struct Outside {
+    pub(super) dependencies: Arc<Dependencies>,
+    pub(super) permits: Option<Arc<dyn Permits>>,
 }
 
 /// So many of a key at once, and the job that the key is read of.
-struct KeyLimit {
-    job: &'static str,
-    key_of: KeyOf,
-    most: u32,
+pub(super) struct KeyLimit {
+    pub(super) job: &'static str,
+    pub(super) key_of: KeyOf,
+    pub(super) most: u32,
 }
 
 impl<S: Send + Sync + 'static> Worker<S> {

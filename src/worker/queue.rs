@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{broker::Lane, error::Error, names, retry::RetryPolicy};
+use crate::{attempt::retry::RetryPolicy, error::Error, names, topology::lane::Lane};
 
 /// The longest queue name whose dead letters, suspect lane and routing keys fit AMQP's 255 bytes.
 const LONGEST_NAME: usize = 180;
@@ -224,7 +224,7 @@ impl Queue {
 
     pub(crate) fn check(&self) -> Result<(), Error> {
         let wrong = |reason: String| Err(Error::Setting { setting: "Queue::new", reason });
-        if self.name.is_empty() || crate::delay::topic_word(&self.name).len() > LONGEST_NAME {
+        if self.name.is_empty() || crate::topology::delay::topic_word(&self.name).len() > LONGEST_NAME {
             return wrong(format!("queue name {:?} must have 1 to {LONGEST_NAME} bytes", self.name));
         }
         if let Err(rule) = names::queue(&self.name) {

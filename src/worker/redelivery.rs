@@ -14,7 +14,10 @@ use foldhash::fast::RandomState;
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::Instant;
 
-use crate::{intake::Received, message::header, settle::Settlement};
+use crate::{
+    attempt::{admission::Received, settle::Settlement},
+    message::header,
+};
 
 /// Settlements that are remembered for a delivery to come; the oldest go first. A worker that needs more of them has a
 /// larger prefetch than RabbitMQ allows.
@@ -209,7 +212,7 @@ impl Adoption {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{broker::Now, job::JobId, message::Message};
+    use crate::{job::JobId, message::Message, transport::clock::Now};
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -5,20 +5,22 @@ use std::{
     sync::{Arc, atomic::AtomicU32},
 };
 
-use super::{Outside, Registered};
+use crate::worker::builder::{Outside, Registered};
 use crate::{
-    attempt::{Route, UNKNOWN_FIRST_POLL_NANOS, nanos},
-    breaker::Dependencies,
+    attempt::{
+        middleware::Chain,
+        run::{Route, UNKNOWN_FIRST_POLL_NANOS, nanos},
+    },
     broker::Broker,
-    catalogue::Entry,
-    consumer::Stop,
     error::Error,
     job::is_valid_name,
+    limits::circuit_breaker::Dependencies,
     message::millis,
-    metrics::JobMetrics,
-    middleware::Chain,
-    publisher::Publisher,
-    queue::Queue,
+    observe::metrics::JobMetrics,
+    publish::publisher::Publisher,
+    shutdown::Stop,
+    tracking::catalogue::Entry,
+    worker::queue::Queue,
 };
 
 /// What the consumers of one queue need to run its jobs.

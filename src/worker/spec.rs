@@ -8,24 +8,23 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{KeyLimit, Outside, Registered, Worker};
+use crate::worker::builder::{KeyLimit, Outside, Registered, Worker};
 use crate::{
-    breaker::{Breaker, Dependency},
+    attempt::{handler::decode, retry::RetryPolicy},
     broker::Broker,
     error::Error,
-    handler::decode,
     job::Job,
-    limit::{
+    limits::{
         Permits, Rate,
-        gate::{Gate, Held, in_place},
-        line::{Line, Starts, opens},
-        places::Places,
+        circuit_breaker::{Breaker, Dependency},
+        keyed::Places,
+        limiter::{Gate, Held, in_place},
+        rate_limiter::{Line, Starts, opens},
         shared::{SharedPlaces, SharedRate},
     },
     message::LONGEST_NAME,
-    queue::Queue,
-    retry::RetryPolicy,
-    unique::UniqueKeys,
+    publish::unique::UniqueKeys,
+    worker::queue::Queue,
 };
 
 impl<S: Send + Sync + 'static> Worker<S> {
@@ -153,7 +152,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
     /// # #[derive(Serialize, Deserialize)] struct SendEmail;
     /// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
     /// # async fn send_email(_: SendEmail, _: Context<()>) -> JobResult { Ok(()) }
-    /// # fn doc(store: impl leveret::limit::Permits) -> Worker<()> {
+    /// # fn doc(store: impl leveret::limits::Permits) -> Worker<()> {
     /// Worker::new(())
     ///     .permits(store)
     ///     .handle(send_email)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use lapin::{BasicProperties, types::FieldTable};
 use leveret::{
     Broker, Config,
-    feed::{Feed, RawMessage, Source, Taken, keep_events},
+    reader::{Feed, RawMessage, Source, Taken, keep_events},
     testing::{idle, start},
 };
 use leveret_harness::{RawClient, eventually, shared_node};

@@ -11,8 +11,8 @@ use std::{
 use leveret::{
     Broker, Config, Context, Job, JobError, Queue, RetryPolicy, TopologyMode, Worker,
     catalogue::Catalogue,
-    event::{JobEvent, Step},
-    feed::{Feed, Source, keep_events},
+    reader::{Feed, Source, keep_events},
+    status_update::{JobEvent, Step},
     testing::{self, dead_letters},
 };
 use leveret_harness::{Node, NodeOptions, Permissions, TestVhost, eventually, shared_node};
@@ -159,8 +159,9 @@ async fn told(feed: &mut Feed, id: &str, steps: &[&str]) -> Vec<JobEvent> {
     let all = timeout(LONG, async {
         while names(&events) != steps {
             let batch = feed.next(50).await;
-            events
-                .extend(batch.messages().iter().filter_map(leveret::feed::Taken::event).filter(|event| event.id == id));
+            events.extend(
+                batch.messages().iter().filter_map(leveret::reader::Taken::event).filter(|event| event.id == id),
+            );
             events.sort_by_key(JobEvent::place);
             feed.ack(batch);
         }
@@ -248,7 +249,7 @@ async fn nothing_is_told_of_other_jobs(place: Place) {
     let mut ids = Vec::new();
     while !ids.contains(&tracked.to_string()) {
         let batch = timeout(LONG, feed.next(50)).await.unwrap();
-        ids.extend(batch.messages().iter().filter_map(leveret::feed::Taken::event).map(|event| event.id));
+        ids.extend(batch.messages().iter().filter_map(leveret::reader::Taken::event).map(|event| event.id));
         feed.ack(batch);
     }
     assert!(!ids.contains(&untracked.to_string()));
@@ -291,7 +292,7 @@ async fn a_dead_letter_is_replayed_under_its_id_and_from_its_first_attempt(place
     let mut feed = Feed::new(&place.broker, Source::DeadLetters("tasks".into()), 10);
     let batch = timeout(LONG, feed.next(10)).await.unwrap();
     let message = batch.messages()[0].message();
-    let kept = leveret::feed::RawMessage::from_parts(&message.properties(), message.payload().to_vec()).unwrap();
+    let kept = leveret::reader::RawMessage::from_parts(&message.properties(), message.payload().to_vec()).unwrap();
     assert_eq!((kept.fields(), kept.dead_letter()), (message.fields(), message.dead_letter()));
     assert_eq!((kept.queue(), kept.is_tracked(), kept.hop()), (Some("tasks"), true, 1));
     assert!(kept.fields().contains(&("tenant".to_owned(), "acme".to_owned())));
@@ -325,7 +326,7 @@ async fn what_a_feed_took_and_did_not_ack_comes_again(place: Place) {
     let mut second = source();
     let batch = timeout(LONG, second.next(10)).await.unwrap();
     assert!(!batch.messages().is_empty() && batch.messages().len() < 3);
-    assert!(batch.messages().iter().all(leveret::feed::Taken::redelivered));
+    assert!(batch.messages().iter().all(leveret::reader::Taken::redelivered));
     second.ack(batch);
     second.close().await;
     running.stop().await.unwrap();
@@ -371,7 +372,7 @@ async fn a_tracked_job_stays_on_its_queue_until_its_end_is_told() {
     let mut is_told = false;
     while !is_told {
         let batch = timeout(LONG, feed.next(50)).await.unwrap();
-        let mut events = batch.messages().iter().filter_map(leveret::feed::Taken::event);
+        let mut events = batch.messages().iter().filter_map(leveret::reader::Taken::event);
         is_told = events.any(|event| event.id == id.as_str() && event.step.name() == "succeeded");
         feed.ack(batch);
     }

@@ -12,7 +12,7 @@ use std::{
 use clap::Parser;
 use leveret::{
     Broker, Config, Context, Job, JobError, JobResult, PublishError, Queue, RetryPolicy, Worker,
-    feed::{Feed, Source},
+    reader::{Feed, Source},
     shutdown_signal,
     telemetry::Telemetry,
 };

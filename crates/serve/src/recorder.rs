@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use leveret::event::JobEvent;
+use leveret::status_update::JobEvent;
 use leveret_store::{Moved, Store};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
@@ -171,7 +171,7 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
-    use leveret::event::Step;
+    use leveret::status_update::Step;
     use leveret_harness::{Proxy, eventually, shared_postgres};
 
     use super::*;

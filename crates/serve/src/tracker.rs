@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use leveret::{
-    feed::{Batch, Feed, Source, Taken},
+    reader::{Batch, Feed, Source, Taken},
     topology::STATUS_KEPT,
 };
 use leveret_store::{Retention, Store};
@@ -63,7 +63,7 @@ async fn take(services: &Services, stop: &CancellationToken) {
     feed.close().await;
 }
 
-fn events(batch: &Batch) -> impl Iterator<Item = leveret::event::JobEvent> {
+fn events(batch: &Batch) -> impl Iterator<Item = leveret::status_update::JobEvent> {
     batch.messages().iter().filter_map(|taken: &Taken| {
         let event = taken.event();
         if event.is_none() {

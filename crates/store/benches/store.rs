@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use leveret::event::{JobEvent, Step};
+use leveret::status_update::{JobEvent, Step};
 use leveret_harness::Postgres;
 use leveret_store::{By, DeadFilter, DeadSource, Filter, Lease, NewDead, Retention, Selection, State, Store};
 use serde_json::json;

@@ -4,7 +4,7 @@
 //! SQLite for one server, PostgreSQL for several; the same SQL on both. Only the outbox's [`Relay`] speaks to a broker.
 //!
 //! ```
-//! use leveret::event::{JobEvent, Step};
+//! use leveret::status_update::{JobEvent, Step};
 //! use leveret_store::{State, Store};
 //!
 //! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use leveret::{
     Rate,
-    limit::{Answer, Permits, Slots, Wish},
+    limits::{Answer, Permits, Slots, Wish},
 };
 use uuid::Uuid;
 

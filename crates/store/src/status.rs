@@ -6,7 +6,7 @@ mod record;
 
 use std::{fmt, str::FromStr};
 
-use leveret::event::Step;
+use leveret::status_update::Step;
 use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, Row, any::AnyRow};
 

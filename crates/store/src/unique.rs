@@ -7,7 +7,7 @@ use crate::{
     status::Job,
 };
 use leveret::{
-    event::{JobEvent, Step},
+    status_update::{JobEvent, Step},
     unique::{Answer, Claim, Claimed, UniqueKeys},
 };
 

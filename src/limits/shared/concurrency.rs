@@ -11,8 +11,8 @@ use std::{
 use tokio::time::{Duration, Instant, sleep};
 use uuid::Uuid;
 
-use super::{Permits, Reach, Wish, ask};
-use crate::limit::places::{Place, Places};
+use crate::limits::keyed::{Place, Places};
+use crate::limits::shared::{Permits, Reach, Wish, ask};
 
 /// A worker that says nothing for so long has lost its places.
 const LEASE: Duration = Duration::from_secs(10);

@@ -4,15 +4,15 @@
 //! others for a while: slots of a rate for as long as the batch is ahead of time (a tenth of a second, and up to ten while
 //! jobs queue up), places until they are given back or their lease is over.
 
-mod places;
+mod concurrency;
 mod rate;
 
 use std::{error::Error as StdError, pin::Pin};
 
 use tokio::time::{Duration, Instant, timeout};
 
-pub(crate) use self::{places::SharedPlaces, rate::SharedRate};
-use super::Rate;
+pub(crate) use self::{concurrency::SharedPlaces, rate::SharedRate};
+use crate::limits::Rate;
 
 /// A store that does not answer within this time is away.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -99,5 +99,4 @@ async fn ask<T>(answer: Answer<'_, T>) -> Result<T, String> {
 }
 
 #[cfg(test)]
-#[path = "shared_tests.rs"]
 mod tests;

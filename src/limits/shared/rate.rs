@@ -4,10 +4,10 @@ use std::{fmt, sync::Arc};
 
 use tokio::time::{Duration, Instant};
 
-use super::{Permits, Reach, Slots, ask};
-use crate::limit::{
-    Rate,
-    slot::{Secret, Slot},
+use crate::limits::shared::{Permits, Reach, Slots, ask};
+use crate::{
+    limits::Rate,
+    message::slot::{Secret, Slot},
 };
 
 /// How much of a rate is leased at once, in time.

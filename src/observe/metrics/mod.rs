@@ -16,7 +16,7 @@ use prometheus::{
     Registry, TextEncoder, core::Collector,
 };
 
-use crate::outcome::{ErrorKind, Outcome};
+use crate::outcome::{ErrorKind, Finish};
 
 /// The label of jobs whose name no handler is registered for.
 pub(crate) const UNKNOWN: &str = "unknown";
@@ -73,48 +73,6 @@ mod schedules;
 pub(crate) use self::schedules::ScheduleMetrics;
 #[cfg(feature = "cron")]
 use self::schedules::ScheduleVecs;
-
-/// How a job left the worker, as in the label `outcome`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Finish {
-    Succeeded,
-    Retried,
-    Snoozed,
-    Dead,
-    Expired,
-    Duplicate,
-    Cancelled,
-}
-
-impl Finish {
-    const ALL: [(Self, &'static str); 7] = [
-        (Self::Succeeded, "succeeded"),
-        (Self::Retried, "retried"),
-        (Self::Snoozed, "snoozed"),
-        (Self::Dead, "dead"),
-        (Self::Expired, "expired"),
-        (Self::Duplicate, "duplicate"),
-        (Self::Cancelled, "cancelled"),
-    ];
-
-    /// That of a job whose attempt came to this.
-    pub(crate) fn of(outcome: &Outcome) -> Self {
-        match outcome {
-            Outcome::Done => Self::Succeeded,
-            Outcome::Duplicate => Self::Duplicate,
-            Outcome::Retry { .. } => Self::Retried,
-            Outcome::Snooze { .. } => Self::Snoozed,
-            Outcome::DeadLetter { kind: ErrorKind::Expired, .. } => Self::Expired,
-            Outcome::DeadLetter { .. } => Self::Dead,
-        }
-    }
-
-    /// Its name in metrics and traces.
-    #[cfg_attr(not(feature = "otel"), expect(dead_code, reason = "there are no traces"))]
-    pub(crate) fn as_str(self) -> &'static str {
-        Self::ALL.iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)
-    }
-}
 
 /// The handles of one job name on one queue.
 #[derive(Debug)]

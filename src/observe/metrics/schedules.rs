@@ -2,7 +2,7 @@
 
 use prometheus::{Error, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::{counter, register};
+use crate::observe::metrics::{counter, register};
 
 #[derive(Debug)]
 pub(crate) struct ScheduleVecs {

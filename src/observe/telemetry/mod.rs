@@ -18,7 +18,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::{error::Error, trace};
+use crate::{error::Error, observe::trace};
 
 /// Lapin is off because its error lines repeat, and its warnings show payloads.
 const DEFAULT_LOG: &str = "info,lapin=off";

@@ -22,10 +22,10 @@ use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 #[cfg(feature = "tls")]
 use ureq::tls::{PemItem, RootCerts, parse_pem};
 
-use super::setting;
 #[cfg(feature = "tls")]
 use crate::config::without_bom;
-use crate::{error::Error, trace};
+use crate::observe::telemetry::setting;
+use crate::{error::Error, observe::trace};
 
 /// The version of the conventions by which the spans are named.
 const SCHEMA: &str = "https://opentelemetry.io/schemas/1.44.0";

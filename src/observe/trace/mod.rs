@@ -1,17 +1,18 @@
 //! Traces: the W3C context that jobs carry from one to the next and, with the feature `otel`, the spans of publishes,
 //! attempts and settlements. Without it they are none, and nothing of them is left in the machine code.
 
-#[cfg_attr(feature = "otel", path = "trace/spans.rs")]
-#[cfg_attr(not(feature = "otel"), path = "trace/none.rs")]
+#[cfg_attr(feature = "otel", path = "spans.rs")]
+#[cfg_attr(not(feature = "otel"), path = "none.rs")]
 mod spans;
 
 #[cfg(feature = "otel")]
 pub(crate) use self::spans::is_exported;
 pub(crate) use self::spans::{Slot, TraceSpan, carry};
 use crate::{
-    broker::{Broker, Lane},
+    broker::Broker,
     message::{Message, header, text},
-    queue::Queue,
+    topology::lane::Lane,
+    worker::queue::Queue,
 };
 
 /// The target of the spans that are only for traces: logs leave them out.
@@ -75,8 +76,8 @@ mod tests {
     use super::*;
     use crate::{
         Context, Job, JobResult, RetryPolicy, Worker,
-        feed::{Feed, Source},
         testing::{idle, start},
+        tracking::reader::{Feed, Source},
     };
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";

@@ -1,10 +1,14 @@
 //! No spans: contexts travel in headers all the same.
 #![expect(clippy::unused_self, reason = "the other one has a use for it")]
 
-use super::{Place, Trace};
+use crate::observe::trace::{Place, Trace};
 use crate::{
-    broker::Broker, error::PublishError, intake::Received, message::Message, metrics::Finish, outcome::Outcome,
-    settle::Settlement,
+    attempt::{admission::Received, settle::Settlement},
+    broker::Broker,
+    error::PublishError,
+    message::Message,
+    outcome::Finish,
+    outcome::Outcome,
 };
 
 /// The context of an attempt's span.

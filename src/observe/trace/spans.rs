@@ -17,16 +17,13 @@ use tracing::{
 };
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::{Place, TARGET, Trace};
+use crate::observe::trace::{Place, TARGET, Trace};
 use crate::{
+    attempt::{admission::Received, settle::Settlement},
     broker::Broker,
-    copy::ERROR_TEXT_LIMIT,
     error::PublishError,
-    intake::Received,
-    message::{Message, header, truncated},
-    metrics::Finish,
-    outcome::Outcome,
-    settle::Settlement,
+    message::{Message, header, republish::ERROR_TEXT_LIMIT, truncated},
+    outcome::{Finish, Outcome},
     topology::Topology,
 };
 

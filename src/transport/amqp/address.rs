@@ -9,7 +9,7 @@ use amq_protocol::auth::Credentials;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism};
 use percent_encoding::percent_decode_str;
 
-use super::FRAME_MAX;
+use crate::transport::amqp::FRAME_MAX;
 use crate::{config::duration, error::Error};
 
 /// For each TCP connection. A lost SYN is sent again after a second.

@@ -17,14 +17,14 @@ use lapin::{
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use super::{
+use crate::transport::amqp::{
     Setup,
     connection::{Link, Up},
 };
 use crate::{
-    broker::clock::system_ms,
     config::TopologyMode,
     message::{short, text},
+    transport::clock::system_ms,
 };
 
 /// A clock that is set while the process runs is noticed after so long.

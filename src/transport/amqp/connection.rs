@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
+use crate::transport::amqp::{
     Address, FRAME_MAX, Setup,
     patience::{Patience, backoff, login_backoff},
     probe::ConnectError,

@@ -17,10 +17,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use super::{acks::Acks, connection::Up, proof::Proof};
+use crate::transport::amqp::{acks::Acks, connection::Up, proof::Proof};
 use crate::{
-    broker::{Delivery, Ended, OpenError},
     message::{Message, integer, short},
+    transport::session::{Delivery, Ended, OpenError},
 };
 
 /// How often a channel is looked at that nothing is taken from.

@@ -16,14 +16,14 @@ use lapin::{
 
 use tokio::time::{Instant, sleep};
 
-use super::{Setup, connection::Up};
+use crate::transport::amqp::{Setup, connection::Up};
 use crate::{
-    broker::OpenError,
     config::TopologyMode,
     error::Error,
     message::{short, text},
-    queue::Queue,
     topology::{Argument, Binding, Destination, Exchange, ExchangeKind, Plan, QueuePlan},
+    transport::session::OpenError,
+    worker::queue::Queue,
 };
 
 /// A cluster may have to elect its leaders first.

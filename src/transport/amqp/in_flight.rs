@@ -3,7 +3,7 @@
 use futures_util::stream::FuturesUnordered;
 use lapin::Channel;
 
-use super::confirm::{Resolved, Returned, Verdict, attribute, drain};
+use crate::transport::amqp::confirm::{Resolved, Returned, Verdict, attribute, drain};
 
 /// Bodies in flight may hold so much memory, whatever the window; one more than that may be sent.
 const WINDOW_BYTES: usize = 64 * 1024 * 1024;

@@ -7,13 +7,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{
+use crate::transport::amqp::{
     Setup, clock,
     connection::{Link, Up},
     consume::OwnChannel,
     declare::{ANSWERED_WITHIN, declare_on, doubt_shared, ensure_shared},
 };
-use crate::{queue::Queue, topology::Plan};
+use crate::{topology::Plan, worker::queue::Queue};
 
 /// On average; some ten commands for each queue of a worker.
 const REPEATED_EVERY: Duration = Duration::from_secs(15);

@@ -39,19 +39,21 @@ pub(crate) use self::{
     shield::can_be_parsed,
 };
 use self::{connection::Link, publish::PublishTask, tls::Tls};
-use super::{
-    Lane, Now, OpenError, SendError,
-    clock::{Clock, system_ms},
+use crate::{
+    broker::SendError,
+    topology::lane::Lane,
+    transport::{
+        clock::{Clock, Now, system_ms},
+        session::OpenError,
+    },
 };
 use crate::{
     config::{Config, TopologyMode},
     error::Error,
-    health::Health,
     message::Message,
-    metrics::Metrics,
-    queue::Queue,
-    quiet::Quiet,
+    observe::{health::Health, log_throttle::Quiet, metrics::Metrics},
     topology::{Plan, Routes, Stream, Target, Topology},
+    worker::queue::Queue,
 };
 
 /// The largest frame that we agree to: RabbitMQ's default (its documentation, "Networking"). lapin has two buffers of 32
@@ -59,34 +61,34 @@ use crate::{
 /// a size that only the broker names would have it grow them, and write zeros into all 8 MiB.
 const FRAME_MAX: u32 = 131_072;
 
-pub(super) struct Amqp {
+pub(crate) struct Amqp {
     setup: Arc<Setup>,
     consuming: Link,
     publishing: PublishTask,
 }
 
 /// What both connections need to know.
-pub(super) struct Setup {
-    pub(super) addresses: Vec<Address>,
+pub(crate) struct Setup {
+    pub(crate) addresses: Vec<Address>,
     tls: Tls,
-    pub(super) topology: Topology,
-    pub(super) routes: Routes,
-    pub(super) mode: TopologyMode,
-    pub(super) config: Config,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) health: Health,
-    pub(super) quiet: Arc<Quiet>,
+    pub(crate) topology: Topology,
+    pub(crate) routes: Routes,
+    pub(crate) mode: TopologyMode,
+    pub(crate) config: Config,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: Health,
+    pub(crate) quiet: Arc<Quiet>,
     /// When what all queues share was ensured.
-    pub(super) shared_ensured: Mutex<Option<Instant>>,
-    pub(super) clock: Clock,
+    pub(crate) shared_ensured: Mutex<Option<Instant>>,
+    pub(crate) clock: Clock,
     /// When the clocks were compared.
-    pub(super) clock_compared: Mutex<Option<Instant>>,
+    pub(crate) clock_compared: Mutex<Option<Instant>>,
     /// Ends both connections for good.
-    pub(super) closed: CancellationToken,
+    pub(crate) closed: CancellationToken,
 }
 
 impl Amqp {
-    pub(super) fn new(
+    pub(crate) fn new(
         config: &Config,
         metrics: Arc<Metrics>,
         health: Health,
@@ -122,11 +124,11 @@ impl Amqp {
         Ok(Self { setup, consuming, publishing })
     }
 
-    pub(super) async fn send(&self, target: &Target, message: Box<Message>, fail_fast: bool) -> Result<(), SendError> {
+    pub(crate) async fn send(&self, target: &Target, message: Box<Message>, fail_fast: bool) -> Result<(), SendError> {
         self.publishing.send(target, message, fail_fast).await
     }
 
-    pub(super) async fn open(&self, queue: &Queue, lane: Lane) -> Result<Session, OpenError> {
+    pub(crate) async fn open(&self, queue: &Queue, lane: Lane) -> Result<Session, OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
         declare::ensure_queue(&up, &self.setup, queue).await?;
         // What is delivered is judged by its times at once.
@@ -140,39 +142,39 @@ impl Amqp {
         Ok(session.beside(AbortOnDropHandle::new(tokio::spawn(keeping))))
     }
 
-    pub(super) fn heartbeat(&self) -> Duration {
+    pub(crate) fn heartbeat(&self) -> Duration {
         let seconds = self.setup.addresses.iter().map(|address| address.heartbeat).max();
         seconds.map_or(self.setup.config.heartbeat, |seconds| Duration::from_secs(seconds.into()))
     }
 
-    pub(super) fn now(&self) -> Now {
+    pub(crate) fn now(&self) -> Now {
         self.setup.clock.at(system_ms())
     }
 
-    pub(super) async fn open_raw(&self, name: &str, prefetch: u16) -> Result<Session, OpenError> {
+    pub(crate) async fn open_raw(&self, name: &str, prefetch: u16) -> Result<Session, OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
         Session::open(up, name, prefetch).await
     }
 
-    pub(super) async fn open_stream(&self, stream: Stream, from: u64) -> Result<Session, OpenError> {
+    pub(crate) async fn open_stream(&self, stream: Stream, from: u64) -> Result<Session, OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
         declare::ensure_shared(&up, &self.setup).await?;
         Session::open_stream(up, &self.setup.topology.stream(stream), from).await
     }
 
-    pub(super) async fn ensure(&self, plan: &Plan) -> Result<(), OpenError> {
+    pub(crate) async fn ensure(&self, plan: &Plan) -> Result<(), OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
         declare::ensure_shared(&up, &self.setup).await?;
         declare::ensure(&up, &self.setup, plan).await
     }
 
-    pub(super) async fn mend(&self, queue: &Queue) -> Result<(), OpenError> {
+    pub(crate) async fn mend(&self, queue: &Queue) -> Result<(), OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
         declare::doubt_shared(&self.setup, declare::lately()).await;
         declare::ensure_queue(&up, &self.setup, queue).await
     }
 
-    pub(super) async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.publishing.finish().await;
         self.setup.closed.cancel();
         self.consuming.closed().await;

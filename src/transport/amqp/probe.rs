@@ -20,11 +20,10 @@ use uuid::Uuid;
 
 use self::refusal::refusal;
 pub use self::refusal::{ConnectError, Refusal};
-use super::{Address, connection, declare, shield::Line, tls::Tls};
+use crate::transport::amqp::{Address, connection, declare, shield::Line, tls::Tls};
 use crate::{
     config::Config,
-    message::{Message, millis, short, text},
-    testing::DeadLetter,
+    message::{Message, dead_letter::DeadLetter, millis, short, text},
     topology::{DEAD, Exchange, QueuePlan},
 };
 

@@ -16,7 +16,7 @@ use lapin::{Channel, options::ChannelFlowOptions};
 use tokio::{sync::Notify, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::consume::ACKS_ARRIVE;
+use crate::transport::amqp::consume::ACKS_ARRIVE;
 
 /// The shortest time between two commands, however many acks leave.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
+use crate::transport::amqp::{
     Setup,
     confirm::{Answer, Failure, Resolved, Verdict},
     connection::{Link, Up},
@@ -30,11 +30,7 @@ use super::{
     refused::{Admission, Refused},
     request::{ABANDONED, Fate, Request, confirming, publish, publish_alone, send},
 };
-use crate::{
-    broker::{OpenError, SendError},
-    message::Message,
-    topology::Target,
-};
+use crate::{broker::SendError, message::Message, topology::Target, transport::session::OpenError};
 
 /// Requests that wait for room in the window; it costs more to wait for room among them.
 const QUEUED_REQUESTS: usize = 1024;

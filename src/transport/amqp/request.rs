@@ -16,7 +16,7 @@ use lapin::{
 };
 use tokio::sync::oneshot;
 
-use super::{
+use crate::transport::amqp::{
     confirm::{Answer, Place, Resolved},
     connection::Up,
     in_flight::InFlight,

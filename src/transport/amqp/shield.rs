@@ -31,8 +31,8 @@ use self::{
     login::{Login, NoSecrets},
     screen::FRAME_START,
 };
-use super::{Address, probe::Server, tls::Tls};
 use crate::message::millis;
+use crate::transport::amqp::{Address, probe::Server, tls::Tls};
 
 /// Bytes taken from the socket at a time; also how much is moved at most for a frame that is replaced.
 const CHUNK: usize = 64 * 1024;

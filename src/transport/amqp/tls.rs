@@ -13,8 +13,8 @@ use std::{error::Error as StdError, io, path::PathBuf};
 #[cfg(feature = "tls")]
 use self::wording::refusal;
 #[cfg(not(feature = "tls"))]
-use super::shield::Socket;
-use super::{Address, probe::Server};
+use crate::transport::amqp::shield::Socket;
+use crate::transport::amqp::{Address, probe::Server};
 use crate::{config::Config, error::Error};
 
 const CA: &str = "LEVERET_TLS_CA";

@@ -9,15 +9,18 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use super::Consumer;
+use crate::worker::consumer::Consumer;
 use crate::{
-    broker::{Delivery, Lane, Session},
-    health::Wanted,
-    intake::{self, Received},
+    attempt::{
+        admission::{self as intake, Received},
+        settle::{self, Disposition, Settlement},
+        task::Work,
+    },
     message::Message,
-    settle::{self, Disposition, Settlement},
+    observe::health::Wanted,
     shutdown::Unfinished,
-    task::Work,
+    topology::lane::Lane,
+    transport::session::{Delivery, Session},
 };
 
 /// How long attempts that are dropped may take to end, at the next point at which they wait.

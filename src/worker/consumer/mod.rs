@@ -16,23 +16,28 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    adoption::{Adoption, Known},
-    broker::{Delivery, Ended, Lane, Session},
+    attempt::{
+        admission::{self as intake, Intake, Received},
+        settle::{Disposition, Settlement, settle},
+        task::{Task, Work},
+    },
     error::Error,
-    intake::{self, Intake, Received},
+    limits::flow::Pacer,
     message::Message,
-    metrics::{Finish, QueueMetrics},
-    outcome::ErrorKind,
-    pace::Pacer,
-    settle::{Disposition, Settlement, settle},
-    task::{Task, Work},
-    trace::{Place, TraceSpan},
-    turns::Turn,
-    turns::Turns,
-    worker::Handlers,
+    observe::{
+        metrics::QueueMetrics,
+        trace::{Place, TraceSpan},
+    },
+    outcome::{ErrorKind, Finish},
+    topology::lane::Lane,
+    transport::session::{Delivery, Ended, Session},
+    worker::{
+        fair_share::{Turn, Turns},
+        redelivery::{Adoption, Known},
+        runtime::Handlers,
+    },
 };
 
 /// A consumer that is lost again so soon waits before the next: what ends it at once would else be a hot loop.
@@ -41,17 +46,6 @@ const SHORT_LIFE_PAUSE: Duration = Duration::from_millis(300);
 
 /// Events after which acks leave and others get the thread, though more events are there.
 const BURST: usize = 64;
-
-/// How a worker tells its consumers to end.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Stop {
-    /// Take nothing new, finish what runs.
-    pub(crate) drain: CancellationToken,
-    /// The drain deadline is over: attempts are to stop by themselves.
-    pub(crate) cancel: CancellationToken,
-    /// What still runs is dropped.
-    pub(crate) abort: CancellationToken,
-}
 
 pub(crate) struct Consumer<S> {
     handlers: Arc<Handlers<S>>,

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use super::{Consumer, Event};
+use crate::worker::consumer::{Consumer, Event};
 use crate::{
-    broker::{Delivery, Session},
-    turns::Turn,
+    transport::session::{Delivery, Session},
+    worker::fair_share::Turn,
 };
 
 impl<S: Send + Sync + 'static> Consumer<S> {

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
-use super::Consumer;
+use crate::worker::consumer::Consumer;
 use crate::{
-    broker::{OpenError, Session},
     error::Error,
+    transport::session::{OpenError, Session},
 };
 
 impl<S: Send + Sync + 'static> Consumer<S> {

@@ -7,7 +7,7 @@ use clap::Args;
 use leveret::{
     Config, JobId, Publish, PublishError,
     catalogue::Catalogue,
-    event::{JobEvent, Step},
+    status_update::{JobEvent, Step},
 };
 use leveret_serve::desk::edit::{self, Checked};
 use serde_json::json;

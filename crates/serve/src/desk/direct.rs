@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use leveret::{
     Broker,
     catalogue::Catalogue,
-    feed::{Batch, Feed, Source, Taken},
+    reader::{Batch, Feed, Source, Taken},
 };
 use leveret_store::Letter;
 use serde::Serialize;

@@ -6,8 +6,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use leveret::{
     Broker,
     catalogue::Catalogue,
-    event::JobEvent,
-    feed::{Batch, Feed, Source},
+    reader::{Batch, Feed, Source},
+    status_update::JobEvent,
 };
 use leveret_store::{DeadSource, NewDead, Store};
 use tokio::{sync::Mutex, task::JoinSet, time::sleep};
@@ -90,7 +90,7 @@ async fn keep(store: &Store, catalogue: &Catalogue, source: &Source, batch: &Bat
         }
     });
     let letters: Vec<_> = letters.collect();
-    let messages = batch.messages().iter().map(leveret::feed::Taken::message);
+    let messages = batch.messages().iter().map(leveret::reader::Taken::message);
     let deaths: Vec<_> = messages.zip(&letters).map(|(message, new)| letter::death(message, new, now)).collect();
     commit(store, source, &letters, &deaths, now).await;
 }

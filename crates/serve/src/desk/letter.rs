@@ -2,8 +2,8 @@
 
 use leveret::{
     ErrorKind,
-    event::{JobEvent, Step},
-    feed::{RawMessage, Taken, Unreadable},
+    reader::{RawMessage, Taken, Unreadable},
+    status_update::{JobEvent, Step},
 };
 use leveret_store::{DeadLetter, DeadSource, DeadState, Letter, NewDead, fingerprint};
 

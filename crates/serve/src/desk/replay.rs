@@ -4,7 +4,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream::unfold};
-use leveret::{PublishError, event::JobEvent};
+use leveret::{PublishError, status_update::JobEvent};
 use leveret_store::{By, Letter, Replay, Selection};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;

@@ -1,6 +1,6 @@
 //! Has a job not run any more.
 
-use leveret::event::{JobEvent, Step};
+use leveret::status_update::{JobEvent, Step};
 use leveret_store::{By, Job, State};
 use serde::Serialize;
 use serde_json::json;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leveret::event::{JobEvent, Step};
+use leveret::status_update::{JobEvent, Step};
 use leveret_store::{By, DeadFilter, DeadLetter, DeadState, Job, Letter, Selection, State};
 use tokio::time::{Instant, sleep};
 

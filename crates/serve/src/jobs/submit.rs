@@ -14,7 +14,7 @@ use futures_util::{StreamExt, stream};
 use leveret::{
     Publish, PublishError,
     catalogue::Entry,
-    event::{JobEvent, Step},
+    status_update::{JobEvent, Step},
 };
 use leveret_store::{Claim, Claiming};
 use serde_json::{Value, json};

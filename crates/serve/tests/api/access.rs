@@ -1,6 +1,6 @@
 use leveret::{
     Broker,
-    event::{JobEvent, Step},
+    status_update::{JobEvent, Step},
 };
 use leveret_serve::{Error, Options, Server, Services};
 use leveret_store::Store;

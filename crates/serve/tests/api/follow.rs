@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use leveret::{
     Broker,
-    event::{JobEvent, Step},
+    status_update::{JobEvent, Step},
 };
 use leveret_store::Store;
 use reqwest::Method;

@@ -1,6 +1,6 @@
 use leveret::{
     Broker,
-    event::{JobEvent, Step},
+    status_update::{JobEvent, Step},
 };
 use leveret_harness::{Postgres, eventually, eventually_eq, shared_postgres};
 use leveret_store::Store;

@@ -4,7 +4,7 @@ use std::{sync::Mutex, time::Duration};
 
 use leveret::{
     Broker,
-    event::{JobEvent, Step},
+    status_update::{JobEvent, Step},
     testing,
 };
 use leveret_harness::{eventually, eventually_eq};
@@ -148,7 +148,7 @@ async fn an_edited_letter_without_an_origin_stays_the_same_job() {
     let id = stage.bury([1]).await[0].id;
     stage.mend();
     let letter = stage.store.letter(id).await.unwrap().unwrap();
-    let origin = leveret::feed::RawMessage::from_parts(&letter.properties, letter.payload).unwrap().origin();
+    let origin = leveret::reader::RawMessage::from_parts(&letter.properties, letter.payload).unwrap().origin();
     assert!(origin.starts_with("body-"), "{origin}");
     let (desk, tracker) = (stage.desk(), stage.track());
     desk.edit(id, br#"{"cents": 2}"#, BY).await.unwrap();
@@ -258,7 +258,7 @@ async fn a_replay_that_is_run_elsewhere_is_not_run_here() {
 async fn canaries_are_not_forgotten_however_often_a_replay_is_interrupted() {
     let stage = Stage::new().await;
     stage.bury(1..=10).await;
-    leveret::feed::keep_events(&stage.broker).await.unwrap();
+    leveret::reader::keep_events(&stage.broker).await.unwrap();
     let options = Options { canary: Some(3), canary_timeout: 60, ..Options::default() };
     let (replay, desk) = (abandoned(&stage, &options).await, stage.desk());
     for _ in 0..4 {

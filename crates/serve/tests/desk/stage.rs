@@ -11,7 +11,7 @@ use std::{
 use leveret::{
     Broker, Context, JobError, JobResult, Queue, RetryPolicy, Worker,
     catalogue::Catalogue,
-    feed::{Feed, Source},
+    reader::{Feed, Source},
     testing::{self, Running},
 };
 use leveret_serve::desk::{Desk, intake};
@@ -151,7 +151,7 @@ impl Stage {
             let mut feed = Feed::new(&broker, Source::JobEvents, 100);
             loop {
                 let batch = feed.next(100).await;
-                let events: Vec<_> = batch.messages().iter().filter_map(leveret::feed::Taken::event).collect();
+                let events: Vec<_> = batch.messages().iter().filter_map(leveret::reader::Taken::event).collect();
                 store.record(&events).await.unwrap();
                 feed.ack(batch);
             }

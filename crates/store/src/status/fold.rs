@@ -3,7 +3,7 @@
 //! Each field is a function of the set of events alone: most are told by the event of the greatest place, the others
 //! are a least or greatest time. So late, duplicate and shuffled events end in the same job.
 
-use leveret::event::{JobEvent, Step};
+use leveret::status_update::{JobEvent, Step};
 
 use super::{Job, State};
 

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use leveret::event::{JobEvent, Step};
+use leveret::status_update::{JobEvent, Step};
 use serde_json::Value;
 
 use super::{

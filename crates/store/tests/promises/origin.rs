@@ -1,7 +1,7 @@
 //! Whose an event is: an id says it no better than a name, because any publisher may use it.
 
 use leveret::{
-    event::{JobEvent, Step},
+    status_update::{JobEvent, Step},
     unique::{Claim, Claimed, UniqueKeys},
 };
 use leveret_store::{Filter, State, Store};

@@ -7,7 +7,7 @@ use std::{
 
 use leveret::{
     Broker, Context, JobResult, Queue, Rate, Worker,
-    limit::{Permits, Wish},
+    limits::{Permits, Wish},
     testing::{idle, start},
 };
 use leveret_store::Store;

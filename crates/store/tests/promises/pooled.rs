@@ -1,6 +1,6 @@
 //! PostgreSQL behind PgBouncer in transaction mode: each transaction may get another connection of the database.
 
-use leveret::event::Step;
+use leveret::status_update::Step;
 use leveret_harness::{PgBouncer, eventually_eq, shared_postgres, unique};
 use leveret_store::{Entry, Outbox, Store};
 use sqlx::{PgPool, postgres::PgPoolOptions};

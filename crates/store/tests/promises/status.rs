@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use leveret::event::{JobEvent, Step};
+use leveret::status_update::{JobEvent, Step};
 use leveret_store::{Filter, Job, Moved, State, Store};
 use serde_json::json;
 

@@ -1,7 +1,7 @@
 //! One job at a time has a key.
 
 use leveret::{
-    event::{JobEvent, Step},
+    status_update::{JobEvent, Step},
     unique::{Claim, Claimed, UniqueKeys},
 };
 use leveret_store::Retention;

@@ -3,14 +3,14 @@
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
 use crate::{
-    broker::amqp::{
+    error::Error,
+    transport::amqp::{
         Address,
         declare::is_mismatch,
         probe::Server,
         shield::Failure,
         tls::{Tls, problem, tls_problem},
     },
-    error::Error,
 };
 
 /// Why a broker could not be connected to. No password is shown.

@@ -9,7 +9,7 @@ use std::{
 
 use futures_io::{AsyncRead, AsyncWrite};
 
-use crate::broker::amqp::probe::Server;
+use crate::transport::amqp::probe::Server;
 
 /// A socket whose end is told to the reader, once it has read everything, and not to a writer before; with TLS, until the
 /// broker has greeted us.

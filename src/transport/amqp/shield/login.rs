@@ -12,7 +12,7 @@ use std::{
 use futures_io::{AsyncRead, AsyncWrite};
 use lapin::{auth::AuthProvider, types::ShortString, uri::SASLMechanism};
 
-use super::screen::{FRAME_OVERHEAD, FRAME_START, FrameStart};
+use crate::transport::amqp::shield::screen::{FRAME_OVERHEAD, FRAME_START, FrameStart};
 
 /// `AMQP` and the version, before the first frame.
 const PROTOCOL_HEADER: usize = 8;

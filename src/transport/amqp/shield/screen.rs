@@ -22,8 +22,8 @@ use std::{
 };
 
 use crate::{
-    broker::amqp::{FRAME_MAX, probe::Server},
     message::header::{ORIGINAL, UNREADABLE},
+    transport::amqp::{FRAME_MAX, probe::Server},
 };
 
 /// Tables and arrays within each other. RabbitMQ's own `x-death` has three; lapin overflows its stack at about 200 when

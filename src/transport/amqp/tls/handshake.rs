@@ -21,8 +21,8 @@ use rustls::{
 };
 use tokio::task::spawn_blocking;
 
-use super::{CA, CERT, Identity, KEY, Problem, Tls, authority};
-use crate::{broker::amqp::shield::Socket, config::without_bom, error::Error};
+use crate::transport::amqp::tls::{CA, CERT, Identity, KEY, Problem, Tls, authority};
+use crate::{config::without_bom, error::Error, transport::amqp::shield::Socket};
 
 impl Tls {
     /// Makes a fresh connection to `host` a private one.

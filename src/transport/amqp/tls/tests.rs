@@ -1,5 +1,5 @@
 use super::*;
-use crate::broker::amqp::connection::parse_addresses;
+use crate::transport::amqp::connection::parse_addresses;
 
 fn refused(url: &str, change: impl FnOnce(&mut Config)) -> String {
     let mut config = Config { amqp_url: vec![url.to_owned()], ..Config::default() };

@@ -4,7 +4,7 @@ use std::io;
 
 use rustls::{AlertDescription as Alert, CertificateError, Error, InvalidMessage, pki_types::UnixTime};
 
-use super::{CA, CERT, KEY, Problem, Tls, cause};
+use crate::transport::amqp::tls::{CA, CERT, KEY, Problem, Tls, cause};
 
 impl Tls {
     /// What is said of a handshake that failed on our side; `unknown` is the authority that we do not trust.
