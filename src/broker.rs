@@ -16,11 +16,11 @@ use crate::{
     config::Config,
     error::Error,
     message::Message,
-    observe::{health::Health, log_throttle::Quiet, metrics::Metrics},
+    observe::{health::Health, log_throttle::LogThrottle, metrics::Metrics},
     publish::publisher::Publisher,
     shutdown,
     topology::{Plan, Stream, Target, Topology},
-    tracking::{cancellations::Cancelled, emitter::Teller},
+    tracking::{cancellations::Cancelled, emitter::StatusEmitter},
     worker::queue::Queue,
 };
 
@@ -54,9 +54,9 @@ struct Shared {
     backend: Backend,
     config: Config,
     metrics: Arc<Metrics>,
-    quiet: Arc<Quiet>,
+    log_throttle: Arc<LogThrottle>,
     health: Health,
-    teller: Teller,
+    emitter: StatusEmitter,
     cancelled: Cancelled,
 }
 
@@ -94,10 +94,10 @@ impl Broker {
     /// feature `tls`, [`Error::Setting`] for settings that cannot work, and for a file of TLS that cannot be read.
     pub fn amqp(config: Config) -> Result<Self, Error> {
         let metrics = new_metrics()?;
-        let quiet = Arc::new(Quiet::default());
+        let log_throttle = Arc::new(LogThrottle::default());
         let health = Health::new(Arc::clone(&metrics));
-        let amqp = amqp::Amqp::new(&config, Arc::clone(&metrics), health.clone(), Arc::clone(&quiet))?;
-        Ok(Self::new(Backend::Amqp(amqp), config, metrics, health, quiet))
+        let amqp = amqp::Amqp::new(&config, Arc::clone(&metrics), health.clone(), Arc::clone(&log_throttle))?;
+        Ok(Self::new(Backend::Amqp(amqp), config, metrics, health, log_throttle))
     }
 
     /// A broker in this process's memory, for tests and demonstrations: it forgets everything when the process ends.
@@ -129,9 +129,16 @@ impl Broker {
         Self::new(Backend::Memory(memory), config, metrics, health, Arc::default())
     }
 
-    fn new(backend: Backend, config: Config, metrics: Arc<Metrics>, health: Health, quiet: Arc<Quiet>) -> Self {
-        let (teller, cancelled) = (Teller::default(), Cancelled::default());
-        let broker = Self { shared: Arc::new(Shared { backend, config, metrics, quiet, health, teller, cancelled }) };
+    fn new(
+        backend: Backend,
+        config: Config,
+        metrics: Arc<Metrics>,
+        health: Health,
+        log_throttle: Arc<LogThrottle>,
+    ) -> Self {
+        let (emitter, cancelled) = (StatusEmitter::default(), Cancelled::default());
+        let broker =
+            Self { shared: Arc::new(Shared { backend, config, metrics, log_throttle, health, emitter, cancelled }) };
         shutdown::note(&broker);
         broker
     }
@@ -184,16 +191,16 @@ impl Broker {
         &self.shared.metrics
     }
 
-    pub(crate) fn quiet(&self) -> &Quiet {
-        &self.shared.quiet
+    pub(crate) fn log_throttle(&self) -> &LogThrottle {
+        &self.shared.log_throttle
     }
 
     pub(crate) fn health(&self) -> &Health {
         &self.shared.health
     }
 
-    pub(crate) fn teller(&self) -> &Teller {
-        &self.shared.teller
+    pub(crate) fn emitter(&self) -> &StatusEmitter {
+        &self.shared.emitter
     }
 
     pub(crate) fn cancelled(&self) -> &Cancelled {
@@ -278,9 +285,9 @@ impl Broker {
     }
 
     /// Checks the topology again, declaring what is missing if that is this handle's way.
-    pub(crate) async fn mend(&self, queue: &Queue) -> Result<(), OpenError> {
+    pub(crate) async fn repair(&self, queue: &Queue) -> Result<(), OpenError> {
         match &self.shared.backend {
-            Backend::Amqp(amqp) => amqp.mend(queue).await,
+            Backend::Amqp(amqp) => amqp.repair(queue).await,
             Backend::Memory(memory) => {
                 memory.declare(queue);
                 Ok(())

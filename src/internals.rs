@@ -14,7 +14,7 @@ use crate::{
         handler,
         run::draws,
     },
-    message::{self, republish::CopyKind},
+    message::{self, republish::Republish},
     outcome::ErrorKind,
     topology::{self, Target, Topology, delay::Wait, lane::Lane},
     transport::{amqp::FrameStart, clock::Now},
@@ -55,13 +55,13 @@ impl Message {
 
 /// A delivery as a consumer has read it.
 #[derive(Debug)]
-pub struct Received(intake::Received);
+pub struct Incoming(intake::Incoming);
 
-impl Received {
+impl Incoming {
     /// Reads the envelope.
     #[must_use]
     pub fn read(message: Message, now_ms: u64) -> Self {
-        Self(intake::Received::read(message.0, false, Now::at(now_ms)))
+        Self(intake::Incoming::read(message.0, false, Now::at(now_ms)))
     }
 
     /// The number of this attempt; none if the envelope makes no sense.
@@ -89,7 +89,7 @@ impl Received {
     /// The copy for the next attempt.
     #[must_use]
     pub fn retry(&self, queue: &str, reason: &str, now_ms: u64) -> Message {
-        let kind = CopyKind::Retry { kind: ErrorKind::Error, reason, at: now_ms };
+        let kind = Republish::Retry { kind: ErrorKind::Error, reason, at: now_ms };
         Message(self.0.message.copy(queue, self.0.envelope, &kind, now_ms))
     }
 }

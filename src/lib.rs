@@ -40,7 +40,7 @@
 //!   in-memory broker (`broker/memory`).
 //! * `topology`, `delay`: every exchange and queue, and the arithmetic of the delay ladder.
 //! * `worker`, `queue`: what a user puts together; `consumer`: the core loop; `turns`: how lanes share its
-//!   places; `adoption`: what it remembers of a lost
+//!   places; `redeliveries`: what it remembers of a lost
 //!   channel; `intake`: what speaks against running a delivery.
 //! * `limit`, `breaker`: what a job has to pass before its attempt, if its handler has limits or dependencies; `pace`: how
 //!   fast a queue is consumed while they are down.
@@ -51,7 +51,7 @@
 //!   workers learn of them, and of each other's jobs (`catalogue`); `feed`: whole queues, for tools.
 //! * `trace`: the trace that jobs carry, and their spans (feature `otel`); `telemetry`: logs, and the way of traces to a
 //!   collector, for a `main` (features `telemetry`, `otel`).
-//! * `config`, `metrics`, `health`, `quiet` (no log storms), `identity`, `shutdown`, `error`, `testing`; `probe` for tools that look
+//! * `config`, `metrics`, `health`, `log_throttle` (no log storms), `identity`, `shutdown`, `error`, `testing`; `probe` for tools that look
 //!   at a broker; `internals` for Leveret's own benchmarks and fuzz targets.
 
 mod attempt;
@@ -101,7 +101,7 @@ pub use crate::{
     job::{Job, JobId},
     limits::{
         Rate,
-        circuit_breaker::{Dependency, DependencyState},
+        circuit_breaker::{CircuitBreaker, CircuitState},
     },
     observe::{health::HealthServer, trace::trace_headers},
     outcome::{ErrorKind, Outcome},

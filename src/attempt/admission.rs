@@ -21,7 +21,7 @@ const CLOCKS_DIFFER_MS: u64 = 60_000;
 
 /// A delivery as the worker has read it.
 #[derive(Debug)]
-pub(crate) struct Received {
+pub(crate) struct Incoming {
     /// Always bears an id: one is minted for a message that came without.
     pub(crate) message: Message,
     pub(crate) envelope: Envelope,
@@ -47,7 +47,7 @@ pub(crate) enum Intake {
     DeadLetter(ErrorKind, String),
 }
 
-impl Received {
+impl Incoming {
     pub(crate) fn read(mut message: Message, redelivered: bool, now: Now) -> Self {
         let has_own_id = message.id().is_some();
         if !has_own_id {
@@ -104,7 +104,7 @@ pub(crate) fn suspicious(lane: Lane, in_order: bool) -> u32 {
 
 /// Decides about a delivery. `route` finds the handler of a job name on this queue.
 pub(crate) fn decide(
-    received: &Received,
+    received: &Incoming,
     (lane, in_order): (Lane, bool),
     now: Now,
     route: impl FnOnce(Option<&str>) -> Result<usize, String>,
@@ -141,26 +141,26 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000_000;
 
-    fn received(headers: &[(&str, u64)]) -> Received {
+    fn received(headers: &[(&str, u64)]) -> Incoming {
         let mut message = Message::new("email.send", &JobId::from("j"), Vec::new(), NOW);
         for (name, value) in headers {
             message.set_header(name, integer(*value));
         }
-        Received::read(message, true, Now::at(NOW))
+        Incoming::read(message, true, Now::at(NOW))
     }
 
     #[test]
     fn a_delivery_count_that_the_publisher_wrote_is_ignored() {
         let mut message = Message::new("email.send", &JobId::from("j"), Vec::new(), NOW);
         message.set_header(header::DELIVERY_COUNT, integer(50));
-        assert_eq!(decided(&Received::read(message, false, Now::at(NOW)), Lane::Main), Intake::Run(0));
+        assert_eq!(decided(&Incoming::read(message, false, Now::at(NOW)), Lane::Main), Intake::Run(0));
     }
 
-    fn decided(received: &Received, lane: Lane) -> Intake {
+    fn decided(received: &Incoming, lane: Lane) -> Intake {
         decided_of(received, (lane, false))
     }
 
-    fn decided_of(received: &Received, lane: (Lane, bool)) -> Intake {
+    fn decided_of(received: &Incoming, lane: (Lane, bool)) -> Intake {
         let route = |name: Option<&str>| match name {
             Some("email.send") => Ok(0),
             other => Err(format!("{other:?}")),
@@ -209,7 +209,7 @@ mod tests {
         let decided = |name, at| {
             let mut message = Message::new("email.send", &JobId::from("j"), Vec::new(), NOW);
             message.set_header(name, integer(at));
-            decide(&Received::read(message, false, now), (Lane::Main, false), now, |_| Ok(0))
+            decide(&Incoming::read(message, false, now), (Lane::Main, false), now, |_| Ok(0))
         };
         assert_eq!(decided(header::EXPIRES_AT, NOW + 1), Intake::Run(0));
         assert!(matches!(decided(header::EXPIRES_AT, NOW), Intake::DeadLetter(ErrorKind::Expired, _)));
@@ -240,13 +240,13 @@ mod tests {
         assert_eq!(received(&[(header::REPLAYED_AT, NOW - 7)]).life_began(), NOW - 7);
         assert_eq!(received(&[(header::REPLAYED_AT, NOW + 7)]).life_began(), NOW, "no publisher evades a cancellation");
         let bare = Message { properties: lapin::BasicProperties::default(), body: bytes::Bytes::new() };
-        assert_eq!(Received::read(bare, false, Now::at(NOW)).life_began(), 0);
+        assert_eq!(Incoming::read(bare, false, Now::at(NOW)).life_began(), 0);
     }
 
     #[test]
     fn a_message_without_an_id_gets_one_that_its_copies_keep() {
         let message = Message { properties: lapin::BasicProperties::default(), body: bytes::Bytes::new() };
-        let received = Received::read(message, false, Now::at(NOW));
+        let received = Incoming::read(message, false, Now::at(NOW));
         assert!(!received.has_own_id && !received.id().is_empty());
         assert!(matches!(decided(&received, Lane::Main), Intake::DeadLetter(ErrorKind::UnknownJob, _)));
     }

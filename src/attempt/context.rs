@@ -13,13 +13,13 @@ use tokio::{
 };
 
 use crate::{
-    attempt::admission::Received,
-    limits::{circuit_breaker::DependencyState, keyed::Place},
+    attempt::admission::Incoming,
+    limits::{circuit_breaker::CircuitState, keyed::KeyedPermit},
     message::{Message, header},
     observe::trace::Trace,
     publish::publisher::Publisher,
     tracking::tracked::Tracked,
-    worker::runtime::Handlers,
+    worker::runtime::QueueRuntime,
 };
 
 /// One attempt's surroundings: the worker's state, the job's identity, its deadline, a publisher. Clones are cheap.
@@ -66,8 +66,8 @@ pub struct Context<S> {
 }
 
 pub(crate) struct Inner<S> {
-    pub(crate) handlers: Arc<Handlers<S>>,
-    pub(crate) received: Arc<Received>,
+    pub(crate) handlers: Arc<QueueRuntime<S>>,
+    pub(crate) received: Arc<Incoming>,
     pub(crate) max_attempts: u32,
     pub(crate) deadline: Instant,
     /// Set when this attempt alone is to stop.
@@ -77,7 +77,7 @@ pub(crate) struct Inner<S> {
     pub(crate) permit: Option<OwnedSemaphorePermit>,
     /// Its places among those that are limited.
     #[expect(dead_code, reason = "held until the last clone is dropped")]
-    pub(crate) places: Vec<Place>,
+    pub(crate) places: Vec<KeyedPermit>,
 }
 
 /// What stops one attempt. It does not keep the attempt counted, as a clone of its context would.
@@ -166,24 +166,24 @@ impl<S> Context<S> {
     /// Waits until the attempt is to stop: its timeout is over, the drain deadline of a stopping worker, or somebody has
     /// cancelled the job ([`Publisher::cancel`]). In the last case an error is the job's end: it is not tried again.
     pub async fn cancelled(&self) {
-        let unwanted = async {
+        let cancelled = async {
             match &self.inner.tracked {
-                Some(tracked) => *tracked.unwanted().wait().await,
+                Some(tracked) => *tracked.cancelled().wait().await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             () = self.inner.handlers.stop.cancel.cancelled() => {}
             () = self.inner.overran.wait() => {}
-            () = unwanted => {}
+            () = cancelled => {}
         }
     }
 
     /// Tells whether the attempt is to stop, for handlers on the blocking pool to ask now and then.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        let unwanted = || self.inner.tracked.as_ref().is_some_and(|tracked| tracked.unwanted().initialized());
-        self.inner.overran.initialized() || self.inner.handlers.stop.cancel.is_cancelled() || unwanted()
+        let cancelled = || self.inner.tracked.as_ref().is_some_and(|tracked| tracked.cancelled().initialized());
+        self.inner.overran.initialized() || self.inner.handlers.stop.cancel.is_cancelled() || cancelled()
     }
 
     /// Tells how far a tracked job is, from 0 to 1, and in words if `note` is not empty. At most once a second: what comes
@@ -220,24 +220,24 @@ impl<S> Context<S> {
         self.inner.tracked.clone()
     }
 
-    /// What the worker knows of a [dependency](crate::Dependency): a handler that does not
-    /// [need](crate::Worker::needs) it to be up may answer otherwise while it is not. It tells of its failures with
+    /// What the worker knows of a [dependency](crate::CircuitBreaker): a handler that does not
+    /// [need](crate::Worker::circuit) it to be up may answer otherwise while it is not. It tells of its failures with
     /// [`JobError::blame`](crate::JobError::blame). One that nobody has named is up.
     ///
     /// ```
-    /// use leveret::{Context, DependencyState, JobResult};
+    /// use leveret::{Context, CircuitState, JobResult};
     /// # struct Quote; async fn ask() -> JobResult<u32> { Ok(1) } fn last_known() -> u32 { 1 }
     /// async fn quote(_job: Quote, ctx: Context<()>) -> JobResult<u32> {
-    ///     match ctx.dependency("prices") {
-    ///         DependencyState::Down => Ok(last_known()),
-    ///         DependencyState::Up | DependencyState::Probing => ask().await.map_err(|error| error.blame(&["prices"])),
+    ///     match ctx.circuit("prices") {
+    ///         CircuitState::Open => Ok(last_known()),
+    ///         CircuitState::Closed | CircuitState::HalfOpen => ask().await.map_err(|error| error.blame(&["prices"])),
     ///     }
     /// }
     /// # let _ = quote;
     /// ```
     #[must_use]
-    pub fn dependency(&self, name: &str) -> DependencyState {
-        self.inner.handlers.dependencies.get(name).map_or(DependencyState::Up, |breaker| breaker.state())
+    pub fn circuit(&self, name: &str) -> CircuitState {
+        self.inner.handlers.dependencies.get(name).map_or(CircuitState::Closed, |breaker| breaker.state())
     }
 
     /// A publisher for follow-up jobs, which stay in this job's trace.

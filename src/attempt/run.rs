@@ -24,8 +24,8 @@ use crate::{
     backoff,
     error::{Class, JobError, JobResult},
     limits::{
-        circuit_breaker::{Breaker, Dependencies},
-        limiter::{Gate, Pass},
+        circuit_breaker::{Breaker, Breakers},
+        limiter::{Admitted, Limiter},
     },
     observe::metrics::JobMetrics,
     outcome::{ErrorKind, Outcome},
@@ -46,8 +46,8 @@ pub(crate) struct Route<S> {
     pub(crate) snooze_limit: Duration,
     pub(crate) metrics: Arc<JobMetrics>,
     /// What its jobs have to pass first; most have nothing to.
-    pub(crate) gate: Option<Arc<Gate>>,
-    pub(crate) dependencies: Arc<Dependencies>,
+    pub(crate) limiter: Option<Arc<Limiter>>,
+    pub(crate) dependencies: Arc<Breakers>,
     /// Below which its first poll may be the consumer's own, in nanoseconds.
     pub(crate) inline_budget: u32,
     /// How long the first poll takes, as a moving average in nanoseconds.
@@ -57,7 +57,7 @@ pub(crate) struct Route<S> {
 impl<S> Route<S> {
     /// The dependencies without which its jobs do not run.
     pub(crate) fn needs(&self) -> &[Arc<Breaker>] {
-        self.gate.as_ref().map_or(&[], |gate| &gate.needs)
+        self.limiter.as_ref().map_or(&[], |limiter| &limiter.needs)
     }
 
     /// Whether attempts of this job may be polled once by the consumer's own task before they get one of theirs.
@@ -85,7 +85,7 @@ pub(crate) async fn run<S: Send + Sync + 'static>(
     chain: Arc<Chain<S>>,
     ctx: Context<S>,
     overdue: Option<Duration>,
-    pass: Option<Pass>,
+    pass: Option<Admitted>,
 ) -> Outcome {
     let attempt = ctx.attempt();
     let mut bounded = pin!(bounded(route, chain, ctx));
@@ -153,8 +153,8 @@ mod tests {
             timeout: Duration::from_secs(1),
             snooze_limit: Duration::from_secs(1),
             metrics: Arc::new(metrics.job("q", "j")),
-            gate: None,
-            dependencies: Arc::new(Dependencies::new(Vec::new(), std::iter::empty(), &metrics)),
+            limiter: None,
+            dependencies: Arc::new(Breakers::new(Vec::new(), std::iter::empty(), &metrics)),
             inline_budget: 50_000,
             first_poll: AtomicU32::new(UNKNOWN_FIRST_POLL_NANOS),
         }

@@ -8,14 +8,14 @@
 use std::time::Duration;
 
 use crate::{
-    attempt::admission::Received,
+    attempt::admission::Incoming,
     backoff,
     broker::{Broker, SendError},
-    message::{COPY_HEADER_LIMIT, Message, millis, republish::CopyKind, slot::Slot},
+    message::{COPY_HEADER_LIMIT, Message, millis, republish::Republish, slot::Slot},
     observe::trace,
     outcome::{ErrorKind, Outcome},
     topology::{Target, delay::Wait, lane::Lane},
-    tracking::status_update::JobEvent,
+    tracking::status_update::StatusUpdate,
     transport::session::Session,
     worker::queue::Queue,
 };
@@ -43,7 +43,7 @@ pub(crate) enum Disposition {
     /// Its time has not come: wait for so many more milliseconds.
     TooEarly(u64),
     /// It waits for its turn: for a limit, or a dependency that is down.
-    Held {
+    Deferred {
         delay: Duration,
         /// Its slot before a rate limit.
         slot: Option<Slot>,
@@ -86,7 +86,7 @@ pub(crate) fn settle(session: &mut Session, tag: u64, settlement: Settlement, pa
 /// Publishes the copy that a disposition needs, and returns once the original may be settled.
 pub(crate) async fn carry_out(
     disposition: &Disposition,
-    received: &Received,
+    received: &Incoming,
     (queue, lane): (&Queue, Lane),
     broker: &Broker,
 ) -> Settlement {
@@ -98,21 +98,21 @@ pub(crate) async fn carry_out(
     let (target, kind) = match disposition {
         Disposition::Outcome(Outcome::Done | Outcome::Duplicate) | Disposition::Cancelled => return Settlement::Ack,
         Disposition::Outcome(Outcome::Retry { delay, kind, reason }) => {
-            (later(*delay), CopyKind::Retry { kind: *kind, reason, at: now + millis(*delay) })
+            (later(*delay), Republish::Retry { kind: *kind, reason, at: now + millis(*delay) })
         }
         Disposition::Outcome(Outcome::Snooze { delay }) => {
             let snoozed_since = Some(received.due().unwrap_or(now));
-            (later(*delay), CopyKind::Later { at: now + millis(*delay), slot: None, snoozed_since })
+            (later(*delay), Republish::Later { at: now + millis(*delay), slot: None, snoozed_since })
         }
         Disposition::Outcome(Outcome::DeadLetter { kind, reason }) => {
-            (Target::Dead(name.to_owned()), CopyKind::Dead { kind: *kind, reason })
+            (Target::Dead(name.to_owned()), Republish::Dead { kind: *kind, reason })
         }
-        Disposition::Held { delay, slot } => {
-            (later(*delay), CopyKind::Later { at: now + millis(*delay), slot: *slot, snoozed_since: None })
+        Disposition::Deferred { delay, slot } => {
+            (later(*delay), Republish::Later { at: now + millis(*delay), slot: *slot, snoozed_since: None })
         }
-        Disposition::TooEarly(ms) => (later(Duration::from_millis(*ms)), CopyKind::Moved),
-        Disposition::Suspect => (Target::Queue(Lane::Suspect.queue_name(queue)), CopyKind::Moved),
-        Disposition::HandedBack => (Target::Queue(lane.queue_name(queue)), CopyKind::Moved),
+        Disposition::TooEarly(ms) => (later(Duration::from_millis(*ms)), Republish::Moved),
+        Disposition::Suspect => (Target::Queue(Lane::Suspect.queue_name(queue)), Republish::Moved),
+        Disposition::HandedBack => (Target::Queue(lane.queue_name(queue)), Republish::Moved),
     };
     let copy = || {
         let mut copy = Box::new(received.message.copy(name, received.envelope, &kind, now));
@@ -131,21 +131,21 @@ pub(crate) async fn carry_out(
         return Settlement::Reject;
     }
     let (kind, reason) = disposition.without_copy("its headers leave no room for a copy");
-    let kind = CopyKind::Dead { kind, reason: &reason };
+    let kind = Republish::Dead { kind, reason: &reason };
     let bare = || Box::new(received.message.copy(name, received.envelope, &kind, now).bare());
     confirm(broker, queue, &Target::Dead(name.to_owned()), received, bare).await
 }
 
 /// Tells the last step of a tracked job, before it is settled: else one whose worker is killed would seem to run for
 /// ever. A job is not held up by a broker that refuses to be told.
-pub(crate) async fn tell_end(event: JobEvent, received: &Received, queue: &Queue, broker: &Broker) -> Settlement {
-    if !broker.teller().may_tell() {
+pub(crate) async fn report_end(event: StatusUpdate, received: &Incoming, queue: &Queue, broker: &Broker) -> Settlement {
+    if !broker.emitter().may_report() {
         return Settlement::Ack;
     }
     let (target, message) = event.into_message();
     match confirm(broker, queue, &target, received, || message.clone()).await {
         Settlement::Ack => {
-            broker.teller().told();
+            broker.emitter().accepted();
             Settlement::Ack
         }
         Settlement::Reject => {
@@ -164,7 +164,7 @@ async fn confirm(
     broker: &Broker,
     queue: &Queue,
     target: &Target,
-    received: &Received,
+    received: &Incoming,
     mut copy: impl FnMut() -> Box<Message>,
 ) -> Settlement {
     let (mut refusals, mut pause, mut stuck) = (0, FIRST_PAUSE, None);
@@ -174,10 +174,10 @@ async fn confirm(
             Err(SendError::Closed) => return Settlement::Requeue,
             Err(error) => error,
         };
-        tell_of(&error, broker, queue, target, received);
+        log_unconfirmed(&error, broker, queue, target, received);
         stuck.get_or_insert_with(|| broker.health().stuck());
         let is_event = matches!(target, Target::Event(..));
-        if is_event && broker.teller().is_refused_by(&error) {
+        if is_event && broker.emitter().is_refused_by(&error) {
             return Settlement::Reject;
         }
         if is_final(&error, is_event) {
@@ -194,7 +194,7 @@ async fn confirm(
         }
         // A nack comes of a queue that exists. Declaring everything would only load a cluster that elects its leaders.
         if matches!(error, SendError::Returned | SendError::Refused(_)) {
-            Box::pin(mend(broker, queue)).await;
+            Box::pin(repair(broker, queue)).await;
         }
         // Apart from each other: copies that fail together must not meet again.
         tokio::time::sleep(pause.mul_f64(0.5 + backoff::draws().0 / 2.0)).await;
@@ -214,9 +214,9 @@ fn is_final(error: &SendError, is_event: bool) -> bool {
 }
 
 /// Says once in a while what keeps copies from being confirmed.
-fn tell_of(error: &SendError, broker: &Broker, queue: &Queue, target: &Target, received: &Received) {
+fn log_unconfirmed(error: &SendError, broker: &Broker, queue: &Queue, target: &Target, received: &Incoming) {
     let queue = queue.name();
-    if broker.quiet().is_news(format!("{queue}: {error:?}")) {
+    if broker.log_throttle().should_log(format!("{queue}: {error:?}")) {
         let job_id = received.id();
         tracing::warn!(
             queue,
@@ -229,9 +229,9 @@ fn tell_of(error: &SendError, broker: &Broker, queue: &Queue, target: &Target, r
 }
 
 /// Looks whether a part of the topology is missing, and declares it if that is this handle's way.
-async fn mend(broker: &Broker, queue: &Queue) {
-    if let Err(error) = broker.mend(queue).await
-        && broker.quiet().is_news(format!("{}: {error:?}", queue.name()))
+async fn repair(broker: &Broker, queue: &Queue) {
+    if let Err(error) = broker.repair(queue).await
+        && broker.log_throttle().should_log(format!("{}: {error:?}", queue.name()))
     {
         tracing::warn!(queue = queue.name(), %error, "the topology cannot be mended, trying again");
     }

@@ -17,7 +17,7 @@ use tracing::Instrument;
 
 use crate::{
     attempt::{
-        admission::Received,
+        admission::Incoming,
         context::{self, Context},
         decide::Facts,
         handler::panic_of,
@@ -25,8 +25,8 @@ use crate::{
         settle::{self, Disposition, Settlement},
     },
     limits::{
-        keyed::Place,
-        limiter::{Gate, Pass, Wait},
+        keyed::KeyedPermit,
+        limiter::{Admitted, Limiter, Wait},
     },
     message::{millis, republish::ERROR_TEXT_LIMIT, truncated},
     observe::{
@@ -39,10 +39,10 @@ use crate::{
         lane::Lane,
     },
     tracking::{
-        status_update::{JobEvent, Step},
+        status_update::{StatusUpdate, Step},
         tracked::Tracked,
     },
-    worker::runtime::Handlers,
+    worker::runtime::QueueRuntime,
 };
 
 /// What a task has to do.
@@ -56,13 +56,13 @@ pub(crate) enum Work {
 /// What an attempt at a job with limits has besides.
 #[derive(Default)]
 struct Besides {
-    pass: Option<Pass>,
-    places: Vec<Place>,
+    pass: Option<Admitted>,
+    places: Vec<KeyedPermit>,
 }
 
 pub(crate) struct Task<S> {
-    pub(crate) handlers: Arc<Handlers<S>>,
-    pub(crate) received: Arc<Received>,
+    pub(crate) handlers: Arc<QueueRuntime<S>>,
+    pub(crate) received: Arc<Incoming>,
     pub(crate) lane: Lane,
     pub(crate) in_progress: IntGauge,
 }
@@ -70,7 +70,7 @@ pub(crate) struct Task<S> {
 impl<S: Send + Sync + 'static> Task<S> {
     /// Returns once the outcome is safe and the original may be settled.
     pub(crate) async fn run(self, work: Work) -> Settlement {
-        let Handlers { queue, broker, .. } = &*self.handlers;
+        let QueueRuntime { queue, broker, .. } = &*self.handlers;
         let tracked = self.received.envelope.track.then(|| Tracked::new(broker, queue.name(), &self.received));
         let (disposition, metrics) = match work {
             Work::Settle(disposition) => {
@@ -85,12 +85,12 @@ impl<S: Send + Sync + 'static> Task<S> {
             Work::Run(index, permit) => {
                 let route = &self.handlers.routes[index];
                 // Boxed, so that the many that are neither tracked nor limited do not carry its room about.
-                let disposition = match (&tracked, &route.gate) {
+                let disposition = match (&tracked, &route.limiter) {
                     (None, None) => Disposition::Outcome(self.attempt(route, permit, Besides::default(), None).await),
                     (Some(tracked), None) => {
                         Box::pin(self.attempt_tracked(route, permit, tracked, Besides::default())).await
                     }
-                    (tracked, Some(gate)) => Box::pin(self.attempt_limited(route, permit, tracked, gate)).await,
+                    (tracked, Some(limiter)) => Box::pin(self.attempt_limited(route, permit, tracked, limiter)).await,
                 };
                 (disposition, &*route.metrics)
             }
@@ -106,7 +106,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             Box::pin(span.within(carry_out)).await
         };
         if let Some(tracked) = tracked {
-            settlement = Box::pin(span.within(self.tell(&tracked, &disposition, settlement))).await;
+            settlement = Box::pin(span.within(self.report(&tracked, &disposition, settlement))).await;
         }
         let finish = finish(&disposition);
         span.settled(place, settlement, finish);
@@ -127,13 +127,13 @@ impl<S: Send + Sync + 'static> Task<S> {
         route: &Route<S>,
         permit: OwnedSemaphorePermit,
         tracked: &Option<Arc<Tracked>>,
-        gate: &Arc<Gate>,
+        limiter: &Arc<Limiter>,
     ) -> Disposition {
-        let entering = gate.enter(&self.received, self.handlers.broker.now_ms());
+        let entering = limiter.enter(&self.received, self.handlers.broker.now_ms());
         let mut pass = match AssertUnwindSafe(entering).catch_unwind().await {
             Ok(Ok(pass)) => pass,
             Ok(Err(Wait { delay, slot })) => {
-                return Disposition::Held { delay: delay::Wait::exact(delay.max(UNIT)), slot };
+                return Disposition::Deferred { delay: delay::Wait::exact(delay.max(UNIT)), slot };
             }
             // The key of a limit and a store of permits are the user's own.
             Err(panic) => {
@@ -161,21 +161,21 @@ impl<S: Send + Sync + 'static> Task<S> {
         tracked: &Arc<Tracked>,
         besides: Besides,
     ) -> Disposition {
-        tracked.tell(Step::Received);
+        tracked.report(Step::Received);
         if tracked.is_cancelled().await {
             return Disposition::Cancelled;
         }
-        tracked.tell(Step::Started);
+        tracked.report(Step::Started);
         let outcome = self.attempt(route, permit, besides, Some(Arc::clone(tracked))).await;
-        if !matches!(outcome, Outcome::Done | Outcome::Duplicate) && tracked.unwanted().initialized() {
+        if !matches!(outcome, Outcome::Done | Outcome::Duplicate) && tracked.cancelled().initialized() {
             return Disposition::Cancelled;
         }
         Disposition::Outcome(outcome)
     }
 
     /// Tells a tracked job's step; if it is the last one, returns once the broker has it.
-    async fn tell(&self, tracked: &Tracked, disposition: &Disposition, settlement: Settlement) -> Settlement {
-        let Handlers { queue, broker, .. } = &*self.handlers;
+    async fn report(&self, tracked: &Tracked, disposition: &Disposition, settlement: Settlement) -> Settlement {
+        let QueueRuntime { queue, broker, .. } = &*self.handlers;
         let now = broker.now_ms();
         let dead = |kind: ErrorKind, reason: &str| Step::Dead {
             kind: kind.to_string(),
@@ -191,7 +191,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             Disposition::Suspect | Disposition::HandedBack => return settlement,
             Disposition::Cancelled => Step::Cancelled,
             Disposition::TooEarly(ms) => Step::Snoozed { due: now + ms },
-            Disposition::Held { delay, .. } => Step::Snoozed { due: now + millis(*delay) },
+            Disposition::Deferred { delay, .. } => Step::Snoozed { due: now + millis(*delay) },
             Disposition::Outcome(Outcome::Done) => tracked.succeeded(),
             Disposition::Outcome(Outcome::Duplicate) => Step::Duplicate,
             Disposition::Outcome(Outcome::Snooze { delay }) => Step::Snoozed { due: now + millis(*delay) },
@@ -203,11 +203,11 @@ impl<S: Send + Sync + 'static> Task<S> {
             },
         };
         if !step.is_terminal() {
-            tracked.tell(step);
+            tracked.report(step);
             return settlement;
         }
-        let event = JobEvent::of(&self.received, queue.name(), now, step);
-        match settle::tell_end(event, &self.received, queue, broker).await {
+        let event = StatusUpdate::of(&self.received, queue.name(), now, step);
+        match settle::report_end(event, &self.received, queue, broker).await {
             Settlement::Ack => settlement,
             not_told => not_told,
         }
@@ -252,7 +252,7 @@ impl<S: Send + Sync + 'static> Task<S> {
     }
 
     fn place(&self) -> trace::Place<'_> {
-        let Handlers { broker, queue, .. } = &*self.handlers;
+        let QueueRuntime { broker, queue, .. } = &*self.handlers;
         trace::Place { broker, queue, lane: self.lane }
     }
 
@@ -269,14 +269,14 @@ impl<S: Send + Sync + 'static> Task<S> {
 fn finish(disposition: &Disposition) -> Option<Finish> {
     match disposition {
         Disposition::Outcome(outcome) => Some(Finish::of(outcome)),
-        Disposition::TooEarly(_) | Disposition::Held { .. } => Some(Finish::Snoozed),
+        Disposition::TooEarly(_) | Disposition::Deferred { .. } => Some(Finish::Snoozed),
         Disposition::Cancelled => Some(Finish::Cancelled),
         Disposition::Suspect | Disposition::HandedBack => None,
     }
 }
 
 /// Says once, where it is decided, what did not go well.
-fn log(disposition: &Disposition, received: &Received, queue: &str) {
+fn log(disposition: &Disposition, received: &Incoming, queue: &str) {
     let (job, job_id) = (received.message.job_name(), received.id());
     let (attempt, trace_id) = (received.envelope.attempt, received.trace.id());
     match disposition {
@@ -285,11 +285,11 @@ fn log(disposition: &Disposition, received: &Received, queue: &str) {
             tracing::warn!(job, queue, job_id, "came back without an outcome too often, moving it to the suspect lane");
         }
         Disposition::Cancelled => tracing::info!(job, queue, job_id, attempt, trace_id, "job cancelled"),
-        Disposition::TooEarly(_) | Disposition::Held { .. } | Disposition::HandedBack => {}
+        Disposition::TooEarly(_) | Disposition::Deferred { .. } | Disposition::HandedBack => {}
     }
 }
 
-fn log_outcome(outcome: &Outcome, received: &Received, queue: &str) {
+fn log_outcome(outcome: &Outcome, received: &Incoming, queue: &str) {
     let (job, job_id) = (received.message.job_name(), received.id());
     let (attempt, trace_id) = (received.envelope.attempt, received.trace.id());
     match outcome {

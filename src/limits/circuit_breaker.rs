@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     error::{Class, JobResult},
-    limits::flow::Pace,
+    limits::flow::Flow,
     observe::metrics::Metrics,
     topology::delay::UNIT,
 };
@@ -27,7 +27,7 @@ use crate::{
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// Something outside that handlers need and that may be down, under the name they give in
-/// [`Worker::needs`](crate::Worker::needs).
+/// [`Worker::circuit`](crate::Worker::circuit).
 ///
 /// It is taken for down when, within the window, so many attempts failed, and at least half of all that ended. What
 /// counts as a failure are errors that may pass and timeouts; what counts as a success are success and permanent errors,
@@ -38,23 +38,23 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 ///
 /// ```
 /// use std::time::Duration;
-/// use leveret::Dependency;
+/// use leveret::CircuitBreaker;
 ///
-/// let smtp = Dependency::new("smtp")
+/// let smtp = CircuitBreaker::new("smtp")
 ///     .failures(5)                                  // these are the defaults
 ///     .window(Duration::from_secs(30))
 ///     .open_for(Duration::from_secs(10));
 /// # let _ = smtp;
 /// ```
 #[derive(Clone, Debug)]
-pub struct Dependency {
+pub struct CircuitBreaker {
     name: String,
     failures: u32,
     window: Duration,
     open_for: Duration,
 }
 
-impl Dependency {
+impl CircuitBreaker {
     /// A dependency with the defaults: 5 failures within 30 s, a probe after 10 s.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
@@ -87,25 +87,25 @@ impl Dependency {
     }
 }
 
-/// What is known of a dependency; see [`Context::dependency`](crate::Context::dependency).
+/// The state of a circuit breaker; see [`Context::circuit`](crate::Context::circuit).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DependencyState {
+pub enum CircuitState {
     /// Jobs run.
-    Up,
-    /// One job runs to find out.
-    Probing,
+    Closed,
+    /// One job runs as a probe.
+    HalfOpen,
     /// No job runs.
-    Down,
+    Open,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Circuit {
+enum State {
     /// Counted since then.
     Closed { since: Instant, failed: u32, fine: u32 },
     /// Down since then; the next probe may start at `probe_at`.
     Open { since: Instant, probe_at: Instant },
     /// Down since then, a probe runs.
-    Probing { since: Instant },
+    HalfOpen { since: Instant },
 }
 
 /// Whether a job may run.
@@ -128,8 +128,8 @@ pub(crate) enum Sign {
 
 /// The breaker of one dependency.
 pub(crate) struct Breaker {
-    settings: Dependency,
-    circuit: Mutex<Circuit>,
+    settings: CircuitBreaker,
+    circuit: Mutex<State>,
     changed: watch::Sender<()>,
     gauge: IntGauge,
 }
@@ -138,14 +138,14 @@ impl Breaker {
     pub(crate) fn admit(&self, draw: f64) -> Admission {
         let (now, mut circuit) = (Instant::now(), self.lock());
         let (since, rest) = match *circuit {
-            Circuit::Closed { .. } => return Admission::Run,
-            Circuit::Open { since, probe_at } if probe_at <= now => {
-                *circuit = Circuit::Probing { since };
-                self.tell(DependencyState::Probing);
+            State::Closed { .. } => return Admission::Run,
+            State::Open { since, probe_at } if probe_at <= now => {
+                *circuit = State::HalfOpen { since };
+                self.publish(CircuitState::HalfOpen);
                 return Admission::Probe;
             }
-            Circuit::Open { since, probe_at } => (since, probe_at - now),
-            Circuit::Probing { since } => (since, self.settings.open_for),
+            State::Open { since, probe_at } => (since, probe_at - now),
+            State::HalfOpen { since } => (since, self.settings.open_for),
         };
         // The longer it is down, the further apart: jobs that wait must not come round and round.
         let spread = (now - since).max(self.settings.open_for).mul_f64(draw);
@@ -156,37 +156,37 @@ impl Breaker {
     pub(crate) fn report(&self, sign: Sign, was_probe: bool) {
         let (now, mut circuit) = (Instant::now(), self.lock());
         match (*circuit, sign) {
-            (Circuit::Probing { .. }, Sign::Fine) if was_probe => {
-                *circuit = Circuit::Closed { since: now, failed: 0, fine: 0 };
-                tracing::info!(dependency = self.settings.name, "up again");
-                self.tell(DependencyState::Up);
+            (State::HalfOpen { .. }, Sign::Fine) if was_probe => {
+                *circuit = State::Closed { since: now, failed: 0, fine: 0 };
+                tracing::info!(circuit = self.settings.name, "circuit closed");
+                self.publish(CircuitState::Closed);
             }
-            (Circuit::Probing { since }, sign) if was_probe => {
+            (State::HalfOpen { since }, sign) if was_probe => {
                 // A probe that tells nothing is followed by the next at once.
                 let probe_at = if sign == Sign::Failed { now + self.settings.open_for } else { now };
-                *circuit = Circuit::Open { since, probe_at };
-                self.tell(DependencyState::Down);
+                *circuit = State::Open { since, probe_at };
+                self.publish(CircuitState::Open);
             }
-            (Circuit::Closed { since, failed, fine }, Sign::Failed | Sign::Fine) => {
+            (State::Closed { since, failed, fine }, Sign::Failed | Sign::Fine) => {
                 let fresh = now - since > self.settings.window;
                 let (since, failed, fine) = if fresh { (now, 0, 0) } else { (since, failed, fine) };
                 let (failed, fine) = (failed + u32::from(sign == Sign::Failed), fine + u32::from(sign == Sign::Fine));
-                *circuit = Circuit::Closed { since, failed, fine };
+                *circuit = State::Closed { since, failed, fine };
                 if sign == Sign::Failed && failed >= self.settings.failures && failed >= fine {
-                    *circuit = Circuit::Open { since: now, probe_at: now + self.settings.open_for };
-                    tracing::warn!(dependency = self.settings.name, failed, "down: jobs that need it wait");
-                    self.tell(DependencyState::Down);
+                    *circuit = State::Open { since: now, probe_at: now + self.settings.open_for };
+                    tracing::warn!(circuit = self.settings.name, failed, "circuit open: jobs that need it wait");
+                    self.publish(CircuitState::Open);
                 }
             }
             _ => {}
         }
     }
 
-    pub(crate) fn state(&self) -> DependencyState {
+    pub(crate) fn state(&self) -> CircuitState {
         match *self.lock() {
-            Circuit::Closed { .. } => DependencyState::Up,
-            Circuit::Open { .. } => DependencyState::Down,
-            Circuit::Probing { .. } => DependencyState::Probing,
+            State::Closed { .. } => CircuitState::Closed,
+            State::Open { .. } => CircuitState::Open,
+            State::HalfOpen { .. } => CircuitState::HalfOpen,
         }
     }
 
@@ -194,25 +194,25 @@ impl Breaker {
         self.settings.name()
     }
 
-    pub(crate) fn pace(&self, now: Instant) -> Pace {
+    pub(crate) fn pace(&self, now: Instant) -> Flow {
         match *self.lock() {
-            Circuit::Closed { .. } => Pace::Full,
-            Circuit::Open { probe_at, .. } if probe_at <= now => Pace::One,
-            Circuit::Open { probe_at, .. } => Pace::None(Some(probe_at)),
-            Circuit::Probing { .. } => Pace::None(None),
+            State::Closed { .. } => Flow::Full,
+            State::Open { probe_at, .. } if probe_at <= now => Flow::One,
+            State::Open { probe_at, .. } => Flow::None(Some(probe_at)),
+            State::HalfOpen { .. } => Flow::None(None),
         }
     }
 
-    fn tell(&self, state: DependencyState) {
+    fn publish(&self, state: CircuitState) {
         self.gauge.set(match state {
-            DependencyState::Up => 0,
-            DependencyState::Probing => 1,
-            DependencyState::Down => 2,
+            CircuitState::Closed => 0,
+            CircuitState::HalfOpen => 1,
+            CircuitState::Open => 2,
         });
         self.changed.send_replace(());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Circuit> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -240,22 +240,22 @@ impl Sign {
 
 /// The dependencies of a worker.
 #[derive(Debug)]
-pub(crate) struct Dependencies {
+pub(crate) struct Breakers {
     breakers: HashMap<String, Arc<Breaker>>,
     changed: watch::Sender<()>,
 }
 
-impl Dependencies {
+impl Breakers {
     /// Those that were set, and those that are only named, with the defaults.
-    pub(crate) fn new(set: Vec<Dependency>, named: impl Iterator<Item = &'static str>, metrics: &Metrics) -> Self {
+    pub(crate) fn new(set: Vec<CircuitBreaker>, named: impl Iterator<Item = &'static str>, metrics: &Metrics) -> Self {
         let changed = watch::Sender::new(());
-        let mut settings: BTreeMap<String, Dependency> =
-            named.map(|name| (name.to_owned(), Dependency::new(name))).collect();
+        let mut settings: BTreeMap<String, CircuitBreaker> =
+            named.map(|name| (name.to_owned(), CircuitBreaker::new(name))).collect();
         settings.extend(set.into_iter().map(|dependency| (dependency.name.clone(), dependency)));
-        let breaker = |(name, settings): (String, Dependency)| {
-            let gauge = metrics.dependency(&name);
+        let breaker = |(name, settings): (String, CircuitBreaker)| {
+            let gauge = metrics.circuit(&name);
             gauge.set(0);
-            let circuit = Mutex::new(Circuit::Closed { since: Instant::now(), failed: 0, fine: 0 });
+            let circuit = Mutex::new(State::Closed { since: Instant::now(), failed: 0, fine: 0 });
             (name, Arc::new(Breaker { settings, circuit, changed: changed.clone(), gauge }))
         };
         Self { breakers: settings.into_iter().map(breaker).collect(), changed }
@@ -290,7 +290,7 @@ pub(crate) mod tests {
 
     pub(crate) fn breaker() -> Arc<Breaker> {
         let metrics = Metrics::new().unwrap();
-        let dependencies = Dependencies::new(vec![Dependency::new("smtp").failures(3)], ["db"].into_iter(), &metrics);
+        let dependencies = Breakers::new(vec![CircuitBreaker::new("smtp").failures(3)], ["db"].into_iter(), &metrics);
         assert!(dependencies.get("db").is_some());
         Arc::clone(dependencies.get("smtp").unwrap())
     }
@@ -307,10 +307,10 @@ pub(crate) mod tests {
         fail(&breaker, 1);
         assert_eq!((breaker.admit(0.0), breaker.gauge.get()), (Admission::Wait(10 * SECOND), 2));
         tokio::time::advance(10 * SECOND).await;
-        assert_eq!((breaker.admit(0.0), breaker.state()), (Admission::Probe, DependencyState::Probing));
+        assert_eq!((breaker.admit(0.0), breaker.state()), (Admission::Probe, CircuitState::HalfOpen));
         assert_eq!(breaker.admit(0.0), Admission::Wait(10 * SECOND), "a single probe");
         breaker.report(Sign::Fine, false);
-        assert_eq!(breaker.state(), DependencyState::Probing, "only the probe decides");
+        assert_eq!(breaker.state(), CircuitState::HalfOpen, "only the probe decides");
         breaker.report(Sign::Failed, true);
         assert_eq!(breaker.admit(0.0), Admission::Wait(10 * SECOND));
         tokio::time::advance(10 * SECOND).await;
@@ -326,14 +326,14 @@ pub(crate) mod tests {
         let breaker = breaker();
         (0..4).for_each(|_| breaker.report(Sign::Fine, false));
         fail(&breaker, 3);
-        assert_eq!(breaker.state(), DependencyState::Up);
+        assert_eq!(breaker.state(), CircuitState::Closed);
         for _ in 0..10 {
             tokio::time::advance(31 * SECOND).await;
             fail(&breaker, 2);
-            assert_eq!(breaker.state(), DependencyState::Up);
+            assert_eq!(breaker.state(), CircuitState::Closed);
         }
         fail(&breaker, 1);
-        assert_eq!(breaker.state(), DependencyState::Down);
+        assert_eq!(breaker.state(), CircuitState::Open);
     }
 
     #[tokio::test(start_paused = true)]
@@ -366,15 +366,15 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn an_error_of_a_job_that_does_not_need_a_dependency_counts_if_it_blames_it() {
         let metrics = Metrics::new().unwrap();
-        let dependencies = Dependencies::new(vec![Dependency::new("smtp").failures(3)], std::iter::empty(), &metrics);
+        let dependencies = Breakers::new(vec![CircuitBreaker::new("smtp").failures(3)], std::iter::empty(), &metrics);
         let smtp = Arc::clone(dependencies.get("smtp").unwrap());
         let refused = |blamed| Err(JobError::from("refused").blame(blamed));
         for result in [Err("refused".into()), refused(&[]), refused(&["db"]), Ok(())] {
             (0..3).for_each(|_| dependencies.blame(&result, &[]));
         }
         (0..3).for_each(|_| dependencies.blame(&refused(&["smtp"]), &[Arc::clone(&smtp)]));
-        assert_eq!(smtp.state(), DependencyState::Up, "nothing blames it, or its need counts already");
+        assert_eq!(smtp.state(), CircuitState::Closed, "nothing blames it, or its need counts already");
         (0..3).for_each(|_| dependencies.blame(&refused(&["smtp"]), &[]));
-        assert_eq!(smtp.state(), DependencyState::Down);
+        assert_eq!(smtp.state(), CircuitState::Open);
     }
 }

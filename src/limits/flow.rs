@@ -11,12 +11,12 @@ use tokio::{
 use crate::{
     limits::circuit_breaker::Breaker,
     transport::session::{Ended, Session},
-    worker::runtime::Handlers,
+    worker::runtime::QueueRuntime,
 };
 
 /// How many jobs a queue may take, all of whose jobs need something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pace {
+pub(crate) enum Flow {
     Full,
     /// One at a time, to probe with.
     One,
@@ -25,37 +25,37 @@ pub(crate) enum Pace {
 }
 
 /// Keeps one session at the pace of its queue.
-pub(crate) struct Pacer {
+pub(crate) struct FlowControl {
     changed: watch::Receiver<()>,
-    pace: Pace,
+    pace: Flow,
 }
 
-impl Pacer {
+impl FlowControl {
     /// None for a queue with a job that needs nothing: that one is always consumed.
-    pub(crate) fn new<S>(handlers: &Handlers<S>) -> Option<Self> {
+    pub(crate) fn new<S>(handlers: &QueueRuntime<S>) -> Option<Self> {
         let paced = handlers.routes.iter().all(|route| !route.needs().is_empty());
-        paced.then(|| Self { changed: handlers.dependencies.watch(), pace: Pace::Full })
+        paced.then(|| Self { changed: handlers.dependencies.watch(), pace: Flow::Full })
     }
 
     /// Tells the session what is different from before; it has `prefetch` in hand when nothing is down.
     pub(crate) async fn keep<S>(
         &mut self,
         session: &mut Session,
-        handlers: &Handlers<S>,
+        handlers: &QueueRuntime<S>,
         prefetch: u16,
     ) -> Result<(), Ended> {
         self.changed.mark_unchanged();
         let before = std::mem::replace(&mut self.pace, pace(handlers.routes.iter().map(|route| route.needs())));
-        let is_none = |pace| matches!(pace, Pace::None(_));
+        let is_none = |pace| matches!(pace, Flow::None(_));
         if before == self.pace || (is_none(before) && is_none(self.pace)) {
             return Ok(());
         }
         tracing::info!(queue = handlers.queue.name(), pace = ?self.pace, "consuming at another pace");
         session.pause().await;
         match self.pace {
-            Pace::None(_) => Ok(()),
-            Pace::One => session.resume(1).await,
-            Pace::Full => session.resume(prefetch).await,
+            Flow::None(_) => Ok(()),
+            Flow::One => session.resume(1).await,
+            Flow::Full => session.resume(prefetch).await,
         }
     }
 
@@ -63,7 +63,7 @@ impl Pacer {
     pub(crate) async fn changed(&mut self) {
         let until = async {
             match self.pace {
-                Pace::None(Some(until)) => sleep_until(until).await,
+                Flow::None(Some(until)) => sleep_until(until).await,
                 _ => std::future::pending().await,
             }
         };
@@ -76,24 +76,24 @@ impl Pacer {
 }
 
 /// The pace of a queue: that of the job that has the most freedom, which is as free as the worst that it needs.
-fn pace<'a>(jobs: impl Iterator<Item = &'a [Arc<Breaker>]>) -> Pace {
+fn pace<'a>(jobs: impl Iterator<Item = &'a [Arc<Breaker>]>) -> Flow {
     let now = Instant::now();
-    let mut best: Option<Pace> = None;
+    let mut best: Option<Flow> = None;
     for needs in jobs {
-        let pace = needs.iter().map(|breaker| breaker.pace(now)).reduce(worse).unwrap_or(Pace::Full);
+        let pace = needs.iter().map(|breaker| breaker.pace(now)).reduce(worse).unwrap_or(Flow::Full);
         best = Some(best.map_or(pace, |best| if worse(best, pace) == best { pace } else { best }));
     }
-    best.unwrap_or(Pace::Full)
+    best.unwrap_or(Flow::Full)
 }
 
-fn worse(a: Pace, b: Pace) -> Pace {
+fn worse(a: Flow, b: Flow) -> Flow {
     match (a, b) {
-        (Pace::None(Some(a)), Pace::None(Some(b))) => Pace::None(Some(a.max(b))),
+        (Flow::None(Some(a)), Flow::None(Some(b))) => Flow::None(Some(a.max(b))),
         // One whose end is not known is told of.
-        (Pace::None(None), _) | (_, Pace::None(None)) => Pace::None(None),
-        (none @ Pace::None(_), _) | (_, none @ Pace::None(_)) => none,
-        (Pace::One, _) | (_, Pace::One) => Pace::One,
-        (Pace::Full, Pace::Full) => Pace::Full,
+        (Flow::None(None), _) | (_, Flow::None(None)) => Flow::None(None),
+        (none @ Flow::None(_), _) | (_, none @ Flow::None(_)) => none,
+        (Flow::One, _) | (_, Flow::One) => Flow::One,
+        (Flow::Full, Flow::Full) => Flow::Full,
     }
 }
 
@@ -107,15 +107,15 @@ mod tests {
         let (smtp, other) = (breaker(), breaker());
         let (needs_smtp, needs_both, none) = ([smtp.clone()], [smtp.clone(), other.clone()], []);
         let both = || pace([&needs_smtp[..], &needs_both[..]].into_iter());
-        assert_eq!(both(), Pace::Full);
+        assert_eq!(both(), Flow::Full);
         fail(&other, 3);
-        assert_eq!(both(), Pace::Full, "one of them can run");
+        assert_eq!(both(), Flow::Full, "one of them can run");
         fail(&smtp, 3);
-        assert_eq!(both(), Pace::None(Some(Instant::now() + 10 * SECOND)));
-        assert_eq!(pace([&needs_smtp[..], &none[..]].into_iter()), Pace::Full);
+        assert_eq!(both(), Flow::None(Some(Instant::now() + 10 * SECOND)));
+        assert_eq!(pace([&needs_smtp[..], &none[..]].into_iter()), Flow::Full);
         tokio::time::advance(10 * SECOND).await;
-        assert_eq!(both(), Pace::One);
+        assert_eq!(both(), Flow::One);
         smtp.admit(0.0);
-        assert_eq!(pace([&needs_smtp[..]].into_iter()), Pace::None(None));
+        assert_eq!(pace([&needs_smtp[..]].into_iter()), Flow::None(None));
     }
 }

@@ -22,7 +22,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 const UNKNOWN: Duration = UNIT;
 
 #[derive(Debug, Default)]
-pub(crate) struct Places {
+pub(crate) struct KeyedSemaphore {
     state: Mutex<State>,
     freed: Notify,
 }
@@ -46,8 +46,8 @@ struct Key {
 
 /// A place that is given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
-    places: Arc<Places>,
+pub(crate) struct KeyedPermit {
+    places: Arc<KeyedSemaphore>,
     key: u64,
     since: Instant,
 }
@@ -58,10 +58,10 @@ impl Default for State {
     }
 }
 
-impl Places {
+impl KeyedSemaphore {
     /// A place for `key` if fewer than `most` of it are taken, else the time to wait. `again` says that the job has
     /// waited before.
-    pub(crate) fn take(self: &Arc<Self>, key: u64, most: u32, again: bool) -> Result<Place, Duration> {
+    pub(crate) fn take(self: &Arc<Self>, key: u64, most: u32, again: bool) -> Result<KeyedPermit, Duration> {
         let (now, mut state) = (Instant::now(), self.lock());
         if state.keys.len() >= state.sweep_at {
             state.keys.retain(|_, key| !key.running.is_empty() || key.line.is_some_and(|line| line > now));
@@ -71,7 +71,7 @@ impl Places {
         let entry = state.keys.entry(key).or_default();
         if entry.running.len() < most as usize {
             entry.running.push(now);
-            return Ok(Place { places: Arc::clone(self), key, since: now });
+            return Ok(KeyedPermit { places: Arc::clone(self), key, since: now });
         }
         let wait = if again {
             entry.running.iter().min().map_or(each, |eldest| now.duration_since(*eldest).max(each))
@@ -90,7 +90,7 @@ impl Places {
         most: impl Fn() -> u32,
         again: bool,
         in_place: Duration,
-    ) -> Result<Place, Duration> {
+    ) -> Result<KeyedPermit, Duration> {
         let wait = match self.take(key, most(), again) {
             Err(wait) if wait <= in_place => wait,
             taken => return taken,
@@ -122,7 +122,7 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl Drop for KeyedPermit {
     fn drop(&mut self) {
         let mut state = self.places.lock();
         let took = self.since.elapsed();
@@ -150,7 +150,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_more_than_allowed_have_a_place_and_other_keys_are_not_held_up() {
-        let places = Arc::new(Places::default());
+        let places = Arc::new(KeyedSemaphore::default());
         let first = places.take(1, 2, false).unwrap();
         let _second = places.take(1, 2, false).unwrap();
         assert!(places.take(1, 2, false).is_err());
@@ -161,7 +161,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_that_waits_waits_longer_than_the_one_before_by_what_a_job_takes() {
-        let places = Arc::new(Places::default());
+        let places = Arc::new(KeyedSemaphore::default());
         for _ in 0..100 {
             let place = places.take(7, 1, false).unwrap();
             tokio::time::advance(ms(800)).await;
@@ -177,7 +177,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_comes_back_to_a_long_job_waits_ever_longer() {
-        let places = Arc::new(Places::default());
+        let places = Arc::new(KeyedSemaphore::default());
         let _running = places.take(1, 1, false).unwrap();
         let mut asked = 0;
         let started = Instant::now();
@@ -191,7 +191,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn keys_that_are_not_used_any_more_are_forgotten() {
-        let places = Arc::new(Places::default());
+        let places = Arc::new(KeyedSemaphore::default());
         for key in 0..10_000 {
             let place = places.take(key, 1, false).unwrap();
             drop((places.take(key, 1, false), place));

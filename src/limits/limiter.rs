@@ -6,7 +6,7 @@ use prometheus::IntCounter;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    attempt::admission::Received,
+    attempt::admission::Incoming,
     backoff,
     error::JobResult,
     limits::circuit_breaker::{Admission, Breaker, Sign},
@@ -15,8 +15,8 @@ use crate::{
 };
 use crate::{
     limits::{
-        keyed::{Place, Places},
-        rate_limiter::{Line, Starts},
+        keyed::{KeyedPermit, KeyedSemaphore},
+        rate_limiter::{RateLimiter, Starts},
         shared::{SharedPlaces, SharedRate},
     },
     message::slot::Slot,
@@ -39,22 +39,22 @@ const AWAY: Duration = Duration::from_secs(5);
 pub(crate) type KeyOf = Arc<dyn Fn(&Message) -> Option<u64> + Send + Sync>;
 
 /// The limits of one registered handler.
-pub(crate) struct Gate {
+pub(crate) struct Limiter {
     pub(crate) needs: Vec<Arc<Breaker>>,
-    pub(crate) key: Option<(KeyOf, u32, Arc<Places>)>,
-    pub(crate) rate: Option<Line>,
+    pub(crate) key: Option<(KeyOf, u32, Arc<KeyedSemaphore>)>,
+    pub(crate) rate: Option<RateLimiter>,
     pub(crate) shared_rate: Option<SharedRate>,
     /// Of this process, under each of the two.
     pub(crate) starts: Vec<Starts>,
     pub(crate) shared_places: Option<Arc<SharedPlaces>>,
     pub(crate) in_place: Duration,
-    pub(crate) held: Held,
+    pub(crate) held: Deferred,
 }
 
 /// Counts jobs that had to wait, by reason.
 #[derive(Debug)]
-pub(crate) struct Held {
-    pub(crate) dependency: IntCounter,
+pub(crate) struct Deferred {
+    pub(crate) circuit: IntCounter,
     pub(crate) key: IntCounter,
     pub(crate) concurrency: IntCounter,
     pub(crate) rate: IntCounter,
@@ -70,12 +70,12 @@ pub(crate) struct Wait {
 
 /// Leave for one attempt.
 #[derive(Debug)]
-pub(crate) struct Pass {
-    gate: Arc<Gate>,
+pub(crate) struct Admitted {
+    limiter: Arc<Limiter>,
     /// Of which of the needs it is the probe, bit by bit.
     probes: u64,
     /// Given back when the last clone of the attempt's context is dropped.
-    pub(crate) places: Vec<Place>,
+    pub(crate) places: Vec<KeyedPermit>,
 }
 
 /// How long a job may wait in place.
@@ -83,19 +83,19 @@ pub(crate) fn in_place(concurrency: u16, is_alone: bool) -> Duration {
     if is_alone { ALONE } else { (TRIP * u32::from(concurrency)).min(UNIT) }
 }
 
-impl Gate {
+impl Limiter {
     /// Lets the job pass, at once or after some milliseconds, or says how long it is to wait in the broker. `now_ms` is
     /// the broker's time.
-    pub(crate) async fn enter(self: &Arc<Self>, received: &Received, now_ms: u64) -> Result<Pass, Wait> {
+    pub(crate) async fn enter(self: &Arc<Self>, received: &Incoming, now_ms: u64) -> Result<Admitted, Wait> {
         let arrived = Instant::now();
         let slot = Slot::of(&received.message, now_ms);
-        let mut pass = Pass { gate: Arc::clone(self), probes: 0, places: Vec::new() };
+        let mut pass = Admitted { limiter: Arc::clone(self), probes: 0, places: Vec::new() };
         for (index, breaker) in self.needs.iter().enumerate() {
             match breaker.admit(backoff::draws().0) {
                 Admission::Run => {}
                 Admission::Probe => pass.probes |= 1 << index,
                 Admission::Wait(delay) => {
-                    self.held.dependency.inc();
+                    self.held.circuit.inc();
                     return Err(Wait { delay, slot });
                 }
             }
@@ -183,20 +183,20 @@ impl Gate {
     }
 }
 
-impl Pass {
+impl Admitted {
     /// Learns from the attempt.
     pub(crate) fn ended(mut self, result: &JobResult) {
         let probes = std::mem::take(&mut self.probes);
-        for (index, breaker) in self.gate.needs.iter().enumerate() {
+        for (index, breaker) in self.limiter.needs.iter().enumerate() {
             breaker.report(Sign::of(result, breaker.name()), probes >> index & 1 == 1);
         }
     }
 }
 
-impl Drop for Pass {
+impl Drop for Admitted {
     /// An attempt that did not come about, or was cut off, tells nothing.
     fn drop(&mut self) {
-        for (index, breaker) in self.gate.needs.iter().enumerate() {
+        for (index, breaker) in self.limiter.needs.iter().enumerate() {
             if self.probes >> index & 1 == 1 {
                 breaker.report(Sign::None, true);
             }
@@ -204,9 +204,9 @@ impl Drop for Pass {
     }
 }
 
-impl fmt::Debug for Gate {
+impl fmt::Debug for Limiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").field("needs", &self.needs).field("rate", &self.rate).finish_non_exhaustive()
+        f.debug_struct("Limiter").field("needs", &self.needs).field("rate", &self.rate).finish_non_exhaustive()
     }
 }
 

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::{
     job::JobId,
-    limits::{Answer, Permits, Rate, Slots, Wish, rate_limiter::opens},
+    limits::{Answer, LeaseRequest, LimitStore, Rate, Slots, rate_limiter::opens},
     message::header,
     transport::clock::Now,
 };
@@ -15,7 +15,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[derive(Default)]
 struct Store(Mutex<Option<Instant>>);
 
-impl Permits for Store {
+impl LimitStore for Store {
     fn slots<'a>(&'a self, _: &'a str, rate: Rate, slots: u32) -> Answer<'a, Slots> {
         let (now, mut free) = (Instant::now(), self.0.lock().unwrap());
         let first = free.map_or(now, |free| free.max(now));
@@ -23,8 +23,8 @@ impl Permits for Store {
         Box::pin(async move { Ok(Slots { first: (first - now).as_nanos() as i64, secret: [7; 16] }) })
     }
 
-    fn places<'a>(&'a self, _: &'a str, wish: Wish<'a>) -> Answer<'a, u32> {
-        Box::pin(async move { Ok(wish.wanted) })
+    fn places<'a>(&'a self, _: &'a str, request: LeaseRequest<'a>) -> Answer<'a, u32> {
+        Box::pin(async move { Ok(request.wanted) })
     }
 }
 
@@ -32,17 +32,17 @@ fn counter() -> IntCounter {
     IntCounter::new("held", "held").unwrap()
 }
 
-fn gate(rate: Rate, store: Option<&Arc<Store>>) -> Arc<Gate> {
+fn limiter(rate: Rate, store: Option<&Arc<Store>>) -> Arc<Limiter> {
     let shared = store.map(|store| SharedRate::new("api".into(), rate, Arc::clone(store) as _));
-    Arc::new(Gate {
+    Arc::new(Limiter {
         needs: Vec::new(),
         key: None,
-        rate: shared.is_none().then(|| Line::new(rate, opens(rate))),
+        rate: shared.is_none().then(|| RateLimiter::new(rate, opens(rate))),
         starts: vec![Starts::new(rate, if shared.is_none() { opens(rate) } else { Instant::now() })],
         shared_rate: shared,
         shared_places: None,
         in_place: in_place(16, false),
-        held: Held { dependency: counter(), key: counter(), concurrency: counter(), rate: counter() },
+        held: Deferred { circuit: counter(), key: counter(), concurrency: counter(), rate: counter() },
     })
 }
 
@@ -51,12 +51,12 @@ fn now_ms(began: Instant) -> u64 {
 }
 
 /// A job as its worker reads it.
-fn job(id: &str, slot: Option<Slot>, now_ms: u64) -> Received {
+fn job(id: &str, slot: Option<Slot>, now_ms: u64) -> Incoming {
     let mut message = Message::new("j", &JobId::from(id), Vec::new(), BEGAN);
     if let Some(slot) = slot {
         message.set_header(header::SLOT, slot.to_header());
     }
-    Received::read(message, false, Now::at(now_ms))
+    Incoming::read(message, false, Now::at(now_ms))
 }
 
 /// What became of jobs that went round until they started.
@@ -76,7 +76,11 @@ impl Seen {
 
 /// Runs jobs as a worker does, and the ladder: a job that must wait comes back up to 0.12 s late, to the worker of that
 /// time.
-async fn run(jobs: usize, worker: impl Fn() -> Arc<Gate> + Clone + 'static, slot: impl Fn() -> Option<Slot>) -> Seen {
+async fn run(
+    jobs: usize,
+    worker: impl Fn() -> Arc<Limiter> + Clone + 'static,
+    slot: impl Fn() -> Option<Slot>,
+) -> Seen {
     let (began, seen) = (Instant::now(), Arc::new(Mutex::new(Seen::default())));
     let local = tokio::task::LocalSet::new();
     for n in 0..jobs {
@@ -102,13 +106,13 @@ fn deployed_every(
     times: u32,
     rate: Rate,
     store: Option<Arc<Store>>,
-) -> impl Fn() -> Arc<Gate> + Clone + 'static {
-    let (began, present) = (Instant::now(), Arc::new(Mutex::new((0, gate(rate, store.as_ref())))));
+) -> impl Fn() -> Arc<Limiter> + Clone + 'static {
+    let (began, present) = (Instant::now(), Arc::new(Mutex::new((0, limiter(rate, store.as_ref())))));
     move || {
         let number = ((began.elapsed().as_millis() / time.as_millis()) as u32).min(times);
         let mut present = present.lock().unwrap();
         if present.0 != number {
-            *present = (number, gate(rate, store.as_ref()));
+            *present = (number, limiter(rate, store.as_ref()));
         }
         Arc::clone(&present.1)
     }
@@ -142,9 +146,9 @@ async fn workers_that_follow_each_other_start_no_more_than_the_rate_in_any_secon
 async fn a_flood_of_forged_slots_makes_no_more_start_than_the_rate() {
     for shared in [false, true] {
         let (rate, store) = (Rate::per_second(10), Arc::new(Store::default()));
-        let gate = gate(rate, shared.then_some(&store));
+        let limiter = limiter(rate, shared.then_some(&store));
         for forged in [Slot { at: BEGAN, proof: None }, Slot { at: BEGAN, proof: Some(0) }] {
-            let worker = Arc::clone(&gate);
+            let worker = Arc::clone(&limiter);
             let mut seen = run(200, move || Arc::clone(&worker), || Some(forged)).await;
             assert!(seen.most_within(SECOND) <= 10, "shared: {shared}, {} in a second", seen.most_within(SECOND));
             sleep(Duration::from_secs(10)).await;
@@ -155,7 +159,7 @@ async fn a_flood_of_forged_slots_makes_no_more_start_than_the_rate() {
 #[tokio::test(start_paused = true)]
 async fn a_slot_of_a_shared_limit_is_taken_from_none_but_that_limit_and_for_no_other_job() {
     let (rate, store) = (Rate::per_minute(6), Arc::new(Store::default()));
-    let (first, next) = (gate(rate, Some(&store)), gate(rate, Some(&store)));
+    let (first, next) = (limiter(rate, Some(&store)), limiter(rate, Some(&store)));
     assert!(first.enter(&job("a", None, BEGAN), BEGAN).await.is_ok());
     let wait = first.enter(&job("b", None, BEGAN), BEGAN).await.unwrap_err();
     let slot = wait.slot.unwrap();

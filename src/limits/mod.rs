@@ -11,7 +11,7 @@ pub(crate) mod limiter;
 pub(crate) mod rate_limiter;
 pub(crate) mod shared;
 
-pub use self::shared::{Answer, Permits, Slots, Wish};
+pub use self::shared::{Answer, LeaseRequest, LimitStore, Slots};
 
 use std::time::Duration;
 

@@ -19,13 +19,13 @@ use crate::limits::Rate;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct RateLimiter {
     rate: Rate,
     /// The first slot that nobody has.
     free: Mutex<Option<Instant>>,
 }
 
-impl Line {
+impl RateLimiter {
     /// One whose first slots are when it opens.
     pub(crate) fn new(rate: Rate, opens: Instant) -> Self {
         Self { rate, free: Mutex::new(opens.checked_sub(rate.tolerance())) }
@@ -165,7 +165,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_nth_that_waits_gets_the_nth_slot() {
-        let line = Line::new(Rate::per_second(10), Instant::now());
+        let line = RateLimiter::new(Rate::per_second(10), Instant::now());
         let waits: Vec<_> = (0..4).map(|_| line.reserve(Instant::now())).collect();
         assert_eq!(waits, [ms(0), ms(100), ms(200), ms(300)]);
         tokio::time::advance(ms(250)).await;
@@ -174,7 +174,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_is_had_after_a_pause_and_not_saved_up_beyond_it() {
-        let line = Line::new(Rate::per_second(10).burst(3), Instant::now());
+        let line = RateLimiter::new(Rate::per_second(10).burst(3), Instant::now());
         let now = Instant::now();
         let waits: Vec<_> = (0..5).map(|_| line.reserve(now)).collect();
         assert_eq!(waits, [ms(0), ms(0), ms(0), ms(100), ms(200)]);
@@ -186,7 +186,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn over_a_long_time_no_more_than_the_rate_is_given_out() {
-        let line = Line::new(Rate::per_second(1000).burst(5), Instant::now());
+        let line = RateLimiter::new(Rate::per_second(1000).burst(5), Instant::now());
         let (start, mut last) = (Instant::now(), Duration::ZERO);
         for _ in 0..10_000 {
             last = last.max(Instant::now() + line.reserve(Instant::now()) - start);

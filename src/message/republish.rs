@@ -31,7 +31,7 @@ const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 
 /// Why a copy is made; it decides which headers change.
 #[derive(Clone, Debug)]
-pub(crate) enum CopyKind<'a> {
+pub(crate) enum Republish<'a> {
     /// The next attempt, at this time (ms since the epoch).
     Retry {
         kind: ErrorKind,
@@ -60,58 +60,58 @@ impl Message {
     /// A copy for another place or time: the same body, id, priority and foreign headers; see [`DROPPED`] for the rest.
     ///
     /// `queue` is the job queue that the copy comes from, and `received` what was read of the original.
-    pub(crate) fn copy(&self, queue: &str, received: Envelope, kind: &CopyKind<'_>, now_ms: u64) -> Self {
+    pub(crate) fn copy(&self, queue: &str, received: Envelope, kind: &Republish<'_>, now_ms: u64) -> Self {
         let mut headers = self.kept_headers();
         headers.insert(header::HOP.into(), integer(received.hop.saturating_add(1).into()));
-        let enqueued_at = received.enqueued_at.filter(|_| !matches!(kind, CopyKind::Replayed));
+        let enqueued_at = received.enqueued_at.filter(|_| !matches!(kind, Republish::Replayed));
         headers.insert(header::ENQUEUED_AT.into(), integer(enqueued_at.unwrap_or(now_ms)));
         if let Some(at) = received.expires_at.or_else(|| self.expiration(now_ms)) {
             headers.insert(header::EXPIRES_AT.into(), integer(at));
         }
         let attempt = match kind {
-            CopyKind::Retry { .. } => received.attempt.saturating_add(1),
-            CopyKind::Later { .. } | CopyKind::Moved | CopyKind::Dead { .. } => received.attempt,
-            CopyKind::Replayed => 1,
+            Republish::Retry { .. } => received.attempt.saturating_add(1),
+            Republish::Later { .. } | Republish::Moved | Republish::Dead { .. } => received.attempt,
+            Republish::Replayed => 1,
         };
         headers.insert(header::ATTEMPT.into(), integer(attempt.into()));
-        if received.track || matches!(kind, CopyKind::Replayed) {
+        if received.track || matches!(kind, Republish::Replayed) {
             headers.insert(header::ORIGIN.into(), text(&self.origin()));
         }
-        if let CopyKind::Retry { kind, reason, .. } | CopyKind::Dead { kind, reason } = kind {
+        if let Republish::Retry { kind, reason, .. } | Republish::Dead { kind, reason } = kind {
             headers.insert(header::ERROR.into(), text(truncated(reason, ERROR_TEXT_LIMIT)));
             headers.insert(header::ERROR_KIND.into(), text(kind.as_str()));
             headers.insert(header::FAILED_AT.into(), integer(now_ms));
             headers.insert(header::QUEUE.into(), text(queue));
         }
         match kind {
-            CopyKind::Later { slot: Some(slot), .. } => {
+            Republish::Later { slot: Some(slot), .. } => {
                 headers.insert(header::SLOT.into(), slot.to_header());
             }
-            CopyKind::Moved => {}
-            CopyKind::Later { slot: None, .. }
-            | CopyKind::Retry { .. }
-            | CopyKind::Dead { .. }
-            | CopyKind::Replayed => {
+            Republish::Moved => {}
+            Republish::Later { slot: None, .. }
+            | Republish::Retry { .. }
+            | Republish::Dead { .. }
+            | Republish::Replayed => {
                 headers.remove(header::SLOT);
             }
         }
         match kind {
-            CopyKind::Retry { at, .. } => {
+            Republish::Retry { at, .. } => {
                 headers.insert(header::NOT_BEFORE.into(), integer(*at));
                 headers.remove(header::SNOOZED_SINCE);
             }
-            CopyKind::Later { at, snoozed_since, .. } => {
+            Republish::Later { at, snoozed_since, .. } => {
                 headers.insert(header::NOT_BEFORE.into(), integer(*at));
                 if let Some(since) = snoozed_since {
                     headers.insert(header::SNOOZED_SINCE.into(), integer(*since));
                 }
             }
-            CopyKind::Dead { .. } => {
+            Republish::Dead { .. } => {
                 headers.remove(header::NOT_BEFORE);
                 headers.remove(header::SNOOZED_SINCE);
             }
-            CopyKind::Moved => {}
-            CopyKind::Replayed => {
+            Republish::Moved => {}
+            Republish::Replayed => {
                 for name in OF_THE_PAST {
                     headers.remove(name);
                 }

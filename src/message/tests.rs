@@ -2,7 +2,7 @@ use lapin::types::{ByteArray, FieldArray};
 use proptest::prelude::*;
 
 use super::*;
-use crate::message::republish::{CopyKind, ERROR_TEXT_LIMIT};
+use crate::message::republish::{ERROR_TEXT_LIMIT, Republish};
 
 const NOW: u64 = 1_800_000_000_000;
 
@@ -97,7 +97,7 @@ fn a_tracked_job_keeps_its_origin_through_copies_and_none_that_bears_its_id_has_
         message
     };
     let kinds =
-        || [CopyKind::Retry { kind: ErrorKind::Error, reason: "", at: NOW }, CopyKind::Moved, CopyKind::Replayed];
+        || [Republish::Retry { kind: ErrorKind::Error, reason: "", at: NOW }, Republish::Moved, Republish::Replayed];
     for original in [tracked(&[]), tracked(&[(header::ORIGIN, text("minted"))])] {
         let origin = original.origin().into_owned();
         for kind in kinds() {
@@ -110,20 +110,20 @@ fn a_tracked_job_keeps_its_origin_through_copies_and_none_that_bears_its_id_has_
     forged.body = b"nonsense".to_vec().into();
     assert_ne!(forged.origin(), tracked(&[]).origin());
     assert_ne!(tracked(&[]).origin(), tracked(&[(header::ORIGIN, text("minted"))]).origin());
-    assert!(message(&[]).copy("q", Envelope::default(), &CopyKind::Moved, NOW).header(header::ORIGIN).is_none());
+    assert!(message(&[]).copy("q", Envelope::default(), &Republish::Moved, NOW).header(header::ORIGIN).is_none());
 }
 
 #[test]
 fn a_snoozing_job_remembers_when_it_became_due_until_it_is_retried() {
     let original = message(&[(header::NOT_BEFORE, integer(NOW - 9))]);
     let envelope = |message: &Message| message.envelope(NOW).unwrap();
-    let snooze = CopyKind::Later { at: NOW + 5, slot: None, snoozed_since: Some(NOW - 9) };
+    let snooze = Republish::Later { at: NOW + 5, slot: None, snoozed_since: Some(NOW - 9) };
     let snoozed = original.copy("q", envelope(&original), &snooze, NOW);
     assert_eq!(envelope(&snoozed).snoozed_since, Some(NOW - 9));
-    let held = CopyKind::Later { at: NOW + 7, slot: None, snoozed_since: None };
+    let held = Republish::Later { at: NOW + 7, slot: None, snoozed_since: None };
     let held = snoozed.copy("q", envelope(&snoozed), &held, NOW);
     assert_eq!(envelope(&held).snoozed_since, Some(NOW - 9));
-    for kind in [CopyKind::Retry { kind: ErrorKind::Error, reason: "", at: NOW }, CopyKind::Replayed] {
+    for kind in [Republish::Retry { kind: ErrorKind::Error, reason: "", at: NOW }, Republish::Replayed] {
         assert_eq!(envelope(&held.copy("q", envelope(&held), &kind, NOW)).snoozed_since, None);
     }
 }
@@ -133,7 +133,7 @@ fn a_reply_to_the_channel_of_the_sender_is_not_copied() {
     let copied = |reply_to: &str| {
         let mut original = message(&[]);
         original.properties = original.properties.with_reply_to(reply_to.into());
-        let copy = original.copy("email", original.envelope(NOW).unwrap(), &CopyKind::Moved, NOW);
+        let copy = original.copy("email", original.envelope(NOW).unwrap(), &Republish::Moved, NOW);
         copy.properties.reply_to().as_ref().map(ToString::to_string)
     };
     assert_eq!(copied("amq.rabbitmq.reply-to"), None);
@@ -195,7 +195,7 @@ fn a_copy_keeps_the_job_and_drops_what_would_harm_it() {
     let copy = original.copy(
         "email",
         received,
-        &CopyKind::Retry { kind: ErrorKind::Error, reason: "down", at: NOW + 9 },
+        &Republish::Retry { kind: ErrorKind::Error, reason: "down", at: NOW + 9 },
         NOW + 5,
     );
 
@@ -231,7 +231,7 @@ fn a_huge_error_text_is_cut_at_a_character() {
     let original = message(&[]);
     let reason = "é".repeat(100_000);
     let received = original.envelope(NOW).unwrap();
-    let copy = original.copy("email", received, &CopyKind::Dead { kind: ErrorKind::Error, reason: &reason }, NOW);
+    let copy = original.copy("email", received, &Republish::Dead { kind: ErrorKind::Error, reason: &reason }, NOW);
     assert_eq!(copy.text(header::ERROR).unwrap().len(), ERROR_TEXT_LIMIT);
     assert!(copy.header_size() < COPY_HEADER_LIMIT);
 }
@@ -241,7 +241,7 @@ fn an_expiration_beyond_all_bounds_makes_a_readable_copy() {
     let mut original = message(&[]);
     original.properties = std::mem::take(&mut original.properties).with_expiration("12092665399448378481".into());
     let received = original.envelope(NOW).unwrap();
-    let copy = original.copy("q", received, &CopyKind::Retry { kind: ErrorKind::Error, reason: "r", at: NOW }, NOW);
+    let copy = original.copy("q", received, &Republish::Retry { kind: ErrorKind::Error, reason: "r", at: NOW }, NOW);
     assert_eq!(copy.envelope(NOW).unwrap().expires_at, None);
 }
 
@@ -250,7 +250,7 @@ fn a_bare_copy_fits_whatever_the_publisher_wrote_into_headers() {
     let huge = || text(&"x".repeat(60_000));
     let original = message(&[("tenant", huge()), ("leveret-more", huge()), (header::EXPIRES_AT, huge())]);
     let unsteered = Envelope::default();
-    let kind = CopyKind::Dead { kind: ErrorKind::TooLarge, reason: "too much" };
+    let kind = Republish::Dead { kind: ErrorKind::TooLarge, reason: "too much" };
     let copy = original.copy("email", unsteered, &kind, NOW);
     assert!(copy.header_size() > COPY_HEADER_LIMIT);
     let bare = copy.bare();
@@ -268,7 +268,7 @@ fn a_message_that_cannot_be_read_is_told_from_its_copy() {
     assert_eq!((unreadable.unreadable(), unreadable.dead_kind()), (Some("nested"), Some(ErrorKind::Decode)));
     assert!(unreadable.must_not_be_rejected());
     let received = unreadable.envelope(NOW).unwrap();
-    let copy = unreadable.copy("q", received, &CopyKind::Dead { kind: ErrorKind::Decode, reason: "nested" }, NOW);
+    let copy = unreadable.copy("q", received, &Republish::Dead { kind: ErrorKind::Decode, reason: "nested" }, NOW);
     assert_eq!(
         (copy.unreadable(), copy.must_not_be_rejected(), copy.dead_kind()),
         (None, false, Some(ErrorKind::Decode))
@@ -306,7 +306,7 @@ proptest! {
         let message = message(&[(name, value)]);
         let _ = (message.job_name(), message.delivery_count(), message.header_size());
         if let Ok(received) = message.envelope(now) {
-            let copy = message.copy("q", received, &CopyKind::Retry { kind: ErrorKind::Error, reason: "r", at: now }, now);
+            let copy = message.copy("q", received, &Republish::Retry { kind: ErrorKind::Error, reason: "r", at: now }, now);
             let again = copy.envelope(now);
             prop_assert_eq!(again.map(|e| (e.attempt, e.hop)),
                 Ok((received.attempt.saturating_add(1), received.hop.saturating_add(1))));

@@ -12,15 +12,15 @@ const REMEMBERED: usize = 256;
 
 /// What was told of late, and when.
 #[derive(Debug, Default)]
-pub(crate) struct Quiet(Mutex<HashMap<String, Instant>>);
+pub(crate) struct LogThrottle(Mutex<HashMap<String, Instant>>);
 
-impl Quiet {
+impl LogThrottle {
     /// Whether `what` has not been told within the last minute; it counts as told then.
-    pub(crate) fn is_news(&self, what: impl Into<String>) -> bool {
-        self.is_news_at(what.into(), Instant::now())
+    pub(crate) fn should_log(&self, what: impl Into<String>) -> bool {
+        self.should_log_at(what.into(), Instant::now())
     }
 
-    fn is_news_at(&self, what: String, now: Instant) -> bool {
+    fn should_log_at(&self, what: String, now: Instant) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if told.get(&what).is_some_and(|at| now.duration_since(*at) < AGAIN) {
             return false;
@@ -42,8 +42,9 @@ mod tests {
 
     #[test]
     fn what_repeats_is_told_once_a_minute() {
-        let (quiet, start) = (Quiet::default(), Instant::now());
-        let told = |what: &str, seconds| quiet.is_news_at(what.to_owned(), start + Duration::from_secs(seconds));
+        let (log_throttle, start) = (LogThrottle::default(), Instant::now());
+        let told =
+            |what: &str, seconds| log_throttle.should_log_at(what.to_owned(), start + Duration::from_secs(seconds));
         assert!(told("a", 0) && told("b", 1));
         assert!(!told("a", 59) && !told("b", 60));
         assert!(told("a", 60) && !told("a", 61));
@@ -51,10 +52,10 @@ mod tests {
 
     #[test]
     fn memory_is_bounded() {
-        let quiet = Quiet::default();
+        let log_throttle = LogThrottle::default();
         for n in 0..10 * REMEMBERED {
-            assert!(quiet.is_news(n.to_string()));
+            assert!(log_throttle.should_log(n.to_string()));
         }
-        assert!(quiet.0.lock().unwrap().len() <= REMEMBERED);
+        assert!(log_throttle.0.lock().unwrap().len() <= REMEMBERED);
     }
 }

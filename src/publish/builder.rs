@@ -139,7 +139,7 @@ impl Publish {
     }
 
     /// What tells a tracked job from every other that bears its id, to go into a
-    /// [`JobEvent`](crate::tracking::status_update::JobEvent::origin); none for a job that is not tracked. It is random, so a publisher that
+    /// [`StatusUpdate`](crate::tracking::status_update::StatusUpdate::origin); none for a job that is not tracked. It is random, so a publisher that
     /// knows a job's id cannot pass off a message of its own as that job.
     ///
     /// ```

@@ -8,7 +8,7 @@ use crate::publish::publisher::Publisher;
 use crate::{
     error::PublishError,
     job::JobId,
-    message::{COPY_HEADER_LIMIT, Message, header, raw::RawMessage, republish::CopyKind},
+    message::{COPY_HEADER_LIMIT, Message, header, raw::RawMessage, republish::Republish},
     topology::{Target, lane::Lane},
 };
 
@@ -36,7 +36,7 @@ impl Publisher {
         }
         let now = self.broker.now_ms();
         let envelope = message.envelope(now).unwrap_or_default();
-        let mut copy = message.copy("", envelope, &CopyKind::Replayed, now);
+        let mut copy = message.copy("", envelope, &Republish::Replayed, now);
         if copy.header_size() > COPY_HEADER_LIMIT {
             // They fill what one frame has room for, which is more than a copy may have.
             copy.remove_header(header::ORIGINAL);

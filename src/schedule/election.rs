@@ -137,13 +137,13 @@ impl Election {
             let event = tokio::select! {
                 biased;
                 () = drain.cancelled() => Event::Stop,
-                taken = session.next() => taken.map_or_else(Event::Lost, |delivery| Event::Taken(Box::new(delivery))),
+                taken = session.next() => taken.map_or_else(Event::Lost, |delivery| Event::ReadMessage(Box::new(delivery))),
                 () = sleep_until(act_at) => Event::Act,
             };
             match event {
                 Event::Stop => return None,
                 Event::Lost(ended) => return Some(ended),
-                Event::Taken(delivery) => self.take(&mut seat, session, &delivery),
+                Event::ReadMessage(delivery) => self.take(&mut seat, session, &delivery),
                 Event::Act => {
                     let done = tokio::select! {
                         ended = session.next_if(false) => return ended.err(),
@@ -334,7 +334,7 @@ impl Election {
     }
 
     fn leading(&mut self, token: Token) -> Seat {
-        self.metrics.told(token.last_fire, token.next_fire);
+        self.metrics.set_fires(token.last_fire, token.next_fire);
         let act_at = self.next_act(&token);
         self.known = Some(token.clone());
         Seat::Leading { token, tag: None, act_at, refresh_at: Instant::now() + self.refresh() }
@@ -376,7 +376,7 @@ impl Election {
 
     fn complain(&self, reason: &str) {
         let schedule = &self.schedule.name;
-        if self.broker.quiet().is_news(format!("schedule {schedule}: {reason}")) {
+        if self.broker.log_throttle().should_log(format!("schedule {schedule}: {reason}")) {
             tracing::warn!(schedule, error = reason, "the schedule cannot be kept for now, trying again");
         }
     }

@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use self::timetable::Timetable;
 pub use self::token::{Token, tokens};
-pub(crate) use self::{clock::Pace, election::Election, rival::watch};
+pub(crate) use self::{clock::Flow, election::Election, rival::watch};
 use crate::{
     error::{Error, PublishError},
     job::{Job, JobId, is_valid_name},
@@ -85,7 +85,7 @@ pub struct Schedule {
     body: Result<Vec<u8>, String>,
     catch_up: CatchUp,
     options: Arc<dyn Fn(Publish) -> Publish + Send + Sync>,
-    pace: Pace,
+    pace: Flow,
 }
 
 /// What becomes of times that were missed: more than a minute ago, because no worker was there or the broker was away.
@@ -137,7 +137,7 @@ impl Schedule {
             body: serde_json::to_vec(job).map_err(|error| PublishError::from(error).to_string()),
             catch_up: CatchUp::default(),
             options: Arc::new(|publish| publish),
-            pace: Pace::default(),
+            pace: Flow::default(),
         }
     }
 
@@ -160,7 +160,7 @@ impl Schedule {
     #[doc(hidden)]
     #[must_use]
     pub fn hastened(mut self, from_ms: u64, times: u32) -> Self {
-        self.pace = Pace::hastened(from_ms, times);
+        self.pace = Flow::hastened(from_ms, times);
         self
     }
 

@@ -18,7 +18,7 @@ pub(super) struct Request {
 
 pub(super) enum Event {
     Stop,
-    Taken(Box<Delivery>),
+    ReadMessage(Box<Delivery>),
     Lost(Ended),
     Act,
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::message::dead_letter::DeadLetter;
 use crate::{
     attempt::{
-        admission::Received,
+        admission::Incoming,
         context::{self, Context},
         run as attempt,
     },
@@ -84,7 +84,7 @@ pub async fn perform_raw<S: Send + Sync + 'static>(
     };
     let mut message = Message::new(job, &JobId::mint(), payload.to_vec(), broker.now_ms());
     message.set_time(header::ATTEMPT, attempt.into());
-    let received = Received::read(message, false, broker.now());
+    let received = Incoming::read(message, false, broker.now());
     let ctx = Context::new(context::Inner {
         handlers: handlers.clone(),
         received: received.into(),

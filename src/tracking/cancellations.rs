@@ -51,7 +51,7 @@ struct State {
 struct Running {
     /// When the present life of its job began.
     since: u64,
-    unwanted: Arc<SetOnce<()>>,
+    cancelled: Arc<SetOnce<()>>,
 }
 
 impl State {
@@ -66,20 +66,20 @@ impl State {
 }
 
 /// Keeps the stream being read until it is dropped.
-pub(crate) struct Needed {
+pub(crate) struct ReaderGuard {
     broker: Broker,
 }
 
 /// An attempt that runs; it is forgotten when this is dropped.
-pub(crate) struct Watched {
+pub(crate) struct CancelWatch {
     broker: Broker,
     id: String,
-    unwanted: Arc<SetOnce<()>>,
+    cancelled: Arc<SetOnce<()>>,
 }
 
 impl Cancelled {
     /// Reads the stream as long as somebody needs it.
-    pub(crate) fn read(broker: &Broker) -> Needed {
+    pub(crate) fn read(broker: &Broker) -> ReaderGuard {
         let mut state = broker.cancelled().lock();
         state.readers += 1;
         // Finished: the runtime on which it read has ended.
@@ -95,7 +95,7 @@ impl Cancelled {
             })));
         }
         drop(state);
-        Needed { broker: broker.clone() }
+        ReaderGuard { broker: broker.clone() }
     }
 
     fn see(&self, message: &Message) {
@@ -110,7 +110,7 @@ impl Cancelled {
         *latest = at.max(*latest);
         for running in state.running.get(id).into_iter().flatten().filter(|running| at > running.since) {
             // Told twice is told.
-            drop(running.unwanted.set(()));
+            drop(running.cancelled.set(()));
         }
     }
 
@@ -127,12 +127,12 @@ impl Cancelled {
     }
 
     /// Watches a job that runs, and may be unwanted already.
-    pub(crate) fn watch(broker: &Broker, id: &str, since: u64) -> Watched {
+    pub(crate) fn watch(broker: &Broker, id: &str, since: u64) -> CancelWatch {
         let mut state = broker.cancelled().lock();
-        let unwanted = Arc::new(if state.contains(id, since) { SetOnce::new_with(Some(())) } else { SetOnce::new() });
-        let running = Running { since, unwanted: Arc::clone(&unwanted) };
+        let cancelled = Arc::new(if state.contains(id, since) { SetOnce::new_with(Some(())) } else { SetOnce::new() });
+        let running = Running { since, cancelled: Arc::clone(&cancelled) };
         state.running.entry(id.to_owned()).or_default().push(running);
-        Watched { broker: broker.clone(), id: id.to_owned(), unwanted }
+        CancelWatch { broker: broker.clone(), id: id.to_owned(), cancelled }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -140,18 +140,18 @@ impl Cancelled {
     }
 }
 
-impl Watched {
+impl CancelWatch {
     /// Set once the job is not wanted any more.
-    pub(crate) fn unwanted(&self) -> &SetOnce<()> {
-        &self.unwanted
+    pub(crate) fn cancelled(&self) -> &SetOnce<()> {
+        &self.cancelled
     }
 }
 
-impl Drop for Watched {
+impl Drop for CancelWatch {
     fn drop(&mut self) {
         let mut state = self.broker.cancelled().lock();
         if let Some(running) = state.running.get_mut(&self.id) {
-            running.retain(|running| !Arc::ptr_eq(&running.unwanted, &self.unwanted));
+            running.retain(|running| !Arc::ptr_eq(&running.cancelled, &self.cancelled));
             if running.is_empty() {
                 state.running.remove(&self.id);
             }
@@ -159,7 +159,7 @@ impl Drop for Watched {
     }
 }
 
-impl Drop for Needed {
+impl Drop for ReaderGuard {
     fn drop(&mut self) {
         let mut state = self.broker.cancelled().lock();
         state.readers -= 1;
@@ -192,10 +192,10 @@ mod tests {
         let broker = Broker::memory();
         let (before, after) = (Cancelled::watch(&broker, "a", 999), Cancelled::watch(&broker, "a", 1_000));
         broker.cancelled().note("a", 1_000);
-        assert!(before.unwanted().initialized() && !after.unwanted().initialized());
+        assert!(before.cancelled().initialized() && !after.cancelled().initialized());
         drop(before);
         broker.cancelled().note("a", 1_001);
-        assert!(after.unwanted().initialized());
+        assert!(after.cancelled().initialized());
         drop(after);
         assert!(broker.cancelled().lock().running.is_empty());
     }

@@ -207,7 +207,7 @@ pub(crate) async fn announce(broker: Broker, entries: Vec<Entry>) {
                 Err(SendError::Closed) => return,
                 Err(error) => error,
             };
-            if broker.quiet().is_news(format!("catalogue: {error:?}")) {
+            if broker.log_throttle().should_log(format!("catalogue: {error:?}")) {
                 tracing::warn!(job = entry.job, %error, "the job cannot be announced to the catalogue, trying again");
             }
             sleep(pause).await;

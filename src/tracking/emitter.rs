@@ -11,13 +11,13 @@ use futures_util::future::join_all;
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
-    attempt::admission::Received,
+    attempt::admission::Incoming,
     broker::{Broker, SendError},
     identity::PROCESS,
     job::JobId,
     message::Message,
     topology::Target,
-    tracking::status_update::{JobEvent, Step},
+    tracking::status_update::{StatusUpdate, Step},
 };
 
 /// Steps that wait to be told; more are lost.
@@ -30,15 +30,15 @@ const TRY_EVERY: Duration = Duration::from_secs(60);
 pub(crate) const EVENT: &str = "leveret.event";
 
 #[derive(Default)]
-pub(crate) struct Teller {
-    queue: Mutex<Option<mpsc::Sender<JobEvent>>>,
+pub(crate) struct StatusEmitter {
+    queue: Mutex<Option<mpsc::Sender<StatusUpdate>>>,
     /// While the broker does not let this user tell anything: when to try again.
     next_try: Mutex<Option<Instant>>,
 }
 
-impl JobEvent {
+impl StatusUpdate {
     /// A step of a job that this process has in hand.
-    pub(crate) fn of(received: &Received, queue: &str, at: u64, step: Step) -> Self {
+    pub(crate) fn of(received: &Incoming, queue: &str, at: u64, step: Step) -> Self {
         let (message, envelope) = (&received.message, received.envelope);
         Self {
             id: received.id().to_owned(),
@@ -65,10 +65,10 @@ impl JobEvent {
     }
 }
 
-impl Teller {
+impl StatusEmitter {
     /// Tells a step without waiting for it.
-    pub(crate) fn tell(&self, broker: &Broker, event: JobEvent) {
-        if !self.may_tell() {
+    pub(crate) fn report(&self, broker: &Broker, event: StatusUpdate) {
+        if !self.may_report() {
             return;
         }
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,7 +88,7 @@ impl Teller {
 
     /// Whether a step is to be told. Once the broker has refused one, the first that comes after a pause is, to see
     /// whether somebody has granted the right.
-    pub(crate) fn may_tell(&self) -> bool {
+    pub(crate) fn may_report(&self) -> bool {
         let (mut next_try, now) = (self.next_try(), Instant::now());
         let may = next_try.is_none_or(|at| at <= now);
         if may && next_try.is_some() {
@@ -98,7 +98,7 @@ impl Teller {
     }
 
     /// The broker has taken a step.
-    pub(crate) fn told(&self) {
+    pub(crate) fn accepted(&self) {
         if self.next_try().take().is_some() {
             tracing::info!("the steps of tracked jobs are told again");
         }
@@ -125,16 +125,16 @@ impl Teller {
 }
 
 /// Publishes steps as long as their broker's handle exists.
-async fn publish(broker: impl Fn() -> Option<Broker>, mut queue: mpsc::Receiver<JobEvent>) {
+async fn publish(broker: impl Fn() -> Option<Broker>, mut queue: mpsc::Receiver<StatusUpdate>) {
     let mut events = Vec::with_capacity(AT_ONCE);
     while queue.recv_many(&mut events, AT_ONCE).await > 0 {
         let Some(broker) = broker() else { return };
         let sends = events.drain(..).map(async |event| {
             let (target, message) = event.into_message();
             match broker.send(&target, message, true).await {
-                Ok(()) => broker.teller().told(),
+                Ok(()) => broker.emitter().accepted(),
                 Err(error) => {
-                    broker.teller().is_refused_by(&error);
+                    broker.emitter().is_refused_by(&error);
                     broker.metrics().events_lost.inc();
                 }
             }
@@ -149,15 +149,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn after_a_refusal_one_step_a_minute_is_tried_until_one_is_taken() {
-        let (teller, refused) = (Teller::default(), SendError::Refused("ACCESS_REFUSED - no".into()));
-        assert!(!teller.is_refused_by(&SendError::Uncertain) && teller.may_tell());
-        assert!(teller.is_refused_by(&refused) && !teller.may_tell());
+        let (emitter, refused) = (StatusEmitter::default(), SendError::Refused("ACCESS_REFUSED - no".into()));
+        assert!(!emitter.is_refused_by(&SendError::Uncertain) && emitter.may_report());
+        assert!(emitter.is_refused_by(&refused) && !emitter.may_report());
         tokio::time::advance(TRY_EVERY).await;
-        assert!(teller.may_tell() && !teller.may_tell(), "the first, and no other");
-        assert!(teller.is_refused_by(&refused) && !teller.may_tell());
+        assert!(emitter.may_report() && !emitter.may_report(), "the first, and no other");
+        assert!(emitter.is_refused_by(&refused) && !emitter.may_report());
         tokio::time::advance(TRY_EVERY).await;
-        assert!(teller.may_tell());
-        teller.told();
-        assert!(teller.may_tell() && teller.may_tell());
+        assert!(emitter.may_report());
+        emitter.accepted();
+        assert!(emitter.may_report() && emitter.may_report());
     }
 }

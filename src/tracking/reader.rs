@@ -12,7 +12,7 @@ use crate::{
     broker::Broker,
     message::header,
     topology::{DEAD, Topology},
-    tracking::status_update::JobEvent,
+    tracking::status_update::StatusUpdate,
     transport::session::{Delivery, OpenError, Session},
 };
 
@@ -23,7 +23,7 @@ const BATCH_BYTES: usize = 8 << 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// What a [`Feed`] takes.
+/// What a [`QueueReader`] takes.
 ///
 /// ```
 /// use leveret::reader::Source;
@@ -35,7 +35,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub enum Source {
     /// The steps of tracked jobs, from the queue `leveret.v1.status`, which keeps them for seven days. The first feed of
     /// this kind makes the queue: what was told before is gone.
-    JobEvents,
+    StatusUpdates,
     /// The dead letters of the job queue of that name.
     DeadLetters(String),
     /// Delayed jobs and dead letters whose queue is gone.
@@ -45,11 +45,11 @@ pub enum Source {
 /// Takes messages of a queue in batches.
 ///
 /// ```no_run
-/// use leveret::{Broker, reader::{Feed, Source}};
+/// use leveret::{Broker, reader::{QueueReader, Source}};
 /// # async fn commit(_: &leveret::reader::RawMessage) {}
 ///
 /// # async fn doc(broker: Broker) {
-/// let mut feed = Feed::new(&broker, Source::DeadLetters("email".into()), 500);
+/// let mut feed = QueueReader::new(&broker, Source::DeadLetters("email".into()), 500);
 /// loop {
 ///     let batch = feed.next(100).await;
 ///     for taken in batch.messages() {
@@ -60,7 +60,7 @@ pub enum Source {
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct Feed {
+pub struct QueueReader {
     broker: Broker,
     source: Source,
     prefetch: u16,
@@ -77,26 +77,26 @@ impl std::fmt::Debug for Open {
     }
 }
 
-/// Messages that were taken together; see [`Feed`].
+/// Messages that were taken together; see [`QueueReader`].
 #[derive(Debug)]
 pub struct Batch {
-    messages: Vec<Taken>,
+    messages: Vec<ReadMessage>,
     session: u64,
 }
 
 /// One message of a [`Batch`].
 #[derive(Debug)]
-pub struct Taken {
+pub struct ReadMessage {
     tag: u64,
     redelivered: bool,
     message: RawMessage,
 }
 
-/// Makes the queue of [`Source::JobEvents`] unless it is there: whatever is told from now on will be read.
+/// Makes the queue of [`Source::StatusUpdates`] unless it is there: whatever is told from now on will be read.
 ///
 /// ```
 /// # async fn doc(broker: leveret::Broker) -> Result<(), String> {
-/// leveret::reader::keep_events(&broker).await?;
+/// leveret::reader::declare_status_queue(&broker).await?;
 /// broker.publisher().publish_raw("email.send", "email", "{}").track().await.map_err(|error| error.to_string())?;
 /// # Ok(()) }
 /// ```
@@ -104,7 +104,7 @@ pub struct Taken {
 /// # Errors
 ///
 /// Why it cannot be made, in words. While the broker is away this waits.
-pub async fn keep_events(broker: &Broker) -> Result<(), String> {
+pub async fn declare_status_queue(broker: &Broker) -> Result<(), String> {
     let plan = Topology::new(&broker.config().namespace).of_status();
     broker.ensure(&plan).await.map_err(reason)
 }
@@ -116,7 +116,7 @@ fn reason(error: OpenError) -> String {
     }
 }
 
-impl Feed {
+impl QueueReader {
     /// A feed that has `prefetch` messages on their way at once, 1 to 2000; it connects with the first batch.
     #[must_use]
     pub fn new(broker: &Broker, source: Source, prefetch: u16) -> Self {
@@ -138,7 +138,7 @@ impl Feed {
                 Err(reason) => reason,
             };
             self.session = None;
-            if self.broker.quiet().is_news(format!("{}: {reason}", self.source)) {
+            if self.broker.log_throttle().should_log(format!("{}: {reason}", self.source)) {
                 tracing::warn!(source = %self.source, error = reason, "cannot read, trying again");
             }
             sleep(pause).await;
@@ -146,7 +146,7 @@ impl Feed {
         }
     }
 
-    async fn fill(&mut self, limit: usize) -> Result<Vec<Taken>, String> {
+    async fn fill(&mut self, limit: usize) -> Result<Vec<ReadMessage>, String> {
         if self.session.is_none() {
             self.session = Some(Open(self.open().await?));
             self.opened += 1;
@@ -154,7 +154,7 @@ impl Feed {
         let Some(Open(session)) = &mut self.session else { return Err("no session".to_owned()) };
         let first = session.next().await.map_err(|ended| ended.to_string())?;
         let mut bytes = first.message.body.len();
-        let mut messages = vec![Taken::from(first)];
+        let mut messages = vec![ReadMessage::from(first)];
         // The end of a session is told again the next time.
         while messages.len() < limit
             && bytes < BATCH_BYTES
@@ -169,8 +169,8 @@ impl Feed {
     async fn open(&self) -> Result<Session, String> {
         let topology = Topology::new(&self.broker.config().namespace);
         let queue = match &self.source {
-            Source::JobEvents => {
-                keep_events(&self.broker).await?;
+            Source::StatusUpdates => {
+                declare_status_queue(&self.broker).await?;
                 topology.status()
             }
             Source::DeadLetters(queue) => format!("{queue}{DEAD}"),
@@ -196,7 +196,7 @@ impl Feed {
     ///
     /// ```no_run
     /// # use std::time::Duration;
-    /// # async fn doc(mut feed: leveret::reader::Feed) {
+    /// # async fn doc(mut feed: leveret::reader::QueueReader) {
     /// while tokio::time::timeout(Duration::from_secs(60), feed.next(100)).await.is_err() {
     ///     println!("nothing new, and {}", if feed.is_listening().await { "all is well" } else { "nobody listens" });
     /// }
@@ -222,7 +222,7 @@ impl Feed {
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::JobEvents => f.write_str("steps of tracked jobs"),
+            Self::StatusUpdates => f.write_str("steps of tracked jobs"),
             Self::DeadLetters(queue) => write!(f, "dead letters of {queue:?}"),
             Self::Unrouted => f.write_str("unrouted jobs"),
         }
@@ -232,12 +232,12 @@ impl std::fmt::Display for Source {
 impl Batch {
     /// The messages, the oldest first.
     #[must_use]
-    pub fn messages(&self) -> &[Taken] {
+    pub fn messages(&self) -> &[ReadMessage] {
         &self.messages
     }
 }
 
-impl Taken {
+impl ReadMessage {
     /// The message.
     #[must_use]
     pub fn message(&self) -> &RawMessage {
@@ -253,12 +253,12 @@ impl Taken {
     /// The step that the message tells; none if it tells none that can be read. Texts that are longer than any worker
     /// writes them are cut.
     #[must_use]
-    pub fn event(&self) -> Option<JobEvent> {
-        serde_json::from_slice::<JobEvent>(self.message.payload()).ok()?.bounded()
+    pub fn event(&self) -> Option<StatusUpdate> {
+        serde_json::from_slice::<StatusUpdate>(self.message.payload()).ok()?.bounded()
     }
 }
 
-impl From<Delivery> for Taken {
+impl From<Delivery> for ReadMessage {
     /// Leaves out what the broker counts in headers of its own: else a message would be another one each time it comes.
     fn from(delivery: Delivery) -> Self {
         let Delivery { tag, redelivered, mut message } = delivery;

@@ -16,17 +16,17 @@ use crate::{
 /// Steps arrive late, twice and out of order. What counts is the greatest [`place`](Self::place).
 ///
 /// ```
-/// use leveret::status_update::{JobEvent, Step};
+/// use leveret::status_update::{StatusUpdate, Step};
 ///
 /// let json = r#"{"id": "order-17", "job": "email.send", "queue": "email", "attempt": 1, "hop": 0,
 ///                "at": 1800000000000, "event": "progress", "fraction": 0.5, "note": "half the pages"}"#;
-/// let event: JobEvent = serde_json::from_str(json)?;
+/// let event: StatusUpdate = serde_json::from_str(json)?;
 /// assert_eq!((event.place(), event.step.name()), ((0, 2), "progress"));
 /// assert!(matches!(event.step, Step::Progress { fraction: 0.5, .. }));
 /// # Ok::<_, serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct JobEvent {
+pub struct StatusUpdate {
     /// The job's id.
     pub id: String,
     /// The job's name; empty if its message names none.
@@ -60,7 +60,7 @@ pub struct JobEvent {
     pub step: Step,
 }
 
-/// What happened to a tracked job; see [`JobEvent`] for an example.
+/// What happened to a tracked job; see [`StatusUpdate`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Step {
@@ -119,7 +119,7 @@ pub enum Step {
     Cancelled,
 }
 
-impl JobEvent {
+impl StatusUpdate {
     /// Where in its life the job is after this: hop, then [`Step::rank`]. An event of a smaller place is an old one.
     #[must_use]
     pub fn place(&self) -> (u32, u8) {
@@ -130,13 +130,13 @@ impl JobEvent {
     /// than any job's.
     ///
     /// ```
-    /// use leveret::status_update::JobEvent;
+    /// use leveret::status_update::StatusUpdate;
     ///
     /// let json = r#"{"id": "a", "job": "email.send", "queue": "email", "attempt": 1, "hop": 0, "at": 0, "event": "started"}"#;
-    /// let event: JobEvent = serde_json::from_str(json)?;
-    /// let long = JobEvent { label: Some("x".repeat(100_000)), ..event };
+    /// let event: StatusUpdate = serde_json::from_str(json)?;
+    /// let long = StatusUpdate { label: Some("x".repeat(100_000)), ..event };
     /// assert_eq!(long.clone().bounded().and_then(|event| event.label).map(|label| label.len()), Some(1024));
-    /// assert!(JobEvent { id: "x".repeat(256), ..long }.bounded().is_none());
+    /// assert!(StatusUpdate { id: "x".repeat(256), ..long }.bounded().is_none());
     /// # Ok::<_, serde_json::Error>(())
     /// ```
     #[must_use]

@@ -64,7 +64,7 @@ pub(crate) async fn follow(
             std::mem::replace(reading, now) != now
         });
         if let Some(reason) = reason
-            && broker.quiet().is_news(format!("{stream:?}: {reason}"))
+            && broker.log_throttle().should_log(format!("{stream:?}: {reason}"))
         {
             tracing::warn!(stream = stream.name(), error = reason, "cannot read the stream, trying again");
         }

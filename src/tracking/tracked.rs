@@ -13,11 +13,11 @@ use tokio::{
 };
 
 use crate::{
-    attempt::admission::Received,
+    attempt::admission::Incoming,
     broker::Broker,
     tracking::{
-        cancellations::{Cancelled, Watched},
-        status_update::{JobEvent, Step},
+        cancellations::{CancelWatch, Cancelled},
+        status_update::{StatusUpdate, Step},
     },
 };
 
@@ -30,8 +30,8 @@ pub(crate) const NOTE_LIMIT: usize = 1024;
 pub(crate) struct Tracked {
     broker: Broker,
     queue: String,
-    received: Arc<Received>,
-    watched: Watched,
+    received: Arc<Incoming>,
+    watched: CancelWatch,
     report: Mutex<Report>,
 }
 
@@ -46,7 +46,7 @@ struct Report {
 }
 
 impl Tracked {
-    pub(crate) fn new(broker: &Broker, queue: &str, received: &Arc<Received>) -> Arc<Self> {
+    pub(crate) fn new(broker: &Broker, queue: &str, received: &Arc<Incoming>) -> Arc<Self> {
         Arc::new(Self {
             broker: broker.clone(),
             queue: queue.to_owned(),
@@ -57,8 +57,8 @@ impl Tracked {
     }
 
     /// Set once the job is not wanted any more.
-    pub(crate) fn unwanted(&self) -> &SetOnce<()> {
-        self.watched.unwanted()
+    pub(crate) fn cancelled(&self) -> &SetOnce<()> {
+        self.watched.cancelled()
     }
 
     /// Whether nobody wants the job any more. Waits until that can be known, if it can be.
@@ -67,16 +67,16 @@ impl Tracked {
     }
 
     /// Tells a step without waiting for it.
-    pub(crate) fn tell(&self, step: Step) {
-        let event = JobEvent::of(&self.received, &self.queue, self.broker.now_ms(), step);
-        self.broker.teller().tell(&self.broker, event);
+    pub(crate) fn report(&self, step: Step) {
+        let event = StatusUpdate::of(&self.received, &self.queue, self.broker.now_ms(), step);
+        self.broker.emitter().report(&self.broker, event);
     }
 
     /// Tells how far the job is: now, or a second after the last time.
     pub(crate) fn progress(self: &Arc<Self>, fraction: f64, note: Option<&str>) {
         let note = note.map(|note| crate::message::truncated(note, NOTE_LIMIT).to_owned());
         let step = Step::Progress { fraction: if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 }, note };
-        let mut report = self.report();
+        let mut report = self.lock();
         let now = Instant::now();
         match report.told.map(|told| told + PROGRESS_EVERY) {
             Some(due) if due > now => {
@@ -88,14 +88,14 @@ impl Tracked {
             _ => {
                 report.told = Some(now);
                 drop(report);
-                self.tell(step);
+                self.report(step);
             }
         }
     }
 
     /// Keeps what the handler returned.
     pub(crate) fn keep_result(&self, result: &impl Serialize) {
-        let mut report = self.report();
+        let mut report = self.lock();
         // What cannot be written as JSON is as good as nothing.
         let value = serde_json::to_value(result).unwrap_or_default();
         let size = serde_json::to_vec(&value).map_or(0, |bytes| bytes.len());
@@ -114,11 +114,11 @@ impl Tracked {
 
     /// The step of a success.
     pub(crate) fn succeeded(&self) -> Step {
-        let mut report = self.report();
+        let mut report = self.lock();
         Step::Succeeded { result: report.result.take(), too_large: report.too_large }
     }
 
-    fn report(&self) -> MutexGuard<'_, Report> {
+    fn lock(&self) -> MutexGuard<'_, Report> {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -126,12 +126,12 @@ impl Tracked {
 async fn tell_at(tracked: Weak<Tracked>, due: Instant) {
     sleep_until(due).await;
     let Some(tracked) = tracked.upgrade() else { return };
-    let mut report = tracked.report();
+    let mut report = tracked.lock();
     report.told = Some(due);
     let waiting = report.waiting.take();
     drop(report);
     if let Some(step) = waiting {
-        tracked.tell(step);
+        tracked.report(step);
     }
 }
 

@@ -8,7 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 #[cfg(feature = "cron")]
 use crate::schedule;
-use crate::worker::runtime::{Handlers, routes};
+use crate::worker::runtime::{QueueRuntime, routes};
 use crate::{
     attempt::{
         context::Context,
@@ -21,8 +21,8 @@ use crate::{
     error::{Error, JobError},
     job::Job,
     limits::{
-        Permits, Rate,
-        circuit_breaker::{Dependencies, Dependency},
+        LimitStore, Rate,
+        circuit_breaker::{Breakers, CircuitBreaker},
         limiter::KeyOf,
     },
     observe::metrics::UNKNOWN,
@@ -58,10 +58,10 @@ use crate::{
 pub struct Worker<S> {
     pub(super) state: Arc<S>,
     pub(super) queues: Vec<Queue>,
-    pub(super) registered: Vec<Registered<S>>,
+    pub(super) registered: Vec<HandlerSpec<S>>,
     pub(super) chain: Chain<S>,
-    pub(super) dependencies: Vec<Dependency>,
-    pub(super) permits: Option<Arc<dyn Permits>>,
+    pub(super) dependencies: Vec<CircuitBreaker>,
+    pub(super) permits: Option<Arc<dyn LimitStore>>,
     pub(super) unique_keys: Option<Arc<dyn UniqueKeys>>,
     pub(super) misplaced: Option<&'static str>,
     #[cfg(feature = "cron")]
@@ -69,7 +69,7 @@ pub struct Worker<S> {
 }
 
 /// A handler as it was registered.
-pub(super) struct Registered<S> {
+pub(super) struct HandlerSpec<S> {
     pub(super) job: &'static str,
     pub(super) aliases: Vec<&'static str>,
     pub(super) schema: fn() -> Option<serde_json::Value>,
@@ -85,9 +85,9 @@ pub(super) struct Registered<S> {
 }
 
 /// What limits depend on besides the worker itself.
-pub(super) struct Outside {
-    pub(super) dependencies: Arc<Dependencies>,
-    pub(super) permits: Option<Arc<dyn Permits>>,
+pub(super) struct LimitDeps {
+    pub(super) dependencies: Arc<Breakers>,
+    pub(super) permits: Option<Arc<dyn LimitStore>>,
 }
 
 /// So many of a key at once, and the job that the key is read of.
@@ -168,7 +168,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
     }
 
     fn register<J: Job>(mut self, handler: Erased<S>) -> Self {
-        self.registered.push(Registered {
+        self.registered.push(HandlerSpec {
             job: J::NAME,
             aliases: Vec::new(),
             schema: J::schema,
@@ -248,7 +248,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
     }
 
     /// Checks the set-up and puts together what each queue's consumers need.
-    pub(crate) fn bind(self, broker: &Broker, stop: &Stop) -> Result<Vec<Arc<Handlers<S>>>, Error> {
+    pub(crate) fn bind(self, broker: &Broker, stop: &Stop) -> Result<Vec<Arc<QueueRuntime<S>>>, Error> {
         if let Some(setting) = self.misplaced {
             let reason = "applies to the handler before it: call it after handle or handle_blocking".to_owned();
             return Err(Error::Setting { setting, reason });
@@ -267,8 +267,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
         }
         let chain = Arc::new(self.chain);
         let named = self.registered.iter().flat_map(|registered| registered.needs.iter().copied());
-        let dependencies = Arc::new(Dependencies::new(self.dependencies, named, broker.metrics()));
-        let outside = Outside { dependencies: Arc::clone(&dependencies), permits: self.permits };
+        let dependencies = Arc::new(Breakers::new(self.dependencies, named, broker.metrics()));
+        let outside = LimitDeps { dependencies: Arc::clone(&dependencies), permits: self.permits };
         let mut bound = Vec::new();
         let mut names = HashSet::new();
         let mut registered = self.registered;
@@ -292,7 +292,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
             let mine = registered.extract_if(.., |registered| registered.queue == queue.name()).collect();
             let (state, chain) = (Arc::clone(&self.state), Arc::clone(&chain));
             let (routes, by_name) = routes(broker, &queue, mine, &outside)?;
-            bound.push(Arc::new(Handlers {
+            bound.push(Arc::new(QueueRuntime {
                 unknown: broker.metrics().job(queue.name(), UNKNOWN),
                 broker: broker.clone(),
                 publisher: publisher.clone(),

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 /// Divisible by every small weight.
 const STRIDE: u64 = 720_720_000;
 
-pub(crate) struct Turns {
+pub(crate) struct FairShare {
     permits: Arc<Semaphore>,
     state: Mutex<State>,
     handed: Notify,
@@ -29,10 +29,10 @@ struct State {
 struct Part {
     stride: u64,
     mark: u64,
-    wish: Wish,
+    demand: Demand,
 }
 
-enum Wish {
+enum Demand {
     /// It has no job.
     Idle,
     /// It has got a permit and has not looked for another job yet.
@@ -44,14 +44,14 @@ enum Wish {
 }
 
 /// One lane's part in them.
-pub(crate) struct Turn {
-    turns: Arc<Turns>,
+pub(crate) struct LaneShare {
+    turns: Arc<FairShare>,
     lane: usize,
 }
 
-impl Turns {
+impl FairShare {
     pub(crate) fn new(permits: u16, weights: &[u16]) -> Arc<Self> {
-        let part = |weight: &u16| Part { stride: STRIDE / u64::from((*weight).max(1)), mark: 0, wish: Wish::Idle };
+        let part = |weight: &u16| Part { stride: STRIDE / u64::from((*weight).max(1)), mark: 0, demand: Demand::Idle };
         let lanes = weights.iter().map(part).collect();
         Arc::new(Self {
             permits: Arc::new(Semaphore::new(permits.into())),
@@ -64,8 +64,8 @@ impl Turns {
         Arc::clone(&self.permits)
     }
 
-    pub(crate) fn turn(self: &Arc<Self>, lane: usize) -> Turn {
-        Turn { turns: Arc::clone(self), lane }
+    pub(crate) fn turn(self: &Arc<Self>, lane: usize) -> LaneShare {
+        LaneShare { turns: Arc::clone(self), lane }
     }
 
     /// Changes the state, then gives what permits there are to the lanes whose turn it is.
@@ -74,15 +74,15 @@ impl Turns {
         let changed = change(&mut state);
         let State { lanes, spare, now } = &mut *state;
         while !spare.is_empty() {
-            let asking = lanes.iter_mut().filter(|lane| !matches!(lane.wish, Wish::Idle));
+            let asking = lanes.iter_mut().filter(|lane| !matches!(lane.demand, Demand::Idle));
             match asking.min_by_key(|lane| lane.mark) {
                 None => spare.clear(),
-                Some(Part { wish: Wish::Deciding | Wish::Handed(_), .. }) => break,
+                Some(Part { demand: Demand::Deciding | Demand::Handed(_), .. }) => break,
                 Some(lane) => {
                     let Some(permit) = spare.pop() else { break };
                     *now = lane.mark;
                     lane.mark += lane.stride;
-                    lane.wish = Wish::Handed(permit);
+                    lane.demand = Demand::Handed(permit);
                     self.handed.notify_waiters();
                 }
             }
@@ -99,7 +99,7 @@ impl Turns {
     }
 }
 
-impl Turn {
+impl LaneShare {
     /// A place for a job that is there, when it is this lane's turn.
     ///
     /// # Cancel safety
@@ -132,7 +132,7 @@ impl Turn {
     /// There is no job, or none any more.
     pub(crate) fn leave(&self) {
         self.turns.change(|state| {
-            if let Wish::Handed(permit) = std::mem::replace(&mut state.lanes[self.lane].wish, Wish::Idle) {
+            if let Demand::Handed(permit) = std::mem::replace(&mut state.lanes[self.lane].demand, Demand::Idle) {
                 state.spare.push(permit);
             }
         });
@@ -141,28 +141,28 @@ impl Turn {
     fn want(&self) {
         self.turns.change(|state| {
             let lane = &mut state.lanes[self.lane];
-            match lane.wish {
-                Wish::Idle => lane.mark = lane.mark.max(state.now),
-                Wish::Deciding => {}
-                Wish::Wants | Wish::Handed(_) => return,
+            match lane.demand {
+                Demand::Idle => lane.mark = lane.mark.max(state.now),
+                Demand::Deciding => {}
+                Demand::Wants | Demand::Handed(_) => return,
             }
-            lane.wish = Wish::Wants;
+            lane.demand = Demand::Wants;
         });
     }
 
     fn take(&self) -> Option<OwnedSemaphorePermit> {
         let lane = &mut self.turns.lock().lanes[self.lane];
-        match std::mem::replace(&mut lane.wish, Wish::Deciding) {
-            Wish::Handed(permit) => Some(permit),
+        match std::mem::replace(&mut lane.demand, Demand::Deciding) {
+            Demand::Handed(permit) => Some(permit),
             other => {
-                lane.wish = other;
+                lane.demand = other;
                 None
             }
         }
     }
 }
 
-impl Drop for Turn {
+impl Drop for LaneShare {
     fn drop(&mut self) {
         self.leave();
     }
@@ -179,7 +179,7 @@ mod tests {
 
     use super::*;
 
-    async fn take(turn: Turn, counts: Arc<Vec<AtomicUsize>>, lane: usize) {
+    async fn take(turn: LaneShare, counts: Arc<Vec<AtomicUsize>>, lane: usize) {
         loop {
             let permit = turn.permit().await;
             counts[lane].fetch_add(1, Ordering::Relaxed);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     /// Lets lanes that always have a job take places for a while, and tells how many each got.
-    async fn taken(turns: &Arc<Turns>, lanes: &[usize]) -> Vec<usize> {
+    async fn taken(turns: &Arc<FairShare>, lanes: &[usize]) -> Vec<usize> {
         let counts: Arc<Vec<AtomicUsize>> = Arc::new((0..3).map(|_| AtomicUsize::new(0)).collect());
         let tasks = lanes.iter().map(|lane| tokio::spawn(take(turns.turn(*lane), Arc::clone(&counts), *lane)));
         let tasks: Vec<_> = tasks.collect();
@@ -203,7 +203,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn places_are_shared_by_weight_and_a_lane_that_is_alone_has_all() {
-        let turns = Turns::new(4, &[6, 3, 1]);
+        let turns = FairShare::new(4, &[6, 3, 1]);
         let shares = taken(&turns, &[0, 1, 2]).await;
         let all: usize = shares.iter().sum();
         assert!((3_500..=4_100).contains(&all), "none stands idle: {shares:?}");

@@ -15,7 +15,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::Instant;
 
 use crate::{
-    attempt::{admission::Received, settle::Settlement},
+    attempt::{admission::Incoming, settle::Settlement},
     message::header,
 };
 
@@ -41,7 +41,7 @@ pub(crate) struct JobKey {
 
 impl JobKey {
     /// None for a message without an id of its own: its redelivery cannot be told from another message.
-    pub(crate) fn of(received: &Received) -> Option<Self> {
+    pub(crate) fn of(received: &Incoming) -> Option<Self> {
         if !received.has_own_id {
             return None;
         }
@@ -75,7 +75,7 @@ fn hash(value: &AMQPValue, hasher: &mut impl Hasher) {
 
 /// A redelivery that this worker knows.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Known {
+pub(crate) enum Redelivered {
     /// The attempt of this number still runs here.
     Running(u64),
     /// Its outcome is safe.
@@ -84,7 +84,7 @@ pub(crate) enum Known {
 
 /// The memory of one consumer across its channels.
 #[derive(Debug, Default)]
-pub(crate) struct Adoption {
+pub(crate) struct Redeliveries {
     /// Attempts that run without a channel to be acked on.
     orphans: HashMap<JobKey, Vec<u64>>,
     /// Settlements that no channel has taken. A publisher that repeats its ids is owed one for each of its jobs, and
@@ -102,13 +102,13 @@ pub(crate) struct Adoption {
     awaited: Duration,
 }
 
-impl Adoption {
+impl Redeliveries {
     pub(crate) fn new(prefetch: u16, heartbeat: Duration) -> Self {
         Self { recent_limit: usize::from(prefetch), awaited: AWAITED + 3 * heartbeat, ..Self::default() }
     }
 
     /// Notes an ack on the present channel.
-    pub(crate) fn acked(&mut self, received: &Received) {
+    pub(crate) fn acked(&mut self, received: &Incoming) {
         if self.recent.len() == self.recent_limit {
             self.recent.pop_front();
         }
@@ -118,7 +118,7 @@ impl Adoption {
     }
 
     /// The channel died: its acks after the first `taken` may be lost, and these attempts have none any more.
-    pub(crate) fn channel_lost<'a>(&mut self, taken: u64, running: impl Iterator<Item = (u64, &'a Received)>) {
+    pub(crate) fn channel_lost<'a>(&mut self, taken: u64, running: impl Iterator<Item = (u64, &'a Incoming)>) {
         self.forget_old();
         self.acked = 0;
         for (_, key) in std::mem::take(&mut self.recent).into_iter().filter(|(number, _)| *number > taken) {
@@ -146,7 +146,7 @@ impl Adoption {
     }
 
     /// An attempt without a channel has come to its end.
-    pub(crate) fn ended(&mut self, number: u64, received: &Received, settlement: Settlement) {
+    pub(crate) fn ended(&mut self, number: u64, received: &Incoming, settlement: Settlement) {
         let Some(key) = JobKey::of(received) else { return };
         if let Some(numbers) = self.orphans.get_mut(&key) {
             numbers.retain(|other| *other != number);
@@ -188,7 +188,7 @@ impl Adoption {
     }
 
     /// Recognises a redelivery; what it knew of it is used up.
-    pub(crate) fn recognise(&mut self, received: &Received) -> Option<Known> {
+    pub(crate) fn recognise(&mut self, received: &Incoming) -> Option<Redelivered> {
         if self.orphans.is_empty() && self.owed.is_empty() {
             return None;
         }
@@ -198,14 +198,14 @@ impl Adoption {
             if numbers.is_empty() {
                 self.orphans.remove(&key);
             }
-            return number.map(Known::Running);
+            return number.map(Redelivered::Running);
         }
         self.forget_old();
         let settlement = self.take_owed(&key)?;
         if let Some(index) = self.owed_order.iter().position(|other| *other == key) {
             self.owed_order.remove(index);
         }
-        Some(Known::Settled(settlement))
+        Some(Redelivered::Settled(settlement))
     }
 }
 
@@ -216,19 +216,19 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn received(id: &str, body: &str) -> Received {
-        Received::read(Message::new("j", &JobId::from(id), body.as_bytes().to_vec(), 0), true, Now::at(0))
+    fn received(id: &str, body: &str) -> Incoming {
+        Incoming::read(Message::new("j", &JobId::from(id), body.as_bytes().to_vec(), 0), true, Now::at(0))
     }
 
     #[test]
     fn a_redelivery_of_a_running_job_is_adopted_once() {
-        let mut adoption = Adoption::new(10, SECOND);
+        let mut redeliveries = Redeliveries::new(10, SECOND);
         let job = received("a", "{}");
-        assert_eq!(adoption.recognise(&job), None);
-        adoption.channel_lost(0, [(7, &job)].into_iter());
-        assert_eq!(adoption.recognise(&received("a", "[]")), None);
-        assert_eq!(adoption.recognise(&job), Some(Known::Running(7)));
-        assert_eq!(adoption.recognise(&job), None);
+        assert_eq!(redeliveries.recognise(&job), None);
+        redeliveries.channel_lost(0, [(7, &job)].into_iter());
+        assert_eq!(redeliveries.recognise(&received("a", "[]")), None);
+        assert_eq!(redeliveries.recognise(&job), Some(Redelivered::Running(7)));
+        assert_eq!(redeliveries.recognise(&job), None);
     }
 
     #[test]
@@ -236,7 +236,7 @@ mod tests {
         let with = |name: &str, body: String, header: &str| {
             let mut message = Message::new(name, &JobId::from("order-17"), body.into_bytes(), 0);
             message.set_header("tenant", AMQPValue::LongString(header.into()));
-            Received::read(message, true, Now::at(0))
+            Incoming::read(message, true, Now::at(0))
         };
         let long = |middle: &str| format!("{}{middle}{}", "x".repeat(4_000), "x".repeat(4_000));
         let done = with("receipt", long("a"), "one");
@@ -246,104 +246,104 @@ mod tests {
         for other in
             [with("invoice", long("a"), "one"), with("receipt", long("b"), "one"), with("receipt", long("a"), "two")]
         {
-            let mut adoption = Adoption::new(10, SECOND);
-            adoption.acked(&done);
-            adoption.channel_lost(0, std::iter::empty());
-            assert_eq!(adoption.recognise(&other), None);
-            assert_eq!(adoption.recognise(&again), Some(Known::Settled(Settlement::Ack)));
+            let mut redeliveries = Redeliveries::new(10, SECOND);
+            redeliveries.acked(&done);
+            redeliveries.channel_lost(0, std::iter::empty());
+            assert_eq!(redeliveries.recognise(&other), None);
+            assert_eq!(redeliveries.recognise(&again), Some(Redelivered::Settled(Settlement::Ack)));
         }
     }
 
     #[test]
     fn a_lost_ack_is_sent_when_the_job_comes_back() {
-        let mut adoption = Adoption::new(2, SECOND);
+        let mut redeliveries = Redeliveries::new(2, SECOND);
         let (first, second, third) = (received("1", "{}"), received("2", "{}"), received("3", "{}"));
-        [&first, &second, &third].into_iter().for_each(|job| adoption.acked(job));
-        adoption.channel_lost(0, std::iter::empty());
-        assert_eq!(adoption.recognise(&first), None, "the broker can have lost two acks at most");
-        assert_eq!(adoption.recognise(&second), Some(Known::Settled(Settlement::Ack)));
-        assert_eq!(adoption.recognise(&second), None);
-        assert_eq!(adoption.recognise(&third), Some(Known::Settled(Settlement::Ack)));
+        [&first, &second, &third].into_iter().for_each(|job| redeliveries.acked(job));
+        redeliveries.channel_lost(0, std::iter::empty());
+        assert_eq!(redeliveries.recognise(&first), None, "the broker can have lost two acks at most");
+        assert_eq!(redeliveries.recognise(&second), Some(Redelivered::Settled(Settlement::Ack)));
+        assert_eq!(redeliveries.recognise(&second), None);
+        assert_eq!(redeliveries.recognise(&third), Some(Redelivered::Settled(Settlement::Ack)));
     }
 
     #[test]
     fn an_ack_that_has_arrived_is_not_awaited() {
-        let mut adoption = Adoption::new(9, SECOND);
+        let mut redeliveries = Redeliveries::new(9, SECOND);
         let (first, second) = (received("1", "{}"), received("2", "{}"));
-        [&first, &second].into_iter().for_each(|job| adoption.acked(job));
-        adoption.channel_lost(1, std::iter::empty());
-        assert_eq!(adoption.recognise(&first), None, "another job that bears its id");
-        assert_eq!(adoption.recognise(&second), Some(Known::Settled(Settlement::Ack)));
-        adoption.acked(&first);
-        adoption.channel_lost(1, std::iter::empty());
-        assert_eq!(adoption.recognise(&first), None, "each channel counts its own acks");
+        [&first, &second].into_iter().for_each(|job| redeliveries.acked(job));
+        redeliveries.channel_lost(1, std::iter::empty());
+        assert_eq!(redeliveries.recognise(&first), None, "another job that bears its id");
+        assert_eq!(redeliveries.recognise(&second), Some(Redelivered::Settled(Settlement::Ack)));
+        redeliveries.acked(&first);
+        redeliveries.channel_lost(1, std::iter::empty());
+        assert_eq!(redeliveries.recognise(&first), None, "each channel counts its own acks");
     }
 
     #[test]
     fn of_jobs_that_bear_one_id_as_many_are_settled_as_acks_may_be_lost() {
-        let mut adoption = Adoption::new(9, SECOND);
+        let mut redeliveries = Redeliveries::new(9, SECOND);
         let job = received("tick", "{}");
-        (0..3).for_each(|_| adoption.acked(&job));
-        adoption.channel_lost(1, std::iter::empty());
-        let settled = (0..5).filter(|_| adoption.recognise(&job).is_some()).count();
-        assert_eq!((settled, adoption.owed_order.len()), (2, 0));
+        (0..3).for_each(|_| redeliveries.acked(&job));
+        redeliveries.channel_lost(1, std::iter::empty());
+        let settled = (0..5).filter(|_| redeliveries.recognise(&job).is_some()).count();
+        assert_eq!((settled, redeliveries.owed_order.len()), (2, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn connections_that_are_lost_again_and_again_do_not_keep_what_is_owed() {
-        let mut adoption = Adoption::new(2, SECOND);
+        let mut redeliveries = Redeliveries::new(2, SECOND);
         let job = received("tick", "{}");
-        adoption.acked(&job);
+        redeliveries.acked(&job);
         for _ in 0..2 {
-            adoption.channel_lost(0, std::iter::empty());
-            adoption.channel_opened();
+            redeliveries.channel_lost(0, std::iter::empty());
+            redeliveries.channel_opened();
             tokio::time::advance(AWAITED + 4 * SECOND).await;
         }
-        adoption.channel_lost(0, std::iter::empty());
-        adoption.channel_opened();
-        assert_eq!(adoption.recognise(&job), None);
+        redeliveries.channel_lost(0, std::iter::empty());
+        redeliveries.channel_opened();
+        assert_eq!(redeliveries.recognise(&job), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_job_that_bears_an_old_id_long_after_is_another_job() {
-        let mut adoption = Adoption::new(2, SECOND);
+        let mut redeliveries = Redeliveries::new(2, SECOND);
         let job = received("tick", "{}");
-        adoption.acked(&job);
-        adoption.channel_lost(0, std::iter::empty());
-        adoption.channel_opened();
+        redeliveries.acked(&job);
+        redeliveries.channel_lost(0, std::iter::empty());
+        redeliveries.channel_opened();
         tokio::time::advance(AWAITED + 4 * SECOND).await;
-        assert_eq!(adoption.recognise(&job), None);
+        assert_eq!(redeliveries.recognise(&job), None);
     }
 
     #[test]
     fn an_orphan_that_ends_leaves_its_settlement() {
-        let mut adoption = Adoption::new(2, SECOND);
+        let mut redeliveries = Redeliveries::new(2, SECOND);
         let job = received("a", "{}");
-        adoption.channel_lost(0, [(1, &job)].into_iter());
-        adoption.ended(1, &job, Settlement::Reject);
-        assert_eq!(adoption.recognise(&job), Some(Known::Settled(Settlement::Reject)));
+        redeliveries.channel_lost(0, [(1, &job)].into_iter());
+        redeliveries.ended(1, &job, Settlement::Reject);
+        assert_eq!(redeliveries.recognise(&job), Some(Redelivered::Settled(Settlement::Reject)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn time_in_which_nothing_could_be_taken_does_not_count() {
-        let mut adoption = Adoption::new(1, SECOND);
+        let mut redeliveries = Redeliveries::new(1, SECOND);
         let job = received("long", "{}");
-        adoption.channel_lost(0, [(1, &job)].into_iter());
-        adoption.channel_opened();
+        redeliveries.channel_lost(0, [(1, &job)].into_iter());
+        redeliveries.channel_opened();
         tokio::time::advance(Duration::from_secs(600)).await;
-        adoption.ended(1, &job, Settlement::Ack);
-        adoption.resumed();
-        assert_eq!(adoption.recognise(&job), Some(Known::Settled(Settlement::Ack)));
+        redeliveries.ended(1, &job, Settlement::Ack);
+        redeliveries.resumed();
+        assert_eq!(redeliveries.recognise(&job), Some(Redelivered::Settled(Settlement::Ack)));
     }
 
     #[test]
     fn memory_of_settlements_is_bounded() {
-        let mut adoption = Adoption::new(2, SECOND);
+        let mut redeliveries = Redeliveries::new(2, SECOND);
         for number in 0..REMEMBERED + 5 {
-            adoption.ended(0, &received(&number.to_string(), ""), Settlement::Ack);
+            redeliveries.ended(0, &received(&number.to_string(), ""), Settlement::Ack);
         }
-        assert_eq!((adoption.owed.len(), adoption.owed_order.len()), (REMEMBERED, REMEMBERED));
-        assert_eq!(adoption.recognise(&received("4", "")), None);
-        assert!(adoption.recognise(&received("5", "")).is_some());
+        assert_eq!((redeliveries.owed.len(), redeliveries.owed_order.len()), (REMEMBERED, REMEMBERED));
+        assert_eq!(redeliveries.recognise(&received("4", "")), None);
+        assert!(redeliveries.recognise(&received("5", "")).is_some());
     }
 }

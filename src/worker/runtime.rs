@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::AtomicU32},
 };
 
-use crate::worker::builder::{Outside, Registered};
+use crate::worker::builder::{HandlerSpec, LimitDeps};
 use crate::{
     attempt::{
         middleware::Chain,
@@ -14,7 +14,7 @@ use crate::{
     broker::Broker,
     error::Error,
     job::is_valid_name,
-    limits::circuit_breaker::Dependencies,
+    limits::circuit_breaker::Breakers,
     message::millis,
     observe::metrics::JobMetrics,
     publish::publisher::Publisher,
@@ -24,14 +24,14 @@ use crate::{
 };
 
 /// What the consumers of one queue need to run its jobs.
-pub(crate) struct Handlers<S> {
+pub(crate) struct QueueRuntime<S> {
     pub(crate) broker: Broker,
     pub(crate) publisher: Publisher,
     pub(crate) stop: Stop,
     pub(crate) queue: Queue,
     pub(crate) state: Arc<S>,
     pub(crate) chain: Arc<Chain<S>>,
-    pub(crate) dependencies: Arc<Dependencies>,
+    pub(crate) dependencies: Arc<Breakers>,
     pub(crate) routes: Vec<Route<S>>,
     pub(super) by_name: ByName,
     pub(super) unknown: JobMetrics,
@@ -43,8 +43,8 @@ pub(super) type ByName = HashMap<&'static str, usize, foldhash::fast::RandomStat
 pub(super) fn routes<S>(
     broker: &Broker,
     queue: &Queue,
-    registered: Vec<Registered<S>>,
-    outside: &Outside,
+    registered: Vec<HandlerSpec<S>>,
+    outside: &LimitDeps,
 ) -> Result<(Vec<Route<S>>, ByName), Error> {
     let (mut routes, mut by_name) = (Vec::new(), ByName::default());
     let is_alone = registered.len() == 1;
@@ -54,8 +54,8 @@ pub(super) fn routes<S>(
         return Err(Error::Setting { setting: "Queue::any_type", reason });
     }
     for mut registered in registered {
-        let gate = registered.gate(broker, queue, outside, is_alone)?;
-        let Registered { job, aliases, schema, handler, retry, timeout, .. } = registered;
+        let limiter = registered.limiter(broker, queue, outside, is_alone)?;
+        let HandlerSpec { job, aliases, schema, handler, retry, timeout, .. } = registered;
         let timeout = timeout.unwrap_or_else(|| queue.attempt_timeout());
         broker.config().check_timeout(&format!("the timeout of {job}"), timeout)?;
         if !is_valid_name(job) {
@@ -79,7 +79,7 @@ pub(super) fn routes<S>(
             timeout,
             snooze_limit: queue.snooze_bound(),
             metrics,
-            gate,
+            limiter,
             dependencies,
             inline_budget,
             first_poll,
@@ -91,7 +91,7 @@ pub(super) fn routes<S>(
     Ok((routes, by_name))
 }
 
-impl<S> Handlers<S> {
+impl<S> QueueRuntime<S> {
     /// The index of the handler of a job name or alias; a message without one is for the queue's only handler, which
     /// may take any.
     pub(crate) fn find(&self, job: Option<&str>) -> Option<usize> {

@@ -8,18 +8,18 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::worker::builder::{KeyLimit, Outside, Registered, Worker};
+use crate::worker::builder::{HandlerSpec, KeyLimit, LimitDeps, Worker};
 use crate::{
     attempt::{handler::decode, retry::RetryPolicy},
     broker::Broker,
     error::Error,
     job::Job,
     limits::{
-        Permits, Rate,
-        circuit_breaker::{Breaker, Dependency},
-        keyed::Places,
-        limiter::{Gate, Held, in_place},
-        rate_limiter::{Line, Starts, opens},
+        LimitStore, Rate,
+        circuit_breaker::{Breaker, CircuitBreaker},
+        keyed::KeyedSemaphore,
+        limiter::{Deferred, Limiter, in_place},
+        rate_limiter::{RateLimiter, Starts, opens},
         shared::{SharedPlaces, SharedRate},
     },
     message::LONGEST_NAME,
@@ -152,16 +152,16 @@ impl<S: Send + Sync + 'static> Worker<S> {
     /// # #[derive(Serialize, Deserialize)] struct SendEmail;
     /// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
     /// # async fn send_email(_: SendEmail, _: Context<()>) -> JobResult { Ok(()) }
-    /// # fn doc(store: impl leveret::limits::Permits) -> Worker<()> {
+    /// # fn doc(store: impl leveret::limits::LimitStore) -> Worker<()> {
     /// Worker::new(())
-    ///     .permits(store)
+    ///     .limit_store(store)
     ///     .handle(send_email)
     ///     .shared_rate("smtp", Rate::per_second(100))
     ///     .shared_concurrency("smtp", 20)
     /// # }
     /// ```
     #[must_use]
-    pub fn permits(mut self, permits: impl Permits) -> Self {
+    pub fn limit_store(mut self, permits: impl LimitStore) -> Self {
         self.permits = Some(Arc::new(permits));
         self
     }
@@ -196,35 +196,35 @@ impl<S: Send + Sync + 'static> Worker<S> {
     /// Says that the job registered last needs this dependency: while it is down, jobs wait for it, no attempt charged.
     ///
     /// A queue all of whose jobs need what is down is not consumed meanwhile; jobs of other queues are delayed in the
-    /// broker. One job at a time is let through to see whether it is up again. Of [`Dependency`] are the rules and their
+    /// broker. One job at a time is let through to see whether it is up again. Of [`CircuitBreaker`] are the rules and their
     /// settings; those that are only named here have its defaults.
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use leveret::{Context, Dependency, JobResult, Worker};
+    /// # use leveret::{Context, CircuitBreaker, JobResult, Worker};
     /// # use serde::{Deserialize, Serialize};
     /// # #[derive(Serialize, Deserialize)] struct SendEmail;
     /// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
     /// # async fn send_email(_: SendEmail, _: Context<()>) -> JobResult { Ok(()) }
     /// let worker = Worker::new(())
-    ///     .dependency(Dependency::new("smtp").failures(3).open_for(Duration::from_secs(30)))
+    ///     .circuit_breaker(CircuitBreaker::new("smtp").failures(3).open_for(Duration::from_secs(30)))
     ///     .handle(send_email)
-    ///     .needs("smtp");
+    ///     .circuit("smtp");
     /// # let _ = worker;
     /// ```
     #[must_use]
-    pub fn needs(self, dependency: &'static str) -> Self {
-        self.set("Worker::needs", |last| last.needs.push(dependency))
+    pub fn circuit(self, dependency: &'static str) -> Self {
+        self.set("Worker::circuit", |last| last.needs.push(dependency))
     }
 
-    /// Sets when a dependency is taken for down. See [`needs`](Self::needs).
+    /// Sets when a dependency is taken for down. See [`needs`](Self::circuit).
     #[must_use]
-    pub fn dependency(mut self, dependency: Dependency) -> Self {
+    pub fn circuit_breaker(mut self, dependency: CircuitBreaker) -> Self {
         self.dependencies.push(dependency);
         self
     }
 
-    fn set(mut self, setting: &'static str, set: impl FnOnce(&mut Registered<S>)) -> Self {
+    fn set(mut self, setting: &'static str, set: impl FnOnce(&mut HandlerSpec<S>)) -> Self {
         match self.registered.last_mut() {
             Some(last) => set(last),
             None => self.misplaced = Some(setting),
@@ -233,15 +233,15 @@ impl<S: Send + Sync + 'static> Worker<S> {
     }
 }
 
-impl<S> Registered<S> {
+impl<S> HandlerSpec<S> {
     /// What its jobs have to pass, if anything.
-    pub(super) fn gate(
+    pub(super) fn limiter(
         &mut self,
         broker: &Broker,
         queue: &Queue,
-        outside: &Outside,
+        outside: &LimitDeps,
         is_alone: bool,
-    ) -> Result<Option<Arc<Gate>>, Error> {
+    ) -> Result<Option<Arc<Limiter>>, Error> {
         let wrong = |setting, reason| Err(Error::Setting { setting, reason });
         if let Some(other) = self.key.as_ref().map(|key| key.job).filter(|job| *job != self.job) {
             return wrong("Worker::concurrency_per", format!("its key is of job {other:?}, not of {:?}", self.job));
@@ -250,22 +250,22 @@ impl<S> Registered<S> {
             return wrong("Worker::alias", format!("alias {name:?} of {:?} must have 1 to 255 bytes", self.job));
         }
         if self.needs.len() > 64 {
-            return wrong("Worker::needs", format!("job {:?} needs more than 64 dependencies", self.job));
+            return wrong("Worker::circuit", format!("job {:?} needs more than 64 dependencies", self.job));
         }
-        let Outside { dependencies, permits } = outside;
+        let LimitDeps { dependencies, permits } = outside;
         let needs: Vec<Arc<Breaker>> = self.needs.iter().filter_map(|name| dependencies.get(name)).cloned().collect();
         let own = self.rate.take().map(|rate| (rate, opens(rate)));
         // A shared limit's slots are the store's, which knows what any worker started.
         let shared = self.shared_rate.as_ref().map(|(_, rate)| (*rate, Instant::now()));
         let starts = own.into_iter().chain(shared).map(|(rate, opens)| Starts::new(rate, opens)).collect();
-        let (rate, key) = (own.map(|(rate, opens)| Line::new(rate, opens)), self.key.take());
+        let (rate, key) = (own.map(|(rate, opens)| RateLimiter::new(rate, opens)), self.key.take());
         let (shared_rate, shared_places) = (self.shared_rate.take(), self.shared_concurrency.take());
         let shares = shared_rate.is_some() || shared_places.is_some();
         if !shares && needs.is_empty() && rate.is_none() && key.is_none() {
             return Ok(None);
         }
         if shares && permits.is_none() {
-            return wrong("Worker::permits", format!("job {:?} has a shared limit, and no store is set", self.job));
+            return wrong("Worker::limit_store", format!("job {:?} has a shared limit, and no store is set", self.job));
         }
         let permits = || permits.clone();
         let shared_rate =
@@ -273,16 +273,16 @@ impl<S> Registered<S> {
         let usable = u32::from(queue.limit()) + 1;
         let places = |((name, most), permits)| SharedPlaces::new(name, most, usable, permits);
         let counter = |reason| broker.metrics().held(queue.name(), self.job, reason);
-        Ok(Some(Arc::new(Gate {
+        Ok(Some(Arc::new(Limiter {
             needs,
-            key: key.map(|limit| (limit.key_of, limit.most, Arc::new(Places::default()))),
+            key: key.map(|limit| (limit.key_of, limit.most, Arc::new(KeyedSemaphore::default()))),
             rate,
             shared_rate,
             starts,
             shared_places: shared_places.zip(permits()).map(places),
             in_place: in_place(queue.limit(), is_alone),
-            held: Held {
-                dependency: counter("dependency"),
+            held: Deferred {
+                circuit: counter("circuit"),
                 key: counter("key"),
                 concurrency: counter("concurrency"),
                 rate: counter("rate"),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use leveret::status_update::{JobEvent, Step};
+use leveret::status_update::{StatusUpdate, Step};
 use leveret_harness::Postgres;
 use leveret_store::{By, DeadFilter, DeadSource, Filter, Lease, NewDead, Retention, Selection, State, Store};
 use serde_json::json;
@@ -48,8 +48,8 @@ impl Upkeep {
     }
 }
 
-fn event(number: u64, step: Step) -> JobEvent {
-    JobEvent {
+fn event(number: u64, step: Step) -> StatusUpdate {
+    StatusUpdate {
         id: format!("0190163d-8694-739b-aea5-{number:012}"),
         job: "email.send".into(),
         queue: "email".into(),

@@ -4,14 +4,14 @@
 //! SQLite for one server, PostgreSQL for several; the same SQL on both. Only the outbox's [`Relay`] speaks to a broker.
 //!
 //! ```
-//! use leveret::status_update::{JobEvent, Step};
+//! use leveret::status_update::{StatusUpdate, Step};
 //! use leveret_store::{State, Store};
 //!
 //! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("leveret.db").display().to_string();
 //! let store = Store::open(&format!("sqlite:{path}")).await?;
-//! let event = JobEvent {
+//! let event = StatusUpdate {
 //!     id: "order-17".into(),
 //!     job: "email.send".into(),
 //!     queue: "email".into(),

@@ -7,7 +7,7 @@ use crate::{
     status::Job,
 };
 use leveret::{
-    status_update::{JobEvent, Step},
+    status_update::{StatusUpdate, Step},
     unique::{Answer, Claim, Claimed, UniqueKeys},
 };
 
@@ -63,8 +63,8 @@ impl Store {
 pub(crate) async fn free_done(
     on: &mut Lent,
     changed: &[Job],
-    ends_apart: &[&JobEvent],
-    events: &[JobEvent],
+    ends_apart: &[&StatusUpdate],
+    events: &[StatusUpdate],
     list: impl Fn(&str) -> String,
 ) -> Result<()> {
     let ended = changed.iter().filter(|job| job.state.is_terminal());

@@ -11,8 +11,8 @@ use std::{
 use tokio::time::{Duration, Instant, sleep};
 use uuid::Uuid;
 
-use crate::limits::keyed::{Place, Places};
-use crate::limits::shared::{Permits, Reach, Wish, ask};
+use crate::limits::keyed::{KeyedPermit, KeyedSemaphore};
+use crate::limits::shared::{LeaseRequest, LimitStore, Reach, ask};
 
 /// A worker that says nothing for so long has lost its places.
 const LEASE: Duration = Duration::from_secs(10);
@@ -25,9 +25,9 @@ pub(crate) struct SharedPlaces {
     most: u32,
     /// As many as this worker could ever use.
     usable: u32,
-    permits: Arc<dyn Permits>,
+    permits: Arc<dyn LimitStore>,
     holder: String,
-    places: Arc<Places>,
+    places: Arc<KeyedSemaphore>,
     lease: Mutex<Lease>,
     asking: tokio::sync::Mutex<Asking>,
     renewed: AtomicBool,
@@ -49,7 +49,7 @@ struct Lease {
 }
 
 impl SharedPlaces {
-    pub(crate) fn new(name: String, most: u32, usable: u32, permits: Arc<dyn Permits>) -> Arc<Self> {
+    pub(crate) fn new(name: String, most: u32, usable: u32, permits: Arc<dyn LimitStore>) -> Arc<Self> {
         Arc::new(Self {
             name,
             most,
@@ -64,7 +64,7 @@ impl SharedPlaces {
     }
 
     /// A place, or the time to wait.
-    pub(crate) async fn enter(self: &Arc<Self>, again: bool, in_place: Duration) -> Result<Place, Duration> {
+    pub(crate) async fn enter(self: &Arc<Self>, again: bool, in_place: Duration) -> Result<KeyedPermit, Duration> {
         if let Ok(place) = self.take(again) {
             return Ok(place);
         }
@@ -77,7 +77,7 @@ impl SharedPlaces {
         Ok(place)
     }
 
-    fn take(&self, again: bool) -> Result<Place, Duration> {
+    fn take(&self, again: bool) -> Result<KeyedPermit, Duration> {
         let place = self.places.take(0, self.leased(), again)?;
         self.note();
         Ok(place)
@@ -116,9 +116,9 @@ impl SharedPlaces {
             (lease.denied, lease.peak) = (0, used);
             wanted
         };
-        let wish = Wish { holder: &self.holder, used, wanted, most: self.most, lease: LEASE };
+        let request = LeaseRequest { holder: &self.holder, used, wanted, most: self.most, lease: LEASE };
         let sent = Instant::now();
-        let places = ask(self.permits.places(&self.name, wish)).await?;
+        let places = ask(self.permits.places(&self.name, request)).await?;
         let mut lease = self.lease();
         (lease.places, lease.until) = (places, Some(sent + LEASE));
         drop(lease);
@@ -147,8 +147,8 @@ async fn keep(shared: Weak<SharedPlaces>) {
         asking.reach.heard(&shared.name, answer);
     }
     let (permits, name, holder, most) = given_back;
-    let wish = Wish { holder: &holder, used: 0, wanted: 0, most, lease: LEASE };
-    if let Err(reason) = ask(permits.places(&name, wish)).await {
+    let request = LeaseRequest { holder: &holder, used: 0, wanted: 0, most, lease: LEASE };
+    if let Err(reason) = ask(permits.places(&name, request)).await {
         tracing::debug!(limit = name, error = reason, "places were not given back: their lease will be over");
     }
 }

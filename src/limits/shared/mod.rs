@@ -19,23 +19,23 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A store that is away is asked again after this time; jobs that come before are told so at once.
 const AWAY: Duration = Duration::from_secs(2);
 
-/// What a [`Permits`] answers, in the end.
+/// What a [`LimitStore`] answers, in the end.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Box<dyn StdError + Send + Sync>>> + Send + 'a>>;
 
 /// A store of limits that several workers share; leveret-store has one for PostgreSQL and SQLite.
 ///
-/// See [`Worker::permits`](crate::Worker::permits).
-pub trait Permits: Send + Sync + 'static {
+/// See [`Worker::limit_store`](crate::Worker::limit_store).
+pub trait LimitStore: Send + Sync + 'static {
     /// Takes the next `slots` slots of a rate limit. No slot is given twice, none lies further back than
     /// [`Rate::tolerance`].
     fn slots<'a>(&'a self, limit: &'a str, rate: Rate, slots: u32) -> Answer<'a, Slots>;
 
     /// Sets how many places a worker has of a concurrency limit from now on, and returns it: as many as it wants if that
     /// is just to the others, never fewer than it uses.
-    fn places<'a>(&'a self, limit: &'a str, wish: Wish<'a>) -> Answer<'a, u32>;
+    fn places<'a>(&'a self, limit: &'a str, request: LeaseRequest<'a>) -> Answer<'a, u32>;
 }
 
-/// What [`Permits::slots`] gives.
+/// What [`LimitStore::slots`] gives.
 #[derive(Clone, Copy, Debug)]
 pub struct Slots {
     /// The time of the first slot in nanoseconds from now, negative if it is over; each that follows is
@@ -46,9 +46,9 @@ pub struct Slots {
     pub secret: [u8; 16],
 }
 
-/// What a worker asks of [`Permits::places`].
+/// What a worker asks of [`LimitStore::places`].
 #[derive(Clone, Copy, Debug)]
-pub struct Wish<'a> {
+pub struct LeaseRequest<'a> {
     /// The worker, for as long as it runs.
     pub holder: &'a str,
     /// How many it uses now.

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use tokio::time::{Duration, Instant};
 
-use crate::limits::shared::{Permits, Reach, Slots, ask};
+use crate::limits::shared::{LimitStore, Reach, Slots, ask};
 use crate::{
     limits::Rate,
     message::slot::{Secret, Slot},
@@ -20,7 +20,7 @@ const MOST_SLOTS: u32 = 100_000;
 pub(crate) struct SharedRate {
     name: String,
     rate: Rate,
-    permits: Arc<dyn Permits>,
+    permits: Arc<dyn LimitStore>,
     batch: tokio::sync::Mutex<Batch>,
 }
 
@@ -37,7 +37,7 @@ struct Batch {
 }
 
 impl SharedRate {
-    pub(crate) fn new(name: String, rate: Rate, permits: Arc<dyn Permits>) -> Self {
+    pub(crate) fn new(name: String, rate: Rate, permits: Arc<dyn LimitStore>) -> Self {
         let batch = Batch { next: Instant::now(), left: 0, size: 0, at: None, secret: None, reach: Reach::default() };
         Self { name, rate, permits, batch: tokio::sync::Mutex::new(batch) }
     }

@@ -15,7 +15,7 @@ struct Store {
     granted: Mutex<u32>,
 }
 
-impl Permits for Store {
+impl LimitStore for Store {
     fn slots<'a>(&'a self, _: &'a str, rate: Rate, slots: u32) -> Answer<'a, Slots> {
         Box::pin(async move {
             *self.asked.lock().unwrap() += 1;
@@ -26,11 +26,11 @@ impl Permits for Store {
         })
     }
 
-    fn places<'a>(&'a self, _: &'a str, wish: Wish<'a>) -> Answer<'a, u32> {
+    fn places<'a>(&'a self, _: &'a str, request: LeaseRequest<'a>) -> Answer<'a, u32> {
         Box::pin(async move {
             *self.asked.lock().unwrap() += 1;
-            *self.granted.lock().unwrap() = wish.wanted.min(wish.most);
-            Ok(wish.wanted.min(wish.most))
+            *self.granted.lock().unwrap() = request.wanted.min(request.most);
+            Ok(request.wanted.min(request.most))
         })
     }
 }
@@ -57,13 +57,13 @@ async fn slots_are_leased_many_at_a_time_and_none_is_used_twice() {
 #[derive(Default)]
 struct Silent(AtomicU32);
 
-impl Permits for Silent {
+impl LimitStore for Silent {
     fn slots<'a>(&'a self, _: &'a str, _: Rate, _: u32) -> Answer<'a, Slots> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Box::pin(std::future::pending())
     }
 
-    fn places<'a>(&'a self, _: &'a str, _: Wish<'a>) -> Answer<'a, u32> {
+    fn places<'a>(&'a self, _: &'a str, _: LeaseRequest<'a>) -> Answer<'a, u32> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Box::pin(std::future::pending())
     }

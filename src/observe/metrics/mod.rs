@@ -54,7 +54,7 @@ pub(crate) struct Metrics {
     attempts: HistogramVec,
     pub(crate) confirm: Histogram,
     held: IntCounterVec,
-    dependency: IntGaugeVec,
+    circuit: IntGaugeVec,
     in_progress: IntGaugeVec,
     limit: IntGaugeVec,
     wanted: IntGaugeVec,
@@ -121,14 +121,14 @@ impl Metrics {
             held: counter(
                 r,
                 "jobs_held_total",
-                "Jobs that went to wait for a limit or a dependency",
+                "Jobs that were delayed by a limit or an open circuit",
                 &["queue", "job", "reason"],
             )?,
-            dependency: gauge(
+            circuit: gauge(
                 r,
-                "dependency_state",
-                "0 while a dependency is up, 1 while it is probed, 2 while it is down",
-                &["dependency"],
+                "circuit_state",
+                "0 while the circuit is closed, 1 while it is half-open, 2 while it is open",
+                &["circuit"],
             )?,
             in_progress: gauge(r, "jobs_in_progress", "Attempts that run now", &["queue"])?,
             limit: gauge(r, "worker_concurrency_limit", "Attempts that may run at once", &["queue"])?,
@@ -206,8 +206,8 @@ impl Metrics {
         self.held.with_label_values(&[queue, job, reason])
     }
 
-    pub(crate) fn dependency(&self, name: &str) -> IntGauge {
-        self.dependency.with_label_values(&[name])
+    pub(crate) fn circuit(&self, name: &str) -> IntGauge {
+        self.circuit.with_label_values(&[name])
     }
 
     pub(crate) fn queue(&self, queue: &str) -> QueueMetrics {

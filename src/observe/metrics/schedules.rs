@@ -63,7 +63,7 @@ impl ScheduleMetrics {
     }
 
     /// Milliseconds since the epoch.
-    pub(crate) fn told(&self, last: Option<u64>, next: Option<u64>) {
+    pub(crate) fn set_fires(&self, last: Option<u64>, next: Option<u64>) {
         for (gauge, ms) in [(&self.last, last), (&self.next, next)] {
             gauge.set(ms.and_then(|ms| i64::try_from(ms / 1000).ok()).unwrap_or(0));
         }

@@ -77,7 +77,7 @@ mod tests {
     use crate::{
         Context, Job, JobResult, RetryPolicy, Worker,
         testing::{idle, start},
-        tracking::reader::{Feed, Source},
+        tracking::reader::{QueueReader, Source},
     };
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -105,7 +105,7 @@ mod tests {
         publish.header("traceparent", PARENT).header("tracestate", "vendor=1").await.unwrap();
         idle(&broker).await;
         running.stop().await.unwrap();
-        let mut feed = Feed::new(&broker, Source::DeadLetters("walks".to_owned()), 10);
+        let mut feed = QueueReader::new(&broker, Source::DeadLetters("walks".to_owned()), 10);
         let batch = feed.next(10).await;
         let traces = batch.messages().iter().map(|taken| Trace::of(taken.message().message()));
         let expected = Trace { parent: PARENT.to_owned(), state: Some("vendor=1".to_owned()) };

@@ -3,7 +3,7 @@
 
 use crate::observe::trace::{Place, Trace};
 use crate::{
-    attempt::{admission::Received, settle::Settlement},
+    attempt::{admission::Incoming, settle::Settlement},
     broker::Broker,
     error::PublishError,
     message::Message,
@@ -29,7 +29,7 @@ pub(super) fn current() -> Option<Trace> {
     None
 }
 
-pub(crate) fn carry(_: &Received, _: &mut Message) {}
+pub(crate) fn carry(_: &Incoming, _: &mut Message) {}
 
 pub(crate) struct TraceSpan;
 
@@ -42,11 +42,11 @@ impl TraceSpan {
         Self
     }
 
-    pub(crate) fn process(_: Place<'_>, _: &str, _: &Received) -> Self {
+    pub(crate) fn process(_: Place<'_>, _: &str, _: &Incoming) -> Self {
         Self
     }
 
-    pub(crate) fn settle(_: Place<'_>, _: &Received) -> Self {
+    pub(crate) fn settle(_: Place<'_>, _: &Incoming) -> Self {
         Self
     }
 

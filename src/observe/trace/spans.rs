@@ -19,7 +19,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::observe::trace::{Place, TARGET, Trace};
 use crate::{
-    attempt::{admission::Received, settle::Settlement},
+    attempt::{admission::Incoming, settle::Settlement},
     broker::Broker,
     error::PublishError,
     message::{Message, header, republish::ERROR_TEXT_LIMIT, truncated},
@@ -57,7 +57,7 @@ pub(super) fn current() -> Option<Trace> {
 }
 
 /// Has a copy continue the trace of the attempt if its original, and so itself, bears none.
-pub(crate) fn carry(received: &Received, copy: &mut Message) {
+pub(crate) fn carry(received: &Incoming, copy: &mut Message) {
     if let Some(own) = received.trace.0.get()
         && remote(&received.message).is_none()
     {
@@ -144,7 +144,7 @@ impl TraceSpan {
     }
 
     /// An attempt at `job`, in the trace of its message.
-    pub(crate) fn process(place: Place<'_>, job: &str, received: &Received) -> Self {
+    pub(crate) fn process(place: Place<'_>, job: &str, received: &Incoming) -> Self {
         if nobody_listens() {
             return Self::none();
         }
@@ -177,7 +177,7 @@ impl TraceSpan {
     }
 
     /// What is done about a delivery: within its attempt's span, or in the trace of its message if it had no attempt.
-    pub(crate) fn settle(place: Place<'_>, received: &Received) -> Self {
+    pub(crate) fn settle(place: Place<'_>, received: &Incoming) -> Self {
         if nobody_listens() {
             return Self::none();
         }

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::transport::amqp::{
     Setup,
-    connection::{Link, Up},
+    connection::{LiveConnection, Reconnector},
 };
 use crate::{
     config::TopologyMode,
@@ -39,7 +39,7 @@ const POLL: Duration = Duration::from_millis(5);
 ///
 /// `publishing` is the connection for publishes: a broker in alarm stops reading a connection that publishes, and the
 /// consumers must go on to be read.
-pub(super) async fn compare(publishing: &Link, setup: &Setup) {
+pub(super) async fn compare(publishing: &Reconnector, setup: &Setup) {
     if setup.mode == TopologyMode::Verify {
         return;
     }
@@ -64,7 +64,7 @@ pub(super) async fn compare(publishing: &Link, setup: &Setup) {
 }
 
 /// The broker's time in seconds, and our times before and after it in milliseconds.
-async fn measure(up: &Up, setup: &Setup) -> Result<(u64, u64, u64), String> {
+async fn measure(up: &LiveConnection, setup: &Setup) -> Result<(u64, u64, u64), String> {
     let channel = up.channel().await?;
     let measured = up.unless_lost(through_death(&channel, setup)).await;
     drop(up.unless_lost(channel.close(200, "done".into())).await);

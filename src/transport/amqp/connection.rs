@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::transport::amqp::{
     Address, FRAME_MAX, Setup,
-    patience::{Patience, backoff, login_backoff},
+    patience::{HandshakeTimeout, backoff, login_backoff},
     probe::ConnectError,
     shield::{Failure, Line},
 };
@@ -39,7 +39,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A connection that is up, until `lost` is cancelled.
 #[derive(Debug)]
-pub(super) struct Up {
+pub(super) struct LiveConnection {
     pub(super) connection: Connection,
     /// The host and port of the settings.
     address: String,
@@ -50,12 +50,12 @@ pub(super) struct Up {
     /// The broker's reason for taking no publishes now.
     pub(super) blocked: watch::Sender<Option<String>>,
     /// Why it is to be given up for a fresh one.
-    worn_out: SetOnce<String>,
+    retire: SetOnce<String>,
     /// The index of its address.
     index: usize,
 }
 
-impl Up {
+impl LiveConnection {
     /// Waits until nothing can be published here now, and says why.
     pub(super) async fn obstacle(&self) -> SendError {
         let mut blocked = self.blocked.subscribe();
@@ -88,7 +88,7 @@ impl Up {
     /// Gives the connection up for a fresh one, at the next address if there are several.
     pub(super) fn give_up(&self, reason: &str) {
         // An earlier reason does as well.
-        drop(self.worn_out.set(format!("given up: {reason}")));
+        drop(self.retire.set(format!("given up: {reason}")));
     }
 
     /// Whether a channel failed to open that a fresh connection would open.
@@ -106,8 +106,8 @@ impl Up {
     }
 }
 
-/// The state of a [`Link`]: up, or down for this reason.
-pub(super) type State = Result<Arc<Up>, String>;
+/// The state of a [`Reconnector`]: up, or down for this reason.
+pub(super) type State = Result<Arc<LiveConnection>, String>;
 
 /// The handle was closed.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ pub(super) struct Closed;
 /// A connection that is made anew after each loss, from its first use until the handle is closed.
 ///
 /// A task of the runtime of that first use keeps it up. If that runtime ends, the next use starts another.
-pub(super) struct Link {
+pub(super) struct Reconnector {
     role: &'static str,
     setup: Arc<Setup>,
     state: watch::Sender<State>,
@@ -144,14 +144,14 @@ impl Drop for Kept {
     }
 }
 
-impl Link {
+impl Reconnector {
     pub(super) fn new(role: &'static str, setup: Arc<Setup>) -> Self {
         let (state, _) = watch::channel(Err(NOT_YET.to_owned()));
         Self { role, setup, state, is_kept_up: Arc::default() }
     }
 
     /// Waits for the connection.
-    pub(super) async fn up(&self) -> Result<Arc<Up>, Closed> {
+    pub(super) async fn up(&self) -> Result<Arc<LiveConnection>, Closed> {
         let mut state = self.watch();
         tokio::select! {
             () = self.setup.closed.cancelled() => Err(Closed),
@@ -197,7 +197,7 @@ const NOT_YET: &str = "not yet connected";
 
 /// Connects, waits for the loss, and begins again.
 async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<State>) {
-    let (mut delays, mut login_delays, mut patience) = (backoff(), login_backoff(), Patience::default());
+    let (mut delays, mut login_delays, mut patience) = (backoff(), login_backoff(), HandshakeTimeout::default());
     let mut first = 0;
     loop {
         let connected = tokio::select! {
@@ -206,12 +206,12 @@ async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<Sta
         };
         let (reason, is_refused) = match connected {
             Ok((up, peer)) => {
-                (patience, login_delays) = (Patience::default(), login_backoff());
+                (patience, login_delays) = (HandshakeTimeout::default(), login_backoff());
                 let connected = Instant::now();
                 tracing::info!(role, broker = up.address, address = %peer, "connected to the broker");
                 let reason = live(role, &setup, Arc::clone(&up), &state).await;
                 // Its node may be one that answers and cannot work, such as one that its cluster has lost.
-                first = if up.worn_out.initialized() { up.index + 1 } else { 0 };
+                first = if up.retire.initialized() { up.index + 1 } else { 0 };
                 // One that something ends at once must not be made again in a hot loop.
                 if connected.elapsed() > SHORT_LIFE {
                     delays = backoff();
@@ -219,7 +219,7 @@ async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<Sta
                 (reason, false)
             }
             Err(NotConnected { reason, is_refused }) => {
-                if setup.quiet.is_news(format!("{role}: {reason}")) {
+                if setup.log_throttle.should_log(format!("{role}: {reason}")) {
                     tracing::warn!(role, error = reason, "cannot connect to the broker, trying again");
                 }
                 (reason, is_refused)
@@ -248,8 +248,8 @@ async fn connect(
     role: &'static str,
     setup: &Setup,
     first: usize,
-    patience: &mut Patience,
-) -> Result<(Arc<Up>, SocketAddr), NotConnected> {
+    patience: &mut HandshakeTimeout,
+) -> Result<(Arc<LiveConnection>, SocketAddr), NotConnected> {
     let (mut reason, mut is_silent, mut is_refused) = ("no address".to_owned(), false, false);
     let count = setup.addresses.len();
     for (index, address) in setup.addresses.iter().enumerate().cycle().skip(first % count.max(1)).take(count) {
@@ -262,9 +262,9 @@ async fn connect(
                     continue;
                 }
                 let (blocked, _) = watch::channel(None);
-                let (lost, worn_out) = (CancellationToken::new(), SetOnce::new());
+                let (lost, retire) = (CancellationToken::new(), SetOnce::new());
                 let longest_silence = Duration::from_secs(address.heartbeat.into()) * 2;
-                let up = Up {
+                let up = LiveConnection {
                     connection,
                     address: address.to_string(),
                     index,
@@ -272,7 +272,7 @@ async fn connect(
                     line,
                     lost,
                     blocked,
-                    worn_out,
+                    retire,
                 };
                 return Ok((Arc::new(up), peer));
             }
@@ -300,7 +300,7 @@ pub(super) fn too_small(connection: &Connection) -> Option<String> {
 }
 
 /// The life of one connection; returns why it ended.
-async fn live(role: &'static str, setup: &Setup, up: Arc<Up>, state: &watch::Sender<State>) -> String {
+async fn live(role: &'static str, setup: &Setup, up: Arc<LiveConnection>, state: &watch::Sender<State>) -> String {
     setup.metrics.connected.inc();
     let mut events = Box::pin(up.connection.events_listener());
     drop(state.send_replace(Ok(Arc::clone(&up))));
@@ -341,7 +341,7 @@ async fn live(role: &'static str, setup: &Setup, up: Arc<Up>, state: &watch::Sen
     reason
 }
 
-fn ended(setup: &Setup, up: &Up) {
+fn ended(setup: &Setup, up: &LiveConnection) {
     up.lost.cancel();
     setup.metrics.connected.dec();
     if up.blocked.send_replace(None).is_some() {
@@ -350,21 +350,21 @@ fn ended(setup: &Setup, up: &Up) {
 }
 
 /// Why we end the connection ourselves, once we do.
-async fn given_up(setup: &Setup, up: &Up) -> String {
+async fn given_up(setup: &Setup, up: &LiveConnection) -> String {
     tokio::select! {
         () = setup.closed.cancelled() => CLOSED.to_owned(),
-        reason = up.worn_out.wait() => reason.clone(),
+        reason = up.retire.wait() => reason.clone(),
     }
 }
 
-async fn goodbye(up: &Up) {
+async fn goodbye(up: &LiveConnection) {
     let close = up.connection.close(200, "goodbye".into());
     if !matches!(tokio::time::timeout(GOODBYE_TIMEOUT, close).await, Ok(Ok(()))) {
         tracing::debug!("the connection was gone before it was closed");
     }
 }
 
-fn set_blocked(setup: &Setup, up: &Up, reason: Option<String>) {
+fn set_blocked(setup: &Setup, up: &LiveConnection, reason: Option<String>) {
     let before = up.blocked.send_replace(reason.clone());
     match (before, reason) {
         (None, Some(reason)) => {

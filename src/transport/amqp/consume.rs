@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use crate::transport::amqp::{acks::Acks, connection::Up, proof::Proof};
+use crate::transport::amqp::{acks::Acks, connection::LiveConnection, proof::Proof};
 use crate::{
     message::{Message, integer, short},
     transport::session::{Delivery, Ended, OpenError},
@@ -43,7 +43,7 @@ const CANCELLED: &str = "the broker cancelled the consumer";
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Session {
-    up: Arc<Up>,
+    up: Arc<LiveConnection>,
     channel: OwnChannel,
     consumer: Consumer,
     tag: ShortString,
@@ -81,24 +81,34 @@ impl Drop for OwnChannel {
 }
 
 impl Session {
-    pub(super) async fn open(up: Arc<Up>, queue: &str, prefetch: u16) -> Result<Self, OpenError> {
+    pub(super) async fn open(up: Arc<LiveConnection>, queue: &str, prefetch: u16) -> Result<Self, OpenError> {
         Self::open_with(up, queue, prefetch, FieldTable::default()).await
     }
 
     /// Reads a stream from that offset on.
-    pub(super) async fn open_stream(up: Arc<Up>, stream: &str, from: u64) -> Result<Self, OpenError> {
+    pub(super) async fn open_stream(up: Arc<LiveConnection>, stream: &str, from: u64) -> Result<Self, OpenError> {
         let mut arguments = FieldTable::default();
         arguments.insert("x-stream-offset".into(), integer(from));
         Self::open_with(up, stream, STREAM_PREFETCH, arguments).await
     }
 
-    async fn open_with(up: Arc<Up>, queue: &str, prefetch: u16, arguments: FieldTable) -> Result<Self, OpenError> {
+    async fn open_with(
+        up: Arc<LiveConnection>,
+        queue: &str,
+        prefetch: u16,
+        arguments: FieldTable,
+    ) -> Result<Self, OpenError> {
         let passing = |reason: String| OpenError::Passing(format!("queue {queue:?}: {reason}"));
         let opened = timeout(ANSWERED_WITHIN, Self::consume(up, queue, prefetch, arguments)).await;
         opened.unwrap_or_else(|_| Err(format!("no answer within {ANSWERED_WITHIN:?}"))).map_err(passing)
     }
 
-    async fn consume(up: Arc<Up>, queue: &str, prefetch: u16, arguments: FieldTable) -> Result<Self, String> {
+    async fn consume(
+        up: Arc<LiveConnection>,
+        queue: &str,
+        prefetch: u16,
+        arguments: FieldTable,
+    ) -> Result<Self, String> {
         let channel = OwnChannel(up.channel().await?);
         let (consumer, tag) = Self::subscribe(&up, &channel, short(queue), prefetch, arguments).await?;
         Ok(Self {
@@ -130,7 +140,7 @@ impl Session {
     }
 
     async fn subscribe(
-        up: &Up,
+        up: &LiveConnection,
         channel: &OwnChannel,
         queue: ShortString,
         prefetch: u16,

@@ -16,7 +16,7 @@ use lapin::{
 
 use tokio::time::{Instant, sleep};
 
-use crate::transport::amqp::{Setup, connection::Up};
+use crate::transport::amqp::{Setup, connection::LiveConnection};
 use crate::{
     config::TopologyMode,
     error::Error,
@@ -31,7 +31,7 @@ pub(super) const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 const JUST_ENSURED: Duration = Duration::from_secs(1);
 
 /// Ensures what all queues share, unless that was done before.
-pub(super) async fn ensure_shared(up: &Up, setup: &Setup) -> Result<(), OpenError> {
+pub(super) async fn ensure_shared(up: &LiveConnection, setup: &Setup) -> Result<(), OpenError> {
     let mut ensured = setup.shared_ensured.lock().await;
     if ensured.is_none() {
         ensure(up, setup, &setup.topology.shared()).await?;
@@ -42,32 +42,32 @@ pub(super) async fn ensure_shared(up: &Up, setup: &Setup) -> Result<(), OpenErro
 
 /// Makes the next [`ensure_shared`] look again, because something was missing at that time. It looks once for all who
 /// found something missing before it looked.
-pub(super) async fn doubt_shared(setup: &Setup, missing_at: Instant) {
+pub(super) async fn invalidate_shared(setup: &Setup, missing_at: Instant) {
     let mut ensured = setup.shared_ensured.lock().await;
     if ensured.is_some_and(|at| at < missing_at) {
         *ensured = None;
     }
 }
 
-/// A time for [`doubt_shared`] where the caller does not know when something was missing.
+/// A time for [`invalidate_shared`] where the caller does not know when something was missing.
 pub(super) fn lately() -> Instant {
     let now = Instant::now();
     now.checked_sub(JUST_ENSURED).unwrap_or(now)
 }
 
 /// Ensures a queue and all that it needs.
-pub(super) async fn ensure_queue(up: &Up, setup: &Setup, queue: &Queue) -> Result<(), OpenError> {
+pub(super) async fn ensure_queue(up: &LiveConnection, setup: &Setup, queue: &Queue) -> Result<(), OpenError> {
     let began = Instant::now();
     ensure_shared(up, setup).await?;
     let ensured = ensure(up, setup, &setup.topology.of_queue(queue)).await;
     if ensured.is_err() && !up.lost.is_cancelled() {
-        doubt_shared(setup, began).await;
+        invalidate_shared(setup, began).await;
     }
     ensured
 }
 
 /// Declares the plan, or only verifies it, as the settings say. It has a channel of its own: a refusal closes that.
-pub(super) async fn ensure(up: &Up, setup: &Setup, plan: &Plan) -> Result<(), OpenError> {
+pub(super) async fn ensure(up: &LiveConnection, setup: &Setup, plan: &Plan) -> Result<(), OpenError> {
     let ensured = async {
         match setup.mode {
             TopologyMode::Declare => declare(up, plan).await,
@@ -88,7 +88,7 @@ pub(super) async fn ensure(up: &Up, setup: &Setup, plan: &Plan) -> Result<(), Op
 
 /// All at once: the broker takes the commands of a channel in their order and need not be waited for in between. The
 /// first to fail is the one that was refused; those after it fail with their channel.
-async fn declare(up: &Up, plan: &Plan) -> Result<Channel, OpenError> {
+async fn declare(up: &LiveConnection, plan: &Plan) -> Result<Channel, OpenError> {
     let channel = open(up).await?;
     declare_on(&channel, plan).await?;
     Ok(channel)
@@ -107,7 +107,7 @@ pub(super) async fn declare_on(channel: &Channel, plan: &Plan) -> Result<(), Ref
 }
 
 /// AMQP can verify existence only, not arguments or bindings.
-async fn verify(up: &Up, plan: &Plan) -> Result<Channel, OpenError> {
+async fn verify(up: &LiveConnection, plan: &Plan) -> Result<Channel, OpenError> {
     let mut channel = open(up).await?;
     for exchange in &plan.exchanges {
         let found = refusable(name_of(exchange), declare_exchange(&channel, exchange, true)).await;
@@ -124,7 +124,11 @@ async fn verify(up: &Up, plan: &Plan) -> Result<Channel, OpenError> {
 ///
 /// From 4.2.6 on RabbitMQ keeps from a user what it has no right to. That is not this user's to verify: what it has to
 /// read or write itself, it finds missing or forbidden when it does.
-async fn unless_hidden(up: &Up, channel: Channel, found: Result<(), Refused>) -> Result<Channel, OpenError> {
+async fn unless_hidden(
+    up: &LiveConnection,
+    channel: Channel,
+    found: Result<(), Refused>,
+) -> Result<Channel, OpenError> {
     match found {
         Err(refusal) if refusal.is_for_lack_of_a_right() => {
             tracing::debug!(name = refusal.name, "not verified: it is hidden from this user");
@@ -134,7 +138,7 @@ async fn unless_hidden(up: &Up, channel: Channel, found: Result<(), Refused>) ->
     }
 }
 
-async fn open(up: &Up) -> Result<Channel, OpenError> {
+async fn open(up: &LiveConnection) -> Result<Channel, OpenError> {
     up.channel().await.map_err(OpenError::Passing)
 }
 

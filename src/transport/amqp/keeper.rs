@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::transport::amqp::{
     Setup, clock,
-    connection::{Link, Up},
+    connection::{LiveConnection, Reconnector},
     consume::OwnChannel,
-    declare::{ANSWERED_WITHIN, declare_on, doubt_shared, ensure_shared},
+    declare::{ANSWERED_WITHIN, declare_on, ensure_shared, invalidate_shared},
 };
 use crate::{topology::Plan, worker::queue::Queue};
 
@@ -23,7 +23,7 @@ const SOON: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// Repeats the declaration of a queue until it is dropped.
-pub(super) async fn keep(up: Arc<Up>, publishing: Arc<Link>, setup: Arc<Setup>, queue: Queue) {
+pub(super) async fn keep(up: Arc<LiveConnection>, publishing: Arc<Reconnector>, setup: Arc<Setup>, queue: Queue) {
     let plan = setup.topology.of_queue(&queue);
     // Kept, because lapin uses each channel id once where the broker has closed one.
     let (mut channel, mut pause) = (None, REPEATED_EVERY);
@@ -35,7 +35,7 @@ pub(super) async fn keep(up: Arc<Up>, publishing: Arc<Link>, setup: Arc<Setup>, 
 }
 
 /// Returns when to do so again; none after a refusal.
-async fn repeat(up: &Up, setup: &Setup, plan: &Plan, kept: &mut Option<OwnChannel>) -> Option<Duration> {
+async fn repeat(up: &LiveConnection, setup: &Setup, plan: &Plan, kept: &mut Option<OwnChannel>) -> Option<Duration> {
     let channel = match kept.take() {
         Some(channel) if channel.0.status().connected() => channel,
         _ => OwnChannel(up.channel().await.ok()?),
@@ -47,7 +47,7 @@ async fn repeat(up: &Up, setup: &Setup, plan: &Plan, kept: &mut Option<OwnChanne
             Some(REPEATED_EVERY)
         }
         Ok(Err(refused)) if refused.is_for_something_missing() => {
-            doubt_shared(setup, began).await;
+            invalidate_shared(setup, began).await;
             ensure_shared(up, setup).await.ok().map(|()| SOON)
         }
         Ok(Err(_)) => {

@@ -38,7 +38,7 @@ pub(crate) use self::{
     consume::Session,
     shield::can_be_parsed,
 };
-use self::{connection::Link, publish::PublishTask, tls::Tls};
+use self::{connection::Reconnector, publish::PublishTask, tls::Tls};
 use crate::{
     broker::SendError,
     topology::lane::Lane,
@@ -51,7 +51,7 @@ use crate::{
     config::{Config, TopologyMode},
     error::Error,
     message::Message,
-    observe::{health::Health, log_throttle::Quiet, metrics::Metrics},
+    observe::{health::Health, log_throttle::LogThrottle, metrics::Metrics},
     topology::{Plan, Routes, Stream, Target, Topology},
     worker::queue::Queue,
 };
@@ -63,7 +63,7 @@ const FRAME_MAX: u32 = 131_072;
 
 pub(crate) struct Amqp {
     setup: Arc<Setup>,
-    consuming: Link,
+    consuming: Reconnector,
     publishing: PublishTask,
 }
 
@@ -77,7 +77,7 @@ pub(crate) struct Setup {
     pub(crate) config: Config,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Health,
-    pub(crate) quiet: Arc<Quiet>,
+    pub(crate) log_throttle: Arc<LogThrottle>,
     /// When what all queues share was ensured.
     pub(crate) shared_ensured: Mutex<Option<Instant>>,
     pub(crate) clock: Clock,
@@ -92,7 +92,7 @@ impl Amqp {
         config: &Config,
         metrics: Arc<Metrics>,
         health: Health,
-        quiet: Arc<Quiet>,
+        log_throttle: Arc<LogThrottle>,
     ) -> Result<Self, Error> {
         let wrong = |setting, reason: &str| Err(Error::Setting { setting, reason: reason.to_owned() });
         if config.heartbeat < Duration::from_secs(1) {
@@ -113,14 +113,14 @@ impl Amqp {
             config: config.clone(),
             metrics,
             health,
-            quiet,
+            log_throttle,
             shared_ensured: Mutex::new(None),
             clock: Clock::default(),
             clock_compared: Mutex::new(None),
             closed: CancellationToken::new(),
         });
-        let consuming = Link::new("consume", Arc::clone(&setup));
-        let publishing = PublishTask::new(Link::new("publish", Arc::clone(&setup)), Arc::clone(&setup));
+        let consuming = Reconnector::new("consume", Arc::clone(&setup));
+        let publishing = PublishTask::new(Reconnector::new("publish", Arc::clone(&setup)), Arc::clone(&setup));
         Ok(Self { setup, consuming, publishing })
     }
 
@@ -168,9 +168,9 @@ impl Amqp {
         declare::ensure(&up, &self.setup, plan).await
     }
 
-    pub(crate) async fn mend(&self, queue: &Queue) -> Result<(), OpenError> {
+    pub(crate) async fn repair(&self, queue: &Queue) -> Result<(), OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
-        declare::doubt_shared(&self.setup, declare::lately()).await;
+        declare::invalidate_shared(&self.setup, declare::lately()).await;
         declare::ensure_queue(&up, &self.setup, queue).await
     }
 

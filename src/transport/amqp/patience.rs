@@ -9,15 +9,15 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a handshake may take: short, so that one whose answer was lost on the way is soon begun anew; and longer
 /// after each that took too long, for a broker that is merely slow.
-pub(super) struct Patience(pub(super) Duration);
+pub(super) struct HandshakeTimeout(pub(super) Duration);
 
-impl Default for Patience {
+impl Default for HandshakeTimeout {
     fn default() -> Self {
         Self(FIRST_PATIENCE)
     }
 }
 
-impl Patience {
+impl HandshakeTimeout {
     pub(super) fn grow(&mut self) {
         self.0 = (self.0 * 2).min(LONGEST_PATIENCE);
     }

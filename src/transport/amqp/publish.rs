@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::transport::amqp::{
     Setup,
     confirm::{Answer, Failure, Resolved, Verdict},
-    connection::{Link, Up},
+    connection::{LiveConnection, Reconnector},
     declare,
     doubt::{CHECK_INTERVAL, Doubt, Replacement},
     in_flight::{ChannelLost, InFlight},
@@ -41,7 +41,7 @@ const REFUSED_DELAY: Duration = Duration::from_secs(10);
 /// The handle on the publishing task, which starts with the first publish, and again with the next one if the runtime that
 /// it runs on has ended.
 pub(super) struct PublishTask {
-    link: Arc<Link>,
+    link: Arc<Reconnector>,
     setup: Arc<Setup>,
     requests: mpsc::Sender<Request>,
     /// Had by the task while it runs.
@@ -62,7 +62,7 @@ impl Drop for Running {
 }
 
 impl PublishTask {
-    pub(super) fn new(link: Link, setup: Arc<Setup>) -> Self {
+    pub(super) fn new(link: Reconnector, setup: Arc<Setup>) -> Self {
         let (finishing, finished) = (CancellationToken::new(), CancellationToken::new());
         let (requests, receiver) = mpsc::channel(QUEUED_REQUESTS);
         let (receiver, is_running) = (Arc::new(Mutex::new(receiver)), Arc::default());
@@ -76,7 +76,7 @@ impl PublishTask {
         let deadline = began + self.setup.config.publish_timeout;
         let answer = match self.send_once(target, message, fail_fast, deadline).await {
             Err(Failure::Returned(message))
-                if matches!(target, Target::Delayed(..) | Target::Stream(_)) && self.mend(began, deadline).await =>
+                if matches!(target, Target::Delayed(..) | Target::Stream(_)) && self.repair(began, deadline).await =>
             {
                 self.send_once(target, message, fail_fast, deadline).await
             }
@@ -86,9 +86,9 @@ impl PublishTask {
     }
 
     /// Boxed as all that is rarely needed here: it would more than double the size of every publish that waits.
-    async fn mend(&self, missing_at: Instant, deadline: Instant) -> bool {
+    async fn repair(&self, missing_at: Instant, deadline: Instant) -> bool {
         let mended = Box::pin(async {
-            declare::doubt_shared(&self.setup, missing_at).await;
+            declare::invalidate_shared(&self.setup, missing_at).await;
             match self.link.up().await {
                 Ok(up) => declare::ensure_shared(&up, &self.setup).await.is_ok(),
                 Err(_) => false,
@@ -135,12 +135,12 @@ impl PublishTask {
         if self.finishing.is_cancelled() { SendError::Closed } else { lost() }
     }
 
-    pub(super) fn link(&self) -> Arc<Link> {
+    pub(super) fn link(&self) -> Arc<Reconnector> {
         Arc::clone(&self.link)
     }
 
     /// The connection, if nothing keeps a publish from being sent on it now.
-    async fn ready(&self) -> Result<Arc<Up>, SendError> {
+    async fn ready(&self) -> Result<Arc<LiveConnection>, SendError> {
         match tokio::time::timeout(self.setup.config.publish_timeout, self.link.first_state()).await {
             Ok(Ok(up)) => match up.blocked.borrow().clone() {
                 Some(reason) => Err(SendError::Blocked(reason)),
@@ -185,7 +185,11 @@ impl PublishTask {
 }
 
 /// The answer, unless something keeps a publish that is not yet sent from being sent now.
-async fn unless_kept_from<A>(answer: impl Future<Output = A>, up: &Up, fate: &Fate) -> Result<A, SendError> {
+async fn unless_kept_from<A>(
+    answer: impl Future<Output = A>,
+    up: &LiveConnection,
+    fate: &Fate,
+) -> Result<A, SendError> {
     tokio::pin!(answer);
     tokio::select! {
         biased;
@@ -196,13 +200,13 @@ async fn unless_kept_from<A>(answer: impl Future<Output = A>, up: &Up, fate: &Fa
 }
 
 struct Task {
-    link: Arc<Link>,
+    link: Arc<Reconnector>,
     setup: Arc<Setup>,
     refused: Refused,
     /// Publishes on channels of their own, which outlast the channel of the others.
     alone: FuturesUnordered<BoxFuture<'static, Option<Resolved>>>,
     /// The connection that was published on last.
-    last: Weak<Up>,
+    last: Weak<LiveConnection>,
     requests: OwnedMutexGuard<mpsc::Receiver<Request>>,
     finishing: CancellationToken,
 }
@@ -263,7 +267,7 @@ impl Task {
                         OpenError::Fatal(error) => (error.to_string(), REFUSED_DELAY),
                         OpenError::Passing(reason) => (reason, REOPEN_DELAY),
                     };
-                    if self.setup.quiet.is_news(format!("publish: {reason}")) {
+                    if self.setup.log_throttle.should_log(format!("publish: {reason}")) {
                         tracing::warn!(error = reason, "cannot publish yet, trying again");
                     }
                     tokio::time::sleep(delay).await;
@@ -272,18 +276,18 @@ impl Task {
         }
     }
 
-    async fn lost(&mut self, up: &Up, reason: &str, in_flight: usize) {
+    async fn lost(&mut self, up: &LiveConnection, reason: &str, in_flight: usize) {
         if up.lost.is_cancelled() || !up.connection.status().connected() {
             // The connection tells its loss itself.
             return tracing::debug!(in_flight, "lost the publishing channel with its connection");
         }
-        if self.setup.quiet.is_news(format!("publish: {reason}")) {
+        if self.setup.log_throttle.should_log(format!("publish: {reason}")) {
             tracing::warn!(error = reason, in_flight, "lost the publishing channel, opening another");
         }
         self.refused.learn(reason, Instant::now());
         // The broker's words begin with the name of its reply: an exchange has gone missing.
         if reason.contains("NOT_FOUND") {
-            declare::doubt_shared(&self.setup, declare::lately()).await;
+            declare::invalidate_shared(&self.setup, declare::lately()).await;
         }
     }
 
@@ -305,7 +309,7 @@ impl Task {
     }
 
     /// Publishes on one channel until it is lost.
-    async fn publish_on(&mut self, up: &Arc<Up>, channel: &Channel, doubt: &mut Doubt) -> Exit {
+    async fn publish_on(&mut self, up: &Arc<LiveConnection>, channel: &Channel, doubt: &mut Doubt) -> Exit {
         let mut blocked = up.blocked.subscribe();
         let mut in_flight = InFlight::new(usize::from(self.setup.config.publish_window));
         let mut ended = false;
@@ -373,7 +377,7 @@ enum Event {
     Check(Instant),
 }
 
-async fn open(up: &Up, setup: &Setup) -> Result<Channel, OpenError> {
+async fn open(up: &LiveConnection, setup: &Setup) -> Result<Channel, OpenError> {
     declare::ensure_shared(up, setup).await?;
     confirming(up).await.map_err(OpenError::Passing)
 }

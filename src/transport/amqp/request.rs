@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::transport::amqp::{
     confirm::{Answer, Place, Resolved},
-    connection::Up,
+    connection::LiveConnection,
     in_flight::InFlight,
 };
 use crate::{broker::SendError, message::Message};
@@ -91,7 +91,7 @@ pub(super) async fn publish(channel: &Channel, request: Request) -> Resolved {
 }
 
 /// Publishes on a channel that no other publish uses, because the broker may close it.
-pub(super) async fn publish_alone(up: Arc<Up>, request: Request) -> Option<Resolved> {
+pub(super) async fn publish_alone(up: Arc<LiveConnection>, request: Request) -> Option<Resolved> {
     match confirming(&up).await {
         Ok(channel) if request.is_wanted() => {
             let mut resolved = publish(&channel, request).await;
@@ -108,7 +108,7 @@ pub(super) async fn publish_alone(up: Arc<Up>, request: Request) -> Option<Resol
 }
 
 /// A channel whose publishes are confirmed.
-pub(super) async fn confirming(up: &Up) -> Result<Channel, String> {
+pub(super) async fn confirming(up: &LiveConnection) -> Result<Channel, String> {
     let channel = up.channel().await?;
     up.unless_lost(channel.confirm_select(ConfirmSelectOptions::default())).await?;
     Ok(channel)

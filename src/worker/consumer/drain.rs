@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::worker::consumer::Consumer;
 use crate::{
     attempt::{
-        admission::{self as intake, Received},
+        admission::{self as intake, Incoming},
         settle::{self, Disposition, Settlement},
         task::Work,
     },
@@ -84,9 +84,9 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             return session.requeue(tag);
         }
         let is_nearly_suspect = self.is_nearly_suspect(&message);
-        let received = Received::read(message, redelivered, self.handlers.broker.now());
+        let received = Incoming::read(message, redelivered, self.handlers.broker.now());
         // A job that still runs here, or is done, is no other worker's.
-        if redelivered && let Some(known) = self.adoption.recognise(&received) {
+        if redelivered && let Some(known) = self.redeliveries.recognise(&received) {
             return self.adopt(session, tag, &received, &known);
         }
         if !is_nearly_suspect {

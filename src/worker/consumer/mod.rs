@@ -19,12 +19,12 @@ use tokio::{
 
 use crate::{
     attempt::{
-        admission::{self as intake, Intake, Received},
+        admission::{self as intake, Incoming, Intake},
         settle::{Disposition, Settlement, settle},
         task::{Task, Work},
     },
     error::Error,
-    limits::flow::Pacer,
+    limits::flow::FlowControl,
     message::Message,
     observe::{
         metrics::QueueMetrics,
@@ -34,9 +34,9 @@ use crate::{
     topology::lane::Lane,
     transport::session::{Delivery, Ended, Session},
     worker::{
-        fair_share::{Turn, Turns},
-        redelivery::{Adoption, Known},
-        runtime::Handlers,
+        fair_share::{FairShare, LaneShare},
+        redelivery::{Redelivered, Redeliveries},
+        runtime::QueueRuntime,
     },
 };
 
@@ -48,7 +48,7 @@ const SHORT_LIFE_PAUSE: Duration = Duration::from_millis(300);
 const BURST: usize = 64;
 
 pub(crate) struct Consumer<S> {
-    handlers: Arc<Handlers<S>>,
+    handlers: Arc<QueueRuntime<S>>,
     lane: Lane,
     /// The broker's name of this lane.
     name: String,
@@ -60,22 +60,22 @@ pub(crate) struct Consumer<S> {
     /// Held for the next delivery.
     permit: Option<OwnedSemaphorePermit>,
     /// Where lanes share the permits: this lane's part in them, and the delivery that waits for its turn.
-    shared: Option<Turn>,
+    shared: Option<LaneShare>,
     waiting: Option<Delivery>,
     /// One task for each job in hand that is not done with.
     tasks: JoinSet<(u64, Settlement)>,
-    in_hand: HashMap<u64, InHand>,
+    in_hand: HashMap<u64, Unacknowledged>,
     /// Twice the prefetch: jobs of a lost channel may still be in hand beside those of the present one.
     most_in_hand: usize,
     next_number: u64,
-    adoption: Adoption,
+    redeliveries: Redeliveries,
     /// There was no permit for the next delivery when it was last asked for.
     is_full: bool,
 }
 
 /// A job whose task runs.
-struct InHand {
-    received: Arc<Received>,
+struct Unacknowledged {
+    received: Arc<Incoming>,
     /// Its delivery on the present channel; none if that has been lost.
     tag: Option<u64>,
 }
@@ -98,34 +98,34 @@ enum Event {
 }
 
 /// Waits until the pace may be another, where it is kept at all.
-async fn changed(pacer: &mut Option<Pacer>) {
-    match pacer {
-        Some(pacer) => pacer.changed().await,
+async fn changed(flow_control: &mut Option<FlowControl>) {
+    match flow_control {
+        Some(flow_control) => flow_control.changed().await,
         None => std::future::pending().await,
     }
 }
 
 impl<S: Send + Sync + 'static> Consumer<S> {
     /// The consumers of a queue: one for each of its lanes.
-    pub(crate) fn all(handlers: &Arc<Handlers<S>>) -> Vec<Self> {
+    pub(crate) fn all(handlers: &Arc<QueueRuntime<S>>) -> Vec<Self> {
         let limit = handlers.queue.limit();
         let alone =
             |lane, limit: u16| Self::new(Arc::clone(handlers), lane, Arc::new(Semaphore::new(limit.into())), None);
         let suspect = alone(Lane::Suspect, 1);
         let Some(weights) = handlers.queue.weights() else { return vec![alone(Lane::Main, limit), suspect] };
-        let turns = Turns::new(limit, &weights);
+        let turns = FairShare::new(limit, &weights);
         let lanes = handlers.queue.by_priority().iter().copied().enumerate();
         let sharing = |(index, lane)| Self::new(Arc::clone(handlers), lane, turns.permits(), Some(turns.turn(index)));
         lanes.map(sharing).chain([suspect]).collect()
     }
 
-    fn new(handlers: Arc<Handlers<S>>, lane: Lane, permits: Arc<Semaphore>, shared: Option<Turn>) -> Self {
+    fn new(handlers: Arc<QueueRuntime<S>>, lane: Lane, permits: Arc<Semaphore>, shared: Option<LaneShare>) -> Self {
         let queue = &handlers.queue;
         let (name, limit) = (lane.queue_name(queue), permits.available_permits());
         let metrics = handlers.broker.metrics().queue(&name);
         handlers.broker.metrics().set_limit(&name, limit as i64);
         let prefetch = lane.prefetch(queue);
-        let adoption = Adoption::new(prefetch, handlers.broker.heartbeat());
+        let redeliveries = Redeliveries::new(prefetch, handlers.broker.heartbeat());
         let most_in_hand = usize::from(prefetch) * 2;
         Self {
             handlers,
@@ -142,7 +142,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             in_hand: HashMap::new(),
             most_in_hand,
             next_number: 0,
-            adoption,
+            redeliveries,
             is_full: false,
         }
     }
@@ -159,7 +159,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             let Some(mut session) = self.open(&mut has_been_up).await? else { break };
             wanted.set_up(true);
             let opened = Instant::now();
-            self.adoption.channel_opened();
+            self.redeliveries.channel_opened();
             let end = self.consume(&mut session).await;
             wanted.set_up(false);
             match end {
@@ -197,13 +197,13 @@ impl<S: Send + Sync + 'static> Consumer<S> {
     /// with others; none waits for a job that runs.
     async fn consume(&mut self, session: &mut Session) -> End {
         let mut linger = pin!(tokio::time::sleep(Duration::ZERO));
-        let mut pacer = Pacer::new(&self.handlers);
+        let mut flow_control = FlowControl::new(&self.handlers);
         loop {
             // While jobs run the consumer of an ordered queue stays: without it another worker would start the next ones.
             let may_pause = self.in_hand.is_empty() || !self.is_in_order();
-            if let Some(pacer) = &mut pacer
+            if let Some(flow_control) = &mut flow_control
                 && may_pause
-                && let Err(ended) = pacer.keep(session, &self.handlers, self.prefetch).await
+                && let Err(ended) = flow_control.keep(session, &self.handlers, self.prefetch).await
             {
                 return End::Lost(ended);
             }
@@ -233,7 +233,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                     self.count_lost(session.flush());
                     continue;
                 }
-                () = changed(&mut pacer), if may_pause => continue,
+                () = changed(&mut flow_control), if may_pause => continue,
             };
             if let Some(end) = self.handle(session, event) {
                 return end;
@@ -255,11 +255,11 @@ impl<S: Send + Sync + 'static> Consumer<S> {
     fn take(&mut self, session: &mut Session, delivery: Delivery, permit: OwnedSemaphorePermit) {
         let now = self.handlers.broker.now();
         let Delivery { tag, redelivered, message } = delivery;
-        let received = Received::read(message, redelivered || self.lane == Lane::Suspect, now);
+        let received = Incoming::read(message, redelivered || self.lane == Lane::Suspect, now);
         let unfit = self.unfit(&received.message);
         if unfit.is_none()
             && redelivered
-            && let Some(known) = self.adoption.recognise(&received)
+            && let Some(known) = self.redeliveries.recognise(&received)
         {
             return self.adopt(session, tag, &received, &known);
         }
@@ -305,7 +305,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
     }
 
     /// Starts a job's task, or finishes it at once if one poll is enough.
-    fn start(&mut self, session: &mut Session, tag: u64, received: Received, work: Work) {
+    fn start(&mut self, session: &mut Session, tag: u64, received: Incoming, work: Work) {
         let received = Arc::new(received);
         let inline = matches!(&work, Work::Run(index, _) if self.handlers.routes[*index].may_start_inline());
         let task = Task {
@@ -322,20 +322,20 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         }
         let number = self.next_number;
         self.next_number += 1;
-        self.in_hand.insert(number, InHand { received, tag: Some(tag) });
+        self.in_hand.insert(number, Unacknowledged { received, tag: Some(tag) });
         self.tasks.spawn(async move { (number, running.await) });
     }
 
-    fn adopt(&mut self, session: &mut Session, tag: u64, received: &Received, known: &Known) {
+    fn adopt(&mut self, session: &mut Session, tag: u64, received: &Incoming, known: &Redelivered) {
         let (queue, job_id) = (&self.name, received.id());
         match known {
-            Known::Running(number) => {
+            Redelivered::Running(number) => {
                 if let Some(job) = self.in_hand.get_mut(number) {
                     tracing::debug!(queue, job_id, "redelivered while it runs here: adopted");
                     job.tag = Some(tag);
                 }
             }
-            Known::Settled(settlement) => {
+            Redelivered::Settled(settlement) => {
                 tracing::debug!(queue, job_id, "redelivered after its end: settled without running");
                 self.handlers.metrics(self.handlers.find(received.message.job_name())).finished(Finish::Duplicate);
                 // Its ack may be lost again.
@@ -358,17 +358,17 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             Some(tag) => self.settle(session, tag, &job.received, settlement),
             None => {
                 self.count_lost(1);
-                self.adoption.ended(number, &job.received, settlement);
+                self.redeliveries.ended(number, &job.received, settlement);
             }
         }
         if std::mem::take(&mut self.is_full) {
-            self.adoption.resumed();
+            self.redeliveries.resumed();
         }
     }
 
-    fn settle(&mut self, session: &mut Session, tag: u64, received: &Received, settlement: Settlement) {
+    fn settle(&mut self, session: &mut Session, tag: u64, received: &Incoming, settlement: Settlement) {
         if settlement == Settlement::Ack {
-            self.adoption.acked(received);
+            self.redeliveries.acked(received);
         }
         let lost = settle(session, tag, settlement, self.is_patient());
         self.count_lost(lost);
@@ -391,6 +391,6 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         for job in self.in_hand.values_mut() {
             job.tag = None;
         }
-        self.adoption.channel_lost(taken, self.in_hand.iter().map(|(number, job)| (*number, &*job.received)));
+        self.redeliveries.channel_lost(taken, self.in_hand.iter().map(|(number, job)| (*number, &*job.received)));
     }
 }

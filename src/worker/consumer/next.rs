@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::worker::consumer::{Consumer, Event};
 use crate::{
     transport::session::{Delivery, Session},
-    worker::fair_share::Turn,
+    worker::fair_share::LaneShare,
 };
 
 impl<S: Send + Sync + 'static> Consumer<S> {
@@ -116,7 +116,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
     }
 }
 
-async fn turn(shared: Option<&Turn>) -> tokio::sync::OwnedSemaphorePermit {
+async fn turn(shared: Option<&LaneShare>) -> tokio::sync::OwnedSemaphorePermit {
     match shared {
         Some(turn) => turn.permit().await,
         None => std::future::pending().await,

@@ -33,7 +33,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 Err(OpenError::Fatal(error)) if !*has_been_up => return Err(error),
                 Err(error) => error.to_string(),
             };
-            if self.handlers.broker.quiet().is_news(format!("{}: {reason}", self.name)) {
+            if self.handlers.broker.log_throttle().should_log(format!("{}: {reason}", self.name)) {
                 tracing::warn!(queue = self.name, error = reason, "cannot consume yet, trying again");
             }
             let delay = delays.next().unwrap_or(Duration::from_secs(1));

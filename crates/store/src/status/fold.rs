@@ -3,7 +3,7 @@
 //! Each field is a function of the set of events alone: most are told by the event of the greatest place, the others
 //! are a least or greatest time. So late, duplicate and shuffled events end in the same job.
 
-use leveret::status_update::{JobEvent, Step};
+use leveret::status_update::{StatusUpdate, Step};
 
 use super::{Job, State};
 
@@ -17,7 +17,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn of(event: &JobEvent) -> Self {
+    fn of(event: &StatusUpdate) -> Self {
         let progress = matches!(event.step, Step::Progress { .. });
         // Steps of the same millisecond need an order as well; of a start and progress, progress is the later.
         let order = State::after(&event.step) as u64 * 2 + u64::from(progress);
@@ -37,7 +37,7 @@ pub(super) enum Relation {
 }
 
 /// What tells jobs of one id apart. Counters of a message do not, because its publisher writes them.
-pub(super) fn is_same(own: (Option<&str>, &str, &str), event: &JobEvent) -> bool {
+pub(super) fn is_same(own: (Option<&str>, &str, &str), event: &StatusUpdate) -> bool {
     let (origin, job, queue) = own;
     match (origin, event.origin.as_deref()) {
         (Some(own), Some(other)) => own == other,
@@ -48,7 +48,7 @@ pub(super) fn is_same(own: (Option<&str>, &str, &str), event: &JobEvent) -> bool
 
 impl Job {
     /// Whose event this is.
-    pub(super) fn relation(&self, event: &JobEvent) -> Relation {
+    pub(super) fn relation(&self, event: &StatusUpdate) -> Relation {
         if is_same((self.origin.as_deref(), &self.job, &self.queue), event) {
             Relation::Own
         } else if (self.state.is_terminal() || self.stale) && event.at > self.updated_at {
@@ -59,7 +59,7 @@ impl Job {
     }
 
     /// A job of which nothing is known but that there is news of it, under its id or another.
-    pub(super) fn new(id: &str, event: &JobEvent) -> Self {
+    pub(super) fn new(id: &str, event: &StatusUpdate) -> Self {
         Self {
             wire_id: (id != event.id).then(|| event.id.clone()),
             origin: event.origin.clone(),
@@ -91,7 +91,7 @@ impl Job {
         }
     }
 
-    pub(super) fn apply(&mut self, event: &JobEvent) {
+    pub(super) fn apply(&mut self, event: &StatusUpdate) {
         self.stale = false;
         self.created_at = self.created_at.min(event.enqueued_at.unwrap_or(event.at));
         self.updated_at = self.updated_at.max(event.at);
@@ -112,14 +112,14 @@ impl Job {
     }
 
     /// A cancel is no step of the job's own: beside what the job does, it says whether a job that waits will go on.
-    fn request_cancel(&mut self, event: &JobEvent) {
+    fn request_cancel(&mut self, event: &StatusUpdate) {
         if event.hop >= self.hop && (Some(event.hop), Some(event.at)) > (self.cancel_hop, self.cancel_requested_at) {
             (self.cancel_hop, self.cancel_requested_at) = (Some(event.hop), Some(event.at));
         }
         self.state = self.shown(self.state);
     }
 
-    fn move_to(&mut self, event: &JobEvent) {
+    fn move_to(&mut self, event: &StatusUpdate) {
         if self.cancel_hop.is_some_and(|hop| hop < event.hop) {
             (self.cancel_hop, self.cancel_requested_at) = (None, None);
         }
@@ -157,8 +157,8 @@ mod tests {
     use super::*;
 
     /// Any events at all of one job, also such as no worker tells; equal ones are equal in all.
-    fn events() -> impl Strategy<Value = Vec<JobEvent>> {
-        let event = (0u32..3, 0u64..6, 0u8..11).prop_map(|(hop, at, step)| JobEvent {
+    fn events() -> impl Strategy<Value = Vec<StatusUpdate>> {
+        let event = (0u32..3, 0u64..6, 0u8..11).prop_map(|(hop, at, step)| StatusUpdate {
             id: "a".into(),
             job: "email.send".into(),
             queue: format!("email-{hop}"),
@@ -192,7 +192,7 @@ mod tests {
         }
     }
 
-    fn job(events: &[JobEvent]) -> Job {
+    fn job(events: &[StatusUpdate]) -> Job {
         let mut job = Job::new("a", &events[0]);
         events.iter().for_each(|event| job.apply(event));
         job

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use leveret::status_update::{JobEvent, Step};
+use leveret::status_update::{StatusUpdate, Step};
 use serde_json::Value;
 
 use super::{
@@ -53,7 +53,7 @@ const FIRST_HOPS: u32 = 50;
 const LAST_HOPS: u32 = 50;
 
 /// An event, and the id of the row that it is of.
-type StepOf<'a> = (String, &'a JobEvent);
+type StepOf<'a> = (String, &'a StatusUpdate);
 
 /// A line of the timeline, by what there is one of each.
 type Lines<'a> = HashMap<(&'a str, u32, u32, &'static str), &'a StepOf<'a>>;
@@ -66,7 +66,7 @@ struct Folded<'a> {
     /// Rows that are of another job now: their steps so far are not its.
     renewed: Vec<String>,
     /// Ends of jobs that have no row.
-    ends_apart: Vec<&'a JobEvent>,
+    ends_apart: Vec<&'a StatusUpdate>,
 }
 
 impl Store {
@@ -80,7 +80,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database); nothing was written then.
-    pub async fn record(&self, events: &[JobEvent]) -> Result<Vec<Moved>> {
+    pub async fn record(&self, events: &[StatusUpdate]) -> Result<Vec<Moved>> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
@@ -107,10 +107,10 @@ impl Store {
 
 impl Store {
     /// The rows that these events may be of, by id.
-    async fn known(&self, tx: &mut Lent, events: &[JobEvent]) -> Result<HashMap<String, Job>> {
+    async fn known(&self, tx: &mut Lent, events: &[StatusUpdate]) -> Result<HashMap<String, Job>> {
         let known = self.rows(tx, events.iter().map(|event| event.id.as_str())).await?;
         // Nearly always each id is of one job.
-        let mut first: HashMap<&str, &JobEvent> = HashMap::new();
+        let mut first: HashMap<&str, &StatusUpdate> = HashMap::new();
         let others = events.iter().filter(|event| {
             let before = *first.entry(&event.id).or_insert(event);
             let is_other = |job: &Job| job.relation(event) != Relation::Own;
@@ -150,14 +150,14 @@ impl Store {
 }
 
 /// With what tells jobs apart as the database has it: two here must be two there as well, and one there one here.
-fn as_kept(events: &[JobEvent]) -> Cow<'_, [JobEvent]> {
-    let is_kept = |event: &JobEvent| {
+fn as_kept(events: &[StatusUpdate]) -> Cow<'_, [StatusUpdate]> {
+    let is_kept = |event: &StatusUpdate| {
         [&event.id, &event.job, &event.queue].into_iter().chain(&event.origin).all(|text| !text.contains('\0'))
     };
     if events.iter().all(is_kept) {
         return Cow::Borrowed(events);
     }
-    let kept = |event: &JobEvent| JobEvent {
+    let kept = |event: &StatusUpdate| StatusUpdate {
         id: without_nul(&event.id),
         job: without_nul(&event.job),
         queue: without_nul(&event.queue),
@@ -168,14 +168,14 @@ fn as_kept(events: &[JobEvent]) -> Cow<'_, [JobEvent]> {
 }
 
 /// Where the jobs are whose plain id is another job's: two jobs of an order may well have the order's.
-fn full_id(event: &JobEvent) -> String {
+fn full_id(event: &StatusUpdate) -> String {
     format!("{}@{}:{}", event.id, event.queue, event.job)
 }
 
 /// Gives each event to the row that it is of. The plain id stays that of the first job that was heard of: nothing that
 /// somebody publishes under an id that they know moves its row. Of all others of that name and queue the last one has a
 /// row, under the full id; what comes beside it, before its end, has none.
-fn fold<'a>(known: &HashMap<String, Job>, events: &'a [JobEvent]) -> Folded<'a> {
+fn fold<'a>(known: &HashMap<String, Job>, events: &'a [StatusUpdate]) -> Folded<'a> {
     let mut folded = Folded {
         changed: Vec::new(),
         steps: Vec::with_capacity(events.len()),
