@@ -7,15 +7,18 @@ use bytes::Bytes;
 use lapin::{BasicProperties, types::ShortString};
 
 use crate::{
-    Job, JobError, JobResult, Outcome, Publish, PublishError, RetryPolicy,
     attempt::{
         admission::{self as intake, Intake},
         decide::Facts,
         handler,
+        retry::RetryPolicy,
         run::draws,
     },
+    error::{JobError, JobResult, PublishError},
+    job::Job,
     message::{self, republish::Republish},
-    outcome::ErrorKind,
+    outcome::{ErrorKind, Outcome},
+    publish::builder::Publish,
     topology::{self, Target, Topology, delay::Wait, lane::Lane},
     transport::{amqp::FrameStart, clock::Now},
 };

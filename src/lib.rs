@@ -59,6 +59,7 @@ mod backoff;
 mod broker;
 mod config;
 mod error;
+mod health_server;
 #[doc(hidden)]
 pub mod http;
 mod identity;
@@ -66,18 +67,22 @@ mod identity;
 #[doc(hidden)]
 pub mod internals;
 mod job;
+#[cfg(test)]
+mod layering_tests;
 pub mod limits;
 mod message;
 pub mod names;
 mod observe;
 mod outcome;
 mod publish;
+mod readers;
 #[cfg(feature = "cron")]
 pub mod schedule;
 mod shutdown;
 pub mod testing;
 pub mod text;
 pub mod topology;
+mod trace;
 mod tracking;
 mod transport;
 mod worker;
@@ -98,12 +103,12 @@ pub use crate::{
     broker::Broker,
     config::{Config, TopologyMode, duration, without_bom},
     error::{Error, JobError, JobResult, PublishError},
+    health_server::HealthServer,
     job::{Job, JobId},
     limits::{
         Rate,
         circuit_breaker::{CircuitBreaker, CircuitState},
     },
-    observe::{health::HealthServer, trace::trace_headers},
     outcome::{ErrorKind, Outcome},
     publish::{
         builder::Publish,
@@ -112,8 +117,10 @@ pub use crate::{
         replay::Replay,
         unique::{self, IfTaken},
     },
+    readers::{catalogue, reader},
     shutdown::shutdown_signal,
-    tracking::{catalogue, reader, status_update},
+    trace::trace_headers,
+    tracking::status_update,
     transport::amqp::probe,
     worker::{builder::Worker, queue::Queue},
 };

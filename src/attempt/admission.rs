@@ -3,9 +3,9 @@
 use crate::{
     job::JobId,
     message::{Envelope, Malformed, Message},
-    observe::trace::Slot,
     outcome::ErrorKind,
     topology::lane::Lane,
+    trace::{Delivered, Slot},
     transport::clock::Now,
 };
 
@@ -59,6 +59,11 @@ impl Incoming {
         };
         let trace = Slot::default();
         Self { message, envelope, has_own_id, redelivered, malformed, at_ms: now.here, trace }
+    }
+
+    /// What spans show of it.
+    pub(crate) fn delivered(&self) -> Delivered<'_> {
+        Delivered { message: &self.message, attempt: self.envelope.attempt, slot: &self.trace }
     }
 
     pub(crate) fn id(&self) -> &str {

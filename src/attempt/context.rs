@@ -13,13 +13,11 @@ use tokio::{
 };
 
 use crate::{
-    attempt::admission::Incoming,
+    attempt::{admission::Incoming, runtime::QueueRuntime, tracked::Tracked},
     limits::{circuit_breaker::CircuitState, keyed::KeyedPermit},
     message::{Message, header},
-    observe::trace::Trace,
     publish::publisher::Publisher,
-    tracking::tracked::Tracked,
-    worker::runtime::QueueRuntime,
+    trace::Trace,
 };
 
 /// One attempt's surroundings: the worker's state, the job's identity, its deadline, a publisher. Clones are cheap.

@@ -11,6 +11,8 @@ pub(crate) mod handler;
 pub(crate) mod middleware;
 pub(crate) mod retry;
 pub(crate) mod run;
+pub(crate) mod runtime;
 pub(crate) mod settle;
 pub(crate) mod task;
+pub(crate) mod tracked;
 pub(crate) mod undecoded;

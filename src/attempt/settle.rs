@@ -10,14 +10,13 @@ use std::time::Duration;
 use crate::{
     attempt::admission::Incoming,
     backoff,
-    broker::{Broker, SendError},
+    broker::Broker,
     message::{COPY_HEADER_LIMIT, Message, millis, republish::Republish, slot::Slot},
-    observe::trace,
     outcome::{ErrorKind, Outcome},
-    topology::{Target, delay::Wait, lane::Lane},
+    topology::{Target, delay::Wait, lane::Lane, queue::QueueDeclaration},
+    trace,
     tracking::status_update::StatusUpdate,
-    transport::session::Session,
-    worker::queue::Queue,
+    transport::{SendError, session::Session},
 };
 
 /// Refusals after which a publish counts as one that can never succeed.
@@ -56,6 +55,17 @@ pub(crate) enum Disposition {
     Cancelled,
 }
 
+impl Settlement {
+    /// The AMQP method, in the words of traces.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ack => "ack",
+            Self::Reject => "reject",
+            Self::Requeue => "requeue",
+        }
+    }
+}
+
 impl Disposition {
     pub(crate) fn dead(kind: ErrorKind, reason: String) -> Self {
         Self::Outcome(Outcome::DeadLetter { kind, reason })
@@ -87,7 +97,7 @@ pub(crate) fn settle(session: &mut Session, tag: u64, settlement: Settlement, pa
 pub(crate) async fn carry_out(
     disposition: &Disposition,
     received: &Incoming,
-    (queue, lane): (&Queue, Lane),
+    (queue, lane): (&QueueDeclaration, Lane),
     broker: &Broker,
 ) -> Settlement {
     let (name, now) = (queue.name(), broker.now_ms());
@@ -116,7 +126,7 @@ pub(crate) async fn carry_out(
     };
     let copy = || {
         let mut copy = Box::new(received.message.copy(name, received.envelope, &kind, now));
-        trace::carry(received, &mut copy);
+        trace::carry(received.delivered(), &mut copy);
         copy
     };
     let mut first = Some(copy()).filter(|copy| copy.header_size() <= COPY_HEADER_LIMIT);
@@ -138,7 +148,12 @@ pub(crate) async fn carry_out(
 
 /// Tells the last step of a tracked job, before it is settled: else one whose worker is killed would seem to run for
 /// ever. A job is not held up by a broker that refuses to be told.
-pub(crate) async fn report_end(event: StatusUpdate, received: &Incoming, queue: &Queue, broker: &Broker) -> Settlement {
+pub(crate) async fn report_end(
+    event: StatusUpdate,
+    received: &Incoming,
+    queue: &QueueDeclaration,
+    broker: &Broker,
+) -> Settlement {
     if !broker.emitter().may_report() {
         return Settlement::Ack;
     }
@@ -162,7 +177,7 @@ pub(crate) async fn report_end(event: StatusUpdate, received: &Incoming, queue: 
 /// Each publish takes a `copy` with it, and nearly always one is enough.
 async fn confirm(
     broker: &Broker,
-    queue: &Queue,
+    queue: &QueueDeclaration,
     target: &Target,
     received: &Incoming,
     mut copy: impl FnMut() -> Box<Message>,
@@ -214,7 +229,7 @@ fn is_final(error: &SendError, is_event: bool) -> bool {
 }
 
 /// Says once in a while what keeps copies from being confirmed.
-fn log_unconfirmed(error: &SendError, broker: &Broker, queue: &Queue, target: &Target, received: &Incoming) {
+fn log_unconfirmed(error: &SendError, broker: &Broker, queue: &QueueDeclaration, target: &Target, received: &Incoming) {
     let queue = queue.name();
     if broker.log_throttle().should_log(format!("{queue}: {error:?}")) {
         let job_id = received.id();
@@ -229,8 +244,8 @@ fn log_unconfirmed(error: &SendError, broker: &Broker, queue: &Queue, target: &T
 }
 
 /// Looks whether a part of the topology is missing, and declares it if that is this handle's way.
-async fn repair(broker: &Broker, queue: &Queue) {
-    if let Err(error) = broker.repair(queue).await
+async fn repair(broker: &Broker, queue: &QueueDeclaration) {
+    if let Err(error) = broker.transport().repair(queue).await
         && broker.log_throttle().should_log(format!("{}: {error:?}", queue.name()))
     {
         tracing::warn!(queue = queue.name(), %error, "the topology cannot be mended, trying again");

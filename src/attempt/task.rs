@@ -22,27 +22,23 @@ use crate::{
         decide::Facts,
         handler::panic_of,
         run::{self as attempt, Route},
+        runtime::QueueRuntime,
         settle::{self, Disposition, Settlement},
+        tracked::Tracked,
     },
     limits::{
         keyed::KeyedPermit,
         limiter::{Admitted, Limiter, Wait},
     },
     message::{millis, republish::ERROR_TEXT_LIMIT, truncated},
-    observe::{
-        metrics::JobMetrics,
-        trace::{self, TraceSpan},
-    },
+    observe::metrics::JobMetrics,
     outcome::{ErrorKind, Finish, Outcome},
     topology::{
         delay::{self, UNIT},
         lane::Lane,
     },
-    tracking::{
-        status_update::{StatusUpdate, Step},
-        tracked::Tracked,
-    },
-    worker::runtime::QueueRuntime,
+    trace::{self, TraceSpan},
+    tracking::status_update::{StatusUpdate, Step},
 };
 
 /// What a task has to do.
@@ -96,7 +92,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             }
         };
         let place = self.place();
-        let span = TraceSpan::settle(place, &self.received);
+        let span = TraceSpan::settle(place, self.received.delivered());
         let mut settlement = if matches!(disposition, Disposition::Outcome(Outcome::Done)) {
             Settlement::Ack
         } else {
@@ -109,7 +105,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             settlement = Box::pin(span.within(self.report(&tracked, &disposition, settlement))).await;
         }
         let finish = finish(&disposition);
-        span.settled(place, settlement, finish);
+        span.settled(place, settlement.as_str(), finish);
         match settlement {
             Settlement::Ack => self.count(finish, metrics),
             Settlement::Reject => {
@@ -129,7 +125,11 @@ impl<S: Send + Sync + 'static> Task<S> {
         tracked: &Option<Arc<Tracked>>,
         limiter: &Arc<Limiter>,
     ) -> Disposition {
-        let entering = limiter.enter(&self.received, self.handlers.broker.now_ms());
+        let entering = limiter.enter(
+            &self.received.message,
+            self.received.envelope.not_before.is_some(),
+            self.handlers.broker.now_ms(),
+        );
         let mut pass = match AssertUnwindSafe(entering).catch_unwind().await {
             Ok(Ok(pass)) => pass,
             Ok(Err(Wait { delay, slot })) => {
@@ -224,7 +224,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             route.metrics.wait.observe(waited);
         }
         let overdue = self.received.due().map(|due| Duration::from_millis(self.received.at_ms.saturating_sub(due)));
-        let process = TraceSpan::process(self.place(), route.job, &self.received);
+        let process = TraceSpan::process(self.place(), route.job, self.received.delivered());
         let span = tracing::info_span!(
             "job",
             job = %route.job,

@@ -284,7 +284,7 @@ impl Breakers {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::JobError;
+    use crate::error::JobError;
 
     pub(crate) const SECOND: Duration = Duration::from_secs(1);
 

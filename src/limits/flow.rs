@@ -9,9 +9,8 @@ use tokio::{
 };
 
 use crate::{
-    limits::circuit_breaker::Breaker,
+    limits::circuit_breaker::{Breaker, Breakers},
     transport::session::{Ended, Session},
-    worker::runtime::QueueRuntime,
 };
 
 /// How many jobs a queue may take, all of whose jobs need something.
@@ -24,35 +23,34 @@ pub(crate) enum Flow {
     None(Option<Instant>),
 }
 
-/// Keeps one session at the pace of its queue.
+/// Keeps one session at the flow of its queue.
 pub(crate) struct FlowControl {
+    queue: String,
+    /// The circuits of each job of the queue.
+    jobs: Vec<Vec<Arc<Breaker>>>,
     changed: watch::Receiver<()>,
-    pace: Flow,
+    flow: Flow,
 }
 
 impl FlowControl {
-    /// None for a queue with a job that needs nothing: that one is always consumed.
-    pub(crate) fn new<S>(handlers: &QueueRuntime<S>) -> Option<Self> {
-        let paced = handlers.routes.iter().all(|route| !route.needs().is_empty());
-        paced.then(|| Self { changed: handlers.dependencies.watch(), pace: Flow::Full })
+    /// `jobs` are the circuits of each job of the queue. None for a queue with a job that needs no circuit: that queue is
+    /// always consumed.
+    pub(crate) fn new(queue: &str, jobs: Vec<Vec<Arc<Breaker>>>, breakers: &Breakers) -> Option<Self> {
+        let is_controlled = jobs.iter().all(|circuits| !circuits.is_empty());
+        is_controlled.then(|| Self { queue: queue.to_owned(), jobs, changed: breakers.watch(), flow: Flow::Full })
     }
 
     /// Tells the session what is different from before; it has `prefetch` in hand when nothing is down.
-    pub(crate) async fn keep<S>(
-        &mut self,
-        session: &mut Session,
-        handlers: &QueueRuntime<S>,
-        prefetch: u16,
-    ) -> Result<(), Ended> {
+    pub(crate) async fn keep(&mut self, session: &mut Session, prefetch: u16) -> Result<(), Ended> {
         self.changed.mark_unchanged();
-        let before = std::mem::replace(&mut self.pace, pace(handlers.routes.iter().map(|route| route.needs())));
-        let is_none = |pace| matches!(pace, Flow::None(_));
-        if before == self.pace || (is_none(before) && is_none(self.pace)) {
+        let before = std::mem::replace(&mut self.flow, flow(&self.jobs));
+        let is_none = |flow| matches!(flow, Flow::None(_));
+        if before == self.flow || (is_none(before) && is_none(self.flow)) {
             return Ok(());
         }
-        tracing::info!(queue = handlers.queue.name(), pace = ?self.pace, "consuming at another pace");
+        tracing::info!(queue = self.queue, flow = ?self.flow, "consuming at another rate");
         session.pause().await;
-        match self.pace {
+        match self.flow {
             Flow::None(_) => Ok(()),
             Flow::One => session.resume(1).await,
             Flow::Full => session.resume(prefetch).await,
@@ -62,7 +60,7 @@ impl FlowControl {
     /// Waits until the pace may be another.
     pub(crate) async fn changed(&mut self) {
         let until = async {
-            match self.pace {
+            match self.flow {
                 Flow::None(Some(until)) => sleep_until(until).await,
                 _ => std::future::pending().await,
             }
@@ -76,7 +74,7 @@ impl FlowControl {
 }
 
 /// The pace of a queue: that of the job that has the most freedom, which is as free as the worst that it needs.
-fn pace<'a>(jobs: impl Iterator<Item = &'a [Arc<Breaker>]>) -> Flow {
+fn flow(jobs: &[Vec<Arc<Breaker>>]) -> Flow {
     let now = Instant::now();
     let mut best: Option<Flow> = None;
     for needs in jobs {
@@ -106,16 +104,16 @@ mod tests {
     async fn a_queue_is_as_free_as_its_freest_job() {
         let (smtp, other) = (breaker(), breaker());
         let (needs_smtp, needs_both, none) = ([smtp.clone()], [smtp.clone(), other.clone()], []);
-        let both = || pace([&needs_smtp[..], &needs_both[..]].into_iter());
+        let both = || flow(&[needs_smtp.to_vec(), needs_both.to_vec()]);
         assert_eq!(both(), Flow::Full);
         fail(&other, 3);
         assert_eq!(both(), Flow::Full, "one of them can run");
         fail(&smtp, 3);
         assert_eq!(both(), Flow::None(Some(Instant::now() + 10 * SECOND)));
-        assert_eq!(pace([&needs_smtp[..], &none[..]].into_iter()), Flow::Full);
+        assert_eq!(flow(&[needs_smtp.to_vec(), none.to_vec()]), Flow::Full);
         tokio::time::advance(10 * SECOND).await;
         assert_eq!(both(), Flow::One);
         smtp.admit(0.0);
-        assert_eq!(pace([&needs_smtp[..]].into_iter()), Flow::None(None));
+        assert_eq!(flow(&[needs_smtp.to_vec()]), Flow::None(None));
     }
 }

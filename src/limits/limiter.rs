@@ -6,7 +6,6 @@ use prometheus::IntCounter;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    attempt::admission::Incoming,
     backoff,
     error::JobResult,
     limits::circuit_breaker::{Admission, Breaker, Sign},
@@ -84,11 +83,16 @@ pub(crate) fn in_place(concurrency: u16, is_alone: bool) -> Duration {
 }
 
 impl Limiter {
-    /// Lets the job pass, at once or after some milliseconds, or says how long it is to wait in the broker. `now_ms` is
-    /// the broker's time.
-    pub(crate) async fn enter(self: &Arc<Self>, received: &Incoming, now_ms: u64) -> Result<Admitted, Wait> {
+    /// Admits the job, at once or after some milliseconds, or returns how long it waits in the broker. `was_delayed` is true
+    /// for a job that comes back from a delay. `now_ms` is the broker's time.
+    pub(crate) async fn enter(
+        self: &Arc<Self>,
+        message: &Message,
+        was_delayed: bool,
+        now_ms: u64,
+    ) -> Result<Admitted, Wait> {
         let arrived = Instant::now();
-        let slot = Slot::of(&received.message, now_ms);
+        let slot = Slot::of(message, now_ms);
         let mut pass = Admitted { limiter: Arc::clone(self), probes: 0, places: Vec::new() };
         for (index, breaker) in self.needs.iter().enumerate() {
             match breaker.admit(backoff::draws().0) {
@@ -100,23 +104,22 @@ impl Limiter {
                 }
             }
         }
-        let again = received.envelope.not_before.is_some();
         let no_place = |held: &IntCounter, delay| {
             held.inc();
             Wait { delay, slot }
         };
         if let Some((key_of, most, places)) = &self.key
-            && let Some(key) = key_of(&received.message)
+            && let Some(key) = key_of(message)
         {
-            let place = places.enter(key, || *most, again, self.in_place).await;
+            let place = places.enter(key, || *most, was_delayed, self.in_place).await;
             pass.places.push(place.map_err(|delay| no_place(&self.held.key, delay))?);
         }
         if let Some(shared) = &self.shared_places {
-            let place = shared.enter(again, self.in_place).await;
+            let place = shared.enter(was_delayed, self.in_place).await;
             pass.places.push(place.map_err(|delay| no_place(&self.held.concurrency, delay))?);
         }
         if self.rate.is_some() || self.shared_rate.is_some() {
-            self.wait_for_slot(received.id(), slot, now_ms + millis(arrived.elapsed())).await?;
+            self.wait_for_slot(message.id().unwrap_or_default(), slot, now_ms + millis(arrived.elapsed())).await?;
         }
         Ok(pass)
     }

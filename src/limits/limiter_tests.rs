@@ -5,7 +5,6 @@ use crate::{
     job::JobId,
     limits::{Answer, LeaseRequest, LimitStore, Rate, Slots, rate_limiter::opens},
     message::header,
-    transport::clock::Now,
 };
 
 const BEGAN: u64 = 1_800_000_000_000;
@@ -51,12 +50,12 @@ fn now_ms(began: Instant) -> u64 {
 }
 
 /// A job as its worker reads it.
-fn job(id: &str, slot: Option<Slot>, now_ms: u64) -> Incoming {
+fn job(id: &str, slot: Option<Slot>) -> Message {
     let mut message = Message::new("j", &JobId::from(id), Vec::new(), BEGAN);
     if let Some(slot) = slot {
         message.set_header(header::SLOT, slot.to_header());
     }
-    Incoming::read(message, false, Now::at(now_ms))
+    message
 }
 
 /// What became of jobs that went round until they started.
@@ -88,7 +87,7 @@ async fn run(
         local.spawn_local(async move {
             loop {
                 let now = now_ms(began);
-                let Err(wait) = worker().enter(&job(&n.to_string(), slot, now), now).await else { break };
+                let Err(wait) = worker().enter(&job(&n.to_string(), slot), false, now).await else { break };
                 seen.lock().unwrap().hops += 1;
                 slot = wait.slot;
                 sleep(wait.delay.max(UNIT) + Duration::from_millis(fastrand::u64(0..120))).await;
@@ -160,13 +159,13 @@ async fn a_flood_of_forged_slots_makes_no_more_start_than_the_rate() {
 async fn a_slot_of_a_shared_limit_is_taken_from_none_but_that_limit_and_for_no_other_job() {
     let (rate, store) = (Rate::per_minute(6), Arc::new(Store::default()));
     let (first, next) = (limiter(rate, Some(&store)), limiter(rate, Some(&store)));
-    assert!(first.enter(&job("a", None, BEGAN), BEGAN).await.is_ok());
-    let wait = first.enter(&job("b", None, BEGAN), BEGAN).await.unwrap_err();
+    assert!(first.enter(&job("a", None), false, BEGAN).await.is_ok());
+    let wait = first.enter(&job("b", None), false, BEGAN).await.unwrap_err();
     let slot = wait.slot.unwrap();
     tokio::time::advance(wait.delay).await;
     let now = BEGAN + millis(wait.delay);
     for (id, slot) in [("x", slot), ("b", Slot { proof: None, ..slot }), ("b", Slot { at: slot.at - 1, ..slot })] {
-        assert!(next.enter(&job(id, Some(slot), now), now).await.is_err(), "{id} {slot:?}");
+        assert!(next.enter(&job(id, Some(slot)), false, now).await.is_err(), "{id} {slot:?}");
     }
-    assert!(next.enter(&job("b", Some(slot), now), now).await.is_ok(), "its own, at another worker");
+    assert!(next.enter(&job("b", Some(slot)), false, now).await.is_ok(), "its own, at another worker");
 }

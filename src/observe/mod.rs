@@ -5,4 +5,7 @@ pub(crate) mod log_throttle;
 pub(crate) mod metrics;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
-pub(crate) mod trace;
+
+/// The target of the spans that are only for traces: logs leave them out.
+#[cfg(feature = "telemetry")]
+pub(crate) const TRACE_TARGET: &str = "leveret::trace";

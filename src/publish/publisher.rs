@@ -11,14 +11,15 @@ use futures_util::{StreamExt, stream};
 
 use crate::publish::builder::{Publish, accept};
 use crate::{
-    broker::{Broker, SendError},
+    broker::Broker,
     error::PublishError,
     job::{Job, JobId},
     message::{Message, header},
     names,
-    observe::trace::{Trace, TraceSpan},
     publish::unique::UniqueKeys,
     topology::{Stream, Target},
+    trace::{Trace, TraceSpan},
+    transport::SendError,
 };
 
 /// Publishes jobs to their queues. Clones are cheap and share the connection.
@@ -50,6 +51,14 @@ pub struct Publisher {
     pub(super) trace: Option<Trace>,
     pub(super) fail_fast: bool,
     pub(super) unique_keys: Option<Arc<dyn UniqueKeys>>,
+}
+
+impl Broker {
+    /// A publisher on this broker; cheap.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(self.clone())
+    }
 }
 
 impl Publisher {

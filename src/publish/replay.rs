@@ -61,7 +61,7 @@ pub struct Replay {
 
 impl Replay {
     /// As [`Publish::lanes`](crate::Publish::lanes), by the priority that the dead letter has.
-    /// [`Catalogue::has_lanes`](crate::tracking::catalogue::Catalogue::has_lanes) tells whether its queue has lanes.
+    /// [`Catalogue::has_lanes`](crate::readers::catalogue::Catalogue::has_lanes) tells whether its queue has lanes.
     pub fn lanes(mut self) -> Self {
         self.lanes = true;
         self

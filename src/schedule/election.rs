@@ -106,8 +106,8 @@ impl Election {
         let mut pause = Duration::from_millis(50);
         loop {
             let opening = async {
-                self.broker.ensure(&plan).await?;
-                self.broker.open_raw(queue, PREFETCH).await
+                self.broker.transport().ensure(&plan).await?;
+                self.broker.transport().open_raw(queue, PREFETCH).await
             };
             let reason = match self.stop.drain.run_until_cancelled(opening).await {
                 None => return Ok(None),

@@ -139,7 +139,7 @@ async fn a_lost_token_is_made_anew_from_the_stream_and_misses_nothing() {
     let began = secs(&broker);
     pass(2 * 3600).await;
     running.stop().await.unwrap();
-    let lost = broker.open_raw("leveret.v1.schedule.hourly", 200).await;
+    let lost = broker.transport().open_raw("leveret.v1.schedule.hourly", 200).await;
     let Ok(mut lost) = lost else { panic!("no queue") };
     while let Some(Ok(delivery)) = lost.try_next() {
         lost.ack(delivery.tag, false);

@@ -24,23 +24,28 @@ mod seat;
 mod timetable;
 mod token;
 
-use std::{collections::HashSet, fmt, sync::Arc};
+use std::{any::Any, collections::HashSet, fmt, sync::Arc};
+
+use futures_util::FutureExt;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use self::timetable::Timetable;
 pub use self::token::{Token, tokens};
-pub(crate) use self::{clock::Flow, election::Election, rival::watch};
+use self::{clock::Flow, election::Election, rival::watch};
 use crate::{
     error::{Error, PublishError},
     job::{Job, JobId, is_valid_name},
     message::Message,
-    observe::trace::TraceSpan,
     publish::{builder::Publish, publisher::Publisher},
     shutdown::Stop,
     topology::Target,
-    worker::builder::Worker,
+    trace::TraceSpan,
+    worker::{
+        background::{Background, Tasks},
+        builder::Worker,
+    },
 };
 
 /// The ids of what schedules publish are made from this, the namespace, the schedule's name and the time.
@@ -198,19 +203,27 @@ impl Schedule {
     }
 }
 
-/// Checks the schedules of a worker and puts together what leads them.
-pub(crate) fn bind(schedules: Vec<Schedule>, publisher: &Publisher, stop: &Stop) -> Result<Vec<Election>, Error> {
-    let mut names = HashSet::new();
-    let bound = schedules.into_iter().map(|mut schedule| {
-        let name = schedule.name.clone();
-        let wrong = |reason| Error::Schedule { schedule: name.clone(), reason };
-        if !names.insert(name.clone()) {
-            return Err(wrong("there are two of that name: give one another with Schedule::new".to_owned()));
-        }
-        let table = schedule.check(publisher, publisher.now_ms()).map_err(wrong)?;
-        Ok(Election::new(publisher, schedule, table, stop))
-    });
-    bound.collect()
+/// The schedules of one worker.
+#[derive(Default)]
+struct Schedules(Vec<Schedule>);
+
+impl Background for Schedules {
+    fn start(self: Box<Self>, publisher: &Publisher, stop: &Stop) -> Result<Tasks, Error> {
+        let mut names = HashSet::new();
+        let elections = self.0.into_iter().map(|mut schedule| {
+            let name = schedule.name.clone();
+            let wrong = |reason| Error::Schedule { schedule: name.clone(), reason };
+            if !names.insert(name.clone()) {
+                return Err(wrong("there are two of that name: give one another with Schedule::new".to_owned()));
+            }
+            let table = schedule.check(publisher, publisher.now_ms()).map_err(wrong)?;
+            Ok(Election::new(publisher, schedule, table, stop))
+        });
+        let elections: Vec<_> = elections.collect::<Result<_, _>>()?;
+        let rivals = elections.iter().map(Election::rivals).collect();
+        let awaited = elections.into_iter().map(|election| election.run().boxed()).collect();
+        Ok(Tasks { awaited, dropped: vec![watch(publisher.broker().clone(), rivals).boxed()] })
+    }
 }
 
 impl<S: Send + Sync + 'static> Worker<S> {
@@ -236,7 +249,11 @@ impl<S: Send + Sync + 'static> Worker<S> {
     /// Adds a schedule.
     #[must_use]
     pub fn schedule(mut self, schedule: Schedule) -> Self {
-        self.schedules.push(schedule);
+        let known = self.background.iter_mut().find_map(|known| (&mut **known as &mut dyn Any).downcast_mut());
+        match known {
+            Some(Schedules(schedules)) => schedules.push(schedule),
+            None => self.background.push(Box::new(Schedules(vec![schedule]))),
+        }
         self
     }
 }

@@ -120,7 +120,7 @@ pub async fn tokens(broker: &Broker) -> Result<Vec<Token>, String> {
             found.insert(token.schedule.clone(), token);
         }
     };
-    let following = follow(broker, Stream::Schedules, &reading, seen);
+    let following = follow(broker.transport(), Stream::Schedules, &reading, seen);
     let read = async {
         tokio::select! {
             () = following => {}

@@ -77,7 +77,7 @@ pub async fn perform_raw<S: Send + Sync + 'static>(
 ) -> Result<Outcome, Error> {
     let broker = Broker::memory();
     let queues = worker.bind(&broker, &Stop::default())?;
-    let found = queues.iter().find(|handlers| handlers.queue.name() == queue);
+    let found = queues.iter().map(|bound| &bound.runtime).find(|runtime| runtime.queue.name() == queue);
     let found = found.and_then(|handlers| Some((handlers, &handlers.routes[handlers.find(Some(job))?])));
     let Some((handlers, route)) = found else {
         return Err(Error::NoHandler { queue: format!("{queue} (job {job})") });
@@ -180,7 +180,7 @@ impl Running {
 pub async fn dead_letters(broker: &Broker, queue: &str) -> Result<Vec<DeadLetter>, String> {
     /// A quorum queue that is not empty delivers faster than this.
     const QUIET: Duration = Duration::from_millis(300);
-    let opened = broker.open_raw(&format!("{queue}{DEAD}"), 2_000).await;
+    let opened = broker.transport().open_raw(&format!("{queue}{DEAD}"), 2_000).await;
     let mut session = opened.map_err(|error| match error {
         OpenError::Fatal(error) => error.to_string(),
         OpenError::Passing(reason) => reason,
@@ -210,7 +210,7 @@ pub async fn dead_letters(broker: &Broker, queue: &str) -> Result<Vec<DeadLetter
 #[expect(clippy::expect_used, reason = "a test's mistake, told as such")]
 pub async fn idle(broker: &Broker) {
     let began = Instant::now();
-    while !broker.is_idle().expect("only the in-memory broker can be asked whether it is idle") {
+    while !broker.transport().is_idle().expect("only the in-memory broker can be asked whether it is idle") {
         // Every 10 ms would be nine million looks at a day that passes at once.
         tokio::time::sleep((began.elapsed() / 64).max(Duration::from_millis(10))).await;
     }

@@ -2,8 +2,7 @@
 
 use crate::{
     message::Message,
-    topology::{HIGH, LOW, SUSPECT},
-    worker::queue::Queue,
+    topology::{HIGH, LOW, QueueDeclaration, SUSPECT},
 };
 
 /// A job without a priority counts as one of this, as RabbitMQ has it.
@@ -13,7 +12,7 @@ const NORMAL: u8 = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
     Main,
-    /// Jobs of high priority, where the queue has [`lanes`](Queue::lanes).
+    /// Jobs of high priority, where the queue has [`lanes`](crate::Queue::lanes).
     High,
     /// Jobs of low priority, likewise.
     Low,
@@ -33,15 +32,8 @@ impl Lane {
     }
 
     /// The name of the broker's queue behind this lane of `queue`.
-    pub(crate) fn queue_name(self, queue: &Queue) -> String {
+    pub(crate) fn queue_name(self, queue: &QueueDeclaration) -> String {
         self.of(queue.name())
-    }
-
-    pub(crate) fn prefetch(self, queue: &Queue) -> u16 {
-        match self {
-            Self::Main | Self::High | Self::Low => queue.in_hand(),
-            Self::Suspect => 1,
-        }
     }
 
     /// The lane for a job of this priority, of a queue that has lanes.
@@ -54,9 +46,9 @@ impl Lane {
     }
 
     /// The lane that a job of this one comes back to after a delay.
-    pub(crate) fn back(self, queue: &Queue, message: &Message) -> Self {
+    pub(crate) fn back(self, queue: &QueueDeclaration, message: &Message) -> Self {
         match self {
-            Self::Suspect if queue.weights().is_some() => Self::for_priority(*message.properties.priority()),
+            Self::Suspect if queue.has_lanes() => Self::for_priority(*message.properties.priority()),
             Self::Suspect => Self::Main,
             own => own,
         }
@@ -76,7 +68,7 @@ mod tests {
 
     #[test]
     fn lanes_share_what_died_of_them() {
-        let plan = Topology::new("ns").of_queue(&Queue::new("email").lanes([6, 3, 1]));
+        let plan = Topology::new("ns").of_queue(&QueueDeclaration::new("email").lanes());
         let names: Vec<_> = plan.queues.iter().map(|queue| queue.name.as_str()).collect();
         assert_eq!(names, ["email.dead", "email.suspect", "email", "email.high", "email.low"]);
         for lane in &plan.queues[1..] {

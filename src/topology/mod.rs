@@ -24,35 +24,36 @@
 //! Workers declare from here, and tools that check, write down or export what a worker needs read it:
 //!
 //! ```
-//! use leveret::{Queue, topology::Topology};
+//! use leveret::topology::{QueueDeclaration, Topology};
 //!
 //! let topology = Topology::new("leveret.v1");
 //! let mut plan = topology.shared();
-//! plan.append(topology.of_queue(&Queue::new("email")));
+//! plan.append(topology.of_queue(&QueueDeclaration::new("email")));
 //! assert!(plan.queues.iter().any(|queue| queue.name == "email.dead"));
 //! ```
 
 pub(crate) mod delay;
 pub(crate) mod lane;
 mod plan;
+pub(crate) mod queue;
 mod routes;
 mod schedule;
 
 use std::time::Duration;
 
 pub use self::plan::{Argument, Binding, Destination, Exchange, ExchangeKind, Plan, QueuePlan};
+pub use self::queue::QueueDeclaration;
 pub(crate) use self::routes::Routes;
 use crate::{
     message::millis,
     topology::delay::{LEVELS, UNIT, Wait},
-    worker::queue::Queue,
 };
 
 /// The suffix of a job queue's dead letters.
 pub const DEAD: &str = ".dead";
 /// The suffix of the lane for jobs that may have taken a process down.
 pub const SUSPECT: &str = ".suspect";
-/// The suffix of the lane for jobs of high priority ([`Queue::lanes`]).
+/// The suffix of the lane for jobs of high priority ([`Queue::lanes`](crate::Queue::lanes)).
 pub const HIGH: &str = ".high";
 /// The suffix of the lane for jobs of low priority.
 pub const LOW: &str = ".low";
@@ -231,7 +232,7 @@ impl Topology {
 
     /// What belongs to one job queue: itself, its lanes by priority if it has any, its suspect lane, its dead letters.
     #[must_use]
-    pub fn of_queue(&self, queue: &Queue) -> Plan {
+    pub fn of_queue(&self, queue: &QueueDeclaration) -> Plan {
         let name = queue.name();
         let (suspect, dead) = (format!("{name}{SUSPECT}"), format!("{name}{DEAD}"));
         let mut plan = Plan::default();
@@ -244,7 +245,7 @@ impl Topology {
             arguments.push(("x-single-active-consumer", Argument::Flag(true)));
         }
         self.add_ways_in(&mut plan, name, arguments.clone(), queue.is_existing());
-        if queue.weights().is_some() {
+        if queue.has_lanes() {
             for lane in [HIGH, LOW] {
                 self.add_ways_in(&mut plan, &format!("{name}{lane}"), arguments.clone(), false);
             }

@@ -19,18 +19,23 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    broker::Broker,
     message::Message,
     topology::Stream,
     tracking::stream::{Reading, follow},
+    transport::Transport,
 };
 
 /// How long a tracked job waits for the stream to be read. After that it runs, at the risk that it is not wanted.
 const READ_WITHIN: Duration = Duration::from_secs(10);
 
 /// What a process knows of cancelled jobs: 24 bytes for each that was cancelled in ten years.
+#[derive(Clone, Default)]
+pub(crate) struct Cancellations {
+    shared: Arc<Shared>,
+}
+
 #[derive(Default)]
-pub(crate) struct Cancelled {
+struct Shared {
     state: Mutex<State>,
     reading: watch::Sender<Reading>,
 }
@@ -67,35 +72,32 @@ impl State {
 
 /// Keeps the stream being read until it is dropped.
 pub(crate) struct ReaderGuard {
-    broker: Broker,
+    cancellations: Cancellations,
 }
 
 /// An attempt that runs; it is forgotten when this is dropped.
 pub(crate) struct CancelWatch {
-    broker: Broker,
+    cancellations: Cancellations,
     id: String,
     cancelled: Arc<SetOnce<()>>,
 }
 
-impl Cancelled {
-    /// Reads the stream as long as somebody needs it.
-    pub(crate) fn read(broker: &Broker) -> ReaderGuard {
-        let mut state = broker.cancelled().lock();
+impl Cancellations {
+    /// Reads the stream until the returned guard is dropped.
+    pub(crate) fn read(&self, transport: &Transport) -> ReaderGuard {
+        let mut state = self.lock();
         state.readers += 1;
         // Finished: the runtime on which it read has ended.
         if state.reader.as_ref().is_none_or(|reader| reader.is_finished()) {
-            let handle = broker.downgrade();
+            let (cancellations, transport) = (self.clone(), transport.clone());
+            // The last guard that is dropped ends this task.
             state.reader = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-                // Whoever needs the stream keeps the handle alive.
-                if let Some(broker) = handle() {
-                    let cancelled = broker.cancelled();
-                    let seen = |message: &Message| cancelled.see(message);
-                    follow(&broker, Stream::Cancelled, &cancelled.reading, seen).await;
-                }
+                let seen = |message: &Message| cancellations.see(message);
+                follow(&transport, Stream::Cancelled, &cancellations.shared.reading, seen).await;
             })));
         }
         drop(state);
-        ReaderGuard { broker: broker.clone() }
+        ReaderGuard { cancellations: self.clone() }
     }
 
     fn see(&self, message: &Message) {
@@ -117,26 +119,26 @@ impl Cancelled {
     /// Whether a tracked job, whose life began at `since`, is not to run. Waits until the stream has been read, if it can
     /// be.
     pub(crate) async fn contains(&self, id: &str, since: u64) -> bool {
-        let mut reading = self.reading.subscribe();
+        let mut reading = self.shared.reading.subscribe();
         let read = reading.wait_for(|reading| *reading != Reading::Behind);
         if timeout(READ_WITHIN, read).await.is_err() {
             tracing::warn!("the stream of cancelled jobs cannot be read: jobs run whether or not they are cancelled");
-            self.reading.send_replace(Reading::Unreadable);
+            self.shared.reading.send_replace(Reading::Unreadable);
         }
         self.lock().contains(id, since)
     }
 
     /// Watches a job that runs, and may be unwanted already.
-    pub(crate) fn watch(broker: &Broker, id: &str, since: u64) -> CancelWatch {
-        let mut state = broker.cancelled().lock();
+    pub(crate) fn watch(&self, id: &str, since: u64) -> CancelWatch {
+        let mut state = self.lock();
         let cancelled = Arc::new(if state.contains(id, since) { SetOnce::new_with(Some(())) } else { SetOnce::new() });
         let running = Running { since, cancelled: Arc::clone(&cancelled) };
         state.running.entry(id.to_owned()).or_default().push(running);
-        CancelWatch { broker: broker.clone(), id: id.to_owned(), cancelled }
+        CancelWatch { cancellations: self.clone(), id: id.to_owned(), cancelled }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -149,7 +151,7 @@ impl CancelWatch {
 
 impl Drop for CancelWatch {
     fn drop(&mut self) {
-        let mut state = self.broker.cancelled().lock();
+        let mut state = self.cancellations.lock();
         if let Some(running) = state.running.get_mut(&self.id) {
             running.retain(|running| !Arc::ptr_eq(&running.cancelled, &self.cancelled));
             if running.is_empty() {
@@ -161,13 +163,13 @@ impl Drop for CancelWatch {
 
 impl Drop for ReaderGuard {
     fn drop(&mut self) {
-        let mut state = self.broker.cancelled().lock();
+        let mut state = self.cancellations.lock();
         state.readers -= 1;
         if state.readers == 0 {
             state.reader = None;
             drop(state);
             // The next reader begins anew.
-            self.broker.cancelled().reading.send_replace(Reading::Behind);
+            self.cancellations.shared.reading.send_replace(Reading::Behind);
         }
     }
 }
@@ -178,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_cancellation_counts_for_the_life_that_it_came_in() {
-        let cancelled = Cancelled::default();
+        let cancelled = Cancellations::default();
         cancelled.note("a", 1_000);
         cancelled.note("a", 500);
         let contains = |id, since| cancelled.lock().contains(id, since);
@@ -189,14 +191,14 @@ mod tests {
 
     #[tokio::test]
     async fn an_attempt_is_told_of_a_cancellation_of_its_own_life_only() {
-        let broker = Broker::memory();
-        let (before, after) = (Cancelled::watch(&broker, "a", 999), Cancelled::watch(&broker, "a", 1_000));
-        broker.cancelled().note("a", 1_000);
+        let cancellations = Cancellations::default();
+        let (before, after) = (cancellations.watch("a", 999), cancellations.watch("a", 1_000));
+        cancellations.note("a", 1_000);
         assert!(before.cancelled().initialized() && !after.cancelled().initialized());
         drop(before);
-        broker.cancelled().note("a", 1_001);
+        cancellations.note("a", 1_001);
         assert!(after.cancelled().initialized());
         drop(after);
-        assert!(broker.cancelled().lock().running.is_empty());
+        assert!(cancellations.lock().running.is_empty());
     }
 }

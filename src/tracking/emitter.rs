@@ -3,7 +3,7 @@
 //! and counted.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -11,13 +11,11 @@ use futures_util::future::join_all;
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
-    attempt::admission::Incoming,
-    broker::{Broker, SendError},
-    identity::PROCESS,
     job::JobId,
     message::Message,
     topology::Target,
-    tracking::status_update::{StatusUpdate, Step},
+    tracking::status_update::StatusUpdate,
+    transport::{SendError, Transport},
 };
 
 /// Steps that wait to be told; more are lost.
@@ -32,30 +30,17 @@ pub(crate) const EVENT: &str = "leveret.event";
 #[derive(Default)]
 pub(crate) struct StatusEmitter {
     queue: Mutex<Option<mpsc::Sender<StatusUpdate>>>,
-    /// While the broker does not let this user tell anything: when to try again.
+    permission: Arc<Permission>,
+}
+
+/// Whether the broker lets this user publish status updates.
+#[derive(Default)]
+struct Permission {
+    /// After a refusal: when to try again.
     next_try: Mutex<Option<Instant>>,
 }
 
 impl StatusUpdate {
-    /// A step of a job that this process has in hand.
-    pub(crate) fn of(received: &Incoming, queue: &str, at: u64, step: Step) -> Self {
-        let (message, envelope) = (&received.message, received.envelope);
-        Self {
-            id: received.id().to_owned(),
-            job: message.job_name().unwrap_or_default().to_owned(),
-            queue: queue.to_owned(),
-            origin: Some(message.origin().into_owned()),
-            label: message.label().map(str::to_owned),
-            priority: *message.properties.priority(),
-            attempt: envelope.attempt,
-            hop: envelope.hop,
-            enqueued_at: envelope.enqueued_at,
-            at,
-            worker: Some(PROCESS.clone()),
-            step,
-        }
-    }
-
     /// Where it is told, and the message that tells it.
     pub(crate) fn into_message(self) -> (Target, Box<Message>) {
         let target = Target::Event(self.step.name(), self.queue.clone());
@@ -67,7 +52,7 @@ impl StatusUpdate {
 
 impl StatusEmitter {
     /// Tells a step without waiting for it.
-    pub(crate) fn report(&self, broker: &Broker, event: StatusUpdate) {
+    pub(crate) fn report(&self, transport: &Transport, event: StatusUpdate) {
         if !self.may_report() {
             return;
         }
@@ -78,17 +63,32 @@ impl StatusEmitter {
         }
         let queue = queue.get_or_insert_with(|| {
             let (sender, receiver) = mpsc::channel(QUEUED);
-            tokio::spawn(publish(broker.downgrade(), receiver));
+            tokio::spawn(publish(transport.downgrade(), Arc::clone(&self.permission), receiver));
             sender
         });
         if queue.try_send(event).is_err() {
-            broker.metrics().events_lost.inc();
+            transport.metrics().events_lost.inc();
         }
     }
 
+    /// See [`Permission::may_report`].
+    pub(crate) fn may_report(&self) -> bool {
+        self.permission.may_report()
+    }
+
+    pub(crate) fn accepted(&self) {
+        self.permission.accepted();
+    }
+
+    pub(crate) fn is_refused_by(&self, error: &SendError) -> bool {
+        self.permission.is_refused_by(error)
+    }
+}
+
+impl Permission {
     /// Whether a step is to be told. Once the broker has refused one, the first that comes after a pause is, to see
     /// whether somebody has granted the right.
-    pub(crate) fn may_report(&self) -> bool {
+    fn may_report(&self) -> bool {
         let (mut next_try, now) = (self.next_try(), Instant::now());
         let may = next_try.is_none_or(|at| at <= now);
         if may && next_try.is_some() {
@@ -98,14 +98,14 @@ impl StatusEmitter {
     }
 
     /// The broker has taken a step.
-    pub(crate) fn accepted(&self) {
+    fn accepted(&self) {
         if self.next_try().take().is_some() {
             tracing::info!("the steps of tracked jobs are told again");
         }
     }
 
     /// Whether the broker does not let this user tell anything, now that it has answered so.
-    pub(crate) fn is_refused_by(&self, error: &SendError) -> bool {
+    fn is_refused_by(&self, error: &SendError) -> bool {
         let mut next_try = self.next_try();
         if let SendError::Refused(reason) = error
             && reason.contains("ACCESS_REFUSED")
@@ -125,17 +125,21 @@ impl StatusEmitter {
 }
 
 /// Publishes steps as long as their broker's handle exists.
-async fn publish(broker: impl Fn() -> Option<Broker>, mut queue: mpsc::Receiver<StatusUpdate>) {
+async fn publish(
+    transport: impl Fn() -> Option<Transport>,
+    permission: Arc<Permission>,
+    mut queue: mpsc::Receiver<StatusUpdate>,
+) {
     let mut events = Vec::with_capacity(AT_ONCE);
     while queue.recv_many(&mut events, AT_ONCE).await > 0 {
-        let Some(broker) = broker() else { return };
+        let Some(transport) = transport() else { return };
         let sends = events.drain(..).map(async |event| {
             let (target, message) = event.into_message();
-            match broker.send(&target, message, true).await {
-                Ok(()) => broker.emitter().accepted(),
+            match transport.send(&target, message, true).await {
+                Ok(()) => permission.accepted(),
                 Err(error) => {
-                    broker.emitter().is_refused_by(&error);
-                    broker.metrics().events_lost.inc();
+                    permission.is_refused_by(&error);
+                    transport.metrics().events_lost.inc();
                 }
             }
         });

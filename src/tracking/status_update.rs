@@ -6,10 +6,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    message::{LONGEST_LABEL, LONGEST_NAME, LONGEST_ORIGIN, republish::ERROR_TEXT_LIMIT, truncated},
-    tracking::tracked::{NOTE_LIMIT, RESULT_LIMIT},
-};
+use crate::message::{LONGEST_LABEL, LONGEST_NAME, LONGEST_ORIGIN, republish::ERROR_TEXT_LIMIT, truncated};
+
+/// The largest result that a status update carries, in bytes of JSON.
+pub(crate) const RESULT_LIMIT: usize = 64 * 1024;
+/// The longest note of a progress, in bytes.
+pub(crate) const NOTE_LIMIT: usize = 1024;
 
 /// One step of a tracked job. Its wire form is the JSON of this type.
 ///

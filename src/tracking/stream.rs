@@ -8,10 +8,12 @@ use tokio::{
 };
 
 use crate::{
-    broker::Broker,
     message::{Message, header},
     topology::Stream,
-    transport::session::{Delivery, Ended, Session},
+    transport::{
+        Transport,
+        session::{Delivery, Ended, Session},
+    },
 };
 
 /// A stream from which nothing has come for so long, and then nothing within a round trip either, is read to its end.
@@ -33,7 +35,7 @@ pub(crate) enum Reading {
 
 /// Shows each message of a stream to `seen`, in order, and says in `reading` how far it is; never ends.
 pub(crate) async fn follow(
-    broker: &Broker,
+    transport: &Transport,
     stream: Stream,
     reading: &watch::Sender<Reading>,
     mut seen: impl FnMut(&Message),
@@ -41,7 +43,7 @@ pub(crate) async fn follow(
     let (mut next, mut pause) = (0, FIRST_PAUSE);
     loop {
         let opened = Instant::now();
-        let reason = match broker.open_stream(stream, next).await {
+        let reason = match transport.open_stream(stream, next).await {
             Ok(mut session) => match read(&mut session, &mut next, reading, &mut seen).await {
                 // Told once by the connection, for all that lives on it.
                 Ended::Connection => None,
@@ -64,7 +66,7 @@ pub(crate) async fn follow(
             std::mem::replace(reading, now) != now
         });
         if let Some(reason) = reason
-            && broker.log_throttle().should_log(format!("{stream:?}: {reason}"))
+            && transport.log_throttle().should_log(format!("{stream:?}: {reason}"))
         {
             tracing::warn!(stream = stream.name(), error = reason, "cannot read the stream, trying again");
         }

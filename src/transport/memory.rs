@@ -13,11 +13,10 @@ use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
-use crate::{broker::SendError, transport::session::Delivery};
+use crate::transport::{SendError, session::Delivery};
 use crate::{
     message::{Message, header, integer, millis, text},
-    topology::{Argument, DEAD, Plan, Stream, Target, Topology},
-    worker::queue::Queue,
+    topology::{Argument, DEAD, Plan, Stream, Target, Topology, queue::QueueDeclaration},
 };
 
 #[derive(Clone)]
@@ -137,7 +136,7 @@ impl Memory {
         millis(wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO) + clock.elapsed())
     }
 
-    pub(crate) fn declare(&self, queue: &Queue) {
+    pub(crate) fn declare(&self, queue: &QueueDeclaration) {
         let mut state = self.lock();
         for planned in self.topology.of_queue(queue).queues {
             let dead_to = match planned.argument("x-dead-letter-routing-key") {

@@ -6,9 +6,9 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-#[cfg(feature = "cron")]
-use crate::schedule;
-use crate::worker::runtime::{QueueRuntime, routes};
+use crate::attempt::runtime::QueueRuntime;
+use crate::worker::background::Background;
+use crate::worker::runtime::{BoundQueue, routes};
 use crate::{
     attempt::{
         context::Context,
@@ -27,8 +27,8 @@ use crate::{
     },
     observe::metrics::UNKNOWN,
     publish::{publisher::Publisher, unique::UniqueKeys},
+    readers::catalogue,
     shutdown::Stop,
-    tracking::{cancellations::Cancelled, catalogue},
     worker::{consumer::Consumer, queue::Queue},
 };
 
@@ -64,8 +64,7 @@ pub struct Worker<S> {
     pub(super) permits: Option<Arc<dyn LimitStore>>,
     pub(super) unique_keys: Option<Arc<dyn UniqueKeys>>,
     pub(super) misplaced: Option<&'static str>,
-    #[cfg(feature = "cron")]
-    pub(crate) schedules: Vec<schedule::Schedule>,
+    pub(crate) background: Vec<Box<dyn Background>>,
 }
 
 /// A handler as it was registered.
@@ -110,8 +109,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
             permits: None,
             unique_keys: None,
             misplaced: None,
-            #[cfg(feature = "cron")]
-            schedules: Vec::new(),
+            background: Vec::new(),
         }
     }
 
@@ -200,29 +198,27 @@ impl<S: Send + Sync + 'static> Worker<S> {
     ///
     /// Every error says what is wrong with the set-up and is found when the worker starts. A broker that is away is none:
     /// the worker waits for it.
-    #[cfg_attr(not(feature = "cron"), expect(unused_mut, reason = "there are no schedules to be taken out"))]
     pub async fn run(mut self, broker: &Broker, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let stop = Stop::default();
-        #[cfg(feature = "cron")]
-        let elections = schedule::bind(std::mem::take(&mut self.schedules), &self.publisher(broker), &stop)?;
+        let publisher = self.publisher(broker);
+        let mut background = Vec::new();
+        for extension in std::mem::take(&mut self.background) {
+            background.push(extension.start(&publisher, &stop)?);
+        }
         let queues = self.bind(broker, &stop)?;
-        let _cancelled = Cancelled::read(broker);
-        let entries = queues.iter().flat_map(|handlers| handlers.entries(broker.now_ms())).collect();
+        let _cancellations = broker.cancellations().read(broker.transport());
+        let entries = queues.iter().flat_map(|bound| bound.runtime.entries(broker.now_ms())).collect();
         let _announcing = AbortOnDropHandle::new(tokio::spawn(catalogue::announce(broker.clone(), entries)));
         let mut consumers = JoinSet::new();
-        for handlers in queues {
-            for consumer in Consumer::all(&handlers) {
+        for bound in queues {
+            for consumer in Consumer::all(&bound) {
                 consumers.spawn(consumer.run());
             }
         }
-        #[cfg(feature = "cron")]
-        let _watching = AbortOnDropHandle::new(tokio::spawn(schedule::watch(
-            broker.clone(),
-            elections.iter().map(schedule::Election::rivals).collect(),
-        )));
-        #[cfg(feature = "cron")]
-        for election in elections {
-            consumers.spawn(election.run());
+        let mut beside = JoinSet::new();
+        for tasks in background {
+            tasks.awaited.into_iter().for_each(|task| drop(consumers.spawn(task)));
+            tasks.dropped.into_iter().for_each(|task| drop(beside.spawn(task)));
         }
         let mut result = Ok(());
         tokio::select! {
@@ -248,7 +244,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
     }
 
     /// Checks the set-up and puts together what each queue's consumers need.
-    pub(crate) fn bind(self, broker: &Broker, stop: &Stop) -> Result<Vec<Arc<QueueRuntime<S>>>, Error> {
+    pub(crate) fn bind(self, broker: &Broker, stop: &Stop) -> Result<Vec<BoundQueue<S>>, Error> {
         if let Some(setting) = self.misplaced {
             let reason = "applies to the handler before it: call it after handle or handle_blocking".to_owned();
             return Err(Error::Setting { setting, reason });
@@ -274,15 +270,15 @@ impl<S: Send + Sync + 'static> Worker<S> {
         let mut registered = self.registered;
         for queue in queues {
             queue.check()?;
-            if queue.is_existing() {
+            if queue.declaration().is_existing() {
                 tracing::warn!(
                     queue = queue.name(),
                     "adopted with its own arguments: unless they are ours, what the broker gives up itself (delivery \
                      limit, expiry, too large) is not kept in its dead letters, and a classic queue is one copy"
                 );
             }
-            for lane in queue.by_priority() {
-                let name = lane.queue_name(&queue);
+            for lane in queue.declaration().by_priority() {
+                let name = lane.queue_name(queue.declaration());
                 if names.contains(&name) {
                     let reason = format!("queue {name:?} is set twice, or is a lane of another");
                     return Err(Error::Setting { setting: "Worker::queue", reason });
@@ -292,18 +288,20 @@ impl<S: Send + Sync + 'static> Worker<S> {
             let mine = registered.extract_if(.., |registered| registered.queue == queue.name()).collect();
             let (state, chain) = (Arc::clone(&self.state), Arc::clone(&chain));
             let (routes, by_name) = routes(broker, &queue, mine, &outside)?;
-            bound.push(Arc::new(QueueRuntime {
+            let runtime = Arc::new(QueueRuntime {
                 unknown: broker.metrics().job(queue.name(), UNKNOWN),
                 broker: broker.clone(),
                 publisher: publisher.clone(),
                 stop: stop.clone(),
-                queue,
+                queue: queue.declaration().clone(),
+                takes_any_type: queue.takes_any_type(),
                 state,
                 chain,
                 dependencies: Arc::clone(&dependencies),
                 routes,
                 by_name,
-            }));
+            });
+            bound.push(BoundQueue { runtime, queue });
         }
         Ok(bound)
     }

@@ -1,5 +1,6 @@
 //! A worker: handlers, queues and state, put together once and run until it is told to stop.
 
+pub(crate) mod background;
 pub(crate) mod builder;
 pub(crate) mod consumer;
 pub(crate) mod fair_share;

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use crate::{attempt::retry::RetryPolicy, error::Error, names, topology::lane::Lane};
+use crate::{
+    attempt::retry::RetryPolicy,
+    error::Error,
+    topology::{QueueDeclaration, lane::Lane},
+};
 
-/// The longest queue name whose dead letters, suspect lane and routing keys fit AMQP's 255 bytes.
-const LONGEST_NAME: usize = 180;
 /// RabbitMQ's bound on the prefetch of a quorum queue's consumer (its documentation, "Quorum Queues").
 const LARGEST_PREFETCH: u16 = 2_000;
 
@@ -29,14 +31,12 @@ const LARGEST_PREFETCH: u16 = 2_000;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Queue {
-    name: String,
+    declaration: QueueDeclaration,
     concurrency: u16,
     prefetch: Option<u16>,
     retry: RetryPolicy,
     timeout: Duration,
     snooze_limit: Duration,
-    existing: bool,
-    single_active: bool,
     any_type: bool,
     weights: Option<[u16; 3]>,
 }
@@ -46,14 +46,12 @@ impl Queue {
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {
-            name: name.into(),
+            declaration: QueueDeclaration::new(name),
             concurrency: 16,
             prefetch: None,
             retry: RetryPolicy::default(),
             timeout: Duration::from_secs(300),
             snooze_limit: Duration::from_secs(24 * 3600),
-            existing: false,
-            single_active: false,
             any_type: false,
             weights: None,
         }
@@ -67,7 +65,7 @@ impl Queue {
     /// convicted. The worker says so when it starts. Retries, delays and dead letters of ours work as always.
     #[must_use]
     pub fn existing(name: impl Into<String>) -> Self {
-        Self { existing: true, ..Self::new(name) }
+        Self { declaration: QueueDeclaration::existing(name), ..Self::new("") }
     }
 
     /// Sets how many attempts run at once in this worker; 1 to 2000. The suspect lane runs one more besides.
@@ -146,7 +144,7 @@ impl Queue {
     /// next run of its job. A worker that loses its connection loses the queue with it, while what runs there goes on.
     #[must_use]
     pub fn single_active(mut self) -> Self {
-        self.single_active = true;
+        self.declaration = self.declaration.single_active();
         self
     }
 
@@ -169,6 +167,7 @@ impl Queue {
     /// ```
     #[must_use]
     pub fn lanes(mut self, weights: [u16; 3]) -> Self {
+        self.declaration = self.declaration.lanes();
         self.weights = Some(weights);
         self
     }
@@ -178,28 +177,29 @@ impl Queue {
         self.weights
     }
 
-    /// Its lanes but for the suspect lane, in the order of their weights.
-    pub(crate) fn by_priority(&self) -> &'static [Lane] {
-        if self.weights.is_some() { &[Lane::High, Lane::Main, Lane::Low] } else { &[Lane::Main] }
+    /// What of the queue stands on the broker.
+    #[must_use]
+    pub fn declaration(&self) -> &QueueDeclaration {
+        &self.declaration
     }
 
     pub(crate) fn name(&self) -> &str {
-        &self.name
+        self.declaration.name()
     }
 
-    pub(crate) fn is_existing(&self) -> bool {
-        self.existing
-    }
-
-    pub(crate) fn is_single_active(&self) -> bool {
-        self.single_active
+    /// The prefetch of one of its lanes.
+    pub(crate) fn prefetch_of(&self, lane: Lane) -> u16 {
+        match lane {
+            Lane::Main | Lane::High | Lane::Low => self.prefetch_count(),
+            Lane::Suspect => 1,
+        }
     }
 
     pub(crate) fn limit(&self) -> u16 {
         self.concurrency
     }
 
-    pub(crate) fn in_hand(&self) -> u16 {
+    pub(crate) fn prefetch_count(&self) -> u16 {
         self.prefetch.unwrap_or(match self.concurrency {
             1 => 1,
             several => (several * 2).min(LARGEST_PREFETCH),
@@ -223,19 +223,10 @@ impl Queue {
     }
 
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let wrong = |reason: String| Err(Error::Setting { setting: "Queue::new", reason });
-        if self.name.is_empty() || crate::topology::delay::topic_word(&self.name).len() > LONGEST_NAME {
-            return wrong(format!("queue name {:?} must have 1 to {LONGEST_NAME} bytes", self.name));
-        }
-        if let Err(rule) = names::queue(&self.name) {
-            return wrong(format!("queue name {:?}: {rule}", self.name));
-        }
-        if self.name.starts_with("amq.") {
-            return wrong(format!("queue name {:?}: RabbitMQ keeps names that start with amq. to itself", self.name));
-        }
-        let (prefetch, concurrency) = (self.in_hand(), self.concurrency);
+        self.declaration.check()?;
+        let (prefetch, concurrency) = (self.prefetch_count(), self.concurrency);
         if prefetch < concurrency {
-            let name = &self.name;
+            let name = self.name();
             let reason =
                 format!("queue {name:?}: with {prefetch} in hand its concurrency of {concurrency} is never reached");
             return Err(Error::Setting { setting: "Queue::prefetch", reason });
@@ -250,7 +241,7 @@ mod tests {
 
     #[test]
     fn as_many_wait_as_run_but_none_behind_a_single_one() {
-        let in_hand = |concurrency| Queue::new("q").concurrency(concurrency).in_hand();
+        let in_hand = |concurrency| Queue::new("q").concurrency(concurrency).prefetch_count();
         assert_eq!([0, 1, 2, 16, 1_500, u16::MAX].map(in_hand), [1, 1, 4, 32, 2_000, 2_000]);
     }
 

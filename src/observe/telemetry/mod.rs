@@ -18,7 +18,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::{error::Error, observe::trace};
+use crate::{error::Error, observe::TRACE_TARGET};
 
 /// Lapin is off because its error lines repeat, and its warnings show payloads.
 const DEFAULT_LOG: &str = "info,lapin=off";
@@ -36,7 +36,7 @@ const DEFAULT_LOG: &str = "info,lapin=off";
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "clap", derive(clap::Args), command(mut_args(crate::setting)))]
+#[cfg_attr(feature = "clap", derive(clap::Args), command(mut_args(crate::config::setting)))]
 pub struct Telemetry {
     /// What to log: a level, or levels by module (lapin's warnings show payloads)
     #[cfg_attr(feature = "clap", arg(long, env = "RUST_LOG", default_value = DEFAULT_LOG, value_name = "LEVELS"))]
@@ -116,7 +116,7 @@ impl Telemetry {
         W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
     {
         let levels = EnvFilter::try_new(&self.log).map_err(|error| setting("RUST_LOG", &error))?;
-        let filter = levels.and(filter_fn(|of| of.target() != trace::TARGET));
+        let filter = levels.and(filter_fn(|of| of.target() != TRACE_TARGET));
         let layer = tracing_subscriber::fmt::layer();
         Ok(match self.log_format {
             LogFormat::Text => {
@@ -148,7 +148,7 @@ mod tests {
         for log_format in [LogFormat::Text, LogFormat::Json] {
             let log = Telemetry { log_format, ..all.clone() }.layer(stderr).unwrap();
             tracing::subscriber::with_default(tracing_subscriber::registry().with(vec![log]), || {
-                assert!(tracing::info_span!(target: trace::TARGET, "process").is_disabled());
+                assert!(tracing::info_span!(target: TRACE_TARGET, "process").is_disabled());
                 assert!(!tracing::info_span!("job").is_disabled());
             });
         }

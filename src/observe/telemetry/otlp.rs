@@ -18,14 +18,15 @@ use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{SdkTracerProvider, SpanData},
 };
+use tracing::{Level, Metadata};
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 #[cfg(feature = "tls")]
 use ureq::tls::{PemItem, RootCerts, parse_pem};
 
 #[cfg(feature = "tls")]
 use crate::config::without_bom;
+use crate::error::Error;
 use crate::observe::telemetry::setting;
-use crate::{error::Error, observe::trace};
 
 /// The version of the conventions by which the spans are named.
 const SCHEMA: &str = "https://opentelemetry.io/schemas/1.44.0";
@@ -57,6 +58,15 @@ fn first(names: [&'static str; 2]) -> Option<(&'static str, String)> {
 
 fn is(name: &str, value: &str) -> bool {
     env::var(name).is_ok_and(|found| found.eq_ignore_ascii_case(value))
+}
+
+/// Whether a span or an event is exported: all from `info` on, without those of the libraries that carry jobs and traces, and
+/// without the span that logs have for an attempt.
+fn is_exported(of: &Metadata<'_>) -> bool {
+    const CARRIERS: [&str; 6] = ["lapin", "opentelemetry", "ureq", "hyper", "h2", "rustls"];
+    let is_carrier = CARRIERS.iter().any(|name| of.target().starts_with(name));
+    let is_for_logs = of.is_span() && of.target() == "leveret::attempt::task";
+    *of.level() <= Level::INFO && !is_carrier && !is_for_logs
 }
 
 /// The layer that makes traces of spans, and what exports them; none if no collector is named.
@@ -93,7 +103,7 @@ where
         .with_threads(false)
         .with_level(false)
         .with_target(false)
-        .with_filter(filter_fn(trace::is_exported).with_max_level_hint(tracing::level_filters::LevelFilter::INFO));
+        .with_filter(filter_fn(is_exported).with_max_level_hint(tracing::level_filters::LevelFilter::INFO));
     Ok(Some((layer, Traces(provider))))
 }
 

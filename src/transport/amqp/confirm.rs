@@ -7,7 +7,7 @@ use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapin::{Channel, Confirmation, ErrorKind, message::BasicReturnMessage, types::ShortString};
 use tokio::sync::oneshot;
 
-use crate::{broker::SendError, message::Message};
+use crate::{message::Message, transport::SendError};
 
 /// What a caller of the publishing task is told.
 pub(super) type Answer = Result<(), Failure>;

@@ -25,10 +25,10 @@ use crate::transport::amqp::{
     shield::{Failure, Line},
 };
 use crate::{
-    broker::SendError,
     config::Config,
     error::Error,
     identity::{HOST, PROGRAM},
+    transport::SendError,
 };
 
 /// How long the broker may take to answer a goodbye.

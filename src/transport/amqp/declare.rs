@@ -21,9 +21,8 @@ use crate::{
     config::TopologyMode,
     error::Error,
     message::{short, text},
-    topology::{Argument, Binding, Destination, Exchange, ExchangeKind, Plan, QueuePlan},
+    topology::{Argument, Binding, Destination, Exchange, ExchangeKind, Plan, QueuePlan, queue::QueueDeclaration},
     transport::session::OpenError,
-    worker::queue::Queue,
 };
 
 /// A cluster may have to elect its leaders first.
@@ -56,7 +55,11 @@ pub(super) fn lately() -> Instant {
 }
 
 /// Ensures a queue and all that it needs.
-pub(super) async fn ensure_queue(up: &LiveConnection, setup: &Setup, queue: &Queue) -> Result<(), OpenError> {
+pub(super) async fn ensure_queue(
+    up: &LiveConnection,
+    setup: &Setup,
+    queue: &QueueDeclaration,
+) -> Result<(), OpenError> {
     let began = Instant::now();
     ensure_shared(up, setup).await?;
     let ensured = ensure(up, setup, &setup.topology.of_queue(queue)).await;

@@ -7,13 +7,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::topology::{Plan, queue::QueueDeclaration};
 use crate::transport::amqp::{
     Setup, clock,
     connection::{LiveConnection, Reconnector},
     consume::OwnChannel,
     declare::{ANSWERED_WITHIN, declare_on, ensure_shared, invalidate_shared},
 };
-use crate::{topology::Plan, worker::queue::Queue};
 
 /// On average; some ten commands for each queue of a worker.
 const REPEATED_EVERY: Duration = Duration::from_secs(15);
@@ -23,7 +23,12 @@ const SOON: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// Repeats the declaration of a queue until it is dropped.
-pub(super) async fn keep(up: Arc<LiveConnection>, publishing: Arc<Reconnector>, setup: Arc<Setup>, queue: Queue) {
+pub(super) async fn keep(
+    up: Arc<LiveConnection>,
+    publishing: Arc<Reconnector>,
+    setup: Arc<Setup>,
+    queue: QueueDeclaration,
+) {
     let plan = setup.topology.of_queue(&queue);
     // Kept, because lapin uses each channel id once where the broker has closed one.
     let (mut channel, mut pause) = (None, REPEATED_EVERY);

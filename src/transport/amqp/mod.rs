@@ -40,20 +40,19 @@ pub(crate) use self::{
 };
 use self::{connection::Reconnector, publish::PublishTask, tls::Tls};
 use crate::{
-    broker::SendError,
-    topology::lane::Lane,
-    transport::{
-        clock::{Clock, Now, system_ms},
-        session::OpenError,
-    },
-};
-use crate::{
     config::{Config, TopologyMode},
     error::Error,
     message::Message,
     observe::{health::Health, log_throttle::LogThrottle, metrics::Metrics},
-    topology::{Plan, Routes, Stream, Target, Topology},
-    worker::queue::Queue,
+    topology::{Plan, Routes, Stream, Target, Topology, queue::QueueDeclaration},
+};
+use crate::{
+    topology::lane::Lane,
+    transport::{
+        SendError,
+        clock::{Clock, Now, system_ms},
+        session::OpenError,
+    },
 };
 
 /// The largest frame that we agree to: RabbitMQ's default (its documentation, "Networking"). lapin has two buffers of 32
@@ -128,12 +127,12 @@ impl Amqp {
         self.publishing.send(target, message, fail_fast).await
     }
 
-    pub(crate) async fn open(&self, queue: &Queue, lane: Lane) -> Result<Session, OpenError> {
+    pub(crate) async fn open(&self, queue: &QueueDeclaration, lane: Lane, prefetch: u16) -> Result<Session, OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
         declare::ensure_queue(&up, &self.setup, queue).await?;
         // What is delivered is judged by its times at once.
         clock::compare(&self.publishing.link(), &self.setup).await;
-        let session = Session::open(Arc::clone(&up), &lane.queue_name(queue), lane.prefetch(queue)).await?;
+        let session = Session::open(Arc::clone(&up), &lane.queue_name(queue), prefetch).await?;
         let session = session.with_proof_of_acks();
         if lane != Lane::Main || self.setup.mode == TopologyMode::Verify {
             return Ok(session);
@@ -168,7 +167,7 @@ impl Amqp {
         declare::ensure(&up, &self.setup, plan).await
     }
 
-    pub(crate) async fn repair(&self, queue: &Queue) -> Result<(), OpenError> {
+    pub(crate) async fn repair(&self, queue: &QueueDeclaration) -> Result<(), OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
         declare::invalidate_shared(&self.setup, declare::lately()).await;
         declare::ensure_queue(&up, &self.setup, queue).await
@@ -185,5 +184,38 @@ impl Amqp {
 impl Drop for Amqp {
     fn drop(&mut self) {
         self.setup.closed.cancel();
+    }
+}
+
+impl Config {
+    /// The broker addresses one by one: an entry of [`amqp_url`](Self::amqp_url) may be a list. A comma separates only
+    /// before `amqp://` or `amqps://`, because a password may have commas.
+    ///
+    /// ```
+    /// use leveret::Config;
+    ///
+    /// let config = Config { amqp_url: vec!["amqp://u:a,b@one,amqp://u:a,b@two".into()], ..Config::default() };
+    /// assert!(config.addresses().eq(["amqp://u:a,b@one", "amqp://u:a,b@two"]));
+    /// ```
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.amqp_url.iter().flat_map(|list| split_addresses(list))
+    }
+
+    /// The vhost of the first broker address, for tools that name it to somebody else.
+    ///
+    /// ```
+    /// use leveret::Config;
+    ///
+    /// let config = Config { amqp_url: vec!["amqp://mq/orders%20old".into()], ..Config::default() };
+    /// assert_eq!(config.vhost()?, "orders old");
+    /// # Ok::<_, leveret::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Broker::amqp`](crate::Broker::amqp), for the address.
+    pub fn vhost(&self) -> Result<String, Error> {
+        let none = || Error::Setting { setting: "AMQP_URL", reason: "names no broker".to_owned() };
+        Ok(Address::parse(self.addresses().next().ok_or_else(none)?, self.heartbeat)?.vhost().to_owned())
     }
 }

@@ -30,7 +30,11 @@ use crate::transport::amqp::{
     refused::{Admission, Refused},
     request::{ABANDONED, Fate, Request, confirming, publish, publish_alone, send},
 };
-use crate::{broker::SendError, message::Message, topology::Target, transport::session::OpenError};
+use crate::{
+    message::Message,
+    topology::Target,
+    transport::{SendError, session::OpenError},
+};
 
 /// Requests that wait for room in the window; it costs more to wait for room among them.
 const QUEUED_REQUESTS: usize = 1024;

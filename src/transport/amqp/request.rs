@@ -21,7 +21,7 @@ use crate::transport::amqp::{
     connection::LiveConnection,
     in_flight::InFlight,
 };
-use crate::{broker::SendError, message::Message};
+use crate::{message::Message, transport::SendError};
 
 pub(super) struct Request {
     pub(super) exchange: ShortString,

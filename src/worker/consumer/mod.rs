@@ -17,26 +17,25 @@ use tokio::{
     time::Instant,
 };
 
+use crate::worker::runtime::BoundQueue;
 use crate::{
     attempt::{
         admission::{self as intake, Incoming, Intake},
+        runtime::QueueRuntime,
         settle::{Disposition, Settlement, settle},
         task::{Task, Work},
     },
     error::Error,
     limits::flow::FlowControl,
     message::Message,
-    observe::{
-        metrics::QueueMetrics,
-        trace::{Place, TraceSpan},
-    },
+    observe::metrics::QueueMetrics,
     outcome::{ErrorKind, Finish},
     topology::lane::Lane,
+    trace::{Place, TraceSpan},
     transport::session::{Delivery, Ended, Session},
     worker::{
         fair_share::{FairShare, LaneShare},
         redelivery::{Redelivered, Redeliveries},
-        runtime::QueueRuntime,
     },
 };
 
@@ -107,25 +106,29 @@ async fn changed(flow_control: &mut Option<FlowControl>) {
 
 impl<S: Send + Sync + 'static> Consumer<S> {
     /// The consumers of a queue: one for each of its lanes.
-    pub(crate) fn all(handlers: &Arc<QueueRuntime<S>>) -> Vec<Self> {
-        let limit = handlers.queue.limit();
-        let alone =
-            |lane, limit: u16| Self::new(Arc::clone(handlers), lane, Arc::new(Semaphore::new(limit.into())), None);
+    pub(crate) fn all(bound: &BoundQueue<S>) -> Vec<Self> {
+        let BoundQueue { runtime, queue } = bound;
+        let limit = queue.limit();
+        let alone = |lane, limit: u16| Self::new(bound, lane, Arc::new(Semaphore::new(limit.into())), None);
         let suspect = alone(Lane::Suspect, 1);
-        let Some(weights) = handlers.queue.weights() else { return vec![alone(Lane::Main, limit), suspect] };
+        let Some(weights) = queue.weights() else { return vec![alone(Lane::Main, limit), suspect] };
         let turns = FairShare::new(limit, &weights);
-        let lanes = handlers.queue.by_priority().iter().copied().enumerate();
-        let sharing = |(index, lane)| Self::new(Arc::clone(handlers), lane, turns.permits(), Some(turns.turn(index)));
+        let lanes = runtime.queue.by_priority().iter().copied().enumerate();
+        let sharing = |(index, lane)| Self::new(bound, lane, turns.permits(), Some(turns.turn(index)));
         lanes.map(sharing).chain([suspect]).collect()
     }
 
-    fn new(handlers: Arc<QueueRuntime<S>>, lane: Lane, permits: Arc<Semaphore>, shared: Option<LaneShare>) -> Self {
-        let queue = &handlers.queue;
-        let (name, limit) = (lane.queue_name(queue), permits.available_permits());
+    fn flow_control(&self) -> Option<FlowControl> {
+        let circuits = self.handlers.routes.iter().map(|route| route.needs().to_vec()).collect();
+        FlowControl::new(self.handlers.queue.name(), circuits, &self.handlers.dependencies)
+    }
+
+    fn new(bound: &BoundQueue<S>, lane: Lane, permits: Arc<Semaphore>, shared: Option<LaneShare>) -> Self {
+        let (handlers, prefetch) = (Arc::clone(&bound.runtime), bound.queue.prefetch_of(lane));
+        let (name, limit) = (lane.queue_name(&handlers.queue), permits.available_permits());
         let metrics = handlers.broker.metrics().queue(&name);
         handlers.broker.metrics().set_limit(&name, limit as i64);
-        let prefetch = lane.prefetch(queue);
-        let redeliveries = Redeliveries::new(prefetch, handlers.broker.heartbeat());
+        let redeliveries = Redeliveries::new(prefetch, handlers.broker.transport().heartbeat());
         let most_in_hand = usize::from(prefetch) * 2;
         Self {
             handlers,
@@ -197,13 +200,13 @@ impl<S: Send + Sync + 'static> Consumer<S> {
     /// with others; none waits for a job that runs.
     async fn consume(&mut self, session: &mut Session) -> End {
         let mut linger = pin!(tokio::time::sleep(Duration::ZERO));
-        let mut flow_control = FlowControl::new(&self.handlers);
+        let mut flow_control = self.flow_control();
         loop {
             // While jobs run the consumer of an ordered queue stays: without it another worker would start the next ones.
             let may_pause = self.in_hand.is_empty() || !self.is_in_order();
             if let Some(flow_control) = &mut flow_control
                 && may_pause
-                && let Err(ended) = flow_control.keep(session, &self.handlers, self.prefetch).await
+                && let Err(ended) = flow_control.keep(session, self.prefetch).await
             {
                 return End::Lost(ended);
             }
@@ -279,7 +282,11 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             let (job, job_id) = (received.message.job_name(), received.id());
             tracing::error!(job, queue = self.name, job_id, %kind, error = reason, "cannot take the message, rejecting it");
             let place = Place { broker: &self.handlers.broker, queue: &self.handlers.queue, lane: self.lane };
-            TraceSpan::settle(place, &received).settled(place, Settlement::Reject, Some(Finish::Dead));
+            TraceSpan::settle(place, received.delivered()).settled(
+                place,
+                Settlement::Reject.as_str(),
+                Some(Finish::Dead),
+            );
             return self.settle(session, tag, &received, Settlement::Reject);
         }
         let route = |name: Option<&str>| index.ok_or_else(|| self.handlers.unknown(name));

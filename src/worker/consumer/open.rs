@@ -22,7 +22,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         loop {
             let opened = tokio::select! {
                 () = self.handlers.stop.drain.cancelled() => return Ok(None),
-                opened = self.handlers.broker.open(&self.handlers.queue, self.lane) => opened,
+                opened = self.handlers.broker.transport().open(&self.handlers.queue, self.lane, self.prefetch) => opened,
             };
             let reason = match opened {
                 Ok(session) => {

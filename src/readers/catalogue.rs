@@ -12,11 +12,12 @@ use tokio::{sync::watch, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    broker::{Broker, SendError},
+    broker::Broker,
     job::JobId,
     message::{LONGEST_NAME, Message},
     topology::{Stream, Target},
     tracking::stream::{Reading, follow},
+    transport::SendError,
 };
 
 /// The property `type` of an announcement.
@@ -114,7 +115,7 @@ impl Catalogue {
         let (filled, broker) = (Arc::clone(&shared), broker.clone());
         let reader = tokio::spawn(async move {
             let add = |message: &Message| filled.add(message, broker.now_ms());
-            follow(&broker, Stream::Catalogue, &filled.reading, add).await;
+            follow(broker.transport(), Stream::Catalogue, &filled.reading, add).await;
         });
         Self { shared, _reader: Arc::new(AbortOnDropHandle::new(reader)) }
     }

@@ -15,17 +15,36 @@ use tokio::{
 use crate::{
     attempt::admission::Incoming,
     broker::Broker,
+    identity::PROCESS,
     tracking::{
-        cancellations::{CancelWatch, Cancelled},
-        status_update::{StatusUpdate, Step},
+        cancellations::CancelWatch,
+        status_update::{NOTE_LIMIT, RESULT_LIMIT, StatusUpdate, Step},
     },
 };
 
-/// The largest result that is told, in bytes of JSON.
-pub(crate) const RESULT_LIMIT: usize = 64 * 1024;
 /// Progress is told at most so often.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-pub(crate) const NOTE_LIMIT: usize = 1024;
+
+impl StatusUpdate {
+    /// A step of a job that this process has in hand.
+    pub(crate) fn of(received: &Incoming, queue: &str, at: u64, step: Step) -> Self {
+        let (message, envelope) = (&received.message, received.envelope);
+        Self {
+            id: received.id().to_owned(),
+            job: message.job_name().unwrap_or_default().to_owned(),
+            queue: queue.to_owned(),
+            origin: Some(message.origin().into_owned()),
+            label: message.label().map(str::to_owned),
+            priority: *message.properties.priority(),
+            attempt: envelope.attempt,
+            hop: envelope.hop,
+            enqueued_at: envelope.enqueued_at,
+            at,
+            worker: Some(PROCESS.clone()),
+            step,
+        }
+    }
+}
 
 pub(crate) struct Tracked {
     broker: Broker,
@@ -51,7 +70,7 @@ impl Tracked {
             broker: broker.clone(),
             queue: queue.to_owned(),
             received: Arc::clone(received),
-            watched: Cancelled::watch(broker, received.id(), received.life_began()),
+            watched: broker.cancellations().watch(received.id(), received.life_began()),
             report: Mutex::default(),
         })
     }
@@ -63,13 +82,13 @@ impl Tracked {
 
     /// Whether nobody wants the job any more. Waits until that can be known, if it can be.
     pub(crate) async fn is_cancelled(&self) -> bool {
-        self.broker.cancelled().contains(self.received.id(), self.received.life_began()).await
+        self.broker.cancellations().contains(self.received.id(), self.received.life_began()).await
     }
 
     /// Tells a step without waiting for it.
     pub(crate) fn report(&self, step: Step) {
         let event = StatusUpdate::of(&self.received, &self.queue, self.broker.now_ms(), step);
-        self.broker.emitter().report(&self.broker, event);
+        self.broker.emitter().report(self.broker.transport(), event);
     }
 
     /// Tells how far the job is: now, or a second after the last time.

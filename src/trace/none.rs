@@ -1,14 +1,12 @@
 //! No spans: contexts travel in headers all the same.
 #![expect(clippy::unused_self, reason = "the other one has a use for it")]
 
-use crate::observe::trace::{Place, Trace};
+use crate::trace::{Delivered, Place, Trace};
 use crate::{
-    attempt::{admission::Incoming, settle::Settlement},
     broker::Broker,
     error::PublishError,
     message::Message,
-    outcome::Finish,
-    outcome::Outcome,
+    outcome::{Finish, Outcome},
 };
 
 /// The context of an attempt's span.
@@ -29,7 +27,7 @@ pub(super) fn current() -> Option<Trace> {
     None
 }
 
-pub(crate) fn carry(_: &Incoming, _: &mut Message) {}
+pub(crate) fn carry(_: Delivered<'_>, _: &mut Message) {}
 
 pub(crate) struct TraceSpan;
 
@@ -42,11 +40,11 @@ impl TraceSpan {
         Self
     }
 
-    pub(crate) fn process(_: Place<'_>, _: &str, _: &Incoming) -> Self {
+    pub(crate) fn process(_: Place<'_>, _: &str, _: Delivered<'_>) -> Self {
         Self
     }
 
-    pub(crate) fn settle(_: Place<'_>, _: &Incoming) -> Self {
+    pub(crate) fn settle(_: Place<'_>, _: Delivered<'_>) -> Self {
         Self
     }
 
@@ -62,5 +60,5 @@ impl TraceSpan {
 
     pub(crate) fn attempted(&self, _: &Outcome) {}
 
-    pub(crate) fn settled(&self, _: Place<'_>, _: Settlement, _: Option<Finish>) {}
+    pub(crate) fn settled(&self, _: Place<'_>, _: &'static str, _: Option<Finish>) {}
 }

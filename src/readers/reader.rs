@@ -106,7 +106,7 @@ pub struct ReadMessage {
 /// Why it cannot be made, in words. While the broker is away this waits.
 pub async fn declare_status_queue(broker: &Broker) -> Result<(), String> {
     let plan = Topology::new(&broker.config().namespace).of_status();
-    broker.ensure(&plan).await.map_err(reason)
+    broker.transport().ensure(&plan).await.map_err(reason)
 }
 
 fn reason(error: OpenError) -> String {
@@ -176,7 +176,7 @@ impl QueueReader {
             Source::DeadLetters(queue) => format!("{queue}{DEAD}"),
             Source::Unrouted => topology.unrouted(),
         };
-        self.broker.open_raw(&queue, self.prefetch).await.map_err(reason)
+        self.broker.transport().open_raw(&queue, self.prefetch).await.map_err(reason)
     }
 
     /// Lets the broker forget a batch: to be called when it is kept elsewhere. What was taken before the connection was

@@ -5,19 +5,12 @@
 #[cfg_attr(not(feature = "otel"), path = "none.rs")]
 mod spans;
 
-#[cfg(feature = "otel")]
-pub(crate) use self::spans::is_exported;
 pub(crate) use self::spans::{Slot, TraceSpan, carry};
 use crate::{
     broker::Broker,
     message::{Message, header, text},
-    topology::lane::Lane,
-    worker::queue::Queue,
+    topology::{QueueDeclaration, lane::Lane},
 };
-
-/// The target of the spans that are only for traces: logs leave them out.
-#[cfg(feature = "telemetry")]
-pub(crate) const TARGET: &str = "leveret::trace";
 
 /// A trace context as headers bear it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +24,18 @@ pub(crate) struct Trace {
 #[cfg_attr(not(feature = "otel"), expect(dead_code, reason = "there are no traces"))]
 pub(crate) struct Place<'a> {
     pub(crate) broker: &'a Broker,
-    pub(crate) queue: &'a Queue,
+    pub(crate) queue: &'a QueueDeclaration,
     pub(crate) lane: Lane,
+}
+
+/// What spans show of one delivery.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(feature = "otel"), expect(dead_code, reason = "there are no traces"))]
+pub(crate) struct Delivered<'a> {
+    pub(crate) message: &'a Message,
+    pub(crate) attempt: u32,
+    /// Holds the context of the attempt's span.
+    pub(crate) slot: &'a Slot,
 }
 
 impl Trace {
@@ -76,8 +79,8 @@ mod tests {
     use super::*;
     use crate::{
         Context, Job, JobResult, RetryPolicy, Worker,
+        readers::reader::{QueueReader, Source},
         testing::{idle, start},
-        tracking::reader::{QueueReader, Source},
     };
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
