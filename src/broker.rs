@@ -9,10 +9,9 @@ mod lane;
 mod memory;
 mod session;
 
-pub(crate) use self::amqp::can_be_parsed;
 pub use self::amqp::probe;
 #[cfg(feature = "internals")]
-pub(crate) use self::amqp::{Acks, FrameStart, Screen};
+pub(crate) use self::amqp::Acks;
 pub(crate) use self::amqp::{Address, split_addresses};
 pub(crate) use self::{
     clock::Now,

@@ -9,7 +9,7 @@ use lapin::{BasicProperties, types::ShortString};
 use crate::{
     Job, JobError, JobResult, Outcome, Publish, PublishError, RetryPolicy,
     attempt::draws,
-    broker::{self, FrameStart, Lane, Now},
+    broker::{self, Lane, Now},
     copy::CopyKind,
     delay::Wait,
     handler,
@@ -136,17 +136,5 @@ impl Acks {
     /// Calls `send` for each ack frame, with its tag and whether it is for all up to that.
     pub fn flush(&mut self, mut send: impl FnMut(u64, bool)) {
         self.0.flush(true, |ack| send(ack.tag, ack.multiple));
-    }
-}
-
-/// What stands before lapin's parser on one connection.
-#[derive(Debug, Default)]
-pub struct Screen(broker::Screen);
-
-impl Screen {
-    /// What lapin gets for a whole frame, if it is another.
-    pub fn replacement(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
-        let start = FrameStart::read(frame)?;
-        if self.0.must_see(start) { self.0.replacement(frame) } else { None }
     }
 }

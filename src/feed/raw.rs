@@ -7,9 +7,9 @@ use std::{
 
 use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, WriteContext, gen_frame, parse_frame};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin_guard::can_be_parsed;
 
 use crate::{
-    broker::can_be_parsed,
     message::{Message, header, millis},
     testing::DeadLetter,
 };

@@ -5,12 +5,11 @@
 
 use std::{fmt, net::Ipv6Addr, time::Duration};
 
-use amq_protocol::auth::Credentials;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism};
 use percent_encoding::percent_decode_str;
 
 use super::FRAME_MAX;
-use crate::{config::duration, error::Error};
+use crate::{config::duration, error::Error, message::millis};
 
 /// For each TCP connection. A lost SYN is sent again after a second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -187,26 +186,21 @@ impl Address {
         matches!(self.mechanism, SASLMechanism::External)
     }
 
-    /// What lapin is told: everything but the password.
+    /// The URI for the guard, with the password.
     pub(super) fn uri(&self) -> AMQPUri {
-        let userinfo = AMQPUserInfo { username: self.user.clone(), password: String::new() };
+        let userinfo = AMQPUserInfo { username: self.user.clone(), password: self.password.clone() };
         AMQPUri {
-            scheme: AMQPScheme::AMQP,
+            scheme: if self.tls { AMQPScheme::AMQPS } else { AMQPScheme::AMQP },
             authority: AMQPAuthority { userinfo, host: self.host.clone(), port: self.port },
             vhost: self.vhost.clone(),
             query: AMQPQueryString {
                 frame_max: Some(FRAME_MAX),
                 channel_max: self.channel_max,
                 heartbeat: Some(self.heartbeat),
-                ..AMQPQueryString::default()
+                connection_timeout: Some(millis(self.connect_timeout)),
+                auth_mechanism: Some(self.mechanism),
             },
         }
-    }
-
-    /// What the broker is sent to log in.
-    pub(super) fn login(&self) -> Vec<u8> {
-        let credentials = Credentials::new(self.user.as_str().into(), self.password.as_str().into());
-        credentials.sasl_auth_string(self.mechanism).as_bytes().to_vec()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The handshake, with the files as they are at that moment.
+//! The TLS handshake, with the files as they are at that moment.
 
 use std::{
     fmt::Display,
@@ -21,94 +21,114 @@ use rustls::{
 };
 use tokio::task::spawn_blocking;
 
-use super::{CA, CERT, Identity, KEY, Problem, Tls, authority};
-use crate::{broker::amqp::shield::Socket, config::without_bom, error::Error};
+use super::{ClientIdentity, SettingNames, TlsFileError, TlsFiles, issuer::issuer};
+use crate::{error::Explained, guard::Socket};
 
-impl Tls {
-    /// Makes a fresh connection to `host` a private one.
-    pub(in super::super) async fn shake_hands(&self, stream: Socket, host: &str) -> io::Result<Socket> {
-        let unknown = Arc::new(OnceLock::new());
-        let (files, seen) = (self.clone(), Arc::clone(&unknown));
-        let client = spawn_blocking(move || files.client(seen)).await?;
-        let client = client.map_err(|error| io::Error::other(Problem(error.to_string())))?;
-        let shaken = stream.into_rustls(&RustlsConnector::from(client), host).await;
-        shaken.map_err(|error| self.failed(error, host, unknown.get().map(String::as_str)))
-    }
-
-    /// Whether the files can be read and fit each other.
-    pub(super) fn check(&self) -> Result<(), Error> {
+impl TlsFiles {
+    /// Checks whether the files can be read and fit each other.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsFileError`] for the first file that cannot be used.
+    pub fn check(&self) -> Result<(), TlsFileError> {
         if self.ca.is_some() || self.identity.is_some() { self.client(Arc::default()).map(drop) } else { Ok(()) }
     }
 
-    /// `unknown` gets the name of an authority that is not one of ours.
-    fn client(&self, unknown: Arc<OnceLock<String>>) -> Result<ClientConfig, Error> {
-        // What the program has chosen, such as one that is certified, goes before ours.
-        let provider = CryptoProvider::get_default().cloned();
-        let provider = provider.unwrap_or_else(|| Arc::new(ring::default_provider()));
-        let (roots, named) = self.roots()?;
-        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
-        let inner = inner.map_err(|error| unusable(CA, error))?;
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let builder = builder.map_err(|error| unusable(CA, error))?;
-        let builder =
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Verifier { inner, named, unknown }));
-        let Some(identity) = &self.identity else { return Ok(builder.with_no_client_auth()) };
-        let (chain, key) = identity.read()?;
-        let wrong = |error| unusable(CERT, format!("{error}; is {KEY} the key of this certificate?"));
-        builder.with_client_auth_cert(chain, key).map_err(wrong)
+    /// Makes a fresh connection to `host` private.
+    pub(crate) async fn shake_hands(&self, stream: Socket, host: &str) -> io::Result<Socket> {
+        let untrusted = Arc::new(OnceLock::new());
+        let (files, seen) = (self.clone(), Arc::clone(&untrusted));
+        let client = spawn_blocking(move || files.client(seen)).await?;
+        let client = client.map_err(|error| io::Error::other(Explained(error.to_string())))?;
+        let secured = stream.into_rustls(&RustlsConnector::from(client), host).await;
+        secured.map_err(|error| self.explained(error, host, untrusted.get().map(String::as_str)))
     }
 
-    /// Those that may certify the broker, and the same as they are in the file of the settings.
-    fn roots(&self) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), Error> {
+    /// Reads the files. The configuration stores the issuer of an untrusted certificate in `untrusted`.
+    fn client(&self, untrusted: Arc<OnceLock<String>>) -> Result<ClientConfig, TlsFileError> {
+        // The program's choice of a provider, such as a certified one, goes first.
+        let provider = CryptoProvider::get_default().cloned();
+        let provider = provider.unwrap_or_else(|| Arc::new(ring::default_provider()));
+        let SettingNames { ca, certificate, key, .. } = self.names;
+        let (roots, named) = self.roots()?;
+        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
+        let inner = inner.map_err(|error| unusable(ca, error))?;
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.map_err(|error| unusable(ca, error))?;
+        let verifier = Verifier { inner, named, untrusted };
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+        let Some(identity) = &self.identity else { return Ok(builder.with_no_client_auth()) };
+        let (chain, private) = identity.read(self.names)?;
+        let wrong = |error| unusable(certificate, format!("{error}; is {key} the key of this certificate?"));
+        builder.with_client_auth_cert(chain, private).map_err(wrong)
+    }
+
+    /// The CAs that may certify the broker, and the certificates of the CA file.
+    fn roots(&self) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), TlsFileError> {
+        let ca = self.names.ca;
         let mut roots = RootCertStore::empty();
         let Some(file) = &self.ca else {
-            // Those of the system that cannot be read are as if they were not there.
+            // A CA of the system that cannot be read does not keep the others from being used.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            let none = "this system knows no authority at all: name a file of those that may certify the broker";
-            return if roots.is_empty() { Err(unusable(CA, none)) } else { Ok((roots, Vec::new())) };
+            let none = "this system has no CA at all: name a file of the CAs that may certify the broker";
+            return if roots.is_empty() { Err(unusable(ca, none)) } else { Ok((roots, Vec::new())) };
         };
-        let named = certificates(CA, file)?;
+        let named = certificates(ca, file)?;
         for certificate in &named {
-            roots.add(certificate.clone()).map_err(|error| in_file(CA, file, error))?;
+            roots.add(certificate.clone()).map_err(|error| in_file(ca, file, error))?;
         }
         Ok((roots, named))
     }
 }
 
-impl Identity {
-    fn read(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
-        let pem = fs::read(&self.key).map_err(|error| in_file(KEY, &self.key, error))?;
-        let key = PrivateKeyDer::from_pem_slice(without_bom(&pem));
-        let key = key.map_err(|error| in_file(KEY, &self.key, format!("no PEM of a private key: {error}")))?;
-        Ok((certificates(CERT, &self.cert)?, key))
+impl ClientIdentity {
+    fn read(
+        &self,
+        names: SettingNames,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsFileError> {
+        let pem = read(names.key, &self.key)?;
+        let key = PrivateKeyDer::from_pem_slice(&pem);
+        let none = |error| in_file(names.key, &self.key, format!("the file has no private key in PEM: {error}"));
+        let key = key.map_err(none)?;
+        Ok((certificates(names.certificate, &self.certificate)?, key))
     }
 }
 
-fn certificates(setting: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let pem = fs::read(file).map_err(|error| in_file(setting, file, error))?;
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(without_bom(&pem)).collect();
+fn certificates(setting: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
+    let pem = read(setting, file)?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let certificates = read.map_err(|error| in_file(setting, file, error))?;
     if certificates.is_empty() {
-        return Err(in_file(setting, file, "no PEM of a certificate is in it"));
+        return Err(in_file(setting, file, "the file has no certificate in PEM"));
     }
     Ok(certificates)
 }
 
-fn in_file(setting: &'static str, file: &Path, reason: impl Display) -> Error {
+/// The content of a file without a byte order mark, which some editors write.
+fn read(setting: &'static str, file: &Path) -> Result<Vec<u8>, TlsFileError> {
+    let mut content = fs::read(file).map_err(|error| in_file(setting, file, error))?;
+    if content.starts_with(b"\xEF\xBB\xBF") {
+        content.drain(..3);
+    }
+    Ok(content)
+}
+
+fn in_file(setting: &'static str, file: &Path, reason: impl Display) -> TlsFileError {
     unusable(setting, format!("{}: {reason}", file.display()))
 }
 
-fn unusable(setting: &'static str, reason: impl Display) -> Error {
-    Error::Setting { setting, reason: reason.to_string() }
+fn unusable(setting: &'static str, reason: impl Display) -> TlsFileError {
+    TlsFileError { setting, reason: reason.to_string() }
 }
 
-/// As rustls verifies, and notes whose certificate is refused for its authority.
+/// Verifies as rustls does, stores the issuer of an untrusted certificate, and trusts the very certificates of the CA
+/// file.
 #[derive(Debug)]
 struct Verifier {
     inner: Arc<WebPkiServerVerifier>,
-    /// The certificates in the file of the settings.
+    /// The certificates of the CA file.
     named: Vec<CertificateDer<'static>>,
-    unknown: Arc<OnceLock<String>>,
+    untrusted: Arc<OnceLock<String>>,
 }
 
 impl ServerCertVerifier for Verifier {
@@ -122,13 +142,13 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let verified = self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         if matches!(verified, Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)))
-            && let Some(name) = authority::issuer(intermediates.last().unwrap_or(end_entity))
+            && let Some(name) = issuer(intermediates.last().unwrap_or(end_entity))
         {
-            self.unknown.get_or_init(|| name);
+            self.untrusted.get_or_init(|| name);
         }
-        // A broker may show the very certificate that the settings name, as one that certified itself does. webpki takes no
-        // CA for a server, and says so only of one whose time is right. What is left to verify is the name; the handshake
-        // proves that the key belongs to the certificate.
+        // The broker may present the very certificate of the CA file, as a self-signed one does. webpki accepts no CA as
+        // a server and reports that only within the certificate's validity. What is left to verify is the name. The
+        // handshake proves that the key belongs to the certificate.
         if matches!(verified, Err(rustls::Error::InvalidCertificate(CertificateError::Other(_))))
             && self.named.contains(end_entity)
         {
