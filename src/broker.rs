@@ -9,9 +9,9 @@ mod lane;
 mod memory;
 mod session;
 
-pub use self::amqp::probe;
 #[cfg(feature = "internals")]
 pub(crate) use self::amqp::Acks;
+pub use self::amqp::probe;
 pub(crate) use self::amqp::{Address, split_addresses};
 pub(crate) use self::{
     clock::Now,

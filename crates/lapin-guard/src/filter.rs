@@ -19,8 +19,8 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-pub(crate) use self::properties::{long_string, short_string, value_size};
 use self::properties::{HEADERS, SIZES, is_utf8, walk};
+pub(crate) use self::properties::{long_string, short_string, value_size};
 use crate::server::ServerProperties;
 
 /// The size of type, channel and length before a frame's payload.

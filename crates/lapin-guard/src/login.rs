@@ -88,7 +88,11 @@ impl<T: AsyncWrite + Unpin> Login<T> {
             State::Frame(login, frame) => {
                 frame.extend_from_slice(bytes);
                 if FrameStart::read(frame).is_some_and(|start| start.whole <= frame.len()) {
-                    let other = || io::Error::other("connection.start-ok without an empty login: this lapin version is not supported");
+                    let other = || {
+                        io::Error::other(
+                            "connection.start-ok without an empty login: this lapin version is not supported",
+                        )
+                    };
                     self.state = State::Completed(completed(frame, login).ok_or_else(other)?);
                     // lapin flushes after each write, which writes the rest.
                     if let Poll::Ready(written) = self.poll_completed(cx) {

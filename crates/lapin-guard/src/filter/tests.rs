@@ -4,8 +4,7 @@ use proptest::prelude::*;
 
 use super::{properties::DEEPEST, *};
 
-const MARKERS: Markers =
-    Markers { reason: "lapin-guard-unreadable", original: "lapin-guard-original-properties" };
+const MARKERS: Markers = Markers { reason: "lapin-guard-unreadable", original: "lapin-guard-original-properties" };
 
 fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -157,13 +156,17 @@ fn the_greeting_of_the_broker_is_read_up_to_the_first_broken_byte() {
     let greeting = |properties: &[u8]| {
         let server = Arc::default();
         let start = [[0, 10, 0, 10, 0, 9].as_slice(), properties].concat();
-        assert_eq!(FrameFilter::with_server(FRAME_MAX, MARKERS, Arc::clone(&server)).replacement(&frame(METHOD, &start)), None);
+        assert_eq!(
+            FrameFilter::with_server(FRAME_MAX, MARKERS, Arc::clone(&server)).replacement(&frame(METHOD, &start)),
+            None
+        );
         server.get().cloned().unwrap()
     };
     let text = |name: &[u8], value: &[u8]| [short(name).as_slice(), b"S", &sized(value)].concat();
     let capabilities = [short(b"capabilities").as_slice(), b"F", &sized(b"\x07confirmt\x01")].concat();
     let table = [capabilities, text(b"version", b"4.1.3"), text(b"product", b"RabbitMQ")].concat();
-    let wanted = ServerProperties { product: "RabbitMQ".into(), version: "4.1.3".into(), ..ServerProperties::default() };
+    let wanted =
+        ServerProperties { product: "RabbitMQ".into(), version: "4.1.3".into(), ..ServerProperties::default() };
     assert_eq!(greeting(&sized(&table)), wanted);
     let with_mechanisms = ServerProperties { mechanisms: "PLAIN EXTERNAL".into(), ..wanted.clone() };
     assert_eq!(greeting(&[sized(&table), sized(b"PLAIN EXTERNAL"), sized(b"en_US")].concat()), with_mechanisms);

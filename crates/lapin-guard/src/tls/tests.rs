@@ -1,7 +1,8 @@
 use super::*;
 
 fn refused(ca: Option<&str>, identity: Option<(&str, &str)>) -> String {
-    let identity = identity.map(|(certificate, key)| ClientIdentity { certificate: certificate.into(), key: key.into() });
+    let identity =
+        identity.map(|(certificate, key)| ClientIdentity { certificate: certificate.into(), key: key.into() });
     let files = TlsFiles { ca: ca.map(Into::into), identity, names: SettingNames::default() };
     files.check().unwrap_err().to_string()
 }
