@@ -36,7 +36,7 @@
 //!
 //! * `job`, `message`, `copy`, `publisher`: a job, its form on the wire, what copies keep of it, its way to a queue;
 //!   `unique`: of which there is one at a time.
-//! * `broker`: the seam; behind it RabbitMQ (`broker/amqp`, with a shield before what lapin cannot parse) and the
+//! * `broker`: the seam; behind it RabbitMQ (`broker/amqp`, with `lapin-guard` before lapin) and the
 //!   in-memory broker (`broker/memory`).
 //! * `topology`, `delay`: every exchange and queue, and the arithmetic of the delay ladder.
 //! * `worker`, `queue`: what a user puts together; `consumer`: the core loop; `turns`: how lanes share its
