@@ -278,7 +278,7 @@ async fn connect(
             }
             Err(failure) => {
                 is_silent |= matches!(failure, GuardError::Silent(_));
-                let error = ConnectError::of(failure, address);
+                let error = ConnectError::of(&failure, address);
                 is_refused |= matches!(error, ConnectError::Login { .. });
                 reason = error.to_string();
             }

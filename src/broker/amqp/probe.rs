@@ -117,7 +117,7 @@ impl Probe {
                 None => Ok(Self { connection, channel: None, address, guard, is_silent: false }),
                 Some(reason) => Err(ConnectError::Unreachable { address: address.to_string(), reason }),
             },
-            Err(failure) => Err(ConnectError::of(failure, &address)),
+            Err(failure) => Err(ConnectError::of(&failure, &address)),
         }
     }
 

@@ -17,13 +17,11 @@ const CA: &str = "LEVERET_TLS_CA";
 const CERT: &str = "LEVERET_TLS_CERT";
 const KEY: &str = "LEVERET_TLS_KEY";
 const URL: &str = "AMQP_URL";
+const MARKERS: Markers = Markers { reason: UNREADABLE, original: ORIGINAL };
 
-/// The files of the settings, which fit each other and could be read when the handle was made.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Tls {
-    #[cfg(feature = "tls")]
-    files: TlsFiles,
-}
+/// The options of every connection. The TLS files fit each other and could be read when the handle was made.
+#[derive(Clone, Debug)]
+pub(super) struct Tls(Options);
 
 impl Tls {
     /// Checks whether the settings can work.
@@ -53,29 +51,24 @@ impl Tls {
     #[cfg(feature = "tls")]
     fn of(config: &Config) -> Result<Self, Error> {
         let pair = config.tls_cert.clone().zip(config.tls_key.clone());
-        let files = TlsFiles {
+        let tls = TlsFiles {
             ca: config.tls_ca.clone(),
             identity: pair.map(|(certificate, key)| ClientIdentity { certificate, key }),
             names: SettingNames { ca: CA, certificate: CERT, key: KEY, uri: URL },
         };
-        files.check().map_err(|error| Error::Setting { setting: error.setting, reason: error.reason })?;
-        Ok(Self { files })
+        tls.check().map_err(|error| Error::Setting { setting: error.setting, reason: error.reason })?;
+        Ok(Self(Options { markers: MARKERS, tls, ..Options::default() }))
     }
 
     #[cfg(not(feature = "tls"))]
     #[expect(clippy::unnecessary_wraps, reason = "the same signature as with TLS")]
     fn of(_: &Config) -> Result<Self, Error> {
-        Ok(Self {})
+        Ok(Self(Options { markers: MARKERS, ..Options::default() }))
     }
 
     /// The options of a connection whose handshakes have this time limit each.
     pub(super) fn options(&self, handshake_timeout: Duration) -> Options {
-        Options {
-            handshake_timeout,
-            markers: Markers { reason: UNREADABLE, original: ORIGINAL },
-            #[cfg(feature = "tls")]
-            tls: self.files.clone(),
-        }
+        Options { handshake_timeout, ..self.0.clone() }
     }
 }
 

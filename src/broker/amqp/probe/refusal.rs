@@ -89,9 +89,9 @@ pub enum Refusal {
 
 impl ConnectError {
     /// What failed, with the part that it was.
-    pub(in super::super) fn of(failure: GuardError, place: &Address) -> Self {
+    pub(in super::super) fn of(failure: &GuardError, place: &Address) -> Self {
         let address = place.to_string();
-        let protocol = match &failure {
+        let protocol = match failure {
             GuardError::Tls(reason) => return Self::Tls { address, reason: reason.clone() },
             GuardError::Amqp(error) => match error.kind() {
                 lapin::ErrorKind::ProtocolError(protocol) => protocol,
