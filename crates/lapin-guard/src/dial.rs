@@ -67,8 +67,8 @@ async fn resolved(
     }
     let lookup = Lookup::begin();
     let (answer, answered) = oneshot::channel();
-    let thread = thread::Builder::new().name("leveret-lookup".to_owned());
-    // Nobody waits any more after the limit.
+    let thread = thread::Builder::new().name("name-lookup".to_owned());
+    // After the limit the answer has no receiver.
     let started = thread.spawn(move || {
         let _lookup = lookup;
         drop(answer.send(resolve()));

@@ -218,7 +218,7 @@ fn repaired_method(payload: &[u8]) -> Option<Vec<u8>> {
 
 /// Whether lapin's parser reads these properties, which begin with their flags, and survives them.
 ///
-/// For whoever gives stored properties to that parser without a connection.
+/// Check stored properties with it before parsing them without a connection.
 ///
 /// ```
 /// # use lapin_guard::can_be_parsed;

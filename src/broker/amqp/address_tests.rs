@@ -99,7 +99,12 @@ fn the_parameters_of_an_address_go_before_the_settings() {
         assert!(address.tls && address.is_external());
         assert_eq!((address.port, address.connect_timeout), (5671, Duration::from_millis(1_500)));
         assert_eq!(address.connection_name.as_deref(), Some("a b+c"));
-        assert_eq!((address.uri().query.channel_max, address.uri().query.frame_max), (Some(8), Some(FRAME_MAX)));
+        let (uri, query) = (address.uri(), address.uri().query);
+        assert_eq!(
+            (query.channel_max, query.frame_max, query.connection_timeout),
+            (Some(8), Some(FRAME_MAX), Some(1_500))
+        );
+        assert_eq!((uri.scheme, query.auth_mechanism), (AMQPScheme::AMQPS, Some(SASLMechanism::External)));
     }
 }
 
