@@ -56,7 +56,7 @@ fn what_is_no_address_of_a_broker_is_refused_with_the_part_that_is_wrong() {
         ("amqp://h:65536", "port"),
         ("amqp://2001:db8::1", "[ ]"),
         ("amqp://[::1", "without a ]"),
-        ("amqp://[::1]5672", "after the ]"),
+        ("amqp://[::1]5672", "follow the ]"),
         ("amqp://[h]", "not an IPv6"),
         ("amqp://a,b", "neither a name nor"),
         ("amqp://h/#x", "%23"),
