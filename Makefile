@@ -17,6 +17,7 @@ demo: ## Run all workers on real input: in memory, or on the RabbitMQ of AMQP_UR
 test: setup lint ## Lints and every test, on private RabbitMQ nodes (or on the broker of AMQP_URL)
 	cargo test --workspace --all-features --no-fail-fast
 	cargo test -p leveret --lib   # without TLS: amqps:// must be refused
+	cargo test -p lapin-guard     # without TLS: lapin would speak plaintext
 
 faults: setup ## The whole fault suite: more than a million jobs, about half an hour (ARGS="network --seed 7"; make test has its short form)
 	cargo test --release -p leveret-tests --test faults -- --full $(ARGS)
@@ -51,8 +52,9 @@ check-publish: ## What `cargo publish` would upload, packed and built from the p
 docs: ## Build the documentation of the framework's API (the book is docs/src, or `mdbook serve docs`)
 	cargo doc --no-deps --all-features -p leveret
 
-fuzz: ## Fuzz the header and body decoders for a minute each (cargo-fuzz; sanitizers want a nightly compiler or RUSTC_BOOTSTRAP)
+fuzz: ## Fuzz the frame filter and the decoders of headers and bodies, a minute each (cargo-fuzz; sanitizers require a nightly compiler or RUSTC_BOOTSTRAP)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir crates/lapin-guard/fuzz frames -- -max_total_time=60
 	RUSTC_BOOTSTRAP=1 cargo fuzz run header -- -max_total_time=60
 	RUSTC_BOOTSTRAP=1 cargo fuzz run body -- -max_total_time=60
 

@@ -8,9 +8,10 @@ use amq_protocol::{
     },
 };
 use divan::{Bencher, black_box, counter::ItemsCount};
+use lapin_guard::FrameFilter;
 use leveret::{
     Job,
-    internals::{Acks, Incoming, Screen},
+    internals::{Acks, Incoming},
 };
 
 use crate::samples::{NOW_MS, SendEmail, TEXT_BYTES, message, received};
@@ -35,11 +36,11 @@ fn frames(attempt: u32) -> [Vec<u8>; 3] {
 }
 
 #[divan::bench]
-fn screen_one_delivery(bencher: Bencher<'_, '_>) {
-    let (frames, mut screen) = (frames(1), Screen::default());
+fn filter_one_delivery(bencher: Bencher<'_, '_>) {
+    let (frames, mut filter) = (frames(1), FrameFilter::default());
     bencher.bench_local(|| {
         for frame in black_box(&frames) {
-            assert!(screen.replacement(frame).is_none());
+            assert!(filter.filter(frame).is_none());
         }
     });
 }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Gives out its chunks, never of two at a time, then the end.
+/// A stream of chunks, never two in one read, and then the end.
 struct Chunks(std::vec::IntoIter<Vec<u8>>);
 
 impl AsyncRead for Chunks {
@@ -21,14 +21,14 @@ impl AsyncRead for Chunks {
 
 fn read_all(chunks: Vec<Vec<u8>>, buffer: usize) -> Vec<u8> {
     let inner = Chunks(chunks.into_iter());
-    let (mut shielded, mut all) =
-        (Shielded::new(inner, Screen::default(), Arc::default(), &CancellationToken::new()), Vec::new());
+    let (mut guarded, mut all) =
+        (GuardedStream::new(inner, FrameFilter::default(), Arc::default(), &CancellationToken::new()), Vec::new());
     let mut buffer = vec![0; buffer];
     loop {
-        let read = poll_fn(|cx| Pin::new(&mut shielded).poll_read(cx, &mut buffer)).now_or_never();
+        let read = poll_fn(|cx| Pin::new(&mut guarded).poll_read(cx, &mut buffer)).now_or_never();
         match read.unwrap().unwrap() {
             0 => {
-                assert_eq!(shielded.inbound.held.capacity(), 0, "what came through is given back");
+                assert_eq!(guarded.inbound.held.capacity(), 0, "nothing stays held");
                 return all;
             }
             count => all.extend_from_slice(&buffer[..count]),
@@ -43,13 +43,13 @@ fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn however_the_bytes_arrive_the_same_frames_come_through(
+    fn the_same_frames_pass_however_the_bytes_arrive(
         sizes in proptest::collection::vec(prop_oneof![1..40_usize, 1..1_500_usize], 1..60),
         buffer in prop_oneof![1..50_usize, 1..1_500_usize],
     ) {
         let sound = frame(2, &[[0, 60, 0, 0].as_slice(), &[0; 8], &[0x10, 0, 2]].concat());
         let unreadable = frame(2, &[[0, 60, 0, 0].as_slice(), &[0; 8], &[0, 0x20, 1, 0xFF]].concat());
-        let replacement = Screen::default().replacement(&unreadable).unwrap();
+        let replacement = FrameFilter::default().replacement(&unreadable).unwrap();
         let (body, heartbeat) = (frame(3, &[7; 300]), frame(8, b""));
         let close = frame(1, &[0, 20, 0, 40, 1, 150, 0, 0, 0, 0, 0]);
         let sent = [&sound, &body, &unreadable, &heartbeat, &unreadable, &body, &close, &sound, &body, &unreadable];
@@ -67,14 +67,14 @@ proptest! {
 }
 
 #[test]
-fn a_header_frame_longer_than_what_is_read_at_a_time_is_still_seen_whole() {
+fn a_header_frame_longer_than_one_read_is_filtered_whole() {
     let header = |kind| {
         let entry = [b"\x01a", [kind].as_slice(), &200_000_u32.to_be_bytes(), &[b'x'; 200_000]].concat();
         let table = [u32::try_from(entry.len()).unwrap().to_be_bytes().as_slice(), &entry].concat();
         frame(2, &[[0, 60, 0, 0].as_slice(), &[0; 8], &[0x20, 0], &table].concat())
     };
     let (sound, unreadable, body) = (header(b'S'), header(b'_'), frame(3, &[7; 200_000]));
-    let replacement = Screen::default().replacement(&unreadable).unwrap();
+    let replacement = FrameFilter::default().replacement(&unreadable).unwrap();
     let sent = [&sound, &unreadable, &body, &sound].map(Vec::as_slice).concat();
     let wanted = [&sound, &replacement, &body, &sound].map(Vec::as_slice).concat();
     for buffer in [1_000, CHUNK, 1_000_000] {

@@ -1,5 +1,7 @@
-//! The way to a broker: its name is looked up, then its addresses are tried until one answers. Each part has a limit of
-//! its own, and an error says which part failed.
+//! Name lookup and TCP connection.
+//!
+//! Each part has its own time limit, and an error names the part that failed. lapin's connector has no limits, tries one
+//! address after the other, and ignores `connection_timeout` of the URI.
 
 use std::{
     io,
@@ -15,26 +17,26 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// A resolver waits five seconds for its first server before it asks the second.
+/// The limit of a lookup. A resolver waits five seconds for its first server before it asks the second.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(15);
-/// After this time the next address is tried beside those that have not answered (RFC 8305).
+/// The pause before the next address is tried beside earlier ones without an answer (RFC 8305).
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// The addresses of a host.
+/// Looks up the addresses of a host.
 pub(super) async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
-    let place = (host.to_owned(), port);
-    let found = resolved(LOOKUP_LIMIT, move || Ok(place.to_socket_addrs()?.collect())).await;
+    let endpoint = (host.to_owned(), port);
+    let found = resolved(LOOKUP_LIMIT, move || Ok(endpoint.to_socket_addrs()?.collect())).await;
     match found {
-        Ok(addresses) if addresses.is_empty() => Err(format!("lookup of {host:?}: it has no address")),
+        Ok(addresses) if addresses.is_empty() => Err(format!("lookup of {host:?}: the name has no address")),
         Ok(addresses) => Ok(addresses),
         Err(reason) => Err(format!("lookup of {host:?}: {reason}")),
     }
 }
 
-/// Lookups that are under way, of all connections. Each has a thread.
+/// The running lookups of all connections. Each has a thread.
 static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
 const MOST_LOOKUPS: usize = 16;
 
@@ -54,19 +56,19 @@ impl Drop for Lookup {
     }
 }
 
-/// The system's resolver cannot be interrupted. In a thread of its own, one that hangs keeps neither the runtime nor the
-/// process from ending.
+/// Runs the system's resolver, which cannot be interrupted, in its own thread. In Tokio's pool a hanging lookup would keep
+/// the runtime from shutting down.
 async fn resolved(
     limit: Duration,
     resolve: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
 ) -> Result<Vec<SocketAddr>, String> {
     if LOOKUPS.load(Ordering::Relaxed) >= MOST_LOOKUPS {
-        return Err(format!("{MOST_LOOKUPS} earlier lookups have got no answer yet"));
+        return Err(format!("{MOST_LOOKUPS} earlier lookups have no answer yet"));
     }
     let lookup = Lookup::begin();
     let (answer, answered) = oneshot::channel();
-    let thread = thread::Builder::new().name("leveret-lookup".to_owned());
-    // Nobody waits any more after the limit.
+    let thread = thread::Builder::new().name("name-lookup".to_owned());
+    // After the limit the answer has no receiver.
     let started = thread.spawn(move || {
         let _lookup = lookup;
         drop(answer.send(resolve()));
@@ -79,7 +81,7 @@ async fn resolved(
     }
 }
 
-/// Connects to the first of these addresses that answers; `limit` is for each of them.
+/// Connects to the first of these addresses that answers, with `limit` for each of them.
 pub(super) async fn first<T, F: Future<Output = io::Result<T>>>(
     addresses: &[SocketAddr],
     limit: Duration,
@@ -103,7 +105,7 @@ pub(super) async fn first<T, F: Future<Output = io::Result<T>>>(
             None => break,
         }
     }
-    // A failure that repeats must read alike each time, whichever address failed first.
+    // A repeated failure must read the same each time, whichever address failed first.
     failed.sort();
     let failed: Vec<_> = failed.into_iter().map(|(_, reason)| reason).collect();
     Err(format!("TCP connection to {}", failed.join(", to ")))
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_resolver_that_takes_longer_than_a_connection_may_is_waited_for() {
+    async fn a_lookup_may_take_longer_than_a_tcp_connection() {
         let slow = || {
             thread::sleep(Duration::from_millis(1_500));
             Ok(addresses(1))
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lookup_that_hangs_or_fails_is_called_a_lookup() {
+    async fn the_error_of_a_lookup_that_hangs_or_fails_names_the_lookup() {
         let (end, ended) = mpsc::channel::<()>();
         let hangs = move || {
             assert!(ended.recv().is_err());
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_that_is_dead_does_not_hold_up_the_next() {
+    async fn a_dead_address_does_not_delay_the_next() {
         let (started, addresses) = (Instant::now(), addresses(3));
         let answers = |address: SocketAddr| async move {
             if address.ip().to_string().ends_with(".3") { Ok(()) } else { future::pending().await }
@@ -158,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_that_refuses_makes_the_next_one_be_tried_at_once_and_a_slow_one_has_its_whole_limit() {
+    async fn after_a_refusal_the_next_address_is_tried_at_once_and_has_the_whole_limit() {
         let (started, addresses) = (Instant::now(), addresses(2));
         let slow = Duration::from_millis(1_900);
         let answers = |address: SocketAddr| async move {
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn where_no_address_answers_each_is_told_with_its_reason() {
+    async fn if_no_address_answers_the_error_has_each_with_its_reason() {
         let answers = |address: SocketAddr| async move {
             if address.ip().to_string().ends_with(".2") {
                 return Err(io::Error::from(io::ErrorKind::ConnectionRefused));

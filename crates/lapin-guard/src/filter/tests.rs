@@ -2,7 +2,9 @@ use amq_protocol::frame::{AMQPFrame, parse_frame};
 use lapin::BasicProperties;
 use proptest::prelude::*;
 
-use super::*;
+use super::{properties::DEEPEST, *};
+
+const MARKERS: Markers = Markers { reason: "lapin-guard-unreadable", original: "lapin-guard-original-properties" };
 
 fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -26,7 +28,7 @@ fn with_headers(table: &[u8]) -> Vec<u8> {
     header(HEADERS, &sized(table))
 }
 
-/// What lapin reads of a header frame.
+/// The properties that lapin reads from a header frame.
 fn read(frame: &[u8]) -> BasicProperties {
     let (rest, frame) = parse_frame(frame).unwrap();
     let AMQPFrame::Header(1, header) = frame else { panic!("{frame:?}") };
@@ -35,10 +37,10 @@ fn read(frame: &[u8]) -> BasicProperties {
 }
 
 fn reason(payload: &[u8]) -> Option<String> {
-    let replacement = Screen::default().replacement(&frame(HEADER, payload))?;
+    let replacement = FrameFilter::default().replacement(&frame(HEADER, payload))?;
     let properties = read(&replacement);
     let headers = properties.headers().as_ref().unwrap();
-    Some(headers.inner().get(UNREADABLE).unwrap().as_long_string().unwrap().to_string())
+    Some(headers.inner().get(MARKERS.reason).unwrap().as_long_string().unwrap().to_string())
 }
 
 fn nested(kind: u8, depth: usize) -> Vec<u8> {
@@ -49,7 +51,7 @@ fn nested(kind: u8, depth: usize) -> Vec<u8> {
 }
 
 #[test]
-fn what_lapin_reads_passes_as_it_is() {
+fn a_header_that_lapin_reads_passes_unchanged() {
     let table = [
         short(b"all").as_slice(),
         b"A",
@@ -77,7 +79,7 @@ fn what_lapin_reads_passes_as_it_is() {
 }
 
 #[test]
-fn what_lapin_cannot_read_says_why() {
+fn a_header_that_lapin_cannot_read_is_marked_with_the_reason() {
     let table = [
         (header(1 << 5, &short(b"\xFF")), "its property type is not UTF-8"),
         (header(1 << 7, &short(b"a\xC3")), "its property message_id is not UTF-8"),
@@ -105,18 +107,18 @@ fn many_names_and_then(again: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn names_of_inner_tables_may_equal_those_of_outer_ones() {
+fn an_inner_table_may_have_the_names_of_an_outer_one() {
     let inner = [b"\x01aF".as_slice(), &sized(b"\x01aV"), b"\x01bF", &sized(b"\x01aV")].concat();
     assert_eq!(reason(&with_headers(&inner)), None);
     assert_eq!(reason(&with_headers(&many_names_and_then(b"1000"))), None);
 }
 
 #[test]
-fn an_x_death_array_stays_to_be_seen() {
+fn an_x_death_array_stays_visible() {
     let array = [b"\x07x-deathA".as_slice(), &sized(b"V")].concat();
     let text = [b"\x07x-deathS".as_slice(), &sized(b"harmless")].concat();
     for forged in [[array.as_slice(), b"\x01a_"].concat(), [array.as_slice(), &text].concat(), [text, array].concat()] {
-        let replacement = Screen::default().replacement(&frame(HEADER, &with_headers(&forged))).unwrap();
+        let replacement = FrameFilter::default().replacement(&frame(HEADER, &with_headers(&forged))).unwrap();
         let properties = read(&replacement);
         assert!(properties.headers().as_ref().unwrap().inner()["x-death"].as_array().unwrap().as_slice().is_empty());
     }
@@ -136,7 +138,7 @@ fn every_sound_property_is_kept() {
     ]
     .concat();
     let flags = 1 << 15 | 1 << 14 | HEADERS | 1 << 12 | 1 << 11 | 1 << 10 | 1 << 7 | 1 << 6 | 1 << 5;
-    let replacement = Screen::default().replacement(&frame(HEADER, &header(flags, &properties))).unwrap();
+    let replacement = FrameFilter::default().replacement(&frame(HEADER, &header(flags, &properties))).unwrap();
     let kept = read(&replacement);
     let text = |property: &Option<lapin::types::ShortString>| property.as_ref().map(|text| text.as_str().to_owned());
     assert_eq!(text(kept.content_type()).as_deref(), Some("application/json"));
@@ -145,48 +147,52 @@ fn every_sound_property_is_kept() {
     assert_eq!((kept.kind(), kept.content_encoding()), (&None, &None));
     let headers = kept.headers().as_ref().unwrap().inner();
     let original = [flags.to_be_bytes().as_slice(), &properties].concat();
-    assert_eq!(headers[ORIGINAL], lapin::types::AMQPValue::ByteArray(original.into()));
+    assert_eq!(headers[MARKERS.original], lapin::types::AMQPValue::ByteArray(original.into()));
     assert_eq!(headers.len(), 2);
 }
 
 #[test]
-fn what_the_broker_says_of_itself_is_noted_as_far_as_it_can_be_read() {
-    let learned = |properties: &[u8]| {
+fn the_greeting_of_the_broker_is_read_up_to_the_first_broken_byte() {
+    let greeting = |properties: &[u8]| {
         let server = Arc::default();
         let start = [[0, 10, 0, 10, 0, 9].as_slice(), properties].concat();
-        assert_eq!(Screen::new(Arc::clone(&server)).replacement(&frame(METHOD, &start)), None);
+        assert_eq!(
+            FrameFilter::with_server(FRAME_MAX, MARKERS, Arc::clone(&server)).replacement(&frame(METHOD, &start)),
+            None
+        );
         server.get().cloned().unwrap()
     };
     let text = |name: &[u8], value: &[u8]| [short(name).as_slice(), b"S", &sized(value)].concat();
     let capabilities = [short(b"capabilities").as_slice(), b"F", &sized(b"\x07confirmt\x01")].concat();
     let table = [capabilities, text(b"version", b"4.1.3"), text(b"product", b"RabbitMQ")].concat();
-    let wanted = Server { product: "RabbitMQ".into(), version: "4.1.3".into(), ..Server::default() };
-    assert_eq!(learned(&sized(&table)), wanted);
-    let with_mechanisms = Server { mechanisms: "PLAIN EXTERNAL".into(), ..wanted.clone() };
-    assert_eq!(learned(&[sized(&table), sized(b"PLAIN EXTERNAL"), sized(b"en_US")].concat()), with_mechanisms);
-    assert_eq!(learned(&[sized(&table), text(b"cluster_name", b"behind the table")].concat()), wanted);
+    let wanted =
+        ServerProperties { product: "RabbitMQ".into(), version: "4.1.3".into(), ..ServerProperties::default() };
+    assert_eq!(greeting(&sized(&table)), wanted);
+    let with_mechanisms = ServerProperties { mechanisms: "PLAIN EXTERNAL".into(), ..wanted.clone() };
+    assert_eq!(greeting(&[sized(&table), sized(b"PLAIN EXTERNAL"), sized(b"en_US")].concat()), with_mechanisms);
+    assert_eq!(greeting(&[sized(&table), text(b"cluster_name", b"behind the table")].concat()), wanted);
     for unreadable in [b"".as_slice(), b"\0\0\0\xFF", &sized(b"\x07version"), &sized(b"\x07versionS\0\0\0\x09")] {
-        assert_eq!(learned(unreadable), Server::default());
+        assert_eq!(greeting(unreadable), ServerProperties::default());
     }
 }
 
 #[test]
-fn a_header_frame_over_the_agreed_size_is_replaced() {
+fn a_header_frame_above_the_negotiated_size_is_replaced() {
     let long = frame(HEADER, &with_headers(&[b"\x01aS", sized(&[b'x'; 140_000]).as_slice()].concat()));
-    // What the broker offers, and what is agreed on; 0 is any size.
+    // The size that the broker offers, 0 for any, and the negotiated size.
     for (offered, agreed) in [(4_096_u32, 4_096), (0, 131_072), (1 << 20, 131_072)] {
-        let mut screen = Screen::default();
-        assert_eq!(screen.replacement(&long), None);
+        let mut filter = FrameFilter::default();
+        assert_eq!(filter.replacement(&long), None);
         let tune = [[0, 10, 0, 30, 0, 0].as_slice(), &offered.to_be_bytes(), &[0, 60]].concat();
-        assert_eq!(screen.replacement(&frame(METHOD, &tune)), None);
-        let replacement = screen.replacement(&long).unwrap();
+        assert_eq!(filter.replacement(&frame(METHOD, &tune)), None);
+        let replacement = filter.replacement(&long).unwrap();
         assert_eq!(replacement.len(), agreed, "as much of it as there is room for");
-        assert!(read(&replacement).headers().as_ref().unwrap().contains_key(UNREADABLE));
+        assert!(read(&replacement).headers().as_ref().unwrap().contains_key(MARKERS.reason));
     }
 }
 
 #[test]
-fn a_method_keeps_its_length_and_loses_what_is_not_utf_8() {
+fn a_method_keeps_its_length_and_loses_bytes_that_are_not_utf_8() {
     let deliver = |key: &[u8]| {
         let arguments = [short(b"tag").as_slice(), &[0, 0, 0, 0, 0, 0, 0, 1, 0], &short(b""), &short(key)].concat();
         frame(METHOD, &[[0, 60, 0, 60].as_slice(), &arguments].concat())
@@ -196,8 +202,8 @@ fn a_method_keeps_its_length_and_loses_what_is_not_utf_8() {
         frame(METHOD, &[[0, 60, 0, 71].as_slice(), &arguments].concat())
     };
     for method in [&deliver as &dyn Fn(&[u8]) -> Vec<u8>, &got] {
-        assert_eq!(Screen::default().replacement(&method("é".as_bytes())), None);
-        assert_eq!(Screen::default().replacement(&method(b"a\xFFb")), Some(method(b"a?b")));
+        assert_eq!(FrameFilter::default().replacement(&method("é".as_bytes())), None);
+        assert_eq!(FrameFilter::default().replacement(&method(b"a\xFFb")), Some(method(b"a?b")));
         assert!(parse_frame(method(b"a?b").as_slice()).is_ok());
     }
 }
@@ -219,26 +225,26 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn whatever_the_properties_lapin_reads_what_comes_through(flags in any::<u16>(), properties in property_bytes()) {
+    fn lapin_reads_every_header_that_passes_whatever_its_properties(flags in any::<u16>(), properties in property_bytes()) {
         let original = frame(HEADER, &header(flags, &properties));
-        let through = Screen::default().replacement(&original);
+        let through = FrameFilter::default().replacement(&original);
         read(through.as_deref().unwrap_or(&original));
-        // Nothing that lapin can read is held back, but for depth.
+        // Every header that lapin can read passes, except one that is nested too deeply.
         prop_assert_eq!(through.is_none(), parse_frame(original.as_slice()).is_ok());
     }
 
     #[test]
-    fn whatever_the_bytes_of_a_header_frame_lapin_reads_what_comes_through(
+    fn lapin_reads_every_header_that_passes_whatever_its_bytes(
         payload in proptest::collection::vec(any::<u8>(), 0..64),
     ) {
         let original = frame(HEADER, &payload);
-        let through = Screen::default().replacement(&original);
+        let through = FrameFilter::default().replacement(&original);
         read(through.as_deref().unwrap_or(&original));
     }
 }
 
 #[test]
-fn a_channel_that_the_broker_has_closed_is_silent_until_it_is_opened_again() {
+fn frames_of_a_closed_channel_are_dropped_until_it_is_opened_again() {
     let on = |channel: u8, kind, payload: &[u8]| {
         let mut frame = frame(kind, payload);
         frame[2] = channel;
@@ -248,15 +254,15 @@ fn a_channel_that_the_broker_has_closed_is_silent_until_it_is_opened_again() {
     let deliver = [[0, 60, 0, 60].as_slice(), b"\x01t", &[0; 8], &[0], b"\0\0"].concat();
     let delivery =
         |channel| [on(channel, METHOD, &deliver), on(channel, HEADER, &header(0, b"")), on(channel, 3, b"x")];
-    let mut screen = Screen::default();
-    assert_eq!(screen.replacement(&on(1, METHOD, &close)), None);
+    let mut filter = FrameFilter::default();
+    assert_eq!(filter.replacement(&on(1, METHOD, &close)), None);
     for frame in delivery(1) {
-        assert!(screen.must_see(FrameStart::read(&frame).unwrap()));
-        assert_eq!(screen.replacement(&frame), Some(Vec::new()));
+        assert!(filter.must_be_whole(FrameStart::read(&frame).unwrap()));
+        assert_eq!(filter.replacement(&frame), Some(Vec::new()));
     }
-    assert!(delivery(2).iter().all(|frame| screen.replacement(frame).is_none()));
-    assert_eq!(screen.replacement(&on(1, METHOD, &close)), Some(Vec::new()));
-    assert_eq!(screen.replacement(&on(1, METHOD, &open_ok)), None);
-    assert!(delivery(1).iter().all(|frame| screen.replacement(frame).is_none()));
-    assert!(!screen.must_see(FrameStart::read(&delivery(1)[2]).unwrap()));
+    assert!(delivery(2).iter().all(|frame| filter.replacement(frame).is_none()));
+    assert_eq!(filter.replacement(&on(1, METHOD, &close)), Some(Vec::new()));
+    assert_eq!(filter.replacement(&on(1, METHOD, &open_ok)), None);
+    assert!(delivery(1).iter().all(|frame| filter.replacement(frame).is_none()));
+    assert!(!filter.must_be_whole(FrameStart::read(&delivery(1)[2]).unwrap()));
 }

@@ -1,7 +1,7 @@
-//! The login, put into the handshake below lapin.
+//! The login, written into the handshake below lapin.
 //!
-//! lapin logs the frames that it sends at the level trace, the login among them. So it is told no password: it sends an
-//! empty login, and this stream writes the real one into that frame on its way to the socket.
+//! lapin logs the frames that it sends at level `trace`, with the password. So lapin sends an empty login here, and this
+//! stream writes the real one into that frame on its way to the socket.
 
 use std::{
     io, mem,
@@ -12,15 +12,15 @@ use std::{
 use futures_io::{AsyncRead, AsyncWrite};
 use lapin::{auth::AuthProvider, types::ShortString, uri::SASLMechanism};
 
-use crate::transport::amqp::shield::screen::{FRAME_OVERHEAD, FRAME_START, FrameStart};
+use crate::filter::{FRAME_OVERHEAD, FRAME_START, FrameStart};
 
-/// `AMQP` and the version, before the first frame.
+/// The size of `AMQP` and the version before the first frame.
 const PROTOCOL_HEADER: usize = 8;
 const START_OK: [u8; 4] = [0, 10, 0, 11];
 
-/// What lapin logs in with: the name of the mechanism, and nothing else.
+/// The login that lapin sends: a mechanism without credentials.
 #[derive(Debug)]
-pub(super) struct NoSecrets(pub(super) SASLMechanism);
+pub(crate) struct NoSecrets(pub(crate) SASLMechanism);
 
 impl AuthProvider for NoSecrets {
     fn mechanism(&self) -> ShortString {
@@ -29,37 +29,37 @@ impl AuthProvider for NoSecrets {
 }
 
 /// A stream that completes the login.
-pub(in super::super) struct Login<T> {
+pub(crate) struct Login<T> {
     inner: T,
     state: State,
 }
 
 enum State {
-    /// So much of the protocol header is still to be written.
+    /// The protocol header: the number of its bytes still to write, and the login.
     Header(usize, Vec<u8>),
-    /// The login, and what has been taken of the frame that it belongs in.
+    /// The login, and the received part of its frame.
     Frame(Vec<u8>, Vec<u8>),
-    /// The completed frame, as far as it is not written yet.
+    /// The unwritten part of the completed frame.
     Completed(Vec<u8>),
     Done,
 }
 
 impl<T> std::fmt::Debug for Login<T> {
-    /// Shows nothing: the login is in it.
+    /// Hides the login.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Login").finish_non_exhaustive()
     }
 }
 
 impl<T> Login<T> {
-    pub(super) fn new(inner: T, login: Vec<u8>) -> Self {
+    pub(crate) fn new(inner: T, login: Vec<u8>) -> Self {
         let state = if login.is_empty() { State::Done } else { State::Header(PROTOCOL_HEADER, login) };
         Self { inner, state }
     }
 }
 
 impl<T: AsyncWrite + Unpin> Login<T> {
-    /// Writes what is left of the completed frame.
+    /// Writes the rest of the completed frame.
     fn poll_completed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let State::Completed(frame) = &mut self.state {
             while !frame.is_empty() {
@@ -88,9 +88,13 @@ impl<T: AsyncWrite + Unpin> Login<T> {
             State::Frame(login, frame) => {
                 frame.extend_from_slice(bytes);
                 if FrameStart::read(frame).is_some_and(|start| start.whole <= frame.len()) {
-                    let other = || io::Error::other("lapin's handshake has changed: there is no place for the login");
+                    let other = || {
+                        io::Error::other(
+                            "connection.start-ok without an empty login: this lapin version is not supported",
+                        )
+                    };
                     self.state = State::Completed(completed(frame, login).ok_or_else(other)?);
-                    // What is not written now is written by the flush that follows each write.
+                    // lapin flushes after each write, which writes the rest.
                     if let Poll::Ready(written) = self.poll_completed(cx) {
                         written?;
                     }
@@ -105,15 +109,15 @@ impl<T: AsyncWrite + Unpin> Login<T> {
     }
 }
 
-/// The frame with the login in it, and whatever came after the frame. None if it is not `connection.start-ok` with an
-/// empty login.
+/// The frame with the login, and the bytes after the frame. `None` if it is not `connection.start-ok` with an empty
+/// login.
 fn completed(bytes: &[u8], login: &[u8]) -> Option<Vec<u8>> {
     let whole = FrameStart::read(bytes)?.whole;
     let payload = bytes.get(FRAME_START..whole - 1)?;
     let properties = usize::try_from(u32::from_be_bytes(*payload.strip_prefix(&START_OK)?.first_chunk()?)).ok()?;
     let mechanism = START_OK.len() + 4 + properties;
-    let place = mechanism + 1 + usize::from(*payload.get(mechanism)?);
-    let (before, after) = payload.split_at_checked(place)?;
+    let response = mechanism + 1 + usize::from(*payload.get(mechanism)?);
+    let (before, after) = payload.split_at_checked(response)?;
     let after = after.strip_prefix(&[0; 4])?;
     let length = |length: usize| u32::try_from(length).ok().map(u32::to_be_bytes);
     let size = whole - FRAME_OVERHEAD + login.len();
@@ -121,12 +125,14 @@ fn completed(bytes: &[u8], login: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Login<T> {
+    #[inline]
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_read(cx, into)
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Login<T> {
+    #[inline]
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.state {
             State::Done => Pin::new(&mut self.inner).poll_write(cx, bytes),
@@ -134,6 +140,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Login<T> {
         }
     }
 
+    #[inline]
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -145,11 +152,13 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Login<T> {
         }
     }
 
+    #[inline]
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_completed(cx))?;
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
+    #[inline]
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_close(cx)
     }
@@ -166,7 +175,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes some bytes at a time, and none at every other call.
+    /// A stream that takes some bytes at a time, and none at every other call.
     #[derive(Default)]
     struct Slow {
         written: Vec<u8>,
@@ -205,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn however_it_is_written_the_login_is_in_the_handshake_and_nowhere_else() {
+    async fn the_login_is_written_into_the_handshake_however_the_bytes_arrive() {
         let rest = b"what follows";
         let sent = [b"AMQP\0\0\x09\x01".as_slice(), &start_ok(""), rest].concat();
         let wanted = [b"AMQP\0\0\x09\x01".as_slice(), &start_ok("\0anna\0secret"), rest].concat();
@@ -224,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_that_has_no_place_for_the_login_is_not_sent() {
+    fn a_handshake_without_an_empty_login_is_not_sent() {
         let mut stream = Login::new(Slow { at_once: 1_000, waits: true, ..Slow::default() }, b"secret".to_vec());
         let mut write = |bytes: &[u8]| {
             stream.inner.waits = true;

@@ -1,4 +1,4 @@
-//! What the other end said before it was gone.
+//! The last words of a broker that resets the connection.
 
 use std::{
     io,
@@ -9,31 +9,33 @@ use std::{
 
 use futures_io::{AsyncRead, AsyncWrite};
 
-use crate::transport::amqp::probe::Server;
+use crate::server::ServerProperties;
 
-/// A socket whose end is told to the reader, once it has read everything, and not to a writer before; with TLS, until the
-/// broker has greeted us.
+/// A socket that reports a reset to the reader after the last received byte, instead of to the writer at once. With TLS it
+/// does so until the broker's greeting.
 ///
-/// A broker that refuses our certificate says why and resets the connection, while we still write: whether that or only
-/// the reset was told would be a matter of luck.
+/// A broker that refuses a client certificate sends the reason and resets the connection while the client still writes.
+/// The failed write would hide the reason.
 #[derive(Debug)]
-pub(in super::super) struct LastWords<T> {
+pub(crate) struct DeferredClose<T> {
     inner: T,
-    /// Filled by the greeting; none without TLS.
-    greeting: Option<Arc<OnceLock<Server>>>,
+    /// Set by the greeting. `None` without TLS.
+    greeting: Option<Arc<OnceLock<ServerProperties>>>,
     end: Option<io::ErrorKind>,
 }
 
-impl<T> LastWords<T> {
-    pub(super) fn new(inner: T, greeting: Option<Arc<OnceLock<Server>>>) -> Self {
+impl<T> DeferredClose<T> {
+    pub(crate) fn new(inner: T, greeting: Option<Arc<OnceLock<ServerProperties>>>) -> Self {
         Self { inner, greeting, end: None }
     }
 
+    #[inline]
     fn is_greeted(&self) -> bool {
         self.greeting.as_ref().is_none_or(|greeting| greeting.get().is_some())
     }
 
-    /// Takes bytes for written that met the end.
+    /// Counts bytes as written that met the end.
+    #[inline]
     fn written(&mut self, length: usize, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
         match written {
@@ -48,7 +50,8 @@ impl<T> LastWords<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for LastWords<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for DeferredClose<T> {
+    #[inline]
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let read = ready!(Pin::new(&mut self.inner).poll_read(cx, into));
         match (read, self.end) {
@@ -58,12 +61,14 @@ impl<T: AsyncRead + Unpin> AsyncRead for LastWords<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for LastWords<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for DeferredClose<T> {
+    #[inline]
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
         self.written(bytes.len(), written)
     }
 
+    #[inline]
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -73,10 +78,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for LastWords<T> {
         self.written(slices.iter().map(|slice| slice.len()).sum(), written)
     }
 
+    #[inline]
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
+    #[inline]
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_close(cx)
     }
@@ -88,7 +95,7 @@ mod tests {
 
     use super::*;
 
-    /// Was reset, with this much left to read.
+    /// A stream that was reset, with this much left to read.
     struct Reset(&'static [u8]);
 
     impl AsyncRead for Reset {
@@ -112,23 +119,23 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_before_a_reset_is_read_before_the_reset_is_told() {
+    fn the_last_bytes_before_a_reset_are_read_before_the_reset_is_reported() {
         let greeting = Arc::new(OnceLock::new());
-        let (mut socket, mut buffer) = (LastWords::new(Reset(b"no"), Some(Arc::clone(&greeting))), [0; 8]);
+        let (mut socket, mut buffer) = (DeferredClose::new(Reset(b"no"), Some(Arc::clone(&greeting))), [0; 8]);
         assert_eq!(write(&mut socket).unwrap(), 5);
         let mut read = || poll_fn(|cx| Pin::new(&mut socket).poll_read(cx, &mut buffer)).now_or_never().unwrap();
         assert_eq!(read().unwrap(), 2);
         assert_eq!(read().unwrap_err().kind(), io::ErrorKind::ConnectionReset);
-        greeting.set(Server::default()).unwrap();
+        greeting.set(ServerProperties::default()).unwrap();
         assert_eq!(write(&mut socket).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[test]
-    fn without_tls_a_reset_is_told_at_once() {
-        write(&mut LastWords::new(Reset(b"no"), None)).unwrap_err();
+    fn without_tls_a_reset_is_reported_at_once() {
+        write(&mut DeferredClose::new(Reset(b"no"), None)).unwrap_err();
     }
 
-    fn write(socket: &mut LastWords<Reset>) -> io::Result<usize> {
+    fn write(socket: &mut DeferredClose<Reset>) -> io::Result<usize> {
         poll_fn(|cx| Pin::new(&mut *socket).poll_write(cx, b"hello")).now_or_never().unwrap()
     }
 }
