@@ -1,5 +1,5 @@
 //! How fast the outbox is relayed, with few and with many rows waiting, next to `publish_all` in the same run, and in how
-//! much memory: `cargo run --release -p leveret-store --example outbox_rates [postgres|sqlite] [waiting…]`.
+//! much memory: `cargo run --release -p leveret-sql --example outbox_rates [postgres|sqlite] [waiting…]`.
 //!
 //! It starts a RabbitMQ node and a PostgreSQL server of its own. Of the rows that wait it relays a tenth, but no fewer than
 //! 50,000; `--all` relays all of them.
@@ -20,7 +20,7 @@ use leveret_harness::{
     },
     shared_node,
 };
-use leveret_store::{Outbox, Relay};
+use leveret_sql::{Outbox, Relay};
 use serde::{Deserialize, Serialize};
 use sqlx::{
     PgPool, SqlitePool,

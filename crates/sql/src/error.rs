@@ -52,9 +52,6 @@ pub enum Error {
     /// A job that does not serialise to JSON.
     #[error("the job does not serialise")]
     Encode(#[source] serde_json::Error),
-    /// A cursor that this store did not give out.
-    #[error("not a cursor of this list")]
-    Cursor,
     /// The database says nothing: it is halted, or the network loses what is sent. What was asked may be done all the same.
     #[error("the database does not answer")]
     Silent,
@@ -68,7 +65,7 @@ impl Error {
     /// Whether the same may succeed later, unchanged: the database is away, restarting, busy or full.
     ///
     /// ```
-    /// assert!(!leveret_store::Error::Address.is_unavailable());
+    /// assert!(!leveret_sql::Error::Address.is_unavailable());
     /// ```
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
@@ -82,7 +79,7 @@ impl Error {
     /// Whether the database is in order and refuses what it was given: trying again cannot help.
     ///
     /// ```
-    /// assert!(!leveret_store::Error::Address.is_refusal());
+    /// assert!(!leveret_sql::Error::Address.is_refusal());
     /// ```
     #[must_use]
     pub fn is_refusal(&self) -> bool {
@@ -106,7 +103,7 @@ impl Error {
 /// An error and its sources in one line, for logs: their `Debug` may show what is in a row.
 ///
 /// ```
-/// assert_eq!(leveret_store::chain(&leveret_store::Error::Cursor), "not a cursor of this list");
+/// assert_eq!(leveret_sql::chain(&leveret_sql::Error::Silent), "the database does not answer");
 /// ```
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {

@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use leveret::{Context, JobResult};
-//! use leveret_store::Inbox;
+//! use leveret_sql::Inbox;
 //! use sqlx::PgPool;
 //! # #[derive(serde::Serialize, serde::Deserialize)] struct Charge { account: i64, cents: i64 }
 //! # impl leveret::Job for Charge { const NAME: &'static str = "charge"; const QUEUE: &'static str = "charges"; }
@@ -29,14 +29,14 @@ use std::time::Duration;
 use leveret::{Context, JobError, JobResult};
 
 use crate::{
-    Error, Result,
-    embedded::{Columns, Connection, Pool, Record, held_in_a_database, schema::Part},
-    open::Dialect,
-    sql::{Arg, Sql, number},
+    Result,
+    db::{Arg, Connection, Dialect, FromRow, Migrations, Pool, Row, Sql, TABLES_LOCK, from_pools},
 };
 
-const PART: Part = Part {
+const MIGRATIONS: Migrations = Migrations {
     name: "inbox",
+    table: "leveret_inbox_migrations",
+    lock: TABLES_LOCK,
     sqlite: &[include_str!("../migrations/inbox/sqlite/1.sql")],
     postgres: &[include_str!("../migrations/inbox/postgres/1.sql")],
 };
@@ -49,7 +49,7 @@ const AT_ONCE: u64 = 1000;
 /// ```
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::time::Duration;
-/// use leveret_store::Inbox;
+/// use leveret_sql::Inbox;
 /// use sqlx::sqlite::SqlitePool;
 /// # let folder = tempfile::tempdir()?;
 /// # let url = format!("sqlite://{}?mode=rwc", folder.path().join("shop.db").display());
@@ -65,7 +65,7 @@ pub struct Inbox {
     pool: Pool,
 }
 
-held_in_a_database!(Inbox);
+from_pools!(Inbox);
 
 /// How an inbox is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl Inbox {
     ///
     /// As [`Outbox::open`](crate::Outbox::open).
     pub async fn open(url: &str) -> Result<Self> {
-        Ok(Self { pool: Pool::connect(url).await? })
+        Ok(Self { pool: Pool::open(url).await? })
     }
 
     /// Makes the inbox's tables `leveret_inbox` and `leveret_inbox_migrations` in a database, or brings them up to date.
@@ -99,7 +99,7 @@ impl Inbox {
     /// [`Error::Newer`] for tables of a newer Leveret, [`Error::Database`].
     pub async fn migrate(pool: impl Into<Self>) -> Result<Self> {
         let inbox = pool.into();
-        PART.migrate(&inbox.pool).await?;
+        MIGRATIONS.migrate(&inbox.pool).await?;
         Ok(inbox)
     }
 
@@ -120,13 +120,13 @@ impl Inbox {
     /// Dropped before it is done, or failed with [`Error::Silent`], the id may or may not be noted in the transaction: roll
     /// it back, which dropping it does.
     pub async fn once<S>(on: &mut impl Connection, ctx: &Context<S>) -> JobResult {
-        let dialect = on.open().dialect();
+        let dialect = on.connection().dialect();
         let text = format!(
             "INSERT INTO leveret_inbox (queue, job_id, done_at) VALUES ($1, $2, {}) ON CONFLICT DO NOTHING",
             dialect.now()
         );
         let sql = Sql::new(text).arg(ctx.queue()).arg(ctx.job_id().as_bytes());
-        if on.open().execute(sql).await.map_err(|error| PART.explained(error))? == 0 {
+        if on.connection().execute(sql).await.map_err(|error| MIGRATIONS.explain(error))? == 0 {
             Err(JobError::duplicate())
         } else {
             Ok(())
@@ -139,8 +139,8 @@ impl Inbox {
     ///
     /// [`Error::NoTables`], [`Error::Newer`], [`Error::Database`], [`Error::Silent`].
     pub async fn status(&self) -> Result<InboxStatus> {
-        PART.check(&self.pool).await?;
-        let sql = Sql::new("SELECT count(*) AS jobs, min(done_at) AS oldest FROM leveret_inbox").late();
+        MIGRATIONS.check(&self.pool).await?;
+        let sql = Sql::new("SELECT count(*) AS jobs, min(done_at) AS oldest FROM leveret_inbox").slow();
         Ok(self.pool.all(sql).await?.first().copied().unwrap_or_default())
     }
 
@@ -151,7 +151,7 @@ impl Inbox {
     ///
     /// As [`status`](Self::status); some may be forgotten then.
     pub async fn prune(&self, kept: Duration) -> Result<u64> {
-        PART.check(&self.pool).await?;
+        MIGRATIONS.check(&self.pool).await?;
         let dialect = self.pool.dialect();
         let found = match dialect {
             Dialect::Postgres => "ctid IN (SELECT ctid FROM leveret_inbox",
@@ -161,7 +161,7 @@ impl Inbox {
         let kept = Arg::from(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
         let mut all = 0;
         loop {
-            let pruned = self.pool.execute(Sql::new(&text).late().arg(kept.clone()).arg(AT_ONCE)).await?;
+            let pruned = self.pool.execute(Sql::new(&text).slow().arg(kept.clone()).arg(AT_ONCE)).await?;
             all += pruned;
             if pruned < AT_ONCE {
                 return Ok(all);
@@ -170,9 +170,9 @@ impl Inbox {
     }
 }
 
-impl Record for InboxStatus {
-    fn read(columns: &dyn Columns) -> std::result::Result<Self, Error> {
-        let oldest_at = columns.int("oldest")?.map(number);
-        Ok(Self { jobs: number(columns.int("jobs")?.unwrap_or_default()), oldest_at })
+impl FromRow for InboxStatus {
+    fn from_row(row: &Row) -> sqlx::Result<Self> {
+        let oldest_at = row.maybe_number("oldest")?;
+        Ok(Self { jobs: row.number("jobs")?, oldest_at })
     }
 }

@@ -1,14 +1,15 @@
 //! Who did what, and when.
 
+use leveret_sql::{
+    Result,
+    db::{FromRow, Row, Sql, TimedConnection},
+};
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::{FromRow, Row, any::AnyRow};
 
 use crate::{
-    Cursor, Page, Result, Store,
-    lent::Lent,
-    sql::{Sql, number},
-    status::json,
+    open::Store,
+    page::{Cursor, Page},
 };
 
 /// Who does something, and when: for the history of a dead letter and the audit log.
@@ -74,19 +75,19 @@ impl Store {
     }
 }
 
-pub(crate) async fn note(tx: &mut Lent, by: By<'_>, action: &str, detail: &Value) -> Result<()> {
+pub(crate) async fn note(tx: &mut TimedConnection, by: By<'_>, action: &str, detail: &Value) -> Result<()> {
     let sql = Sql::new("INSERT INTO leveret_audit (at, actor, action, detail) VALUES ($1, $2, $3, $4)");
     sql.arg(by.at).arg(by.actor).arg(action).arg(detail).execute(tx).await.map(drop)
 }
 
-impl FromRow<'_, AnyRow> for AuditEntry {
-    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
+impl FromRow for AuditEntry {
+    fn from_row(row: &Row) -> sqlx::Result<Self> {
         Ok(Self {
             id: row.try_get("id")?,
-            at: number(row.try_get("at")?),
+            at: row.number("at")?,
             actor: row.try_get("actor")?,
             action: row.try_get("action")?,
-            detail: json(row.try_get("detail")?)?.unwrap_or_default(),
+            detail: row.json("detail")?.unwrap_or_default(),
         })
     }
 }

@@ -5,15 +5,13 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-use sqlx::Row;
-
-use crate::{
-    Result, Store,
-    open::Area,
-    sql::{Sql, number, text_list},
-    status::json,
+use leveret_sql::{
+    Result,
+    db::{Row, Sql, text_list},
 };
+use serde_json::Value;
+
+use crate::open::{Store, WriteLock};
 
 /// A request that carries an idempotency key.
 #[derive(Clone, Copy, Debug)]
@@ -68,9 +66,9 @@ impl Store {
     /// [`Error::Database`](crate::Error::Database).
     pub async fn claim(&self, claiming: &Claiming<'_>, now: u64, lease: Duration) -> Result<Claim> {
         let until = now.saturating_add(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
-        let mut tx = self.write(Area::Idempotency).await?;
+        let mut tx = self.write(WriteLock::Idempotency).await?;
         let known = Sql::new("SELECT * FROM leveret_idempotency WHERE key = $1").arg(claiming.key);
-        let claim = match known.raw(&mut tx).await?.first() {
+        let claim = match known.rows(&mut tx).await?.first() {
             None => {
                 let text = "INSERT INTO leveret_idempotency (key, body_hash, task_ids, leased_until, created_at)
                             VALUES ($1, $2, $3, $4, $5)";
@@ -103,7 +101,7 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn finish(&self, key: &str, answer: &Value) -> Result<()> {
-        let mut tx = self.write(Area::Idempotency).await?;
+        let mut tx = self.write(WriteLock::Idempotency).await?;
         let text = "UPDATE leveret_idempotency SET answer = $1 WHERE key = $2";
         Sql::new(text).arg(answer).arg(key).execute(&mut tx).await?;
         tx.commit().await?;
@@ -124,7 +122,7 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn release(&self, key: &str) -> Result<()> {
-        let mut tx = self.write(Area::Idempotency).await?;
+        let mut tx = self.write(WriteLock::Idempotency).await?;
         let text = "UPDATE leveret_idempotency SET leased_until = 0 WHERE key = $1";
         Sql::new(text).arg(key).execute(&mut tx).await?;
         tx.commit().await?;
@@ -133,14 +131,14 @@ impl Store {
 }
 
 /// What a key is to whoever comes second.
-fn again(row: &sqlx::any::AnyRow, claiming: &Claiming<'_>, now: u64) -> Result<Claim> {
-    if row.try_get::<&str, _>("body_hash")? != claiming.body_hash {
+fn again(row: &Row, claiming: &Claiming<'_>, now: u64) -> Result<Claim> {
+    if row.try_get::<&str>("body_hash")? != claiming.body_hash {
         return Ok(Claim::Other);
     }
-    if let Some(answer) = json(row.try_get("answer")?)? {
+    if let Some(answer) = row.json("answer")? {
         return Ok(Claim::Done(answer));
     }
-    if number::<u64>(row.try_get("leased_until")?) > now {
+    if row.number::<u64>("leased_until")? > now {
         return Ok(Claim::InFlight);
     }
     let ids: &str = row.try_get("task_ids")?;

@@ -4,8 +4,6 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
-
 /// What the items of a page take together. Their texts are bounded where they are read; this bounds a thousand of them.
 const PAGE_BYTES: usize = 1 << 20;
 
@@ -54,6 +52,11 @@ pub struct Cursor {
     id: String,
 }
 
+/// The error of a text that is no cursor of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a cursor of this list")]
+pub struct InvalidCursor;
+
 impl Cursor {
     pub(crate) fn new((number, id): (i64, String)) -> Self {
         Self { number, id }
@@ -76,9 +79,9 @@ impl fmt::Display for Cursor {
 }
 
 impl FromStr for Cursor {
-    type Err = Error;
+    type Err = InvalidCursor;
 
-    fn from_str(text: &str) -> Result<Self> {
+    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
         let read = || {
             let (number, id) = text.rsplit_once('-')?;
             let pairs = id.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
@@ -86,14 +89,14 @@ impl FromStr for Cursor {
             let id = String::from_utf8(bytes.collect::<Option<_>>()?).ok()?;
             Some(Self { number: number.parse().ok()?, id })
         };
-        read().ok_or(Error::Cursor)
+        read().ok_or(InvalidCursor)
     }
 }
 
 impl TryFrom<String> for Cursor {
-    type Error = Error;
+    type Error = InvalidCursor;
 
-    fn try_from(text: String) -> Result<Self> {
+    fn try_from(text: String) -> Result<Self, InvalidCursor> {
         text.parse()
     }
 }

@@ -8,14 +8,13 @@ use leveret::{
     Rate,
     limit::{Answer, Permits, Slots, Wish},
 };
+use leveret_sql::{
+    Result,
+    db::{Dialect, Sql, TimedConnection, number},
+};
 use uuid::Uuid;
 
-use crate::{
-    Result, Store,
-    lent::Lent,
-    open::{Area, Dialect},
-    sql::{Sql, number},
-};
+use crate::open::{Store, WriteLock};
 
 /// ```
 /// # use leveret::{Context, JobResult, Rate, Worker};
@@ -42,8 +41,8 @@ impl Permits for Store {
 }
 
 async fn take_slots(store: &Store, limit: &str, rate: Rate, slots: u32) -> Result<Slots> {
-    let mut tx = store.write(Area::Limits).await?;
-    let now = now(store, &mut tx).await?;
+    let mut tx = store.write(WriteLock::Limits).await?;
+    let now = now(&mut tx).await?;
     let known = Sql::new("SELECT free, secret FROM leveret_rates WHERE name = $1").arg(limit);
     let known: Option<(i64, Option<String>)> = known.maybe(&mut tx).await?;
     let (free, secret) = known.unwrap_or_default();
@@ -58,8 +57,8 @@ async fn take_slots(store: &Store, limit: &str, rate: Rate, slots: u32) -> Resul
 }
 
 async fn set_places(store: &Store, limit: &str, wish: Wish<'_>) -> Result<u32> {
-    let mut tx = store.write(Area::Limits).await?;
-    let now = now(store, &mut tx).await?;
+    let mut tx = store.write(WriteLock::Limits).await?;
+    let now = now(&mut tx).await?;
     let over = "DELETE FROM leveret_places WHERE name = $1 AND (leased_until <= $2 OR holder = $3)";
     Sql::new(over).arg(limit).arg(now).arg(wish.holder).execute(&mut tx).await?;
     let text = "SELECT granted, wanted FROM leveret_places WHERE name = $1";
@@ -88,8 +87,8 @@ fn share(wish: &Wish<'_>, others: &[(u32, u32)]) -> u32 {
 }
 
 /// Nanoseconds since the epoch.
-async fn now(store: &Store, tx: &mut Lent) -> Result<i64> {
-    let text = match store.dialect {
+async fn now(tx: &mut TimedConnection) -> Result<i64> {
+    let text = match tx.dialect() {
         Dialect::Sqlite => "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000000",
         Dialect::Postgres => "SELECT (extract(epoch FROM clock_timestamp()) * 1000000000)::bigint",
     };

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use crate::{Result, Store, open::Area, sql::Sql, status::UNFINISHED};
+use leveret_sql::{Result, db::Sql};
+
+use crate::{
+    open::{Store, WriteLock},
+    status::UNFINISHED,
+};
 
 const AT_ONCE: u64 = 1000;
 
@@ -80,10 +85,10 @@ impl Store {
         pruned.jobs += self.prune_jobs(&old, before(retention.unfinished)).await?;
         pruned.letters = self.prune_letters(before(retention.letters)).await?;
         let old = "DELETE FROM leveret_unique WHERE key IN (SELECT key FROM leveret_unique WHERE until < $1 LIMIT $2)";
-        self.portions(Area::Idempotency, &[old], now).await?;
+        self.portions(WriteLock::Idempotency, &[old], now).await?;
         let old = "DELETE FROM leveret_idempotency WHERE key IN
                    (SELECT key FROM leveret_idempotency WHERE created_at < $1 LIMIT $2)";
-        pruned.claims = self.portions(Area::Idempotency, &[old], before(retention.claims)).await?;
+        pruned.claims = self.portions(WriteLock::Idempotency, &[old], before(retention.claims)).await?;
         Ok(pruned)
     }
 
@@ -91,7 +96,7 @@ impl Store {
         let found = format!("(SELECT id FROM leveret_jobs WHERE {old} ORDER BY created_at, id LIMIT $2)");
         let steps = format!("DELETE FROM leveret_job_steps WHERE id IN {found}");
         let jobs = format!("DELETE FROM leveret_jobs WHERE id IN {found}");
-        self.portions(Area::Status, &[&steps, &jobs], before).await
+        self.portions(WriteLock::Status, &[&steps, &jobs], before).await
     }
 
     async fn prune_letters(&self, before: u64) -> Result<u64> {
@@ -99,24 +104,24 @@ impl Store {
                       ORDER BY id LIMIT $2)";
         let history = format!("DELETE FROM leveret_dead_history WHERE dead_id IN {found}");
         let letters = format!("DELETE FROM leveret_dead WHERE id IN {found}");
-        let pruned = self.portions(Area::Dead, &[&history, &letters], before).await?;
+        let pruned = self.portions(WriteLock::Dead, &[&history, &letters], before).await?;
         if pruned > 0 {
-            let mut tx = self.write(Area::Dead).await?;
+            let mut tx = self.write(WriteLock::Dead).await?;
             let text = "DELETE FROM leveret_fingerprints WHERE NOT EXISTS
                         (SELECT 1 FROM leveret_dead WHERE leveret_dead.fingerprint = leveret_fingerprints.fingerprint)";
-            Sql::new(text).late().execute(&mut tx).await?;
+            Sql::new(text).slow().execute(&mut tx).await?;
             tx.commit().await?;
         }
         Ok(pruned)
     }
 
     /// Runs deletions of `$2` rows older than `$1`, together in one transaction, until the last of them finds fewer.
-    async fn portions(&self, area: Area, deletions: &[&str], before: u64) -> Result<u64> {
+    async fn portions(&self, lock: WriteLock, deletions: &[&str], before: u64) -> Result<u64> {
         let mut all = 0;
         loop {
-            let (mut tx, mut deleted) = (self.write(area).await?, 0);
+            let (mut tx, mut deleted) = (self.write(lock).await?, 0);
             for deletion in deletions {
-                deleted = Sql::new(*deletion).late().arg(before).arg(AT_ONCE).execute(&mut tx).await?;
+                deleted = Sql::new(*deletion).slow().arg(before).arg(AT_ONCE).execute(&mut tx).await?;
             }
             tx.commit().await?;
             all += deleted;

@@ -1,4 +1,4 @@
-//! `leveret outbox`: jobs that were enqueued in a transaction. What it does is in `leveret_store::Outbox`.
+//! `leveret outbox`: jobs that were enqueued in a transaction. What it does is in `leveret_sql::Outbox`.
 //!
 //! [`look`] shows, [`change`] decides, [`relay`] publishes.
 
@@ -9,14 +9,14 @@ mod relay;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use leveret::telemetry::Telemetry;
-use leveret_store::Chosen;
+use leveret_sql::Chosen;
 
 use crate::output::{Exit, Failure};
 
 /// Publishes jobs that were enqueued in a transaction of your database, and shows those that it could not
 ///
 /// The outbox is a table in your own database, PostgreSQL or SQLite. `relay` publishes what was committed to it; any number
-/// may run side by side, here and within your services (`leveret_store::Relay`).
+/// may run side by side, here and within your services (`leveret_sql::Relay`).
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {

@@ -8,7 +8,7 @@ use std::{
 
 use leveret::testing;
 use leveret_harness::{Process, TestVhost, eventually, shared_node, shared_postgres, unique};
-use leveret_store::{Entry, Outbox};
+use leveret_sql::{Entry, Outbox};
 use leveret_tests::jobs::{Act, Log, script, worker};
 use serde_json::Value;
 use sqlx::{PgPool, SqlitePool};

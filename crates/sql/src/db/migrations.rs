@@ -1,77 +1,70 @@
-//! Tables are made and brought up to date, each part's apart from all others.
+//! Creates tables, and updates old ones.
 
-use sqlx::Connection;
-
-use super::{Connections, Held, Pool, Sealed};
-use crate::{
-    Error, Result,
-    lent::{LATER, within},
-    open::Dialect,
-    sql::{Sql, now_ms},
+use super::{
+    dialect::Dialect,
+    pool::Pool,
+    statement::{Sql, now_ms},
+    timed::TimedConnection,
 };
+use crate::{Error, Result};
 
-/// A part whose tables can live alone: its name, and its migrations in order. One that was released is never changed;
-/// the first makes schema 1.
-pub(crate) struct Part {
-    pub(crate) name: &'static str,
-    pub(crate) sqlite: &'static [&'static str],
-    pub(crate) postgres: &'static [&'static str],
+/// Locks out whoever else migrates tables of a user's database. The numbers are "leve", and one that no order key is likely to
+/// have.
+pub(crate) const TABLES_LOCK: &str = "SELECT pg_advisory_xact_lock(1818588773, -1)";
+
+/// The migrations of one set of tables. A released migration is never changed; the first one makes schema 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Migrations {
+    /// What the tables are, as in the command `leveret <name> migrate`.
+    pub name: &'static str,
+    /// The table that notes which migrations were applied.
+    pub table: &'static str,
+    /// Locks out other processes on PostgreSQL until the transaction ends.
+    pub lock: &'static str,
+    /// For SQLite, in order.
+    pub sqlite: &'static [&'static str],
+    /// For PostgreSQL, in order.
+    pub postgres: &'static [&'static str],
 }
 
-/// One at a time, whoever comes; the numbers are "leve" and one that no order key is likely to have.
-const ALONE: &str = "SELECT pg_advisory_xact_lock(1818588773, -1)";
-
-impl Part {
-    /// All in one transaction.
-    pub(crate) async fn migrate(&self, pool: &Pool) -> Result<()> {
-        let limit = LATER * pool.limit;
-        match &pool.connections {
-            Connections::Postgres(on) => {
-                let mut held = Held::of(on, pool.limit).await?;
-                let migrated = within(limit, async {
-                    let mut tx = held.connection.begin_with(Dialect::Postgres.begin()).await?;
-                    tx.open().execute(Sql::new(ALONE)).await?;
-                    self.apply(&mut tx).await?;
-                    Ok(tx.commit().await?)
-                });
-                let migrated = migrated.await;
-                held.answered(migrated)
-            }
-            Connections::Sqlite(on) => {
-                let mut held = Held::of(on, limit).await?;
-                let migrated = within(limit, async {
-                    let mut tx = held.connection.begin_with(Dialect::Sqlite.begin()).await?;
-                    self.apply(&mut tx).await?;
-                    Ok(tx.commit().await?)
-                });
-                let migrated = migrated.await;
-                held.answered(migrated)
-            }
+impl Migrations {
+    /// Applies the missing migrations in one transaction. Any number of processes may do so at the same time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Newer`] for tables of a newer Leveret, [`Error::Database`], [`Error::Silent`].
+    pub async fn migrate(&self, pool: &Pool) -> Result<()> {
+        let mut tx = pool.acquire().await?.begin().await?;
+        if tx.dialect() == Dialect::Postgres {
+            Sql::new(self.lock).slow().execute(&mut tx).await?;
         }
-    }
-
-    async fn apply(&self, on: &mut impl Sealed) -> Result<()> {
-        let (table, migrations) = (self.table(), self.migrations(on.open().dialect()));
+        let (table, migrations) = (self.table, self.of(tx.dialect()));
         let columns = "version BIGINT PRIMARY KEY, applied_at BIGINT NOT NULL";
-        on.open().execute(Sql::new(format!("CREATE TABLE IF NOT EXISTS {table} ({columns})"))).await?;
-        let found: i64 = on.open().all(self.version()).await?.first().copied().unwrap_or_default();
+        Sql::new(format!("CREATE TABLE IF NOT EXISTS {table} ({columns})")).slow().execute(&mut tx).await?;
+        let found = self.version(&mut tx).await?;
         for (version, migration) in (1i64..).zip(migrations).skip_while(|(version, _)| *version <= found) {
-            on.open().script(migration).await?;
+            tx.run(migration, true).await?;
             let note = format!("INSERT INTO {table} (version, applied_at) VALUES ($1, $2)");
-            on.open().execute(Sql::new(note).arg(version).arg(now_ms())).await?;
+            Sql::new(note).arg(version).arg(now_ms()).execute(&mut tx).await?;
         }
-        known(found, migrations)
+        known(found, migrations)?;
+        tx.commit().await
     }
 
-    /// Whether the tables are there, and of the kind that is known here.
-    pub(crate) async fn check(&self, pool: &Pool) -> Result<()> {
-        let migrations = self.migrations(pool.dialect());
-        let found = pool.number(self.version()).await.map_err(|error| self.explained(error))?;
+    /// Checks that the tables exist and have the schema that this version knows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoTables`], [`Error::Newer`], [`Error::Database`], [`Error::Silent`].
+    pub async fn check(&self, pool: &Pool) -> Result<()> {
+        let migrations = self.of(pool.dialect());
+        let found = self.version(&mut pool.acquire().await?).await.map_err(|error| self.explain(error))?;
         if found < migrations.len() as i64 { Err(self.missing()) } else { known(found, migrations) }
     }
 
-    /// An error of a statement about this part's tables: whether it is that they are missing.
-    pub(crate) fn explained(&self, error: Error) -> Error {
+    /// Turns the error of a statement on missing tables into [`Error::NoTables`].
+    #[must_use]
+    pub fn explain(&self, error: Error) -> Error {
         if error.is_missing_table() { self.missing() } else { error }
     }
 
@@ -79,15 +72,11 @@ impl Part {
         Error::NoTables { part: self.name }
     }
 
-    fn table(&self) -> String {
-        format!("leveret_{}_migrations", self.name)
+    async fn version(&self, on: &mut TimedConnection) -> Result<i64> {
+        Sql::new(format!("SELECT coalesce(max(version), 0) FROM {}", self.table)).one(on).await
     }
 
-    fn version(&self) -> Sql {
-        Sql::new(format!("SELECT coalesce(max(version), 0) AS value FROM {}", self.table()))
-    }
-
-    fn migrations(&self, dialect: Dialect) -> &'static [&'static str] {
+    fn of(&self, dialect: Dialect) -> &'static [&'static str] {
         match dialect {
             Dialect::Sqlite => self.sqlite,
             Dialect::Postgres => self.postgres,

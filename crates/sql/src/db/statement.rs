@@ -1,66 +1,73 @@
-//! A statement in the making: text with `$1`-like places, which both databases read, and what goes there.
+//! A statement with its values.
 
 use std::time::SystemTime;
 
-use sqlx::{Any, AssertSqlSafe, Decode, FromRow, Row, Type, any::AnyRow, query::Query};
-
-use crate::{Result, lent::Lent, open::Dialect};
-
-/// Statements of many rows are made for these numbers of them alone, so that a connection can keep them prepared.
+/// A statement that writes many rows writes one of these numbers of them, so that a connection keeps few statements prepared.
 const ROWS_AT_ONCE: [usize; 4] = [64, 16, 4, 1];
 
-#[derive(Clone)]
-pub(crate) struct Sql {
+/// A statement with placeholders such as `$1`, which both databases read, and the values of its placeholders.
+///
+/// The text never holds a value that a user gave: such values always go to a placeholder.
+#[derive(Clone, Debug)]
+pub struct Sql {
     text: String,
     args: Vec<Arg>,
-    late: bool,
+    is_slow: bool,
 }
 
-/// A value on its way to the database. Its type is known even where it is missing, as PostgreSQL demands.
-#[derive(Clone)]
-pub(crate) enum Arg {
+/// The value of a placeholder. A NULL has a type too, because PostgreSQL requires one.
+#[derive(Clone, Debug)]
+pub enum Arg {
+    /// A whole number.
     Int(Option<i64>),
+    /// A floating-point number.
     Real(Option<f64>),
+    /// A text.
     Text(Option<String>),
+    /// Bytes.
     Bytes(Option<Vec<u8>>),
 }
 
 impl Sql {
-    pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), args: Vec::new(), late: false }
+    /// Makes a statement of a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), args: Vec::new(), is_slow: false }
     }
 
-    /// Of a statement that may have to do with all rows that there are: it is given the time.
-    pub(crate) fn late(mut self) -> Self {
-        self.late = true;
+    /// Marks a statement that may read or write all rows: it gets a longer time limit.
+    #[must_use]
+    pub fn slow(mut self) -> Self {
+        self.is_slow = true;
         self
     }
 
-    /// Fills the next place that the text has.
-    pub(crate) fn arg(mut self, value: impl Into<Arg>) -> Self {
+    /// Gives the next placeholder of the text its value.
+    #[must_use]
+    pub fn arg(mut self, value: impl Into<Arg>) -> Self {
         self.args.push(value.into());
         self
     }
 
-    pub(crate) fn push(&mut self, text: &str) -> &mut Self {
+    /// Appends to the text.
+    pub fn push(&mut self, text: &str) -> &mut Self {
         self.text.push_str(text);
         self
     }
 
-    /// Appends a place, and what goes there.
-    pub(crate) fn bind(&mut self, value: impl Into<Arg>) -> &mut Self {
-        let place = self.place(value);
-        self.push(&place)
+    /// Appends a placeholder with its value.
+    pub fn bind(&mut self, value: impl Into<Arg>) -> &mut Self {
+        let placeholder = self.placeholder(value);
+        self.push(&placeholder)
     }
 
-    /// A place that is yet to be written, and what goes there.
-    pub(crate) fn place(&mut self, value: impl Into<Arg>) -> String {
+    /// Adds a value, and returns the placeholder that is to be appended for it.
+    pub fn placeholder(&mut self, value: impl Into<Arg>) -> String {
         self.args.push(value.into());
         format!("${}", self.args.len())
     }
 
     /// Appends `($1, $2), ($3, $4)`: rows to be inserted.
-    pub(crate) fn values<const N: usize>(&mut self, rows: impl IntoIterator<Item = [Arg; N]>) -> &mut Self {
+    pub fn values<const N: usize>(&mut self, rows: impl IntoIterator<Item = [Arg; N]>) -> &mut Self {
         for (number, row) in rows.into_iter().enumerate() {
             self.push(if number == 0 { "(" } else { ", (" });
             for (column, value) in row.into_iter().enumerate() {
@@ -71,96 +78,17 @@ impl Sql {
         self
     }
 
-    pub(crate) fn is_late(&self) -> bool {
-        self.late
+    pub(super) fn is_slow(&self) -> bool {
+        self.is_slow
     }
 
-    pub(crate) async fn execute(self, on: &mut Lent) -> Result<u64> {
-        Ok(on.ask(self).await?.0)
-    }
-
-    pub(crate) async fn raw(self, on: &mut Lent) -> Result<Vec<AnyRow>> {
-        Ok(on.ask(self).await?.1)
-    }
-
-    pub(crate) async fn all<T>(self, on: &mut Lent) -> Result<Vec<T>>
-    where
-        T: for<'r> FromRow<'r, AnyRow>,
-    {
-        Ok(self.raw(on).await?.iter().map(T::from_row).collect::<sqlx::Result<_>>()?)
-    }
-
-    pub(crate) async fn maybe<T>(self, on: &mut Lent) -> Result<Option<T>>
-    where
-        T: for<'r> FromRow<'r, AnyRow>,
-    {
-        Ok(self.raw(on).await?.first().map(T::from_row).transpose()?)
-    }
-
-    /// The only column of the only row.
-    pub(crate) async fn one<T>(self, on: &mut Lent) -> Result<T>
-    where
-        T: for<'r> Decode<'r, Any> + Type<Any>,
-    {
-        let rows = self.raw(on).await?;
-        Ok(rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?)
-    }
-
-    pub(crate) fn into_parts(self) -> (String, Vec<Arg>) {
+    pub(super) fn into_parts(self) -> (String, Vec<Arg>) {
         (self.text, self.args)
     }
-
-    /// Never the text of a user: that always goes to a place.
-    pub(crate) fn query(self, dialect: Dialect) -> Query<'static, Any, sqlx::any::AnyArguments> {
-        let query = sqlx::query(AssertSqlSafe(self.text)).persistent(dialect.keeps_statements());
-        self.args.into_iter().fold(query, |query, arg| match arg {
-            Arg::Int(value) => query.bind(value),
-            Arg::Real(Some(value)) => query.bind(value),
-            // sqlx 0.9.0 has the types of missing floats the wrong way round, and keeps the statement prepared so.
-            Arg::Real(None) => query.bind(None::<f32>),
-            Arg::Text(value) => query.bind(value),
-            Arg::Bytes(value) => query.bind(value),
-        })
-    }
 }
 
-impl Dialect {
-    /// The values of a JSON array in the place `place`, as a subquery: a list of any length for `IN`.
-    pub(crate) fn list(self, place: &str) -> String {
-        match self {
-            Self::Sqlite => format!("(SELECT value FROM json_each({place}))"),
-            Self::Postgres => format!("(SELECT json_array_elements_text({place}::json))"),
-        }
-    }
-
-    /// As [`Self::list`], of numbers.
-    pub(crate) fn numbers(self, place: &str) -> String {
-        match self {
-            Self::Sqlite => self.list(place),
-            Self::Postgres => format!("(SELECT json_array_elements_text({place}::json)::bigint)"),
-        }
-    }
-
-    /// Whether a text contains that in the place `place`, which has no capital ASCII letters, whatever the case of its own.
-    /// Other letters are left as they are, on both databases and in every locale.
-    pub(crate) fn contains_folded(self, column: &str, place: &str) -> String {
-        match self {
-            Self::Sqlite => self.contains(&format!("lower({column})"), place),
-            Self::Postgres => self.contains(&format!("lower({column} COLLATE \"C\")"), place),
-        }
-    }
-
-    /// Whether a text or bytes contain those in the place `place`.
-    pub(crate) fn contains(self, column: &str, place: &str) -> String {
-        match self {
-            Self::Sqlite => format!("instr({column}, {place}) > 0"),
-            Self::Postgres => format!("position({place} IN {column}) > 0"),
-        }
-    }
-}
-
-/// Cuts rows into the chunks that are written at once.
-pub(crate) fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+/// Cuts rows into the chunks that are written by one statement each.
+pub fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
         let size = ROWS_AT_ONCE.into_iter().find(|size| *size <= rows.len())?;
         let (chunk, rest) = rows.split_at(size);
@@ -169,31 +97,30 @@ pub(crate) fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
-/// A list for [`Dialect::list`].
-pub(crate) fn text_list<'a>(items: impl IntoIterator<Item = &'a str>) -> Arg {
+/// Makes a list of texts for [`Dialect::list`](super::Dialect::list).
+#[must_use]
+pub fn text_list<'a>(items: impl IntoIterator<Item = &'a str>) -> Arg {
     let items: Vec<_> = items.into_iter().map(without_nul).collect();
     Arg::Text(Some(serde_json::json!(items).to_string()))
 }
 
-/// A list for [`Dialect::numbers`].
-pub(crate) fn number_list(items: &[i64]) -> Arg {
+/// Makes a list of numbers for [`Dialect::numbers`](super::Dialect::numbers).
+#[must_use]
+pub fn number_list(items: &[i64]) -> Arg {
     Arg::Text(Some(serde_json::json!(items).to_string()))
 }
 
-/// PostgreSQL has no NUL in a text, nor in the JSON that it reads.
-pub(crate) fn without_nul(text: &str) -> String {
+/// Replaces NUL by U+FFFD, because PostgreSQL accepts no NUL in a text, nor in the JSON that it reads.
+#[must_use]
+pub fn without_nul(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// The clock of this machine, in milliseconds since the epoch.
-pub(crate) fn now_ms() -> u64 {
+/// The milliseconds since the epoch, by the clock of this machine.
+#[must_use]
+pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A column that is never negative, though its type could be.
-pub(crate) fn number<N: TryFrom<i64> + Default>(value: i64) -> N {
-    N::try_from(value).unwrap_or_default()
 }
 
 impl From<i64> for Arg {

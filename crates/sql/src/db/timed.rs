@@ -1,168 +1,160 @@
-//! A connection on loan: what is asked on it is answered in time, or fails.
+//! A connection of a pool whose every statement ends within a time limit.
 //!
-//! A database that is halted, or behind a network that loses all in silence, says nothing for ever. A connection that
-//! was left in the middle of something is closed and never used again: its answer may come yet, or never.
+//! A database that is halted, or behind a network that drops all packets, neither answers nor fails. A connection with an
+//! unanswered statement is closed and never used again: its answer may still come, or never.
 //!
-//! On PostgreSQL each statement runs in a transaction and no statement is prepared by name. A pooler such as PgBouncer
-//! gives each transaction another session, so that nothing that outlives a transaction may be relied on or left behind.
+//! On PostgreSQL each statement runs in a transaction, and no statement is prepared by name. A pooler such as PgBouncer
+//! gives each transaction another session, so nothing may outlive a transaction.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+use std::time::Duration;
+
+use sqlx::{Postgres, Sqlite, pool::PoolConnection};
+
+use super::{
+    connection::{Answer, ConnectionMut},
+    dialect::Dialect,
+    limit::{SLOW_FACTOR, within},
+    row::{FromRow, Row, Value},
+    statement::Sql,
 };
+use crate::Result;
 
-use futures_util::TryStreamExt;
-use sqlx::{
-    Any, AnyConnection, AnyPool, AssertSqlSafe, Connection, Database, Either, Executor, Pool, any::AnyRow,
-    pool::PoolConnection,
-};
-use tokio::time::timeout;
-
-use crate::{Error, Result, open::Dialect, sql::Sql};
-
-/// For statements that read or write few rows.
-pub(crate) const SOON: Duration = Duration::from_secs(5);
-/// How much longer those take that may read or write all rows that there are, or wait for them.
-pub(crate) const LATER: u32 = 12;
-const LATE: Duration = SOON.saturating_mul(LATER);
-
-/// A connection of a pool, in time.
-///
-/// A pool says only how long it has waited, not why there is no connection. Another attempt says why: one of each pool at a
-/// time, because it is beside the connections that the pool may have.
-pub(crate) async fn lend<D: Database>(pool: &Pool<D>, limit: Duration) -> Result<PoolConnection<D>> {
-    match timeout(limit, pool.acquire()).await {
-        Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => {}
-        Ok(lent) => return Ok(lent?),
-    }
-    let options = pool.connect_options();
-    let Some(_probe) = Probe::begin(Arc::as_ptr(&options).addr()) else { return Err(sqlx::Error::PoolTimedOut.into()) };
-    match timeout(limit, Box::pin(<D::Connection as Connection>::connect_with(&options))).await {
-        Ok(Ok(_)) => Err(sqlx::Error::PoolTimedOut.into()),
-        Ok(Err(reason)) => Err(reason.into()),
-        Err(_) => Err(Error::Silent),
-    }
-}
-
-/// The pools whose databases are asked why there is no connection, by the address of their options.
-static PROBES: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
-
-struct Probe(usize);
-
-impl Probe {
-    /// None if this pool has one already.
-    fn begin(pool: usize) -> Option<Self> {
-        let is_first = PROBES.lock().unwrap_or_else(PoisonError::into_inner).insert(pool);
-        // Made only then: its drop takes the pool out, and needs the lock.
-        is_first.then(|| Self(pool))
-    }
-}
-
-impl Drop for Probe {
-    fn drop(&mut self) {
-        PROBES.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
-    }
-}
-
-/// The answer of a database, in time.
-pub(crate) async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T>>) -> Result<T> {
-    timeout(limit, answer).await.unwrap_or(Err(Error::Silent))
-}
-
+/// A connection of a pool, with a time limit on every statement.
 #[derive(Debug)]
-pub(crate) struct Lent {
-    connection: PoolConnection<Any>,
-    dialect: Dialect,
+pub struct TimedConnection {
+    connection: Pooled,
+    limit: Duration,
+    /// Whether a statement has no answer yet.
     is_asked: bool,
     in_transaction: bool,
 }
 
-impl Lent {
-    pub(crate) async fn from(pool: &AnyPool, dialect: Dialect) -> Result<Self> {
-        Ok(Self { connection: lend(pool, soon(dialect)).await?, dialect, is_asked: false, in_transaction: false })
+#[derive(Debug)]
+enum Pooled {
+    Postgres(PoolConnection<Postgres>),
+    Sqlite(PoolConnection<Sqlite>),
+}
+
+impl Pooled {
+    fn connection(&mut self) -> ConnectionMut<'_> {
+        match self {
+            Self::Postgres(connection) => ConnectionMut::Postgres(connection),
+            Self::Sqlite(connection) => ConnectionMut::Sqlite(connection),
+        }
+    }
+}
+
+impl TimedConnection {
+    pub(super) fn postgres(connection: PoolConnection<Postgres>, limit: Duration) -> Self {
+        Self::new(Pooled::Postgres(connection), limit)
     }
 
-    /// Rolled back unless it is [committed](Self::commit).
-    pub(crate) async fn begin(mut self) -> Result<Self> {
+    pub(super) fn sqlite(connection: PoolConnection<Sqlite>, limit: Duration) -> Self {
+        Self::new(Pooled::Sqlite(connection), limit)
+    }
+
+    fn new(connection: Pooled, limit: Duration) -> Self {
+        Self { connection, limit, is_asked: false, in_transaction: false }
+    }
+
+    /// The kind of database.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        match self.connection {
+            Pooled::Postgres(_) => Dialect::Postgres,
+            Pooled::Sqlite(_) => Dialect::Sqlite,
+        }
+    }
+
+    /// Begins a transaction, which is rolled back unless it is [committed](Self::commit).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database), [`Error::Silent`](crate::Error::Silent).
+    pub async fn begin(mut self) -> Result<Self> {
         self.in_transaction = true;
-        self.run(self.dialect.begin(), false).await?;
+        self.run(self.dialect().begin(), false).await?;
         Ok(self)
     }
 
-    /// If this fails, the transaction may be committed all the same.
-    pub(crate) async fn commit(mut self) -> Result<()> {
+    /// Commits the transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Database`](crate::Error::Database), [`Error::Silent`](crate::Error::Silent). The transaction may be
+    /// committed all the same.
+    pub async fn commit(mut self) -> Result<()> {
         self.run("COMMIT", false).await?;
         self.in_transaction = false;
         Ok(())
     }
 
-    /// Statements without places.
-    pub(crate) async fn run(&mut self, text: &'static str, late: bool) -> Result<()> {
+    /// Runs a text of statements without values. `is_slow` gives it the longer limit.
+    pub(super) async fn run(&mut self, text: &'static str, is_slow: bool) -> Result<()> {
+        let limit = self.limit(is_slow);
         self.is_asked = true;
-        within(limit(self.dialect, late), async { Ok(run(&mut self.connection, text).await?) }).await?;
+        let mut on = self.connection.connection();
+        let answer = within(limit, async { Ok(on.run(text).await) }).await?;
         self.is_asked = false;
-        Ok(())
+        Ok(answer?)
     }
 
-    /// How many rows a statement changed, and those that it returns.
-    pub(crate) async fn ask(&mut self, sql: Sql) -> Result<(u64, Vec<AnyRow>)> {
-        let (limit, alone) = (limit(self.dialect, sql.is_late()), !self.in_transaction);
+    /// Runs a statement, in a transaction of its own unless one has begun.
+    async fn ask(&mut self, sql: Sql) -> Result<Answer> {
+        let (limit, in_transaction) = (self.limit(sql.is_slow()), self.in_transaction);
         self.is_asked = true;
-        let answer = async {
-            Ok(match self.dialect {
-                Dialect::Postgres if alone => ask_alone(&mut self.connection, sql).await,
-                dialect => ask(&mut self.connection, sql, dialect).await,
-            })
-        };
-        // Boxed, because it would make the futures of all who ask as large as it is.
+        let mut on = self.connection.connection();
+        let answer = async { Ok(if in_transaction { on.fetch(sql).await } else { on.fetch_alone(sql).await }) };
+        // Boxed, because otherwise the futures of all callers would be as large as this one.
         let answer = within(limit, Box::pin(answer)).await?;
         self.is_asked = false;
         Ok(answer?)
     }
+
+    fn limit(&self, is_slow: bool) -> Duration {
+        // SQLite itself reports a lock that another process holds for too long.
+        let is_slow = is_slow || self.dialect() == Dialect::Sqlite;
+        if is_slow { self.limit.saturating_mul(SLOW_FACTOR) } else { self.limit }
+    }
 }
 
-impl Drop for Lent {
+impl Drop for TimedConnection {
     fn drop(&mut self) {
         if self.is_asked || self.in_transaction {
-            self.connection.close_on_drop();
+            match &mut self.connection {
+                Pooled::Postgres(connection) => connection.close_on_drop(),
+                Pooled::Sqlite(connection) => connection.close_on_drop(),
+            }
         }
     }
 }
 
-/// SQLite itself says when another process has the file for too long.
-fn soon(dialect: Dialect) -> Duration {
-    match dialect {
-        Dialect::Sqlite => LATE,
-        Dialect::Postgres => SOON,
+/// Each fails with [`Error::Database`](crate::Error::Database) or [`Error::Silent`](crate::Error::Silent).
+#[expect(clippy::missing_errors_doc, reason = "one sentence for all of them stands above")]
+impl Sql {
+    /// Runs the statement, and returns how many rows it changed.
+    pub async fn execute(self, on: &mut TimedConnection) -> Result<u64> {
+        Ok(on.ask(self).await?.0)
     }
-}
 
-fn limit(dialect: Dialect, late: bool) -> Duration {
-    if late { LATE } else { soon(dialect) }
-}
-
-async fn run(on: &mut AnyConnection, text: &'static str) -> sqlx::Result<()> {
-    sqlx::raw_sql(AssertSqlSafe(text)).execute(on).await.map(drop)
-}
-
-/// In a transaction of its own.
-async fn ask_alone(on: &mut AnyConnection, sql: Sql) -> sqlx::Result<(u64, Vec<AnyRow>)> {
-    run(on, Dialect::Postgres.begin()).await?;
-    let answer = ask(on, sql, Dialect::Postgres).await;
-    let ended = run(on, if answer.is_ok() { "COMMIT" } else { "ROLLBACK" }).await;
-    let answer = answer?;
-    ended.map(|()| answer)
-}
-
-async fn ask(on: &mut AnyConnection, sql: Sql, dialect: Dialect) -> sqlx::Result<(u64, Vec<AnyRow>)> {
-    let (mut changed, mut rows) = (0, Vec::new());
-    let mut answer = on.fetch_many(sql.query(dialect));
-    while let Some(part) = answer.try_next().await? {
-        match part {
-            Either::Left(result) => changed += result.rows_affected(),
-            Either::Right(row) => rows.push(row),
-        }
+    /// Runs the statement, and returns its rows.
+    pub async fn rows(self, on: &mut TimedConnection) -> Result<Vec<Row>> {
+        Ok(on.ask(self).await?.1)
     }
-    Ok((changed, rows))
+
+    /// Runs the statement, and reads its rows.
+    pub async fn all<T: FromRow>(self, on: &mut TimedConnection) -> Result<Vec<T>> {
+        Ok(self.rows(on).await?.iter().map(T::from_row).collect::<sqlx::Result<_>>()?)
+    }
+
+    /// Runs the statement, and reads its first row if it has one.
+    pub async fn maybe<T: FromRow>(self, on: &mut TimedConnection) -> Result<Option<T>> {
+        Ok(self.rows(on).await?.first().map(T::from_row).transpose()?)
+    }
+
+    /// Runs the statement, and reads the first column of its first row.
+    pub async fn one<T: for<'r> Value<'r>>(self, on: &mut TimedConnection) -> Result<T> {
+        let rows = self.rows(on).await?;
+        Ok(rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?)
+    }
 }

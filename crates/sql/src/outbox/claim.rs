@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use crate::{
     Result,
-    embedded::{Columns, Pool, Record},
-    open::Dialect,
-    sql::{Sql, number, number_list},
+    db::{Dialect, FromRow, Pool, Row, Sql, number_list},
 };
 
 /// Payloads that one claim may bring into memory, and the last of them besides.
@@ -36,19 +34,19 @@ pub(super) struct Leased {
     pub(super) tries: u32,
 }
 
-impl Record for Leased {
-    fn read(columns: &dyn Columns) -> Result<Self> {
+impl FromRow for Leased {
+    fn from_row(row: &Row) -> sqlx::Result<Self> {
         Ok(Self {
-            seq: columns.int("seq")?.unwrap_or_default(),
-            id: columns.text("id")?.unwrap_or_default(),
-            job: columns.text("job")?.unwrap_or_default(),
-            queue: columns.text("queue")?.unwrap_or_default(),
-            payload: columns.bytes("payload")?,
-            size: number(columns.int("size")?.unwrap_or_default()),
-            options: columns.text("options")?.unwrap_or_default(),
-            order_key: columns.text("order_key")?,
-            enqueued_at: number(columns.int("enqueued_at")?.unwrap_or_default()),
-            tries: number(columns.int("tries")?.unwrap_or_default()),
+            seq: row.try_get("seq")?,
+            id: row.try_get("id")?,
+            job: row.try_get("job")?,
+            queue: row.try_get("queue")?,
+            payload: row.try_get("payload")?,
+            size: row.number("size")?,
+            options: row.try_get("options")?,
+            order_key: row.try_get("order_key")?,
+            enqueued_at: row.number("enqueued_at")?,
+            tries: row.number("tries")?,
         })
     }
 }
@@ -83,13 +81,9 @@ struct Head {
     free: bool,
 }
 
-impl Record for Head {
-    fn read(columns: &dyn Columns) -> Result<Self> {
-        Ok(Self {
-            seq: columns.int("seq")?.unwrap_or_default(),
-            key: columns.text("order_key")?.unwrap_or_default(),
-            free: columns.int("free")? == Some(1),
-        })
+impl FromRow for Head {
+    fn from_row(row: &Row) -> sqlx::Result<Self> {
+        Ok(Self { seq: row.try_get("seq")?, key: row.try_get("order_key")?, free: row.flag("free")? })
     }
 }
 

@@ -1,60 +1,19 @@
-//! The transactional outbox: a job is published if, and only if, the transaction that enqueued it commits.
-//!
-//! [`Outbox::enqueue`] writes the job into a table beside your data; a [`Relay`] publishes what was committed. The id is
-//! given when the job is enqueued: whatever dies in between, all copies bear it.
-//!
-//! ```
-//! use leveret_store::{Entry, Outbox};
-//! use sqlx::sqlite::SqlitePool;
-//! # #[derive(serde::Serialize, serde::Deserialize)] struct SendEmail { to: String }
-//! # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
-//!
-//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let folder = tempfile::tempdir()?;
-//! # let url = format!("sqlite://{}?mode=rwc", folder.path().join("shop.db").display());
-//! let pool = SqlitePool::connect(&url).await?;          // or a PgPool
-//! Outbox::migrate(&pool).await?;
-//!
-//! let mut tx = pool.begin().await?;
-//! // … the order's row, in the same transaction …
-//! let id = Outbox::enqueue(&mut tx, &SendEmail { to: "ada@example.org".into() }).await?;
-//! Outbox::enqueue(&mut tx, Entry::raw("report", "reports", "{}").order_key("customer-7").track()).await?;
-//! tx.commit().await?;
-//! # let _ = id;
-//! assert_eq!(Outbox::new(&pool).status().await?.pending, 2);
-//! # Ok(()) }
-//! ```
-//!
-//! # Layout
-//!
-//! `entry`: a job and its options. `claim`: every statement of the relay. `relay`: its loop; `relay/publish`: one batch's way to the broker. `metrics`. `look`: what an operator sees
-//! and does.
-
-mod claim;
-mod entry;
-mod look;
-mod metrics;
-mod relay;
+//! Enqueues jobs in a transaction of the user's.
 
 use leveret::JobId;
 
-pub use self::{
-    entry::Entry,
-    look::{Chosen, OutboxStatus, SetAside},
-    relay::{Relay, Waker},
-};
+use super::entry::Entry;
 use crate::{
     Result,
-    embedded::{Connection, Open, Pool, held_in_a_database, schema::Part},
-    open::Dialect,
-    sql::{Arg, Sql, chunks, text_list},
+    db::{Arg, Connection, ConnectionMut, Dialect, Migrations, Pool, Sql, TABLES_LOCK, chunks, from_pools, text_list},
 };
 
-/// Apart from the tables of the server: they may live in any database of yours.
-const PART: Part = Part {
+pub(super) const MIGRATIONS: Migrations = Migrations {
     name: "outbox",
-    sqlite: &[include_str!("../migrations/outbox/sqlite/1.sql")],
-    postgres: &[include_str!("../migrations/outbox/postgres/1.sql")],
+    table: "leveret_outbox_migrations",
+    lock: TABLES_LOCK,
+    sqlite: &[include_str!("../../migrations/outbox/sqlite/1.sql")],
+    postgres: &[include_str!("../../migrations/outbox/postgres/1.sql")],
 };
 
 /// The outbox of a database; see the crate's [`Relay`] for its other end.
@@ -63,7 +22,7 @@ const PART: Part = Part {
 /// # #[derive(serde::Serialize, serde::Deserialize)] struct SendEmail { to: String }
 /// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
 /// # async fn doc(pool: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
-/// use leveret_store::{Entry, Outbox};
+/// use leveret_sql::{Entry, Outbox};
 ///
 /// let mut tx = pool.begin().await?;
 /// let job = SendEmail { to: "ada@example.org".into() };
@@ -74,10 +33,10 @@ const PART: Part = Part {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Outbox {
-    pool: Pool,
+    pub(super) pool: Pool,
 }
 
-held_in_a_database!(Outbox);
+from_pools!(Outbox);
 
 impl Outbox {
     /// The outbox of a database whose tables are there.
@@ -91,7 +50,7 @@ impl Outbox {
     ///
     /// As [`Store::open`](crate::Store::open), but for [`Error::Newer`](crate::Error::Newer).
     pub async fn open(url: &str) -> Result<Self> {
-        Ok(Self { pool: Pool::connect(url).await? })
+        Ok(Self { pool: Pool::open(url).await? })
     }
 
     /// Makes the outbox's tables in a database, or brings them up to date. Any number of processes may do so at once.
@@ -104,7 +63,7 @@ impl Outbox {
     /// [`Error::Newer`](crate::Error::Newer) for tables of a newer Leveret, [`Error::Database`](crate::Error::Database).
     pub async fn migrate(pool: impl Into<Self>) -> Result<Self> {
         let outbox = pool.into();
-        PART.migrate(&outbox.pool).await?;
+        MIGRATIONS.migrate(&outbox.pool).await?;
         Ok(outbox)
     }
 
@@ -144,21 +103,21 @@ async fn enqueue_rows(on: &mut impl Connection, entries: Vec<Entry>) -> Result<V
     entries.iter().try_for_each(Entry::check)?;
     let rows = entries.into_iter().map(row).collect::<Result<Vec<_>>>()?;
     let keys: Vec<_> = rows.iter().filter_map(|row| row.order_key.as_deref()).collect();
-    if on.open().dialect() == Dialect::Postgres && !keys.is_empty() {
-        lock(on.open(), &keys).await?;
+    if on.connection().dialect() == Dialect::Postgres && !keys.is_empty() {
+        lock(on.connection(), &keys).await?;
     }
     for chunk in chunks(&rows) {
         let mut insert =
             Sql::new("INSERT INTO leveret_outbox (id, job, queue, payload, options, order_key, enqueued_at) VALUES ");
         insert.values(chunk.iter().map(Row::args));
-        on.open().execute(insert).await.map_err(|error| PART.explained(error))?;
+        on.connection().execute(insert).await.map_err(|error| MIGRATIONS.explain(error))?;
     }
     Ok(rows.into_iter().map(|row| row.id).collect())
 }
 
 /// Until the commit: so the numbers of one key are in the order in which they can be seen. In one order for all, so that
 /// two calls like this cannot lock each other out.
-async fn lock(on: Open<'_>, keys: &[&str]) -> Result<()> {
+async fn lock(on: ConnectionMut<'_>, keys: &[&str]) -> Result<()> {
     let text = "SELECT pg_advisory_xact_lock(1818588773, key) FROM
                 (SELECT DISTINCT hashtext(value) AS key FROM json_array_elements_text($1::json) ORDER BY 1) AS keys";
     on.execute(Sql::new(text).arg(text_list(keys.iter().copied()))).await.map(drop)

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use leveret::{HeaderValue, Job, JobId, names};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, sql::now_ms};
+use crate::{Error, Result, db::now_ms};
 
 /// A job for the outbox, with the options of a [publish](leveret::Publish). A reference to a job is one without any.
 ///
@@ -13,7 +13,7 @@ use crate::{Error, Result, sql::now_ms};
 ///
 /// ```
 /// use std::time::Duration;
-/// use leveret_store::Entry;
+/// use leveret_sql::Entry;
 /// # #[derive(serde::Serialize, serde::Deserialize)] struct SendEmail { to: String }
 /// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
 ///
@@ -82,7 +82,7 @@ impl Entry {
     /// A job whose type is not known here, by its name, its queue and its payload, which is to be JSON.
     ///
     /// ```
-    /// let entry = leveret_store::Entry::raw("email.send", "email", r#"{"to": "ada@example.org"}"#).track();
+    /// let entry = leveret_sql::Entry::raw("email.send", "email", r#"{"to": "ada@example.org"}"#).track();
     /// # let _ = entry;
     /// ```
     pub fn raw(job: impl Into<String>, queue: impl Into<String>, payload: impl Into<Vec<u8>>) -> Self {

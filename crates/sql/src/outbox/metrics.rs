@@ -3,8 +3,8 @@
 use leveret::Broker;
 use prometheus::{Gauge, IntCounter, IntGauge, core::Collector};
 
-use super::look::OutboxStatus;
-use crate::sql::now_ms;
+use super::operate::OutboxStatus;
+use crate::db::now_ms;
 
 #[derive(Clone, Debug)]
 pub(super) struct Metrics {

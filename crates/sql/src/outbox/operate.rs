@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Outbox, PART};
+use super::enqueue::{MIGRATIONS, Outbox};
 use crate::{
     Result,
-    embedded::{Columns, Record},
-    sql::{Sql, number, number_list},
+    db::{FromRow, Row, Sql, number_list},
 };
 
 const AT_ONCE: u64 = 1000;
@@ -58,31 +57,30 @@ pub enum Chosen {
     Numbers(Vec<i64>),
 }
 
-impl Record for OutboxStatus {
-    fn read(columns: &dyn Columns) -> Result<Self> {
-        let count = |column| Ok::<u64, crate::Error>(number(columns.int(column)?.unwrap_or_default()));
+impl FromRow for OutboxStatus {
+    fn from_row(row: &Row) -> sqlx::Result<Self> {
         Ok(Self {
-            pending: count("pending")?,
-            leased: count("leased")?,
-            oldest_at: columns.int("oldest_at")?.map(number),
-            set_aside: count("set_aside")?,
-            published: count("published")?,
+            pending: row.number("pending")?,
+            leased: row.number("leased")?,
+            oldest_at: row.maybe_number("oldest_at")?,
+            set_aside: row.number("set_aside")?,
+            published: row.number("published")?,
         })
     }
 }
 
-impl Record for SetAside {
-    fn read(columns: &dyn Columns) -> Result<Self> {
+impl FromRow for SetAside {
+    fn from_row(row: &Row) -> sqlx::Result<Self> {
         Ok(Self {
-            number: columns.int("seq")?.unwrap_or_default(),
-            id: columns.text("id")?.unwrap_or_default(),
-            job: columns.text("job")?.unwrap_or_default(),
-            queue: columns.text("queue")?.unwrap_or_default(),
-            order_key: columns.text("order_key")?,
-            enqueued_at: number(columns.int("enqueued_at")?.unwrap_or_default()),
-            set_aside_at: number(columns.int("set_aside_at")?.unwrap_or_default()),
-            tries: number(columns.int("tries")?.unwrap_or_default()),
-            reason: columns.text("reason")?.unwrap_or_default(),
+            number: row.try_get("seq")?,
+            id: row.try_get("id")?,
+            job: row.try_get("job")?,
+            queue: row.try_get("queue")?,
+            order_key: row.try_get("order_key")?,
+            enqueued_at: row.number("enqueued_at")?,
+            set_aside_at: row.number("set_aside_at")?,
+            tries: row.number("tries")?,
+            reason: row.try_get("reason")?,
         })
     }
 }
@@ -95,7 +93,7 @@ impl Outbox {
     /// [`Error::NoTables`](crate::Error::NoTables), [`Error::Newer`](crate::Error::Newer),
     /// [`Error::Database`](crate::Error::Database), [`Error::Silent`](crate::Error::Silent).
     pub async fn status(&self) -> Result<OutboxStatus> {
-        PART.check(&self.pool).await?;
+        MIGRATIONS.check(&self.pool).await?;
         let now = self.pool.dialect().now();
         let text = format!(
             "SELECT count(*) AS pending, count(CASE WHEN leased_until > {now} THEN 1 END) AS leased,
@@ -104,7 +102,7 @@ impl Outbox {
                     (SELECT count(*) FROM leveret_outbox WHERE published_at IS NOT NULL) AS published
              FROM leveret_outbox WHERE published_at IS NULL AND set_aside_at IS NULL"
         );
-        Ok(self.pool.all(Sql::new(text).late()).await?.pop().unwrap_or_default())
+        Ok(self.pool.all(Sql::new(text).slow()).await?.pop().unwrap_or_default())
     }
 
     /// The jobs that were set aside, from the first number after `after` on, at most `limit`.
@@ -113,7 +111,7 @@ impl Outbox {
     ///
     /// As [`status`](Self::status).
     pub async fn set_aside(&self, after: i64, limit: u32) -> Result<Vec<SetAside>> {
-        PART.check(&self.pool).await?;
+        MIGRATIONS.check(&self.pool).await?;
         let text = "SELECT seq, id, job, queue, order_key, enqueued_at, set_aside_at, tries, reason FROM leveret_outbox
                     WHERE set_aside_at IS NOT NULL AND seq > $1 ORDER BY seq LIMIT $2";
         self.pool.all(Sql::new(text).arg(after).arg(limit)).await
@@ -141,12 +139,12 @@ impl Outbox {
     }
 
     async fn change(&self, change: &str, chosen: &Chosen) -> Result<u64> {
-        PART.check(&self.pool).await?;
+        MIGRATIONS.check(&self.pool).await?;
         match chosen {
             Chosen::Numbers(numbers) => {
                 let list = self.pool.dialect().numbers("$1");
                 let text = format!("{change} WHERE set_aside_at IS NOT NULL AND seq IN {list}");
-                self.pool.execute(Sql::new(text).late().arg(number_list(numbers))).await
+                self.pool.execute(Sql::new(text).slow().arg(number_list(numbers))).await
             }
             Chosen::All => {
                 let some = "SELECT seq FROM leveret_outbox WHERE set_aside_at IS NOT NULL ORDER BY seq LIMIT $1";
@@ -161,7 +159,7 @@ impl Outbox {
     ///
     /// As [`status`](Self::status).
     pub async fn prune(&self, kept: Duration) -> Result<u64> {
-        PART.check(&self.pool).await?;
+        MIGRATIONS.check(&self.pool).await?;
         let text = format!(
             "DELETE FROM leveret_outbox WHERE seq IN (SELECT seq FROM leveret_outbox
              WHERE published_at IS NOT NULL AND published_at <= {} - $2 ORDER BY published_at LIMIT $1)",
@@ -174,7 +172,7 @@ impl Outbox {
     async fn portions(&self, text: &str, kept: Option<Duration>) -> Result<u64> {
         let mut all = 0;
         loop {
-            let mut change = Sql::new(text).late().arg(AT_ONCE);
+            let mut change = Sql::new(text).slow().arg(AT_ONCE);
             if let Some(kept) = kept {
                 change = change.arg(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
             }

@@ -22,11 +22,14 @@ use tokio_util::sync::CancellationToken;
 
 use self::publish::{Batch, publish};
 use super::{
-    Outbox,
     claim::{self, Leased, Place, Wanted},
+    enqueue::{MIGRATIONS, Outbox},
     metrics::Metrics,
 };
-use crate::{Error, Result, embedded::Pool, lent::within, outbox::PART};
+use crate::{
+    Error, Result,
+    db::{Pool, within},
+};
 
 /// The waits of a lane that finds nothing: doubled from the first to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
@@ -45,7 +48,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// ```no_run
 /// # async fn doc(pool: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
 /// use leveret::{Broker, Config, shutdown_signal};
-/// use leveret_store::Relay;
+/// use leveret_sql::Relay;
 ///
 /// let broker = Broker::amqp(Config::default())?;
 /// let _health = broker.serve_health()?;
@@ -195,7 +198,7 @@ impl Relay {
     async fn start(&self, stopping: &CancellationToken) -> Result<()> {
         let mut told = false;
         while !stopping.is_cancelled() {
-            let Err(error) = PART.check(&self.pool).await else { return Ok(()) };
+            let Err(error) = MIGRATIONS.check(&self.pool).await else { return Ok(()) };
             self.outlast(error, &mut told, stopping).await?;
         }
         Ok(())

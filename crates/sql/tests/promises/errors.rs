@@ -1,7 +1,7 @@
 //! What a database says is told as what it is.
 
 use leveret_harness::{Postgres, shared_postgres};
-use leveret_store::{Entry, Error, Inbox, Outbox, Relay, Store, chain};
+use leveret_sql::{Entry, Error, Inbox, Outbox, Relay, chain};
 use sqlx::PgPool;
 
 use crate::outbox::stage::Pool;
@@ -16,7 +16,6 @@ fn told(error: &Error, word: &str, code: &str, passes: bool) {
 
 async fn refused_to_open(url: &str, word: &str, code: &str) {
     told(&Outbox::open(url).await.unwrap_err(), word, code, false);
-    told(&Store::open(url).await.unwrap_err(), word, code, false);
 }
 
 #[tokio::test]
@@ -49,7 +48,7 @@ async fn a_missing_right_a_read_only_database_and_a_cancelled_statement_are_no_m
     told(&error, "lacks a right", "42501", false);
 
     let reading = PgPool::connect(&format!("{url}?options=-c%20default_transaction_read_only=on")).await.unwrap();
-    let error = Outbox::new(&reading).discard(&leveret_store::Chosen::All).await.unwrap_err();
+    let error = Outbox::new(&reading).discard(&leveret_sql::Chosen::All).await.unwrap_err();
     told(&error, "read-only", "25006", true);
     let hasty = PgPool::connect(&format!("{url}?options=-c%20statement_timeout=1")).await.unwrap();
     let mut busy = pool.begin().await.unwrap();
@@ -69,6 +68,18 @@ async fn a_database_whose_search_path_does_not_lead_to_the_tables_is_told_so() {
     for error in [error, Outbox::new(&elsewhere).status().await.unwrap_err()] {
         assert!(matches!(error, Error::NoTables { part: "outbox" }), "{error:?}");
         assert!(error.to_string().contains("search_path"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_for_its_user_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.db").display().to_string();
+    Outbox::migrate(&Outbox::open(&path).await.unwrap()).await.unwrap();
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let (file, mode) = file.map(|file| (file.path(), file.metadata().unwrap().permissions().mode())).unwrap();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
     }
 }
 

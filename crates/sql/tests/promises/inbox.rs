@@ -5,17 +5,14 @@ mod crash;
 use std::{collections::BTreeMap, time::Duration};
 
 use leveret::{Broker, Config, Context, Job, JobResult, Queue, RetryPolicy, Worker, testing};
-use leveret_harness::{eventually, eventually_eq};
-use leveret_store::{Error, Inbox};
+use leveret_harness::{Database, eventually, eventually_eq};
+use leveret_sql::{Error, Inbox};
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 
-use crate::{
-    database::Database,
-    outbox::stage::{LONG, Pool},
-};
+use crate::outbox::stage::{LONG, Pool};
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     a_job_that_comes_again_is_a_duplicate_without_effect,
     what_is_rolled_back_is_done_when_it_is_tried_again,
     of_copies_that_run_at_once_one_has_its_effect,

@@ -1,13 +1,15 @@
 //! What an operator does with dead letters: edit, purge, restore. Each leaves its trace in history and audit log.
 
+use leveret_sql::{
+    Result,
+    db::{Arg, Sql, TimedConnection},
+};
 use serde_json::json;
 
-use super::{DeadState, Selection};
+use super::letter::{DeadState, Selection};
 use crate::{
-    By, Result, Store, audit,
-    lent::Lent,
-    open::Area,
-    sql::{Arg, Sql},
+    audit::{self, By},
+    open::{Store, WriteLock},
 };
 
 /// A change of state of many letters.
@@ -41,7 +43,7 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn edit(&self, id: i64, payload: &[u8], by: By<'_>) -> Result<bool> {
-        let mut tx = self.write(Area::Dead).await?;
+        let mut tx = self.write(WriteLock::Dead).await?;
         let text = "UPDATE leveret_dead SET original = coalesce(original, payload), payload = $1
                     WHERE id = $2 AND state = 'dead'";
         let edited = Sql::new(text).arg(payload).arg(id).execute(&mut tx).await? == 1;
@@ -69,7 +71,7 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn revert(&self, id: i64, by: By<'_>) -> Result<bool> {
-        let mut tx = self.write(Area::Dead).await?;
+        let mut tx = self.write(WriteLock::Dead).await?;
         let text = "UPDATE leveret_dead SET payload = original, original = NULL
                     WHERE id = $1 AND state = 'dead' AND original IS NOT NULL";
         let reverted = Sql::new(text).arg(id).execute(&mut tx).await? == 1;
@@ -116,7 +118,7 @@ impl Store {
     }
 
     async fn decide(&self, audited: &str, selection: &Selection, change: &Change, by: By<'_>) -> Result<u64> {
-        let mut tx = self.write(Area::Dead).await?;
+        let mut tx = self.write(WriteLock::Dead).await?;
         let changed = self.change(&mut tx, selection, change, by).await?;
         audit::note(&mut tx, by, audited, &json!({ "selection": selection, "letters": changed })).await?;
         tx.commit().await?;
@@ -126,7 +128,7 @@ impl Store {
     /// Writes the history first, of the letters that the change is then made to.
     pub(super) async fn change(
         &self,
-        tx: &mut Lent,
+        tx: &mut TimedConnection,
         selection: &Selection,
         change: &Change,
         by: By<'_>,
@@ -134,12 +136,12 @@ impl Store {
         let detail = Arg::Text(change.replay.map(|replay| json!({ "replay": replay }).to_string()));
         let text = "INSERT INTO leveret_dead_history (dead_id, at, actor, action, detail)
                     SELECT id, $1, $2, $3, $4 FROM leveret_dead WHERE 1 = 1";
-        let mut history = Sql::new(text).late();
+        let mut history = Sql::new(text).slow();
         history = history.arg(by.at).arg(by.actor).arg(change.action).arg(detail);
         self.meant(&mut history, selection, change);
         history.execute(tx).await?;
         let text = "UPDATE leveret_dead SET state = $1, state_at = $2, replay_id = coalesce($3, replay_id) WHERE 1 = 1";
-        let mut update = Sql::new(text).late();
+        let mut update = Sql::new(text).slow();
         update = update.arg(change.to.as_str()).arg(by.at).arg(Arg::Int(change.replay));
         self.meant(&mut update, selection, change);
         update.execute(tx).await
@@ -159,7 +161,7 @@ impl Store {
 }
 
 /// Writes a change of one letter's payload down, in its history and in the audit log.
-async fn note_edit(tx: &mut Lent, id: i64, action: &str, audited: &str, by: By<'_>) -> Result<()> {
+async fn note_edit(tx: &mut TimedConnection, id: i64, action: &str, audited: &str, by: By<'_>) -> Result<()> {
     let text = "INSERT INTO leveret_dead_history (dead_id, at, actor, action) VALUES ($1, $2, $3, $4)";
     Sql::new(text).arg(id).arg(by.at).arg(by.actor).arg(action).execute(tx).await?;
     audit::note(tx, by, audited, &json!({ "id": id })).await

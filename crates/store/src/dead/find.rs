@@ -1,9 +1,14 @@
 //! Finds dead letters, one by one or by what they died of.
 
-use super::{ABOUT, DeadFilter, DeadLetter, DeadState, Group, HistoryEntry, Letter, Selection};
+use leveret_sql::{
+    Result,
+    db::{Sql, number, number_list},
+};
+
+use super::letter::{ABOUT, DeadFilter, DeadLetter, DeadState, Group, HistoryEntry, Letter, Selection};
 use crate::{
-    Cursor, Page, Result, Store,
-    sql::{Sql, number_list},
+    open::Store,
+    page::{Cursor, Page},
 };
 
 impl Store {
@@ -30,7 +35,7 @@ impl Store {
         limit: u32,
     ) -> Result<Page<DeadLetter>> {
         let before = after.map_or(i64::MAX, Cursor::number);
-        let mut sql = Sql::new(format!("SELECT {ABOUT} FROM leveret_dead WHERE id < $1")).late().arg(before);
+        let mut sql = Sql::new(format!("SELECT {ABOUT} FROM leveret_dead WHERE id < $1")).slow().arg(before);
         self.fit(&mut sql, filter);
         sql.push(" ORDER BY id DESC LIMIT ").bind(u64::from(limit) + 1);
         let letters = sql.all(&mut self.reader().await?).await?;
@@ -55,9 +60,9 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn count_dead(&self, filter: &DeadFilter) -> Result<u64> {
-        let mut sql = Sql::new("SELECT count(*) FROM leveret_dead WHERE 1 = 1").late();
+        let mut sql = Sql::new("SELECT count(*) FROM leveret_dead WHERE 1 = 1").slow();
         self.fit(&mut sql, filter);
-        Ok(crate::sql::number(sql.one(&mut self.reader().await?).await?))
+        Ok(number(sql.one(&mut self.reader().await?).await?))
     }
 
     /// The dead letters that fit, gathered by what they died of: the largest groups first, `limit` at most.
@@ -74,7 +79,7 @@ impl Store {
                           max(id) AS sample
                    FROM leveret_dead WHERE 1 = 1",
         )
-        .late();
+        .slow();
         self.fit(&mut sql, filter);
         sql.push(" GROUP BY fingerprint ORDER BY letters DESC, fingerprint LIMIT ").bind(u64::from(limit));
         sql.push(
@@ -137,8 +142,8 @@ impl Store {
             sql.push(&format!(" AND {in_error}"));
         }
         if let Some(text) = &filter.text {
-            let (in_error, payload) = (self.in_error(sql, text), sql.place(text.as_bytes()));
-            sql.push(&format!(" AND ({in_error} OR {})", self.dialect.contains("payload", &payload)));
+            let (in_error, payload) = (self.in_error(sql, text), sql.placeholder(text.as_bytes()));
+            sql.push(&format!(" AND ({in_error} OR {})", self.dialect().contains("payload", &payload)));
         }
         if let Some(from) = filter.failed_from {
             sql.push(" AND failed_at >= ").bind(from);
@@ -149,8 +154,8 @@ impl Store {
     }
 
     fn in_error(&self, sql: &mut Sql, text: &str) -> String {
-        let place = sql.place(text.to_ascii_lowercase().as_str());
-        self.dialect.contains_folded("error", &place)
+        let place = sql.placeholder(text.to_ascii_lowercase().as_str());
+        self.dialect().contains_folded("error", &place)
     }
 
     /// Appends the conditions of a selection, of which only those in `state` are meant.
@@ -161,8 +166,8 @@ impl Store {
         match selection {
             Selection::Filter(filter) => self.fit(sql, &DeadFilter { states: vec![state], ..filter.clone() }),
             Selection::Ids(ids) => {
-                let list = sql.place(number_list(ids));
-                let list = self.dialect.numbers(&list);
+                let list = sql.placeholder(number_list(ids));
+                let list = self.dialect().numbers(&list);
                 sql.push(&format!(" AND id IN {list} AND state || '' = '{}'", state.as_str()));
             }
         }

@@ -1,23 +1,10 @@
-//! Dead letters: taken out of the broker for good, and kept with what was done to them.
-//!
-//! In the order of their life: `take_in`, `find`, `desk` (edit, purge, restore), `replay`, `transfer` (export, import).
+//! Dead letters, and which of them are chosen.
 
-mod desk;
-mod find;
-mod fingerprint;
-mod replay;
-mod take_in;
-mod transfer;
-
+use leveret_sql::db::{FromRow, Row};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::{FromRow, Row, any::AnyRow};
 
-pub use self::{
-    fingerprint::fingerprint,
-    replay::{Lease, Replay},
-};
-use crate::{sql::number, status::json};
+use super::base64;
 
 /// A name for each, in the database and in JSON.
 macro_rules! names {
@@ -139,7 +126,7 @@ pub struct DeadLetter {
     /// Since when.
     #[serde(with = "crate::time::rfc3339")]
     pub state_at: u64,
-    /// The same for letters that died of the same; see [`fingerprint`].
+    /// The same for letters that died of the same; see [`fingerprint`](crate::fingerprint).
     pub fingerprint: String,
     /// The last replay that had it.
     pub replay_id: Option<i64>,
@@ -156,13 +143,13 @@ pub struct Letter {
     #[serde(flatten)]
     pub about: DeadLetter,
     /// The properties of the message, as `RawMessage::from_parts` wants them.
-    #[serde(with = "transfer::base64_text")]
+    #[serde(with = "base64::bytes")]
     pub properties: Vec<u8>,
     /// The payload that a replay publishes.
-    #[serde(with = "transfer::base64_text")]
+    #[serde(with = "base64::bytes")]
     pub payload: Vec<u8>,
     /// The payload it died with, if that was another.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "transfer::base64_maybe")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "base64::maybe_bytes")]
     pub original: Option<Vec<u8>>,
 }
 
@@ -259,36 +246,36 @@ pub enum Selection {
 }
 
 /// The columns of [`DeadLetter`].
-const ABOUT: &str = "id, source, queue, job_id, job, kind, error, attempt, hop, failed_at, taken_at, state, state_at, \
-                     fingerprint, replay_id, length(payload) AS payload_bytes, CASE WHEN original IS NULL THEN 0 ELSE 1 END AS edited";
+pub(super) const ABOUT: &str = "id, source, queue, job_id, job, kind, error, attempt, hop, failed_at, taken_at, state, state_at, fingerprint, \
+     replay_id, CAST(length(payload) AS BIGINT) AS payload_bytes, \
+     CAST(CASE WHEN original IS NULL THEN 0 ELSE 1 END AS BIGINT) AS edited";
 
-impl FromRow<'_, AnyRow> for DeadLetter {
-    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
-        let parsed = |error: String| sqlx::Error::Decode(error.into());
+impl FromRow for DeadLetter {
+    fn from_row(row: &Row) -> sqlx::Result<Self> {
         Ok(Self {
             id: row.try_get("id")?,
-            source: row.try_get::<&str, _>("source")?.parse().map_err(parsed)?,
+            source: row.parse("source")?,
             queue: row.try_get("queue")?,
             job_id: row.try_get("job_id")?,
             job: row.try_get("job")?,
             kind: row.try_get("kind")?,
             error: row.try_get("error")?,
-            attempt: number(row.try_get("attempt")?),
-            hop: number(row.try_get("hop")?),
-            failed_at: number(row.try_get("failed_at")?),
-            taken_at: number(row.try_get("taken_at")?),
-            state: row.try_get::<&str, _>("state")?.parse().map_err(parsed)?,
-            state_at: number(row.try_get("state_at")?),
+            attempt: row.number("attempt")?,
+            hop: row.number("hop")?,
+            failed_at: row.number("failed_at")?,
+            taken_at: row.number("taken_at")?,
+            state: row.parse("state")?,
+            state_at: row.number("state_at")?,
             fingerprint: row.try_get("fingerprint")?,
             replay_id: row.try_get("replay_id")?,
-            payload_bytes: number(row.try_get("payload_bytes")?),
-            edited: row.try_get::<i64, _>("edited")? != 0,
+            payload_bytes: row.number("payload_bytes")?,
+            edited: row.flag("edited")?,
         })
     }
 }
 
-impl FromRow<'_, AnyRow> for Letter {
-    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
+impl FromRow for Letter {
+    fn from_row(row: &Row) -> sqlx::Result<Self> {
         Ok(Self {
             about: DeadLetter::from_row(row)?,
             properties: row.try_get("properties")?,
@@ -298,27 +285,27 @@ impl FromRow<'_, AnyRow> for Letter {
     }
 }
 
-impl FromRow<'_, AnyRow> for HistoryEntry {
-    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
+impl FromRow for HistoryEntry {
+    fn from_row(row: &Row) -> sqlx::Result<Self> {
         Ok(Self {
-            at: number(row.try_get("at")?),
+            at: row.number("at")?,
             actor: row.try_get("actor")?,
             action: row.try_get("action")?,
-            detail: json(row.try_get("detail")?)?,
+            detail: row.json("detail")?,
         })
     }
 }
 
-impl FromRow<'_, AnyRow> for Group {
-    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
+impl FromRow for Group {
+    fn from_row(row: &Row) -> sqlx::Result<Self> {
         Ok(Self {
             fingerprint: row.try_get("fingerprint")?,
             job: row.try_get("job")?,
             kind: row.try_get("kind")?,
             error: row.try_get("masked")?,
-            count: number(row.try_get("letters")?),
-            first_at: number(row.try_get("first_at")?),
-            last_at: number(row.try_get("last_at")?),
+            count: row.number("letters")?,
+            first_at: row.number("first_at")?,
+            last_at: row.number("last_at")?,
             sample: row.try_get("sample")?,
         })
     }

@@ -3,16 +3,20 @@
 //!
 //! One process at a time runs a replay: it has it on a lease, and puts the end of that off while it is at it.
 
+use leveret_sql::{
+    Result,
+    db::{Arg, FromRow, Row, Sql},
+};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sqlx::{FromRow, Row, any::AnyRow};
 
-use super::{ABOUT, DeadFilter, DeadLetter, DeadState, Letter, Selection, desk::Change};
+use super::{
+    change::Change,
+    letter::{ABOUT, DeadFilter, DeadLetter, DeadState, Letter, Selection},
+};
 use crate::{
-    By, Result, Store, audit,
-    open::Area,
-    sql::{Arg, Sql, number},
-    status::json,
+    audit::{self, By},
+    open::{Store, WriteLock},
 };
 
 /// When letters of so many bytes are in memory, no more are loaded.
@@ -93,7 +97,7 @@ impl Store {
         by: By<'_>,
         lease: Lease<'_>,
     ) -> Result<Replay> {
-        let mut tx = self.write(Area::Dead).await?;
+        let mut tx = self.write(WriteLock::Dead).await?;
         let text =
             "INSERT INTO leveret_replays (actor, options, total, replayed, owner, leased_until, judged, started_at)
                     VALUES ($1, $2, 0, 0, $3, $4, 0, $5) RETURNING id";
@@ -208,7 +212,7 @@ impl Store {
         let text = format!(
             "SELECT {ABOUT} FROM leveret_dead WHERE state = 'replayed' AND replay_id = $1 ORDER BY id LIMIT $2"
         );
-        let sql = Sql::new(text).late().arg(replay).arg(u64::from(limit));
+        let sql = Sql::new(text).slow().arg(replay).arg(u64::from(limit));
         sql.all(&mut self.reader().await?).await
     }
 
@@ -244,7 +248,7 @@ impl Store {
     pub async fn replayed(&self, replay: i64, ids: &[i64], by: By<'_>) -> Result<u64> {
         let change =
             Change { from: DeadState::Replaying, to: DeadState::Replayed, action: "replayed", replay: Some(replay) };
-        let mut tx = self.write(Area::Dead).await?;
+        let mut tx = self.write(WriteLock::Dead).await?;
         let replayed = self.change(&mut tx, &Selection::Ids(ids.to_vec()), &change, by).await?;
         let text = "UPDATE leveret_replays SET replayed = replayed + $1 WHERE id = $2";
         Sql::new(text).arg(replayed).arg(replay).execute(&mut tx).await?;
@@ -263,7 +267,7 @@ impl Store {
     pub async fn finish_replay(&self, replay: i64, owner: &str, outcome: &str, by: By<'_>) -> Result<Option<u64>> {
         let change =
             Change { from: DeadState::Replaying, to: DeadState::Dead, action: "returned", replay: Some(replay) };
-        let mut tx = self.write(Area::Dead).await?;
+        let mut tx = self.write(WriteLock::Dead).await?;
         let text = "UPDATE leveret_replays SET finished_at = $1, outcome = $2
                     WHERE id = $3 AND owner = $4 AND finished_at IS NULL";
         let finished = Sql::new(text).arg(by.at).arg(outcome).arg(replay).arg(owner).execute(&mut tx).await?;
@@ -311,18 +315,18 @@ impl Store {
     }
 }
 
-impl FromRow<'_, AnyRow> for Replay {
-    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
+impl FromRow for Replay {
+    fn from_row(row: &Row) -> sqlx::Result<Self> {
         Ok(Self {
             id: row.try_get("id")?,
             actor: row.try_get("actor")?,
-            options: json(row.try_get("options")?)?.unwrap_or_default(),
-            total: number(row.try_get("total")?),
-            replayed: number(row.try_get("replayed")?),
-            leased_until: number(row.try_get("leased_until")?),
-            judged: row.try_get::<i64, _>("judged")? != 0,
-            started_at: number(row.try_get("started_at")?),
-            finished_at: row.try_get::<Option<i64>, _>("finished_at")?.map(number),
+            options: row.json("options")?.unwrap_or_default(),
+            total: row.number("total")?,
+            replayed: row.number("replayed")?,
+            leased_until: row.number("leased_until")?,
+            judged: row.flag("judged")?,
+            started_at: row.number("started_at")?,
+            finished_at: row.maybe_number("finished_at")?,
             outcome: row.try_get("outcome")?,
         })
     }

@@ -2,16 +2,14 @@
 
 use std::collections::HashSet;
 
-use sha2::{Digest, Sha256};
-use sqlx::Row;
-
-use super::{NewDead, fingerprint};
-use crate::{
-    Result, Store,
-    lent::Lent,
-    open::Area,
-    sql::{Arg, Sql, chunks, text_list},
+use leveret_sql::{
+    Result,
+    db::{Arg, Sql, TimedConnection, chunks, text_list},
 };
+use sha2::{Digest, Sha256};
+
+use super::{fingerprint::fingerprint, letter::NewDead};
+use crate::open::{Store, WriteLock};
 
 /// Messages that are larger, together, are not written in one statement.
 const BYTES_AT_ONCE: usize = 8 << 20;
@@ -67,7 +65,7 @@ impl Store {
     /// [`Error::Database`](crate::Error::Database); nothing was written then.
     pub async fn take_in(&self, letters: &[NewDead], now: u64) -> Result<Vec<i64>> {
         let letters = letters.iter().map(Incoming::new).collect();
-        let mut tx = self.write(Area::Dead).await?;
+        let mut tx = self.write(WriteLock::Dead).await?;
         let fresh = self.fresh(&mut tx, letters).await?;
         let ids = insert(&mut tx, &fresh, now).await?;
         tx.commit().await?;
@@ -75,24 +73,28 @@ impl Store {
     }
 
     /// Those that are not here, each once. It stays so until the transaction ends.
-    pub(super) async fn fresh<'a>(&self, tx: &mut Lent, mut letters: Vec<Incoming<'a>>) -> Result<Vec<Incoming<'a>>> {
+    pub(super) async fn fresh<'a>(
+        &self,
+        tx: &mut TimedConnection,
+        mut letters: Vec<Incoming<'a>>,
+    ) -> Result<Vec<Incoming<'a>>> {
         let digests = text_list(letters.iter().filter_map(|letter| letter.digest.as_deref()));
-        let text = format!("SELECT digest FROM leveret_dead WHERE digest IN {}", self.dialect.list("$1"));
-        let rows = Sql::new(text).arg(digests).raw(tx).await?;
+        let text = format!("SELECT digest FROM leveret_dead WHERE digest IN {}", self.dialect().list("$1"));
+        let rows = Sql::new(text).arg(digests).rows(tx).await?;
         let mut known: HashSet<String> = rows.iter().map(|row| row.try_get("digest")).collect::<sqlx::Result<_>>()?;
         letters.retain(|letter| letter.digest.clone().is_none_or(|digest| known.insert(digest)));
         Ok(letters)
     }
 }
 
-pub(super) async fn insert(tx: &mut Lent, letters: &[Incoming<'_>], now: u64) -> Result<Vec<i64>> {
+pub(super) async fn insert(tx: &mut TimedConnection, letters: &[Incoming<'_>], now: u64) -> Result<Vec<i64>> {
     let mut ids = Vec::with_capacity(letters.len());
     for chunk in chunks(letters) {
         let bytes: usize = chunk.iter().map(|letter| letter.new.payload.len() + letter.new.properties.len()).sum();
         let at_once = if bytes > BYTES_AT_ONCE { 1 } else { chunk.len() };
         for portion in chunk.chunks(at_once) {
             name_fingerprints(portion).execute(tx).await?;
-            for row in insertion(portion, now).raw(tx).await? {
+            for row in insertion(portion, now).rows(tx).await? {
                 ids.push(row.try_get("id")?);
             }
         }

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::Row;
-
-use super::{Filter, Job, State, TimelineEntry, record::COLUMNS};
-use crate::{
-    Cursor, Page, Result, Store,
-    open::Area,
-    sql::{Arg, Sql, number, text_list},
+use leveret_sql::{
+    Result,
+    db::{Arg, Row, Sql, number, text_list},
 };
 
-/// Whose end is yet to come, as the database says it.
-pub(crate) const UNFINISHED: &str = "state NOT IN ('succeeded', 'dead', 'cancelled')";
+use super::{
+    job::{Filter, Job, State, TimelineEntry, UNFINISHED},
+    record::COLUMNS,
+};
+use crate::{
+    open::{Store, WriteLock},
+    page::{Cursor, Page},
+};
 
 /// More steps than those of the copies that are remembered only somebody tells who forges them.
 const MOST_STEPS: u32 = 1000;
@@ -44,7 +46,7 @@ impl Store {
     /// [`Error::Database`](crate::Error::Database).
     pub async fn jobs_by_ids(&self, ids: &[impl AsRef<str> + Sync]) -> Result<Vec<Job>> {
         let list = text_list(ids.iter().map(AsRef::as_ref));
-        let text = format!("SELECT * FROM leveret_jobs WHERE id IN {}", self.dialect.list("$1"));
+        let text = format!("SELECT * FROM leveret_jobs WHERE id IN {}", self.dialect().list("$1"));
         Sql::new(text).arg(list).all(&mut self.reader().await?).await
     }
 
@@ -95,7 +97,7 @@ impl Store {
     pub async fn jobs(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Job>> {
         // A result may be larger than all the rest of a page.
         let columns = COLUMNS.map(|column| if column == "result" { "CAST(NULL AS TEXT) AS result" } else { column });
-        let mut sql = Sql::new(format!("SELECT {} FROM leveret_jobs WHERE 1 = 1", columns.join(", "))).late();
+        let mut sql = Sql::new(format!("SELECT {} FROM leveret_jobs WHERE 1 = 1", columns.join(", "))).slow();
         self.narrow(&mut sql, filter);
         if let Some(after) = after {
             sql.push(" AND (created_at, id) < (").bind(after.number()).push(", ").bind(after.id()).push(")");
@@ -123,8 +125,8 @@ impl Store {
             sql.push(" AND queue = ").bind(queue.as_str());
         }
         if let Some(label) = &filter.label {
-            let place = sql.place(label.to_ascii_lowercase().as_str());
-            sql.push(" AND ").push(&self.dialect.contains_folded("label", &place));
+            let place = sql.placeholder(label.to_ascii_lowercase().as_str());
+            sql.push(" AND ").push(&self.dialect().contains_folded("label", &place));
         }
         if let Some(from) = filter.created_from {
             sql.push(" AND created_at >= ").bind(from);
@@ -157,12 +159,12 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn counts(&self) -> Result<BTreeMap<State, u64>> {
-        let sql = Sql::new("SELECT state, count(*) AS jobs FROM leveret_jobs GROUP BY state").late();
-        let read = |row: &sqlx::any::AnyRow| -> Result<Option<(State, u64)>> {
+        let sql = Sql::new("SELECT state, count(*) AS jobs FROM leveret_jobs GROUP BY state").slow();
+        let read = |row: &Row| -> Result<Option<(State, u64)>> {
             let state: &str = row.try_get("state")?;
-            Ok(state.parse().ok().zip(Some(number(row.try_get("jobs")?))))
+            Ok(state.parse().ok().zip(Some(row.number("jobs")?)))
         };
-        sql.raw(&mut self.reader().await?).await?.iter().filter_map(|row| read(row).transpose()).collect()
+        sql.rows(&mut self.reader().await?).await?.iter().filter_map(|row| read(row).transpose()).collect()
     }
 
     /// Notes that events were missed: marks unfinished jobs that were not heard of since `before_ms`, and were not to
@@ -186,12 +188,12 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn note_gap(&self, before_ms: u64) -> Result<u64> {
-        let mut tx = self.write(Area::Status).await?;
+        let mut tx = self.write(WriteLock::Status).await?;
         let text = format!(
             "UPDATE leveret_jobs SET stale = 1
              WHERE {UNFINISHED} AND stale = 0 AND updated_at < $1 AND coalesce(due_at, 0) < $2"
         );
-        let marked = Sql::new(text).late().arg(before_ms).arg(before_ms).execute(&mut tx).await?;
+        let marked = Sql::new(text).slow().arg(before_ms).arg(before_ms).execute(&mut tx).await?;
         tx.commit().await?;
         Ok(marked)
     }
@@ -216,7 +218,7 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn heard(&self, now: u64) -> Result<()> {
-        let mut tx = self.write(Area::Status).await?;
+        let mut tx = self.write(WriteLock::Status).await?;
         let text = "INSERT INTO leveret_facts (name, value) VALUES ('heard_at', $1)
                     ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE excluded.value > leveret_facts.value";
         Sql::new(text).arg(Arg::from(now)).execute(&mut tx).await?;

@@ -5,25 +5,7 @@
 
 use leveret::event::{JobEvent, Step};
 
-use super::{Job, State};
-
-/// Where a job is in its life: what has a smaller place is old.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
-    pub(crate) hop: u32,
-    pub(crate) rank: u8,
-    /// Decides between two runs of one copy, which there are when a worker died, and between the progress of one run.
-    pub(crate) moment: u64,
-}
-
-impl Place {
-    fn of(event: &JobEvent) -> Self {
-        let progress = matches!(event.step, Step::Progress { .. });
-        // Steps of the same millisecond need an order as well; of a start and progress, progress is the later.
-        let order = State::after(&event.step) as u64 * 2 + u64::from(progress);
-        Self { hop: event.hop, rank: event.step.rank(), moment: event.at.saturating_mul(32).saturating_add(order) }
-    }
-}
+use super::job::{Job, Place, State};
 
 /// How an event relates to a row under its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,18 +1,13 @@
-//! What is known of tracked jobs: where each is, how it came there, what it gave.
-
-mod find;
-mod fold;
-mod record;
+//! Tracked jobs, their states, and which of them are listed.
 
 use std::{fmt, str::FromStr};
 
-use leveret::event::Step;
+use leveret::event::{JobEvent, Step};
+use leveret_sql::db::{FromRow, Row};
 use serde::{Deserialize, Serialize};
-use sqlx::{FromRow, Row, any::AnyRow};
 
-pub(crate) use self::find::UNFINISHED;
-use self::fold::Place;
-use crate::sql::number;
+/// The condition of a job whose end is yet to come.
+pub(crate) const UNFINISHED: &str = "state NOT IN ('succeeded', 'dead', 'cancelled')";
 
 /// Where a tracked job is, by the newest of its events.
 ///
@@ -81,7 +76,7 @@ impl State {
         matches!(self, Self::Succeeded | Self::Dead | Self::Cancelled)
     }
 
-    fn after(step: &Step) -> Self {
+    pub(super) fn after(step: &Step) -> Self {
         match step {
             Step::Queued { .. } => Self::Queued,
             Step::Received => Self::Received,
@@ -187,6 +182,24 @@ impl Job {
     }
 }
 
+/// Where a job is in its life: what has a smaller place is old.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) hop: u32,
+    pub(crate) rank: u8,
+    /// Decides between two runs of one copy, which there are when a worker died, and between the progress of one run.
+    pub(crate) moment: u64,
+}
+
+impl Place {
+    pub(super) fn of(event: &JobEvent) -> Self {
+        let progress = matches!(event.step, Step::Progress { .. });
+        // Steps of the same millisecond need an order as well; of a start and progress, progress is the later.
+        let order = State::after(&event.step) as u64 * 2 + u64::from(progress);
+        Self { hop: event.hop, rank: event.step.rank(), moment: event.at.saturating_mul(32).saturating_add(order) }
+    }
+}
+
 /// A job whose row was changed by [`record`](crate::Store::record).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moved {
@@ -236,58 +249,50 @@ pub struct Filter {
     pub stale: Option<bool>,
 }
 
-impl FromRow<'_, AnyRow> for Job {
-    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
-        let time = |column: &str| Ok::<_, sqlx::Error>(row.try_get::<Option<i64>, _>(column)?.map(number));
-        let hop = number(row.try_get("hop")?);
+impl FromRow for Job {
+    fn from_row(row: &Row) -> sqlx::Result<Self> {
+        let hop = row.number("hop")?;
         Ok(Self {
             id: row.try_get("id")?,
             label: row.try_get("label")?,
             job: row.try_get("job")?,
             queue: row.try_get("queue")?,
-            priority: row.try_get::<Option<i64>, _>("priority")?.map(number),
-            state: row
-                .try_get::<&str, _>("state")?
-                .parse()
-                .map_err(|error: String| sqlx::Error::Decode(error.into()))?,
-            attempt: number(row.try_get("attempt")?),
+            priority: row.maybe_number("priority")?,
+            state: row.parse("state")?,
+            attempt: row.number("attempt")?,
             hop,
-            created_at: number(row.try_get("created_at")?),
-            due_at: time("due_at")?,
-            expires_at: time("expires_at")?,
-            started_at: time("started_at")?,
-            finished_at: time("finished_at")?,
-            updated_at: number(row.try_get("updated_at")?),
+            created_at: row.number("created_at")?,
+            due_at: row.maybe_number("due_at")?,
+            expires_at: row.maybe_number("expires_at")?,
+            started_at: row.maybe_number("started_at")?,
+            finished_at: row.maybe_number("finished_at")?,
+            updated_at: row.number("updated_at")?,
             worker: row.try_get("worker")?,
             progress: row.try_get("progress")?,
             note: row.try_get("note")?,
             error_kind: row.try_get("error_kind")?,
             error: row.try_get("error")?,
-            result: json(row.try_get("result")?)?,
-            too_large: time("too_large")?,
-            cancel_requested_at: time("cancel_requested_at")?,
-            stale: row.try_get::<i64, _>("stale")? != 0,
+            result: row.json("result")?,
+            too_large: row.maybe_number("too_large")?,
+            cancel_requested_at: row.maybe_number("cancel_requested_at")?,
+            stale: row.flag("stale")?,
             origin: row.try_get("origin")?,
             wire_id: row.try_get("wire_id")?,
-            place: Place { hop, rank: number(row.try_get("step_rank")?), moment: number(row.try_get("moment")?) },
-            cancel_hop: row.try_get::<Option<i64>, _>("cancel_hop")?.map(number),
+            place: Place { hop, rank: row.number("step_rank")?, moment: row.number("moment")? },
+            cancel_hop: row.maybe_number("cancel_hop")?,
         })
     }
 }
 
-impl FromRow<'_, AnyRow> for TimelineEntry {
-    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
+impl FromRow for TimelineEntry {
+    fn from_row(row: &Row) -> sqlx::Result<Self> {
         Ok(Self {
-            hop: number(row.try_get("hop")?),
-            attempt: number(row.try_get("attempt")?),
+            hop: row.number("hop")?,
+            attempt: row.number("attempt")?,
             step: row.try_get("step")?,
-            at: number(row.try_get("at")?),
+            at: row.number("at")?,
             worker: row.try_get("worker")?,
-            detail: json(row.try_get("detail")?)?,
+            detail: row.json("detail")?,
         })
     }
-}
-
-pub(crate) fn json(text: Option<&str>) -> sqlx::Result<Option<serde_json::Value>> {
-    text.map(serde_json::from_str).transpose().map_err(|error| sqlx::Error::Decode(error.into()))
 }

@@ -3,18 +3,19 @@
 use std::{borrow::Cow, collections::HashMap};
 
 use leveret::event::{JobEvent, Step};
+use leveret_sql::{
+    Result,
+    db::{Arg, Sql, TimedConnection, chunks, text_list, without_nul},
+};
 use serde_json::Value;
 
 use super::{
-    Job, Moved,
     fold::{Relation, is_same},
+    job::{Job, Moved},
 };
 use crate::{
-    Result, Store,
-    lent::Lent,
-    open::Area,
-    sql::{Arg, Sql, chunks, text_list, without_nul},
-    unique,
+    open::{Store, WriteLock},
+    unique::{Done, free_done},
 };
 
 pub(super) const COLUMNS: [&str; 28] = [
@@ -85,11 +86,11 @@ impl Store {
             return Ok(Vec::new());
         }
         let events = &*as_kept(events);
-        let mut tx = self.write(Area::Status).await?;
+        let mut tx = self.write(WriteLock::Status).await?;
         let known = self.known(&mut tx, events).await?;
         let Folded { changed, steps, renewed, ends_apart } = fold(&known, events);
         if !renewed.is_empty() {
-            let text = format!("DELETE FROM leveret_job_steps WHERE id IN {}", self.dialect.list("$1"));
+            let text = format!("DELETE FROM leveret_job_steps WHERE id IN {}", self.dialect().list("$1"));
             Sql::new(text).arg(text_list(renewed.iter().map(String::as_str))).execute(&mut tx).await?;
         }
         for chunk in chunks(&changed) {
@@ -99,7 +100,7 @@ impl Store {
             note(chunk).execute(&mut tx).await?;
         }
         self.thin_out(&mut tx, &changed).await?;
-        unique::free_done(&mut tx, &changed, &ends_apart, events, |place| self.dialect.list(place)).await?;
+        free_done(&mut tx, &done(&changed, &ends_apart, events), |place| self.dialect().list(place)).await?;
         tx.commit().await?;
         Ok(changed.into_iter().map(|job| Moved { id: job.id, state: job.state }).collect())
     }
@@ -107,7 +108,7 @@ impl Store {
 
 impl Store {
     /// The rows that these events may be of, by id.
-    async fn known(&self, tx: &mut Lent, events: &[JobEvent]) -> Result<HashMap<String, Job>> {
+    async fn known(&self, tx: &mut TimedConnection, events: &[JobEvent]) -> Result<HashMap<String, Job>> {
         let known = self.rows(tx, events.iter().map(|event| event.id.as_str())).await?;
         // Nearly always each id is of one job.
         let mut first: HashMap<&str, &JobEvent> = HashMap::new();
@@ -126,15 +127,15 @@ impl Store {
         Ok(all)
     }
 
-    async fn rows(&self, tx: &mut Lent, ids: impl Iterator<Item = &str>) -> Result<HashMap<String, Job>> {
-        let text = format!("SELECT * FROM leveret_jobs WHERE id IN {}", self.dialect.list("$1"));
+    async fn rows(&self, tx: &mut TimedConnection, ids: impl Iterator<Item = &str>) -> Result<HashMap<String, Job>> {
+        let text = format!("SELECT * FROM leveret_jobs WHERE id IN {}", self.dialect().list("$1"));
         let rows: Vec<Job> = Sql::new(text).arg(text_list(ids)).all(tx).await?;
         Ok(rows.into_iter().map(|job| (job.id.clone(), job)).collect())
     }
 
     /// Of jobs that come back again and again, such as one that snoozes every second for a day, the first copies and the
     /// last are remembered.
-    async fn thin_out(&self, tx: &mut Lent, changed: &[Job]) -> Result<()> {
+    async fn thin_out(&self, tx: &mut TimedConnection, changed: &[Job]) -> Result<()> {
         let long = changed.iter().filter(|job| job.hop >= FIRST_HOPS + LAST_HOPS).map(|job| job.id.as_str());
         let long: Vec<_> = long.collect();
         if long.is_empty() {
@@ -143,10 +144,19 @@ impl Store {
         let text = format!(
             "DELETE FROM leveret_job_steps WHERE id IN {} AND hop >= {FIRST_HOPS} AND hop <=
              (SELECT hop FROM leveret_jobs WHERE leveret_jobs.id = leveret_job_steps.id) - {LAST_HOPS}",
-            self.dialect.list("$1")
+            self.dialect().list("$1")
         );
         Sql::new(text).arg(text_list(long)).execute(tx).await.map(drop)
     }
+}
+
+/// The jobs whose unique keys are free: they have ended, with a row or without one (`ends_apart`), or were cancelled.
+fn done<'a>(changed: &'a [Job], ends_apart: &[&'a JobEvent], events: &'a [JobEvent]) -> Vec<Done<'a>> {
+    let ended = changed.iter().filter(|job| job.state.is_terminal());
+    let ended = ended.map(|job| (job.job_id(), Some(job.origin.as_deref().unwrap_or_default())));
+    let apart = ends_apart.iter().map(|end| (end.id.as_str(), Some(end.origin.as_deref().unwrap_or_default())));
+    let cancelled = events.iter().filter(|event| matches!(event.step, Step::CancelRequested));
+    ended.chain(apart).chain(cancelled.map(|event| (event.id.as_str(), event.origin.as_deref()))).collect()
 }
 
 /// With what tells jobs apart as the database has it: two here must be two there as well, and one there one here.

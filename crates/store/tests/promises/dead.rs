@@ -3,9 +3,9 @@
 use futures_util::TryStreamExt;
 use leveret_store::{DeadFilter, DeadSource, DeadState, Letter, NewDead, Selection, Store};
 
-use crate::database::{ANNA, Database, NOW};
+use crate::database::{ANNA, Database, NOW, OpenStore};
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     a_letter_is_kept_byte_for_byte,
     a_letter_is_taken_in_once_however_often_and_by_whomever,
     without_an_id_a_letter_is_doubled_rather_than_lost,

@@ -5,9 +5,9 @@ use std::time::Duration;
 use leveret_store::{Claim, Claiming};
 use serde_json::json;
 
-use crate::database::{Database, NOW};
+use crate::database::{Database, NOW, OpenStore};
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     a_key_is_claimed_once_and_answers_the_same_ever_after,
     a_claim_whose_server_died_is_had_again_with_the_ids_of_the_first,
     of_many_at_once_one_gets_the_key,

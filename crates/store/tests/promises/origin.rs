@@ -7,11 +7,11 @@ use leveret::{
 use leveret_store::{Filter, State, Store};
 
 use crate::{
-    database::{Database, NOW},
+    database::{Database, NOW, OpenStore},
     status::event,
 };
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     whoever_knows_an_id_moves_nothing_of_its_job,
     two_jobs_of_one_id_have_a_row_each,
     what_is_published_under_an_id_again_has_a_row_beside_the_first_and_frees_its_own_key,

@@ -12,9 +12,9 @@ use leveret::{
 };
 use leveret_store::Store;
 
-use crate::database::Database;
+use crate::database::{Database, OpenStore};
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     of_many_workers_no_two_get_the_same_slot,
     a_burst_is_had_once_and_slots_are_not_saved_up,
     places_are_never_more_than_there_are_and_are_shared_justly,

@@ -3,10 +3,10 @@
 use leveret_store::{DeadFilter, DeadState, Lease, NewDead, Selection};
 use serde_json::json;
 
-use crate::database::{ANNA, Database, HOUR, NOW, RUN};
+use crate::database::{ANNA, Database, HOUR, NOW, OpenStore, RUN};
 use crate::dead::{all, dead, ids, letter};
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     a_replay_goes_on_after_a_kill_where_it_was,
     a_replay_leaves_its_trace,
     what_a_replay_did_not_publish_lies_there_again_when_it_ends,

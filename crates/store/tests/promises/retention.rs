@@ -5,11 +5,11 @@ use std::time::Duration;
 use leveret::event::Step;
 use leveret_store::{Claim, Claiming, DeadFilter, Pruned, Retention, Selection};
 
-use crate::database::{ANNA, DAY, Database, HOUR, NOW, RUN};
+use crate::database::{ANNA, DAY, Database, HOUR, NOW, OpenStore, RUN};
 use crate::dead::{all, dead, letter};
 use crate::status::event;
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     jobs_are_kept_as_long_as_their_outcome_says,
     only_letters_that_are_done_with_are_deleted,
     an_idempotency_key_is_forgotten_after_a_day,

@@ -6,9 +6,9 @@ use leveret::event::{JobEvent, Step};
 use leveret_store::{Filter, Job, Moved, State, Store};
 use serde_json::json;
 
-use crate::database::{Database, NOW};
+use crate::database::{Database, NOW, OpenStore};
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     shuffled_doubled_and_split_events_end_in_the_same_job,
     a_row_shows_what_its_events_said,
     only_jobs_that_changed_are_told,

@@ -7,11 +7,11 @@ use leveret::{
 use leveret_store::Retention;
 
 use crate::{
-    database::{Database, NOW},
+    database::{Database, NOW, OpenStore},
     status::event,
 };
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     a_key_is_one_jobs_until_its_time_is_over,
     of_many_at_once_one_has_the_key,
     a_key_is_free_when_its_job_has_ended,

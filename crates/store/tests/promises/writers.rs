@@ -7,11 +7,11 @@ use leveret::event::Step;
 use leveret_harness::Process;
 use leveret_store::{DeadFilter, NewDead, State, Store};
 
-use crate::database::{Database, NOW};
+use crate::database::{Database, NOW, OpenStore};
 use crate::dead::letter;
 use crate::status::event;
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     processes_that_write_at_once_all_get_their_turn,
     events_of_one_job_that_two_servers_hear_at_once_are_all_heeded,
 }

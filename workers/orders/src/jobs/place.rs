@@ -1,7 +1,7 @@
 //! `order.place`: one transaction, in which all happens or nothing.
 
 use leveret::{Context, Job, JobError, JobResult};
-use leveret_store::{Entry, Inbox, Outbox};
+use leveret_sql::{Entry, Inbox, Outbox};
 
 use crate::{
     error::OrderError,
@@ -63,7 +63,7 @@ pub async fn place_order(order: PlaceOrder, ctx: Context<Desk>) -> JobResult<Pla
 }
 
 /// What a database refuses, such as a NUL in a text, it will refuse again; anything else may pass.
-fn verdict(error: impl Into<leveret_store::Error>) -> JobError {
+fn verdict(error: impl Into<leveret_sql::Error>) -> JobError {
     let error = error.into();
     if error.is_refusal() { JobError::permanent(error) } else { error.into() }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
-use leveret_store::{Chosen, Outbox};
+use leveret_sql::{Chosen, Outbox};
 use serde_json::json;
 
 use super::{super::shared::DatabaseArguments, changed, chosen};

@@ -1,7 +1,7 @@
 //! `leveret outbox status`: how many wait, and which could not be published.
 
 use clap::Args;
-use leveret_store::{Outbox, OutboxStatus, SetAside};
+use leveret_sql::{Outbox, OutboxStatus, SetAside};
 use serde_json::json;
 
 use super::super::shared::{DatabaseArguments, now_ms, rfc3339, time};

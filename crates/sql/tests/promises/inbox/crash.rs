@@ -6,16 +6,13 @@
 use std::process::Command;
 
 use leveret::{Broker, Config, Context, JobResult, Queue, Worker};
-use leveret_harness::{Process, RawClient, eventually, eventually_eq, shared_node, unique};
+use leveret_harness::{Database, Process, RawClient, eventually, eventually_eq, shared_node, unique};
 use serde::{Deserialize, Serialize};
 
 use super::{Line, enter, ledger, lines};
-use crate::{
-    database::Database,
-    outbox::stage::{LONG, Pool},
-};
+use crate::outbox::stage::{LONG, Pool};
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     every_effect_happens_once_though_workers_are_killed_between_it_and_the_ack,
 }
 

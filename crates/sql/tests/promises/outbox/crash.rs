@@ -22,9 +22,9 @@ use tokio::{sync::mpsc, time::sleep};
 
 use self::child::{CHILD, Orders, Role};
 use super::stage::{LONG, Pool, Stage, id_and_payload};
-use crate::database::Database;
+use leveret_harness::Database;
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     writers_and_relays_that_are_killed_lose_nothing_and_publish_nothing_uncommitted,
 }
 

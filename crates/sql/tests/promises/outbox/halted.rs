@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use leveret::{Broker, Context, Job, JobResult, Worker, testing};
 use leveret_harness::{Postgres, Proxy, eventually, shared_postgres};
-use leveret_store::{Error, Inbox, Outbox};
+use leveret_sql::{Error, Inbox, Outbox};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, Row};
 use tokio::time::timeout;
 
 use super::stage::{LONG, Stage, broker, run};
-use crate::database::Database;
+use leveret_harness::Database;
 
 #[tokio::test]
 async fn a_halted_database_is_told_in_time_and_the_relay_goes_on_when_it_is_back() {
@@ -46,7 +46,7 @@ async fn a_relay_whose_statement_is_never_answered_goes_on_with_another_connecti
     let (proxy, direct) = (Proxy::start(&url).await, PgPool::connect(&url).await.unwrap());
     let through = PgPool::connect(proxy.url()).await.unwrap();
     let outbox = Outbox::new(&through).statement_timeout(Duration::from_secs(1));
-    let relay = run(leveret_store::Relay::new(&outbox, &broker(&stage.amqp)));
+    let relay = run(leveret_sql::Relay::new(&outbox, &broker(&stage.amqp)));
     stage.pool.enqueue(stage.entry("before")).await;
     assert_eq!(stage.take(1).await[0].1, "before");
     stage.drained().await;
@@ -89,7 +89,7 @@ async fn what_is_asked_in_a_transaction_of_a_halted_database_ends_in_time_and_is
     // Nothing else is waited for: the clock goes on to the limit at once.
     tokio::time::pause();
     let again = timeout(10 * LONG, Outbox::enqueue(&mut plain, &Note)).await.expect("there is a limit").unwrap_err();
-    let entry = leveret_store::Entry::new(&Note).order_key("k");
+    let entry = leveret_sql::Entry::new(&Note).order_key("k");
     let keyed = timeout(10 * LONG, Outbox::enqueue(&mut ordered, entry)).await.expect("there is a limit").unwrap_err();
     tokio::time::resume();
     assert!(matches!((&again, &keyed), (Error::Silent, Error::Silent)), "{again:?} {keyed:?}");

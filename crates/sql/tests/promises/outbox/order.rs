@@ -3,12 +3,12 @@
 use std::{collections::HashMap, time::Duration};
 
 use leveret_harness::{eventually, eventually_eq, unique};
-use leveret_store::{Chosen, Entry, Outbox};
+use leveret_sql::{Chosen, Entry, Outbox};
 
 use super::stage::{LONG, Pool, Stage, run};
-use crate::database::Database;
+use leveret_harness::Database;
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     jobs_of_one_key_are_published_in_order_by_relays_side_by_side,
     a_key_that_cannot_be_published_holds_up_no_other_and_goes_on_in_order_when_it_can,
     a_row_that_another_relay_has_holds_up_those_behind_it,

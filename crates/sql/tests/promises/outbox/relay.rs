@@ -6,16 +6,16 @@ use std::{
 };
 
 use leveret_harness::{Postgres, eventually, unique};
-use leveret_store::{Error, Relay};
+use leveret_sql::{Error, Relay};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
 use super::stage::{LONG, Pool, Stage, broker, run};
-use crate::database::Database;
+use leveret_harness::Database;
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     relays_side_by_side_publish_each_job_once,
     an_idle_relay_is_woken,
     what_a_dead_relay_had_in_hand_is_published_when_its_lease_is_over,

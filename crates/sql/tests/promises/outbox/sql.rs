@@ -3,11 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use leveret_harness::lapin::types::AMQPValue;
-use leveret_store::{Entry, Outbox};
+use leveret_sql::{Entry, Outbox};
 use sqlx::Row;
 
 use super::stage::{Pool, Stage, now_ms, run};
-use crate::database::Database;
+use leveret_harness::Database;
 
 async fn call(stage: &Stage, arguments: &str) -> sqlx::Result<String> {
     let Pool::Postgres(pool) = &stage.pool else { unreachable!() };

@@ -13,7 +13,7 @@ use leveret_harness::{
     },
     shared_node, unique,
 };
-use leveret_store::{Entry, Inbox, Outbox, Relay, Result};
+use leveret_sql::{Entry, Inbox, Outbox, Relay, Result};
 use sqlx::{
     AssertSqlSafe, PgPool, SqlitePool,
     postgres::PgPoolOptions,
@@ -21,7 +21,7 @@ use sqlx::{
 };
 use tokio::{sync::oneshot, task::JoinHandle};
 
-use crate::database::Database;
+use leveret_harness::Database;
 
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 const EXCHANGE: &str = "leveret.v1.jobs";
@@ -132,9 +132,7 @@ pub(crate) fn run(relay: Relay) -> Running {
 
 impl Stage {
     pub(crate) async fn new(database: Database) -> Self {
-        drop(
-            tracing_subscriber::fmt().with_test_writer().with_env_filter("leveret=info,leveret_store=info").try_init(),
-        );
+        drop(tracing_subscriber::fmt().with_test_writer().with_env_filter("leveret=info,leveret_sql=info").try_init());
         let amqp = shared_node().await.url();
         let pool = Pool::open(&database.url).await;
         let outbox = Outbox::migrate(&pool.outbox()).await.unwrap();

@@ -4,12 +4,12 @@ use std::{collections::BTreeSet, time::Duration};
 
 use leveret::{Broker, Config};
 use leveret_harness::{Proxy, eventually, eventually_eq, unique};
-use leveret_store::{Chosen, Entry, Relay};
+use leveret_sql::{Chosen, Entry, Relay};
 
 use super::stage::{LONG, Stage, run};
-use crate::database::Database;
+use leveret_harness::Database;
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     what_can_never_be_published_is_set_aside_at_once_with_its_reason,
     a_job_that_no_queue_takes_is_set_aside_after_its_tries_and_holds_up_no_other,
     while_the_broker_is_away_nothing_is_counted_and_then_all_is_published,
