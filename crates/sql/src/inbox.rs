@@ -1,8 +1,8 @@
-//! The inbox: a job's effect happens once, however often the job comes.
+//! The inbox: a job has its effect once, however often it is delivered.
 //!
-//! A queue hands a job out at least once: again when a worker dies between the effect and the ack. [`Inbox::once`] notes
-//! the job's id in the transaction that has the effect, so both are there or neither is. The next time the note is found,
-//! and the attempt ends as a duplicate.
+//! A queue delivers a job at least once, and again when a worker dies between the effect and the ack. [`Inbox::once`] writes
+//! the job's id in the transaction of the effect, so that both are committed or neither is. At the next delivery the id is
+//! found, and the attempt ends as a duplicate.
 //!
 //! ```
 //! use leveret::{Context, JobResult};
@@ -21,8 +21,8 @@
 //! # fn worker(pool: PgPool) -> leveret::Worker<PgPool> { leveret::Worker::new(pool).handle(charge) }
 //! ```
 //!
-//! It covers what the transaction covers. A mail that the handler sends is sent before the commit or after it: let another
-//! job do that, enqueued in the same transaction through an [`Outbox`](crate::Outbox).
+//! The inbox covers what the transaction covers. A mail that the handler sends is not part of it. Enqueue another job for the
+//! mail, in the same transaction, through an [`Outbox`](crate::Outbox).
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ const MIGRATIONS: Migrations = Migrations {
     postgres: &[include_str!("../migrations/inbox/postgres/1.sql")],
 };
 
-/// Rows that one deletion takes.
+/// The rows that one statement deletes, so that transactions stay short.
 const AT_ONCE: u64 = 1000;
 
 /// The inbox of a database: the ids of the jobs whose effects are in it.
@@ -56,7 +56,7 @@ const AT_ONCE: u64 = 1000;
 ///
 /// let pool = SqlitePool::connect(&url).await?;          // or a PgPool
 /// let inbox = Inbox::migrate(&pool).await?;
-/// // Now and then; longer than any job can come again.
+/// // Once a day, with a time longer than any job can be delivered again.
 /// inbox.prune(Duration::from_secs(30 * 24 * 3600)).await?;
 /// # Ok(()) }
 /// ```
@@ -67,22 +67,23 @@ pub struct Inbox {
 
 from_pools!(Inbox);
 
-/// How an inbox is.
+/// The state of an inbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InboxStatus {
-    /// Jobs that are noted.
+    /// How many jobs are noted.
     pub jobs: u64,
-    /// When the oldest of them was, in milliseconds since the epoch.
+    /// When the oldest note was written, in milliseconds since the epoch.
     pub oldest_at: Option<u64>,
 }
 
 impl Inbox {
-    /// The inbox of a database whose tables are there.
+    /// Makes a handle of an inbox whose tables exist.
     pub fn new(pool: impl Into<Self>) -> Self {
         pool.into()
     }
 
-    /// Opens a database for the inbox alone: `sqlite:PATH`, a path of a file that is there, or `postgres://…`.
+    /// Opens a database for the inbox alone: `sqlite:PATH` or a path, whose file is created if it is missing, or
+    /// `postgres://…`.
     ///
     /// # Errors
     ///
@@ -91,34 +92,40 @@ impl Inbox {
         Ok(Self { pool: Pool::open(url).await? })
     }
 
-    /// Makes the inbox's tables `leveret_inbox` and `leveret_inbox_migrations` in a database, or brings them up to date.
-    /// Any number of processes may do so at once.
+    /// Creates the tables `leveret_inbox` and `leveret_inbox_migrations` in a database, or updates them. Any number of
+    /// processes may do so at the same time.
     ///
     /// # Errors
     ///
-    /// [`Error::Newer`] for tables of a newer Leveret, [`Error::Database`].
+    /// [`Error::Newer`](crate::Error::Newer) for tables of a newer Leveret, [`Error::Database`](crate::Error::Database),
+    /// [`Error::Silent`](crate::Error::Silent).
     pub async fn migrate(pool: impl Into<Self>) -> Result<Self> {
         let inbox = pool.into();
         MIGRATIONS.migrate(&inbox.pool).await?;
         Ok(inbox)
     }
 
-    /// Notes, in the handler's own transaction, that its job is done. Pass the error on with `?`: if the job was done before,
-    /// the attempt ends as a duplicate, and nothing is charged or tried again.
+    /// Notes in the handler's transaction that its job is done. Pass the error on with `?`: if the job was done before, the
+    /// attempt ends as a duplicate, which is not retried.
     ///
-    /// Ids are noted by queue: a job that is moved to another queue is another one there. Of two copies that run at the same
-    /// time the second waits here for the end of the first one's transaction. On SQLite begin the transaction with
-    /// `BEGIN IMMEDIATE`, or the second fails as busy and is tried again.
+    /// Ids are noted by queue: a job that is moved to another queue is another job there. If two copies run at the same time,
+    /// the second one waits here until the first one's transaction ends. On SQLite begin the transaction with
+    /// `BEGIN IMMEDIATE`, or the second one fails as busy and is retried.
+    ///
+    /// # Time limit
+    ///
+    /// The call ends within 30 s (60 s on SQLite). As with [`Outbox::enqueue`](crate::Outbox::enqueue), the rest of the
+    /// transaction is yours and has no limit unless you set one.
     ///
     /// # Errors
     ///
-    /// [`JobError::duplicate`]; or what the database said, or that it said nothing within 30 s (60 s on SQLite), to be tried
-    /// again.
+    /// [`JobError::duplicate`], or an error that is retried: [`Error::NoTables`](crate::Error::NoTables),
+    /// [`Error::Database`](crate::Error::Database), [`Error::Silent`](crate::Error::Silent).
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is done, or failed with [`Error::Silent`], the id may or may not be noted in the transaction: roll
-    /// it back, which dropping it does.
+    /// If the future is dropped before it is ready, or fails with [`Error::Silent`](crate::Error::Silent), the id may or may
+    /// not be noted in the transaction. Roll the transaction back, which its drop does.
     pub async fn once<S>(on: &mut impl Connection, ctx: &Context<S>) -> JobResult {
         let dialect = on.connection().dialect();
         let text = format!(
@@ -133,23 +140,26 @@ impl Inbox {
         }
     }
 
-    /// How many jobs are noted, and since when.
+    /// Counts the noted jobs.
     ///
     /// # Errors
     ///
-    /// [`Error::NoTables`], [`Error::Newer`], [`Error::Database`], [`Error::Silent`].
+    /// [`Error::NoTables`](crate::Error::NoTables), [`Error::Newer`](crate::Error::Newer),
+    /// [`Error::Database`](crate::Error::Database), [`Error::Silent`](crate::Error::Silent).
     pub async fn status(&self) -> Result<InboxStatus> {
         MIGRATIONS.check(&self.pool).await?;
         let sql = Sql::new("SELECT count(*) AS jobs, min(done_at) AS oldest FROM leveret_inbox").slow();
         Ok(self.pool.all(sql).await?.first().copied().unwrap_or_default())
     }
 
-    /// Forgets jobs that were done so long ago, in small portions; returns how many. One of them that comes again is
-    /// done again: keep them for longer than a job can wait, be retried, and lie among the dead letters.
+    /// Deletes the notes of jobs that were done longer ago than `kept`, in small portions. Returns how many.
+    ///
+    /// A job whose note is deleted has its effect again when it is delivered again. Keep notes for longer than a job can
+    /// wait, be retried, and be a dead letter.
     ///
     /// # Errors
     ///
-    /// As [`status`](Self::status); some may be forgotten then.
+    /// As [`status`](Self::status). Some notes may be deleted then.
     pub async fn prune(&self, kept: Duration) -> Result<u64> {
         MIGRATIONS.check(&self.pool).await?;
         let dialect = self.pool.dialect();

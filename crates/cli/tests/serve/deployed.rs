@@ -205,7 +205,7 @@ async fn each_service_has_a_database_of_its_own_and_none_is_the_superuser() {
         let other = if program == "server" { "orders" } else { "server" };
         let foreign = own.rsplit_once('/').unwrap().0.to_owned() + "/" + other;
         let refused = leveret_sql::Outbox::open(&foreign).await.unwrap_err().to_string();
-        assert!(refused.contains("lacks a right"), "{refused}");
+        assert!(refused.contains("lacks a privilege"), "{refused}");
     }
     let supers = "SELECT string_agg(rolname, ' ') FROM pg_roles WHERE rolsuper AND rolcanlogin";
     assert_eq!(postgres.psql(supers).await.unwrap(), "postgres");

@@ -1,8 +1,9 @@
-//! Every statement of the relay. Rows are chosen by what they are, never by "all numbers above the last": a lower number
-//! may be committed later.
+//! The statements of the relay.
 //!
-//! A claim writes a token and a time into rows; no lock is held afterwards. Whatever is done with a row then names the
-//! token, so that a relay whose lease was over changes nothing of the next one's.
+//! They choose rows by their state, not by "all numbers above the last one", because a lower number may be committed later.
+//!
+//! A claim writes a token and an expiry into rows, and holds no lock afterwards. Later statements name the token. So a relay
+//! whose lease has expired changes no row that another relay has claimed since.
 
 use std::time::Duration;
 
@@ -11,21 +12,21 @@ use crate::{
     db::{Dialect, FromRow, Pool, Row, Sql, number_list},
 };
 
-/// Payloads that one claim may bring into memory, and the last of them besides.
+/// The bytes of payloads at which a claim ends. The last payload may exceed it.
 const CLAIM_BYTES: u64 = 8 * 1024 * 1024;
-/// Rows of one order key in a claim: they are published one after the other.
+/// The rows of one order key in a claim, which are published one after the other.
 const RUN: u64 = 64;
-/// Order keys that are looked at in one step.
+/// The order keys that one claim reads.
 const KEYS: u64 = 256;
 
-/// A row in hand.
+/// A job that this relay has claimed.
 #[derive(Debug)]
-pub(super) struct Leased {
+pub(super) struct ClaimedJob {
     pub(super) seq: i64,
     pub(super) id: String,
     pub(super) job: String,
     pub(super) queue: String,
-    /// None: it is larger than the limit.
+    /// `None` if it is larger than the limit.
     pub(super) payload: Option<Vec<u8>>,
     pub(super) size: u64,
     pub(super) options: String,
@@ -34,7 +35,7 @@ pub(super) struct Leased {
     pub(super) tries: u32,
 }
 
-impl FromRow for Leased {
+impl FromRow for ClaimedJob {
     fn from_row(row: &Row) -> sqlx::Result<Self> {
         Ok(Self {
             seq: row.try_get("seq")?,
@@ -51,37 +52,37 @@ impl FromRow for Leased {
     }
 }
 
-/// What a claim is to bring.
+/// What a claim asks for.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted {
+pub(super) struct ClaimRequest {
     pub(super) token: i64,
     pub(super) rows: u64,
     pub(super) lease: Duration,
-    /// Larger ones stay where they are.
+    /// Larger payloads are not read.
     pub(super) payload_limit: usize,
 }
 
-/// What becomes of a row that was not published.
+/// What happens to a job that was not published.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Fate {
-    /// Tried again after this time.
-    Again { reason: String, after: Duration },
-    /// Not tried again.
-    Aside { reason: String },
+pub(super) enum PublishFailure {
+    /// It is tried again after this time.
+    Retry { reason: String, after: Duration },
+    /// It is not tried again.
+    SetAside { reason: String },
 }
 
-/// Where in the order of its keys a relay looks next.
+/// The order key after which the next claim continues.
 #[derive(Debug, Default)]
-pub(super) struct Place(String);
+pub(super) struct KeyCursor(String);
 
-/// The first of a key that nobody has published.
-struct Head {
+/// The first unpublished row of an order key.
+struct KeyHead {
     seq: i64,
     key: String,
     free: bool,
 }
 
-impl FromRow for Head {
+impl FromRow for KeyHead {
     fn from_row(row: &Row) -> sqlx::Result<Self> {
         Ok(Self { seq: row.try_get("seq")?, key: row.try_get("order_key")?, free: row.flag("free")? })
     }
@@ -90,13 +91,13 @@ impl FromRow for Head {
 const WAITING: &str = "published_at IS NULL AND set_aside_at IS NULL";
 
 impl Dialect {
-    /// Whether a waiting row may be claimed.
+    /// The condition of a row that may be claimed.
     fn free(self) -> String {
         let now = self.now();
         format!("{WAITING} AND ready_at <= {now} AND leased_until <= {now}")
     }
 
-    /// Leases what `fit` names, and brings it in.
+    /// Leases the rows of `fit` and returns them.
     fn take(self) -> String {
         format!(
             "UPDATE leveret_outbox SET lease = $1, leased_until = {now} + $2
@@ -108,20 +109,20 @@ impl Dialect {
     }
 }
 
-/// As many rows of `next` as fit into memory.
+/// As many rows of `next` as fit into [`CLAIM_BYTES`].
 const FIT: &str =
     "fit AS (SELECT seq FROM (SELECT seq, sum(size) OVER (ORDER BY seq) - size AS before FROM next) AS sums
                    WHERE before < $4)";
 
-impl Wanted {
+impl ClaimRequest {
     fn fill(&self, text: String) -> Sql {
         let lease = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX);
         Sql::new(text).arg(self.token).arg(lease).arg(self.payload_limit as u64).arg(CLAIM_BYTES)
     }
 }
 
-/// Claims rows without an order key, those that wait longest first.
-pub(super) async fn claim(pool: &Pool, wanted: &Wanted) -> Result<Vec<Leased>> {
+/// Claims rows without an order key, the longest-waiting first.
+pub(super) async fn claim(pool: &Pool, request: &ClaimRequest) -> Result<Vec<ClaimedJob>> {
     let on = pool.dialect();
     let text = format!(
         "WITH next AS (SELECT seq, length(payload) AS size FROM leveret_outbox
@@ -131,23 +132,29 @@ pub(super) async fn claim(pool: &Pool, wanted: &Wanted) -> Result<Vec<Leased>> {
         locked = on.locked(),
         take = on.take(),
     );
-    let mut rows: Vec<Leased> = pool.all(wanted.fill(text).arg(wanted.rows)).await?;
+    let mut rows: Vec<ClaimedJob> = pool.all(request.fill(text).arg(request.rows)).await?;
     rows.sort_unstable_by_key(|row| row.seq);
     Ok(rows)
 }
 
-/// Claims the first rows of some order keys whose first row is free, in the order of the keys from `place` on; whether
-/// there are more keys comes with them. Whoever has the first row has the key: a row is claimed only after all before it.
-pub(super) async fn claim_ordered(pool: &Pool, wanted: &Wanted, place: &mut Place) -> Result<(Vec<Leased>, bool)> {
-    let heads = heads(pool, place).await?;
+/// Claims the first rows of order keys whose first row is free, from `cursor` on in the order of the keys. Returns also
+/// whether there are more keys.
+///
+/// The lease of the first row is that of the key: a row is claimed only after all rows before it.
+pub(super) async fn claim_ordered(
+    pool: &Pool,
+    request: &ClaimRequest,
+    cursor: &mut KeyCursor,
+) -> Result<(Vec<ClaimedJob>, bool)> {
+    let heads = heads(pool, cursor).await?;
     let more = heads.len() as u64 >= KEYS;
-    *place = Place(heads.last().filter(|_| more).map(|head| head.key.clone()).unwrap_or_default());
-    let free: Vec<_> = heads.iter().filter(|head| head.free).map(|head| head.seq).take(wanted.rows as usize).collect();
+    *cursor = KeyCursor(heads.last().filter(|_| more).map(|head| head.key.clone()).unwrap_or_default());
+    let free: Vec<_> = heads.iter().filter(|head| head.free).map(|head| head.seq).take(request.rows as usize).collect();
     if free.is_empty() {
         return Ok((Vec::new(), more));
     }
     let on = pool.dialect();
-    // A row that is not free ends the run: those behind it wait for it, though their own lease be over.
+    // A row that is not free ends the run: the rows behind it wait for it, even if their own leases have expired.
     let text = format!(
         "WITH heads AS (SELECT seq, order_key FROM leveret_outbox WHERE seq IN {list} AND {free} {locked}),
               runs AS (SELECT rows.seq, length(rows.payload) AS size,
@@ -165,14 +172,14 @@ pub(super) async fn claim_ordered(pool: &Pool, wanted: &Wanted, place: &mut Plac
         locked = on.locked(),
         take = on.take(),
     );
-    let sql = wanted.fill(text).arg(number_list(&free)).arg(RUN).arg(wanted.rows);
-    let mut rows: Vec<Leased> = pool.all(sql).await?;
+    let sql = request.fill(text).arg(number_list(&free)).arg(RUN).arg(request.rows);
+    let mut rows: Vec<ClaimedJob> = pool.all(sql).await?;
     rows.sort_unstable_by_key(|row| row.seq);
     Ok((rows, more))
 }
 
-/// Jumps from key to key through the index, whatever the number of rows behind each.
-async fn heads(pool: &Pool, place: &Place) -> Result<Vec<Head>> {
+/// Reads the first row of each key. It jumps from key to key through the index, however many rows a key has.
+async fn heads(pool: &Pool, cursor: &KeyCursor) -> Result<Vec<KeyHead>> {
     let on = pool.dialect();
     let next = |after: &str| {
         format!("(SELECT min(order_key) FROM leveret_outbox WHERE order_key > {after} AND published_at IS NULL)")
@@ -189,10 +196,10 @@ async fn heads(pool: &Pool, place: &Place) -> Result<Vec<Head>> {
         next = next("keys.order_key"),
         free = on.free(),
     );
-    pool.all(Sql::new(text).arg(place.0.as_str()).arg(KEYS)).await
+    pool.all(Sql::new(text).arg(cursor.0.as_str()).arg(KEYS)).await
 }
 
-/// Deletes what was published, or marks it; returns how many of the rows were still ours.
+/// Deletes published rows, or marks them. Returns how many rows were still leased to this relay.
 pub(super) async fn finish(pool: &Pool, token: i64, rows: &[i64], keep: bool) -> Result<u64> {
     let on = pool.dialect();
     let change = if keep {
@@ -204,12 +211,14 @@ pub(super) async fn finish(pool: &Pool, token: i64, rows: &[i64], keep: bool) ->
     pool.execute(Sql::new(text).arg(token).arg(number_list(rows))).await
 }
 
-/// Notes a try that failed; returns how many of the rows were still ours.
-pub(super) async fn fail(pool: &Pool, token: i64, rows: &[i64], fate: &Fate) -> Result<u64> {
+/// Writes down a failed try. Returns how many rows were still leased to this relay.
+pub(super) async fn fail(pool: &Pool, token: i64, rows: &[i64], failure: &PublishFailure) -> Result<u64> {
     let on = pool.dialect();
-    let (change, reason, after) = match fate {
-        Fate::Again { reason, after } => ("ready_at", reason, u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
-        Fate::Aside { reason } => ("set_aside_at", reason, 0),
+    let (change, reason, after) = match failure {
+        PublishFailure::Retry { reason, after } => {
+            ("ready_at", reason, u64::try_from(after.as_millis()).unwrap_or(u64::MAX))
+        }
+        PublishFailure::SetAside { reason } => ("set_aside_at", reason, 0),
     };
     let text = format!(
         "UPDATE leveret_outbox SET {change} = {} + $3, reason = $4, tries = tries + 1, lease = NULL, leased_until = 0
@@ -220,7 +229,7 @@ pub(super) async fn fail(pool: &Pool, token: i64, rows: &[i64], fate: &Fate) -> 
     pool.execute(Sql::new(text).arg(token).arg(number_list(rows)).arg(after).arg(reason.as_str())).await
 }
 
-/// Gives rows back that were not tried.
+/// Ends the lease of rows that were not tried. Returns how many were still leased to this relay.
 pub(super) async fn release(pool: &Pool, token: i64, rows: &[i64]) -> Result<u64> {
     let list = pool.dialect().numbers("$2");
     let text = format!("UPDATE leveret_outbox SET lease = NULL, leased_until = 0 WHERE lease = $1 AND seq IN {list}");

@@ -1,4 +1,4 @@
-//! Enqueues jobs in a transaction of the user's.
+//! Creates the outbox, and enqueues jobs in a transaction of the user's.
 
 use leveret::JobId;
 
@@ -16,7 +16,7 @@ pub(super) const MIGRATIONS: Migrations = Migrations {
     postgres: &[include_str!("../../migrations/outbox/postgres/1.sql")],
 };
 
-/// The outbox of a database; see the crate's [`Relay`] for its other end.
+/// The outbox of a database. A [`Relay`](crate::Relay) publishes its jobs.
 ///
 /// ```
 /// # #[derive(serde::Serialize, serde::Deserialize)] struct SendEmail { to: String }
@@ -39,24 +39,27 @@ pub struct Outbox {
 from_pools!(Outbox);
 
 impl Outbox {
-    /// The outbox of a database whose tables are there.
+    /// Makes a handle of an outbox whose tables exist.
     pub fn new(pool: impl Into<Self>) -> Self {
         pool.into()
     }
 
-    /// Opens a database for the outbox alone: `sqlite:PATH`, a path of a file that is there, or `postgres://…`.
+    /// Opens a database for the outbox alone: `sqlite:PATH` or a path, whose file is created if it is missing, or
+    /// `postgres://…`.
     ///
     /// # Errors
     ///
-    /// As [`Store::open`](crate::Store::open), but for [`Error::Newer`](crate::Error::Newer).
+    /// [`Error::Address`](crate::Error::Address) for any other address, [`Error::Folder`](crate::Error::Folder) for a file
+    /// that cannot be created, [`Error::Database`](crate::Error::Database) or [`Error::Silent`](crate::Error::Silent) if
+    /// the database cannot be reached.
     pub async fn open(url: &str) -> Result<Self> {
         Ok(Self { pool: Pool::open(url).await? })
     }
 
-    /// Makes the outbox's tables in a database, or brings them up to date. Any number of processes may do so at once.
+    /// Creates the tables of the outbox in a database, or updates them. Any number of processes may do so at the same time.
     ///
-    /// The tables are `leveret_outbox` and `leveret_outbox_migrations`; on PostgreSQL there are the functions
-    /// `leveret_enqueue` and `leveret_outbox_wake` besides.
+    /// The tables are `leveret_outbox` and `leveret_outbox_migrations`. PostgreSQL has also the functions
+    /// `leveret_enqueue` and `leveret_outbox_wake`.
     ///
     /// # Errors
     ///
@@ -67,26 +70,34 @@ impl Outbox {
         Ok(outbox)
     }
 
-    /// Enqueues a job in a transaction, and returns the id that it will be published with. On a connection without a
-    /// transaction it is committed at once, which does not work behind a pooler in transaction mode.
+    /// Enqueues a job in a transaction, and returns the id that it will be published with.
+    ///
+    /// On a connection without a transaction the job is committed at once, which does not work behind a pooler in
+    /// transaction mode.
+    ///
+    /// # Time limit
+    ///
+    /// Each statement of this call ends within 30 s (60 s on SQLite), because it may wait for other transactions. Wrap the
+    /// call into [`tokio::time::timeout`] for a shorter limit. The `BEGIN` and `COMMIT` of your transaction and its other
+    /// statements are yours: they have no limit unless you set one.
     ///
     /// # Errors
     ///
-    /// [`Error::Entry`](crate::Error::Entry) and [`Error::Encode`](crate::Error::Encode) for what could never be published:
-    /// nothing was written, and the transaction can go on. [`Error::NoTables`](crate::Error::NoTables),
-    /// [`Error::Database`](crate::Error::Database); [`Error::Silent`](crate::Error::Silent) after 30 s (60 s on SQLite): wrap
-    /// the call into `tokio::time::timeout` to wait for less.
+    /// * [`Error::Entry`](crate::Error::Entry), [`Error::Encode`](crate::Error::Encode): the job could never be published.
+    ///   Nothing was written, and the transaction can continue.
+    /// * [`Error::NoTables`](crate::Error::NoTables), [`Error::Database`](crate::Error::Database).
+    /// * [`Error::Silent`](crate::Error::Silent): the database did not answer in time.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is done, or failed with [`Error::Silent`](crate::Error::Silent), the job may or may not be in the
-    /// transaction: roll it back, which dropping it does.
+    /// If the future is dropped before it is ready, or fails with [`Error::Silent`](crate::Error::Silent), the job may or
+    /// may not be in the transaction. Roll the transaction back, which its drop does.
     pub async fn enqueue(on: &mut impl Connection, job: impl Into<Entry>) -> Result<JobId> {
         let mut ids = enqueue_rows(on, vec![job.into()]).await?;
         Ok(ids.pop().unwrap_or_else(JobId::mint))
     }
 
-    /// As [`enqueue`](Self::enqueue) for many, which is faster: all or none. Returns their ids in order.
+    /// Enqueues many jobs, all or none, which is faster than one by one. Returns their ids in order.
     ///
     /// # Errors
     ///
@@ -115,8 +126,8 @@ async fn enqueue_rows(on: &mut impl Connection, entries: Vec<Entry>) -> Result<V
     Ok(rows.into_iter().map(|row| row.id).collect())
 }
 
-/// Until the commit: so the numbers of one key are in the order in which they can be seen. In one order for all, so that
-/// two calls like this cannot lock each other out.
+/// Locks order keys until the commit, so that the numbers of one key are in the order of the commits. All calls lock keys in
+/// the same order, so that two of them cannot end in a deadlock.
 async fn lock(on: ConnectionMut<'_>, keys: &[&str]) -> Result<()> {
     let text = "SELECT pg_advisory_xact_lock(1818588773, key) FROM
                 (SELECT DISTINCT hashtext(value) AS key FROM json_array_elements_text($1::json) ORDER BY 1) AS keys";

@@ -1,4 +1,4 @@
-//! A job on its way into the outbox: what its publish will be.
+//! A job for the outbox, with the options of its publish.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result, db::now_ms};
 
-/// A job for the outbox, with the options of a [publish](leveret::Publish). A reference to a job is one without any.
+/// A job for the outbox, with the options of a [publish](leveret::Publish). A reference to a job converts into an entry
+/// without options.
 ///
-/// All times are counted from here, not from the publish: a delay that is over by then is none.
+/// All times count from the creation of the entry, not from its publish. A delay that has passed by then has no effect.
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,7 +33,7 @@ pub struct Entry {
     pub(super) enqueued_at: u64,
 }
 
-/// What is kept of the options, as JSON. Times are milliseconds since the epoch.
+/// The options as they are stored, in JSON. Times are milliseconds since the epoch.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Options {
@@ -55,7 +56,7 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// Puts the job into the trace that it is enqueued in, unless it bears one.
+    /// Adds the current trace to the headers, unless they have a trace.
     pub(super) fn continue_trace(&mut self) {
         if self.headers.iter().all(|(name, _)| name != "traceparent") {
             self.headers
@@ -71,7 +72,7 @@ impl<J: Job> From<&J> for Entry {
 }
 
 impl Entry {
-    /// A job, for its own queue.
+    /// Makes an entry of a job, for the queue of its type.
     pub fn new<J: Job>(job: &J) -> Self {
         let mut entry =
             Self::with(J::NAME.to_owned(), J::QUEUE.to_owned(), serde_json::to_vec(job).map_err(Error::Encode));
@@ -79,7 +80,7 @@ impl Entry {
         entry
     }
 
-    /// A job whose type is not known here, by its name, its queue and its payload, which is to be JSON.
+    /// Makes an entry of a job whose type is not known here, from its name, its queue and its payload, which must be JSON.
     ///
     /// ```
     /// let entry = leveret_sql::Entry::raw("email.send", "email", r#"{"to": "ada@example.org"}"#).track();
@@ -136,7 +137,7 @@ impl Entry {
         self
     }
 
-    /// As [`Publish::lanes`](leveret::Publish::lanes). Entries of jobs whose type says [`Job::LANES`] have it anyway.
+    /// As [`Publish::lanes`](leveret::Publish::lanes). It is the default of jobs with [`Job::LANES`].
     #[must_use]
     pub fn lanes(mut self) -> Self {
         self.options.lanes = true;
@@ -171,29 +172,30 @@ impl Entry {
         self
     }
 
-    /// Has the job published after all jobs that were enqueued before it with the same key, of 1 to 255 bytes.
+    /// Orders publishes: the job is published after all jobs that were enqueued before it with the same key, of 1 to 255
+    /// bytes.
     ///
     /// On PostgreSQL the key is locked until the transaction ends, so that the order is that of the commits. Two
-    /// transactions that lock two keys each, in another order, end in a deadlock, which PostgreSQL breaks with an error.
+    /// transactions that lock two keys in opposite order end in a deadlock, which PostgreSQL breaks with an error.
     ///
-    /// A job that is set aside holds up those behind it, until it is retried or discarded: that is what order means.
-    /// What runs first is for the queue: with one consumer, `concurrency(1)`, and as long as no job fails.
+    /// A job that is set aside blocks the jobs behind it until it is retried or discarded. The order of *runs* depends on the
+    /// queue: it is kept by one consumer with `concurrency(1)`, as long as no job fails.
     #[must_use]
     pub fn order_key(mut self, key: impl Into<String>) -> Self {
         self.order_key = Some(key.into());
         self
     }
 
-    /// Refuses here what a publish would refuse later, when nobody waits for the answer.
+    /// Refuses here what a publish would refuse later, when the caller no longer waits.
     pub(super) fn check(&self) -> Result<()> {
         let bytes = |text: &str| (1..=255).contains(&text.len());
         accept(names::job, "job name", &self.job)?;
         accept(names::queue, "queue", &self.queue)?;
         let whole = |text: &str| bytes(text) && !text.contains('\0');
         let id = self.id.as_ref().map_or("minted", JobId::as_str);
-        require(whole(id), "job id", id, "it must have 1 to 255 bytes, none of them 0")?;
+        require(whole(id), "job id", id, "it must have 1 to 255 bytes, none of them NUL")?;
         let key = self.order_key.as_deref().unwrap_or("none");
-        require(whole(key), "order key", key, "it must have 1 to 255 bytes, none of them 0")?;
+        require(whole(key), "order key", key, "it must have 1 to 255 bytes, none of them NUL")?;
         let priority = self.options.priority.unwrap_or(0);
         require(priority <= 31, "priority", &priority.to_string(), "it must be 0 to 31")?;
         let label = self.options.label.as_deref().unwrap_or_default();
@@ -234,7 +236,7 @@ fn require(holds: bool, what: &'static str, value: &str, reason: &'static str) -
     if holds { Ok(()) } else { Err(Error::Entry { what, value: value.to_owned(), reason }) }
 }
 
-/// Headers as an object, as SQL makes them.
+/// Headers as a JSON object, which is what `leveret_enqueue` writes.
 mod headers {
     use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What a relay tells Prometheus, on the page of its broker handle.
+//! The metrics of a relay, on the page of its broker handle.
 
 use leveret::Broker;
 use prometheus::{Gauge, IntCounter, IntGauge, core::Collector};
@@ -16,7 +16,7 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// Registers them; a second relay on the same handle counts for itself alone.
+    /// Registers the metrics. A second relay on the same handle counts too, but its metrics are on no page.
     pub(super) fn new(broker: &Broker) -> Result<Self, prometheus::Error> {
         let metrics = Self {
             pending: IntGauge::new("outbox_pending", "Jobs that wait for a relay")?,
@@ -25,7 +25,7 @@ impl Metrics {
             published: IntCounter::new("outbox_published_total", "Jobs relayed")?,
             conflicts: IntCounter::new(
                 "outbox_lease_conflicts_total",
-                "Jobs whose lease was over before they were done",
+                "Jobs whose lease expired before they were finished",
             )?,
         };
         let collectors: [Box<dyn Collector>; 5] = [
@@ -37,7 +37,7 @@ impl Metrics {
         ];
         for collector in collectors {
             if let Err(error) = broker.registry().register(collector) {
-                tracing::warn!(%error, "another relay on this broker handle has the outbox's metrics: this one has none");
+                tracing::warn!(%error, "another relay on this broker handle has the metrics of the outbox: this relay shows none");
                 break;
             }
         }

@@ -1,4 +1,4 @@
-//! What an operator sees of an outbox, and does about it.
+//! Shows an outbox to an operator, and changes jobs that were set aside.
 
 use std::time::Duration;
 
@@ -8,27 +8,28 @@ use crate::{
     db::{FromRow, Row, Sql, number_list},
 };
 
+/// The rows that one statement changes, so that transactions stay short.
 const AT_ONCE: u64 = 1000;
 
-/// How an outbox is.
+/// The state of an outbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OutboxStatus {
-    /// Jobs that wait for a relay, with those that relays have in hand.
+    /// Jobs that are not published yet.
     pub pending: u64,
-    /// Those that relays have in hand.
+    /// Pending jobs that relays have claimed.
     pub leased: u64,
-    /// When the oldest of them was enqueued, in milliseconds since the epoch.
+    /// When the oldest pending job was enqueued, in milliseconds since the epoch.
     pub oldest_at: Option<u64>,
     /// Jobs that could not be published.
     pub set_aside: u64,
-    /// Jobs that were published and are kept.
+    /// Published jobs that are kept ([`Relay::keep`](crate::Relay::keep)).
     pub published: u64,
 }
 
 /// A job that could not be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetAside {
-    /// The number of its row, which is how it is chosen.
+    /// The number of its row, by which it is selected.
     pub number: i64,
     /// Its id.
     pub id: String,
@@ -36,24 +37,24 @@ pub struct SetAside {
     pub job: String,
     /// Its queue.
     pub queue: String,
-    /// Its order key: those behind it with the same one wait.
+    /// Its order key. Jobs behind it with the same key wait.
     pub order_key: Option<String>,
     /// When it was enqueued, in milliseconds since the epoch.
     pub enqueued_at: u64,
     /// When it was set aside.
     pub set_aside_at: u64,
-    /// How often it was tried.
+    /// How often a relay tried to publish it.
     pub tries: u32,
-    /// What was said the last time.
+    /// Why the last try failed.
     pub reason: String,
 }
 
-/// Which of the jobs that were set aside.
+/// A selection of jobs that were set aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Chosen {
     /// All of them.
     All,
-    /// Those of these numbers.
+    /// The jobs with these [numbers](SetAside::number).
     Numbers(Vec<i64>),
 }
 
@@ -86,7 +87,7 @@ impl FromRow for SetAside {
 }
 
 impl Outbox {
-    /// Counts the rows, one by one: of a million it takes about a second.
+    /// Counts the jobs by state. It reads every row: a million take about a second.
     ///
     /// # Errors
     ///
@@ -105,7 +106,7 @@ impl Outbox {
         Ok(self.pool.all(Sql::new(text).slow()).await?.pop().unwrap_or_default())
     }
 
-    /// The jobs that were set aside, from the first number after `after` on, at most `limit`.
+    /// Lists jobs that were set aside, with numbers above `after`, at most `limit`.
     ///
     /// # Errors
     ///
@@ -117,7 +118,7 @@ impl Outbox {
         self.pool.all(Sql::new(text).arg(after).arg(limit)).await
     }
 
-    /// Has jobs that were set aside tried again, as often as new ones; returns how many.
+    /// Makes jobs that were set aside pending again, with as many tries as new ones. Returns how many.
     ///
     /// # Errors
     ///
@@ -125,11 +126,10 @@ impl Outbox {
     pub async fn retry(&self, chosen: &Chosen) -> Result<u64> {
         let set =
             "UPDATE leveret_outbox SET set_aside_at = NULL, tries = 0, ready_at = 0, lease = NULL, leased_until = 0";
-        let retried = self.change(set, chosen).await?;
-        Ok(retried)
+        self.change(set, chosen).await
     }
 
-    /// Deletes jobs that were set aside, which are never published then; returns how many.
+    /// Deletes jobs that were set aside, without publishing them. Returns how many.
     ///
     /// # Errors
     ///
@@ -153,7 +153,7 @@ impl Outbox {
         }
     }
 
-    /// Deletes jobs that were published and kept for so long; returns how many.
+    /// Deletes published jobs that were kept for at least this time. Returns how many.
     ///
     /// # Errors
     ///
@@ -168,7 +168,7 @@ impl Outbox {
         self.portions(&text, Some(kept)).await
     }
 
-    /// Runs a change of `$1` rows until one finds fewer.
+    /// Repeats a change of `$1` rows until it finds fewer.
     async fn portions(&self, text: &str, kept: Option<Duration>) -> Result<u64> {
         let mut all = 0;
         loop {

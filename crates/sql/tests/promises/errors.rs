@@ -21,7 +21,7 @@ async fn refused_to_open(url: &str, word: &str, code: &str) {
 #[tokio::test]
 async fn what_keeps_a_database_from_being_opened_is_told_with_its_code_and_without_the_password() {
     let url = shared_postgres().await.database().await.replace("postgres@", "postgres:S3cret@");
-    refused_to_open(&format!("{url}_not_there"), "no such database", "3D000").await;
+    refused_to_open(&format!("{url}_not_there"), "the database does not exist", "3D000").await;
     refused_to_open(&url.replace("postgres:S3cret", "stranger:S3cret"), "refused the login", "28000").await;
     let closed = url.split('@').next().unwrap().to_owned() + "@127.0.0.1:1/x";
     told(&Outbox::open(&closed).await.unwrap_err(), "cannot reach the database", "", true);
@@ -39,13 +39,13 @@ async fn a_missing_right_a_read_only_database_and_a_cancelled_statement_are_no_m
     let role = leveret_harness::unique("guest").replace('-', "_");
     Pool::Postgres(pool.clone()).run(&format!("CREATE ROLE {role} LOGIN")).await;
     let guest = PgPool::connect(&url.replace("postgres@", &format!("{role}@"))).await.unwrap();
-    told(&Outbox::new(&guest).status().await.unwrap_err(), "lacks a right", "42501", false);
-    told(&Inbox::new(&guest).status().await.unwrap_err(), "lacks a right", "42501", false);
+    told(&Outbox::new(&guest).status().await.unwrap_err(), "lacks a privilege", "42501", false);
+    told(&Inbox::new(&guest).status().await.unwrap_err(), "lacks a privilege", "42501", false);
     let relay = Relay::new(&guest, &leveret::Broker::memory());
-    told(&relay.run(std::future::pending()).await.unwrap_err(), "lacks a right", "42501", false);
+    told(&relay.run(std::future::pending()).await.unwrap_err(), "lacks a privilege", "42501", false);
     let mut tx = guest.begin().await.unwrap();
     let error = Outbox::enqueue(&mut tx, Entry::raw("job", "q", "{}")).await.unwrap_err();
-    told(&error, "lacks a right", "42501", false);
+    told(&error, "lacks a privilege", "42501", false);
 
     let reading = PgPool::connect(&format!("{url}?options=-c%20default_transaction_read_only=on")).await.unwrap();
     let error = Outbox::new(&reading).discard(&leveret_sql::Chosen::All).await.unwrap_err();
@@ -92,7 +92,7 @@ async fn a_file_that_is_no_database_is_told_as_that() {
         "no database at all, but a text that is long enough to be taken for a header of one, and more of it",
     )
     .unwrap();
-    told(&Outbox::open(&path.display().to_string()).await.unwrap_err(), "no SQLite database", "26", false);
+    told(&Outbox::open(&path.display().to_string()).await.unwrap_err(), "not an SQLite database", "26", false);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A batch's way to the broker: all at once, but the rows of one order key one after the other.
+//! Publishes a batch: all jobs at the same time, except that jobs of one order key follow each other.
 
 use std::{
     collections::{HashMap, hash_map::Entry as Slot},
@@ -9,68 +9,68 @@ use futures_util::{StreamExt, stream};
 use leveret::PublishError;
 use tokio::time::Instant;
 
-use super::Relay;
+use super::settings::Settings;
 use crate::outbox::{
-    claim::{Fate, Leased},
+    claim::{ClaimedJob, PublishFailure},
     entry::Options,
 };
 
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
-/// Bytes of a reason that are kept.
+/// The bytes of a reason that are stored.
 const LONGEST_REASON: usize = 1024;
 
-/// What became of the rows of a batch.
+/// The outcome of a batch, by the numbers of its rows.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(super) struct PublishedBatch {
     pub(super) published: Vec<i64>,
-    pub(super) failed: HashMap<Fate, Vec<i64>>,
-    /// To be given back, with nothing counted against them.
+    pub(super) failed: HashMap<PublishFailure, Vec<i64>>,
+    /// They are released, and no try is counted.
     pub(super) untried: Vec<i64>,
-    /// The broker took nothing.
-    pub(super) away: bool,
+    /// At least one job found no broker.
+    pub(super) broker_is_unreachable: bool,
 }
 
-/// What became of one row.
-enum Outcome {
+/// The outcome of one job.
+enum RowOutcome {
     Published,
-    Failed(Fate),
-    /// The broker is away: the job is not published, or nobody knows.
-    Away,
-    /// A row before it with the same order key was not published, or the lease is over.
+    Failed(PublishFailure),
+    /// The broker is unreachable: the job was not published, or its publish is uncertain.
+    Unreachable,
+    /// A job before it with the same order key was not published, or the lease has expired.
     Untried,
 }
 
-pub(super) async fn publish(relay: &Relay, until: Instant, leased: Vec<Leased>) -> Batch {
-    let groups = groups(leased);
+pub(super) async fn publish(settings: &Settings, until: Instant, claimed: Vec<ClaimedJob>) -> PublishedBatch {
+    let groups = groups(claimed);
     let all = groups.len().max(1);
-    let publishes = groups.into_iter().map(|group| publish_group(relay, until, group));
+    let publishes = groups.into_iter().map(|group| publish_group(settings, until, group));
     let mut outcomes = stream::iter(publishes).buffer_unordered(all);
-    let mut batch = Batch::default();
+    let mut batch = PublishedBatch::default();
     while let Some(group) = outcomes.next().await {
         for (seq, outcome) in group {
             match outcome {
-                Outcome::Published => batch.published.push(seq),
-                Outcome::Failed(fate) => batch.failed.entry(fate).or_default().push(seq),
-                Outcome::Away => {
-                    batch.away = true;
+                RowOutcome::Published => batch.published.push(seq),
+                RowOutcome::Failed(failure) => batch.failed.entry(failure).or_default().push(seq),
+                RowOutcome::Unreachable => {
+                    batch.broker_is_unreachable = true;
                     batch.untried.push(seq);
                 }
-                Outcome::Untried => batch.untried.push(seq),
+                RowOutcome::Untried => batch.untried.push(seq),
             }
         }
     }
-    for (fate, rows) in &batch.failed {
-        let Fate::Aside { reason } = fate else { continue };
-        tracing::error!(jobs = rows.len(), first = rows.first(), error = reason, "set jobs of the outbox aside");
+    for (failure, rows) in &batch.failed {
+        let PublishFailure::SetAside { reason } = failure else { continue };
+        tracing::error!(jobs = rows.len(), first = rows.first(), error = reason, "the relay set jobs aside");
     }
     batch
 }
 
-/// Those of one order key together, in their order; all others alone.
-fn groups(leased: Vec<Leased>) -> Vec<Vec<Leased>> {
-    let mut groups: Vec<Vec<Leased>> = Vec::with_capacity(leased.len());
+/// Groups jobs of one order key, in their order. Each other job is a group of its own.
+fn groups(claimed: Vec<ClaimedJob>) -> Vec<Vec<ClaimedJob>> {
+    let mut groups: Vec<Vec<ClaimedJob>> = Vec::with_capacity(claimed.len());
     let mut of_key: HashMap<String, usize> = HashMap::new();
-    for row in leased {
+    for row in claimed {
         let Some(key) = &row.order_key else {
             groups.push(vec![row]);
             continue;
@@ -86,42 +86,42 @@ fn groups(leased: Vec<Leased>) -> Vec<Vec<Leased>> {
     groups
 }
 
-async fn publish_group(relay: &Relay, until: Instant, group: Vec<Leased>) -> Vec<(i64, Outcome)> {
+async fn publish_group(settings: &Settings, until: Instant, group: Vec<ClaimedJob>) -> Vec<(i64, RowOutcome)> {
     let mut outcomes = Vec::with_capacity(group.len());
     let mut open = true;
     for row in group {
         let seq = row.seq;
-        // Once the lease is over another relay may be at the same rows, further ahead.
+        // After the lease another relay may have claimed these rows, and be further ahead.
         if !open || Instant::now() >= until {
-            outcomes.push((seq, Outcome::Untried));
+            outcomes.push((seq, RowOutcome::Untried));
             continue;
         }
-        let outcome = publish_row(relay, row).await;
-        open = matches!(outcome, Outcome::Published);
+        let outcome = publish_row(settings, row).await;
+        open = matches!(outcome, RowOutcome::Published);
         outcomes.push((seq, outcome));
     }
     outcomes
 }
 
-async fn publish_row(relay: &Relay, row: Leased) -> Outcome {
+async fn publish_row(settings: &Settings, row: ClaimedJob) -> RowOutcome {
     let options: Options = match serde_json::from_str(&row.options) {
         Ok(options) => options,
-        Err(error) => return Outcome::Failed(aside(&format!("its options do not decode: {error}"))),
+        Err(error) => return RowOutcome::Failed(aside(&format!("the options of the job do not decode: {error}"))),
     };
     let Some(payload) = row.payload else {
-        let (size, limit) = (row.size, relay.payload_limit);
+        let (size, limit) = (row.size, settings.payload_limit);
         let reason = format!("the payload of the job is {size} bytes, more than the limit of {limit}");
-        return Outcome::Failed(aside(&reason));
+        return RowOutcome::Failed(aside(&reason));
     };
     let at = |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
     let mut publish =
-        relay.publisher.publish_raw(row.job, row.queue, payload).id(row.id).enqueued_at(at(row.enqueued_at));
+        settings.publisher.publish_raw(row.job, row.queue, payload).id(row.id).enqueued_at(at(row.enqueued_at));
     if let Some(time) = options.not_before {
         publish = publish.at(at(time));
     }
     if let Some(time) = options.expires_at {
         let left = at(time).duration_since(SystemTime::now()).unwrap_or_default();
-        // A job whose time was over before the relay came to it is not refused: it expires in its queue.
+        // A job that expired before the relay claimed it is not refused: it expires in its queue.
         publish = publish.expires(left.max(Duration::from_millis(1)));
     }
     if options.lanes {
@@ -141,30 +141,30 @@ async fn publish_row(relay: &Relay, row: Leased) -> Outcome {
     }
     let publish = options.headers.into_iter().fold(publish, |publish, (name, value)| publish.header(name, value));
     match publish.await {
-        Ok(_) => Outcome::Published,
-        Err(error) => failed(relay, row.tries, &error),
+        Ok(_) => RowOutcome::Published,
+        Err(error) => failed(settings, row.tries, &error),
     }
 }
 
-fn failed(relay: &Relay, tries: u32, error: &PublishError) -> Outcome {
+fn failed(settings: &Settings, tries: u32, error: &PublishError) -> RowOutcome {
     match error {
         PublishError::Uncertain { .. }
         | PublishError::Blocked { .. }
         | PublishError::Unavailable { .. }
-        | PublishError::Closed => Outcome::Away,
+        | PublishError::Closed => RowOutcome::Unreachable,
         PublishError::TooLarge { .. } | PublishError::Invalid { .. } | PublishError::Encode(_) => {
-            Outcome::Failed(aside(&error.to_string()))
+            RowOutcome::Failed(aside(&error.to_string()))
         }
-        _ if tries + 1 >= relay.tries => Outcome::Failed(aside(&error.to_string())),
+        _ if tries + 1 >= settings.tries => RowOutcome::Failed(aside(&error.to_string())),
         _ => {
-            let after = relay.backoff.saturating_mul(1 << tries.min(16)).min(LONGEST_BACKOFF);
-            Outcome::Failed(Fate::Again { reason: cut(&error.to_string()), after })
+            let after = settings.backoff.saturating_mul(1 << tries.min(16)).min(LONGEST_BACKOFF);
+            RowOutcome::Failed(PublishFailure::Retry { reason: cut(&error.to_string()), after })
         }
     }
 }
 
-fn aside(reason: &str) -> Fate {
-    Fate::Aside { reason: cut(reason) }
+fn aside(reason: &str) -> PublishFailure {
+    PublishFailure::SetAside { reason: cut(reason) }
 }
 
 fn cut(reason: &str) -> String {

@@ -103,7 +103,7 @@ async fn what_was_published_can_be_kept_and_pruned(database: Database) {
 async fn a_stop_finishes_what_is_in_hand(database: Database) {
     let stage = Stage::new(database).await;
     stage.pool.enqueue_all((0..2_000).map(|number| stage.entry(number)).collect()).await;
-    let relay = run(stage.relay().batch(50).lanes(1));
+    let relay = run(stage.relay().batch(50).parallelism(1));
     stage.next().await;
     relay.stop().await.unwrap();
     let status = stage.outbox.status().await.unwrap();

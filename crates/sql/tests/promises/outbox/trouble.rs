@@ -93,7 +93,7 @@ async fn a_relay_that_is_too_slow_for_its_lease_publishes_twice_under_one_id_and
     let proxy = Proxy::start(&stage.amqp).await;
     let broker = super::stage::broker(proxy.url());
     let (health, slow) = (broker.serve_health().unwrap(), Relay::new(&stage.outbox, &broker));
-    let slow = run(slow.lanes(1).lease(Duration::from_millis(800)));
+    let slow = run(slow.parallelism(1).lease(Duration::from_millis(800)));
     stage.pool.enqueue(stage.entry("first")).await;
     stage.take(1).await;
     stage.drained().await;
@@ -128,7 +128,7 @@ async fn memory_is_bounded_whatever_the_payloads(database: Database) {
     let proxy = Proxy::start(&stage.amqp).await;
     proxy.freeze();
     let config = Config { amqp_url: vec![proxy.url().to_owned()], ..Config::default() };
-    let relay = run(Relay::new(&stage.outbox, &Broker::amqp(config).unwrap()).lanes(1));
+    let relay = run(Relay::new(&stage.outbox, &Broker::amqp(config).unwrap()).parallelism(1));
     eventually("a batch is in hand", LONG, async || stage.outbox.status().await.unwrap().leased > 0).await;
     let leased = stage.outbox.status().await.unwrap().leased;
     assert!((8..10).contains(&leased), "{leased} MB are in hand, not 8");
