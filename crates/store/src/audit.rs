@@ -1,4 +1,4 @@
-//! Who did what, and when.
+//! The audit log.
 
 use leveret_sql::{
     Result,
@@ -12,33 +12,33 @@ use crate::{
     page::{Cursor, Page},
 };
 
-/// Who does something, and when: for the history of a dead letter and the audit log.
+/// The author and time of an action, for the history of a dead letter and the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct By<'a> {
     /// A user, or the name of a token.
     pub actor: &'a str,
-    /// In milliseconds since the epoch.
+    /// The time, in milliseconds since the epoch.
     pub at: u64,
 }
 
 /// One line of the audit log.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AuditEntry {
-    /// Its number; greater ones are later.
+    /// Its number. Greater numbers are later.
     pub id: i64,
-    /// In milliseconds since the epoch.
+    /// The time, in milliseconds since the epoch.
     #[serde(with = "crate::time::rfc3339")]
     pub at: u64,
-    /// Who.
+    /// A user, or the name of a token.
     pub actor: String,
-    /// What, such as `purge`.
+    /// The action, such as `purge`.
     pub action: String,
-    /// On what.
+    /// What the action applied to.
     pub detail: Value,
 }
 
 impl Store {
-    /// Adds a line to the audit log. What the store itself is asked to do with dead letters it logs by itself.
+    /// Adds a line to the audit log. The store writes the lines of its own actions on dead letters itself.
     ///
     /// ```
     /// use leveret_store::By;
@@ -59,7 +59,7 @@ impl Store {
         note(&mut self.writer().await?, by, action, detail).await
     }
 
-    /// One page of the audit log, latest first.
+    /// Returns one page of the audit log, latest first.
     ///
     /// See [`audit`](Self::audit) for an example.
     ///

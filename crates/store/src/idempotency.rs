@@ -1,7 +1,7 @@
-//! Answers that must be the same when a client asks twice with one key.
+//! Idempotency keys: a client that repeats a request with the same key gets the same response.
 //!
-//! A claim is made before the jobs are published, with their ids. If the server dies before it has answered, whoever
-//! claims next gets the same ids: the jobs may be published twice then, but not under two ids.
+//! The server claims a key before it publishes the jobs, and stores their ids with the claim. If the server dies before its
+//! response, the next claim gets the same ids. So the jobs may be published twice, but not under two ids.
 
 use std::time::Duration;
 
@@ -13,35 +13,35 @@ use serde_json::Value;
 
 use crate::open::{Store, WriteLock};
 
-/// A request that carries an idempotency key.
+/// A request with an idempotency key.
 #[derive(Clone, Copy, Debug)]
 pub struct Claiming<'a> {
-    /// The key, made unique among clients by whoever asks.
+    /// The key, which the caller has made unique among clients.
     pub key: &'a str,
-    /// What tells this request from another with the same key.
+    /// A hash of the request, which distinguishes it from another one with the same key.
     pub body_hash: &'a str,
-    /// The ids that its jobs get if nobody has claimed the key before.
+    /// The ids of its jobs if the key was not claimed before.
     pub task_ids: &'a [String],
 }
 
-/// What has become of a key.
+/// The result of a claim.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Claim {
-    /// It is ours until the lease is over. These are the ids to publish under: those of the first claim.
+    /// The caller has the key until the lease expires, and publishes under these ids, which are those of the first claim.
     New {
-        /// One for each job, in order.
+        /// One id for each job, in order.
         task_ids: Vec<String>,
     },
-    /// It was answered: answer the same.
+    /// The request has this response.
     Done(Value),
-    /// Somebody else is at it.
+    /// Another server works on the request.
     InFlight,
-    /// It was used for another request.
+    /// The key was used for another request.
     Other,
 }
 
 impl Store {
-    /// Claims a key until `lease` is over.
+    /// Claims a key for the time of `lease`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -93,7 +93,7 @@ impl Store {
         Ok(claim)
     }
 
-    /// Keeps the answer to a claimed key.
+    /// Stores the response to the request of a claimed key.
     ///
     /// See [`claim`](Self::claim) for an example.
     ///
@@ -108,7 +108,8 @@ impl Store {
         Ok(())
     }
 
-    /// Gives a claimed key back unanswered, because the broker is away: the next claim gets it, with the same ids.
+    /// Releases a claimed key without a response, because the broker is unreachable. The next claim gets it, with the same
+    /// ids.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -130,7 +131,7 @@ impl Store {
     }
 }
 
-/// What a key is to whoever comes second.
+/// The result of a claim of a known key.
 fn again(row: &Row, claiming: &Claiming<'_>, now: u64) -> Result<Claim> {
     if row.try_get::<&str>("body_hash")? != claiming.body_hash {
         return Ok(Claim::Other);

@@ -1,6 +1,6 @@
-//! Limits that workers share: slots of a rate and places of a concurrency limit, leased many at a time.
+//! Limits that workers share: slots of a rate and permits of a concurrency limit, leased many at a time.
 //!
-//! Times are the database's own, so that no worker's clock matters.
+//! Times are of the database's clock, so that the clocks of workers have no effect.
 
 use std::time::Duration;
 
@@ -75,8 +75,10 @@ async fn set_places(store: &Store, limit: &str, wish: Wish<'_>) -> Result<u32> {
     Ok(granted)
 }
 
-/// As many as are wanted and free. Where all want more than there are, nobody gets more than an equal share, or what the
-/// others leave of theirs; what is used already is not taken away.
+/// Returns how many permits a worker gets: as many as it wants and are free.
+///
+/// If the workers want more than there are, each gets at most an equal share, or what the others leave. Permits in use are
+/// not revoked.
 fn share(wish: &Wish<'_>, others: &[(u32, u32)]) -> u32 {
     let sum = |of: fn(&(u32, u32)) -> u32| others.iter().map(of).fold(0, u32::saturating_add);
     let free = wish.most.saturating_sub(sum(|(granted, _)| *granted));
@@ -86,7 +88,7 @@ fn share(wish: &Wish<'_>, others: &[(u32, u32)]) -> u32 {
     wish.wanted.min(just).min(free).max(wish.used)
 }
 
-/// Nanoseconds since the epoch.
+/// The nanoseconds since the epoch, by the database's clock.
 async fn now(tx: &mut TimedConnection) -> Result<i64> {
     let text = match tx.dialect() {
         Dialect::Sqlite => "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000000",

@@ -1,4 +1,4 @@
-//! What is deleted, and when. In small portions, so that writers get their turn.
+//! Deletes what was kept long enough, in small portions, so that writers get their turn.
 
 use std::time::Duration;
 
@@ -9,25 +9,26 @@ use crate::{
     status::UNFINISHED,
 };
 
+/// The rows that one statement deletes.
 const AT_ONCE: u64 = 1000;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// How long what is kept. Dead letters that lie there, and the audit log, are kept for ever.
+/// How long rows are kept. Dead letters in the state [`Dead`](crate::DeadState::Dead) and the audit log are kept indefinitely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Jobs that are done, from their end: 24 h.
+    /// Succeeded jobs, from their end: 24 h by default.
     pub succeeded: Duration,
-    /// Jobs that were given up, from their end: 7 days.
+    /// Dead jobs, from their end: 7 days by default.
     pub dead: Duration,
-    /// Cancelled jobs, from their end: 24 h.
+    /// Cancelled jobs, from their end: 24 h by default.
     pub cancelled: Duration,
-    /// Jobs whose end did not come, from the last news or from when they were due: 90 days.
+    /// Jobs without an end, from their last event or due time: 90 days by default.
     pub unfinished: Duration,
-    /// Dead letters that were replayed or purged, from then: 7 days.
+    /// Replayed and purged dead letters, from that change: 7 days by default.
     pub letters: Duration,
-    /// Idempotency keys, from the first claim: 24 h.
+    /// Idempotency keys, from the first claim: 24 h by default.
     pub claims: Duration,
 }
 
@@ -44,7 +45,7 @@ impl Default for Retention {
     }
 }
 
-/// How much was deleted.
+/// How many rows were deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
     /// Tracked jobs.
@@ -56,7 +57,7 @@ pub struct Pruned {
 }
 
 impl Store {
-    /// Deletes what was kept long enough at the time `now`.
+    /// Deletes what was kept long enough at the time `now`, in milliseconds since the epoch.
     ///
     /// ```
     /// use leveret_store::{Pruned, Retention};
@@ -70,14 +71,14 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Database`](crate::Error::Database); some may be deleted then.
+    /// [`Error::Database`](crate::Error::Database). Some rows may be deleted then.
     pub async fn prune(&self, now: u64, retention: &Retention) -> Result<Pruned> {
         let before = |kept: Duration| now.saturating_sub(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
         let mut pruned = Pruned::default();
         for (state, kept) in
             [("succeeded", retention.succeeded), ("dead", retention.dead), ("cancelled", retention.cancelled)]
         {
-            // By creation too, because the index has it: no job ends before it is created.
+            // By creation too, which the index has: no job ends before it is created.
             let old = format!("state = '{state}' AND created_at < $1 AND finished_at < $1");
             pruned.jobs += self.prune_jobs(&old, before(kept)).await?;
         }
@@ -115,7 +116,7 @@ impl Store {
         Ok(pruned)
     }
 
-    /// Runs deletions of `$2` rows older than `$1`, together in one transaction, until the last of them finds fewer.
+    /// Repeats deletions of `$2` rows older than `$1`, together in one transaction, until the last one finds fewer.
     async fn portions(&self, lock: WriteLock, deletions: &[&str], before: u64) -> Result<u64> {
         let mut all = 0;
         loop {

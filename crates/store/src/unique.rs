@@ -1,4 +1,4 @@
-//! The keys of unique jobs. A job frees its key when its end, or its cancellation, is recorded.
+//! The keys of unique jobs. The record of a job's end or cancellation frees its key.
 
 use leveret::unique::{Answer, Claim, Claimed, UniqueKeys};
 use leveret_sql::{
@@ -8,7 +8,7 @@ use leveret_sql::{
 
 use crate::open::Store;
 
-/// In one statement, so that of two publishers one is told of the other.
+/// Takes a key if it is free. It is one statement, so that one of two publishers learns of the other.
 const CLAIM: &str = "INSERT INTO leveret_unique (key, job_id, until, origin) VALUES ($1, $2, $3, $6)
     ON CONFLICT (key) DO UPDATE SET job_id = excluded.job_id, until = excluded.until, origin = excluded.origin
     WHERE leveret_unique.until <= $4 OR leveret_unique.job_id IN ($2, $5)";
@@ -47,7 +47,7 @@ impl Store {
             if let Some(row) = holder.rows(&mut self.writer().await?).await?.first() {
                 return Ok(Claimed::By(row.try_get(0)?));
             }
-            // Freed in between.
+            // The key was freed in between.
         }
     }
 }
@@ -55,10 +55,10 @@ impl Store {
 /// A job whose key is free: its id, and its origin if that is known.
 pub(crate) type Done<'a> = (&'a str, Option<&'a str>);
 
-/// Frees the keys of jobs that have ended, or were cancelled: they will not run, or are told to stop.
+/// Frees the keys of jobs that have ended or were cancelled.
 ///
-/// A key is freed only under the origin of the job that has it. The server knows no origin of a job whose events it has not
-/// received: the cancellation of such a job means every job of that id. `list` makes a list of a placeholder. Ids and
+/// A key is freed only under the origin of the job that has it. The server does not know the origin of a job whose events it
+/// has not received: the cancellation of such a job applies to every job of that id. `list` makes a list of a placeholder. Ids and
 /// origins need not be matched in pairs, because origins are random.
 pub(crate) async fn free_done(
     on: &mut TimedConnection,

@@ -1,4 +1,4 @@
-//! What an operator does with dead letters: edit, purge, restore. Each leaves its trace in history and audit log.
+//! Edits, purges and restores dead letters. Each change is written to the history and to the audit log.
 
 use leveret_sql::{
     Result,
@@ -12,12 +12,12 @@ use crate::{
     open::{Store, WriteLock},
 };
 
-/// A change of state of many letters.
+/// A change of the state of many letters.
 pub(super) struct Change {
     pub(super) from: DeadState,
     pub(super) to: DeadState,
     pub(super) action: &'static str,
-    /// The replay that takes the letters, or that has them.
+    /// The replay that takes the letters, or has them.
     pub(super) replay: Option<i64>,
 }
 
@@ -26,7 +26,8 @@ pub(super) const RESTORE: Change =
     Change { from: DeadState::Purged, to: DeadState::Dead, action: "restored", replay: None };
 
 impl Store {
-    /// Gives a dead letter another payload; the one it died with is kept. False if none such lies there.
+    /// Edits the payload of a dead letter, and keeps the original. Returns false if there is no such letter in the state
+    /// [`Dead`](DeadState::Dead).
     ///
     /// ```
     /// use leveret_store::By;
@@ -54,7 +55,8 @@ impl Store {
         Ok(edited)
     }
 
-    /// Gives a dead letter the payload back that it died with. False if none such lies there, or it was not edited.
+    /// Restores the original payload of a dead letter. Returns false if there is no such letter in the state
+    /// [`Dead`](DeadState::Dead), or it was not edited.
     ///
     /// ```
     /// use leveret_store::By;
@@ -82,9 +84,9 @@ impl Store {
         Ok(reverted)
     }
 
-    /// Marks dead letters that lie there as not wanted, and returns how many. Retention deletes them later.
+    /// Purges dead letters, and returns how many. Retention deletes them later.
     ///
-    /// Which states a filter names does not matter, here and in [`restore`](Self::restore).
+    /// The states of a filter have no effect, here and in [`restore`](Self::restore).
     ///
     /// ```
     /// use leveret_store::{By, DeadFilter, Selection};
@@ -106,7 +108,7 @@ impl Store {
         self.decide("purge", selection, &PURGE, by).await
     }
 
-    /// Takes purged dead letters back, and returns how many.
+    /// Restores purged dead letters, and returns how many.
     ///
     /// See [`purge`](Self::purge) for an example.
     ///
@@ -125,7 +127,7 @@ impl Store {
         Ok(changed)
     }
 
-    /// Writes the history first, of the letters that the change is then made to.
+    /// Changes the state of letters. It writes the history first, because afterwards the conditions no longer match.
     pub(super) async fn change(
         &self,
         tx: &mut TimedConnection,
@@ -160,7 +162,7 @@ impl Store {
     }
 }
 
-/// Writes a change of one letter's payload down, in its history and in the audit log.
+/// Writes an edit to the history of the letter and to the audit log.
 async fn note_edit(tx: &mut TimedConnection, id: i64, action: &str, audited: &str, by: By<'_>) -> Result<()> {
     let text = "INSERT INTO leveret_dead_history (dead_id, at, actor, action) VALUES ($1, $2, $3, $4)";
     Sql::new(text).arg(id).arg(by.at).arg(by.actor).arg(action).execute(tx).await?;

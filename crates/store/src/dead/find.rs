@@ -1,4 +1,4 @@
-//! Finds dead letters, one by one or by what they died of.
+//! Reads dead letters, one by one, in pages or in groups.
 
 use leveret_sql::{
     Result,
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Store {
-    /// One page of the dead letters that fit, the one taken in last first.
+    /// Returns one page of the dead letters that match a filter, the last ingested first.
     ///
     /// ```
     /// use leveret_store::DeadFilter;
@@ -46,7 +46,7 @@ impl Store {
         Ok(Page::new(letters, limit, bytes, |letter: &DeadLetter| (letter.id, String::new())))
     }
 
-    /// How many dead letters fit.
+    /// Counts the dead letters that match a filter.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -65,7 +65,7 @@ impl Store {
         Ok(number(sql.one(&mut self.reader().await?).await?))
     }
 
-    /// The dead letters that fit, gathered by what they died of: the largest groups first, `limit` at most.
+    /// Groups the dead letters that match a filter by error: the largest groups first, at most `limit`.
     ///
     /// See [`take_in`](Self::take_in) for an example.
     ///
@@ -89,7 +89,7 @@ impl Store {
         sql.all(&mut self.reader().await?).await
     }
 
-    /// One dead letter with its message; `None` if there is none of this number, or no more.
+    /// Returns one dead letter with its message, or `None` if none has this number.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -108,7 +108,7 @@ impl Store {
         Sql::new(text).arg(id).maybe(&mut self.reader().await?).await
     }
 
-    /// What was done to a dead letter, in order.
+    /// Returns the history of a dead letter, in order.
     ///
     /// See [`letter`](Self::letter) for an example.
     ///
@@ -158,10 +158,10 @@ impl Store {
         self.dialect().contains_folded("error", &place)
     }
 
-    /// Appends the conditions of a selection, of which only those in `state` are meant.
+    /// Appends the conditions of a selection, of letters in `state` alone.
     ///
-    /// Letters that are named are found by their numbers: `state || ''` keeps the database from an index of states,
-    /// which it would take right after a great change, when its statistics still say that none is in this one.
+    /// Selected numbers are found by the primary key: `state || ''` keeps the database from an index of states. It would
+    /// use that index right after a large change, while its statistics still say that no letter is in this state.
     pub(super) fn choose(&self, sql: &mut Sql, selection: &Selection, state: DeadState) {
         match selection {
             Selection::Filter(filter) => self.fit(sql, &DeadFilter { states: vec![state], ..filter.clone() }),

@@ -1,4 +1,4 @@
-//! Dead letters, and which of them are chosen.
+//! Dead letters, and selections of them.
 
 use leveret_sql::db::{FromRow, Row};
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::base64;
 
-/// A name for each, in the database and in JSON.
+/// An enumeration with a name for each variant, in the database and in JSON.
 macro_rules! names {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$doc])*
@@ -15,7 +15,7 @@ macro_rules! names {
         pub enum $name { $($(#[$variant_doc])* $variant,)+ }
 
         impl $name {
-            /// Its name, as the database and JSON have it.
+            /// Its name in the database and in JSON.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
@@ -36,41 +36,41 @@ macro_rules! names {
 }
 
 names! {
-    /// Where a dead letter was taken from.
+    /// The queue that a dead letter was ingested from.
     ///
     /// ```
     /// assert_eq!("dead".parse(), Ok(leveret_store::DeadSource::Dead));
     /// ```
     DeadSource {
-        /// `<queue>.dead`: a worker gave it up.
+        /// `<queue>.dead`: a worker dead-lettered it.
         Dead = "dead",
-        /// `leveret.v1.unrouted`: it fitted no queue.
+        /// `leveret.v1.unrouted`: the broker routed it to no queue.
         Unrouted = "unrouted",
     }
 }
 
 names! {
-    /// What has become of a dead letter.
+    /// The state of a dead letter.
     ///
     /// ```
     /// assert_eq!("purged".parse(), Ok(leveret_store::DeadState::Purged));
     /// ```
     DeadState {
-        /// It lies there.
+        /// It waits for an operator.
         Dead = "dead",
-        /// A replay has it, and has not yet published it.
+        /// A replay has taken it, and has not published it yet.
         Replaying = "replaying",
-        /// It was published again, confirmed.
+        /// It was published again, and the publish was confirmed.
         Replayed = "replayed",
-        /// It is not wanted; to be deleted when retention ends.
+        /// An operator purged it. Retention deletes it later.
         Purged = "purged",
     }
 }
 
-/// A dead letter as the broker gave it.
+/// A dead letter as it came from the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewDead {
-    /// Where it was.
+    /// The kind of queue that it was ingested from.
     pub source: DeadSource,
     /// The job queue.
     pub queue: String,
@@ -82,24 +82,24 @@ pub struct NewDead {
     pub kind: String,
     /// The error and its sources.
     pub error: String,
-    /// The attempt that was the last, from 1.
+    /// The number of the last attempt, from 1.
     pub attempt: u32,
-    /// How many copies there were before this one.
+    /// How many copies of the message there were before this one.
     pub hop: u32,
-    /// When it was given up, in milliseconds since the epoch; if unknown, it is when it was taken in.
+    /// When it was dead-lettered, in milliseconds since the epoch. The default is when it is ingested.
     pub failed_at: Option<u64>,
-    /// The properties of the message, as `RawMessage::properties` gives them.
+    /// The properties of the message, from `RawMessage::properties`.
     pub properties: Vec<u8>,
     /// The payload of the message.
     pub payload: Vec<u8>,
 }
 
-/// What is known of a dead letter, but for its message.
+/// A dead letter without its message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
-    /// Its number in this store; greater ones were taken in later.
+    /// Its number in this store. Greater numbers were ingested later.
     pub id: i64,
-    /// Where it was.
+    /// The kind of queue that it was ingested from.
     pub source: DeadSource,
     /// The job queue.
     pub queue: String,
@@ -111,90 +111,90 @@ pub struct DeadLetter {
     pub kind: String,
     /// The error and its sources.
     pub error: String,
-    /// The attempt that was the last, from 1.
+    /// The number of the last attempt, from 1.
     pub attempt: u32,
-    /// How many copies there were before this one.
+    /// How many copies of the message there were before this one.
     pub hop: u32,
-    /// When it was given up, in milliseconds since the epoch.
+    /// When it was dead-lettered, in milliseconds since the epoch.
     #[serde(with = "crate::time::rfc3339")]
     pub failed_at: u64,
-    /// When it was taken in.
+    /// When it was ingested.
     #[serde(with = "crate::time::rfc3339")]
     pub taken_at: u64,
-    /// What has become of it.
+    /// Its state.
     pub state: DeadState,
-    /// Since when.
+    /// When it came into this state.
     #[serde(with = "crate::time::rfc3339")]
     pub state_at: u64,
-    /// The same for letters that died of the same; see [`fingerprint`](crate::fingerprint).
+    /// The same for letters with alike errors; see [`fingerprint`](crate::fingerprint).
     pub fingerprint: String,
-    /// The last replay that had it.
+    /// The last replay that took it.
     pub replay_id: Option<i64>,
     /// The size of its payload in bytes.
     pub payload_bytes: u64,
-    /// Whether its payload is not the one it died with.
+    /// Whether its payload was edited.
     pub edited: bool,
 }
 
-/// A dead letter with its message. Its JSON is a line of an export, byte-exact.
+/// A dead letter with its message. Its JSON is a line of an export, and keeps every byte.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Letter {
-    /// What is known of it.
+    /// The letter without its message.
     #[serde(flatten)]
     pub about: DeadLetter,
-    /// The properties of the message, as `RawMessage::from_parts` wants them.
+    /// The properties of the message, for `RawMessage::from_parts`.
     #[serde(with = "base64::bytes")]
     pub properties: Vec<u8>,
     /// The payload that a replay publishes.
     #[serde(with = "base64::bytes")]
     pub payload: Vec<u8>,
-    /// The payload it died with, if that was another.
+    /// The original payload, if it was edited.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "base64::maybe_bytes")]
     pub original: Option<Vec<u8>>,
 }
 
-/// One thing that was done to a dead letter.
+/// A change of a dead letter.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct HistoryEntry {
     /// In milliseconds since the epoch.
     #[serde(with = "crate::time::rfc3339")]
     pub at: u64,
-    /// Who.
+    /// The user, or the name of a token.
     pub actor: String,
     /// `edited`, `reverted`, `purged`, `restored`, `replaying`, `replayed`, or `returned` by a replay that ended early.
     pub action: String,
-    /// The rest, such as the number of the replay.
+    /// Details, such as the number of the replay.
     pub detail: Option<Value>,
 }
 
-/// Dead letters that died of the same.
+/// Dead letters with alike errors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Group {
-    /// What they share.
+    /// The fingerprint that they share.
     pub fingerprint: String,
     /// The job's name.
     pub job: String,
     /// The class of the error.
     pub kind: String,
-    /// The error with all masked in which they may differ.
+    /// The error, with the parts masked in which they may differ.
     pub error: String,
-    /// How many they are.
+    /// The number of letters.
     pub count: u64,
-    /// When the first was given up, in milliseconds since the epoch.
+    /// When the first one was dead-lettered, in milliseconds since the epoch.
     #[serde(with = "crate::time::rfc3339")]
     pub first_at: u64,
-    /// When the last was.
+    /// When the last one was dead-lettered.
     #[serde(with = "crate::time::rfc3339")]
     pub last_at: u64,
-    /// The one that was taken in last.
+    /// The letter that was ingested last.
     pub sample: i64,
 }
 
-/// Which dead letters: those that all of it fits. The default fits those that lie there, [`DeadState::Dead`].
+/// A filter of dead letters. A letter must match all of its fields; the default matches the state [`DeadState::Dead`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeadFilter {
-    /// In one of these states; empty: in any.
+    /// In one of these states, or in any if this is empty.
     pub states: Vec<DeadState>,
     /// Of exactly this queue.
     pub queue: Option<String>,
@@ -204,16 +204,16 @@ pub struct DeadFilter {
     pub job_id: Option<String>,
     /// With an error of this class.
     pub kind: Option<String>,
-    /// With this text somewhere in the error, where ASCII letters fit in either case, or exactly so in the payload.
+    /// With this text in the error, whatever the case of ASCII letters, or exactly in the payload.
     pub text: Option<String>,
-    /// With this text somewhere in the error, where ASCII letters fit in either case.
+    /// With this text in the error, whatever the case of ASCII letters.
     pub error: Option<String>,
     /// Of this group.
     pub fingerprint: Option<String>,
-    /// Given up then or later, in milliseconds since the epoch.
+    /// Dead-lettered then or later, in milliseconds since the epoch.
     #[serde(with = "crate::time::rfc3339_maybe")]
     pub failed_from: Option<u64>,
-    /// Given up before then.
+    /// Dead-lettered before then.
     #[serde(with = "crate::time::rfc3339_maybe")]
     pub failed_until: Option<u64>,
 }
@@ -235,13 +235,13 @@ impl Default for DeadFilter {
     }
 }
 
-/// Dead letters to do something with.
+/// The dead letters that an action applies to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Selection {
-    /// All that fit.
+    /// All letters that match.
     Filter(DeadFilter),
-    /// These.
+    /// The letters with these numbers.
     Ids(Vec<i64>),
 }
 

@@ -1,7 +1,7 @@
-//! Replays: which dead letters are to be published again, and which were. Killed at any moment, a replay can go on: a
-//! letter is `replaying` until its publish was confirmed, so that it is published twice at most, and lost never.
+//! Replays: the dead letters that are to be published again, and those that were.
 //!
-//! One process at a time runs a replay: it has it on a lease, and puts the end of that off while it is at it.
+//! A replay can continue after a crash at any moment. A letter is `replaying` until its publish is confirmed, so it may be
+//! published twice, but it is not lost. One process at a time runs a replay, under a lease that it renews.
 
 use leveret_sql::{
     Result,
@@ -19,49 +19,49 @@ use crate::{
     open::{Store, WriteLock},
 };
 
-/// When letters of so many bytes are in memory, no more are loaded.
+/// The bytes of letters in memory at which no more are read.
 const BYTES_AT_ONCE: u64 = 8 << 20;
 
-/// A replay, and how far it is.
+/// A replay and its progress.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Replay {
     /// Its number.
     pub id: i64,
-    /// Who wanted it.
+    /// Who started it.
     pub actor: String,
-    /// How, as it was given at the start.
+    /// Its options, as they were given at the start.
     pub options: Value,
     /// How many letters it took.
     pub total: u64,
-    /// How many of them were published and confirmed.
+    /// How many of them were published, with a confirm.
     pub replayed: u64,
-    /// Until when somebody runs it, in milliseconds since the epoch; from then on anybody may.
+    /// When its lease expires, in milliseconds since the epoch. Then another process may take it.
     #[serde(skip)]
     pub leased_until: u64,
-    /// Whether its canaries, if it has any, let the rest follow.
+    /// Whether its canaries, if it has any, have succeeded.
     #[serde(skip)]
     pub judged: bool,
-    /// In milliseconds since the epoch.
+    /// When it started, in milliseconds since the epoch.
     #[serde(with = "crate::time::rfc3339")]
     pub started_at: u64,
-    /// In milliseconds since the epoch; `None` while it is open.
+    /// When it ended, in milliseconds since the epoch, or `None` while it is open.
     #[serde(with = "crate::time::rfc3339_maybe")]
     pub finished_at: Option<u64>,
     /// How it ended.
     pub outcome: Option<String>,
 }
 
-/// Who runs a replay, and until when.
+/// The right of one process to run a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease<'a> {
-    /// Something that no other run of any replay has.
+    /// A name that no other run of a replay has.
     pub owner: &'a str,
-    /// In milliseconds since the epoch.
+    /// When the lease expires, in milliseconds since the epoch.
     pub until: u64,
 }
 
 impl Store {
-    /// Opens a replay of the letters that lie there, and takes them into it.
+    /// Starts a replay, and moves the selected letters in the state [`Dead`](DeadState::Dead) into it.
     ///
     /// ```
     /// use leveret_store::{By, DeadFilter, Lease, Selection};
@@ -124,7 +124,8 @@ impl Store {
         })
     }
 
-    /// Takes an open replay that nobody runs at the time `now`. False if somebody does, or it has ended.
+    /// Takes an open replay whose lease has expired at the time `now`. Returns false if another process runs it, or if it has
+    /// ended.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -148,8 +149,10 @@ impl Store {
         Ok(sql.execute(&mut self.writer().await?).await? == 1)
     }
 
-    /// Takes an open replay from whoever runs it, to end it with this outcome. The outcome is kept with the lease: whoever
-    /// takes the replay up when the lease is over ends it so. False if it has ended.
+    /// Takes an open replay from the process that runs it, to end it with this outcome. Returns false if it has ended.
+    ///
+    /// The outcome is stored with the lease. If this process dies, the process that takes the replay next ends it with this
+    /// outcome.
     ///
     /// See [`start_replay`](Self::start_replay) for an example of a lease.
     ///
@@ -163,8 +166,7 @@ impl Store {
         Ok(sql.execute(&mut self.writer().await?).await? == 1)
     }
 
-    /// Puts the end of a lease off, or ends it with an `until` of 0. False if it is another's by now, or the replay has
-    /// ended.
+    /// Renews a lease, or ends it with an `until` of 0. Returns false if another process has the replay, or if it has ended.
     ///
     /// See [`start_replay`](Self::start_replay) for an example.
     ///
@@ -177,7 +179,7 @@ impl Store {
         Ok(sql.execute(&mut self.writer().await?).await? == 1)
     }
 
-    /// Keeps that the canaries of a replay let the rest follow.
+    /// Notes that the canaries of a replay have succeeded.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -195,7 +197,7 @@ impl Store {
         sql.execute(&mut self.writer().await?).await.map(drop)
     }
 
-    /// Letters that a replay has published already, oldest first.
+    /// Returns letters that a replay has published, oldest first.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -216,8 +218,9 @@ impl Store {
         sql.all(&mut self.reader().await?).await
     }
 
-    /// The next letters to be published after that number, oldest first: the same ones until they are
-    /// [`replayed`](Self::replayed). Up to `limit`, and no more once there are 8 MiB of them.
+    /// Returns the next letters of a replay with numbers above `after`, oldest first: at most `limit`, and none beyond 8 MiB.
+    ///
+    /// A letter is returned again until it is marked as [`replayed`](Self::replayed).
     ///
     /// See [`start_replay`](Self::start_replay) for an example.
     ///
@@ -238,7 +241,7 @@ impl Store {
         sql.all(&mut self.reader().await?).await
     }
 
-    /// Marks letters of a replay as published and confirmed, and returns how many were not marked before.
+    /// Marks letters of a replay as published. Returns how many were not marked before.
     ///
     /// See [`start_replay`](Self::start_replay) for an example.
     ///
@@ -256,8 +259,9 @@ impl Store {
         Ok(replayed)
     }
 
-    /// Closes a replay. Letters that were not replayed lie there again; returns how many. `None` if it has ended, or is
-    /// another's than `owner`'s: then nothing is changed.
+    /// Ends a replay, and returns how many letters were not replayed: they get the state [`Dead`](DeadState::Dead) again.
+    ///
+    /// Returns `None`, and changes nothing, if the replay has ended or is not `owner`'s.
     ///
     /// See [`start_replay`](Self::start_replay) for an example.
     ///
@@ -281,7 +285,7 @@ impl Store {
         Ok(Some(returned))
     }
 
-    /// Replays that were not finished: to go on with after a restart.
+    /// Returns the replays that have not ended, such as those to continue after a restart.
     ///
     /// See [`start_replay`](Self::start_replay) for an example.
     ///
@@ -294,7 +298,7 @@ impl Store {
             .await
     }
 
-    /// One replay.
+    /// Returns one replay.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {

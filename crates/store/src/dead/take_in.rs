@@ -1,4 +1,4 @@
-//! Takes dead letters in. The caller acks them to the broker when this has returned, so nothing is lost in between.
+//! Ingests dead letters. The caller acks them to the broker after the commit, so that none is lost in between.
 
 use std::collections::HashSet;
 
@@ -11,13 +11,13 @@ use sha2::{Digest, Sha256};
 use super::{fingerprint::fingerprint, letter::NewDead};
 use crate::open::{Store, WriteLock};
 
-/// Messages that are larger, together, are not written in one statement.
+/// The bytes of messages above which each is written by a statement of its own.
 const BYTES_AT_ONCE: usize = 8 << 20;
 
-/// A letter as it is written.
+/// A letter that is to be written.
 pub(super) struct Incoming<'a> {
     pub(super) new: &'a NewDead,
-    /// The payload that takes the place of the one it died with.
+    /// The payload that replaces the original one.
     pub(super) edited: Option<&'a [u8]>,
     pub(super) digest: Option<String>,
     pub(super) fingerprint: (String, String),
@@ -31,10 +31,10 @@ impl<'a> Incoming<'a> {
 }
 
 impl Store {
-    /// Takes dead letters in, all or none, and returns the numbers of the new ones.
+    /// Ingests dead letters, all or none, and returns the numbers of the new ones.
     ///
-    /// One that is here already, whatever has become of it, is left out: the broker delivers again what was not acked,
-    /// and whether a commit was heard of is not certain. Without a job id it cannot be known, and stands twice.
+    /// A letter that the store has already, in any state, is skipped: the broker redelivers what was not acked, and the
+    /// answer to a commit can be lost. A letter without a job id cannot be recognised, and is stored twice.
     ///
     /// ```
     /// use leveret_store::{DeadFilter, DeadSource, NewDead, Store};
@@ -62,7 +62,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Database`](crate::Error::Database); nothing was written then.
+    /// [`Error::Database`](crate::Error::Database). Nothing was written then.
     pub async fn take_in(&self, letters: &[NewDead], now: u64) -> Result<Vec<i64>> {
         let letters = letters.iter().map(Incoming::new).collect();
         let mut tx = self.write(WriteLock::Dead).await?;
@@ -72,7 +72,7 @@ impl Store {
         Ok(ids)
     }
 
-    /// Those that are not here, each once. It stays so until the transaction ends.
+    /// Returns the letters that the store does not have, each once. The write lock keeps this true.
     pub(super) async fn fresh<'a>(
         &self,
         tx: &mut TimedConnection,
@@ -102,7 +102,7 @@ pub(super) async fn insert(tx: &mut TimedConnection, letters: &[Incoming<'_>], n
     Ok(ids)
 }
 
-/// `DO NOTHING` also lets one statement name a fingerprint twice.
+/// `DO NOTHING` also allows a fingerprint twice in one statement.
 fn name_fingerprints(letters: &[Incoming<'_>]) -> Sql {
     let mut sql = Sql::new("INSERT INTO leveret_fingerprints (fingerprint, job, kind, masked) VALUES ");
     sql.values(letters.iter().map(|letter| {
@@ -147,7 +147,7 @@ fn row(letter: &Incoming<'_>, now: u64) -> [Arg; 17] {
     ]
 }
 
-/// What a second delivery of the same message has in common with the first, and no other message.
+/// The digest that two deliveries of one message have in common, and no other message has.
 fn digest(new: &NewDead) -> Option<String> {
     let id = new.job_id.as_ref()?;
     let mut digest = Sha256::new();

@@ -1,4 +1,4 @@
-//! Dead letters out of one store and into another.
+//! Exports dead letters from a store, and imports them into another one.
 
 use std::collections::VecDeque;
 
@@ -19,10 +19,10 @@ use crate::{
     open::{Store, WriteLock},
 };
 
-/// How many letters of an export are held at once. Few, because each may be as large as the broker lets it.
+/// The letters of an export in memory. Few, because each may be as large as the broker permits.
 const AT_ONCE: u64 = 4;
 
-/// The letters of an export that are in hand, and where the next ones begin.
+/// The letters of an export that were read, and the number after which the next ones begin.
 #[derive(Default)]
 struct Export {
     held: VecDeque<Letter>,
@@ -31,7 +31,8 @@ struct Export {
 }
 
 impl Store {
-    /// All dead letters that fit, in the order in which they were taken in. Letters that come meanwhile are part of it.
+    /// Exports all dead letters that match a filter, in the order in which they were ingested. Letters that are ingested
+    /// meanwhile are included.
     ///
     /// ```
     /// use futures_util::TryStreamExt;
@@ -62,8 +63,8 @@ impl Store {
         })
     }
 
-    /// Takes exported letters in, all or none, and returns how many. They lie there, whatever had become of them; what
-    /// was edited stays so. One that is here already is left out, but if it was purged it lies there again.
+    /// Imports letters, all or none, and returns how many. All get the state [`Dead`](crate::DeadState::Dead), and edits are
+    /// kept. A letter that the store has already is skipped, or restored if it was purged.
     ///
     /// ```
     /// use leveret_store::By;
@@ -77,7 +78,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Database`](crate::Error::Database); nothing was written then.
+    /// [`Error::Database`](crate::Error::Database). Nothing was written then.
     pub async fn import(&self, letters: &[Letter], by: By<'_>) -> Result<u64> {
         let new: Vec<_> = letters.iter().map(as_new).collect();
         let incoming = new.iter().zip(letters).map(|(new, letter)| {
@@ -105,7 +106,7 @@ impl Store {
     }
 }
 
-/// With the payload it died with, so that it is known again.
+/// The letter with its original payload, by which the store recognises it.
 fn as_new(letter: &Letter) -> NewDead {
     let about = &letter.about;
     NewDead {

@@ -1,4 +1,4 @@
-//! Finds tracked jobs, and keeps account of when they were last heard of.
+//! Reads tracked jobs, and notes when the server last received events.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,11 @@ use crate::{
     page::{Cursor, Page},
 };
 
-/// More steps than those of the copies that are remembered only somebody tells who forges them.
+/// Bounds a timeline. More steps than the remembered copies have come only from forged events.
 const MOST_STEPS: u32 = 1000;
 
 impl Store {
-    /// One job; `None` if no event of it came, or it was pruned.
+    /// Returns one job, or `None` if the store has received no event of it, or has pruned it.
     ///
     /// See the [crate](crate) for an example.
     ///
@@ -31,7 +31,7 @@ impl Store {
         Sql::new("SELECT * FROM leveret_jobs WHERE id = $1").arg(id).maybe(&mut self.reader().await?).await
     }
 
-    /// Those of these jobs that are known, in no order.
+    /// Returns the known jobs among these, in no order.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -50,8 +50,9 @@ impl Store {
         Sql::new(text).arg(list).all(&mut self.reader().await?).await
     }
 
-    /// The steps of a job, in the order in which it goes through them. Of one that had very many copies (retries,
-    /// snoozes), those of the first 50 and of the last 50; at most 1,000 steps.
+    /// Returns the status updates of a job in order, at most 1,000.
+    ///
+    /// Of a job with very many copies (retries, snoozes) the store keeps the updates of the first 50 and of the last 50.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -75,7 +76,8 @@ impl Store {
         Ok(entries)
     }
 
-    /// One page of the jobs that fit, newest first by creation, without their results. Jobs that come meanwhile neither shift nor double any.
+    /// Returns one page of the jobs that match a filter, without their results, newest first by creation. Jobs that are added
+    /// meanwhile neither shift nor repeat an item.
     ///
     /// ```
     /// use leveret_store::{Filter, State};
@@ -145,7 +147,7 @@ impl Store {
         }
     }
 
-    /// How many jobs are in each state; a state that has none is left out.
+    /// Counts the jobs in each state. States without a job are left out.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -167,10 +169,10 @@ impl Store {
         sql.rows(&mut self.reader().await?).await?.iter().filter_map(|row| read(row).transpose()).collect()
     }
 
-    /// Notes that events were missed: marks unfinished jobs that were not heard of since `before_ms`, and were not to
-    /// wait until then, as stale. The next event of such a job takes the mark away.
+    /// Marks jobs as stale whose events the server may have missed. Returns how many.
     ///
-    /// Returns how many were marked.
+    /// It marks unfinished jobs with no event since `before_ms`, unless they were due only after that. The next event of such
+    /// a job removes the mark.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -198,7 +200,7 @@ impl Store {
         Ok(marked)
     }
 
-    /// When events were last taken from the broker, by whatever server; `None` if never.
+    /// Returns when a server last received events from the broker, or `None` if none ever did.
     ///
     /// See [`note_gap`](Self::note_gap) for an example.
     ///
@@ -210,7 +212,7 @@ impl Store {
         Ok(sql.one::<Option<i64>>(&mut self.reader().await?).await?.map(number))
     }
 
-    /// Keeps that events were taken from the broker until `now`.
+    /// Notes that this server received events from the broker until `now`.
     ///
     /// See [`note_gap`](Self::note_gap) for an example.
     ///

@@ -1,35 +1,36 @@
-//! Makes a job of its events, in whatever order and number they come.
+//! Makes a job of its events, in any order and number.
 //!
-//! Each field is a function of the set of events alone: most are told by the event of the greatest place, the others
-//! are a least or greatest time. So late, duplicate and shuffled events end in the same job.
+//! Each field is a function of the set of events: most fields come from the event of the greatest position, the others are a
+//! minimum or maximum of times. So late, duplicate and shuffled events result in the same job.
 
 use leveret::event::{JobEvent, Step};
 
 use super::job::{Job, Place, State};
 
-/// How an event relates to a row under its id.
+/// The relation of an event to the row under its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Relation {
-    /// It is of the row's own job.
+    /// The event is of the row's job.
     Own,
-    /// It is of another job that was published after the row's job had ended.
+    /// The event is of another job, published after the row's job had ended.
     Next,
-    /// It is of another job, and the row's is on its way.
+    /// The event is of another job, while the row's job has not ended.
     Other,
 }
 
-/// What tells jobs of one id apart. Counters of a message do not, because its publisher writes them.
+/// Whether an event is of the job with this origin, name and queue. The counters of a message do not distinguish jobs of one
+/// id, because its publisher writes them.
 pub(super) fn is_same(own: (Option<&str>, &str, &str), event: &JobEvent) -> bool {
     let (origin, job, queue) = own;
     match (origin, event.origin.as_deref()) {
         (Some(own), Some(other)) => own == other,
-        // Workers before this one tell no origin.
+        // Older workers publish no origin.
         _ => job == event.job && queue == event.queue,
     }
 }
 
 impl Job {
-    /// Whose event this is.
+    /// Returns whose event this is.
     pub(super) fn relation(&self, event: &JobEvent) -> Relation {
         if is_same((self.origin.as_deref(), &self.job, &self.queue), event) {
             Relation::Own
@@ -40,7 +41,7 @@ impl Job {
         }
     }
 
-    /// A job of which nothing is known but that there is news of it, under its id or another.
+    /// Makes a job of which nothing is known but its identity.
     pub(super) fn new(id: &str, event: &JobEvent) -> Self {
         Self {
             wire_id: (id != event.id).then(|| event.id.clone()),
@@ -93,7 +94,7 @@ impl Job {
         }
     }
 
-    /// A cancel is no step of the job's own: beside what the job does, it says whether a job that waits will go on.
+    /// A cancellation is not a state of the job's own: it only changes how a waiting job is shown.
     fn request_cancel(&mut self, event: &JobEvent) {
         if event.hop >= self.hop && (Some(event.hop), Some(event.at)) > (self.cancel_hop, self.cancel_requested_at) {
             (self.cancel_hop, self.cancel_requested_at) = (Some(event.hop), Some(event.at));
@@ -138,7 +139,7 @@ mod tests {
 
     use super::*;
 
-    /// Any events at all of one job, also such as no worker tells; equal ones are equal in all.
+    /// Any events of one job, also such as no worker publishes. Equal events are equal in all fields.
     fn events() -> impl Strategy<Value = Vec<JobEvent>> {
         let event = (0u32..3, 0u64..6, 0u8..11).prop_map(|(hop, at, step)| JobEvent {
             id: "a".into(),
@@ -180,7 +181,7 @@ mod tests {
         job
     }
 
-    /// Until an event has told them, these are guesses.
+    /// Until an event sets them, these fields are guesses.
     fn known(mut job: Job) -> Job {
         if job.place == Place::default() {
             (job.attempt, job.queue) = (0, String::new());

@@ -1,4 +1,4 @@
-//! Tracked jobs, their states, and which of them are listed.
+//! Tracked jobs and their states.
 
 use std::{fmt, str::FromStr};
 
@@ -6,10 +6,10 @@ use leveret::event::{JobEvent, Step};
 use leveret_sql::db::{FromRow, Row};
 use serde::{Deserialize, Serialize};
 
-/// The condition of a job whose end is yet to come.
+/// The condition of a job that has not ended.
 pub(crate) const UNFINISHED: &str = "state NOT IN ('succeeded', 'dead', 'cancelled')";
 
-/// Where a tracked job is, by the newest of its events.
+/// The state of a tracked job, by its newest event.
 ///
 /// ```
 /// use leveret_store::State;
@@ -22,26 +22,26 @@ pub(crate) const UNFINISHED: &str = "state NOT IN ('succeeded', 'dead', 'cancell
 pub enum State {
     /// In its queue, or delayed on the way there.
     Queued,
-    /// In a worker's hands, its handler not yet running.
+    /// Delivered to a worker; its handler does not run yet.
     Received,
     /// Its handler runs.
     Started,
     /// An attempt failed; the next is due later.
     Retrying,
-    /// It comes back later, with no attempt charged.
+    /// Its handler snoozed it: it is delivered again later, and no attempt is counted.
     Snoozed,
-    /// It was waiting when somebody cancelled it: it will not start.
+    /// It was cancelled while it waited: it will not start.
     CancelRequested,
-    /// Done.
+    /// Its handler succeeded.
     Succeeded,
-    /// Given up; it is a dead letter.
+    /// Dead-lettered.
     Dead,
-    /// Cancelled before it was done.
+    /// Cancelled before it succeeded.
     Cancelled,
 }
 
 impl State {
-    /// All of them.
+    /// All states.
     pub const ALL: [Self; 9] = [
         Self::Queued,
         Self::Received,
@@ -54,7 +54,7 @@ impl State {
         Self::Cancelled,
     ];
 
-    /// Its name, as events and the database have it.
+    /// Its name in events and in the database.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -70,7 +70,7 @@ impl State {
         }
     }
 
-    /// Whether nothing comes after it, unless somebody replays the job.
+    /// Whether the job has ended. Only a replay changes such a state.
     #[must_use]
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Dead | Self::Cancelled)
@@ -105,60 +105,61 @@ impl FromStr for State {
     }
 }
 
-/// A tracked job. Times are in milliseconds since the epoch, each on the clock of who told it.
+/// A tracked job. Times are in milliseconds since the epoch, each by the clock of the process that published it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Job {
-    /// Its id here. Of several jobs that bear one id, the first that was heard of has it. Of the others the last one has its
-    /// queue and its name behind it, as in `order-17@email:email.send` ([`job_id`](Self::job_id) is the id without them).
+    /// Its id in the store. If several jobs have one id, the first one that the store receives an event of keeps it. The last
+    /// one of the others gets its queue and name appended, as in `order-17@email:email.send`
+    /// ([`job_id`](Self::job_id) is the id without them).
     pub id: String,
-    /// The text that it was published with to be shown.
+    /// Its label.
     pub label: Option<String>,
-    /// Its name.
+    /// The job's name.
     pub job: String,
-    /// The job queue.
+    /// Its queue.
     pub queue: String,
     /// The priority that it was published with.
     pub priority: Option<u8>,
-    /// Where it is.
+    /// Its state.
     pub state: State,
-    /// The attempt, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// How many copies there were before this one.
+    /// How many copies of its message there were before this one.
     pub hop: u32,
-    /// First publish; if no event told it, the first event.
+    /// When it was first published, or the time of its first event if that is unknown.
     pub created_at: u64,
-    /// When it goes on, while it is delayed, retrying or snoozed.
+    /// When it is due, while it is delayed, retrying or snoozed.
     pub due_at: Option<u64>,
-    /// When it is given up if it has not started.
+    /// When it expires if it has not started.
     pub expires_at: Option<u64>,
-    /// The latest start of its handler.
+    /// When its handler last started.
     pub started_at: Option<u64>,
-    /// Its end.
+    /// When it ended.
     pub finished_at: Option<u64>,
-    /// The latest event.
+    /// When its latest event was published.
     pub updated_at: u64,
-    /// Who told the state: host and process id of a worker.
+    /// The worker that published its state: host and process id.
     pub worker: Option<String>,
-    /// From 0 to 1, while it runs and its handler told.
+    /// The progress from 0 to 1, if its handler reports it.
     pub progress: Option<f64>,
-    /// Progress in words.
+    /// The progress in words.
     pub note: Option<String>,
-    /// The class of the error that it is retried for or died of.
+    /// The class of the error that it is retried for, or was dead-lettered for.
     pub error_kind: Option<String>,
-    /// That error, and its sources.
+    /// That error with its sources.
     pub error: Option<String>,
-    /// What its handler returned.
+    /// The result of its handler.
     pub result: Option<serde_json::Value>,
-    /// The size in bytes of a result that was too large to be kept.
+    /// The size in bytes of a result that was too large to be stored.
     pub too_large: Option<u64>,
-    /// When somebody cancelled this copy of it.
+    /// When this copy of it was cancelled.
     pub cancel_requested_at: Option<u64>,
-    /// Whether events of it may have been missed: the state is the last that is known.
+    /// Whether the store may have missed events of it: the state is the last known one.
     pub stale: bool,
-    /// What tells it from every other job of its id, as its events have it.
+    /// The origin in its events, which distinguishes it from every other job of its id.
     #[serde(skip)]
     pub origin: Option<String>,
-    /// Its id on the wire, where that is another.
+    /// Its id on the wire, if that is another.
     #[serde(skip)]
     pub(crate) wire_id: Option<String>,
     #[serde(skip)]
@@ -182,19 +183,19 @@ impl Job {
     }
 }
 
-/// Where a job is in its life: what has a smaller place is old.
+/// The position of an event in the life of a job. An event of a smaller position is old.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) hop: u32,
     pub(crate) rank: u8,
-    /// Decides between two runs of one copy, which there are when a worker died, and between the progress of one run.
+    /// Orders two runs of one copy, which happen when a worker dies, and the progress of one run.
     pub(crate) moment: u64,
 }
 
 impl Place {
     pub(super) fn of(event: &JobEvent) -> Self {
         let progress = matches!(event.step, Step::Progress { .. });
-        // Steps of the same millisecond need an order as well; of a start and progress, progress is the later.
+        // Events of the same millisecond need an order too. Progress is later than its start.
         let order = State::after(&event.step) as u64 * 2 + u64::from(progress);
         Self { hop: event.hop, rank: event.step.rank(), moment: event.at.saturating_mul(32).saturating_add(order) }
     }
@@ -205,37 +206,37 @@ impl Place {
 pub struct Moved {
     /// Its id.
     pub id: String,
-    /// Where it is now.
+    /// Its new state.
     pub state: State,
 }
 
-/// One step in the life of a job; the same step of the same copy stands once, with the first time it was told.
+/// A status update of a job. The same update of the same copy is stored once, with the earliest time.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TimelineEntry {
-    /// Which copy of the job.
+    /// The number of the copy.
     pub hop: u32,
-    /// Which attempt.
+    /// The number of the attempt.
     pub attempt: u32,
-    /// The step's name: a state, as events have it.
+    /// Its name: a state.
     pub step: String,
-    /// When, in milliseconds since the epoch.
+    /// When it was published, in milliseconds since the epoch.
     pub at: u64,
-    /// Who told it.
+    /// The worker that published it.
     pub worker: Option<String>,
-    /// The rest of it: `due`, `kind`, `error`, `expires`, `too_large`.
+    /// Its other fields: `due`, `kind`, `error`, `expires`, `too_large`.
     pub detail: Option<serde_json::Value>,
 }
 
-/// Which jobs are listed: those that all of it fits. The default fits all.
+/// A filter of jobs. A job must match all of its fields; the default matches every job.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// In one of these states; empty: in any.
+    /// In one of these states, or in any if this is empty.
     pub states: Vec<State>,
     /// With exactly this name.
     pub job: Option<String>,
     /// On exactly this queue.
     pub queue: Option<String>,
-    /// With this text somewhere in the label; ASCII letters fit in either case.
+    /// With this text in the label, whatever the case of ASCII letters.
     pub label: Option<String>,
     /// Created then or later, in milliseconds since the epoch.
     pub created_from: Option<u64>,
@@ -243,9 +244,9 @@ pub struct Filter {
     pub created_until: Option<u64>,
     /// Due then or later, in milliseconds since the epoch.
     pub due_from: Option<u64>,
-    /// Due before then, or at no certain time.
+    /// Due before then, or without a due time.
     pub due_until: Option<u64>,
-    /// Whether events of it may have been missed.
+    /// Stale, or not stale.
     pub stale: Option<bool>,
 }
 

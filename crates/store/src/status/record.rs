@@ -1,4 +1,4 @@
-//! Writes what events say: the jobs they move, and a line for each step.
+//! Writes events: the jobs that they change, and their timeline.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -49,38 +49,38 @@ pub(super) const COLUMNS: [&str; 28] = [
     "wire_id",
 ];
 
-/// Copies of a job whose steps are remembered: the first, and the last.
+/// The copies of a job whose status updates are kept: the first ones, and the last ones.
 const FIRST_HOPS: u32 = 50;
 const LAST_HOPS: u32 = 50;
 
-/// An event, and the id of the row that it is of.
+/// An event, with the id of the row that it belongs to.
 type StepOf<'a> = (String, &'a JobEvent);
 
-/// A line of the timeline, by what there is one of each.
+/// The lines of a timeline, by their key.
 type Lines<'a> = HashMap<(&'a str, u32, u32, &'static str), &'a StepOf<'a>>;
 
-/// What events come to.
+/// The effect of events.
 struct Folded<'a> {
-    /// The jobs that are no longer as they were, in the order in which they are first named.
+    /// The jobs that change, in the order of their first events.
     changed: Vec<Job>,
     steps: Vec<StepOf<'a>>,
-    /// Rows that are of another job now: their steps so far are not its.
+    /// Rows that now belong to another job. Their status updates so far are deleted.
     renewed: Vec<String>,
-    /// Ends of jobs that have no row.
+    /// The ends of jobs without a row.
     ends_apart: Vec<&'a JobEvent>,
 }
 
 impl Store {
-    /// Takes in events, all or none, and tells which jobs they changed.
+    /// Records events, all or none, and returns the jobs that they changed.
     ///
-    /// Late, duplicate and shuffled events never move a job back: it ends where the same events in order would have
-    /// brought it. An event of a job that was pruned makes it anew.
+    /// Late, duplicate and shuffled events do not move a job back: it ends in the state to which the same events in order
+    /// would have brought it. An event of a pruned job creates it again.
     ///
     /// See the [crate](crate) for an example.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`](crate::Error::Database); nothing was written then.
+    /// [`Error::Database`](crate::Error::Database). Nothing was written then.
     pub async fn record(&self, events: &[JobEvent]) -> Result<Vec<Moved>> {
         if events.is_empty() {
             return Ok(Vec::new());
@@ -107,10 +107,10 @@ impl Store {
 }
 
 impl Store {
-    /// The rows that these events may be of, by id.
+    /// Reads the rows that these events may belong to, by id.
     async fn known(&self, tx: &mut TimedConnection, events: &[JobEvent]) -> Result<HashMap<String, Job>> {
         let known = self.rows(tx, events.iter().map(|event| event.id.as_str())).await?;
-        // Nearly always each id is of one job.
+        // An id nearly always has one job.
         let mut first: HashMap<&str, &JobEvent> = HashMap::new();
         let others = events.iter().filter(|event| {
             let before = *first.entry(&event.id).or_insert(event);
@@ -133,8 +133,7 @@ impl Store {
         Ok(rows.into_iter().map(|job| (job.id.clone(), job)).collect())
     }
 
-    /// Of jobs that come back again and again, such as one that snoozes every second for a day, the first copies and the
-    /// last are remembered.
+    /// Deletes the status updates of the middle copies of a job, such as one that snoozes every second for a day.
     async fn thin_out(&self, tx: &mut TimedConnection, changed: &[Job]) -> Result<()> {
         let long = changed.iter().filter(|job| job.hop >= FIRST_HOPS + LAST_HOPS).map(|job| job.id.as_str());
         let long: Vec<_> = long.collect();
@@ -159,7 +158,7 @@ fn done<'a>(changed: &'a [Job], ends_apart: &[&'a JobEvent], events: &'a [JobEve
     ended.chain(apart).chain(cancelled.map(|event| (event.id.as_str(), event.origin.as_deref()))).collect()
 }
 
-/// With what tells jobs apart as the database has it: two here must be two there as well, and one there one here.
+/// Replaces NUL in the fields that distinguish jobs, as the database does. Two jobs here must be two jobs there.
 fn as_kept(events: &[JobEvent]) -> Cow<'_, [JobEvent]> {
     let is_kept = |event: &JobEvent| {
         [&event.id, &event.job, &event.queue].into_iter().chain(&event.origin).all(|text| !text.contains('\0'))
@@ -177,14 +176,16 @@ fn as_kept(events: &[JobEvent]) -> Cow<'_, [JobEvent]> {
     events.iter().map(kept).collect()
 }
 
-/// Where the jobs are whose plain id is another job's: two jobs of an order may well have the order's.
+/// The id of a row whose plain id is another job's: two jobs of an order may both have the id of the order.
 fn full_id(event: &JobEvent) -> String {
     format!("{}@{}:{}", event.id, event.queue, event.job)
 }
 
-/// Gives each event to the row that it is of. The plain id stays that of the first job that was heard of: nothing that
-/// somebody publishes under an id that they know moves its row. Of all others of that name and queue the last one has a
-/// row, under the full id; what comes beside it, before its end, has none.
+/// Assigns each event to its row.
+///
+/// The plain id stays with the first job of this id. So a publisher who knows an id cannot change the row of its job. Of all
+/// other jobs with that id, name and queue the last one has a row, under the full id. Jobs beside it, before its end, have
+/// none.
 fn fold<'a>(known: &HashMap<String, Job>, events: &'a [JobEvent]) -> Folded<'a> {
     let mut folded = Folded {
         changed: Vec::new(),
@@ -208,7 +209,7 @@ fn fold<'a>(known: &HashMap<String, Job>, events: &'a [JobEvent]) -> Folded<'a> 
             if relation == Relation::Next {
                 *job = Job::new(&id, event);
                 folded.renewed.push(job.id.clone());
-                // Steps of the job before, from this batch.
+                // Events of the previous job, in this batch.
                 folded.steps.retain(|(of, _)| *of != job.id);
             }
             if relation != Relation::Other {
@@ -265,7 +266,7 @@ fn row(job: &Job) -> [Arg; COLUMNS.len()] {
     ]
 }
 
-/// The first of each step; one that is told twice in a batch could not be written in one statement.
+/// The first event of each key. One statement cannot write a key twice.
 fn timeline<'a>(steps: &'a [StepOf<'a>]) -> Vec<&'a StepOf<'a>> {
     let mut lines = Lines::new();
     for step in steps.iter().filter(|(_, event)| !matches!(event.step, Step::Progress { .. })) {
@@ -299,7 +300,7 @@ fn note(steps: &[&StepOf<'_>]) -> Sql {
     sql
 }
 
-/// What a step says beside its name; a result stands with the job.
+/// The fields of a status update, without its name. A result is stored with the job.
 fn detail(step: &Step) -> Option<String> {
     let Ok(Value::Object(mut fields)) = serde_json::to_value(step) else { return None };
     fields.retain(|name, value| !["event", "result"].contains(&name.as_str()) && !value.is_null());

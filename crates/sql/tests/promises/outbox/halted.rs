@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use leveret::{Broker, Context, Job, JobResult, Worker, testing};
 use leveret_harness::{Postgres, Proxy, eventually, shared_postgres};
-use leveret_sql::{Error, Inbox, Outbox};
+use leveret_sql::{Chosen, Error, Inbox, Outbox};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, Row};
 use tokio::time::timeout;
@@ -24,10 +24,14 @@ async fn a_halted_database_is_told_in_time_and_the_relay_goes_on_when_it_is_back
     let inbox = Inbox::migrate(&stage.pool.inbox()).await.unwrap().statement_timeout(Duration::from_secs(1));
 
     let halted = postgres.halt();
-    let all =
-        timeout(LONG, async { tokio::join!(stage.outbox.status(), inbox.status(), Outbox::open(&stage.database.url)) });
-    let (outbox, inbox, opened) = all.await.expect("each is told in time");
-    for error in [outbox.unwrap_err(), inbox.unwrap_err(), opened.unwrap_err()] {
+    let (all, hour) = (Chosen::All, Duration::from_secs(3600));
+    let outbox = async { tokio::join!(stage.outbox.status(), stage.outbox.retry(&all), stage.outbox.prune(hour)) };
+    let inbox = async { tokio::join!(inbox.status(), inbox.prune(hour), Inbox::migrate(&inbox)) };
+    let each = timeout(LONG, async { tokio::join!(outbox, inbox, Outbox::open(&stage.database.url)) });
+    let (outbox, inbox, opened) = each.await.expect("each is told in time");
+    let errors = [outbox.0.unwrap_err(), outbox.1.unwrap_err(), outbox.2.unwrap_err(), inbox.0.unwrap_err()];
+    let rest = [inbox.1.unwrap_err(), inbox.2.unwrap_err(), opened.unwrap_err()];
+    for error in errors.into_iter().chain(rest) {
         assert!(error.is_unavailable(), "{error:?}");
     }
     drop(halted);
