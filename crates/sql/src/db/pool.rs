@@ -89,7 +89,6 @@ macro_rules! from_pools {
 pub(crate) use from_pools;
 
 /// Each fails with [`Error::Database`](crate::Error::Database) or [`Error::Silent`](crate::Error::Silent).
-#[expect(clippy::missing_errors_doc, reason = "one sentence for all of them stands above")]
 impl Pool {
     /// Opens a database: `sqlite:PATH` or a path, which is created if it is missing, or `postgres://…`, which must exist.
     ///

@@ -130,7 +130,6 @@ impl Drop for TimedConnection {
 }
 
 /// Each fails with [`Error::Database`](crate::Error::Database) or [`Error::Silent`](crate::Error::Silent).
-#[expect(clippy::missing_errors_doc, reason = "one sentence for all of them stands above")]
 impl Sql {
     /// Runs the statement, and returns how many rows it changed.
     pub async fn execute(self, on: &mut TimedConnection) -> Result<u64> {

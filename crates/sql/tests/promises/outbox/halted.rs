@@ -27,7 +27,8 @@ async fn a_halted_database_is_told_in_time_and_the_relay_goes_on_when_it_is_back
     let (all, hour) = (Chosen::All, Duration::from_secs(3600));
     let outbox = async { tokio::join!(stage.outbox.status(), stage.outbox.retry(&all), stage.outbox.prune(hour)) };
     let inbox = async { tokio::join!(inbox.status(), inbox.prune(hour), Inbox::migrate(&inbox)) };
-    let each = timeout(LONG, async { tokio::join!(outbox, inbox, Outbox::open(&stage.database.url)) });
+    let opened = Outbox::open(&stage.database.url);
+    let each = timeout(LONG, Box::pin(async { tokio::join!(outbox, inbox, opened) }));
     let (outbox, inbox, opened) = each.await.expect("each is told in time");
     let errors = [outbox.0.unwrap_err(), outbox.1.unwrap_err(), outbox.2.unwrap_err(), inbox.0.unwrap_err()];
     let rest = [inbox.1.unwrap_err(), inbox.2.unwrap_err(), opened.unwrap_err()];
