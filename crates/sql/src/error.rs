@@ -41,7 +41,7 @@ pub enum Error {
     },
     /// A job that could never be published.
     #[error("the job cannot be enqueued: {what} {value:?}: {reason}")]
-    Entry {
+    InvalidEntry {
         /// What is invalid: the job's name, its id, the queue, a header.
         what: &'static str,
         /// The invalid value.
@@ -86,7 +86,7 @@ impl Error {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Database(sqlx::Error::Database(error)) => error.code().is_some_and(|code| code_refuses(&code)),
-            Self::Database(sqlx::Error::Encode(_)) | Self::Entry { .. } | Self::Encode(_) => true,
+            Self::Database(sqlx::Error::Encode(_)) | Self::InvalidEntry { .. } | Self::Encode(_) => true,
             _ => false,
         }
     }

@@ -28,5 +28,5 @@ pub use crate::{
     db::Connection,
     error::{Error, Result, chain},
     inbox::{Inbox, InboxStatus},
-    outbox::{Chosen, Entry, Outbox, OutboxStatus, Relay, SetAside, Waker},
+    outbox::{Outbox, OutboxEntry, OutboxStatus, Relay, SetAsideJob, SetAsideSelection, Waker},
 };

@@ -4,7 +4,7 @@
 //! gets its id when it is enqueued. All copies of the job have this id, also after a crash.
 //!
 //! ```
-//! use leveret_sql::{Entry, Outbox};
+//! use leveret_sql::{OutboxEntry, Outbox};
 //! use sqlx::sqlite::SqlitePool;
 //! # #[derive(serde::Serialize, serde::Deserialize)] struct SendEmail { to: String }
 //! # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
@@ -18,7 +18,7 @@
 //! let mut tx = pool.begin().await?;
 //! // … the order's row, in the same transaction …
 //! let id = Outbox::enqueue(&mut tx, &SendEmail { to: "ada@example.org".into() }).await?;
-//! Outbox::enqueue(&mut tx, Entry::raw("report", "reports", "{}").order_key("customer-7").track()).await?;
+//! Outbox::enqueue(&mut tx, OutboxEntry::raw("report", "reports", "{}").order_key("customer-7").track()).await?;
 //! tx.commit().await?;
 //! # let _ = id;
 //! assert_eq!(Outbox::new(&pool).status().await?.pending, 2);
@@ -39,7 +39,7 @@ mod relay;
 
 pub use self::{
     enqueue::Outbox,
-    entry::Entry,
-    operate::{Chosen, OutboxStatus, SetAside},
+    entry::OutboxEntry,
+    operate::{OutboxStatus, SetAsideJob, SetAsideSelection},
     relay::{Relay, Waker},
 };

@@ -15,7 +15,7 @@ use crate::open::{Store, WriteLock};
 
 /// A request with an idempotency key.
 #[derive(Clone, Copy, Debug)]
-pub struct Claiming<'a> {
+pub struct IdempotencyRequest<'a> {
     /// The key, which the caller has made unique among clients.
     pub key: &'a str,
     /// A hash of the request, which distinguishes it from another one with the same key.
@@ -26,7 +26,7 @@ pub struct Claiming<'a> {
 
 /// The result of a claim.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Claim {
+pub enum IdempotencyClaim {
     /// The caller has the key until the lease expires, and publishes under these ids, which are those of the first claim.
     New {
         /// One id for each job, in order.
@@ -46,25 +46,30 @@ impl Store {
     /// ```
     /// use std::time::Duration;
     ///
-    /// use leveret_store::{Claim, Claiming};
+    /// use leveret_store::{IdempotencyClaim, IdempotencyRequest};
     ///
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
     /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
     /// # let now = 1_800_000_000_000;
-    /// let request = Claiming { key: "k1", body_hash: "9f86d081", task_ids: &["order-17".into()] };
+    /// let request = IdempotencyRequest { key: "k1", body_hash: "9f86d081", task_ids: &["order-17".into()] };
     /// let lease = Duration::from_secs(30);
-    /// assert!(matches!(store.claim(&request, now, lease).await?, Claim::New { .. }));
-    /// assert_eq!(store.claim(&request, now, lease).await?, Claim::InFlight);
+    /// assert!(matches!(store.claim(&request, now, lease).await?, IdempotencyClaim::New { .. }));
+    /// assert_eq!(store.claim(&request, now, lease).await?, IdempotencyClaim::InFlight);
     /// store.finish("k1", &"order-17".into()).await?;
-    /// assert_eq!(store.claim(&request, now, lease).await?, Claim::Done("order-17".into()));
+    /// assert_eq!(store.claim(&request, now, lease).await?, IdempotencyClaim::Done("order-17".into()));
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn claim(&self, claiming: &Claiming<'_>, now: u64, lease: Duration) -> Result<Claim> {
+    pub async fn claim(
+        &self,
+        claiming: &IdempotencyRequest<'_>,
+        now: u64,
+        lease: Duration,
+    ) -> Result<IdempotencyClaim> {
         let until = now.saturating_add(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
         let mut tx = self.write(WriteLock::Idempotency).await?;
         let known = Sql::new("SELECT * FROM leveret_idempotency WHERE key = $1").arg(claiming.key);
@@ -78,11 +83,11 @@ impl Store {
                     .arg(now)
                     .execute(&mut tx)
                     .await?;
-                Claim::New { task_ids: claiming.task_ids.to_vec() }
+                IdempotencyClaim::New { task_ids: claiming.task_ids.to_vec() }
             }
             Some(row) => {
                 let claim = again(row, claiming, now)?;
-                if let Claim::New { .. } = claim {
+                if let IdempotencyClaim::New { .. } = claim {
                     let text = "UPDATE leveret_idempotency SET leased_until = $1 WHERE key = $2";
                     Sql::new(text).arg(until).arg(claiming.key).execute(&mut tx).await?;
                 }
@@ -132,17 +137,17 @@ impl Store {
 }
 
 /// The result of a claim of a known key.
-fn again(row: &Row, claiming: &Claiming<'_>, now: u64) -> Result<Claim> {
+fn again(row: &Row, claiming: &IdempotencyRequest<'_>, now: u64) -> Result<IdempotencyClaim> {
     if row.try_get::<&str>("body_hash")? != claiming.body_hash {
-        return Ok(Claim::Other);
+        return Ok(IdempotencyClaim::Other);
     }
     if let Some(answer) = row.json("answer")? {
-        return Ok(Claim::Done(answer));
+        return Ok(IdempotencyClaim::Done(answer));
     }
     if row.number::<u64>("leased_until")? > now {
-        return Ok(Claim::InFlight);
+        return Ok(IdempotencyClaim::InFlight);
     }
     let ids: &str = row.try_get("task_ids")?;
     let task_ids = serde_json::from_str(ids).map_err(|error| sqlx::Error::Decode(error.into()))?;
-    Ok(Claim::New { task_ids })
+    Ok(IdempotencyClaim::New { task_ids })
 }

@@ -7,7 +7,7 @@
 //!
 //! ```
 //! use leveret::event::{JobEvent, Step};
-//! use leveret_store::{State, Store};
+//! use leveret_store::{JobState, Store};
 //!
 //! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
@@ -28,7 +28,7 @@
 //!     step: Step::Started,
 //! };
 //! store.record(&[event]).await?;
-//! assert_eq!(store.job("order-17").await?.map(|job| job.state), Some(State::Started));
+//! assert_eq!(store.job("order-17").await?.map(|job| job.state), Some(JobState::Started));
 //! # Ok(()) }
 //! ```
 //!
@@ -59,12 +59,12 @@ pub use leveret_sql::{Error, Result, chain};
 pub use crate::{
     audit::{AuditEntry, By},
     dead::{
-        DeadFilter, DeadLetter, DeadSource, DeadState, Group, HistoryEntry, Lease, Letter, NewDead, Replay, Selection,
-        fingerprint,
+        DeadFilter, DeadGroup, DeadLetter, DeadSource, DeadState, HistoryEntry, Letter, NewDead, Replay, ReplayLease,
+        Selection, fingerprint,
     },
-    idempotency::{Claim, Claiming},
+    idempotency::{IdempotencyClaim, IdempotencyRequest},
     open::Store,
     page::{Cursor, InvalidCursor, Page},
     retention::{Pruned, Retention},
-    status::{Filter, Job, Moved, State, TimelineEntry},
+    status::{JobFilter, JobState, StatusChange, TimelineEntry, TrackedJob},
 };

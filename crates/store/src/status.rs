@@ -8,4 +8,4 @@ mod job;
 mod record;
 
 pub(crate) use self::job::UNFINISHED;
-pub use self::job::{Filter, Job, Moved, State, TimelineEntry};
+pub use self::job::{JobFilter, JobState, StatusChange, TimelineEntry, TrackedJob};

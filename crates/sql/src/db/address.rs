@@ -9,14 +9,14 @@ use std::{
 use crate::{Error, Result};
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Address {
+pub(super) enum DatabaseAddress {
     Sqlite(PathBuf),
     Postgres,
 }
 
-pub(super) fn parse(url: &str) -> Result<Address> {
+pub(super) fn parse(url: &str) -> Result<DatabaseAddress> {
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        return Ok(Address::Postgres);
+        return Ok(DatabaseAddress::Postgres);
     }
     let path = match url.strip_prefix("sqlite:") {
         // Other tools write `sqlite:///var/lib/x.db`. Their parameters would have no effect here.
@@ -25,7 +25,7 @@ pub(super) fn parse(url: &str) -> Result<Address> {
         _ => return Err(Error::Address),
     };
     // A database in memory would be another one for each connection.
-    if path.is_empty() || path == ":memory:" { Err(Error::Address) } else { Ok(Address::Sqlite(path.into())) }
+    if path.is_empty() || path == ":memory:" { Err(Error::Address) } else { Ok(DatabaseAddress::Sqlite(path.into())) }
 }
 
 /// Creates the file of an SQLite database if it is missing, and returns its absolute path.
@@ -51,14 +51,14 @@ mod tests {
 
     #[test]
     fn an_address_is_a_path_or_one_of_two_schemes() {
-        let file = |path: &str| Some(Address::Sqlite(path.into()));
+        let file = |path: &str| Some(DatabaseAddress::Sqlite(path.into()));
         for (url, expected) in [
             ("sqlite:leveret.db", file("leveret.db")),
             ("sqlite:/var/lib/leveret.db", file("/var/lib/leveret.db")),
             ("sqlite:///var/lib/leveret.db", file("/var/lib/leveret.db")),
             ("data/my leveret.db", file("data/my leveret.db")),
-            ("postgres://me@localhost/jobs", Some(Address::Postgres)),
-            ("postgresql://me@localhost/jobs", Some(Address::Postgres)),
+            ("postgres://me@localhost/jobs", Some(DatabaseAddress::Postgres)),
+            ("postgresql://me@localhost/jobs", Some(DatabaseAddress::Postgres)),
             ("mysql://me@localhost/jobs", None),
             ("sqlite::memory:", None),
             ("sqlite:leveret.db?mode=ro", None),

@@ -61,7 +61,7 @@ pub enum ConnectionMut<'c> {
 }
 
 /// The number of rows that a statement changed, and the rows that it returned.
-pub(super) type Answer = (u64, Vec<Row>);
+pub(super) type StatementResult = (u64, Vec<Row>);
 
 /// Runs a statement on a connection of one of the databases.
 macro_rules! fetch {
@@ -104,7 +104,7 @@ impl ConnectionMut<'_> {
     }
 
     /// Runs a statement without a time limit.
-    pub(super) async fn fetch(&mut self, sql: Sql) -> sqlx::Result<Answer> {
+    pub(super) async fn fetch(&mut self, sql: Sql) -> sqlx::Result<StatementResult> {
         let keeps = self.dialect().keeps_statements();
         match self {
             Self::Postgres(on) => fetch!((&mut **on), sql, Postgres, Row::Postgres, keeps),
@@ -113,7 +113,7 @@ impl ConnectionMut<'_> {
     }
 
     /// Runs a statement in a transaction of its own without a time limit. On SQLite each statement is one.
-    pub(super) async fn fetch_alone(&mut self, sql: Sql) -> sqlx::Result<Answer> {
+    pub(super) async fn fetch_alone(&mut self, sql: Sql) -> sqlx::Result<StatementResult> {
         if self.dialect() == Dialect::Sqlite {
             return self.fetch(sql).await;
         }

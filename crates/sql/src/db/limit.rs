@@ -27,7 +27,8 @@ pub(crate) async fn within<T>(limit: Duration, answer: impl Future<Output = Resu
 /// A pool reports only how long it waited, not why it has no connection. A probe finds the reason. Each pool has one probe
 /// at a time, because a probe is a connection beyond the limit of the pool.
 pub(super) async fn acquire<D: Database>(pool: &Pool<D>, limit: Duration) -> Result<PoolConnection<D>> {
-    match timeout(limit, pool.acquire()).await {
+    // Boxed, because otherwise the futures of all callers would be as large as these.
+    match timeout(limit, Box::pin(pool.acquire())).await {
         Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => {}
         Ok(acquired) => return Ok(acquired?),
     }

@@ -9,7 +9,7 @@ use sqlx::{
 };
 
 use super::{
-    address::{self, Address, sqlite_file},
+    address::{self, DatabaseAddress, sqlite_file},
     dialect::Dialect,
     limit::{LONG, SHORT, SLOW_FACTOR, acquire, within},
     row::FromRow,
@@ -95,8 +95,8 @@ impl Pool {
     /// Any other address fails with [`Error::Address`](crate::Error::Address), a file that cannot be created with [`Error::Folder`](crate::Error::Folder).
     pub async fn open(url: &str) -> Result<Self> {
         match address::parse(url)? {
-            Address::Postgres => Self::open_postgres(url).await,
-            Address::Sqlite(path) => Self::open_sqlite(&path).await,
+            DatabaseAddress::Postgres => Self::open_postgres(url).await,
+            DatabaseAddress::Sqlite(path) => Self::open_sqlite(&path).await,
         }
     }
 

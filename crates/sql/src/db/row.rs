@@ -12,9 +12,9 @@ pub enum Row {
 }
 
 /// A value that both databases have.
-pub trait Value<'r>: Decode<'r, Postgres> + Type<Postgres> + Decode<'r, Sqlite> + Type<Sqlite> {}
+pub trait ColumnValue<'r>: Decode<'r, Postgres> + Type<Postgres> + Decode<'r, Sqlite> + Type<Sqlite> {}
 
-impl<'r, T: Decode<'r, Postgres> + Type<Postgres> + Decode<'r, Sqlite> + Type<Sqlite>> Value<'r> for T {}
+impl<'r, T: Decode<'r, Postgres> + Type<Postgres> + Decode<'r, Sqlite> + Type<Sqlite>> ColumnValue<'r> for T {}
 
 impl Row {
     /// The value of a column, by its name or its number.
@@ -22,7 +22,7 @@ impl Row {
     /// # Errors
     ///
     /// As [`sqlx::Row::try_get`].
-    pub fn try_get<'r, T: Value<'r>>(
+    pub fn try_get<'r, T: ColumnValue<'r>>(
         &'r self,
         column: impl ColumnIndex<PgRow> + ColumnIndex<SqliteRow>,
     ) -> sqlx::Result<T> {
@@ -89,7 +89,7 @@ pub trait FromRow: Sized {
     fn from_row(row: &Row) -> sqlx::Result<Self>;
 }
 
-impl<A: for<'r> Value<'r>, B: for<'r> Value<'r>> FromRow for (A, B) {
+impl<A: for<'r> ColumnValue<'r>, B: for<'r> ColumnValue<'r>> FromRow for (A, B) {
     fn from_row(row: &Row) -> sqlx::Result<Self> {
         Ok((row.try_get(0)?, row.try_get(1)?))
     }

@@ -11,10 +11,10 @@ use std::time::Duration;
 use sqlx::{Postgres, Sqlite, pool::PoolConnection};
 
 use super::{
-    connection::{Answer, ConnectionMut},
+    connection::{ConnectionMut, StatementResult},
     dialect::Dialect,
     limit::{SLOW_FACTOR, within},
-    row::{FromRow, Row, Value},
+    row::{ColumnValue, FromRow, Row},
     statement::Sql,
 };
 use crate::Result;
@@ -22,7 +22,7 @@ use crate::Result;
 /// A connection of a pool, with a time limit on every statement.
 #[derive(Debug)]
 pub struct TimedConnection {
-    connection: Pooled,
+    connection: PooledConnection,
     limit: Duration,
     /// Whether a statement has no answer yet.
     is_asked: bool,
@@ -30,12 +30,12 @@ pub struct TimedConnection {
 }
 
 #[derive(Debug)]
-enum Pooled {
+enum PooledConnection {
     Postgres(PoolConnection<Postgres>),
     Sqlite(PoolConnection<Sqlite>),
 }
 
-impl Pooled {
+impl PooledConnection {
     fn connection(&mut self) -> ConnectionMut<'_> {
         match self {
             Self::Postgres(connection) => ConnectionMut::Postgres(connection),
@@ -46,14 +46,14 @@ impl Pooled {
 
 impl TimedConnection {
     pub(super) fn postgres(connection: PoolConnection<Postgres>, limit: Duration) -> Self {
-        Self::new(Pooled::Postgres(connection), limit)
+        Self::new(PooledConnection::Postgres(connection), limit)
     }
 
     pub(super) fn sqlite(connection: PoolConnection<Sqlite>, limit: Duration) -> Self {
-        Self::new(Pooled::Sqlite(connection), limit)
+        Self::new(PooledConnection::Sqlite(connection), limit)
     }
 
-    fn new(connection: Pooled, limit: Duration) -> Self {
+    fn new(connection: PooledConnection, limit: Duration) -> Self {
         Self { connection, limit, is_asked: false, in_transaction: false }
     }
 
@@ -61,8 +61,8 @@ impl TimedConnection {
     #[must_use]
     pub fn dialect(&self) -> Dialect {
         match self.connection {
-            Pooled::Postgres(_) => Dialect::Postgres,
-            Pooled::Sqlite(_) => Dialect::Sqlite,
+            PooledConnection::Postgres(_) => Dialect::Postgres,
+            PooledConnection::Sqlite(_) => Dialect::Sqlite,
         }
     }
 
@@ -94,13 +94,13 @@ impl TimedConnection {
         let limit = self.limit(is_slow);
         self.is_asked = true;
         let mut on = self.connection.connection();
-        let answer = within(limit, async { Ok(on.run(text).await) }).await?;
+        let answer = within(limit, Box::pin(async { Ok(on.run(text).await) })).await?;
         self.is_asked = false;
         Ok(answer?)
     }
 
     /// Runs a statement, in a transaction of its own unless one has begun.
-    async fn ask(&mut self, sql: Sql) -> Result<Answer> {
+    async fn ask(&mut self, sql: Sql) -> Result<StatementResult> {
         let (limit, in_transaction) = (self.limit(sql.is_slow()), self.in_transaction);
         self.is_asked = true;
         let mut on = self.connection.connection();
@@ -122,8 +122,8 @@ impl Drop for TimedConnection {
     fn drop(&mut self) {
         if self.is_asked || self.in_transaction {
             match &mut self.connection {
-                Pooled::Postgres(connection) => connection.close_on_drop(),
-                Pooled::Sqlite(connection) => connection.close_on_drop(),
+                PooledConnection::Postgres(connection) => connection.close_on_drop(),
+                PooledConnection::Sqlite(connection) => connection.close_on_drop(),
             }
         }
     }
@@ -152,7 +152,7 @@ impl Sql {
     }
 
     /// Runs the statement, and reads the first column of its first row.
-    pub async fn one<T: for<'r> Value<'r>>(self, on: &mut TimedConnection) -> Result<T> {
+    pub async fn one<T: for<'r> ColumnValue<'r>>(self, on: &mut TimedConnection) -> Result<T> {
         let rows = self.rows(on).await?;
         Ok(rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?)
     }

@@ -2,7 +2,7 @@
 
 use leveret::JobId;
 
-use super::entry::Entry;
+use super::entry::OutboxEntry;
 use crate::{
     Result,
     db::{Arg, Connection, ConnectionMut, Dialect, Migrations, Pool, Sql, TABLES_LOCK, chunks, from_pools, text_list},
@@ -22,12 +22,12 @@ pub(super) const MIGRATIONS: Migrations = Migrations {
 /// # #[derive(serde::Serialize, serde::Deserialize)] struct SendEmail { to: String }
 /// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
 /// # async fn doc(pool: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
-/// use leveret_sql::{Entry, Outbox};
+/// use leveret_sql::{OutboxEntry, Outbox};
 ///
 /// let mut tx = pool.begin().await?;
 /// let job = SendEmail { to: "ada@example.org".into() };
 /// Outbox::enqueue(&mut tx, &job).await?;
-/// Outbox::enqueue(&mut tx, Entry::new(&job).priority(9)).await?;
+/// Outbox::enqueue(&mut tx, OutboxEntry::new(&job).priority(9)).await?;
 /// tx.commit().await?;
 /// # Ok(()) }
 /// ```
@@ -83,7 +83,7 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// * [`Error::Entry`](crate::Error::Entry), [`Error::Encode`](crate::Error::Encode): the job could never be published.
+    /// * [`Error::InvalidEntry`](crate::Error::InvalidEntry), [`Error::Encode`](crate::Error::Encode): the job could never be published.
     ///   Nothing was written, and the transaction can continue.
     /// * [`Error::NoTables`](crate::Error::NoTables), [`Error::Database`](crate::Error::Database).
     /// * [`Error::Silent`](crate::Error::Silent): the database did not answer in time.
@@ -92,7 +92,7 @@ impl Outbox {
     ///
     /// If the future is dropped before it is ready, or fails with [`Error::Silent`](crate::Error::Silent), the job may or
     /// may not be in the transaction. Roll the transaction back, which its drop does.
-    pub async fn enqueue(on: &mut impl Connection, job: impl Into<Entry>) -> Result<JobId> {
+    pub async fn enqueue(on: &mut impl Connection, job: impl Into<OutboxEntry>) -> Result<JobId> {
         let mut ids = enqueue_rows(on, vec![job.into()]).await?;
         Ok(ids.pop().unwrap_or_else(JobId::mint))
     }
@@ -102,7 +102,7 @@ impl Outbox {
     /// # Errors
     ///
     /// As [`enqueue`](Self::enqueue).
-    pub async fn enqueue_all<E: Into<Entry>>(
+    pub async fn enqueue_all<E: Into<OutboxEntry>>(
         on: &mut impl Connection,
         jobs: impl IntoIterator<Item = E>,
     ) -> Result<Vec<JobId>> {
@@ -110,8 +110,8 @@ impl Outbox {
     }
 }
 
-async fn enqueue_rows(on: &mut impl Connection, entries: Vec<Entry>) -> Result<Vec<JobId>> {
-    entries.iter().try_for_each(Entry::check)?;
+async fn enqueue_rows(on: &mut impl Connection, entries: Vec<OutboxEntry>) -> Result<Vec<JobId>> {
+    entries.iter().try_for_each(OutboxEntry::check)?;
     let rows = entries.into_iter().map(row).collect::<Result<Vec<_>>>()?;
     let keys: Vec<_> = rows.iter().filter_map(|row| row.order_key.as_deref()).collect();
     if on.connection().dialect() == Dialect::Postgres && !keys.is_empty() {
@@ -144,7 +144,7 @@ struct Row {
     enqueued_at: u64,
 }
 
-fn row(mut entry: Entry) -> Result<Row> {
+fn row(mut entry: OutboxEntry) -> Result<Row> {
     entry.options.continue_trace();
     Ok(Row {
         id: entry.id.unwrap_or_else(JobId::mint),

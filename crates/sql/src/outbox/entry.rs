@@ -14,16 +14,16 @@ use crate::{Error, Result, db::now_ms};
 ///
 /// ```
 /// use std::time::Duration;
-/// use leveret_sql::Entry;
+/// use leveret_sql::OutboxEntry;
 /// # #[derive(serde::Serialize, serde::Deserialize)] struct SendEmail { to: String }
 /// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
 ///
 /// let job = SendEmail { to: "ada@example.org".into() };
-/// let entry = Entry::new(&job).delay(Duration::from_secs(3600)).priority(5).order_key("customer-7");
+/// let entry = OutboxEntry::new(&job).delay(Duration::from_secs(3600)).priority(5).order_key("customer-7");
 /// # let _ = entry;
 /// ```
 #[derive(Debug)]
-pub struct Entry {
+pub struct OutboxEntry {
     pub(super) id: Option<JobId>,
     pub(super) job: String,
     pub(super) queue: String,
@@ -65,13 +65,13 @@ impl Options {
     }
 }
 
-impl<J: Job> From<&J> for Entry {
+impl<J: Job> From<&J> for OutboxEntry {
     fn from(job: &J) -> Self {
         Self::new(job)
     }
 }
 
-impl Entry {
+impl OutboxEntry {
     /// Makes an entry of a job, for the queue of its type.
     pub fn new<J: Job>(job: &J) -> Self {
         let mut entry =
@@ -83,7 +83,7 @@ impl Entry {
     /// Makes an entry of a job whose type is not known here, from its name, its queue and its payload, which must be JSON.
     ///
     /// ```
-    /// let entry = leveret_sql::Entry::raw("email.send", "email", r#"{"to": "ada@example.org"}"#).track();
+    /// let entry = leveret_sql::OutboxEntry::raw("email.send", "email", r#"{"to": "ada@example.org"}"#).track();
     /// # let _ = entry;
     /// ```
     pub fn raw(job: impl Into<String>, queue: impl Into<String>, payload: impl Into<Vec<u8>>) -> Self {
@@ -229,11 +229,11 @@ fn ms(duration: Duration) -> u64 {
 
 /// Applies one of the rules of [`names`].
 fn accept(rule: fn(&str) -> std::result::Result<(), &'static str>, what: &'static str, value: &str) -> Result<()> {
-    rule(value).map_err(|reason| Error::Entry { what, value: value.to_owned(), reason })
+    rule(value).map_err(|reason| Error::InvalidEntry { what, value: value.to_owned(), reason })
 }
 
 fn require(holds: bool, what: &'static str, value: &str, reason: &'static str) -> Result<()> {
-    if holds { Ok(()) } else { Err(Error::Entry { what, value: value.to_owned(), reason }) }
+    if holds { Ok(()) } else { Err(Error::InvalidEntry { what, value: value.to_owned(), reason }) }
 }
 
 /// Headers as a JSON object, which is what `leveret_enqueue` writes.
@@ -267,25 +267,28 @@ mod tests {
 
     #[test]
     fn a_job_whose_queue_has_lanes_is_for_them_unless_it_goes_elsewhere() {
-        let lanes = |entry: Entry| {
+        let lanes = |entry: OutboxEntry| {
             let kept = serde_json::to_string(&entry.options).unwrap();
             serde_json::from_str::<Options>(&kept).unwrap().lanes
         };
-        assert!(lanes(Entry::new(&Laned {})) && lanes(Entry::from(&Laned {}).priority(9)));
-        assert!(!lanes(Entry::new(&Laned {}).queue("other")) && !lanes(Entry::raw("laned", "laned", "{}")));
-        assert!(lanes(Entry::raw("laned", "laned", "{}").lanes()));
+        assert!(lanes(OutboxEntry::new(&Laned {})) && lanes(OutboxEntry::from(&Laned {}).priority(9)));
+        assert!(!lanes(OutboxEntry::new(&Laned {}).queue("other")) && !lanes(OutboxEntry::raw("laned", "laned", "{}")));
+        assert!(lanes(OutboxEntry::raw("laned", "laned", "{}").lanes()));
     }
 
     #[test]
     fn an_entry_that_would_expire_before_it_can_run_is_refused_with_both_values() {
-        let (entry, seconds) = (|| Entry::raw("j", "q", "{}"), Duration::from_secs);
+        let (entry, seconds) = (|| OutboxEntry::raw("j", "q", "{}"), Duration::from_secs);
         for born_expired in [
             entry().delay(seconds(3)).expires(seconds(1)),
             entry().expires(seconds(3)).delay(seconds(3)),
             entry().at(SystemTime::now() + seconds(60)).expires(seconds(30)),
             entry().expires(Duration::ZERO),
         ] {
-            assert!(matches!(born_expired.check(), Err(Error::Entry { what: "time to live", .. })), "{born_expired:?}");
+            assert!(
+                matches!(born_expired.check(), Err(Error::InvalidEntry { what: "time to live", .. })),
+                "{born_expired:?}"
+            );
         }
         let error = entry().delay(seconds(3)).expires(seconds(1)).check().unwrap_err().to_string();
         assert!(error.contains("1s with a delay of 3s"), "{error}");

@@ -28,7 +28,7 @@ pub struct OutboxStatus {
 
 /// A job that could not be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetAside {
+pub struct SetAsideJob {
     /// The number of its row, by which it is selected.
     pub number: i64,
     /// Its id.
@@ -51,10 +51,10 @@ pub struct SetAside {
 
 /// A selection of jobs that were set aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Chosen {
+pub enum SetAsideSelection {
     /// All of them.
     All,
-    /// The jobs with these [numbers](SetAside::number).
+    /// The jobs with these [numbers](SetAsideJob::number).
     Numbers(Vec<i64>),
 }
 
@@ -70,7 +70,7 @@ impl FromRow for OutboxStatus {
     }
 }
 
-impl FromRow for SetAside {
+impl FromRow for SetAsideJob {
     fn from_row(row: &Row) -> sqlx::Result<Self> {
         Ok(Self {
             number: row.try_get("seq")?,
@@ -111,7 +111,7 @@ impl Outbox {
     /// # Errors
     ///
     /// As [`status`](Self::status).
-    pub async fn set_aside(&self, after: i64, limit: u32) -> Result<Vec<SetAside>> {
+    pub async fn set_aside(&self, after: i64, limit: u32) -> Result<Vec<SetAsideJob>> {
         MIGRATIONS.check(&self.pool).await?;
         let text = "SELECT seq, id, job, queue, order_key, enqueued_at, set_aside_at, tries, reason FROM leveret_outbox
                     WHERE set_aside_at IS NOT NULL AND seq > $1 ORDER BY seq LIMIT $2";
@@ -123,7 +123,7 @@ impl Outbox {
     /// # Errors
     ///
     /// As [`status`](Self::status).
-    pub async fn retry(&self, chosen: &Chosen) -> Result<u64> {
+    pub async fn retry(&self, chosen: &SetAsideSelection) -> Result<u64> {
         let set =
             "UPDATE leveret_outbox SET set_aside_at = NULL, tries = 0, ready_at = 0, lease = NULL, leased_until = 0";
         self.change(set, chosen).await
@@ -134,19 +134,19 @@ impl Outbox {
     /// # Errors
     ///
     /// As [`status`](Self::status).
-    pub async fn discard(&self, chosen: &Chosen) -> Result<u64> {
+    pub async fn discard(&self, chosen: &SetAsideSelection) -> Result<u64> {
         self.change("DELETE FROM leveret_outbox", chosen).await
     }
 
-    async fn change(&self, change: &str, chosen: &Chosen) -> Result<u64> {
+    async fn change(&self, change: &str, chosen: &SetAsideSelection) -> Result<u64> {
         MIGRATIONS.check(&self.pool).await?;
         match chosen {
-            Chosen::Numbers(numbers) => {
+            SetAsideSelection::Numbers(numbers) => {
                 let list = self.pool.dialect().numbers("$1");
                 let text = format!("{change} WHERE set_aside_at IS NOT NULL AND seq IN {list}");
                 self.pool.execute(Sql::new(text).slow().arg(number_list(numbers))).await
             }
-            Chosen::All => {
+            SetAsideSelection::All => {
                 let some = "SELECT seq FROM leveret_outbox WHERE set_aside_at IS NOT NULL ORDER BY seq LIMIT $1";
                 self.portions(&format!("{change} WHERE seq IN ({some})"), None).await
             }

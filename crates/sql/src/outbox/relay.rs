@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     claimer::Claimer,
-    settings::Settings,
+    settings::RelaySettings,
     unavailable::{Reported, outlast},
 };
 use super::{
@@ -63,7 +63,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// * A job that no queue takes, or that the broker refuses, is tried again after 1 s, 2 s, 4 s … up to 5 minutes, and set
 ///   aside with its reason after the tenth try. A job that can never be published (its payload is too large, its options do
 ///   not decode) is set aside at once. Neither delays other jobs, except those behind it with the same
-///   [order key](crate::Entry::order_key). [`Outbox::retry`] brings jobs back that were set aside.
+///   [order key](crate::OutboxEntry::order_key). [`Outbox::retry`] brings jobs back that were set aside.
 /// * A relay holds some 8 MiB of payloads and 500 jobs in memory for each batch in progress, and twice that if order keys
 ///   are used.
 ///
@@ -80,7 +80,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// | `leveret_outbox_lease_conflicts_total` | jobs whose lease expired before they were finished: they were published twice |
 #[derive(Debug)]
 pub struct Relay {
-    settings: Settings,
+    settings: RelaySettings,
     parallelism: usize,
     keep: Option<Duration>,
 }
@@ -91,7 +91,7 @@ impl Relay {
         let metrics =
             Metrics::new(broker).inspect_err(|error| tracing::warn!(%error, "the relay cannot make its metrics"));
         let (pool, publisher) = (outbox.into().pool, broker.publisher().fail_fast());
-        let settings = Settings::new(pool, publisher, broker.config().payload_limit, metrics.ok());
+        let settings = RelaySettings::new(pool, publisher, broker.config().payload_limit, metrics.ok());
         Self { settings, parallelism: 2, keep: None }
     }
 

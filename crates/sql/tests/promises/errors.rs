@@ -1,7 +1,7 @@
 //! What a database says is told as what it is.
 
 use leveret_harness::{Postgres, shared_postgres};
-use leveret_sql::{Entry, Error, Inbox, Outbox, Relay, chain};
+use leveret_sql::{Error, Inbox, Outbox, OutboxEntry, Relay, chain};
 use sqlx::PgPool;
 
 use crate::outbox::stage::Pool;
@@ -44,11 +44,11 @@ async fn a_missing_right_a_read_only_database_and_a_cancelled_statement_are_no_m
     let relay = Relay::new(&guest, &leveret::Broker::memory());
     told(&relay.run(std::future::pending()).await.unwrap_err(), "lacks a privilege", "42501", false);
     let mut tx = guest.begin().await.unwrap();
-    let error = Outbox::enqueue(&mut tx, Entry::raw("job", "q", "{}")).await.unwrap_err();
+    let error = Outbox::enqueue(&mut tx, OutboxEntry::raw("job", "q", "{}")).await.unwrap_err();
     told(&error, "lacks a privilege", "42501", false);
 
     let reading = PgPool::connect(&format!("{url}?options=-c%20default_transaction_read_only=on")).await.unwrap();
-    let error = Outbox::new(&reading).discard(&leveret_sql::Chosen::All).await.unwrap_err();
+    let error = Outbox::new(&reading).discard(&leveret_sql::SetAsideSelection::All).await.unwrap_err();
     told(&error, "read-only", "25006", true);
     let hasty = PgPool::connect(&format!("{url}?options=-c%20statement_timeout=1")).await.unwrap();
     let mut busy = pool.begin().await.unwrap();
@@ -64,7 +64,7 @@ async fn a_database_whose_search_path_does_not_lead_to_the_tables_is_told_so() {
     Pool::Postgres(pool).run("CREATE SCHEMA elsewhere").await;
     let elsewhere = PgPool::connect(&format!("{url}?options=-c%20search_path=elsewhere")).await.unwrap();
     let mut tx = elsewhere.begin().await.unwrap();
-    let error = Outbox::enqueue(&mut tx, Entry::raw("job", "q", "{}")).await.unwrap_err();
+    let error = Outbox::enqueue(&mut tx, OutboxEntry::raw("job", "q", "{}")).await.unwrap_err();
     for error in [error, Outbox::new(&elsewhere).status().await.unwrap_err()] {
         assert!(matches!(error, Error::NoTables { part: "outbox" }), "{error:?}");
         assert!(error.to_string().contains("search_path"), "{error}");

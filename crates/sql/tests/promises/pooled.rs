@@ -1,13 +1,13 @@
 //! PostgreSQL behind PgBouncer in transaction mode: each transaction may get another connection of the database.
 
 use leveret_harness::{Database, PgBouncer, shared_postgres};
-use leveret_sql::{Entry, Outbox};
+use leveret_sql::{Outbox, OutboxEntry};
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::outbox::stage::{Stage, run};
 
 /// Each in a transaction of its own, every second one with an order key.
-async fn enqueue_all(pool: PgPool, key: String, entries: Vec<Entry>) {
+async fn enqueue_all(pool: PgPool, key: String, entries: Vec<OutboxEntry>) {
     for (number, entry) in entries.into_iter().enumerate() {
         let mut tx = pool.begin().await.unwrap();
         let entry = if number.is_multiple_of(2) { entry.order_key(&key) } else { entry };

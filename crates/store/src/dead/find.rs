@@ -5,7 +5,7 @@ use leveret_sql::{
     db::{Sql, number, number_list},
 };
 
-use super::letter::{ABOUT, DeadFilter, DeadLetter, DeadState, Group, HistoryEntry, Letter, Selection};
+use super::letter::{ABOUT, DeadFilter, DeadGroup, DeadLetter, DeadState, HistoryEntry, Letter, Selection};
 use crate::{
     open::Store,
     page::{Cursor, Page},
@@ -67,12 +67,12 @@ impl Store {
 
     /// Groups the dead letters that match a filter by error: the largest groups first, at most `limit`.
     ///
-    /// See [`take_in`](Self::take_in) for an example.
+    /// See [`ingest`](Self::ingest) for an example.
     ///
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn groups(&self, filter: &DeadFilter, limit: u32) -> Result<Vec<Group>> {
+    pub async fn groups(&self, filter: &DeadFilter, limit: u32) -> Result<Vec<DeadGroup>> {
         let mut sql = Sql::new(
             "SELECT found.*, named.job, named.kind, named.masked
              FROM (SELECT fingerprint, count(*) AS letters, min(failed_at) AS first_at, max(failed_at) AS last_at,
@@ -154,8 +154,8 @@ impl Store {
     }
 
     fn in_error(&self, sql: &mut Sql, text: &str) -> String {
-        let place = sql.placeholder(text.to_ascii_lowercase().as_str());
-        self.dialect().contains_folded("error", &place)
+        let placeholder = sql.placeholder(text.to_ascii_lowercase().as_str());
+        self.dialect().contains_folded("error", &placeholder)
     }
 
     /// Appends the conditions of a selection, of letters in `state` alone.

@@ -169,7 +169,7 @@ pub struct HistoryEntry {
 
 /// Dead letters with alike errors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Group {
+pub struct DeadGroup {
     /// The fingerprint that they share.
     pub fingerprint: String,
     /// The job's name.
@@ -296,7 +296,7 @@ impl FromRow for HistoryEntry {
     }
 }
 
-impl FromRow for Group {
+impl FromRow for DeadGroup {
     fn from_row(row: &Row) -> sqlx::Result<Self> {
         Ok(Self {
             fingerprint: row.try_get("fingerprint")?,

@@ -53,7 +53,7 @@ pub struct Replay {
 
 /// The right of one process to run a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lease<'a> {
+pub struct ReplayLease<'a> {
     /// A name that no other run of a replay has.
     pub owner: &'a str,
     /// When the lease expires, in milliseconds since the epoch.
@@ -64,13 +64,13 @@ impl Store {
     /// Starts a replay, and moves the selected letters in the state [`Dead`](DeadState::Dead) into it.
     ///
     /// ```
-    /// use leveret_store::{By, DeadFilter, Lease, Selection};
+    /// use leveret_store::{By, DeadFilter, ReplayLease, Selection};
     ///
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
     /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
     /// let by = By { actor: "anna", at: 1_800_000_000_000 };
-    /// let lease = Lease { owner: "run-17", until: by.at + 20_000 };
+    /// let lease = ReplayLease { owner: "run-17", until: by.at + 20_000 };
     /// let all = Selection::Filter(DeadFilter::default());
     /// let replay = store.start_replay(&all, &"gently".into(), by, lease).await?;
     /// let mut after = 0;
@@ -80,7 +80,7 @@ impl Store {
     ///     let Some(last) = published.last() else { break };
     ///     after = *last;
     ///     store.replayed(replay.id, &published, by).await?;
-    ///     assert!(store.renew_replay(replay.id, Lease { until: by.at + 40_000, ..lease }).await?);
+    ///     assert!(store.renew_replay(replay.id, ReplayLease { until: by.at + 40_000, ..lease }).await?);
     /// }
     /// store.finish_replay(replay.id, lease.owner, "done", by).await?;
     /// assert!(store.open_replays().await?.is_empty());
@@ -95,7 +95,7 @@ impl Store {
         selection: &Selection,
         options: &Value,
         by: By<'_>,
-        lease: Lease<'_>,
+        lease: ReplayLease<'_>,
     ) -> Result<Replay> {
         let mut tx = self.write(WriteLock::Dead).await?;
         let text =
@@ -132,7 +132,7 @@ impl Store {
     /// # let folder = tempfile::tempdir()?;
     /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
     /// # let now = 1_800_000_000_000;
-    /// let lease = leveret_store::Lease { owner: "run-18", until: now + 20_000 };
+    /// let lease = leveret_store::ReplayLease { owner: "run-18", until: now + 20_000 };
     /// for replay in store.open_replays().await? {
     ///     let is_ours = store.take_replay(replay.id, lease, now).await?;
     /// }
@@ -142,7 +142,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn take_replay(&self, replay: i64, lease: Lease<'_>, now: u64) -> Result<bool> {
+    pub async fn take_replay(&self, replay: i64, lease: ReplayLease<'_>, now: u64) -> Result<bool> {
         let text = "UPDATE leveret_replays SET owner = $1, leased_until = $2
                     WHERE id = $3 AND leased_until <= $4 AND finished_at IS NULL";
         let sql = Sql::new(text).arg(lease.owner).arg(lease.until).arg(replay).arg(now);
@@ -159,7 +159,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn stop_replay(&self, replay: i64, lease: Lease<'_>, outcome: &str) -> Result<bool> {
+    pub async fn stop_replay(&self, replay: i64, lease: ReplayLease<'_>, outcome: &str) -> Result<bool> {
         let text = "UPDATE leveret_replays SET owner = $1, leased_until = $2, outcome = $3
                     WHERE id = $4 AND finished_at IS NULL";
         let sql = Sql::new(text).arg(lease.owner).arg(lease.until).arg(outcome).arg(replay);
@@ -173,7 +173,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn renew_replay(&self, replay: i64, lease: Lease<'_>) -> Result<bool> {
+    pub async fn renew_replay(&self, replay: i64, lease: ReplayLease<'_>) -> Result<bool> {
         let text = "UPDATE leveret_replays SET leased_until = $1 WHERE id = $2 AND owner = $3 AND finished_at IS NULL";
         let sql = Sql::new(text).arg(lease.until).arg(replay).arg(lease.owner);
         Ok(sql.execute(&mut self.writer().await?).await? == 1)

@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::{
     change::RESTORE,
+    ingest,
     letter::{ABOUT, DeadFilter, Letter, NewDead, Selection},
-    take_in,
 };
 use crate::{
     audit::{self, By},
@@ -83,14 +83,14 @@ impl Store {
         let new: Vec<_> = letters.iter().map(as_new).collect();
         let incoming = new.iter().zip(letters).map(|(new, letter)| {
             let edited = letter.original.is_some().then_some(letter.payload.as_slice());
-            take_in::Incoming { edited, ..take_in::Incoming::new(new) }
+            ingest::IngestedLetter { edited, ..ingest::IngestedLetter::new(new) }
         });
         let incoming: Vec<_> = incoming.collect();
         let digests = text_list(incoming.iter().filter_map(|letter| letter.digest.as_deref()));
         let mut tx = self.write(WriteLock::Dead).await?;
         let back = self.take_back(&mut tx, digests, by).await?;
         let fresh = self.fresh(&mut tx, incoming).await?;
-        let ids = take_in::insert(&mut tx, &fresh, by.at).await?;
+        let ids = ingest::insert(&mut tx, &fresh, by.at).await?;
         let imported = ids.len() as u64 + back;
         audit::note(&mut tx, by, "import", &json!({ "letters": imported })).await?;
         tx.commit().await?;

@@ -8,7 +8,7 @@ use leveret_sql::{
 };
 
 use super::{
-    job::{Filter, Job, State, TimelineEntry, UNFINISHED},
+    job::{JobFilter, JobState, TimelineEntry, TrackedJob, UNFINISHED},
     record::COLUMNS,
 };
 use crate::{
@@ -27,7 +27,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn job(&self, id: &str) -> Result<Option<Job>> {
+    pub async fn job(&self, id: &str) -> Result<Option<TrackedJob>> {
         Sql::new("SELECT * FROM leveret_jobs WHERE id = $1").arg(id).maybe(&mut self.reader().await?).await
     }
 
@@ -44,7 +44,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn jobs_by_ids(&self, ids: &[impl AsRef<str> + Sync]) -> Result<Vec<Job>> {
+    pub async fn jobs_by_ids(&self, ids: &[impl AsRef<str> + Sync]) -> Result<Vec<TrackedJob>> {
         let list = text_list(ids.iter().map(AsRef::as_ref));
         let text = format!("SELECT * FROM leveret_jobs WHERE id IN {}", self.dialect().list("$1"));
         Sql::new(text).arg(list).all(&mut self.reader().await?).await
@@ -71,7 +71,7 @@ impl Store {
         let text = "SELECT * FROM leveret_job_steps WHERE id = $1 ORDER BY hop DESC, attempt DESC LIMIT $2";
         let sql = Sql::new(text).arg(id).arg(MOST_STEPS);
         let mut entries: Vec<TimelineEntry> = sql.all(&mut self.reader().await?).await?;
-        let order = |step: &str| step.parse().map_or(usize::MAX, |state: State| state as usize);
+        let order = |step: &str| step.parse().map_or(usize::MAX, |state: JobState| state as usize);
         entries.sort_by_key(|entry| (entry.hop, entry.at, order(&entry.step)));
         Ok(entries)
     }
@@ -80,12 +80,12 @@ impl Store {
     /// meanwhile neither shift nor repeat an item.
     ///
     /// ```
-    /// use leveret_store::{Filter, State};
+    /// use leveret_store::{JobFilter, JobState};
     ///
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
     /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
-    /// let dead = Filter { states: vec![State::Dead], ..Filter::default() };
+    /// let dead = JobFilter { states: vec![JobState::Dead], ..JobFilter::default() };
     /// let mut page = store.jobs(&dead, None, 100).await?;
     /// while let Some(next) = page.next {
     ///     page = store.jobs(&dead, Some(&next), 100).await?;
@@ -96,7 +96,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn jobs(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Job>> {
+    pub async fn jobs(&self, filter: &JobFilter, after: Option<&Cursor>, limit: u32) -> Result<Page<TrackedJob>> {
         // A result may be larger than all the rest of a page.
         let columns = COLUMNS.map(|column| if column == "result" { "CAST(NULL AS TEXT) AS result" } else { column });
         let mut sql = Sql::new(format!("SELECT {} FROM leveret_jobs WHERE 1 = 1", columns.join(", "))).slow();
@@ -106,16 +106,16 @@ impl Store {
         }
         sql.push(" ORDER BY created_at DESC, id DESC LIMIT ").bind(u64::from(limit) + 1);
         let jobs = sql.all(&mut self.reader().await?).await?;
-        let bytes = |job: &Job| {
+        let bytes = |job: &TrackedJob| {
             let texts = [&job.label, &job.worker, &job.note, &job.error_kind, &job.error];
             let known = [&job.id, &job.job, &job.queue].into_iter().chain(texts.into_iter().flatten());
             known.map(String::len).sum()
         };
-        let key = |job: &Job| (job.created_at.try_into().unwrap_or(i64::MAX), job.id.clone());
+        let key = |job: &TrackedJob| (job.created_at.try_into().unwrap_or(i64::MAX), job.id.clone());
         Ok(Page::new(jobs, limit, bytes, key))
     }
 
-    fn narrow(&self, sql: &mut Sql, filter: &Filter) {
+    fn narrow(&self, sql: &mut Sql, filter: &JobFilter) {
         if !filter.states.is_empty() {
             let states = filter.states.iter().map(|state| format!("'{state}'")).collect::<Vec<_>>();
             sql.push(&format!(" AND state IN ({})", states.join(", ")));
@@ -127,8 +127,8 @@ impl Store {
             sql.push(" AND queue = ").bind(queue.as_str());
         }
         if let Some(label) = &filter.label {
-            let place = sql.placeholder(label.to_ascii_lowercase().as_str());
-            sql.push(" AND ").push(&self.dialect().contains_folded("label", &place));
+            let placeholder = sql.placeholder(label.to_ascii_lowercase().as_str());
+            sql.push(" AND ").push(&self.dialect().contains_folded("label", &placeholder));
         }
         if let Some(from) = filter.created_from {
             sql.push(" AND created_at >= ").bind(from);
@@ -160,9 +160,9 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn counts(&self) -> Result<BTreeMap<State, u64>> {
+    pub async fn counts(&self) -> Result<BTreeMap<JobState, u64>> {
         let sql = Sql::new("SELECT state, count(*) AS jobs FROM leveret_jobs GROUP BY state").slow();
-        let read = |row: &Row| -> Result<Option<(State, u64)>> {
+        let read = |row: &Row| -> Result<Option<(JobState, u64)>> {
             let state: &str = row.try_get("state")?;
             Ok(state.parse().ok().zip(Some(row.number("jobs")?)))
         };

@@ -5,7 +5,7 @@
 
 use leveret::event::{JobEvent, Step};
 
-use super::job::{Job, Place, State};
+use super::job::{JobPosition, JobState, TrackedJob};
 
 /// The relation of an event to the row under its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub(super) fn is_same(own: (Option<&str>, &str, &str), event: &JobEvent) -> bool
     }
 }
 
-impl Job {
+impl TrackedJob {
     /// Returns whose event this is.
     pub(super) fn relation(&self, event: &JobEvent) -> Relation {
         if is_same((self.origin.as_deref(), &self.job, &self.queue), event) {
@@ -51,7 +51,7 @@ impl Job {
             job: event.job.clone(),
             queue: event.queue.clone(),
             priority: None,
-            state: State::Queued,
+            state: JobState::Queued,
             attempt: event.attempt,
             hop: 0,
             created_at: u64::MAX,
@@ -69,7 +69,7 @@ impl Job {
             too_large: None,
             cancel_requested_at: None,
             stale: false,
-            place: Place::default(),
+            position: JobPosition::default(),
             cancel_hop: None,
         }
     }
@@ -87,9 +87,9 @@ impl Job {
             Step::CancelRequested => return self.request_cancel(event),
             _ => {}
         }
-        let place = Place::of(event);
-        if place >= self.place {
-            self.place = place;
+        let position = JobPosition::of(event);
+        if position >= self.position {
+            self.position = position;
             self.move_to(event);
         }
     }
@@ -106,7 +106,7 @@ impl Job {
         if self.cancel_hop.is_some_and(|hop| hop < event.hop) {
             (self.cancel_hop, self.cancel_requested_at) = (None, None);
         }
-        self.state = self.shown(State::after(&event.step));
+        self.state = self.shown(JobState::after(&event.step));
         (self.hop, self.attempt) = (event.hop, event.attempt);
         self.job.clone_from(&event.job);
         self.queue.clone_from(&event.queue);
@@ -127,9 +127,9 @@ impl Job {
         }
     }
 
-    fn shown(&self, state: State) -> State {
-        let waits = !state.is_terminal() && state != State::Started;
-        if waits && self.cancel_hop.is_some() { State::CancelRequested } else { state }
+    fn shown(&self, state: JobState) -> JobState {
+        let waits = !state.is_terminal() && state != JobState::Started;
+        if waits && self.cancel_hop.is_some() { JobState::CancelRequested } else { state }
     }
 }
 
@@ -175,15 +175,15 @@ mod tests {
         }
     }
 
-    fn job(events: &[JobEvent]) -> Job {
-        let mut job = Job::new("a", &events[0]);
+    fn job(events: &[JobEvent]) -> TrackedJob {
+        let mut job = TrackedJob::new("a", &events[0]);
         events.iter().for_each(|event| job.apply(event));
         job
     }
 
     /// Until an event sets them, these fields are guesses.
-    fn known(mut job: Job) -> Job {
-        if job.place == Place::default() {
+    fn known(mut job: TrackedJob) -> TrackedJob {
+        if job.position == JobPosition::default() {
             (job.attempt, job.queue) = (0, String::new());
         }
         job
@@ -200,12 +200,12 @@ mod tests {
 
         #[test]
         fn a_job_never_moves_back(events in events()) {
-            let mut job = Job::new("a", &events[0]);
+            let mut job = TrackedJob::new("a", &events[0]);
             for event in &events {
-                let before = job.place;
+                let before = job.position;
                 job.apply(event);
-                prop_assert!(job.place >= before);
-                prop_assert_eq!(job.hop, job.place.hop);
+                prop_assert!(job.position >= before);
+                prop_assert_eq!(job.hop, job.position.hop);
             }
         }
     }

@@ -12,14 +12,14 @@ pub(crate) const UNFINISHED: &str = "state NOT IN ('succeeded', 'dead', 'cancell
 /// The state of a tracked job, by its newest event.
 ///
 /// ```
-/// use leveret_store::State;
+/// use leveret_store::JobState;
 ///
-/// assert_eq!("retrying".parse(), Ok(State::Retrying));
-/// assert!(State::Dead.is_terminal() && !State::CancelRequested.is_terminal());
+/// assert_eq!("retrying".parse(), Ok(JobState::Retrying));
+/// assert!(JobState::Dead.is_terminal() && !JobState::CancelRequested.is_terminal());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum JobState {
     /// In its queue, or delayed on the way there.
     Queued,
     /// Delivered to a worker; its handler does not run yet.
@@ -40,7 +40,7 @@ pub enum State {
     Cancelled,
 }
 
-impl State {
+impl JobState {
     /// All states.
     pub const ALL: [Self; 9] = [
         Self::Queued,
@@ -91,13 +91,13 @@ impl State {
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for JobState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl FromStr for State {
+impl FromStr for JobState {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -107,7 +107,7 @@ impl FromStr for State {
 
 /// A tracked job. Times are in milliseconds since the epoch, each by the clock of the process that published it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Job {
+pub struct TrackedJob {
     /// Its id in the store. If several jobs have one id, the first one that the store receives an event of keeps it. The last
     /// one of the others gets its queue and name appended, as in `order-17@email:email.send`
     /// ([`job_id`](Self::job_id) is the id without them).
@@ -121,7 +121,7 @@ pub struct Job {
     /// The priority that it was published with.
     pub priority: Option<u8>,
     /// Its state.
-    pub state: State,
+    pub state: JobState,
     /// The number of the attempt, from 1.
     pub attempt: u32,
     /// How many copies of its message there were before this one.
@@ -163,12 +163,12 @@ pub struct Job {
     #[serde(skip)]
     pub(crate) wire_id: Option<String>,
     #[serde(skip)]
-    pub(crate) place: Place,
+    pub(crate) position: JobPosition,
     #[serde(skip)]
     pub(crate) cancel_hop: Option<u32>,
 }
 
-impl Job {
+impl TrackedJob {
     /// Its id on the wire.
     ///
     /// ```
@@ -185,29 +185,29 @@ impl Job {
 
 /// The position of an event in the life of a job. An event of a smaller position is old.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub(crate) struct JobPosition {
     pub(crate) hop: u32,
     pub(crate) rank: u8,
     /// Orders two runs of one copy, which happen when a worker dies, and the progress of one run.
     pub(crate) moment: u64,
 }
 
-impl Place {
+impl JobPosition {
     pub(super) fn of(event: &JobEvent) -> Self {
         let progress = matches!(event.step, Step::Progress { .. });
         // Events of the same millisecond need an order too. Progress is later than its start.
-        let order = State::after(&event.step) as u64 * 2 + u64::from(progress);
+        let order = JobState::after(&event.step) as u64 * 2 + u64::from(progress);
         Self { hop: event.hop, rank: event.step.rank(), moment: event.at.saturating_mul(32).saturating_add(order) }
     }
 }
 
 /// A job whose row was changed by [`record`](crate::Store::record).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Moved {
+pub struct StatusChange {
     /// Its id.
     pub id: String,
     /// Its new state.
-    pub state: State,
+    pub state: JobState,
 }
 
 /// A status update of a job. The same update of the same copy is stored once, with the earliest time.
@@ -229,9 +229,9 @@ pub struct TimelineEntry {
 
 /// A filter of jobs. A job must match all of its fields; the default matches every job.
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
+pub struct JobFilter {
     /// In one of these states, or in any if this is empty.
-    pub states: Vec<State>,
+    pub states: Vec<JobState>,
     /// With exactly this name.
     pub job: Option<String>,
     /// On exactly this queue.
@@ -250,7 +250,7 @@ pub struct Filter {
     pub stale: Option<bool>,
 }
 
-impl FromRow for Job {
+impl FromRow for TrackedJob {
     fn from_row(row: &Row) -> sqlx::Result<Self> {
         let hop = row.number("hop")?;
         Ok(Self {
@@ -279,7 +279,7 @@ impl FromRow for Job {
             stale: row.flag("stale")?,
             origin: row.try_get("origin")?,
             wire_id: row.try_get("wire_id")?,
-            place: Place { hop, rank: row.number("step_rank")?, moment: row.number("moment")? },
+            position: JobPosition { hop, rank: row.number("step_rank")?, moment: row.number("moment")? },
             cancel_hop: row.maybe_number("cancel_hop")?,
         })
     }

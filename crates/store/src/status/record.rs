@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     fold::{Relation, is_same},
-    job::{Job, Moved},
+    job::{StatusChange, TrackedJob},
 };
 use crate::{
     open::{Store, WriteLock},
@@ -62,7 +62,7 @@ type Lines<'a> = HashMap<(&'a str, u32, u32, &'static str), &'a StepOf<'a>>;
 /// The effect of events.
 struct Folded<'a> {
     /// The jobs that change, in the order of their first events.
-    changed: Vec<Job>,
+    changed: Vec<TrackedJob>,
     steps: Vec<StepOf<'a>>,
     /// Rows that now belong to another job. Their status updates so far are deleted.
     renewed: Vec<String>,
@@ -81,7 +81,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database). Nothing was written then.
-    pub async fn record(&self, events: &[JobEvent]) -> Result<Vec<Moved>> {
+    pub async fn record(&self, events: &[JobEvent]) -> Result<Vec<StatusChange>> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
@@ -100,21 +100,21 @@ impl Store {
             note(chunk).execute(&mut tx).await?;
         }
         self.thin_out(&mut tx, &changed).await?;
-        free_done(&mut tx, &done(&changed, &ends_apart, events), |place| self.dialect().list(place)).await?;
+        free_done(&mut tx, &done(&changed, &ends_apart, events), |position| self.dialect().list(position)).await?;
         tx.commit().await?;
-        Ok(changed.into_iter().map(|job| Moved { id: job.id, state: job.state }).collect())
+        Ok(changed.into_iter().map(|job| StatusChange { id: job.id, state: job.state }).collect())
     }
 }
 
 impl Store {
     /// Reads the rows that these events may belong to, by id.
-    async fn known(&self, tx: &mut TimedConnection, events: &[JobEvent]) -> Result<HashMap<String, Job>> {
+    async fn known(&self, tx: &mut TimedConnection, events: &[JobEvent]) -> Result<HashMap<String, TrackedJob>> {
         let known = self.rows(tx, events.iter().map(|event| event.id.as_str())).await?;
         // An id nearly always has one job.
         let mut first: HashMap<&str, &JobEvent> = HashMap::new();
         let others = events.iter().filter(|event| {
             let before = *first.entry(&event.id).or_insert(event);
-            let is_other = |job: &Job| job.relation(event) != Relation::Own;
+            let is_other = |job: &TrackedJob| job.relation(event) != Relation::Own;
             let first = (before.origin.as_deref(), before.job.as_str(), before.queue.as_str());
             known.get(&event.id).is_some_and(is_other) || !is_same(first, event)
         });
@@ -127,14 +127,18 @@ impl Store {
         Ok(all)
     }
 
-    async fn rows(&self, tx: &mut TimedConnection, ids: impl Iterator<Item = &str>) -> Result<HashMap<String, Job>> {
+    async fn rows(
+        &self,
+        tx: &mut TimedConnection,
+        ids: impl Iterator<Item = &str>,
+    ) -> Result<HashMap<String, TrackedJob>> {
         let text = format!("SELECT * FROM leveret_jobs WHERE id IN {}", self.dialect().list("$1"));
-        let rows: Vec<Job> = Sql::new(text).arg(text_list(ids)).all(tx).await?;
+        let rows: Vec<TrackedJob> = Sql::new(text).arg(text_list(ids)).all(tx).await?;
         Ok(rows.into_iter().map(|job| (job.id.clone(), job)).collect())
     }
 
     /// Deletes the status updates of the middle copies of a job, such as one that snoozes every second for a day.
-    async fn thin_out(&self, tx: &mut TimedConnection, changed: &[Job]) -> Result<()> {
+    async fn thin_out(&self, tx: &mut TimedConnection, changed: &[TrackedJob]) -> Result<()> {
         let long = changed.iter().filter(|job| job.hop >= FIRST_HOPS + LAST_HOPS).map(|job| job.id.as_str());
         let long: Vec<_> = long.collect();
         if long.is_empty() {
@@ -150,7 +154,7 @@ impl Store {
 }
 
 /// The jobs whose unique keys are free: they have ended, with a row or without one (`ends_apart`), or were cancelled.
-fn done<'a>(changed: &'a [Job], ends_apart: &[&'a JobEvent], events: &'a [JobEvent]) -> Vec<Done<'a>> {
+fn done<'a>(changed: &'a [TrackedJob], ends_apart: &[&'a JobEvent], events: &'a [JobEvent]) -> Vec<Done<'a>> {
     let ended = changed.iter().filter(|job| job.state.is_terminal());
     let ended = ended.map(|job| (job.job_id(), Some(job.origin.as_deref().unwrap_or_default())));
     let apart = ends_apart.iter().map(|end| (end.id.as_str(), Some(end.origin.as_deref().unwrap_or_default())));
@@ -186,28 +190,28 @@ fn full_id(event: &JobEvent) -> String {
 /// The plain id stays with the first job of this id. So a publisher who knows an id cannot change the row of its job. Of all
 /// other jobs with that id, name and queue the last one has a row, under the full id. Jobs beside it, before its end, have
 /// none.
-fn fold<'a>(known: &HashMap<String, Job>, events: &'a [JobEvent]) -> Folded<'a> {
+fn fold<'a>(known: &HashMap<String, TrackedJob>, events: &'a [JobEvent]) -> Folded<'a> {
     let mut folded = Folded {
         changed: Vec::new(),
         steps: Vec::with_capacity(events.len()),
         renewed: Vec::new(),
         ends_apart: Vec::new(),
     };
-    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut positions: HashMap<String, usize> = HashMap::new();
     for event in events {
         for is_plain in [true, false] {
             let id = if is_plain { event.id.clone() } else { full_id(event) };
-            let place = *places.entry(id.clone()).or_insert_with(|| {
-                folded.changed.push(known.get(&id).cloned().unwrap_or_else(|| Job::new(&id, event)));
+            let position = *positions.entry(id.clone()).or_insert_with(|| {
+                folded.changed.push(known.get(&id).cloned().unwrap_or_else(|| TrackedJob::new(&id, event)));
                 folded.changed.len() - 1
             });
-            let job = &mut folded.changed[place];
+            let job = &mut folded.changed[position];
             let relation = job.relation(event);
             if relation != Relation::Own && is_plain {
                 continue;
             }
             if relation == Relation::Next {
-                *job = Job::new(&id, event);
+                *job = TrackedJob::new(&id, event);
                 folded.renewed.push(job.id.clone());
                 // Events of the previous job, in this batch.
                 folded.steps.retain(|(of, _)| *of != job.id);
@@ -225,7 +229,7 @@ fn fold<'a>(known: &HashMap<String, Job>, events: &'a [JobEvent]) -> Folded<'a> 
     folded
 }
 
-fn upsert(jobs: &[Job]) -> Sql {
+fn upsert(jobs: &[TrackedJob]) -> Sql {
     let updates: Vec<_> = COLUMNS[1..].iter().map(|column| format!("{column} = excluded.{column}")).collect();
     let mut sql = Sql::new(format!("INSERT INTO leveret_jobs ({}) VALUES ", COLUMNS.join(", ")));
     sql.values(jobs.iter().map(row));
@@ -233,7 +237,7 @@ fn upsert(jobs: &[Job]) -> Sql {
     sql
 }
 
-fn row(job: &Job) -> [Arg; COLUMNS.len()] {
+fn row(job: &TrackedJob) -> [Arg; COLUMNS.len()] {
     [
         job.id.as_str().into(),
         job.label.as_deref().into(),
@@ -243,8 +247,8 @@ fn row(job: &Job) -> [Arg; COLUMNS.len()] {
         job.state.as_str().into(),
         job.attempt.into(),
         job.hop.into(),
-        u32::from(job.place.rank).into(),
-        job.place.moment.into(),
+        u32::from(job.position.rank).into(),
+        job.position.moment.into(),
         job.created_at.into(),
         job.due_at.into(),
         job.expires_at.into(),

@@ -1,7 +1,7 @@
 //! A database of one test.
 
 pub(crate) use leveret_harness::Database;
-use leveret_store::{By, Lease, Store};
+use leveret_store::{By, ReplayLease, Store};
 
 /// When tests play.
 pub(crate) const NOW: u64 = 1_800_000_000_000;
@@ -12,7 +12,7 @@ pub(crate) const DAY: u64 = 24 * HOUR;
 pub(crate) const ANNA: By<'static> = By { actor: "anna", at: NOW };
 
 /// Who runs their replays.
-pub(crate) const RUN: Lease<'static> = Lease { owner: "run-1", until: NOW + HOUR };
+pub(crate) const RUN: ReplayLease<'static> = ReplayLease { owner: "run-1", until: NOW + HOUR };
 
 /// Opens the store of a test's database.
 pub(crate) trait OpenStore {

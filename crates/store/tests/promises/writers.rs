@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use leveret::event::Step;
 use leveret_harness::Process;
-use leveret_store::{DeadFilter, NewDead, State, Store};
+use leveret_store::{DeadFilter, JobState, NewDead, Store};
 
 use crate::database::{Database, NOW, OpenStore};
 use crate::dead::letter;
@@ -31,7 +31,7 @@ async fn processes_that_write_at_once_all_get_their_turn(database: Database) {
     for child in &children {
         child.wait_line("written", Duration::from_secs(60)).await;
     }
-    assert_eq!(store.counts().await.unwrap()[&State::Started], 3 * ROUNDS);
+    assert_eq!(store.counts().await.unwrap()[&JobState::Started], 3 * ROUNDS);
     assert_eq!(store.count_dead(&DeadFilter::default()).await.unwrap(), 3 * ROUNDS);
 }
 
@@ -51,7 +51,7 @@ async fn child_that_writes() {
     });
     for round in 0..ROUNDS {
         let own = NewDead { job_id: Some(format!("{number}-{round}")), ..letter(round) };
-        store.take_in(&[own], NOW).await.unwrap();
+        store.ingest(&[own], NOW).await.unwrap();
     }
     recording.await.unwrap();
     println!("written");

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     publish::{PublishedBatch, publish},
-    settings::Settings,
+    settings::RelaySettings,
     unavailable::{Reported, outlast, pause, pauses},
 };
 use crate::{
@@ -36,7 +36,7 @@ fn polls() -> ExponentialBackoff {
 }
 
 pub(super) struct Claimer<'r> {
-    settings: &'r Settings,
+    settings: &'r RelaySettings,
     woken: watch::Receiver<()>,
     cursor: KeyCursor,
     polls: ExponentialBackoff,
@@ -44,7 +44,7 @@ pub(super) struct Claimer<'r> {
 }
 
 impl<'r> Claimer<'r> {
-    pub(super) fn new(settings: &'r Settings) -> Self {
+    pub(super) fn new(settings: &'r RelaySettings) -> Self {
         let (woken, cursor) = (settings.waker.subscribe(), KeyCursor::default());
         Self { settings, woken, cursor, polls: polls(), broker_is_unreachable: false }
     }

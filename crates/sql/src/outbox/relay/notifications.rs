@@ -11,7 +11,7 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-use super::settings::Settings;
+use super::settings::RelaySettings;
 use crate::{Error, Result, db::within};
 
 /// After this much silence the relay checks that its connection still works.
@@ -21,7 +21,7 @@ const RECONNECT_AFTER: Duration = Duration::from_secs(1);
 const POOLER_CHECKS: usize = 20;
 
 /// Turns notifications into wakes, for as long as the relay runs.
-pub(super) async fn listen(settings: &Settings) {
+pub(super) async fn listen(settings: &RelaySettings) {
     let Some(pool) = settings.pool.postgres() else { return std::future::pending().await };
     // A pool of its own, because it keeps a connection for as long as the relay runs.
     let own = PgPoolOptions::new().max_connections(2).acquire_timeout(settings.pool.limit);
@@ -39,7 +39,7 @@ pub(super) async fn listen(settings: &Settings) {
 struct BehindPooler;
 
 /// Listens until the connection fails.
-async fn listen_once(settings: &Settings, own: &PgPool) -> Result<BehindPooler> {
+async fn listen_once(settings: &RelaySettings, own: &PgPool) -> Result<BehindPooler> {
     let limit = settings.pool.limit;
     if within(limit, is_pooled(own)).await? {
         return Ok(BehindPooler);

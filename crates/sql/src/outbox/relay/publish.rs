@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use leveret::PublishError;
 use tokio::time::Instant;
 
-use super::settings::Settings;
+use super::settings::RelaySettings;
 use crate::outbox::{
     claim::{ClaimedJob, PublishFailure},
     entry::Options,
@@ -40,7 +40,7 @@ enum RowOutcome {
     Untried,
 }
 
-pub(super) async fn publish(settings: &Settings, until: Instant, claimed: Vec<ClaimedJob>) -> PublishedBatch {
+pub(super) async fn publish(settings: &RelaySettings, until: Instant, claimed: Vec<ClaimedJob>) -> PublishedBatch {
     let groups = groups(claimed);
     let all = groups.len().max(1);
     let publishes = groups.into_iter().map(|group| publish_group(settings, until, group));
@@ -86,7 +86,7 @@ fn groups(claimed: Vec<ClaimedJob>) -> Vec<Vec<ClaimedJob>> {
     groups
 }
 
-async fn publish_group(settings: &Settings, until: Instant, group: Vec<ClaimedJob>) -> Vec<(i64, RowOutcome)> {
+async fn publish_group(settings: &RelaySettings, until: Instant, group: Vec<ClaimedJob>) -> Vec<(i64, RowOutcome)> {
     let mut outcomes = Vec::with_capacity(group.len());
     let mut open = true;
     for row in group {
@@ -103,7 +103,7 @@ async fn publish_group(settings: &Settings, until: Instant, group: Vec<ClaimedJo
     outcomes
 }
 
-async fn publish_row(settings: &Settings, row: ClaimedJob) -> RowOutcome {
+async fn publish_row(settings: &RelaySettings, row: ClaimedJob) -> RowOutcome {
     let options: Options = match serde_json::from_str(&row.options) {
         Ok(options) => options,
         Err(error) => return RowOutcome::Failed(aside(&format!("the options of the job do not decode: {error}"))),
@@ -146,7 +146,7 @@ async fn publish_row(settings: &Settings, row: ClaimedJob) -> RowOutcome {
     }
 }
 
-fn failed(settings: &Settings, tries: u32, error: &PublishError) -> RowOutcome {
+fn failed(settings: &RelaySettings, tries: u32, error: &PublishError) -> RowOutcome {
     match error {
         PublishError::Uncertain { .. }
         | PublishError::Blocked { .. }

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use crate::{db::Pool, outbox::metrics::Metrics};
 
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(super) struct RelaySettings {
     pub(super) pool: Pool,
     pub(super) publisher: Publisher,
     pub(super) payload_limit: usize,
@@ -21,7 +21,7 @@ pub(super) struct Settings {
     pub(super) keeps_published: bool,
 }
 
-impl Settings {
+impl RelaySettings {
     pub(super) fn new(pool: Pool, publisher: Publisher, payload_limit: usize, metrics: Option<Metrics>) -> Self {
         Self {
             pool,

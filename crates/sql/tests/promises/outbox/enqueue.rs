@@ -7,7 +7,7 @@ use std::{
 
 use leveret::{Job, JobId};
 use leveret_harness::{Database, lapin::types::AMQPValue};
-use leveret_sql::{Entry, Error, Outbox};
+use leveret_sql::{Error, Outbox, OutboxEntry};
 use serde::{Deserialize, Serialize};
 
 use super::stage::{Pool, Stage, now_ms, run};
@@ -49,7 +49,7 @@ async fn a_job_is_published_if_and_only_if_its_transaction_commits(database: Dat
             tx.rollback().await.unwrap();
         }
     }
-    let job = Entry::new(&Ship { order: 7 }).queue(&stage.queue);
+    let job = OutboxEntry::new(&Ship { order: 7 }).queue(&stage.queue);
     let after = stage.pool.enqueue(job).await;
     let expected = [(before.to_string(), "first".to_owned()), (after.to_string(), r#"{"order":7}"#.to_owned())];
     assert_eq!(BTreeSet::from_iter(stage.take(2).await), BTreeSet::from(expected));
@@ -127,19 +127,19 @@ async fn a_delay_counts_from_the_enqueue(database: Database) {
 async fn what_could_never_be_published_is_refused_and_the_transaction_goes_on(database: Database) {
     let stage = Stage::new(database).await;
     let refused = [
-        Entry::raw("Not A Name", "q", "{}"),
-        Entry::raw("job", "", "{}"),
-        Entry::raw("job", "q", "{}").id("x".repeat(256)),
-        Entry::raw("job", "q", "{}").priority(32),
-        Entry::raw("job", "q", "{}").header("x-death", 1),
-        Entry::raw("job", "q", "{}").order_key(""),
-        Entry::raw("job", "q", "{}").label("x".repeat(1025)),
-        Entry::raw("job", "q", "{}").delay(Duration::from_secs(400_000_000)),
+        OutboxEntry::raw("Not A Name", "q", "{}"),
+        OutboxEntry::raw("job", "", "{}"),
+        OutboxEntry::raw("job", "q", "{}").id("x".repeat(256)),
+        OutboxEntry::raw("job", "q", "{}").priority(32),
+        OutboxEntry::raw("job", "q", "{}").header("x-death", 1),
+        OutboxEntry::raw("job", "q", "{}").order_key(""),
+        OutboxEntry::raw("job", "q", "{}").label("x".repeat(1025)),
+        OutboxEntry::raw("job", "q", "{}").delay(Duration::from_secs(400_000_000)),
     ];
     let id = in_transaction!(&stage.pool, |tx| {
         for entry in refused {
             let error = Outbox::enqueue(&mut tx, entry).await.unwrap_err();
-            assert!(matches!(error, Error::Entry { .. }) && error.is_refusal(), "{error:?}");
+            assert!(matches!(error, Error::InvalidEntry { .. }) && error.is_refusal(), "{error:?}");
         }
         Outbox::enqueue(&mut tx, stage.entry("good")).await.unwrap()
     });

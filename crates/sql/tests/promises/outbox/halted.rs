@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use leveret::{Broker, Context, Job, JobResult, Worker, testing};
 use leveret_harness::{Postgres, Proxy, eventually, shared_postgres};
-use leveret_sql::{Chosen, Error, Inbox, Outbox};
+use leveret_sql::{Error, Inbox, Outbox, SetAsideSelection};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, Row};
 use tokio::time::timeout;
@@ -24,7 +24,7 @@ async fn a_halted_database_is_told_in_time_and_the_relay_goes_on_when_it_is_back
     let inbox = Inbox::migrate(&stage.pool.inbox()).await.unwrap().statement_timeout(Duration::from_secs(1));
 
     let halted = postgres.halt();
-    let (all, hour) = (Chosen::All, Duration::from_secs(3600));
+    let (all, hour) = (SetAsideSelection::All, Duration::from_secs(3600));
     let outbox = async { tokio::join!(stage.outbox.status(), stage.outbox.retry(&all), stage.outbox.prune(hour)) };
     let inbox = async { tokio::join!(inbox.status(), inbox.prune(hour), Inbox::migrate(&inbox)) };
     let opened = Outbox::open(&stage.database.url);
@@ -94,7 +94,7 @@ async fn what_is_asked_in_a_transaction_of_a_halted_database_ends_in_time_and_is
     // Nothing else is waited for: the clock goes on to the limit at once.
     tokio::time::pause();
     let again = timeout(10 * LONG, Outbox::enqueue(&mut plain, &Note)).await.expect("there is a limit").unwrap_err();
-    let entry = leveret_sql::Entry::new(&Note).order_key("k");
+    let entry = leveret_sql::OutboxEntry::new(&Note).order_key("k");
     let keyed = timeout(10 * LONG, Outbox::enqueue(&mut ordered, entry)).await.expect("there is a limit").unwrap_err();
     tokio::time::resume();
     assert!(matches!((&again, &keyed), (Error::Silent, Error::Silent)), "{again:?} {keyed:?}");

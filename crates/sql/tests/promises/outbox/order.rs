@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use leveret_harness::{eventually, eventually_eq, unique};
-use leveret_sql::{Chosen, Entry, Outbox};
+use leveret_sql::{Outbox, OutboxEntry, SetAsideSelection};
 
 use super::stage::{LONG, Pool, Stage, run};
 use leveret_harness::Database;
@@ -49,7 +49,7 @@ async fn jobs_of_one_key_are_published_in_order_by_relays_side_by_side(database:
 async fn a_key_that_cannot_be_published_holds_up_no_other_and_goes_on_in_order_when_it_can(database: Database) {
     let mut stage = Stage::new(database).await;
     let missing = unique("missing");
-    let lost = |number: usize| Entry::raw("test.job", missing.clone(), number.to_string()).order_key("lost");
+    let lost = |number: usize| OutboxEntry::raw("test.job", missing.clone(), number.to_string()).order_key("lost");
     stage.pool.enqueue_all((0..100).map(lost).collect()).await;
     stage.pool.enqueue_all((0..50).map(|number| stage.entry(number).order_key("kept")).collect()).await;
     stage.pool.enqueue_all((50..60).map(|number| stage.entry(number)).collect()).await;
@@ -63,7 +63,7 @@ async fn a_key_that_cannot_be_published_holds_up_no_other_and_goes_on_in_order_w
 
     stage.declare(&missing).await;
     stage.queue = missing;
-    assert_eq!(stage.outbox.retry(&Chosen::Numbers(vec![aside[0].number])).await.unwrap(), 1);
+    assert_eq!(stage.outbox.retry(&SetAsideSelection::Numbers(vec![aside[0].number])).await.unwrap(), 1);
     let taken = stage.take(100).await;
     stage.drained().await;
     relay.stop().await.unwrap();

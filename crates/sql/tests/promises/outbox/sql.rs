@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use leveret_harness::lapin::types::AMQPValue;
-use leveret_sql::{Entry, Outbox};
+use leveret_sql::{Outbox, OutboxEntry};
 use sqlx::Row;
 
 use super::stage::{Pool, Stage, now_ms, run};
@@ -62,26 +62,26 @@ struct Case {
     what: &'static str,
     taken: bool,
     sql: &'static str,
-    rust: Entry,
+    rust: OutboxEntry,
 }
 
-fn case(what: &'static str, taken: bool, sql: &'static str, rust: Entry) -> Case {
+fn case(what: &'static str, taken: bool, sql: &'static str, rust: OutboxEntry) -> Case {
     Case { what, taken, sql, rust }
 }
 
 /// A job with options of this kind.
-fn with(options: impl FnOnce(Entry) -> Entry) -> Entry {
-    options(Entry::raw("job", "q", "{}"))
+fn with(options: impl FnOnce(OutboxEntry) -> OutboxEntry) -> OutboxEntry {
+    options(OutboxEntry::raw("job", "q", "{}"))
 }
 
 fn options_that_are_refused() -> Vec<Case> {
     let refused = |what, sql, rust| case(what, false, sql, rust);
     vec![
-        refused("no name", "'Not A Name', 'q', '{}'", Entry::raw("Not A Name", "q", "{}")),
-        refused("a name with a line break", "E'job\\n', 'q', '{}'", Entry::raw("job\n", "q", "{}")),
-        refused("a long name", "repeat('x', 129), 'q', '{}'", Entry::raw("x".repeat(129), "q", "{}")),
-        refused("no queue", "'job', '', '{}'", Entry::raw("job", "", "{}")),
-        refused("a long queue", "'job', repeat('é', 128), '{}'", Entry::raw("job", "é".repeat(128), "{}")),
+        refused("no name", "'Not A Name', 'q', '{}'", OutboxEntry::raw("Not A Name", "q", "{}")),
+        refused("a name with a line break", "E'job\\n', 'q', '{}'", OutboxEntry::raw("job\n", "q", "{}")),
+        refused("a long name", "repeat('x', 129), 'q', '{}'", OutboxEntry::raw("x".repeat(129), "q", "{}")),
+        refused("no queue", "'job', '', '{}'", OutboxEntry::raw("job", "", "{}")),
+        refused("a long queue", "'job', repeat('é', 128), '{}'", OutboxEntry::raw("job", "é".repeat(128), "{}")),
         refused("no id", "'job', 'q', '{}', id => ''", with(|entry| entry.id(""))),
         refused("a long id", "'job', 'q', '{}', id => repeat('x', 256)", with(|entry| entry.id("x".repeat(256)))),
         refused("no order key", "'job', 'q', '{}', order_key => ''", with(|entry| entry.order_key(""))),
@@ -135,7 +135,7 @@ fn texts_and_times_that_are_refused() -> Vec<Case> {
         ),
         refused("a far end", "'job', 'q', '{}', expires => '11 years'", with(|entry| entry.expires(11 * YEAR))),
         refused("an end at once", "'job', 'q', '{}', expires => '0 s'", with(|entry| entry.expires(Duration::ZERO))),
-        refused("a queue with a line break", "'job', E'q\\n', '{}'", Entry::raw("job", "q\n", "{}")),
+        refused("a queue with a line break", "'job', E'q\\n', '{}'", OutboxEntry::raw("job", "q\n", "{}")),
         refused(
             "an end before its start",
             "'job', 'q', '{}', delay => '3 s', expires => '1 s'",
@@ -148,12 +148,16 @@ fn options_that_are_taken() -> Vec<Case> {
     let taken = |what, sql, rust| case(what, true, sql, rust);
     vec![
         taken("the least", "'job', 'q', '{}'", with(|entry| entry)),
-        taken("the longest name", "repeat('x', 128), 'q', '{}'", Entry::raw("x".repeat(128), "q", "{}")),
-        taken("a NUL in the payload", r#"'job', 'q', '{"a": "\u0000"}'"#, Entry::raw("job", "q", r#"{"a": "\u0000"}"#)),
+        taken("the longest name", "repeat('x', 128), 'q', '{}'", OutboxEntry::raw("x".repeat(128), "q", "{}")),
+        taken(
+            "a NUL in the payload",
+            r#"'job', 'q', '{"a": "\u0000"}'"#,
+            OutboxEntry::raw("job", "q", r#"{"a": "\u0000"}"#),
+        ),
         taken(
             "a number as it is written, and a name twice",
             r#"'job', 'q', '{"n":1.0e2,"n":123456789012345678901234567890}'"#,
-            Entry::raw("job", "q", r#"{"n":1.0e2,"n":123456789012345678901234567890}"#),
+            OutboxEntry::raw("job", "q", r#"{"n":1.0e2,"n":123456789012345678901234567890}"#),
         ),
         taken("the longest id", "'job', 'q', '{}', id => repeat('é', 127)", with(|entry| entry.id("é".repeat(127)))),
         taken(

@@ -13,7 +13,7 @@ use leveret_harness::{
     },
     shared_node, unique,
 };
-use leveret_sql::{Entry, Inbox, Outbox, Relay, Result};
+use leveret_sql::{Inbox, Outbox, OutboxEntry, Relay, Result};
 use sqlx::{
     AssertSqlSafe, PgPool, SqlitePool,
     postgres::PgPoolOptions,
@@ -81,11 +81,11 @@ impl Pool {
         }
     }
 
-    pub(crate) async fn enqueue(&self, entry: Entry) -> JobId {
+    pub(crate) async fn enqueue(&self, entry: OutboxEntry) -> JobId {
         in_transaction!(self, |tx| Outbox::enqueue(&mut tx, entry).await.unwrap())
     }
 
-    pub(crate) async fn enqueue_all(&self, entries: Vec<Entry>) -> Vec<JobId> {
+    pub(crate) async fn enqueue_all(&self, entries: Vec<OutboxEntry>) -> Vec<JobId> {
         in_transaction!(self, |tx| Outbox::enqueue_all(&mut tx, entries).await.unwrap())
     }
 
@@ -163,8 +163,8 @@ impl Stage {
 
     /// A job for the stage's queue.
     #[expect(clippy::needless_pass_by_value, reason = "numbers and texts at hand read better without a reference")]
-    pub(crate) fn entry(&self, payload: impl ToString) -> Entry {
-        Entry::raw("test.job", self.queue.clone(), payload.to_string())
+    pub(crate) fn entry(&self, payload: impl ToString) -> OutboxEntry {
+        OutboxEntry::raw("test.job", self.queue.clone(), payload.to_string())
     }
 
     pub(crate) async fn pending(&self) -> u64 {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use leveret::{Broker, Config};
 use leveret_harness::{Proxy, eventually, eventually_eq, unique};
-use leveret_sql::{Chosen, Entry, Relay};
+use leveret_sql::{OutboxEntry, Relay, SetAsideSelection};
 
 use super::stage::{LONG, Stage, run};
 use leveret_harness::Database;
@@ -24,7 +24,7 @@ async fn aside(stage: &Stage, count: u64) {
 
 async fn what_can_never_be_published_is_set_aside_at_once_with_its_reason(database: Database) {
     let stage = Stage::new(database).await;
-    let large = Entry::raw("test.job", stage.queue.clone(), vec![b'x'; 1024 * 1024 + 1]);
+    let large = OutboxEntry::raw("test.job", stage.queue.clone(), vec![b'x'; 1024 * 1024 + 1]);
     for entry in [stage.entry(0), stage.entry(1), large, stage.entry(3)] {
         stage.pool.enqueue(entry).await;
     }
@@ -38,15 +38,15 @@ async fn what_can_never_be_published_is_set_aside_at_once_with_its_reason(databa
     for (row, word) in aside.iter().zip(["decode", "colour", "1048577"]) {
         assert!(row.tries == 1 && row.reason.contains(word), "{row:?}");
     }
-    assert_eq!(stage.outbox.discard(&Chosen::Numbers(vec![1, 4])).await.unwrap(), 1);
-    assert_eq!(stage.outbox.discard(&Chosen::All).await.unwrap(), 2);
+    assert_eq!(stage.outbox.discard(&SetAsideSelection::Numbers(vec![1, 4])).await.unwrap(), 1);
+    assert_eq!(stage.outbox.discard(&SetAsideSelection::All).await.unwrap(), 2);
     assert_eq!(stage.outbox.status().await.unwrap(), Default::default());
 }
 
 async fn a_job_that_no_queue_takes_is_set_aside_after_its_tries_and_holds_up_no_other(database: Database) {
     let mut stage = Stage::new(database).await;
     let missing = unique("missing");
-    let lost = (0..700).map(|_| Entry::raw("test.job", missing.clone(), "{}"));
+    let lost = (0..700).map(|_| OutboxEntry::raw("test.job", missing.clone(), "{}"));
     stage.pool.enqueue_all(lost.collect()).await;
     stage.pool.enqueue_all((0..300).map(|number| stage.entry(number)).collect()).await;
     let relay = run(stage.relay().tries(3, Duration::from_millis(100)));
@@ -57,7 +57,7 @@ async fn a_job_that_no_queue_takes_is_set_aside_after_its_tries_and_holds_up_no_
     assert_eq!(stage.pending().await, 0);
     stage.declare(&missing).await;
     stage.queue = missing;
-    assert_eq!(stage.outbox.retry(&Chosen::All).await.unwrap(), 700);
+    assert_eq!(stage.outbox.retry(&SetAsideSelection::All).await.unwrap(), 700);
     assert_eq!(stage.take(700).await.len(), 700);
     stage.drained().await;
     relay.stop().await.unwrap();
@@ -122,7 +122,7 @@ async fn memory_is_bounded_whatever_the_payloads(database: Database) {
     const JOBS: usize = 120;
     let stage = Stage::new(database).await;
     let payload = vec![b'7'; 1024 * 1000];
-    let entries = (0..JOBS).map(|_| Entry::raw("test.job", stage.queue.clone(), payload.clone()));
+    let entries = (0..JOBS).map(|_| OutboxEntry::raw("test.job", stage.queue.clone(), payload.clone()));
     stage.pool.enqueue_all(entries.collect()).await;
     // A broker that takes nothing: what is claimed stays in hand.
     let proxy = Proxy::start(&stage.amqp).await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use leveret_sql::{Entry, Outbox, Relay};
+use leveret_sql::{Outbox, OutboxEntry, Relay};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
@@ -88,7 +88,7 @@ fn next(last: i64, slot: usize) -> i64 {
 /// Enqueues the jobs, and returns the statement that notes them.
 async fn enqueue(on: &mut impl leveret_sql::Connection, orders: &Orders, jobs: &[(i64, Option<String>)]) -> String {
     let entry = |(number, key): &(i64, Option<String>)| {
-        let entry = Entry::raw("test.job", orders.queue.clone(), number.to_string());
+        let entry = OutboxEntry::raw("test.job", orders.queue.clone(), number.to_string());
         match key {
             Some(key) => entry.order_key(key),
             None => entry,

@@ -15,7 +15,7 @@ use crate::open::{Store, WriteLock};
 const BYTES_AT_ONCE: usize = 8 << 20;
 
 /// A letter that is to be written.
-pub(super) struct Incoming<'a> {
+pub(super) struct IngestedLetter<'a> {
     pub(super) new: &'a NewDead,
     /// The payload that replaces the original one.
     pub(super) edited: Option<&'a [u8]>,
@@ -23,7 +23,7 @@ pub(super) struct Incoming<'a> {
     pub(super) fingerprint: (String, String),
 }
 
-impl<'a> Incoming<'a> {
+impl<'a> IngestedLetter<'a> {
     pub(super) fn new(new: &'a NewDead) -> Self {
         let fingerprint = fingerprint(&new.job, &new.kind, &new.error);
         Self { new, edited: None, digest: digest(new), fingerprint }
@@ -55,7 +55,7 @@ impl Store {
     ///     properties: Vec::new(),
     ///     payload: b"{}".to_vec(),
     /// };
-    /// store.take_in(&[letter], 1_800_000_000_500).await?;
+    /// store.ingest(&[letter], 1_800_000_000_500).await?;
     /// assert_eq!(store.groups(&DeadFilter::default(), 10).await?[0].error, "no mailbox <n>");
     /// # Ok(()) }
     /// ```
@@ -63,8 +63,8 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database). Nothing was written then.
-    pub async fn take_in(&self, letters: &[NewDead], now: u64) -> Result<Vec<i64>> {
-        let letters = letters.iter().map(Incoming::new).collect();
+    pub async fn ingest(&self, letters: &[NewDead], now: u64) -> Result<Vec<i64>> {
+        let letters = letters.iter().map(IngestedLetter::new).collect();
         let mut tx = self.write(WriteLock::Dead).await?;
         let fresh = self.fresh(&mut tx, letters).await?;
         let ids = insert(&mut tx, &fresh, now).await?;
@@ -76,8 +76,8 @@ impl Store {
     pub(super) async fn fresh<'a>(
         &self,
         tx: &mut TimedConnection,
-        mut letters: Vec<Incoming<'a>>,
-    ) -> Result<Vec<Incoming<'a>>> {
+        mut letters: Vec<IngestedLetter<'a>>,
+    ) -> Result<Vec<IngestedLetter<'a>>> {
         let digests = text_list(letters.iter().filter_map(|letter| letter.digest.as_deref()));
         let text = format!("SELECT digest FROM leveret_dead WHERE digest IN {}", self.dialect().list("$1"));
         let rows = Sql::new(text).arg(digests).rows(tx).await?;
@@ -87,7 +87,7 @@ impl Store {
     }
 }
 
-pub(super) async fn insert(tx: &mut TimedConnection, letters: &[Incoming<'_>], now: u64) -> Result<Vec<i64>> {
+pub(super) async fn insert(tx: &mut TimedConnection, letters: &[IngestedLetter<'_>], now: u64) -> Result<Vec<i64>> {
     let mut ids = Vec::with_capacity(letters.len());
     for chunk in chunks(letters) {
         let bytes: usize = chunk.iter().map(|letter| letter.new.payload.len() + letter.new.properties.len()).sum();
@@ -103,7 +103,7 @@ pub(super) async fn insert(tx: &mut TimedConnection, letters: &[Incoming<'_>], n
 }
 
 /// `DO NOTHING` also allows a fingerprint twice in one statement.
-fn name_fingerprints(letters: &[Incoming<'_>]) -> Sql {
+fn name_fingerprints(letters: &[IngestedLetter<'_>]) -> Sql {
     let mut sql = Sql::new("INSERT INTO leveret_fingerprints (fingerprint, job, kind, masked) VALUES ");
     sql.values(letters.iter().map(|letter| {
         let (fingerprint, masked) = &letter.fingerprint;
@@ -114,7 +114,7 @@ fn name_fingerprints(letters: &[Incoming<'_>]) -> Sql {
     sql
 }
 
-fn insertion(letters: &[Incoming<'_>], now: u64) -> Sql {
+fn insertion(letters: &[IngestedLetter<'_>], now: u64) -> Sql {
     let mut sql = Sql::new(
         "INSERT INTO leveret_dead (source, queue, job_id, job, kind, attempt, hop, failed_at, taken_at, state, state_at,
                                    fingerprint, digest, error, properties, payload, original) VALUES ",
@@ -124,7 +124,7 @@ fn insertion(letters: &[Incoming<'_>], now: u64) -> Sql {
     sql
 }
 
-fn row(letter: &Incoming<'_>, now: u64) -> [Arg; 17] {
+fn row(letter: &IngestedLetter<'_>, now: u64) -> [Arg; 17] {
     let new = letter.new;
     [
         new.source.as_str().into(),
