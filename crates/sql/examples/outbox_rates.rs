@@ -1,8 +1,8 @@
-//! How fast the outbox is relayed, with few and with many rows waiting, next to `publish_all` in the same run, and in how
-//! much memory: `cargo run --release -p leveret-sql --example outbox_rates [postgres|sqlite] [waiting…]`.
+//! Measures the speed and memory of a relay, with few and with many pending rows, next to `publish_all`:
+//! `cargo run --release -p leveret-sql --example outbox_rates [postgres|sqlite] [waiting…]`.
 //!
-//! It starts a RabbitMQ node and a PostgreSQL server of its own. Of the rows that wait it relays a tenth, but no fewer than
-//! 50,000; `--all` relays all of them.
+//! It starts a RabbitMQ node and a PostgreSQL server of its own. It relays a tenth of the pending rows, but no fewer than
+//! 50,000, or all of them with `--all`.
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -123,7 +123,7 @@ async fn fill(pool: &Pool, have: u64, wanted: u64) -> Result<(), Box<dyn std::er
 }
 
 async fn declare(raw: &RawClient, broker: &Broker) -> Result<(), Box<dyn std::error::Error>> {
-    // The exchange is there once something was published.
+    // The first publish declares the exchange.
     broker.publisher().publish(&job(0)).await.unwrap_err();
     raw.declare_quorum("rates", FieldTable::default()).await?;
     let bind = QueueBindOptions::default();
@@ -173,7 +173,7 @@ fn published(broker: &Broker) -> u64 {
     counter.map_or(0, |family| family.get_metric()[0].get_counter().get_value() as u64)
 }
 
-/// What this process has in memory, in kB.
+/// The resident memory of this process, in kB.
 fn memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

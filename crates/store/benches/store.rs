@@ -1,4 +1,4 @@
-//! How fast the store is, on SQLite and on PostgreSQL: `cargo bench -p leveret-store`.
+//! Measures the store, on SQLite and on PostgreSQL: `cargo bench -p leveret-store`.
 #![expect(clippy::print_stdout, reason = "what it measured is its output")]
 
 use std::{
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What PostgreSQL does by itself within a minute of a great change. SQLite needs none.
+/// The upkeep that PostgreSQL does by itself within a minute of a large change. SQLite needs none.
 struct Upkeep(Option<String>);
 
 impl Upkeep {
@@ -74,7 +74,7 @@ async fn status(store: &Store) -> leveret_store::Result<()> {
         Step::Started,
         Step::Succeeded { result: Some(json!({ "pages": 3 })), too_large: None },
     ];
-    // As it comes: the steps of a job are a little apart, so each batch has new and known jobs.
+    // The events of a job are a little apart, as in production, so each batch has new and known jobs.
     let events: Vec<_> = (0..JOBS + 300)
         .flat_map(|time| (0..4u64).map(move |step| (time.checked_sub(step * 100), step as usize)))
         .filter_map(|(number, step)| Some((number.filter(|number| *number < JOBS)?, step)))

@@ -5,9 +5,10 @@
 
 use std::fmt;
 
-use leveret_sql::db::{Dialect, Migrations, Pool, Sql, TimedConnection};
-
-use crate::Result;
+use leveret_sql::{
+    Result,
+    db::{Dialect, Migrations, Pool, Sql, TimedConnection},
+};
 
 /// The advisory locks of this crate on PostgreSQL begin with "leve", to stay apart from other users of the database.
 const LOCKS: i64 = 0x6c65_7665_0000_0000;
@@ -130,5 +131,15 @@ impl Store {
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("dialect", &self.dialect()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_of_the_migrations_is_the_first_of_this_crate() {
+        assert_eq!(MIGRATIONS.lock, format!("SELECT pg_advisory_xact_lock({})", LOCKS | 1));
     }
 }

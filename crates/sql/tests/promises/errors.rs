@@ -1,4 +1,4 @@
-//! What a database says is told as what it is.
+//! The errors of a database have a cause, a code and no password.
 
 use leveret_harness::{Postgres, shared_postgres};
 use leveret_sql::{Error, Inbox, Outbox, OutboxEntry, Relay, chain};
@@ -6,7 +6,7 @@ use sqlx::PgPool;
 
 use crate::outbox::stage::Pool;
 
-/// What is said of it, at once and in the log, and whether it passes by itself.
+/// Asserts the message and the log text of an error, and whether it may pass by itself.
 fn told(error: &Error, word: &str, code: &str, passes: bool) {
     let text = chain(error);
     assert!(text.contains(word) && text.contains(code), "{text:?} lacks {word:?} or {code:?}");

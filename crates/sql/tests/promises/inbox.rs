@@ -1,4 +1,4 @@
-//! A job's effect happens once, however often the job comes.
+//! A job has its effect once, however often it is delivered.
 
 mod crash;
 
@@ -38,7 +38,7 @@ async fn line(job: Line, ctx: Context<Pool>) -> JobResult {
     enter(ctx.state(), &job, &ctx).await
 }
 
-/// The effect, in a transaction with the note.
+/// Has the effect, in a transaction with the note.
 async fn enter<S>(pool: &Pool, job: &Line, ctx: &Context<S>) -> JobResult {
     const EFFECT: &str = "INSERT INTO ledger (number) VALUES ($1)";
     macro_rules! once {
@@ -58,7 +58,7 @@ async fn enter<S>(pool: &Pool, job: &Line, ctx: &Context<S>) -> JobResult {
     }
 }
 
-/// A database with an inbox and a ledger.
+/// Makes a ledger and an inbox in a database.
 async fn ledger(database: &Database) -> (Pool, Inbox) {
     let pool = Pool::open(&database.url).await;
     pool.run("CREATE TABLE ledger (number BIGINT NOT NULL)").await;
@@ -69,7 +69,7 @@ async fn ledger(database: &Database) -> (Pool, Inbox) {
     (pool, inbox.unwrap())
 }
 
-/// How often each number stands in the ledger.
+/// Counts each number in the ledger.
 async fn lines(pool: &Pool) -> BTreeMap<i64, i64> {
     let text = "SELECT number, count(*) FROM ledger GROUP BY number";
     match pool {
@@ -89,7 +89,7 @@ fn worker(pool: &Pool) -> Worker<Pool> {
     Worker::new(pool.clone()).queue(Queue::new("ledger").concurrency(4).retry(retry)).handle(line)
 }
 
-/// How many jobs have ended so.
+/// Counts the jobs with this outcome.
 fn ended(broker: &Broker, outcome: &str) -> u64 {
     let name = format!(r#"leveret_jobs_finished_total{{job="ledger.line",outcome="{outcome}",queue="ledger"}} "#);
     let text = broker.metrics_text();
@@ -111,7 +111,7 @@ async fn a_job_that_comes_again_is_a_duplicate_without_effect(database: Database
     assert_eq!(inbox.status().await.unwrap().jobs, 2);
 }
 
-/// For a database behind a pooler.
+/// The first promise again, for a database behind a pooler.
 pub(crate) async fn is_done_once_through(url: &str) {
     a_job_that_comes_again_is_a_duplicate_without_effect(Database::at(url.to_owned())).await;
 }

@@ -1,4 +1,4 @@
-//! What outbox and inbox promise, on SQLite and on PostgreSQL alike.
+//! The promises of outbox and inbox, on SQLite and on PostgreSQL.
 #![allow(clippy::unwrap_used, reason = "a test's helper may fail its test")]
 
 mod errors;

@@ -1,4 +1,4 @@
-//! What the outbox promises, on both databases and on RabbitMQ.
+//! The promises of the outbox, on both databases and on RabbitMQ.
 
 mod crash;
 mod enqueue;

@@ -6,7 +6,7 @@ use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::outbox::stage::{Stage, run};
 
-/// Each in a transaction of its own, every second one with an order key.
+/// Enqueues each job in a transaction of its own, every second one with an order key.
 async fn enqueue_all(pool: PgPool, key: String, entries: Vec<OutboxEntry>) {
     for (number, entry) in entries.into_iter().enumerate() {
         let mut tx = pool.begin().await.unwrap();

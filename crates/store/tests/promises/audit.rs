@@ -1,4 +1,4 @@
-//! Who did what.
+//! The audit log.
 
 use leveret_store::{DeadFilter, Selection};
 use serde_json::json;

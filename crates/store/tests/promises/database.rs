@@ -1,17 +1,17 @@
-//! A database of one test.
+//! The store of one test.
 
 pub(crate) use leveret_harness::Database;
 use leveret_store::{By, ReplayLease, Store};
 
-/// When tests play.
+/// The time of all tests.
 pub(crate) const NOW: u64 = 1_800_000_000_000;
 pub(crate) const HOUR: u64 = 3_600_000;
 pub(crate) const DAY: u64 = 24 * HOUR;
 
-/// Who acts in them.
+/// The author of their actions.
 pub(crate) const ANNA: By<'static> = By { actor: "anna", at: NOW };
 
-/// Who runs their replays.
+/// The lease of their replays.
 pub(crate) const RUN: ReplayLease<'static> = ReplayLease { owner: "run-1", until: NOW + HOUR };
 
 /// Opens the store of a test's database.

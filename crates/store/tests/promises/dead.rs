@@ -1,4 +1,4 @@
-//! Dead letters: taken in once, found, grouped, edited, purged, carried elsewhere.
+//! Dead letters: ingested once, found, grouped, edited, purged, exported and imported.
 
 use futures_util::TryStreamExt;
 use leveret_store::{DeadFilter, DeadSource, DeadState, Letter, NewDead, Selection, Store};
@@ -74,7 +74,7 @@ async fn a_letter_is_taken_in_once_however_often_and_by_whomever(database: Datab
     let other_hop = NewDead { hop: 6, ..letter(1) };
     let other_payload = NewDead { payload: b"x".to_vec(), ..letter(1) };
     assert_eq!(store.ingest(&[other_hop, other_payload], NOW).await.unwrap().len(), 2);
-    // Two servers have it in hand: one lost its channel, and the broker gave it to the other.
+    // Two servers have it: one lost its channel, and the broker delivered it to the other.
     let other = database.open().await;
     let (at_one, at_other) = ([letter(4)], [letter(4)]);
     let (one, two) = tokio::join!(store.ingest(&at_one, NOW), other.ingest(&at_other, NOW));
@@ -216,7 +216,7 @@ async fn an_export_is_imported_byte_for_byte_and_once(database: Database) {
         assert_eq!((&copy.properties, &copy.about.fingerprint), (&letter.properties, &letter.about.fingerprint));
         assert_eq!((copy.about.failed_at, copy.about.edited), (letter.about.failed_at, letter.about.edited));
     }
-    // A letter that is delivered again is known from its import as well.
+    // A redelivered letter is recognised by its import too.
     assert!(other.ingest(&[letter(3)], NOW).await.unwrap().is_empty());
 }
 

@@ -1,4 +1,4 @@
-//! One key, one answer.
+//! One key has one response.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the store promises, on SQLite and on PostgreSQL alike.
+//! The promises of the store, on SQLite and on PostgreSQL.
 #![allow(clippy::unwrap_used, reason = "a test's helper may fail its test")]
 
 mod audit;

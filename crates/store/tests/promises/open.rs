@@ -1,4 +1,4 @@
-//! Opening a database, and losing it.
+//! Opens a database, and loses it.
 
 use std::time::{Duration, Instant};
 
@@ -116,7 +116,7 @@ async fn a_postgres_that_says_nothing_is_unavailable_in_time_and_connections_tha
     assert!(errors.iter().all(Error::is_unavailable), "{errors:?}");
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 
-    // The way is free again, but not for connections of before.
+    // New connections work again, those of before do not.
     proxy.strand();
     proxy.thaw();
     let back = async || store.record(std::slice::from_ref(&started)).await.is_ok();

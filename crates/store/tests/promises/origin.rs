@@ -1,4 +1,4 @@
-//! Whose an event is: an id says it no better than a name, because any publisher may use it.
+//! Events belong to jobs by origin: an id is not proof, because any publisher may use it.
 
 use leveret::{
     event::{JobEvent, Step},
@@ -30,7 +30,7 @@ fn succeeded() -> Step {
     Step::Succeeded { result: None, too_large: None }
 }
 
-/// What workers tell of a message that somebody else published under a job's id, with counters of their own.
+/// The events of a message that another publisher sent under a job's id, with counters of its own.
 fn forged(id: &str, hop: u32, step: Step) -> JobEvent {
     JobEvent { origin: Some("forged".into()), hop, ..event(id, 0, 1_000, step) }
 }
@@ -110,7 +110,7 @@ async fn what_is_published_under_an_id_again_has_a_row_beside_the_first_and_free
         assert_eq!(store.take(other).await.unwrap(), Claimed::Taken, "the key of {origin} is free");
         store.free("a/7", "other").await.unwrap();
     }
-    // What was told of the second comes late.
+    // The events of the second job come late.
     store.record(&[of("second", 103, succeeded())]).await.unwrap();
     assert_eq!(steps(&store, again).await, ["received", "started", "succeeded"]);
     let first = store.job("nightly").await.unwrap().unwrap();

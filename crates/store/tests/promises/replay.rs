@@ -1,4 +1,4 @@
-//! Replays that are killed at any moment.
+//! Replays, also if they are killed at any moment.
 
 use leveret_store::{DeadFilter, DeadState, NewDead, ReplayLease, Selection};
 use serde_json::json;
@@ -22,7 +22,7 @@ async fn a_replay_goes_on_after_a_kill_where_it_was(database: Database) {
     let taken = store.ingest(&(0..10).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
     let replay = store.start_replay(&all(), &json!({"rate": 5}), ANNA, RUN).await.unwrap();
     assert_eq!((replay.total, dead(&store).await), (10, 0));
-    // What comes meanwhile is no part of it.
+    // Letters that come meanwhile are not part of it.
     store.ingest(&[letter(99)], NOW).await.unwrap();
     let first = store.next_of_replay(replay.id, 0, 4).await.unwrap();
     assert_eq!(first.iter().map(|letter| letter.about.id).collect::<Vec<_>>(), taken[..4]);
@@ -66,7 +66,7 @@ async fn what_a_replay_did_not_publish_lies_there_again_when_it_ends(database: D
     assert_eq!(dead(&store).await, 4);
     let replayed = DeadFilter { states: vec![DeadState::Replayed], ..DeadFilter::default() };
     assert_eq!(ids(&store, &replayed).await, taken[..1]);
-    // It is over: a late word changes nothing.
+    // The replay has ended: a late call changes nothing.
     assert_eq!(store.replayed(replay.id, &taken, ANNA).await.unwrap(), 0);
 }
 
@@ -115,7 +115,7 @@ async fn a_replay_is_run_by_one_at_a_time(database: Database) {
     assert_eq!(store.next_of_replay(replay, 0, 9).await.unwrap().len(), 2, "none was returned");
     assert!(store.renew_replay(replay, ReplayLease { until: NOW + 5, ..RUN }).await.unwrap());
 
-    // The first falls silent. Its late words mark what it published, but end nothing.
+    // The first process halts. Its late calls mark what it published, but do not end the replay.
     let (one, two) = tokio::join!(
         store.take_replay(replay, other, NOW + 5),
         store.take_replay(replay, ReplayLease { owner: "run-3", ..other }, NOW + 5)

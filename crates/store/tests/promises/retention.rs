@@ -1,4 +1,4 @@
-//! What is deleted, and what is not.
+//! Rows that are deleted, and rows that are kept.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ async fn only_letters_that_are_done_with_are_deleted(database: Database) {
     assert_eq!(store.finish_replay(replay.id, RUN.owner, "stopped", ANNA).await.unwrap(), Some(1));
     assert_eq!(dead(&store).await, 2);
     assert_eq!(store.prune(NOW + 9999 * DAY, &keep).await.unwrap().letters, 0);
-    // Their group is still named, and once they are gone it is not.
+    // The name of their group stays until they are deleted.
     assert_eq!(store.groups(&DeadFilter::default(), 10).await.unwrap()[0].count, 2);
     store.purge(&all(), ANNA).await.unwrap();
     assert_eq!(store.prune(NOW + 9999 * DAY, &keep).await.unwrap().letters, 2);

@@ -1,4 +1,4 @@
-//! Tracked jobs: where they are, whatever the order in which their events come.
+//! The state of tracked jobs, in whatever order their events come.
 
 use std::collections::BTreeMap;
 
@@ -62,7 +62,7 @@ async fn state(store: &Store, id: &str) -> JobState {
     store.job(id).await.unwrap().unwrap().state
 }
 
-/// A life as workers tell it: deaths of workers, retries, snoozes, cancels, replays, in order.
+/// The events of a job in order, with deaths of workers, retries, snoozes, cancellations and replays.
 fn life(id: &str, random: &mut fastrand::Rng) -> Vec<JobEvent> {
     let mut events = vec![event(id, 0, 0, queued())];
     let (mut at, mut hop) = (0, 0);
@@ -239,7 +239,7 @@ async fn a_gap_makes_unfinished_jobs_stale_until_they_are_heard_of(database: Dat
 
 async fn pages_stay_right_while_jobs_are_added(database: Database) {
     let store = database.open().await;
-    // Three of each millisecond, so that pages end between jobs of the same time.
+    // Three in each millisecond, so that pages end between jobs of the same time.
     let jobs: Vec<_> = (0..30).map(|number| event(&format!("job-{number:02}"), 0, number / 3, queued())).collect();
     store.record(&jobs).await.unwrap();
     let (mut seen, mut after) = (Vec::new(), None);
@@ -311,7 +311,7 @@ async fn ids_that_the_database_cannot_tell_apart_are_one_job(database: Database)
     let ids = ["a\0", "a\u{fffd}", "b\0", "b\u{fffd}", "c", "d"];
     let moved = store.record(&ids.map(|id| event(id, 0, 5, Step::Started))).await.unwrap();
     assert_eq!(moved.len(), 4);
-    // It knows its own row again: what is old moves nothing.
+    // The job has its own row: old events change nothing.
     store.record(&[event("a\0", 0, 1, queued())]).await.unwrap();
     assert_eq!(state(&store, "a\u{fffd}").await, JobState::Started);
     assert_eq!(store.timeline("a\0").await.unwrap().len(), 2);
@@ -319,10 +319,10 @@ async fn ids_that_the_database_cannot_tell_apart_are_one_job(database: Database)
 
 async fn an_event_that_cannot_be_held_is_refused_for_itself(database: Database) {
     let store = database.open().await;
-    // Random, so that it does not become short by compression.
+    // Random, so that compression does not shorten it.
     let mut random = fastrand::Rng::with_seed(7);
     let long: String = std::iter::repeat_with(|| random.alphanumeric()).take(9000).collect();
-    // SQLite holds it.
+    // SQLite accepts it.
     if let Err(error) = store.record(&[event(&long, 0, 1, queued())]).await {
         assert!(error.is_refusal(), "{error:?}");
     }

@@ -1,4 +1,4 @@
-//! Several processes write at once.
+//! Several processes write at the same time.
 
 use std::process::Command;
 use std::time::Duration;
@@ -16,7 +16,7 @@ leveret_harness::on_both_databases! {
     events_of_one_job_that_two_servers_hear_at_once_are_all_heeded,
 }
 
-/// Set for this test binary when it is run again as a child: the database, and which child it is.
+/// The variable with the orders of this test binary as a child process: its number, and the database.
 const CHILD: &str = "LEVERET_STORE_CHILD";
 const ROUNDS: u64 = 100;
 
@@ -35,7 +35,7 @@ async fn processes_that_write_at_once_all_get_their_turn(database: Database) {
     assert_eq!(store.count_dead(&DeadFilter::default()).await.unwrap(), 3 * ROUNDS);
 }
 
-/// Runs in the children alone. Each writes in two tasks, so that its connections meet as well.
+/// Runs only in the child processes. Each writes in two tasks, so that its own connections compete too.
 #[tokio::test]
 async fn child_that_writes() {
     let Ok(child) = std::env::var(CHILD) else {

@@ -1,7 +1,7 @@
-//! Workers that are killed between effect and ack.
+//! Workers are killed between effect and ack.
 //!
-//! Each worker has a hand full of jobs whose effects are committed, and none of them acked, when it is killed; so the next
-//! one gets all of them again. `LEVERET_INBOX_KILLS=200` kills more often.
+//! When a worker is killed, the effects of all its jobs are committed and none of them is acked. So the next worker gets all
+//! of them again. `LEVERET_INBOX_KILLS=200` sets the number of kills.
 
 use std::process::Command;
 
@@ -16,10 +16,10 @@ leveret_harness::on_both_databases! {
     every_effect_happens_once_though_workers_are_killed_between_it_and_the_ack,
 }
 
-/// Set for this test binary when it is run again as a worker: its orders.
+/// The variable with the orders of this test binary as a worker.
 const CHILD: &str = "LEVERET_INBOX_CHILD";
 const KILLS: i64 = 20;
-/// Jobs that a worker has in hand when it is killed.
+/// The unacknowledged jobs of a worker when it is killed.
 const HAND: i64 = 64;
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ struct Orders {
     url: String,
     amqp: String,
     queue: String,
-    /// Does not come to its end with any job.
+    /// Whether it never ends a job.
     halts: bool,
 }
 
@@ -44,7 +44,7 @@ impl Orders {
     }
 }
 
-/// Runs in the children alone, until they are killed.
+/// Runs only in the child processes, until they are killed.
 #[tokio::test]
 async fn worker_that_is_killed() {
     let Ok(orders) = std::env::var(CHILD) else {

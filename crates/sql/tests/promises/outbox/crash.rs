@@ -1,8 +1,7 @@
-//! Writers and relays that are killed at random, and an account of every job.
+//! Writers and relays are killed at random, and every job is accounted for.
 //!
-//! The truth is in the database: each transaction notes its jobs in a table of the test's own, so a note is there exactly
-//! if the transaction was committed. `LEVERET_OUTBOX_KILLS=5000` kills for longer, `LEVERET_OUTBOX_SEED=7` in the same way
-//! again, as far as the machine does.
+//! Each transaction notes its jobs in a table of the test, so a note exists exactly if the transaction was committed.
+//! `LEVERET_OUTBOX_KILLS=5000` sets the number of kills. `LEVERET_OUTBOX_SEED=7` repeats their random choices.
 
 mod child;
 
@@ -33,7 +32,7 @@ const RELAYS: usize = 2;
 const KILLS: usize = 120;
 const NOTES: &str = "CREATE TABLE notes (number BIGINT PRIMARY KEY, id TEXT NOT NULL, order_key TEXT)";
 
-/// What a consumer saw: the job's own number and its message id, in the order in which they came.
+/// The job numbers and message ids that a consumer received, in order.
 type Seen = Vec<(i64, String)>;
 
 fn setting(name: &str) -> Option<usize> {
@@ -55,7 +54,7 @@ async fn writers_and_relays_that_are_killed_lose_nothing_and_publish_nothing_unc
     audit(&notes, &seen, rolled_back);
 }
 
-/// Kills writers and relays in turn, each at any moment of its life; returns how many transactions were rolled back.
+/// Kills writers and relays at random moments. Returns how many transactions were rolled back.
 async fn kill(stage: &Stage, seed: u64, kills: usize) -> usize {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut rolled_back = 0;
@@ -88,7 +87,7 @@ fn spawn(stage: &Stage, role: Role, slot: usize, seed: u64) -> Process {
     Process::spawn(command.env(CHILD, serde_json::to_string(&orders).unwrap()))
 }
 
-/// Takes what comes all the while.
+/// Receives all messages of the queue.
 struct Consumer {
     received: mpsc::UnboundedReceiver<(i64, String)>,
 }
@@ -112,7 +111,7 @@ impl Consumer {
         Self { received }
     }
 
-    /// All that came, once each of the notes has, or nothing more does.
+    /// Returns all that was received, once every noted job was, or no more come.
     async fn until(mut self, notes: &BTreeMap<i64, Note>) -> Seen {
         let (mut seen, mut missing) = (Vec::new(), notes.clone());
         let mut patience = Duration::from_secs(20);
@@ -120,7 +119,7 @@ impl Consumer {
             missing.remove(&number);
             seen.push((number, id));
             if missing.is_empty() {
-                // What comes now is nothing that was committed, or comes again.
+                // Whatever comes now was not committed, or is a duplicate.
                 patience = Duration::from_secs(1);
             }
         }

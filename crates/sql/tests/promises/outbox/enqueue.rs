@@ -1,4 +1,4 @@
-//! What is published, and as what.
+//! Enqueued jobs and their options.
 
 use std::{
     collections::BTreeSet,
@@ -100,7 +100,7 @@ async fn a_job_goes_into_the_lane_of_its_priority(database: Database) {
             stage.pool.enqueue(stage.entry("{}").lanes().priority(priority)).await;
         }
     }
-    // To a queue by its name, whatever the priority.
+    // A named queue, which overrides the lane of the priority.
     stage.pool.enqueue(stage.entry("{}").lanes().queue(&low).priority(9)).await;
     let relay = run(stage.relay());
     stage.drained().await;

@@ -1,4 +1,4 @@
-//! A database that is halted: connections stay open, and nothing is answered.
+//! A halted database: connections stay open, and no statement is answered.
 
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ async fn what_is_asked_in_a_transaction_of_a_halted_database_ends_in_time_and_is
     // A transaction has begun when its first statement is answered.
     Outbox::enqueue(&mut plain, &Note).await.unwrap();
     let halted = postgres.halt();
-    // Nothing else is waited for: the clock goes on to the limit at once.
+    // The test awaits nothing else, so the paused clock advances to the limit at once.
     tokio::time::pause();
     let again = timeout(10 * LONG, Outbox::enqueue(&mut plain, &Note)).await.expect("there is a limit").unwrap_err();
     let entry = leveret_sql::OutboxEntry::new(&Note).order_key("k");

@@ -24,7 +24,7 @@ async fn jobs_of_one_key_are_published_in_order_by_relays_side_by_side(database:
         stage.pool.enqueue_all((0..KEYS).map(entry).collect()).await;
         stage.pool.enqueue(stage.entry(format!("none:{number}"))).await;
     }
-    // One key with more rows than a claim takes of it.
+    // One key with more rows than a claim takes of a key.
     let hot = (0..200).map(|number| stage.entry(format!("hot:{number}")).order_key("hot")).collect();
     stage.pool.enqueue_all(hot).await;
     let taken = stage.take(EACH * (KEYS + 1) + 200).await;

@@ -1,4 +1,4 @@
-//! Relays: side by side, woken, stopped, and what they tell.
+//! Relays: several at a time, woken, stopped, and their metrics.
 
 use std::{
     collections::BTreeSet,
@@ -52,7 +52,7 @@ async fn an_idle_relay_is_woken(database: Database) {
     stage.take(1).await;
     let mut times = Vec::new();
     for _ in 0..5 {
-        // As long as its waits take to grow to a second.
+        // Until the pauses of the relay have grown to a second.
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         stage.pool.enqueue(stage.entry("next")).await;
         // The commit may wait for the disk.
@@ -124,7 +124,7 @@ async fn a_relay_tells_how_the_outbox_is(database: Database) {
     let stage = Stage::new(database).await;
     stage.pool.enqueue_all((0..20).map(|number| stage.entry(number)).collect()).await;
     stage.pool.enqueue(stage.entry("far").id("far")).await;
-    // In the hand of a relay that has died, as long as the test takes.
+    // Claimed by a relay that has died, for longer than the test takes.
     stage
         .pool
         .run("UPDATE leveret_outbox SET leased_until = 9000000000000000, enqueued_at = 1000 WHERE id = 'far'")

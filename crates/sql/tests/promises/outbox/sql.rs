@@ -1,4 +1,4 @@
-//! `leveret_enqueue`, for whoever has no Rust.
+//! `leveret_enqueue`, for programs without Rust.
 
 use std::time::{Duration, SystemTime};
 
@@ -57,7 +57,7 @@ async fn a_job_that_sql_enqueues_is_published_with_all_its_options() {
     );
 }
 
-/// One job that is enqueued by the function and in Rust.
+/// A job that is enqueued by the function and in Rust.
 struct Case {
     what: &'static str,
     taken: bool,
@@ -69,7 +69,7 @@ fn case(what: &'static str, taken: bool, sql: &'static str, rust: OutboxEntry) -
     Case { what, taken, sql, rust }
 }
 
-/// A job with options of this kind.
+/// Makes a job with options.
 fn with(options: impl FnOnce(OutboxEntry) -> OutboxEntry) -> OutboxEntry {
     options(OutboxEntry::raw("job", "q", "{}"))
 }

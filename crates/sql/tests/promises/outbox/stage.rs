@@ -33,7 +33,7 @@ pub(crate) enum Pool {
     Sqlite(SqlitePool),
 }
 
-/// What an application does in one transaction.
+/// Does the work of an application in one transaction.
 #[macro_export]
 macro_rules! in_transaction {
     ($pool:expr, |$tx:ident| $work:expr) => {
@@ -142,9 +142,9 @@ impl Stage {
         stage
     }
 
-    /// Makes a queue that publishes reach, as a worker does.
+    /// Declares a queue that publishes reach, as a worker does.
     pub(crate) async fn declare(&self, queue: &str) {
-        // The exchanges are there once something was published.
+        // The first publish declares the exchanges.
         drop(broker(&self.amqp).publisher().publish_raw("x", unique("none"), "{}").await.unwrap_err());
         self.raw.declare_quorum(queue, FieldTable::default()).await.unwrap();
         for (exchange, key) in [(EXCHANGE, queue.to_owned()), ("leveret.v1.due", format!("#.{queue}"))] {
@@ -161,7 +161,7 @@ impl Stage {
         Relay::new(&self.outbox, &broker(&self.amqp))
     }
 
-    /// A job for the stage's queue.
+    /// Makes a job for the stage's queue.
     #[expect(clippy::needless_pass_by_value, reason = "numbers and texts at hand read better without a reference")]
     pub(crate) fn entry(&self, payload: impl ToString) -> OutboxEntry {
         OutboxEntry::raw("test.job", self.queue.clone(), payload.to_string())
@@ -189,7 +189,7 @@ impl Stage {
         taken.unwrap()
     }
 
-    /// Takes so many messages: ids and payloads in the order in which the queue had them.
+    /// Takes `count` messages, and returns their ids and payloads in the order of the queue.
     pub(crate) async fn take(&self, count: usize) -> Vec<(String, String)> {
         let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
         let channel = self.raw.channel();

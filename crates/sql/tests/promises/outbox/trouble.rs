@@ -1,4 +1,4 @@
-//! Jobs that cannot be published, and a broker that takes nothing.
+//! Jobs that cannot be published, and an unreachable broker.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -124,7 +124,7 @@ async fn memory_is_bounded_whatever_the_payloads(database: Database) {
     let payload = vec![b'7'; 1024 * 1000];
     let entries = (0..JOBS).map(|_| OutboxEntry::raw("test.job", stage.queue.clone(), payload.clone()));
     stage.pool.enqueue_all(entries.collect()).await;
-    // A broker that takes nothing: what is claimed stays in hand.
+    // A broker that accepts nothing: claimed jobs stay claimed.
     let proxy = Proxy::start(&stage.amqp).await;
     proxy.freeze();
     let config = Config { amqp_url: vec![proxy.url().to_owned()], ..Config::default() };

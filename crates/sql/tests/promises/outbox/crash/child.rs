@@ -1,4 +1,4 @@
-//! The processes that are killed.
+//! The writers and relays that the test kills.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::outbox::stage::{Pool, broker};
 
-/// Set for this test binary when it is run again as a child: its orders.
+/// The variable with the orders of this test binary as a child process.
 pub(super) const CHILD: &str = "LEVERET_OUTBOX_CHILD";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub(super) struct Orders {
     pub(super) queue: String,
 }
 
-/// Runs in the children alone, until they are killed.
+/// Runs only in the child processes, until they are killed.
 #[tokio::test]
 async fn child_that_is_killed() {
     let Ok(orders) = std::env::var(CHILD) else {
@@ -39,13 +39,13 @@ async fn child_that_is_killed() {
         Role::Writer => write(&orders, &pool).await,
         Role::Relay => {
             let relay = Relay::new(pool.outbox(), &broker(&orders.amqp));
-            // Short, so that what a killed one had in hand is taken up while the others still run.
+            // Short, so that the other relays claim the rows of a killed one while they still run.
             relay.lease(Duration::from_secs(1)).batch(50).run(std::future::pending()).await.unwrap();
         }
     }
 }
 
-/// Transactions of a few jobs each. One in four is rolled back.
+/// Runs transactions of a few jobs each, and rolls one in four back.
 async fn write(orders: &Orders, pool: &Pool) {
     let mut random = fastrand::Rng::with_seed(orders.seed);
     let mut number = 0;
@@ -78,7 +78,7 @@ async fn write(orders: &Orders, pool: &Pool) {
     }
 }
 
-/// A number that no other job has, larger than all before it of this slot.
+/// Returns a number that no other job has, larger than all earlier ones of this slot.
 fn next(last: i64, slot: usize) -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let number = since.as_micros() as i64 * 10 + slot as i64;
