@@ -1,8 +1,8 @@
 //! Measures the speed and memory of a relay, with few and with many pending rows, next to `publish_all`:
 //! `cargo run --release -p leveret-sql --example outbox_rates [postgres|sqlite] [waiting…]`.
 //!
-//! It starts a RabbitMQ node and a PostgreSQL server of its own. It relays a tenth of the pending rows, but no fewer than
-//! 50,000, or all of them with `--all`.
+//! It starts a RabbitMQ node and a PostgreSQL server of its own. It relays a tenth of the pending rows, but no fewer
+//! than 50,000, or all of them with `--all`.
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,

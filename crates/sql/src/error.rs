@@ -9,7 +9,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address is of no database that Leveret can use. The message omits the address, because it may hold a password.
+    /// The address is of no database that Leveret can use. The message omits the address, because it may hold a
+    /// password.
     #[error("the database address is invalid: set sqlite:PATH, a path, or postgres://USER:PASSWORD@HOST/DATABASE")]
     Address,
     /// The folder of an SQLite file does not exist, or no file can be created in it.
@@ -29,8 +30,8 @@ pub enum Error {
         /// The newest schema that this version knows.
         known: i64,
     },
-    /// The tables of the outbox or inbox do not exist, or are of an older version. On PostgreSQL they may be in a schema that
-    /// the connection's `search_path` does not name.
+    /// The tables of the outbox or inbox do not exist, or are of an older version. On PostgreSQL they may be in a
+    /// schema that the connection's `search_path` does not name.
     #[error(
         "the database has no {part} of this version: create it with `leveret {part} migrate`, or add its schema to the \
          search_path"
@@ -52,8 +53,8 @@ pub enum Error {
     /// A job that does not serialise to JSON.
     #[error("the job does not serialise")]
     Encode(#[source] serde_json::Error),
-    /// The database did not answer within the time limit: it is halted, or the network drops its packets. The statement may
-    /// have run all the same.
+    /// The database did not answer within the time limit: it is halted, or the network drops its packets. The statement
+    /// may have run all the same.
     #[error("the database does not answer")]
     Silent,
     /// The database is unreachable, refuses the statement, or returns invalid data. The message has the cause, with the
@@ -182,9 +183,9 @@ fn unavailable(error: &sqlx::Error) -> bool {
 
 /// Whether an error of this code may pass by itself.
 ///
-/// PostgreSQL's codes have five characters: lost connections (08), too few resources (53), shutdown and start (57), deadlocks
-/// and failed serialisation (40), lock timeouts (55P03), a standby (25006). SQLite's are numbers, whose low byte is busy (5),
-/// locked (6), input or output (10), full (13) or cannot open (14).
+/// PostgreSQL's codes have five characters: lost connections (08), too few resources (53), shutdown and start (57),
+/// deadlocks and failed serialisation (40), lock timeouts (55P03), a standby (25006). SQLite's are numbers, whose low
+/// byte is busy (5), locked (6), input or output (10), full (13) or cannot open (14).
 fn code_passes(code: &str) -> bool {
     if code.len() == 5 {
         return ["08", "53", "57", "40"].contains(&&code[..2]) || ["55P03", "25006"].contains(&code);
@@ -194,8 +195,8 @@ fn code_passes(code: &str) -> bool {
 
 /// Whether an error of this code is a refused value.
 ///
-/// On PostgreSQL: a row named twice (21), invalid data (22), a broken constraint (23), a value that is too big (54). On SQLite:
-/// a value that is too big (18), breaks a constraint (19), has the wrong type (20) or is out of range (25).
+/// On PostgreSQL: a row named twice (21), invalid data (22), a broken constraint (23), a value that is too big (54). On
+/// SQLite: a value that is too big (18), breaks a constraint (19), has the wrong type (20) or is out of range (25).
 fn code_refuses(code: &str) -> bool {
     if code.len() == 5 {
         return ["21", "22", "23", "54"].contains(&&code[..2]);

@@ -1,8 +1,8 @@
 //! The inbox: a job has its effect once, however often it is delivered.
 //!
-//! A queue delivers a job at least once, and again when a worker dies between the effect and the ack. [`Inbox::once`] writes
-//! the job's id in the transaction of the effect, so that both are committed or neither is. At the next delivery the id is
-//! found, and the attempt ends as a duplicate.
+//! A queue delivers a job at least once, and again when a worker dies between the effect and the ack. [`Inbox::once`]
+//! writes the job's id in the transaction of the effect, so that both are committed or neither is. At the next delivery
+//! the id is found, and the attempt ends as a duplicate.
 //!
 //! ```
 //! use leveret::{Context, JobResult};
@@ -21,8 +21,8 @@
 //! # fn worker(pool: PgPool) -> leveret::Worker<PgPool> { leveret::Worker::new(pool).handle(charge) }
 //! ```
 //!
-//! The inbox covers what the transaction covers. A mail that the handler sends is not part of it. Enqueue another job for the
-//! mail, in the same transaction, through an [`Outbox`](crate::Outbox).
+//! The inbox covers what the transaction covers. A mail that the handler sends is not part of it. Enqueue another job
+//! for the mail, in the same transaction, through an [`Outbox`](crate::Outbox).
 
 use std::time::Duration;
 
@@ -97,19 +97,19 @@ impl Inbox {
     ///
     /// # Errors
     ///
-    /// [`Error::Newer`](crate::Error::Newer) for tables of a newer Leveret, [`Error::Database`](crate::Error::Database),
-    /// [`Error::Silent`](crate::Error::Silent).
+    /// [`Error::Newer`](crate::Error::Newer) for tables of a newer Leveret,
+    /// [`Error::Database`](crate::Error::Database), [`Error::Silent`](crate::Error::Silent).
     pub async fn migrate(pool: impl Into<Self>) -> Result<Self> {
         let inbox = pool.into();
         MIGRATIONS.migrate(&inbox.pool).await?;
         Ok(inbox)
     }
 
-    /// Notes in the handler's transaction that its job is done. Pass the error on with `?`: if the job was done before, the
-    /// attempt ends as a duplicate, which is not retried.
+    /// Notes in the handler's transaction that its job is done. Pass the error on with `?`: if the job was done before,
+    /// the attempt ends as a duplicate, which is not retried.
     ///
-    /// Ids are noted by queue: a job that is moved to another queue is another job there. If two copies run at the same time,
-    /// the second one waits here until the first one's transaction ends. On SQLite begin the transaction with
+    /// Ids are noted by queue: a job that is moved to another queue is another job there. If two copies run at the same
+    /// time, the second one waits here until the first one's transaction ends. On SQLite begin the transaction with
     /// `BEGIN IMMEDIATE`, or the second one fails as busy and is retried.
     ///
     /// # Time limit
@@ -124,8 +124,8 @@ impl Inbox {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped before it is ready, or fails with [`Error::Silent`](crate::Error::Silent), the id may or may
-    /// not be noted in the transaction. Roll the transaction back, which its drop does.
+    /// If the future is dropped before it is ready, or fails with [`Error::Silent`](crate::Error::Silent), the id may
+    /// or may not be noted in the transaction. Roll the transaction back, which its drop does.
     pub async fn once<S>(on: &mut impl Connection, ctx: &Context<S>) -> JobResult {
         let dialect = on.connection().dialect();
         let text = format!(
@@ -154,8 +154,8 @@ impl Inbox {
 
     /// Deletes the notes of jobs that were done longer ago than `kept`, in small portions. Returns how many.
     ///
-    /// A job whose note is deleted has its effect again when it is delivered again. Keep notes for longer than a job can
-    /// wait, be retried, and be a dead letter.
+    /// A job whose note is deleted has its effect again when it is delivered again. Keep notes for longer than a job
+    /// can wait, be retried, and be a dead letter.
     ///
     /// # Errors
     ///

@@ -1,16 +1,17 @@
 //! The transactional outbox and the inbox of [`leveret`]: what lives in *your* database, beside your data.
 //!
-//! * [`Outbox`]: enqueues a job in your transaction. A [`Relay`] publishes the job if, and only if, the transaction commits.
+//! * [`Outbox`]: enqueues a job in your transaction. A [`Relay`] publishes the job if, and only if, the transaction
+//!   commits.
 //! * [`Inbox`]: notes a job's id in the transaction of its effect, so that a redelivered job has its effect once.
 //!
-//! Both work on PostgreSQL and on SQLite, with the pools and transactions of [`sqlx`]. Their tables begin with `leveret_`
-//! and stand beside yours. The tables of the *server* (status of tracked jobs, dead letters, audit log, shared limits and
-//! unique keys) are in the crate `leveret-store`, which a service with an outbox does not compile.
+//! Both work on PostgreSQL and on SQLite, with the pools and transactions of [`sqlx`]. Their tables begin with
+//! `leveret_` and stand beside yours. The tables of the *server* (status of tracked jobs, dead letters, audit log,
+//! shared limits and unique keys) are in the crate `leveret-store`, which a service with an outbox does not compile.
 //!
 //! # Time limits
 //!
-//! Every statement has a time limit on the client's side, because a halted database or a broken network gives no answer and
-//! no error. A statement without an answer fails with [`Error::Silent`], and its connection is closed.
+//! Every statement has a time limit on the client's side, because a halted database or a broken network gives no answer
+//! and no error. A statement without an answer fails with [`Error::Silent`], and its connection is closed.
 //!
 //! | statements of | limit on PostgreSQL | on SQLite |
 //! |---|---|---|

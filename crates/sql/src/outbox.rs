@@ -1,7 +1,7 @@
 //! The transactional outbox: a job is published if, and only if, the transaction that enqueued it commits.
 //!
-//! [`Outbox::enqueue`] writes the job into a table beside your data, and a [`Relay`] publishes what was committed. The job
-//! gets its id when it is enqueued. All copies of the job have this id, also after a crash.
+//! [`Outbox::enqueue`] writes the job into a table beside your data, and a [`Relay`] publishes what was committed. The
+//! job gets its id when it is enqueued. All copies of the job have this id, also after a crash.
 //!
 //! ```
 //! use leveret_sql::{OutboxEntry, Outbox};

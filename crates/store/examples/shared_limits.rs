@@ -1,4 +1,5 @@
-//! Measures the cost of limits that are not reached: `cargo run --release -p leveret-store --example shared_limits [URL]`.
+//! Measures the cost of limits that are not reached: `cargo run --release -p leveret-store --example shared_limits
+//! [URL]`.
 //!
 //! The jobs do nothing and the broker is in memory, so that only the worker's own work is measured.
 #![expect(clippy::print_stdout, reason = "what it measured is its output")]

@@ -1,7 +1,7 @@
 //! Idempotency keys: a client that repeats a request with the same key gets the same response.
 //!
-//! The server claims a key before it publishes the jobs, and stores their ids with the claim. If the server dies before its
-//! response, the next claim gets the same ids. So the jobs may be published twice, but not under two ids.
+//! The server claims a key before it publishes the jobs, and stores their ids with the claim. If the server dies before
+//! its response, the next claim gets the same ids. So the jobs may be published twice, but not under two ids.
 
 use std::time::Duration;
 
@@ -27,7 +27,8 @@ pub struct IdempotencyRequest<'a> {
 /// The result of a claim.
 #[derive(Clone, Debug, PartialEq)]
 pub enum IdempotencyClaim {
-    /// The caller has the key until the lease expires, and publishes under these ids, which are those of the first claim.
+    /// The caller has the key until the lease expires, and publishes under these ids, which are those of the first
+    /// claim.
     New {
         /// One id for each job, in order.
         task_ids: Vec<String>,
@@ -113,8 +114,8 @@ impl Store {
         Ok(())
     }
 
-    /// Releases a claimed key without a response, because the broker is unreachable. The next claim gets it, with the same
-    /// ids.
+    /// Releases a claimed key without a response, because the broker is unreachable. The next claim gets it, with the
+    /// same ids.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {

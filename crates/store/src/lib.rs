@@ -1,9 +1,9 @@
-//! What Leveret's server keeps in its own database, a [`Store`]: the status of tracked jobs, dead letters, idempotency keys,
-//! the audit log; and for workers and publishers shared limits and unique keys.
+//! What Leveret's server keeps in its own database, a [`Store`]: the status of tracked jobs, dead letters, idempotency
+//! keys, the audit log; and for workers and publishers shared limits and unique keys.
 //!
-//! SQLite serves one server, PostgreSQL several. The statements are the same on both. What lives in *your* database, the
-//! transactional outbox and the inbox, is in the crate `leveret-sql`, on whose connection pools this one stands. Unique keys
-//! are here, because the server frees a key in the transaction that records the end of its job.
+//! SQLite serves one server, PostgreSQL several. The statements are the same on both. What lives in *your* database,
+//! the transactional outbox and the inbox, is in the crate `leveret-sql`, on whose connection pools this one stands.
+//! Unique keys are here, because the server frees a key in the transaction that records the end of its job.
 //!
 //! ```
 //! use leveret::event::{JobEvent, Step};
@@ -40,8 +40,8 @@
 //! * `permits`: limits that workers share.
 //! * `audit`: who did what. `retention`: what is deleted, and when.
 //!
-//! All tables begin with `leveret_` and may stand beside others. Every statement has a time limit on the client's side: 5 s on
-//! PostgreSQL, or 60 s if it may read all rows; 60 s on SQLite.
+//! All tables begin with `leveret_` and may stand beside others. Every statement has a time limit on the client's side:
+//! 5 s on PostgreSQL, or 60 s if it may read all rows; 60 s on SQLite.
 
 mod audit;
 mod dead;

@@ -1,7 +1,7 @@
 //! The database of the server, and the two ways into it.
 //!
-//! Many read at the same time. On PostgreSQL and SQLite alike one process at a time writes under a [`WriteLock`], so that
-//! what a writer has read stays true until it commits. Two servers that record events of one job cannot lose one.
+//! Many read at the same time. On PostgreSQL and SQLite alike one process at a time writes under a [`WriteLock`], so
+//! that what a writer has read stays true until it commits. Two servers that record events of one job cannot lose one.
 
 use std::fmt;
 
@@ -44,8 +44,9 @@ pub(crate) enum WriteLock {
 impl Store {
     /// Opens a database, and creates or updates Leveret's tables in it.
     ///
-    /// `sqlite:PATH` or a bare path is an SQLite file, which is created if it is missing. `postgres://…` or `postgresql://…`
-    /// is a PostgreSQL database, which must exist. Several servers may open one database at the same time.
+    /// `sqlite:PATH` or a bare path is an SQLite file, which is created if it is missing. `postgres://…` or
+    /// `postgresql://…` is a PostgreSQL database, which must exist. Several servers may open one database at the same
+    /// time.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -58,8 +59,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Address`](crate::Error::Address) for any other address, [`Error::Folder`](crate::Error::Folder) for a file
-    /// that cannot be created, [`Error::Newer`](crate::Error::Newer) for tables of a newer Leveret,
+    /// [`Error::Address`](crate::Error::Address) for any other address, [`Error::Folder`](crate::Error::Folder) for a
+    /// file that cannot be created, [`Error::Newer`](crate::Error::Newer) for tables of a newer Leveret,
     /// [`Error::Database`](crate::Error::Database) or [`Error::Silent`](crate::Error::Silent) if the database cannot be
     /// reached or changed.
     pub async fn open(url: &str) -> Result<Self> {

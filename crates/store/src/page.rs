@@ -18,8 +18,8 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// Makes a page of the rows of a query for `limit` + 1 rows: the additional row shows that there is a next page. `bytes`
-    /// returns the size of an item. The first item is on the page whatever its size.
+    /// Makes a page of the rows of a query for `limit` + 1 rows: the additional row shows that there is a next page.
+    /// `bytes` returns the size of an item. The first item is on the page whatever its size.
     pub(crate) fn new(
         mut items: Vec<T>,
         limit: u32,

@@ -77,8 +77,8 @@ async fn set_places(store: &Store, limit: &str, wish: Wish<'_>) -> Result<u32> {
 
 /// Returns how many permits a worker gets: as many as it wants and are free.
 ///
-/// If the workers want more than there are, each gets at most an equal share, or what the others leave. Permits in use are
-/// not revoked.
+/// If the workers want more than there are, each gets at most an equal share, or what the others leave. Permits in use
+/// are not revoked.
 fn share(wish: &Wish<'_>, others: &[(u32, u32)]) -> u32 {
     let sum = |of: fn(&(u32, u32)) -> u32| others.iter().map(of).fold(0, u32::saturating_add);
     let free = wish.most.saturating_sub(sum(|(granted, _)| *granted));

@@ -15,7 +15,8 @@ const AT_ONCE: u64 = 1000;
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// How long rows are kept. Dead letters in the state [`Dead`](crate::DeadState::Dead) and the audit log are kept indefinitely.
+/// How long rows are kept. Dead letters in the state [`Dead`](crate::DeadState::Dead) and the audit log are kept
+/// indefinitely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Succeeded jobs, from their end: 24 h by default.

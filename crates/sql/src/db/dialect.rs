@@ -2,10 +2,11 @@
 
 /// Begins a transaction on PostgreSQL.
 ///
-/// The timeouts release the locks of a process that was halted while it wrote. READ COMMITTED is the only level at which a
-/// read sees what was committed during the wait for a lock. `jit = off`: statements that jump through indexes touch few
-/// rows, but PostgreSQL estimates many and would compile them, which takes a hundred times as long as they run. All of it
-/// is `SET LOCAL` and ends with the transaction, because a pooler gives the session to other clients afterwards.
+/// The timeouts release the locks of a process that was halted while it wrote. READ COMMITTED is the only level at
+/// which a read sees what was committed during the wait for a lock. `jit = off`: statements that jump through indexes
+/// touch few rows, but PostgreSQL estimates many and would compile them, which takes a hundred times as long as they
+/// run. All of it is `SET LOCAL` and ends with the transaction, because a pooler gives the session to other clients
+/// afterwards.
 const POSTGRES_BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
                               SET LOCAL idle_in_transaction_session_timeout = '30s'; SET LOCAL lock_timeout = '30s'; \
                               SET LOCAL jit = off";

@@ -24,8 +24,8 @@ pub(crate) async fn within<T>(limit: Duration, answer: impl Future<Output = Resu
 
 /// Takes a connection from a pool within a limit.
 ///
-/// A pool reports only how long it waited, not why it has no connection. A probe finds the reason. Each pool has one probe
-/// at a time, because a probe is a connection beyond the limit of the pool.
+/// A pool reports only how long it waited, not why it has no connection. A probe finds the reason. Each pool has one
+/// probe at a time, because a probe is a connection beyond the limit of the pool.
 pub(super) async fn acquire<D: Database>(pool: &Pool<D>, limit: Duration) -> Result<PoolConnection<D>> {
     // Boxed, because otherwise the futures of all callers would be as large as these.
     match timeout(limit, Box::pin(pool.acquire())).await {

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// Locks out whoever else migrates tables of a user's database. The numbers are "leve", and one that no order key is likely to
-/// have.
+/// Locks out other processes that migrate tables of a user's database. The numbers are "leve", and one that no order
+/// key is likely to have.
 pub(crate) const TABLES_LOCK: &str = "SELECT pg_advisory_xact_lock(1818588773, -1)";
 
 /// The migrations of one set of tables. A released migration is never changed; the first one makes schema 1.

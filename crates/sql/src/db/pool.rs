@@ -72,8 +72,8 @@ macro_rules! from_pools {
         }
 
         impl $name {
-            /// Sets how long a statement on PostgreSQL may take, and the wait for a connection before it: 5 s by default.
-            /// Statements that may read or write all rows get twelve times as long.
+            /// Sets how long a statement on PostgreSQL may take, and the wait for a connection before it: 5 s by
+            /// default. Statements that may read or write all rows get twelve times as long.
             ///
             /// A statement that takes longer fails with [`Error::Silent`](crate::Error::Silent), and its connection is
             /// closed. Statements in a transaction of yours have 30 s, because they may wait for other transactions.
@@ -90,9 +90,11 @@ pub(crate) use from_pools;
 
 /// Each fails with [`Error::Database`](crate::Error::Database) or [`Error::Silent`](crate::Error::Silent).
 impl Pool {
-    /// Opens a database: `sqlite:PATH` or a path, which is created if it is missing, or `postgres://…`, which must exist.
+    /// Opens a database: `sqlite:PATH` or a path, which is created if it is missing, or `postgres://…`, which must
+    /// exist.
     ///
-    /// Any other address fails with [`Error::Address`](crate::Error::Address), a file that cannot be created with [`Error::Folder`](crate::Error::Folder).
+    /// Any other address fails with [`Error::Address`](crate::Error::Address), a file that cannot be created with
+    /// [`Error::Folder`](crate::Error::Folder).
     pub async fn open(url: &str) -> Result<Self> {
         match address::parse(url)? {
             DatabaseAddress::Postgres => Self::open_postgres(url).await,

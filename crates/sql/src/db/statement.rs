@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-/// A statement that writes many rows writes one of these numbers of them, so that a connection keeps few statements prepared.
+/// A statement that writes many rows writes one of these numbers of them, so that a connection keeps few statements
+/// prepared.
 const ROWS_AT_ONCE: [usize; 4] = [64, 16, 4, 1];
 
 /// A statement with placeholders such as `$1`, which both databases read, and the values of its placeholders.

@@ -1,7 +1,7 @@
 //! A connection of a pool whose every statement ends within a time limit.
 //!
-//! A database that is halted, or behind a network that drops all packets, neither answers nor fails. A connection with an
-//! unanswered statement is closed and never used again: its answer may still come, or never.
+//! A database that is halted, or behind a network that drops all packets, neither answers nor fails. A connection with
+//! an unanswered statement is closed and never used again: its answer may still come, or never.
 //!
 //! On PostgreSQL each statement runs in a transaction, and no statement is prepared by name. A pooler such as PgBouncer
 //! gives each transaction another session, so nothing may outlive a transaction.

@@ -1,9 +1,10 @@
 //! The statements of the relay.
 //!
-//! They choose rows by their state, not by "all numbers above the last one", because a lower number may be committed later.
+//! They choose rows by their state, not by "all numbers above the last one", because a lower number may be committed
+//! later.
 //!
-//! A claim writes a token and an expiry into rows, and holds no lock afterwards. Later statements name the token. So a relay
-//! whose lease has expired changes no row that another relay has claimed since.
+//! A claim writes a token and an expiry into rows, and holds no lock afterwards. Later statements name the token. So a
+//! relay whose lease has expired changes no row that another relay has claimed since.
 
 use std::time::Duration;
 

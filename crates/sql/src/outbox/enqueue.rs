@@ -49,21 +49,23 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`Error::Address`](crate::Error::Address) for any other address, [`Error::Folder`](crate::Error::Folder) for a file
-    /// that cannot be created, [`Error::Database`](crate::Error::Database) or [`Error::Silent`](crate::Error::Silent) if
-    /// the database cannot be reached.
+    /// [`Error::Address`](crate::Error::Address) for any other address, [`Error::Folder`](crate::Error::Folder) for a
+    /// file that cannot be created, [`Error::Database`](crate::Error::Database) or
+    /// [`Error::Silent`](crate::Error::Silent) if the database cannot be reached.
     pub async fn open(url: &str) -> Result<Self> {
         Ok(Self { pool: Pool::open(url).await? })
     }
 
-    /// Creates the tables of the outbox in a database, or updates them. Any number of processes may do so at the same time.
+    /// Creates the tables of the outbox in a database, or updates them. Any number of processes may do so at the same
+    /// time.
     ///
     /// The tables are `leveret_outbox` and `leveret_outbox_migrations`. PostgreSQL has also the functions
     /// `leveret_enqueue` and `leveret_outbox_wake`.
     ///
     /// # Errors
     ///
-    /// [`Error::Newer`](crate::Error::Newer) for tables of a newer Leveret, [`Error::Database`](crate::Error::Database).
+    /// [`Error::Newer`](crate::Error::Newer) for tables of a newer Leveret,
+    /// [`Error::Database`](crate::Error::Database).
     pub async fn migrate(pool: impl Into<Self>) -> Result<Self> {
         let outbox = pool.into();
         MIGRATIONS.migrate(&outbox.pool).await?;
@@ -77,21 +79,21 @@ impl Outbox {
     ///
     /// # Time limit
     ///
-    /// Each statement of this call ends within 30 s (60 s on SQLite), because it may wait for other transactions. Wrap the
-    /// call into [`tokio::time::timeout`] for a shorter limit. The `BEGIN` and `COMMIT` of your transaction and its other
-    /// statements are yours: they have no limit unless you set one.
+    /// Each statement of this call ends within 30 s (60 s on SQLite), because it may wait for other transactions. Wrap
+    /// the call into [`tokio::time::timeout`] for a shorter limit. The `BEGIN` and `COMMIT` of your transaction and its
+    /// other statements are yours: they have no limit unless you set one.
     ///
     /// # Errors
     ///
-    /// * [`Error::InvalidEntry`](crate::Error::InvalidEntry), [`Error::Encode`](crate::Error::Encode): the job could never be published.
-    ///   Nothing was written, and the transaction can continue.
+    /// * [`Error::InvalidEntry`](crate::Error::InvalidEntry), [`Error::Encode`](crate::Error::Encode): the job could
+    ///   never be published. Nothing was written, and the transaction can continue.
     /// * [`Error::NoTables`](crate::Error::NoTables), [`Error::Database`](crate::Error::Database).
     /// * [`Error::Silent`](crate::Error::Silent): the database did not answer in time.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped before it is ready, or fails with [`Error::Silent`](crate::Error::Silent), the job may or
-    /// may not be in the transaction. Roll the transaction back, which its drop does.
+    /// If the future is dropped before it is ready, or fails with [`Error::Silent`](crate::Error::Silent), the job may
+    /// or may not be in the transaction. Roll the transaction back, which its drop does.
     pub async fn enqueue(on: &mut impl Connection, job: impl Into<OutboxEntry>) -> Result<JobId> {
         let mut ids = enqueue_rows(on, vec![job.into()]).await?;
         Ok(ids.pop().unwrap_or_else(JobId::mint))
@@ -126,8 +128,8 @@ async fn enqueue_rows(on: &mut impl Connection, entries: Vec<OutboxEntry>) -> Re
     Ok(rows.into_iter().map(|row| row.id).collect())
 }
 
-/// Locks order keys until the commit, so that the numbers of one key are in the order of the commits. All calls lock keys in
-/// the same order, so that two of them cannot end in a deadlock.
+/// Locks order keys until the commit, so that the numbers of one key are in the order of the commits. All calls lock
+/// keys in the same order, so that two of them cannot end in a deadlock.
 async fn lock(on: ConnectionMut<'_>, keys: &[&str]) -> Result<()> {
     let text = "SELECT pg_advisory_xact_lock(1818588773, key) FROM
                 (SELECT DISTINCT hashtext(value) AS key FROM json_array_elements_text($1::json) ORDER BY 1) AS keys";

@@ -80,7 +80,8 @@ impl OutboxEntry {
         entry
     }
 
-    /// Makes an entry of a job whose type is not known here, from its name, its queue and its payload, which must be JSON.
+    /// Makes an entry of a job whose type is not known here, from its name, its queue and its payload, which must be
+    /// JSON.
     ///
     /// ```
     /// let entry = leveret_sql::OutboxEntry::raw("email.send", "email", r#"{"to": "ada@example.org"}"#).track();
@@ -172,14 +173,14 @@ impl OutboxEntry {
         self
     }
 
-    /// Orders publishes: the job is published after all jobs that were enqueued before it with the same key, of 1 to 255
-    /// bytes.
+    /// Orders publishes: the job is published after all jobs that were enqueued before it with the same key, of 1 to
+    /// 255 bytes.
     ///
     /// On PostgreSQL the key is locked until the transaction ends, so that the order is that of the commits. Two
     /// transactions that lock two keys in opposite order end in a deadlock, which PostgreSQL breaks with an error.
     ///
-    /// A job that is set aside blocks the jobs behind it until it is retried or discarded. The order of *runs* depends on the
-    /// queue: it is kept by one consumer with `concurrency(1)`, as long as no job fails.
+    /// A job that is set aside blocks the jobs behind it until it is retried or discarded. The order of *runs* depends
+    /// on the queue: it is kept by one consumer with `concurrency(1)`, as long as no job fails.
     #[must_use]
     pub fn order_key(mut self, key: impl Into<String>) -> Self {
         self.order_key = Some(key.into());

@@ -1,8 +1,8 @@
 //! Publishes the jobs of committed transactions, and deletes them.
 //!
-//! A relay runs several claimers. Each claims a batch, publishes it with confirms while it holds no lock, and deletes what
-//! was confirmed. A relay that dies in between leaves rows with a lease. Other relays claim them when the lease has expired,
-//! so such rows may be published twice, under one id.
+//! A relay runs several claimers. Each claims a batch, publishes it with confirms while it holds no lock, and deletes
+//! what was confirmed. A relay that dies in between leaves rows with a lease. Other relays claim them when the lease
+//! has expired, so such rows may be published twice, under one id.
 //!
 //! * `settings`: what all parts of a relay share. `unavailable`: waits for the database to come back.
 //! * `claimer`: claims and finishes batches. `publish`: publishes one batch.
@@ -60,12 +60,12 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// * A job of a committed transaction is published at least once; a job of any other transaction is not published. All
 ///   copies of a job have one id.
 /// * While the broker is unreachable or blocked no try is counted, and the relay waits for it.
-/// * A job that no queue takes, or that the broker refuses, is tried again after 1 s, 2 s, 4 s … up to 5 minutes, and set
-///   aside with its reason after the tenth try. A job that can never be published (its payload is too large, its options do
-///   not decode) is set aside at once. Neither delays other jobs, except those behind it with the same
+/// * A job that no queue takes, or that the broker refuses, is tried again after 1 s, 2 s, 4 s … up to 5 minutes, and
+///   set aside with its reason after the tenth try. A job that can never be published (its payload is too large, its
+///   options do not decode) is set aside at once. Neither delays other jobs, except those behind it with the same
 ///   [order key](crate::OutboxEntry::order_key). [`Outbox::retry`] brings jobs back that were set aside.
-/// * A relay holds some 8 MiB of payloads and 500 jobs in memory for each batch in progress, and twice that if order keys
-///   are used.
+/// * A relay holds some 8 MiB of payloads and 500 jobs in memory for each batch in progress, and twice that if order
+///   keys are used.
 ///
 /// # Metrics
 ///
@@ -117,8 +117,8 @@ impl Relay {
         self
     }
 
-    /// Sets how often a job is tried before it is set aside, and the pause after its first failure, which doubles each time
-    /// up to 5 minutes: 10 times and 1 s by default.
+    /// Sets how often a job is tried before it is set aside, and the pause after its first failure, which doubles each
+    /// time up to 5 minutes: 10 times and 1 s by default.
     #[must_use]
     pub fn tries(mut self, tries: u32, backoff: Duration) -> Self {
         (self.settings.tries, self.settings.backoff) = (tries.max(1), backoff);
@@ -140,13 +140,14 @@ impl Relay {
 
     /// Relays until `stop` is ready, then finishes the batches in progress.
     ///
-    /// The relay outlasts any absence of the broker or the database, which it logs once. A statement that the database does
-    /// not answer [in time](Outbox::statement_timeout) is abandoned with its connection, and tried again on another one.
+    /// The relay outlasts any absence of the broker or the database, which it logs once. A statement that the database
+    /// does not answer [in time](Outbox::statement_timeout) is abandoned with its connection, and tried again on
+    /// another one.
     ///
     /// # Errors
     ///
-    /// [`Error::NoTables`](crate::Error::NoTables) and [`Error::Newer`](crate::Error::Newer) for tables that it does not
-    /// know, [`Error::Database`](crate::Error::Database) for a lasting failure such as a missing privilege.
+    /// [`Error::NoTables`](crate::Error::NoTables) and [`Error::Newer`](crate::Error::Newer) for tables that it does
+    /// not know, [`Error::Database`](crate::Error::Database) for a lasting failure such as a missing privilege.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<()> {
         let stopping = CancellationToken::new();
         // Boxed, because otherwise the future of the caller would be as large as these.

@@ -26,8 +26,8 @@ pub(super) const RESTORE: Change =
     Change { from: DeadState::Purged, to: DeadState::Dead, action: "restored", replay: None };
 
 impl Store {
-    /// Edits the payload of a dead letter, and keeps the original. Returns false if there is no such letter in the state
-    /// [`Dead`](DeadState::Dead).
+    /// Edits the payload of a dead letter, and keeps the original. Returns false if there is no such letter in the
+    /// state [`Dead`](DeadState::Dead).
     ///
     /// ```
     /// use leveret_store::By;

@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 /// The characters of an error that are compared. Some errors print whole documents.
 const LONGEST: usize = 1000;
 
-/// The masked parts, in order of precedence. Words are kept, also in quotes, because the name of a missing field distinguishes
-/// faults.
+/// The masked parts, in order of precedence. Words are kept, also in quotes, because the name of a missing field
+/// distinguishes faults.
 const PATTERNS: &str = r#"(?x)
     (?<uuid> \b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b )
   | (?<url> \b[A-Za-z][A-Za-z0-9+.-]*:// [^\s"'`<>]* [^\s"'`<>.,:;!?)}\]] )
@@ -90,8 +90,8 @@ fn part(found: &Captures<'_>) -> Option<String> {
     masks.into_iter().find(|(name, _)| found.name(name).is_some()).map(|(_, mask)| mask.to_owned())
 }
 
-/// Masks a text with two colons or more: an IPv6 or hardware address with words before it, a time, or a name in a program
-/// such as `std::io`.
+/// Masks a text with two colons or more: an IPv6 or hardware address with words before it, a time, or a name in a
+/// program such as `std::io`.
 fn colons_mask(text: &str) -> String {
     let address = text.trim_end_matches([':', '.']);
     let starts = std::iter::once(0).chain(address.match_indices(':').map(|(at, _)| at + 1));

@@ -1,7 +1,7 @@
 //! Replays: the dead letters that are to be published again, and those that were.
 //!
-//! A replay can continue after a crash at any moment. A letter is `replaying` until its publish is confirmed, so it may be
-//! published twice, but it is not lost. One process at a time runs a replay, under a lease that it renews.
+//! A replay can continue after a crash at any moment. A letter is `replaying` until its publish is confirmed, so it may
+//! be published twice, but it is not lost. One process at a time runs a replay, under a lease that it renews.
 
 use leveret_sql::{
     Result,
@@ -124,8 +124,8 @@ impl Store {
         })
     }
 
-    /// Takes an open replay whose lease has expired at the time `now`. Returns false if another process runs it, or if it has
-    /// ended.
+    /// Takes an open replay whose lease has expired at the time `now`. Returns false if another process runs it, or if
+    /// it has ended.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -151,8 +151,8 @@ impl Store {
 
     /// Takes an open replay from the process that runs it, to end it with this outcome. Returns false if it has ended.
     ///
-    /// The outcome is stored with the lease. If this process dies, the process that takes the replay next ends it with this
-    /// outcome.
+    /// The outcome is stored with the lease. If this process dies, the process that takes the replay next ends it with
+    /// this outcome.
     ///
     /// See [`start_replay`](Self::start_replay) for an example of a lease.
     ///
@@ -166,7 +166,8 @@ impl Store {
         Ok(sql.execute(&mut self.writer().await?).await? == 1)
     }
 
-    /// Renews a lease, or ends it with an `until` of 0. Returns false if another process has the replay, or if it has ended.
+    /// Renews a lease, or ends it with an `until` of 0. Returns false if another process has the replay, or if it has
+    /// ended.
     ///
     /// See [`start_replay`](Self::start_replay) for an example.
     ///
@@ -218,7 +219,8 @@ impl Store {
         sql.all(&mut self.reader().await?).await
     }
 
-    /// Returns the next letters of a replay with numbers above `after`, oldest first: at most `limit`, and none beyond 8 MiB.
+    /// Returns the next letters of a replay with numbers above `after`, oldest first: at most `limit`, and none beyond
+    /// 8 MiB.
     ///
     /// A letter is returned again until it is marked as [`replayed`](Self::replayed).
     ///
@@ -259,7 +261,8 @@ impl Store {
         Ok(replayed)
     }
 
-    /// Ends a replay, and returns how many letters were not replayed: they get the state [`Dead`](DeadState::Dead) again.
+    /// Ends a replay, and returns how many letters were not replayed: they get the state [`Dead`](DeadState::Dead)
+    /// again.
     ///
     /// Returns `None`, and changes nothing, if the replay has ended or is not `owner`'s.
     ///

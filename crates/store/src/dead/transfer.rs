@@ -31,8 +31,8 @@ struct Export {
 }
 
 impl Store {
-    /// Exports all dead letters that match a filter, in the order in which they were ingested. Letters that are ingested
-    /// meanwhile are included.
+    /// Exports all dead letters that match a filter, in the order in which they were ingested. Letters that are
+    /// ingested meanwhile are included.
     ///
     /// ```
     /// use futures_util::TryStreamExt;
@@ -63,8 +63,8 @@ impl Store {
         })
     }
 
-    /// Imports letters, all or none, and returns how many. All get the state [`Dead`](crate::DeadState::Dead), and edits are
-    /// kept. A letter that the store has already is skipped, or restored if it was purged.
+    /// Imports letters, all or none, and returns how many. All get the state [`Dead`](crate::DeadState::Dead), and
+    /// edits are kept. A letter that the store has already is skipped, or restored if it was purged.
     ///
     /// ```
     /// use leveret_store::By;

@@ -52,7 +52,8 @@ impl Store {
 
     /// Returns the status updates of a job in order, at most 1,000.
     ///
-    /// Of a job with very many copies (retries, snoozes) the store keeps the updates of the first 50 and of the last 50.
+    /// Of a job with very many copies (retries, snoozes) the store keeps the updates of the first 50 and of the last
+    /// 50.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -76,8 +77,8 @@ impl Store {
         Ok(entries)
     }
 
-    /// Returns one page of the jobs that match a filter, without their results, newest first by creation. Jobs that are added
-    /// meanwhile neither shift nor repeat an item.
+    /// Returns one page of the jobs that match a filter, without their results, newest first by creation. Jobs that are
+    /// added meanwhile neither shift nor repeat an item.
     ///
     /// ```
     /// use leveret_store::{JobFilter, JobState};
@@ -171,8 +172,8 @@ impl Store {
 
     /// Marks jobs as stale whose events the server may have missed. Returns how many.
     ///
-    /// It marks unfinished jobs with no event since `before_ms`, unless they were due only after that. The next event of such
-    /// a job removes the mark.
+    /// It marks unfinished jobs with no event since `before_ms`, unless they were due only after that. The next event
+    /// of such a job removes the mark.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,7 +1,7 @@
 //! Makes a job of its events, in any order and number.
 //!
-//! Each field is a function of the set of events: most fields come from the event of the greatest position, the others are a
-//! minimum or maximum of times. So late, duplicate and shuffled events result in the same job.
+//! Each field is a function of the set of events: most fields come from the event of the greatest position, the others
+//! are a minimum or maximum of times. So late, duplicate and shuffled events result in the same job.
 
 use leveret::event::{JobEvent, Step};
 
@@ -18,8 +18,8 @@ pub(super) enum Relation {
     Other,
 }
 
-/// Whether an event is of the job with this origin, name and queue. The counters of a message do not distinguish jobs of one
-/// id, because its publisher writes them.
+/// Whether an event is of the job with this origin, name and queue. The counters of a message do not distinguish jobs
+/// of one id, because its publisher writes them.
 pub(super) fn is_same(own: (Option<&str>, &str, &str), event: &JobEvent) -> bool {
     let (origin, job, queue) = own;
     match (origin, event.origin.as_deref()) {

@@ -108,8 +108,8 @@ impl FromStr for JobState {
 /// A tracked job. Times are in milliseconds since the epoch, each by the clock of the process that published it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TrackedJob {
-    /// Its id in the store. If several jobs have one id, the first one that the store receives an event of keeps it. The last
-    /// one of the others gets its queue and name appended, as in `order-17@email:email.send`
+    /// Its id in the store. If several jobs have one id, the first one that the store receives an event of keeps it.
+    /// The last one of the others gets its queue and name appended, as in `order-17@email:email.send`
     /// ([`job_id`](Self::job_id) is the id without them).
     pub id: String,
     /// Its label.

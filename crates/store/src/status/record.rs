@@ -73,8 +73,8 @@ struct Folded<'a> {
 impl Store {
     /// Records events, all or none, and returns the jobs that they changed.
     ///
-    /// Late, duplicate and shuffled events do not move a job back: it ends in the state to which the same events in order
-    /// would have brought it. An event of a pruned job creates it again.
+    /// Late, duplicate and shuffled events do not move a job back: it ends in the state to which the same events in
+    /// order would have brought it. An event of a pruned job creates it again.
     ///
     /// See the [crate](crate) for an example.
     ///
@@ -187,9 +187,9 @@ fn full_id(event: &JobEvent) -> String {
 
 /// Assigns each event to its row.
 ///
-/// The plain id stays with the first job of this id. So a publisher who knows an id cannot change the row of its job. Of all
-/// other jobs with that id, name and queue the last one has a row, under the full id. Jobs beside it, before its end, have
-/// none.
+/// The plain id stays with the first job of this id. So a publisher who knows an id cannot change the row of its job.
+/// Of all other jobs with that id, name and queue the last one has a row, under the full id. Jobs beside it, before its
+/// end, have none.
 fn fold<'a>(known: &HashMap<String, TrackedJob>, events: &'a [JobEvent]) -> Folded<'a> {
     let mut folded = Folded {
         changed: Vec::new(),

@@ -118,8 +118,8 @@ impl<'r> Claimer<'r> {
         Ok(batch.broker_is_unreachable)
     }
 
-    /// Writes down the outcome of a batch. It may be called again after an error. `own` counts the rows whose lease had not
-    /// expired.
+    /// Writes down the outcome of a batch. It may be called again after an error. `own` counts the rows whose lease had
+    /// not expired.
     async fn finish(&self, token: i64, batch: &PublishedBatch, own: &AtomicU64) -> Result<()> {
         let (pool, count) = (&self.settings.pool, |rows| own.fetch_add(rows, Ordering::Relaxed));
         if !batch.published.is_empty() {

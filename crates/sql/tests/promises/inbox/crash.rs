@@ -1,7 +1,7 @@
 //! Workers are killed between effect and ack.
 //!
-//! When a worker is killed, the effects of all its jobs are committed and none of them is acked. So the next worker gets all
-//! of them again. `LEVERET_INBOX_KILLS=200` sets the number of kills.
+//! When a worker is killed, the effects of all its jobs are committed and none of them is acked. So the next worker
+//! gets all of them again. `LEVERET_INBOX_KILLS=200` sets the number of kills.
 
 use std::process::Command;
 
