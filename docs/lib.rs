@@ -41,7 +41,7 @@ pages! {
     leveret_consumers_missing "runbooks/leveret-consumers-missing.md"
     leveret_crash_loop "runbooks/leveret-crash-loop.md"
     leveret_dead_letters "runbooks/leveret-dead-letters.md"
-    leveret_dependency_down "runbooks/leveret-dependency-down.md"
+    leveret_circuit_open "runbooks/leveret-circuit-open.md"
     leveret_down "runbooks/leveret-down.md"
     leveret_events_lost "runbooks/leveret-events-lost.md"
     leveret_jobs_wait_long "runbooks/leveret-jobs-wait-long.md"

@@ -1,40 +1,16 @@
-//! The seam between jobs and brokers: publish a message, open a session on a queue, settle what it delivers.
-//!
-//! There are two brokers, RabbitMQ and one in memory; the choice is closed on purpose, and one contract test suite runs
-//! against both. Everything above this file speaks of queues and delays, everything below of exchanges and channels.
+//! The public handle: the connections to a broker, and what a process keeps beside them.
 
-mod amqp;
-mod clock;
-mod lane;
-mod memory;
-mod session;
-
-pub(crate) use self::amqp::can_be_parsed;
-pub use self::amqp::probe;
-#[cfg(feature = "internals")]
-pub(crate) use self::amqp::{Acks, FrameStart, Screen};
-pub(crate) use self::amqp::{Address, split_addresses};
-pub(crate) use self::{
-    clock::Now,
-    lane::Lane,
-    session::{Delivery, Ended, OpenError, Session},
-};
-
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use crate::{
-    cancel::Cancelled,
     config::Config,
     error::Error,
-    health::Health,
     message::Message,
-    metrics::Metrics,
-    publisher::Publisher,
-    queue::Queue,
-    quiet::Quiet,
+    observe::{health::Health, log_throttle::LogThrottle, metrics::Metrics},
     shutdown,
-    tell::Teller,
-    topology::{Plan, Stream, Target, Topology},
+    topology::Target,
+    tracking::{cancellations::Cancellations, emitter::StatusEmitter},
+    transport::{SendError, Transport, clock::Now},
 };
 
 /// A handle on a message broker: RabbitMQ, or one in this process's memory.
@@ -64,38 +40,10 @@ pub struct Broker {
 }
 
 struct Shared {
-    backend: Backend,
+    transport: Transport,
     config: Config,
-    metrics: Arc<Metrics>,
-    quiet: Arc<Quiet>,
-    health: Health,
-    teller: Teller,
-    cancelled: Cancelled,
-}
-
-enum Backend {
-    Amqp(amqp::Amqp),
-    Memory(memory::Memory),
-}
-
-/// Why a message was not confirmed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum SendError {
-    #[error("no queue took it")]
-    Returned,
-    #[error("the broker refused it")]
-    Nacked,
-    /// The broker closed the channel over it, in these words.
-    #[error("the broker closed the channel over it: {0}")]
-    Refused(String),
-    #[error("it was sent, but whether it arrived is unknown")]
-    Uncertain,
-    #[error("it was not sent: the broker takes no publishes: {0}")]
-    Blocked(String),
-    #[error("it was not sent: there is no connection: {0}")]
-    Unavailable(String),
-    #[error("it was not sent: the handle is closed")]
-    Closed,
+    emitter: StatusEmitter,
+    cancellations: Cancellations,
 }
 
 impl Broker {
@@ -106,11 +54,7 @@ impl Broker {
     /// [`Error::Url`] for an address that is not an AMQP one or has a parameter that cannot work, [`Error::TlsNotCompiled`] for `amqps://` without the
     /// feature `tls`, [`Error::Setting`] for settings that cannot work, and for a file of TLS that cannot be read.
     pub fn amqp(config: Config) -> Result<Self, Error> {
-        let metrics = new_metrics()?;
-        let quiet = Arc::new(Quiet::default());
-        let health = Health::new(Arc::clone(&metrics));
-        let amqp = amqp::Amqp::new(&config, Arc::clone(&metrics), health.clone(), Arc::clone(&quiet))?;
-        Ok(Self::new(Backend::Amqp(amqp), config, metrics, health, quiet))
+        Ok(Self::new(Transport::amqp(&config)?, config))
     }
 
     /// A broker in this process's memory, for tests and demonstrations: it forgets everything when the process ends.
@@ -135,33 +79,13 @@ impl Broker {
     #[expect(clippy::expect_used, reason = "the metric names are constants, checked by every test")]
     pub fn memory_with(config: Config) -> Self {
         tracing::info!("using the in-memory broker: jobs are forgotten when this process ends");
-        let metrics = new_metrics().expect("metric names are valid");
-        metrics.connected.set(1);
-        let memory = memory::Memory::new(Topology::new(&config.namespace));
-        let health = Health::new(Arc::clone(&metrics));
-        Self::new(Backend::Memory(memory), config, metrics, health, Arc::default())
+        Self::new(Transport::memory(&config).expect("metric names are valid"), config)
     }
 
-    fn new(backend: Backend, config: Config, metrics: Arc<Metrics>, health: Health, quiet: Arc<Quiet>) -> Self {
-        let (teller, cancelled) = (Teller::default(), Cancelled::default());
-        let broker = Self { shared: Arc::new(Shared { backend, config, metrics, quiet, health, teller, cancelled }) };
-        shutdown::note(&broker);
-        broker
-    }
-
-    /// What kind of broker it is, in the words of traces.
-    #[cfg(feature = "otel")]
-    pub(crate) fn system(&self) -> &'static str {
-        match &self.shared.backend {
-            Backend::Amqp(_) => "rabbitmq",
-            Backend::Memory(_) => "memory",
-        }
-    }
-
-    /// A publisher on this broker; cheap.
-    #[must_use]
-    pub fn publisher(&self) -> Publisher {
-        Publisher::new(self.clone())
+    fn new(transport: Transport, config: Config) -> Self {
+        shutdown::note(config.last_moments().process, transport.metrics());
+        let (emitter, cancellations) = (StatusEmitter::default(), Cancellations::default());
+        Self { shared: Arc::new(Shared { transport, config, emitter, cancellations }) }
     }
 
     /// The settings this handle was made with.
@@ -174,10 +98,7 @@ impl Broker {
     ///
     /// Publishes after this end in [`PublishError::Closed`](crate::PublishError::Closed).
     pub async fn close(&self) {
-        match &self.shared.backend {
-            Backend::Amqp(amqp) => amqp.close().await,
-            Backend::Memory(_) => {}
-        }
+        self.shared.transport.close().await;
     }
 
     /// Where to register metrics of your own, for the same page as Leveret's; their names get the prefix `leveret_`.
@@ -190,137 +111,80 @@ impl Broker {
     /// ```
     #[must_use]
     pub fn registry(&self) -> &prometheus::Registry {
-        self.shared.metrics.registry()
+        self.metrics().registry()
     }
 
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
-        &self.shared.metrics
+        self.shared.transport.metrics()
     }
 
-    pub(crate) fn quiet(&self) -> &Quiet {
-        &self.shared.quiet
+    pub(crate) fn log_throttle(&self) -> &LogThrottle {
+        self.shared.transport.log_throttle()
     }
 
     pub(crate) fn health(&self) -> &Health {
-        &self.shared.health
+        self.shared.transport.health()
     }
 
-    pub(crate) fn teller(&self) -> &Teller {
-        &self.shared.teller
+    pub(crate) fn emitter(&self) -> &StatusEmitter {
+        &self.shared.emitter
     }
 
-    pub(crate) fn cancelled(&self) -> &Cancelled {
-        &self.shared.cancelled
+    pub(crate) fn cancellations(&self) -> &Cancellations {
+        &self.shared.cancellations
     }
 
-    /// This handle, for a task that is to end when all others are dropped.
-    pub(crate) fn downgrade(&self) -> impl Fn() -> Option<Self> + Send + 'static {
-        let shared = Arc::downgrade(&self.shared);
-        move || shared.upgrade().map(|shared| Self { shared })
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.shared.transport
     }
 
     /// Milliseconds since the epoch, on the clock that this broker's delays run on.
     pub(crate) fn now_ms(&self) -> u64 {
-        match &self.shared.backend {
-            Backend::Amqp(_) => clock::system_ms(),
-            Backend::Memory(memory) => memory.now_ms(),
-        }
+        self.shared.transport.now_ms()
     }
 
-    /// The longest heartbeat of the addresses: a broker may take three of them to notice that a connection is dead.
-    pub(crate) fn heartbeat(&self) -> Duration {
-        match &self.shared.backend {
-            Backend::Amqp(amqp) => amqp.heartbeat(),
-            Backend::Memory(_) => self.config().heartbeat,
-        }
-    }
-
-    /// The same, and the broker's time where that is known to differ.
     pub(crate) fn now(&self) -> Now {
-        match &self.shared.backend {
-            Backend::Amqp(amqp) => amqp.now(),
-            Backend::Memory(memory) => Now::at(memory.now_ms()),
-        }
+        self.shared.transport.now()
     }
 
-    /// Sends `message` to `target` and waits for the broker's confirm. With `fail_fast` it does not wait for a
-    /// connection or for a blocked broker. The message is boxed, because it goes through many hands.
     pub(crate) async fn send(&self, target: &Target, message: Box<Message>, fail_fast: bool) -> Result<(), SendError> {
-        match &self.shared.backend {
-            Backend::Amqp(amqp) => amqp.send(target, message, fail_fast).await,
-            Backend::Memory(memory) => memory.send(target, *message),
+        self.shared.transport.send(target, message, fail_fast).await
+    }
+
+    /// The metrics of this handle as Prometheus reads them, for programs that serve them themselves.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() {
+    /// assert!(leveret::Broker::memory().metrics_text().contains("leveret_broker_connected 1"));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        match self.metrics().render() {
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
+            Err(error) => format!("# {error}\n"),
         }
     }
 
-    /// Makes sure that `queue` and its surroundings exist, then starts to consume one lane of it.
-    pub(crate) async fn open(&self, queue: &Queue, lane: Lane) -> Result<Session, OpenError> {
-        match &self.shared.backend {
-            Backend::Amqp(amqp) => amqp.open(queue, lane).await.map(|session| Session::Amqp(Box::new(session))),
-            Backend::Memory(memory) => {
-                memory.declare(queue);
-                Ok(Session::Memory(memory.open(&lane.queue_name(queue), lane.prefetch(queue))))
-            }
+    /// What keeps the broker from taking publishes now, as far as is known: that it is away, or blocked.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() {
+    /// assert_eq!(leveret::Broker::memory().trouble(), None);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn trouble(&self) -> Option<&'static str> {
+        if self.metrics().connected.get() == 0 {
+            return Some("the broker is away");
         }
+        (self.metrics().blocked.get() > 0).then_some("the broker takes no publishes now")
     }
-
-    /// Opens a session on a queue as it is, declaring nothing.
-    pub(crate) async fn open_raw(&self, name: &str, prefetch: u16) -> Result<Session, OpenError> {
-        match &self.shared.backend {
-            Backend::Amqp(amqp) => amqp.open_raw(name, prefetch).await.map(|session| Session::Amqp(Box::new(session))),
-            Backend::Memory(memory) => Ok(Session::Memory(memory.open(name, prefetch))),
-        }
-    }
-
-    /// Reads a stream from the message of that number on.
-    pub(crate) async fn open_stream(&self, stream: Stream, from: u64) -> Result<Session, OpenError> {
-        match &self.shared.backend {
-            Backend::Amqp(amqp) => amqp.open_stream(stream, from).await.map(|session| Session::Amqp(Box::new(session))),
-            Backend::Memory(memory) => Ok(Session::Memory(memory.open_stream(stream, from))),
-        }
-    }
-
-    /// Makes sure that what is planned exists.
-    pub(crate) async fn ensure(&self, plan: &Plan) -> Result<(), OpenError> {
-        match &self.shared.backend {
-            Backend::Amqp(amqp) => amqp.ensure(plan).await,
-            Backend::Memory(memory) => {
-                memory.declare_all(plan);
-                Ok(())
-            }
-        }
-    }
-
-    /// Checks the topology again, declaring what is missing if that is this handle's way.
-    pub(crate) async fn mend(&self, queue: &Queue) -> Result<(), OpenError> {
-        match &self.shared.backend {
-            Backend::Amqp(amqp) => amqp.mend(queue).await,
-            Backend::Memory(memory) => {
-                memory.declare(queue);
-                Ok(())
-            }
-        }
-    }
-
-    /// Whether no job is ready, delayed or in hand; only the in-memory broker knows.
-    pub(crate) fn is_idle(&self) -> Option<bool> {
-        match &self.shared.backend {
-            Backend::Amqp(_) => None,
-            Backend::Memory(memory) => Some(memory.is_idle()),
-        }
-    }
-}
-
-fn new_metrics() -> Result<Arc<Metrics>, Error> {
-    let metrics = Metrics::new().map_err(|error| Error::Setting { setting: "metrics", reason: error.to_string() })?;
-    Ok(Arc::new(metrics))
 }
 
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let backend = match &self.shared.backend {
-            Backend::Amqp(_) => "amqp",
-            Backend::Memory(_) => "memory",
-        };
+        let backend = self.shared.transport.system();
         f.debug_struct("Broker").field("backend", &backend).field("config", &self.shared.config).finish()
     }
 }

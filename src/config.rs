@@ -2,10 +2,7 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::{
-    broker::{Address, split_addresses},
-    error::Error,
-};
+use crate::error::Error;
 
 /// The settings that a broker handle and the workers on it share.
 ///
@@ -128,37 +125,6 @@ pub enum TopologyMode {
 }
 
 impl Config {
-    /// The broker addresses one by one: an entry of [`amqp_url`](Self::amqp_url) may be a list. A comma separates only
-    /// before `amqp://` or `amqps://`, because a password may have commas.
-    ///
-    /// ```
-    /// use leveret::Config;
-    ///
-    /// let config = Config { amqp_url: vec!["amqp://u:a,b@one,amqp://u:a,b@two".into()], ..Config::default() };
-    /// assert!(config.addresses().eq(["amqp://u:a,b@one", "amqp://u:a,b@two"]));
-    /// ```
-    pub fn addresses(&self) -> impl Iterator<Item = &str> {
-        self.amqp_url.iter().flat_map(|list| split_addresses(list))
-    }
-
-    /// The vhost of the first broker address, for tools that name it to somebody else.
-    ///
-    /// ```
-    /// use leveret::Config;
-    ///
-    /// let config = Config { amqp_url: vec!["amqp://mq/orders%20old".into()], ..Config::default() };
-    /// assert_eq!(config.vhost()?, "orders old");
-    /// # Ok::<_, leveret::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`Broker::amqp`](crate::Broker::amqp), for the address.
-    pub fn vhost(&self) -> Result<String, Error> {
-        let none = || Error::Setting { setting: "AMQP_URL", reason: "names no broker".to_owned() };
-        Ok(Address::parse(self.addresses().next().ok_or_else(none)?, self.heartbeat)?.vhost().to_owned())
-    }
-
     /// Checks that names on the broker can begin with the namespace.
     pub(crate) fn check_namespace(&self) -> Result<(), Error> {
         match namespace(&self.namespace) {
@@ -319,7 +285,7 @@ pub fn without_bom(content: &[u8]) -> &[u8] {
 
 /// Lets an environment variable that is empty count as unset, and errors name the variable as well as the flag.
 ///
-/// [`Config`] and [`telemetry`](crate::telemetry) do so themselves. For arguments of your own it goes into the
+/// [`Config`] and [`telemetry`](crate::observe::telemetry) do so themselves. For arguments of your own it goes into the
 /// attributes of their struct:
 ///
 /// ```

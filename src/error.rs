@@ -314,7 +314,7 @@ impl JobError {
         self.class == Class::Duplicate
     }
 
-    /// Says which [dependencies](crate::Dependency) this error counts against, and that all others that the job needs are
+    /// Says which [dependencies](crate::CircuitBreaker) this error counts against, and that all others that the job needs are
     /// fine, whatever kind of error it is. An empty list blames none.
     ///
     /// ```

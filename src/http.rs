@@ -41,7 +41,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::quiet::Quiet;
+use crate::observe::log_throttle::LogThrottle;
 
 /// What is answered on the connections beyond the limit.
 const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
@@ -63,13 +63,13 @@ pub struct Limits {
 
 /// Answers until `stop`, and then until requests under way have their answers. Dropped, it closes all connections.
 pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, stop: CancellationToken) {
-    let (open, mut tasks, quiet) = (Open::new(limits), JoinSet::new(), Quiet::default());
+    let (open, mut tasks, log_throttle) = (Open::new(limits), JoinSet::new(), LogThrottle::default());
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         while tasks.try_join_next().is_some() {}
         match accepted {
             Ok((socket, _)) => match open.enter() {
                 Some(place) => drop(tasks.spawn(answer(socket, place, routes.clone(), limits, stop.clone()))),
-                None if quiet.is_news("full") => tracing::warn!(
+                None if log_throttle.should_log("full") => tracing::warn!(
                     connections = limits.connections,
                     "all HTTP connections have a request under way: refusing others"
                 ),
@@ -78,7 +78,7 @@ pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, stop: 
             // The client has gone again.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                if quiet.is_news(error.to_string()) {
+                if log_throttle.should_log(error.to_string()) {
                     tracing::warn!(%error, "cannot accept HTTP connections, trying again");
                 }
                 // Perhaps for want of files: another connection makes room.
@@ -142,11 +142,11 @@ fn full() -> Response<Body> {
 #[derive(Debug)]
 struct Open {
     limits: Limits,
-    places: Arc<Mutex<Places>>,
+    places: Arc<Mutex<KeyedSemaphore>>,
 }
 
 #[derive(Debug, Default)]
-struct Places {
+struct KeyedSemaphore {
     next: u64,
     /// Since when each has been without a request, if it is; and what closes it.
     open: HashMap<u64, (Option<Instant>, CancellationToken)>,
@@ -154,7 +154,7 @@ struct Places {
 
 /// That of one connection.
 struct Place {
-    places: Arc<Mutex<Places>>,
+    places: Arc<Mutex<KeyedSemaphore>>,
     number: u64,
     for_probes: bool,
     closed: CancellationToken,
@@ -190,7 +190,7 @@ impl Open {
     }
 }
 
-impl Places {
+impl KeyedSemaphore {
     /// Closes the connection that has been without a request for longest.
     fn close_idlest(&mut self) {
         let idle = self.open.iter().filter_map(|(number, (since, _))| Some(((*since)?, *number)));
@@ -222,7 +222,7 @@ impl Drop for Busy {
     }
 }
 
-fn lock(places: &Mutex<Places>) -> MutexGuard<'_, Places> {
+fn lock(places: &Mutex<KeyedSemaphore>) -> MutexGuard<'_, KeyedSemaphore> {
     places.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

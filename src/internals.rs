@@ -7,16 +7,14 @@ use bytes::Bytes;
 use lapin::{BasicProperties, types::ShortString};
 
 use crate::{
-    Job, JobError, JobResult, Outcome, Publish, PublishError, RetryPolicy,
-    attempt::draws,
-    broker::{self, FrameStart, Lane, Now},
-    copy::CopyKind,
-    delay::Wait,
-    handler,
-    intake::{self, Intake},
-    message,
-    outcome::{self, ErrorKind, Facts},
-    topology::{self, Target, Topology},
+    attempt::{admission, decide::Facts, handler, retry::RetryPolicy, run::draws},
+    error::{JobError, JobResult, PublishError},
+    job::Job,
+    message::{self, republish::Republish},
+    outcome::{ErrorKind, Outcome},
+    publish::builder::Publish,
+    topology::{self, Target, Topology, delay::Wait, lane::Lane},
+    transport::{amqp::FrameStart, clock::Now},
 };
 
 /// A job on the wire.
@@ -54,13 +52,13 @@ impl Message {
 
 /// A delivery as a consumer has read it.
 #[derive(Debug)]
-pub struct Received(intake::Received);
+pub struct Incoming(admission::Incoming);
 
-impl Received {
+impl Incoming {
     /// Reads the envelope.
     #[must_use]
     pub fn read(message: Message, now_ms: u64) -> Self {
-        Self(intake::Received::read(message.0, false, Now::at(now_ms)))
+        Self(admission::Incoming::read(message.0, false, Now::at(now_ms)))
     }
 
     /// The number of this attempt; none if the envelope makes no sense.
@@ -73,7 +71,7 @@ impl Received {
     #[must_use]
     pub fn is_run(&self, job: &str, now_ms: u64) -> bool {
         let route = |name: Option<&str>| if name == Some(job) { Ok(0) } else { Err(String::new()) };
-        matches!(intake::decide(&self.0, (Lane::Main, false), Now::at(now_ms), route), Intake::Run(_))
+        admission::decide(&self.0, (Lane::Main, false), Now::at(now_ms), route).is_ok()
     }
 
     /// Reads the payload.
@@ -88,7 +86,7 @@ impl Received {
     /// The copy for the next attempt.
     #[must_use]
     pub fn retry(&self, queue: &str, reason: &str, now_ms: u64) -> Message {
-        let kind = CopyKind::Retry { kind: ErrorKind::Error, reason, at: now_ms };
+        let kind = Republish::Retry { kind: ErrorKind::Error, reason, at: now_ms };
         Message(self.0.message.copy(queue, self.0.envelope, &kind, now_ms))
     }
 }
@@ -97,7 +95,7 @@ impl Received {
 pub fn verdict(result: JobResult, attempt: u32, policy: &RetryPolicy) -> Outcome {
     let (overdue, snooze_limit) = (None, Duration::MAX);
     let facts = Facts { attempt, overdue, snooze_limit, policy, draws: draws(&result) };
-    outcome::decide(result, facts)
+    crate::attempt::decide::decide(result, facts)
 }
 
 /// The ways into a namespace.
@@ -120,7 +118,7 @@ impl Routes {
 
 /// The delivery tags of one channel.
 #[derive(Debug, Default)]
-pub struct Acks(broker::Acks);
+pub struct Acks(crate::transport::amqp::Acks);
 
 impl Acks {
     /// Notes a delivery.
@@ -141,7 +139,7 @@ impl Acks {
 
 /// What stands before lapin's parser on one connection.
 #[derive(Debug, Default)]
-pub struct Screen(broker::Screen);
+pub struct Screen(crate::transport::amqp::Screen);
 
 impl Screen {
     /// What lapin gets for a whole frame, if it is another.

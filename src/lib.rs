@@ -40,7 +40,7 @@
 //!   in-memory broker (`broker/memory`).
 //! * `topology`, `delay`: every exchange and queue, and the arithmetic of the delay ladder.
 //! * `worker`, `queue`: what a user puts together; `consumer`: the core loop; `turns`: how lanes share its
-//!   places; `adoption`: what it remembers of a lost
+//!   places; `redeliveries`: what it remembers of a lost
 //!   channel; `intake`: what speaks against running a delivery.
 //! * `limit`, `breaker`: what a job has to pass before its attempt, if its handler has limits or dependencies; `pace`: how
 //!   fast a queue is consumed while they are down.
@@ -51,84 +51,76 @@
 //!   workers learn of them, and of each other's jobs (`catalogue`); `feed`: whole queues, for tools.
 //! * `trace`: the trace that jobs carry, and their spans (feature `otel`); `telemetry`: logs, and the way of traces to a
 //!   collector, for a `main` (features `telemetry`, `otel`).
-//! * `config`, `metrics`, `health`, `quiet` (no log storms), `identity`, `shutdown`, `error`, `testing`; `probe` for tools that look
+//! * `config`, `metrics`, `health`, `log_throttle` (no log storms), `identity`, `shutdown`, `error`, `testing`; `probe` for tools that look
 //!   at a broker; `internals` for Leveret's own benchmarks and fuzz targets.
 
-mod adoption;
 mod attempt;
-mod breaker;
+mod backoff;
 mod broker;
-mod cancel;
-pub mod catalogue;
 mod config;
-mod consumer;
-mod context;
-mod copy;
-mod delay;
 mod error;
-pub mod event;
-pub mod feed;
-mod handler;
-mod health;
+mod health_server;
 #[doc(hidden)]
 pub mod http;
 mod identity;
-mod intake;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
 mod job;
-pub mod limit;
+#[cfg(test)]
+mod layering_tests;
+pub mod limits;
 mod message;
-mod metrics;
-mod middleware;
 pub mod names;
+mod observe;
 mod outcome;
-mod pace;
-mod publisher;
-mod queue;
-mod quiet;
-mod retry;
+mod publish;
+mod readers;
 #[cfg(feature = "cron")]
 pub mod schedule;
-mod settle;
 mod shutdown;
-mod stream;
-mod task;
-#[cfg(feature = "telemetry")]
-pub mod telemetry;
-mod tell;
 pub mod testing;
 pub mod text;
 pub mod topology;
 mod trace;
-mod tracked;
-mod turns;
-mod undecoded;
-pub mod unique;
+mod tracking;
+mod transport;
 mod worker;
 
 #[cfg(feature = "clap")]
 pub use crate::config::setting;
+#[cfg(feature = "telemetry")]
+pub use crate::observe::telemetry;
 #[cfg(feature = "cron")]
 pub use crate::schedule::{CatchUp, Schedule};
 pub use crate::{
-    breaker::{Dependency, DependencyState},
-    broker::{Broker, probe},
+    attempt::{
+        context::Context,
+        handler::Handler,
+        middleware::{Middleware, Next},
+        retry::RetryPolicy,
+    },
+    broker::Broker,
     config::{Config, TopologyMode, duration, without_bom},
-    context::Context,
     error::{Error, JobError, JobResult, PublishError},
-    handler::Handler,
-    health::HealthServer,
+    health_server::HealthServer,
     job::{Job, JobId},
-    limit::Rate,
-    middleware::{Middleware, Next},
+    limits::{
+        Rate,
+        circuit_breaker::{CircuitBreaker, CircuitState},
+    },
     outcome::{ErrorKind, Outcome},
-    publisher::{HeaderValue, Publish, Publisher, Replay},
-    queue::Queue,
-    retry::RetryPolicy,
+    publish::{
+        builder::Publish,
+        header_value::HeaderValue,
+        publisher::Publisher,
+        replay::Replay,
+        unique::{self, IfTaken},
+    },
+    readers::{catalogue, reader},
     shutdown::shutdown_signal,
     trace::trace_headers,
-    unique::IfTaken,
-    worker::Worker,
+    tracking::status_update,
+    transport::amqp::probe,
+    worker::{builder::Worker, queue::Queue},
 };

@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -17,7 +17,9 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{broker::Broker, config::Config};
+use tokio_util::sync::CancellationToken;
+
+use crate::{config::Config, observe::metrics::Metrics};
 
 /// Signals that follow each other so soon are one: a shell and the process above this one may both pass on a Ctrl-C.
 const SAME_SIGNAL: Duration = Duration::from_millis(20);
@@ -152,12 +154,27 @@ impl Signals {
     }
 }
 
-type Handle = Box<dyn Fn() -> Option<Broker> + Send>;
+/// How a worker tells its consumers to end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stop {
+    /// Take nothing new, finish what runs.
+    pub(crate) drain: CancellationToken,
+    /// The drain deadline is over: attempts are to stop by themselves.
+    pub(crate) cancel: CancellationToken,
+    /// What still runs is dropped.
+    pub(crate) abort: CancellationToken,
+}
 
-/// What the last words of the process are about.
+/// A broker handle, as long as its metrics are in use.
+struct KnownBroker {
+    longest_stop: Duration,
+    metrics: Weak<Metrics>,
+}
+
+/// What the last log lines of the process are about.
 #[derive(Default)]
 struct Known {
-    brokers: Vec<Handle>,
+    brokers: Vec<KnownBroker>,
     /// Jobs that run in consumers which drain, by consumer and number.
     jobs: BTreeMap<(u64, u64), String>,
 }
@@ -167,25 +184,26 @@ fn known() -> MutexGuard<'static, Known> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Notes a broker handle of this process.
-pub(crate) fn note(broker: &Broker) {
+/// Notes a broker handle of this process: how long the process may live after the first signal, and its metrics.
+pub(crate) fn note(longest_stop: Duration, metrics: &Arc<Metrics>) {
     let mut known = known();
-    known.brokers.retain(|handle| handle().is_some());
-    known.brokers.push(Box::new(broker.downgrade()));
+    known.brokers.retain(|broker| broker.metrics.strong_count() > 0);
+    known.brokers.push(KnownBroker { longest_stop, metrics: Arc::downgrade(metrics) });
 }
 
 /// How long after the first signal the process may live.
 fn longest_stop() -> Duration {
     let known = known();
-    let brokers = known.brokers.iter().filter_map(|handle| handle());
-    let longest = brokers.map(|broker| broker.config().last_moments().process).max();
+    let present = known.brokers.iter().filter(|broker| broker.metrics.strong_count() > 0);
+    let longest = present.map(|broker| broker.longest_stop).max();
     longest.unwrap_or_else(|| Config::default().last_moments().process)
 }
 
 /// How many jobs run, and the ids of some, as far as they are known.
 fn running() -> (i64, String) {
     let known = known();
-    let jobs = known.brokers.iter().filter_map(|handle| handle()).map(|broker| broker.metrics().running()).sum();
+    let jobs =
+        known.brokers.iter().filter_map(|broker| broker.metrics.upgrade()).map(|metrics| metrics.running()).sum();
     let ids: Vec<_> = known.jobs.values().take(NAMED).map(String::as_str).collect();
     (jobs, ids.join(", "))
 }

@@ -10,7 +10,7 @@ use amq_protocol::{
 use divan::{Bencher, black_box, counter::ItemsCount};
 use leveret::{
     Job,
-    internals::{Acks, Received, Screen},
+    internals::{Acks, Incoming, Screen},
 };
 
 use crate::samples::{NOW_MS, SendEmail, TEXT_BYTES, message, received};
@@ -47,7 +47,7 @@ fn screen_one_delivery(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn read_envelope(bencher: Bencher<'_, '_>) {
     let message = message(TEXT_BYTES[0]);
-    bencher.with_inputs(|| message.clone()).bench_values(|message| Received::read(message, NOW_MS));
+    bencher.with_inputs(|| message.clone()).bench_values(|message| Incoming::read(message, NOW_MS));
 }
 
 #[divan::bench(args = [1, 5])]
@@ -59,7 +59,7 @@ fn intake_of_attempt(bencher: Bencher<'_, '_>, attempt: u32) {
 
 #[divan::bench(args = TEXT_BYTES)]
 fn decode_payload(bencher: Bencher<'_, '_>, text_bytes: usize) {
-    let received = Received::read(message(text_bytes), NOW_MS);
+    let received = Incoming::read(message(text_bytes), NOW_MS);
     bencher.bench(|| black_box(&received).decode::<SendEmail>().unwrap());
 }
 

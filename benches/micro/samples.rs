@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use leveret::{
     Broker, Job, Publisher,
-    internals::{Message, Received},
+    internals::{Incoming, Message},
 };
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
@@ -53,12 +53,12 @@ pub(crate) fn message(text_bytes: usize) -> Message {
 }
 
 /// The job as it is received for its so many-th attempt.
-pub(crate) fn received(attempt: u32) -> Received {
-    let first = Received::read(message(TEXT_BYTES[0]), NOW_MS);
-    (1..attempt).fold(first, |failed, _| Received::read(retried(&failed), NOW_MS))
+pub(crate) fn received(attempt: u32) -> Incoming {
+    let first = Incoming::read(message(TEXT_BYTES[0]), NOW_MS);
+    (1..attempt).fold(first, |failed, _| Incoming::read(retried(&failed), NOW_MS))
 }
 
 /// The copy for the next attempt, as it is sent.
-pub(crate) fn retried(received: &Received) -> Message {
+pub(crate) fn retried(received: &Incoming) -> Message {
     received.retry(SendEmail::QUEUE, REASON, NOW_MS)
 }

@@ -2,7 +2,7 @@
 #![no_main]
 
 use amq_protocol::frame::{AMQPFrame, parse_frame};
-use leveret::internals::{Message, Received, Screen};
+use leveret::internals::{Message, Incoming, Screen};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
@@ -15,10 +15,10 @@ libfuzzer_sys::fuzz_target!(|payload: &[u8]| {
     let AMQPFrame::Header(_, header) = parsed else { panic!("not a header: {parsed:?}") };
     let message = Message::delivered(header.properties, bytes::Bytes::new());
     let _ = message.dead_kind();
-    let received = Received::read(message, NOW_MS);
+    let received = Incoming::read(message, NOW_MS);
     let _ = received.is_run("job", NOW_MS);
     if let Some(attempt) = received.attempt() {
-        let copy = Received::read(received.retry("queue", "again", NOW_MS), NOW_MS);
+        let copy = Incoming::read(received.retry("queue", "again", NOW_MS), NOW_MS);
         assert_eq!(copy.attempt(), Some(attempt.saturating_add(1)), "a copy can be read");
     }
 });

@@ -16,7 +16,7 @@ struct Served {
     address: std::net::SocketAddr,
     /// A permit for each slow request that has begun.
     begun: Arc<Semaphore>,
-    gate: Arc<Semaphore>,
+    limiter: Arc<Semaphore>,
     stop: DropGuard,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -24,8 +24,8 @@ struct Served {
 async fn serving(connections: usize, idle: Duration) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-    let (begun, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let (begins, waiting) = (Arc::clone(&begun), Arc::clone(&gate));
+    let (begun, limiter) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (begins, waiting) = (Arc::clone(&begun), Arc::clone(&limiter));
     let slow = async move || {
         begins.add_permits(1);
         waiting.acquire().await.unwrap().forget();
@@ -33,7 +33,7 @@ async fn serving(connections: usize, idle: Duration) -> Served {
     };
     let routes = Router::new().route("/livez", get(async || "ok\n")).route("/slow", get(slow));
     let serving = tokio::spawn(serve(listener, routes, Limits { connections, idle }, stop.clone()));
-    Served { address, begun, gate, stop: stop.drop_guard(), serving }
+    Served { address, begun, limiter, stop: stop.drop_guard(), serving }
 }
 
 impl Served {
@@ -98,11 +98,11 @@ async fn requests_under_way_stay_and_probes_are_answered_beyond_the_limit() {
     for _ in 0..50 {
         assert!(served.get("/livez").await.ends_with("ok\n"));
     }
-    served.gate.add_permits(3);
+    served.limiter.add_permits(3);
     for stream in busy {
         assert!(read(stream).await.ends_with("done\n"));
     }
-    served.gate.add_permits(1);
+    served.limiter.add_permits(1);
     assert!(served.get("/slow").await.ends_with("done\n"));
 }
 
@@ -111,10 +111,10 @@ async fn a_stop_waits_for_requests_under_way_and_for_no_idle_connection() {
     let served = serving(8, LONG).await;
     let (idle, slow) = (served.send("").await, served.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await);
     timeout(LONG, served.begun.acquire()).await.expect("it has begun").unwrap().forget();
-    let Served { gate, stop, serving, .. } = served;
+    let Served { limiter, stop, serving, .. } = served;
     drop(stop);
     assert_eq!(read(idle).await, "");
-    gate.add_permits(1);
+    limiter.add_permits(1);
     assert!(read(slow).await.ends_with("done\n"));
     timeout(LONG, serving).await.expect("it ends").unwrap();
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{LONGEST_ORIGIN, Message, header};
+use crate::message::{LONGEST_ORIGIN, Message, header};
 
 impl Message {
     /// Tells this job from every other that bears its id, such as one of a publisher that only knows the id. Publishers

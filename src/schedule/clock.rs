@@ -6,18 +6,18 @@ use crate::broker::Broker;
 
 /// How fast time passes, and since when.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
+pub(crate) struct Flow {
     from: u64,
     times: u32,
 }
 
-impl Default for Pace {
+impl Default for Flow {
     fn default() -> Self {
         Self { from: 0, times: 1 }
     }
 }
 
-impl Pace {
+impl Flow {
     #[cfg(feature = "internals")]
     pub(super) fn hastened(from: u64, times: u32) -> Self {
         Self { from, times: times.max(1) }

@@ -6,7 +6,7 @@ use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{
+use crate::schedule::{
     RUN, Schedule,
     rival::Rivals,
     seat::{Event, Request, Seat},
@@ -14,14 +14,15 @@ use super::{
     token::{Token, tokens},
 };
 use crate::{
-    broker::{Broker, Delivery, Ended, OpenError, Session},
-    consumer::Stop,
+    broker::Broker,
     error::{Error, PublishError},
     job::JobId,
     message::{Message, millis},
-    metrics::ScheduleMetrics,
-    publisher::Publisher,
+    observe::metrics::ScheduleMetrics,
+    publish::publisher::Publisher,
+    shutdown::Stop,
     topology::{Target, Topology},
+    transport::session::{Delivery, Ended, OpenError, Session},
 };
 
 /// How old a token may become before it is put anew, so that no consumer timeout meets it; also how often a worker that
@@ -105,8 +106,8 @@ impl Election {
         let mut pause = Duration::from_millis(50);
         loop {
             let opening = async {
-                self.broker.ensure(&plan).await?;
-                self.broker.open_raw(queue, PREFETCH).await
+                self.broker.transport().ensure(&plan).await?;
+                self.broker.transport().open_raw(queue, PREFETCH).await
             };
             let reason = match self.stop.drain.run_until_cancelled(opening).await {
                 None => return Ok(None),
@@ -136,13 +137,13 @@ impl Election {
             let event = tokio::select! {
                 biased;
                 () = drain.cancelled() => Event::Stop,
-                taken = session.next() => taken.map_or_else(Event::Lost, |delivery| Event::Taken(Box::new(delivery))),
+                taken = session.next() => taken.map_or_else(Event::Lost, |delivery| Event::ReadMessage(Box::new(delivery))),
                 () = sleep_until(act_at) => Event::Act,
             };
             match event {
                 Event::Stop => return None,
                 Event::Lost(ended) => return Some(ended),
-                Event::Taken(delivery) => self.take(&mut seat, session, &delivery),
+                Event::ReadMessage(delivery) => self.take(&mut seat, session, &delivery),
                 Event::Act => {
                     let done = tokio::select! {
                         ended = session.next_if(false) => return ended.err(),
@@ -333,7 +334,7 @@ impl Election {
     }
 
     fn leading(&mut self, token: Token) -> Seat {
-        self.metrics.told(token.last_fire, token.next_fire);
+        self.metrics.set_fires(token.last_fire, token.next_fire);
         let act_at = self.next_act(&token);
         self.known = Some(token.clone());
         Seat::Leading { token, tag: None, act_at, refresh_at: Instant::now() + self.refresh() }
@@ -375,7 +376,7 @@ impl Election {
 
     fn complain(&self, reason: &str) {
         let schedule = &self.schedule.name;
-        if self.broker.quiet().is_news(format!("schedule {schedule}: {reason}")) {
+        if self.broker.log_throttle().should_log(format!("schedule {schedule}: {reason}")) {
             tracing::warn!(schedule, error = reason, "the schedule cannot be kept for now, trying again");
         }
     }

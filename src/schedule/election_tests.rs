@@ -139,7 +139,7 @@ async fn a_lost_token_is_made_anew_from_the_stream_and_misses_nothing() {
     let began = secs(&broker);
     pass(2 * 3600).await;
     running.stop().await.unwrap();
-    let lost = broker.open_raw("leveret.v1.schedule.hourly", 200).await;
+    let lost = broker.transport().open_raw("leveret.v1.schedule.hourly", 200).await;
     let Ok(mut lost) = lost else { panic!("no queue") };
     while let Some(Ok(delivery)) = lost.try_next() {
         lost.ack(delivery.tag, false);
@@ -207,7 +207,7 @@ async fn a_unique_job_of_a_schedule_is_published_whenever_its_key_is_free() {
     let publisher = broker.publisher();
     // Nothing tells this store of the end of a job: the key is taken for as long as it says.
     let unique = hourly().publish(|publish| publish.unique("k", Duration::from_secs(90 * 60)));
-    let worker = Worker::new(Arc::clone(&ran)).unique_in(Arc::new(crate::unique::InMemory::default()));
+    let worker = Worker::new(Arc::clone(&ran)).unique_in(Arc::new(crate::publish::unique::InMemory::default()));
     let running = start(worker.handle(tick).schedule(unique), &broker).await.unwrap();
     let began = secs(&broker);
     pass(6 * 3600).await;

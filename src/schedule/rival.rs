@@ -12,12 +12,12 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::token::Token;
+use crate::schedule::token::Token;
 use crate::{
     broker::Broker,
     message::{Message, millis},
-    stream::{Reading, follow},
     topology::{Stream, Topology},
+    tracking::stream::{Reading, follow},
 };
 
 /// What a deploy may take. Also how long a worker that is not heard of again counts.
@@ -97,7 +97,7 @@ pub(crate) async fn watch(broker: Broker, mut schedules: Vec<Rivals>) {
     let topology = Topology::new(&broker.config().namespace);
     let Some(plan) = schedules.first().map(|first| topology.of_schedule(&first.own.schedule)) else { return };
     // Until the stream is there, those who take part in the election say why it is not.
-    while broker.ensure(&plan).await.is_err() {
+    while broker.transport().ensure(&plan).await.is_err() {
         sleep(RETRY).await;
     }
     let reading = watch::Sender::new(Reading::Behind);
@@ -111,7 +111,7 @@ pub(crate) async fn watch(broker: Broker, mut schedules: Vec<Rivals>) {
             schedule.see(&token);
         }
     };
-    follow(&broker, Stream::Schedules, &reading, seen).await;
+    follow(broker.transport(), Stream::Schedules, &reading, seen).await;
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use tokio::time::Instant;
 
-use super::token::Token;
+use crate::schedule::token::Token;
 use crate::{
-    broker::{Delivery, Ended},
     job::JobId,
+    transport::session::{Delivery, Ended},
 };
 
 /// A request to publish now.
@@ -18,7 +18,7 @@ pub(super) struct Request {
 
 pub(super) enum Event {
     Stop,
-    Taken(Box<Delivery>),
+    ReadMessage(Box<Delivery>),
     Lost(Ended),
     Act,
 }

@@ -20,8 +20,8 @@ use jiff::{
     tz::{AmbiguousOffset, TimeZone},
 };
 
-use super::CatchUp;
 use crate::message::millis;
+use crate::schedule::CatchUp;
 
 /// What is not later than this is merely late: a leader has died, or a clock was set. It is published whatever the
 /// schedule says of what was missed.

@@ -7,13 +7,13 @@ use serde_json::Value;
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
-use super::{IDS, Schedule};
+use crate::schedule::{IDS, Schedule};
 use crate::{
     broker::Broker,
     identity::PROCESS,
     message::{Message, header},
-    stream::{Reading, follow},
     topology::Stream,
+    tracking::stream::{Reading, follow},
 };
 
 /// How long the stream of all tokens may take to be read.
@@ -120,7 +120,7 @@ pub async fn tokens(broker: &Broker) -> Result<Vec<Token>, String> {
             found.insert(token.schedule.clone(), token);
         }
     };
-    let following = follow(broker, Stream::Schedules, &reading, seen);
+    let following = follow(broker.transport(), Stream::Schedules, &reading, seen);
     let read = async {
         tokio::select! {
             () = following => {}

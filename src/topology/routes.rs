@@ -2,10 +2,10 @@
 
 use lapin::types::ShortString;
 
-use super::{Stream, Target, Topology, entry_of, schedule_key};
+use crate::topology::{Stream, Target, Topology, entry_of, schedule_key};
 use crate::{
-    delay::{self, Entry, Wait},
     message::short,
+    topology::delay::{self, Entry, Wait},
 };
 
 /// The ways into a namespace, named as publishes name them.

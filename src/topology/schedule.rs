@@ -1,6 +1,8 @@
 //! What belongs to a schedule: its queue, and the stream that all schedules share.
 
-use super::{Argument, Destination, Plan, QueuePlan, Stream, Topology, kept_arguments, schedule_key, stream_arguments};
+use crate::topology::{
+    Argument, Destination, Plan, QueuePlan, Stream, Topology, kept_arguments, schedule_key, stream_arguments,
+};
 
 /// How much is kept of what was: some fifty thousand tokens.
 const STREAM_BYTES: i64 = 16 * 1024 * 1024;

@@ -1,10 +1,12 @@
 //! No spans: contexts travel in headers all the same.
 #![expect(clippy::unused_self, reason = "the other one has a use for it")]
 
-use super::{Place, Trace};
+use crate::trace::{Delivered, Place, Trace};
 use crate::{
-    broker::Broker, error::PublishError, intake::Received, message::Message, metrics::Finish, outcome::Outcome,
-    settle::Settlement,
+    broker::Broker,
+    error::PublishError,
+    message::Message,
+    outcome::{ErrorKind, Finish},
 };
 
 /// The context of an attempt's span.
@@ -25,7 +27,7 @@ pub(super) fn current() -> Option<Trace> {
     None
 }
 
-pub(crate) fn carry(_: &Received, _: &mut Message) {}
+pub(crate) fn carry(_: Delivered<'_>, _: &mut Message) {}
 
 pub(crate) struct TraceSpan;
 
@@ -38,11 +40,11 @@ impl TraceSpan {
         Self
     }
 
-    pub(crate) fn process(_: Place<'_>, _: &str, _: &Received) -> Self {
+    pub(crate) fn process(_: Place<'_>, _: &str, _: Delivered<'_>) -> Self {
         Self
     }
 
-    pub(crate) fn settle(_: Place<'_>, _: &Received) -> Self {
+    pub(crate) fn settle(_: Place<'_>, _: Delivered<'_>) -> Self {
         Self
     }
 
@@ -56,7 +58,7 @@ impl TraceSpan {
 
     pub(crate) fn not_published(&self, _: &str, _: &PublishError) {}
 
-    pub(crate) fn attempted(&self, _: &Outcome) {}
+    pub(crate) fn attempted(&self, _: Option<Finish>, _: Option<(ErrorKind, &str)>) {}
 
-    pub(crate) fn settled(&self, _: Place<'_>, _: Settlement, _: Option<Finish>) {}
+    pub(crate) fn settled(&self, _: Place<'_>, _: &'static str, _: Option<Finish>) {}
 }

@@ -12,32 +12,20 @@ use opentelemetry::{
     trace::{SpanContext, TraceContextExt},
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tracing::{
-    Instrument, Level, Metadata, Span, field::Empty, info_span, instrument::Instrumented, level_filters::LevelFilter,
-};
+use tracing::{Instrument, Span, field::Empty, info_span, instrument::Instrumented, level_filters::LevelFilter};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::{Place, TARGET, Trace};
 use crate::{
     broker::Broker,
-    copy::ERROR_TEXT_LIMIT,
     error::PublishError,
-    intake::Received,
-    message::{Message, header, truncated},
-    metrics::Finish,
-    outcome::Outcome,
-    settle::Settlement,
+    message::{Message, header, republish::ERROR_TEXT_LIMIT, truncated},
+    outcome::{ErrorKind, Finish},
     topology::Topology,
 };
-
-/// Whose spans and events are exported: everybody's from `info` on, but not those of what carries jobs and traces, and not
-/// the span that logs have for an attempt.
-pub(crate) fn is_exported(of: &Metadata<'_>) -> bool {
-    const CARRIERS: [&str; 6] = ["lapin", "opentelemetry", "ureq", "hyper", "h2", "rustls"];
-    let is_carrier = CARRIERS.iter().any(|name| of.target().starts_with(name));
-    let is_for_logs = of.is_span() && of.target() == "leveret::task";
-    *of.level() <= Level::INFO && !is_carrier && !is_for_logs
-}
+use crate::{
+    observe::TRACE_TARGET as TARGET,
+    trace::{Delivered, Place, Trace},
+};
 
 /// The context of an attempt's span, once it has one.
 #[derive(Debug, Default)]
@@ -60,9 +48,9 @@ pub(super) fn current() -> Option<Trace> {
 }
 
 /// Has a copy continue the trace of the attempt if its original, and so itself, bears none.
-pub(crate) fn carry(received: &Received, copy: &mut Message) {
-    if let Some(own) = received.trace.0.get()
-        && remote(&received.message).is_none()
+pub(crate) fn carry(delivered: Delivered<'_>, copy: &mut Message) {
+    if let Some(own) = delivered.slot.0.get()
+        && remote(delivered.message).is_none()
     {
         written(own).write(copy);
     }
@@ -128,7 +116,7 @@ impl TraceSpan {
             otel.name = format!("publish {}", destination(broker, queue)),
             otel.status_code = Empty,
             otel.status_description = Empty,
-            messaging.system = broker.system(),
+            messaging.system = broker.transport().system(),
             messaging.operation.name = "publish",
             messaging.operation.type = "send",
             messaging.destination.name = destination(broker, queue),
@@ -147,7 +135,7 @@ impl TraceSpan {
     }
 
     /// An attempt at `job`, in the trace of its message.
-    pub(crate) fn process(place: Place<'_>, job: &str, received: &Received) -> Self {
+    pub(crate) fn process(place: Place<'_>, job: &str, delivered: Delivered<'_>) -> Self {
         if nobody_listens() {
             return Self::none();
         }
@@ -159,28 +147,28 @@ impl TraceSpan {
             otel.name = format!("process {}", place.destination()),
             otel.status_code = Empty,
             otel.status_description = Empty,
-            messaging.system = place.broker.system(),
+            messaging.system = place.broker.transport().system(),
             messaging.operation.name = "process",
             messaging.operation.type = "process",
             messaging.destination.name = place.destination(),
             messaging.rabbitmq.destination.routing_key = place.lane.queue_name(place.queue),
-            messaging.message.id = received.id(),
-            messaging.message.conversation_id = conversation(&received.message),
+            messaging.message.id = delivered.message.id(),
+            messaging.message.conversation_id = conversation(delivered.message),
             leveret.job = job,
-            leveret.attempt = received.envelope.attempt,
+            leveret.attempt = delivered.attempt,
             leveret.outcome = Empty,
             error.type = Empty,
         );
-        let process = Self::of(span, || remote(&received.message));
+        let process = Self::of(span, || remote(delivered.message));
         if let Some(context) = process.context() {
             // A delivery has one attempt.
-            drop(received.trace.0.set(context));
+            drop(delivered.slot.0.set(context));
         }
         process
     }
 
     /// What is done about a delivery: within its attempt's span, or in the trace of its message if it had no attempt.
-    pub(crate) fn settle(place: Place<'_>, received: &Received) -> Self {
+    pub(crate) fn settle(place: Place<'_>, delivered: Delivered<'_>) -> Self {
         if nobody_listens() {
             return Self::none();
         }
@@ -189,18 +177,18 @@ impl TraceSpan {
             parent: None,
             "settle",
             otel.kind = "client",
-            messaging.system = place.broker.system(),
+            messaging.system = place.broker.transport().system(),
             messaging.operation.name = Empty,
             messaging.operation.type = "settle",
             messaging.destination.name = place.destination(),
             messaging.rabbitmq.destination.routing_key = place.lane.queue_name(place.queue),
-            messaging.message.id = received.id(),
-            messaging.message.conversation_id = conversation(&received.message),
-            leveret.job = received.message.job_name(),
-            leveret.attempt = received.envelope.attempt,
+            messaging.message.id = delivered.message.id(),
+            messaging.message.conversation_id = conversation(delivered.message),
+            leveret.job = delivered.message.job_name(),
+            leveret.attempt = delivered.attempt,
             leveret.outcome = Empty,
         );
-        Self::of(span, || received.trace.0.get().cloned().or_else(|| remote(&received.message)))
+        Self::of(span, || delivered.slot.0.get().cloned().or_else(|| remote(delivered.message)))
     }
 
     fn of(span: Span, parent: impl FnOnce() -> Option<SpanContext>) -> Self {
@@ -233,27 +221,22 @@ impl TraceSpan {
         }
     }
 
-    /// How the attempt ended.
-    pub(crate) fn attempted(&self, outcome: &Outcome) {
+    /// How the attempt ended, and its error if it failed.
+    pub(crate) fn attempted(&self, finish: Option<Finish>, failure: Option<(ErrorKind, &str)>) {
         if self.0.is_disabled() {
             return;
         }
-        self.0.record("leveret.outcome", Finish::of(outcome).as_str());
-        if let Outcome::Retry { kind, reason, .. } | Outcome::DeadLetter { kind, reason } = outcome {
+        self.0.record("leveret.outcome", finish.map(Finish::as_str));
+        if let Some((kind, reason)) = failure {
             self.failed(kind.as_str(), truncated(reason, ERROR_TEXT_LIMIT));
         }
     }
 
     /// What the broker is told about the delivery, and how its job has left the worker, if it has.
-    pub(crate) fn settled(&self, place: Place<'_>, settlement: Settlement, finish: Option<Finish>) {
+    pub(crate) fn settled(&self, place: Place<'_>, operation: &'static str, finish: Option<Finish>) {
         if self.0.is_disabled() {
             return;
         }
-        let operation = match settlement {
-            Settlement::Ack => "ack",
-            Settlement::Reject => "reject",
-            Settlement::Requeue => "requeue",
-        };
         // As a field it would be too late: the span has started.
         self.0.context().span().update_name(format!("{operation} {}", place.destination()));
         self.0.record("messaging.operation.name", operation);

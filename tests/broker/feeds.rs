@@ -5,7 +5,7 @@ use std::time::Duration;
 use lapin::{BasicProperties, types::FieldTable};
 use leveret::{
     Broker, Config,
-    feed::{Feed, RawMessage, Source, Taken, keep_events},
+    reader::{QueueReader, RawMessage, ReadMessage, Source, declare_status_queue},
     testing::{idle, start},
 };
 use leveret_harness::{RawClient, eventually, shared_node};
@@ -29,7 +29,7 @@ async fn a_feed_whose_consumer_is_cancelled_behind_messages_that_came_in_reads_o
     for body in [b"1", b"2", b"3"] {
         publish(body).await;
     }
-    let mut feed = Feed::new(&broker(&vhost.url()), Source::DeadLetters("mail".into()), 100);
+    let mut feed = QueueReader::new(&broker(&vhost.url()), Source::DeadLetters("mail".into()), 100);
     let first = timeout(LONG, feed.next(1)).await.unwrap();
     assert!(feed.is_listening().await);
     eventually("the others came in", LONG, async || raw.depth("mail.dead").await.unwrap() == Some(0)).await;
@@ -48,15 +48,16 @@ async fn a_feed_whose_consumer_is_cancelled_behind_messages_that_came_in_reads_o
 #[tokio::test(start_paused = true)]
 async fn in_memory_events_and_what_has_no_queue_are_found_in_any_namespace() {
     let broker = Broker::memory_with(Config { namespace: "other.v7".into(), ..Config::default() });
-    keep_events(&broker).await.unwrap();
+    declare_status_queue(&broker).await.unwrap();
     let running = start(worker("jobs", |queue| queue, &Log::default()), &broker).await.unwrap();
     let job = script("tracked", [Act::Succeed]);
     publish(&broker, "jobs", &job).track().await.unwrap();
     publish(&broker, "nowhere", &job).delay(Duration::from_secs(5)).await.unwrap();
     idle(&broker).await;
-    let next = async |source| timeout(LONG, Feed::new(&broker, source, 10).next(10)).await.unwrap();
-    let events = next(Source::JobEvents).await;
-    let steps: Vec<_> = events.messages().iter().filter_map(Taken::event).map(|event| event.step.name()).collect();
+    let next = async |source| timeout(LONG, QueueReader::new(&broker, source, 10).next(10)).await.unwrap();
+    let events = next(Source::StatusUpdates).await;
+    let steps: Vec<_> =
+        events.messages().iter().filter_map(ReadMessage::event).map(|event| event.step.name()).collect();
     assert!(steps.contains(&"succeeded"), "{steps:?}");
     assert_eq!(next(Source::Unrouted).await.messages().len(), 1);
     running.stop().await.unwrap();
@@ -70,7 +71,7 @@ async fn what_a_message_came_with_is_kept_though_it_cannot_be_read() {
     let headers = [text_entry("tenant", b"acme"), entry(b"\xFF", b't', &[1])];
     let properties = Properties::default().with(Property::DeliveryMode, &[2]).headers(&headers).bytes();
     wire.publish("", letters.as_bytes(), &properties, b"{}").await;
-    let mut feed = Feed::new(&place.broker, Source::DeadLetters(place.queue.clone()), 10);
+    let mut feed = QueueReader::new(&place.broker, Source::DeadLetters(place.queue.clone()), 10);
     let batch = timeout(LONG, feed.next(1)).await.unwrap();
     let message = batch.messages()[0].message();
     assert_eq!(message.unreadable_properties(), Some(properties.as_slice()));
@@ -87,7 +88,7 @@ async fn what_a_message_came_with_is_kept_though_it_cannot_be_read() {
 #[tokio::test]
 async fn a_batch_of_large_messages_is_small() {
     let broker = Broker::memory();
-    let mut feed = Feed::new(&broker, Source::DeadLetters("mail".into()), 10);
+    let mut feed = QueueReader::new(&broker, Source::DeadLetters("mail".into()), 10);
     // Makes the queue.
     assert!(timeout(Duration::from_millis(10), feed.next(1)).await.is_err());
     let message = RawMessage::from_parts(b"\0\0", vec![b' '; 1 << 20]).unwrap();

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use leveret::{Context, Dependency, DependencyState, JobResult, Queue, Rate, RetryPolicy, Worker};
+use leveret::{CircuitBreaker, CircuitState, Context, JobResult, Queue, Rate, RetryPolicy, Worker};
 use leveret_harness::{Proxy, eventually};
 use leveret_tests::jobs::{Act, Log, Run, Script, run_script, script, start, worker};
 use serde::{Deserialize, Serialize};
@@ -182,7 +182,9 @@ async fn a_job_whose_key_panics_is_retried_and_given_up_as_a_panic(place: Place)
 }
 
 fn quick(worker: Worker<Log>) -> Worker<Log> {
-    worker.needs("smtp").dependency(Dependency::new("smtp").failures(3).open_for(Duration::from_millis(1_500)))
+    worker
+        .circuit("smtp")
+        .circuit_breaker(CircuitBreaker::new("smtp").failures(3).open_for(Duration::from_millis(1_500)))
 }
 
 /// Fails until the test opens the gate.
@@ -210,7 +212,7 @@ async fn while_a_dependency_is_down_jobs_wait_in_their_queue_and_one_probe_at_a_
     assert!((3..=4).contains(&probes), "{probes} probes in 6 s, one each 1.5 s");
     log.gate.cancel();
     log.until("all have run", |runs| runs.iter().map(|run| &run.label).collect::<BTreeSet<_>>().len() > BACKLOG).await;
-    let held = place.held("test.script", "dependency").await;
+    let held = place.held("test.script", "circuit").await;
     running.stop().await.unwrap();
     assert!(held <= 30, "{held} waits: the backlog of {BACKLOG} did not go round the ladder");
 }
@@ -236,9 +238,9 @@ async fn jobs_without_the_need_flow_on_while_a_dependency_is_down(place: Place) 
 
 async fn a_handler_may_ask_for_the_state_and_answer_otherwise(place: Place) {
     async fn fallback(job: Other, ctx: Context<Log>) -> JobResult {
-        let label = match ctx.dependency("smtp") {
-            DependencyState::Up | DependencyState::Probing => job.label,
-            DependencyState::Down => "otherwise".to_owned(),
+        let label = match ctx.circuit("smtp") {
+            CircuitState::Closed | CircuitState::HalfOpen => job.label,
+            CircuitState::Open => "otherwise".to_owned(),
         };
         run_script(script(&label, [Act::Succeed]), ctx).await
     }
@@ -275,8 +277,8 @@ async fn jobs_that_are_on_their_way_while_the_broker_does_not_hear_of_the_pause_
     let queue =
         Queue::new(&place.queue).prefetch(10).concurrency(5).retry(RetryPolicy::fixed(Duration::from_millis(200)));
     let worker = Worker::new(log.clone()).queue(queue).handle(stuck_at_first).on(&place.queue);
-    let down = Dependency::new("smtp").failures(1).open_for(Duration::from_millis(200));
-    let running = start(worker.needs("smtp").dependency(down), &support::broker(proxy.url()));
+    let down = CircuitBreaker::new("smtp").failures(1).open_for(Duration::from_millis(200));
+    let running = start(worker.circuit("smtp").circuit_breaker(down), &support::broker(proxy.url()));
     place.declared().await;
     place.publish(&script("first", [])).await;
     log.until("the first runs", |runs| runs.iter().any(|run| run.label == "first")).await;

@@ -78,7 +78,7 @@ impl Place {
         command
             .env("AMQP_URL", &self.url)
             .env("LEVERET_HTTP_ADDR", "127.0.0.1:0")
-            .env("RUST_LOG", "info,leveret::consumer=debug,lapin=off");
+            .env("RUST_LOG", "info,leveret::worker::consumer=debug,lapin=off");
         command.args(["--queue", &self.queue, "--runs"]).arg(&file.path).args(arguments);
         Process::spawn(&command)
     }

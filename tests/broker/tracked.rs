@@ -11,8 +11,8 @@ use std::{
 use leveret::{
     Broker, Config, Context, Job, JobError, Queue, RetryPolicy, TopologyMode, Worker,
     catalogue::Catalogue,
-    event::{JobEvent, Step},
-    feed::{Feed, Source, keep_events},
+    reader::{QueueReader, Source, declare_status_queue},
+    status_update::{StatusUpdate, Step},
     testing::{self, dead_letters},
 };
 use leveret_harness::{Node, NodeOptions, Permissions, TestVhost, eventually, shared_node};
@@ -149,19 +149,20 @@ fn worker(seen: &Arc<Seen>) -> Worker<Arc<Seen>> {
     Worker::new(Arc::clone(seen)).queue(Queue::new("tasks").retry(retry)).handle(act)
 }
 
-fn feed(place: &Place) -> Feed {
-    Feed::new(&place.broker, Source::JobEvents, 100)
+fn feed(place: &Place) -> QueueReader {
+    QueueReader::new(&place.broker, Source::StatusUpdates, 100)
 }
 
 /// What is told of a job, once it is these steps. They come out of order: only the last is waited for by anybody.
-async fn told(feed: &mut Feed, id: &str, steps: &[&str]) -> Vec<JobEvent> {
-    let mut events: Vec<JobEvent> = Vec::new();
+async fn told(feed: &mut QueueReader, id: &str, steps: &[&str]) -> Vec<StatusUpdate> {
+    let mut events: Vec<StatusUpdate> = Vec::new();
     let all = timeout(LONG, async {
         while names(&events) != steps {
             let batch = feed.next(50).await;
-            events
-                .extend(batch.messages().iter().filter_map(leveret::feed::Taken::event).filter(|event| event.id == id));
-            events.sort_by_key(JobEvent::place);
+            events.extend(
+                batch.messages().iter().filter_map(leveret::reader::ReadMessage::event).filter(|event| event.id == id),
+            );
+            events.sort_by_key(StatusUpdate::place);
             feed.ack(batch);
         }
     });
@@ -170,12 +171,12 @@ async fn told(feed: &mut Feed, id: &str, steps: &[&str]) -> Vec<JobEvent> {
 }
 
 /// Opens the status queue: what is told before that is told to nobody.
-async fn listening(place: &Place) -> Feed {
-    keep_events(&place.broker).await.unwrap();
+async fn listening(place: &Place) -> QueueReader {
+    declare_status_queue(&place.broker).await.unwrap();
     feed(place)
 }
 
-fn names(events: &[JobEvent]) -> Vec<&'static str> {
+fn names(events: &[StatusUpdate]) -> Vec<&'static str> {
     events.iter().map(|event| event.step.name()).collect()
 }
 
@@ -248,7 +249,7 @@ async fn nothing_is_told_of_other_jobs(place: Place) {
     let mut ids = Vec::new();
     while !ids.contains(&tracked.to_string()) {
         let batch = timeout(LONG, feed.next(50)).await.unwrap();
-        ids.extend(batch.messages().iter().filter_map(leveret::feed::Taken::event).map(|event| event.id));
+        ids.extend(batch.messages().iter().filter_map(leveret::reader::ReadMessage::event).map(|event| event.id));
         feed.ack(batch);
     }
     assert!(!ids.contains(&untracked.to_string()));
@@ -288,10 +289,10 @@ async fn a_dead_letter_is_replayed_under_its_id_and_from_its_first_attempt(place
     let publisher = place.broker.publisher();
     let id = publisher.publish(&Task { act: Act::Refuse }).header("tenant", "acme").track().await.unwrap();
     told(&mut events, id.as_str(), &["received", "started", "dead"]).await;
-    let mut feed = Feed::new(&place.broker, Source::DeadLetters("tasks".into()), 10);
+    let mut feed = QueueReader::new(&place.broker, Source::DeadLetters("tasks".into()), 10);
     let batch = timeout(LONG, feed.next(10)).await.unwrap();
     let message = batch.messages()[0].message();
-    let kept = leveret::feed::RawMessage::from_parts(&message.properties(), message.payload().to_vec()).unwrap();
+    let kept = leveret::reader::RawMessage::from_parts(&message.properties(), message.payload().to_vec()).unwrap();
     assert_eq!((kept.fields(), kept.dead_letter()), (message.fields(), message.dead_letter()));
     assert_eq!((kept.queue(), kept.is_tracked(), kept.hop()), (Some("tasks"), true, 1));
     assert!(kept.fields().contains(&("tenant".to_owned(), "acme".to_owned())));
@@ -311,7 +312,7 @@ async fn what_a_feed_took_and_did_not_ack_comes_again(place: Place) {
     for _ in 0..3 {
         publisher.publish(&Task { act: Act::Refuse }).await.unwrap();
     }
-    let source = || Feed::new(&place.broker, Source::DeadLetters("tasks".into()), 10);
+    let source = || QueueReader::new(&place.broker, Source::DeadLetters("tasks".into()), 10);
     let (mut first, mut taken) = (source(), 0);
     while taken < 3 {
         let batch = timeout(LONG, first.next(2)).await.unwrap();
@@ -325,7 +326,7 @@ async fn what_a_feed_took_and_did_not_ack_comes_again(place: Place) {
     let mut second = source();
     let batch = timeout(LONG, second.next(10)).await.unwrap();
     assert!(!batch.messages().is_empty() && batch.messages().len() < 3);
-    assert!(batch.messages().iter().all(leveret::feed::Taken::redelivered));
+    assert!(batch.messages().iter().all(leveret::reader::ReadMessage::redelivered));
     second.ack(batch);
     second.close().await;
     running.stop().await.unwrap();
@@ -371,7 +372,7 @@ async fn a_tracked_job_stays_on_its_queue_until_its_end_is_told() {
     let mut is_told = false;
     while !is_told {
         let batch = timeout(LONG, feed.next(50)).await.unwrap();
-        let mut events = batch.messages().iter().filter_map(leveret::feed::Taken::event);
+        let mut events = batch.messages().iter().filter_map(leveret::reader::ReadMessage::event);
         is_told = events.any(|event| event.id == id.as_str() && event.step.name() == "succeeded");
         feed.ack(batch);
     }

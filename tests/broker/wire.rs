@@ -16,7 +16,7 @@ pub(crate) struct Wire {
 
 /// A message as it stands on the wire: the payload of its header frame from the flags on, and its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Taken {
+pub(crate) struct ReadMessage {
     pub(crate) properties: Vec<u8>,
     pub(crate) body: Vec<u8>,
 }
@@ -66,16 +66,16 @@ impl Wire {
     }
 
     /// Takes the first ready message out of a queue.
-    pub(crate) async fn take(&mut self, queue: &str) -> Option<Taken> {
+    pub(crate) async fn take(&mut self, queue: &str) -> Option<ReadMessage> {
         self.get(queue, true).await
     }
 
     /// Takes the first ready message in hand; it goes back when this client is dropped.
-    pub(crate) async fn hold(&mut self, queue: &str) -> Option<Taken> {
+    pub(crate) async fn hold(&mut self, queue: &str) -> Option<ReadMessage> {
         self.get(queue, false).await
     }
 
-    async fn get(&mut self, queue: &str, no_ack: bool) -> Option<Taken> {
+    async fn get(&mut self, queue: &str, no_ack: bool) -> Option<ReadMessage> {
         let place = [&[0, 0], short(queue.as_bytes()).as_slice(), &[no_ack.into()]].concat();
         self.method(1, [0, 60, 0, 70], &place).await;
         let (_, answer) = self.next().await;
@@ -90,7 +90,7 @@ impl Wire {
         while body.len() < size {
             body.append(&mut self.next().await.1);
         }
-        Some(Taken { properties: header[12..].to_vec(), body })
+        Some(ReadMessage { properties: header[12..].to_vec(), body })
     }
 
     async fn method(&mut self, channel: u8, id: [u8; 4], arguments: &[u8]) {

@@ -20,7 +20,7 @@ const EVERY: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// In every line that is about one job.
-const JOB_LINES: &str = " leveret::task: ";
+const JOB_LINES: &str = " leveret::attempt::task: ";
 
 /// The state of a process at one moment.
 #[derive(Clone, Copy, Debug, Default)]

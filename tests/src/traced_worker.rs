@@ -12,7 +12,7 @@ use std::{
 use clap::Parser;
 use leveret::{
     Broker, Config, Context, Job, JobError, JobResult, PublishError, Queue, RetryPolicy, Worker,
-    feed::{Feed, Source},
+    reader::{QueueReader, Source},
     shutdown_signal,
     telemetry::Telemetry,
 };
@@ -70,7 +70,7 @@ async fn second(_: Second, ctx: Context<Replayed>) -> Result<(), JobError> {
 }
 
 async fn replay(broker: Broker, queue: String, replayed: Replayed) -> Result<(), PublishError> {
-    let mut feed = Feed::new(&broker, Source::DeadLetters(queue.clone()), 1);
+    let mut feed = QueueReader::new(&broker, Source::DeadLetters(queue.clone()), 1);
     loop {
         let batch = feed.next(1).await;
         replayed.store(true, Ordering::Relaxed);

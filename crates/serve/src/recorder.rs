@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use leveret::event::JobEvent;
+use leveret::status_update::StatusUpdate;
 use leveret_store::{StatusChange, Store};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
@@ -47,7 +47,7 @@ pub(crate) struct Room {
 
 #[derive(Debug)]
 struct Entry {
-    events: Vec<JobEvent>,
+    events: Vec<StatusUpdate>,
     /// Dropped when they are written.
     _written: oneshot::Sender<()>,
     _room: Option<Room>,
@@ -92,7 +92,7 @@ impl Recorder {
     }
 
     /// Hands events over, and waits until they are written, but not for long.
-    pub(crate) async fn record(&self, events: Vec<JobEvent>, room: Room) {
+    pub(crate) async fn record(&self, events: Vec<StatusUpdate>, room: Room) {
         let (sender, written) = oneshot::channel();
         let sent = self.entries.send(Entry { events, _written: sender, _room: Some(room) });
         if sent.is_err() || timeout(PATIENCE, written).await.is_err() {
@@ -112,7 +112,7 @@ impl Recorder {
 
 impl Keeper {
     /// Tries for ever, whatever is wrong with the store. Only an event that it refuses for itself is logged and left out.
-    pub(crate) async fn keep(&self, events: &[JobEvent]) {
+    pub(crate) async fn keep(&self, events: &[StatusUpdate]) {
         let mut pause = FIRST_PAUSE;
         loop {
             let error = match self.try_keep(events).await {
@@ -131,7 +131,7 @@ impl Keeper {
     }
 
     /// A store that does not answer is as good as away, long before it says so itself.
-    async fn try_keep(&self, events: &[JobEvent]) -> leveret_store::Result<Vec<StatusChange>> {
+    async fn try_keep(&self, events: &[StatusUpdate]) -> leveret_store::Result<Vec<StatusChange>> {
         let mut record = std::pin::pin!(self.store.record(events));
         if let Ok(recorded) = timeout(SILENT_AFTER, &mut record).await {
             return recorded;
@@ -146,7 +146,7 @@ impl Keeper {
         }
     }
 
-    async fn keep_each(&self, events: &[JobEvent], error: &leveret_store::Error) {
+    async fn keep_each(&self, events: &[StatusUpdate], error: &leveret_store::Error) {
         let [event] = events else {
             for half in events.chunks(events.len().div_ceil(2).max(1)) {
                 Box::pin(self.keep(half)).await;
@@ -171,13 +171,13 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
-    use leveret::event::Step;
+    use leveret::status_update::Step;
     use leveret_harness::{Proxy, eventually, shared_postgres};
 
     use super::*;
 
-    fn started(id: &str) -> JobEvent {
-        JobEvent {
+    fn started(id: &str) -> StatusUpdate {
+        StatusUpdate {
             id: id.into(),
             job: "demo.work".into(),
             queue: "demo".into(),

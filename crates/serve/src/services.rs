@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use leveret::{Broker, Publisher, catalogue::Catalogue, feed};
+use leveret::{Broker, Publisher, catalogue::Catalogue, reader};
 use leveret_store::Store;
 use tokio::{
     sync::SetOnce,
@@ -96,7 +96,7 @@ pub(crate) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> 
 
 async fn prepare(broker: Broker, catalogue: Catalogue, prepared: Arc<SetOnce<()>>) {
     let mut told = String::new();
-    while let Err(reason) = feed::keep_events(&broker).await {
+    while let Err(reason) = reader::declare_status_queue(&broker).await {
         if reason != told {
             tracing::warn!(error = reason, "cannot make the queue of the steps of tracked jobs, trying again");
             told = reason;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use leveret::{
-    feed::{Batch, Feed, Source, Taken},
+    reader::{Batch, QueueReader, ReadMessage, Source},
     topology::STATUS_KEPT,
 };
 use leveret_store::{Retention, Store};
@@ -39,7 +39,7 @@ pub(crate) async fn track(services: Services, retention: Retention, stop: Cancel
 }
 
 async fn take(services: &Services, stop: &CancellationToken) {
-    let mut feed = Feed::new(&services.broker, Source::JobEvents, PREFETCH);
+    let mut feed = QueueReader::new(&services.broker, Source::StatusUpdates, PREFETCH);
     let (keeper, mut noted, mut patience) = (services.recorder.keeper(), None, FIRST_HEARD);
     while let Some(next) = stop.run_until_cancelled(timeout(patience, feed.next(AT_ONCE))).await {
         patience = HEARD_EVERY;
@@ -63,8 +63,8 @@ async fn take(services: &Services, stop: &CancellationToken) {
     feed.close().await;
 }
 
-fn events(batch: &Batch) -> impl Iterator<Item = leveret::event::JobEvent> {
-    batch.messages().iter().filter_map(|taken: &Taken| {
+fn events(batch: &Batch) -> impl Iterator<Item = leveret::status_update::StatusUpdate> {
+    batch.messages().iter().filter_map(|taken: &ReadMessage| {
         let event = taken.event();
         if event.is_none() {
             tracing::warn!(taken = ?taken.message(), "not a step of a job: left out");

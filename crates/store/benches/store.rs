@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use leveret::event::{JobEvent, Step};
+use leveret::status_update::{StatusUpdate, Step};
 use leveret_harness::Postgres;
 use leveret_store::{
     By, DeadFilter, DeadSource, JobFilter, JobState, NewDead, ReplayLease, Retention, Selection, Store,
@@ -50,8 +50,8 @@ impl Upkeep {
     }
 }
 
-fn event(number: u64, step: Step) -> JobEvent {
-    JobEvent {
+fn event(number: u64, step: Step) -> StatusUpdate {
+    StatusUpdate {
         id: format!("0190163d-8694-739b-aea5-{number:012}"),
         job: "email.send".into(),
         queue: "email".into(),

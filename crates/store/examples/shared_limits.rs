@@ -37,8 +37,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         measure("no limit", |worker| worker).await?;
         measure("rate", |worker| worker.rate(far.burst(1_000))).await?;
         measure("places by key", |worker| worker.concurrency_per(|job: &Nothing| job.0 % 100, 1_000)).await?;
-        measure("shared rate", |worker| worker.permits(store.clone()).shared_rate("far", far)).await?;
-        measure("shared places", |worker| worker.permits(store.clone()).shared_concurrency("far", 10_000)).await?;
+        measure("shared rate", |worker| worker.limit_store(store.clone()).shared_rate("far", far)).await?;
+        measure("shared places", |worker| worker.limit_store(store.clone()).shared_concurrency("far", 10_000)).await?;
     }
     Ok(())
 }

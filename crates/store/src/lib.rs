@@ -6,14 +6,14 @@
 //! Unique keys are here, because the server frees a key in the transaction that records the end of its job.
 //!
 //! ```
-//! use leveret::event::{JobEvent, Step};
+//! use leveret::status_update::{StatusUpdate, Step};
 //! use leveret_store::{JobState, Store};
 //!
 //! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("leveret.db").display().to_string();
 //! let store = Store::open(&format!("sqlite:{path}")).await?;
-//! let event = JobEvent {
+//! let event = StatusUpdate {
 //!     id: "order-17".into(),
 //!     job: "email.send".into(),
 //!     queue: "email".into(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use leveret::{
     Rate,
-    limit::{Answer, Permits, Slots, Wish},
+    limits::{Answer, LeaseRequest, LimitStore, Slots},
 };
 use leveret_sql::{
     Result,
@@ -26,16 +26,16 @@ use crate::open::{Store, WriteLock};
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("leveret.db").display().to_string();
 /// let store = leveret_store::Store::open(&path).await?;
-/// let worker = Worker::new(()).permits(store).handle(send_email).shared_rate("smtp", Rate::per_second(100));
+/// let worker = Worker::new(()).limit_store(store).handle(send_email).shared_rate("smtp", Rate::per_second(100));
 /// # let _ = worker;
 /// # Ok(()) }
 /// ```
-impl Permits for Store {
+impl LimitStore for Store {
     fn slots<'a>(&'a self, limit: &'a str, rate: Rate, slots: u32) -> Answer<'a, Slots> {
         Box::pin(async move { Ok(take_slots(self, limit, rate, slots).await?) })
     }
 
-    fn places<'a>(&'a self, limit: &'a str, wish: Wish<'a>) -> Answer<'a, u32> {
+    fn places<'a>(&'a self, limit: &'a str, wish: LeaseRequest<'a>) -> Answer<'a, u32> {
         Box::pin(async move { Ok(set_places(self, limit, wish).await?) })
     }
 }
@@ -56,7 +56,7 @@ async fn take_slots(store: &Store, limit: &str, rate: Rate, slots: u32) -> Resul
     Ok(Slots { first: first - now, secret: secret.into_bytes() })
 }
 
-async fn set_places(store: &Store, limit: &str, wish: Wish<'_>) -> Result<u32> {
+async fn set_places(store: &Store, limit: &str, wish: LeaseRequest<'_>) -> Result<u32> {
     let mut tx = store.write(WriteLock::Limits).await?;
     let now = now(&mut tx).await?;
     let over = "DELETE FROM leveret_places WHERE name = $1 AND (leased_until <= $2 OR holder = $3)";
@@ -79,7 +79,7 @@ async fn set_places(store: &Store, limit: &str, wish: Wish<'_>) -> Result<u32> {
 ///
 /// If the workers want more than there are, each gets at most an equal share, or what the others leave. Permits in use
 /// are not revoked.
-fn share(wish: &Wish<'_>, others: &[(u32, u32)]) -> u32 {
+fn share(wish: &LeaseRequest<'_>, others: &[(u32, u32)]) -> u32 {
     let sum = |of: fn(&(u32, u32)) -> u32| others.iter().map(of).fold(0, u32::saturating_add);
     let free = wish.most.saturating_sub(sum(|(granted, _)| *granted));
     let left = wish.most.saturating_sub(sum(|(_, wanted)| *wanted));
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn places_are_shared_justly_and_none_is_taken_from_a_job_that_runs() {
-        let wish = |used, wanted| Wish { holder: "me", used, wanted, most: 10, lease: Duration::from_secs(10) };
+        let wish = |used, wanted| LeaseRequest { holder: "me", used, wanted, most: 10, lease: Duration::from_secs(10) };
         for (used, wanted, others, granted) in [
             (0, 4, vec![], 4),
             (0, 40, vec![], 10),

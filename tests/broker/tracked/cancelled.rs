@@ -3,8 +3,8 @@
 use leveret_harness::RawClient;
 
 use super::{
-    Act, Arc, Duration, Feed, LONG, Node, NodeOptions, Ordering, Place, Queue, RetryPolicy, Seen, Source, Task, Worker,
-    act, broker, dead_letters, eventually, listening, testing, timeout, told, worker,
+    Act, Arc, Duration, LONG, Node, NodeOptions, Ordering, Place, Queue, QueueReader, RetryPolicy, Seen, Source, Task,
+    Worker, act, broker, dead_letters, eventually, listening, testing, timeout, told, worker,
 };
 
 on_both_brokers!(
@@ -40,7 +40,7 @@ async fn a_job_is_cancelled_though_its_worker_starts_later(place: Place) {
     let mut ended = std::collections::BTreeMap::new();
     while ended.len() < 2 {
         let batch = timeout(LONG, feed.next(50)).await.unwrap();
-        let events = batch.messages().iter().filter_map(leveret::feed::Taken::event);
+        let events = batch.messages().iter().filter_map(leveret::reader::ReadMessage::event);
         ended.extend(events.filter(|event| event.step.is_terminal()).map(|event| (event.id, event.step.name())));
         feed.ack(batch);
     }
@@ -107,7 +107,7 @@ async fn a_cancelled_job_does_not_run_though_everything_is_restarted() {
     node.kill9().await;
     node.restart().await;
     let place = Place { broker: broker(&node.url()), url: Some(node.url()), _vhost: None };
-    let mut feed = Feed::new(&place.broker, Source::JobEvents, 100);
+    let mut feed = QueueReader::new(&place.broker, Source::StatusUpdates, 100);
     let running = testing::start(worker(&seen), &place.another_process()).await.unwrap();
     told(&mut feed, waiting.as_str(), &["received", "cancelled"]).await;
     place.broker.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();
@@ -122,7 +122,7 @@ async fn a_worker_hears_of_cancelled_jobs_also_in_a_stream_that_was_made_anew() 
     let seen = Arc::<Seen>::default();
     let running = testing::start(worker(&seen), &place.broker).await.unwrap();
     let publisher = place.broker.publisher();
-    let run_and_cancel = async |feed: &mut Feed, runs: u32| {
+    let run_and_cancel = async |feed: &mut QueueReader, runs: u32| {
         let id = publisher.publish(&Task { act: Act::UntilCancelled }).track().await.unwrap();
         eventually("the job runs", LONG, async || seen.runs.load(Ordering::SeqCst) == runs).await;
         publisher.cancel(id.as_str()).await.unwrap();

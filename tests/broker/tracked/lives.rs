@@ -1,8 +1,8 @@
 //! A job is cancelled in one life of it, and may have others.
 
 use super::{
-    Act, Arc, Duration, Feed, LONG, Ordering, Place, Seen, Source, Task, dead_letters, listening, sleep, testing,
-    timeout, told, worker,
+    Act, Arc, Duration, LONG, Ordering, Place, QueueReader, Seen, Source, Task, dead_letters, listening, sleep,
+    testing, timeout, told, worker,
 };
 
 on_both_brokers!(
@@ -17,7 +17,7 @@ async fn a_job_that_was_cancelled_when_it_was_dead_runs_once_it_is_replayed(plac
     let id = publisher.publish(&Task { act: Act::Refuse }).track().await.unwrap();
     told(&mut events, id.as_str(), &["received", "started", "dead"]).await;
     publisher.cancel(id.as_str()).await.unwrap();
-    let mut feed = Feed::new(&place.broker, Source::DeadLetters("tasks".into()), 10);
+    let mut feed = QueueReader::new(&place.broker, Source::DeadLetters("tasks".into()), 10);
     let batch = timeout(LONG, feed.next(10)).await.unwrap();
     // Later by the clock, which counts in milliseconds.
     sleep(Duration::from_millis(2)).await;
@@ -38,7 +38,7 @@ async fn a_job_that_was_cancelled_when_it_was_dead_runs_once_it_is_replayed(plac
     let mut is_over = false;
     while !is_over {
         let batch = timeout(LONG, events.next(50)).await.unwrap();
-        let mut steps = batch.messages().iter().filter_map(leveret::feed::Taken::event);
+        let mut steps = batch.messages().iter().filter_map(leveret::reader::ReadMessage::event);
         is_over = steps.any(|event| event.id == again.as_str() && event.step.name() == "cancelled");
         events.ack(batch);
     }
@@ -60,7 +60,7 @@ async fn a_cancelled_job_that_cannot_run_ends_as_cancelled(place: Place) {
     let mut ended = std::collections::BTreeMap::new();
     while ended.len() < 2 {
         let batch = timeout(LONG, events.next(50)).await.unwrap();
-        let steps = batch.messages().iter().filter_map(leveret::feed::Taken::event);
+        let steps = batch.messages().iter().filter_map(leveret::reader::ReadMessage::event);
         ended.extend(steps.map(|event| (event.id, event.step.name())));
         events.ack(batch);
     }

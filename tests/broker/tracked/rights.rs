@@ -1,9 +1,9 @@
 //! What a worker may not tell or announce at first, it does once somebody has granted the right.
 
 use super::{
-    Act, Arc, Broker, Catalogue, Config, Context, Deserialize, Duration, Feed, Job, LONG, Ordering, Permissions, Seen,
-    Serialize, Source, Task, TopologyMode, Worker, broker, eventually, keep_events, shared_node, sleep, testing,
-    timeout, worker,
+    Act, Arc, Broker, Catalogue, Config, Context, Deserialize, Duration, Job, LONG, Ordering, Permissions, QueueReader,
+    Seen, Serialize, Source, Task, TopologyMode, Worker, broker, declare_status_queue, eventually, shared_node, sleep,
+    testing, timeout, worker,
 };
 use leveret::JobResult;
 use leveret_harness::RawClient;
@@ -26,7 +26,7 @@ const MUTE: &str = "^leveret.v1.(jobs|dead|delay.*)$";
 async fn what_is_refused_is_tried_again_until_the_right_is_granted() {
     let vhost = shared_node().await.vhost().await;
     let owner = broker(&vhost.url());
-    keep_events(&owner).await.unwrap();
+    declare_status_queue(&owner).await.unwrap();
     let catalogue = Catalogue::follow(&owner);
     catalogue.ready().await;
     // It declares the queue, and does not announce the job.
@@ -45,7 +45,7 @@ async fn what_is_refused_is_tried_again_until_the_right_is_granted() {
     let (name, write) = (vhost.name(), ".*");
     vhost.node().ctl(&["set_permissions", "--vhost", name, "muted", "", write, ".*"]).await.unwrap();
     timeout(LONG, catalogue.wait_for("task")).await.expect("its jobs are announced");
-    let mut feed = Feed::new(&owner, Source::JobEvents, 100);
+    let mut feed = QueueReader::new(&owner, Source::StatusUpdates, 100);
     let told = async {
         loop {
             owner.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();

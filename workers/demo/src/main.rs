@@ -47,7 +47,7 @@ On RabbitMQ, stop other workers of these queues first: what becomes of the
 jobs that they take never reaches this summary."#;
 
 /// Jobs that are given up are shown by the demo itself, and lapin takes our own closing of a connection for an error.
-const QUIET: &str = "error,leveret::task=off,lapin=off";
+const QUIET: &str = "error,leveret::attempt::task=off,lapin=off";
 
 /// Runs the email, the reports and the orders worker on real input, and tells what became of every job.
 #[derive(Parser)]

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use leveret::{Broker, Dependency, PublishError};
+use leveret::{Broker, CircuitBreaker, PublishError};
 use leveret_email::{Mail, MailSettings};
 use leveret_reports::Reports;
 use leveret_store::Store;
@@ -85,8 +85,8 @@ impl Show {
         let reports = Reports { data_dir: data.to_owned(), output_dir: report_dir(output), max_groups: 10_000 };
         let stall = Stall::open(output).await?;
         // A demo does not wait as long for its mail server as a worker should.
-        let server = Dependency::new("smtp").failures(1).open_for(Duration::from_secs(1));
-        let email = leveret_email::worker(mail).dependency(server).middleware(ledger.recorder());
+        let server = CircuitBreaker::new("smtp").failures(1).open_for(Duration::from_secs(1));
+        let email = leveret_email::worker(mail).circuit_breaker(server).middleware(ledger.recorder());
         let reports = leveret_reports::worker(reports, 2).middleware(ledger.recorder());
 
         let (mut workers, stop) = (JoinSet::new(), CancellationToken::new());

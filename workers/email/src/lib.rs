@@ -31,7 +31,7 @@ pub mod text;
 
 use std::time::Duration;
 
-use leveret::{Dependency, Queue, RetryPolicy, Worker};
+use leveret::{CircuitBreaker, Queue, RetryPolicy, Worker};
 
 pub use self::{
     jobs::SendEmail,
@@ -47,12 +47,12 @@ pub fn worker(mail: Mail) -> Worker<Mail> {
     let queue =
         Queue::new("email").concurrency(16).retry(RetryPolicy::exponential().max_attempts(100)).timeout(timeout);
     // A failure counts against the server only when it concerns every mail: one is enough.
-    let server = Dependency::new(jobs::SMTP).failures(1);
+    let server = CircuitBreaker::new(jobs::SMTP).failures(1);
     Worker::new(mail)
         .queue(queue)
-        .dependency(server)
+        .circuit_breaker(server)
         .handle(jobs::send_email)
-        .needs(jobs::SMTP)
+        .circuit(jobs::SMTP)
         .handle(jobs::confirm_order)
-        .needs(jobs::SMTP)
+        .circuit(jobs::SMTP)
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use leveret::{
     Config, JobId, Publish, PublishError,
     catalogue::Catalogue,
-    event::{JobEvent, Step},
+    status_update::{StatusUpdate, Step},
 };
 use leveret_serve::desk::edit::{self, Checked};
 use serde_json::json;
@@ -123,7 +123,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         broker.close().await;
         return Ok(Exit::Well);
     };
-    store.record(&[JobEvent { origin, ..queued(&arguments, &id, queue) }]).await?;
+    store.record(&[StatusUpdate { origin, ..queued(&arguments, &id, queue) }]).await?;
     let services = leveret_serve::Services::new(&broker, store);
     jobs::wait(&services, id.as_str(), wait, arguments.output).await
 }
@@ -168,11 +168,11 @@ fn options(mut publish: Publish, arguments: &Arguments) -> Publish {
 }
 
 /// What a server tells of what is submitted to it.
-fn queued(arguments: &Arguments, id: &JobId, queue: String) -> JobEvent {
+fn queued(arguments: &Arguments, id: &JobId, queue: String) -> StatusUpdate {
     let now = now_ms();
     let after = |duration: Duration| now.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
     let at = arguments.at.map(|at| u64::try_from(at.as_millisecond()).unwrap_or(0));
-    JobEvent {
+    StatusUpdate {
         id: id.to_string(),
         job: arguments.job.clone(),
         queue,

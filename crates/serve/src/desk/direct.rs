@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use leveret::{
     Broker,
     catalogue::Catalogue,
-    feed::{Batch, Feed, Source, Taken},
+    reader::{Batch, QueueReader, ReadMessage, Source},
 };
 use leveret_store::Letter;
 use serde::Serialize;
@@ -60,7 +60,7 @@ pub async fn replay(
     most: u64,
     mut progress: impl FnMut(&Summary),
 ) -> Summary {
-    let mut feed = Feed::new(broker, Source::DeadLetters(queue.to_owned()), WINDOW);
+    let mut feed = QueueReader::new(broker, Source::DeadLetters(queue.to_owned()), WINDOW);
     let (mut pace, publisher, catalogue) = (Pace::new(rate), broker.publisher(), Catalogue::follow(broker));
     // It says which queues have lanes. Where it cannot be read, letters go to the queue itself.
     drop(timeout(QUIET, catalogue.ready()).await);
@@ -86,7 +86,7 @@ pub async fn replay(
             }
             batch = next, if taken < most && !is_over && flying.len() < WINDOW.into() => match batch {
                 Ok(batch) => {
-                    let Some(message) = batch.messages().first().map(Taken::message) else { continue };
+                    let Some(message) = batch.messages().first().map(ReadMessage::message) else { continue };
                     let queue = to.unwrap_or(queue);
                     let mut replay = publisher.replay(message, queue);
                     if catalogue.has_lanes(message.dead_letter().job.as_deref().unwrap_or_default(), queue) {
@@ -105,7 +105,7 @@ pub async fn replay(
 
 /// Takes up to `most` dead letters of a queue away for good.
 pub async fn purge(broker: &Broker, queue: &str, most: u64, mut progress: impl FnMut(&Summary)) -> Summary {
-    let mut feed = Feed::new(broker, Source::DeadLetters(queue.to_owned()), WINDOW);
+    let mut feed = QueueReader::new(broker, Source::DeadLetters(queue.to_owned()), WINDOW);
     let mut summary = Summary::default();
     while let Some(batch) = next(&mut feed, most - summary.done).await {
         summary.done += batch.messages().len() as u64;
@@ -118,7 +118,7 @@ pub async fn purge(broker: &Broker, queue: &str, most: u64, mut progress: impl F
 
 /// Shows up to `most` dead letters of a queue, and hands them back.
 pub async fn list(broker: &Broker, queue: &str, most: u16) -> Vec<Letter> {
-    let mut feed = Feed::new(broker, Source::DeadLetters(queue.to_owned()), most);
+    let mut feed = QueueReader::new(broker, Source::DeadLetters(queue.to_owned()), most);
     let (mut letters, now) = (Vec::new(), now_ms());
     while let Some(batch) = next(&mut feed, u64::from(most.min(IN_HAND)) - letters.len() as u64).await {
         let first = letters.len();
@@ -146,7 +146,7 @@ pub async fn export(
     let (mut feeds, mut seen, mut summary) = (Vec::new(), HashSet::new(), Summary::default());
     let (mut distinct, now) = (0, now_ms());
     loop {
-        let mut feed = Feed::new(broker, Source::DeadLetters(queue.to_owned()), IN_HAND);
+        let mut feed = QueueReader::new(broker, Source::DeadLetters(queue.to_owned()), IN_HAND);
         let before = summary.done;
         let mut in_hand = 0;
         while in_hand < IN_HAND.into()
@@ -175,7 +175,7 @@ pub async fn export(
     Ok(summary)
 }
 
-fn digest(taken: &Taken) -> [u8; 16] {
+fn digest(taken: &ReadMessage) -> [u8; 16] {
     let (message, mut short) = (taken.message(), [0; 16]);
     let digest = Sha256::new_with_prefix(message.payload()).chain_update([0]).chain_update(message.properties());
     short.copy_from_slice(&digest.finalize()[..16]);
@@ -183,7 +183,7 @@ fn digest(taken: &Taken) -> [u8; 16] {
 }
 
 /// The next batch of at most `most`; none when the queue is quiet.
-async fn next(feed: &mut Feed, most: u64) -> Option<Batch> {
+async fn next(feed: &mut QueueReader, most: u64) -> Option<Batch> {
     let most = usize::try_from(most).unwrap_or(usize::MAX).min(WINDOW.into());
     if most == 0 { None } else { timeout(QUIET, feed.next(most)).await.ok() }
 }

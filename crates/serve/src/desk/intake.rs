@@ -6,8 +6,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use leveret::{
     Broker,
     catalogue::Catalogue,
-    event::JobEvent,
-    feed::{Batch, Feed, Source},
+    reader::{Batch, QueueReader, Source},
+    status_update::StatusUpdate,
 };
 use leveret_store::{DeadSource, NewDead, Store};
 use tokio::{sync::Mutex, task::JoinSet, time::sleep};
@@ -62,7 +62,7 @@ async fn take(
     source: Source,
     stop: CancellationToken,
 ) {
-    let mut feed = Feed::new(&broker, source.clone(), AT_ONCE);
+    let mut feed = QueueReader::new(&broker, source.clone(), AT_ONCE);
     while let Some(batch) = stop.run_until_cancelled(feed.next(AT_ONCE.into())).await {
         let kept = async {
             let _turn = turn.lock().await;
@@ -90,13 +90,13 @@ async fn keep(store: &Store, catalogue: &Catalogue, source: &Source, batch: &Bat
         }
     });
     let letters: Vec<_> = letters.collect();
-    let messages = batch.messages().iter().map(leveret::feed::Taken::message);
+    let messages = batch.messages().iter().map(leveret::reader::ReadMessage::message);
     let deaths: Vec<_> = messages.zip(&letters).map(|(message, new)| letter::death(message, new, now)).collect();
     commit(store, source, &letters, &deaths, now).await;
 }
 
 /// Tries until the store has all of it. What it refuses is halved, down to the letter that is to blame.
-async fn commit(store: &Store, source: &Source, letters: &[NewDead], deaths: &[Option<JobEvent>], now: u64) {
+async fn commit(store: &Store, source: &Source, letters: &[NewDead], deaths: &[Option<StatusUpdate>], now: u64) {
     let told: Vec<_> = deaths.iter().flatten().cloned().collect();
     let mut pause = FIRST_PAUSE;
     loop {

@@ -2,8 +2,8 @@
 
 use leveret::{
     ErrorKind,
-    event::{JobEvent, Step},
-    feed::{RawMessage, Taken, Unreadable},
+    reader::{RawMessage, ReadMessage, Unreadable},
+    status_update::{StatusUpdate, Step},
 };
 use leveret_store::{DeadLetter, DeadSource, DeadState, Letter, NewDead, fingerprint};
 
@@ -16,7 +16,7 @@ const LONGEST_NAME: usize = 255;
 
 /// What was taken from `<queue>.dead`, or from the unrouted with the job queue as far as it is known.
 #[must_use]
-pub fn as_new(taken: &Taken, source: DeadSource, queue: &str) -> NewDead {
+pub fn as_new(taken: &ReadMessage, source: DeadSource, queue: &str) -> NewDead {
     let (message, letter) = (taken.message(), taken.message().dead_letter());
     let (kind, error) = reason(message, source, letter.kind, letter.reason);
     NewDead {
@@ -56,7 +56,7 @@ pub fn unreadable(new: &NewDead, reason: &str) -> NewDead {
 
 /// As [`as_new`], for a list or an export without a store.
 #[must_use]
-pub fn as_letter(taken: &Taken, queue: &str, number: i64, now: u64) -> Letter {
+pub fn as_letter(taken: &ReadMessage, queue: &str, number: i64, now: u64) -> Letter {
     let new = as_new(taken, DeadSource::Dead, queue);
     let about = DeadLetter {
         id: number,
@@ -104,9 +104,9 @@ fn is_of_broker(message: &RawMessage) -> bool {
 
 /// The end of a tracked job, in the place where its worker tells it: for those whose worker could not.
 #[must_use]
-pub fn death(message: &RawMessage, letter: &NewDead, now: u64) -> Option<JobEvent> {
+pub fn death(message: &RawMessage, letter: &NewDead, now: u64) -> Option<StatusUpdate> {
     let id = letter.job_id.clone().filter(|_| message.is_tracked())?;
-    Some(JobEvent {
+    Some(StatusUpdate {
         id,
         job: letter.job.clone(),
         queue: letter.queue.clone(),
@@ -129,8 +129,8 @@ pub(crate) fn as_it_died(letter: &Letter) -> Result<RawMessage, Unreadable> {
 
 /// The begin of a job's next life, on `queue`.
 #[must_use]
-pub fn queued(message: &RawMessage, letter: &DeadLetter, queue: &str, now: u64) -> Option<JobEvent> {
-    Some(JobEvent {
+pub fn queued(message: &RawMessage, letter: &DeadLetter, queue: &str, now: u64) -> Option<StatusUpdate> {
+    Some(StatusUpdate {
         id: letter.job_id.clone()?,
         job: letter.job.clone(),
         queue: queue.to_owned(),

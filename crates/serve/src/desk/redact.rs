@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use leveret::feed::RawMessage;
+use leveret::reader::RawMessage;
 
 use crate::json::{self, Go, Place};
 

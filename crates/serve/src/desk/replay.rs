@@ -4,7 +4,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use futures_util::{Stream, StreamExt, stream::unfold};
-use leveret::{PublishError, event::JobEvent};
+use leveret::{PublishError, status_update::StatusUpdate};
 use leveret_store::{By, Letter, Replay, Selection};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
@@ -235,7 +235,7 @@ struct Run<'a, P> {
 /// What became of a publish.
 struct Sent {
     id: i64,
-    event: Option<JobEvent>,
+    event: Option<StatusUpdate>,
     fault: Option<Fault>,
 }
 

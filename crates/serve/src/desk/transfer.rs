@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use futures_util::{Stream, StreamExt, TryStreamExt, stream::unfold};
-use leveret::{feed::RawMessage, text};
+use leveret::{reader::RawMessage, text};
 use leveret_store::{By, DeadFilter, Letter, Store};
 use serde::Serialize;
 use tokio::{

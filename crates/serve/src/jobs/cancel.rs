@@ -1,6 +1,6 @@
 //! Has a job not run any more.
 
-use leveret::event::{JobEvent, Step};
+use leveret::status_update::{StatusUpdate, Step};
 use leveret_store::{By, JobState, TrackedJob};
 use serde::Serialize;
 use serde_json::json;
@@ -41,7 +41,7 @@ impl Services {
         self.store.audit(by, "cancel", &json!({ "job": job.id })).await?;
         self.publisher.cancel(job.job_id()).await?;
         let cancelled = if job.state == JobState::Started { Cancelled::Running } else { Cancelled::Queued };
-        let event = JobEvent {
+        let event = StatusUpdate {
             id: job.job_id().to_owned(),
             job: job.job,
             queue: job.queue,

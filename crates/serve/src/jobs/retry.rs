@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leveret::event::{JobEvent, Step};
+use leveret::status_update::{StatusUpdate, Step};
 use leveret_store::{By, DeadFilter, DeadLetter, DeadState, JobState, Letter, Selection, TrackedJob};
 use tokio::time::{Instant, sleep};
 
@@ -134,8 +134,8 @@ fn being_replayed(job: &TrackedJob) -> Error {
     Error::Conflict { status: Status::of(job, now_ms()), reason }
 }
 
-fn queued_again(job: TrackedJob, at: u64, hop: u32) -> JobEvent {
-    JobEvent {
+fn queued_again(job: TrackedJob, at: u64, hop: u32) -> StatusUpdate {
+    StatusUpdate {
         id: job.job_id().to_owned(),
         job: job.job,
         queue: job.queue,

@@ -14,7 +14,7 @@ use futures_util::{StreamExt, stream};
 use leveret::{
     Publish, PublishError,
     catalogue::Entry,
-    event::{JobEvent, Step},
+    status_update::{StatusUpdate, Step},
 };
 use leveret_store::{IdempotencyClaim, IdempotencyRequest};
 use serde_json::{Value, json};
@@ -196,7 +196,7 @@ impl Services {
 }
 
 impl Checked {
-    fn queued(&self, id: &str, origin: Option<String>, at: u64) -> JobEvent {
+    fn queued(&self, id: &str, origin: Option<String>, at: u64) -> StatusUpdate {
         let Self { submission, entry } = self;
         let due = match submission.due {
             Due::Now => None,
@@ -204,7 +204,7 @@ impl Checked {
             Due::At(due) => Some(due),
         };
         let expires = submission.expires_in.map(|expires_in| at.saturating_add(millis(expires_in)));
-        JobEvent {
+        StatusUpdate {
             id: id.to_owned(),
             job: entry.job.clone(),
             queue: entry.queue.clone(),

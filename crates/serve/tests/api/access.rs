@@ -1,6 +1,6 @@
 use leveret::{
     Broker,
-    event::{JobEvent, Step},
+    status_update::{StatusUpdate, Step},
 };
 use leveret_serve::{Error, Options, Server, Services};
 use leveret_store::Store;
@@ -59,7 +59,7 @@ async fn without_a_valid_token_nothing_is_told() {
 async fn the_audit_log_names_the_token_and_is_for_operators() {
     let tokens = format!("viewer:{VIEWER},operator:anna={OPERATOR},operator:another-unguessable-word").parse().unwrap();
     let site = Site::with_options(Options { tokens, ..options() }).await;
-    let event = JobEvent {
+    let event = StatusUpdate {
         id: "order-17".into(),
         job: "demo.work".into(),
         queue: "demo".into(),

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use leveret::{
     Broker,
-    event::{JobEvent, Step},
+    status_update::{StatusUpdate, Step},
 };
 use leveret_store::Store;
 use reqwest::Method;
@@ -83,7 +83,7 @@ async fn news_that_another_server_records_is_told_too() {
     let here = Site::start(&Broker::memory(), &url, options()).await;
     // This one's broker hears nothing of it.
     let there = Store::open(&url).await.unwrap();
-    let started = JobEvent {
+    let started = StatusUpdate {
         id: "order-17".into(),
         job: "demo.work".into(),
         queue: "demo".into(),
@@ -100,7 +100,7 @@ async fn news_that_another_server_records_is_told_too() {
     there.record(std::slice::from_ref(&started)).await.unwrap();
     let response = here.send(Method::GET, "/api/tasks/order-17/events", None).await;
     let succeeded = Step::Succeeded { result: None, too_large: None };
-    there.record(&[JobEvent { step: succeeded, ..started }]).await.unwrap();
+    there.record(&[StatusUpdate { step: succeeded, ..started }]).await.unwrap();
     assert_eq!(events(response).await.last().unwrap()["status"], "Completed");
 }
 

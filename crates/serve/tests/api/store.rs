@@ -1,6 +1,6 @@
 use leveret::{
     Broker,
-    event::{JobEvent, Step},
+    status_update::{StatusUpdate, Step},
 };
 use leveret_harness::{Postgres, eventually, eventually_eq, shared_postgres};
 use leveret_store::Store;
@@ -84,7 +84,7 @@ async fn after_an_absence_longer_than_steps_are_kept_unfinished_tasks_are_marked
     let (_folder, url) = sqlite();
     let store = Store::open(&url).await.unwrap();
     let long_ago = now() - 10 * 24 * 3_600_000;
-    let started = JobEvent {
+    let started = StatusUpdate {
         id: "order-17".into(),
         job: "demo.work".into(),
         queue: "demo".into(),
@@ -110,7 +110,7 @@ async fn after_an_absence_longer_than_steps_are_kept_unfinished_tasks_are_marked
 async fn what_was_kept_long_enough_is_deleted() {
     let (_folder, url) = sqlite();
     let store = Store::open(&url).await.unwrap();
-    let ended = |id: &str, at| JobEvent {
+    let ended = |id: &str, at| StatusUpdate {
         id: id.into(),
         job: "demo.work".into(),
         queue: "demo".into(),

@@ -4,7 +4,7 @@ use std::{sync::Mutex, time::Duration};
 
 use leveret::{
     Broker,
-    event::{JobEvent, Step},
+    status_update::{StatusUpdate, Step},
     testing,
 };
 use leveret_harness::{eventually, eventually_eq};
@@ -118,7 +118,7 @@ async fn canaries_that_fail_as_before_keep_the_rest_here() {
 async fn a_canary_is_not_judged_by_another_job_that_bears_its_id() {
     let stage = Stage::new().await;
     let letter = stage.bury([1, 2]).await.remove(0);
-    let other = JobEvent {
+    let other = StatusUpdate {
         id: "c1".into(),
         job: "charge".into(),
         queue: "money".into(),
@@ -148,7 +148,7 @@ async fn an_edited_letter_without_an_origin_stays_the_same_job() {
     let id = stage.bury([1]).await[0].id;
     stage.mend();
     let letter = stage.store.letter(id).await.unwrap().unwrap();
-    let origin = leveret::feed::RawMessage::from_parts(&letter.properties, letter.payload).unwrap().origin();
+    let origin = leveret::reader::RawMessage::from_parts(&letter.properties, letter.payload).unwrap().origin();
     assert!(origin.starts_with("body-"), "{origin}");
     let (desk, tracker) = (stage.desk(), stage.track());
     desk.edit(id, br#"{"cents": 2}"#, BY).await.unwrap();
@@ -258,7 +258,7 @@ async fn a_replay_that_is_run_elsewhere_is_not_run_here() {
 async fn canaries_are_not_forgotten_however_often_a_replay_is_interrupted() {
     let stage = Stage::new().await;
     stage.bury(1..=10).await;
-    leveret::feed::keep_events(&stage.broker).await.unwrap();
+    leveret::reader::declare_status_queue(&stage.broker).await.unwrap();
     let options = Options { canary: Some(3), canary_timeout: 60, ..Options::default() };
     let (replay, desk) = (abandoned(&stage, &options).await, stage.desk());
     for _ in 0..4 {
@@ -345,7 +345,7 @@ async fn a_canary_that_is_cancelled_keeps_the_rest_here() {
     let cancel = async {
         let replayed = async || stage.store.job("c1").await.unwrap().is_some();
         eventually("it is replayed", Duration::from_secs(20), replayed).await;
-        let cancelled = JobEvent {
+        let cancelled = StatusUpdate {
             id: "c1".into(),
             job: "charge".into(),
             queue: "money".into(),

@@ -11,7 +11,7 @@ use std::{
 use leveret::{
     Broker, Context, JobError, JobResult, Queue, RetryPolicy, Worker,
     catalogue::Catalogue,
-    feed::{Feed, Source},
+    reader::{QueueReader, Source},
     testing::{self, Running},
 };
 use leveret_serve::desk::{Desk, intake};
@@ -148,10 +148,10 @@ impl Stage {
     pub(crate) fn track(&self) -> JoinHandle<()> {
         let (broker, store) = (self.broker.clone(), self.store.clone());
         tokio::spawn(async move {
-            let mut feed = Feed::new(&broker, Source::JobEvents, 100);
+            let mut feed = QueueReader::new(&broker, Source::StatusUpdates, 100);
             loop {
                 let batch = feed.next(100).await;
-                let events: Vec<_> = batch.messages().iter().filter_map(leveret::feed::Taken::event).collect();
+                let events: Vec<_> = batch.messages().iter().filter_map(leveret::reader::ReadMessage::event).collect();
                 store.record(&events).await.unwrap();
                 feed.ack(batch);
             }

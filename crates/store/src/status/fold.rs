@@ -3,7 +3,7 @@
 //! Each field is a function of the set of events: most fields come from the event of the greatest position, the others
 //! are a minimum or maximum of times. So late, duplicate and shuffled events result in the same job.
 
-use leveret::event::{JobEvent, Step};
+use leveret::status_update::{StatusUpdate, Step};
 
 use super::job::{JobPosition, JobState, TrackedJob};
 
@@ -20,7 +20,7 @@ pub(super) enum Relation {
 
 /// Whether an event is of the job with this origin, name and queue. The counters of a message do not distinguish jobs
 /// of one id, because its publisher writes them.
-pub(super) fn is_same(own: (Option<&str>, &str, &str), event: &JobEvent) -> bool {
+pub(super) fn is_same(own: (Option<&str>, &str, &str), event: &StatusUpdate) -> bool {
     let (origin, job, queue) = own;
     match (origin, event.origin.as_deref()) {
         (Some(own), Some(other)) => own == other,
@@ -31,7 +31,7 @@ pub(super) fn is_same(own: (Option<&str>, &str, &str), event: &JobEvent) -> bool
 
 impl TrackedJob {
     /// Returns whose event this is.
-    pub(super) fn relation(&self, event: &JobEvent) -> Relation {
+    pub(super) fn relation(&self, event: &StatusUpdate) -> Relation {
         if is_same((self.origin.as_deref(), &self.job, &self.queue), event) {
             Relation::Own
         } else if (self.state.is_terminal() || self.stale) && event.at > self.updated_at {
@@ -42,7 +42,7 @@ impl TrackedJob {
     }
 
     /// Makes a job of which nothing is known but its identity.
-    pub(super) fn new(id: &str, event: &JobEvent) -> Self {
+    pub(super) fn new(id: &str, event: &StatusUpdate) -> Self {
         Self {
             wire_id: (id != event.id).then(|| event.id.clone()),
             origin: event.origin.clone(),
@@ -74,7 +74,7 @@ impl TrackedJob {
         }
     }
 
-    pub(super) fn apply(&mut self, event: &JobEvent) {
+    pub(super) fn apply(&mut self, event: &StatusUpdate) {
         self.stale = false;
         self.created_at = self.created_at.min(event.enqueued_at.unwrap_or(event.at));
         self.updated_at = self.updated_at.max(event.at);
@@ -95,14 +95,14 @@ impl TrackedJob {
     }
 
     /// A cancellation is not a state of the job's own: it only changes how a waiting job is shown.
-    fn request_cancel(&mut self, event: &JobEvent) {
+    fn request_cancel(&mut self, event: &StatusUpdate) {
         if event.hop >= self.hop && (Some(event.hop), Some(event.at)) > (self.cancel_hop, self.cancel_requested_at) {
             (self.cancel_hop, self.cancel_requested_at) = (Some(event.hop), Some(event.at));
         }
         self.state = self.shown(self.state);
     }
 
-    fn move_to(&mut self, event: &JobEvent) {
+    fn move_to(&mut self, event: &StatusUpdate) {
         if self.cancel_hop.is_some_and(|hop| hop < event.hop) {
             (self.cancel_hop, self.cancel_requested_at) = (None, None);
         }
@@ -140,8 +140,8 @@ mod tests {
     use super::*;
 
     /// Any events of one job, also such as no worker publishes. Equal events are equal in all fields.
-    fn events() -> impl Strategy<Value = Vec<JobEvent>> {
-        let event = (0u32..3, 0u64..6, 0u8..11).prop_map(|(hop, at, step)| JobEvent {
+    fn events() -> impl Strategy<Value = Vec<StatusUpdate>> {
+        let event = (0u32..3, 0u64..6, 0u8..11).prop_map(|(hop, at, step)| StatusUpdate {
             id: "a".into(),
             job: "email.send".into(),
             queue: format!("email-{hop}"),
@@ -175,7 +175,7 @@ mod tests {
         }
     }
 
-    fn job(events: &[JobEvent]) -> TrackedJob {
+    fn job(events: &[StatusUpdate]) -> TrackedJob {
         let mut job = TrackedJob::new("a", &events[0]);
         events.iter().for_each(|event| job.apply(event));
         job

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use leveret::event::{JobEvent, Step};
+use leveret::status_update::{StatusUpdate, Step};
 use leveret_sql::db::{FromRow, Row};
 use serde::{Deserialize, Serialize};
 
@@ -193,7 +193,7 @@ pub(crate) struct JobPosition {
 }
 
 impl JobPosition {
-    pub(super) fn of(event: &JobEvent) -> Self {
+    pub(super) fn of(event: &StatusUpdate) -> Self {
         let progress = matches!(event.step, Step::Progress { .. });
         // Events of the same millisecond need an order too. Progress is later than its start.
         let order = JobState::after(&event.step) as u64 * 2 + u64::from(progress);

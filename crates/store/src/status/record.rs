@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use leveret::event::{JobEvent, Step};
+use leveret::status_update::{StatusUpdate, Step};
 use leveret_sql::{
     Result,
     db::{Arg, Sql, TimedConnection, chunks, text_list, without_nul},
@@ -54,7 +54,7 @@ const FIRST_HOPS: u32 = 50;
 const LAST_HOPS: u32 = 50;
 
 /// An event, with the id of the row that it belongs to.
-type StepOf<'a> = (String, &'a JobEvent);
+type StepOf<'a> = (String, &'a StatusUpdate);
 
 /// The lines of a timeline, by their key.
 type Lines<'a> = HashMap<(&'a str, u32, u32, &'static str), &'a StepOf<'a>>;
@@ -67,7 +67,7 @@ struct Folded<'a> {
     /// Rows that now belong to another job. Their status updates so far are deleted.
     renewed: Vec<String>,
     /// The ends of jobs without a row.
-    ends_apart: Vec<&'a JobEvent>,
+    ends_apart: Vec<&'a StatusUpdate>,
 }
 
 impl Store {
@@ -81,7 +81,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database). Nothing was written then.
-    pub async fn record(&self, events: &[JobEvent]) -> Result<Vec<StatusChange>> {
+    pub async fn record(&self, events: &[StatusUpdate]) -> Result<Vec<StatusChange>> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
@@ -108,10 +108,10 @@ impl Store {
 
 impl Store {
     /// Reads the rows that these events may belong to, by id.
-    async fn known(&self, tx: &mut TimedConnection, events: &[JobEvent]) -> Result<HashMap<String, TrackedJob>> {
+    async fn known(&self, tx: &mut TimedConnection, events: &[StatusUpdate]) -> Result<HashMap<String, TrackedJob>> {
         let known = self.rows(tx, events.iter().map(|event| event.id.as_str())).await?;
         // An id nearly always has one job.
-        let mut first: HashMap<&str, &JobEvent> = HashMap::new();
+        let mut first: HashMap<&str, &StatusUpdate> = HashMap::new();
         let others = events.iter().filter(|event| {
             let before = *first.entry(&event.id).or_insert(event);
             let is_other = |job: &TrackedJob| job.relation(event) != Relation::Own;
@@ -154,7 +154,7 @@ impl Store {
 }
 
 /// The jobs whose unique keys are free: they have ended, with a row or without one (`ends_apart`), or were cancelled.
-fn done<'a>(changed: &'a [TrackedJob], ends_apart: &[&'a JobEvent], events: &'a [JobEvent]) -> Vec<Done<'a>> {
+fn done<'a>(changed: &'a [TrackedJob], ends_apart: &[&'a StatusUpdate], events: &'a [StatusUpdate]) -> Vec<Done<'a>> {
     let ended = changed.iter().filter(|job| job.state.is_terminal());
     let ended = ended.map(|job| (job.job_id(), Some(job.origin.as_deref().unwrap_or_default())));
     let apart = ends_apart.iter().map(|end| (end.id.as_str(), Some(end.origin.as_deref().unwrap_or_default())));
@@ -163,14 +163,14 @@ fn done<'a>(changed: &'a [TrackedJob], ends_apart: &[&'a JobEvent], events: &'a 
 }
 
 /// Replaces NUL in the fields that distinguish jobs, as the database does. Two jobs here must be two jobs there.
-fn as_kept(events: &[JobEvent]) -> Cow<'_, [JobEvent]> {
-    let is_kept = |event: &JobEvent| {
+fn as_kept(events: &[StatusUpdate]) -> Cow<'_, [StatusUpdate]> {
+    let is_kept = |event: &StatusUpdate| {
         [&event.id, &event.job, &event.queue].into_iter().chain(&event.origin).all(|text| !text.contains('\0'))
     };
     if events.iter().all(is_kept) {
         return Cow::Borrowed(events);
     }
-    let kept = |event: &JobEvent| JobEvent {
+    let kept = |event: &StatusUpdate| StatusUpdate {
         id: without_nul(&event.id),
         job: without_nul(&event.job),
         queue: without_nul(&event.queue),
@@ -181,7 +181,7 @@ fn as_kept(events: &[JobEvent]) -> Cow<'_, [JobEvent]> {
 }
 
 /// The id of a row whose plain id is another job's: two jobs of an order may both have the id of the order.
-fn full_id(event: &JobEvent) -> String {
+fn full_id(event: &StatusUpdate) -> String {
     format!("{}@{}:{}", event.id, event.queue, event.job)
 }
 
@@ -190,7 +190,7 @@ fn full_id(event: &JobEvent) -> String {
 /// The plain id stays with the first job of this id. So a publisher who knows an id cannot change the row of its job.
 /// Of all other jobs with that id, name and queue the last one has a row, under the full id. Jobs beside it, before its
 /// end, have none.
-fn fold<'a>(known: &HashMap<String, TrackedJob>, events: &'a [JobEvent]) -> Folded<'a> {
+fn fold<'a>(known: &HashMap<String, TrackedJob>, events: &'a [StatusUpdate]) -> Folded<'a> {
     let mut folded = Folded {
         changed: Vec::new(),
         steps: Vec::with_capacity(events.len()),

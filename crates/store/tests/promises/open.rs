@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use leveret::event::Step;
+use leveret::status_update::Step;
 use leveret_harness::{Postgres, Proxy, eventually, shared_postgres};
 use leveret_sql::Outbox;
 use leveret_store::{Error, Store};

@@ -1,7 +1,7 @@
 //! Events belong to jobs by origin: an id is not proof, because any publisher may use it.
 
 use leveret::{
-    event::{JobEvent, Step},
+    status_update::{StatusUpdate, Step},
     unique::{Claim, Claimed, UniqueKeys},
 };
 use leveret_store::{JobFilter, JobState, Store};
@@ -31,8 +31,8 @@ fn succeeded() -> Step {
 }
 
 /// The events of a message that another publisher sent under a job's id, with counters of its own.
-fn forged(id: &str, hop: u32, step: Step) -> JobEvent {
-    JobEvent { origin: Some("forged".into()), hop, ..event(id, 0, 1_000, step) }
+fn forged(id: &str, hop: u32, step: Step) -> StatusUpdate {
+    StatusUpdate { origin: Some("forged".into()), hop, ..event(id, 0, 1_000, step) }
 }
 
 async fn state(store: &Store, id: &str) -> JobState {
@@ -48,8 +48,9 @@ async fn whoever_knows_an_id_moves_nothing_of_its_job(database: Database) {
     let claim =
         |job_id, origin| Claim { key: "email.send/7", job_id, origin, now: NOW, until: NOW + 1, instead_of: None };
     store.take(claim("a", "origin-of-a")).await.unwrap();
-    let of_the_queue = |hop, step| JobEvent { queue: "evil".into(), job: "evil.job".into(), ..forged("a", hop, step) };
-    let of_the_job = |hop, step| JobEvent { queue: "evil".into(), ..forged("a", hop, step) };
+    let of_the_queue =
+        |hop, step| StatusUpdate { queue: "evil".into(), job: "evil.job".into(), ..forged("a", hop, step) };
+    let of_the_job = |hop, step| StatusUpdate { queue: "evil".into(), ..forged("a", hop, step) };
     let forgeries = |hop| {
         [Step::Received, queued(), Step::CancelRequested, succeeded(), Step::Cancelled, dead()].into_iter().flat_map(
             move |step| [forged("a", hop, step.clone()), of_the_queue(hop, step.clone()), of_the_job(hop, step)],
@@ -76,7 +77,7 @@ async fn whoever_knows_an_id_moves_nothing_of_its_job(database: Database) {
 
 async fn two_jobs_of_one_id_have_a_row_each(database: Database) {
     let store = database.open().await;
-    let of = |job: &str, at, step| JobEvent {
+    let of = |job: &str, at, step| StatusUpdate {
         job: job.into(),
         queue: format!("{job}-queue"),
         origin: Some(job.into()),
@@ -94,7 +95,7 @@ async fn two_jobs_of_one_id_have_a_row_each(database: Database) {
 
 async fn what_is_published_under_an_id_again_has_a_row_beside_the_first_and_frees_its_own_key(database: Database) {
     let store = database.open().await;
-    let of = |origin: &str, at, step| JobEvent { origin: Some(origin.into()), ..event("nightly", 0, at, step) };
+    let of = |origin: &str, at, step| StatusUpdate { origin: Some(origin.into()), ..event("nightly", 0, at, step) };
     let claim = |origin| Claim { key: "a/7", job_id: "nightly", origin, now: NOW, until: NOW + 1, instead_of: None };
     let again = "nightly@email:email.send";
     store.record(&[event("nightly", 0, 0, queued()), event("nightly", 7, 50, dead())]).await.unwrap();
@@ -119,10 +120,10 @@ async fn what_is_published_under_an_id_again_has_a_row_beside_the_first_and_free
 
 async fn steps_of_older_workers_which_tell_no_origin_are_their_jobs(database: Database) {
     let store = database.open().await;
-    let old = |step| JobEvent { origin: None, ..event("a", 0, 5, step) };
+    let old = |step| StatusUpdate { origin: None, ..event("a", 0, 5, step) };
     store.record(&[event("a", 0, 0, queued()), old(Step::Started)]).await.unwrap();
     assert_eq!(state(&store, "a").await, JobState::Started);
-    store.record(&[JobEvent { queue: "evil".into(), ..old(dead()) }]).await.unwrap();
+    store.record(&[StatusUpdate { queue: "evil".into(), ..old(dead()) }]).await.unwrap();
     assert_eq!(state(&store, "a").await, JobState::Started);
     store.record(&[old(succeeded())]).await.unwrap();
     assert_eq!(state(&store, "a").await, JobState::Succeeded);

@@ -7,7 +7,7 @@ use std::{
 
 use leveret::{
     Broker, Context, JobResult, Queue, Rate, Worker,
-    limit::{Permits, Wish},
+    limits::{LeaseRequest, LimitStore},
     testing::{idle, start},
 };
 use leveret_store::Store;
@@ -59,7 +59,7 @@ async fn a_burst_is_had_once_and_slots_are_not_saved_up(database: Database) {
 }
 
 async fn ask(store: &Store, holder: &str, used: u32, wanted: u32, lease: Duration) -> u32 {
-    store.places("db", Wish { holder, used, wanted, most: 10, lease }).await.unwrap()
+    store.places("db", LeaseRequest { holder, used, wanted, most: 10, lease }).await.unwrap()
 }
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -133,7 +133,7 @@ async fn workers_that_share_limits_keep_them_together(database: Database) {
     for _ in 0..2 {
         let broker = Broker::memory();
         let worker = Worker::new(Arc::clone(&runs))
-            .permits(database.open().await)
+            .limit_store(database.open().await)
             .queue(Queue::new("calls").concurrency(20))
             .handle(call)
             .shared_rate("api", Rate::per_second(20))

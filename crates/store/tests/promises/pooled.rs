@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leveret::event::Step;
+use leveret::status_update::Step;
 use leveret_harness::{PgBouncer, eventually_eq, shared_postgres, unique};
 use leveret_store::Store;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leveret::event::Step;
+use leveret::status_update::Step;
 use leveret_store::{DeadFilter, IdempotencyClaim, IdempotencyRequest, Pruned, Retention, Selection};
 
 use crate::database::{ANNA, DAY, Database, HOUR, NOW, OpenStore, RUN};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use leveret::event::{JobEvent, Step};
+use leveret::status_update::{StatusUpdate, Step};
 use leveret_store::{JobFilter, JobState, StatusChange, Store, TrackedJob};
 use serde_json::json;
 
@@ -25,8 +25,8 @@ leveret_harness::on_both_databases! {
     of_a_job_that_comes_back_again_and_again_the_first_and_the_last_steps_are_kept,
 }
 
-pub(crate) fn event(id: &str, hop: u32, at: u64, step: Step) -> JobEvent {
-    JobEvent {
+pub(crate) fn event(id: &str, hop: u32, at: u64, step: Step) -> StatusUpdate {
+    StatusUpdate {
         id: id.into(),
         job: "email.send".into(),
         queue: "email".into(),
@@ -63,7 +63,7 @@ async fn state(store: &Store, id: &str) -> JobState {
 }
 
 /// The events of a job in order, with deaths of workers, retries, snoozes, cancellations and replays.
-fn life(id: &str, random: &mut fastrand::Rng) -> Vec<JobEvent> {
+fn life(id: &str, random: &mut fastrand::Rng) -> Vec<StatusUpdate> {
     let mut events = vec![event(id, 0, 0, queued())];
     let (mut at, mut hop) = (0, 0);
     loop {
@@ -77,7 +77,7 @@ fn life(id: &str, random: &mut fastrand::Rng) -> Vec<JobEvent> {
             at += 10;
         }
         if random.u8(0..4) == 0 {
-            let by_the_server = JobEvent { worker: None, ..event(id, hop, at, Step::CancelRequested) };
+            let by_the_server = StatusUpdate { worker: None, ..event(id, hop, at, Step::CancelRequested) };
             events.push(by_the_server);
         }
         at += 1;
@@ -104,7 +104,8 @@ async fn shuffled_doubled_and_split_events_end_in_the_same_job(database: Databas
         let (ordered, shuffled) = (format!("ordered-{seed}"), format!("shuffled-{seed}"));
         let events = life(&ordered, &mut random);
         store.record(&events).await.unwrap();
-        let mut mixed: Vec<_> = events.iter().map(|event| JobEvent { id: shuffled.clone(), ..event.clone() }).collect();
+        let mut mixed: Vec<_> =
+            events.iter().map(|event| StatusUpdate { id: shuffled.clone(), ..event.clone() }).collect();
         mixed.extend_from_within(..mixed.len() / 2);
         random.shuffle(&mut mixed);
         for batch in mixed.chunks(random.usize(1..8)) {
@@ -123,7 +124,7 @@ async fn shuffled_doubled_and_split_events_end_in_the_same_job(database: Databas
 
 async fn a_row_shows_what_its_events_said(database: Database) {
     let store = database.open().await;
-    let submitted = JobEvent {
+    let submitted = StatusUpdate {
         label: Some("Important Task".into()),
         priority: Some(7),
         enqueued_at: Some(NOW - 5),
@@ -260,9 +261,9 @@ async fn pages_stay_right_while_jobs_are_added(database: Database) {
 async fn a_filter_finds_what_fits_all_of_it(database: Database) {
     let store = database.open().await;
     let events = [
-        JobEvent { label: Some("Weekly Report: Übersicht".into()), ..event("a", 0, 0, queued()) },
-        JobEvent { queue: "slow".into(), ..event("b", 0, 10, Step::Started) },
-        JobEvent { job: "report.make".into(), ..event("c", 0, 20, dead()) },
+        StatusUpdate { label: Some("Weekly Report: Übersicht".into()), ..event("a", 0, 0, queued()) },
+        StatusUpdate { queue: "slow".into(), ..event("b", 0, 10, Step::Started) },
+        StatusUpdate { job: "report.make".into(), ..event("c", 0, 20, dead()) },
     ];
     store.record(&events).await.unwrap();
     let all = JobFilter::default;
@@ -296,7 +297,7 @@ async fn any_text_at_all_can_be_stored(database: Database) {
     let store = database.open().await;
     let odd = "\0 '\"\\ ünï \u{1f407} \u{ffff} $1 ?";
     let step = Step::Dead { kind: odd.into(), error: odd.into() };
-    let strange = JobEvent { label: Some(odd.into()), at: u64::MAX, ..event(odd, 0, 0, step) };
+    let strange = StatusUpdate { label: Some(odd.into()), at: u64::MAX, ..event(odd, 0, 0, step) };
     store.record(&[strange]).await.unwrap();
     let shown = odd.replace('\0', "\u{fffd}");
     let job = store.job(&shown).await.unwrap().unwrap();
@@ -360,7 +361,8 @@ async fn of_a_job_that_comes_back_again_and_again_the_first_and_the_last_steps_a
     assert_eq!((kept.len(), kept.last().unwrap().step.as_str()), (300, "snoozed"));
     assert_eq!(store.timeline("other").await.unwrap().len(), 1);
 
-    let forged: Vec<_> = (0..1500).map(|attempt| JobEvent { attempt, ..event("b", 0, 0, Step::Received) }).collect();
+    let forged: Vec<_> =
+        (0..1500).map(|attempt| StatusUpdate { attempt, ..event("b", 0, 0, Step::Received) }).collect();
     store.record(&forged).await.unwrap();
     assert_eq!(store.timeline("b").await.unwrap().len(), 1000);
 }

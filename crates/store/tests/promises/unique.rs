@@ -1,7 +1,7 @@
 //! One job at a time holds a unique key.
 
 use leveret::{
-    event::{JobEvent, Step},
+    status_update::{StatusUpdate, Step},
     unique::{Claim, Claimed, UniqueKeys},
 };
 use leveret_store::Retention;
@@ -69,7 +69,7 @@ async fn a_key_is_free_when_its_job_has_ended(database: Database) {
 
 async fn a_key_is_free_when_its_job_has_ended_beside_two_others_of_its_id(database: Database) {
     let store = database.open().await;
-    let of = |origin: &str, step| JobEvent { origin: Some(origin.into()), ..event("order-7", 0, 1, step) };
+    let of = |origin: &str, step| StatusUpdate { origin: Some(origin.into()), ..event("order-7", 0, 1, step) };
     // The first one has the row of the plain id, the second one that of the full id. Both keep running.
     store.record(&[of("first", Step::Started), of("second", Step::Started)]).await.unwrap();
     let third = Claim { origin: "third", ..claim("order-7", NOW, None) };

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use leveret::event::Step;
+use leveret::status_update::Step;
 use leveret_harness::Process;
 use leveret_store::{DeadFilter, JobState, NewDead, Store};
 

@@ -208,7 +208,7 @@ async fn a_refusal_of_the_set_up_opens_the_circuit_and_the_jobs_wait() {
         let broker = Broker::memory();
         let running = testing::start(worker(mail_to(&sink)), &broker).await.unwrap();
         broker.publisher().publish(&send_email()).await.unwrap();
-        let open = "leveret_dependency_state{dependency=\"smtp\"} 2";
+        let open = "leveret_circuit_state{circuit=\"smtp\"} 2";
         while !broker.metrics_text().contains(open) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -239,7 +239,7 @@ async fn refusals_of_single_mails_leave_the_circuit_closed() {
     while sink.mails().len() < 12 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert!(broker.metrics_text().contains("leveret_dependency_state{dependency=\"smtp\"} 0"));
+    assert!(broker.metrics_text().contains("leveret_circuit_state{circuit=\"smtp\"} 0"));
     running.stop().await.unwrap();
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::anyhow;
 use clap::{ArgAction, Args};
-use leveret::{Config, feed::RawMessage};
+use leveret::{Config, reader::RawMessage};
 use leveret_serve::desk::redact::Rules;
 use leveret_store::{Cursor, DeadLetter, DeadState, HistoryEntry, Letter};
 use serde::Serialize;

@@ -7,11 +7,11 @@ use std::{
 };
 
 use leveret::{
-    Config, Queue,
+    Config,
     catalogue::Entry,
     probe::{Refusal, Server},
     schedule::Token,
-    topology::{self, DEAD, Destination, HIGH, LOW, Plan, SUSPECT, Topology},
+    topology::{self, DEAD, Destination, HIGH, LOW, Plan, QueueDeclaration, SUSPECT, Topology},
 };
 
 use serde_json::Value;
@@ -62,8 +62,8 @@ pub(super) struct JobQueue {
 }
 
 impl JobQueue {
-    pub(super) fn new(name: &str, topology: &Topology, set: impl FnOnce(Queue) -> Queue) -> Self {
-        Self { name: name.to_owned(), plan: topology.of_queue(&set(Queue::new(name))) }
+    pub(super) fn new(name: &str, topology: &Topology, set: impl FnOnce(QueueDeclaration) -> QueueDeclaration) -> Self {
+        Self { name: name.to_owned(), plan: topology.of_queue(&set(QueueDeclaration::new(name))) }
     }
 
     /// Its lanes by priority besides itself, if it has any.
@@ -176,12 +176,11 @@ pub(super) fn bound_queues(listing: &Listing, topology: &Topology) -> Vec<JobQue
 }
 
 /// Whether a queue is single active and has lanes, it says itself.
-pub(super) fn as_listed(listing: &Listing, name: &str, queue: Queue) -> Queue {
+pub(super) fn as_listed(listing: &Listing, name: &str, queue: QueueDeclaration) -> QueueDeclaration {
     let argument = listing.queues.get(name).and_then(|queue| queue.arguments.get("x-single-active-consumer"));
     let queue = if argument == Some(&Value::Bool(true)) { queue.single_active() } else { queue };
     let has_lanes = [HIGH, LOW].iter().any(|suffix| is_lane(listing, &format!("{name}{suffix}")));
-    // The weights are the worker's own.
-    if has_lanes { queue.lanes([1, 1, 1]) } else { queue }
+    if has_lanes { queue.lanes() } else { queue }
 }
 
 /// Whether it shares the dead letters of the queue whose name its own begins with.

@@ -8,11 +8,11 @@ use std::{
 
 use anyhow::Context;
 use leveret::{
-    Broker, Config, Queue, TopologyMode,
+    Broker, Config, TopologyMode,
     probe::{ConnectError, Probe, Refusal},
     schedule::tokens,
     testing::DeadLetter,
-    topology::{Destination, QueuePlan, Topology},
+    topology::{Destination, QueueDeclaration, QueuePlan, Topology},
 };
 use tokio::{
     task::spawn_blocking,
@@ -173,8 +173,10 @@ fn named_queues(arguments: &Arguments, topology: &Topology, listing: Option<&Lis
         None => queue,
     };
     let plain = arguments.queues.iter().map(|name| JobQueue::new(name, topology, |queue| as_listed(name, queue)));
-    let single = arguments.single_active.iter().map(|name| JobQueue::new(name, topology, Queue::single_active));
-    let existing = arguments.existing.iter().map(|name| JobQueue::new(name, topology, |_| Queue::existing(name)));
+    let single =
+        arguments.single_active.iter().map(|name| JobQueue::new(name, topology, QueueDeclaration::single_active));
+    let existing =
+        arguments.existing.iter().map(|name| JobQueue::new(name, topology, |_| QueueDeclaration::existing(name)));
     let (mut names, all) = (BTreeSet::new(), existing.chain(single).chain(plain));
     all.filter(|queue| names.insert(queue.name.clone())).collect()
 }

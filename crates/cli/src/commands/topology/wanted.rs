@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use anyhow::anyhow;
 use clap::Args;
 use leveret::{
-    Broker, Config, Queue,
+    Broker, Config,
     catalogue::Entry,
     probe::{Probe, Refusal},
     schedule::tokens,
-    topology::{Plan, Topology},
+    topology::{Plan, QueueDeclaration, Topology},
 };
 
 use super::super::shared::{announced, reach};
@@ -125,10 +125,10 @@ impl Wanted {
 }
 
 impl Traits {
-    fn queue(self, name: &str) -> Queue {
-        let queue = if self.existing { Queue::existing(name) } else { Queue::new(name) };
+    fn queue(self, name: &str) -> QueueDeclaration {
+        let queue = if self.existing { QueueDeclaration::existing(name) } else { QueueDeclaration::new(name) };
         let queue = if self.single_active { queue.single_active() } else { queue };
-        if self.lanes { queue.lanes([1, 1, 1]) } else { queue }
+        if self.lanes { queue.lanes() } else { queue }
     }
 }
 

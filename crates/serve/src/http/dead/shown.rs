@@ -1,6 +1,6 @@
 //! Dead letters in answers: as the store writes them.
 
-use leveret::feed::RawMessage;
+use leveret::reader::RawMessage;
 use leveret_store::{DeadGroup, DeadLetter, HistoryEntry, Letter, Replay};
 use serde::Serialize;
 use serde_json::{Value, json};

@@ -1,0 +1,211 @@
+//! The code for one job, and the one place where a job's type is erased.
+
+use std::{pin::Pin, sync::Arc};
+
+use serde::Serialize;
+
+use crate::{
+    attempt::{context::Context, undecoded},
+    error::{Class, JobError, JobResult},
+    job::Job,
+    message::Message,
+};
+
+/// Handles jobs of type `J` in a worker whose state is `S`.
+///
+/// Every `async fn(J, Context<S>) -> Result<T, E>` is one, where `E` is anything that converts into [`JobError`], and `T`
+/// is `()` or a result that is told of tracked jobs ([`event`](crate::tracking::status_update)), up to 64 KiB of JSON.
+/// A type that needs fields of its own implements it by hand, and keeps a result with [`Context::keep_result`].
+///
+/// The future is dropped when the attempt's timeout is over, at whichever `.await` it has reached.
+///
+/// ```
+/// use leveret::{Context, Handler, JobResult};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)] struct Ping;
+/// # impl leveret::Job for Ping { const NAME: &'static str = "ping"; const QUEUE: &'static str = "ping"; }
+///
+/// struct Greeter { greeting: String }
+///
+/// impl Handler<Ping, ()> for Greeter {
+///     async fn handle(&self, _job: Ping, ctx: Context<()>) -> JobResult {
+///         println!("{} {}", self.greeting, ctx.job_id());
+///         Ok(())
+///     }
+/// }
+/// # let _ = leveret::Worker::new(()).handle(Greeter { greeting: "hello".into() });
+/// ```
+pub trait Handler<J, S>: Send + Sync + 'static {
+    /// Runs one attempt.
+    fn handle(&self, job: J, ctx: Context<S>) -> impl Future<Output = JobResult> + Send;
+}
+
+impl<F, Fut, T, E, J, S> Handler<J, S> for F
+where
+    F: Fn(J, Context<S>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<T, E>> + Send,
+    T: Serialize + Send,
+    E: Into<JobError>,
+    J: Send,
+    S: Send + Sync,
+{
+    async fn handle(&self, job: J, ctx: Context<S>) -> JobResult {
+        let tracked = ctx.tracked();
+        let result = self(job, ctx).await.map_err(Into::into)?;
+        if let Some(tracked) = tracked {
+            tracked.keep_result(&result);
+        }
+        Ok(())
+    }
+}
+
+pub(crate) type JobFuture = Pin<Box<dyn Future<Output = JobResult> + Send>>;
+
+/// A handler without its job's type: it decodes the message itself.
+pub(crate) type Erased<S> = Arc<dyn Fn(Context<S>) -> JobFuture + Send + Sync>;
+
+/// Erases the job's type of an async handler.
+pub(crate) fn erase<J: Job, S: Send + Sync + 'static>(handler: impl Handler<J, S>) -> Erased<S> {
+    let handler = Arc::new(handler);
+    Arc::new(move |ctx| {
+        let handler = Arc::clone(&handler);
+        Box::pin(async move {
+            let job = decode::<J>(ctx.message())?;
+            handler.handle(job, ctx).await
+        })
+    })
+}
+
+/// Erases the job's type of a handler that computes or blocks: it runs on the blocking pool.
+pub(crate) fn erase_blocking<J, S, F, T, E>(handler: F) -> Erased<S>
+where
+    J: Job,
+    S: Send + Sync + 'static,
+    F: Fn(J, Context<S>) -> Result<T, E> + Send + Sync + 'static,
+    T: Serialize,
+    E: Into<JobError>,
+{
+    let handler = Arc::new(handler);
+    Arc::new(move |ctx| {
+        let handler = Arc::clone(&handler);
+        let work = move || {
+            // It may have waited for a thread until its time was over; another attempt has its place by then.
+            if ctx.has_overrun() {
+                return Err(JobError::new(Class::Timeout, "no thread was free to run it in time"));
+            }
+            let job = decode::<J>(ctx.message())?;
+            let tracked = ctx.tracked();
+            let result = handler(job, ctx).map_err(Into::into)?;
+            if let Some(tracked) = tracked {
+                tracked.keep_result(&result);
+            }
+            Ok(())
+        };
+        Box::pin(async move {
+            match tokio::task::spawn_blocking(work).await {
+                Ok(result) => result,
+                Err(error) if error.is_panic() => Err(panicked(&*error.into_panic())),
+                Err(error) => Err(error.into()),
+            }
+        })
+    })
+}
+
+/// Reads the job out of a message.
+pub(crate) fn decode<J: Job>(message: &Message) -> Result<J, JobError> {
+    let refuse = |reason: String| JobError::new(Class::Decode, reason);
+    if let Some(encoding) = message.foreign_encoding() {
+        return Err(refuse(format!("{encoding} is not understood: send UTF-8 JSON as application/json")));
+    }
+    let body = json_of(&message.body)
+        .map_err(|encoding| refuse(format!("payload of {}: it is {encoding}; send UTF-8 JSON", J::NAME)))?;
+    serde_json::from_slice(body)
+        .map_err(|error| refuse(format!("payload of {}: {}", J::NAME, undecoded::reason(&error, body))))
+}
+
+/// A payload without the byte order mark that some clients write before their JSON; else which encoding the mark says.
+fn json_of(body: &[u8]) -> Result<&[u8], &'static str> {
+    match body {
+        [0xEF, 0xBB, 0xBF, json @ ..] => Ok(json),
+        [0xFF, 0xFE, 0, 0, ..] | [0, 0, 0xFE, 0xFF, ..] => Err("UTF-32"),
+        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => Err("UTF-16"),
+        json => Ok(json),
+    }
+}
+
+/// The error that stands for a handler's panic.
+pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> JobError {
+    panic_of("the handler", panic)
+}
+
+/// The error that stands for a panic of the user's code, and of which.
+pub(crate) fn panic_of(code: &str, panic: &(dyn std::any::Any + Send)) -> JobError {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    JobError::new(Class::Panic, format!("{code} panicked: {}", text.unwrap_or("with a value that is not text")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicU32, Ordering},
+        time::Duration,
+    };
+
+    use serde::{Deserialize, Serialize};
+
+    use crate::{
+        Broker, Context, ErrorKind, Job, JobResult, Outcome, Queue, RetryPolicy, Worker,
+        testing::{self, perform_raw},
+    };
+
+    #[derive(Serialize, Deserialize)]
+    struct Count;
+
+    impl Job for Count {
+        const NAME: &'static str = "count";
+        const QUEUE: &'static str = "counts";
+    }
+
+    #[test]
+    fn a_blocking_attempt_that_found_no_thread_in_time_does_not_run_beside_the_next() {
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        fn count(_: Count, _: Context<()>) -> JobResult {
+            RUNS.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).max_blocking_threads(1).enable_all().build();
+        runtime.unwrap().block_on(async {
+            let (release, held) = std::sync::mpsc::channel::<()>();
+            let holder = tokio::task::spawn_blocking(move || held.recv());
+            let broker = Broker::memory();
+            let queue = Queue::new("counts").timeout(Duration::from_millis(50)).retry(RetryPolicy::none());
+            let running = testing::start(Worker::new(()).queue(queue).handle_blocking(count), &broker).await.unwrap();
+            broker.publisher().publish(&Count).await.unwrap();
+            while testing::dead_letters(&broker, "counts").await.unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            release.send(()).unwrap();
+            holder.await.unwrap().unwrap();
+            tokio::task::spawn_blocking(|| ()).await.unwrap();
+            assert_eq!(RUNS.load(Ordering::SeqCst), 0);
+            running.stop().await.unwrap();
+        });
+    }
+    #[tokio::test]
+    async fn a_byte_order_mark_before_the_json_is_skipped_and_another_encoding_is_named() {
+        async fn count(_: Count, _: Context<()>) -> JobResult {
+            Ok(())
+        }
+        let run = async |payload: &[u8]| {
+            let outcome = perform_raw(Worker::new(()).handle(count), "counts", "count", payload, 1).await.unwrap();
+            match outcome {
+                Outcome::DeadLetter { kind: ErrorKind::Decode, reason } => reason,
+                other => format!("{other:?}"),
+            }
+        };
+        assert_eq!(run(b"\xef\xbb\xbfnull").await, "Done");
+        assert!(run(b"\xff\xfen\0u\0l\0l\0").await.contains("it is UTF-16; send UTF-8 JSON"));
+        assert!(run(b"\0\0\xfe\xff\0\0\0n").await.contains("UTF-32"));
+    }
+}

@@ -1,0 +1,177 @@
+//! How long a failed job waits before its next attempt, as a pure function of the attempt's number.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::topology::delay::Wait;
+
+/// When a failed job is tried again, and how often.
+///
+/// The default is [`exponential`](Self::exponential). Attempts are counted from 1; the delay after attempt *n* is what
+/// the policy says of *n*.
+///
+/// ```
+/// use std::time::Duration;
+/// use leveret::RetryPolicy;
+///
+/// let patient = RetryPolicy::exponential().max_attempts(30);
+/// let steady = RetryPolicy::fixed(Duration::from_secs(10)).max_attempts(6);
+/// let own = RetryPolicy::custom(|attempt| Duration::from_secs(u64::from(attempt) * 5));
+/// let exact = RetryPolicy::exponential().base(Duration::from_secs(1)).cap(Duration::from_secs(60)).without_jitter();
+/// let never = RetryPolicy::none();
+/// # let _ = (patient, steady, own, exact, never);
+/// ```
+#[derive(Clone, Debug)]
+pub struct RetryPolicy {
+    curve: Curve,
+    max_attempts: u32,
+}
+
+#[derive(Clone)]
+enum Curve {
+    Exponential { base: Duration, cap: Duration, jitter: bool },
+    Fixed(Duration),
+    Custom(Arc<dyn Fn(u32) -> Duration + Send + Sync>),
+}
+
+impl RetryPolicy {
+    /// Doubles the delay with each attempt, with full jitter: base 3.2 s, cap 54.6 minutes (100 ms × 2¹⁵), 20 attempts.
+    ///
+    /// The delay after attempt *n* is drawn evenly from 0 to base × 2ⁿ⁻¹ (or the cap), so a job is tried for about five
+    /// hours in the mean. Full jitter spreads a herd best: Marc Brooker, "Exponential Backoff And Jitter", AWS
+    /// Architecture Blog, 2015. The drawn delay is then rounded to a power of two × 100 ms, at random between its two
+    /// neighbours so that the mean is kept; a single delay may therefore reach twice a cap that is not itself such a
+    /// power.
+    #[must_use]
+    pub fn exponential() -> Self {
+        let curve = Curve::Exponential {
+            base: Duration::from_millis(3_200),
+            cap: Duration::from_millis(100 << 15),
+            jitter: true,
+        };
+        Self { curve, max_attempts: 20 }
+    }
+
+    /// Waits the same time after each attempt, exactly; 20 attempts.
+    #[must_use]
+    pub fn fixed(delay: Duration) -> Self {
+        Self { curve: Curve::Fixed(delay), max_attempts: 20 }
+    }
+
+    /// Waits exactly what `delay` says of the attempt that failed (from 1); 20 attempts. If it panics, the job goes into
+    /// the dead letters, of kind `panic`.
+    #[must_use]
+    pub fn custom(delay: impl Fn(u32) -> Duration + Send + Sync + 'static) -> Self {
+        Self { curve: Curve::Custom(Arc::new(delay)), max_attempts: 20 }
+    }
+
+    /// Never tries again: one attempt.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::fixed(Duration::ZERO).max_attempts(1)
+    }
+
+    /// Sets how many attempts there are in all, the first included; 0 counts as 1.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = attempts.max(1);
+        self
+    }
+
+    /// Sets the exponential policy's first delay; other policies have none.
+    #[must_use]
+    pub fn base(mut self, delay: Duration) -> Self {
+        if let Curve::Exponential { base, .. } = &mut self.curve {
+            *base = delay;
+        }
+        self
+    }
+
+    /// Sets the exponential policy's longest delay; other policies have none.
+    #[must_use]
+    pub fn cap(mut self, delay: Duration) -> Self {
+        if let Curve::Exponential { cap, .. } = &mut self.curve {
+            *cap = delay;
+        }
+        self
+    }
+
+    /// Makes the exponential policy's delays exact, which lets jobs that failed together come back together.
+    #[must_use]
+    pub fn without_jitter(mut self) -> Self {
+        if let Curve::Exponential { jitter, .. } = &mut self.curve {
+            *jitter = false;
+        }
+        self
+    }
+
+    /// How many attempts there are in all.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.max_attempts
+    }
+
+    /// The delay after `attempt`. `draws` are two independent numbers, uniform in 0..1.
+    pub(crate) fn delay(&self, attempt: u32, draws: (f64, f64)) -> Duration {
+        match &self.curve {
+            Curve::Fixed(delay) => Wait::exact(*delay),
+            Curve::Custom(delay) => Wait::exact(delay(attempt)),
+            Curve::Exponential { base, cap, jitter } => {
+                let doubled = 2_u32.checked_pow(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
+                let ceiling = base.saturating_mul(doubled).min(*cap);
+                if *jitter { Wait::one_hop(ceiling.mul_f64(draws.0), draws.1).duration() } else { Wait::exact(ceiling) }
+            }
+        }
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self::exponential()
+    }
+}
+
+impl fmt::Debug for Curve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exponential { base, cap, jitter } => {
+                f.debug_struct("Exponential").field("base", base).field("cap", cap).field("jitter", jitter).finish()
+            }
+            Self::Fixed(delay) => f.debug_tuple("Fixed").field(delay).finish(),
+            Self::Custom(_) => f.write_str("Custom"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exponential_delay_doubles_up_to_its_cap() {
+        let policy = RetryPolicy::exponential().without_jitter();
+        for (attempt, ms) in
+            [(1, 3_200), (2, 6_400), (3, 12_800), (11, 3_276_800), (12, 3_276_800), (u32::MAX, 3_276_800)]
+        {
+            assert_eq!(policy.delay(attempt, (0.5, 0.5)), Duration::from_millis(ms), "attempt {attempt}");
+        }
+    }
+
+    #[test]
+    fn full_jitter_has_half_the_ceiling_as_its_mean() {
+        let policy = RetryPolicy::exponential();
+        let mean = |attempt| {
+            (0..20_000).map(|_| policy.delay(attempt, crate::backoff::draws()).as_secs_f64()).sum::<f64>() / 20_000.0
+        };
+        for (attempt, wanted) in [(1, 1.6), (4, 12.8), (15, 1_638.4)] {
+            let mean = mean(attempt);
+            assert!((mean - wanted).abs() < 0.05 * wanted, "attempt {attempt}: {mean} for {wanted}");
+        }
+    }
+
+    #[test]
+    fn fixed_and_custom_delays_are_exact() {
+        let fixed = RetryPolicy::fixed(Duration::from_secs(10));
+        assert_eq!(fixed.delay(7, (0.1, 0.9)), Duration::from_secs(10));
+        let custom = RetryPolicy::custom(|attempt| Duration::from_secs(u64::from(attempt) * 5));
+        assert_eq!(custom.delay(3, (0.1, 0.9)), Duration::from_secs(15));
+    }
+}

@@ -1,0 +1,221 @@
+//! Carries an outcome out, in the one order that loses nothing: the copy is confirmed, then the original is acked.
+//!
+//! While the copy is not confirmed the delivery stays with the worker, which tries again for as long as it takes: a
+//! broker that is unreachable, a queue that is full or has no leader and a missing permission are no fault of the job.
+//! Only a copy that the broker refuses for what it is can never succeed: after [`REFUSALS`] the original is rejected into
+//! the dead-letter exchange.
+
+use std::time::Duration;
+
+use crate::{
+    attempt::{
+        admission::Incoming,
+        disposition::{Copy, Disposition, Settlement},
+    },
+    backoff,
+    broker::Broker,
+    message::{COPY_HEADER_LIMIT, Message, millis, republish::Republish},
+    topology::{Target, delay::Wait, lane::Lane, queue::QueueDeclaration},
+    trace,
+    tracking::status_update::StatusUpdate,
+    transport::{SendError, session::Session},
+};
+
+/// Refusals after which a publish counts as one that can never succeed.
+const REFUSALS: u32 = 10;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Tells the session; the only place that acks. Returns how many acks had no channel any more. `patient` as for
+/// [`Session::ack`].
+pub(crate) fn settle(session: &mut Session, tag: u64, settlement: Settlement, patient: bool) -> u64 {
+    match settlement {
+        Settlement::Ack => return session.ack(tag, patient),
+        Settlement::Reject => session.reject(tag),
+        Settlement::Requeue => session.requeue(tag),
+    }
+    0
+}
+
+/// Publishes the copy that a disposition needs, and returns once the original may be settled.
+pub(crate) async fn carry_out(
+    disposition: &Disposition,
+    received: &Incoming,
+    (queue, lane): (&QueueDeclaration, Lane),
+    broker: &Broker,
+) -> Settlement {
+    let (name, now) = (queue.name(), broker.now_ms());
+    let own_lane = || lane.back(queue, &received.message).queue_name(queue);
+    let at = |delay: Duration| now + millis(delay);
+    let (target, kind) = match disposition.row().copy {
+        Copy::None => return Settlement::Ack,
+        Copy::Retry => {
+            let (delay, (kind, reason)) = (disposition.delay(), disposition.error());
+            (Target::after(own_lane(), Wait::at_least(delay)), Republish::Retry { kind, reason, at: at(delay) })
+        }
+        Copy::Delayed => {
+            let (delay, slot) = (disposition.delay(), disposition.slot());
+            let snoozed_since = disposition.is_snooze().then(|| received.due().unwrap_or(now));
+            (Target::after(own_lane(), Wait::at_least(delay)), Republish::Later { at: at(delay), slot, snoozed_since })
+        }
+        Copy::Early => (Target::after(own_lane(), Wait::at_least(disposition.delay())), Republish::Moved),
+        Copy::DeadLetter => {
+            let (kind, reason) = disposition.error();
+            (Target::Dead(name.to_owned()), Republish::Dead { kind, reason })
+        }
+        Copy::SuspectQueue => (Target::Queue(Lane::Suspect.queue_name(queue)), Republish::Moved),
+        Copy::SameQueue => (Target::Queue(lane.queue_name(queue)), Republish::Moved),
+    };
+    let copy = || {
+        let mut copy = Box::new(received.message.copy(name, received.envelope, &kind, now));
+        trace::carry(received.delivered(), &mut copy);
+        copy
+    };
+    let mut first = Some(copy()).filter(|copy| copy.header_size() <= COPY_HEADER_LIMIT);
+    if first.is_some() {
+        return confirm(broker, queue, &target, received, || first.take().unwrap_or_else(copy)).await;
+    }
+    if matches!(disposition, Disposition::Requeued) {
+        return Settlement::Requeue;
+    }
+    tracing::warn!(queue = name, job_id = received.id(), "the headers leave no room for a copy: a dead letter");
+    if !received.message.must_not_be_rejected() {
+        return Settlement::Reject;
+    }
+    let (kind, reason) = disposition.without_copy("its headers leave no room for a copy");
+    let kind = Republish::Dead { kind, reason: &reason };
+    let bare = || Box::new(received.message.copy(name, received.envelope, &kind, now).bare());
+    confirm(broker, queue, &Target::Dead(name.to_owned()), received, bare).await
+}
+
+/// Tells the last step of a tracked job, before it is settled: else one whose worker is killed would seem to run for
+/// ever. A job is not held up by a broker that refuses to be told.
+pub(crate) async fn report_end(
+    event: StatusUpdate,
+    received: &Incoming,
+    queue: &QueueDeclaration,
+    broker: &Broker,
+) -> Settlement {
+    if !broker.emitter().may_report() {
+        return Settlement::Ack;
+    }
+    let (target, message) = event.into_message();
+    match confirm(broker, queue, &target, received, || message.clone()).await {
+        Settlement::Ack => {
+            broker.emitter().accepted();
+            Settlement::Ack
+        }
+        Settlement::Reject => {
+            broker.metrics().events_lost.inc();
+            Settlement::Ack
+        }
+        Settlement::Requeue => Settlement::Requeue,
+    }
+}
+
+/// Publishes until the broker confirms. Returns [`Settlement::Reject`] for a copy that the broker refuses for what it is,
+/// if the original may be rejected; and for an event that it does not take.
+///
+/// Each publish takes a `copy` with it, and nearly always one is enough.
+async fn confirm(
+    broker: &Broker,
+    queue: &QueueDeclaration,
+    target: &Target,
+    received: &Incoming,
+    mut copy: impl FnMut() -> Box<Message>,
+) -> Settlement {
+    let (mut refusals, mut pause, mut stuck) = (0, FIRST_PAUSE, None);
+    loop {
+        let error = match broker.send(target, copy(), false).await {
+            Ok(()) => return Settlement::Ack,
+            Err(SendError::Closed) => return Settlement::Requeue,
+            Err(error) => error,
+        };
+        log_unconfirmed(&error, broker, queue, target, received);
+        stuck.get_or_insert_with(|| broker.health().stuck());
+        let is_event = matches!(target, Target::Event(..));
+        if is_event && broker.emitter().is_refused_by(&error) {
+            return Settlement::Reject;
+        }
+        if is_final(&error, is_event) {
+            refusals += 1;
+            if refusals >= REFUSALS && (is_event || !received.message.must_not_be_rejected()) {
+                tracing::error!(
+                    queue = queue.name(),
+                    job_id = received.id(),
+                    ?target,
+                    "given up: refused time after time"
+                );
+                return Settlement::Reject;
+            }
+        }
+        // A nack comes of a queue that exists. Declaring everything would only load a cluster that elects its leaders.
+        if matches!(error, SendError::Returned | SendError::Refused(_)) {
+            Box::pin(repair(broker, queue)).await;
+        }
+        // Apart from each other: copies that fail together must not meet again.
+        tokio::time::sleep(pause.mul_f64(0.5 + backoff::draws().0 / 2.0)).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Whether a publish that ends like this time after time will always do so. A job must not wait for its own event, so
+/// whatever refuses an event is final.
+fn is_final(error: &SendError, is_event: bool) -> bool {
+    match error {
+        // RabbitMQ's word for a message that is too large or has properties that it does not accept.
+        SendError::Refused(words) => is_event || words.contains("PRECONDITION_FAILED"),
+        SendError::Returned | SendError::Nacked => is_event,
+        SendError::Uncertain | SendError::Blocked(_) | SendError::Unavailable(_) | SendError::Closed => false,
+    }
+}
+
+/// Says once in a while what keeps copies from being confirmed.
+fn log_unconfirmed(error: &SendError, broker: &Broker, queue: &QueueDeclaration, target: &Target, received: &Incoming) {
+    let queue = queue.name();
+    if broker.log_throttle().should_log(format!("{queue}: {error:?}")) {
+        let job_id = received.id();
+        tracing::warn!(
+            queue,
+            job_id,
+            ?target,
+            %error,
+            "a copy is not confirmed, trying again; so it may be with others"
+        );
+    }
+}
+
+/// Looks whether a part of the topology is missing, and declares it if that is this handle's way.
+async fn repair(broker: &Broker, queue: &QueueDeclaration) {
+    if let Err(error) = broker.transport().repair(queue).await
+        && broker.log_throttle().should_log(format!("{}: {error:?}", queue.name()))
+    {
+        tracing::warn!(queue = queue.name(), %error, "the topology cannot be mended, trying again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_of_the_message_itself_is_ever_final() {
+        let refused = |words: &str| SendError::Refused(words.to_owned());
+        let table = [
+            (SendError::Nacked, false),
+            (SendError::Returned, false),
+            (refused("NOT_FOUND - no exchange 'leveret.v1.delay.03.in' in vhost '/'"), false),
+            (refused("ACCESS_REFUSED - access to exchange 'leveret.v1.dead' in vhost '/' refused"), false),
+            (refused("RESOURCE_LOCKED - cannot obtain exclusive access"), false),
+            (refused("PRECONDITION_FAILED - message size 20 is larger than configured max size 10"), true),
+            (refused("PRECONDITION_FAILED - invalid expiration 'soon'"), true),
+            (SendError::Uncertain, false),
+            (SendError::Blocked("memory".to_owned()), false),
+            (SendError::Unavailable("lost".to_owned()), false),
+        ];
+        for (error, wanted) in table {
+            assert_eq!(is_final(&error, false), wanted, "{error:?}");
+        }
+        assert!(is_final(&SendError::Nacked, true), "a job does not wait for its event");
+    }
+}

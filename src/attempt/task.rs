@@ -1,0 +1,309 @@
+//! A job in hand, from its handler to a safe outcome: the body of one task.
+
+use std::{
+    fmt::{self, Display},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use prometheus::IntGauge;
+use tokio::{
+    sync::{OwnedSemaphorePermit, SetOnce},
+    time::Instant,
+};
+use tracing::Instrument;
+
+use crate::{
+    attempt::{
+        admission::Incoming,
+        context::{self, Context},
+        decide::Facts,
+        disposition::{Disposition, Line, Settlement, Update},
+        handler::panic_of,
+        run::{self as attempt, Route},
+        runtime::QueueRuntime,
+        settle,
+        tracked::Tracked,
+    },
+    limits::{
+        keyed::KeyedPermit,
+        limiter::{Admitted, Limiter, Wait},
+    },
+    message::{millis, republish::ERROR_TEXT_LIMIT, truncated},
+    observe::metrics::JobMetrics,
+    outcome::{ErrorKind, Finish, Outcome},
+    topology::{
+        delay::{self, UNIT},
+        lane::Lane,
+    },
+    trace::{self, TraceSpan},
+    tracking::status_update::{StatusUpdate, Step},
+};
+
+/// What a task has to do.
+pub(crate) enum Work {
+    /// Run the handler of this index, then settle.
+    Run(usize, OwnedSemaphorePermit),
+    /// Only settle.
+    Settle(Disposition),
+}
+
+/// What an attempt at a job with limits has besides.
+#[derive(Default)]
+struct Besides {
+    pass: Option<Admitted>,
+    places: Vec<KeyedPermit>,
+}
+
+pub(crate) struct Task<S> {
+    pub(crate) handlers: Arc<QueueRuntime<S>>,
+    pub(crate) received: Arc<Incoming>,
+    pub(crate) lane: Lane,
+    pub(crate) in_progress: IntGauge,
+}
+
+impl<S: Send + Sync + 'static> Task<S> {
+    /// Returns once the outcome is safe and the original may be settled.
+    pub(crate) async fn run(self, work: Work) -> Settlement {
+        let QueueRuntime { queue, broker, .. } = &*self.handlers;
+        let tracked = self.received.envelope.track.then(|| Tracked::new(broker, queue.name(), &self.received));
+        let (disposition, metrics) = match work {
+            Work::Settle(disposition) => {
+                let is_cancelled = match &tracked {
+                    None => false,
+                    // What cannot run, or not yet, is not wanted either.
+                    Some(tracked) => Box::pin(tracked.is_cancelled()).await,
+                };
+                let disposition = if is_cancelled { Disposition::Cancelled } else { disposition };
+                (disposition, self.handlers.metrics(self.handlers.find(self.received.message.job_name())))
+            }
+            Work::Run(index, permit) => {
+                let route = &self.handlers.routes[index];
+                // Boxed, so that the many that are neither tracked nor limited do not carry its room about.
+                let disposition = match (&tracked, &route.limiter) {
+                    (None, None) => self.attempt(route, permit, Besides::default(), None).await,
+                    (Some(tracked), None) => {
+                        Box::pin(self.attempt_tracked(route, permit, tracked, Besides::default())).await
+                    }
+                    (tracked, Some(limiter)) => Box::pin(self.attempt_limited(route, permit, tracked, limiter)).await,
+                };
+                (disposition, &*route.metrics)
+            }
+        };
+        let place = self.place();
+        let span = TraceSpan::settle(place, self.received.delivered());
+        let mut settlement = if matches!(disposition, Disposition::Outcome(Outcome::Done)) {
+            Settlement::Ack
+        } else {
+            log(&disposition, &self.received, self.handlers.queue.name());
+            // Boxed, so that the many that need no copy do not carry its room about.
+            let carry_out = settle::carry_out(&disposition, &self.received, (queue, self.lane), broker);
+            Box::pin(span.within(carry_out)).await
+        };
+        if let Some(tracked) = tracked {
+            settlement = Box::pin(span.within(self.report(&tracked, &disposition, settlement))).await;
+        }
+        let finish = disposition.row().finish;
+        span.settled(place, settlement.as_str(), finish);
+        match settlement {
+            Settlement::Ack => self.count(finish, metrics),
+            Settlement::Reject => {
+                metrics.error(ErrorKind::TooLarge);
+                metrics.finished(Finish::Dead);
+            }
+            Settlement::Requeue => {}
+        }
+        settlement
+    }
+
+    /// One attempt at a job that has limits, if they let it pass.
+    async fn attempt_limited(
+        &self,
+        route: &Route<S>,
+        permit: OwnedSemaphorePermit,
+        tracked: &Option<Arc<Tracked>>,
+        limiter: &Arc<Limiter>,
+    ) -> Disposition {
+        let entering = limiter.enter(
+            &self.received.message,
+            self.received.envelope.not_before.is_some(),
+            self.handlers.broker.now_ms(),
+        );
+        let mut pass = match AssertUnwindSafe(entering).catch_unwind().await {
+            Ok(Ok(pass)) => pass,
+            Ok(Err(Wait { delay, slot })) => {
+                return Disposition::Deferred { delay: delay::Wait::exact(delay.max(UNIT)), slot };
+            }
+            // The key of a limit and a store of permits are the user's own.
+            Err(panic) => {
+                let result = Err(panic_of("the key or the store of its limit", &*panic));
+                let draws = attempt::draws(&result);
+                let attempt = self.received.envelope.attempt;
+                let snooze_limit = route.snooze_limit;
+                let facts = Facts { attempt, overdue: None, snooze_limit, policy: &route.retry, draws };
+                route.metrics.error(ErrorKind::Panic);
+                return Disposition::Outcome(attempt::verdict(result, facts));
+            }
+        };
+        let besides = Besides { places: std::mem::take(&mut pass.places), pass: Some(pass) };
+        match tracked {
+            None => self.attempt(route, permit, besides, None).await,
+            Some(tracked) => self.attempt_tracked(route, permit, tracked, besides).await,
+        }
+    }
+
+    /// One attempt at a tracked job, unless nobody wants it any more.
+    async fn attempt_tracked(
+        &self,
+        route: &Route<S>,
+        permit: OwnedSemaphorePermit,
+        tracked: &Arc<Tracked>,
+        besides: Besides,
+    ) -> Disposition {
+        tracked.report(Step::Received);
+        if tracked.is_cancelled().await {
+            return Disposition::Cancelled;
+        }
+        tracked.report(Step::Started);
+        let disposition = self.attempt(route, permit, besides, Some(Arc::clone(tracked))).await;
+        let is_done = matches!(disposition.row().update, Update::Succeeded | Update::Duplicate);
+        if !is_done && tracked.cancelled().initialized() { Disposition::Cancelled } else { disposition }
+    }
+
+    /// Tells a tracked job's step; if it is the last one, returns once the broker has it.
+    async fn report(&self, tracked: &Tracked, disposition: &Disposition, settlement: Settlement) -> Settlement {
+        let QueueRuntime { queue, broker, .. } = &*self.handlers;
+        let now = broker.now_ms();
+        let dead = |(kind, reason): (ErrorKind, &str)| Step::Dead {
+            kind: kind.to_string(),
+            error: truncated(reason, ERROR_TEXT_LIMIT).to_owned(),
+        };
+        let without_copy = || {
+            let (kind, reason) = disposition.without_copy("no copy of it could be made");
+            dead((kind, &reason))
+        };
+        let step = match disposition.row().update {
+            _ if settlement == Settlement::Requeue => return settlement,
+            _ if settlement == Settlement::Reject => without_copy(),
+            Update::None => return settlement,
+            Update::Cancelled => Step::Cancelled,
+            Update::Snoozed => Step::Snoozed { due: now + millis(disposition.delay()) },
+            Update::Succeeded => tracked.succeeded(),
+            Update::Duplicate => Step::Duplicate,
+            Update::Dead => dead(disposition.error()),
+            Update::Retrying => {
+                let (kind, reason) = disposition.error();
+                let error = truncated(reason, ERROR_TEXT_LIMIT).to_owned();
+                Step::Retrying { kind: kind.to_string(), error, due: now + millis(disposition.delay()) }
+            }
+        };
+        if !step.is_terminal() {
+            tracked.report(step);
+            return settlement;
+        }
+        let event = StatusUpdate::of(&self.received, queue.name(), now, step);
+        match settle::report_end(event, &self.received, queue, broker).await {
+            Settlement::Ack => settlement,
+            not_told => not_told,
+        }
+    }
+
+    async fn attempt(
+        &self,
+        route: &Route<S>,
+        permit: OwnedSemaphorePermit,
+        besides: Besides,
+        tracked: Option<Arc<Tracked>>,
+    ) -> Disposition {
+        if let Some(waited) = self.received.waited() {
+            route.metrics.wait.observe(waited);
+        }
+        let overdue = self.received.due().map(|due| Duration::from_millis(self.received.at_ms.saturating_sub(due)));
+        let process = TraceSpan::process(self.place(), route.job, self.received.delivered());
+        let span = tracing::info_span!(
+            "job",
+            job = %route.job,
+            queue = %self.handlers.queue.name(),
+            job_id = %Shown(self.received.id()),
+            attempt = self.received.envelope.attempt,
+            trace_id = self.received.trace.id(),
+        );
+        let ctx = Context::new(context::Inner {
+            handlers: Arc::clone(&self.handlers),
+            received: Arc::clone(&self.received),
+            max_attempts: route.retry.attempts(),
+            deadline: Instant::now() + route.timeout,
+            overran: SetOnce::new(),
+            tracked,
+            permit: Some(permit),
+            places: besides.places,
+        });
+        let _running = Counted::new(self.in_progress.clone());
+        let attempt =
+            attempt::run(route, Arc::clone(&self.handlers.chain), ctx, overdue, besides.pass).instrument(span);
+        let disposition = Disposition::Outcome(process.within(attempt).await);
+        process.attempted(disposition.row().finish, disposition.failure());
+        disposition
+    }
+
+    fn place(&self) -> trace::Place<'_> {
+        let QueueRuntime { broker, queue, .. } = &*self.handlers;
+        trace::Place { broker, queue, lane: self.lane }
+    }
+
+    fn count(&self, finish: Option<Finish>, metrics: &JobMetrics) {
+        let Some(finish) = finish else { return };
+        metrics.finished(finish);
+        if matches!(finish, Finish::Succeeded | Finish::Dead) {
+            metrics.ended(self.received.envelope.attempt, self.received.age(self.handlers.broker.now_ms()));
+        }
+    }
+}
+
+/// Logs once, where it is decided, what did not succeed.
+fn log(disposition: &Disposition, received: &Incoming, queue: &str) {
+    let (job, job_id) = (received.message.job_name(), received.id());
+    let (attempt, trace_id) = (received.envelope.attempt, received.trace.id());
+    let (kind, error) = disposition.error();
+    match disposition.row().line {
+        Line::None => {}
+        Line::AttemptFailed => {
+            let delay_ms = disposition.delay().as_millis();
+            tracing::warn!(job, queue, job_id, attempt, trace_id, %kind, error, delay_ms, "attempt failed, trying again");
+        }
+        Line::DeadLettered => {
+            tracing::error!(job, queue, job_id, attempt, trace_id, %kind, error, "job given up, kept as a dead letter");
+        }
+        Line::MovedToSuspectQueue => {
+            tracing::warn!(job, queue, job_id, "came back without an outcome too often, moving it to the suspect lane");
+        }
+        Line::Cancelled => tracing::info!(job, queue, job_id, attempt, trace_id, "job cancelled"),
+    }
+}
+
+/// A publisher's text as it is, or quoted and escaped if it could be taken for anything else in a log.
+struct Shown<'a>(&'a str);
+
+impl Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.bytes().all(|byte| byte.is_ascii_graphic()) { f.write_str(self.0) } else { write!(f, "{:?}", self.0) }
+    }
+}
+
+/// Counts one attempt as running until it is dropped.
+struct Counted(IntGauge);
+
+impl Counted {
+    fn new(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,72 @@
+//! Limits on how often and how many at once a job runs: what a job has to pass before its attempt.
+//!
+//! A job that must wait does not hold up its queue: it goes to the delay ladder until its turn, no attempt charged.
+//! Its turn is a slot of its own, so the job comes back once and runs. Where no time is known, because places
+//! become free when other jobs end, it is estimated from how long they take.
+
+pub(crate) mod circuit_breaker;
+pub(crate) mod flow;
+pub(crate) mod keyed;
+pub(crate) mod limiter;
+pub(crate) mod rate_limiter;
+pub(crate) mod shared;
+
+pub use self::shared::{Answer, LeaseRequest, LimitStore, Slots};
+
+use std::time::Duration;
+
+/// How many jobs may start in a time, evenly spread, with bursts if they are allowed.
+///
+/// ```
+/// use std::time::Duration;
+/// use leveret::Rate;
+///
+/// let steady = Rate::per_second(100);                    // one every 10 ms
+/// let bursty = Rate::per_minute(60).burst(10);           // ten at once after a pause, one a second in the long run
+/// let slow = Rate::new(5, Duration::from_secs(3600));
+/// # let _ = (steady, bursty, slow);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    interval: Duration,
+    burst: u32,
+}
+
+impl Rate {
+    /// So many starts in that time; 0 counts as 1.
+    #[must_use]
+    pub fn new(starts: u32, time: Duration) -> Self {
+        Self { interval: (time / starts.max(1)).max(Duration::from_nanos(1)), burst: 1 }
+    }
+
+    /// So many starts a second.
+    #[must_use]
+    pub fn per_second(starts: u32) -> Self {
+        Self::new(starts, Duration::from_secs(1))
+    }
+
+    /// So many starts a minute.
+    #[must_use]
+    pub fn per_minute(starts: u32) -> Self {
+        Self::new(starts, Duration::from_secs(60))
+    }
+
+    /// Sets how many may start at once after a pause; 1 by default.
+    #[must_use]
+    pub fn burst(mut self, starts: u32) -> Self {
+        self.burst = starts.max(1);
+        self
+    }
+
+    /// The time between two starts in the long run.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        self.interval
+    }
+
+    /// How far a start may be ahead of an even spread.
+    #[must_use]
+    pub fn tolerance(&self) -> Duration {
+        self.interval.saturating_mul(self.burst - 1)
+    }
+}

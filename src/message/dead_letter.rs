@@ -1,0 +1,38 @@
+//! A dead letter as tools show it.
+
+use crate::{
+    message::{Message, header, republish::ERROR_TEXT_LIMIT},
+    outcome::ErrorKind,
+};
+
+/// A job that was given up, as it lies in `<queue>.dead`; see [`dead_letters`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeadLetter {
+    /// The job's name, if the message named one.
+    pub job: Option<String>,
+    /// The job's id.
+    pub id: Option<String>,
+    /// Why it was given up; none if neither a worker nor the broker said so.
+    pub kind: Option<ErrorKind>,
+    /// The reason in words; empty for a dead letter that the broker made.
+    pub reason: String,
+    /// The last attempt.
+    pub attempt: u32,
+    /// The original bytes.
+    pub payload: Vec<u8>,
+}
+
+impl DeadLetter {
+    pub(crate) fn read(message: &Message, now_ms: u64) -> Self {
+        let error = message.bounded(header::ERROR, ERROR_TEXT_LIMIT);
+        Self {
+            job: message.job_name().map(str::to_owned),
+            id: message.id().map(str::to_owned),
+            kind: message.dead_kind(),
+            reason: message.unreadable().or(error).unwrap_or_default().to_owned(),
+            attempt: message.envelope(now_ms).map_or(1, |envelope| envelope.attempt),
+            payload: message.body.to_vec(),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Copies of a message: what a retry, a snooze, a move and a dead letter keep of the original, and what they change.
+
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable, ShortString},
+};
+
+use crate::{
+    message::{Envelope, Message, header, integer, slot::Slot, text, truncated},
+    outcome::ErrorKind,
+};
+
+/// What a copy must not carry on: it would fork the copy (`CC`, `BCC`), jam a broker before 4.0.1 (`x-death` and its
+/// kin), or lie about the copy (`x-delivery-count`, `x-acquired-count`, `leveret-unreadable`).
+const DROPPED: [&str; 6] = ["CC", "BCC", "x-death", header::DELIVERY_COUNT, "x-acquired-count", header::UNREADABLE];
+/// What a job that is published anew must not carry on besides: its failure, and times that are over.
+const OF_THE_PAST: [&str; 7] = [
+    header::ERROR,
+    header::ERROR_KIND,
+    header::FAILED_AT,
+    header::QUEUE,
+    header::NOT_BEFORE,
+    header::EXPIRES_AT,
+    header::SNOOZED_SINCE,
+];
+const DROPPED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
+/// The longest error text that is written into `leveret-error`.
+pub(crate) const ERROR_TEXT_LIMIT: usize = 4 * 1024;
+/// Only who waits for the reply on the same channel may publish with it (RabbitMQ's guide to direct reply-to).
+const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
+
+/// Why a copy is made; it decides which headers change.
+#[derive(Clone, Debug)]
+pub(crate) enum Republish<'a> {
+    /// The next attempt, at this time (ms since the epoch).
+    Retry {
+        kind: ErrorKind,
+        reason: &'a str,
+        at: u64,
+    },
+    /// The same attempt, at this time (ms since the epoch).
+    Later {
+        at: u64,
+        /// Its slot before a rate limit, if it has one; one that the original bears is used up.
+        slot: Option<Slot>,
+        /// When it became due before its first snooze, if it snoozes now (ms since the epoch).
+        snoozed_since: Option<u64>,
+    },
+    /// The same attempt, in another queue.
+    Moved,
+    Dead {
+        kind: ErrorKind,
+        reason: &'a str,
+    },
+    /// As if it were published now.
+    Replayed,
+}
+
+impl Message {
+    /// A copy for another place or time: the same body, id, priority and foreign headers; see [`DROPPED`] for the rest.
+    ///
+    /// `queue` is the job queue that the copy comes from, and `received` what was read of the original.
+    pub(crate) fn copy(&self, queue: &str, received: Envelope, kind: &Republish<'_>, now_ms: u64) -> Self {
+        let mut headers = self.kept_headers();
+        headers.insert(header::HOP.into(), integer(received.hop.saturating_add(1).into()));
+        let enqueued_at = received.enqueued_at.filter(|_| !matches!(kind, Republish::Replayed));
+        headers.insert(header::ENQUEUED_AT.into(), integer(enqueued_at.unwrap_or(now_ms)));
+        if let Some(at) = received.expires_at.or_else(|| self.expiration(now_ms)) {
+            headers.insert(header::EXPIRES_AT.into(), integer(at));
+        }
+        let attempt = match kind {
+            Republish::Retry { .. } => received.attempt.saturating_add(1),
+            Republish::Later { .. } | Republish::Moved | Republish::Dead { .. } => received.attempt,
+            Republish::Replayed => 1,
+        };
+        headers.insert(header::ATTEMPT.into(), integer(attempt.into()));
+        if received.track || matches!(kind, Republish::Replayed) {
+            headers.insert(header::ORIGIN.into(), text(&self.origin()));
+        }
+        if let Republish::Retry { kind, reason, .. } | Republish::Dead { kind, reason } = kind {
+            headers.insert(header::ERROR.into(), text(truncated(reason, ERROR_TEXT_LIMIT)));
+            headers.insert(header::ERROR_KIND.into(), text(kind.as_str()));
+            headers.insert(header::FAILED_AT.into(), integer(now_ms));
+            headers.insert(header::QUEUE.into(), text(queue));
+        }
+        match kind {
+            Republish::Later { slot: Some(slot), .. } => {
+                headers.insert(header::SLOT.into(), slot.to_header());
+            }
+            Republish::Moved => {}
+            Republish::Later { slot: None, .. }
+            | Republish::Retry { .. }
+            | Republish::Dead { .. }
+            | Republish::Replayed => {
+                headers.remove(header::SLOT);
+            }
+        }
+        match kind {
+            Republish::Retry { at, .. } => {
+                headers.insert(header::NOT_BEFORE.into(), integer(*at));
+                headers.remove(header::SNOOZED_SINCE);
+            }
+            Republish::Later { at, snoozed_since, .. } => {
+                headers.insert(header::NOT_BEFORE.into(), integer(*at));
+                if let Some(since) = snoozed_since {
+                    headers.insert(header::SNOOZED_SINCE.into(), integer(*since));
+                }
+            }
+            Republish::Dead { .. } => {
+                headers.remove(header::NOT_BEFORE);
+                headers.remove(header::SNOOZED_SINCE);
+            }
+            Republish::Moved => {}
+            Republish::Replayed => {
+                for name in OF_THE_PAST {
+                    headers.remove(name);
+                }
+                headers.insert(header::REPLAYED_AT.into(), integer(now_ms));
+            }
+        }
+        Self { properties: self.kept_properties().with_headers(headers.into()), body: self.body.clone() }
+    }
+
+    /// This copy with no header but those that [`copy`](Self::copy) wrote and the wish to be tracked, for when the others leave no room.
+    pub(crate) fn bare(mut self) -> Self {
+        const WRITTEN: [&str; 9] = [
+            header::ATTEMPT,
+            header::HOP,
+            header::ENQUEUED_AT,
+            header::ERROR,
+            header::ERROR_KIND,
+            header::FAILED_AT,
+            header::QUEUE,
+            header::TRACK,
+            header::ORIGIN,
+        ];
+        let mut headers = self.properties.headers().clone().unwrap_or_default().inner().clone();
+        headers.retain(|name, _| WRITTEN.contains(&name.as_str()));
+        self.properties = std::mem::take(&mut self.properties).with_headers(headers.into());
+        self
+    }
+
+    fn kept_headers(&self) -> std::collections::BTreeMap<ShortString, AMQPValue> {
+        let kept =
+            |name: &str| !DROPPED.contains(&name) && !DROPPED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        let headers = self.properties.headers().iter().flat_map(FieldTable::inner);
+        headers.filter(|(name, _)| kept(name.as_str())).map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    /// All properties but `user_id` (a foreign one is a 406 that kills the channel), a `reply_to` that stands for the
+    /// sender's own channel (likewise) and `expiration` (which has become `leveret-expires-at`); always persistent.
+    fn kept_properties(&self) -> BasicProperties {
+        type Set = fn(BasicProperties, ShortString) -> BasicProperties;
+        let of = &self.properties;
+        let is_of_channel = of.reply_to().as_ref().is_some_and(|to| to.as_str() == DIRECT_REPLY);
+        let reply_to = if is_of_channel { &None } else { of.reply_to() };
+        let texts: [(&Option<ShortString>, Set); 8] = [
+            (of.content_type(), BasicProperties::with_content_type),
+            (of.content_encoding(), BasicProperties::with_content_encoding),
+            (of.correlation_id(), BasicProperties::with_correlation_id),
+            (reply_to, BasicProperties::with_reply_to),
+            (of.message_id(), BasicProperties::with_message_id),
+            (of.kind(), BasicProperties::with_type),
+            (of.app_id(), BasicProperties::with_app_id),
+            (of.cluster_id(), BasicProperties::with_cluster_id),
+        ];
+        let mut kept = BasicProperties::default().with_delivery_mode(2);
+        for (value, set) in texts {
+            if let Some(value) = value {
+                kept = set(kept, value.clone());
+            }
+        }
+        if let Some(priority) = of.priority() {
+            kept = kept.with_priority(*priority);
+        }
+        match of.timestamp() {
+            Some(at) => kept.with_timestamp(*at),
+            None => kept,
+        }
+    }
+}

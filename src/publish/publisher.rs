@@ -1,0 +1,238 @@
+//! Publishes jobs: with confirms and `mandatory`, so that `Ok` means that the job is on its queue.
+
+use std::{
+    borrow::Cow,
+    future::IntoFuture,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream};
+
+use crate::publish::builder::{Publish, accept};
+use crate::{
+    broker::Broker,
+    error::PublishError,
+    job::{Job, JobId},
+    message::{Message, header},
+    names,
+    publish::unique::UniqueKeys,
+    topology::{Stream, Target},
+    trace::{Trace, TraceSpan},
+    transport::SendError,
+};
+
+/// Publishes jobs to their queues. Clones are cheap and share the connection.
+///
+/// Every publish waits for the broker's confirm; publishes of any number of tasks are pipelined on one channel, up to
+/// the publish window of the [`Config`](crate::Config), and wait their turn beyond it.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)] struct SendEmail { to: String }
+/// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+///
+/// # async fn doc(broker: leveret::Broker) -> Result<(), leveret::PublishError> {
+/// let publisher = broker.publisher();
+/// let job = SendEmail { to: "ada@example.com".into() };
+/// publisher.publish(&job).await?;
+/// publisher.publish(&job).delay(Duration::from_secs(3600)).priority(5).id("welcome-ada").await?;
+///
+/// let many: Vec<SendEmail> = (0..100).map(|n| SendEmail { to: format!("reader-{n}@example.com") }).collect();
+/// for result in publisher.fail_fast().publish_all(&many).await {
+///     result?;
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    pub(super) broker: Broker,
+    pub(super) trace: Option<Trace>,
+    pub(super) fail_fast: bool,
+    pub(super) unique_keys: Option<Arc<dyn UniqueKeys>>,
+}
+
+impl Broker {
+    /// A publisher on this broker; cheap.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(self.clone())
+    }
+}
+
+impl Publisher {
+    pub(crate) fn new(broker: Broker) -> Self {
+        Self { broker, trace: None, fail_fast: false, unique_keys: None }
+    }
+
+    pub(crate) fn traced(mut self, trace: Trace) -> Self {
+        self.trace = Some(trace);
+        self
+    }
+
+    /// Makes publishes fail at once with [`PublishError::Blocked`] or [`PublishError::Unavailable`] while the broker is
+    /// blocked or away, instead of waiting for it up to the publish timeout.
+    #[must_use]
+    pub fn fail_fast(mut self) -> Self {
+        self.fail_fast = true;
+        self
+    }
+
+    /// Keeps the keys of unique jobs there; all publishers of such jobs need the same store. See [`Publish::unique`].
+    #[must_use]
+    pub fn unique_in(mut self, keys: Arc<dyn UniqueKeys>) -> Self {
+        self.unique_keys = Some(keys);
+        self
+    }
+
+    pub(crate) fn unique_keys(&self) -> Option<&dyn UniqueKeys> {
+        self.unique_keys.as_deref()
+    }
+
+    #[cfg(feature = "cron")]
+    pub(crate) fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        self.broker.config().publish_timeout
+    }
+
+    /// Publishes a job when awaited; set options before.
+    pub fn publish<J: Job>(&self, job: &J) -> Publish {
+        let body = serde_json::to_vec(job).map_err(PublishError::from);
+        Publish::new(self, J::NAME.into(), J::QUEUE.to_owned(), J::LANES, body)
+    }
+
+    /// Publishes a job whose type is not known here: by its name, its queue and its payload, which is to be JSON.
+    ///
+    /// ```no_run
+    /// # async fn doc(publisher: leveret::Publisher) -> Result<(), leveret::PublishError> {
+    /// publisher.publish_raw("email.send", "email", r#"{"to": "ada@example.com"}"#).track().await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn publish_raw(
+        &self,
+        job: impl Into<Cow<'static, str>>,
+        queue: impl Into<String>,
+        payload: impl Into<Vec<u8>>,
+    ) -> Publish {
+        Publish::new(self, job.into(), queue.into(), false, Ok(payload.into()))
+    }
+
+    /// Publishes many jobs, pipelined, and tells the fate of each in their order.
+    pub async fn publish_all<'a, J: Job + Sync>(
+        &self,
+        jobs: impl IntoIterator<Item = &'a J>,
+    ) -> Vec<Result<JobId, PublishError>> {
+        let window = usize::from(self.broker.config().publish_window).max(1);
+        let publishes = jobs.into_iter().map(|job| self.publish(job).into_future());
+        stream::iter(publishes).buffered(window).collect().await
+    }
+
+    /// Has a tracked job not run any more, wherever it is. Returns once the broker has confirmed it: workers that are
+    /// there know at once, all others before they run a tracked job, for ten years.
+    ///
+    /// A job that waits, in its queue or for its time, ends as cancelled when a worker has it in hand. One that runs is
+    /// told by [`Context::cancelled`](crate::Context::cancelled), and may be done all the same. Jobs that are not tracked
+    /// run, and so does what bears the id later: the job's dead letter when it is replayed, or another job that is
+    /// published more than a minute after, by the clocks of who publishes and who cancels.
+    ///
+    /// The key of a [unique](Publish::unique) job is free when this returns, if this publisher has the store of the keys
+    /// ([`unique_in`](Self::unique_in)). If the store cannot be reached, the cancellation stands, a warning is logged, and the
+    /// key is free when its time is over.
+    ///
+    /// ```no_run
+    /// # async fn doc(publisher: leveret::Publisher) -> Result<(), leveret::PublishError> {
+    /// publisher.cancel("order-17").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As a publish.
+    pub async fn cancel(&self, job_id: &str) -> Result<(), PublishError> {
+        self.cancel_only(job_id).await?;
+        if let Some(keys) = self.unique_keys()
+            && let Err(error) = keys.free_all(job_id).await
+        {
+            tracing::warn!(error, job_id, "the unique key of a cancelled job is free when its time is over");
+        }
+        Ok(())
+    }
+
+    /// Cancels a job, and leaves its unique key to the caller.
+    pub(crate) async fn cancel_only(&self, job_id: &str) -> Result<(), PublishError> {
+        accept(names::id, "job id", job_id)?;
+        let id = JobId::from(job_id);
+        let message = Message::new(CANCEL, &id, Vec::new(), self.broker.now_ms());
+        self.send(CANCEL, Target::Stream(Stream::Cancelled), id, (message, TraceSpan::none())).await.map(drop)
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.broker.now_ms()
+    }
+
+    /// Sends a job, in a trace if there is one: that of the message, or else the caller's, or the publisher's. What a
+    /// message says of its trace stays as it is, unless the message `is_copy`: then it is followed by this publish.
+    pub(crate) fn send_job(
+        &self,
+        job: &str,
+        target: Target,
+        id: JobId,
+        (mut message, is_copy): (Message, bool),
+    ) -> impl Future<Output = Result<JobId, PublishError>> {
+        let (own, bears_one) = (self.trace.as_ref(), message.header(header::TRACEPARENT).is_some());
+        let span = TraceSpan::publish(&self.broker, (job, target.queue()), &message, own);
+        let trace = span.trace().filter(|_| is_copy || !bears_one);
+        if let Some(trace) = trace.as_ref().or(own.filter(|_| !bears_one)) {
+            trace.write(&mut message);
+        }
+        self.send(job, target, id, (message, span))
+    }
+
+    /// Sends and counts.
+    pub(crate) async fn send(
+        &self,
+        job: &str,
+        target: Target,
+        id: JobId,
+        (message, span): (Message, TraceSpan),
+    ) -> Result<JobId, PublishError> {
+        let broker = &self.broker;
+        let started = Instant::now();
+        let sent = span.within(broker.send(&target, Box::new(message), self.fail_fast)).await;
+        let metrics = broker.metrics();
+        let outcome = outcome(&sent);
+        metrics.published(target.queue(), job, outcome).inc();
+        metrics.confirm.observe(started.elapsed().as_secs_f64());
+        let Err(error) = sent else { return Ok(id) };
+        let (queue, timeout) = (target.queue().to_owned(), broker.config().publish_timeout);
+        let error = match error {
+            SendError::Returned => PublishError::Unroutable { queue },
+            SendError::Nacked => PublishError::Nacked { queue },
+            SendError::Refused(reason) => PublishError::Refused { queue, reason },
+            SendError::Uncertain => PublishError::Uncertain { id },
+            SendError::Blocked(reason) => PublishError::Blocked { reason },
+            SendError::Unavailable(reason) => PublishError::Unavailable { timeout, reason },
+            SendError::Closed => PublishError::Closed,
+        };
+        span.not_published(outcome, &error);
+        Err(error)
+    }
+}
+
+/// The property `type` of a cancellation.
+const CANCEL: &str = "leveret.cancel";
+
+/// The value of the metric's label.
+fn outcome(sent: &Result<(), SendError>) -> &'static str {
+    match sent {
+        Ok(()) => "confirmed",
+        Err(SendError::Returned) => "returned",
+        Err(SendError::Nacked | SendError::Refused(_)) => "nacked",
+        Err(SendError::Uncertain) => "uncertain",
+        Err(SendError::Blocked(_) | SendError::Unavailable(_) | SendError::Closed) => "unsent",
+    }
+}

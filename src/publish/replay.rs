@@ -1,0 +1,125 @@
+//! Dead letters on their way back to their queue.
+
+use std::{future::IntoFuture, pin::Pin};
+
+use lapin::types::AMQPValue;
+
+use crate::publish::publisher::Publisher;
+use crate::{
+    error::PublishError,
+    job::JobId,
+    message::{COPY_HEADER_LIMIT, Message, header, raw::RawMessage, republish::Republish},
+    topology::{Target, lane::Lane},
+};
+
+impl Publisher {
+    /// Publishes a dead letter to a job queue again when awaited; set options before.
+    ///
+    /// It keeps its id, its payload and its headers, but not its errors, its delay and its time to live, and begins with
+    /// its first attempt. One whose headers could not be read goes without them, and this says so; what they were it
+    /// carries in `leveret-original-properties`, unless they are too large to be published.
+    ///
+    /// ```no_run
+    /// # async fn doc(publisher: leveret::Publisher, message: &leveret::reader::RawMessage) -> Result<(), leveret::PublishError> {
+    /// publisher.replay(message, "email").track().payload(b"{}".to_vec()).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn replay(&self, message: &RawMessage, queue: impl Into<String>) -> Replay {
+        let message = message.message();
+        if let Some(reason) = message.unreadable() {
+            tracing::warn!(
+                job = message.job_name(),
+                job_id = message.id(),
+                error = reason,
+                "replayed without its headers"
+            );
+        }
+        let now = self.broker.now_ms();
+        let envelope = message.envelope(now).unwrap_or_default();
+        let mut copy = message.copy("", envelope, &Republish::Replayed, now);
+        if copy.header_size() > COPY_HEADER_LIMIT {
+            // They fill what one frame has room for, which is more than a copy may have.
+            copy.remove_header(header::ORIGINAL);
+        }
+        Replay { publisher: self.clone(), queue: queue.into(), lanes: false, message: copy }
+    }
+}
+
+/// A dead letter's way back to its queue; awaiting it publishes and waits for the confirm. See [`Publisher::replay`].
+///
+/// # Cancel safety
+///
+/// Dropped before it is done, the job may or may not be published.
+#[derive(Debug)]
+#[must_use = "a job is published when this is awaited"]
+pub struct Replay {
+    publisher: Publisher,
+    queue: String,
+    lanes: bool,
+    message: Message,
+}
+
+impl Replay {
+    /// As [`Publish::lanes`](crate::Publish::lanes), by the priority that the dead letter has.
+    /// [`Catalogue::has_lanes`](crate::readers::catalogue::Catalogue::has_lanes) tells whether its queue has lanes.
+    pub fn lanes(mut self) -> Self {
+        self.lanes = true;
+        self
+    }
+
+    /// Publishes another payload under the same id.
+    pub fn payload(mut self, payload: Vec<u8>) -> Self {
+        self.message.body = payload.into();
+        self
+    }
+
+    /// As [`Publish::track`](crate::Publish::track). The job keeps the origin that its dead letter has.
+    pub fn track(mut self) -> Self {
+        self.message.set_header(header::TRACK, AMQPValue::Boolean(true));
+        self
+    }
+}
+
+impl IntoFuture for Replay {
+    type Output = Result<JobId, PublishError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { publisher, queue, lanes, message } = self;
+        let queue = if lanes { Lane::for_priority(*message.properties.priority()).of(&queue) } else { queue };
+        Box::pin(async move {
+            let size = message.body.len();
+            let limit = publisher.broker.config().payload_limit;
+            if size > limit {
+                return Err(PublishError::TooLarge { part: "payload", size, limit });
+            }
+            let headers = message.header_size();
+            if headers > COPY_HEADER_LIMIT {
+                return Err(PublishError::TooLarge { part: "headers", size: headers, limit: COPY_HEADER_LIMIT });
+            }
+            let id = JobId::from(message.id().unwrap_or_default());
+            let job = message.job_name().unwrap_or_default().to_owned();
+            publisher.send_job(&job, Target::Queue(queue), id, (message, true)).await
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Broker;
+
+    #[tokio::test]
+    async fn what_fills_a_frame_is_replayed_without_its_old_properties_or_refused() {
+        let broker = Broker::memory();
+        let replay = |header: &str| {
+            let mut letter = Message::new("j", &JobId::from("a"), b"{}".to_vec(), 0);
+            letter.set_header(header, AMQPValue::LongString("x".repeat(COPY_HEADER_LIMIT).into()));
+            broker.publisher().replay(&RawMessage::from(letter), "q")
+        };
+        let kept = replay(header::ORIGINAL);
+        assert!(kept.message.header(header::ORIGINAL).is_none() && kept.message.header_size() < COPY_HEADER_LIMIT);
+        let refused = replay("tenant").await.unwrap_err();
+        assert!(matches!(refused, PublishError::TooLarge { part: "headers", .. }), "{refused}");
+    }
+}

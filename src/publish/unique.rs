@@ -1,0 +1,250 @@
+//! Jobs of which there is one at a time: a key is taken in a store before the publish, and is free again when the job
+//! has ended.
+//!
+//! The key is taken for as long as a publish can last, and once the broker has confirmed the job, for its time to live.
+//! Two things free it earlier. A publisher with the same store frees it when it cancels the job. `leveret serve` frees keys
+//! in its own store when it records the end of a tracked job, or cancels one.
+//!
+//! **What is not promised.** A key says that a job is on its way, and no more. A publisher that dies between the publish
+//! and its confirm leaves the key taken for the rest of the publish, and free after it, though the job may be on its
+//! queue. A job that outlives its time to live is no longer alone. One that was given up frees its key, and does not take
+//! it again when it is replayed. And as any job, a unique one may run twice: what must not happen twice belongs into an
+//! inbox.
+
+use std::{
+    collections::HashMap,
+    error::Error as StdError,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    error::PublishError,
+    job::JobId,
+    message::millis,
+    publish::{
+        builder::{Publish, require},
+        publisher::Publisher,
+    },
+};
+
+/// Beside the publish timeout, what a key is taken for until the publish is confirmed.
+const MARGIN: Duration = Duration::from_secs(5);
+/// How often a key may change hands while it is being replaced.
+const TRIES: usize = 10;
+
+/// What becomes of a unique job whose key is taken.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use leveret::{IfTaken, Publisher};
+/// # async fn doc(publisher: Publisher, job: impl leveret::Job) -> Result<(), leveret::PublishError> {
+/// let day = Duration::from_secs(24 * 3600);
+/// let id = publisher.publish(&job).unique("customer-7", day).if_taken(IfTaken::Existing).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IfTaken {
+    /// It is not published: [`PublishError::NotUnique`].
+    #[default]
+    Refuse,
+    /// It is not published either, and the id is that of the job that has the key.
+    Existing,
+    /// The job that has the key is cancelled ([`Publisher::cancel`]), and this one is published. A job that runs already
+    /// may be done all the same.
+    Replace,
+}
+
+/// What a publish needs to have for its key.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// The key, with the name of its job before it.
+    pub key: &'a str,
+    /// The job that is to have it.
+    pub job_id: &'a str,
+    /// What tells that job from others of its id ([`Publish::origin`](crate::Publish::origin)): only its own end frees the
+    /// key early.
+    pub origin: &'a str,
+    /// The publisher's clock, in milliseconds since the epoch.
+    pub now: u64,
+    /// Until when it is to be taken, by the same clock.
+    pub until: u64,
+    /// A job that may be put out of its place.
+    pub instead_of: Option<&'a str>,
+}
+
+/// The answer to a [`Claim`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// The key is the job's own now, or was before.
+    Taken,
+    /// The job of this id has it.
+    By(String),
+}
+
+/// What a store of unique keys answers with.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Box<dyn StdError + Send + Sync>>> + Send + 'a>>;
+
+/// A store of unique keys: [`InMemory`] for one process, `leveret_store::Store` for all.
+pub trait UniqueKeys: fmt::Debug + Send + Sync + 'static {
+    /// Takes a key that is free, over, the job's own, or that of the job in whose place it comes; in one step.
+    fn take<'a>(&'a self, claim: Claim<'a>) -> Answer<'a, Claimed>;
+
+    /// Has a key that the job still has be taken until then, in milliseconds since the epoch.
+    fn keep<'a>(&'a self, key: &'a str, job_id: &'a str, until: u64) -> Answer<'a, ()>;
+
+    /// Frees a key that the job still has.
+    fn free<'a>(&'a self, key: &'a str, job_id: &'a str) -> Answer<'a, ()>;
+
+    /// Frees every key that the job still has.
+    fn free_all<'a>(&'a self, job_id: &'a str) -> Answer<'a, ()>;
+}
+
+/// Unique keys of one process: for tests, and for programs that publish alone.
+///
+/// ```
+/// use std::{sync::Arc, time::Duration};
+/// use leveret::{Broker, Context, JobResult, PublishError, Worker, testing, unique::InMemory};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)] struct Sync { account: u32 }
+/// # impl leveret::Job for Sync { const NAME: &'static str = "sync"; const QUEUE: &'static str = "sync"; }
+/// # async fn sync(_: Sync, _: Context<()>) -> JobResult { Ok(()) }
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = Broker::memory();
+/// let running = testing::start(Worker::new(()).handle(sync), &broker).await?;
+/// let publisher = broker.publisher().unique_in(Arc::new(InMemory::default()));
+/// let hour = Duration::from_secs(3600);
+/// let first = publisher.publish(&Sync { account: 7 }).unique("7", hour).await?;
+/// let second = publisher.publish(&Sync { account: 7 }).unique("7", hour).await;
+/// assert!(matches!(second, Err(PublishError::NotUnique { id, .. }) if id == first));
+/// # running.stop().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Default)]
+pub struct InMemory {
+    /// Who has a key, and until when.
+    keys: Mutex<HashMap<String, (String, u64)>>,
+}
+
+impl UniqueKeys for InMemory {
+    fn take<'a>(&'a self, claim: Claim<'a>) -> Answer<'a, Claimed> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.retain(|_, (_, until)| *until > claim.now);
+        let holder = keys.get(claim.key).map(|(holder, _)| holder.clone());
+        let claimed = match holder {
+            Some(holder) if holder != claim.job_id && Some(holder.as_str()) != claim.instead_of => Claimed::By(holder),
+            _ => {
+                keys.insert(claim.key.to_owned(), (claim.job_id.to_owned(), claim.until));
+                Claimed::Taken
+            }
+        };
+        Box::pin(async { Ok(claimed) })
+    }
+
+    fn keep<'a>(&'a self, key: &'a str, job_id: &'a str, until: u64) -> Answer<'a, ()> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, end)) = keys.get_mut(key).filter(|(holder, _)| holder == job_id) {
+            *end = until;
+        }
+        Box::pin(async { Ok(()) })
+    }
+
+    fn free<'a>(&'a self, key: &'a str, job_id: &'a str) -> Answer<'a, ()> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if keys.get(key).is_some_and(|(holder, _)| holder == job_id) {
+            keys.remove(key);
+        }
+        Box::pin(async { Ok(()) })
+    }
+
+    fn free_all<'a>(&'a self, job_id: &'a str) -> Answer<'a, ()> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.retain(|_, (holder, _)| holder != job_id);
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// How a publish is to be alone.
+#[derive(Clone, Debug)]
+pub(crate) struct Unique {
+    pub(crate) key: String,
+    pub(crate) time_to_live: Duration,
+    pub(crate) if_taken: IfTaken,
+}
+
+/// More bytes do not fit into a database's index together with the job's name.
+const LONGEST_KEY: usize = 1024;
+
+impl Unique {
+    /// Refuses what no store could keep, before anything is sent.
+    pub(crate) fn check(&self) -> Result<(), PublishError> {
+        let fits = self.key.len() <= LONGEST_KEY && !self.key.contains('\0');
+        let reason = "it must have at most 1024 bytes, none of them NUL";
+        require(fits, "unique key", &self.key, reason)
+    }
+
+    /// The store that a publisher keeps the key in.
+    pub(crate) fn store<'a>(&self, publisher: &'a Publisher) -> Result<&'a dyn UniqueKeys, PublishError> {
+        publisher.unique_keys().ok_or_else(|| PublishError::Invalid {
+            what: "unique key",
+            value: self.key.clone(),
+            reason: "no store of unique keys is set: set one with Publisher::unique_in, or with Worker::unique_in for \
+                     schedules and handlers",
+        })
+    }
+}
+
+/// Takes the key, publishes, and keeps the key if the job is or may be on its queue.
+pub(crate) async fn publish(publish: Publish, unique: Unique) -> Result<JobId, PublishError> {
+    let (publisher, job) = (publish.publisher().clone(), publish.job().to_owned());
+    unique.check()?;
+    let keys = unique.store(&publisher)?;
+    let origin = publish.origin().unwrap_or_default().to_owned();
+    let (id, target, message) = publish.into_message()?;
+    let key = format!("{job}/{}", unique.key);
+    if let Claimed::By(holder) = claim(&publisher, keys, &key, (&id, &origin), unique.if_taken).await? {
+        let id = JobId::from(holder);
+        return match unique.if_taken {
+            IfTaken::Existing => Ok(id),
+            IfTaken::Refuse | IfTaken::Replace => Err(PublishError::NotUnique { key: unique.key, id }),
+        };
+    }
+    let published = publisher.send_job(&job, target, id.clone(), (message, false)).await;
+    let kept = match &published {
+        Ok(_) | Err(PublishError::Uncertain { .. }) => {
+            keys.keep(&key, id.as_str(), publisher.now_ms().saturating_add(millis(unique.time_to_live))).await
+        }
+        Err(_) => keys.free(&key, id.as_str()).await,
+    };
+    if let Err(error) = kept {
+        tracing::warn!(error, job, key, "a unique key is free again when the time of its publish is over");
+    }
+    published
+}
+
+async fn claim(
+    publisher: &Publisher,
+    keys: &dyn UniqueKeys,
+    key: &str,
+    (id, origin): (&JobId, &str),
+    if_taken: IfTaken,
+) -> Result<Claimed, PublishError> {
+    let mut holder = None;
+    for _ in 0..TRIES {
+        let now = publisher.now_ms();
+        let until = now.saturating_add(millis(publisher.timeout() + MARGIN));
+        let claim = Claim { key, job_id: id.as_str(), origin, now, until, instead_of: holder.as_deref() };
+        match keys.take(claim).await.map_err(PublishError::UniqueKeys)? {
+            Claimed::By(other) if if_taken == IfTaken::Replace => {
+                // The key stays the other job's until this one takes it: no third job comes in between.
+                publisher.cancel_only(&other).await?;
+                holder = Some(other);
+            }
+            claimed => return Ok(claimed),
+        }
+    }
+    Ok(Claimed::By(holder.unwrap_or_default()))
+}

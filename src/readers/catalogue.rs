@@ -1,0 +1,262 @@
+//! The jobs that workers can run, as the workers themselves say: each announces its own when it starts, on the stream
+//! `leveret.v1.catalogue`, unless they stand there already. They stay there while no worker runs.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{sync::watch, time::sleep};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{
+    broker::Broker,
+    job::JobId,
+    message::{LONGEST_NAME, Message},
+    topology::{Stream, Target},
+    tracking::stream::{Reading, follow},
+    transport::SendError,
+};
+
+/// The property `type` of an announcement.
+const ENTRY: &str = "leveret.job";
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// A broker that refuses closes the channel under all publishes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Jobs that are kept. Nobody has so many, but whoever may write to the stream could announce them.
+const MOST_ENTRIES: usize = 10_000;
+
+/// A job on a queue, as a worker announced it.
+///
+/// ```
+/// # use leveret::catalogue::Entry;
+/// let json = r#"{"job": "email.send", "queue": "email", "timeout_ms": 30000, "max_attempts": 20, "announced_at": 0}"#;
+/// let entry: Entry = serde_json::from_str(json)?;
+/// assert!(entry.schema.is_none());
+/// # Ok::<_, serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The job's name.
+    pub job: String,
+    /// The queue that its workers take it from.
+    pub queue: String,
+    /// Whether that queue has lanes by priority ([`Queue::lanes`](crate::Queue::lanes)).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lanes: bool,
+    /// Whether one consumer has that queue at a time ([`Queue::single_active`](crate::Queue::single_active)).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub single_active: bool,
+    /// Whether that queue is somebody else's ([`Queue::existing`](crate::Queue::existing)).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub existing: bool,
+    /// The JSON Schema of its payload ([`Job::schema`](crate::Job::schema)); without one any payload may be right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<serde_json::Value>,
+    /// How long an attempt may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// How many attempts it has.
+    pub max_attempts: u32,
+    /// When it was announced first in this form, in milliseconds since the epoch.
+    pub announced_at: u64,
+}
+
+impl Entry {
+    fn is_same(&self, other: &Self) -> bool {
+        Self { announced_at: 0, ..self.clone() } == Self { announced_at: 0, ..other.clone() }
+    }
+}
+
+/// What is in the catalogue, kept up to date as long as a clone of this exists. Clones are cheap.
+///
+/// ```
+/// # use leveret::{Broker, Context, JobResult, Worker, catalogue::Catalogue, testing};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)] struct Greet { name: String }
+/// # impl leveret::Job for Greet { const NAME: &'static str = "greet"; const QUEUE: &'static str = "greetings"; }
+/// # async fn greet(_: Greet, _: Context<()>) -> JobResult { Ok(()) }
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = Broker::memory();
+/// let catalogue = Catalogue::follow(&broker);
+/// let running = testing::start(Worker::new(()).handle(greet), &broker).await?;
+/// assert_eq!(catalogue.wait_for("greet").await.queue, "greetings");
+/// assert_eq!(catalogue.entries().len(), 1);
+/// # running.stop().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Catalogue {
+    shared: Arc<Shared>,
+    _reader: Arc<AbortOnDropHandle<()>>,
+}
+
+/// Entries by job, then queue; each with its number in the order of the stream.
+type Entries = BTreeMap<(String, String), (u64, Arc<Entry>)>;
+
+#[derive(Debug, Default)]
+struct Shared {
+    entries: RwLock<Entries>,
+    reading: watch::Sender<Reading>,
+    changes: watch::Sender<u64>,
+}
+
+impl Catalogue {
+    /// Begins to read.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a tokio runtime.
+    #[must_use]
+    pub fn follow(broker: &Broker) -> Self {
+        let shared = Arc::new(Shared::default());
+        let (filled, broker) = (Arc::clone(&shared), broker.clone());
+        let reader = tokio::spawn(async move {
+            let add = |message: &Message| filled.add(message, broker.now_ms());
+            follow(broker.transport(), Stream::Catalogue, &filled.reading, add).await;
+        });
+        Self { shared, _reader: Arc::new(AbortOnDropHandle::new(reader)) }
+    }
+
+    /// Waits until everything has been read that was announced before, and says true; or false, if the broker refuses to
+    /// have the catalogue read. A warning is logged then, and it is tried again all the time.
+    pub async fn ready(&self) -> bool {
+        let mut reading = self.shared.reading.subscribe();
+        // The sender lives as long as this.
+        reading.wait_for(|reading| *reading != Reading::Behind).await.is_ok_and(|now| *now == Reading::CaughtUp)
+    }
+
+    /// Waits until a job of that name is announced.
+    pub async fn wait_for(&self, job: &str) -> Arc<Entry> {
+        let mut changes = self.shared.changes.subscribe();
+        loop {
+            if let Some(entry) = self.find(job) {
+                return entry;
+            }
+            // The sender lives as long as this.
+            drop(changes.changed().await);
+        }
+    }
+
+    /// The job of that name; if several queues have it, the one that was announced last, in the order of the stream.
+    #[must_use]
+    pub fn find(&self, job: &str) -> Option<Arc<Entry>> {
+        let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let found = entries.range((job.to_owned(), String::new())..).take_while(|((name, _), _)| name == job);
+        found.map(|(_, entry)| entry).max_by_key(|(number, _)| *number).map(|(_, entry)| Arc::clone(entry))
+    }
+
+    /// Whether jobs of that name go into the [lanes](crate::Queue::lanes) of that queue, as its workers announced. For a job
+    /// that they did not announce, whether any job of the queue does.
+    #[must_use]
+    pub fn has_lanes(&self, job: &str, queue: &str) -> bool {
+        let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
+        let own = entries.get(&(job.to_owned(), queue.to_owned()));
+        let any = || entries.values().any(|(_, entry)| entry.queue == queue && entry.lanes);
+        own.map_or_else(any, |(_, entry)| entry.lanes)
+    }
+
+    /// All jobs, by name and then by queue.
+    #[must_use]
+    pub fn entries(&self) -> Vec<Arc<Entry>> {
+        let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
+        entries.values().map(|(_, entry)| Arc::clone(entry)).collect()
+    }
+}
+
+impl Shared {
+    fn add(&self, message: &Message, now_ms: u64) {
+        let Ok(mut entry) = serde_json::from_slice::<Entry>(&message.body) else {
+            return tracing::warn!("an entry of the catalogue that cannot be read");
+        };
+        // The worker's clock may be wrong; what it says only informs.
+        entry.announced_at = entry.announced_at.min(now_ms);
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let (names, is_full) = ([&entry.job, &entry.queue], entries.len() >= MOST_ENTRIES);
+        let key = (entry.job.clone(), entry.queue.clone());
+        if names.iter().any(|name| name.len() > LONGEST_NAME) || (is_full && !entries.contains_key(&key)) {
+            return tracing::warn!(
+                entries = entries.len(),
+                "an entry of the catalogue is left out: a name is too long, or there are too many"
+            );
+        }
+        let number = *self.changes.borrow();
+        entries.insert(key, (number, Arc::new(entry)));
+        drop(entries);
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+}
+
+/// Announces a worker's jobs, but those that stand in the catalogue as they are. Tries until the broker has them all.
+pub(crate) async fn announce(broker: Broker, entries: Vec<Entry>) {
+    let catalogue = Catalogue::follow(&broker);
+    // Who must not read it may not write it either, most likely: a refused publish costs its channel all that is on it.
+    while !catalogue.ready().await {
+        sleep(LONGEST_PAUSE).await;
+    }
+    let known = catalogue.entries();
+    drop(catalogue);
+    for entry in entries.into_iter().filter(|entry| !known.iter().any(|known| known.is_same(entry))) {
+        let body = serde_json::to_vec(&entry).unwrap_or_default();
+        let message = Message::new(ENTRY, &JobId::mint(), body, entry.announced_at);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match broker.send(&Target::Stream(Stream::Catalogue), Box::new(message.clone()), false).await {
+                Ok(()) => break,
+                Err(SendError::Closed) => return,
+                Err(error) => error,
+            };
+            if broker.log_throttle().should_log(format!("catalogue: {error:?}")) {
+                tracing::warn!(job = entry.job, %error, "the job cannot be announced to the catalogue, trying again");
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn announce(shared: &Shared, entry: &serde_json::Value) {
+        let body = serde_json::to_vec(entry).unwrap();
+        shared.add(&Message::new(ENTRY, &JobId::mint(), body, NOW), NOW);
+    }
+
+    fn entry(queue: &str, announced_at: u64) -> serde_json::Value {
+        let job = "email.send";
+        serde_json::json!({"job": job, "queue": queue, "timeout_ms": 1, "max_attempts": 1, "announced_at": announced_at})
+    }
+
+    fn catalogue() -> Catalogue {
+        Catalogue { shared: Arc::default(), _reader: Arc::new(AbortOnDropHandle::new(tokio::spawn(async {}))) }
+    }
+
+    #[tokio::test]
+    async fn the_last_in_the_order_of_the_stream_wins_whatever_time_an_entry_says() {
+        let catalogue = catalogue();
+        for (queue, said, kept) in [("evil", u64::MAX, NOW), ("email", NOW - 5, NOW - 5), ("older", 0, 0)] {
+            announce(&catalogue.shared, &entry(queue, said));
+            let found = catalogue.find("email.send").unwrap();
+            assert_eq!((found.queue.as_str(), found.announced_at), (queue, kept));
+        }
+    }
+
+    #[tokio::test]
+    async fn entries_are_bounded_in_number_and_their_names_in_length() {
+        let catalogue = catalogue();
+        announce(&catalogue.shared, &entry(&"q".repeat(100_000), 0));
+        assert!(catalogue.entries().is_empty());
+        for n in 0..=MOST_ENTRIES {
+            announce(&catalogue.shared, &entry(&format!("queue-{n}"), 0));
+        }
+        assert_eq!(catalogue.entries().len(), MOST_ENTRIES);
+        announce(&catalogue.shared, &entry("queue-7", 7));
+        assert_eq!(catalogue.find("email.send").unwrap().announced_at, 7, "what is known is still brought up to date");
+    }
+}

@@ -1,0 +1,217 @@
+//! Tests of handlers and workers without a broker: one attempt in process, dead letters, a quiet in-memory broker.
+
+use std::time::Duration;
+
+use tokio::{sync::SetOnce, task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+pub use crate::message::dead_letter::DeadLetter;
+use crate::{
+    attempt::{
+        admission::Incoming,
+        context::{self, Context},
+        run as attempt,
+    },
+    broker::Broker,
+    error::{Error, PublishError},
+    job::{Job, JobId},
+    message::{Message, header},
+    outcome::Outcome,
+    shutdown::Stop,
+    topology::DEAD,
+    transport::session::OpenError,
+    worker::builder::Worker,
+};
+
+/// Runs one attempt at a job through the real path: JSON and back, middleware, handler, timeout, panic guard, verdict.
+///
+/// ```
+/// use leveret::{Context, JobError, JobResult, Outcome, Worker, testing::perform};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)] struct Charge { cents: i64 }
+/// # impl leveret::Job for Charge { const NAME: &'static str = "charge"; const QUEUE: &'static str = "money"; }
+///
+/// async fn charge(job: Charge, _ctx: Context<()>) -> JobResult {
+///     if job.cents < 0 { Err(JobError::permanent("negative amount")) } else { Ok(()) }
+/// }
+///
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let worker = || Worker::new(()).handle(charge);
+/// assert_eq!(perform(worker(), &Charge { cents: 5 }).await?, Outcome::Done);
+/// assert!(matches!(perform(worker(), &Charge { cents: -5 }).await?, Outcome::DeadLetter { .. }));
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+///
+/// [`Error`] if the worker could not be started, or has no handler for the job.
+pub async fn perform<J: Job, S: Send + Sync + 'static>(worker: Worker<S>, job: &J) -> Result<Outcome, Error> {
+    let body = serde_json::to_vec(job)
+        .map_err(|error| Error::Setting { setting: "perform", reason: PublishError::from(error).to_string() })?;
+    perform_raw(worker, J::QUEUE, J::NAME, &body, 1).await
+}
+
+/// As [`perform`], with a payload that need not be right, and as the attempt of that number.
+///
+/// ```
+/// # use leveret::{Context, ErrorKind, JobResult, Outcome, Worker, testing::perform_raw};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)] struct Charge { cents: i64 }
+/// # impl leveret::Job for Charge { const NAME: &'static str = "charge"; const QUEUE: &'static str = "money"; }
+/// # async fn charge(_: Charge, _: Context<()>) -> JobResult { Ok(()) }
+/// # #[tokio::main] async fn main() -> Result<(), leveret::Error> {
+/// let outcome = perform_raw(Worker::new(()).handle(charge), "money", "charge", b"{}", 1).await?;
+/// assert!(matches!(outcome, Outcome::DeadLetter { kind: ErrorKind::Decode, .. }));
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+///
+/// [`Error`] if the worker could not be started, or has no handler for the job.
+pub async fn perform_raw<S: Send + Sync + 'static>(
+    worker: Worker<S>,
+    queue: &str,
+    job: &str,
+    payload: &[u8],
+    attempt: u32,
+) -> Result<Outcome, Error> {
+    let broker = Broker::memory();
+    let queues = worker.bind(&broker, &Stop::default())?;
+    let found = queues.iter().map(|bound| &bound.runtime).find(|runtime| runtime.queue.name() == queue);
+    let found = found.and_then(|handlers| Some((handlers, &handlers.routes[handlers.find(Some(job))?])));
+    let Some((handlers, route)) = found else {
+        return Err(Error::NoHandler { queue: format!("{queue} (job {job})") });
+    };
+    let mut message = Message::new(job, &JobId::mint(), payload.to_vec(), broker.now_ms());
+    message.set_time(header::ATTEMPT, attempt.into());
+    let received = Incoming::read(message, false, broker.now());
+    let ctx = Context::new(context::Inner {
+        handlers: handlers.clone(),
+        received: received.into(),
+        max_attempts: route.retry.attempts(),
+        deadline: Instant::now() + route.timeout,
+        overran: SetOnce::new(),
+        tracked: None,
+        permit: None,
+        places: Vec::new(),
+    });
+    Ok(attempt::run(route, handlers.chain.clone(), ctx, None, None).await)
+}
+
+/// A worker that runs beside a test; see [`start`].
+#[derive(Debug)]
+pub struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), Error>>,
+}
+
+/// Starts a worker beside the test, on any broker, and returns once it consumes: jobs can be published then.
+///
+/// See [`dead_letters`] for an example.
+///
+/// # Errors
+///
+/// What [`Worker::run`] says of a worker that cannot start.
+///
+/// # Panics
+///
+/// Panics if the worker does.
+#[expect(clippy::expect_used, reason = "a panic of the worker is the test's to see")]
+pub async fn start<S: Send + Sync + 'static>(worker: Worker<S>, broker: &Broker) -> Result<Running, Error> {
+    let (stop, on) = (CancellationToken::new(), broker.clone());
+    let stopped = stop.clone();
+    let mut running =
+        Running { stop, task: tokio::spawn(async move { worker.run(&on, stopped.cancelled_owned()).await }) };
+    while broker.health().unready().is_some() {
+        tokio::select! {
+            ended = &mut running.task => {
+                ended.expect("the worker does not panic")?;
+                break;
+            }
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+        }
+    }
+    Ok(running)
+}
+
+impl Running {
+    /// Stops the worker and waits until it has drained.
+    ///
+    /// # Errors
+    ///
+    /// What [`Worker::run`] returned.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the worker did.
+    #[expect(clippy::expect_used, reason = "a panic of the worker is the test's to see")]
+    pub async fn stop(self) -> Result<(), Error> {
+        self.stop.cancel();
+        self.task.await.expect("the worker does not panic")
+    }
+}
+
+/// Reads the dead letters of a queue without taking them out.
+///
+/// ```
+/// use leveret::{Broker, Context, ErrorKind, JobError, JobResult, Worker, testing::{dead_letters, idle, start}};
+/// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)] struct Charge { cents: i64 }
+/// # impl leveret::Job for Charge { const NAME: &'static str = "charge"; const QUEUE: &'static str = "money"; }
+///
+/// async fn refuse(_job: Charge, _ctx: Context<()>) -> JobResult {
+///     Err(JobError::permanent("no such account"))
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+/// let broker = Broker::memory();
+/// let running = start(Worker::new(()).handle(refuse), &broker).await.unwrap();
+/// broker.publisher().publish(&Charge { cents: 5 }).await.unwrap();
+/// idle(&broker).await;
+/// let letters = dead_letters(&broker, "money").await.unwrap();
+/// assert_eq!((letters[0].kind, letters[0].reason.as_str()), (Some(ErrorKind::Permanent), "no such account"));
+/// running.stop().await.unwrap();
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// The broker's words if the queue cannot be read.
+pub async fn dead_letters(broker: &Broker, queue: &str) -> Result<Vec<DeadLetter>, String> {
+    /// A quorum queue that is not empty delivers faster than this.
+    const QUIET: Duration = Duration::from_millis(300);
+    let opened = broker.transport().open_raw(&format!("{queue}{DEAD}"), 2_000).await;
+    let mut session = opened.map_err(|error| match error {
+        OpenError::Fatal(error) => error.to_string(),
+        OpenError::Passing(reason) => reason,
+    })?;
+    let mut letters = Vec::new();
+    while let Ok(delivered) = tokio::time::timeout(QUIET, session.next()).await {
+        let delivery = delivered.map_err(|ended| ended.to_string())?;
+        letters.push(DeadLetter::read(&delivery.message, broker.now_ms()));
+    }
+    session.close().await;
+    Ok(letters)
+}
+
+/// Waits until the in-memory broker has no job that is ready, delayed or in hand. With tokio's clock paused, delays pass
+/// at once.
+///
+/// ```
+/// # async fn doc(broker: leveret::Broker, job: impl leveret::Job) -> Result<(), leveret::PublishError> {
+/// broker.publisher().publish(&job).delay(std::time::Duration::from_secs(24 * 3600)).await?;
+/// leveret::testing::idle(&broker).await;
+/// # Ok(()) }
+/// ```
+///
+/// # Panics
+///
+/// Panics on another broker, which cannot be asked.
+#[expect(clippy::expect_used, reason = "a test's mistake, told as such")]
+pub async fn idle(broker: &Broker) {
+    let began = Instant::now();
+    while !broker.transport().is_idle().expect("only the in-memory broker can be asked whether it is idle") {
+        // Every 10 ms would be nine million looks at a day that passes at once.
+        tokio::time::sleep((began.elapsed() / 64).max(Duration::from_millis(10))).await;
+    }
+}

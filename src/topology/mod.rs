@@ -1,0 +1,357 @@
+//! Every exchange, queue and binding that exists, and nothing else.
+//!
+//! | name | what |
+//! |---|---|
+//! | queue `email` | a job queue, quorum, no length limit (a full target would jam the ladder for all) |
+//! | queue `email.suspect` | jobs that came back three times without an outcome, taken one at a time |
+//! | queues `email.high`, `email.low` | its lanes by priority, if it has any |
+//! | queue `email.dead` | its dead letters |
+//! | exchange `leveret.v1.jobs` (direct) | the publishers' way in, bound by queue name |
+//! | exchange `leveret.v1.dead` (direct) | the way to `<queue>.dead` |
+//! | exchanges `leveret.v1.delay.NN` (topic) and `….NN.in` (fanout), queues `leveret.v1.delay.NN` | the delay ladder |
+//! | exchange `leveret.v1.due` (topic) | where delays end |
+//! | `leveret.v1.unrouted` (fanout and queue) | what has no queue any more: kept, where it would else jam a level for all |
+//! | exchange `leveret.v1.events` (topic) | what is told of tracked jobs |
+//! | queue `leveret.v1.status` | the same, for seven days, until a status store has it; declared by who keeps one |
+//! | `leveret.v1.cancelled` (fanout and stream) | the ids of jobs that are not to run, for ten years |
+//! | `leveret.v1.catalogue` (fanout and stream) | the jobs that workers can run, for ever |
+//! | queues `leveret.v1.clock.UUID.first`, `….last` | exclusive, for some milliseconds while a worker compares its clock with the broker's |
+//! | queue `leveret.v1.schedule.digest` | the token of a schedule, and who may have it; declared by who has the schedule |
+//! | stream `leveret.v1.schedules` | copies of all tokens, the last 16 MiB; declared with the first of those queues |
+//!
+//! Arguments are immutable on a broker, so another set of them is another version in the namespace.
+//!
+//! Workers declare from here, and tools that check, write down or export what a worker needs read it:
+//!
+//! ```
+//! use leveret::topology::{QueueDeclaration, Topology};
+//!
+//! let topology = Topology::new("leveret.v1");
+//! let mut plan = topology.shared();
+//! plan.append(topology.of_queue(&QueueDeclaration::new("email")));
+//! assert!(plan.queues.iter().any(|queue| queue.name == "email.dead"));
+//! ```
+
+pub(crate) mod delay;
+pub(crate) mod lane;
+mod plan;
+pub(crate) mod queue;
+mod routes;
+mod schedule;
+
+use std::time::Duration;
+
+pub use self::plan::{Argument, Binding, Destination, Exchange, ExchangeKind, Plan, QueuePlan};
+pub use self::queue::QueueDeclaration;
+pub(crate) use self::routes::Routes;
+use crate::{
+    message::millis,
+    topology::delay::{LEVELS, UNIT, Wait},
+};
+
+/// The suffix of a job queue's dead letters.
+pub const DEAD: &str = ".dead";
+/// The suffix of the lane for jobs that may have taken a process down.
+pub const SUSPECT: &str = ".suspect";
+/// The suffix of the lane for jobs of high priority ([`Queue::lanes`](crate::Queue::lanes)).
+pub const HIGH: &str = ".high";
+/// The suffix of the lane for jobs of low priority.
+pub const LOW: &str = ".low";
+/// A backstop: crash loops are convicted by the worker long before.
+const JOB_DELIVERY_LIMIT: i64 = 100;
+/// Reading by requeue counts as a delivery before RabbitMQ 4.3; -1 would drop the message on 3.10.
+const KEPT_DELIVERY_LIMIT: i64 = 1_000_000;
+/// How long the steps of tracked jobs wait for a status store: seven days.
+pub const STATUS_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// A stream's files. The default, half a gigabyte, is meant for other streams.
+const SEGMENT_BYTES: i64 = 8 * 1024 * 1024;
+
+/// Where a message is published to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A job queue or its suspect lane, by the queue's name.
+    Queue(String),
+    /// A job queue, after a wait in the broker.
+    Delayed(String, Wait),
+    /// The dead letters of a job queue.
+    Dead(String),
+    /// Whoever listens to the steps of tracked jobs: this one, of a job of this queue.
+    Event(&'static str, String),
+    /// The end of a stream.
+    Stream(Stream),
+    /// The workers of a schedule: this kind of message, for the schedule of that name.
+    #[cfg_attr(not(feature = "cron"), expect(dead_code, reason = "there are no schedules"))]
+    Schedule(&'static str, String),
+}
+
+/// A stream that all workers read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// Jobs that workers can run.
+    Catalogue,
+    /// Ids of jobs that are not to run.
+    Cancelled,
+    /// The tokens of schedules.
+    Schedules,
+}
+
+impl Stream {
+    /// Its name after that of the namespace.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Catalogue => "catalogue",
+            Self::Cancelled => "cancelled",
+            Self::Schedules => "schedules",
+        }
+    }
+}
+
+impl Target {
+    /// The target for a copy of a job of `queue` that waits for `delay`.
+    pub(crate) fn after(queue: impl Into<String>, wait: Wait) -> Self {
+        match wait {
+            Wait::None => Self::Queue(queue.into()),
+            Wait::Units(_) => Self::Delayed(queue.into(), wait),
+        }
+    }
+
+    /// The job queue this is about; of a stream, its name.
+    pub(crate) fn queue(&self) -> &str {
+        match self {
+            Self::Queue(queue) | Self::Delayed(queue, _) | Self::Dead(queue) | Self::Event(_, queue) => queue,
+            Self::Stream(stream) => stream.name(),
+            Self::Schedule(_, schedule) => schedule,
+        }
+    }
+}
+
+/// The names of one namespace and what belongs to them.
+///
+/// ```
+/// # use leveret::topology::Topology;
+/// let topology = Topology::new("leveret.v1");
+/// assert_eq!((topology.jobs(), topology.unrouted()), ("leveret.v1.jobs".into(), "leveret.v1.unrouted".into()));
+/// assert_eq!(topology.levels().last().as_deref(), Some("leveret.v1.delay.27"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Topology {
+    namespace: String,
+}
+
+impl Topology {
+    /// The topology of a namespace, such as [`Config::namespace`](crate::Config::namespace).
+    #[must_use]
+    pub fn new(namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned() }
+    }
+
+    /// The exchange that jobs are published to, by queue name.
+    #[must_use]
+    pub fn jobs(&self) -> String {
+        self.name("jobs")
+    }
+
+    /// The exchange that dead letters are published to, by queue name.
+    #[must_use]
+    pub fn dead(&self) -> String {
+        self.name("dead")
+    }
+
+    /// The queue for what has no queue any more, and the exchange before it.
+    #[must_use]
+    pub fn unrouted(&self) -> String {
+        self.name("unrouted")
+    }
+
+    /// The exchange for what is told of tracked jobs, under `job.<step>.<queue>`.
+    #[must_use]
+    pub fn events(&self) -> String {
+        self.name("events")
+    }
+
+    /// The queue that keeps what is told of tracked jobs for a status store.
+    #[must_use]
+    pub fn status(&self) -> String {
+        self.name("status")
+    }
+
+    /// The exchange and the two queues of one comparison of clocks.
+    pub(crate) fn clock(&self, id: uuid::Uuid) -> (String, String, String) {
+        let queue = |part| format!("{}.{id}.{part}", self.name("clock"));
+        (self.name("due"), queue("first"), queue("last"))
+    }
+
+    pub(crate) fn stream(&self, stream: Stream) -> String {
+        self.name(stream.name())
+    }
+
+    /// The wait queues of the delay ladder from the shortest on; each has an exchange of the same name.
+    pub fn levels(&self) -> impl Iterator<Item = String> + '_ {
+        (0..LEVELS).map(|level| self.delay(level))
+    }
+
+    /// What all queues share: the ways in, the delay ladder and the queue for what has nowhere to go.
+    #[must_use]
+    pub fn shared(&self) -> Plan {
+        let (due, unrouted) = (self.name("due"), self.unrouted());
+        let mut plan = Plan::default();
+        plan.exchange(&unrouted, ExchangeKind::Fanout, None);
+        plan.exchange(&self.jobs(), ExchangeKind::Direct, None);
+        plan.exchange(&self.dead(), ExchangeKind::Direct, Some(&unrouted));
+        plan.exchange(&due, ExchangeKind::Topic, Some(&unrouted));
+        plan.queue(&unrouted, kept_arguments());
+        plan.bind(&unrouted, "", Destination::Queue(unrouted.clone()));
+        plan.exchange(&self.events(), ExchangeKind::Topic, None);
+        for stream in [Stream::Catalogue, Stream::Cancelled] {
+            let name = self.stream(stream);
+            plan.exchange(&name, ExchangeKind::Fanout, None);
+            plan.queue(&name, stream_arguments(stream));
+            plan.bind(&name, "", Destination::Queue(name.clone()));
+        }
+        for level in 0..LEVELS {
+            self.add_level(&mut plan, level, &due);
+        }
+        plan
+    }
+
+    fn add_level(&self, plan: &mut Plan, level: u8, due: &str) {
+        let name = self.delay(level);
+        let entry = entry_of(&name);
+        let below = if level == 0 { due.to_owned() } else { self.delay(level - 1) };
+        let higher = "*.".repeat(usize::from(LEVELS - 1 - level));
+        plan.exchange(&name, ExchangeKind::Topic, None);
+        plan.exchange(&entry, ExchangeKind::Fanout, None);
+        plan.queue(&name, level_arguments(level, &below));
+        plan.bind(&entry, "", Destination::Queue(name.clone()));
+        plan.bind(&name, &format!("{higher}1.#"), Destination::Queue(name.clone()));
+        plan.bind(&name, &format!("{higher}0.#"), Destination::Exchange(below));
+        if level < LEVELS - 1 {
+            plan.bind(&name, "due.#", Destination::Exchange(due.to_owned()));
+        }
+    }
+
+    /// What belongs to one job queue: itself, its lanes by priority if it has any, its suspect lane, its dead letters.
+    #[must_use]
+    pub fn of_queue(&self, queue: &QueueDeclaration) -> Plan {
+        let name = queue.name();
+        let (suspect, dead) = (format!("{name}{SUSPECT}"), format!("{name}{DEAD}"));
+        let mut plan = Plan::default();
+        plan.queue(&dead, kept_arguments());
+        plan.bind(&self.dead(), name, Destination::Queue(dead));
+        let mut arguments = self.job_arguments(name);
+        plan.queue(&suspect, arguments.clone());
+        plan.bind(&self.jobs(), &suspect, Destination::Queue(suspect.clone()));
+        if queue.is_single_active() {
+            arguments.push(("x-single-active-consumer", Argument::Flag(true)));
+        }
+        self.add_ways_in(&mut plan, name, arguments.clone(), queue.is_existing());
+        if queue.has_lanes() {
+            for lane in [HIGH, LOW] {
+                self.add_ways_in(&mut plan, &format!("{name}{lane}"), arguments.clone(), false);
+            }
+        }
+        plan
+    }
+
+    /// A queue that publishers and delays lead to.
+    fn add_ways_in(&self, plan: &mut Plan, name: &str, arguments: Vec<(&'static str, Argument)>, adopted: bool) {
+        let queue = || Destination::Queue(name.to_owned());
+        plan.queues.push(QueuePlan { name: name.to_owned(), adopted, arguments });
+        plan.bind(&self.jobs(), name, queue());
+        plan.bind(&self.name("due"), &format!("#.{}", delay::topic_word(name)), queue());
+    }
+
+    /// What belongs to a status store: the queue that keeps what is told of tracked jobs.
+    #[must_use]
+    pub fn of_status(&self) -> Plan {
+        let (name, mut arguments) = (self.status(), kept_arguments());
+        arguments.push(("x-message-ttl", Argument::Integer(i64::try_from(millis(STATUS_KEPT)).unwrap_or(i64::MAX))));
+        let mut plan = Plan::default();
+        plan.queue(&name, arguments);
+        plan.bind(&self.events(), "job.#", Destination::Queue(name));
+        plan
+    }
+
+    fn job_arguments(&self, queue: &str) -> Vec<(&'static str, Argument)> {
+        vec![
+            ("x-queue-type", text("quorum")),
+            ("x-dead-letter-exchange", text(&self.dead())),
+            ("x-dead-letter-routing-key", text(queue)),
+            ("x-dead-letter-strategy", text("at-least-once")),
+            ("x-overflow", text("reject-publish")),
+            ("x-delivery-limit", Argument::Integer(JOB_DELIVERY_LIMIT)),
+            ("x-queue-leader-locator", text("balanced")),
+        ]
+    }
+
+    fn name(&self, what: &str) -> String {
+        format!("{}.{what}", self.namespace)
+    }
+
+    fn delay(&self, level: u8) -> String {
+        format!("{}.delay.{level:02}", self.namespace)
+    }
+}
+
+/// Under which a message of that kind, or of all kinds if it is `*`, goes to the workers of a schedule.
+fn schedule_key(kind: &str, schedule: &str) -> String {
+    format!("schedule.{kind}.{}", delay::topic_word(schedule))
+}
+
+/// The exchange before a wait queue that is left for good after it.
+fn entry_of(level: &str) -> String {
+    format!("{level}.in")
+}
+
+fn kept_arguments() -> Vec<(&'static str, Argument)> {
+    vec![
+        ("x-queue-type", text("quorum")),
+        ("x-delivery-limit", Argument::Integer(KEPT_DELIVERY_LIMIT)),
+        ("x-queue-leader-locator", text("balanced")),
+    ]
+}
+
+/// A job may be cancelled as long as it may be delayed, which is ten years; what workers can run does not age.
+fn stream_arguments(stream: Stream) -> Vec<(&'static str, Argument)> {
+    let mut arguments = vec![
+        ("x-queue-type", text("stream")),
+        ("x-stream-max-segment-size-bytes", Argument::Integer(SEGMENT_BYTES)),
+        ("x-queue-leader-locator", text("balanced")),
+    ];
+    if stream == Stream::Cancelled {
+        arguments.push(("x-max-age", text("10Y")));
+    }
+    arguments
+}
+
+fn level_arguments(level: u8, below: &str) -> Vec<(&'static str, Argument)> {
+    let ttl = i64::try_from(millis(UNIT) << level).unwrap_or(i64::MAX);
+    vec![
+        ("x-queue-type", text("quorum")),
+        ("x-message-ttl", Argument::Integer(ttl)),
+        ("x-dead-letter-exchange", text(below)),
+        ("x-dead-letter-strategy", text("at-least-once")),
+        ("x-overflow", text("reject-publish")),
+        ("x-queue-leader-locator", text("balanced")),
+    ]
+}
+
+fn text(value: &str) -> Argument {
+    Argument::Text(value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ladder_has_a_level_for_each_power_and_ends_at_due() {
+        let plan = Topology::new("ns").shared();
+        assert_eq!((plan.exchanges.len(), plan.queues.len(), plan.bindings.len()), (7 + 56, 31, 3 + 28 * 4 - 1));
+        let level = plan.queues.iter().find(|queue| queue.name == "ns.delay.03").unwrap();
+        assert!(level.arguments.contains(&("x-message-ttl", Argument::Integer(800))));
+        assert!(level.arguments.contains(&("x-dead-letter-exchange", text("ns.delay.02"))));
+        let last = plan.queues.iter().find(|queue| queue.name == "ns.delay.00").unwrap();
+        assert!(last.arguments.contains(&("x-dead-letter-exchange", text("ns.due"))));
+    }
+}

@@ -1,0 +1,204 @@
+//! Jobs that somebody does not want any more: read from the stream `leveret.v1.cancelled`, so that every worker knows,
+//! also one that starts later, and also after all of them and the broker were restarted.
+//!
+//! Only tracked jobs can be cancelled, so that no other job is looked up. A cancellation is of one life of a job: what
+//! bears its id later, because it was replayed or is another job, runs.
+
+use std::{
+    collections::HashMap,
+    hash::BuildHasher,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use foldhash::quality::RandomState;
+use tokio::{
+    sync::{SetOnce, watch},
+    time::timeout,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{
+    message::Message,
+    topology::Stream,
+    tracking::stream::{Reading, follow},
+    transport::Transport,
+};
+
+/// How long a tracked job waits for the stream to be read. After that it runs, at the risk that it is not wanted.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+
+/// What a process knows of cancelled jobs: 24 bytes for each that was cancelled in ten years.
+#[derive(Clone, Default)]
+pub(crate) struct Cancellations {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    reading: watch::Sender<Reading>,
+}
+
+#[derive(Default)]
+struct State {
+    /// When each id was cancelled last, in milliseconds since the epoch. Ids by their hash of 128 bits; that two meet is
+    /// less likely than that a machine fails.
+    times: HashMap<u128, u64>,
+    hashers: (RandomState, RandomState),
+    running: HashMap<String, Vec<Running>>,
+    /// Workers of this process that need the stream.
+    readers: usize,
+    reader: Option<AbortOnDropHandle<()>>,
+}
+
+/// An attempt that runs in this process.
+struct Running {
+    /// When the present life of its job began.
+    since: u64,
+    cancelled: Arc<SetOnce<()>>,
+}
+
+impl State {
+    fn hash(&self, id: &str) -> u128 {
+        let (high, low) = (self.hashers.0.hash_one(id), self.hashers.1.hash_one(id));
+        u128::from(high) << 64 | u128::from(low)
+    }
+
+    fn contains(&self, id: &str, since: u64) -> bool {
+        self.times.get(&self.hash(id)).is_some_and(|at| *at > since)
+    }
+}
+
+/// Keeps the stream being read until it is dropped.
+pub(crate) struct ReaderGuard {
+    cancellations: Cancellations,
+}
+
+/// An attempt that runs; it is forgotten when this is dropped.
+pub(crate) struct CancelWatch {
+    cancellations: Cancellations,
+    id: String,
+    cancelled: Arc<SetOnce<()>>,
+}
+
+impl Cancellations {
+    /// Reads the stream until the returned guard is dropped.
+    pub(crate) fn read(&self, transport: &Transport) -> ReaderGuard {
+        let mut state = self.lock();
+        state.readers += 1;
+        // Finished: the runtime on which it read has ended.
+        if state.reader.as_ref().is_none_or(|reader| reader.is_finished()) {
+            let (cancellations, transport) = (self.clone(), transport.clone());
+            // The last guard that is dropped ends this task.
+            state.reader = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+                let seen = |message: &Message| cancellations.see(message);
+                follow(&transport, Stream::Cancelled, &cancellations.shared.reading, seen).await;
+            })));
+        }
+        drop(state);
+        ReaderGuard { cancellations: self.clone() }
+    }
+
+    fn see(&self, message: &Message) {
+        // One that says no time counts for ever.
+        self.note(message.id().unwrap_or_default(), message.enqueued_at().unwrap_or(u64::MAX));
+    }
+
+    fn note(&self, id: &str, at: u64) {
+        let mut state = self.lock();
+        let hash = state.hash(id);
+        let latest = state.times.entry(hash).or_default();
+        *latest = at.max(*latest);
+        for running in state.running.get(id).into_iter().flatten().filter(|running| at > running.since) {
+            // Told twice is told.
+            drop(running.cancelled.set(()));
+        }
+    }
+
+    /// Whether a tracked job, whose life began at `since`, is not to run. Waits until the stream has been read, if it can
+    /// be.
+    pub(crate) async fn contains(&self, id: &str, since: u64) -> bool {
+        let mut reading = self.shared.reading.subscribe();
+        let read = reading.wait_for(|reading| *reading != Reading::Behind);
+        if timeout(READ_WITHIN, read).await.is_err() {
+            tracing::warn!("the stream of cancelled jobs cannot be read: jobs run whether or not they are cancelled");
+            self.shared.reading.send_replace(Reading::Unreadable);
+        }
+        self.lock().contains(id, since)
+    }
+
+    /// Watches a job that runs, and may be unwanted already.
+    pub(crate) fn watch(&self, id: &str, since: u64) -> CancelWatch {
+        let mut state = self.lock();
+        let cancelled = Arc::new(if state.contains(id, since) { SetOnce::new_with(Some(())) } else { SetOnce::new() });
+        let running = Running { since, cancelled: Arc::clone(&cancelled) };
+        state.running.entry(id.to_owned()).or_default().push(running);
+        CancelWatch { cancellations: self.clone(), id: id.to_owned(), cancelled }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CancelWatch {
+    /// Set once the job is not wanted any more.
+    pub(crate) fn cancelled(&self) -> &SetOnce<()> {
+        &self.cancelled
+    }
+}
+
+impl Drop for CancelWatch {
+    fn drop(&mut self) {
+        let mut state = self.cancellations.lock();
+        if let Some(running) = state.running.get_mut(&self.id) {
+            running.retain(|running| !Arc::ptr_eq(&running.cancelled, &self.cancelled));
+            if running.is_empty() {
+                state.running.remove(&self.id);
+            }
+        }
+    }
+}
+
+impl Drop for ReaderGuard {
+    fn drop(&mut self) {
+        let mut state = self.cancellations.lock();
+        state.readers -= 1;
+        if state.readers == 0 {
+            state.reader = None;
+            drop(state);
+            // The next reader begins anew.
+            self.cancellations.shared.reading.send_replace(Reading::Behind);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancellation_counts_for_the_life_that_it_came_in() {
+        let cancelled = Cancellations::default();
+        cancelled.note("a", 1_000);
+        cancelled.note("a", 500);
+        let contains = |id, since| cancelled.lock().contains(id, since);
+        assert!(contains("a", 999) && !contains("a", 1_000) && !contains("b", 0));
+        cancelled.note("a", 2_000);
+        assert!(contains("a", 1_000));
+    }
+
+    #[tokio::test]
+    async fn an_attempt_is_told_of_a_cancellation_of_its_own_life_only() {
+        let cancellations = Cancellations::default();
+        let (before, after) = (cancellations.watch("a", 999), cancellations.watch("a", 1_000));
+        cancellations.note("a", 1_000);
+        assert!(before.cancelled().initialized() && !after.cancelled().initialized());
+        drop(before);
+        cancellations.note("a", 1_001);
+        assert!(after.cancelled().initialized());
+        drop(after);
+        assert!(cancellations.lock().running.is_empty());
+    }
+}

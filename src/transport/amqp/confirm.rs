@@ -1,0 +1,214 @@
+//! Which publish a confirm and a returned message belong to.
+//!
+//! lapin resolves the publishes of one ack frame in no particular order, and attaches returned messages to whichever
+//! confirm comes next. So returned messages are recognised by what they are, and given to their own publish.
+
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use lapin::{Channel, Confirmation, ErrorKind, message::BasicReturnMessage, types::ShortString};
+use tokio::sync::oneshot;
+
+use crate::{message::Message, transport::SendError};
+
+/// What a caller of the publishing task is told.
+pub(super) type Answer = Result<(), Failure>;
+
+/// Why a publish came to nothing.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// No queue took the message, and the broker gave it back.
+    Returned(Box<Message>),
+    Other(SendError),
+}
+
+impl From<SendError> for Failure {
+    fn from(error: SendError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<Failure> for SendError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Returned(_) => Self::Returned,
+            Failure::Other(error) => error,
+        }
+    }
+}
+
+/// Where a message was published to and its id: what a returned message is recognised by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) exchange: ShortString,
+    pub(super) key: ShortString,
+    pub(super) id: Option<ShortString>,
+}
+
+/// A message that no queue took.
+#[derive(Debug)]
+pub(super) struct Returned {
+    place: Place,
+    message: Box<Message>,
+}
+
+/// A publish that the broker has answered.
+pub(super) struct Resolved {
+    pub(super) place: Place,
+    pub(super) size: usize,
+    pub(super) verdict: Verdict,
+    /// The returned message that lapin attached, which may be another publish's.
+    attached: Option<Returned>,
+    answer: oneshot::Sender<Answer>,
+}
+
+#[derive(Debug)]
+pub(super) enum Verdict {
+    Confirmed,
+    Nacked,
+    Returned(Box<Message>),
+    /// The channel was lost, in the broker's words if it closed it.
+    Lost(Option<String>),
+}
+
+impl Resolved {
+    pub(super) fn new(
+        place: Place,
+        size: usize,
+        confirmed: lapin::Result<Confirmation>,
+        answer: oneshot::Sender<Answer>,
+    ) -> Self {
+        let (verdict, attached) = match confirmed {
+            Ok(Confirmation::Ack(returned)) => (Verdict::Confirmed, returned),
+            Ok(Confirmation::Nack(returned)) => (Verdict::Nacked, returned),
+            Ok(Confirmation::NotRequested) => (Verdict::Lost(None), None),
+            Err(error) => {
+                let words = match error.kind() {
+                    ErrorKind::ProtocolError(refusal) if error.is_amqp_soft_error() => Some(refusal.to_string()),
+                    _ => None,
+                };
+                (Verdict::Lost(words), None)
+            }
+        };
+        Self { place, size, verdict, attached: attached.map(Returned::from), answer }
+    }
+
+    /// Takes the returned message that lapin attached as its own: on a channel without other publishes it is.
+    pub(super) fn claim_attached(&mut self) {
+        if let Some(returned) = self.attached.take() {
+            self.verdict = Verdict::Returned(returned.message);
+        }
+    }
+
+    /// Tells the caller. A channel that the broker closed over the only publish in flight, over its exchange or over its
+    /// size refused that one.
+    pub(super) fn answer(self, alone: bool) {
+        let about = |words: &str| {
+            words.contains(&format!("'{}'", self.place.exchange))
+                || words.contains(&format!("message size {} ", self.size))
+        };
+        let answer = match self.verdict {
+            Verdict::Confirmed => Ok(()),
+            Verdict::Nacked => Err(SendError::Nacked.into()),
+            Verdict::Returned(message) => Err(Failure::Returned(message)),
+            Verdict::Lost(Some(words)) if alone || about(&words) => Err(SendError::Refused(words).into()),
+            Verdict::Lost(_) => Err(SendError::Uncertain.into()),
+        };
+        // A caller that has gone away wants no answer.
+        drop(self.answer.send(answer));
+    }
+}
+
+impl From<BasicReturnMessage> for Returned {
+    fn from(returned: BasicReturnMessage) -> Self {
+        let delivery = returned.delivery;
+        let id = delivery.properties.message_id().clone();
+        let place = Place { exchange: delivery.exchange, key: delivery.routing_key, id };
+        Self { place, message: Box::new(Message { properties: delivery.properties, body: delivery.data.into() }) }
+    }
+}
+
+/// What else the broker has answered by now.
+///
+/// lapin resolves the publishes of one ack frame in no particular order and attaches returned messages in the order
+/// they came, so a returned message may sit at a neighbour. It does so under a lock that `wait_for_confirms` takes too:
+/// after that call, the rest of a frame of which one publish is resolved is resolved as well.
+pub(super) fn drain<F: Future<Output = Resolved>>(
+    channel: &Channel,
+    in_flight: &mut FuturesUnordered<F>,
+) -> Vec<Resolved> {
+    drop(channel.wait_for_confirms().now_or_never());
+    std::iter::from_fn(|| in_flight.next().now_or_never().flatten()).collect()
+}
+
+/// Gives each returned message to the publish it belongs to, and returns what can be answered now and what may still
+/// get a returned message from the next ack frame.
+///
+/// A returned message comes before its own publish's ack, so one whose owner is not yet resolved is kept in `unclaimed`.
+pub(super) fn attribute(
+    mut held: Vec<Resolved>,
+    mut later: Vec<Resolved>,
+    unclaimed: &mut Vec<Returned>,
+) -> (Vec<Resolved>, Vec<Resolved>) {
+    let mut all: Vec<&mut Resolved> = held.iter_mut().chain(later.iter_mut()).collect();
+    unclaimed.extend(all.iter_mut().filter_map(|carrier| carrier.attached.take()));
+    for returned in std::mem::take(unclaimed) {
+        let is_owner = |other: &Resolved| matches!(other.verdict, Verdict::Confirmed) && other.place == returned.place;
+        match all.iter_mut().find(|other| is_owner(other)) {
+            Some(owner) => owner.verdict = Verdict::Returned(returned.message),
+            None => unclaimed.push(returned),
+        }
+    }
+    (held, later)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(id: &str, attached: Option<&str>) -> (Resolved, oneshot::Receiver<Answer>) {
+        let place = |id: &str| Place { exchange: "e".into(), key: "k".into(), id: Some(id.into()) };
+        let (answer, answered) = oneshot::channel();
+        let verdict = Verdict::Confirmed;
+        let returned = |id| Returned { place: place(id), message: Box::new(Message::new("j", &id.into(), vec![], 0)) };
+        (Resolved { place: place(id), size: 0, verdict, attached: attached.map(returned), answer }, answered)
+    }
+
+    /// The id of the message that a caller was given back; none if it was told that all is well.
+    fn given_back(mut answered: oneshot::Receiver<Answer>) -> Option<String> {
+        match answered.try_recv().unwrap() {
+            Ok(()) => None,
+            Err(Failure::Returned(message)) => Some(message.id().unwrap().to_owned()),
+            Err(Failure::Other(error)) => panic!("{error:?}"),
+        }
+    }
+
+    #[test]
+    fn a_returned_message_reaches_its_own_publish_wherever_lapin_attached_it() {
+        for (first, second) in [(Some("b"), None), (None, Some("b"))] {
+            let (a, a_answer) = resolved("a", first);
+            let (b, b_answer) = resolved("b", second);
+            let (now, later) = attribute(vec![a], vec![b], &mut Vec::new());
+            now.into_iter().chain(later).for_each(|resolved| resolved.answer(false));
+            assert_eq!((given_back(a_answer), given_back(b_answer).as_deref()), (None, Some("b")));
+        }
+    }
+
+    #[test]
+    fn a_returned_message_waits_for_its_own_publish_to_be_resolved() {
+        let mut unclaimed = Vec::new();
+        let (carrier, carried) = resolved("a", Some("b"));
+        attribute(vec![carrier], Vec::new(), &mut unclaimed).0.into_iter().for_each(|resolved| resolved.answer(false));
+        assert_eq!(given_back(carried), None);
+        let (owner, owned) = resolved("b", None);
+        attribute(vec![owner], Vec::new(), &mut unclaimed).0.into_iter().for_each(|resolved| resolved.answer(false));
+        assert_eq!((given_back(owned).as_deref(), unclaimed.len()), (Some("b"), 0));
+    }
+
+    #[test]
+    fn two_publishes_of_one_id_share_their_returned_messages() {
+        let (one, first) = resolved("a", Some("a"));
+        let (two, second) = resolved("a", Some("a"));
+        let (now, _) = attribute(vec![one, two], Vec::new(), &mut Vec::new());
+        now.into_iter().for_each(|resolved| resolved.answer(false));
+        assert_eq!((given_back(first).as_deref(), given_back(second).as_deref()), (Some("a"), Some("a")));
+    }
+}

@@ -1,0 +1,65 @@
+//! Keeps a queue of a worker bound while it is consumed.
+//!
+//! An exchange that an operator deletes is declared again by the next process that publishes to it, but without the
+//! bindings of queues that this process does not know. A worker knows its own queues, and repeats their declaration.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::topology::{Plan, queue::QueueDeclaration};
+use crate::transport::amqp::{
+    Setup, clock,
+    connection::{LiveConnection, Reconnector},
+    consume::OwnChannel,
+    declare::{ANSWERED_WITHIN, declare_on, ensure_shared, invalidate_shared},
+};
+
+/// On average; some ten commands for each queue of a worker.
+const REPEATED_EVERY: Duration = Duration::from_secs(15);
+/// After what was missing has been declared.
+const SOON: Duration = Duration::from_secs(1);
+/// A refusal closes a channel and lasts, such as a right that was revoked or a queue that was made anew by hand.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+
+/// Repeats the declaration of a queue until it is dropped.
+pub(super) async fn keep(
+    up: Arc<LiveConnection>,
+    publishing: Arc<Reconnector>,
+    setup: Arc<Setup>,
+    queue: QueueDeclaration,
+) {
+    let plan = setup.topology.of_queue(&queue);
+    // Kept, because lapin uses each channel id once where the broker has closed one.
+    let (mut channel, mut pause) = (None, REPEATED_EVERY);
+    loop {
+        sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+        clock::compare(&publishing, &setup).await;
+        pause = repeat(&up, &setup, &plan, &mut channel).await.unwrap_or_else(|| (pause * 4).min(LONGEST_PAUSE));
+    }
+}
+
+/// Returns when to do so again; none after a refusal.
+async fn repeat(up: &LiveConnection, setup: &Setup, plan: &Plan, kept: &mut Option<OwnChannel>) -> Option<Duration> {
+    let channel = match kept.take() {
+        Some(channel) if channel.0.status().connected() => channel,
+        _ => OwnChannel(up.channel().await.ok()?),
+    };
+    let began = Instant::now();
+    match timeout(ANSWERED_WITHIN, declare_on(&channel.0, plan)).await {
+        Ok(Ok(())) => {
+            *kept = Some(channel);
+            Some(REPEATED_EVERY)
+        }
+        Ok(Err(refused)) if refused.is_for_something_missing() => {
+            invalidate_shared(setup, began).await;
+            ensure_shared(up, setup).await.ok().map(|()| SOON)
+        }
+        Ok(Err(_)) => {
+            tracing::debug!("the declaration of a queue is refused");
+            None
+        }
+        // A queue without a leader.
+        Err(_) => Some(REPEATED_EVERY),
+    }
+}

@@ -1,0 +1,221 @@
+//! RabbitMQ through lapin: two connections, one that consumes and one that publishes.
+//!
+//! They are apart because a broker in alarm stops reading a connection that publishes, acks included. lapin's own
+//! recovery stays off: version 4.12 doubles replayed bindings with each reconnect and can hang for ever. A lost
+//! connection is replaced by a fresh one, and whatever lived on it is built again by its owner.
+
+mod acks;
+mod address;
+mod clock;
+mod confirm;
+mod connection;
+mod consume;
+mod declare;
+mod doubt;
+mod in_flight;
+mod keeper;
+mod patience;
+pub mod probe;
+mod proof;
+mod publish;
+mod refused;
+mod request;
+mod shield;
+mod tls;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::Mutex, time::Instant};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+#[cfg(feature = "internals")]
+pub(crate) use self::{
+    acks::Acks,
+    shield::{FrameStart, Screen},
+};
+pub(crate) use self::{
+    address::{Address, split as split_addresses},
+    consume::Session,
+    shield::can_be_parsed,
+};
+use self::{connection::Reconnector, publish::PublishTask, tls::Tls};
+use crate::{
+    config::{Config, TopologyMode},
+    error::Error,
+    message::Message,
+    observe::{health::Health, log_throttle::LogThrottle, metrics::Metrics},
+    topology::{Plan, Routes, Stream, Target, Topology, queue::QueueDeclaration},
+};
+use crate::{
+    topology::lane::Lane,
+    transport::{
+        SendError,
+        clock::{Clock, Now, system_ms},
+        session::OpenError,
+    },
+};
+
+/// The largest frame that we agree to: RabbitMQ's default (its documentation, "Networking"). lapin has two buffers of 32
+/// such frames for each connection. Where it knows the size from the start they are memory that is taken as it is used;
+/// a size that only the broker names would have it grow them, and write zeros into all 8 MiB.
+const FRAME_MAX: u32 = 131_072;
+
+pub(crate) struct Amqp {
+    setup: Arc<Setup>,
+    consuming: Reconnector,
+    publishing: PublishTask,
+}
+
+/// What both connections need to know.
+pub(crate) struct Setup {
+    pub(crate) addresses: Vec<Address>,
+    tls: Tls,
+    pub(crate) topology: Topology,
+    pub(crate) routes: Routes,
+    pub(crate) mode: TopologyMode,
+    pub(crate) config: Config,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: Health,
+    pub(crate) log_throttle: Arc<LogThrottle>,
+    /// When what all queues share was ensured.
+    pub(crate) shared_ensured: Mutex<Option<Instant>>,
+    pub(crate) clock: Clock,
+    /// When the clocks were compared.
+    pub(crate) clock_compared: Mutex<Option<Instant>>,
+    /// Ends both connections for good.
+    pub(crate) closed: CancellationToken,
+}
+
+impl Amqp {
+    pub(crate) fn new(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        health: Health,
+        log_throttle: Arc<LogThrottle>,
+    ) -> Result<Self, Error> {
+        let wrong = |setting, reason: &str| Err(Error::Setting { setting, reason: reason.to_owned() });
+        if config.heartbeat < Duration::from_secs(1) {
+            return wrong("LEVERET_HEARTBEAT", "must be at least 1s: without it a silent loss is never noticed");
+        }
+        if config.publish_window == 0 {
+            return wrong("LEVERET_PUBLISH_WINDOW", "must be at least 1");
+        }
+        let topology = Topology::new(&config.namespace);
+        config.check_namespace()?;
+        let addresses = connection::parse_addresses(config)?;
+        let setup = Arc::new(Setup {
+            tls: Tls::new(config, &addresses)?,
+            addresses,
+            routes: Routes::new(&topology),
+            topology,
+            mode: config.topology,
+            config: config.clone(),
+            metrics,
+            health,
+            log_throttle,
+            shared_ensured: Mutex::new(None),
+            clock: Clock::default(),
+            clock_compared: Mutex::new(None),
+            closed: CancellationToken::new(),
+        });
+        let consuming = Reconnector::new("consume", Arc::clone(&setup));
+        let publishing = PublishTask::new(Reconnector::new("publish", Arc::clone(&setup)), Arc::clone(&setup));
+        Ok(Self { setup, consuming, publishing })
+    }
+
+    pub(crate) async fn send(&self, target: &Target, message: Box<Message>, fail_fast: bool) -> Result<(), SendError> {
+        self.publishing.send(target, message, fail_fast).await
+    }
+
+    pub(crate) async fn open(&self, queue: &QueueDeclaration, lane: Lane, prefetch: u16) -> Result<Session, OpenError> {
+        let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
+        declare::ensure_queue(&up, &self.setup, queue).await?;
+        // What is delivered is judged by its times at once.
+        clock::compare(&self.publishing.link(), &self.setup).await;
+        let session = Session::open(Arc::clone(&up), &lane.queue_name(queue), prefetch).await?;
+        let session = session.with_proof_of_acks();
+        if lane != Lane::Main || self.setup.mode == TopologyMode::Verify {
+            return Ok(session);
+        }
+        let keeping = keeper::keep(up, self.publishing.link(), Arc::clone(&self.setup), queue.clone());
+        Ok(session.beside(AbortOnDropHandle::new(tokio::spawn(keeping))))
+    }
+
+    pub(crate) fn heartbeat(&self) -> Duration {
+        let seconds = self.setup.addresses.iter().map(|address| address.heartbeat).max();
+        seconds.map_or(self.setup.config.heartbeat, |seconds| Duration::from_secs(seconds.into()))
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        self.setup.clock.at(system_ms())
+    }
+
+    pub(crate) async fn open_raw(&self, name: &str, prefetch: u16) -> Result<Session, OpenError> {
+        let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
+        Session::open(up, name, prefetch).await
+    }
+
+    pub(crate) async fn open_stream(&self, stream: Stream, from: u64) -> Result<Session, OpenError> {
+        let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
+        declare::ensure_shared(&up, &self.setup).await?;
+        Session::open_stream(up, &self.setup.topology.stream(stream), from).await
+    }
+
+    pub(crate) async fn ensure(&self, plan: &Plan) -> Result<(), OpenError> {
+        let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
+        declare::ensure_shared(&up, &self.setup).await?;
+        declare::ensure(&up, &self.setup, plan).await
+    }
+
+    pub(crate) async fn repair(&self, queue: &QueueDeclaration) -> Result<(), OpenError> {
+        let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
+        declare::invalidate_shared(&self.setup, declare::lately()).await;
+        declare::ensure_queue(&up, &self.setup, queue).await
+    }
+
+    pub(crate) async fn close(&self) {
+        self.publishing.finish().await;
+        self.setup.closed.cancel();
+        self.consuming.closed().await;
+        self.publishing.closed().await;
+    }
+}
+
+impl Drop for Amqp {
+    fn drop(&mut self) {
+        self.setup.closed.cancel();
+    }
+}
+
+impl Config {
+    /// The broker addresses one by one: an entry of [`amqp_url`](Self::amqp_url) may be a list. A comma separates only
+    /// before `amqp://` or `amqps://`, because a password may have commas.
+    ///
+    /// ```
+    /// use leveret::Config;
+    ///
+    /// let config = Config { amqp_url: vec!["amqp://u:a,b@one,amqp://u:a,b@two".into()], ..Config::default() };
+    /// assert!(config.addresses().eq(["amqp://u:a,b@one", "amqp://u:a,b@two"]));
+    /// ```
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.amqp_url.iter().flat_map(|list| split_addresses(list))
+    }
+
+    /// The vhost of the first broker address, for tools that name it to somebody else.
+    ///
+    /// ```
+    /// use leveret::Config;
+    ///
+    /// let config = Config { amqp_url: vec!["amqp://mq/orders%20old".into()], ..Config::default() };
+    /// assert_eq!(config.vhost()?, "orders old");
+    /// # Ok::<_, leveret::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Broker::amqp`](crate::Broker::amqp), for the address.
+    pub fn vhost(&self) -> Result<String, Error> {
+        let none = || Error::Setting { setting: "AMQP_URL", reason: "names no broker".to_owned() };
+        Ok(Address::parse(self.addresses().next().ok_or_else(none)?, self.heartbeat)?.vhost().to_owned())
+    }
+}

@@ -1,0 +1,309 @@
+//! A connection that looks at a broker, for tools that say what is wrong there; `leveret doctor` is made of it.
+//!
+//! Unlike [`Broker`](crate::Broker) it is not made again when it is lost, and every refusal is told with its reason. It
+//! declares, publishes and takes nothing. What it reads of dead letters it hands back, which the broker counts as one
+//! more delivery of each.
+
+mod refusal;
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use lapin::{
+    Channel, Connection,
+    options::{BasicConsumeOptions, BasicGetOptions, ExchangeUnbindOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+use uuid::Uuid;
+
+use self::refusal::refusal;
+pub use self::refusal::{ConnectError, Refusal};
+use crate::transport::amqp::{Address, connection, declare, shield::Line, tls::Tls};
+use crate::{
+    config::Config,
+    message::{Message, dead_letter::DeadLetter, millis, short, text},
+    topology::{DEAD, Exchange, QueuePlan},
+};
+
+/// How long the broker may take for one answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a broker says of itself before anybody has logged in; empty where it says nothing.
+///
+/// [`Probe`] has an example.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Server {
+    /// `RabbitMQ`.
+    pub product: String,
+    /// Its version: `4.1.3`.
+    pub version: String,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The ways to log in, with spaces between them: `PLAIN AMQPLAIN`.
+    pub mechanisms: String,
+}
+
+/// How a queue is at the moment.
+///
+/// [`Probe`] has an example.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Depth {
+    /// Messages that wait for a consumer; those in hand are not counted.
+    pub ready: u32,
+    /// Consumers.
+    pub consumers: u32,
+}
+
+/// A connection for looking.
+///
+/// ```no_run
+/// use leveret::{Config, Queue, probe::{Probe, Refusal}, topology::Topology};
+///
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut probe = Probe::connect("amqp://guest:guest@localhost/%2f", &Config::default()).await?;
+/// println!("{} {}", probe.server().product, probe.server().version);
+/// for queue in &Topology::new("leveret.v1").of_queue(&Queue::new("email")).queues {
+///     match probe.depth(&queue.name).await {
+///         Ok(depth) => println!("{}: {} ready, {} consumers", queue.name, depth.ready, depth.consumers),
+///         Err(Refusal::Missing) => println!("{} is missing", queue.name),
+///         Err(refusal) => return Err(refusal.into()),
+///     }
+/// }
+/// probe.close().await;
+/// # Ok(()) }
+/// ```
+pub struct Probe {
+    connection: Connection,
+    /// The channel of the last request, unless that was refused, which closes it.
+    channel: Option<Channel>,
+    address: Address,
+    line: Line,
+    is_silent: bool,
+}
+
+impl fmt::Debug for Probe {
+    /// Shows where it is connected, and as whom, without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Probe")
+            .field("host", &self.host())
+            .field("port", &self.port())
+            .field("vhost", &self.vhost())
+            .field("user", &self.login().0)
+            .field("server", &self.server())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Probe {
+    /// Connects to one address, once, with the heartbeat and the TLS files of `config`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] says at which step it failed.
+    pub async fn connect(url: &str, config: &Config) -> Result<Self, ConnectError> {
+        let address = Address::parse(url, config.heartbeat).map_err(ConnectError::Address)?;
+        let mut addresses = connection::parse_addresses(config).map_err(ConnectError::Address)?;
+        addresses.push(address.clone());
+        let tls = Tls::new(config, &addresses).map_err(ConnectError::Address)?;
+        let line = Line::default();
+        let connected = line.connect(&address, &tls, connection::properties("probe", &address), PATIENCE).await;
+        match connected {
+            Ok((connection, _)) => match connection::too_small(&connection) {
+                None => Ok(Self { connection, channel: None, address, line, is_silent: false }),
+                Some(reason) => Err(ConnectError::Unreachable { address: address.to_string(), reason }),
+            },
+            Err(failure) => Err(ConnectError::of(failure, &address, &tls, line.server())),
+        }
+    }
+
+    /// What the broker says of itself.
+    #[must_use]
+    pub fn server(&self) -> Server {
+        self.line.server().cloned().unwrap_or_default()
+    }
+
+    /// The broker's host.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.address.host
+    }
+
+    /// The broker's port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.port
+    }
+
+    /// The vhost.
+    #[must_use]
+    pub fn vhost(&self) -> &str {
+        &self.address.vhost
+    }
+
+    /// User and password, for another door of the same broker.
+    #[must_use]
+    pub fn login(&self) -> (&str, &str) {
+        (&self.address.user, &self.address.password)
+    }
+
+    /// How the queue of that name is.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`]; no permission is needed before RabbitMQ 4.3, some right on the queue from then on.
+    pub async fn depth(&mut self, queue: &str) -> Result<Depth, Refusal> {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let found =
+            self.ask(async |channel| channel.queue_declare(short(queue), options, FieldTable::default()).await).await?;
+        Ok(Depth { ready: found.message_count(), consumers: found.consumer_count() })
+    }
+
+    /// Compares a queue with its plan by declaring it again, if it exists. (One that is deleted at that very moment
+    /// comes back.)
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Mismatch`] if it differs, [`Refusal::Denied`] without the configure right.
+    pub async fn compare_queue(&mut self, plan: &QueuePlan) -> Result<(), Refusal> {
+        self.depth(&plan.name).await?;
+        self.ask(async |channel| declare::declare_queue(channel, plan, false).await).await
+    }
+
+    /// Compares an exchange with its plan by declaring it again, if it exists.
+    ///
+    /// # Errors
+    ///
+    /// As [`compare_queue`](Self::compare_queue).
+    pub async fn compare_exchange(&mut self, plan: &Exchange) -> Result<(), Refusal> {
+        self.ask(async |channel| declare::declare_exchange(channel, plan, true).await).await?;
+        self.ask(async |channel| declare::declare_exchange(channel, plan, false).await).await
+    }
+
+    /// Looks whether the user may consume from a queue, without doing so.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Denied`] without the read right.
+    pub async fn may_read(&mut self, queue: &str) -> Result<(), Refusal> {
+        // The broker looks at the right first and then refuses the argument, so that no consumer comes to be.
+        let mut wrong = FieldTable::default();
+        wrong.insert("x-priority".into(), text("none"));
+        let tag = short(&format!("leveret-probe-{}", Uuid::now_v7()));
+        let options = BasicConsumeOptions::default();
+        let asked = self.ask(async |channel| channel.basic_consume(short(queue), tag, options, wrong).await.map(drop));
+        match asked.await {
+            Err(Refusal::Mismatch(_)) => Ok(()),
+            Ok(()) => {
+                self.close_channel().await;
+                Ok(())
+            }
+            refused => refused,
+        }
+    }
+
+    /// Looks whether the user may publish to an exchange, without doing so.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Denied`] without the write right.
+    pub async fn may_write(&mut self, exchange: &str) -> Result<(), Refusal> {
+        // To take away a binding from an exchange to another needs the right to write to the latter first; that there is
+        // no such binding does not matter.
+        const SOURCE: &str = "amq.direct";
+        let key = short(&format!("leveret-probe-{}", Uuid::now_v7()));
+        let (options, none) = (ExchangeUnbindOptions::default(), FieldTable::default());
+        let asked = self
+            .ask(async |channel| channel.exchange_unbind(short(exchange), SOURCE.into(), key, options, none).await)
+            .await;
+        match asked {
+            Err(Refusal::Denied(words)) if words.contains(SOURCE) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Reads up to `limit` dead letters of a queue, the oldest first, shows each to `visit`, and hands them back at the
+    /// end. Returns how many there were.
+    ///
+    /// Only one is in memory at a time. Nobody else sees them in the meantime. The broker counts a delivery of each, of
+    /// which they have a million.
+    ///
+    /// ```no_run
+    /// # async fn count(mut probe: leveret::probe::Probe) -> Result<(), leveret::probe::Refusal> {
+    /// let mut bytes = 0;
+    /// let read = probe.dead_letters("email", 100, |letter| bytes += letter.payload.len()).await?;
+    /// println!("{read} dead letters, {bytes} bytes");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`]; it needs the read right on `<queue>.dead`. What was read by then has been visited.
+    pub async fn dead_letters(
+        &mut self,
+        queue: &str,
+        limit: u32,
+        mut visit: impl FnMut(DeadLetter),
+    ) -> Result<u32, Refusal> {
+        let dead = format!("{queue}{DEAD}");
+        let now_ms = millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO));
+        let mut read = 0;
+        while read < limit {
+            let options = BasicGetOptions::default();
+            let got = self.ask(async |channel| channel.basic_get(short(&dead), options).await).await?;
+            let Some(got) = got else { break };
+            let message = Message { properties: got.delivery.properties, body: got.delivery.data.into() };
+            visit(DeadLetter::read(&message, now_ms));
+            read += 1;
+        }
+        self.close_channel().await;
+        Ok(read)
+    }
+
+    /// Says goodbye.
+    pub async fn close(self) {
+        let close = self.connection.close(200, "goodbye".into());
+        if !matches!(tokio::time::timeout(PATIENCE, close).await, Ok(Ok(()))) {
+            tracing::debug!("the connection was gone before it was closed");
+        }
+    }
+
+    /// Ends the channel, and with it whatever is in hand on it.
+    async fn close_channel(&mut self) {
+        let Some(channel) = self.channel.take() else { return };
+        if !matches!(tokio::time::timeout(PATIENCE, channel.close(200, "done".into())).await, Ok(Ok(()))) {
+            tracing::debug!("the channel was gone before it was closed");
+        }
+    }
+
+    /// Makes one request, on the same channel as the last if that is still open. After the first that meets silence
+    /// there are no others: they would wait as long, each.
+    async fn ask<T>(&mut self, request: impl AsyncFnOnce(&Channel) -> lapin::Result<T>) -> Result<T, Refusal> {
+        if self.is_silent || !self.connection.status().connected() {
+            return Err(Refusal::Failed("the connection is lost".to_owned()));
+        }
+        let asked = async {
+            let channel = match self.channel.take() {
+                Some(channel) if channel.status().connected() => channel,
+                _ => self.connection.create_channel().await?,
+            };
+            let answer = request(&channel).await?;
+            self.channel = Some(channel);
+            Ok(answer)
+        };
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(answer) => answer.map_err(|error| refusal(&error)),
+            Err(_) => {
+                self.is_silent = true;
+                Err(Refusal::Failed(silence()))
+            }
+        }
+    }
+}
+
+fn silence() -> String {
+    format!("silence for {} s", PATIENCE.as_secs())
+}

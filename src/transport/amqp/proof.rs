@@ -1,0 +1,74 @@
+//! Which acks of a channel have reached their queue. The others may be lost with the channel, and then their jobs come
+//! back.
+//!
+//! AMQP does not confirm acks. But a broker handles the frames of a channel in their order: its answer to a command says
+//! that it has handled the acks before the command. `channel.flow` with `active = true` asks for nothing else.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use lapin::{Channel, options::ChannelFlowOptions};
+use tokio::{sync::Notify, time::sleep};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::transport::amqp::consume::ACKS_ARRIVE;
+
+/// The shortest time between two commands, however many acks leave.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// RabbitMQ hands so many acks on to their queue at once, whatever else it has to do: its soft limit is 32.
+const AT_ONCE: u64 = 16;
+
+/// Asks the broker while there are acks to ask about; ends when it is dropped.
+pub(super) struct Proof {
+    acks: Arc<Acks>,
+    _asking: AbortOnDropHandle<()>,
+}
+
+/// Numbers of jobs, counted in the order in which they were acked on this channel.
+#[derive(Default)]
+struct Acks {
+    /// The acks up to this one are written.
+    written: AtomicU64,
+    /// The acks up to this one have reached their queue.
+    taken: AtomicU64,
+    more: Notify,
+}
+
+impl Proof {
+    pub(super) fn new(channel: Channel) -> Self {
+        let acks = Arc::<Acks>::default();
+        let asking = tokio::spawn(ask(channel, Arc::clone(&acks)));
+        Self { acks, _asking: AbortOnDropHandle::new(asking) }
+    }
+
+    /// Notes that all acks up to that number are written.
+    pub(super) fn written(&self, number: u64) {
+        self.acks.written.store(number, Ordering::Release);
+        self.acks.more.notify_one();
+    }
+
+    /// The acks up to the returned number cannot be lost any more.
+    pub(super) fn taken(&self) -> u64 {
+        self.acks.taken.load(Ordering::Acquire)
+    }
+}
+
+async fn ask(channel: Channel, acks: Arc<Acks>) {
+    loop {
+        acks.more.notified().await;
+        let written = acks.written.load(Ordering::Acquire);
+        if channel.channel_flow(ChannelFlowOptions { active: true }).await.is_err() {
+            return;
+        }
+        if written - acks.taken.load(Ordering::Acquire) > AT_ONCE {
+            sleep(ACKS_ARRIVE).await;
+        }
+        acks.taken.store(written, Ordering::Release);
+        sleep(INTERVAL).await;
+    }
+}

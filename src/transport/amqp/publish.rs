@@ -1,0 +1,387 @@
+//! Publishing: one task owns the channel, so that confirms are matched to publishes without a lock, and no caller that
+//! goes away takes another's confirm with it.
+//!
+//! Whole publish-and-confirm futures are in flight, up to the window; a publish is never awaited by itself. While the
+//! broker is blocked or away the task takes nothing, so that the wait is the caller's and memory stays bounded.
+
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use lapin::Channel;
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard, mpsc, oneshot},
+    time::{Instant, MissedTickBehavior, interval, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::transport::amqp::{
+    Setup,
+    confirm::{Answer, Failure, Resolved, Verdict},
+    connection::{LiveConnection, Reconnector},
+    declare,
+    doubt::{CHECK_INTERVAL, Doubt, Replacement},
+    in_flight::{ChannelLost, InFlight},
+    refused::{Admission, Refused},
+    request::{ABANDONED, Fate, Request, confirming, publish, publish_alone, send},
+};
+use crate::{
+    message::Message,
+    topology::Target,
+    transport::{SendError, session::OpenError},
+};
+
+/// Requests that wait for room in the window; it costs more to wait for room among them.
+const QUEUED_REQUESTS: usize = 1024;
+const REOPEN_DELAY: Duration = Duration::from_millis(200);
+/// The same after a refusal that only an operator can lift.
+const REFUSED_DELAY: Duration = Duration::from_secs(10);
+
+/// The handle on the publishing task, which starts with the first publish, and again with the next one if the runtime that
+/// it runs on has ended.
+pub(super) struct PublishTask {
+    link: Arc<Reconnector>,
+    setup: Arc<Setup>,
+    requests: mpsc::Sender<Request>,
+    /// Had by the task while it runs.
+    receiver: Arc<Mutex<mpsc::Receiver<Request>>>,
+    is_running: Arc<AtomicBool>,
+    /// No more requests are taken; those that were are finished.
+    finishing: CancellationToken,
+    finished: CancellationToken,
+}
+
+/// Held by the task.
+struct Running(Arc<AtomicBool>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl PublishTask {
+    pub(super) fn new(link: Reconnector, setup: Arc<Setup>) -> Self {
+        let (finishing, finished) = (CancellationToken::new(), CancellationToken::new());
+        let (requests, receiver) = mpsc::channel(QUEUED_REQUESTS);
+        let (receiver, is_running) = (Arc::new(Mutex::new(receiver)), Arc::default());
+        Self { link: Arc::new(link), setup, requests, receiver, is_running, finishing, finished }
+    }
+
+    /// Publishes, and once more if a delay has nowhere to wait or a stream is gone: then a part of the topology is missing, and is mended first.
+    /// All of it within one publish timeout.
+    pub(super) async fn send(&self, target: &Target, message: Box<Message>, fail_fast: bool) -> Result<(), SendError> {
+        let began = Instant::now();
+        let deadline = began + self.setup.config.publish_timeout;
+        let answer = match self.send_once(target, message, fail_fast, deadline).await {
+            Err(Failure::Returned(message))
+                if matches!(target, Target::Delayed(..) | Target::Stream(_)) && self.repair(began, deadline).await =>
+            {
+                self.send_once(target, message, fail_fast, deadline).await
+            }
+            answer => answer,
+        };
+        answer.map_err(SendError::from)
+    }
+
+    /// Boxed as all that is rarely needed here: it would more than double the size of every publish that waits.
+    async fn repair(&self, missing_at: Instant, deadline: Instant) -> bool {
+        let mended = Box::pin(async {
+            declare::invalidate_shared(&self.setup, missing_at).await;
+            match self.link.up().await {
+                Ok(up) => declare::ensure_shared(&up, &self.setup).await.is_ok(),
+                Err(_) => false,
+            }
+        });
+        timeout_at(deadline, mended).await.unwrap_or(false)
+    }
+
+    async fn send_once(&self, target: &Target, message: Box<Message>, fail_fast: bool, deadline: Instant) -> Answer {
+        if self.finishing.is_cancelled() {
+            return Err(SendError::Closed.into());
+        }
+        let up = if fail_fast { Some(Box::pin(self.ready()).await?) } else { None };
+        let (exchange, key) = self.setup.routes.to(target);
+        let fate = Arc::new(Fate::default());
+        let (answer, answered) = oneshot::channel();
+        let mandatory = !matches!(target, Target::Event(..));
+        let request = Request { exchange, key, message, mandatory, fate: Arc::clone(&fate), answer };
+        let answer = timeout_at(deadline, async {
+            self.requests().reserve().await.map_err(|_| SendError::Closed)?.send(request);
+            // The task drops an answer with its channel: what was sent by then is uncertain.
+            answered.await.unwrap_or_else(|_| Err(self.dropped(&fate).into()))
+        });
+        let answer = match up {
+            None => answer.await,
+            Some(up) => Box::pin(unless_kept_from(answer, &up, &fate)).await?,
+        };
+        match answer {
+            Ok(answer) => answer,
+            Err(_) if fate.decide(ABANDONED) => {
+                let slow = || SendError::Unavailable("the broker is too slow".to_owned());
+                Err(Box::pin(self.ready()).await.err().unwrap_or_else(slow).into())
+            }
+            Err(_) => Err(SendError::Uncertain.into()),
+        }
+    }
+
+    /// What became of a publish whose answer was dropped.
+    fn dropped(&self, fate: &Fate) -> SendError {
+        if fate.is_sent() {
+            return SendError::Uncertain;
+        }
+        let lost = || SendError::Unavailable("its channel was lost".to_owned());
+        if self.finishing.is_cancelled() { SendError::Closed } else { lost() }
+    }
+
+    pub(super) fn link(&self) -> Arc<Reconnector> {
+        Arc::clone(&self.link)
+    }
+
+    /// The connection, if nothing keeps a publish from being sent on it now.
+    async fn ready(&self) -> Result<Arc<LiveConnection>, SendError> {
+        match tokio::time::timeout(self.setup.config.publish_timeout, self.link.first_state()).await {
+            Ok(Ok(up)) => match up.blocked.borrow().clone() {
+                Some(reason) => Err(SendError::Blocked(reason)),
+                None => Ok(Arc::clone(&up)),
+            },
+            Ok(Err(reason)) => Err(SendError::Unavailable(reason)),
+            Err(_) => Err(SendError::Unavailable("the first connection takes too long".to_owned())),
+        }
+    }
+
+    fn requests(&self) -> &mpsc::Sender<Request> {
+        if !self.is_running.load(Ordering::Acquire) && !self.is_running.swap(true, Ordering::AcqRel) {
+            let running = Running(Arc::clone(&self.is_running));
+            let (link, setup) = (Arc::clone(&self.link), Arc::clone(&self.setup));
+            let (receiver, finishing) = (Arc::clone(&self.receiver), self.finishing.clone());
+            let finished = self.finished.clone();
+            tokio::spawn(async move {
+                let _running = running;
+                let requests = receiver.lock_owned().await;
+                let (refused, alone) = (Refused::default(), FuturesUnordered::new());
+                Task { link, setup, requests, refused, alone, last: Weak::new(), finishing }.run().await;
+                finished.cancel();
+            });
+        }
+        &self.requests
+    }
+
+    /// Takes no more and waits for what was taken, at most the publish timeout.
+    pub(super) async fn finish(&self) {
+        self.finishing.cancel();
+        if self.is_running.load(Ordering::Acquire) {
+            let timeout = self.setup.config.publish_timeout;
+            if tokio::time::timeout(timeout, self.finished.cancelled()).await.is_err() {
+                tracing::warn!("closing with publishes that are not confirmed");
+            }
+        }
+    }
+
+    pub(super) async fn closed(&self) {
+        self.link.closed().await;
+    }
+}
+
+/// The answer, unless something keeps a publish that is not yet sent from being sent now.
+async fn unless_kept_from<A>(
+    answer: impl Future<Output = A>,
+    up: &LiveConnection,
+    fate: &Fate,
+) -> Result<A, SendError> {
+    tokio::pin!(answer);
+    tokio::select! {
+        biased;
+        answer = &mut answer => return Ok(answer),
+        obstacle = up.obstacle() => if fate.decide(ABANDONED) { return Err(obstacle) },
+    }
+    Ok(answer.await)
+}
+
+struct Task {
+    link: Arc<Reconnector>,
+    setup: Arc<Setup>,
+    refused: Refused,
+    /// Publishes on channels of their own, which outlast the channel of the others.
+    alone: FuturesUnordered<BoxFuture<'static, Option<Resolved>>>,
+    /// The connection that was published on last.
+    last: Weak<LiveConnection>,
+    requests: OwnedMutexGuard<mpsc::Receiver<Request>>,
+    finishing: CancellationToken,
+}
+
+/// Why a channel is no longer published on.
+enum Exit {
+    /// The channel or its connection is gone, and with it the confirms of so many publishes.
+    Lost { reason: String, in_flight: usize },
+    /// It was nacked; another one may be confirmed.
+    Nacked,
+    /// Everything is published that ever will be.
+    Finished,
+}
+
+impl Exit {
+    fn lost(reason: impl Into<String>, in_flight: usize) -> Self {
+        Self::Lost { reason: reason.into(), in_flight }
+    }
+}
+
+impl Task {
+    /// Publishes until the handle is closed.
+    async fn run(mut self) {
+        self.publish_all().await;
+        // What was not sent by now is told so by the drop of its answer.
+        self.requests.close();
+        while self.requests.try_recv().is_ok() {}
+    }
+
+    async fn publish_all(&mut self) {
+        let mut doubt = Doubt::new(self.setup.config.publish_timeout);
+        loop {
+            let up = tokio::select! {
+                up = self.link.up() => up,
+                () = self.finishing.cancelled() => return,
+            };
+            let Ok(up) = up else { return };
+            if !self.last.ptr_eq(&Arc::downgrade(&up)) {
+                // Another connection may lead to another broker.
+                (self.last, self.refused) = (Arc::downgrade(&up), Refused::default());
+            }
+            match open(&up, &self.setup).await {
+                Ok(channel) => match self.publish_on(&up, &channel, &mut doubt).await {
+                    Exit::Finished => return,
+                    // Polled once, the frame is queued.
+                    Exit::Nacked => {
+                        tracing::debug!("publishes were nacked, opening another channel");
+                        drop(channel.close(200, "nacked".into()).now_or_never());
+                    }
+                    Exit::Lost { reason, in_flight } => {
+                        doubt.lost();
+                        self.lost(&up, &reason, in_flight).await;
+                    }
+                },
+                Err(error) => {
+                    let (reason, delay) = match error {
+                        // The broker may have ended the connection over it.
+                        OpenError::Fatal(error) => (error.to_string(), REFUSED_DELAY),
+                        OpenError::Passing(reason) => (reason, REOPEN_DELAY),
+                    };
+                    if self.setup.log_throttle.should_log(format!("publish: {reason}")) {
+                        tracing::warn!(error = reason, "cannot publish yet, trying again");
+                    }
+                    tokio::time::sleep(delay).await;
+                }
+            }
+        }
+    }
+
+    async fn lost(&mut self, up: &LiveConnection, reason: &str, in_flight: usize) {
+        if up.lost.is_cancelled() || !up.connection.status().connected() {
+            // The connection tells its loss itself.
+            return tracing::debug!(in_flight, "lost the publishing channel with its connection");
+        }
+        if self.setup.log_throttle.should_log(format!("publish: {reason}")) {
+            tracing::warn!(error = reason, in_flight, "lost the publishing channel, opening another");
+        }
+        self.refused.learn(reason, Instant::now());
+        // The broker's words begin with the name of its reply: an exchange has gone missing.
+        if reason.contains("NOT_FOUND") {
+            declare::invalidate_shared(&self.setup, declare::lately()).await;
+        }
+    }
+
+    /// A request that waits, if there is room for it. It goes along with the one before it: waiting for each by itself costs
+    /// more than sending it.
+    fn waiting<F: Future<Output = Resolved>>(&mut self, in_flight: &InFlight<F>) -> Option<Request> {
+        if in_flight.has_room() { self.requests.try_recv().ok() } else { None }
+    }
+
+    /// Answers a publish that had a channel of its own, and notes whether its exchange is still refused.
+    fn answer_alone(&mut self, resolved: Option<Resolved>) {
+        let Some(resolved) = resolved else { return };
+        match &resolved.verdict {
+            Verdict::Lost(Some(words)) => self.refused.learn(words, Instant::now()),
+            Verdict::Lost(None) => {}
+            Verdict::Confirmed | Verdict::Nacked | Verdict::Returned(_) => self.refused.taken(&resolved.place.exchange),
+        }
+        resolved.answer(true);
+    }
+
+    /// Publishes on one channel until it is lost.
+    async fn publish_on(&mut self, up: &Arc<LiveConnection>, channel: &Channel, doubt: &mut Doubt) -> Exit {
+        let mut blocked = up.blocked.subscribe();
+        let mut in_flight = InFlight::new(usize::from(self.setup.config.publish_window));
+        let mut ended = false;
+        let mut check = interval(CHECK_INTERVAL);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut replacement = Replacement::new();
+        loop {
+            match (in_flight.publishes.is_empty() && self.alone.is_empty(), ended, replacement.is_due()) {
+                (true, true, _) => return Exit::Finished,
+                (true, false, true) => return Exit::Nacked,
+                _ => {}
+            }
+            let is_blocked = blocked.borrow_and_update().is_some();
+            let has_room = in_flight.has_room() && !replacement.is_due();
+            let event = tokio::select! {
+                biased;
+                Some(resolved) = in_flight.publishes.next() => Event::Resolved(resolved),
+                Some(resolved) = self.alone.next() => Event::Alone(resolved),
+                () = up.lost.cancelled() => return Exit::lost("the connection was lost", in_flight.publishes.len()),
+                _ = blocked.changed() => continue,
+                () = self.finishing.cancelled(), if !self.requests.is_closed() => Event::Finish,
+                request = self.requests.recv(), if has_room && !is_blocked && !ended => Event::Request(request),
+                now = check.tick() => Event::Check(now),
+            };
+            match event {
+                Event::Request(mut next) => {
+                    ended |= next.is_none();
+                    while let Some(request) = next {
+                        match self.refused.admit(&request.exchange, request.message.body.len(), Instant::now) {
+                            Admission::Send => send(&mut in_flight, request, |request| publish(channel, request)),
+                            Admission::SendAlone => self.alone.push(publish_alone(Arc::clone(up), request).boxed()),
+                            Admission::Refuse(words) => request.answer(SendError::Refused(words)),
+                        }
+                        next = self.waiting(&in_flight);
+                    }
+                }
+                Event::Alone(resolved) => self.answer_alone(resolved),
+                Event::Finish => {
+                    self.requests.close();
+                    ended |= is_blocked;
+                }
+                Event::Resolved(first) => match in_flight.answer(channel, first) {
+                    Err(ChannelLost(reason)) => return Exit::lost(reason, in_flight.publishes.len() + 1),
+                    Ok(answered) => {
+                        doubt.answered(answered.confirmed);
+                        replacement.answered(answered.nacked);
+                    }
+                },
+                Event::Check(now) => {
+                    replacement.check(now);
+                    if doubt.is_over_with(!is_blocked && !in_flight.publishes.is_empty()) {
+                        up.give_up("nothing that was published on it is confirmed");
+                    }
+                }
+            }
+        }
+    }
+}
+
+enum Event {
+    Request(Option<Request>),
+    Alone(Option<Resolved>),
+    Resolved(Resolved),
+    Finish,
+    Check(Instant),
+}
+
+async fn open(up: &LiveConnection, setup: &Setup) -> Result<Channel, OpenError> {
+    declare::ensure_shared(up, setup).await?;
+    confirming(up).await.map_err(OpenError::Passing)
+}

@@ -1,0 +1,395 @@
+//! A broker in this process's memory: the same queues, delays and dead letters, on tokio's clock.
+//!
+//! It keeps the contract that RabbitMQ keeps above the seam: a session that ends gives back what it did not settle, in
+//! order and marked as redelivered; a delayed job whose queue has gone ends in `unrouted`.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use lapin::types::{AMQPValue, FieldArray, FieldTable};
+use tokio::{sync::Notify, time::Instant};
+use uuid::Uuid;
+
+use crate::transport::{SendError, session::Delivery};
+use crate::{
+    message::{Message, header, integer, millis, text},
+    topology::{Argument, DEAD, Plan, Stream, Target, Topology, queue::QueueDeclaration},
+};
+
+#[derive(Clone)]
+pub(crate) struct Memory {
+    state: Arc<Mutex<State>>,
+    /// The wall clock and tokio's at the same moment: later times are counted by tokio's, which tests may pause.
+    started: (SystemTime, Instant),
+    topology: Topology,
+}
+
+#[derive(Default)]
+struct State {
+    /// The names of two queues in the broker's namespace.
+    unrouted: String,
+    status: String,
+    queues: HashMap<String, Stored>,
+    /// Jobs that wait for their time.
+    delayed: usize,
+    catalogue: Log,
+    cancelled: Log,
+    schedules: Log,
+}
+
+/// A stream, and the queue of each of its readers.
+#[derive(Default)]
+struct Log {
+    messages: Vec<Message>,
+    readers: Vec<String>,
+}
+
+#[derive(Default)]
+struct Stored {
+    ready: Ready,
+    in_hand: usize,
+    arrived: Arc<Notify>,
+    /// The job queue among whose dead letters its rejects are.
+    dead_to: String,
+    /// With a single active consumer, the sessions that wait for their turn, the active one first.
+    turns: Option<VecDeque<Uuid>>,
+}
+
+impl Stored {
+    fn push(&mut self, message: Message) {
+        self.ready.push_back(Waiting { message, delivery_count: 0, redelivered: false });
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // Whose turn it is not would take the one notification in vain.
+        if self.turns.is_some() { self.arrived.notify_waiters() } else { self.arrived.notify_one() }
+    }
+
+    fn leave(&mut self, session: Uuid) {
+        if let Some(turns) = &mut self.turns {
+            turns.retain(|waiting| *waiting != session);
+            self.arrived.notify_waiters();
+        }
+    }
+}
+
+/// What waits, by priority: the highest first, and what has none at 4, as RabbitMQ has it from 4.3 on.
+#[derive(Default)]
+struct Ready(BTreeMap<u8, VecDeque<Waiting>>);
+
+impl Ready {
+    const NONE: u8 = 4;
+
+    fn lane(&mut self, waiting: &Waiting) -> &mut VecDeque<Waiting> {
+        self.0.entry(waiting.message.properties.priority().unwrap_or(Self::NONE)).or_default()
+    }
+
+    fn push_back(&mut self, waiting: Waiting) {
+        self.lane(&waiting).push_back(waiting);
+    }
+
+    fn push_front(&mut self, waiting: Waiting) {
+        self.lane(&waiting).push_front(waiting);
+    }
+
+    fn pop(&mut self) -> Option<Waiting> {
+        self.0.values_mut().rev().find_map(VecDeque::pop_front)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.values().all(VecDeque::is_empty)
+    }
+}
+
+struct Waiting {
+    message: Message,
+    delivery_count: u64,
+    redelivered: bool,
+}
+
+/// One consumer on one queue.
+pub(crate) struct Session {
+    memory: Memory,
+    id: Uuid,
+    queue: String,
+    prefetch: usize,
+    next_tag: u64,
+    in_hand: BTreeMap<u64, Waiting>,
+    stopped: bool,
+    /// The stream that its queue is of; the queue goes with it.
+    reads: Option<Stream>,
+}
+
+impl Memory {
+    pub(crate) fn new(topology: Topology) -> Self {
+        let (unrouted, status) = (topology.unrouted(), topology.status());
+        let state = Arc::new(Mutex::new(State { unrouted, status, ..State::default() }));
+        Self { state, started: (SystemTime::now(), Instant::now()), topology }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        let (wall, clock) = self.started;
+        millis(wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO) + clock.elapsed())
+    }
+
+    pub(crate) fn declare(&self, queue: &QueueDeclaration) {
+        let mut state = self.lock();
+        for planned in self.topology.of_queue(queue).queues {
+            let dead_to = match planned.argument("x-dead-letter-routing-key") {
+                Some(Argument::Text(key)) => key.clone(),
+                _ => planned.name.clone(),
+            };
+            state.queues.entry(planned.name).or_default().dead_to = dead_to;
+        }
+        if queue.is_single_active() {
+            state.queues.entry(queue.name().to_owned()).or_default().turns.get_or_insert_default();
+        }
+    }
+
+    pub(crate) fn open(&self, queue: &str, prefetch: u16) -> Session {
+        let id = Uuid::now_v7();
+        if let Some(turns) = &mut self.lock().queues.entry(queue.to_owned()).or_default().turns {
+            turns.push_back(id);
+        }
+        Session {
+            memory: self.clone(),
+            id,
+            queue: queue.to_owned(),
+            prefetch: usize::from(prefetch),
+            next_tag: 1,
+            in_hand: BTreeMap::new(),
+            stopped: false,
+            reads: None,
+        }
+    }
+
+    pub(crate) fn declare_all(&self, plan: &Plan) {
+        let mut state = self.lock();
+        for queue in &plan.queues {
+            let stored = state.queues.entry(queue.name.clone()).or_default();
+            if queue.argument("x-single-active-consumer") == Some(&Argument::Flag(true)) {
+                stored.turns.get_or_insert_default();
+            }
+        }
+    }
+
+    /// Reads a stream from that message on, through a queue that is filled with it and bound to it.
+    pub(crate) fn open_stream(&self, stream: Stream, from: u64) -> Session {
+        let name = format!("{} of {}", stream.name(), Uuid::now_v7());
+        let mut state = self.lock();
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        let messages: Vec<_> = state.log(stream).messages.iter().skip(from).cloned().collect();
+        state.log(stream).readers.push(name.clone());
+        for message in messages {
+            state.push(&name, message);
+        }
+        drop(state);
+        let mut session = self.open(&name, u16::MAX);
+        session.reads = Some(stream);
+        session
+    }
+
+    pub(crate) fn send(&self, target: &Target, message: Message) -> Result<(), SendError> {
+        let mut state = self.lock();
+        match target {
+            Target::Queue(queue) if !state.queues.contains_key(queue) => return Err(SendError::Returned),
+            Target::Queue(queue) => state.push(queue, message),
+            Target::Dead(queue) => state.push_or_unrouted(&format!("{queue}{DEAD}"), message),
+            Target::Event(..) => state.push_if_kept(message),
+            Target::Stream(stream) => state.append(*stream, message),
+            Target::Schedule(kind, schedule) => {
+                let queue = self.topology.schedule(schedule);
+                if !state.queues.contains_key(&queue) {
+                    return Err(SendError::Returned);
+                }
+                state.push(&queue, message.clone());
+                if *kind == "token" {
+                    state.append(Stream::Schedules, message);
+                }
+            }
+            Target::Delayed(queue, wait) => {
+                state.delayed += 1;
+                tokio::spawn(self.clone().deliver_after(wait.duration(), queue.clone(), message));
+            }
+        }
+        Ok(())
+    }
+
+    async fn deliver_after(self, delay: Duration, queue: String, message: Message) {
+        tokio::time::sleep(delay).await;
+        let mut state = self.lock();
+        state.delayed -= 1;
+        state.push_or_unrouted(&queue, message);
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.lock();
+        let schedules = self.topology.schedule("");
+        let (unrouted, status) = (&state.unrouted, &state.status);
+        let kept =
+            |name: &String| name.ends_with(DEAD) || [unrouted, status].contains(&name) || name.starts_with(&schedules);
+        let idle = |stored: &Stored| stored.ready.is_empty() && stored.in_hand == 0;
+        state.delayed == 0 && state.queues.iter().all(|(name, stored)| kept(name) || idle(stored))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn push(&mut self, queue: &str, message: Message) {
+        self.queues.entry(queue.to_owned()).or_default().push(message);
+    }
+
+    fn log(&mut self, stream: Stream) -> &mut Log {
+        match stream {
+            Stream::Catalogue => &mut self.catalogue,
+            Stream::Cancelled => &mut self.cancelled,
+            Stream::Schedules => &mut self.schedules,
+        }
+    }
+
+    fn append(&mut self, stream: Stream, mut message: Message) {
+        let log = self.log(stream);
+        message.set_header(header::STREAM_OFFSET, integer(log.messages.len() as u64));
+        log.messages.push(message.clone());
+        for reader in log.readers.clone() {
+            self.push(&reader, message.clone());
+        }
+    }
+
+    fn push_or_unrouted(&mut self, queue: &str, message: Message) {
+        let target = if self.queues.contains_key(queue) { queue.to_owned() } else { self.unrouted.clone() };
+        self.push(&target, message);
+    }
+
+    /// Keeps an event if the queue for events is declared.
+    fn push_if_kept(&mut self, message: Message) {
+        if let Some(status) = self.queues.get_mut(&self.status) {
+            status.push(message);
+        }
+    }
+}
+
+impl Session {
+    pub(crate) async fn next(&mut self) -> Delivery {
+        loop {
+            let arrived = Arc::clone(&self.memory.lock().queues.entry(self.queue.clone()).or_default().arrived);
+            let notified = arrived.notified();
+            if let Some(delivery) = self.take() {
+                return delivery;
+            }
+            notified.await;
+        }
+    }
+
+    fn take(&mut self) -> Option<Delivery> {
+        if self.stopped || self.in_hand.len() >= self.prefetch {
+            return None;
+        }
+        let mut state = self.memory.lock();
+        let stored = state.queues.get_mut(&self.queue)?;
+        if stored.turns.as_ref().is_some_and(|turns| turns.front() != Some(&self.id)) {
+            return None;
+        }
+        let waiting = stored.ready.pop()?;
+        stored.in_hand += 1;
+        if !stored.ready.is_empty() {
+            stored.wake();
+        }
+        drop(state);
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        let mut message = waiting.message.clone();
+        if waiting.delivery_count > 0 {
+            message.set_header(header::DELIVERY_COUNT, integer(waiting.delivery_count));
+        }
+        let redelivered = waiting.redelivered;
+        self.in_hand.insert(tag, waiting);
+        Some(Delivery { tag, redelivered, message })
+    }
+
+    pub(crate) fn ack(&mut self, tag: u64) -> u64 {
+        let known = self.settle(tag).is_some();
+        u64::from(!known)
+    }
+
+    pub(crate) fn reject(&mut self, tag: u64) {
+        let Some(mut waiting) = self.settle(tag) else { return };
+        waiting.message.set_header("x-death", rejected_from(&self.queue));
+        let mut state = self.memory.lock();
+        let dead_to = state.queues.get(&self.queue).map(|stored| format!("{}{DEAD}", stored.dead_to));
+        state.push_or_unrouted(&dead_to.unwrap_or_default(), waiting.message);
+    }
+
+    pub(crate) fn requeue(&mut self, tag: u64) {
+        let Some(waiting) = self.settle(tag) else { return };
+        self.hand_back([waiting]);
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.stopped = true;
+        if let Some(stored) = self.memory.lock().queues.get_mut(&self.queue) {
+            stored.leave(self.id);
+        }
+    }
+
+    pub(crate) fn resume(&mut self, prefetch: u16) {
+        (self.stopped, self.prefetch) = (false, prefetch.into());
+    }
+
+    fn settle(&mut self, tag: u64) -> Option<Waiting> {
+        let waiting = self.in_hand.remove(&tag)?;
+        let mut state = self.memory.lock();
+        if let Some(stored) = state.queues.get_mut(&self.queue) {
+            stored.in_hand -= 1;
+            stored.wake();
+        }
+        Some(waiting)
+    }
+
+    /// Puts messages back at the head of the queue, the first of them first.
+    fn hand_back(&self, messages: impl IntoIterator<Item = Waiting, IntoIter: DoubleEndedIterator>) {
+        let mut state = self.memory.lock();
+        let stored = state.queues.entry(self.queue.clone()).or_default();
+        for waiting in messages.into_iter().rev() {
+            let delivery_count = waiting.delivery_count + 1;
+            stored.ready.push_front(Waiting { delivery_count, redelivered: true, ..waiting });
+        }
+        stored.wake();
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(stream) = self.reads {
+            let mut state = self.memory.lock();
+            state.log(stream).readers.retain(|reader| *reader != self.queue);
+            state.queues.remove(&self.queue);
+            return;
+        }
+        let in_hand = std::mem::take(&mut self.in_hand);
+        let count = in_hand.len();
+        self.hand_back(in_hand.into_values().collect::<Vec<_>>());
+        // Only now may the next one of a queue with a single active consumer take what it had.
+        if let Some(stored) = self.memory.lock().queues.get_mut(&self.queue) {
+            stored.in_hand -= count;
+            stored.leave(self.id);
+        }
+    }
+}
+
+/// What RabbitMQ writes on a message that it dead-letters, as far as we read it.
+fn rejected_from(queue: &str) -> AMQPValue {
+    let mut death = FieldTable::default();
+    death.insert("reason".into(), text("rejected"));
+    death.insert("queue".into(), text(queue));
+    let mut deaths = FieldArray::default();
+    deaths.push(AMQPValue::FieldTable(death));
+    AMQPValue::FieldArray(deaths)
+}

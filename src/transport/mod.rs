@@ -1,0 +1,224 @@
+//! The seam between jobs and brokers: RabbitMQ, or one in this process's memory.
+//!
+//! The choice of brokers is closed on purpose, and one contract test suite runs against both. Everything above this room
+//! speaks of queues and delays, everything in it of exchanges and channels.
+
+pub(crate) mod amqp;
+pub(crate) mod clock;
+pub(crate) mod memory;
+pub(crate) mod session;
+
+use std::{sync::Arc, time::Duration};
+
+use self::{
+    clock::Now,
+    session::{OpenError, Session},
+};
+use crate::{
+    config::Config,
+    error::Error,
+    message::Message,
+    observe::{health::Health, log_throttle::LogThrottle, metrics::Metrics},
+    topology::{Plan, QueueDeclaration, Stream, Target, Topology, lane::Lane},
+};
+
+/// Why a message was not confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SendError {
+    #[error("no queue took it")]
+    Returned,
+    #[error("the broker refused it")]
+    Nacked,
+    /// The broker closed the channel over it, in these words.
+    #[error("the broker closed the channel over it: {0}")]
+    Refused(String),
+    #[error("it was sent, but whether it arrived is unknown")]
+    Uncertain,
+    #[error("it was not sent: the broker takes no publishes: {0}")]
+    Blocked(String),
+    #[error("it was not sent: there is no connection: {0}")]
+    Unavailable(String),
+    #[error("it was not sent: the handle is closed")]
+    Closed,
+}
+
+/// The connections to a broker, and what they report to. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Transport {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    backend: Backend,
+    heartbeat: Duration,
+    metrics: Arc<Metrics>,
+    log_throttle: Arc<LogThrottle>,
+    health: Health,
+}
+
+enum Backend {
+    Amqp(amqp::Amqp),
+    Memory(memory::Memory),
+}
+
+impl Transport {
+    /// RabbitMQ; it connects when it is first used.
+    pub(crate) fn amqp(config: &Config) -> Result<Self, Error> {
+        let metrics = new_metrics()?;
+        let log_throttle = Arc::new(LogThrottle::default());
+        let health = Health::new(Arc::clone(&metrics));
+        let amqp = amqp::Amqp::new(config, Arc::clone(&metrics), health.clone(), Arc::clone(&log_throttle))?;
+        Ok(Self::new(Backend::Amqp(amqp), config, metrics, health, log_throttle))
+    }
+
+    /// A broker in this process's memory.
+    pub(crate) fn memory(config: &Config) -> Result<Self, Error> {
+        let metrics = new_metrics()?;
+        metrics.connected.set(1);
+        let memory = memory::Memory::new(Topology::new(&config.namespace));
+        let health = Health::new(Arc::clone(&metrics));
+        Ok(Self::new(Backend::Memory(memory), config, metrics, health, Arc::default()))
+    }
+
+    fn new(
+        backend: Backend,
+        config: &Config,
+        metrics: Arc<Metrics>,
+        health: Health,
+        log_throttle: Arc<LogThrottle>,
+    ) -> Self {
+        let heartbeat = config.heartbeat;
+        Self { shared: Arc::new(Shared { backend, heartbeat, metrics, log_throttle, health }) }
+    }
+
+    /// This handle, for a task that ends when all others are dropped.
+    pub(crate) fn downgrade(&self) -> impl Fn() -> Option<Self> + Send + use<> {
+        let shared = Arc::downgrade(&self.shared);
+        move || shared.upgrade().map(|shared| Self { shared })
+    }
+
+    /// The kind of broker: `rabbitmq` or `memory`.
+    pub(crate) fn system(&self) -> &'static str {
+        match &self.shared.backend {
+            Backend::Amqp(_) => "rabbitmq",
+            Backend::Memory(_) => "memory",
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.shared.metrics
+    }
+
+    pub(crate) fn log_throttle(&self) -> &LogThrottle {
+        &self.shared.log_throttle
+    }
+
+    pub(crate) fn health(&self) -> &Health {
+        &self.shared.health
+    }
+
+    /// Milliseconds since the epoch, on the clock that this broker's delays run on.
+    pub(crate) fn now_ms(&self) -> u64 {
+        match &self.shared.backend {
+            Backend::Amqp(_) => clock::system_ms(),
+            Backend::Memory(memory) => memory.now_ms(),
+        }
+    }
+
+    /// The longest heartbeat of the addresses: a broker may take three of them to notice that a connection is dead.
+    pub(crate) fn heartbeat(&self) -> Duration {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.heartbeat(),
+            Backend::Memory(_) => self.shared.heartbeat,
+        }
+    }
+
+    /// The same, and the broker's time where that is known to differ.
+    pub(crate) fn now(&self) -> Now {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.now(),
+            Backend::Memory(memory) => Now::at(memory.now_ms()),
+        }
+    }
+
+    /// Sends `message` to `target` and waits for the broker's confirm. With `fail_fast` it does not wait for a
+    /// connection or for a blocked broker. The message is boxed, because it goes through many hands.
+    pub(crate) async fn send(&self, target: &Target, message: Box<Message>, fail_fast: bool) -> Result<(), SendError> {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.send(target, message, fail_fast).await,
+            Backend::Memory(memory) => memory.send(target, *message),
+        }
+    }
+
+    /// Makes sure that `queue` and its surroundings exist, then starts to consume one lane of it.
+    pub(crate) async fn open(&self, queue: &QueueDeclaration, lane: Lane, prefetch: u16) -> Result<Session, OpenError> {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => {
+                amqp.open(queue, lane, prefetch).await.map(|session| Session::Amqp(Box::new(session)))
+            }
+            Backend::Memory(memory) => {
+                memory.declare(queue);
+                Ok(Session::Memory(memory.open(&lane.queue_name(queue), prefetch)))
+            }
+        }
+    }
+
+    /// Opens a session on a queue as it is, declaring nothing.
+    pub(crate) async fn open_raw(&self, name: &str, prefetch: u16) -> Result<Session, OpenError> {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.open_raw(name, prefetch).await.map(|session| Session::Amqp(Box::new(session))),
+            Backend::Memory(memory) => Ok(Session::Memory(memory.open(name, prefetch))),
+        }
+    }
+
+    /// Reads a stream from the message of that number on.
+    pub(crate) async fn open_stream(&self, stream: Stream, from: u64) -> Result<Session, OpenError> {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.open_stream(stream, from).await.map(|session| Session::Amqp(Box::new(session))),
+            Backend::Memory(memory) => Ok(Session::Memory(memory.open_stream(stream, from))),
+        }
+    }
+
+    /// Makes sure that what is planned exists.
+    pub(crate) async fn ensure(&self, plan: &Plan) -> Result<(), OpenError> {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.ensure(plan).await,
+            Backend::Memory(memory) => {
+                memory.declare_all(plan);
+                Ok(())
+            }
+        }
+    }
+
+    /// Checks the topology again, declaring what is missing if that is this handle's way.
+    pub(crate) async fn repair(&self, queue: &QueueDeclaration) -> Result<(), OpenError> {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.repair(queue).await,
+            Backend::Memory(memory) => {
+                memory.declare(queue);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether no job is ready, delayed or in hand; only the in-memory broker knows.
+    pub(crate) fn is_idle(&self) -> Option<bool> {
+        match &self.shared.backend {
+            Backend::Amqp(_) => None,
+            Backend::Memory(memory) => Some(memory.is_idle()),
+        }
+    }
+
+    /// Waits for the confirms that are outstanding, then closes the connections.
+    pub(crate) async fn close(&self) {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.close().await,
+            Backend::Memory(_) => {}
+        }
+    }
+}
+
+fn new_metrics() -> Result<Arc<Metrics>, Error> {
+    let metrics = Metrics::new().map_err(|error| Error::Setting { setting: "metrics", reason: error.to_string() })?;
+    Ok(Arc::new(metrics))
+}

@@ -1,0 +1,220 @@
+//! Whose turn it is: the lanes of a queue share its concurrency, and where several have a job each gets places in
+//! proportion to its weight. A lane that is alone gets all of them.
+//!
+//! It is stride scheduling: each place that a lane gets moves its mark on by one over its weight, and the lane with the
+//! lowest mark is next. A lane that was idle starts from where the others are: it has saved nothing up. One that has just
+//! got a place is waited for until it has said whether it has another job: else the others would get what is its own.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+/// Divisible by every small weight.
+const STRIDE: u64 = 720_720_000;
+
+pub(crate) struct FairShare {
+    permits: Arc<Semaphore>,
+    state: Mutex<State>,
+    handed: Notify,
+}
+
+struct State {
+    lanes: Vec<Part>,
+    /// Permits that wait for a lane to make up its mind.
+    spare: Vec<OwnedSemaphorePermit>,
+    /// The mark of the lane that was handed a permit last, before that.
+    now: u64,
+}
+
+struct Part {
+    stride: u64,
+    mark: u64,
+    demand: Demand,
+}
+
+enum Demand {
+    /// It has no job.
+    Idle,
+    /// It has got a permit and has not looked for another job yet.
+    Deciding,
+    /// It has a job.
+    Wants,
+    /// Its permit is here to be taken.
+    Handed(OwnedSemaphorePermit),
+}
+
+/// One lane's part in them.
+pub(crate) struct LaneShare {
+    turns: Arc<FairShare>,
+    lane: usize,
+}
+
+impl FairShare {
+    pub(crate) fn new(permits: u16, weights: &[u16]) -> Arc<Self> {
+        let part = |weight: &u16| Part { stride: STRIDE / u64::from((*weight).max(1)), mark: 0, demand: Demand::Idle };
+        let lanes = weights.iter().map(part).collect();
+        Arc::new(Self {
+            permits: Arc::new(Semaphore::new(permits.into())),
+            state: Mutex::new(State { lanes, spare: Vec::new(), now: 0 }),
+            handed: Notify::new(),
+        })
+    }
+
+    pub(crate) fn permits(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.permits)
+    }
+
+    pub(crate) fn turn(self: &Arc<Self>, lane: usize) -> LaneShare {
+        LaneShare { turns: Arc::clone(self), lane }
+    }
+
+    /// Changes the state, then gives what permits there are to the lanes whose turn it is.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let changed = change(&mut state);
+        let State { lanes, spare, now } = &mut *state;
+        while !spare.is_empty() {
+            let asking = lanes.iter_mut().filter(|lane| !matches!(lane.demand, Demand::Idle));
+            match asking.min_by_key(|lane| lane.mark) {
+                None => spare.clear(),
+                Some(Part { demand: Demand::Deciding | Demand::Handed(_), .. }) => break,
+                Some(lane) => {
+                    let Some(permit) = spare.pop() else { break };
+                    *now = lane.mark;
+                    lane.mark += lane.stride;
+                    lane.demand = Demand::Handed(permit);
+                    self.handed.notify_waiters();
+                }
+            }
+        }
+        changed
+    }
+
+    fn hand(&self, permit: OwnedSemaphorePermit) {
+        self.change(|state| state.spare.push(permit));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LaneShare {
+    /// A place for a job that is there, when it is this lane's turn.
+    ///
+    /// # Cancel safety
+    ///
+    /// The lane keeps its turn until it asks again, or [leaves](Self::leave).
+    pub(crate) async fn permit(&self) -> OwnedSemaphorePermit {
+        self.want();
+        loop {
+            let handed = self.turns.handed.notified();
+            if let Some(permit) = self.take() {
+                return permit;
+            }
+            tokio::select! {
+                () = handed => {}
+                Ok(permit) = self.turns.permits().acquire_owned() => self.turns.hand(permit),
+            }
+        }
+    }
+
+    /// As [`permit`](Self::permit), if there is one now.
+    pub(crate) fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
+        self.want();
+        if let Some(permit) = self.take() {
+            return Some(permit);
+        }
+        self.turns.hand(self.turns.permits().try_acquire_owned().ok()?);
+        self.take()
+    }
+
+    /// There is no job, or none any more.
+    pub(crate) fn leave(&self) {
+        self.turns.change(|state| {
+            if let Demand::Handed(permit) = std::mem::replace(&mut state.lanes[self.lane].demand, Demand::Idle) {
+                state.spare.push(permit);
+            }
+        });
+    }
+
+    fn want(&self) {
+        self.turns.change(|state| {
+            let lane = &mut state.lanes[self.lane];
+            match lane.demand {
+                Demand::Idle => lane.mark = lane.mark.max(state.now),
+                Demand::Deciding => {}
+                Demand::Wants | Demand::Handed(_) => return,
+            }
+            lane.demand = Demand::Wants;
+        });
+    }
+
+    fn take(&self) -> Option<OwnedSemaphorePermit> {
+        let lane = &mut self.turns.lock().lanes[self.lane];
+        match std::mem::replace(&mut lane.demand, Demand::Deciding) {
+            Demand::Handed(permit) => Some(permit),
+            other => {
+                lane.demand = other;
+                None
+            }
+        }
+    }
+}
+
+impl Drop for LaneShare {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    async fn take(turn: LaneShare, counts: Arc<Vec<AtomicUsize>>, lane: usize) {
+        loop {
+            let permit = turn.permit().await;
+            counts[lane].fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(tokio::time::sleep(Duration::from_millis(10)).map(|()| drop(permit)));
+        }
+    }
+
+    /// Lets lanes that always have a job take places for a while, and tells how many each got.
+    async fn taken(turns: &Arc<FairShare>, lanes: &[usize]) -> Vec<usize> {
+        let counts: Arc<Vec<AtomicUsize>> = Arc::new((0..3).map(|_| AtomicUsize::new(0)).collect());
+        let tasks = lanes.iter().map(|lane| tokio::spawn(take(turns.turn(*lane), Arc::clone(&counts), *lane)));
+        let tasks: Vec<_> = tasks.collect();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        for task in tasks {
+            task.abort();
+            assert!(task.await.is_err());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        counts.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn places_are_shared_by_weight_and_a_lane_that_is_alone_has_all() {
+        let turns = FairShare::new(4, &[6, 3, 1]);
+        let shares = taken(&turns, &[0, 1, 2]).await;
+        let all: usize = shares.iter().sum();
+        assert!((3_500..=4_100).contains(&all), "none stands idle: {shares:?}");
+        for (share, weight) in shares.iter().zip([6, 3, 1]) {
+            assert!(share.abs_diff(all * weight / 10) <= all / 20, "{shares:?}");
+        }
+        let alone = taken(&turns, &[2]).await;
+        assert!(alone[2] >= 3_500, "{alone:?}");
+        let again = taken(&turns, &[0, 2]).await;
+        assert!(again[0] > again[2] * 5, "what was had alone is not held against the lane, nor saved up: {again:?}");
+        assert!(again[2] > 400, "{again:?}");
+        assert_eq!(turns.permits.available_permits(), 4);
+    }
+}

@@ -1,0 +1,10 @@
+//! A worker: handlers, queues and state, put together once and run until it is told to stop.
+
+pub(crate) mod background;
+pub(crate) mod builder;
+pub(crate) mod consumer;
+pub(crate) mod fair_share;
+pub(crate) mod queue;
+pub(crate) mod redelivery;
+pub(crate) mod runtime;
+mod spec;

@@ -1,0 +1,349 @@
+//! What this worker knows of jobs whose channel died before their ack was through.
+//!
+//! After a reconnect the broker delivers again what was in hand. Such a delivery may be of a job that still runs here:
+//! then the running attempt adopts it. Or of one whose outcome is already safe: then it is settled without running.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasher, Hash, Hasher},
+    sync::LazyLock,
+    time::Duration,
+};
+
+use foldhash::fast::RandomState;
+use lapin::types::{AMQPValue, FieldTable};
+use tokio::time::Instant;
+
+use crate::{
+    attempt::{admission::Incoming, disposition::Settlement},
+    message::header,
+};
+
+/// Settlements that are remembered for a delivery to come; the oldest go first. A worker that needs more of them has a
+/// larger prefetch than RabbitMQ allows.
+const REMEMBERED: usize = 10_000;
+/// The broker knows of a lost connection after three heartbeats at most. A redelivery that has not come so long after
+/// them, while there was a channel for it, has gone to another worker: what bears the same id later is another job of a
+/// publisher that repeats its ids.
+const AWAITED: Duration = Duration::from_secs(30);
+
+static CONTENTS: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+
+/// What makes a redelivery the same delivery: a publisher that gives one id to different jobs must lose none of them,
+/// so all that it wrote counts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct JobKey {
+    id: Box<str>,
+    attempt: u32,
+    hop: u32,
+    content: u64,
+}
+
+impl JobKey {
+    /// None for a message without an id of its own: its redelivery cannot be told from another message.
+    pub(crate) fn of(received: &Incoming) -> Option<Self> {
+        if !received.has_own_id {
+            return None;
+        }
+        let message = &received.message;
+        let mut hasher = CONTENTS.build_hasher();
+        message.body.hash(&mut hasher);
+        (message.job_name(), message.properties.timestamp()).hash(&mut hasher);
+        for (name, value) in message.properties.headers().iter().flat_map(FieldTable::inner) {
+            // Those are the broker's, which counts in them; the properties of an unreadable message hold them too.
+            if !name.as_str().starts_with("x-") && name.as_str() != header::ORIGINAL {
+                name.as_str().hash(&mut hasher);
+                hash(value, &mut hasher);
+            }
+        }
+        let envelope = received.envelope;
+        Some(Self { id: received.id().into(), attempt: envelope.attempt, hop: envelope.hop, content: hasher.finish() })
+    }
+}
+
+fn hash(value: &AMQPValue, hasher: &mut impl Hasher) {
+    match value {
+        AMQPValue::LongString(text) => text.as_bytes().hash(hasher),
+        AMQPValue::LongLongInt(number) => number.hash(hasher),
+        AMQPValue::LongInt(number) => number.hash(hasher),
+        AMQPValue::Timestamp(seconds) => seconds.hash(hasher),
+        AMQPValue::Boolean(is_so) => is_so.hash(hasher),
+        // Rare enough to be spelt out.
+        other => format!("{other:?}").hash(hasher),
+    }
+}
+
+/// A redelivery that this worker knows.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Redelivered {
+    /// The attempt of this number still runs here.
+    Running(u64),
+    /// Its outcome is safe.
+    Settled(Settlement),
+}
+
+/// The memory of one consumer across its channels.
+#[derive(Debug, Default)]
+pub(crate) struct Redeliveries {
+    /// Attempts that run without a channel to be acked on.
+    orphans: HashMap<JobKey, Vec<u64>>,
+    /// Settlements that no channel has taken. A publisher that repeats its ids is owed one for each of its jobs, and
+    /// any further delivery of theirs is yet another job.
+    owed: HashMap<JobKey, Vec<Settlement>>,
+    owed_order: VecDeque<JobKey>,
+    /// Jobs acked on the present channel, whose acks may be lost with it; the broker has at most the prefetch of them.
+    recent: VecDeque<(u64, JobKey)>,
+    recent_limit: usize,
+    /// How many jobs were acked on the present channel.
+    acked: u64,
+    /// When the present channel was opened, or could be taken from again.
+    opened: Option<Instant>,
+    /// For how long a redelivery may come after that.
+    awaited: Duration,
+}
+
+impl Redeliveries {
+    pub(crate) fn new(prefetch: u16, heartbeat: Duration) -> Self {
+        Self { recent_limit: usize::from(prefetch), awaited: AWAITED + 3 * heartbeat, ..Self::default() }
+    }
+
+    /// Notes an ack on the present channel.
+    pub(crate) fn acked(&mut self, received: &Incoming) {
+        if self.recent.len() == self.recent_limit {
+            self.recent.pop_front();
+        }
+        self.acked += 1;
+        let number = self.acked;
+        self.recent.extend(JobKey::of(received).map(|key| (number, key)));
+    }
+
+    /// The channel died: its acks after the first `taken` may be lost, and these attempts have none any more.
+    pub(crate) fn channel_lost<'a>(&mut self, taken: u64, running: impl Iterator<Item = (u64, &'a Incoming)>) {
+        self.forget_old();
+        self.acked = 0;
+        for (_, key) in std::mem::take(&mut self.recent).into_iter().filter(|(number, _)| *number > taken) {
+            self.remember(key, Settlement::Ack);
+        }
+        self.orphans.clear();
+        for (number, received) in running {
+            if let Some(key) = JobKey::of(received) {
+                self.orphans.entry(key).or_default().push(number);
+            }
+        }
+    }
+
+    /// There is a channel again: what is owed comes back soon, or never.
+    pub(crate) fn channel_opened(&mut self) {
+        self.opened = Some(Instant::now());
+    }
+
+    /// The consumer can take deliveries again after a time in which it had no permit. What came back meanwhile waits in the
+    /// client, so that time does not count.
+    pub(crate) fn resumed(&mut self) {
+        if self.opened.is_some() && !self.owed.is_empty() {
+            self.opened = Some(Instant::now());
+        }
+    }
+
+    /// An attempt without a channel has come to its end.
+    pub(crate) fn ended(&mut self, number: u64, received: &Incoming, settlement: Settlement) {
+        let Some(key) = JobKey::of(received) else { return };
+        if let Some(numbers) = self.orphans.get_mut(&key) {
+            numbers.retain(|other| *other != number);
+            if numbers.is_empty() {
+                self.orphans.remove(&key);
+            }
+        }
+        self.remember(key, settlement);
+    }
+
+    fn remember(&mut self, key: JobKey, settlement: Settlement) {
+        if settlement == Settlement::Requeue {
+            return;
+        }
+        if self.owed_order.len() == REMEMBERED
+            && let Some(oldest) = self.owed_order.pop_front()
+        {
+            self.take_owed(&oldest);
+        }
+        self.owed.entry(key.clone()).or_default().push(settlement);
+        self.owed_order.push_back(key);
+    }
+
+    fn take_owed(&mut self, key: &JobKey) -> Option<Settlement> {
+        let owed = self.owed.get_mut(key)?;
+        let settlement = owed.pop();
+        if owed.is_empty() {
+            self.owed.remove(key);
+        }
+        settlement
+    }
+
+    /// Forgets what is owed if it had its time to come back.
+    fn forget_old(&mut self) {
+        if self.opened.is_some_and(|opened| opened.elapsed() > self.awaited) {
+            self.owed.clear();
+            self.owed_order.clear();
+        }
+    }
+
+    /// Recognises a redelivery; what it knew of it is used up.
+    pub(crate) fn recognise(&mut self, received: &Incoming) -> Option<Redelivered> {
+        if self.orphans.is_empty() && self.owed.is_empty() {
+            return None;
+        }
+        let key = JobKey::of(received)?;
+        if let Some(numbers) = self.orphans.get_mut(&key) {
+            let number = numbers.pop();
+            if numbers.is_empty() {
+                self.orphans.remove(&key);
+            }
+            return number.map(Redelivered::Running);
+        }
+        self.forget_old();
+        let settlement = self.take_owed(&key)?;
+        if let Some(index) = self.owed_order.iter().position(|other| *other == key) {
+            self.owed_order.remove(index);
+        }
+        Some(Redelivered::Settled(settlement))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{job::JobId, message::Message, transport::clock::Now};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn received(id: &str, body: &str) -> Incoming {
+        Incoming::read(Message::new("j", &JobId::from(id), body.as_bytes().to_vec(), 0), true, Now::at(0))
+    }
+
+    #[test]
+    fn a_redelivery_of_a_running_job_is_adopted_once() {
+        let mut redeliveries = Redeliveries::new(10, SECOND);
+        let job = received("a", "{}");
+        assert_eq!(redeliveries.recognise(&job), None);
+        redeliveries.channel_lost(0, [(7, &job)].into_iter());
+        assert_eq!(redeliveries.recognise(&received("a", "[]")), None);
+        assert_eq!(redeliveries.recognise(&job), Some(Redelivered::Running(7)));
+        assert_eq!(redeliveries.recognise(&job), None);
+    }
+
+    #[test]
+    fn jobs_that_bear_one_id_and_differ_in_anything_are_not_taken_for_each_other() {
+        let with = |name: &str, body: String, header: &str| {
+            let mut message = Message::new(name, &JobId::from("order-17"), body.into_bytes(), 0);
+            message.set_header("tenant", AMQPValue::LongString(header.into()));
+            Incoming::read(message, true, Now::at(0))
+        };
+        let long = |middle: &str| format!("{}{middle}{}", "x".repeat(4_000), "x".repeat(4_000));
+        let done = with("receipt", long("a"), "one");
+        let mut again = with("receipt", long("a"), "one");
+        again.message.set_header(header::DELIVERY_COUNT, crate::message::integer(1));
+        again.message.set_header(header::ORIGINAL, AMQPValue::LongString("with that count".into()));
+        for other in
+            [with("invoice", long("a"), "one"), with("receipt", long("b"), "one"), with("receipt", long("a"), "two")]
+        {
+            let mut redeliveries = Redeliveries::new(10, SECOND);
+            redeliveries.acked(&done);
+            redeliveries.channel_lost(0, std::iter::empty());
+            assert_eq!(redeliveries.recognise(&other), None);
+            assert_eq!(redeliveries.recognise(&again), Some(Redelivered::Settled(Settlement::Ack)));
+        }
+    }
+
+    #[test]
+    fn a_lost_ack_is_sent_when_the_job_comes_back() {
+        let mut redeliveries = Redeliveries::new(2, SECOND);
+        let (first, second, third) = (received("1", "{}"), received("2", "{}"), received("3", "{}"));
+        [&first, &second, &third].into_iter().for_each(|job| redeliveries.acked(job));
+        redeliveries.channel_lost(0, std::iter::empty());
+        assert_eq!(redeliveries.recognise(&first), None, "the broker can have lost two acks at most");
+        assert_eq!(redeliveries.recognise(&second), Some(Redelivered::Settled(Settlement::Ack)));
+        assert_eq!(redeliveries.recognise(&second), None);
+        assert_eq!(redeliveries.recognise(&third), Some(Redelivered::Settled(Settlement::Ack)));
+    }
+
+    #[test]
+    fn an_ack_that_has_arrived_is_not_awaited() {
+        let mut redeliveries = Redeliveries::new(9, SECOND);
+        let (first, second) = (received("1", "{}"), received("2", "{}"));
+        [&first, &second].into_iter().for_each(|job| redeliveries.acked(job));
+        redeliveries.channel_lost(1, std::iter::empty());
+        assert_eq!(redeliveries.recognise(&first), None, "another job that bears its id");
+        assert_eq!(redeliveries.recognise(&second), Some(Redelivered::Settled(Settlement::Ack)));
+        redeliveries.acked(&first);
+        redeliveries.channel_lost(1, std::iter::empty());
+        assert_eq!(redeliveries.recognise(&first), None, "each channel counts its own acks");
+    }
+
+    #[test]
+    fn of_jobs_that_bear_one_id_as_many_are_settled_as_acks_may_be_lost() {
+        let mut redeliveries = Redeliveries::new(9, SECOND);
+        let job = received("tick", "{}");
+        (0..3).for_each(|_| redeliveries.acked(&job));
+        redeliveries.channel_lost(1, std::iter::empty());
+        let settled = (0..5).filter(|_| redeliveries.recognise(&job).is_some()).count();
+        assert_eq!((settled, redeliveries.owed_order.len()), (2, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_are_lost_again_and_again_do_not_keep_what_is_owed() {
+        let mut redeliveries = Redeliveries::new(2, SECOND);
+        let job = received("tick", "{}");
+        redeliveries.acked(&job);
+        for _ in 0..2 {
+            redeliveries.channel_lost(0, std::iter::empty());
+            redeliveries.channel_opened();
+            tokio::time::advance(AWAITED + 4 * SECOND).await;
+        }
+        redeliveries.channel_lost(0, std::iter::empty());
+        redeliveries.channel_opened();
+        assert_eq!(redeliveries.recognise(&job), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_that_bears_an_old_id_long_after_is_another_job() {
+        let mut redeliveries = Redeliveries::new(2, SECOND);
+        let job = received("tick", "{}");
+        redeliveries.acked(&job);
+        redeliveries.channel_lost(0, std::iter::empty());
+        redeliveries.channel_opened();
+        tokio::time::advance(AWAITED + 4 * SECOND).await;
+        assert_eq!(redeliveries.recognise(&job), None);
+    }
+
+    #[test]
+    fn an_orphan_that_ends_leaves_its_settlement() {
+        let mut redeliveries = Redeliveries::new(2, SECOND);
+        let job = received("a", "{}");
+        redeliveries.channel_lost(0, [(1, &job)].into_iter());
+        redeliveries.ended(1, &job, Settlement::Reject);
+        assert_eq!(redeliveries.recognise(&job), Some(Redelivered::Settled(Settlement::Reject)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_nothing_could_be_taken_does_not_count() {
+        let mut redeliveries = Redeliveries::new(1, SECOND);
+        let job = received("long", "{}");
+        redeliveries.channel_lost(0, [(1, &job)].into_iter());
+        redeliveries.channel_opened();
+        tokio::time::advance(Duration::from_secs(600)).await;
+        redeliveries.ended(1, &job, Settlement::Ack);
+        redeliveries.resumed();
+        assert_eq!(redeliveries.recognise(&job), Some(Redelivered::Settled(Settlement::Ack)));
+    }
+
+    #[test]
+    fn memory_of_settlements_is_bounded() {
+        let mut redeliveries = Redeliveries::new(2, SECOND);
+        for number in 0..REMEMBERED + 5 {
+            redeliveries.ended(0, &received(&number.to_string(), ""), Settlement::Ack);
+        }
+        assert_eq!((redeliveries.owed.len(), redeliveries.owed_order.len()), (REMEMBERED, REMEMBERED));
+        assert_eq!(redeliveries.recognise(&received("4", "")), None);
+        assert!(redeliveries.recognise(&received("5", "")).is_some());
+    }
+}

@@ -1,0 +1,135 @@
+//! What a worker is when it runs: for each queue its handlers, and what they need.
+
+use std::sync::{Arc, atomic::AtomicU32};
+
+use crate::{
+    attempt::{
+        run::{Route, UNKNOWN_FIRST_POLL_NANOS, nanos},
+        runtime::{ByName, QueueRuntime},
+    },
+    broker::Broker,
+    error::Error,
+    job::is_valid_name,
+    worker::{
+        builder::{HandlerSpec, LimitDeps},
+        queue::Queue,
+    },
+};
+
+/// A queue with its handlers, and how it is consumed.
+pub(crate) struct BoundQueue<S> {
+    pub(crate) runtime: Arc<QueueRuntime<S>>,
+    pub(crate) queue: Queue,
+}
+
+/// The handlers of one queue, and where to find them.
+pub(super) fn routes<S>(
+    broker: &Broker,
+    queue: &Queue,
+    registered: Vec<HandlerSpec<S>>,
+    outside: &LimitDeps,
+) -> Result<(Vec<Route<S>>, ByName), Error> {
+    let (mut routes, mut by_name) = (Vec::new(), ByName::default());
+    let is_alone = registered.len() == 1;
+    if queue.takes_any_type() && registered.len() > 1 {
+        let reason =
+            format!("queue {:?} has {} handlers, and any_type needs a single one", queue.name(), registered.len());
+        return Err(Error::Setting { setting: "Queue::any_type", reason });
+    }
+    for mut registered in registered {
+        let limiter = registered.limiter(broker, queue, outside, is_alone)?;
+        let HandlerSpec { job, aliases, schema, handler, retry, timeout, .. } = registered;
+        let timeout = timeout.unwrap_or_else(|| queue.attempt_timeout());
+        broker.config().check_timeout(&format!("the timeout of {job}"), timeout)?;
+        if !is_valid_name(job) {
+            return Err(Error::JobName { job });
+        }
+        for name in [job].into_iter().chain(aliases) {
+            if by_name.insert(name, routes.len()).is_some() {
+                return Err(Error::DuplicateHandler { job: name, queue: queue.name().to_owned() });
+            }
+        }
+        let retry = retry.unwrap_or_else(|| queue.retry_policy().clone());
+        let metrics = Arc::new(broker.metrics().job(queue.name(), job));
+        let inline_budget = nanos(broker.config().inline_budget);
+        let first_poll = AtomicU32::new(UNKNOWN_FIRST_POLL_NANOS);
+        let dependencies = Arc::clone(&outside.dependencies);
+        routes.push(Route {
+            job,
+            schema,
+            handler,
+            retry,
+            timeout,
+            snooze_limit: queue.snooze_bound(),
+            metrics,
+            limiter,
+            dependencies,
+            inline_budget,
+            first_poll,
+        });
+    }
+    if routes.is_empty() {
+        return Err(Error::NoHandler { queue: queue.name().to_owned() });
+    }
+    Ok((routes, by_name))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use crate::{Context, Error, Job, JobResult, Outcome, Queue, Worker, testing::perform_raw};
+
+    #[derive(Serialize, Deserialize)]
+    struct Nap;
+
+    impl Job for Nap {
+        const NAME: &'static str = "nap";
+        const QUEUE: &'static str = "naps";
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Other;
+
+    impl Job for Other {
+        const NAME: &'static str = "other";
+        const QUEUE: &'static str = "naps";
+    }
+
+    async fn nap(_: Nap, _: Context<()>) -> JobResult {
+        Ok(())
+    }
+
+    async fn other(_: Other, _: Context<()>) -> JobResult {
+        Ok(())
+    }
+
+    const FOREIGN: &str = "Acme.Contracts.Nap, Acme.Contracts";
+
+    async fn run(worker: Worker<()>, job: &str) -> Result<Outcome, Error> {
+        perform_raw(worker, "naps", job, b"null", 1).await
+    }
+
+    #[tokio::test]
+    async fn a_job_is_found_under_its_aliases_and_no_other_foreign_name() {
+        let worker = || Worker::new(()).handle(nap).alias(FOREIGN).alias("NAP").handle(other);
+        for name in ["nap", FOREIGN, "NAP", "other"] {
+            assert_eq!(run(worker(), name).await.unwrap(), Outcome::Done, "{name}");
+        }
+        assert!(matches!(run(worker(), "Nap").await, Err(Error::NoHandler { .. })));
+        let twice = Worker::new(()).handle(nap).alias("other").handle(other);
+        assert!(matches!(run(twice, "nap").await, Err(Error::DuplicateHandler { job: "other", .. })));
+        let empty = run(Worker::new(()).handle(nap).alias(""), "nap").await.unwrap_err().to_string();
+        assert!(empty.contains("Worker::alias") && empty.contains("1 to 255"), "{empty}");
+    }
+
+    #[tokio::test]
+    async fn the_only_handler_takes_any_type_where_its_queue_says_so() {
+        let only = |queue| Worker::new(()).queue(queue).handle(nap);
+        assert_eq!(run(only(Queue::new("naps").any_type()), FOREIGN).await.unwrap(), Outcome::Done);
+        assert!(matches!(run(only(Queue::new("naps")), FOREIGN).await, Err(Error::NoHandler { .. })));
+        let two = only(Queue::new("naps").any_type()).handle(other);
+        let error = run(two, "nap").await.unwrap_err().to_string();
+        assert!(error.contains("Queue::any_type") && error.contains("2 handlers"), "{error}");
+    }
+}
