@@ -69,7 +69,7 @@ pub(crate) enum Update {
 
 /// The log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Line {
+pub(crate) enum LogLine {
     None,
     AttemptFailed,
     DeadLettered,
@@ -84,7 +84,7 @@ pub(crate) struct Row {
     /// The label `outcome` of `leveret_jobs_finished_total`; none for a job that stays in a worker's queues.
     pub(crate) finish: Option<Finish>,
     pub(crate) update: Update,
-    pub(crate) line: Line,
+    pub(crate) line: LogLine,
 }
 
 impl Disposition {
@@ -93,18 +93,18 @@ impl Disposition {
     pub(crate) fn row(&self) -> Row {
         use Finish as F;
         let (copy, finish, update, line) = match self {
-            Self::Outcome(Outcome::Done)              => (Copy::None,         Some(F::Succeeded), Update::Succeeded, Line::None),
-            Self::Outcome(Outcome::Duplicate)         => (Copy::None,         Some(F::Duplicate), Update::Duplicate, Line::None),
-            Self::Outcome(Outcome::Retry { .. })      => (Copy::Retry,        Some(F::Retried),   Update::Retrying,  Line::AttemptFailed),
-            Self::Outcome(Outcome::Snooze { .. })     => (Copy::Delayed,      Some(F::Snoozed),   Update::Snoozed,   Line::None),
+            Self::Outcome(Outcome::Done)              => (Copy::None,         Some(F::Succeeded), Update::Succeeded, LogLine::None),
+            Self::Outcome(Outcome::Duplicate)         => (Copy::None,         Some(F::Duplicate), Update::Duplicate, LogLine::None),
+            Self::Outcome(Outcome::Retry { .. })      => (Copy::Retry,        Some(F::Retried),   Update::Retrying,  LogLine::AttemptFailed),
+            Self::Outcome(Outcome::Snooze { .. })     => (Copy::Delayed,      Some(F::Snoozed),   Update::Snoozed,   LogLine::None),
             Self::Outcome(Outcome::DeadLetter { kind: ErrorKind::Expired, .. })
-                                                      => (Copy::DeadLetter,   Some(F::Expired),   Update::Dead,      Line::DeadLettered),
-            Self::Outcome(Outcome::DeadLetter { .. }) => (Copy::DeadLetter,   Some(F::Dead),      Update::Dead,      Line::DeadLettered),
-            Self::TooEarly(_)                         => (Copy::Early,        Some(F::Snoozed),   Update::Snoozed,   Line::None),
-            Self::Deferred { .. }                     => (Copy::Delayed,      Some(F::Snoozed),   Update::Snoozed,   Line::None),
-            Self::Cancelled                           => (Copy::None,         Some(F::Cancelled), Update::Cancelled, Line::Cancelled),
-            Self::Suspect                             => (Copy::SuspectQueue, None,               Update::None,      Line::MovedToSuspectQueue),
-            Self::Requeued                            => (Copy::SameQueue,    None,               Update::None,      Line::None),
+                                                      => (Copy::DeadLetter,   Some(F::Expired),   Update::Dead,      LogLine::DeadLettered),
+            Self::Outcome(Outcome::DeadLetter { .. }) => (Copy::DeadLetter,   Some(F::Dead),      Update::Dead,      LogLine::DeadLettered),
+            Self::TooEarly(_)                         => (Copy::Early,        Some(F::Snoozed),   Update::Snoozed,   LogLine::None),
+            Self::Deferred { .. }                     => (Copy::Delayed,      Some(F::Snoozed),   Update::Snoozed,   LogLine::None),
+            Self::Cancelled                           => (Copy::None,         Some(F::Cancelled), Update::Cancelled, LogLine::Cancelled),
+            Self::Suspect                             => (Copy::SuspectQueue, None,               Update::None,      LogLine::MovedToSuspectQueue),
+            Self::Requeued                            => (Copy::SameQueue,    None,               Update::None,  LogLine::None),
         };
         Row { copy, finish, update, line }
     }
@@ -173,6 +173,46 @@ impl Settlement {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One of each kind, in the order of the book's page on outcomes.
+    fn one_of_each() -> [Disposition; 11] {
+        let delay = Duration::from_secs(1);
+        let kind = ErrorKind::Error;
+        [
+            Disposition::Outcome(Outcome::Done),
+            Disposition::Outcome(Outcome::Duplicate),
+            Disposition::Outcome(Outcome::Retry { delay, kind, reason: String::new() }),
+            Disposition::Outcome(Outcome::Snooze { delay }),
+            Disposition::TooEarly(1),
+            Disposition::Deferred { delay, slot: None },
+            Disposition::dead(kind, String::new()),
+            Disposition::dead(ErrorKind::Expired, String::new()),
+            Disposition::Cancelled,
+            Disposition::Suspect,
+            Disposition::Requeued,
+        ]
+    }
+
+    #[test]
+    fn the_books_page_on_outcomes_shows_this_table() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/src/outcomes.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let rows: Vec<Vec<&str>> = page
+            .lines()
+            .filter(|line| line.starts_with("| ") && !line.starts_with("| fate"))
+            .map(|line| line.split('|').map(|cell| cell.trim().trim_matches('`')).collect())
+            .collect();
+        let word = |word: String| if word == "none" { "–".to_owned() } else { word };
+        for (disposition, cells) in one_of_each().iter().zip(&rows) {
+            let row = disposition.row();
+            let shown = format!("{disposition:?}");
+            assert_eq!(cells[2], row.finish.map_or("–", Finish::as_str), "{shown}");
+            assert_eq!(cells[3], word(format!("{:?}", row.update).to_lowercase()), "{shown}");
+            assert_eq!(cells[5] == "–", row.line == LogLine::None, "{shown}");
+            assert_eq!(cells[6] == "an ack", row.copy == Copy::None, "{shown}");
+        }
+        assert_eq!(rows.len(), one_of_each().len());
+    }
 
     #[test]
     fn a_copy_that_cannot_be_made_never_replaces_the_jobs_own_error() {

@@ -20,7 +20,7 @@ use crate::{
         admission::Incoming,
         context::{self, Context},
         decide::Facts,
-        disposition::{Disposition, Line, Settlement, Update},
+        disposition::{Disposition, LogLine, Settlement, Update},
         handler::panic_of,
         run::{self as attempt, Route},
         runtime::QueueRuntime,
@@ -268,18 +268,18 @@ fn log(disposition: &Disposition, received: &Incoming, queue: &str) {
     let (attempt, trace_id) = (received.envelope.attempt, received.trace.id());
     let (kind, error) = disposition.error();
     match disposition.row().line {
-        Line::None => {}
-        Line::AttemptFailed => {
+        LogLine::None => {}
+        LogLine::AttemptFailed => {
             let delay_ms = disposition.delay().as_millis();
             tracing::warn!(job, queue, job_id, attempt, trace_id, %kind, error, delay_ms, "attempt failed, trying again");
         }
-        Line::DeadLettered => {
+        LogLine::DeadLettered => {
             tracing::error!(job, queue, job_id, attempt, trace_id, %kind, error, "job given up, kept as a dead letter");
         }
-        Line::MovedToSuspectQueue => {
+        LogLine::MovedToSuspectQueue => {
             tracing::warn!(job, queue, job_id, "came back without an outcome too often, moving it to the suspect lane");
         }
-        Line::Cancelled => tracing::info!(job, queue, job_id, attempt, trace_id, "job cancelled"),
+        LogLine::Cancelled => tracing::info!(job, queue, job_id, attempt, trace_id, "job cancelled"),
     }
 }
 
