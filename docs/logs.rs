@@ -9,8 +9,9 @@ use std::{
 use crate::{root, source};
 
 /// Where lines are logged that people see.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     "src",
+    "crates/sql/src",
     "crates/store/src",
     "crates/serve/src",
     "crates/cli/src",

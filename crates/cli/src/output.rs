@@ -91,11 +91,11 @@ impl Failure {
     }
 }
 
-impl From<leveret_store::Error> for Failure {
-    fn from(error: leveret_store::Error) -> Self {
+impl From<leveret_sql::Error> for Failure {
+    fn from(error: leveret_sql::Error) -> Self {
         match error {
-            leveret_store::Error::Address | leveret_store::Error::Cursor => Self::Usage(error.into()),
-            leveret_store::Error::NoTables { .. } => Self::NotFound(error.into()),
+            leveret_sql::Error::Address => Self::Usage(error.into()),
+            leveret_sql::Error::NoTables { .. } => Self::NotFound(error.into()),
             _ => Self::Other(error.into()),
         }
     }

@@ -13,7 +13,7 @@ mod submission;
 mod submit;
 mod task;
 
-use leveret_store::{Cursor, Filter, Page};
+use leveret_store::{Cursor, JobFilter, Page};
 
 pub(crate) use self::schema::{Checking, Effort, MOST_FLAWS, Schemas, checked};
 pub use self::{
@@ -42,14 +42,14 @@ impl Services {
     /// # Errors
     ///
     /// [`Error::Store`].
-    pub async fn tasks(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Task>, Error> {
+    pub async fn tasks(&self, filter: &JobFilter, after: Option<&Cursor>, limit: u32) -> Result<Page<Task>, Error> {
         let Page { items, next } = self.store.jobs(filter, after, limit).await?;
         let now = now_ms();
         let short = |job| Task { result: None, ..Task::new(job, now) };
         Ok(Page { items: items.into_iter().map(short).collect(), next })
     }
 
-    pub(crate) async fn known(&self, id: &str) -> Result<leveret_store::Job, Error> {
+    pub(crate) async fn known(&self, id: &str) -> Result<leveret_store::TrackedJob, Error> {
         self.store.job(id).await?.ok_or_else(|| Error::NotFound { id: id.to_owned() })
     }
 }

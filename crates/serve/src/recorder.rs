@@ -13,7 +13,7 @@ use std::{
 };
 
 use leveret::status_update::StatusUpdate;
-use leveret_store::{Moved, Store};
+use leveret_store::{StatusChange, Store};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{sleep, timeout},
@@ -131,7 +131,7 @@ impl Keeper {
     }
 
     /// A store that does not answer is as good as away, long before it says so itself.
-    async fn try_keep(&self, events: &[StatusUpdate]) -> leveret_store::Result<Vec<Moved>> {
+    async fn try_keep(&self, events: &[StatusUpdate]) -> leveret_store::Result<Vec<StatusChange>> {
         let mut record = std::pin::pin!(self.store.record(events));
         if let Ok(recorded) = timeout(SILENT_AFTER, &mut record).await {
             return recorded;
@@ -161,7 +161,7 @@ impl Keeper {
         );
     }
 
-    fn kept(&self, moved: &[Moved]) {
+    fn kept(&self, moved: &[StatusChange]) {
         if self.away.swap(false, Ordering::AcqRel) {
             tracing::info!("the store takes what it is given again");
         }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use leveret_store::Moved;
+use leveret_store::StatusChange;
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +42,7 @@ impl Waiters {
         Some(Waiter { waiters: self.clone(), id: id.to_owned(), news })
     }
 
-    pub(crate) fn moved(&self, moved: &[Moved]) {
+    pub(crate) fn moved(&self, moved: &[StatusChange]) {
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         if jobs.is_empty() {
             return;

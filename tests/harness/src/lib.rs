@@ -6,6 +6,7 @@
 //! - [`Node`]: a private RabbitMQ of one's own, to be killed, restarted and reconfigured through [`Node::ctl`].
 //! - [`Cluster`]: several of them, for what becomes of a queue whose leader is lost.
 //! - [`shared_postgres`], [`Postgres`]: the same for PostgreSQL; a database for each test.
+//! - [`Database`]: an empty database, for promises that hold [on both](on_both_databases) SQLite and PostgreSQL.
 //! - [`PgBouncer`]: a pooler before one of them, in transaction mode.
 //! - [`RawClient`]: publishes and fetches any message at all, past the framework.
 //! - [`Proxy`]: a TCP connection that can be cut, frozen, delayed and throttled.
@@ -25,6 +26,7 @@ mod cable;
 mod cluster;
 mod collector;
 mod ctl;
+mod database;
 mod eventually;
 mod foreign;
 mod leash;
@@ -42,6 +44,7 @@ pub use cable::Cable;
 pub use cluster::Cluster;
 pub use collector::{Collector, Exported};
 pub use ctl::Permissions;
+pub use database::Database;
 pub use eventually::{eventually, eventually_eq};
 pub use foreign::{golang, javascript, promtool, python, schemathesis};
 pub use lapin;

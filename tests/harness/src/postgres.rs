@@ -99,10 +99,13 @@ impl Postgres {
     ///
     /// When `psql` cannot be run.
     pub async fn psql(&self, sql: &str) -> Result<String, String> {
+        self.psql_at(&self.url("postgres"), sql).await
+    }
+
+    /// As [`Self::psql`], in the database at an address.
+    pub(crate) async fn psql_at(&self, url: &str, sql: &str) -> Result<String, String> {
         let mut command = Command::new(self.programs.join("psql"));
-        command
-            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--command", sql])
-            .arg(self.url("postgres"));
+        command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--command", sql]).arg(url);
         let output = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output()).await;
         let output = output.expect("no panic in psql").expect("psql must run");
         let written = if output.status.success() { &output.stdout } else { &output.stderr };

@@ -47,7 +47,7 @@ pub enum ShopError {
     Database(#[from] sqlx::Error),
     /// The outbox or the inbox failed.
     #[error("the outbox or the inbox failed")]
-    Store(#[from] leveret_store::Error),
+    Store(#[from] leveret_sql::Error),
     /// The worker could not start.
     #[error(transparent)]
     Worker(#[from] leveret::Error),

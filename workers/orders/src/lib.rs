@@ -27,7 +27,7 @@ pub mod shop;
 use std::time::Duration;
 
 use leveret::{Broker, Queue, Worker};
-use leveret_store::{Relay, Waker};
+use leveret_sql::{Relay, Waker};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use leveret::Broker;
-use leveret_store::{Inbox, Outbox, Relay, Waker};
+use leveret_sql::{Inbox, Outbox, Relay, Waker};
 use sqlx::{
     PgPool, SqlitePool,
     postgres::PgPoolOptions,

@@ -216,7 +216,7 @@ fn offer(best: &mut Option<Value>, value: Value, wanted: Ordering) {
 mod tests {
     use super::*;
 
-    fn take_in(op: AggregateOp, cells: &[&str]) -> Result<Option<String>, Fault> {
+    fn ingest(op: AggregateOp, cells: &[&str]) -> Result<Option<String>, Fault> {
         let mut accumulator = Accumulator::new(op);
         let mut kind = None;
         for cell in cells {
@@ -250,18 +250,18 @@ mod tests {
             (AggregateOp::Max, &["pear", "apple"], Some("pear")),
             (AggregateOp::Max, &[], None),
         ] {
-            assert_eq!(take_in(op, cells), Ok(figure.map(str::to_owned)), "{op} of {cells:?}");
+            assert_eq!(ingest(op, cells), Ok(figure.map(str::to_owned)), "{op} of {cells:?}");
         }
     }
 
     #[test]
     fn what_cannot_be_added_or_ordered_is_a_fault() {
-        assert_eq!(take_in(AggregateOp::Sum, &["1", "12o"]), Err(Fault::NotANumber));
-        assert_eq!(take_in(AggregateOp::Mean, &["n/a"]), Err(Fault::NotANumber));
-        assert_eq!(take_in(AggregateOp::Min, &["1", "n/a"]), Err(Fault::Mixed { so_far: Kind::Numbers }));
-        assert_eq!(take_in(AggregateOp::Min, &["n/a", "1"]), Err(Fault::Mixed { so_far: Kind::Text }));
+        assert_eq!(ingest(AggregateOp::Sum, &["1", "12o"]), Err(Fault::NotANumber));
+        assert_eq!(ingest(AggregateOp::Mean, &["n/a"]), Err(Fault::NotANumber));
+        assert_eq!(ingest(AggregateOp::Min, &["1", "n/a"]), Err(Fault::Mixed { so_far: Kind::Numbers }));
+        assert_eq!(ingest(AggregateOp::Min, &["n/a", "1"]), Err(Fault::Mixed { so_far: Kind::Text }));
         let nines = "9".repeat(38);
-        assert_eq!(take_in(AggregateOp::Sum, &[&nines, &nines]), Err(Fault::Overflow));
+        assert_eq!(ingest(AggregateOp::Sum, &[&nines, &nines]), Err(Fault::Overflow));
         assert_eq!(share(AggregateOp::Min, b"\xff", None, &Notation::PLAIN), Err(Fault::NotUtf8));
         let without = Kind::Dates { have_offset: false };
         for (cells, so_far) in [
@@ -270,10 +270,10 @@ mod tests {
             (["2026-11-21T10:00", "2026-11-21T10:00Z"], without),
             (["2026-11-21", "5"], without),
         ] {
-            assert_eq!(take_in(AggregateOp::Max, &cells), Err(Fault::Mixed { so_far }), "{cells:?}");
+            assert_eq!(ingest(AggregateOp::Max, &cells), Err(Fault::Mixed { so_far }), "{cells:?}");
         }
         for text in ["$5", "1,000", "21.11.2026", "2026-11-21 9:00 PM", "6.6e-34"] {
-            assert_eq!(take_in(AggregateOp::Max, &[text]), Err(Fault::Unordered), "{text}");
+            assert_eq!(ingest(AggregateOp::Max, &[text]), Err(Fault::Unordered), "{text}");
         }
     }
 
@@ -285,7 +285,7 @@ mod tests {
             left.add(part("1")).unwrap();
             right.add(part("2")).unwrap();
             right.add(part("6")).unwrap();
-            let both = take_in(op, &["1", "2", "6"]).unwrap().unwrap();
+            let both = ingest(op, &["1", "2", "6"]).unwrap().unwrap();
             let Some(Value::Number(merged)) = left.merge(&right).unwrap().figure() else { panic!("{op}") };
             assert_eq!(merged.to_string(), both, "{op}");
         }

@@ -1,10 +1,10 @@
-//! `leveret inbox`: the jobs whose effects are in a database. What it does is in `leveret_store::Inbox`.
+//! `leveret inbox`: the jobs whose effects are in a database. What it does is in `leveret_sql::Inbox`.
 
 use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use leveret_store::Inbox;
+use leveret_sql::Inbox;
 use serde_json::json;
 
 use super::shared::{DatabaseArguments, now_ms, rfc3339};
@@ -13,7 +13,7 @@ use crate::output::{Exit, Failure, Format, print, print_json};
 /// Keeps the notes by which a job's effect happens once
 ///
 /// The inbox is a table in your own database, PostgreSQL or SQLite. Handlers note a job there in the transaction that has
-/// its effect (`leveret_store::Inbox`).
+/// its effect (`leveret_sql::Inbox`).
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {

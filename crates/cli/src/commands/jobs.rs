@@ -9,7 +9,7 @@ use leveret_serve::{
     Services,
     jobs::{Cancelled, Error, Status, Task},
 };
-use leveret_store::{Cursor, Filter};
+use leveret_store::{Cursor, JobFilter};
 use serde_json::json;
 
 use super::{
@@ -159,7 +159,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
 }
 
 async fn list(arguments: List) -> Result<Exit, Failure> {
-    let filter = Filter {
+    let filter = JobFilter {
         job: arguments.job,
         queue: arguments.queue,
         label: arguments.label,

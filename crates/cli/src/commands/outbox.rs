@@ -1,4 +1,4 @@
-//! `leveret outbox`: jobs that were enqueued in a transaction. What it does is in `leveret_store::Outbox`.
+//! `leveret outbox`: jobs that were enqueued in a transaction. What it does is in `leveret_sql::Outbox`.
 //!
 //! [`look`] shows, [`change`] decides, [`relay`] publishes.
 
@@ -9,14 +9,14 @@ mod relay;
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use leveret::telemetry::Telemetry;
-use leveret_store::Chosen;
+use leveret_sql::SetAsideSelection;
 
 use crate::output::{Exit, Failure};
 
 /// Publishes jobs that were enqueued in a transaction of your database, and shows those that it could not
 ///
 /// The outbox is a table in your own database, PostgreSQL or SQLite. `relay` publishes what was committed to it; any number
-/// may run side by side, here and within your services (`leveret_store::Relay`).
+/// may run side by side, here and within your services (`leveret_sql::Relay`).
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
@@ -69,15 +69,15 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
 }
 
 /// Jobs that were set aside, by number or all: nothing is done to all of them by mistake.
-fn chosen(numbers: &[i64], all: bool) -> Result<Chosen, Failure> {
+fn chosen(numbers: &[i64], all: bool) -> Result<SetAsideSelection, Failure> {
     match (numbers.is_empty(), all) {
-        (false, false) => Ok(Chosen::Numbers(numbers.to_vec())),
-        (true, true) => Ok(Chosen::All),
+        (false, false) => Ok(SetAsideSelection::Numbers(numbers.to_vec())),
+        (true, true) => Ok(SetAsideSelection::All),
         _ => Err(Failure::Usage(anyhow!("say which: numbers, as `leveret outbox status` shows them, or --all"))),
     }
 }
 
 /// How it ended; that there was none of those that were named is told.
-fn changed(count: u64, chosen: &Chosen) -> Exit {
-    if count == 0 && matches!(chosen, Chosen::Numbers(_)) { Exit::NotFound } else { Exit::Well }
+fn changed(count: u64, chosen: &SetAsideSelection) -> Exit {
+    if count == 0 && matches!(chosen, SetAsideSelection::Numbers(_)) { Exit::NotFound } else { Exit::Well }
 }

@@ -201,11 +201,11 @@ async fn each_service_has_a_database_of_its_own_and_none_is_the_superuser() {
         let own = settings.lines().find_map(|line| line.strip_prefix("DATABASE_URL=")).unwrap();
         let own = own.replace("@postgres/", &format!("@{place}/"));
         assert!(!own.contains(fs::read_to_string(secrets.join("database.password")).unwrap().trim()));
-        leveret_store::Outbox::migrate(&leveret_store::Outbox::open(&own).await.unwrap()).await.unwrap();
+        leveret_sql::Outbox::migrate(&leveret_sql::Outbox::open(&own).await.unwrap()).await.unwrap();
         let other = if program == "server" { "orders" } else { "server" };
         let foreign = own.rsplit_once('/').unwrap().0.to_owned() + "/" + other;
-        let refused = leveret_store::Outbox::open(&foreign).await.unwrap_err().to_string();
-        assert!(refused.contains("lacks a right"), "{refused}");
+        let refused = leveret_sql::Outbox::open(&foreign).await.unwrap_err().to_string();
+        assert!(refused.contains("lacks a privilege"), "{refused}");
     }
     let supers = "SELECT string_agg(rolname, ' ') FROM pg_roles WHERE rolsuper AND rolcanlogin";
     assert_eq!(postgres.psql(supers).await.unwrap(), "postgres");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leveret_store::{Job, Letter, Store, TimelineEntry, fingerprint};
+use leveret_store::{Letter, Store, TimelineEntry, TrackedJob, fingerprint};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -50,7 +50,8 @@ impl Canary {
     async fn row(&self, store: &Store) -> Result<Option<String>, Error> {
         let ids = [self.job_id.clone(), format!("{}@{}:{}", self.job_id, self.queue, self.job)];
         let rows = store.jobs_by_ids(&ids).await?;
-        let is_own = |row: &&Job| row.origin.as_ref().map_or(row.job == self.job, |origin| *origin == self.origin);
+        let is_own =
+            |row: &&TrackedJob| row.origin.as_ref().map_or(row.job == self.job, |origin| *origin == self.origin);
         let own: Vec<_> = rows.iter().filter(is_own).collect();
         Ok(ids.into_iter().find(|id| own.iter().any(|row| row.id == *id)))
     }

@@ -103,7 +103,7 @@ async fn commit(store: &Store, source: &Source, letters: &[NewDead], deaths: &[O
         // The deaths first: without a letter of theirs nobody would know of them.
         let kept = async {
             store.record(&told).await?;
-            store.take_in(letters, now).await
+            store.ingest(letters, now).await
         };
         let Err(error) = kept.await else { return };
         if letters.len() > 1 && !error.is_unavailable() {
@@ -130,11 +130,11 @@ async fn commit(store: &Store, source: &Source, letters: &[NewDead], deaths: &[O
 /// Keeps a letter whose death, or which itself, the store refuses: as it is if that goes, else without what it says.
 async fn alone(store: &Store, source: &Source, letter: &NewDead, error: &leveret_store::Error, now: u64) -> bool {
     tracing::error!(%source, error = leveret_store::chain(&error), job_id = letter.job_id, "a dead letter is kept without what the store cannot hold");
-    if store.take_in(std::slice::from_ref(letter), now).await.is_ok() {
+    if store.ingest(std::slice::from_ref(letter), now).await.is_ok() {
         return true;
     }
     let reason = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    store.take_in(&[letter::unreadable(letter, &reason)], now).await.is_ok()
+    store.ingest(&[letter::unreadable(letter, &reason)], now).await.is_ok()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use leveret_store::{Lease, Replay, Store};
+use leveret_store::{Replay, ReplayLease, Store};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
@@ -38,8 +38,8 @@ pub(crate) struct Seized {
 }
 
 /// A lease of a run that begins now.
-pub(crate) fn lease(owner: &str) -> Lease<'_> {
-    Lease { owner, until: now_ms().saturating_add(millis(LEASE)) }
+pub(crate) fn lease(owner: &str) -> ReplayLease<'_> {
+    ReplayLease { owner, until: now_ms().saturating_add(millis(LEASE)) }
 }
 
 pub(crate) fn new_owner() -> String {
@@ -63,7 +63,7 @@ impl Held {
 
     /// Lets others have it. If this fails they have it soon all the same.
     pub(super) async fn release(&self, store: &Store) {
-        let over = Lease { owner: &self.owner, until: 0 };
+        let over = ReplayLease { owner: &self.owner, until: 0 };
         if let Err(error) = store.renew_replay(self.replay.id, over).await {
             tracing::debug!(replay = self.replay.id, error = leveret_store::chain(&error), "a lease ends by itself");
         }

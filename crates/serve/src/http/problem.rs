@@ -76,9 +76,6 @@ impl IntoResponse for Problem {
 
 impl From<leveret_store::Error> for Problem {
     fn from(error: leveret_store::Error) -> Self {
-        if matches!(error, leveret_store::Error::Cursor) {
-            return Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "after: not a cursor of this list");
-        }
         if error.is_unavailable() {
             tracing::warn!(error = leveret_store::chain(&error), "the store is away");
             return Self::unavailable("store-unavailable", "the store is away: try again");

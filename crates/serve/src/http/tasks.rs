@@ -14,7 +14,7 @@ use axum::{
 };
 use futures_util::{Stream, stream};
 use leveret::PublishError;
-use leveret_store::{Cursor, Filter, Page};
+use leveret_store::{Cursor, JobFilter, Page};
 use serde_json::{Value, json, value::RawValue};
 use sha2::{Digest, Sha256};
 
@@ -81,7 +81,7 @@ async fn submit_batch(State(services): State<Services>, uri: Uri, request: Reque
 async fn list(State(services): State<Services>, uri: Uri) -> Result<Response, Problem> {
     let query = Query::read(&uri, &FILTERS)?;
     let status: Option<Status> = query.parsed("status")?;
-    let filter = Filter {
+    let filter = JobFilter {
         job: query.text("job"),
         queue: query.text("queue"),
         label: query.text("label"),

@@ -1,7 +1,7 @@
 //! Has a job not run any more.
 
 use leveret::status_update::{StatusUpdate, Step};
-use leveret_store::{By, Job, State};
+use leveret_store::{By, JobState, TrackedJob};
 use serde::Serialize;
 use serde_json::json;
 
@@ -35,12 +35,12 @@ impl Services {
         to_the_end(self.clone().publish_cancel(job, actor.to_owned(), room)).await
     }
 
-    async fn publish_cancel(self, job: Job, actor: String, room: Room) -> Result<Cancelled, Error> {
+    async fn publish_cancel(self, job: TrackedJob, actor: String, room: Room) -> Result<Cancelled, Error> {
         // First: what was done must be in the log, and what is in the log may have failed.
         let by = By { actor: &actor, at: now_ms() };
         self.store.audit(by, "cancel", &json!({ "job": job.id })).await?;
         self.publisher.cancel(job.job_id()).await?;
-        let cancelled = if job.state == State::Started { Cancelled::Running } else { Cancelled::Queued };
+        let cancelled = if job.state == JobState::Started { Cancelled::Running } else { Cancelled::Queued };
         let event = StatusUpdate {
             id: job.job_id().to_owned(),
             job: job.job,

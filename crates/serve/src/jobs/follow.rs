@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leveret_store::State;
+use leveret_store::JobState;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Error, Task};
@@ -85,6 +85,6 @@ impl Following {
 }
 
 /// A job that waits and is cancelled is at its end for all who wait for it, though the broker may keep it for years.
-fn is_end(state: State) -> bool {
-    state.is_terminal() || state == State::CancelRequested
+fn is_end(state: JobState) -> bool {
+    state.is_terminal() || state == JobState::CancelRequested
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use leveret::status_update::{StatusUpdate, Step};
-use leveret_store::{By, DeadFilter, DeadLetter, DeadState, Job, Letter, Selection, State};
+use leveret_store::{By, DeadFilter, DeadLetter, DeadState, JobState, Letter, Selection, TrackedJob};
 use tokio::time::{Instant, sleep};
 
 use super::{Error, Status};
@@ -30,7 +30,7 @@ impl Services {
     /// [`Error::StoreAway`], [`Error::Store`], [`Error::Publish`].
     pub async fn retry(&self, id: &str, actor: &str) -> Result<(), Error> {
         let job = self.known(id).await?;
-        if job.state != State::Dead {
+        if job.state != JobState::Dead {
             let reason = "only what has failed can be retried";
             return Err(Error::Conflict { status: Status::of(&job, now_ms()), reason });
         }
@@ -42,7 +42,7 @@ impl Services {
         to_the_end(self.clone().replay(job, letter.id, actor.to_owned(), room)).await
     }
 
-    async fn replay(self, job: Job, letter: i64, actor: String, room: Room) -> Result<(), Error> {
+    async fn replay(self, job: TrackedJob, letter: i64, actor: String, room: Room) -> Result<(), Error> {
         let by = By { actor: &actor, at: now_ms() };
         // As a server goes on with it if this one is killed, or the store is away before its end.
         let options = Options { track: true, ..Options::default() };
@@ -70,7 +70,7 @@ impl Services {
     }
 
     /// The dead letter of this end of the job.
-    async fn letter_of(&self, job: &Job) -> Result<DeadLetter, Error> {
+    async fn letter_of(&self, job: &TrackedJob) -> Result<DeadLetter, Error> {
         let deadline = Instant::now() + TAKEN_IN_WITHIN;
         loop {
             if let Some(letter) = self.find_letter(job, deadline).await? {
@@ -84,7 +84,7 @@ impl Services {
     }
 
     /// The same, if the store has it by now. After the deadline it looks at no other letter.
-    async fn find_letter(&self, job: &Job, deadline: Instant) -> Result<Option<DeadLetter>, Error> {
+    async fn find_letter(&self, job: &TrackedJob, deadline: Instant) -> Result<Option<DeadLetter>, Error> {
         let states = vec![DeadState::Dead, DeadState::Replaying];
         let filter = DeadFilter { states, job_id: Some(job.job_id().to_owned()), ..DeadFilter::default() };
         let mut after = None;
@@ -107,7 +107,7 @@ impl Services {
     }
 
     /// Whether a dead letter is this end of this job, and not another message's that bears its id.
-    async fn is_end_of(&self, letter: &DeadLetter, job: &Job) -> Result<bool, Error> {
+    async fn is_end_of(&self, letter: &DeadLetter, job: &TrackedJob) -> Result<bool, Error> {
         // The worker's copy is one further; a message that the broker gave up is none.
         if letter.hop != job.hop && letter.hop != job.hop.saturating_add(1) {
             return Ok(false);
@@ -129,12 +129,12 @@ impl Services {
     }
 }
 
-fn being_replayed(job: &Job) -> Error {
+fn being_replayed(job: &TrackedJob) -> Error {
     let reason = "its dead letter is being replayed, and goes on by itself if that was interrupted";
     Error::Conflict { status: Status::of(job, now_ms()), reason }
 }
 
-fn queued_again(job: Job, at: u64, hop: u32) -> StatusUpdate {
+fn queued_again(job: TrackedJob, at: u64, hop: u32) -> StatusUpdate {
     StatusUpdate {
         id: job.job_id().to_owned(),
         job: job.job,

@@ -16,7 +16,7 @@ use leveret::{
     catalogue::Entry,
     status_update::{StatusUpdate, Step},
 };
-use leveret_store::{Claim, Claiming};
+use leveret_store::{IdempotencyClaim, IdempotencyRequest};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -111,15 +111,15 @@ impl Services {
         let mut published = HashSet::new();
         if let Some(idempotency) = &idempotency {
             match self.claim(idempotency, &ids).await? {
-                Claim::New { task_ids } if task_ids == ids => {}
-                Claim::New { task_ids } => {
+                IdempotencyClaim::New { task_ids } if task_ids == ids => {}
+                IdempotencyClaim::New { task_ids } => {
                     // A first request did not come to its end. What it has published need not be published again.
                     published.extend(self.store.jobs_by_ids(&task_ids).await?.into_iter().map(|job| job.id));
                     ids = task_ids;
                 }
-                Claim::Done(answer) => return Ok(ids_of(&answer).into_iter().map(Ok).collect()),
-                Claim::InFlight => return Err(Error::KeyInFlight),
-                Claim::Other => return Err(Error::KeyReused),
+                IdempotencyClaim::Done(answer) => return Ok(ids_of(&answer).into_iter().map(Ok).collect()),
+                IdempotencyClaim::InFlight => return Err(Error::KeyInFlight),
+                IdempotencyClaim::Other => return Err(Error::KeyReused),
             }
         }
         let at = now_ms();
@@ -150,8 +150,8 @@ impl Services {
         Ok(fates)
     }
 
-    async fn claim(&self, idempotency: &Idempotency, ids: &[String]) -> Result<Claim, Error> {
-        let claiming = Claiming { key: &idempotency.key, body_hash: &idempotency.body_hash, task_ids: ids };
+    async fn claim(&self, idempotency: &Idempotency, ids: &[String]) -> Result<IdempotencyClaim, Error> {
+        let claiming = IdempotencyRequest { key: &idempotency.key, body_hash: &idempotency.body_hash, task_ids: ids };
         let lease = self.broker.config().publish_timeout + CLAIM_MARGIN;
         Ok(self.store.claim(&claiming, now_ms(), lease).await?)
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use leveret_store::{Filter, Job, State, TimelineEntry};
+use leveret_store::{JobFilter, JobState, TimelineEntry, TrackedJob};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -40,31 +40,33 @@ impl Status {
         Self::Cancelled,
     ];
 
-    pub(crate) fn of(job: &Job, now: u64) -> Self {
+    pub(crate) fn of(job: &TrackedJob, now: u64) -> Self {
         match job.state {
-            State::Queued | State::Snoozed if job.due_at.is_some_and(|due| due > now) => Self::Scheduled,
-            State::Queued | State::Snoozed | State::Received => Self::Pending,
-            State::Started => Self::Processing,
-            State::Retrying => Self::Retrying,
-            State::Succeeded => Self::Completed,
-            State::Dead => Self::Failed,
-            State::CancelRequested | State::Cancelled => Self::Cancelled,
+            JobState::Queued | JobState::Snoozed if job.due_at.is_some_and(|due| due > now) => Self::Scheduled,
+            JobState::Queued | JobState::Snoozed | JobState::Received => Self::Pending,
+            JobState::Started => Self::Processing,
+            JobState::Retrying => Self::Retrying,
+            JobState::Succeeded => Self::Completed,
+            JobState::Dead => Self::Failed,
+            JobState::CancelRequested | JobState::Cancelled => Self::Cancelled,
         }
     }
 
     /// The jobs that are so at the time `now`, in milliseconds since the epoch.
     #[must_use]
-    pub fn filter(self, now: u64) -> Filter {
-        let of = |states: &[State]| Filter { states: states.to_vec(), ..Filter::default() };
+    pub fn filter(self, now: u64) -> JobFilter {
+        let of = |states: &[JobState]| JobFilter { states: states.to_vec(), ..JobFilter::default() };
         let soon = now.saturating_add(1);
         match self {
-            Self::Pending => Filter { due_until: Some(soon), ..of(&[State::Queued, State::Snoozed, State::Received]) },
-            Self::Scheduled => Filter { due_from: Some(soon), ..of(&[State::Queued, State::Snoozed]) },
-            Self::Processing => of(&[State::Started]),
-            Self::Retrying => of(&[State::Retrying]),
-            Self::Completed => of(&[State::Succeeded]),
-            Self::Failed => of(&[State::Dead]),
-            Self::Cancelled => of(&[State::CancelRequested, State::Cancelled]),
+            Self::Pending => {
+                JobFilter { due_until: Some(soon), ..of(&[JobState::Queued, JobState::Snoozed, JobState::Received]) }
+            }
+            Self::Scheduled => JobFilter { due_from: Some(soon), ..of(&[JobState::Queued, JobState::Snoozed]) },
+            Self::Processing => of(&[JobState::Started]),
+            Self::Retrying => of(&[JobState::Retrying]),
+            Self::Completed => of(&[JobState::Succeeded]),
+            Self::Failed => of(&[JobState::Dead]),
+            Self::Cancelled => of(&[JobState::CancelRequested, JobState::Cancelled]),
         }
     }
 }
@@ -174,7 +176,7 @@ pub struct Step {
 }
 
 impl Task {
-    pub(crate) fn new(job: Job, now: u64) -> Self {
+    pub(crate) fn new(job: TrackedJob, now: u64) -> Self {
         let status = Status::of(&job, now);
         let waits = matches!(status, Status::Scheduled | Status::Retrying | Status::Pending);
         Self {

@@ -1,7 +1,7 @@
 use std::{process::Stdio, time::Duration};
 
 use leveret_harness::{eventually_eq, schemathesis};
-use leveret_store::{Filter, State};
+use leveret_store::{JobFilter, JobState};
 use reqwest::Method;
 use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
@@ -71,7 +71,7 @@ async fn schemathesis_finds_no_server_error_and_no_undocumented_answer() {
     let services = site.services.clone();
     let _impatience = AbortOnDropHandle::new(tokio::spawn(async move {
         loop {
-            let waiting = Filter { states: vec![State::Queued], ..Filter::default() };
+            let waiting = JobFilter { states: vec![JobState::Queued], ..JobFilter::default() };
             for job in services.store.jobs(&waiting, None, 1000).await.unwrap().items {
                 drop(services.cancel(&job.id, "test").await);
             }

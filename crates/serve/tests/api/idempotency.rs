@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use leveret_store::Claiming;
+use leveret_store::IdempotencyRequest;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -63,7 +63,7 @@ async fn a_request_whose_server_died_is_repeated_under_the_same_ids_without_what
         hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
     };
     let ids = ["job-a".to_owned(), "job-b".to_owned()];
-    let claiming = Claiming { key: "k", body_hash: &hash, task_ids: &ids };
+    let claiming = IdempotencyRequest { key: "k", body_hash: &hash, task_ids: &ids };
     site.services.store.claim(&claiming, 1, Duration::ZERO).await.unwrap();
     let publisher = site.broker.publisher();
     publisher.publish_raw("demo.nap", "demo", "{}").track().id("job-a").await.unwrap();

@@ -108,7 +108,7 @@ async fn dead_letters_are_listed_gathered_shown_edited_and_replayed() {
 async fn a_payload_is_shown_edited_taken_back_and_published_byte_for_byte() {
     const PAYLOAD: &str = r#" {"n": 123456789012345678901234567890, "x": 0.10000000000000000555, "token":"hunter2", "e": 1E400, "n": 1.0} "#;
     let stage = Stage::new().await;
-    let id = stage.store.take_in(&[letter("other", PAYLOAD)], 1).await.unwrap()[0];
+    let id = stage.store.ingest(&[letter("other", PAYLOAD)], 1).await.unwrap()[0];
     let tokens = "viewer:an-unguessable-word,operator:another-unguessable-word".parse().unwrap();
     let mut site = Site::new(&stage, tokens).await;
     let own = format!("/{id}/payload");
@@ -163,7 +163,7 @@ async fn a_replay_is_stopped() {
 #[tokio::test]
 async fn a_payload_may_say_what_stands_for_a_hidden_one_where_it_did() {
     let stage = Stage::new().await;
-    let id = stage.store.take_in(&[letter("other", r#"{"stars": "***", "n": 1}"#)], 1).await.unwrap()[0];
+    let id = stage.store.ingest(&[letter("other", r#"{"stars": "***", "n": 1}"#)], 1).await.unwrap()[0];
     assert!(stage.desk().edit(id, br#"{"stars": "***", "n": 2}"#, "anna").await.is_ok());
     assert!(stage.desk().edit(id, br#"{"stars": "***", "n": "***"}"#, "anna").await.is_err());
 }
@@ -250,7 +250,7 @@ async fn a_viewer_neither_sees_secrets_nor_finds_them_letter_by_letter() {
         payload: payload.into(),
     };
     let payloads = [r#"{"access_token": "hunter2", "ssn": "hunter3", "n": 1}"#, r#"{"access_token": "hunter2""#];
-    let ids = stage.store.take_in(&[letter(1, payloads[0]), letter(2, payloads[1])], 1).await.unwrap();
+    let ids = stage.store.ingest(&[letter(1, payloads[0]), letter(2, payloads[1])], 1).await.unwrap();
     let tokens = "viewer:an-unguessable-word,operator:another-unguessable-word".parse().unwrap();
     let mut site = Site::with(&stage, Options { tokens, redact: Rules::new(["ssn".to_owned()]), ..here() }).await;
     for (token, found, seen) in [("an-unguessable-word", 0, false), ("another-unguessable-word", 2, true)] {

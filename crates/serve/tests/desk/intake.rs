@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use leveret::{Broker, catalogue::Catalogue, testing};
 use leveret_harness::eventually;
-use leveret_store::{DeadSource, State};
+use leveret_store::{DeadSource, JobState};
 
 use crate::stage::{Charge, Stage};
 
@@ -40,7 +40,7 @@ async fn the_end_of_a_tracked_job_is_known_even_if_its_worker_could_not_tell_it(
     stage.broker.publisher().publish(&Charge { cents: 7 }).id("c7").label("seven").track().await.unwrap();
     stage.bury([]).await;
     let job = stage.store.job("c7").await.unwrap().unwrap();
-    assert_eq!((job.state, job.hop, job.attempt), (State::Dead, 0, 1), "in the place of the worker's own event");
+    assert_eq!((job.state, job.hop, job.attempt), (JobState::Dead, 0, 1), "in the place of the worker's own event");
     assert_eq!((job.error.as_deref(), job.label.as_deref()), (Some("account 7 is closed"), Some("seven")));
 }
 

@@ -13,7 +13,7 @@ use leveret_serve::desk::{
     edit::Checked,
     replay::{Options, Progress},
 };
-use leveret_store::{By, DeadFilter, DeadSource, DeadState, Lease, NewDead, Selection, State};
+use leveret_store::{By, DeadFilter, DeadSource, DeadState, JobState, NewDead, ReplayLease, Selection};
 use tokio_util::sync::CancellationToken;
 
 use crate::stage::{Charge, Stage, all, any};
@@ -96,9 +96,9 @@ async fn the_status_of_a_tracked_job_leaves_dead_at_once() {
     let stage = Stage::new().await;
     stage.broker.publisher().publish(&Charge { cents: 7 }).id("c7").track().await.unwrap();
     stage.bury([]).await;
-    assert_eq!(stage.store.job("c7").await.unwrap().unwrap().state, State::Dead);
+    assert_eq!(stage.store.job("c7").await.unwrap().unwrap().state, JobState::Dead);
     stage.desk().replay(&all(), &Options::default(), BY, |_| ()).await.unwrap();
-    assert_eq!(stage.store.job("c7").await.unwrap().unwrap().state, State::Queued);
+    assert_eq!(stage.store.job("c7").await.unwrap().unwrap().state, JobState::Queued);
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn an_edited_letter_without_an_origin_stays_the_same_job() {
     desk.edit(id, br#"{"cents": 2}"#, BY).await.unwrap();
     desk.replay(&all(), &Options { track: true, ..Options::default() }, BY, |_| ()).await.unwrap();
     assert_eq!(stage.charged().await, [2]);
-    let succeeded = async || stage.store.job("c1").await.unwrap().is_some_and(|job| job.state == State::Succeeded);
+    let succeeded = async || stage.store.job("c1").await.unwrap().is_some_and(|job| job.state == JobState::Succeeded);
     eventually("its end is known", Duration::from_secs(20), succeeded).await;
     assert_eq!(stage.store.job("c1").await.unwrap().unwrap().origin, Some(origin));
     tracker.abort();
@@ -218,7 +218,7 @@ async fn a_replay_that_was_cut_short_goes_on_where_it_was() {
 
 /// Opens a replay as somebody who was killed right then, and lets anybody have it.
 async fn abandoned(stage: &Stage, options: &Options) -> i64 {
-    let killed = Lease { owner: "killed", until: 1 };
+    let killed = ReplayLease { owner: "killed", until: 1 };
     let (options, by) = (serde_json::to_value(options).unwrap(), By { actor: BY, at: 1 });
     stage.store.start_replay(&all(), &options, by, killed).await.unwrap().id
 }
@@ -267,7 +267,7 @@ async fn canaries_are_not_forgotten_however_often_a_replay_is_interrupted() {
         let cut = tokio::time::timeout(Duration::from_millis(500), desk.go_on(held, BY, |_| ())).await;
         assert!(cut.is_err());
         assert_eq!(stage.store.replay(replay).await.unwrap().unwrap().replayed, 3);
-        assert!(stage.store.take_replay(replay, Lease { owner: "killed", until: 1 }, u64::MAX).await.unwrap());
+        assert!(stage.store.take_replay(replay, ReplayLease { owner: "killed", until: 1 }, u64::MAX).await.unwrap());
     }
     let tracker = stage.track();
     let held = desk.take(replay).await.unwrap();
@@ -327,7 +327,7 @@ async fn what_is_too_large_to_be_published_does_not_keep_the_rest() {
     };
     let mut letters: Vec<_> = (0..4).map(|more| as_new(vec![b' '; (3 << 20) + more])).collect();
     letters.push(as_new(small.payload.clone()));
-    stage.store.take_in(&letters, 1).await.unwrap();
+    stage.store.ingest(&letters, 1).await.unwrap();
     stage.mend();
     let summary = stage.desk().replay(&all(), &Options::default(), BY, |_| ()).await.unwrap();
     assert_eq!((summary.total, summary.replayed, summary.failed.len()), (6, 2, 4), "{summary:?}");
@@ -375,7 +375,7 @@ async fn a_stop_that_was_cut_short_ends_the_replay_when_it_is_taken_up() {
     stage.mend();
     let replay = abandoned(&stage, &Options::default()).await;
     // Whoever stops it is killed at once; its lease is over.
-    let lease = Lease { owner: "killed", until: 1 };
+    let lease = ReplayLease { owner: "killed", until: 1 };
     assert!(stage.store.stop_replay(replay, lease, "stopped by bert").await.unwrap());
     let summary = stage.desk().resume(replay, BY, |_| ()).await.unwrap();
     assert_eq!((summary.replayed, summary.returned, summary.outcome.as_str()), (0, 2, "stopped by bert"));
@@ -390,7 +390,7 @@ async fn a_replay_that_would_take_for_ever_goes_on_without_a_panic_and_can_be_st
     stage.mend();
     let (owner, by) = ("somebody who was killed", By { actor: BY, at: 1 });
     let options = serde_json::json!({ "rate": 1e-19 });
-    let replay = stage.store.start_replay(&all(), &options, by, Lease { owner, until: 1 }).await.unwrap().id;
+    let replay = stage.store.start_replay(&all(), &options, by, ReplayLease { owner, until: 1 }).await.unwrap().id;
     let desk = stage.desk();
     let running = tokio::spawn(async move { desk.resume(replay, BY, |_| ()).await });
     eventually("the first is published", Duration::from_secs(20), async || {

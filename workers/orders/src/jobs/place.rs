@@ -1,7 +1,7 @@
 //! `order.place`: one transaction, in which all happens or nothing.
 
 use leveret::{Context, Job, JobError, JobResult};
-use leveret_store::{Entry, Inbox, Outbox};
+use leveret_sql::{Inbox, Outbox, OutboxEntry};
 
 use crate::{
     error::OrderError,
@@ -38,7 +38,8 @@ macro_rules! place {
         let (lines, total_cents) = (serde_json::to_string(&$order.lines)?, $order.total_cents());
         let row = sqlx::query_scalar(PLACE).bind($ctx.job_id()).bind(&$customer).bind(lines).bind(total_cents);
         let placed = Placed { number: row.fetch_one(&mut *tx).await.map_err(verdict)?, total_cents };
-        let mail = Entry::new(&$order.confirmation(placed)).id(confirmation_id($ctx.job_id())).order_key($customer);
+        let mail =
+            OutboxEntry::new(&$order.confirmation(placed)).id(confirmation_id($ctx.job_id())).order_key($customer);
         Outbox::enqueue(&mut tx, mail).await.map_err(verdict)?;
         tx.commit().await.map_err(verdict)?;
         placed
@@ -63,7 +64,7 @@ pub async fn place_order(order: PlaceOrder, ctx: Context<Desk>) -> JobResult<Pla
 }
 
 /// What a database refuses, such as a NUL in a text, it will refuse again; anything else may pass.
-fn verdict(error: impl Into<leveret_store::Error>) -> JobError {
+fn verdict(error: impl Into<leveret_sql::Error>) -> JobError {
     let error = error.into();
     if error.is_refusal() { JobError::permanent(error) } else { error.into() }
 }

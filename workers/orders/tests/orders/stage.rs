@@ -10,7 +10,7 @@ use leveret::{Broker, Context, JobResult, PublishError, Worker, testing};
 use leveret_email::SendEmail;
 use leveret_harness::{eventually, shared_postgres};
 use leveret_orders::{PlaceOrder, Shop, run, worker};
-use leveret_store::Outbox;
+use leveret_sql::Outbox;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
-use leveret_store::{Chosen, Outbox};
+use leveret_sql::{Outbox, SetAsideSelection};
 use serde_json::json;
 
 use super::{super::shared::DatabaseArguments, changed, chosen};
@@ -122,6 +122,6 @@ impl Prune {
             Format::Json => print_json(&json!({ "pruned": pruned }))?,
             Format::Table => print(&format!("{pruned} jobs are gone.\n"))?,
         }
-        Ok(changed(pruned, chosen.as_ref().unwrap_or(&Chosen::All)))
+        Ok(changed(pruned, chosen.as_ref().unwrap_or(&SetAsideSelection::All)))
     }
 }

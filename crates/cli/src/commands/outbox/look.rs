@@ -1,7 +1,7 @@
 //! `leveret outbox status`: how many wait, and which could not be published.
 
 use clap::Args;
-use leveret_store::{Outbox, OutboxStatus, SetAside};
+use leveret_sql::{Outbox, OutboxStatus, SetAsideJob};
 use serde_json::json;
 
 use super::super::shared::{DatabaseArguments, now_ms, rfc3339, time};
@@ -48,7 +48,7 @@ impl Status {
     }
 }
 
-fn document(job: &SetAside) -> serde_json::Value {
+fn document(job: &SetAsideJob) -> serde_json::Value {
     json!({
         "number": job.number,
         "id": job.id,
@@ -62,7 +62,7 @@ fn document(job: &SetAside) -> serde_json::Value {
     })
 }
 
-fn lines(status: &OutboxStatus, age: Option<f64>, aside: &[SetAside]) -> String {
+fn lines(status: &OutboxStatus, age: Option<f64>, aside: &[SetAsideJob]) -> String {
     let OutboxStatus { pending, leased, set_aside, published, .. } = status;
     let oldest = age.map_or_else(String::new, |age| format!(", the oldest for {age:.0} s"));
     let first = format!("{pending} wait{oldest}; {leased} of them are in the hands of relays\n");
@@ -70,7 +70,7 @@ fn lines(status: &OutboxStatus, age: Option<f64>, aside: &[SetAside]) -> String 
     if aside.is_empty() {
         return first + &second;
     }
-    let row = |job: &SetAside| {
+    let row = |job: &SetAsideJob| {
         [
             job.number.to_string(),
             time(job.set_aside_at),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use clap::Args;
 use leveret::{Broker, Config, telemetry::Telemetry};
-use leveret_store::{Outbox, Relay};
+use leveret_sql::{Outbox, Relay};
 
 use super::super::shared::{DatabaseArguments, hidden_if_of_workers};
 use crate::output::{Exit, Failure, print};

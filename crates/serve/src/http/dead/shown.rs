@@ -1,7 +1,7 @@
 //! Dead letters in answers: as the store writes them.
 
 use leveret::reader::RawMessage;
-use leveret_store::{DeadLetter, Group, HistoryEntry, Letter, Replay};
+use leveret_store::{DeadGroup, DeadLetter, HistoryEntry, Letter, Replay};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -52,7 +52,7 @@ pub(super) fn entry(entry: &HistoryEntry) -> Value {
     value(entry)
 }
 
-pub(super) fn group(group: &Group) -> Value {
+pub(super) fn group(group: &DeadGroup) -> Value {
     grouped(group)
 }
 
