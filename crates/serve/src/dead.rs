@@ -1,20 +1,21 @@
-//! The dead-letter desk: takes dead letters out of the broker, keeps them, and brings them back. The HTTP API and the
-//! command line are two faces of it.
+//! Dead letters: ingested from the broker, kept in the store, and replayed. The HTTP API and the command line both use
+//! this module.
 //!
-//! In the order of a letter's way: [`intake`] from the broker into the store, [`letter`] what it says there, [`redact`]
-//! how it is shown, [`edit`] with another payload, [`replay`] back to its queue (a few first: `canary`; not too fast:
-//! `pace`; by one at a time: `lease`), [`transfer`] to files and back. [`direct`] does the same with a queue as it is, without a store.
+//! In the order of a dead letter's way: [`ingest`] moves it from the broker into the store, [`letter`] describes it,
+//! [`redact`] hides secrets for display, [`edit`] replaces its payload, [`replay`] publishes it again. A replay can
+//! publish a few letters first (`canary`), limits its rate (`throttle`), and runs in one process at a time (`lease`).
+//! [`transfer`] exports and imports. [`direct`] works on a dead-letter queue without a store.
 //!
 //! ```no_run
 //! use leveret::{Broker, catalogue::Catalogue};
-//! use leveret_serve::desk::{Desk, replay::Options};
+//! use leveret_serve::dead::{DeadLetterService, replay::ReplayOptions};
 //! use leveret_store::{DeadFilter, Selection, Store};
 //!
-//! # async fn doc(broker: Broker, store: Store) -> Result<(), leveret_serve::desk::Error> {
-//! let desk = Desk::new(&broker, &store, &Catalogue::follow(&broker));
+//! # async fn doc(broker: Broker, store: Store) -> Result<(), leveret_serve::dead::Error> {
+//! let service = DeadLetterService::new(&broker, &store, &Catalogue::follow(&broker));
 //! let of_email = DeadFilter { queue: Some("email".into()), ..DeadFilter::default() };
-//! let options = Options { canary: Some(5), ..Options::default() };
-//! let summary = desk.replay(&Selection::Filter(of_email), &options, "anna", |_| ()).await?;
+//! let options = ReplayOptions { canary: Some(5), ..ReplayOptions::default() };
+//! let summary = service.replay(&Selection::Filter(of_email), &options, "anna", |_| ()).await?;
 //! println!("{} of {}: {}", summary.replayed, summary.total, summary.outcome);
 //! # Ok(()) }
 //! ```
@@ -22,83 +23,14 @@
 mod canary;
 pub mod direct;
 pub mod edit;
-pub mod intake;
+mod error;
+pub mod ingest;
 mod lease;
 pub mod letter;
-mod pace;
 pub mod redact;
 pub mod replay;
+mod service;
+mod throttle;
 pub mod transfer;
 
-use leveret::{Broker, catalogue::Catalogue};
-use leveret_store::Store;
-
-pub use self::lease::Held;
-use crate::jobs::Flaw;
-
-/// Where dead letters are looked after: a broker to publish to, and the store that has them. Clones are cheap.
-#[derive(Clone, Debug)]
-pub struct Desk {
-    broker: Broker,
-    store: Store,
-    catalogue: Catalogue,
-}
-
-impl Desk {
-    /// A desk; the catalogue has the schemas that edited payloads are checked against.
-    #[must_use]
-    pub fn new(broker: &Broker, store: &Store, catalogue: &Catalogue) -> Self {
-        Self { broker: broker.clone(), store: store.clone(), catalogue: catalogue.clone() }
-    }
-}
-
-/// Why the desk could not do as asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// No dead letter of that number lies there.
-    #[error("no dead letter {0} lies here")]
-    NoLetter(i64),
-    /// There was no replay of that number.
-    #[error("there is no replay {0}")]
-    NoReplay(i64),
-    /// A replay that cannot go as it is asked for.
-    #[error("{0}")]
-    Options(String),
-    /// The dead letter has the payload that it died with.
-    #[error("dead letter {0} has its original payload")]
-    NotEdited(i64),
-    /// The replay has ended.
-    #[error("replay {0} has ended")]
-    Ended(i64),
-    /// Somebody runs the replay, or did so until a moment ago and was killed.
-    #[error("replay {0} is under way")]
-    Running(i64),
-    /// A payload that the job's schema does not allow.
-    #[error("the payload is not what the job {job} takes: {}", shown(.flaws))]
-    Payload {
-        /// The job's name.
-        job: String,
-        /// What is wrong with it, and where.
-        flaws: Vec<Flaw>,
-    },
-    /// The broker was away for too long; the replay is open, and can go on.
-    #[error("replay {replay} cannot go on now, and can be resumed: {reason}")]
-    Interrupted {
-        /// Its number.
-        replay: i64,
-        /// What the broker said last.
-        reason: String,
-    },
-    /// The store could not be asked.
-    #[error(transparent)]
-    Store(#[from] leveret_store::Error),
-    /// A file could not be read or written.
-    #[error("reading or writing failed")]
-    Io(#[from] std::io::Error),
-}
-
-fn shown(flaws: &[Flaw]) -> String {
-    let each: Vec<_> = flaws.iter().map(|flaw| format!("{}: {}", flaw.pointer, flaw.detail)).collect();
-    each.join("; ")
-}
+pub use self::{error::Error, lease::ReplayLease, service::DeadLetterService};

@@ -30,7 +30,7 @@ use serde::Serialize;
 
 pub(crate) use self::problem::Problem;
 use self::{access::Access, trace::Trace};
-use crate::{Services, tokens::Tokens};
+use crate::{services::Services, tokens::Tokens};
 
 /// All routes, and what stands before them.
 pub(crate) fn routes(services: &Services, tokens: Tokens) -> Result<Router, prometheus::Error> {

@@ -8,23 +8,22 @@ mod check;
 mod error;
 mod follow;
 mod retry;
-mod schema;
 mod submission;
 mod submit;
 mod task;
 
 use leveret_store::{Cursor, Filter, Page};
 
-pub(crate) use self::schema::{Checking, Effort, MOST_FLAWS, Schemas, checked};
 pub use self::{
-    cancel::Cancelled,
-    error::{Error, Flaw},
+    cancel::CancelledWhile,
+    error::Error,
     follow::Following,
     submission::{Due, Submission},
     submit::{Idempotency, MOST_AT_ONCE},
-    task::{Progress, Status, Step, Task},
+    task::{Progress, Status, Task, TimelineStep},
 };
-use crate::{Services, time::now_ms};
+pub use crate::field_error::FieldError;
+use crate::{services::Services, time::now_ms};
 
 impl Services {
     /// One tracked job as it is now, with its timeline.

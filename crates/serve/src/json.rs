@@ -17,7 +17,7 @@ const DEEPEST_INDENT: usize = 32;
 
 /// A value, and where it stands.
 #[derive(Debug)]
-pub(crate) struct Place<'a> {
+pub(crate) struct ValueAt<'a> {
     /// Its JSON pointer (RFC 6901).
     pub(crate) pointer: &'a str,
     /// A digest of the pointer, made from that of the value around it: a pointer may be as long as the text.
@@ -32,9 +32,9 @@ pub(crate) struct Place<'a> {
 
 /// What to do about a value's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Go {
-    Into,
-    Past,
+pub(crate) enum Visit {
+    Enter,
+    Skip,
 }
 
 /// The text of bytes that are JSON.
@@ -61,7 +61,7 @@ enum Frame {
 }
 
 /// Shows every value of a text that is JSON. Returns where those stand that were passed by.
-pub(crate) fn visit(text: &str, mut visitor: impl FnMut(&Place<'_>) -> Go) -> Vec<Range<usize>> {
+pub(crate) fn visit(text: &str, mut visitor: impl FnMut(&ValueAt<'_>) -> Visit) -> Vec<Range<usize>> {
     let bytes = text.as_bytes();
     let (mut passed, mut pointer) = (Vec::new(), String::new());
     // Each with the length of its own pointer, and its digest.
@@ -99,15 +99,15 @@ pub(crate) fn visit(text: &str, mut visitor: impl FnMut(&Place<'_>) -> Go) -> Ve
                 let mut hasher = DefaultHasher::new();
                 (around, &pointer[base..]).hash(&mut hasher);
                 let digest = hasher.finish();
-                let place = Place { pointer: &pointer, digest, key: key.as_deref(), is_twice, rest: &text[at..] };
+                let place = ValueAt { pointer: &pointer, digest, key: key.as_deref(), is_twice, rest: &text[at..] };
                 let frame = match (visitor(&place), byte) {
-                    (Go::Into, b'{') => Some(Frame::Object(HashSet::new())),
-                    (Go::Into, b'[') => Some(Frame::Array(0)),
-                    (Go::Into, _) => {
+                    (Visit::Enter, b'{') => Some(Frame::Object(HashSet::new())),
+                    (Visit::Enter, b'[') => Some(Frame::Array(0)),
+                    (Visit::Enter, _) => {
                         at = value_end(bytes, at);
                         None
                     }
-                    (Go::Past, _) => {
+                    (Visit::Skip, _) => {
                         let end = value_end(bytes, at);
                         passed.push(at..end);
                         at = end;
@@ -215,7 +215,7 @@ pub(crate) fn repeated_keys(text: &str, most: usize) -> Vec<String> {
         if place.is_twice && found.len() < most {
             found.push(place.pointer.to_owned());
         }
-        Go::Into
+        Visit::Enter
     });
     found
 }
@@ -279,7 +279,7 @@ mod tests {
         let mut seen = Vec::new();
         let passed = visit(json, |place| {
             seen.push((place.pointer.to_owned(), place.key.map(str::to_owned)));
-            if place.key == Some("e") || place.key == Some("n") { Go::Past } else { Go::Into }
+            if place.key == Some("e") || place.key == Some("n") { Visit::Skip } else { Visit::Enter }
         });
         let pointers: Vec<_> = seen.iter().map(|(pointer, _)| pointer.as_str()).collect();
         assert_eq!(pointers, ["", "/a", "/a/0", "/a/1", "/a/1/b~1~0", "/a/2", "/cd", "/cd/e", "/n"]);
@@ -335,7 +335,7 @@ mod tests {
         let mut values = 0;
         visit(&deep, |_| {
             values += 1;
-            Go::Into
+            Visit::Enter
         });
         assert_eq!(values, 200_000);
         assert!(laid_out(&deep, 1000).0.len() < 2000);

@@ -23,12 +23,15 @@
 //! * `desk`: dead letters, out of the broker, kept, and back to their queues.
 //! * `http`: routes, access, problems, the OpenAPI document.
 
-pub mod desk;
+pub mod dead;
+mod detached;
+mod field_error;
 mod http;
 pub mod jobs;
 mod json;
 mod options;
 mod recorder;
+mod schema;
 mod server;
 mod services;
 mod time;

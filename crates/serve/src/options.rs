@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use leveret_store::Retention;
 
-use crate::{desk::redact::Rules, tokens::Tokens};
+use crate::{dead::redact::RedactionRules, tokens::Tokens};
 
 /// The settings of a server.
 ///
@@ -27,7 +27,7 @@ pub struct Options {
     /// Job queues whose dead letters are taken in besides those of the catalogue.
     pub queues: Vec<String>,
     /// What of payloads is hidden besides what looks like secrets anyway.
-    pub redact: Rules,
+    pub redact: RedactionRules,
     /// Connections that may be open at once: 512. At the limit a new one takes the place of one without a request; 8 more
     /// are answered on `/livez`, `/readyz` and `/metrics` alone. Of them 400 may wait for tasks.
     pub connections: usize,
@@ -43,7 +43,7 @@ impl Default for Options {
             tokens: Tokens::default(),
             retention: Retention::default(),
             queues: Vec::new(),
-            redact: Rules::default(),
+            redact: RedactionRules::default(),
             connections: 512,
             drain: Duration::from_secs(10),
         }

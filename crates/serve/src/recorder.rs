@@ -22,7 +22,7 @@ use tokio::{
 use crate::waiters::Waiters;
 
 /// Events that may wait for the store: some 10 MB.
-const ROOM: usize = 20_000;
+const CAPACITY: usize = 20_000;
 const AT_ONCE: usize = 64;
 /// How long an answer waits for the store once its job is published.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -34,28 +34,28 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// A cheap handle on the task that writes.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
-    entries: mpsc::UnboundedSender<Entry>,
-    room: Arc<Semaphore>,
-    keeper: Keeper,
+    entries: mpsc::UnboundedSender<RecordRequest>,
+    reservation: Arc<Semaphore>,
+    writer: StatusWriter,
 }
 
-/// Room for events that are yet to happen.
+/// Reservation for events that are yet to happen.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct Reservation {
     _permits: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct RecordRequest {
     events: Vec<JobEvent>,
     /// Dropped when they are written.
     _written: oneshot::Sender<()>,
-    _room: Option<Room>,
+    _reservation: Option<Reservation>,
 }
 
 /// Records events until the store has them, and wakes who waits for their jobs.
 #[derive(Clone, Debug)]
-pub(crate) struct Keeper {
+pub(crate) struct StatusWriter {
     store: Store,
     waiters: Waiters,
     away: Arc<AtomicBool>,
@@ -63,38 +63,41 @@ pub(crate) struct Keeper {
 
 impl Recorder {
     pub(crate) fn start(store: Store, waiters: Waiters) -> Self {
-        let (entries, mut queue) = mpsc::unbounded_channel::<Entry>();
-        let keeper = Keeper { store, waiters, away: Arc::default() };
-        let kept = keeper.clone();
+        let (entries, mut queue) = mpsc::unbounded_channel::<RecordRequest>();
+        let writer = StatusWriter { store, waiters, away: Arc::default() };
+        let kept = writer.clone();
         tokio::spawn(async move {
             let mut taken = Vec::new();
             while queue.recv_many(&mut taken, AT_ONCE).await > 0 {
                 let events: Vec<_> = taken.iter_mut().flat_map(|entry| std::mem::take(&mut entry.events)).collect();
-                kept.keep(&events).await;
+                kept.write(&events).await;
                 taken.clear();
             }
         });
-        Self { entries, room: Arc::new(Semaphore::new(ROOM)), keeper }
+        Self { entries, reservation: Arc::new(Semaphore::new(CAPACITY)), writer }
     }
 
     /// What both this and the tracker write with.
-    pub(crate) fn keeper(&self) -> &Keeper {
-        &self.keeper
+    pub(crate) fn writer(&self) -> &StatusWriter {
+        &self.writer
     }
 
-    /// Room for so many events; none while the store is away, or slower than what comes.
-    pub(crate) fn room(&self, events: usize) -> Option<Room> {
-        if self.keeper.away.load(Ordering::Acquire) {
+    /// Reservation for so many events; none while the store is away, or slower than what comes.
+    pub(crate) fn reserve(&self, events: usize) -> Option<Reservation> {
+        if self.writer.away.load(Ordering::Acquire) {
             return None;
         }
         let permits = u32::try_from(events).ok()?;
-        Arc::clone(&self.room).try_acquire_many_owned(permits).ok().map(|permits| Room { _permits: permits })
+        Arc::clone(&self.reservation)
+            .try_acquire_many_owned(permits)
+            .ok()
+            .map(|permits| Reservation { _permits: permits })
     }
 
     /// Hands events over, and waits until they are written, but not for long.
-    pub(crate) async fn record(&self, events: Vec<JobEvent>, room: Room) {
+    pub(crate) async fn record(&self, events: Vec<JobEvent>, reservation: Reservation) {
         let (sender, written) = oneshot::channel();
-        let sent = self.entries.send(Entry { events, _written: sender, _room: Some(room) });
+        let sent = self.entries.send(RecordRequest { events, _written: sender, _reservation: Some(reservation) });
         if sent.is_err() || timeout(PATIENCE, written).await.is_err() {
             tracing::warn!("the store is slow: jobs are accepted whose status will be known later");
         }
@@ -103,53 +106,53 @@ impl Recorder {
     /// Waits until all is written that was handed over before.
     pub(crate) async fn flush(&self, within: Duration) {
         let (sender, written) = oneshot::channel();
-        let sent = self.entries.send(Entry { events: Vec::new(), _written: sender, _room: None });
+        let sent = self.entries.send(RecordRequest { events: Vec::new(), _written: sender, _reservation: None });
         if sent.is_err() || timeout(within, written).await.is_err() {
             tracing::warn!("stopping before the store has all that was told");
         }
     }
 }
 
-impl Keeper {
+impl StatusWriter {
     /// Tries for ever, whatever is wrong with the store. Only an event that it refuses for itself is logged and left out.
-    pub(crate) async fn keep(&self, events: &[JobEvent]) {
+    pub(crate) async fn write(&self, events: &[JobEvent]) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match self.try_keep(events).await {
-                Ok(moved) => return self.kept(&moved),
+            let error = match self.try_write(events).await {
+                Ok(moved) => return self.written(&moved),
                 Err(error) => error,
             };
             // Whatever is wrong with a batch, one event of it may be to blame. A single one is left out if it is refused
             // for itself; while there is more wrong, such as a table that is missing, it waits.
             if error.is_refusal() || (events.len() > 1 && !error.is_unavailable()) {
-                return self.keep_each(events, &error).await;
+                return self.write_each(events, &error).await;
             }
-            self.gone(&error);
+            self.failed(&error);
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
     /// A store that does not answer is as good as away, long before it says so itself.
-    async fn try_keep(&self, events: &[JobEvent]) -> leveret_store::Result<Vec<Moved>> {
+    async fn try_write(&self, events: &[JobEvent]) -> leveret_store::Result<Vec<Moved>> {
         let mut record = std::pin::pin!(self.store.record(events));
         if let Ok(recorded) = timeout(SILENT_AFTER, &mut record).await {
             return recorded;
         }
-        self.gone(&leveret_store::Error::Silent);
+        self.failed(&leveret_store::Error::Silent);
         record.await
     }
 
-    fn gone(&self, error: &leveret_store::Error) {
+    fn failed(&self, error: &leveret_store::Error) {
         if !self.away.swap(true, Ordering::AcqRel) {
             tracing::warn!(error = leveret_store::chain(&error), "the store takes nothing, trying again");
         }
     }
 
-    async fn keep_each(&self, events: &[JobEvent], error: &leveret_store::Error) {
+    async fn write_each(&self, events: &[JobEvent], error: &leveret_store::Error) {
         let [event] = events else {
             for half in events.chunks(events.len().div_ceil(2).max(1)) {
-                Box::pin(self.keep(half)).await;
+                Box::pin(self.write(half)).await;
             }
             return;
         };
@@ -161,7 +164,7 @@ impl Keeper {
         );
     }
 
-    fn kept(&self, moved: &[Moved]) {
+    fn written(&self, moved: &[Moved]) {
         if self.away.swap(false, Ordering::AcqRel) {
             tracing::info!("the store takes what it is given again");
         }
@@ -199,10 +202,10 @@ mod tests {
         let recorder = Recorder::start(store.clone(), Waiters::default());
         // Too long for an index of PostgreSQL, which does not make it shorter.
         let long: String = (0..2_000).map(|_| uuid::Uuid::now_v7().simple().to_string()).collect();
-        recorder.keeper().keep(&[started("a"), started(&long), started("b")]).await;
+        recorder.writer().write(&[started("a"), started(&long), started("b")]).await;
         let kept = store.jobs_by_ids(&["a", "b", &long]).await.unwrap();
         assert_eq!(kept.len(), 2);
-        assert!(recorder.room(1).is_some());
+        assert!(recorder.reserve(1).is_some());
     }
 
     #[tokio::test]
@@ -211,11 +214,11 @@ mod tests {
         let store = Store::open(proxy.url()).await.unwrap();
         let recorder = Recorder::start(store.clone(), Waiters::default());
         proxy.freeze();
-        let room = recorder.room(1).unwrap();
-        recorder.record(vec![started("a")], room).await;
-        eventually("no room", Duration::from_secs(10), async || recorder.room(1).is_none()).await;
+        let reservation = recorder.reserve(1).unwrap();
+        recorder.record(vec![started("a")], reservation).await;
+        eventually("no reservation", Duration::from_secs(10), async || recorder.reserve(1).is_none()).await;
         proxy.thaw();
-        eventually("room again", Duration::from_secs(30), async || recorder.room(1).is_some()).await;
+        eventually("reservation again", Duration::from_secs(30), async || recorder.reserve(1).is_some()).await;
         assert!(store.job("a").await.unwrap().is_some());
     }
 }

@@ -4,8 +4,8 @@
 //! neither the server's threads nor its memory. What a check may cost is counted before it is made ([`effort`]), and it is
 //! made on a thread of its own. Beyond the schema a payload must be what a handler can decode ([`types`]).
 
-mod effort;
-mod types;
+mod budget;
+mod type_keyword;
 
 use std::{
     collections::HashMap,
@@ -21,14 +21,13 @@ use leveret::catalogue::Entry;
 use serde_json::Value;
 use tokio::sync::{Semaphore, oneshot};
 
-pub(crate) use self::effort::Effort;
-use super::Flaw;
-use crate::json;
+pub(crate) use self::budget::CheckBudget;
+use crate::{field_error::FieldError, json};
 
-/// More flaws of one payload help nobody.
-pub(crate) const MOST_FLAWS: usize = 20;
+/// Errors of one payload that are reported; a client can fix them and submit again.
+pub(crate) const MAX_FIELD_ERRORS: usize = 20;
 /// Errors are all made before the first is read, so that of a payload which costs more than this only the first is made.
-const ALL_FLAWS_WITHIN: u64 = 20_000;
+const ALL_ERRORS_BUDGET: u64 = 20_000;
 /// Of one regular expression, compiled.
 const PATTERN_BYTES: usize = 256 * 1024;
 /// Schemas refer to each other as deeply as [`effort`] lets them, in a debug build too.
@@ -39,13 +38,13 @@ static CHECKS: Semaphore = Semaphore::const_new(4);
 
 /// What came of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Checking {
+pub(crate) enum SchemaCheck {
     /// The schema allows it, or there is none.
-    Fine,
+    Valid,
     /// It could not be checked.
     Unchecked,
     /// What is wrong with it, each with its place under `/payload`.
-    Flawed(Vec<Flaw>),
+    Invalid(Vec<FieldError>),
 }
 
 /// Makes checks away from the threads that serve requests; none if the machine gives no thread for it.
@@ -80,30 +79,31 @@ struct Compiled {
 
 impl Schemas {
     /// Checks a payload that is JSON. It may take long: see [`checked`].
-    pub(crate) fn check(&self, entry: &Arc<Entry>, payload: &str, effort: &mut Effort) -> Checking {
-        let Some(schema) = &entry.schema else { return Checking::Fine };
+    pub(crate) fn check(&self, entry: &Arc<Entry>, payload: &str, budget: &mut CheckBudget) -> SchemaCheck {
+        let Some(schema) = &entry.schema else { return SchemaCheck::Valid };
         let Compiled { validator, told, .. } = self.compiled(entry);
-        let Some(validator) = validator else { return Checking::Unchecked };
-        let repeated = json::repeated_keys(payload, MOST_FLAWS);
+        let Some(validator) = validator else { return SchemaCheck::Unchecked };
+        let repeated = json::repeated_keys(payload, MAX_FIELD_ERRORS);
         if !repeated.is_empty() {
-            let flaw = |pointer| Flaw::new(format!("/payload{pointer}"), "this key stands twice in one object");
-            return Checking::Flawed(repeated.into_iter().map(flaw).collect());
+            let field_error =
+                |pointer| FieldError::new(format!("/payload{pointer}"), "this key stands twice in one object");
+            return SchemaCheck::Invalid(repeated.into_iter().map(field_error).collect());
         }
         let value: Value = match serde_json::from_str(payload) {
             Ok(value) => value,
-            Err(error) => return Checking::Flawed(vec![Flaw::new("/payload", error.to_string())]),
+            Err(error) => return SchemaCheck::Invalid(vec![FieldError::new("/payload", error.to_string())]),
         };
-        effort.grant(payload.len());
-        let before = effort.left();
-        if !effort.spend(schema, &value) {
+        budget.grant(payload.len());
+        let before = budget.left();
+        if !budget.spend(schema, &value) {
             if !told.swap(true, Ordering::Relaxed) {
                 let (job, queue) = (&entry.job, &entry.queue);
                 tracing::warn!(job, queue, "a payload is not checked: with this schema it would take too long");
             }
-            return Checking::Unchecked;
+            return SchemaCheck::Unchecked;
         }
-        let flaws = flaws(&validator, &value, before - effort.left() <= ALL_FLAWS_WITHIN);
-        if flaws.is_empty() { Checking::Fine } else { Checking::Flawed(flaws) }
+        let field_errors = field_errors(&validator, &value, before - budget.left() <= ALL_ERRORS_BUDGET);
+        if field_errors.is_empty() { SchemaCheck::Valid } else { SchemaCheck::Invalid(field_errors) }
     }
 
     fn compiled(&self, entry: &Arc<Entry>) -> Compiled {
@@ -120,22 +120,22 @@ impl Schemas {
     }
 }
 
-fn flaws(validator: &Validator, value: &Value, all: bool) -> Vec<Flaw> {
-    let flaw = |error: jsonschema::ValidationError<'_>| {
+fn field_errors(validator: &Validator, value: &Value, all: bool) -> Vec<FieldError> {
+    let field_error = |error: jsonschema::ValidationError<'_>| {
         let place = format!("/payload{}", error.instance_path());
-        Flaw::new(place, error.masked().to_string())
+        FieldError::new(place, error.masked().to_string())
     };
     if all {
-        return validator.iter_errors(value).take(MOST_FLAWS).map(flaw).collect();
+        return validator.iter_errors(value).take(MAX_FIELD_ERRORS).map(field_error).collect();
     }
-    validator.validate(value).err().map(flaw).into_iter().collect()
+    validator.validate(value).err().map(field_error).into_iter().collect()
 }
 
 fn compile(entry: &Entry) -> Option<Arc<Validator>> {
     let schema = entry.schema.as_ref()?;
-    let compiled = effort::accept(schema).map_err(str::to_owned).and_then(|()| {
+    let compiled = budget::accept(schema).map_err(str::to_owned).and_then(|()| {
         let options = jsonschema::options()
-            .with_keyword("type", types::keyword)
+            .with_keyword("type", type_keyword::keyword)
             .should_validate_formats(true)
             // Linear in the text, whatever the pattern is.
             .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES));
@@ -165,14 +165,14 @@ mod tests {
         Arc::new(serde_json::from_value(entry).unwrap())
     }
 
-    async fn check(schema: Value, payload: &str) -> Checking {
+    async fn check(schema: Value, payload: &str) -> SchemaCheck {
         let payload = payload.to_owned();
-        checked(move || Schemas::default().check(&entry(&schema), &payload, &mut Effort::default())).await.unwrap()
+        checked(move || Schemas::default().check(&entry(&schema), &payload, &mut CheckBudget::default())).await.unwrap()
     }
 
-    fn pointers(checking: Checking) -> Vec<String> {
-        let Checking::Flawed(flaws) = checking else { return Vec::new() };
-        flaws.into_iter().map(|flaw| flaw.pointer).collect()
+    fn pointers(checking: SchemaCheck) -> Vec<String> {
+        let SchemaCheck::Invalid(field_errors) = checking else { return Vec::new() };
+        field_errors.into_iter().map(|field_error| field_error.pointer).collect()
     }
 
     #[tokio::test]
@@ -198,16 +198,16 @@ mod tests {
             ("own", r#"{"n": "\ud800"}"#, false),
         ] {
             let checking = check(count(format), payload).await;
-            assert_eq!(checking == Checking::Fine, is_fine, "{format} {payload}: {checking:?}");
+            assert_eq!(checking == SchemaCheck::Valid, is_fine, "{format} {payload}: {checking:?}");
         }
         let either = json!({ "type": ["integer", "null"] });
-        assert_eq!(check(either.clone(), "null").await, Checking::Fine);
-        let Checking::Flawed(flaws) = check(either, "1.5").await else { panic!("it is none of them") };
-        assert_eq!(flaws[0].detail, r#"value is not of types "integer", "null""#);
-        assert_eq!(check(json!({ "type": "number" }), "1.0").await, Checking::Fine);
+        assert_eq!(check(either.clone(), "null").await, SchemaCheck::Valid);
+        let SchemaCheck::Invalid(field_errors) = check(either, "1.5").await else { panic!("it is none of them") };
+        assert_eq!(field_errors[0].detail, r#"value is not of types "integer", "null""#);
+        assert_eq!(check(json!({ "type": "number" }), "1.0").await, SchemaCheck::Valid);
         let id = json!({ "type": "string", "format": "uuid" });
         assert_eq!(pointers(check(id.clone(), r#""17""#).await), ["/payload"]);
-        assert_eq!(check(id, r#""0190163d-8694-739b-aea5-966c26f8ad91""#).await, Checking::Fine);
+        assert_eq!(check(id, r#""0190163d-8694-739b-aea5-966c26f8ad91""#).await, SchemaCheck::Valid);
     }
 
     #[tokio::test]
@@ -232,28 +232,28 @@ mod tests {
         for keyword in ["allOf", "anyOf", "oneOf"] {
             let schema = doubling(60, |next| json!({ keyword: [next, next] }));
             assert!(schema.to_string().len() < 5_000);
-            assert_eq!(check(schema, "1.5").await, Checking::Unchecked, "{keyword}");
+            assert_eq!(check(schema, "1.5").await, SchemaCheck::Unchecked, "{keyword}");
         }
         let nested = json!({ "$defs": { "list": { "allOf": [
             { "items": { "$ref": "#/$defs/list" } }, { "items": { "$ref": "#/$defs/list" } }
         ] } }, "$ref": "#/$defs/list" });
         let deep = "[".repeat(100) + &"]".repeat(100);
-        assert_eq!(check(nested.clone(), "[[[]]]").await, Checking::Fine);
+        assert_eq!(check(nested.clone(), "[[[]]]").await, SchemaCheck::Valid);
         assert_eq!(
             check(nested, &deep).await,
-            Checking::Unchecked,
+            SchemaCheck::Unchecked,
             "each level is checked twice as often as the one before"
         );
         let same = json!({ "$defs": { "a": { "$ref": "#/$defs/a" } }, "$ref": "#/$defs/a" });
-        assert_eq!(check(same, "1").await, Checking::Unchecked);
+        assert_eq!(check(same, "1").await, SchemaCheck::Unchecked);
         let both = json!({ "not": { "not": doubling(60, |next| json!({ "if": next, "then": next, "else": next }))["$defs"]["d0"] } });
-        assert_eq!(check(both, "1").await, Checking::Unchecked, "it refers to nothing");
+        assert_eq!(check(both, "1").await, SchemaCheck::Unchecked, "it refers to nothing");
     }
 
     #[tokio::test]
     async fn a_schema_that_is_too_large_or_reaches_elsewhere_is_not_used() {
         let chain = doubling(5_000, |next| next);
-        assert_eq!(check(chain, "1").await, Checking::Unchecked);
+        assert_eq!(check(chain, "1").await, SchemaCheck::Unchecked);
         for schema in [
             json!({ "$ref": "http://127.0.0.1:1/schema.json" }),
             json!({ "$ref": "file:///etc/passwd" }),
@@ -269,7 +269,7 @@ mod tests {
             json!({ "description": "x".repeat(300_000) }),
         ] {
             let shown = schema.to_string().chars().take(80).collect::<String>();
-            assert_eq!(check(schema, r#""aaaa""#).await, Checking::Unchecked, "{shown}");
+            assert_eq!(check(schema, r#""aaaa""#).await, SchemaCheck::Unchecked, "{shown}");
         }
     }
 
@@ -303,10 +303,10 @@ mod tests {
         ] {
             let shown = schema.to_string().chars().take(80).collect::<String>();
             let value = serde_json::from_str(payload).unwrap();
-            let mut effort = Effort::default();
-            effort.grant(payload.len());
-            assert!(effort::accept(&schema).is_ok(), "{shown}");
-            assert!(!effort.spend(&schema, &value), "{shown}");
+            let mut budget = CheckBudget::default();
+            budget.grant(payload.len());
+            assert!(budget::accept(&schema).is_ok(), "{shown}");
+            assert!(!budget.spend(&schema, &value), "{shown}");
         }
     }
 
@@ -332,15 +332,15 @@ mod tests {
 
     #[tokio::test]
     async fn long_chains_and_long_payloads_are_checked_all_the_same() {
-        let chain = doubling(effort::MOST_REFERENCES - 2, |next| next);
-        assert_eq!(check(chain.clone(), "1").await, Checking::Unchecked, "deeper than it may go");
+        let chain = doubling(budget::MOST_REFERENCES - 2, |next| next);
+        assert_eq!(check(chain.clone(), "1").await, SchemaCheck::Unchecked, "deeper than it may go");
         let chain = doubling(100, |next| next);
-        assert_eq!(check(chain.clone(), "1").await, Checking::Fine);
+        assert_eq!(check(chain.clone(), "1").await, SchemaCheck::Valid);
         assert_eq!(pointers(check(chain, "1.5").await), ["/payload"]);
         let list =
             json!({ "items": { "$ref": "#/$defs/n" }, "$defs": { "n": { "type": "integer", "format": "uint8" } } });
         let many = |end: &str| format!("[{}{end}]", "1,".repeat(200_000));
-        assert_eq!(check(list.clone(), &many("1")).await, Checking::Fine);
+        assert_eq!(check(list.clone(), &many("1")).await, SchemaCheck::Valid);
         assert_eq!(pointers(check(list.clone(), &many("\"\"")).await), ["/payload/200000"]);
         let wrong = format!("[{}1]", "\"\",".repeat(100_000));
         assert_eq!(pointers(check(list, &wrong).await).len(), 1, "the others are not even made");

@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    desk::intake,
+    dead::ingest,
     http,
     options::{Error, Options},
     services::Services,
@@ -99,14 +99,14 @@ impl Server {
         let tracker = tokio::spawn(tracker::track(services.clone(), retention, stop.clone()));
         // A server that is dropped follows nothing any more.
         let tracker = AbortOnDropHandle::new(tracker);
-        let intake = AbortOnDropHandle::new(tokio::spawn(intake::run(
+        let intake = AbortOnDropHandle::new(tokio::spawn(ingest::run(
             services.broker.clone(),
             services.store.clone(),
             services.catalogue.clone(),
             queues,
             stop.clone(),
         )));
-        let replays = services.desk.clone();
+        let replays = services.dead.clone();
         let taking_up = stop.clone();
         let replays = AbortOnDropHandle::new(tokio::spawn(async move { replays.take_up(taking_up).await }));
         tracing::info!(%address, "serving");

@@ -11,9 +11,9 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    desk::{Desk, redact::Rules},
-    jobs::{self, Schemas},
+    dead::{DeadLetterService, redact::RedactionRules},
     recorder::Recorder,
+    schema::Schemas,
     waiters::Waiters,
 };
 
@@ -35,9 +35,9 @@ pub struct Services {
     /// The jobs that workers can run.
     pub catalogue: Catalogue,
     /// Where dead letters are looked after.
-    pub desk: Desk,
+    pub dead: DeadLetterService,
     pub(crate) default_job: Option<Arc<str>>,
-    pub(crate) redact: Arc<Rules>,
+    pub(crate) redact: Arc<RedactionRules>,
     pub(crate) schemas: Arc<Schemas>,
     pub(crate) waiters: Waiters,
     pub(crate) recorder: Recorder,
@@ -59,7 +59,7 @@ impl Services {
         Self {
             broker: broker.clone(),
             publisher: broker.publisher().fail_fast(),
-            desk: Desk::new(broker, &store, &catalogue),
+            dead: DeadLetterService::new(broker, &store, &catalogue),
             catalogue,
             default_job: None,
             redact: Arc::default(),
@@ -78,20 +78,11 @@ impl Services {
 
     /// Waits, but not for long, until the catalogue was read and steps are kept: a job that is published before would
     /// never be heard of.
-    pub(crate) async fn prepared(&self) -> Result<(), jobs::Error> {
+    pub(crate) async fn prepared(&self) -> Result<(), String> {
         let waited = timeout(PREPARED_WITHIN, self.prepared.wait()).await;
         let reason = || self.broker.trouble().unwrap_or("the server is starting").to_owned();
-        waited.map(drop).map_err(|_| jobs::Error::Unprepared { reason: reason() })
+        waited.map(drop).map_err(|_| reason())
     }
-}
-
-/// Runs to its end also if nobody waits for it any more: a client may go, and what has begun must not stop halfway.
-///
-/// # Panics
-///
-/// With the panic of `work`.
-pub(crate) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
-    tokio::spawn(work).await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
 }
 
 async fn prepare(broker: Broker, catalogue: Catalogue, prepared: Arc<SetOnce<()>>) {

@@ -40,12 +40,12 @@ pub(crate) async fn track(services: Services, retention: Retention, stop: Cancel
 
 async fn take(services: &Services, stop: &CancellationToken) {
     let mut feed = Feed::new(&services.broker, Source::JobEvents, PREFETCH);
-    let (keeper, mut noted, mut patience) = (services.recorder.keeper(), None, FIRST_HEARD);
+    let (writer, mut noted, mut patience) = (services.recorder.writer(), None, FIRST_HEARD);
     while let Some(next) = stop.run_until_cancelled(timeout(patience, feed.next(AT_ONCE))).await {
         patience = HEARD_EVERY;
         let has_heard = if let Ok(batch) = next {
             let events: Vec<_> = events(&batch).collect();
-            if stop.run_until_cancelled(keeper.keep(&events)).await.is_none() {
+            if stop.run_until_cancelled(writer.write(&events)).await.is_none() {
                 break;
             }
             feed.ack(batch);

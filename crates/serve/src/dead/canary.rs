@@ -6,7 +6,7 @@ use leveret_store::{Job, Letter, Store, TimelineEntry, fingerprint};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{Error, letter};
+use super::{error::Error, letter};
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -24,9 +24,9 @@ pub(super) struct Canary {
     fingerprint: String,
 }
 
-enum Fate {
+enum CanaryOutcome {
     Open,
-    Well,
+    Passed,
     Failed(String),
 }
 
@@ -56,25 +56,25 @@ impl Canary {
     }
 
     /// An attempt that fails as the one did that the letter died of is enough: the fault is still there.
-    async fn fate(&self, store: &Store) -> Result<Fate, Error> {
-        let Some(row) = self.row(store).await? else { return Ok(Fate::Open) };
+    async fn outcome(&self, store: &Store) -> Result<CanaryOutcome, Error> {
+        let Some(row) = self.row(store).await? else { return Ok(CanaryOutcome::Open) };
         let steps = store.timeline(&row).await?;
         let steps = || steps.iter().filter(|step| step.hop >= self.hop);
         for step in steps().filter(|step| ["dead", "retrying"].contains(&step.step.as_str())) {
             let (kind, error) = (said(step, "kind"), said(step, "error"));
             let id = &self.job_id;
             if fingerprint(&self.job, kind, error).0 == self.fingerprint {
-                return Ok(Fate::Failed(format!("job {id} failed as before: {kind}: {error}")));
+                return Ok(CanaryOutcome::Failed(format!("job {id} failed as before: {kind}: {error}")));
             }
             if step.step == "dead" {
-                return Ok(Fate::Failed(format!("job {id} died of something else: {kind}: {error}")));
+                return Ok(CanaryOutcome::Failed(format!("job {id} died of something else: {kind}: {error}")));
             }
         }
         if steps().any(|step| step.step == "cancelled") {
-            return Ok(Fate::Failed(format!("job {} was cancelled, and tells nothing", self.job_id)));
+            return Ok(CanaryOutcome::Failed(format!("job {} was cancelled, and tells nothing", self.job_id)));
         }
         let is_over = steps().any(|step| ["succeeded", "duplicate"].contains(&step.step.as_str()));
-        Ok(if is_over { Fate::Well } else { Fate::Open })
+        Ok(if is_over { CanaryOutcome::Passed } else { CanaryOutcome::Open })
     }
 }
 
@@ -88,10 +88,10 @@ pub(super) async fn judge(store: &Store, canaries: &[Canary], patience: Duration
     loop {
         let mut open = 0;
         for canary in canaries {
-            match canary.fate(store).await? {
-                Fate::Open => open += 1,
-                Fate::Well => {}
-                Fate::Failed(reason) => return Ok(Some(reason)),
+            match canary.outcome(store).await? {
+                CanaryOutcome::Open => open += 1,
+                CanaryOutcome::Passed => {}
+                CanaryOutcome::Failed(reason) => return Ok(Some(reason)),
             }
         }
         if open == 0 {

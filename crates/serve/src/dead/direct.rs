@@ -19,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Error, letter, pace::Pace, transfer};
+use super::{error::Error, letter, throttle::Throttle, transfer};
 use crate::time::now_ms;
 
 /// On their way at once.
@@ -33,7 +33,7 @@ const MOST_REASONS: usize = 100;
 
 /// What came of a queue's dead letters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Summary {
+pub struct QueueSummary {
     /// So many were replayed, exported or purged.
     pub done: u64,
     /// So many could not be, and lie there again.
@@ -42,7 +42,7 @@ pub struct Summary {
     pub reasons: Vec<String>,
 }
 
-impl Summary {
+impl QueueSummary {
     fn keep(&mut self, reason: String) {
         self.kept += 1;
         if self.reasons.len() < MOST_REASONS {
@@ -58,18 +58,18 @@ pub async fn replay(
     queue: &str,
     (to, rate): (Option<&str>, Option<f64>),
     most: u64,
-    mut progress: impl FnMut(&Summary),
-) -> Summary {
+    mut progress: impl FnMut(&QueueSummary),
+) -> QueueSummary {
     let mut feed = Feed::new(broker, Source::DeadLetters(queue.to_owned()), WINDOW);
-    let (mut pace, publisher, catalogue) = (Pace::new(rate), broker.publisher(), Catalogue::follow(broker));
+    let (mut throttle, publisher, catalogue) = (Throttle::new(rate), broker.publisher(), Catalogue::follow(broker));
     // It says which queues have lanes. Where it cannot be read, letters go to the queue itself.
     drop(timeout(QUIET, catalogue.ready()).await);
-    let (mut summary, mut flying) = (Summary::default(), FuturesUnordered::new());
+    let (mut summary, mut flying) = (QueueSummary::default(), FuturesUnordered::new());
     let mut is_over = false;
     loop {
         let taken = summary.done + summary.kept + flying.len() as u64;
         let next = async {
-            pace.turn().await;
+            throttle.wait().await;
             timeout(QUIET, feed.next(1)).await
         };
         tokio::select! {
@@ -104,9 +104,9 @@ pub async fn replay(
 }
 
 /// Takes up to `most` dead letters of a queue away for good.
-pub async fn purge(broker: &Broker, queue: &str, most: u64, mut progress: impl FnMut(&Summary)) -> Summary {
+pub async fn purge(broker: &Broker, queue: &str, most: u64, mut progress: impl FnMut(&QueueSummary)) -> QueueSummary {
     let mut feed = Feed::new(broker, Source::DeadLetters(queue.to_owned()), WINDOW);
-    let mut summary = Summary::default();
+    let mut summary = QueueSummary::default();
     while let Some(batch) = next(&mut feed, most - summary.done).await {
         summary.done += batch.messages().len() as u64;
         feed.ack(batch);
@@ -141,9 +141,9 @@ pub async fn export(
     queue: &str,
     most: u64,
     mut out: impl AsyncWrite + Unpin,
-    mut progress: impl FnMut(&Summary),
-) -> Result<Summary, Error> {
-    let (mut feeds, mut seen, mut summary) = (Vec::new(), HashSet::new(), Summary::default());
+    mut progress: impl FnMut(&QueueSummary),
+) -> Result<QueueSummary, Error> {
+    let (mut feeds, mut seen, mut summary) = (Vec::new(), HashSet::new(), QueueSummary::default());
     let (mut distinct, now) = (0, now_ms());
     loop {
         let mut feed = Feed::new(broker, Source::DeadLetters(queue.to_owned()), IN_HAND);

@@ -7,10 +7,11 @@ use leveret_store::By;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::{Desk, Error, redact};
+use super::{error::Error, redact, service::DeadLetterService};
 use crate::{
-    jobs::{Checking, Effort, Flaw, MOST_FLAWS, Schemas, checked},
+    field_error::FieldError,
     json,
+    schema::{CheckBudget, MAX_FIELD_ERRORS, SchemaCheck, Schemas, checked},
     time::now_ms,
 };
 
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What an edited payload was checked against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Checked {
+pub enum CheckedAgainst {
     /// The job's schema allows it.
     Schema,
     /// That it is JSON, and nothing else: the job's workers announced no schema or one that cannot be used, or the catalogue
@@ -28,14 +29,14 @@ pub enum Checked {
     Nothing,
 }
 
-impl Desk {
+impl DeadLetterService {
     /// Gives a dead letter another payload; the one it died with is kept.
     ///
     /// # Errors
     ///
     /// [`Error::Payload`] if it is not JSON, if the job's schema does not allow it, or if it says `"***"` where a value was
     /// hidden; [`Error::NoLetter`], [`Error::Store`].
-    pub async fn edit(&self, id: i64, payload: &[u8], actor: &str) -> Result<Checked, Error> {
+    pub async fn edit(&self, id: i64, payload: &[u8], actor: &str) -> Result<CheckedAgainst, Error> {
         let letter = self.store.letter(id).await?.ok_or(Error::NoLetter(id))?;
         let text = text(&letter.about.job, payload)?;
         let meant: HashSet<_> = [Some(&letter.payload), letter.original.as_ref()]
@@ -44,10 +45,11 @@ impl Desk {
             .filter_map(|known| json::text(known).ok())
             .flat_map(redact::masked)
             .collect();
-        let lost = redact::masked_besides(text, &meant, MOST_FLAWS);
+        let lost = redact::masked_besides(text, &meant, MAX_FIELD_ERRORS);
         if !lost.is_empty() {
-            let flaws = lost.into_iter().map(|pointer| Flaw::new(format!("/payload{pointer}"), HIDDEN)).collect();
-            return Err(Error::Payload { job: letter.about.job, flaws });
+            let field_errors =
+                lost.into_iter().map(|pointer| FieldError::new(format!("/payload{pointer}"), HIDDEN)).collect();
+            return Err(Error::Payload { job: letter.about.job, field_errors });
         }
         let checked = check(&self.catalogue, &letter.about.job, &letter.about.queue, payload).await?;
         let edited = self.store.edit(id, payload, By { actor, at: now_ms() }).await?;
@@ -76,22 +78,24 @@ const HIDDEN: &str = "is \"***\", which stands for a value that was not shown: e
 /// # Errors
 ///
 /// [`Error::Payload`].
-pub async fn check(catalogue: &Catalogue, job: &str, queue: &str, payload: &[u8]) -> Result<Checked, Error> {
+pub async fn check(catalogue: &Catalogue, job: &str, queue: &str, payload: &[u8]) -> Result<CheckedAgainst, Error> {
     let text = text(job, payload)?.to_owned();
     // A catalogue that cannot be read says of nothing what it should be like.
     drop(timeout(PATIENCE, catalogue.ready()).await);
     let entries = catalogue.entries();
     let of_queue = entries.into_iter().find(|entry| entry.job == job && entry.queue == queue);
     let entry = of_queue.or_else(|| catalogue.find(job)).filter(|entry| entry.schema.is_some());
-    let Some(entry) = entry else { return Ok(Checked::Nothing) };
-    match checked(move || Schemas::default().check(&entry, &text, &mut Effort::default())).await {
-        Some(Checking::Fine) => Ok(Checked::Schema),
-        Some(Checking::Unchecked) | None => Ok(Checked::Nothing),
-        Some(Checking::Flawed(flaws)) => Err(Error::Payload { job: job.to_owned(), flaws }),
+    let Some(entry) = entry else { return Ok(CheckedAgainst::Nothing) };
+    match checked(move || Schemas::default().check(&entry, &text, &mut CheckBudget::default())).await {
+        Some(SchemaCheck::Valid) => Ok(CheckedAgainst::Schema),
+        Some(SchemaCheck::Unchecked) | None => Ok(CheckedAgainst::Nothing),
+        Some(SchemaCheck::Invalid(field_errors)) => Err(Error::Payload { job: job.to_owned(), field_errors }),
     }
 }
 
 fn text<'a>(job: &str, payload: &'a [u8]) -> Result<&'a str, Error> {
-    json::text(payload)
-        .map_err(|reason| Error::Payload { job: job.to_owned(), flaws: vec![Flaw::new("/payload", reason)] })
+    json::text(payload).map_err(|reason| Error::Payload {
+        job: job.to_owned(),
+        field_errors: vec![FieldError::new("/payload", reason)],
+    })
 }

@@ -30,7 +30,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// ```no_run
 /// # async fn doc(broker: leveret::Broker, store: leveret_store::Store) {
 /// let (catalogue, stop) = (leveret::catalogue::Catalogue::follow(&broker), tokio_util::sync::CancellationToken::new());
-/// leveret_serve::desk::intake::run(broker, store, catalogue, vec!["legacy".into()], stop).await;
+/// leveret_serve::dead::ingest::run(broker, store, catalogue, vec!["legacy".into()], stop).await;
 /// # }
 /// ```
 pub async fn run(broker: Broker, store: Store, catalogue: Catalogue, queues: Vec<String>, stop: CancellationToken) {

@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Desk, Error};
+use super::{error::Error, service::DeadLetterService};
 use crate::time::{millis, now_ms};
 
 /// How long a replay rests when whoever ran it was killed.
@@ -24,15 +24,15 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 /// A replay that is ours, as long as the lease lasts.
 #[derive(Debug)]
-pub struct Held {
+pub struct ReplayLease {
     pub(super) replay: Replay,
     pub(crate) owner: String,
 }
 
 /// A replay that was taken from whoever ran it.
 #[derive(Debug)]
-pub(crate) struct Seized {
-    pub(crate) held: Held,
+pub(crate) struct SeizedReplay {
+    pub(crate) held: ReplayLease,
     /// Whether somebody ran it until then.
     pub(super) was_running: bool,
 }
@@ -46,7 +46,7 @@ pub(crate) fn new_owner() -> String {
     Uuid::now_v7().to_string()
 }
 
-impl Held {
+impl ReplayLease {
     /// The replay as it was when it was taken.
     #[must_use]
     pub fn replay(&self) -> &Replay {
@@ -89,14 +89,14 @@ impl Held {
     }
 }
 
-impl Desk {
+impl DeadLetterService {
     /// Takes an open replay, to [go on](Self::go_on) with it.
     ///
     /// # Errors
     ///
     /// [`Error::NoReplay`], [`Error::Ended`], [`Error::Running`] if somebody runs it, or did so until a moment ago;
     /// [`Error::Store`].
-    pub async fn take(&self, id: i64) -> Result<Held, Error> {
+    pub async fn take(&self, id: i64) -> Result<ReplayLease, Error> {
         let owner = new_owner();
         let is_ours = self.store.take_replay(id, lease(&owner), now_ms()).await?;
         self.held(id, owner, is_ours).await
@@ -104,25 +104,25 @@ impl Desk {
 
     /// As [`take`](Self::take), also from whoever runs it, to [end](Self::end) it. If this process is killed before that,
     /// whoever takes the replay up ends it.
-    pub(crate) async fn seize(&self, id: i64, actor: &str) -> Result<Seized, Error> {
+    pub(crate) async fn seize(&self, id: i64, actor: &str) -> Result<SeizedReplay, Error> {
         let before = self.store.replay(id).await?.ok_or(Error::NoReplay(id))?;
         let owner = new_owner();
         let is_ours = self.store.stop_replay(id, lease(&owner), &format!("stopped by {actor}")).await?;
         let held = self.held(id, owner, is_ours).await?;
-        Ok(Seized { held, was_running: before.leased_until > now_ms() })
+        Ok(SeizedReplay { held, was_running: before.leased_until > now_ms() })
     }
 
-    async fn held(&self, id: i64, owner: String, is_ours: bool) -> Result<Held, Error> {
+    async fn held(&self, id: i64, owner: String, is_ours: bool) -> Result<ReplayLease, Error> {
         let replay = self.store.replay(id).await?.ok_or(Error::NoReplay(id))?;
         match (is_ours, replay.finished_at) {
-            (true, _) => Ok(Held { replay, owner }),
+            (true, _) => Ok(ReplayLease { replay, owner }),
             (false, Some(_)) => Err(Error::Ended(id)),
             (false, None) => Err(Error::Running(id)),
         }
     }
 
     /// As [`take`](Self::take), but waits for the lease of whoever was killed; not for one that is put off meanwhile.
-    pub(super) async fn take_when_free(&self, id: i64) -> Result<Held, Error> {
+    pub(super) async fn take_when_free(&self, id: i64) -> Result<ReplayLease, Error> {
         let mut first = None;
         loop {
             match self.take(id).await {
@@ -168,11 +168,11 @@ impl Desk {
     }
 }
 
-impl Held {
+impl ReplayLease {
     /// Carries it out, and tells nobody but the log how it ended.
-    pub(crate) async fn run(self, desk: Desk, actor: &str) {
+    pub(crate) async fn run(self, dead: DeadLetterService, actor: &str) {
         let id = self.replay.id;
-        match desk.go_on(self, actor, |_| ()).await {
+        match dead.go_on(self, actor, |_| ()).await {
             Ok(summary) => tracing::info!(replay = id, outcome = summary.outcome, "replayed"),
             Err(error) => {
                 tracing::warn!(

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use leveret::feed::RawMessage;
 
-use crate::json::{self, Go, Place};
+use crate::json::{self, ValueAt, Visit};
 
 /// Keys that end so have values that are not shown.
 const SECRET_KEYS: [&str; 12] = [
@@ -30,18 +30,18 @@ const LONGEST: usize = 64 * 1024;
 /// What is not shown of a payload.
 ///
 /// ```
-/// use leveret_serve::desk::redact::Rules;
+/// use leveret_serve::dead::redact::RedactionRules;
 ///
-/// let rules = Rules::new(["/customer/name".to_owned()]);
+/// let rules = RedactionRules::new(["/customer/name".to_owned()]);
 /// let shown = rules.show(br#"{"customer": {"name": "Ada", "Password": "hunter2", "age": 36.0}}"#);
 /// assert!(shown.contains("36.0") && !shown.contains("Ada") && !shown.contains("hunter2"));
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Rules {
+pub struct RedactionRules {
     rules: Vec<String>,
 }
 
-impl Rules {
+impl RedactionRules {
     /// Besides the usual ones, these: JSON pointers (`/customer/name`) or how keys end, wherever they are: `ssn` is also
     /// `client_ssn` and `clientSSN`.
     #[must_use]
@@ -83,7 +83,7 @@ impl Rules {
     /// The text of a payload that is JSON, with what is not to be shown replaced by `"***"`.
     fn redacted(&self, payload: &[u8]) -> Option<String> {
         let text = json::text(payload).ok()?;
-        let hidden = json::visit(text, |place| if self.hides(place) { Go::Past } else { Go::Into });
+        let hidden = json::visit(text, |place| if self.hides(place) { Visit::Skip } else { Visit::Enter });
         let (mut redacted, mut from) = (String::with_capacity(text.len()), 0);
         for range in hidden {
             redacted.push_str(&text[from..range.start]);
@@ -94,7 +94,7 @@ impl Rules {
         Some(redacted)
     }
 
-    fn hides(&self, place: &Place<'_>) -> bool {
+    fn hides(&self, place: &ValueAt<'_>) -> bool {
         place.key.is_some_and(|key| self.is_secret(key))
             || self.rules.iter().any(|rule| rule == place.pointer && !rule.is_empty())
             || self.hides_within(place.rest)
@@ -113,7 +113,7 @@ impl Rules {
         if let Ok(text) = json::text(inner.as_bytes()) {
             json::visit(text, |place| {
                 hides |= self.hides(place);
-                if hides { Go::Past } else { Go::Into }
+                if hides { Visit::Skip } else { Visit::Enter }
             });
         }
         hides
@@ -149,12 +149,12 @@ pub(super) fn masked_besides(text: &str, known: &HashSet<u64>, most: usize) -> V
     masked
 }
 
-fn visit_masked(text: &str, mut visitor: impl FnMut(&Place<'_>)) {
+fn visit_masked(text: &str, mut visitor: impl FnMut(&ValueAt<'_>)) {
     json::visit(text, |place| {
         if place.rest.starts_with('"') && json::string(place.rest) == MASK {
             visitor(place);
         }
-        Go::Into
+        Visit::Enter
     });
 }
 
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn secrets_are_hidden_by_key_and_by_pointer_at_any_depth() {
-        let rules = Rules::new(["/list/1".to_owned(), "SSN".to_owned()]);
+        let rules = RedactionRules::new(["/list/1".to_owned(), "SSN".to_owned()]);
         let shown = rules.show(br#"{"a": [{"API_Key": {"deep": "s1"}}], "list": ["open", "s2"], "ssn": "s3", "n": 1}"#);
         assert!(["s1", "s2", "s3"].iter().all(|secret| !shown.contains(secret)), "{shown}");
         assert!(shown.contains("open") && shown.contains("\"n\": 1"), "{shown}");
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_secret_in_json_within_a_string_is_hidden() {
-        let rules = Rules::default();
+        let rules = RedactionRules::default();
         let shown = rules.text(br#"{"body": "{\"user\": {\"password\": \"hunter2\"}}", "text": "{\"user\": 1}"}"#);
         assert_eq!(shown, r#"{"body": "***", "text": "{\"user\": 1}"}"#);
     }
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn a_secret_in_json_within_a_string_is_hidden_beside_half_a_pair_of_surrogates() {
         let payload = br#"{"body": "{\"note\": \"\ud800\", \"password\": \"hunter2\"}"}"#;
-        assert_eq!(Rules::default().text(payload), r#"{"body": "***"}"#);
+        assert_eq!(RedactionRules::default().text(payload), r#"{"body": "***"}"#);
     }
 
     #[test]
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_has_every_byte_but_those_that_are_hidden() {
-        let rules = Rules::default();
+        let rules = RedactionRules::default();
         for (payload, text) in [
             ("123456789012345678901234567890", "123456789012345678901234567890"),
             (
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_key_is_known_by_its_end_however_it_is_written() {
-        let rules = Rules::new(["ssn".to_owned(), "/list".to_owned(), String::new(), "-".to_owned()]);
+        let rules = RedactionRules::new(["ssn".to_owned(), "/list".to_owned(), String::new(), "-".to_owned()]);
         for key in ["access_token", "client_secret", "x-api-key", "apiKey", "dbPassword", "clientSSN", "Authorization"]
         {
             assert!(rules.is_secret(key), "{key}");
@@ -256,14 +256,14 @@ mod tests {
 
     #[test]
     fn what_is_not_json_is_an_excerpt_and_what_is_long_is_cut() {
-        assert_eq!(Rules::default().show(b"hello"), "hello");
-        assert_eq!(Rules::default().show(&[0xff, 0x00]), "not text: ff 00");
-        let long = Rules::default().show(&[0xff; 1000]);
+        assert_eq!(RedactionRules::default().show(b"hello"), "hello");
+        assert_eq!(RedactionRules::default().show(&[0xff, 0x00]), "not text: ff 00");
+        let long = RedactionRules::default().show(&[0xff; 1000]);
         assert!(long.ends_with("ff … and 488 bytes more"), "{long}");
-        let long = Rules::default().show("ä".repeat(LONGEST).as_bytes());
+        let long = RedactionRules::default().show("ä".repeat(LONGEST).as_bytes());
         assert!(long.len() < LONGEST + 100 && long.ends_with(&format!("… and {LONGEST} bytes more")));
         let long = format!("[{}1]", "1,".repeat(LONGEST));
-        assert!(Rules::default().text(long.as_bytes()).ends_with("bytes more"));
-        assert!(Rules::default().show(long.as_bytes()).len() < LONGEST + 100);
+        assert!(RedactionRules::default().text(long.as_bytes()).ends_with("bytes more"));
+        assert!(RedactionRules::default().show(long.as_bytes()).len() < LONGEST + 100);
     }
 }

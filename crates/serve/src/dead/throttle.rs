@@ -12,12 +12,12 @@ const LONGEST_GAP: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Lets so many pass in a second.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct Throttle {
     gap: Option<Duration>,
     next: Instant,
 }
 
-impl Pace {
+impl Throttle {
     /// Without a rate, or with one that is not above zero, all pass at once.
     pub(super) fn new(rate: Option<f64>) -> Self {
         let gap = rate
@@ -27,7 +27,7 @@ impl Pace {
     }
 
     /// Waits for the next turn.
-    pub(super) async fn turn(&mut self) {
+    pub(super) async fn wait(&mut self) {
         let Some(gap) = self.gap else { return };
         let earliest = Instant::now().checked_sub(BURST).unwrap_or(self.next);
         let turn = self.next.max(earliest);
@@ -44,16 +44,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_rate_is_kept_also_after_a_pause() {
-        let mut pace = Pace::new(Some(100.0));
+        let mut throttle = Throttle::new(Some(100.0));
         let start = Instant::now();
         for _ in 0..101 {
-            pace.turn().await;
+            throttle.wait().await;
         }
         assert_eq!(start.elapsed().as_millis(), 1_000);
         tokio::time::advance(Duration::from_secs(60)).await;
         let start = Instant::now();
         for _ in 0..111 {
-            pace.turn().await;
+            throttle.wait().await;
         }
         assert_eq!(start.elapsed().as_millis(), 1_000, "ten were made up for");
     }
@@ -61,10 +61,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_rate_that_is_next_to_nothing_is_a_day_long_and_no_panic() {
         for rate in [1e-19, 1e-300, f64::MIN_POSITIVE] {
-            let mut pace = Pace::new(Some(rate));
+            let mut throttle = Throttle::new(Some(rate));
             let start = Instant::now();
-            pace.turn().await;
-            pace.turn().await;
+            throttle.wait().await;
+            throttle.wait().await;
             assert_eq!(start.elapsed(), LONGEST_GAP, "{rate}");
         }
     }

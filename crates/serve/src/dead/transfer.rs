@@ -11,7 +11,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::Error;
+use super::error::Error;
 use crate::time::now_ms;
 
 /// The largest message that a broker takes is 512 MiB, and base64 makes it longer by a third.

@@ -10,7 +10,7 @@ use leveret_store::{AuditEntry, Cursor, Page};
 use serde_json::{Value, json};
 
 use super::{Problem, access::Caller, json as answer, query::Query};
-use crate::{Services, time::rfc3339};
+use crate::{services::Services, time::rfc3339};
 
 pub(super) async fn list(
     State(services): State<Services>,

@@ -9,7 +9,7 @@ use leveret::catalogue::Entry;
 use serde::Serialize;
 
 use super::{Problem, json, query::Query};
-use crate::{Services, time::rfc3339};
+use crate::{services::Services, time::rfc3339};
 
 #[derive(Serialize)]
 struct Shown<'a> {

@@ -1,4 +1,4 @@
-//! `/api/dead`: dead letters, looked at, replayed, edited, purged and restored, exported and imported. See `crate::desk`.
+//! `/api/dead`: dead letters, looked at, replayed, edited, purged and restored, exported and imported. See `crate::dead`.
 
 mod chosen;
 mod replays;
@@ -23,8 +23,8 @@ use self::{
 };
 use super::{Problem, access::Caller, body, json as answer, query::Query};
 use crate::{
-    Services,
-    desk::{Error, edit::Checked, transfer},
+    dead::{Error, edit::CheckedAgainst, transfer},
+    services::Services,
     time::now_ms,
 };
 
@@ -114,7 +114,7 @@ async fn revert(
 ) -> Result<Response, Problem> {
     Query::read(&uri, &[])?;
     let id = known(id)?;
-    services.desk.revert(id, caller.actor()).await?;
+    services.dead.revert(id, caller.actor()).await?;
     Ok(answer(StatusCode::OK, &json!({ "id": id })))
 }
 
@@ -129,7 +129,7 @@ async fn edit(
     let id = known(id)?;
     let payload = body::read(request, services.broker.config().payload_limit).await?;
     body::json(&payload)?;
-    let checked: Checked = services.desk.edit(id, &payload, caller.actor()).await?;
+    let checked: CheckedAgainst = services.dead.edit(id, &payload, caller.actor()).await?;
     Ok(answer(StatusCode::OK, &json!({ "id": id, "checked": checked })))
 }
 
@@ -206,9 +206,9 @@ impl From<Error> for Problem {
             Error::Running(_) | Error::Ended(_) | Error::NotEdited(_) => {
                 Self::new(StatusCode::CONFLICT, "conflict", detail)
             }
-            Error::Payload { flaws, .. } => {
+            Error::Payload { field_errors, .. } => {
                 let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail);
-                problem.with("errors", serde_json::to_value(flaws).unwrap_or_default())
+                problem.with("errors", serde_json::to_value(field_errors).unwrap_or_default())
             }
             Error::Options(_) => chosen::invalid(&detail),
             Error::Interrupted { .. } => Self::unavailable("broker-unavailable", detail),

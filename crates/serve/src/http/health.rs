@@ -10,7 +10,7 @@ use axum::{
 use tokio::time::timeout;
 
 use super::{Problem, trace::Trace};
-use crate::Services;
+use crate::services::Services;
 
 const PING_WITHIN: Duration = Duration::from_secs(2);
 

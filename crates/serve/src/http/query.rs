@@ -6,7 +6,7 @@ use axum::http::{StatusCode, Uri};
 use serde_json::json;
 
 use super::Problem;
-use crate::jobs::Flaw;
+use crate::jobs::FieldError;
 
 /// The parameters of a request.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ impl Query {
         let mut values = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
             if !known.contains(&name.as_ref()) {
-                let flaw = Flaw::unknown("", "no such parameter:", &name, known.iter().copied());
-                return Err(refuse(&flaw.detail));
+                let field_error = FieldError::unknown("", "no such parameter:", &name, known.iter().copied());
+                return Err(refuse(&field_error.detail));
             }
             // PostgreSQL's texts cannot have it.
             if value.contains('\0') {

@@ -20,8 +20,8 @@ use sha2::{Digest, Sha256};
 
 use super::{Problem, access::Caller, body, json as answer, query::Query};
 use crate::{
-    Services,
-    jobs::{Error, Flaw, Following, Idempotency, MOST_AT_ONCE, Status, Submission},
+    jobs::{Error, FieldError, Following, Idempotency, MOST_AT_ONCE, Status, Submission},
+    services::Services,
     time::now_ms,
 };
 
@@ -51,7 +51,8 @@ async fn submit(State(services): State<Services>, uri: Uri, request: Request) ->
     let limit = services.broker.config().payload_limit + AROUND_PAYLOAD;
     let key = key(request.headers())?;
     let bytes = body::read(request, limit).await?;
-    let submission = Submission::parse(body::json(&bytes)?.get()).map_err(|flaws| Error::Invalid { flaws })?;
+    let submission =
+        Submission::parse(body::json(&bytes)?.get()).map_err(|field_errors| Error::Invalid { field_errors })?;
     let id = services.submit(submission, idempotency(key, "task", &bytes)).await?;
     let mut response = answer(StatusCode::ACCEPTED, &json!({ "task_id": id }));
     if let Ok(location) = HeaderValue::from_str(&format!("/api/tasks/{id}")) {
@@ -147,21 +148,22 @@ fn known(id: Id) -> Result<String, Problem> {
     id.map(|Path(id)| id).map_err(unreadable)
 }
 
-/// Each item, and all flaws of all items.
+/// Each item, and all field errors of all items.
 fn batch(json: &RawValue) -> Result<Vec<Submission>, Error> {
     let items: Result<Vec<&RawValue>, _> = serde_json::from_str(json.get());
-    let Ok(items) = items else { return Err(Error::invalid(Flaw::new("", "must be an array of submissions"))) };
+    let Ok(items) = items else { return Err(Error::invalid(FieldError::new("", "must be an array of submissions"))) };
     if items.len() > MOST_AT_ONCE {
-        return Err(Error::invalid(Flaw::new("", format!("must have at most {MOST_AT_ONCE} items"))));
+        return Err(Error::invalid(FieldError::new("", format!("must have at most {MOST_AT_ONCE} items"))));
     }
-    let (mut submissions, mut flaws) = (Vec::with_capacity(items.len()), Vec::new());
+    let (mut submissions, mut field_errors) = (Vec::with_capacity(items.len()), Vec::new());
     for (index, item) in items.into_iter().enumerate() {
         match Submission::parse(item.get()) {
             Ok(submission) => submissions.push(submission),
-            Err(found) => flaws.extend(found.into_iter().map(|flaw| Flaw { index: Some(index), ..flaw })),
+            Err(found) => field_errors
+                .extend(found.into_iter().map(|field_error| FieldError { index: Some(index), ..field_error })),
         }
     }
-    if flaws.is_empty() { Ok(submissions) } else { Err(Error::Invalid { flaws }) }
+    if field_errors.is_empty() { Ok(submissions) } else { Err(Error::Invalid { field_errors }) }
 }
 
 fn fates_of(fates: Vec<Result<String, PublishError>>) -> Vec<Value> {
@@ -187,7 +189,7 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let usable = key.to_str().ok().filter(is_usable);
     let Some(key) = usable else {
         let detail = format!("Idempotency-Key: must have 1 to {LONGEST_KEY} visible ASCII characters");
-        return Err(Error::invalid(Flaw::new("", detail)).into());
+        return Err(Error::invalid(FieldError::new("", detail)).into());
     };
     Ok(Some(key.to_owned()))
 }
@@ -203,9 +205,9 @@ impl From<Error> for Problem {
         let detail = error.to_string();
         let conflict = |kind| Self::new(StatusCode::CONFLICT, kind, detail.as_str());
         match error {
-            Error::Invalid { flaws } => {
+            Error::Invalid { field_errors } => {
                 let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail);
-                problem.with("errors", serde_json::to_value(flaws).unwrap_or_default())
+                problem.with("errors", serde_json::to_value(field_errors).unwrap_or_default())
             }
             Error::KeyReused => conflict("idempotency-key-reused"),
             Error::KeyInFlight => conflict("idempotency-key-in-flight").retry_after(1),
@@ -232,7 +234,7 @@ impl From<PublishError> for Problem {
                 Self::unavailable("queue-unavailable", detail)
             }
             PublishError::TooLarge { limit, .. } => body::too_large(limit),
-            PublishError::Invalid { .. } => Error::invalid(Flaw::new("", detail)).into(),
+            PublishError::Invalid { .. } => Error::invalid(FieldError::new("", detail)).into(),
             other => Self::internal(&other),
         }
     }

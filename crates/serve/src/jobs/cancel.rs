@@ -6,12 +6,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Error, Status};
-use crate::{Services, recorder::Room, services::to_the_end, time::now_ms};
+use crate::{detached::run_detached, recorder::Reservation, services::Services, time::now_ms};
 
 /// Where a job was when it was cancelled, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Cancelled {
+pub enum CancelledWhile {
     /// It waited, and will not start.
     Queued,
     /// It runs; its handler is told, and may be done all the same.
@@ -25,22 +25,22 @@ impl Services {
     ///
     /// [`Error::NotFound`], [`Error::Conflict`] for a job at its end, [`Error::StoreAway`], [`Error::Store`],
     /// [`Error::Publish`].
-    pub async fn cancel(&self, id: &str, actor: &str) -> Result<Cancelled, Error> {
+    pub async fn cancel(&self, id: &str, actor: &str) -> Result<CancelledWhile, Error> {
         let job = self.known(id).await?;
         if job.state.is_terminal() {
             let reason = "what is at its end cannot be cancelled";
             return Err(Error::Conflict { status: Status::of(&job, now_ms()), reason });
         }
-        let room = self.recorder.room(1).ok_or(Error::StoreAway)?;
-        to_the_end(self.clone().publish_cancel(job, actor.to_owned(), room)).await
+        let reservation = self.recorder.reserve(1).ok_or(Error::StoreAway)?;
+        run_detached(self.clone().publish_cancel(job, actor.to_owned(), reservation)).await
     }
 
-    async fn publish_cancel(self, job: Job, actor: String, room: Room) -> Result<Cancelled, Error> {
+    async fn publish_cancel(self, job: Job, actor: String, reservation: Reservation) -> Result<CancelledWhile, Error> {
         // First: what was done must be in the log, and what is in the log may have failed.
         let by = By { actor: &actor, at: now_ms() };
         self.store.audit(by, "cancel", &json!({ "job": job.id })).await?;
         self.publisher.cancel(job.job_id()).await?;
-        let cancelled = if job.state == State::Started { Cancelled::Running } else { Cancelled::Queued };
+        let cancelled = if job.state == State::Started { CancelledWhile::Running } else { CancelledWhile::Queued };
         let event = JobEvent {
             id: job.job_id().to_owned(),
             job: job.job,
@@ -55,7 +55,7 @@ impl Services {
             worker: None,
             step: Step::CancelRequested,
         };
-        self.recorder.record(vec![event], room).await;
+        self.recorder.record(vec![event], reservation).await;
         Ok(cancelled)
     }
 }

@@ -1,19 +1,18 @@
 //! Why something could not be done with a job.
 
-use leveret::PublishError;
-use serde::Serialize;
-
 use super::Status;
+use crate::field_error::FieldError;
+use leveret::PublishError;
 
 /// Why something could not be done with a job.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A submission that cannot be right; nothing was published.
-    #[error("{}", summary(.flaws))]
+    #[error("{}", summary(.field_errors))]
     Invalid {
         /// All that is wrong.
-        flaws: Vec<Flaw>,
+        field_errors: Vec<FieldError>,
     },
     /// The idempotency key was used for another request.
     #[error("this idempotency key was used for another request")]
@@ -61,52 +60,15 @@ pub enum Error {
     Publish(#[from] PublishError),
 }
 
-/// One thing that is wrong with a submission.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Flaw {
-    /// Which item of a batch, from 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub index: Option<usize>,
-    /// Where in the submission, as a JSON pointer (RFC 6901).
-    pub pointer: String,
-    /// What is wrong there, in words.
-    pub detail: String,
-    /// The name that was meant, perhaps.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub nearest: Option<String>,
-}
-
-impl Flaw {
-    pub(crate) fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { index: None, pointer: pointer.into(), detail: detail.into(), nearest: None }
-    }
-
-    /// A name that is not known, next to the one that is most like it.
-    pub(crate) fn unknown<'a>(
-        pointer: impl Into<String>,
-        what: &str,
-        name: &str,
-        known: impl Iterator<Item = &'a str>,
-    ) -> Self {
-        let nearest = nearest(name, known);
-        let meant = nearest.as_ref().map(|nearest| format!(": did you mean {nearest:?}?")).unwrap_or_default();
-        Self { index: None, pointer: pointer.into(), detail: format!("{what} {name:?}{meant}"), nearest }
-    }
-}
-
 impl Error {
-    pub(crate) fn invalid(flaw: Flaw) -> Self {
-        Self::Invalid { flaws: vec![flaw] }
+    pub(crate) fn invalid(field_error: FieldError) -> Self {
+        Self::Invalid { field_errors: vec![field_error] }
     }
 }
 
-fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    known.min_by_key(|known| strsim::damerau_levenshtein(name, known)).map(str::to_owned)
-}
-
-fn summary(flaws: &[Flaw]) -> String {
-    let Some(first) = flaws.first() else { return "the submission is not valid".to_owned() };
+fn summary(field_errors: &[FieldError]) -> String {
+    let Some(first) = field_errors.first() else { return "the submission is not valid".to_owned() };
     let place = first.index.map(|index| format!("/{index}")).unwrap_or_default();
-    let more = if flaws.len() > 1 { format!(" (and {} more)", flaws.len() - 1) } else { String::new() };
+    let more = if field_errors.len() > 1 { format!(" (and {} more)", field_errors.len() - 1) } else { String::new() };
     format!("{place}{}: {}{more}", first.pointer, first.detail)
 }

@@ -6,7 +6,7 @@ use leveret_store::State;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Error, Task};
-use crate::{Services, time::now_ms, waiters::Waiter};
+use crate::{services::Services, time::now_ms, waiters::Waiter};
 
 /// A job that is followed to its end; see [`Services::follow`].
 #[derive(Debug)]

@@ -8,10 +8,10 @@ use tokio::time::{Instant, sleep};
 
 use super::{Error, Status};
 use crate::{
-    Services,
-    desk::{self, letter, replay::Options},
-    recorder::Room,
-    services::to_the_end,
+    dead::{self, letter, replay::ReplayOptions},
+    detached::run_detached,
+    recorder::Reservation,
+    services::Services,
     time::now_ms,
 };
 
@@ -34,21 +34,21 @@ impl Services {
             let reason = "only what has failed can be retried";
             return Err(Error::Conflict { status: Status::of(&job, now_ms()), reason });
         }
-        let room = self.recorder.room(1).ok_or(Error::StoreAway)?;
+        let reservation = self.recorder.reserve(1).ok_or(Error::StoreAway)?;
         let letter = self.letter_of(&job).await?;
         if letter.state == DeadState::Replaying {
             return Err(being_replayed(&job));
         }
-        to_the_end(self.clone().replay(job, letter.id, actor.to_owned(), room)).await
+        run_detached(self.clone().replay(job, letter.id, actor.to_owned(), reservation)).await
     }
 
-    async fn replay(self, job: Job, letter: i64, actor: String, room: Room) -> Result<(), Error> {
+    async fn replay(self, job: Job, letter: i64, actor: String, reservation: Reservation) -> Result<(), Error> {
         let by = By { actor: &actor, at: now_ms() };
         // As a server goes on with it if this one is killed, or the store is away before its end.
-        let options = Options { track: true, ..Options::default() };
-        let held = match self.desk.start(&Selection::Ids(vec![letter]), &options, &actor).await {
+        let options = ReplayOptions { track: true, ..ReplayOptions::default() };
+        let held = match self.dead.start(&Selection::Ids(vec![letter]), &options, &actor).await {
             Ok(held) => held,
-            Err(desk::Error::Store(error)) => return Err(error.into()),
+            Err(dead::Error::Store(error)) => return Err(error.into()),
             Err(_) => return Err(being_replayed(&job)),
         };
         let replay = held.replay().id;
@@ -65,7 +65,7 @@ impl Services {
         let outcome = if published.is_ok() { "done" } else { "failed" };
         self.store.finish_replay(replay, &held.owner, outcome, by).await?;
         published?;
-        self.recorder.record(vec![queued_again(job, by.at, letter.about.hop)], room).await;
+        self.recorder.record(vec![queued_again(job, by.at, letter.about.hop)], reservation).await;
         Ok(())
     }
 

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::value::{RawValue, Value};
 
-use super::Flaw;
 use crate::{
-    json::{self, Go},
+    field_error::FieldError,
+    json::{self, Visit},
     time::{from_rfc3339, now_ms},
 };
 
@@ -23,9 +23,9 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 ///
 /// let submission = Submission::parse(r#"{"name": "Important Task", "priority": 1, "delay": "5m"}"#)?;
 /// assert_eq!(submission.name.as_deref(), Some("Important Task"));
-/// let flaws = Submission::parse(r#"{"priorty": 1}"#).unwrap_err();
-/// assert_eq!(flaws[0].nearest.as_deref(), Some("priority"));
-/// # Ok::<_, Vec<leveret_serve::jobs::Flaw>>(())
+/// let field_errors = Submission::parse(r#"{"priorty": 1}"#).unwrap_err();
+/// assert_eq!(field_errors[0].nearest.as_deref(), Some("priority"));
+/// # Ok::<_, Vec<leveret_serve::jobs::FieldError>>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Submission {
@@ -63,24 +63,24 @@ impl Submission {
     /// # Errors
     ///
     /// All that is wrong with it.
-    pub fn parse(json: &str) -> Result<Self, Vec<Flaw>> {
+    pub fn parse(json: &str) -> Result<Self, Vec<FieldError>> {
         let fields: BTreeMap<String, &RawValue> = serde_json::from_str(json)
-            .map_err(|_| vec![Flaw::new("", format!("must be an object with any of {}", FIELDS.join(", ")))])?;
-        let mut read = Reader { flaws: Vec::new(), submission: Self::default() };
+            .map_err(|_| vec![FieldError::new("", format!("must be an object with any of {}", FIELDS.join(", ")))])?;
+        let mut read = Reader { field_errors: Vec::new(), submission: Self::default() };
         for (name, value) in &fields {
             read.field(name, value);
         }
-        read.flaws.extend(repeated(json));
+        read.field_errors.extend(repeated(json));
         if fields.contains_key("delay") && fields.contains_key("run_at") {
-            read.flaws.push(Flaw::new("/run_at", "either delay or run_at, not both"));
+            read.field_errors.push(FieldError::new("/run_at", "either delay or run_at, not both"));
         }
-        read.flaws.extend(read.submission.born_expired());
-        if read.flaws.is_empty() { Ok(read.submission) } else { Err(read.flaws) }
+        read.field_errors.extend(read.submission.born_expired());
+        if read.field_errors.is_empty() { Ok(read.submission) } else { Err(read.field_errors) }
     }
 }
 
 impl Submission {
-    fn born_expired(&self) -> Option<Flaw> {
+    fn born_expired(&self) -> Option<FieldError> {
         let delay = match self.due {
             Due::Now => Duration::ZERO,
             Due::After(delay) => delay,
@@ -90,12 +90,12 @@ impl Submission {
         let detail = format!(
             "must be longer than the delay, or the job expires before it can run: it is {expires_in:?}, and the delay is {delay:?}"
         );
-        Some(Flaw::new("/expires_in", detail))
+        Some(FieldError::new("/expires_in", detail))
     }
 }
 
 struct Reader {
-    flaws: Vec<Flaw>,
+    field_errors: Vec<FieldError>,
     submission: Submission,
 }
 
@@ -106,17 +106,17 @@ impl Reader {
             return;
         }
         if !FIELDS.contains(&name) {
-            self.flaws.push(Flaw::unknown(pointer(name), "no such field:", name, FIELDS.into_iter()));
+            self.field_errors.push(FieldError::unknown(pointer(name), "no such field:", name, FIELDS.into_iter()));
             return;
         }
         // What is null is as good as absent.
         let value = match serde_json::from_str(raw.get()) {
             Ok(Value::Null) => return,
             Ok(value) => value,
-            Err(error) => return self.flaws.push(Flaw::new(pointer(name), error.to_string())),
+            Err(error) => return self.field_errors.push(FieldError::new(pointer(name), error.to_string())),
         };
         if let Err(detail) = self.set(name, &value) {
-            self.flaws.push(Flaw::new(pointer(name), detail));
+            self.field_errors.push(FieldError::new(pointer(name), detail));
         }
     }
 
@@ -136,15 +136,15 @@ impl Reader {
 }
 
 /// The fields that are given twice: which of the two is meant, nobody can tell.
-fn repeated(json: &str) -> Vec<Flaw> {
-    let mut flaws = Vec::new();
+fn repeated(json: &str) -> Vec<FieldError> {
+    let mut field_errors = Vec::new();
     json::visit(json, |place| {
         if place.is_twice {
-            flaws.push(Flaw::new(place.pointer, "is given twice"));
+            field_errors.push(FieldError::new(place.pointer, "is given twice"));
         }
-        if place.pointer.is_empty() { Go::Into } else { Go::Past }
+        if place.pointer.is_empty() { Visit::Enter } else { Visit::Skip }
     });
-    flaws
+    field_errors
 }
 
 /// The JSON pointer of a member.
@@ -195,11 +195,11 @@ mod tests {
             at_a_time.as_str(),
             r#"{"expires_in": 0}"#,
         ] {
-            let flaws = Submission::parse(json).unwrap_err();
-            assert_eq!((flaws.len(), flaws[0].pointer.as_str()), (1, "/expires_in"), "{json}");
+            let field_errors = Submission::parse(json).unwrap_err();
+            assert_eq!((field_errors.len(), field_errors[0].pointer.as_str()), (1, "/expires_in"), "{json}");
         }
-        let flaw = Submission::parse(r#"{"delay": "3s", "expires_in": "1s"}"#).unwrap_err().remove(0);
-        assert!(flaw.detail.contains("it is 1s, and the delay is 3s"), "{flaw:?}");
+        let field_error = Submission::parse(r#"{"delay": "3s", "expires_in": "1s"}"#).unwrap_err().remove(0);
+        assert!(field_error.detail.contains("it is 1s, and the delay is 3s"), "{field_error:?}");
         Submission::parse(r#"{"delay": "1s", "expires_in": "3s"}"#).unwrap();
         Submission::parse(r#"{"run_at": "2020-01-01T00:00:00Z", "expires_in": "3s"}"#).unwrap();
     }

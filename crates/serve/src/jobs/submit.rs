@@ -20,10 +20,12 @@ use leveret_store::{Claim, Claiming};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Due, Effort, Error, Flaw, Submission, check::NO_PAYLOAD, checked};
+use super::{Due, Error, Submission, check::NO_PAYLOAD};
 use crate::{
-    Services,
-    services::to_the_end,
+    detached::run_detached,
+    field_error::FieldError,
+    schema::{CheckBudget, checked},
+    services::Services,
     time::{millis, now_ms},
 };
 
@@ -42,7 +44,7 @@ pub struct Idempotency {
 }
 
 /// A submission that was checked.
-struct Checked {
+struct CheckedSubmission {
     submission: Submission,
     entry: Arc<Entry>,
 }
@@ -55,12 +57,14 @@ impl Services {
     /// As [`submit_all`](Self::submit_all), and [`Error::Publish`].
     pub async fn submit(&self, submission: Submission, idempotency: Option<Idempotency>) -> Result<String, Error> {
         let fates = self.submit_all(vec![submission], idempotency).await;
-        let unmarked = |mut flaw: Flaw| {
-            flaw.index = None;
-            flaw
+        let unmarked = |mut field_error: FieldError| {
+            field_error.index = None;
+            field_error
         };
         let fates = fates.map_err(|error| match error {
-            Error::Invalid { flaws } => Error::Invalid { flaws: flaws.into_iter().map(unmarked).collect() },
+            Error::Invalid { field_errors } => {
+                Error::Invalid { field_errors: field_errors.into_iter().map(unmarked).collect() }
+            }
             other => other,
         });
         Ok(fates?.pop().unwrap_or(Err(PublishError::Closed))?)
@@ -79,34 +83,35 @@ impl Services {
         idempotency: Option<Idempotency>,
     ) -> Result<Vec<Result<String, PublishError>>, Error> {
         if submissions.len() > MOST_AT_ONCE {
-            return Err(Error::invalid(Flaw::new("", format!("must have at most {MOST_AT_ONCE} items"))));
+            return Err(Error::invalid(FieldError::new("", format!("must have at most {MOST_AT_ONCE} items"))));
         }
-        self.prepared().await?;
+        self.prepared().await.map_err(|reason| Error::Unprepared { reason })?;
         let services = self.clone();
         let checked = checked(move || services.check_all(submissions)).await;
         let checked = checked.ok_or_else(|| Error::Unprepared { reason: "no thread for checks".to_owned() })??;
         let services = self.clone();
-        to_the_end(services.accept(checked, idempotency)).await
+        run_detached(services.accept(checked, idempotency)).await
     }
 
-    fn check_all(&self, submissions: Vec<Submission>) -> Result<Vec<Checked>, Error> {
-        let (mut checked, mut flaws) = (Vec::with_capacity(submissions.len()), Vec::new());
-        let mut effort = Effort::default();
+    fn check_all(&self, submissions: Vec<Submission>) -> Result<Vec<CheckedSubmission>, Error> {
+        let (mut checked, mut field_errors) = (Vec::with_capacity(submissions.len()), Vec::new());
+        let mut budget = CheckBudget::default();
         for (index, submission) in submissions.into_iter().enumerate() {
-            match self.check(&submission, &mut effort) {
-                Ok(entry) => checked.push(Checked { submission, entry }),
-                Err(found) => flaws.extend(found.into_iter().map(|flaw| Flaw { index: Some(index), ..flaw })),
+            match self.check(&submission, &mut budget) {
+                Ok(entry) => checked.push(CheckedSubmission { submission, entry }),
+                Err(found) => field_errors
+                    .extend(found.into_iter().map(|field_error| FieldError { index: Some(index), ..field_error })),
             }
         }
-        if flaws.is_empty() { Ok(checked) } else { Err(Error::Invalid { flaws }) }
+        if field_errors.is_empty() { Ok(checked) } else { Err(Error::Invalid { field_errors }) }
     }
 
     async fn accept(
         self,
-        checked: Vec<Checked>,
+        checked: Vec<CheckedSubmission>,
         idempotency: Option<Idempotency>,
     ) -> Result<Vec<Result<String, PublishError>>, Error> {
-        let room = self.recorder.room(checked.len()).ok_or(Error::StoreAway)?;
+        let reservation = self.recorder.reserve(checked.len()).ok_or(Error::StoreAway)?;
         let mut ids: Vec<_> = checked.iter().map(|_| Uuid::now_v7().to_string()).collect();
         let mut published = HashSet::new();
         if let Some(idempotency) = &idempotency {
@@ -137,12 +142,12 @@ impl Services {
         });
         let window = usize::from(self.broker.config().publish_window).max(1);
         let fates: Vec<_> = stream::iter(publishes.collect::<Vec<_>>()).buffered(window).collect().await;
-        let queued = |((checked, origin), fate): ((&Checked, _), &Result<String, _>)| {
+        let queued = |((checked, origin), fate): ((&CheckedSubmission, _), &Result<String, _>)| {
             fate.as_ref().ok().map(|id| checked.queued(id, origin, at))
         };
         let events: Vec<_> = checked.iter().zip(origins).zip(&fates).filter_map(queued).collect();
         if !events.is_empty() {
-            self.recorder.record(events, room).await;
+            self.recorder.record(events, reservation).await;
         }
         if let Some(idempotency) = &idempotency {
             self.settle_claim(idempotency, &fates).await;
@@ -171,8 +176,8 @@ impl Services {
         }
     }
 
-    fn publish(&self, checked: &Checked, id: &str) -> Publish {
-        let Checked { submission, entry } = checked;
+    fn publish(&self, checked: &CheckedSubmission, id: &str) -> Publish {
+        let CheckedSubmission { submission, entry } = checked;
         let payload = submission.payload.as_ref().map_or(NO_PAYLOAD, |payload| payload.get());
         let mut publish = self.publisher.publish_raw(entry.job.clone(), entry.queue.clone(), payload).track().id(id);
         if entry.lanes {
@@ -195,7 +200,7 @@ impl Services {
     }
 }
 
-impl Checked {
+impl CheckedSubmission {
     fn queued(&self, id: &str, origin: Option<String>, at: u64) -> JobEvent {
         let Self { submission, entry } = self;
         let due = match submission.due {

@@ -143,7 +143,7 @@ pub struct Task {
     pub stale: bool,
     /// Its steps, the oldest first, of very many copies the first and the last; not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeline: Option<Vec<Step>>,
+    pub timeline: Option<Vec<TimelineStep>>,
 }
 
 /// How far a job is.
@@ -158,7 +158,7 @@ pub struct Progress {
 
 /// One step of a job.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Step {
+pub struct TimelineStep {
     /// When.
     pub at: String,
     /// What: queued, received, started, retrying, snoozed, `cancel_requested`, succeeded, dead or cancelled.
@@ -214,11 +214,11 @@ impl Task {
     }
 
     pub(crate) fn with_timeline(self, entries: Vec<TimelineEntry>) -> Self {
-        Self { timeline: Some(entries.into_iter().map(Step::from).collect()), ..self }
+        Self { timeline: Some(entries.into_iter().map(TimelineStep::from).collect()), ..self }
     }
 }
 
-impl From<TimelineEntry> for Step {
+impl From<TimelineEntry> for TimelineStep {
     fn from(entry: TimelineEntry) -> Self {
         let TimelineEntry { attempt, step, at, worker, detail, .. } = entry;
         let mut detail = if let Some(Value::Object(detail)) = detail { detail } else { Map::new() };

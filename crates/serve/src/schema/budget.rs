@@ -26,15 +26,15 @@ const REFERENCES_BY_NAME: [&str; 2] = ["$dynamicRef", "$recursiveRef"];
 
 /// What the checks of one request may still cost.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Effort(u64);
+pub(crate) struct CheckBudget(u64);
 
-impl Default for Effort {
+impl Default for CheckBudget {
     fn default() -> Self {
         Self(MOST)
     }
 }
 
-impl Effort {
+impl CheckBudget {
     /// Adds what a payload of so many bytes may cost besides.
     pub(super) fn grant(&mut self, bytes: usize) {
         self.0 = self.0.saturating_add(FOR_A_BYTE.saturating_mul(bytes as u64));
@@ -46,7 +46,7 @@ impl Effort {
 
     /// Takes what a check costs. False if it is too much; then nothing is left for others.
     pub(super) fn spend(&mut self, schema: &Value, payload: &Value) -> bool {
-        let mut count = Count { root: schema, left: self.0 };
+        let mut count = CostCounter { root: schema, left: self.0 };
         let is_enough = count.visit(schema, payload, 0).is_some();
         self.0 = if is_enough { count.left } else { 0 };
         is_enough
@@ -90,12 +90,12 @@ pub(super) fn accept(schema: &Value) -> Result<(), &'static str> {
     Ok(())
 }
 
-struct Count<'a> {
+struct CostCounter<'a> {
     root: &'a Value,
     left: u64,
 }
 
-impl Count<'_> {
+impl CostCounter<'_> {
     fn pay(&mut self, cost: usize) -> Option<()> {
         self.left = self.left.checked_sub(cost as u64)?;
         Some(())

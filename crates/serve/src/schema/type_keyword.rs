@@ -4,14 +4,14 @@ use jsonschema::{Keyword, ValidationError, paths::Location};
 use serde_json::{Map, Value};
 
 /// The names of a schema's types, and the width of its integers.
-struct Types {
+struct TypeKeyword {
     names: Vec<String>,
-    integer: Integer,
+    integer: IntegerRange,
 }
 
 /// What an integer may be.
 #[derive(Clone, Copy)]
-enum Integer {
+enum IntegerRange {
     Signed(i64, i64),
     Unsigned(u64),
     /// From -2^63 to 2^64.
@@ -20,7 +20,7 @@ enum Integer {
     Wide,
 }
 
-impl Integer {
+impl IntegerRange {
     /// By the format that the crate schemars writes for Rust's integers.
     fn of(format: Option<&Value>) -> Self {
         match format.and_then(Value::as_str).unwrap_or_default() {
@@ -50,7 +50,7 @@ impl Integer {
     }
 }
 
-impl Types {
+impl TypeKeyword {
     fn take(&self, value: &Value) -> bool {
         self.names.iter().any(|name| match name.as_str() {
             "null" => value.is_null(),
@@ -65,7 +65,7 @@ impl Types {
     }
 }
 
-impl<'i> Keyword<'i> for Types {
+impl<'i> Keyword<'i> for TypeKeyword {
     fn validate(&self, value: &'i Value) -> Result<(), ValidationError<'i>> {
         if self.take(value) {
             return Ok(());
@@ -90,5 +90,5 @@ pub(super) fn keyword<'a>(
     // The schema has been checked against its own: it is a name, or a list of names.
     let names = value.as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice);
     let names = names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect();
-    Ok(Box::new(Types { names, integer: Integer::of(parent.get("format")) }))
+    Ok(Box::new(TypeKeyword { names, integer: IntegerRange::of(parent.get("format")) }))
 }

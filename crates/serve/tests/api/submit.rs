@@ -49,8 +49,11 @@ async fn without_a_default_job_a_task_must_name_one() {
 async fn an_unknown_job_is_refused_with_the_nearest_known() {
     let (site, _worker) = Site::with_worker().await;
     let (status, problem) = site.post("/api/tasks", &json!({ "job": "demo.wrok" })).await;
-    let flaw = &problem["errors"][0];
-    assert_eq!((status.as_u16(), &flaw["pointer"], &flaw["nearest"]), (422, &json!("/job"), &json!("demo.work")));
+    let field_error = &problem["errors"][0];
+    assert_eq!(
+        (status.as_u16(), &field_error["pointer"], &field_error["nearest"]),
+        (422, &json!("/job"), &json!("demo.work"))
+    );
     assert!(problem["detail"].as_str().unwrap().contains(r#"did you mean "demo.work"?"#), "{problem}");
 }
 

@@ -1,7 +1,7 @@
 //! Without a store.
 
 use leveret::testing::dead_letters;
-use leveret_serve::desk::{direct, transfer};
+use leveret_serve::dead::{direct, transfer};
 
 use crate::stage::Stage;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use leveret_harness::eventually;
 use leveret_serve::{
     Options, Server, Services, Tokens,
-    desk::{self, redact::Rules},
+    dead::{self, redact::RedactionRules},
 };
 use leveret_store::{DeadSource, NewDead};
 use reqwest::{Client, Method, StatusCode};
@@ -130,7 +130,7 @@ async fn a_payload_is_shown_edited_taken_back_and_published_byte_for_byte() {
     assert!(site.get(&format!("/{id}")).await.1["original"].as_str().unwrap().contains("1.0}"));
     for payload in ["not json", "", "\u{feff}{}"] {
         assert_eq!(put(payload.to_owned()).await.0, 400, "{payload:?}");
-        assert!(matches!(stage.desk().edit(id, payload.as_bytes(), "anna").await, Err(desk::Error::Payload { .. })));
+        assert!(matches!(stage.dead().edit(id, payload.as_bytes(), "anna").await, Err(dead::Error::Payload { .. })));
     }
     let revert = async || site.send(Method::DELETE, &own, None).await.0;
     assert_eq!((revert().await, revert().await), (StatusCode::OK, StatusCode::CONFLICT));
@@ -164,8 +164,8 @@ async fn a_replay_is_stopped() {
 async fn a_payload_may_say_what_stands_for_a_hidden_one_where_it_did() {
     let stage = Stage::new().await;
     let id = stage.store.take_in(&[letter("other", r#"{"stars": "***", "n": 1}"#)], 1).await.unwrap()[0];
-    assert!(stage.desk().edit(id, br#"{"stars": "***", "n": 2}"#, "anna").await.is_ok());
-    assert!(stage.desk().edit(id, br#"{"stars": "***", "n": "***"}"#, "anna").await.is_err());
+    assert!(stage.dead().edit(id, br#"{"stars": "***", "n": 2}"#, "anna").await.is_ok());
+    assert!(stage.dead().edit(id, br#"{"stars": "***", "n": "***"}"#, "anna").await.is_err());
 }
 
 fn letter(job: &str, payload: &str) -> NewDead {
@@ -252,7 +252,8 @@ async fn a_viewer_neither_sees_secrets_nor_finds_them_letter_by_letter() {
     let payloads = [r#"{"access_token": "hunter2", "ssn": "hunter3", "n": 1}"#, r#"{"access_token": "hunter2""#];
     let ids = stage.store.take_in(&[letter(1, payloads[0]), letter(2, payloads[1])], 1).await.unwrap();
     let tokens = "viewer:an-unguessable-word,operator:another-unguessable-word".parse().unwrap();
-    let mut site = Site::with(&stage, Options { tokens, redact: Rules::new(["ssn".to_owned()]), ..here() }).await;
+    let mut site =
+        Site::with(&stage, Options { tokens, redact: RedactionRules::new(["ssn".to_owned()]), ..here() }).await;
     for (token, found, seen) in [("an-unguessable-word", 0, false), ("another-unguessable-word", 2, true)] {
         site.token = Some(token);
         let count = async |path: &str, of: &str| site.get(path).await.1[of].as_array().unwrap().len();

@@ -23,12 +23,12 @@ async fn a_dead_letter_is_in_the_store_and_no_longer_in_the_broker() {
 #[tokio::test]
 async fn while_the_store_is_away_dead_letters_wait_in_the_broker() {
     let stage = Stage::new().await;
-    let (intake, store) = (stage.intake(), stage.store.clone());
+    let (ingest, store) = (stage.ingest(), stage.store.clone());
     store.close().await;
     stage.kill([1, 2, 3]).await;
     let taken = async || testing::dead_letters(&stage.broker, "money").await.unwrap().is_empty();
-    eventually("all are in the hands of the intake", Duration::from_secs(20), taken).await;
-    intake.stop().await;
+    eventually("all are unacknowledged by the ingest task", Duration::from_secs(20), taken).await;
+    ingest.stop().await;
     let waiting = testing::dead_letters(&stage.broker, "money").await.unwrap();
     assert_eq!(waiting.len(), 3, "taken, not acked, and handed back");
 }
@@ -47,7 +47,7 @@ async fn the_end_of_a_tracked_job_is_known_even_if_its_worker_could_not_tell_it(
 #[tokio::test]
 async fn a_delayed_job_whose_queue_is_gone_is_taken_in_with_the_queue_of_its_workers() {
     let stage = Stage::new().await;
-    let intake = stage.intake();
+    let ingest = stage.ingest();
     let delayed = stage.broker.publisher().publish_raw("charge", "closed-down", r#"{"cents": 1}"#);
     delayed.delay(Duration::from_millis(100)).await.unwrap();
     eventually("it is taken in", Duration::from_secs(10), async || !stage.letters().await.is_empty()).await;
@@ -56,7 +56,7 @@ async fn a_delayed_job_whose_queue_is_gone_is_taken_in_with_the_queue_of_its_wor
         (letter.source, letter.kind.as_str(), letter.queue.as_str()),
         (DeadSource::Unrouted, "unrouted", "money")
     );
-    intake.stop().await;
+    ingest.stop().await;
 }
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn queues_that_no_worker_announced_can_be_named() {
     let (nobody, stop) = (Catalogue::follow(&Broker::memory()), tokio_util::sync::CancellationToken::new());
     stage.kill([1]).await;
     let queues = vec!["money".to_owned()];
-    let run = leveret_serve::desk::intake::run(stage.broker.clone(), stage.store.clone(), nobody, queues, stop.clone());
+    let run = leveret_serve::dead::ingest::run(stage.broker.clone(), stage.store.clone(), nobody, queues, stop.clone());
     let task = tokio::spawn(run);
     stage.until_dead(1).await;
     stop.cancel();

@@ -4,7 +4,7 @@
 
 mod direct;
 mod http;
-mod intake;
+mod ingest;
 mod replay;
 mod stage;
 mod transfer;

@@ -8,10 +8,10 @@ use leveret::{
     testing,
 };
 use leveret_harness::{eventually, eventually_eq};
-use leveret_serve::desk::{
-    Desk, Error, direct,
-    edit::Checked,
-    replay::{Options, Progress},
+use leveret_serve::dead::{
+    DeadLetterService, Error, direct,
+    edit::CheckedAgainst,
+    replay::{ReplayOptions, ReplayProgress},
 };
 use leveret_store::{By, DeadFilter, DeadSource, DeadState, Lease, NewDead, Selection, State};
 use tokio_util::sync::CancellationToken;
@@ -26,8 +26,8 @@ async fn all_come_back_with_their_ids_and_are_marked() {
     stage.bury(1..=40).await;
     stage.mend();
     let seen = Mutex::new(Vec::new());
-    let note = |progress: &Progress| seen.lock().unwrap().push(progress.replayed);
-    let summary = stage.desk().replay(&all(), &Options::default(), BY, note).await.unwrap();
+    let note = |progress: &ReplayProgress| seen.lock().unwrap().push(progress.replayed);
+    let summary = stage.dead().replay(&all(), &ReplayOptions::default(), BY, note).await.unwrap();
     assert_eq!((summary.total, summary.replayed, summary.returned, summary.outcome.as_str()), (40, 40, 0, "done"));
     assert_eq!(stage.charged().await, (1..=40).collect::<Vec<_>>());
     let ids = stage.ledger.done.lock().unwrap().clone();
@@ -59,7 +59,7 @@ async fn a_letter_comes_back_into_the_lane_of_its_priority() {
     }
     stage.bury([2]).await;
     stage.mend();
-    stage.desk().replay(&all(), &Options::default(), BY, |_| ()).await.unwrap();
+    stage.dead().replay(&all(), &ReplayOptions::default(), BY, |_| ()).await.unwrap();
     assert_eq!((stage.charged().await.len(), count()), (6, [4, 4, 4]));
 }
 
@@ -69,10 +69,10 @@ async fn a_group_or_ids_come_back_and_the_rest_stays() {
     let letters = stage.bury(1..=4).await;
     stage.mend();
     let ids = Selection::Ids(vec![letters[1].id, letters[2].id]);
-    stage.desk().replay(&ids, &Options::default(), BY, |_| ()).await.unwrap();
+    stage.dead().replay(&ids, &ReplayOptions::default(), BY, |_| ()).await.unwrap();
     assert_eq!(stage.charged().await, [2, 3]);
     let group = DeadFilter { fingerprint: Some(letters[0].fingerprint.clone()), ..DeadFilter::default() };
-    let summary = stage.desk().replay(&Selection::Filter(group), &Options::default(), BY, |_| ()).await.unwrap();
+    let summary = stage.dead().replay(&Selection::Filter(group), &ReplayOptions::default(), BY, |_| ()).await.unwrap();
     assert_eq!((summary.replayed, stage.charged().await), (2, vec![1, 2, 3, 4]));
 }
 
@@ -81,14 +81,16 @@ async fn an_edited_payload_is_checked_first_and_comes_back_in_place_of_the_other
     let stage = Stage::new().await;
     let id = stage.bury([1]).await[0].id;
     stage.mend();
-    let desk = stage.desk();
-    let Err(Error::Payload { flaws, .. }) = desk.edit(id, br#"{"cents": "two"}"#, BY).await else { panic!("refused") };
-    assert_eq!(flaws[0].pointer, "/payload/cents");
-    assert!(matches!(desk.edit(id, b"no JSON", BY).await, Err(Error::Payload { .. })));
-    assert_eq!(desk.edit(id, br#"{"cents": 2}"#, BY).await.unwrap(), Checked::Schema);
-    desk.replay(&all(), &Options::default(), BY, |_| ()).await.unwrap();
+    let dead = stage.dead();
+    let Err(Error::Payload { field_errors, .. }) = dead.edit(id, br#"{"cents": "two"}"#, BY).await else {
+        panic!("refused")
+    };
+    assert_eq!(field_errors[0].pointer, "/payload/cents");
+    assert!(matches!(dead.edit(id, b"no JSON", BY).await, Err(Error::Payload { .. })));
+    assert_eq!(dead.edit(id, br#"{"cents": 2}"#, BY).await.unwrap(), CheckedAgainst::Schema);
+    dead.replay(&all(), &ReplayOptions::default(), BY, |_| ()).await.unwrap();
     assert_eq!(stage.charged().await, [2]);
-    assert!(matches!(desk.edit(id, br#"{"cents": 3}"#, BY).await, Err(Error::NoLetter(_))), "it is gone by now");
+    assert!(matches!(dead.edit(id, br#"{"cents": 3}"#, BY).await, Err(Error::NoLetter(_))), "it is gone by now");
 }
 
 #[tokio::test]
@@ -97,7 +99,7 @@ async fn the_status_of_a_tracked_job_leaves_dead_at_once() {
     stage.broker.publisher().publish(&Charge { cents: 7 }).id("c7").track().await.unwrap();
     stage.bury([]).await;
     assert_eq!(stage.store.job("c7").await.unwrap().unwrap().state, State::Dead);
-    stage.desk().replay(&all(), &Options::default(), BY, |_| ()).await.unwrap();
+    stage.dead().replay(&all(), &ReplayOptions::default(), BY, |_| ()).await.unwrap();
     assert_eq!(stage.store.job("c7").await.unwrap().unwrap().state, State::Queued);
 }
 
@@ -106,8 +108,8 @@ async fn canaries_that_fail_as_before_keep_the_rest_here() {
     let stage = Stage::new().await;
     stage.bury(1..=10).await;
     let tracker = stage.track();
-    let options = Options { canary: Some(3), ..Options::default() };
-    let summary = stage.desk().replay(&all(), &options, BY, |_| ()).await.unwrap();
+    let options = ReplayOptions { canary: Some(3), ..ReplayOptions::default() };
+    let summary = stage.dead().replay(&all(), &options, BY, |_| ()).await.unwrap();
     assert_eq!((summary.replayed, summary.returned), (3, 7), "{summary:?}");
     assert!(summary.outcome.contains("failed as before: permanent"), "{summary:?}");
     assert_eq!(stage.letters().await.len(), 7);
@@ -135,8 +137,8 @@ async fn a_canary_is_not_judged_by_another_job_that_bears_its_id() {
     };
     stage.store.record(&[other]).await.unwrap();
     let tracker = stage.track();
-    let options = Options { canary: Some(1), ..Options::default() };
-    let summary = stage.desk().replay(&all(), &options, BY, |_| ()).await.unwrap();
+    let options = ReplayOptions { canary: Some(1), ..ReplayOptions::default() };
+    let summary = stage.dead().replay(&all(), &options, BY, |_| ()).await.unwrap();
     assert_eq!((summary.replayed, summary.returned), (1, 1), "{summary:?}");
     assert!(summary.outcome.contains("failed as before"), "{summary:?}");
     tracker.abort();
@@ -150,9 +152,9 @@ async fn an_edited_letter_without_an_origin_stays_the_same_job() {
     let letter = stage.store.letter(id).await.unwrap().unwrap();
     let origin = leveret::feed::RawMessage::from_parts(&letter.properties, letter.payload).unwrap().origin();
     assert!(origin.starts_with("body-"), "{origin}");
-    let (desk, tracker) = (stage.desk(), stage.track());
-    desk.edit(id, br#"{"cents": 2}"#, BY).await.unwrap();
-    desk.replay(&all(), &Options { track: true, ..Options::default() }, BY, |_| ()).await.unwrap();
+    let (dead, tracker) = (stage.dead(), stage.track());
+    dead.edit(id, br#"{"cents": 2}"#, BY).await.unwrap();
+    dead.replay(&all(), &ReplayOptions { track: true, ..ReplayOptions::default() }, BY, |_| ()).await.unwrap();
     assert_eq!(stage.charged().await, [2]);
     let succeeded = async || stage.store.job("c1").await.unwrap().is_some_and(|job| job.state == State::Succeeded);
     eventually("its end is known", Duration::from_secs(20), succeeded).await;
@@ -166,10 +168,10 @@ async fn canaries_that_are_well_let_the_rest_follow() {
     stage.bury(1..=10).await;
     stage.mend();
     let tracker = stage.track();
-    let options = Options { canary: Some(3), ..Options::default() };
+    let options = ReplayOptions { canary: Some(3), ..ReplayOptions::default() };
     let waited = Mutex::new(false);
-    let note = |progress: &Progress| *waited.lock().unwrap() |= progress.waiting && progress.replayed == 3;
-    let summary = stage.desk().replay(&all(), &options, BY, note).await.unwrap();
+    let note = |progress: &ReplayProgress| *waited.lock().unwrap() |= progress.waiting && progress.replayed == 3;
+    let summary = stage.dead().replay(&all(), &options, BY, note).await.unwrap();
     assert_eq!((summary.replayed, summary.outcome.as_str()), (10, "done"));
     assert!(*waited.lock().unwrap());
     tracker.abort();
@@ -179,8 +181,8 @@ async fn canaries_that_are_well_let_the_rest_follow() {
 async fn canaries_of_which_nothing_is_heard_keep_the_rest_here() {
     let stage = Stage::new().await;
     stage.bury(1..=4).await;
-    let options = Options { canary: Some(2), canary_timeout: 0, ..Options::default() };
-    let summary = stage.desk().replay(&all(), &options, BY, |_| ()).await.unwrap();
+    let options = ReplayOptions { canary: Some(2), canary_timeout: 0, ..ReplayOptions::default() };
+    let summary = stage.dead().replay(&all(), &options, BY, |_| ()).await.unwrap();
     assert_eq!((summary.replayed, summary.returned), (2, 2));
     assert!(summary.outcome.contains("no outcome of 2"), "{summary:?}");
 }
@@ -189,8 +191,8 @@ async fn canaries_of_which_nothing_is_heard_keep_the_rest_here() {
 async fn what_no_queue_takes_stays_here_with_the_reason() {
     let stage = Stage::new().await;
     let letters = stage.bury([1, 2]).await;
-    let options = Options { queue: Some("nowhere".into()), ..Options::default() };
-    let summary = stage.desk().replay(&all(), &options, BY, |_| ()).await.unwrap();
+    let options = ReplayOptions { queue: Some("nowhere".into()), ..ReplayOptions::default() };
+    let summary = stage.dead().replay(&all(), &options, BY, |_| ()).await.unwrap();
     assert_eq!((summary.replayed, summary.returned, summary.failed.len()), (0, 2, 2));
     assert_eq!(summary.failed[0].id, letters[0].id);
     assert!(summary.failed[0].reason.contains("nowhere"), "{summary:?}");
@@ -202,22 +204,22 @@ async fn a_replay_that_was_cut_short_goes_on_where_it_was() {
     let stage = Stage::new().await;
     stage.bury(1..=30).await;
     stage.mend();
-    let desk = stage.desk();
-    let options = Options { rate: Some(20.0), ..Options::default() };
-    let cut = tokio::time::timeout(Duration::from_millis(700), desk.replay(&all(), &options, BY, |_| ())).await;
+    let dead = stage.dead();
+    let options = ReplayOptions { rate: Some(20.0), ..ReplayOptions::default() };
+    let cut = tokio::time::timeout(Duration::from_millis(700), dead.replay(&all(), &options, BY, |_| ())).await;
     assert!(cut.is_err(), "thirty at twenty a second take longer");
     let open = stage.store.open_replays().await.unwrap().remove(0);
     assert!(open.replayed > 0 && open.replayed < 30, "{open:?}");
-    let summary = desk.resume(open.id, "bert", |_| ()).await.unwrap();
+    let summary = dead.resume(open.id, "bert", |_| ()).await.unwrap();
     assert_eq!((summary.total, summary.replayed), (30, 30));
     let mut charged = stage.charged().await;
     charged.dedup();
     assert_eq!(charged, (1..=30).collect::<Vec<_>>());
-    assert!(matches!(desk.resume(open.id, BY, |_| ()).await, Err(Error::Ended(_))));
+    assert!(matches!(dead.resume(open.id, BY, |_| ()).await, Err(Error::Ended(_))));
 }
 
 /// Opens a replay as somebody who was killed right then, and lets anybody have it.
-async fn abandoned(stage: &Stage, options: &Options) -> i64 {
+async fn abandoned(stage: &Stage, options: &ReplayOptions) -> i64 {
     let killed = Lease { owner: "killed", until: 1 };
     let (options, by) = (serde_json::to_value(options).unwrap(), By { actor: BY, at: 1 });
     stage.store.start_replay(&all(), &options, by, killed).await.unwrap().id
@@ -228,10 +230,10 @@ async fn a_replay_that_nobody_runs_any_more_is_taken_up_by_a_server() {
     let stage = Stage::new().await;
     stage.bury(1..=5).await;
     stage.mend();
-    let replay = abandoned(&stage, &Options::default()).await;
-    let (desk, stop) = (stage.desk(), CancellationToken::new());
-    let (other, also) = (stage.desk(), stop.clone());
-    let servers = tokio::spawn(async move { tokio::join!(desk.take_up(stop.clone()), other.take_up(stop)) });
+    let replay = abandoned(&stage, &ReplayOptions::default()).await;
+    let (dead, stop) = (stage.dead(), CancellationToken::new());
+    let (other, also) = (stage.dead(), stop.clone());
+    let servers = tokio::spawn(async move { tokio::join!(dead.take_up(stop.clone()), other.take_up(stop)) });
     let ended = async || stage.store.replay(replay).await.unwrap().unwrap().outcome;
     eventually_eq("it ends", Duration::from_secs(20), Some("done".to_owned()), ended).await;
     assert_eq!(stage.charged().await, [1, 2, 3, 4, 5]);
@@ -244,8 +246,8 @@ async fn a_replay_that_is_run_elsewhere_is_not_run_here() {
     let stage = Stage::new().await;
     stage.bury(1..=30).await;
     stage.mend();
-    let (one, two) = (stage.desk(), stage.desk());
-    let options = Options { rate: Some(30.0), ..Options::default() };
+    let (one, two) = (stage.dead(), stage.dead());
+    let options = ReplayOptions { rate: Some(30.0), ..ReplayOptions::default() };
     let held = one.start(&all(), &options, BY).await.unwrap();
     let replay = held.replay().id;
     let running = tokio::spawn(async move { one.go_on(held, BY, |_| ()).await });
@@ -259,19 +261,19 @@ async fn canaries_are_not_forgotten_however_often_a_replay_is_interrupted() {
     let stage = Stage::new().await;
     stage.bury(1..=10).await;
     leveret::feed::keep_events(&stage.broker).await.unwrap();
-    let options = Options { canary: Some(3), canary_timeout: 60, ..Options::default() };
-    let (replay, desk) = (abandoned(&stage, &options).await, stage.desk());
+    let options = ReplayOptions { canary: Some(3), canary_timeout: 60, ..ReplayOptions::default() };
+    let (replay, dead) = (abandoned(&stage, &options).await, stage.dead());
     for _ in 0..4 {
         // Nobody tracks, so that it waits for its canaries until it is cut short.
-        let held = desk.take(replay).await.unwrap();
-        let cut = tokio::time::timeout(Duration::from_millis(500), desk.go_on(held, BY, |_| ())).await;
+        let held = dead.take(replay).await.unwrap();
+        let cut = tokio::time::timeout(Duration::from_millis(500), dead.go_on(held, BY, |_| ())).await;
         assert!(cut.is_err());
         assert_eq!(stage.store.replay(replay).await.unwrap().unwrap().replayed, 3);
         assert!(stage.store.take_replay(replay, Lease { owner: "killed", until: 1 }, u64::MAX).await.unwrap());
     }
     let tracker = stage.track();
-    let held = desk.take(replay).await.unwrap();
-    let summary = desk.go_on(held, BY, |_| ()).await.unwrap();
+    let held = dead.take(replay).await.unwrap();
+    let summary = dead.go_on(held, BY, |_| ()).await.unwrap();
     assert_eq!((summary.replayed, summary.returned), (3, 7), "{summary:?}");
     assert!(summary.outcome.contains("failed as before"), "{summary:?}");
     tracker.abort();
@@ -286,11 +288,11 @@ async fn a_broker_that_is_away_leaves_the_replay_open() {
         publish_timeout: Duration::from_millis(50),
         ..leveret::Config::default()
     };
-    let away = Desk::new(&Broker::amqp(away).unwrap(), &stage.store, &stage.catalogue);
-    let interrupted = away.replay(&all(), &Options::default(), BY, |_| ()).await;
+    let away = DeadLetterService::new(&Broker::amqp(away).unwrap(), &stage.store, &stage.catalogue);
+    let interrupted = away.replay(&all(), &ReplayOptions::default(), BY, |_| ()).await;
     let Err(Error::Interrupted { replay, .. }) = interrupted else { panic!("{interrupted:?}") };
     stage.mend();
-    assert_eq!(stage.desk().resume(replay, BY, |_| ()).await.unwrap().replayed, 1);
+    assert_eq!(stage.dead().resume(replay, BY, |_| ()).await.unwrap().replayed, 1);
     assert_eq!(stage.charged().await, [1]);
 }
 
@@ -300,10 +302,10 @@ async fn what_was_purged_can_be_restored_and_replayed() {
     stage.bury([1, 2]).await;
     let by = By { actor: BY, at: 1 };
     assert_eq!(stage.store.purge(&all(), by).await.unwrap(), 2);
-    assert_eq!(stage.desk().replay(&all(), &Options::default(), BY, |_| ()).await.unwrap().total, 0);
+    assert_eq!(stage.dead().replay(&all(), &ReplayOptions::default(), BY, |_| ()).await.unwrap().total, 0);
     assert_eq!(stage.store.restore(&all(), by).await.unwrap(), 2);
     stage.mend();
-    stage.desk().replay(&all(), &Options::default(), BY, |_| ()).await.unwrap();
+    stage.dead().replay(&all(), &ReplayOptions::default(), BY, |_| ()).await.unwrap();
     assert_eq!(stage.charged().await, [1, 2]);
 }
 
@@ -329,7 +331,7 @@ async fn what_is_too_large_to_be_published_does_not_keep_the_rest() {
     letters.push(as_new(small.payload.clone()));
     stage.store.take_in(&letters, 1).await.unwrap();
     stage.mend();
-    let summary = stage.desk().replay(&all(), &Options::default(), BY, |_| ()).await.unwrap();
+    let summary = stage.dead().replay(&all(), &ReplayOptions::default(), BY, |_| ()).await.unwrap();
     assert_eq!((summary.total, summary.replayed, summary.failed.len()), (6, 2, 4), "{summary:?}");
 }
 
@@ -340,8 +342,8 @@ async fn a_canary_that_is_cancelled_keeps_the_rest_here() {
     // A queue that exists, and that nobody works on.
     let parked = testing::dead_letters(&stage.broker, "parked").await.unwrap();
     assert!(parked.is_empty());
-    let options = Options { canary: Some(1), queue: Some("parked.dead".into()), ..Options::default() };
-    let desk = stage.desk();
+    let options = ReplayOptions { canary: Some(1), queue: Some("parked.dead".into()), ..ReplayOptions::default() };
+    let dead = stage.dead();
     let cancel = async {
         let replayed = async || stage.store.job("c1").await.unwrap().is_some();
         eventually("it is replayed", Duration::from_secs(20), replayed).await;
@@ -362,7 +364,7 @@ async fn a_canary_that_is_cancelled_keeps_the_rest_here() {
         stage.store.record(&[cancelled]).await.unwrap();
     };
     let every = all();
-    let (summary, ()) = tokio::join!(desk.replay(&every, &options, BY, |_| ()), cancel);
+    let (summary, ()) = tokio::join!(dead.replay(&every, &options, BY, |_| ()), cancel);
     let summary = summary.unwrap();
     assert_eq!((summary.replayed, summary.returned), (1, 1), "{summary:?}");
     assert!(summary.outcome.contains("was cancelled"), "{summary:?}");
@@ -373,11 +375,11 @@ async fn a_stop_that_was_cut_short_ends_the_replay_when_it_is_taken_up() {
     let stage = Stage::new().await;
     stage.bury([1, 2]).await;
     stage.mend();
-    let replay = abandoned(&stage, &Options::default()).await;
+    let replay = abandoned(&stage, &ReplayOptions::default()).await;
     // Whoever stops it is killed at once; its lease is over.
     let lease = Lease { owner: "killed", until: 1 };
     assert!(stage.store.stop_replay(replay, lease, "stopped by bert").await.unwrap());
-    let summary = stage.desk().resume(replay, BY, |_| ()).await.unwrap();
+    let summary = stage.dead().resume(replay, BY, |_| ()).await.unwrap();
     assert_eq!((summary.replayed, summary.returned, summary.outcome.as_str()), (0, 2, "stopped by bert"));
     assert_eq!(stage.letters().await.len(), 2);
     assert!(!stage.store.stop_replay(replay, lease, "stopped by bert").await.unwrap(), "it has ended");
@@ -391,16 +393,16 @@ async fn a_replay_that_would_take_for_ever_goes_on_without_a_panic_and_can_be_st
     let (owner, by) = ("somebody who was killed", By { actor: BY, at: 1 });
     let options = serde_json::json!({ "rate": 1e-19 });
     let replay = stage.store.start_replay(&all(), &options, by, Lease { owner, until: 1 }).await.unwrap().id;
-    let desk = stage.desk();
-    let running = tokio::spawn(async move { desk.resume(replay, BY, |_| ()).await });
+    let dead = stage.dead();
+    let running = tokio::spawn(async move { dead.resume(replay, BY, |_| ()).await });
     eventually("the first is published", Duration::from_secs(20), async || {
         stage.store.replay(replay).await.unwrap().unwrap().replayed == 1
     })
     .await;
-    let ended = stage.desk().stop(replay, "bert").await.unwrap();
+    let ended = stage.dead().stop(replay, "bert").await.unwrap();
     assert_eq!((ended.replayed, ended.outcome.as_deref()), (1, Some("stopped by bert")));
     assert!(matches!(running.await.unwrap(), Err(Error::Running(_))), "it is another's");
     assert_eq!((stage.letters().await.len(), stage.charged().await.len()), (2, 1));
-    assert!(matches!(stage.desk().stop(replay, "bert").await, Err(Error::Ended(_))));
-    assert!(matches!(stage.desk().stop(4711, "bert").await, Err(Error::NoReplay(_))));
+    assert!(matches!(stage.dead().stop(replay, "bert").await, Err(Error::Ended(_))));
+    assert!(matches!(stage.dead().stop(4711, "bert").await, Err(Error::NoReplay(_))));
 }

@@ -14,7 +14,7 @@ use leveret::{
     feed::{Feed, Source},
     testing::{self, Running},
 };
-use leveret_serve::desk::{Desk, intake};
+use leveret_serve::dead::{DeadLetterService, ingest};
 use leveret_store::{DeadFilter, DeadLetter, Selection, Store};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -78,8 +78,8 @@ impl Stage {
         Self { broker, store, catalogue, ledger, _worker: worker, _folder: folder }
     }
 
-    pub(crate) fn desk(&self) -> Desk {
-        Desk::new(&self.broker, &self.store, &self.catalogue)
+    pub(crate) fn dead(&self) -> DeadLetterService {
+        DeadLetterService::new(&self.broker, &self.store, &self.catalogue)
     }
 
     pub(crate) fn mend(&self) {
@@ -106,9 +106,9 @@ impl Stage {
         self.kill(cents).await;
         let dead = testing::dead_letters(&self.broker, "money").await.unwrap().len();
         let before = self.store.count_dead(&any()).await.unwrap() as usize;
-        let intake = self.intake();
+        let ingest = self.ingest();
         self.until_dead(before + dead).await;
-        intake.stop().await;
+        ingest.stop().await;
         self.letters().await
     }
 
@@ -122,11 +122,11 @@ impl Stage {
         .await;
     }
 
-    pub(crate) fn intake(&self) -> Intake {
+    pub(crate) fn ingest(&self) -> Ingest {
         let stop = CancellationToken::new();
         let (broker, store, catalogue) = (self.broker.clone(), self.store.clone(), self.catalogue.clone());
-        let task = tokio::spawn(intake::run(broker, store, catalogue, Vec::new(), stop.clone()));
-        Intake { stop, task }
+        let task = tokio::spawn(ingest::run(broker, store, catalogue, Vec::new(), stop.clone()));
+        Ingest { stop, task }
     }
 
     /// What lies there, the oldest first.
@@ -159,13 +159,13 @@ impl Stage {
     }
 }
 
-/// An intake that runs.
-pub(crate) struct Intake {
+/// An ingest task that runs.
+pub(crate) struct Ingest {
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
-impl Intake {
+impl Ingest {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap();

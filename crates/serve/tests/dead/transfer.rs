@@ -1,6 +1,6 @@
 //! To files and back.
 
-use leveret_serve::desk::transfer::{export, import};
+use leveret_serve::dead::transfer::{export, import};
 use leveret_store::{By, DeadFilter};
 
 use crate::stage::{Stage, all};
@@ -27,8 +27,8 @@ async fn what_is_exported_comes_back_byte_for_byte() {
     let again = import(&other.store, file.as_slice(), "bert").await.unwrap();
     assert_eq!((again.imported, again.known), (0, 3), "what is here is known");
     other.mend();
-    let options = leveret_serve::desk::replay::Options::default();
-    other.desk().replay(&all(), &options, "bert", |_| ()).await.unwrap();
+    let options = leveret_serve::dead::replay::ReplayOptions::default();
+    other.dead().replay(&all(), &options, "bert", |_| ()).await.unwrap();
     assert_eq!(other.charged().await, [1, 3, 22]);
 }
 

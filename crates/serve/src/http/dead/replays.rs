@@ -16,10 +16,10 @@ use super::{
     known, shown,
 };
 use crate::{
-    Services,
-    desk::{Error, Held, replay::Options},
+    dead::{Error, ReplayLease, replay::ReplayOptions},
+    detached::run_detached,
     http::{Problem, access::Caller, json as answer, query::Query},
-    services::to_the_end,
+    services::Services,
 };
 
 const MOST_CANARIES: u32 = 1000;
@@ -57,22 +57,22 @@ pub(super) async fn start(
     if wanted.canary_timeout.is_some_and(|timeout| timeout > LONGEST_TIMEOUT) {
         return Err(chosen::invalid("canary_timeout: must be at most 86400"));
     }
-    let options = Options {
+    let options = ReplayOptions {
         rate: wanted.rate,
         canary: wanted.canary,
-        canary_timeout: wanted.canary_timeout.unwrap_or(Options::default().canary_timeout),
+        canary_timeout: wanted.canary_timeout.unwrap_or(ReplayOptions::default().canary_timeout),
         queue: wanted.to,
         track: wanted.track,
     };
     options.check()?;
     if let Some(payload) = &wanted.payload {
         let Some([id]) = wanted.ids.as_deref() else { return Err(chosen::invalid("payload: for one of \"ids\"")) };
-        services.desk.edit(*id, payload.get().as_bytes(), caller.actor()).await?;
+        services.dead.edit(*id, payload.get().as_bytes(), caller.actor()).await?;
     }
     let selection = Body { ids: wanted.ids, filter: wanted.filter, all: wanted.all }.selection()?;
     // The client may go; what was opened must be run.
-    to_the_end(async move {
-        let held = services.desk.start(&selection, &options, caller.actor()).await?;
+    run_detached(async move {
+        let held = services.dead.start(&selection, &options, caller.actor()).await?;
         Ok(run(services, held, caller))
     })
     .await
@@ -86,8 +86,8 @@ pub(super) async fn resume(
 ) -> Result<Response, Problem> {
     Query::read(&uri, &[])?;
     let id = known(id)?;
-    to_the_end(async move {
-        let held = services.desk.take(id).await?;
+    run_detached(async move {
+        let held = services.dead.take(id).await?;
         Ok(run(services, held, caller))
     })
     .await
@@ -101,11 +101,11 @@ pub(super) async fn stop(
 ) -> Result<Response, Problem> {
     Query::read(&uri, &[])?;
     let id = known(id)?;
-    to_the_end(async move {
-        let seized = services.desk.seize(id, caller.actor()).await?;
+    run_detached(async move {
+        let seized = services.dead.seize(id, caller.actor()).await?;
         let response = accepted(seized.held.replay());
         tokio::spawn(async move {
-            if let Err(error) = services.desk.end(seized, caller.actor()).await {
+            if let Err(error) = services.dead.end(seized, caller.actor()).await {
                 tracing::warn!(replay = id, error = leveret_store::chain(&error), "a replay could not be stopped");
             }
         });
@@ -115,9 +115,9 @@ pub(super) async fn stop(
 }
 
 /// If this process ends meanwhile, a server takes the replay up.
-fn run(services: Services, held: Held, caller: Caller) -> Response {
+fn run(services: Services, held: ReplayLease, caller: Caller) -> Response {
     let response = accepted(held.replay());
-    tokio::spawn(async move { held.run(services.desk, caller.actor()).await });
+    tokio::spawn(async move { held.run(services.dead, caller.actor()).await });
     response
 }
 

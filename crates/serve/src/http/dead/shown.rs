@@ -5,7 +5,7 @@ use leveret_store::{DeadLetter, Group, HistoryEntry, Letter, Replay};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::{desk::redact::Rules, http::access::Caller};
+use crate::{dead::redact::RedactionRules, http::access::Caller};
 
 /// What the store calls a fingerprint is the name of a group outside.
 fn grouped(shown: &impl Serialize) -> Value {
@@ -27,7 +27,7 @@ pub(super) fn letter(letter: &DeadLetter) -> Value {
 }
 
 /// With all that its message says, but what is not to be shown.
-pub(super) fn whole(found: &Letter, history: Vec<Value>, rules: &Rules, caller: &Caller) -> Value {
+pub(super) fn whole(found: &Letter, history: Vec<Value>, rules: &RedactionRules, caller: &Caller) -> Value {
     let mut shown = letter(&found.about);
     let message = RawMessage::from_parts(&found.properties, Vec::new());
     let headers = message.map(|message| rules.fields(&message)).unwrap_or_default();

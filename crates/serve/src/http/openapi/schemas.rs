@@ -133,7 +133,7 @@ fn step() -> Value {
 }
 
 fn problem() -> Value {
-    let flaw = json!({
+    let field_error = json!({
         "type": "object",
         "required": ["detail"],
         "properties": {
@@ -151,7 +151,7 @@ fn problem() -> Value {
             "title": { "type": "string" },
             "status": { "type": "integer" },
             "detail": { "type": "string" },
-            "errors": { "type": "array", "items": flaw },
+            "errors": { "type": "array", "items": field_error },
             "task_id": { "type": "string", "description": "Of the kind `uncertain`: the job may have been published." },
             "task_status": schema("Status"),
             "limit": { "type": "integer" },

@@ -1,0 +1,143 @@
+//! Starts, resumes, stops and ends replays.
+
+use leveret_store::{By, Replay, Selection};
+use tokio::time::sleep;
+
+use super::{
+    options::ReplayOptions,
+    progress::{ReplayProgress, ReplaySummary},
+    run::ReplayRun,
+};
+use crate::{
+    dead::{
+        error::Error,
+        lease::{self, ReplayLease, SeizedReplay},
+        service::DeadLetterService,
+        throttle::Throttle,
+    },
+    time::now_ms,
+};
+
+impl DeadLetterService {
+    /// Brings letters back. See [`desk`](super) for an example.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Interrupted`] when the broker is away for long, [`Error::Store`]; the replay is open then, and is taken
+    /// up by a server.
+    pub async fn replay(
+        &self,
+        selection: &Selection,
+        options: &ReplayOptions,
+        actor: &str,
+        progress: impl FnMut(&ReplayProgress) + Send,
+    ) -> Result<ReplaySummary, Error> {
+        let held = self.start(selection, options, actor).await?;
+        self.go_on(held, actor, progress).await
+    }
+
+    /// Opens a replay that is ours, for those who answer before it is done: [`go_on`](Self::go_on) carries it out.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`]; [`Error::Store`]: the replay may be open then, and is taken up by a server.
+    pub async fn start(
+        &self,
+        selection: &Selection,
+        options: &ReplayOptions,
+        actor: &str,
+    ) -> Result<ReplayLease, Error> {
+        options.check()?;
+        let (kept, owner) = (serde_json::to_value(options).unwrap_or_default(), lease::new_owner());
+        let by = By { actor, at: now_ms() };
+        let replay = self.store.start_replay(selection, &kept, by, lease::lease(&owner)).await?;
+        // Of very many letters the start takes longer than the lease.
+        if !self.store.renew_replay(replay.id, lease::lease(&owner)).await? {
+            return Err(Error::Running(replay.id));
+        }
+        Ok(ReplayLease { replay, owner })
+    }
+
+    /// Goes on with a replay that was interrupted, by whatever. If whoever ran it was killed, this waits until its lease
+    /// is over, up to 20 s.
+    ///
+    /// # Errors
+    ///
+    /// As [`replay`](Self::replay) and [`take`](Self::take).
+    pub async fn resume(
+        &self,
+        replay: i64,
+        actor: &str,
+        progress: impl FnMut(&ReplayProgress) + Send,
+    ) -> Result<ReplaySummary, Error> {
+        self.go_on(self.take_when_free(replay).await?, actor, progress).await
+    }
+
+    /// Ends a replay, whoever runs it: what is not published by then lies there again. It takes some seconds if the replay
+    /// runs, until whoever runs it has noticed and marked what was under way.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoReplay`], [`Error::Ended`], [`Error::Store`].
+    pub async fn stop(&self, id: i64, actor: &str) -> Result<Replay, Error> {
+        let seized = self.seize(id, actor).await?;
+        self.end(seized, actor).await
+    }
+
+    /// Ends a replay that was taken from whoever ran it.
+    pub(crate) async fn end(
+        &self,
+        SeizedReplay { held, was_running }: SeizedReplay,
+        actor: &str,
+    ) -> Result<Replay, Error> {
+        if was_running {
+            sleep(lease::NOTICED_WITHIN).await;
+        }
+        let (id, by, outcome) = (held.replay.id, By { actor, at: now_ms() }, format!("stopped by {actor}"));
+        self.store.finish_replay(id, &held.owner, &outcome, by).await?.ok_or(Error::Ended(id))?;
+        self.store.replay(id).await?.ok_or(Error::NoReplay(id))
+    }
+
+    /// Carries a replay out that is ours.
+    ///
+    /// # Errors
+    ///
+    /// As [`replay`](Self::replay); [`Error::Running`] if the store was away for so long that another has it now.
+    pub async fn go_on(
+        &self,
+        held: ReplayLease,
+        actor: &str,
+        progress: impl FnMut(&ReplayProgress) + Send,
+    ) -> Result<ReplaySummary, Error> {
+        let replay = held.replay();
+        let options: ReplayOptions = serde_json::from_value(replay.options.clone()).unwrap_or_default();
+        let done = ReplayProgress {
+            replay: replay.id,
+            total: replay.total,
+            replayed: replay.replayed,
+            failed: 0,
+            waiting: false,
+        };
+        let throttle = Throttle::new(options.rate);
+        let mut run = ReplayRun { dead: self, options, actor, progress, throttle, done, failed: Vec::new(), after: 0 };
+        let work = async {
+            // Whoever stopped it was killed before its end.
+            if let Some(stopped) = &replay.outcome {
+                return Ok(stopped.clone());
+            }
+            run.all(replay.judged).await
+        };
+        let outcome = match held.keep(&self.store, work).await {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(error)) => {
+                held.release(&self.store).await;
+                return Err(error);
+            }
+            None => return Err(Error::Running(replay.id)),
+        };
+        let returned = self.store.finish_replay(replay.id, &held.owner, &outcome, run.by()).await?;
+        let returned = returned.ok_or(Error::Running(replay.id))?;
+        let ReplayRun { done: ReplayProgress { replay, total, replayed, .. }, failed, .. } = run;
+        Ok(ReplaySummary { replay, total, replayed, returned, failed, outcome })
+    }
+}

@@ -1,0 +1,40 @@
+//! An error in one field of a request, with its place.
+
+use serde::Serialize;
+
+/// One thing that is wrong with a submission.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    /// Which item of a batch, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<usize>,
+    /// Where in the submission, as a JSON pointer (RFC 6901).
+    pub pointer: String,
+    /// What is wrong there, in words.
+    pub detail: String,
+    /// The name that was meant, perhaps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<String>,
+}
+
+impl FieldError {
+    pub(crate) fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { index: None, pointer: pointer.into(), detail: detail.into(), nearest: None }
+    }
+
+    /// A name that is not known, next to the one that is most like it.
+    pub(crate) fn unknown<'a>(
+        pointer: impl Into<String>,
+        what: &str,
+        name: &str,
+        known: impl Iterator<Item = &'a str>,
+    ) -> Self {
+        let nearest = nearest(name, known);
+        let meant = nearest.as_ref().map(|nearest| format!(": did you mean {nearest:?}?")).unwrap_or_default();
+        Self { index: None, pointer: pointer.into(), detail: format!("{what} {name:?}{meant}"), nearest }
+    }
+}
+
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    known.min_by_key(|known| strsim::damerau_levenshtein(name, known)).map(str::to_owned)
+}
