@@ -1,9 +1,10 @@
 //! An error in one field of a request, with its place.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// One thing that is wrong with a submission.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// Which item of a batch, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -20,6 +21,11 @@ pub struct FieldError {
 impl FieldError {
     pub(crate) fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { index: None, pointer: pointer.into(), detail: detail.into(), nearest: None }
+    }
+
+    /// The same error, in one item of a batch.
+    pub(crate) fn of_item(self, index: usize) -> Self {
+        Self { index: Some(index), ..self }
     }
 
     /// A name that is not known, next to the one that is most like it.

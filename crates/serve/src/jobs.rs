@@ -14,6 +14,7 @@ mod task;
 
 use leveret_store::{Cursor, Filter, Page};
 
+pub(crate) use self::submission::SubmissionFields;
 pub use self::{
     cancel::CancelledWhile,
     error::Error,

@@ -6,6 +6,7 @@ use leveret::catalogue::Catalogue;
 use leveret_store::By;
 use serde::Serialize;
 use tokio::time::timeout;
+use utoipa::ToSchema;
 
 use super::{error::Error, redact, service::DeadLetterService};
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What an edited payload was checked against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckedAgainst {
     /// The job's schema allows it.

@@ -10,6 +10,7 @@ use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
 };
+use utoipa::ToSchema;
 
 use super::error::Error;
 use crate::time::now_ms;
@@ -22,7 +23,7 @@ const BYTES_AT_ONCE: usize = 8 << 20;
 const BAD_SHOWN: usize = 100;
 
 /// What came of an import.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Imported {
     /// Letters that lie there now and did not before.
     pub imported: u64,
@@ -31,13 +32,15 @@ pub struct Imported {
     /// Lines that are no letters.
     pub bad: u64,
     /// The first hundred of them.
+    #[schema(max_items = 100)]
     pub bad_lines: Vec<BadLine>,
 }
 
 /// A line that is no letter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct BadLine {
     /// Its number, from 1.
+    #[schema(minimum = 1)]
     pub line: u64,
     /// Why.
     pub reason: String,

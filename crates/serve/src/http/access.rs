@@ -7,21 +7,25 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Request, State},
+    extract::{FromRequestParts, Request, State},
     http::{
         HeaderMap, Method, StatusCode, Uri,
         header::{AUTHORIZATION, ORIGIN, WWW_AUTHENTICATE},
+        request::Parts,
     },
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
-use super::Problem;
+use super::problem::Problem;
 use crate::tokens::{Holder, Role, Tokens};
 
 const PUBLIC: [&str; 4] = ["/livez", "/readyz", "/api", "/api/openapi.json"];
 
-/// Who asks, as an extension of the request.
+/// The files of the page `/api`.
+const PUBLIC_FILES: &str = "/api/ui/";
+
+/// The client of a request: its role, and its name in the audit log.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     role: Option<Role>,
@@ -34,9 +38,9 @@ impl Caller {
         self.role != Some(Role::Viewer)
     }
 
-    pub(crate) fn must_be_operator(&self) -> Result<(), Problem> {
+    fn into_operator(self) -> Result<Operator, Problem> {
         let refused = || Problem::new(StatusCode::FORBIDDEN, "forbidden", "this needs the token of an operator");
-        if self.is_operator() { Ok(()) } else { Err(refused()) }
+        if self.is_operator() { Ok(Operator(self)) } else { Err(refused()) }
     }
 
     /// As whom the audit log knows them.
@@ -54,6 +58,27 @@ impl Caller {
     }
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let missing = || Problem::internal(&std::io::Error::other("a request that was not checked for access"));
+        parts.extensions.get::<Self>().cloned().ok_or_else(missing)
+    }
+}
+
+/// A client that may do everything: what a GET requires that shows secrets.
+#[derive(Debug)]
+pub(crate) struct Operator(pub(crate) Caller);
+
+impl<S: Send + Sync> FromRequestParts<S> for Operator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Caller::from_request_parts(parts, state).await?.into_operator()
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Access {
     tokens: Tokens,
@@ -68,7 +93,7 @@ impl Access {
         if self.tokens.is_empty() {
             return local(uri, headers).map(|()| Caller { role: None, actor: "api:local".to_owned() });
         }
-        if PUBLIC.contains(&uri.path()) {
+        if PUBLIC.contains(&uri.path()) || uri.path().starts_with(PUBLIC_FILES) {
             return Ok(Caller { role: Some(Role::Viewer), actor: "api:anybody".to_owned() });
         }
         let holder = bearer(headers).and_then(|token| self.tokens.holder(token));
@@ -78,9 +103,10 @@ impl Access {
         };
         let caller = Caller::with(holder);
         if needed(method) == Role::Operator {
-            caller.must_be_operator()?;
+            caller.into_operator().map(|Operator(caller)| caller)
+        } else {
+            Ok(caller)
         }
-        Ok(caller)
     }
 }
 

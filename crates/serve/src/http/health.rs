@@ -9,7 +9,7 @@ use axum::{
 };
 use tokio::time::timeout;
 
-use super::{Problem, trace::Trace};
+use super::{problem::Problem, trace::Trace};
 use crate::services::Services;
 
 const PING_WITHIN: Duration = Duration::from_secs(2);

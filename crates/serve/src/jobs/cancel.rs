@@ -4,12 +4,13 @@ use leveret::event::{JobEvent, Step};
 use leveret_store::{By, Job, State};
 use serde::Serialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::{Error, Status};
 use crate::{detached::run_detached, recorder::Reservation, services::Services, time::now_ms};
 
 /// Where a job was when it was cancelled, as far as is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CancelledWhile {
     /// It waited, and will not start.

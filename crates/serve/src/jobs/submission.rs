@@ -3,6 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::value::{RawValue, Value};
+use utoipa::{
+    ToSchema, openapi,
+    openapi::schema::{ObjectBuilder, SchemaType, Type},
+};
 
 use crate::{
     field_error::FieldError,
@@ -57,29 +61,73 @@ pub enum Due {
     At(u64),
 }
 
+/// A job to submit. All fields may be absent or null.
+#[derive(Default, ToSchema)]
+#[schema(as = Submission)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SubmissionFields {
+    /// A text to show with the task, at most 1024 bytes; the job's name unless set.
+    #[schema(min_length = 1, max_length = 1024)]
+    name: Option<String>,
+    /// The job to run, one of GET /api/jobs; the server's default job unless set.
+    #[schema(min_length = 1, max_length = 128)]
+    job: Option<String>,
+    /// Any JSON that fits the schema of the job; {} unless set.
+    #[schema(value_type = Option<Value>)]
+    payload: Option<Box<RawValue>>,
+    /// Another queue than the job's own. A worker must have announced the job for it.
+    #[schema(min_length = 1, max_length = 255)]
+    queue: Option<String>,
+    /// Higher priorities run first; 4 unless set. The version of the broker decides which levels it tells apart.
+    #[schema(maximum = 31)]
+    priority: Option<u8>,
+    #[schema(schema_with = delay_schema)]
+    delay: Option<Duration>,
+    /// Runs the job then (RFC 3339), or at once if that is over. Not together with delay.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    run_at: Option<u64>,
+    #[schema(schema_with = expires_in_schema)]
+    expires_in: Option<Duration>,
+}
+
+fn delay_schema() -> openapi::Object {
+    duration_schema("Runs the job after this time")
+}
+
+fn expires_in_schema() -> openapi::Object {
+    duration_schema("Fails the job if it has not started within this time, which must be longer than the delay")
+}
+
+fn duration_schema(effect: &str) -> openapi::Object {
+    let types = [Type::String, Type::Integer, Type::Null];
+    let object = ObjectBuilder::new().schema_type(SchemaType::from_iter(types)).minimum(Some(0));
+    let description = format!("{effect}: a number and us, ms, s, m or h; or whole seconds. Less than ten years.");
+    object.pattern(Some("^[0-9]+(us|ms|s|m|h)?$")).description(Some(description)).build()
+}
+
 impl Submission {
     /// Reads a JSON object.
     ///
     /// # Errors
     ///
-    /// All that is wrong with it.
+    /// Every field that is not valid.
     pub fn parse(json: &str) -> Result<Self, Vec<FieldError>> {
         let fields: BTreeMap<String, &RawValue> = serde_json::from_str(json)
             .map_err(|_| vec![FieldError::new("", format!("must be an object with any of {}", FIELDS.join(", ")))])?;
-        let mut read = Reader { field_errors: Vec::new(), submission: Self::default() };
+        let mut read = Reader::default();
         for (name, value) in &fields {
             read.field(name, value);
         }
-        read.field_errors.extend(repeated(json));
+        let Reader { mut field_errors, fields: read } = read;
+        field_errors.extend(repeated(json));
         if fields.contains_key("delay") && fields.contains_key("run_at") {
-            read.field_errors.push(FieldError::new("/run_at", "either delay or run_at, not both"));
+            field_errors.push(FieldError::new("/run_at", "either delay or run_at, not both"));
         }
-        read.field_errors.extend(read.submission.born_expired());
-        if read.field_errors.is_empty() { Ok(read.submission) } else { Err(read.field_errors) }
+        let submission = Self::from(read);
+        field_errors.extend(submission.born_expired());
+        if field_errors.is_empty() { Ok(submission) } else { Err(field_errors) }
     }
-}
 
-impl Submission {
     fn born_expired(&self) -> Option<FieldError> {
         let delay = match self.due {
             Due::Now => Duration::ZERO,
@@ -94,22 +142,43 @@ impl Submission {
     }
 }
 
+impl From<SubmissionFields> for Submission {
+    fn from(fields: SubmissionFields) -> Self {
+        let due = match (fields.delay, fields.run_at) {
+            (_, Some(at)) => Due::At(at),
+            (Some(delay), None) => Due::After(delay),
+            (None, None) => Due::Now,
+        };
+        Self {
+            name: fields.name,
+            job: fields.job,
+            payload: fields.payload,
+            queue: fields.queue,
+            priority: fields.priority,
+            due,
+            expires_in: fields.expires_in,
+        }
+    }
+}
+
+/// Reads field by field, so that a client learns of every error at once.
+#[derive(Default)]
 struct Reader {
     field_errors: Vec<FieldError>,
-    submission: Submission,
+    fields: SubmissionFields,
 }
 
 impl Reader {
     fn field(&mut self, name: &str, raw: &RawValue) {
         if name == "payload" {
-            self.submission.payload = Some(raw.to_owned());
+            self.fields.payload = Some(raw.to_owned());
             return;
         }
         if !FIELDS.contains(&name) {
             self.field_errors.push(FieldError::unknown(pointer(name), "no such field:", name, FIELDS.into_iter()));
             return;
         }
-        // What is null is as good as absent.
+        // Null counts as absent.
         let value = match serde_json::from_str(raw.get()) {
             Ok(Value::Null) => return,
             Ok(value) => value,
@@ -121,15 +190,15 @@ impl Reader {
     }
 
     fn set(&mut self, name: &str, value: &Value) -> Result<(), String> {
-        let submission = &mut self.submission;
+        let fields = &mut self.fields;
         match name {
-            "name" => submission.name = Some(text(value, LONGEST_NAME)?),
-            "job" => submission.job = Some(text(value, 128)?),
-            "queue" => submission.queue = Some(text(value, 255)?),
-            "priority" => submission.priority = Some(priority(value)?),
-            "delay" => submission.due = Due::After(duration(value)?),
-            "run_at" => submission.due = Due::At(time(value)?),
-            _ => submission.expires_in = Some(duration(value)?),
+            "name" => fields.name = Some(text(value, LONGEST_NAME)?),
+            "job" => fields.job = Some(text(value, 128)?),
+            "queue" => fields.queue = Some(text(value, 255)?),
+            "priority" => fields.priority = Some(priority(value)?),
+            "delay" => fields.delay = Some(duration(value)?),
+            "run_at" => fields.run_at = Some(time(value)?),
+            _ => fields.expires_in = Some(duration(value)?),
         }
         Ok(())
     }

@@ -99,8 +99,7 @@ impl Services {
         for (index, submission) in submissions.into_iter().enumerate() {
             match self.check(&submission, &mut budget) {
                 Ok(entry) => checked.push(CheckedSubmission { submission, entry }),
-                Err(found) => field_errors
-                    .extend(found.into_iter().map(|field_error| FieldError { index: Some(index), ..field_error })),
+                Err(found) => field_errors.extend(found.into_iter().map(|error| error.of_item(index))),
             }
         }
         if field_errors.is_empty() { Ok(checked) } else { Err(Error::Invalid { field_errors }) }

@@ -6,11 +6,18 @@ use leveret_store::{Filter, Job, State, TimelineEntry};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use utoipa::{
+    ToSchema,
+    openapi::schema::{Object, ObjectBuilder, SchemaType, Type},
+};
 
 use crate::time::rfc3339;
 
-/// Where a job is, as its submitter sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// The status of a task.
+///
+/// Pending: in its queue. Scheduled: waits for its time. Processing: runs. Retrying: an attempt failed, and another
+/// follows. Completed, Failed: ended. Cancelled: will not start, or was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub enum Status {
     /// In its queue.
     Pending,
@@ -85,13 +92,14 @@ impl FromStr for Status {
 }
 
 /// A tracked job as it is shown. Times are RFC 3339.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Task {
     /// The job's id.
     pub id: String,
     /// The text that it was submitted with; the job's name if there was none.
     pub name: String,
     /// The priority that it was submitted with.
+    #[schema(required)]
     pub priority: Option<u8>,
     /// Where it is.
     pub status: Status,
@@ -106,25 +114,33 @@ pub struct Task {
     /// The job queue.
     pub queue: String,
     /// The attempt, from 1.
+    #[schema(minimum = 1)]
     pub attempt: u32,
     /// When it was submitted.
+    #[schema(format = DateTime)]
     pub created_at: String,
     /// When it goes on, while it waits for that.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     pub due_at: Option<String>,
     /// When it is given up if it has not started.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     pub expires_at: Option<String>,
     /// The latest start of its handler.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     pub started_at: Option<String>,
     /// Its end.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     pub finished_at: Option<String>,
     /// The latest news.
+    #[schema(format = DateTime)]
     pub updated_at: String,
     /// When somebody cancelled it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     pub cancel_requested_at: Option<String>,
     /// Host and process id of the worker that had it last.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -147,9 +163,10 @@ pub struct Task {
 }
 
 /// How far a job is.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Progress {
     /// From 0 to 1.
+    #[schema(minimum = 0, maximum = 1)]
     pub fraction: f64,
     /// In words.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,13 +174,17 @@ pub struct Progress {
 }
 
 /// One step of a job.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = Step)]
 pub struct TimelineStep {
     /// When.
+    #[schema(format = DateTime)]
     pub at: String,
     /// What: queued, received, started, retrying, snoozed, `cancel_requested`, succeeded, dead or cancelled.
+    #[schema(schema_with = step_names)]
     pub step: String,
     /// Which attempt, from 1.
+    #[schema(minimum = 1)]
     pub attempt: u32,
     /// Host and process id of the worker.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -171,6 +192,22 @@ pub struct TimelineStep {
     /// The rest of it: `due`, `expires`, `kind`, `error`, `too_large`.
     #[serde(flatten)]
     pub detail: Map<String, Value>,
+}
+
+fn step_names() -> Object {
+    let names = [
+        "queued",
+        "received",
+        "started",
+        "retrying",
+        "snoozed",
+        "cancel_requested",
+        "succeeded",
+        "duplicate",
+        "dead",
+        "cancelled",
+    ];
+    ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).enum_values(Some(names)).build()
 }
 
 impl Task {

@@ -111,7 +111,7 @@ async fn a_viewer_may_look_and_an_operator_may_do_all() {
 #[tokio::test]
 async fn probes_and_the_document_need_no_token() {
     let site = guarded().await;
-    for path in ["/livez", "/api", "/api/openapi.json"] {
+    for path in ["/livez", "/api", "/api/ui/swagger-ui.css", "/api/openapi.json"] {
         assert_eq!(ask(&site, Method::GET, path, &[]).await.status(), 200, "{path}");
     }
 }
