@@ -3,17 +3,17 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// One thing that is wrong with a submission.
+/// An error in one field of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
-    /// Which item of a batch, from 0.
+    /// The item of a batch, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<usize>,
-    /// Where in the submission, as a JSON pointer (RFC 6901).
+    /// The place in the request, as a JSON pointer (RFC 6901).
     pub pointer: String,
-    /// What is wrong there, in words.
+    /// The error, for people.
     pub detail: String,
-    /// The name that was meant, perhaps.
+    /// The known name that is most similar to the given one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nearest: Option<String>,
 }
@@ -28,7 +28,7 @@ impl FieldError {
         Self { index: Some(index), ..self }
     }
 
-    /// A name that is not known, next to the one that is most like it.
+    /// An unknown name, with the most similar known one.
     pub(crate) fn unknown<'a>(
         pointer: impl Into<String>,
         what: &str,

@@ -1,8 +1,7 @@
-//! Writes into the store what this server tells of jobs itself, such as that they are queued: all that waits at once, so
-//! that many requests share one commit.
+//! Writes this server's own status updates into the store, such as `queued`. All waiting updates share one commit.
 //!
-//! It stands behind a confirmed publish: what it was given is not refused any more, but tried until the store has it.
-//! So there is room for so much only, to be had before the publish.
+//! Recording follows a confirmed publish, so an update cannot be refused: it is retried until the store has it. A request
+//! therefore reserves capacity before it publishes.
 
 use std::{
     sync::{
@@ -21,17 +20,17 @@ use tokio::{
 
 use crate::waiters::Waiters;
 
-/// Events that may wait for the store: some 10 MB.
+/// The greatest number of updates that wait for the store: about 10 MB.
 const CAPACITY: usize = 20_000;
 const AT_ONCE: usize = 64;
-/// How long an answer waits for the store once its job is published.
+/// How long a response waits for the store after its job is published.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// A store that has not written for so long is away.
+/// A store that has not answered for so long counts as unreachable.
 const SILENT_AFTER: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// A cheap handle on the task that writes.
+/// A handle on the task that writes. Clones are cheap.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
     entries: mpsc::UnboundedSender<RecordRequest>,
@@ -39,7 +38,7 @@ pub(crate) struct Recorder {
     writer: StatusWriter,
 }
 
-/// Reservation for events that are yet to happen.
+/// Capacity for status updates of jobs that are not published yet.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     _permits: OwnedSemaphorePermit,
@@ -48,12 +47,12 @@ pub(crate) struct Reservation {
 #[derive(Debug)]
 struct RecordRequest {
     events: Vec<JobEvent>,
-    /// Dropped when they are written.
+    /// Dropped when the updates are written.
     _written: oneshot::Sender<()>,
     _reservation: Option<Reservation>,
 }
 
-/// Records events until the store has them, and wakes who waits for their jobs.
+/// Writes status updates until the store has them, and wakes the clients that wait for their jobs.
 #[derive(Clone, Debug)]
 pub(crate) struct StatusWriter {
     store: Store,
@@ -77,12 +76,12 @@ impl Recorder {
         Self { entries, reservation: Arc::new(Semaphore::new(CAPACITY)), writer }
     }
 
-    /// What both this and the tracker write with.
+    /// The writer, which the tracker uses too.
     pub(crate) fn writer(&self) -> &StatusWriter {
         &self.writer
     }
 
-    /// Reservation for so many events; none while the store is away, or slower than what comes.
+    /// Reserves capacity for so many updates; none while the store is unreachable or too slow.
     pub(crate) fn reserve(&self, events: usize) -> Option<Reservation> {
         if self.writer.away.load(Ordering::Acquire) {
             return None;
@@ -94,27 +93,27 @@ impl Recorder {
             .map(|permits| Reservation { _permits: permits })
     }
 
-    /// Hands events over, and waits until they are written, but not for long.
+    /// Queues updates, and waits a short time until they are written.
     pub(crate) async fn record(&self, events: Vec<JobEvent>, reservation: Reservation) {
         let (sender, written) = oneshot::channel();
         let sent = self.entries.send(RecordRequest { events, _written: sender, _reservation: Some(reservation) });
         if sent.is_err() || timeout(PATIENCE, written).await.is_err() {
-            tracing::warn!("the store is slow: jobs are accepted whose status will be known later");
+            tracing::warn!("the store is slow: accepted jobs have no status yet");
         }
     }
 
-    /// Waits until all is written that was handed over before.
+    /// Waits until all queued updates are written.
     pub(crate) async fn flush(&self, within: Duration) {
         let (sender, written) = oneshot::channel();
         let sent = self.entries.send(RecordRequest { events: Vec::new(), _written: sender, _reservation: None });
         if sent.is_err() || timeout(within, written).await.is_err() {
-            tracing::warn!("stopping before the store has all that was told");
+            tracing::warn!("stopping before the store has all status updates");
         }
     }
 }
 
 impl StatusWriter {
-    /// Tries for ever, whatever is wrong with the store. Only an event that it refuses for itself is logged and left out.
+    /// Tries until the store has the updates. Only an update that the store refuses by itself is logged and dropped.
     pub(crate) async fn write(&self, events: &[JobEvent]) {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -122,8 +121,8 @@ impl StatusWriter {
                 Ok(moved) => return self.written(&moved),
                 Err(error) => error,
             };
-            // Whatever is wrong with a batch, one event of it may be to blame. A single one is left out if it is refused
-            // for itself; while there is more wrong, such as a table that is missing, it waits.
+            // One update may be the cause of any failure of a batch. A single update is dropped only if the store refuses
+            // it; for other faults, such as a missing table, it waits.
             if error.is_refusal() || (events.len() > 1 && !error.is_unavailable()) {
                 return self.write_each(events, &error).await;
             }
@@ -133,7 +132,7 @@ impl StatusWriter {
         }
     }
 
-    /// A store that does not answer is as good as away, long before it says so itself.
+    /// A store that does not answer counts as unreachable, long before its connection fails.
     async fn try_write(&self, events: &[JobEvent]) -> leveret_store::Result<Vec<Moved>> {
         let mut record = std::pin::pin!(self.store.record(events));
         if let Ok(recorded) = timeout(SILENT_AFTER, &mut record).await {
@@ -145,7 +144,7 @@ impl StatusWriter {
 
     fn failed(&self, error: &leveret_store::Error) {
         if !self.away.swap(true, Ordering::AcqRel) {
-            tracing::warn!(error = leveret_store::chain(&error), "the store takes nothing, trying again");
+            tracing::warn!(error = leveret_store::chain(&error), "the store accepts no writes, trying again");
         }
     }
 
@@ -160,13 +159,13 @@ impl StatusWriter {
             error = leveret_store::chain(&error),
             job_id = event.id,
             step = event.step.name(),
-            "a step that the store cannot hold is left out"
+            "dropped a status update that the store refuses"
         );
     }
 
     fn written(&self, moved: &[Moved]) {
         if self.away.swap(false, Ordering::AcqRel) {
-            tracing::info!("the store takes what it is given again");
+            tracing::info!("the store accepts writes again");
         }
         self.waiters.moved(moved);
     }

@@ -1,8 +1,8 @@
-//! Payloads against the JSON Schemas that workers announced. Nothing is ever fetched for a schema.
+//! Checks payloads against the JSON Schemas that workers announced. A schema cannot refer to another document.
 //!
-//! A schema comes from whoever may write to the catalogue, and a payload from whoever may submit: together they must cost
-//! neither the server's threads nor its memory. What a check may cost is counted before it is made ([`effort`]), and it is
-//! made on a thread of its own. Beyond the schema a payload must be what a handler can decode ([`types`]).
+//! Schema and payload come from clients: together they must exhaust neither the server's threads nor its memory. The cost
+//! of a check is counted beforehand ([`budget`]), and the check runs on its own thread. Beyond the schema, a handler must
+//! be able to decode the payload ([`type_keyword`]).
 
 mod budget;
 mod type_keyword;
@@ -24,64 +24,65 @@ use tokio::sync::{Semaphore, oneshot};
 pub(crate) use self::budget::CheckBudget;
 use crate::{field_error::FieldError, json};
 
-/// Errors of one payload that are reported; a client can fix them and submit again.
+/// The greatest number of reported errors for one payload.
 pub(crate) const MAX_FIELD_ERRORS: usize = 20;
-/// Errors are all made before the first is read, so that of a payload which costs more than this only the first is made.
+/// The validator makes all errors before the first is read. For a payload that costs more than this, only the first error
+/// is made.
 const ALL_ERRORS_BUDGET: u64 = 20_000;
-/// Of one regular expression, compiled.
+/// The greatest size of a compiled regular expression.
 const PATTERN_BYTES: usize = 256 * 1024;
-/// Schemas refer to each other as deeply as [`effort`] lets them, in a debug build too.
+/// Enough for the deepest schema that [`budget`] accepts, also in a debug build.
 const STACK: usize = 64 << 20;
 
-/// Checks that are made at once.
+/// The greatest number of checks at once.
 static CHECKS: Semaphore = Semaphore::const_new(4);
 
-/// What came of a check.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SchemaCheck {
-    /// The schema allows it, or there is none.
+    /// The payload fits the schema, or the job has no schema.
     Valid,
-    /// It could not be checked.
+    /// The payload could not be checked.
     Unchecked,
-    /// What is wrong with it, each with its place under `/payload`.
+    /// The errors of the payload, each with its place under `/payload`.
     Invalid(Vec<FieldError>),
 }
 
-/// Makes checks away from the threads that serve requests; none if the machine gives no thread for it.
+/// Makes checks on a thread of their own; none if the machine has no thread left.
 pub(crate) async fn checked<T: Send + 'static>(checks: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    // It is never closed.
+    // The semaphore is never closed.
     let permit = CHECKS.acquire().await.ok()?;
     let (done, result) = oneshot::channel();
     let thread = thread::Builder::new().name("schema".to_owned()).stack_size(STACK);
     let run = move || {
         let result = checks();
-        // The thread holds it, because it runs on when its caller is gone.
+        // The thread holds the permit, because it continues when its caller is dropped.
         drop(permit);
-        // A caller that has gone needs no result.
+        // A dropped caller needs no result.
         drop(done.send(result));
     };
     thread.spawn(run).ok()?;
     result.await.ok()
 }
 
-/// Compiled schemas, by job and queue; each is made anew when its entry is announced anew.
+/// Compiled schemas by job and queue. A new announcement replaces the schema.
 #[derive(Debug, Default)]
 pub(crate) struct Schemas(Mutex<HashMap<(String, String), Compiled>>);
 
 #[derive(Clone, Debug)]
 struct Compiled {
     of: Arc<Entry>,
-    /// None: it cannot be compiled, or there is none.
+    /// None if the schema cannot be compiled, or there is none.
     validator: Option<Arc<Validator>>,
-    /// Whether the log has it that a payload was too much for it.
-    told: Arc<AtomicBool>,
+    /// Whether it is logged that the schema is too expensive for a payload.
+    logged: Arc<AtomicBool>,
 }
 
 impl Schemas {
-    /// Checks a payload that is JSON. It may take long: see [`checked`].
+    /// Checks a JSON payload. This may take long: see [`checked`].
     pub(crate) fn check(&self, entry: &Arc<Entry>, payload: &str, budget: &mut CheckBudget) -> SchemaCheck {
         let Some(schema) = &entry.schema else { return SchemaCheck::Valid };
-        let Compiled { validator, told, .. } = self.compiled(entry);
+        let Compiled { validator, logged, .. } = self.compiled(entry);
         let Some(validator) = validator else { return SchemaCheck::Unchecked };
         let repeated = json::repeated_keys(payload, MAX_FIELD_ERRORS);
         if !repeated.is_empty() {
@@ -96,9 +97,9 @@ impl Schemas {
         budget.grant(payload.len());
         let before = budget.left();
         if !budget.spend(schema, &value) {
-            if !told.swap(true, Ordering::Relaxed) {
+            if !logged.swap(true, Ordering::Relaxed) {
                 let (job, queue) = (&entry.job, &entry.queue);
-                tracing::warn!(job, queue, "a payload is not checked: with this schema it would take too long");
+                tracing::warn!(job, queue, "a payload is not checked: its schema would take too long");
             }
             return SchemaCheck::Unchecked;
         }
@@ -112,7 +113,7 @@ impl Schemas {
         match compiled.get(&key) {
             Some(known) if Arc::ptr_eq(&known.of, entry) => known.clone(),
             _ => {
-                let new = Compiled { of: Arc::clone(entry), validator: compile(entry), told: Arc::default() };
+                let new = Compiled { of: Arc::clone(entry), validator: compile(entry), logged: Arc::default() };
                 compiled.insert(key, new.clone());
                 new
             }
@@ -137,18 +138,14 @@ fn compile(entry: &Entry) -> Option<Arc<Validator>> {
         let options = jsonschema::options()
             .with_keyword("type", type_keyword::keyword)
             .should_validate_formats(true)
-            // Linear in the text, whatever the pattern is.
+            // This engine takes linear time for every pattern.
             .with_pattern_options(PatternOptions::regex().size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES));
         options.build(schema).map_err(|error| error.to_string())
     });
     match compiled {
         Ok(validator) => Some(Arc::new(validator)),
         Err(error) => {
-            tracing::warn!(
-                job = entry.job,
-                error,
-                "the schema of this job cannot be used: its payloads are not checked"
-            );
+            tracing::warn!(job = entry.job, error, "cannot use the schema of this job: its payloads are not checked");
             None
         }
     }
@@ -211,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_that_stands_twice_is_told_with_its_place() {
+    async fn a_repeated_key_is_reported_with_its_place() {
         let schema = json!({ "type": "object" });
         assert_eq!(pointers(check(schema, r#"{"a": {"b": 1, "b": 1}, "c": 1}"#).await), ["/payload/a/b"]);
     }

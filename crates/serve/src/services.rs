@@ -1,4 +1,4 @@
-//! What every part of the server works with.
+//! The state that all parts of the server share.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,24 +17,24 @@ use crate::{
     waiters::Waiters,
 };
 
-/// How long the first submissions wait for the broker.
+/// How long a submission waits for the first connection to the broker.
 const PREPARED_WITHIN: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// The broker, the store, and what is kept in memory beside them. Clones are cheap and share all.
+/// The broker, the store, and the state in memory beside them. Clones are cheap and share everything.
 ///
-/// Its methods are in the modules that they belong to: [`jobs`].
+/// The methods are in the module [`jobs`](crate::jobs).
 #[derive(Clone, Debug)]
 pub struct Services {
     /// The broker that jobs are published to.
     pub broker: Broker,
-    /// Publishes at once or not at all.
+    /// A publisher that fails at once while the broker is unreachable.
     pub publisher: Publisher,
-    /// Where tracked jobs and dead letters are kept.
+    /// The store of tracked jobs and dead letters.
     pub store: Store,
     /// The jobs that workers can run.
     pub catalogue: Catalogue,
-    /// Where dead letters are looked after.
+    /// Operations on dead letters.
     pub dead: DeadLetterService,
     pub(crate) default_job: Option<Arc<str>>,
     pub(crate) redact: Arc<RedactionRules>,
@@ -46,7 +46,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// The services on a broker and a store.
+    /// Creates the services on a broker and a store.
     ///
     /// # Panics
     ///
@@ -76,8 +76,8 @@ impl Services {
         self.prepared.initialized()
     }
 
-    /// Waits, but not for long, until the catalogue was read and steps are kept: a job that is published before would
-    /// never be heard of.
+    /// Waits a short time until the catalogue is read and the queue of status updates exists. The updates of a job that is
+    /// published before would be lost. The error is the reason of the delay.
     pub(crate) async fn prepared(&self) -> Result<(), String> {
         let waited = timeout(PREPARED_WITHIN, self.prepared.wait()).await;
         let reason = || self.broker.trouble().unwrap_or("the server is starting").to_owned();
@@ -86,17 +86,17 @@ impl Services {
 }
 
 async fn prepare(broker: Broker, catalogue: Catalogue, prepared: Arc<SetOnce<()>>) {
-    let mut told = String::new();
+    let mut logged = String::new();
     while let Err(reason) = feed::keep_events(&broker).await {
-        if reason != told {
-            tracing::warn!(error = reason, "cannot make the queue of the steps of tracked jobs, trying again");
-            told = reason;
+        if reason != logged {
+            tracing::warn!(error = reason, "cannot declare the queue of status updates, trying again");
+            logged = reason;
         }
         sleep(PAUSE).await;
     }
     while !catalogue.ready().await {
         sleep(PAUSE).await;
     }
-    // It is set here alone.
+    // It is set only once, here.
     drop(prepared.set(()));
 }

@@ -1,4 +1,4 @@
-//! The first few of a replay: what becomes of them says whether the rest should follow.
+//! Canaries: the first few letters of a replay. Their outcomes decide whether the others follow.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use super::{error::Error, letter};
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// A tracked job that was replayed.
+/// A replayed job that is tracked.
 #[derive(Debug)]
 pub(super) struct Canary {
     job: String,
     job_id: String,
-    /// The queue that it was replayed to.
+    /// The queue that the job was replayed to.
     queue: String,
-    /// Tells it from other jobs that bear its id.
+    /// Distinguishes the job from others with the same id.
     origin: String,
-    /// Which copy of the job it is: what happened to those before it is over.
+    /// The copy of the job. Status updates of earlier copies do not count.
     hop: u32,
     fingerprint: String,
 }
@@ -31,8 +31,8 @@ enum CanaryOutcome {
 }
 
 impl Canary {
-    /// None for a letter without a job id, or that cannot be read: it cannot be followed. `queue` is another queue than the
-    /// one that the letter came from.
+    /// A canary for a letter, on `queue` instead of the letter's own. None if the letter has no job id or cannot be read:
+    /// its outcome could not be found.
     pub(super) fn of(letter: &Letter, queue: Option<&str>) -> Option<Self> {
         let origin = letter::as_it_died(letter).ok()?.origin();
         let about = &letter.about;
@@ -46,7 +46,7 @@ impl Canary {
         })
     }
 
-    /// The id of the store's row of this job. The row has the job's plain id, or the full one if another job has that.
+    /// The id of the job's row in the store: the plain job id, or the full one if another job has the plain id.
     async fn row(&self, store: &Store) -> Result<Option<String>, Error> {
         let ids = [self.job_id.clone(), format!("{}@{}:{}", self.job_id, self.queue, self.job)];
         let rows = store.jobs_by_ids(&ids).await?;
@@ -55,13 +55,13 @@ impl Canary {
         Ok(ids.into_iter().find(|id| own.iter().any(|row| row.id == *id)))
     }
 
-    /// An attempt that fails as the one did that the letter died of is enough: the fault is still there.
+    /// The outcome so far. One attempt that fails with the letter's own error is enough: the fault still exists.
     async fn outcome(&self, store: &Store) -> Result<CanaryOutcome, Error> {
         let Some(row) = self.row(store).await? else { return Ok(CanaryOutcome::Open) };
         let steps = store.timeline(&row).await?;
         let steps = || steps.iter().filter(|step| step.hop >= self.hop);
         for step in steps().filter(|step| ["dead", "retrying"].contains(&step.step.as_str())) {
-            let (kind, error) = (said(step, "kind"), said(step, "error"));
+            let (kind, error) = (detail(step, "kind"), detail(step, "error"));
             let id = &self.job_id;
             if fingerprint(&self.job, kind, error).0 == self.fingerprint {
                 return Ok(CanaryOutcome::Failed(format!("job {id} failed as before: {kind}: {error}")));
@@ -78,11 +78,11 @@ impl Canary {
     }
 }
 
-fn said<'a>(step: &'a TimelineEntry, name: &str) -> &'a str {
+fn detail<'a>(step: &'a TimelineEntry, name: &str) -> &'a str {
     step.detail.as_ref().and_then(|detail| detail.get(name)).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Waits for the outcomes, and says why the rest should not follow, if so.
+/// Waits for the outcomes. Returns the reason why the other letters should not follow, if there is one.
 pub(super) async fn judge(store: &Store, canaries: &[Canary], patience: Duration) -> Result<Option<String>, Error> {
     let deadline = Instant::now() + patience;
     loop {

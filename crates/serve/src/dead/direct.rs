@@ -1,7 +1,7 @@
-//! The desk without a store: the dead letters of a queue as they lie in the broker. Few are in memory at once, and none
-//! leaves its queue before it is safe elsewhere.
+//! Operations on a dead-letter queue in the broker, without a store. Few letters are in memory at once. A letter leaves its
+//! queue only when it is confirmed elsewhere.
 //!
-//! Whatever looks at a queue disturbs it: what is handed back loses its order, and the broker counts a delivery of each.
+//! Every operation disturbs the queue: requeued letters lose their order, and the broker counts a delivery of each.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -22,23 +22,23 @@ use tokio::{
 use super::{error::Error, letter, throttle::Throttle, transfer};
 use crate::time::now_ms;
 
-/// On their way at once.
+/// Letters that are unacknowledged at once.
 const WINDOW: u16 = 200;
-/// More cannot be in one reader's hands.
-const IN_HAND: u16 = 2_000;
-/// A queue that has delivered nothing for so long is empty, or its broker is away.
+/// The greatest prefetch of one reader.
+const PREFETCH: u16 = 2_000;
+/// A queue that delivers nothing for so long is empty, or its broker is unreachable.
 const QUIET: Duration = Duration::from_secs(5);
-/// More reasons are not kept.
+/// Bounds the memory for reasons.
 const MOST_REASONS: usize = 100;
 
-/// What came of a queue's dead letters.
+/// The result of an operation on a dead-letter queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct QueueSummary {
-    /// So many were replayed, exported or purged.
+    /// The number of letters that were replayed, exported or purged.
     pub done: u64,
-    /// So many could not be, and lie there again.
+    /// The number of letters that failed and stay in the queue.
     pub kept: u64,
-    /// Why, of the first hundred.
+    /// The reasons of the first hundred failures.
     pub reasons: Vec<String>,
 }
 
@@ -51,8 +51,9 @@ impl QueueSummary {
     }
 }
 
-/// Publishes up to `most` dead letters of a queue again, to `to` or where they came from: confirmed, then taken away.
-/// `most` is how many lay there at the start: else those that fail again would be met again.
+/// Publishes up to `most` dead letters of a queue again, to `to` or to their own queue. Each is confirmed before it leaves
+/// the dead-letter queue. `most` is the length of the queue at the start: without it, a letter that dies again would be
+/// replayed again.
 pub async fn replay(
     broker: &Broker,
     queue: &str,
@@ -62,7 +63,7 @@ pub async fn replay(
 ) -> QueueSummary {
     let mut feed = Feed::new(broker, Source::DeadLetters(queue.to_owned()), WINDOW);
     let (mut throttle, publisher, catalogue) = (Throttle::new(rate), broker.publisher(), Catalogue::follow(broker));
-    // It says which queues have lanes. Where it cannot be read, letters go to the queue itself.
+    // The catalogue has the lanes of each queue. Without it, letters go to the queue itself.
     drop(timeout(QUIET, catalogue.ready()).await);
     let (mut summary, mut flying) = (QueueSummary::default(), FuturesUnordered::new());
     let mut is_over = false;
@@ -79,7 +80,7 @@ pub async fn replay(
                         summary.done += 1;
                         feed.ack(batch);
                     }
-                    // Not acked, and so handed back at the end.
+                    // Without an ack the letter is requeued at the end.
                     Err(error) => summary.keep(error),
                 }
                 progress(&summary);
@@ -103,7 +104,7 @@ pub async fn replay(
     summary
 }
 
-/// Takes up to `most` dead letters of a queue away for good.
+/// Deletes up to `most` dead letters of a queue.
 pub async fn purge(broker: &Broker, queue: &str, most: u64, mut progress: impl FnMut(&QueueSummary)) -> QueueSummary {
     let mut feed = Feed::new(broker, Source::DeadLetters(queue.to_owned()), WINDOW);
     let mut summary = QueueSummary::default();
@@ -116,11 +117,11 @@ pub async fn purge(broker: &Broker, queue: &str, most: u64, mut progress: impl F
     summary
 }
 
-/// Shows up to `most` dead letters of a queue, and hands them back.
+/// Reads up to `most` dead letters of a queue, and requeues them.
 pub async fn list(broker: &Broker, queue: &str, most: u16) -> Vec<Letter> {
     let mut feed = Feed::new(broker, Source::DeadLetters(queue.to_owned()), most);
     let (mut letters, now) = (Vec::new(), now_ms());
-    while let Some(batch) = next(&mut feed, u64::from(most.min(IN_HAND)) - letters.len() as u64).await {
+    while let Some(batch) = next(&mut feed, u64::from(most.min(PREFETCH)) - letters.len() as u64).await {
         let first = letters.len();
         let numbered = batch.messages().iter().zip(first..);
         letters.extend(numbered.map(|(taken, number)| letter::as_letter(taken, queue, number as i64 + 1, now)));
@@ -129,9 +130,9 @@ pub async fn list(broker: &Broker, queue: &str, most: u16) -> Vec<Letter> {
     letters
 }
 
-/// Writes up to `most` dead letters of a queue as [`transfer`] does, and hands them back.
+/// Writes up to `most` dead letters of a queue in the format of [`transfer`], and requeues them.
 ///
-/// As many readers as it takes hold them all until the end, so that none is met twice.
+/// Several readers hold all letters until the end, so that none is delivered twice.
 ///
 /// # Errors
 ///
@@ -146,16 +147,16 @@ pub async fn export(
     let (mut feeds, mut seen, mut summary) = (Vec::new(), HashSet::new(), QueueSummary::default());
     let (mut distinct, now) = (0, now_ms());
     loop {
-        let mut feed = Feed::new(broker, Source::DeadLetters(queue.to_owned()), IN_HAND);
+        let mut feed = Feed::new(broker, Source::DeadLetters(queue.to_owned()), PREFETCH);
         let before = summary.done;
-        let mut in_hand = 0;
-        while in_hand < IN_HAND.into()
+        let mut held = 0;
+        while held < PREFETCH.into()
             && let Some(batch) = next(&mut feed, most - distinct).await
         {
-            in_hand += batch.messages().len();
+            held += batch.messages().len();
             for taken in batch.messages() {
-                // Those that were in hand when a connection was lost come again. They are written again rather than
-                // taken for each other, and not counted.
+                // After a lost connection, unacknowledged letters are delivered again. They are written again, because
+                // two letters may be equal, but do not count towards `most`.
                 distinct += u64::from(seen.insert(digest(taken)));
                 summary.done += 1;
                 let number = i64::try_from(summary.done).unwrap_or(i64::MAX);
@@ -182,7 +183,7 @@ fn digest(taken: &Taken) -> [u8; 16] {
     short
 }
 
-/// The next batch of at most `most`; none when the queue is quiet.
+/// The next batch of at most `most` letters; none if the queue delivers nothing.
 async fn next(feed: &mut Feed, most: u64) -> Option<Batch> {
     let most = usize::try_from(most).unwrap_or(usize::MAX).min(WINDOW.into());
     if most == 0 { None } else { timeout(QUIET, feed.next(most)).await.ok() }

@@ -1,4 +1,4 @@
-//! Another payload for a dead letter, checked against what its job takes.
+//! Replaces the payload of a dead letter, and checks it against the schema of its job.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -16,27 +16,26 @@ use crate::{
     time::now_ms,
 };
 
-/// How long the catalogue may take to be read.
+/// The time limit for reading the catalogue.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What an edited payload was checked against.
+/// The check that an edited payload passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckedAgainst {
-    /// The job's schema allows it.
+    /// The job's schema.
     Schema,
-    /// That it is JSON, and nothing else: the job's workers announced no schema or one that cannot be used, or the catalogue
-    /// cannot be read.
+    /// JSON syntax only: the job's workers announced no schema or an unusable one, or the catalogue cannot be read.
     Nothing,
 }
 
 impl DeadLetterService {
-    /// Gives a dead letter another payload; the one it died with is kept.
+    /// Replaces the payload of a dead letter. The payload that it died with is kept.
     ///
     /// # Errors
     ///
-    /// [`Error::Payload`] if it is not JSON, if the job's schema does not allow it, or if it says `"***"` where a value was
-    /// hidden; [`Error::NoLetter`], [`Error::Store`].
+    /// [`Error::Payload`] if the payload is not JSON, does not fit the job's schema, or has `"***"` where a value was hidden;
+    /// [`Error::NoLetter`], [`Error::Store`].
     pub async fn edit(&self, id: i64, payload: &[u8], actor: &str) -> Result<CheckedAgainst, Error> {
         let letter = self.store.letter(id).await?.ok_or(Error::NoLetter(id))?;
         let text = text(&letter.about.job, payload)?;
@@ -57,7 +56,7 @@ impl DeadLetterService {
         if edited { Ok(checked) } else { Err(Error::NoLetter(id)) }
     }
 
-    /// Gives a dead letter the payload back that it died with.
+    /// Restores the payload that a dead letter died with.
     ///
     /// # Errors
     ///
@@ -74,14 +73,14 @@ impl DeadLetterService {
 const HIDDEN: &str = "is \"***\", which stands for a value that was not shown: edit the payload as it is (`leveret dead show \
                       --raw`, GET /api/dead/{id}/payload)";
 
-/// Checks a payload against the schema that the workers of a job on a queue announced, or on any queue.
+/// Checks a payload against the schema that a job's workers announced: for this queue, or else for any.
 ///
 /// # Errors
 ///
 /// [`Error::Payload`].
 pub async fn check(catalogue: &Catalogue, job: &str, queue: &str, payload: &[u8]) -> Result<CheckedAgainst, Error> {
     let text = text(job, payload)?.to_owned();
-    // A catalogue that cannot be read says of nothing what it should be like.
+    // Without a catalogue there is no schema, and the payload is accepted.
     drop(timeout(PATIENCE, catalogue.ready()).await);
     let entries = catalogue.entries();
     let of_queue = entries.into_iter().find(|entry| entry.job == job && entry.queue == queue);

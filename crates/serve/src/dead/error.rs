@@ -2,45 +2,45 @@
 
 use crate::field_error::FieldError;
 
-/// Why the desk could not do as asked.
+/// An operation on dead letters that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// No dead letter of that number lies there.
-    #[error("no dead letter {0} lies here")]
+    /// The dead letter does not exist, or is not dead any more.
+    #[error("there is no dead letter {0}")]
     NoLetter(i64),
-    /// There was no replay of that number.
+    /// The replay does not exist.
     #[error("there is no replay {0}")]
     NoReplay(i64),
-    /// A replay that cannot go as it is asked for.
+    /// The settings of a replay are not valid.
     #[error("{0}")]
     Options(String),
-    /// The dead letter has the payload that it died with.
+    /// The dead letter was not edited.
     #[error("dead letter {0} has its original payload")]
     NotEdited(i64),
     /// The replay has ended.
     #[error("replay {0} has ended")]
     Ended(i64),
-    /// Somebody runs the replay, or did so until a moment ago and was killed.
+    /// Another process runs the replay, or ran it until a moment ago and was killed.
     #[error("replay {0} is under way")]
     Running(i64),
-    /// A payload that the job's schema does not allow.
-    #[error("the payload is not what the job {job} takes: {}", shown(.field_errors))]
+    /// The payload is not valid for its job.
+    #[error("the payload is not valid for the job {job}: {}", shown(.field_errors))]
     Payload {
         /// The job's name.
         job: String,
-        /// What is wrong with it, and where.
+        /// The errors of its fields.
         field_errors: Vec<FieldError>,
     },
-    /// The broker was away for too long; the replay is open, and can go on.
-    #[error("replay {replay} cannot go on now, and can be resumed: {reason}")]
+    /// The broker was unreachable for too long. The replay is open and can be resumed.
+    #[error("replay {replay} was interrupted and can be resumed: {reason}")]
     Interrupted {
-        /// Its number.
+        /// The replay's number.
         replay: i64,
-        /// What the broker said last.
+        /// The last error of the broker.
         reason: String,
     },
-    /// The store could not be asked.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] leveret_store::Error),
     /// A file could not be read or written.

@@ -1,5 +1,5 @@
-//! Takes dead letters out of the broker: committed to the store, then acked. While the store is away they stay in the
-//! broker, and while a letter is in neither it is in both.
+//! Moves dead letters from the broker into the store. A letter is committed, then acked: while the store is unreachable it
+//! stays in the broker, and a crash between the two steps leaves it in both.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -16,16 +16,16 @@ use tokio_util::sync::CancellationToken;
 use super::letter;
 use crate::time::now_ms;
 
-/// What is in hand of each queue, at most. Nothing else bounds what a broker sends before it is asked: what workers find
-/// too large lies in the dead letters as it is, and RabbitMQ takes 16 MiB from 4.0 on, 128 MiB before.
+/// The prefetch of each queue. It alone bounds the memory for deliveries: a message that is too large for workers is dead
+/// with its whole payload, up to 16 MiB from RabbitMQ 4.0 on and 128 MiB before.
 const AT_ONCE: u16 = 4;
-/// How often the catalogue is asked for queues that are new.
+/// How often the catalogue is searched for new queues.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Takes in what lies in the dead letters of every queue of the catalogue and of `queues`, and what is unrouted, until
-/// `stop`. Several may do so at the same time.
+/// Ingests the dead letters of every queue in the catalogue and in `queues`, and unrouted messages, until `stop`. Several
+/// processes may ingest at the same time.
 ///
 /// ```no_run
 /// # async fn doc(broker: leveret::Broker, store: leveret_store::Store) {
@@ -34,7 +34,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// # }
 /// ```
 pub async fn run(broker: Broker, store: Store, catalogue: Catalogue, queues: Vec<String>, stop: CancellationToken) {
-    // A batch that is being kept is there several times over: one is, at a time.
+    // A batch has several copies in memory while it is stored, so only one batch is stored at a time.
     let (mut tasks, turn) = (JoinSet::new(), Arc::new(Mutex::new(())));
     let mut known = BTreeSet::new();
     let take =
@@ -82,7 +82,7 @@ async fn keep(store: &Store, catalogue: &Catalogue, source: &Source, batch: &Bat
     let letters = batch.messages().iter().map(|taken| match source {
         Source::DeadLetters(queue) => letter::as_new(taken, DeadSource::Dead, queue),
         _ => {
-            // Of a job that was delayed, only its workers know where it was to go.
+            // The message of a delayed job does not name its queue; the catalogue does.
             let job = taken.message().dead_letter().job.unwrap_or_default();
             let meant = || catalogue.find(&job).map(|entry| entry.queue.clone());
             let queue = taken.message().queue().map(str::to_owned).or_else(meant).unwrap_or_default();
@@ -95,12 +95,12 @@ async fn keep(store: &Store, catalogue: &Catalogue, source: &Source, batch: &Bat
     commit(store, source, &letters, &deaths, now).await;
 }
 
-/// Tries until the store has all of it. What it refuses is halved, down to the letter that is to blame.
+/// Tries until the store has all letters. A refused batch is halved until the refused letter is alone.
 async fn commit(store: &Store, source: &Source, letters: &[NewDead], deaths: &[Option<JobEvent>], now: u64) {
     let told: Vec<_> = deaths.iter().flatten().cloned().collect();
     let mut pause = FIRST_PAUSE;
     loop {
-        // The deaths first: without a letter of theirs nobody would know of them.
+        // Status updates first: an operator who finds a letter must find its job dead.
         let kept = async {
             store.record(&told).await?;
             store.take_in(letters, now).await
@@ -120,16 +120,16 @@ async fn commit(store: &Store, source: &Source, letters: &[NewDead], deaths: &[O
         }
         if pause == FIRST_PAUSE {
             let error = leveret_store::chain(&error);
-            tracing::warn!(%source, error, "dead letters wait in the broker: they cannot be kept");
+            tracing::warn!(%source, error, "cannot store dead letters: they wait in the broker");
         }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-/// Keeps a letter whose death, or which itself, the store refuses: as it is if that goes, else without what it says.
+/// Stores a letter that the store refuses, or whose status it refuses: as it is if possible, else without its fields.
 async fn alone(store: &Store, source: &Source, letter: &NewDead, error: &leveret_store::Error, now: u64) -> bool {
-    tracing::error!(%source, error = leveret_store::chain(&error), job_id = letter.job_id, "a dead letter is kept without what the store cannot hold");
+    tracing::error!(%source, error = leveret_store::chain(&error), job_id = letter.job_id, "kept a dead letter without the fields that the store refuses");
     if store.take_in(std::slice::from_ref(letter), now).await.is_ok() {
         return true;
     }

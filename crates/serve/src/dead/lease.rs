@@ -1,5 +1,5 @@
-//! Who runs a replay: one process at a time, however many servers and commands share a store. Whoever is killed, or loses
-//! the store, loses its replays to the others when its lease has run out; servers take them up.
+//! The lease of a replay: one process at a time runs it, however many servers and commands share a store. When a process
+//! is killed or loses the store, its lease ends, and a server resumes the replay.
 
 use std::time::Duration;
 
@@ -14,30 +14,30 @@ use uuid::Uuid;
 use super::{error::Error, service::DeadLetterService};
 use crate::time::{millis, now_ms};
 
-/// How long a replay rests when whoever ran it was killed.
+/// How long a replay rests after its process was killed.
 const LEASE: Duration = Duration::from_secs(20);
 const RENEW_EVERY: Duration = Duration::from_secs(4);
-/// Whoever runs a replay has noticed by then that it is another's.
+/// Within this time a process notices that it lost its lease.
 pub(super) const NOTICED_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// A replay that is ours, as long as the lease lasts.
+/// A replay that this process runs while the lease lasts.
 #[derive(Debug)]
 pub struct ReplayLease {
     pub(super) replay: Replay,
     pub(crate) owner: String,
 }
 
-/// A replay that was taken from whoever ran it.
+/// A replay that was taken from the process that ran it.
 #[derive(Debug)]
 pub(crate) struct SeizedReplay {
     pub(crate) held: ReplayLease,
-    /// Whether somebody ran it until then.
+    /// Whether a process ran it until then.
     pub(super) was_running: bool,
 }
 
-/// A lease of a run that begins now.
+/// A lease for a run that begins now.
 pub(crate) fn lease(owner: &str) -> Lease<'_> {
     Lease { owner, until: now_ms().saturating_add(millis(LEASE)) }
 }
@@ -47,13 +47,13 @@ pub(crate) fn new_owner() -> String {
 }
 
 impl ReplayLease {
-    /// The replay as it was when it was taken.
+    /// The replay at the time of the lease.
     #[must_use]
     pub fn replay(&self) -> &Replay {
         &self.replay
     }
 
-    /// Does `work` as long as the replay is ours; none if it is not any more.
+    /// Does `work` while the lease lasts; none if the lease is lost.
     pub(crate) async fn keep<T>(&self, store: &Store, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = work => Some(done),
@@ -61,11 +61,15 @@ impl ReplayLease {
         }
     }
 
-    /// Lets others have it. If this fails they have it soon all the same.
+    /// Ends the lease early. If this fails, the lease ends by itself.
     pub(super) async fn release(&self, store: &Store) {
         let over = Lease { owner: &self.owner, until: 0 };
         if let Err(error) = store.renew_replay(self.replay.id, over).await {
-            tracing::debug!(replay = self.replay.id, error = leveret_store::chain(&error), "a lease ends by itself");
+            tracing::debug!(
+                replay = self.replay.id,
+                error = leveret_store::chain(&error),
+                "cannot release the lease of a replay: it ends by itself"
+            );
         }
     }
 
@@ -81,7 +85,7 @@ impl ReplayLease {
                     tracing::warn!(
                         replay = self.replay.id,
                         error = leveret_store::chain(&error),
-                        "a lease could not be put off"
+                        "cannot renew the lease of a replay"
                     );
                 }
             }
@@ -90,11 +94,11 @@ impl ReplayLease {
 }
 
 impl DeadLetterService {
-    /// Takes an open replay, to [go on](Self::go_on) with it.
+    /// Leases an open replay, to [run](Self::go_on) it.
     ///
     /// # Errors
     ///
-    /// [`Error::NoReplay`], [`Error::Ended`], [`Error::Running`] if somebody runs it, or did so until a moment ago;
+    /// [`Error::NoReplay`], [`Error::Ended`], [`Error::Running`] if another process runs it, or did so until a moment ago;
     /// [`Error::Store`].
     pub async fn take(&self, id: i64) -> Result<ReplayLease, Error> {
         let owner = new_owner();
@@ -102,8 +106,8 @@ impl DeadLetterService {
         self.held(id, owner, is_ours).await
     }
 
-    /// As [`take`](Self::take), also from whoever runs it, to [end](Self::end) it. If this process is killed before that,
-    /// whoever takes the replay up ends it.
+    /// Leases a replay to [end](Self::end) it, also while another process runs it. If this process is killed before that, the
+    /// server that resumes the replay ends it.
     pub(crate) async fn seize(&self, id: i64, actor: &str) -> Result<SeizedReplay, Error> {
         let before = self.store.replay(id).await?.ok_or(Error::NoReplay(id))?;
         let owner = new_owner();
@@ -121,7 +125,8 @@ impl DeadLetterService {
         }
     }
 
-    /// As [`take`](Self::take), but waits for the lease of whoever was killed; not for one that is put off meanwhile.
+    /// As [`take`](Self::take), but waits for the end of a killed process's lease. A lease that is renewed meanwhile is an
+    /// error.
     pub(super) async fn take_when_free(&self, id: i64) -> Result<ReplayLease, Error> {
         let mut first = None;
         loop {
@@ -138,13 +143,12 @@ impl DeadLetterService {
         }
     }
 
-    /// Goes on with replays that nobody runs any more, from the first moment on and until `stop`: whoever ran them was
-    /// killed, or could not reach the broker.
+    /// Resumes open replays without a lease, at once and until `stop`: their process was killed, or lost the broker.
     pub async fn take_up(&self, stop: CancellationToken) {
         let mut runs = JoinSet::new();
         let looking = async {
             loop {
-                // While the store is away, later.
+                // An unreachable store is asked again in the next round.
                 let open = self.store.open_replays().await.unwrap_or_default();
                 for replay in open.into_iter().filter(|replay| replay.leased_until <= now_ms()) {
                     runs.spawn(self.clone().take_one_up(replay));
@@ -159,17 +163,17 @@ impl DeadLetterService {
     async fn take_one_up(self, replay: Replay) {
         match self.take(replay.id).await {
             Ok(held) => {
-                tracing::info!(replay = replay.id, "nobody runs this replay any more: going on with it");
+                tracing::info!(replay = replay.id, "resuming a replay whose process ended");
                 held.run(self, &replay.actor).await;
             }
-            // Another server was faster.
-            Err(error) => tracing::debug!(replay = replay.id, %error, "not taken up"),
+            // Another server has leased it first.
+            Err(error) => tracing::debug!(replay = replay.id, %error, "not resumed"),
         }
     }
 }
 
 impl ReplayLease {
-    /// Carries it out, and tells nobody but the log how it ended.
+    /// Runs the replay, and logs the outcome.
     pub(crate) async fn run(self, dead: DeadLetterService, actor: &str) {
         let id = self.replay.id;
         match dead.go_on(self, actor, |_| ()).await {
@@ -178,7 +182,7 @@ impl ReplayLease {
                 tracing::warn!(
                     replay = id,
                     error = leveret_store::chain(&error),
-                    "a replay is interrupted; it is taken up again"
+                    "a replay was interrupted; a server resumes it"
                 );
             }
         }

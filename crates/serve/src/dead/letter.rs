@@ -1,4 +1,4 @@
-//! What a message from a dead-letter queue says: as the store keeps it, and as its job's status tells it.
+//! Reads a message from a dead-letter queue, for the store and for the job's status.
 
 use leveret::{
     ErrorKind,
@@ -7,14 +7,14 @@ use leveret::{
 };
 use leveret_store::{DeadLetter, DeadSource, DeadState, Letter, NewDead, fingerprint};
 
-/// The class of what fitted no queue, next to those of [`ErrorKind`].
+/// The error class of a message whose queue does not exist, beside those of [`ErrorKind`].
 pub const UNROUTED: &str = "unrouted";
-/// The class of what nobody said a reason for.
+/// The error class of a message without a reason.
 pub const UNKNOWN: &str = "unknown";
-/// In bytes, as long as AMQP allows names to be.
+/// The greatest length of a name in AMQP, in bytes.
 const LONGEST_NAME: usize = 255;
 
-/// What was taken from `<queue>.dead`, or from the unrouted with the job queue as far as it is known.
+/// A dead letter for the store, from `<queue>.dead` or from the unrouted messages. `queue` is empty if it is not known.
 #[must_use]
 pub fn as_new(taken: &Taken, source: DeadSource, queue: &str) -> NewDead {
     let (message, letter) = (taken.message(), taken.message().dead_letter());
@@ -34,13 +34,13 @@ pub fn as_new(taken: &Taken, source: DeadSource, queue: &str) -> NewDead {
     }
 }
 
-/// A name from a header may be of any length, and an index of PostgreSQL holds only what is short. No queue and no job
-/// that can be published has a longer one; the properties keep it whole.
+/// Cuts a name from a header, which may have any length: an index of PostgreSQL holds short texts only. A queue or job that
+/// can be published has no longer name, and the properties keep the whole one.
 fn name(text: &str) -> String {
     text[..text.floor_char_boundary(LONGEST_NAME)].to_owned()
 }
 
-/// What the store does not hold as it is, for whatever reason: the message as it came, and why nothing is said of it.
+/// A letter whose fields the store refuses: the message alone, with the reason.
 #[must_use]
 pub fn unreadable(new: &NewDead, reason: &str) -> NewDead {
     NewDead {
@@ -54,7 +54,7 @@ pub fn unreadable(new: &NewDead, reason: &str) -> NewDead {
     }
 }
 
-/// As [`as_new`], for a list or an export without a store.
+/// A dead letter for a list or an export without a store.
 #[must_use]
 pub fn as_letter(taken: &Taken, queue: &str, number: i64, now: u64) -> Letter {
     let new = as_new(taken, DeadSource::Dead, queue);
@@ -80,7 +80,8 @@ pub fn as_letter(taken: &Taken, queue: &str, number: i64, now: u64) -> Letter {
     Letter { about, properties: new.properties, payload: new.payload, original: None }
 }
 
-/// A worker writes both down; the broker writes a kind, and leaves what the attempt before it said.
+/// The class and text of the error. A worker writes both. The broker writes a class only, and keeps the text of the last
+/// attempt.
 fn reason(message: &RawMessage, source: DeadSource, kind: Option<ErrorKind>, said: String) -> (String, String) {
     if source == DeadSource::Unrouted && (kind.is_none() || is_of_broker(message)) {
         let error = if said.is_empty() { String::new() } else { format!("; the attempt before: {said}") };
@@ -97,12 +98,12 @@ fn reason(message: &RawMessage, source: DeadSource, kind: Option<ErrorKind>, sai
     (kind.to_string(), error)
 }
 
-/// Whether the broker itself moved it: then it is the message that the worker had, and not a copy.
+/// Whether the broker moved the message itself: then it is the worker's message and not a copy.
 fn is_of_broker(message: &RawMessage) -> bool {
     message.fields().iter().any(|(name, _)| name == "x-death")
 }
 
-/// The end of a tracked job, in the place where its worker tells it: for those whose worker could not.
+/// The final status update of a tracked job whose worker could not publish it. It replaces the worker's own.
 #[must_use]
 pub fn death(message: &RawMessage, letter: &NewDead, now: u64) -> Option<JobEvent> {
     let id = letter.job_id.clone().filter(|_| message.is_tracked())?;
@@ -122,12 +123,12 @@ pub fn death(message: &RawMessage, letter: &NewDead, now: u64) -> Option<JobEven
     })
 }
 
-/// The message with the payload that it died with: without an origin header, its origin is a digest of that payload.
+/// The message with its original payload: without an origin header, its origin is a digest of that payload.
 pub(crate) fn as_it_died(letter: &Letter) -> Result<RawMessage, Unreadable> {
     RawMessage::from_parts(&letter.properties, letter.original.as_ref().unwrap_or(&letter.payload).clone())
 }
 
-/// The begin of a job's next life, on `queue`.
+/// The first status update of a replayed job, on `queue`.
 #[must_use]
 pub fn queued(message: &RawMessage, letter: &DeadLetter, queue: &str, now: u64) -> Option<JobEvent> {
     Some(JobEvent {

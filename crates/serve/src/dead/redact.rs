@@ -1,5 +1,5 @@
-//! Payloads as they are shown to people: readable, without secrets, and not too long. What is shown is the text itself, in
-//! which only the values that are hidden are replaced: numbers keep their digits, and keys that stand twice stand twice.
+//! Payloads for display: readable, without secrets, and cut to a length. Only hidden values are replaced in the original
+//! text, so that numbers keep their digits and repeated keys stay repeated.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use leveret::feed::RawMessage;
 
 use crate::json::{self, ValueAt, Visit};
 
-/// Keys that end so have values that are not shown.
+/// Values are hidden under keys that end like this.
 const SECRET_KEYS: [&str; 12] = [
     "password",
     "passwd",
@@ -22,12 +22,12 @@ const SECRET_KEYS: [&str; 12] = [
     "credit_card",
     "iban",
 ];
-/// Stands in the place of what is hidden.
+/// Replaces a hidden value.
 const MASK: &str = "***";
-/// Longer payloads are cut, in bytes.
+/// The greatest length of a shown payload, in bytes.
 const LONGEST: usize = 64 * 1024;
 
-/// What is not shown of a payload.
+/// Rules that hide parts of a payload.
 ///
 /// ```
 /// use leveret_serve::dead::redact::RedactionRules;
@@ -42,14 +42,14 @@ pub struct RedactionRules {
 }
 
 impl RedactionRules {
-    /// Besides the usual ones, these: JSON pointers (`/customer/name`) or how keys end, wherever they are: `ssn` is also
+    /// Adds rules to the default ones: JSON pointers (`/customer/name`), or ends of keys at any depth. `ssn` also hides
     /// `client_ssn` and `clientSSN`.
     #[must_use]
     pub fn new(rules: impl IntoIterator<Item = String>) -> Self {
         Self { rules: rules.into_iter().filter(|rule| !plain(rule).is_empty()).collect() }
     }
 
-    /// The payload for people: if it is JSON, with a value in each line; an excerpt if it is not, or is too long.
+    /// The payload for people: JSON with one value a line. A payload that is not JSON, or too long, is an excerpt.
     #[must_use]
     pub fn show(&self, payload: &[u8]) -> String {
         let Some(redacted) = self.redacted(payload) else { return excerpt(payload) };
@@ -57,19 +57,19 @@ impl RedactionRules {
         if read == redacted.len() { lines } else { format!("{lines}{}", rest(redacted.len() - read)) }
     }
 
-    /// The payload for programs: as [`show`](Self::show), but as it was written.
+    /// The payload for programs: redacted, with its original whitespace.
     #[must_use]
     pub fn text(&self, payload: &[u8]) -> String {
         self.json_text(payload).unwrap_or_else(|| excerpt(payload))
     }
 
-    /// As [`text`](Self::text); none if it is not JSON, because nothing can be redacted in what is not understood.
+    /// As [`text`](Self::text); none if the payload is not JSON, because secrets in it cannot be found.
     #[must_use]
     pub fn json_text(&self, payload: &[u8]) -> Option<String> {
         self.redacted(payload).map(|text| cut(&text))
     }
 
-    /// All properties and headers of a message, to be shown.
+    /// All properties and headers of a message, redacted.
     #[must_use]
     pub fn fields(&self, message: &RawMessage) -> Vec<(String, String)> {
         let shown = |(name, value): (String, String)| {
@@ -80,7 +80,7 @@ impl RedactionRules {
         message.fields_without(|name| self.is_secret(name)).into_iter().map(shown).collect()
     }
 
-    /// The text of a payload that is JSON, with what is not to be shown replaced by `"***"`.
+    /// The text of a JSON payload, with hidden values replaced by `"***"`.
     fn redacted(&self, payload: &[u8]) -> Option<String> {
         let text = json::text(payload).ok()?;
         let hidden = json::visit(text, |place| if self.hides(place) { Visit::Skip } else { Visit::Enter });
@@ -100,7 +100,7 @@ impl RedactionRules {
             || self.hides_within(place.rest)
     }
 
-    /// Whether a string is itself JSON that has a secret in it.
+    /// Whether a string is itself JSON with a secret in it.
     fn hides_within(&self, rest: &str) -> bool {
         if !rest.starts_with('"') {
             return false;
@@ -119,7 +119,7 @@ impl RedactionRules {
         hides
     }
 
-    /// Whether the value under this key is not shown.
+    /// Whether the value under this key is hidden.
     #[must_use]
     pub fn is_secret(&self, key: &str) -> bool {
         let key = plain(key);
@@ -128,7 +128,7 @@ impl RedactionRules {
     }
 }
 
-/// Where a payload says `"***"`, as digests of JSON pointers: a publisher may write long pointers, and many.
+/// The places of `"***"` in a payload, as digests of JSON pointers: a publisher may write long pointers, and many.
 pub(super) fn masked(text: &str) -> HashSet<u64> {
     let mut masked = HashSet::new();
     visit_masked(text, |place| {
@@ -137,8 +137,8 @@ pub(super) fn masked(text: &str) -> HashSet<u64> {
     masked
 }
 
-/// Where a payload says `"***"` and `known` does not, as JSON pointers, at most `most` of them: if the payload was copied from
-/// a screen, the values are lost there.
+/// The places of `"***"` in a payload that are not in `known`, as at most `most` JSON pointers. A payload that was copied
+/// from a screen has lost its values there.
 pub(super) fn masked_besides(text: &str, known: &HashSet<u64>, most: usize) -> Vec<String> {
     let mut masked = Vec::new();
     visit_masked(text, |place| {
@@ -158,12 +158,12 @@ fn visit_masked(text: &str, mut visitor: impl FnMut(&ValueAt<'_>)) {
     });
 }
 
-/// Without what differs between `api_key`, `Api-Key` and `apiKey`.
+/// Removes the differences between `api_key`, `Api-Key` and `apiKey`.
 fn plain(key: &str) -> String {
     key.chars().filter(|letter| letter.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// Text as it is; anything else in hexadecimal.
+/// Text unchanged, other bytes in hexadecimal.
 fn excerpt(payload: &[u8]) -> String {
     if let Ok(text) = std::str::from_utf8(payload) {
         return cut(text);

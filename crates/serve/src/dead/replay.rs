@@ -1,5 +1,5 @@
-//! Brings dead letters back to their queues: published, confirmed, then marked as replayed. Killed at any moment, a
-//! replay can go on; what was published and not yet marked is published twice, under the same id.
+//! Replays dead letters to their queues: each is published, confirmed, then marked as replayed. A replay that is killed at
+//! any moment can be resumed. A letter that was published but not marked is then published twice, under the same id.
 
 mod options;
 mod progress;

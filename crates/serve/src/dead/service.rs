@@ -3,7 +3,7 @@
 use leveret::{Broker, catalogue::Catalogue};
 use leveret_store::Store;
 
-/// Where dead letters are looked after: a broker to publish to, and the store that has them. Clones are cheap.
+/// Operations on dead letters: a broker to publish to, and the store that keeps the letters. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct DeadLetterService {
     pub(super) broker: Broker,
@@ -12,7 +12,7 @@ pub struct DeadLetterService {
 }
 
 impl DeadLetterService {
-    /// A desk; the catalogue has the schemas that edited payloads are checked against.
+    /// Creates the service. Edited payloads are checked against the schemas of the catalogue.
     #[must_use]
     pub fn new(broker: &Broker, store: &Store, catalogue: &Catalogue) -> Self {
         Self { broker: broker.clone(), store: store.clone(), catalogue: catalogue.clone() }

@@ -1,16 +1,16 @@
-//! Not too fast.
+//! The rate of a replay.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// What was missed is made up for, but no more than this: so that no burst follows a pause.
+/// A late letter is made up for, but no more than this: no burst follows a pause.
 const BURST: Duration = Duration::from_millis(100);
 
-/// Slower than any rate that is accepted; the pace of a replay that was started with one that was not.
+/// The gap of a stored replay whose rate is below the accepted ones.
 const LONGEST_GAP: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Lets so many pass in a second.
+/// Limits letters per second.
 #[derive(Debug)]
 pub(super) struct Throttle {
     gap: Option<Duration>,
@@ -18,7 +18,7 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
-    /// Without a rate, or with one that is not above zero, all pass at once.
+    /// Without a rate, or with one that is not positive, there is no limit.
     pub(super) fn new(rate: Option<f64>) -> Self {
         let gap = rate
             .filter(|rate| *rate > 0.0)
@@ -26,7 +26,7 @@ impl Throttle {
         Self { gap, next: Instant::now() }
     }
 
-    /// Waits for the next turn.
+    /// Waits until the next letter may be published.
     pub(super) async fn wait(&mut self) {
         let Some(gap) = self.gap else { return };
         let earliest = Instant::now().checked_sub(BURST).unwrap_or(self.next);

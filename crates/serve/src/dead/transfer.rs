@@ -1,4 +1,4 @@
-//! Dead letters to files and back: a line of JSON each, with its message byte for byte in base64.
+//! Exports and imports dead letters: one line of JSON each, with the message byte for byte in base64.
 
 use std::pin::pin;
 
@@ -19,37 +19,37 @@ use crate::time::now_ms;
 const LONGEST_LINE: u64 = 768 << 20;
 const LETTERS_AT_ONCE: usize = 256;
 const BYTES_AT_ONCE: usize = 8 << 20;
-/// More are counted, and not kept.
+/// Further bad lines are counted only.
 const BAD_SHOWN: usize = 100;
 
-/// What came of an import.
+/// The result of an import.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Imported {
-    /// Letters that lie there now and did not before.
+    /// The number of new letters.
     pub imported: u64,
-    /// Letters that were there already.
+    /// The number of letters that the store had already.
     pub known: u64,
-    /// Lines that are no letters.
+    /// The number of lines that are not dead letters.
     pub bad: u64,
-    /// The first hundred of them.
+    /// The first hundred bad lines.
     #[schema(max_items = 100)]
     pub bad_lines: Vec<BadLine>,
 }
 
-/// A line that is no letter.
+/// A line that is not a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct BadLine {
-    /// Its number, from 1.
+    /// The line's number, from 1.
     #[schema(minimum = 1)]
     pub line: u64,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// The letters that fit as lines, in a stream that needs nobody else.
+/// The lines of the letters that match the filter, as a stream that owns its reader.
 pub fn lines(store: Store, filter: DeadFilter) -> impl Stream<Item = Result<Vec<u8>, Error>> + Send {
     let (sender, receiver) = mpsc::channel(1);
-    // A stream may not keep what it reads from. It ends when nobody reads it any more.
+    // The stream cannot borrow from the store that it owns, so a task reads. It ends when the stream is dropped.
     tokio::spawn(async move {
         let mut letters = pin!(store.export(&filter));
         while let Some(letter) = letters.next().await {
@@ -66,16 +66,16 @@ pub fn lines(store: Store, filter: DeadFilter) -> impl Stream<Item = Result<Vec<
 ///
 /// # Errors
 ///
-/// Never: a letter can be written.
+/// None: every letter can be serialized.
 pub fn line(letter: &Letter) -> Result<Vec<u8>, Error> {
     let line = serde_json::to_string(letter).map_err(std::io::Error::from)?;
-    // It may be read on a terminal.
+    // The line may be shown on a terminal, so control characters are escaped.
     let mut line = text::json(&line).into_owned().into_bytes();
     line.push(b'\n');
     Ok(line)
 }
 
-/// Writes the letters that fit, and returns how many.
+/// Writes the letters that match the filter, and returns their number.
 ///
 /// # Errors
 ///
@@ -91,12 +91,12 @@ pub async fn export(store: &Store, filter: &DeadFilter, mut out: impl AsyncWrite
     Ok(count)
 }
 
-/// Takes in what [`export`] wrote. Lines that are no letters are told, with their numbers, and the others taken in all
-/// the same: what was taken in once is known the next time.
+/// Imports the lines of an [`export`]. Lines that are not dead letters are reported by number. A letter that the store has
+/// already is not imported again.
 ///
 /// # Errors
 ///
-/// [`Error::Store`], [`Error::Io`]; what was read before may be in the store then.
+/// [`Error::Store`], [`Error::Io`]; the letters read before may be in the store then.
 pub async fn import(store: &Store, mut from: impl AsyncBufRead + Unpin, actor: &str) -> Result<Imported, Error> {
     let mut import = Import { store, actor, held: Vec::new(), bytes: 0, done: Imported::default() };
     let mut line = Vec::new();

@@ -1,8 +1,8 @@
-//! Who may ask for what.
+//! Access to the API.
 //!
-//! With tokens, each request needs one, but for probes and for the document of the API, which are the same for all.
-//! Without, everybody on this machine may do everything, but no web page that a browser on it shows: such a page can
-//! send requests here under a name of its own (DNS rebinding), or without one's knowledge (cross-site requests).
+//! With tokens, each request requires one, except for probes and the API document. Without tokens, every process on this
+//! machine may do everything, but no web page: a page in a browser could send requests here under its own host name (DNS
+//! rebinding), or as cross-site requests.
 
 use std::sync::Arc;
 
@@ -33,17 +33,17 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Whether they may do everything.
+    /// Whether the client may do everything.
     pub(crate) fn is_operator(&self) -> bool {
         self.role != Some(Role::Viewer)
     }
 
     fn into_operator(self) -> Result<Operator, Problem> {
-        let refused = || Problem::new(StatusCode::FORBIDDEN, "forbidden", "this needs the token of an operator");
+        let refused = || Problem::new(StatusCode::FORBIDDEN, "forbidden", "this requires an operator's token");
         if self.is_operator() { Ok(Operator(self)) } else { Err(refused()) }
     }
 
-    /// As whom the audit log knows them.
+    /// The client's name in the audit log.
     pub(crate) fn actor(&self) -> &str {
         &self.actor
     }
@@ -67,7 +67,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// A client that may do everything: what a GET requires that shows secrets.
+/// A client that may do everything. A GET that shows secrets requires it.
 #[derive(Debug)]
 pub(crate) struct Operator(pub(crate) Caller);
 
@@ -98,7 +98,7 @@ impl Access {
         }
         let holder = bearer(headers).and_then(|token| self.tokens.holder(token));
         let Some(holder) = holder else {
-            let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "a valid bearer token is needed");
+            let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "a valid bearer token is required");
             return Err(problem.header(WWW_AUTHENTICATE, "Bearer realm=\"leveret\""));
         };
         let caller = Caller::with(holder);

@@ -159,8 +159,8 @@ impl From<leveret_store::Error> for Problem {
             return Self::invalid_field(FieldError::new("", "after: not a cursor of this list"));
         }
         if error.is_unavailable() {
-            tracing::warn!(error = leveret_store::chain(&error), "the store is away");
-            return Self::unavailable("store-unavailable", "the store is away: try again");
+            tracing::warn!(error = leveret_store::chain(&error), "the store is unreachable");
+            return Self::unavailable("store-unavailable", "the store is unreachable: try again");
         }
         Self::internal(&error)
     }

@@ -1,4 +1,4 @@
-//! Has a job not run any more.
+//! Cancels a waiting or running job.
 
 use leveret::event::{JobEvent, Step};
 use leveret_store::{By, Job, State};
@@ -9,27 +9,28 @@ use utoipa::ToSchema;
 use super::{Error, Status};
 use crate::{detached::run_detached, recorder::Reservation, services::Services, time::now_ms};
 
-/// Where a job was when it was cancelled, as far as is known.
+/// The state of a job when it was cancelled, as far as the store knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CancelledWhile {
-    /// It waited, and will not start.
+    /// The job was waiting, and will not start.
     Queued,
-    /// It runs; its handler is told, and may be done all the same.
+    /// The job was running. Its handler is notified, and the job may still succeed.
     Running,
 }
 
 impl Services {
-    /// Cancels a job. When this returns the broker has confirmed it: every worker will know, also after restarts.
+    /// Cancels a job. When this returns the broker has confirmed the cancellation: every worker learns of it, also after
+    /// restarts.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::Conflict`] for a job at its end, [`Error::StoreAway`], [`Error::Store`],
+    /// [`Error::NotFound`], [`Error::Conflict`] for a job that has ended, [`Error::StoreAway`], [`Error::Store`],
     /// [`Error::Publish`].
     pub async fn cancel(&self, id: &str, actor: &str) -> Result<CancelledWhile, Error> {
         let job = self.known(id).await?;
         if job.state.is_terminal() {
-            let reason = "what is at its end cannot be cancelled";
+            let reason = "a task that has ended cannot be cancelled";
             return Err(Error::Conflict { status: Status::of(&job, now_ms()), reason });
         }
         let reservation = self.recorder.reserve(1).ok_or(Error::StoreAway)?;
@@ -37,7 +38,7 @@ impl Services {
     }
 
     async fn publish_cancel(self, job: Job, actor: String, reservation: Reservation) -> Result<CancelledWhile, Error> {
-        // First: what was done must be in the log, and what is in the log may have failed.
+        // The audit log comes first: it must have every cancellation, and may have some that failed.
         let by = By { actor: &actor, at: now_ms() };
         self.store.audit(by, "cancel", &json!({ "job": job.id })).await?;
         self.publisher.cancel(job.job_id()).await?;

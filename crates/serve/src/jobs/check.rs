@@ -1,5 +1,5 @@
-//! A submission against the catalogue: the job, its queue, its payload. What is not known there is not published, because
-//! no worker would take it, and because its name would stay in the metrics for ever.
+//! Checks a submission against the catalogue: job, queue, payload. A job that is not in the catalogue is not published: no
+//! worker would run it, and its name would stay in the metrics.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use crate::{
     services::Services,
 };
 
-/// The payload of a submission that has none.
+/// The payload of a submission without one.
 pub(super) const NO_PAYLOAD: &str = "{}";
 
 impl Services {
-    /// The entry that a submission is for.
+    /// The catalogue entry of a submission.
     pub(super) fn check(
         &self,
         submission: &Submission,

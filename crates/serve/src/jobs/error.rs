@@ -1,17 +1,17 @@
-//! Why something could not be done with a job.
+//! Errors of operations on jobs.
 
 use super::Status;
 use crate::field_error::FieldError;
 use leveret::PublishError;
 
-/// Why something could not be done with a job.
+/// An operation on a job that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A submission that cannot be right; nothing was published.
+    /// The submission is not valid. Nothing was published.
     #[error("{}", summary(.field_errors))]
     Invalid {
-        /// All that is wrong.
+        /// The errors of all fields.
         field_errors: Vec<FieldError>,
     },
     /// The idempotency key was used for another request.
@@ -20,7 +20,7 @@ pub enum Error {
     /// A request with this idempotency key is under way.
     #[error("a request with this idempotency key is under way")]
     KeyInFlight,
-    /// No tracked job has the id; perhaps not any more, perhaps not yet.
+    /// No tracked job has the id: it may be deleted, or not known yet.
     #[error(
         "no task {id:?} is known here. A job that was submitted through this API is known at once, another tracked job once \
          a worker has received it: a delayed one only after its delay. Tasks are deleted when their retention is over"
@@ -29,28 +29,28 @@ pub enum Error {
         /// The id.
         id: String,
     },
-    /// The job is in a state in which this cannot be done.
+    /// The job's state does not allow the operation.
     #[error("the task is {status}: {reason}")]
     Conflict {
-        /// The state.
+        /// The job's status.
         status: Status,
-        /// What would be needed.
+        /// The required state.
         reason: &'static str,
     },
-    /// The job died, but its dead letter has not been taken in.
-    #[error("the dead letter of the task has not been taken in from its queue yet")]
+    /// The job is dead-lettered, but its dead letter is not ingested.
+    #[error("the dead letter of the task is not in the store yet, or was purged")]
     NoLetter,
-    /// More wait for jobs than this server allows.
-    #[error("too many wait for tasks already")]
+    /// Too many clients wait for jobs.
+    #[error("too many clients wait for tasks")]
     TooManyWait,
-    /// The server has no connection to the broker since it started, or cannot make the queue it listens on.
+    /// The server has had no connection to the broker yet, or cannot declare the queue of status updates.
     #[error("nothing can be submitted yet: {reason}")]
     Unprepared {
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// The store is away, or slower than what comes.
-    #[error("the store is away: nothing was submitted")]
+    /// The store is unreachable, or slower than the submissions.
+    #[error("the store is unreachable: nothing was submitted")]
     StoreAway,
     /// The store failed.
     #[error("the store failed")]

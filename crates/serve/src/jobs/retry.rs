@@ -1,4 +1,4 @@
-//! Brings a job back that was given up: its dead letter is published again, under the same id.
+//! Retries a failed job: its dead letter is published again, under the same id.
 
 use std::time::Duration;
 
@@ -15,23 +15,24 @@ use crate::{
     time::now_ms,
 };
 
-/// A job's end is told before its dead letter is in the store.
-const TAKEN_IN_WITHIN: Duration = Duration::from_secs(1);
+/// How long to wait for a dead letter: the status of a job may arrive before it.
+const INGESTED_WITHIN: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
-/// Dead letters under the id of one job, in hundreds: more only somebody makes who publishes under it on purpose.
+/// Bounds the search among dead letters with one job id, in pages of a hundred. Only a publisher that reuses an id on
+/// purpose makes more.
 const MOST_PAGES: usize = 100;
 
 impl Services {
-    /// Runs a job again that was given up, from its first attempt on.
+    /// Runs a failed job again, from its first attempt on.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::Conflict`] for a job that was not given up, [`Error::NoLetter`],
+    /// [`Error::NotFound`], [`Error::Conflict`] for a job that has not failed, [`Error::NoLetter`],
     /// [`Error::StoreAway`], [`Error::Store`], [`Error::Publish`].
     pub async fn retry(&self, id: &str, actor: &str) -> Result<(), Error> {
         let job = self.known(id).await?;
         if job.state != State::Dead {
-            let reason = "only what has failed can be retried";
+            let reason = "only a failed task can be retried";
             return Err(Error::Conflict { status: Status::of(&job, now_ms()), reason });
         }
         let reservation = self.recorder.reserve(1).ok_or(Error::StoreAway)?;
@@ -44,7 +45,7 @@ impl Services {
 
     async fn replay(self, job: Job, letter: i64, actor: String, reservation: Reservation) -> Result<(), Error> {
         let by = By { actor: &actor, at: now_ms() };
-        // As a server goes on with it if this one is killed, or the store is away before its end.
+        // Another server resumes the replay with these options if this one is killed or loses the store.
         let options = ReplayOptions { track: true, ..ReplayOptions::default() };
         let held = match self.dead.start(&Selection::Ids(vec![letter]), &options, &actor).await {
             Ok(held) => held,
@@ -52,7 +53,7 @@ impl Services {
             Err(_) => return Err(being_replayed(&job)),
         };
         let replay = held.replay().id;
-        // Somebody else may have been faster.
+        // Another request may have replayed the letter first.
         let Some(letter) = self.store.next_of_replay(replay, 0, 1).await?.pop() else {
             self.store.finish_replay(replay, &held.owner, "nothing to do", by).await?;
             return Err(being_replayed(&job));
@@ -69,9 +70,9 @@ impl Services {
         Ok(())
     }
 
-    /// The dead letter of this end of the job.
+    /// The dead letter of this failure of the job.
     async fn letter_of(&self, job: &Job) -> Result<DeadLetter, Error> {
-        let deadline = Instant::now() + TAKEN_IN_WITHIN;
+        let deadline = Instant::now() + INGESTED_WITHIN;
         loop {
             if let Some(letter) = self.find_letter(job, deadline).await? {
                 return Ok(letter);
@@ -83,7 +84,7 @@ impl Services {
         }
     }
 
-    /// The same, if the store has it by now. After the deadline it looks at no other letter.
+    /// The same, if the store has the letter by now. After the deadline it checks no further letter.
     async fn find_letter(&self, job: &Job, deadline: Instant) -> Result<Option<DeadLetter>, Error> {
         let states = vec![DeadState::Dead, DeadState::Replaying];
         let filter = DeadFilter { states, job_id: Some(job.job_id().to_owned()), ..DeadFilter::default() };
@@ -106,9 +107,9 @@ impl Services {
         Ok(None)
     }
 
-    /// Whether a dead letter is this end of this job, and not another message's that bears its id.
+    /// Whether a dead letter is from this failure of this job, and not from another message with its id.
     async fn is_end_of(&self, letter: &DeadLetter, job: &Job) -> Result<bool, Error> {
-        // The worker's copy is one further; a message that the broker gave up is none.
+        // A worker's copy is one hop further. The broker dead-letters the message itself.
         if letter.hop != job.hop && letter.hop != job.hop.saturating_add(1) {
             return Ok(false);
         }
@@ -130,7 +131,7 @@ impl Services {
 }
 
 fn being_replayed(job: &Job) -> Error {
-    let reason = "its dead letter is being replayed, and goes on by itself if that was interrupted";
+    let reason = "its dead letter is being replayed; an interrupted replay resumes by itself";
     Error::Conflict { status: Status::of(job, now_ms()), reason }
 }
 

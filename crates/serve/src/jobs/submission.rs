@@ -1,4 +1,4 @@
-//! What is asked for: one job, as JSON describes it.
+//! Submissions: one job to run, read from JSON.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
 const FIELDS: [&str; 8] = ["name", "job", "payload", "queue", "priority", "delay", "run_at", "expires_in"];
 const LONGEST_NAME: usize = 1024;
 const HIGHEST_PRIORITY: u64 = 31;
-/// The broker's ladder ends there.
+/// The greatest delay of the broker's delay queues.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// A job to be submitted. The default is the server's default job, now.
@@ -33,31 +33,31 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Submission {
-    /// A text to be shown with it; the job's name if there is none.
+    /// A text to show with the task; the job's name if none.
     pub name: Option<String>,
-    /// The job that runs; the server's default job if there is none.
+    /// The job to run; the server's default job if none.
     pub job: Option<String>,
-    /// Its payload as JSON, published byte for byte; `{}` if there is none.
+    /// The payload as JSON, published byte for byte; `{}` if none.
     pub payload: Option<Box<RawValue>>,
-    /// Its queue; the one that its workers announced if there is none.
+    /// The queue; the one that the job's workers announced if none.
     pub queue: Option<String>,
-    /// From 0 to 31.
+    /// The priority, from 0 to 31.
     pub priority: Option<u8>,
-    /// When it is to run.
+    /// When the job runs.
     pub due: Due,
-    /// After how long it is given up if it has not started.
+    /// Fails the job if it has not started within this time.
     pub expires_in: Option<Duration>,
 }
 
-/// When a job is to run.
+/// When a job runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Due {
-    /// At once.
+    /// Immediately.
     #[default]
     Now,
     /// After this time.
     After(Duration),
-    /// Then, in milliseconds since the epoch.
+    /// At this time, in milliseconds since the epoch.
     At(u64),
 }
 
@@ -204,7 +204,7 @@ impl Reader {
     }
 }
 
-/// The fields that are given twice: which of the two is meant, nobody can tell.
+/// Errors for repeated fields: which value the client means is not known.
 fn repeated(json: &str) -> Vec<FieldError> {
     let mut field_errors = Vec::new();
     json::visit(json, |place| {

@@ -1,7 +1,7 @@
-//! Publishes what was asked for: first checked, then confirmed by the broker, then written down as queued.
+//! Submits jobs: each is checked, published and confirmed, then recorded as queued.
 //!
-//! From the first publish on it runs to its end whether or not the client still waits, so that no job is published that
-//! nobody has written down.
+//! From the first publish on, a request completes also when its client has disconnected, so that every published job is
+//! recorded.
 
 use std::{
     collections::HashSet,
@@ -29,21 +29,21 @@ use crate::{
     time::{millis, now_ms},
 };
 
-/// Submissions that one request may have.
+/// The greatest number of submissions in one request.
 pub const MOST_AT_ONCE: usize = 1000;
-/// What a request may take beside its publishes, which have a time limit of their own.
+/// The time limit of a request beside its publishes, which have their own.
 const CLAIM_MARGIN: Duration = Duration::from_secs(30);
 
-/// What makes the second of two equal requests get the answer of the first.
+/// The identity of a request: a second request with the same one gets the response of the first.
 #[derive(Clone, Debug)]
 pub struct Idempotency {
     /// The client's key.
     pub key: String,
-    /// What tells this request from another with the same key.
+    /// A digest of the body: another body under the same key is an error.
     pub body_hash: String,
 }
 
-/// A submission that was checked.
+/// A valid submission, and its catalogue entry.
 struct CheckedSubmission {
     submission: Submission,
     entry: Arc<Entry>,
@@ -56,21 +56,21 @@ impl Services {
     ///
     /// As [`submit_all`](Self::submit_all), and [`Error::Publish`].
     pub async fn submit(&self, submission: Submission, idempotency: Option<Idempotency>) -> Result<String, Error> {
-        let fates = self.submit_all(vec![submission], idempotency).await;
+        let results = self.submit_all(vec![submission], idempotency).await;
         let unmarked = |mut field_error: FieldError| {
             field_error.index = None;
             field_error
         };
-        let fates = fates.map_err(|error| match error {
+        let results = results.map_err(|error| match error {
             Error::Invalid { field_errors } => {
                 Error::Invalid { field_errors: field_errors.into_iter().map(unmarked).collect() }
             }
             other => other,
         });
-        Ok(fates?.pop().unwrap_or(Err(PublishError::Closed))?)
+        Ok(results?.pop().unwrap_or(Err(PublishError::Closed))?)
     }
 
-    /// Submits up to [`MOST_AT_ONCE`] jobs, pipelined, and returns the fate of each in their order. If one of them is not
+    /// Submits up to [`MOST_AT_ONCE`] jobs, pipelined, and returns the result of each in their order. If one of them is not
     /// valid, none is published.
     ///
     /// # Errors
@@ -117,7 +117,7 @@ impl Services {
             match self.claim(idempotency, &ids).await? {
                 Claim::New { task_ids } if task_ids == ids => {}
                 Claim::New { task_ids } => {
-                    // A first request did not come to its end. What it has published need not be published again.
+                    // An earlier request was interrupted. The jobs that it published are not published again.
                     published.extend(self.store.jobs_by_ids(&task_ids).await?.into_iter().map(|job| job.id));
                     ids = task_ids;
                 }
@@ -133,25 +133,25 @@ impl Services {
         let origin =
             |publish: &Option<Publish>| publish.as_ref().and_then(|publish| publish.origin().map(str::to_owned));
         let origins: Vec<_> = publishes.iter().map(origin).collect();
-        let publishes = publishes.into_iter().zip(&ids).map(|(wanted, id)| {
+        let publishes = publishes.into_iter().zip(&ids).map(|(publish, id)| {
             let id = id.clone();
             async move {
-                if let Some(publish) = wanted { publish.into_future().await.map(drop).map(|()| id) } else { Ok(id) }
+                if let Some(publish) = publish { publish.into_future().await.map(drop).map(|()| id) } else { Ok(id) }
             }
         });
         let window = usize::from(self.broker.config().publish_window).max(1);
-        let fates: Vec<_> = stream::iter(publishes.collect::<Vec<_>>()).buffered(window).collect().await;
+        let results: Vec<_> = stream::iter(publishes.collect::<Vec<_>>()).buffered(window).collect().await;
         let queued = |((checked, origin), fate): ((&CheckedSubmission, _), &Result<String, _>)| {
             fate.as_ref().ok().map(|id| checked.queued(id, origin, at))
         };
-        let events: Vec<_> = checked.iter().zip(origins).zip(&fates).filter_map(queued).collect();
+        let events: Vec<_> = checked.iter().zip(origins).zip(&results).filter_map(queued).collect();
         if !events.is_empty() {
             self.recorder.record(events, reservation).await;
         }
         if let Some(idempotency) = &idempotency {
-            self.settle_claim(idempotency, &fates).await;
+            self.settle_claim(idempotency, &results).await;
         }
-        Ok(fates)
+        Ok(results)
     }
 
     async fn claim(&self, idempotency: &Idempotency, ids: &[String]) -> Result<Claim, Error> {
@@ -160,9 +160,9 @@ impl Services {
         Ok(self.store.claim(&claiming, now_ms(), lease).await?)
     }
 
-    /// Keeps the answer, or gives the key back for another try. A failure costs only that: the lease ends by itself.
-    async fn settle_claim(&self, idempotency: &Idempotency, fates: &[Result<String, PublishError>]) {
-        let ids: Option<Vec<_>> = fates.iter().map(|fate| fate.as_ref().ok()).collect();
+    /// Stores the response, or releases the key for another try. If this fails, the key's lease ends by itself.
+    async fn settle_claim(&self, idempotency: &Idempotency, results: &[Result<String, PublishError>]) {
+        let ids: Option<Vec<_>> = results.iter().map(|fate| fate.as_ref().ok()).collect();
         let settled = match ids {
             Some(ids) => self.store.finish(&idempotency.key, &json!(ids)).await,
             None => self.store.release(&idempotency.key).await,
@@ -170,7 +170,7 @@ impl Services {
         if let Err(error) = settled {
             tracing::warn!(
                 error = leveret_store::chain(&error),
-                "an idempotency key stays claimed until its lease is over"
+                "cannot settle an idempotency key: it stays claimed until its lease ends"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! What is shown of a tracked job.
+//! Tracked jobs in responses.
 
 use std::{fmt, str::FromStr};
 
@@ -19,24 +19,24 @@ use crate::time::rfc3339;
 /// follows. Completed, Failed: ended. Cancelled: will not start, or was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub enum Status {
-    /// In its queue.
+    /// The job is in its queue.
     Pending,
-    /// Waits for its time.
+    /// The job waits for its time.
     Scheduled,
-    /// Runs.
+    /// The job runs.
     Processing,
-    /// An attempt failed; there will be another.
+    /// An attempt failed, and another follows.
     Retrying,
-    /// Done.
+    /// The job succeeded.
     Completed,
-    /// Given up.
+    /// The job is dead-lettered.
     Failed,
-    /// Cancelled: it will not start, or was stopped.
+    /// The job will not start, or was stopped.
     Cancelled,
 }
 
 impl Status {
-    /// All of them.
+    /// All statuses.
     pub const ALL: [Self; 7] = [
         Self::Pending,
         Self::Scheduled,
@@ -59,7 +59,7 @@ impl Status {
         }
     }
 
-    /// The jobs that are so at the time `now`, in milliseconds since the epoch.
+    /// A filter for jobs with this status at `now`, in milliseconds since the epoch.
     #[must_use]
     pub fn filter(self, now: u64) -> Filter {
         let of = |states: &[State]| Filter { states: states.to_vec(), ..Filter::default() };
@@ -91,19 +91,19 @@ impl FromStr for Status {
     }
 }
 
-/// A tracked job as it is shown. Times are RFC 3339.
+/// A tracked job. Times are RFC 3339.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Task {
     /// The job's id.
     pub id: String,
-    /// The text that it was submitted with; the job's name if there was none.
+    /// The name that it was submitted with; the job's name if none.
     pub name: String,
     /// The priority that it was submitted with.
     #[schema(required)]
     pub priority: Option<u8>,
-    /// Where it is.
+    /// The job's status.
     pub status: Status,
-    /// Why it is retried or was given up: the error and its sources.
+    /// The error of the last attempt, with its sources.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// The class of that error.
@@ -119,77 +119,78 @@ pub struct Task {
     /// When it was submitted.
     #[schema(format = DateTime)]
     pub created_at: String,
-    /// When it goes on, while it waits for that.
+    /// When the job runs, while it waits for that time.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     pub due_at: Option<String>,
-    /// When it is given up if it has not started.
+    /// When the job fails if it has not started.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     pub expires_at: Option<String>,
-    /// The latest start of its handler.
+    /// The last start of its handler.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     pub started_at: Option<String>,
-    /// Its end.
+    /// When the job ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     pub finished_at: Option<String>,
-    /// The latest news.
+    /// The time of the last status update.
     #[schema(format = DateTime)]
     pub updated_at: String,
-    /// When somebody cancelled it.
+    /// When the job was cancelled.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     pub cancel_requested_at: Option<String>,
-    /// Host and process id of the worker that had it last.
+    /// Host and process id of the last worker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
-    /// How far it is, if its handler tells.
+    /// The progress that its handler reported last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
-    /// What its handler returned.
+    /// The result of its handler, up to 64 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
-    /// The size in bytes of a result that was too large to be kept.
+    /// The size in bytes of a result that was too large to keep.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result_too_large: Option<u64>,
-    /// Whether news of it may have been missed.
+    /// Whether status updates may be missing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub stale: bool,
-    /// Its steps, the oldest first, of very many copies the first and the last; not in lists.
+    /// The status updates, the oldest first; of very many copies, the first and the last. Not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeline: Option<Vec<TimelineStep>>,
 }
 
-/// How far a job is.
+/// The progress of a job.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Progress {
     /// From 0 to 1.
     #[schema(minimum = 0, maximum = 1)]
     pub fraction: f64,
-    /// In words.
+    /// A text of the handler.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
-/// One step of a job.
+/// One status update of a job.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[schema(as = Step)]
 pub struct TimelineStep {
-    /// When.
+    /// The time of the update.
     #[schema(format = DateTime)]
     pub at: String,
-    /// What: queued, received, started, retrying, snoozed, `cancel_requested`, succeeded, dead or cancelled.
+    /// `queued`, `received`, `started`, `retrying`, `snoozed`, `cancel_requested`, `succeeded`, `duplicate`, `dead` or
+    /// `cancelled`.
     #[schema(schema_with = step_names)]
     pub step: String,
-    /// Which attempt, from 1.
+    /// The attempt, from 1.
     #[schema(minimum = 1)]
     pub attempt: u32,
     /// Host and process id of the worker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
-    /// The rest of it: `due`, `expires`, `kind`, `error`, `too_large`.
+    /// The details of the step: `due`, `expires`, `kind`, `error`, `too_large`.
     #[serde(flatten)]
     pub detail: Map<String, Value>,
 }
@@ -240,10 +241,10 @@ impl Task {
         }
     }
 
-    /// What tells the job as it is here from the job as it was: the same for all servers on one store.
+    /// A version of the job's state: it changes with the state, and is the same for all servers on one store.
     #[must_use]
     pub fn version(&self) -> String {
-        // Several changes may have one time.
+        // Several changes may have the same time.
         let text = serde_json::to_string(&Self { timeline: None, ..self.clone() }).unwrap_or_default();
         let digest = Sha256::digest(text);
         let short: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();

@@ -1,30 +1,30 @@
-//! What a check would cost, counted beforehand: how often a part of the schema is held against a part of the payload.
+//! The cost of a check, counted beforehand: how often a part of the schema is applied to a part of the payload.
 //!
-//! The count goes every way that a validator may go, and so is never less than what one does. It knows the keywords that
-//! apply other schemas; a schema that names its parts otherwise than by a place in itself is not accepted.
+//! The count takes every branch that a validator may take, so it is an upper bound. It knows the keywords that apply other
+//! schemas. A schema that refers to its parts by other names than their place is not accepted.
 
 use serde_json::Value;
 
-/// Larger schemas are not used, in bytes.
+/// The greatest size of a schema in bytes.
 const LARGEST: usize = 256 * 1024;
-/// References in a schema: compiling follows each of them once, one within the other if need be.
+/// The greatest number of references: compiling follows each of them once, possibly nested.
 pub(super) const MOST_REFERENCES: usize = 1_000;
-/// Regular expressions in a schema.
+/// The greatest number of regular expressions.
 const MOST_PATTERNS: usize = 256;
-/// Of schemas within each other, with those of the payload's depth.
+/// The greatest depth of nested schemas, applied to the payload's own depth.
 const DEEPEST: u32 = 500;
-/// What the checks of one request may cost together.
+/// The budget of all checks of one request.
 const MOST: u64 = 500_000;
-/// And as much for each byte of payload.
+/// The additional budget for each byte of payload.
 const FOR_A_BYTE: u64 = 4;
-/// Items of a list that are compared with each other, to know whether all are different.
+/// The greatest number of items that `uniqueItems` compares in pairs.
 const MOST_COMPARED: usize = 16;
-/// Names that a part of a schema may have, besides its place. The whole schema may have them.
+/// Keywords that name a part of a schema. Only the whole schema may have them.
 const NAMES: [&str; 4] = ["$id", "$anchor", "$dynamicAnchor", "$recursiveAnchor"];
-/// References by such a name, which the count does not follow.
+/// References by name, which the count does not follow.
 const REFERENCES_BY_NAME: [&str; 2] = ["$dynamicRef", "$recursiveRef"];
 
-/// What the checks of one request may still cost.
+/// The remaining budget of one request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CheckBudget(u64);
 
@@ -35,7 +35,7 @@ impl Default for CheckBudget {
 }
 
 impl CheckBudget {
-    /// Adds what a payload of so many bytes may cost besides.
+    /// Adds the budget for a payload of so many bytes.
     pub(super) fn grant(&mut self, bytes: usize) {
         self.0 = self.0.saturating_add(FOR_A_BYTE.saturating_mul(bytes as u64));
     }
@@ -44,7 +44,7 @@ impl CheckBudget {
         self.0
     }
 
-    /// Takes what a check costs. False if it is too much; then nothing is left for others.
+    /// Takes the cost of a check. False if the budget is too small; then nothing remains for other checks.
     pub(super) fn spend(&mut self, schema: &Value, payload: &Value) -> bool {
         let mut count = CostCounter { root: schema, left: self.0 };
         let is_enough = count.visit(schema, payload, 0).is_some();
@@ -53,7 +53,7 @@ impl CheckBudget {
     }
 }
 
-/// Whether a schema may be compiled, and its cost be counted.
+/// Checks that a schema can be compiled and its cost counted.
 pub(super) fn accept(schema: &Value) -> Result<(), &'static str> {
     if schema.to_string().len() > LARGEST {
         return Err("it has more than 256 KiB");
@@ -101,17 +101,17 @@ impl CostCounter<'_> {
         Some(())
     }
 
-    /// None when it is too much.
+    /// None if the budget is exceeded.
     fn visit(&mut self, schema: &Value, value: &Value, depth: u32) -> Option<()> {
         self.pay(1)?;
         let Value::Object(keywords) = schema else { return Some(()) };
-        // Most keywords cost much less than a visit.
+        // Most keywords cost less than a visit.
         self.pay(keywords.len() / 4)?;
         let depth = depth + 1;
         if depth > DEEPEST {
             return None;
         }
-        // To know what was not looked at, all is looked at once more.
+        // These keywords evaluate everything once more, to find the rest.
         let is_twice = ["unevaluatedProperties", "unevaluatedItems"].iter().any(|name| keywords.contains_key(*name));
         for (keyword, part) in keywords {
             self.in_place(keyword, part, value, depth)?;
@@ -133,7 +133,7 @@ impl CostCounter<'_> {
         Some(())
     }
 
-    /// What is applied to the same value.
+    /// Keywords that apply to the same value.
     fn in_place(&mut self, keyword: &str, part: &Value, value: &Value, depth: u32) -> Option<()> {
         match (keyword, part) {
             ("allOf" | "anyOf" | "oneOf", Value::Array(parts)) => {
@@ -153,7 +153,7 @@ impl CostCounter<'_> {
         }
     }
 
-    /// Values are compared part by part only if they are of the same kind and length.
+    /// The cost of a comparison. Only values of the same kind and length are compared part by part.
     fn compare(&mut self, expected: &Value, value: &Value) -> Option<()> {
         self.pay(1)?;
         match (expected, value) {
@@ -171,7 +171,7 @@ impl CostCounter<'_> {
         }
     }
 
-    /// What a value costs that is read as a whole.
+    /// The cost of reading a whole value.
     fn read(&mut self, value: &Value, times: usize) -> Option<()> {
         self.pay(times)?;
         let of_text = |text: &str| (text.len() / 16).saturating_mul(times);
@@ -189,7 +189,7 @@ impl CostCounter<'_> {
     fn of_text(&mut self, keyword: &str, text: &str) -> Option<()> {
         match keyword {
             "pattern" | "format" | "contentEncoding" | "contentMediaType" | "contentSchema" => self.pay(text.len()),
-            // Its characters are counted.
+            // The validator counts the characters.
             "minLength" | "maxLength" => self.pay(text.len() / 4),
             _ => Some(()),
         }
@@ -221,7 +221,7 @@ impl CostCounter<'_> {
             }),
             ("additionalProperties" | "unevaluatedProperties", part) => {
                 self.pay(members.len())?;
-                // Each name that is no property's is held against each pattern.
+                // Each name without a property is matched with each pattern.
                 let patterns = keywords.get("patternProperties").and_then(Value::as_object).map_or(0, Object::len);
                 members.keys().try_for_each(|name| self.pay(name.len().saturating_mul(patterns)))?;
                 let named = keywords.get("properties");
@@ -244,7 +244,7 @@ impl CostCounter<'_> {
             ("items" | "additionalItems" | "unevaluatedItems" | "contains", part) => {
                 items.iter().try_for_each(|item| self.visit(part, item, depth))
             }
-            // They are hashed, or compared with each other while they are few.
+            // Items are hashed, or compared in pairs while they are few.
             ("uniqueItems", _) => items.iter().try_for_each(|item| self.read(item, MOST_COMPARED)),
             _ => Some(()),
         }
@@ -253,13 +253,13 @@ impl CostCounter<'_> {
 
 type Object = serde_json::Map<String, Value>;
 
-/// The part of a schema that a reference names by its place.
+/// The part of a schema that a reference points to.
 fn find<'a>(root: &'a Value, reference: &str) -> Option<&'a Value> {
     let place = reference.strip_prefix('#')?;
     if !place.contains('%') {
         return root.pointer(place);
     }
-    // As in a URL, where a plus is a plus.
+    // In a URL fragment a plus is a plus, and not a space.
     let place = place.replace('+', "%2B");
     let (decoded, _) = form_urlencoded::parse(place.as_bytes()).next()?;
     root.pointer(&decoded)

@@ -1,4 +1,4 @@
-//! The keyword `type`, as serde decodes: JSON Schema takes `1.0` and 2^64 for integers, and a Rust integer does not.
+//! The keyword `type` as serde decodes it: for JSON Schema `1.0` and 2^64 are integers, for a Rust integer they are not.
 
 use jsonschema::{Keyword, ValidationError, paths::Location};
 use serde_json::{Map, Value};
@@ -9,19 +9,19 @@ struct TypeKeyword {
     integer: IntegerRange,
 }
 
-/// What an integer may be.
+/// The range of an integer.
 #[derive(Clone, Copy)]
 enum IntegerRange {
     Signed(i64, i64),
     Unsigned(u64),
     /// From -2^63 to 2^64.
     Either,
-    /// Wider than [`Value`] keeps them: what is read as a float is so great that it was none.
+    /// 128 bits, which [`Value`] keeps as a float. A large float was an integer.
     Wide,
 }
 
 impl IntegerRange {
-    /// By the format that the crate schemars writes for Rust's integers.
+    /// Reads the format that the crate schemars writes for Rust's integers.
     fn of(format: Option<&Value>) -> Self {
         match format.and_then(Value::as_str).unwrap_or_default() {
             "int8" => Self::Signed(i8::MIN.into(), i8::MAX.into()),
@@ -80,14 +80,14 @@ impl<'i> Keyword<'i> for TypeKeyword {
     }
 }
 
-/// Takes the place of the validator's own.
-#[expect(clippy::unnecessary_wraps, reason = "the form that the validator asks for")]
+/// Replaces the validator's own keyword.
+#[expect(clippy::unnecessary_wraps, reason = "the validator requires this signature")]
 pub(super) fn keyword<'a>(
     parent: &'a Map<String, Value>,
     value: &'a Value,
     _: Location,
 ) -> Result<Box<dyn for<'i> Keyword<'i>>, ValidationError<'a>> {
-    // The schema has been checked against its own: it is a name, or a list of names.
+    // The validator has checked the schema itself: the value is a name or a list of names.
     let names = value.as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice);
     let names = names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect();
     Ok(Box::new(TypeKeyword { names, integer: IntegerRange::of(parent.get("format")) }))

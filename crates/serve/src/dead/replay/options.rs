@@ -1,30 +1,30 @@
-//! The settings of a replay.
+//! Settings and their bounds.
 
 use serde::{Deserialize, Serialize};
 
 use crate::dead::error::Error;
 
-/// How a replay goes.
+/// The settings of a replay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReplayOptions {
-    /// Letters per second; as fast as the broker confirms, if none.
+    /// Letters per second; unlimited if none.
     pub rate: Option<f64>,
-    /// So many go first, tracked, and if one of them fails the rest stays.
+    /// The number of letters that are published first, tracked. If one of them fails, the others are not published.
     pub canary: Option<u32>,
-    /// How long to wait for their outcomes, in seconds.
+    /// How long to wait for the outcomes of the canaries, in seconds.
     pub canary_timeout: u64,
-    /// Another queue than the one each came from.
+    /// Another queue than the one that each letter came from.
     pub queue: Option<String>,
-    /// Has all of them tracked.
+    /// Makes all jobs tracked.
     pub track: bool,
 }
 
-/// Letters per second that a replay may be asked for.
+/// The accepted rates, in letters per second.
 const RATES: std::ops::RangeInclusive<f64> = 0.001..=1_000_000.0;
 
 impl ReplayOptions {
-    /// Whether a replay can go so.
+    /// Checks the bounds.
     ///
     /// # Errors
     ///

@@ -2,43 +2,43 @@
 
 use serde::Serialize;
 
-/// How far a replay is.
+/// The progress of a replay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ReplayProgress {
-    /// Its number.
+    /// The replay's number.
     pub replay: i64,
-    /// How many letters it took.
+    /// The number of letters that it selected.
     pub total: u64,
-    /// How many of them were published and confirmed.
+    /// The number of letters that were published and confirmed.
     pub replayed: u64,
-    /// How many could not be published, so far.
+    /// The number of letters that could not be published so far.
     pub failed: u64,
-    /// Whether it waits for the outcomes of its canaries.
+    /// Whether the replay waits for the outcomes of its canaries.
     pub waiting: bool,
 }
 
-/// A letter that could not be published: it lies there again.
+/// A letter that could not be published, and is dead again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct UnpublishedLetter {
     /// The letter's number.
     pub id: i64,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
-/// How a replay ended.
+/// The result of a replay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ReplaySummary {
-    /// Its number.
+    /// The replay's number.
     pub replay: i64,
-    /// How many letters it took.
+    /// The number of letters that it selected.
     pub total: u64,
-    /// How many of them were published and confirmed.
+    /// The number of letters that were published and confirmed.
     pub replayed: u64,
-    /// How many lie there again.
+    /// The number of letters that are dead again.
     pub returned: u64,
-    /// Those that could not be published.
+    /// The letters that could not be published.
     pub failed: Vec<UnpublishedLetter>,
-    /// In words.
+    /// `done`, or the reason for an early end.
     pub outcome: String,
 }

@@ -1,4 +1,4 @@
-//! A replay under way.
+//! The run of a replay: canaries, batches, and retries while the broker is unreachable.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -21,15 +21,15 @@ use crate::{
     time::now_ms,
 };
 
-/// Letters that are in memory at once, if they are small.
+/// The greatest number of letters in memory.
 const MOST: u32 = 512;
-/// A replay ends when so many letters could not be published: something is wrong with all of them.
+/// A replay ends after so many failed letters, because the others would fail too.
 const MOST_FAILED: usize = 100;
-/// How often a broker that is away is tried, each time for as long as a publish may take.
+/// How often an unreachable broker is tried, each time for one publish timeout.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A replay under way.
+/// A running replay.
 pub(super) struct ReplayRun<'a, P> {
     pub(super) dead: &'a DeadLetterService,
     pub(super) options: ReplayOptions,
@@ -38,7 +38,7 @@ pub(super) struct ReplayRun<'a, P> {
     pub(super) throttle: Throttle,
     pub(super) done: ReplayProgress,
     pub(super) failed: Vec<UnpublishedLetter>,
-    /// Letters up to this number are published, or could not be.
+    /// Letters up to this number are published, or failed.
     pub(super) after: i64,
 }
 
@@ -47,9 +47,9 @@ impl<P: FnMut(&ReplayProgress) + Send> ReplayRun<'_, P> {
         By { actor: self.actor, at: now_ms() }
     }
 
-    /// Publishes all, and says how it ended.
+    /// Publishes all letters, and returns the outcome.
     pub(super) async fn all(&mut self, judged: bool) -> Result<String, Error> {
-        // It says which queues have lanes. Where it must not be read, letters go to the queue itself.
+        // The catalogue has the lanes of each queue. Without the right to read it, letters go to the queue itself.
         self.dead.catalogue.ready().await;
         (self.progress)(&self.done);
         if let Some(count) = self.options.canary.filter(|count| *count > 0 && !judged) {
@@ -79,7 +79,7 @@ impl<P: FnMut(&ReplayProgress) + Send> ReplayRun<'_, P> {
     }
 
     async fn canaries(&mut self, count: u32) -> Result<Option<String>, Error> {
-        // Until they are judged, nothing but canaries is published: also by whoever ran this before.
+        // Before the verdict, only canaries are published, so letters that an earlier run published are canaries.
         let published = self.dead.store.replayed_by(self.done.replay, count).await?;
         let mut chosen = published.len();
         let mut canaries = Vec::with_capacity(chosen);
@@ -115,7 +115,7 @@ impl<P: FnMut(&ReplayProgress) + Send> ReplayRun<'_, P> {
         verdict
     }
 
-    /// The next letters, but those that cannot be published.
+    /// The next letters, without the failed ones.
     async fn next(&self, limit: u32) -> Result<Vec<Letter>, Error> {
         let failed: HashSet<_> = self.failed.iter().map(|failed| failed.id).filter(|id| *id > self.after).collect();
         let limit = limit.saturating_add(u32::try_from(failed.len()).unwrap_or(0));
@@ -124,7 +124,7 @@ impl<P: FnMut(&ReplayProgress) + Send> ReplayRun<'_, P> {
         Ok(letters)
     }
 
-    /// Returns once each is confirmed and marked, or has failed.
+    /// Returns when each letter is confirmed and marked, or has failed.
     async fn publish_all(&mut self, mut letters: Vec<Letter>, track: bool) -> Result<(), Error> {
         let last = letters.last().map_or(self.after, |letter| letter.about.id);
         for attempt in 1.. {
@@ -140,7 +140,7 @@ impl<P: FnMut(&ReplayProgress) + Send> ReplayRun<'_, P> {
         Ok(())
     }
 
-    /// Publishes each once. Returns how many are still to be published, and why, if any are.
+    /// Publishes each letter once. Returns how many remain, and the last reason, if any remain.
     async fn publish(&mut self, letters: Vec<Letter>, track: bool) -> Result<Option<(usize, String)>, Error> {
         let (dead, queue) = (self.dead, self.options.queue.clone());
         let mut throttle = std::mem::replace(&mut self.throttle, Throttle::new(None));

@@ -9,7 +9,7 @@ use crate::{
     time::now_ms,
 };
 
-/// What became of a publish.
+/// The result of one publish.
 pub(super) struct SentLetter {
     pub(super) id: i64,
     pub(super) event: Option<JobEvent>,
@@ -17,9 +17,9 @@ pub(super) struct SentLetter {
 }
 
 pub(super) enum PublishFault {
-    /// It will be the same the next time.
+    /// Another try fails in the same way.
     Lasting(String),
-    /// The broker is away, or did not say.
+    /// The broker is unreachable, or did not confirm.
     Passing(String),
 }
 

@@ -19,12 +19,12 @@ use crate::{
 };
 
 impl DeadLetterService {
-    /// Brings letters back. See [`desk`](super) for an example.
+    /// Replays letters. See [`dead`](crate::dead) for an example.
     ///
     /// # Errors
     ///
-    /// [`Error::Interrupted`] when the broker is away for long, [`Error::Store`]; the replay is open then, and is taken
-    /// up by a server.
+    /// [`Error::Interrupted`] if the broker is unreachable for long, [`Error::Store`]. The replay is open then, and a server
+    /// resumes it.
     pub async fn replay(
         &self,
         selection: &Selection,
@@ -36,11 +36,11 @@ impl DeadLetterService {
         self.go_on(held, actor, progress).await
     }
 
-    /// Opens a replay that is ours, for those who answer before it is done: [`go_on`](Self::go_on) carries it out.
+    /// Opens and leases a replay without running it: [`go_on`](Self::go_on) does.
     ///
     /// # Errors
     ///
-    /// [`Error::Options`]; [`Error::Store`]: the replay may be open then, and is taken up by a server.
+    /// [`Error::Options`]; [`Error::Store`]: the replay may be open then, and a server resumes it.
     pub async fn start(
         &self,
         selection: &Selection,
@@ -51,15 +51,14 @@ impl DeadLetterService {
         let (kept, owner) = (serde_json::to_value(options).unwrap_or_default(), lease::new_owner());
         let by = By { actor, at: now_ms() };
         let replay = self.store.start_replay(selection, &kept, by, lease::lease(&owner)).await?;
-        // Of very many letters the start takes longer than the lease.
+        // With very many letters the start takes longer than the lease.
         if !self.store.renew_replay(replay.id, lease::lease(&owner)).await? {
             return Err(Error::Running(replay.id));
         }
         Ok(ReplayLease { replay, owner })
     }
 
-    /// Goes on with a replay that was interrupted, by whatever. If whoever ran it was killed, this waits until its lease
-    /// is over, up to 20 s.
+    /// Resumes an interrupted replay. If its process was killed, this waits until the lease ends, up to 20 s.
     ///
     /// # Errors
     ///
@@ -73,8 +72,8 @@ impl DeadLetterService {
         self.go_on(self.take_when_free(replay).await?, actor, progress).await
     }
 
-    /// Ends a replay, whoever runs it: what is not published by then lies there again. It takes some seconds if the replay
-    /// runs, until whoever runs it has noticed and marked what was under way.
+    /// Ends a replay, also one that another process runs: letters that are not published by then are dead again. If the
+    /// replay runs, this takes some seconds, until its process has noticed and marked the letters under way.
     ///
     /// # Errors
     ///
@@ -84,7 +83,7 @@ impl DeadLetterService {
         self.end(seized, actor).await
     }
 
-    /// Ends a replay that was taken from whoever ran it.
+    /// Ends a replay that was taken from the process that ran it.
     pub(crate) async fn end(
         &self,
         SeizedReplay { held, was_running }: SeizedReplay,
@@ -98,11 +97,11 @@ impl DeadLetterService {
         self.store.replay(id).await?.ok_or(Error::NoReplay(id))
     }
 
-    /// Carries a replay out that is ours.
+    /// Runs a leased replay.
     ///
     /// # Errors
     ///
-    /// As [`replay`](Self::replay); [`Error::Running`] if the store was away for so long that another has it now.
+    /// As [`replay`](Self::replay); [`Error::Running`] if the store was unreachable for so long that another process has the lease.
     pub async fn go_on(
         &self,
         held: ReplayLease,
@@ -121,7 +120,7 @@ impl DeadLetterService {
         let throttle = Throttle::new(options.rate);
         let mut run = ReplayRun { dead: self, options, actor, progress, throttle, done, failed: Vec::new(), after: 0 };
         let work = async {
-            // Whoever stopped it was killed before its end.
+            // The process that stopped the replay was killed before it could end it.
             if let Some(stopped) = &replay.outcome {
                 return Ok(stopped.clone());
             }
