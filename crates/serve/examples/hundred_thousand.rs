@@ -1,4 +1,4 @@
-//! The desk with 100,000 dead letters on a private RabbitMQ: how long each of its works takes, and how much memory.
+//! Measures each operation on 100,000 dead letters on a private RabbitMQ: its time, and its memory.
 //!
 //! `cargo run --release -p leveret-serve --example hundred_thousand`, or with the address of a PostgreSQL database, which
 //! should be empty, as its argument.

@@ -16,7 +16,7 @@
 //!
 //! # Layout
 //!
-//! Modules use only the ones above them.
+//! Modules import only those above them, in this order (`tests/api/layers.rs` checks it).
 //!
 //! * `time`, `json`, `detached`, `field_error`, `schema`: helpers. `schema` checks payloads.
 //! * `waiters`: clients that wait for jobs. `recorder`: writes status updates into the store.

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_event_that_the_store_cannot_hold_does_not_hold_up_the_others() {
+    async fn a_status_update_that_the_store_refuses_does_not_delay_the_others() {
         let store = Store::open(&shared_postgres().await.database().await).await.unwrap();
         let recorder = Recorder::start(store.clone(), Waiters::default());
         // Too long for an index of PostgreSQL, which does not make it shorter.
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn while_the_store_says_nothing_no_room_is_given_and_nothing_is_lost() {
+    async fn while_the_store_does_not_answer_nothing_is_reserved_and_nothing_is_lost() {
         let proxy = Proxy::start(&shared_postgres().await.database().await).await;
         let store = Store::open(proxy.url()).await.unwrap();
         let recorder = Recorder::start(store.clone(), Waiters::default());

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_handler_cannot_decode_is_refused_where_a_schema_is_known() {
+    async fn a_payload_that_a_handler_cannot_decode_is_refused_if_its_schema_is_known() {
         let count =
             |format: &str| json!({ "properties": { "n": { "type": "integer", "format": format, "minimum": 0 } } });
         for (format, payload, is_fine) in [
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_schema_that_would_take_for_ever_is_not_used() {
+    async fn a_schema_of_exponential_cost_is_not_used() {
         for keyword in ["allOf", "anyOf", "oneOf"] {
             let schema = doubling(60, |next| json!({ keyword: [next, next] }));
             assert!(schema.to_string().len() < 5_000);

@@ -107,8 +107,8 @@ impl Server {
             stop.clone(),
         )));
         let replays = services.dead.clone();
-        let taking_up = stop.clone();
-        let replays = AbortOnDropHandle::new(tokio::spawn(async move { replays.take_up(taking_up).await }));
+        let resuming = stop.clone();
+        let replays = AbortOnDropHandle::new(tokio::spawn(async move { replays.resume_abandoned(resuming).await }));
         tracing::info!(%address, "serving");
         answer((listener, routes, limits), services.waiters.clone(), shutdown, drain).await;
         stop.cancel();

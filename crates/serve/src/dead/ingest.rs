@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_letter_that_the_store_refuses_is_kept_all_the_same_and_holds_up_no_other() {
+    async fn a_letter_that_the_store_refuses_is_kept_without_its_fields_and_delays_no_other() {
         let store = Store::open(&shared_postgres().await.database().await).await.unwrap();
         let letter = |job: &str, payload: &[u8]| NewDead {
             source: DeadSource::Dead,

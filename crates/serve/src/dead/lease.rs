@@ -32,13 +32,13 @@ pub struct ReplayLease {
 /// A replay that was taken from the process that ran it.
 #[derive(Debug)]
 pub(crate) struct SeizedReplay {
-    pub(crate) held: ReplayLease,
+    pub(crate) lease: ReplayLease,
     /// Whether a process ran it until then.
     pub(super) was_running: bool,
 }
 
 /// A lease for a run that begins now.
-pub(crate) fn lease(owner: &str) -> Lease<'_> {
+pub(crate) fn new_lease(owner: &str) -> Lease<'_> {
     Lease { owner, until: now_ms().saturating_add(millis(LEASE)) }
 }
 
@@ -78,7 +78,7 @@ impl ReplayLease {
         loop {
             sleep(RENEW_EVERY).await;
             let renewed_at = Instant::now();
-            match timeout_at(end, store.renew_replay(self.replay.id, lease(&self.owner))).await {
+            match timeout_at(end, store.renew_replay(self.replay.id, new_lease(&self.owner))).await {
                 Ok(Ok(true)) => end = renewed_at + LEASE - RENEW_EVERY,
                 Ok(Ok(false)) | Err(_) => return,
                 Ok(Err(error)) => {
@@ -94,43 +94,43 @@ impl ReplayLease {
 }
 
 impl DeadLetterService {
-    /// Leases an open replay, to [run](Self::go_on) it.
+    /// Leases an open replay, to [run](Self::run_leased) it.
     ///
     /// # Errors
     ///
     /// [`Error::NoReplay`], [`Error::Ended`], [`Error::Running`] if another process runs it, or did so until a moment ago;
     /// [`Error::Store`].
-    pub async fn take(&self, id: i64) -> Result<ReplayLease, Error> {
+    pub async fn lease(&self, id: i64) -> Result<ReplayLease, Error> {
         let owner = new_owner();
-        let is_ours = self.store.take_replay(id, lease(&owner), now_ms()).await?;
-        self.held(id, owner, is_ours).await
+        let is_own = self.store.take_replay(id, new_lease(&owner), now_ms()).await?;
+        self.leased(id, owner, is_own).await
     }
 
     /// Leases a replay to [end](Self::end) it, also while another process runs it. If this process is killed before that, the
     /// server that resumes the replay ends it.
-    pub(crate) async fn seize(&self, id: i64, actor: &str) -> Result<SeizedReplay, Error> {
+    pub(crate) async fn lease_to_stop(&self, id: i64, actor: &str) -> Result<SeizedReplay, Error> {
         let before = self.store.replay(id).await?.ok_or(Error::NoReplay(id))?;
         let owner = new_owner();
-        let is_ours = self.store.stop_replay(id, lease(&owner), &format!("stopped by {actor}")).await?;
-        let held = self.held(id, owner, is_ours).await?;
-        Ok(SeizedReplay { held, was_running: before.leased_until > now_ms() })
+        let is_own = self.store.stop_replay(id, new_lease(&owner), &format!("stopped by {actor}")).await?;
+        let lease = self.leased(id, owner, is_own).await?;
+        Ok(SeizedReplay { lease, was_running: before.leased_until > now_ms() })
     }
 
-    async fn held(&self, id: i64, owner: String, is_ours: bool) -> Result<ReplayLease, Error> {
+    async fn leased(&self, id: i64, owner: String, is_own: bool) -> Result<ReplayLease, Error> {
         let replay = self.store.replay(id).await?.ok_or(Error::NoReplay(id))?;
-        match (is_ours, replay.finished_at) {
+        match (is_own, replay.finished_at) {
             (true, _) => Ok(ReplayLease { replay, owner }),
             (false, Some(_)) => Err(Error::Ended(id)),
             (false, None) => Err(Error::Running(id)),
         }
     }
 
-    /// As [`take`](Self::take), but waits for the end of a killed process's lease. A lease that is renewed meanwhile is an
+    /// As [`lease`](Self::lease), but waits for the end of a killed process's lease. A lease that is renewed meanwhile is an
     /// error.
-    pub(super) async fn take_when_free(&self, id: i64) -> Result<ReplayLease, Error> {
+    pub(super) async fn lease_when_free(&self, id: i64) -> Result<ReplayLease, Error> {
         let mut first = None;
         loop {
-            match self.take(id).await {
+            match self.lease(id).await {
                 Err(Error::Running(id)) => {
                     let until = self.store.replay(id).await?.map(|replay| replay.leased_until);
                     if *first.get_or_insert(until) != until {
@@ -144,14 +144,14 @@ impl DeadLetterService {
     }
 
     /// Resumes open replays without a lease, at once and until `stop`: their process was killed, or lost the broker.
-    pub async fn take_up(&self, stop: CancellationToken) {
+    pub async fn resume_abandoned(&self, stop: CancellationToken) {
         let mut runs = JoinSet::new();
         let looking = async {
             loop {
                 // An unreachable store is asked again in the next round.
                 let open = self.store.open_replays().await.unwrap_or_default();
                 for replay in open.into_iter().filter(|replay| replay.leased_until <= now_ms()) {
-                    runs.spawn(self.clone().take_one_up(replay));
+                    runs.spawn(self.clone().resume_one(replay));
                 }
                 while runs.try_join_next().is_some() {}
                 sleep(LOOK_EVERY).await;
@@ -160,11 +160,11 @@ impl DeadLetterService {
         let _: Option<()> = stop.run_until_cancelled(looking).await;
     }
 
-    async fn take_one_up(self, replay: Replay) {
-        match self.take(replay.id).await {
-            Ok(held) => {
+    async fn resume_one(self, replay: Replay) {
+        match self.lease(replay.id).await {
+            Ok(lease) => {
                 tracing::info!(replay = replay.id, "resuming a replay whose process ended");
-                held.run(self, &replay.actor).await;
+                lease.run(self, &replay.actor).await;
             }
             // Another server has leased it first.
             Err(error) => tracing::debug!(replay = replay.id, %error, "not resumed"),
@@ -176,7 +176,7 @@ impl ReplayLease {
     /// Runs the replay, and logs the outcome.
     pub(crate) async fn run(self, dead: DeadLetterService, actor: &str) {
         let id = self.replay.id;
-        match dead.go_on(self, actor, |_| ()).await {
+        match dead.run_leased(self, actor, |_| ()).await {
             Ok(summary) => tracing::info!(replay = id, outcome = summary.outcome, "replayed"),
             Err(error) => {
                 tracing::warn!(

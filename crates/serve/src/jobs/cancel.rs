@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::{Error, Status};
+use super::{error::Error, task::Status};
 use crate::{detached::run_detached, recorder::Reservation, services::Services, time::now_ms};
 
 /// The state of a job when it was cancelled, as far as the store knows.

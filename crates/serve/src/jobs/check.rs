@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use leveret::catalogue::Entry;
 
-use super::Submission;
+use super::submission::Submission;
 use crate::{
     field_error::FieldError,
     schema::{CheckBudget, SchemaCheck},

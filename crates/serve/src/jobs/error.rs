@@ -1,6 +1,6 @@
 //! Errors of operations on jobs.
 
-use super::Status;
+use super::task::Status;
 use crate::field_error::FieldError;
 use leveret::PublishError;
 

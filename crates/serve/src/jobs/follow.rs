@@ -5,7 +5,7 @@ use std::time::Duration;
 use leveret_store::State;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Error, Task};
+use super::{error::Error, task::Task};
 use crate::{services::Services, time::now_ms, waiters::Waiter};
 
 /// The changes of a job until its end; see [`Services::follow`].
@@ -75,7 +75,7 @@ impl Following {
                 }
                 Err(Error::NotFound { .. }) => return None,
                 Err(error) => {
-                    tracing::debug!(error = leveret_store::chain(&error), "the store is unreachable, trying again")
+                    tracing::debug!(error = leveret_store::chain(&error), "the store is unreachable, trying again");
                 }
             }
             if !self.waiter.update().await {

@@ -6,7 +6,7 @@ use leveret::event::{JobEvent, Step};
 use leveret_store::{By, DeadFilter, DeadLetter, DeadState, Job, Letter, Selection, State};
 use tokio::time::{Instant, sleep};
 
-use super::{Error, Status};
+use super::{error::Error, task::Status};
 use crate::{
     dead::{self, letter, replay::ReplayOptions},
     detached::run_detached,
@@ -47,24 +47,24 @@ impl Services {
         let by = By { actor: &actor, at: now_ms() };
         // Another server resumes the replay with these options if this one is killed or loses the store.
         let options = ReplayOptions { track: true, ..ReplayOptions::default() };
-        let held = match self.dead.start(&Selection::Ids(vec![letter]), &options, &actor).await {
-            Ok(held) => held,
+        let lease = match self.dead.start(&Selection::Ids(vec![letter]), &options, &actor).await {
+            Ok(lease) => lease,
             Err(dead::Error::Store(error)) => return Err(error.into()),
             Err(_) => return Err(being_replayed(&job)),
         };
-        let replay = held.replay().id;
+        let replay = lease.replay().id;
         // Another request may have replayed the letter first.
         let Some(letter) = self.store.next_of_replay(replay, 0, 1).await?.pop() else {
-            self.store.finish_replay(replay, &held.owner, "nothing to do", by).await?;
+            self.store.finish_replay(replay, &lease.owner, "nothing to do", by).await?;
             return Err(being_replayed(&job));
         };
-        let published = held.keep(&self.store, self.publish_letter(&letter)).await;
+        let published = lease.keep(&self.store, self.publish_letter(&letter)).await;
         let published = published.ok_or_else(|| being_replayed(&job))?;
         if published.is_ok() {
             self.store.replayed(replay, &[letter.about.id], by).await?;
         }
         let outcome = if published.is_ok() { "done" } else { "failed" };
-        self.store.finish_replay(replay, &held.owner, outcome, by).await?;
+        self.store.finish_replay(replay, &lease.owner, outcome, by).await?;
         published?;
         self.recorder.record(vec![queued_again(job, by.at, letter.about.hop)], reservation).await;
         Ok(())

@@ -20,7 +20,11 @@ use leveret_store::{Claim, Claiming};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Due, Error, Submission, check::NO_PAYLOAD};
+use super::{
+    check::NO_PAYLOAD,
+    error::Error,
+    submission::{Due, Submission},
+};
 use crate::{
     detached::run_detached,
     field_error::FieldError,

@@ -36,7 +36,7 @@ async fn off_loopback_it_does_not_start_without_tokens() {
 }
 
 #[tokio::test]
-async fn without_a_valid_token_nothing_is_told() {
+async fn without_a_valid_token_every_request_is_refused() {
     let site = guarded().await;
     for headers in [
         &[][..],
@@ -91,7 +91,7 @@ async fn the_audit_log_names_the_token_and_is_for_operators() {
 }
 
 #[tokio::test]
-async fn a_viewer_may_look_and_an_operator_may_do_all() {
+async fn a_viewer_may_read_and_an_operator_may_do_everything() {
     let site = guarded().await;
     let _worker = site.work().await;
     let (viewer, operator) = (format!("Bearer {VIEWER}"), format!("bearer {OPERATOR}"));

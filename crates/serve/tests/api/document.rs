@@ -135,7 +135,7 @@ async fn the_document_has_every_operation_with_its_errors_and_headers() {
 async fn schemathesis_finds_no_server_error_and_no_undocumented_answer() {
     let (site, _worker) = Site::with_worker().await;
     site.submit_work("fail").await;
-    // It follows and waits for tasks that it has delayed for years itself.
+    // Schemathesis follows tasks that it has delayed for years itself; cancelling them ends its requests.
     let services = site.services.clone();
     let _impatience = AbortOnDropHandle::new(tokio::spawn(async move {
         loop {
@@ -148,8 +148,8 @@ async fn schemathesis_finds_no_server_error_and_no_undocumented_answer() {
     }));
     let document = format!("{}/api/openapi.json", site.base);
     let mut command = schemathesis().await;
-    // Which payloads a job takes stands in the catalogue, not in the document: not all that it allows is accepted.
-    // And a DELETE cancels: the task is still there.
+    // The catalogue, not the document, has the schemas of payloads, so the server may refuse a valid body. And a DELETE
+    // cancels: the task still exists.
     let excluded = "positive_data_acceptance,use_after_free";
     command.args(["run", &document, "--exclude-checks", excluded, "--max-examples", "50"]);
     command.args(["--request-timeout", "5", "--no-color", "--seed", "17", "--workers", "1"]);

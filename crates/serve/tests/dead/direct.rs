@@ -1,4 +1,4 @@
-//! Without a store.
+//! Operations without a store.
 
 use leveret::testing::dead_letters;
 use leveret_serve::dead::{direct, transfer};
@@ -9,7 +9,7 @@ use crate::stage::Stage;
 async fn a_whole_queue_comes_back() {
     let stage = Stage::new().await;
     stage.kill(1..=300).await;
-    stage.mend();
+    stage.fix();
     let summary = direct::replay(&stage.broker, "money", (None, None), 300, |_| ()).await;
     assert_eq!((summary.done, summary.kept), (300, 0));
     assert_eq!(stage.charged().await, (1..=300).collect::<Vec<_>>());
@@ -17,7 +17,7 @@ async fn a_whole_queue_comes_back() {
 }
 
 #[tokio::test]
-async fn those_that_fail_again_are_not_met_again() {
+async fn letters_that_die_again_are_not_replayed_again() {
     let stage = Stage::new().await;
     stage.kill(1..=3).await;
     let summary = direct::replay(&stage.broker, "money", (None, None), 3, |_| ()).await;
@@ -27,7 +27,7 @@ async fn those_that_fail_again_are_not_met_again() {
 }
 
 #[tokio::test]
-async fn what_no_queue_takes_is_handed_back() {
+async fn a_letter_without_a_queue_is_requeued() {
     let stage = Stage::new().await;
     stage.kill(1..=250).await;
     let summary = direct::replay(&stage.broker, "money", (Some("nowhere"), None), 250, |_| ()).await;
@@ -37,7 +37,7 @@ async fn what_no_queue_takes_is_handed_back() {
 }
 
 #[tokio::test]
-async fn a_list_or_an_export_leaves_all_in_the_queue() {
+async fn a_list_or_an_export_leaves_all_letters_in_the_queue() {
     let stage = Stage::new().await;
     stage.kill(1..=5).await;
     let listed = direct::list(&stage.broker, "money", 3).await;

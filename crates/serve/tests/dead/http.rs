@@ -93,7 +93,7 @@ async fn dead_letters_are_listed_gathered_shown_edited_and_replayed() {
     assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/payload/cents")));
     assert_eq!(edit(r#"{"cents": 10}"#).await, (200, json!({ "id": id, "checked": "schema" })));
 
-    stage.mend();
+    stage.fix();
     let (status, replay) = site.post("/replay", &json!({ "all": true, "rate": 1000 })).await;
     assert_eq!((status, &replay["total"]), (202, &json!(3)));
     let replay = format!("/replays/{}", replay["id"]);
@@ -120,7 +120,7 @@ async fn a_payload_is_shown_edited_taken_back_and_published_byte_for_byte() {
     let get = async |path: &str| site.send(Method::GET, &format!("{own}{path}"), None).await;
     assert_eq!(get("").await, (StatusCode::OK, PAYLOAD.to_owned()));
     let put = async |payload: String| read(site.send(Method::PUT, &own, Some(("application/json", payload))).await);
-    // What was shown is not what is to be published.
+    // A masked payload is not the payload to publish.
     let (status, problem) = put(PAYLOAD.replace("hunter2", "***")).await;
     assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/payload/token")), "{problem}");
     let edited = PAYLOAD.replace("1.0}", "2.0}");
@@ -135,7 +135,7 @@ async fn a_payload_is_shown_edited_taken_back_and_published_byte_for_byte() {
     let revert = async || site.send(Method::DELETE, &own, None).await.0;
     assert_eq!((revert().await, revert().await), (StatusCode::OK, StatusCode::CONFLICT));
     assert_eq!(get("").await.1, PAYLOAD);
-    // No worker takes a job of that name: it dies again, as it was published.
+    // No worker has a job of that name, so the letter dies again with the published payload.
     assert_eq!(site.post("/replay", &json!({ "ids": [id] })).await.0, 202);
     stage.until_dead(2).await;
     let again = stage.letters().await.into_iter().find(|letter| letter.kind == "unknown_job").unwrap();
@@ -148,7 +148,7 @@ async fn a_payload_is_shown_edited_taken_back_and_published_byte_for_byte() {
 async fn a_replay_is_stopped() {
     let stage = Stage::new().await;
     stage.bury(1..=3).await;
-    stage.mend();
+    stage.fix();
     let site = Site::new(&stage, Tokens::default()).await;
     let (_, replay) = site.post("/replay", &json!({ "all": true, "rate": 0.001 })).await;
     let path = format!("/replays/{}", replay["id"]);
@@ -218,7 +218,7 @@ async fn an_export_can_be_imported() {
 }
 
 #[tokio::test]
-async fn a_viewer_looks_and_an_operator_does() {
+async fn a_viewer_reads_dead_letters_and_an_operator_replays_them() {
     let stage = Stage::new().await;
     stage.bury([1]).await;
     let tokens = "viewer:an-unguessable-word,operator:another-unguessable-word".parse().unwrap();
@@ -268,7 +268,7 @@ async fn a_viewer_neither_sees_secrets_nor_finds_them_letter_by_letter() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_meant_is_refused() {
+async fn requests_that_select_nothing_known_are_refused() {
     let stage = Stage::new().await;
     let site = Site::new(&stage, Tokens::default()).await;
     for (path, status) in [("/17", 404), ("/x", 404), ("?state=gone", 422), ("?queu=a", 422), ("/replays/9", 404)] {

@@ -1,4 +1,4 @@
-//! Out of the broker and into the store.
+//! From the broker into the store.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn a_dead_letter_is_in_the_store_and_no_longer_in_the_broker() {
 }
 
 #[tokio::test]
-async fn while_the_store_is_away_dead_letters_wait_in_the_broker() {
+async fn while_the_store_is_unreachable_dead_letters_wait_in_the_broker() {
     let stage = Stage::new().await;
     let (ingest, store) = (stage.ingest(), stage.store.clone());
     store.close().await;
@@ -34,9 +34,9 @@ async fn while_the_store_is_away_dead_letters_wait_in_the_broker() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_tracked_job_is_known_even_if_its_worker_could_not_tell_it() {
+async fn the_end_of_a_tracked_job_is_known_even_if_its_worker_could_not_publish_it() {
     let stage = Stage::new().await;
-    // Nobody listens to events here: what is known comes from the dead letter.
+    // No tracker runs here, so the status comes from the dead letter.
     stage.broker.publisher().publish(&Charge { cents: 7 }).id("c7").label("seven").track().await.unwrap();
     stage.bury([]).await;
     let job = stage.store.job("c7").await.unwrap().unwrap();
@@ -45,7 +45,7 @@ async fn the_end_of_a_tracked_job_is_known_even_if_its_worker_could_not_tell_it(
 }
 
 #[tokio::test]
-async fn a_delayed_job_whose_queue_is_gone_is_taken_in_with_the_queue_of_its_workers() {
+async fn a_delayed_job_whose_queue_is_deleted_is_ingested_with_the_queue_of_its_workers() {
     let stage = Stage::new().await;
     let ingest = stage.ingest();
     let delayed = stage.broker.publisher().publish_raw("charge", "closed-down", r#"{"cents": 1}"#);

@@ -1,6 +1,6 @@
-//! The dead-letter desk on the in-memory broker and SQLite. What needs RabbitMQ, PostgreSQL or a process is with the
-//! command line's tests.
-#![allow(clippy::unwrap_used, reason = "what a test needs and does not get fails it")]
+//! Operations on dead letters on the in-memory broker and SQLite. Tests that need RabbitMQ, PostgreSQL or a process are
+//! among the command line's.
+#![allow(clippy::unwrap_used, reason = "a test's helper may fail its test")]
 
 mod direct;
 mod http;

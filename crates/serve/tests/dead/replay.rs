@@ -1,4 +1,4 @@
-//! Back to their queues.
+//! Replays.
 
 use std::{sync::Mutex, time::Duration};
 
@@ -21,10 +21,10 @@ use crate::stage::{Charge, Stage, all, any};
 const BY: &str = "anna";
 
 #[tokio::test]
-async fn all_come_back_with_their_ids_and_are_marked() {
+async fn all_letters_are_replayed_under_their_ids_and_marked() {
     let stage = Stage::new().await;
     stage.bury(1..=40).await;
-    stage.mend();
+    stage.fix();
     let seen = Mutex::new(Vec::new());
     let note = |progress: &ReplayProgress| seen.lock().unwrap().push(progress.replayed);
     let summary = stage.dead().replay(&all(), &ReplayOptions::default(), BY, note).await.unwrap();
@@ -40,7 +40,7 @@ async fn all_come_back_with_their_ids_and_are_marked() {
 }
 
 #[tokio::test]
-async fn a_letter_comes_back_into_the_lane_of_its_priority() {
+async fn a_letter_is_replayed_into_the_lane_of_its_priority() {
     let stage = Stage::new().await;
     let publish = |priority| stage.broker.publisher().publish(&Charge { cents: 1 }).lanes().priority(priority);
     let count = || ["money.high", "money", "money.low"].map(|queue| stage.published(queue));
@@ -48,26 +48,26 @@ async fn a_letter_comes_back_into_the_lane_of_its_priority() {
         publish(priority).await.unwrap();
     }
     testing::idle(&stage.broker).await;
-    stage.mend();
+    stage.fix();
     assert_eq!(count(), [1, 1, 1]);
     direct::replay(&stage.broker, "money", (None, None), 3, |_| ()).await;
     assert_eq!((stage.charged().await.len(), count()), (3, [2, 2, 2]));
 
-    stage.ledger.mended.store(false, std::sync::atomic::Ordering::SeqCst);
+    stage.ledger.fixed.store(false, std::sync::atomic::Ordering::SeqCst);
     for priority in [9, 0] {
         publish(priority).await.unwrap();
     }
     stage.bury([2]).await;
-    stage.mend();
+    stage.fix();
     stage.dead().replay(&all(), &ReplayOptions::default(), BY, |_| ()).await.unwrap();
     assert_eq!((stage.charged().await.len(), count()), (6, [4, 4, 4]));
 }
 
 #[tokio::test]
-async fn a_group_or_ids_come_back_and_the_rest_stays() {
+async fn a_group_or_ids_are_replayed_and_the_other_letters_stay() {
     let stage = Stage::new().await;
     let letters = stage.bury(1..=4).await;
-    stage.mend();
+    stage.fix();
     let ids = Selection::Ids(vec![letters[1].id, letters[2].id]);
     stage.dead().replay(&ids, &ReplayOptions::default(), BY, |_| ()).await.unwrap();
     assert_eq!(stage.charged().await, [2, 3]);
@@ -77,10 +77,10 @@ async fn a_group_or_ids_come_back_and_the_rest_stays() {
 }
 
 #[tokio::test]
-async fn an_edited_payload_is_checked_first_and_comes_back_in_place_of_the_other() {
+async fn an_edited_payload_is_checked_first_and_replayed_instead_of_the_original() {
     let stage = Stage::new().await;
     let id = stage.bury([1]).await[0].id;
-    stage.mend();
+    stage.fix();
     let dead = stage.dead();
     let Err(Error::Payload { field_errors, .. }) = dead.edit(id, br#"{"cents": "two"}"#, BY).await else {
         panic!("refused")
@@ -104,7 +104,7 @@ async fn the_status_of_a_tracked_job_leaves_dead_at_once() {
 }
 
 #[tokio::test]
-async fn canaries_that_fail_as_before_keep_the_rest_here() {
+async fn canaries_that_fail_as_before_stop_the_replay() {
     let stage = Stage::new().await;
     stage.bury(1..=10).await;
     let tracker = stage.track();
@@ -130,7 +130,7 @@ async fn a_canary_is_not_judged_by_another_job_that_bears_its_id() {
         attempt: 1,
         hop: letter.hop + 1,
         enqueued_at: None,
-        // Later than all that the test does, so that the plain id stays this job's.
+        // Later than everything in the test, so that the plain id stays this job's.
         at: 4_000_000_000_000,
         worker: None,
         step: Step::Succeeded { result: None, too_large: None },
@@ -148,7 +148,7 @@ async fn a_canary_is_not_judged_by_another_job_that_bears_its_id() {
 async fn an_edited_letter_without_an_origin_stays_the_same_job() {
     let stage = Stage::new().await;
     let id = stage.bury([1]).await[0].id;
-    stage.mend();
+    stage.fix();
     let letter = stage.store.letter(id).await.unwrap().unwrap();
     let origin = leveret::feed::RawMessage::from_parts(&letter.properties, letter.payload).unwrap().origin();
     assert!(origin.starts_with("body-"), "{origin}");
@@ -163,10 +163,10 @@ async fn an_edited_letter_without_an_origin_stays_the_same_job() {
 }
 
 #[tokio::test]
-async fn canaries_that_are_well_let_the_rest_follow() {
+async fn canaries_that_succeed_let_the_other_letters_follow() {
     let stage = Stage::new().await;
     stage.bury(1..=10).await;
-    stage.mend();
+    stage.fix();
     let tracker = stage.track();
     let options = ReplayOptions { canary: Some(3), ..ReplayOptions::default() };
     let waited = Mutex::new(false);
@@ -178,7 +178,7 @@ async fn canaries_that_are_well_let_the_rest_follow() {
 }
 
 #[tokio::test]
-async fn canaries_of_which_nothing_is_heard_keep_the_rest_here() {
+async fn canaries_without_an_outcome_stop_the_replay() {
     let stage = Stage::new().await;
     stage.bury(1..=4).await;
     let options = ReplayOptions { canary: Some(2), canary_timeout: 0, ..ReplayOptions::default() };
@@ -188,7 +188,7 @@ async fn canaries_of_which_nothing_is_heard_keep_the_rest_here() {
 }
 
 #[tokio::test]
-async fn what_no_queue_takes_stays_here_with_the_reason() {
+async fn a_letter_without_a_queue_stays_dead_with_the_reason() {
     let stage = Stage::new().await;
     let letters = stage.bury([1, 2]).await;
     let options = ReplayOptions { queue: Some("nowhere".into()), ..ReplayOptions::default() };
@@ -200,10 +200,10 @@ async fn what_no_queue_takes_stays_here_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_replay_that_was_cut_short_goes_on_where_it_was() {
+async fn an_interrupted_replay_resumes_where_it_was() {
     let stage = Stage::new().await;
     stage.bury(1..=30).await;
-    stage.mend();
+    stage.fix();
     let dead = stage.dead();
     let options = ReplayOptions { rate: Some(20.0), ..ReplayOptions::default() };
     let cut = tokio::time::timeout(Duration::from_millis(700), dead.replay(&all(), &options, BY, |_| ())).await;
@@ -218,7 +218,7 @@ async fn a_replay_that_was_cut_short_goes_on_where_it_was() {
     assert!(matches!(dead.resume(open.id, BY, |_| ()).await, Err(Error::Ended(_))));
 }
 
-/// Opens a replay as somebody who was killed right then, and lets anybody have it.
+/// Opens a replay whose process was killed at once: its lease has ended.
 async fn abandoned(stage: &Stage, options: &ReplayOptions) -> i64 {
     let killed = Lease { owner: "killed", until: 1 };
     let (options, by) = (serde_json::to_value(options).unwrap(), By { actor: BY, at: 1 });
@@ -226,14 +226,15 @@ async fn abandoned(stage: &Stage, options: &ReplayOptions) -> i64 {
 }
 
 #[tokio::test]
-async fn a_replay_that_nobody_runs_any_more_is_taken_up_by_a_server() {
+async fn a_replay_whose_process_was_killed_is_resumed_by_a_server() {
     let stage = Stage::new().await;
     stage.bury(1..=5).await;
-    stage.mend();
+    stage.fix();
     let replay = abandoned(&stage, &ReplayOptions::default()).await;
     let (dead, stop) = (stage.dead(), CancellationToken::new());
     let (other, also) = (stage.dead(), stop.clone());
-    let servers = tokio::spawn(async move { tokio::join!(dead.take_up(stop.clone()), other.take_up(stop)) });
+    let servers =
+        tokio::spawn(async move { tokio::join!(dead.resume_abandoned(stop.clone()), other.resume_abandoned(stop)) });
     let ended = async || stage.store.replay(replay).await.unwrap().unwrap().outcome;
     eventually_eq("it ends", Duration::from_secs(20), Some("done".to_owned()), ended).await;
     assert_eq!(stage.charged().await, [1, 2, 3, 4, 5]);
@@ -245,13 +246,13 @@ async fn a_replay_that_nobody_runs_any_more_is_taken_up_by_a_server() {
 async fn a_replay_that_is_run_elsewhere_is_not_run_here() {
     let stage = Stage::new().await;
     stage.bury(1..=30).await;
-    stage.mend();
+    stage.fix();
     let (one, two) = (stage.dead(), stage.dead());
     let options = ReplayOptions { rate: Some(30.0), ..ReplayOptions::default() };
-    let held = one.start(&all(), &options, BY).await.unwrap();
-    let replay = held.replay().id;
-    let running = tokio::spawn(async move { one.go_on(held, BY, |_| ()).await });
-    assert!(matches!(two.take(replay).await, Err(Error::Running(_))));
+    let lease = one.start(&all(), &options, BY).await.unwrap();
+    let replay = lease.replay().id;
+    let running = tokio::spawn(async move { one.run_leased(lease, BY, |_| ()).await });
+    assert!(matches!(two.lease(replay).await, Err(Error::Running(_))));
     assert_eq!(running.await.unwrap().unwrap().replayed, 30);
     assert_eq!(stage.charged().await, (1..=30).collect::<Vec<_>>(), "each once");
 }
@@ -264,23 +265,23 @@ async fn canaries_are_not_forgotten_however_often_a_replay_is_interrupted() {
     let options = ReplayOptions { canary: Some(3), canary_timeout: 60, ..ReplayOptions::default() };
     let (replay, dead) = (abandoned(&stage, &options).await, stage.dead());
     for _ in 0..4 {
-        // Nobody tracks, so that it waits for its canaries until it is cut short.
-        let held = dead.take(replay).await.unwrap();
-        let cut = tokio::time::timeout(Duration::from_millis(500), dead.go_on(held, BY, |_| ())).await;
+        // Without a tracker the replay waits for its canaries until it is interrupted.
+        let lease = dead.lease(replay).await.unwrap();
+        let cut = tokio::time::timeout(Duration::from_millis(500), dead.run_leased(lease, BY, |_| ())).await;
         assert!(cut.is_err());
         assert_eq!(stage.store.replay(replay).await.unwrap().unwrap().replayed, 3);
         assert!(stage.store.take_replay(replay, Lease { owner: "killed", until: 1 }, u64::MAX).await.unwrap());
     }
     let tracker = stage.track();
-    let held = dead.take(replay).await.unwrap();
-    let summary = dead.go_on(held, BY, |_| ()).await.unwrap();
+    let lease = dead.lease(replay).await.unwrap();
+    let summary = dead.run_leased(lease, BY, |_| ()).await.unwrap();
     assert_eq!((summary.replayed, summary.returned), (3, 7), "{summary:?}");
     assert!(summary.outcome.contains("failed as before"), "{summary:?}");
     tracker.abort();
 }
 
 #[tokio::test]
-async fn a_broker_that_is_away_leaves_the_replay_open() {
+async fn an_unreachable_broker_leaves_the_replay_open() {
     let stage = Stage::new().await;
     stage.bury([1]).await;
     let away = leveret::Config {
@@ -291,7 +292,7 @@ async fn a_broker_that_is_away_leaves_the_replay_open() {
     let away = DeadLetterService::new(&Broker::amqp(away).unwrap(), &stage.store, &stage.catalogue);
     let interrupted = away.replay(&all(), &ReplayOptions::default(), BY, |_| ()).await;
     let Err(Error::Interrupted { replay, .. }) = interrupted else { panic!("{interrupted:?}") };
-    stage.mend();
+    stage.fix();
     assert_eq!(stage.dead().resume(replay, BY, |_| ()).await.unwrap().replayed, 1);
     assert_eq!(stage.charged().await, [1]);
 }
@@ -304,13 +305,13 @@ async fn what_was_purged_can_be_restored_and_replayed() {
     assert_eq!(stage.store.purge(&all(), by).await.unwrap(), 2);
     assert_eq!(stage.dead().replay(&all(), &ReplayOptions::default(), BY, |_| ()).await.unwrap().total, 0);
     assert_eq!(stage.store.restore(&all(), by).await.unwrap(), 2);
-    stage.mend();
+    stage.fix();
     stage.dead().replay(&all(), &ReplayOptions::default(), BY, |_| ()).await.unwrap();
     assert_eq!(stage.charged().await, [1, 2]);
 }
 
 #[tokio::test]
-async fn what_is_too_large_to_be_published_does_not_keep_the_rest() {
+async fn letters_that_are_too_large_to_publish_do_not_stop_the_others() {
     let stage = Stage::new().await;
     let small = stage.bury([1]).await.remove(0);
     let small = stage.store.letter(small.id).await.unwrap().unwrap();
@@ -330,16 +331,16 @@ async fn what_is_too_large_to_be_published_does_not_keep_the_rest() {
     let mut letters: Vec<_> = (0..4).map(|more| as_new(vec![b' '; (3 << 20) + more])).collect();
     letters.push(as_new(small.payload.clone()));
     stage.store.take_in(&letters, 1).await.unwrap();
-    stage.mend();
+    stage.fix();
     let summary = stage.dead().replay(&all(), &ReplayOptions::default(), BY, |_| ()).await.unwrap();
     assert_eq!((summary.total, summary.replayed, summary.failed.len()), (6, 2, 4), "{summary:?}");
 }
 
 #[tokio::test]
-async fn a_canary_that_is_cancelled_keeps_the_rest_here() {
+async fn a_canary_that_is_cancelled_stops_the_replay() {
     let stage = Stage::new().await;
     let letter = stage.bury([1, 2]).await.remove(0);
-    // A queue that exists, and that nobody works on.
+    // A queue without a worker.
     let parked = testing::dead_letters(&stage.broker, "parked").await.unwrap();
     assert!(parked.is_empty());
     let options = ReplayOptions { canary: Some(1), queue: Some("parked.dead".into()), ..ReplayOptions::default() };
@@ -371,12 +372,12 @@ async fn a_canary_that_is_cancelled_keeps_the_rest_here() {
 }
 
 #[tokio::test]
-async fn a_stop_that_was_cut_short_ends_the_replay_when_it_is_taken_up() {
+async fn an_interrupted_stop_ends_the_replay_when_it_is_resumed() {
     let stage = Stage::new().await;
     stage.bury([1, 2]).await;
-    stage.mend();
+    stage.fix();
     let replay = abandoned(&stage, &ReplayOptions::default()).await;
-    // Whoever stops it is killed at once; its lease is over.
+    // The process that stops the replay is killed at once: its lease has ended.
     let lease = Lease { owner: "killed", until: 1 };
     assert!(stage.store.stop_replay(replay, lease, "stopped by bert").await.unwrap());
     let summary = stage.dead().resume(replay, BY, |_| ()).await.unwrap();
@@ -386,10 +387,10 @@ async fn a_stop_that_was_cut_short_ends_the_replay_when_it_is_taken_up() {
 }
 
 #[tokio::test]
-async fn a_replay_that_would_take_for_ever_goes_on_without_a_panic_and_can_be_stopped() {
+async fn a_replay_with_an_almost_zero_rate_resumes_without_a_panic_and_can_be_stopped() {
     let stage = Stage::new().await;
     stage.bury(1..=3).await;
-    stage.mend();
+    stage.fix();
     let (owner, by) = ("somebody who was killed", By { actor: BY, at: 1 });
     let options = serde_json::json!({ "rate": 1e-19 });
     let replay = stage.store.start_replay(&all(), &options, by, Lease { owner, until: 1 }).await.unwrap().id;

@@ -1,4 +1,4 @@
-//! A broker, a store, and a job that dies until it is mended.
+//! A broker, a store, and a job that dies until it is fixed.
 
 use std::{
     sync::{
@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// A charge of some cents; `Broken` tells whether it dies.
+/// A charge of some cents.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Charge {
     pub(crate) cents: i64,
@@ -40,15 +40,15 @@ impl leveret::Job for Charge {
     }
 }
 
-/// What the handler shares with the test.
+/// State that the handler shares with the test.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
-    pub(crate) mended: Arc<AtomicBool>,
+    pub(crate) fixed: Arc<AtomicBool>,
     pub(crate) done: Arc<Mutex<Vec<(String, i64)>>>,
 }
 
 async fn charge(job: Charge, ctx: Context<Ledger>) -> JobResult {
-    if !ctx.state().mended.load(Ordering::SeqCst) {
+    if !ctx.state().fixed.load(Ordering::SeqCst) {
         return Err(JobError::permanent(format!("account {} is closed", job.cents)));
     }
     ctx.state().done.lock().unwrap().push((ctx.job_id().to_owned(), job.cents));
@@ -82,11 +82,11 @@ impl Stage {
         DeadLetterService::new(&self.broker, &self.store, &self.catalogue)
     }
 
-    pub(crate) fn mend(&self) {
-        self.ledger.mended.store(true, Ordering::SeqCst);
+    pub(crate) fn fix(&self) {
+        self.ledger.fixed.store(true, Ordering::SeqCst);
     }
 
-    /// Lets jobs of these cents die; their ids are `c<cents>`.
+    /// Publishes jobs that die, one for each amount. Their ids are `c<cents>`.
     pub(crate) async fn kill(&self, cents: impl IntoIterator<Item = i64>) {
         for cents in cents {
             self.broker.publisher().publish(&Charge { cents }).id(format!("c{cents}")).await.unwrap();
@@ -94,14 +94,14 @@ impl Stage {
         testing::idle(&self.broker).await;
     }
 
-    /// How many jobs were published to this queue, replays among them.
+    /// The number of jobs that were published to this queue, including replays.
     pub(crate) fn published(&self, queue: &str) -> usize {
         let text = self.broker.metrics_text();
         let line = format!(r#"leveret_jobs_published_total{{job="charge",outcome="confirmed",queue="{queue}"}} "#);
         text.lines().find_map(|counted| counted.strip_prefix(&line)).map_or(0, |count| count.parse().unwrap())
     }
 
-    /// As `kill`, and then takes them in.
+    /// As `kill`, and then ingests the dead letters.
     pub(crate) async fn bury(&self, cents: impl IntoIterator<Item = i64>) -> Vec<DeadLetter> {
         self.kill(cents).await;
         let dead = testing::dead_letters(&self.broker, "money").await.unwrap().len();
@@ -129,14 +129,14 @@ impl Stage {
         Ingest { stop, task }
     }
 
-    /// What lies there, the oldest first.
+    /// The dead letters in the store, the oldest first.
     pub(crate) async fn letters(&self) -> Vec<DeadLetter> {
         let mut letters = self.store.dead_letters(&DeadFilter::default(), None, 1000).await.unwrap().items;
         letters.reverse();
         letters
     }
 
-    /// The cents that were charged, in order of size, after all is done.
+    /// The charged amounts in ascending order, when all jobs have ended.
     pub(crate) async fn charged(&self) -> Vec<i64> {
         testing::idle(&self.broker).await;
         let mut cents: Vec<_> = self.ledger.done.lock().unwrap().iter().map(|(_, cents)| *cents).collect();
@@ -144,7 +144,7 @@ impl Stage {
         cents
     }
 
-    /// Keeps the status store as a server does.
+    /// Ingests status updates as a server does.
     pub(crate) fn track(&self) -> JoinHandle<()> {
         let (broker, store) = (self.broker.clone(), self.store.clone());
         tokio::spawn(async move {
@@ -159,7 +159,7 @@ impl Stage {
     }
 }
 
-/// An ingest task that runs.
+/// A running ingest task.
 pub(crate) struct Ingest {
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -172,7 +172,7 @@ impl Ingest {
     }
 }
 
-/// Dead letters in whatever state.
+/// Dead letters in any state.
 pub(crate) fn any() -> DeadFilter {
     DeadFilter { states: Vec::new(), ..DeadFilter::default() }
 }

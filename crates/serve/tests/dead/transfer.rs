@@ -1,4 +1,4 @@
-//! To files and back.
+//! Exports and imports.
 
 use leveret_serve::dead::transfer::{export, import};
 use leveret_store::{By, DeadFilter};
@@ -26,14 +26,14 @@ async fn what_is_exported_comes_back_byte_for_byte() {
     }
     let again = import(&other.store, file.as_slice(), "bert").await.unwrap();
     assert_eq!((again.imported, again.known), (0, 3), "what is here is known");
-    other.mend();
+    other.fix();
     let options = leveret_serve::dead::replay::ReplayOptions::default();
     other.dead().replay(&all(), &options, "bert", |_| ()).await.unwrap();
     assert_eq!(other.charged().await, [1, 3, 22]);
 }
 
 #[tokio::test]
-async fn bad_lines_are_told_by_number_and_the_others_taken_in() {
+async fn bad_lines_are_reported_by_number_and_the_others_imported() {
     let stage = Stage::new().await;
     stage.bury([1, 2]).await;
     let mut file = Vec::new();

@@ -169,7 +169,7 @@ impl<P: FnMut(&ReplayProgress) + Send> ReplayRun<'_, P> {
                 }
                 Some(PublishFault::Lasting(reason)) => self.failed.push(UnpublishedLetter { id, reason }),
                 Some(PublishFault::Passing(reason)) => {
-                    waiting = Some((waiting.map_or(0, |(count, _)| count) + 1, reason))
+                    waiting = Some((waiting.map_or(0, |(count, _)| count) + 1, reason));
                 }
             }
         }

@@ -32,11 +32,11 @@ impl DeadLetterService {
         actor: &str,
         progress: impl FnMut(&ReplayProgress) + Send,
     ) -> Result<ReplaySummary, Error> {
-        let held = self.start(selection, options, actor).await?;
-        self.go_on(held, actor, progress).await
+        let lease = self.start(selection, options, actor).await?;
+        self.run_leased(lease, actor, progress).await
     }
 
-    /// Opens and leases a replay without running it: [`go_on`](Self::go_on) does.
+    /// Opens and leases a replay without running it: [`run_leased`](Self::run_leased) does.
     ///
     /// # Errors
     ///
@@ -50,9 +50,9 @@ impl DeadLetterService {
         options.check()?;
         let (kept, owner) = (serde_json::to_value(options).unwrap_or_default(), lease::new_owner());
         let by = By { actor, at: now_ms() };
-        let replay = self.store.start_replay(selection, &kept, by, lease::lease(&owner)).await?;
+        let replay = self.store.start_replay(selection, &kept, by, lease::new_lease(&owner)).await?;
         // With very many letters the start takes longer than the lease.
-        if !self.store.renew_replay(replay.id, lease::lease(&owner)).await? {
+        if !self.store.renew_replay(replay.id, lease::new_lease(&owner)).await? {
             return Err(Error::Running(replay.id));
         }
         Ok(ReplayLease { replay, owner })
@@ -62,14 +62,14 @@ impl DeadLetterService {
     ///
     /// # Errors
     ///
-    /// As [`replay`](Self::replay) and [`take`](Self::take).
+    /// As [`replay`](Self::replay) and [`lease`](Self::lease).
     pub async fn resume(
         &self,
         replay: i64,
         actor: &str,
         progress: impl FnMut(&ReplayProgress) + Send,
     ) -> Result<ReplaySummary, Error> {
-        self.go_on(self.take_when_free(replay).await?, actor, progress).await
+        self.run_leased(self.lease_when_free(replay).await?, actor, progress).await
     }
 
     /// Ends a replay, also one that another process runs: letters that are not published by then are dead again. If the
@@ -79,21 +79,21 @@ impl DeadLetterService {
     ///
     /// [`Error::NoReplay`], [`Error::Ended`], [`Error::Store`].
     pub async fn stop(&self, id: i64, actor: &str) -> Result<Replay, Error> {
-        let seized = self.seize(id, actor).await?;
+        let seized = self.lease_to_stop(id, actor).await?;
         self.end(seized, actor).await
     }
 
     /// Ends a replay that was taken from the process that ran it.
     pub(crate) async fn end(
         &self,
-        SeizedReplay { held, was_running }: SeizedReplay,
+        SeizedReplay { lease, was_running }: SeizedReplay,
         actor: &str,
     ) -> Result<Replay, Error> {
         if was_running {
             sleep(lease::NOTICED_WITHIN).await;
         }
-        let (id, by, outcome) = (held.replay.id, By { actor, at: now_ms() }, format!("stopped by {actor}"));
-        self.store.finish_replay(id, &held.owner, &outcome, by).await?.ok_or(Error::Ended(id))?;
+        let (id, by, outcome) = (lease.replay.id, By { actor, at: now_ms() }, format!("stopped by {actor}"));
+        self.store.finish_replay(id, &lease.owner, &outcome, by).await?.ok_or(Error::Ended(id))?;
         self.store.replay(id).await?.ok_or(Error::NoReplay(id))
     }
 
@@ -102,13 +102,13 @@ impl DeadLetterService {
     /// # Errors
     ///
     /// As [`replay`](Self::replay); [`Error::Running`] if the store was unreachable for so long that another process has the lease.
-    pub async fn go_on(
+    pub async fn run_leased(
         &self,
-        held: ReplayLease,
+        lease: ReplayLease,
         actor: &str,
         progress: impl FnMut(&ReplayProgress) + Send,
     ) -> Result<ReplaySummary, Error> {
-        let replay = held.replay();
+        let replay = lease.replay();
         let options: ReplayOptions = serde_json::from_value(replay.options.clone()).unwrap_or_default();
         let done = ReplayProgress {
             replay: replay.id,
@@ -126,15 +126,15 @@ impl DeadLetterService {
             }
             run.all(replay.judged).await
         };
-        let outcome = match held.keep(&self.store, work).await {
+        let outcome = match lease.keep(&self.store, work).await {
             Some(Ok(outcome)) => outcome,
             Some(Err(error)) => {
-                held.release(&self.store).await;
+                lease.release(&self.store).await;
                 return Err(error);
             }
             None => return Err(Error::Running(replay.id)),
         };
-        let returned = self.store.finish_replay(replay.id, &held.owner, &outcome, run.by()).await?;
+        let returned = self.store.finish_replay(replay.id, &lease.owner, &outcome, run.by()).await?;
         let returned = returned.ok_or(Error::Running(replay.id))?;
         let ReplayRun { done: ReplayProgress { replay, total, replayed, .. }, failed, .. } = run;
         Ok(ReplaySummary { replay, total, replayed, returned, failed, outcome })

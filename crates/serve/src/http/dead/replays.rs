@@ -142,7 +142,7 @@ async fn resume(
     Path(id): Path<i64>,
 ) -> Result<Accepted, Problem> {
     run_detached(async move {
-        let lease = services.dead.take(id).await?;
+        let lease = services.dead.lease(id).await?;
         Ok(run(services, lease, caller))
     })
     .await
@@ -171,8 +171,8 @@ async fn stop(
     Path(id): Path<i64>,
 ) -> Result<Accepted, Problem> {
     run_detached(async move {
-        let seized = services.dead.seize(id, caller.actor()).await?;
-        let response = accepted(seized.held.replay());
+        let seized = services.dead.lease_to_stop(id, caller.actor()).await?;
+        let response = accepted(seized.lease.replay());
         tokio::spawn(async move {
             if let Err(error) = services.dead.end(seized, caller.actor()).await {
                 tracing::warn!(replay = id, error = leveret_store::chain(&error), "cannot stop a replay");
