@@ -1,7 +1,7 @@
 //! Measures each operation on 100,000 dead letters on a private RabbitMQ: its time, and its memory.
 //!
-//! `cargo run --release -p leveret-serve --example hundred_thousand`, or with the address of a PostgreSQL database, which
-//! should be empty, as its argument.
+//! `cargo run --release -p leveret-serve --example hundred_thousand` uses SQLite. With the address of an empty PostgreSQL
+//! database as its argument, it uses that.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program that measures")]
 
 use std::{
@@ -92,8 +92,8 @@ async fn main() {
     measured("replay", Box::pin(replay)).await;
 }
 
-/// Prints how long it took, and the most memory that the process had of its own meanwhile; SQLite's file is mapped
-/// besides, which the system takes back when it needs the room.
+/// Prints the time, and the peak of the process's own memory. The mapped file of SQLite is not counted, because the system
+/// can reclaim it.
 async fn measured(what: &str, work: impl Future<Output = u64>) {
     let (over, before, started) = (Arc::new(AtomicBool::new(false)), memory(), Instant::now());
     let ended = Arc::clone(&over);

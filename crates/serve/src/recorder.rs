@@ -33,8 +33,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// A handle on the task that writes. Clones are cheap.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
-    entries: mpsc::UnboundedSender<RecordRequest>,
-    reservation: Arc<Semaphore>,
+    requests: mpsc::UnboundedSender<RecordRequest>,
+    capacity: Arc<Semaphore>,
     writer: StatusWriter,
 }
 
@@ -57,23 +57,23 @@ struct RecordRequest {
 pub(crate) struct StatusWriter {
     store: Store,
     waiters: Waiters,
-    away: Arc<AtomicBool>,
+    unreachable: Arc<AtomicBool>,
 }
 
 impl Recorder {
     pub(crate) fn start(store: Store, waiters: Waiters) -> Self {
-        let (entries, mut queue) = mpsc::unbounded_channel::<RecordRequest>();
-        let writer = StatusWriter { store, waiters, away: Arc::default() };
-        let kept = writer.clone();
+        let (requests, mut queue) = mpsc::unbounded_channel::<RecordRequest>();
+        let writer = StatusWriter { store, waiters, unreachable: Arc::default() };
+        let own = writer.clone();
         tokio::spawn(async move {
             let mut taken = Vec::new();
             while queue.recv_many(&mut taken, AT_ONCE).await > 0 {
-                let events: Vec<_> = taken.iter_mut().flat_map(|entry| std::mem::take(&mut entry.events)).collect();
-                kept.write(&events).await;
+                let events: Vec<_> = taken.iter_mut().flat_map(|request| std::mem::take(&mut request.events)).collect();
+                own.write(&events).await;
                 taken.clear();
             }
         });
-        Self { entries, reservation: Arc::new(Semaphore::new(CAPACITY)), writer }
+        Self { requests, capacity: Arc::new(Semaphore::new(CAPACITY)), writer }
     }
 
     /// The writer, which the tracker uses too.
@@ -83,20 +83,17 @@ impl Recorder {
 
     /// Reserves capacity for so many updates; none while the store is unreachable or too slow.
     pub(crate) fn reserve(&self, events: usize) -> Option<Reservation> {
-        if self.writer.away.load(Ordering::Acquire) {
+        if self.writer.unreachable.load(Ordering::Acquire) {
             return None;
         }
         let permits = u32::try_from(events).ok()?;
-        Arc::clone(&self.reservation)
-            .try_acquire_many_owned(permits)
-            .ok()
-            .map(|permits| Reservation { _permits: permits })
+        Arc::clone(&self.capacity).try_acquire_many_owned(permits).ok().map(|permits| Reservation { _permits: permits })
     }
 
     /// Queues updates, and waits a short time until they are written.
     pub(crate) async fn record(&self, events: Vec<JobEvent>, reservation: Reservation) {
         let (sender, written) = oneshot::channel();
-        let sent = self.entries.send(RecordRequest { events, _written: sender, _reservation: Some(reservation) });
+        let sent = self.requests.send(RecordRequest { events, _written: sender, _reservation: Some(reservation) });
         if sent.is_err() || timeout(PATIENCE, written).await.is_err() {
             tracing::warn!("the store is slow: accepted jobs have no status yet");
         }
@@ -105,7 +102,7 @@ impl Recorder {
     /// Waits until all queued updates are written.
     pub(crate) async fn flush(&self, within: Duration) {
         let (sender, written) = oneshot::channel();
-        let sent = self.entries.send(RecordRequest { events: Vec::new(), _written: sender, _reservation: None });
+        let sent = self.requests.send(RecordRequest { events: Vec::new(), _written: sender, _reservation: None });
         if sent.is_err() || timeout(within, written).await.is_err() {
             tracing::warn!("stopping before the store has all status updates");
         }
@@ -143,7 +140,7 @@ impl StatusWriter {
     }
 
     fn failed(&self, error: &leveret_store::Error) {
-        if !self.away.swap(true, Ordering::AcqRel) {
+        if !self.unreachable.swap(true, Ordering::AcqRel) {
             tracing::warn!(error = leveret_store::chain(&error), "the store accepts no writes, trying again");
         }
     }
@@ -164,7 +161,7 @@ impl StatusWriter {
     }
 
     fn written(&self, moved: &[Moved]) {
-        if self.away.swap(false, Ordering::AcqRel) {
+        if self.unreachable.swap(false, Ordering::AcqRel) {
             tracing::info!("the store accepts writes again");
         }
         self.waiters.moved(moved);

@@ -1,11 +1,13 @@
 //! `/api/tasks`: submit, find, follow, cancel, retry.
 
+mod idempotency;
+
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
     Json as JsonResponse,
-    extract::{FromRequestParts, State},
-    http::{HeaderMap, StatusCode, header::LOCATION, request::Parts},
+    extract::State,
+    http::{HeaderMap, StatusCode, header::LOCATION},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -16,10 +18,10 @@ use leveret::PublishError;
 use leveret_store::{Cursor, Filter, Page};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use self::idempotency::IdempotencyKey;
 use super::{
     access::Caller,
     extract::{BodyLimit, Json, NoQuery, PageQuery, Path, Queries, Query, parsed, text},
@@ -27,16 +29,15 @@ use super::{
 };
 use crate::{
     field_error::FieldError,
-    jobs::{CancelledWhile, Error, Following, Idempotency, MOST_AT_ONCE, Status, Submission, SubmissionFields, Task},
+    jobs::{CancelledWhile, Error, Following, MOST_AT_ONCE, Status, Submission, SubmissionFields, Task},
     services::Services,
     time::now_ms,
 };
 
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-const LONGEST_KEY: usize = 255;
 /// The bytes that a submission may have beside its payload.
 const AROUND_PAYLOAD: usize = 16 * 1024;
-/// A batch may have so many payloads of the greatest size.
+/// The greatest size of a batch, in payloads of the greatest size.
 const BATCH_FACTOR: usize = 4;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -164,11 +165,11 @@ pub(super) fn routes() -> OpenApiRouter<Services> {
 async fn submit(
     State(services): State<Services>,
     _: Query<NoQuery>,
-    IdempotencyKey(key): IdempotencyKey,
+    key: IdempotencyKey,
     body: Json<Box<RawValue>, OneTask>,
 ) -> Result<impl IntoResponse, Problem> {
     let submission = Submission::parse(body.value.get()).map_err(|field_errors| Error::Invalid { field_errors })?;
-    let task_id = services.submit(submission, idempotency(key, "task", &body.bytes)).await?;
+    let task_id = services.submit(submission, key.of("task", &body.bytes)).await?;
     let location = [(LOCATION, format!("/api/tasks/{task_id}"))];
     Ok((StatusCode::ACCEPTED, location, JsonResponse(TaskId { task_id })))
 }
@@ -194,11 +195,11 @@ async fn submit(
 async fn submit_batch(
     State(services): State<Services>,
     _: Query<NoQuery>,
-    IdempotencyKey(key): IdempotencyKey,
+    key: IdempotencyKey,
     body: Json<Vec<Box<RawValue>>, Batch>,
 ) -> Result<Response, Problem> {
     let submissions = batch(&body.value)?;
-    let published = services.submit_all(submissions, idempotency(key, "batch", &body.bytes)).await?;
+    let published = services.submit_all(submissions, key.of("batch", &body.bytes)).await?;
     let ids: Option<Vec<_>> = published.iter().map(|id| id.as_ref().ok()).collect();
     if let Some(ids) = ids {
         return Ok((StatusCode::ACCEPTED, JsonResponse(ids)).into_response());
@@ -369,32 +370,4 @@ fn stream_of(following: Following) -> impl Stream<Item = Result<Event, Infallibl
         let data = serde_json::to_string(&task).unwrap_or_default();
         Some((Ok(Event::default().event("status").id(task.version()).data(data)), following))
     })
-}
-
-/// The key that makes the second of two equal requests get the response of the first.
-#[derive(IntoParams)]
-#[into_params(names("Idempotency-Key"), parameter_in = Header)]
-struct IdempotencyKey(
-    /// The same key and body get the same response for 24 hours, and the jobs run once. Another body is a 409.
-    #[param(value_type = String, required = false, min_length = 1, max_length = 255, pattern = "^[!-~]+$")]
-    Option<String>,
-);
-
-impl<S: Send + Sync> FromRequestParts<S> for IdempotencyKey {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let Some(key) = parts.headers.get("idempotency-key") else { return Ok(Self(None)) };
-        let is_usable =
-            |key: &&str| (1..=LONGEST_KEY).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
-        let detail = || format!("Idempotency-Key: must have 1 to {LONGEST_KEY} visible ASCII characters");
-        let key = key.to_str().ok().filter(is_usable);
-        key.map(|key| Self(Some(key.to_owned()))).ok_or_else(|| Problem::invalid_field(FieldError::new("", detail())))
-    }
-}
-
-fn idempotency(key: Option<String>, kind: &str, body: &[u8]) -> Option<Idempotency> {
-    let hash = Sha256::new().chain_update(kind).chain_update([0]).chain_update(body).finalize();
-    let body_hash = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    key.map(|key| Idempotency { key, body_hash })
 }
