@@ -1,4 +1,4 @@
-//! `leveret dead`: why jobs died, and how to bring them back. What it does is in `leveret_serve::desk`.
+//! `leveret dead`: why jobs died, and how to bring them back. What it does is in `leveret_serve::dead`.
 //!
 //! [`look`] reads the store, [`change`] decides, [`replay`] publishes, [`files`] exports and imports; [`direct`] does
 //! what can be done without a store.
@@ -177,8 +177,8 @@ fn changed(count: u64, selection: &Selection) -> Exit {
 }
 
 /// What the desk could not do, by exit code.
-fn failure(error: leveret_serve::desk::Error) -> Failure {
-    use leveret_serve::desk::Error;
+fn failure(error: leveret_serve::dead::Error) -> Failure {
+    use leveret_serve::dead::Error;
     match error {
         Error::NoLetter(_) | Error::NoReplay(_) => Failure::NotFound(error.into()),
         Error::Payload { .. } | Error::Options(_) | Error::NotEdited(_) | Error::Running(_) | Error::Ended(_) => {

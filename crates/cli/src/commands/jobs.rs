@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use leveret::{Broker, Config};
 use leveret_serve::{
     Services,
-    jobs::{Cancelled, Error, Status, Task},
+    jobs::{CancelledWhile, Error, Status, Task},
 };
 use leveret_store::{Cursor, JobFilter};
 use serde_json::json;
@@ -144,8 +144,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
             let was = common.services().await?.cancel(&id, &actor.actor).await;
             refused(was, |was| {
                 let said = match was {
-                    Cancelled::Queued => "It waited, and will not start.",
-                    Cancelled::Running => "It runs, and was told; it may be done all the same.",
+                    CancelledWhile::Queued => "It waited, and will not start.",
+                    CancelledWhile::Running => "It runs, and was told; it may be done all the same.",
                 };
                 done(&common, &json!({ "id": id, "was": was }), said)
             })

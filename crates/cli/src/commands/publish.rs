@@ -9,7 +9,7 @@ use leveret::{
     catalogue::Catalogue,
     status_update::{StatusUpdate, Step},
 };
-use leveret_serve::desk::edit::{self, Checked};
+use leveret_serve::dead::edit::{self, CheckedAgainst};
 use serde_json::json;
 
 use super::{
@@ -104,7 +104,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let queue = queue(&arguments, &catalogue, is_read)?;
     let checked = edit::check(&catalogue, &arguments.job, &queue, &payload).await;
     let checked = checked.map_err(|error| Failure::Usage(error.into()))?;
-    if checked == Checked::Nothing {
+    if checked == CheckedAgainst::Nothing {
         let reason = if is_read { "no schema of this job is known" } else { UNREADABLE };
         tell!("Not checked: {reason}.");
     }

@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use leveret::{Broker, Config, telemetry::Telemetry};
-use leveret_serve::{Options, Server, Services, Tokens, desk::redact::Rules};
+use leveret_serve::{Options, Server, Services, Tokens, dead::redact::RedactionRules};
 use leveret_store::Retention;
 
 use super::shared::{StoreArguments, hidden_if_of_workers};
@@ -113,7 +113,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         tokens,
         retention,
         queues: named(arguments.queues),
-        redact: Rules::new(arguments.redact),
+        redact: RedactionRules::new(arguments.redact),
         ..Options::default()
     };
     let store = arguments.store.create().await?;

@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use clap::Args;
 use leveret::Config;
-use leveret_serve::desk::Desk;
+use leveret_serve::dead::DeadLetterService;
 use leveret_store::{By, DeadFilter, DeadState, Selection, Store};
 use serde_json::json;
 
@@ -54,10 +54,10 @@ impl Edit {
             None => None,
         };
         let broker = broker(&self.config).await?;
-        let desk = Desk::new(&broker, &store, &catalogue(&broker).await.0);
+        let dead = DeadLetterService::new(&broker, &store, &catalogue(&broker).await.0);
         let edited = match payload {
-            Some(payload) => desk.edit(id, &payload, &self.actor.actor).await.map(Some),
-            None => desk.revert(id, &self.actor.actor).await.map(|()| None),
+            Some(payload) => dead.edit(id, &payload, &self.actor.actor).await.map(Some),
+            None => dead.revert(id, &self.actor.actor).await.map(|()| None),
         };
         broker.close().await;
         let checked = edited.map_err(failure)?;

@@ -1,7 +1,7 @@
 //! `leveret dead … --direct`: the dead letters of a queue as they lie in the broker.
 
 use leveret::{Broker, Config};
-use leveret_serve::desk::direct::{self, Summary};
+use leveret_serve::dead::direct::{self, QueueSummary};
 use leveret_store::DeadLetter;
 use tokio::io::AsyncWrite;
 
@@ -55,7 +55,7 @@ pub(super) async fn export(config: &Config, queue: &str, out: impl AsyncWrite + 
     let exported = direct::export(&broker, queue, count, out, |summary| bar.set_position(summary.done)).await;
     bar.finish_and_clear();
     broker.close().await;
-    let Some(Summary { done, .. }) = unless_closed(exported)? else { return Ok(Exit::Well) };
+    let Some(QueueSummary { done, .. }) = unless_closed(exported)? else { return Ok(Exit::Well) };
     tell!("{done} of {count} dead letters exported; they were handed back, and their order is not kept.");
     Ok(if done >= count { Exit::Well } else { Exit::Problems })
 }
@@ -71,7 +71,7 @@ pub(super) async fn purge(config: &Config, queue: &str, yes: bool, output: Forma
     report("purged", count, &summary, output)
 }
 
-fn report(what: &str, count: u64, summary: &Summary, output: Format) -> Result<Exit, Failure> {
+fn report(what: &str, count: u64, summary: &QueueSummary, output: Format) -> Result<Exit, Failure> {
     match output {
         Format::Json => print_json(summary)?,
         Format::Table => {

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use anyhow::Context;
 use clap::Args;
 use leveret::Config;
-use leveret_serve::desk::{Error, transfer};
+use leveret_serve::dead::{Error, transfer};
 use leveret_store::DeadState;
 use tokio::{
     fs::{File, OpenOptions},

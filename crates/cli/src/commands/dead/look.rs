@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 use clap::{ArgAction, Args};
 use leveret::{Config, reader::RawMessage};
-use leveret_serve::desk::redact::Rules;
+use leveret_serve::dead::redact::RedactionRules;
 use leveret_store::{Cursor, DeadLetter, DeadState, HistoryEntry, Letter};
 use serde::Serialize;
 
@@ -137,7 +137,7 @@ impl Show {
             print_bytes(original.as_ref().filter(|_| self.original).unwrap_or(&payload))?;
             return Ok(Exit::Well);
         }
-        let (rules, output) = (Rules::new(self.redact), self.output);
+        let (rules, output) = (RedactionRules::new(self.redact), self.output);
         let text = |payload: &Vec<u8>| if output == Format::Json { rules.text(payload) } else { rules.show(payload) };
         let message = RawMessage::from_parts(&properties, Vec::new());
         let headers = message.map(|message| rules.fields(&message)).unwrap_or_default();

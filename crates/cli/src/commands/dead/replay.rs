@@ -6,10 +6,10 @@ use anyhow::anyhow;
 use clap::Args;
 use indicatif::ProgressBar;
 use leveret::{Broker, Config, catalogue::Catalogue};
-use leveret_serve::desk::{
-    Desk,
-    edit::Checked,
-    replay::{Options, Progress, Summary},
+use leveret_serve::dead::{
+    DeadLetterService,
+    edit::CheckedAgainst,
+    replay::{ReplayOptions, ReplayProgress, ReplaySummary},
 };
 use leveret_store::Selection;
 
@@ -93,18 +93,18 @@ impl Replay {
         let selection = if self.resume.is_none() { Some(self.chosen.selection()?) } else { None };
         let store = self.store.open().await?;
         let broker = broker(&self.config).await?;
-        let desk = Desk::new(&broker, &store, &catalogue(&broker).await.0);
+        let dead = DeadLetterService::new(&broker, &store, &catalogue(&broker).await.0);
         if let Some(file) = &self.payload {
             let Some(Selection::Ids(ids)) = &selection else { return Err(one_letter()) };
             let [id] = ids[..] else { return Err(one_letter()) };
-            say_checked(desk.edit(id, &contents(file).await?, &self.actor.actor).await.map_err(failure)?);
+            say_checked(dead.edit(id, &contents(file).await?, &self.actor.actor).await.map_err(failure)?);
         }
         let bar = bar(0);
         let shown = bar.clone();
-        let progress = |progress: &Progress| show(&shown, progress);
+        let progress = |progress: &ReplayProgress| show(&shown, progress);
         let replayed = match (&selection, self.resume) {
-            (Some(selection), _) => desk.replay(selection, &self.options(), &self.actor.actor, progress).await,
-            (None, replay) => desk.resume(replay.unwrap_or_default(), &self.actor.actor, progress).await,
+            (Some(selection), _) => dead.replay(selection, &self.options(), &self.actor.actor, progress).await,
+            (None, replay) => dead.resume(replay.unwrap_or_default(), &self.actor.actor, progress).await,
         };
         bar.finish_and_clear();
         broker.close().await;
@@ -123,8 +123,8 @@ impl Replay {
     async fn end(&self, replay: i64) -> Result<Exit, Failure> {
         let (store, broker) = (self.store.open().await?, Broker::amqp(self.config.clone()));
         let broker = broker.map_err(|error| Failure::Usage(error.into()))?;
-        let desk = Desk::new(&broker, &store, &Catalogue::follow(&broker));
-        let ended = desk.stop(replay, &self.actor.actor).await;
+        let dead = DeadLetterService::new(&broker, &store, &Catalogue::follow(&broker));
+        let ended = dead.stop(replay, &self.actor.actor).await;
         broker.close().await;
         let ended = ended.map_err(failure)?;
         let text = || format!("Replay {replay} was stopped; {} of {} were replayed.\n", ended.replayed, ended.total);
@@ -135,8 +135,8 @@ impl Replay {
         Ok(Exit::Well)
     }
 
-    fn options(&self) -> Options {
-        Options {
+    fn options(&self) -> ReplayOptions {
+        ReplayOptions {
             rate: self.rate,
             canary: self.canary,
             canary_timeout: self.canary_timeout.as_secs(),
@@ -150,21 +150,21 @@ fn one_letter() -> Failure {
     Failure::Usage(anyhow!("--payload is for one letter: give its number"))
 }
 
-pub(super) fn say_checked(checked: Checked) {
-    if checked == Checked::Nothing {
+pub(super) fn say_checked(checked: CheckedAgainst) {
+    if checked == CheckedAgainst::Nothing {
         tell!("Not checked: no schema of this job is known.");
     }
 }
 
-fn show(bar: &ProgressBar, progress: &Progress) {
+fn show(bar: &ProgressBar, progress: &ReplayProgress) {
     bar.set_length(progress.total);
     bar.set_position(progress.replayed + progress.failed);
     let what = if progress.waiting { "waiting for the canaries of replay" } else { "replay" };
     bar.set_message(format!("{what} {}", progress.replay));
 }
 
-fn text(summary: &Summary) -> String {
-    let Summary { replay, total, replayed, returned, failed, outcome } = summary;
+fn text(summary: &ReplaySummary) -> String {
+    let ReplaySummary { replay, total, replayed, returned, failed, outcome } = summary;
     if *total == 0 {
         return "No dead letter is meant by that: nothing was replayed.\n".to_owned();
     }
