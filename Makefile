@@ -28,10 +28,10 @@ test-rabbitmq4: setup ## The broker, fault and doctor suites on RabbitMQ 4.0 and
 	done
 
 bench: setup ## How fast, next to consumers written by hand; about an hour (ARGS="drain publish --repetitions 3"; AMQP_URL: on that broker)
-	cargo run --release -p leveret-cli -- bench $(ARGS)
+	cargo run --release -p leveret-bench -- $(ARGS)
 
 bench-gate: setup ## Fails if a job costs more CPU time or instructions than it should; needs no broker
-	cargo run --release -p leveret-bench --example gate -- bench stub instructions
+	cargo run --release -p leveret-bench -- stub instructions
 
 lint: ## Formatting, clippy and rustdoc without a warning
 	cargo fmt --all --check

@@ -65,7 +65,7 @@ impl Child {
                 command
             }
         };
-        command.args(["bench", "--child", &serde_json::to_string(assignment)?]);
+        command.args(["--child", &serde_json::to_string(assignment)?]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut process = command.spawn().context("starting a child process")?;
         let output = process.stdout.take().context("the child's output")?;

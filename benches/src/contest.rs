@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use leveret::Job;
 
 use crate::{
-    assignment::{Assignment, Consume, Consumer, Measured, Word, Work},
+    assignment::{Assignment, Consume, Consumer, Mail, Measured, Word, Work},
     bench::Bench,
     broker::{Broker, Kind},
     child::Child,
-    report::{Measure, Row, Sample, Table},
+    measures::{Measure, Row, Sample, Table},
+    stub::Feed,
 };
 
 /// The framework; the span of each job is on, and kept by a registry that does nothing else.
@@ -22,6 +24,8 @@ pub(crate) const LEVERET_LOGGING: &str = "leveret, spans as text";
 pub(crate) const AWAITED: &str = "lapin, each ack awaited";
 /// The best consumer written by hand.
 pub(crate) const COALESCED: &str = "lapin, acks coalesced";
+/// The framework, where every attempt fails.
+pub(crate) const ALL_FAIL: &str = "all fail, again and again";
 
 /// Who takes part in most scenarios.
 pub(crate) const ALL: [(&str, (Consumer, Work)); 5] = [
@@ -82,6 +86,12 @@ impl Drain {
         }
     }
 
+    /// What the stub delivers for such a drain.
+    pub(crate) fn feed(&self) -> Result<Feed> {
+        let body = serde_json::to_vec(&Mail::new(0, self.bytes))?.into();
+        Ok(Feed { queue: Mail::QUEUE.to_owned(), job: Mail::NAME.to_owned(), body, jobs: self.jobs })
+    }
+
     /// Attempts that run at once, in all queues.
     pub(crate) fn in_flight(&self) -> f64 {
         self.queues as f64 * f64::from(self.concurrency)
@@ -95,7 +105,7 @@ pub(crate) async fn contest<C: Copy>(
     contestants: &[(&'static str, C)],
     mut run: impl AsyncFnMut(C) -> Result<Sample>,
 ) -> Result<Table> {
-    if !bench.wants(scenario) {
+    if !bench.selects(scenario) {
         return Ok(Table { scenario: scenario.to_owned(), rows: Vec::new() });
     }
     let mut rows: Vec<Row> =

@@ -18,7 +18,7 @@ use tokio::{sync::watch, task::JoinSet, time::sleep_until};
 use crate::{
     bench::Bench,
     broker::{Broker, Kind},
-    report::{Measure, Row, Sample, Table},
+    measures::{Measure, Row, Sample, Table},
 };
 
 pub(crate) const MEASURED: &str = "measured";
@@ -97,7 +97,7 @@ async fn compared(bench: &Bench, scenario: &str, load: &Load, system: &System) -
     let mut rows = [MEASURED, SIMULATED].map(|contestant| Row { contestant, samples: Vec::new() });
     let seconds = if bench.jobs(10) == 10 { 60.0 } else { 6.0 };
     for round in 0..bench.repetitions {
-        if !bench.wants(scenario) {
+        if !bench.selects(scenario) {
             return Ok(Table { scenario: scenario.to_owned(), rows: Vec::new() });
         }
         bench.show(&format!("{scenario}: round {} of {}", round + 1, bench.repetitions));
@@ -191,7 +191,7 @@ async fn the_most_of_a_queue(bench: &Bench) -> Result<Table> {
     let mut row = Row { contestant: "leveret", samples: Vec::new() };
     let jobs = usize::try_from(bench.jobs(100_000))?;
     for round in 0..bench.repetitions {
-        if !bench.wants(scenario) {
+        if !bench.selects(scenario) {
             return Ok(Table { scenario: scenario.to_owned(), rows: Vec::new() });
         }
         bench.show(&format!("{scenario}: round {} of {}", round + 1, bench.repetitions));

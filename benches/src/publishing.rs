@@ -8,7 +8,7 @@ use crate::{
     bench::Bench,
     broker::Kind,
     contest::{contest, measure},
-    report::{Measure, Table},
+    measures::{Measure, Table},
 };
 
 pub(crate) const ONE_BY_ONE: &str = "leveret, one by one";

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use leveret::Job;
 
 use crate::{
-    assignment::{Assignment, Consume, Consumer, Mail, Work},
+    assignment::{Assignment, Consume, Consumer, Work},
     bench::Bench,
     broker::Kind,
-    contest::{ALL, AWAITED, COALESCED, Drain, LEVERET, contest, measure},
-    instructions, machine, modelling, publishing,
-    report::{Measure, Sample, Table},
-    stub::{Feed, Stub},
+    contest::{ALL, ALL_FAIL, AWAITED, COALESCED, Drain, LEVERET, contest, measure},
+    instructions, machine,
+    measures::{Measure, Sample, Table},
+    modelling, publishing,
+    stub::Stub,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -149,7 +149,6 @@ async fn computing(bench: &Bench) -> Result<Vec<Table>> {
 /// The name of the row that the failing jobs are compared with.
 pub(crate) const NONE_FAIL: &str = "none fail";
 pub(crate) const SOME_FAIL: &str = "one in five fails once";
-pub(crate) const ALL_FAIL: &str = "all fail, again and again";
 
 async fn retries(bench: &Bench) -> Result<Vec<Table>> {
     let drain = Drain { jobs: bench.jobs(60_000), ..Drain::default() };
@@ -248,16 +247,11 @@ async fn stub(bench: &Bench) -> Result<Vec<Table>> {
 pub(crate) const STUB: &str = "stub: a broker that only delivers, prefetch 100";
 
 async fn on_stub(drain: &Drain, consumer: Consumer, work: Work) -> Result<Sample> {
-    let feed = feed(drain)?;
+    let feed = drain.feed()?;
     let queues = [feed.queue.clone()];
     let stub = Stub::start(feed)?;
     let consume = drain.consume(&stub.url(), &queues, consumer, work);
     let sample = measure(&Assignment::Consume(consume), None).await?;
     stub.finish()?;
     Ok(sample)
-}
-
-pub(crate) fn feed(drain: &Drain) -> Result<Feed> {
-    let body = serde_json::to_vec(&Mail::new(0, drain.bytes))?.into();
-    Ok(Feed { queue: Mail::QUEUE.to_owned(), job: Mail::NAME.to_owned(), body, jobs: drain.jobs })
 }

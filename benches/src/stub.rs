@@ -11,6 +11,7 @@ mod client;
 mod commands;
 mod delivery;
 mod jobs;
+mod shared;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -19,71 +20,16 @@ mod wire;
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
 };
 
-use bytes::Bytes;
-
-pub use self::delivery::{job_number, message_id};
-use self::{client::Client, state::State};
-
-/// What the stub delivers.
-#[derive(Clone, Debug)]
-pub struct Feed {
-    /// The only queue that has jobs.
-    pub queue: String,
-    /// The name of every job.
-    pub job: String,
-    /// The payload of every job.
-    pub body: Bytes,
-    /// How many jobs there are. They are numbered from 0; [`job_number`] reads a job's number from its message id.
-    pub jobs: u64,
-}
-
-/// What has passed between the stub and its clients.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Deliveries, redeliveries among them.
-    pub delivered: u64,
-    /// Deliveries of jobs that a client had in hand before.
-    pub redelivered: u64,
-    /// Jobs that were acked.
-    pub acked: u64,
-    /// Frames that acked them.
-    pub ack_frames: u64,
-    /// Messages that clients published, but for what workers announce to the catalogue when they start.
-    pub published: u64,
-    /// Reads from sockets, each of any number of frames.
-    pub reads: u64,
-}
-
-/// What a client must not do; its connection is ended over it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Fault {
-    /// An ack, nack or reject of a delivery tag that is not open on its channel.
-    #[error("delivery tag {tag} is settled, and it is unknown or settled already")]
-    UnknownTag {
-        /// As the client sent it.
-        tag: u64,
-    },
-    /// A job was rejected for good, which a real broker would dead-letter.
-    #[error("job {job} was rejected, and the stub keeps no dead letters")]
-    Rejected {
-        /// The job's number.
-        job: u64,
-    },
-    /// A client asked for what the stub does not know.
-    #[error("the stub does not know {what}")]
-    Unsupported {
-        /// The command or the frame.
-        what: String,
-    },
-}
+use self::{client::Client, shared::Shared, state::State};
+pub use self::{
+    delivery::{Feed, job_number, message_id},
+    shared::Fault,
+    state::Counts,
+};
 
 /// A running stub. Dropped, it ends its threads and sockets.
 #[derive(Debug)]
@@ -91,15 +37,6 @@ pub struct Stub {
     address: SocketAddr,
     shared: Arc<Shared>,
     acceptor: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    feed: Feed,
-    acked: AtomicU64,
-    /// The first one.
-    fault: OnceLock<Fault>,
-    state: Mutex<State>,
 }
 
 impl Stub {
@@ -121,8 +58,8 @@ impl Stub {
     pub fn observed(feed: Feed, on_ack: impl FnMut(u64) + Send + 'static) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
-        let state = Mutex::new(State::new(feed.jobs, Box::new(on_ack)));
-        let shared = Arc::new(Shared { feed, acked: AtomicU64::new(0), fault: OnceLock::new(), state });
+        let state = State::new(feed.jobs, Box::new(on_ack));
+        let shared = Arc::new(Shared::new(feed, state));
         let accepting = Arc::clone(&shared);
         let acceptor = thread::Builder::new().name("stub".to_owned()).spawn(move || accept(&listener, &accepting))?;
         Ok(Self { address, shared, acceptor: Some(acceptor) })
@@ -188,23 +125,6 @@ impl Drop for Stub {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
-    /// Writes what is to be written, and deliveries to whoever has room for them.
-    fn deliver(&self) {
-        loop {
-            let wires = self.state().fill();
-            if wires.is_empty() {
-                return;
-            }
-            wires.iter().for_each(|wire| wire.flush());
-        }
-    }
-}
-
 /// Serves clients until the stub ends, and returns when they have ended too.
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     let mut clients = Vec::new();
@@ -221,9 +141,4 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             tracing::error!("a thread of the stub has panicked");
         }
     }
-}
-
-/// The lock, also after a panic: the thread that panicked is reported when it is joined.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,18 +5,18 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::{
-    contest::{AWAITED, COALESCED, LEVERET, LEVERET_TASKS},
+    contest::{ALL_FAIL, AWAITED, COALESCED, LEVERET, LEVERET_TASKS},
     instructions::INSTRUCTIONS,
-    modelling::{self, MEASURED, SIMULATED},
-    publishing,
-    report::{
+    measures::{
         Measure::{
             self, BrokerCpuUs, CpuPercent, IdealPercent, InstructionsPerJob, JobsPerSecond, LatencyP50Us, LatencyP99Us,
             PeakRssMb, StartMs, WaitMeanMs, WaitP95Ms, WorkerCpuUs,
         },
         Table,
     },
-    scenarios::{ALL_FAIL, NONE_FAIL, SOME_FAIL, STUB},
+    modelling::{self, MEASURED, SIMULATED},
+    publishing,
+    scenarios::{NONE_FAIL, SOME_FAIL, STUB},
 };
 
 const QUORUM_100: &str = "drain: quorum queue, prefetch 100";
@@ -153,7 +153,7 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Row, Sample};
+    use crate::measures::{Row, Sample};
 
     fn table(own: f64, other: f64) -> Table {
         let row = |contestant, value| Row { contestant, samples: vec![Sample::from([(WorkerCpuUs, value)])] };

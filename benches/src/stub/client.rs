@@ -11,9 +11,9 @@ use std::{
 use amq_protocol::frame::AMQPFrame;
 
 use super::{
-    Fault, Shared, lock,
+    shared::{Fault, Shared},
     state::State,
-    wire::{FRAME_MAX, Incoming, Wire, first_frame, push_frame},
+    wire::{FRAME_MAX, Incoming, Wire, first_frame, lock, push_frame},
 };
 
 /// Why a client is not served any longer.

@@ -9,13 +9,12 @@ use amq_protocol::{
 };
 
 use super::{
-    Fault,
     client::{Client, End},
     delivery::Template,
     jobs::UnknownTag,
-    lock,
+    shared::Fault,
     state::{Channel, Consumer, State},
-    wire::{FRAME_MAX, push_frame, push_method},
+    wire::{FRAME_MAX, lock, push_frame, push_method},
 };
 
 const HEARTBEAT: u16 = 60;

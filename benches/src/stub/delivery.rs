@@ -8,10 +8,22 @@ use amq_protocol::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-use super::{
-    Feed,
-    wire::{FRAME_MAX, FRAME_OVERHEAD, FRAME_START, push_frame},
-};
+use bytes::Bytes;
+
+use super::wire::{FRAME_MAX, FRAME_OVERHEAD, FRAME_START, push_frame};
+
+/// What the stub delivers.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    /// The only queue that has jobs.
+    pub queue: String,
+    /// The name of every job.
+    pub job: String,
+    /// The payload of every job.
+    pub body: Bytes,
+    /// How many jobs there are. They are numbered from 0; [`job_number`] reads a job's number from its message id.
+    pub jobs: u64,
+}
 
 const ID_PREFIX: &str = "00000000-0000-4000-8000-";
 const DIGITS: usize = 12;
@@ -92,7 +104,6 @@ fn properties(job: &str) -> BasicProperties {
 #[cfg(test)]
 mod tests {
     use amq_protocol::frame::parse_frame;
-    use bytes::Bytes;
 
     use super::*;
 

@@ -8,16 +8,31 @@ use amq_protocol::{
 };
 
 use super::{
-    Counts,
     delivery::Template,
     jobs::{Jobs, Unacked},
-    lock,
-    wire::{Wire, push_method},
+    wire::{Wire, lock, push_method},
 };
 
 /// Bytes that are written in one piece, apart from the last delivery of them.
 const CHUNK: usize = 256 * 1024;
 const PRECONDITION_FAILED: u16 = 406;
+
+/// What has passed between the stub and its clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Deliveries, redeliveries among them.
+    pub delivered: u64,
+    /// Deliveries of jobs that a client had in hand before.
+    pub redelivered: u64,
+    /// Jobs that were acked.
+    pub acked: u64,
+    /// Frames that acked them.
+    pub ack_frames: u64,
+    /// Messages that clients published, but for what workers announce to the catalogue when they start.
+    pub published: u64,
+    /// Reads from sockets, each of any number of frames.
+    pub reads: u64,
+}
 
 pub(super) struct State {
     pub(super) jobs: Jobs,

@@ -4,15 +4,13 @@ use std::{
     io::Write,
     mem,
     net::{Shutdown, TcpStream},
-    sync::Mutex,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use amq_protocol::{
     frame::{AMQPFrame, WriteContext, gen_frame, parse_frame},
     protocol::AMQPClass,
 };
-
-use super::lock;
 
 /// The largest frame, as told to every client.
 pub(super) const FRAME_MAX: u32 = 131_072;
@@ -92,4 +90,9 @@ impl Wire {
         // Of a socket that is gone there is nothing to shut down.
         drop(self.stream.shutdown(Shutdown::Both));
     }
+}
+
+/// The lock, also after a panic: the thread that panicked is reported when it is joined.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,6 @@
 //! The commands, one module each.
 
 mod audit;
-mod bench;
 mod completions;
 mod dead;
 mod doctor;
@@ -37,7 +36,6 @@ pub(crate) enum Command {
     Doctor(Box<doctor::Arguments>),
     Topology(Box<topology::Arguments>),
     Simulate(Box<simulate::Arguments>),
-    Bench(Box<leveret_bench::Arguments>),
     Healthcheck(healthcheck::Arguments),
     Completions(completions::Arguments),
 }
@@ -58,7 +56,6 @@ impl Command {
             Self::Doctor(arguments) => doctor::run(*arguments).await,
             Self::Topology(arguments) => topology::run(*arguments).await,
             Self::Simulate(arguments) => simulate::run(*arguments).await,
-            Self::Bench(arguments) => bench::run(*arguments).await,
             Self::Healthcheck(arguments) => healthcheck::run(arguments).await,
             Self::Completions(arguments) => completions::run(&arguments),
         }
@@ -78,6 +75,6 @@ impl Command {
 
     /// Whether the command computes on several threads.
     pub(crate) fn is_parallel(&self) -> bool {
-        matches!(self, Self::Bench(_) | Self::Serve(_) | Self::Outbox(_))
+        matches!(self, Self::Serve(_) | Self::Outbox(_))
     }
 }

@@ -94,7 +94,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_parser = leveret::duration, default_value = "20s", value_name = "DURATION")]
     start_up: Duration,
 
-    /// Jobs a second that the queue's leader, one core of the broker, can take and hand out: `leveret bench model` measures it
+    /// Jobs per second that the queue's leader, one core of the broker, can accept and deliver; `make bench ARGS=model` in Leveret's repository measures it
     #[arg(long, value_parser = rate, default_value = "10000", value_name = "RATE")]
     queue_rate: f64,
 
