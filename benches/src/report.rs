@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use comfy_table::{CellAlignment, presets::NOTHING};
 use serde::Serialize;
 
 use crate::{
@@ -83,19 +84,15 @@ fn show(spread: Spread) -> String {
     }
 }
 
-/// Columns as wide as they must be, the first to the left and the others to the right.
+/// A table without borders, the first column to the left and the others to the right.
 fn grid(lines: &[Vec<String>]) -> String {
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..lines.first().map_or(0, Vec::len)).map(width).collect();
-    let mut text = String::new();
-    for line in lines {
-        for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
-            text += &if column == 0 { format!("  {cell:<width$}") } else { format!("   {cell:>width$}") };
-        }
-        text.truncate(text.trim_end().len());
-        text.push('\n');
+    let mut grid = comfy_table::Table::new();
+    grid.load_style(NOTHING).add_rows(lines);
+    for (number, column) in grid.column_iter_mut().enumerate() {
+        let (spaces, alignment) = if number == 0 { (2, CellAlignment::Left) } else { (3, CellAlignment::Right) };
+        column.set_padding((spaces, 0)).set_cell_alignment(alignment);
     }
-    text
+    grid.trim_fmt() + "\n"
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod serve;
 mod shared;
 mod simulate;
 mod topology;
+mod tracked;
 
 use clap::Subcommand;
 use leveret::telemetry::Telemetry;
@@ -41,8 +42,8 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Runs the command.
-    pub(crate) async fn run(self) -> Result<Exit, Failure> {
+    /// Runs the command; `program` is the whole command line.
+    pub(crate) async fn run(self, program: clap::Command) -> Result<Exit, Failure> {
         match self {
             Self::Publish(arguments) => publish::run(*arguments).await,
             Self::Queues(arguments) => queues::run(*arguments).await,
@@ -57,7 +58,7 @@ impl Command {
             Self::Topology(arguments) => topology::run(*arguments).await,
             Self::Simulate(arguments) => simulate::run(*arguments).await,
             Self::Healthcheck(arguments) => healthcheck::run(arguments).await,
-            Self::Completions(arguments) => completions::run(&arguments),
+            Self::Completions(arguments) => completions::run(&arguments, program),
         }
     }
 

@@ -3,7 +3,7 @@
 //! * `commands`: one module for each command; `commands::doctor` is the first.
 //! * `management`: RabbitMQ's HTTP API. `output`: what all commands print, their errors and exit codes.
 
-#![deny(clippy::print_stderr, reason = "output::tell! escapes what others wrote, and outlives a closed pipe")]
+#![deny(clippy::print_stderr, reason = "output::notice! escapes what others wrote, and outlives a closed pipe")]
 
 mod commands;
 mod management;
@@ -15,18 +15,18 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     commands::{Command, GlobalArguments},
-    output::{Exit, Failure, tell, written},
+    output::{Exit, Failure, notice, written},
 };
 
 /// Looks after the queues, dead letters and topology of Leveret's workers.
 #[derive(Parser)]
 #[command(name = "leveret", version, propagate_version = true, after_help = AFTER_HELP)]
-pub(crate) struct Leveret {
+struct Leveret {
     #[command(flatten)]
     _global: GlobalArguments,
 
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     match run(command) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            tell!("leveret: {:#}", failure.error());
+            notice!("leveret: {:#}", failure.error());
             failure.exit().into()
         }
     }
@@ -72,9 +72,9 @@ fn said(error: &clap::Error) -> ExitCode {
         return Exit::Usage.into();
     }
     match written(printed) {
-        Ok(()) => Exit::Well.into(),
+        Ok(()) => Exit::Success.into(),
         Err(error) => {
-            tell!("leveret: {error:#}");
+            notice!("leveret: {error:#}");
             Exit::Failed.into()
         }
     }
@@ -84,7 +84,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
     let telemetry = command.telemetry().map(|telemetry| telemetry.init("leveret"));
     let _telemetry = telemetry.transpose().map_err(|error| Failure::Usage(error.into()))?;
     let runtime = runtime(command.is_parallel())?;
-    let ended = runtime.block_on(command.run());
+    let ended = runtime.block_on(command.run(Leveret::command()));
     // A thread that blocks, in a look-up for example, must not keep the process.
     runtime.shutdown_background();
     ended

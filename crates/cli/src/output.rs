@@ -7,8 +7,9 @@ use std::{
 
 use anyhow::Context;
 use clap::ValueEnum;
-use leveret::text;
+use comfy_table::{Table, presets::NOTHING};
 pub(crate) use leveret::text::one_line;
+use leveret::{PublishError, text};
 
 /// How data is written to standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -23,7 +24,7 @@ pub(crate) enum Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// All is well.
-    Well,
+    Success,
     /// The command did its work and found problems.
     Problems,
     /// A flag, a variable or a setting that cannot work; clap exits with the same.
@@ -41,7 +42,7 @@ pub(crate) enum Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(match exit {
-            Exit::Well => 0,
+            Exit::Success => 0,
             Exit::Problems => 1,
             Exit::Usage => 2,
             Exit::Unreachable => 3,
@@ -101,6 +102,19 @@ impl From<leveret_store::Error> for Failure {
     }
 }
 
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Unroutable { .. } => Self::NotFound(error.into()),
+            PublishError::Invalid { .. } | PublishError::TooLarge { .. } => Self::Usage(error.into()),
+            PublishError::Unavailable { .. } | PublishError::Blocked { .. } | PublishError::Uncertain { .. } => {
+                Self::Unreachable(error.into())
+            }
+            _ => Self::Other(error.into()),
+        }
+    }
+}
+
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::Other(error)
@@ -141,33 +155,27 @@ pub(crate) fn written(result: io::Result<()>) -> anyhow::Result<()> {
     }
 }
 
-/// Says something on standard error, with what could steer a terminal escaped. Use [`tell!`].
-pub(crate) fn say(lines: &str) {
+/// Says something on standard error, with what could steer a terminal escaped. Use [`notice!`].
+pub(crate) fn write_notice(lines: &str) {
     // Whether anybody could read it does not matter to the work.
     drop(io::stderr().write_all(text::lines(&format!("{lines}\n")).as_bytes()));
 }
 
-/// As `eprintln!`, through [`say`].
-macro_rules! tell {
-    ($($text:tt)*) => { $crate::output::say(&format!($($text)*)) };
+/// As `eprintln!`, through [`write_notice`].
+macro_rules! notice {
+    ($($text:tt)*) => { $crate::output::write_notice(&format!($($text)*)) };
 }
-pub(crate) use tell;
+pub(crate) use notice;
 
-/// Lines with columns, each as wide as its widest cell; the last is as long as it is.
+/// A table without borders: two spaces between columns, nothing at the end of a line.
 pub(crate) fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
-    let rows: Vec<_> = rows.iter().map(|row| row.each_ref().map(|cell| one_line(cell, usize::MAX))).collect();
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.chain([heads[column].len()]).max().unwrap_or(0)
-    };
-    let widths: Vec<_> = (0..N).map(width).collect();
-    let mut lines = String::new();
-    for row in [heads.map(str::to_owned)].iter().chain(&rows) {
-        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        lines.push_str(cells.join("  ").trim_end());
-        lines.push('\n');
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(heads);
+    table.add_rows(rows.iter().map(|row| row.each_ref().map(|cell| one_line(cell, usize::MAX))));
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
     }
-    lines
+    table.trim_fmt() + "\n"
 }
 
 /// A line on standard error that says what goes on, and is gone afterwards; nothing if nobody watches.
@@ -196,5 +204,18 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.write("\r\x1b[K");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_aligns_its_columns_and_keeps_every_row_on_one_line() {
+        let rows = [["1", "email", "a\nb"], ["20", "größe", ""]].map(|row| row.map(str::to_owned));
+        let expected = "ID  QUEUE  ERROR\n1   email  a b\n20  größe\n";
+        assert_eq!(table(["ID", "QUEUE", "ERROR"], &rows), expected);
+        assert_eq!(table(["ID", "QUEUE"], &[]), "ID  QUEUE\n");
     }
 }

@@ -28,7 +28,7 @@ use tokio_rustls::{
     server::TlsStream,
 };
 
-use crate::NodeTls;
+use crate::node::NodeTls;
 
 type Kept = Arc<Mutex<Vec<Exported>>>;
 

@@ -6,6 +6,7 @@
 mod distribution;
 mod files;
 mod installation;
+mod options;
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -19,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 pub(crate) use self::distribution::Distribution;
+pub use self::options::{NodeOptions, NodeTls};
 use crate::leash::{Folder, Leashed};
 use crate::names::free_port;
 
@@ -26,58 +28,6 @@ use crate::names::free_port;
 const START_WITHIN: Duration = Duration::from_secs(120);
 const STOP_WITHIN: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
-
-/// How a node differs from the default one, which has no plugins.
-#[derive(Debug, Clone, Default)]
-pub struct NodeOptions {
-    plugins: Vec<String>,
-    config: Vec<String>,
-    tls: Option<NodeTls>,
-    feature_flags: Option<Vec<String>>,
-}
-
-/// What a node has to speak TLS with, as PEM.
-#[derive(Debug, Clone)]
-pub struct NodeTls {
-    /// Whose certificates it takes from clients.
-    pub authority: String,
-    /// Its own, which has to be for `localhost`, with what links it to its authority after it.
-    pub certificate: String,
-    /// The key of that.
-    pub key: String,
-    /// Whether clients must show a certificate; else they may.
-    pub mutual: bool,
-}
-
-impl NodeOptions {
-    /// Enables a plugin; those of the management and Prometheus plugins listen on [`Node::http_port`].
-    #[must_use]
-    pub fn plugin(mut self, name: &str) -> Self {
-        self.plugins.push(name.to_owned());
-        self
-    }
-
-    /// Adds a line to `rabbitmq.conf`, such as `consumer_timeout = 2000`.
-    #[must_use]
-    pub fn config(mut self, line: &str) -> Self {
-        self.config.push(line.to_owned());
-        self
-    }
-
-    /// Enables these feature flags and no others when the node starts for the first time.
-    #[must_use]
-    pub fn feature_flags(mut self, names: &[&str]) -> Self {
-        self.feature_flags = Some(names.iter().map(|name| (*name).to_owned()).collect());
-        self
-    }
-
-    /// Has it speak TLS as well, at [`Node::tls_url`]; and the management plugin nothing else.
-    #[must_use]
-    pub fn tls(mut self, tls: NodeTls) -> Self {
-        self.tls = Some(tls);
-        self
-    }
-}
 
 /// A RabbitMQ node of one test. Dropped, it is killed and its data removed; the same happens when the process ends.
 ///

@@ -4,7 +4,7 @@ use clap::Args;
 use leveret_store::Cursor;
 
 use super::shared::{StoreArguments, time};
-use crate::output::{Exit, Failure, Format, one_line, print, print_json, table, tell};
+use crate::output::{Exit, Failure, Format, notice, one_line, print, print_json, table};
 
 /// Shows who did what to jobs and dead letters, the latest first
 ///
@@ -52,7 +52,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Format::Table => print(&table(["AT", "WHO", "WHAT", "ON WHAT"], &rows.collect::<Vec<_>>()))?,
     }
     if let (Some(next), Format::Table) = (&page.next, arguments.output) {
-        tell!("There are more: --after {next}");
+        notice!("There are more: --after {next}");
     }
-    Ok(Exit::Well)
+    Ok(Exit::Success)
 }

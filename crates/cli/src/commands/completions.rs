@@ -1,12 +1,9 @@
 //! `leveret completions`: for shells.
 
-use clap::{Args, CommandFactory, ValueEnum};
+use clap::{Args, ValueEnum};
 use clap_complete::aot::{self, generate};
 
-use crate::{
-    Leveret,
-    output::{Exit, Failure, print},
-};
+use crate::output::{Exit, Failure, print};
 
 /// Writes the script that makes a shell complete commands and options
 #[derive(Args)]
@@ -35,13 +32,14 @@ Examples:
   leveret completions zsh > ~/.zfunc/_leveret
   leveret completions fish > ~/.config/fish/completions/leveret.fish";
 
-pub(super) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let (mut command, mut script) = (Leveret::command(), Vec::new());
+/// Prints the script for `program`, the whole command line.
+pub(super) fn run(arguments: &Arguments, mut program: clap::Command) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
     match arguments.shell {
-        Shell::Bash => generate(aot::Bash, &mut command, "leveret", &mut script),
-        Shell::Zsh => generate(aot::Zsh, &mut command, "leveret", &mut script),
-        Shell::Fish => generate(aot::Fish, &mut command, "leveret", &mut script),
+        Shell::Bash => generate(aot::Bash, &mut program, "leveret", &mut script),
+        Shell::Zsh => generate(aot::Zsh, &mut program, "leveret", &mut script),
+        Shell::Fish => generate(aot::Fish, &mut program, "leveret", &mut script),
     }
     print(&String::from_utf8_lossy(&script))?;
-    Ok(Exit::Well)
+    Ok(Exit::Success)
 }

@@ -57,7 +57,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Format::Json => print_json(&json!({ "well": answer.well, "reason": reason }))?,
         Format::Table => print(&format!("{reason}\n"))?,
     }
-    Ok(if answer.well { Exit::Well } else { Exit::Problems })
+    Ok(if answer.well { Exit::Success } else { Exit::Problems })
 }
 
 #[derive(Debug, PartialEq, Eq)]

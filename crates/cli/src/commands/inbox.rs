@@ -98,7 +98,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Status(status) => status.run().await?,
         Command::Prune(prune) => prune.run().await?,
     }
-    Ok(Exit::Well)
+    Ok(Exit::Success)
 }
 
 impl Status {

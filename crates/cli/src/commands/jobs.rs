@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use leveret::{Broker, Config};
 use leveret_serve::{
@@ -13,10 +12,10 @@ use leveret_store::{Cursor, Filter};
 use serde_json::json;
 
 use super::{
-    publish,
     shared::{ActorArguments, StoreArguments, hidden_if_of_workers, now_ms, reach},
+    tracked::{failure, show, wait},
 };
-use crate::output::{Exit, Failure, Format, one_line, print, print_json, table, tell};
+use crate::output::{Exit, Failure, Format, notice, one_line, print, print_json, table};
 
 /// Shows, waits for, cancels and retries tracked jobs
 ///
@@ -134,7 +133,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Show(One { id, common, .. }) => {
             let task = common.services().await?.task(&id).await.map_err(failure)?;
             show(&task, common.output)?;
-            Ok(Exit::Well)
+            Ok(Exit::Success)
         }
         Command::Wait(Wait { id, timeout, common }) => {
             wait(&common.services().await?, &id, timeout, common.output).await
@@ -169,7 +168,7 @@ async fn list(arguments: List) -> Result<Exit, Failure> {
     let page = services.tasks(&filter, arguments.after.as_ref(), arguments.limit).await.map_err(failure)?;
     if arguments.common.output == Format::Json {
         print_json(&page)?;
-        return Ok(Exit::Well);
+        return Ok(Exit::Success);
     }
     let row = |task: &Task| {
         [
@@ -185,20 +184,9 @@ async fn list(arguments: List) -> Result<Exit, Failure> {
     let rows: Vec<_> = page.items.iter().map(row).collect();
     print(&table(["ID", "STATUS", "JOB", "QUEUE", "ATTEMPT", "CREATED", "ERROR OR LABEL"], &rows))?;
     if let Some(next) = page.next {
-        tell!("There are more: --after {next}");
+        notice!("There are more: --after {next}");
     }
-    Ok(Exit::Well)
-}
-
-/// Waits for a job's end and shows it then.
-pub(super) async fn wait(services: &Services, id: &str, within: Duration, output: Format) -> Result<Exit, Failure> {
-    let task = services.wait(id, within).await.map_err(failure)?;
-    show(&task, output)?;
-    Ok(match task.status {
-        Status::Completed => Exit::Well,
-        Status::Failed | Status::Cancelled => Exit::Problems,
-        Status::Pending | Status::Scheduled | Status::Processing | Status::Retrying => Exit::TimedOut,
-    })
+    Ok(Exit::Success)
 }
 
 impl Common {
@@ -207,33 +195,6 @@ impl Common {
         let broker = Broker::amqp(self.config.clone()).map_err(|error| Failure::Usage(error.into()))?;
         Ok(Services::new(&broker, store))
     }
-}
-
-fn show(task: &Task, output: Format) -> anyhow::Result<()> {
-    if output == Format::Json {
-        return print_json(task);
-    }
-    let mut lines = vec![
-        format!("job       {} {}", one_line(&task.job, 128), one_line(&task.id, 255)),
-        format!("label     {}", one_line(&task.name, 1024)),
-        format!("queue     {}", one_line(&task.queue, 255)),
-        format!("status    {}, attempt {}", task.status, task.attempt),
-        format!("created   {}", task.created_at),
-    ];
-    if let Some(progress) = &task.progress {
-        let note = progress.note.as_deref().unwrap_or_default();
-        lines.push(format!("progress  {:.0} % {}", progress.fraction * 100.0, one_line(note, 1024)));
-    }
-    if let Some(error) = &task.error {
-        let kind = task.error_kind.as_deref().unwrap_or_default();
-        lines.push(format!("error     {}: {}", one_line(kind, 64), one_line(error, 4096)));
-    }
-    if let Some(result) = &task.result {
-        lines.push(format!("result    {}", one_line(&result.to_string(), usize::MAX)));
-    }
-    let steps = task.timeline.iter().flatten();
-    lines.extend(steps.map(|step| format!("{}  {} (attempt {})", step.at, one_line(&step.step, 64), step.attempt)));
-    print(&(lines.join("\n") + "\n"))
 }
 
 fn done(common: &Common, document: &serde_json::Value, said: &str) -> anyhow::Result<()> {
@@ -248,22 +209,12 @@ fn refused<T>(result: Result<T, Error>, done: impl FnOnce(T) -> anyhow::Result<(
     match result {
         Ok(value) => {
             done(value)?;
-            Ok(Exit::Well)
+            Ok(Exit::Success)
         }
         Err(error @ (Error::Conflict { .. } | Error::NoLetter)) => {
-            tell!("leveret: {error}");
+            notice!("leveret: {error}");
             Ok(Exit::Problems)
         }
         Err(error) => Err(failure(error)),
-    }
-}
-
-fn failure(error: Error) -> Failure {
-    match error {
-        Error::NotFound { .. } => Failure::NotFound(error.into()),
-        Error::Publish(error) => publish::failure(error),
-        Error::Store(error) => error.into(),
-        Error::Unprepared { .. } => Failure::Unreachable(error.into()),
-        other => Failure::Other(anyhow!(other)),
     }
 }

@@ -1,15 +1,13 @@
 //! `leveret outbox`: jobs that were enqueued in a transaction. What it does is in `leveret_store::Outbox`.
 //!
-//! [`look`] shows, [`change`] decides, [`relay`] publishes.
+//! [`list`] shows the outbox, [`edit`] changes it, [`relay`] publishes from it.
 
-mod change;
-mod look;
+mod edit;
+mod list;
 mod relay;
 
-use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use leveret::telemetry::Telemetry;
-use leveret_store::Chosen;
 
 use crate::output::{Exit, Failure};
 
@@ -45,11 +43,11 @@ Examples:
 
 #[derive(Subcommand)]
 enum Command {
-    Migrate(change::Migrate),
+    Migrate(edit::Migrate),
     Relay(Box<relay::RelayCommand>),
-    Status(look::Status),
-    Retry(change::Retry),
-    Prune(change::Prune),
+    Status(list::Status),
+    Retry(edit::Retry),
+    Prune(edit::Prune),
 }
 
 impl Arguments {
@@ -66,18 +64,4 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Retry(retry) => retry.run().await,
         Command::Prune(prune) => prune.run().await,
     }
-}
-
-/// Jobs that were set aside, by number or all: nothing is done to all of them by mistake.
-fn chosen(numbers: &[i64], all: bool) -> Result<Chosen, Failure> {
-    match (numbers.is_empty(), all) {
-        (false, false) => Ok(Chosen::Numbers(numbers.to_vec())),
-        (true, true) => Ok(Chosen::All),
-        _ => Err(Failure::Usage(anyhow!("say which: numbers, as `leveret outbox status` shows them, or --all"))),
-    }
-}
-
-/// How it ended; that there was none of those that were named is told.
-fn changed(count: u64, chosen: &Chosen) -> Exit {
-    if count == 0 && matches!(chosen, Chosen::Numbers(_)) { Exit::NotFound } else { Exit::Well }
 }

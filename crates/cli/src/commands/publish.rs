@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::anyhow;
 use clap::Args;
 use leveret::{
-    Config, JobId, Publish, PublishError,
+    Config, JobId, Publish,
     catalogue::Catalogue,
     event::{JobEvent, Step},
 };
@@ -13,10 +13,10 @@ use leveret_serve::desk::edit::{self, Checked};
 use serde_json::json;
 
 use super::{
-    jobs,
     shared::{StoreArguments, UNREADABLE, broker, catalogue, contents, hidden_if_of_workers, now_ms},
+    tracked,
 };
-use crate::output::{Exit, Failure, Format, print, print_json, tell};
+use crate::output::{Exit, Failure, Format, notice, print, print_json};
 
 /// Publishes a job; done when the broker has confirmed it
 ///
@@ -106,14 +106,13 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let checked = checked.map_err(|error| Failure::Usage(error.into()))?;
     if checked == Checked::Nothing {
         let reason = if is_read { "no schema of this job is known" } else { UNREADABLE };
-        tell!("Not checked: {reason}.");
+        notice!("Not checked: {reason}.");
     }
     let publish = broker.publisher().publish_raw(arguments.job.clone(), queue.clone(), payload);
     let publish = if catalogue.has_lanes(&arguments.job, &queue) { publish.lanes() } else { publish };
     let publish = options(publish, &arguments);
     let origin = publish.origin().map(str::to_owned);
-    let published = publish.await;
-    let id = published.map_err(failure)?;
+    let id = publish.await?;
     match arguments.output {
         Format::Json if store.is_none() => print_json(&json!({ "id": id.as_str(), "queue": queue }))?,
         Format::Json => {}
@@ -121,11 +120,11 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     }
     let Some((store, wait)) = store.zip(arguments.wait) else {
         broker.close().await;
-        return Ok(Exit::Well);
+        return Ok(Exit::Success);
     };
     store.record(&[JobEvent { origin, ..queued(&arguments, &id, queue) }]).await?;
     let services = leveret_serve::Services::new(&broker, store);
-    jobs::wait(&services, id.as_str(), wait, arguments.output).await
+    tracked::wait(&services, id.as_str(), wait, arguments.output).await
 }
 
 fn queue(arguments: &Arguments, catalogue: &Catalogue, is_read: bool) -> Result<String, Failure> {
@@ -185,16 +184,5 @@ fn queued(arguments: &Arguments, id: &JobId, queue: String) -> JobEvent {
         at: now,
         worker: None,
         step: Step::Queued { due: arguments.delay.map(after).or(at), expires: arguments.expires.map(after) },
-    }
-}
-
-pub(super) fn failure(error: PublishError) -> Failure {
-    match error {
-        PublishError::Unroutable { .. } => Failure::NotFound(error.into()),
-        PublishError::Invalid { .. } | PublishError::TooLarge { .. } => Failure::Usage(error.into()),
-        PublishError::Unavailable { .. } | PublishError::Blocked { .. } | PublishError::Uncertain { .. } => {
-            Failure::Unreachable(error.into())
-        }
-        _ => Failure::Other(error.into()),
     }
 }

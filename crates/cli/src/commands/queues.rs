@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use super::shared::{announced, hidden_if_of_workers, reach};
 use crate::{
     management::Management,
-    output::{Exit, Failure, Format, print, print_json, table, tell},
+    output::{Exit, Failure, Format, notice, print, print_json, table},
 };
 
 /// Shows how many jobs wait in each queue, who consumes them, and how many died
@@ -58,8 +58,8 @@ Examples:
   leveret queues --output json";
 
 #[derive(Serialize)]
-struct Report {
-    queues: Vec<Line>,
+struct QueuesReport {
+    queues: Vec<QueueRow>,
     /// In the delay ladder, for all queues.
     delayed: u64,
     /// What has no queue any more.
@@ -67,7 +67,7 @@ struct Report {
 }
 
 #[derive(Serialize)]
-struct Line {
+struct QueueRow {
     queue: String,
     /// None: the queue is not there.
     ready: Option<u32>,
@@ -103,12 +103,12 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     }
     probe.close().await;
     let missing = lines.iter().any(|line| line.ready.is_none() && arguments.queues.contains(&line.queue));
-    let report = Report { queues: lines, delayed, unrouted };
+    let report = QueuesReport { queues: lines, delayed, unrouted };
     match arguments.output {
         Format::Json => print_json(&report)?,
         Format::Table => print(&report.table())?,
     }
-    Ok(if missing { Exit::NotFound } else { Exit::Well })
+    Ok(if missing { Exit::NotFound } else { Exit::Success })
 }
 
 async fn names(arguments: &Arguments) -> Result<BTreeSet<String>, Failure> {
@@ -117,7 +117,7 @@ async fn names(arguments: &Arguments) -> Result<BTreeSet<String>, Failure> {
         Ok(entries) => entries,
         Err(failure) if arguments.queues.is_empty() => return Err(failure),
         Err(failure) => {
-            tell!("Only the queues that are named: {}.", failure.error());
+            notice!("Only the queues that are named: {}.", failure.error());
             Vec::new()
         }
     };
@@ -130,16 +130,16 @@ async fn names(arguments: &Arguments) -> Result<BTreeSet<String>, Failure> {
     Ok(names)
 }
 
-async fn line(probe: &mut Probe, queue: String) -> Result<Line, Failure> {
-    let depth = look(probe, &queue).await?;
+async fn line(probe: &mut Probe, queue: String) -> Result<QueueRow, Failure> {
+    let depth = depth(probe, &queue).await?;
     // Lanes by priority have neither: those of their queue are theirs too.
     let suspect = ready(probe, &format!("{queue}{SUSPECT}")).await?;
     let dead = ready(probe, &format!("{queue}{DEAD}")).await?;
     let (ready, consumers) = depth.map(|depth| (depth.ready, depth.consumers)).unzip();
-    Ok(Line { queue, ready, consumers, suspect, dead, rates: None })
+    Ok(QueueRow { queue, ready, consumers, suspect, dead, rates: None })
 }
 
-async fn look(probe: &mut Probe, queue: &str) -> Result<Option<Depth>, Failure> {
+async fn depth(probe: &mut Probe, queue: &str) -> Result<Option<Depth>, Failure> {
     match probe.depth(queue).await {
         Ok(depth) => Ok(Some(depth)),
         Err(Refusal::Missing) => Ok(None),
@@ -148,10 +148,10 @@ async fn look(probe: &mut Probe, queue: &str) -> Result<Option<Depth>, Failure> 
 }
 
 async fn ready(probe: &mut Probe, queue: &str) -> Result<u32, Failure> {
-    Ok(look(probe, queue).await?.map_or(0, |depth| depth.ready))
+    Ok(depth(probe, queue).await?.map_or(0, |depth| depth.ready))
 }
 
-async fn add_rates(url: &str, probe: &Probe, config: &Config, lines: &mut [Line]) -> Result<(), Failure> {
+async fn add_rates(url: &str, probe: &Probe, config: &Config, lines: &mut [QueueRow]) -> Result<(), Failure> {
     let api = Management::new(url, probe.login(), config.tls_ca.as_deref());
     let api = api.map_err(|error| Failure::Usage(error.into()))?;
     let (api, vhost) = (Arc::new(api), probe.vhost().to_owned());
@@ -168,13 +168,13 @@ async fn add_rates(url: &str, probe: &Probe, config: &Config, lines: &mut [Line]
     Ok(())
 }
 
-impl Report {
+impl QueuesReport {
     fn table(&self) -> String {
         let number = |number: Option<u32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
-        let rate = |line: &Line, of: fn(&Rates) -> f64| {
+        let rate = |line: &QueueRow, of: fn(&Rates) -> f64| {
             line.rates.as_ref().map_or_else(|| "-".to_owned(), |rates| format!("{:.1}", of(rates)))
         };
-        let row = |line: &Line| {
+        let row = |line: &QueueRow| {
             [
                 line.queue.clone(),
                 number(line.ready),

@@ -11,11 +11,8 @@ use leveret::{
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use super::{
-    publish::failure,
-    shared::{broker, hidden_if_of_workers, now_ms, reach, rfc3339, time},
-};
-use crate::output::{Exit, Failure, Format, print, print_json, table, tell};
+use super::shared::{broker, hidden_if_of_workers, now_ms, reach, rfc3339, time};
+use crate::output::{Exit, Failure, Format, notice, print, print_json, table};
 
 /// Shows the schedules of workers, or has one of them publish its job now
 #[derive(Args)]
@@ -105,7 +102,7 @@ async fn list(arguments: &Arguments) -> Result<Exit, Failure> {
         Format::Json => print_json(&lines)?,
         Format::Table => print(&shown(&lines))?,
     }
-    Ok(Exit::Well)
+    Ok(Exit::Success)
 }
 
 /// How many consume a queue; none if it is not there.
@@ -156,14 +153,14 @@ async fn run_now(arguments: &Arguments, name: &str) -> Result<Exit, Failure> {
     };
     probe.close().await;
     let broker = broker(&arguments.config).await?;
-    let id = broker.publisher().run_schedule(name).await.map_err(failure)?;
+    let id = broker.publisher().run_schedule(name).await?;
     broker.close().await;
     if workers == 0 {
-        tell!("No worker has this schedule now: the job is published once one starts.");
+        notice!("No worker has this schedule now: the job is published once one starts.");
     }
     match arguments.output {
         Format::Json => print_json(&json!({ "id": id.as_str(), "workers": workers }))?,
         Format::Table => print(&format!("{id}\n"))?,
     }
-    Ok(Exit::Well)
+    Ok(Exit::Success)
 }

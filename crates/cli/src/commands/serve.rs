@@ -123,7 +123,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     server.run(leveret::shutdown_signal()).await.map_err(failure)?;
     broker.close().await;
     store.close().await;
-    Ok(Exit::Well)
+    Ok(Exit::Success)
 }
 
 /// The list without empty names, as a comma after the last one makes.

@@ -7,7 +7,6 @@ mod table;
 use anyhow::anyhow;
 
 pub(crate) use self::arguments::Arguments;
-use self::search::Row;
 use crate::output::{Exit, Failure, Format, Progress, print, print_json};
 
 /// More would take minutes.
@@ -32,5 +31,5 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Format::Table => print(&table::shown(&found, &arguments))?,
     }
     let is_answered = !arguments.is_search() || found.fewest.is_some();
-    Ok(if is_answered { Exit::Well } else { Exit::Problems })
+    Ok(if is_answered { Exit::Success } else { Exit::Problems })
 }

@@ -3,15 +3,14 @@
 mod definitions;
 mod keda;
 mod kubernetes;
+mod scope;
 mod users;
-mod wanted;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
 use leveret::Config;
-use serde_json::Value;
 
-use self::wanted::{QueueArguments, Wanted};
+use self::scope::{ExportScope, QueueArguments};
 use super::shared::hidden_if_of_workers;
 use crate::output::{Exit, Failure, print_document};
 
@@ -98,25 +97,13 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     }
     let vhost = match &export.vhost {
         Some(vhost) => vhost.clone(),
-        None => wanted::vhost(&export.config).map_err(Failure::Usage)?,
+        None => scope::vhost(&export.config).map_err(Failure::Usage)?,
     };
-    let wanted = Wanted::find(&export.config, export.queues, vhost).await?;
+    let scope = ExportScope::find(&export.config, export.queues, vhost).await?;
     print_document(&match export.format {
-        Form::Definitions => definitions::written(&wanted, export.users),
-        Form::K8s => kubernetes::written(&wanted, export.users, &export.cluster),
-        Form::Keda => keda::written(&wanted, &export.scaling),
+        Form::Definitions => definitions::written(&scope, export.users),
+        Form::K8s => kubernetes::written(&scope, export.users, &export.cluster),
+        Form::Keda => keda::written(&scope, &export.scaling),
     }?)?;
-    Ok(Exit::Well)
-}
-
-/// Resources of Kubernetes as a YAML list, one a line.
-fn list(made_by: &str, resources: &[Value]) -> anyhow::Result<String> {
-    let mut text =
-        format!("# Made by `leveret topology export --format {made_by}`.\napiVersion: v1\nkind: List\nitems:\n");
-    for resource in resources {
-        text.push_str("  - ");
-        text.push_str(&serde_json::to_string(resource).context("a resource as JSON")?);
-        text.push('\n');
-    }
-    Ok(text)
+    Ok(Exit::Success)
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::{NodeOptions, NodeTls};
+use super::options::{NodeOptions, NodeTls};
 
 /// The server's standard output and error.
 pub(super) const CONSOLE: &str = "console.log";

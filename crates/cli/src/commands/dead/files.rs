@@ -1,11 +1,9 @@
 //! `leveret dead export|import`: a line of JSON for each letter.
 
-use std::io::ErrorKind;
-
 use anyhow::Context;
 use clap::Args;
 use leveret::Config;
-use leveret_serve::desk::{Error, transfer};
+use leveret_serve::desk::transfer;
 use leveret_store::DeadState;
 use tokio::{
     fs::{File, OpenOptions},
@@ -14,9 +12,11 @@ use tokio::{
 
 use super::{
     super::shared::{ActorArguments, StoreArguments, hidden_if_of_workers},
-    Filter, direct, failure,
+    direct,
+    outcome::{failure, unless_closed},
+    selection::Filter,
 };
-use crate::output::{Exit, Failure, Format, one_line, print, print_json, tell};
+use crate::output::{Exit, Failure, Format, notice, one_line, print, print_json};
 
 /// Writes dead letters as JSON lines, their messages byte for byte in base64; they stay where they are
 #[derive(Args)]
@@ -54,18 +54,9 @@ impl Export {
         let states = if self.states.is_empty() { vec![DeadState::Dead] } else { self.states.clone() };
         let filter = self.filter.in_states(states);
         let exported = transfer::export(&store, &filter, writer(&self.file).await?).await;
-        let Some(count) = unless_closed(exported)? else { return Ok(Exit::Well) };
-        tell!("{count} dead letters exported.");
-        Ok(Exit::Well)
-    }
-}
-
-/// What was exported; none if whoever read it has seen enough.
-pub(super) fn unless_closed<T>(exported: Result<T, Error>) -> Result<Option<T>, Failure> {
-    match exported {
-        Err(Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(None),
-        Err(Error::Io(error)) => Err(Failure::Other(anyhow::Error::from(error).context("writing the export"))),
-        exported => exported.map(Some).map_err(failure),
+        let Some(count) = unless_closed(exported)? else { return Ok(Exit::Success) };
+        notice!("{count} dead letters exported.");
+        Ok(Exit::Success)
     }
 }
 
@@ -113,12 +104,12 @@ impl Import {
             Format::Json => print_json(&imported)?,
             Format::Table => {
                 for bad in &imported.bad_lines {
-                    tell!("line {}: {}", bad.line, one_line(&bad.reason, 1024));
+                    notice!("line {}: {}", bad.line, one_line(&bad.reason, 1024));
                 }
                 let transfer::Imported { imported, known, bad, .. } = imported;
                 print(&format!("{imported} dead letters imported; {known} were here already; {bad} bad lines.\n"))?;
             }
         }
-        Ok(if imported.bad == 0 { Exit::Well } else { Exit::Problems })
+        Ok(if imported.bad == 0 { Exit::Success } else { Exit::Problems })
     }
 }

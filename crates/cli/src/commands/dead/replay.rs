@@ -8,16 +8,17 @@ use indicatif::ProgressBar;
 use leveret::{Broker, Config, catalogue::Catalogue};
 use leveret_serve::desk::{
     Desk,
-    edit::Checked,
     replay::{Options, Progress, Summary},
 };
 use leveret_store::Selection;
 
 use super::{
     super::shared::{ActorArguments, StoreArguments, bar, broker, catalogue, contents, hidden_if_of_workers},
-    Chosen, changed, direct, failure,
+    direct,
+    outcome::{changed, failure, report_unchecked},
+    selection::Chosen,
 };
-use crate::output::{Exit, Failure, Format, one_line, print, print_json, tell};
+use crate::output::{Exit, Failure, Format, one_line, print, print_json};
 
 /// Publishes dead letters to their queues again
 ///
@@ -97,7 +98,7 @@ impl Replay {
         if let Some(file) = &self.payload {
             let Some(Selection::Ids(ids)) = &selection else { return Err(one_letter()) };
             let [id] = ids[..] else { return Err(one_letter()) };
-            say_checked(desk.edit(id, &contents(file).await?, &self.actor.actor).await.map_err(failure)?);
+            report_unchecked(desk.edit(id, &contents(file).await?, &self.actor.actor).await.map_err(failure)?);
         }
         let bar = bar(0);
         let shown = bar.clone();
@@ -115,7 +116,7 @@ impl Replay {
         }
         Ok(match selection {
             Some(selection) if summary.total == 0 => changed(0, &selection),
-            _ if summary.replayed == summary.total => Exit::Well,
+            _ if summary.replayed == summary.total => Exit::Success,
             _ => Exit::Problems,
         })
     }
@@ -132,7 +133,7 @@ impl Replay {
             Format::Json => print_json(&ended)?,
             Format::Table => print(&text())?,
         }
-        Ok(Exit::Well)
+        Ok(Exit::Success)
     }
 
     fn options(&self) -> Options {
@@ -148,12 +149,6 @@ impl Replay {
 
 fn one_letter() -> Failure {
     Failure::Usage(anyhow!("--payload is for one letter: give its number"))
-}
-
-pub(super) fn say_checked(checked: Checked) {
-    if checked == Checked::Nothing {
-        tell!("Not checked: no schema of this job is known.");
-    }
 }
 
 fn show(bar: &ProgressBar, progress: &Progress) {

@@ -24,7 +24,7 @@ use crate::management;
 pub(super) struct Facts {
     pub(super) config: Config,
     pub(super) handler_timeout: Duration,
-    pub(super) broker: Place,
+    pub(super) broker: BrokerIdentity,
     /// Addresses of the list that did not work, with the reason.
     pub(super) dead_ends: Vec<String>,
     pub(super) shared: Plan,
@@ -46,7 +46,7 @@ pub(super) struct Facts {
 
 /// Where the broker is and what it is.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Place {
+pub(super) struct BrokerIdentity {
     /// `host:port`.
     pub(super) address: String,
     pub(super) vhost: String,
@@ -251,7 +251,12 @@ pub(super) mod healthy {
         let mut facts = Facts {
             config: Config::default(),
             handler_timeout: Duration::from_secs(300),
-            broker: Place { address: "mq:5672".into(), vhost: "/".into(), user: "app".into(), server: server("4.3.6") },
+            broker: BrokerIdentity {
+                address: "mq:5672".into(),
+                vhost: "/".into(),
+                user: "app".into(),
+                server: server("4.3.6"),
+            },
             dead_ends: Vec::new(),
             shared: topology.shared(),
             job_queues: vec![JobQueue::new("email", &topology, |queue| queue)],

@@ -20,10 +20,10 @@ use tokio::{
 };
 
 use super::{
-    Arguments,
+    arguments::Arguments,
     facts::{
-        DeadLetters, Facts, JobQueue, Listing, Place, Right, RightKind, Route, ScheduleQueue, Seen, View, as_listed,
-        bound_queues, schedules,
+        BrokerIdentity, DeadLetters, Facts, JobQueue, Listing, Right, RightKind, Route, ScheduleQueue, Seen, View,
+        as_listed, bound_queues, schedules,
     },
 };
 use crate::{
@@ -148,7 +148,7 @@ fn wanted(arguments: &Arguments, probe: &Probe, dead_ends: Vec<String>, view: Vi
         schedules: known,
         config: arguments.config.clone(),
         handler_timeout: arguments.handler_timeout,
-        broker: Place {
+        broker: BrokerIdentity {
             address: format!("{}:{}", probe.host(), probe.port()),
             vhost: probe.vhost().to_owned(),
             user: probe.login().0.to_owned(),

@@ -12,8 +12,8 @@ use crate::output::{Exit, one_line};
 
 /// The JSON document. Fields may be added; none is renamed or removed.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
-    broker: Broker,
+pub(super) struct DoctorReport {
+    broker: BrokerSummary,
     namespace: String,
     /// The job queues that were checked.
     queues: Vec<String>,
@@ -22,7 +22,7 @@ pub(super) struct Report {
 }
 
 #[derive(Debug, Default, Serialize)]
-struct Broker {
+struct BrokerSummary {
     address: Option<String>,
     vhost: Option<String>,
     product: Option<String>,
@@ -38,17 +38,17 @@ struct Summary {
     ok: usize,
 }
 
-impl Report {
+impl DoctorReport {
     pub(super) fn new(facts: &Facts, findings: Vec<Finding>) -> Self {
-        let place = facts.broker.clone();
+        let broker = facts.broker.clone();
         let said = |text: String| Some(text).filter(|text| !text.is_empty());
         Self {
-            broker: Broker {
-                address: said(place.address),
-                vhost: said(place.vhost),
-                product: said(place.server.product),
-                version: said(place.server.version),
-                cluster: said(place.server.cluster),
+            broker: BrokerSummary {
+                address: said(broker.address),
+                vhost: said(broker.vhost),
+                product: said(broker.server.product),
+                version: said(broker.server.version),
+                cluster: said(broker.server.cluster),
             },
             namespace: facts.config.namespace.clone(),
             queues: facts.job_queues.iter().map(|queue| queue.name.clone()).collect(),
@@ -61,7 +61,7 @@ impl Report {
     pub(super) fn unreached(config: &Config, reasons: &Unreached) -> Self {
         let findings: Vec<_> = reasons.iter().map(not_connected).collect();
         Self {
-            broker: Broker::default(),
+            broker: BrokerSummary::default(),
             namespace: config.namespace.clone(),
             queues: Vec::new(),
             summary: Summary::of(&findings),
@@ -70,7 +70,7 @@ impl Report {
     }
 
     pub(super) fn exit(&self) -> Exit {
-        if self.summary.problem > 0 { Exit::Problems } else { Exit::Well }
+        if self.summary.problem > 0 { Exit::Problems } else { Exit::Success }
     }
 
     pub(super) fn json(&self) -> serde_json::Result<String> {
@@ -155,7 +155,7 @@ mod tests {
             Finding::problem(Check::Arguments, "queue email", "x-overflow differs").differs("a", "b").remedy("mend it"),
             Finding::ok(Check::Version, "RabbitMQ 4.1.3", "is supported"),
         ];
-        let report = Report::new(&healthy::facts(), findings);
+        let report = DoctorReport::new(&healthy::facts(), findings);
         let wanted = "\
 ok       version      RabbitMQ 4.1.3: is supported
 problem  arguments    queue email: x-overflow differs
@@ -171,7 +171,7 @@ problem  arguments    queue email: x-overflow differs
     #[test]
     fn the_json_has_the_documented_fields() {
         let findings = vec![Finding::warning(Check::DeadLetters, "queue email", "3 dead letters").remedy("look")];
-        let report = Report::new(&healthy::facts(), findings);
+        let report = DoctorReport::new(&healthy::facts(), findings);
         let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
         let finding = serde_json::json!({
             "level": "warning", "check": "dead-letters", "subject": "queue email", "message": "3 dead letters",
@@ -180,6 +180,6 @@ problem  arguments    queue email: x-overflow differs
         assert_eq!(json["findings"], serde_json::json!([finding]));
         assert_eq!(json["summary"], serde_json::json!({"problem": 0, "warning": 1, "note": 0, "ok": 0}));
         assert_eq!((&json["broker"]["version"], &json["queues"][0]), (&"4.3.6".into(), &"email".into()));
-        assert_eq!(report.exit(), Exit::Well);
+        assert_eq!(report.exit(), Exit::Success);
     }
 }

@@ -62,6 +62,6 @@ impl RelayCommand {
         }
         relay.run(leveret::shutdown_signal()).await?;
         broker.close().await;
-        Ok(Exit::Well)
+        Ok(Exit::Success)
     }
 }

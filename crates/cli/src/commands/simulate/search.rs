@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use leveret_simulate::{Load, Outcome, System, run};
 use serde::Serialize;
 
-use super::Arguments;
+use super::arguments::Arguments;
 
 /// Nobody has more for one queue.
 const MOST_WORKERS: u32 = 65_536;
@@ -14,8 +14,8 @@ const LEADER_LIMIT: f64 = 0.8;
 
 /// What came out.
 #[derive(Debug, Serialize)]
-pub(super) struct Found {
-    pub(super) rows: Vec<Row>,
+pub(super) struct SearchResult {
+    pub(super) rows: Vec<WorkersRow>,
     /// The fewest workers that are enough, if they were looked for.
     pub(super) fewest: Option<u32>,
     /// Attempts a second that come in the mean, retries included, and that one worker can do.
@@ -29,7 +29,7 @@ pub(super) struct Found {
 
 /// What came of one number of workers. Times are in seconds.
 #[derive(Debug, Serialize)]
-pub(super) struct Row {
+pub(super) struct WorkersRow {
     /// At most; more than the mean with an autoscaler.
     pub(super) workers: u32,
     pub(super) mean_workers: f64,
@@ -50,7 +50,7 @@ pub(super) struct Row {
     pub(super) overloaded: bool,
 }
 
-pub(super) fn rows(arguments: &Arguments, show: impl Fn(u32)) -> Found {
+pub(super) fn rows(arguments: &Arguments, show: impl Fn(u32)) -> SearchResult {
     let mut looks = Looks::new(arguments, show);
     let mut fewest = None;
     let leader_can = looks.attempts_per_second <= looks.system.queue_rate;
@@ -65,7 +65,7 @@ pub(super) fn rows(arguments: &Arguments, show: impl Fn(u32)) -> Found {
         arguments.workers.iter().for_each(|workers| _ = looks.at(*workers));
     }
     let queues = (looks.attempts_per_second / (LEADER_LIMIT * looks.system.queue_rate)).ceil().max(1.0) as u32;
-    Found {
+    SearchResult {
         fewest,
         attempts_per_second: looks.attempts_per_second,
         attempts_per_second_of_a_worker: looks.of_a_worker,
@@ -85,7 +85,7 @@ struct Looks<'a, F> {
     attempts_per_second: f64,
     of_a_worker: f64,
     target_wait: f64,
-    seen: BTreeMap<u32, Row>,
+    seen: BTreeMap<u32, WorkersRow>,
 }
 
 impl<'a, F: Fn(u32)> Looks<'a, F> {
@@ -114,7 +114,7 @@ impl<'a, F: Fn(u32)> Looks<'a, F> {
         (self.attempts_per_second / self.of_a_worker).ceil().clamp(1.0, MOST_WORKERS.into()) as u32
     }
 
-    fn at(&mut self, workers: u32) -> &Row {
+    fn at(&mut self, workers: u32) -> &WorkersRow {
         let Self { arguments, load, system, .. } = *self;
         self.seen.entry(workers).or_insert_with(|| {
             (self.show)(workers);
@@ -149,9 +149,9 @@ fn first(least: u32, is_enough: &mut impl FnMut(u32) -> bool) -> Option<u32> {
     Some(enough)
 }
 
-fn row(outcome: &Outcome, overloaded: bool) -> Row {
+fn row(outcome: &Outcome, overloaded: bool) -> WorkersRow {
     let waits = &outcome.waits;
-    Row {
+    WorkersRow {
         workers: outcome.workers.0,
         mean_workers: outcome.workers.1,
         busy: outcome.busy,

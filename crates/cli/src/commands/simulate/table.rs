@@ -1,9 +1,12 @@
 //! The figures for people.
 
-use super::{Arguments, Row, search::Found};
+use super::{
+    arguments::Arguments,
+    search::{SearchResult, WorkersRow},
+};
 use crate::output::table;
 
-pub(super) fn shown(found: &Found, arguments: &Arguments) -> String {
+pub(super) fn shown(found: &SearchResult, arguments: &Arguments) -> String {
     let rows: Vec<_> = found.rows.iter().map(|row| cells(row, found.fewest)).collect();
     let heads =
         ["WORKERS", "BUSY", "QUEUE BUSY", "WAIT P50", "P95", "P99", "LONGEST", "LONGEST QUEUE", "RETRIED", "DEAD"];
@@ -12,7 +15,7 @@ pub(super) fn shown(found: &Found, arguments: &Arguments) -> String {
     format!("{}{between}{}", table(heads, &rows), said.concat())
 }
 
-fn said(found: &Found, arguments: &Arguments) -> Vec<String> {
+fn said(found: &SearchResult, arguments: &Arguments) -> Vec<String> {
     let mut said = Vec::new();
     let target = seconds(found.target_wait_seconds);
     match found.fewest {
@@ -44,7 +47,7 @@ fn said(found: &Found, arguments: &Arguments) -> Vec<String> {
     said
 }
 
-fn cells(row: &Row, fewest: Option<u32>) -> [String; 10] {
+fn cells(row: &WorkersRow, fewest: Option<u32>) -> [String; 10] {
     let mark = if fewest == Some(row.workers) { " <" } else { "" };
     let mean = (f64::from(row.workers) - row.mean_workers).abs() > 0.05;
     let workers =

@@ -5,15 +5,15 @@ use leveret::topology::{Argument, Binding, Destination, Exchange, QueuePlan};
 use serde_json::{Map, Value, json};
 
 use super::{
+    scope::ExportScope,
     users::{User, users},
-    wanted::Wanted,
 };
 
-pub(super) fn written(wanted: &Wanted, with_users: bool) -> anyhow::Result<String> {
-    let (plan, vhost) = (wanted.plan(), wanted.vhost.as_str());
+pub(super) fn written(scope: &ExportScope, with_users: bool) -> anyhow::Result<String> {
+    let (plan, vhost) = (scope.plan(), scope.vhost.as_str());
     let mut parts = Vec::new();
     if with_users {
-        let users = users(wanted);
+        let users = users(scope);
         parts.push(("vhosts", vec![json!({ "name": vhost })]));
         parts.push(("users", users.iter().map(user).collect()));
         parts.push(("permissions", users.iter().map(|user| permission(user, vhost)).collect()));

@@ -7,9 +7,8 @@ use leveret::topology::{HIGH, LOW};
 use serde_json::{Value, json};
 
 use super::{
-    kubernetes::resource_name,
-    list,
-    wanted::{Traits, Wanted},
+    kubernetes::{list, resource_name},
+    scope::{ExportScope, Traits},
 };
 
 /// How many workers a queue may have, and when it gets more.
@@ -45,10 +44,10 @@ pub(super) struct Scaling {
 const SECRET: &str = "leveret-scaler";
 const LOGIN: &str = "leveret-rabbitmq";
 
-pub(super) fn written(wanted: &Wanted, scaling: &Scaling) -> anyhow::Result<String> {
+pub(super) fn written(scope: &ExportScope, scaling: &Scaling) -> anyhow::Result<String> {
     let host = json!({ "parameter": "host", "name": SECRET, "key": "host" });
     let mut resources = vec![resource("TriggerAuthentication", LOGIN, &json!({ "secretTargetRef": [host] }))];
-    resources.extend(wanted.queues.iter().map(|(queue, traits)| scaled(queue, *traits, &wanted.vhost, scaling)));
+    resources.extend(scope.queues.iter().map(|(queue, traits)| scaled(queue, *traits, &scope.vhost, scaling)));
     list("keda", &resources)
 }
 

@@ -1,23 +1,23 @@
 //! Resources of RabbitMQ's messaging topology operator, which knows each thing of a broker by one of its own.
 
+use anyhow::Context;
 use leveret::topology::{Binding, Exchange, QueuePlan};
 use serde_json::{Value, json};
 
 use super::{
     definitions::{ends_at, exchange_arguments, queue_arguments},
-    list,
+    scope::ExportScope,
     users::{User, users},
-    wanted::Wanted,
 };
 
 /// The longest name that Kubernetes takes for a resource is 253; a hash has to fit as well.
 const LONGEST_NAME: usize = 240;
 
-pub(super) fn written(wanted: &Wanted, with_users: bool, cluster: &str) -> anyhow::Result<String> {
-    let (plan, of) = (wanted.plan(), Of { vhost: &wanted.vhost, cluster });
+pub(super) fn written(scope: &ExportScope, with_users: bool, cluster: &str) -> anyhow::Result<String> {
+    let (plan, of) = (scope.plan(), Of { vhost: &scope.vhost, cluster });
     let mut resources = Vec::new();
     if with_users {
-        for user in users(wanted) {
+        for user in users(scope) {
             resources.extend([of.user(&user), of.permission(&user)]);
         }
     }
@@ -25,6 +25,18 @@ pub(super) fn written(wanted: &Wanted, with_users: bool, cluster: &str) -> anyho
     resources.extend(plan.queues.iter().map(|queue| of.queue(queue)));
     resources.extend(plan.bindings.iter().map(|binding| of.binding(binding)));
     list("k8s", &resources)
+}
+
+/// Resources of Kubernetes as a YAML list, one a line.
+pub(super) fn list(made_by: &str, resources: &[Value]) -> anyhow::Result<String> {
+    let mut text =
+        format!("# Made by `leveret topology export --format {made_by}`.\napiVersion: v1\nkind: List\nitems:\n");
+    for resource in resources {
+        text.push_str("  - ");
+        text.push_str(&serde_json::to_string(resource).context("a resource as JSON")?);
+        text.push('\n');
+    }
+    Ok(text)
 }
 
 /// Where all of them are.

@@ -53,7 +53,7 @@ pub(super) struct Traits {
 
 /// The topology to write down.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
+pub(super) struct ExportScope {
     pub(super) namespace: String,
     pub(super) vhost: String,
     pub(super) queues: BTreeMap<String, Traits>,
@@ -61,20 +61,20 @@ pub(super) struct Wanted {
     pub(super) status: bool,
 }
 
-impl Wanted {
+impl ExportScope {
     /// From what is named, or else from what workers announced.
     pub(super) async fn find(config: &Config, named: QueueArguments, vhost: String) -> Result<Self, Failure> {
         let (namespace, status) = (config.namespace.clone(), named.status);
-        let mut wanted = Self { namespace, vhost, status, ..Self::default() };
-        wanted.add(named);
-        if wanted.queues.is_empty() {
-            wanted.ask(config).await?;
+        let mut scope = Self { namespace, vhost, status, ..Self::default() };
+        scope.add(named);
+        if scope.queues.is_empty() {
+            scope.ask(config).await?;
         }
-        if wanted.queues.is_empty() {
+        if scope.queues.is_empty() {
             let hint = "name them with --queue, or start their workers once";
             return Err(Failure::NotFound(anyhow!("no worker has announced a queue: {hint}")));
         }
-        Ok(wanted)
+        Ok(scope)
     }
 
     fn add(&mut self, named: QueueArguments) {
@@ -159,17 +159,17 @@ mod tests {
     fn the_vhost_is_that_of_the_first_address() {
         let table =
             [("amqp://mq", "/"), ("amqp://mq/", "/"), ("amqp://mq/%2f", "/"), ("amqps://u:p@mq:1/a%20b", "a b")];
-        for (url, wanted) in table {
+        for (url, scope) in table {
             let config = Config { amqp_url: vec![url.to_owned(), "amqp://other/x".to_owned()], ..Config::default() };
-            assert_eq!(vhost(&config).unwrap(), wanted, "{url}");
+            assert_eq!(vhost(&config).unwrap(), scope, "{url}");
         }
     }
 
     #[test]
     fn schedules_share_a_stream_that_is_written_down_once() {
-        let mut wanted = Wanted { namespace: "ns".to_owned(), ..Wanted::default() };
-        wanted.schedules.extend(["a".to_owned(), "b".to_owned()]);
-        let plan = wanted.plan();
+        let mut scope = ExportScope { namespace: "ns".to_owned(), ..ExportScope::default() };
+        scope.schedules.extend(["a".to_owned(), "b".to_owned()]);
+        let plan = scope.plan();
         let streams = plan.queues.iter().filter(|queue| queue.name == "ns.schedules").count();
         let ways = plan.bindings.iter().filter(|binding| binding.key == "schedule.token.#").count();
         assert_eq!((streams, ways), (1, 1));

@@ -44,7 +44,7 @@ impl Status {
             }))?,
             Format::Table => print(&lines(&status, age, &aside))?,
         }
-        Ok(Exit::Well)
+        Ok(Exit::Success)
     }
 }
 

@@ -9,12 +9,11 @@ use serde::Serialize;
 
 use super::{
     super::shared::{StoreArguments, hidden_if_of_workers, time},
-    Filter, direct,
+    direct,
+    selection::Filter,
+    table::{ERROR, lines},
 };
-use crate::output::{Exit, Failure, Format, one_line, print, print_bytes, print_json, table, tell};
-
-/// How much of an error stands in a line.
-const ERROR: usize = 80;
+use crate::output::{Exit, Failure, Format, notice, one_line, print, print_bytes, print_json, table};
 
 /// Lists dead letters, the one taken in last first
 #[derive(Args)]
@@ -63,27 +62,10 @@ impl List {
             Format::Table => print(&lines(&page.items))?,
         }
         if let (Some(next), Format::Table) = (&page.next, self.output) {
-            tell!("There are more: --after {next}");
+            notice!("There are more: --after {next}");
         }
-        Ok(Exit::Well)
+        Ok(Exit::Success)
     }
-}
-
-pub(super) fn lines(letters: &[DeadLetter]) -> String {
-    let row = |letter: &DeadLetter| {
-        [
-            letter.id.to_string(),
-            time(letter.failed_at),
-            one_line(&letter.queue, 32),
-            one_line(&letter.job, 32),
-            one_line(&letter.kind, 32),
-            letter.attempt.to_string(),
-            letter.state.as_str().to_owned(),
-            one_line(&letter.error, ERROR),
-        ]
-    };
-    let rows: Vec<_> = letters.iter().map(row).collect();
-    table(["ID", "FAILED AT", "QUEUE", "JOB", "KIND", "ATTEMPT", "STATE", "ERROR"], &rows)
 }
 
 /// Shows a dead letter: why it died, what was done to it, its headers and its payload
@@ -135,7 +117,7 @@ impl Show {
         let Letter { about, properties, payload, original } = found.ok_or_else(missing)?;
         if self.raw {
             print_bytes(original.as_ref().filter(|_| self.original).unwrap_or(&payload))?;
-            return Ok(Exit::Well);
+            return Ok(Exit::Success);
         }
         let (rules, output) = (Rules::new(self.redact), self.output);
         let text = |payload: &Vec<u8>| if output == Format::Json { rules.text(payload) } else { rules.show(payload) };
@@ -148,7 +130,7 @@ impl Show {
             Format::Json => print_json(&shown)?,
             Format::Table => print(&shown.text())?,
         }
-        Ok(Exit::Well)
+        Ok(Exit::Success)
     }
 }
 
@@ -238,7 +220,7 @@ impl Groups {
                 print(&table(["COUNT", "GROUP", "JOB", "KIND", "FIRST", "LAST", "SAMPLE", "ERROR"], &rows))?;
             }
         }
-        Ok(Exit::Well)
+        Ok(Exit::Success)
     }
 }
 
@@ -267,6 +249,6 @@ impl Replays {
             Format::Json => print_json(&replays)?,
             Format::Table => print(&table(["REPLAY", "STARTED", "BY", "REPLAYED"], &rows))?,
         }
-        Ok(Exit::Well)
+        Ok(Exit::Success)
     }
 }

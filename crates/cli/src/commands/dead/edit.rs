@@ -1,6 +1,5 @@
 //! `leveret dead edit|purge|restore`: decisions that the store keeps.
 
-use anyhow::anyhow;
 use clap::Args;
 use leveret::Config;
 use leveret_serve::desk::Desk;
@@ -9,10 +8,11 @@ use serde_json::json;
 
 use super::{
     super::shared::{ActorArguments, StoreArguments, broker, catalogue, contents, hidden_if_of_workers, now_ms},
-    Chosen, changed, direct, failure,
-    replay::say_checked,
+    direct,
+    outcome::{changed, failure, needs_yes, report_unchecked},
+    selection::Chosen,
 };
-use crate::output::{Exit, Failure, Format, one_line, print, print_json, tell};
+use crate::output::{Exit, Failure, Format, notice, one_line, print, print_json};
 
 /// Gives a dead letter another payload; the one it died with is kept
 ///
@@ -61,7 +61,7 @@ impl Edit {
         };
         broker.close().await;
         let checked = edited.map_err(failure)?;
-        checked.into_iter().for_each(say_checked);
+        checked.into_iter().for_each(report_unchecked);
         let which = if checked.is_some() { "another payload now" } else { "its original payload again" };
         match self.output {
             Format::Json => print_json(&json!({ "id": id, "checked": checked }))?,
@@ -69,7 +69,7 @@ impl Edit {
                 print(&format!("Dead letter {id} has {which}; replay it with: leveret dead replay {id}\n"))?;
             }
         }
-        Ok(Exit::Well)
+        Ok(Exit::Success)
     }
 }
 
@@ -152,22 +152,18 @@ impl Purge {
     }
 }
 
-pub(super) fn needs_yes(yes: bool) -> Result<(), Failure> {
-    if yes { Ok(()) } else { Err(Failure::Usage(anyhow!("nothing was done: it takes --yes"))) }
-}
-
 /// Says on standard error what is about to go.
 async fn announce(store: &Store, selection: &Selection) -> Result<(), Failure> {
     let filter = match selection {
         Selection::Filter(filter) => DeadFilter { states: vec![DeadState::Dead], ..filter.clone() },
         Selection::Ids(ids) => {
-            tell!("To be purged: dead letters {ids:?}, as far as they lie there");
+            notice!("To be purged: dead letters {ids:?}, as far as they lie there");
             return Ok(());
         }
     };
-    tell!("To be purged: {} dead letters", store.count_dead(&filter).await?);
+    notice!("To be purged: {} dead letters", store.count_dead(&filter).await?);
     for group in store.groups(&filter, 20).await? {
-        tell!(
+        notice!(
             "  {} {} {}: {}",
             group.count,
             one_line(&group.job, 64),

@@ -7,7 +7,7 @@ use clap::Args;
 use leveret_store::{Chosen, Outbox};
 use serde_json::json;
 
-use super::{super::shared::DatabaseArguments, changed, chosen};
+use super::super::shared::DatabaseArguments;
 use crate::output::{Exit, Failure, Format, print, print_json};
 
 /// Makes the outbox's tables, or brings them up to date; an SQLite file is made if it is not there
@@ -32,7 +32,7 @@ impl Migrate {
             Format::Json => print_json(&json!({ "migrated": true }))?,
             Format::Table => print("The outbox is there.\n")?,
         }
-        Ok(Exit::Well)
+        Ok(Exit::Success)
     }
 }
 
@@ -124,4 +124,18 @@ impl Prune {
         }
         Ok(changed(pruned, chosen.as_ref().unwrap_or(&Chosen::All)))
     }
+}
+
+/// Jobs that were set aside, by number or all: nothing is done to all of them by mistake.
+fn chosen(numbers: &[i64], all: bool) -> Result<Chosen, Failure> {
+    match (numbers.is_empty(), all) {
+        (false, false) => Ok(Chosen::Numbers(numbers.to_vec())),
+        (true, true) => Ok(Chosen::All),
+        _ => Err(Failure::Usage(anyhow!("say which: numbers, as `leveret outbox status` shows them, or --all"))),
+    }
+}
+
+/// How it ended; that there was none of those that were named is told.
+fn changed(count: u64, chosen: &Chosen) -> Exit {
+    if count == 0 && matches!(chosen, Chosen::Numbers(_)) { Exit::NotFound } else { Exit::Success }
 }
