@@ -1,4 +1,4 @@
-//! The commands, one module each.
+//! The commands, one module for each.
 
 mod audit;
 mod completions;
@@ -62,7 +62,7 @@ impl Command {
         }
     }
 
-    /// What it tells of itself: logs if it serves, traces if it publishes.
+    /// The telemetry of this command: logs of a server or relay, traces of a command that publishes.
     pub(crate) fn telemetry(&self) -> Option<Telemetry> {
         match self {
             Self::Serve(arguments) => Some(arguments.telemetry.clone()),
@@ -74,7 +74,7 @@ impl Command {
         }
     }
 
-    /// Whether the command computes on several threads.
+    /// True for commands that run on several threads.
     pub(crate) fn is_parallel(&self) -> bool {
         matches!(self, Self::Serve(_) | Self::Outbox(_))
     }

@@ -1,15 +1,15 @@
-//! `leveret completions`: for shells.
+//! `leveret completions`: completion scripts for shells.
 
 use clap::{Args, ValueEnum};
 use clap_complete::aot::{self, generate};
 
 use crate::output::{Exit, Failure, print};
 
-/// Writes the script that makes a shell complete commands and options
+/// Prints the script with which a shell completes commands and options
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
-    /// For which shell
+    /// The shell
     #[arg(value_enum)]
     shell: Shell,
 }
@@ -25,7 +25,7 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0  done
   2  wrong usage
-  4  an error of the program or its surroundings, such as a full disk
+  4  an error of the program or its environment, such as a full disk
 
 Examples:
   leveret completions bash > /etc/bash_completion.d/leveret

@@ -16,11 +16,10 @@ use clap::{Args, Subcommand};
 
 use crate::output::{Exit, Failure};
 
-/// Shows why jobs died, and brings them back
+/// Lists, edits, replays and purges dead letters
 ///
-/// The server (`leveret serve`) takes dead letters out of the broker into its store, where they can be searched, edited,
-/// replayed, purged and restored; these commands work on that store. With --direct, `list`, `replay`, `export` and
-/// `purge` work on the dead letters of a queue as they lie in the broker, without a store.
+/// The server (`leveret serve`) ingests dead letters from the broker into its store. These commands work on that store. With
+/// --direct, `list`, `replay`, `export` and `purge` work on the dead letters of one queue in the broker, without a store.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
@@ -31,10 +30,10 @@ pub(crate) struct Arguments {
 const AFTER_HELP: &str = "\
 Exit codes:
   0    done
-  1    done in part: some could not be replayed or imported, or canaries stopped the rest
+  1    partly done: some dead letters could not be replayed or imported, or failed canaries stopped the replay
   2    wrong usage, or `purge` without --yes
-  3    the broker could not be reached
-  4    an error of the program or its surroundings, such as a store that is away
+  3    the broker is unreachable
+  4    an error of the program or its environment, such as an unreachable store
   5    no such dead letter, replay or queue
 
 Examples:

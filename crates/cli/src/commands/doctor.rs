@@ -1,8 +1,8 @@
-//! `leveret doctor`: looks at a broker and says what keeps Leveret's workers from keeping their promises there.
+//! `leveret doctor`: finds faults of a broker's setup that break the promises of Leveret's workers.
 //!
-//! Looking and judging are apart: [`gather`] asks the broker and writes down [`facts`], [`checks`] are pure functions
-//! from these to [`finding`]s, and [`report`] shows them. It changes nothing on the broker, but for one thing: reading
-//! dead letters counts as a delivery of each.
+//! [`gather`] reads the [`facts`] from the broker. [`checks`] are pure functions from facts to [`finding`]s. [`report`]
+//! prints the findings. The doctor changes nothing on the broker, with one exception: reading a dead letter counts as a
+//! delivery.
 
 mod arguments;
 mod checks;
@@ -27,7 +27,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     };
     match arguments.output {
         Format::Table => print(&report.table())?,
-        Format::Json => print_document(&report.json().context("the report as JSON")?)?,
+        Format::Json => print_document(&report.json().context("encoding the report as JSON")?)?,
     }
     Ok(if gathered.is_err() { Exit::Unreachable } else { report.exit() })
 }

@@ -1,4 +1,4 @@
-//! `leveret jobs`: tracked jobs, as the server's store has them.
+//! `leveret jobs`: tracked jobs in the server's store.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use super::{
 };
 use crate::output::{Exit, Failure, Format, notice, one_line, print, print_json, table};
 
-/// Shows, waits for, cancels and retries tracked jobs
+/// Shows, awaits, cancels and retries tracked jobs
 ///
-/// Tracked are those that were submitted to the server, or published with --track. It takes the server's store, and to
-/// cancel and retry also the broker.
+/// The server tracks jobs that were submitted to it over HTTP, and jobs that were published with --track. The command reads
+/// the server's store; `cancel` and `retry` also require the broker.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
@@ -31,12 +31,12 @@ pub(crate) struct Arguments {
 const AFTER_HELP: &str = "\
 Exit codes:
   0    done
-  1    `wait`: it was given up or cancelled; `cancel`, `retry`: not possible in its state
+  1    `wait`: the job was dead-lettered or cancelled; `cancel`, `retry`: the state of the job does not allow it
   2    wrong usage
-  3    the broker could not be reached, or takes nothing now
-  4    an error of the program or its surroundings, such as a store that is away
+  3    the broker is unreachable or refuses publishes now
+  4    an error of the program or its environment, such as an unreachable store
   5    no such job
-  124  `wait`: it was not at its end in time
+  124  `wait`: the job did not end in time
 
 Examples:
   leveret jobs list --status Failed
@@ -50,11 +50,11 @@ enum Command {
     List(List),
     /// Shows a job, with its timeline and its result
     Show(One),
-    /// Waits for a job's end, and shows it
+    /// Waits for the end of a job, then shows it
     Wait(Wait),
-    /// Has a job not run any more, or stops it
+    /// Cancels a waiting or running job
     Cancel(One),
-    /// Runs a job again that was given up
+    /// Runs a dead-lettered job again
     Retry(One),
 }
 
@@ -67,34 +67,34 @@ struct Common {
     #[command(flatten)]
     config: Config,
 
-    /// How to print it
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
 
 #[derive(Args)]
 struct List {
-    /// Pending, Scheduled, Processing, Retrying, Completed, Failed or Cancelled
+    /// Status: Pending, Scheduled, Processing, Retrying, Completed, Failed or Cancelled
     #[arg(long, value_name = "STATUS")]
     status: Option<Status>,
 
-    /// Of the job of this name
+    /// Job name
     #[arg(long, value_name = "NAME")]
     job: Option<String>,
 
-    /// Of this queue
+    /// Queue
     #[arg(long, value_name = "NAME")]
     queue: Option<String>,
 
-    /// With this text in its label
+    /// Text in the label
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
 
-    /// How many, at most
+    /// Maximum number of rows
     #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "NUMBER")]
     limit: u32,
 
-    /// Where the page before ended
+    /// Cursor of the next page, as the previous page printed it
     #[arg(long, value_name = "CURSOR")]
     after: Option<Cursor>,
 
@@ -119,7 +119,7 @@ struct Wait {
     /// The job's id
     id: String,
 
-    /// For how long
+    /// Maximum time to wait
     #[arg(long, value_parser = leveret::duration, default_value = "5m", value_name = "DURATION")]
     timeout: Duration,
 
@@ -143,8 +143,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
             let was = common.services().await?.cancel(&id, &actor.actor).await;
             refused(was, |was| {
                 let said = match was {
-                    Cancelled::Queued => "It waited, and will not start.",
-                    Cancelled::Running => "It runs, and was told; it may be done all the same.",
+                    Cancelled::Queued => "The job was waiting and will not start.",
+                    Cancelled::Running => "The job is running and was asked to stop; it may still succeed.",
                 };
                 done(&common, &json!({ "id": id, "was": was }), said)
             })
@@ -152,7 +152,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Retry(One { id, actor, common }) => {
             reach(&common.config).await?.close().await;
             let retried = common.services().await?.retry(&id, &actor.actor).await;
-            refused(retried, |()| done(&common, &json!({ "id": id }), "It will run again, from its first attempt on."))
+            refused(retried, |()| {
+                done(&common, &json!({ "id": id }), "The job will run again, starting with attempt 1.")
+            })
         }
     }
 }
@@ -184,7 +186,7 @@ async fn list(arguments: List) -> Result<Exit, Failure> {
     let rows: Vec<_> = page.items.iter().map(row).collect();
     print(&table(["ID", "STATUS", "JOB", "QUEUE", "ATTEMPT", "CREATED", "ERROR OR LABEL"], &rows))?;
     if let Some(next) = page.next {
-        notice!("There are more: --after {next}");
+        notice!("More jobs: --after {next}");
     }
     Ok(Exit::Success)
 }
@@ -204,7 +206,7 @@ fn done(common: &Common, document: &serde_json::Value, said: &str) -> anyhow::Re
     }
 }
 
-/// What the state of the job does not allow is a problem of the job, not of the command.
+/// Ends with `Problems` if the state of the job does not allow the change: the command itself worked.
 fn refused<T>(result: Result<T, Error>, done: impl FnOnce(T) -> anyhow::Result<()>) -> Result<Exit, Failure> {
     match result {
         Ok(value) => {

@@ -1,4 +1,4 @@
-//! `leveret outbox`: jobs that were enqueued in a transaction. What it does is in `leveret_store::Outbox`.
+//! `leveret outbox`: jobs that were enqueued in a transaction (`leveret_store::Outbox`).
 //!
 //! [`list`] shows the outbox, [`edit`] changes it, [`relay`] publishes from it.
 
@@ -11,10 +11,10 @@ use leveret::telemetry::Telemetry;
 
 use crate::output::{Exit, Failure};
 
-/// Publishes jobs that were enqueued in a transaction of your database, and shows those that it could not
+/// Publishes jobs that were enqueued in a transaction of your database
 ///
-/// The outbox is a table in your own database, PostgreSQL or SQLite. `relay` publishes what was committed to it; any number
-/// may run side by side, here and within your services (`leveret_store::Relay`).
+/// The outbox is a table in your own database, PostgreSQL or SQLite. `relay` publishes the jobs that were committed to it.
+/// Any number of relays may run at once, as this command and within your services (`leveret_store::Relay`).
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
@@ -24,12 +24,12 @@ pub(crate) struct Arguments {
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0  done; `relay`: it was told to stop, and did
+  0  done; `relay`: stopped by SIGTERM or SIGINT
   2  wrong usage, or `prune` without --yes
-  4  an error of the program or its surroundings, such as a database that is away
-  5  there is no such job, or no outbox: `leveret outbox migrate` makes it
+  4  an error of the program or its environment, such as an unreachable database
+  5  no such job, or no outbox: `leveret outbox migrate` creates it
 
-`relay` outlasts any absence of the broker and of the database. What it logs is set by RUST_LOG, and its metrics are at \
+`relay` keeps running while the broker or the database is unreachable. RUST_LOG sets its log level. It serves metrics at \
 LEVERET_HTTP_ADDR: alert on leveret_outbox_oldest_seconds.
 
 Examples:

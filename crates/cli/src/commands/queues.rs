@@ -1,4 +1,4 @@
-//! `leveret queues`: how much waits where.
+//! `leveret queues`: queues with their depth, consumers and rates.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -18,39 +18,39 @@ use crate::{
     output::{Exit, Failure, Format, notice, print, print_json, table},
 };
 
-/// Shows how many jobs wait in each queue, who consumes them, and how many died
+/// Shows each queue with its ready jobs, consumers and dead letters
 ///
-/// The queues are those of the jobs that workers announced, and those named.
+/// The list contains the queues that workers announced, and those named with --queue.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP, mut_args(hidden_if_of_workers), mut_args(leveret::setting))]
 pub(crate) struct Arguments {
     #[command(flatten)]
     config: Config,
 
-    /// A queue besides those that workers announced
+    /// Additional queue
     #[arg(long = "queue", value_name = "NAME")]
     queues: Vec<String>,
 
-    /// RabbitMQ's management API, for rates: `http://user:password@host:15672`; without a login in it, that of `AMQP_URL`
+    /// RabbitMQ's management API, for rates: `http://user:password@host:15672`; without a login, that of `AMQP_URL` is used
     #[arg(long, env = "LEVERET_MANAGEMENT_URL", hide_env_values = true, value_name = "URL")]
     management_url: Option<String>,
 
-    /// How to print them
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
 
 const AFTER_HELP: &str = "\
-READY are those that wait for a worker, SUSPECT those that came back without an outcome too often and run one at a time, \
-DEAD the dead letters in the broker: `leveret serve` takes them into its store, where `leveret dead list` shows them. IN \
-and DONE are jobs a second.
+READY counts jobs that wait for a worker. SUSPECT counts jobs that were redelivered too often without an outcome and run \
+one at a time. DEAD counts dead letters in the broker; `leveret serve` ingests them into its store, where `leveret dead \
+list` shows them. IN and DONE are published and acknowledged jobs per second.
 
 Exit codes:
   0    done
   2    wrong usage
-  3    the broker could not be reached
-  4    an error of the program or its surroundings
-  5    a queue that was named is not there
+  3    the broker is unreachable
+  4    an error of the program or its environment
+  5    a queue named with --queue does not exist
 
 Examples:
   leveret queues
@@ -60,16 +60,16 @@ Examples:
 #[derive(Serialize)]
 struct QueuesReport {
     queues: Vec<QueueRow>,
-    /// In the delay ladder, for all queues.
+    /// Messages in the delay ladder, which all queues share.
     delayed: u64,
-    /// What has no queue any more.
+    /// Messages whose queue no longer exists.
     unrouted: u64,
 }
 
 #[derive(Serialize)]
 struct QueueRow {
     queue: String,
-    /// None: the queue is not there.
+    /// `None` if the queue does not exist.
     ready: Option<u32>,
     consumers: Option<u32>,
     suspect: u32,
@@ -80,7 +80,7 @@ struct QueueRow {
 
 #[derive(Clone, Serialize)]
 struct Rates {
-    in_hand: u64,
+    unacknowledged: u64,
     published_per_second: f64,
     acked_per_second: f64,
 }
@@ -117,7 +117,7 @@ async fn names(arguments: &Arguments) -> Result<BTreeSet<String>, Failure> {
         Ok(entries) => entries,
         Err(failure) if arguments.queues.is_empty() => return Err(failure),
         Err(failure) => {
-            notice!("Only the queues that are named: {}.", failure.error());
+            notice!("Showing only the queues named with --queue: {}.", failure.error());
             Vec::new()
         }
     };
@@ -132,7 +132,7 @@ async fn names(arguments: &Arguments) -> Result<BTreeSet<String>, Failure> {
 
 async fn line(probe: &mut Probe, queue: String) -> Result<QueueRow, Failure> {
     let depth = depth(probe, &queue).await?;
-    // Lanes by priority have neither: those of their queue are theirs too.
+    // A priority lane has none of its own: it shares those of its queue.
     let suspect = ready(probe, &format!("{queue}{SUSPECT}")).await?;
     let dead = ready(probe, &format!("{queue}{DEAD}")).await?;
     let (ready, consumers) = depth.map(|depth| (depth.ready, depth.consumers)).unzip();
@@ -160,7 +160,7 @@ async fn add_rates(url: &str, probe: &Probe, config: &Config, lines: &mut [Queue
     for line in lines {
         let found = queues.iter().find(|queue| queue.name == line.queue);
         line.rates = found.map(|queue| Rates {
-            in_hand: queue.messages_unacknowledged,
+            unacknowledged: queue.messages_unacknowledged,
             published_per_second: queue.message_stats.publish.rate,
             acked_per_second: queue.message_stats.ack.rate,
         });
@@ -186,11 +186,11 @@ impl QueuesReport {
             ]
         };
         let rows: Vec<_> = self.queues.iter().map(row).collect();
-        let nothing = "No worker has announced a job to this broker and namespace yet; --queue looks at any queue.\n";
+        let nothing = "No worker has announced a job on this broker and namespace yet; --queue shows any queue.\n";
         if rows.is_empty() && self.delayed + self.unrouted == 0 {
             return nothing.to_owned();
         }
         let table = table(["QUEUE", "READY", "CONSUMERS", "SUSPECT", "DEAD", "IN", "DONE"], &rows);
-        format!("{table}\n{} delayed, {} without a queue\n", self.delayed, self.unrouted)
+        format!("{table}\n{} delayed, {} unrouted\n", self.delayed, self.unrouted)
     }
 }

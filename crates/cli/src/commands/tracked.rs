@@ -10,7 +10,7 @@ use leveret_serve::{
 
 use crate::output::{Exit, Failure, Format, one_line, print, print_json};
 
-/// Waits for a job's end and shows it then.
+/// Waits for the end of a job, then prints it.
 pub(super) async fn wait(services: &Services, id: &str, within: Duration, output: Format) -> Result<Exit, Failure> {
     let task = services.wait(id, within).await.map_err(failure)?;
     show(&task, output)?;

@@ -1,4 +1,4 @@
-//! Server, database and broker are killed while tasks are submitted: what was accepted is done, and is known to be.
+//! Server, database and broker are killed while tasks are submitted. Accepted tasks complete, and the server knows it.
 
 use std::{
     collections::BTreeSet,
@@ -80,7 +80,7 @@ fn submit(client: &Client, seen: &Seen) {
             let id = answer["task_id"].as_str().unwrap().to_owned();
             seen.accepted.lock().unwrap().insert(id);
         }
-        // What is not accepted is the client's to repeat.
+        // The client repeats a task that was not accepted.
         Some((503, _)) | None => {
             seen.refused.fetch_add(1, Ordering::SeqCst);
             thread::sleep(Duration::from_millis(50));

@@ -1,4 +1,4 @@
-//! `leveret dead … --direct`: the dead letters of a queue as they lie in the broker.
+//! `leveret dead … --direct`: the dead letters of a queue in the broker.
 
 use leveret::{Broker, Config};
 use leveret_serve::desk::direct::{self, Summary};
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::output::{Exit, Failure, Format, notice, one_line, print, print_json};
 
-/// A broker, and how many dead letters of the queue wait there now.
+/// Connects, and counts the dead letters of the queue in the broker.
 async fn open(config: &Config, queue: &str) -> Result<(Broker, u64), Failure> {
     let mut probe = reach(config).await?;
     let count = depth(&mut probe, &format!("{queue}.dead")).await;
@@ -30,7 +30,7 @@ pub(super) async fn list(config: &Config, queue: &str, limit: u32, output: Forma
         Format::Json => print_json(&letters)?,
         Format::Table => print(&table::lines(&letters))?,
     }
-    notice!("{} of {count}; they were handed back, and their order is not kept.", letters.len());
+    notice!("{} of {count}; they were requeued, and their order is not kept.", letters.len());
     Ok(Exit::Success)
 }
 
@@ -55,13 +55,13 @@ pub(super) async fn export(config: &Config, queue: &str, out: impl AsyncWrite + 
     bar.finish_and_clear();
     broker.close().await;
     let Some(Summary { done, .. }) = unless_closed(exported)? else { return Ok(Exit::Success) };
-    notice!("{done} of {count} dead letters exported; they were handed back, and their order is not kept.");
+    notice!("{done} of {count} dead letters exported; they were requeued, and their order is not kept.");
     Ok(if done >= count { Exit::Success } else { Exit::Problems })
 }
 
 pub(super) async fn purge(config: &Config, queue: &str, yes: bool, output: Format) -> Result<Exit, Failure> {
     let (broker, count) = open(config, queue).await?;
-    notice!("To be destroyed: {count} dead letters of queue {queue:?}, for good");
+    notice!("To be deleted without a way back: {count} dead letters of queue {queue:?}");
     needs_yes(yes)?;
     let bar = bar(count);
     let summary = direct::purge(&broker, queue, count, |summary| bar.set_position(summary.done)).await;
@@ -74,7 +74,7 @@ fn report(what: &str, count: u64, summary: &Summary, output: Format) -> Result<E
     match output {
         Format::Json => print_json(summary)?,
         Format::Table => {
-            print(&format!("{} of {count} dead letters {what}; {} were handed back.\n", summary.done, summary.kept))?;
+            print(&format!("{} of {count} dead letters {what}; {} were requeued.\n", summary.done, summary.kept))?;
             for reason in &summary.reasons {
                 notice!("  {}", one_line(reason, 1024));
             }

@@ -21,7 +21,7 @@ pub(super) fn failure(error: Error) -> Failure {
             Failure::Usage(error.into())
         }
         Error::Interrupted { replay, .. } => {
-            let hint = format!("go on with: leveret dead replay --resume {replay}");
+            let hint = format!("continue with: leveret dead replay --resume {replay}");
             Failure::Unreachable(anyhow::Error::from(error).context(hint))
         }
         Error::Store(error) => error.into(),
@@ -31,7 +31,7 @@ pub(super) fn failure(error: Error) -> Failure {
 
 /// Refuses a destructive command without `--yes`.
 pub(super) fn needs_yes(yes: bool) -> Result<(), Failure> {
-    if yes { Ok(()) } else { Err(Failure::Usage(anyhow!("nothing was done: it takes --yes"))) }
+    if yes { Ok(()) } else { Err(Failure::Usage(anyhow!("nothing was purged: confirm with --yes"))) }
 }
 
 /// The result of an export; `None` if the reader closed the pipe early.
@@ -46,6 +46,6 @@ pub(super) fn unless_closed<T>(exported: Result<T, Error>) -> Result<Option<T>, 
 /// Reports that a payload could not be checked against a schema.
 pub(super) fn report_unchecked(checked: Checked) {
     if checked == Checked::Nothing {
-        notice!("Not checked: no schema of this job is known.");
+        notice!("Not checked: no worker announced a schema of this job.");
     }
 }

@@ -7,38 +7,38 @@ use leveret_store::{DeadFilter, DeadState, Selection};
 use super::super::shared::moment;
 use crate::output::Failure;
 
-/// Which dead letters: those that all of it fits.
+/// A filter of dead letters. A dead letter must match all given options.
 #[derive(Args)]
 pub(super) struct Filter {
-    /// Of this job queue
+    /// Job queue
     #[arg(long, value_name = "NAME")]
     queue: Option<String>,
 
-    /// Of the job of this name
+    /// Job name
     #[arg(long, value_name = "NAME")]
     job: Option<String>,
 
-    /// Of the job of this id
+    /// Job id
     #[arg(long, value_name = "ID")]
     job_id: Option<String>,
 
-    /// With an error of this class, such as error, permanent, timeout, panic or decode
+    /// Error kind, such as error, permanent, timeout, panic or decode
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
 
-    /// With this text in the error or the payload
+    /// Text in the error or the payload
     #[arg(long, value_name = "TEXT")]
     text: Option<String>,
 
-    /// Of this group, as `leveret dead groups` names it
+    /// Group, as `leveret dead groups` prints it
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
 
-    /// Given up then or later: RFC 3339, or how long ago, such as 2h
+    /// Dead-lettered at or after this time: RFC 3339, or a duration before now such as 2h
     #[arg(long, value_parser = moment, value_name = "TIME")]
     since: Option<u64>,
 
-    /// Given up before then
+    /// Dead-lettered before this time
     #[arg(long, value_parser = moment, value_name = "TIME")]
     until: Option<u64>,
 }
@@ -67,26 +67,26 @@ impl Filter {
         self.lying() == DeadFilter::default()
     }
 
-    /// The queue, if it is all that is asked for: without a store nothing else can be told apart.
+    /// The queue, if no other filter is set. The broker cannot filter by anything else.
     pub(super) fn only_queue(&self) -> Result<&str, Failure> {
-        let wanted = || Failure::Usage(anyhow!("--direct works on a whole queue: give --queue and no other filter"));
+        let wanted = || Failure::Usage(anyhow!("--direct works on a whole queue: set --queue and no other filter"));
         let queue = self.queue.as_deref().ok_or_else(wanted)?;
         let alone = DeadFilter { queue: self.queue.clone(), ..DeadFilter::default() };
         if self.lying() == alone { Ok(queue) } else { Err(wanted()) }
     }
 }
 
-/// Dead letters to do something with; nothing is done to all of them by mistake.
+/// The dead letters to change. Changing all of them requires `--all`, so that it does not happen by mistake.
 #[derive(Args)]
 pub(super) struct Chosen {
-    /// These, by number
+    /// Numbers of dead letters
     #[arg(value_name = "ID")]
     ids: Vec<i64>,
 
     #[command(flatten)]
     pub(super) filter: Filter,
 
-    /// All that lie there
+    /// All dead letters
     #[arg(long, conflicts_with = "ids")]
     all: bool,
 }
@@ -96,7 +96,9 @@ impl Chosen {
         match (self.ids.is_empty(), self.filter.is_empty(), self.all) {
             (false, true, false) => Ok(Selection::Ids(self.ids.clone())),
             (true, false, _) | (true, true, true) => Ok(Selection::Filter(self.filter.lying())),
-            _ => Err(Failure::Usage(anyhow!("say which: numbers, filters such as --group, or --all"))),
+            _ => {
+                Err(Failure::Usage(anyhow!("select dead letters by number, by filters such as --group, or with --all")))
+            }
         }
     }
 }

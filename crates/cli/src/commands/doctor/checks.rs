@@ -1,4 +1,4 @@
-//! The judgement: pure functions from facts to findings, one module for each question.
+//! The checks: pure functions from facts to findings, one module for each subject.
 
 mod arguments;
 mod bindings;
@@ -12,7 +12,7 @@ mod topology;
 
 use super::{facts::Facts, finding::Finding};
 
-/// Everything there is to say, in the order in which one would mend it.
+/// All findings, in the order in which an operator fixes them.
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut findings = broker::check(facts);
     findings.extend(permissions::check(facts));

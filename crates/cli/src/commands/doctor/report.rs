@@ -1,4 +1,4 @@
-//! Findings as people and programs read them.
+//! The findings as text and as JSON.
 
 use leveret::{Config, probe::ConnectError};
 use serde::Serialize;
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::output::{Exit, one_line};
 
-/// The JSON document. Fields may be added; none is renamed or removed.
+/// The JSON document. Later versions may add fields, but rename or remove none.
 #[derive(Debug, Serialize)]
 pub(super) struct DoctorReport {
     broker: BrokerSummary,
@@ -57,7 +57,7 @@ impl DoctorReport {
         }
     }
 
-    /// What there is to say when no address led to a broker.
+    /// The report if no address led to a broker.
     pub(super) fn unreached(config: &Config, reasons: &Unreached) -> Self {
         let findings: Vec<_> = reasons.iter().map(not_connected).collect();
         Self {
@@ -77,7 +77,7 @@ impl DoctorReport {
         serde_json::to_string_pretty(self).map(|json| json + "\n")
     }
 
-    /// The worst last, where a terminal shows it, and the sum.
+    /// The findings as text. The worst stand last, where a terminal shows them, followed by the sum.
     pub(super) fn table(&self) -> String {
         let mut table = String::new();
         for level in Level::ALL.into_iter().rev() {
@@ -129,14 +129,14 @@ impl Summary {
 fn not_connected(error: &ConnectError) -> Finding {
     let remedy = match error {
         ConnectError::Login { .. } => {
-            "check user and password in AMQP_URL; the user guest may log in from the broker's own host only".to_owned()
+            "check user and password in AMQP_URL; the user guest may log in only from the broker's own host".to_owned()
         }
         ConnectError::Vhost { user, vhost, .. } => format!(
-            "create it with rabbitmqctl add_vhost {vhost}, or let the user in with rabbitmqctl set_permissions -p {vhost} \
+            "create it with rabbitmqctl add_vhost {vhost}, or grant access with rabbitmqctl set_permissions -p {vhost} \
              {user} CONFIGURE WRITE READ"
         ),
         ConnectError::Tls { address, .. } => {
-            format!("openssl s_client -connect {address} -showcerts shows its certificate, and whose it is")
+            format!("openssl s_client -connect {address} -showcerts shows its certificate and its CA")
         }
         _ => "check host and port in AMQP_URL, and that RabbitMQ listens there: rabbitmq-diagnostics listeners"
             .to_owned(),
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn the_table_ends_with_the_worst_and_the_sum() {
         let findings = vec![
-            Finding::problem(Check::Arguments, "queue email", "x-overflow differs").differs("a", "b").remedy("mend it"),
+            Finding::problem(Check::Arguments, "queue email", "x-overflow differs").differs("a", "b").remedy("fix it"),
             Finding::ok(Check::Version, "RabbitMQ 4.1.3", "is supported"),
         ];
         let report = DoctorReport::new(&healthy::facts(), findings);
@@ -160,7 +160,7 @@ mod tests {
 ok       version      RabbitMQ 4.1.3: is supported
 problem  arguments    queue email: x-overflow differs
                       expected a; found b
-                      -> mend it
+                      -> fix it
 
 1 problem, 0 warnings, 0 notes, 1 ok
 ";

@@ -1,4 +1,4 @@
-//! RabbitMQ's definitions, with one entry a line.
+//! The format of RabbitMQ's definitions, with one entry per line.
 
 use anyhow::Context;
 use leveret::topology::{Argument, Binding, Destination, Exchange, QueuePlan};
@@ -27,7 +27,7 @@ pub(super) fn written(scope: &ExportScope, with_users: bool) -> anyhow::Result<S
 
 fn part(name: &str, entries: &[Value]) -> anyhow::Result<String> {
     let lines = entries.iter().map(|entry| serde_json::to_string(entry).map(|line| format!("    {line}")));
-    let lines = lines.collect::<Result<Vec<_>, _>>().context("the definitions as JSON")?;
+    let lines = lines.collect::<Result<Vec<_>, _>>().context("encoding the definitions as JSON")?;
     Ok(format!("  \"{name}\": [\n{}\n  ]", lines.join(",\n")))
 }
 
@@ -91,7 +91,7 @@ pub(super) fn queue_arguments(queue: &QueuePlan) -> Map<String, Value> {
     queue.arguments.iter().map(|(name, argument)| ((*name).to_owned(), value(argument))).collect()
 }
 
-/// What a binding leads to, and its name.
+/// The kind and the name of a binding's destination.
 pub(super) fn ends_at(binding: &Binding) -> (&'static str, &str) {
     match &binding.destination {
         Destination::Queue(name) => ("queue", name),

@@ -1,4 +1,4 @@
-//! Which queues and schedules there are to be.
+//! The queues and schedules to export.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -15,26 +15,26 @@ use leveret::{
 use super::super::shared::{announced, reach};
 use crate::output::Failure;
 
-/// Queues by name, so that no broker has to be asked.
+/// Queues by name. With them no broker is contacted.
 #[derive(Args)]
 pub(super) struct QueueArguments {
-    /// A job queue
+    /// Job queue
     #[arg(long = "queue", value_name = "NAME")]
     plain: Vec<String>,
 
-    /// A job queue with lanes by priority (`Queue::lanes`)
+    /// Job queue with priority lanes (`Queue::lanes`)
     #[arg(long, value_name = "NAME")]
     lanes: Vec<String>,
 
-    /// A job queue that one worker consumes at a time (`Queue::single_active`)
+    /// Job queue that one worker consumes at a time (`Queue::single_active`)
     #[arg(long, value_name = "NAME")]
     single_active: Vec<String>,
 
-    /// A queue of somebody else's that a worker adopts (`Queue::existing`)
+    /// Foreign queue that a worker consumes without declaring it (`Queue::existing`)
     #[arg(long, value_name = "NAME")]
     existing: Vec<String>,
 
-    /// A schedule
+    /// Schedule
     #[arg(long = "schedule", value_name = "NAME")]
     schedules: Vec<String>,
 
@@ -43,7 +43,7 @@ pub(super) struct QueueArguments {
     status: bool,
 }
 
-/// What is said of a job queue.
+/// The properties of a job queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Traits {
     pub(super) lanes: bool,
@@ -51,7 +51,7 @@ pub(super) struct Traits {
     pub(super) existing: bool,
 }
 
-/// The topology to write down.
+/// The topology to export.
 #[derive(Debug, Default)]
 pub(super) struct ExportScope {
     pub(super) namespace: String,
@@ -62,7 +62,7 @@ pub(super) struct ExportScope {
 }
 
 impl ExportScope {
-    /// From what is named, or else from what workers announced.
+    /// The named queues, or without any those that workers announced.
     pub(super) async fn find(config: &Config, named: QueueArguments, vhost: String) -> Result<Self, Failure> {
         let (namespace, status) = (config.namespace.clone(), named.status);
         let mut scope = Self { namespace, vhost, status, ..Self::default() };

@@ -1,11 +1,11 @@
-//! The users of a broker and the least that each has to be allowed, as docs/src/broker.md says it.
+//! The users of a broker with the least rights that each needs, as in docs/src/broker.md.
 
 use super::scope::{ExportScope, Traits};
 
-/// A user, and patterns of the names that it may configure, write and read.
+/// A user with the patterns of the names that it may configure, write and read.
 pub(super) struct User {
     pub(super) name: &'static str,
-    /// What it may do in the management API, besides.
+    /// The tags that grant access to the management API.
     pub(super) tags: &'static [&'static str],
     pub(super) configure: String,
     pub(super) write: String,
@@ -14,7 +14,7 @@ pub(super) struct User {
 
 const NOTHING: &str = "^$";
 
-/// Everybody who has to do with these queues.
+/// All users of these queues.
 pub(super) fn users(scope: &ExportScope) -> Vec<User> {
     let space = escaped(&scope.namespace);
     let (lanes, schedules) = (lanes(scope), if scope.schedules.is_empty() { "" } else { r"|schedule(s|\..*)" });
@@ -58,7 +58,7 @@ fn one_of(names: &[String]) -> String {
     }
 }
 
-/// A name as a pattern that only it matches.
+/// A pattern that matches only this name.
 fn escaped(name: &str) -> String {
     let mut pattern = String::with_capacity(name.len());
     for letter in name.chars() {
