@@ -5,6 +5,11 @@
 # Tests wait for brokers more than they compute.
 export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc))
 
+# Where `make lint` checks words: with typos and .typos.toml, phrases with docs/vocabulary.rs.
+VOCABULARY := benches crates/cli crates/simulate docs/book.rs docs/dependencies.rs docs/lib.rs docs/logs.rs docs/workspace.rs fuzz scripts tests/harness tests/src
+
+TYPOS := $(or $(CARGO_TARGET_DIR),target)/typos-1.52.0
+
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -33,10 +38,15 @@ bench: setup ## How fast, next to consumers written by hand; about an hour (ARGS
 bench-gate: setup ## Fails if a job costs more CPU time or instructions than it should; needs no broker
 	cargo run --release -p leveret-bench -- stub instructions
 
-lint: ## Formatting, clippy and rustdoc without a warning
+lint: $(TYPOS)/bin/typos ## Formatting, clippy, rustdoc and vocabulary without a warning
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
+	$(TYPOS)/bin/typos $(VOCABULARY)
+
+$(TYPOS)/bin/typos:
+	python3 -m venv $(TYPOS)
+	$(TYPOS)/bin/pip install --quiet --disable-pip-version-check typos==$(lastword $(subst -, ,$(TYPOS)))
 
 up: ## All of it in containers: broker, database, workers, server, Prometheus, Grafana (needs docker compose)
 	deploy/secrets.sh

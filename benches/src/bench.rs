@@ -1,4 +1,4 @@
-//! What all scenarios share: the broker, the number of rounds and the selection of tables.
+//! The context of all scenarios: the broker, the number of rounds and the selection of tables.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ pub(crate) struct Bench {
     /// Only tables whose title contains this text.
     pub(crate) only: String,
     pub(crate) quick: bool,
-    /// Where to keep callgrind's profiles.
+    /// The folder for callgrind's profiles.
     pub(crate) profiles: Option<PathBuf>,
     pub(crate) progress: Box<dyn Fn(&str)>,
 }
@@ -28,7 +28,7 @@ impl Bench {
         if self.quick { jobs / 10 } else { jobs }
     }
 
-    /// Whether `--only` selects the table of this title.
+    /// True if `--only` selects the table of this title.
     pub(crate) fn selects(&self, scenario: &str) -> bool {
         scenario.contains(&self.only)
     }

@@ -1,4 +1,4 @@
-//! Instructions per job, which do not depend on how busy the machine is: counted by valgrind's callgrind on the stub.
+//! Instructions per job on the stub, counted by valgrind's callgrind. Unlike times they do not depend on other load.
 
 use std::{path::Path, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     stub::Stub,
 };
 
-/// Two lengths of a run: their difference has neither start nor end in it.
+/// The lengths of two runs. Their difference excludes start and end.
 const SHORT: u64 = 10_000;
 const LONG: u64 = 30_000;
 
@@ -71,9 +71,12 @@ async fn count(jobs: u64, assignment: &Assignment, profile: &Path) -> Result<u64
     };
     let profile = format!("--callgrind-out-file={}", profile.display());
     let valgrind = ["valgrind", "--tool=callgrind", &profile];
-    let mut child = Child::start(&assignment, &valgrind).context("valgrind is needed")?;
-    let said = child.end().await?;
+    let mut child = Child::start(&assignment, &valgrind).context("starting valgrind, which this scenario requires")?;
+    let output = child.end().await?;
     stub.finish()?;
-    let collected = said.lines().find_map(|line| line.split_once("Collected : ")).context("valgrind said no number")?;
+    let collected = output
+        .lines()
+        .find_map(|line| line.split_once("Collected : "))
+        .context("valgrind printed no number of instructions")?;
     Ok(collected.1.trim().parse()?)
 }

@@ -1,4 +1,4 @@
-//! How fast Leveret is, next to consumers written by hand in the same run.
+//! Benchmarks of Leveret and of consumers written by hand, in the same run.
 //!
 //! The library of the program `leveret-bench`. In the order of a run: the `command` starts a `broker` or connects to one.
 //! Each of the `scenarios` runs its contestants in turn (`contest`), each as a `child` process with an `assignment`: the

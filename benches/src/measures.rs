@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::figures::Spread;
 
-/// What can be measured, in the order of the columns.
+/// The measures, in the order of the columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Measure {
@@ -45,14 +45,14 @@ impl Measure {
     }
 }
 
-/// What one run of one contestant gave.
+/// The measurements of one run of one contestant.
 pub(crate) type Sample = BTreeMap<Measure, f64>;
 
-/// One contestant of a scenario.
+/// The samples of one contestant in a scenario.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
     pub(crate) contestant: &'static str,
-    /// One for each repetition; the same place in two rows is the same round.
+    /// One sample for each round. The same index in two rows is the same round.
     pub(crate) samples: Vec<Sample>,
 }
 
@@ -61,14 +61,14 @@ impl Row {
         Spread::of(self.samples.iter().filter_map(|sample| sample.get(&measure)).copied())
     }
 
-    /// How often the other's is in ours, round by round.
+    /// This row's value divided by the other's, round by round.
     pub(crate) fn ratio(&self, other: &Self, measure: Measure) -> Option<Spread> {
         let rounds = self.samples.iter().zip(&other.samples);
         Spread::of(rounds.filter_map(|(own, other)| Some(own.get(&measure)? / other.get(&measure)?)))
     }
 }
 
-/// One scenario.
+/// The rows of one scenario.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Table {
     pub(crate) scenario: String,

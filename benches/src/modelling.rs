@@ -1,4 +1,4 @@
-//! The model of `leveret simulate` next to real workers that had the same jobs; and what it is told of a queue's leader.
+//! Compares the model of `leveret simulate` with real workers that run the same jobs, and measures its input `--queue-rate`.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -23,15 +23,15 @@ use crate::{
 
 pub(crate) const MEASURED: &str = "measured";
 pub(crate) const SIMULATED: &str = "simulated";
-pub(crate) const STEADY: &str = "model: four fifths of the places are busy";
+pub(crate) const STEADY: &str = "model: four fifths of the slots are busy";
 pub(crate) const BACKLOG: &str = "model: a backlog of 1,500 jobs";
 pub(crate) const FAILURES: &str = "model: one attempt in ten fails";
 
 const WORKERS: Workers = Workers { count: 3, concurrency: 4, prefetch: 8 };
-/// After each failure.
+/// The delay after each failure.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A job that takes as long, and fails as often, as it says.
+/// A job with its duration and its number of failures.
 #[derive(Serialize, Deserialize)]
 struct Timed {
     number: usize,
@@ -44,10 +44,10 @@ impl Job for Timed {
     const QUEUE: &'static str = "leveret-bench-timed";
 }
 
-/// What the workers did, in seconds from the start.
+/// The attempts of the workers, in seconds from the start.
 struct Record {
     start: Instant,
-    /// For each job its attempts: when each began and ended.
+    /// The start and the end of each attempt, by job.
     attempts: Mutex<Vec<Vec<(f64, f64)>>>,
     succeeded: watch::Sender<usize>,
 }
@@ -65,7 +65,7 @@ async fn timed(job: Timed, ctx: Context<Arc<Record>>) -> JobResult {
     let mut attempts = record.attempts.lock().unwrap_or_else(PoisonError::into_inner);
     attempts[job.number].push((began, record.now()));
     if attempts[job.number].len() <= job.failures {
-        return Err("told to fail".into());
+        return Err("as the job says".into());
     }
     record.succeeded.send_modify(|succeeded| *succeeded += 1);
     Ok(())
@@ -80,7 +80,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<Vec<Table>> {
         failures,
         ..Load::default()
     };
-    // What it takes where nothing waits is this machine's.
+    // The latency without a queue depends on this machine.
     let (alone, _) = measured(bench.broker()?, load(0.1, 0, 0.0).jobs(10.0, 1).collect()).await?;
     let system = System { workers: WORKERS, latency: alone.waits.mean(), ..System::default() };
     let mut tables = Vec::new();
@@ -120,8 +120,7 @@ fn sample(outcome: &Outcome) -> Sample {
     ])
 }
 
-/// Lets real workers do these jobs. Gives what came of it, and the jobs as they really were: when they were published and
-/// how long they took.
+/// Runs these jobs on real workers. Returns the outcome, and the jobs with their actual publish times and durations.
 async fn measured(broker: &Broker, jobs: Vec<Simulated>) -> Result<(Outcome, Vec<Simulated>)> {
     let queue = broker.queue(Kind::Quorum).await?;
     let handle = || Handle::amqp(Config { amqp_url: vec![broker.url().to_owned()], ..Config::default() });
@@ -185,9 +184,9 @@ fn account(jobs: Vec<Simulated>, published: &[f64], attempts: &[Vec<(f64, f64)>]
     (Outcome { waits, ended, ..Outcome::default() }, seen)
 }
 
-/// Publishes and consumes at once, as fast as one queue goes.
+/// Publishes and consumes at once, to measure the capacity of one queue.
 async fn the_most_of_a_queue(bench: &Bench) -> Result<Table> {
-    let scenario = "model: the most that one queue takes and hands out at once";
+    let scenario = "model: the capacity of one queue, published and consumed at once";
     let mut row = Row { contestant: "leveret", samples: Vec::new() };
     let jobs = usize::try_from(bench.jobs(100_000))?;
     for round in 0..bench.repetitions {

@@ -1,4 +1,4 @@
-//! What was measured, as tables for people and as JSON for programs.
+//! The result of a run, as tables for people and as JSON for programs.
 
 use std::fmt;
 
@@ -12,10 +12,10 @@ use crate::{
     targets::Verdict,
 };
 
-/// A whole run.
+/// The result of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// None if no broker was needed.
+    /// Product and version, `None` if no scenario required a broker.
     pub(crate) broker: Option<String>,
     pub(crate) machine: Machine,
     pub(crate) tables: Vec<Table>,
@@ -23,7 +23,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether a target that gates regressions was missed.
+    /// True if a gating target was missed.
     #[must_use]
     pub fn has_regressed(&self) -> bool {
         self.targets.iter().any(Verdict::is_regression)
@@ -46,7 +46,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// A title row, then one for each contestant; with the ratio of the first measure to the baselines among them.
+/// A title row and a row for each contestant. The last columns are the ratios of the first measure to each baseline.
 fn cells(table: &Table) -> Vec<Vec<String>> {
     let samples = table.rows.iter().flat_map(|row| &row.samples);
     let mut measures: Vec<Measure> = samples.flat_map(|sample| sample.keys().copied()).collect();
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_shows_medians_what_lies_around_them_and_ratios() {
+    fn a_table_shows_medians_ranges_and_ratios() {
         let table = Table {
             scenario: "drain".to_owned(),
             rows: vec![row("leveret", &[50_000.0, 60_000.0, 70_000.0]), row("lapin", &[200.0])],

@@ -1,11 +1,10 @@
 //! A broker that does nothing but deliver, so that only the worker is measured.
 //!
-//! It speaks as much AMQP 0-9-1 as workers need, on a port of its own. The jobs of its one queue are encoded once and
-//! only their delivery tag and message id are written into each delivery. What a client publishes is confirmed and
-//! forgotten. It is strict about acks: a tag that is not open is a [`Fault`], which every later call tells.
+//! The stub speaks the part of AMQP 0-9-1 that workers use, on a port of its own. The jobs of its one queue are encoded
+//! once, and only the delivery tag and the message id are written into each delivery. The stub confirms publishes and drops
+//! the messages. It is strict about acks: an ack of a tag that is not open is a [`Fault`], which every later call returns.
 //!
-//! As a classic queue it hands out again what a lost channel had in hand, before anything new and without a count of
-//! the deliveries.
+//! Like a classic queue it redelivers the unacknowledged jobs of a lost channel first, without a delivery count.
 
 mod client;
 mod commands;
@@ -31,7 +30,7 @@ pub use self::{
     state::Counts,
 };
 
-/// A running stub. Dropped, it ends its threads and sockets.
+/// A running stub. Dropping it ends its threads and sockets.
 #[derive(Debug)]
 pub struct Stub {
     address: SocketAddr,
@@ -44,12 +43,12 @@ impl Stub {
     ///
     /// # Errors
     ///
-    /// If there is no port or no thread to be had.
+    /// If no port or no thread is available.
     pub fn start(feed: Feed) -> io::Result<Self> {
         Self::observed(feed, |_| {})
     }
 
-    /// As [`start`](Self::start); `on_ack` is called with the number of each job that an ack covers, before it counts.
+    /// Like [`start`](Self::start). `on_ack` is called with the number of each job that an ack covers, before it counts.
     /// It must not call the stub.
     ///
     /// # Errors
@@ -65,13 +64,13 @@ impl Stub {
         Ok(Self { address, shared, acceptor: Some(acceptor) })
     }
 
-    /// Its address, as clients take it.
+    /// The address for clients.
     #[must_use]
     pub fn url(&self) -> String {
         format!("amqp://guest:guest@{}/%2f", self.address)
     }
 
-    /// How many jobs have been acked; cheap.
+    /// The number of acked jobs. The call is cheap.
     ///
     /// # Errors
     ///
@@ -81,19 +80,19 @@ impl Stub {
         Ok(self.shared.acked.load(Ordering::Acquire))
     }
 
-    /// Closes every channel that consumes the queue, with a soft error, as a broker does over a mistake. Returns how many.
+    /// Closes every channel that consumes the queue with a channel error. Returns their number.
     pub fn close_channels(&self) -> usize {
         let closed = self.shared.state().close_consuming_channels();
         self.shared.deliver();
         closed
     }
 
-    /// Cuts every connection that consumes the queue. Returns how many.
+    /// Cuts every connection that consumes the queue. Returns their number.
     pub fn cut(&self) -> usize {
         self.shared.state().cut_consuming_connections()
     }
 
-    /// Ends the stub and says what has passed.
+    /// Ends the stub and returns its counts.
     ///
     /// # Errors
     ///
@@ -111,7 +110,7 @@ impl Stub {
     fn end(&mut self) {
         let Some(acceptor) = self.acceptor.take() else { return };
         self.shared.state().stop();
-        // Wakes the acceptor; if it has gone, it needs no waking.
+        // Wakes the acceptor. An error means that it has ended already.
         drop(TcpStream::connect(self.address));
         if acceptor.join().is_err() {
             tracing::error!("a thread of the stub has panicked");
@@ -125,7 +124,7 @@ impl Drop for Stub {
     }
 }
 
-/// Serves clients until the stub ends, and returns when they have ended too.
+/// Serves clients until the stub ends. Returns once their threads have ended.
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     let mut clients = Vec::new();
     for stream in listener.incoming() {

@@ -20,7 +20,7 @@ use super::{
 const HEARTBEAT: u16 = 60;
 const CHANNEL_MAX: u16 = 2047;
 const NOT_ALLOWED: u16 = 530;
-/// Where workers announce their jobs and compare clocks when they start.
+/// The exchange to which workers announce their jobs and clock probes when they start.
 const NOT_JOBS: [&str; 2] = ["leveret.v1.catalogue", "leveret.v1.due"];
 
 impl From<UnknownTag> for End {
@@ -111,7 +111,7 @@ impl Client {
         Ok(())
     }
 
-    /// Waits for the client no longer than until the next heartbeat.
+    /// Limits a read from the client to the time until the next heartbeat.
     fn beat(&mut self, seconds: u16) -> io::Result<()> {
         self.heartbeat = Duration::from_secs(seconds.into());
         self.wire.stream.set_read_timeout(Some(self.heartbeat / 2).filter(|pause| !pause.is_zero()))
@@ -126,9 +126,9 @@ impl Client {
                 self.answer(number, AMQPClass::Channel(Method::OpenOk(channel::OpenOk {})));
             }
             Method::Close(_) => {
-                // A channel that the stub is closing too stays until the client knows that.
+                // A channel that the stub closes at the same time stays until the client confirms it.
                 if let Some(mut channel) = connection.channels.remove(&number) {
-                    state.jobs.give_back(channel.unacked.take_all());
+                    state.jobs.requeue(channel.unacked.take_all());
                     if channel.closing {
                         connection.channels.insert(number, channel);
                     }
@@ -138,7 +138,7 @@ impl Client {
             Method::CloseOk(_) => {
                 connection.channels.remove(&number);
             }
-            // How a worker learns that its acks have arrived.
+            // Workers use it to learn that their acks have arrived.
             Method::Flow(flow) => {
                 self.answer(number, AMQPClass::Channel(Method::FlowOk(channel::FlowOk { active: flow.active })));
             }
@@ -181,18 +181,18 @@ impl Client {
         use basic::AMQPMethod as Method;
         match command {
             Method::Consume(consume) => return self.consume(state, number, consume),
-            // Settled with a requeue is given back; what is not requeued is lost here.
+            // With requeue the job is redelivered. Without it the job would be lost here.
             Method::Nack(nack) => {
-                return self.give_back(state, number, (nack.delivery_tag, nack.multiple), nack.requeue);
+                return self.requeue(state, number, (nack.delivery_tag, nack.multiple), nack.requeue);
             }
             Method::Reject(reject) => {
-                return self.give_back(state, number, (reject.delivery_tag, false), reject.requeue);
+                return self.requeue(state, number, (reject.delivery_tag, false), reject.requeue);
             }
             _ => {}
         }
         let Some(channel) = self.channel(state, number)? else { return Ok(()) };
         match command {
-            // Its content follows.
+            // The content follows.
             Method::Publish(publish) => channel.announcing = NOT_JOBS.contains(&publish.exchange.as_str()),
             Method::Get(get) => self.answer_get(number, get.queue),
             Method::Qos(qos) => {
@@ -206,13 +206,13 @@ impl Client {
                     self.answer_basic(number, Method::CancelOk(answer));
                 }
             }
-            // RabbitMQ asks for none of the answers to what it sends by itself.
+            // Answers to methods that the stub sends by itself need no reaction.
             command => return Err(unsupported(&command)),
         }
         Ok(())
     }
 
-    /// The message with which a worker asks for the time comes back without one.
+    /// Returns the message with which a worker asks for the time, without a time.
     fn answer_get(&self, number: u16, queue: ShortString) {
         let got = basic::GetOk {
             delivery_tag: 1,
@@ -263,7 +263,7 @@ impl Client {
         Ok(())
     }
 
-    fn give_back(&self, state: &mut State, number: u16, tags: (u64, bool), requeue: bool) -> Result<(), End> {
+    fn requeue(&self, state: &mut State, number: u16, tags: (u64, bool), requeue: bool) -> Result<(), End> {
         let (tag, multiple) = tags;
         let Some(channel) = self.channel(state, number)? else { return Ok(()) };
         let mut jobs = Vec::new();
@@ -271,11 +271,11 @@ impl Client {
         if !requeue && let Some(job) = jobs.first() {
             return Err(End::Fault(Fault::Rejected { job: *job }));
         }
-        state.jobs.give_back(jobs);
+        state.jobs.requeue(jobs);
         Ok(())
     }
 
-    /// The header of a published message, which says the size of its body, or a part of the body.
+    /// Handles the header of a published message, which contains the size of its body, or a part of the body.
     pub(super) fn content(&self, state: &mut State, number: u16, bytes: u64, is_header: bool) -> Result<(), End> {
         let Some(channel) = self.channel(state, number)? else { return Ok(()) };
         channel.missing = if is_header { bytes } else { channel.missing.saturating_sub(bytes) };
@@ -292,7 +292,7 @@ impl Client {
         Ok(())
     }
 
-    /// A channel of this client; none if it is being closed, when what still comes on it is to be passed over.
+    /// The channel of this client. `None` while it is being closed: its frames are ignored then.
     fn channel<'a>(&self, state: &'a mut State, number: u16) -> Result<Option<&'a mut Channel>, End> {
         let connection = state.connections.get_mut(&self.number);
         let channel = connection.and_then(|connection| connection.channels.get_mut(&number));

@@ -1,27 +1,27 @@
-//! What the acceptor and the threads of the clients share.
+//! State that the acceptor and the threads of the clients share.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, atomic::AtomicU64};
 
 use super::{delivery::Feed, state::State, wire::lock};
 
-/// What a client must not do; its connection is ended over it.
+/// A forbidden action of a client. The stub ends its connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
     /// An ack, nack or reject of a delivery tag that is not open on its channel.
-    #[error("delivery tag {tag} is settled, and it is unknown or settled already")]
+    #[error("a client settled the delivery tag {tag}, which is unknown or already settled")]
     UnknownTag {
-        /// As the client sent it.
+        /// The tag that the client sent.
         tag: u64,
     },
-    /// A job was rejected for good, which a real broker would dead-letter.
+    /// A job was rejected without requeue. A real broker would dead-letter it.
     #[error("job {job} was rejected, and the stub keeps no dead letters")]
     Rejected {
         /// The job's number.
         job: u64,
     },
-    /// A client asked for what the stub does not know.
-    #[error("the stub does not know {what}")]
+    /// A client used a command that the stub does not support.
+    #[error("the stub does not support {what}")]
     Unsupported {
         /// The command or the frame.
         what: String,
@@ -32,7 +32,7 @@ pub enum Fault {
 pub(super) struct Shared {
     pub(super) feed: Feed,
     pub(super) acked: AtomicU64,
-    /// The first one.
+    /// The first fault.
     pub(super) fault: OnceLock<Fault>,
     state: Mutex<State>,
 }
@@ -46,7 +46,7 @@ impl Shared {
         lock(&self.state)
     }
 
-    /// Writes what is to be written, and deliveries to whoever has room for them.
+    /// Writes pending frames, and deliveries to every consumer with free prefetch.
     pub(super) fn deliver(&self) {
         loop {
             let wires = self.state().fill();

@@ -1,4 +1,4 @@
-//! Time passes, event by event.
+//! The simulation: processes events in the order of time.
 
 use std::{
     cmp::Ordering,
@@ -13,27 +13,27 @@ use crate::{
     pool::{JobNumber, Pool},
 };
 
-/// What the jobs meet. Times are in seconds.
+/// The system that runs the jobs. Times are in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct System {
     /// The workers, or those at the start.
     pub workers: Workers,
-    /// Who adds and removes workers; without one they stay as many.
+    /// Adds and removes workers. Without it their number is constant.
     pub autoscaler: Option<Autoscaler>,
-    /// How many deliveries a second the queue's leader can do, from publish to ack.
+    /// Deliveries per second that the queue's leader can handle, from publish to ack.
     pub queue_rate: f64,
-    /// From publish to handler where nothing waits.
+    /// The time from publish to handler in an empty queue.
     pub latency: f64,
 }
 
 /// The workers of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workers {
-    /// How many processes there are.
+    /// The number of processes.
     pub count: u32,
-    /// How many attempts run at once in each.
+    /// Concurrent attempts per process.
     pub concurrency: u32,
-    /// How many deliveries each has in hand.
+    /// Unacknowledged deliveries per process.
     pub prefetch: u32,
 }
 
@@ -49,13 +49,13 @@ impl Default for System {
     }
 }
 
-/// Lets these jobs, which come in order of their time, pass through the system until all have ended.
+/// Runs these jobs, which must be sorted by time, through the system until all have ended.
 pub fn run(system: &System, jobs: impl Iterator<Item = Job>) -> Outcome {
     let mut model = Model::new(system, jobs.peekable());
     while let Some((now, event)) = model.next_event() {
         model.pass_time(now);
         model.happen(event);
-        model.hand_out();
+        model.deliver();
     }
     model.finish()
 }
@@ -68,13 +68,13 @@ enum What {
     Ended(JobNumber, usize),
     /// The delay of a job is over.
     Due(JobNumber),
-    /// The autoscaler looks.
+    /// The autoscaler evaluates the queue.
     Look,
     /// A new worker consumes.
     Joined,
 }
 
-/// The earliest is the greatest, because the heap gives the greatest first.
+/// An event with its time. The order is reversed, because the heap returns the greatest first.
 #[derive(Clone, Copy, Debug)]
 struct Event(f64, What);
 
@@ -98,10 +98,10 @@ impl Ord for Event {
     }
 }
 
-/// A job that has come and not ended.
+/// A job that has arrived and not ended.
 struct Live {
     job: Job,
-    /// When it was published, or its delay ended.
+    /// The time of the publish, or of the end of the last delay.
     since: f64,
     failures: usize,
 }
@@ -111,20 +111,20 @@ struct Model<I: Iterator<Item = Job>> {
     coming: Peekable<I>,
     events: BinaryHeap<Event>,
     live: Vec<Live>,
-    /// Numbers of jobs that have ended, for others.
+    /// Free numbers of ended jobs, for reuse.
     free: Vec<JobNumber>,
     ready: VecDeque<JobNumber>,
     pool: Pool,
     decisions: Option<Decisions>,
     now: f64,
-    /// Jobs that no worker has: ready, or not even seen by the queue's leader.
+    /// Jobs without a worker: ready, or not yet handled by the queue's leader.
     queued: u64,
-    /// Until when the queue's leader has work.
+    /// The time until which the queue's leader is busy.
     leader_until: f64,
     leader_worked: f64,
-    /// Workers that are on their way.
+    /// Workers that are starting.
     joining: u32,
-    /// Over time: places, places that were taken, workers.
+    /// Integrals over time: slots, busy slots, workers.
     places: f64,
     taken: f64,
     worker_time: f64,
@@ -164,7 +164,7 @@ impl<I: Iterator<Item = Job>> Model<I> {
         }
     }
 
-    /// The next thing that happens: a job that comes, or something that was to be. None: all jobs have ended.
+    /// The next event: the arrival of a job or a scheduled event. `None` once all jobs have ended.
     fn next_event(&mut self) -> Option<(f64, Option<What>)> {
         let comes = self.coming.peek().map(|job| job.at);
         if comes.is_none() && self.live.len() == self.free.len() {
@@ -220,7 +220,7 @@ impl<I: Iterator<Item = Job>> Model<I> {
         self.queue_up(number);
     }
 
-    /// The leader takes one after the other.
+    /// The leader handles jobs one after another.
     fn queue_up(&mut self, number: JobNumber) {
         self.queued += 1;
         if self.queued > self.outcome.longest_queue {
@@ -234,14 +234,14 @@ impl<I: Iterator<Item = Job>> Model<I> {
         self.events.push(Event(ready, What::Ready(number)));
     }
 
-    fn hand_out(&mut self) {
+    fn deliver(&mut self) {
         while !self.ready.is_empty() && self.pool.has_taker() {
             let Some(number) = self.ready.pop_front() else { return };
             self.queued -= 1;
             if self.queued == 0 {
                 self.outcome.caught_up.get_or_insert(self.now);
             }
-            if let Some(worker) = self.pool.hand_out(number) {
+            if let Some(worker) = self.pool.deliver(number) {
                 self.start(number, worker);
             }
         }

@@ -76,7 +76,7 @@ impl Node {
         &self.name
     }
 
-    /// Where its data and logs are, on this machine.
+    /// The folder of its data and logs on this machine.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -98,7 +98,7 @@ impl Node {
         format!("amqps://{login}{at}localhost:{}/%2f", self.ports.amqps)
     }
 
-    /// Exchanges what it has to speak TLS with; each new connection gets it.
+    /// Replaces certificate and key. New connections get them.
     ///
     /// # Errors
     ///
@@ -108,7 +108,7 @@ impl Node {
         self.eval("ssl:clear_pem_cache().").await.map(drop)
     }
 
-    /// Where the management or the Prometheus plugin listens, if one of them is enabled.
+    /// The port of the management or the Prometheus plugin, if one of them is enabled.
     pub fn http_port(&self) -> u16 {
         self.ports.http
     }
@@ -139,7 +139,7 @@ impl Node {
 
     fn signal(&self, signal: Signal) {
         if let Some(server) = self.server().as_mut() {
-            server.signal(signal).expect("the node is ours");
+            server.signal(signal).expect("the node is a child of this process");
         }
     }
 
@@ -169,7 +169,7 @@ impl Node {
         Leashed::spawn(&command, console.try_clone()?.into(), console.into())
     }
 
-    /// A program of the broker's, told where this node is and nothing of any other.
+    /// A program of the broker, with the environment of this node and of no other.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = self.distribution.rabbitmq(program);
         command.envs(files::environment(&self.distribution.installation.inside(self.folder())));
@@ -180,7 +180,7 @@ impl Node {
         command
     }
 
-    /// Whether it was started and not ended by this test since.
+    /// True if this test started it and has not ended it since.
     pub(crate) fn is_running(&self) -> bool {
         self.server().is_some()
     }
@@ -216,9 +216,9 @@ impl Node {
         let Some(mut server) = self.server().take() else {
             return;
         };
-        server.signal(signal).expect("the node is ours");
+        server.signal(signal).expect("the node is a child of this process");
         let deadline = Instant::now() + STOP_WITHIN;
-        while server.try_wait().expect("the node is ours").is_none() {
+        while server.try_wait().expect("the node is a child of this process").is_none() {
             assert!(Instant::now() < deadline, "the node did not stop\n{}", self.console());
             sleep(POLL).await;
         }
@@ -229,7 +229,7 @@ impl Node {
     }
 }
 
-/// Percent-encodes what may not stand in a part of a URL.
+/// Percent-encodes a part of a URL.
 fn encode(part: &str) -> String {
     part.bytes()
         .map(|byte| match byte {
