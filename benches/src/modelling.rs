@@ -11,7 +11,9 @@ use leveret::{
     Broker as Handle, Config, Context, Job, JobResult, Queue, RetryPolicy, Worker,
     testing::{self, Running},
 };
-use leveret_simulate::{Arrivals, Job as Simulated, Load, Outcome, Service, Spread, System, Workers, run as simulate};
+use leveret_simulate::{
+    Arrivals, Histogram, Job as Simulated, Load, Outcome, Service, System, Workers, run as simulate,
+};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::JoinSet, time::sleep_until};
 
@@ -168,7 +170,7 @@ async fn worker(queue: &str, record: &Arc<Record>, broker: &Handle) -> Result<Ru
 }
 
 fn account(jobs: Vec<Simulated>, published: &[f64], attempts: &[Vec<(f64, f64)>]) -> (Outcome, Vec<Simulated>) {
-    let (mut waits, mut ended) = (Spread::default(), 0.0_f64);
+    let (mut waits, mut ended) = (Histogram::default(), 0.0_f64);
     let seen = jobs.into_iter().zip(published).zip(attempts).map(|((job, published), attempts)| {
         let mut since = *published;
         let mut took = 0.0;

@@ -2,7 +2,7 @@
 //!
 //! The stub speaks the part of AMQP 0-9-1 that workers use, on a port of its own. The jobs of its one queue are encoded
 //! once, and only the delivery tag and the message id are written into each delivery. The stub confirms publishes and drops
-//! the messages. It is strict about acks: an ack of a tag that is not open is a [`Fault`], which every later call returns.
+//! the messages. It is strict about acks: an ack of a tag that is not open is a [`ClientFault`], which every later call returns.
 //!
 //! Like a classic queue it redelivers the unacknowledged jobs of a lost channel first, without a delivery count.
 
@@ -23,10 +23,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use self::{client::Client, shared::Shared, state::State};
+use self::{client::StubClient, shared::StubShared, state::StubState};
 pub use self::{
     delivery::{Feed, job_number, message_id},
-    shared::Fault,
+    shared::ClientFault,
     state::Counts,
 };
 
@@ -34,7 +34,7 @@ pub use self::{
 #[derive(Debug)]
 pub struct Stub {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<StubShared>,
     acceptor: Option<JoinHandle<()>>,
 }
 
@@ -57,8 +57,8 @@ impl Stub {
     pub fn observed(feed: Feed, on_ack: impl FnMut(u64) + Send + 'static) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
-        let state = State::new(feed.jobs, Box::new(on_ack));
-        let shared = Arc::new(Shared::new(feed, state));
+        let state = StubState::new(feed.jobs, Box::new(on_ack));
+        let shared = Arc::new(StubShared::new(feed, state));
         let accepting = Arc::clone(&shared);
         let acceptor = thread::Builder::new().name("stub".to_owned()).spawn(move || accept(&listener, &accepting))?;
         Ok(Self { address, shared, acceptor: Some(acceptor) })
@@ -74,8 +74,8 @@ impl Stub {
     ///
     /// # Errors
     ///
-    /// The first [`Fault`] of a client, once there is one.
-    pub fn acked(&self) -> Result<u64, Fault> {
+    /// The first [`ClientFault`] of a client, once there is one.
+    pub fn acked(&self) -> Result<u64, ClientFault> {
         self.check()?;
         Ok(self.shared.acked.load(Ordering::Acquire))
     }
@@ -96,14 +96,14 @@ impl Stub {
     ///
     /// # Errors
     ///
-    /// The first [`Fault`] of a client, if there was one.
-    pub fn finish(mut self) -> Result<Counts, Fault> {
+    /// The first [`ClientFault`] of a client, if there was one.
+    pub fn finish(mut self) -> Result<Counts, ClientFault> {
         self.end();
         self.check()?;
         Ok(self.shared.state().counts)
     }
 
-    fn check(&self) -> Result<(), Fault> {
+    fn check(&self) -> Result<(), ClientFault> {
         self.shared.fault.get().cloned().map_or(Ok(()), Err)
     }
 
@@ -125,10 +125,10 @@ impl Drop for Stub {
 }
 
 /// Serves clients until the stub ends. Returns once their threads have ended.
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+fn accept(listener: &TcpListener, shared: &Arc<StubShared>) {
     let mut clients = Vec::new();
     for stream in listener.incoming() {
-        let started = stream.and_then(|stream| Client::start(stream, Arc::clone(shared)));
+        let started = stream.and_then(|stream| StubClient::start(stream, Arc::clone(shared)));
         match started {
             Ok(Some(client)) => clients.push(client),
             Ok(None) => break,

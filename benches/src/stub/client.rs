@@ -11,27 +11,27 @@ use std::{
 use amq_protocol::frame::AMQPFrame;
 
 use super::{
-    shared::{Fault, Shared},
-    state::State,
+    shared::{ClientFault, StubShared},
+    state::StubState,
     wire::{FRAME_MAX, Incoming, Wire, first_frame, lock, push_frame},
 };
 
 /// The reason for the end of a client.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum ClientEnd {
     /// The client closed the connection.
     Goodbye,
-    Fault(Fault),
+    Fault(ClientFault),
 }
 
-impl End {
+impl ClientEnd {
     pub(super) fn unsupported(what: impl Into<String>) -> Self {
-        Self::Fault(Fault::Unsupported { what: what.into() })
+        Self::Fault(ClientFault::Unsupported { what: what.into() })
     }
 }
 
-pub(super) struct Client {
-    pub(super) shared: Arc<Shared>,
+pub(super) struct StubClient {
+    pub(super) shared: Arc<StubShared>,
     pub(super) wire: Arc<Wire>,
     /// The number of the connection.
     pub(super) number: u64,
@@ -39,9 +39,9 @@ pub(super) struct Client {
     pub(super) heartbeat: Duration,
 }
 
-impl Client {
+impl StubClient {
     /// Starts the thread of a client. `None` if the stub ends.
-    pub(super) fn start(stream: TcpStream, shared: Arc<Shared>) -> io::Result<Option<JoinHandle<()>>> {
+    pub(super) fn start(stream: TcpStream, shared: Arc<StubShared>) -> io::Result<Option<JoinHandle<()>>> {
         stream.set_nodelay(true)?;
         let wire = Arc::new(Wire::new(stream));
         let Some(number) = shared.state().connected(Arc::clone(&wire)) else { return Ok(None) };
@@ -87,7 +87,7 @@ impl Client {
     }
 
     /// Handles the complete frames in the buffer. Returns their length.
-    fn handle_frames(&mut self, buffer: &[u8]) -> Result<usize, End> {
+    fn handle_frames(&mut self, buffer: &[u8]) -> Result<usize, ClientEnd> {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.state();
         state.counts.reads += u64::from(!buffer.is_empty());
@@ -101,7 +101,7 @@ impl Client {
                     }
                 }
                 Ok(None) => break Ok(used),
-                Err(_) => break Err(End::unsupported("bytes that are no frame")),
+                Err(_) => break Err(ClientEnd::unsupported("bytes that are no frame")),
             }
         };
         // Updated once for all frames, because other threads read the counter while this one is busiest.
@@ -109,7 +109,7 @@ impl Client {
         end
     }
 
-    fn handle(&mut self, state: &mut State, incoming: Incoming) -> Result<(), End> {
+    fn handle(&mut self, state: &mut StubState, incoming: Incoming) -> Result<(), ClientEnd> {
         let frame = match incoming {
             Incoming::Ack { channel, tag, multiple } => return self.ack(state, channel, tag, multiple),
             Incoming::Other(frame) => *frame,
@@ -123,8 +123,8 @@ impl Client {
         }
     }
 
-    fn end(&self, end: End) {
-        if let End::Fault(fault) = end {
+    fn end(&self, end: ClientEnd) {
+        if let ClientEnd::Fault(fault) = end {
             tracing::error!(%fault, "ending a connection");
             self.refuse(&fault);
             // Only the first fault is kept.

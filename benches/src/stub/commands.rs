@@ -9,11 +9,11 @@ use amq_protocol::{
 };
 
 use super::{
-    client::{Client, End},
+    client::{ClientEnd, StubClient},
     delivery::Template,
     jobs::UnknownTag,
-    shared::Fault,
-    state::{Channel, Consumer, State},
+    shared::ClientFault,
+    state::{Channel, Consumer, StubState},
     wire::{FRAME_MAX, lock, push_frame, push_method},
 };
 
@@ -23,13 +23,13 @@ const NOT_ALLOWED: u16 = 530;
 /// The exchange to which workers announce their jobs and clock probes when they start.
 const NOT_JOBS: [&str; 2] = ["leveret.v1.catalogue", "leveret.v1.due"];
 
-impl From<UnknownTag> for End {
+impl From<UnknownTag> for ClientEnd {
     fn from(UnknownTag(tag): UnknownTag) -> Self {
-        Self::Fault(Fault::UnknownTag { tag })
+        Self::Fault(ClientFault::UnknownTag { tag })
     }
 }
 
-impl Client {
+impl StubClient {
     fn answer(&self, channel: u16, method: AMQPClass) {
         push_method(&mut lock(&self.wire.pending), channel, method);
     }
@@ -42,7 +42,7 @@ impl Client {
         self.answer(channel, AMQPClass::Basic(method));
     }
 
-    pub(super) fn greet(&self) -> Result<(), End> {
+    pub(super) fn greet(&self) -> Result<(), ClientEnd> {
         let able = ["publisher_confirms", "basic.nack", "consumer_cancel_notify", "exchange_exchange_bindings"];
         let mut capabilities = FieldTable::default();
         for name in able {
@@ -61,7 +61,7 @@ impl Client {
         Ok(())
     }
 
-    pub(super) fn refuse(&self, fault: &Fault) {
+    pub(super) fn refuse(&self, fault: &ClientFault) {
         self.answer_on_connection(connection::AMQPMethod::Close(connection::Close {
             reply_code: NOT_ALLOWED,
             reply_text: format!("NOT_ALLOWED - {fault}").chars().take(200).collect::<String>().into(),
@@ -70,7 +70,7 @@ impl Client {
         }));
     }
 
-    pub(super) fn command(&mut self, state: &mut State, number: u16, command: AMQPClass) -> Result<(), End> {
+    pub(super) fn command(&mut self, state: &mut StubState, number: u16, command: AMQPClass) -> Result<(), ClientEnd> {
         let command = match command {
             AMQPClass::Connection(command) => return self.on_connection(command),
             AMQPClass::Channel(command) => return self.on_channel(state, number, command),
@@ -93,18 +93,18 @@ impl Client {
         }
     }
 
-    fn on_connection(&mut self, command: connection::AMQPMethod) -> Result<(), End> {
+    fn on_connection(&mut self, command: connection::AMQPMethod) -> Result<(), ClientEnd> {
         use connection::AMQPMethod as Method;
         match command {
             Method::StartOk(start) if start.mechanism.as_str() == "PLAIN" => {
                 let tune = connection::Tune { channel_max: CHANNEL_MAX, frame_max: FRAME_MAX, heartbeat: HEARTBEAT };
                 self.answer_on_connection(Method::Tune(tune));
             }
-            Method::TuneOk(tuned) => self.beat(tuned.heartbeat).map_err(|_| End::Goodbye)?,
+            Method::TuneOk(tuned) => self.beat(tuned.heartbeat).map_err(|_| ClientEnd::Goodbye)?,
             Method::Open(_) => self.answer_on_connection(Method::OpenOk(connection::OpenOk {})),
             Method::Close(_) => {
                 self.answer_on_connection(Method::CloseOk(connection::CloseOk {}));
-                return Err(End::Goodbye);
+                return Err(ClientEnd::Goodbye);
             }
             command => return Err(unsupported(&command)),
         }
@@ -117,9 +117,9 @@ impl Client {
         self.wire.stream.set_read_timeout(Some(self.heartbeat / 2).filter(|pause| !pause.is_zero()))
     }
 
-    fn on_channel(&self, state: &mut State, number: u16, command: channel::AMQPMethod) -> Result<(), End> {
+    fn on_channel(&self, state: &mut StubState, number: u16, command: channel::AMQPMethod) -> Result<(), ClientEnd> {
         use channel::AMQPMethod as Method;
-        let Some(connection) = state.connections.get_mut(&self.number) else { return Err(End::Goodbye) };
+        let Some(connection) = state.connections.get_mut(&self.number) else { return Err(ClientEnd::Goodbye) };
         match command {
             Method::Open(_) => {
                 connection.channels.insert(number, Channel::default());
@@ -147,7 +147,7 @@ impl Client {
         Ok(())
     }
 
-    fn exchange(&self, number: u16, command: exchange::AMQPMethod) -> Result<(), End> {
+    fn exchange(&self, number: u16, command: exchange::AMQPMethod) -> Result<(), ClientEnd> {
         use exchange::AMQPMethod as Method;
         let (nowait, answer) = match command {
             Method::Declare(declare) => (declare.nowait, Method::DeclareOk(exchange::DeclareOk {})),
@@ -160,7 +160,7 @@ impl Client {
         Ok(())
     }
 
-    fn queue(&self, number: u16, command: queue::AMQPMethod) -> Result<(), End> {
+    fn queue(&self, number: u16, command: queue::AMQPMethod) -> Result<(), ClientEnd> {
         use queue::AMQPMethod as Method;
         let (nowait, answer) = match command {
             Method::Declare(declare) => {
@@ -177,7 +177,7 @@ impl Client {
         Ok(())
     }
 
-    fn basic(&self, state: &mut State, number: u16, command: basic::AMQPMethod) -> Result<(), End> {
+    fn basic(&self, state: &mut StubState, number: u16, command: basic::AMQPMethod) -> Result<(), ClientEnd> {
         use basic::AMQPMethod as Method;
         match command {
             Method::Consume(consume) => return self.consume(state, number, consume),
@@ -226,7 +226,7 @@ impl Client {
         push_frame(&mut lock(&self.wire.pending), &AMQPFrame::Header(number, header));
     }
 
-    fn consume(&self, state: &mut State, number: u16, consume: basic::Consume) -> Result<(), End> {
+    fn consume(&self, state: &mut StubState, number: u16, consume: basic::Consume) -> Result<(), ClientEnd> {
         let Some(channel) = self.channel(state, number)? else { return Ok(()) };
         let tag = match consume.consumer_tag {
             tag if tag.as_str().is_empty() => ShortString::from(format!("stub-{}-{number}", self.number)),
@@ -234,7 +234,7 @@ impl Client {
         };
         if consume.queue.as_str() == self.shared.feed.queue {
             if consume.no_ack || channel.consumer.is_some() {
-                return Err(End::unsupported("a consumer without acks, or two of its queue on one channel"));
+                return Err(ClientEnd::unsupported("a consumer without acks, or two of its queue on one channel"));
             }
             let prefetch = if channel.prefetch == 0 { usize::MAX } else { channel.prefetch.into() };
             let template = Template::new(&self.shared.feed, number, &tag);
@@ -247,8 +247,8 @@ impl Client {
         Ok(())
     }
 
-    pub(super) fn ack(&self, state: &mut State, number: u16, tag: u64, multiple: bool) -> Result<(), End> {
-        let State { connections, counts, on_ack, .. } = state;
+    pub(super) fn ack(&self, state: &mut StubState, number: u16, tag: u64, multiple: bool) -> Result<(), ClientEnd> {
+        let StubState { connections, counts, on_ack, .. } = state;
         let Some(channel) = connections.get_mut(&self.number).and_then(|up| up.channels.get_mut(&number)) else {
             return Err(not_open(number));
         };
@@ -263,20 +263,26 @@ impl Client {
         Ok(())
     }
 
-    fn requeue(&self, state: &mut State, number: u16, tags: (u64, bool), requeue: bool) -> Result<(), End> {
+    fn requeue(&self, state: &mut StubState, number: u16, tags: (u64, bool), requeue: bool) -> Result<(), ClientEnd> {
         let (tag, multiple) = tags;
         let Some(channel) = self.channel(state, number)? else { return Ok(()) };
         let mut jobs = Vec::new();
         channel.unacked.settle(tag, multiple, |job| jobs.push(job))?;
         if !requeue && let Some(job) = jobs.first() {
-            return Err(End::Fault(Fault::Rejected { job: *job }));
+            return Err(ClientEnd::Fault(ClientFault::Rejected { job: *job }));
         }
         state.jobs.requeue(jobs);
         Ok(())
     }
 
     /// Handles the header of a published message, which contains the size of its body, or a part of the body.
-    pub(super) fn content(&self, state: &mut State, number: u16, bytes: u64, is_header: bool) -> Result<(), End> {
+    pub(super) fn content(
+        &self,
+        state: &mut StubState,
+        number: u16,
+        bytes: u64,
+        is_header: bool,
+    ) -> Result<(), ClientEnd> {
         let Some(channel) = self.channel(state, number)? else { return Ok(()) };
         channel.missing = if is_header { bytes } else { channel.missing.saturating_sub(bytes) };
         if channel.missing > 0 {
@@ -293,17 +299,17 @@ impl Client {
     }
 
     /// The channel of this client. `None` while it is being closed: its frames are ignored then.
-    fn channel<'a>(&self, state: &'a mut State, number: u16) -> Result<Option<&'a mut Channel>, End> {
+    fn channel<'a>(&self, state: &'a mut StubState, number: u16) -> Result<Option<&'a mut Channel>, ClientEnd> {
         let connection = state.connections.get_mut(&self.number);
         let channel = connection.and_then(|connection| connection.channels.get_mut(&number));
         channel.map(|channel| Some(channel).filter(|channel| !channel.closing)).ok_or_else(|| not_open(number))
     }
 }
 
-fn not_open(channel: u16) -> End {
-    End::unsupported(format!("channel {channel}, which is not open"))
+fn not_open(channel: u16) -> ClientEnd {
+    ClientEnd::unsupported(format!("channel {channel}, which is not open"))
 }
 
-fn unsupported(command: &impl std::fmt::Debug) -> End {
-    End::unsupported(format!("{command:?}"))
+fn unsupported(command: &impl std::fmt::Debug) -> ClientEnd {
+    ClientEnd::unsupported(format!("{command:?}"))
 }

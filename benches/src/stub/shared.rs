@@ -2,12 +2,12 @@
 
 use std::sync::{Mutex, MutexGuard, OnceLock, atomic::AtomicU64};
 
-use super::{delivery::Feed, state::State, wire::lock};
+use super::{delivery::Feed, state::StubState, wire::lock};
 
 /// A forbidden action of a client. The stub ends its connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Fault {
+pub enum ClientFault {
     /// An ack, nack or reject of a delivery tag that is not open on its channel.
     #[error("a client settled the delivery tag {tag}, which is unknown or already settled")]
     UnknownTag {
@@ -29,20 +29,20 @@ pub enum Fault {
 }
 
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct StubShared {
     pub(super) feed: Feed,
     pub(super) acked: AtomicU64,
     /// The first fault.
-    pub(super) fault: OnceLock<Fault>,
-    state: Mutex<State>,
+    pub(super) fault: OnceLock<ClientFault>,
+    state: Mutex<StubState>,
 }
 
-impl Shared {
-    pub(super) fn new(feed: Feed, state: State) -> Self {
+impl StubShared {
+    pub(super) fn new(feed: Feed, state: StubState) -> Self {
         Self { feed, acked: AtomicU64::new(0), fault: OnceLock::new(), state: Mutex::new(state) }
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, StubState> {
         lock(&self.state)
     }
 

@@ -34,7 +34,7 @@ pub struct Counts {
     pub reads: u64,
 }
 
-pub(super) struct State {
+pub(super) struct StubState {
     pub(super) jobs: Jobs,
     pub(super) counts: Counts,
     pub(super) on_ack: Box<dyn FnMut(u64) + Send>,
@@ -74,7 +74,7 @@ pub(super) struct Consumer {
     pub(super) template: Template,
 }
 
-impl State {
+impl StubState {
     pub(super) fn new(jobs: u64, on_ack: Box<dyn FnMut(u64) + Send>) -> Self {
         let (counts, connections) = (Counts::default(), BTreeMap::new());
         Self { jobs: Jobs::new(jobs), counts, on_ack, connections, next_connection: 0, stopping: false }
@@ -168,7 +168,7 @@ fn close() -> AMQPClass {
     AMQPClass::Channel(channel::AMQPMethod::Close(close))
 }
 
-impl fmt::Debug for State {
+impl fmt::Debug for StubState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { jobs, counts, connections, .. } = self;
         f.debug_struct("State").field("jobs", jobs).field("counts", counts).field("connections", connections).finish()

@@ -59,7 +59,7 @@ async fn settled(channel: &Channel) {
     channel.basic_qos(1, BasicQosOptions::default()).await.unwrap();
 }
 
-async fn fault(stub: &Stub) -> Fault {
+async fn fault(stub: &Stub) -> ClientFault {
     let watch = async {
         loop {
             match stub.acked() {
@@ -107,7 +107,7 @@ async fn an_ack_of_a_tag_that_is_not_open_is_a_fault_that_every_later_call_retur
         take(&mut consumer, 3).await;
         ack(&channel, 2, true).await;
         ack(&channel, tag, multiple).await;
-        let expected = Fault::UnknownTag { tag };
+        let expected = ClientFault::UnknownTag { tag };
         assert_eq!(fault(&stub).await, expected);
         assert_eq!(stub.acked(), Err(expected.clone()));
         assert_eq!(stub.finish(), Err(expected));
@@ -120,7 +120,7 @@ async fn a_job_rejected_for_good_is_a_fault() {
     let (_connection, channel) = connect(&stub).await;
     take(&mut consume(&channel, "fed", 2).await, 2).await;
     channel.basic_nack(2, BasicNackOptions { multiple: false, requeue: false }).await.unwrap();
-    assert_eq!(fault(&stub).await, Fault::Rejected { job: 1 });
+    assert_eq!(fault(&stub).await, ClientFault::Rejected { job: 1 });
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,7 +46,7 @@ with exit code 4.
 
 Examples:
   leveret publish email.send --payload '{\"to\": \"ada@example.com\"}'   publishes a job
-  leveret queues                                        shows the queues with their jobs and consumers
+  leveret queues                                        shows queues with their jobs and consumers
   leveret dead list --direct --queue email              lists dead letters with their errors
   leveret dead replay --direct --queue email            publishes them again
   leveret doctor --management-url http://mq:15672       finds faults of the broker's setup

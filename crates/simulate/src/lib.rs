@@ -26,6 +26,6 @@ mod outcome;
 mod pool;
 
 pub use autoscaler::Autoscaler;
-pub use load::{Arrivals, Job, Load, Peak, Retry, Service};
+pub use load::{Arrivals, Job, Load, Peak, RetryDelays, Service};
 pub use model::{System, Workers, run};
-pub use outcome::{Outcome, Spread};
+pub use outcome::{Histogram, Outcome};

@@ -25,7 +25,7 @@ pub struct Load {
     /// The share of attempts that fail, 0 to 1.
     pub failures: f64,
     /// The delays of retries.
-    pub retry: Retry,
+    pub retry: RetryDelays,
 }
 
 /// Random, independent arrivals (a Poisson process), with a backlog at the start and a peak.
@@ -103,7 +103,7 @@ impl Service {
 
 /// Exponential delays with full jitter, like `RetryPolicy::exponential`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Retry {
+pub struct RetryDelays {
     /// The upper limit of the first delay, in seconds.
     pub base: f64,
     /// The longest delay, in seconds.
@@ -112,13 +112,13 @@ pub struct Retry {
     pub attempts: u32,
 }
 
-impl Default for Retry {
+impl Default for RetryDelays {
     fn default() -> Self {
         Self { base: 3.2, cap: 3_276.8, attempts: 20 }
     }
 }
 
-impl Retry {
+impl RetryDelays {
     fn delay(&self, attempt: u32, rng: &mut Rng) -> f64 {
         (self.base * 2_f64.powi(attempt.saturating_sub(1).min(1_000).cast_signed())).min(self.cap) * rng.f64()
     }
@@ -202,7 +202,7 @@ mod tests {
         let load = Load { arrivals: Arrivals::steady(100.0), failures: 0.2, ..Load::default() };
         let attempts: usize = load.jobs(1_000.0, 1).map(|job| job.delays.len() + 1).sum();
         near(attempts as f64, 100_000.0 / 0.8);
-        let never = Load { failures: 1.0, retry: Retry { attempts: 5, ..Retry::default() }, ..load };
+        let never = Load { failures: 1.0, retry: RetryDelays { attempts: 5, ..RetryDelays::default() }, ..load };
         assert!(never.jobs(10.0, 1).all(|job| job.dies && job.delays.len() == 4));
         let longest = never.jobs(1_000.0, 1).map(|job| job.delays[3]).fold(0.0, f64::max);
         assert!(longest > 3.2 * 7.9 && longest <= 3.2 * 8.0, "{longest}");

@@ -61,7 +61,7 @@ pub fn run(system: &System, jobs: impl Iterator<Item = Job>) -> Outcome {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum What {
+enum EventKind {
     /// A job is ready in the queue.
     Ready(JobNumber),
     /// An attempt has ended in this worker.
@@ -76,7 +76,7 @@ enum What {
 
 /// An event with its time. The order is reversed, because the heap returns the greatest first.
 #[derive(Clone, Copy, Debug)]
-struct Event(f64, What);
+struct Event(f64, EventKind);
 
 impl PartialEq for Event {
     fn eq(&self, other: &Self) -> bool {
@@ -140,7 +140,7 @@ impl<I: Iterator<Item = Job>> Model<I> {
         (0..count).for_each(|_| pool.add_worker());
         let mut events = BinaryHeap::new();
         if system.autoscaler.is_some() {
-            events.push(Event(0.0, What::Look));
+            events.push(Event(0.0, EventKind::Look));
         }
         Self {
             system: *system,
@@ -165,7 +165,7 @@ impl<I: Iterator<Item = Job>> Model<I> {
     }
 
     /// The next event: the arrival of a job or a scheduled event. `None` once all jobs have ended.
-    fn next_event(&mut self) -> Option<(f64, Option<What>)> {
+    fn next_event(&mut self) -> Option<(f64, Option<EventKind>)> {
         let comes = self.coming.peek().map(|job| job.at);
         if comes.is_none() && self.live.len() == self.free.len() {
             return None;
@@ -187,17 +187,17 @@ impl<I: Iterator<Item = Job>> Model<I> {
         self.now = now;
     }
 
-    fn happen(&mut self, what: Option<What>) {
+    fn happen(&mut self, what: Option<EventKind>) {
         match what {
             None => self.come(),
-            Some(What::Due(number)) => {
+            Some(EventKind::Due(number)) => {
                 self.live[number].since = self.now;
                 self.queue_up(number);
             }
-            Some(What::Ready(number)) => self.ready.push_back(number),
-            Some(What::Ended(number, worker)) => self.end(number, worker),
-            Some(What::Look) => self.look(),
-            Some(What::Joined) => {
+            Some(EventKind::Ready(number)) => self.ready.push_back(number),
+            Some(EventKind::Ended(number, worker)) => self.end(number, worker),
+            Some(EventKind::Look) => self.look(),
+            Some(EventKind::Joined) => {
                 self.joining -= 1;
                 self.pool.add_worker();
             }
@@ -231,7 +231,7 @@ impl<I: Iterator<Item = Job>> Model<I> {
         self.leader_until = self.leader_until.max(self.now) + work;
         self.leader_worked += work;
         let ready = self.leader_until.max(self.now + self.system.latency);
-        self.events.push(Event(ready, What::Ready(number)));
+        self.events.push(Event(ready, EventKind::Ready(number)));
     }
 
     fn deliver(&mut self) {
@@ -250,7 +250,7 @@ impl<I: Iterator<Item = Job>> Model<I> {
     fn start(&mut self, number: JobNumber, worker: usize) {
         let live = &self.live[number];
         self.outcome.waits.add(self.now - live.since);
-        self.events.push(Event(self.now + live.job.service, What::Ended(number, worker)));
+        self.events.push(Event(self.now + live.job.service, EventKind::Ended(number, worker)));
     }
 
     fn end(&mut self, number: JobNumber, worker: usize) {
@@ -260,7 +260,7 @@ impl<I: Iterator<Item = Job>> Model<I> {
         if let Some(delay) = live.job.delays.get(live.failures) {
             live.failures += 1;
             self.outcome.retried += 1;
-            self.events.push(Event(self.now + delay, What::Due(number)));
+            self.events.push(Event(self.now + delay, EventKind::Due(number)));
         } else {
             let ended = if live.job.dies { &mut self.outcome.dead } else { &mut self.outcome.succeeded };
             *ended += 1;
@@ -277,7 +277,7 @@ impl<I: Iterator<Item = Job>> Model<I> {
         let wanted = decisions.decide(self.now, workers, self.ready.len() as u64, self.ended);
         for _ in workers..wanted {
             self.joining += 1;
-            self.events.push(Event(self.now + settings.start_up, What::Joined));
+            self.events.push(Event(self.now + settings.start_up, EventKind::Joined));
         }
         for _ in wanted..workers {
             for number in self.pool.remove_worker().into_iter().rev() {
@@ -286,7 +286,7 @@ impl<I: Iterator<Item = Job>> Model<I> {
             }
         }
         self.outcome.workers.0 = self.outcome.workers.0.max(wanted);
-        self.events.push(Event(self.now + settings.interval, What::Look));
+        self.events.push(Event(self.now + settings.interval, EventKind::Look));
     }
 
     fn finish(mut self) -> Outcome {

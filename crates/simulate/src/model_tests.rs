@@ -1,7 +1,7 @@
 //! Compares the model with exact results of queueing theory.
 
 use super::*;
-use crate::load::{Arrivals, Load, Peak, Retry, Service};
+use crate::load::{Arrivals, Load, Peak, RetryDelays, Service};
 
 /// One job at a time, without latency of the broker.
 fn ideal(workers: u32, concurrency: u32) -> System {
@@ -69,7 +69,7 @@ fn jobs_that_wait_in_a_worker_wait_longer_than_jobs_in_the_queue() {
 
 #[test]
 fn a_failed_job_returns_and_one_that_always_fails_dies() {
-    let retry = Retry { attempts: 3, ..Retry::default() };
+    let retry = RetryDelays { attempts: 3, ..RetryDelays::default() };
     let load = Load { arrivals: Arrivals::steady(10.0), service: Service::fixed(0.01), failures: 0.5, retry };
     let outcome = run(&ideal(1, 4), load.jobs(10_000.0, 1));
     let jobs = (outcome.succeeded + outcome.dead) as f64;

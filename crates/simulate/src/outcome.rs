@@ -4,7 +4,7 @@
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// The waits of attempts: from publish, or from the end of a delay, to the start.
-    pub waits: Spread,
+    pub waits: Histogram,
     /// The end of the last attempt.
     pub ended: f64,
     /// Succeeded jobs.
@@ -27,7 +27,7 @@ pub struct Outcome {
 
 /// A histogram of numbers, accurate to 1 %.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Spread {
+pub struct Histogram {
     /// The counts of the buckets, which grow by 1 % from [`SMALLEST`] on.
     counts: Vec<u64>,
     count: u64,
@@ -39,7 +39,7 @@ pub struct Spread {
 const SMALLEST: f64 = 1e-4;
 const STEP: f64 = 1.01;
 
-impl Spread {
+impl Histogram {
     /// Adds a number.
     pub fn add(&mut self, number: f64) {
         let step = if number <= SMALLEST { 0 } else { (number / SMALLEST).log(STEP).ceil() as usize };
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn quantiles_are_right_to_one_percent() {
-        let mut spread = Spread::default();
+        let mut spread = Histogram::default();
         assert_eq!((spread.quantile(0.5), spread.mean(), spread.largest()), (0.0, 0.0, 0.0));
         (1..=10_000).for_each(|number| spread.add(f64::from(number) / 1_000.0));
         for (share, wanted) in [(0.5, 5.0), (0.95, 9.5), (0.999, 9.99), (1.0, 10.0)] {
@@ -99,7 +99,7 @@ mod tests {
             assert!((seen / wanted - 1.0).abs() < 0.0101, "{share}: {seen}");
         }
         assert!((spread.mean() - 5.0005).abs() < 1e-9 && spread.count() == 10_000);
-        let mut none = Spread::default();
+        let mut none = Histogram::default();
         none.add(0.0);
         assert_eq!(none.quantile(0.99), 0.0);
     }

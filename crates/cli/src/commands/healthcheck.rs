@@ -61,7 +61,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Answer {
+struct HealthAnswer {
     well: bool,
     reason: String,
 }
@@ -73,7 +73,7 @@ impl Arguments {
         format!("http://{address}/{}", if self.ready { "readyz" } else { "livez" })
     }
 
-    fn ask(&self) -> Result<Answer, anyhow::Error> {
+    fn ask(&self) -> Result<HealthAnswer, anyhow::Error> {
         let url = self.url();
         let config = Agent::config_builder()
             .timeout_global(Some(self.timeout))
@@ -85,7 +85,7 @@ impl Arguments {
         let mut response = agent.get(&url).call().map_err(|error| anyhow!("{url} does not answer: {error}"))?;
         let well = response.status().is_success();
         let reason = response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_string();
-        Ok(Answer { well, reason: reason.with_context(|| format!("{url} does not answer with text"))? })
+        Ok(HealthAnswer { well, reason: reason.with_context(|| format!("{url} does not answer with text"))? })
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
     fn a_healthy_process_is_reported_as_such() {
         let (address, served) = process("HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nok\n");
         let answer = check(&address, false).ask().unwrap();
-        assert_eq!(answer, Answer { well: true, reason: "ok\n".to_owned() });
+        assert_eq!(answer, HealthAnswer { well: true, reason: "ok\n".to_owned() });
         assert_eq!(served.join().unwrap(), "GET /livez HTTP/1.1");
     }
 
@@ -130,7 +130,7 @@ mod tests {
         let refusal = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 9\r\nconnection: close\r\n\r\ndraining\n";
         let (address, served) = process(refusal);
         let answer = check(&address, true).ask().unwrap();
-        assert_eq!(answer, Answer { well: false, reason: "draining\n".to_owned() });
+        assert_eq!(answer, HealthAnswer { well: false, reason: "draining\n".to_owned() });
         assert_eq!(served.join().unwrap(), "GET /readyz HTTP/1.1");
     }
 

@@ -49,18 +49,18 @@ enum Command {
     /// Lists jobs, the newest first
     List(List),
     /// Shows a job, with its timeline and its result
-    Show(One),
+    Show(SingleJob),
     /// Waits for the end of a job, then shows it
     Wait(Wait),
     /// Cancels a waiting or running job
-    Cancel(One),
+    Cancel(SingleJob),
     /// Runs a dead-lettered job again
-    Retry(One),
+    Retry(SingleJob),
 }
 
 #[derive(Args)]
 #[command(mut_args(hidden_if_of_workers))]
-struct Common {
+struct JobsOptions {
     #[command(flatten)]
     store: StoreArguments,
 
@@ -99,11 +99,11 @@ struct List {
     after: Option<Cursor>,
 
     #[command(flatten)]
-    common: Common,
+    common: JobsOptions,
 }
 
 #[derive(Args)]
-struct One {
+struct SingleJob {
     /// The job's id
     id: String,
 
@@ -111,7 +111,7 @@ struct One {
     actor: ActorArguments,
 
     #[command(flatten)]
-    common: Common,
+    common: JobsOptions,
 }
 
 #[derive(Args)]
@@ -124,13 +124,13 @@ struct Wait {
     timeout: Duration,
 
     #[command(flatten)]
-    common: Common,
+    common: JobsOptions,
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     match arguments.command {
         Command::List(arguments) => list(arguments).await,
-        Command::Show(One { id, common, .. }) => {
+        Command::Show(SingleJob { id, common, .. }) => {
             let task = common.services().await?.task(&id).await.map_err(failure)?;
             show(&task, common.output)?;
             Ok(Exit::Success)
@@ -138,7 +138,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Wait(Wait { id, timeout, common }) => {
             wait(&common.services().await?, &id, timeout, common.output).await
         }
-        Command::Cancel(One { id, actor, common }) => {
+        Command::Cancel(SingleJob { id, actor, common }) => {
             reach(&common.config).await?.close().await;
             let was = common.services().await?.cancel(&id, &actor.actor).await;
             refused(was, |was| {
@@ -149,7 +149,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
                 done(&common, &json!({ "id": id, "was": was }), said)
             })
         }
-        Command::Retry(One { id, actor, common }) => {
+        Command::Retry(SingleJob { id, actor, common }) => {
             reach(&common.config).await?.close().await;
             let retried = common.services().await?.retry(&id, &actor.actor).await;
             refused(retried, |()| {
@@ -191,7 +191,7 @@ async fn list(arguments: List) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-impl Common {
+impl JobsOptions {
     async fn services(&self) -> Result<Services, Failure> {
         let store = self.store.open().await?;
         let broker = Broker::amqp(self.config.clone()).map_err(|error| Failure::Usage(error.into()))?;
@@ -199,7 +199,7 @@ impl Common {
     }
 }
 
-fn done(common: &Common, document: &serde_json::Value, said: &str) -> anyhow::Result<()> {
+fn done(common: &JobsOptions, document: &serde_json::Value, said: &str) -> anyhow::Result<()> {
     match common.output {
         Format::Json => print_json(document),
         Format::Table => print(&format!("{said}\n")),

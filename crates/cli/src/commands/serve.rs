@@ -51,7 +51,7 @@ pub(crate) struct Arguments {
     redact: Vec<String>,
 
     #[command(flatten)]
-    kept: Kept,
+    kept: RetentionArguments,
 
     #[command(flatten)]
     config: Config,
@@ -63,7 +63,7 @@ pub(crate) struct Arguments {
 /// Retention times of the store.
 #[derive(Args)]
 #[command(mut_args(leveret::setting))]
-struct Kept {
+struct RetentionArguments {
     /// Retention of completed jobs
     #[arg(long, env = "LEVERET_KEEP_SUCCEEDED", value_parser = leveret::duration, default_value = "24h", value_name = "DURATION")]
     keep_succeeded: Duration,
@@ -99,7 +99,7 @@ Examples:
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let tokens = tokens(arguments.tokens_file.as_deref(), arguments.tokens.as_deref())?;
-    let Kept { keep_succeeded, keep_failed, keep_cancelled, keep_letters } = arguments.kept;
+    let RetentionArguments { keep_succeeded, keep_failed, keep_cancelled, keep_letters } = arguments.kept;
     let retention = Retention {
         succeeded: keep_succeeded,
         dead: keep_failed,

@@ -42,7 +42,7 @@ struct Export {
 
     /// Output format
     #[arg(long, value_enum, default_value = "definitions")]
-    format: Form,
+    format: ExportFormat,
 
     /// Vhost; by default that of `AMQP_URL`
     #[arg(long, value_name = "NAME")]
@@ -61,7 +61,7 @@ struct Export {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
+enum ExportFormat {
     /// RabbitMQ's definitions, for `load_definitions` and `rabbitmqctl import_definitions`
     Definitions,
     /// Resources of RabbitMQ's messaging topology operator
@@ -91,7 +91,7 @@ Examples:
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let Command::Export(export) = arguments.command;
-    if export.users && export.format == Form::Keda {
+    if export.users && export.format == ExportFormat::Keda {
         return Err(Failure::Usage(anyhow!("--users requires the format definitions or k8s: KEDA has no users")));
     }
     let vhost = match &export.vhost {
@@ -100,9 +100,9 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     };
     let scope = ExportScope::find(&export.config, export.queues, vhost).await?;
     print_document(&match export.format {
-        Form::Definitions => definitions::written(&scope, export.users),
-        Form::K8s => kubernetes::written(&scope, export.users, &export.cluster),
-        Form::Keda => keda::written(&scope, &export.scaling),
+        ExportFormat::Definitions => definitions::written(&scope, export.users),
+        ExportFormat::K8s => kubernetes::written(&scope, export.users, &export.cluster),
+        ExportFormat::Keda => keda::written(&scope, &export.scaling),
     }?)?;
     Ok(Exit::Success)
 }

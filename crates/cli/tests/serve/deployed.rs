@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     readme::takes_tasks,
-    stage::{LONG, Moment, Place, work_on},
+    stage::{LONG, Moment, ServerSetup, work_on},
 };
 
 /// A node that has imported these definitions.
@@ -113,7 +113,7 @@ impl Request {
 async fn with_the_definitions_each_program_works_as_its_own_user() {
     let (deployment, folder) = (Deployment::get().await, tempfile::tempdir().unwrap());
     let (running, done) = work_on("email", &deployment.url("worker"), TopologyMode::Verify).await;
-    let mut place = Place::new(deployment.url("server"), folder.path().join("leveret.db").display().to_string());
+    let mut place = ServerSetup::new(deployment.url("server"), folder.path().join("leveret.db").display().to_string());
     place.topology = TopologyMode::Verify;
     let _server = place.serve().await;
     takes_tasks(&place.client()).await;

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::{
     client::Client,
-    stage::{LONG, Place, work},
+    stage::{LONG, ServerSetup, work},
 };
 
 const SUBMITTERS: usize = 4;
@@ -93,7 +93,7 @@ fn submit(client: &Client, seen: &Seen) {
 async fn an_accepted_task_is_done_and_known_to_be_whatever_is_killed() {
     let (node, postgres) = tokio::join!(Node::start(NodeOptions::default()), Postgres::start());
     let (running, done) = work(&node.url(), TopologyMode::Declare).await;
-    let place = Place::new(node.url(), postgres.database().await);
+    let place = ServerSetup::new(node.url(), postgres.database().await);
     let server = place.serve().await;
     let load = Load::start(&place.client());
     load.goes_on().await;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Client,
-    stage::{LONG, Place, QUEUE, work},
+    stage::{LONG, QUEUE, ServerSetup, work},
 };
 
 const SETTINGS: &str = include_str!("../../../../docs/src/settings.md");
@@ -55,7 +55,7 @@ async fn the_rights_of_the_readme_are_enough_for_the_server() {
     let vhost = shared_node().await.vhost().await;
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("leveret.db").display().to_string();
-    let mut place = Place::new(user(&vhost, "set-up").await, store);
+    let mut place = ServerSetup::new(user(&vhost, "set-up").await, store);
     let (running, _) = work(&place.amqp_url, TopologyMode::Declare).await;
     let server = place.serve().await;
     running.stop().await.unwrap();

@@ -54,14 +54,14 @@ pub(crate) async fn work_on(queue: &str, url: &str, topology: TopologyMode) -> (
 
 /// The settings of a server process.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct ServerSetup {
     pub(crate) address: String,
     pub(crate) amqp_url: String,
     pub(crate) store: String,
     pub(crate) topology: TopologyMode,
 }
 
-impl Place {
+impl ServerSetup {
     pub(crate) fn new(amqp_url: String, store: String) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         Self { address, amqp_url, store, topology: TopologyMode::Declare }

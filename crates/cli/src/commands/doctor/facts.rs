@@ -33,7 +33,7 @@ pub(super) struct Facts {
     /// The result of comparing each exchange of the plans.
     pub(super) exchanges: BTreeMap<String, Result<(), Refusal>>,
     /// The state of each queue of the plans.
-    pub(super) queues: BTreeMap<String, Result<Seen, Refusal>>,
+    pub(super) queues: BTreeMap<String, Result<QueueState, Refusal>>,
     pub(super) rights: Vec<Right>,
     /// Dead letters by job queue, for job queues that have a dead-letter queue.
     pub(super) dead_letters: BTreeMap<String, Result<DeadLetters, Refusal>>,
@@ -103,7 +103,7 @@ impl ScheduleQueue {
 
 /// An existing queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct QueueState {
     pub(super) ready: u32,
     pub(super) consumers: u32,
     /// The result of comparing it with its plan.
@@ -233,7 +233,7 @@ impl Facts {
     }
 
     /// The queue of this name, if it exists and is visible.
-    pub(super) fn seen(&self, queue: &str) -> Option<&Seen> {
+    pub(super) fn seen(&self, queue: &str) -> Option<&QueueState> {
         self.queues.get(queue)?.as_ref().ok()
     }
 }
@@ -284,7 +284,7 @@ pub(super) mod healthy {
             listing.queues.extend(plan.queues.iter().map(queue));
             listing.bindings.extend(plan.bindings.iter().map(route));
         }
-        let seen = Seen { ready: 0, consumers: 1, compared: Ok(()) };
+        let seen = QueueState { ready: 0, consumers: 1, compared: Ok(()) };
         facts.queues = listing.queues.keys().map(|name| (name.clone(), Ok(seen.clone()))).collect();
         facts.exchanges = listing.exchanges.keys().map(|name| (name.clone(), Ok(()))).collect();
         facts.rights.push(Right { kind: RightKind::Read, name: "email".into(), had: Ok(()) });

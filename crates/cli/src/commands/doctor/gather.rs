@@ -22,8 +22,8 @@ use tokio::{
 use super::{
     arguments::Arguments,
     facts::{
-        BrokerIdentity, DeadLetters, Facts, JobQueue, Listing, Right, RightKind, Route, ScheduleQueue, Seen, View,
-        as_listed, bound_queues, schedules,
+        BrokerIdentity, DeadLetters, Facts, JobQueue, Listing, QueueState, Right, RightKind, Route, ScheduleQueue,
+        View, as_listed, bound_queues, schedules,
     },
 };
 use crate::{
@@ -193,10 +193,10 @@ async fn compare(probe: &mut Probe, facts: &mut Facts) {
     }
 }
 
-async fn see(probe: &mut Probe, plan: &QueuePlan) -> Result<Seen, Refusal> {
+async fn see(probe: &mut Probe, plan: &QueuePlan) -> Result<QueueState, Refusal> {
     let depth = probe.depth(&plan.name).await?;
     let compared = if plan.adopted { Ok(()) } else { probe.compare_queue(plan).await };
-    Ok(Seen { ready: depth.ready, consumers: depth.consumers, compared })
+    Ok(QueueState { ready: depth.ready, consumers: depth.consumers, compared })
 }
 
 /// The rights of a worker: it reads its queues and their suspect queues, and writes jobs, dead letters and delays.

@@ -3,7 +3,7 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use clap::Args;
-use leveret_simulate::{Arrivals, Autoscaler, Load, Peak, Retry, Service, System, Workers};
+use leveret_simulate::{Arrivals, Autoscaler, Load, Peak, RetryDelays, Service, System, Workers};
 
 use crate::output::Format;
 
@@ -156,8 +156,11 @@ impl Arguments {
         let p50 = self.p50.as_secs_f64();
         let service = self.p95.map_or(Service::fixed(p50), |p95| Service::from_quantiles(p50, p95.as_secs_f64()));
         let peak = |rate| Peak { rate, from: self.peak_from.as_secs_f64(), lasts: self.peak_for.as_secs_f64() };
-        let retry =
-            Retry { base: self.retry_base.as_secs_f64(), cap: self.retry_cap.as_secs_f64(), attempts: self.attempts };
+        let retry = RetryDelays {
+            base: self.retry_base.as_secs_f64(),
+            cap: self.retry_cap.as_secs_f64(),
+            attempts: self.attempts,
+        };
         let arrivals = Arrivals { rate: self.rate, backlog: self.backlog, peak: self.peak.map(peak) };
         Load { arrivals, service, failures: self.failures, retry }
     }

@@ -142,7 +142,7 @@ mod tests {
     use super::{
         super::{
             super::{
-                facts::{Seen, View, healthy},
+                facts::{QueueState, View, healthy},
                 finding::Level,
             },
             spoiled::{assert_says, finding, findings},
@@ -200,7 +200,7 @@ mod tests {
             let compared = Err(Refusal::Mismatch(words.into()));
             let (level, said) = finding(check, |facts| {
                 facts.view = View::NotAsked;
-                facts.queues.insert("email".into(), Ok(Seen { ready: 0, consumers: 1, compared }));
+                facts.queues.insert("email".into(), Ok(QueueState { ready: 0, consumers: 1, compared }));
             });
             assert_eq!(level, Level::Problem);
             assert_says(&said, &["queue email", wanted, "Queue::existing"]);

@@ -3,7 +3,7 @@
 use leveret::schedule::Token;
 
 use super::super::{
-    facts::{DeadLetters, Facts, JobQueue, Listing, ScheduleQueue, Seen},
+    facts::{DeadLetters, Facts, JobQueue, Listing, QueueState, ScheduleQueue},
     finding::{Check, Finding, Level, counted, some_of},
 };
 
@@ -40,8 +40,8 @@ fn consumers(facts: &Facts, queue: &JobQueue) -> Vec<Finding> {
         .collect()
 }
 
-fn consumed(name: &str, seen: &Seen) -> Finding {
-    let Seen { ready, consumers, .. } = seen;
+fn consumed(name: &str, seen: &QueueState) -> Finding {
+    let QueueState { ready, consumers, .. } = seen;
     let subject = format!("queue {name}");
     let remedy =
         "start a worker with a handler for this queue; the /readyz of a running worker states why it does not consume";
@@ -55,7 +55,7 @@ fn consumed(name: &str, seen: &Seen) -> Finding {
     }
 }
 
-fn led(schedule: &ScheduleQueue, seen: &Seen) -> Finding {
+fn led(schedule: &ScheduleQueue, seen: &QueueState) -> Finding {
     let subject = format!("schedule {}", schedule.schedule);
     if seen.consumers == 0 {
         return Finding::warning(Check::Consumers, subject, "no worker has it, so its job is not published")
@@ -213,7 +213,7 @@ mod tests {
     };
 
     fn see(facts: &mut Facts, queue: &str, ready: u32, consumers: u32) {
-        facts.queues.insert(queue.into(), Ok(Seen { ready, consumers, compared: Ok(()) }));
+        facts.queues.insert(queue.into(), Ok(QueueState { ready, consumers, compared: Ok(()) }));
     }
 
     #[test]

@@ -88,7 +88,7 @@ mod tests {
     use super::{
         super::{
             super::{
-                facts::{ScheduleQueue, Seen, View},
+                facts::{QueueState, ScheduleQueue, View},
                 finding::Level,
             },
             spoiled::{assert_says, finding, findings},
@@ -117,7 +117,9 @@ mod tests {
     fn missing_parts_of_a_schedule_are_reported_with_its_name() {
         let (level, said) = finding(check, |facts| {
             facts.schedules.push(ScheduleQueue::new("digest", &facts.topology()));
-            facts.queues.insert("leveret.v1.schedules".into(), Ok(Seen { ready: 0, consumers: 0, compared: Ok(()) }));
+            facts
+                .queues
+                .insert("leveret.v1.schedules".into(), Ok(QueueState { ready: 0, consumers: 0, compared: Ok(()) }));
             facts.queues.insert("leveret.v1.schedule.digest".into(), Err(Refusal::Missing));
         });
         assert_eq!(level, Level::Problem);
