@@ -1,4 +1,4 @@
-//! Nothing that ships depends on benchmarks, tests or documentation.
+//! Nothing that ships depends on benchmarks, tests or documentation, and these are not published.
 
 use std::{path::PathBuf, process::Command};
 
@@ -18,6 +18,8 @@ struct Metadata {
 struct Package {
     name: String,
     manifest_path: PathBuf,
+    /// The registries it may be published to. An empty list forbids publishing.
+    publish: Option<Vec<String>>,
     dependencies: Vec<Dependency>,
 }
 
@@ -59,4 +61,11 @@ fn nothing_that_ships_depends_on_benchmarks_tests_or_documentation() {
         }
     }
     assert!(edges.is_empty(), "{}", edges.join("\n"));
+}
+
+#[test]
+fn benchmarks_tests_and_documentation_are_not_published() {
+    for package in packages().iter().filter(|package| package.is_tool()) {
+        assert_eq!(package.publish.as_deref(), Some([].as_slice()), "{}: set publish.workspace = true", package.name);
+    }
 }
