@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use leveret::{
-    reader::{Batch, QueueReader, Source, ReadMessage},
+    reader::{Batch, QueueReader, ReadMessage, Source},
     topology::STATUS_KEPT,
 };
 use leveret_store::{Retention, Store};

@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use leveret::{
     Broker,
     catalogue::Catalogue,
-    reader::{Batch, QueueReader, Source, ReadMessage},
+    reader::{Batch, QueueReader, ReadMessage, Source},
 };
 use leveret_store::Letter;
 use serde::Serialize;

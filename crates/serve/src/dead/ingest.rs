@@ -6,8 +6,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use leveret::{
     Broker,
     catalogue::Catalogue,
-    status_update::StatusUpdate,
     reader::{Batch, QueueReader, Source},
+    status_update::StatusUpdate,
 };
 use leveret_store::{DeadSource, NewDead, Store};
 use tokio::{sync::Mutex, task::JoinSet, time::sleep};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use leveret_store::{ReplayLease, Replay, Store};
+use leveret_store::{Replay, ReplayLease, Store};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout_at},

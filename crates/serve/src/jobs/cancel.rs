@@ -1,7 +1,7 @@
 //! Cancels a waiting or running job.
 
 use leveret::status_update::{StatusUpdate, Step};
-use leveret_store::{By, TrackedJob, JobState};
+use leveret_store::{By, JobState, TrackedJob};
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -37,7 +37,12 @@ impl Services {
         run_detached(self.clone().publish_cancel(job, actor.to_owned(), reservation)).await
     }
 
-    async fn publish_cancel(self, job: TrackedJob, actor: String, reservation: Reservation) -> Result<CancelledWhile, Error> {
+    async fn publish_cancel(
+        self,
+        job: TrackedJob,
+        actor: String,
+        reservation: Reservation,
+    ) -> Result<CancelledWhile, Error> {
         // The audit log comes first: it must have every cancellation, and may have some that failed.
         let by = By { actor: &actor, at: now_ms() };
         self.store.audit(by, "cancel", &json!({ "job": job.id })).await?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use leveret::status_update::{StatusUpdate, Step};
-use leveret_store::{By, DeadFilter, DeadLetter, DeadState, TrackedJob, Letter, Selection, JobState};
+use leveret_store::{By, DeadFilter, DeadLetter, DeadState, JobState, Letter, Selection, TrackedJob};
 use tokio::time::{Instant, sleep};
 
 use super::{error::Error, task::Status};

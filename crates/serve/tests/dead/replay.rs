@@ -13,7 +13,7 @@ use leveret_serve::dead::{
     edit::CheckedAgainst,
     replay::{ReplayOptions, ReplayProgress},
 };
-use leveret_store::{By, DeadFilter, DeadSource, DeadState, ReplayLease, NewDead, Selection, JobState};
+use leveret_store::{By, DeadFilter, DeadSource, DeadState, JobState, NewDead, ReplayLease, Selection};
 use tokio_util::sync::CancellationToken;
 
 use crate::stage::{Charge, Stage, all, any};

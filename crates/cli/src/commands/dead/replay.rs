@@ -8,22 +8,23 @@ use indicatif::ProgressBar;
 use leveret::{Broker, Config, catalogue::Catalogue};
 use leveret_serve::dead::{
     DeadLetterService,
-    edit::CheckedAgainst,
     replay::{ReplayOptions, ReplayProgress, ReplaySummary},
 };
 use leveret_store::Selection;
 
 use super::{
     super::shared::{ActorArguments, StoreArguments, bar, broker, catalogue, contents, hidden_if_of_workers},
-    Chosen, changed, direct, failure,
+    direct,
+    outcome::{changed, failure, report_unchecked},
+    selection::Chosen,
 };
-use crate::output::{Exit, Failure, Format, one_line, print, print_json, tell};
+use crate::output::{Exit, Failure, Format, one_line, print, print_json};
 
 /// Publishes dead letters to their queues again
 ///
-/// They keep their ids, payloads and headers, and begin with their first attempt. Each is published and confirmed before
-/// it is marked; interrupted at any moment, a replay goes on with --resume, or by itself where a server runs, and at worst
-/// some are published twice, under the same id.
+/// The jobs keep their ids, payloads and headers, and start with attempt 1. Each is published and confirmed before it is
+/// marked as replayed. An interrupted replay continues with --resume, or by itself where a server runs; at worst some jobs
+/// are published twice, with the same id.
 #[derive(Args)]
 #[command(mut_args(hidden_if_of_workers))]
 pub(super) struct Replay {
@@ -36,46 +37,46 @@ pub(super) struct Replay {
     #[command(flatten)]
     actor: ActorArguments,
 
-    /// With another payload, from a file or `-` for standard input; checked against the job's schema. For one letter
+    /// New payload for a single dead letter, from a file or `-` for standard input; checked against the schema of the job
     #[arg(long, value_name = "FILE", conflicts_with_all = ["direct", "resume"])]
     payload: Option<String>,
 
-    /// To another queue than the one each came from
+    /// Target queue, instead of the queue that each dead letter came from
     #[arg(long, value_name = "QUEUE")]
     to: Option<String>,
 
-    /// So many a second
+    /// Maximum number of dead letters per second
     #[arg(long, value_name = "NUMBER")]
     rate: Option<f64>,
 
-    /// First so many, tracked: if one of them fails, the rest stays. It takes a worker and a server on the same store
+    /// Replay this many first, as tracked jobs; if one fails, the rest is not replayed. Requires a worker, and a server on the same store
     #[arg(long, value_name = "NUMBER", conflicts_with = "direct")]
     canary: Option<u32>,
 
-    /// How long to wait for what becomes of the canaries
+    /// Maximum time to wait for the end of the canaries
     #[arg(long, value_parser = leveret::duration, default_value = "5m", value_name = "DURATION")]
     canary_timeout: Duration,
 
-    /// Has the server follow the jobs
+    /// Track the jobs: the server records their status
     #[arg(long, conflicts_with = "direct")]
     track: bool,
 
-    /// Goes on with a replay that was interrupted, as it was started; after a kill that takes up to 20 s to be certain
+    /// Continue an interrupted replay with its original options; after a kill, up to 20 s must pass first
     #[arg(long, value_name = "REPLAY", conflicts_with_all = ["ids", "all", "direct", "to", "rate", "canary", "track"])]
     resume: Option<i64>,
 
-    /// Ends a replay, whoever runs it: what is not published by then lies there again. Takes some seconds if it runs
+    /// Stop a replay, no matter which process runs it; dead letters that are not published yet are kept. A running replay takes some seconds to stop
     #[arg(long, value_name = "REPLAY", conflicts_with_all = ["ids", "all", "direct", "to", "rate", "canary", "track", "payload", "resume"])]
     stop: Option<i64>,
 
-    /// All that lie in the broker, without a store
+    /// Replay the dead letters of --queue in the broker, without a store
     #[arg(long, requires = "queue", conflicts_with_all = ["ids", "all"])]
     direct: bool,
 
     #[command(flatten)]
     config: Config,
 
-    /// How to print the summary
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
@@ -97,7 +98,7 @@ impl Replay {
         if let Some(file) = &self.payload {
             let Some(Selection::Ids(ids)) = &selection else { return Err(one_letter()) };
             let [id] = ids[..] else { return Err(one_letter()) };
-            say_checked(dead.edit(id, &contents(file).await?, &self.actor.actor).await.map_err(failure)?);
+            report_unchecked(dead.edit(id, &contents(file).await?, &self.actor.actor).await.map_err(failure)?);
         }
         let bar = bar(0);
         let shown = bar.clone();
@@ -115,7 +116,7 @@ impl Replay {
         }
         Ok(match selection {
             Some(selection) if summary.total == 0 => changed(0, &selection),
-            _ if summary.replayed == summary.total => Exit::Well,
+            _ if summary.replayed == summary.total => Exit::Success,
             _ => Exit::Problems,
         })
     }
@@ -132,7 +133,7 @@ impl Replay {
             Format::Json => print_json(&ended)?,
             Format::Table => print(&text())?,
         }
-        Ok(Exit::Well)
+        Ok(Exit::Success)
     }
 
     fn options(&self) -> ReplayOptions {
@@ -147,13 +148,7 @@ impl Replay {
 }
 
 fn one_letter() -> Failure {
-    Failure::Usage(anyhow!("--payload is for one letter: give its number"))
-}
-
-pub(super) fn say_checked(checked: CheckedAgainst) {
-    if checked == CheckedAgainst::Nothing {
-        tell!("Not checked: no schema of this job is known.");
-    }
+    Failure::Usage(anyhow!("--payload is for one dead letter: set its number"))
 }
 
 fn show(bar: &ProgressBar, progress: &ReplayProgress) {
@@ -166,9 +161,9 @@ fn show(bar: &ProgressBar, progress: &ReplayProgress) {
 fn text(summary: &ReplaySummary) -> String {
     let ReplaySummary { replay, total, replayed, returned, failed, outcome } = summary;
     if *total == 0 {
-        return "No dead letter is meant by that: nothing was replayed.\n".to_owned();
+        return "No dead letter matches: nothing was replayed.\n".to_owned();
     }
-    let left = if *returned > 0 { format!(", {returned} left where they were") } else { String::new() };
+    let left = if *returned > 0 { format!(", {returned} not replayed") } else { String::new() };
     let mut text = format!("Replay {replay}: {replayed} of {total} replayed{left}: {}\n", one_line(outcome, 1024));
     for failed in failed {
         text.push_str(&format!("  {}: {}\n", failed.id, one_line(&failed.reason, 1024)));

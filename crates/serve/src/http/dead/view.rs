@@ -1,7 +1,7 @@
 //! Dead letters and replays in responses.
 
 use leveret::reader::RawMessage;
-use leveret_store::{DeadLetter, DeadSource, DeadState, DeadGroup, HistoryEntry, Letter, Replay};
+use leveret_store::{DeadGroup, DeadLetter, DeadSource, DeadState, HistoryEntry, Letter, Replay};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;

@@ -1,4 +1,4 @@
-//! `leveret outbox status`: how many wait, and which could not be published.
+//! `leveret outbox status`: waiting jobs, and jobs that were set aside.
 
 use clap::Args;
 use leveret_sql::{Outbox, OutboxStatus, SetAsideJob};
@@ -7,21 +7,21 @@ use serde_json::json;
 use super::super::shared::{DatabaseArguments, now_ms, rfc3339, time};
 use crate::output::{Exit, Failure, Format, one_line, print, print_json, table};
 
-/// Shows how many jobs wait, since when, and those that could not be published
+/// Shows the number of waiting jobs, the age of the oldest, and jobs that were set aside
 #[derive(Args)]
 pub(super) struct Status {
     #[command(flatten)]
     database: DatabaseArguments,
 
-    /// How many of those that were set aside to show
+    /// Maximum number of jobs that were set aside to show
     #[arg(long, default_value = "20", value_name = "NUMBER")]
     limit: u32,
 
-    /// Those after this number
+    /// Show jobs after this number
     #[arg(long, default_value = "0", value_name = "NUMBER")]
     after: i64,
 
-    /// How to print it
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
@@ -44,7 +44,7 @@ impl Status {
             }))?,
             Format::Table => print(&lines(&status, age, &aside))?,
         }
-        Ok(Exit::Well)
+        Ok(Exit::Success)
     }
 }
 
@@ -65,7 +65,7 @@ fn document(job: &SetAsideJob) -> serde_json::Value {
 fn lines(status: &OutboxStatus, age: Option<f64>, aside: &[SetAsideJob]) -> String {
     let OutboxStatus { pending, leased, set_aside, published, .. } = status;
     let oldest = age.map_or_else(String::new, |age| format!(", the oldest for {age:.0} s"));
-    let first = format!("{pending} wait{oldest}; {leased} of them are in the hands of relays\n");
+    let first = format!("{pending} waiting{oldest}; {leased} of them leased by relays\n");
     let second = format!("{set_aside} set aside; {published} published and kept\n");
     if aside.is_empty() {
         return first + &second;

@@ -1,4 +1,4 @@
-//! `leveret outbox migrate|retry|prune`.
+//! `leveret outbox migrate|retry|prune`: changes the outbox.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use clap::Args;
 use leveret_sql::{Outbox, SetAsideSelection};
 use serde_json::json;
 
-use super::{super::shared::DatabaseArguments, changed, chosen};
+use super::super::shared::DatabaseArguments;
 use crate::output::{Exit, Failure, Format, print, print_json};
 
-/// Makes the outbox's tables, or brings them up to date; an SQLite file is made if it is not there
+/// Creates or updates the tables of the outbox; a missing SQLite file is created
 ///
-/// They are `leveret_outbox` and `leveret_outbox_migrations`, and on PostgreSQL the function `leveret_enqueue`, with which
-/// programs in any language enqueue jobs.
+/// The tables are `leveret_outbox` and `leveret_outbox_migrations`. PostgreSQL also gets the function `leveret_enqueue`,
+/// with which programs in any language enqueue jobs.
 #[derive(Args)]
 pub(super) struct Migrate {
     #[command(flatten)]
     database: DatabaseArguments,
 
-    /// How to print what was done
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
@@ -30,27 +30,27 @@ impl Migrate {
         Outbox::migrate(&outbox).await?;
         match self.output {
             Format::Json => print_json(&json!({ "migrated": true }))?,
-            Format::Table => print("The outbox is there.\n")?,
+            Format::Table => print("The outbox is up to date.\n")?,
         }
-        Ok(Exit::Well)
+        Ok(Exit::Success)
     }
 }
 
-/// Has jobs that were set aside published again, as often as new ones
+/// Publishes jobs that were set aside, with as many tries as new ones
 #[derive(Args)]
 pub(super) struct Retry {
-    /// These, by number
+    /// Numbers of jobs that were set aside
     #[arg(value_name = "NUMBER")]
     numbers: Vec<i64>,
 
-    /// All that were set aside
+    /// All jobs that were set aside
     #[arg(long)]
     all: bool,
 
     #[command(flatten)]
     database: DatabaseArguments,
 
-    /// How to print what was done
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
@@ -61,30 +61,30 @@ impl Retry {
         let retried = Outbox::open(self.database.existing()?).await?.retry(&chosen).await?;
         match self.output {
             Format::Json => print_json(&json!({ "retried": retried }))?,
-            Format::Table => print(&format!("{retried} jobs wait again.\n"))?,
+            Format::Table => print(&format!("{retried} jobs will be published again.\n"))?,
         }
         Ok(changed(retried, &chosen))
     }
 }
 
-/// Deletes jobs that were published and kept, or with --set-aside those that could not be published
+/// Deletes published jobs, or with --set-aside jobs that could not be published
 ///
-/// Without --yes it does nothing. What was set aside and is deleted is never published.
+/// Without --yes it changes nothing. A deleted job that was set aside is never published.
 #[derive(Args)]
 pub(super) struct Prune {
-    /// These of those that were set aside, by number
+    /// Numbers of jobs that were set aside
     #[arg(value_name = "NUMBER", requires = "set_aside")]
     numbers: Vec<i64>,
 
-    /// Those that were set aside: the numbers given, or --all
+    /// Delete jobs that were set aside: the given numbers, or --all
     #[arg(long)]
     set_aside: bool,
 
-    /// All that were set aside
+    /// All jobs that were set aside
     #[arg(long, requires = "set_aside")]
     all: bool,
 
-    /// Those that were published so long ago
+    /// Minimum age of the published jobs to delete
     #[arg(
         long,
         value_parser = leveret::duration,
@@ -97,11 +97,11 @@ pub(super) struct Prune {
     #[command(flatten)]
     database: DatabaseArguments,
 
-    /// Do it
+    /// Confirm the deletion
     #[arg(long)]
     yes: bool,
 
-    /// How to print what was done
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
@@ -111,7 +111,7 @@ impl Prune {
         let chosen = if self.set_aside { Some(chosen(&self.numbers, self.all)?) } else { None };
         let outbox = Outbox::open(self.database.existing()?).await?;
         if !self.yes {
-            return Err(Failure::Usage(anyhow!("nothing was done: it takes --yes")));
+            return Err(Failure::Usage(anyhow!("nothing was deleted: confirm with --yes")));
         }
         let pruned = match &chosen {
             Some(chosen) => outbox.discard(chosen).await,
@@ -120,8 +120,24 @@ impl Prune {
         let pruned = pruned?;
         match self.output {
             Format::Json => print_json(&json!({ "pruned": pruned }))?,
-            Format::Table => print(&format!("{pruned} jobs are gone.\n"))?,
+            Format::Table => print(&format!("{pruned} jobs deleted.\n"))?,
         }
         Ok(changed(pruned, chosen.as_ref().unwrap_or(&SetAsideSelection::All)))
     }
+}
+
+/// The selected jobs. Selecting all of them requires `--all`, so that it does not happen by mistake.
+fn chosen(numbers: &[i64], all: bool) -> Result<Chosen, Failure> {
+    match (numbers.is_empty(), all) {
+        (false, false) => Ok(Chosen::Numbers(numbers.to_vec())),
+        (true, true) => Ok(Chosen::All),
+        _ => {
+            Err(Failure::Usage(anyhow!("select jobs by number, as `leveret outbox status` shows them, or with --all")))
+        }
+    }
+}
+
+/// The exit code of a change of `count` jobs: `NotFound` if numbers were given and none of them exists.
+fn changed(count: u64, chosen: &Chosen) -> Exit {
+    if count == 0 && matches!(chosen, Chosen::Numbers(_)) { Exit::NotFound } else { Exit::Success }
 }

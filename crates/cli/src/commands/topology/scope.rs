@@ -1,4 +1,4 @@
-//! Which queues and schedules there are to be.
+//! The queues and schedules to export.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -15,26 +15,26 @@ use leveret::{
 use super::super::shared::{announced, reach};
 use crate::output::Failure;
 
-/// Queues by name, so that no broker has to be asked.
+/// Queues by name. With them no broker is contacted.
 #[derive(Args)]
 pub(super) struct QueueArguments {
-    /// A job queue
+    /// Job queue
     #[arg(long = "queue", value_name = "NAME")]
     plain: Vec<String>,
 
-    /// A job queue with lanes by priority (`Queue::lanes`)
+    /// Job queue with priority lanes (`Queue::lanes`)
     #[arg(long, value_name = "NAME")]
     lanes: Vec<String>,
 
-    /// A job queue that one worker consumes at a time (`Queue::single_active`)
+    /// Job queue that one worker consumes at a time (`Queue::single_active`)
     #[arg(long, value_name = "NAME")]
     single_active: Vec<String>,
 
-    /// A queue of somebody else's that a worker adopts (`Queue::existing`)
+    /// Foreign queue that a worker consumes without declaring it (`Queue::existing`)
     #[arg(long, value_name = "NAME")]
     existing: Vec<String>,
 
-    /// A schedule
+    /// Schedule
     #[arg(long = "schedule", value_name = "NAME")]
     schedules: Vec<String>,
 
@@ -43,7 +43,7 @@ pub(super) struct QueueArguments {
     status: bool,
 }
 
-/// What is said of a job queue.
+/// The properties of a job queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Traits {
     pub(super) lanes: bool,
@@ -51,9 +51,9 @@ pub(super) struct Traits {
     pub(super) existing: bool,
 }
 
-/// The topology to write down.
+/// The topology to export.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
+pub(super) struct ExportScope {
     pub(super) namespace: String,
     pub(super) vhost: String,
     pub(super) queues: BTreeMap<String, Traits>,
@@ -61,20 +61,20 @@ pub(super) struct Wanted {
     pub(super) status: bool,
 }
 
-impl Wanted {
-    /// From what is named, or else from what workers announced.
+impl ExportScope {
+    /// The named queues, or without any those that workers announced.
     pub(super) async fn find(config: &Config, named: QueueArguments, vhost: String) -> Result<Self, Failure> {
         let (namespace, status) = (config.namespace.clone(), named.status);
-        let mut wanted = Self { namespace, vhost, status, ..Self::default() };
-        wanted.add(named);
-        if wanted.queues.is_empty() {
-            wanted.ask(config).await?;
+        let mut scope = Self { namespace, vhost, status, ..Self::default() };
+        scope.add(named);
+        if scope.queues.is_empty() {
+            scope.ask(config).await?;
         }
-        if wanted.queues.is_empty() {
+        if scope.queues.is_empty() {
             let hint = "name them with --queue, or start their workers once";
             return Err(Failure::NotFound(anyhow!("no worker has announced a queue: {hint}")));
         }
-        Ok(wanted)
+        Ok(scope)
     }
 
     fn add(&mut self, named: QueueArguments) {
@@ -159,17 +159,17 @@ mod tests {
     fn the_vhost_is_that_of_the_first_address() {
         let table =
             [("amqp://mq", "/"), ("amqp://mq/", "/"), ("amqp://mq/%2f", "/"), ("amqps://u:p@mq:1/a%20b", "a b")];
-        for (url, wanted) in table {
+        for (url, scope) in table {
             let config = Config { amqp_url: vec![url.to_owned(), "amqp://other/x".to_owned()], ..Config::default() };
-            assert_eq!(vhost(&config).unwrap(), wanted, "{url}");
+            assert_eq!(vhost(&config).unwrap(), scope, "{url}");
         }
     }
 
     #[test]
     fn schedules_share_a_stream_that_is_written_down_once() {
-        let mut wanted = Wanted { namespace: "ns".to_owned(), ..Wanted::default() };
-        wanted.schedules.extend(["a".to_owned(), "b".to_owned()]);
-        let plan = wanted.plan();
+        let mut scope = ExportScope { namespace: "ns".to_owned(), ..ExportScope::default() };
+        scope.schedules.extend(["a".to_owned(), "b".to_owned()]);
+        let plan = scope.plan();
         let streams = plan.queues.iter().filter(|queue| queue.name == "ns.schedules").count();
         let ways = plan.bindings.iter().filter(|binding| binding.key == "schedule.token.#").count();
         assert_eq!((streams, ways), (1, 1));

@@ -1,6 +1,5 @@
-//! `leveret dead edit|purge|restore`: decisions that the store keeps.
+//! `leveret dead edit|purge|restore`: changes of dead letters in the store.
 
-use anyhow::anyhow;
 use clap::Args;
 use leveret::Config;
 use leveret_serve::dead::DeadLetterService;
@@ -9,26 +8,27 @@ use serde_json::json;
 
 use super::{
     super::shared::{ActorArguments, StoreArguments, broker, catalogue, contents, hidden_if_of_workers, now_ms},
-    Chosen, changed, direct, failure,
-    replay::say_checked,
+    direct,
+    outcome::{changed, failure, needs_yes, report_unchecked},
+    selection::Chosen,
 };
-use crate::output::{Exit, Failure, Format, one_line, print, print_json, tell};
+use crate::output::{Exit, Failure, Format, notice, one_line, print, print_json};
 
-/// Gives a dead letter another payload; the one it died with is kept
+/// Replaces the payload of a dead letter; the original payload is kept
 ///
-/// The payload is checked against the schema that the job's workers announced, if they did, and published byte for byte.
-/// Where `show` says *** the value itself must stand: `leveret dead show --raw` has it.
+/// The payload is checked against the schema that workers announced, if there is one, and published byte for byte. `show`
+/// prints redacted values as ***; start from `leveret dead show --raw`, which prints the payload itself.
 #[derive(Args)]
 #[command(mut_args(hidden_if_of_workers))]
 pub(super) struct Edit {
-    /// Its number
+    /// Number of the dead letter
     id: i64,
 
-    /// The payload, from a file or `-` for standard input
+    /// New payload from a file, or `-` for standard input
     #[arg(long, value_name = "FILE", required_unless_present = "original")]
     payload: Option<String>,
 
-    /// The payload that it died with
+    /// Restore the original payload
     #[arg(long, conflicts_with = "payload")]
     original: bool,
 
@@ -41,7 +41,7 @@ pub(super) struct Edit {
     #[command(flatten)]
     config: Config,
 
-    /// How to print what was done
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
@@ -61,19 +61,19 @@ impl Edit {
         };
         broker.close().await;
         let checked = edited.map_err(failure)?;
-        checked.into_iter().for_each(say_checked);
-        let which = if checked.is_some() { "another payload now" } else { "its original payload again" };
+        checked.into_iter().for_each(report_unchecked);
+        let which = if checked.is_some() { "a new payload" } else { "its original payload again" };
         match self.output {
             Format::Json => print_json(&json!({ "id": id, "checked": checked }))?,
             Format::Table => {
                 print(&format!("Dead letter {id} has {which}; replay it with: leveret dead replay {id}\n"))?;
             }
         }
-        Ok(Exit::Well)
+        Ok(Exit::Success)
     }
 }
 
-/// Takes purged dead letters back, until the retention of the server has deleted them
+/// Restores purged dead letters that the retention of the server has not deleted yet
 #[derive(Args)]
 pub(super) struct Restore {
     #[command(flatten)]
@@ -85,7 +85,7 @@ pub(super) struct Restore {
     #[command(flatten)]
     actor: ActorArguments,
 
-    /// How to print what was done
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
@@ -96,15 +96,15 @@ impl Restore {
         let restored = store.restore(&selection, By { actor: &self.actor.actor, at: now_ms() }).await?;
         match self.output {
             Format::Json => print_json(&json!({ "restored": restored }))?,
-            Format::Table => print(&format!("{restored} dead letters lie there again.\n"))?,
+            Format::Table => print(&format!("{restored} dead letters restored.\n"))?,
         }
         Ok(changed(restored, &selection))
     }
 }
 
-/// Puts dead letters away; `restore` takes them back until retention ends
+/// Purges dead letters; `restore` brings them back until retention ends
 ///
-/// It first prints what it will put away, and does nothing without --yes. With --direct they are gone for good.
+/// The command prints what it will purge, and changes nothing without --yes. With --direct the purge is final.
 #[derive(Args)]
 #[command(mut_args(hidden_if_of_workers))]
 pub(super) struct Purge {
@@ -117,18 +117,18 @@ pub(super) struct Purge {
     #[command(flatten)]
     actor: ActorArguments,
 
-    /// Do it
+    /// Confirm the purge
     #[arg(long)]
     yes: bool,
 
-    /// All that lie in the broker, without a store. They cannot be restored: export them before
+    /// Purge the dead letters of --queue in the broker, without a store; they cannot be restored, so export them first
     #[arg(long, requires = "queue", conflicts_with_all = ["ids", "all"])]
     direct: bool,
 
     #[command(flatten)]
     config: Config,
 
-    /// How to print what was done
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
@@ -145,29 +145,25 @@ impl Purge {
         match self.output {
             Format::Json => print_json(&json!({ "purged": purged }))?,
             Format::Table => {
-                print(&format!("{purged} dead letters purged; `leveret dead restore` takes them back.\n"))?;
+                print(&format!("{purged} dead letters purged; `leveret dead restore` restores them.\n"))?;
             }
         }
         Ok(changed(purged, &selection))
     }
 }
 
-pub(super) fn needs_yes(yes: bool) -> Result<(), Failure> {
-    if yes { Ok(()) } else { Err(Failure::Usage(anyhow!("nothing was done: it takes --yes"))) }
-}
-
-/// Says on standard error what is about to go.
+/// Prints on standard error what a purge will remove.
 async fn announce(store: &Store, selection: &Selection) -> Result<(), Failure> {
     let filter = match selection {
         Selection::Filter(filter) => DeadFilter { states: vec![DeadState::Dead], ..filter.clone() },
         Selection::Ids(ids) => {
-            tell!("To be purged: dead letters {ids:?}, as far as they lie there");
+            notice!("To be purged: dead letters {ids:?}, except those that are replayed or purged already");
             return Ok(());
         }
     };
-    tell!("To be purged: {} dead letters", store.count_dead(&filter).await?);
+    notice!("To be purged: {} dead letters", store.count_dead(&filter).await?);
     for group in store.groups(&filter, 20).await? {
-        tell!(
+        notice!(
             "  {} {} {}: {}",
             group.count,
             one_line(&group.job, 64),

@@ -1,4 +1,4 @@
-//! `leveret dead list|show|groups|replays`: they change nothing.
+//! `leveret dead list|show|groups|replays`: reads the store.
 
 use anyhow::anyhow;
 use clap::{ArgAction, Args};
@@ -9,14 +9,13 @@ use serde::Serialize;
 
 use super::{
     super::shared::{StoreArguments, hidden_if_of_workers, time},
-    Filter, direct,
+    direct,
+    selection::Filter,
+    table::{ERROR, lines},
 };
-use crate::output::{Exit, Failure, Format, one_line, print, print_bytes, print_json, table, tell};
+use crate::output::{Exit, Failure, Format, notice, one_line, print, print_bytes, print_json, table};
 
-/// How much of an error stands in a line.
-const ERROR: usize = 80;
-
-/// Lists dead letters, the one taken in last first
+/// Lists dead letters, the last ingested first
 #[derive(Args)]
 #[command(mut_args(hidden_if_of_workers))]
 pub(super) struct List {
@@ -26,26 +25,26 @@ pub(super) struct List {
     #[command(flatten)]
     filter: Filter,
 
-    /// In this state: dead, replaying, replayed or purged; `dead` by default
+    /// State: dead, replaying, replayed or purged; `dead` by default
     #[arg(long = "state", value_name = "STATE")]
     states: Vec<DeadState>,
 
-    /// How many, at most
+    /// Maximum number of rows
     #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "NUMBER")]
     limit: u32,
 
-    /// Where the page before ended
+    /// Cursor of the next page, as the previous page printed it
     #[arg(long, value_name = "CURSOR")]
     after: Option<Cursor>,
 
-    /// The first that lie in the broker, without a store. They are handed back, but lose their order
+    /// List the first dead letters of --queue in the broker, without a store; they are requeued and lose their order
     #[arg(long, requires = "queue")]
     direct: bool,
 
     #[command(flatten)]
     config: Config,
 
-    /// How to print them
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
@@ -63,54 +62,37 @@ impl List {
             Format::Table => print(&lines(&page.items))?,
         }
         if let (Some(next), Format::Table) = (&page.next, self.output) {
-            tell!("There are more: --after {next}");
+            notice!("More dead letters: --after {next}");
         }
-        Ok(Exit::Well)
+        Ok(Exit::Success)
     }
 }
 
-pub(super) fn lines(letters: &[DeadLetter]) -> String {
-    let row = |letter: &DeadLetter| {
-        [
-            letter.id.to_string(),
-            time(letter.failed_at),
-            one_line(&letter.queue, 32),
-            one_line(&letter.job, 32),
-            one_line(&letter.kind, 32),
-            letter.attempt.to_string(),
-            letter.state.as_str().to_owned(),
-            one_line(&letter.error, ERROR),
-        ]
-    };
-    let rows: Vec<_> = letters.iter().map(row).collect();
-    table(["ID", "FAILED AT", "QUEUE", "JOB", "KIND", "ATTEMPT", "STATE", "ERROR"], &rows)
-}
-
-/// Shows a dead letter: why it died, what was done to it, its headers and its payload
+/// Shows a dead letter: error, history, headers and payload
 ///
-/// Values that look like secrets are shown as ***: those under keys that end in password, token, iban and the like. All else
-/// of the payload is shown as it was written. An edit begins with the payload as it is: --raw.
+/// Values that look like secrets are printed as ***: those under keys that end in password, token, iban and the like. To edit
+/// a payload, start from --raw, which prints it unchanged.
 #[derive(Args)]
 pub(super) struct Show {
-    /// Its number
+    /// Number of the dead letter
     id: i64,
 
     #[command(flatten)]
     store: StoreArguments,
 
-    /// Hides more: a JSON pointer such as /customer/name, or how a key ends, wherever it is
+    /// Redact more: a JSON pointer such as /customer/name, or the end of a key at any depth
     #[arg(long, value_name = "RULE", action = ArgAction::Append)]
     redact: Vec<String>,
 
-    /// Writes nothing but the payload, as it is, secrets and all
+    /// Print only the payload, unchanged and with its secrets
     #[arg(long, conflicts_with_all = ["redact", "output"])]
     raw: bool,
 
-    /// With --raw: the payload that it died with, if it was edited
+    /// With --raw: print the original payload of an edited dead letter
     #[arg(long, requires = "raw")]
     original: bool,
 
-    /// How to print it
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
@@ -122,7 +104,7 @@ struct Shown {
     headers: Vec<(String, String)>,
     history: Vec<HistoryEntry>,
     payload: String,
-    /// What it died with, if it was edited.
+    /// The original payload of an edited dead letter.
     #[serde(skip_serializing_if = "Option::is_none")]
     original: Option<String>,
 }
@@ -131,11 +113,11 @@ impl Show {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let store = self.store.open().await?;
         let found = store.letter(self.id).await?;
-        let missing = || Failure::NotFound(anyhow!("no dead letter {} is here", self.id));
+        let missing = || Failure::NotFound(anyhow!("there is no dead letter {}", self.id));
         let Letter { about, properties, payload, original } = found.ok_or_else(missing)?;
         if self.raw {
             print_bytes(original.as_ref().filter(|_| self.original).unwrap_or(&payload))?;
-            return Ok(Exit::Well);
+            return Ok(Exit::Success);
         }
         let (rules, output) = (RedactionRules::new(self.redact), self.output);
         let text = |payload: &Vec<u8>| if output == Format::Json { rules.text(payload) } else { rules.show(payload) };
@@ -148,11 +130,11 @@ impl Show {
             Format::Json => print_json(&shown)?,
             Format::Table => print(&shown.text())?,
         }
-        Ok(Exit::Well)
+        Ok(Exit::Success)
     }
 }
 
-/// A name, which may be of any length.
+/// A name on one line, cut to a length that a terminal shows.
 fn shown(name: &str) -> String {
     one_line(name, 1024)
 }
@@ -169,8 +151,8 @@ impl Shown {
                 shown(letter.job_id.as_deref().unwrap_or("without an id"))
             ),
             format!("queue        {} ({})", shown(&letter.queue), letter.source.as_str()),
-            format!("given up     {} on attempt {}", time(letter.failed_at), letter.attempt),
-            format!("taken in     {}", time(letter.taken_at)),
+            format!("failed       {} on attempt {}", time(letter.failed_at), letter.attempt),
+            format!("ingested     {}", time(letter.taken_at)),
             format!("group        {}", letter.fingerprint),
             format!("error        {}", shown(&letter.kind)),
         ];
@@ -196,9 +178,9 @@ impl Shown {
     }
 }
 
-/// Gathers dead letters by what they died of, the largest groups first
+/// Groups dead letters by error, the largest groups first
 ///
-/// Letters are in one group if their job, the class of their error, and their error are the same, numbers and ids aside.
+/// Dead letters are in one group if their job, error kind and error are the same. Numbers and ids in the error are ignored.
 #[derive(Args)]
 pub(super) struct Groups {
     #[command(flatten)]
@@ -207,11 +189,11 @@ pub(super) struct Groups {
     #[command(flatten)]
     filter: Filter,
 
-    /// How many groups, at most
+    /// Maximum number of groups
     #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "NUMBER")]
     limit: u32,
 
-    /// How to print them
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
@@ -238,19 +220,19 @@ impl Groups {
                 print(&table(["COUNT", "GROUP", "JOB", "KIND", "FIRST", "LAST", "SAMPLE", "ERROR"], &rows))?;
             }
         }
-        Ok(Exit::Well)
+        Ok(Exit::Success)
     }
 }
 
-/// Lists replays that have not ended: those that run, and those that were interrupted
+/// Lists replays that have not ended: running and interrupted ones
 ///
-/// Servers go on with what was interrupted, and so does `leveret dead replay --resume NUMBER`.
+/// A server continues interrupted replays, and so does `leveret dead replay --resume NUMBER`.
 #[derive(Args)]
 pub(super) struct Replays {
     #[command(flatten)]
     store: StoreArguments,
 
-    /// How to print them
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
@@ -267,6 +249,6 @@ impl Replays {
             Format::Json => print_json(&replays)?,
             Format::Table => print(&table(["REPLAY", "STARTED", "BY", "REPLAYED"], &rows))?,
         }
-        Ok(Exit::Well)
+        Ok(Exit::Success)
     }
 }
