@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use crate::{
     date::{Date, is_local_date},
     decimal::Decimal,
-    notation::Notation,
+    number_format::Notation,
     request::AggregateOp,
 };
 

@@ -3,16 +3,16 @@
 //! The first row is the header. Cells are handed out as bytes: a file that is not UTF-8 throughout can still be
 //! reported on as long as the columns in use are. Bytes pass through `decoded`, then `checked`, to the reader.
 
-mod checked;
-mod decoded;
-mod layout;
+mod quoting;
+mod decode;
+mod csv_format;
 
 use std::io::{self, Chain, Cursor, Read};
 
 use csv::{ByteRecord, ErrorKind, Position};
 
-pub(crate) use self::layout::Layout;
-use self::{checked::Checked, decoded::Decoded};
+pub(crate) use self::csv_format::Layout;
+use self::{quoting::Checked, decode::Decoded};
 use crate::error::{ReportError, shown};
 
 /// The most bytes of one row, so that a quotation mark that is never closed cannot fill the memory.

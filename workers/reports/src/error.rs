@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::{
-    notation::is_dressed_number,
+    number_format::is_dressed_number,
     request::{AggregateOp, Format},
 };
 

@@ -7,7 +7,7 @@ use crate::{
     date::{Date, is_local_date, is_padded},
     decimal::Decimal,
     error::{ReportError, shown},
-    notation::Notation,
+    number_format::Notation,
     plan::ColumnRef,
     request::{FilterOp, Scalar},
 };

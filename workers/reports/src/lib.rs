@@ -49,10 +49,10 @@ mod decimal_tests;
 pub mod error;
 mod filter;
 pub mod jobs;
-mod notation;
-mod place;
+mod number_format;
+mod paths;
 mod plan;
-pub mod report;
+pub mod generate;
 pub mod request;
 mod scan;
 #[cfg(test)]
@@ -69,7 +69,7 @@ use leveret::{Queue, Worker};
 
 pub use self::{
     error::ReportError,
-    report::{Reports, Written},
+    generate::{Reports, Written},
     request::GenerateReport,
     settings::ReportSettings,
 };

@@ -3,7 +3,7 @@
 use crate::{
     error::ReportError,
     filter::Condition,
-    notation::Notation,
+    number_format::Notation,
     request::{AggregateOp, Dialect, Filter, FilterValue, GenerateReport, OnError},
 };
 

@@ -4,7 +4,7 @@
 //! instead of as a report that silently leaves something out.
 
 mod dialect;
-mod words;
+mod display;
 
 pub use dialect::{Dialect, OnError, ShortRows};
 use schemars::JsonSchema;

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU16, path::PathBuf};
 
-use crate::report::Reports;
+use crate::generate::Reports;
 
 /// Where reports come from and go to, and how much one worker does at once.
 #[derive(Debug, Clone, clap::Args)]

@@ -7,7 +7,7 @@ use crate::{
     caption::grouped,
     date::Date,
     decimal::Decimal,
-    notation::Notation,
+    number_format::Notation,
     plan::{Plan, titles},
     request::{AggregateOp, GenerateReport},
     scan::{Group, Scan},

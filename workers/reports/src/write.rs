@@ -1,6 +1,6 @@
 //! Puts a report into a file of the format asked for.
 
-mod atomic;
+mod atomic_file;
 mod csv;
 mod formula;
 mod pdf;
@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{error::ReportError, report::Report, request::Format};
+use crate::{error::ReportError, generate::Report, request::Format};
 
 /// A report that is in its place.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(crate) fn write(
     };
     refuse_more_rows(report, format, limit)?;
     let failed = |source| ReportError::Write { name: file_name.to_owned(), source };
-    let draft = atomic::Draft::create(output_dir, file_name).map_err(failed)?;
+    let draft = atomic_file::Draft::create(output_dir, file_name).map_err(failed)?;
     let written = match format {
         Format::Csv => csv::write(report, draft.file(), cancelled).map(|()| String::new()),
         Format::Xlsx => xlsx::write(report, draft.file(), output_dir, cancelled).map(|()| String::new()),

@@ -3,7 +3,7 @@
 use leveret::{Context, Job, JobError, JobResult};
 
 use crate::{
-    report::{Reports, Written},
+    generate::{Reports, Written},
     request::GenerateReport,
 };
 

@@ -7,7 +7,7 @@
 use std::{borrow::Cow, fs::File, io::Write};
 
 use super::{Failure, formula::harmless, stop_at_row};
-use crate::{notation::Notation, report::Report, table::Cell};
+use crate::{number_format::Notation, generate::Report, table::Cell};
 
 /// Writes titles and rows; the total is left out, so that whoever adds up a column counts nothing twice.
 pub(super) fn write(report: &Report, file: &File, cancelled: &dyn Fn() -> bool) -> Result<(), Failure> {

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::notation::Notation;
+use crate::number_format::Notation;
 
 const TRIGGERS: [char; 9] = ['=', '+', '-', '@', '＝', '＋', '－', '＠', '−'];
 

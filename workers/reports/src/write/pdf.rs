@@ -3,8 +3,8 @@
 mod canvas;
 mod chart;
 mod font;
-mod grid;
-mod scale;
+mod table_layout;
+mod axis;
 
 use std::{
     collections::BTreeSet,
@@ -22,10 +22,10 @@ use self::{
     canvas::{Align, Canvas, Ink, MARGIN, Sheet, Style},
     chart::Chart,
     font::{Font, LACKING},
-    grid::{Grid, Layout},
+    table_layout::{Grid, Layout},
 };
 use super::{Failure, refuse_more_rows, stop_if};
-use crate::{caption::Caption, error::ReportError, report::Report, request::Format};
+use crate::{caption::Caption, error::ReportError, generate::Report, request::Format};
 
 /// Rows of the longest report that anybody could want on paper: some 120 pages, laid out in memory.
 pub(super) const ROW_LIMIT: usize = 5_000;

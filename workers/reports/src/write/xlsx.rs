@@ -19,7 +19,7 @@ use super::{Failure, stop_at_row};
 use crate::{
     decimal::Decimal,
     error::{ReportError, shown},
-    report::Report,
+    generate::Report,
     table::{Cell, Column, Role},
 };
 

@@ -3,10 +3,10 @@
 use super::{
     canvas::{Align, Canvas, Ink, Style},
     font::Font,
-    scale::Scale,
+    axis::Scale,
 };
 use crate::{
-    report::Report,
+    generate::Report,
     table::{Cell, Role, Table},
 };
 

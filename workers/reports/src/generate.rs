@@ -8,8 +8,8 @@ use crate::{
     caption::Caption,
     dataset::{Dataset, Layout},
     error::ReportError,
-    notation::Notation,
-    place,
+    number_format::Notation,
+    paths,
     plan::{self, Plan},
     request::GenerateReport,
     scan::scan,
@@ -61,10 +61,10 @@ impl Reports {
     /// # Errors
     /// Says what is wrong with the request or which row and column of the data is; see [`ReportError::is_permanent`].
     pub fn generate(&self, request: &GenerateReport, cancelled: &dyn Fn() -> bool) -> Result<Written, ReportError> {
-        let file_name = place::output_name(&request.output, request.format)?;
+        let file_name = paths::output_name(&request.output, request.format)?;
         plan::check(request)?;
         let layout = Layout::new(&request.dialect.clone().unwrap_or_default())?;
-        let source = place::open_dataset(&self.data_dir, &request.dataset)?;
+        let source = paths::open_dataset(&self.data_dir, &request.dataset)?;
         let mut dataset = Dataset::new(&request.dataset, source.file, &layout)?;
         let plan = Plan::new(request, dataset.header(), dataset.delimiter())?;
         let scan = scan(&mut dataset, &plan, self.max_groups, cancelled)?;
