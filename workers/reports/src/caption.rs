@@ -5,9 +5,11 @@
 
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
+
 use crate::{
     request::{Aggregate, AggregateOp, GenerateReport},
-    scan::Scan,
+    scan::ScanResult,
 };
 
 /// The words around a table.
@@ -31,7 +33,7 @@ pub(crate) struct Caption {
 }
 
 impl Caption {
-    pub(crate) fn new(request: &GenerateReport, scan: &Scan, modified: SystemTime) -> Self {
+    pub(crate) fn new(request: &GenerateReport, scan: &ScanResult, modified: SystemTime) -> Self {
         let figures: Vec<_> = request.aggregates.iter().map(phrase).collect();
         let counted = grouped(&scan.counted.to_string());
         let rows = match scan.counted == scan.rows {
@@ -95,30 +97,13 @@ fn uncapitalised(phrase: &str) -> String {
 }
 
 fn utc(time: SystemTime) -> String {
-    let seconds = seconds(time);
-    let (year, month, day) = civil_date(seconds / 86_400);
-    let (hour, minute) = (seconds / 3600 % 24, seconds / 60 % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
+    let time = i64::try_from(seconds(time)).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    time.unwrap_or(Timestamp::MAX).strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
 /// Since 1970; a time before is taken for it.
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
-}
-
-/// The date `days` after 1970-01-01.
-fn civil_date(days: u64) -> (u64, u64, u64) {
-    const DAYS_IN_400_YEARS: u64 = 146_097;
-    // Counted from 0000-03-01: a leap day is then the last of its year, and of its century.
-    let days = days + 719_468;
-    let (cycle, day) = (days / DAYS_IN_400_YEARS, days % DAYS_IN_400_YEARS);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year + year / 4 - year / 100);
-    // March to January have 153 days in every five months.
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let year = 400 * cycle + year;
-    if month < 10 { (year, month + 3, day) } else { (year + 1, month - 9, day) }
 }
 
 #[cfg(test)]

@@ -3,16 +3,16 @@
 //! The first row is the header. Cells are handed out as bytes: a file that is not UTF-8 throughout can still be
 //! reported on as long as the columns in use are. Bytes pass through `decoded`, then `checked`, to the reader.
 
-mod quoting;
-mod decode;
 mod csv_format;
+mod decode;
+mod quoting;
 
 use std::io::{self, Chain, Cursor, Read};
 
 use csv::{ByteRecord, ErrorKind, Position};
 
-pub(crate) use self::csv_format::Layout;
-use self::{quoting::Checked, decode::Decoded};
+pub(crate) use self::csv_format::CsvFormat;
+use self::{decode::Utf8Reader, quoting::QuoteChecker};
 use crate::error::{ReportError, shown};
 
 /// The most bytes of one row, so that a quotation mark that is never closed cannot fill the memory.
@@ -34,7 +34,7 @@ pub(crate) struct Dataset<R> {
 }
 
 /// A file's beginning, which has been looked at, and the rest of it.
-type Text<R> = Checked<Chain<Cursor<Vec<u8>>, Decoded<R>>>;
+type Text<R> = QuoteChecker<Chain<Cursor<Vec<u8>>, Utf8Reader<R>>>;
 
 /// One row of a data set.
 #[derive(Debug, Clone, Copy)]
@@ -46,22 +46,22 @@ pub(crate) struct Row<'a> {
 
 impl<R: Read> Dataset<R> {
     /// Reads the header.
-    pub(crate) fn new(name: &str, input: R, layout: &Layout) -> Result<Self, ReportError> {
+    pub(crate) fn new(name: &str, input: R, format: &CsvFormat) -> Result<Self, ReportError> {
         let failed = |error| explain(error, name, 1);
-        let mut text = Decoded::new(name, input, layout.encoding).map_err(failed)?;
+        let mut text = Utf8Reader::new(name, input, format.encoding).map_err(failed)?;
         let mut beginning = read_beginning(&mut text).map_err(failed)?;
         if beginning.contains(&0) {
             let reason = "it has NUL characters, as UTF-16 without a byte order mark has; dialect.encoding can say so";
             return Err(ReportError::NotText { name: name.to_owned(), reason });
         }
-        let (delimiter, before) = layout.open(&beginning);
+        let (delimiter, before) = format.open(&beginning);
         let skipped = u64::from(before > 0);
         beginning.drain(..before);
         let mut reader = csv::ReaderBuilder::new();
-        reader.quoting(layout.quote.is_some()).quote(layout.quote.unwrap_or(b'"')).delimiter(delimiter);
+        reader.quoting(format.quote.is_some()).quote(format.quote.unwrap_or(b'"')).delimiter(delimiter);
         // A row ends with its line, so that the reader's line is that of the next row; see `Row::cell` for `\r\n`.
         reader.has_headers(false).flexible(true).terminator(csv::Terminator::Any(b'\n')).buffer_capacity(BUFFER);
-        let text = Checked::new(Cursor::new(beginning).chain(text), layout.quote, delimiter, 1 + skipped);
+        let text = QuoteChecker::new(Cursor::new(beginning).chain(text), format.quote, delimiter, 1 + skipped);
         let mut dataset = Self {
             name: name.to_owned(),
             header: Vec::new(),
@@ -69,7 +69,7 @@ impl<R: Read> Dataset<R> {
             record: ByteRecord::new(),
             delimiter,
             skipped,
-            pads: layout.pads,
+            pads: format.pads,
         };
         dataset.header = match dataset.read()? {
             Some(row) if row.has_lone_return() => {
@@ -202,8 +202,8 @@ mod tests {
     use super::*;
     use crate::request::Dialect;
 
-    fn plain() -> Layout {
-        Layout::new(&Dialect::default()).unwrap()
+    fn plain() -> CsvFormat {
+        CsvFormat::new(&Dialect::default()).unwrap()
     }
 
     fn read(text: &[u8]) -> Result<Vec<(u64, Vec<String>)>, ReportError> {

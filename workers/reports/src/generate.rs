@@ -6,14 +6,14 @@ use serde::Serialize;
 
 use crate::{
     caption::Caption,
-    dataset::{Dataset, Layout},
+    dataset::{CsvFormat, Dataset},
     error::ReportError,
-    number_format::Notation,
     paths,
     plan::{self, Plan},
+    report::Report,
     request::GenerateReport,
     scan::scan,
-    table::Table,
+    table::ReportTable,
     write,
 };
 
@@ -30,7 +30,7 @@ pub struct Reports {
 
 /// A report that was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Written {
+pub struct GeneratedReport {
     /// The file.
     pub path: PathBuf,
     /// Rows of the data set that were read.
@@ -43,15 +43,6 @@ pub struct Written {
     pub missing_letters: String,
 }
 
-/// A report as the writers see it.
-#[derive(Debug)]
-pub(crate) struct Report {
-    pub(crate) caption: Caption,
-    pub(crate) table: Table,
-    /// How the data set writes its numbers.
-    pub(crate) notation: Notation,
-}
-
 impl Reports {
     /// Writes the report that is asked for, and replaces an earlier one of its name, all or nothing.
     ///
@@ -60,24 +51,29 @@ impl Reports {
     ///
     /// # Errors
     /// Says what is wrong with the request or which row and column of the data is; see [`ReportError::is_permanent`].
-    pub fn generate(&self, request: &GenerateReport, cancelled: &dyn Fn() -> bool) -> Result<Written, ReportError> {
+    pub fn generate(
+        &self,
+        request: &GenerateReport,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<GeneratedReport, ReportError> {
         let file_name = paths::output_name(&request.output, request.format)?;
         plan::check(request)?;
-        let layout = Layout::new(&request.dialect.clone().unwrap_or_default())?;
+        let format = CsvFormat::new(&request.dialect.clone().unwrap_or_default())?;
         let source = paths::open_dataset(&self.data_dir, &request.dataset)?;
-        let mut dataset = Dataset::new(&request.dataset, source.file, &layout)?;
+        let mut dataset = Dataset::new(&request.dataset, source.file, &format)?;
         let plan = Plan::new(request, dataset.header(), dataset.delimiter())?;
         let scan = scan(&mut dataset, &plan, self.max_groups, cancelled)?;
         let (rows_read, rows_skipped) = (scan.rows, scan.skipped);
         let caption = Caption::new(request, &scan, source.modified);
-        let report = Report { caption, table: Table::new(request, &plan, scan), notation: plan.notation };
+        let report =
+            Report { caption, table: ReportTable::new(request, &plan, scan), number_format: plan.number_format };
         let placed = write::write(&report, request.format, &self.output_dir, &file_name, cancelled)?;
         let (path, missing_letters) = (placed.path, placed.missing_letters);
-        Ok(Written { path, rows_read, rows_skipped, rows: report.table.rows.len(), missing_letters })
+        Ok(GeneratedReport { path, rows_read, rows_skipped, rows: report.table.rows.len(), missing_letters })
     }
 }
 
-impl Written {
+impl GeneratedReport {
     /// The file's name, for logs.
     #[must_use]
     pub fn file_name(&self) -> &Path {

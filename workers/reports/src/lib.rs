@@ -41,6 +41,7 @@
 
 mod aggregate;
 mod caption;
+mod column;
 mod dataset;
 mod date;
 mod decimal;
@@ -48,11 +49,12 @@ mod decimal;
 mod decimal_tests;
 pub mod error;
 mod filter;
+pub mod generate;
 pub mod jobs;
 mod number_format;
 mod paths;
 mod plan;
-pub mod generate;
+mod report;
 pub mod request;
 mod scan;
 #[cfg(test)]
@@ -69,7 +71,7 @@ use leveret::{Queue, Worker};
 
 pub use self::{
     error::ReportError,
-    generate::{Reports, Written},
+    generate::{GeneratedReport, Reports},
     request::GenerateReport,
     settings::ReportSettings,
 };

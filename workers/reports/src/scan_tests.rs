@@ -1,23 +1,28 @@
-//! What the one pass over a data set promises.
+//! Tests of the grouping of a data set.
 
 use std::cell::Cell;
 
 use crate::{
-    dataset::{Dataset, Layout},
+    dataset::{CsvFormat, Dataset},
     error::ReportError,
     plan::Plan,
     request::{Dialect, GenerateReport},
-    scan::{Scan, scan},
+    scan::{ScanResult, scan},
 };
 
-fn run(text: &[u8], request: &str, max_groups: usize) -> Result<Scan, ReportError> {
+fn run(text: &[u8], request: &str, max_groups: usize) -> Result<ScanResult, ReportError> {
     run_until(text, request, max_groups, &|| false)
 }
 
-fn run_until(text: &[u8], request: &str, max_groups: usize, stop: &dyn Fn() -> bool) -> Result<Scan, ReportError> {
+fn run_until(
+    text: &[u8],
+    request: &str,
+    max_groups: usize,
+    stop: &dyn Fn() -> bool,
+) -> Result<ScanResult, ReportError> {
     let request = format!(r#"{{"dataset": "d.csv", "format": "csv", "output": "o", {request}}}"#);
     let request: GenerateReport = serde_json::from_str(&request).unwrap();
-    let mut dataset = Dataset::new("d.csv", text, &Layout::new(&Dialect::default())?)?;
+    let mut dataset = Dataset::new("d.csv", text, &CsvFormat::new(&Dialect::default())?)?;
     let plan = Plan::new(&request, dataset.header(), dataset.delimiter())?;
     scan(&mut dataset, &plan, max_groups, stop)
 }

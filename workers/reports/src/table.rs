@@ -3,23 +3,23 @@
 use std::cmp::Ordering;
 
 use crate::{
-    aggregate::{Accumulator, Value},
+    aggregate::{Accumulator, CellValue},
     caption::grouped,
     date::Date,
     decimal::Decimal,
-    number_format::Notation,
+    number_format::NumberFormat,
     plan::{Plan, titles},
     request::{AggregateOp, GenerateReport},
-    scan::{Group, Scan},
+    scan::{Group, ScanResult},
 };
 
 /// A report's content, whatever file it goes into.
 #[derive(Debug)]
-pub(crate) struct Table {
-    pub(crate) columns: Vec<Column>,
-    pub(crate) rows: Vec<Vec<Cell>>,
+pub(crate) struct ReportTable {
+    pub(crate) columns: Vec<ReportColumn>,
+    pub(crate) rows: Vec<Vec<ReportCell>>,
     /// The figures over all groups, also those that `top` cut off, after what they are; absent for a single group.
-    pub(crate) total: Option<Vec<Cell>>,
+    pub(crate) total: Option<Vec<ReportCell>>,
     /// How many groups there were before `top`.
     pub(crate) groups: usize,
     /// The column that the rows were asked to be sorted by.
@@ -28,14 +28,14 @@ pub(crate) struct Table {
 
 /// One column of a report.
 #[derive(Debug)]
-pub(crate) struct Column {
+pub(crate) struct ReportColumn {
     pub(crate) title: String,
-    pub(crate) role: Role,
+    pub(crate) role: ColumnRole,
 }
 
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+pub(crate) enum ColumnRole {
     /// Values of a `group_by` column.
     Group,
     /// Figures, shown with this many decimals.
@@ -44,7 +44,7 @@ pub(crate) enum Role {
 
 /// One cell of a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Cell {
+pub(crate) enum ReportCell {
     Text(String),
     Number(Decimal),
     /// A date as the data set writes it; see [`Date::has_offset`] for the order within a column.
@@ -52,9 +52,9 @@ pub(crate) enum Cell {
     Empty,
 }
 
-impl Table {
+impl ReportTable {
     /// Orders and cuts the groups as requested.
-    pub(crate) fn new(request: &GenerateReport, plan: &Plan, scan: Scan) -> Self {
+    pub(crate) fn new(request: &GenerateReport, plan: &Plan, scan: ScanResult) -> Self {
         let keys = request.group_by.len();
         let groups = scan.groups.len();
         let is_cut = request.top.is_some_and(|top| top < groups);
@@ -63,12 +63,13 @@ impl Table {
         let decimals: Vec<_> = (0..plan.measures.len()).map(|at| decimals(at, plan, &scan.groups)).collect();
         let mut rows: Vec<_> = scan.groups.into_iter().map(row).collect();
         for column in 0..keys {
-            read_numbers(column, &plan.notation, &mut rows);
+            read_numbers(column, &plan.number_format, &mut rows);
             read_dates(column, &mut rows);
         }
-        let roles = std::iter::repeat_n(Role::Group, keys)
-            .chain(decimals.into_iter().map(|decimals| Role::Figure { decimals }));
-        let columns = titles(request).into_iter().zip(roles).map(|(title, role)| Column { title, role }).collect();
+        let roles = std::iter::repeat_n(ColumnRole::Group, keys)
+            .chain(decimals.into_iter().map(|decimals| ColumnRole::Figure { decimals }));
+        let columns =
+            titles(request).into_iter().zip(roles).map(|(title, role)| ReportColumn { title, role }).collect();
         rows.sort_unstable_by(|left, right| order(left, right, plan.sort, keys));
         rows.truncate(request.top.unwrap_or(usize::MAX));
         Self { columns, rows, total, groups, sorted_by: plan.sort.map(|(column, _)| column) }
@@ -76,12 +77,12 @@ impl Table {
 
     /// How many columns name the group.
     pub(crate) fn keys(&self) -> usize {
-        self.columns.iter().filter(|column| column.role == Role::Group).count()
+        self.columns.iter().filter(|column| column.role == ColumnRole::Group).count()
     }
 
     /// The column to draw a chart of: the figure that the rows are sorted by, or else the first that is a number.
     pub(crate) fn charted(&self) -> Option<usize> {
-        let is_number = |column: &usize| self.rows.iter().any(|row| matches!(row[*column], Cell::Number(_)));
+        let is_number = |column: &usize| self.rows.iter().any(|row| matches!(row[*column], ReportCell::Number(_)));
         let keys = self.keys();
         self.sorted_by.into_iter().chain(keys..self.columns.len()).filter(|column| *column >= keys).find(is_number)
     }
@@ -97,25 +98,27 @@ impl Table {
     }
 }
 
-impl Role {
+impl ColumnRole {
     /// A cell as people read it: figures rounded to the column's decimals, with commas; a group without a value says so.
-    pub(crate) fn shown(self, cell: &Cell) -> String {
+    pub(crate) fn shown(self, cell: &ReportCell) -> String {
         match (self, cell) {
-            (_, Cell::Text(text) | Cell::Date(_, text)) => text.clone(),
-            (Self::Group, Cell::Number(number)) => number.to_string(),
-            (Self::Group, Cell::Empty) => "(empty)".to_owned(),
-            (Self::Figure { .. }, Cell::Empty) => "–".to_owned(),
-            (Self::Figure { decimals }, Cell::Number(number)) => grouped(&number.round(decimals).padded(decimals)),
+            (_, ReportCell::Text(text) | ReportCell::Date(_, text)) => text.clone(),
+            (Self::Group, ReportCell::Number(number)) => number.to_string(),
+            (Self::Group, ReportCell::Empty) => "(empty)".to_owned(),
+            (Self::Figure { .. }, ReportCell::Empty) => "–".to_owned(),
+            (Self::Figure { decimals }, ReportCell::Number(number)) => {
+                grouped(&number.round(decimals).padded(decimals))
+            }
         }
     }
 }
 
-impl Cell {
-    fn from_value(value: Option<Value>) -> Self {
+impl ReportCell {
+    fn from_value(value: Option<CellValue>) -> Self {
         match value {
-            Some(Value::Number(number)) => Self::Number(number),
-            Some(Value::Date(date, text)) => Self::Date(date, text.into()),
-            Some(Value::Text(text)) => Self::Text(text.into()),
+            Some(CellValue::Number(number)) => Self::Number(number),
+            Some(CellValue::Date(date, text)) => Self::Date(date, text.into()),
+            Some(CellValue::Text(text)) => Self::Text(text.into()),
             None => Self::Empty,
         }
     }
@@ -144,59 +147,60 @@ impl Cell {
     }
 }
 
-fn row(group: Group) -> Vec<Cell> {
-    let keys = group.key.into_iter().map(|value| if value.is_empty() { Cell::Empty } else { Cell::Text(value) });
-    keys.chain(group.figures.iter().map(|figure| Cell::from_value(figure.figure()))).collect()
+fn row(group: Group) -> Vec<ReportCell> {
+    let keys =
+        group.key.into_iter().map(|value| if value.is_empty() { ReportCell::Empty } else { ReportCell::Text(value) });
+    keys.chain(group.figures.iter().map(|figure| ReportCell::from_value(figure.figure()))).collect()
 }
 
 /// By the requested column first, then by group, so that equal figures always come in the same order.
-fn order(left: &[Cell], right: &[Cell], sort: Option<(usize, bool)>, keys: usize) -> Ordering {
+fn order(left: &[ReportCell], right: &[ReportCell], sort: Option<(usize, bool)>, keys: usize) -> Ordering {
     let first = sort.map_or(Ordering::Equal, |(column, descending)| left[column].order(&right[column], descending));
     let by_group = || left[..keys].iter().zip(&right[..keys]).map(|(left, right)| left.order(right, false));
     first.then_with(|| by_group().find(|order| order.is_ne()).unwrap_or(Ordering::Equal))
 }
 
 /// Makes numbers of a group column when it holds nothing else, and each reads back as it was: 2026 is one, 007 is not.
-fn read_numbers(column: usize, notation: &Notation, rows: &mut [Vec<Cell>]) {
-    let numbers: Option<Vec<_>> = rows.iter().map(|row| as_number(&row[column], notation)).collect();
+fn read_numbers(column: usize, number_format: &NumberFormat, rows: &mut [Vec<ReportCell>]) {
+    let numbers: Option<Vec<_>> = rows.iter().map(|row| as_number(&row[column], number_format)).collect();
     for (row, number) in rows.iter_mut().zip(numbers.into_iter().flatten()) {
         row[column] = number;
     }
 }
 
 /// Makes dates of a group column when it holds nothing else, and either all or none of them have an offset from UTC.
-fn read_dates(column: usize, rows: &mut [Vec<Cell>]) {
+fn read_dates(column: usize, rows: &mut [Vec<ReportCell>]) {
     let mut have_offset = None;
-    let mut date = |cell: &Cell| match cell {
-        Cell::Text(text) => Date::parse(text)
+    let mut date = |cell: &ReportCell| match cell {
+        ReportCell::Text(text) => Date::parse(text)
             .filter(|date| *have_offset.get_or_insert(date.has_offset()) == date.has_offset())
             .map(Some),
-        Cell::Empty => Some(None),
-        Cell::Number(_) | Cell::Date(..) => None,
+        ReportCell::Empty => Some(None),
+        ReportCell::Number(_) | ReportCell::Date(..) => None,
     };
     let Some(dates) = rows.iter().map(|row| date(&row[column])).collect::<Option<Vec<_>>>() else {
         return;
     };
     for (row, date) in rows.iter_mut().zip(dates) {
-        if let (Some(date), Cell::Text(text)) = (date, &mut row[column]) {
-            row[column] = Cell::Date(date, std::mem::take(text));
+        if let (Some(date), ReportCell::Text(text)) = (date, &mut row[column]) {
+            row[column] = ReportCell::Date(date, std::mem::take(text));
         }
     }
 }
 
-fn as_number(cell: &Cell, notation: &Notation) -> Option<Cell> {
-    let Cell::Text(text) = cell else {
-        return Some(Cell::Empty);
+fn as_number(cell: &ReportCell, number_format: &NumberFormat) -> Option<ReportCell> {
+    let ReportCell::Text(text) = cell else {
+        return Some(ReportCell::Empty);
     };
-    notation.number(text.as_bytes()).filter(|number| number.to_string() == *text).map(Cell::Number)
+    number_format.number(text.as_bytes()).filter(|number| number.to_string() == *text).map(ReportCell::Number)
 }
 
-fn total(label: String, plan: &Plan, groups: &[Group]) -> Vec<Cell> {
-    let blank = Cell::Text(String::new());
-    let keys = std::iter::once(Cell::Text(label)).chain(std::iter::repeat(blank)).take(plan.group_by.len());
+fn total(label: String, plan: &Plan, groups: &[Group]) -> Vec<ReportCell> {
+    let blank = ReportCell::Text(String::new());
+    let keys = std::iter::once(ReportCell::Text(label)).chain(std::iter::repeat(blank)).take(plan.group_by.len());
     let figures = plan.measures.iter().enumerate().map(|(at, measure)| {
         let all = groups.iter().try_fold(Accumulator::new(measure.op), |all, group| all.merge(&group.figures[at]));
-        Cell::from_value(all.and_then(|all| all.figure()))
+        ReportCell::from_value(all.and_then(|all| all.figure()))
     });
     keys.chain(figures).collect()
 }
@@ -204,7 +208,7 @@ fn total(label: String, plan: &Plan, groups: &[Group]) -> Vec<Cell> {
 /// As many decimals as the figures have; for means two more than the data has, and no more than needed.
 fn decimals(at: usize, plan: &Plan, groups: &[Group]) -> u8 {
     let figures = groups.iter().filter_map(|group| match group.figures[at].figure() {
-        Some(Value::Number(number)) => Some(number.scale()),
+        Some(CellValue::Number(number)) => Some(number.scale()),
         _ => None,
     });
     let most = figures.max().unwrap_or(0);

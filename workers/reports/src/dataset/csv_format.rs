@@ -9,7 +9,7 @@ use crate::{
 
 /// The part of a request's dialect that separates cells.
 #[derive(Debug)]
-pub(crate) struct Layout {
+pub(crate) struct CsvFormat {
     pub(crate) encoding: Option<&'static Encoding>,
     pub(crate) quote: Option<u8>,
     pub(crate) pads: bool,
@@ -19,7 +19,7 @@ pub(crate) struct Layout {
 /// Delimiters that are detected in a header without a comma.
 const SEPARATORS: [u8; 3] = [b';', b'\t', b'|'];
 
-impl Layout {
+impl CsvFormat {
     pub(crate) fn new(dialect: &Dialect) -> Result<Self, ReportError> {
         let refused = |reason| ReportError::Request { field: "dialect", reason };
         let plain = |letter: char| {

@@ -12,7 +12,7 @@ const BUFFER: usize = 64 * 1024;
 ///
 /// Bytes that are invalid in the file's encoding are an error and are not replaced. A UTF-8 file passes through unchecked:
 /// columns that the report does not use may hold anything.
-pub(crate) struct Decoded<R> {
+pub(crate) struct Utf8Reader<R> {
     name: String,
     input: Chain<Cursor<Vec<u8>>, R>,
     /// `None` for UTF-8.
@@ -24,7 +24,7 @@ pub(crate) struct Decoded<R> {
     ended: bool,
 }
 
-impl<R: Read> Decoded<R> {
+impl<R: Read> Utf8Reader<R> {
     /// Opens the file. A byte order mark takes precedence over the encoding that is `stated`.
     pub(crate) fn new(name: &str, mut input: R, stated: Option<&'static Encoding>) -> io::Result<Self> {
         let mut first = Vec::new();
@@ -47,7 +47,7 @@ impl<R: Read> Decoded<R> {
     }
 }
 
-impl<R: Read> Read for Decoded<R> {
+impl<R: Read> Read for Utf8Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.decoder.is_none() {
             return self.input.read(buffer);

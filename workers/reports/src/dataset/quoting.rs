@@ -9,13 +9,13 @@ use memchr::{memchr, memchr_iter};
 use crate::error::ReportError;
 
 /// Passes on correctly quoted rows of bounded length, and ends the last line if the file does not.
-pub(crate) struct Checked<R> {
+pub(crate) struct QuoteChecker<R> {
     input: R,
     quote: Option<u8>,
     delimiter: u8,
-    /// How much may be read before [`Checked::allow`] is called again; the reader's own buffer comes on top.
+    /// How much may be read before [`QuoteChecker::allow`] is called again; the reader's own buffer comes on top.
     allowance: usize,
-    state: State,
+    state: QuoteState,
     last: u8,
     /// The line of the next byte, and the one on which its row begins.
     line: u64,
@@ -23,7 +23,7 @@ pub(crate) struct Checked<R> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum QuoteState {
     Outside,
     Inside,
     /// After a quotation mark in a quoted cell: its end, or the first of two.
@@ -32,10 +32,10 @@ enum State {
     AfterReturn,
 }
 
-impl<R: Read> Checked<R> {
+impl<R: Read> QuoteChecker<R> {
     /// `line` is the number of the first line.
     pub(crate) fn new(input: R, quote: Option<u8>, delimiter: u8, line: u64) -> Self {
-        Self { input, quote, delimiter, allowance: 0, state: State::Outside, last: b'\n', line, row: line }
+        Self { input, quote, delimiter, allowance: 0, state: QuoteState::Outside, last: b'\n', line, row: line }
     }
 
     /// Allows the next row this many bytes.
@@ -51,13 +51,13 @@ impl<R: Read> Checked<R> {
         while at < chunk.len() {
             let rest = &chunk[at..];
             let passed = match self.state {
-                State::Outside | State::Inside => self.pass(rest, memchr(quote, rest))?,
-                State::AfterQuote => self.after_quote(rest[0], quote)?,
-                State::AfterReturn if rest[0] == b'\n' => {
-                    self.state = State::Outside;
+                QuoteState::Outside | QuoteState::Inside => self.pass(rest, memchr(quote, rest))?,
+                QuoteState::AfterQuote => self.after_quote(rest[0], quote)?,
+                QuoteState::AfterReturn if rest[0] == b'\n' => {
+                    self.state = QuoteState::Outside;
                     0
                 }
-                State::AfterReturn => return Err(ReportError::StrayQuote { row: self.row }),
+                QuoteState::AfterReturn => return Err(ReportError::StrayQuote { row: self.row }),
             };
             at += passed;
             if passed > 0 {
@@ -72,7 +72,7 @@ impl<R: Read> Checked<R> {
         let before = &rest[..mark.unwrap_or(rest.len())];
         let lines = memchr_iter(b'\n', before).count() as u64;
         self.line += lines;
-        if self.state == State::Outside && lines > 0 {
+        if self.state == QuoteState::Outside && lines > 0 {
             self.row = self.line;
         }
         let Some(mark) = mark else {
@@ -80,8 +80,8 @@ impl<R: Read> Checked<R> {
         };
         let last = before.last().copied().unwrap_or(self.last);
         self.state = match self.state {
-            State::Inside => State::AfterQuote,
-            _ if last == b'\n' || last == self.delimiter => State::Inside,
+            QuoteState::Inside => QuoteState::AfterQuote,
+            _ if last == b'\n' || last == self.delimiter => QuoteState::Inside,
             _ => return Err(ReportError::StrayQuote { row: self.row }),
         };
         Ok(mark + 1)
@@ -89,11 +89,11 @@ impl<R: Read> Checked<R> {
 
     fn after_quote(&mut self, byte: u8, quote: u8) -> Result<usize, ReportError> {
         let (state, passed) = match byte {
-            b'\r' => (State::AfterReturn, 1),
+            b'\r' => (QuoteState::AfterReturn, 1),
             // `pass` counts the line.
-            b'\n' => (State::Outside, 0),
-            _ if byte == quote => (State::Inside, 1),
-            _ if byte == self.delimiter => (State::Outside, 1),
+            b'\n' => (QuoteState::Outside, 0),
+            _ if byte == quote => (QuoteState::Inside, 1),
+            _ if byte == self.delimiter => (QuoteState::Outside, 1),
             _ => return Err(ReportError::StrayQuote { row: self.row }),
         };
         self.state = state;
@@ -101,7 +101,7 @@ impl<R: Read> Checked<R> {
     }
 }
 
-impl<R: Read> Read for Checked<R> {
+impl<R: Read> Read for QuoteChecker<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.allowance == 0 {
             return Err(io::ErrorKind::FileTooLarge.into());
@@ -113,7 +113,7 @@ impl<R: Read> Read for Checked<R> {
             self.allowance = self.allowance.saturating_sub(read);
             return Ok(read);
         }
-        if self.state == State::Inside {
+        if self.state == QuoteState::Inside {
             return Err(io::Error::other(ReportError::UnclosedQuote { row: self.row }));
         }
         if self.last == b'\n' {
@@ -131,7 +131,7 @@ mod tests {
 
     /// Passes a text on in pieces of `size` bytes.
     fn passed(text: &str, size: usize) -> io::Result<Vec<u8>> {
-        let mut checked = Checked::new(text.as_bytes(), Some(b'"'), b',', 1);
+        let mut checked = QuoteChecker::new(text.as_bytes(), Some(b'"'), b',', 1);
         let (mut all, mut piece) = (Vec::new(), vec![0; size]);
         loop {
             checked.allow(usize::MAX);

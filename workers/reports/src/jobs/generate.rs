@@ -3,7 +3,7 @@
 use leveret::{Context, Job, JobError, JobResult};
 
 use crate::{
-    generate::{Reports, Written},
+    generate::{GeneratedReport, Reports},
     request::GenerateReport,
 };
 
@@ -22,7 +22,7 @@ impl Job for GenerateReport {
 ///
 /// Permanent where another attempt would end the same way, else retried.
 #[expect(clippy::needless_pass_by_value, reason = "a handler is handed its job and its context")]
-pub fn generate_report(request: GenerateReport, ctx: Context<Reports>) -> JobResult<Written> {
+pub fn generate_report(request: GenerateReport, ctx: Context<Reports>) -> JobResult<GeneratedReport> {
     let written = ctx
         .state()
         .generate(&request, &|| ctx.is_cancelled())

@@ -64,7 +64,7 @@ fn separators_are_found_where_that_is_safe_or_taken_from_the_request() {
         assert_eq!(sums(data.as_bytes(), dialect).as_deref(), Ok("N,1"), "{data:?}");
     }
     let error = sums(b"region;amount, net\nN;1\n", "").unwrap_err();
-    assert!(error.contains(r#"there are "region;amount", "net""#), "two kinds are not guessed at: {error}");
+    assert!(error.contains(r#"the columns are "region;amount", "net""#), "two kinds are not guessed at: {error}");
     let error = sums(b"sep=;\nregion;amount\nN;x\n", "").unwrap_err();
     assert!(error.starts_with("row 3,"), "the line before the header counts: {error}");
 }

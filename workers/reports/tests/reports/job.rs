@@ -23,7 +23,7 @@ async fn a_report_on_a_column_that_is_not_there_is_a_dead_letter_that_lists_thos
     let outcome = testing::perform(worker(place.reports(), 1), &request).await.unwrap();
     let Outcome::DeadLetter { kind, reason } = outcome else { panic!("{outcome:?}") };
     assert_eq!(kind, ErrorKind::Permanent);
-    let expected = r#"group_by: there is no column "regoin"; there are "date", "region", "product", "amount""#;
+    let expected = r#"group_by: there is no column "regoin"; the columns are "date", "region", "product", "amount""#;
     assert_eq!(reason, expected);
 }
 

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use leveret_reports::{GenerateReport, ReportError, Reports, Written};
+use leveret_reports::{GenerateReport, GeneratedReport, ReportError, Reports};
 use tempfile::TempDir;
 
 /// A data directory and an output directory of a test's own.
@@ -60,7 +60,7 @@ impl Place {
         Reports { data_dir: self.data(), output_dir: self.output(), max_groups: 1_000 }
     }
 
-    fn generate(&self, request: &str) -> Result<Written, ReportError> {
+    fn generate(&self, request: &str) -> Result<GeneratedReport, ReportError> {
         self.reports().generate(&read(request), &|| false)
     }
 

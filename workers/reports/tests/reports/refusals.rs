@@ -25,8 +25,8 @@ fn each_fault_of_the_data_is_permanent_and_names_its_row_and_column() {
         ("region,amount\r\nNorth,1\r\n\r\nSouth\r\n", "row 4 has 1 cells where the header has 2"),
         ("region,amount\nNorth,1,2\n", "row 2 has 3 cells where the header has 2"),
         ("region,amount\nNorth,\"1\n", "row 2: a quotation mark in it is never closed"),
-        ("region,value\nNorth,1\n", r#"aggregates: there is no column "amount"; there are "region", "value""#),
-        ("", r#"group_by: there is no column "region"; there are "#),
+        ("region,value\nNorth,1\n", r#"aggregates: there is no column "amount"; the columns are "region", "value""#),
+        ("", r#"group_by: there is no column "region"; the columns are "#),
         ("region,region,amount\nN,N,1\n", r#"header of the data set: column "region" occurs twice"#),
     ] {
         place.put("sales.csv", data);
