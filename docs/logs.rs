@@ -9,8 +9,15 @@ use std::{
 use crate::{root, source};
 
 /// Where lines are logged that people see.
-const SOURCES: [&str; 7] =
-    ["src", "crates/store/src", "crates/serve/src", "crates/cli/src", "workers/email/src", "workers/reports/src", "workers/orders/src"];
+const SOURCES: [&str; 7] = [
+    "src",
+    "crates/store/src",
+    "crates/serve/src",
+    "crates/cli/src",
+    "workers/email/src",
+    "workers/reports/src",
+    "workers/orders/src",
+];
 
 /// Level and fields.
 type Line = (String, BTreeSet<String>);

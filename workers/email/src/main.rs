@@ -30,10 +30,10 @@ fn main() -> anyhow::Result<()> {
 async fn run(settings: Settings) -> anyhow::Result<()> {
     let _telemetry = settings.telemetry.init("email-worker")?;
     let mail = Mail::new(&settings.mail)?;
-    tracing::info!(to = %mail, "mails go out");
+    tracing::info!(to = %mail, "sending mail");
     let broker = Broker::amqp(settings.broker)?;
     let health = broker.serve_health()?;
-    tracing::info!(address = %health.address(), "metrics and health are served");
+    tracing::info!(address = %health.address(), "serving metrics and health");
     worker(mail).run(&broker, shutdown_signal()).await?;
     Ok(())
 }

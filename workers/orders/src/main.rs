@@ -32,7 +32,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let shop = settings.orders.open().await?;
     let broker = Broker::amqp(settings.broker)?;
     let health = broker.serve_health()?;
-    tracing::info!(address = %health.address(), "metrics and health are served");
+    tracing::info!(address = %health.address(), "serving metrics and health");
     let relay = shop.relay(&broker);
     let worker = worker(shop.clone(), relay.waker());
     leveret_orders::run(worker, relay, &broker, shutdown_signal()).await?;

@@ -1,7 +1,6 @@
-//! What a report says about itself: its title, where its figures come from, what was left out.
+//! The text around a report: its title, the source of its figures, and what they leave out.
 //!
-//! Nothing here depends on when the report is made, only on the request and the data, so that the same job run twice
-//! writes the same file.
+//! The text depends on the request and the data only, so that the same job run twice writes the same file.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,23 +11,23 @@ use crate::{
     scan::ScanResult,
 };
 
-/// The words around a table.
+/// The text around a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caption {
-    /// Such as "Sum of amount by region".
+    /// Title, such as "Sum of amount by region".
     pub(crate) title: String,
     pub(crate) dataset: String,
-    /// The request's conditions, as people say them.
+    /// Filters of the request, as people read them.
     pub(crate) filters: Vec<String>,
-    /// When the data set was last changed: `2026-11-21 04:20 UTC`.
+    /// Time of the data set's last change: `2026-11-21 04:20 UTC`.
     pub(crate) data_of: String,
-    /// The same in seconds since 1970, for the files' own dates.
+    /// The same time in seconds since 1970, for the metadata of the file.
     pub(crate) data_of_seconds: u32,
-    /// How many of its rows counted.
+    /// Number of rows that match the filters.
     pub(crate) rows: String,
-    /// How many were left out because of a cell that is not valid: `none`, `12`.
+    /// Number of rows skipped because of an invalid cell: `none`, `12`.
     pub(crate) skipped: String,
-    /// What each figure is called in prose, in the order of the request.
+    /// Name of each figure in prose, in the order of the request.
     pub(crate) figures: Vec<String>,
 }
 
@@ -53,13 +52,13 @@ impl Caption {
     }
 }
 
-/// A number's digits with a comma before every three, leaving sign and decimals alone.
+/// Separates the digits before the point by commas in groups of three.
 pub(crate) fn grouped(number: &str) -> String {
     let (sign, number) = number.strip_prefix('-').map_or(("", number), |number| ("-", number));
     let (whole, fraction) = number.split_at(number.find('.').unwrap_or(number.len()));
     let mut text = sign.to_owned();
-    for (place, digit) in whole.char_indices() {
-        if place > 0 && (whole.len() - place).is_multiple_of(3) {
+    for (at, digit) in whole.char_indices() {
+        if at > 0 && (whole.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -101,7 +100,7 @@ fn utc(time: SystemTime) -> String {
     time.unwrap_or(Timestamp::MAX).strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
-/// Since 1970; a time before is taken for it.
+/// Returns the seconds since 1970; 0 for an earlier time.
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
@@ -120,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_told_in_utc() {
+    fn times_are_in_utc() {
         for (seconds, text) in [
             (0, "1970-01-01 00:00 UTC"),
             (951_782_399, "2000-02-28 23:59 UTC"),

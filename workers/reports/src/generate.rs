@@ -1,4 +1,4 @@
-//! One report from request to file, step by step; the rest of the engine in the order it is used.
+//! Generates one report, from the request to the file.
 
 use std::path::{Path, PathBuf};
 
@@ -17,25 +17,25 @@ use crate::{
     write,
 };
 
-/// Where reports come from and go to.
+/// The directories and limits of a reports worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reports {
     /// The directory of the data sets.
     pub data_dir: PathBuf,
-    /// The directory of the reports; made when it is missing.
+    /// The directory of the reports; created if it is missing.
     pub output_dir: PathBuf,
-    /// The most groups of one report, which bounds its memory.
+    /// Maximum groups of one report, which limits its memory.
     pub max_groups: usize,
 }
 
-/// A report that was written.
+/// The result of a report job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GeneratedReport {
-    /// The file.
+    /// Path of the report.
     pub path: PathBuf,
-    /// Rows of the data set that were read.
+    /// Rows read from the data set.
     pub rows_read: u64,
-    /// Rows that were left out because a cell could not be compared, added or ordered (`on_error` is `skip`).
+    /// Rows skipped because a cell cannot be compared, added or ordered (with `on_error` set to `skip`).
     pub rows_skipped: u64,
     /// Rows in the report.
     pub rows: usize,
@@ -44,13 +44,14 @@ pub struct GeneratedReport {
 }
 
 impl Reports {
-    /// Writes the report that is asked for, and replaces an earlier one of its name, all or nothing.
+    /// Writes the requested report, and replaces an earlier report of its name atomically.
     ///
-    /// The same request over the same data writes the same bytes. `cancelled` is asked every few thousand rows, and a
-    /// last time before the earlier report is replaced.
+    /// The same request on the same data writes the same bytes. `cancelled` is called every few thousand rows, and a last
+    /// time before the earlier report is replaced.
     ///
     /// # Errors
-    /// Says what is wrong with the request or which row and column of the data is; see [`ReportError::is_permanent`].
+    ///
+    /// The request is wrong, a row of the data is wrong, or the disk fails; see [`ReportError::is_permanent`].
     pub fn generate(
         &self,
         request: &GenerateReport,
@@ -74,7 +75,7 @@ impl Reports {
 }
 
 impl GeneratedReport {
-    /// The file's name, for logs.
+    /// Returns the name of the file without its directory.
     #[must_use]
     pub fn file_name(&self) -> &Path {
         self.path.file_name().map_or(Path::new(""), Path::new)

@@ -1,4 +1,4 @@
-//! Groups become rows: titled, typed, ordered, cut to the top, with a total below.
+//! Makes the rows of a report from its groups: titles, order, limit and total.
 
 use std::cmp::Ordering;
 
@@ -13,16 +13,16 @@ use crate::{
     scan::{Group, ScanResult},
 };
 
-/// A report's content, whatever file it goes into.
+/// The rows and columns of a report.
 #[derive(Debug)]
 pub(crate) struct ReportTable {
     pub(crate) columns: Vec<ReportColumn>,
     pub(crate) rows: Vec<Vec<ReportCell>>,
-    /// The figures over all groups, also those that `top` cut off, after what they are; absent for a single group.
+    /// The label and the figures of all groups, also of groups that `top` cut off; absent for a single group.
     pub(crate) total: Option<Vec<ReportCell>>,
-    /// How many groups there were before `top`.
+    /// Number of groups before `top`.
     pub(crate) groups: usize,
-    /// The column that the rows were asked to be sorted by.
+    /// The column of the requested sort.
     sorted_by: Option<usize>,
 }
 
@@ -33,12 +33,12 @@ pub(crate) struct ReportColumn {
     pub(crate) role: ColumnRole,
 }
 
-/// What a column holds.
+/// Content of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ColumnRole {
     /// Values of a `group_by` column.
     Group,
-    /// Figures, shown with this many decimals.
+    /// Figures with this many decimals.
     Figure { decimals: u8 },
 }
 
@@ -47,13 +47,13 @@ pub(crate) enum ColumnRole {
 pub(crate) enum ReportCell {
     Text(String),
     Number(Decimal),
-    /// A date as the data set writes it; see [`Date::has_offset`] for the order within a column.
+    /// A date with its text in the data set; see [`Date::has_offset`] for the order within a column.
     Date(Date, String),
     Empty,
 }
 
 impl ReportTable {
-    /// Orders and cuts the groups as requested.
+    /// Sorts and limits the groups as the request asks.
     pub(crate) fn new(request: &GenerateReport, plan: &Plan, scan: ScanResult) -> Self {
         let keys = request.group_by.len();
         let groups = scan.groups.len();
@@ -75,19 +75,19 @@ impl ReportTable {
         Self { columns, rows, total, groups, sorted_by: plan.sort.map(|(column, _)| column) }
     }
 
-    /// How many columns name the group.
+    /// Returns the number of group columns.
     pub(crate) fn keys(&self) -> usize {
         self.columns.iter().filter(|column| column.role == ColumnRole::Group).count()
     }
 
-    /// The column to draw a chart of: the figure that the rows are sorted by, or else the first that is a number.
+    /// Returns the column of the chart: the figure of the sort, or else the first column of numbers.
     pub(crate) fn charted(&self) -> Option<usize> {
         let is_number = |column: &usize| self.rows.iter().any(|row| matches!(row[*column], ReportCell::Number(_)));
         let keys = self.keys();
         self.sorted_by.into_iter().chain(keys..self.columns.len()).filter(|column| *column >= keys).find(is_number)
     }
 
-    /// How many groups are shown of how many there are: `37 groups`, `10 of 37 groups`.
+    /// Returns how many groups the report shows: `37 groups`, `10 of 37 groups`.
     pub(crate) fn shown(&self) -> String {
         let (shown, all) = (grouped(&self.rows.len().to_string()), grouped(&self.groups.to_string()));
         match self.groups {
@@ -99,7 +99,7 @@ impl ReportTable {
 }
 
 impl ColumnRole {
-    /// A cell as people read it: figures rounded to the column's decimals, with commas; a group without a value says so.
+    /// Formats a cell for people: figures rounded to the column's decimals, with commas; `(empty)` for an empty group.
     pub(crate) fn shown(self, cell: &ReportCell) -> String {
         match (self, cell) {
             (_, ReportCell::Text(text) | ReportCell::Date(_, text)) => text.clone(),
@@ -123,19 +123,19 @@ impl ReportCell {
         }
     }
 
-    /// Whether the cell comes first, or is the same, going up.
+    /// Returns whether the cell comes before the other in ascending order, or is equal.
     pub(crate) fn is_before(&self, other: &Self) -> bool {
         self.order(other, false).is_le()
     }
 
-    /// Numbers, then dates, then text; nothing comes last whichever way the others go.
+    /// Orders numbers before dates before text. Empty cells come last, also in descending order.
     fn order(&self, other: &Self, descending: bool) -> Ordering {
         let order = match (self, other) {
             (Self::Empty, Self::Empty) => return Ordering::Equal,
             (Self::Empty, _) => return Ordering::Greater,
             (_, Self::Empty) => return Ordering::Less,
             (Self::Number(left), Self::Number(right)) => left.cmp(right),
-            // The dates of a column all have an offset, or none has. Two texts of one moment keep an order.
+            // All dates of a column have an offset, or none has. Equal moments are ordered by their text.
             (Self::Date(left, text), Self::Date(right, other)) => {
                 left.order(right).unwrap_or(Ordering::Equal).then_with(|| text.cmp(other))
             }
@@ -153,14 +153,14 @@ fn row(group: Group) -> Vec<ReportCell> {
     keys.chain(group.figures.iter().map(|figure| ReportCell::from_value(figure.figure()))).collect()
 }
 
-/// By the requested column first, then by group, so that equal figures always come in the same order.
+/// Orders by the requested column, then by group, so that the order of equal figures is stable.
 fn order(left: &[ReportCell], right: &[ReportCell], sort: Option<(usize, bool)>, keys: usize) -> Ordering {
     let first = sort.map_or(Ordering::Equal, |(column, descending)| left[column].order(&right[column], descending));
     let by_group = || left[..keys].iter().zip(&right[..keys]).map(|(left, right)| left.order(right, false));
     first.then_with(|| by_group().find(|order| order.is_ne()).unwrap_or(Ordering::Equal))
 }
 
-/// Makes numbers of a group column when it holds nothing else, and each reads back as it was: 2026 is one, 007 is not.
+/// Turns a group column into numbers if every cell is a number with the same text: `2026` is, `007` is not.
 fn read_numbers(column: usize, number_format: &NumberFormat, rows: &mut [Vec<ReportCell>]) {
     let numbers: Option<Vec<_>> = rows.iter().map(|row| as_number(&row[column], number_format)).collect();
     for (row, number) in rows.iter_mut().zip(numbers.into_iter().flatten()) {
@@ -168,7 +168,7 @@ fn read_numbers(column: usize, number_format: &NumberFormat, rows: &mut [Vec<Rep
     }
 }
 
-/// Makes dates of a group column when it holds nothing else, and either all or none of them have an offset from UTC.
+/// Turns a group column into dates if every cell is a date, and all or none of them have an offset from UTC.
 fn read_dates(column: usize, rows: &mut [Vec<ReportCell>]) {
     let mut have_offset = None;
     let mut date = |cell: &ReportCell| match cell {
@@ -205,7 +205,7 @@ fn total(label: String, plan: &Plan, groups: &[Group]) -> Vec<ReportCell> {
     keys.chain(figures).collect()
 }
 
-/// As many decimals as the figures have; for means two more than the data has, and no more than needed.
+/// Returns the decimals of a figure column: those of the figures, for a mean at most two more than the data.
 fn decimals(at: usize, plan: &Plan, groups: &[Group]) -> u8 {
     let figures = groups.iter().filter_map(|group| match group.figures[at].figure() {
         Some(CellValue::Number(number)) => Some(number.scale()),

@@ -35,7 +35,8 @@ impl Deployment {
     }
 
     async fn start() -> Self {
-        let (source, secrets) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy"), tempfile::tempdir().unwrap());
+        let (source, secrets) =
+            (Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy"), tempfile::tempdir().unwrap());
         fs::create_dir(secrets.path().join("rabbitmq")).unwrap();
         for file in ["secrets.sh", "rabbitmq/definitions.json"] {
             fs::copy(source.join(file), secrets.path().join(file)).unwrap();

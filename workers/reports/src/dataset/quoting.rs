@@ -1,6 +1,6 @@
-//! Checks quoting by RFC 4180. The CSV reader is lenient: after `"Monitor 24"",10` it would take the next rows as text.
+//! Checks quoting by RFC 4180. The CSV reader is lenient: after `"Monitor 24"",10` it reads the next rows as text.
 //!
-//! The check sees the bytes on their way to the reader. A chunk without a quotation mark costs one search.
+//! The check reads the bytes before the CSV reader. A chunk without a quotation mark costs one search.
 
 use std::io::{self, Read};
 
@@ -8,16 +8,16 @@ use memchr::{memchr, memchr_iter};
 
 use crate::error::ReportError;
 
-/// Passes on correctly quoted rows of bounded length, and ends the last line if the file does not.
+/// Passes on correctly quoted rows of bounded length, and ends the last line.
 pub(crate) struct QuoteChecker<R> {
     input: R,
     quote: Option<u8>,
     delimiter: u8,
-    /// How much may be read before [`QuoteChecker::allow`] is called again; the reader's own buffer comes on top.
+    /// Bytes that may be read before the next [`QuoteChecker::allow`], besides the buffer of the CSV reader.
     allowance: usize,
     state: QuoteState,
     last: u8,
-    /// The line of the next byte, and the one on which its row begins.
+    /// Line of the next byte, and line on which its row begins.
     line: u64,
     row: u64,
 }
@@ -26,14 +26,14 @@ pub(crate) struct QuoteChecker<R> {
 enum QuoteState {
     Outside,
     Inside,
-    /// After a quotation mark in a quoted cell: its end, or the first of two.
+    /// After a quotation mark in a quoted cell: the end of the cell, or the first of two marks.
     AfterQuote,
     /// After a quoted cell and a carriage return.
     AfterReturn,
 }
 
 impl<R: Read> QuoteChecker<R> {
-    /// `line` is the number of the first line.
+    /// Creates a checker whose first line has the number `line`.
     pub(crate) fn new(input: R, quote: Option<u8>, delimiter: u8, line: u64) -> Self {
         Self { input, quote, delimiter, allowance: 0, state: QuoteState::Outside, last: b'\n', line, row: line }
     }
@@ -67,7 +67,7 @@ impl<R: Read> QuoteChecker<R> {
         Ok(())
     }
 
-    /// Goes to the quotation mark, or to the end where there is none.
+    /// Passes the bytes up to and including the quotation mark, or all bytes without a mark.
     fn pass(&mut self, rest: &[u8], mark: Option<usize>) -> Result<usize, ReportError> {
         let before = &rest[..mark.unwrap_or(rest.len())];
         let lines = memchr_iter(b'\n', before).count() as u64;

@@ -1,4 +1,4 @@
-//! A request in words: titles of figures as they are sorted by, conditions as people say them.
+//! Text of a request: the titles of figures, and filters as people read them.
 
 use std::fmt;
 
