@@ -13,7 +13,7 @@ use lettre::{
 
 use crate::{
     error::MailError,
-    name::name_of,
+    message_name::message_name,
     text::{crlf, one_line},
 };
 
@@ -104,7 +104,7 @@ pub fn compose(draft: Draft, from: &Mailbox, job_id: &str) -> Result<Message, Ma
 
 /// The Message-ID of a job's mail: `<name@domain>`, the domain being that of `MAIL_FROM`.
 fn message_id(job_id: &str, from: &Mailbox) -> String {
-    format!("<{}@{}>", name_of(job_id), from.email.domain())
+    format!("<{}@{}>", message_name(job_id), from.email.domain())
 }
 
 /// Keeps holiday notices and other robots from answering (RFC 3834).

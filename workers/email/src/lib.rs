@@ -24,7 +24,7 @@ pub mod error;
 pub mod jobs;
 pub mod mail;
 pub mod money;
-pub mod name;
+pub mod message_name;
 pub mod order;
 mod smtp;
 pub mod text;

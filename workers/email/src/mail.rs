@@ -18,7 +18,7 @@ use crate::{
     compose::{Draft, compose},
     eml,
     error::{MailError, SettingError},
-    name::name_of,
+    message_name::message_name,
     smtp::{END_OF_DATA, Smtp},
 };
 
@@ -123,7 +123,7 @@ impl Mail {
         let message = compose(draft, &self.from, job_id)?;
         match &self.transport {
             Transport::Smtp(smtp) => smtp.send(&message, reply_to.as_ref(), stopped).await,
-            Transport::Files(dir) => eml::write(dir.clone(), name_of(job_id), message.formatted()).await,
+            Transport::Files(dir) => eml::write(dir.clone(), message_name(job_id), message.formatted()).await,
         }
     }
 

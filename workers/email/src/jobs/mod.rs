@@ -1,14 +1,14 @@
 //! The jobs of this worker, a file each, and what a mail that was not sent means for its job.
 
-mod order_confirmation;
-mod send;
+mod confirm_order;
+mod send_email;
 
 use std::{error::Error, time::Duration};
 
 use leveret::{Context, JobError, JobResult};
 
-pub use self::send::SendEmail;
-pub(crate) use self::{order_confirmation::confirm_order, send::send_email};
+pub use self::send_email::SendEmail;
+pub(crate) use self::{confirm_order::confirm_order, send_email::send_email};
 use crate::{
     compose::Draft,
     error::{Fault, MailError},

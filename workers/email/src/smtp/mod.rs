@@ -6,11 +6,11 @@
 //! upgrade to TLS, and the code of each step whatever the text.
 
 mod reply;
-mod run;
+mod streak;
 mod session;
 mod url;
-mod verdict;
-mod wire;
+mod classify;
+mod connection;
 
 use std::{
     collections::VecDeque,
@@ -30,10 +30,10 @@ pub(crate) use self::session::END_OF_DATA;
 pub use self::url::UrlError;
 use self::{
     reply::Reply,
-    run::{Run, shape},
+    streak::{Run, shape},
     session::{Cause, Failure, Outgoing, Session},
     url::{Credentials, Server, Tls},
-    verdict::{Verdict, judge},
+    classify::{Verdict, judge},
 };
 use crate::{
     error::{Fault, MailError, Step},

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     reply::Reply,
     url::{Credentials, Server, Tls},
-    wire::{Broken, Wire},
+    connection::{Broken, Wire},
 };
 use crate::error::Step;
 

@@ -226,5 +226,5 @@ fn of_policy(step: Step, detail: u16) -> Option<Concerns> {
 }
 
 #[cfg(test)]
-#[path = "verdict_tests.rs"]
+#[path = "classify_tests.rs"]
 mod tests;

@@ -14,7 +14,7 @@ const READABLE: usize = 40;
 /// `=`, upper case is hashed because some file systems do not tell it apart, and a leading `-` would be an option to
 /// whoever types `*`.
 #[must_use]
-pub fn name_of(job_id: &str) -> String {
+pub fn message_name(job_id: &str) -> String {
     if is_plain(job_id) {
         return job_id.to_owned();
     }
@@ -40,13 +40,13 @@ fn readable(id: &str) -> String {
 mod tests {
     use std::collections::HashSet;
 
-    use super::name_of;
+    use super::message_name;
 
     #[test]
     fn a_uuid_names_its_mail_as_it_is() {
         let id = "01937c3e-8d5b-7c11-b0a4-3f6d2c1e9a70";
-        assert_eq!(name_of(id), id);
-        assert_eq!(name_of("order.1001_b"), "order.1001_b");
+        assert_eq!(message_name(id), id);
+        assert_eq!(message_name("order.1001_b"), "order.1001_b");
     }
 
     #[test]
@@ -81,18 +81,18 @@ mod tests {
         ];
         let mut names = HashSet::new();
         for id in ids {
-            let name = name_of(id);
+            let name = message_name(id);
             assert!(name.len() <= 80, "{id:?} -> {name}");
             assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.=".contains(&b)), "{id:?} -> {name}");
             assert!(!name.starts_with(['.', '-']) && !name.ends_with('.') && !name.contains(".."), "{id:?} -> {name}");
-            assert_eq!(name, name_of(id));
+            assert_eq!(name, message_name(id));
             assert!(names.insert(name.to_lowercase()), "{id:?} -> {name} is taken");
         }
     }
 
     #[test]
     fn nobody_can_choose_an_id_that_takes_the_name_of_another() {
-        let victim = name_of("Order 7");
-        assert_ne!(name_of(&victim), victim);
+        let victim = message_name("Order 7");
+        assert_ne!(message_name(&victim), victim);
     }
 }
