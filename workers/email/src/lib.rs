@@ -1,6 +1,6 @@
 //! The email worker: jobs on the queue `email` become mails.
 //!
-//! In reading order: [`worker`] registers the [`jobs`]; a job makes a [`compose::Draft`] ([`order`], with [`money`]);
+//! In reading order: [`worker`] registers the [`jobs`]; a job makes a [`compose::MailDraft`] ([`order`], with [`money`]);
 //! [`mail`] composes it ([`compose`], [`address`], [`text`], [`name`]) and hands it to the mail server or writes it
 //! into a file; [`error`] says what a failure means.
 //!
@@ -23,9 +23,10 @@ mod eml;
 pub mod error;
 pub mod jobs;
 pub mod mail;
-pub mod money;
 pub mod message_name;
+pub mod money;
 pub mod order;
+pub mod settings;
 mod smtp;
 pub mod text;
 
@@ -33,17 +34,13 @@ use std::time::Duration;
 
 use leveret::{Dependency, Queue, RetryPolicy, Worker};
 
-pub use self::{
-    jobs::SendEmail,
-    mail::{Mail, MailSettings},
-    order::OrderConfirmation,
-};
+pub use self::{jobs::SendEmail, mail::Mail, order::OrderConfirmation, settings::MailSettings};
 
 /// The worker of the queue `email`.
 #[must_use]
 pub fn worker(mail: Mail) -> Worker<Mail> {
     // The transport gives up first, with an error that says where the conversation stood.
-    let timeout = mail.patience() + Duration::from_secs(10);
+    let timeout = mail.time_limit() + Duration::from_secs(10);
     let queue =
         Queue::new("email").concurrency(16).retry(RetryPolicy::exponential().max_attempts(100)).timeout(timeout);
     // A failure counts against the server only when it concerns every mail: one is enough.

@@ -6,7 +6,7 @@ use askama::Template;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{address, compose::Draft, error::MailError, money::Currency, text::one_line};
+use crate::{address, compose::MailDraft, error::MailError, money::Currency, text::one_line};
 
 /// An order as the shop publishes it.
 ///
@@ -111,8 +111,8 @@ impl OrderConfirmation {
     /// Checks the order and renders its mail.
     ///
     /// # Errors
-    /// [`OrderError`], always the order's own fault.
-    pub fn draft(&self) -> Result<Draft, OrderError> {
+    /// [`OrderError`], always the order's own kind.
+    pub fn draft(&self) -> Result<MailDraft, OrderError> {
         let to = address::mailbox(&self.customer.name, &self.customer.email)?;
         let currency = Currency::parse(&self.currency).ok_or_else(|| OrderError::Currency(self.currency.clone()))?;
         let view = View {
@@ -123,8 +123,8 @@ impl OrderConfirmation {
             tax: self.tax_cents.map(|amount| currency.format(amount)),
             total: currency.format(self.checked_total()?),
         };
-        let draft = Draft::new(to, format!("Order {} confirmed", view.id), Text(&view).render()?);
-        Ok(Draft { html: Some(Html(&view).render()?), ..draft })
+        let draft = MailDraft::new(to, format!("Order {} confirmed", view.id), Text(&view).render()?);
+        Ok(MailDraft { html: Some(Html(&view).render()?), ..draft })
     }
 
     fn line_views(&self, currency: Currency) -> Result<Vec<LineView>, OrderError> {

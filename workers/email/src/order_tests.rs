@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::{OrderConfirmation, OrderError};
-use crate::compose::Draft;
+use crate::compose::MailDraft;
 
 fn order(value: serde_json::Value) -> OrderConfirmation {
     serde_json::from_value(value).unwrap()
@@ -22,7 +22,7 @@ fn sample() -> serde_json::Value {
     })
 }
 
-fn confirm(value: serde_json::Value) -> Result<Draft, OrderError> {
+fn confirm(value: serde_json::Value) -> Result<MailDraft, OrderError> {
     order(value).draft()
 }
 

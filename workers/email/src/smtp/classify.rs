@@ -5,23 +5,23 @@
 //! set-up before the recipient is named, and the mail from then on. A wrong guess is bounded on both sides: a run of equal
 //! guesses counts as the set-up's (`run.rs`), and jobs that wait are given up after about four days.
 
-use super::reply::Reply;
-use crate::error::{Fault, Step};
+use super::reply::SmtpReply;
+use crate::error::{FailureKind, SmtpStep};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Concerns {
+enum RefusalSubject {
     Mail,
     Setup,
     /// Nothing tells.
     Unclear,
 }
 
-use Concerns::{Mail, Setup, Unclear};
+use RefusalSubject::{Mail, Setup, Unclear};
 
 /// What a refusal means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Verdict {
-    pub(super) fault: Fault,
+pub(super) struct RefusalClass {
+    pub(super) kind: FailureKind,
     /// Nothing in the reply tells whom it concerns.
     pub(super) is_guess: bool,
 }
@@ -127,34 +127,34 @@ const OF_THE_SETUP: &[&str] = &[
 ];
 
 /// Judges a 4xx or 5xx reply.
-pub(super) fn judge(step: Step, reply: &Reply) -> Verdict {
+pub(super) fn classify(step: SmtpStep, reply: &SmtpReply) -> RefusalClass {
     let concerns = concerns(step, reply);
-    let fault = match concerns {
-        Setup => Fault::Setup,
-        Mail | Unclear if reply.is_permanent() => Fault::Job,
-        Mail | Unclear => Fault::Passing,
+    let kind = match concerns {
+        Setup => FailureKind::Configuration,
+        Mail | Unclear if reply.is_permanent() => FailureKind::Permanent,
+        Mail | Unclear => FailureKind::Transient,
     };
-    Verdict { fault, is_guess: concerns == Unclear }
+    RefusalClass { kind, is_guess: concerns == Unclear }
 }
 
-fn concerns(step: Step, reply: &Reply) -> Concerns {
+fn concerns(step: SmtpStep, reply: &SmtpReply) -> RefusalSubject {
     // The server hangs up for now, most often on clients that come too fast.
     if reply.code == 421 {
         return Unclear;
     }
     let text = plain(&reply.text());
     let says = |patterns: &[&str]| patterns.iter().any(|pattern| has(&text, pattern));
-    let names_recipient = step >= Step::Recipient && says(OF_THE_RECIPIENT);
+    let names_recipient = step >= SmtpStep::Recipient && says(OF_THE_RECIPIENT);
     let settled = reply.enhanced().and_then(|status| of_status(step, reply, status));
     match settled {
         Some(concerns) => concerns,
         None if names_recipient => Mail,
         None if matches!(reply.code, 500 | 502..=504 | 523..=525 | 530 | 534 | 535 | 538) => Setup,
-        None if reply.is_permanent() && step < Step::Recipient => Setup,
+        None if reply.is_permanent() && step < SmtpStep::Recipient => Setup,
         // Of a login every word is about a login.
-        None if step != Step::Login && says(OF_THE_SETUP) => Setup,
+        None if step != SmtpStep::Login && says(OF_THE_SETUP) => Setup,
         // Refused by policy before the mail itself was seen: by who sends, and from where.
-        None if step == Step::Recipient && reply.is_permanent() && matches!(reply.enhanced(), Some((7, 0 | 1))) => {
+        None if step == SmtpStep::Recipient && reply.is_permanent() && matches!(reply.enhanced(), Some((7, 0 | 1))) => {
             Setup
         }
         None => Unclear,
@@ -190,8 +190,8 @@ fn has(text: &str, pattern: &str) -> bool {
 }
 
 /// What the enhanced status code alone settles.
-fn of_status(step: Step, reply: &Reply, (subject, detail): (u16, u16)) -> Option<Concerns> {
-    let of_mail = step >= Step::Recipient;
+fn of_status(step: SmtpStep, reply: &SmtpReply, (subject, detail): (u16, u16)) -> Option<RefusalSubject> {
+    let of_mail = step >= SmtpStep::Recipient;
     match (subject, detail) {
         // The sender's address; 90 is Microsoft's limit of recipients a day.
         (1, 7 | 8 | 90) => Some(Setup),
@@ -211,7 +211,7 @@ fn of_status(step: Step, reply: &Reply, (subject, detail): (u16, u16)) -> Option
 }
 
 /// X.7: security and policy.
-fn of_policy(step: Step, detail: u16) -> Option<Concerns> {
+fn of_policy(step: SmtpStep, detail: u16) -> Option<RefusalSubject> {
     match detail {
         0 | 1 => None,
         // Lists and groups that take mail from members only, recipients that restrict their senders, and mailboxes that
@@ -220,7 +220,7 @@ fn of_policy(step: Step, detail: u16) -> Option<Concerns> {
         // The mail's own signature, encryption or form.
         5..=7 | 29 | 512 => Some(Mail),
         // Yahoo refuses contents so.
-        9 if step == Step::Content => None,
+        9 if step == SmtpStep::Content => None,
         _ => Some(Setup),
     }
 }

@@ -5,12 +5,12 @@
 //! be sent twice or be lost over details that SMTP libraries leave open: a limit for each step, what was read before the
 //! upgrade to TLS, and the code of each step whatever the text.
 
-mod reply;
-mod streak;
-mod session;
-mod url;
 mod classify;
 mod connection;
+mod reply;
+mod session;
+mod streak;
+mod url;
 
 use std::{
     collections::VecDeque,
@@ -27,30 +27,25 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::rustls::RootCertStore;
 
 pub(crate) use self::session::END_OF_DATA;
-pub use self::url::UrlError;
+pub use self::url::SmtpUrlError;
 use self::{
-    reply::Reply,
-    streak::{Run, shape},
-    session::{Cause, Failure, Outgoing, Session},
-    url::{Credentials, Server, Tls},
-    classify::{Verdict, judge},
+    classify::{RefusalClass, classify},
+    session::{FailureCause, OutgoingMail, SmtpFailure, SmtpSession},
+    streak::{FailureStreak, normalized},
+    url::{Credentials, SmtpServer, TlsMode},
 };
-use crate::{
-    error::{Fault, MailError, Step},
-    text::one_line,
-};
+use crate::error::{FailureKind, MailError, SmtpStep};
 
 /// Servers hang up on idle clients after a few minutes; we leave first.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 const IDLE_CONNECTIONS: usize = 16;
 /// Many servers lock an account, or an address out, after a few wrong passwords.
 const LOGIN_PAUSE: Duration = Duration::from_secs(60);
-const ANSWER_SHOWN: usize = 500;
 
-pub(crate) struct Smtp {
-    server: Server,
-    patience: Duration,
-    idle: Mutex<VecDeque<(Instant, Session)>>,
+pub(crate) struct SmtpClient {
+    server: SmtpServer,
+    timeout: Duration,
+    idle: Mutex<VecDeque<(Instant, SmtpSession)>>,
     /// Every open session holds a clone.
     open: Arc<()>,
     refused_login: Mutex<Option<(Instant, String)>>,
@@ -58,18 +53,18 @@ pub(crate) struct Smtp {
     is_welcome: AtomicBool,
     /// While none was, one is tried at a time: each wrong one counts against the account.
     login_turn: tokio::sync::Mutex<()>,
-    run: Mutex<Run>,
+    run: Mutex<FailureStreak>,
 }
 
-impl Smtp {
-    pub(crate) fn new(url: &str, roots: RootCertStore, patience: Duration) -> Result<Self, UrlError> {
-        let server = Server::parse(url, roots)?;
+impl SmtpClient {
+    pub(crate) fn new(url: &str, roots: RootCertStore, timeout: Duration) -> Result<Self, SmtpUrlError> {
+        let server = SmtpServer::parse(url, roots)?;
         if server.exposes_password() {
             tracing::warn!(server = server.name(), "SMTP_URL sends its password without TLS");
         }
         Ok(Self {
             server,
-            patience,
+            timeout,
             idle: Mutex::default(),
             open: Arc::default(),
             refused_login: Mutex::default(),
@@ -85,7 +80,7 @@ impl Smtp {
 
     /// Tells whether TLS is ever spoken.
     pub(crate) fn may_encrypt(&self) -> bool {
-        !matches!(self.server.tls, Tls::Never)
+        !matches!(self.server.tls, TlsMode::Never)
     }
 
     /// Sends one mail within the time allowed; whatever happens to the future, no other mail is harmed.
@@ -100,8 +95,8 @@ impl Smtp {
         let bytes = message.formatted();
         let envelope = message.envelope();
         let from = envelope.from().ok_or(lettre::error::Error::MissingFrom)?;
-        let mail = Outgoing { from, to: envelope.to(), reply_to, bytes: &bytes };
-        let deadline = Instant::now() + self.patience;
+        let mail = OutgoingMail { from, to: envelope.to(), reply_to, bytes: &bytes };
+        let deadline = Instant::now() + self.timeout;
         let sent = self.deliver(&mail, deadline, stopped).await;
         match sent {
             Ok(()) => lock(&self.run).clear(),
@@ -112,10 +107,10 @@ impl Smtp {
 
     async fn deliver(
         &self,
-        mail: &Outgoing<'_>,
+        mail: &OutgoingMail<'_>,
         deadline: Instant,
         stopped: impl Future<Output = ()> + Send,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), SmtpFailure> {
         let mut session = match self.idle_session(deadline).await {
             Some(session) => session,
             None => self.connect(deadline).await?,
@@ -128,7 +123,7 @@ impl Smtp {
     }
 
     /// The connection used last is the likeliest to live.
-    async fn idle_session(&self, deadline: Instant) -> Option<Session> {
+    async fn idle_session(&self, deadline: Instant) -> Option<SmtpSession> {
         let (since, mut session) = lock(&self.idle).pop_back()?;
         if since.elapsed() < IDLE_LIMIT && session.revive(deadline).await {
             return Some(session);
@@ -138,7 +133,7 @@ impl Smtp {
         None
     }
 
-    fn keep(&self, session: Session) {
+    fn keep(&self, session: SmtpSession) {
         let mut idle = lock(&self.idle);
         idle.retain(|(since, _)| since.elapsed() < IDLE_LIMIT);
         if idle.len() < IDLE_CONNECTIONS {
@@ -146,107 +141,115 @@ impl Smtp {
         }
     }
 
-    async fn connect(&self, deadline: Instant) -> Result<Session, Failure> {
+    async fn connect(&self, deadline: Instant) -> Result<SmtpSession, SmtpFailure> {
         self.login_allowed()?;
-        let mut session = Session::open(&self.server, &self.open, deadline).await?;
+        let mut session = SmtpSession::open(&self.server, &self.open, deadline).await?;
         if let Some(credentials) = &self.server.credentials {
             self.login(&mut session, credentials, deadline).await?;
         }
         Ok(session)
     }
 
-    async fn login(&self, session: &mut Session, credentials: &Credentials, deadline: Instant) -> Result<(), Failure> {
+    async fn login(
+        &self,
+        session: &mut SmtpSession,
+        credentials: &Credentials,
+        deadline: Instant,
+    ) -> Result<(), SmtpFailure> {
         let is_welcome = || self.is_welcome.load(Ordering::Relaxed);
         let mut turn = None;
         if !is_welcome() {
             let waited = timeout_at(deadline, self.login_turn.lock()).await;
-            let guard = waited.map_err(|_| Failure::new(Step::Login, Cause::Timeout))?;
+            let guard = waited.map_err(|_| SmtpFailure::new(SmtpStep::Login, FailureCause::Timeout))?;
             turn = (!is_welcome()).then_some(guard);
             self.login_allowed()?;
         }
         let answered = session.login(credentials, deadline).await;
         self.is_welcome.store(answered.is_ok(), Ordering::Relaxed);
-        if let Err(Failure { cause: Cause::Refused(reply), .. }) = &answered
-            && judge(Step::Login, reply).fault == Fault::Setup
+        if let Err(SmtpFailure { cause: FailureCause::Refused(reply), .. }) = &answered
+            && classify(SmtpStep::Login, reply).kind == FailureKind::Configuration
         {
-            *lock(&self.refused_login) = Some((Instant::now() + LOGIN_PAUSE, answer_of(reply)));
+            *lock(&self.refused_login) = Some((Instant::now() + LOGIN_PAUSE, reply.summary()));
         }
         drop(turn);
         answered
     }
 
     /// Fails for a while after a login was refused.
-    fn login_allowed(&self) -> Result<(), Failure> {
+    fn login_allowed(&self) -> Result<(), SmtpFailure> {
         match lock(&self.refused_login).clone() {
             Some((until, answer)) if Instant::now() < until => {
-                Err(Failure::new(Step::Login, Cause::LoginPaused(answer)))
+                Err(SmtpFailure::new(SmtpStep::Login, FailureCause::LoginPaused(answer)))
             }
             _ => Ok(()),
         }
     }
 
-    fn explain(&self, failure: Failure, recipients: &[Address]) -> MailError {
-        let Failure { step, cause, recipient, sent } = failure;
+    fn explain(&self, failure: SmtpFailure, recipients: &[Address]) -> MailError {
+        let SmtpFailure { step, cause, recipient, sent } = failure;
         let server = self.server.name();
         let to = recipients.get(recipient).map(Address::to_string).unwrap_or_default();
-        let is_refused = matches!(cause, Cause::Refused(_));
-        let guess = |fault| Verdict { fault, is_guess: true };
+        let is_refused = matches!(cause, FailureCause::Refused(_));
+        let guess = |kind| RefusalClass { kind, is_guess: true };
         let (answer, verdict) = match cause {
-            Cause::Utf8Unsupported(address) => return MailError::AddressNotSupported { server, address },
-            Cause::Stopped if sent => ("the attempt was stopped before it did".to_owned(), guess(Fault::Passing)),
-            Cause::Stopped => {
+            FailureCause::Utf8Unsupported(address) => return MailError::AddressNotSupported { server, address },
+            FailureCause::Stopped if sent => {
+                ("the attempt was stopped before it did".to_owned(), guess(FailureKind::Transient))
+            }
+            FailureCause::Stopped => {
                 let answer = "the attempt was stopped before the end of the mail".to_owned();
-                return MailError::Server { server, to, step, answer, fault: Fault::Passing };
+                return MailError::Server { server, to, step, answer, kind: FailureKind::Transient };
             }
-            Cause::Refused(reply) => (answer_of(&reply), judge(step, &reply)),
-            Cause::Setup(missing) => (missing, Verdict { fault: Fault::Setup, is_guess: false }),
-            Cause::LoginPaused(answer) => {
+            FailureCause::Refused(reply) => (reply.summary(), classify(step, &reply)),
+            FailureCause::Setup(missing) => {
+                (missing, RefusalClass { kind: FailureKind::Configuration, is_guess: false })
+            }
+            FailureCause::LoginPaused(answer) => {
                 let answer = format!("{answer} (asked less than a minute ago)");
-                return MailError::Server { server, to, step, answer, fault: Fault::Setup };
+                return MailError::Server { server, to, step, answer, kind: FailureKind::Configuration };
             }
-            Cause::Unexpected(reply) => {
-                (format!("an answer that does not belong here: {}", answer_of(&reply)), guess(Fault::Passing))
+            FailureCause::Unexpected(reply) => {
+                (format!("an answer that does not belong here: {}", reply.summary()), guess(FailureKind::Transient))
             }
-            Cause::Lost(what) => (what, guess(Fault::Passing)),
-            Cause::Timeout if sent => (format!("no answer within {END_OF_DATA:?}"), guess(Fault::Passing)),
-            Cause::Timeout => {
-                let fault = self.for_all(step, guess(Fault::Passing), "no answer", &to);
-                return MailError::TimedOut { server, to, step, limit: self.patience, fault };
+            FailureCause::Lost(what) => (what, guess(FailureKind::Transient)),
+            FailureCause::Timeout if sent => {
+                (format!("no answer within {END_OF_DATA:?}"), guess(FailureKind::Transient))
+            }
+            FailureCause::Timeout => {
+                let kind = self.for_all(step, guess(FailureKind::Transient), "no answer", &to);
+                return MailError::TimedOut { server, to, step, limit: self.timeout, kind };
             }
         };
         if sent && !is_refused {
-            return MailError::Unknown { server, to, answer };
+            return MailError::Unconfirmed { server, to, answer };
         }
-        let fault = self.for_all(step, verdict, &answer, &to);
-        if fault == Fault::Setup {
+        let kind = self.for_all(step, verdict, &answer, &to);
+        if kind == FailureKind::Configuration {
             tracing::error!(server, %step, error = answer, "the mail server refuses this worker; jobs wait");
         }
-        MailError::Server { server, to, step, answer, fault }
+        MailError::Server { server, to, step, answer, kind }
     }
 
     /// What a failure concerns, seen beside the others: no way in, or the same for everybody, is not about one mail.
-    fn for_all(&self, step: Step, verdict: Verdict, answer: &str, to: &str) -> Fault {
+    fn for_all(&self, step: SmtpStep, verdict: RefusalClass, answer: &str, to: &str) -> FailureKind {
         // What is known to be about the recipient stays so, however many are wrong in a row.
-        let is_run = || verdict.is_guess && lock(&self.run).add(format!("{step} {}", shape(answer, to)), to);
-        match verdict.fault {
+        let is_run = || verdict.is_guess && lock(&self.run).add(format!("{step} {}", normalized(answer, to)), to);
+        match verdict.kind {
             // With other sessions open the server is there; it may have enough of them.
-            Fault::Passing if step <= Step::Login && Arc::strong_count(&self.open) == 1 => Fault::Server,
-            Fault::Passing if is_run() => Fault::Server,
-            Fault::Job if is_run() => Fault::Setup,
-            fault => fault,
+            FailureKind::Transient if step <= SmtpStep::Login && Arc::strong_count(&self.open) == 1 => {
+                FailureKind::ServerUnavailable
+            }
+            FailureKind::Transient if is_run() => FailureKind::ServerUnavailable,
+            FailureKind::Permanent if is_run() => FailureKind::Configuration,
+            kind => kind,
         }
     }
 }
 
-impl std::fmt::Debug for Smtp {
+impl std::fmt::Debug for SmtpClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Smtp").field("server", &self.server).finish_non_exhaustive()
+        f.debug_struct("SmtpClient").field("server", &self.server).finish_non_exhaustive()
     }
-}
-
-/// `550 5.1.1 no such user`; one line of bounded length.
-fn answer_of(reply: &Reply) -> String {
-    one_line(&format!("{} {}", reply.code, reply.text())).chars().take(ANSWER_SHOWN).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,11 +1,13 @@
 //! Replies of the mail server: the code decides, whatever bytes the text has.
 
-/// A line or reply beyond this is no mail server's.
+use crate::text::one_line;
+
+/// Maximum length of a line or a reply in bytes.
 pub(super) const REPLY_LIMIT: usize = 64 * 1024;
 
 /// A whole reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Reply {
+pub(super) struct SmtpReply {
     pub(super) code: u16,
     /// The text of each line, without code.
     pub(super) lines: Vec<String>,
@@ -13,20 +15,20 @@ pub(super) struct Reply {
 
 /// The lines of a reply as far as they have come.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(super) struct ReplyReader {
     lines: Vec<String>,
     /// The highest of its lines.
     code: u16,
     size: usize,
 }
 
-impl Reader {
+impl ReplyReader {
     /// Takes the next line, without its end; returns the reply when this line was its last.
     ///
     /// Blank lines are skipped, and inside a reply lines without a code are text: servers and the filters before them
     /// send both, and neither changes what the codes say. The lines of a reply have one code; where they differ, the
     /// highest counts: a refusal with a text such as `250 Main Street` is one all the same.
-    pub(super) fn line(&mut self, line: &[u8]) -> Result<Option<Reply>, String> {
+    pub(super) fn line(&mut self, line: &[u8]) -> Result<Option<SmtpReply>, String> {
         self.size += line.len() + 1;
         if self.size > REPLY_LIMIT {
             return Err(format!("its answer is longer than {REPLY_LIMIT} bytes"));
@@ -44,11 +46,11 @@ impl Reader {
         self.lines.push(decoded(text));
         self.code = self.code.max(code);
         let code = self.code;
-        Ok(is_last.then(|| Reply { code, lines: std::mem::take(&mut self.lines) }))
+        Ok(is_last.then(|| SmtpReply { code, lines: std::mem::take(&mut self.lines) }))
     }
 }
 
-impl Reply {
+impl SmtpReply {
     pub(super) fn is_refusal(&self) -> bool {
         self.code >= 400
     }
@@ -63,6 +65,11 @@ impl Reply {
         Some((subject, detail))
     }
 
+    /// Returns code and text as one line of limited length, such as `550 5.1.1 no such user`.
+    pub(super) fn summary(&self) -> String {
+        shown(&format!("{} {}", self.code, self.text()))
+    }
+
     /// All lines as one text. The enhanced status code that each line repeats stands once.
     pub(super) fn text(&self) -> String {
         let mut text = self.lines.first().cloned().unwrap_or_default();
@@ -73,6 +80,12 @@ impl Reply {
         }
         text
     }
+}
+
+/// Returns a text of the server as one line of limited length, for error messages.
+pub(super) fn shown(text: &str) -> String {
+    const LONGEST: usize = 500;
+    one_line(text).chars().take(LONGEST).collect()
 }
 
 /// Code, whether the line is the reply's last, and text. A bare `250` is a whole reply.
@@ -108,10 +121,10 @@ fn decoded(text: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{REPLY_LIMIT, Reader, Reply};
+    use super::{REPLY_LIMIT, ReplyReader, SmtpReply};
 
-    fn read(bytes: &[u8]) -> Result<Option<Reply>, String> {
-        let mut reader = Reader::default();
+    fn read(bytes: &[u8]) -> Result<Option<SmtpReply>, String> {
+        let mut reader = ReplyReader::default();
         for line in bytes.split(|b| *b == b'\n') {
             if let Some(reply) = reader.line(line.strip_suffix(b"\r").unwrap_or(line))? {
                 return Ok(Some(reply));
@@ -156,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_reply_without_end_is_given_up() {
-        let mut reader = Reader::default();
+        let mut reader = ReplyReader::default();
         let lines = (0..=REPLY_LIMIT / 100)
             .try_for_each(|_| reader.line(&[b"250-"[..].to_vec(), vec![b'x'; 96]].concat()).map(drop));
         assert!(lines.is_err());
@@ -164,7 +177,7 @@ mod tests {
 
     #[test]
     fn the_enhanced_status_is_found_in_the_forms_that_servers_write() {
-        let of = |text: &str| Reply { code: 550, lines: vec![text.to_owned()] }.enhanced();
+        let of = |text: &str| SmtpReply { code: 550, lines: vec![text.to_owned()] }.enhanced();
         assert_eq!(of("5.7.1 no"), Some((7, 1)));
         assert_eq!(of("#5.1.0 Address rejected"), Some((1, 0)));
         assert_eq!(of("(5.7.26) unauthenticated"), Some((7, 26)));

@@ -10,11 +10,11 @@ use lettre::Address;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    reply::Reply,
-    url::{Credentials, Server, Tls},
-    connection::{Broken, Wire},
+    connection::{ConnectionError, SmtpConnection},
+    reply::SmtpReply,
+    url::{Credentials, SmtpServer, TlsMode},
 };
-use crate::error::Step;
+use crate::error::SmtpStep;
 
 /// Asking an idle connection whether it lives must not eat the time of the mail that wants it.
 const PROBE: Duration = Duration::from_secs(5);
@@ -24,21 +24,21 @@ pub(crate) const END_OF_DATA: Duration = Duration::from_secs(600);
 
 /// A conversation that failed.
 #[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) step: Step,
-    pub(super) cause: Cause,
-    /// The recipient at fault, by its place in the envelope; 0 where the failure is about no particular one.
+pub(super) struct SmtpFailure {
+    pub(super) step: SmtpStep,
+    pub(super) cause: FailureCause,
+    /// The recipient at kind, by its place in the envelope; 0 where the failure is about no particular one.
     pub(super) recipient: usize,
     /// The server may have had the whole mail.
     pub(super) sent: bool,
 }
 
 #[derive(Debug)]
-pub(super) enum Cause {
+pub(super) enum FailureCause {
     /// 4xx or 5xx.
-    Refused(Reply),
+    Refused(SmtpReply),
     /// A code that this step does not have.
-    Unexpected(Reply),
+    Unexpected(SmtpReply),
     Lost(String),
     Timeout,
     /// What is missing or wrong until somebody changes a setting: TLS, a way to log in.
@@ -53,15 +53,15 @@ pub(super) enum Cause {
 
 /// A mail on its way.
 #[derive(Debug)]
-pub(super) struct Outgoing<'a> {
+pub(super) struct OutgoingMail<'a> {
     pub(super) from: &'a Address,
     pub(super) to: &'a [Address],
     pub(super) reply_to: Option<&'a Address>,
     pub(super) bytes: &'a [u8],
 }
 
-pub(super) struct Session {
-    wire: Wire,
+pub(super) struct SmtpSession {
+    wire: SmtpConnection,
     /// What the server offers, in capitals: a word and its parameters each.
     features: Vec<String>,
     /// The last command has had its answer, and the server stays.
@@ -70,46 +70,46 @@ pub(super) struct Session {
     _open: Arc<()>,
 }
 
-impl Session {
+impl SmtpSession {
     /// Connects, and encrypts as the server's settings say.
-    pub(super) async fn open(server: &Server, open: &Arc<()>, deadline: Instant) -> Result<Self, Failure> {
-        let connecting = Wire::connect(&server.host, server.port, deadline);
-        let mut wire = within(deadline, Step::Connect, connecting).await?;
-        if let Tls::Wrapper(connector) = &server.tls {
-            wire = within(deadline, Step::Connect, wire.encrypt(connector)).await?;
+    pub(super) async fn open(server: &SmtpServer, open: &Arc<()>, deadline: Instant) -> Result<Self, SmtpFailure> {
+        let connecting = SmtpConnection::connect(&server.host, server.port, deadline);
+        let mut wire = within(deadline, SmtpStep::Connect, connecting).await?;
+        if let TlsMode::Wrapper(connector) = &server.tls {
+            wire = within(deadline, SmtpStep::Connect, wire.encrypt(connector)).await?;
         }
-        let greeting = within(deadline, Step::Connect, wire.reply()).await?;
+        let greeting = within(deadline, SmtpStep::Connect, wire.reply()).await?;
         let mut session = Self { wire, features: Vec::new(), is_sound: true, _open: Arc::clone(open) };
-        session.judged(Step::Connect, greeting, &[220])?;
-        session.hello(Step::Connect, server, deadline).await?;
+        session.judged(SmtpStep::Connect, greeting, &[220])?;
+        session.hello(SmtpStep::Connect, server, deadline).await?;
         session.encrypted(server, deadline).await
     }
 
-    async fn hello(&mut self, step: Step, server: &Server, deadline: Instant) -> Result<(), Failure> {
+    async fn hello(&mut self, step: SmtpStep, server: &SmtpServer, deadline: Instant) -> Result<(), SmtpFailure> {
         let name = server.hello.clone().unwrap_or_else(|| own_name(self.wire.local()));
         let reply = self.command(step, &format!("EHLO {name}"), &[250], deadline).await?;
         self.features = reply.lines.iter().skip(1).map(|line| line.trim().to_ascii_uppercase()).collect();
         Ok(())
     }
 
-    async fn encrypted(mut self, server: &Server, deadline: Instant) -> Result<Self, Failure> {
+    async fn encrypted(mut self, server: &SmtpServer, deadline: Instant) -> Result<Self, SmtpFailure> {
         let connector = match &server.tls {
-            Tls::Required(connector) => connector,
-            Tls::Opportunistic(connector) if self.offers("STARTTLS") => connector,
+            TlsMode::Required(connector) => connector,
+            TlsMode::Opportunistic(connector) if self.offers("STARTTLS") => connector,
             _ => return Ok(self),
         };
         if !self.offers("STARTTLS") {
             let missing = "it offers no STARTTLS, and SMTP_URL requires it".to_owned();
-            return Err(Failure::new(Step::StartTls, Cause::Setup(missing)));
+            return Err(SmtpFailure::new(SmtpStep::StartTls, FailureCause::Setup(missing)));
         }
-        self.command(Step::StartTls, "STARTTLS", &[220], deadline).await?;
-        self.wire = within(deadline, Step::StartTls, self.wire.encrypt(connector)).await?;
+        self.command(SmtpStep::StartTls, "STARTTLS", &[220], deadline).await?;
+        self.wire = within(deadline, SmtpStep::StartTls, self.wire.encrypt(connector)).await?;
         // What was offered without protection counts no longer (RFC 3207).
-        self.hello(Step::StartTls, server, deadline).await?;
+        self.hello(SmtpStep::StartTls, server, deadline).await?;
         Ok(self)
     }
 
-    pub(super) async fn login(&mut self, credentials: &Credentials, deadline: Instant) -> Result<(), Failure> {
+    pub(super) async fn login(&mut self, credentials: &Credentials, deadline: Instant) -> Result<(), SmtpFailure> {
         let Credentials { user, password } = credentials;
         let mechanisms: Vec<&str> = self
             .features
@@ -127,10 +127,10 @@ impl Session {
         } else {
             let offered = if mechanisms.is_empty() { "none".to_owned() } else { mechanisms.join(", ") };
             let missing = format!("it has no login by PLAIN or LOGIN; it offers {offered}");
-            return Err(Failure::new(Step::Login, Cause::Setup(missing)));
+            return Err(SmtpFailure::new(SmtpStep::Login, FailureCause::Setup(missing)));
         };
         for (command, code) in commands {
-            let answered = self.command(Step::Login, &command, &[code], deadline).await;
+            let answered = self.command(SmtpStep::Login, &command, &[code], deadline).await;
             answered.map_err(|failure| failure.without(&[plain, &both, &password]))?;
         }
         Ok(())
@@ -139,24 +139,24 @@ impl Session {
     /// Tells whether an idle connection still answers, and clears what the last mail left in it.
     pub(super) async fn revive(&mut self, deadline: Instant) -> bool {
         let deadline = deadline.min(Instant::now() + PROBE);
-        self.command(Step::Connect, "RSET", &[250], deadline).await.is_ok()
+        self.command(SmtpStep::Connect, "RSET", &[250], deadline).await.is_ok()
     }
 
     /// Hands one mail over to all its recipients or to none; `Ok` means that the server has taken responsibility for it.
     pub(super) async fn transfer(
         &mut self,
-        mail: &Outgoing<'_>,
+        mail: &OutgoingMail<'_>,
         deadline: Instant,
         stopped: Pin<&mut (impl Future<Output = ()> + Send)>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), SmtpFailure> {
         let parameters = self.parameters(mail)?;
-        self.command(Step::Sender, &format!("MAIL FROM:<{}>{parameters}", mail.from), &[250], deadline).await?;
+        self.command(SmtpStep::Sender, &format!("MAIL FROM:<{}>{parameters}", mail.from), &[250], deadline).await?;
         for (recipient, address) in mail.to.iter().enumerate() {
             let command = format!("RCPT TO:<{address}>");
-            let answered = self.command(Step::Recipient, &command, &[250, 251, 252], deadline).await;
-            answered.map_err(|failure| Failure { recipient, ..failure })?;
+            let answered = self.command(SmtpStep::Recipient, &command, &[250, 251, 252], deadline).await;
+            answered.map_err(|failure| SmtpFailure { recipient, ..failure })?;
         }
-        self.command(Step::Content, "DATA", &[354], deadline).await?;
+        self.command(SmtpStep::Content, "DATA", &[354], deadline).await?;
         self.content(mail.bytes, deadline, stopped).await
     }
 
@@ -165,32 +165,32 @@ impl Session {
         bytes: &[u8],
         deadline: Instant,
         stopped: Pin<&mut (impl Future<Output = ()> + Send)>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), SmtpFailure> {
         self.is_sound = false;
         let stuffed = stuffed(bytes);
-        let written = within(deadline, Step::Content, async {
+        let written = within(deadline, SmtpStep::Content, async {
             self.wire.send(&stuffed).await?;
             self.wire.expect_silence().await
         });
         if let Err(failure) = written.await {
             // A server that speaks or hangs up before the end of a mail may have refused it.
-            let Some(reply) = self.wire.last_words().await.filter(Reply::is_refusal) else { return Err(failure) };
-            return Err(Failure::new(Step::Content, Cause::Refused(reply)));
+            let Some(reply) = self.wire.last_words().await.filter(SmtpReply::is_refusal) else { return Err(failure) };
+            return Err(SmtpFailure::new(SmtpStep::Content, FailureCause::Refused(reply)));
         }
         // From here on the server may have the whole mail.
         let limit = Instant::now() + END_OF_DATA;
         let mut sent = false;
-        let ended = within(limit, Step::Content, async {
+        let ended = within(limit, SmtpStep::Content, async {
             sent = true;
             self.wire.exchange(b".\r\n").await
         });
         let answered = tokio::select! {
             biased;
-            () = stopped => Err(Failure::new(Step::Content, Cause::Stopped)),
+            () = stopped => Err(SmtpFailure::new(SmtpStep::Content, FailureCause::Stopped)),
             answered = ended => answered,
         };
-        let judged = answered.and_then(|reply| self.judged(Step::Content, reply, &[250]));
-        judged.map(drop).map_err(|failure| Failure { sent, ..failure })
+        let judged = answered.and_then(|reply| self.judged(SmtpStep::Content, reply, &[250]));
+        judged.map(drop).map_err(|failure| SmtpFailure { sent, ..failure })
     }
 
     /// Tells whether the connection stands between two mails, so that another may use it.
@@ -199,14 +199,14 @@ impl Session {
     }
 
     /// The composed body is ASCII, so that other bytes are addresses in headers.
-    fn parameters(&self, mail: &Outgoing<'_>) -> Result<&'static str, Failure> {
+    fn parameters(&self, mail: &OutgoingMail<'_>) -> Result<&'static str, SmtpFailure> {
         let beyond_ascii = mail.to.iter().chain(mail.reply_to).find(|address| !address.user().is_ascii());
         if mail.bytes.is_ascii() && beyond_ascii.is_none() {
             return Ok("");
         }
         if !self.offers("SMTPUTF8") {
             let address = beyond_ascii.unwrap_or(mail.from).to_string();
-            return Err(Failure::new(Step::Sender, Cause::Utf8Unsupported(address)));
+            return Err(SmtpFailure::new(SmtpStep::Sender, FailureCause::Utf8Unsupported(address)));
         }
         // SMTPUTF8 servers must offer 8BITMIME too (RFC 6531): the address stands in the headers as it is.
         Ok(" SMTPUTF8 BODY=8BITMIME")
@@ -216,7 +216,13 @@ impl Session {
         self.features.iter().any(|offered| offered.split_whitespace().next() == Some(feature))
     }
 
-    async fn command(&mut self, step: Step, line: &str, codes: &[u16], deadline: Instant) -> Result<Reply, Failure> {
+    async fn command(
+        &mut self,
+        step: SmtpStep,
+        line: &str,
+        codes: &[u16],
+        deadline: Instant,
+    ) -> Result<SmtpReply, SmtpFailure> {
         self.is_sound = false;
         let answered = within(deadline, step, async {
             // An answer before its question would be taken for that of this command, and so on to the end.
@@ -228,29 +234,29 @@ impl Session {
     }
 
     /// Any other code than the step's own is a failure, also one that sounds well.
-    fn judged(&mut self, step: Step, reply: Reply, codes: &[u16]) -> Result<Reply, Failure> {
+    fn judged(&mut self, step: SmtpStep, reply: SmtpReply, codes: &[u16]) -> Result<SmtpReply, SmtpFailure> {
         // After a refusal the conversation can go on, but for 421: the server hangs up.
         self.is_sound = codes.contains(&reply.code) || (reply.is_refusal() && reply.code != 421);
         if codes.contains(&reply.code) {
             return Ok(reply);
         }
-        let cause = if reply.is_refusal() { Cause::Refused(reply) } else { Cause::Unexpected(reply) };
-        Err(Failure::new(step, cause))
+        let cause = if reply.is_refusal() { FailureCause::Refused(reply) } else { FailureCause::Unexpected(reply) };
+        Err(SmtpFailure::new(step, cause))
     }
 }
 
-impl Failure {
-    pub(super) fn new(step: Step, cause: Cause) -> Self {
+impl SmtpFailure {
+    pub(super) fn new(step: SmtpStep, cause: FailureCause) -> Self {
         Self { step, cause, recipient: 0, sent: false }
     }
 
     /// Some servers repeat what they do not understand, whole or in part.
     fn without(mut self, secrets: &[&str]) -> Self {
         match &mut self.cause {
-            Cause::Refused(reply) | Cause::Unexpected(reply) => {
+            FailureCause::Refused(reply) | FailureCause::Unexpected(reply) => {
                 reply.lines.iter_mut().for_each(|line| *line = masked(line, secrets));
             }
-            Cause::Lost(text) => *text = masked(text, secrets),
+            FailureCause::Lost(text) => *text = masked(text, secrets),
             _ => {}
         }
         self
@@ -272,14 +278,18 @@ fn masked(text: &str, secrets: &[&str]) -> String {
     text.split(' ').map(|word| if tells(word) { "***" } else { word }).collect::<Vec<_>>().join(" ")
 }
 
-async fn within<T>(deadline: Instant, step: Step, work: impl Future<Output = Result<T, Broken>>) -> Result<T, Failure> {
+async fn within<T>(
+    deadline: Instant,
+    step: SmtpStep,
+    work: impl Future<Output = Result<T, ConnectionError>>,
+) -> Result<T, SmtpFailure> {
     let cause = match timeout_at(deadline, work).await {
         Ok(Ok(done)) => return Ok(done),
-        Ok(Err(Broken::Lost(text))) => Cause::Lost(text),
-        Ok(Err(Broken::Tls(text))) => Cause::Setup(text),
-        Err(_) => Cause::Timeout,
+        Ok(Err(ConnectionError::Lost(text))) => FailureCause::Lost(text),
+        Ok(Err(ConnectionError::Tls(text))) => FailureCause::Setup(text),
+        Err(_) => FailureCause::Timeout,
     };
-    Err(Failure::new(step, cause))
+    Err(SmtpFailure::new(step, cause))
 }
 
 /// The host's name where it is a whole one, else its address: many servers refuse a bare name, such as a pod's.

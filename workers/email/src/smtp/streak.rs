@@ -7,13 +7,13 @@ const LENGTH: usize = 5;
 
 /// The failures since the last success, as far as they are equal.
 #[derive(Debug, Default)]
-pub(super) struct Run {
+pub(super) struct FailureStreak {
     key: String,
     /// Hashes; never more than [`LENGTH`].
     recipients: Vec<u64>,
 }
 
-impl Run {
+impl FailureStreak {
     /// Counts a failure; tells whether it has now met so many recipients that it concerns them all.
     pub(super) fn add(&mut self, key: String, recipient: &str) -> bool {
         if key != self.key {
@@ -34,7 +34,7 @@ impl Run {
 }
 
 /// A refusal without what differs from mail to mail: addresses, host names, numbers, queue ids.
-pub(super) fn shape(answer: &str, recipient: &str) -> String {
+pub(super) fn normalized(answer: &str, recipient: &str) -> String {
     let local = recipient.rsplit_once('@').map_or(recipient, |(local, _)| local).to_lowercase();
     let words = answer.split_whitespace().enumerate().filter_map(|(index, word)| {
         let word = word.trim_matches(|c: char| c.is_ascii_punctuation()).to_lowercase();
@@ -47,11 +47,11 @@ pub(super) fn shape(answer: &str, recipient: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{LENGTH, Run, shape};
+    use super::{FailureStreak, LENGTH, normalized};
 
     #[test]
     fn a_run_is_equal_failures_of_different_recipients_without_a_success() {
-        let mut run = Run::default();
+        let mut run = FailureStreak::default();
         let mut add = |key: &str, number: usize| run.add(key.to_owned(), &format!("r{number}@example.org"));
         assert!((0..100).all(|_| !add("550", 1)), "one recipient");
         assert!((0..100).all(|number| !add(&format!("55{}", number % 2), number)), "two kinds in turn");
@@ -65,10 +65,10 @@ mod tests {
 
     #[test]
     fn refusals_are_equal_whatever_they_name() {
-        let first = shape("550 5.7.1 <ann@example.org>: rejected (in reply to 4F3a) - gsmtp", "ann@example.org");
-        let second = shape("550 5.7.1 <bob@example.net>: rejected (in reply to 9C1) - gsmtp", "bob@example.net");
+        let first = normalized("550 5.7.1 <ann@example.org>: rejected (in reply to 4F3a) - gsmtp", "ann@example.org");
+        let second = normalized("550 5.7.1 <bob@example.net>: rejected (in reply to 9C1) - gsmtp", "bob@example.net");
         assert_eq!(first, second);
-        assert_eq!(shape("550 user ann is unknown", "ann@x"), shape("550 user bob is unknown", "bob@x"));
-        assert_ne!(shape("550 5.7.1 no", "ann@x"), shape("550 5.1.1 no", "ann@x"));
+        assert_eq!(normalized("550 user ann is unknown", "ann@x"), normalized("550 user bob is unknown", "bob@x"));
+        assert_ne!(normalized("550 5.7.1 no", "ann@x"), normalized("550 5.1.1 no", "ann@x"));
     }
 }

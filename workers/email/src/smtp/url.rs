@@ -20,7 +20,7 @@ use url::{Host, Position, Url};
 /// What is wrong with an `SMTP_URL`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum UrlError {
+pub enum SmtpUrlError {
     /// Not a URL.
     #[error(transparent)]
     Syntax(#[from] url::ParseError),
@@ -48,18 +48,18 @@ pub enum UrlError {
 }
 
 /// When the connection is encrypted.
-pub(crate) enum Tls {
+pub(crate) enum TlsMode {
     Never,
     /// By STARTTLS where the server offers it.
-    Opportunistic(Connector),
+    Opportunistic(ServerTls),
     /// By STARTTLS, or not used at all.
-    Required(Connector),
+    Required(ServerTls),
     /// From the first byte.
-    Wrapper(Connector),
+    Wrapper(ServerTls),
 }
 
 /// What TLS is spoken with, and the name that the certificate must have.
-pub(crate) struct Connector {
+pub(crate) struct ServerTls {
     pub(crate) tls: TlsConnector,
     pub(crate) name: ServerName<'static>,
 }
@@ -71,37 +71,37 @@ pub(crate) struct Credentials {
 }
 
 /// A mail server and how to talk to it.
-pub(crate) struct Server {
+pub(crate) struct SmtpServer {
     pub(crate) host: String,
     pub(crate) port: u16,
-    pub(crate) tls: Tls,
+    pub(crate) tls: TlsMode,
     pub(crate) credentials: Option<Credentials>,
     /// The name for `EHLO`, if the URL has one.
     pub(crate) hello: Option<String>,
 }
 
-impl Server {
-    pub(crate) fn parse(text: &str, roots: RootCertStore) -> Result<Self, UrlError> {
+impl SmtpServer {
+    pub(crate) fn parse(text: &str, roots: RootCertStore) -> Result<Self, SmtpUrlError> {
         let url = Url::parse(text.trim())?;
         // Else a part of the password would be the host, the greeting or a parameter, and be shown as that.
         if url[Position::BeforePath..].contains('@') {
-            return Err(UrlError::Unencoded);
+            return Err(SmtpUrlError::Unencoded);
         }
-        let host = match url.host().ok_or(UrlError::Host)? {
+        let host = match url.host().ok_or(SmtpUrlError::Host)? {
             Host::Domain(name) => name.to_owned(),
             Host::Ipv4(ip) => ip.to_string(),
             Host::Ipv6(ip) => ip.to_string(),
         };
         let connector = || connector(&host, roots);
         let (tls, default_port) = match (url.scheme(), tls_mode(&url)?.as_deref()) {
-            ("smtps", None) => (Tls::Wrapper(connector()?), 465),
-            ("smtp", Some("required")) => (Tls::Required(connector()?), 587),
-            ("smtp", Some("opportunistic")) => (Tls::Opportunistic(connector()?), 587),
-            ("smtp", None) => (Tls::Never, 25),
+            ("smtps", None) => (TlsMode::Wrapper(connector()?), 465),
+            ("smtp", Some("required")) => (TlsMode::Required(connector()?), 587),
+            ("smtp", Some("opportunistic")) => (TlsMode::Opportunistic(connector()?), 587),
+            ("smtp", None) => (TlsMode::Never, 25),
             ("smtp" | "smtps", Some(mode)) => {
-                return Err(UrlError::Parameter(format!("tls={mode}")));
+                return Err(SmtpUrlError::Parameter(format!("tls={mode}")));
             }
-            (scheme, _) => return Err(UrlError::Scheme(scheme.to_owned())),
+            (scheme, _) => return Err(SmtpUrlError::Scheme(scheme.to_owned())),
         };
         Ok(Self {
             port: url.port().unwrap_or(default_port),
@@ -115,7 +115,7 @@ impl Server {
     /// Tells whether a password would cross the network readable.
     pub(crate) fn exposes_password(&self) -> bool {
         let local = matches!(self.host.as_str(), "localhost" | "127.0.0.1" | "::1");
-        self.credentials.is_some() && !local && matches!(self.tls, Tls::Never | Tls::Opportunistic(_))
+        self.credentials.is_some() && !local && matches!(self.tls, TlsMode::Never | TlsMode::Opportunistic(_))
     }
 
     /// Names the server as `host:port`.
@@ -125,79 +125,79 @@ impl Server {
 }
 
 /// Without the credentials.
-impl fmt::Debug for Server {
+impl fmt::Debug for SmtpServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("name", &self.name()).field("hello", &self.hello).finish_non_exhaustive()
+        f.debug_struct("SmtpServer").field("name", &self.name()).field("hello", &self.hello).finish_non_exhaustive()
     }
 }
 
-fn tls_mode(url: &Url) -> Result<Option<String>, UrlError> {
+fn tls_mode(url: &Url) -> Result<Option<String>, SmtpUrlError> {
     let mut mode = None;
     for (key, value) in url.query_pairs() {
         if key != "tls" {
-            return Err(UrlError::Parameter(key.into_owned()));
+            return Err(SmtpUrlError::Parameter(key.into_owned()));
         }
         mode = Some(value.into_owned());
     }
     Ok(mode)
 }
 
-fn connector(host: &str, roots: RootCertStore) -> Result<Connector, UrlError> {
-    let wrong = |error: Box<dyn std::error::Error + Send + Sync>| UrlError::Tls(error);
+fn connector(host: &str, roots: RootCertStore) -> Result<ServerTls, SmtpUrlError> {
+    let wrong = |error: Box<dyn std::error::Error + Send + Sync>| SmtpUrlError::Tls(error);
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| wrong(error.into()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     let name = ServerName::try_from(host.to_owned()).map_err(|error| wrong(error.into()))?;
-    Ok(Connector { tls: TlsConnector::from(Arc::new(config)), name })
+    Ok(ServerTls { tls: TlsConnector::from(Arc::new(config)), name })
 }
 
-fn credentials(url: &Url) -> Result<Option<Credentials>, UrlError> {
+fn credentials(url: &Url) -> Result<Option<Credentials>, SmtpUrlError> {
     match (url.username(), url.password()) {
         ("", None) => Ok(None),
-        ("", Some(_)) | (_, None) => Err(UrlError::Credentials),
+        ("", Some(_)) | (_, None) => Err(SmtpUrlError::Credentials),
         (user, Some(password)) => Ok(Some(Credentials { user: decode(user)?, password: decode(password)? })),
     }
 }
 
-fn hello(url: &Url) -> Result<Option<String>, UrlError> {
+fn hello(url: &Url) -> Result<Option<String>, SmtpUrlError> {
     let name = decode(url.path().trim_matches('/'))?;
     if name.is_empty() {
         return Ok(None);
     }
     if name.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err(UrlError::Encoding);
+        return Err(SmtpUrlError::Encoding);
     }
     Ok(Some(name))
 }
 
-fn decode(text: &str) -> Result<String, UrlError> {
-    let decoded = percent_encoding::percent_decode_str(text).decode_utf8().map_err(|_| UrlError::Encoding)?;
+fn decode(text: &str) -> Result<String, SmtpUrlError> {
+    let decoded = percent_encoding::percent_decode_str(text).decode_utf8().map_err(|_| SmtpUrlError::Encoding)?;
     Ok(decoded.into_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{RootCertStore, Server, Tls};
+    use super::{RootCertStore, SmtpServer, TlsMode};
 
-    fn parse(url: &str) -> Server {
-        Server::parse(url, RootCertStore::empty()).expect(url)
+    fn parse(url: &str) -> SmtpServer {
+        SmtpServer::parse(url, RootCertStore::empty()).expect(url)
     }
 
     #[test]
     fn the_url_says_how_to_encrypt_and_where() {
         let server = parse("smtps://mail.example.com");
-        assert!(matches!(server.tls, Tls::Wrapper(_)));
+        assert!(matches!(server.tls, TlsMode::Wrapper(_)));
         assert_eq!(server.name(), "mail.example.com:465");
         let server = parse("smtp://mail.example.com?tls=required");
-        assert!(matches!(server.tls, Tls::Required(_)));
+        assert!(matches!(server.tls, TlsMode::Required(_)));
         assert_eq!(server.port, 587);
         let server = parse("smtp://mail.example.com:2525?tls=opportunistic");
-        assert!(matches!(server.tls, Tls::Opportunistic(_)));
+        assert!(matches!(server.tls, TlsMode::Opportunistic(_)));
         assert_eq!(server.port, 2525);
         let server = parse("smtp://[::1]/relay.example.org");
-        assert!(matches!(server.tls, Tls::Never));
+        assert!(matches!(server.tls, TlsMode::Never));
         assert_eq!((server.host.as_str(), server.port), ("::1", 25));
         assert_eq!(server.hello, Some("relay.example.org".to_owned()));
     }
@@ -238,7 +238,7 @@ mod tests {
             "smtp://u:25#secret@mail.example.com",
         ];
         for url in urls {
-            let error = Server::parse(url, RootCertStore::empty()).expect_err(url);
+            let error = SmtpServer::parse(url, RootCertStore::empty()).expect_err(url);
             assert!(!error.to_string().contains("secret"), "{error}");
         }
     }

@@ -2,10 +2,7 @@
 
 use std::{fs, path::Path};
 
-use leveret_email::{
-    error::Fault,
-    mail::{Mail, MailSettings},
-};
+use leveret_email::{error::FailureKind, mail::Mail, settings::MailSettings};
 use mail_parser::MessageParser;
 
 use crate::{draft, files_in, settings};
@@ -70,7 +67,7 @@ async fn a_hostile_job_id_stays_inside_the_directory() {
 async fn a_directory_that_cannot_be_written_is_waited_for_and_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = mail_into(file.path()).send(draft(), "job-1").await.unwrap_err();
-    assert_eq!(error.fault(), Fault::Server);
+    assert_eq!(error.kind(), FailureKind::ServerUnavailable);
     assert!(error.to_string().contains(file.path().to_str().unwrap()), "{error}");
 }
 

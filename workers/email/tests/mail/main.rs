@@ -13,11 +13,7 @@ mod smtp_tls;
 
 use std::path::Path;
 
-use leveret_email::{
-    address,
-    compose::Draft,
-    mail::{Mail, MailSettings},
-};
+use leveret_email::{address, compose::MailDraft, mail::Mail, settings::MailSettings};
 
 /// Settings for a mail server.
 fn settings(smtp_url: Option<String>) -> MailSettings {
@@ -39,6 +35,6 @@ fn mail_to(sink: &sink::Sink) -> Mail {
     Mail::new(&settings(Some(sink.url()))).unwrap()
 }
 
-fn draft() -> Draft {
-    Draft::new(address::parse("Ann <ann@example.org>").unwrap(), "Hello", "Hello, Ann.\n")
+fn draft() -> MailDraft {
+    MailDraft::new(address::parse("Ann <ann@example.org>").unwrap(), "Hello", "Hello, Ann.\n")
 }

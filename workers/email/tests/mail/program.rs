@@ -69,7 +69,7 @@ fn metrics_are_served_while_the_broker_is_away() {
         .spawn()
         .unwrap();
     let log = BufReader::new(program.stderr.take().unwrap());
-    let address = log.lines().find_map(|line| Some(line.unwrap().split_once("are served address=")?.1.to_owned()));
+    let address = log.lines().find_map(|line| Some(line.unwrap().split_once("health address=")?.1.to_owned()));
     let mut http = TcpStream::connect(address.unwrap()).unwrap();
     http.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();

@@ -2,7 +2,7 @@
 
 use std::{io::Write, sync::Arc};
 
-use leveret_email::{error::Fault, mail::Mail};
+use leveret_email::{error::FailureKind, mail::Mail};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tempfile::NamedTempFile;
 use tokio_rustls::{
@@ -44,7 +44,7 @@ fn credentials_at(sink: &Sink, scheme: &str, rest: &str) -> String {
 async fn required_tls_sends_nothing_to_a_server_without_it() {
     let sink = Script::default().feature("AUTH PLAIN").start().await;
     let error = mail(credentials_at(&sink, "smtp", "?tls=required"), None).send(draft(), "job-1").await.unwrap_err();
-    assert_eq!(error.fault(), Fault::Setup, "{error}");
+    assert_eq!(error.kind(), FailureKind::Configuration, "{error}");
     assert!(error.to_string().contains("STARTTLS"), "{error}");
     assert_eq!((sink.count("AUTH"), sink.count("MAIL")), (0, 0));
 }
@@ -73,7 +73,7 @@ async fn a_certificate_of_an_unknown_authority_is_not_trusted() {
     let (acceptor, _) = tls();
     let sink = Script::default().tls(acceptor, true).start().await;
     let error = mail(credentials_at(&sink, "smtps", ""), None).send(draft(), "job-1").await.unwrap_err();
-    assert_eq!(error.fault(), Fault::Setup, "{error}");
+    assert_eq!(error.kind(), FailureKind::Configuration, "{error}");
     assert!(sink.log().is_empty(), "{:?}", sink.log());
 }
 
@@ -104,7 +104,7 @@ async fn what_was_said_before_the_upgrade_ends_the_connection() {
         let url = format!("smtp://localhost:{}?tls=required", sink.port());
         let error = mail(url, Some(&authority)).send(draft(), "job-1").await.unwrap_err();
         assert!(error.to_string().contains("before the connection was encrypted"), "{error}");
-        assert_eq!((error.fault(), sink.count("MAIL")), (Fault::Server, 0));
+        assert_eq!((error.kind(), sink.count("MAIL")), (FailureKind::ServerUnavailable, 0));
     }
 }
 
@@ -112,7 +112,7 @@ async fn what_was_said_before_the_upgrade_ends_the_connection() {
 async fn tls_to_a_port_that_does_not_speak_it_is_the_setups_fault() {
     let sink = Sink::start().await;
     let error = mail(format!("smtps://localhost:{}", sink.port()), None).send(draft(), "job-1").await.unwrap_err();
-    assert_eq!(error.fault(), Fault::Setup, "{error}");
+    assert_eq!(error.kind(), FailureKind::Configuration, "{error}");
 }
 
 #[test]
