@@ -50,7 +50,8 @@ fn retry_delay(attempt: u32) -> Duration {
 }
 
 fn unconfirmed_before(last_error: Option<&str>) -> u32 {
-    let count = last_error.and_then(|text| text.strip_prefix(UNCONFIRMED_PREFIX)).and_then(|rest| rest.split(':').next());
+    let count =
+        last_error.and_then(|text| text.strip_prefix(UNCONFIRMED_PREFIX)).and_then(|rest| rest.split(':').next());
     count.and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 

@@ -1,35 +1,36 @@
-//! What a refusal concerns: this mail, or the worker's set-up and account.
+//! Decides what a refusal is about: this mail, or the worker's configuration and account.
 //!
-//! The order of the evidence: the enhanced status code (RFC 3463, its registry, and the codes of Microsoft 365 and Gmail),
-//! then the reply code, then the words that common servers and providers use. What none of them settles concerns the
-//! set-up before the recipient is named, and the mail from then on. A wrong guess is bounded on both sides: a run of equal
-//! guesses counts as the set-up's (`run.rs`), and jobs that wait are given up after about four days.
+//! The evidence in order: the enhanced status code (RFC 3463, its registry, and the codes of Microsoft 365 and Gmail), the
+//! reply code, and the words of common servers and providers. Without evidence, a refusal is about the configuration up to
+//! `MAIL FROM`, and about the mail from `RCPT TO` on. A wrong guess has limits: a streak of equal guesses counts as a
+//! refusal of the configuration (`streak.rs`), and waiting jobs become dead letters after about four days.
 
 use super::reply::SmtpReply;
 use crate::error::{FailureKind, SmtpStep};
 
+/// Subject of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RefusalSubject {
     Mail,
-    Setup,
-    /// Nothing tells.
+    Configuration,
+    /// The reply does not state its subject.
     Unclear,
 }
 
-use RefusalSubject::{Mail, Setup, Unclear};
+use RefusalSubject::{Configuration, Mail, Unclear};
 
-/// What a refusal means.
+/// Class of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RefusalClass {
     pub(super) kind: FailureKind,
-    /// Nothing in the reply tells whom it concerns.
+    /// True if the reply does not state its subject.
     pub(super) is_guess: bool,
 }
 
-// Both lists are in lower case and of whole words; `*` stands for the rest of a word on that side.
+// Both lists have whole words in lower case. `*` matches the rest of a word on its side.
 
-/// Words about the recipient. They come first: `504 <ann>: Recipient address rejected` is not about our own name.
-const OF_THE_RECIPIENT: &[&str] = &[
+/// Words about the recipient. They take precedence: `504 <ann>: Recipient address rejected` is not about the `EHLO` name.
+const RECIPIENT_WORDS: &[&str] = &[
     "recipient address rejected",
     "recipient rejected",
     "user unknown",
@@ -49,8 +50,8 @@ const OF_THE_RECIPIENT: &[&str] = &[
     "graylist*",
 ];
 
-/// Words about the set-up or the account.
-const OF_THE_SETUP: &[&str] = &[
+/// Words about the configuration or the account.
+const CONFIGURATION_WORDS: &[&str] = &[
     // Relaying.
     "relay*",
     "not in accepted domain",
@@ -63,7 +64,7 @@ const OF_THE_SETUP: &[&str] = &[
     "starttls",
     "must use tls",
     "encryption required",
-    // The worker's own name.
+    // The host name of the worker.
     "helo",
     "ehlo",
     "invalid hostname",
@@ -126,43 +127,43 @@ const OF_THE_SETUP: &[&str] = &[
     "credits",
 ];
 
-/// Judges a 4xx or 5xx reply.
+/// Classifies a 4xx or 5xx reply.
 pub(super) fn classify(step: SmtpStep, reply: &SmtpReply) -> RefusalClass {
-    let concerns = concerns(step, reply);
-    let kind = match concerns {
-        Setup => FailureKind::Configuration,
+    let refused = refusal_subject(step, reply);
+    let kind = match refused {
+        Configuration => FailureKind::Configuration,
         Mail | Unclear if reply.is_permanent() => FailureKind::Permanent,
         Mail | Unclear => FailureKind::Transient,
     };
-    RefusalClass { kind, is_guess: concerns == Unclear }
+    RefusalClass { kind, is_guess: refused == Unclear }
 }
 
-fn concerns(step: SmtpStep, reply: &SmtpReply) -> RefusalSubject {
-    // The server hangs up for now, most often on clients that come too fast.
+fn refusal_subject(step: SmtpStep, reply: &SmtpReply) -> RefusalSubject {
+    // The server closes the connection for now, most often because the client connects too often.
     if reply.code == 421 {
         return Unclear;
     }
-    let text = plain(&reply.text());
-    let says = |patterns: &[&str]| patterns.iter().any(|pattern| has(&text, pattern));
-    let names_recipient = step >= SmtpStep::Recipient && says(OF_THE_RECIPIENT);
-    let settled = reply.enhanced().and_then(|status| of_status(step, reply, status));
-    match settled {
-        Some(concerns) => concerns,
+    let text = words_without_addresses(&reply.text());
+    let says = |patterns: &[&str]| patterns.iter().any(|pattern| has_words(&text, pattern));
+    let names_recipient = step >= SmtpStep::Recipient && says(RECIPIENT_WORDS);
+    let by_status = reply.enhanced().and_then(|status| subject_by_status(step, reply, status));
+    match by_status {
+        Some(subject) => subject,
         None if names_recipient => Mail,
-        None if matches!(reply.code, 500 | 502..=504 | 523..=525 | 530 | 534 | 535 | 538) => Setup,
-        None if reply.is_permanent() && step < SmtpStep::Recipient => Setup,
-        // Of a login every word is about a login.
-        None if step != SmtpStep::Login && says(OF_THE_SETUP) => Setup,
-        // Refused by policy before the mail itself was seen: by who sends, and from where.
+        None if matches!(reply.code, 500 | 502..=504 | 523..=525 | 530 | 534 | 535 | 538) => Configuration,
+        None if reply.is_permanent() && step < SmtpStep::Recipient => Configuration,
+        // Every reply to a login has such words.
+        None if step != SmtpStep::Login && says(CONFIGURATION_WORDS) => Configuration,
+        // A refusal by policy before the server has the mail: it is about the sender or the client.
         None if step == SmtpStep::Recipient && reply.is_permanent() && matches!(reply.enhanced(), Some((7, 0 | 1))) => {
-            Setup
+            Configuration
         }
         None => Unclear,
     }
 }
 
-/// The words of a reply in lower case, without the addresses in it: any word can be in an address.
-fn plain(text: &str) -> String {
+/// Returns the words of a reply in lower case without addresses, because an address can have any word.
+fn words_without_addresses(text: &str) -> String {
     let ends = |c: char| c.is_whitespace() || "<>()[],;:\"".contains(c);
     let parts = text.split_inclusive(ends).map(|part| match part.contains('@') {
         true => part.trim_start_matches(|c| !ends(c)),
@@ -172,8 +173,8 @@ fn plain(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Tells whether the text has the pattern as words of their own. The labels of a host name are none.
-fn has(text: &str, pattern: &str) -> bool {
+/// Returns whether the text has the pattern as whole words. A label of a host name is not a word.
+fn has_words(text: &str, pattern: &str) -> bool {
     let in_word = |c: char| c.is_alphanumeric() || c == '_';
     if let Some(part) = pattern.strip_prefix('*') {
         return text.contains(part.trim_end_matches('*'));
@@ -189,39 +190,39 @@ fn has(text: &str, pattern: &str) -> bool {
     })
 }
 
-/// What the enhanced status code alone settles.
-fn of_status(step: SmtpStep, reply: &SmtpReply, (subject, detail): (u16, u16)) -> Option<RefusalSubject> {
+/// Returns the subject by the enhanced status code, if the code is enough.
+fn subject_by_status(step: SmtpStep, reply: &SmtpReply, (subject, detail): (u16, u16)) -> Option<RefusalSubject> {
     let of_mail = step >= SmtpStep::Recipient;
     match (subject, detail) {
-        // The sender's address; 90 is Microsoft's limit of recipients a day.
-        (1, 7 | 8 | 90) => Some(Setup),
+        // The address of the sender; 90 is Microsoft's limit of recipients a day.
+        (1, 7 | 8 | 90) => Some(Configuration),
         (1, _) if of_mail => Some(Mail),
         // Microsoft: not allowed to send as this sender.
-        (2, 251 | 252) => Some(Setup),
-        // A full or closed mailbox; with 2.0 and 2.2 Microsoft also refuses what an account submits.
+        (2, 251 | 252) => Some(Configuration),
+        // A full or closed mailbox. Microsoft also uses 2.0 and 2.2 for refused submissions of an account.
         (2, 0 | 2) => None,
         (2, _) if of_mail => Some(Mail),
         (3, 4) | (6, _) => Some(Mail),
-        (3, 2 | 5) if reply.is_permanent() => Some(Setup),
+        (3, 2 | 5) if reply.is_permanent() => Some(Configuration),
         // Gmail: the sending quota of the account.
-        (4, 5) if reply.is_permanent() => Some(Setup),
-        (7, _) if of_mail => of_policy(step, detail),
+        (4, 5) if reply.is_permanent() => Some(Configuration),
+        (7, _) if of_mail => subject_by_policy(step, detail),
         _ => None,
     }
 }
 
 /// X.7: security and policy.
-fn of_policy(step: SmtpStep, detail: u16) -> Option<RefusalSubject> {
+fn subject_by_policy(step: SmtpStep, detail: u16) -> Option<RefusalSubject> {
     match detail {
         0 | 1 => None,
-        // Lists and groups that take mail from members only, recipients that restrict their senders, and mailboxes that
-        // have changed hands (RRVS).
+        // Lists that accept mail from members only, recipients that restrict their senders, and mailboxes with a new
+        // owner (RRVS).
         2 | 12 | 15..=19 | 120..=136 | 193 | 513 => Some(Mail),
-        // The mail's own signature, encryption or form.
+        // The signature, encryption or format of the mail.
         5..=7 | 29 | 512 => Some(Mail),
-        // Yahoo refuses contents so.
+        // Yahoo refuses contents with this code.
         9 if step == SmtpStep::Content => None,
-        _ => Some(Setup),
+        _ => Some(Configuration),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Refusals as servers and providers word them.
+//! Tests with the refusals of common servers and providers.
 
 use super::classify;
 use crate::{
@@ -12,7 +12,7 @@ fn reply(text: &str) -> SmtpReply {
     replies.last().flatten().expect(text)
 }
 
-const SETUP: &[(SmtpStep, &[&str])] = &[
+const CONFIGURATION: &[(SmtpStep, &[&str])] = &[
     (
         SmtpStep::Connect,
         &[
@@ -100,7 +100,7 @@ const SETUP: &[(SmtpStep, &[&str])] = &[
     ),
 ];
 
-const FINAL: &[(SmtpStep, &[&str])] = &[
+const PERMANENT: &[(SmtpStep, &[&str])] = &[
     (
         SmtpStep::Recipient,
         &[
@@ -144,7 +144,7 @@ const FINAL: &[(SmtpStep, &[&str])] = &[
     ),
 ];
 
-const PASSING: &[(SmtpStep, &[&str])] = &[
+const TRANSIENT: &[(SmtpStep, &[&str])] = &[
     (SmtpStep::Connect, &["421 4.7.0 Too many connections from your IP", "421 4.3.2 shutting down"]),
     (
         SmtpStep::Login,
@@ -177,18 +177,18 @@ fn check(table: &[(SmtpStep, &[&str])], expected: FailureKind) {
 }
 
 #[test]
-fn what_concerns_the_set_up_waits_for_a_person() {
-    check(SETUP, FailureKind::Configuration);
+fn a_refusal_of_the_configuration_waits_for_an_operator() {
+    check(CONFIGURATION, FailureKind::Configuration);
 }
 
 #[test]
-fn what_concerns_the_mail_is_final() {
-    check(FINAL, FailureKind::Permanent);
+fn a_refusal_of_the_mail_is_permanent() {
+    check(PERMANENT, FailureKind::Permanent);
 }
 
 #[test]
-fn what_passes_is_tried_again() {
-    check(PASSING, FailureKind::Transient);
+fn a_temporary_refusal_is_retried() {
+    check(TRANSIENT, FailureKind::Transient);
 }
 
 #[test]

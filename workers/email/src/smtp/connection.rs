@@ -1,4 +1,4 @@
-//! The connection to the mail server as bytes: plain or TLS, and what has come but was not read.
+//! A connection to the mail server, plain or TLS, with a buffer of unread bytes.
 
 use std::{
     future::{Future, poll_fn},
@@ -21,10 +21,10 @@ use super::{
     url::ServerTls,
 };
 
-/// An address that swallows packets must leave time for the host's others.
+/// Time limit of one address, which leaves time for the other addresses of the host.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
-/// A server that hangs up has said why before, if at all.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// Time limit of the final reply, which a server sends before it closes the connection.
+const FINAL_REPLY: Duration = Duration::from_secs(2);
 
 pub(super) struct SmtpConnection {
     stream: Stream,
@@ -37,20 +37,20 @@ enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Why there is no connection, or none any more.
+/// Reason why a connection failed.
 #[derive(Debug)]
 pub(super) enum ConnectionError {
-    /// The certificate, the version or the lack of TLS: it stays so until somebody changes a setting.
+    /// The certificate or the version of TLS is wrong until a setting changes.
     Tls(String),
     Lost(String),
 }
 
 impl SmtpConnection {
     pub(super) async fn connect(host: &str, port: u16, deadline: Instant) -> Result<Self, ConnectionError> {
-        let mut failed = ConnectionError::Lost("its name has no address".to_owned());
+        let mut failed = ConnectionError::Lost("the host name has no address".to_owned());
         for address in lookup_host((host, port)).await? {
             match Self::connect_to(address, deadline).await {
-                Ok(wire) => return Ok(wire),
+                Ok(connection) => return Ok(connection),
                 Err(error) => failed = error,
             }
         }
@@ -69,26 +69,26 @@ impl SmtpConnection {
         Ok(Self { stream: Stream::Plain(stream), buffer: Vec::new(), local })
     }
 
-    /// Goes on in TLS. What came before could be anybody's: it must not be taken for an answer of the server.
+    /// Starts TLS. An attacker can inject bytes before TLS, so unread bytes are an error.
     pub(super) async fn encrypt(self, connector: &ServerTls) -> Result<Self, ConnectionError> {
         if self.has_unread() {
             return Err(ConnectionError::Lost(
-                "bytes came before the connection was encrypted: they may be injected".to_owned(),
+                "the server sent data before TLS started: it may be injected".to_owned(),
             ));
         }
         let Stream::Plain(stream) = self.stream else {
-            return Err(ConnectionError::Lost("the connection is encrypted already".to_owned()));
+            return Err(ConnectionError::Lost("the connection already uses TLS".to_owned()));
         };
         let stream = connector.tls.connect(connector.name.clone(), stream).await?;
         Ok(Self { stream: Stream::Tls(Box::new(stream)), buffer: Vec::new(), local: self.local })
     }
 
-    /// The address that the server sees, unless it is translated on the way.
+    /// Returns the local address, which the server sees unless NAT translates it.
     pub(super) fn local(&self) -> IpAddr {
         self.local
     }
 
-    /// Tells whether bytes have come that belong to no reply so far.
+    /// Returns whether received bytes belong to no reply.
     pub(super) fn has_unread(&self) -> bool {
         !self.buffer.is_empty()
     }
@@ -106,9 +106,9 @@ impl SmtpConnection {
         Ok(sent.await?)
     }
 
-    /// Fails if the server has said what nothing asked for, or has hung up, as far as that has come by now.
-    pub(super) async fn expect_silence(&mut self) -> Result<(), ConnectionError> {
-        // What has not come yet is not waited for.
+    /// Returns an error if the server has sent data without a command, or has closed the connection.
+    pub(super) async fn expect_no_data(&mut self) -> Result<(), ConnectionError> {
+        // One poll, so that the check does not wait for data.
         let polled = {
             let mut read = pin!(self.read());
             poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await
@@ -116,10 +116,10 @@ impl SmtpConnection {
         if let Poll::Ready(read) = polled
             && read? == 0
         {
-            return Err(ConnectionError::Lost("it closed the connection".to_owned()));
+            return Err(ConnectionError::Lost("the server closed the connection".to_owned()));
         }
         if self.has_unread() {
-            return Err(ConnectionError::Lost("an answer came that no command had asked for".to_owned()));
+            return Err(ConnectionError::Lost("the server sent a reply without a command".to_owned()));
         }
         Ok(())
     }
@@ -134,35 +134,35 @@ impl SmtpConnection {
                 }
             }
             if self.buffer.len() > REPLY_LIMIT {
-                return Err(ConnectionError::Lost("a line of its answer has no end".to_owned()));
+                return Err(ConnectionError::Lost("a line of the reply has no end".to_owned()));
             }
             if self.read().await? == 0 {
-                // A line that was cut off may have gone on otherwise; what refuses has done so.
+                // A cut line may be the beginning of another reply, but a refusal is certain.
                 let rest = std::mem::take(&mut self.buffer);
                 let last = reader.line(&rest).ok().flatten().filter(SmtpReply::is_refusal);
-                return last.ok_or_else(|| ConnectionError::Lost("it closed the connection".to_owned()));
+                return last.ok_or_else(|| ConnectionError::Lost("the server closed the connection".to_owned()));
             }
         }
     }
 
-    /// Sends, and if that fails reads what the server said before it hung up.
+    /// Sends a command and reads the reply. If sending fails, reads the final reply of the server.
     pub(super) async fn exchange(&mut self, bytes: &[u8]) -> Result<SmtpReply, ConnectionError> {
         match self.send(bytes).await {
             Ok(()) => self.reply().await,
-            Err(error) => self.last_words().await.ok_or(error),
+            Err(error) => self.final_reply().await.ok_or(error),
         }
     }
 
-    /// The reply that came, if one did, before the server hung up.
-    pub(super) async fn last_words(&mut self) -> Option<SmtpReply> {
-        timeout(LAST_WORDS, self.reply()).await.ok()?.ok()
+    /// Returns the reply that the server sent before it closed the connection.
+    pub(super) async fn final_reply(&mut self) -> Option<SmtpReply> {
+        timeout(FINAL_REPLY, self.reply()).await.ok()?.ok()
     }
 
     async fn read(&mut self) -> io::Result<usize> {
         match &mut self.stream {
             Stream::Plain(stream) => stream.read_buf(&mut self.buffer).await,
             Stream::Tls(stream) => match stream.read_buf(&mut self.buffer).await {
-                // Many servers hang up without TLS's own goodbye; the reply's last line tells whether it is whole.
+                // Many servers close without `close_notify` of TLS. The last line of the reply shows whether it is complete.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
                 read => read,
             },

@@ -1,10 +1,10 @@
-//! What `SMTP_URL` says: `smtp://user:password@host:port/ehlo-name?tls=required`.
+//! Parses `SMTP_URL`: `smtp://user:password@host:port/ehlo-name?tls=required`.
 //!
 //! | URL | TLS | default port |
 //! |---|---|---|
 //! | `smtps://host` | from the first byte | 465 |
-//! | `smtp://host?tls=required` | STARTTLS, or no mail | 587 |
-//! | `smtp://host?tls=opportunistic` | STARTTLS where offered; an attacker can take it away | 587 |
+//! | `smtp://host?tls=required` | STARTTLS; without it no mail | 587 |
+//! | `smtp://host?tls=opportunistic` | STARTTLS if the server offers it; an attacker can prevent it | 587 |
 //! | `smtp://host` | none | 25 |
 //!
 //! User name and password are percent-decoded; errors never show the URL.
@@ -17,73 +17,73 @@ use tokio_rustls::{
 };
 use url::{Host, Position, Url};
 
-/// What is wrong with an `SMTP_URL`.
+/// Error of an invalid `SMTP_URL`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SmtpUrlError {
-    /// Not a URL.
+    /// The text is not a URL.
     #[error(transparent)]
     Syntax(#[from] url::ParseError),
-    /// Neither `smtp` nor `smtps`.
-    #[error("its scheme is `{0}`, not smtp or smtps")]
+    /// The scheme is neither `smtp` nor `smtps`.
+    #[error("the scheme is `{0}`: it must be smtp or smtps")]
     Scheme(String),
-    /// No host.
-    #[error("it names no host")]
+    /// The URL has no host.
+    #[error("the host is missing")]
     Host,
-    /// A parameter that means nothing here.
-    #[error("it has the parameter `{0}`; known are tls=required and tls=opportunistic, on smtp: only")]
+    /// The URL has an unknown parameter.
+    #[error("the parameter `{0}` is unknown: use tls=required or tls=opportunistic, with smtp: only")]
     Parameter(String),
-    /// A password without a user, or a user without a password.
-    #[error("it needs both user and password, or neither")]
+    /// The URL has a password without a user, or a user without a password.
+    #[error("user and password must both be set, or neither")]
     Credentials,
-    /// A password with a raw `/`, `?` or `#`, which ends the host's part of the text.
-    #[error("an @ stands after the first /, ? or #: write these as %2F, %3F and %23 in a password")]
+    /// The password has a `/`, `?` or `#` that is not percent-encoded.
+    #[error("an @ is after the first /, ? or #: write these as %2F, %3F and %23 in a password")]
     Unencoded,
     /// A percent-encoded part is not UTF-8.
-    #[error("its user, password or path is not UTF-8")]
+    #[error("user, password or path is not UTF-8")]
     Encoding,
-    /// The host cannot be a TLS server name.
-    #[error("its host cannot be used with TLS")]
+    /// The host is not a valid TLS server name.
+    #[error("the host is not a valid TLS server name")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// When the connection is encrypted.
+/// Use of TLS on a connection.
 pub(crate) enum TlsMode {
     Never,
-    /// By STARTTLS where the server offers it.
+    /// STARTTLS if the server offers it.
     Opportunistic(ServerTls),
-    /// By STARTTLS, or not used at all.
+    /// STARTTLS; without it no mail.
     Required(ServerTls),
     /// From the first byte.
     Wrapper(ServerTls),
 }
 
-/// What TLS is spoken with, and the name that the certificate must have.
+/// TLS configuration, and the name that the certificate must have.
 pub(crate) struct ServerTls {
     pub(crate) tls: TlsConnector,
     pub(crate) name: ServerName<'static>,
 }
 
-/// Who logs in.
+/// User and password of the login.
 pub(crate) struct Credentials {
     pub(crate) user: String,
     pub(crate) password: String,
 }
 
-/// A mail server and how to talk to it.
+/// A mail server with TLS and login.
 pub(crate) struct SmtpServer {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) tls: TlsMode,
     pub(crate) credentials: Option<Credentials>,
-    /// The name for `EHLO`, if the URL has one.
+    /// Name for `EHLO`, if the URL has one.
     pub(crate) hello: Option<String>,
 }
 
 impl SmtpServer {
     pub(crate) fn parse(text: &str, roots: RootCertStore) -> Result<Self, SmtpUrlError> {
         let url = Url::parse(text.trim())?;
-        // Else a part of the password would be the host, the greeting or a parameter, and be shown as that.
+        // Otherwise a part of the password would count as host, `EHLO` name or parameter, and appear in messages.
         if url[Position::BeforePath..].contains('@') {
             return Err(SmtpUrlError::Unencoded);
         }
@@ -112,19 +112,19 @@ impl SmtpServer {
         })
     }
 
-    /// Tells whether a password would cross the network readable.
+    /// Returns whether the password crosses a network without TLS.
     pub(crate) fn exposes_password(&self) -> bool {
         let local = matches!(self.host.as_str(), "localhost" | "127.0.0.1" | "::1");
         self.credentials.is_some() && !local && matches!(self.tls, TlsMode::Never | TlsMode::Opportunistic(_))
     }
 
-    /// Names the server as `host:port`.
+    /// Returns `host:port`.
     pub(crate) fn name(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
 }
 
-/// Without the credentials.
+/// Shows the server without credentials.
 impl fmt::Debug for SmtpServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SmtpServer").field("name", &self.name()).field("hello", &self.hello).finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! What a mail contains is what the job says, and no more.
+//! Tests that a mail has the content of its job, and no more.
 
 use std::time::{Duration, Instant};
 

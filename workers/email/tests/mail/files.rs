@@ -1,4 +1,4 @@
-//! With `MAIL_DIR` every mail is one file.
+//! Tests of `MAIL_DIR`: every mail is one file.
 
 use std::{fs, path::Path};
 
@@ -82,7 +82,7 @@ fn a_sender_that_cannot_send_stops_the_start() {
 }
 
 #[test]
-fn mail_leaves_in_the_one_way_that_the_settings_name() {
+fn mail_leaves_by_the_one_transport_that_the_settings_name() {
     let url = || Some("smtp://mail.example.com".to_owned());
     let dir = || Some("mail".into());
     let empty = || (Some(" ".to_owned()), Some("".into()));

@@ -1,4 +1,4 @@
-//! The jobs themselves, through the framework's own attempt.
+//! Tests of the jobs through the attempt of the framework.
 
 use std::{path::Path, time::Duration};
 

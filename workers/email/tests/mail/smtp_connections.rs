@@ -1,4 +1,4 @@
-//! Connections are used again, and none carries the trouble of one mail into the next.
+//! Tests of the pool: connections are reused, and a failed mail does not affect the next one.
 
 use leveret_email::{address, error::FailureKind, mail::Mail};
 

@@ -1,4 +1,4 @@
-//! Encryption is what `SMTP_URL` says; where it is asked for, nothing is said without it.
+//! Tests of TLS: with `tls=required` nothing is sent without TLS.
 
 use std::{io::Write, sync::Arc};
 
@@ -15,7 +15,7 @@ use crate::{
     sink::{Do, Script, Sink},
 };
 
-/// A server's side of TLS, and the file that makes a client trust it.
+/// Returns the TLS acceptor of a server, and the file with its CA.
 fn tls() -> (TlsAcceptor, NamedTempFile) {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
