@@ -5,6 +5,9 @@
 pub struct Currency([u8; 3]);
 
 impl Currency {
+    /// The euro.
+    pub const EUR: Self = Self(*b"EUR");
+
     /// Parses a code such as `EUR`; `None` if it is not three upper-case ASCII letters.
     #[must_use]
     pub fn parse(code: &str) -> Option<Self> {

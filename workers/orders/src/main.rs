@@ -1,4 +1,4 @@
-//! `orders-worker`: places the orders of the queue `orders` until it is told to stop.
+//! The program `orders-worker`, which places the orders of the queue `orders` until a signal stops it.
 
 use clap::Parser;
 use leveret::{Broker, Config, shutdown_signal, telemetry::Telemetry};
@@ -22,7 +22,7 @@ fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
     let runtime = tokio::runtime::Runtime::new()?;
     let ended = runtime.block_on(run(settings));
-    // A thread that blocks, in a handler or a look-up, must not keep the process.
+    // A thread that blocks, in a handler or a name lookup, must not keep the process alive.
     runtime.shutdown_background();
     ended
 }

@@ -46,7 +46,7 @@ pub struct GenerateReport {
     /// The format of the data set; UTF-8 with commas and plain numbers when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dialect: Option<Dialect>,
-    /// Whether to stop at or to skip a row with a cell that cannot be compared, added or ordered.
+    /// The treatment of a row with a cell that cannot be compared, added or ordered.
     #[serde(default)]
     pub on_error: OnError,
     /// The format of the report.
@@ -156,7 +156,7 @@ pub enum Scalar {
 pub struct Sort {
     /// A column of the report: one of `group_by`, or the title of an aggregate, such as `sum(amount)`.
     pub column: String,
-    /// Whether the greatest value comes first.
+    /// Sorts from the greatest value down.
     #[serde(default)]
     pub descending: bool,
 }

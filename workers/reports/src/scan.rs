@@ -38,7 +38,7 @@ pub(crate) struct Group {
     pub(crate) figures: Vec<Accumulator>,
 }
 
-/// GroupTable a data set as the plan says, and calls `cancelled` every few thousand rows.
+/// Groups a data set as the plan says, and calls `cancelled` every few thousand rows.
 pub(crate) fn scan<R: Read>(
     dataset: &mut Dataset<R>,
     plan: &Plan,

@@ -1,4 +1,4 @@
-//! Each answer of a mail server, and each lack of one, is judged as the issue of the job or not.
+//! Tests of the kind of failure for each reply of a mail server, and for a missing reply.
 
 use std::time::Duration;
 

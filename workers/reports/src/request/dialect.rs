@@ -29,7 +29,7 @@ pub struct Dialect {
     /// The currency that may stand before or after a number, such as `$` or `EUR`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub currency: Option<String>,
-    /// Whether to refuse or to fill up a row with fewer cells than the header.
+    /// The treatment of a row with fewer cells than the header.
     #[serde(default)]
     pub short_rows: ShortRows,
 }

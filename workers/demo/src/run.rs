@@ -1,4 +1,4 @@
-//! The demo itself: all workers started, the jobs published, their fates awaited.
+//! Starts all workers, publishes the jobs, and waits for their outcomes.
 
 use std::{
     fs, iter,
@@ -17,52 +17,52 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    input::{self, Input},
-    ledger::{Book, Entry, Ledger},
+    jobs::{self, DemoJob},
+    ledger::{JobRecord, JobRecords, Ledger},
     mail_server::MailServer,
     progress::Progress,
-    stall::Stall,
+    shop::DemoShop,
     summary::Summary,
     task,
 };
 
-/// Orders that are published while the mail server is down.
+/// Number of orders published while the mail server is down.
 pub const EARLY: usize = 12;
 
 const PUBLISHES_AT_ONCE: usize = 32;
-/// How long the workers may take to declare their queues.
-const DECLARING: Duration = Duration::from_secs(15);
-const LOOK_FOR_DEAD_LETTERS: Duration = Duration::from_millis(500);
+/// Time limit for the workers to declare their queues.
+const DECLARE_TIMEOUT: Duration = Duration::from_secs(15);
+const DEAD_LETTER_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A demo with its workers running.
+/// A demo with running workers.
 #[derive(Debug)]
-pub struct Show {
-    stage: Stage,
+pub struct DemoRun {
+    state: DemoState,
     workers: JoinSet<anyhow::Result<()>>,
     stop: CancellationToken,
 }
 
 #[derive(Debug)]
-struct Stage {
+struct DemoState {
     broker: Broker,
-    /// Where a server keeps the dead letters, if there is one.
+    /// Store of the dead letters, if there is a server.
     store: Option<Store>,
     ledger: Ledger,
-    /// Ids start with it, because a RabbitMQ still holds what earlier runs left.
+    /// Prefix of all ids, because RabbitMQ may have jobs of earlier runs.
     run: String,
-    inputs: Vec<Input>,
+    jobs: Vec<DemoJob>,
     mail_server: MailServer,
-    stall: Stall,
+    shop: DemoShop,
     output: PathBuf,
 }
 
-impl Show {
-    /// Reads the jobs in `data` and starts the workers, which write below `output`. A server that takes dead letters in
-    /// has them in `store`.
+impl DemoRun {
+    /// Reads the jobs in `data`, and starts the workers, which write below `output`. With a server, `store` has the dead
+    /// letters.
     ///
     /// # Errors
     ///
-    /// The data is not there or wrong, or `output` cannot be written.
+    /// The data is missing or invalid, or `output` cannot be written.
     pub async fn start(
         broker: &Broker,
         store: Option<Store>,
@@ -70,11 +70,11 @@ impl Show {
         output: &Path,
         ledger: Ledger,
     ) -> anyhow::Result<Self> {
-        let inputs = input::read(data)?;
+        let jobs = jobs::read(data)?;
         for dir in [mail_dir(output), report_dir(output)] {
-            fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+            fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         }
-        let mail_server = MailServer::reserve(mail_dir(output)).context("taking a port for the mail server")?;
+        let mail_server = MailServer::reserve(mail_dir(output)).context("reserving a port for the mail server")?;
         let mail = Mail::new(&MailSettings {
             smtp_url: Some(mail_server.url()),
             smtp_ca_file: None,
@@ -83,8 +83,8 @@ impl Show {
             mail_from: "Tea shop <shop@example.com>".to_owned(),
         })?;
         let reports = Reports { data_dir: data.to_owned(), output_dir: report_dir(output), max_groups: 10_000 };
-        let stall = Stall::open(output).await?;
-        // A demo does not wait as long for its mail server as a worker should.
+        let shop = DemoShop::open(output).await?;
+        // Shorter than the default, so that the demo does not wait long for its mail server.
         let server = Dependency::new("smtp").failures(1).open_for(Duration::from_secs(1));
         let email = leveret_email::worker(mail).dependency(server).middleware(ledger.recorder());
         let reports = leveret_reports::worker(reports, 2).middleware(ledger.recorder());
@@ -96,90 +96,97 @@ impl Show {
         workers.spawn(async move { Ok(reports.run(&shared, stopped.cancelled_owned()).await?) });
         let (shared, stopped) = (broker.clone(), stop.clone());
         workers.spawn(async move { Ok(task::worker().run(&shared, stopped.cancelled_owned()).await?) });
-        let orders = stall.clone().run(broker.clone(), ledger.clone(), stop.clone());
+        let orders = shop.clone().run(broker.clone(), ledger.clone(), stop.clone());
         workers.spawn(async move { Ok(orders.await?) });
 
         let run = Uuid::new_v4().simple().to_string()[..8].to_owned();
-        let stage =
-            Stage { broker: broker.clone(), store, ledger, run, inputs, mail_server, stall, output: output.to_owned() };
-        Ok(Self { stage, workers, stop })
+        let state = DemoState {
+            broker: broker.clone(),
+            store,
+            ledger,
+            run,
+            jobs,
+            mail_server,
+            shop,
+            output: output.to_owned(),
+        };
+        Ok(Self { state, workers, stop })
     }
 
-    /// Publishes all jobs and waits until the last one is done or given up.
+    /// Publishes all jobs, and waits until every job succeeded or is a dead letter.
     ///
     /// # Errors
     ///
-    /// A job could not be published, or a worker stopped of itself.
-    pub async fn play(&mut self, progress: &Progress) -> anyhow::Result<()> {
+    /// A job cannot be published, or a worker stops.
+    pub async fn run(&mut self, progress: &Progress) -> anyhow::Result<()> {
         tokio::select! {
-            played = self.stage.play(progress) => played,
+            ended = self.state.run(progress) => ended,
             Some(ended) = self.workers.join_next() => match ended? {
-                Ok(()) => bail!("a worker stopped of itself"),
+                Ok(()) => bail!("a worker stopped unexpectedly"),
                 Err(error) => Err(error),
             }
         }
     }
 
-    /// What has become of the jobs so far.
+    /// Returns the outcomes of the jobs up to now.
     ///
     /// # Errors
     ///
-    /// The shop's orders cannot be read.
+    /// The orders of the shop cannot be read.
     pub async fn summary(&self) -> anyhow::Result<Summary> {
-        let stage = &self.stage;
-        let orders = stage.stall.orders(stage.inputs.iter().map(|input| stage.id(input))).await?;
-        let (mails, reports) = (mail_dir(&stage.output), report_dir(&stage.output));
-        Ok(stage.ledger.read(|book| Summary::new(book, orders, &mails, &reports)))
+        let state = &self.state;
+        let orders = state.shop.orders(state.jobs.iter().map(|job| state.id(job))).await?;
+        let (mails, reports) = (mail_dir(&state.output), report_dir(&state.output));
+        Ok(state.ledger.read(|records| Summary::new(records, orders, &mails, &reports)))
     }
 
-    /// Lets the workers finish what they have begun, and takes no new job.
+    /// Stops the workers after their running jobs.
     ///
     /// # Errors
     ///
-    /// A worker's, or the broker's.
+    /// A worker or the broker fails.
     pub async fn drain(&mut self) -> anyhow::Result<()> {
         self.stop.cancel();
         while let Some(ended) = self.workers.join_next().await {
             ended??;
         }
-        self.stage.look_for_dead_letters().await
+        self.state.read_dead_letters().await
     }
 }
 
-impl Stage {
-    async fn play(&mut self, progress: &Progress) -> anyhow::Result<()> {
-        for input in &self.inputs {
-            let id = self.id(input);
-            self.ledger.enter(id.clone(), input.route(), &input.label, input.copies);
-            self.stall.expect(&self.ledger, input.route(), &id, &input.label);
+impl DemoState {
+    async fn run(&mut self, progress: &Progress) -> anyhow::Result<()> {
+        for job in &self.jobs {
+            let id = self.id(job);
+            self.ledger.enter(id.clone(), job.route(), &job.label, job.copies);
+            self.shop.expect(&self.ledger, job.route(), &id, &job.label);
         }
-        let (early, rest) = self.inputs.split_at(EARLY.min(self.inputs.len()));
+        let (early, rest) = self.jobs.split_at(EARLY.min(self.jobs.len()));
         progress.note(&format!("The mail server is down. Publishing the first {} orders.", early.len()));
         self.publish(early).await?;
-        self.ledger.wait_for(|book| book.count(|entry| entry.error.is_some()) > 0).await;
+        self.ledger.wait_for(|records| records.count(|record| record.error.is_some()) > 0).await;
         if let Some(error) = self.ledger.read(first_error) {
             progress.note(&format!("The circuit is open, and the mails wait: {error}"));
         }
-        progress.note(&format!("The mail server goes up. Publishing {} more jobs.", rest.len()));
+        progress.note(&format!("Starting the mail server. Publishing {} more jobs.", rest.len()));
         self.mail_server.start().context("starting the mail server")?;
         self.publish(rest).await?;
         self.settled().await
     }
 
-    async fn publish(&self, inputs: &[Input]) -> anyhow::Result<()> {
-        let publishes = stream::iter(
-            inputs.iter().flat_map(|input| iter::repeat_n(input, input.copies)).map(|input| self.publish_one(input)),
-        );
+    async fn publish(&self, jobs: &[DemoJob]) -> anyhow::Result<()> {
+        let publishes =
+            stream::iter(jobs.iter().flat_map(|job| iter::repeat_n(job, job.copies)).map(|job| self.publish_one(job)));
         publishes.buffer_unordered(PUBLISHES_AT_ONCE).try_collect().await.context("publishing")
     }
 
-    /// Publishes one job. Its queue may still have to be declared by the worker that has just started; until a new queue has
-    /// a leader, RabbitMQ refuses what is published to it.
-    async fn publish_one(&self, input: &Input) -> Result<(), PublishError> {
-        let (publisher, id) = (self.broker.publisher(), self.id(input));
-        let deadline = Instant::now() + DECLARING;
+    /// Publishes one job. The worker may not have declared the queue yet, and RabbitMQ refuses messages for a new queue
+    /// without a leader.
+    async fn publish_one(&self, job: &DemoJob) -> Result<(), PublishError> {
+        let (publisher, id) = (self.broker.publisher(), self.id(job));
+        let deadline = Instant::now() + DECLARE_TIMEOUT;
         loop {
-            match input.publish(&publisher, &id).await {
+            match job.publish(&publisher, &id).await {
                 Err(PublishError::Unroutable { .. } | PublishError::Nacked { .. }) if Instant::now() < deadline => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -191,24 +198,24 @@ impl Stage {
     async fn settled(&self) -> anyhow::Result<()> {
         loop {
             tokio::select! {
-                () = self.ledger.wait_for(|book| book.count(Entry::is_open) == 0) => return Ok(()),
-                () = tokio::time::sleep(LOOK_FOR_DEAD_LETTERS) => self.look_for_dead_letters().await?,
+                () = self.ledger.wait_for(|records| records.count(JobRecord::is_open) == 0) => return Ok(()),
+                () = tokio::time::sleep(DEAD_LETTER_INTERVAL) => self.read_dead_letters().await?,
             }
         }
     }
 
-    async fn look_for_dead_letters(&self) -> anyhow::Result<()> {
+    async fn read_dead_letters(&self) -> anyhow::Result<()> {
         let read = self.ledger.read_dead_letters(&self.broker, self.store.as_ref()).await;
         read.context("reading the dead letters")
     }
 
-    fn id(&self, input: &Input) -> String {
-        format!("{}.{}", self.run, input.label)
+    fn id(&self, job: &DemoJob) -> String {
+        format!("{}.{}", self.run, job.label)
     }
 }
 
-fn first_error(book: &Book) -> Option<String> {
-    book.entries().iter().find_map(|entry| entry.error.clone())
+fn first_error(records: &JobRecords) -> Option<String> {
+    records.all().iter().find_map(|record| record.error.clone())
 }
 
 fn mail_dir(output: &Path) -> PathBuf {
