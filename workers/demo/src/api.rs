@@ -18,7 +18,7 @@ use crate::task::Task;
 
 /// A running API.
 #[derive(Debug)]
-pub struct Api {
+pub struct JobApi {
     address: SocketAddr,
     store: Store,
     stop: CancellationToken,
@@ -27,7 +27,7 @@ pub struct Api {
     _temporary: Option<TempDir>,
 }
 
-impl Api {
+impl JobApi {
     /// Serves on this address, or on a free port if the address is in use. The store is below `output`; `None` keeps it in a
     /// temporary folder.
     ///

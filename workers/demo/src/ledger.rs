@@ -79,7 +79,7 @@ impl Ledger {
 
     /// Returns the middleware that records attempts. It ignores jobs that are not registered.
     pub fn recorder<S: Send + Sync + 'static>(&self) -> impl Middleware<S> + use<S> {
-        Recorder { ledger: self.clone() }
+        LedgerMiddleware { ledger: self.clone() }
     }
 
     /// Reads the records.
@@ -213,11 +213,11 @@ impl JobRecord {
     }
 }
 
-struct Recorder {
+struct LedgerMiddleware {
     ledger: Ledger,
 }
 
-impl<S: Send + Sync + 'static> Middleware<S> for Recorder {
+impl<S: Send + Sync + 'static> Middleware<S> for LedgerMiddleware {
     async fn handle(&self, ctx: Context<S>, next: Next<S>) -> JobResult {
         let (id, attempt) = (ctx.job_id().to_owned(), ctx.attempt());
         self.ledger.change(&id, |record| record.attempt = record.attempt.max(attempt));

@@ -91,36 +91,36 @@ async fn serve(mut stream: BufStream<TcpStream>, mails: Arc<MailStore>) -> io::R
             return Ok(());
         }
         match reply_to(line.trim_end()) {
-            SmtpReply::Text(words) => send_line(&mut stream, words).await?,
-            SmtpReply::ReceiveMail => {
+            ServerReply::Text(words) => send_line(&mut stream, words).await?,
+            ServerReply::ReceiveMail => {
                 send_line(&mut stream, "354 end with a dot").await?;
                 let mail = read_mail(&mut stream).await?;
                 mails.store(&mail).await?;
                 send_line(&mut stream, "250 2.0.0 kept").await?;
             }
-            SmtpReply::Quit => return send_line(&mut stream, "221 2.0.0 bye").await,
+            ServerReply::Quit => return send_line(&mut stream, "221 2.0.0 bye").await,
         }
     }
 }
 
-enum SmtpReply {
+enum ServerReply {
     Text(&'static str),
     ReceiveMail,
     Quit,
 }
 
-fn reply_to(line: &str) -> SmtpReply {
+fn reply_to(line: &str) -> ServerReply {
     let command = line.to_ascii_uppercase();
     let verb = command.split([' ', ':']).next().unwrap_or_default();
     let recipient = line.split(['<', '>']).nth(1).unwrap_or_default();
     match verb {
-        "EHLO" => SmtpReply::Text("250-demo.example\r\n250 8BITMIME"),
-        "HELO" | "MAIL" | "RSET" | "NOOP" => SmtpReply::Text("250 2.0.0 fine"),
-        "RCPT" if CLOSED.contains(&recipient) => SmtpReply::Text("550 5.1.1 this mailbox has been closed"),
-        "RCPT" => SmtpReply::Text("250 2.1.5 fine"),
-        "DATA" => SmtpReply::ReceiveMail,
-        "QUIT" => SmtpReply::Quit,
-        _ => SmtpReply::Text("502 5.5.1 not known here"),
+        "EHLO" => ServerReply::Text("250-demo.example\r\n250 8BITMIME"),
+        "HELO" | "MAIL" | "RSET" | "NOOP" => ServerReply::Text("250 2.0.0 fine"),
+        "RCPT" if CLOSED.contains(&recipient) => ServerReply::Text("550 5.1.1 this mailbox has been closed"),
+        "RCPT" => ServerReply::Text("250 2.1.5 fine"),
+        "DATA" => ServerReply::ReceiveMail,
+        "QUIT" => ServerReply::Quit,
+        _ => ServerReply::Text("502 5.5.1 not known here"),
     }
 }
 
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn closed_mailboxes_are_refused_and_others_are_not() {
-        assert!(matches!(reply_to("RCPT TO:<olga@example.net>"), SmtpReply::Text(words) if words.starts_with("550")));
-        assert!(matches!(reply_to("RCPT TO:<olga@example.com>"), SmtpReply::Text(words) if words.starts_with("250")));
+        assert!(matches!(reply_to("RCPT TO:<olga@example.net>"), ServerReply::Text(words) if words.starts_with("550")));
+        assert!(matches!(reply_to("RCPT TO:<olga@example.com>"), ServerReply::Text(words) if words.starts_with("250")));
     }
 }

@@ -12,11 +12,11 @@ use anyhow::Context;
 use clap::Parser;
 use leveret::{Broker, Config, Error, HealthServer, shutdown_signal};
 use leveret_demo::{
-    api::Api,
+    api::JobApi,
     ledger::Ledger,
-    progress::{Display, Progress},
+    progress::{Progress, ProgressDisplay},
     run::DemoRun,
-    summary::Summary,
+    summary::RunSummary,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(settings: Settings) -> anyhow::Result<()> {
-    let display = Display::default();
+    let display = ProgressDisplay::default();
     let (filter, writer) = (EnvFilter::try_new(&settings.log).context("RUST_LOG")?, display.clone());
     let filter = filter.add_directive("leveret::trace=off".parse()?);
     tracing_subscriber::fmt()
@@ -109,7 +109,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     progress.note(&format!("Broker: {}", if settings.in_memory() { "in memory" } else { "RabbitMQ" }));
     progress.note(&format!("Metrics: http://{}/metrics", health.address()));
     let kept = (!settings.in_memory()).then_some(settings.output.as_path());
-    let api = Api::start(&broker, settings.api_addr, kept).await.context("serving the job API")?;
+    let api = JobApi::start(&broker, settings.api_addr, kept).await.context("serving the job API")?;
     progress.note(&format!("Job API: http://{}/api", api.address()));
     let mut demo = DemoRun::start(&broker, Some(api.store()), &settings.data, &settings.output, ledger).await?;
     let finished = tokio::select! {
@@ -169,12 +169,12 @@ fn open(settings: &Settings) -> Result<(Broker, HealthServer), Error> {
     }
 }
 
-fn print(summary: &Summary) -> std::io::Result<()> {
+fn print(summary: &RunSummary) -> std::io::Result<()> {
     let columns = console::Term::stdout().size_checked().map_or(100, |(_, columns)| usize::from(columns));
     write!(stdout(), "\n{}", summary.render(columns.clamp(60, 120)))
 }
 
-fn note_unfinished(summary: &Summary, in_memory: bool) {
+fn note_unfinished(summary: &RunSummary, in_memory: bool) {
     if summary.is_complete() {
         return;
     }

@@ -21,18 +21,18 @@ const HINT: &str = "No progress for 20 seconds. Does another worker consume from
 /// The display of one run, which follows the ledger until it is finished or dropped.
 #[derive(Debug)]
 pub struct Progress {
-    display: Display,
+    display: ProgressDisplay,
     ledger: Ledger,
     task: JoinHandle<()>,
 }
 
 /// Writes lines above the bar.
 #[derive(Clone, Debug)]
-pub struct Display {
+pub struct ProgressDisplay {
     bar: ProgressBar,
 }
 
-impl Default for Display {
+impl Default for ProgressDisplay {
     fn default() -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
         let template = "{bar:30} {pos}/{len} jobs settled, {msg}";
@@ -46,7 +46,7 @@ impl Default for Display {
 impl Progress {
     /// Starts a task that follows the ledger.
     #[must_use]
-    pub fn start(display: Display, ledger: &Ledger) -> Self {
+    pub fn start(display: ProgressDisplay, ledger: &Ledger) -> Self {
         let task = tokio::spawn(follow(display.clone(), ledger.clone()));
         Self { display, ledger: ledger.clone(), task }
     }
@@ -71,7 +71,7 @@ impl Drop for Progress {
     }
 }
 
-impl Display {
+impl ProgressDisplay {
     fn note(&self, line: &str) {
         self.write_line(line.as_bytes());
     }
@@ -96,7 +96,7 @@ impl Display {
 }
 
 /// Writes log lines above the bar.
-impl Write for Display {
+impl Write for ProgressDisplay {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.bar.suspend(|| io::stderr().write(buffer))
     }
@@ -106,32 +106,32 @@ impl Write for Display {
     }
 }
 
-async fn follow(display: Display, ledger: Ledger) {
-    let mut reporter = Reporter { display, announced: HashSet::new(), figures: String::new(), moved: Instant::now() };
+async fn follow(display: ProgressDisplay, ledger: Ledger) {
+    let mut state = ProgressState { display, announced: HashSet::new(), figures: String::new(), moved: Instant::now() };
     let (mut hinted, mut unreported, mut reported_at) = (false, false, Instant::now());
     loop {
         tokio::time::sleep(REFRESH).await;
-        unreported |= ledger.read(|records| reporter.update(records));
-        if unreported && reporter.display.bar.is_hidden() && reported_at.elapsed() >= LINE_EVERY {
+        unreported |= ledger.read(|records| state.update(records));
+        if unreported && state.display.bar.is_hidden() && reported_at.elapsed() >= LINE_EVERY {
             (unreported, reported_at) = (false, Instant::now());
-            reporter.display.note(&reporter.figures);
+            state.display.note(&state.figures);
         }
-        if !hinted && reporter.moved.elapsed() >= STANDSTILL {
+        if !hinted && state.moved.elapsed() >= STANDSTILL {
             hinted = true;
-            reporter.display.note(HINT);
+            state.display.note(HINT);
         }
     }
 }
 
 /// State of the display.
-struct Reporter {
-    display: Display,
+struct ProgressState {
+    display: ProgressDisplay,
     announced: HashSet<String>,
     figures: String,
     moved: Instant,
 }
 
-impl Reporter {
+impl ProgressState {
     /// Draws the bar, writes a line for each new dead letter, and returns whether there is progress.
     fn update(&mut self, records: &JobRecords) -> bool {
         self.display.draw(records);

@@ -22,7 +22,7 @@ use crate::{
     mail_server::MailServer,
     progress::Progress,
     shop::DemoShop,
-    summary::Summary,
+    summary::RunSummary,
     task,
 };
 
@@ -133,11 +133,11 @@ impl DemoRun {
     /// # Errors
     ///
     /// The orders of the shop cannot be read.
-    pub async fn summary(&self) -> anyhow::Result<Summary> {
+    pub async fn summary(&self) -> anyhow::Result<RunSummary> {
         let state = &self.state;
         let orders = state.shop.orders(state.jobs.iter().map(|job| state.id(job))).await?;
         let (mails, reports) = (mail_dir(&state.output), report_dir(&state.output));
-        Ok(state.ledger.read(|records| Summary::new(records, orders, &mails, &reports)))
+        Ok(state.ledger.read(|records| RunSummary::new(records, orders, &mails, &reports)))
     }
 
     /// Stops the workers after their running jobs.

@@ -13,7 +13,7 @@ use crate::{
 
 /// Summary of a run that is finished or interrupted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Summary {
+pub struct RunSummary {
     /// Counts for each job name, in alphabetical order.
     pub rows: Vec<(&'static str, JobCounts)>,
     /// Dead-lettered jobs.
@@ -56,7 +56,7 @@ pub struct DeadJob {
     pub reason: String,
 }
 
-impl Summary {
+impl RunSummary {
     /// Counts the records and the files of succeeded jobs. `orders` is the database of the shop and the number of orders.
     #[must_use]
     pub fn new(records: &JobRecords, (shop, orders): (PathBuf, usize), mail_dir: &Path, report_dir: &Path) -> Self {

@@ -7,7 +7,7 @@ use std::path::Path;
 use leveret::{Broker, Config};
 use leveret_demo::{
     ledger::Ledger,
-    progress::{Display, Progress},
+    progress::{Progress, ProgressDisplay},
     run::{DemoRun, EARLY},
     summary::JobCounts,
 };
@@ -28,7 +28,7 @@ async fn ends_as_its_input_says(broker: Broker) {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
     let output = tempfile::tempdir().unwrap();
     let ledger = Ledger::default();
-    let progress = Progress::start(Display::default(), &ledger);
+    let progress = Progress::start(ProgressDisplay::default(), &ledger);
     let mut demo = DemoRun::start(&broker, None, &data, output.path(), ledger).await.unwrap();
     demo.run(&progress).await.unwrap();
     demo.drain().await.unwrap();

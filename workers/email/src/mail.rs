@@ -18,11 +18,11 @@ use crate::{
 pub struct Mail {
     from: Mailbox,
     timeout: Duration,
-    transport: Transport,
+    transport: MailTransport,
 }
 
 #[derive(Debug, Clone)]
-enum Transport {
+enum MailTransport {
     Smtp(Arc<SmtpClient>),
     Files(PathBuf),
 }
@@ -44,9 +44,9 @@ impl Mail {
                 if settings.smtp_ca_file.is_some() && !smtp.may_encrypt() {
                     return Err(SettingError::CaFileWithoutTls);
                 }
-                Transport::Smtp(Arc::new(smtp))
+                MailTransport::Smtp(Arc::new(smtp))
             }
-            (None, Some(dir)) => Transport::Files(dir.to_owned()),
+            (None, Some(dir)) => MailTransport::Files(dir.to_owned()),
             (None, None) => return Err(SettingError::NoTransport),
             (Some(_), Some(_)) => return Err(SettingError::TwoTransports),
         };
@@ -75,8 +75,8 @@ impl Mail {
         let reply_to = draft.reply_to.as_ref().map(|mailbox| mailbox.email.clone());
         let message = compose(draft, &self.from, job_id)?;
         match &self.transport {
-            Transport::Smtp(smtp) => smtp.send(&message, reply_to.as_ref(), stopped).await,
-            Transport::Files(dir) => eml::write(dir.clone(), message_name(job_id), message.formatted()).await,
+            MailTransport::Smtp(smtp) => smtp.send(&message, reply_to.as_ref(), stopped).await,
+            MailTransport::Files(dir) => eml::write(dir.clone(), message_name(job_id), message.formatted()).await,
         }
     }
 
@@ -91,8 +91,8 @@ impl Mail {
 impl fmt::Display for Mail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.transport {
-            Transport::Smtp(smtp) => write!(f, "{}", smtp.server_name()),
-            Transport::Files(dir) => write!(f, "files in {}", dir.display()),
+            MailTransport::Smtp(smtp) => write!(f, "{}", smtp.server_name()),
+            MailTransport::Files(dir) => write!(f, "files in {}", dir.display()),
         }
     }
 }

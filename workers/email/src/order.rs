@@ -20,7 +20,7 @@ pub struct OrderConfirmation {
     /// The customer.
     pub customer: Customer,
     /// The lines of the order, at least one.
-    pub lines: Vec<OrderLine>,
+    pub lines: Vec<ConfirmationLine>,
     /// ISO 4217 code, such as `EUR`.
     pub currency: String,
     /// Shipping, if it is charged.
@@ -46,7 +46,7 @@ pub struct Customer {
 /// One line of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct OrderLine {
+pub struct ConfirmationLine {
     /// Article number.
     pub sku: String,
     /// Description of the article.
@@ -60,7 +60,7 @@ pub struct OrderLine {
 /// Error of an order that cannot be confirmed. A later attempt fails too.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum OrderError {
+pub enum ConfirmationError {
     /// The mail address of the customer is invalid.
     #[error("the mail address of the customer is invalid")]
     Customer(#[from] MailError),
@@ -110,11 +110,12 @@ impl OrderConfirmation {
     /// Checks the order and renders its mail.
     ///
     /// # Errors
-    /// [`OrderError`]; no later attempt can succeed.
-    pub fn draft(&self) -> Result<MailDraft, OrderError> {
+    /// [`ConfirmationError`]; no later attempt can succeed.
+    pub fn draft(&self) -> Result<MailDraft, ConfirmationError> {
         let to = address::mailbox(&self.customer.name, &self.customer.email)?;
-        let currency = Currency::parse(&self.currency).ok_or_else(|| OrderError::Currency(self.currency.clone()))?;
-        let view = OrderView {
+        let currency =
+            Currency::parse(&self.currency).ok_or_else(|| ConfirmationError::Currency(self.currency.clone()))?;
+        let view = ConfirmationView {
             id: one_line(&self.id),
             name: one_line(&self.customer.name),
             lines: self.line_views(currency)?,
@@ -126,10 +127,10 @@ impl OrderConfirmation {
         Ok(MailDraft { html: Some(HtmlTemplate(&view).render()?), ..draft })
     }
 
-    fn line_views(&self, currency: Currency) -> Result<Vec<OrderLineView>, OrderError> {
-        let view = |(index, line): (usize, &OrderLine)| {
+    fn line_views(&self, currency: Currency) -> Result<Vec<ConfirmationLineView>, ConfirmationError> {
+        let view = |(index, line): (usize, &ConfirmationLine)| {
             let amount = line.amount(index + 1)?;
-            Ok(OrderLineView {
+            Ok(ConfirmationLineView {
                 sku: one_line(&line.sku),
                 description: one_line(&line.description),
                 quantity: line.quantity,
@@ -140,30 +141,30 @@ impl OrderConfirmation {
         self.lines.iter().enumerate().map(view).collect()
     }
 
-    fn checked_total(&self) -> Result<i64, OrderError> {
+    fn checked_total(&self) -> Result<i64, ConfirmationError> {
         if self.lines.is_empty() {
-            return Err(OrderError::NoLines);
+            return Err(ConfirmationError::NoLines);
         }
         let mut sum = 0_i64;
         for (index, line) in self.lines.iter().enumerate() {
-            sum = sum.checked_add(line.amount(index + 1)?).ok_or(OrderError::SumTooLarge)?;
+            sum = sum.checked_add(line.amount(index + 1)?).ok_or(ConfirmationError::SumTooLarge)?;
         }
         for extra in [self.shipping_cents, self.tax_cents].into_iter().flatten() {
-            sum = sum.checked_add(extra).ok_or(OrderError::SumTooLarge)?;
+            sum = sum.checked_add(extra).ok_or(ConfirmationError::SumTooLarge)?;
         }
         if sum != self.total_cents {
-            return Err(OrderError::WrongTotal { stated: self.total_cents, sum });
+            return Err(ConfirmationError::WrongTotal { stated: self.total_cents, sum });
         }
         Ok(sum)
     }
 }
 
-impl OrderLine {
-    fn amount(&self, line: usize) -> Result<i64, OrderError> {
+impl ConfirmationLine {
+    fn amount(&self, line: usize) -> Result<i64, ConfirmationError> {
         if self.quantity == 0 {
-            return Err(OrderError::NoQuantity { line, sku: self.sku.clone() });
+            return Err(ConfirmationError::NoQuantity { line, sku: self.sku.clone() });
         }
-        self.unit_price_cents.checked_mul(i64::from(self.quantity)).ok_or_else(|| OrderError::LineTooLarge {
+        self.unit_price_cents.checked_mul(i64::from(self.quantity)).ok_or_else(|| ConfirmationError::LineTooLarge {
             line,
             sku: self.sku.clone(),
             quantity: self.quantity,
@@ -173,16 +174,16 @@ impl OrderLine {
 }
 
 /// Values of the templates, each on one line, with formatted amounts.
-struct OrderView {
+struct ConfirmationView {
     id: String,
     name: String,
-    lines: Vec<OrderLineView>,
+    lines: Vec<ConfirmationLineView>,
     shipping: Option<String>,
     tax: Option<String>,
     total: String,
 }
 
-struct OrderLineView {
+struct ConfirmationLineView {
     sku: String,
     description: String,
     quantity: u32,
@@ -192,12 +193,12 @@ struct OrderLineView {
 
 #[derive(Template)]
 #[template(path = "order_confirmation.txt")]
-struct TextTemplate<'a>(&'a OrderView);
+struct TextTemplate<'a>(&'a ConfirmationView);
 
 /// The HTML template, which askama escapes because of the extension of the file.
 #[derive(Template)]
 #[template(path = "order_confirmation.html")]
-struct HtmlTemplate<'a>(&'a OrderView);
+struct HtmlTemplate<'a>(&'a ConfirmationView);
 
 #[cfg(test)]
 #[path = "order_tests.rs"]

@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use super::{OrderConfirmation, OrderError};
+use super::{ConfirmationError, OrderConfirmation};
 use crate::compose::MailDraft;
 
 fn order(value: serde_json::Value) -> OrderConfirmation {
@@ -22,7 +22,7 @@ fn sample() -> serde_json::Value {
     })
 }
 
-fn confirm(value: serde_json::Value) -> Result<MailDraft, OrderError> {
+fn confirm(value: serde_json::Value) -> Result<MailDraft, ConfirmationError> {
     order(value).draft()
 }
 

@@ -38,7 +38,7 @@ type Text<R> = QuoteChecker<Chain<Cursor<Vec<u8>>, Utf8Reader<R>>>;
 
 /// One row of a data set.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Row<'a> {
+pub(crate) struct CsvRow<'a> {
     record: &'a ByteRecord,
     /// Number of the line after the row.
     after: u64,
@@ -59,7 +59,7 @@ impl<R: Read> Dataset<R> {
         beginning.drain(..before);
         let mut reader = csv::ReaderBuilder::new();
         reader.quoting(format.quote.is_some()).quote(format.quote.unwrap_or(b'"')).delimiter(delimiter);
-        // With `\n` as terminator, the reader's position is the line of the next row. `Row::cell` handles `\r\n`.
+        // With `\n` as terminator, the reader's position is the line of the next row. `CsvRow::cell` handles `\r\n`.
         reader.has_headers(false).flexible(true).terminator(csv::Terminator::Any(b'\n')).buffer_capacity(BUFFER);
         let text = QuoteChecker::new(Cursor::new(beginning).chain(text), format.quote, delimiter, 1 + skipped);
         let mut dataset = Self {
@@ -97,7 +97,7 @@ impl<R: Read> Dataset<R> {
     /// # Errors
     ///
     /// The row is invalid, or the number of its cells differs from the header.
-    pub(crate) fn next_row(&mut self) -> Result<Option<Row<'_>>, ReportError> {
+    pub(crate) fn next_row(&mut self) -> Result<Option<CsvRow<'_>>, ReportError> {
         let (expected, pads) = (self.header.len(), self.pads);
         match self.read()? {
             Some(row) if row.record.len() > expected || row.record.len() < expected && !pads => {
@@ -107,7 +107,7 @@ impl<R: Read> Dataset<R> {
         }
     }
 
-    fn read(&mut self) -> Result<Option<Row<'_>>, ReportError> {
+    fn read(&mut self) -> Result<Option<CsvRow<'_>>, ReportError> {
         loop {
             let before = self.rows.position().clone();
             self.rows.get_mut().allow(ROW_LIMIT);
@@ -117,13 +117,13 @@ impl<R: Read> Dataset<R> {
             }
             let after = self.rows.position();
             if !is_blank(&self.record, &before, after) {
-                return Ok(Some(Row { record: &self.record, after: self.skipped + after.line() }));
+                return Ok(Some(CsvRow { record: &self.record, after: self.skipped + after.line() }));
             }
         }
     }
 }
 
-impl<'a> Row<'a> {
+impl<'a> CsvRow<'a> {
     /// Returns the line on which the row begins, counted from 1.
     pub(crate) fn number(self) -> u64 {
         // Counted back from the end of the row, because blank lines may precede it.

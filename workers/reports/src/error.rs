@@ -4,7 +4,7 @@ use std::io;
 
 use crate::{
     number_format::is_number_in_another_format,
-    request::{AggregateOp, Format},
+    request::{AggregateOp, ReportFormat},
 };
 
 /// Reason why a report was not written.
@@ -207,7 +207,7 @@ pub enum ReportError {
     #[error("{rows} rows do not fit {}, which holds {limit}: ask for the top ones, or for csv", .format.extension())]
     TooManyRows {
         /// The format of the request.
-        format: Format,
+        format: ReportFormat,
         /// Rows of the report.
         rows: usize,
         /// Rows that the format holds.

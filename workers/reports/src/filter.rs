@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use crate::{
     column::ColumnRef,
-    dataset::Row,
+    dataset::CsvRow,
     date::{Date, is_local_date, is_padded},
     decimal::Decimal,
     error::{ReportError, shown},
@@ -106,7 +106,7 @@ impl Condition {
     /// # Errors
     ///
     /// The cell cannot be compared with the filter value.
-    pub(crate) fn accepts(&self, row: Row<'_>, number_format: &NumberFormat) -> Result<bool, ReportError> {
+    pub(crate) fn accepts(&self, row: CsvRow<'_>, number_format: &NumberFormat) -> Result<bool, ReportError> {
         let cell = row.cell(self.column.position);
         self.predicate.accepts(cell, number_format).map_err(|error| {
             let (row, column, value) = (row.number(), self.column.name.clone(), shown(cell));

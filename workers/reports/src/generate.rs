@@ -9,7 +9,7 @@ use crate::{
     dataset::{CsvFormat, Dataset},
     error::ReportError,
     paths,
-    plan::{self, Plan},
+    plan::{self, QueryPlan},
     report::Report,
     request::GenerateReport,
     scan::scan,
@@ -62,7 +62,7 @@ impl Reports {
         let format = CsvFormat::new(&request.dialect.clone().unwrap_or_default())?;
         let source = paths::open_dataset(&self.data_dir, &request.dataset)?;
         let mut dataset = Dataset::new(&request.dataset, source.file, &format)?;
-        let plan = Plan::new(request, dataset.header(), dataset.delimiter())?;
+        let plan = QueryPlan::new(request, dataset.header(), dataset.delimiter())?;
         let scan = scan(&mut dataset, &plan, self.max_groups, cancelled)?;
         let (rows_read, rows_skipped) = (scan.rows, scan.skipped);
         let caption = Caption::new(request, &scan, source.modified);

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_in_another_format_is_told_from_text() {
+    fn a_number_in_another_format_is_distinguished_from_text() {
         for text in [
             "1,234",
             "1.234,5",

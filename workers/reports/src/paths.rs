@@ -11,7 +11,7 @@ use std::{
     time::SystemTime,
 };
 
-use crate::{error::ReportError, request::Format};
+use crate::{error::ReportError, request::ReportFormat};
 
 /// An open data set.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(crate) fn open_dataset(data_dir: &Path, name: &str) -> Result<OpenDataset, R
 }
 
 /// Returns the file name of a report: `output` with the extension of the format.
-pub(crate) fn output_name(output: &str, format: Format) -> Result<String, ReportError> {
+pub(crate) fn output_name(output: &str, format: ReportFormat) -> Result<String, ReportError> {
     // Leaves space for the extension and the suffix of the temporary file within the usual 255 bytes.
     const LONGEST: usize = 200;
     let reason = match output {
@@ -55,7 +55,7 @@ pub(crate) fn output_name(output: &str, format: Format) -> Result<String, Report
     Err(ReportError::OutputName { name: output.to_owned(), reason })
 }
 
-fn with_extension(output: &str, format: Format) -> String {
+fn with_extension(output: &str, format: ReportFormat) -> String {
     let extension = format.extension();
     let stem = output.strip_suffix(extension).and_then(|stem| stem.strip_suffix('.')).unwrap_or(output);
     format!("{stem}.{extension}")
@@ -147,13 +147,13 @@ mod tests {
 
     #[test]
     fn a_report_is_a_plain_file_name_with_its_extension() {
-        assert_eq!(output_name("by-region", Format::Pdf).unwrap(), "by-region.pdf");
-        assert_eq!(output_name("by-region.pdf", Format::Pdf).unwrap(), "by-region.pdf");
-        assert_eq!(output_name("by-region.csv", Format::Pdf).unwrap(), "by-region.csv.pdf");
-        assert_eq!(output_name("Umsätze 2026", Format::Csv).unwrap(), "Umsätze 2026.csv");
+        assert_eq!(output_name("by-region", ReportFormat::Pdf).unwrap(), "by-region.pdf");
+        assert_eq!(output_name("by-region.pdf", ReportFormat::Pdf).unwrap(), "by-region.pdf");
+        assert_eq!(output_name("by-region.csv", ReportFormat::Pdf).unwrap(), "by-region.csv.pdf");
+        assert_eq!(output_name("Umsätze 2026", ReportFormat::Csv).unwrap(), "Umsätze 2026.csv");
         let long = "x".repeat(201);
         for name in ["", ".", "..", "../a", "a/b", "/a", "a\\b", ".hidden", "a\0b", "a\nb", &long] {
-            assert!(output_name(name, Format::Csv).is_err(), "{name:?}");
+            assert!(output_name(name, ReportFormat::Csv).is_err(), "{name:?}");
         }
     }
 }

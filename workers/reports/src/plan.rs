@@ -5,12 +5,12 @@ use crate::{
     error::ReportError,
     filter::Condition,
     number_format::NumberFormat,
-    request::{AggregateOp, Filter, FilterValue, GenerateReport, OnError},
+    request::{AggregateOp, FilterValue, GenerateReport, OnError, RowFilter},
 };
 
 /// A request whose columns are found in one data set.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct QueryPlan {
     /// Columns whose values name a group.
     pub(crate) group_by: Vec<ColumnRef>,
     pub(crate) measures: Vec<Measure>,
@@ -44,7 +44,7 @@ pub(crate) fn check(request: &GenerateReport) -> Result<(), ReportError> {
     refuse_duplicate("aggregates", &titles)
 }
 
-impl Plan {
+impl QueryPlan {
     /// Finds every column that the request names.
     ///
     /// # Errors
@@ -78,7 +78,7 @@ pub(crate) fn titles(request: &GenerateReport) -> Vec<String> {
     request.group_by.iter().cloned().chain(figures).collect()
 }
 
-fn condition(filter: &Filter, header: &[String], number_format: &NumberFormat) -> Result<Condition, ReportError> {
+fn condition(filter: &RowFilter, header: &[String], number_format: &NumberFormat) -> Result<Condition, ReportError> {
     let column = ColumnRef::find("filters", &filter.column, header)?;
     match &filter.value {
         FilterValue::One(value) => Condition::with_value(column, filter.op, value, number_format),
@@ -110,11 +110,11 @@ fn refuse_duplicate(field: &'static str, names: &[String]) -> Result<(), ReportE
 mod tests {
     use super::*;
 
-    fn plan(request: &str, header: &[&str]) -> Result<Plan, String> {
+    fn plan(request: &str, header: &[&str]) -> Result<QueryPlan, String> {
         let request = format!(r#"{{"dataset": "d.csv", "format": "csv", "output": "o", {request}}}"#);
         let request: GenerateReport = serde_json::from_str(&request).map_err(|error| error.to_string())?;
         let header: Vec<_> = header.iter().map(|title| (*title).to_owned()).collect();
-        check(&request).and_then(|()| Plan::new(&request, &header, b',')).map_err(|error| error.to_string())
+        check(&request).and_then(|()| QueryPlan::new(&request, &header, b',')).map_err(|error| error.to_string())
     }
 
     const COUNT: &str = r#""aggregates": [{"column": "*", "op": "count"}]"#;

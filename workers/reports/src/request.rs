@@ -36,10 +36,10 @@ pub struct GenerateReport {
     pub aggregates: Vec<Aggregate>,
     /// The filters; a row counts if it matches all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub filters: Vec<Filter>,
+    pub filters: Vec<RowFilter>,
     /// The order of the rows; ascending by group when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sort: Option<Sort>,
+    pub sort: Option<RowOrder>,
     /// The number of rows to keep, from the first on; all when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top: Option<usize>,
@@ -50,7 +50,7 @@ pub struct GenerateReport {
     #[serde(default)]
     pub on_error: OnError,
     /// The format of the report.
-    pub format: Format,
+    pub format: ReportFormat,
     /// The file's name without its extension, such as `by-region`; an existing report of that name is replaced.
     pub output: String,
 }
@@ -84,7 +84,7 @@ pub enum AggregateOp {
 /// A filter on the rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Filter {
+pub struct RowFilter {
     /// The column to compare.
     pub column: String,
     /// The comparison of the cell with the value.
@@ -130,7 +130,7 @@ pub enum FilterOp {
     StartsWith,
 }
 
-/// The right-hand side of a [`Filter`].
+/// The right-hand side of a [`RowFilter`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a filter's value must be a number, a text, or a list of them")]
 pub enum FilterValue {
@@ -153,7 +153,7 @@ pub enum Scalar {
 /// The order of a report's rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Sort {
+pub struct RowOrder {
     /// A column of the report: one of `group_by`, or the title of an aggregate, such as `sum(amount)`.
     pub column: String,
     /// Sorts from the greatest value down.
@@ -164,7 +164,7 @@ pub struct Sort {
 /// The format of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub enum ReportFormat {
     /// Comma-separated values, for programs.
     Csv,
     /// An Excel workbook.
@@ -173,7 +173,7 @@ pub enum Format {
     Pdf,
 }
 
-impl Format {
+impl ReportFormat {
     /// Returns the extension of the file, without the dot.
     #[must_use]
     pub fn extension(self) -> &'static str {
@@ -217,7 +217,7 @@ mod tests {
             let error = read(change).unwrap_err();
             assert!(error.contains(complaint), "{error}");
         }
-        let unknown = serde_json::from_str::<Format>("\"docx\"").unwrap_err().to_string();
+        let unknown = serde_json::from_str::<ReportFormat>("\"docx\"").unwrap_err().to_string();
         assert!(unknown.contains("expected one of `csv`, `xlsx`, `pdf`"), "{unknown}");
         let unknown = serde_json::from_str::<AggregateOp>("\"median\"").unwrap_err().to_string();
         assert!(unknown.contains("expected one of `sum`, `mean`, `count`, `min`, `max`"), "{unknown}");

@@ -7,9 +7,9 @@ use std::{collections::HashMap, io::Read};
 use crate::{
     aggregate::{Accumulator, CellError, CellInput, ValueKind, read_cell},
     column::ColumnRef,
-    dataset::{Dataset, Row},
+    dataset::{CsvRow, Dataset},
     error::{ReportError, shown},
-    plan::Plan,
+    plan::QueryPlan,
     request::AggregateOp,
 };
 
@@ -22,7 +22,7 @@ const TEXT_LIMIT: usize = 32 * 1024 * 1024;
 /// The groups of a data set with their figures.
 #[derive(Debug)]
 pub(crate) struct ScanResult {
-    pub(crate) groups: Vec<Group>,
+    pub(crate) groups: Vec<RowGroup>,
     /// Rows in the data set.
     pub(crate) rows: u64,
     /// Rows that match the filters.
@@ -33,7 +33,7 @@ pub(crate) struct ScanResult {
 
 /// Rows with the same values in the columns of `group_by`.
 #[derive(Debug)]
-pub(crate) struct Group {
+pub(crate) struct RowGroup {
     pub(crate) key: Vec<String>,
     pub(crate) figures: Vec<Accumulator>,
 }
@@ -41,7 +41,7 @@ pub(crate) struct Group {
 /// Groups a data set as the plan says, and calls `cancelled` every few thousand rows.
 pub(crate) fn scan<R: Read>(
     dataset: &mut Dataset<R>,
-    plan: &Plan,
+    plan: &QueryPlan,
     max_groups: usize,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<ScanResult, ReportError> {
@@ -64,7 +64,7 @@ pub(crate) fn scan<R: Read>(
 /// Adds the row to its group, and returns whether it matches the filters.
 ///
 /// All conditions are tested, so that the order of the filters does not decide whether a row is an error.
-fn process_row(plan: &Plan, groups: &mut GroupTable<'_>, row: Row<'_>) -> Result<bool, ReportError> {
+fn process_row(plan: &QueryPlan, groups: &mut GroupTable<'_>, row: CsvRow<'_>) -> Result<bool, ReportError> {
     let mut first_error = None;
     for condition in &plan.conditions {
         match condition.accepts(row, &plan.number_format) {
@@ -81,9 +81,9 @@ fn process_row(plan: &Plan, groups: &mut GroupTable<'_>, row: Row<'_>) -> Result
 
 /// The groups found up to the current row.
 struct GroupTable<'p> {
-    plan: &'p Plan,
+    plan: &'p QueryPlan,
     max_groups: usize,
-    groups: Vec<Group>,
+    groups: Vec<RowGroup>,
     /// Position of a group by its key (see [`GroupTable::write_key`]).
     positions: HashMap<Box<[u8]>, usize>,
     /// Kind of the values in the column of each measure, from its first value on.
@@ -97,7 +97,7 @@ struct GroupTable<'p> {
 }
 
 impl<'p> GroupTable<'p> {
-    fn new(plan: &'p Plan, max_groups: usize) -> Self {
+    fn new(plan: &'p QueryPlan, max_groups: usize) -> Self {
         let mut groups = Self {
             plan,
             max_groups,
@@ -116,7 +116,7 @@ impl<'p> GroupTable<'p> {
     }
 
     /// Adds a row to its group. After an error no figure has changed, except on overflow.
-    fn add(&mut self, row: Row<'_>) -> Result<(), ReportError> {
+    fn add(&mut self, row: CsvRow<'_>) -> Result<(), ReportError> {
         self.read_inputs(row)?;
         self.write_key(row);
         let position = match self.positions.get(self.key.as_slice()) {
@@ -138,7 +138,7 @@ impl<'p> GroupTable<'p> {
         Ok(())
     }
 
-    fn read_inputs(&mut self, row: Row<'_>) -> Result<(), ReportError> {
+    fn read_inputs(&mut self, row: CsvRow<'_>) -> Result<(), ReportError> {
         self.inputs.clear();
         for (measure, kind) in self.plan.measures.iter().zip(&self.kinds) {
             let input = match &measure.column {
@@ -152,7 +152,7 @@ impl<'p> GroupTable<'p> {
     }
 
     /// Each cell after its length, so that no two groups input a key.
-    fn write_key(&mut self, row: Row<'_>) {
+    fn write_key(&mut self, row: CsvRow<'_>) {
         self.key.clear();
         for column in &self.plan.group_by {
             let cell = row.cell(column.position);
@@ -161,7 +161,7 @@ impl<'p> GroupTable<'p> {
         }
     }
 
-    fn begin_group(&mut self, row: Row<'_>) -> Result<usize, ReportError> {
+    fn begin_group(&mut self, row: CsvRow<'_>) -> Result<usize, ReportError> {
         if self.groups.len() >= self.max_groups {
             return Err(ReportError::TooManyGroups { row: row.number(), limit: self.max_groups });
         }
@@ -178,16 +178,16 @@ impl<'p> GroupTable<'p> {
         self.text += self.key.len();
         self.positions.insert(self.key.as_slice().into(), position);
         let figures = self.plan.measures.iter().map(|measure| Accumulator::new(measure.op)).collect();
-        self.groups.push(Group { key, figures });
+        self.groups.push(RowGroup { key, figures });
         position
     }
 }
 
-fn not_utf8(row: Row<'_>, column: &ColumnRef, cell: &[u8]) -> ReportError {
+fn not_utf8(row: CsvRow<'_>, column: &ColumnRef, cell: &[u8]) -> ReportError {
     ReportError::NotUtf8 { row: row.number(), column: column.name.clone(), value: shown(cell) }
 }
 
-fn report_error(error: CellError, op: AggregateOp, column: Option<&ColumnRef>, row: Row<'_>) -> ReportError {
+fn report_error(error: CellError, op: AggregateOp, column: Option<&ColumnRef>, row: CsvRow<'_>) -> ReportError {
     let cell = column.map(|column| row.cell(column.position)).unwrap_or_default();
     let (row, value) = (row.number(), shown(cell));
     let column = column.map(|column| column.name.clone()).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use crate::{
     dataset::{CsvFormat, Dataset},
     error::ReportError,
-    plan::Plan,
+    plan::QueryPlan,
     request::{Dialect, GenerateReport},
     scan::{ScanResult, scan},
 };
@@ -23,7 +23,7 @@ fn run_until(
     let request = format!(r#"{{"dataset": "d.csv", "format": "csv", "output": "o", {request}}}"#);
     let request: GenerateReport = serde_json::from_str(&request).unwrap();
     let mut dataset = Dataset::new("d.csv", text, &CsvFormat::new(&Dialect::default())?)?;
-    let plan = Plan::new(&request, dataset.header(), dataset.delimiter())?;
+    let plan = QueryPlan::new(&request, dataset.header(), dataset.delimiter())?;
     scan(&mut dataset, &plan, max_groups, stop)
 }
 
@@ -40,7 +40,7 @@ fn rows_that_pass_the_filters_are_reduced_group_by_group() {
 }
 
 #[test]
-fn groups_are_told_apart_by_column_and_not_by_their_joined_text() {
+fn groups_differ_by_column_and_not_by_their_joined_text() {
     let request = r#""group_by": ["a", "b"], "aggregates": [{"column": "*", "op": "count"}]"#;
     assert_eq!(run(b"a,b\nxy,z\nx,yz\n", request, 10).unwrap().groups.len(), 2);
 }

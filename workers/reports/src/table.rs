@@ -8,9 +8,9 @@ use crate::{
     date::Date,
     decimal::Decimal,
     number_format::NumberFormat,
-    plan::{Plan, titles},
+    plan::{QueryPlan, titles},
     request::{AggregateOp, GenerateReport},
-    scan::{Group, ScanResult},
+    scan::{RowGroup, ScanResult},
 };
 
 /// The rows and columns of a report.
@@ -54,7 +54,7 @@ pub(crate) enum ReportCell {
 
 impl ReportTable {
     /// Sorts and limits the groups as the request asks.
-    pub(crate) fn new(request: &GenerateReport, plan: &Plan, scan: ScanResult) -> Self {
+    pub(crate) fn new(request: &GenerateReport, plan: &QueryPlan, scan: ScanResult) -> Self {
         let keys = request.group_by.len();
         let groups = scan.groups.len();
         let is_cut = request.top.is_some_and(|top| top < groups);
@@ -147,7 +147,7 @@ impl ReportCell {
     }
 }
 
-fn row(group: Group) -> Vec<ReportCell> {
+fn row(group: RowGroup) -> Vec<ReportCell> {
     let keys =
         group.key.into_iter().map(|value| if value.is_empty() { ReportCell::Empty } else { ReportCell::Text(value) });
     keys.chain(group.figures.iter().map(|figure| ReportCell::from_value(figure.figure()))).collect()
@@ -195,7 +195,7 @@ fn as_number(cell: &ReportCell, number_format: &NumberFormat) -> Option<ReportCe
     number_format.number(text.as_bytes()).filter(|number| number.to_string() == *text).map(ReportCell::Number)
 }
 
-fn total(label: String, plan: &Plan, groups: &[Group]) -> Vec<ReportCell> {
+fn total(label: String, plan: &QueryPlan, groups: &[RowGroup]) -> Vec<ReportCell> {
     let blank = ReportCell::Text(String::new());
     let keys = std::iter::once(ReportCell::Text(label)).chain(std::iter::repeat(blank)).take(plan.group_by.len());
     let figures = plan.measures.iter().enumerate().map(|(at, measure)| {
@@ -206,7 +206,7 @@ fn total(label: String, plan: &Plan, groups: &[Group]) -> Vec<ReportCell> {
 }
 
 /// Returns the decimals of a figure column: those of the figures, for a mean at most two more than the data.
-fn decimals(at: usize, plan: &Plan, groups: &[Group]) -> u8 {
+fn decimals(at: usize, plan: &QueryPlan, groups: &[RowGroup]) -> u8 {
     let figures = groups.iter().filter_map(|group| match group.figures[at].figure() {
         Some(CellValue::Number(number)) => Some(number.scale()),
         _ => None,

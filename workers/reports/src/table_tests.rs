@@ -2,7 +2,7 @@
 
 use crate::{
     dataset::{CsvFormat, Dataset},
-    plan::Plan,
+    plan::QueryPlan,
     request::{Dialect, GenerateReport},
     scan::scan,
     table::{ReportCell, ReportTable},
@@ -12,7 +12,7 @@ fn table(text: &str, request: &str) -> ReportTable {
     let request = format!(r#"{{"dataset": "d.csv", "format": "csv", "output": "o", {request}}}"#);
     let request: GenerateReport = serde_json::from_str(&request).unwrap();
     let mut dataset = Dataset::new("d.csv", text.as_bytes(), &CsvFormat::new(&Dialect::default()).unwrap()).unwrap();
-    let plan = Plan::new(&request, dataset.header(), dataset.delimiter()).unwrap();
+    let plan = QueryPlan::new(&request, dataset.header(), dataset.delimiter()).unwrap();
     let scan = scan(&mut dataset, &plan, 1000, &|| false).unwrap();
     ReportTable::new(&request, &plan, scan)
 }

@@ -10,7 +10,7 @@ mod xlsx;
 use std::path::{Path, PathBuf};
 
 use self::error::{WriteError, refuse_more_rows, stop_if};
-use crate::{error::ReportError, report::Report, request::Format};
+use crate::{error::ReportError, report::Report, request::ReportFormat};
 
 /// A file that a writer has completed.
 #[derive(Debug)]
@@ -23,23 +23,23 @@ pub(crate) struct WrittenFile {
 /// Writes the whole report, or leaves an earlier report of that name unchanged.
 pub(crate) fn write(
     report: &Report,
-    format: Format,
+    format: ReportFormat,
     output_dir: &Path,
     file_name: &str,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<WrittenFile, ReportError> {
     let limit = match format {
-        Format::Csv => usize::MAX,
-        Format::Xlsx => xlsx::ROW_LIMIT,
-        Format::Pdf => pdf::ROW_LIMIT,
+        ReportFormat::Csv => usize::MAX,
+        ReportFormat::Xlsx => xlsx::ROW_LIMIT,
+        ReportFormat::Pdf => pdf::ROW_LIMIT,
     };
     refuse_more_rows(report, format, limit)?;
     let failed = |source| ReportError::Write { name: file_name.to_owned(), source };
     let file = atomic_file::AtomicFile::create(output_dir, file_name).map_err(failed)?;
     let written = match format {
-        Format::Csv => csv::write(report, file.file(), cancelled).map(|()| String::new()),
-        Format::Xlsx => xlsx::write(report, file.file(), output_dir, cancelled).map(|()| String::new()),
-        Format::Pdf => pdf::write(report, file.file(), cancelled),
+        ReportFormat::Csv => csv::write(report, file.file(), cancelled).map(|()| String::new()),
+        ReportFormat::Xlsx => xlsx::write(report, file.file(), output_dir, cancelled).map(|()| String::new()),
+        ReportFormat::Pdf => pdf::write(report, file.file(), cancelled),
     };
     let missing_letters = written.map_err(|failure| match failure {
         WriteError::Io(source) => failed(source),

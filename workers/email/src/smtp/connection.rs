@@ -27,12 +27,12 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 const FINAL_REPLY: Duration = Duration::from_secs(2);
 
 pub(super) struct SmtpConnection {
-    stream: Stream,
+    stream: MailStream,
     buffer: Vec<u8>,
     local: IpAddr,
 }
 
-enum Stream {
+enum MailStream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -66,7 +66,7 @@ impl SmtpConnection {
         let stream = stream?;
         stream.set_nodelay(true)?;
         let local = stream.local_addr()?.ip();
-        Ok(Self { stream: Stream::Plain(stream), buffer: Vec::new(), local })
+        Ok(Self { stream: MailStream::Plain(stream), buffer: Vec::new(), local })
     }
 
     /// Starts TLS. An attacker can inject bytes before TLS, so unread bytes are an error.
@@ -76,11 +76,11 @@ impl SmtpConnection {
                 "the server sent data before TLS started: it may be injected".to_owned(),
             ));
         }
-        let Stream::Plain(stream) = self.stream else {
+        let MailStream::Plain(stream) = self.stream else {
             return Err(ConnectionError::Lost("the connection already uses TLS".to_owned()));
         };
         let stream = connector.tls.connect(connector.name.clone(), stream).await?;
-        Ok(Self { stream: Stream::Tls(Box::new(stream)), buffer: Vec::new(), local: self.local })
+        Ok(Self { stream: MailStream::Tls(Box::new(stream)), buffer: Vec::new(), local: self.local })
     }
 
     /// Returns the local address, which the server sees unless NAT translates it.
@@ -96,8 +96,8 @@ impl SmtpConnection {
     pub(super) async fn send(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
         let sent = async {
             match &mut self.stream {
-                Stream::Plain(stream) => stream.write_all(bytes).await,
-                Stream::Tls(stream) => {
+                MailStream::Plain(stream) => stream.write_all(bytes).await,
+                MailStream::Tls(stream) => {
                     stream.write_all(bytes).await?;
                     stream.flush().await
                 }
@@ -160,8 +160,8 @@ impl SmtpConnection {
 
     async fn read(&mut self) -> io::Result<usize> {
         match &mut self.stream {
-            Stream::Plain(stream) => stream.read_buf(&mut self.buffer).await,
-            Stream::Tls(stream) => match stream.read_buf(&mut self.buffer).await {
+            MailStream::Plain(stream) => stream.read_buf(&mut self.buffer).await,
+            MailStream::Tls(stream) => match stream.read_buf(&mut self.buffer).await {
                 // Many servers close without `close_notify` of TLS. The last line of the reply shows whether it is complete.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
                 read => read,

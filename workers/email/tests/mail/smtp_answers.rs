@@ -14,7 +14,7 @@ use crate::{
     sink::{Do, Script, Sink},
 };
 
-/// Verb, answer to it, and what is made of that.
+/// Verb, reply to it, and the expected step and kind of the failure.
 const ANSWERS: &[(&str, &str, SmtpStep, FailureKind)] = &[
     ("RCPT", "550 5.1.1 no such user", SmtpStep::Recipient, FailureKind::Permanent),
     ("RCPT", "553 5.1.3 bad mailbox", SmtpStep::Recipient, FailureKind::Permanent),
@@ -102,7 +102,7 @@ async fn a_server_that_answers_a_mail_late_gets_it_once() {
 }
 
 #[tokio::test]
-async fn a_mail_whose_fate_is_unknown_has_the_same_message_id_when_it_is_sent_again() {
+async fn an_unconfirmed_mail_has_the_same_message_id_when_it_is_sent_again() {
     let sink = Script::default().on("BODY", Do::SayBytes(b"")).on("RSET", Do::HangUp).start().await;
     let mail = mail_to(&sink);
     tokio::select! {
@@ -153,7 +153,7 @@ async fn each_step_has_its_own_code_and_no_other_counts() {
         let error = mail.send(draft(), "job-1").await.unwrap_err();
         assert_eq!(error.kind(), expected, "{verb} {answer}: {error}");
         assert!(error.to_string().contains(answer), "{error}");
-        // The conversation is out of step: the next mail has a connection of its own.
+        // The session is out of sync, so the next mail opens another connection.
         mail.send(draft(), "job-2").await.unwrap();
         assert_eq!(sink.count("CONNECT"), 2, "{verb} {answer}");
     }
@@ -175,7 +175,7 @@ async fn an_answer_that_was_not_asked_for_cannot_make_a_refused_mail_a_sent_one(
 }
 
 #[tokio::test]
-async fn a_login_that_the_server_lacks_is_the_setups_fault_and_is_named() {
+async fn a_login_that_the_server_lacks_is_a_configuration_failure_and_is_named() {
     for (feature, expected) in [("AUTH CRAM-MD5 XOAUTH2", "CRAM-MD5, XOAUTH2"), ("SIZE 1000", "offers none")] {
         let sink = Script::default().feature(feature).start().await;
         let mail = Mail::new(&settings(Some(format!("smtp://ann:hidden@127.0.0.1:{}", sink.port())))).unwrap();
@@ -217,7 +217,7 @@ async fn an_answer_that_is_none_shows_no_password_either() {
 #[tokio::test]
 async fn a_login_in_two_steps_is_spoken_where_there_is_no_plain() {
     let script = Script::default().feature("AUTH LOGIN").on("AUTH", Do::Say("334 VXNlcm5hbWU6"));
-    // The sink takes user and password, base64 of ann and hidden, for commands.
+    // The sink reads user and password, base64 of ann and hidden, as commands.
     let sink = script.on("YW5U", Do::Say("334 UGFzc3dvcmQ6")).on("AGLKZGVU", Do::Say("235 welcome")).start().await;
     let mail = Mail::new(&settings(Some(format!("smtp://ann:hidden@127.0.0.1:{}", sink.port())))).unwrap();
     mail.send(draft(), "job-1").await.unwrap();
@@ -279,7 +279,7 @@ async fn an_answer_that_refuses_or_is_cut_off_is_never_taken_for_yes() {
     for (answer, expected) in [
         (&b"554-Rejected, write to\r\n250 Main Street\r\n"[..], FailureKind::Permanent),
         (b"250-looks well\r\n451 is not\r\n", FailureKind::Transient),
-        // A line without an end, and no more of the connection.
+        // A line without an end before the connection closes.
         (b"250", FailureKind::Unconfirmed),
         (b"250 fine", FailureKind::Unconfirmed),
         (b"250-looks well\r\n250 fi", FailureKind::Unconfirmed),
@@ -312,7 +312,7 @@ async fn a_server_that_talks_something_else_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_falls_silent_is_given_up_in_time_and_tried_again() {
+async fn a_silent_server_times_out_and_is_tried_again() {
     for (verb, expected, kind) in [
         ("CONNECT", SmtpStep::Connect, FailureKind::ServerUnavailable),
         ("RCPT", SmtpStep::Recipient, FailureKind::Transient),
@@ -330,7 +330,7 @@ async fn a_server_that_falls_silent_is_given_up_in_time_and_tried_again() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_the_setups_fault_and_is_not_tried_again_at_once() {
+async fn a_wrong_password_is_a_configuration_failure_and_is_not_tried_again_at_once() {
     let script = Script::default().feature("AUTH PLAIN LOGIN");
     let sink = script.on("AUTH", Do::Say("535 5.7.8 bad credentials")).start().await;
     let url = format!("smtp://ann:wrong@127.0.0.1:{}", sink.port());

@@ -91,7 +91,7 @@ async fn opportunistic_tls_uses_what_the_server_offers() {
 }
 
 #[tokio::test]
-async fn what_was_said_before_the_upgrade_ends_the_connection() {
+async fn data_before_the_upgrade_ends_the_connection() {
     let (acceptor, authority) = tls();
     let injected: [&[u8]; 3] = [
         b"220 go ahead\r\n250 fine\r\n",
@@ -103,13 +103,13 @@ async fn what_was_said_before_the_upgrade_ends_the_connection() {
         let sink = script.tls(acceptor.clone(), false).on("STARTTLS", Do::SayBytes(injected)).start().await;
         let url = format!("smtp://localhost:{}?tls=required", sink.port());
         let error = mail(url, Some(&authority)).send(draft(), "job-1").await.unwrap_err();
-        assert!(error.to_string().contains("before the connection was encrypted"), "{error}");
+        assert!(error.to_string().contains("before TLS started"), "{error}");
         assert_eq!((error.kind(), sink.count("MAIL")), (FailureKind::ServerUnavailable, 0));
     }
 }
 
 #[tokio::test]
-async fn tls_to_a_port_that_does_not_speak_it_is_the_setups_fault() {
+async fn tls_to_a_port_without_it_is_a_configuration_failure() {
     let sink = Sink::start().await;
     let error = mail(format!("smtps://localhost:{}", sink.port()), None).send(draft(), "job-1").await.unwrap_err();
     assert_eq!(error.kind(), FailureKind::Configuration, "{error}");

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::{error::ReportError, report::Report, request::Format};
+use crate::{error::ReportError, report::Report, request::ReportFormat};
 
 /// Error of a writer: the disk's, or the report's own.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub(super) enum WriteError {
 /// Rows written between two checks for cancellation.
 const ROWS_PER_CHECK: usize = 4096;
 
-pub(super) fn refuse_more_rows(report: &Report, format: Format, limit: usize) -> Result<(), ReportError> {
+pub(super) fn refuse_more_rows(report: &Report, format: ReportFormat, limit: usize) -> Result<(), ReportError> {
     let rows = report.table.rows.len();
     if rows > limit { Err(ReportError::TooManyRows { format, rows, limit }) } else { Ok(()) }
 }

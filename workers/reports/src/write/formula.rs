@@ -37,7 +37,7 @@ fn runs(part: &str, number_format: &NumberFormat) -> bool {
     let is_number = |text: &str| {
         number_format.number(text.as_bytes()).or_else(|| NumberFormat::PLAIN.number(text.as_bytes())).is_some()
     };
-    // An empty part between two separators is safe.
+    // An empty part is safe, and the part after its separator is checked on its own.
     end > 0 && part.trim_start_matches(is_trimmed).starts_with(TRIGGERS) && !is_number(&part[..end])
 }
 

@@ -25,7 +25,7 @@ use self::{
     table_layout::{TableLayout, TablePart},
 };
 use super::error::{WriteError, refuse_more_rows, stop_if};
-use crate::{caption::Caption, error::ReportError, report::Report, request::Format};
+use crate::{caption::Caption, error::ReportError, report::Report, request::ReportFormat};
 
 /// Maximum rows of a report: about 120 pages, which are laid out in memory.
 pub(super) const ROW_LIMIT: usize = 5_000;
@@ -45,7 +45,7 @@ const MOST_REPORTED: usize = 50;
 /// Writes the pages, and returns the letters that the fonts lack.
 pub(super) fn write(report: &Report, mut file: &File, cancelled: &dyn Fn() -> bool) -> Result<String, WriteError> {
     let layout = TableLayout::new(&report.table)?;
-    refuse_more_rows(report, Format::Pdf, (ROW_LIMIT_OF_PARTS / layout.parts.len()).clamp(1, ROW_LIMIT))?;
+    refuse_more_rows(report, ReportFormat::Pdf, (ROW_LIMIT_OF_PARTS / layout.parts.len()).clamp(1, ROW_LIMIT))?;
     let (pages, missing) = pages(report, &layout, cancelled)?;
     let mut document = Document::new();
     document.set_metadata(metadata(&report.caption));

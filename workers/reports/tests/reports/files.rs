@@ -74,7 +74,7 @@ fn an_xlsx_report_keeps_its_titles_in_view_and_its_figures_formatted() {
 }
 
 #[test]
-fn a_pdf_report_tells_where_its_figures_come_from_and_shows_them() {
+fn a_pdf_report_states_the_source_of_its_figures_and_shows_them() {
     let dirs = TestDirs::new();
     let filters = r#""filters": [{"column": "product", "op": "ne", "value": "coffee"}]"#;
     let written = dirs.generate(&by_region(&format!(r#"{SUM_AND_COUNT}, "format": "pdf", {filters}"#))).unwrap();

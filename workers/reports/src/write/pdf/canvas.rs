@@ -68,7 +68,7 @@ pub(crate) enum Color {
     Rule,
     Zebra,
     Title,
-    Bar,
+    ChartBar,
     NegativeBar,
 }
 
@@ -203,7 +203,7 @@ impl Color {
             Self::Rule => [0xd5, 0xda, 0xe0],
             Self::Zebra => [0xf4, 0xf6, 0xf8],
             Self::Title => [0x1f, 0x4e, 0x79],
-            Self::Bar => [0x2f, 0x75, 0xa8],
+            Self::ChartBar => [0x2f, 0x75, 0xa8],
             Self::NegativeBar => [0xc0, 0x57, 0x46],
         };
         rgb::Color::new(red, green, blue)

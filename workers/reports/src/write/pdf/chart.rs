@@ -24,13 +24,13 @@ const COLUMNS_HEIGHT: f32 = 190.0;
 pub(crate) struct Chart {
     title: String,
     note: Option<String>,
-    bars: Vec<Bar>,
+    bars: Vec<ChartBar>,
     kind: ChartKind,
     axis: Axis,
 }
 
 #[derive(Debug)]
-struct Bar {
+struct ChartBar {
     label: String,
     value: Option<f64>,
     shown: String,
@@ -127,17 +127,17 @@ impl Chart {
     }
 }
 
-fn bar(table: &ReportTable, row: &[ReportCell], column: usize) -> Bar {
+fn bar(table: &ReportTable, row: &[ReportCell], column: usize) -> ChartBar {
     let keys: Vec<_> = row[..table.keys()].iter().map(|cell| ColumnRole::Group.shown(cell)).collect();
     let value = match &row[column] {
         ReportCell::Number(number) => Some(number.to_f64()),
         ReportCell::Text(_) | ReportCell::Date(..) | ReportCell::Empty => None,
     };
-    Bar { label: keys.join(" · "), value, shown: table.columns[column].role.shown(&row[column]) }
+    ChartBar { label: keys.join(" · "), value, shown: table.columns[column].role.shown(&row[column]) }
 }
 
 fn color(value: f64) -> Color {
-    if value < 0.0 { Color::NegativeBar } else { Color::Bar }
+    if value < 0.0 { Color::NegativeBar } else { Color::ChartBar }
 }
 
 /// Returns whether the rows are sorted by one group column of dates or numbers such as years.
