@@ -1,8 +1,8 @@
-//! `email.order_confirmation`: tells a customer what was ordered and what it costs.
+//! The job `email.order_confirmation`, which mails an order with its prices to the customer.
 
 use leveret::{Context, Job, JobError, JobResult};
 
-use super::deliver;
+use super::deliver::deliver;
 use crate::{mail::Mail, order::OrderConfirmation};
 
 impl Job for OrderConfirmation {

@@ -1,4 +1,4 @@
-//! The shop of the demo: an orders worker with its relay, and too few teapots.
+//! The shop of the demo: an orders worker with its relay, and a stock that runs out.
 
 use std::path::{Path, PathBuf};
 
@@ -10,22 +10,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
 
-/// What there is to sell at the start of each run.
+/// Stock at the start of each run.
 const STOCK: [(&str, u32); 3] = [("TEA-0101", 40), ("CUP-0012", 12), ("POT-0003", 4)];
 
-/// A shop with its stock filled up.
+/// A shop with the stock of the demo.
 #[derive(Clone, Debug)]
-pub struct Stall {
+pub struct DemoShop {
     shop: Shop,
     path: PathBuf,
 }
 
-impl Stall {
-    /// Opens the database in this directory, which has the orders of earlier runs.
+impl DemoShop {
+    /// Opens the database in this directory, which keeps the orders of earlier runs.
     ///
     /// # Errors
     ///
-    /// It cannot be opened or written.
+    /// The database cannot be opened or written.
     pub async fn open(output: &Path) -> anyhow::Result<Self> {
         let path = output.join("orders.db");
         let shop = Shop::open(&format!("sqlite:{}", path.display())).await.context("opening the shop's database")?;
@@ -35,29 +35,29 @@ impl Stall {
         Ok(Self { shop, path })
     }
 
-    /// Enters the mail that a job will enqueue if it is an order.
+    /// Registers the mail that an order enqueues.
     pub fn expect(&self, ledger: &Ledger, (job, _): (&str, &str), id: &str, label: &str) {
         if job == PlaceOrder::NAME {
             ledger.expect(id, confirmation_id(id), (SendEmail::NAME, SendEmail::QUEUE), &confirmation_id(label));
         }
     }
 
-    /// Takes orders and publishes their mails until it is told to stop.
+    /// Places orders and publishes their mails until `stop` is cancelled.
     ///
     /// # Errors
     ///
-    /// The worker's or the relay's.
+    /// The worker or the relay fails.
     pub async fn run(self, broker: Broker, ledger: Ledger, stop: CancellationToken) -> Result<(), ShopError> {
         let relay = self.shop.relay(&broker);
         let worker = leveret_orders::worker(self.shop, relay.waker()).middleware(ledger.recorder());
         leveret_orders::run(worker, relay, &broker, stop.cancelled_owned()).await
     }
 
-    /// The database's file, and how many orders the jobs of these ids have placed.
+    /// Returns the file of the database, and the number of orders of these jobs.
     ///
     /// # Errors
     ///
-    /// It cannot be read.
+    /// The database cannot be read.
     pub async fn orders(&self, ids: impl IntoIterator<Item = String>) -> anyhow::Result<(PathBuf, usize)> {
         let mut orders = 0;
         for id in ids {

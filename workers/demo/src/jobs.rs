@@ -1,4 +1,4 @@
-//! The jobs to publish: one JSON object a line, as any service would publish them.
+//! Reads the jobs to publish: one JSON object a line.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -9,26 +9,26 @@ use leveret_orders::PlaceOrder;
 use leveret_reports::GenerateReport;
 use serde::de::DeserializeOwned;
 
-/// How far ahead the plain mails are scheduled, so that one sees the broker keep them.
+/// Delay of the plain mails, which shows that the broker holds delayed jobs.
 pub const MAIL_DELAY: Duration = Duration::from_secs(2);
 
-/// The purchase that comes twice, as from a customer who pressed the button again.
+/// The purchase that is published twice, as if the customer pressed the button again.
 const TWICE: &str = "purchase-1";
 
 /// One job to publish.
 #[derive(Debug)]
-pub struct Input {
-    /// What a person calls it: the order's number, the report's file, `purchase-1`.
+pub struct DemoJob {
+    /// Label for people: the order number, the file of the report, `purchase-1`.
     pub label: String,
-    /// The job itself.
-    pub payload: Payload,
-    /// How often it is published, under one id.
+    /// Payload of the job.
+    pub payload: JobPayload,
+    /// Number of publishes with the same id.
     pub copies: usize,
 }
 
-/// A job of one of the workers.
+/// Payload of a job of one of the workers.
 #[derive(Debug)]
-pub enum Payload {
+pub enum JobPayload {
     /// `email.order_confirmation`
     Confirmation(OrderConfirmation),
     /// `email.send`, scheduled [`MAIL_DELAY`] ahead.
@@ -39,37 +39,37 @@ pub enum Payload {
     Purchase(PlaceOrder),
 }
 
-impl Input {
-    fn new(label: String, payload: Payload) -> Self {
+impl DemoJob {
+    fn new(label: String, payload: JobPayload) -> Self {
         let copies = if label == TWICE { 2 } else { 1 };
         Self { label, payload, copies }
     }
 
-    /// The job's name and queue.
+    /// Returns name and queue of the job.
     #[must_use]
     pub fn route(&self) -> (&'static str, &'static str) {
         fn of<J: Job>(_: &J) -> (&'static str, &'static str) {
             (J::NAME, J::QUEUE)
         }
         match &self.payload {
-            Payload::Confirmation(job) => of(job),
-            Payload::Mail(job) => of(job),
-            Payload::Report(job) => of(job),
-            Payload::Purchase(job) => of(job),
+            JobPayload::Confirmation(job) => of(job),
+            JobPayload::Mail(job) => of(job),
+            JobPayload::Report(job) => of(job),
+            JobPayload::Purchase(job) => of(job),
         }
     }
 
-    /// Publishes the job once under this id.
+    /// Publishes the job once with this id.
     ///
     /// # Errors
     ///
-    /// The publisher's.
+    /// The publish fails.
     pub async fn publish(&self, publisher: &Publisher, id: &str) -> Result<(), PublishError> {
         let publish = match &self.payload {
-            Payload::Confirmation(job) => publisher.publish(job),
-            Payload::Mail(job) => publisher.publish(job).delay(MAIL_DELAY),
-            Payload::Report(job) => publisher.publish(job),
-            Payload::Purchase(job) => publisher.publish(job),
+            JobPayload::Confirmation(job) => publisher.publish(job),
+            JobPayload::Mail(job) => publisher.publish(job).delay(MAIL_DELAY),
+            JobPayload::Report(job) => publisher.publish(job),
+            JobPayload::Purchase(job) => publisher.publish(job),
         };
         publish.id(id).await.map(drop)
     }
@@ -79,23 +79,23 @@ impl Input {
 ///
 /// # Errors
 ///
-/// Names the file and the line that is missing or not what it should be.
-pub fn read(data: &Path) -> anyhow::Result<Vec<Input>> {
-    let mut inputs = Vec::new();
+/// A file is missing, or a line is invalid.
+pub fn read(data: &Path) -> anyhow::Result<Vec<DemoJob>> {
+    let mut jobs = Vec::new();
     for order in lines::<OrderConfirmation>(&data.join("orders.jsonl"))? {
-        inputs.push(Input::new(order.id.to_lowercase(), Payload::Confirmation(order)));
+        jobs.push(DemoJob::new(order.id.to_lowercase(), JobPayload::Confirmation(order)));
     }
     for (index, mail) in lines::<SendEmail>(&data.join("mails.jsonl"))?.into_iter().enumerate() {
-        inputs.push(Input::new(format!("mail-{}", index + 1), Payload::Mail(mail)));
+        jobs.push(DemoJob::new(format!("mail-{}", index + 1), JobPayload::Mail(mail)));
     }
     for report in lines::<GenerateReport>(&data.join("reports.jsonl"))? {
         let label = format!("{}.{}", report.output, report.format.extension());
-        inputs.push(Input::new(label, Payload::Report(report)));
+        jobs.push(DemoJob::new(label, JobPayload::Report(report)));
     }
     for (index, purchase) in lines::<PlaceOrder>(&data.join("purchases.jsonl"))?.into_iter().enumerate() {
-        inputs.push(Input::new(format!("purchase-{}", index + 1), Payload::Purchase(purchase)));
+        jobs.push(DemoJob::new(format!("purchase-{}", index + 1), JobPayload::Purchase(purchase)));
     }
-    Ok(inputs)
+    Ok(jobs)
 }
 
 fn lines<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Vec<T>> {

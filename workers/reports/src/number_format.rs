@@ -1,18 +1,18 @@
-//! The notation of numbers in a data set, and the recognition of numbers in other notations.
+//! The format of numbers in a data set, and the detection of numbers in other formats.
 
-use crate::{decimal::Decimal, error::ReportError, request::Dialect};
+use crate::{decimal::Decimal, request::Dialect};
 
-/// A notation of numbers: decimal point, separator of thousands, currency.
+/// A format of numbers: decimal point, separator of thousands, currency.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Notation {
+pub(crate) struct NumberFormat {
     decimal: char,
     thousands: Option<char>,
     currency: Option<String>,
-    /// Whether `1.234` may be a thousand and more.
+    /// True if `1.234` may mean 1234.
     is_point_ambiguous: bool,
 }
 
-/// Common notations: decimal point, separator of thousands.
+/// Common formats: decimal point, separator of thousands.
 const COMMON: [(char, char); 6] = [('.', ','), (',', '.'), (',', ' '), ('.', '\''), ('.', '’'), ('.', '_')];
 const CURRENCY_SIGNS: &str = "$€£¥¢₹₽₩₺₪₫฿₴₦₱₡₲₸₼₾₿";
 const CURRENCY_CODES: [&str; 31] = [
@@ -20,33 +20,32 @@ const CURRENCY_CODES: [&str; 31] = [
     "BGN", "RUB", "UAH", "BRL", "MXN", "ZAR", "TRY", "KRW", "SGD", "HKD", "NZD", "kr", "zł", "Kč", "Rs",
 ];
 
-impl Notation {
-    /// `1234.5`, as programs write it.
+impl NumberFormat {
+    /// Numbers such as `1234.5`, as programs write them.
     pub(crate) const PLAIN: Self = Self { decimal: '.', thousands: None, currency: None, is_point_ambiguous: false };
 
-    /// The notation that a request names.
+    /// Creates the format that a request states, or returns what is wrong with it.
     ///
-    /// Programs write semicolons or tabs between cells where the comma is the decimal point. In such a file `1.234` is no
-    /// number unless the request says what the point is.
-    pub(crate) fn new(dialect: &Dialect, delimiter: u8) -> Result<Self, ReportError> {
-        let refused = |reason| ReportError::Request { field: "dialect", reason };
+    /// Programs separate cells with semicolons or tabs in countries where the comma is the decimal point. In such a file
+    /// `1.234` is not a number unless the request states the decimal point.
+    pub(crate) fn new(dialect: &Dialect, delimiter: u8) -> Result<Self, &'static str> {
         let decimal = dialect.decimal.unwrap_or('.');
         if !matches!(decimal, '.' | ',') {
-            return Err(refused("`decimal` must be `.` or `,`"));
+            return Err("`decimal` must be `.` or `,`");
         }
         if dialect
             .thousands
             .is_some_and(|thousands| !matches!(thousands, '.' | ',' | '\'' | '’' | '_') && !is_blank(thousands))
         {
-            return Err(refused("`thousands` must be `.`, `,`, `'`, `’`, `_` or a blank"));
+            return Err("`thousands` must be `.`, `,`, `'`, `’`, `_` or a blank");
         }
         if dialect.thousands == Some(decimal) {
-            return Err(refused("`thousands` is the same as `decimal`"));
+            return Err("`thousands` is the same as `decimal`");
         }
         let is_currency =
             |text: &str| !text.is_empty() && !text.contains(|c: char| c.is_ascii_digit() || "+-.,".contains(c));
         if dialect.currency.as_deref().is_some_and(|currency| !is_currency(currency.trim())) {
-            return Err(refused("`currency` must be a sign or a code such as `$` or `EUR`"));
+            return Err("`currency` must be a sign or a code such as `$` or `EUR`");
         }
         let currency = dialect.currency.as_deref().map(|currency| currency.trim().to_owned());
         let is_point_ambiguous =
@@ -54,12 +53,12 @@ impl Notation {
         Ok(Self { decimal, thousands: dialect.thousands, currency, is_point_ambiguous })
     }
 
-    /// The number that a cell holds, if it holds one in this notation.
+    /// Parses a cell; `None` if it is not a number in this format.
     pub(crate) fn number(&self, cell: &[u8]) -> Option<Decimal> {
         if self.decimal == '.' && self.thousands.is_none() && self.currency.is_none() {
             return if self.is_point_ambiguous && is_grouped_by_points(cell) { None } else { Decimal::parse(cell) };
         }
-        let (sign, digits) = self.undressed(std::str::from_utf8(cell).ok()?)?;
+        let (sign, digits) = self.without_currency(std::str::from_utf8(cell).ok()?)?;
         if self.is_point_ambiguous && is_grouped_by_points(digits.as_bytes()) {
             return None;
         }
@@ -68,7 +67,7 @@ impl Notation {
         plain.push_str(sign);
         self.push_whole(whole, &mut plain)?;
         match rest.strip_prefix(self.decimal) {
-            // A plain point in it would be a second one, or one of another notation.
+            // A point after the decimal comma belongs to another format.
             Some(fraction) if fraction.contains('.') => return None,
             Some(fraction) => plain.extend([".", fraction]),
             None => plain.push_str(rest),
@@ -76,14 +75,15 @@ impl Notation {
         Decimal::parse(plain.as_bytes())
     }
 
-    /// Reports whether a text that is no number in this notation reads as one in another, or as one that does not fit.
-    pub(crate) fn is_dressed(&self, text: &str) -> bool {
-        let is_dressed = |text| is_dressed_number(text) || Decimal::is_written(text);
-        is_dressed(text) || self.undressed(text).is_some_and(|(_, digits)| digits != text && is_dressed(digits))
+    /// Returns whether a text is a number in another format, or a number with too many digits.
+    pub(crate) fn is_unreadable_number(&self, text: &str) -> bool {
+        let is_unreadable_number = |text| is_number_in_another_format(text) || Decimal::is_written(text);
+        is_unreadable_number(text)
+            || self.without_currency(text).is_some_and(|(_, digits)| digits != text && is_unreadable_number(digits))
     }
 
-    /// The sign, and what is left without sign, currency and blanks.
-    fn undressed<'t>(&self, text: &'t str) -> Option<(&'t str, &'t str)> {
+    /// Returns the sign, and the text without sign, currency and blanks.
+    fn without_currency<'t>(&self, text: &'t str) -> Option<(&'t str, &'t str)> {
         let (sign, text) = split_sign(text.trim());
         let Some(currency) = &self.currency else {
             return Some((sign, text));
@@ -96,7 +96,7 @@ impl Notation {
         Some((sign, text.strip_suffix(currency.as_str()).map_or(text, str::trim_end)))
     }
 
-    /// Appends the digits before the point. Groups have three digits, or two above the last one, as in India.
+    /// Appends the digits before the point. Groups have three digits, or two before the last group, as in India.
     fn push_whole(&self, whole: &str, plain: &mut String) -> Option<()> {
         let mut groups = whole.split(|letter| self.separates(letter));
         let first = groups.next()?;
@@ -118,8 +118,8 @@ impl Notation {
     }
 }
 
-/// Whether a text that is no number in the data set's notation reads as one in another: `1,234.50`, `$5`, `50 %`.
-pub(crate) fn is_dressed_number(text: &str) -> bool {
+/// Returns whether a text is a number in a common format: `1,234.50`, `$5`, `50 %`.
+pub(crate) fn is_number_in_another_format(text: &str) -> bool {
     if !text.bytes().any(|byte| byte.is_ascii_digit()) {
         return false;
     }
@@ -131,12 +131,12 @@ pub(crate) fn is_dressed_number(text: &str) -> bool {
         text.strip_prefix(code).or_else(|| text.strip_suffix(code)).unwrap_or(text).trim_matches(ornament)
     });
     COMMON.into_iter().any(|(decimal, thousands)| {
-        let notation = Notation { decimal, thousands: Some(thousands), ..Notation::PLAIN };
-        notation.number(text.as_bytes()).is_some()
+        let number_format = NumberFormat { decimal, thousands: Some(thousands), ..NumberFormat::PLAIN };
+        number_format.number(text.as_bytes()).is_some()
     })
 }
 
-/// Whether the point of `1.234` may separate thousands, as that of `0.125` and `1.25` may not.
+/// Returns whether the points may separate thousands: true for `1.234`, false for `0.125` and `1.25`.
 fn is_grouped_by_points(cell: &[u8]) -> bool {
     let cell = cell.trim_ascii();
     let digits = cell.strip_prefix(b"-").or_else(|| cell.strip_prefix(b"+")).unwrap_or(cell);
@@ -150,7 +150,7 @@ fn split_sign(text: &str) -> (&str, &str) {
     if sign.len() > 1 { ("", text) } else { (sign, rest.trim_start()) }
 }
 
-/// A blank within a line. Programs write a no-break space where people see a plain one.
+/// Returns whether the letter is a blank within a line. Programs often write a no-break space.
 fn is_blank(letter: char) -> bool {
     matches!(letter, ' ' | '\u{a0}' | '\u{2009}' | '\u{202f}')
 }
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_in_another_notation_is_told_from_text() {
+    fn a_number_in_another_format_is_distinguished_from_text() {
         for text in [
             "1,234",
             "1.234,5",
@@ -176,52 +176,52 @@ mod tests {
             "12,5",
             "100 kr",
         ] {
-            assert!(is_dressed_number(text), "{text}");
+            assert!(is_number_in_another_format(text), "{text}");
         }
         for text in
             ["N/A", "", "10.0.0.1", "1.2.10", "A-100", "2026-01-01", "12:30", "12o", "1/2", "SKU 100", "USD", "1,2,3"]
         {
-            assert!(!is_dressed_number(text), "{text}");
+            assert!(!is_number_in_another_format(text), "{text}");
         }
     }
 
     #[test]
     fn a_point_between_semicolons_is_no_decimal_point_where_it_may_separate_thousands() {
-        let notation = Notation::new(&Dialect::default(), b';').unwrap();
+        let number_format = NumberFormat::new(&Dialect::default(), b';').unwrap();
         for text in ["1.234", "-12.500", " 999.000 ", "1.234.567"] {
-            assert!(notation.number(text.as_bytes()).is_none(), "{text}");
+            assert!(number_format.number(text.as_bytes()).is_none(), "{text}");
         }
         for text in ["0.125", "1.25", "1234.567", "1.2345", "1.234e1", ".125", "1000"] {
-            assert!(notation.number(text.as_bytes()).is_some(), "{text}");
+            assert!(number_format.number(text.as_bytes()).is_some(), "{text}");
         }
-        assert!(Notation::new(&Dialect::default(), b'\t').unwrap().number(b"1.234").is_none());
+        assert!(NumberFormat::new(&Dialect::default(), b'\t').unwrap().number(b"1.234").is_none());
         let stated = Dialect { decimal: Some('.'), ..Dialect::default() };
-        assert!(Notation::new(&stated, b';').unwrap().number(b"1.234").is_some());
+        assert!(NumberFormat::new(&stated, b';').unwrap().number(b"1.234").is_some());
     }
 
     #[test]
     fn a_currency_does_not_make_a_decimal_point_of_an_ambiguous_one() {
         for (currency, delimiter) in [("€", b';'), ("€", b'\t'), ("Taler", b';')] {
             let dialect = Dialect { currency: Some(currency.into()), ..Dialect::default() };
-            let notation = Notation::new(&dialect, delimiter).unwrap();
+            let number_format = NumberFormat::new(&dialect, delimiter).unwrap();
             for text in ["1.234 €", "€ 1.234", "€1.234", "-€ 1.234", "€ -1.234", "- 1.234", "1.234\u{a0}€", "1.234"]
             {
                 let text = text.replace('€', currency);
-                assert!(notation.number(text.as_bytes()).is_none(), "{text}");
-                assert!(notation.is_dressed(&text), "{text}");
+                assert!(number_format.number(text.as_bytes()).is_none(), "{text}");
+                assert!(number_format.is_unreadable_number(&text), "{text}");
             }
             for text in ["12.34 €", "€ 0.125", "- 1234.567"] {
-                assert!(notation.number(text.replace('€', currency).as_bytes()).is_some(), "{text}");
+                assert!(number_format.number(text.replace('€', currency).as_bytes()).is_some(), "{text}");
             }
-            assert!(!notation.is_dressed("n/a"));
+            assert!(!number_format.is_unreadable_number("n/a"));
         }
     }
 
     #[test]
     fn a_sign_stands_once_before_or_after_the_currency() {
         let dialect = Dialect { currency: Some("$".into()), thousands: Some(','), ..Dialect::default() };
-        let notation = Notation::new(&dialect, b',').unwrap();
-        let read = |text: &str| notation.number(text.as_bytes()).map(|number| number.to_string());
+        let number_format = NumberFormat::new(&dialect, b',').unwrap();
+        let read = |text: &str| number_format.number(text.as_bytes()).map(|number| number.to_string());
         for (text, number) in
             [("-$5", "-5"), ("$-5", "-5"), ("- $ 1,000", "-1000"), ("5 $", "5"), ("7", "7"), ("$1e3", "1000")]
         {

@@ -1,8 +1,8 @@
 //! Files that appear whole or not at all.
 //!
-//! A draft is a hidden temporary file in the target's own directory, because a rename is atomic within one file system
-//! only. It is made durable before it gets its name and the directory after, so a crash leaves the old file or the new
-//! one. A draft that is dropped is deleted; only a killed process leaves one behind (`.<name>.*.tmp`).
+//! The data goes to a hidden temporary file in the target's directory, because a rename is atomic within one file system
+//! only. The file is synced before the rename, and the directory after it, so a crash leaves the old file or the new one.
+//! A file that is dropped before [`AtomicFile::publish`] is deleted. A killed process leaves `.<name>.*.tmp` behind.
 
 use std::{
     fs::{self, File, Permissions},
@@ -13,22 +13,22 @@ use std::{
 
 use tempfile::NamedTempFile;
 
-/// A file in the making.
+/// A file that is being written.
 #[derive(Debug)]
-pub(crate) struct Draft {
+pub(crate) struct AtomicFile {
     file: NamedTempFile,
     dir: PathBuf,
     name: String,
 }
 
-impl Draft {
-    /// Begins the file `name` in `dir`, which is made when it is missing.
+impl AtomicFile {
+    /// Creates the temporary file for `name` in `dir`, and the directory if it is missing.
     pub(crate) fn create(dir: &Path, name: &str) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let file = tempfile::Builder::new()
             .prefix(&format!(".{name}."))
             .suffix(".tmp")
-            // As any new file, less the umask: reports are read by others, while a temporary file would be private.
+            // Other users read reports, so the umask decides. The default of a temporary file is private.
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(dir)?;
         Ok(Self { file, dir: dir.to_owned(), name: name.to_owned() })
@@ -38,7 +38,7 @@ impl Draft {
         self.file.as_file()
     }
 
-    /// Gives the draft its name, replacing what has it.
+    /// Renames the file to its final name, and replaces an earlier file or link of that name.
     pub(crate) fn publish(self) -> io::Result<PathBuf> {
         self.file.as_file().sync_all()?;
         let path = self.dir.join(self.name);
@@ -62,21 +62,21 @@ mod tests {
     fn a_file_is_not_there_until_it_is_whole() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("made/here");
-        let draft = Draft::create(&dir, "r.csv").unwrap();
-        draft.file().write_all(b"new").unwrap();
+        let file = AtomicFile::create(&dir, "r.csv").unwrap();
+        file.file().write_all(b"new").unwrap();
         assert!(!dir.join("r.csv").exists());
-        let path = draft.publish().unwrap();
+        let path = file.publish().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(names(&dir), ["r.csv"]);
     }
 
     #[test]
-    fn a_draft_that_is_given_up_leaves_the_old_file_and_nothing_else() {
+    fn a_file_that_is_dropped_leaves_the_old_file_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("r.csv"), "old").unwrap();
-        let draft = Draft::create(dir.path(), "r.csv").unwrap();
-        draft.file().write_all(b"half").unwrap();
-        drop(draft);
+        let file = AtomicFile::create(dir.path(), "r.csv").unwrap();
+        file.file().write_all(b"half").unwrap();
+        drop(file);
         assert_eq!(fs::read(dir.path().join("r.csv")).unwrap(), b"old");
         assert_eq!(names(dir.path()), ["r.csv"]);
     }
@@ -86,9 +86,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let elsewhere = NamedTempFile::new().unwrap();
         std::os::unix::fs::symlink(elsewhere.path(), dir.path().join("r.csv")).unwrap();
-        let draft = Draft::create(dir.path(), "r.csv").unwrap();
-        draft.file().write_all(b"new").unwrap();
-        draft.publish().unwrap();
+        let file = AtomicFile::create(dir.path(), "r.csv").unwrap();
+        file.file().write_all(b"new").unwrap();
+        file.publish().unwrap();
         assert_eq!(fs::read(elsewhere.path()).unwrap(), b"");
         assert!(!dir.path().join("r.csv").is_symlink());
     }
@@ -98,7 +98,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let plain = dir.path().join("plain");
         fs::write(&plain, "").unwrap();
-        let path = Draft::create(dir.path(), "r.csv").unwrap().publish().unwrap();
+        let path = AtomicFile::create(dir.path(), "r.csv").unwrap().publish().unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode(&path), mode(&plain));
     }

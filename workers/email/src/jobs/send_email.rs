@@ -1,13 +1,13 @@
-//! `email.send`: a mail whose words the publisher has already.
+//! The job `email.send`, which sends a mail whose text the publisher provides.
 
 use leveret::{Context, Job, JobError, JobResult};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::deliver;
-use crate::{address, compose::Draft, error::MailError, mail::Mail};
+use super::deliver::deliver;
+use crate::{address, compose::MailDraft, error::MailError, mail::Mail};
 
-/// One mail. Unknown fields are refused, so what is misspelt is not left out silently.
+/// One mail. Unknown fields are refused, so a misspelt field is an error.
 ///
 /// ```
 /// let job: leveret_email::SendEmail =
@@ -21,24 +21,24 @@ use crate::{address, compose::Draft, error::MailError, mail::Mail};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(description = "One mail. Unknown fields are refused, so what is misspelt is not left out silently.")]
+#[schemars(description = "One mail. Unknown fields are refused, so a misspelt field is an error.")]
 pub struct SendEmail {
     /// `ann@example.org` or `Ann <ann@example.org>`.
     pub to: String,
-    /// Further recipients, whom all see; with `to` and `bcc` at most 100.
+    /// Further visible recipients; at most 100 together with `to` and `bcc`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cc: Vec<String>,
-    /// Further recipients, who stand in no header.
+    /// Further hidden recipients.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bcc: Vec<String>,
-    /// Where answers go, if not to the sender.
+    /// Address for replies, if it is not the sender.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<String>,
-    /// The subject; line ends in it become spaces.
+    /// The subject; line ends become spaces.
     pub subject: String,
     /// The plain text.
     pub text: String,
-    /// The same as HTML, sent as it is beside the text.
+    /// The same content as HTML, sent unchanged beside the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub html: Option<String>,
 }
@@ -53,16 +53,16 @@ impl Job for SendEmail {
 }
 
 impl SendEmail {
-    /// A mail of plain text to one recipient.
+    /// Creates a mail of plain text to one recipient.
     #[must_use]
     pub fn new(to: impl Into<String>, subject: impl Into<String>, text: impl Into<String>) -> Self {
         let (to, subject, text) = (to.into(), subject.into(), text.into());
         Self { to, cc: Vec::new(), bcc: Vec::new(), reply_to: None, subject, text, html: None }
     }
 
-    fn draft(self) -> Result<Draft, MailError> {
+    fn draft(self) -> Result<MailDraft, MailError> {
         let all = |texts: &[String]| texts.iter().map(|text| address::parse(text)).collect::<Result<Vec<_>, _>>();
-        Ok(Draft {
+        Ok(MailDraft {
             to: address::parse(&self.to)?,
             cc: all(&self.cc)?,
             bcc: all(&self.bcc)?,

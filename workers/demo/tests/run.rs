@@ -1,15 +1,15 @@
-//! The demo, run as a person runs it.
+//! Tests of a run of the demo.
 
-#![expect(clippy::unwrap_used, reason = "what a test needs and does not get fails it")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 
 use leveret::{Broker, Config};
 use leveret_demo::{
     ledger::Ledger,
-    progress::{Display, Progress},
-    show::{EARLY, Show},
-    summary::Counts,
+    progress::{Progress, ProgressDisplay},
+    run::{DemoRun, EARLY},
+    summary::JobCounts,
 };
 use leveret_harness::shared_node;
 
@@ -28,17 +28,17 @@ async fn ends_as_its_input_says(broker: Broker) {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
     let output = tempfile::tempdir().unwrap();
     let ledger = Ledger::default();
-    let progress = Progress::start(Display::default(), &ledger);
-    let mut show = Show::start(&broker, None, &data, output.path(), ledger).await.unwrap();
-    show.play(&progress).await.unwrap();
-    show.drain().await.unwrap();
+    let progress = Progress::start(ProgressDisplay::default(), &ledger);
+    let mut demo = DemoRun::start(&broker, None, &data, output.path(), ledger).await.unwrap();
+    demo.run(&progress).await.unwrap();
+    demo.drain().await.unwrap();
 
-    let summary = show.summary().await.unwrap();
+    let summary = demo.summary().await.unwrap();
     assert!(summary.is_complete());
-    // The first that fails opens the circuit; others of the early ones may have begun before.
+    // The first failure opens the circuit. Other early jobs may have started before.
     let retried = summary.rows[0].1.retried;
     assert!((1..=EARLY).contains(&retried), "{retried}");
-    let counts = |jobs, succeeded, retried, dead| Counts { jobs, succeeded, retried, dead, open: 0 };
+    let counts = |jobs, succeeded, retried, dead| JobCounts { jobs, succeeded, retried, dead, open: 0 };
     assert_eq!(
         summary.rows,
         [
@@ -57,7 +57,7 @@ async fn ends_as_its_input_says(broker: Broker) {
         ("t-2026-00074", "5.1.1"),
         ("mail-3", "5.1.1"),
         ("mail-4", "accounts(at)example.com"),
-        ("purchase-4", "12 of \"POT-0003\" are wanted"),
+        ("purchase-4", "12 of \"POT-0003\" are ordered"),
         ("strikes-by-warning.pdf", "\"Pilot Warned\""),
         ("strikes-of-2026.csv", "birdstrikes-2026.csv"),
     ] {

@@ -1,20 +1,20 @@
-//! The name a mail has from its job's id: the left part of its Message-ID, and its file name in the mail directory.
+//! The name of a mail, derived from the job's id: the left part of its Message-ID, and its file name in `MAIL_DIR`.
 //!
-//! The same id always gives the same name, so the copy of a job that ran twice bears the Message-ID of the first
-//! (mail servers and readers drop it) and overwrites its file. Different ids never share a name.
+//! The same id gives the same name. A job that runs twice therefore sends the same Message-ID, by which mail servers and
+//! readers drop copies, and overwrites its file. Different ids give different names.
 
 use sha2::{Digest, Sha256};
 
 const PLAIN_LIMIT: usize = 64;
 const READABLE: usize = 40;
 
-/// Names the mail of a job: a plain id (such as a UUID) as it is, any other as `readable=hash`.
+/// Returns the name of a job's mail: a plain id (such as a UUID) unchanged, any other id as `readable=hash`.
 ///
-/// Plain ids consist of lower-case ASCII letters, digits and `_`, with `-` and single dots inside. No plain id contains
-/// `=`, upper case is hashed because some file systems do not tell it apart, and a leading `-` would be an option to
-/// whoever types `*`.
+/// A plain id has lower-case ASCII letters, digits and `_`, with `-` and single dots inside. It has no `=`, so a hashed
+/// name never equals a plain id. Upper case is hashed because some file systems ignore case. A leading `-` is hashed because
+/// a shell would pass it as an option.
 #[must_use]
-pub fn name_of(job_id: &str) -> String {
+pub fn message_name(job_id: &str) -> String {
     if is_plain(job_id) {
         return job_id.to_owned();
     }
@@ -40,13 +40,13 @@ fn readable(id: &str) -> String {
 mod tests {
     use std::collections::HashSet;
 
-    use super::name_of;
+    use super::message_name;
 
     #[test]
     fn a_uuid_names_its_mail_as_it_is() {
         let id = "01937c3e-8d5b-7c11-b0a4-3f6d2c1e9a70";
-        assert_eq!(name_of(id), id);
-        assert_eq!(name_of("order.1001_b"), "order.1001_b");
+        assert_eq!(message_name(id), id);
+        assert_eq!(message_name("order.1001_b"), "order.1001_b");
     }
 
     #[test]
@@ -81,18 +81,18 @@ mod tests {
         ];
         let mut names = HashSet::new();
         for id in ids {
-            let name = name_of(id);
+            let name = message_name(id);
             assert!(name.len() <= 80, "{id:?} -> {name}");
             assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.=".contains(&b)), "{id:?} -> {name}");
             assert!(!name.starts_with(['.', '-']) && !name.ends_with('.') && !name.contains(".."), "{id:?} -> {name}");
-            assert_eq!(name, name_of(id));
+            assert_eq!(name, message_name(id));
             assert!(names.insert(name.to_lowercase()), "{id:?} -> {name} is taken");
         }
     }
 
     #[test]
-    fn nobody_can_choose_an_id_that_takes_the_name_of_another() {
-        let victim = name_of("Order 7");
-        assert_ne!(name_of(&victim), victim);
+    fn no_id_can_take_the_name_of_another() {
+        let victim = message_name("Order 7");
+        assert_ne!(message_name(&victim), victim);
     }
 }

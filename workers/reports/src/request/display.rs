@@ -1,8 +1,8 @@
-//! A request in words: titles of figures as they are sorted by, conditions as people say them.
+//! Text of a request: the titles of figures, and filters as people read them.
 
 use std::fmt;
 
-use super::{Aggregate, AggregateOp, Filter, FilterOp, FilterValue, Scalar};
+use super::{Aggregate, AggregateOp, FilterOp, FilterValue, RowFilter, Scalar};
 
 impl fmt::Display for Aggregate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -22,7 +22,7 @@ impl fmt::Display for AggregateOp {
     }
 }
 
-impl fmt::Display for Filter {
+impl fmt::Display for RowFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} ", self.column, self.op)?;
         match &self.value {
@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn a_filter_reads_as_a_person_would_say_it() {
-        let filter: Filter = serde_json::from_str(r#"{"column": "a", "op": "in", "value": [1.50, "x", ""]}"#).unwrap();
+        let filter: RowFilter =
+            serde_json::from_str(r#"{"column": "a", "op": "in", "value": [1.50, "x", ""]}"#).unwrap();
         assert_eq!(filter.to_string(), "a is one of 1.5, x, (empty)");
     }
 }

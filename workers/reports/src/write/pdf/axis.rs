@@ -1,19 +1,19 @@
-//! A chart's axis: round numbers that span the figures, always with zero among them.
+//! The axis of a chart: round numbers that span zero and all figures.
 
 use crate::caption::grouped;
 
-/// An axis from its least to its greatest tick.
+/// An axis between its first and its last tick.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Scale {
+pub(crate) struct Axis {
     pub(crate) ticks: Vec<f64>,
     step: f64,
 }
 
-/// About how many steps an axis has.
+/// Approximate number of steps of an axis.
 const STEPS: f64 = 5.0;
 
-impl Scale {
-    /// Steps of 1, 2 or 5 times a power of ten, just far enough for all values.
+impl Axis {
+    /// Creates an axis that spans all values, in steps of 1, 2 or 5 times a power of ten.
     pub(crate) fn spanning(values: impl Iterator<Item = f64>) -> Self {
         let (least, greatest) =
             values.fold((0.0, 0.0), |(least, greatest): (f64, f64), value| (least.min(value), greatest.max(value)));
@@ -25,13 +25,13 @@ impl Scale {
         Self { ticks, step }
     }
 
-    /// Where a value lies between the ends, from 0 to 1.
-    pub(crate) fn place(&self, value: f64) -> f32 {
+    /// Returns the position of a value between the ends, from 0 to 1.
+    pub(crate) fn position(&self, value: f64) -> f32 {
         let (first, last) = (self.ticks.first().copied().unwrap_or(0.0), self.ticks.last().copied().unwrap_or(1.0));
         ((value - first) / (last - first)) as f32
     }
 
-    /// A tick's label: `250`, `1.5M`, `0.02`.
+    /// Returns the label of a tick: `250`, `1.5M`, `0.02`.
     pub(crate) fn label(&self, tick: f64) -> String {
         let greatest = self.ticks.iter().fold(0.0_f64, |most, tick| most.max(tick.abs()));
         let units = [(1e12, 1e12, "T"), (1e9, 1e9, "bn"), (1e6, 1e6, "M"), (1e4, 1e3, "k")];
@@ -54,8 +54,8 @@ mod tests {
     use super::*;
 
     fn labels(values: &[f64]) -> Vec<String> {
-        let scale = Scale::spanning(values.iter().copied());
-        scale.ticks.iter().map(|tick| scale.label(*tick)).collect()
+        let axis = Axis::spanning(values.iter().copied());
+        axis.ticks.iter().map(|tick| axis.label(*tick)).collect()
     }
 
     #[test]

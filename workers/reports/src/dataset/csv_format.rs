@@ -1,4 +1,4 @@
-//! Delimiter, quotation mark and encoding of a file: from the request, or from the file's first line.
+//! Delimiter, quotation mark and encoding of a file, from the request or from the file's first line.
 
 use encoding_rs::Encoding;
 
@@ -7,25 +7,25 @@ use crate::{
     request::{Dialect, ShortRows},
 };
 
-/// The part of a request's dialect that separates cells.
+/// The part of a dialect that separates cells.
 #[derive(Debug)]
-pub(crate) struct Layout {
+pub(crate) struct CsvFormat {
     pub(crate) encoding: Option<&'static Encoding>,
     pub(crate) quote: Option<u8>,
     pub(crate) pads: bool,
     delimiter: Option<u8>,
 }
 
-/// Delimiters that are detected in a header without a comma.
+/// Delimiters that the worker detects in a header without a comma.
 const SEPARATORS: [u8; 3] = [b';', b'\t', b'|'];
 
-impl Layout {
+impl CsvFormat {
     pub(crate) fn new(dialect: &Dialect) -> Result<Self, ReportError> {
         let refused = |reason| ReportError::Request { field: "dialect", reason };
         let plain = |letter: char| {
             u8::try_from(letter).ok().filter(|byte| byte.is_ascii() && !matches!(byte, b'\n' | b'\r' | 0))
         };
-        let one = refused("`delimiter` and `quote` must be one character of ASCII each, and no line break");
+        let one = refused("`delimiter` and `quote` must each be one ASCII character other than a line break");
         let delimiter = match dialect.delimiter.map(plain) {
             Some(None) => return Err(one),
             delimiter => delimiter.flatten(),
@@ -39,19 +39,22 @@ impl Layout {
         if delimiter.is_some() && delimiter == quote {
             return Err(refused("`delimiter` and `quote` are the same"));
         }
-        let encoding =
-            match dialect.encoding.as_deref().map(|label| Encoding::for_label_no_replacement(label.as_bytes())) {
-                Some(None) => {
-                    return Err(refused(
-                        "`encoding` is not known; there are utf-8, utf-16le, utf-16be, windows-1252 and others",
-                    ));
-                }
-                encoding => encoding.flatten(),
-            };
+        let encoding = match dialect
+            .encoding
+            .as_deref()
+            .map(|label| Encoding::for_label_no_replacement(label.as_bytes()))
+        {
+            Some(None) => {
+                return Err(refused(
+                    "`encoding` is unknown: use a label of the WHATWG Encoding Standard, such as utf-8, utf-16le or windows-1252",
+                ));
+            }
+            encoding => encoding.flatten(),
+        };
         Ok(Self { encoding, quote, pads: dialect.short_rows == ShortRows::Pad, delimiter })
     }
 
-    /// The delimiter, and the bytes of `text` (a file's beginning) that precede the header.
+    /// Returns the delimiter, and the number of bytes before the header. `text` is the beginning of the file.
     pub(crate) fn open(&self, text: &[u8]) -> (u8, usize) {
         let line = |text: &[u8]| text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| end + 1);
         let first = &text[..line(text)];
@@ -62,7 +65,7 @@ impl Layout {
         (delimiter.unwrap_or(b','), skipped)
     }
 
-    /// The one kind of separator in a header that has no comma.
+    /// Returns the separator of a header that has no comma and one kind of separator.
     fn separator(&self, header: &[u8]) -> Option<u8> {
         let mut quoted = false;
         let mut found = None;
@@ -80,7 +83,7 @@ impl Layout {
     }
 }
 
-/// The delimiter that a line such as `sep=;` names, as spreadsheets write it before the header.
+/// Returns the delimiter of a line such as `sep=;`, which spreadsheets write before the header.
 fn named_separator(line: &[u8]) -> Option<u8> {
     let (name, rest) = line.split_at_checked(4)?;
     match rest {

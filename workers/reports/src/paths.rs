@@ -1,8 +1,8 @@
-//! From the names in a request to files: never outside the two directories that the operator set.
+//! Resolves the names in a request to files in the data directory and the output directory.
 //!
-//! A data set may lie in a subdirectory, and may be a symbolic link as long as it ends inside the data directory. (The
-//! check resolves links first; somebody who can swap links in the data directory meanwhile can already read it.) A
-//! report lies directly in the output directory, and replaces a link of its name instead of following it.
+//! A data set may be in a subdirectory, and may be a symbolic link to a file in the data directory. The check resolves
+//! links before the file is opened. An attacker who can change links between the two can already read the directory. A
+//! report is directly in the output directory, and replaces a link of its name.
 
 use std::{
     fs::{self, File},
@@ -11,13 +11,13 @@ use std::{
     time::SystemTime,
 };
 
-use crate::{error::ReportError, request::Format};
+use crate::{error::ReportError, request::ReportFormat};
 
-/// A data set, opened.
+/// An open data set.
 #[derive(Debug)]
 pub(crate) struct OpenDataset {
     pub(crate) file: File,
-    /// When the data last changed, to the second.
+    /// Time of the last change of the file.
     pub(crate) modified: SystemTime,
 }
 
@@ -31,7 +31,7 @@ pub(crate) fn open_dataset(data_dir: &Path, name: &str) -> Result<OpenDataset, R
     if !path.starts_with(&root) {
         return Err(refused("it is a link that leads out of the data directory"));
     }
-    // Asked before opening, because opening a pipe waits for its writer.
+    // Checked before the file is opened, because opening a pipe waits for its writer.
     let metadata = fs::metadata(&path).map_err(failed)?;
     if !metadata.is_file() {
         return Err(refused("it is not a file"));
@@ -40,9 +40,9 @@ pub(crate) fn open_dataset(data_dir: &Path, name: &str) -> Result<OpenDataset, R
     Ok(OpenDataset { file: File::open(&path).map_err(failed)?, modified })
 }
 
-/// The file name of a report: `output` with the format's extension, unless it already has that.
-pub(crate) fn output_name(output: &str, format: Format) -> Result<String, ReportError> {
-    // Room for the extension and for the temporary file's name within the usual 255 bytes.
+/// Returns the file name of a report: `output` with the extension of the format.
+pub(crate) fn output_name(output: &str, format: ReportFormat) -> Result<String, ReportError> {
+    // Leaves space for the extension and the suffix of the temporary file within the usual 255 bytes.
     const LONGEST: usize = 200;
     let reason = match output {
         "" => "it is empty",
@@ -55,7 +55,7 @@ pub(crate) fn output_name(output: &str, format: Format) -> Result<String, Report
     Err(ReportError::OutputName { name: output.to_owned(), reason })
 }
 
-fn with_extension(output: &str, format: Format) -> String {
+fn with_extension(output: &str, format: ReportFormat) -> String {
     let extension = format.extension();
     let stem = output.strip_suffix(extension).and_then(|stem| stem.strip_suffix('.')).unwrap_or(output);
     format!("{stem}.{extension}")
@@ -82,7 +82,7 @@ fn plain_relative(name: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A name for which there can be no file is the request's fault, anything else the disk's.
+/// Returns an error of the request if the file cannot exist, else an error of the disk.
 fn unreadable(name: &str, source: io::Error) -> ReportError {
     let name = name.to_owned();
     match source.kind() {
@@ -147,13 +147,13 @@ mod tests {
 
     #[test]
     fn a_report_is_a_plain_file_name_with_its_extension() {
-        assert_eq!(output_name("by-region", Format::Pdf).unwrap(), "by-region.pdf");
-        assert_eq!(output_name("by-region.pdf", Format::Pdf).unwrap(), "by-region.pdf");
-        assert_eq!(output_name("by-region.csv", Format::Pdf).unwrap(), "by-region.csv.pdf");
-        assert_eq!(output_name("Umsätze 2026", Format::Csv).unwrap(), "Umsätze 2026.csv");
+        assert_eq!(output_name("by-region", ReportFormat::Pdf).unwrap(), "by-region.pdf");
+        assert_eq!(output_name("by-region.pdf", ReportFormat::Pdf).unwrap(), "by-region.pdf");
+        assert_eq!(output_name("by-region.csv", ReportFormat::Pdf).unwrap(), "by-region.csv.pdf");
+        assert_eq!(output_name("Umsätze 2026", ReportFormat::Csv).unwrap(), "Umsätze 2026.csv");
         let long = "x".repeat(201);
         for name in ["", ".", "..", "../a", "a/b", "/a", "a\\b", ".hidden", "a\0b", "a\nb", &long] {
-            assert!(output_name(name, Format::Csv).is_err(), "{name:?}");
+            assert!(output_name(name, ReportFormat::Csv).is_err(), "{name:?}");
         }
     }
 }

@@ -1,20 +1,20 @@
-//! Refusals as servers and providers word them.
+//! Tests with the refusals of common servers and providers.
 
-use super::judge;
+use super::classify;
 use crate::{
-    error::{Fault, Step},
-    smtp::reply::{Reader, Reply},
+    error::{FailureKind, SmtpStep},
+    smtp::reply::{ReplyReader, SmtpReply},
 };
 
-fn reply(text: &str) -> Reply {
-    let mut reader = Reader::default();
+fn reply(text: &str) -> SmtpReply {
+    let mut reader = ReplyReader::default();
     let replies = text.split('\n').map(|line| reader.line(line.as_bytes()).unwrap());
     replies.last().flatten().expect(text)
 }
 
-const SETUP: &[(Step, &[&str])] = &[
+const CONFIGURATION: &[(SmtpStep, &[&str])] = &[
     (
-        Step::Connect,
+        SmtpStep::Connect,
         &[
             "554 5.7.1 Service unavailable; Client host [192.0.2.7] blocked using zen.spamhaus.org",
             "550 5.7.1 Access denied",
@@ -25,7 +25,7 @@ const SETUP: &[(Step, &[&str])] = &[
         ],
     ),
     (
-        Step::Login,
+        SmtpStep::Login,
         &[
             "535 5.7.8 Error: authentication failed: UGFzc3dvcmQ6",
             "535-5.7.8 Username and Password not accepted. For more information, go to\n535 5.7.8  https://support.google.com/mail/?p=BadCredentials x - gsmtp",
@@ -38,7 +38,7 @@ const SETUP: &[(Step, &[&str])] = &[
         ],
     ),
     (
-        Step::Sender,
+        SmtpStep::Sender,
         &[
             "530 5.7.0 Authentication Required",
             "550 5.1.0 shop@example.com sender rejected",
@@ -51,7 +51,7 @@ const SETUP: &[(Step, &[&str])] = &[
         ],
     ),
     (
-        Step::Recipient,
+        SmtpStep::Recipient,
         &[
             "554 5.7.1 <ann@example.org>: Relay access denied",
             "454 4.7.1 <ann@example.org>: Relay access denied",
@@ -82,7 +82,7 @@ const SETUP: &[(Step, &[&str])] = &[
         ],
     ),
     (
-        Step::Content,
+        SmtpStep::Content,
         &[
             "554 Message rejected: Email address is not verified. The following identities failed the check in region US-EAST-1: shop@example.com",
             "554 Access denied: User `arn:aws:iam::1:user/x' is not authorized to perform `ses:SendRawEmail'",
@@ -95,14 +95,14 @@ const SETUP: &[(Step, &[&str])] = &[
             "554 5.2.252 SendAsDenied; shop@example.com not allowed to send as x@example.com",
             "550 5.1.8 Access denied, bad outbound sender",
             "550 5.7.509 Access denied, sending domain example.com does not pass DMARC verification",
-            "554 5.1.8 Email Outgoing Blocked.",
+            "554 5.1.8 Email OutgoingMail Blocked.",
         ],
     ),
 ];
 
-const FINAL: &[(Step, &[&str])] = &[
+const PERMANENT: &[(SmtpStep, &[&str])] = &[
     (
-        Step::Recipient,
+        SmtpStep::Recipient,
         &[
             "550 5.1.1 <ann@example.org>: Recipient address rejected: User unknown in virtual mailbox table",
             "550-5.1.1 The email account that you tried to reach does not exist. Please try\n550 5.1.1 double-checking the recipient's email address",
@@ -129,7 +129,7 @@ const FINAL: &[(Step, &[&str])] = &[
         ],
     ),
     (
-        Step::Content,
+        SmtpStep::Content,
         &[
             "552 5.3.4 Message size exceeds fixed limit",
             "552 Message is too long.",
@@ -144,14 +144,14 @@ const FINAL: &[(Step, &[&str])] = &[
     ),
 ];
 
-const PASSING: &[(Step, &[&str])] = &[
-    (Step::Connect, &["421 4.7.0 Too many connections from your IP", "421 4.3.2 shutting down"]),
+const TRANSIENT: &[(SmtpStep, &[&str])] = &[
+    (SmtpStep::Connect, &["421 4.7.0 Too many connections from your IP", "421 4.3.2 shutting down"]),
     (
-        Step::Login,
+        SmtpStep::Login,
         &["454 4.7.0 Temporary authentication failure", "454 4.7.0 Too many login attempts, please try again later."],
     ),
     (
-        Step::Recipient,
+        SmtpStep::Recipient,
         &[
             "450 4.2.0 <ann@example.org>: Recipient address rejected: Greylisted, see http://postgrey.schweikert.ch",
             "451 4.7.1 Greylisting in action, please come back later: sender unknown",
@@ -163,37 +163,37 @@ const PASSING: &[(Step, &[&str])] = &[
         ],
     ),
     (
-        Step::Content,
+        SmtpStep::Content,
         &["452 4.3.1 Insufficient system storage", "451 4.3.0 queue file write error", "421 4.4.2 timeout exceeded"],
     ),
 ];
 
-fn check(table: &[(Step, &[&str])], expected: Fault) {
+fn check(table: &[(SmtpStep, &[&str])], expected: FailureKind) {
     for (step, replies) in table {
         for text in *replies {
-            assert_eq!(judge(*step, &reply(text)).fault, expected, "{step}: {text}");
+            assert_eq!(classify(*step, &reply(text)).kind, expected, "{step}: {text}");
         }
     }
 }
 
 #[test]
-fn what_concerns_the_set_up_waits_for_a_person() {
-    check(SETUP, Fault::Setup);
+fn a_refusal_of_the_configuration_waits_for_an_operator() {
+    check(CONFIGURATION, FailureKind::Configuration);
 }
 
 #[test]
-fn what_concerns_the_mail_is_final() {
-    check(FINAL, Fault::Job);
+fn a_refusal_of_the_mail_is_permanent() {
+    check(PERMANENT, FailureKind::Permanent);
 }
 
 #[test]
-fn what_passes_is_tried_again() {
-    check(PASSING, Fault::Passing);
+fn a_temporary_refusal_is_retried() {
+    check(TRANSIENT, FailureKind::Transient);
 }
 
 #[test]
 fn a_refusal_that_names_the_recipient_is_no_guess_and_one_without_a_reason_is() {
-    let is_guess = |text| judge(Step::Recipient, &reply(text)).is_guess;
+    let is_guess = |text| classify(SmtpStep::Recipient, &reply(text)).is_guess;
     for text in [
         "550 5.1.1 no",
         "550 no such user",
@@ -211,7 +211,10 @@ fn a_refusal_that_names_the_recipient_is_no_guess_and_one_without_a_reason_is() 
 
 #[test]
 fn words_in_an_address_are_not_the_servers() {
-    assert!(judge(Step::Recipient, &reply("550 <greylist@example.org>: refused")).is_guess);
-    assert_eq!(judge(Step::Recipient, &reply("450 <spf@example.org>: busy")).fault, Fault::Passing);
-    assert_eq!(judge(Step::Recipient, &reply("450 Sender:<ann@example.org>, SPF-failed")).fault, Fault::Setup);
+    assert!(classify(SmtpStep::Recipient, &reply("550 <greylist@example.org>: refused")).is_guess);
+    assert_eq!(classify(SmtpStep::Recipient, &reply("450 <spf@example.org>: busy")).kind, FailureKind::Transient);
+    assert_eq!(
+        classify(SmtpStep::Recipient, &reply("450 Sender:<ann@example.org>, SPF-failed")).kind,
+        FailureKind::Configuration
+    );
 }

@@ -1,4 +1,4 @@
-//! A shop that takes orders, and a queue where its mails arrive.
+//! A shop for tests, and a worker that collects its mails.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// An empty database, gone with the test.
+/// An empty database, deleted after the test.
 pub(crate) struct Database {
     pub(crate) url: String,
     _folder: Option<TempDir>,
@@ -35,12 +35,12 @@ impl Database {
     }
 }
 
-/// The mails that came, by the ids of their jobs. Clones share them.
+/// Received mails by the ids of their jobs. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Mails(Arc<Mutex<BTreeMap<String, SendEmail>>>);
 
 impl Mails {
-    /// The worker of the queue `email`, which keeps what it is to send.
+    /// Returns the worker of the queue `email`, which stores the mails.
     pub(crate) fn worker(&self) -> Worker<Self> {
         Worker::new(self.clone()).handle(keep)
     }
@@ -55,8 +55,8 @@ async fn keep(mail: SendEmail, ctx: Context<Mails>) -> JobResult {
     Ok(())
 }
 
-/// A shop in memory's broker, with all its workers.
-pub(crate) struct Stage {
+/// A shop on an in-memory broker, with all its workers.
+pub(crate) struct TestShop {
     pub(crate) shop: Shop,
     pub(crate) broker: Broker,
     pub(crate) mails: Mails,
@@ -65,7 +65,7 @@ pub(crate) struct Stage {
     mailing: testing::Running,
 }
 
-impl Stage {
+impl TestShop {
     pub(crate) async fn new(database: &Database, stock: &[(&str, u32)]) -> Self {
         let (broker, stop, mails) = (Broker::memory(), CancellationToken::new(), Mails::default());
         let shop = Shop::open(&database.url).await.unwrap();
@@ -84,14 +84,14 @@ impl Stage {
         place(&self.broker, id, order).await;
     }
 
-    /// How many orders have ended so.
+    /// Returns the number of orders with this outcome.
     pub(crate) fn ended(&self, outcome: &str) -> u64 {
         let name = format!(r#"leveret_jobs_finished_total{{job="order.place",outcome="{outcome}",queue="orders"}} "#);
         let text = self.broker.metrics_text();
         text.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.parse().unwrap())
     }
 
-    /// Waits until all mails are out, and stops.
+    /// Stops after all mails are published.
     pub(crate) async fn close(self) -> (Shop, Mails) {
         eventually("the outbox is empty", LONG, async || waiting(&self.shop).await == 0).await;
         testing::idle(&self.broker).await;
@@ -102,7 +102,7 @@ impl Stage {
     }
 }
 
-/// Publishes an order once its queue is there.
+/// Publishes an order when its queue exists.
 pub(crate) async fn place(broker: &Broker, id: &str, order: &PlaceOrder) {
     let publisher = broker.publisher();
     eventually("the queue is there", LONG, async || match publisher.publish(order).id(id).await {
@@ -112,7 +112,7 @@ pub(crate) async fn place(broker: &Broker, id: &str, order: &PlaceOrder) {
     .await;
 }
 
-/// How many mails wait in the shop's outbox.
+/// Returns the number of mails in the outbox of the shop.
 pub(crate) async fn waiting(shop: &Shop) -> u64 {
     let outbox = match shop {
         Shop::Postgres(pool) => Outbox::new(pool),
@@ -121,7 +121,7 @@ pub(crate) async fn waiting(shop: &Shop) -> u64 {
     outbox.status().await.unwrap().pending
 }
 
-/// An order of these articles, for 5 euros each.
+/// Returns an order of these articles, 5 euros each.
 pub(crate) fn order(customer: &str, lines: &[(&str, u16)]) -> PlaceOrder {
     let line = |(sku, quantity): &(&str, u16)| serde_json::json!({"sku": sku, "quantity": quantity, "cents": 500});
     let lines: Vec<_> = lines.iter().map(line).collect();

@@ -1,6 +1,6 @@
-//! Checks quoting by RFC 4180. The CSV reader is lenient: after `"Monitor 24"",10` it would take the next rows as text.
+//! Checks quoting by RFC 4180. The CSV reader is lenient: after `"Monitor 24"",10` it reads the next rows as text.
 //!
-//! The check sees the bytes on their way to the reader. A chunk without a quotation mark costs one search.
+//! The check reads the bytes before the CSV reader. A chunk without a quotation mark costs one search.
 
 use std::io::{self, Read};
 
@@ -8,34 +8,34 @@ use memchr::{memchr, memchr_iter};
 
 use crate::error::ReportError;
 
-/// Passes on correctly quoted rows of bounded length, and ends the last line if the file does not.
-pub(crate) struct Checked<R> {
+/// Passes on correctly quoted rows of bounded length, and ends the last line.
+pub(crate) struct QuoteChecker<R> {
     input: R,
     quote: Option<u8>,
     delimiter: u8,
-    /// How much may be read before [`Checked::allow`] is called again; the reader's own buffer comes on top.
+    /// Bytes that may be read before the next [`QuoteChecker::allow`], besides the buffer of the CSV reader.
     allowance: usize,
-    state: State,
+    state: QuoteState,
     last: u8,
-    /// The line of the next byte, and the one on which its row begins.
+    /// Line of the next byte, and line on which its row begins.
     line: u64,
     row: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum QuoteState {
     Outside,
     Inside,
-    /// After a quotation mark in a quoted cell: its end, or the first of two.
+    /// After a quotation mark in a quoted cell: the end of the cell, or the first of two marks.
     AfterQuote,
     /// After a quoted cell and a carriage return.
     AfterReturn,
 }
 
-impl<R: Read> Checked<R> {
-    /// `line` is the number of the first line.
+impl<R: Read> QuoteChecker<R> {
+    /// Creates a checker whose first line has the number `line`.
     pub(crate) fn new(input: R, quote: Option<u8>, delimiter: u8, line: u64) -> Self {
-        Self { input, quote, delimiter, allowance: 0, state: State::Outside, last: b'\n', line, row: line }
+        Self { input, quote, delimiter, allowance: 0, state: QuoteState::Outside, last: b'\n', line, row: line }
     }
 
     /// Allows the next row this many bytes.
@@ -51,13 +51,13 @@ impl<R: Read> Checked<R> {
         while at < chunk.len() {
             let rest = &chunk[at..];
             let passed = match self.state {
-                State::Outside | State::Inside => self.pass(rest, memchr(quote, rest))?,
-                State::AfterQuote => self.after_quote(rest[0], quote)?,
-                State::AfterReturn if rest[0] == b'\n' => {
-                    self.state = State::Outside;
+                QuoteState::Outside | QuoteState::Inside => self.pass(rest, memchr(quote, rest))?,
+                QuoteState::AfterQuote => self.after_quote(rest[0], quote)?,
+                QuoteState::AfterReturn if rest[0] == b'\n' => {
+                    self.state = QuoteState::Outside;
                     0
                 }
-                State::AfterReturn => return Err(ReportError::StrayQuote { row: self.row }),
+                QuoteState::AfterReturn => return Err(ReportError::StrayQuote { row: self.row }),
             };
             at += passed;
             if passed > 0 {
@@ -67,12 +67,12 @@ impl<R: Read> Checked<R> {
         Ok(())
     }
 
-    /// Goes to the quotation mark, or to the end where there is none.
+    /// Passes the bytes up to and including the quotation mark, or all bytes without a mark.
     fn pass(&mut self, rest: &[u8], mark: Option<usize>) -> Result<usize, ReportError> {
         let before = &rest[..mark.unwrap_or(rest.len())];
         let lines = memchr_iter(b'\n', before).count() as u64;
         self.line += lines;
-        if self.state == State::Outside && lines > 0 {
+        if self.state == QuoteState::Outside && lines > 0 {
             self.row = self.line;
         }
         let Some(mark) = mark else {
@@ -80,8 +80,8 @@ impl<R: Read> Checked<R> {
         };
         let last = before.last().copied().unwrap_or(self.last);
         self.state = match self.state {
-            State::Inside => State::AfterQuote,
-            _ if last == b'\n' || last == self.delimiter => State::Inside,
+            QuoteState::Inside => QuoteState::AfterQuote,
+            _ if last == b'\n' || last == self.delimiter => QuoteState::Inside,
             _ => return Err(ReportError::StrayQuote { row: self.row }),
         };
         Ok(mark + 1)
@@ -89,11 +89,11 @@ impl<R: Read> Checked<R> {
 
     fn after_quote(&mut self, byte: u8, quote: u8) -> Result<usize, ReportError> {
         let (state, passed) = match byte {
-            b'\r' => (State::AfterReturn, 1),
+            b'\r' => (QuoteState::AfterReturn, 1),
             // `pass` counts the line.
-            b'\n' => (State::Outside, 0),
-            _ if byte == quote => (State::Inside, 1),
-            _ if byte == self.delimiter => (State::Outside, 1),
+            b'\n' => (QuoteState::Outside, 0),
+            _ if byte == quote => (QuoteState::Inside, 1),
+            _ if byte == self.delimiter => (QuoteState::Outside, 1),
             _ => return Err(ReportError::StrayQuote { row: self.row }),
         };
         self.state = state;
@@ -101,7 +101,7 @@ impl<R: Read> Checked<R> {
     }
 }
 
-impl<R: Read> Read for Checked<R> {
+impl<R: Read> Read for QuoteChecker<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.allowance == 0 {
             return Err(io::ErrorKind::FileTooLarge.into());
@@ -113,7 +113,7 @@ impl<R: Read> Read for Checked<R> {
             self.allowance = self.allowance.saturating_sub(read);
             return Ok(read);
         }
-        if self.state == State::Inside {
+        if self.state == QuoteState::Inside {
             return Err(io::Error::other(ReportError::UnclosedQuote { row: self.row }));
         }
         if self.last == b'\n' {
@@ -131,7 +131,7 @@ mod tests {
 
     /// Passes a text on in pieces of `size` bytes.
     fn passed(text: &str, size: usize) -> io::Result<Vec<u8>> {
-        let mut checked = Checked::new(text.as_bytes(), Some(b'"'), b',', 1);
+        let mut checked = QuoteChecker::new(text.as_bytes(), Some(b'"'), b',', 1);
         let (mut all, mut piece) = (Vec::new(), vec![0; size]);
         loop {
             checked.allow(usize::MAX);

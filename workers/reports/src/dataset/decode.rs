@@ -10,22 +10,22 @@ const BUFFER: usize = 64 * 1024;
 
 /// Reads a file as UTF-8, without its byte order mark.
 ///
-/// Bytes that are invalid in the file's encoding are an error and are not replaced. A UTF-8 file passes through unchecked:
-/// columns that the report does not use may hold anything.
-pub(crate) struct Decoded<R> {
+/// Bytes that are invalid in the file's encoding are an error; they are not replaced. A UTF-8 file passes through unchecked,
+/// because columns that the report does not use may have any bytes.
+pub(crate) struct Utf8Reader<R> {
     name: String,
     input: Chain<Cursor<Vec<u8>>, R>,
     /// `None` for UTF-8.
     decoder: Option<Decoder>,
     raw: Vec<u8>,
-    /// How many of `raw` are decoded.
+    /// Number of decoded bytes of `raw`.
     used: usize,
     offset: u64,
     ended: bool,
 }
 
-impl<R: Read> Decoded<R> {
-    /// Opens the file. A byte order mark takes precedence over the encoding that is `stated`.
+impl<R: Read> Utf8Reader<R> {
+    /// Opens the file. A byte order mark takes precedence over the `stated` encoding.
     pub(crate) fn new(name: &str, mut input: R, stated: Option<&'static Encoding>) -> io::Result<Self> {
         let mut first = Vec::new();
         input.by_ref().take(3).read_to_end(&mut first)?;
@@ -47,7 +47,7 @@ impl<R: Read> Decoded<R> {
     }
 }
 
-impl<R: Read> Read for Decoded<R> {
+impl<R: Read> Read for Utf8Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.decoder.is_none() {
             return self.input.read(buffer);
