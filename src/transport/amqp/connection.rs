@@ -225,7 +225,7 @@ async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<Sta
                 (reason, is_refused)
             }
         };
-        setup.health.away(&reason);
+        setup.health.set_unreachable(&reason);
         drop(state.send_replace(Err(reason)));
         let delay = if is_refused { login_delays.next() } else { delays.next() }.unwrap_or(SHORT_LIFE);
         tokio::select! {
