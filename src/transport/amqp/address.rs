@@ -1,7 +1,7 @@
-//! The address of a broker: read as RFC 3986 has it, and checked as strictly as the settings.
+//! The address of a broker: parsed by RFC 3986, and checked as strictly as the settings.
 //!
-//! An error shows no part of the user or the password. Where it is open which part of the text that is, it shows
-//! nothing but the scheme: a password with an unencoded `/`, `?` or `#` ends the host's part of the text.
+//! An error shows no part of the user or the password. If their position in the text is ambiguous, it shows only the
+//! scheme: a password with an unencoded `/`, `?` or `#` ends the host's part of the text.
 
 use std::{fmt, net::Ipv6Addr, time::Duration};
 
@@ -12,13 +12,13 @@ use percent_encoding::percent_decode_str;
 use crate::transport::amqp::FRAME_MAX;
 use crate::{config::duration, error::Error};
 
-/// For each TCP connection. A lost SYN is sent again after a second.
+/// Timeout of each TCP connection. A lost SYN is sent again after a second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// AMQP's short strings, and the longest host name that DNS knows.
+/// Longest AMQP short string, and longest DNS host name.
 const LONGEST: usize = 255;
 const MOST_CONNECT_TIMEOUT_MS: u64 = 60_000;
 
-/// The address of one broker, with what it says about its connections.
+/// The address of one broker, with the parameters of its connections.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Address {
     pub(super) tls: bool,
@@ -37,7 +37,7 @@ pub(crate) struct Address {
 }
 
 impl fmt::Debug for Address {
-    /// Shows everything but the password.
+    /// Shows the main fields without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { tls, user, host, port, vhost, heartbeat, .. } = self;
         f.debug_struct("Address")
@@ -52,14 +52,15 @@ impl fmt::Debug for Address {
 }
 
 impl fmt::Display for Address {
-    /// Host and port.
+    /// Shows host and port.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port, .. } = self;
         if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
     }
 }
 
-/// The addresses of a list. Only a comma before another address separates, because a password may have commas.
+/// Returns the addresses of a list. Only a comma before another address separates, because a password may contain
+/// commas.
 pub(crate) fn split(list: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(list);
     std::iter::from_fn(move || {
@@ -77,7 +78,7 @@ fn begins_address(text: &str) -> bool {
 }
 
 impl Address {
-    /// Reads an address; `heartbeat` counts where it names none.
+    /// Parses an address; `heartbeat` applies if the address has none.
     pub(crate) fn parse(text: &str, heartbeat: Duration) -> Result<Self, Error> {
         let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
         let wrong = |reason| Error::Url { url: without_login(text), reason };
@@ -90,7 +91,7 @@ impl Address {
 
     fn read(text: &str, heartbeat: Duration) -> Result<Self, String> {
         if text.contains(char::is_control) {
-            return Err("it has a control character".to_owned());
+            return Err("it contains a control character".to_owned());
         }
         let (scheme, rest) = text.split_once("://").ok_or("it does not begin with amqp:// or amqps://")?;
         let tls = match scheme.to_ascii_lowercase().as_str() {
@@ -101,15 +102,15 @@ impl Address {
         let (authority, rest) = rest.split_at(authority_end(rest));
         if rest.contains('@') {
             let encode = "write /, ? and # as %2F, %3F and %23 in a password, and @ as %40 in a vhost";
-            return Err(format!("an @ stands after the first /, ? or #: {encode}"));
+            return Err(format!("an @ follows the first /, ? or #: {encode}"));
         }
         if rest.contains('#') {
-            return Err("it has a fragment: write # as %23".to_owned());
+            return Err("it contains a fragment: write # as %23".to_owned());
         }
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (login, place) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let (login, host_and_port) = authority.rsplit_once('@').unwrap_or(("", authority));
         let (user, password) = login_of(login)?;
-        let (host, port) = place_of(place)?;
+        let (host, port) = host_and_port_of(host_and_port)?;
         let vhost = path.strip_prefix('/').map_or(Ok("/".to_owned()), |vhost| decoded("vhost", vhost))?;
         if vhost.len() > LONGEST {
             return Err(format!("its vhost is longer than {LONGEST} bytes"));
@@ -131,14 +132,14 @@ impl Address {
         for (name, value) in parameters(query)? {
             address.set(&name, &value)?;
             if seen.contains(&name) {
-                return Err(format!("its parameter {name} stands there twice"));
+                return Err(format!("its parameter {name} occurs twice"));
             }
             seen.push(name);
         }
         Ok(address)
     }
 
-    /// Takes a parameter of the query. What would be ignored is refused: its author relies on it.
+    /// Sets a parameter of the query. Unknown parameters are refused, because their author relies on them.
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let wrong = |expected: &str| Err(format!("its parameter {name} is {value:?}, expected {expected}"));
         match name {
@@ -171,23 +172,23 @@ impl Address {
             },
             _ => {
                 let known = "heartbeat, connection_timeout, channel_max, auth_mechanism and connection_name";
-                return Err(format!("its parameter {name:?} is unknown; there are {known}"));
+                return Err(format!("its parameter {name:?} is unknown; known are {known}"));
             }
         }
         Ok(())
     }
 
-    /// The vhost.
+    /// Returns the vhost.
     pub(crate) fn vhost(&self) -> &str {
         &self.vhost
     }
 
-    /// Whether the certificate says who the user is, rather than the address.
+    /// Returns whether the certificate, not the address, identifies the user.
     pub(super) fn is_external(&self) -> bool {
         matches!(self.mechanism, SASLMechanism::External)
     }
 
-    /// What lapin is told: everything but the password.
+    /// Returns the address for lapin, without the password.
     pub(super) fn uri(&self) -> AMQPUri {
         let userinfo = AMQPUserInfo { username: self.user.clone(), password: String::new() };
         AMQPUri {
@@ -203,7 +204,7 @@ impl Address {
         }
     }
 
-    /// What the broker is sent to log in.
+    /// Returns the login response that is sent to the broker.
     pub(super) fn login(&self) -> Vec<u8> {
         let credentials = Credentials::new(self.user.as_str().into(), self.password.as_str().into());
         credentials.sasl_auth_string(self.mechanism).as_bytes().to_vec()
@@ -214,7 +215,7 @@ fn authority_end(rest: &str) -> usize {
     rest.find(['/', '?', '#']).unwrap_or(rest.len())
 }
 
-/// User and password; RabbitMQ's defaults where there is none.
+/// Returns user and password, by default RabbitMQ's.
 fn login_of(text: &str) -> Result<(String, String), String> {
     let (user, password) = text.split_once(':').unwrap_or((text, "guest"));
     let (user, password) = if matches!(text, "" | ":") { ("guest", "guest") } else { (user, password) };
@@ -222,22 +223,22 @@ fn login_of(text: &str) -> Result<(String, String), String> {
     if user.is_empty() {
         return Err("it has a password and no user".to_owned());
     }
-    // PLAIN separates the two by this byte.
+    // The PLAIN mechanism separates the two with this byte.
     if user.contains('\0') || password.contains('\0') {
-        return Err("its user or password has a zero byte".to_owned());
+        return Err("its user or password contains a zero byte".to_owned());
     }
     Ok((user, password))
 }
 
-/// Host and port.
-fn place_of(text: &str) -> Result<(String, Option<u16>), String> {
+/// Returns host and port.
+fn host_and_port_of(text: &str) -> Result<(String, Option<u16>), String> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, after) = rest.split_once(']').ok_or("its host has a [ without a ]")?;
         let host: Ipv6Addr = host.parse().map_err(|_| "its host in [ ] is not an IPv6 address")?;
         let port = match after.strip_prefix(':') {
             Some(port) => port_of(port)?,
             None if after.is_empty() => None,
-            None => return Err("after the ] of its host stands something else than : and a port".to_owned()),
+            None => return Err("the ] of its host must be followed by : and a port, or nothing".to_owned()),
         };
         return Ok((host.to_string(), port));
     }
@@ -247,8 +248,8 @@ fn place_of(text: &str) -> Result<(String, Option<u16>), String> {
     if host.is_empty() {
         return Err("it names no host".to_owned());
     }
-    let is_of_names = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~');
-    if host.len() > LONGEST || !host.chars().all(is_of_names) {
+    let is_name_character = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~');
+    if host.len() > LONGEST || !host.chars().all(is_name_character) {
         return Err("its host is neither a name nor an IP address".to_owned());
     }
     Ok((host, port))
@@ -260,10 +261,10 @@ fn port_of(text: &str) -> Result<Option<u16>, String> {
     }
     let digits = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
     let port = digits.filter(|port| *port > 0);
-    port.map(Some).ok_or_else(|| "its port is not a number from 1 to 65535 (an IPv6 host stands in [ ])".to_owned())
+    port.map(Some).ok_or_else(|| "its port is not a number from 1 to 65535 (write an IPv6 host in [ ])".to_owned())
 }
 
-/// The parameters, which are written as forms are.
+/// Returns the parameters, which are form-encoded.
 fn parameters(query: &str) -> Result<Vec<(String, String)>, String> {
     let text = |text: &str| decoded("query", &text.replace('+', " "));
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
@@ -278,7 +279,7 @@ fn decoded(what: &str, text: &str) -> Result<String, String> {
     decoded.map(Into::into).map_err(|_| format!("its {what} is not UTF-8 once it is percent-decoded"))
 }
 
-/// The address without user and password; the scheme alone where it is open what they are.
+/// Returns the address without user and password; only the scheme if their position is ambiguous.
 fn without_login(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| begins_address(&format!("{scheme}://")))
     else {
@@ -286,9 +287,9 @@ fn without_login(text: &str) -> String {
     };
     let (authority, after) = rest.split_at(authority_end(rest));
     match authority.split_once('@') {
-        Some((_, place)) if !place.contains('@') && !after.contains('@') => {
+        Some((_, host)) if !host.contains('@') && !after.contains('@') => {
             let path = after.split(['?', '#']).next().unwrap_or_default();
-            format!("{scheme}://***@{place}{path}")
+            format!("{scheme}://***@{host}{path}")
         }
         _ => format!("{scheme}://***"),
     }
