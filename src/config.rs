@@ -105,7 +105,7 @@ pub(crate) struct LastMoments {
 
 const DEFAULT_URL: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
 
-/// What a worker does with the topology when it starts.
+/// The handling of the topology at the start of a worker.
 ///
 /// ```
 /// use leveret::{Config, TopologyMode};

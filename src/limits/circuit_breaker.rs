@@ -118,7 +118,7 @@ pub(crate) enum Admission {
     Wait(Duration),
 }
 
-/// What an attempt shows about a circuit's service.
+/// The evidence of one attempt about a circuit's service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sign {
     Fine,

@@ -132,7 +132,7 @@ impl Publisher {
         stream::iter(publishes).buffered(window).collect().await
     }
 
-    /// Cancels a tracked job in any state.
+    /// Cancels a tracked job, wherever it is.
     ///
     /// Returns once the broker has confirmed the cancellation. Running workers see it at once, and all others before
     /// they run a tracked job, for ten years.

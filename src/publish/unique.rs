@@ -35,7 +35,7 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// Most changes of a key's owner during one replacement.
 const TRIES: usize = 10;
 
-/// What happens to a unique job whose key is taken.
+/// The handling of a unique job whose key is taken.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -92,7 +92,7 @@ pub trait UniqueKeys: fmt::Debug + Send + Sync + 'static {
     /// Takes a key that is free or expired, or belongs to the job itself or to the job that it replaces; in one step.
     fn take<'a>(&'a self, claim: Claim<'a>) -> Answer<'a, Claimed>;
 
-    /// Extends a key that the job still has until the given time, in milliseconds since the epoch.
+    /// Sets the end of a key that the job still has, in milliseconds since the epoch.
     fn keep<'a>(&'a self, key: &'a str, job_id: &'a str, until: u64) -> Answer<'a, ()>;
 
     /// Frees a key that the job still has.

@@ -38,7 +38,7 @@ pub struct StatusUpdate {
     /// The job queue.
     pub queue: String,
     /// The value that distinguishes the job from others with the same id ([`Publish::origin`](crate::Publish::origin)).
-    /// A publisher that knows only the id cannot forge a status update.
+    /// A publisher that knows only the id cannot report on the job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
     /// The job's text for tools ([`Publish::label`](crate::Publish::label)).

@@ -12,9 +12,9 @@ fn parse(text: &str) -> Result<Address, Error> {
 
 #[track_caller]
 fn refused(text: &str, parts: &[&str]) {
-    let said = parse(text).expect_err(text).to_string();
+    let error = parse(text).expect_err(text).to_string();
     for part in parts {
-        assert!(said.contains(part), "{part:?} is not in {said:?}");
+        assert!(error.contains(part), "{part:?} is not in {error:?}");
     }
 }
 
