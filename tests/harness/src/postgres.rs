@@ -84,16 +84,16 @@ impl Postgres {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// Where its data and log are, on this machine.
+    /// The folder of its data and log on this machine.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Runs SQL as the superuser in the database `postgres`, and returns what `psql` wrote, or what it complained of.
+    /// Runs SQL as the superuser in the database `postgres`, and returns the output of `psql`.
     ///
     /// # Errors
     ///
-    /// What `psql` complained of.
+    /// The error output of `psql`.
     ///
     /// # Panics
     ///
@@ -196,9 +196,9 @@ impl Postgres {
         let Some(mut server) = self.server().take() else {
             return;
         };
-        server.signal(signal).expect("the server is ours");
+        server.signal(signal).expect("the server is a child of this process");
         let deadline = Instant::now() + STOP_WITHIN;
-        while server.try_wait().expect("the server is ours").is_none() {
+        while server.try_wait().expect("the server is a child of this process").is_none() {
             assert!(Instant::now() < deadline, "PostgreSQL did not stop\n{}", self.written());
             sleep(POLL).await;
         }

@@ -18,10 +18,10 @@ use tokio::sync::OnceCell;
 
 use crate::{
     readme::takes_tasks,
-    stage::{LONG, Moment, Place, work_on},
+    stage::{LONG, Moment, ServerSetup, work_on},
 };
 
-/// A node that has imported them.
+/// A node that has imported these definitions.
 struct Deployment {
     node: Node,
     secrets: tempfile::TempDir,
@@ -64,7 +64,7 @@ impl Deployment {
         format!("amqp://{user}:{password}@{place}")
     }
 
-    /// What becomes of one request of that user.
+    /// The result of one request of this user.
     async fn ask(&self, user: &str, request: Request) -> Result<()> {
         let connection = Connection::connect(&self.url(user), ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
@@ -113,7 +113,7 @@ impl Request {
 async fn with_the_definitions_each_program_works_as_its_own_user() {
     let (deployment, folder) = (Deployment::get().await, tempfile::tempdir().unwrap());
     let (running, done) = work_on("email", &deployment.url("worker"), TopologyMode::Verify).await;
-    let mut place = Place::new(deployment.url("server"), folder.path().join("leveret.db").display().to_string());
+    let mut place = ServerSetup::new(deployment.url("server"), folder.path().join("leveret.db").display().to_string());
     place.topology = TopologyMode::Verify;
     let _server = place.serve().await;
     takes_tasks(&place.client()).await;
@@ -169,7 +169,7 @@ async fn with_the_definitions_each_user_is_refused_what_is_not_its_work() {
             assert!(words.contains("ACCESS_REFUSED") || words.contains("access to"), "{user}, {request:?}: {words}");
         }
     }
-    // And that it is not for another reason: the operator may do each.
+    // The user is the reason: the operator may do each.
     for request in
         [Publish("leveret.v1.jobs"), Publish("leveret.v1.events"), Get("email.dead"), Bind("email", "amq.direct")]
     {

@@ -56,7 +56,7 @@ async fn equal_requests_at_the_same_time_run_one_job() {
 async fn a_request_whose_server_died_is_repeated_under_the_same_ids_without_what_was_published() {
     let (site, _worker) = Site::with_worker().await;
     let batch = json!([{ "name": "a" }, { "name": "b" }]);
-    // As a server leaves it that dies between its two publishes: claimed, and the first job was seen by a worker.
+    // The state after a server was killed between two publishes: the key is claimed, and a worker has the first job.
     let hash = {
         use sha2::{Digest, Sha256};
         let hash = Sha256::new().chain_update("batch\0").chain_update(batch.to_string()).finalize();

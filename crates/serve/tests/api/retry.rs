@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::site::{SOON, Site};
 
-/// Waits until the server has taken the dead letter in.
+/// Waits until the server has ingested the dead letter.
 async fn ingest(site: &Site) {
     let taken = async || site.services.store.count_dead(&DeadFilter::default()).await.unwrap();
     eventually_eq("the dead letter is taken in", SOON, 1, taken).await;
@@ -48,7 +48,7 @@ async fn a_failed_task_whose_dead_letter_is_gone_says_so() {
 }
 
 #[tokio::test]
-async fn a_retry_that_was_killed_halfway_goes_on_by_itself() {
+async fn a_retry_that_was_killed_halfway_resumes_by_itself() {
     let (site, _worker) = Site::with_worker().await;
     let id = site.submit_work("fail_once").await;
     site.reaches(&id, "Failed").await;
