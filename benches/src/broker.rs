@@ -111,7 +111,7 @@ impl Broker {
             }
         };
         // A worker's start makes what is missing, and binds it.
-        let worker = Worker::new(()).queue(queue).handle(nothing).on(name);
+        let worker = Worker::new(()).queue(queue).handle_with(nothing, |h| h.queue(name));
         testing::start(worker, &self.filler).await?.stop().await?;
         Ok(())
     }

@@ -219,7 +219,7 @@ impl<S> Context<S> {
     }
 
     /// What the worker knows of a [dependency](crate::CircuitBreaker): a handler that does not
-    /// [need](crate::Worker::circuit) it to be up may answer otherwise while it is not. It tells of its failures with
+    /// [need](crate::HandlerOptions::circuit) it to be up may answer otherwise while it is not. It tells of its failures with
     /// [`JobError::blame`](crate::JobError::blame). One that nobody has named is up.
     ///
     /// ```

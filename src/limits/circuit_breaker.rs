@@ -27,7 +27,7 @@ use crate::{
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// Something outside that handlers need and that may be down, under the name they give in
-/// [`Worker::circuit`](crate::Worker::circuit).
+/// [`HandlerOptions::circuit`](crate::HandlerOptions::circuit).
 ///
 /// It is taken for down when, within the window, so many attempts failed, and at least half of all that ended. What
 /// counts as a failure are errors that may pass and timeouts; what counts as a success are success and permanent errors,

@@ -1,6 +1,6 @@
 //! A job's slot before a rate limit, as it stands in the header `leveret-slot` while the job waits in the broker.
 //!
-//! Publishers may write this header too. A slot of [`Worker::rate`](crate::Worker::rate) only says when to come back, so
+//! Publishers may write this header too. A slot of [`HandlerOptions::rate`](crate::HandlerOptions::rate) only says when to come back, so
 //! that a forged one gains nothing. A slot of a limit that workers share was leased from the store: it bears a proof,
 //! keyed with a secret that the store keeps beside the limit and that no publisher knows.
 

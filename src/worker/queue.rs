@@ -122,7 +122,7 @@ impl Queue {
 
     /// Gives every message of the queue to its only handler, whatever name the message has in `leveret-job` or `type`:
     /// for queues of other frameworks, which use `type` for purposes of their own. With several handlers the worker does
-    /// not start. See also [`Worker::alias`](crate::Worker::alias).
+    /// not start. See also [`HandlerOptions::alias`](crate::HandlerOptions::alias).
     ///
     /// ```
     /// # use leveret::Queue;

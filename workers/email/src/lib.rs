@@ -51,8 +51,6 @@ pub fn worker(mail: Mail) -> Worker<Mail> {
     Worker::new(mail)
         .queue(queue)
         .circuit_breaker(server)
-        .handle(jobs::send_email)
-        .circuit(jobs::SMTP)
-        .handle(jobs::confirm_order)
-        .circuit(jobs::SMTP)
+        .handle_with(jobs::send_email, |h| h.circuit(jobs::SMTP))
+        .handle_with(jobs::confirm_order, |h| h.circuit(jobs::SMTP))
 }
