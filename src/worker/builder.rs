@@ -52,7 +52,7 @@ use crate::{
 /// # async fn doc() -> Result<(), leveret::Error> {
 /// let broker = Broker::amqp(Config::default())?;
 /// Worker::new(())
-///     .queue(Queue::new("email").concurrency(16).timeout(Duration::from_secs(30)))
+///     .queue(Queue::of::<SendEmail>().concurrency(16).timeout(Duration::from_secs(30)))
 ///     .handle(send_email)
 ///     .run(&broker, shutdown_signal())
 ///     .await

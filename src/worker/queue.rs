@@ -5,8 +5,12 @@ use std::time::Duration;
 use crate::{
     attempt::retry::RetryPolicy,
     error::Error,
+    job::Job,
     topology::{QueueDeclaration, lane::Lane},
 };
+
+/// The weights of lanes that only the job's type asks for: high, normal, low.
+const USUAL_WEIGHTS: [u16; 3] = [6, 3, 1];
 
 /// RabbitMQ's bound on the prefetch of a quorum queue's consumer (its documentation, "Quorum Queues").
 const LARGEST_PREFETCH: u16 = 2_000;
@@ -55,6 +59,22 @@ impl Queue {
             any_type: false,
             weights: None,
         }
+    }
+
+    /// The queue of a job type: [`Job::QUEUE`], and with [`Job::LANES`] its [lanes](Self::lanes) in the proportion 6 : 3 : 1.
+    ///
+    /// ```
+    /// use leveret::Queue;
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)] struct SendEmail;
+    /// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+    /// let queue = Queue::of::<SendEmail>().concurrency(8);
+    /// assert_eq!(queue.declaration().name(), "email");
+    /// ```
+    #[must_use]
+    pub fn of<J: Job>() -> Self {
+        let queue = Self::new(J::QUEUE);
+        if J::LANES { queue.lanes(USUAL_WEIGHTS) } else { queue }
     }
 
     /// A queue that exists already and keeps its own arguments.
@@ -243,6 +263,25 @@ mod tests {
     fn as_many_wait_as_run_but_none_behind_a_single_one() {
         let in_hand = |concurrency| Queue::new("q").concurrency(concurrency).prefetch_count();
         assert_eq!([0, 1, 2, 16, 1_500, u16::MAX].map(in_hand), [1, 1, 4, 32, 2_000, 2_000]);
+    }
+
+    #[test]
+    fn the_queue_of_a_job_has_its_name_and_has_lanes_if_the_job_has() {
+        use serde::{Deserialize, Serialize};
+
+        #[derive(Serialize, Deserialize)]
+        struct Of<const LANES: bool>;
+
+        impl<const LANES: bool> Job for Of<LANES> {
+            const NAME: &'static str = "of";
+            const QUEUE: &'static str = "queue-of";
+            const LANES: bool = LANES;
+        }
+
+        let (plain, lanes) = (Queue::of::<Of<false>>(), Queue::of::<Of<true>>());
+        assert_eq!((plain.name(), plain.weights()), ("queue-of", None));
+        assert_eq!((lanes.name(), lanes.weights()), ("queue-of", Some(USUAL_WEIGHTS)));
+        assert!(lanes.declaration().has_lanes() && !plain.declaration().has_lanes());
     }
 
     #[test]

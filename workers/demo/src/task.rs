@@ -53,7 +53,7 @@ struct Worked {
 /// Four tasks at once, and of those that wait the one with the highest priority first where the broker can.
 #[must_use]
 pub fn worker() -> Worker<()> {
-    Worker::new(()).queue(Queue::new(Task::QUEUE).concurrency(4).prefetch(4)).handle(work)
+    Worker::new(()).queue(Queue::of::<Task>().concurrency(4).prefetch(4)).handle(work)
 }
 
 async fn work(task: Task, ctx: Context<()>) -> JobResult<Worked> {

@@ -45,7 +45,7 @@ pub fn worker(mail: Mail) -> Worker<Mail> {
     // The transport gives up first, with an error that says where the conversation stood.
     let timeout = mail.patience() + Duration::from_secs(10);
     let queue =
-        Queue::new("email").concurrency(16).retry(RetryPolicy::exponential().max_attempts(100)).timeout(timeout);
+        Queue::of::<SendEmail>().concurrency(16).retry(RetryPolicy::exponential().max_attempts(100)).timeout(timeout);
     // A failure counts against the server only when it concerns every mail: one is enough.
     let server = CircuitBreaker::new(jobs::SMTP).failures(1);
     Worker::new(mail)

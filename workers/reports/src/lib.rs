@@ -80,6 +80,6 @@ const TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// The worker of the queue `reports`, which makes `concurrency` reports at once.
 #[must_use]
 pub fn worker(reports: Reports, concurrency: u16) -> Worker<Reports> {
-    let queue = Queue::new("reports").concurrency(concurrency).timeout(TIMEOUT);
+    let queue = Queue::of::<GenerateReport>().concurrency(concurrency).timeout(TIMEOUT);
     Worker::new(reports).queue(queue).handle_blocking(jobs::generate_report)
 }
