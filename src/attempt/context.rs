@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, SetOnce},
     time::Instant,
@@ -255,13 +254,6 @@ impl<S> Context<S> {
     pub fn progress(&self, fraction: f64, note: &str) {
         if let Some(tracked) = &self.inner.tracked {
             tracked.progress(fraction, Some(note).filter(|note| !note.is_empty()));
-        }
-    }
-
-    /// Keeps the result of a tracked job, for handlers that are not functions: those just return it.
-    pub fn keep_result(&self, result: &impl Serialize) {
-        if let Some(tracked) = &self.inner.tracked {
-            tracked.keep_result(result);
         }
     }
 
