@@ -112,6 +112,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The value of a setting is outside of its bounds. `of` names what the setting belongs to.
+    pub(crate) fn bounds(setting: &'static str, of: &str, value: impl fmt::Debug, bounds: &str) -> Self {
+        Self::Setting { setting, reason: format!("{of} has {value:?}, which is out of range: set {bounds}") }
+    }
+}
+
 /// Why a publish did not end in a broker's confirm.
 ///
 /// Only [`Uncertain`](Self::Uncertain) leaves open whether the job is on the queue: publishing again with the same id

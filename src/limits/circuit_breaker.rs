@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    error::{Class, JobResult},
+    error::{Class, Error, JobResult},
     limits::flow::Flow,
     observe::metrics::Metrics,
     topology::delay::UNIT,
@@ -61,25 +61,42 @@ impl CircuitBreaker {
         Self { name: name.into(), failures: 5, window: Duration::from_secs(30), open_for: Duration::from_secs(10) }
     }
 
-    /// Sets how many failures within the window it takes, if they are at least half of what ended; at least 1.
+    /// Sets how many failures within the window it takes, if they are at least half of what ended: at least 1. A worker
+    /// does not start with a circuit breaker that is out of bounds.
     #[must_use]
     pub fn failures(mut self, failures: u32) -> Self {
-        self.failures = failures.max(1);
+        self.failures = failures;
         self
     }
 
-    /// Sets the window.
+    /// Sets the window: more than 0.
     #[must_use]
     pub fn window(mut self, window: Duration) -> Self {
         self.window = window;
         self
     }
 
-    /// Sets how long nothing is tried before a probe; at least 0.1 s.
+    /// Sets how long nothing is tried before a probe: at least 0.1 s.
     #[must_use]
     pub fn open_for(mut self, time: Duration) -> Self {
-        self.open_for = time.max(UNIT);
+        self.open_for = time;
         self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let wrong = |setting, value: &dyn fmt::Debug, bounds| {
+            Err(Error::bounds(setting, &format!("circuit {:?}", self.name), value, bounds))
+        };
+        if self.failures == 0 {
+            return wrong("CircuitBreaker::failures", &self.failures, "at least 1");
+        }
+        if self.window.is_zero() {
+            return wrong("CircuitBreaker::window", &self.window, "more than 0");
+        }
+        if self.open_for < UNIT {
+            return wrong("CircuitBreaker::open_for", &self.open_for, "at least 100ms");
+        }
+        Ok(())
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -311,6 +311,9 @@ impl<S: Send + Sync + 'static> Worker<S> {
         }
         let chain = Arc::new(self.chain);
         let named = self.handlers.iter().flat_map(|handler| handler.circuits.iter().copied());
+        for breaker in &self.breakers {
+            breaker.check()?;
+        }
         let breakers = Arc::new(Breakers::new(self.breakers, named, broker.metrics()));
         let limits = LimitDeps { breakers: Arc::clone(&breakers), store: self.limit_store };
         let mut bound = Vec::new();

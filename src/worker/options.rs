@@ -140,7 +140,7 @@ impl<J: Job, S: Send + Sync + 'static> HandlerOptions<J, S> {
         self
     }
 
-    /// Limits how many attempts run at once in this worker for one key, such as a customer.
+    /// Limits how many attempts run at once in this worker for one key, such as a customer: at least 1.
     ///
     /// A job that finds no free slot goes to the delay ladder, no attempt charged. The wait is estimated from how long these
     /// jobs take, and is at most a minute. A job may have to wait again. A key function that panics makes a failed
@@ -161,7 +161,7 @@ impl<J: Job, S: Send + Sync + 'static> HandlerOptions<J, S> {
         self.spec.key = Some(KeyLimit {
             // Two keys of one hash share their slots, which is as rare as it is harmless.
             key_of: Arc::new(move |message| decode::<J>(message).ok().map(|job| hasher.hash_one(key(&job)))),
-            most: attempts.max(1),
+            most: attempts,
         });
         self
     }
@@ -190,14 +190,14 @@ impl<J: Job, S: Send + Sync + 'static> HandlerOptions<J, S> {
         self
     }
 
-    /// Limits how many attempts run at once in all workers together: those of all handlers that name this limit.
+    /// Limits how many attempts, at least 1, run at once in all workers together: those of all handlers that name this limit.
     ///
     /// Slots are leased from the [store of limits](crate::Worker::limit_store) for ten seconds and renewed. The slots of
     /// a worker that dies are free again when its lease ends. A worker that cannot reach the store starts nothing new after
     /// its lease, but finishes what it runs.
     #[must_use]
     pub fn shared_concurrency(mut self, limit: impl Into<String>, attempts: u32) -> Self {
-        self.spec.shared_concurrency = Some((limit.into(), attempts.max(1)));
+        self.spec.shared_concurrency = Some((limit.into(), attempts));
         self
     }
 
@@ -237,12 +237,19 @@ impl<J, S> fmt::Debug for HandlerOptions<J, S> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::{
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
 
     use serde::{Deserialize, Serialize};
 
-    use crate::{Context, Job, JobResult, Next, Outcome, RetryPolicy, Worker, testing::perform};
+    use crate::{
+        CircuitBreaker, Context, HandlerOptions, Job, JobResult, Next, Outcome, Rate, RetryPolicy, Worker,
+        testing::perform,
+    };
 
+    type Options = HandlerOptions<Sweep, Seen>;
     type Seen = Arc<Mutex<Vec<&'static str>>>;
 
     #[derive(Serialize, Deserialize)]
@@ -284,6 +291,30 @@ mod tests {
         let worker = || Worker::new(Seen::default()).handle_with(sweep, |h| h.retry(RetryPolicy::none())).handle(mop);
         assert!(matches!(perform(worker(), &Sweep).await.unwrap(), Outcome::DeadLetter { .. }));
         assert!(matches!(perform(worker(), &Mop).await.unwrap(), Outcome::Retry { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_limit_out_of_its_bounds_stops_the_start_with_the_setting_the_value_and_the_bound() {
+        let (second, most) = (Duration::from_secs(1), "at least 1 start, and at most 1 a nanosecond");
+        let handler = |set: fn(Options) -> Options| Worker::new(Seen::default()).handle_with(sweep, set);
+        let circuit = |breaker| handler(|h| h).circuit_breaker(breaker);
+        let smtp = || CircuitBreaker::new("smtp");
+        let wrong = [
+            (handler(|h| h.rate(Rate::per_second(0))), "Rate::new", "(0, 1s)", most),
+            (handler(|h| h.rate(Rate::new(2, Duration::from_nanos(1)))), "Rate::new", "(2, 1ns)", most),
+            (handler(|h| h.shared_rate("api", Rate::per_second(1).burst(0))), "Rate::burst", "0", "at least 1"),
+            (handler(|h| h.concurrency_per(|_| 1, 0)), "HandlerOptions::concurrency_per", "0", "at least 1"),
+            (handler(|h| h.shared_concurrency("api", 0)), "HandlerOptions::shared_concurrency", "0", "at least 1"),
+            (handler(|h| h.retry(RetryPolicy::none().max_attempts(0))), "RetryPolicy::max_attempts", "0", "at least 1"),
+            (circuit(smtp().failures(0)), "CircuitBreaker::failures", "0", "at least 1"),
+            (circuit(smtp().window(Duration::ZERO)), "CircuitBreaker::window", "0ns", "more than 0"),
+            (circuit(smtp().open_for(second / 20)), "CircuitBreaker::open_for", "50ms", "at least 100ms"),
+        ];
+        for (worker, setting, value, bounds) in wrong {
+            let said = perform(worker, &Sweep).await.unwrap_err().to_string();
+            assert!(said.starts_with(&format!("{setting}: ")), "{said}");
+            assert!(said.ends_with(&format!(" has {value}, which is out of range: set {bounds}")), "{said}");
+        }
     }
 
     #[tokio::test]

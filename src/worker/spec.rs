@@ -49,6 +49,23 @@ pub(super) struct KeyLimit {
 }
 
 impl<S> HandlerSpec<S> {
+    fn check_bounds(&self) -> Result<(), Error> {
+        let of = format!("job {:?}", self.job);
+        if let Some(policy) = &self.retry {
+            policy.check(&of)?;
+        }
+        for rate in self.rate.iter().chain(self.shared_rate.as_ref().map(|(_, rate)| rate)) {
+            rate.check(self.job)?;
+        }
+        if self.key.as_ref().is_some_and(|key| key.most == 0) {
+            return Err(Error::bounds("HandlerOptions::concurrency_per", &of, 0, "at least 1"));
+        }
+        if self.shared_concurrency.as_ref().is_some_and(|(_, most)| *most == 0) {
+            return Err(Error::bounds("HandlerOptions::shared_concurrency", &of, 0, "at least 1"));
+        }
+        Ok(())
+    }
+
     /// The limits that its jobs have to pass, if there are any.
     pub(super) fn limiter(
         &mut self,
@@ -58,6 +75,7 @@ impl<S> HandlerSpec<S> {
         is_alone: bool,
     ) -> Result<Option<Arc<Limiter>>, Error> {
         let wrong = |setting, reason| Err(Error::Setting { setting, reason });
+        self.check_bounds()?;
         if let Some(name) = self.aliases.iter().find(|name| !(1..=LONGEST_NAME).contains(&name.len())) {
             return wrong(
                 "HandlerOptions::alias",
