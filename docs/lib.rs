@@ -1,7 +1,7 @@
-//! The book's Rust, compiled as documentation tests, and run where it is not `no_run`. `book.rs` checks that no page is
+//! The Rust of the book, compiled as documentation tests and run unless marked `no_run`. `book.rs` checks that no page is
 //! missing here.
 
-/// Has each page be the documentation of a module.
+/// Makes each page the documentation of a module.
 #[cfg(doctest)]
 macro_rules! pages {
     ($($module:ident $page:literal)*) => {
@@ -33,6 +33,7 @@ pages! {
     broker "broker.md"
     wire "wire.md"
     logs "logs.md"
+    outcomes "outcomes.md"
     leveret_acks_lost "runbooks/leveret-acks-lost.md"
     leveret_backlog_grows "runbooks/leveret-backlog-grows.md"
     leveret_broker_away "runbooks/leveret-broker-away.md"

@@ -7,20 +7,14 @@ use bytes::Bytes;
 use lapin::{BasicProperties, types::ShortString};
 
 use crate::{
-    attempt::{
-        admission::{self as intake, Intake},
-        decide::Facts,
-        handler,
-        retry::RetryPolicy,
-        run::draws,
-    },
+    attempt::{admission, decide::Facts, handler, retry::RetryPolicy, run::draws},
     error::{JobError, JobResult, PublishError},
     job::Job,
     message::{self, republish::Republish},
     outcome::{ErrorKind, Outcome},
     publish::builder::Publish,
     topology::{self, Target, Topology, delay::Wait, lane::Lane},
-    transport::{amqp::FrameStart, clock::Now},
+    transport::clock::Now,
 };
 
 /// A job on the wire.
@@ -58,13 +52,13 @@ impl Message {
 
 /// A delivery as a consumer has read it.
 #[derive(Debug)]
-pub struct Incoming(intake::Incoming);
+pub struct Incoming(admission::Incoming);
 
 impl Incoming {
     /// Reads the envelope.
     #[must_use]
     pub fn read(message: Message, now_ms: u64) -> Self {
-        Self(intake::Incoming::read(message.0, false, Now::at(now_ms)))
+        Self(admission::Incoming::read(message.0, false, Now::at(now_ms)))
     }
 
     /// The number of this attempt; none if the envelope makes no sense.
@@ -77,7 +71,7 @@ impl Incoming {
     #[must_use]
     pub fn is_run(&self, job: &str, now_ms: u64) -> bool {
         let route = |name: Option<&str>| if name == Some(job) { Ok(0) } else { Err(String::new()) };
-        matches!(intake::decide(&self.0, (Lane::Main, false), Now::at(now_ms), route), Intake::Run(_))
+        admission::decide(&self.0, (Lane::Main, false), Now::at(now_ms), route).is_ok()
     }
 
     /// Reads the payload.
@@ -140,17 +134,5 @@ impl Acks {
     /// Calls `send` for each ack frame, with its tag and whether it is for all up to that.
     pub fn flush(&mut self, mut send: impl FnMut(u64, bool)) {
         self.0.flush(true, |ack| send(ack.tag, ack.multiple));
-    }
-}
-
-/// What stands before lapin's parser on one connection.
-#[derive(Debug, Default)]
-pub struct Screen(crate::transport::amqp::Screen);
-
-impl Screen {
-    /// What lapin gets for a whole frame, if it is another.
-    pub fn replacement(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
-        let start = FrameStart::read(frame)?;
-        if self.0.must_see(start) { self.0.replacement(frame) } else { None }
     }
 }
