@@ -112,6 +112,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Returns the error of a setting that is out of its bounds. `of` names what the setting belongs to.
+    pub(crate) fn bounds(setting: &'static str, of: &str, value: impl fmt::Debug, bounds: &str) -> Self {
+        Self::Setting { setting, reason: format!("{of} has {value:?}, which is out of range: set {bounds}") }
+    }
+}
+
 /// The reason why a publish was not confirmed.
 ///
 /// Only [`Uncertain`](Self::Uncertain) leaves open whether the job is on the queue: publishing it again with the same

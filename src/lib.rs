@@ -121,5 +121,5 @@ pub use crate::{
     trace::trace_headers,
     tracking::status_update,
     transport::amqp::probe,
-    worker::{builder::Worker, queue::Queue},
+    worker::{builder::Worker, options::HandlerOptions, queue::Queue},
 };

@@ -111,7 +111,7 @@ impl Broker {
             }
         };
         // A starting worker declares and binds missing queues.
-        let worker = Worker::new(()).queue(queue).handle(nothing).on(name);
+        let worker = Worker::new(()).queue(queue).handle_with(nothing, |h| h.queue(name));
         testing::start(worker, &self.filler).await?.stop().await?;
         Ok(())
     }

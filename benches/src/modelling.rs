@@ -165,8 +165,9 @@ async fn measured(broker: &Broker, jobs: Vec<Simulated>) -> Result<(Outcome, Vec
 async fn worker(queue: &str, record: &Arc<Record>, broker: &Handle) -> Result<Running> {
     let Workers { concurrency, prefetch, .. } = WORKERS;
     let of_queue = Queue::new(queue).concurrency(u16::try_from(concurrency)?).prefetch(u16::try_from(prefetch)?);
-    let worker = Worker::new(Arc::clone(record)).queue(of_queue.retry(RetryPolicy::fixed(RETRY))).handle(timed);
-    Ok(testing::start(worker.on(queue), broker).await?)
+    let of_queue = of_queue.retry(RetryPolicy::fixed(RETRY));
+    let worker = Worker::new(Arc::clone(record)).queue(of_queue).handle_with(timed, |h| h.queue(queue));
+    Ok(testing::start(worker, broker).await?)
 }
 
 fn account(jobs: Vec<Simulated>, published: &[f64], attempts: &[Vec<(f64, f64)>]) -> (Outcome, Vec<Simulated>) {
@@ -200,8 +201,9 @@ async fn the_most_of_a_queue(bench: &Bench) -> Result<Table> {
         let queue = broker.queue(Kind::Quorum).await?;
         let handle = Handle::amqp(Config { amqp_url: vec![broker.url().to_owned()], ..Config::default() })?;
         let (succeeded, mut done) = watch::channel(0);
-        let counted = Worker::new(succeeded).queue(Queue::new(queue.as_str()).concurrency(200)).handle(count);
-        let running = testing::start(counted.on(queue.as_str()), &handle).await?;
+        let of_queue = Queue::new(queue.as_str()).concurrency(200);
+        let counted = Worker::new(succeeded).queue(of_queue).handle_with(count, |h| h.queue(queue.as_str()));
+        let running = testing::start(counted, &handle).await?;
         let publisher = handle.publisher();
         let started = Instant::now();
         let publishing = (0..jobs).map(|number| {

@@ -48,10 +48,9 @@ pub(crate) async fn consume(assignment: Consume, meter: Arc<Meter>) -> Result<()
         let retry = RetryPolicy::fixed(RETRY).max_attempts(1_000_000);
         worker = worker.queue(queue.prefetch(assignment.prefetch).concurrency(assignment.concurrency).retry(retry));
         worker = match assignment.work {
-            Work::Compute(_) => worker.handle_blocking(compute),
-            _ => worker.handle(handle),
+            Work::Compute(_) => worker.handle_blocking_with(compute, |h| h.queue(name)),
+            _ => worker.handle_with(handle, |h| h.queue(name)),
         };
-        worker = worker.on(name);
     }
     worker.middleware(pass_on).run(&broker, async move { meter.finished().await }).await?;
     broker.close().await;

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
 use tokio::{
     sync::{OwnedSemaphorePermit, SetOnce},
     time::Instant,
@@ -16,7 +15,8 @@ use crate::{
     attempt::{admission::Incoming, runtime::QueueRuntime, tracked::Tracked},
     limits::{circuit_breaker::CircuitState, keyed::KeyedPermit},
     message::{Message, header},
-    publish::publisher::Publisher,
+    names,
+    publish::{header_value::HeaderValue, publisher::Publisher},
     trace::Trace,
 };
 
@@ -106,6 +106,56 @@ impl<S> Context<S> {
     #[must_use]
     pub fn queue(&self) -> &str {
         self.inner.handlers.queue.name()
+    }
+
+    /// The job's name, by its type: also for a message that came under an [alias](crate::HandlerOptions::alias).
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let found = self.inner.handlers.find(self.message().job_name());
+        found.map_or("", |index| self.inner.handlers.routes[index].job)
+    }
+
+    /// The text that is shown with the job ([`Publish::label`](crate::Publish::label)), up to 1 KiB.
+    #[must_use]
+    pub fn label(&self) -> Option<&str> {
+        self.message().label()
+    }
+
+    /// The property `correlation_id` ([`Publish::correlation_id`](crate::Publish::correlation_id)).
+    #[must_use]
+    pub fn correlation_id(&self) -> Option<&str> {
+        self.message().correlation_id()
+    }
+
+    /// The value of a header, if it is UTF-8 text, a whole number or a boolean. A time is in milliseconds since the Unix
+    /// epoch.
+    ///
+    /// ```
+    /// use leveret::{Context, HeaderValue, JobResult, Next};
+    ///
+    /// /// Logs what came with each job.
+    /// async fn log_origin(ctx: Context<()>, next: Next<()>) -> JobResult {
+    ///     let tenant = match ctx.header("tenant") {
+    ///         Some(HeaderValue::Text(tenant)) => tenant,
+    ///         _ => "unknown".to_owned(),
+    ///     };
+    ///     tracing::info!(job = ctx.name(), tenant, label = ctx.label(), correlation_id = ctx.correlation_id(), "runs");
+    ///     for (name, value) in ctx.headers() {
+    ///         tracing::debug!(name, ?value, "header");
+    ///     }
+    ///     next.run(ctx).await
+    /// }
+    /// # let _ = leveret::Worker::new(()).middleware(log_origin);
+    /// ```
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<HeaderValue> {
+        HeaderValue::of(self.message(), name)
+    }
+
+    /// The publisher's own headers, as [`header`](Self::header) reads them: without those of Leveret and of the broker.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, HeaderValue)> {
+        let own = self.message().header_names().filter(|name| names::header(name).is_ok());
+        own.filter_map(|name| Some((name, self.header(name)?)))
     }
 
     /// The job's id: the same for all attempts and copies.
@@ -207,19 +257,12 @@ impl<S> Context<S> {
         }
     }
 
-    /// Keeps the result of a tracked job, for handlers that are not functions: those just return it.
-    pub fn keep_result(&self, result: &impl Serialize) {
-        if let Some(tracked) = &self.inner.tracked {
-            tracked.keep_result(result);
-        }
-    }
-
     pub(crate) fn tracked(&self) -> Option<Arc<Tracked>> {
         self.inner.tracked.clone()
     }
 
     /// What the worker knows of a [dependency](crate::CircuitBreaker): a handler that does not
-    /// [need](crate::Worker::circuit) it to be up may answer otherwise while it is not. It tells of its failures with
+    /// [need](crate::HandlerOptions::circuit) it to be up may answer otherwise while it is not. It tells of its failures with
     /// [`JobError::blame`](crate::JobError::blame). One that nobody has named is up.
     ///
     /// ```
@@ -283,7 +326,7 @@ mod tests {
     use serde::{Deserialize, Serialize};
     use tokio::sync::mpsc;
 
-    use crate::{Broker, Context, Job, JobResult, Worker, testing};
+    use crate::{Broker, Context, HeaderValue, Job, JobResult, Worker, testing};
 
     #[derive(Serialize, Deserialize)]
     struct Fail;
@@ -306,6 +349,33 @@ mod tests {
         for expected in [None, Some("error 1"), Some("error 2")] {
             assert_eq!(seen.recv().await.unwrap().as_deref(), expected);
         }
+        running.stop().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_reads_what_the_publisher_gave_the_job() {
+        type Read = (String, Option<String>, Option<String>, Vec<(String, HeaderValue)>);
+
+        async fn read(_: Fail, ctx: Context<mpsc::UnboundedSender<Read>>) -> JobResult {
+            let headers = ctx.headers().map(|(name, value)| (name.to_owned(), value)).collect();
+            let (label, correlation) = (ctx.label().map(str::to_owned), ctx.correlation_id().map(str::to_owned));
+            assert_eq!((ctx.header("tenant"), ctx.header("none")), (Some("acme".into()), None));
+            ctx.state().send((ctx.name().to_owned(), label, correlation, headers)).unwrap();
+            Ok(())
+        }
+        let (sender, mut seen) = mpsc::unbounded_channel();
+        let broker = Broker::memory();
+        let running = testing::start(Worker::new(sender).handle(read), &broker).await.unwrap();
+        let publish = broker.publisher().publish(&Fail).label("first").correlation_id("request-7");
+        publish.header("tenant", "acme").header("urgent", true).header("pages", 3).await.unwrap();
+        let (name, label, correlation, headers) = seen.recv().await.unwrap();
+        assert_eq!(
+            (name.as_str(), label.as_deref(), correlation.as_deref()),
+            ("fail", Some("first"), Some("request-7"))
+        );
+        let own: [(String, HeaderValue); 3] =
+            [("pages".into(), 3.into()), ("tenant".into(), "acme".into()), ("urgent".into(), true.into())];
+        assert_eq!(headers, own);
         running.stop().await.unwrap();
     }
 }

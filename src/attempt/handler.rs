@@ -5,7 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use serde::Serialize;
 
 use crate::{
-    attempt::{context::Context, undecoded},
+    attempt::{context::Context, tracked::Tracked, undecoded},
     error::{Class, JobError, JobResult},
     job::Job,
     message::Message,
@@ -13,31 +13,45 @@ use crate::{
 
 /// Handles jobs of type `J` in a worker whose state is `S`.
 ///
-/// Every `async fn(J, Context<S>) -> Result<T, E>` is one, where `E` is anything that converts into [`JobError`], and `T`
-/// is `()` or a result that is told of tracked jobs ([`event`](crate::tracking::status_update)), up to 64 KiB of JSON.
-/// A type that needs fields of its own implements it by hand, and keeps a result with [`Context::keep_result`].
+/// Every `async fn(J, Context<S>) -> Result<T, E>` is a handler if `E` converts into [`JobError`] and `T` is the result:
+/// `()`, or a value that serialises to JSON. The last [status update](crate::status_update) of a tracked job has the
+/// result, up to 64 KiB. A type that needs fields of its own implements the trait by hand.
 ///
-/// The future is dropped when the attempt's timeout is over, at whichever `.await` it has reached.
+/// The worker drops the future when the attempt's timeout is over, at whichever `.await` it has reached.
 ///
 /// ```
 /// use leveret::{Context, Handler, JobResult};
 /// # use serde::{Deserialize, Serialize};
+/// # #[derive(Serialize, Deserialize)] struct Resize { width: u32 }
+/// # impl leveret::Job for Resize { const NAME: &'static str = "resize"; const QUEUE: &'static str = "images"; }
 /// # #[derive(Serialize, Deserialize)] struct Ping;
 /// # impl leveret::Job for Ping { const NAME: &'static str = "ping"; const QUEUE: &'static str = "ping"; }
+///
+/// #[derive(Serialize)]
+/// struct Thumbnail { key: String }
+///
+/// async fn resize(job: Resize, ctx: Context<()>) -> JobResult<Thumbnail> {
+///     Ok(Thumbnail { key: format!("{}-{}", ctx.job_id(), job.width) })
+/// }
 ///
 /// struct Greeter { greeting: String }
 ///
 /// impl Handler<Ping, ()> for Greeter {
+///     type Output = ();
+///
 ///     async fn handle(&self, _job: Ping, ctx: Context<()>) -> JobResult {
 ///         println!("{} {}", self.greeting, ctx.job_id());
 ///         Ok(())
 ///     }
 /// }
-/// # let _ = leveret::Worker::new(()).handle(Greeter { greeting: "hello".into() });
+/// # let _ = leveret::Worker::new(()).handle(resize).handle(Greeter { greeting: "hello".into() });
 /// ```
 pub trait Handler<J, S>: Send + Sync + 'static {
+    /// The result of a job; `()` if it has none.
+    type Output: Serialize + Send;
+
     /// Runs one attempt.
-    fn handle(&self, job: J, ctx: Context<S>) -> impl Future<Output = JobResult> + Send;
+    fn handle(&self, job: J, ctx: Context<S>) -> impl Future<Output = JobResult<Self::Output>> + Send;
 }
 
 impl<F, Fut, T, E, J, S> Handler<J, S> for F
@@ -49,13 +63,10 @@ where
     J: Send,
     S: Send + Sync,
 {
-    async fn handle(&self, job: J, ctx: Context<S>) -> JobResult {
-        let tracked = ctx.tracked();
-        let result = self(job, ctx).await.map_err(Into::into)?;
-        if let Some(tracked) = tracked {
-            tracked.keep_result(&result);
-        }
-        Ok(())
+    type Output = T;
+
+    async fn handle(&self, job: J, ctx: Context<S>) -> JobResult<T> {
+        self(job, ctx).await.map_err(Into::into)
     }
 }
 
@@ -71,7 +82,9 @@ pub(crate) fn erase<J: Job, S: Send + Sync + 'static>(handler: impl Handler<J, S
         let handler = Arc::clone(&handler);
         Box::pin(async move {
             let job = decode::<J>(ctx.message())?;
-            handler.handle(job, ctx).await
+            let tracked = ctx.tracked();
+            keep(tracked.as_deref(), &handler.handle(job, ctx).await?);
+            Ok(())
         })
     })
 }
@@ -95,10 +108,7 @@ where
             }
             let job = decode::<J>(ctx.message())?;
             let tracked = ctx.tracked();
-            let result = handler(job, ctx).map_err(Into::into)?;
-            if let Some(tracked) = tracked {
-                tracked.keep_result(&result);
-            }
+            keep(tracked.as_deref(), &handler(job, ctx).map_err(Into::into)?);
             Ok(())
         };
         Box::pin(async move {
@@ -109,6 +119,13 @@ where
             }
         })
     })
+}
+
+/// Keeps the result of a tracked job for its last status update.
+fn keep(tracked: Option<&Tracked>, result: &impl Serialize) {
+    if let Some(tracked) = tracked {
+        tracked.keep_result(result);
+    }
 }
 
 /// Reads the job out of a message.

@@ -58,6 +58,15 @@ impl<S: Send + Sync + 'static> Chain<S> {
             Box::pin(async move { middleware.handle(ctx, next).await })
         }));
     }
+
+    /// The handler with these around it.
+    pub(crate) fn around(self, handler: Erased<S>) -> Erased<S> {
+        if self.0.is_empty() {
+            return handler;
+        }
+        let chain = Arc::new(self);
+        Arc::new(move |ctx| Next::new(Arc::clone(&chain), Arc::clone(&handler)).start(ctx))
+    }
 }
 
 impl<S> Default for Chain<S> {

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::topology::delay::Wait;
+use crate::{error::Error, topology::delay::Wait};
 
 /// When a failed job is tried again, and how often.
 ///
@@ -24,6 +24,8 @@ use crate::topology::delay::Wait;
 pub struct RetryPolicy {
     curve: Curve,
     max_attempts: u32,
+    /// A setting that this kind of policy does not have.
+    misfit: Option<&'static str>,
 }
 
 #[derive(Clone)]
@@ -48,20 +50,20 @@ impl RetryPolicy {
             cap: Duration::from_millis(100 << 15),
             jitter: true,
         };
-        Self { curve, max_attempts: 20 }
+        Self { curve, max_attempts: 20, misfit: None }
     }
 
     /// Waits the same time after each attempt, exactly; 20 attempts.
     #[must_use]
     pub fn fixed(delay: Duration) -> Self {
-        Self { curve: Curve::Fixed(delay), max_attempts: 20 }
+        Self { curve: Curve::Fixed(delay), max_attempts: 20, misfit: None }
     }
 
     /// Waits exactly what `delay` says of the attempt that failed (from 1); 20 attempts. If it panics, the job goes into
     /// the dead letters, of kind `panic`.
     #[must_use]
     pub fn custom(delay: impl Fn(u32) -> Duration + Send + Sync + 'static) -> Self {
-        Self { curve: Curve::Custom(Arc::new(delay)), max_attempts: 20 }
+        Self { curve: Curve::Custom(Arc::new(delay)), max_attempts: 20, misfit: None }
     }
 
     /// Never tries again: one attempt.
@@ -70,38 +72,53 @@ impl RetryPolicy {
         Self::fixed(Duration::ZERO).max_attempts(1)
     }
 
-    /// Sets how many attempts there are in all, the first included; 0 counts as 1.
+    /// Sets how many attempts there are in all, the first included: at least 1. A worker does not start with 0.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
-        self.max_attempts = attempts.max(1);
+        self.max_attempts = attempts;
         self
     }
 
-    /// Sets the exponential policy's first delay; other policies have none.
+    /// Sets the exponential policy's first delay. A worker does not start with another policy that sets one.
     #[must_use]
     pub fn base(mut self, delay: Duration) -> Self {
-        if let Curve::Exponential { base, .. } = &mut self.curve {
-            *base = delay;
+        match &mut self.curve {
+            Curve::Exponential { base, .. } => *base = delay,
+            Curve::Fixed(_) | Curve::Custom(_) => self.misfit = Some("RetryPolicy::base"),
         }
         self
     }
 
-    /// Sets the exponential policy's longest delay; other policies have none.
+    /// Sets the exponential policy's longest delay. A worker does not start with another policy that sets one.
     #[must_use]
     pub fn cap(mut self, delay: Duration) -> Self {
-        if let Curve::Exponential { cap, .. } = &mut self.curve {
-            *cap = delay;
+        match &mut self.curve {
+            Curve::Exponential { cap, .. } => *cap = delay,
+            Curve::Fixed(_) | Curve::Custom(_) => self.misfit = Some("RetryPolicy::cap"),
         }
         self
     }
 
-    /// Makes the exponential policy's delays exact, which lets jobs that failed together come back together.
+    /// Makes the exponential policy's delays exact, which lets jobs that failed together come back together. The delays of
+    /// other policies are exact.
     #[must_use]
     pub fn without_jitter(mut self) -> Self {
         if let Curve::Exponential { jitter, .. } = &mut self.curve {
             *jitter = false;
         }
         self
+    }
+
+    /// Refuses a policy that cannot be kept. `of` names the queue or the job that has it.
+    pub(crate) fn check(&self, of: &str) -> Result<(), Error> {
+        if let Some(setting) = self.misfit {
+            let reason = format!("{of} has a retry policy that is not exponential, so it has no such setting");
+            return Err(Error::Setting { setting, reason });
+        }
+        if self.max_attempts == 0 {
+            return Err(Error::bounds("RetryPolicy::max_attempts", of, self.max_attempts, "at least 1"));
+        }
+        Ok(())
     }
 
     /// How many attempts there are in all.

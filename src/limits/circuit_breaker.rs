@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    error::{Class, JobResult},
+    error::{Class, Error, JobResult},
     limits::flow::Flow,
     observe::metrics::Metrics,
     topology::delay::UNIT,
@@ -26,7 +26,7 @@ use crate::{
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// A circuit breaker for an external service, under the name that handlers give in
-/// [`Worker::circuit`](crate::Worker::circuit).
+/// [`HandlerOptions::circuit`](crate::HandlerOptions::circuit).
 ///
 /// The circuit opens when, within the window, the set number of attempts failed, and at least half of all that ended.
 /// Retryable errors and timeouts count as failures. Success and permanent errors count as success, because the service
@@ -61,14 +61,14 @@ impl CircuitBreaker {
     }
 
     /// Sets the number of failures within the window that open the circuit, if they are at least half of the ended
-    /// attempts; at least 1.
+    /// attempts: at least 1. A worker does not start with a circuit breaker that is out of bounds.
     #[must_use]
     pub fn failures(mut self, failures: u32) -> Self {
-        self.failures = failures.max(1);
+        self.failures = failures;
         self
     }
 
-    /// Sets the window.
+    /// Sets the window: more than 0.
     #[must_use]
     pub fn window(mut self, window: Duration) -> Self {
         self.window = window;
@@ -78,8 +78,24 @@ impl CircuitBreaker {
     /// Sets how long the circuit stays open before a probe; at least 0.1 s.
     #[must_use]
     pub fn open_for(mut self, time: Duration) -> Self {
-        self.open_for = time.max(UNIT);
+        self.open_for = time;
         self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let wrong = |setting, value: &dyn fmt::Debug, bounds| {
+            Err(Error::bounds(setting, &format!("circuit {:?}", self.name), value, bounds))
+        };
+        if self.failures == 0 {
+            return wrong("CircuitBreaker::failures", &self.failures, "at least 1");
+        }
+        if self.window.is_zero() {
+            return wrong("CircuitBreaker::window", &self.window, "more than 0");
+        }
+        if self.open_for < UNIT {
+            return wrong("CircuitBreaker::open_for", &self.open_for, "at least 100ms");
+        }
+        Ok(())
     }
 
     pub(crate) fn name(&self) -> &str {

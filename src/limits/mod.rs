@@ -15,6 +15,8 @@ pub use self::shared::{Answer, LeaseRequest, LimitStore, Slots};
 
 use std::time::Duration;
 
+use crate::error::Error;
+
 /// The largest number of starts in a time, evenly spread, with optional bursts.
 ///
 /// ```
@@ -28,15 +30,19 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
+    starts: u32,
+    time: Duration,
     interval: Duration,
     burst: u32,
 }
 
 impl Rate {
-    /// Creates a rate of `starts` in `time`; 0 counts as 1.
+    /// Creates a rate of `starts` in `time`: at least 1, and at most 1 a nanosecond. A worker does not start with another rate.
     #[must_use]
     pub fn new(starts: u32, time: Duration) -> Self {
-        Self { interval: (time / starts.max(1)).max(Duration::from_nanos(1)), burst: 1 }
+        // Of a rate that is refused, the interval only keeps the arithmetic defined.
+        let interval = time.checked_div(starts).unwrap_or(time).max(Duration::from_nanos(1));
+        Self { starts, time, interval, burst: 1 }
     }
 
     /// Creates a rate of `starts` a second.
@@ -51,10 +57,10 @@ impl Rate {
         Self::new(starts, Duration::from_secs(60))
     }
 
-    /// Sets how many jobs may start at once after a pause; 1 by default.
+    /// Sets how many jobs may start at once after a pause: at least 1; 1 by default.
     #[must_use]
     pub fn burst(mut self, starts: u32) -> Self {
-        self.burst = starts.max(1);
+        self.burst = starts;
         self
     }
 
@@ -67,6 +73,19 @@ impl Rate {
     /// Returns how far a start may be ahead of an even spread.
     #[must_use]
     pub fn tolerance(&self) -> Duration {
-        self.interval.saturating_mul(self.burst - 1)
+        self.interval.saturating_mul(self.burst.saturating_sub(1))
+    }
+
+    /// Refuses a rate that no clock can keep. `job` names the job whose handler has it.
+    pub(crate) fn check(&self, job: &str) -> Result<(), Error> {
+        let of = format!("the rate of job {job:?}");
+        if self.starts == 0 || self.time.as_nanos() < self.starts.into() {
+            let bounds = "at least 1 start, and at most 1 a nanosecond";
+            return Err(Error::bounds("Rate::new", &of, (self.starts, self.time), bounds));
+        }
+        if self.burst == 0 {
+            return Err(Error::bounds("Rate::burst", &of, self.burst, "at least 1"));
+        }
+        Ok(())
     }
 }

@@ -147,6 +147,14 @@ impl Message {
         self.bounded(header::LABEL, LONGEST_LABEL)
     }
 
+    pub(crate) fn correlation_id(&self) -> Option<&str> {
+        self.properties.correlation_id().as_ref().map(ShortString::as_str)
+    }
+
+    pub(crate) fn header_names(&self) -> impl Iterator<Item = &str> {
+        self.properties.headers().iter().flat_map(FieldTable::inner).map(|(name, _)| name.as_str())
+    }
+
     /// Returns the job queue that a dead letter comes from.
     pub(crate) fn queue(&self) -> Option<&str> {
         self.bounded(header::QUEUE, LONGEST_NAME)

@@ -3,7 +3,7 @@
 use lapin::types::AMQPValue;
 use serde::{Deserialize, Serialize};
 
-use crate::message::text;
+use crate::message::{Message, text};
 
 /// The value of a header of your own. As JSON it is a text, a whole number or a boolean.
 ///
@@ -50,6 +50,17 @@ impl From<bool> for HeaderValue {
 }
 
 impl HeaderValue {
+    /// The value of a message's header, if it is one of these. A time is in milliseconds since the Unix epoch.
+    pub(crate) fn of(message: &Message, name: &str) -> Option<Self> {
+        if let Some(text) = message.text(name) {
+            return Some(text.into());
+        }
+        match message.header(name)? {
+            AMQPValue::Boolean(flag) => Some((*flag).into()),
+            _ => message.number(name)?.ok().map(Self::Integer),
+        }
+    }
+
     pub(super) fn into_amqp(self) -> AMQPValue {
         match self {
             Self::Text(value) => text(&value),

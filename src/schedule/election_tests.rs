@@ -231,7 +231,7 @@ async fn a_missing_queue_delays_jobs_and_loses_none() {
     let began = secs(&broker);
     pass(3 * 3600).await;
     assert!(times(&ran).is_empty());
-    let later = start(Worker::new(Arc::clone(&ran)).handle(tick).on("later"), &broker).await.unwrap();
+    let later = start(Worker::new(Arc::clone(&ran)).handle_with(tick, |h| h.queue("later")), &broker).await.unwrap();
     pass(60).await;
     running.stop().await.unwrap();
     later.stop().await.unwrap();

@@ -103,7 +103,7 @@ mod tests {
     async fn a_trace_continues_in_retries_follow_up_jobs_and_dead_letters() {
         let broker = Broker::memory();
         let retry = RetryPolicy::fixed(Duration::from_secs(1)).max_attempts(2);
-        let running = start(Worker::new(()).handle(walk).retry(retry), &broker).await.unwrap();
+        let running = start(Worker::new(()).handle_with(walk, |h| h.retry(retry)), &broker).await.unwrap();
         let publish = broker.publisher().publish(&Walk {});
         publish.header("traceparent", PARENT).header("tracestate", "vendor=1").await.unwrap();
         idle(&broker).await;

@@ -1,35 +1,38 @@
 //! A worker: handlers, queues and state, put together once and run until told to stop.
 
-use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::attempt::runtime::QueueRuntime;
-use crate::worker::background::Background;
-use crate::worker::runtime::{BoundQueue, routes};
 use crate::{
     attempt::{
         context::Context,
         handler::{Erased, Handler, erase, erase_blocking},
         middleware::{Chain, Middleware},
-        retry::RetryPolicy,
+        runtime::QueueRuntime,
     },
     broker::Broker,
     config::Config,
     error::{Error, JobError},
     job::Job,
     limits::{
-        LimitStore, Rate,
+        LimitStore,
         circuit_breaker::{Breakers, CircuitBreaker},
-        limiter::KeyOf,
     },
     observe::metrics::UNKNOWN,
     publish::{publisher::Publisher, unique::UniqueKeys},
     readers::catalogue,
     shutdown::Stop,
-    worker::{consumer::Consumer, queue::Queue},
+    worker::{
+        background::Background,
+        consumer::Consumer,
+        options::HandlerOptions,
+        queue::Queue,
+        runtime::{BoundQueue, routes},
+        spec::{HandlerSpec, LimitDeps},
+    },
 };
 
 /// Handlers, their queues and the state they share.
@@ -49,51 +52,21 @@ use crate::{
 /// # async fn doc() -> Result<(), leveret::Error> {
 /// let broker = Broker::amqp(Config::default())?;
 /// Worker::new(())
-///     .queue(Queue::new("email").concurrency(16).timeout(Duration::from_secs(30)))
+///     .queue(Queue::of::<SendEmail>().concurrency(16).timeout(Duration::from_secs(30)))
 ///     .handle(send_email)
 ///     .run(&broker, shutdown_signal())
 ///     .await
 /// # }
 /// ```
 pub struct Worker<S> {
-    pub(super) state: Arc<S>,
-    pub(super) queues: Vec<Queue>,
-    pub(super) registered: Vec<HandlerSpec<S>>,
-    pub(super) chain: Chain<S>,
-    pub(super) dependencies: Vec<CircuitBreaker>,
-    pub(super) permits: Option<Arc<dyn LimitStore>>,
-    pub(super) unique_keys: Option<Arc<dyn UniqueKeys>>,
-    pub(super) misplaced: Option<&'static str>,
+    state: Arc<S>,
+    queues: Vec<Queue>,
+    handlers: Vec<HandlerSpec<S>>,
+    chain: Chain<S>,
+    breakers: Vec<CircuitBreaker>,
+    limit_store: Option<Arc<dyn LimitStore>>,
+    unique_keys: Option<Arc<dyn UniqueKeys>>,
     pub(crate) background: Vec<Box<dyn Background>>,
-}
-
-/// A handler as it was registered.
-pub(super) struct HandlerSpec<S> {
-    pub(super) job: &'static str,
-    pub(super) aliases: Vec<&'static str>,
-    pub(super) schema: fn() -> Option<serde_json::Value>,
-    pub(super) queue: String,
-    pub(super) handler: Erased<S>,
-    pub(super) retry: Option<RetryPolicy>,
-    pub(super) timeout: Option<Duration>,
-    pub(super) needs: Vec<&'static str>,
-    pub(super) rate: Option<Rate>,
-    pub(super) shared_rate: Option<(String, Rate)>,
-    pub(super) shared_concurrency: Option<(String, u32)>,
-    pub(super) key: Option<KeyLimit>,
-}
-
-/// What limits depend on besides the worker itself.
-pub(super) struct LimitDeps {
-    pub(super) dependencies: Arc<Breakers>,
-    pub(super) permits: Option<Arc<dyn LimitStore>>,
-}
-
-/// So many of a key at once, and the job that the key is read of.
-pub(super) struct KeyLimit {
-    pub(super) job: &'static str,
-    pub(super) key_of: KeyOf,
-    pub(super) most: u32,
 }
 
 impl<S: Send + Sync + 'static> Worker<S> {
@@ -103,12 +76,11 @@ impl<S: Send + Sync + 'static> Worker<S> {
         Self {
             state: Arc::new(state),
             queues: Vec::new(),
-            registered: Vec::new(),
+            handlers: Vec::new(),
             chain: Chain::default(),
-            dependencies: Vec::new(),
-            permits: None,
+            breakers: Vec::new(),
+            limit_store: None,
             unique_keys: None,
-            misplaced: None,
             background: Vec::new(),
         }
     }
@@ -122,22 +94,45 @@ impl<S: Send + Sync + 'static> Worker<S> {
 
     /// Registers the handler of a job type.
     ///
-    /// It must not block its thread: [`handle_blocking`](Self::handle_blocking) is for handlers that do. One that blocks
-    /// or computes for long at its start gets a task of its own each time, once the worker has seen it.
+    /// The handler must not block its thread: [`handle_blocking`](Self::handle_blocking) is for handlers that do. The worker
+    /// starts short handlers in the task that consumes the queue. A handler that computes for long before its first
+    /// `.await` gets a task of its own once the worker has seen it.
     #[must_use]
     pub fn handle<J: Job>(self, handler: impl Handler<J, S>) -> Self {
-        self.register::<J>(erase(handler))
+        self.handle_with(handler, |options| options)
+    }
+
+    /// Registers the handler of a job type with settings of its own, such as its timeout, retry policy and limits.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use leveret::{Context, JobResult, Rate, RetryPolicy, Worker};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)] struct Resize { customer: u64 }
+    /// # impl leveret::Job for Resize { const NAME: &'static str = "resize"; const QUEUE: &'static str = "images"; }
+    /// # async fn resize(_: Resize, _: Context<()>) -> JobResult { Ok(()) }
+    /// let worker = Worker::new(()).handle_with(resize, |h| {
+    ///     h.timeout(Duration::from_secs(30)).retry(RetryPolicy::none()).rate(Rate::per_second(10)).circuit("s3")
+    /// });
+    /// # let _ = worker;
+    /// ```
+    #[must_use]
+    pub fn handle_with<J: Job>(
+        self,
+        handler: impl Handler<J, S>,
+        set: impl FnOnce(HandlerOptions<J, S>) -> HandlerOptions<J, S>,
+    ) -> Self {
+        self.register(erase(handler), set)
     }
 
     /// Registers a handler that computes or blocks: it runs on the blocking pool, under the same contract.
     ///
-    /// A thread cannot be stopped from outside. One that overruns its timeout gets the verdict of a timeout and keeps its
-    /// place in the queue's concurrency until it ends, even if a job waits for it here that another worker could run: let
-    /// it ask [`Context::is_cancelled`] now and then.
+    /// Rust cannot stop a thread from outside. The attempt of a handler that overruns its timeout ends as a timeout, but
+    /// its thread keeps a slot of the queue's concurrency until the handler returns, even if a job waits for that slot
+    /// that another worker could run. Let the handler ask [`Context::is_cancelled`] now and then.
     ///
     /// ```
-    /// # use std::time::Duration;
-    /// # use leveret::{Context, JobResult, RetryPolicy, Worker};
+    /// # use leveret::{Context, JobResult, Worker};
     /// # use serde::{Deserialize, Serialize};
     /// # #[derive(Serialize, Deserialize)] struct Sum { to: u64 }
     /// # impl leveret::Job for Sum { const NAME: &'static str = "sum"; const QUEUE: &'static str = "sums"; }
@@ -147,11 +142,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
     ///     Ok(())
     /// }
     ///
-    /// let worker = Worker::new(())
-    ///     .handle_blocking(sum)
-    ///     .on("large-sums")                       // these three are of the handler before them
-    ///     .timeout(Duration::from_secs(600))
-    ///     .retry(RetryPolicy::none());
+    /// let worker = Worker::new(()).handle_blocking(sum);
     /// # let _ = worker;
     /// ```
     #[must_use]
@@ -162,24 +153,44 @@ impl<S: Send + Sync + 'static> Worker<S> {
         T: Serialize,
         E: Into<JobError>,
     {
-        self.register::<J>(erase_blocking(handler))
+        self.handle_blocking_with(handler, |options| options)
     }
 
-    fn register<J: Job>(mut self, handler: Erased<S>) -> Self {
-        self.registered.push(HandlerSpec {
-            job: J::NAME,
-            aliases: Vec::new(),
-            schema: J::schema,
-            queue: J::QUEUE.to_owned(),
-            handler,
-            retry: None,
-            timeout: None,
-            needs: Vec::new(),
-            rate: None,
-            shared_rate: None,
-            shared_concurrency: None,
-            key: None,
-        });
+    /// Registers a handler that computes or blocks with settings of its own, as [`handle_with`](Self::handle_with) does.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use leveret::{Context, JobResult, RetryPolicy, Worker};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)] struct Sum { to: u64 }
+    /// # impl leveret::Job for Sum { const NAME: &'static str = "sum"; const QUEUE: &'static str = "sums"; }
+    /// # fn sum(_: Sum, _: Context<()>) -> JobResult { Ok(()) }
+    /// let worker = Worker::new(()).handle_blocking_with(sum, |h| {
+    ///     h.queue("large-sums").timeout(Duration::from_secs(600)).retry(RetryPolicy::none())
+    /// });
+    /// # let _ = worker;
+    /// ```
+    #[must_use]
+    pub fn handle_blocking_with<J, F, T, E>(
+        self,
+        handler: F,
+        set: impl FnOnce(HandlerOptions<J, S>) -> HandlerOptions<J, S>,
+    ) -> Self
+    where
+        J: Job,
+        F: Fn(J, Context<S>) -> Result<T, E> + Send + Sync + 'static,
+        T: Serialize,
+        E: Into<JobError>,
+    {
+        self.register(erase_blocking(handler), set)
+    }
+
+    fn register<J: Job>(
+        mut self,
+        handler: Erased<S>,
+        set: impl FnOnce(HandlerOptions<J, S>) -> HandlerOptions<J, S>,
+    ) -> Self {
+        self.handlers.push(set(HandlerOptions::new(handler)).into_spec());
         self
     }
 
@@ -187,6 +198,47 @@ impl<S: Send + Sync + 'static> Worker<S> {
     #[must_use]
     pub fn middleware(mut self, middleware: impl Middleware<S>) -> Self {
         self.chain.push(middleware);
+        self
+    }
+
+    /// Sets the rules of a circuit that handlers name ([`HandlerOptions::circuit`]).
+    #[must_use]
+    pub fn circuit_breaker(mut self, breaker: CircuitBreaker) -> Self {
+        self.breakers.push(breaker);
+        self
+    }
+
+    /// Sets the store of the limits that workers share, such as leveret-store's `Store`.
+    #[must_use]
+    pub fn limit_store(mut self, store: impl LimitStore) -> Self {
+        self.limit_store = Some(Arc::new(store));
+        self
+    }
+
+    /// Sets the store of unique keys for what this worker publishes: its schedules, and handlers with
+    /// [`Context::publisher`](crate::Context::publisher). A worker whose schedule publishes a
+    /// [unique](crate::Publish::unique) job does not start without one.
+    ///
+    /// ```
+    /// use std::{sync::Arc, time::Duration};
+    /// use leveret::{Context, IfTaken, JobResult, Worker, unique::InMemory};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)] struct Import {}
+    /// # impl leveret::Job for Import { const NAME: &'static str = "import"; const QUEUE: &'static str = "imports"; }
+    /// # #[derive(Serialize, Deserialize)] struct Index {}
+    /// # impl leveret::Job for Index { const NAME: &'static str = "index"; const QUEUE: &'static str = "index"; }
+    /// async fn import(_: Import, ctx: Context<()>) -> JobResult {
+    ///     let hour = Duration::from_secs(3600);
+    ///     ctx.publisher().publish(&Index {}).unique("all", hour).if_taken(IfTaken::Existing).await?;
+    ///     Ok(())
+    /// }
+    ///
+    /// let worker = Worker::new(()).unique_in(Arc::new(InMemory::default())).handle(import);
+    /// # let _ = worker;
+    /// ```
+    #[must_use]
+    pub fn unique_in(mut self, keys: Arc<dyn UniqueKeys>) -> Self {
+        self.unique_keys = Some(keys);
         self
     }
 
@@ -245,29 +297,28 @@ impl<S: Send + Sync + 'static> Worker<S> {
 
     /// Checks the set-up and puts together what each queue's consumers need.
     pub(crate) fn bind(self, broker: &Broker, stop: &Stop) -> Result<Vec<BoundQueue<S>>, Error> {
-        if let Some(setting) = self.misplaced {
-            let reason = "applies to the handler before it: call it after handle or handle_blocking".to_owned();
-            return Err(Error::Setting { setting, reason });
-        }
         let publisher = self.publisher(broker);
         let config = broker.config();
         config.check_drain()?;
         let mut queues = self.queues;
-        for registered in &self.registered {
-            if !queues.iter().any(|queue| queue.name() == registered.queue) {
-                queues.push(Queue::new(registered.queue.as_str()));
+        for handler in &self.handlers {
+            if !queues.iter().any(|queue| queue.name() == handler.queue) {
+                queues.push(Queue::new(handler.queue.as_str()));
             }
         }
         if queues.is_empty() {
             return Err(Error::NoHandler { queue: "(none)".to_owned() });
         }
         let chain = Arc::new(self.chain);
-        let named = self.registered.iter().flat_map(|registered| registered.needs.iter().copied());
-        let dependencies = Arc::new(Breakers::new(self.dependencies, named, broker.metrics()));
-        let outside = LimitDeps { dependencies: Arc::clone(&dependencies), permits: self.permits };
+        let named = self.handlers.iter().flat_map(|handler| handler.circuits.iter().copied());
+        for breaker in &self.breakers {
+            breaker.check()?;
+        }
+        let breakers = Arc::new(Breakers::new(self.breakers, named, broker.metrics()));
+        let limits = LimitDeps { breakers: Arc::clone(&breakers), store: self.limit_store };
         let mut bound = Vec::new();
         let mut names = HashSet::new();
-        let mut registered = self.registered;
+        let mut handlers = self.handlers;
         for queue in queues {
             queue.check()?;
             if queue.declaration().is_existing() {
@@ -285,9 +336,9 @@ impl<S: Send + Sync + 'static> Worker<S> {
                 }
                 names.insert(name);
             }
-            let mine = registered.extract_if(.., |registered| registered.queue == queue.name()).collect();
+            let mine = handlers.extract_if(.., |handler| handler.queue == queue.name()).collect();
             let (state, chain) = (Arc::clone(&self.state), Arc::clone(&chain));
-            let (routes, by_name) = routes(broker, &queue, mine, &outside)?;
+            let (routes, by_name) = routes(broker, &queue, mine, &limits)?;
             let runtime = Arc::new(QueueRuntime {
                 unknown: broker.metrics().job(queue.name(), UNKNOWN),
                 broker: broker.clone(),
@@ -297,7 +348,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
                 takes_any_type: queue.takes_any_type(),
                 state,
                 chain,
-                dependencies: Arc::clone(&dependencies),
+                dependencies: Arc::clone(&breakers),
                 routes,
                 by_name,
             });
@@ -338,7 +389,7 @@ fn flatten(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Result<(
 
 impl<S> fmt::Debug for Worker<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let jobs: Vec<_> = self.registered.iter().map(|registered| registered.job).collect();
+        let jobs: Vec<_> = self.handlers.iter().map(|handler| handler.job).collect();
         f.debug_struct("Worker").field("queues", &self.queues).field("jobs", &jobs).finish_non_exhaustive()
     }
 }

@@ -51,7 +51,7 @@ pub(crate) struct LaneShare {
 
 impl FairShare {
     pub(crate) fn new(permits: u16, weights: &[u16]) -> Arc<Self> {
-        let part = |weight: &u16| Part { stride: STRIDE / u64::from((*weight).max(1)), mark: 0, demand: Demand::Idle };
+        let part = |weight: &u16| Part { stride: STRIDE / u64::from(*weight), mark: 0, demand: Demand::Idle };
         let lanes = weights.iter().map(part).collect();
         Arc::new(Self {
             permits: Arc::new(Semaphore::new(permits.into())),

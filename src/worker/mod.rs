@@ -4,6 +4,7 @@ pub(crate) mod background;
 pub(crate) mod builder;
 pub(crate) mod consumer;
 pub(crate) mod fair_share;
+pub(crate) mod options;
 pub(crate) mod queue;
 pub(crate) mod redelivery;
 pub(crate) mod runtime;

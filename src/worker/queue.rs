@@ -5,8 +5,12 @@ use std::time::Duration;
 use crate::{
     attempt::retry::RetryPolicy,
     error::Error,
+    job::Job,
     topology::{QueueDeclaration, lane::Lane},
 };
+
+/// The weights of lanes that only the job's type asks for: high, normal, low.
+const USUAL_WEIGHTS: [u16; 3] = [6, 3, 1];
 
 /// RabbitMQ's bound on the prefetch of a quorum queue's consumer (its documentation, "Quorum Queues").
 const LARGEST_PREFETCH: u16 = 2_000;
@@ -57,6 +61,22 @@ impl Queue {
         }
     }
 
+    /// The queue of a job type: [`Job::QUEUE`], and with [`Job::LANES`] its [lanes](Self::lanes) in the proportion 6 : 3 : 1.
+    ///
+    /// ```
+    /// use leveret::Queue;
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)] struct SendEmail;
+    /// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+    /// let queue = Queue::of::<SendEmail>().concurrency(8);
+    /// assert_eq!(queue.declaration().name(), "email");
+    /// ```
+    #[must_use]
+    pub fn of<J: Job>() -> Self {
+        let queue = Self::new(J::QUEUE);
+        if J::LANES { queue.lanes(USUAL_WEIGHTS) } else { queue }
+    }
+
     /// A queue that exists already and keeps its own arguments.
     ///
     /// What is lost without ours: a classic queue is one copy on one node; without our dead-letter arguments, what the
@@ -68,14 +88,14 @@ impl Queue {
         Self { declaration: QueueDeclaration::existing(name), ..Self::new("") }
     }
 
-    /// Sets how many attempts run at once in this worker; 1 to 2000. The suspect lane runs one more besides.
+    /// Sets how many attempts run at once in this worker: 1 to 2000. The suspect lane runs one more besides.
     #[must_use]
     pub fn concurrency(mut self, attempts: u16) -> Self {
-        self.concurrency = attempts.clamp(1, LARGEST_PREFETCH);
+        self.concurrency = attempts;
         self
     }
 
-    /// Sets how many deliveries are in hand at once, running or waiting; from the concurrency to 2000.
+    /// Sets how many deliveries are unacknowledged at once, running or waiting: from the concurrency to 2000.
     ///
     /// The default keeps as many waiting as may run, so that the next job is here when one ends. What waits here cannot
     /// run elsewhere: it gets the first place that is free, but where there is one place only, one slow job would keep
@@ -83,10 +103,10 @@ impl Queue {
     /// broker after each job, some milliseconds: set more where jobs are shorter than that. Where they are long, set the
     /// concurrency itself.
     ///
-    /// With less than the concurrency, which could then never be reached, the worker does not start.
+    /// The worker does not start with less than the concurrency, which it could then never reach.
     #[must_use]
     pub fn prefetch(mut self, deliveries: u16) -> Self {
-        self.prefetch = Some(deliveries.clamp(1, LARGEST_PREFETCH));
+        self.prefetch = Some(deliveries);
         self
     }
 
@@ -122,7 +142,7 @@ impl Queue {
 
     /// Gives every message of the queue to its only handler, whatever name the message has in `leveret-job` or `type`:
     /// for queues of other frameworks, which use `type` for purposes of their own. With several handlers the worker does
-    /// not start. See also [`Worker::alias`](crate::Worker::alias).
+    /// not start. See also [`HandlerOptions::alias`](crate::HandlerOptions::alias).
     ///
     /// ```
     /// # use leveret::Queue;
@@ -153,7 +173,7 @@ impl Queue {
     /// version of RabbitMQ.
     ///
     /// The lanes share the concurrency: where several have jobs, they start in proportion to these weights (high, normal,
-    /// low), and none is ever starved. Each has a prefetch of its own. Retries and delays come back to their own lane; the
+    /// low), at least 1 each, and none is ever starved. Each has a prefetch of its own. Retries and delays come back to their own lane; the
     /// suspect lane and the dead letters (`email.dead`) are shared.
     ///
     /// Publishers put a job into its lane if its type says [`Job::LANES`](crate::Job::LANES), or the publish says
@@ -202,7 +222,7 @@ impl Queue {
     pub(crate) fn prefetch_count(&self) -> u16 {
         self.prefetch.unwrap_or(match self.concurrency {
             1 => 1,
-            several => (several * 2).min(LARGEST_PREFETCH),
+            several => several.saturating_mul(2).min(LARGEST_PREFETCH),
         })
     }
 
@@ -224,14 +244,19 @@ impl Queue {
 
     pub(crate) fn check(&self) -> Result<(), Error> {
         self.declaration.check()?;
+        let of = format!("queue {:?}", self.name());
         let (prefetch, concurrency) = (self.prefetch_count(), self.concurrency);
-        if prefetch < concurrency {
-            let name = self.name();
-            let reason =
-                format!("queue {name:?}: with {prefetch} in hand its concurrency of {concurrency} is never reached");
-            return Err(Error::Setting { setting: "Queue::prefetch", reason });
+        if !(1..=LARGEST_PREFETCH).contains(&concurrency) {
+            return Err(Error::bounds("Queue::concurrency", &of, concurrency, "1 to 2000"));
         }
-        Ok(())
+        if !(concurrency..=LARGEST_PREFETCH).contains(&prefetch) {
+            let bounds = format!("{concurrency} (its concurrency) to 2000");
+            return Err(Error::bounds("Queue::prefetch", &of, prefetch, &bounds));
+        }
+        if let Some(weights) = self.weights.filter(|weights| weights.contains(&0)) {
+            return Err(Error::bounds("Queue::lanes", &of, weights, "weights of at least 1"));
+        }
+        self.retry.check(&of)
     }
 }
 
@@ -242,15 +267,69 @@ mod tests {
     #[test]
     fn as_many_wait_as_run_but_none_behind_a_single_one() {
         let in_hand = |concurrency| Queue::new("q").concurrency(concurrency).prefetch_count();
-        assert_eq!([0, 1, 2, 16, 1_500, u16::MAX].map(in_hand), [1, 1, 4, 32, 2_000, 2_000]);
+        assert_eq!([1, 2, 16, 1_500, 2_000].map(in_hand), [1, 4, 32, 2_000, 2_000]);
+    }
+
+    #[test]
+    fn the_queue_of_a_job_has_its_name_and_has_lanes_if_the_job_has() {
+        use serde::{Deserialize, Serialize};
+
+        #[derive(Serialize, Deserialize)]
+        struct Of<const LANES: bool>;
+
+        impl<const LANES: bool> Job for Of<LANES> {
+            const NAME: &'static str = "of";
+            const QUEUE: &'static str = "queue-of";
+            const LANES: bool = LANES;
+        }
+
+        let (plain, lanes) = (Queue::of::<Of<false>>(), Queue::of::<Of<true>>());
+        assert_eq!((plain.name(), plain.weights()), ("queue-of", None));
+        assert_eq!((lanes.name(), lanes.weights()), ("queue-of", Some(USUAL_WEIGHTS)));
+        assert!(lanes.declaration().has_lanes() && !plain.declaration().has_lanes());
     }
 
     #[test]
     fn a_prefetch_that_the_concurrency_cannot_be_reached_with_is_refused_with_both() {
         let error = Queue::new("q").prefetch(4).check().unwrap_err().to_string();
-        assert!(error.contains("Queue::prefetch") && error.contains(" 4 ") && error.contains(" 16 "), "{error}");
-        for right in [Queue::new("q").prefetch(4).concurrency(4), Queue::new("q").concurrency(u16::MAX)] {
+        assert!(error.contains("Queue::prefetch") && error.contains(" 4,") && error.contains(" 16 "), "{error}");
+        for right in [Queue::new("q").prefetch(4).concurrency(4), Queue::new("q").concurrency(2_000)] {
             right.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_value_out_of_its_bounds_is_refused_with_the_setting_the_value_and_the_bound() {
+        let queue = || Queue::new("q");
+        let wrong = [
+            (queue().concurrency(0), r#"Queue::concurrency: queue "q" has 0, which is out of range: set 1 to 2000"#),
+            (
+                queue().concurrency(2_001),
+                r#"Queue::concurrency: queue "q" has 2001, which is out of range: set 1 to 2000"#,
+            ),
+            (
+                queue().prefetch(0),
+                r#"Queue::prefetch: queue "q" has 0, which is out of range: set 16 (its concurrency) to 2000"#,
+            ),
+            (
+                queue().prefetch(u16::MAX),
+                r#"Queue::prefetch: queue "q" has 65535, which is out of range: set 16 (its concurrency) to 2000"#,
+            ),
+            (
+                queue().lanes([6, 0, 1]),
+                r#"Queue::lanes: queue "q" has [6, 0, 1], which is out of range: set weights of at least 1"#,
+            ),
+            (
+                queue().retry(RetryPolicy::exponential().max_attempts(0)),
+                r#"RetryPolicy::max_attempts: queue "q" has 0, which is out of range: set at least 1"#,
+            ),
+            (
+                queue().retry(RetryPolicy::fixed(Duration::ZERO).cap(Duration::from_secs(1))),
+                r#"RetryPolicy::cap: queue "q" has a retry policy that is not exponential, so it has no such setting"#,
+            ),
+        ];
+        for (queue, expected) in wrong {
+            assert_eq!(queue.check().unwrap_err().to_string(), expected);
         }
     }
 }

@@ -11,8 +11,8 @@ use crate::{
     error::Error,
     job::is_valid_name,
     worker::{
-        builder::{HandlerSpec, LimitDeps},
         queue::Queue,
+        spec::{HandlerSpec, LimitDeps},
     },
 };
 
@@ -26,19 +26,19 @@ pub(crate) struct BoundQueue<S> {
 pub(super) fn routes<S>(
     broker: &Broker,
     queue: &Queue,
-    registered: Vec<HandlerSpec<S>>,
-    outside: &LimitDeps,
+    handlers: Vec<HandlerSpec<S>>,
+    limits: &LimitDeps,
 ) -> Result<(Vec<Route<S>>, ByName), Error> {
     let (mut routes, mut by_name) = (Vec::new(), ByName::default());
-    let is_alone = registered.len() == 1;
-    if queue.takes_any_type() && registered.len() > 1 {
+    let is_alone = handlers.len() == 1;
+    if queue.takes_any_type() && handlers.len() > 1 {
         let reason =
-            format!("queue {:?} has {} handlers, and any_type needs a single one", queue.name(), registered.len());
+            format!("queue {:?} has {} handlers, and any_type needs a single one", queue.name(), handlers.len());
         return Err(Error::Setting { setting: "Queue::any_type", reason });
     }
-    for mut registered in registered {
-        let limiter = registered.limiter(broker, queue, outside, is_alone)?;
-        let HandlerSpec { job, aliases, schema, handler, retry, timeout, .. } = registered;
+    for mut spec in handlers {
+        let limiter = spec.limiter(broker, queue, limits, is_alone)?;
+        let HandlerSpec { job, aliases, schema, handler, retry, timeout, .. } = spec;
         let timeout = timeout.unwrap_or_else(|| queue.attempt_timeout());
         broker.config().check_timeout(&format!("the timeout of {job}"), timeout)?;
         if !is_valid_name(job) {
@@ -53,7 +53,7 @@ pub(super) fn routes<S>(
         let metrics = Arc::new(broker.metrics().job(queue.name(), job));
         let inline_budget = nanos(broker.config().inline_budget);
         let first_poll = AtomicU32::new(UNKNOWN_FIRST_POLL_NANOS);
-        let dependencies = Arc::clone(&outside.dependencies);
+        let dependencies = Arc::clone(&limits.breakers);
         routes.push(Route {
             job,
             schema,
@@ -112,15 +112,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_is_found_under_its_aliases_and_no_other_foreign_name() {
-        let worker = || Worker::new(()).handle(nap).alias(FOREIGN).alias("NAP").handle(other);
+        let worker = || Worker::new(()).handle_with(nap, |h| h.alias(FOREIGN).alias("NAP")).handle(other);
         for name in ["nap", FOREIGN, "NAP", "other"] {
             assert_eq!(run(worker(), name).await.unwrap(), Outcome::Done, "{name}");
         }
         assert!(matches!(run(worker(), "Nap").await, Err(Error::NoHandler { .. })));
-        let twice = Worker::new(()).handle(nap).alias("other").handle(other);
+        let twice = Worker::new(()).handle_with(nap, |h| h.alias("other")).handle(other);
         assert!(matches!(run(twice, "nap").await, Err(Error::DuplicateHandler { job: "other", .. })));
-        let empty = run(Worker::new(()).handle(nap).alias(""), "nap").await.unwrap_err().to_string();
-        assert!(empty.contains("Worker::alias") && empty.contains("1 to 255"), "{empty}");
+        let empty = run(Worker::new(()).handle_with(nap, |h| h.alias("")), "nap").await.unwrap_err().to_string();
+        assert!(empty.contains("HandlerOptions::alias") && empty.contains("1 to 255"), "{empty}");
     }
 
     #[tokio::test]

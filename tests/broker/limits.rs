@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use leveret::{CircuitBreaker, CircuitState, Context, JobResult, Queue, Rate, RetryPolicy, Worker};
 use leveret_harness::{Proxy, eventually};
-use leveret_tests::jobs::{Act, Log, Run, Script, run_script, script, start, worker};
+use leveret_tests::jobs::{Act, Log, Run, Script, Scripts, run_script, script, start, worker_with};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -55,8 +55,8 @@ impl Place {
 }
 
 /// A worker of scripts and of others.
-fn both(place: &Place, log: &Log, set: impl FnOnce(Worker<Log>) -> Worker<Log>) -> Worker<Log> {
-    set(worker(&place.queue, |queue| queue, log)).handle(run_other).on(&place.queue)
+fn both(place: &Place, log: &Log, set: impl FnOnce(Scripts) -> Scripts) -> Worker<Log> {
+    worker_with(&place.queue, |queue| queue, log, set).handle_with(run_other, |h| h.queue(&place.queue))
 }
 
 fn named<'a>(runs: &'a [Run], prefix: &'a str) -> impl Iterator<Item = &'a Run> {
@@ -69,8 +69,7 @@ fn done(runs: &[Run], prefix: &str) -> usize {
 
 async fn jobs_over_the_rate_each_come_back_once_at_their_own_slot_and_no_attempt_is_charged(place: Place) {
     let log = Log::default();
-    let running =
-        start(both(&place, &log, |worker| worker.rate(Rate::new(1, Duration::from_millis(500)))), &place.broker);
+    let running = start(both(&place, &log, |h| h.rate(Rate::new(1, Duration::from_millis(500)))), &place.broker);
     place.until_declared().await;
     log.until("the probe is done", |runs| done(runs, "probe") == 1).await;
     for n in 0..8 {
@@ -100,7 +99,7 @@ async fn jobs_over_the_rate_each_come_back_once_at_their_own_slot_and_no_attempt
 async fn workers_that_follow_each_other_together_start_no_more_jobs_than_the_rate(place: Place) {
     const JOBS: usize = 60;
     let log = Log::default();
-    let limited = || both(&place, &log, |worker| worker.rate(Rate::per_second(10)));
+    let limited = || both(&place, &log, |h| h.rate(Rate::per_second(10)));
     let mut running = start(limited(), &place.broker);
     place.until_declared().await;
     log.until("the probe is done", |runs| done(runs, "probe") == 1).await;
@@ -124,7 +123,7 @@ async fn workers_that_follow_each_other_together_start_no_more_jobs_than_the_rat
 async fn a_job_without_a_limit_flows_past_those_that_wait(place: Place) {
     let log = Log::default();
     let slow = Rate::new(1, Duration::from_secs(3_600));
-    let running = start(both(&place, &log, |worker| worker.rate(slow)), &place.broker);
+    let running = start(both(&place, &log, |h| h.rate(slow)), &place.broker);
     place.until_declared().await;
     log.until("the probe is done", |runs| done(runs, "probe") == 1).await;
     for n in 0..40 {
@@ -139,7 +138,7 @@ async fn a_job_without_a_limit_flows_past_those_that_wait(place: Place) {
 async fn no_more_of_a_key_run_at_once_than_allowed_and_all_run_in_the_end(place: Place) {
     let log = Log::default();
     let customer = |job: &Script| job.label.chars().next();
-    let running = start(both(&place, &log, |worker| worker.concurrency_per(customer, 2)), &place.broker);
+    let running = start(both(&place, &log, |h| h.concurrency_per(customer, 2)), &place.broker);
     place.until_declared().await;
     for n in 0..10 {
         place.publish(&script(&format!("a-{n}"), [Act::WorkMs(300)])).await;
@@ -167,7 +166,9 @@ async fn a_job_whose_key_panics_is_retried_and_given_up_as_a_panic(place: Place)
     let log = Log::default();
     let customer = |job: &Script| if job.label == "x" { panic!("whose is it?") } else { job.label.clone() };
     let queue = Queue::new(&place.queue).retry(RetryPolicy::fixed(Duration::from_millis(100)).max_attempts(2));
-    let worker = Worker::new(log.clone()).queue(queue).handle(run_script).on(&place.queue).concurrency_per(customer, 2);
+    let worker = Worker::new(log.clone())
+        .queue(queue)
+        .handle_with(run_script, |h| h.queue(&place.queue).concurrency_per(customer, 2));
     let running = start(worker, &place.broker);
     place.until_declared().await;
     place.publish(&script("x", [Act::Succeed])).await;
@@ -181,10 +182,8 @@ async fn a_job_whose_key_panics_is_retried_and_given_up_as_a_panic(place: Place)
     running.stop().await.unwrap();
 }
 
-fn quick(worker: Worker<Log>) -> Worker<Log> {
-    worker
-        .circuit("smtp")
-        .circuit_breaker(CircuitBreaker::new("smtp").failures(3).open_for(Duration::from_millis(1_500)))
+fn quick() -> CircuitBreaker {
+    CircuitBreaker::new("smtp").failures(3).open_for(Duration::from_millis(1_500))
 }
 
 /// Fails until the test opens the gate.
@@ -197,7 +196,8 @@ async fn while_a_dependency_is_down_jobs_wait_in_their_queue_and_one_probe_at_a_
     const BACKLOG: usize = 300;
     let log = Log::default();
     let queue = Queue::new(&place.queue).concurrency(4).retry(RetryPolicy::fixed(Duration::from_millis(200)));
-    let running = start(quick(Worker::new(log.clone()).queue(queue).handle(mail).on(&place.queue)), &place.broker);
+    let worker = Worker::new(log.clone()).circuit_breaker(quick()).queue(queue);
+    let running = start(worker.handle_with(mail, |h| h.queue(&place.queue).circuit("smtp")), &place.broker);
     place.until_declared().await;
     for n in 0..BACKLOG {
         place.publish(&script(&format!("job-{n}"), [])).await;
@@ -219,7 +219,7 @@ async fn while_a_dependency_is_down_jobs_wait_in_their_queue_and_one_probe_at_a_
 
 async fn jobs_without_the_need_flow_on_while_a_dependency_is_down(place: Place) {
     let log = Log::default();
-    let running = start(both(&place, &log, quick), &place.broker);
+    let running = start(both(&place, &log, |h| h.circuit("smtp")).circuit_breaker(quick()), &place.broker);
     place.until_declared().await;
     for n in 0..3 {
         place.publish(&script(&format!("down-{n}"), [Act::Fail("connection refused".into())])).await;
@@ -245,7 +245,9 @@ async fn a_handler_may_ask_for_the_state_and_answer_otherwise(place: Place) {
         run_script(script(&label, [Act::Succeed]), ctx).await
     }
     let log = Log::default();
-    let worker = quick(worker(&place.queue, |queue| queue, &log)).handle(fallback).on(&place.queue);
+    let worker = worker_with(&place.queue, |queue| queue, &log, |h| h.circuit("smtp"))
+        .circuit_breaker(quick())
+        .handle_with(fallback, |h| h.queue(&place.queue));
     let running = start(worker, &place.broker);
     place.until_declared().await;
     place.publish_other("as-usual").await;
@@ -276,9 +278,12 @@ async fn jobs_that_are_on_their_way_while_the_broker_does_not_hear_of_the_pause_
     let log = Log::default();
     let queue =
         Queue::new(&place.queue).prefetch(10).concurrency(5).retry(RetryPolicy::fixed(Duration::from_millis(200)));
-    let worker = Worker::new(log.clone()).queue(queue).handle(stuck_at_first).on(&place.queue);
     let down = CircuitBreaker::new("smtp").failures(1).open_for(Duration::from_millis(200));
-    let running = start(worker.circuit("smtp").circuit_breaker(down), &support::broker(proxy.url()));
+    let worker = Worker::new(log.clone())
+        .circuit_breaker(down)
+        .queue(queue)
+        .handle_with(stuck_at_first, |h| h.queue(&place.queue).circuit("smtp"));
+    let running = start(worker, &support::broker(proxy.url()));
     place.declared().await;
     place.publish(&script("first", [])).await;
     log.until("the first runs", |runs| runs.iter().any(|run| run.label == "first")).await;

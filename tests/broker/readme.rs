@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use leveret::{Broker, Config};
 use leveret_harness::eventually;
-use leveret_tests::jobs::{Act, Log, publish, script, start, worker};
+use leveret_tests::jobs::{Act, Log, publish, script, start, worker_with};
 
 use crate::{metrics::get, support::LONG};
 
@@ -62,7 +62,8 @@ fn every_setting_is_in_the_table_with_its_flag_and_default() {
 async fn every_metric_is_in_the_table_and_no_other() {
     let broker = Broker::memory_with(Config { http_addr: ([127, 0, 0, 1], 0).into(), ..Config::default() });
     let (health, log) = (broker.serve_health().unwrap(), Log::default());
-    let scheduled = worker("q", |queue| queue, &log).circuit("smtp").cron("@yearly", "UTC", &script("yearly", []));
+    let scheduled =
+        worker_with("q", |queue| queue, &log, |h| h.circuit("smtp")).cron("@yearly", "UTC", &script("yearly", []));
     let running = start(scheduled, &broker);
     let job = script("one", [Act::Succeed]);
     eventually("it is published", LONG, async || publish(&broker, "q", &job).await.is_ok()).await;

@@ -65,8 +65,7 @@ async fn an_existing_queue_can_be_adopted_as_it_is() {
     let log = Log::default();
     let adopting = Worker::new(log.clone())
         .queue(Queue::existing(place.queue.as_str()).retry(leveret::RetryPolicy::fixed(Duration::from_millis(100))))
-        .handle(run_script)
-        .on(place.queue.as_str());
+        .handle_with(run_script, |h| h.queue(&place.queue));
     let running = start(adopting, &place.broker);
     place.declared().await;
     place.publish(&script("flaky", [Act::Fail("down".into()), Act::Succeed])).await;
@@ -109,7 +108,7 @@ async fn settings_that_contradict_each_other_stop_the_start_with_both_numbers() 
 async fn two_handlers_of_one_job_stop_the_start() {
     let place = Place::shared("double").await;
     let log = Log::default();
-    let double = worker(&place.queue, plain, &log).handle(run_script).on(place.queue.as_str());
+    let double = worker(&place.queue, plain, &log).handle_with(run_script, |h| h.queue(&place.queue));
     let error = start(double, &place.broker).ended().await.unwrap_err();
     assert!(matches!(error, Error::DuplicateHandler { job: "test.script", .. }), "{error}");
 }

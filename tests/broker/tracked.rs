@@ -9,7 +9,7 @@ use std::{
 };
 
 use leveret::{
-    Broker, Config, Context, Job, JobError, Queue, RetryPolicy, TopologyMode, Worker,
+    Broker, Config, Context, Job, JobError, JobResult, Queue, RetryPolicy, TopologyMode, Worker,
     catalogue::Catalogue,
     reader::{QueueReader, Source, declare_status_queue},
     status_update::{StatusUpdate, Step},
@@ -67,6 +67,7 @@ macro_rules! on_both_brokers {
 
 mod cancelled;
 mod lives;
+mod results;
 mod rights;
 
 on_both_brokers!(
@@ -114,7 +115,7 @@ struct Seen {
     may_end: AtomicBool,
 }
 
-async fn act(job: Task, ctx: Context<Arc<Seen>>) -> Result<Value, JobError> {
+async fn act(job: Task, ctx: Context<Arc<Seen>>) -> JobResult<Value> {
     ctx.state().runs.fetch_add(1, Ordering::SeqCst);
     match job.act {
         Act::Succeed => Ok(json!({"pages": 3})),

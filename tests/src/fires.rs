@@ -74,7 +74,7 @@ async fn note(job: Fire, ctx: Context<Fires>) -> JobResult {
 
 /// A worker that takes what schedules publish to this queue.
 pub fn noting(queue: &str, fires: &Fires) -> Worker<Fires> {
-    Worker::new(fires.clone()).handle(note).on(queue)
+    Worker::new(fires.clone()).handle_with(note, |h| h.queue(queue))
 }
 
 /// A schedule that publishes to this queue.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use leveret::{Broker, Context, Job, JobError, JobResult, Publish, Queue, Worker};
+use leveret::{Broker, Context, HandlerOptions, Job, JobError, JobResult, Publish, Queue, Worker};
 use serde::{Deserialize, Serialize};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -153,7 +153,20 @@ pub fn publish(broker: &Broker, queue: &str, job: &Script) -> Publish {
 
 /// A worker of scripts on the queue of that name.
 pub fn worker(name: &str, set: impl FnOnce(Queue) -> Queue, log: &Log) -> Worker<Log> {
-    Worker::new(log.clone()).queue(set(Queue::new(name))).handle(run_script).on(name)
+    worker_with(name, set, log, |h| h)
+}
+
+/// The settings of the handler of scripts.
+pub type Scripts = HandlerOptions<Script, Log>;
+
+/// A worker of scripts on the queue of that name, with settings of their handler.
+pub fn worker_with(
+    name: &str,
+    set: impl FnOnce(Queue) -> Queue,
+    log: &Log,
+    options: impl FnOnce(Scripts) -> Scripts,
+) -> Worker<Log> {
+    Worker::new(log.clone()).queue(set(Queue::new(name))).handle_with(run_script, |h| options(h.queue(name)))
 }
 
 /// A running worker.

@@ -97,7 +97,11 @@ impl Work {
             .prefetch(self.prefetch)
             .timeout(Duration::from_millis(self.timeout_ms))
             .retry(retry);
-        Worker::new(ledger).queue(queue).handle(run).on(self.common.queue).run(&broker, shutdown_signal()).await?;
+        Worker::new(ledger)
+            .queue(queue)
+            .handle_with(run, |h| h.queue(self.common.queue))
+            .run(&broker, shutdown_signal())
+            .await?;
         broker.close().await;
         Ok(())
     }

@@ -103,8 +103,10 @@ async fn main() -> anyhow::Result<()> {
         tokio::spawn(publish(broker.clone(), arguments.queue.clone(), id));
     }
     tokio::spawn(replay(broker.clone(), arguments.queue.clone(), Arc::clone(&replayed)));
-    let worker =
-        Worker::new(replayed).queue(queue).handle(first).on(&arguments.queue).handle(second).on(&arguments.queue);
+    let worker = Worker::new(replayed)
+        .queue(queue)
+        .handle_with(first, |h| h.queue(&arguments.queue))
+        .handle_with(second, |h| h.queue(&arguments.queue));
     worker.run(&broker, shutdown_signal()).await?;
     broker.close().await;
     Ok(())

@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use leveret::{
-    Broker, Context, JobResult, Queue, Rate, Worker,
+    Broker, Context, HandlerOptions, JobResult, Queue, Rate, Worker,
     testing::{idle, start},
 };
 use leveret_store::Store;
@@ -34,16 +34,22 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let far = Rate::per_second(10_000_000);
     for round in 1..=3 {
         println!("round {round}");
-        measure("no limit", |worker| worker).await?;
-        measure("rate", |worker| worker.rate(far.burst(1_000))).await?;
-        measure("places by key", |worker| worker.concurrency_per(|job: &Nothing| job.0 % 100, 1_000)).await?;
-        measure("shared rate", |worker| worker.limit_store(store.clone()).shared_rate("far", far)).await?;
-        measure("shared places", |worker| worker.limit_store(store.clone()).shared_concurrency("far", 10_000)).await?;
+        measure("no limit", None, |h| h).await?;
+        measure("rate", None, |h| h.rate(far.burst(1_000))).await?;
+        measure("places by key", None, |h| h.concurrency_per(|job| job.0 % 100, 1_000)).await?;
+        measure("shared rate", Some(&store), |h| h.shared_rate("far", far)).await?;
+        measure("shared places", Some(&store), |h| h.shared_concurrency("far", 10_000)).await?;
     }
     Ok(())
 }
 
-async fn measure(what: &str, set: impl FnOnce(Worker<()>) -> Worker<()>) -> Result<(), Box<dyn std::error::Error>> {
+type Options = HandlerOptions<Nothing, ()>;
+
+async fn measure(
+    what: &str,
+    store: Option<&Store>,
+    set: impl FnOnce(Options) -> Options,
+) -> Result<(), Box<dyn std::error::Error>> {
     let broker = Broker::memory();
     let worker = || Worker::new(()).queue(Queue::new("nothing").concurrency(100));
     // It declares the queue.
@@ -53,7 +59,11 @@ async fn measure(what: &str, set: impl FnOnce(Worker<()>) -> Worker<()>) -> Resu
         published?;
     }
     let started = Instant::now();
-    let running = start(set(worker().handle(nothing)), &broker).await?;
+    let mut limited = worker().handle_with(nothing, set);
+    if let Some(store) = store {
+        limited = limited.limit_store(store.clone());
+    }
+    let running = start(limited, &broker).await?;
     idle(&broker).await;
     let took = started.elapsed().max(Duration::from_millis(1));
     running.stop().await?;

@@ -26,7 +26,7 @@ use crate::open::{Store, WriteLock};
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("leveret.db").display().to_string();
 /// let store = leveret_store::Store::open(&path).await?;
-/// let worker = Worker::new(()).limit_store(store).handle(send_email).shared_rate("smtp", Rate::per_second(100));
+/// let worker = Worker::new(()).limit_store(store).handle_with(send_email, |h| h.shared_rate("smtp", Rate::per_second(100)));
 /// # let _ = worker;
 /// # Ok(()) }
 /// ```

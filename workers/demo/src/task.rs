@@ -53,7 +53,7 @@ struct TaskResult {
 /// Returns a worker that runs four tasks at the same time, by priority if the broker supports it.
 #[must_use]
 pub fn worker() -> Worker<()> {
-    Worker::new(()).queue(Queue::new(Task::QUEUE).concurrency(4).prefetch(4)).handle(work)
+    Worker::new(()).queue(Queue::of::<Task>().concurrency(4).prefetch(4)).handle(work)
 }
 
 async fn work(task: Task, ctx: Context<()>) -> JobResult<TaskResult> {

@@ -42,14 +42,12 @@ pub fn worker(mail: Mail) -> Worker<Mail> {
     // The time limit of the transport is shorter, so that its error names the step of the session.
     let timeout = mail.time_limit() + Duration::from_secs(10);
     let queue =
-        Queue::new("email").concurrency(16).retry(RetryPolicy::exponential().max_attempts(100)).timeout(timeout);
+        Queue::of::<SendEmail>().concurrency(16).retry(RetryPolicy::exponential().max_attempts(100)).timeout(timeout);
     // Only failures that affect every mail count, so one of them opens the circuit.
     let server = CircuitBreaker::new(jobs::SMTP).failures(1);
     Worker::new(mail)
         .queue(queue)
         .circuit_breaker(server)
-        .handle(jobs::send_email)
-        .circuit(jobs::SMTP)
-        .handle(jobs::confirm_order)
-        .circuit(jobs::SMTP)
+        .handle_with(jobs::send_email, |h| h.circuit(jobs::SMTP))
+        .handle_with(jobs::confirm_order, |h| h.circuit(jobs::SMTP))
 }

@@ -42,7 +42,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Returns the worker of the queue `orders`, which wakes the relay after each commit.
 #[must_use]
 pub fn worker(shop: Shop, relay: Waker) -> Worker<OrderState> {
-    let queue = Queue::new("orders").concurrency(8).timeout(TIMEOUT);
+    let queue = Queue::of::<PlaceOrder>().concurrency(8).timeout(TIMEOUT);
     Worker::new(OrderState { shop, relay }).queue(queue).handle(jobs::place_order)
 }
 

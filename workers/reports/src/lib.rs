@@ -81,6 +81,6 @@ const TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Returns the worker of the queue `reports`, which writes up to `concurrency` reports at the same time.
 #[must_use]
 pub fn worker(reports: Reports, concurrency: u16) -> Worker<Reports> {
-    let queue = Queue::new("reports").concurrency(concurrency).timeout(TIMEOUT);
+    let queue = Queue::of::<GenerateReport>().concurrency(concurrency).timeout(TIMEOUT);
     Worker::new(reports).queue(queue).handle_blocking(jobs::generate_report)
 }

@@ -48,7 +48,8 @@ pub(crate) async fn work(url: &str, topology: TopologyMode) -> (Running, Arc<Ato
 pub(crate) async fn work_on(queue: &str, url: &str, topology: TopologyMode) -> (Running, Arc<AtomicUsize>) {
     let broker = Broker::amqp(Config { amqp_url: vec![url.to_owned()], topology, ..Config::default() }).unwrap();
     let done = Arc::new(AtomicUsize::new(0));
-    let worker = Worker::new(Arc::clone(&done)).queue(Queue::new(queue).concurrency(8)).handle(take).on(queue);
+    let worker =
+        Worker::new(Arc::clone(&done)).queue(Queue::new(queue).concurrency(8)).handle_with(take, |h| h.queue(queue));
     (testing::start(worker, &broker).await.unwrap(), done)
 }
 

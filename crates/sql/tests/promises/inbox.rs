@@ -145,7 +145,7 @@ async fn of_copies_that_run_at_once_one_has_its_effect(database: Database) {
 async fn ids_are_noted_byte_for_byte_and_by_queue(database: Database) {
     let (pool, inbox) = ledger(&database).await;
     let broker = Broker::memory();
-    let worker = Worker::new(pool.clone()).handle(line).handle(line).on("elsewhere");
+    let worker = Worker::new(pool.clone()).handle(line).handle_with(line, |h| h.queue("elsewhere"));
     let running = testing::start(worker, &broker).await.unwrap();
     for id in ["a\0", "a\u{fffd}", "a", "A"] {
         for queue in ["ledger", "elsewhere"] {

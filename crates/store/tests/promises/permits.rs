@@ -135,9 +135,7 @@ async fn workers_that_share_limits_keep_them_together(database: Database) {
         let worker = Worker::new(Arc::clone(&runs))
             .limit_store(database.open().await)
             .queue(Queue::new("calls").concurrency(20))
-            .handle(call)
-            .shared_rate("api", Rate::per_second(20))
-            .shared_concurrency("api", 3);
+            .handle_with(call, |h| h.shared_rate("api", Rate::per_second(20)).shared_concurrency("api", 3));
         workers.push((start(worker, &broker).await.unwrap(), broker));
     }
     for (_, broker) in &workers {

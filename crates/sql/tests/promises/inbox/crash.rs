@@ -54,7 +54,7 @@ async fn worker_that_is_killed() {
     let pool = Pool::open(&orders.url).await;
     let concurrency = u16::try_from(HAND).unwrap();
     let queue = Queue::new(&orders.queue).concurrency(concurrency).prefetch(concurrency);
-    let worker = Worker::new((pool, orders.halts)).queue(queue).handle(line).on(&orders.queue);
+    let worker = Worker::new((pool, orders.halts)).queue(queue).handle_with(line, |h| h.queue(&orders.queue));
     worker.run(&orders.broker(), std::future::pending()).await.unwrap();
 }
 
