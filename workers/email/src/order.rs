@@ -3,6 +3,7 @@
 //! The sums are done again here: a customer must never read a total that its own lines contradict.
 
 use askama::Template;
+use leveret::Job;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +14,8 @@ use crate::{address, compose::Draft, error::MailError, money::Currency, text::on
 /// All amounts are whole numbers of the currency's smallest unit (cents; yen; fils), so `1250` is 12.50 EUR and
 /// 1,250 JPY. Negative amounts are discounts and refunds. Unknown fields are refused, so a misspelt one cannot be missing
 /// from the mail.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Job)]
+#[job(name = "email.order_confirmation", queue = "email", schema)]
 #[serde(deny_unknown_fields)]
 pub struct OrderConfirmation {
     /// The order's number, as the customer knows it.

@@ -4,6 +4,7 @@
 
 use std::num::NonZeroU16;
 
+use leveret::Job;
 use leveret_email::{SendEmail, address};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,8 @@ const MOST_LINES: usize = 100;
 /// assert_eq!(order.total_cents(), 1780);
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Job)]
+#[job(name = "order.place", queue = "orders", schema)]
 #[serde(deny_unknown_fields)]
 #[schemars(description = "Places an order: the stock is taken, and the customer gets a mail.")]
 pub struct PlaceOrder {

@@ -1,6 +1,6 @@
 //! `order.place`: one transaction, in which all happens or nothing.
 
-use leveret::{Context, Job, JobError, JobResult};
+use leveret::{Context, JobError, JobResult};
 use leveret_store::{Entry, Inbox, Outbox};
 
 use crate::{
@@ -13,15 +13,6 @@ const TAKE: &str = "UPDATE stock SET quantity = quantity - $1 WHERE sku = $2 AND
 const LEFT: &str = "SELECT quantity FROM stock WHERE sku = $1";
 const PLACE: &str =
     "INSERT INTO orders (job_id, customer, lines, total_cents) VALUES ($1, $2, $3, $4) RETURNING number";
-
-impl Job for PlaceOrder {
-    const NAME: &'static str = "order.place";
-    const QUEUE: &'static str = "orders";
-
-    fn schema() -> Option<serde_json::Value> {
-        Some(schemars::schema_for!(Self).to_value())
-    }
-}
 
 /// The order from its first statement to its last, the same on both databases: a return before the commit rolls back.
 macro_rules! place {

@@ -1,20 +1,11 @@
 //! `report.generate`: one request, one file.
 
-use leveret::{Context, Job, JobError, JobResult};
+use leveret::{Context, JobError, JobResult};
 
 use crate::{
     report::{Reports, Written},
     request::GenerateReport,
 };
-
-impl Job for GenerateReport {
-    const NAME: &'static str = "report.generate";
-    const QUEUE: &'static str = "reports";
-
-    fn schema() -> Option<serde_json::Value> {
-        Some(schemars::schema_for!(Self).to_value())
-    }
-}
 
 /// Writes the report and tells which, on the blocking pool because it computes.
 ///
