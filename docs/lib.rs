@@ -33,6 +33,7 @@ pages! {
     broker "broker.md"
     wire "wire.md"
     logs "logs.md"
+    outcomes "outcomes.md"
     leveret_acks_lost "runbooks/leveret-acks-lost.md"
     leveret_backlog_grows "runbooks/leveret-backlog-grows.md"
     leveret_broker_away "runbooks/leveret-broker-away.md"

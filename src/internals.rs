@@ -7,13 +7,7 @@ use bytes::Bytes;
 use lapin::{BasicProperties, types::ShortString};
 
 use crate::{
-    attempt::{
-        admission::{self as intake, Intake},
-        decide::Facts,
-        handler,
-        retry::RetryPolicy,
-        run::draws,
-    },
+    attempt::{admission, decide::Facts, handler, retry::RetryPolicy, run::draws},
     error::{JobError, JobResult, PublishError},
     job::Job,
     message::{self, republish::Republish},
@@ -58,13 +52,13 @@ impl Message {
 
 /// A delivery as a consumer has read it.
 #[derive(Debug)]
-pub struct Incoming(intake::Incoming);
+pub struct Incoming(admission::Incoming);
 
 impl Incoming {
     /// Reads the envelope.
     #[must_use]
     pub fn read(message: Message, now_ms: u64) -> Self {
-        Self(intake::Incoming::read(message.0, false, Now::at(now_ms)))
+        Self(admission::Incoming::read(message.0, false, Now::at(now_ms)))
     }
 
     /// The number of this attempt; none if the envelope makes no sense.
@@ -77,7 +71,7 @@ impl Incoming {
     #[must_use]
     pub fn is_run(&self, job: &str, now_ms: u64) -> bool {
         let route = |name: Option<&str>| if name == Some(job) { Ok(0) } else { Err(String::new()) };
-        matches!(intake::decide(&self.0, (Lane::Main, false), Now::at(now_ms), route), Intake::Run(_))
+        admission::decide(&self.0, (Lane::Main, false), Now::at(now_ms), route).is_ok()
     }
 
     /// Reads the payload.

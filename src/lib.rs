@@ -28,27 +28,26 @@
 //!
 //! # Layout
 //!
-//! The files in the order in which a job flows through them:
+//! The rooms stand in the order of a job's life. A room imports from the rooms before its own, never from a later one
+//! (`layering_tests`).
 //!
-//! * `job`, `message`, `copy`, `publisher`: a job, its form on the wire, what copies keep of it, its way to a queue;
-//!   `unique`: of which there is one at a time.
-//! * `broker`: the seam; behind it RabbitMQ (`broker/amqp`, with a shield before what lapin cannot parse) and the
-//!   in-memory broker (`broker/memory`).
-//! * `topology`, `delay`: every exchange and queue, and the arithmetic of the delay ladder.
-//! * `worker`, `queue`: what a user puts together; `consumer`: the core loop; `turns`: how lanes share its
-//!   places; `redeliveries`: what it remembers of a lost
-//!   channel; `intake`: what speaks against running a delivery.
-//! * `limit`, `breaker`: what a job has to pass before its attempt, if its handler has limits or dependencies; `pace`: how
-//!   fast a queue is consumed while they are down.
-//! * `task`, `attempt`, `handler`, `middleware`, `context`: one job in hand, one attempt at it.
-//! * `retry`, `outcome`, `settle`: the delay, the verdict, and its carrying out; the only place that acks.
-//! * `schedule`: jobs by a timetable (feature `cron`).
-//! * `event`, `tell`, `tracked`: what is told of tracked jobs; `cancel`: those that nobody wants any more; `stream`: how
-//!   workers learn of them, and of each other's jobs (`catalogue`); `feed`: whole queues, for tools.
-//! * `trace`: the trace that jobs carry, and their spans (feature `otel`); `telemetry`: logs, and the way of traces to a
-//!   collector, for a `main` (features `telemetry`, `otel`).
-//! * `config`, `metrics`, `health`, `log_throttle` (no log storms), `identity`, `shutdown`, `error`, `testing`; `probe` for tools that look
-//!   at a broker; `internals` for Leveret's own benchmarks and fuzz targets.
+//! | room | what it does |
+//! |---|---|
+//! | `job`, `error`, `outcome`, `config`, `names`, `text` | the words that all rooms share |
+//! | `observe` | metrics, health, log throttle, logs and their export |
+//! | `message` | the wire contract: headers, envelope, what a republished copy keeps, dead letters |
+//! | `topology` | every exchange, queue and binding; the arithmetic of the delay ladder |
+//! | `transport` | the seam to the broker: RabbitMQ through lapin, or a broker in memory |
+//! | `tracking` | status updates of tracked jobs, and their cancellation |
+//! | `broker` | the public handle over all of these; `health_server` serves its metrics and health |
+//! | `trace` | the W3C trace context that jobs carry, and their spans |
+//! | `publish` | the way of a job to its queue, replays, unique keys |
+//! | `readers` | whole queues and the catalogue of jobs, for tools |
+//! | `limits` | rates, concurrency per key, shared limits, circuit breakers |
+//! | `attempt` | one attempt: admission, handler, verdict, the table of dispositions, settlement (the only file that acks) |
+//! | `worker` | what a user puts together, and the consumer loop |
+//! | `schedule` | jobs by a timetable (feature `cron`) |
+//! | `testing` | attempts without a broker |
 
 mod attempt;
 mod backoff;

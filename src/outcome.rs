@@ -135,18 +135,6 @@ impl Finish {
         (Self::Cancelled, "cancelled"),
     ];
 
-    /// That of a job whose attempt came to this.
-    pub(crate) fn of(outcome: &Outcome) -> Self {
-        match outcome {
-            Outcome::Done => Self::Succeeded,
-            Outcome::Duplicate => Self::Duplicate,
-            Outcome::Retry { .. } => Self::Retried,
-            Outcome::Snooze { .. } => Self::Snoozed,
-            Outcome::DeadLetter { kind: ErrorKind::Expired, .. } => Self::Expired,
-            Outcome::DeadLetter { .. } => Self::Dead,
-        }
-    }
-
     /// Its name in metrics and traces.
     #[cfg_attr(not(feature = "otel"), expect(dead_code, reason = "there are no traces"))]
     pub(crate) fn as_str(self) -> &'static str {

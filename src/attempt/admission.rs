@@ -1,6 +1,7 @@
 //! What happens with a delivery before its handler may run: a pure decision from the message, the clock and the lane.
 
 use crate::{
+    attempt::disposition::Disposition,
     job::JobId,
     message::{Envelope, Malformed, Message},
     outcome::ErrorKind,
@@ -33,18 +34,6 @@ pub(crate) struct Incoming {
     /// When that was, in milliseconds since the epoch.
     pub(crate) at_ms: u64,
     pub(crate) trace: Slot,
-}
-
-/// What to do with a delivery.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Intake {
-    /// Run the handler of this index.
-    Run(usize),
-    /// Wait in the broker for so many more milliseconds.
-    TooEarly(u64),
-    /// Move it to the suspect lane.
-    Suspect,
-    DeadLetter(ErrorKind, String),
 }
 
 impl Incoming {
@@ -107,42 +96,41 @@ pub(crate) fn suspicious(lane: Lane, in_order: bool) -> u32 {
     }
 }
 
-/// Decides about a delivery. `route` finds the handler of a job name on this queue.
+/// Returns the index of the handler to run, or what happens with the delivery instead. `route` finds the handler of a job name
+/// on this queue.
 pub(crate) fn decide(
     received: &Incoming,
     (lane, in_order): (Lane, bool),
     now: Now,
     route: impl FnOnce(Option<&str>) -> Result<usize, String>,
-) -> Intake {
+) -> Result<usize, Disposition> {
     // A message that comes for the first time has no count of the broker's, only what its publisher wrote.
     let count = if received.redelivered { received.message.delivery_count() } else { 0 };
     if count >= suspicious(lane, in_order) {
         if lane != Lane::Suspect {
-            return Intake::Suspect;
+            return Err(Disposition::Suspect);
         }
         let reason = format!("handed out {} times alone, and {count} times without an outcome", count + 1);
-        return Intake::DeadLetter(ErrorKind::CrashLoop, reason);
+        return Err(Disposition::dead(ErrorKind::CrashLoop, reason));
     }
     if let Some(malformed) = &received.malformed {
-        return Intake::DeadLetter(ErrorKind::Decode, malformed.to_string());
+        return Err(Disposition::dead(ErrorKind::Decode, malformed.to_string()));
     }
     let envelope = &received.envelope;
     if envelope.expires_at.is_some_and(|at| at <= now.earliest) {
-        return Intake::DeadLetter(ErrorKind::Expired, "its time to live was over before it could run".to_owned());
+        return Err(Disposition::dead(ErrorKind::Expired, "its time to live was over before it could run".to_owned()));
     }
     if let Some(early) = envelope.not_before.map(|at| at.saturating_sub(now.latest)).filter(|early| *early > EARLY_MS) {
-        return Intake::TooEarly(early);
+        return Err(Disposition::TooEarly(early));
     }
-    match route(received.message.job_name()) {
-        Ok(index) => Intake::Run(index),
-        Err(reason) => Intake::DeadLetter(ErrorKind::UnknownJob, reason),
-    }
+    route(received.message.job_name()).map_err(|reason| Disposition::dead(ErrorKind::UnknownJob, reason))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::message::{header, integer};
+    use crate::outcome::Outcome;
 
     const NOW: u64 = 1_800_000_000_000;
 
@@ -158,14 +146,14 @@ mod tests {
     fn a_delivery_count_that_the_publisher_wrote_is_ignored() {
         let mut message = Message::new("email.send", &JobId::from("j"), Vec::new(), NOW);
         message.set_header(header::DELIVERY_COUNT, integer(50));
-        assert_eq!(decided(&Incoming::read(message, false, Now::at(NOW)), Lane::Main), Intake::Run(0));
+        assert_eq!(decided(&Incoming::read(message, false, Now::at(NOW)), Lane::Main), Ok(0));
     }
 
-    fn decided(received: &Incoming, lane: Lane) -> Intake {
+    fn decided(received: &Incoming, lane: Lane) -> Result<usize, Disposition> {
         decided_of(received, (lane, false))
     }
 
-    fn decided_of(received: &Incoming, lane: (Lane, bool)) -> Intake {
+    fn decided_of(received: &Incoming, lane: (Lane, bool)) -> Result<usize, Disposition> {
         let route = |name: Option<&str>| match name {
             Some("email.send") => Ok(0),
             other => Err(format!("{other:?}")),
@@ -176,34 +164,37 @@ mod tests {
     #[test]
     fn stops_in_good_order_do_not_make_a_job_of_a_single_active_queue_suspect() {
         let after = |count, lane| decided_of(&received(&[(header::DELIVERY_COUNT, count)]), (lane, true));
-        assert_eq!(after(9, Lane::Main), Intake::Run(0));
-        assert_eq!(after(10, Lane::Main), Intake::Suspect);
-        assert!(matches!(after(3, Lane::Suspect), Intake::DeadLetter(ErrorKind::CrashLoop, _)));
+        assert_eq!(after(9, Lane::Main), Ok(0));
+        assert_eq!(after(10, Lane::Main), Err(Disposition::Suspect));
+        assert!(matches!(
+            after(3, Lane::Suspect),
+            Err(Disposition::Outcome(Outcome::DeadLetter { kind: ErrorKind::CrashLoop, .. }))
+        ));
     }
 
     #[test]
     fn a_delivery_runs_unless_something_speaks_against_it() {
-        let dead = |kind| move |intake: &Intake| matches!(intake, Intake::DeadLetter(found, _) if *found == kind);
-        let is = |wanted: Intake| move |intake: &Intake| *intake == wanted;
-        type Check = Box<dyn Fn(&Intake) -> bool>;
+        let dead = |kind| move |found: &Result<usize, Disposition>| matches!(found, Err(Disposition::Outcome(Outcome::DeadLetter { kind: of, .. })) if *of == kind);
+        let is = |wanted: Result<usize, Disposition>| move |found: &Result<usize, Disposition>| *found == wanted;
+        type Check = Box<dyn Fn(&Result<usize, Disposition>) -> bool>;
         type Row = (Vec<(&'static str, u64)>, Lane, Check);
         let table: Vec<Row> = vec![
-            (vec![], Lane::Main, Box::new(is(Intake::Run(0)))),
-            (vec![(header::DELIVERY_COUNT, 2)], Lane::Main, Box::new(is(Intake::Run(0)))),
-            (vec![(header::DELIVERY_COUNT, 3)], Lane::Main, Box::new(is(Intake::Suspect))),
-            (vec![(header::DELIVERY_COUNT, 3)], Lane::High, Box::new(is(Intake::Suspect))),
-            (vec![(header::DELIVERY_COUNT, 3)], Lane::Low, Box::new(is(Intake::Suspect))),
-            (vec![(header::DELIVERY_COUNT, 2)], Lane::Suspect, Box::new(is(Intake::Run(0)))),
+            (vec![], Lane::Main, Box::new(is(Ok(0)))),
+            (vec![(header::DELIVERY_COUNT, 2)], Lane::Main, Box::new(is(Ok(0)))),
+            (vec![(header::DELIVERY_COUNT, 3)], Lane::Main, Box::new(is(Err(Disposition::Suspect)))),
+            (vec![(header::DELIVERY_COUNT, 3)], Lane::High, Box::new(is(Err(Disposition::Suspect)))),
+            (vec![(header::DELIVERY_COUNT, 3)], Lane::Low, Box::new(is(Err(Disposition::Suspect)))),
+            (vec![(header::DELIVERY_COUNT, 2)], Lane::Suspect, Box::new(is(Ok(0)))),
             (vec![(header::DELIVERY_COUNT, 3)], Lane::Suspect, Box::new(dead(ErrorKind::CrashLoop))),
             (vec![(header::EXPIRES_AT, NOW)], Lane::Main, Box::new(dead(ErrorKind::Expired))),
-            (vec![(header::EXPIRES_AT, NOW + 1)], Lane::Main, Box::new(is(Intake::Run(0)))),
-            (vec![(header::NOT_BEFORE, NOW + 1_000)], Lane::Main, Box::new(is(Intake::Run(0)))),
-            (vec![(header::NOT_BEFORE, NOW + 1_001)], Lane::Main, Box::new(is(Intake::TooEarly(1_001)))),
+            (vec![(header::EXPIRES_AT, NOW + 1)], Lane::Main, Box::new(is(Ok(0)))),
+            (vec![(header::NOT_BEFORE, NOW + 1_000)], Lane::Main, Box::new(is(Ok(0)))),
+            (vec![(header::NOT_BEFORE, NOW + 1_001)], Lane::Main, Box::new(is(Err(Disposition::TooEarly(1_001))))),
             (vec![(header::ATTEMPT, u64::MAX)], Lane::Main, Box::new(dead(ErrorKind::Decode))),
         ];
         for (headers, lane, holds) in table {
-            let intake = decided(&received(&headers), lane);
-            assert!(holds(&intake), "{headers:?} in {lane:?}: {intake:?}");
+            let found = decided(&received(&headers), lane);
+            assert!(holds(&found), "{headers:?} in {lane:?}: {found:?}");
         }
     }
 
@@ -216,12 +207,15 @@ mod tests {
             message.set_header(name, integer(at));
             decide(&Incoming::read(message, false, now), (Lane::Main, false), now, |_| Ok(0))
         };
-        assert_eq!(decided(header::EXPIRES_AT, NOW + 1), Intake::Run(0));
-        assert!(matches!(decided(header::EXPIRES_AT, NOW), Intake::DeadLetter(ErrorKind::Expired, _)));
-        assert_eq!(decided(header::NOT_BEFORE, AHEAD), Intake::Run(0));
-        assert_eq!(decided(header::NOT_BEFORE, AHEAD + 5_000), Intake::TooEarly(5_000));
+        assert_eq!(decided(header::EXPIRES_AT, NOW + 1), Ok(0));
+        assert!(matches!(
+            decided(header::EXPIRES_AT, NOW),
+            Err(Disposition::Outcome(Outcome::DeadLetter { kind: ErrorKind::Expired, .. }))
+        ));
+        assert_eq!(decided(header::NOT_BEFORE, AHEAD), Ok(0));
+        assert_eq!(decided(header::NOT_BEFORE, AHEAD + 5_000), Err(Disposition::TooEarly(5_000)));
         let at_ten_years = now.latest + 315_360_000_000;
-        assert!(matches!(decided(header::NOT_BEFORE, at_ten_years), Intake::TooEarly(_)));
+        assert!(matches!(decided(header::NOT_BEFORE, at_ten_years), Err(Disposition::TooEarly(_))));
     }
 
     #[test]
@@ -253,6 +247,9 @@ mod tests {
         let message = Message { properties: lapin::BasicProperties::default(), body: bytes::Bytes::new() };
         let received = Incoming::read(message, false, Now::at(NOW));
         assert!(!received.has_own_id && !received.id().is_empty());
-        assert!(matches!(decided(&received, Lane::Main), Intake::DeadLetter(ErrorKind::UnknownJob, _)));
+        assert!(matches!(
+            decided(&received, Lane::Main),
+            Err(Disposition::Outcome(Outcome::DeadLetter { kind: ErrorKind::UnknownJob, .. }))
+        ));
     }
 }

@@ -7,6 +7,7 @@
 pub(crate) mod admission;
 pub(crate) mod context;
 pub(crate) mod decide;
+pub(crate) mod disposition;
 pub(crate) mod handler;
 pub(crate) mod middleware;
 pub(crate) mod retry;

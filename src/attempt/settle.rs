@@ -8,11 +8,13 @@
 use std::time::Duration;
 
 use crate::{
-    attempt::admission::Incoming,
+    attempt::{
+        admission::Incoming,
+        disposition::{Copy, Disposition, Settlement},
+    },
     backoff,
     broker::Broker,
-    message::{COPY_HEADER_LIMIT, Message, millis, republish::Republish, slot::Slot},
-    outcome::{ErrorKind, Outcome},
+    message::{COPY_HEADER_LIMIT, Message, millis, republish::Republish},
     topology::{Target, delay::Wait, lane::Lane, queue::QueueDeclaration},
     trace,
     tracking::status_update::StatusUpdate,
@@ -23,64 +25,6 @@ use crate::{
 const REFUSALS: u32 = 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-/// What the session is to be told about a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Settlement {
-    /// The outcome is safe.
-    Ack,
-    /// No copy could be made: the broker dead-letters the original.
-    Reject,
-    /// Nothing is safe: another worker shall have it.
-    Requeue,
-}
-
-/// What is to happen with a delivery.
-#[derive(Debug)]
-pub(crate) enum Disposition {
-    Outcome(Outcome),
-    /// Its time has not come: wait for so many more milliseconds.
-    TooEarly(u64),
-    /// It waits for its turn: for a limit, or a dependency that is down.
-    Deferred {
-        delay: Duration,
-        /// Its slot before a rate limit.
-        slot: Option<Slot>,
-    },
-    /// It goes to the suspect lane.
-    Suspect,
-    /// This worker stops: another one shall have it.
-    HandedBack,
-    /// Nobody wants it any more.
-    Cancelled,
-}
-
-impl Settlement {
-    /// The AMQP method, in the words of traces.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Ack => "ack",
-            Self::Reject => "reject",
-            Self::Requeue => "requeue",
-        }
-    }
-}
-
-impl Disposition {
-    pub(crate) fn dead(kind: ErrorKind, reason: String) -> Self {
-        Self::Outcome(Outcome::DeadLetter { kind, reason })
-    }
-
-    /// The job's end where no copy of it could be made, for whatever reason: its own error, if it has one, stays the kind.
-    pub(crate) fn without_copy(&self, why: &str) -> (ErrorKind, String) {
-        match self {
-            Self::Outcome(Outcome::Retry { kind, reason, .. } | Outcome::DeadLetter { kind, reason }) => {
-                (*kind, format!("{reason} ({why})"))
-            }
-            _ => (ErrorKind::TooLarge, why.to_owned()),
-        }
-    }
-}
 
 /// Tells the session; the only place that acks. Returns how many acks had no channel any more. `patient` as for
 /// [`Session::ack`].
@@ -101,28 +45,26 @@ pub(crate) async fn carry_out(
     broker: &Broker,
 ) -> Settlement {
     let (name, now) = (queue.name(), broker.now_ms());
-    let later = |delay| {
-        let own = lane.back(queue, &received.message).queue_name(queue);
-        Target::after(own, Wait::at_least(delay))
-    };
-    let (target, kind) = match disposition {
-        Disposition::Outcome(Outcome::Done | Outcome::Duplicate) | Disposition::Cancelled => return Settlement::Ack,
-        Disposition::Outcome(Outcome::Retry { delay, kind, reason }) => {
-            (later(*delay), Republish::Retry { kind: *kind, reason, at: now + millis(*delay) })
+    let own_lane = || lane.back(queue, &received.message).queue_name(queue);
+    let at = |delay: Duration| now + millis(delay);
+    let (target, kind) = match disposition.row().copy {
+        Copy::None => return Settlement::Ack,
+        Copy::Retry => {
+            let (delay, (kind, reason)) = (disposition.delay(), disposition.error());
+            (Target::after(own_lane(), Wait::at_least(delay)), Republish::Retry { kind, reason, at: at(delay) })
         }
-        Disposition::Outcome(Outcome::Snooze { delay }) => {
-            let snoozed_since = Some(received.due().unwrap_or(now));
-            (later(*delay), Republish::Later { at: now + millis(*delay), slot: None, snoozed_since })
+        Copy::Delayed => {
+            let (delay, slot) = (disposition.delay(), disposition.slot());
+            let snoozed_since = disposition.is_snooze().then(|| received.due().unwrap_or(now));
+            (Target::after(own_lane(), Wait::at_least(delay)), Republish::Later { at: at(delay), slot, snoozed_since })
         }
-        Disposition::Outcome(Outcome::DeadLetter { kind, reason }) => {
-            (Target::Dead(name.to_owned()), Republish::Dead { kind: *kind, reason })
+        Copy::Early => (Target::after(own_lane(), Wait::at_least(disposition.delay())), Republish::Moved),
+        Copy::DeadLetter => {
+            let (kind, reason) = disposition.error();
+            (Target::Dead(name.to_owned()), Republish::Dead { kind, reason })
         }
-        Disposition::Deferred { delay, slot } => {
-            (later(*delay), Republish::Later { at: now + millis(*delay), slot: *slot, snoozed_since: None })
-        }
-        Disposition::TooEarly(ms) => (later(Duration::from_millis(*ms)), Republish::Moved),
-        Disposition::Suspect => (Target::Queue(Lane::Suspect.queue_name(queue)), Republish::Moved),
-        Disposition::HandedBack => (Target::Queue(lane.queue_name(queue)), Republish::Moved),
+        Copy::SuspectQueue => (Target::Queue(Lane::Suspect.queue_name(queue)), Republish::Moved),
+        Copy::SameQueue => (Target::Queue(lane.queue_name(queue)), Republish::Moved),
     };
     let copy = || {
         let mut copy = Box::new(received.message.copy(name, received.envelope, &kind, now));
@@ -133,7 +75,7 @@ pub(crate) async fn carry_out(
     if first.is_some() {
         return confirm(broker, queue, &target, received, || first.take().unwrap_or_else(copy)).await;
     }
-    if matches!(disposition, Disposition::HandedBack) {
+    if matches!(disposition, Disposition::Requeued) {
         return Settlement::Requeue;
     }
     tracing::warn!(queue = name, job_id = received.id(), "the headers leave no room for a copy: a dead letter");
@@ -275,13 +217,5 @@ mod tests {
             assert_eq!(is_final(&error, false), wanted, "{error:?}");
         }
         assert!(is_final(&SendError::Nacked, true), "a job does not wait for its event");
-    }
-
-    #[test]
-    fn a_copy_that_cannot_be_made_never_replaces_the_jobs_own_error() {
-        let failed = Outcome::Retry { delay: Duration::ZERO, kind: ErrorKind::Timeout, reason: "too slow".to_owned() };
-        let end = Disposition::Outcome(failed).without_copy("no room");
-        assert_eq!(end, (ErrorKind::Timeout, "too slow (no room)".to_owned()));
-        assert_eq!(Disposition::Suspect.without_copy("no room"), (ErrorKind::TooLarge, "no room".to_owned()));
     }
 }

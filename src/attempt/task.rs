@@ -20,10 +20,11 @@ use crate::{
         admission::Incoming,
         context::{self, Context},
         decide::Facts,
+        disposition::{Disposition, LogLine, Settlement, Update},
         handler::panic_of,
         run::{self as attempt, Route},
         runtime::QueueRuntime,
-        settle::{self, Disposition, Settlement},
+        settle,
         tracked::Tracked,
     },
     limits::{
@@ -82,7 +83,7 @@ impl<S: Send + Sync + 'static> Task<S> {
                 let route = &self.handlers.routes[index];
                 // Boxed, so that the many that are neither tracked nor limited do not carry its room about.
                 let disposition = match (&tracked, &route.limiter) {
-                    (None, None) => Disposition::Outcome(self.attempt(route, permit, Besides::default(), None).await),
+                    (None, None) => self.attempt(route, permit, Besides::default(), None).await,
                     (Some(tracked), None) => {
                         Box::pin(self.attempt_tracked(route, permit, tracked, Besides::default())).await
                     }
@@ -104,7 +105,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         if let Some(tracked) = tracked {
             settlement = Box::pin(span.within(self.report(&tracked, &disposition, settlement))).await;
         }
-        let finish = finish(&disposition);
+        let finish = disposition.row().finish;
         span.settled(place, settlement.as_str(), finish);
         match settlement {
             Settlement::Ack => self.count(finish, metrics),
@@ -148,7 +149,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         };
         let besides = Besides { places: std::mem::take(&mut pass.places), pass: Some(pass) };
         match tracked {
-            None => Disposition::Outcome(self.attempt(route, permit, besides, None).await),
+            None => self.attempt(route, permit, besides, None).await,
             Some(tracked) => self.attempt_tracked(route, permit, tracked, besides).await,
         }
     }
@@ -166,41 +167,37 @@ impl<S: Send + Sync + 'static> Task<S> {
             return Disposition::Cancelled;
         }
         tracked.report(Step::Started);
-        let outcome = self.attempt(route, permit, besides, Some(Arc::clone(tracked))).await;
-        if !matches!(outcome, Outcome::Done | Outcome::Duplicate) && tracked.cancelled().initialized() {
-            return Disposition::Cancelled;
-        }
-        Disposition::Outcome(outcome)
+        let disposition = self.attempt(route, permit, besides, Some(Arc::clone(tracked))).await;
+        let is_done = matches!(disposition.row().update, Update::Succeeded | Update::Duplicate);
+        if !is_done && tracked.cancelled().initialized() { Disposition::Cancelled } else { disposition }
     }
 
     /// Tells a tracked job's step; if it is the last one, returns once the broker has it.
     async fn report(&self, tracked: &Tracked, disposition: &Disposition, settlement: Settlement) -> Settlement {
         let QueueRuntime { queue, broker, .. } = &*self.handlers;
         let now = broker.now_ms();
-        let dead = |kind: ErrorKind, reason: &str| Step::Dead {
+        let dead = |(kind, reason): (ErrorKind, &str)| Step::Dead {
             kind: kind.to_string(),
             error: truncated(reason, ERROR_TEXT_LIMIT).to_owned(),
         };
         let without_copy = || {
             let (kind, reason) = disposition.without_copy("no copy of it could be made");
-            dead(kind, &reason)
+            dead((kind, &reason))
         };
-        let step = match disposition {
+        let step = match disposition.row().update {
             _ if settlement == Settlement::Requeue => return settlement,
             _ if settlement == Settlement::Reject => without_copy(),
-            Disposition::Suspect | Disposition::HandedBack => return settlement,
-            Disposition::Cancelled => Step::Cancelled,
-            Disposition::TooEarly(ms) => Step::Snoozed { due: now + ms },
-            Disposition::Deferred { delay, .. } => Step::Snoozed { due: now + millis(*delay) },
-            Disposition::Outcome(Outcome::Done) => tracked.succeeded(),
-            Disposition::Outcome(Outcome::Duplicate) => Step::Duplicate,
-            Disposition::Outcome(Outcome::Snooze { delay }) => Step::Snoozed { due: now + millis(*delay) },
-            Disposition::Outcome(Outcome::DeadLetter { kind, reason }) => dead(*kind, reason),
-            Disposition::Outcome(Outcome::Retry { delay, kind, reason }) => Step::Retrying {
-                kind: kind.to_string(),
-                error: truncated(reason, ERROR_TEXT_LIMIT).to_owned(),
-                due: now + millis(*delay),
-            },
+            Update::None => return settlement,
+            Update::Cancelled => Step::Cancelled,
+            Update::Snoozed => Step::Snoozed { due: now + millis(disposition.delay()) },
+            Update::Succeeded => tracked.succeeded(),
+            Update::Duplicate => Step::Duplicate,
+            Update::Dead => dead(disposition.error()),
+            Update::Retrying => {
+                let (kind, reason) = disposition.error();
+                let error = truncated(reason, ERROR_TEXT_LIMIT).to_owned();
+                Step::Retrying { kind: kind.to_string(), error, due: now + millis(disposition.delay()) }
+            }
         };
         if !step.is_terminal() {
             tracked.report(step);
@@ -219,7 +216,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         permit: OwnedSemaphorePermit,
         besides: Besides,
         tracked: Option<Arc<Tracked>>,
-    ) -> Outcome {
+    ) -> Disposition {
         if let Some(waited) = self.received.waited() {
             route.metrics.wait.observe(waited);
         }
@@ -246,9 +243,9 @@ impl<S: Send + Sync + 'static> Task<S> {
         let _running = Counted::new(self.in_progress.clone());
         let attempt =
             attempt::run(route, Arc::clone(&self.handlers.chain), ctx, overdue, besides.pass).instrument(span);
-        let outcome = process.within(attempt).await;
-        process.attempted(&outcome);
-        outcome
+        let disposition = Disposition::Outcome(process.within(attempt).await);
+        process.attempted(disposition.row().finish, disposition.failure());
+        disposition
     }
 
     fn place(&self) -> trace::Place<'_> {
@@ -265,42 +262,24 @@ impl<S: Send + Sync + 'static> Task<S> {
     }
 }
 
-/// How a job leaves the worker; one that moves to the suspect lane or to another worker does not.
-fn finish(disposition: &Disposition) -> Option<Finish> {
-    match disposition {
-        Disposition::Outcome(outcome) => Some(Finish::of(outcome)),
-        Disposition::TooEarly(_) | Disposition::Deferred { .. } => Some(Finish::Snoozed),
-        Disposition::Cancelled => Some(Finish::Cancelled),
-        Disposition::Suspect | Disposition::HandedBack => None,
-    }
-}
-
-/// Says once, where it is decided, what did not go well.
+/// Logs once, where it is decided, what did not succeed.
 fn log(disposition: &Disposition, received: &Incoming, queue: &str) {
     let (job, job_id) = (received.message.job_name(), received.id());
     let (attempt, trace_id) = (received.envelope.attempt, received.trace.id());
-    match disposition {
-        Disposition::Outcome(outcome) => log_outcome(outcome, received, queue),
-        Disposition::Suspect => {
+    let (kind, error) = disposition.error();
+    match disposition.row().line {
+        LogLine::None => {}
+        LogLine::AttemptFailed => {
+            let delay_ms = disposition.delay().as_millis();
+            tracing::warn!(job, queue, job_id, attempt, trace_id, %kind, error, delay_ms, "attempt failed, trying again");
+        }
+        LogLine::DeadLettered => {
+            tracing::error!(job, queue, job_id, attempt, trace_id, %kind, error, "job given up, kept as a dead letter");
+        }
+        LogLine::MovedToSuspectQueue => {
             tracing::warn!(job, queue, job_id, "came back without an outcome too often, moving it to the suspect lane");
         }
-        Disposition::Cancelled => tracing::info!(job, queue, job_id, attempt, trace_id, "job cancelled"),
-        Disposition::TooEarly(_) | Disposition::Deferred { .. } | Disposition::HandedBack => {}
-    }
-}
-
-fn log_outcome(outcome: &Outcome, received: &Incoming, queue: &str) {
-    let (job, job_id) = (received.message.job_name(), received.id());
-    let (attempt, trace_id) = (received.envelope.attempt, received.trace.id());
-    match outcome {
-        Outcome::Retry { delay, kind, reason } => {
-            let delay_ms = delay.as_millis();
-            tracing::warn!(job, queue, job_id, attempt, trace_id, %kind, error = reason, delay_ms, "attempt failed, trying again");
-        }
-        Outcome::DeadLetter { kind, reason } => {
-            tracing::error!(job, queue, job_id, attempt, trace_id, %kind, error = reason, "job given up, kept as a dead letter");
-        }
-        Outcome::Done | Outcome::Duplicate | Outcome::Snooze { .. } => {}
+        LogLine::Cancelled => tracing::info!(job, queue, job_id, attempt, trace_id, "job cancelled"),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::{
     broker::Broker,
     error::PublishError,
     message::Message,
-    outcome::{Finish, Outcome},
+    outcome::{ErrorKind, Finish},
 };
 
 /// The context of an attempt's span.
@@ -58,7 +58,7 @@ impl TraceSpan {
 
     pub(crate) fn not_published(&self, _: &str, _: &PublishError) {}
 
-    pub(crate) fn attempted(&self, _: &Outcome) {}
+    pub(crate) fn attempted(&self, _: Option<Finish>, _: Option<(ErrorKind, &str)>) {}
 
     pub(crate) fn settled(&self, _: Place<'_>, _: &'static str, _: Option<Finish>) {}
 }

@@ -19,7 +19,7 @@ use crate::{
     broker::Broker,
     error::PublishError,
     message::{Message, header, republish::ERROR_TEXT_LIMIT, truncated},
-    outcome::{Finish, Outcome},
+    outcome::{ErrorKind, Finish},
     topology::Topology,
 };
 use crate::{
@@ -221,13 +221,13 @@ impl TraceSpan {
         }
     }
 
-    /// How the attempt ended.
-    pub(crate) fn attempted(&self, outcome: &Outcome) {
+    /// How the attempt ended, and its error if it failed.
+    pub(crate) fn attempted(&self, finish: Option<Finish>, failure: Option<(ErrorKind, &str)>) {
         if self.0.is_disabled() {
             return;
         }
-        self.0.record("leveret.outcome", Finish::of(outcome).as_str());
-        if let Outcome::Retry { kind, reason, .. } | Outcome::DeadLetter { kind, reason } = outcome {
+        self.0.record("leveret.outcome", finish.map(Finish::as_str));
+        if let Some((kind, reason)) = failure {
             self.failed(kind.as_str(), truncated(reason, ERROR_TEXT_LIMIT));
         }
     }

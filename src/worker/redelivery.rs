@@ -15,7 +15,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::Instant;
 
 use crate::{
-    attempt::{admission::Incoming, settle::Settlement},
+    attempt::{admission::Incoming, disposition::Settlement},
     message::header,
 };
 

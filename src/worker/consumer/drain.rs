@@ -12,8 +12,9 @@ use tokio::time::timeout;
 use crate::worker::consumer::Consumer;
 use crate::{
     attempt::{
-        admission::{self as intake, Incoming},
-        settle::{self, Disposition, Settlement},
+        admission::{self, Incoming},
+        disposition::{Disposition, Settlement},
+        settle,
         task::Work,
     },
     message::Message,
@@ -92,13 +93,13 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         if !is_nearly_suspect {
             return session.requeue(tag);
         }
-        self.start(session, tag, received, Work::Settle(Disposition::HandedBack));
+        self.start(session, tag, received, Work::Settle(Disposition::Requeued));
     }
 
     /// Whether one more return would make the job suspect.
     fn is_nearly_suspect(&self, message: &Message) -> bool {
         message.delivery_count().saturating_add(1)
-            >= intake::suspicious(self.lane, self.handlers.queue.is_single_active())
+            >= admission::suspicious(self.lane, self.handlers.queue.is_single_active())
     }
 
     /// Drops what still runs and hands it back, with a copy if the broker confirms that in time.
@@ -130,7 +131,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             if !copied {
                 return Settlement::Requeue;
             }
-            let copy = settle::carry_out(&Disposition::HandedBack, &job.received, (queue, self.lane), broker);
+            let copy = settle::carry_out(&Disposition::Requeued, &job.received, (queue, self.lane), broker);
             timeout(within, copy).await.unwrap_or(Settlement::Requeue)
         });
         let settlements = join_all(handed_back).await;

@@ -20,9 +20,10 @@ use tokio::{
 use crate::worker::runtime::BoundQueue;
 use crate::{
     attempt::{
-        admission::{self as intake, Incoming, Intake},
+        admission::{self, Incoming},
+        disposition::{Copy, Disposition, Settlement},
         runtime::QueueRuntime,
-        settle::{Disposition, Settlement, settle},
+        settle::settle,
         task::{Task, Work},
     },
     error::Error,
@@ -290,13 +291,14 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             return self.settle(session, tag, &received, Settlement::Reject);
         }
         let route = |name: Option<&str>| index.ok_or_else(|| self.handlers.unknown(name));
-        let work = match intake::decide(&received, (self.lane, self.handlers.queue.is_single_active()), now, route) {
-            Intake::Run(index) => Work::Run(index, permit),
-            Intake::TooEarly(ms) => Work::Settle(Disposition::TooEarly(ms)),
-            Intake::Suspect => Work::Settle(Disposition::Suspect),
-            Intake::DeadLetter(kind, reason) => {
-                metrics.error(kind);
-                Work::Settle(Disposition::dead(kind, reason))
+        let place = (self.lane, self.handlers.queue.is_single_active());
+        let work = match admission::decide(&received, place, now, route) {
+            Ok(index) => Work::Run(index, permit),
+            Err(disposition) => {
+                if disposition.row().copy == Copy::DeadLetter {
+                    metrics.error(disposition.error().0);
+                }
+                Work::Settle(disposition)
             }
         };
         self.start(session, tag, received, work);
