@@ -1,5 +1,5 @@
-//! The book as a whole: no page is left out, and no link leads nowhere.
-#![expect(clippy::unwrap_used, reason = "what cannot be read fails the test")]
+//! Checks of the whole book: no page is missing, and no link is broken.
+#![expect(clippy::unwrap_used, reason = "an unreadable file fails the test")]
 
 mod logs;
 
@@ -11,7 +11,7 @@ use std::{
 
 const SUMMARY: &str = include_str!("src/SUMMARY.md");
 const COMPILED: &str = include_str!("lib.rs");
-/// Documents outside the book, whose links are followed too.
+/// Documents outside the book whose links are checked too.
 const OTHERS: [&str; 5] = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "tests/faults/README.md"];
 
 fn root() -> &'static Path {
@@ -41,13 +41,13 @@ fn pages() -> BTreeSet<String> {
     found
 }
 
-/// A document's text without its code, in which `](` is no link.
+/// The text of a document without code blocks, where `](` is not a link.
 fn prose(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
     text.split("```").step_by(2).collect()
 }
 
-/// Where the links of a document lead, apart from the web.
+/// The link targets of a document, without web addresses.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     targets.filter(|target| !target.contains("://"))
@@ -78,7 +78,7 @@ fn every_link_leads_to_a_file_and_to_a_heading_in_it() {
         for link in links(&text) {
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
             let target = if file.is_empty() { document.clone() } else { document.parent().unwrap().join(file) };
-            assert!(target.exists(), "{}: {link} leads nowhere", document.display());
+            assert!(target.exists(), "{}: {link} is a broken link", document.display());
             let has = |anchor| anchors(&prose(&target)).contains(anchor);
             assert!(anchor.is_empty() || has(anchor), "{}: {link} has no such heading", document.display());
             followed += 1;
@@ -87,13 +87,16 @@ fn every_link_leads_to_a_file_and_to_a_heading_in_it() {
     assert!(followed > 30, "only {followed} links were found");
 }
 
-/// The book is read on code hosts and as mdBook builds it, which has no files but its own.
+/// The book is read on code hosts, and as built by mdBook, which contains only the files of the book.
 #[test]
 fn no_page_links_out_of_the_book() {
     for page in pages() {
         for link in links(&prose(&source().join(&page))) {
             let depth = page.matches('/').count();
-            assert!(link.matches("../").count() <= depth, "{page}: {link} is not in the book: name its path instead");
+            assert!(
+                link.matches("../").count() <= depth,
+                "{page}: {link} is outside the book: write its path without a link"
+            );
         }
     }
 }

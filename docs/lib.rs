@@ -1,7 +1,7 @@
-//! The book's Rust, compiled as documentation tests, and run where it is not `no_run`. `book.rs` checks that no page is
+//! The Rust of the book, compiled as documentation tests and run unless marked `no_run`. `book.rs` checks that no page is
 //! missing here.
 
-/// Has each page be the documentation of a module.
+/// Makes each page the documentation of a module.
 #[cfg(doctest)]
 macro_rules! pages {
     ($($module:ident $page:literal)*) => {

@@ -1,4 +1,4 @@
-//! The log reference: what it says of each line is what the code says.
+//! The log reference matches the log lines in the code.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,9 +8,10 @@ use std::{
 
 use crate::{root, source};
 
-/// Where lines are logged that people see.
-const SOURCES: [&str; 7] = [
+/// The sources whose log lines the page describes.
+const SOURCES: [&str; 8] = [
     "src",
+    "crates/sql/src",
     "crates/store/src",
     "crates/serve/src",
     "crates/cli/src",
@@ -22,7 +23,7 @@ const SOURCES: [&str; 7] = [
 /// Level and fields.
 type Line = (String, BTreeSet<String>);
 
-/// The arguments of a macro, from behind its parenthesis.
+/// The arguments of a macro, from after its parenthesis.
 fn arguments(text: &str) -> Vec<String> {
     let (mut found, mut argument, mut depth, mut quoted) = (Vec::new(), String::new(), 0, false);
     let mut characters = text.chars();
@@ -49,7 +50,7 @@ fn arguments(text: &str) -> Vec<String> {
     found.into_iter().map(|argument| argument.trim().to_owned()).filter(|argument| !argument.is_empty()).collect()
 }
 
-/// A literal's text: quotes off, lines joined as the compiler does.
+/// The text of a literal: without quotes, with continued lines joined.
 fn literal(text: &str) -> String {
     text.trim_matches('"').split("\\\n").map(str::trim_start).collect()
 }
@@ -70,7 +71,7 @@ fn read(code: &str, level: &str, lines: &mut BTreeMap<String, Line>) {
     }
 }
 
-/// What is logged at these levels, by message.
+/// The logged lines of these levels, by message.
 fn logged(levels: &[&str]) -> BTreeMap<String, Line> {
     fn walk(folder: &Path, visit: &mut impl FnMut(&str)) -> io::Result<()> {
         for entry in fs::read_dir(folder)? {
@@ -93,7 +94,7 @@ fn logged(levels: &[&str]) -> BTreeMap<String, Line> {
     lines
 }
 
-/// What the page says, by message.
+/// The lines that the page describes, by message.
 fn described() -> BTreeMap<String, Line> {
     let page = fs::read_to_string(source().join("logs.md")).unwrap();
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Prints the path of a root file system with RabbitMQ 4.x, made at the first call: scripts/rabbitmq4.sh trixie|sid
+# Prints the path of a root file system with RabbitMQ 4.x, created at the first call: scripts/rabbitmq4.sh trixie|sid
 #
 # Debian's trixie has RabbitMQ 4.0, sid 4.3 or later. debootstrap fetches about 100 MB from the mirror that apt uses and
-# unpacks 400 MB into the target folder, in half a minute to two minutes; nothing else on the machine changes. Needs
-# Debian and root. To start afresh, with sid's newest: remove the folder.
+# unpacks 400 MB into the target folder, in half a minute to two minutes; nothing else on the machine changes. Requires
+# Debian and root. Remove the folder to recreate it, with the newest version from sid.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,7 +30,7 @@ if [ ! -e "$root" ]; then
     fi
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' | head -n 1)
     mkdir -p "$folder"
-    # Built elsewhere and moved: what is there is complete.
+    # Built elsewhere and moved, so that an existing folder is complete.
     unfinished=$(mktemp -d "$folder/$release.XXXXXX")
     trap 'rm -rf "$unfinished"' EXIT
     echo "making $root with debootstrap from $mirror: up to two minutes, 400 MB" >&2

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Installs what the tests need and the machine lacks, from Debian's packages. Changes nothing where all is there.
+# Installs missing tools of the tests from Debian's packages. Changes nothing if none is missing.
 set -euo pipefail
 
 missing=()
 need() { # a program, and the package that has it
     command -v "$1" >/dev/null || missing+=("$2")
 }
-# Also where AMQP_URL names a broker: the tests that kill or configure one start their own.
+# Required even if AMQP_URL is set: tests that kill or configure a broker start their own.
 need "${LEVERET_RABBITMQ_BIN:-/usr/lib/rabbitmq/bin}/rabbitmq-server" rabbitmq-server
 need promtool prometheus
 need amtool prometheus-alertmanager
@@ -44,7 +44,7 @@ else
 fi
 echo "installing ${missing[*]}" >&2
 
-# Debian starts the services it installs; the tests start private nodes instead.
+# Debian starts the services that it installs. The tests start private nodes instead.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     trap '"${as_root[@]}" rm -f "$policy"' EXIT

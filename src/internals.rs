@@ -14,7 +14,7 @@ use crate::{
     outcome::{ErrorKind, Outcome},
     publish::builder::Publish,
     topology::{self, Target, Topology, delay::Wait, lane::Lane},
-    transport::{amqp::FrameStart, clock::Now},
+    transport::clock::Now,
 };
 
 /// A job on the wire.
@@ -134,17 +134,5 @@ impl Acks {
     /// Calls `send` for each ack frame, with its tag and whether it is for all up to that.
     pub fn flush(&mut self, mut send: impl FnMut(u64, bool)) {
         self.0.flush(true, |ack| send(ack.tag, ack.multiple));
-    }
-}
-
-/// What stands before lapin's parser on one connection.
-#[derive(Debug, Default)]
-pub struct Screen(crate::transport::amqp::Screen);
-
-impl Screen {
-    /// What lapin gets for a whole frame, if it is another.
-    pub fn replacement(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
-        let start = FrameStart::read(frame)?;
-        if self.0.must_see(start) { self.0.replacement(frame) } else { None }
     }
 }

@@ -8,9 +8,10 @@ use amq_protocol::{
     },
 };
 use divan::{Bencher, black_box, counter::ItemsCount};
+use lapin_guard::FrameFilter;
 use leveret::{
     Job,
-    internals::{Acks, Incoming, Screen},
+    internals::{Acks, Incoming},
 };
 
 use crate::samples::{NOW_MS, SendEmail, TEXT_BYTES, message, received};
@@ -35,11 +36,11 @@ fn frames(attempt: u32) -> [Vec<u8>; 3] {
 }
 
 #[divan::bench]
-fn screen_one_delivery(bencher: Bencher<'_, '_>) {
-    let (frames, mut screen) = (frames(1), Screen::default());
+fn filter_one_delivery(bencher: Bencher<'_, '_>) {
+    let (frames, mut filter) = (frames(1), FrameFilter::default());
     bencher.bench_local(|| {
         for frame in black_box(&frames) {
-            assert!(screen.replacement(frame).is_none());
+            assert!(filter.filter(frame).is_none());
         }
     });
 }
@@ -51,7 +52,7 @@ fn read_envelope(bencher: Bencher<'_, '_>) {
 }
 
 #[divan::bench(args = [1, 5])]
-fn intake_of_attempt(bencher: Bencher<'_, '_>, attempt: u32) {
+fn admission_of_attempt(bencher: Bencher<'_, '_>, attempt: u32) {
     let received = received(attempt);
     assert!(received.is_run(SendEmail::NAME, NOW_MS));
     bencher.bench(|| black_box(&received).is_run(SendEmail::NAME, NOW_MS));
@@ -63,7 +64,7 @@ fn decode_payload(bencher: Bencher<'_, '_>, text_bytes: usize) {
     bencher.bench(|| black_box(&received).decode::<SendEmail>().unwrap());
 }
 
-/// What serde alone takes of [`decode_payload`].
+/// The share of serde alone in [`decode_payload`].
 #[divan::bench(args = TEXT_BYTES)]
 fn decode_payload_by_hand(bencher: Bencher<'_, '_>, text_bytes: usize) {
     let body = serde_json::to_vec(&crate::samples::job(text_bytes)).unwrap();
@@ -72,15 +73,15 @@ fn decode_payload_by_hand(bencher: Bencher<'_, '_>, text_bytes: usize) {
 
 const ACKS: u64 = 1_000;
 
-/// Acks [`ACKS`] jobs, flushed at half the prefetch and in the end, while `slow` jobs before them stay in hand. Returns
-/// the frames it took.
+/// Acks [`ACKS`] jobs, flushed at half the prefetch and in the end, while `slow` jobs before them stay
+/// unacknowledged. Returns the number of frames.
 fn ack_all(slow: u64, prefetch: u64) -> u64 {
     let (mut acks, mut frames) = (Acks::default(), 0);
     (1..=slow).for_each(|tag| acks.delivered(tag));
-    let in_hand = prefetch - slow;
-    for tag in slow + 1..=slow + ACKS + in_hand {
+    let unacknowledged = prefetch - slow;
+    for tag in slow + 1..=slow + ACKS + unacknowledged {
         acks.delivered(tag);
-        if tag > slow + in_hand && acks.finish(tag - in_hand) as u64 >= prefetch / 2 {
+        if tag > slow + unacknowledged && acks.finish(tag - unacknowledged) as u64 >= prefetch / 2 {
             acks.flush(|_, _| frames += 1);
         }
     }

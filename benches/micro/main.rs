@@ -1,4 +1,4 @@
-//! What the framework does for each job apart from waiting for the broker: time and allocations of every step.
+//! Time and allocations of each step that the framework takes for a job, without the broker.
 //!
 //! `cargo bench -p leveret-bench --bench micro [-- FILTER]`
 

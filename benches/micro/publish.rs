@@ -1,4 +1,4 @@
-//! From a job to a message and the way to its queue, for the first attempt and for the next.
+//! From a job to a message and its route, for the first attempt and for the next.
 
 use std::time::Duration;
 

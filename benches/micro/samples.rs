@@ -1,4 +1,4 @@
-//! Jobs and messages that the steps are tried on.
+//! Jobs and messages as input of the steps.
 
 use std::sync::LazyLock;
 
@@ -52,13 +52,13 @@ pub(crate) fn message(text_bytes: usize) -> Message {
     Message::of(publisher().publish(&job(text_bytes)).header("tenant", "acme")).unwrap()
 }
 
-/// The job as it is received for its so many-th attempt.
+/// The job as received for this attempt.
 pub(crate) fn received(attempt: u32) -> Incoming {
     let first = Incoming::read(message(TEXT_BYTES[0]), NOW_MS);
     (1..attempt).fold(first, |failed, _| Incoming::read(retried(&failed), NOW_MS))
 }
 
-/// The copy for the next attempt, as it is sent.
+/// The copy for the next attempt, as published.
 pub(crate) fn retried(received: &Incoming) -> Message {
     received.retry(SendEmail::QUEUE, REASON, NOW_MS)
 }

@@ -1,4 +1,4 @@
-//! What a child process is told to do, and what it tells of it: both JSON, so that one argument and one line are enough.
+//! The assignment of a child process and its messages. Both are JSON, so that an argument and a line each carry one.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Mail {
     pub(crate) number: u64,
-    /// When it was published, in microseconds since the epoch.
+    /// The time of the publish, in microseconds since the epoch.
     pub(crate) sent_us: u64,
     pub(crate) to: String,
     pub(crate) subject: String,
@@ -22,12 +22,12 @@ impl Job for Mail {
 }
 
 impl Mail {
-    /// A mail of so many bytes as JSON, if that is enough for the rest of it.
+    /// A mail of `bytes` bytes as JSON, or more if its other fields are larger.
     pub(crate) fn new(number: u64, bytes: usize) -> Self {
         let mut mail = Self {
             number,
             sent_us: now_us(),
-            to: "somebody@example.com".to_owned(),
+            to: "ada@example.com".to_owned(),
             subject: "Your invoice is ready".to_owned(),
             body: String::new(),
         };
@@ -49,51 +49,51 @@ pub(crate) enum Assignment {
     Publish(Publish),
 }
 
-/// Consume until so many jobs are done.
+/// Consumes until `jobs` jobs are done.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Consume {
     pub(crate) consumer: Consumer,
     pub(crate) url: String,
     pub(crate) queues: Vec<String>,
-    /// The queues are not the framework's own.
+    /// The queues were declared by the benchmark, not by the framework.
     pub(crate) existing: bool,
     pub(crate) prefetch: u16,
     pub(crate) concurrency: u16,
     pub(crate) work: Work,
-    /// Another one than the default, where time is not what it is elsewhere.
+    /// Replaces the default inline budget, where handlers are slower than usual.
     pub(crate) inline_budget: Option<Duration>,
-    /// 0 for ever.
+    /// The number of jobs. 0 means no end.
     pub(crate) jobs: u64,
-    /// Whether the time from publish to handler is noted for each job.
+    /// Records the time from publish to handler of each job.
     pub(crate) latency: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Consumer {
     Leveret,
-    /// The framework, and the span of each job is made into text for the log lines that a handler may write.
+    /// The framework with a subscriber that formats the span of each job as text.
     LeveretLogging,
-    /// lapin, each ack awaited: the loop of every tutorial.
+    /// lapin with each ack awaited: a naive loop.
     Awaited,
-    /// lapin, acks coalesced: the best one can write by hand.
+    /// lapin with batched acks: a hand-tuned loop.
     Coalesced,
 }
 
-/// What a handler does.
+/// The work of a handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Work {
     Nothing,
-    /// It is pending once, so that it gets a task of its own.
+    /// The handler yields once, so that it gets a task of its own.
     Yield,
     Sleep(Duration),
-    /// It computes for about so long, on the blocking pool.
+    /// The handler computes for about this time on the blocking pool.
     Compute(Duration),
-    /// The first attempt at every so-manieth job fails.
+    /// The first attempt of every n-th job fails.
     FailOnce(u64),
     FailAlways,
 }
 
-/// Publish so many jobs.
+/// Publishes `jobs` jobs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Publish {
     pub(crate) publisher: Publisher,
@@ -112,27 +112,27 @@ pub(crate) enum Publisher {
     LapinPipelined,
 }
 
-/// What a child says on its standard output, a line each.
+/// A message of a child on its standard output, one per line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Word {
-    /// The first job is in its handler.
+pub(crate) enum ChildMessage {
+    /// The first job has reached its handler.
     First,
     /// The measured part begins.
     From,
-    /// It is over.
+    /// The measured part has ended.
     To(Measured),
     /// All jobs are done.
     End { peak_rss_kib: u64, latency_us: Option<Latency> },
 }
 
-/// What happened between two words.
+/// The measurement between `From` and `To`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) jobs: u64,
     pub(crate) seconds: f64,
     /// User and system time of the whole process.
     pub(crate) cpu_seconds: f64,
-    /// Time within handlers that compute, all together.
+    /// The total time within handlers that compute.
     pub(crate) busy_seconds: f64,
 }
 

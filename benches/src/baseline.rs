@@ -1,4 +1,4 @@
-//! Consumers and publishers written by hand on lapin: the simplest correct ones, and the best one can do.
+//! Consumers and publishers written by hand on lapin: naive ones and hand-tuned ones.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,9 +23,9 @@ const WINDOW: usize = 1024;
 
 /// Consumes with a channel and a task for each queue until all jobs are done.
 pub(crate) async fn consume(assignment: Consume, meter: Arc<Meter>) -> Result<()> {
-    anyhow::ensure!(assignment.work == Work::Nothing, "the consumers written by hand do nothing else");
+    anyhow::ensure!(assignment.work == Work::Nothing, "the consumers written by hand support only Work::Nothing");
     let connection = Connection::connect(&assignment.url, ConnectionProperties::default()).await?;
-    // A channel closes itself with its last handle, and the connection's close fails over one that does.
+    // A channel closes with its last handle, and closing the connection at the same time fails.
     let (mut tasks, mut channels) = (JoinSet::new(), Vec::new());
     for queue in &assignment.queues {
         let channel = connection.create_channel().await?;
@@ -42,7 +42,7 @@ pub(crate) async fn consume(assignment: Consume, meter: Arc<Meter>) -> Result<()
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
-    // RabbitMQ 3.10 drops acks that a quorum queue has not got yet when their channel is closed.
+    // RabbitMQ 3.10 drops acks that have not reached their quorum queue when their channel is closed.
     tokio::time::sleep(Duration::from_millis(500)).await;
     connection.close(200, "done".into()).await?;
     Ok(())
@@ -60,8 +60,8 @@ async fn awaited(mut consumer: lapin::Consumer, meter: Arc<Meter>) -> Result<()>
     }
 }
 
-/// Acks half the prefetch at once, or what there is as soon as nothing else is ready. An ack is polled once, which
-/// queues its frame, and not awaited.
+/// Acks half the prefetch at once, or fewer as soon as no delivery is ready. An ack is polled once, which queues its
+/// frame, and not awaited.
 async fn coalesced(channel: Channel, mut consumer: lapin::Consumer, prefetch: u16, meter: Arc<Meter>) -> Result<()> {
     let batch = (prefetch / 2).max(1);
     let (mut last, mut waiting) = (0, 0);
@@ -112,7 +112,7 @@ pub(crate) async fn publish(assignment: Publish, meter: &Meter) -> Result<()> {
     Ok(())
 }
 
-/// Those of the framework's jobs.
+/// The same properties as those of the framework's jobs.
 pub(crate) fn properties() -> BasicProperties {
     let now_us = now_us();
     let mut headers = FieldTable::default();

@@ -1,4 +1,4 @@
-//! The broker that is measured on: a private node, or the one of an address.
+//! The broker of the benchmark: a private node, or the one at an address.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,7 +18,7 @@ use crate::{
 
 /// Publishes in flight while a queue is filled.
 const WINDOW: usize = 1_000;
-/// How long a broker may take to come to rest after a queue was filled.
+/// The longest wait for a broker to become idle after a queue was filled.
 const REST_WITHIN: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Kind {
 pub(crate) struct Broker {
     url: String,
     version: String,
-    /// None where it cannot be seen.
+    /// `None` if the process of the broker is not visible.
     process: Option<u32>,
     raw: RawClient,
     filler: leveret::Broker,
@@ -49,14 +49,14 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    /// Uses the broker of that address, or starts a private one.
+    /// Uses the broker at this address, or starts a private one.
     pub(crate) async fn find(url: Option<String>) -> Result<Self> {
         let (url, node) = match url {
             Some(url) => (url, None),
             None => {
-                // A harness panics where it cannot do its part.
+                // The harness panics if it cannot start a node.
                 let node = tokio::spawn(Node::start(NodeOptions::default())).await;
-                let node = node.context("no private RabbitMQ could be started, and --amqp-url names none")?;
+                let node = node.context("no private RabbitMQ could be started, and --amqp-url is not set")?;
                 (node.url(), Some(node))
             }
         };
@@ -84,17 +84,17 @@ impl Broker {
         &self.version
     }
 
-    /// Where it has its data, if that is known.
+    /// The data folder of the broker, or the temporary folder if it is unknown.
     pub(crate) fn disk(&self) -> &Path {
         &self.disk
     }
 
-    /// User and system time of the broker, if it can be seen.
+    /// User and system time of the broker, if its process is visible.
     pub(crate) fn cpu(&self) -> Option<Duration> {
         self.process.and_then(machine::cpu)
     }
 
-    /// Makes a queue with a name of its own: a quorum queue as workers declare it, or a classic one.
+    /// Creates a queue with a unique name: a quorum queue as workers declare it, or a classic one.
     pub(crate) async fn queue(&self, kind: Kind) -> Result<String> {
         let name = unique(&format!("leveret-bench-{}", kind.name()));
         self.make(&name, kind).await?;
@@ -110,13 +110,13 @@ impl Broker {
                 Queue::existing(name)
             }
         };
-        // A worker's start makes what is missing, and binds it.
+        // A starting worker declares and binds missing queues.
         let worker = Worker::new(()).queue(queue).handle(nothing).on(name);
         testing::start(worker, &self.filler).await?.stop().await?;
         Ok(())
     }
 
-    /// Puts so many jobs of so many bytes into a queue, and waits until the broker is at rest again.
+    /// Publishes `jobs` jobs of `bytes` bytes to a queue, and waits until the broker is idle again.
     pub(crate) async fn fill(&self, queue: &str, jobs: u64, bytes: usize) -> Result<()> {
         let publisher = self.filler.publisher();
         let window = WINDOW.min((16 * 1024 * 1024 / bytes.max(1)).max(1));
@@ -129,7 +129,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Publishes at a steady rate, as a job each, in the order of time.
+    /// Publishes jobs at a steady rate.
     pub(crate) async fn trickle(&self, queue: &str, jobs: u64, bytes: usize, every: Duration) -> Result<()> {
         let publisher = self.filler.publisher();
         let mut ticks = tokio::time::interval(every);
@@ -149,7 +149,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Waits until the broker does little, so that what it puts off is not counted with what comes next.
+    /// Waits until the broker is idle, so that its deferred work does not count for the next measurement.
     async fn rest(&self) {
         const LOOK: Duration = Duration::from_millis(100);
         let started = Instant::now();
@@ -162,13 +162,13 @@ impl Broker {
         }
     }
 
-    /// Deletes a queue; it must have nothing left if it was to be emptied.
+    /// Deletes a queue. A queue that should be drained must be empty.
     pub(crate) async fn delete(&self, queue: &str, emptied: bool) -> Result<()> {
         let asked = Instant::now();
-        // The last acks may still be on their way through the broker.
+        // The broker may still process the last acks.
         while emptied && let Some(left @ 1..) = self.raw.depth(queue).await? {
             if asked.elapsed() > REST_WITHIN {
-                bail!("{left} jobs are left in {queue}: they were not acked");
+                bail!("{queue} still contains {left} jobs: they were not acked");
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

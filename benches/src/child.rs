@@ -1,4 +1,4 @@
-//! Both sides of a child process: what it does, and how its parent starts it and listens to it.
+//! A child process: its work, and the handle with which its parent starts it and reads its messages.
 
 use std::{io, process::Stdio, sync::Arc, time::Duration};
 
@@ -11,16 +11,16 @@ use tokio::{
 };
 
 use crate::{
-    assignment::{Assignment, Consumer, Publisher, Word},
+    assignment::{Assignment, ChildMessage, Consumer, Publisher},
     baseline,
     meter::Meter,
     worker,
 };
 
-/// A child that says nothing for so long is stuck.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// The longest silence of a child before it counts as stuck.
+const SILENCE: Duration = Duration::from_secs(180);
 
-/// Does what a child is told.
+/// Runs the assignment of a child.
 pub(crate) async fn work(assignment: &str) -> Result<()> {
     let assignment = serde_json::from_str(assignment).context("--child")?;
     let meter = match &assignment {
@@ -44,17 +44,17 @@ pub(crate) async fn work(assignment: &str) -> Result<()> {
     Ok(())
 }
 
-/// A child process; it ends with its parent.
+/// A child process. It ends with its parent.
 #[derive(Debug)]
 pub(crate) struct Child {
     process: tokio::process::Child,
     lines: Lines<BufReader<ChildStdout>>,
-    /// Read as it comes: a child that logs more than a pipe holds would wait for its reader for ever.
+    /// Read continuously, because a child blocks once its log fills the pipe.
     errors: JoinHandle<io::Result<String>>,
 }
 
 impl Child {
-    /// Starts this program as a child, as an argument of `before` if that is not empty.
+    /// Starts this program as a child, through the command `before` if it is not empty.
     pub(crate) fn start(assignment: &Assignment, before: &[&str]) -> Result<Self> {
         let own = std::env::current_exe()?;
         let mut command = match before {
@@ -65,7 +65,7 @@ impl Child {
                 command
             }
         };
-        command.args(["bench", "--child", &serde_json::to_string(assignment)?]);
+        command.args(["--child", &serde_json::to_string(assignment)?]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut process = command.spawn().context("starting a child process")?;
         let output = process.stdout.take().context("the child's output")?;
@@ -77,23 +77,23 @@ impl Child {
         Ok(Self { process, lines: BufReader::new(output).lines(), errors })
     }
 
-    /// Its number among the processes; none once it has ended.
+    /// The process id, `None` once the child has ended.
     pub(crate) fn id(&self) -> Option<u32> {
         self.process.id()
     }
 
-    /// What it says next.
-    pub(crate) async fn next(&mut self) -> Result<Word> {
-        match timeout(PATIENCE, self.lines.next_line()).await {
+    /// The next message.
+    pub(crate) async fn next(&mut self) -> Result<ChildMessage> {
+        match timeout(SILENCE, self.lines.next_line()).await {
             Ok(line) => match line? {
                 Some(line) => Ok(serde_json::from_str(&line)?),
-                None => bail!("a child process ended too soon:\n{}", self.end().await?),
+                None => bail!("a child process ended before its work was done:\n{}", self.end().await?),
             },
-            Err(_) => bail!("a child process has said nothing for {PATIENCE:?}"),
+            Err(_) => bail!("a child process was silent for {SILENCE:?}"),
         }
     }
 
-    /// Waits until it ends; returns what it wrote on its standard error.
+    /// Waits for the end of the child, and returns its standard error.
     pub(crate) async fn end(&mut self) -> Result<String> {
         let text = (&mut self.errors).await??;
         let status = self.process.wait().await?;

@@ -1,29 +1,33 @@
-//! Contestants that work in turn, round after round, each as a child process.
+//! Runs of contestants in turn, in several rounds, each as a child process.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use leveret::Job;
 
 use crate::{
-    assignment::{Assignment, Consume, Consumer, Measured, Word, Work},
+    assignment::{Assignment, ChildMessage, Consume, Consumer, Mail, Measured, Work},
     bench::Bench,
     broker::{Broker, Kind},
     child::Child,
-    report::{Measure, Row, Sample, Table},
+    measures::{Measure, Row, Sample, Table},
+    stub::Feed,
 };
 
-/// The framework; the span of each job is on, and kept by a registry that does nothing else.
+/// The framework. The span of each job is enabled, and a registry keeps it.
 pub(crate) const LEVERET: &str = "leveret";
-/// The framework, where each handler is pending once.
+/// The framework with handlers that yield once.
 pub(crate) const LEVERET_TASKS: &str = "leveret, a task each";
-/// The framework with the log subscriber of its workers, which makes the fields of each span into text.
+/// The framework with the log subscriber of its workers, which formats the fields of each span as text.
 pub(crate) const LEVERET_LOGGING: &str = "leveret, spans as text";
-/// The simplest correct consumer written by hand.
+/// A naive consumer written by hand.
 pub(crate) const AWAITED: &str = "lapin, each ack awaited";
-/// The best consumer written by hand.
+/// A hand-tuned consumer.
 pub(crate) const COALESCED: &str = "lapin, acks coalesced";
+/// The framework with handlers that always fail.
+pub(crate) const ALL_FAIL: &str = "all fail, again and again";
 
-/// Who takes part in most scenarios.
+/// The contestants of most scenarios.
 pub(crate) const ALL: [(&str, (Consumer, Work)); 5] = [
     (LEVERET, (Consumer::Leveret, Work::Nothing)),
     (LEVERET_TASKS, (Consumer::Leveret, Work::Yield)),
@@ -32,14 +36,14 @@ pub(crate) const ALL: [(&str, (Consumer, Work)); 5] = [
     (COALESCED, (Consumer::Coalesced, Work::Nothing)),
 ];
 
-/// Queues that are filled and then emptied.
+/// A drain: queues are filled and then consumed until they are empty.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Drain {
     pub(crate) kind: Kind,
     pub(crate) queues: u64,
     pub(crate) prefetch: u16,
     pub(crate) concurrency: u16,
-    /// Jobs in all.
+    /// The total number of jobs.
     pub(crate) jobs: u64,
     pub(crate) bytes: usize,
 }
@@ -51,7 +55,7 @@ impl Default for Drain {
 }
 
 impl Drain {
-    /// The queues are filled for one contestant and deleted after it.
+    /// Fills the queues, runs one contestant, and deletes the queues.
     pub(crate) async fn run(&self, broker: &Broker, consumer: Consumer, work: Work) -> Result<Sample> {
         let mut queues = Vec::new();
         for _ in 0..self.queues {
@@ -82,27 +86,33 @@ impl Drain {
         }
     }
 
-    /// Attempts that run at once, in all queues.
+    /// The feed of the stub for this drain.
+    pub(crate) fn feed(&self) -> Result<Feed> {
+        let body = serde_json::to_vec(&Mail::new(0, self.bytes))?.into();
+        Ok(Feed { queue: Mail::QUEUE.to_owned(), job: Mail::NAME.to_owned(), body, jobs: self.jobs })
+    }
+
+    /// The total number of concurrent attempts.
     pub(crate) fn in_flight(&self) -> f64 {
         self.queues as f64 * f64::from(self.concurrency)
     }
 }
 
-/// Lets each contestant run once in each round, another one first each time.
+/// Runs each contestant once per round. Each round begins with another one.
 pub(crate) async fn contest<C: Copy>(
     bench: &Bench,
     scenario: &str,
     contestants: &[(&'static str, C)],
     mut run: impl AsyncFnMut(C) -> Result<Sample>,
 ) -> Result<Table> {
-    if !bench.wants(scenario) {
+    if !bench.selects(scenario) {
         return Ok(Table { scenario: scenario.to_owned(), rows: Vec::new() });
     }
     let mut rows: Vec<Row> =
         contestants.iter().map(|(contestant, _)| Row { contestant, samples: Vec::new() }).collect();
     for round in 0..bench.repetitions {
-        for turn in 0..contestants.len() {
-            let index = (turn + round) % contestants.len();
+        for offset in 0..contestants.len() {
+            let index = (offset + round) % contestants.len();
             let (contestant, how) = contestants[index];
             bench.show(&format!("{scenario}: {contestant}, round {} of {}", round + 1, bench.repetitions));
             let sample = run(how).await.with_context(|| format!("{scenario}: {contestant}"))?;
@@ -112,7 +122,7 @@ pub(crate) async fn contest<C: Copy>(
     Ok(Table { scenario: scenario.to_owned(), rows })
 }
 
-/// Runs a child to its end and takes what it and the broker used.
+/// Runs a child to its end, and returns its measurement and the CPU time of the broker.
 pub(crate) async fn measure(assignment: &Assignment, broker: Option<&Broker>) -> Result<Sample> {
     let started = Instant::now();
     let mut child = Child::start(assignment, &[])?;
@@ -120,16 +130,16 @@ pub(crate) async fn measure(assignment: &Assignment, broker: Option<&Broker>) ->
     let mut broker_before = None;
     loop {
         match child.next().await? {
-            Word::First => {
+            ChildMessage::First => {
                 sample.insert(Measure::StartMs, started.elapsed().as_secs_f64() * 1e3);
             }
-            Word::From => broker_before = broker.and_then(Broker::cpu),
-            Word::To(measured) => {
+            ChildMessage::From => broker_before = broker.and_then(Broker::cpu),
+            ChildMessage::To(measured) => {
                 let used =
                     broker.and_then(Broker::cpu).zip(broker_before).map(|(now, before)| now.saturating_sub(before));
                 sample.extend(rates(&measured, used));
             }
-            Word::End { peak_rss_kib, latency_us } => {
+            ChildMessage::End { peak_rss_kib, latency_us } => {
                 sample.insert(Measure::PeakRssMb, peak_rss_kib as f64 / 1024.0);
                 if let Some(latency) = latency_us {
                     sample.insert(Measure::LatencyP50Us, latency.p50);
@@ -149,7 +159,7 @@ fn rates(measured: &Measured, broker: Option<Duration>) -> Vec<(Measure, f64)> {
     let mut rates = vec![(Measure::JobsPerSecond, jobs / seconds), (Measure::WorkerCpuUs, cpu_seconds * 1e6 / jobs)];
     rates.extend(broker.map(|used| (Measure::BrokerCpuUs, used.as_secs_f64() * 1e6 / jobs)));
     if busy_seconds > 0.0 {
-        // Handlers in progress; the scenario knows how many are ideal.
+        // The average number of running handlers. The scenario divides it by the ideal number.
         rates.push((Measure::IdealPercent, busy_seconds / seconds));
     }
     rates

@@ -1,8 +1,8 @@
-//! Medians and what lies around them.
+//! Medians, ranges and percentiles.
 
 use serde::Serialize;
 
-/// Several measurements of the same thing.
+/// Median and range of several measurements.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -11,7 +11,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// None of no values.
+    /// The spread of the values, `None` without values.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
@@ -25,7 +25,7 @@ impl Spread {
     }
 }
 
-/// The value that this share of sorted values does not exceed; 0 of none.
+/// The percentile `share` of sorted values, 0 without values.
 pub(crate) fn percentile(sorted: &[u64], share: f64) -> f64 {
     let rank = (sorted.len() as f64 * share).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).map_or(0.0, |value| *value as f64)

@@ -1,4 +1,4 @@
-//! Instructions per job, which do not depend on how busy the machine is: counted by valgrind's callgrind on the stub.
+//! Instructions per job on the stub, counted by valgrind's callgrind. Unlike times they do not depend on other load.
 
 use std::{path::Path, time::Duration};
 
@@ -8,14 +8,13 @@ use crate::{
     assignment::{Assignment, Consume, Consumer, Publish, Publisher, Work},
     bench::Bench,
     child::Child,
-    contest::{COALESCED, Drain, LEVERET, LEVERET_LOGGING, LEVERET_TASKS},
+    contest::{ALL_FAIL, COALESCED, Drain, LEVERET, LEVERET_LOGGING, LEVERET_TASKS},
+    measures::{Measure, Row, Sample, Table},
     publishing::{HAND_WRITTEN, PIPELINED},
-    report::{Measure, Row, Sample, Table},
-    scenarios::{ALL_FAIL, feed},
     stub::Stub,
 };
 
-/// Two lengths of a run: their difference has neither start nor end in it.
+/// The lengths of two runs. Their difference excludes start and end.
 const SHORT: u64 = 10_000;
 const LONG: u64 = 30_000;
 
@@ -25,7 +24,7 @@ const PUBLISHING: &str = "instructions: a broker that only confirms, 1,024 publi
 
 pub(crate) async fn run(bench: &Bench) -> Result<Vec<Table>> {
     let drain = Drain::default();
-    let queues = [feed(&drain)?.queue];
+    let queues = [drain.feed()?.queue];
     let consume = |consumer, work| {
         // Valgrind makes every handler slow.
         let inline_budget = Some(Duration::from_secs(1));
@@ -49,7 +48,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<Vec<Table>> {
 
 async fn table(bench: &Bench, scenario: &str, contestants: &[(&'static str, Assignment)]) -> Result<Table> {
     let mut rows = Vec::new();
-    for (contestant, assignment) in contestants.iter().filter(|_| bench.wants(scenario)) {
+    for (contestant, assignment) in contestants.iter().filter(|_| bench.selects(scenario)) {
         let mut counted = Vec::new();
         for jobs in [SHORT, LONG] {
             bench.show(&format!("{scenario}: {contestant}, {jobs} jobs"));
@@ -64,7 +63,7 @@ async fn table(bench: &Bench, scenario: &str, contestants: &[(&'static str, Assi
 }
 
 async fn count(jobs: u64, assignment: &Assignment, profile: &Path) -> Result<u64> {
-    let stub = Stub::start(feed(&Drain { jobs, ..Drain::default() })?)?;
+    let stub = Stub::start(Drain { jobs, ..Drain::default() }.feed()?)?;
     let url = stub.url();
     let assignment = match assignment.clone() {
         Assignment::Consume(consume) => Assignment::Consume(Consume { url, jobs, ..consume }),
@@ -72,9 +71,12 @@ async fn count(jobs: u64, assignment: &Assignment, profile: &Path) -> Result<u64
     };
     let profile = format!("--callgrind-out-file={}", profile.display());
     let valgrind = ["valgrind", "--tool=callgrind", &profile];
-    let mut child = Child::start(&assignment, &valgrind).context("valgrind is needed")?;
-    let said = child.end().await?;
+    let mut child = Child::start(&assignment, &valgrind).context("starting valgrind, which this scenario requires")?;
+    let output = child.end().await?;
     stub.finish()?;
-    let collected = said.lines().find_map(|line| line.split_once("Collected : ")).context("valgrind said no number")?;
+    let collected = output
+        .lines()
+        .find_map(|line| line.split_once("Collected : "))
+        .context("valgrind printed no number of instructions")?;
     Ok(collected.1.trim().parse()?)
 }

@@ -1,4 +1,4 @@
-//! What this machine is and what its processes use, read from `/proc`.
+//! The machine and the resources that its processes use, read from `/proc`.
 
 use std::{
     fs::{self, File},
@@ -13,17 +13,17 @@ use rustix::{
 };
 use serde::Serialize;
 
-/// What the figures depend on besides the program.
+/// The properties of the machine that affect the results.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Machine {
     pub(crate) cores: usize,
     pub(crate) processor: String,
-    /// The median time that a small write and its `fsync` take where the broker has its data, or else the temporary files.
+    /// The median time of a small write and its `fsync` in the data folder of the broker, or else in the temporary folder.
     pub(crate) fsync_us: f64,
 }
 
 impl Machine {
-    pub(crate) fn look(disk: &Path) -> Self {
+    pub(crate) fn inspect(disk: &Path) -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
         Self {
@@ -58,27 +58,27 @@ pub(crate) fn own_cpu() -> Duration {
 /// User and system time of another process, to a hundredth of a second.
 pub(crate) fn cpu(process: u32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name before may hold anything, in parentheses.
+    // The preceding field, the name in parentheses, may contain spaces.
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
     let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
     Some(Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64))
 }
 
-/// The most memory that a process (`self` or a number) had at once.
+/// The peak memory of a process (`self` or an id).
 pub(crate) fn peak_rss_kib(process: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok())
 }
 
-/// The process of this machine that listens on a TCP port, if it can be seen.
+/// The process on this machine that listens on a TCP port, if it is visible.
 pub(crate) fn listener(port: u16) -> Option<u32> {
     let listening = |table: &str| {
         let table = fs::read_to_string(table).ok()?;
         table.lines().skip(1).find_map(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let own = fields.get(1)?.rsplit_once(':')?.1;
-            let is_ours = u16::from_str_radix(own, 16).ok()? == port && *fields.get(3)? == "0A";
-            is_ours.then(|| format!("socket:[{}]", fields[9]))
+            let is_listener = u16::from_str_radix(own, 16).ok()? == port && *fields.get(3)? == "0A";
+            is_listener.then(|| format!("socket:[{}]", fields[9]))
         })
     };
     let socket = listening("/proc/net/tcp").or_else(|| listening("/proc/net/tcp6"))?;

@@ -1,4 +1,4 @@
-//! Counts the jobs of a child process, and measures the part of them that is neither start nor end.
+//! Counts the jobs of a child process, and measures the part of the run without start and end.
 
 use std::{
     io::Write,
@@ -12,7 +12,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    assignment::{Latency, Measured, Word, now_us},
+    assignment::{ChildMessage, Latency, Measured, now_us},
     figures::percentile,
     machine,
 };
@@ -20,7 +20,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Meter {
     done: AtomicU64,
-    /// Between these numbers of jobs the clocks run.
+    /// The clocks run between these numbers of jobs.
     from: u64,
     to: u64,
     jobs: u64,
@@ -52,24 +52,24 @@ impl Meter {
         }
     }
 
-    /// Notes a job that was published then.
+    /// Counts a job that was published at this time.
     pub(crate) fn count(&self, sent_us: u64) {
         if let Some(latencies) = &self.latencies {
             latencies.lock().unwrap_or_else(PoisonError::into_inner).push(now_us().saturating_sub(sent_us));
         }
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         if done == 1 {
-            say(&Word::First);
+            report(&ChildMessage::First);
         }
         if done == self.from {
             drop(self.start.set(self.mark()));
-            say(&Word::From);
+            report(&ChildMessage::From);
         }
         if done == self.to
             && let Some(start) = self.start.get()
         {
             let now = self.mark();
-            say(&Word::To(Measured {
+            report(&ChildMessage::To(Measured {
                 jobs: self.to - self.from,
                 seconds: (now.at - start.at).as_secs_f64(),
                 cpu_seconds: now.cpu.saturating_sub(start.cpu).as_secs_f64(),
@@ -81,7 +81,7 @@ impl Meter {
         }
     }
 
-    /// Notes time within a handler that computes.
+    /// Adds time within a handler that computes.
     pub(crate) fn busy(&self, time: Duration) {
         self.busy_nanos.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
@@ -91,14 +91,14 @@ impl Meter {
         self.finished.cancelled().await;
     }
 
-    /// Says what is to be said at the end.
+    /// Reports the final message.
     pub(crate) fn end(&self) {
         let latency_us = self.latencies.as_ref().map(|latencies| {
             let mut sorted = latencies.lock().unwrap_or_else(PoisonError::into_inner).clone();
             sorted.sort_unstable();
             Latency { p50: percentile(&sorted, 0.5), p99: percentile(&sorted, 0.99) }
         });
-        say(&Word::End { peak_rss_kib: machine::peak_rss_kib("self").unwrap_or(0), latency_us });
+        report(&ChildMessage::End { peak_rss_kib: machine::peak_rss_kib("self").unwrap_or(0), latency_us });
     }
 
     fn mark(&self) -> Mark {
@@ -106,8 +106,8 @@ impl Meter {
     }
 }
 
-fn say(word: &Word) {
-    let line = serde_json::to_string(word).unwrap_or_default();
-    // If nobody reads it, the parent is gone, and this process with it.
+fn report(message: &ChildMessage) {
+    let line = serde_json::to_string(message).unwrap_or_default();
+    // Without a reader the parent has ended, and this process ends with it.
     drop(std::io::stdout().lock().write_all(format!("{line}\n").as_bytes()));
 }

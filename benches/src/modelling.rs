@@ -1,4 +1,4 @@
-//! The model of `leveret simulate` next to real workers that had the same jobs; and what it is told of a queue's leader.
+//! Compares the model of `leveret simulate` with real workers that run the same jobs, and measures its input `--queue-rate`.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -11,27 +11,29 @@ use leveret::{
     Broker as Handle, Config, Context, Job, JobResult, Queue, RetryPolicy, Worker,
     testing::{self, Running},
 };
-use leveret_simulate::{Arrivals, Job as Simulated, Load, Outcome, Service, Spread, System, Workers, run as simulate};
+use leveret_simulate::{
+    Arrivals, Histogram, Job as Simulated, Load, Outcome, Service, System, Workers, run as simulate,
+};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::JoinSet, time::sleep_until};
 
 use crate::{
     bench::Bench,
     broker::{Broker, Kind},
-    report::{Measure, Row, Sample, Table},
+    measures::{Measure, Row, Sample, Table},
 };
 
 pub(crate) const MEASURED: &str = "measured";
 pub(crate) const SIMULATED: &str = "simulated";
-pub(crate) const STEADY: &str = "model: four fifths of the places are busy";
+pub(crate) const STEADY: &str = "model: four fifths of the slots are busy";
 pub(crate) const BACKLOG: &str = "model: a backlog of 1,500 jobs";
 pub(crate) const FAILURES: &str = "model: one attempt in ten fails";
 
 const WORKERS: Workers = Workers { count: 3, concurrency: 4, prefetch: 8 };
-/// After each failure.
+/// The delay after each failure.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A job that takes as long, and fails as often, as it says.
+/// A job with its duration and its number of failures.
 #[derive(Serialize, Deserialize)]
 struct Timed {
     number: usize,
@@ -44,10 +46,10 @@ impl Job for Timed {
     const QUEUE: &'static str = "leveret-bench-timed";
 }
 
-/// What the workers did, in seconds from the start.
+/// The attempts of the workers, in seconds from the start.
 struct Record {
     start: Instant,
-    /// For each job its attempts: when each began and ended.
+    /// The start and the end of each attempt, by job.
     attempts: Mutex<Vec<Vec<(f64, f64)>>>,
     succeeded: watch::Sender<usize>,
 }
@@ -65,7 +67,7 @@ async fn timed(job: Timed, ctx: Context<Arc<Record>>) -> JobResult {
     let mut attempts = record.attempts.lock().unwrap_or_else(PoisonError::into_inner);
     attempts[job.number].push((began, record.now()));
     if attempts[job.number].len() <= job.failures {
-        return Err("told to fail".into());
+        return Err("as the job says".into());
     }
     record.succeeded.send_modify(|succeeded| *succeeded += 1);
     Ok(())
@@ -80,7 +82,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<Vec<Table>> {
         failures,
         ..Load::default()
     };
-    // What it takes where nothing waits is this machine's.
+    // The latency without a queue depends on this machine.
     let (alone, _) = measured(bench.broker()?, load(0.1, 0, 0.0).jobs(10.0, 1).collect()).await?;
     let system = System { workers: WORKERS, latency: alone.waits.mean(), ..System::default() };
     let mut tables = Vec::new();
@@ -97,7 +99,7 @@ async fn compared(bench: &Bench, scenario: &str, load: &Load, system: &System) -
     let mut rows = [MEASURED, SIMULATED].map(|contestant| Row { contestant, samples: Vec::new() });
     let seconds = if bench.jobs(10) == 10 { 60.0 } else { 6.0 };
     for round in 0..bench.repetitions {
-        if !bench.wants(scenario) {
+        if !bench.selects(scenario) {
             return Ok(Table { scenario: scenario.to_owned(), rows: Vec::new() });
         }
         bench.show(&format!("{scenario}: round {} of {}", round + 1, bench.repetitions));
@@ -120,8 +122,7 @@ fn sample(outcome: &Outcome) -> Sample {
     ])
 }
 
-/// Lets real workers do these jobs. Gives what came of it, and the jobs as they really were: when they were published and
-/// how long they took.
+/// Runs these jobs on real workers. Returns the outcome, and the jobs with their actual publish times and durations.
 async fn measured(broker: &Broker, jobs: Vec<Simulated>) -> Result<(Outcome, Vec<Simulated>)> {
     let queue = broker.queue(Kind::Quorum).await?;
     let handle = || Handle::amqp(Config { amqp_url: vec![broker.url().to_owned()], ..Config::default() });
@@ -169,7 +170,7 @@ async fn worker(queue: &str, record: &Arc<Record>, broker: &Handle) -> Result<Ru
 }
 
 fn account(jobs: Vec<Simulated>, published: &[f64], attempts: &[Vec<(f64, f64)>]) -> (Outcome, Vec<Simulated>) {
-    let (mut waits, mut ended) = (Spread::default(), 0.0_f64);
+    let (mut waits, mut ended) = (Histogram::default(), 0.0_f64);
     let seen = jobs.into_iter().zip(published).zip(attempts).map(|((job, published), attempts)| {
         let mut since = *published;
         let mut took = 0.0;
@@ -185,13 +186,13 @@ fn account(jobs: Vec<Simulated>, published: &[f64], attempts: &[Vec<(f64, f64)>]
     (Outcome { waits, ended, ..Outcome::default() }, seen)
 }
 
-/// Publishes and consumes at once, as fast as one queue goes.
+/// Publishes and consumes at once, to measure the capacity of one queue.
 async fn the_most_of_a_queue(bench: &Bench) -> Result<Table> {
-    let scenario = "model: the most that one queue takes and hands out at once";
+    let scenario = "model: the capacity of one queue, published and consumed at once";
     let mut row = Row { contestant: "leveret", samples: Vec::new() };
     let jobs = usize::try_from(bench.jobs(100_000))?;
     for round in 0..bench.repetitions {
-        if !bench.wants(scenario) {
+        if !bench.selects(scenario) {
             return Ok(Table { scenario: scenario.to_owned(), rows: Vec::new() });
         }
         bench.show(&format!("{scenario}: round {} of {}", round + 1, bench.repetitions));

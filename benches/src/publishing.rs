@@ -1,4 +1,4 @@
-//! How fast jobs are published and confirmed.
+//! The scenario of confirmed publishes.
 
 use anyhow::Result;
 use leveret::Job;
@@ -8,7 +8,7 @@ use crate::{
     bench::Bench,
     broker::Kind,
     contest::{contest, measure},
-    report::{Measure, Table},
+    measures::{Measure, Table},
 };
 
 pub(crate) const ONE_BY_ONE: &str = "leveret, one by one";
@@ -26,7 +26,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<Vec<Table>> {
     ];
     let table = contest(bench, "publish: 200 B, confirmed, quorum queue", &contestants, async |publisher| {
         let broker = bench.broker()?;
-        // The queue that `publish_all` publishes these jobs to.
+        // `publish_all` publishes these jobs to this queue.
         let queue = Mail::QUEUE.to_owned();
         broker.make(&queue, Kind::Quorum).await?;
         let one_by_one = matches!(publisher, Publisher::LeveretAwaited | Publisher::LapinAwaited);

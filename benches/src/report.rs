@@ -1,90 +1,21 @@
-//! What was measured, as tables for people and as JSON for programs.
+//! The result of a run, as tables for people and as JSON for programs.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
+use comfy_table::{CellAlignment, presets::NOTHING};
 use serde::Serialize;
 
-use crate::{figures::Spread, machine::Machine, targets::Verdict};
+use crate::{
+    figures::Spread,
+    machine::Machine,
+    measures::{Measure, Row, Table},
+    targets::Verdict,
+};
 
-/// What can be measured, in the order of the columns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Measure {
-    JobsPerSecond,
-    WorkerCpuUs,
-    BrokerCpuUs,
-    PeakRssMb,
-    LatencyP50Us,
-    LatencyP99Us,
-    IdealPercent,
-    StartMs,
-    CpuPercent,
-    InstructionsPerJob,
-    WaitMeanMs,
-    WaitP95Ms,
-    AllDoneMs,
-}
-
-impl Measure {
-    pub(crate) fn title(self) -> &'static str {
-        match self {
-            Self::JobsPerSecond => "jobs/s",
-            Self::WorkerCpuUs => "CPU µs/job",
-            Self::BrokerCpuUs => "broker µs/job",
-            Self::PeakRssMb => "peak RSS MB",
-            Self::LatencyP50Us => "p50 µs",
-            Self::LatencyP99Us => "p99 µs",
-            Self::IdealPercent => "% of ideal",
-            Self::StartMs => "start ms",
-            Self::CpuPercent => "% of a core",
-            Self::InstructionsPerJob => "instructions/job",
-            Self::WaitMeanMs => "mean wait ms",
-            Self::WaitP95Ms => "p95 wait ms",
-            Self::AllDoneMs => "all done ms",
-        }
-    }
-}
-
-/// What one run of one contestant gave.
-pub(crate) type Sample = BTreeMap<Measure, f64>;
-
-/// One contestant of a scenario.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Row {
-    pub(crate) contestant: &'static str,
-    /// One for each repetition; the same place in two rows is the same round.
-    pub(crate) samples: Vec<Sample>,
-}
-
-impl Row {
-    pub(crate) fn spread(&self, measure: Measure) -> Option<Spread> {
-        Spread::of(self.samples.iter().filter_map(|sample| sample.get(&measure)).copied())
-    }
-
-    /// How often the other's is in ours, round by round.
-    pub(crate) fn ratio(&self, other: &Self, measure: Measure) -> Option<Spread> {
-        let rounds = self.samples.iter().zip(&other.samples);
-        Spread::of(rounds.filter_map(|(own, other)| Some(own.get(&measure)? / other.get(&measure)?)))
-    }
-}
-
-/// One scenario.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Table {
-    pub(crate) scenario: String,
-    pub(crate) rows: Vec<Row>,
-}
-
-impl Table {
-    pub(crate) fn row(&self, contestant: &str) -> Option<&Row> {
-        self.rows.iter().find(|row| row.contestant == contestant)
-    }
-}
-
-/// A whole run.
+/// The result of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// None if no broker was needed.
+    /// Product and version, `None` if no scenario required a broker.
     pub(crate) broker: Option<String>,
     pub(crate) machine: Machine,
     pub(crate) tables: Vec<Table>,
@@ -92,7 +23,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether a target that gates regressions was missed.
+    /// True if a gating target was missed.
     #[must_use]
     pub fn has_regressed(&self) -> bool {
         self.targets.iter().any(Verdict::is_regression)
@@ -115,7 +46,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// A title row, then one for each contestant; with the ratio of the first measure to the baselines among them.
+/// A title row and a row for each contestant. The last columns are the ratios of the first measure to each baseline.
 fn cells(table: &Table) -> Vec<Vec<String>> {
     let samples = table.rows.iter().flat_map(|row| &row.samples);
     let mut measures: Vec<Measure> = samples.flat_map(|sample| sample.keys().copied()).collect();
@@ -153,24 +84,21 @@ fn show(spread: Spread) -> String {
     }
 }
 
-/// Columns as wide as they must be, the first to the left and the others to the right.
+/// A table without borders, the first column to the left and the others to the right.
 fn grid(lines: &[Vec<String>]) -> String {
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..lines.first().map_or(0, Vec::len)).map(width).collect();
-    let mut text = String::new();
-    for line in lines {
-        for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
-            text += &if column == 0 { format!("  {cell:<width$}") } else { format!("   {cell:>width$}") };
-        }
-        text.truncate(text.trim_end().len());
-        text.push('\n');
+    let mut grid = comfy_table::Table::new();
+    grid.load_style(NOTHING).add_rows(lines);
+    for (number, column) in grid.column_iter_mut().enumerate() {
+        let (spaces, alignment) = if number == 0 { (2, CellAlignment::Left) } else { (3, CellAlignment::Right) };
+        column.set_padding((spaces, 0)).set_cell_alignment(alignment);
     }
-    text
+    grid.trim_fmt() + "\n"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measures::Sample;
 
     fn row(contestant: &'static str, rates: &[f64]) -> Row {
         let samples = rates.iter().map(|rate| Sample::from([(Measure::JobsPerSecond, *rate)])).collect();
@@ -185,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_shows_medians_what_lies_around_them_and_ratios() {
+    fn a_table_shows_medians_ranges_and_ratios() {
         let table = Table {
             scenario: "drain".to_owned(),
             rows: vec![row("leveret", &[50_000.0, 60_000.0, 70_000.0]), row("lapin", &[200.0])],

@@ -1,19 +1,19 @@
-//! What is measured.
+//! The scenarios.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use leveret::Job;
 
 use crate::{
-    assignment::{Assignment, Consume, Consumer, Mail, Work},
+    assignment::{Assignment, Consume, Consumer, Work},
     bench::Bench,
     broker::Kind,
-    contest::{ALL, AWAITED, COALESCED, Drain, LEVERET, contest, measure},
-    instructions, machine, modelling, publishing,
-    report::{Measure, Sample, Table},
-    stub::{Feed, Stub},
+    contest::{ALL, ALL_FAIL, AWAITED, COALESCED, Drain, LEVERET, contest, measure},
+    instructions, machine,
+    measures::{Measure, Sample, Table},
+    modelling, publishing,
+    stub::Stub,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -28,21 +28,21 @@ pub(crate) enum Scenario {
     Waiting,
     /// Handlers that compute, on the blocking pool
     Computing,
-    /// One job in five fails once; and jobs that only fail
+    /// One job in five fails once, and jobs that always fail
     Retries,
     /// Confirmed publishes, one by one, pipelined and all at once
     Publish,
-    /// From publish to handler, at 500 jobs a second
+    /// Time from publish to handler, at 500 jobs a second
     Latency,
-    /// From the start of the process to its first job
+    /// Time from the start of the process to its first job
     Start,
     /// A worker without jobs
     Idle,
-    /// On a broker that does nothing but deliver
+    /// Jobs on a stub broker that only delivers
     Stub,
-    /// Instructions per job on that broker, counted by valgrind
+    /// Instructions per job on the stub broker, counted by valgrind
     Instructions,
-    /// The model of `leveret simulate` next to real workers, and the most that one queue can do
+    /// The model of `leveret simulate` compared with real workers, and the capacity of one queue
     Model,
 }
 
@@ -116,7 +116,7 @@ async fn waiting(bench: &Bench) -> Result<Vec<Table>> {
         ("10,000 at once, 1 s each, in 5 queues", 5, 2_000, 1_000, 100_000),
     ];
     for (name, queues, concurrency, ms, jobs) in cases {
-        // As by default; RabbitMQ allows 2,000.
+        // The default prefetch. RabbitMQ allows 2,000.
         let prefetch = (concurrency * 2).min(2_000);
         let drain = Drain { queues, concurrency, prefetch, jobs: bench.jobs(jobs), ..Drain::default() };
         let work = Work::Sleep(Duration::from_millis(ms));
@@ -146,10 +146,9 @@ async fn computing(bench: &Bench) -> Result<Vec<Table>> {
     Ok(vec![table.await?])
 }
 
-/// The name of the row that the failing jobs are compared with.
+/// The row without failures, to compare with.
 pub(crate) const NONE_FAIL: &str = "none fail";
 pub(crate) const SOME_FAIL: &str = "one in five fails once";
-pub(crate) const ALL_FAIL: &str = "all fail, again and again";
 
 async fn retries(bench: &Bench) -> Result<Vec<Table>> {
     let drain = Drain { jobs: bench.jobs(60_000), ..Drain::default() };
@@ -158,9 +157,9 @@ async fn retries(bench: &Bench) -> Result<Vec<Table>> {
         drain.run(bench.broker()?, Consumer::Leveret, work).await
     });
     let some = some.await?;
-    // Few enough to be in the ladder most of the time, many enough that their delay does not limit the rate.
+    // Few enough to spend most of the time in the ladder, and enough that their delay does not limit the rate.
     let (circling, attempts) = (4_000, bench.jobs(60_000));
-    let all = contest(bench, "retries: 4,000 jobs that only fail, prefetch 100", &[(ALL_FAIL, ())], async |()| {
+    let all = contest(bench, "retries: 4,000 jobs that always fail, prefetch 100", &[(ALL_FAIL, ())], async |()| {
         let broker = bench.broker()?;
         let queue = broker.queue(Kind::Quorum).await?;
         broker.fill(&queue, circling, 200).await?;
@@ -218,7 +217,7 @@ async fn idle(bench: &Bench) -> Result<Vec<Table>> {
         let mut child = crate::child::Child::start(&Assignment::Consume(consume), &[])?;
         child.next().await?;
         let process = child.id().unwrap_or_default();
-        // What start-up leaves behind is done.
+        // Wait until the work of start-up is done.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let before = machine::cpu(process).unwrap_or_default();
         tokio::time::sleep(WATCHED).await;
@@ -237,27 +236,22 @@ async fn idle(bench: &Bench) -> Result<Vec<Table>> {
 async fn stub(bench: &Bench) -> Result<Vec<Table>> {
     let drain = Drain { jobs: bench.jobs(250_000), ..Drain::default() };
     let table = contest(bench, STUB, &ALL, async |(consumer, work)| {
-        // The simplest consumer would take ten times as long for as many.
+        // The naive consumer takes ten times as long per job.
         let jobs = if consumer == Consumer::Awaited { drain.jobs / 5 } else { drain.jobs };
         on_stub(&Drain { jobs, ..drain }, consumer, work).await
     });
     Ok(vec![table.await?])
 }
 
-/// The title of that table.
+/// The title of the table of the stub.
 pub(crate) const STUB: &str = "stub: a broker that only delivers, prefetch 100";
 
 async fn on_stub(drain: &Drain, consumer: Consumer, work: Work) -> Result<Sample> {
-    let feed = feed(drain)?;
+    let feed = drain.feed()?;
     let queues = [feed.queue.clone()];
     let stub = Stub::start(feed)?;
     let consume = drain.consume(&stub.url(), &queues, consumer, work);
     let sample = measure(&Assignment::Consume(consume), None).await?;
     stub.finish()?;
     Ok(sample)
-}
-
-pub(crate) fn feed(drain: &Drain) -> Result<Feed> {
-    let body = serde_json::to_vec(&Mail::new(0, drain.bytes))?.into();
-    Ok(Feed { queue: Mail::QUEUE.to_owned(), job: Mail::NAME.to_owned(), body, jobs: drain.jobs })
 }

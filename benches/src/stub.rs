@@ -1,16 +1,16 @@
 //! A broker that does nothing but deliver, so that only the worker is measured.
 //!
-//! It speaks as much AMQP 0-9-1 as workers need, on a port of its own. The jobs of its one queue are encoded once and
-//! only their delivery tag and message id are written into each delivery. What a client publishes is confirmed and
-//! forgotten. It is strict about acks: a tag that is not open is a [`Fault`], which every later call tells.
+//! The stub speaks the part of AMQP 0-9-1 that workers use, on a port of its own. The jobs of its one queue are encoded
+//! once, and only the delivery tag and the message id are written into each delivery. The stub confirms publishes and drops
+//! the messages. It is strict about acks: an ack of a tag that is not open is a [`ClientFault`], which every later call returns.
 //!
-//! As a classic queue it hands out again what a lost channel had in hand, before anything new and without a count of
-//! the deliveries.
+//! Like a classic queue it redelivers the unacknowledged jobs of a lost channel first, without a delivery count.
 
 mod client;
 mod commands;
 mod delivery;
 mod jobs;
+mod shared;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -19,87 +19,23 @@ mod wire;
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
 };
 
-use bytes::Bytes;
+use self::{client::StubClient, shared::StubShared, state::StubState};
+pub use self::{
+    delivery::{Feed, job_number, message_id},
+    shared::ClientFault,
+    state::Counts,
+};
 
-pub use self::delivery::{job_number, message_id};
-use self::{client::Client, state::State};
-
-/// What the stub delivers.
-#[derive(Clone, Debug)]
-pub struct Feed {
-    /// The only queue that has jobs.
-    pub queue: String,
-    /// The name of every job.
-    pub job: String,
-    /// The payload of every job.
-    pub body: Bytes,
-    /// How many jobs there are. They are numbered from 0; [`job_number`] reads a job's number from its message id.
-    pub jobs: u64,
-}
-
-/// What has passed between the stub and its clients.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Deliveries, redeliveries among them.
-    pub delivered: u64,
-    /// Deliveries of jobs that a client had in hand before.
-    pub redelivered: u64,
-    /// Jobs that were acked.
-    pub acked: u64,
-    /// Frames that acked them.
-    pub ack_frames: u64,
-    /// Messages that clients published, but for what workers announce to the catalogue when they start.
-    pub published: u64,
-    /// Reads from sockets, each of any number of frames.
-    pub reads: u64,
-}
-
-/// What a client must not do; its connection is ended over it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Fault {
-    /// An ack, nack or reject of a delivery tag that is not open on its channel.
-    #[error("delivery tag {tag} is settled, and it is unknown or settled already")]
-    UnknownTag {
-        /// As the client sent it.
-        tag: u64,
-    },
-    /// A job was rejected for good, which a real broker would dead-letter.
-    #[error("job {job} was rejected, and the stub keeps no dead letters")]
-    Rejected {
-        /// The job's number.
-        job: u64,
-    },
-    /// A client asked for what the stub does not know.
-    #[error("the stub does not know {what}")]
-    Unsupported {
-        /// The command or the frame.
-        what: String,
-    },
-}
-
-/// A running stub. Dropped, it ends its threads and sockets.
+/// A running stub. Dropping it ends its threads and sockets.
 #[derive(Debug)]
 pub struct Stub {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<StubShared>,
     acceptor: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    feed: Feed,
-    acked: AtomicU64,
-    /// The first one.
-    fault: OnceLock<Fault>,
-    state: Mutex<State>,
 }
 
 impl Stub {
@@ -107,12 +43,12 @@ impl Stub {
     ///
     /// # Errors
     ///
-    /// If there is no port or no thread to be had.
+    /// If no port or no thread is available.
     pub fn start(feed: Feed) -> io::Result<Self> {
         Self::observed(feed, |_| {})
     }
 
-    /// As [`start`](Self::start); `on_ack` is called with the number of each job that an ack covers, before it counts.
+    /// Like [`start`](Self::start). `on_ack` is called with the number of each job that an ack covers, before it counts.
     /// It must not call the stub.
     ///
     /// # Errors
@@ -121,60 +57,60 @@ impl Stub {
     pub fn observed(feed: Feed, on_ack: impl FnMut(u64) + Send + 'static) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
-        let state = Mutex::new(State::new(feed.jobs, Box::new(on_ack)));
-        let shared = Arc::new(Shared { feed, acked: AtomicU64::new(0), fault: OnceLock::new(), state });
+        let state = StubState::new(feed.jobs, Box::new(on_ack));
+        let shared = Arc::new(StubShared::new(feed, state));
         let accepting = Arc::clone(&shared);
         let acceptor = thread::Builder::new().name("stub".to_owned()).spawn(move || accept(&listener, &accepting))?;
         Ok(Self { address, shared, acceptor: Some(acceptor) })
     }
 
-    /// Its address, as clients take it.
+    /// The address for clients.
     #[must_use]
     pub fn url(&self) -> String {
         format!("amqp://guest:guest@{}/%2f", self.address)
     }
 
-    /// How many jobs have been acked; cheap.
+    /// The number of acked jobs. The call is cheap.
     ///
     /// # Errors
     ///
-    /// The first [`Fault`] of a client, once there is one.
-    pub fn acked(&self) -> Result<u64, Fault> {
+    /// The first [`ClientFault`] of a client, once there is one.
+    pub fn acked(&self) -> Result<u64, ClientFault> {
         self.check()?;
         Ok(self.shared.acked.load(Ordering::Acquire))
     }
 
-    /// Closes every channel that consumes the queue, with a soft error, as a broker does over a mistake. Returns how many.
+    /// Closes every channel that consumes the queue with a channel error. Returns their number.
     pub fn close_channels(&self) -> usize {
         let closed = self.shared.state().close_consuming_channels();
         self.shared.deliver();
         closed
     }
 
-    /// Cuts every connection that consumes the queue. Returns how many.
+    /// Cuts every connection that consumes the queue. Returns their number.
     pub fn cut(&self) -> usize {
         self.shared.state().cut_consuming_connections()
     }
 
-    /// Ends the stub and says what has passed.
+    /// Ends the stub and returns its counts.
     ///
     /// # Errors
     ///
-    /// The first [`Fault`] of a client, if there was one.
-    pub fn finish(mut self) -> Result<Counts, Fault> {
+    /// The first [`ClientFault`] of a client, if there was one.
+    pub fn finish(mut self) -> Result<Counts, ClientFault> {
         self.end();
         self.check()?;
         Ok(self.shared.state().counts)
     }
 
-    fn check(&self) -> Result<(), Fault> {
+    fn check(&self) -> Result<(), ClientFault> {
         self.shared.fault.get().cloned().map_or(Ok(()), Err)
     }
 
     fn end(&mut self) {
         let Some(acceptor) = self.acceptor.take() else { return };
         self.shared.state().stop();
-        // Wakes the acceptor; if it has gone, it needs no waking.
+        // Wakes the acceptor. An error means that it has ended already.
         drop(TcpStream::connect(self.address));
         if acceptor.join().is_err() {
             tracing::error!("a thread of the stub has panicked");
@@ -188,28 +124,11 @@ impl Drop for Stub {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
-    /// Writes what is to be written, and deliveries to whoever has room for them.
-    fn deliver(&self) {
-        loop {
-            let wires = self.state().fill();
-            if wires.is_empty() {
-                return;
-            }
-            wires.iter().for_each(|wire| wire.flush());
-        }
-    }
-}
-
-/// Serves clients until the stub ends, and returns when they have ended too.
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+/// Serves clients until the stub ends. Returns once their threads have ended.
+fn accept(listener: &TcpListener, shared: &Arc<StubShared>) {
     let mut clients = Vec::new();
     for stream in listener.incoming() {
-        let started = stream.and_then(|stream| Client::start(stream, Arc::clone(shared)));
+        let started = stream.and_then(|stream| StubClient::start(stream, Arc::clone(shared)));
         match started {
             Ok(Some(client)) => clients.push(client),
             Ok(None) => break,
@@ -221,9 +140,4 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             tracing::error!("a thread of the stub has panicked");
         }
     }
-}
-
-/// The lock, also after a panic: the thread that panicked is reported when it is joined.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,22 +1,22 @@
-//! What Leveret is to reach, as ratios within a run, and whether it has.
+//! The targets of Leveret, as ratios within a run, and their verdicts.
 
 use std::fmt;
 
 use serde::Serialize;
 
 use crate::{
-    contest::{AWAITED, COALESCED, LEVERET, LEVERET_TASKS},
+    contest::{ALL_FAIL, AWAITED, COALESCED, LEVERET, LEVERET_TASKS},
     instructions::INSTRUCTIONS,
-    modelling::{self, MEASURED, SIMULATED},
-    publishing,
-    report::{
+    measures::{
         Measure::{
             self, BrokerCpuUs, CpuPercent, IdealPercent, InstructionsPerJob, JobsPerSecond, LatencyP50Us, LatencyP99Us,
             PeakRssMb, StartMs, WaitMeanMs, WaitP95Ms, WorkerCpuUs,
         },
         Table,
     },
-    scenarios::{ALL_FAIL, NONE_FAIL, SOME_FAIL, STUB},
+    modelling::{self, MEASURED, SIMULATED},
+    publishing,
+    scenarios::{NONE_FAIL, SOME_FAIL, STUB},
 };
 
 const QUORUM_100: &str = "drain: quorum queue, prefetch 100";
@@ -31,16 +31,16 @@ enum Bound {
     AtMost(f64),
 }
 
-/// Something to reach.
+/// A target.
 #[derive(Clone, Copy, Debug)]
 struct Target {
     scenario: &'static str,
     contestant: &'static str,
     measure: Measure,
-    /// Whose figure ours is divided by.
+    /// The contestant by whose value this one is divided.
     baseline: Option<&'static str>,
     bound: Bound,
-    /// How much worse it may be before it counts as a regression; none for what depends on a broker.
+    /// The tolerance before a miss is a regression. `None` for targets that depend on a broker.
     margin: Option<f64>,
 }
 
@@ -65,7 +65,7 @@ impl Target {
 }
 
 const TARGETS: &[Target] = &[
-    // 2.1 on RabbitMQ 4.0, whose queues cost more.
+    // 2.1 on RabbitMQ 4.0, whose queues cost more CPU time.
     ratio(QUORUM_100, LEVERET, JobsPerSecond, AWAITED, AtLeast(2.5)),
     ratio(QUORUM_100, LEVERET, JobsPerSecond, COALESCED, AtLeast(0.95)),
     ratio(QUORUM_100, LEVERET_TASKS, JobsPerSecond, COALESCED, AtLeast(0.8)),
@@ -82,11 +82,11 @@ const TARGETS: &[Target] = &[
     figure("waiting: 1,000 at once, 100 ms each", LEVERET, IdealPercent, AtLeast(97.0)),
     figure("waiting: 1,000 at once, 100 ms each", LEVERET, PeakRssMb, AtMost(25.0)),
     figure("waiting: 10,000 at once, 1 s each, in 5 queues", LEVERET, IdealPercent, AtLeast(90.0)),
-    figure("retries: 4,000 jobs that only fail, prefetch 100", ALL_FAIL, JobsPerSecond, AtLeast(8_000.0)),
+    figure("retries: 4,000 jobs that always fail, prefetch 100", ALL_FAIL, JobsPerSecond, AtLeast(8_000.0)),
     ratio("retries: 100 ms later, prefetch 100", SOME_FAIL, JobsPerSecond, NONE_FAIL, AtLeast(0.4)),
     figure("start: to the first job, the queue is there", LEVERET, StartMs, AtMost(300.0)),
     figure("idle: 10 s after a first job", LEVERET, CpuPercent, AtMost(0.1)),
-    // The model is right to 15 %.
+    // The model is accurate to 15 %.
     ratio(modelling::STEADY, SIMULATED, WaitMeanMs, MEASURED, AtLeast(0.85)),
     ratio(modelling::STEADY, SIMULATED, WaitMeanMs, MEASURED, AtMost(1.15)),
     ratio(modelling::STEADY, SIMULATED, WaitP95Ms, MEASURED, AtLeast(0.85)),
@@ -101,7 +101,7 @@ const TARGETS: &[Target] = &[
     ratio(modelling::FAILURES, SIMULATED, WaitP95Ms, MEASURED, AtMost(1.15)),
 ];
 
-/// How a run stands to a target.
+/// The result of a run for one target.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Verdict {
     what: String,
@@ -125,7 +125,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// The verdicts on all targets that these tables say something of.
+/// The verdicts on all targets that these tables cover.
 pub(crate) fn judge(tables: &[Table]) -> Vec<Verdict> {
     TARGETS.iter().filter_map(|target| target.verdict(tables)).collect()
 }
@@ -153,7 +153,7 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Row, Sample};
+    use crate::measures::{Row, Sample};
 
     fn table(own: f64, other: f64) -> Table {
         let row = |contestant, value| Row { contestant, samples: vec![Sample::from([(WorkerCpuUs, value)])] };

@@ -1,4 +1,4 @@
-//! The framework as its users have it: typed handlers, a middleware, a timeout, metrics, and a span for each job.
+//! The framework as its users configure it: typed handlers, a middleware, a timeout, metrics, and a span for each job.
 
 use std::{
     hint::black_box,
@@ -21,19 +21,19 @@ use crate::{
     meter::Meter,
 };
 
-/// The delay of a retry: one hop on the ladder's fast path.
+/// The delay of a retry: one hop in the delay ladder.
 const RETRY: Duration = Duration::from_millis(100);
-/// Jobs that are handed to `publish_all` at once.
+/// Jobs in one call of `publish_all`.
 const CHUNK: u64 = 5_000;
 
-struct State {
+struct BenchState {
     meter: Arc<Meter>,
     work: Work,
 }
 
 /// Consumes until all jobs are done.
 pub(crate) async fn consume(assignment: Consume, meter: Arc<Meter>) -> Result<()> {
-    // As leveret::telemetry does without a collector.
+    // The same filter as leveret::telemetry without a collector.
     let (info, no_traces) = (LevelFilter::INFO, filter_fn(|of| of.target() != "leveret::trace"));
     if assignment.consumer == Consumer::LeveretLogging {
         let text = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr);
@@ -42,7 +42,7 @@ pub(crate) async fn consume(assignment: Consume, meter: Arc<Meter>) -> Result<()
         tracing_subscriber::registry().with(info).with(no_traces).init();
     }
     let broker = open(&assignment.url, assignment.inline_budget)?;
-    let mut worker = Worker::new(State { meter: Arc::clone(&meter), work: assignment.work });
+    let mut worker = Worker::new(BenchState { meter: Arc::clone(&meter), work: assignment.work });
     for name in &assignment.queues {
         let queue = if assignment.existing { Queue::existing(name) } else { Queue::new(name) };
         let retry = RetryPolicy::fixed(RETRY).max_attempts(1_000_000);
@@ -64,21 +64,21 @@ fn open(url: &str, inline_budget: Option<Duration>) -> Result<Broker> {
     Ok(Broker::amqp(Config { amqp_url: vec![url.to_owned()], inline_budget, ..default })?)
 }
 
-async fn pass_on(ctx: Context<State>, next: Next<State>) -> JobResult {
+async fn pass_on(ctx: Context<BenchState>, next: Next<BenchState>) -> JobResult {
     next.run(ctx).await
 }
 
-async fn handle(mail: Mail, ctx: Context<State>) -> JobResult {
-    let State { meter, work } = ctx.state();
+async fn handle(mail: Mail, ctx: Context<BenchState>) -> JobResult {
+    let BenchState { meter, work } = ctx.state();
     match work {
         Work::Yield => tokio::task::yield_now().await,
         Work::Sleep(time) => tokio::time::sleep(*time).await,
         Work::FailOnce(every) if ctx.attempt() == 1 && mail.number.is_multiple_of(*every) => {
-            return Err("as it was told to".into());
+            return Err("as the scenario says".into());
         }
         Work::FailAlways => {
             meter.count(mail.sent_us);
-            return Err("as it was told to".into());
+            return Err("as the scenario says".into());
         }
         Work::Nothing | Work::FailOnce(_) | Work::Compute(_) => {}
     }
@@ -87,8 +87,8 @@ async fn handle(mail: Mail, ctx: Context<State>) -> JobResult {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "a handler's form")]
-fn compute(mail: Mail, ctx: Context<State>) -> JobResult {
-    let State { meter, work } = ctx.state();
+fn compute(mail: Mail, ctx: Context<BenchState>) -> JobResult {
+    let BenchState { meter, work } = ctx.state();
     let Work::Compute(time) = *work else { return Ok(()) };
     let started = Instant::now();
     let mut sum = mail.number;

@@ -1,6 +1,6 @@
 //! A coalesced ack is never sent for an unfinished job: real workers on the stub broker, over random finish orders,
-//! channel deaths and flush times. `LEVERET_MODEL_SEED=7` runs that seed alone; it repeats what is planned, not how the
-//! threads take turns.
+//! channel losses and flush times. `LEVERET_MODEL_SEED=7` runs that seed alone. It repeats the plan, but not the scheduling
+//! of threads.
 
 #![expect(clippy::unwrap_used, reason = "what a test needs and does not get fails it")]
 
@@ -36,7 +36,7 @@ impl Job for Step {
     const QUEUE: &'static str = "model";
 }
 
-/// What a seed stands for.
+/// The plan of a seed.
 #[derive(Debug)]
 struct Plan {
     seed: u64,
@@ -44,10 +44,10 @@ struct Plan {
     workers: usize,
     concurrency: u16,
     prefetch: u16,
-    /// Of a hundred jobs, how many finish at once, and how many are held back for long.
+    /// The percentages of jobs that finish at once, and of jobs that run for long.
     at_once: u8,
     held_back: u8,
-    /// After so many acks comes a death; of the connection, or else of the channel.
+    /// The losses: after this number of acks, of the connection if true, else of the channel.
     deaths: Vec<(u64, bool)>,
 }
 
@@ -70,7 +70,7 @@ impl Plan {
         }
     }
 
-    /// Whether a job finishes, and when: the same each time it is run.
+    /// Runs a job. Its duration is the same in every run.
     async fn work(&self, job: u64) {
         let mut rng = Rng::with_seed(self.seed ^ job.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let kind = rng.u8(0..100);
@@ -89,7 +89,7 @@ impl Plan {
     }
 }
 
-/// What has come to pass.
+/// The events of a run.
 struct Run {
     plan: Plan,
     finished: Vec<AtomicBool>,
@@ -158,7 +158,7 @@ async fn play(seed: u64) -> Result<Counts> {
     Ok(counts)
 }
 
-/// Waits until every job is acked, with the deaths that are planned on the way.
+/// Waits until every job is acked, and causes the planned losses.
 async fn all_acked(run: &Run, stub: &Stub) -> Result<()> {
     let mut deaths = run.plan.deaths.iter().peekable();
     loop {
@@ -174,7 +174,7 @@ async fn all_acked(run: &Run, stub: &Stub) -> Result<()> {
     }
 }
 
-/// Ends a channel or connection; waits for one if there is none.
+/// Ends a channel or connection. Waits for one if there is none.
 async fn die(stub: &Stub, cut: bool) -> Result<()> {
     while (if cut { stub.cut() } else { stub.close_channels() }) == 0 {
         stub.acked()?;
@@ -203,5 +203,8 @@ async fn an_ack_is_never_sent_for_an_unfinished_job() {
         }
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
-    assert!(all.ack_frames < all.acked && all.redelivered > 0, "nothing coalesced, or nothing in hand: {all:?}");
+    assert!(
+        all.ack_frames < all.acked && all.redelivered > 0,
+        "no acks were batched, or no jobs were redelivered: {all:?}"
+    );
 }

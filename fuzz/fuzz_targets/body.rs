@@ -1,4 +1,4 @@
-//! Any bytes as the payload of a job: it runs or is a dead letter.
+//! Any bytes as the payload of a job: the job runs or is dead-lettered.
 #![no_main]
 
 use std::{cell::RefCell, collections::BTreeMap};

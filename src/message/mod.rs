@@ -49,9 +49,9 @@ pub(crate) mod header {
     pub(crate) const TRACESTATE: &str = "tracestate";
     /// Written by streams: the number of the message.
     pub(crate) const STREAM_OFFSET: &str = "x-stream-offset";
-    /// Stands in for the headers of a message that cannot be read (`broker/amqp/shield`); says why.
+    /// The reason, in place of the headers of a message that lapin cannot read (`lapin_guard::Markers`).
     pub(crate) const UNREADABLE: &str = "leveret-unreadable";
-    /// What such a message had for properties, byte for byte, as far as one frame has room for it.
+    /// The original properties of such a message, byte for byte, cut off at the size of a frame.
     pub(crate) const ORIGINAL: &str = "leveret-original-properties";
     /// Written by quorum queues: how often the message was handed out and came back.
     pub(crate) const DELIVERY_COUNT: &str = "x-delivery-count";

@@ -7,11 +7,9 @@ use std::{
 
 use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, WriteContext, gen_frame, parse_frame};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin_guard::can_be_parsed;
 
-use crate::{
-    message::{Message, dead_letter::DeadLetter, header, millis},
-    transport::amqp::can_be_parsed,
-};
+use crate::message::{Message, dead_letter::DeadLetter, header, millis};
 
 /// The AMQP class of what is published.
 const BASIC: u16 = 60;

@@ -65,7 +65,7 @@ async fn a_worker_works_over_tls_and_a_broker_that_it_cannot_trust_is_refused_wi
     let (files, url) = (Files::of(&authority), node.tls_url("guest:guest"));
     work(files.config(&url)).await.close().await;
 
-    let unknown = r#"its certificate is of the authority "CN=Shop CA""#;
+    let unknown = r#"the broker's certificate is issued by the CA "CN=Shop CA""#;
     let said = refusal(&Files::of(&foreign).config(&url)).await;
     assert_says(&said, &[unknown, "ca.crt: LEVERET_TLS_CA must name"]);
     assert_says(&refusal(&plain(&url)).await, &[unknown, "this system does not know", "LEVERET_TLS_CA"]);
@@ -73,13 +73,16 @@ async fn a_worker_works_over_tls_and_a_broker_that_it_cannot_trust_is_refused_wi
     assert_says(&refusal(&files.config(&by_number)).await, &[r#"not for "127.0.0.1""#, "AMQP_URL", "localhost"]);
     files.lay(&authority.certify("worker"));
     let said = refusal(&files.mutual(&external(&node))).await;
-    assert_says(&said, &["nobody in by certificate", "rabbitmq_auth_mechanism_ssl", "only by PLAIN"]);
+    assert_says(&said, &["no login by certificate", "rabbitmq_auth_mechanism_ssl", "only PLAIN"]);
     let without_tls = url.replace("amqps://", "amqp://");
-    assert_says(&refusal(&plain(&without_tls)).await, &["if that is its port for TLS, take amqps://"]);
+    assert_says(&refusal(&plain(&without_tls)).await, &["if this is its TLS port, use amqps://"]);
     let not_for_tls = node.url().replace("amqp://", "amqps://");
     assert_says(&refusal(&files.config(&not_for_tls)).await, &["does not speak TLS", "5671", "amqp://"]);
     node.exchange_tls(&authority.node(&authority.certify_until_2001("localhost"), false)).await.unwrap();
-    assert_says(&refusal(&files.config(&url)).await, &["its certificate expired", "days ago", "needs a new one"]);
+    assert_says(
+        &refusal(&files.config(&url)).await,
+        &["the broker's certificate expired", "days ago", "needs a new one"],
+    );
     node.exchange_tls(&authority.node(&authority.certify("rabbit.example.org"), false)).await.unwrap();
     assert_says(&refusal(&files.config(&url)).await, &[r#"not for "localhost""#, "rabbit.example.org"]);
 }
@@ -89,7 +92,7 @@ async fn a_broker_that_wants_certificates_lets_in_who_has_one_and_tells_others_w
     let (authority, foreign) = (Authority::new("Shop CA"), Authority::new("Other CA"));
     let node = node(authority.node(&authority.certify("localhost"), true), &MUTUAL).await;
     let (files, by_password, by_certificate) = (Files::of(&authority), node.tls_url("guest:guest"), external(&node));
-    let wants = ["wants a certificate of its clients", "LEVERET_TLS_CERT and LEVERET_TLS_KEY"];
+    let wants = ["requires a client certificate", "LEVERET_TLS_CERT and LEVERET_TLS_KEY"];
     files.lay(&authority.certify("worker"));
     work(files.mutual(&by_password)).await.close().await;
 
@@ -129,7 +132,7 @@ async fn a_broker_that_certified_itself_is_trusted_when_the_settings_name_exactl
     assert_says(&refusal(&Files::of(&other).config(&url)).await, &["cannot be reached", "certificate"]);
     let (expired, certified) = Authority::of_itself("localhost", true);
     node.exchange_tls(&expired.node(&certified, false)).await.unwrap();
-    assert_says(&refusal(&Files::of(&expired).config(&url)).await, &["its certificate expired"]);
+    assert_says(&refusal(&Files::of(&expired).config(&url)).await, &["the broker's certificate expired"]);
 }
 
 fn external(node: &Node) -> String {

@@ -23,7 +23,7 @@ struct Record {
     done: usize,
     /// Its dead letters, with their kind.
     dead: Vec<String>,
-    /// Copies in the queue of what has no queue.
+    /// Copies in the queue of unrouted messages.
     unrouted: usize,
 }
 
@@ -37,7 +37,7 @@ struct Start {
     is_done: bool,
 }
 
-/// Why a job's effect was done more than once.
+/// The cause of a repeated effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
     /// A delivery was lost with its connection, channel, worker or leader after its effect and before its ack.
@@ -58,16 +58,16 @@ impl fmt::Display for Cause {
     }
 }
 
-/// What an audit came to.
+/// The result of an audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Jobs whose publish was confirmed.
     pub published: usize,
     /// Of these, done at least once.
     pub done: usize,
-    /// Of these, given up into the dead letters, by kind.
+    /// Of these, dead-lettered, by kind.
     pub dead: BTreeMap<String, usize>,
-    /// Of these, kept in the queue of what has no queue.
+    /// Of these, in the queue of unrouted messages.
     pub unrouted: usize,
     /// Of these, nowhere.
     pub lost: Vec<String>,
@@ -79,12 +79,12 @@ pub struct Verdict {
     pub duplicates: BTreeMap<Cause, usize>,
     /// Jobs whose effect was done more than once for no reason that is known, with their history.
     pub unexplained: Vec<String>,
-    /// Jobs of which one process ran the same attempt twice at a time, which adoption is to prevent; likewise.
+    /// Jobs of which one process ran the same attempt twice at a time, which redelivery tracking must prevent; likewise.
     pub overlapping: Vec<String>,
 }
 
 impl Audit {
-    /// Takes in a line of the workers' or the publishers' files.
+    /// Adds a line of the workers' or the publishers' files.
     pub fn read(&mut self, line: &Line) {
         let record = self.jobs.entry(line.id.clone()).or_default();
         match line.what {
@@ -110,12 +110,12 @@ impl Audit {
         }
     }
 
-    /// Takes in a dead letter.
+    /// Adds a dead letter.
     pub fn dead(&mut self, id: &str, kind: &str) {
         self.jobs.entry(id.to_owned()).or_default().dead.push(kind.to_owned());
     }
 
-    /// Takes in a message that was kept for want of a queue.
+    /// Adds an unrouted message.
     pub fn unrouted(&mut self, id: &str) {
         self.jobs.entry(id.to_owned()).or_default().unrouted += 1;
     }
@@ -128,25 +128,25 @@ impl Audit {
             .filter_map(|(id, record)| record.confirmed_us.map(|at| (id.as_str(), at)))
     }
 
-    /// Whether a job has come to its end.
+    /// True once a job has ended.
     #[must_use]
     pub fn has_ended(&self, id: &str) -> bool {
         self.jobs.get(id).is_some_and(Record::has_ended)
     }
 
-    /// What is known of a job, in words for a person.
+    /// The history of a job as text.
     #[must_use]
     pub fn history(&self, id: &str) -> String {
         format!("{id}: {:?}", self.jobs.get(id))
     }
 
-    /// How many jobs had a publish whose confirm was lost.
+    /// The number of jobs with a publish whose confirm was lost.
     #[must_use]
     pub fn repeated(&self) -> usize {
         self.jobs.values().filter(|record| record.repeated).count()
     }
 
-    /// How many jobs have been published.
+    /// The number of published jobs.
     #[must_use]
     pub fn published(&self) -> usize {
         self.jobs.values().filter(|record| record.confirmed_us.is_some()).count()
@@ -226,7 +226,7 @@ impl Record {
         self.starts.iter().filter(move |start| start.attempt == 1 && !is_delayed && !self.repeated)
     }
 
-    /// What a process has done it knows; a delivery of it that comes back is acked without a second run.
+    /// A process remembers its completed jobs. It acks a redelivery of one without a second run.
     fn was_run_again(&self, is_delayed: bool) -> bool {
         let done_before = |later: &Start| {
             self.starts.iter().any(|first| {

@@ -1,4 +1,4 @@
-//! Authorities of a test's own, and what they certify.
+//! Certificate authorities (CAs) for tests, and their certificates.
 
 use std::{fmt, path::PathBuf};
 
@@ -27,7 +27,7 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// An authority whose own certificate bears this name.
+    /// A CA with this name.
     pub fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -102,7 +102,7 @@ impl Files {
         files
     }
 
-    /// Where the file of that name is: `ca.crt`, `tls.crt`, `tls.key`.
+    /// The path of a file: `ca.crt`, `tls.crt`, `tls.key`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }

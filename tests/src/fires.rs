@@ -1,4 +1,4 @@
-//! Schedules in tests: what they publish, and a log of it.
+//! Schedules in tests: their jobs, and a log of the runs.
 
 use std::{
     collections::BTreeMap,
@@ -30,11 +30,11 @@ pub struct Fired {
     pub ran: Instant,
 }
 
-/// What has run.
+/// The log of the runs.
 #[derive(Clone, Debug, Default)]
 pub struct Fires(Arc<Mutex<Vec<Fired>>>);
 
-/// What became of the times of one schedule.
+/// The runs of one schedule, by time.
 #[derive(Debug)]
 pub struct Account {
     pub times: usize,

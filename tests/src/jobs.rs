@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// What an attempt does.
+/// An action of an attempt.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Act {
@@ -32,7 +32,7 @@ pub enum Act {
     Abort,
 }
 
-/// What each of its runs does, in turn; the last for all that follow.
+/// The actions of the runs of a job, in turn. Later runs repeat the last one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Script {
     pub label: String,
@@ -54,11 +54,11 @@ pub struct Run {
     pub finished: bool,
 }
 
-/// What the handler of a test shares with it.
+/// The state that a handler shares with its test.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
     runs: Arc<Mutex<Vec<Run>>>,
-    /// Where the runs are written to as well, for another process to read.
+    /// A file that also receives the runs, for another process to read.
     file: Option<Arc<std::fs::File>>,
     pub gate: CancellationToken,
 }

@@ -1,5 +1,5 @@
-//! What the promises are tried with: a job that does what its payload says, in this process or in one of its own
-//! (`jobs`); and the load of the fault suite with its audit (`load`, `audit`).
+//! Helpers of the tests: a job whose payload is its script, in this process or in one of its own (`jobs`), and the load of
+//! the fault suite with its audit (`load`, `audit`).
 #![expect(clippy::unwrap_used, reason = "what a test needs and does not get fails it")]
 #![expect(missing_docs, clippy::missing_errors_doc, reason = "tests are read with their names")]
 

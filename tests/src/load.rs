@@ -20,21 +20,21 @@ use serde::{Deserialize, Serialize};
 /// One job of the load.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Load {
-    /// When its publisher made it, in microseconds since the epoch.
+    /// The time of its first publish, in microseconds since the epoch.
     pub made_us: u64,
-    /// How long an attempt takes.
+    /// The duration of an attempt.
     pub work_ms: u64,
-    /// How many attempts fail before the last one.
+    /// The number of attempts that fail before the last one.
     pub fails: u32,
     pub end: End,
 }
 
-/// How the last attempt at a job ends.
+/// The end of the last attempt of a job.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
     Done,
-    /// It is given up at once.
+    /// It is dead-lettered at once.
     GivenUp,
     /// It takes its process down.
     Abort,
@@ -45,14 +45,14 @@ impl Job for Load {
     const QUEUE: &'static str = "load";
 }
 
-/// What happened with an attempt or a publish.
+/// An event of an attempt or a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// An attempt began.
     Start,
     /// It did its work: the effect that must not be lost.
     Done,
-    /// It failed, as it was told to.
+    /// It failed, as its job says.
     Fail,
     /// It was cut off.
     Cut,
@@ -77,12 +77,12 @@ const WORDS: [(What, &str); 7] = [
 /// One line of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// When it was written, in microseconds since the epoch.
+    /// The time of the line, in microseconds since the epoch.
     pub at_us: u64,
     pub what: What,
     pub process: u32,
     pub attempt: u32,
-    /// Whether the broker had handed the attempt out before.
+    /// True if the broker had delivered the attempt before.
     pub redelivered: bool,
     pub made_us: u64,
     pub id: String,
@@ -125,7 +125,7 @@ impl Ledger {
         File::options().create(true).append(true).open(path).map(|file| Self(Arc::new(file)))
     }
 
-    /// Notes what became of a publish.
+    /// Records the result of a publish.
     pub fn publish(&self, what: What, made_us: u64, id: &str) {
         self.write(&Line {
             at_us: now_us(),
@@ -155,13 +155,13 @@ pub fn job_id(end: End, delayed: bool, number: &str) -> String {
     format!("{end}.{when}.{number}")
 }
 
-/// How the job of that id is to end.
+/// The planned end of the job with this id.
 #[must_use]
 pub fn end_of(id: &str) -> &str {
     id.split('.').next().unwrap_or_default()
 }
 
-/// Whether the job of that id waits in the delay ladder first.
+/// True if the job with this id waits in the delay ladder first.
 #[must_use]
 pub fn is_delayed(id: &str) -> bool {
     id.split('.').nth(1) == Some(DELAYED)
@@ -186,7 +186,7 @@ pub async fn run(job: Load, ctx: Context<Ledger>) -> JobResult {
     tokio::time::sleep(Duration::from_millis(job.work_ms)).await;
     if ctx.attempt() <= job.fails {
         attempt.end(What::Fail);
-        return Err("as it was told to".into());
+        return Err("as its job says".into());
     }
     match job.end {
         End::Done => {
@@ -195,7 +195,7 @@ pub async fn run(job: Load, ctx: Context<Ledger>) -> JobResult {
         }
         End::GivenUp => {
             attempt.end(What::Fail);
-            Err(JobError::permanent("as it was told to"))
+            Err(JobError::permanent("as its job says"))
         }
         End::Abort => std::process::abort(),
     }

@@ -8,7 +8,7 @@ use leveret::{Broker, Config, PublishError, Publisher, Queue, RetryPolicy, Worke
 use leveret_tests::load::{End, Ledger, Load, What, job_id, now_us, run};
 use tokio::{sync::Semaphore, task::JoinSet, time::MissedTickBehavior};
 
-/// How often the publisher makes jobs, a batch at a time.
+/// The interval at which the publisher creates a batch of jobs.
 const TICK: Duration = Duration::from_millis(10);
 /// Publishes in flight, after which none is made: a publisher that waits must not grow.
 const IN_FLIGHT: usize = 200;
@@ -44,7 +44,7 @@ struct Work {
     timeout_ms: u64,
 }
 
-/// Publishes until it is told to stop and has published enough.
+/// Publishes until a signal stops it and it has published enough.
 #[derive(Args)]
 struct Publish {
     #[command(flatten)]
@@ -60,7 +60,7 @@ struct Publish {
     rate: u64,
 }
 
-/// Of which jobs the load is made up.
+/// The mix of jobs.
 #[derive(Args)]
 struct Mix {
     /// The longest work of an attempt, in milliseconds
@@ -72,7 +72,7 @@ struct Mix {
     /// Jobs of a hundred that are published with a delay of up to two seconds
     #[arg(long, default_value_t = 5)]
     delayed: u8,
-    /// Jobs of a thousand that are given up
+    /// Jobs of a thousand that are dead-lettered
     #[arg(long, default_value_t = 5)]
     given_up: u16,
 }

@@ -14,10 +14,10 @@ struct Arguments {
     /// A schedule that fires each second
     #[arg(long = "schedule")]
     schedules: Vec<String>,
-    /// Since when time passes faster, in milliseconds since the epoch
+    /// Time from which time passes faster, in milliseconds since the epoch
     #[arg(long, default_value_t = 0)]
     from_ms: u64,
-    /// How many times as fast
+    /// Factor by which time passes faster
     #[arg(long, default_value_t = 1)]
     times: u32,
 }

@@ -49,7 +49,7 @@ impl Job for Second {
     const QUEUE: &'static str = "traced";
 }
 
-/// Whether the first job has been replayed.
+/// True once the first job has been replayed.
 type Replayed = Arc<AtomicBool>;
 
 async fn first(_: First, ctx: Context<Replayed>) -> JobResult {
@@ -74,10 +74,10 @@ async fn replay(broker: Broker, queue: String, replayed: Replayed) -> Result<(),
     loop {
         let batch = feed.next(1).await;
         replayed.store(true, Ordering::Relaxed);
-        for taken in batch.messages() {
-            let name = taken.message().dead_letter().job;
+        for read in batch.messages() {
+            let name = read.message().dead_letter().job;
             if name.as_deref() == Some(First::NAME) {
-                broker.publisher().replay(taken.message(), &queue).await?;
+                broker.publisher().replay(read.message(), &queue).await?;
             }
             tracing::info!("a dead letter of {name:?}");
         }

@@ -1,4 +1,4 @@
-//! One client: a thread that reads what it sends, and answers.
+//! The thread of one client: reads its frames and answers.
 
 use std::{
     io::{self, ErrorKind, Read},
@@ -11,37 +11,37 @@ use std::{
 use amq_protocol::frame::AMQPFrame;
 
 use super::{
-    Fault, Shared, lock,
-    state::State,
-    wire::{FRAME_MAX, Incoming, Wire, first_frame, push_frame},
+    shared::{ClientFault, StubShared},
+    state::StubState,
+    wire::{FRAME_MAX, Incoming, Wire, first_frame, lock, push_frame},
 };
 
-/// Why a client is not served any longer.
+/// The reason for the end of a client.
 #[derive(Debug)]
-pub(super) enum End {
-    /// It has said goodbye.
+pub(super) enum ClientEnd {
+    /// The client closed the connection.
     Goodbye,
-    Fault(Fault),
+    Fault(ClientFault),
 }
 
-impl End {
+impl ClientEnd {
     pub(super) fn unsupported(what: impl Into<String>) -> Self {
-        Self::Fault(Fault::Unsupported { what: what.into() })
+        Self::Fault(ClientFault::Unsupported { what: what.into() })
     }
 }
 
-pub(super) struct Client {
-    pub(super) shared: Arc<Shared>,
+pub(super) struct StubClient {
+    pub(super) shared: Arc<StubShared>,
     pub(super) wire: Arc<Wire>,
-    /// Its number among the connections.
+    /// The number of the connection.
     pub(super) number: u64,
-    /// As it was agreed on; zero for none.
+    /// The negotiated heartbeat, zero for none.
     pub(super) heartbeat: Duration,
 }
 
-impl Client {
-    /// The thread that serves a client; none if the stub ends.
-    pub(super) fn start(stream: TcpStream, shared: Arc<Shared>) -> io::Result<Option<JoinHandle<()>>> {
+impl StubClient {
+    /// Starts the thread of a client. `None` if the stub ends.
+    pub(super) fn start(stream: TcpStream, shared: Arc<StubShared>) -> io::Result<Option<JoinHandle<()>>> {
         stream.set_nodelay(true)?;
         let wire = Arc::new(Wire::new(stream));
         let Some(number) = shared.state().connected(Arc::clone(&wire)) else { return Ok(None) };
@@ -56,25 +56,25 @@ impl Client {
 
     fn run(&mut self) {
         let mut buffer = vec![0; 2 * FRAME_MAX as usize];
-        let (mut filled, mut told) = (0, Instant::now());
+        let (mut filled, mut last_sent) = (0, Instant::now());
         while let Some(read) = self.read(&mut buffer[filled..]) {
             filled += read;
-            match self.take_in(&buffer[..filled]) {
+            match self.handle_frames(&buffer[..filled]) {
                 Ok(used) => {
                     buffer.copy_within(used..filled, 0);
                     filled -= used;
                 }
                 Err(end) => return self.end(end),
             }
-            if !self.heartbeat.is_zero() && told.elapsed() >= self.heartbeat / 2 {
+            if !self.heartbeat.is_zero() && last_sent.elapsed() >= self.heartbeat / 2 {
                 push_frame(&mut lock(&self.wire.pending), &AMQPFrame::Heartbeat);
-                told = Instant::now();
+                last_sent = Instant::now();
             }
             self.shared.deliver();
         }
     }
 
-    /// How many bytes have come, none of them when it is time for a heartbeat; nothing when the client is gone.
+    /// Reads bytes: their number, 0 when a heartbeat is due, `None` when the client has disconnected.
     fn read(&self, buffer: &mut [u8]) -> Option<usize> {
         match (&self.wire.stream).read(buffer) {
             Ok(0) => None,
@@ -86,8 +86,8 @@ impl Client {
         }
     }
 
-    /// Does what the whole frames in the buffer ask for; returns their length.
-    fn take_in(&mut self, buffer: &[u8]) -> Result<usize, End> {
+    /// Handles the complete frames in the buffer. Returns their length.
+    fn handle_frames(&mut self, buffer: &[u8]) -> Result<usize, ClientEnd> {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.state();
         state.counts.reads += u64::from(!buffer.is_empty());
@@ -101,15 +101,15 @@ impl Client {
                     }
                 }
                 Ok(None) => break Ok(used),
-                Err(_) => break Err(End::unsupported("bytes that are no frame")),
+                Err(_) => break Err(ClientEnd::unsupported("bytes that are no frame")),
             }
         };
-        // Told once for all of them: others read the number while this is the busiest thread.
+        // Updated once for all frames, because other threads read the counter while this one is busiest.
         shared.acked.fetch_add(state.counts.acked - before, Ordering::Release);
         end
     }
 
-    fn handle(&mut self, state: &mut State, incoming: Incoming) -> Result<(), End> {
+    fn handle(&mut self, state: &mut StubState, incoming: Incoming) -> Result<(), ClientEnd> {
         let frame = match incoming {
             Incoming::Ack { channel, tag, multiple } => return self.ack(state, channel, tag, multiple),
             Incoming::Other(frame) => *frame,
@@ -123,11 +123,11 @@ impl Client {
         }
     }
 
-    fn end(&self, end: End) {
-        if let End::Fault(fault) = end {
+    fn end(&self, end: ClientEnd) {
+        if let ClientEnd::Fault(fault) = end {
             tracing::error!(%fault, "ending a connection");
             self.refuse(&fault);
-            // The first one counts.
+            // Only the first fault is kept.
             drop(self.shared.fault.set(fault));
         }
         self.wire.flush();

@@ -9,28 +9,27 @@ use amq_protocol::{
 };
 
 use super::{
-    Fault,
-    client::{Client, End},
+    client::{ClientEnd, StubClient},
     delivery::Template,
     jobs::UnknownTag,
-    lock,
-    state::{Channel, Consumer, State},
-    wire::{FRAME_MAX, push_frame, push_method},
+    shared::ClientFault,
+    state::{Channel, Consumer, StubState},
+    wire::{FRAME_MAX, lock, push_frame, push_method},
 };
 
 const HEARTBEAT: u16 = 60;
 const CHANNEL_MAX: u16 = 2047;
 const NOT_ALLOWED: u16 = 530;
-/// Where workers announce their jobs and compare clocks when they start.
+/// The exchange to which workers announce their jobs and clock probes when they start.
 const NOT_JOBS: [&str; 2] = ["leveret.v1.catalogue", "leveret.v1.due"];
 
-impl From<UnknownTag> for End {
+impl From<UnknownTag> for ClientEnd {
     fn from(UnknownTag(tag): UnknownTag) -> Self {
-        Self::Fault(Fault::UnknownTag { tag })
+        Self::Fault(ClientFault::UnknownTag { tag })
     }
 }
 
-impl Client {
+impl StubClient {
     fn answer(&self, channel: u16, method: AMQPClass) {
         push_method(&mut lock(&self.wire.pending), channel, method);
     }
@@ -43,7 +42,7 @@ impl Client {
         self.answer(channel, AMQPClass::Basic(method));
     }
 
-    pub(super) fn greet(&self) -> Result<(), End> {
+    pub(super) fn greet(&self) -> Result<(), ClientEnd> {
         let able = ["publisher_confirms", "basic.nack", "consumer_cancel_notify", "exchange_exchange_bindings"];
         let mut capabilities = FieldTable::default();
         for name in able {
@@ -62,7 +61,7 @@ impl Client {
         Ok(())
     }
 
-    pub(super) fn refuse(&self, fault: &Fault) {
+    pub(super) fn refuse(&self, fault: &ClientFault) {
         self.answer_on_connection(connection::AMQPMethod::Close(connection::Close {
             reply_code: NOT_ALLOWED,
             reply_text: format!("NOT_ALLOWED - {fault}").chars().take(200).collect::<String>().into(),
@@ -71,7 +70,7 @@ impl Client {
         }));
     }
 
-    pub(super) fn command(&mut self, state: &mut State, number: u16, command: AMQPClass) -> Result<(), End> {
+    pub(super) fn command(&mut self, state: &mut StubState, number: u16, command: AMQPClass) -> Result<(), ClientEnd> {
         let command = match command {
             AMQPClass::Connection(command) => return self.on_connection(command),
             AMQPClass::Channel(command) => return self.on_channel(state, number, command),
@@ -94,42 +93,42 @@ impl Client {
         }
     }
 
-    fn on_connection(&mut self, command: connection::AMQPMethod) -> Result<(), End> {
+    fn on_connection(&mut self, command: connection::AMQPMethod) -> Result<(), ClientEnd> {
         use connection::AMQPMethod as Method;
         match command {
             Method::StartOk(start) if start.mechanism.as_str() == "PLAIN" => {
                 let tune = connection::Tune { channel_max: CHANNEL_MAX, frame_max: FRAME_MAX, heartbeat: HEARTBEAT };
                 self.answer_on_connection(Method::Tune(tune));
             }
-            Method::TuneOk(tuned) => self.beat(tuned.heartbeat).map_err(|_| End::Goodbye)?,
+            Method::TuneOk(tuned) => self.beat(tuned.heartbeat).map_err(|_| ClientEnd::Goodbye)?,
             Method::Open(_) => self.answer_on_connection(Method::OpenOk(connection::OpenOk {})),
             Method::Close(_) => {
                 self.answer_on_connection(Method::CloseOk(connection::CloseOk {}));
-                return Err(End::Goodbye);
+                return Err(ClientEnd::Goodbye);
             }
             command => return Err(unsupported(&command)),
         }
         Ok(())
     }
 
-    /// Waits for the client no longer than until the next heartbeat.
+    /// Limits a read from the client to the time until the next heartbeat.
     fn beat(&mut self, seconds: u16) -> io::Result<()> {
         self.heartbeat = Duration::from_secs(seconds.into());
         self.wire.stream.set_read_timeout(Some(self.heartbeat / 2).filter(|pause| !pause.is_zero()))
     }
 
-    fn on_channel(&self, state: &mut State, number: u16, command: channel::AMQPMethod) -> Result<(), End> {
+    fn on_channel(&self, state: &mut StubState, number: u16, command: channel::AMQPMethod) -> Result<(), ClientEnd> {
         use channel::AMQPMethod as Method;
-        let Some(connection) = state.connections.get_mut(&self.number) else { return Err(End::Goodbye) };
+        let Some(connection) = state.connections.get_mut(&self.number) else { return Err(ClientEnd::Goodbye) };
         match command {
             Method::Open(_) => {
                 connection.channels.insert(number, Channel::default());
                 self.answer(number, AMQPClass::Channel(Method::OpenOk(channel::OpenOk {})));
             }
             Method::Close(_) => {
-                // A channel that the stub is closing too stays until the client knows that.
+                // A channel that the stub closes at the same time stays until the client confirms it.
                 if let Some(mut channel) = connection.channels.remove(&number) {
-                    state.jobs.give_back(channel.unacked.take_all());
+                    state.jobs.requeue(channel.unacked.take_all());
                     if channel.closing {
                         connection.channels.insert(number, channel);
                     }
@@ -139,7 +138,7 @@ impl Client {
             Method::CloseOk(_) => {
                 connection.channels.remove(&number);
             }
-            // How a worker learns that its acks have arrived.
+            // Workers use it to learn that their acks have arrived.
             Method::Flow(flow) => {
                 self.answer(number, AMQPClass::Channel(Method::FlowOk(channel::FlowOk { active: flow.active })));
             }
@@ -148,7 +147,7 @@ impl Client {
         Ok(())
     }
 
-    fn exchange(&self, number: u16, command: exchange::AMQPMethod) -> Result<(), End> {
+    fn exchange(&self, number: u16, command: exchange::AMQPMethod) -> Result<(), ClientEnd> {
         use exchange::AMQPMethod as Method;
         let (nowait, answer) = match command {
             Method::Declare(declare) => (declare.nowait, Method::DeclareOk(exchange::DeclareOk {})),
@@ -161,7 +160,7 @@ impl Client {
         Ok(())
     }
 
-    fn queue(&self, number: u16, command: queue::AMQPMethod) -> Result<(), End> {
+    fn queue(&self, number: u16, command: queue::AMQPMethod) -> Result<(), ClientEnd> {
         use queue::AMQPMethod as Method;
         let (nowait, answer) = match command {
             Method::Declare(declare) => {
@@ -178,22 +177,22 @@ impl Client {
         Ok(())
     }
 
-    fn basic(&self, state: &mut State, number: u16, command: basic::AMQPMethod) -> Result<(), End> {
+    fn basic(&self, state: &mut StubState, number: u16, command: basic::AMQPMethod) -> Result<(), ClientEnd> {
         use basic::AMQPMethod as Method;
         match command {
             Method::Consume(consume) => return self.consume(state, number, consume),
-            // Settled with a requeue is given back; what is not requeued is lost here.
+            // With requeue the job is redelivered. Without it the job would be lost here.
             Method::Nack(nack) => {
-                return self.give_back(state, number, (nack.delivery_tag, nack.multiple), nack.requeue);
+                return self.requeue(state, number, (nack.delivery_tag, nack.multiple), nack.requeue);
             }
             Method::Reject(reject) => {
-                return self.give_back(state, number, (reject.delivery_tag, false), reject.requeue);
+                return self.requeue(state, number, (reject.delivery_tag, false), reject.requeue);
             }
             _ => {}
         }
         let Some(channel) = self.channel(state, number)? else { return Ok(()) };
         match command {
-            // Its content follows.
+            // The content follows.
             Method::Publish(publish) => channel.announcing = NOT_JOBS.contains(&publish.exchange.as_str()),
             Method::Get(get) => self.answer_get(number, get.queue),
             Method::Qos(qos) => {
@@ -207,13 +206,13 @@ impl Client {
                     self.answer_basic(number, Method::CancelOk(answer));
                 }
             }
-            // RabbitMQ asks for none of the answers to what it sends by itself.
+            // Answers to methods that the stub sends by itself need no reaction.
             command => return Err(unsupported(&command)),
         }
         Ok(())
     }
 
-    /// The message with which a worker asks for the time comes back without one.
+    /// Returns the message with which a worker asks for the time, without a time.
     fn answer_get(&self, number: u16, queue: ShortString) {
         let got = basic::GetOk {
             delivery_tag: 1,
@@ -227,7 +226,7 @@ impl Client {
         push_frame(&mut lock(&self.wire.pending), &AMQPFrame::Header(number, header));
     }
 
-    fn consume(&self, state: &mut State, number: u16, consume: basic::Consume) -> Result<(), End> {
+    fn consume(&self, state: &mut StubState, number: u16, consume: basic::Consume) -> Result<(), ClientEnd> {
         let Some(channel) = self.channel(state, number)? else { return Ok(()) };
         let tag = match consume.consumer_tag {
             tag if tag.as_str().is_empty() => ShortString::from(format!("stub-{}-{number}", self.number)),
@@ -235,7 +234,7 @@ impl Client {
         };
         if consume.queue.as_str() == self.shared.feed.queue {
             if consume.no_ack || channel.consumer.is_some() {
-                return Err(End::unsupported("a consumer without acks, or two of its queue on one channel"));
+                return Err(ClientEnd::unsupported("a consumer without acks, or two of its queue on one channel"));
             }
             let prefetch = if channel.prefetch == 0 { usize::MAX } else { channel.prefetch.into() };
             let template = Template::new(&self.shared.feed, number, &tag);
@@ -248,8 +247,8 @@ impl Client {
         Ok(())
     }
 
-    pub(super) fn ack(&self, state: &mut State, number: u16, tag: u64, multiple: bool) -> Result<(), End> {
-        let State { connections, counts, on_ack, .. } = state;
+    pub(super) fn ack(&self, state: &mut StubState, number: u16, tag: u64, multiple: bool) -> Result<(), ClientEnd> {
+        let StubState { connections, counts, on_ack, .. } = state;
         let Some(channel) = connections.get_mut(&self.number).and_then(|up| up.channels.get_mut(&number)) else {
             return Err(not_open(number));
         };
@@ -264,20 +263,26 @@ impl Client {
         Ok(())
     }
 
-    fn give_back(&self, state: &mut State, number: u16, tags: (u64, bool), requeue: bool) -> Result<(), End> {
+    fn requeue(&self, state: &mut StubState, number: u16, tags: (u64, bool), requeue: bool) -> Result<(), ClientEnd> {
         let (tag, multiple) = tags;
         let Some(channel) = self.channel(state, number)? else { return Ok(()) };
         let mut jobs = Vec::new();
         channel.unacked.settle(tag, multiple, |job| jobs.push(job))?;
         if !requeue && let Some(job) = jobs.first() {
-            return Err(End::Fault(Fault::Rejected { job: *job }));
+            return Err(ClientEnd::Fault(ClientFault::Rejected { job: *job }));
         }
-        state.jobs.give_back(jobs);
+        state.jobs.requeue(jobs);
         Ok(())
     }
 
-    /// The header of a published message, which says the size of its body, or a part of the body.
-    pub(super) fn content(&self, state: &mut State, number: u16, bytes: u64, is_header: bool) -> Result<(), End> {
+    /// Handles the header of a published message, which contains the size of its body, or a part of the body.
+    pub(super) fn content(
+        &self,
+        state: &mut StubState,
+        number: u16,
+        bytes: u64,
+        is_header: bool,
+    ) -> Result<(), ClientEnd> {
         let Some(channel) = self.channel(state, number)? else { return Ok(()) };
         channel.missing = if is_header { bytes } else { channel.missing.saturating_sub(bytes) };
         if channel.missing > 0 {
@@ -293,18 +298,18 @@ impl Client {
         Ok(())
     }
 
-    /// A channel of this client; none if it is being closed, when what still comes on it is to be passed over.
-    fn channel<'a>(&self, state: &'a mut State, number: u16) -> Result<Option<&'a mut Channel>, End> {
+    /// The channel of this client. `None` while it is being closed: its frames are ignored then.
+    fn channel<'a>(&self, state: &'a mut StubState, number: u16) -> Result<Option<&'a mut Channel>, ClientEnd> {
         let connection = state.connections.get_mut(&self.number);
         let channel = connection.and_then(|connection| connection.channels.get_mut(&number));
         channel.map(|channel| Some(channel).filter(|channel| !channel.closing)).ok_or_else(|| not_open(number))
     }
 }
 
-fn not_open(channel: u16) -> End {
-    End::unsupported(format!("channel {channel}, which is not open"))
+fn not_open(channel: u16) -> ClientEnd {
+    ClientEnd::unsupported(format!("channel {channel}, which is not open"))
 }
 
-fn unsupported(command: &impl std::fmt::Debug) -> End {
-    End::unsupported(format!("{command:?}"))
+fn unsupported(command: &impl std::fmt::Debug) -> ClientEnd {
+    ClientEnd::unsupported(format!("{command:?}"))
 }

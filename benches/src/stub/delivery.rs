@@ -1,4 +1,4 @@
-//! A delivery, encoded once for each consumer: method, header and body in one piece, as a real job of Leveret has them.
+//! A delivery, encoded once for each consumer: method, header and body as those of a real job of Leveret.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,22 +8,34 @@ use amq_protocol::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-use super::{
-    Feed,
-    wire::{FRAME_MAX, FRAME_OVERHEAD, FRAME_START, push_frame},
-};
+use bytes::Bytes;
+
+use super::wire::{FRAME_MAX, FRAME_OVERHEAD, FRAME_START, push_frame};
+
+/// The jobs that the stub delivers.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    /// The only queue that has jobs.
+    pub queue: String,
+    /// The name of every job.
+    pub job: String,
+    /// The payload of every job.
+    pub body: Bytes,
+    /// The number of jobs. They are numbered from 0, and [`job_number`] reads a job's number from its message id.
+    pub jobs: u64,
+}
 
 const ID_PREFIX: &str = "00000000-0000-4000-8000-";
 const DIGITS: usize = 12;
 const BASIC: u16 = 60;
 
-/// The message id of a job: as long as a UUID, and the number at its end.
+/// The message id of a job: as long as a UUID, ending with its number.
 #[must_use]
 pub fn message_id(job: u64) -> String {
     format!("{ID_PREFIX}{job:0DIGITS$x}")
 }
 
-/// The number of the job of that message id; none if the stub did not deliver it.
+/// The number of the job with this message id, `None` if the stub did not deliver it.
 #[must_use]
 pub fn job_number(message_id: &str) -> Option<u64> {
     u64::from_str_radix(message_id.strip_prefix(ID_PREFIX)?, 16).ok()
@@ -32,9 +44,9 @@ pub fn job_number(message_id: &str) -> Option<u64> {
 #[derive(Debug)]
 pub(super) struct Template {
     bytes: Vec<u8>,
-    /// Where the delivery tag is; the octet after it says whether this is a redelivery.
+    /// The offset of the delivery tag. The next octet is the redelivery flag.
     tag: usize,
-    /// Where the job's number is.
+    /// The offset of the job's number.
     number: usize,
 }
 
@@ -58,7 +70,7 @@ impl Template {
         for part in feed.body.chunks(FRAME_MAX as usize - FRAME_OVERHEAD) {
             push_frame(&mut bytes, &AMQPFrame::Body(channel, part.to_vec()));
         }
-        // After the ids of class and method and the consumer's name, which its length precedes.
+        // After the ids of class and method, and the consumer tag with its length.
         let tag = FRAME_START + 4 + 1 + consumer.as_str().len();
         Self { bytes, tag, number }
     }
@@ -92,7 +104,6 @@ fn properties(job: &str) -> BasicProperties {
 #[cfg(test)]
 mod tests {
     use amq_protocol::frame::parse_frame;
-    use bytes::Bytes;
 
     use super::*;
 

@@ -1,13 +1,13 @@
-//! Which jobs are left, and which a channel has in hand.
+//! Waiting jobs, and the unacknowledged jobs of a channel.
 
 use std::collections::{BTreeSet, VecDeque};
 
-/// The jobs that are in nobody's hand.
+/// The jobs that wait for a delivery.
 #[derive(Debug)]
 pub(super) struct Jobs {
     next: u64,
     total: u64,
-    /// Those that came back.
+    /// The requeued jobs.
     returned: BTreeSet<u64>,
 }
 
@@ -16,7 +16,7 @@ impl Jobs {
         Self { next: 0, total, returned: BTreeSet::new() }
     }
 
-    /// The next job, and whether it was handed out before.
+    /// The next job, and true if it is a redelivery.
     pub(super) fn take(&mut self) -> Option<(u64, bool)> {
         if let Some(job) = self.returned.pop_first() {
             return Some((job, true));
@@ -28,19 +28,19 @@ impl Jobs {
         })
     }
 
-    pub(super) fn give_back(&mut self, jobs: impl IntoIterator<Item = u64>) {
+    pub(super) fn requeue(&mut self, jobs: impl IntoIterator<Item = u64>) {
         self.returned.extend(jobs);
     }
 }
 
-/// No delivery of this tag is open.
+/// The delivery tag is not open.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct UnknownTag(pub(super) u64);
 
 /// The open deliveries of one channel.
 #[derive(Debug)]
 pub(super) struct Unacked {
-    /// The jobs by their delivery tags, from tag `first` on; none where it is settled.
+    /// The jobs by delivery tag, from tag `first` on. Settled ones are `None`.
     jobs: VecDeque<Option<u64>>,
     first: u64,
     open: usize,
@@ -57,14 +57,14 @@ impl Unacked {
         self.open
     }
 
-    /// Notes a delivery; returns its tag.
+    /// Records a delivery. Returns its tag.
     pub(super) fn deliver(&mut self, job: u64) -> u64 {
         self.jobs.push_back(Some(job));
         self.open += 1;
         self.first + self.jobs.len() as u64 - 1
     }
 
-    /// Settles the open delivery of that tag, and with `multiple` those before it; calls `settled` with each job.
+    /// Settles the open delivery of this tag, and with `multiple` all before it. Calls `settled` with each job.
     pub(super) fn settle(&mut self, tag: u64, multiple: bool, mut settled: impl FnMut(u64)) -> Result<(), UnknownTag> {
         let index = tag.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
         let job = index.and_then(|index| self.jobs.get_mut(index)).ok_or(UnknownTag(tag))?;
@@ -87,7 +87,7 @@ impl Unacked {
         Ok(())
     }
 
-    /// Ends all deliveries; returns their jobs.
+    /// Ends all deliveries. Returns their jobs.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = u64> + use<> {
         self.open = 0;
         self.first += self.jobs.len() as u64;
@@ -122,10 +122,10 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_back_is_handed_out_again_before_anything_new_and_in_its_order() {
+    fn requeued_jobs_are_delivered_before_new_ones_and_in_their_order() {
         let mut jobs = Jobs::new(4);
         assert_eq!([jobs.take(), jobs.take(), jobs.take()], [0, 1, 2].map(|job| Some((job, false))));
-        jobs.give_back([2, 0]);
+        jobs.requeue([2, 0]);
         let rest = [jobs.take(), jobs.take(), jobs.take(), jobs.take()];
         assert_eq!(rest, [Some((0, true)), Some((2, true)), Some((3, false)), None]);
     }

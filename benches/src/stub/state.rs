@@ -1,4 +1,4 @@
-//! What the threads of the stub share: the jobs, and every connection with its channels.
+//! The jobs, and every connection with its channels.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -8,24 +8,39 @@ use amq_protocol::{
 };
 
 use super::{
-    Counts,
     delivery::Template,
     jobs::{Jobs, Unacked},
-    lock,
-    wire::{Wire, push_method},
+    wire::{Wire, lock, push_method},
 };
 
-/// Bytes that are written in one piece, apart from the last delivery of them.
+/// The bytes after which deliveries are written in one piece.
 const CHUNK: usize = 256 * 1024;
 const PRECONDITION_FAILED: u16 = 406;
 
-pub(super) struct State {
+/// The traffic between the stub and its clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Deliveries, including redeliveries.
+    pub delivered: u64,
+    /// Redeliveries.
+    pub redelivered: u64,
+    /// Acked jobs.
+    pub acked: u64,
+    /// Ack frames.
+    pub ack_frames: u64,
+    /// Published messages, without the announcements of starting workers to the catalogue.
+    pub published: u64,
+    /// Socket reads, each of any number of frames.
+    pub reads: u64,
+}
+
+pub(super) struct StubState {
     pub(super) jobs: Jobs,
     pub(super) counts: Counts,
     pub(super) on_ack: Box<dyn FnMut(u64) + Send>,
     pub(super) connections: BTreeMap<u64, Connection>,
     next_connection: u64,
-    /// The stub ends: no more clients.
+    /// The stub is ending and accepts no more clients.
     stopping: bool,
 }
 
@@ -37,17 +52,17 @@ pub(super) struct Connection {
 
 #[derive(Debug, Default)]
 pub(super) struct Channel {
-    /// For the next consumer; 0 for no limit.
+    /// The prefetch of the next consumer, 0 for no limit.
     pub(super) prefetch: u16,
     pub(super) consumer: Option<Consumer>,
     pub(super) unacked: Unacked,
-    /// Confirmed publishes, if publishes are to be confirmed.
+    /// The number of confirmed publishes, `None` without confirms.
     pub(super) confirmed: Option<u64>,
-    /// Whether the message that is being published announces a job to the catalogue.
+    /// True if the message that is being published announces a job to the catalogue.
     pub(super) announcing: bool,
-    /// Bytes that are missing of a message's body.
+    /// Missing bytes of a message body.
     pub(super) missing: u64,
-    /// Closed by the stub, and the client has not yet said that it knows.
+    /// The stub closed the channel, and the client has not confirmed it yet.
     pub(super) closing: bool,
 }
 
@@ -59,13 +74,13 @@ pub(super) struct Consumer {
     pub(super) template: Template,
 }
 
-impl State {
+impl StubState {
     pub(super) fn new(jobs: u64, on_ack: Box<dyn FnMut(u64) + Send>) -> Self {
         let (counts, connections) = (Counts::default(), BTreeMap::new());
         Self { jobs: Jobs::new(jobs), counts, on_ack, connections, next_connection: 0, stopping: false }
     }
 
-    /// The number of a new connection; none if the stub ends.
+    /// The number of a new connection, `None` if the stub ends.
     pub(super) fn connected(&mut self, wire: Arc<Wire>) -> Option<u64> {
         if self.stopping {
             return None;
@@ -78,11 +93,11 @@ impl State {
     pub(super) fn disconnected(&mut self, number: u64) {
         let Some(mut connection) = self.connections.remove(&number) else { return };
         for channel in connection.channels.values_mut() {
-            self.jobs.give_back(channel.unacked.take_all());
+            self.jobs.requeue(channel.unacked.take_all());
         }
     }
 
-    /// Puts deliveries where there is room for them; returns where there is something to write.
+    /// Adds deliveries for every consumer with free prefetch. Returns the connections with bytes to write.
     pub(super) fn fill(&mut self) -> Vec<Arc<Wire>> {
         let Self { jobs, counts, connections, .. } = self;
         let mut wires = Vec::new();
@@ -98,7 +113,7 @@ impl State {
         wires
     }
 
-    /// Returns how many.
+    /// Closes the channels, and returns their number.
     pub(super) fn close_consuming_channels(&mut self) -> usize {
         let Self { jobs, connections, .. } = self;
         let mut closed = 0;
@@ -106,7 +121,7 @@ impl State {
             let mut pending = lock(&connection.wire.pending);
             for (number, channel) in &mut connection.channels {
                 if channel.consumer.take().is_some() {
-                    jobs.give_back(channel.unacked.take_all());
+                    jobs.requeue(channel.unacked.take_all());
                     channel.closing = true;
                     push_method(&mut pending, *number, close());
                     closed += 1;
@@ -116,7 +131,7 @@ impl State {
         closed
     }
 
-    /// Their own threads notice, and give back what they had in hand. Returns how many.
+    /// Cuts the connections, and returns their number. Their threads then requeue unacknowledged jobs.
     pub(super) fn cut_consuming_connections(&self) -> usize {
         let consuming = |up: &&Connection| up.channels.values().any(|channel| channel.consumer.is_some());
         self.connections.values().filter(consuming).map(|connection| connection.wire.cut()).count()
@@ -153,7 +168,7 @@ fn close() -> AMQPClass {
     AMQPClass::Channel(channel::AMQPMethod::Close(close))
 }
 
-impl fmt::Debug for State {
+impl fmt::Debug for StubState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { jobs, counts, connections, .. } = self;
         f.debug_struct("State").field("jobs", jobs).field("counts", counts).field("connections", connections).finish()

@@ -54,12 +54,12 @@ async fn ack(channel: &Channel, tag: u64, multiple: bool) {
     channel.basic_ack(tag, BasicAckOptions { multiple }).await.unwrap();
 }
 
-/// The server has done all that was asked of it on this channel, and lapin has handed on all that came before that.
+/// Waits until the stub has handled all commands of this channel, and lapin has passed on all earlier messages.
 async fn settled(channel: &Channel) {
     channel.basic_qos(1, BasicQosOptions::default()).await.unwrap();
 }
 
-async fn fault(stub: &Stub) -> Fault {
+async fn fault(stub: &Stub) -> ClientFault {
     let watch = async {
         loop {
             match stub.acked() {
@@ -99,7 +99,7 @@ async fn jobs_are_delivered_within_the_prefetch_and_not_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ack_of_a_tag_that_is_not_open_is_a_fault_that_every_later_call_tells() {
+async fn an_ack_of_a_tag_that_is_not_open_is_a_fault_that_every_later_call_returns() {
     for (tag, multiple) in [(1, false), (2, true), (4, false), (4, true)] {
         let stub = stub(3);
         let (_connection, channel) = connect(&stub).await;
@@ -107,7 +107,7 @@ async fn an_ack_of_a_tag_that_is_not_open_is_a_fault_that_every_later_call_tells
         take(&mut consumer, 3).await;
         ack(&channel, 2, true).await;
         ack(&channel, tag, multiple).await;
-        let expected = Fault::UnknownTag { tag };
+        let expected = ClientFault::UnknownTag { tag };
         assert_eq!(fault(&stub).await, expected);
         assert_eq!(stub.acked(), Err(expected.clone()));
         assert_eq!(stub.finish(), Err(expected));
@@ -120,11 +120,11 @@ async fn a_job_rejected_for_good_is_a_fault() {
     let (_connection, channel) = connect(&stub).await;
     take(&mut consume(&channel, "fed", 2).await, 2).await;
     channel.basic_nack(2, BasicNackOptions { multiple: false, requeue: false }).await.unwrap();
-    assert_eq!(fault(&stub).await, Fault::Rejected { job: 1 });
+    assert_eq!(fault(&stub).await, ClientFault::Rejected { job: 1 });
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_lost_channel_had_in_hand_comes_again_in_its_order_before_anything_new() {
+async fn the_unacknowledged_jobs_of_a_lost_channel_are_redelivered_in_order_before_new_ones() {
     for cut in [false, true] {
         let stub = stub(6);
         let (_lost, channel) = connect(&stub).await;

@@ -1,10 +1,10 @@
-//! Frames as bytes, and the way out to a client.
+//! Frames as bytes, and the socket of a client.
 
 use std::{
     io::Write,
     mem,
     net::{Shutdown, TcpStream},
-    sync::Mutex,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use amq_protocol::{
@@ -12,26 +12,24 @@ use amq_protocol::{
     protocol::AMQPClass,
 };
 
-use super::lock;
-
-/// The largest frame, as told to every client.
+/// The largest frame, as announced to every client.
 pub(super) const FRAME_MAX: u32 = 131_072;
-/// Type, channel and length before a frame's payload, and the octet after it.
+/// The bytes before the payload of a frame (type, channel, length), and the total overhead with the end octet.
 pub(super) const FRAME_START: usize = 7;
 pub(super) const FRAME_OVERHEAD: usize = 8;
 
-/// A frame that a client has sent. Acks are apart: there are so many that they are not parsed in full.
+/// A frame of a client. Acks are so frequent that they are not parsed in full.
 #[derive(Debug)]
 pub(super) enum Incoming {
     Ack { channel: u16, tag: u64, multiple: bool },
     Other(Box<AMQPFrame>),
 }
 
-/// The bytes are no frame of AMQP 0-9-1.
+/// The bytes are not a frame of AMQP 0-9-1.
 #[derive(Debug)]
 pub(super) struct Malformed;
 
-/// The frame that the bytes begin with and its length, if all of it is there.
+/// The first frame in the bytes and its length, if it is complete.
 pub(super) fn first_frame(bytes: &[u8]) -> Result<Option<(Incoming, usize)>, Malformed> {
     let whole = match bytes {
         [b'A', ..] => FRAME_OVERHEAD,
@@ -53,23 +51,23 @@ pub(super) fn first_frame(bytes: &[u8]) -> Result<Option<(Incoming, usize)>, Mal
     Ok(Some((incoming, whole)))
 }
 
-#[expect(clippy::expect_used, reason = "what is written into memory can be written")]
+#[expect(clippy::expect_used, reason = "writing to memory does not fail")]
 pub(super) fn push_frame(out: &mut Vec<u8>, frame: &AMQPFrame) {
     let written = gen_frame(frame)(WriteContext::from(mem::take(out)));
-    *out = written.expect("a frame of our own is valid").into_inner().0;
+    *out = written.expect("a frame of the stub is valid").into_inner().0;
 }
 
 pub(super) fn push_method(out: &mut Vec<u8>, channel: u16, method: AMQPClass) {
     push_frame(out, &AMQPFrame::Method(channel, method));
 }
 
-/// One client's socket and what is to be written to it.
+/// The socket of a client with its pending output.
 #[derive(Debug)]
 pub(super) struct Wire {
     pub(super) stream: TcpStream,
-    /// Filled under the lock of the state, so that it is in the order of what happens there.
+    /// The pending output, filled under the lock of the state to keep the order of events.
     pub(super) pending: Mutex<Vec<u8>>,
-    /// Held while it is written; else empty.
+    /// The output that is being written. Empty otherwise.
     sending: Mutex<Vec<u8>>,
 }
 
@@ -78,7 +76,7 @@ impl Wire {
         Self { stream, pending: Mutex::default(), sending: Mutex::default() }
     }
 
-    /// Writes what is pending, in one piece. A client that does not take it is cut off.
+    /// Writes the pending output in one piece. A failed write cuts the connection.
     pub(super) fn flush(&self) {
         let mut sending = lock(&self.sending);
         mem::swap(&mut *sending, &mut *lock(&self.pending));
@@ -89,7 +87,12 @@ impl Wire {
     }
 
     pub(super) fn cut(&self) {
-        // Of a socket that is gone there is nothing to shut down.
+        // A closed socket cannot be shut down, and need not be.
         drop(self.stream.shutdown(Shutdown::Both));
     }
+}
+
+/// Locks, also after a panic. The panic is reported when its thread is joined.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

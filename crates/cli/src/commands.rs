@@ -1,7 +1,6 @@
-//! The commands, one module each.
+//! The commands, one module for each.
 
 mod audit;
-mod bench;
 mod completions;
 mod dead;
 mod doctor;
@@ -16,6 +15,7 @@ mod serve;
 mod shared;
 mod simulate;
 mod topology;
+mod tracked;
 
 use clap::Subcommand;
 use leveret::telemetry::Telemetry;
@@ -37,14 +37,13 @@ pub(crate) enum Command {
     Doctor(Box<doctor::Arguments>),
     Topology(Box<topology::Arguments>),
     Simulate(Box<simulate::Arguments>),
-    Bench(Box<leveret_bench::Arguments>),
     Healthcheck(healthcheck::Arguments),
     Completions(completions::Arguments),
 }
 
 impl Command {
-    /// Runs the command.
-    pub(crate) async fn run(self) -> Result<Exit, Failure> {
+    /// Runs the command; `program` is the whole command line.
+    pub(crate) async fn run(self, program: clap::Command) -> Result<Exit, Failure> {
         match self {
             Self::Publish(arguments) => publish::run(*arguments).await,
             Self::Queues(arguments) => queues::run(*arguments).await,
@@ -58,13 +57,12 @@ impl Command {
             Self::Doctor(arguments) => doctor::run(*arguments).await,
             Self::Topology(arguments) => topology::run(*arguments).await,
             Self::Simulate(arguments) => simulate::run(*arguments).await,
-            Self::Bench(arguments) => bench::run(*arguments).await,
             Self::Healthcheck(arguments) => healthcheck::run(arguments).await,
-            Self::Completions(arguments) => completions::run(&arguments),
+            Self::Completions(arguments) => completions::run(&arguments, program),
         }
     }
 
-    /// What it tells of itself: logs if it serves, traces if it publishes.
+    /// The telemetry of this command: logs of a server or relay, traces of a command that publishes.
     pub(crate) fn telemetry(&self) -> Option<Telemetry> {
         match self {
             Self::Serve(arguments) => Some(arguments.telemetry.clone()),
@@ -76,8 +74,8 @@ impl Command {
         }
     }
 
-    /// Whether the command computes on several threads.
+    /// True for commands that run on several threads.
     pub(crate) fn is_parallel(&self) -> bool {
-        matches!(self, Self::Bench(_) | Self::Serve(_) | Self::Outbox(_))
+        matches!(self, Self::Serve(_) | Self::Outbox(_))
     }
 }

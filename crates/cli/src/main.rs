@@ -1,9 +1,10 @@
 //! `leveret`: the command line of Leveret.
 //!
-//! * `commands`: one module for each command; `commands::doctor` is the first.
-//! * `management`: RabbitMQ's HTTP API. `output`: what all commands print, their errors and exit codes.
+//! * `commands`: one module for each command.
+//! * `management`: a client of RabbitMQ's HTTP API.
+//! * `output`: printing, errors and exit codes.
 
-#![deny(clippy::print_stderr, reason = "output::tell! escapes what others wrote, and outlives a closed pipe")]
+#![deny(clippy::print_stderr, reason = "output::notice! escapes foreign text and survives a closed pipe")]
 
 mod commands;
 mod management;
@@ -15,18 +16,18 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     commands::{Command, GlobalArguments},
-    output::{Exit, Failure, tell, written},
+    output::{Exit, Failure, notice, written},
 };
 
-/// Looks after the queues, dead letters and topology of Leveret's workers.
+/// Operates Leveret: publishes jobs, inspects queues, replays dead letters, runs the server.
 #[derive(Parser)]
 #[command(name = "leveret", version, propagate_version = true, after_help = AFTER_HELP)]
-pub(crate) struct Leveret {
+struct Leveret {
     #[command(flatten)]
     _global: GlobalArguments,
 
@@ -35,46 +36,47 @@ pub(crate) struct Leveret {
 }
 
 const AFTER_HELP: &str = "\
-The broker is that of AMQP_URL, amqp://guest:guest@127.0.0.1:5672/%2f if it says nothing else. `jobs`, `audit` and, without \
---direct, `dead` ask the store of `leveret serve` (DATABASE_URL); `outbox` and `inbox` work on a database of yours. The options \
-of the broker's connection (--amqp-url, --namespace and those beginning with --tls) may stand before or after any command. Data \
-for programs (--output json) has its times as RFC 3339.
+Commands connect to the broker at AMQP_URL, by default amqp://guest:guest@127.0.0.1:5672/%2f. `jobs`, `audit` and `dead` \
+(without --direct) read the store of `leveret serve` at DATABASE_URL. `outbox` and `inbox` work on your own database. The \
+connection options (--amqp-url, --namespace, --tls-*) may stand before or after any command. JSON output (--output json) \
+contains RFC 3339 times.
 
-A reader that closes standard output early is no error; output that cannot be written (a full disk) is, with exit code 4.
+A reader that closes standard output early is not an error. Output that cannot be written, as on a full disk, ends the command \
+with exit code 4.
 
 Examples:
   leveret publish email.send --payload '{\"to\": \"ada@example.com\"}'   publishes a job
-  leveret queues                                        shows what waits, and who consumes it
-  leveret dead list --direct --queue email              shows what was given up, and why
-  leveret dead replay --direct --queue email            brings it back
-  leveret doctor --management-url http://mq:15672       says what is wrong with the broker
+  leveret queues                                        shows queues with their jobs and consumers
+  leveret dead list --direct --queue email              lists dead letters with their errors
+  leveret dead replay --direct --queue email            publishes them again
+  leveret doctor --management-url http://mq:15672       finds faults of the broker's setup
 
-`leveret help COMMAND` says all about one of them.";
+`leveret help COMMAND` describes a command.";
 
 fn main() -> ExitCode {
     let Leveret { command, .. } = match Leveret::try_parse() {
         Ok(leveret) => leveret,
-        Err(error) => return said(&error),
+        Err(error) => return print_usage(&error),
     };
     match run(command) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            tell!("leveret: {:#}", failure.error());
+            notice!("leveret: {:#}", failure.error());
             failure.exit().into()
         }
     }
 }
 
-/// Writes what clap has to say: help and version on standard output, wrong usage on standard error.
-fn said(error: &clap::Error) -> ExitCode {
+/// Prints clap's message: help and version on standard output, wrong usage on standard error.
+fn print_usage(error: &clap::Error) -> ExitCode {
     let printed = error.print().and_then(|()| io::stdout().flush());
     if error.use_stderr() {
         return Exit::Usage.into();
     }
     match written(printed) {
-        Ok(()) => Exit::Well.into(),
+        Ok(()) => Exit::Success.into(),
         Err(error) => {
-            tell!("leveret: {error:#}");
+            notice!("leveret: {error:#}");
             Exit::Failed.into()
         }
     }
@@ -84,8 +86,8 @@ fn run(command: Command) -> Result<Exit, Failure> {
     let telemetry = command.telemetry().map(|telemetry| telemetry.init("leveret"));
     let _telemetry = telemetry.transpose().map_err(|error| Failure::Usage(error.into()))?;
     let runtime = runtime(command.is_parallel())?;
-    let ended = runtime.block_on(command.run());
-    // A thread that blocks, in a look-up for example, must not keep the process.
+    let ended = runtime.block_on(command.run(Leveret::command()));
+    // A blocked thread, in a DNS query for example, must not delay the exit.
     runtime.shutdown_background();
     ended
 }

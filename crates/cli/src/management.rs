@@ -1,6 +1,6 @@
-//! RabbitMQ's HTTP API, as far as commands read it.
+//! A client of RabbitMQ's HTTP API, for the parts that commands read.
 //!
-//! Every request has an end: the client gives up after [`PATIENCE`]. Errors never show a password.
+//! Every request ends after [`REQUEST_TIMEOUT`]. Errors never contain a password.
 
 use std::{
     collections::BTreeMap,
@@ -20,40 +20,40 @@ use ureq::{
 };
 use url::{Position, Url};
 
-/// How long one answer may take. A broker with thousands of queues takes seconds.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest time for one answer. A broker with thousands of queues takes seconds.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// The largest answer that is read, in bytes.
 const LARGEST_ANSWER: u64 = 256 * 1024 * 1024;
 
 /// The API of one broker, with a login.
 pub(crate) struct Management {
     agent: Agent,
-    /// Without a slash at the end.
+    /// The address without a trailing slash.
     base: String,
     authorization: String,
 }
 
-/// Why the API did not say what it was asked for.
+/// An error of a request to the management API.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ManagementError {
-    /// The address is not one.
+    /// The address is invalid.
     #[error("management address: {reason}; expected http://user:password@host:15672")]
     Url { reason: String },
-    /// No certificates in the file that should have them.
+    /// The CA file contains no certificates.
     #[error("LEVERET_TLS_CA: {}: {reason}", file.display())]
-    Authority { file: PathBuf, reason: String },
+    CaFile { file: PathBuf, reason: String },
     /// No answer.
     #[error("the management API at {address} cannot be reached: {reason}")]
     Unreachable { address: String, reason: String },
-    /// An answer that is not the one asked for.
+    /// The API refused the request.
     #[error("the management API refuses {path}: status {status}, {reason}")]
     Refused { path: String, status: u16, reason: String },
-    /// An answer that is not what the API of any known version says.
+    /// The answer has an unknown format.
     #[error("the management API's answer to {path} is not understood: {reason}")]
     Unreadable { path: String, reason: String },
 }
 
-/// A node of the cluster. What an old broker does not say is as if it were fine.
+/// A node of the cluster. Fields that an old broker does not send count as healthy.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Node {
     pub(crate) name: String,
@@ -74,8 +74,8 @@ pub(crate) struct Queue {
     pub(crate) auto_delete: bool,
     #[serde(default, deserialize_with = "table")]
     pub(crate) arguments: Table,
-    /// The keys of its policy and its operator policy, merged by the broker. None while the API has no figures of the
-    /// queue, neither these nor any below: a new queue's come after some seconds.
+    /// The keys of the policy and the operator policy, merged by the broker. `None` while the API has no statistics of the
+    /// queue: those of a new queue appear after some seconds. Then all fields below are missing too.
     #[serde(default, rename = "effective_policy_definition", deserialize_with = "known_table")]
     pub(crate) policy_keys: Option<Table>,
     #[serde(default)]
@@ -88,7 +88,7 @@ pub(crate) struct Queue {
     pub(crate) messages_ready: u64,
     #[serde(default)]
     pub(crate) messages_unacknowledged: u64,
-    /// None where the broker says nothing; empty when there is no leader.
+    /// `None` if the broker does not report it, empty if the queue has no leader.
     #[serde(default)]
     pub(crate) leader: Option<String>,
     #[serde(default)]
@@ -99,7 +99,7 @@ pub(crate) struct Queue {
     pub(crate) online: Vec<String>,
 }
 
-/// Rates of a queue; what never happened is not there.
+/// Rates of a queue. RabbitMQ omits rates of events that never happened.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Stats {
     #[serde(default, rename = "publish_details")]
@@ -110,7 +110,7 @@ pub(crate) struct Stats {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Rate {
-    /// A second.
+    /// Events per second.
     #[serde(default)]
     pub(crate) rate: f64,
 }
@@ -141,7 +141,7 @@ pub(crate) struct Binding {
 
 pub(crate) type Table = BTreeMap<String, Value>;
 
-/// An empty table is written as an empty list, or not at all.
+/// Reads a table. RabbitMQ writes an empty one as an empty list, or omits it.
 fn table<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Table, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
         Value::Object(map) => map.into_iter().collect(),
@@ -154,18 +154,18 @@ fn known_table<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Tabl
 }
 
 impl Management {
-    /// The API at `url`. Without a login in it, `login` (user and password) is taken. With `https://` it must be certified
-    /// by an authority in the file `ca`, as the broker itself, or else by one of the system's.
+    /// The API at `url`. Without a login in it, `login` (user and password) is used. With `https://` its certificate must
+    /// come from a CA in the file `ca`, like the broker's, or without that file from one of the system's CAs.
     pub(crate) fn new(url: &str, login: (&str, &str), ca: Option<&Path>) -> Result<Self, ManagementError> {
         let wrong = |reason: String| ManagementError::Url { reason };
         let mut url = Url::parse(url).map_err(|error| wrong(error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(wrong(format!("{}:// is not its scheme", url.scheme())));
+            return Err(wrong(format!("expected http:// or https://, found {}://", url.scheme())));
         }
-        // A password with a raw /, ? or # would be taken for host, port and path, and shown with them.
+        // A password with a raw /, ? or # would be parsed as host, port and path, and shown in errors.
         if url[Position::BeforePath..].contains('@') {
             return Err(wrong(
-                "an @ stands after the first /, ? or #: write these as %2F, %3F and %23 in a password".into(),
+                "found an @ after the first /, ? or #: write these as %2F, %3F and %23 in a password".into(),
             ));
         }
         let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
@@ -173,12 +173,13 @@ impl Management {
         if !url.username().is_empty() {
             (user, password) = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
         }
-        url.set_username("").and(url.set_password(None)).map_err(|()| wrong("it names no host".to_owned()))?;
+        url.set_username("").and(url.set_password(None)).map_err(|()| wrong("it contains no host".to_owned()))?;
         let tls = TlsConfig::builder()
             .root_certs(roots(ca)?)
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .build();
-        let config = Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false).tls_config(tls);
+        let config =
+            Agent::config_builder().timeout_global(Some(REQUEST_TIMEOUT)).http_status_as_error(false).tls_config(tls);
         Ok(Self {
             agent: config.build().into(),
             base: url.as_str().trim_end_matches('/').to_owned(),
@@ -186,7 +187,7 @@ impl Management {
         })
     }
 
-    /// Its address, without the login.
+    /// The address without the login.
     pub(crate) fn address(&self) -> &str {
         &self.base
     }
@@ -207,7 +208,7 @@ impl Management {
         self.get(&format!("/api/bindings/{}", encoded(vhost)))
     }
 
-    /// The broker's time in whole seconds since the epoch, as its answer's header `Date` has it.
+    /// The broker's time in whole seconds since the epoch, from the header `Date` of an answer.
     pub(crate) fn time(&self) -> Result<Option<u64>, ManagementError> {
         let unreachable =
             |error: ureq::Error| ManagementError::Unreachable { address: self.base.clone(), reason: error.to_string() };
@@ -240,9 +241,9 @@ impl fmt::Debug for Management {
 }
 
 fn roots(ca: Option<&Path>) -> Result<RootCerts, ManagementError> {
-    // Not those of the web: a company's own broker is seldom certified by a public authority.
+    // Not the public web CAs: the certificate of a private broker seldom comes from one.
     let Some(file) = ca else { return Ok(RootCerts::PlatformVerifier) };
-    let wrong = |reason| ManagementError::Authority { file: file.to_owned(), reason };
+    let wrong = |reason| ManagementError::CaFile { file: file.to_owned(), reason };
     let pem = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
     let items: Result<Vec<_>, _> = parse_pem(leveret::without_bom(&pem)).collect();
     let items = items.map_err(|error| wrong(error.to_string()))?.into_iter();
@@ -253,7 +254,7 @@ fn encoded(vhost: &str) -> String {
     utf8_percent_encode(vhost, NON_ALPHANUMERIC).to_string()
 }
 
-/// The broker's own words in a refusal: `{"error": …, "reason": …}`.
+/// The broker's reason in a refusal: `{"error": …, "reason": …}`.
 fn reason(body: &[u8]) -> String {
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();
     answer["reason"].as_str().unwrap_or("no reason given").to_owned()

@@ -1,4 +1,4 @@
-//! What all commands have in common towards the outside: the format of their data, their errors and their exit codes.
+//! The output of all commands: formats, tables, notices, progress, errors and exit codes.
 
 use std::{
     io::{self, ErrorKind, IsTerminal, Write},
@@ -7,10 +7,11 @@ use std::{
 
 use anyhow::Context;
 use clap::ValueEnum;
-use leveret::text;
+use comfy_table::{Table, presets::NOTHING};
 pub(crate) use leveret::text::one_line;
+use leveret::{PublishError, text};
 
-/// How data is written to standard output.
+/// The format of data on standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// Lines for people
@@ -19,29 +20,29 @@ pub(crate) enum Format {
     Json,
 }
 
-/// How a command ended. The codes are documented in each command's help.
+/// The end of a command. The help of each command documents its exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// All is well.
-    Well,
+    /// The command did its work.
+    Success,
     /// The command did its work and found problems.
     Problems,
-    /// A flag, a variable or a setting that cannot work; clap exits with the same.
+    /// A flag, a variable or a setting is invalid. clap uses the same code.
     Usage,
-    /// There was no way to the broker.
+    /// The broker is unreachable.
     Unreachable,
-    /// An error of the program or its surroundings.
+    /// An error of the program or its environment.
     Failed,
-    /// What was asked for is not there.
+    /// The requested thing does not exist.
     NotFound,
-    /// What was waited for did not come in time; timeout(1) exits with the same.
+    /// The awaited event did not happen in time. timeout(1) uses the same code.
     TimedOut,
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(match exit {
-            Exit::Well => 0,
+            Exit::Success => 0,
             Exit::Problems => 1,
             Exit::Usage => 2,
             Exit::Unreachable => 3,
@@ -52,16 +53,16 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command could not do its work.
+/// An error that stopped a command, by exit code.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// A flag, a variable or a setting that cannot work.
+    /// A flag, a variable or a setting is invalid.
     Usage(anyhow::Error),
-    /// There was no way to the broker.
+    /// The broker is unreachable.
     Unreachable(anyhow::Error),
-    /// What was asked for is not there.
+    /// The requested thing does not exist.
     NotFound(anyhow::Error),
-    /// Anything else, such as a full disk.
+    /// Any other error, such as a full disk.
     Other(anyhow::Error),
 }
 
@@ -71,7 +72,7 @@ impl Failure {
         error
     }
 
-    /// The same failure, with what it was about before it.
+    /// Adds context before the error.
     pub(crate) fn context(self, about: impl FnOnce() -> String) -> Self {
         match self {
             Self::Usage(error) => Self::Usage(error.context(about())),
@@ -91,11 +92,24 @@ impl Failure {
     }
 }
 
-impl From<leveret_store::Error> for Failure {
-    fn from(error: leveret_store::Error) -> Self {
+impl From<leveret_sql::Error> for Failure {
+    fn from(error: leveret_sql::Error) -> Self {
         match error {
-            leveret_store::Error::Address | leveret_store::Error::Cursor => Self::Usage(error.into()),
-            leveret_store::Error::NoTables { .. } => Self::NotFound(error.into()),
+            leveret_sql::Error::Address => Self::Usage(error.into()),
+            leveret_sql::Error::NoTables { .. } => Self::NotFound(error.into()),
+            _ => Self::Other(error.into()),
+        }
+    }
+}
+
+impl From<PublishError> for Failure {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Unroutable { .. } => Self::NotFound(error.into()),
+            PublishError::Invalid { .. } | PublishError::TooLarge { .. } => Self::Usage(error.into()),
+            PublishError::Unavailable { .. } | PublishError::Blocked { .. } | PublishError::Uncertain { .. } => {
+                Self::Unreachable(error.into())
+            }
             _ => Self::Other(error.into()),
         }
     }
@@ -107,23 +121,23 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-/// Writes lines for people to standard output, with what could steer a terminal escaped.
+/// Writes lines for people to standard output. Terminal control characters are escaped.
 pub(crate) fn print(lines: &str) -> anyhow::Result<()> {
     write(text::lines(lines).as_bytes())
 }
 
-/// Writes JSON, or what is made of it, for programs: of the same values, with what could steer a terminal escaped.
+/// Writes JSON or YAML for programs to standard output. Terminal control characters are escaped, the values stay the same.
 pub(crate) fn print_document(document: &str) -> anyhow::Result<()> {
     write(text::json(document).as_bytes())
 }
 
 /// Writes data as one JSON document.
 pub(crate) fn print_json(data: &impl serde::Serialize) -> anyhow::Result<()> {
-    let document = serde_json::to_string_pretty(data).context("the answer as JSON")?;
+    let document = serde_json::to_string_pretty(data).context("encoding the answer as JSON")?;
     print_document(&format!("{document}\n"))
 }
 
-/// Writes bytes as they are, but not to a terminal.
+/// Writes bytes unchanged, except to a terminal.
 pub(crate) fn print_bytes(bytes: &[u8]) -> anyhow::Result<()> {
     if io::stdout().is_terminal() { print(&String::from_utf8_lossy(bytes)) } else { write(bytes) }
 }
@@ -133,7 +147,7 @@ fn write(bytes: &[u8]) -> anyhow::Result<()> {
     written(stdout.write_all(bytes).and_then(|()| stdout.flush()))
 }
 
-/// What a write to standard output means: a reader that has seen enough is no error.
+/// The result of a write to standard output. A reader that closed the pipe early is not an error.
 pub(crate) fn written(result: io::Result<()>) -> anyhow::Result<()> {
     match result {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -141,53 +155,47 @@ pub(crate) fn written(result: io::Result<()>) -> anyhow::Result<()> {
     }
 }
 
-/// Says something on standard error, with what could steer a terminal escaped. Use [`tell!`].
-pub(crate) fn say(lines: &str) {
-    // Whether anybody could read it does not matter to the work.
+/// Writes lines to standard error. Terminal control characters are escaped. Use [`notice!`].
+pub(crate) fn write_notice(lines: &str) {
+    // A closed standard error must not stop the command.
     drop(io::stderr().write_all(text::lines(&format!("{lines}\n")).as_bytes()));
 }
 
-/// As `eprintln!`, through [`say`].
-macro_rules! tell {
-    ($($text:tt)*) => { $crate::output::say(&format!($($text)*)) };
+/// Like `eprintln!`, through [`write_notice`].
+macro_rules! notice {
+    ($($text:tt)*) => { $crate::output::write_notice(&format!($($text)*)) };
 }
-pub(crate) use tell;
+pub(crate) use notice;
 
-/// Lines with columns, each as wide as its widest cell; the last is as long as it is.
+/// A table without borders: two spaces between columns, nothing at the end of a line.
 pub(crate) fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
-    let rows: Vec<_> = rows.iter().map(|row| row.each_ref().map(|cell| one_line(cell, usize::MAX))).collect();
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.chain([heads[column].len()]).max().unwrap_or(0)
-    };
-    let widths: Vec<_> = (0..N).map(width).collect();
-    let mut lines = String::new();
-    for row in [heads.map(str::to_owned)].iter().chain(&rows) {
-        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        lines.push_str(cells.join("  ").trim_end());
-        lines.push('\n');
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(heads);
+    table.add_rows(rows.iter().map(|row| row.each_ref().map(|cell| one_line(cell, usize::MAX))));
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
     }
-    lines
+    table.trim_fmt() + "\n"
 }
 
-/// A line on standard error that says what goes on, and is gone afterwards; nothing if nobody watches.
+/// A progress line on standard error, erased at the end. Nothing is written unless standard error is a terminal.
 pub(crate) struct Progress {
-    watched: bool,
+    is_terminal: bool,
 }
 
 impl Progress {
     pub(crate) fn new() -> Self {
-        Self { watched: io::stderr().is_terminal() }
+        Self { is_terminal: io::stderr().is_terminal() }
     }
 
-    /// Says what goes on now.
+    /// Shows the current activity.
     pub(crate) fn show(&self, what: &str) {
         self.write(&format!("\r\x1b[K{what} …"));
     }
 
     fn write(&self, text: &str) {
-        if self.watched {
-            // Whether anybody could read it does not matter to the work.
+        if self.is_terminal {
+            // A closed standard error must not stop the command.
             drop(io::stderr().write_all(text.as_bytes()));
         }
     }
@@ -196,5 +204,18 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.write("\r\x1b[K");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_aligns_its_columns_and_keeps_every_row_on_one_line() {
+        let rows = [["1", "email", "a\nb"], ["20", "größe", ""]].map(|row| row.map(str::to_owned));
+        let expected = "ID  QUEUE  ERROR\n1   email  a b\n20  größe\n";
+        assert_eq!(table(["ID", "QUEUE", "ERROR"], &rows), expected);
+        assert_eq!(table(["ID", "QUEUE"], &[]), "ID  QUEUE\n");
     }
 }

@@ -1,7 +1,7 @@
-//! The desk with 100,000 dead letters on a private RabbitMQ: how long each of its works takes, and how much memory.
+//! Measures each operation on 100,000 dead letters on a private RabbitMQ: its time, and its memory.
 //!
-//! `cargo run --release -p leveret-serve --example hundred_thousand`, or with the address of a PostgreSQL database, which
-//! should be empty, as its argument.
+//! `cargo run --release -p leveret-serve --example hundred_thousand` uses SQLite. With the address of an empty PostgreSQL
+//! database as its argument, it uses that.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program that measures")]
 
 use std::{
@@ -14,7 +14,7 @@ use std::{
 
 use leveret::{Broker, Config, Context, JobError, JobResult, Worker, catalogue::Catalogue, testing};
 use leveret_harness::{RawClient, eventually_eq, shared_node};
-use leveret_serve::desk::{Desk, direct, intake, replay::Options, transfer};
+use leveret_serve::dead::{DeadLetterService, direct, ingest, replay::ReplayOptions, transfer};
 use leveret_store::{DeadFilter, Selection, Store};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -69,7 +69,7 @@ async fn main() {
     eventually_eq("they are handed back", LONG, Some(LETTERS), dead).await;
     measured("intake", async {
         let stop = CancellationToken::new();
-        let run = intake::run(broker.clone(), store.clone(), catalogue.clone(), Vec::new(), stop.clone());
+        let run = ingest::run(broker.clone(), store.clone(), catalogue.clone(), Vec::new(), stop.clone());
         let run = tokio::spawn(run);
         eventually_eq("all are taken in", LONG, u64::from(LETTERS), async || store.count_dead(&all).await.unwrap())
             .await;
@@ -85,15 +85,15 @@ async fn main() {
     let text = DeadFilter { text: Some("supplier b refuses order 99".into()), ..all.clone() };
     measured("list --text", async { store.dead_letters(&text, None, 100).await.unwrap().items.len() as u64 }).await;
     measured("export", async { transfer::export(&store, &all, tokio::io::sink()).await.unwrap() }).await;
-    let desk = Desk::new(&broker, &store, &catalogue);
+    let dead = DeadLetterService::new(&broker, &store, &catalogue);
     let replay = async {
-        desk.replay(&Selection::Filter(all.clone()), &Options::default(), "bench", |_| ()).await.unwrap().replayed
+        dead.replay(&Selection::Filter(all.clone()), &ReplayOptions::default(), "bench", |_| ()).await.unwrap().replayed
     };
     measured("replay", Box::pin(replay)).await;
 }
 
-/// Prints how long it took, and the most memory that the process had of its own meanwhile; SQLite's file is mapped
-/// besides, which the system takes back when it needs the room.
+/// Prints the time, and the peak of the process's own memory. The mapped file of SQLite is not counted, because the system
+/// can reclaim it.
 async fn measured(what: &str, work: impl Future<Output = u64>) {
     let (over, before, started) = (Arc::new(AtomicBool::new(false)), memory(), Instant::now());
     let ended = Arc::clone(&over);

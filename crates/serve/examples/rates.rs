@@ -1,5 +1,5 @@
-//! What the API costs next to the publisher itself; needs RabbitMQ installed, and takes about a minute:
-//! `cargo run --release -p leveret-serve --example rates`.
+//! Measures the API against the publisher alone: `cargo run --release -p leveret-serve --example rates`. Requires an
+//! installed RabbitMQ, and takes about a minute.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for developers")]
 
 use std::time::{Duration, Instant};
@@ -72,7 +72,7 @@ async fn nap(_: Nap, _: Context<()>) -> JobResult {
     Ok(())
 }
 
-/// A handler that does nothing but one confirmed publish.
+/// A handler with one confirmed publish.
 async fn bare(publisher: Publisher) -> String {
     let handle = async |State(publisher): State<Publisher>| {
         publisher.publish(&Nap {}).await.unwrap();
@@ -85,7 +85,7 @@ async fn bare(publisher: Publisher) -> String {
     url
 }
 
-/// Jobs a second, with so many batches at once.
+/// Measures jobs a second, with so many concurrent batches.
 async fn rate(at_once: usize, batch: impl AsyncFn()) -> f64 {
     let started = Instant::now();
     let lane = async || {

@@ -1,19 +1,20 @@
-//! The HTTP API: what stands in the OpenAPI document, and nothing else.
+//! The HTTP API: the operations of the OpenAPI document, its page, and the probes.
 //!
-//! In the order in which a request passes: `trace` (request ids, counts, panics), `access` (who may), then the routes:
-//! `tasks`, `dead`, `audit`, `catalogue`, `health`, `openapi` and `page`. `body` and `query` read what clients send, `problem` is what
-//! they are told when it cannot be done.
+//! In the order in which a request passes: `trace` (request ids, counts, panics), `access` (tokens and roles), then the
+//! handlers in `tasks`, `dead`, `audit`, `catalogue`, `health` and `page`. `extract` reads requests, `problem` is every
+//! error response. `openapi` completes the document, which comes from the handlers and their types.
+
+#![allow(unused_qualifications, reason = "utoipa's macros write paths in full")]
 
 mod access;
 mod audit;
-mod body;
 mod catalogue;
 mod dead;
+mod extract;
 mod health;
 mod openapi;
 mod page;
 mod problem;
-mod query;
 mod tasks;
 mod trace;
 
@@ -21,28 +22,40 @@ use std::sync::Arc;
 
 use axum::{
     Router,
+    body::Bytes,
     http::{StatusCode, Uri, header::CONTENT_TYPE},
     middleware::{from_fn, from_fn_with_state},
-    response::{IntoResponse, Response},
     routing::get,
 };
-use serde::Serialize;
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::problem::Problem;
-use self::{access::Access, trace::Trace};
-use crate::{Services, tokens::Tokens};
+use self::{
+    access::Access,
+    extract::{NoQuery, Query},
+    openapi::{Conventions, Document},
+    problem::Problem,
+    trace::Trace,
+};
+use crate::{services::Services, tokens::Tokens};
 
 /// All routes, and what stands before them.
 pub(crate) fn routes(services: &Services, tokens: Tokens) -> Result<Router, prometheus::Error> {
     let trace = Arc::new(Trace::new()?);
     let (access, counted) = (Arc::new(Access::new(tokens)), Arc::clone(&trace));
-    let router = Router::new()
+    let (api, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .merge(tasks::routes())
         .merge(dead::routes())
-        .route("/api/audit", get(audit::list))
-        .route("/api/jobs", get(catalogue::jobs))
-        .route("/api/openapi.json", get(openapi::document))
+        .routes(routes!(audit::list))
+        .routes(routes!(catalogue::jobs))
+        .split_for_parts();
+    Conventions.modify(&mut document);
+    let document = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
+    let document = async move |_: Query<NoQuery>| ([(CONTENT_TYPE, "application/json")], document.clone());
+    let router = api
+        .route("/api/openapi.json", get(document))
         .route("/api", get(page::page))
+        .route("/api/ui/{file}", get(page::asset))
         .route("/metrics", get(async move |services| health::metrics(services, &counted)))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
@@ -50,7 +63,7 @@ pub(crate) fn routes(services: &Services, tokens: Tokens) -> Result<Router, prom
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn_with_state(access, access::check))
         .layer(from_fn_with_state(trace, trace::trace));
-    // Last, because it sees what all others answer.
+    // The last layer sees every response.
     Ok(router.layer(from_fn(trace::harden)).with_state(services.clone()))
 }
 
@@ -58,15 +71,7 @@ async fn unknown(uri: Uri) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "not-found", format!("nothing is at {}; see /api", uri.path()))
 }
 
-/// The header `Allow` is the router's to add.
+/// The router adds the header `Allow`.
 async fn not_allowed() -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "this path does not take this method; see /api")
-}
-
-/// An answer in JSON.
-pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
-    match serde_json::to_vec(body) {
-        Ok(text) => (status, [(CONTENT_TYPE, "application/json")], text).into_response(),
-        Err(error) => Problem::internal(&error).into_response(),
-    }
 }

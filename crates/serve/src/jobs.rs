@@ -1,33 +1,33 @@
-//! Tracked jobs: submitted, found, waited for, cancelled, retried. No HTTP is in here, so that commands do the same.
+//! Tracked jobs: submit, find, wait for, cancel and retry them. The module has no HTTP, so that commands use it too.
 //!
-//! In the order of a job's life: `submission` (what is asked for), `check` (against the catalogue and `schema`), `submit`,
-//! `task` (what is shown of it), `follow`, `cancel`, `retry`.
+//! In the order of a job's life: `submission` (the request), `check` (against the catalogue and `schema`), `submit`, `task`
+//! (the response), `follow`, `cancel`, `retry`.
 
 mod cancel;
 mod check;
 mod error;
 mod follow;
 mod retry;
-mod schema;
 mod submission;
 mod submit;
 mod task;
 
-use leveret_store::{Cursor, Filter, Page};
+use leveret_store::{Cursor, JobFilter, Page};
 
-pub(crate) use self::schema::{Checking, Effort, MOST_FLAWS, Schemas, checked};
+pub(crate) use self::submission::SubmissionFields;
 pub use self::{
-    cancel::Cancelled,
-    error::{Error, Flaw},
+    cancel::CancelledWhile,
+    error::Error,
     follow::Following,
     submission::{Due, Submission},
     submit::{Idempotency, MOST_AT_ONCE},
-    task::{Progress, Status, Step, Task},
+    task::{Progress, Status, Task, TimelineStep},
 };
-use crate::{Services, time::now_ms};
+pub use crate::field_error::FieldError;
+use crate::{services::Services, time::now_ms};
 
 impl Services {
-    /// One tracked job as it is now, with its timeline.
+    /// Finds one tracked job, with its timeline.
     ///
     /// # Errors
     ///
@@ -37,19 +37,19 @@ impl Services {
         Ok(Task::new(job, now_ms()).with_timeline(timeline))
     }
 
-    /// One page of the tracked jobs that fit, newest first, without their results and timelines.
+    /// Lists one page of the tracked jobs that match, newest first, without their results and timelines.
     ///
     /// # Errors
     ///
     /// [`Error::Store`].
-    pub async fn tasks(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Task>, Error> {
+    pub async fn tasks(&self, filter: &JobFilter, after: Option<&Cursor>, limit: u32) -> Result<Page<Task>, Error> {
         let Page { items, next } = self.store.jobs(filter, after, limit).await?;
         let now = now_ms();
         let short = |job| Task { result: None, ..Task::new(job, now) };
         Ok(Page { items: items.into_iter().map(short).collect(), next })
     }
 
-    pub(crate) async fn known(&self, id: &str) -> Result<leveret_store::Job, Error> {
+    pub(crate) async fn known(&self, id: &str) -> Result<leveret_store::TrackedJob, Error> {
         self.store.job(id).await?.ok_or_else(|| Error::NotFound { id: id.to_owned() })
     }
 }

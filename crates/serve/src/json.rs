@@ -1,5 +1,5 @@
-//! JSON as text. Decoding and encoding again changes numbers, and loses keys that stand twice; so what has to look into a
-//! payload, or to hide a part of it, works on the bytes as they are.
+//! JSON as text. Decoding and encoding changes numbers and loses repeated keys, so code that searches a payload or hides a
+//! part of it works on the original bytes.
 //!
 //! Nothing here recurses: a payload may be nested as deeply as it is long.
 
@@ -12,36 +12,36 @@ use std::{
 
 use serde_json::value::RawValue;
 
-/// Deeper levels are indented no further.
+/// The greatest indentation, in levels.
 const DEEPEST_INDENT: usize = 32;
 
-/// A value, and where it stands.
+/// A value and its place.
 #[derive(Debug)]
-pub(crate) struct Place<'a> {
-    /// Its JSON pointer (RFC 6901).
+pub(crate) struct ValueAt<'a> {
+    /// The JSON pointer (RFC 6901).
     pub(crate) pointer: &'a str,
-    /// A digest of the pointer, made from that of the value around it: a pointer may be as long as the text.
+    /// A digest of the pointer, which itself may be as long as the text. It is made from the digest of the outer value.
     pub(crate) digest: u64,
-    /// Its key, if it is a member of an object.
+    /// The key, if the value is a member of an object.
     pub(crate) key: Option<&'a str>,
     /// Whether the object has had this key before.
     pub(crate) is_twice: bool,
-    /// The text from its first byte on.
+    /// The text from the value's first byte on.
     pub(crate) rest: &'a str,
 }
 
-/// What to do about a value's content.
+/// Whether to visit the content of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Go {
-    Into,
-    Past,
+pub(crate) enum Visit {
+    Enter,
+    Skip,
 }
 
-/// The text of bytes that are JSON.
+/// Reads bytes as JSON text.
 ///
 /// # Errors
 ///
-/// Why they are not, without repeating them.
+/// The reason why they are not JSON, without the bytes themselves.
 pub(crate) fn text(bytes: &[u8]) -> Result<&str, String> {
     if bytes.trim_ascii().is_empty() {
         return Err("is empty: expected JSON, such as {}".to_owned());
@@ -60,11 +60,11 @@ enum Frame {
     Array(usize),
 }
 
-/// Shows every value of a text that is JSON. Returns where those stand that were passed by.
-pub(crate) fn visit(text: &str, mut visitor: impl FnMut(&Place<'_>) -> Go) -> Vec<Range<usize>> {
+/// Visits every value of a JSON text. Returns the ranges of the skipped values.
+pub(crate) fn visit(text: &str, mut visitor: impl FnMut(&ValueAt<'_>) -> Visit) -> Vec<Range<usize>> {
     let bytes = text.as_bytes();
     let (mut passed, mut pointer) = (Vec::new(), String::new());
-    // Each with the length of its own pointer, and its digest.
+    // Each frame has the length and the digest of its own pointer.
     let mut frames: Vec<(Frame, usize, u64)> = Vec::new();
     let mut member: Option<(Cow<'_, str>, bool)> = None;
     let mut at = 0;
@@ -99,15 +99,15 @@ pub(crate) fn visit(text: &str, mut visitor: impl FnMut(&Place<'_>) -> Go) -> Ve
                 let mut hasher = DefaultHasher::new();
                 (around, &pointer[base..]).hash(&mut hasher);
                 let digest = hasher.finish();
-                let place = Place { pointer: &pointer, digest, key: key.as_deref(), is_twice, rest: &text[at..] };
+                let place = ValueAt { pointer: &pointer, digest, key: key.as_deref(), is_twice, rest: &text[at..] };
                 let frame = match (visitor(&place), byte) {
-                    (Go::Into, b'{') => Some(Frame::Object(HashSet::new())),
-                    (Go::Into, b'[') => Some(Frame::Array(0)),
-                    (Go::Into, _) => {
+                    (Visit::Enter, b'{') => Some(Frame::Object(HashSet::new())),
+                    (Visit::Enter, b'[') => Some(Frame::Array(0)),
+                    (Visit::Enter, _) => {
                         at = value_end(bytes, at);
                         None
                     }
-                    (Go::Past, _) => {
+                    (Visit::Skip, _) => {
                         let end = value_end(bytes, at);
                         passed.push(at..end);
                         at = end;
@@ -135,7 +135,7 @@ fn push(pointer: &mut String, name: &str) {
     }
 }
 
-/// Where the value ends that begins at `at`.
+/// The end of the value that begins at `at`.
 fn value_end(bytes: &[u8], mut at: usize) -> usize {
     let (start, mut depth) = (at, 0_usize);
     while let Some(byte) = bytes.get(at) {
@@ -163,7 +163,7 @@ fn value_end(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Where the string ends that begins at `at` with its quote.
+/// The end of the string whose quote is at `at`.
 fn string_end(bytes: &[u8], at: usize) -> usize {
     let mut end = at + 1;
     while let Some(byte) = bytes.get(end) {
@@ -176,7 +176,7 @@ fn string_end(bytes: &[u8], at: usize) -> usize {
     bytes.len()
 }
 
-/// The content of a string that `text` begins with; half of a pair of surrogates becomes U+FFFD.
+/// The content of the string at the start of `text`. Half of a surrogate pair becomes U+FFFD.
 pub(crate) fn string(text: &str) -> Cow<'_, str> {
     let quoted = &text[..string_end(text.as_bytes(), 0).min(text.len())];
     let inner = quoted.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(quoted);
@@ -186,13 +186,13 @@ pub(crate) fn string(text: &str) -> Cow<'_, str> {
     serde_json::from_str(quoted).map_or_else(|_| Cow::Owned(lossy(inner)), Cow::Owned)
 }
 
-/// Decodes a string's content with half pairs of surrogates, which `serde_json` refuses.
+/// Decodes a string with halves of surrogate pairs, which `serde_json` refuses.
 fn lossy(inner: &str) -> String {
     let (mut decoded, mut rest) = (String::with_capacity(inner.len()), inner);
     while let Some(at) = rest.find('\\') {
         decoded.push_str(&rest[..at]);
         rest = &rest[at..];
-        // An escape, with the other half of a pair if there is one.
+        // An escape, with the other half of a surrogate pair if it follows.
         let escape = [12, 6, 2].into_iter().filter_map(|length| rest.get(..length)).find_map(|escape| {
             let letter = serde_json::from_str::<String>(&format!("\"{escape}\"")).ok()?;
             (letter.chars().count() == 1).then_some((letter, escape.len()))
@@ -208,20 +208,20 @@ fn lossy(inner: &str) -> String {
     decoded
 }
 
-/// The keys that stand twice in one object, as JSON pointers; no more than `most`.
+/// The repeated keys of objects, as at most `most` JSON pointers.
 pub(crate) fn repeated_keys(text: &str, most: usize) -> Vec<String> {
     let mut found = Vec::new();
     visit(text, |place| {
         if place.is_twice && found.len() < most {
             found.push(place.pointer.to_owned());
         }
-        Go::Into
+        Visit::Enter
     });
     found
 }
 
-/// A text that is JSON with a value in each line, and how many bytes of it these are: no more than it takes for `most` bytes
-/// of lines. Nothing but the space between values is changed.
+/// Lays a JSON text out with one value a line, and returns the number of bytes that it read. It stops after `most` bytes of
+/// output. Only whitespace between values is changed.
 pub(crate) fn laid_out(text: &str, most: usize) -> (String, usize) {
     let bytes = text.as_bytes();
     let (mut lines, mut depth, mut at, mut before) = (String::new(), 0_usize, 0, 0);
@@ -279,7 +279,7 @@ mod tests {
         let mut seen = Vec::new();
         let passed = visit(json, |place| {
             seen.push((place.pointer.to_owned(), place.key.map(str::to_owned)));
-            if place.key == Some("e") || place.key == Some("n") { Go::Past } else { Go::Into }
+            if place.key == Some("e") || place.key == Some("n") { Visit::Skip } else { Visit::Enter }
         });
         let pointers: Vec<_> = seen.iter().map(|(pointer, _)| pointer.as_str()).collect();
         assert_eq!(pointers, ["", "/a", "/a/0", "/a/1", "/a/1/b~1~0", "/a/2", "/cd", "/cd/e", "/n"]);
@@ -335,7 +335,7 @@ mod tests {
         let mut values = 0;
         visit(&deep, |_| {
             values += 1;
-            Go::Into
+            Visit::Enter
         });
         assert_eq!(values, 200_000);
         assert!(laid_out(&deep, 1000).0.len() < 2000);

@@ -1,6 +1,6 @@
-//! Leveret's server: jobs are submitted and followed over HTTP, dead letters are kept and brought back.
+//! Leveret's server: submit and follow jobs over HTTP, keep dead letters and replay them.
 //!
-//! A library, so that the `leveret` command and other programs can serve it next to their own work.
+//! The crate is a library: the `leveret` command runs it, and other programs can run it beside their own work.
 //!
 //! ```no_run
 //! use leveret::{Broker, Config};
@@ -16,19 +16,26 @@
 //!
 //! # Layout
 //!
-//! * `services`: what all parts work with. `server`, `options`, `tokens`: the process around them.
-//! * `jobs`: submit, find, wait for, cancel and retry jobs; no HTTP in it, so that commands use it alike.
-//! * `tracker`: takes the steps of tracked jobs from the broker into the store. `recorder` adds what this server tells
-//!   itself, `waiters` wakes whoever waits for a job.
-//! * `desk`: dead letters, out of the broker, kept, and back to their queues.
-//! * `http`: routes, access, problems, the OpenAPI document.
+//! Modules import only those above them, in this order (`tests/api/layers.rs` checks it).
+//!
+//! * `time`, `json`, `detached`, `field_error`, `schema`: helpers. `schema` checks payloads.
+//! * `waiters`: clients that wait for jobs. `recorder`: writes status updates into the store.
+//! * `dead`: dead letters ingested from the broker, kept, and replayed.
+//! * `services`: the state that the modules below share.
+//! * `jobs`: submit, find, wait for, cancel and retry jobs. It has no HTTP, so that commands use it too.
+//! * `tracker`: moves status updates of tracked jobs from the broker into the store.
+//! * `tokens`, `http`: roles, routes, error responses, the OpenAPI document.
+//! * `options`, `server`: settings, and the server process.
 
-pub mod desk;
+pub mod dead;
+mod detached;
+mod field_error;
 mod http;
 pub mod jobs;
 mod json;
 mod options;
 mod recorder;
+mod schema;
 mod server;
 mod services;
 mod time;

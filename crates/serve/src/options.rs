@@ -1,10 +1,10 @@
-//! How a server is set up, and why it cannot start.
+//! The settings of a server, and the errors of its start.
 
 use std::{io, net::SocketAddr, time::Duration};
 
 use leveret_store::Retention;
 
-use crate::{desk::redact::Rules, tokens::Tokens};
+use crate::{dead::redact::RedactionRules, tokens::Tokens};
 
 /// The settings of a server.
 ///
@@ -16,22 +16,23 @@ use crate::{desk::redact::Rules, tokens::Tokens};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where it listens: 127.0.0.1:8080. Port 0 is any free one.
+    /// The address to listen on: 127.0.0.1:8080 unless set. Port 0 is any free port.
     pub listen: SocketAddr,
-    /// The job of submissions that name none; without one they are refused.
+    /// The job of submissions that name none. Without a default job they are refused.
     pub default_job: Option<String>,
-    /// Who may ask. None: everybody on this machine, which is why off loopback there must be one.
+    /// The accepted tokens. Without tokens every process on this machine may do everything, so an address that others can
+    /// reach requires at least one.
     pub tokens: Tokens,
-    /// How long what is kept.
+    /// How long rows are kept.
     pub retention: Retention,
-    /// Job queues whose dead letters are taken in besides those of the catalogue.
+    /// Job queues whose dead letters are ingested in addition to those of the catalogue.
     pub queues: Vec<String>,
-    /// What of payloads is hidden besides what looks like secrets anyway.
-    pub redact: Rules,
-    /// Connections that may be open at once: 512. At the limit a new one takes the place of one without a request; 8 more
-    /// are answered on `/livez`, `/readyz` and `/metrics` alone. Of them 400 may wait for tasks.
+    /// Rules that hide parts of payloads, in addition to the default ones.
+    pub redact: RedactionRules,
+    /// The greatest number of open connections: 512 unless set. At the limit a new connection replaces one without a request.
+    /// 8 more are served on `/livez`, `/readyz` and `/metrics` only. Up to 400 connections may wait for tasks.
     pub connections: usize,
-    /// How long requests under way may take when it stops: 10 s.
+    /// How long running requests may take when the server stops: 10 s unless set.
     pub drain: Duration,
 }
 
@@ -43,18 +44,18 @@ impl Default for Options {
             tokens: Tokens::default(),
             retention: Retention::default(),
             queues: Vec::new(),
-            redact: Rules::default(),
+            redact: RedactionRules::default(),
             connections: 512,
             drain: Duration::from_secs(10),
         }
     }
 }
 
-/// Why a server cannot start, or go on.
+/// A server that cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Everybody who reaches the address could run jobs.
+    /// Without tokens, everybody who reaches the address could run jobs.
     #[error("listening on {address}, which others can reach, needs tokens: set LEVERET_API_TOKENS=operator:TOKEN")]
     TokensNeeded {
         /// The address.
@@ -65,10 +66,10 @@ pub enum Error {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The metrics cannot be made, which is a mistake in this crate.
-    #[error("cannot count requests")]
+    /// The metrics cannot be registered, which is a fault of this crate.
+    #[error("cannot register the metrics of requests")]
     Metrics(#[from] prometheus::Error),
 }

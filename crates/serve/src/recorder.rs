@@ -1,8 +1,7 @@
-//! Writes into the store what this server tells of jobs itself, such as that they are queued: all that waits at once, so
-//! that many requests share one commit.
+//! Writes this server's own status updates into the store, such as `queued`. All waiting updates share one commit.
 //!
-//! It stands behind a confirmed publish: what it was given is not refused any more, but tried until the store has it.
-//! So there is room for so much only, to be had before the publish.
+//! Recording follows a confirmed publish, so an update cannot be refused: it is retried until the store has it. A request
+//! therefore reserves capacity before it publishes.
 
 use std::{
     sync::{
@@ -13,7 +12,7 @@ use std::{
 };
 
 use leveret::status_update::StatusUpdate;
-use leveret_store::{Moved, Store};
+use leveret_store::{StatusChange, Store};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::{sleep, timeout},
@@ -21,135 +20,135 @@ use tokio::{
 
 use crate::waiters::Waiters;
 
-/// Events that may wait for the store: some 10 MB.
-const ROOM: usize = 20_000;
+/// The greatest number of updates that wait for the store: about 10 MB.
+const CAPACITY: usize = 20_000;
 const AT_ONCE: usize = 64;
-/// How long an answer waits for the store once its job is published.
+/// How long a response waits for the store after its job is published.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// A store that has not written for so long is away.
+/// A store that has not answered for so long counts as unreachable.
 const SILENT_AFTER: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// A cheap handle on the task that writes.
+/// A handle on the task that writes. Clones are cheap.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
-    entries: mpsc::UnboundedSender<Entry>,
-    room: Arc<Semaphore>,
-    keeper: Keeper,
+    requests: mpsc::UnboundedSender<RecordRequest>,
+    capacity: Arc<Semaphore>,
+    writer: StatusWriter,
 }
 
-/// Room for events that are yet to happen.
+/// Capacity for status updates of jobs that are not published yet.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct Reservation {
     _permits: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct RecordRequest {
     events: Vec<StatusUpdate>,
-    /// Dropped when they are written.
+    /// Dropped when the updates are written.
     _written: oneshot::Sender<()>,
-    _room: Option<Room>,
+    _reservation: Option<Reservation>,
 }
 
-/// Records events until the store has them, and wakes who waits for their jobs.
+/// Writes status updates until the store has them, and wakes the clients that wait for their jobs.
 #[derive(Clone, Debug)]
-pub(crate) struct Keeper {
+pub(crate) struct StatusWriter {
     store: Store,
     waiters: Waiters,
-    away: Arc<AtomicBool>,
+    unreachable: Arc<AtomicBool>,
 }
 
 impl Recorder {
     pub(crate) fn start(store: Store, waiters: Waiters) -> Self {
-        let (entries, mut queue) = mpsc::unbounded_channel::<Entry>();
-        let keeper = Keeper { store, waiters, away: Arc::default() };
-        let kept = keeper.clone();
+        let (requests, mut queue) = mpsc::unbounded_channel::<RecordRequest>();
+        let writer = StatusWriter { store, waiters, unreachable: Arc::default() };
+        let own = writer.clone();
         tokio::spawn(async move {
             let mut taken = Vec::new();
             while queue.recv_many(&mut taken, AT_ONCE).await > 0 {
-                let events: Vec<_> = taken.iter_mut().flat_map(|entry| std::mem::take(&mut entry.events)).collect();
-                kept.keep(&events).await;
+                let events: Vec<_> = taken.iter_mut().flat_map(|request| std::mem::take(&mut request.events)).collect();
+                own.write(&events).await;
                 taken.clear();
             }
         });
-        Self { entries, room: Arc::new(Semaphore::new(ROOM)), keeper }
+        Self { requests, capacity: Arc::new(Semaphore::new(CAPACITY)), writer }
     }
 
-    /// What both this and the tracker write with.
-    pub(crate) fn keeper(&self) -> &Keeper {
-        &self.keeper
+    /// The writer, which the tracker uses too.
+    pub(crate) fn writer(&self) -> &StatusWriter {
+        &self.writer
     }
 
-    /// Room for so many events; none while the store is away, or slower than what comes.
-    pub(crate) fn room(&self, events: usize) -> Option<Room> {
-        if self.keeper.away.load(Ordering::Acquire) {
+    /// Reserves capacity for so many updates; none while the store is unreachable or too slow.
+    pub(crate) fn reserve(&self, events: usize) -> Option<Reservation> {
+        if self.writer.unreachable.load(Ordering::Acquire) {
             return None;
         }
         let permits = u32::try_from(events).ok()?;
-        Arc::clone(&self.room).try_acquire_many_owned(permits).ok().map(|permits| Room { _permits: permits })
+        Arc::clone(&self.capacity).try_acquire_many_owned(permits).ok().map(|permits| Reservation { _permits: permits })
     }
 
-    /// Hands events over, and waits until they are written, but not for long.
-    pub(crate) async fn record(&self, events: Vec<StatusUpdate>, room: Room) {
+    /// Queues updates, and waits a short time until they are written.
+    pub(crate) async fn record(&self, events: Vec<StatusUpdate>, reservation: Reservation) {
         let (sender, written) = oneshot::channel();
-        let sent = self.entries.send(Entry { events, _written: sender, _room: Some(room) });
+        let sent = self.requests.send(RecordRequest { events, _written: sender, _reservation: Some(reservation) });
         if sent.is_err() || timeout(PATIENCE, written).await.is_err() {
-            tracing::warn!("the store is slow: jobs are accepted whose status will be known later");
+            tracing::warn!("the store is slow: accepted jobs have no status yet");
         }
     }
 
-    /// Waits until all is written that was handed over before.
+    /// Waits until all queued updates are written.
     pub(crate) async fn flush(&self, within: Duration) {
         let (sender, written) = oneshot::channel();
-        let sent = self.entries.send(Entry { events: Vec::new(), _written: sender, _room: None });
+        let sent = self.requests.send(RecordRequest { events: Vec::new(), _written: sender, _reservation: None });
         if sent.is_err() || timeout(within, written).await.is_err() {
-            tracing::warn!("stopping before the store has all that was told");
+            tracing::warn!("stopping before the store has all status updates");
         }
     }
 }
 
-impl Keeper {
-    /// Tries for ever, whatever is wrong with the store. Only an event that it refuses for itself is logged and left out.
-    pub(crate) async fn keep(&self, events: &[StatusUpdate]) {
+impl StatusWriter {
+    /// Tries until the store has the updates. Only an update that the store refuses by itself is logged and dropped.
+    pub(crate) async fn write(&self, events: &[StatusUpdate]) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match self.try_keep(events).await {
-                Ok(moved) => return self.kept(&moved),
+            let error = match self.try_write(events).await {
+                Ok(moved) => return self.written(&moved),
                 Err(error) => error,
             };
-            // Whatever is wrong with a batch, one event of it may be to blame. A single one is left out if it is refused
-            // for itself; while there is more wrong, such as a table that is missing, it waits.
+            // One update may be the cause of any failure of a batch. A single update is dropped only if the store refuses
+            // it; for other faults, such as a missing table, it waits.
             if error.is_refusal() || (events.len() > 1 && !error.is_unavailable()) {
-                return self.keep_each(events, &error).await;
+                return self.write_each(events, &error).await;
             }
-            self.gone(&error);
+            self.failed(&error);
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
-    /// A store that does not answer is as good as away, long before it says so itself.
-    async fn try_keep(&self, events: &[StatusUpdate]) -> leveret_store::Result<Vec<Moved>> {
+    /// A store that does not answer counts as unreachable, long before its connection fails.
+    async fn try_write(&self, events: &[StatusUpdate]) -> leveret_store::Result<Vec<StatusChange>> {
         let mut record = std::pin::pin!(self.store.record(events));
         if let Ok(recorded) = timeout(SILENT_AFTER, &mut record).await {
             return recorded;
         }
-        self.gone(&leveret_store::Error::Silent);
+        self.failed(&leveret_store::Error::Silent);
         record.await
     }
 
-    fn gone(&self, error: &leveret_store::Error) {
-        if !self.away.swap(true, Ordering::AcqRel) {
-            tracing::warn!(error = leveret_store::chain(&error), "the store takes nothing, trying again");
+    fn failed(&self, error: &leveret_store::Error) {
+        if !self.unreachable.swap(true, Ordering::AcqRel) {
+            tracing::warn!(error = leveret_store::chain(&error), "the store accepts no writes, trying again");
         }
     }
 
-    async fn keep_each(&self, events: &[StatusUpdate], error: &leveret_store::Error) {
+    async fn write_each(&self, events: &[StatusUpdate], error: &leveret_store::Error) {
         let [event] = events else {
             for half in events.chunks(events.len().div_ceil(2).max(1)) {
-                Box::pin(self.keep(half)).await;
+                Box::pin(self.write(half)).await;
             }
             return;
         };
@@ -157,13 +156,13 @@ impl Keeper {
             error = leveret_store::chain(&error),
             job_id = event.id,
             step = event.step.name(),
-            "a step that the store cannot hold is left out"
+            "dropped a status update that the store refuses"
         );
     }
 
-    fn kept(&self, moved: &[Moved]) {
-        if self.away.swap(false, Ordering::AcqRel) {
-            tracing::info!("the store takes what it is given again");
+    fn written(&self, moved: &[StatusChange]) {
+        if self.unreachable.swap(false, Ordering::AcqRel) {
+            tracing::info!("the store accepts writes again");
         }
         self.waiters.moved(moved);
     }
@@ -194,28 +193,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_event_that_the_store_cannot_hold_does_not_hold_up_the_others() {
+    async fn a_status_update_that_the_store_refuses_does_not_delay_the_others() {
         let store = Store::open(&shared_postgres().await.database().await).await.unwrap();
         let recorder = Recorder::start(store.clone(), Waiters::default());
         // Too long for an index of PostgreSQL, which does not make it shorter.
         let long: String = (0..2_000).map(|_| uuid::Uuid::now_v7().simple().to_string()).collect();
-        recorder.keeper().keep(&[started("a"), started(&long), started("b")]).await;
+        recorder.writer().write(&[started("a"), started(&long), started("b")]).await;
         let kept = store.jobs_by_ids(&["a", "b", &long]).await.unwrap();
         assert_eq!(kept.len(), 2);
-        assert!(recorder.room(1).is_some());
+        assert!(recorder.reserve(1).is_some());
     }
 
     #[tokio::test]
-    async fn while_the_store_says_nothing_no_room_is_given_and_nothing_is_lost() {
+    async fn while_the_store_does_not_answer_nothing_is_reserved_and_nothing_is_lost() {
         let proxy = Proxy::start(&shared_postgres().await.database().await).await;
         let store = Store::open(proxy.url()).await.unwrap();
         let recorder = Recorder::start(store.clone(), Waiters::default());
         proxy.freeze();
-        let room = recorder.room(1).unwrap();
-        recorder.record(vec![started("a")], room).await;
-        eventually("no room", Duration::from_secs(10), async || recorder.room(1).is_none()).await;
+        let reservation = recorder.reserve(1).unwrap();
+        recorder.record(vec![started("a")], reservation).await;
+        eventually("no reservation", Duration::from_secs(10), async || recorder.reserve(1).is_none()).await;
         proxy.thaw();
-        eventually("room again", Duration::from_secs(30), async || recorder.room(1).is_some()).await;
+        eventually("reservation again", Duration::from_secs(30), async || recorder.reserve(1).is_some()).await;
         assert!(store.job("a").await.unwrap().is_some());
     }
 }

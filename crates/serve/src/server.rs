@@ -1,4 +1,4 @@
-//! The process around the services: it listens, tracks, and stops in good order.
+//! The server process: it listens, ingests from the broker, and stops gracefully.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    desk::intake,
+    dead::ingest,
     http,
     options::{Error, Options},
     services::Services,
@@ -20,12 +20,12 @@ use crate::{
     waiters::Waiters,
 };
 
-/// How long what was told may take into the store when the server stops.
+/// The time limit for writing remaining status updates when the server stops.
 const FLUSHED_WITHIN: Duration = Duration::from_secs(5);
-/// How long a connection may be without a request, or send the head of one.
+/// How long a connection may be idle, or send the head of a request.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// A server that listens; it answers once it [runs](Self::run).
+/// A server that listens. It responds once it [runs](Self::run).
 ///
 /// ```no_run
 /// # use leveret_serve::{Options, Server, Services};
@@ -61,11 +61,11 @@ pub async fn serve(
 }
 
 impl Server {
-    /// Listens. The broker need not be there yet.
+    /// Binds the address. The broker may be unreachable.
     ///
     /// # Errors
     ///
-    /// [`Error::TokensNeeded`] off loopback without tokens, [`Error::Listen`] if the address cannot be had.
+    /// [`Error::TokensNeeded`] off loopback without tokens, [`Error::Listen`] if the address cannot be bound.
     pub async fn bind(mut services: Services, options: Options) -> Result<Self, Error> {
         let Options { listen, default_job, tokens, retention, queues, redact, connections, drain } = options;
         if !listen.ip().is_loopback() && tokens.is_empty() {
@@ -81,40 +81,40 @@ impl Server {
         Ok(Self { services, address, listener, routes, retention, queues, limits, drain })
     }
 
-    /// Where it listens.
+    /// The bound address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers requests and follows tracked jobs until `shutdown`; then it lets requests under way finish, but ends
-    /// those that only wait.
+    /// Serves requests and ingests from the broker until `shutdown`. Then running requests finish, and requests that only
+    /// wait for tasks end.
     ///
     /// # Errors
     ///
-    /// None as yet: a connection that cannot be accepted is tried again.
+    /// None at present: the server keeps trying to accept connections.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
         let Self { services, address, listener, routes, retention, queues, limits, drain } = self;
         let stop = CancellationToken::new();
         let tracker = tokio::spawn(tracker::track(services.clone(), retention, stop.clone()));
-        // A server that is dropped follows nothing any more.
+        // A dropped server stops its tasks.
         let tracker = AbortOnDropHandle::new(tracker);
-        let intake = AbortOnDropHandle::new(tokio::spawn(intake::run(
+        let ingest = AbortOnDropHandle::new(tokio::spawn(ingest::run(
             services.broker.clone(),
             services.store.clone(),
             services.catalogue.clone(),
             queues,
             stop.clone(),
         )));
-        let replays = services.desk.clone();
-        let taking_up = stop.clone();
-        let replays = AbortOnDropHandle::new(tokio::spawn(async move { replays.take_up(taking_up).await }));
+        let replays = services.dead.clone();
+        let resuming = stop.clone();
+        let replays = AbortOnDropHandle::new(tokio::spawn(async move { replays.resume_abandoned(resuming).await }));
         tracing::info!(%address, "serving");
         answer((listener, routes, limits), services.waiters.clone(), shutdown, drain).await;
         stop.cancel();
-        for task in [tracker, intake, replays] {
+        for task in [tracker, ingest, replays] {
             if timeout(FLUSHED_WITHIN, task).await.is_err() {
-                tracing::warn!("stopping in the middle of a batch: the broker hands it out again");
+                tracing::warn!("stopping in the middle of a batch: the broker redelivers it");
             }
         }
         services.recorder.flush(FLUSHED_WITHIN).await;
@@ -122,7 +122,7 @@ impl Server {
     }
 }
 
-/// Answers until `shutdown`, and then, for at most `drain`, until requests under way have their answers.
+/// Serves until `shutdown`, then for at most `drain` until running requests have their responses.
 async fn answer(
     (listener, routes, limits): (TcpListener, Router, Limits),
     waiters: Waiters,

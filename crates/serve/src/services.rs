@@ -1,4 +1,4 @@
-//! What every part of the server works with.
+//! The state that all parts of the server share.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,33 +11,33 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    desk::{Desk, redact::Rules},
-    jobs::{self, Schemas},
+    dead::{DeadLetterService, redact::RedactionRules},
     recorder::Recorder,
+    schema::Schemas,
     waiters::Waiters,
 };
 
-/// How long the first submissions wait for the broker.
+/// How long a submission waits for the first connection to the broker.
 const PREPARED_WITHIN: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// The broker, the store, and what is kept in memory beside them. Clones are cheap and share all.
+/// The broker, the store, and the state in memory beside them. Clones are cheap and share everything.
 ///
-/// Its methods are in the modules that they belong to: [`jobs`].
+/// The methods are in the module [`jobs`](crate::jobs).
 #[derive(Clone, Debug)]
 pub struct Services {
     /// The broker that jobs are published to.
     pub broker: Broker,
-    /// Publishes at once or not at all.
+    /// A publisher that fails at once while the broker is unreachable.
     pub publisher: Publisher,
-    /// Where tracked jobs and dead letters are kept.
+    /// The store of tracked jobs and dead letters.
     pub store: Store,
     /// The jobs that workers can run.
     pub catalogue: Catalogue,
-    /// Where dead letters are looked after.
-    pub desk: Desk,
+    /// Operations on dead letters.
+    pub dead: DeadLetterService,
     pub(crate) default_job: Option<Arc<str>>,
-    pub(crate) redact: Arc<Rules>,
+    pub(crate) redact: Arc<RedactionRules>,
     pub(crate) schemas: Arc<Schemas>,
     pub(crate) waiters: Waiters,
     pub(crate) recorder: Recorder,
@@ -46,7 +46,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// The services on a broker and a store.
+    /// Creates the services on a broker and a store.
     ///
     /// # Panics
     ///
@@ -59,7 +59,7 @@ impl Services {
         Self {
             broker: broker.clone(),
             publisher: broker.publisher().fail_fast(),
-            desk: Desk::new(broker, &store, &catalogue),
+            dead: DeadLetterService::new(broker, &store, &catalogue),
             catalogue,
             default_job: None,
             redact: Arc::default(),
@@ -76,36 +76,27 @@ impl Services {
         self.prepared.initialized()
     }
 
-    /// Waits, but not for long, until the catalogue was read and steps are kept: a job that is published before would
-    /// never be heard of.
-    pub(crate) async fn prepared(&self) -> Result<(), jobs::Error> {
+    /// Waits a short time until the catalogue is read and the queue of status updates exists. The updates of a job that is
+    /// published before would be lost. The error is the reason of the delay.
+    pub(crate) async fn prepared(&self) -> Result<(), String> {
         let waited = timeout(PREPARED_WITHIN, self.prepared.wait()).await;
         let reason = || self.broker.trouble().unwrap_or("the server is starting").to_owned();
-        waited.map(drop).map_err(|_| jobs::Error::Unprepared { reason: reason() })
+        waited.map(drop).map_err(|_| reason())
     }
 }
 
-/// Runs to its end also if nobody waits for it any more: a client may go, and what has begun must not stop halfway.
-///
-/// # Panics
-///
-/// With the panic of `work`.
-pub(crate) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
-    tokio::spawn(work).await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
-}
-
 async fn prepare(broker: Broker, catalogue: Catalogue, prepared: Arc<SetOnce<()>>) {
-    let mut told = String::new();
+    let mut logged = String::new();
     while let Err(reason) = reader::declare_status_queue(&broker).await {
-        if reason != told {
-            tracing::warn!(error = reason, "cannot make the queue of the steps of tracked jobs, trying again");
-            told = reason;
+        if reason != logged {
+            tracing::warn!(error = reason, "cannot declare the queue of status updates, trying again");
+            logged = reason;
         }
         sleep(PAUSE).await;
     }
     while !catalogue.ready().await {
         sleep(PAUSE).await;
     }
-    // It is set here alone.
+    // It is set only once, here.
     drop(prepared.set(()));
 }

@@ -1,4 +1,4 @@
-//! Times as people and programs read them: RFC 3339 outside, milliseconds since the epoch inside.
+//! Times: RFC 3339 in requests and responses, milliseconds since the epoch inside.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,7 @@ pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// As RFC 3339, in UTC. Times after the year 9999 are cut to its end.
+/// Formats a time as RFC 3339 in UTC. Times after the year 9999 are cut to its end.
 pub(crate) fn rfc3339(ms: u64) -> String {
     let at = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     at.unwrap_or(Timestamp::MAX).to_string()

@@ -1,33 +1,33 @@
-//! Who may ask for what: bearer tokens with a role each.
+//! Bearer tokens, each with a role.
 
 use std::{fmt, fs, io, path::Path, str::FromStr, sync::Arc};
 
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-/// Shorter ones can be guessed.
+/// Shorter tokens can be guessed.
 const SHORTEST: usize = 16;
 const LONGEST_NAME: usize = 64;
 
-/// What a token allows.
+/// The rights of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// To look.
+    /// May read.
     Viewer,
-    /// To do everything.
+    /// May do everything.
     Operator,
 }
 
-/// Who has a token.
+/// The holder of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// What they may do.
+    /// The holder's rights.
     pub role: Role,
-    /// The name of the token, if it has one: the audit log tells it.
+    /// The name of the token, if it has one. The audit log shows it.
     pub name: Option<Arc<str>>,
 }
 
-/// The tokens that a server takes. None is shown or kept as it is: only digests of them.
+/// The tokens that a server accepts. Only their digests are kept.
 ///
 /// ```
 /// use leveret_serve::{Role, Tokens};
@@ -41,29 +41,29 @@ pub struct Holder {
 #[derive(Clone, Default)]
 pub struct Tokens(Vec<(Holder, [u8; 32])>);
 
-/// Why tokens cannot be used. It never holds a token.
+/// Tokens that cannot be used. The error does not contain a token.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokensError {
-    /// One is not of the form.
+    /// A token does not have the required form.
     #[error(
         "token {number}: expected viewer:TOKEN or operator:TOKEN, or operator:NAME=TOKEN for the audit log, with a token of at \
          least {SHORTEST} visible characters"
     )]
     Form {
-        /// Which one, from 1.
+        /// The token's position, from 1.
         number: usize,
     },
-    /// There is none where there should be: that would let everybody in.
-    #[error("no token is in it")]
+    /// There is no token, which would give everybody access.
+    #[error("there is no token in it")]
     None,
     /// The file cannot be read.
-    #[error("the file of tokens cannot be read")]
+    #[error("cannot read the file of tokens")]
     File(#[from] io::Error),
 }
 
 impl Tokens {
-    /// Reads a file of tokens, one a line.
+    /// Reads a file with one token a line.
     ///
     /// # Errors
     ///
@@ -74,13 +74,13 @@ impl Tokens {
         text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?.parse()
     }
 
-    /// Whether there is none.
+    /// Whether there is no token.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Who has a token, if it is one of these. How long that takes tells nothing of them.
+    /// The holder of a token, if it is accepted. The time that this takes does not depend on the tokens.
     #[must_use]
     pub fn holder(&self, token: &str) -> Option<&Holder> {
         let digest = digest(token);
@@ -95,7 +95,8 @@ impl Tokens {
     }
 }
 
-/// `role:token` or `role:name=token`, separated by commas or line breaks; a line that begins with `#` is a comment. At least one.
+/// Reads `role:token` or `role:name=token`, separated by commas or line breaks. A line that begins with `#` is a comment. At
+/// least one token is required.
 impl FromStr for Tokens {
     type Err = TokensError;
 
@@ -126,7 +127,7 @@ fn token(item: &str) -> Option<(Holder, [u8; 32])> {
     usable.then(|| (Holder { role, name: name.map(Into::into) }, digest(token)))
 }
 
-/// What stands before a `=` is a name only if a token follows: tokens in base64 may end in `=`.
+/// Splits the name from the token. A text before `=` is a name only if a token follows, because base64 may end in `=`.
 fn named(text: &str) -> (Option<&str>, &str) {
     let is_name = |name: &str| {
         let of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-@".contains(&byte);

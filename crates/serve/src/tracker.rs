@@ -1,5 +1,5 @@
-//! Takes the steps of tracked jobs from the broker into the store: a batch is acked when the store has it, so that none
-//! is lost however either of them fails. Several servers on one store share the queue.
+//! Moves status updates of tracked jobs from the broker into the store. A batch is acked when the store has it, so that no
+//! failure of either loses an update. Several servers on one store share the queue.
 
 use std::time::Duration;
 
@@ -16,18 +16,18 @@ use crate::{
     time::{millis, now_ms},
 };
 
-/// Steps written in one commit.
+/// The greatest number of updates in one commit.
 const AT_ONCE: usize = 500;
-/// One batch is on its way while the other is written.
+/// The prefetch: the broker delivers one batch while another is written.
 const PREFETCH: u16 = 1000;
-/// How often it is noted that this server listens, which need not be exact: it is about days. Only what was heard, or a
-/// feed that answers, counts: a connection alone says nothing of its consumers.
+/// How often the server records that it receives updates. The record is compared with days. Only a received update or a
+/// feed that answers counts, because a connection may have no consumer.
 const HEARD_EVERY: Duration = Duration::from_secs(60);
 const FIRST_HEARD: Duration = Duration::from_secs(2);
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Follows the steps of all tracked jobs until it is stopped.
+/// Ingests the status updates of all tracked jobs until `stop`.
 pub(crate) async fn track(services: Services, retention: Retention, stop: CancellationToken) {
     if stop.run_until_cancelled(reconcile(&services.store)).await.is_none() {
         return;
@@ -40,12 +40,12 @@ pub(crate) async fn track(services: Services, retention: Retention, stop: Cancel
 
 async fn take(services: &Services, stop: &CancellationToken) {
     let mut feed = QueueReader::new(&services.broker, Source::StatusUpdates, PREFETCH);
-    let (keeper, mut noted, mut patience) = (services.recorder.keeper(), None, FIRST_HEARD);
+    let (writer, mut noted, mut patience) = (services.recorder.writer(), None, FIRST_HEARD);
     while let Some(next) = stop.run_until_cancelled(timeout(patience, feed.next(AT_ONCE))).await {
         patience = HEARD_EVERY;
         let has_heard = if let Ok(batch) = next {
             let events: Vec<_> = events(&batch).collect();
-            if stop.run_until_cancelled(keeper.keep(&events)).await.is_none() {
+            if stop.run_until_cancelled(writer.write(&events)).await.is_none() {
                 break;
             }
             feed.ack(batch);
@@ -56,7 +56,10 @@ async fn take(services: &Services, stop: &CancellationToken) {
         if has_heard {
             noted = Some(Instant::now());
             if let Err(error) = services.store.heard(now_ms()).await {
-                tracing::warn!(error = leveret_store::chain(&error), "that this server listens cannot be noted now");
+                tracing::warn!(
+                    error = leveret_store::chain(&error),
+                    "cannot record that this server receives status updates"
+                );
             }
         }
     }
@@ -67,13 +70,13 @@ fn events(batch: &Batch) -> impl Iterator<Item = leveret::status_update::StatusU
     batch.messages().iter().filter_map(|taken: &ReadMessage| {
         let event = taken.event();
         if event.is_none() {
-            tracing::warn!(taken = ?taken.message(), "not a step of a job: left out");
+            tracing::warn!(taken = ?taken.message(), "dropped a message that is not a status update");
         }
         event
     })
 }
 
-/// After an absence longer than the broker keeps steps, jobs may have moved unheard: they are marked.
+/// Marks jobs as stale after an absence longer than the broker keeps their updates.
 async fn reconcile(store: &Store) {
     let (kept, mut told) = (millis(STATUS_KEPT), false);
     loop {
@@ -85,10 +88,12 @@ async fn reconcile(store: &Store) {
         };
         match noted {
             Ok(0) => return,
-            Ok(jobs) => return tracing::warn!(jobs, "steps were missed while no server ran: these jobs may be stale"),
+            Ok(jobs) => {
+                return tracing::warn!(jobs, "status updates expired while no server ran: these jobs may be stale");
+            }
             Err(_) if told => {}
             Err(error) => {
-                tracing::warn!(error = leveret_store::chain(&error), "the store is away, trying again");
+                tracing::warn!(error = leveret_store::chain(&error), "the store is unreachable, trying again");
                 told = true;
             }
         }
@@ -96,14 +101,14 @@ async fn reconcile(store: &Store) {
     }
 }
 
-/// Deletes what was kept long enough; never ends.
+/// Deletes rows whose retention has ended. It runs until it is dropped.
 async fn prune(store: &Store, retention: &Retention) {
     let mut due = interval(PRUNE_EVERY);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         due.tick().await;
         if let Err(error) = store.prune(now_ms(), retention).await {
-            tracing::warn!(error = leveret_store::chain(&error), "what was kept long enough cannot be deleted now");
+            tracing::warn!(error = leveret_store::chain(&error), "cannot delete expired rows, trying again");
         }
     }
 }

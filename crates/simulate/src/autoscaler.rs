@@ -1,26 +1,26 @@
-//! Kubernetes' horizontal autoscaler as KEDA sets it up in `deploy/kubernetes/overlays/keda`: more workers by how many jobs
-//! wait and by how long they will, fewer of them slowly.
+//! Kubernetes' horizontal autoscaler as KEDA configures it in `deploy/kubernetes/overlays/keda`. It adds workers by the
+//! number of waiting jobs and their predicted wait, and removes them slowly.
 
 use std::collections::VecDeque;
 
-/// When there are more workers, and when fewer. Times are in seconds.
+/// The settings of an autoscaler. Times are in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Autoscaler {
-    /// Never fewer.
+    /// The minimum number of workers.
     pub min: u32,
-    /// Never more.
+    /// The maximum number of workers.
     pub max: u32,
-    /// Jobs that may wait in the queue for each worker.
+    /// Waiting jobs per worker above which workers are added.
     pub jobs_per_worker: f64,
-    /// How long a job may have to wait.
+    /// Predicted wait above which workers are added.
     pub target_wait: f64,
-    /// Between two looks.
+    /// The time between two evaluations.
     pub interval: f64,
-    /// From the decision to the first job of a new worker.
+    /// The time from the decision to the first job of a new worker.
     pub start_up: f64,
-    /// How long fewer must have been enough before one goes.
+    /// The time for which fewer workers must have sufficed before one is removed.
     pub scale_down_after: f64,
-    /// Between two that go.
+    /// The time between two removals.
     pub scale_down_every: f64,
 }
 
@@ -39,18 +39,18 @@ impl Default for Autoscaler {
     }
 }
 
-/// Within this share of what is wanted nothing is done (Kubernetes, "Horizontal Pod Autoscaling", tolerance).
+/// The tolerance within which nothing changes (Kubernetes, "Horizontal Pod Autoscaling", tolerance).
 const TOLERANCE: f64 = 0.1;
-/// How far back the rate of ended jobs looks: that of the recording rule.
+/// The window of the rate of ended jobs, as in the recording rule.
 pub(crate) const RATE_OVER: f64 = 300.0;
 
-/// An autoscaler at work.
+/// The state of an autoscaler.
 #[derive(Debug)]
 pub(crate) struct Decisions {
     settings: Autoscaler,
-    /// What it wanted, and when.
+    /// The desired numbers of workers, with their times.
     wanted: VecDeque<(f64, u32)>,
-    /// How many attempts had ended at each look.
+    /// The number of ended attempts at each evaluation.
     ended: VecDeque<(f64, u64)>,
     last_removed: f64,
 }
@@ -60,7 +60,7 @@ impl Decisions {
         Self { settings, wanted: VecDeque::new(), ended: VecDeque::new(), last_removed: f64::NEG_INFINITY }
     }
 
-    /// How many workers there are to be now, with `workers` of them, `ready` jobs in the queue and `ended` attempts so far.
+    /// The desired number of workers now, with `workers` of them, `ready` jobs in the queue and `ended` attempts so far.
     pub(crate) fn decide(&mut self, now: f64, workers: u32, ready: u64, ended: u64) -> u32 {
         let settings = self.settings;
         self.ended.push_back((now, ended));
@@ -75,7 +75,7 @@ impl Decisions {
             self.wanted.pop_front();
         }
         if wanted > workers {
-            // At most twice as many, or four more, at each look: Kubernetes' default.
+            // At most double, or four more, per evaluation: Kubernetes' default.
             return wanted.min((workers * 2).max(workers + 4));
         }
         let enough = self.wanted.iter().map(|(_, wanted)| *wanted).max().unwrap_or(wanted);
@@ -92,7 +92,7 @@ impl Decisions {
         let (_, ended) = self.ended.back().copied().unwrap_or((now, before));
         let rate = if now > since { (ended - before) as f64 / (now - since) } else { 0.0 };
         if rate <= 0.0 {
-            // The rule has no value then, and the query says 0.
+            // The rule has no value then, and the query returns 0.
             return 0.0;
         }
         let ratio = ready as f64 / rate / self.settings.target_wait;

@@ -1,9 +1,9 @@
-//! A model of one job queue: how long jobs wait with so many workers, or with an autoscaler.
+//! A model of one job queue. It predicts the wait of jobs for a number of workers, or for an autoscaler.
 //!
-//! Jobs come ([`load`]), pass the queue's leader, which is one core of the broker, and go to the [workers](Workers) in
-//! turn, as RabbitMQ hands them out: to each as many as its prefetch, whether or not it has a place free. A job that fails
-//! comes back after a delay. An [`Autoscaler`] looks at the queue as Kubernetes' does, and adds or removes workers.
-//! [`run`] lets the time pass event by event and tells what came of it.
+//! Jobs arrive ([`load`]) and pass the leader of the queue, which is one core of the broker. The leader delivers them to the
+//! [workers](Workers) in turn like RabbitMQ: to each worker as many as its prefetch, even if it has no free slot. A failed
+//! job returns after a delay. An [`Autoscaler`] watches the queue like that of Kubernetes, and adds or removes workers.
+//! [`run`] processes the events in the order of time and returns the outcome.
 //!
 //! ```
 //! use leveret_simulate::{Arrivals, Load, Service, System, Workers, run};
@@ -26,6 +26,6 @@ mod outcome;
 mod pool;
 
 pub use autoscaler::Autoscaler;
-pub use load::{Arrivals, Job, Load, Peak, Retry, Service};
+pub use load::{Arrivals, Job, Load, Peak, RetryDelays, Service};
 pub use model::{System, Workers, run};
-pub use outcome::{Outcome, Spread};
+pub use outcome::{Histogram, Outcome};

@@ -1,63 +1,63 @@
-//! What comes: when, how much work it is, and how often it fails.
+//! The load: arrivals of jobs, durations of attempts, and failures.
 
 use fastrand::Rng;
 
 /// One job. Times are in seconds from the start.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
-    /// When it is published.
+    /// The time of the publish.
     pub at: f64,
-    /// How long each attempt takes.
+    /// The duration of each attempt.
     pub service: f64,
-    /// How long it waits after each failure; the attempt after the last of these succeeds, unless it [dies](Self::dies).
+    /// The delay after each failure. The attempt after the last delay succeeds, unless the job [dies](Self::dies).
     pub delays: Vec<f64>,
-    /// Whether its last attempt fails as well.
+    /// True if the last attempt fails as well.
     pub dies: bool,
 }
 
-/// How often jobs come, and what they are like. The default is one that never comes.
+/// Arrivals and properties of jobs. By default no jobs arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct Load {
-    /// When they come.
+    /// The arrivals of jobs.
     pub arrivals: Arrivals,
-    /// How long an attempt takes.
+    /// The duration of an attempt.
     pub service: Service,
     /// The share of attempts that fail, 0 to 1.
     pub failures: f64,
-    /// When a failed one is tried again.
-    pub retry: Retry,
+    /// The delays of retries.
+    pub retry: RetryDelays,
 }
 
-/// Arrivals at random, each on its own (a Poisson process), with a backlog at the start and a time of more.
+/// Random, independent arrivals (a Poisson process), with a backlog at the start and a peak.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct Arrivals {
     /// Jobs per second.
     pub rate: f64,
-    /// Jobs that wait already.
+    /// Waiting jobs at the start.
     pub backlog: u64,
-    /// A time in which more of them come.
+    /// A time with a higher rate.
     pub peak: Option<Peak>,
 }
 
-/// More jobs for a while.
+/// A time with a higher rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Peak {
-    /// Jobs per second, instead of the usual.
+    /// Jobs per second during the peak.
     pub rate: f64,
-    /// When it begins, in seconds from the start.
+    /// The start of the peak, in seconds from the start of the run.
     pub from: f64,
-    /// How many seconds it lasts.
+    /// The duration of the peak, in seconds.
     pub lasts: f64,
 }
 
 impl Arrivals {
-    /// So many per second, from an empty queue on.
+    /// A steady rate of jobs per second, with an empty queue at the start.
     #[must_use]
     pub fn steady(rate: f64) -> Self {
         Self { rate, ..Self::default() }
     }
 
-    /// Jobs per second at that time, and until when it stays so.
+    /// The rate at this time, and the time of its next change.
     fn rate_at(&self, now: f64) -> (f64, f64) {
         match self.peak {
             Some(peak) if now < peak.from => (self.rate, peak.from),
@@ -67,7 +67,7 @@ impl Arrivals {
     }
 }
 
-/// How long attempts take: log-normal, as most things that wait for others are.
+/// The durations of attempts. They are log-normal, like most durations that depend on other systems.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct Service {
     median: f64,
@@ -78,19 +78,19 @@ pub struct Service {
 const Z95: f64 = 1.644_853_626_951_472_7;
 
 impl Service {
-    /// All of them take the same time, in seconds.
+    /// The same duration for all attempts, in seconds.
     #[must_use]
     pub fn fixed(seconds: f64) -> Self {
         Self { median: seconds, sigma: 0.0 }
     }
 
-    /// Half of them take at most `p50` seconds, 95 of 100 at most `p95`.
+    /// A distribution with these percentiles, in seconds.
     #[must_use]
     pub fn from_quantiles(p50: f64, p95: f64) -> Self {
         Self { median: p50, sigma: (p95 / p50).ln().max(0.0) / Z95 }
     }
 
-    /// In the mean, in seconds.
+    /// The mean, in seconds.
     #[must_use]
     pub fn mean(&self) -> f64 {
         self.median * (self.sigma * self.sigma / 2.0).exp()
@@ -101,31 +101,31 @@ impl Service {
     }
 }
 
-/// Exponential delays with full jitter, as `RetryPolicy::exponential`.
+/// Exponential delays with full jitter, like `RetryPolicy::exponential`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Retry {
-    /// The first delay's upper end, in seconds.
+pub struct RetryDelays {
+    /// The upper limit of the first delay, in seconds.
     pub base: f64,
-    /// No delay is longer, in seconds.
+    /// The longest delay, in seconds.
     pub cap: f64,
-    /// Attempts in all.
+    /// The maximum number of attempts.
     pub attempts: u32,
 }
 
-impl Default for Retry {
+impl Default for RetryDelays {
     fn default() -> Self {
         Self { base: 3.2, cap: 3_276.8, attempts: 20 }
     }
 }
 
-impl Retry {
+impl RetryDelays {
     fn delay(&self, attempt: u32, rng: &mut Rng) -> f64 {
         (self.base * 2_f64.powi(attempt.saturating_sub(1).min(1_000).cast_signed())).min(self.cap) * rng.f64()
     }
 }
 
 impl Load {
-    /// The jobs that come within so many seconds; the same for the same seed.
+    /// The jobs that arrive within `seconds`. The same seed gives the same jobs.
     pub fn jobs(&self, seconds: f64, seed: u64) -> impl Iterator<Item = Job> + use<> {
         let (load, mut rng) = (*self, Rng::with_seed(seed));
         let (mut now, mut backlog) = (0.0, load.arrivals.backlog);
@@ -153,8 +153,8 @@ impl Load {
     }
 }
 
-/// The time after `now` at which the next one comes. A change of the rate forgets what was waited until then, as it may:
-/// such a process has no memory.
+/// The time of the next arrival after `now`. At a change of the rate the wait starts anew, which is correct because a
+/// Poisson process has no memory.
 fn next_arrival(arrivals: &Arrivals, mut now: f64, rng: &mut Rng) -> f64 {
     loop {
         let (rate, until) = arrivals.rate_at(now);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_come_as_often_and_take_as_long_as_was_said() {
+    fn jobs_arrive_at_their_rate_and_take_their_duration() {
         let service = Service::from_quantiles(0.080, 0.400);
         let peak = Peak { rate: 500.0, from: 500.0, lasts: 250.0 };
         let arrivals = Arrivals { peak: Some(peak), ..Arrivals::steady(100.0) };
@@ -198,11 +198,11 @@ mod tests {
     }
 
     #[test]
-    fn a_share_of_the_attempts_fails_and_what_always_fails_dies_after_its_last() {
+    fn a_share_of_the_attempts_fails_and_a_job_that_always_fails_dies_after_its_last() {
         let load = Load { arrivals: Arrivals::steady(100.0), failures: 0.2, ..Load::default() };
         let attempts: usize = load.jobs(1_000.0, 1).map(|job| job.delays.len() + 1).sum();
         near(attempts as f64, 100_000.0 / 0.8);
-        let never = Load { failures: 1.0, retry: Retry { attempts: 5, ..Retry::default() }, ..load };
+        let never = Load { failures: 1.0, retry: RetryDelays { attempts: 5, ..RetryDelays::default() }, ..load };
         assert!(never.jobs(10.0, 1).all(|job| job.dies && job.delays.len() == 4));
         let longest = never.jobs(1_000.0, 1).map(|job| job.delays[3]).fold(0.0, f64::max);
         assert!(longest > 3.2 * 7.9 && longest <= 3.2 * 8.0, "{longest}");

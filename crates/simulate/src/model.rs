@@ -1,4 +1,4 @@
-//! Time passes, event by event.
+//! The simulation: processes events in the order of time.
 
 use std::{
     cmp::Ordering,
@@ -13,27 +13,27 @@ use crate::{
     pool::{JobNumber, Pool},
 };
 
-/// What the jobs meet. Times are in seconds.
+/// The system that runs the jobs. Times are in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct System {
     /// The workers, or those at the start.
     pub workers: Workers,
-    /// Who adds and removes workers; without one they stay as many.
+    /// Adds and removes workers. Without it their number is constant.
     pub autoscaler: Option<Autoscaler>,
-    /// How many deliveries a second the queue's leader can do, from publish to ack.
+    /// Deliveries per second that the queue's leader can handle, from publish to ack.
     pub queue_rate: f64,
-    /// From publish to handler where nothing waits.
+    /// The time from publish to handler in an empty queue.
     pub latency: f64,
 }
 
 /// The workers of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workers {
-    /// How many processes there are.
+    /// The number of processes.
     pub count: u32,
-    /// How many attempts run at once in each.
+    /// Concurrent attempts per process.
     pub concurrency: u32,
-    /// How many deliveries each has in hand.
+    /// Unacknowledged deliveries per process.
     pub prefetch: u32,
 }
 
@@ -49,34 +49,34 @@ impl Default for System {
     }
 }
 
-/// Lets these jobs, which come in order of their time, pass through the system until all have ended.
+/// Runs these jobs, which must be sorted by time, through the system until all have ended.
 pub fn run(system: &System, jobs: impl Iterator<Item = Job>) -> Outcome {
     let mut model = Model::new(system, jobs.peekable());
     while let Some((now, event)) = model.next_event() {
         model.pass_time(now);
         model.happen(event);
-        model.hand_out();
+        model.deliver();
     }
     model.finish()
 }
 
 #[derive(Clone, Copy, Debug)]
-enum What {
+enum EventKind {
     /// A job is ready in the queue.
     Ready(JobNumber),
     /// An attempt has ended in this worker.
     Ended(JobNumber, usize),
     /// The delay of a job is over.
     Due(JobNumber),
-    /// The autoscaler looks.
+    /// The autoscaler evaluates the queue.
     Look,
     /// A new worker consumes.
     Joined,
 }
 
-/// The earliest is the greatest, because the heap gives the greatest first.
+/// An event with its time. The order is reversed, because the heap returns the greatest first.
 #[derive(Clone, Copy, Debug)]
-struct Event(f64, What);
+struct Event(f64, EventKind);
 
 impl PartialEq for Event {
     fn eq(&self, other: &Self) -> bool {
@@ -98,10 +98,10 @@ impl Ord for Event {
     }
 }
 
-/// A job that has come and not ended.
+/// A job that has arrived and not ended.
 struct Live {
     job: Job,
-    /// When it was published, or its delay ended.
+    /// The time of the publish, or of the end of the last delay.
     since: f64,
     failures: usize,
 }
@@ -111,20 +111,20 @@ struct Model<I: Iterator<Item = Job>> {
     coming: Peekable<I>,
     events: BinaryHeap<Event>,
     live: Vec<Live>,
-    /// Numbers of jobs that have ended, for others.
+    /// Free numbers of ended jobs, for reuse.
     free: Vec<JobNumber>,
     ready: VecDeque<JobNumber>,
     pool: Pool,
     decisions: Option<Decisions>,
     now: f64,
-    /// Jobs that no worker has: ready, or not even seen by the queue's leader.
+    /// Jobs without a worker: ready, or not yet handled by the queue's leader.
     queued: u64,
-    /// Until when the queue's leader has work.
+    /// The time until which the queue's leader is busy.
     leader_until: f64,
     leader_worked: f64,
-    /// Workers that are on their way.
+    /// Workers that are starting.
     joining: u32,
-    /// Over time: places, places that were taken, workers.
+    /// Integrals over time: slots, busy slots, workers.
     places: f64,
     taken: f64,
     worker_time: f64,
@@ -140,7 +140,7 @@ impl<I: Iterator<Item = Job>> Model<I> {
         (0..count).for_each(|_| pool.add_worker());
         let mut events = BinaryHeap::new();
         if system.autoscaler.is_some() {
-            events.push(Event(0.0, What::Look));
+            events.push(Event(0.0, EventKind::Look));
         }
         Self {
             system: *system,
@@ -164,8 +164,8 @@ impl<I: Iterator<Item = Job>> Model<I> {
         }
     }
 
-    /// The next thing that happens: a job that comes, or something that was to be. None: all jobs have ended.
-    fn next_event(&mut self) -> Option<(f64, Option<What>)> {
+    /// The next event: the arrival of a job or a scheduled event. `None` once all jobs have ended.
+    fn next_event(&mut self) -> Option<(f64, Option<EventKind>)> {
         let comes = self.coming.peek().map(|job| job.at);
         if comes.is_none() && self.live.len() == self.free.len() {
             return None;
@@ -187,17 +187,17 @@ impl<I: Iterator<Item = Job>> Model<I> {
         self.now = now;
     }
 
-    fn happen(&mut self, what: Option<What>) {
+    fn happen(&mut self, what: Option<EventKind>) {
         match what {
             None => self.come(),
-            Some(What::Due(number)) => {
+            Some(EventKind::Due(number)) => {
                 self.live[number].since = self.now;
                 self.queue_up(number);
             }
-            Some(What::Ready(number)) => self.ready.push_back(number),
-            Some(What::Ended(number, worker)) => self.end(number, worker),
-            Some(What::Look) => self.look(),
-            Some(What::Joined) => {
+            Some(EventKind::Ready(number)) => self.ready.push_back(number),
+            Some(EventKind::Ended(number, worker)) => self.end(number, worker),
+            Some(EventKind::Look) => self.look(),
+            Some(EventKind::Joined) => {
                 self.joining -= 1;
                 self.pool.add_worker();
             }
@@ -220,7 +220,7 @@ impl<I: Iterator<Item = Job>> Model<I> {
         self.queue_up(number);
     }
 
-    /// The leader takes one after the other.
+    /// The leader handles jobs one after another.
     fn queue_up(&mut self, number: JobNumber) {
         self.queued += 1;
         if self.queued > self.outcome.longest_queue {
@@ -231,17 +231,17 @@ impl<I: Iterator<Item = Job>> Model<I> {
         self.leader_until = self.leader_until.max(self.now) + work;
         self.leader_worked += work;
         let ready = self.leader_until.max(self.now + self.system.latency);
-        self.events.push(Event(ready, What::Ready(number)));
+        self.events.push(Event(ready, EventKind::Ready(number)));
     }
 
-    fn hand_out(&mut self) {
+    fn deliver(&mut self) {
         while !self.ready.is_empty() && self.pool.has_taker() {
             let Some(number) = self.ready.pop_front() else { return };
             self.queued -= 1;
             if self.queued == 0 {
                 self.outcome.caught_up.get_or_insert(self.now);
             }
-            if let Some(worker) = self.pool.hand_out(number) {
+            if let Some(worker) = self.pool.deliver(number) {
                 self.start(number, worker);
             }
         }
@@ -250,7 +250,7 @@ impl<I: Iterator<Item = Job>> Model<I> {
     fn start(&mut self, number: JobNumber, worker: usize) {
         let live = &self.live[number];
         self.outcome.waits.add(self.now - live.since);
-        self.events.push(Event(self.now + live.job.service, What::Ended(number, worker)));
+        self.events.push(Event(self.now + live.job.service, EventKind::Ended(number, worker)));
     }
 
     fn end(&mut self, number: JobNumber, worker: usize) {
@@ -260,7 +260,7 @@ impl<I: Iterator<Item = Job>> Model<I> {
         if let Some(delay) = live.job.delays.get(live.failures) {
             live.failures += 1;
             self.outcome.retried += 1;
-            self.events.push(Event(self.now + delay, What::Due(number)));
+            self.events.push(Event(self.now + delay, EventKind::Due(number)));
         } else {
             let ended = if live.job.dies { &mut self.outcome.dead } else { &mut self.outcome.succeeded };
             *ended += 1;
@@ -277,7 +277,7 @@ impl<I: Iterator<Item = Job>> Model<I> {
         let wanted = decisions.decide(self.now, workers, self.ready.len() as u64, self.ended);
         for _ in workers..wanted {
             self.joining += 1;
-            self.events.push(Event(self.now + settings.start_up, What::Joined));
+            self.events.push(Event(self.now + settings.start_up, EventKind::Joined));
         }
         for _ in wanted..workers {
             for number in self.pool.remove_worker().into_iter().rev() {
@@ -286,7 +286,7 @@ impl<I: Iterator<Item = Job>> Model<I> {
             }
         }
         self.outcome.workers.0 = self.outcome.workers.0.max(wanted);
-        self.events.push(Event(self.now + settings.interval, What::Look));
+        self.events.push(Event(self.now + settings.interval, EventKind::Look));
     }
 
     fn finish(mut self) -> Outcome {

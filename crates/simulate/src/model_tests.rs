@@ -1,9 +1,9 @@
-//! The model against what queueing theory says exactly.
+//! Compares the model with exact results of queueing theory.
 
 use super::*;
-use crate::load::{Arrivals, Load, Peak, Retry, Service};
+use crate::load::{Arrivals, Load, Peak, RetryDelays, Service};
 
-/// One after the other, without what the broker adds.
+/// One job at a time, without latency of the broker.
 fn ideal(workers: u32, concurrency: u32) -> System {
     let workers = Workers { count: workers, concurrency, prefetch: concurrency };
     System { workers, queue_rate: 1e12, latency: 0.0, ..System::default() }
@@ -13,7 +13,7 @@ fn near(seen: f64, wanted: f64, within: f64) {
     assert!((seen / wanted - 1.0).abs() < within, "{seen} instead of {wanted}");
 }
 
-/// The mean wait in M/M/c (Erlang C): arrivals and ends at random, `c` places.
+/// The mean wait in M/M/c (Erlang C): random arrivals and durations, `c` slots.
 fn erlang(rate: f64, service: f64, places: u32) -> f64 {
     let load = rate * service;
     let blocked = (1..=places).fold(1.0, |blocked, place| load * blocked / (f64::from(place) + load * blocked));
@@ -46,8 +46,8 @@ fn jobs_of_many_lengths_wait_as_in_m_g_1() {
 }
 
 #[test]
-fn places_of_one_worker_wait_as_in_m_m_c() {
-    // Exponential lengths are not among the model's own: each job is told its own.
+fn the_slots_of_a_worker_give_the_wait_of_m_m_c() {
+    // The model has no exponential durations, so each job gets its own.
     let mut rng = fastrand::Rng::with_seed(5);
     let load = Load { arrivals: Arrivals::steady(40.0), service: Service::fixed(1.0), ..Load::default() };
     let jobs = load.jobs(50_000.0, 3).map(|job| Job { service: -(1.0 - rng.f64()).ln() * 0.1, ..job });
@@ -56,7 +56,7 @@ fn places_of_one_worker_wait_as_in_m_m_c() {
 }
 
 #[test]
-fn what_waits_in_a_worker_waits_longer_than_what_waits_in_the_queue() {
+fn jobs_that_wait_in_a_worker_wait_longer_than_jobs_in_the_queue() {
     let load =
         Load { arrivals: Arrivals::steady(60.0), service: Service::from_quantiles(0.05, 0.3), ..Load::default() };
     let with = |prefetch| {
@@ -68,8 +68,8 @@ fn what_waits_in_a_worker_waits_longer_than_what_waits_in_the_queue() {
 }
 
 #[test]
-fn a_job_that_fails_comes_back_and_one_that_always_fails_dies() {
-    let retry = Retry { attempts: 3, ..Retry::default() };
+fn a_failed_job_returns_and_one_that_always_fails_dies() {
+    let retry = RetryDelays { attempts: 3, ..RetryDelays::default() };
     let load = Load { arrivals: Arrivals::steady(10.0), service: Service::fixed(0.01), failures: 0.5, retry };
     let outcome = run(&ideal(1, 4), load.jobs(10_000.0, 1));
     let jobs = (outcome.succeeded + outcome.dead) as f64;
@@ -79,7 +79,7 @@ fn a_job_that_fails_comes_back_and_one_that_always_fails_dies() {
 }
 
 #[test]
-fn more_than_the_leader_can_do_is_done_by_no_number_of_workers() {
+fn no_number_of_workers_handles_a_load_above_the_capacity_of_the_leader() {
     let load = Load { arrivals: Arrivals::steady(2_000.0), service: Service::fixed(0.01), ..Load::default() };
     let workers = Workers { count: 1_000, ..Workers::default() };
     let system = System { workers, queue_rate: 1_000.0, ..System::default() };
@@ -90,7 +90,7 @@ fn more_than_the_leader_can_do_is_done_by_no_number_of_workers() {
 }
 
 #[test]
-fn an_autoscaler_follows_a_peak_and_what_leaves_loses_no_job() {
+fn an_autoscaler_follows_a_peak_and_removed_workers_lose_no_job() {
     let peak = Peak { rate: 400.0, from: 600.0, lasts: 900.0 };
     let arrivals = Arrivals { peak: Some(peak), ..Arrivals::steady(50.0) };
     let load = Load { arrivals, service: Service::from_quantiles(0.3, 0.9), ..Load::default() };

@@ -1,5 +1,5 @@
-//! The workers of a queue and who of them is next, as a quorum queue of RabbitMQ has it: whoever may have more stands in a
-//! line; the first of it gets a job and goes to the end.
+//! The workers of a queue and their order. Like in a quorum queue of RabbitMQ, workers with free prefetch wait in a line. The
+//! first in line gets a job and moves to the end.
 
 use std::collections::VecDeque;
 
@@ -11,18 +11,18 @@ struct Worker {
     running: u32,
     waiting: VecDeque<JobNumber>,
     in_line: bool,
-    /// It takes nothing new and is gone when what it runs has ended.
+    /// The worker starts nothing new, and disappears when its running attempts have ended.
     leaving: bool,
 }
 
-/// All workers there ever were; one that left keeps its number.
+/// All workers, including removed ones, which keep their number.
 #[derive(Debug)]
 pub(crate) struct Pool {
     concurrency: u32,
     prefetch: u32,
     workers: Vec<Worker>,
     line: VecDeque<usize>,
-    /// Those that are not leaving.
+    /// The number of workers that are not leaving.
     staying: u32,
     running: u64,
 }
@@ -36,7 +36,7 @@ impl Pool {
         self.staying
     }
 
-    /// Attempts that run now.
+    /// The number of running attempts.
     pub(crate) fn running(&self) -> u64 {
         self.running
     }
@@ -47,7 +47,7 @@ impl Pool {
         self.join_line(self.workers.len() - 1);
     }
 
-    /// Lets the worker leave that came last; the jobs that wait in it go back, in their order.
+    /// Removes the newest worker. Its waiting jobs return to the queue in their order.
     pub(crate) fn remove_worker(&mut self) -> VecDeque<JobNumber> {
         let Some(worker) = self.workers.iter_mut().rev().find(|worker| !worker.leaving) else {
             return VecDeque::new();
@@ -57,7 +57,7 @@ impl Pool {
         std::mem::take(&mut worker.waiting)
     }
 
-    /// Whether anybody would take a job.
+    /// True if a worker has free prefetch.
     pub(crate) fn has_taker(&mut self) -> bool {
         while let Some(&first) = self.line.front() {
             if !self.workers[first].leaving {
@@ -69,8 +69,8 @@ impl Pool {
         false
     }
 
-    /// Hands a job to the first in line. Gives the worker, if it starts the job at once.
-    pub(crate) fn hand_out(&mut self, job: JobNumber) -> Option<usize> {
+    /// Delivers a job to the first in line. Returns the worker if it starts the job at once.
+    pub(crate) fn deliver(&mut self, job: JobNumber) -> Option<usize> {
         let number = self.line.pop_front()?;
         let worker = &mut self.workers[number];
         worker.in_line = false;
@@ -85,7 +85,7 @@ impl Pool {
         starts.then_some(number)
     }
 
-    /// An attempt has ended; gives the job that starts in its place.
+    /// Ends an attempt. Returns the job that starts in its slot.
     pub(crate) fn end(&mut self, number: usize) -> Option<JobNumber> {
         let worker = &mut self.workers[number];
         let next = worker.waiting.pop_front();
@@ -112,24 +112,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jobs_go_round_and_wait_in_a_worker_that_has_no_place_for_them() {
+    fn jobs_are_delivered_in_turn_and_wait_in_a_worker_without_a_free_slot() {
         let mut pool = Pool::new(1, 2);
         pool.add_worker();
         pool.add_worker();
-        let started: Vec<_> = (0..4).map(|job| pool.hand_out(job)).collect();
+        let started: Vec<_> = (0..4).map(|job| pool.deliver(job)).collect();
         assert_eq!(started, [Some(0), Some(1), None, None]);
-        assert!(!pool.has_taker(), "each has two in hand");
+        assert!(!pool.has_taker(), "each has two unacknowledged jobs");
         assert_eq!(pool.end(0), Some(2));
         assert!(pool.has_taker());
-        assert_eq!((pool.hand_out(4), pool.running()), (None, 2));
+        assert_eq!((pool.deliver(4), pool.running()), (None, 2));
     }
 
     #[test]
-    fn who_leaves_hands_back_what_waits_and_ends_what_runs() {
+    fn a_removed_worker_requeues_waiting_jobs_and_finishes_running_ones() {
         let mut pool = Pool::new(1, 2);
         pool.add_worker();
-        pool.hand_out(0);
-        pool.hand_out(1);
+        pool.deliver(0);
+        pool.deliver(1);
         assert_eq!(pool.remove_worker(), [1]);
         assert!(!pool.has_taker() && pool.staying() == 0 && pool.running() == 1);
         assert_eq!(pool.end(0), None);

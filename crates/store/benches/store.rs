@@ -1,4 +1,4 @@
-//! How fast the store is, on SQLite and on PostgreSQL: `cargo bench -p leveret-store`.
+//! Measures the store, on SQLite and on PostgreSQL: `cargo bench -p leveret-store`.
 #![expect(clippy::print_stdout, reason = "what it measured is its output")]
 
 use std::{
@@ -9,11 +9,13 @@ use std::{
 use futures_util::TryStreamExt;
 use leveret::status_update::{StatusUpdate, Step};
 use leveret_harness::Postgres;
-use leveret_store::{By, DeadFilter, DeadSource, Filter, Lease, NewDead, Retention, Selection, State, Store};
+use leveret_store::{
+    By, DeadFilter, DeadSource, JobFilter, JobState, NewDead, ReplayLease, Retention, Selection, Store,
+};
 use serde_json::json;
 
 const NOW: u64 = 1_800_000_000_000;
-const RUN: Lease<'static> = Lease { owner: "bench", until: NOW };
+const RUN: ReplayLease<'static> = ReplayLease { owner: "bench", until: NOW };
 const BY: By<'static> = By { actor: "bench", at: NOW };
 const JOBS: u64 = 20_000;
 const LETTERS: u64 = 100_000;
@@ -33,7 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What PostgreSQL does by itself within a minute of a great change. SQLite needs none.
+/// The upkeep that PostgreSQL does by itself within a minute of a large change. SQLite needs none.
 struct Upkeep(Option<String>);
 
 impl Upkeep {
@@ -72,7 +74,7 @@ async fn status(store: &Store) -> leveret_store::Result<()> {
         Step::Started,
         Step::Succeeded { result: Some(json!({ "pages": 3 })), too_large: None },
     ];
-    // As it comes: the steps of a job are a little apart, so each batch has new and known jobs.
+    // The events of a job are a little apart, as in production, so each batch has new and known jobs.
     let events: Vec<_> = (0..JOBS + 300)
         .flat_map(|time| (0..4u64).map(move |step| (time.checked_sub(step * 100), step as usize)))
         .filter_map(|(number, step)| Some((number.filter(|number| *number < JOBS)?, step)))
@@ -85,9 +87,9 @@ async fn status(store: &Store) -> leveret_store::Result<()> {
     rate("events", events.len(), began.elapsed());
     time("counts by state", 20, async || store.counts().await.map(drop)).await?;
     time("one job", 200, async || store.job(&events[777].id).await.map(drop)).await?;
-    let succeeded = Filter { states: vec![State::Succeeded], ..Filter::default() };
+    let succeeded = JobFilter { states: vec![JobState::Succeeded], ..JobFilter::default() };
     time("a page of 100 jobs", 20, async || store.jobs(&succeeded, None, 100).await.map(drop)).await?;
-    let rare = Filter { queue: Some("other".into()), ..Filter::default() };
+    let rare = JobFilter { queue: Some("other".into()), ..JobFilter::default() };
     time("a page that finds none", 20, async || store.jobs(&rare, None, 100).await.map(drop)).await?;
     let began = Instant::now();
     let pruned = store.prune(NOW * 2, &Retention::default()).await?;
@@ -118,7 +120,7 @@ async fn dead(store: &Store, upkeep: &Upkeep) -> leveret_store::Result<()> {
     let letters: Vec<_> = (0..LETTERS).map(letter).collect();
     let began = Instant::now();
     for batch in letters.chunks(BATCH) {
-        store.take_in(batch, NOW).await?;
+        store.ingest(batch, NOW).await?;
     }
     rate("letters taken in", letters.len(), began.elapsed());
     let all = DeadFilter::default();

@@ -1,6 +1,7 @@
-//! What limits cost that are never reached: `cargo run --release -p leveret-store --example shared_limits [URL]`.
+//! Measures the cost of limits that are not reached: `cargo run --release -p leveret-store --example shared_limits
+//! [URL]`.
 //!
-//! Jobs that do nothing, on the broker in memory, so that all there is to see is the worker's own work.
+//! The jobs do nothing and the broker is in memory, so that only the worker's own work is measured.
 #![expect(clippy::print_stdout, reason = "what it measured is its output")]
 
 use std::time::{Duration, Instant};

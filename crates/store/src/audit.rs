@@ -1,43 +1,44 @@
-//! Who did what, and when.
+//! The audit log.
 
+use leveret_sql::{
+    Result,
+    db::{FromRow, Row, Sql, TimedConnection},
+};
 use serde::Serialize;
 use serde_json::Value;
-use sqlx::{FromRow, Row, any::AnyRow};
 
 use crate::{
-    Cursor, Page, Result, Store,
-    lent::Lent,
-    sql::{Sql, number},
-    status::json,
+    open::Store,
+    page::{Cursor, Page},
 };
 
-/// Who does something, and when: for the history of a dead letter and the audit log.
+/// The author and time of an action, for the history of a dead letter and the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct By<'a> {
     /// A user, or the name of a token.
     pub actor: &'a str,
-    /// In milliseconds since the epoch.
+    /// The time, in milliseconds since the epoch.
     pub at: u64,
 }
 
 /// One line of the audit log.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AuditEntry {
-    /// Its number; greater ones are later.
+    /// Its number. Greater numbers are later.
     pub id: i64,
-    /// In milliseconds since the epoch.
+    /// The time, in milliseconds since the epoch.
     #[serde(with = "crate::time::rfc3339")]
     pub at: u64,
-    /// Who.
+    /// A user, or the name of a token.
     pub actor: String,
-    /// What, such as `purge`.
+    /// The action, such as `purge`.
     pub action: String,
-    /// On what.
+    /// What the action applied to.
     pub detail: Value,
 }
 
 impl Store {
-    /// Adds a line to the audit log. What the store itself is asked to do with dead letters it logs by itself.
+    /// Adds a line to the audit log. The store writes the lines of its own actions on dead letters itself.
     ///
     /// ```
     /// use leveret_store::By;
@@ -58,7 +59,7 @@ impl Store {
         note(&mut self.writer().await?, by, action, detail).await
     }
 
-    /// One page of the audit log, latest first.
+    /// Returns one page of the audit log, latest first.
     ///
     /// See [`audit`](Self::audit) for an example.
     ///
@@ -74,19 +75,19 @@ impl Store {
     }
 }
 
-pub(crate) async fn note(tx: &mut Lent, by: By<'_>, action: &str, detail: &Value) -> Result<()> {
+pub(crate) async fn note(tx: &mut TimedConnection, by: By<'_>, action: &str, detail: &Value) -> Result<()> {
     let sql = Sql::new("INSERT INTO leveret_audit (at, actor, action, detail) VALUES ($1, $2, $3, $4)");
     sql.arg(by.at).arg(by.actor).arg(action).arg(detail).execute(tx).await.map(drop)
 }
 
-impl FromRow<'_, AnyRow> for AuditEntry {
-    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
+impl FromRow for AuditEntry {
+    fn from_row(row: &Row) -> sqlx::Result<Self> {
         Ok(Self {
             id: row.try_get("id")?,
-            at: number(row.try_get("at")?),
+            at: row.number("at")?,
             actor: row.try_get("actor")?,
             action: row.try_get("action")?,
-            detail: json(row.try_get("detail")?)?.unwrap_or_default(),
+            detail: row.json("detail")?.unwrap_or_default(),
         })
     }
 }

@@ -1,76 +1,80 @@
-//! Answers that must be the same when a client asks twice with one key.
+//! Idempotency keys: a client that repeats a request with the same key gets the same response.
 //!
-//! A claim is made before the jobs are published, with their ids. If the server dies before it has answered, whoever
-//! claims next gets the same ids: the jobs may be published twice then, but not under two ids.
+//! The server claims a key before it publishes the jobs, and stores their ids with the claim. If the server dies before
+//! its response, the next claim gets the same ids. So the jobs may be published twice, but not under two ids.
 
 use std::time::Duration;
 
-use serde_json::Value;
-use sqlx::Row;
-
-use crate::{
-    Result, Store,
-    open::Area,
-    sql::{Sql, number, text_list},
-    status::json,
+use leveret_sql::{
+    Result,
+    db::{Row, Sql, text_list},
 };
+use serde_json::Value;
 
-/// A request that carries an idempotency key.
+use crate::open::{Store, WriteLock};
+
+/// A request with an idempotency key.
 #[derive(Clone, Copy, Debug)]
-pub struct Claiming<'a> {
-    /// The key, made unique among clients by whoever asks.
+pub struct IdempotencyRequest<'a> {
+    /// The key, which the caller has made unique among clients.
     pub key: &'a str,
-    /// What tells this request from another with the same key.
+    /// A hash of the request, which distinguishes it from another one with the same key.
     pub body_hash: &'a str,
-    /// The ids that its jobs get if nobody has claimed the key before.
+    /// The ids of its jobs if the key was not claimed before.
     pub task_ids: &'a [String],
 }
 
-/// What has become of a key.
+/// The result of a claim.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Claim {
-    /// It is ours until the lease is over. These are the ids to publish under: those of the first claim.
+pub enum IdempotencyClaim {
+    /// The caller has the key until the lease expires, and publishes under these ids, which are those of the first
+    /// claim.
     New {
-        /// One for each job, in order.
+        /// One id for each job, in order.
         task_ids: Vec<String>,
     },
-    /// It was answered: answer the same.
+    /// The request has this response.
     Done(Value),
-    /// Somebody else is at it.
+    /// Another server works on the request.
     InFlight,
-    /// It was used for another request.
+    /// The key was used for another request.
     Other,
 }
 
 impl Store {
-    /// Claims a key until `lease` is over.
+    /// Claims a key for the time of `lease`.
     ///
     /// ```
     /// use std::time::Duration;
     ///
-    /// use leveret_store::{Claim, Claiming};
+    /// use leveret_store::{IdempotencyClaim, IdempotencyRequest};
     ///
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
     /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
     /// # let now = 1_800_000_000_000;
-    /// let request = Claiming { key: "k1", body_hash: "9f86d081", task_ids: &["order-17".into()] };
+    /// let request = IdempotencyRequest { key: "k1", body_hash: "9f86d081", task_ids: &["order-17".into()] };
     /// let lease = Duration::from_secs(30);
-    /// assert!(matches!(store.claim(&request, now, lease).await?, Claim::New { .. }));
-    /// assert_eq!(store.claim(&request, now, lease).await?, Claim::InFlight);
+    /// assert!(matches!(store.claim(&request, now, lease).await?, IdempotencyClaim::New { .. }));
+    /// assert_eq!(store.claim(&request, now, lease).await?, IdempotencyClaim::InFlight);
     /// store.finish("k1", &"order-17".into()).await?;
-    /// assert_eq!(store.claim(&request, now, lease).await?, Claim::Done("order-17".into()));
+    /// assert_eq!(store.claim(&request, now, lease).await?, IdempotencyClaim::Done("order-17".into()));
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn claim(&self, claiming: &Claiming<'_>, now: u64, lease: Duration) -> Result<Claim> {
+    pub async fn claim(
+        &self,
+        claiming: &IdempotencyRequest<'_>,
+        now: u64,
+        lease: Duration,
+    ) -> Result<IdempotencyClaim> {
         let until = now.saturating_add(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
-        let mut tx = self.write(Area::Idempotency).await?;
+        let mut tx = self.write(WriteLock::Idempotency).await?;
         let known = Sql::new("SELECT * FROM leveret_idempotency WHERE key = $1").arg(claiming.key);
-        let claim = match known.raw(&mut tx).await?.first() {
+        let claim = match known.rows(&mut tx).await?.first() {
             None => {
                 let text = "INSERT INTO leveret_idempotency (key, body_hash, task_ids, leased_until, created_at)
                             VALUES ($1, $2, $3, $4, $5)";
@@ -80,11 +84,11 @@ impl Store {
                     .arg(now)
                     .execute(&mut tx)
                     .await?;
-                Claim::New { task_ids: claiming.task_ids.to_vec() }
+                IdempotencyClaim::New { task_ids: claiming.task_ids.to_vec() }
             }
             Some(row) => {
                 let claim = again(row, claiming, now)?;
-                if let Claim::New { .. } = claim {
+                if let IdempotencyClaim::New { .. } = claim {
                     let text = "UPDATE leveret_idempotency SET leased_until = $1 WHERE key = $2";
                     Sql::new(text).arg(until).arg(claiming.key).execute(&mut tx).await?;
                 }
@@ -95,7 +99,7 @@ impl Store {
         Ok(claim)
     }
 
-    /// Keeps the answer to a claimed key.
+    /// Stores the response to the request of a claimed key.
     ///
     /// See [`claim`](Self::claim) for an example.
     ///
@@ -103,14 +107,15 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn finish(&self, key: &str, answer: &Value) -> Result<()> {
-        let mut tx = self.write(Area::Idempotency).await?;
+        let mut tx = self.write(WriteLock::Idempotency).await?;
         let text = "UPDATE leveret_idempotency SET answer = $1 WHERE key = $2";
         Sql::new(text).arg(answer).arg(key).execute(&mut tx).await?;
         tx.commit().await?;
         Ok(())
     }
 
-    /// Gives a claimed key back unanswered, because the broker is away: the next claim gets it, with the same ids.
+    /// Releases a claimed key without a response, because the broker is unreachable. The next claim gets it, with the
+    /// same ids.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -124,7 +129,7 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn release(&self, key: &str) -> Result<()> {
-        let mut tx = self.write(Area::Idempotency).await?;
+        let mut tx = self.write(WriteLock::Idempotency).await?;
         let text = "UPDATE leveret_idempotency SET leased_until = 0 WHERE key = $1";
         Sql::new(text).arg(key).execute(&mut tx).await?;
         tx.commit().await?;
@@ -132,18 +137,18 @@ impl Store {
     }
 }
 
-/// What a key is to whoever comes second.
-fn again(row: &sqlx::any::AnyRow, claiming: &Claiming<'_>, now: u64) -> Result<Claim> {
-    if row.try_get::<&str, _>("body_hash")? != claiming.body_hash {
-        return Ok(Claim::Other);
+/// The result of a claim of a known key.
+fn again(row: &Row, claiming: &IdempotencyRequest<'_>, now: u64) -> Result<IdempotencyClaim> {
+    if row.try_get::<&str>("body_hash")? != claiming.body_hash {
+        return Ok(IdempotencyClaim::Other);
     }
-    if let Some(answer) = json(row.try_get("answer")?)? {
-        return Ok(Claim::Done(answer));
+    if let Some(answer) = row.json("answer")? {
+        return Ok(IdempotencyClaim::Done(answer));
     }
-    if number::<u64>(row.try_get("leased_until")?) > now {
-        return Ok(Claim::InFlight);
+    if row.number::<u64>("leased_until")? > now {
+        return Ok(IdempotencyClaim::InFlight);
     }
     let ids: &str = row.try_get("task_ids")?;
     let task_ids = serde_json::from_str(ids).map_err(|error| sqlx::Error::Decode(error.into()))?;
-    Ok(Claim::New { task_ids })
+    Ok(IdempotencyClaim::New { task_ids })
 }

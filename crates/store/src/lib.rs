@@ -1,11 +1,13 @@
-//! What Leveret keeps in a database: for its server the status of tracked jobs, and dead letters ([`Store`]); for you the
-//! jobs that commit with your data ([`Outbox`]) and have their effects once ([`Inbox`]).
+//! What Leveret's server keeps in its own database, a [`Store`]: the status of tracked jobs, dead letters, idempotency
+//! keys, the audit log; and for workers and publishers shared limits and unique keys.
 //!
-//! SQLite for one server, PostgreSQL for several; the same SQL on both. Only the outbox's [`Relay`] speaks to a broker.
+//! SQLite serves one server, PostgreSQL several. The statements are the same on both. What lives in *your* database,
+//! the transactional outbox and the inbox, is in the crate `leveret-sql`, on whose connection pools this one stands.
+//! Unique keys are here, because the server frees a key in the transaction that records the end of its job.
 //!
 //! ```
 //! use leveret::status_update::{StatusUpdate, Step};
-//! use leveret_store::{State, Store};
+//! use leveret_store::{JobState, Store};
 //!
 //! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
@@ -26,56 +28,43 @@
 //!     step: Step::Started,
 //! };
 //! store.record(&[event]).await?;
-//! assert_eq!(store.job("order-17").await?.map(|job| job.state), Some(State::Started));
+//! assert_eq!(store.job("order-17").await?.map(|job| job.state), Some(JobState::Started));
 //! # Ok(()) }
 //! ```
 //!
 //! # Layout
 //!
-//! * `open`, `lent`, `schema`, `sql`, `error`, `page`: the database, connections to it, its tables, statements in the
-//!   making, cursors.
-//! * `status`: what is known of tracked jobs. `status/fold` makes a job of its events, `status/record` writes it.
-//! * `idempotency`: answers that must be the same the second time.
-//! * `dead`: dead letters taken in, found, edited, replayed. `dead/fingerprint` tells which of them are alike.
-//! * `unique`: keys of jobs of which there is one at a time.
-//! * `embedded`: tables apart from all others, which may live in any database of yours. `outbox`: jobs that are published
-//!   if the transaction that enqueued them commits. `inbox`: jobs whose effects happen once.
+//! * `open`: the database and its write locks. `page`: pages and cursors. `time`: times in JSON.
+//! * `status`: tracked jobs. `idempotency`: responses to repeated requests. `unique`: keys of unique jobs.
+//! * `dead`: dead letters, from their intake to their replay.
 //! * `permits`: limits that workers share.
 //! * `audit`: who did what. `retention`: what is deleted, and when.
 //!
-//! All tables begin with `leveret_` and may lie in a database that has others.
+//! All tables begin with `leveret_` and may stand beside others. Every statement has a time limit on the client's side:
+//! 5 s on PostgreSQL, or 60 s if it may read all rows; 60 s on SQLite.
 
 mod audit;
 mod dead;
-mod embedded;
-mod error;
 mod idempotency;
-mod inbox;
-mod lent;
 mod open;
-mod outbox;
 mod page;
 mod permits;
 mod retention;
-mod schema;
-mod sql;
 mod status;
 mod time;
 mod unique;
 
+pub use leveret_sql::{Error, Result, chain};
+
 pub use crate::{
     audit::{AuditEntry, By},
     dead::{
-        DeadFilter, DeadLetter, DeadSource, DeadState, Group, HistoryEntry, Lease, Letter, NewDead, Replay, Selection,
-        fingerprint,
+        DeadFilter, DeadGroup, DeadLetter, DeadSource, DeadState, HistoryEntry, Letter, NewDead, Replay, ReplayLease,
+        Selection, fingerprint,
     },
-    embedded::Connection,
-    error::{Error, Result, chain},
-    idempotency::{Claim, Claiming},
-    inbox::{Inbox, InboxStatus},
+    idempotency::{IdempotencyClaim, IdempotencyRequest},
     open::Store,
-    outbox::{Chosen, Entry, Outbox, OutboxStatus, Relay, SetAside, Waker},
-    page::{Cursor, Page},
+    page::{Cursor, InvalidCursor, Page},
     retention::{Pruned, Retention},
-    status::{Filter, Job, Moved, State, TimelineEntry},
+    status::{JobFilter, JobState, StatusChange, TimelineEntry, TrackedJob},
 };

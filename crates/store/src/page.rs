@@ -1,27 +1,25 @@
-//! Lists that are read page by page, and stay right while rows are added.
+//! Pages of lists, which stay correct while rows are added.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
-
-/// What the items of a page take together. Their texts are bounded where they are read; this bounds a thousand of them.
+/// The bytes of the items of a page. Each text is bounded where it is received; this bounds a thousand of them.
 const PAGE_BYTES: usize = 1 << 20;
 
-/// One page of a list, and where the next begins.
+/// One page of a list.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Page<T> {
-    /// What is on it; at most as many as were asked for, and fewer where they are large: a page has some 1 MiB.
+    /// Its items: at most the requested number, and fewer if they are large, because a page has about 1 MiB.
     pub items: Vec<T>,
-    /// For the next page; `None` on the last.
+    /// The start of the next page, or `None` on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<Cursor>,
 }
 
 impl<T> Page<T> {
-    /// Of one row more than were asked for, if there are so many: it shows that there is a next page. `bytes` is what an
-    /// item takes; one is on the page however large.
+    /// Makes a page of the rows of a query for `limit` + 1 rows: the additional row shows that there is a next page.
+    /// `bytes` returns the size of an item. The first item is on the page whatever its size.
     pub(crate) fn new(
         mut items: Vec<T>,
         limit: u32,
@@ -40,7 +38,7 @@ impl<T> Page<T> {
     }
 }
 
-/// A place in a list. Its text is safe in a URL, and means nothing to anyone but the store.
+/// A position in a list. Its text is safe in a URL, and opaque.
 ///
 /// ```
 /// use leveret_store::Cursor;
@@ -53,6 +51,11 @@ pub struct Cursor {
     number: i64,
     id: String,
 }
+
+/// The error of a text that is not a cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a cursor of this list")]
+pub struct InvalidCursor;
 
 impl Cursor {
     pub(crate) fn new((number, id): (i64, String)) -> Self {
@@ -76,9 +79,9 @@ impl fmt::Display for Cursor {
 }
 
 impl FromStr for Cursor {
-    type Err = Error;
+    type Err = InvalidCursor;
 
-    fn from_str(text: &str) -> Result<Self> {
+    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
         let read = || {
             let (number, id) = text.rsplit_once('-')?;
             let pairs = id.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
@@ -86,14 +89,14 @@ impl FromStr for Cursor {
             let id = String::from_utf8(bytes.collect::<Option<_>>()?).ok()?;
             Some(Self { number: number.parse().ok()?, id })
         };
-        read().ok_or(Error::Cursor)
+        read().ok_or(InvalidCursor)
     }
 }
 
 impl TryFrom<String> for Cursor {
-    type Error = Error;
+    type Error = InvalidCursor;
 
-    fn try_from(text: String) -> Result<Self> {
+    fn try_from(text: String) -> Result<Self, InvalidCursor> {
         text.parse()
     }
 }

@@ -1,6 +1,6 @@
-//! Limits that workers share: slots of a rate and places of a concurrency limit, leased many at a time.
+//! Limits that workers share: slots of a rate and permits of a concurrency limit, leased many at a time.
 //!
-//! Times are the database's own, so that no worker's clock matters.
+//! Times are of the database's clock, so that the clocks of workers have no effect.
 
 use std::time::Duration;
 
@@ -8,20 +8,18 @@ use leveret::{
     Rate,
     limits::{Answer, LeaseRequest, LimitStore, Slots},
 };
+use leveret_sql::{
+    Result,
+    db::{Dialect, Sql, TimedConnection, number},
+};
 use uuid::Uuid;
 
-use crate::{
-    Result, Store,
-    lent::Lent,
-    open::{Area, Dialect},
-    sql::{Sql, number},
-};
+use crate::open::{Store, WriteLock};
 
 /// ```
 /// # use leveret::{Context, JobResult, Rate, Worker};
 /// # use serde::{Deserialize, Serialize};
-/// # #[derive(Serialize, Deserialize)] struct SendEmail;
-/// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+/// # #[derive(Serialize, Deserialize, leveret::Job)] #[job(name = "email.send", queue = "email")] struct SendEmail;
 /// # async fn send_email(_: SendEmail, _: Context<()>) -> JobResult { Ok(()) }
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let folder = tempfile::tempdir()?;
@@ -42,8 +40,8 @@ impl LimitStore for Store {
 }
 
 async fn take_slots(store: &Store, limit: &str, rate: Rate, slots: u32) -> Result<Slots> {
-    let mut tx = store.write(Area::Limits).await?;
-    let now = now(store, &mut tx).await?;
+    let mut tx = store.write(WriteLock::Limits).await?;
+    let now = now(&mut tx).await?;
     let known = Sql::new("SELECT free, secret FROM leveret_rates WHERE name = $1").arg(limit);
     let known: Option<(i64, Option<String>)> = known.maybe(&mut tx).await?;
     let (free, secret) = known.unwrap_or_default();
@@ -58,8 +56,8 @@ async fn take_slots(store: &Store, limit: &str, rate: Rate, slots: u32) -> Resul
 }
 
 async fn set_places(store: &Store, limit: &str, wish: LeaseRequest<'_>) -> Result<u32> {
-    let mut tx = store.write(Area::Limits).await?;
-    let now = now(store, &mut tx).await?;
+    let mut tx = store.write(WriteLock::Limits).await?;
+    let now = now(&mut tx).await?;
     let over = "DELETE FROM leveret_places WHERE name = $1 AND (leased_until <= $2 OR holder = $3)";
     Sql::new(over).arg(limit).arg(now).arg(wish.holder).execute(&mut tx).await?;
     let text = "SELECT granted, wanted FROM leveret_places WHERE name = $1";
@@ -76,8 +74,10 @@ async fn set_places(store: &Store, limit: &str, wish: LeaseRequest<'_>) -> Resul
     Ok(granted)
 }
 
-/// As many as are wanted and free. Where all want more than there are, nobody gets more than an equal share, or what the
-/// others leave of theirs; what is used already is not taken away.
+/// Returns how many permits a worker gets: as many as it wants and are free.
+///
+/// If the workers want more than there are, each gets at most an equal share, or what the others leave. Permits in use
+/// are not revoked.
 fn share(wish: &LeaseRequest<'_>, others: &[(u32, u32)]) -> u32 {
     let sum = |of: fn(&(u32, u32)) -> u32| others.iter().map(of).fold(0, u32::saturating_add);
     let free = wish.most.saturating_sub(sum(|(granted, _)| *granted));
@@ -87,9 +87,9 @@ fn share(wish: &LeaseRequest<'_>, others: &[(u32, u32)]) -> u32 {
     wish.wanted.min(just).min(free).max(wish.used)
 }
 
-/// Nanoseconds since the epoch.
-async fn now(store: &Store, tx: &mut Lent) -> Result<i64> {
-    let text = match store.dialect {
+/// The nanoseconds since the epoch, by the database's clock.
+async fn now(tx: &mut TimedConnection) -> Result<i64> {
+    let text = match tx.dialect() {
         Dialect::Sqlite => "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000000",
         Dialect::Postgres => "SELECT (extract(epoch FROM clock_timestamp()) * 1000000000)::bigint",
     };

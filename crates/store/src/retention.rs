@@ -1,28 +1,35 @@
-//! What is deleted, and when. In small portions, so that writers get their turn.
+//! Deletes what was kept long enough, in small portions, so that writers get their turn.
 
 use std::time::Duration;
 
-use crate::{Result, Store, open::Area, sql::Sql, status::UNFINISHED};
+use leveret_sql::{Result, db::Sql};
 
+use crate::{
+    open::{Store, WriteLock},
+    status::UNFINISHED,
+};
+
+/// The rows that one statement deletes.
 const AT_ONCE: u64 = 1000;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// How long what is kept. Dead letters that lie there, and the audit log, are kept for ever.
+/// How long rows are kept. Dead letters in the state [`Dead`](crate::DeadState::Dead) and the audit log are kept
+/// indefinitely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Jobs that are done, from their end: 24 h.
+    /// Succeeded jobs, from their end: 24 h by default.
     pub succeeded: Duration,
-    /// Jobs that were given up, from their end: 7 days.
+    /// Dead jobs, from their end: 7 days by default.
     pub dead: Duration,
-    /// Cancelled jobs, from their end: 24 h.
+    /// Cancelled jobs, from their end: 24 h by default.
     pub cancelled: Duration,
-    /// Jobs whose end did not come, from the last news or from when they were due: 90 days.
+    /// Jobs without an end, from their last event or due time: 90 days by default.
     pub unfinished: Duration,
-    /// Dead letters that were replayed or purged, from then: 7 days.
+    /// Replayed and purged dead letters, from that change: 7 days by default.
     pub letters: Duration,
-    /// Idempotency keys, from the first claim: 24 h.
+    /// Idempotency keys, from the first claim: 24 h by default.
     pub claims: Duration,
 }
 
@@ -39,7 +46,7 @@ impl Default for Retention {
     }
 }
 
-/// How much was deleted.
+/// How many rows were deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
     /// Tracked jobs.
@@ -51,7 +58,7 @@ pub struct Pruned {
 }
 
 impl Store {
-    /// Deletes what was kept long enough at the time `now`.
+    /// Deletes what was kept long enough at the time `now`, in milliseconds since the epoch.
     ///
     /// ```
     /// use leveret_store::{Pruned, Retention};
@@ -65,14 +72,14 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Database`](crate::Error::Database); some may be deleted then.
+    /// [`Error::Database`](crate::Error::Database). Some rows may be deleted then.
     pub async fn prune(&self, now: u64, retention: &Retention) -> Result<Pruned> {
         let before = |kept: Duration| now.saturating_sub(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
         let mut pruned = Pruned::default();
         for (state, kept) in
             [("succeeded", retention.succeeded), ("dead", retention.dead), ("cancelled", retention.cancelled)]
         {
-            // By creation too, because the index has it: no job ends before it is created.
+            // By creation too, which the index has: no job ends before it is created.
             let old = format!("state = '{state}' AND created_at < $1 AND finished_at < $1");
             pruned.jobs += self.prune_jobs(&old, before(kept)).await?;
         }
@@ -80,10 +87,10 @@ impl Store {
         pruned.jobs += self.prune_jobs(&old, before(retention.unfinished)).await?;
         pruned.letters = self.prune_letters(before(retention.letters)).await?;
         let old = "DELETE FROM leveret_unique WHERE key IN (SELECT key FROM leveret_unique WHERE until < $1 LIMIT $2)";
-        self.portions(Area::Idempotency, &[old], now).await?;
+        self.portions(WriteLock::Idempotency, &[old], now).await?;
         let old = "DELETE FROM leveret_idempotency WHERE key IN
                    (SELECT key FROM leveret_idempotency WHERE created_at < $1 LIMIT $2)";
-        pruned.claims = self.portions(Area::Idempotency, &[old], before(retention.claims)).await?;
+        pruned.claims = self.portions(WriteLock::Idempotency, &[old], before(retention.claims)).await?;
         Ok(pruned)
     }
 
@@ -91,7 +98,7 @@ impl Store {
         let found = format!("(SELECT id FROM leveret_jobs WHERE {old} ORDER BY created_at, id LIMIT $2)");
         let steps = format!("DELETE FROM leveret_job_steps WHERE id IN {found}");
         let jobs = format!("DELETE FROM leveret_jobs WHERE id IN {found}");
-        self.portions(Area::Status, &[&steps, &jobs], before).await
+        self.portions(WriteLock::Status, &[&steps, &jobs], before).await
     }
 
     async fn prune_letters(&self, before: u64) -> Result<u64> {
@@ -99,24 +106,24 @@ impl Store {
                       ORDER BY id LIMIT $2)";
         let history = format!("DELETE FROM leveret_dead_history WHERE dead_id IN {found}");
         let letters = format!("DELETE FROM leveret_dead WHERE id IN {found}");
-        let pruned = self.portions(Area::Dead, &[&history, &letters], before).await?;
+        let pruned = self.portions(WriteLock::Dead, &[&history, &letters], before).await?;
         if pruned > 0 {
-            let mut tx = self.write(Area::Dead).await?;
+            let mut tx = self.write(WriteLock::Dead).await?;
             let text = "DELETE FROM leveret_fingerprints WHERE NOT EXISTS
                         (SELECT 1 FROM leveret_dead WHERE leveret_dead.fingerprint = leveret_fingerprints.fingerprint)";
-            Sql::new(text).late().execute(&mut tx).await?;
+            Sql::new(text).slow().execute(&mut tx).await?;
             tx.commit().await?;
         }
         Ok(pruned)
     }
 
-    /// Runs deletions of `$2` rows older than `$1`, together in one transaction, until the last of them finds fewer.
-    async fn portions(&self, area: Area, deletions: &[&str], before: u64) -> Result<u64> {
+    /// Repeats deletions of `$2` rows older than `$1`, together in one transaction, until the last one finds fewer.
+    async fn portions(&self, lock: WriteLock, deletions: &[&str], before: u64) -> Result<u64> {
         let mut all = 0;
         loop {
-            let (mut tx, mut deleted) = (self.write(area).await?, 0);
+            let (mut tx, mut deleted) = (self.write(lock).await?, 0);
             for deletion in deletions {
-                deleted = Sql::new(*deletion).late().arg(before).arg(AT_ONCE).execute(&mut tx).await?;
+                deleted = Sql::new(*deletion).slow().arg(before).arg(AT_ONCE).execute(&mut tx).await?;
             }
             tx.commit().await?;
             all += deleted;

@@ -1,4 +1,4 @@
-//! Times in JSON: RFC 3339, as everywhere outside. Inside they are milliseconds since the epoch.
+//! Times in JSON, which are RFC 3339. In memory and in the database they are milliseconds since the epoch.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serializer, de::Error};

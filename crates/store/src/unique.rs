@@ -1,17 +1,14 @@
-//! The keys of unique jobs. A job frees its key when its end, or its cancellation, is recorded.
+//! The keys of unique jobs. The record of a job's end or cancellation frees its key.
 
-use crate::{
-    Result, Store,
-    lent::Lent,
-    sql::{Sql, text_list},
-    status::Job,
-};
-use leveret::{
-    status_update::{StatusUpdate, Step},
-    unique::{Answer, Claim, Claimed, UniqueKeys},
+use leveret::unique::{Answer, Claim, Claimed, UniqueKeys};
+use leveret_sql::{
+    Result,
+    db::{Sql, TimedConnection, text_list},
 };
 
-/// In one statement, so that of two publishers one is told of the other.
+use crate::open::Store;
+
+/// Takes a key if it is free. It is one statement, so that one of two publishers learns of the other.
 const CLAIM: &str = "INSERT INTO leveret_unique (key, job_id, until, origin) VALUES ($1, $2, $3, $6)
     ON CONFLICT (key) DO UPDATE SET job_id = excluded.job_id, until = excluded.until, origin = excluded.origin
     WHERE leveret_unique.until <= $4 OR leveret_unique.job_id IN ($2, $5)";
@@ -47,32 +44,27 @@ impl Store {
                 return Ok(Claimed::Taken);
             }
             let holder = Sql::new("SELECT job_id FROM leveret_unique WHERE key = $1").arg(key);
-            if let Some((holder,)) = holder.maybe(&mut self.writer().await?).await? {
-                return Ok(Claimed::By(holder));
+            if let Some(row) = holder.rows(&mut self.writer().await?).await?.first() {
+                return Ok(Claimed::By(row.try_get(0)?));
             }
-            // Freed in between.
+            // The key was freed in between.
         }
     }
 }
 
-/// Frees the keys of jobs that have ended, and of those that were cancelled: they will not run, or are told to stop.
+/// A job whose key is free: its id, and its origin if that is known.
+pub(crate) type Done<'a> = (&'a str, Option<&'a str>);
+
+/// Frees the keys of jobs that have ended or were cancelled.
 ///
-/// Of jobs that have no row (`ends_apart`) their events say so. A key is freed only under the origin of the job that has it. The server knows no origin of a job that it has not heard
-/// of: its cancellation means every job of that id. `list` makes a list of a placeholder. Ids and origins need not be
-/// matched in pairs, because origins are random.
+/// A key is freed only under the origin of the job that has it. The server does not know the origin of a job whose
+/// events it has not received: the cancellation of such a job applies to every job of that id. `list` makes a list of a
+/// placeholder. Ids and origins need not be matched in pairs, because origins are random.
 pub(crate) async fn free_done(
-    on: &mut Lent,
-    changed: &[Job],
-    ends_apart: &[&StatusUpdate],
-    events: &[StatusUpdate],
+    on: &mut TimedConnection,
+    done: &[Done<'_>],
     list: impl Fn(&str) -> String,
 ) -> Result<()> {
-    let ended = changed.iter().filter(|job| job.state.is_terminal());
-    let ended = ended.map(|job| (job.job_id(), Some(job.origin.as_deref().unwrap_or_default())));
-    let apart = ends_apart.iter().map(|end| (end.id.as_str(), Some(end.origin.as_deref().unwrap_or_default())));
-    let cancelled = events.iter().filter(|event| matches!(event.step, Step::CancelRequested));
-    let done: Vec<_> =
-        ended.chain(apart).chain(cancelled.map(|event| (event.id.as_str(), event.origin.as_deref()))).collect();
     if done.is_empty() {
         return Ok(());
     }

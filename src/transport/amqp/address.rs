@@ -1,24 +1,23 @@
-//! The address of a broker: read as RFC 3986 has it, and checked as strictly as the settings.
+//! The address of a broker, parsed by RFC 3986 and checked as strictly as the settings.
 //!
-//! An error shows no part of the user or the password. Where it is open which part of the text that is, it shows
-//! nothing but the scheme: a password with an unencoded `/`, `?` or `#` ends the host's part of the text.
+//! An error shows no part of the user or the password. If it is unclear where these end, the error shows the scheme only:
+//! a password with an unencoded `/`, `?` or `#` ends the authority part of the text.
 
 use std::{fmt, net::Ipv6Addr, time::Duration};
 
-use amq_protocol::auth::Credentials;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism};
 use percent_encoding::percent_decode_str;
 
 use crate::transport::amqp::FRAME_MAX;
-use crate::{config::duration, error::Error};
+use crate::{config::duration, error::Error, message::millis};
 
-/// For each TCP connection. A lost SYN is sent again after a second.
+/// The default limit of each TCP connection. A lost SYN is sent again after a second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// AMQP's short strings, and the longest host name that DNS knows.
+/// The limit of AMQP's short strings and of host names in DNS, in bytes.
 const LONGEST: usize = 255;
 const MOST_CONNECT_TIMEOUT_MS: u64 = 60_000;
 
-/// The address of one broker, with what it says about its connections.
+/// The address of one broker with its connection parameters.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Address {
     pub(super) tls: bool,
@@ -59,7 +58,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// The addresses of a list. Only a comma before another address separates, because a password may have commas.
+/// Splits a list of addresses. Only a comma before another address separates, because a password may have commas.
 pub(crate) fn split(list: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(list);
     std::iter::from_fn(move || {
@@ -77,7 +76,7 @@ fn begins_address(text: &str) -> bool {
 }
 
 impl Address {
-    /// Reads an address; `heartbeat` counts where it names none.
+    /// Parses an address. `heartbeat` is the default of its parameter.
     pub(crate) fn parse(text: &str, heartbeat: Duration) -> Result<Self, Error> {
         let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
         let wrong = |reason| Error::Url { url: without_login(text), reason };
@@ -131,14 +130,14 @@ impl Address {
         for (name, value) in parameters(query)? {
             address.set(&name, &value)?;
             if seen.contains(&name) {
-                return Err(format!("its parameter {name} stands there twice"));
+                return Err(format!("its parameter {name} is set twice"));
             }
             seen.push(name);
         }
         Ok(address)
     }
 
-    /// Takes a parameter of the query. What would be ignored is refused: its author relies on it.
+    /// Sets a parameter of the query. An unknown one is an error, because its author relies on it.
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
         let wrong = |expected: &str| Err(format!("its parameter {name} is {value:?}, expected {expected}"));
         match name {
@@ -182,31 +181,26 @@ impl Address {
         &self.vhost
     }
 
-    /// Whether the certificate says who the user is, rather than the address.
+    /// Whether the client certificate names the user, instead of the address.
     pub(super) fn is_external(&self) -> bool {
         matches!(self.mechanism, SASLMechanism::External)
     }
 
-    /// What lapin is told: everything but the password.
+    /// The URI for the guard, with the password.
     pub(super) fn uri(&self) -> AMQPUri {
-        let userinfo = AMQPUserInfo { username: self.user.clone(), password: String::new() };
+        let userinfo = AMQPUserInfo { username: self.user.clone(), password: self.password.clone() };
         AMQPUri {
-            scheme: AMQPScheme::AMQP,
+            scheme: if self.tls { AMQPScheme::AMQPS } else { AMQPScheme::AMQP },
             authority: AMQPAuthority { userinfo, host: self.host.clone(), port: self.port },
             vhost: self.vhost.clone(),
             query: AMQPQueryString {
                 frame_max: Some(FRAME_MAX),
                 channel_max: self.channel_max,
                 heartbeat: Some(self.heartbeat),
-                ..AMQPQueryString::default()
+                connection_timeout: Some(millis(self.connect_timeout)),
+                auth_mechanism: Some(self.mechanism),
             },
         }
-    }
-
-    /// What the broker is sent to log in.
-    pub(super) fn login(&self) -> Vec<u8> {
-        let credentials = Credentials::new(self.user.as_str().into(), self.password.as_str().into());
-        credentials.sasl_auth_string(self.mechanism).as_bytes().to_vec()
     }
 }
 
@@ -237,7 +231,7 @@ fn place_of(text: &str) -> Result<(String, Option<u16>), String> {
         let port = match after.strip_prefix(':') {
             Some(port) => port_of(port)?,
             None if after.is_empty() => None,
-            None => return Err("after the ] of its host stands something else than : and a port".to_owned()),
+            None => return Err("only : and a port may follow the ] of its host".to_owned()),
         };
         return Ok((host.to_string(), port));
     }
@@ -260,10 +254,10 @@ fn port_of(text: &str) -> Result<Option<u16>, String> {
     }
     let digits = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
     let port = digits.filter(|port| *port > 0);
-    port.map(Some).ok_or_else(|| "its port is not a number from 1 to 65535 (an IPv6 host stands in [ ])".to_owned())
+    port.map(Some).ok_or_else(|| "its port is not a number from 1 to 65535 (put an IPv6 host in [ ])".to_owned())
 }
 
-/// The parameters, which are written as forms are.
+/// The parameters, in the encoding of forms.
 fn parameters(query: &str) -> Result<Vec<(String, String)>, String> {
     let text = |text: &str| decoded("query", &text.replace('+', " "));
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
@@ -278,7 +272,7 @@ fn decoded(what: &str, text: &str) -> Result<String, String> {
     decoded.map(Into::into).map_err(|_| format!("its {what} is not UTF-8 once it is percent-decoded"))
 }
 
-/// The address without user and password; the scheme alone where it is open what they are.
+/// The address without user and password. The scheme alone if it is unclear where they end.
 fn without_login(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://").filter(|(scheme, _)| begins_address(&format!("{scheme}://")))
     else {

@@ -12,6 +12,7 @@ use std::{
 
 use futures_util::StreamExt;
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
+use lapin_guard::{ConnectError as GuardError, Guard};
 use tokio::{
     sync::{SetOnce, watch},
     time::Instant,
@@ -22,7 +23,6 @@ use crate::transport::amqp::{
     Address, FRAME_MAX, Setup,
     patience::{HandshakeTimeout, backoff, login_backoff},
     probe::ConnectError,
-    shield::{Failure, Line},
 };
 use crate::{
     config::Config,
@@ -45,7 +45,7 @@ pub(super) struct LiveConnection {
     address: String,
     /// How long the broker may be silent.
     longest_silence: Duration,
-    line: Line,
+    guard: Guard,
     pub(super) lost: CancellationToken,
     /// The broker's reason for taking no publishes now.
     pub(super) blocked: watch::Sender<Option<String>>,
@@ -253,9 +253,9 @@ async fn connect(
     let (mut reason, mut is_silent, mut is_refused) = ("no address".to_owned(), false, false);
     let count = setup.addresses.len();
     for (index, address) in setup.addresses.iter().enumerate().cycle().skip(first % count.max(1)).take(count) {
-        let line = Line::default();
-        match line.connect(address, &setup.tls, properties(role, address), patience.0).await {
-            Ok((connection, peer)) => {
+        let options = setup.tls.options(patience.0);
+        match lapin_guard::connect(&address.uri(), properties(role, address), &options).await {
+            Ok((connection, guard)) => {
                 if let Some(problem) = too_small(&connection) {
                     reason = format!("{address}: {problem}");
                     drop(tokio::time::timeout(patience.0, connection.close(200, "goodbye".into())).await);
@@ -263,13 +263,13 @@ async fn connect(
                 }
                 let (blocked, _) = watch::channel(None);
                 let (lost, retire) = (CancellationToken::new(), SetOnce::new());
-                let longest_silence = Duration::from_secs(address.heartbeat.into()) * 2;
+                let (longest_silence, peer) = (Duration::from_secs(address.heartbeat.into()) * 2, guard.peer());
                 let up = LiveConnection {
                     connection,
                     address: address.to_string(),
                     index,
                     longest_silence,
-                    line,
+                    guard,
                     lost,
                     blocked,
                     retire,
@@ -277,8 +277,8 @@ async fn connect(
                 return Ok((Arc::new(up), peer));
             }
             Err(failure) => {
-                is_silent |= matches!(failure, Failure::Silent(_));
-                let error = ConnectError::of(failure, address, &setup.tls, line.server());
+                is_silent |= matches!(failure, GuardError::Silent(_));
+                let error = ConnectError::of(&failure, address);
                 is_refused |= matches!(error, ConnectError::Login { .. });
                 reason = error.to_string();
             }
@@ -317,7 +317,7 @@ async fn live(role: &'static str, setup: &Setup, up: Arc<LiveConnection>, state:
                     break format!("{:?}", up.connection.status());
                 }
                 // lapin would notice as well, up to half a heartbeat later.
-                let silence = up.line.silent_for();
+                let silence = up.guard.silent_for();
                 if silence > up.longest_silence {
                     break format!("nothing received for {} s, not even a heartbeat", silence.as_secs());
                 }

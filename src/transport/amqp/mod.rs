@@ -20,7 +20,6 @@ mod proof;
 mod publish;
 mod refused;
 mod request;
-mod shield;
 mod tls;
 
 use std::{sync::Arc, time::Duration};
@@ -29,14 +28,10 @@ use tokio::{sync::Mutex, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 #[cfg(feature = "internals")]
-pub(crate) use self::{
-    acks::Acks,
-    shield::{FrameStart, Screen},
-};
+pub(crate) use self::acks::Acks;
 pub(crate) use self::{
     address::{Address, split as split_addresses},
     consume::Session,
-    shield::can_be_parsed,
 };
 use self::{connection::Reconnector, publish::PublishTask, tls::Tls};
 use crate::{

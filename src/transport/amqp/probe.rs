@@ -16,11 +16,12 @@ use lapin::{
     options::{BasicConsumeOptions, BasicGetOptions, ExchangeUnbindOptions, QueueDeclareOptions},
     types::FieldTable,
 };
+use lapin_guard::{Guard, ServerProperties};
 use uuid::Uuid;
 
 use self::refusal::refusal;
 pub use self::refusal::{ConnectError, Refusal};
-use crate::transport::amqp::{Address, connection, declare, shield::Line, tls::Tls};
+use crate::transport::amqp::{Address, connection, declare, tls::Tls};
 use crate::{
     config::Config,
     message::{Message, dead_letter::DeadLetter, millis, short, text},
@@ -61,12 +62,12 @@ pub struct Depth {
 /// A connection for looking.
 ///
 /// ```no_run
-/// use leveret::{Config, Queue, probe::{Probe, Refusal}, topology::Topology};
+/// use leveret::{Config, probe::{Probe, Refusal}, topology::{QueueDeclaration, Topology}};
 ///
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let mut probe = Probe::connect("amqp://guest:guest@localhost/%2f", &Config::default()).await?;
 /// println!("{} {}", probe.server().product, probe.server().version);
-/// for queue in &Topology::new("leveret.v1").of_queue(&Queue::new("email")).queues {
+/// for queue in &Topology::new("leveret.v1").of_queue(&QueueDeclaration::new("email")).queues {
 ///     match probe.depth(&queue.name).await {
 ///         Ok(depth) => println!("{}: {} ready, {} consumers", queue.name, depth.ready, depth.consumers),
 ///         Err(Refusal::Missing) => println!("{} is missing", queue.name),
@@ -81,7 +82,7 @@ pub struct Probe {
     /// The channel of the last request, unless that was refused, which closes it.
     channel: Option<Channel>,
     address: Address,
-    line: Line,
+    guard: Guard,
     is_silent: bool,
 }
 
@@ -109,21 +110,21 @@ impl Probe {
         let mut addresses = connection::parse_addresses(config).map_err(ConnectError::Address)?;
         addresses.push(address.clone());
         let tls = Tls::new(config, &addresses).map_err(ConnectError::Address)?;
-        let line = Line::default();
-        let connected = line.connect(&address, &tls, connection::properties("probe", &address), PATIENCE).await;
-        match connected {
-            Ok((connection, _)) => match connection::too_small(&connection) {
-                None => Ok(Self { connection, channel: None, address, line, is_silent: false }),
+        let (properties, options) = (connection::properties("probe", &address), tls.options(PATIENCE));
+        match lapin_guard::connect(&address.uri(), properties, &options).await {
+            Ok((connection, guard)) => match connection::too_small(&connection) {
+                None => Ok(Self { connection, channel: None, address, guard, is_silent: false }),
                 Some(reason) => Err(ConnectError::Unreachable { address: address.to_string(), reason }),
             },
-            Err(failure) => Err(ConnectError::of(failure, &address, &tls, line.server())),
+            Err(failure) => Err(ConnectError::of(&failure, &address)),
         }
     }
 
     /// What the broker says of itself.
     #[must_use]
     pub fn server(&self) -> Server {
-        self.line.server().cloned().unwrap_or_default()
+        let ServerProperties { product, version, cluster_name: cluster, mechanisms, .. } = self.guard.server();
+        Server { product, version, cluster, mechanisms }
     }
 
     /// The broker's host.

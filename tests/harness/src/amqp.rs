@@ -1,4 +1,4 @@
-//! A client without manners: any properties, any bytes, any arguments, for what the framework would never send.
+//! A raw client: any properties, bytes and arguments, for messages that the framework never publishes.
 
 use lapin::message::BasicGetMessage;
 use lapin::options::{
@@ -75,7 +75,7 @@ impl RawClient {
     ///
     /// When the connection fails.
     pub async fn depth(&self, queue: &str) -> Result<Option<u32>> {
-        // Of its own, because asking for a queue that is not there closes the channel.
+        // A channel of its own, because a passive declaration of a missing queue closes it.
         let channel = self.connection.create_channel().await?;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
         let declared = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;

@@ -1,4 +1,4 @@
-//! A network cable between a process and this machine that can be pulled out: packets vanish, and nothing is reset.
+//! A network link between a process and this machine that can be cut: packets vanish, and nothing is reset.
 //!
 //! It is a network namespace with one pair of virtual interfaces, so only root can lay one.
 
@@ -23,7 +23,7 @@ pub struct Cable {
 }
 
 impl Cable {
-    /// Whether this process may lay cables.
+    /// True if this process may create links.
     pub fn is_possible() -> bool {
         rustix::process::geteuid().is_root()
     }
@@ -32,7 +32,7 @@ impl Cable {
     ///
     /// # Errors
     ///
-    /// What `ip` says: it is missing, or this is not root.
+    /// The error of `ip`: it is missing, or this process is not root.
     pub fn lay() -> io::Result<Self> {
         let number = small_number();
         let namespace = format!("leveret{number}");
@@ -57,12 +57,12 @@ impl Cable {
         self.plug()
     }
 
-    /// Where this machine is, seen from the other end.
+    /// The address of this machine, seen from the other end.
     pub fn outside(&self) -> Ipv4Addr {
         self.outside
     }
 
-    /// Where the other end is, seen from this machine.
+    /// The address of the other end, seen from this machine.
     pub fn inside(&self) -> Ipv4Addr {
         self.inside
     }
@@ -78,7 +78,7 @@ impl Cable {
     ///
     /// # Errors
     ///
-    /// What `ip` says.
+    /// The error of `ip`.
     pub fn unplug(&self) -> io::Result<()> {
         ip(&["link", "set", &self.interface, "down"])
     }
@@ -87,7 +87,7 @@ impl Cable {
     ///
     /// # Errors
     ///
-    /// What `ip` says.
+    /// The error of `ip`.
     pub fn plug(&self) -> io::Result<()> {
         ip(&["link", "set", &self.interface, "up"])
     }

@@ -27,7 +27,7 @@ impl Cluster {
     pub async fn start(size: usize, options: NodeOptions) -> Self {
         let distribution = Arc::new(Distribution::new());
         let name = |number: usize| format!("leveret{number}@localhost");
-        // Every node joins the first when it starts for the first time; the first has nobody to join.
+        // At its first start every node joins the first one, which has no peer to join.
         let options = options
             .config("cluster_formation.peer_discovery_backend = classic_config")
             .config(&format!("cluster_formation.classic_config.nodes.1 = {}", name(1)));
@@ -88,7 +88,7 @@ impl Cluster {
         self.nodes.iter().filter(|node| node.is_running())
     }
 
-    /// What a node that runs makes of an Erlang expression; none while none can.
+    /// The value of an Erlang expression in a running node. `None` while no node can evaluate it.
     async fn ask(&self, expression: &str) -> Option<String> {
         let value = self.running().next()?.eval(expression).await.ok()?;
         Some(value.trim_matches('\'').to_owned())

@@ -1,4 +1,4 @@
-//! What stands in for an OpenTelemetry collector: it takes spans in over HTTP, as protobuf, and keeps them.
+//! A stand-in for an OpenTelemetry collector: it receives spans over HTTP as protobuf, and keeps them.
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +28,7 @@ use tokio_rustls::{
     server::TlsStream,
 };
 
-use crate::NodeTls;
+use crate::node::NodeTls;
 
 type Kept = Arc<Mutex<Vec<Exported>>>;
 
@@ -55,13 +55,13 @@ pub struct Exported {
     pub parent: String,
     /// Its attributes, all as text.
     pub attributes: BTreeMap<String, String>,
-    /// What its status says of an error, if that is what it is.
+    /// The message of its error status, if it has one.
     pub error: Option<String>,
     /// The names of its events.
     pub events: Vec<String>,
     /// The attribute `service.name` of its resource.
     pub service: String,
-    /// When it began, in nanoseconds since the epoch.
+    /// The start, in nanoseconds since the epoch.
     pub began: u64,
 }
 
@@ -96,12 +96,12 @@ impl Collector {
         Self { endpoint, kept, server }
     }
 
-    /// What `OTEL_EXPORTER_OTLP_ENDPOINT` is to be.
+    /// The value for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub fn endpoint(&self) -> String {
         self.endpoint.clone()
     }
 
-    /// What has come so far, by when it began.
+    /// The spans received so far, ordered by start.
     pub fn spans(&self) -> Vec<Exported> {
         let mut spans = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
         spans.sort_by_key(|span| span.began);
@@ -144,7 +144,7 @@ impl Listener for TlsListener {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
-            // Whoever does not trust it goes away.
+            // A client that does not trust the certificate disconnects.
             if let Ok((stream, address)) = self.listener.accept().await
                 && let Ok(stream) = self.acceptor.accept(stream).await
             {

@@ -1,4 +1,4 @@
-//! What a test tells its node through `rabbitmqctl`. One call takes about 0.3 s.
+//! Administration of a node through `rabbitmqctl`. One call takes about 0.3 s.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use tokio::task::spawn_blocking;
 
 use crate::node::Node;
 
-/// What a user may do with the names that match, as RabbitMQ's three regular expressions.
+/// The permissions of a user, as RabbitMQ's three regular expressions.
 #[derive(Debug, Clone, Copy)]
 pub struct Permissions<'a> {
     /// Names the user may declare and delete.
@@ -59,7 +59,7 @@ impl Node {
         numbers.next().zip(numbers.next()).ok_or_else(|| io::Error::other(format!("not a version: {version:?}")))
     }
 
-    /// Has the node write down now which quorum queues it has; it does so by itself within a second.
+    /// Makes the node persist its list of quorum queues now. It does so by itself within a second.
     ///
     /// A node killed before that comes back with an empty queue that never gets a leader: confirmed messages in it
     /// are lost (seen on 3.10.8). So a test that declares a queue calls this before [`Self::kill9`], unless it is

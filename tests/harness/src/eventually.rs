@@ -1,4 +1,4 @@
-//! Awaiting a condition instead of guessing a pause.
+//! Waits for a condition instead of sleeping.
 
 use std::fmt::Debug;
 use std::time::Duration;

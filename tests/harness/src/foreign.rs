@@ -1,4 +1,4 @@
-//! Programs that are not Rust, for what other languages' clients and Prometheus must agree to.
+//! Programs in other languages: clients of RabbitMQ, Prometheus' tools, schemathesis.
 //!
 //! Client libraries are installed once into the target folder and then used without a network.
 
@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 const PIKA: &str = "pika==1.4.4";
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 const AMQPLIB: &str = "amqplib@2.3.1";
-/// Where Debian keeps the sources of Go's libraries, amqp091-go among them.
+/// The folder of Debian's Go libraries, which include amqp091-go.
 const GO_LIBRARIES: &str = "/usr/share/gocode";
 
 /// A Python that can `import pika`; the script and its arguments are the caller's to add.

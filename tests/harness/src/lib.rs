@@ -1,18 +1,19 @@
-//! What Leveret's tests stand on.
+//! The test harness of Leveret.
 //!
 //! In the order a test meets it:
 //!
 //! - [`shared_node`]: the broker most tests use, one per test process; [`unique`] names keep them apart.
 //! - [`Node`]: a private RabbitMQ of one's own, to be killed, restarted and reconfigured through [`Node::ctl`].
-//! - [`Cluster`]: several of them, for what becomes of a queue whose leader is lost.
+//! - [`Cluster`]: several of them, for tests that lose the leader of a queue.
 //! - [`shared_postgres`], [`Postgres`]: the same for PostgreSQL; a database for each test.
+//! - [`Database`]: an empty database, for promises that hold [on both](on_both_databases) SQLite and PostgreSQL.
 //! - [`PgBouncer`]: a pooler before one of them, in transaction mode.
 //! - [`RawClient`]: publishes and fetches any message at all, past the framework.
 //! - [`Proxy`]: a TCP connection that can be cut, frozen, delayed and throttled.
 //! - [`Cable`]: a network that can lose every packet.
-//! - [`Collector`]: takes traces in, as an OpenTelemetry collector does.
+//! - [`Collector`]: receives traces like an OpenTelemetry collector.
 //! - [`Process`]: a program under test: its lines, signals and exit status.
-//! - [`ignores_empty_variables`]: what all programs under test must do.
+//! - [`ignores_empty_variables`]: a check that all programs under test must pass.
 //! - [`eventually`]: awaits a condition, and says which one never came.
 //! - [`python`], [`javascript`], [`golang`], [`promtool`], [`schemathesis`]: foreign programs the tests run.
 //!
@@ -25,6 +26,7 @@ mod cable;
 mod cluster;
 mod collector;
 mod ctl;
+mod database;
 mod eventually;
 mod foreign;
 mod leash;
@@ -42,6 +44,7 @@ pub use cable::Cable;
 pub use cluster::Cluster;
 pub use collector::{Collector, Exported};
 pub use ctl::Permissions;
+pub use database::Database;
 pub use eventually::{eventually, eventually_eq};
 pub use foreign::{golang, javascript, promtool, python, schemathesis};
 pub use lapin;

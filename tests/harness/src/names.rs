@@ -24,7 +24,7 @@ pub(crate) fn small_number() -> u16 {
     (START.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 16_384) as u16
 }
 
-/// A loopback TCP port that nobody listens on and no other call in this process returned.
+/// A free loopback TCP port that no other call in this process returned.
 ///
 /// # Panics
 ///

@@ -6,6 +6,7 @@
 mod distribution;
 mod files;
 mod installation;
+mod options;
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -19,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 pub(crate) use self::distribution::Distribution;
+pub use self::options::{NodeOptions, NodeTls};
 use crate::leash::{Folder, Leashed};
 use crate::names::free_port;
 
@@ -26,58 +28,6 @@ use crate::names::free_port;
 const START_WITHIN: Duration = Duration::from_secs(120);
 const STOP_WITHIN: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
-
-/// How a node differs from the default one, which has no plugins.
-#[derive(Debug, Clone, Default)]
-pub struct NodeOptions {
-    plugins: Vec<String>,
-    config: Vec<String>,
-    tls: Option<NodeTls>,
-    feature_flags: Option<Vec<String>>,
-}
-
-/// What a node has to speak TLS with, as PEM.
-#[derive(Debug, Clone)]
-pub struct NodeTls {
-    /// Whose certificates it takes from clients.
-    pub authority: String,
-    /// Its own, which has to be for `localhost`, with what links it to its authority after it.
-    pub certificate: String,
-    /// The key of that.
-    pub key: String,
-    /// Whether clients must show a certificate; else they may.
-    pub mutual: bool,
-}
-
-impl NodeOptions {
-    /// Enables a plugin; those of the management and Prometheus plugins listen on [`Node::http_port`].
-    #[must_use]
-    pub fn plugin(mut self, name: &str) -> Self {
-        self.plugins.push(name.to_owned());
-        self
-    }
-
-    /// Adds a line to `rabbitmq.conf`, such as `consumer_timeout = 2000`.
-    #[must_use]
-    pub fn config(mut self, line: &str) -> Self {
-        self.config.push(line.to_owned());
-        self
-    }
-
-    /// Enables these feature flags and no others when the node starts for the first time.
-    #[must_use]
-    pub fn feature_flags(mut self, names: &[&str]) -> Self {
-        self.feature_flags = Some(names.iter().map(|name| (*name).to_owned()).collect());
-        self
-    }
-
-    /// Has it speak TLS as well, at [`Node::tls_url`]; and the management plugin nothing else.
-    #[must_use]
-    pub fn tls(mut self, tls: NodeTls) -> Self {
-        self.tls = Some(tls);
-        self
-    }
-}
 
 /// A RabbitMQ node of one test. Dropped, it is killed and its data removed; the same happens when the process ends.
 ///
@@ -126,7 +76,7 @@ impl Node {
         &self.name
     }
 
-    /// Where its data and logs are, on this machine.
+    /// The folder of its data and logs on this machine.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -148,7 +98,7 @@ impl Node {
         format!("amqps://{login}{at}localhost:{}/%2f", self.ports.amqps)
     }
 
-    /// Exchanges what it has to speak TLS with; each new connection gets it.
+    /// Replaces certificate and key. New connections get them.
     ///
     /// # Errors
     ///
@@ -158,7 +108,7 @@ impl Node {
         self.eval("ssl:clear_pem_cache().").await.map(drop)
     }
 
-    /// Where the management or the Prometheus plugin listens, if one of them is enabled.
+    /// The port of the management or the Prometheus plugin, if one of them is enabled.
     pub fn http_port(&self) -> u16 {
         self.ports.http
     }
@@ -189,7 +139,7 @@ impl Node {
 
     fn signal(&self, signal: Signal) {
         if let Some(server) = self.server().as_mut() {
-            server.signal(signal).expect("the node is ours");
+            server.signal(signal).expect("the node is a child of this process");
         }
     }
 
@@ -219,7 +169,7 @@ impl Node {
         Leashed::spawn(&command, console.try_clone()?.into(), console.into())
     }
 
-    /// A program of the broker's, told where this node is and nothing of any other.
+    /// A program of the broker, with the environment of this node and of no other.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = self.distribution.rabbitmq(program);
         command.envs(files::environment(&self.distribution.installation.inside(self.folder())));
@@ -230,7 +180,7 @@ impl Node {
         command
     }
 
-    /// Whether it was started and not ended by this test since.
+    /// True if this test started it and has not ended it since.
     pub(crate) fn is_running(&self) -> bool {
         self.server().is_some()
     }
@@ -266,9 +216,9 @@ impl Node {
         let Some(mut server) = self.server().take() else {
             return;
         };
-        server.signal(signal).expect("the node is ours");
+        server.signal(signal).expect("the node is a child of this process");
         let deadline = Instant::now() + STOP_WITHIN;
-        while server.try_wait().expect("the node is ours").is_none() {
+        while server.try_wait().expect("the node is a child of this process").is_none() {
             assert!(Instant::now() < deadline, "the node did not stop\n{}", self.console());
             sleep(POLL).await;
         }
@@ -279,7 +229,7 @@ impl Node {
     }
 }
 
-/// Percent-encodes what may not stand in a part of a URL.
+/// Percent-encodes a part of a URL.
 fn encode(part: &str) -> String {
     part.bytes()
         .map(|byte| match byte {

@@ -84,25 +84,28 @@ impl Postgres {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// Where its data and log are, on this machine.
+    /// The folder of its data and log on this machine.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Runs SQL as the superuser in the database `postgres`, and returns what `psql` wrote, or what it complained of.
+    /// Runs SQL as the superuser in the database `postgres`, and returns the output of `psql`.
     ///
     /// # Errors
     ///
-    /// What `psql` complained of.
+    /// The error output of `psql`.
     ///
     /// # Panics
     ///
     /// When `psql` cannot be run.
     pub async fn psql(&self, sql: &str) -> Result<String, String> {
+        self.psql_at(&self.url("postgres"), sql).await
+    }
+
+    /// As [`Self::psql`], in the database at an address.
+    pub(crate) async fn psql_at(&self, url: &str, sql: &str) -> Result<String, String> {
         let mut command = Command::new(self.programs.join("psql"));
-        command
-            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--command", sql])
-            .arg(self.url("postgres"));
+        command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--command", sql]).arg(url);
         let output = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output()).await;
         let output = output.expect("no panic in psql").expect("psql must run");
         let written = if output.status.success() { &output.stdout } else { &output.stderr };
@@ -193,9 +196,9 @@ impl Postgres {
         let Some(mut server) = self.server().take() else {
             return;
         };
-        server.signal(signal).expect("the server is ours");
+        server.signal(signal).expect("the server is a child of this process");
         let deadline = Instant::now() + STOP_WITHIN;
-        while server.try_wait().expect("the server is ours").is_none() {
+        while server.try_wait().expect("the server is a child of this process").is_none() {
             assert!(Instant::now() < deadline, "PostgreSQL did not stop\n{}", self.written());
             sleep(POLL).await;
         }

@@ -44,17 +44,17 @@ impl Process {
         self.leashed().id()
     }
 
-    /// What it wrote so far to both outputs, in the order in which it came.
+    /// The lines of both outputs so far, in their order.
     pub fn lines(&self) -> Vec<String> {
         self.written().clone()
     }
 
-    /// How many of its lines so far contain `text`.
+    /// The number of lines so far that contain `text`.
     pub fn count(&self, text: &str) -> usize {
         self.written().iter().filter(|line| line.contains(text)).count()
     }
 
-    /// How many of its lines so far do not contain `text`.
+    /// The number of lines so far that do not contain `text`.
     pub fn lines_without(&self, text: &str) -> usize {
         self.written().iter().filter(|line| !line.contains(text)).count()
     }
@@ -79,7 +79,7 @@ impl Process {
         }
     }
 
-    /// Whether it has ended.
+    /// True once it has ended.
     pub fn has_ended(&self) -> bool {
         self.status().is_some()
     }
@@ -121,11 +121,11 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) {
-        self.leashed().signal(signal).expect("the process is ours to signal");
+        self.leashed().signal(signal).expect("the process is a child of this one");
     }
 
     fn status(&self) -> Option<ExitStatus> {
-        self.leashed().try_wait().expect("the process is ours to wait for")
+        self.leashed().try_wait().expect("the process is a child of this one")
     }
 
     fn transcript(&self) -> String {

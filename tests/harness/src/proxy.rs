@@ -1,4 +1,4 @@
-//! A TCP proxy that breaks on command: what stands between a worker and its broker.
+//! A TCP proxy between a worker and its broker that breaks on command.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -70,7 +70,7 @@ impl Proxy {
         &self.url
     }
 
-    /// How many connections it has accepted so far.
+    /// The number of accepted connections so far.
     pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)
     }
@@ -80,7 +80,7 @@ impl Proxy {
         self.state.send_modify(|state| state.cuts += 1);
     }
 
-    /// Makes all connections lead nowhere, for ever: nothing passes and nothing ends. New ones are well.
+    /// Makes all connections silent indefinitely: no byte passes and none is closed. New connections work.
     pub fn strand(&self) {
         self.state.send_modify(|state| state.strandings += 1);
     }
@@ -117,7 +117,7 @@ impl Proxy {
     }
 }
 
-/// What stands before, in and after `host:port`.
+/// Splits an address before, at and after `host:port`.
 fn split(url: &str) -> Option<(&str, &str, &str)> {
     let scheme = url.find("://")? + 3;
     let end = url[scheme..].find('/').map_or(url.len(), |at| scheme + at);
@@ -126,7 +126,7 @@ fn split(url: &str) -> Option<(&str, &str, &str)> {
     target.contains(':').then_some((&url[..start], target, &url[end..]))
 }
 
-/// What a listening proxy does next.
+/// The next action of a listening proxy.
 enum Next {
     Client(io::Result<(TcpStream, SocketAddr)>),
     Refuse,

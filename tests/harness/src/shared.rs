@@ -1,6 +1,6 @@
 //! The broker that the tests of one process share.
 //!
-//! Which isolation to take (measured on RabbitMQ 3.10, two cores): [`unique`](crate::unique) queue names in one
+//! Choosing an isolation (measured on RabbitMQ 3.10, two cores): [`unique`](crate::unique) queue names in one
 //! vhost cost nothing but 0.03 s for declaring a delay ladder that is already there. A vhost of its own costs
 //! 0.05 s, and 0.3 to 0.5 s more for the ladder in it: for tests of what a vhost shares, such as policies,
 //! permissions, unrouted jobs or wrong arguments. A [`Node`] costs 5 s: for tests that kill or configure it.
@@ -45,7 +45,7 @@ pub async fn shared_node() -> &'static SharedNode {
 }
 
 impl SharedNode {
-    /// Where tests with [`unique`](crate::unique) names connect.
+    /// The address for tests with [`unique`](crate::unique) names.
     ///
     /// # Panics
     ///

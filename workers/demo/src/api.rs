@@ -1,4 +1,4 @@
-//! The job API beside the workers: tasks are submitted and followed over HTTP.
+//! The job API: clients submit and follow tasks over HTTP.
 
 use std::{
     io::ErrorKind,
@@ -16,32 +16,32 @@ use tokio_util::sync::CancellationToken;
 
 use crate::task::Task;
 
-/// The API, answering.
+/// A running API.
 #[derive(Debug)]
-pub struct Api {
+pub struct JobApi {
     address: SocketAddr,
     store: Store,
     stop: CancellationToken,
     serving: JoinHandle<Result<(), Error>>,
-    /// What is kept of jobs that an in-memory broker forgets is forgotten with them.
-    _forgotten: Option<TempDir>,
+    /// Folder of the store for an in-memory broker, deleted with the API.
+    _temporary: Option<TempDir>,
 }
 
-impl Api {
-    /// Serves on this address, or on a free port if its own is taken. What is known of tasks is kept below `output`, or
-    /// nowhere for an in-memory broker.
+impl JobApi {
+    /// Serves on this address, or on a free port if the address is in use. The store is below `output`; `None` keeps it in a
+    /// temporary folder.
     ///
     /// # Errors
     ///
-    /// The address cannot be had, or the store not be opened.
+    /// The server cannot listen on the address, or the store cannot be opened.
     pub async fn start(broker: &Broker, listen: SocketAddr, output: Option<&Path>) -> anyhow::Result<Self> {
-        let (folder, forgotten): (PathBuf, _) = match output {
+        let (folder, temporary): (PathBuf, _) = match output {
             Some(output) => {
-                std::fs::create_dir_all(output).with_context(|| format!("making {}", output.display()))?;
+                std::fs::create_dir_all(output).with_context(|| format!("creating {}", output.display()))?;
                 (output.to_owned(), None)
             }
             None => {
-                let folder = tempfile::tempdir().context("making a folder for what is known of tasks")?;
+                let folder = tempfile::tempdir().context("creating a temporary folder for the store")?;
                 (folder.path().to_owned(), Some(folder))
             }
         };
@@ -57,26 +57,26 @@ impl Api {
         };
         let (address, stop) = (server.address(), CancellationToken::new());
         let serving = tokio::spawn(server.run(stop.clone().cancelled_owned()));
-        Ok(Self { address, store, stop, serving, _forgotten: forgotten })
+        Ok(Self { address, store, stop, serving, _temporary: temporary })
     }
 
-    /// Where it listens.
+    /// Returns the address of the server.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where it keeps what it knows.
+    /// Returns the store of the server.
     #[must_use]
     pub fn store(&self) -> Store {
         self.store.clone()
     }
 
-    /// Lets requests under way finish.
+    /// Stops the server after its running requests.
     ///
     /// # Errors
     ///
-    /// It could not go on listening.
+    /// The server failed.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.stop.cancel();
         Ok(self.serving.await??)

@@ -1,6 +1,6 @@
-//! The fate of every job of this run, written down as it happens by a middleware of the workers.
+//! Records the outcome of every job of a run, with a middleware of the workers.
 //!
-//! A middleware sees attempts, not verdicts: that a job was given up is read from the broker's dead letters.
+//! A middleware sees attempts and not the decision after them, so dead letters are read from the broker or the store.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -11,151 +11,151 @@ use tokio::sync::watch;
 /// The ledger of one run. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    book: Arc<watch::Sender<Book>>,
+    records: Arc<watch::Sender<JobRecords>>,
 }
 
-/// All jobs of the run, in the order in which they were entered.
+/// All jobs of the run, in the order of their registration.
 #[derive(Debug, Default)]
-pub struct Book {
-    entries: Vec<Entry>,
+pub struct JobRecords {
+    records: Vec<JobRecord>,
     by_id: HashMap<String, usize>,
-    /// Jobs that others enqueue when they are done, and that nobody has heard of yet.
-    expected: HashMap<String, Entry>,
+    /// Jobs that other jobs enqueue at their end, before their first attempt.
+    expected: HashMap<String, JobRecord>,
 }
 
 /// One job.
 #[derive(Clone, Debug)]
-pub struct Entry {
-    /// The job's name.
+pub struct JobRecord {
+    /// Name of the job.
     pub job: &'static str,
-    /// Its queue.
+    /// Queue of the job.
     pub queue: &'static str,
-    /// What a person calls it.
+    /// Label for people.
     pub label: String,
-    /// The highest attempt that was begun; 0 while the job waits for its first.
+    /// Number of the last started attempt; 0 before the first one.
     pub attempt: u32,
-    /// How often it was published, under one id.
+    /// Number of publishes with the same id.
     pub copies: usize,
-    /// How many of the copies were found to be done before.
+    /// Number of copies that ended as duplicates.
     pub duplicates: usize,
-    /// Why the latest attempt that failed did so.
+    /// Error of the last failed attempt.
     pub error: Option<String>,
-    /// What became of it.
-    pub fate: Fate,
-    /// The id of the job that it enqueues when it is done.
+    /// Outcome of the job.
+    pub outcome: JobOutcome,
+    /// Id of the job that this job enqueues at its end.
     follow_up: Option<String>,
 }
 
-/// What became of a job.
+/// Outcome of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It waits, runs, or waits for its next attempt.
+pub enum JobOutcome {
+    /// The job waits or runs.
     Open,
-    /// A handler has done it.
+    /// A handler succeeded.
     Succeeded,
-    /// It lies in the dead letters.
+    /// The job is a dead letter.
     Dead {
-        /// The class of the reason.
+        /// Kind of the error.
         kind: String,
-        /// The reason in words.
+        /// Text of the error.
         reason: String,
     },
 }
 
 impl Ledger {
-    /// Enters a job under its id, before so many copies of it are published.
+    /// Registers a job by its id, before its copies are published.
     pub fn enter(&self, id: String, route: (&'static str, &'static str), label: &str, copies: usize) {
-        self.book.send_modify(|book| book.enter(id, Entry::new(route, label, copies)));
+        self.records.send_modify(|records| records.enter(id, JobRecord::new(route, label, copies)));
     }
 
-    /// Names the job that another one, which was entered, enqueues when it is done. It is entered when it is first heard
-    /// of: if the other one fails, it never is.
+    /// Registers the job that the job `of` enqueues at its end. The new job counts from its first attempt, or from the end
+    /// of the other job.
     pub fn expect(&self, of: &str, id: String, route: (&'static str, &'static str), label: &str) {
-        self.book.send_modify(|book| {
-            book.change(of, |entry| entry.follow_up = Some(id.clone()));
-            book.expected.insert(id, Entry::new(route, label, 1));
+        self.records.send_modify(|records| {
+            records.change(of, |record| record.follow_up = Some(id.clone()));
+            records.expected.insert(id, JobRecord::new(route, label, 1));
         });
     }
 
-    /// The middleware that writes attempts down; jobs of others pass it unrecorded.
+    /// Returns the middleware that records attempts. It ignores jobs that are not registered.
     pub fn recorder<S: Send + Sync + 'static>(&self) -> impl Middleware<S> + use<S> {
-        Recorder { ledger: self.clone() }
+        LedgerMiddleware { ledger: self.clone() }
     }
 
-    /// Looks at the book.
-    pub fn read<T>(&self, look: impl FnOnce(&Book) -> T) -> T {
-        look(&self.book.borrow())
+    /// Reads the records.
+    pub fn read<T>(&self, look: impl FnOnce(&JobRecords) -> T) -> T {
+        look(&self.records.borrow())
     }
 
-    /// Waits until the book satisfies the condition.
-    pub async fn wait_for(&self, condition: impl FnMut(&Book) -> bool) {
-        let mut seen = self.book.subscribe();
-        // It fails when the sender is gone, which `self` holds.
+    /// Waits until the records satisfy the condition.
+    pub async fn wait_for(&self, condition: impl FnMut(&JobRecords) -> bool) {
+        let mut seen = self.records.subscribe();
+        // An error means that the sender is dropped, and `self` has the sender.
         drop(seen.wait_for(condition).await);
     }
 
-    /// Looks into the dead letters of every queue that has jobs begun and not done. They are in the store, if there is a
-    /// server that takes them in, and else in the broker.
+    /// Reads the dead letters of every queue with started jobs. With a server they are in the store, else in the broker.
     ///
     /// # Errors
     ///
-    /// They cannot be read.
+    /// The store or the broker fails.
     pub async fn read_dead_letters(&self, broker: &Broker, store: Option<&Store>) -> anyhow::Result<()> {
-        for queue in self.read(Book::queues_in_doubt) {
+        for queue in self.read(JobRecords::queues_with_open_jobs) {
             let letters = match store {
-                Some(store) => kept(store, queue).await?,
-                None => waiting(broker, queue).await?,
+                Some(store) => dead_letters_in_store(store, queue).await?,
+                None => dead_letters_in_broker(broker, queue).await?,
             };
-            self.book.send_modify(|book| {
-                for (id, fate) in letters {
-                    book.change(&id, |entry| entry.fate = fate);
+            self.records.send_modify(|records| {
+                for (id, outcome) in letters {
+                    records.change(&id, |record| record.outcome = outcome);
                 }
             });
         }
         Ok(())
     }
 
-    fn change(&self, id: &str, change: impl FnOnce(&mut Entry)) {
-        self.book.send_if_modified(|book| book.change(id, change));
+    fn change(&self, id: &str, change: impl FnOnce(&mut JobRecord)) {
+        self.records.send_if_modified(|records| records.change(id, change));
     }
 }
 
-async fn kept(store: &Store, queue: &str) -> anyhow::Result<Vec<(String, Fate)>> {
+async fn dead_letters_in_store(store: &Store, queue: &str) -> anyhow::Result<Vec<(String, JobOutcome)>> {
     let filter = DeadFilter { queue: Some(queue.to_owned()), ..DeadFilter::default() };
     let page = store.dead_letters(&filter, None, 1_000).await?;
-    let fate = |letter: DeadLetter| Some((letter.job_id?, Fate::Dead { kind: letter.kind, reason: letter.error }));
-    Ok(page.items.into_iter().filter_map(fate).collect())
+    let outcome =
+        |letter: DeadLetter| Some((letter.job_id?, JobOutcome::Dead { kind: letter.kind, reason: letter.error }));
+    Ok(page.items.into_iter().filter_map(outcome).collect())
 }
 
-async fn waiting(broker: &Broker, queue: &str) -> anyhow::Result<Vec<(String, Fate)>> {
+async fn dead_letters_in_broker(broker: &Broker, queue: &str) -> anyhow::Result<Vec<(String, JobOutcome)>> {
     let letters = testing::dead_letters(broker, queue).await.map_err(anyhow::Error::msg)?;
-    let fate = |letter: testing::DeadLetter| {
+    let outcome = |letter: testing::DeadLetter| {
         let kind = letter.kind.map_or("unknown", leveret::ErrorKind::as_str).to_owned();
-        Some((letter.id?, Fate::Dead { kind, reason: letter.reason }))
+        Some((letter.id?, JobOutcome::Dead { kind, reason: letter.reason }))
     };
-    Ok(letters.into_iter().filter_map(fate).collect())
+    Ok(letters.into_iter().filter_map(outcome).collect())
 }
 
-impl Book {
-    /// All jobs.
+impl JobRecords {
+    /// Returns all jobs.
     #[must_use]
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
+    pub fn all(&self) -> &[JobRecord] {
+        &self.records
     }
 
-    /// How many jobs are as the condition says.
-    pub fn count(&self, condition: impl Fn(&Entry) -> bool) -> usize {
-        self.entries.iter().filter(|entry| condition(entry)).count()
+    /// Returns the number of jobs that satisfy the condition.
+    pub fn count(&self, condition: impl Fn(&JobRecord) -> bool) -> usize {
+        self.records.iter().filter(|record| condition(record)).count()
     }
 
-    fn enter(&mut self, id: String, entry: Entry) {
-        self.by_id.insert(id, self.entries.len());
-        self.entries.push(entry);
+    fn enter(&mut self, id: String, record: JobRecord) {
+        self.by_id.insert(id, self.records.len());
+        self.records.push(record);
     }
 
-    fn queues_in_doubt(&self) -> Vec<&'static str> {
-        let in_doubt = self.entries.iter().filter(|entry| entry.is_open() && entry.attempt > 0);
-        let mut queues: Vec<_> = in_doubt.map(|entry| entry.queue).collect();
+    fn queues_with_open_jobs(&self) -> Vec<&'static str> {
+        let open = self.records.iter().filter(|record| record.is_open() && record.attempt > 0);
+        let mut queues: Vec<_> = open.map(|record| record.queue).collect();
         queues.sort_unstable();
         queues.dedup();
         queues
@@ -163,69 +163,69 @@ impl Book {
 
     fn succeed(&mut self, id: &str) {
         let mut follow_up = None;
-        self.change(id, |entry| {
-            entry.fate = Fate::Succeeded;
-            follow_up.clone_from(&entry.follow_up);
+        self.change(id, |record| {
+            record.outcome = JobOutcome::Succeeded;
+            follow_up.clone_from(&record.follow_up);
         });
-        // In one step, so that nobody finds all jobs decided in between.
+        // In the same change, so that no reader finds all jobs finished in between.
         if let Some(follow_up) = follow_up {
             self.change(&follow_up, |_| {});
         }
     }
 
-    fn change(&mut self, id: &str, change: impl FnOnce(&mut Entry)) -> bool {
-        if let Some(entry) = self.expected.remove(id) {
-            self.enter(id.to_owned(), entry);
+    fn change(&mut self, id: &str, change: impl FnOnce(&mut JobRecord)) -> bool {
+        if let Some(record) = self.expected.remove(id) {
+            self.enter(id.to_owned(), record);
         }
-        let entry = self.by_id.get(id).map(|&index| &mut self.entries[index]);
-        entry.map(change).is_some()
+        let record = self.by_id.get(id).map(|&index| &mut self.records[index]);
+        record.map(change).is_some()
     }
 }
 
-impl Entry {
+impl JobRecord {
     fn new((job, queue): (&'static str, &'static str), label: &str, copies: usize) -> Self {
-        let (label, error, fate) = (label.to_owned(), None, Fate::Open);
-        Self { job, queue, label, attempt: 0, copies, duplicates: 0, error, fate, follow_up: None }
+        let (label, error, outcome) = (label.to_owned(), None, JobOutcome::Open);
+        Self { job, queue, label, attempt: 0, copies, duplicates: 0, error, outcome, follow_up: None }
     }
 
-    /// Whether its fate is not decided yet, or a copy of it still under way.
+    /// Returns whether the job or a copy of it is not finished.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.fate == Fate::Open || (self.is_done() && self.duplicates + 1 < self.copies)
+        self.outcome == JobOutcome::Open || (self.is_done() && self.duplicates + 1 < self.copies)
     }
 
-    /// Whether it is done.
+    /// Returns whether the job succeeded.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.fate == Fate::Succeeded
+        self.outcome == JobOutcome::Succeeded
     }
 
-    /// Whether it was given up.
+    /// Returns whether the job is a dead letter.
     #[must_use]
     pub fn is_dead(&self) -> bool {
-        matches!(self.fate, Fate::Dead { .. })
+        matches!(self.outcome, JobOutcome::Dead { .. })
     }
 
-    /// Whether it needed more than one attempt.
+    /// Returns whether the job had more than one attempt.
     #[must_use]
     pub fn is_retried(&self) -> bool {
         self.attempt > 1
     }
 }
 
-struct Recorder {
+struct LedgerMiddleware {
     ledger: Ledger,
 }
 
-impl<S: Send + Sync + 'static> Middleware<S> for Recorder {
+impl<S: Send + Sync + 'static> Middleware<S> for LedgerMiddleware {
     async fn handle(&self, ctx: Context<S>, next: Next<S>) -> JobResult {
         let (id, attempt) = (ctx.job_id().to_owned(), ctx.attempt());
-        self.ledger.change(&id, |entry| entry.attempt = entry.attempt.max(attempt));
+        self.ledger.change(&id, |record| record.attempt = record.attempt.max(attempt));
         let result = next.run(ctx).await;
         match &result {
-            Ok(()) => self.ledger.book.send_modify(|book| book.succeed(&id)),
-            Err(error) if error.is_duplicate() => self.ledger.change(&id, |entry| entry.duplicates += 1),
-            Err(error) => self.ledger.change(&id, |entry| entry.error = Some(error.to_string())),
+            Ok(()) => self.ledger.records.send_modify(|records| records.succeed(&id)),
+            Err(error) if error.is_duplicate() => self.ledger.change(&id, |record| record.duplicates += 1),
+            Err(error) => self.ledger.change(&id, |record| record.error = Some(error.to_string())),
         }
         result
     }

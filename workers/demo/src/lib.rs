@@ -1,19 +1,19 @@
-//! The demo: all workers on real input, in this process's memory or on RabbitMQ, and what became of every job.
+//! The demo: all workers on real jobs, in memory or on RabbitMQ, and the outcome of every job.
 //!
-//! In reading order: [`input`] reads the jobs to publish; [`show`] starts the workers, publishes and waits;
-//! [`mail_server`] takes the mails, and is down at first; [`stall`] takes orders; [`ledger`] writes down each attempt as a middleware of
-//! all workers; [`progress`] shows it as it happens; [`summary`] is what is left to say; [`api`] takes tasks over
-//! HTTP, and [`task`] is what they do.
+//! In reading order: [`jobs`] reads the jobs to publish. [`run`] starts the workers, publishes, and waits. [`mail_server`]
+//! receives the mails and is down at first. [`shop`] places the orders. [`ledger`] records each attempt as a middleware of
+//! all workers, [`progress`] shows it, and [`summary`] shows the outcomes. [`api`] accepts tasks over HTTP, and [`task`] is
+//! the job of these tasks.
 //!
-//! Nothing is staged: a job fails here because a mail server is down, a mailbox refused, an address wrong or a column
-//! missing, and its fate is read from the attempts made and from the broker's dead letters.
+//! Nothing is simulated: a job fails because a mail server is down, a mailbox is refused, an address is invalid or a column
+//! is missing. The outcomes come from the attempts and from the dead letters of the broker.
 
 pub mod api;
-pub mod input;
+pub mod jobs;
 pub mod ledger;
 pub mod mail_server;
 pub mod progress;
-pub mod show;
-pub mod stall;
+pub mod run;
+pub mod shop;
 pub mod summary;
 pub mod task;

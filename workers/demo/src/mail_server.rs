@@ -1,5 +1,5 @@
-//! A small mail server on the loopback interface: down at first, then it writes every mail into a file and refuses the
-//! mailboxes that it does not know.
+//! A small mail server on the loopback interface. It is down at first, then writes every mail into a file and refuses
+//! closed mailboxes.
 
 use std::{
     io,
@@ -18,15 +18,15 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Mailboxes that are refused: their owners have left.
+/// Closed mailboxes, which the server refuses.
 const CLOSED: [&str; 2] = ["olga@example.net", "former.colleague@example.com"];
 
 const CONNECTIONS: u32 = 128;
 
-/// A mail server; it stops when this is dropped.
+/// A mail server, which stops when it is dropped.
 #[derive(Debug)]
 pub struct MailServer {
-    /// The port as long as it only is taken: connections to it are refused.
+    /// The reserved port before the start; connections to it are refused.
     reserved: Option<TcpSocket>,
     address: SocketAddr,
     dir: PathBuf,
@@ -34,19 +34,19 @@ pub struct MailServer {
     _stop_when_dropped: DropGuard,
 }
 
-/// What every connection needs.
+/// State that all connections share.
 #[derive(Debug)]
-struct Inbox {
+struct MailStore {
     dir: PathBuf,
     unnamed: AtomicUsize,
 }
 
 impl MailServer {
-    /// Takes a free port for a server that will write mails to `dir`, and is down until it is started.
+    /// Reserves a free port for a server that writes mails to `dir`. The server is down until [`MailServer::start`].
     ///
     /// # Errors
     ///
-    /// No port is to be had.
+    /// No port is free.
     pub fn reserve(dir: PathBuf) -> io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
@@ -54,82 +54,82 @@ impl MailServer {
         Ok(Self { reserved: Some(socket), address, dir, stop: stop.clone(), _stop_when_dropped: stop.drop_guard() })
     }
 
-    /// Its address as `SMTP_URL` has it.
+    /// Returns the address as an `SMTP_URL`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("smtp://{}", self.address)
     }
 
-    /// Goes up, if it is not.
+    /// Starts the server if it is down.
     ///
     /// # Errors
     ///
-    /// The port cannot be listened on.
+    /// The server cannot listen on the port.
     pub fn start(&mut self) -> io::Result<()> {
         let Some(socket) = self.reserved.take() else { return Ok(()) };
         let listener = socket.listen(CONNECTIONS)?;
-        let inbox = Arc::new(Inbox { dir: self.dir.clone(), unnamed: AtomicUsize::new(1) });
+        let mails = Arc::new(MailStore { dir: self.dir.clone(), unnamed: AtomicUsize::new(1) });
         let stop = self.stop.clone();
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
-                let conversation = converse(BufStream::new(stream), Arc::clone(&inbox));
-                tokio::spawn(stop.clone().run_until_cancelled_owned(conversation));
+                let session = serve(BufStream::new(stream), Arc::clone(&mails));
+                tokio::spawn(stop.clone().run_until_cancelled_owned(session));
             }
         }));
         Ok(())
     }
 }
 
-/// Answers a client until it leaves, or the connection breaks.
-async fn converse(mut stream: BufStream<TcpStream>, inbox: Arc<Inbox>) -> io::Result<()> {
-    say(&mut stream, "220 demo.example mail server").await?;
+/// Serves a client until it leaves or the connection fails.
+async fn serve(mut stream: BufStream<TcpStream>, mails: Arc<MailStore>) -> io::Result<()> {
+    send_line(&mut stream, "220 demo.example mail server").await?;
     let mut line = String::new();
     loop {
         line.clear();
         if stream.read_line(&mut line).await? == 0 {
             return Ok(());
         }
-        match answer(line.trim_end()) {
-            Answer::Say(words) => say(&mut stream, words).await?,
-            Answer::TakeMail => {
-                say(&mut stream, "354 end with a dot").await?;
+        match reply_to(line.trim_end()) {
+            ServerReply::Text(words) => send_line(&mut stream, words).await?,
+            ServerReply::ReceiveMail => {
+                send_line(&mut stream, "354 end with a dot").await?;
                 let mail = read_mail(&mut stream).await?;
-                inbox.keep(&mail).await?;
-                say(&mut stream, "250 2.0.0 kept").await?;
+                mails.store(&mail).await?;
+                send_line(&mut stream, "250 2.0.0 kept").await?;
             }
-            Answer::Leave => return say(&mut stream, "221 2.0.0 bye").await,
+            ServerReply::Quit => return send_line(&mut stream, "221 2.0.0 bye").await,
         }
     }
 }
 
-enum Answer {
-    Say(&'static str),
-    TakeMail,
-    Leave,
+enum ServerReply {
+    Text(&'static str),
+    ReceiveMail,
+    Quit,
 }
 
-fn answer(line: &str) -> Answer {
+fn reply_to(line: &str) -> ServerReply {
     let command = line.to_ascii_uppercase();
     let verb = command.split([' ', ':']).next().unwrap_or_default();
     let recipient = line.split(['<', '>']).nth(1).unwrap_or_default();
     match verb {
-        "EHLO" => Answer::Say("250-demo.example\r\n250 8BITMIME"),
-        "HELO" | "MAIL" | "RSET" | "NOOP" => Answer::Say("250 2.0.0 fine"),
-        "RCPT" if CLOSED.contains(&recipient) => Answer::Say("550 5.1.1 this mailbox has been closed"),
-        "RCPT" => Answer::Say("250 2.1.5 fine"),
-        "DATA" => Answer::TakeMail,
-        "QUIT" => Answer::Leave,
-        _ => Answer::Say("502 5.5.1 not known here"),
+        "EHLO" => ServerReply::Text("250-demo.example\r\n250 8BITMIME"),
+        "HELO" | "MAIL" | "RSET" | "NOOP" => ServerReply::Text("250 2.0.0 fine"),
+        "RCPT" if CLOSED.contains(&recipient) => ServerReply::Text("550 5.1.1 this mailbox has been closed"),
+        "RCPT" => ServerReply::Text("250 2.1.5 fine"),
+        "DATA" => ServerReply::ReceiveMail,
+        "QUIT" => ServerReply::Quit,
+        _ => ServerReply::Text("502 5.5.1 not known here"),
     }
 }
 
-async fn say(stream: &mut BufStream<TcpStream>, words: &str) -> io::Result<()> {
+async fn send_line(stream: &mut BufStream<TcpStream>, words: &str) -> io::Result<()> {
     stream.write_all(format!("{words}\r\n").as_bytes()).await?;
     stream.flush().await
 }
 
-/// Reads up to the final dot, and takes away the dots that SMTP adds.
+/// Reads a mail up to the final dot, and removes the dots that SMTP adds.
 async fn read_mail(stream: &mut BufStream<TcpStream>) -> io::Result<Vec<u8>> {
     let mut mail = Vec::new();
     loop {
@@ -147,9 +147,9 @@ async fn read_mail(stream: &mut BufStream<TcpStream>) -> io::Result<Vec<u8>> {
     }
 }
 
-impl Inbox {
-    /// Writes the mail into a file named after its Message-ID, so that a mail that comes twice is there once.
-    async fn keep(&self, mail: &[u8]) -> io::Result<()> {
+impl MailStore {
+    /// Writes the mail into a file named after its Message-ID, so that a second copy replaces the first.
+    async fn store(&self, mail: &[u8]) -> io::Result<()> {
         let name = match name_in(&String::from_utf8_lossy(mail)) {
             Some(name) => name,
             None => format!("unnamed-{}", self.unnamed.fetch_add(1, Ordering::Relaxed)),
@@ -162,13 +162,13 @@ impl Inbox {
     }
 }
 
-/// The file of the mail with this label.
+/// Returns the file of the mail with this label.
 #[must_use]
 pub fn path_of(dir: &Path, label: &str) -> PathBuf {
     dir.join(format!("{label}.eml"))
 }
 
-/// The job's label: what follows the run's id in the left part of the Message-ID.
+/// Returns the label of the job, which follows the id of the run in the Message-ID.
 fn name_in(mail: &str) -> Option<String> {
     let header = mail.lines().take_while(|line| !line.is_empty());
     let id = header.filter_map(|line| line.split_once(": ")).find(|(key, _)| key.eq_ignore_ascii_case("Message-ID"))?.1;
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mail_is_named_after_its_job_whatever_its_words() {
+    fn a_mail_is_named_after_its_job_whatever_its_text() {
         let mail = "From: a\r\nMessage-ID: <1f2e3d4c.t-2026-00001@localhost>\r\n\r\nMessage-ID: <x.y@z>\r\n";
         assert_eq!(name_in(mail).as_deref(), Some("t-2026-00001"));
         for other in
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn closed_mailboxes_are_refused_and_others_are_not() {
-        assert!(matches!(answer("RCPT TO:<olga@example.net>"), Answer::Say(words) if words.starts_with("550")));
-        assert!(matches!(answer("RCPT TO:<olga@example.com>"), Answer::Say(words) if words.starts_with("250")));
+        assert!(matches!(reply_to("RCPT TO:<olga@example.net>"), ServerReply::Text(words) if words.starts_with("550")));
+        assert!(matches!(reply_to("RCPT TO:<olga@example.com>"), ServerReply::Text(words) if words.starts_with("250")));
     }
 }

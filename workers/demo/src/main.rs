@@ -1,4 +1,4 @@
-//! `demo`: shows the email, the reports and the orders worker at work on real input.
+//! The program `demo`, which runs the email, the reports and the orders worker on real jobs.
 
 use std::{
     io::{ErrorKind, IsTerminal, Write, stderr, stdout},
@@ -12,23 +12,22 @@ use anyhow::Context;
 use clap::Parser;
 use leveret::{Broker, Config, Error, HealthServer, shutdown_signal};
 use leveret_demo::{
-    api::Api,
+    api::JobApi,
     ledger::Ledger,
-    progress::{Display, Progress},
-    show::Show,
-    summary::Summary,
+    progress::{Progress, ProgressDisplay},
+    run::DemoRun,
+    summary::RunSummary,
 };
 use tracing_subscriber::EnvFilter;
 
 const LESSON: &str = r#"What you see:
-  Three workers run in this process and take mails, reports and purchases
-  from the queues email, reports and orders. The first mails meet a mail
-  server that is still down: they wait until it is up. A purchase becomes
-  an order, less stock and a mail in one transaction: one that is sent twice
-  is one order, one for more teapots than there are is none. What can never
-  succeed (a mailbox that is closed, a column that is not there) becomes a
-  dead letter with its reason. Mails go to a small mail server inside the
-  demo, and nowhere else.
+  Three workers run in this process and consume the queues email, reports
+  and orders. At first the mail server is down, and the mails wait until it
+  is up. A purchase becomes an order, less stock and a mail in one
+  transaction. A purchase that is sent twice becomes one order, and a
+  purchase for more teapots than in stock becomes none. A job that cannot
+  succeed (a closed mailbox, a missing column) becomes a dead letter with
+  its error. Mails go only to a small mail server inside the demo.
 
 Try:
   make demo
@@ -41,27 +40,27 @@ Try:
   AMQP_URL=amqp://guest:guest@127.0.0.1/%2f make demo
       on RabbitMQ; afterwards: leveret dead list --store demo-output/leveret.db
   Ctrl-C in the middle
-      finishes what runs; on RabbitMQ, the next worker goes on with the rest
+      finishes the running jobs; on RabbitMQ, the next worker runs the rest
 
-On RabbitMQ, stop other workers of these queues first: what becomes of the
-jobs that they take never reaches this summary."#;
+On RabbitMQ, stop other workers of these queues first: this summary does not
+include the jobs that they run."#;
 
-/// Jobs that are given up are shown by the demo itself, and lapin takes our own closing of a connection for an error.
+/// Default log levels. The demo itself shows dead letters, and lapin logs the end of a connection as an error.
 const QUIET: &str = "error,leveret::attempt::task=off,lapin=off";
 
-/// Runs the email, the reports and the orders worker on real input, and tells what became of every job.
+/// Runs the email, the reports and the orders worker on real jobs, and shows the outcome of every job.
 #[derive(Parser)]
 #[command(name = "demo", version, after_long_help = LESSON, max_term_width = 120, mut_args(leveret::setting))]
 struct Settings {
-    /// RabbitMQ to run on, as `amqp://user:password@host:5672/vhost` (several: comma separated); without it, in memory
+    /// URL of RabbitMQ, such as `amqp://user:password@host:5672/vhost` (several: comma separated); in memory when unset
     #[arg(long, env = "AMQP_URL", value_name = "URL", hide_env_values = true)]
     amqp_url: Vec<String>,
 
-    /// Address of /metrics, /livez and /readyz; another port is chosen when this one is taken
+    /// Address of /metrics, /livez and /readyz; the demo uses another port if this one is in use
     #[arg(long, env = "LEVERET_HTTP_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:9464")]
     http_addr: SocketAddr,
 
-    /// Address of the job API; another port is chosen when this one is taken
+    /// Address of the job API; the demo uses another port if this one is in use
     #[arg(long, env = "DEMO_API_ADDR", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     api_addr: SocketAddr,
 
@@ -69,15 +68,15 @@ struct Settings {
     #[arg(long, env = "DEMO_OUTPUT", value_name = "DIR", default_value = "demo-output")]
     output: PathBuf,
 
-    /// Directory of the jobs to publish (orders, mails, reports and purchases.jsonl) and the reports' data
+    /// Directory of the jobs to publish (orders, mails, reports and purchases.jsonl) and of the data sets
     #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/data"))]
     data: PathBuf,
 
-    /// Stay up after the summary, serving metrics and taking jobs, until Ctrl-C
+    /// Keep serving metrics and running jobs after the summary, until Ctrl-C
     #[arg(long)]
     keep_running: bool,
 
-    /// What to log: a level, or levels by module
+    /// Log level, or log levels by module
     #[arg(long, env = "RUST_LOG", value_name = "LEVELS", default_value = QUIET)]
     log: String,
 }
@@ -86,7 +85,7 @@ fn main() -> ExitCode {
     let settings = Settings::parse();
     let ended = tokio::runtime::Runtime::new().context("starting the runtime").and_then(|runtime| {
         let ended = runtime.block_on(run(settings));
-        // A thread that blocks, in a handler or a look-up, must not keep the process.
+        // A thread that blocks, in a handler or a name lookup, must not keep the process alive.
         runtime.shutdown_background();
         ended
     });
@@ -96,7 +95,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(settings: Settings) -> anyhow::Result<()> {
-    let display = Display::default();
+    let display = ProgressDisplay::default();
     let (filter, writer) = (EnvFilter::try_new(&settings.log).context("RUST_LOG")?, display.clone());
     let filter = filter.add_directive("leveret::trace=off".parse()?);
     tracing_subscriber::fmt()
@@ -110,32 +109,32 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     progress.note(&format!("Broker: {}", if settings.in_memory() { "in memory" } else { "RabbitMQ" }));
     progress.note(&format!("Metrics: http://{}/metrics", health.address()));
     let kept = (!settings.in_memory()).then_some(settings.output.as_path());
-    let api = Api::start(&broker, settings.api_addr, kept).await.context("serving the job API")?;
+    let api = JobApi::start(&broker, settings.api_addr, kept).await.context("serving the job API")?;
     progress.note(&format!("Job API: http://{}/api", api.address()));
-    let mut show = Show::start(&broker, Some(api.store()), &settings.data, &settings.output, ledger).await?;
+    let mut demo = DemoRun::start(&broker, Some(api.store()), &settings.data, &settings.output, ledger).await?;
     let finished = tokio::select! {
-        played = show.play(&progress) => played.map(|()| true)?,
+        ended = demo.run(&progress) => ended.map(|()| true)?,
         () = shutdown_signal() => false,
     };
     if finished && settings.keep_running {
         progress.finish();
-        print(&show.summary().await?)?;
+        print(&demo.summary().await?)?;
         eprintln!(
             "\nStill running: job API at http://{}/api, metrics at http://{}/metrics. Ctrl-C stops.",
             api.address(),
             health.address()
         );
         shutdown_signal().await;
-        show.drain().await?;
+        demo.drain().await?;
     } else {
         if !finished {
-            progress.note("Stopping: no new jobs, finishing what runs (Ctrl-C again leaves at once).");
+            progress.note("Stopping: no new jobs, finishing the running ones (press Ctrl-C again to stop at once).");
         }
-        show.drain().await?;
+        demo.drain().await?;
         progress.finish();
-        let summary = show.summary().await?;
+        let summary = demo.summary().await?;
         print(&summary)?;
-        tell_of_unfinished(&summary, settings.in_memory());
+        note_unfinished(&summary, settings.in_memory());
     }
     api.stop().await?;
     broker.close().await;
@@ -148,8 +147,8 @@ impl Settings {
     }
 
     fn broker(&self, http_addr: SocketAddr) -> Result<Broker, Error> {
-        let patience = Duration::from_secs(10);
-        let config = Config { http_addr, publish_timeout: patience, drain_timeout: patience, ..Config::default() };
+        let limit = Duration::from_secs(10);
+        let config = Config { http_addr, publish_timeout: limit, drain_timeout: limit, ..Config::default() };
         if self.in_memory() {
             return Ok(Broker::memory_with(config));
         }
@@ -157,7 +156,7 @@ impl Settings {
     }
 }
 
-/// Opens the broker and serves its metrics, on a free port if the one in the settings is taken.
+/// Opens the broker and serves its metrics, on a free port if the port of the settings is in use.
 fn open(settings: &Settings) -> Result<(Broker, HealthServer), Error> {
     let broker = settings.broker(settings.http_addr)?;
     match broker.serve_health() {
@@ -170,15 +169,15 @@ fn open(settings: &Settings) -> Result<(Broker, HealthServer), Error> {
     }
 }
 
-fn print(summary: &Summary) -> std::io::Result<()> {
+fn print(summary: &RunSummary) -> std::io::Result<()> {
     let columns = console::Term::stdout().size_checked().map_or(100, |(_, columns)| usize::from(columns));
     write!(stdout(), "\n{}", summary.render(columns.clamp(60, 120)))
 }
 
-fn tell_of_unfinished(summary: &Summary, in_memory: bool) {
+fn note_unfinished(summary: &RunSummary, in_memory: bool) {
     if summary.is_complete() {
         return;
     }
-    let fate = if in_memory { "are gone with the in-memory broker" } else { "wait on RabbitMQ for the next worker" };
-    eprintln!("\nInterrupted: unfinished jobs that were published already {fate}.");
+    let place = if in_memory { "are lost with the in-memory broker" } else { "wait on RabbitMQ for the next worker" };
+    eprintln!("\nInterrupted: published jobs that are unfinished {place}.");
 }

@@ -1,4 +1,4 @@
-//! What is happening, on stderr: a bar where somebody watches, plain lines elsewhere.
+//! Shows the progress on stderr: a bar on a terminal, plain lines elsewhere.
 
 use std::{
     collections::HashSet,
@@ -9,30 +9,30 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::{task::JoinHandle, time::Instant};
 
-use crate::ledger::{Book, Entry, Ledger};
+use crate::ledger::{JobRecord, JobRecords, Ledger};
 
 const REFRESH: Duration = Duration::from_millis(100);
-/// How often the figures are said where there is no bar.
+/// Interval of the progress lines without a bar.
 const LINE_EVERY: Duration = Duration::from_secs(1);
-/// Longer than any wait that the demo plans.
+/// Time without progress after which a hint is shown; longer than any planned wait.
 const STANDSTILL: Duration = Duration::from_secs(20);
-const HINT: &str = "Nothing has moved for 20 seconds. Does another worker take jobs from our queues?";
+const HINT: &str = "No progress for 20 seconds. Does another worker consume from the queues email, reports and orders?";
 
-/// The display of one run; it follows the ledger until this is finished or dropped.
+/// The display of one run, which follows the ledger until it is finished or dropped.
 #[derive(Debug)]
 pub struct Progress {
-    display: Display,
+    display: ProgressDisplay,
     ledger: Ledger,
     task: JoinHandle<()>,
 }
 
-/// Where lines go without tearing the bar apart.
+/// Writes lines above the bar.
 #[derive(Clone, Debug)]
-pub struct Display {
+pub struct ProgressDisplay {
     bar: ProgressBar,
 }
 
-impl Default for Display {
+impl Default for ProgressDisplay {
     fn default() -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
         let template = "{bar:30} {pos}/{len} jobs settled, {msg}";
@@ -44,22 +44,22 @@ impl Default for Display {
 }
 
 impl Progress {
-    /// Follows the ledger.
+    /// Starts a task that follows the ledger.
     #[must_use]
-    pub fn start(display: Display, ledger: &Ledger) -> Self {
+    pub fn start(display: ProgressDisplay, ledger: &Ledger) -> Self {
         let task = tokio::spawn(follow(display.clone(), ledger.clone()));
         Self { display, ledger: ledger.clone(), task }
     }
 
-    /// Says a line.
+    /// Writes a line.
     pub fn note(&self, line: &str) {
         self.display.note(line);
     }
 
-    /// Shows the final figures, and takes the bar away.
+    /// Writes the final figures, and removes the bar.
     pub fn finish(self) {
         self.task.abort();
-        self.ledger.read(|book| self.display.note(&figures(book)));
+        self.ledger.read(|records| self.display.note(&figures(records)));
         self.display.bar.finish_and_clear();
     }
 }
@@ -71,28 +71,32 @@ impl Drop for Progress {
     }
 }
 
-impl Display {
+impl ProgressDisplay {
     fn note(&self, line: &str) {
         self.write_line(line.as_bytes());
     }
 
     fn write_line(&self, line: &[u8]) {
         self.bar.suspend(|| {
-            // With stderr gone there is nobody to tell.
+            // Without stderr there is no reader of an error.
             drop(io::stderr().write_all(&[line, b"\n"].concat()));
         });
     }
 
-    fn draw(&self, book: &Book) {
-        self.bar.set_length(book.entries().len() as u64);
-        self.bar.set_position(settled(book) as u64);
-        self.bar.set_message(format!("{} retried, {} dead", book.count(Entry::is_retried), book.count(Entry::is_dead)));
+    fn draw(&self, records: &JobRecords) {
+        self.bar.set_length(records.all().len() as u64);
+        self.bar.set_position(settled(records) as u64);
+        self.bar.set_message(format!(
+            "{} retried, {} dead",
+            records.count(JobRecord::is_retried),
+            records.count(JobRecord::is_dead)
+        ));
         self.bar.tick();
     }
 }
 
-/// Lets log lines pass above the bar.
-impl Write for Display {
+/// Writes log lines above the bar.
+impl Write for ProgressDisplay {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.bar.suspend(|| io::stderr().write(buffer))
     }
@@ -102,41 +106,41 @@ impl Write for Display {
     }
 }
 
-async fn follow(display: Display, ledger: Ledger) {
-    let mut reporter = Reporter { display, announced: HashSet::new(), figures: String::new(), moved: Instant::now() };
-    let (mut hinted, mut unsaid, mut said) = (false, false, Instant::now());
+async fn follow(display: ProgressDisplay, ledger: Ledger) {
+    let mut state = ProgressState { display, announced: HashSet::new(), figures: String::new(), moved: Instant::now() };
+    let (mut hinted, mut unreported, mut reported_at) = (false, false, Instant::now());
     loop {
         tokio::time::sleep(REFRESH).await;
-        unsaid |= ledger.read(|book| reporter.look(book));
-        if unsaid && reporter.display.bar.is_hidden() && said.elapsed() >= LINE_EVERY {
-            (unsaid, said) = (false, Instant::now());
-            reporter.display.note(&reporter.figures);
+        unreported |= ledger.read(|records| state.update(records));
+        if unreported && state.display.bar.is_hidden() && reported_at.elapsed() >= LINE_EVERY {
+            (unreported, reported_at) = (false, Instant::now());
+            state.display.note(&state.figures);
         }
-        if !hinted && reporter.moved.elapsed() >= STANDSTILL {
+        if !hinted && state.moved.elapsed() >= STANDSTILL {
             hinted = true;
-            reporter.display.note(HINT);
+            state.display.note(HINT);
         }
     }
 }
 
-/// What has been shown so far.
-struct Reporter {
-    display: Display,
+/// State of the display.
+struct ProgressState {
+    display: ProgressDisplay,
     announced: HashSet<String>,
     figures: String,
     moved: Instant,
 }
 
-impl Reporter {
-    /// Draws the bar, announces who has died since, and tells whether anything has moved.
-    fn look(&mut self, book: &Book) -> bool {
-        self.display.draw(book);
-        for line in book.entries().iter().filter_map(obituary) {
+impl ProgressState {
+    /// Draws the bar, writes a line for each new dead letter, and returns whether there is progress.
+    fn update(&mut self, records: &JobRecords) -> bool {
+        self.display.draw(records);
+        for line in records.all().iter().filter_map(dead_letter_line) {
             if self.announced.insert(line.clone()) {
                 self.display.note(&line);
             }
         }
-        let figures = figures(book);
+        let figures = figures(records);
         if figures == self.figures {
             return false;
         }
@@ -146,20 +150,20 @@ impl Reporter {
     }
 }
 
-fn obituary(entry: &Entry) -> Option<String> {
-    entry.is_dead().then(|| format!("Given up: {} {}", entry.job, entry.label))
+fn dead_letter_line(record: &JobRecord) -> Option<String> {
+    record.is_dead().then(|| format!("Dead letter: {} {}", record.job, record.label))
 }
 
-fn figures(book: &Book) -> String {
+fn figures(records: &JobRecords) -> String {
     format!(
         "{} of {} jobs settled, {} retried, {} dead",
-        settled(book),
-        book.entries().len(),
-        book.count(Entry::is_retried),
-        book.count(Entry::is_dead)
+        settled(records),
+        records.all().len(),
+        records.count(JobRecord::is_retried),
+        records.count(JobRecord::is_dead)
     )
 }
 
-fn settled(book: &Book) -> usize {
-    book.count(|entry| !entry.is_open())
+fn settled(records: &JobRecords) -> usize {
+    records.count(|record| !record.is_open())
 }

@@ -1,4 +1,4 @@
-//! What became of the jobs, as a table, and where their files are.
+//! The outcomes of the jobs as a table, and the places of their files.
 
 use std::{
     collections::BTreeMap,
@@ -7,92 +7,92 @@ use std::{
 };
 
 use crate::{
-    ledger::{Book, Entry, Fate},
+    ledger::{JobOutcome, JobRecord, JobRecords},
     mail_server,
 };
 
-/// The end of a run, or the state of one that was interrupted.
+/// Summary of a run that is finished or interrupted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Summary {
-    /// The figures of each job name, in alphabetical order.
-    pub rows: Vec<(&'static str, Counts)>,
-    /// The jobs that were given up.
-    pub dead: Vec<Dead>,
-    /// The shop's database, the orders of this run in it, and how many more were sent.
+pub struct RunSummary {
+    /// Counts for each job name, in alphabetical order.
+    pub rows: Vec<(&'static str, JobCounts)>,
+    /// Dead-lettered jobs.
+    pub dead: Vec<DeadJob>,
+    /// Database of the shop, orders of this run in it, and number of duplicates.
     pub orders: (PathBuf, usize, usize),
-    /// The directory of the mails, and how many of this run are in it.
+    /// Directory of the mails, and number of mails of this run.
     pub mails: (PathBuf, usize),
-    /// The directory of the reports, and those of this run that are in it, with their sizes in bytes.
+    /// Directory of the reports, and the reports of this run with their sizes in bytes.
     pub reports: (PathBuf, Vec<(String, u64)>),
 }
 
-/// How many jobs of a name ended how.
+/// Counts of the jobs of one name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct JobCounts {
     /// Jobs of the run.
     pub jobs: usize,
-    /// Done.
+    /// Succeeded jobs.
     pub succeeded: usize,
-    /// Those that needed more than one attempt, whatever their end.
+    /// Jobs with more than one attempt.
     pub retried: usize,
-    /// Given up.
+    /// Dead-lettered jobs.
     pub dead: usize,
-    /// Not decided.
+    /// Unfinished jobs.
     pub open: usize,
 }
 
-/// A job that was given up.
+/// A dead-lettered job.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dead {
-    /// The queue that its dead letter names.
+pub struct DeadJob {
+    /// Queue of the job.
     pub queue: &'static str,
-    /// The job's name.
+    /// Name of the job.
     pub job: &'static str,
-    /// What a person calls it.
+    /// Label for people.
     pub label: String,
-    /// The class of the reason.
+    /// Kind of the error.
     pub kind: String,
-    /// The reason in words.
+    /// Text of the error.
     pub reason: String,
 }
 
-impl Summary {
-    /// Adds up the book, and looks for the files of what succeeded. `orders` are the shop's file and the run's orders in it.
+impl RunSummary {
+    /// Counts the records and the files of succeeded jobs. `orders` is the database of the shop and the number of orders.
     #[must_use]
-    pub fn new(book: &Book, (shop, orders): (PathBuf, usize), mail_dir: &Path, report_dir: &Path) -> Self {
-        let (mut rows, mut mails, mut reports) = (BTreeMap::<_, Counts>::new(), 0, Vec::new());
-        for entry in book.entries() {
-            rows.entry(entry.job).or_default().add(entry);
-            if !entry.is_done() {
+    pub fn new(records: &JobRecords, (shop, orders): (PathBuf, usize), mail_dir: &Path, report_dir: &Path) -> Self {
+        let (mut rows, mut mails, mut reports) = (BTreeMap::<_, JobCounts>::new(), 0, Vec::new());
+        for record in records.all() {
+            rows.entry(record.job).or_default().add(record);
+            if !record.is_done() {
                 continue;
             }
-            match fs::metadata(report_dir.join(&entry.label)) {
-                Ok(report) if entry.queue == "reports" => reports.push((entry.label.clone(), report.len())),
-                _ => mails += usize::from(mail_server::path_of(mail_dir, &entry.label).exists()),
+            match fs::metadata(report_dir.join(&record.label)) {
+                Ok(report) if record.queue == "reports" => reports.push((record.label.clone(), report.len())),
+                _ => mails += usize::from(mail_server::path_of(mail_dir, &record.label).exists()),
             }
         }
         Self {
             rows: rows.into_iter().collect(),
-            dead: book.entries().iter().filter_map(Dead::of).collect(),
-            orders: (shop, orders, book.entries().iter().map(|entry| entry.duplicates).sum()),
+            dead: records.all().iter().filter_map(DeadJob::of).collect(),
+            orders: (shop, orders, records.all().iter().map(|record| record.duplicates).sum()),
             mails: (mail_dir.to_owned(), mails),
             reports: (report_dir.to_owned(), reports),
         }
     }
 
-    /// Whether every job was done or given up.
+    /// Returns whether every job succeeded or is a dead letter.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.rows.iter().all(|(_, counts)| counts.open == 0)
     }
 
-    /// The summary for a terminal of this many columns.
+    /// Formats the summary for a terminal of this many columns.
     #[must_use]
     pub fn render(&self, columns: usize) -> String {
         let mut text = self.table();
         if !self.dead.is_empty() {
             text.push_str(
-                "\nGiven up, kept with their reasons in the queues email.dead, orders.dead and reports.dead:\n",
+                "\nDead letters, kept with their errors in the queues email.dead, orders.dead and reports.dead:\n",
             );
         }
         for dead in &self.dead {
@@ -122,7 +122,7 @@ impl Summary {
         let (shop, orders, duplicates) = &self.orders;
         let (mail_dir, mails) = &self.mails;
         let (report_dir, reports) = &self.reports;
-        let mut text = format!("\nOrders: {orders} rows in {} ({duplicates} came twice)\n", shop.display());
+        let mut text = format!("\nOrders: {orders} rows in {} ({duplicates} duplicates)\n", shop.display());
         text.push_str(&format!("Mails: {mails} files in {}\n", mail_dir.display()));
         text.push_str(&format!("Reports: {} files in {}\n", reports.len(), report_dir.display()));
         for (name, bytes) in reports {
@@ -132,21 +132,21 @@ impl Summary {
     }
 }
 
-impl Counts {
-    fn add(&mut self, entry: &Entry) {
+impl JobCounts {
+    fn add(&mut self, record: &JobRecord) {
         self.jobs += 1;
-        self.succeeded += usize::from(entry.is_done());
-        self.retried += usize::from(entry.is_retried());
-        self.dead += usize::from(entry.is_dead());
-        self.open += usize::from(entry.is_open());
+        self.succeeded += usize::from(record.is_done());
+        self.retried += usize::from(record.is_retried());
+        self.dead += usize::from(record.is_dead());
+        self.open += usize::from(record.is_open());
     }
 }
 
-impl Dead {
-    fn of(entry: &Entry) -> Option<Self> {
-        let Fate::Dead { kind, reason } = &entry.fate else { return None };
-        let (kind, reason, label) = (kind.clone(), reason.clone(), entry.label.clone());
-        Some(Self { queue: entry.queue, job: entry.job, label, kind, reason })
+impl DeadJob {
+    fn of(record: &JobRecord) -> Option<Self> {
+        let JobOutcome::Dead { kind, reason } = &record.outcome else { return None };
+        let (kind, reason, label) = (kind.clone(), reason.clone(), record.label.clone());
+        Some(Self { queue: record.queue, job: record.job, label, kind, reason })
     }
 }
 
@@ -154,7 +154,7 @@ fn size(bytes: u64) -> String {
     if bytes < 1024 { format!("{bytes} B") } else { format!("{:.1} KB", bytes as f64 / 1024.0) }
 }
 
-/// Breaks a text at its spaces into indented lines of at most `columns` characters, where words allow it.
+/// Breaks a text at spaces into indented lines of at most `columns` characters. A longer word stays whole.
 fn wrap(text: &str, columns: usize, indent: &str) -> String {
     let (mut lines, mut length) = (String::new(), usize::MAX);
     for word in text.split_whitespace() {

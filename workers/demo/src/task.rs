@@ -1,4 +1,4 @@
-//! The job that the task API runs when it is told no other: some seconds of work, which can be watched and cancelled.
+//! The default job of the task API: some seconds of work, with progress and cancellation.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-/// How often the work says how far it is.
+/// Number of progress updates.
 const STEPS: u32 = 20;
 
-/// Work that takes its time.
+/// A task that takes some seconds.
 ///
 /// ```
 /// let task: leveret_demo::task::Task = serde_json::from_str("{}")?;
@@ -20,13 +20,13 @@ const STEPS: u32 = 20;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Job)]
 #[job(name = "demo.task", queue = "tasks", schema)]
 #[serde(deny_unknown_fields)]
-#[schemars(description = "Work that takes its time.")]
+#[schemars(description = "A task that takes some seconds.")]
 pub struct Task {
-    /// How long it takes, in seconds.
+    /// Duration in seconds.
     #[serde(default = "two")]
     #[schemars(range(min = 0.0, max = 60.0))]
     pub seconds: f64,
-    /// Why it fails at its end, if it is to.
+    /// Error at the end; the task succeeds when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fail: Option<String>,
 }
@@ -35,20 +35,20 @@ fn two() -> f64 {
     2.0
 }
 
-/// What is told of a task that is done.
+/// Result of a task.
 #[derive(Debug, Serialize)]
-struct Worked {
+struct TaskResult {
     seconds: f64,
     attempt: u32,
 }
 
-/// Four tasks at once, and of those that wait the one with the highest priority first where the broker can.
+/// Returns a worker that runs four tasks at the same time, by priority if the broker supports it.
 #[must_use]
 pub fn worker() -> Worker<()> {
     Worker::new(()).queue(Queue::new(Task::QUEUE).concurrency(4).prefetch(4)).handle(work)
 }
 
-async fn work(task: Task, ctx: Context<()>) -> JobResult<Worked> {
+async fn work(task: Task, ctx: Context<()>) -> JobResult<TaskResult> {
     let seconds = task.seconds.clamp(0.0, 60.0);
     let step = Duration::from_secs_f64(seconds / f64::from(STEPS));
     for done in 0..STEPS {
@@ -60,6 +60,6 @@ async fn work(task: Task, ctx: Context<()>) -> JobResult<Worked> {
     }
     match task.fail {
         Some(reason) => Err(JobError::permanent(reason)),
-        None => Ok(Worked { seconds, attempt: ctx.attempt() }),
+        None => Ok(TaskResult { seconds, attempt: ctx.attempt() }),
     }
 }

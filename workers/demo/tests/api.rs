@@ -1,6 +1,6 @@
-//! The job API as the README shows it, against the demo as a person starts it.
+//! Tests of the job API with the commands of the README.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "what a test needs and does not get fails it")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::{process::Command, time::Duration};
 
@@ -9,7 +9,7 @@ use leveret_harness::Process;
 const README: &str = include_str!("../../../README.md");
 const LONG: Duration = Duration::from_secs(60);
 
-/// A demo that stays up; killed when it is dropped.
+/// A running demo, which is killed when it is dropped.
 struct Demo {
     api: String,
     _process: Process,
@@ -28,7 +28,7 @@ impl Demo {
         Self { api: api.trim().to_owned(), _process: process, _output: output }
     }
 
-    /// Runs a shell script as it stands in the README, against this demo.
+    /// Runs a shell script of the README against this demo.
     fn run(&self, script: &str) -> String {
         let script = script.replace("http://127.0.0.1:8080/api", &self.api);
         let output = Command::new("sh").args(["-euc", &script]).output().unwrap();
@@ -38,7 +38,7 @@ impl Demo {
     }
 }
 
-/// The shell block of the README that has this word in it.
+/// Returns the shell block of the README that has this word.
 fn block(word: &str) -> &'static str {
     let blocks = README.split("```sh\n").skip(1).filter_map(|rest| rest.split("\n```").next());
     blocks.into_iter().find(|block| block.contains(word)).expect("the README has such a block")

@@ -1,5 +1,5 @@
-//! The program `demo` as somebody meets it who tries Leveret out.
-#![allow(clippy::unwrap_used, reason = "what a test needs and does not get fails it")]
+//! Tests of the program `demo`.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! Mail addresses as jobs give them: what is accepted here can be sent (RFC 5321), what cannot is refused with its reason.
+//! Parses the mail addresses of jobs. An address that cannot be sent (RFC 5321) is refused with a reason.
 
 use std::{
     fmt::Display,
@@ -9,16 +9,16 @@ use lettre::{Address, message::Mailbox};
 
 use crate::{error::MailError, text::one_line};
 
-/// Longest address of RFC 5321 (a path of 256 with its brackets).
+/// Maximum address of RFC 5321 in bytes (a path of 256 with its brackets).
 const ADDRESS_LIMIT: usize = 254;
 const LOCAL_LIMIT: usize = 64;
 const LABEL_LIMIT: usize = 63;
 const NAME_LIMIT: usize = 200;
 
-/// Parses `ann@example.org` or `Ann <ann@example.org>`; exactly one mailbox.
+/// Parses one mailbox: `ann@example.org` or `Ann <ann@example.org>`.
 ///
 /// # Errors
-/// [`MailError::Address`], which names the text.
+/// [`MailError::Address`] with the text.
 pub fn parse(text: &str) -> Result<Mailbox, MailError> {
     refuse_controls(text, text)?;
     if text.chars().count() > NAME_LIMIT + ADDRESS_LIMIT {
@@ -28,28 +28,28 @@ pub fn parse(text: &str) -> Result<Mailbox, MailError> {
     let Some(inner) = trimmed.strip_suffix('>') else {
         return mailbox("", trimmed);
     };
-    let (name, address) = angle(inner).map_err(|reason| invalid(text, &reason))?;
-    let name = phrase(name).map_err(|reason| invalid(text, &reason))?;
-    let email = checked(address).map_err(|reason| invalid(text, &reason))?;
+    let (name, address) = split_at_bracket(inner).map_err(|reason| invalid(text, &reason))?;
+    let name = unquote_name(name).map_err(|reason| invalid(text, &reason))?;
+    let email = parse_bare(address).map_err(|reason| invalid(text, &reason))?;
     named(&name, email, text)
 }
 
-/// Splits `Ann <ann@example.org` at the bracket; one in the quotes of the name or of the address is none.
-fn angle(text: &str) -> Result<(&str, &str), &'static str> {
-    let mut unquoted = Unquoted::default();
-    match text.char_indices().find(|(_, c)| unquoted.has(*c) && *c == '<') {
+/// Splits `Ann <ann@example.org` at the first bracket that is not in quotes.
+fn split_at_bracket(text: &str) -> Result<(&str, &str), &'static str> {
+    let mut unquoted = QuoteTracker::default();
+    match text.char_indices().find(|(_, c)| unquoted.read(*c) && *c == '<') {
         Some((at, _)) => Ok((&text[..at], &text[at + 1..])),
         None if unquoted.is_quoted => Err("a quote in the name is not closed"),
         None => Err("it has a > without a <"),
     }
 }
 
-/// What the name before an address says. Comments such as `(Sales)` belong to it: people write them to be read.
-fn phrase(text: &str) -> Result<String, &'static str> {
-    let (mut name, mut unquoted) = (String::new(), Unquoted::default());
+/// Unquotes the name before an address. A comment such as `(Sales)` stays part of the name, because people read it.
+fn unquote_name(text: &str) -> Result<String, &'static str> {
+    let (mut name, mut unquoted) = (String::new(), QuoteTracker::default());
     for c in text.chars() {
         let was_escaped = unquoted.is_escaped;
-        let is_bare = unquoted.has(c);
+        let is_bare = unquoted.read(c);
         match c {
             '"' if !was_escaped => {}
             '\\' if unquoted.is_escaped => {}
@@ -60,16 +60,16 @@ fn phrase(text: &str) -> Result<String, &'static str> {
     Ok(name)
 }
 
-/// Tells what stands outside of quotes.
+/// Tracks whether a character is outside of quotes.
 #[derive(Default)]
-struct Unquoted {
+struct QuoteTracker {
     is_quoted: bool,
     is_escaped: bool,
 }
 
-impl Unquoted {
-    /// Takes the next character; tells whether it stands outside of quotes.
-    fn has(&mut self, c: char) -> bool {
+impl QuoteTracker {
+    /// Reads the next character, and returns whether it is outside of quotes.
+    fn read(&mut self, c: char) -> bool {
         let is_escaped = std::mem::take(&mut self.is_escaped);
         match c {
             '"' if !is_escaped => self.is_quoted = !self.is_quoted,
@@ -80,13 +80,13 @@ impl Unquoted {
     }
 }
 
-/// Makes a mailbox of a person's name, which may be empty or contain anything, and a bare address.
+/// Creates a mailbox from a name, which may be empty or have any characters, and a bare address.
 ///
 /// # Errors
-/// [`MailError::Address`], which names the address.
+/// [`MailError::Address`] with the address.
 pub fn mailbox(name: &str, address: &str) -> Result<Mailbox, MailError> {
     refuse_controls(address, address)?;
-    let email = checked(address).map_err(|reason| invalid(address, &reason))?;
+    let email = parse_bare(address).map_err(|reason| invalid(address, &reason))?;
     named(name, email, address)
 }
 
@@ -98,30 +98,30 @@ fn named(name: &str, email: Address, text: &str) -> Result<Mailbox, MailError> {
     Ok(Mailbox::new((!name.is_empty()).then_some(name), email))
 }
 
-/// Reads a bare address into the form in which it is sent.
-fn checked(address: &str) -> Result<Address, String> {
+/// Parses a bare address into the form for SMTP.
+fn parse_bare(address: &str) -> Result<Address, String> {
     if address.len() > ADDRESS_LIMIT {
         return Err(format!("longer than {ADDRESS_LIMIT} bytes"));
     }
     let (local, domain) = match address.strip_prefix('"') {
-        Some(rest) => quoted(rest)?,
+        Some(rest) => split_quoted(rest)?,
         None => {
             let (local, domain) = address.split_once('@').ok_or("it has no @")?;
             if let Some(c) = local.chars().find(|c| !is_atom(*c) && *c != '.') {
-                return Err(format!("{c:?} before the @ must stand in quotes"));
+                return Err(format!("{c:?} before the @ must be in quotes"));
             }
             (local.to_owned(), domain)
         }
     };
     if local.is_empty() || local.len() > LOCAL_LIMIT {
-        return Err(format!("before the @ stand {} bytes: it must be 1 to {LOCAL_LIMIT}", local.len()));
+        return Err(format!("the part before the @ has {} bytes: it must have 1 to {LOCAL_LIMIT}", local.len()));
     }
-    // Each part is checked above and below; lettre's own check refuses some that may be sent.
-    Ok(Address::new_dangerous(written(&local), sent_domain(domain)?))
+    // Both parts are checked here, because the check of lettre refuses some valid addresses.
+    Ok(Address::new_dangerous(quote_if_required(&local), ascii_domain(domain)?))
 }
 
-/// The local part in quotes, without them, and the domain behind it.
-fn quoted(rest: &str) -> Result<(String, &str), String> {
+/// Splits a quoted local part from its domain, and removes the quotes.
+fn split_quoted(rest: &str) -> Result<(String, &str), String> {
     let (mut local, mut chars) = (String::new(), rest.char_indices());
     while let Some((index, c)) = chars.next() {
         match c {
@@ -136,31 +136,31 @@ fn quoted(rest: &str) -> Result<(String, &str), String> {
     Err("its quotes are not closed".to_owned())
 }
 
-/// Quotes a local part only where it must be. Some providers give out addresses with dots at the ends or in a row, which
-/// are no address to servers unless they are quoted.
-fn written(local: &str) -> String {
+/// Quotes a local part if RFC 5321 requires it. Some providers assign addresses with dots at the ends or in a row, which
+/// servers accept in quotes only.
+fn quote_if_required(local: &str) -> String {
     if local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atom)) {
         return local.to_owned();
     }
     format!("\"{}\"", local.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// A character that needs no quotes (RFC 5321, RFC 6531).
+/// Returns whether a character is valid without quotes (RFC 5321, RFC 6531).
 fn is_atom(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || (!c.is_ascii() && !c.is_whitespace())
 }
 
-/// An international domain has an ASCII form that every server takes; a local part has none.
-fn sent_domain(domain: &str) -> Result<String, String> {
+/// Converts a domain to its ASCII form, which every server accepts. Local parts have no such form.
+fn ascii_domain(domain: &str) -> Result<String, String> {
     if let Some(literal) = domain.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         let ip6 = literal.get(..5).filter(|tag| tag.eq_ignore_ascii_case("IPv6:")).map(|_| &literal[5..]);
         let is_ip = ip6.map_or(literal.parse::<Ipv4Addr>().is_ok(), |ip| ip.parse::<Ipv6Addr>().is_ok());
-        return if is_ip { Ok(domain.to_owned()) } else { Err("its brackets hold no IP address".to_owned()) };
+        return if is_ip { Ok(domain.to_owned()) } else { Err("the brackets do not have an IP address".to_owned()) };
     }
     if domain.parse::<Ipv4Addr>().is_ok() || domain.parse::<Ipv6Addr>().is_ok() {
-        return Err(format!("an IP address must stand in brackets: [{domain}]"));
+        return Err(format!("an IP address must be in brackets: [{domain}]"));
     }
-    let ascii = idna::domain_to_ascii(domain).map_err(|_| "its domain is not one".to_owned())?;
+    let ascii = idna::domain_to_ascii(domain).map_err(|_| "the domain is invalid".to_owned())?;
     let is_label = |label: &str| {
         let inside = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
         (1..=LABEL_LIMIT).contains(&label.len())
@@ -171,7 +171,7 @@ fn sent_domain(domain: &str) -> Result<String, String> {
     if ascii.len() <= ADDRESS_LIMIT && ascii.split('.').all(is_label) {
         Ok(ascii)
     } else {
-        Err("its domain is not one".to_owned())
+        Err("the domain is invalid".to_owned())
     }
 }
 
@@ -192,7 +192,7 @@ fn invalid(address: &str, reason: &dyn Display) -> MailError {
 #[cfg(test)]
 mod tests {
     use super::{mailbox, parse};
-    use crate::error::Fault;
+    use crate::error::FailureKind;
 
     #[test]
     fn one_mailbox_with_or_without_a_name_is_accepted() {
@@ -307,7 +307,7 @@ mod tests {
         ];
         for case in cases {
             let error = parse(case).expect_err(case);
-            assert_eq!(error.fault(), Fault::Job, "{case}");
+            assert_eq!(error.kind(), FailureKind::Permanent, "{case}");
             let start: String = case.chars().take(20).collect();
             let message = error.to_string();
             assert!(message.contains(&start.escape_debug().to_string()), "{message}");

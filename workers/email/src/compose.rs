@@ -1,6 +1,6 @@
-//! Makes the mail of a draft: headers, MIME parts, encodings.
+//! Composes a mail from a draft: headers, MIME parts, encodings.
 //!
-//! Whatever a job contains, a header stays one header and a body cannot end the mail early.
+//! No text of a job can add a header, or end the mail early.
 
 use lettre::{
     Address, Message,
@@ -13,43 +13,43 @@ use lettre::{
 
 use crate::{
     error::MailError,
-    name::name_of,
+    message_name::message_name,
     text::{crlf, one_line},
 };
 
-/// With the header's name this stays under the 998 bytes of a line, even if no word of it can be folded.
+/// Maximum subject, which stays under the 998 bytes of a line even if it cannot be folded.
 const SUBJECT_LIMIT: usize = 900;
-/// As many as every server must take in one mail (RFC 5321, 4.5.3.1.8).
+/// Maximum recipients; every server must accept as many in one mail (RFC 5321, 4.5.3.1.8).
 const RECIPIENT_LIMIT: usize = 100;
 
-/// A mail as a job sees it.
+/// Recipients and content of a mail.
 #[derive(Debug, Clone)]
-pub struct Draft {
-    /// The recipient that the mail is written to.
+pub struct MailDraft {
+    /// The main recipient.
     pub to: Mailbox,
-    /// Further recipients, whom all see.
+    /// Further visible recipients.
     pub cc: Vec<Mailbox>,
-    /// Further recipients, who stand in no header.
+    /// Further hidden recipients.
     pub bcc: Vec<Mailbox>,
-    /// Where answers go, if not to the sender.
+    /// Address for replies, if it is not the sender.
     pub reply_to: Option<Mailbox>,
-    /// One line; line ends and control characters become spaces.
+    /// The subject; line ends and control characters become spaces.
     pub subject: String,
-    /// The plain text, with any line ends.
+    /// The plain text, with any kind of line ends.
     pub text: String,
-    /// The same as HTML, for readers that prefer it.
+    /// The same content as HTML.
     pub html: Option<String>,
 }
 
-impl Draft {
-    /// A mail of plain text to one recipient.
+impl MailDraft {
+    /// Creates a mail of plain text to one recipient.
     #[must_use]
     pub fn new(to: Mailbox, subject: impl Into<String>, text: impl Into<String>) -> Self {
         let (subject, text) = (subject.into(), text.into());
         Self { to, cc: Vec::new(), bcc: Vec::new(), reply_to: None, subject, text, html: None }
     }
 
-    /// Everybody who gets the mail, each once.
+    /// Returns all recipients, each once.
     fn recipients(&self) -> Vec<Address> {
         let mut recipients: Vec<Address> = Vec::new();
         for mailbox in std::iter::once(&self.to).chain(&self.cc).chain(&self.bcc) {
@@ -61,11 +61,11 @@ impl Draft {
     }
 }
 
-/// Composes the mail of `draft`, with a Message-ID that follows from the job's id.
+/// Composes the mail of `draft`, with a Message-ID derived from the job's id.
 ///
 /// # Errors
 /// [`MailError::SubjectTooLong`], [`MailError::TooManyRecipients`].
-pub fn compose(draft: Draft, from: &Mailbox, job_id: &str) -> Result<Message, MailError> {
+pub fn compose(draft: MailDraft, from: &Mailbox, job_id: &str) -> Result<Message, MailError> {
     let subject = one_line(&draft.subject);
     let length = subject.chars().count();
     if length > SUBJECT_LIMIT {
@@ -76,7 +76,7 @@ pub fn compose(draft: Draft, from: &Mailbox, job_id: &str) -> Result<Message, Ma
         return Err(MailError::TooManyRecipients { count, limit: RECIPIENT_LIMIT });
     }
     let mut builder = Message::builder()
-        // lettre reads the sender back, and cannot read every address: the real one takes its place below.
+        // lettre parses the sender again and refuses some valid addresses. The real sender is set below.
         .from(Mailbox::new(None, Address::new_dangerous("sender", "localhost")))
         .envelope(Envelope::new(Some(from.email.clone()), draft.recipients())?)
         .header(To::from(Mailboxes::from(draft.to)))
@@ -102,12 +102,12 @@ pub fn compose(draft: Draft, from: &Mailbox, job_id: &str) -> Result<Message, Ma
     Ok(message)
 }
 
-/// The Message-ID of a job's mail: `<name@domain>`, the domain being that of `MAIL_FROM`.
+/// Returns the Message-ID of a job's mail: `<name@domain>` with the domain of `MAIL_FROM`.
 fn message_id(job_id: &str, from: &Mailbox) -> String {
-    format!("<{}@{}>", name_of(job_id), from.email.domain())
+    format!("<{}@{}>", message_name(job_id), from.email.domain())
 }
 
-/// Keeps holiday notices and other robots from answering (RFC 3834).
+/// Returns the header that stops automatic replies such as holiday notices (RFC 3834).
 fn auto_generated() -> HeaderValue {
     HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".to_owned())
 }
@@ -115,7 +115,7 @@ fn auto_generated() -> HeaderValue {
 fn part(kind: ContentType, text: &str) -> SinglePart {
     let text = crlf(text);
     let control = |b: u8| b.is_ascii_control() && !matches!(b, b'\r' | b'\n' | b'\t');
-    // NUL and its like are forbidden in a 7bit body, which lettre would choose for them.
+    // A 7bit body, which lettre would choose, must not have NUL and other control characters.
     let body = if text.bytes().any(control) {
         Body::new_with_encoding(text, ContentTransferEncoding::QuotedPrintable).unwrap_or_else(Body::new)
     } else {

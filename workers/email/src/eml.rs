@@ -1,4 +1,4 @@
-//! Writes each mail into a file of its own: what the worker does while there is no mail server.
+//! Writes each mail into its own file, for a worker without a mail server.
 
 use std::{
     fs::{self, File},
@@ -10,9 +10,9 @@ use tempfile::Builder;
 
 use crate::error::MailError;
 
-/// Writes `<dir>/<name>.eml` whole or not at all, in place of an earlier file of that name; safe on disk on return.
+/// Writes `<dir>/<name>.eml` atomically, replaces an earlier file of that name, and syncs it.
 ///
-/// Only the worker's user may read the file: a mail is personal.
+/// Only the user of the worker may read the file, because a mail is personal.
 pub(crate) async fn write(dir: PathBuf, name: String, bytes: Vec<u8>) -> Result<(), MailError> {
     let path = dir.join(format!("{name}.eml"));
     let target = path.clone();
@@ -27,6 +27,6 @@ fn replace(dir: &Path, target: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(target)?;
-    // The rename itself must outlive a power cut, as the job is acked after it.
+    // The rename must survive a power cut, because the worker acks the job after it.
     File::open(dir)?.sync_all()
 }

@@ -1,22 +1,20 @@
-//! The reasons why a mail was not sent, and what each means for its job.
+//! The error of a mail that was not sent, and its kind.
 //!
-//! A refusal that concerns the worker's set-up or its account meets every other job too: a wrong password must not turn a
-//! whole queue into dead letters. Such a refusal opens the circuit of the mail server, and the jobs wait.
+//! A refusal of the worker's configuration or account affects every job. A wrong password must not turn a whole queue into
+//! dead letters, so such a refusal opens the circuit of the mail server, and the jobs wait.
 
 use std::{fmt, io, path::PathBuf, time::Duration};
 
-pub use crate::smtp::UrlError;
-
-/// How far a conversation with the mail server had come.
+/// Step of an SMTP session, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
-    /// Connecting, implicit TLS, the server's greeting and `EHLO`.
+pub enum SmtpStep {
+    /// Connection, implicit TLS, greeting of the server and `EHLO`.
     Connect,
     /// The upgrade of a plain connection to TLS.
     StartTls,
     /// `AUTH`.
     Login,
-    /// `MAIL FROM`: the address is a setting, not part of a job.
+    /// `MAIL FROM`; its address is a setting, not part of a job.
     Sender,
     /// `RCPT TO`.
     Recipient,
@@ -24,7 +22,7 @@ pub enum Step {
     Content,
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for SmtpStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connect => "connecting",
@@ -37,34 +35,34 @@ impl fmt::Display for Step {
     }
 }
 
-/// What a failure concerns, and so what becomes of the job.
+/// Kind of a failure, which decides the outcome of the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The job's own: no later attempt can succeed.
-    Job,
-    /// The worker's set-up or its account (login, sender, quota, block list): jobs wait until it is fixed.
-    Setup,
-    /// The mail server or the mail directory as a whole, for now: jobs wait until it is back.
-    Server,
-    /// This mail alone, for now: its next attempt may succeed.
-    Passing,
-    /// The server had the whole mail and did not answer: it may have been delivered, and another attempt may copy it.
-    Unknown,
+pub enum FailureKind {
+    /// The job is wrong: no later attempt can succeed.
+    Permanent,
+    /// The worker's configuration or account is refused (login, sender, quota, block list): jobs wait for the fix.
+    Configuration,
+    /// The mail server or the mail directory is unavailable: jobs wait until it is back.
+    ServerUnavailable,
+    /// This mail failed temporarily: the next attempt may succeed.
+    Transient,
+    /// The server received the whole mail and did not confirm it: another attempt may deliver a second copy.
+    Unconfirmed,
 }
 
 /// A mail that was not sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MailError {
-    /// The text is not one mailbox; shown escaped, as it came from outside.
+    /// The text is not one mailbox. The message shows it escaped, because it comes from a job.
     #[error("{address:?} is not a mail address: {reason}")]
     Address {
-        /// The offending text.
+        /// The text of the job.
         address: String,
-        /// What is wrong with it.
+        /// The violated rule.
         reason: String,
     },
-    /// The subject cannot be a header.
+    /// The subject is too long for a header.
     #[error("the subject is {length} characters long, the limit is {limit}")]
     SubjectTooLong {
         /// Characters given.
@@ -72,7 +70,7 @@ pub enum MailError {
         /// Characters allowed.
         limit: usize,
     },
-    /// More recipients than every server takes in one mail.
+    /// The mail has more recipients than every server accepts in one mail.
     #[error("the mail has {count} recipients (to, cc and bcc), the limit is {limit}")]
     TooManyRecipients {
         /// Recipients given.
@@ -80,7 +78,7 @@ pub enum MailError {
         /// Recipients allowed.
         limit: usize,
     },
-    /// The address needs SMTPUTF8, which the server does not offer.
+    /// The address requires SMTPUTF8, which the server does not offer.
     #[error("{server} cannot deliver to the non-ASCII address {address:?}")]
     AddressNotSupported {
         /// The server, as `host:port`.
@@ -88,45 +86,45 @@ pub enum MailError {
         /// The recipient.
         address: String,
     },
-    /// The parts do not make a mail.
+    /// The library cannot compose the mail.
     #[error("the mail cannot be composed")]
     Compose(#[from] lettre::error::Error),
-    /// The conversation with the server failed.
-    #[error("{server} did not take the mail for {to:?} ({step}): {answer}")]
+    /// The SMTP session failed.
+    #[error("{server} did not accept the mail for {to:?} ({step}): {answer}")]
     Server {
         /// The server, as `host:port`.
         server: String,
         /// The recipient.
         to: String,
-        /// Where in the conversation.
-        step: Step,
-        /// The server's answer with its code, or what went wrong instead.
+        /// Step of the session.
+        step: SmtpStep,
+        /// The reply of the server with its code, or the error of the connection.
         answer: String,
-        /// What it concerns.
-        fault: Fault,
+        /// Kind of the failure.
+        kind: FailureKind,
     },
     /// The server did not answer in time.
-    #[error("{server} did not take the mail for {to:?} ({step}): no answer within {limit:?}")]
+    #[error("{server} did not accept the mail for {to:?} ({step}): no answer within {limit:?}")]
     TimedOut {
         /// The server, as `host:port`.
         server: String,
         /// The recipient.
         to: String,
-        /// What was being waited for.
-        step: Step,
-        /// The time allowed for everything up to the end of the mail.
+        /// Step of the session.
+        step: SmtpStep,
+        /// Time limit of the session up to the end of the mail.
         limit: Duration,
-        /// What it concerns.
-        fault: Fault,
+        /// Kind of the failure.
+        kind: FailureKind,
     },
-    /// The server had the whole mail, and then no answer came that says whether it was accepted.
-    #[error("{server} had the whole mail for {to:?} and did not say whether it accepts it: {answer}")]
-    Unknown {
+    /// The server received the whole mail and neither accepted nor refused it.
+    #[error("{server} received the whole mail for {to:?} and neither accepted nor refused it: {answer}")]
+    Unconfirmed {
         /// The server, as `host:port`.
         server: String,
         /// The first recipient.
         to: String,
-        /// What came, or went wrong, instead.
+        /// The reply of the server, or the error of the connection.
         answer: String,
     },
     /// The `.eml` file could not be written.
@@ -134,60 +132,25 @@ pub enum MailError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
 impl MailError {
-    /// Tells whose fault the failure is.
+    /// Returns the kind of the failure.
     #[must_use]
-    pub fn fault(&self) -> Fault {
+    pub fn kind(&self) -> FailureKind {
         match self {
             Self::Address { .. }
             | Self::SubjectTooLong { .. }
             | Self::TooManyRecipients { .. }
             | Self::AddressNotSupported { .. }
-            | Self::Compose(_) => Fault::Job,
-            Self::Server { fault, .. } | Self::TimedOut { fault, .. } => *fault,
-            Self::Unknown { .. } => Fault::Unknown,
-            // A full disk, or a directory without the right to write: every mail meets it.
-            Self::File { .. } => Fault::Server,
+            | Self::Compose(_) => FailureKind::Permanent,
+            Self::Server { kind, .. } | Self::TimedOut { kind, .. } => *kind,
+            Self::Unconfirmed { .. } => FailureKind::Unconfirmed,
+            // A full disk or a missing permission affects every mail.
+            Self::File { .. } => FailureKind::ServerUnavailable,
         }
     }
-}
-
-/// A setting that the worker cannot start with. It never shows `SMTP_URL`, which may hold a password.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SettingError {
-    /// Neither `SMTP_URL` nor `MAIL_DIR` is set.
-    #[error("no way for mail to leave: set SMTP_URL to a mail server, or MAIL_DIR to write mails into files instead")]
-    NoWay,
-    /// Both `SMTP_URL` and `MAIL_DIR` are set.
-    #[error("both SMTP_URL and MAIL_DIR are set: unset MAIL_DIR to send mail, or SMTP_URL to write files")]
-    TwoWays,
-    /// `MAIL_FROM` is not one mailbox.
-    #[error("MAIL_FROM is wrong")]
-    From(#[source] MailError),
-    /// `MAIL_FROM` needs SMTPUTF8.
-    #[error("MAIL_FROM is wrong: not every server takes the non-ASCII address {address:?}")]
-    FromNotAscii {
-        /// The address.
-        address: String,
-    },
-    /// `SMTP_URL` cannot be used.
-    #[error("SMTP_URL is wrong: {0}")]
-    SmtpUrl(#[from] UrlError),
-    /// `SMTP_CA_FILE` is set for a server that is spoken to without TLS.
-    #[error("SMTP_CA_FILE has no effect, as SMTP_URL asks for no TLS: use smtps://, or add ?tls=required")]
-    CaFileWithoutTls,
-    /// `SMTP_CA_FILE` cannot be used.
-    #[error("SMTP_CA_FILE {} cannot be used", path.display())]
-    CaFile {
-        /// The file.
-        path: PathBuf,
-        /// What the system or the certificate parser said.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
 }

@@ -1,21 +1,21 @@
-//! The email worker: jobs on the queue `email` become mails.
+//! The email worker: jobs on the queue `email` send mails.
 //!
-//! In reading order: [`worker`] registers the [`jobs`]; a job makes a [`compose::Draft`] ([`order`], with [`money`]);
-//! [`mail`] composes it ([`compose`], [`address`], [`text`], [`name`]) and hands it to the mail server or writes it
-//! into a file; [`error`] says what a failure means.
+//! In reading order: [`worker`] registers the [`jobs`]. A job creates a [`compose::MailDraft`] ([`order`], with [`money`]).
+//! [`mail`] composes it ([`compose`], [`address`], [`text`], [`message_name`]), and sends it to the mail server or writes
+//! it into a file. [`error`] has the kinds of failures, [`settings`] the settings.
 //!
-//! # What becomes of a job
-//! | what happened | outcome |
+//! # Outcomes
+//! | what happens | outcome |
 //! |---|---|
 //! | the server accepted the mail, or its file is on disk | done |
-//! | the job itself is wrong: an unknown field, no mail address, lines that do not add up, a recipient or mail refused with 5xx | dead letter |
-//! | a 4xx answer about this mail, a connection lost in the middle of it | retried by the queue's policy, for about two days |
-//! | the server cannot be reached, files cannot be written, or the server fails for five recipients in a row | the circuit `smtp` opens: jobs wait, uncharged; the failed one is retried by the queue's policy |
-//! | the set-up or the account is refused: TLS, `EHLO`, login, sender, relaying, block lists, quotas; also the same refusal of five recipients in a row | the circuit `smtp` opens: jobs wait, uncharged; the refused one is retried after 5 minutes, later every hour, for about four days |
-//! | the server had the whole mail and did not answer within ten minutes, or hung up | retried after 5 and 10 minutes, then a dead letter that says so |
+//! | the job is wrong: an unknown field, an invalid mail address, lines that do not add up, or a recipient or mail refused with 5xx | dead letter |
+//! | a 4xx reply about this mail, or a connection lost during it | retried by the queue's policy, for about two days |
+//! | the server is unreachable, files cannot be written, or the server fails for five recipients in a row | the circuit `smtp` opens: jobs wait, and no attempt is charged; the failed job is retried by the queue's policy |
+//! | the configuration or the account is refused: TLS, `EHLO`, login, sender, relaying, block lists, quotas; also the same refusal of five recipients in a row | the circuit `smtp` opens: jobs wait, and no attempt is charged; the refused job is retried after 5 minutes, later every hour, for about four days |
+//! | the server received the whole mail and did not reply within ten minutes, or closed the connection | retried after 5 and 10 minutes, then a dead letter with this error |
 //!
-//! A mail goes to all its recipients or to none, and at least once. Its Message-ID follows from the job's id, so a second
-//! copy can be recognised.
+//! A mail goes to all its recipients or to none, and at least once. Its Message-ID is derived from the job's id, so mail
+//! servers and readers can recognise a second copy.
 
 pub mod address;
 pub mod compose;
@@ -23,9 +23,10 @@ mod eml;
 pub mod error;
 pub mod jobs;
 pub mod mail;
+pub mod message_name;
 pub mod money;
-pub mod name;
 pub mod order;
+pub mod settings;
 mod smtp;
 pub mod text;
 
@@ -33,20 +34,16 @@ use std::time::Duration;
 
 use leveret::{CircuitBreaker, Queue, RetryPolicy, Worker};
 
-pub use self::{
-    jobs::SendEmail,
-    mail::{Mail, MailSettings},
-    order::OrderConfirmation,
-};
+pub use self::{jobs::SendEmail, mail::Mail, order::OrderConfirmation, settings::MailSettings};
 
-/// The worker of the queue `email`.
+/// Returns the worker of the queue `email`.
 #[must_use]
 pub fn worker(mail: Mail) -> Worker<Mail> {
-    // The transport gives up first, with an error that says where the conversation stood.
-    let timeout = mail.patience() + Duration::from_secs(10);
+    // The time limit of the transport is shorter, so that its error names the step of the session.
+    let timeout = mail.time_limit() + Duration::from_secs(10);
     let queue =
         Queue::new("email").concurrency(16).retry(RetryPolicy::exponential().max_attempts(100)).timeout(timeout);
-    // A failure counts against the server only when it concerns every mail: one is enough.
+    // Only failures that affect every mail count, so one of them opens the circuit.
     let server = CircuitBreaker::new(jobs::SMTP).failures(1);
     Worker::new(mail)
         .queue(queue)

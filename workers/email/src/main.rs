@@ -1,10 +1,10 @@
-//! `email-worker`: sends the mails of the queue `email` until it is told to stop.
+//! The program `email-worker`, which sends the mails of the queue `email` until a signal stops it.
 
 use clap::Parser;
 use leveret::{Broker, Config, shutdown_signal, telemetry::Telemetry};
 use leveret_email::{Mail, MailSettings, worker};
 
-/// Sends the mails of the queue `email`: through SMTP, or into .eml files if `MAIL_DIR` asks for them.
+/// Sends the mails of the queue `email` through SMTP, or writes them into .eml files if `MAIL_DIR` is set.
 #[derive(Parser)]
 #[command(name = "email-worker", version)]
 struct Settings {
@@ -22,7 +22,7 @@ fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
     let runtime = tokio::runtime::Runtime::new()?;
     let ended = runtime.block_on(run(settings));
-    // A thread that blocks, in a handler or a look-up, must not keep the process.
+    // A thread that blocks, in a handler or a name lookup, must not keep the process alive.
     runtime.shutdown_background();
     ended
 }
@@ -30,10 +30,10 @@ fn main() -> anyhow::Result<()> {
 async fn run(settings: Settings) -> anyhow::Result<()> {
     let _telemetry = settings.telemetry.init("email-worker")?;
     let mail = Mail::new(&settings.mail)?;
-    tracing::info!(to = %mail, "mails go out");
+    tracing::info!(to = %mail, "sending mail");
     let broker = Broker::amqp(settings.broker)?;
     let health = broker.serve_health()?;
-    tracing::info!(address = %health.address(), "metrics and health are served");
+    tracing::info!(address = %health.address(), "serving metrics and health");
     worker(mail).run(&broker, shutdown_signal()).await?;
     Ok(())
 }

@@ -1,18 +1,21 @@
-//! Amounts of money: whole numbers of a currency's smallest unit, never floats.
+//! Amounts of money as whole numbers of a currency's smallest unit, without floating point.
 
 /// An ISO 4217 currency code: three capital letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Currency([u8; 3]);
 
 impl Currency {
-    /// Reads a code such as `EUR`; `None` when it is not three ASCII capitals.
+    /// The euro.
+    pub const EUR: Self = Self(*b"EUR");
+
+    /// Parses a code such as `EUR`; `None` if it is not three upper-case ASCII letters.
     #[must_use]
     pub fn parse(code: &str) -> Option<Self> {
         let letters: [u8; 3] = code.as_bytes().try_into().ok()?;
         letters.iter().all(u8::is_ascii_uppercase).then_some(Self(letters))
     }
 
-    /// Tells how many digits its smaller unit has; two where ISO 4217 says nothing else.
+    /// Returns the number of digits of the smallest unit by ISO 4217, 2 for an unknown currency.
     fn exponent(self) -> usize {
         match &self.0 {
             b"BIF" | b"CLP" | b"DJF" | b"GNF" | b"ISK" | b"JPY" | b"KMF" | b"KRW" | b"PYG" | b"RWF" | b"UGX"
@@ -23,7 +26,7 @@ impl Currency {
         }
     }
 
-    /// Writes an amount of smallest units, such as `1,234.50 EUR`, `1,235 JPY` or `-0.005 BHD`.
+    /// Formats an amount of smallest units, such as `1,234.50 EUR`, `1,235 JPY` or `-0.005 BHD`.
     #[must_use]
     pub fn format(self, amount: i64) -> String {
         let exponent = self.exponent();

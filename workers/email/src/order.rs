@@ -1,38 +1,37 @@
-//! An order, checked and rendered as the mail that confirms it.
+//! The payload of `email.order_confirmation`, its checks and its mail.
 //!
-//! The sums are done again here: a customer must never read a total that its own lines contradict.
+//! The worker adds up the order again, so that the total in the mail matches its lines.
 
 use askama::Template;
 use leveret::Job;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{address, compose::Draft, error::MailError, money::Currency, text::one_line};
+use crate::{address, compose::MailDraft, error::MailError, money::Currency, text::one_line};
 
 /// An order as the shop publishes it.
 ///
 /// All amounts are whole numbers of the currency's smallest unit (cents; yen; fils), so `1250` is 12.50 EUR and
-/// 1,250 JPY. Negative amounts are discounts and refunds. Unknown fields are refused, so a misspelt one cannot be missing
-/// from the mail.
+/// 1,250 JPY. Negative amounts are discounts and refunds. Unknown fields are refused, so a misspelt field is an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Job)]
 #[job(name = "email.order_confirmation", queue = "email", schema)]
 #[serde(deny_unknown_fields)]
 pub struct OrderConfirmation {
-    /// The order's number, as the customer knows it.
+    /// The order number of the customer.
     pub id: String,
-    /// Who ordered.
+    /// The customer.
     pub customer: Customer,
-    /// What was ordered; at least one line.
-    pub lines: Vec<Line>,
+    /// The lines of the order, at least one.
+    pub lines: Vec<ConfirmationLine>,
     /// ISO 4217 code, such as `EUR`.
     pub currency: String,
-    /// Shipping, when it is charged.
+    /// Shipping, if it is charged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shipping_cents: Option<i64>,
-    /// Tax, when it comes on top of the lines.
+    /// Tax, if the lines do not include it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tax_cents: Option<i64>,
-    /// What the customer pays: lines + shipping + tax.
+    /// The total: lines + shipping + tax.
     pub total_cents: i64,
 }
 
@@ -49,62 +48,62 @@ pub struct Customer {
 /// One line of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Line {
+pub struct ConfirmationLine {
     /// Article number.
     pub sku: String,
-    /// What it is.
+    /// Description of the article.
     pub description: String,
-    /// How many; at least one.
+    /// Quantity, at least one.
     pub quantity: u32,
     /// Price of one.
     pub unit_price_cents: i64,
 }
 
-/// What makes an order impossible to confirm; no later attempt can change it.
+/// Error of an order that cannot be confirmed. A later attempt fails too.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum OrderError {
-    /// The customer cannot be written to.
-    #[error("the customer cannot be written to")]
+pub enum ConfirmationError {
+    /// The mail address of the customer is invalid.
+    #[error("the mail address of the customer is invalid")]
     Customer(#[from] MailError),
-    /// Not an ISO 4217 code.
+    /// The currency is not an ISO 4217 code.
     #[error("currency {0:?} is not an ISO 4217 code of three capital letters")]
     Currency(String),
-    /// Nothing was ordered.
+    /// The order has no lines.
     #[error("the order has no lines")]
     NoLines,
-    /// A line orders none of its article.
+    /// The quantity of a line is 0.
     #[error("line {line} ({sku:?}) has quantity 0")]
     NoQuantity {
-        /// Counted from 1.
+        /// Number of the line, counted from 1.
         line: usize,
-        /// Its article.
+        /// Article number.
         sku: String,
     },
-    /// A line comes to more than an amount can hold.
+    /// The amount of a line is too large.
     #[error("line {line} ({sku:?}) is too large: {quantity} times {unit_price_cents}")]
     LineTooLarge {
-        /// Counted from 1.
+        /// Number of the line, counted from 1.
         line: usize,
-        /// Its article.
+        /// Article number.
         sku: String,
-        /// How many.
+        /// Quantity.
         quantity: u32,
         /// Price of one.
         unit_price_cents: i64,
     },
-    /// The sum comes to more than an amount can hold.
-    #[error("the lines, shipping and tax add up to more than an amount can hold")]
+    /// The sum is too large.
+    #[error("the sum of lines, shipping and tax is too large")]
     SumTooLarge,
-    /// The stated total is not the sum.
+    /// The stated total differs from the sum.
     #[error("the order states a total of {stated} cents, but its lines, shipping and tax add up to {sum}")]
     WrongTotal {
-        /// As stated.
+        /// Stated total.
         stated: i64,
-        /// As added up.
+        /// Computed sum.
         sum: i64,
     },
-    /// A template failed.
+    /// The template failed.
     #[error("the mail cannot be rendered")]
     Render(#[from] askama::Error),
 }
@@ -113,11 +112,12 @@ impl OrderConfirmation {
     /// Checks the order and renders its mail.
     ///
     /// # Errors
-    /// [`OrderError`], always the order's own fault.
-    pub fn draft(&self) -> Result<Draft, OrderError> {
+    /// [`ConfirmationError`]; no later attempt can succeed.
+    pub fn draft(&self) -> Result<MailDraft, ConfirmationError> {
         let to = address::mailbox(&self.customer.name, &self.customer.email)?;
-        let currency = Currency::parse(&self.currency).ok_or_else(|| OrderError::Currency(self.currency.clone()))?;
-        let view = View {
+        let currency =
+            Currency::parse(&self.currency).ok_or_else(|| ConfirmationError::Currency(self.currency.clone()))?;
+        let view = ConfirmationView {
             id: one_line(&self.id),
             name: one_line(&self.customer.name),
             lines: self.line_views(currency)?,
@@ -125,14 +125,14 @@ impl OrderConfirmation {
             tax: self.tax_cents.map(|amount| currency.format(amount)),
             total: currency.format(self.checked_total()?),
         };
-        let draft = Draft::new(to, format!("Order {} confirmed", view.id), Text(&view).render()?);
-        Ok(Draft { html: Some(Html(&view).render()?), ..draft })
+        let draft = MailDraft::new(to, format!("Order {} confirmed", view.id), TextTemplate(&view).render()?);
+        Ok(MailDraft { html: Some(HtmlTemplate(&view).render()?), ..draft })
     }
 
-    fn line_views(&self, currency: Currency) -> Result<Vec<LineView>, OrderError> {
-        let view = |(index, line): (usize, &Line)| {
+    fn line_views(&self, currency: Currency) -> Result<Vec<ConfirmationLineView>, ConfirmationError> {
+        let view = |(index, line): (usize, &ConfirmationLine)| {
             let amount = line.amount(index + 1)?;
-            Ok(LineView {
+            Ok(ConfirmationLineView {
                 sku: one_line(&line.sku),
                 description: one_line(&line.description),
                 quantity: line.quantity,
@@ -143,30 +143,30 @@ impl OrderConfirmation {
         self.lines.iter().enumerate().map(view).collect()
     }
 
-    fn checked_total(&self) -> Result<i64, OrderError> {
+    fn checked_total(&self) -> Result<i64, ConfirmationError> {
         if self.lines.is_empty() {
-            return Err(OrderError::NoLines);
+            return Err(ConfirmationError::NoLines);
         }
         let mut sum = 0_i64;
         for (index, line) in self.lines.iter().enumerate() {
-            sum = sum.checked_add(line.amount(index + 1)?).ok_or(OrderError::SumTooLarge)?;
+            sum = sum.checked_add(line.amount(index + 1)?).ok_or(ConfirmationError::SumTooLarge)?;
         }
         for extra in [self.shipping_cents, self.tax_cents].into_iter().flatten() {
-            sum = sum.checked_add(extra).ok_or(OrderError::SumTooLarge)?;
+            sum = sum.checked_add(extra).ok_or(ConfirmationError::SumTooLarge)?;
         }
         if sum != self.total_cents {
-            return Err(OrderError::WrongTotal { stated: self.total_cents, sum });
+            return Err(ConfirmationError::WrongTotal { stated: self.total_cents, sum });
         }
         Ok(sum)
     }
 }
 
-impl Line {
-    fn amount(&self, line: usize) -> Result<i64, OrderError> {
+impl ConfirmationLine {
+    fn amount(&self, line: usize) -> Result<i64, ConfirmationError> {
         if self.quantity == 0 {
-            return Err(OrderError::NoQuantity { line, sku: self.sku.clone() });
+            return Err(ConfirmationError::NoQuantity { line, sku: self.sku.clone() });
         }
-        self.unit_price_cents.checked_mul(i64::from(self.quantity)).ok_or_else(|| OrderError::LineTooLarge {
+        self.unit_price_cents.checked_mul(i64::from(self.quantity)).ok_or_else(|| ConfirmationError::LineTooLarge {
             line,
             sku: self.sku.clone(),
             quantity: self.quantity,
@@ -175,17 +175,17 @@ impl Line {
     }
 }
 
-/// What the templates show: every value one line, every amount written out.
-struct View {
+/// Values of the templates, each on one line, with formatted amounts.
+struct ConfirmationView {
     id: String,
     name: String,
-    lines: Vec<LineView>,
+    lines: Vec<ConfirmationLineView>,
     shipping: Option<String>,
     tax: Option<String>,
     total: String,
 }
 
-struct LineView {
+struct ConfirmationLineView {
     sku: String,
     description: String,
     quantity: u32,
@@ -195,12 +195,12 @@ struct LineView {
 
 #[derive(Template)]
 #[template(path = "order_confirmation.txt")]
-struct Text<'a>(&'a View);
+struct TextTemplate<'a>(&'a ConfirmationView);
 
-/// Escaped by askama, because of the file's extension.
+/// The HTML template, which askama escapes because of the extension of the file.
 #[derive(Template)]
 #[template(path = "order_confirmation.html")]
-struct Html<'a>(&'a View);
+struct HtmlTemplate<'a>(&'a ConfirmationView);
 
 #[cfg(test)]
 #[path = "order_tests.rs"]

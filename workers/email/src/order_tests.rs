@@ -1,7 +1,7 @@
 use serde_json::json;
 
-use super::{OrderConfirmation, OrderError};
-use crate::compose::Draft;
+use super::{ConfirmationError, OrderConfirmation};
+use crate::compose::MailDraft;
 
 fn order(value: serde_json::Value) -> OrderConfirmation {
     serde_json::from_value(value).unwrap()
@@ -22,7 +22,7 @@ fn sample() -> serde_json::Value {
     })
 }
 
-fn confirm(value: serde_json::Value) -> Result<Draft, OrderError> {
+fn confirm(value: serde_json::Value) -> Result<MailDraft, ConfirmationError> {
     order(value).draft()
 }
 
@@ -115,7 +115,7 @@ fn what_cannot_be_confirmed_is_named() {
         ("/lines", json!([]), "no lines"),
         ("/lines/1/quantity", json!(0), "line 2 (\"CUP-2\")"),
         ("/lines/0/unit_price_cents", json!(i64::MAX), "line 1 (\"TEA-1\") is too large"),
-        ("/shipping_cents", json!(i64::MAX), "more than an amount can hold"),
+        ("/shipping_cents", json!(i64::MAX), "is too large"),
     ];
     for (field, wrong, expected) in cases {
         let mut value = sample();
@@ -126,7 +126,7 @@ fn what_cannot_be_confirmed_is_named() {
 }
 
 #[test]
-fn an_address_that_is_none_is_named_in_the_source() {
+fn an_invalid_address_is_named_in_the_source() {
     let mut value = sample();
     value["customer"]["email"] = json!("zoe at example.org");
     let error = confirm(value).unwrap_err();

@@ -1,8 +1,8 @@
-//! Text from jobs, made fit for header lines and bodies.
+//! Makes text from jobs safe for header lines and bodies.
 
-/// Turns every run of white space and control characters into one space, and trims both ends.
+/// Replaces each sequence of white space and control characters by one space, and trims both ends.
 ///
-/// What comes out is one line wherever it is put, so a value can never start a header of its own.
+/// The result is one line, so a value cannot start another header.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     text.split(|c: char| c.is_whitespace() || c.is_control())
@@ -11,10 +11,10 @@ pub fn one_line(text: &str) -> String {
         .join(" ")
 }
 
-/// Ends every line in CRLF, whichever of LF, CR and CRLF it had.
+/// Ends every line with CRLF instead of LF, CR or CRLF.
 ///
-/// A bare CR or LF that reached a server could be taken for a line end by the next one, and a dot after it for the
-/// end of the mail. Done here in one pass: lettre's own conversion takes time in the square of the number of lines.
+/// Some servers take a bare CR or LF as a line end, and a dot after it as the end of the mail. One pass is linear; the
+/// conversion of lettre takes quadratic time.
 pub(crate) fn crlf(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 32);
     let mut chars = text.chars().peekable();

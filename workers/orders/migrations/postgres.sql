@@ -1,4 +1,4 @@
--- Until the commit: of workers that start at once, one makes the tables.
+-- Held until the commit: only one of several starting workers creates the tables.
 SELECT pg_advisory_xact_lock(7022361);
 CREATE TABLE IF NOT EXISTS stock (
     sku TEXT PRIMARY KEY,
@@ -12,5 +12,5 @@ CREATE TABLE IF NOT EXISTS orders (
     total_cents BIGINT NOT NULL,
     placed_at TIMESTAMPTZ NOT NULL DEFAULT now()
 );
--- Not unique: that a job is done once is for the inbox.
+-- Not unique, because the inbox ensures that a job runs once.
 CREATE INDEX IF NOT EXISTS orders_job ON orders (job_id);

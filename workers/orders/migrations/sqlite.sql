@@ -10,5 +10,5 @@ CREATE TABLE IF NOT EXISTS orders (
     total_cents INTEGER NOT NULL,
     placed_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 );
--- Not unique: that a job is done once is for the inbox.
+-- Not unique, because the inbox ensures that a job runs once.
 CREATE INDEX IF NOT EXISTS orders_job ON orders (job_id);

@@ -1,20 +1,20 @@
-//! What is wrong with an order, and what keeps the shop from being open.
+//! Errors of an order and of the shop.
 
 use leveret_email::error::MailError;
 
-/// An order that cannot be placed; no later attempt can change it.
+/// Error of an order that cannot be placed. A later attempt fails too.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OrderError {
-    /// The customer cannot be written to.
-    #[error("the customer cannot be written to")]
+    /// The mail address of the customer is invalid.
+    #[error("the mail address of the customer is invalid")]
     Customer(#[from] MailError),
-    /// Nothing was ordered, or too much at once.
+    /// The order has no lines, or too many.
     #[error("the order has {count} lines: it must have 1 to {limit}")]
     Lines {
-        /// How many there are.
+        /// Number of lines.
         count: usize,
-        /// How many there may be.
+        /// Maximum number of lines.
         limit: usize,
     },
     /// The shop does not have the article.
@@ -23,32 +23,32 @@ pub enum OrderError {
         /// The article.
         sku: String,
     },
-    /// The shop has too few of the article.
-    #[error("{wanted} of {sku:?} are wanted and {left} are left")]
+    /// The stock of the article is too small.
+    #[error("{ordered} of {sku:?} are ordered, and {left} are in stock")]
     OutOfStock {
         /// The article.
         sku: String,
-        /// How many the line is for.
-        wanted: u16,
-        /// How many there are, less those that the order's other lines took.
+        /// Quantity of the line.
+        ordered: u16,
+        /// Quantity in stock, less the other lines of the order.
         left: i64,
     },
 }
 
-/// Why the shop could not be opened, or closed of itself.
+/// Error of the shop.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShopError {
-    /// Not the address of a database. It is left out: it may hold a password.
-    #[error("DATABASE_URL: give sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE")]
+    /// The URL is not one of a database. The message does not show it, because it may have a password.
+    #[error("DATABASE_URL is invalid: set sqlite:PATH or postgres://USER:PASSWORD@HOST/DATABASE")]
     Address,
-    /// The database cannot be reached or changed.
+    /// The database is unreachable, or refuses a statement.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
     /// The outbox or the inbox failed.
     #[error("the outbox or the inbox failed")]
-    Store(#[from] leveret_store::Error),
-    /// The worker could not start.
+    Store(#[from] leveret_sql::Error),
+    /// The worker cannot start.
     #[error(transparent)]
     Worker(#[from] leveret::Error),
 }

@@ -1,4 +1,4 @@
-//! The jobs of this worker, a file each.
+//! The jobs of this worker.
 
 mod place;
 

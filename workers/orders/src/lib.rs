@@ -1,22 +1,21 @@
-//! The orders worker: a job on the queue `orders` becomes an order, less stock and a mail, all of them or nothing.
+//! The orders worker: a job on the queue `orders` becomes an order, less stock and a mail in one transaction.
 //!
-//! In reading order: [`worker`] registers the [`jobs`]; [`jobs::place_order`] does in one transaction what an [`order`]
-//! asks for; [`shop`] is the database; [`run`] runs the worker beside the relay that publishes the mails; [`error`] says
-//! what a failure means.
+//! In reading order: [`worker`] registers the [`jobs`]. [`jobs::place_order`] runs the transaction of an [`order`].
+//! [`shop`] is the database. [`run`] runs the worker beside the relay that publishes the mails. [`error`] has the errors.
 //!
-//! # What becomes of a job
+//! # Outcomes
 //!
-//! | what happened | outcome |
+//! | what happens | outcome |
 //! |---|---|
 //! | the transaction committed: order, stock, inbox and outbox | done |
-//! | the same job came before | duplicate, without effect |
-//! | the job is wrong: no mail address, no lines, an article that is unknown or too few of it | dead letter, without effect |
-//! | the database is away, busy or broke a deadlock | retried by the queue's policy, without effect |
+//! | the same job ran before | duplicate, without effect |
+//! | the job is wrong: an invalid mail address, no lines, an unknown article, or too little stock | dead letter, without effect |
+//! | the database is unreachable or busy, or broke a deadlock | retried by the queue's policy, without effect |
 //!
-//! The mail is a job of its own, `email.send` on the queue `email`, and goes out when the relay has published it: in the
-//! order of the commits for each customer, and perhaps twice, with one id, if a relay dies. The stock is what the table
-//! `stock` says. The inbox remembers an order as long as the order itself is kept, so that a dead letter of last year that
-//! somebody replays places none twice; `leveret inbox prune` makes it forget.
+//! The mail is another job, `email.send` on the queue `email`, which the relay publishes after the commit. The mails of one
+//! customer are published in the order of the commits. If a relay crashes, a mail may be published twice with one id. The
+//! table `stock` has the stock. The inbox keeps the id of an order as long as the order, so that a replay of an old dead
+//! letter does not place the order twice. `leveret inbox prune` removes old ids.
 
 pub mod error;
 pub mod jobs;
@@ -27,33 +26,33 @@ pub mod shop;
 use std::time::Duration;
 
 use leveret::{Broker, Queue, Worker};
-use leveret_store::{Relay, Waker};
+use leveret_sql::{Relay, Waker};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
     error::{OrderError, ShopError},
-    order::{Line, PlaceOrder, Placed, confirmation_id},
+    order::{OrderLine, PlaceOrder, PlacedOrder, confirmation_id},
     settings::OrderSettings,
-    shop::{Desk, Shop},
+    shop::{OrderState, Shop},
 };
 
-/// How long one order may take; most of it is waiting for others who write.
+/// Time limit of one order, most of which is waiting for other writers.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The worker of the queue `orders`, which wakes the relay after each commit.
+/// Returns the worker of the queue `orders`, which wakes the relay after each commit.
 #[must_use]
-pub fn worker(shop: Shop, relay: Waker) -> Worker<Desk> {
+pub fn worker(shop: Shop, relay: Waker) -> Worker<OrderState> {
     let queue = Queue::new("orders").concurrency(8).timeout(TIMEOUT);
-    Worker::new(Desk { shop, relay }).queue(queue).handle(jobs::place_order)
+    Worker::new(OrderState { shop, relay }).queue(queue).handle(jobs::place_order)
 }
 
-/// Runs a worker and its relay until `shutdown` is ready; the relay goes on while the worker drains.
+/// Runs a worker and its relay until `shutdown` resolves. The relay runs until the worker is drained.
 ///
 /// # Errors
 ///
-/// The worker's or the relay's; either one stops the other.
+/// The worker or the relay fails, which stops the other one.
 pub async fn run(
-    worker: Worker<Desk>,
+    worker: Worker<OrderState>,
     relay: Relay,
     broker: &Broker,
     shutdown: impl Future<Output = ()>,

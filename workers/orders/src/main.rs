@@ -1,4 +1,4 @@
-//! `orders-worker`: places the orders of the queue `orders` until it is told to stop.
+//! The program `orders-worker`, which places the orders of the queue `orders` until a signal stops it.
 
 use clap::Parser;
 use leveret::{Broker, Config, shutdown_signal, telemetry::Telemetry};
@@ -22,7 +22,7 @@ fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
     let runtime = tokio::runtime::Runtime::new()?;
     let ended = runtime.block_on(run(settings));
-    // A thread that blocks, in a handler or a look-up, must not keep the process.
+    // A thread that blocks, in a handler or a name lookup, must not keep the process alive.
     runtime.shutdown_background();
     ended
 }
@@ -32,7 +32,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let shop = settings.orders.open().await?;
     let broker = Broker::amqp(settings.broker)?;
     let health = broker.serve_health()?;
-    tracing::info!(address = %health.address(), "metrics and health are served");
+    tracing::info!(address = %health.address(), "serving metrics and health");
     let relay = shop.relay(&broker);
     let worker = worker(shop.clone(), relay.waker());
     leveret_orders::run(worker, relay, &broker, shutdown_signal()).await?;

@@ -4,21 +4,21 @@ use std::fmt;
 
 use crate::{error::ShopError, shop::Shop};
 
-/// Which database the shop is in.
+/// Database and stock of the shop.
 #[derive(Clone, clap::Args)]
 #[command(mut_args(leveret::setting))]
 pub struct OrderSettings {
-    /// Database of the shop: `sqlite:PATH`, or `postgres://user:password@host/database`, which several workers can share
+    /// Database of the shop: `sqlite:PATH`, or `postgres://user:password@host/database` for several workers
     #[arg(long, env = "DATABASE_URL", value_name = "URL", default_value = "sqlite:orders.db", hide_env_values = true)]
     pub database_url: String,
 
-    /// Set the stock at start: how many there are of these articles, such as TEA-0101=40,POT-0003=2
+    /// Stock of articles, set at the start, such as TEA-0101=40,POT-0003=2
     #[arg(long, value_name = "SKU=COUNT", value_delimiter = ',', value_parser = stock)]
     pub stock: Vec<(String, u32)>,
 }
 
 impl fmt::Debug for OrderSettings {
-    /// Shows everything but the address, which has a password.
+    /// Leaves out the URL, which may have a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OrderSettings").field("stock", &self.stock).finish_non_exhaustive()
     }
@@ -29,7 +29,7 @@ impl OrderSettings {
     ///
     /// # Errors
     ///
-    /// As [`Shop::open`].
+    /// The errors of [`Shop::open`].
     pub async fn open(&self) -> Result<Shop, ShopError> {
         let shop = Shop::open(&self.database_url).await?;
         for (sku, quantity) in &self.stock {
@@ -40,6 +40,6 @@ impl OrderSettings {
 }
 
 fn stock(text: &str) -> Result<(String, u32), String> {
-    let (sku, count) = text.split_once('=').ok_or("it must be an article, =, and how many of it there are")?;
+    let (sku, count) = text.split_once('=').ok_or("it must be SKU=COUNT, such as TEA-0101=40")?;
     Ok((sku.to_owned(), count.parse().map_err(|error| format!("{count:?}: {error}"))?))
 }

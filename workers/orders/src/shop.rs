@@ -1,38 +1,38 @@
-//! The database of the shop: its stock and its orders, and beside them an outbox and an inbox.
+//! The database of the shop: stock, orders, outbox and inbox.
 
 use std::time::Duration;
 
 use leveret::Broker;
-use leveret_store::{Inbox, Outbox, Relay, Waker};
+use leveret_sql::{Inbox, Outbox, Relay, Waker};
 use sqlx::{
     PgPool, SqlitePool,
     postgres::PgPoolOptions,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use crate::{error::ShopError, order::Placed};
+use crate::{error::ShopError, order::PlacedOrder};
 
 const CONNECTIONS: u32 = 8;
-/// How long a writer waits for another one.
+/// Maximum wait of a writer for another writer.
 const BUSY: Duration = Duration::from_secs(30);
 
-/// A shop that is open. Clones share its connections.
+/// An open shop. Clones share its connections.
 #[derive(Clone, Debug)]
 pub enum Shop {
-    /// For any number of workers.
+    /// PostgreSQL, for any number of workers.
     Postgres(PgPool),
-    /// For workers on one machine.
+    /// SQLite, for workers on one machine.
     Sqlite(SqlitePool),
 }
 
-/// What the handlers share.
+/// State of the handlers.
 #[derive(Debug)]
-pub struct Desk {
+pub struct OrderState {
     pub(crate) shop: Shop,
     pub(crate) relay: Waker,
 }
 
-/// The same on both databases.
+/// Runs the same expression on both databases.
 macro_rules! on {
     ($shop:expr, |$pool:ident| $run:expr) => {
         match $shop {
@@ -43,23 +43,23 @@ macro_rules! on {
 }
 
 impl Shop {
-    /// Opens `sqlite:PATH`, which is made when it is missing, or `postgres://…`, and makes the tables that are not there.
+    /// Opens `sqlite:PATH` or `postgres://…`, and creates a missing file and missing tables.
     ///
     /// # Errors
     ///
-    /// [`ShopError::Address`] for anything else; what the database says.
+    /// [`ShopError::Address`] for another URL, or an error of the database.
     pub async fn open(url: &str) -> Result<Self, ShopError> {
         let shop = if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             Self::Postgres(PgPoolOptions::new().max_connections(CONNECTIONS).connect(url).await?)
         } else {
             let path = url.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
-            // One in memory would be another for each connection.
+            // In memory each connection would have its own database.
             let path = path.filter(|path| !path.is_empty() && *path != ":memory:").ok_or(ShopError::Address)?;
             let options = SqliteConnectOptions::new()
                 .filename(path)
                 .create_if_missing(true)
                 .journal_mode(SqliteJournalMode::Wal)
-                // A job is acked after its commit, which must then survive a power cut.
+                // The commit must survive a power cut, because the worker acks the job after it.
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(BUSY);
             Self::Sqlite(SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options).await?)
@@ -86,18 +86,18 @@ impl Shop {
         Ok(())
     }
 
-    /// The relay from the shop's outbox to a broker. Mails that one of them holds as it dies wait for twice the broker's
-    /// publish timeout.
+    /// Returns the relay from the outbox of the shop to a broker. After a crash of the relay, its leased mails wait for twice
+    /// the publish timeout of the broker.
     #[must_use]
     pub fn relay(&self, broker: &Broker) -> Relay {
         on!(self, |pool| Relay::new(pool, broker)).lease(2 * broker.config().publish_timeout)
     }
 
-    /// Says how many of an article there are, known before or not.
+    /// Sets the stock of an article, which may be new.
     ///
     /// # Errors
     ///
-    /// What the database says.
+    /// The database fails.
     pub async fn set_stock(&self, sku: &str, quantity: u32) -> Result<(), ShopError> {
         const SET: &str = "INSERT INTO stock (sku, quantity) VALUES ($1, $2)
                            ON CONFLICT (sku) DO UPDATE SET quantity = excluded.quantity";
@@ -105,28 +105,28 @@ impl Shop {
         Ok(())
     }
 
-    /// How many of an article there are; none if it is unknown.
+    /// Returns the stock of an article; `None` if it is unknown.
     ///
     /// # Errors
     ///
-    /// What the database says.
+    /// The database fails.
     pub async fn stock(&self, sku: &str) -> Result<Option<i64>, ShopError> {
         const GET: &str = "SELECT quantity FROM stock WHERE sku = $1";
         Ok(on!(self, |pool| sqlx::query_scalar(GET).bind(sku).fetch_optional(pool).await?))
     }
 
-    /// The orders that the job of this id has placed: one, or none yet.
+    /// Returns the orders of the job `job_id`, at most one.
     ///
     /// # Errors
     ///
-    /// What the database says.
-    pub async fn orders(&self, job_id: &str) -> Result<Vec<Placed>, ShopError> {
+    /// The database fails.
+    pub async fn orders(&self, job_id: &str) -> Result<Vec<PlacedOrder>, ShopError> {
         const GET: &str = "SELECT number, total_cents FROM orders WHERE job_id = $1 ORDER BY number";
         let rows: Vec<(i64, i64)> = on!(self, |pool| sqlx::query_as(GET).bind(job_id).fetch_all(pool).await?);
-        Ok(rows.into_iter().map(|(number, total_cents)| Placed { number, total_cents }).collect())
+        Ok(rows.into_iter().map(|(number, total_cents)| PlacedOrder { number, total_cents }).collect())
     }
 
-    /// Closes all connections, once what is under way is done.
+    /// Closes all connections after their running statements.
     pub async fn close(&self) {
         on!(self, |pool| pool.close().await);
     }

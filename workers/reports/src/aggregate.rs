@@ -1,15 +1,15 @@
-//! One figure in the making: cells go in one by one, a figure comes out.
+//! Computes one figure of one group from its cells.
 
 use std::cmp::Ordering;
 
 use crate::{
     date::{Date, is_local_date},
     decimal::Decimal,
-    notation::Notation,
+    number_format::NumberFormat,
     request::AggregateOp,
 };
 
-/// What has been seen so far for one figure of one group.
+/// The running state of one figure of one group.
 #[derive(Debug, Clone)]
 pub(crate) enum Accumulator {
     Count(u64),
@@ -18,51 +18,51 @@ pub(crate) enum Accumulator {
         sum: Decimal,
         count: u64,
     },
-    /// The value that stands to all others as `wanted` says.
+    /// The least or the greatest value; `keep` is the order in which a value replaces `best`.
     Extreme {
-        best: Option<Value>,
-        wanted: Ordering,
+        best: Option<CellValue>,
+        keep: Ordering,
     },
 }
 
-/// A figure, or a value that was compared for one.
+/// A figure, or a cell value that a figure compares.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Value {
+pub(crate) enum CellValue {
     Number(Decimal),
-    /// A date, and how the cell writes it.
+    /// A date, with the text of its cell.
     Date(Date, Box<str>),
     Text(Box<str>),
 }
 
-/// What a figure takes of a cell.
+/// The part of a cell that a figure uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Share {
-    /// Nothing: the cell is empty.
-    Nothing,
-    /// That it is there.
-    Presence,
-    Value(Value),
+pub(crate) enum CellInput {
+    /// The cell is empty.
+    Empty,
+    /// The cell is not empty, and its value does not matter.
+    Present,
+    Value(CellValue),
 }
 
-/// Why a cell could not be taken in.
+/// Reason why a figure cannot use a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum CellError {
     NotANumber,
     NotUtf8,
     Overflow,
-    /// A number or a date in a notation whose texts have no order.
+    /// A number or a date in a format that has no order.
     Unordered,
     Mixed {
-        so_far: Kind,
+        previous: ValueKind,
     },
 }
 
-/// What a column whose values are ordered holds; its first value decides.
+/// Kind of the values in a column that is ordered. The first value of the column decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ValueKind {
     Numbers,
     Dates {
-        /// Whether they say their offset from UTC. Dates that do have no order among dates that do not.
+        /// True if the dates state their offset from UTC. Dates with and without an offset have no common order.
         have_offset: bool,
     },
     Text,
@@ -74,29 +74,29 @@ impl Accumulator {
             AggregateOp::Count => Self::Count(0),
             AggregateOp::Sum => Self::Sum(Decimal::ZERO),
             AggregateOp::Mean => Self::Mean { sum: Decimal::ZERO, count: 0 },
-            AggregateOp::Min => Self::Extreme { best: None, wanted: Ordering::Less },
-            AggregateOp::Max => Self::Extreme { best: None, wanted: Ordering::Greater },
+            AggregateOp::Min => Self::Extreme { best: None, keep: Ordering::Less },
+            AggregateOp::Max => Self::Extreme { best: None, keep: Ordering::Greater },
         }
     }
 
-    /// Takes in what [`share`] found in a cell.
-    pub(crate) fn add(&mut self, share: Share) -> Result<(), Fault> {
-        match (self, share) {
-            (_, Share::Nothing) => {}
+    /// Adds what [`read_cell`] found in a cell.
+    pub(crate) fn add(&mut self, input: CellInput) -> Result<(), CellError> {
+        match (self, input) {
+            (_, CellInput::Empty) => {}
             (Self::Count(count), _) => *count += 1,
-            (Self::Sum(sum), Share::Value(Value::Number(number))) => *sum = plus(*sum, number)?,
-            (Self::Mean { sum, count }, Share::Value(Value::Number(number))) => {
-                *sum = plus(*sum, number)?;
+            (Self::Sum(sum), CellInput::Value(CellValue::Number(number))) => *sum = add_checked(*sum, number)?,
+            (Self::Mean { sum, count }, CellInput::Value(CellValue::Number(number))) => {
+                *sum = add_checked(*sum, number)?;
                 *count += 1;
             }
-            (Self::Extreme { best, wanted }, Share::Value(value)) => offer(best, value, *wanted),
-            // `share` has found a number or a value for these.
-            (Self::Sum(_) | Self::Mean { .. } | Self::Extreme { .. }, _) => return Err(Fault::NotANumber),
+            (Self::Extreme { best, keep }, CellInput::Value(value)) => keep_extreme(best, value, *keep),
+            // `read_cell` gives these operations a number or a value, or an error.
+            (Self::Sum(_) | Self::Mean { .. } | Self::Extreme { .. }, _) => return Err(CellError::NotANumber),
         }
         Ok(())
     }
 
-    /// The figure over both groups together; `None` when it does not fit.
+    /// Merges two groups into one; `None` if the sum does not fit.
     pub(crate) fn merge(mut self, other: &Self) -> Option<Self> {
         match (&mut self, other) {
             (Self::Count(count), Self::Count(more)) => *count += more,
@@ -105,25 +105,25 @@ impl Accumulator {
                 *sum = sum.checked_add(*more)?;
                 *count += further;
             }
-            (Self::Extreme { best, wanted }, Self::Extreme { best: Some(value), .. }) => {
-                offer(best, value.clone(), *wanted);
+            (Self::Extreme { best, keep }, Self::Extreme { best: Some(value), .. }) => {
+                keep_extreme(best, value.clone(), *keep);
             }
             _ => {}
         }
         Some(self)
     }
 
-    /// What came out; `None` when there was nothing to take in.
-    pub(crate) fn figure(&self) -> Option<Value> {
+    /// Returns the figure; `None` if the group has no value for it.
+    pub(crate) fn figure(&self) -> Option<CellValue> {
         match self {
-            Self::Count(count) => Some(Value::Number(Decimal::from(*count))),
-            Self::Sum(sum) => Some(Value::Number(*sum)),
-            Self::Mean { sum, count } => sum.mean_of(*count).map(Value::Number),
+            Self::Count(count) => Some(CellValue::Number(Decimal::from(*count))),
+            Self::Sum(sum) => Some(CellValue::Number(*sum)),
+            Self::Mean { sum, count } => sum.mean_of(*count).map(CellValue::Number),
             Self::Extreme { best, .. } => best.clone(),
         }
     }
 
-    /// The decimals of the numbers that were taken in, where they are added up.
+    /// Returns the number of decimals of a sum or a mean, 0 for other operations.
     pub(crate) fn scale(&self) -> u8 {
         match self {
             Self::Sum(sum) | Self::Mean { sum, .. } => sum.scale(),
@@ -131,56 +131,63 @@ impl Accumulator {
         }
     }
 
-    /// The bytes of text that are kept.
+    /// Returns the bytes of text that this figure holds in memory.
     pub(crate) fn text_len(&self) -> usize {
         match self {
-            Self::Extreme { best: Some(Value::Text(text) | Value::Date(_, text)), .. } => text.len(),
+            Self::Extreme { best: Some(CellValue::Text(text) | CellValue::Date(_, text)), .. } => text.len(),
             _ => 0,
         }
     }
 }
 
-/// What a figure of this kind takes of a cell; `kind` is what the column has held so far, in any group.
-pub(crate) fn share(op: AggregateOp, cell: &[u8], kind: Option<Kind>, notation: &Notation) -> Result<Share, Fault> {
+/// Reads the part of a cell that the operation uses. `kind` is the kind of the column's earlier values, in any group.
+pub(crate) fn read_cell(
+    op: AggregateOp,
+    cell: &[u8],
+    kind: Option<ValueKind>,
+    number_format: &NumberFormat,
+) -> Result<CellInput, CellError> {
     if cell.trim_ascii().is_empty() {
-        return Ok(Share::Nothing);
+        return Ok(CellInput::Empty);
     }
     match op {
-        AggregateOp::Count => Ok(Share::Presence),
-        AggregateOp::Sum | AggregateOp::Mean => {
-            notation.number(cell).map(|number| Share::Value(Value::Number(number))).ok_or(Fault::NotANumber)
-        }
-        AggregateOp::Min | AggregateOp::Max => Value::read(cell, kind, notation).map(Share::Value),
+        AggregateOp::Count => Ok(CellInput::Present),
+        AggregateOp::Sum | AggregateOp::Mean => number_format
+            .number(cell)
+            .map(|number| CellInput::Value(CellValue::Number(number)))
+            .ok_or(CellError::NotANumber),
+        AggregateOp::Min | AggregateOp::Max => CellValue::read(cell, kind, number_format).map(CellInput::Value),
     }
 }
 
-impl Value {
-    fn read(cell: &[u8], so_far: Option<Kind>, notation: &Notation) -> Result<Self, Fault> {
-        let mixed = |found| so_far.filter(|so_far| *so_far != found).map(|so_far| Fault::Mixed { so_far });
-        if let Some(number) = notation.number(cell) {
-            return mixed(Kind::Numbers).map_or(Ok(Self::Number(number)), Err);
+impl CellValue {
+    fn read(cell: &[u8], previous: Option<ValueKind>, number_format: &NumberFormat) -> Result<Self, CellError> {
+        let mixed =
+            |found| previous.filter(|previous| *previous != found).map(|previous| CellError::Mixed { previous });
+        if let Some(number) = number_format.number(cell) {
+            return mixed(ValueKind::Numbers).map_or(Ok(Self::Number(number)), Err);
         }
-        let text = std::str::from_utf8(cell).map_err(|_| Fault::NotUtf8)?;
-        if notation.is_dressed(text) || is_local_date(text) {
-            return Err(Fault::Unordered);
+        let text = std::str::from_utf8(cell).map_err(|_| CellError::NotUtf8)?;
+        if number_format.is_unreadable_number(text) || is_local_date(text) {
+            return Err(CellError::Unordered);
         }
         let value = Date::parse(text).map_or_else(|| Self::Text(text.into()), |date| Self::Date(date, text.into()));
         mixed(value.kind()).map_or(Ok(value), Err)
     }
 
-    pub(crate) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> ValueKind {
         match self {
-            Self::Number(_) => Kind::Numbers,
-            Self::Date(date, _) => Kind::Dates { have_offset: date.has_offset() },
-            Self::Text(_) => Kind::Text,
+            Self::Number(_) => ValueKind::Numbers,
+            Self::Date(date, _) => ValueKind::Dates { have_offset: date.has_offset() },
+            Self::Text(_) => ValueKind::Text,
         }
     }
 
-    /// How this value stands to another of its kind; values of two kinds never meet in one column.
+    /// Compares two values of one kind. A column never holds values of two kinds.
     fn order(&self, other: &Self) -> Option<Ordering> {
         match (self, other) {
             (Self::Number(left), Self::Number(right)) => Some(left.cmp(right)),
-            // Of equal moments, the one whose text is less: the figure does not depend on the order of the rows.
+            // Equal moments are ordered by their text, so that the order of the rows does not change the figure.
             (Self::Date(left, text), Self::Date(right, other)) => {
                 Some(left.order(right)?.then_with(|| text.cmp(other)))
             }
@@ -190,7 +197,7 @@ impl Value {
     }
 }
 
-impl Kind {
+impl ValueKind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Numbers => "numbers",
@@ -201,12 +208,12 @@ impl Kind {
     }
 }
 
-fn plus(sum: Decimal, number: Decimal) -> Result<Decimal, Fault> {
-    sum.checked_add(number).ok_or(Fault::Overflow)
+fn add_checked(sum: Decimal, number: Decimal) -> Result<Decimal, CellError> {
+    sum.checked_add(number).ok_or(CellError::Overflow)
 }
 
-fn offer(best: &mut Option<Value>, value: Value, wanted: Ordering) {
-    let better = best.as_ref().is_none_or(|best| value.order(best) == Some(wanted));
+fn keep_extreme(best: &mut Option<CellValue>, value: CellValue, keep: Ordering) {
+    let better = best.as_ref().is_none_or(|best| value.order(best) == Some(keep));
     if better {
         *best = Some(value);
     }
@@ -216,19 +223,19 @@ fn offer(best: &mut Option<Value>, value: Value, wanted: Ordering) {
 mod tests {
     use super::*;
 
-    fn take_in(op: AggregateOp, cells: &[&str]) -> Result<Option<String>, Fault> {
+    fn figure_of(op: AggregateOp, cells: &[&str]) -> Result<Option<String>, CellError> {
         let mut accumulator = Accumulator::new(op);
         let mut kind = None;
         for cell in cells {
-            let share = share(op, cell.as_bytes(), kind, &Notation::PLAIN)?;
-            if let Share::Value(value) = &share {
+            let input = read_cell(op, cell.as_bytes(), kind, &NumberFormat::PLAIN)?;
+            if let CellInput::Value(value) = &input {
                 kind = Some(value.kind());
             }
-            accumulator.add(share)?;
+            accumulator.add(input)?;
         }
         Ok(accumulator.figure().map(|value| match value {
-            Value::Number(number) => number.to_string(),
-            Value::Text(text) | Value::Date(_, text) => text.into(),
+            CellValue::Number(number) => number.to_string(),
+            CellValue::Text(text) | CellValue::Date(_, text) => text.into(),
         }))
     }
 
@@ -250,30 +257,30 @@ mod tests {
             (AggregateOp::Max, &["pear", "apple"], Some("pear")),
             (AggregateOp::Max, &[], None),
         ] {
-            assert_eq!(take_in(op, cells), Ok(figure.map(str::to_owned)), "{op} of {cells:?}");
+            assert_eq!(figure_of(op, cells), Ok(figure.map(str::to_owned)), "{op} of {cells:?}");
         }
     }
 
     #[test]
     fn what_cannot_be_added_or_ordered_is_a_fault() {
-        assert_eq!(take_in(AggregateOp::Sum, &["1", "12o"]), Err(Fault::NotANumber));
-        assert_eq!(take_in(AggregateOp::Mean, &["n/a"]), Err(Fault::NotANumber));
-        assert_eq!(take_in(AggregateOp::Min, &["1", "n/a"]), Err(Fault::Mixed { so_far: Kind::Numbers }));
-        assert_eq!(take_in(AggregateOp::Min, &["n/a", "1"]), Err(Fault::Mixed { so_far: Kind::Text }));
+        assert_eq!(figure_of(AggregateOp::Sum, &["1", "12o"]), Err(CellError::NotANumber));
+        assert_eq!(figure_of(AggregateOp::Mean, &["n/a"]), Err(CellError::NotANumber));
+        assert_eq!(figure_of(AggregateOp::Min, &["1", "n/a"]), Err(CellError::Mixed { previous: ValueKind::Numbers }));
+        assert_eq!(figure_of(AggregateOp::Min, &["n/a", "1"]), Err(CellError::Mixed { previous: ValueKind::Text }));
         let nines = "9".repeat(38);
-        assert_eq!(take_in(AggregateOp::Sum, &[&nines, &nines]), Err(Fault::Overflow));
-        assert_eq!(share(AggregateOp::Min, b"\xff", None, &Notation::PLAIN), Err(Fault::NotUtf8));
-        let without = Kind::Dates { have_offset: false };
-        for (cells, so_far) in [
+        assert_eq!(figure_of(AggregateOp::Sum, &[&nines, &nines]), Err(CellError::Overflow));
+        assert_eq!(read_cell(AggregateOp::Min, b"\xff", None, &NumberFormat::PLAIN), Err(CellError::NotUtf8));
+        let without = ValueKind::Dates { have_offset: false };
+        for (cells, previous) in [
             (["2026-11-21", "n/a"], without),
-            (["n/a", "2026-11-21"], Kind::Text),
+            (["n/a", "2026-11-21"], ValueKind::Text),
             (["2026-11-21T10:00", "2026-11-21T10:00Z"], without),
             (["2026-11-21", "5"], without),
         ] {
-            assert_eq!(take_in(AggregateOp::Max, &cells), Err(Fault::Mixed { so_far }), "{cells:?}");
+            assert_eq!(figure_of(AggregateOp::Max, &cells), Err(CellError::Mixed { previous }), "{cells:?}");
         }
         for text in ["$5", "1,000", "21.11.2026", "2026-11-21 9:00 PM", "6.6e-34"] {
-            assert_eq!(take_in(AggregateOp::Max, &[text]), Err(Fault::Unordered), "{text}");
+            assert_eq!(figure_of(AggregateOp::Max, &[text]), Err(CellError::Unordered), "{text}");
         }
     }
 
@@ -281,12 +288,12 @@ mod tests {
     fn merged_groups_give_the_figure_of_all_their_cells() {
         for op in [AggregateOp::Sum, AggregateOp::Mean, AggregateOp::Count, AggregateOp::Min, AggregateOp::Max] {
             let (mut left, mut right) = (Accumulator::new(op), Accumulator::new(op));
-            let part = |cell: &str| share(op, cell.as_bytes(), None, &Notation::PLAIN).unwrap();
+            let part = |cell: &str| read_cell(op, cell.as_bytes(), None, &NumberFormat::PLAIN).unwrap();
             left.add(part("1")).unwrap();
             right.add(part("2")).unwrap();
             right.add(part("6")).unwrap();
-            let both = take_in(op, &["1", "2", "6"]).unwrap().unwrap();
-            let Some(Value::Number(merged)) = left.merge(&right).unwrap().figure() else { panic!("{op}") };
+            let both = figure_of(op, &["1", "2", "6"]).unwrap().unwrap();
+            let Some(CellValue::Number(merged)) = left.merge(&right).unwrap().figure() else { panic!("{op}") };
             assert_eq!(merged.to_string(), both, "{op}");
         }
     }

@@ -1,37 +1,38 @@
-//! What a report says about itself: its title, where its figures come from, what was left out.
+//! The text around a report: its title, the source of its figures, and what they leave out.
 //!
-//! Nothing here depends on when the report is made, only on the request and the data, so that the same job run twice
-//! writes the same file.
+//! The text depends on the request and the data only, so that the same job run twice writes the same file.
 
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
+
 use crate::{
     request::{Aggregate, AggregateOp, GenerateReport},
-    scan::Scan,
+    scan::ScanResult,
 };
 
-/// The words around a table.
+/// The text around a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caption {
-    /// Such as "Sum of amount by region".
+    /// Title, such as "Sum of amount by region".
     pub(crate) title: String,
     pub(crate) dataset: String,
-    /// The request's conditions, as people say them.
+    /// Filters of the request, as people read them.
     pub(crate) filters: Vec<String>,
-    /// When the data set was last changed: `2026-11-21 04:20 UTC`.
+    /// Time of the data set's last change: `2026-11-21 04:20 UTC`.
     pub(crate) data_of: String,
-    /// The same in seconds since 1970, for the files' own dates.
+    /// The same time in seconds since 1970, for the metadata of the file.
     pub(crate) data_of_seconds: u32,
-    /// How many of its rows counted.
+    /// Number of rows that match the filters.
     pub(crate) rows: String,
-    /// How many were left out because of a cell that is not valid: `none`, `12`.
+    /// Number of rows skipped because of an invalid cell: `none`, `12`.
     pub(crate) skipped: String,
-    /// What each figure is called in prose, in the order of the request.
+    /// Name of each figure in prose, in the order of the request.
     pub(crate) figures: Vec<String>,
 }
 
 impl Caption {
-    pub(crate) fn new(request: &GenerateReport, scan: &Scan, modified: SystemTime) -> Self {
+    pub(crate) fn new(request: &GenerateReport, scan: &ScanResult, modified: SystemTime) -> Self {
         let figures: Vec<_> = request.aggregates.iter().map(phrase).collect();
         let counted = grouped(&scan.counted.to_string());
         let rows = match scan.counted == scan.rows {
@@ -51,13 +52,13 @@ impl Caption {
     }
 }
 
-/// A number's digits with a comma before every three, leaving sign and decimals alone.
+/// Separates the digits before the point by commas in groups of three.
 pub(crate) fn grouped(number: &str) -> String {
     let (sign, number) = number.strip_prefix('-').map_or(("", number), |number| ("-", number));
     let (whole, fraction) = number.split_at(number.find('.').unwrap_or(number.len()));
     let mut text = sign.to_owned();
-    for (place, digit) in whole.char_indices() {
-        if place > 0 && (whole.len() - place).is_multiple_of(3) {
+    for (at, digit) in whole.char_indices() {
+        if at > 0 && (whole.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -95,30 +96,13 @@ fn uncapitalised(phrase: &str) -> String {
 }
 
 fn utc(time: SystemTime) -> String {
-    let seconds = seconds(time);
-    let (year, month, day) = civil_date(seconds / 86_400);
-    let (hour, minute) = (seconds / 3600 % 24, seconds / 60 % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
+    let time = i64::try_from(seconds(time)).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    time.unwrap_or(Timestamp::MAX).strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
-/// Since 1970; a time before is taken for it.
+/// Returns the seconds since 1970; 0 for an earlier time.
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
-}
-
-/// The date `days` after 1970-01-01.
-fn civil_date(days: u64) -> (u64, u64, u64) {
-    const DAYS_IN_400_YEARS: u64 = 146_097;
-    // Counted from 0000-03-01: a leap day is then the last of its year, and of its century.
-    let days = days + 719_468;
-    let (cycle, day) = (days / DAYS_IN_400_YEARS, days % DAYS_IN_400_YEARS);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year + year / 4 - year / 100);
-    // March to January have 153 days in every five months.
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let year = 400 * cycle + year;
-    if month < 10 { (year, month + 3, day) } else { (year + 1, month - 9, day) }
 }
 
 #[cfg(test)]
@@ -135,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_told_in_utc() {
+    fn times_are_in_utc() {
         for (seconds, text) in [
             (0, "1970-01-01 00:00 UTC"),
             (951_782_399, "2000-02-28 23:59 UTC"),

@@ -1,21 +1,21 @@
-//! Streams a CSV file row by row, in bounded memory, and says which line is wrong.
+//! Reads a CSV file row by row in bounded memory. Errors name the line.
 //!
-//! The first row is the header. Cells are handed out as bytes: a file that is not UTF-8 throughout can still be
-//! reported on as long as the columns in use are. Bytes pass through `decoded`, then `checked`, to the reader.
+//! The first row is the header. Cells are bytes, because only the columns in use must be UTF-8. The bytes of the file pass
+//! through `decode` and `quoting` to the CSV reader.
 
-mod checked;
-mod decoded;
-mod layout;
+mod csv_format;
+mod decode;
+mod quoting;
 
 use std::io::{self, Chain, Cursor, Read};
 
 use csv::{ByteRecord, ErrorKind, Position};
 
-pub(crate) use self::layout::Layout;
-use self::{checked::Checked, decoded::Decoded};
+pub(crate) use self::csv_format::CsvFormat;
+use self::{decode::Utf8Reader, quoting::QuoteChecker};
 use crate::error::{ReportError, shown};
 
-/// The most bytes of one row, so that a quotation mark that is never closed cannot fill the memory.
+/// Maximum bytes of one row, so that a quotation mark that is not closed cannot fill the memory.
 pub(crate) const ROW_LIMIT: usize = 1024 * 1024;
 
 const BUFFER: usize = 64 * 1024;
@@ -29,39 +29,39 @@ pub(crate) struct Dataset<R> {
     delimiter: u8,
     /// Lines before the header.
     skipped: u64,
-    /// Whether a row may have fewer cells than the header.
+    /// True if a row may have fewer cells than the header.
     pads: bool,
 }
 
-/// A file's beginning, which has been looked at, and the rest of it.
-type Text<R> = Checked<Chain<Cursor<Vec<u8>>, Decoded<R>>>;
+/// The inspected beginning of a file, and the rest of it.
+type Text<R> = QuoteChecker<Chain<Cursor<Vec<u8>>, Utf8Reader<R>>>;
 
 /// One row of a data set.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Row<'a> {
+pub(crate) struct CsvRow<'a> {
     record: &'a ByteRecord,
-    /// The line after the row.
+    /// Number of the line after the row.
     after: u64,
 }
 
 impl<R: Read> Dataset<R> {
-    /// Reads the header.
-    pub(crate) fn new(name: &str, input: R, layout: &Layout) -> Result<Self, ReportError> {
+    /// Opens a data set, and reads its header.
+    pub(crate) fn new(name: &str, input: R, format: &CsvFormat) -> Result<Self, ReportError> {
         let failed = |error| explain(error, name, 1);
-        let mut text = Decoded::new(name, input, layout.encoding).map_err(failed)?;
+        let mut text = Utf8Reader::new(name, input, format.encoding).map_err(failed)?;
         let mut beginning = read_beginning(&mut text).map_err(failed)?;
         if beginning.contains(&0) {
-            let reason = "it has NUL characters, as UTF-16 without a byte order mark has; dialect.encoding can say so";
+            let reason = "it has NUL characters, like UTF-16 without a byte order mark: set dialect.encoding";
             return Err(ReportError::NotText { name: name.to_owned(), reason });
         }
-        let (delimiter, before) = layout.open(&beginning);
+        let (delimiter, before) = format.open(&beginning);
         let skipped = u64::from(before > 0);
         beginning.drain(..before);
         let mut reader = csv::ReaderBuilder::new();
-        reader.quoting(layout.quote.is_some()).quote(layout.quote.unwrap_or(b'"')).delimiter(delimiter);
-        // A row ends with its line, so that the reader's line is that of the next row; see `Row::cell` for `\r\n`.
+        reader.quoting(format.quote.is_some()).quote(format.quote.unwrap_or(b'"')).delimiter(delimiter);
+        // With `\n` as terminator, the reader's position is the line of the next row. `CsvRow::cell` handles `\r\n`.
         reader.has_headers(false).flexible(true).terminator(csv::Terminator::Any(b'\n')).buffer_capacity(BUFFER);
-        let text = Checked::new(Cursor::new(beginning).chain(text), layout.quote, delimiter, 1 + skipped);
+        let text = QuoteChecker::new(Cursor::new(beginning).chain(text), format.quote, delimiter, 1 + skipped);
         let mut dataset = Self {
             name: name.to_owned(),
             header: Vec::new(),
@@ -69,7 +69,7 @@ impl<R: Read> Dataset<R> {
             record: ByteRecord::new(),
             delimiter,
             skipped,
-            pads: layout.pads,
+            pads: format.pads,
         };
         dataset.header = match dataset.read()? {
             Some(row) if row.has_lone_return() => {
@@ -82,18 +82,22 @@ impl<R: Read> Dataset<R> {
         Ok(dataset)
     }
 
-    /// The columns, in the order of the file.
+    /// Returns the columns in the order of the file.
     pub(crate) fn header(&self) -> &[String] {
         &self.header
     }
 
-    /// The character between two cells.
+    /// Returns the character between two cells.
     pub(crate) fn delimiter(&self) -> u8 {
         self.delimiter
     }
 
-    /// The next row, with as many cells as the header, or `None` at the end.
-    pub(crate) fn next_row(&mut self) -> Result<Option<Row<'_>>, ReportError> {
+    /// Returns the next row, or `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// The row is invalid, or the number of its cells differs from the header.
+    pub(crate) fn next_row(&mut self) -> Result<Option<CsvRow<'_>>, ReportError> {
         let (expected, pads) = (self.header.len(), self.pads);
         match self.read()? {
             Some(row) if row.record.len() > expected || row.record.len() < expected && !pads => {
@@ -103,7 +107,7 @@ impl<R: Read> Dataset<R> {
         }
     }
 
-    fn read(&mut self) -> Result<Option<Row<'_>>, ReportError> {
+    fn read(&mut self) -> Result<Option<CsvRow<'_>>, ReportError> {
         loop {
             let before = self.rows.position().clone();
             self.rows.get_mut().allow(ROW_LIMIT);
@@ -113,26 +117,26 @@ impl<R: Read> Dataset<R> {
             }
             let after = self.rows.position();
             if !is_blank(&self.record, &before, after) {
-                return Ok(Some(Row { record: &self.record, after: self.skipped + after.line() }));
+                return Ok(Some(CsvRow { record: &self.record, after: self.skipped + after.line() }));
             }
         }
     }
 }
 
-impl<'a> Row<'a> {
-    /// The line on which the row begins, from 1.
+impl<'a> CsvRow<'a> {
+    /// Returns the line on which the row begins, counted from 1.
     pub(crate) fn number(self) -> u64 {
-        // Counted back from the row's end, because blank lines may precede it.
+        // Counted back from the end of the row, because blank lines may precede it.
         self.after.saturating_sub(1 + line_breaks(self.record))
     }
 
-    /// The cell of a column by its position in the header.
+    /// Returns the cell of a column by its position in the header.
     pub(crate) fn cell(self, column: usize) -> &'a [u8] {
         let cell = self.record.get(column).unwrap_or_default();
         if column + 1 == self.record.len() { without_return(cell) } else { cell }
     }
 
-    /// Whether a carriage return in it does not belong to the end of a line.
+    /// Returns whether the row has a carriage return that is not part of a line end.
     fn has_lone_return(self) -> bool {
         let lone =
             |cell: &[u8]| cell.iter().enumerate().any(|(at, byte)| *byte == b'\r' && cell.get(at + 1) != Some(&b'\n'));
@@ -157,11 +161,11 @@ fn without_return(cell: &[u8]) -> &[u8] {
     cell.strip_suffix(b"\r").unwrap_or(cell)
 }
 
-/// Reports whether the record is an empty line that ends in `\r\n`. The reader itself skips those that end in `\n`.
+/// Returns whether the record is an empty line that ends in `\r\n`. The reader itself skips empty lines that end in `\n`.
 ///
-/// A quoted empty cell leaves the same record, but takes more than the line's two bytes.
+/// A quoted empty cell gives the same record, but has more than the two bytes of the line end.
 fn is_blank(record: &ByteRecord, before: &Position, after: &Position) -> bool {
-    // Each line before the last is an empty one that the reader skipped, of one byte.
+    // Each line before the last is an empty line of one byte, which the reader skipped.
     let skipped = (after.line() - before.line()).saturating_sub(1);
     record.len() == 1 && record.as_slice() == b"\r" && after.byte() - before.byte() - skipped == 2
 }
@@ -170,7 +174,7 @@ fn line_breaks(record: &ByteRecord) -> u64 {
     record.as_slice().iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
-/// The text up to the end of the header's line, or the first 64 KB; of a line before the header, the one after it too.
+/// Reads the first two lines, or the first 64 KB: a line such as `sep=;` may precede the header.
 fn read_beginning(text: &mut impl Read) -> io::Result<Vec<u8>> {
     let (mut beginning, mut chunk) = (Vec::new(), vec![0; 4096]);
     while beginning.len() < BUFFER && beginning.iter().filter(|byte| **byte == b'\n').count() < 2 {
@@ -189,7 +193,7 @@ fn into_io(error: csv::Error) -> io::Error {
     }
 }
 
-/// What a layer below the reader found wrong, or else the disk.
+/// Returns the error of `decode` or `quoting`, or else the error of the disk.
 fn explain(error: io::Error, name: &str, row: u64) -> ReportError {
     if error.kind() == io::ErrorKind::FileTooLarge {
         return ReportError::RowTooLong { row, limit: ROW_LIMIT };
@@ -202,8 +206,8 @@ mod tests {
     use super::*;
     use crate::request::Dialect;
 
-    fn plain() -> Layout {
-        Layout::new(&Dialect::default()).unwrap()
+    fn plain() -> CsvFormat {
+        CsvFormat::new(&Dialect::default()).unwrap()
     }
 
     fn read(text: &[u8]) -> Result<Vec<(u64, Vec<String>)>, ReportError> {

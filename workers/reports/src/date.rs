@@ -1,4 +1,4 @@
-//! Dates and times that have an order: year first, as in ISO 8601, with or without an offset from UTC.
+//! Parses and compares dates and times with the year first, with or without an offset from UTC.
 
 use std::cmp::Ordering;
 
@@ -8,7 +8,7 @@ use jiff::{
     tz::Offset,
 };
 
-/// A day, or a moment of it.
+/// A day, or a time of a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Date {
     civil: DateTime,
@@ -17,17 +17,17 @@ pub(crate) struct Date {
 }
 
 impl Date {
-    /// Reads `2026-11-21`, `2026-11-21 10:00`, `2026-11-21T10:00:00+02:00`, and the same with slashes or points and
-    /// without leading zeros: `2026/9/1 9:05`.
+    /// Parses `2026-11-21`, `2026-11-21 10:00` or `2026-11-21T10:00:00+02:00`, also with slashes or points and without
+    /// leading zeros: `2026/9/1 9:05`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let text = text.trim_ascii();
-        // Most cells are no dates; this test is cheaper than the parser's error.
+        // Most cells are not dates, and this check is cheaper than an error of the parser.
         if !text.as_bytes().get(..4)?.iter().all(u8::is_ascii_digit) {
             return None;
         }
         let padded = if is_padded(text) { None } else { padded(text) };
         let pieces = Pieces::parse(padded.as_deref().unwrap_or(text)).ok()?;
-        // The offset of a named time zone alone is not known here.
+        // The offset of a time zone that is given by name only is unknown.
         if pieces.time_zone_annotation().is_some() && pieces.to_numeric_offset().is_none() {
             return None;
         }
@@ -35,14 +35,14 @@ impl Date {
         Some(Self { civil, has_time: pieces.time().is_some(), offset: pieces.to_numeric_offset() })
     }
 
-    /// Reports whether it says its offset from UTC. Dates of which all do or none does have one order.
+    /// Returns whether the date states its offset from UTC. Dates with and without an offset have no common order.
     pub(crate) fn has_offset(&self) -> bool {
         self.offset.is_some()
     }
 
-    /// How this one stands to `bound`; `None` where only one of two moments says its offset from UTC.
+    /// Compares the date with `bound`; `None` if only one of two times states its offset from UTC.
     ///
-    /// A day is the moment at which it begins, wherever that is.
+    /// A day is the moment at which it begins, in any time zone.
     pub(crate) fn order(&self, bound: &Self) -> Option<Ordering> {
         match (self.offset, bound.offset) {
             (None, None) => Some(self.civil.cmp(&bound.civil)),
@@ -55,14 +55,14 @@ impl Date {
     }
 }
 
-/// Reports whether the date of a text has the ten characters of `2026-11-21`, and a time its two digits for the hour.
+/// Returns whether the date has the ten characters of `2026-11-21`, and the hour two digits.
 pub(crate) fn is_padded(text: &str) -> bool {
     let bytes = text.as_bytes();
     let is_day = bytes.get(8..10).is_some_and(|day| day.iter().all(u8::is_ascii_digit));
     bytes.get(4) == Some(&b'-') && bytes.get(7) == Some(&b'-') && is_day && bytes.get(12) != Some(&b':')
 }
 
-/// A text that begins as `2026/9/1 9:05`, as ISO 8601 writes it.
+/// Rewrites a text such as `2026/9/1 9:05` in the format of ISO 8601.
 fn padded(text: &str) -> Option<String> {
     let (year, month, day, rest) = split_year_first(text)?;
     let date = format!("{year}-{month:0>2}-{day:0>2}");
@@ -75,7 +75,7 @@ fn padded(text: &str) -> Option<String> {
     Some(format!("{date}T{zero}{time}"))
 }
 
-/// Year, month, day and what follows of a text that begins as `2026-11-21`, `2026/9/1` or `2026.9.1` does.
+/// Splits a text that begins like `2026-11-21`, `2026/9/1` or `2026.9.1` into year, month, day and the rest.
 fn split_year_first(text: &str) -> Option<(&str, &str, &str, &str)> {
     let number = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
     let (year, rest) = text.split_at(number(text));
@@ -89,8 +89,8 @@ fn split_year_first(text: &str) -> Option<(&str, &str, &str, &str)> {
     (is_date && ends).then_some((year, month, day, rest))
 }
 
-/// Reports whether a text begins as a date whose order is not known: `11/21/2026`, `21.11.2026`, `21-11-2026`, and one
-/// with the year first that [`Date::parse`] does not read, such as `2026-11-21 9:00 PM`.
+/// Returns whether a text begins like a date that [`Date::parse`] refuses: `11/21/2026`, `21.11.2026`, `21-11-2026` or
+/// `2026-11-21 9:00 PM`.
 pub(crate) fn is_local_date(text: &str) -> bool {
     let text = text.trim_ascii();
     if split_year_first(text).is_some() {

@@ -1,4 +1,4 @@
-//! What exact decimals promise.
+//! Tests of exact decimals.
 
 use std::cmp::Ordering;
 

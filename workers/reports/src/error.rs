@@ -1,19 +1,19 @@
-//! Why a report was not written, and whether trying again could help.
+//! The error of a report, and whether another attempt can succeed.
 
 use std::io;
 
 use crate::{
-    notation::is_dressed_number,
-    request::{AggregateOp, Format},
+    number_format::is_number_in_another_format,
+    request::{AggregateOp, ReportFormat},
 };
 
-/// Why a report was not written.
+/// Reason why a report was not written.
 ///
-/// Rows are named by their line in the file, counted from 1, the header included.
+/// A row is its line in the file, counted from 1, header included.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReportError {
-    /// The data set's name is not a plain path below the data directory.
+    /// The name of the data set is not a plain path below the data directory.
     #[error("dataset {name:?} is refused: {reason}")]
     DatasetName {
         /// The name in the request.
@@ -21,13 +21,13 @@ pub enum ReportError {
         /// The rule it breaks.
         reason: &'static str,
     },
-    /// There is no such file in the data directory.
+    /// The data directory does not have the file.
     #[error("dataset {name:?} does not exist")]
     DatasetMissing {
         /// The name in the request.
         name: String,
     },
-    /// The output's name is not a plain file name.
+    /// The name of the output is not a plain file name.
     #[error("output {name:?} is refused: {reason}")]
     OutputName {
         /// The name in the request.
@@ -43,8 +43,8 @@ pub enum ReportError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A column is named that is not there.
-    #[error("{field}: there is no column {column:?}; there are {}", listed(.existing))]
+    /// The request names a column that does not exist.
+    #[error("{field}: there is no column {column:?}; the columns are {}", listed(.existing))]
     UnknownColumn {
         /// The field of the request that names it.
         field: &'static str,
@@ -53,10 +53,10 @@ pub enum ReportError {
         /// The columns that exist.
         existing: Vec<String>,
     },
-    /// A column is named that is there more than once, or asked for twice.
+    /// The header or the request has a column twice.
     #[error("{field}: column {column:?} occurs twice")]
     DuplicateColumn {
-        /// Where it occurs twice: a field of the request, or the header of the data set.
+        /// The field of the request, or the header of the data set.
         field: &'static str,
         /// The column.
         column: String,
@@ -71,8 +71,8 @@ pub enum ReportError {
         /// Cells in the row.
         found: usize,
     },
-    /// A cell that is to be added up is not a number.
-    #[error("row {row}, column {column:?}: {value:?} is not a number, so there is no {op} of it{}", way_out(.value))]
+    /// A cell of a sum or a mean is not a number.
+    #[error("row {row}, column {column:?}: {value:?} is not a number, so there is no {op} of it{}", number_format_hint(.value))]
     NotANumber {
         /// The line of the row.
         row: u64,
@@ -80,13 +80,13 @@ pub enum ReportError {
         column: String,
         /// The cell, shortened.
         value: String,
-        /// What was to be done with it.
+        /// The operation on the column.
         op: AggregateOp,
     },
-    /// A cell is of another kind than the value that a filter compares it with.
+    /// A cell has another type than the value of the filter.
     #[error(
         "row {row}, column {column:?}: {value:?} is not {expected}, so it cannot be compared with {operand}{}",
-        way_out(.value)
+        number_format_hint(.value)
     )]
     NotComparable {
         /// The line of the row.
@@ -95,15 +95,15 @@ pub enum ReportError {
         column: String,
         /// The cell, shortened.
         value: String,
-        /// What it would have to be.
+        /// The type of the filter's value.
         expected: &'static str,
         /// The value of the filter, shortened.
         operand: String,
     },
-    /// A cell to take the least or greatest of is a number or a date whose text has no order.
+    /// A cell of a least or greatest value is a number or a date in a format that has no order.
     #[error(
         "row {row}, column {column:?}: {value:?} has no {op}: numbers must be plain, with at most 38 digits and 20 decimals, and dates as 2026-11-21{}",
-        way_out(.value)
+        number_format_hint(.value)
     )]
     Unordered {
         /// The line of the row.
@@ -112,10 +112,10 @@ pub enum ReportError {
         column: String,
         /// The cell, shortened.
         value: String,
-        /// What was to be done with it.
+        /// The operation on the column.
         op: AggregateOp,
     },
-    /// A column to take the least or greatest value of has values of two kinds: numbers, dates, text.
+    /// A column of a least or greatest value has values of two kinds: numbers, dates, text.
     #[error("row {row}, column {column:?}: {value:?} cannot be ordered among the {kind} above it")]
     MixedColumn {
         /// The line of the row.
@@ -124,7 +124,7 @@ pub enum ReportError {
         column: String,
         /// The cell, shortened.
         value: String,
-        /// What the column has held so far: numbers, dates or text.
+        /// Kind of the earlier values: numbers, dates or text.
         kind: &'static str,
     },
     /// A cell is not UTF-8.
@@ -134,33 +134,31 @@ pub enum ReportError {
         row: u64,
         /// The column.
         column: String,
-        /// The cell, shortened and repaired.
+        /// The cell, shortened, with replacement characters.
         value: String,
     },
-    /// A row is larger than any honest one, as after a quotation mark that is never closed.
+    /// A row is too long, for example after a quotation mark that is not closed.
     #[error("row {row} is longer than {limit} bytes: is a quotation mark in it not closed?")]
     RowTooLong {
         /// The line where the row begins.
         row: u64,
-        /// The most bytes a row may have.
+        /// Maximum bytes of a row.
         limit: usize,
     },
-    /// A quotation mark stands elsewhere than RFC 4180 has it: around a cell, or doubled in a quoted one.
-    #[error(
-        "row {row}: a quotation mark stands inside a cell: quote the cell and double the mark, or see dialect.quote"
-    )]
+    /// A quotation mark is not around a cell, and not doubled in a quoted cell (RFC 4180).
+    #[error("row {row}: a quotation mark is inside a cell: quote the cell and double the mark, or set dialect.quote")]
     StrayQuote {
         /// The line where the row begins.
         row: u64,
     },
-    /// The bytes of the data set are not of its encoding.
-    #[error("dataset {name:?} is not {encoding}: byte {offset} or one before it begins no character")]
+    /// The data set has bytes that are invalid in its encoding.
+    #[error("dataset {name:?} is not {encoding}: the bytes before byte {offset} are not a character")]
     Encoding {
         /// The name in the request.
         name: String,
-        /// The encoding by the file's mark or by the request.
+        /// The encoding, from the byte order mark or the request.
         encoding: &'static str,
-        /// The bytes that had been read.
+        /// Position after the invalid bytes.
         offset: u64,
     },
     /// The data set's first line has NUL characters, or its lines end in a carriage return alone.
@@ -177,7 +175,7 @@ pub enum ReportError {
         /// The line where the row begins.
         row: u64,
     },
-    /// A sum needs more than 38 digits.
+    /// A sum has more than 38 digits.
     #[error("row {row}, column {column:?}: with {value:?} the {op} no longer fits 38 digits")]
     Overflow {
         /// The line of the row.
@@ -186,60 +184,60 @@ pub enum ReportError {
         column: String,
         /// The cell, shortened.
         value: String,
-        /// What was being computed.
+        /// The operation on the column.
         op: AggregateOp,
     },
-    /// The rows fall into more groups than memory is set aside for.
+    /// The data set has more groups than allowed.
     #[error("row {row} begins group number {}: at most {limit} are allowed (REPORTS_MAX_GROUPS)", .limit + 1)]
     TooManyGroups {
         /// The line of the row.
         row: u64,
-        /// The most groups.
+        /// Maximum groups.
         limit: usize,
     },
-    /// The groups' values are larger than the memory set aside for them.
+    /// The text of the groups takes more memory than allowed.
     #[error("row {row}: the values of the groups are more than {limit} bytes of text")]
     GroupsTooLarge {
         /// The line of the row.
         row: u64,
-        /// The most bytes.
+        /// Maximum bytes.
         limit: usize,
     },
-    /// The result does not fit the format.
+    /// The report has more rows than the format holds.
     #[error("{rows} rows do not fit {}, which holds {limit}: ask for the top ones, or for csv", .format.extension())]
     TooManyRows {
         /// The format of the request.
-        format: Format,
-        /// Rows of the result.
+        format: ReportFormat,
+        /// Rows of the report.
         rows: usize,
         /// Rows that the format holds.
         limit: usize,
     },
-    /// The result has more columns than the format holds.
-    #[error("{columns} {what} do not fit {place}, which holds {limit}: ask for fewer, or for csv")]
+    /// The report has more columns than the format holds.
+    #[error("{columns} {what} do not fit {container}, which holds {limit}: ask for fewer, or for csv")]
     TooManyColumns {
-        /// Where they would be: a page, a sheet.
-        place: &'static str,
-        /// Which columns.
+        /// The container of the columns: a page, a sheet.
+        container: &'static str,
+        /// Kind of the columns.
         what: &'static str,
-        /// How many there are.
+        /// Number of columns.
         columns: usize,
-        /// How many fit.
+        /// Number of columns that fit.
         limit: usize,
     },
-    /// A text of the result does not fit a cell of the format.
+    /// A text is too long for a cell of the format.
     #[error(
         "column {column:?}: {value:?} is longer than the {limit} characters that a cell of an xlsx holds: ask for csv"
     )]
     CellTooLong {
-        /// The column of the result.
+        /// The column of the report.
         column: String,
         /// The text, shortened.
         value: String,
-        /// The most UTF-16 units of a cell.
+        /// Maximum UTF-16 units of a cell.
         limit: usize,
     },
-    /// The attempt was told to stop.
+    /// The attempt was cancelled.
     #[error("stopped before the report was written")]
     Cancelled,
     /// The data set could not be read.
@@ -247,7 +245,7 @@ pub enum ReportError {
     Read {
         /// The name in the request.
         name: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// The report could not be written.
@@ -255,21 +253,21 @@ pub enum ReportError {
     Write {
         /// The report's file name.
         name: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
 impl ReportError {
-    /// Whether another attempt would end the same way: true of everything but the disk and a cancelled attempt.
+    /// Returns whether another attempt would fail in the same way.
+    ///
+    /// Errors of the disk and a cancelled attempt are not permanent.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         !matches!(self, Self::Cancelled | Self::Read { .. } | Self::Write { .. })
     }
-}
 
-impl ReportError {
-    /// Whether a cell of one row is the cause, which leaves the other rows as they are.
+    /// Returns whether a cell of one row is the cause, so that the other rows are still valid.
     pub(crate) fn is_about_a_value(&self) -> bool {
         matches!(
             self,
@@ -278,12 +276,16 @@ impl ReportError {
     }
 }
 
-/// How a number in another notation can be read after all.
-fn way_out(value: &str) -> &'static str {
-    if is_dressed_number(value) { " (dialect.decimal, thousands and currency say how numbers are written)" } else { "" }
+/// Returns the hint for a number in another format.
+fn number_format_hint(value: &str) -> &'static str {
+    if is_number_in_another_format(value) {
+        " (set dialect.decimal, thousands and currency to the format of the numbers)"
+    } else {
+        ""
+    }
 }
 
-/// A cell as an error shows it: repaired where it is not UTF-8, and cut after 80 characters.
+/// Returns a cell for an error message: invalid UTF-8 replaced, cut after 80 characters.
 pub(crate) fn shown(cell: &[u8]) -> String {
     const LONGEST: usize = 80;
     let text = String::from_utf8_lossy(&cell[..cell.len().min(4 * LONGEST)]);
@@ -319,7 +321,7 @@ mod tests {
         let existing = (0..60).map(|number| format!("c{number}")).collect();
         let error = ReportError::UnknownColumn { field: "group_by", column: "regoin".into(), existing };
         let text = error.to_string();
-        assert!(text.starts_with(r#"group_by: there is no column "regoin"; there are "c0", "c1""#), "{text}");
+        assert!(text.starts_with(r#"group_by: there is no column "regoin"; the columns are "c0", "c1""#), "{text}");
         assert!(text.ends_with(r#""c49", 10 more"#), "{text}");
     }
 

@@ -1,107 +1,118 @@
-//! Whether a row counts: a request's filters, with their values read once.
+//! Applies the filters of a request to a row. The filter values are parsed once.
 
 use std::cmp::Ordering;
 
 use crate::{
-    dataset::Row,
+    column::ColumnRef,
+    dataset::CsvRow,
     date::{Date, is_local_date, is_padded},
     decimal::Decimal,
     error::{ReportError, shown},
-    notation::Notation,
-    plan::ColumnRef,
+    number_format::NumberFormat,
     request::{FilterOp, Scalar},
 };
 
-/// One condition on a column.
+/// One filter on a column.
 #[derive(Debug)]
 pub(crate) struct Condition {
     column: ColumnRef,
-    test: Test,
+    predicate: Predicate,
 }
 
 #[derive(Debug)]
-enum Test {
-    Equals { operands: Vec<Operand>, wanted: bool },
-    Order { operand: Operand, accepts: fn(Ordering) -> bool },
+enum Predicate {
+    /// Compares for equality; `accepts` is false for `ne` and `not_in`.
+    Equals {
+        operands: Vec<Operand>,
+        accepts: bool,
+    },
+    Order {
+        operand: Operand,
+        accepts: fn(Ordering) -> bool,
+    },
     Contains(String),
     StartsWith(String),
 }
 
-/// A value to compare with, and as what.
+/// A filter value, and the type as which it compares.
 #[derive(Debug)]
 struct Operand {
     text: String,
-    kind: Kind,
+    kind: OperandKind,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum OperandKind {
     Number(Decimal),
     Date(Date),
     Text,
 }
 
-/// What a cell has to be in order to be compared with a date.
+/// The type of cell that compares with a date, for error messages.
 const COMPARABLE_DATE: &str = "a date such as 2026-11-21, with an offset from UTC if that one has it,";
 
-/// Why a cell cannot be compared.
+/// Reason why a cell cannot be compared with a filter value.
 #[derive(Debug, PartialEq, Eq)]
-enum Fault<'o> {
+enum CompareError<'o> {
     NotUtf8,
-    /// The cell is of another kind than the value.
-    Not {
+    /// The cell has another type than the filter value.
+    WrongType {
         expected: &'static str,
         operand: &'o str,
     },
 }
 
 impl Condition {
-    /// A condition with one value; an error for an operation that wants a list.
+    /// Creates a condition with one value. An operation that requires a list is an error.
     pub(crate) fn with_value(
         column: ColumnRef,
         op: FilterOp,
         value: &Scalar,
-        notation: &Notation,
+        number_format: &NumberFormat,
     ) -> Result<Self, ReportError> {
-        let operand = Operand::new(value, notation)?;
-        let test = match op {
-            FilterOp::Eq => Test::Equals { operands: vec![operand], wanted: true },
-            FilterOp::Ne => Test::Equals { operands: vec![operand], wanted: false },
-            FilterOp::Lt => Test::order(operand, Ordering::is_lt, notation)?,
-            FilterOp::Le => Test::order(operand, Ordering::is_le, notation)?,
-            FilterOp::Gt => Test::order(operand, Ordering::is_gt, notation)?,
-            FilterOp::Ge => Test::order(operand, Ordering::is_ge, notation)?,
-            FilterOp::Contains => Test::Contains(operand.text),
-            FilterOp::StartsWith => Test::StartsWith(operand.text),
-            FilterOp::In | FilterOp::NotIn => return Err(refused("`in` and `not_in` want a list of values")),
+        let operand = Operand::new(value, number_format)?;
+        let predicate = match op {
+            FilterOp::Eq => Predicate::Equals { operands: vec![operand], accepts: true },
+            FilterOp::Ne => Predicate::Equals { operands: vec![operand], accepts: false },
+            FilterOp::Lt => Predicate::order(operand, Ordering::is_lt, number_format)?,
+            FilterOp::Le => Predicate::order(operand, Ordering::is_le, number_format)?,
+            FilterOp::Gt => Predicate::order(operand, Ordering::is_gt, number_format)?,
+            FilterOp::Ge => Predicate::order(operand, Ordering::is_ge, number_format)?,
+            FilterOp::Contains => Predicate::Contains(operand.text),
+            FilterOp::StartsWith => Predicate::StartsWith(operand.text),
+            FilterOp::In | FilterOp::NotIn => return Err(refused("`in` and `not_in` require a list of values")),
         };
-        Ok(Self { column, test })
+        Ok(Self { column, predicate })
     }
 
-    /// A condition with a list; an error for an operation that wants one value.
+    /// Creates a condition with a list. An operation that requires one value is an error.
     pub(crate) fn with_list(
         column: ColumnRef,
         op: FilterOp,
         values: &[Scalar],
-        notation: &Notation,
+        number_format: &NumberFormat,
     ) -> Result<Self, ReportError> {
-        let wanted = match op {
+        let accepts = match op {
             FilterOp::In => true,
             FilterOp::NotIn => false,
             _ => return Err(refused("only `in` and `not_in` take a list of values")),
         };
-        let operands = values.iter().map(|value| Operand::new(value, notation)).collect::<Result<_, _>>()?;
-        Ok(Self { column, test: Test::Equals { operands, wanted } })
+        let operands = values.iter().map(|value| Operand::new(value, number_format)).collect::<Result<_, _>>()?;
+        Ok(Self { column, predicate: Predicate::Equals { operands, accepts } })
     }
 
-    /// Whether the row satisfies the condition, or which of its cells cannot be compared.
-    pub(crate) fn accepts(&self, row: Row<'_>, notation: &Notation) -> Result<bool, ReportError> {
+    /// Returns whether the row satisfies the condition.
+    ///
+    /// # Errors
+    ///
+    /// The cell cannot be compared with the filter value.
+    pub(crate) fn accepts(&self, row: CsvRow<'_>, number_format: &NumberFormat) -> Result<bool, ReportError> {
         let cell = row.cell(self.column.position);
-        self.test.accepts(cell, notation).map_err(|fault| {
+        self.predicate.accepts(cell, number_format).map_err(|error| {
             let (row, column, value) = (row.number(), self.column.name.clone(), shown(cell));
-            match fault {
-                Fault::NotUtf8 => ReportError::NotUtf8 { row, column, value },
-                Fault::Not { expected, operand } => {
+            match error {
+                CompareError::NotUtf8 => ReportError::NotUtf8 { row, column, value },
+                CompareError::WrongType { expected, operand } => {
                     ReportError::NotComparable { row, column, value, expected, operand: shown(operand.as_bytes()) }
                 }
             }
@@ -109,22 +120,26 @@ impl Condition {
     }
 }
 
-impl Test {
-    fn order(operand: Operand, accepts: fn(Ordering) -> bool, notation: &Notation) -> Result<Self, ReportError> {
-        if matches!(operand.kind, Kind::Text) && is_local_date(&operand.text) {
+impl Predicate {
+    fn order(
+        operand: Operand,
+        accepts: fn(Ordering) -> bool,
+        number_format: &NumberFormat,
+    ) -> Result<Self, ReportError> {
+        if matches!(operand.kind, OperandKind::Text) && is_local_date(&operand.text) {
             return Err(refused("a date to compare with must be written as 2026-11-21"));
         }
-        if matches!(operand.kind, Kind::Text) && notation.is_dressed(&operand.text) {
+        if matches!(operand.kind, OperandKind::Text) && number_format.is_unreadable_number(&operand.text) {
             return Err(refused("a number to compare with must be plain, or be written as `dialect` says"));
         }
         Ok(Self::Order { operand, accepts })
     }
 
-    fn accepts(&self, cell: &[u8], notation: &Notation) -> Result<bool, Fault<'_>> {
+    fn accepts(&self, cell: &[u8], number_format: &NumberFormat) -> Result<bool, CompareError<'_>> {
         match self {
-            Self::Equals { operands, wanted } => Ok(equals_any(operands, cell, notation)? == *wanted),
+            Self::Equals { operands, accepts } => Ok(equals_any(operands, cell, number_format)? == *accepts),
             Self::Order { .. } if cell.trim_ascii().is_empty() => Ok(false),
-            Self::Order { operand, accepts } => Ok(accepts(operand.order(cell, notation)?)),
+            Self::Order { operand, accepts } => Ok(accepts(operand.order(cell, number_format)?)),
             Self::Contains(text) => Ok(read(cell)?.contains(text)),
             Self::StartsWith(text) => Ok(read(cell)?.starts_with(text)),
         }
@@ -132,39 +147,41 @@ impl Test {
 }
 
 impl Operand {
-    fn new(value: &Scalar, notation: &Notation) -> Result<Self, ReportError> {
+    fn new(value: &Scalar, number_format: &NumberFormat) -> Result<Self, ReportError> {
         match value {
             Scalar::Number(number) => {
                 let text = number.to_string();
                 let exact = Decimal::parse(text.as_bytes()).filter(|_| !number.is_f64() || is_exact(&text));
-                let number = exact.ok_or(refused("a number of so many digits must be given as a text"))?;
-                Ok(Self { text, kind: Kind::Number(number) })
+                let number = exact.ok_or(refused("a number with more than 15 digits must be given as a text"))?;
+                Ok(Self { text, kind: OperandKind::Number(number) })
             }
             Scalar::Text(text) => {
-                let kind = match notation.number(text.as_bytes()) {
-                    Some(number) => Kind::Number(number),
-                    None => Date::parse(text).map_or(Kind::Text, Kind::Date),
+                let kind = match number_format.number(text.as_bytes()) {
+                    Some(number) => OperandKind::Number(number),
+                    None => Date::parse(text).map_or(OperandKind::Text, OperandKind::Date),
                 };
                 Ok(Self { text: text.clone(), kind })
             }
         }
     }
 
-    /// How the cell, which is not empty, stands to this value.
-    fn order(&self, cell: &[u8], notation: &Notation) -> Result<Ordering, Fault<'_>> {
-        let not = |expected| Fault::Not { expected, operand: &self.text };
+    /// Compares a cell that is not empty with this value.
+    fn order(&self, cell: &[u8], number_format: &NumberFormat) -> Result<Ordering, CompareError<'_>> {
+        let not = |expected| CompareError::WrongType { expected, operand: &self.text };
         match &self.kind {
-            Kind::Number(number) => notation.number(cell).map(|cell| cell.cmp(number)).ok_or_else(|| not("a number")),
-            Kind::Date(date) => {
+            OperandKind::Number(number) => {
+                number_format.number(cell).map(|cell| cell.cmp(number)).ok_or_else(|| not("a number"))
+            }
+            OperandKind::Date(date) => {
                 let order = Date::parse(read(cell)?).and_then(|cell| cell.order(date));
                 order.ok_or_else(|| not(COMPARABLE_DATE))
             }
-            Kind::Text => {
+            OperandKind::Text => {
                 let text = read(cell)?;
                 if is_local_date(text) || Date::parse(text).is_some() && !is_padded(text.trim_ascii()) {
                     return Err(not("a date such as 2026-11-21"));
                 }
-                if notation.number(cell).is_some() || notation.is_dressed(text) {
+                if number_format.number(cell).is_some() || number_format.is_unreadable_number(text) {
                     return Err(not("text"));
                 }
                 Ok(text.cmp(&self.text))
@@ -173,12 +190,16 @@ impl Operand {
     }
 }
 
-fn equals_any<'o>(operands: &'o [Operand], cell: &[u8], notation: &Notation) -> Result<bool, Fault<'o>> {
-    let numeric = operands.iter().find(|operand| matches!(operand.kind, Kind::Number(_)));
-    if let Some(number) = numeric.and_then(|_| notation.number(cell)) {
+fn equals_any<'o>(
+    operands: &'o [Operand],
+    cell: &[u8],
+    number_format: &NumberFormat,
+) -> Result<bool, CompareError<'o>> {
+    let numeric = operands.iter().find(|operand| matches!(operand.kind, OperandKind::Number(_)));
+    if let Some(number) = numeric.and_then(|_| number_format.number(cell)) {
         let is_equal = |operand: &Operand| match &operand.kind {
-            Kind::Number(operand) => *operand == number,
-            Kind::Date(_) | Kind::Text => operand.text.as_bytes() == cell,
+            OperandKind::Number(operand) => *operand == number,
+            OperandKind::Date(_) | OperandKind::Text => operand.text.as_bytes() == cell,
         };
         return Ok(operands.iter().any(is_equal));
     }
@@ -187,42 +208,42 @@ fn equals_any<'o>(operands: &'o [Operand], cell: &[u8], notation: &Notation) -> 
         return Ok(true);
     }
     if let Some(operand) = numeric
-        && notation.is_dressed(text)
+        && number_format.is_unreadable_number(text)
     {
-        return Err(Fault::Not { expected: "a number", operand: &operand.text });
+        return Err(CompareError::WrongType { expected: "a number", operand: &operand.text });
     }
     equals_date(operands, text)
 }
 
-/// Whether a text is the moment of an operand that is a date.
-fn equals_date<'o>(operands: &'o [Operand], text: &str) -> Result<bool, Fault<'o>> {
+/// Returns whether a text is the same moment as one of the operands that are dates.
+fn equals_date<'o>(operands: &'o [Operand], text: &str) -> Result<bool, CompareError<'o>> {
     let mut dates = operands.iter().filter_map(|operand| match &operand.kind {
-        Kind::Date(date) => Some((date, &operand.text)),
-        Kind::Number(_) | Kind::Text => None,
+        OperandKind::Date(date) => Some((date, &operand.text)),
+        OperandKind::Number(_) | OperandKind::Text => None,
     });
     let Some(first) = dates.next() else {
         return Ok(false);
     };
-    let not = |operand| Fault::Not { expected: COMPARABLE_DATE, operand };
+    let not = |operand| CompareError::WrongType { expected: COMPARABLE_DATE, operand };
     let Some(cell) = Date::parse(text) else {
         return if is_local_date(text) { Err(not(first.1)) } else { Ok(false) };
     };
-    let mut fault = None;
+    let mut error = None;
     for (date, operand) in std::iter::once(first).chain(dates) {
         match cell.order(date) {
             Some(Ordering::Equal) => return Ok(true),
             Some(_) => {}
-            None => fault = fault.or(Some(not(operand))),
+            None => error = error.or(Some(not(operand))),
         }
     }
-    fault.map_or(Ok(false), Err)
+    error.map_or(Ok(false), Err)
 }
 
-fn read(cell: &[u8]) -> Result<&str, Fault<'static>> {
-    std::str::from_utf8(cell).map_err(|_| Fault::NotUtf8)
+fn read(cell: &[u8]) -> Result<&str, CompareError<'static>> {
+    std::str::from_utf8(cell).map_err(|_| CompareError::NotUtf8)
 }
 
-/// Whether a binary number is surely the one that was written: it has at most 15 digits.
+/// Returns whether JSON keeps a number exactly: it has at most 15 digits.
 fn is_exact(number: &str) -> bool {
     let digits = number.split(['e', 'E']).next().unwrap_or_default().bytes().filter(u8::is_ascii_digit);
     let written: Vec<_> = digits.skip_while(|digit| *digit == b'0').collect();
@@ -246,8 +267,8 @@ mod tests {
     }
 
     fn accepts(op: FilterOp, value: &Scalar, cell: &str) -> bool {
-        let condition = Condition::with_value(column(), op, value, &Notation::PLAIN).unwrap();
-        condition.test.accepts(cell.as_bytes(), &Notation::PLAIN).unwrap()
+        let condition = Condition::with_value(column(), op, value, &NumberFormat::PLAIN).unwrap();
+        condition.predicate.accepts(cell.as_bytes(), &NumberFormat::PLAIN).unwrap()
     }
 
     #[test]
@@ -302,13 +323,16 @@ mod tests {
             (text("2026-11-21"), "2026-11-21 9:00 PM"),
         ] {
             for op in [FilterOp::Lt, FilterOp::Le, FilterOp::Gt, FilterOp::Ge] {
-                let condition = Condition::with_value(column(), op, &value, &Notation::PLAIN).unwrap();
-                let fault = condition.test.accepts(cell.as_bytes(), &Notation::PLAIN).unwrap_err();
-                assert!(matches!(fault, Fault::Not { .. }), "{cell} {op} {value}: {fault:?}");
+                let condition = Condition::with_value(column(), op, &value, &NumberFormat::PLAIN).unwrap();
+                let error = condition.predicate.accepts(cell.as_bytes(), &NumberFormat::PLAIN).unwrap_err();
+                assert!(matches!(error, CompareError::WrongType { .. }), "{cell} {op} {value}: {error:?}");
             }
         }
         for value in ["21.11.2026", "$9", "1,000"] {
-            assert!(Condition::with_value(column(), FilterOp::Lt, &text(value), &Notation::PLAIN).is_err(), "{value}");
+            assert!(
+                Condition::with_value(column(), FilterOp::Lt, &text(value), &NumberFormat::PLAIN).is_err(),
+                "{value}"
+            );
         }
     }
 
@@ -324,12 +348,12 @@ mod tests {
                 [(FilterOp::Eq, false), (FilterOp::Ne, false), (FilterOp::In, true), (FilterOp::NotIn, true)]
             {
                 let condition = if list {
-                    Condition::with_list(column(), op, &[text("x"), text(value)], &Notation::PLAIN).unwrap()
+                    Condition::with_list(column(), op, &[text("x"), text(value)], &NumberFormat::PLAIN).unwrap()
                 } else {
-                    Condition::with_value(column(), op, &text(value), &Notation::PLAIN).unwrap()
+                    Condition::with_value(column(), op, &text(value), &NumberFormat::PLAIN).unwrap()
                 };
-                let fault = condition.test.accepts(cell.as_bytes(), &Notation::PLAIN);
-                assert!(matches!(fault, Err(Fault::Not { .. })), "{cell} {op} {value}: {fault:?}");
+                let error = condition.predicate.accepts(cell.as_bytes(), &NumberFormat::PLAIN);
+                assert!(matches!(error, Err(CompareError::WrongType { .. })), "{cell} {op} {value}: {error:?}");
             }
         }
     }
@@ -349,13 +373,13 @@ mod tests {
     fn a_list_is_for_in_and_not_in_alone() {
         let list = [text("a"), Scalar::Number(1.into())];
         let test = |op, cell: &str| {
-            let condition = Condition::with_list(column(), op, &list, &Notation::PLAIN).unwrap();
-            condition.test.accepts(cell.as_bytes(), &Notation::PLAIN).unwrap()
+            let condition = Condition::with_list(column(), op, &list, &NumberFormat::PLAIN).unwrap();
+            condition.predicate.accepts(cell.as_bytes(), &NumberFormat::PLAIN).unwrap()
         };
         assert!(test(FilterOp::In, "1.0") && test(FilterOp::In, "a") && !test(FilterOp::In, "b"));
         assert!(!test(FilterOp::NotIn, "1") && test(FilterOp::NotIn, "b"));
-        assert!(Condition::with_list(column(), FilterOp::Eq, &list, &Notation::PLAIN).is_err());
-        assert!(Condition::with_value(column(), FilterOp::In, &list[0], &Notation::PLAIN).is_err());
+        assert!(Condition::with_list(column(), FilterOp::Eq, &list, &NumberFormat::PLAIN).is_err());
+        assert!(Condition::with_value(column(), FilterOp::In, &list[0], &NumberFormat::PLAIN).is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The jobs of this worker: what each is called, and what its errors mean to the queue.
+//! The jobs of this worker.
 
 mod generate;
 

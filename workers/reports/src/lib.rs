@@ -1,46 +1,46 @@
-//! The reports worker: jobs on the queue `reports` become CSV, XLSX or PDF files.
+//! The reports worker: jobs on the queue `reports` write CSV, XLSX or PDF files.
 //!
-//! In reading order: [`worker`] registers the [`jobs`]; [`report`] takes one request (`request`) through its steps:
-//! `place` finds its files, `plan` checks it, `dataset` reads rows, `filter` picks them, `scan` reduces them (with
-//! `aggregate`, the exact `decimal` and the `notation` of numbers), `table` orders the result, `caption` words it,
-//! `write` puts it into a file.
+//! In reading order: [`worker`] registers the [`jobs`]; [`generate`] takes one request (`request`) through its steps.
+//! `paths` resolves file names, `plan` checks the request, `dataset` reads rows, `filter` applies the filters, `scan`
+//! groups the rows (with `aggregate`, the exact `decimal` and the `number_format`), `table` sorts and limits the groups,
+//! `caption` writes the text around the table, and `write` writes the file.
 //!
-//! # What becomes of a job
+//! # Outcomes
 //!
-//! | what happened | outcome |
+//! | what happens | outcome |
 //! |---|---|
-//! | the report is on disk, whole and under its name | done |
-//! | the request or the data is wrong: an unknown column, a name that leads out of the directories, a row with a cell too few, a quotation mark out of place, `12o` where a number belongs, too many groups or columns | dead letter, which names row, column and value |
-//! | the disk does not read or write; the attempt is told to stop | retried by the queue's policy |
+//! | the report is complete on disk under its name | done |
+//! | the request or the data is wrong: an unknown column, a name outside the directories, a row with too few cells, a misplaced quotation mark, `12o` instead of a number, too many groups or columns | dead letter that names row, column and value |
+//! | a read or write on disk fails, or the attempt is cancelled | retried by the queue's policy |
 //!
-//! A report is written to a temporary file and renamed, so a reader sees the old one or the new one. The same job over
-//! the same data writes the same bytes, so running it twice does no harm.
+//! The worker writes a report to a temporary file and renames it, so a reader sees the old report or the new one. The same
+//! job on the same data writes the same bytes, so a second run does no harm.
 //!
 //! # Data sets
 //!
-//! A data set is a CSV file as RFC 4180 describes it, in UTF-8, with numbers such as `-1234.5`. The field `dialect` of the
-//! request names another delimiter, quotation mark, encoding or notation of numbers. The worker itself recognises a byte
-//! order mark (UTF-8, UTF-16), a first line `sep=;`, and a header that is separated by semicolons, tabs or bars alone.
+//! A data set is a CSV file as in RFC 4180, in UTF-8, with numbers such as `-1234.5`. The field `dialect` of the request
+//! states another delimiter, quotation mark, encoding or number format. The worker detects a byte order mark (UTF-8,
+//! UTF-16), a first line such as `sep=;`, and a header that is separated by semicolons, tabs or bars only.
 //! A quotation mark inside an unquoted cell is an error that names the row.
 //!
 //! # Figures
 //!
-//! Sums are of decimals as they are written, exact to 38 digits, of which at most 20 are decimals: 0.1 + 0.2 is 0.3. A
-//! number that does not fit is an error. A cell that cannot be compared, added or
-//! ordered as the request asks fails the report. With `"on_error": "skip"` its row counts in no figure; the report and the
-//! job's result say how many rows were skipped.
-//! Memory grows with the number of groups, which is bounded, and not with the data set.
+//! Sums are exact to 38 digits, of which at most 20 are decimals: 0.1 + 0.2 is 0.3. A number that does not fit is an error.
+//! A cell that cannot be compared, added or ordered as the request asks fails the report. With `"on_error": "skip"` the
+//! worker skips its row. The report and the job's result state the number of skipped rows.
+//! Memory grows with the number of groups, which is limited, and not with the data set.
 //!
 //! # Formats
 //!
 //! | format | numbers | text | limits |
 //! |---|---|---|---|
-//! | CSV | in full | an apostrophe precedes text that a spreadsheet would run as a formula | none |
-//! | XLSX | number cells; text where a cell would not give the value back exactly (16 digits or more, `1.50` as a group) | text cells, never run | 1,048,574 rows, 16,384 columns, 32,767 characters a cell |
-//! | PDF | as people read them | DejaVu Sans: Latin, Greek, Cyrillic, Armenian, Georgian; the page and the job's result name letters that the font lacks | 5,000 rows; more figures than a page is wide continue on further pages, of at most 20,000 rows together |
+//! | CSV | with all decimals | an apostrophe precedes text that a spreadsheet would run as a formula | none |
+//! | XLSX | number cells; text if a number cell would change the value (16 digits or more, `1.50` as a group) | text cells, which do not run | 1,048,574 rows, 16,384 columns, 32,767 characters a cell |
+//! | PDF | rounded, with commas | DejaVu Sans: Latin, Greek, Cyrillic, Armenian, Georgian; the page and the job's result name letters that the font lacks | 5,000 rows; figures that do not fit one page continue on further pages, with at most 20,000 rows in total |
 
 mod aggregate;
 mod caption;
+mod column;
 mod dataset;
 mod date;
 mod decimal;
@@ -48,11 +48,12 @@ mod decimal;
 mod decimal_tests;
 pub mod error;
 mod filter;
+pub mod generate;
 pub mod jobs;
-mod notation;
-mod place;
+mod number_format;
+mod paths;
 mod plan;
-pub mod report;
+mod report;
 pub mod request;
 mod scan;
 #[cfg(test)]
@@ -69,15 +70,15 @@ use leveret::{Queue, Worker};
 
 pub use self::{
     error::ReportError,
-    report::{Reports, Written},
+    generate::{GeneratedReport, Reports},
     request::GenerateReport,
     settings::ReportSettings,
 };
 
-/// How long one report may take: at the 100 to 300 MB a second of one core, tens of gigabytes.
+/// Time limit of one report, enough for tens of gigabytes: one core reads 100 to 300 MB a second.
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-/// The worker of the queue `reports`, which makes `concurrency` reports at once.
+/// Returns the worker of the queue `reports`, which writes up to `concurrency` reports at the same time.
 #[must_use]
 pub fn worker(reports: Reports, concurrency: u16) -> Worker<Reports> {
     let queue = Queue::new("reports").concurrency(concurrency).timeout(TIMEOUT);

@@ -1,10 +1,10 @@
-//! `reports-worker`: makes the reports of the queue `reports` until it is told to stop.
+//! The program `reports-worker`, which writes the reports of the queue `reports` until a signal stops it.
 
 use clap::Parser;
 use leveret::{Broker, Config, shutdown_signal, telemetry::Telemetry};
 use leveret_reports::{ReportSettings, worker};
 
-/// Makes the reports of the queue `reports`: CSV, XLSX or PDF files from CSV data.
+/// Writes the reports of the queue `reports`: CSV, XLSX or PDF files from CSV data.
 #[derive(Parser)]
 #[command(name = "reports-worker", version)]
 struct Settings {
@@ -22,7 +22,7 @@ fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
     let runtime = tokio::runtime::Runtime::new()?;
     let ended = runtime.block_on(run(settings));
-    // A thread that blocks, in a handler or a look-up, must not keep the process.
+    // A thread that blocks, in a handler or a name lookup, must not keep the process alive.
     runtime.shutdown_background();
     ended
 }
@@ -30,10 +30,10 @@ fn main() -> anyhow::Result<()> {
 async fn run(settings: Settings) -> anyhow::Result<()> {
     let _telemetry = settings.telemetry.init("reports-worker")?;
     let reports = &settings.reports;
-    tracing::info!(data = %reports.data_dir.display(), output = %reports.output_dir.display(), "reports are made");
+    tracing::info!(data = %reports.data_dir.display(), output = %reports.output_dir.display(), "writing reports");
     let broker = Broker::amqp(settings.broker)?;
     let health = broker.serve_health()?;
-    tracing::info!(address = %health.address(), "metrics and health are served");
+    tracing::info!(address = %health.address(), "serving metrics and health");
     worker(reports.into(), reports.concurrency.get()).run(&broker, shutdown_signal()).await?;
     Ok(())
 }

@@ -1,24 +1,25 @@
-//! A request checked against itself and then against a header: names become positions, or an error that lists the names.
+//! Checks a request, then finds its columns in the header of the data set.
 
 use crate::{
+    column::ColumnRef,
     error::ReportError,
     filter::Condition,
-    notation::Notation,
-    request::{AggregateOp, Dialect, Filter, FilterValue, GenerateReport, OnError},
+    number_format::NumberFormat,
+    request::{AggregateOp, FilterValue, GenerateReport, OnError, RowFilter},
 };
 
-/// What to do with each row of one data set.
+/// A request whose columns are found in one data set.
 #[derive(Debug)]
-pub(crate) struct Plan {
-    /// The columns that make a group.
+pub(crate) struct QueryPlan {
+    /// Columns whose values name a group.
     pub(crate) group_by: Vec<ColumnRef>,
     pub(crate) measures: Vec<Measure>,
     pub(crate) conditions: Vec<Condition>,
-    /// How the data set writes its numbers.
-    pub(crate) notation: Notation,
-    /// Whether rows with a cell that cannot be compared, added or ordered are left out.
+    /// Format of the numbers in the data set.
+    pub(crate) number_format: NumberFormat,
+    /// True if rows with a cell that cannot be compared, added or ordered are skipped.
     pub(crate) skips: bool,
-    /// The column of the result to sort by, and whether from the greatest down.
+    /// Column of the report to sort by, and true for descending.
     pub(crate) sort: Option<(usize, bool)>,
 }
 
@@ -26,19 +27,11 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct Measure {
     pub(crate) op: AggregateOp,
-    /// What is reduced; `None` counts rows.
+    /// Column of the values; `None` counts rows.
     pub(crate) column: Option<ColumnRef>,
 }
 
-/// A column of the data set.
-#[derive(Debug)]
-pub(crate) struct ColumnRef {
-    pub(crate) position: usize,
-    /// Its name, for messages.
-    pub(crate) name: String,
-}
-
-/// Refuses what no data set could satisfy.
+/// Refuses a request that no data set can satisfy.
 pub(crate) fn check(request: &GenerateReport) -> Result<(), ReportError> {
     if request.aggregates.is_empty() {
         return Err(ReportError::Request { field: "aggregates", reason: "at least one is needed" });
@@ -51,50 +44,45 @@ pub(crate) fn check(request: &GenerateReport) -> Result<(), ReportError> {
     refuse_duplicate("aggregates", &titles)
 }
 
-impl Plan {
+impl QueryPlan {
     /// Finds every column that the request names.
+    ///
+    /// # Errors
+    ///
+    /// A column is missing, or a filter or the dialect is invalid.
     pub(crate) fn new(request: &GenerateReport, header: &[String], delimiter: u8) -> Result<Self, ReportError> {
-        let group_by = request.group_by.iter().map(|column| find("group_by", column, header));
+        let group_by = request.group_by.iter().map(|column| ColumnRef::find("group_by", column, header));
         let measures = request.aggregates.iter().map(|aggregate| {
             let rows = aggregate.op == AggregateOp::Count && aggregate.column == "*";
-            let column = (!rows).then(|| find("aggregates", &aggregate.column, header)).transpose()?;
+            let column = (!rows).then(|| ColumnRef::find("aggregates", &aggregate.column, header)).transpose()?;
             Ok(Measure { op: aggregate.op, column })
         });
-        let notation = Notation::new(request.dialect.as_ref().unwrap_or(&Dialect::default()), delimiter)?;
-        let conditions = request.filters.iter().map(|filter| condition(filter, header, &notation));
+        let dialect = request.dialect.clone().unwrap_or_default();
+        let number_format = NumberFormat::new(&dialect, delimiter)
+            .map_err(|reason| ReportError::Request { field: "dialect", reason })?;
+        let conditions = request.filters.iter().map(|filter| condition(filter, header, &number_format));
         Ok(Self {
             group_by: group_by.collect::<Result<_, _>>()?,
             measures: measures.collect::<Result<_, ReportError>>()?,
             conditions: conditions.collect::<Result<_, _>>()?,
-            notation,
+            number_format,
             skips: request.on_error == OnError::Skip,
             sort: sort(request)?,
         })
     }
 }
 
-/// The titles of the result's columns.
+/// Returns the titles of the report's columns.
 pub(crate) fn titles(request: &GenerateReport) -> Vec<String> {
     let figures = request.aggregates.iter().map(ToString::to_string);
     request.group_by.iter().cloned().chain(figures).collect()
 }
 
-fn find(field: &'static str, column: &str, header: &[String]) -> Result<ColumnRef, ReportError> {
-    let mut places = header.iter().enumerate().filter(|(_, title)| *title == column);
-    let Some((position, _)) = places.next() else {
-        return Err(ReportError::UnknownColumn { field, column: column.to_owned(), existing: header.to_vec() });
-    };
-    if places.next().is_some() {
-        return Err(ReportError::DuplicateColumn { field: "header of the data set", column: column.to_owned() });
-    }
-    Ok(ColumnRef { position, name: column.to_owned() })
-}
-
-fn condition(filter: &Filter, header: &[String], notation: &Notation) -> Result<Condition, ReportError> {
-    let column = find("filters", &filter.column, header)?;
+fn condition(filter: &RowFilter, header: &[String], number_format: &NumberFormat) -> Result<Condition, ReportError> {
+    let column = ColumnRef::find("filters", &filter.column, header)?;
     match &filter.value {
-        FilterValue::One(value) => Condition::with_value(column, filter.op, value, notation),
-        FilterValue::Many(values) => Condition::with_list(column, filter.op, values, notation),
+        FilterValue::One(value) => Condition::with_value(column, filter.op, value, number_format),
+        FilterValue::Many(values) => Condition::with_list(column, filter.op, values, number_format),
     }
 }
 
@@ -102,12 +90,12 @@ fn sort(request: &GenerateReport) -> Result<Option<(usize, bool)>, ReportError> 
     let Some(sort) = &request.sort else {
         return Ok(None);
     };
-    // A group column may be titled like a figure; the figure is what the request's author calls so.
+    // A group column and a figure may have the same title. The title then means the figure.
     let titles = titles(request);
-    let place = titles.iter().rposition(|title| *title == sort.column);
+    let position = titles.iter().rposition(|title| *title == sort.column);
     let unknown =
         || ReportError::UnknownColumn { field: "sort", column: sort.column.clone(), existing: titles.clone() };
-    Ok(Some((place.ok_or_else(unknown)?, sort.descending)))
+    Ok(Some((position.ok_or_else(unknown)?, sort.descending)))
 }
 
 fn refuse_duplicate(field: &'static str, names: &[String]) -> Result<(), ReportError> {
@@ -122,11 +110,11 @@ fn refuse_duplicate(field: &'static str, names: &[String]) -> Result<(), ReportE
 mod tests {
     use super::*;
 
-    fn plan(request: &str, header: &[&str]) -> Result<Plan, String> {
+    fn plan(request: &str, header: &[&str]) -> Result<QueryPlan, String> {
         let request = format!(r#"{{"dataset": "d.csv", "format": "csv", "output": "o", {request}}}"#);
         let request: GenerateReport = serde_json::from_str(&request).map_err(|error| error.to_string())?;
         let header: Vec<_> = header.iter().map(|title| (*title).to_owned()).collect();
-        check(&request).and_then(|()| Plan::new(&request, &header, b',')).map_err(|error| error.to_string())
+        check(&request).and_then(|()| QueryPlan::new(&request, &header, b',')).map_err(|error| error.to_string())
     }
 
     const COUNT: &str = r#""aggregates": [{"column": "*", "op": "count"}]"#;
@@ -150,7 +138,7 @@ mod tests {
         for (request, complaint) in [
             (
                 format!(r#"{COUNT}, "group_by": ["regoin"]"#),
-                r#"group_by: there is no column "regoin"; there are "a", "b""#,
+                r#"group_by: there is no column "regoin"; the columns are "a", "b""#,
             ),
             (r#""aggregates": [{"column": "c", "op": "sum"}]"#.into(), r#"aggregates: there is no column "c""#),
             (r#""aggregates": [{"column": "*", "op": "sum"}]"#.into(), r#"aggregates: there is no column "*""#),
@@ -158,12 +146,15 @@ mod tests {
                 format!(r#"{COUNT}, "filters": [{{"column": "c", "op": "eq", "value": 1}}]"#),
                 r#"filters: there is no column "c""#,
             ),
-            (format!(r#"{COUNT}, "sort": {{"column": "a"}}"#), r#"sort: there is no column "a"; there are "count(*)""#),
+            (
+                format!(r#"{COUNT}, "sort": {{"column": "a"}}"#),
+                r#"sort: there is no column "a"; the columns are "count(*)""#,
+            ),
             (r#""aggregates": []"#.into(), "aggregates: at least one is needed"),
             (format!(r#"{COUNT}, "top": 0"#), "top: at least 1 row must be kept"),
             (format!(r#"{COUNT}, "group_by": ["a", "a"]"#), r#"group_by: column "a" occurs twice"#),
             (format!(r#"{COUNT}, "group_by": ["b"]"#).replace("\"b\"", "\"d\""), "there is no column \"d\""),
-            (filter("in", "1"), "filters: `in` and `not_in` want a list of values"),
+            (filter("in", "1"), "filters: `in` and `not_in` require a list of values"),
             (filter("lt", "[1]"), "filters: only `in` and `not_in` take a list of values"),
         ] {
             let error = plan(&request, &["a", "b"]).unwrap_err();

@@ -1,10 +1,10 @@
-//! The payload of `report.generate`: what a publisher asks for.
+//! The payload of `report.generate`.
 //!
-//! Every set here is closed and unknown fields are refused, so a misspelt request ends as a dead letter that says so
-//! instead of as a report that silently leaves something out.
+//! Unknown fields and values are refused, so a misspelt request becomes a dead letter with an error, and not a report
+//! that lacks something.
 
 mod dialect;
-mod words;
+mod display;
 
 pub use dialect::{Dialect, OnError, ShortRows};
 use leveret::Job;
@@ -31,28 +31,28 @@ use serde::{Deserialize, Serialize};
 pub struct GenerateReport {
     /// A CSV file below the data directory, such as `sales.csv` or `2026/sales.csv`.
     pub dataset: String,
-    /// The columns whose values make a group; none gives one row over everything.
+    /// The columns whose values name a group; without columns the report has one row for all rows.
     #[serde(default)]
     pub group_by: Vec<String>,
     /// The figures per group, at least one.
     pub aggregates: Vec<Aggregate>,
-    /// What a row must satisfy, all of it, to be counted.
+    /// The filters; a row counts if it matches all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub filters: Vec<Filter>,
-    /// The order of the rows; by group, ascending, when absent.
+    pub filters: Vec<RowFilter>,
+    /// The order of the rows; ascending by group when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sort: Option<Sort>,
-    /// Keeps the first rows of that order only.
+    pub sort: Option<RowOrder>,
+    /// The number of rows to keep, from the first on; all when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top: Option<usize>,
-    /// How the data set is written; UTF-8 with commas and plain numbers when absent.
+    /// The format of the data set; UTF-8 with commas and plain numbers when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dialect: Option<Dialect>,
-    /// What becomes of a row with a cell that cannot be compared, added or ordered.
+    /// The treatment of a row with a cell that cannot be compared, added or ordered.
     #[serde(default)]
     pub on_error: OnError,
-    /// The kind of file to write.
-    pub format: Format,
+    /// The format of the report.
+    pub format: ReportFormat,
     /// The file's name without its extension, such as `by-region`; an existing report of that name is replaced.
     pub output: String,
 }
@@ -61,53 +61,52 @@ pub struct GenerateReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Aggregate {
-    /// The column to reduce; `*` with `count` counts rows.
+    /// The column of the values; `*` with `count` counts rows.
     pub column: String,
-    /// How it is reduced.
+    /// The operation on the values.
     pub op: AggregateOp,
 }
 
-/// How the values of a column become one figure. Empty cells are left out, as SQL does with null.
+/// An operation that makes one figure of the values of a column. It ignores empty cells, as SQL ignores null.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AggregateOp {
-    /// The exact sum of numbers; 0 for a group without any.
+    /// The exact sum of numbers; 0 for a group without numbers.
     Sum,
-    /// The mean of numbers, rounded half to even six decimals further than they have; empty for a group without any.
+    /// The mean of numbers, rounded half to even to six more decimals than they have; empty for a group without numbers.
     Mean,
-    /// How many cells are not empty.
+    /// The number of cells that are not empty.
     Count,
-    /// The smallest value: of numbers, of dates, or else of text, but not of two of them in one column.
+    /// The least value of a column of numbers, of dates or of text.
     Min,
-    /// The greatest value: of numbers, of dates, or else of text, but not of two of them in one column.
+    /// The greatest value of a column of numbers, of dates or of text.
     Max,
 }
 
-/// One condition on the rows to be counted.
+/// A filter on the rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Filter {
-    /// The column to look at.
+pub struct RowFilter {
+    /// The column to compare.
     pub column: String,
-    /// How its cell is compared with the value.
+    /// The comparison of the cell with the value.
     pub op: FilterOp,
-    /// What it is compared with: a list for `in` and `not_in`, one number or text for all others.
+    /// The value: a list for `in` and `not_in`, one number or text for all others.
     pub value: FilterValue,
 }
 
-/// How a cell is compared.
+/// A comparison of a cell with a value.
 ///
-/// A value that reads as a number in the data set's notation compares with numbers (`1.0` equals `1`). A value that reads
-/// as a date with the year first, such as `2026-11-21`, `2026/9/1` or `2026-11-21T10:00+02:00`, compares with dates and
-/// times. Any other value compares with text, byte by byte; `2026-11` so compares with dates such as `2026-11-21` too.
+/// A value that is a number in the data set's number format compares with numbers (`1.0` equals `1`). A value that is a
+/// date with the year first, such as `2026-11-21`, `2026/9/1` or `2026-11-21T10:00+02:00`, compares with dates and times.
+/// Any other value compares with text, byte by byte. `2026-11` therefore also compares with dates such as `2026-11-21`.
 ///
 /// A day counts as the moment at which it begins: `eq` `2026-11-21` accepts `2026-11-21 00:00` and not
 /// `2026-11-21 10:00`. Use `ge` and `lt` for all times of a day.
 ///
-/// `lt`, `le`, `gt` and `ge` on a cell of another kind are an error that names the row. So is any comparison, except
-/// `contains` and `starts_with`, of a number with one in another notation, such as `$1,000`, of a date with one such as
-/// `21.11.2026`, and of two times of which only one has an offset from UTC. An empty cell is neither less nor greater than
-/// anything.
+/// `lt`, `le`, `gt` and `ge` on a cell of another type are an error that names the row. All operations except `contains`
+/// and `starts_with` also fail for a number in another format, such as `$1,000`, for a date such as `21.11.2026`, and for
+/// two times of which only one has an offset from UTC. An empty cell is neither less nor greater than any value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FilterOp {
@@ -133,13 +132,13 @@ pub enum FilterOp {
     StartsWith,
 }
 
-/// The right-hand side of a [`Filter`].
+/// The right-hand side of a [`RowFilter`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a filter's value must be a number, a text, or a list of them")]
 pub enum FilterValue {
     /// One number or text.
     One(Scalar),
-    /// Several of them.
+    /// Several numbers or texts.
     Many(Vec<Scalar>),
 }
 
@@ -147,27 +146,27 @@ pub enum FilterValue {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Scalar {
-    /// A JSON number; one of more than 15 digits that is not a 64-bit integer must be given as a text.
+    /// A JSON number; a number with more than 15 digits that is not a 64-bit integer must be given as a text.
     Number(serde_json::Number),
-    /// A JSON string; one that reads as a number in the data set's notation compares as one.
+    /// A JSON string; it compares as a number if it is one in the data set's number format.
     Text(String),
 }
 
 /// The order of a report's rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Sort {
-    /// A column of the report: one of `group_by`, or an aggregate as it is titled, such as `sum(amount)`.
+pub struct RowOrder {
+    /// A column of the report: one of `group_by`, or the title of an aggregate, such as `sum(amount)`.
     pub column: String,
-    /// From the greatest down.
+    /// Sorts from the greatest value down.
     #[serde(default)]
     pub descending: bool,
 }
 
-/// The kind of file to write.
+/// The format of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub enum ReportFormat {
     /// Comma-separated values, for programs.
     Csv,
     /// An Excel workbook.
@@ -176,8 +175,8 @@ pub enum Format {
     Pdf,
 }
 
-impl Format {
-    /// The file's extension, without the dot.
+impl ReportFormat {
+    /// Returns the extension of the file, without the dot.
     #[must_use]
     pub fn extension(self) -> &'static str {
         match self {
@@ -220,7 +219,7 @@ mod tests {
             let error = read(change).unwrap_err();
             assert!(error.contains(complaint), "{error}");
         }
-        let unknown = serde_json::from_str::<Format>("\"docx\"").unwrap_err().to_string();
+        let unknown = serde_json::from_str::<ReportFormat>("\"docx\"").unwrap_err().to_string();
         assert!(unknown.contains("expected one of `csv`, `xlsx`, `pdf`"), "{unknown}");
         let unknown = serde_json::from_str::<AggregateOp>("\"median\"").unwrap_err().to_string();
         assert!(unknown.contains("expected one of `sum`, `mean`, `count`, `min`, `max`"), "{unknown}");

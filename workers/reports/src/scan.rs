@@ -1,131 +1,135 @@
-//! Reads every row once and keeps one set of figures per group: the only part whose time grows with the data set, and
-//! whose memory grows with the number of groups alone.
+//! Reads every row once and keeps one set of figures per group.
+//!
+//! The time grows with the data set. The memory grows with the number of groups, not with the data set.
 
 use std::{collections::HashMap, io::Read};
 
 use crate::{
-    aggregate::{Accumulator, Fault, Kind, Share, share},
-    dataset::{Dataset, Row},
+    aggregate::{Accumulator, CellError, CellInput, ValueKind, read_cell},
+    column::ColumnRef,
+    dataset::{CsvRow, Dataset},
     error::{ReportError, shown},
-    plan::{ColumnRef, Plan},
+    plan::QueryPlan,
     request::AggregateOp,
 };
 
-/// How many rows are read between two looks at whether the attempt is to stop: a few milliseconds' worth.
-const ROWS_PER_LOOK: u64 = 4096;
+/// Rows read between two checks for cancellation, a few milliseconds of work.
+const ROWS_PER_CHECK: u64 = 4096;
 
-/// The most bytes of text that groups and their least and greatest values may hold together.
+/// Maximum bytes of text in all group names and all least and greatest values together.
 const TEXT_LIMIT: usize = 32 * 1024 * 1024;
 
-/// All rows, reduced.
+/// The groups of a data set with their figures.
 #[derive(Debug)]
-pub(crate) struct Scan {
-    pub(crate) groups: Vec<Group>,
+pub(crate) struct ScanResult {
+    pub(crate) groups: Vec<RowGroup>,
     /// Rows in the data set.
     pub(crate) rows: u64,
-    /// Rows that satisfied the filters.
+    /// Rows that match the filters.
     pub(crate) counted: u64,
-    /// Rows that were left out because a cell could not be compared, added or ordered.
+    /// Rows skipped because a cell cannot be compared, added or ordered.
     pub(crate) skipped: u64,
 }
 
-/// The rows that agree in the columns of `group_by`.
+/// Rows with the same values in the columns of `group_by`.
 #[derive(Debug)]
-pub(crate) struct Group {
+pub(crate) struct RowGroup {
     pub(crate) key: Vec<String>,
     pub(crate) figures: Vec<Accumulator>,
 }
 
-/// Reduces a data set as planned; `cancelled` is asked every few thousand rows.
+/// Groups a data set as the plan says, and calls `cancelled` every few thousand rows.
 pub(crate) fn scan<R: Read>(
     dataset: &mut Dataset<R>,
-    plan: &Plan,
+    plan: &QueryPlan,
     max_groups: usize,
     cancelled: &dyn Fn() -> bool,
-) -> Result<Scan, ReportError> {
-    let mut groups = Groups::new(plan, max_groups);
+) -> Result<ScanResult, ReportError> {
+    let mut groups = GroupTable::new(plan, max_groups);
     let (mut rows, mut counted, mut skipped) = (0, 0, 0);
     while let Some(row) = dataset.next_row()? {
         rows += 1;
-        if rows % ROWS_PER_LOOK == 0 && cancelled() {
+        if rows % ROWS_PER_CHECK == 0 && cancelled() {
             return Err(ReportError::Cancelled);
         }
-        match take(plan, &mut groups, row) {
+        match process_row(plan, &mut groups, row) {
             Ok(is_counted) => counted += u64::from(is_counted),
             Err(error) if plan.skips && error.is_about_a_value() => skipped += 1,
             Err(error) => return Err(error),
         }
     }
-    Ok(Scan { groups: groups.groups, rows, counted, skipped })
+    Ok(ScanResult { groups: groups.groups, rows, counted, skipped })
 }
 
-/// Whether the row counts; all conditions are asked, so that their order decides nothing.
-fn take(plan: &Plan, groups: &mut Groups<'_>, row: Row<'_>) -> Result<bool, ReportError> {
-    let mut fault = None;
+/// Adds the row to its group, and returns whether it matches the filters.
+///
+/// All conditions are tested, so that the order of the filters does not decide whether a row is an error.
+fn process_row(plan: &QueryPlan, groups: &mut GroupTable<'_>, row: CsvRow<'_>) -> Result<bool, ReportError> {
+    let mut first_error = None;
     for condition in &plan.conditions {
-        match condition.accepts(row, &plan.notation) {
+        match condition.accepts(row, &plan.number_format) {
             Ok(true) => {}
             Ok(false) => return Ok(false),
-            Err(error) => fault = fault.or(Some(error)),
+            Err(error) => first_error = first_error.or(Some(error)),
         }
     }
-    match fault {
+    match first_error {
         Some(error) => Err(error),
         None => groups.add(row).map(|()| true),
     }
 }
 
-/// The groups so far.
-struct Groups<'p> {
-    plan: &'p Plan,
+/// The groups found up to the current row.
+struct GroupTable<'p> {
+    plan: &'p QueryPlan,
     max_groups: usize,
-    groups: Vec<Group>,
-    /// Where a group is, by its key (see [`Groups::write_key`]).
-    places: HashMap<Box<[u8]>, usize>,
-    /// What the columns of the measures have held so far.
-    kinds: Vec<Option<Kind>>,
-    /// The key of the row in hand, kept for its allocation.
+    groups: Vec<RowGroup>,
+    /// Position of a group by its key (see [`GroupTable::write_key`]).
+    positions: HashMap<Box<[u8]>, usize>,
+    /// Kind of the values in the column of each measure, from its first value on.
+    kinds: Vec<Option<ValueKind>>,
+    /// Key of the current row; the buffer is reused.
     key: Vec<u8>,
-    /// What the figures take of the row in hand, kept for its allocation.
-    shares: Vec<Share>,
+    /// Inputs of the current row; the buffer is reused.
+    inputs: Vec<CellInput>,
     /// Bytes of text in all groups.
     text: usize,
 }
 
-impl<'p> Groups<'p> {
-    fn new(plan: &'p Plan, max_groups: usize) -> Self {
+impl<'p> GroupTable<'p> {
+    fn new(plan: &'p QueryPlan, max_groups: usize) -> Self {
         let mut groups = Self {
             plan,
             max_groups,
             groups: Vec::new(),
-            places: HashMap::new(),
+            positions: HashMap::new(),
             kinds: vec![None; plan.measures.len()],
             key: Vec::new(),
-            shares: Vec::new(),
+            inputs: Vec::new(),
             text: 0,
         };
         if plan.group_by.is_empty() {
-            // One row over everything, also when everything is nothing.
+            // Without `group_by` there is one row, also for a data set without rows.
             groups.insert(Vec::new());
         }
         groups
     }
 
-    /// Adds a row to its group, or nothing of it.
-    fn add(&mut self, row: Row<'_>) -> Result<(), ReportError> {
-        self.read_shares(row)?;
+    /// Adds a row to its group. After an error no figure has changed, except on overflow.
+    fn add(&mut self, row: CsvRow<'_>) -> Result<(), ReportError> {
+        self.read_inputs(row)?;
         self.write_key(row);
-        let place = match self.places.get(self.key.as_slice()) {
-            Some(place) => *place,
+        let position = match self.positions.get(self.key.as_slice()) {
+            Some(position) => *position,
             None => self.begin_group(row)?,
         };
-        let figures = self.groups[place].figures.iter_mut().zip(&self.plan.measures).zip(&mut self.kinds);
-        for (((figure, measure), kind), share) in figures.zip(self.shares.drain(..)) {
-            if let Share::Value(value) = &share {
+        let figures = self.groups[position].figures.iter_mut().zip(&self.plan.measures).zip(&mut self.kinds);
+        for (((figure, measure), kind), input) in figures.zip(self.inputs.drain(..)) {
+            if let CellInput::Value(value) = &input {
                 *kind = Some(value.kind());
             }
             let before = figure.text_len();
-            figure.add(share).map_err(|fault| explain(fault, measure.op, measure.column.as_ref(), row))?;
+            figure.add(input).map_err(|error| report_error(error, measure.op, measure.column.as_ref(), row))?;
             self.text = self.text - before + figure.text_len();
         }
         if self.text > TEXT_LIMIT {
@@ -134,21 +138,21 @@ impl<'p> Groups<'p> {
         Ok(())
     }
 
-    fn read_shares(&mut self, row: Row<'_>) -> Result<(), ReportError> {
-        self.shares.clear();
+    fn read_inputs(&mut self, row: CsvRow<'_>) -> Result<(), ReportError> {
+        self.inputs.clear();
         for (measure, kind) in self.plan.measures.iter().zip(&self.kinds) {
-            let share = match &measure.column {
-                Some(column) => share(measure.op, row.cell(column.position), *kind, &self.plan.notation)
-                    .map_err(|fault| explain(fault, measure.op, Some(column), row))?,
-                None => Share::Presence,
+            let input = match &measure.column {
+                Some(column) => read_cell(measure.op, row.cell(column.position), *kind, &self.plan.number_format)
+                    .map_err(|error| report_error(error, measure.op, Some(column), row))?,
+                None => CellInput::Present,
             };
-            self.shares.push(share);
+            self.inputs.push(input);
         }
         Ok(())
     }
 
-    /// Each cell after its length, so that no two groups share a key.
-    fn write_key(&mut self, row: Row<'_>) {
+    /// Each cell after its length, so that no two groups input a key.
+    fn write_key(&mut self, row: CsvRow<'_>) {
         self.key.clear();
         for column in &self.plan.group_by {
             let cell = row.cell(column.position);
@@ -157,7 +161,7 @@ impl<'p> Groups<'p> {
         }
     }
 
-    fn begin_group(&mut self, row: Row<'_>) -> Result<usize, ReportError> {
+    fn begin_group(&mut self, row: CsvRow<'_>) -> Result<usize, ReportError> {
         if self.groups.len() >= self.max_groups {
             return Err(ReportError::TooManyGroups { row: row.number(), limit: self.max_groups });
         }
@@ -170,28 +174,28 @@ impl<'p> Groups<'p> {
     }
 
     fn insert(&mut self, key: Vec<String>) -> usize {
-        let place = self.groups.len();
+        let position = self.groups.len();
         self.text += self.key.len();
-        self.places.insert(self.key.as_slice().into(), place);
+        self.positions.insert(self.key.as_slice().into(), position);
         let figures = self.plan.measures.iter().map(|measure| Accumulator::new(measure.op)).collect();
-        self.groups.push(Group { key, figures });
-        place
+        self.groups.push(RowGroup { key, figures });
+        position
     }
 }
 
-fn not_utf8(row: Row<'_>, column: &ColumnRef, cell: &[u8]) -> ReportError {
+fn not_utf8(row: CsvRow<'_>, column: &ColumnRef, cell: &[u8]) -> ReportError {
     ReportError::NotUtf8 { row: row.number(), column: column.name.clone(), value: shown(cell) }
 }
 
-fn explain(fault: Fault, op: AggregateOp, column: Option<&ColumnRef>, row: Row<'_>) -> ReportError {
+fn report_error(error: CellError, op: AggregateOp, column: Option<&ColumnRef>, row: CsvRow<'_>) -> ReportError {
     let cell = column.map(|column| row.cell(column.position)).unwrap_or_default();
     let (row, value) = (row.number(), shown(cell));
     let column = column.map(|column| column.name.clone()).unwrap_or_default();
-    match fault {
-        Fault::NotANumber => ReportError::NotANumber { row, column, value, op },
-        Fault::Overflow => ReportError::Overflow { row, column, value, op },
-        Fault::NotUtf8 => ReportError::NotUtf8 { row, column, value },
-        Fault::Unordered => ReportError::Unordered { row, column, value, op },
-        Fault::Mixed { so_far } => ReportError::MixedColumn { row, column, value, kind: so_far.name() },
+    match error {
+        CellError::NotANumber => ReportError::NotANumber { row, column, value, op },
+        CellError::Overflow => ReportError::Overflow { row, column, value, op },
+        CellError::NotUtf8 => ReportError::NotUtf8 { row, column, value },
+        CellError::Unordered => ReportError::Unordered { row, column, value, op },
+        CellError::Mixed { previous } => ReportError::MixedColumn { row, column, value, kind: previous.name() },
     }
 }

@@ -1,24 +1,29 @@
-//! What the one pass over a data set promises.
+//! Tests of the grouping of a data set.
 
 use std::cell::Cell;
 
 use crate::{
-    dataset::{Dataset, Layout},
+    dataset::{CsvFormat, Dataset},
     error::ReportError,
-    plan::Plan,
+    plan::QueryPlan,
     request::{Dialect, GenerateReport},
-    scan::{Scan, scan},
+    scan::{ScanResult, scan},
 };
 
-fn run(text: &[u8], request: &str, max_groups: usize) -> Result<Scan, ReportError> {
+fn run(text: &[u8], request: &str, max_groups: usize) -> Result<ScanResult, ReportError> {
     run_until(text, request, max_groups, &|| false)
 }
 
-fn run_until(text: &[u8], request: &str, max_groups: usize, stop: &dyn Fn() -> bool) -> Result<Scan, ReportError> {
+fn run_until(
+    text: &[u8],
+    request: &str,
+    max_groups: usize,
+    stop: &dyn Fn() -> bool,
+) -> Result<ScanResult, ReportError> {
     let request = format!(r#"{{"dataset": "d.csv", "format": "csv", "output": "o", {request}}}"#);
     let request: GenerateReport = serde_json::from_str(&request).unwrap();
-    let mut dataset = Dataset::new("d.csv", text, &Layout::new(&Dialect::default())?)?;
-    let plan = Plan::new(&request, dataset.header(), dataset.delimiter())?;
+    let mut dataset = Dataset::new("d.csv", text, &CsvFormat::new(&Dialect::default())?)?;
+    let plan = QueryPlan::new(&request, dataset.header(), dataset.delimiter())?;
     scan(&mut dataset, &plan, max_groups, stop)
 }
 
@@ -35,7 +40,7 @@ fn rows_that_pass_the_filters_are_reduced_group_by_group() {
 }
 
 #[test]
-fn groups_are_told_apart_by_column_and_not_by_their_joined_text() {
+fn groups_differ_by_column_and_not_by_their_joined_text() {
     let request = r#""group_by": ["a", "b"], "aggregates": [{"column": "*", "op": "count"}]"#;
     assert_eq!(run(b"a,b\nxy,z\nx,yz\n", request, 10).unwrap().groups.len(), 2);
 }

@@ -2,9 +2,9 @@
 
 use std::{num::NonZeroU16, path::PathBuf};
 
-use crate::report::Reports;
+use crate::generate::Reports;
 
-/// Where reports come from and go to, and how much one worker does at once.
+/// The directories and limits of the worker.
 #[derive(Debug, Clone, clap::Args)]
 #[command(mut_args(leveret::setting))]
 pub struct ReportSettings {
@@ -12,15 +12,15 @@ pub struct ReportSettings {
     #[arg(long, env = "REPORTS_DATA_DIR", default_value = "data")]
     pub data_dir: PathBuf,
 
-    /// Directory of the reports; made when it is missing
+    /// Directory of the reports; created if it is missing
     #[arg(long, env = "REPORTS_OUTPUT_DIR", default_value = "reports")]
     pub output_dir: PathBuf,
 
-    /// Most groups of one report, which bounds its memory
+    /// Maximum groups of one report; limits its memory
     #[arg(long, env = "REPORTS_MAX_GROUPS", default_value_t = 100_000)]
     pub max_groups: usize,
 
-    /// Reports made at once; each takes a core and up to 200 MB
+    /// Reports written at the same time; each takes a core and up to 200 MB
     #[arg(long, env = "REPORTS_CONCURRENCY", default_value = "2")]
     pub concurrency: NonZeroU16,
 }

@@ -1,28 +1,28 @@
-//! What the rows of a report promise: their order, their cut, their total, how figures are shown.
+//! Tests of the order, the limit, the total and the format of a report's rows.
 
 use crate::{
-    dataset::{Dataset, Layout},
-    plan::Plan,
+    dataset::{CsvFormat, Dataset},
+    plan::QueryPlan,
     request::{Dialect, GenerateReport},
     scan::scan,
-    table::{Cell, Table},
+    table::{ReportCell, ReportTable},
 };
 
-fn table(text: &str, request: &str) -> Table {
+fn table(text: &str, request: &str) -> ReportTable {
     let request = format!(r#"{{"dataset": "d.csv", "format": "csv", "output": "o", {request}}}"#);
     let request: GenerateReport = serde_json::from_str(&request).unwrap();
-    let mut dataset = Dataset::new("d.csv", text.as_bytes(), &Layout::new(&Dialect::default()).unwrap()).unwrap();
-    let plan = Plan::new(&request, dataset.header(), dataset.delimiter()).unwrap();
+    let mut dataset = Dataset::new("d.csv", text.as_bytes(), &CsvFormat::new(&Dialect::default()).unwrap()).unwrap();
+    let plan = QueryPlan::new(&request, dataset.header(), dataset.delimiter()).unwrap();
     let scan = scan(&mut dataset, &plan, 1000, &|| false).unwrap();
-    Table::new(&request, &plan, scan)
+    ReportTable::new(&request, &plan, scan)
 }
 
-/// Each row as it is shown, cells joined by a bar.
-fn shown(table: &Table) -> Vec<String> {
+/// Returns each row as people read it, its cells joined by a bar.
+fn shown(table: &ReportTable) -> Vec<String> {
     table.rows.iter().map(|row| shown_row(table, row)).collect()
 }
 
-fn shown_row(table: &Table, row: &[Cell]) -> String {
+fn shown_row(table: &ReportTable, row: &[ReportCell]) -> String {
     let cells: Vec<_> = table.columns.iter().zip(row).map(|(column, cell)| column.role.shown(cell)).collect();
     cells.join("|")
 }

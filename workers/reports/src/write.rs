@@ -1,87 +1,50 @@
-//! Puts a report into a file of the format asked for.
+//! Writes a report into a file of the requested format.
 
-mod atomic;
+mod atomic_file;
 mod csv;
+mod error;
 mod formula;
 mod pdf;
 mod xlsx;
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use crate::{error::ReportError, report::Report, request::Format};
+use self::error::{WriteError, refuse_more_rows, stop_if};
+use crate::{error::ReportError, report::Report, request::ReportFormat};
 
-/// A report that is in its place.
+/// A file that a writer has completed.
 #[derive(Debug)]
-pub(crate) struct Placed {
+pub(crate) struct WrittenFile {
     pub(crate) path: PathBuf,
-    /// The letters that it could not show.
+    /// Letters that the font of a PDF lacks.
     pub(crate) missing_letters: String,
 }
 
-/// Why a format was not written.
-#[derive(Debug)]
-enum Failure {
-    Disk(io::Error),
-    Report(ReportError),
-}
-
-/// How many rows are written between two looks at whether the attempt is to stop.
-const ROWS_PER_LOOK: usize = 4096;
-
-/// Writes the whole report, or leaves an earlier one of that name as it is.
+/// Writes the whole report, or leaves an earlier report of that name unchanged.
 pub(crate) fn write(
     report: &Report,
-    format: Format,
+    format: ReportFormat,
     output_dir: &Path,
     file_name: &str,
     cancelled: &dyn Fn() -> bool,
-) -> Result<Placed, ReportError> {
+) -> Result<WrittenFile, ReportError> {
     let limit = match format {
-        Format::Csv => usize::MAX,
-        Format::Xlsx => xlsx::ROW_LIMIT,
-        Format::Pdf => pdf::ROW_LIMIT,
+        ReportFormat::Csv => usize::MAX,
+        ReportFormat::Xlsx => xlsx::ROW_LIMIT,
+        ReportFormat::Pdf => pdf::ROW_LIMIT,
     };
     refuse_more_rows(report, format, limit)?;
     let failed = |source| ReportError::Write { name: file_name.to_owned(), source };
-    let draft = atomic::Draft::create(output_dir, file_name).map_err(failed)?;
+    let file = atomic_file::AtomicFile::create(output_dir, file_name).map_err(failed)?;
     let written = match format {
-        Format::Csv => csv::write(report, draft.file(), cancelled).map(|()| String::new()),
-        Format::Xlsx => xlsx::write(report, draft.file(), output_dir, cancelled).map(|()| String::new()),
-        Format::Pdf => pdf::write(report, draft.file(), cancelled),
+        ReportFormat::Csv => csv::write(report, file.file(), cancelled).map(|()| String::new()),
+        ReportFormat::Xlsx => xlsx::write(report, file.file(), output_dir, cancelled).map(|()| String::new()),
+        ReportFormat::Pdf => pdf::write(report, file.file(), cancelled),
     };
     let missing_letters = written.map_err(|failure| match failure {
-        Failure::Disk(source) => failed(source),
-        Failure::Report(error) => error,
+        WriteError::Io(source) => failed(source),
+        WriteError::Report(error) => error,
     })?;
     stop_if(cancelled)?;
-    Ok(Placed { path: draft.publish().map_err(failed)?, missing_letters })
-}
-
-fn refuse_more_rows(report: &Report, format: Format, limit: usize) -> Result<(), ReportError> {
-    let rows = report.table.rows.len();
-    if rows > limit { Err(ReportError::TooManyRows { format, rows, limit }) } else { Ok(()) }
-}
-
-fn stop_if(cancelled: &dyn Fn() -> bool) -> Result<(), ReportError> {
-    if cancelled() { Err(ReportError::Cancelled) } else { Ok(()) }
-}
-
-/// Asks whether to stop with every so many rows, the first not among them.
-fn stop_at_row(row: usize, cancelled: &dyn Fn() -> bool) -> Result<(), ReportError> {
-    if row > 0 && row.is_multiple_of(ROWS_PER_LOOK) { stop_if(cancelled) } else { Ok(()) }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Disk(error)
-    }
-}
-
-impl From<ReportError> for Failure {
-    fn from(error: ReportError) -> Self {
-        Self::Report(error)
-    }
+    Ok(WrittenFile { path: file.publish().map_err(failed)?, missing_letters })
 }

@@ -1,29 +1,30 @@
-//! `leveret audit`: who did what.
+//! `leveret audit`: the audit log.
 
 use clap::Args;
 use leveret_store::Cursor;
 
 use super::shared::{StoreArguments, time};
-use crate::output::{Exit, Failure, Format, one_line, print, print_json, table, tell};
+use crate::output::{Exit, Failure, Format, notice, one_line, print, print_json, table};
 
-/// Shows who did what to jobs and dead letters, the latest first
+/// Shows the audit log: changes to jobs and dead letters with their actor, the latest first
 ///
-/// Cancels, retries, replays, edits, purges, restores and imports, over HTTP and by these commands. It is kept for ever.
+/// The log records every cancel, retry, replay, edit, purge, restore and import, over HTTP and by this command line. Entries
+/// are kept indefinitely.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     store: StoreArguments,
 
-    /// How many entries, at most
+    /// Maximum number of entries
     #[arg(long, default_value = "100", value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "NUMBER")]
     limit: u32,
 
-    /// The next page: what the page before named
+    /// Cursor of the next page, as the previous page printed it
     #[arg(long, value_name = "CURSOR")]
     after: Option<Cursor>,
 
-    /// How to print them
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
@@ -32,10 +33,10 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0  done
   2  wrong usage
-  4  an error of the program or its surroundings, such as a store that is away
+  4  an error of the program or its environment, such as an unreachable store
 
-Who asked over HTTP is named by the token: LEVERET_API_TOKENS=operator:anna=TOKEN makes api:anna, and operator:TOKEN
-api:operator.
+The actor of an HTTP request is named after its token: with LEVERET_API_TOKENS=operator:anna=TOKEN it is api:anna, with
+operator:TOKEN it is api:operator.
 
 Examples:
   leveret audit
@@ -49,10 +50,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     });
     match arguments.output {
         Format::Json => print_json(&page)?,
-        Format::Table => print(&table(["AT", "WHO", "WHAT", "ON WHAT"], &rows.collect::<Vec<_>>()))?,
+        Format::Table => print(&table(["AT", "ACTOR", "ACTION", "DETAIL"], &rows.collect::<Vec<_>>()))?,
     }
     if let (Some(next), Format::Table) = (&page.next, arguments.output) {
-        tell!("There are more: --after {next}");
+        notice!("More entries: --after {next}");
     }
-    Ok(Exit::Well)
+    Ok(Exit::Success)
 }

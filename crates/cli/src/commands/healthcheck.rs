@@ -1,4 +1,4 @@
-//! `leveret healthcheck`: whether a process is well, for containers that have no shell to ask with.
+//! `leveret healthcheck`: the health of a process, for container images without a shell.
 
 use std::time::Duration;
 
@@ -10,40 +10,40 @@ use ureq::Agent;
 
 use crate::output::{Exit, Failure, Format, print, print_json};
 
-/// The largest answer that is read, in bytes: a reason is one line.
+/// The largest answer that is read, in bytes. A reason is one line.
 const LARGEST_ANSWER: u64 = 4096;
 
-/// Asks a worker, a relay or a server how it is
+/// Checks the health of a worker, a relay or a server
 ///
-/// Meant for the HEALTHCHECK of a container image. It reads no settings of the broker and opens no connection to it.
+/// Use it as the HEALTHCHECK of a container image. It reads no broker settings and does not connect to the broker.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
-    /// Where it answers: `LEVERET_HTTP_ADDR` of a worker or relay, `LEVERET_LISTEN` of a server; 0.0.0.0 is this machine
+    /// Address of the process: `LEVERET_HTTP_ADDR` of a worker or relay, `LEVERET_LISTEN` of a server; 0.0.0.0 is this machine
     #[arg(default_value = "127.0.0.1:9464", value_name = "HOST:PORT")]
     address: String,
 
-    /// Whether it does its work now (/readyz), and not only whether it is alive (/livez)
+    /// Check readiness (/readyz) instead of liveness (/livez)
     #[arg(long)]
     ready: bool,
 
-    /// How long to wait for the answer
+    /// Maximum time to wait for the answer
     #[arg(long, value_parser = leveret::duration, default_value = "3s", value_name = "DURATION")]
     timeout: Duration,
 
-    /// How to print the answer
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0  it is well
-  1  it says that it is not, and why
+  0  the process is healthy
+  1  the process is unhealthy; the reason is printed
   2  wrong usage
-  4  nobody answers
+  4  no process answers at the address
 
-A process whose broker is away is alive, and not ready: restarting it does not help.
+A process whose broker is unreachable is alive, but not ready. Restarting it does not help.
 
 Examples:
   leveret healthcheck
@@ -51,41 +51,41 @@ Examples:
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let output = arguments.output;
-    let answer = spawn_blocking(move || arguments.ask()).await.context("asking")??;
+    let answer = spawn_blocking(move || arguments.ask()).await.context("asking the process")??;
     let reason = answer.reason.trim_end();
     match output {
         Format::Json => print_json(&json!({ "well": answer.well, "reason": reason }))?,
         Format::Table => print(&format!("{reason}\n"))?,
     }
-    Ok(if answer.well { Exit::Well } else { Exit::Problems })
+    Ok(if answer.well { Exit::Success } else { Exit::Problems })
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Answer {
+struct HealthAnswer {
     well: bool,
     reason: String,
 }
 
 impl Arguments {
     fn url(&self) -> String {
-        // A process listens on all its addresses; one cannot connect to that one everywhere.
+        // 0.0.0.0 is an address to listen on. Not every system can connect to it.
         let address = self.address.replacen("0.0.0.0:", "127.0.0.1:", 1).replacen("[::]:", "[::1]:", 1);
         format!("http://{address}/{}", if self.ready { "readyz" } else { "livez" })
     }
 
-    fn ask(&self) -> Result<Answer, anyhow::Error> {
+    fn ask(&self) -> Result<HealthAnswer, anyhow::Error> {
         let url = self.url();
         let config = Agent::config_builder()
             .timeout_global(Some(self.timeout))
             .http_status_as_error(false)
-            // Not through a proxy: this asks a neighbour.
+            // No proxy: the process is on this machine or its network.
             .proxy(None)
             .build();
         let agent: Agent = config.into();
         let mut response = agent.get(&url).call().map_err(|error| anyhow!("{url} does not answer: {error}"))?;
         let well = response.status().is_success();
         let reason = response.body_mut().with_config().limit(LARGEST_ANSWER).read_to_string();
-        Ok(Answer { well, reason: reason.with_context(|| format!("{url} answers with no text"))? })
+        Ok(HealthAnswer { well, reason: reason.with_context(|| format!("{url} does not answer with text"))? })
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
         Arguments { address: address.to_owned(), ready, timeout: Duration::from_secs(5), output: Format::Table }
     }
 
-    /// Answers one request; the thread gives back its first line.
+    /// Answers one request. The thread returns the first line of the request.
     fn process(answer: &'static str) -> (String, JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -118,24 +118,24 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_well_says_so() {
+    fn a_healthy_process_is_reported_as_such() {
         let (address, served) = process("HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nok\n");
         let answer = check(&address, false).ask().unwrap();
-        assert_eq!(answer, Answer { well: true, reason: "ok\n".to_owned() });
+        assert_eq!(answer, HealthAnswer { well: true, reason: "ok\n".to_owned() });
         assert_eq!(served.join().unwrap(), "GET /livez HTTP/1.1");
     }
 
     #[test]
-    fn a_process_that_is_not_ready_says_why() {
+    fn a_process_that_is_not_ready_is_reported_with_its_reason() {
         let refusal = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 9\r\nconnection: close\r\n\r\ndraining\n";
         let (address, served) = process(refusal);
         let answer = check(&address, true).ask().unwrap();
-        assert_eq!(answer, Answer { well: false, reason: "draining\n".to_owned() });
+        assert_eq!(answer, HealthAnswer { well: false, reason: "draining\n".to_owned() });
         assert_eq!(served.join().unwrap(), "GET /readyz HTTP/1.1");
     }
 
     #[test]
-    fn nobody_there_is_an_error_that_names_the_address() {
+    fn no_answer_is_an_error_that_names_the_address() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);

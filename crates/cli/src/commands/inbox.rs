@@ -1,19 +1,19 @@
-//! `leveret inbox`: the jobs whose effects are in a database. What it does is in `leveret_store::Inbox`.
+//! `leveret inbox`: the table of completed jobs in the user's database (`leveret_sql::Inbox`).
 
 use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use leveret_store::Inbox;
+use leveret_sql::Inbox;
 use serde_json::json;
 
 use super::shared::{DatabaseArguments, now_ms, rfc3339};
 use crate::output::{Exit, Failure, Format, print, print_json};
 
-/// Keeps the notes by which a job's effect happens once
+/// Maintains the inbox, the table that makes the effect of a job happen once
 ///
-/// The inbox is a table in your own database, PostgreSQL or SQLite. Handlers note a job there in the transaction that has
-/// its effect (`leveret_store::Inbox`).
+/// The inbox is a table in your own database, PostgreSQL or SQLite. Handlers record a job there in the transaction that
+/// contains its effect (`leveret_sql::Inbox`).
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
@@ -25,8 +25,8 @@ const AFTER_HELP: &str = "\
 Exit codes:
   0  done
   2  wrong usage, or `prune` without --yes
-  4  an error of the program or its surroundings, such as a database that is away
-  5  there is no inbox: `leveret inbox migrate` makes it
+  4  an error of the program or its environment, such as an unreachable database
+  5  there is no inbox: `leveret inbox migrate` creates it
 
 Examples:
   leveret inbox migrate --database postgres://shop@db/shop
@@ -40,48 +40,48 @@ enum Command {
     Prune(Prune),
 }
 
-/// Makes the inbox's tables, or brings them up to date; an SQLite file is made if it is not there
+/// Creates or updates the tables of the inbox; a missing SQLite file is created
 ///
-/// They are `leveret_inbox` and `leveret_inbox_migrations`.
+/// The tables are `leveret_inbox` and `leveret_inbox_migrations`.
 #[derive(Args)]
 struct Migrate {
     #[command(flatten)]
     database: DatabaseArguments,
 
-    /// How to print what was done
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
 
-/// Shows how many jobs are noted, and since when
+/// Shows the number of recorded jobs and the age of the oldest
 #[derive(Args)]
 struct Status {
     #[command(flatten)]
     database: DatabaseArguments,
 
-    /// How to print it
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
 
-/// Forgets jobs that were done long ago
+/// Deletes records of jobs that were completed long ago
 ///
-/// Without --yes it does nothing. A job that comes again after it is forgotten is done again: keep the notes for longer
-/// than jobs can wait, be retried, and lie among the dead letters.
+/// Without --yes it changes nothing. A job that is delivered again after its record is deleted takes effect again. Keep
+/// records for longer than jobs can wait, be retried, or remain dead letters.
 #[derive(Args)]
 struct Prune {
     #[command(flatten)]
     database: DatabaseArguments,
 
-    /// Those that were done so long ago
+    /// Minimum age of the records to delete
     #[arg(long, value_parser = leveret::duration, default_value = "30d", value_name = "DURATION")]
     older_than: Duration,
 
-    /// Do it
+    /// Confirm the deletion
     #[arg(long)]
     yes: bool,
 
-    /// How to print what was done
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
@@ -92,13 +92,13 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
             Inbox::migrate(&Inbox::open(&migrate.database.url).await?).await?;
             match migrate.output {
                 Format::Json => print_json(&json!({ "migrated": true }))?,
-                Format::Table => print("The inbox is there.\n")?,
+                Format::Table => print("The inbox is up to date.\n")?,
             }
         }
         Command::Status(status) => status.run().await?,
         Command::Prune(prune) => prune.run().await?,
     }
-    Ok(Exit::Well)
+    Ok(Exit::Success)
 }
 
 impl Status {
@@ -109,8 +109,8 @@ impl Status {
             Format::Table => {
                 let days = |at: u64| now_ms().saturating_sub(at) / (24 * 3600 * 1000);
                 let oldest =
-                    status.oldest_at.map_or_else(String::new, |at| format!(", the oldest {} days ago", days(at)));
-                print(&format!("{} jobs are noted{oldest}\n", status.jobs))?;
+                    status.oldest_at.map_or_else(String::new, |at| format!(", the oldest {} days old", days(at)));
+                print(&format!("{} jobs are recorded{oldest}\n", status.jobs))?;
             }
         }
         Ok(())
@@ -121,12 +121,12 @@ impl Prune {
     async fn run(self) -> Result<(), Failure> {
         let inbox = Inbox::open(self.database.existing()?).await?;
         if !self.yes {
-            return Err(Failure::Usage(anyhow!("nothing was done: it takes --yes")));
+            return Err(Failure::Usage(anyhow!("nothing was deleted: confirm with --yes")));
         }
         let pruned = inbox.prune(self.older_than).await?;
         match self.output {
             Format::Json => print_json(&json!({ "pruned": pruned }))?,
-            Format::Table => print(&format!("{pruned} jobs are forgotten.\n"))?,
+            Format::Table => print(&format!("{pruned} records deleted.\n"))?,
         }
         Ok(())
     }

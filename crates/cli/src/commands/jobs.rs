@@ -1,27 +1,26 @@
-//! `leveret jobs`: tracked jobs, as the server's store has them.
+//! `leveret jobs`: tracked jobs in the server's store.
 
 use std::time::Duration;
 
-use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use leveret::{Broker, Config};
 use leveret_serve::{
     Services,
-    jobs::{Cancelled, Error, Status, Task},
+    jobs::{CancelledWhile, Error, Status, Task},
 };
-use leveret_store::{Cursor, Filter};
+use leveret_store::{Cursor, JobFilter};
 use serde_json::json;
 
 use super::{
-    publish,
     shared::{ActorArguments, StoreArguments, hidden_if_of_workers, now_ms, reach},
+    tracked::{failure, show, wait},
 };
-use crate::output::{Exit, Failure, Format, one_line, print, print_json, table, tell};
+use crate::output::{Exit, Failure, Format, notice, one_line, print, print_json, table};
 
-/// Shows, waits for, cancels and retries tracked jobs
+/// Shows, awaits, cancels and retries tracked jobs
 ///
-/// Tracked are those that were submitted to the server, or published with --track. It takes the server's store, and to
-/// cancel and retry also the broker.
+/// The server tracks jobs that were submitted to it over HTTP, and jobs that were published with --track. The command reads
+/// the server's store; `cancel` and `retry` also require the broker.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
@@ -32,12 +31,12 @@ pub(crate) struct Arguments {
 const AFTER_HELP: &str = "\
 Exit codes:
   0    done
-  1    `wait`: it was given up or cancelled; `cancel`, `retry`: not possible in its state
+  1    `wait`: the job was dead-lettered or cancelled; `cancel`, `retry`: the state of the job does not allow it
   2    wrong usage
-  3    the broker could not be reached, or takes nothing now
-  4    an error of the program or its surroundings, such as a store that is away
+  3    the broker is unreachable or refuses publishes now
+  4    an error of the program or its environment, such as an unreachable store
   5    no such job
-  124  `wait`: it was not at its end in time
+  124  `wait`: the job did not end in time
 
 Examples:
   leveret jobs list --status Failed
@@ -50,61 +49,61 @@ enum Command {
     /// Lists jobs, the newest first
     List(List),
     /// Shows a job, with its timeline and its result
-    Show(One),
-    /// Waits for a job's end, and shows it
+    Show(SingleJob),
+    /// Waits for the end of a job, then shows it
     Wait(Wait),
-    /// Has a job not run any more, or stops it
-    Cancel(One),
-    /// Runs a job again that was given up
-    Retry(One),
+    /// Cancels a waiting or running job
+    Cancel(SingleJob),
+    /// Runs a dead-lettered job again
+    Retry(SingleJob),
 }
 
 #[derive(Args)]
 #[command(mut_args(hidden_if_of_workers))]
-struct Common {
+struct JobsOptions {
     #[command(flatten)]
     store: StoreArguments,
 
     #[command(flatten)]
     config: Config,
 
-    /// How to print it
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
 
 #[derive(Args)]
 struct List {
-    /// Pending, Scheduled, Processing, Retrying, Completed, Failed or Cancelled
+    /// Status: Pending, Scheduled, Processing, Retrying, Completed, Failed or Cancelled
     #[arg(long, value_name = "STATUS")]
     status: Option<Status>,
 
-    /// Of the job of this name
+    /// Job name
     #[arg(long, value_name = "NAME")]
     job: Option<String>,
 
-    /// Of this queue
+    /// Queue
     #[arg(long, value_name = "NAME")]
     queue: Option<String>,
 
-    /// With this text in its label
+    /// Text in the label
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
 
-    /// How many, at most
+    /// Maximum number of rows
     #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "NUMBER")]
     limit: u32,
 
-    /// Where the page before ended
+    /// Cursor of the next page, as the previous page printed it
     #[arg(long, value_name = "CURSOR")]
     after: Option<Cursor>,
 
     #[command(flatten)]
-    common: Common,
+    common: JobsOptions,
 }
 
 #[derive(Args)]
-struct One {
+struct SingleJob {
     /// The job's id
     id: String,
 
@@ -112,7 +111,7 @@ struct One {
     actor: ActorArguments,
 
     #[command(flatten)]
-    common: Common,
+    common: JobsOptions,
 }
 
 #[derive(Args)]
@@ -120,46 +119,48 @@ struct Wait {
     /// The job's id
     id: String,
 
-    /// For how long
+    /// Maximum time to wait
     #[arg(long, value_parser = leveret::duration, default_value = "5m", value_name = "DURATION")]
     timeout: Duration,
 
     #[command(flatten)]
-    common: Common,
+    common: JobsOptions,
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     match arguments.command {
         Command::List(arguments) => list(arguments).await,
-        Command::Show(One { id, common, .. }) => {
+        Command::Show(SingleJob { id, common, .. }) => {
             let task = common.services().await?.task(&id).await.map_err(failure)?;
             show(&task, common.output)?;
-            Ok(Exit::Well)
+            Ok(Exit::Success)
         }
         Command::Wait(Wait { id, timeout, common }) => {
             wait(&common.services().await?, &id, timeout, common.output).await
         }
-        Command::Cancel(One { id, actor, common }) => {
+        Command::Cancel(SingleJob { id, actor, common }) => {
             reach(&common.config).await?.close().await;
             let was = common.services().await?.cancel(&id, &actor.actor).await;
             refused(was, |was| {
                 let said = match was {
-                    Cancelled::Queued => "It waited, and will not start.",
-                    Cancelled::Running => "It runs, and was told; it may be done all the same.",
+                    Cancelled::Queued => "The job was waiting and will not start.",
+                    Cancelled::Running => "The job is running and was asked to stop; it may still succeed.",
                 };
                 done(&common, &json!({ "id": id, "was": was }), said)
             })
         }
-        Command::Retry(One { id, actor, common }) => {
+        Command::Retry(SingleJob { id, actor, common }) => {
             reach(&common.config).await?.close().await;
             let retried = common.services().await?.retry(&id, &actor.actor).await;
-            refused(retried, |()| done(&common, &json!({ "id": id }), "It will run again, from its first attempt on."))
+            refused(retried, |()| {
+                done(&common, &json!({ "id": id }), "The job will run again, starting with attempt 1.")
+            })
         }
     }
 }
 
 async fn list(arguments: List) -> Result<Exit, Failure> {
-    let filter = Filter {
+    let filter = JobFilter {
         job: arguments.job,
         queue: arguments.queue,
         label: arguments.label,
@@ -169,7 +170,7 @@ async fn list(arguments: List) -> Result<Exit, Failure> {
     let page = services.tasks(&filter, arguments.after.as_ref(), arguments.limit).await.map_err(failure)?;
     if arguments.common.output == Format::Json {
         print_json(&page)?;
-        return Ok(Exit::Well);
+        return Ok(Exit::Success);
     }
     let row = |task: &Task| {
         [
@@ -185,23 +186,12 @@ async fn list(arguments: List) -> Result<Exit, Failure> {
     let rows: Vec<_> = page.items.iter().map(row).collect();
     print(&table(["ID", "STATUS", "JOB", "QUEUE", "ATTEMPT", "CREATED", "ERROR OR LABEL"], &rows))?;
     if let Some(next) = page.next {
-        tell!("There are more: --after {next}");
+        notice!("More jobs: --after {next}");
     }
-    Ok(Exit::Well)
+    Ok(Exit::Success)
 }
 
-/// Waits for a job's end and shows it then.
-pub(super) async fn wait(services: &Services, id: &str, within: Duration, output: Format) -> Result<Exit, Failure> {
-    let task = services.wait(id, within).await.map_err(failure)?;
-    show(&task, output)?;
-    Ok(match task.status {
-        Status::Completed => Exit::Well,
-        Status::Failed | Status::Cancelled => Exit::Problems,
-        Status::Pending | Status::Scheduled | Status::Processing | Status::Retrying => Exit::TimedOut,
-    })
-}
-
-impl Common {
+impl JobsOptions {
     async fn services(&self) -> Result<Services, Failure> {
         let store = self.store.open().await?;
         let broker = Broker::amqp(self.config.clone()).map_err(|error| Failure::Usage(error.into()))?;
@@ -209,61 +199,24 @@ impl Common {
     }
 }
 
-fn show(task: &Task, output: Format) -> anyhow::Result<()> {
-    if output == Format::Json {
-        return print_json(task);
-    }
-    let mut lines = vec![
-        format!("job       {} {}", one_line(&task.job, 128), one_line(&task.id, 255)),
-        format!("label     {}", one_line(&task.name, 1024)),
-        format!("queue     {}", one_line(&task.queue, 255)),
-        format!("status    {}, attempt {}", task.status, task.attempt),
-        format!("created   {}", task.created_at),
-    ];
-    if let Some(progress) = &task.progress {
-        let note = progress.note.as_deref().unwrap_or_default();
-        lines.push(format!("progress  {:.0} % {}", progress.fraction * 100.0, one_line(note, 1024)));
-    }
-    if let Some(error) = &task.error {
-        let kind = task.error_kind.as_deref().unwrap_or_default();
-        lines.push(format!("error     {}: {}", one_line(kind, 64), one_line(error, 4096)));
-    }
-    if let Some(result) = &task.result {
-        lines.push(format!("result    {}", one_line(&result.to_string(), usize::MAX)));
-    }
-    let steps = task.timeline.iter().flatten();
-    lines.extend(steps.map(|step| format!("{}  {} (attempt {})", step.at, one_line(&step.step, 64), step.attempt)));
-    print(&(lines.join("\n") + "\n"))
-}
-
-fn done(common: &Common, document: &serde_json::Value, said: &str) -> anyhow::Result<()> {
+fn done(common: &JobsOptions, document: &serde_json::Value, said: &str) -> anyhow::Result<()> {
     match common.output {
         Format::Json => print_json(document),
         Format::Table => print(&format!("{said}\n")),
     }
 }
 
-/// What the state of the job does not allow is a problem of the job, not of the command.
+/// Ends with `Problems` if the state of the job does not allow the change: the command itself worked.
 fn refused<T>(result: Result<T, Error>, done: impl FnOnce(T) -> anyhow::Result<()>) -> Result<Exit, Failure> {
     match result {
         Ok(value) => {
             done(value)?;
-            Ok(Exit::Well)
+            Ok(Exit::Success)
         }
         Err(error @ (Error::Conflict { .. } | Error::NoLetter)) => {
-            tell!("leveret: {error}");
+            notice!("leveret: {error}");
             Ok(Exit::Problems)
         }
         Err(error) => Err(failure(error)),
-    }
-}
-
-fn failure(error: Error) -> Failure {
-    match error {
-        Error::NotFound { .. } => Failure::NotFound(error.into()),
-        Error::Publish(error) => publish::failure(error),
-        Error::Store(error) => error.into(),
-        Error::Unprepared { .. } => Failure::Unreachable(error.into()),
-        other => Failure::Other(anyhow!(other)),
     }
 }

@@ -1,22 +1,20 @@
-//! `leveret outbox`: jobs that were enqueued in a transaction. What it does is in `leveret_store::Outbox`.
+//! `leveret outbox`: jobs that were enqueued in a transaction (`leveret_store::Outbox`).
 //!
-//! [`look`] shows, [`change`] decides, [`relay`] publishes.
+//! [`list`] shows the outbox, [`edit`] changes it, [`relay`] publishes from it.
 
-mod change;
-mod look;
+mod edit;
+mod list;
 mod relay;
 
-use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use leveret::telemetry::Telemetry;
-use leveret_store::Chosen;
 
 use crate::output::{Exit, Failure};
 
-/// Publishes jobs that were enqueued in a transaction of your database, and shows those that it could not
+/// Publishes jobs that were enqueued in a transaction of your database
 ///
-/// The outbox is a table in your own database, PostgreSQL or SQLite. `relay` publishes what was committed to it; any number
-/// may run side by side, here and within your services (`leveret_store::Relay`).
+/// The outbox is a table in your own database, PostgreSQL or SQLite. `relay` publishes the jobs that were committed to it.
+/// Any number of relays may run at once, as this command and within your services (`leveret_store::Relay`).
 #[derive(Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
@@ -26,12 +24,12 @@ pub(crate) struct Arguments {
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0  done; `relay`: it was told to stop, and did
+  0  done; `relay`: stopped by SIGTERM or SIGINT
   2  wrong usage, or `prune` without --yes
-  4  an error of the program or its surroundings, such as a database that is away
-  5  there is no such job, or no outbox: `leveret outbox migrate` makes it
+  4  an error of the program or its environment, such as an unreachable database
+  5  no such job, or no outbox: `leveret outbox migrate` creates it
 
-`relay` outlasts any absence of the broker and of the database. What it logs is set by RUST_LOG, and its metrics are at \
+`relay` keeps running while the broker or the database is unreachable. RUST_LOG sets its log level. It serves metrics at \
 LEVERET_HTTP_ADDR: alert on leveret_outbox_oldest_seconds.
 
 Examples:
@@ -45,11 +43,11 @@ Examples:
 
 #[derive(Subcommand)]
 enum Command {
-    Migrate(change::Migrate),
+    Migrate(edit::Migrate),
     Relay(Box<relay::RelayCommand>),
-    Status(look::Status),
-    Retry(change::Retry),
-    Prune(change::Prune),
+    Status(list::Status),
+    Retry(edit::Retry),
+    Prune(edit::Prune),
 }
 
 impl Arguments {
@@ -66,18 +64,4 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Retry(retry) => retry.run().await,
         Command::Prune(prune) => prune.run().await,
     }
-}
-
-/// Jobs that were set aside, by number or all: nothing is done to all of them by mistake.
-fn chosen(numbers: &[i64], all: bool) -> Result<Chosen, Failure> {
-    match (numbers.is_empty(), all) {
-        (false, false) => Ok(Chosen::Numbers(numbers.to_vec())),
-        (true, true) => Ok(Chosen::All),
-        _ => Err(Failure::Usage(anyhow!("say which: numbers, as `leveret outbox status` shows them, or --all"))),
-    }
-}
-
-/// How it ended; that there was none of those that were named is told.
-fn changed(count: u64, chosen: &Chosen) -> Exit {
-    if count == 0 && matches!(chosen, Chosen::Numbers(_)) { Exit::NotFound } else { Exit::Well }
 }

@@ -1,69 +1,70 @@
-//! `leveret publish`: one job, by hand.
+//! `leveret publish`: publishes one job.
 
 use std::time::{Duration, SystemTime};
 
 use anyhow::anyhow;
 use clap::Args;
 use leveret::{
-    Config, JobId, Publish, PublishError,
+    Config, JobId, Publish,
     catalogue::Catalogue,
     status_update::{StatusUpdate, Step},
 };
-use leveret_serve::desk::edit::{self, Checked};
+use leveret_serve::dead::edit::{self, CheckedAgainst};
 use serde_json::json;
 
 use super::{
-    jobs,
     shared::{StoreArguments, UNREADABLE, broker, catalogue, contents, hidden_if_of_workers, now_ms},
+    tracked,
 };
-use crate::output::{Exit, Failure, Format, print, print_json, tell};
+use crate::output::{Exit, Failure, Format, notice, print, print_json};
 
-/// Publishes a job; done when the broker has confirmed it
+/// Publishes a job and waits for the broker's confirm
 ///
-/// The job's queue, and the schema that its payload is checked against, are those that its workers announced.
+/// The queue, and the schema that the payload is checked against, come from the catalogue, where workers announce their
+/// jobs.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP, mut_args(hidden_if_of_workers))]
 pub(crate) struct Arguments {
-    /// The job's name, such as email.send
+    /// Job name, such as email.send
     job: String,
 
-    /// Its payload in JSON: as it is, `-` for standard input, or `@FILE`
+    /// Payload as JSON: the text itself, `-` for standard input, or `@FILE`
     #[arg(long, default_value = "{}", value_name = "JSON")]
     payload: String,
 
-    /// Another queue than its workers announced; for a job that no worker announced it must be given
+    /// Queue, instead of the one that workers announced; required for a job that no worker announced
     #[arg(long, value_name = "NAME")]
     queue: Option<String>,
 
-    /// Not before this time has passed
+    /// Delay before the job may start
     #[arg(long, value_parser = leveret::duration, value_name = "DURATION", conflicts_with = "at")]
     delay: Option<Duration>,
 
-    /// Not before then: RFC 3339
+    /// Earliest start, as RFC 3339
     #[arg(long, value_name = "TIME")]
     at: Option<jiff::Timestamp>,
 
-    /// Given up if it has not started after this time, which must be longer than the delay
+    /// Time after which a job that has not started is dead-lettered; must exceed the delay
     #[arg(long, value_parser = leveret::duration, value_name = "DURATION")]
     expires: Option<Duration>,
 
-    /// From 0 to 31, the highest first, as far as the broker can
+    /// Priority from 0 to 31, the highest first; RabbitMQ before 4.0 ignores it on quorum queues
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=31), value_name = "NUMBER")]
     priority: Option<u8>,
 
-    /// Its id; publish it again under the same after an uncertain end
+    /// Job id; after an uncertain result, publish again with the same id
     #[arg(long, value_name = "ID")]
     id: Option<String>,
 
-    /// Has the server follow it
+    /// Track the job: the server records its status
     #[arg(long)]
     track: bool,
 
-    /// A text to be shown with it
+    /// Text that is shown with the job
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
 
-    /// Follows it and waits for its end, 5m if nothing else is said. It takes a server on the same store
+    /// Track the job and wait for its end, 5m by default; requires a server on the same store
     #[arg(long, value_parser = leveret::duration, num_args = 0..=1, default_missing_value = "5m", value_name = "DURATION")]
     wait: Option<Duration>,
 
@@ -73,20 +74,20 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     config: Config,
 
-    /// How to print what was done
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0    published; with --wait: and done
-  1    with --wait: it was given up or cancelled
-  2    wrong usage: an unknown job, or a payload that its schema does not allow
-  3    the broker could not be reached, or takes nothing now
-  4    an error of the program or its surroundings
-  5    the queue is not there
-  124  with --wait: it was not at its end in time
+  0    published; with --wait: and completed
+  1    with --wait: the job was dead-lettered or cancelled
+  2    wrong usage: an unknown job, or a payload that violates the schema
+  3    the broker is unreachable or refuses publishes now
+  4    an error of the program or its environment
+  5    the queue does not exist
+  124  with --wait: the job did not end in time
 
 Examples:
   leveret publish email.send --payload '{\"to\": \"ada@example.com\"}'
@@ -104,16 +105,15 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let queue = queue(&arguments, &catalogue, is_read)?;
     let checked = edit::check(&catalogue, &arguments.job, &queue, &payload).await;
     let checked = checked.map_err(|error| Failure::Usage(error.into()))?;
-    if checked == Checked::Nothing {
-        let reason = if is_read { "no schema of this job is known" } else { UNREADABLE };
-        tell!("Not checked: {reason}.");
+    if checked == CheckedAgainst::Nothing {
+        let reason = if is_read { "no worker announced a schema of this job" } else { UNREADABLE };
+        notice!("Not checked: {reason}.");
     }
     let publish = broker.publisher().publish_raw(arguments.job.clone(), queue.clone(), payload);
     let publish = if catalogue.has_lanes(&arguments.job, &queue) { publish.lanes() } else { publish };
     let publish = options(publish, &arguments);
     let origin = publish.origin().map(str::to_owned);
-    let published = publish.await;
-    let id = published.map_err(failure)?;
+    let id = publish.await?;
     match arguments.output {
         Format::Json if store.is_none() => print_json(&json!({ "id": id.as_str(), "queue": queue }))?,
         Format::Json => {}
@@ -121,18 +121,18 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     }
     let Some((store, wait)) = store.zip(arguments.wait) else {
         broker.close().await;
-        return Ok(Exit::Well);
+        return Ok(Exit::Success);
     };
     store.record(&[StatusUpdate { origin, ..queued(&arguments, &id, queue) }]).await?;
     let services = leveret_serve::Services::new(&broker, store);
-    jobs::wait(&services, id.as_str(), wait, arguments.output).await
+    tracked::wait(&services, id.as_str(), wait, arguments.output).await
 }
 
 fn queue(arguments: &Arguments, catalogue: &Catalogue, is_read: bool) -> Result<String, Failure> {
     let announced = catalogue.find(&arguments.job).map(|entry| entry.queue.clone());
     arguments.queue.clone().or(announced).ok_or_else(|| {
         if !is_read {
-            return Failure::Usage(anyhow!("{UNREADABLE}: name the queue with --queue"));
+            return Failure::Usage(anyhow!("{UNREADABLE}: set the queue with --queue"));
         }
         let entries = catalogue.entries();
         let near = entries.iter().map(|entry| entry.job.as_str());
@@ -140,7 +140,7 @@ fn queue(arguments: &Arguments, catalogue: &Catalogue, is_read: bool) -> Result<
         let hint = nearest.map(|name| format!("did you mean {name:?}? If not, ")).unwrap_or_default();
         let job = &arguments.job;
         Failure::Usage(anyhow!(
-            "no worker has announced the job {job:?}; {hint}start its worker once, or publish it all the same with --queue"
+            "no worker has announced the job {job:?}; {hint}start its worker once, or set the queue with --queue"
         ))
     })
 }
@@ -167,7 +167,7 @@ fn options(mut publish: Publish, arguments: &Arguments) -> Publish {
     if arguments.track || arguments.wait.is_some() { publish.track() } else { publish }
 }
 
-/// What a server tells of what is submitted to it.
+/// The first status update of the job, as a server records it for a submission.
 fn queued(arguments: &Arguments, id: &JobId, queue: String) -> StatusUpdate {
     let now = now_ms();
     let after = |duration: Duration| now.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
@@ -185,16 +185,5 @@ fn queued(arguments: &Arguments, id: &JobId, queue: String) -> StatusUpdate {
         at: now,
         worker: None,
         step: Step::Queued { due: arguments.delay.map(after).or(at), expires: arguments.expires.map(after) },
-    }
-}
-
-pub(super) fn failure(error: PublishError) -> Failure {
-    match error {
-        PublishError::Unroutable { .. } => Failure::NotFound(error.into()),
-        PublishError::Invalid { .. } | PublishError::TooLarge { .. } => Failure::Usage(error.into()),
-        PublishError::Unavailable { .. } | PublishError::Blocked { .. } | PublishError::Uncertain { .. } => {
-            Failure::Unreachable(error.into())
-        }
-        _ => Failure::Other(error.into()),
     }
 }

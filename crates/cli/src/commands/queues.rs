@@ -1,4 +1,4 @@
-//! `leveret queues`: how much waits where.
+//! `leveret queues`: queues with their depth, consumers and rates.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -15,42 +15,42 @@ use tokio::task::spawn_blocking;
 use super::shared::{announced, hidden_if_of_workers, reach};
 use crate::{
     management::Management,
-    output::{Exit, Failure, Format, print, print_json, table, tell},
+    output::{Exit, Failure, Format, notice, print, print_json, table},
 };
 
-/// Shows how many jobs wait in each queue, who consumes them, and how many died
+/// Shows each queue with its ready jobs, consumers and dead letters
 ///
-/// The queues are those of the jobs that workers announced, and those named.
+/// The list contains the queues that workers announced, and those named with --queue.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP, mut_args(hidden_if_of_workers), mut_args(leveret::setting))]
 pub(crate) struct Arguments {
     #[command(flatten)]
     config: Config,
 
-    /// A queue besides those that workers announced
+    /// Additional queue
     #[arg(long = "queue", value_name = "NAME")]
     queues: Vec<String>,
 
-    /// RabbitMQ's management API, for rates: `http://user:password@host:15672`; without a login in it, that of `AMQP_URL`
+    /// RabbitMQ's management API, for rates: `http://user:password@host:15672`; without a login, that of `AMQP_URL` is used
     #[arg(long, env = "LEVERET_MANAGEMENT_URL", hide_env_values = true, value_name = "URL")]
     management_url: Option<String>,
 
-    /// How to print them
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
 
 const AFTER_HELP: &str = "\
-READY are those that wait for a worker, SUSPECT those that came back without an outcome too often and run one at a time, \
-DEAD the dead letters in the broker: `leveret serve` takes them into its store, where `leveret dead list` shows them. IN \
-and DONE are jobs a second.
+READY counts jobs that wait for a worker. SUSPECT counts jobs that were redelivered too often without an outcome and run \
+one at a time. DEAD counts dead letters in the broker; `leveret serve` ingests them into its store, where `leveret dead \
+list` shows them. IN and DONE are published and acknowledged jobs per second.
 
 Exit codes:
   0    done
   2    wrong usage
-  3    the broker could not be reached
-  4    an error of the program or its surroundings
-  5    a queue that was named is not there
+  3    the broker is unreachable
+  4    an error of the program or its environment
+  5    a queue named with --queue does not exist
 
 Examples:
   leveret queues
@@ -58,18 +58,18 @@ Examples:
   leveret queues --output json";
 
 #[derive(Serialize)]
-struct Report {
-    queues: Vec<Line>,
-    /// In the delay ladder, for all queues.
+struct QueuesReport {
+    queues: Vec<QueueRow>,
+    /// Messages in the delay ladder, which all queues share.
     delayed: u64,
-    /// What has no queue any more.
+    /// Messages whose queue no longer exists.
     unrouted: u64,
 }
 
 #[derive(Serialize)]
-struct Line {
+struct QueueRow {
     queue: String,
-    /// None: the queue is not there.
+    /// `None` if the queue does not exist.
     ready: Option<u32>,
     consumers: Option<u32>,
     suspect: u32,
@@ -80,7 +80,7 @@ struct Line {
 
 #[derive(Clone, Serialize)]
 struct Rates {
-    in_hand: u64,
+    unacknowledged: u64,
     published_per_second: f64,
     acked_per_second: f64,
 }
@@ -103,12 +103,12 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     }
     probe.close().await;
     let missing = lines.iter().any(|line| line.ready.is_none() && arguments.queues.contains(&line.queue));
-    let report = Report { queues: lines, delayed, unrouted };
+    let report = QueuesReport { queues: lines, delayed, unrouted };
     match arguments.output {
         Format::Json => print_json(&report)?,
         Format::Table => print(&report.table())?,
     }
-    Ok(if missing { Exit::NotFound } else { Exit::Well })
+    Ok(if missing { Exit::NotFound } else { Exit::Success })
 }
 
 async fn names(arguments: &Arguments) -> Result<BTreeSet<String>, Failure> {
@@ -117,7 +117,7 @@ async fn names(arguments: &Arguments) -> Result<BTreeSet<String>, Failure> {
         Ok(entries) => entries,
         Err(failure) if arguments.queues.is_empty() => return Err(failure),
         Err(failure) => {
-            tell!("Only the queues that are named: {}.", failure.error());
+            notice!("Showing only the queues named with --queue: {}.", failure.error());
             Vec::new()
         }
     };
@@ -130,16 +130,16 @@ async fn names(arguments: &Arguments) -> Result<BTreeSet<String>, Failure> {
     Ok(names)
 }
 
-async fn line(probe: &mut Probe, queue: String) -> Result<Line, Failure> {
-    let depth = look(probe, &queue).await?;
-    // Lanes by priority have neither: those of their queue are theirs too.
+async fn line(probe: &mut Probe, queue: String) -> Result<QueueRow, Failure> {
+    let depth = depth(probe, &queue).await?;
+    // A priority lane has none of its own: it shares those of its queue.
     let suspect = ready(probe, &format!("{queue}{SUSPECT}")).await?;
     let dead = ready(probe, &format!("{queue}{DEAD}")).await?;
     let (ready, consumers) = depth.map(|depth| (depth.ready, depth.consumers)).unzip();
-    Ok(Line { queue, ready, consumers, suspect, dead, rates: None })
+    Ok(QueueRow { queue, ready, consumers, suspect, dead, rates: None })
 }
 
-async fn look(probe: &mut Probe, queue: &str) -> Result<Option<Depth>, Failure> {
+async fn depth(probe: &mut Probe, queue: &str) -> Result<Option<Depth>, Failure> {
     match probe.depth(queue).await {
         Ok(depth) => Ok(Some(depth)),
         Err(Refusal::Missing) => Ok(None),
@@ -148,10 +148,10 @@ async fn look(probe: &mut Probe, queue: &str) -> Result<Option<Depth>, Failure> 
 }
 
 async fn ready(probe: &mut Probe, queue: &str) -> Result<u32, Failure> {
-    Ok(look(probe, queue).await?.map_or(0, |depth| depth.ready))
+    Ok(depth(probe, queue).await?.map_or(0, |depth| depth.ready))
 }
 
-async fn add_rates(url: &str, probe: &Probe, config: &Config, lines: &mut [Line]) -> Result<(), Failure> {
+async fn add_rates(url: &str, probe: &Probe, config: &Config, lines: &mut [QueueRow]) -> Result<(), Failure> {
     let api = Management::new(url, probe.login(), config.tls_ca.as_deref());
     let api = api.map_err(|error| Failure::Usage(error.into()))?;
     let (api, vhost) = (Arc::new(api), probe.vhost().to_owned());
@@ -160,7 +160,7 @@ async fn add_rates(url: &str, probe: &Probe, config: &Config, lines: &mut [Line]
     for line in lines {
         let found = queues.iter().find(|queue| queue.name == line.queue);
         line.rates = found.map(|queue| Rates {
-            in_hand: queue.messages_unacknowledged,
+            unacknowledged: queue.messages_unacknowledged,
             published_per_second: queue.message_stats.publish.rate,
             acked_per_second: queue.message_stats.ack.rate,
         });
@@ -168,13 +168,13 @@ async fn add_rates(url: &str, probe: &Probe, config: &Config, lines: &mut [Line]
     Ok(())
 }
 
-impl Report {
+impl QueuesReport {
     fn table(&self) -> String {
         let number = |number: Option<u32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
-        let rate = |line: &Line, of: fn(&Rates) -> f64| {
+        let rate = |line: &QueueRow, of: fn(&Rates) -> f64| {
             line.rates.as_ref().map_or_else(|| "-".to_owned(), |rates| format!("{:.1}", of(rates)))
         };
-        let row = |line: &Line| {
+        let row = |line: &QueueRow| {
             [
                 line.queue.clone(),
                 number(line.ready),
@@ -186,11 +186,11 @@ impl Report {
             ]
         };
         let rows: Vec<_> = self.queues.iter().map(row).collect();
-        let nothing = "No worker has announced a job to this broker and namespace yet; --queue looks at any queue.\n";
+        let nothing = "No worker has announced a job on this broker and namespace yet; --queue shows any queue.\n";
         if rows.is_empty() && self.delayed + self.unrouted == 0 {
             return nothing.to_owned();
         }
         let table = table(["QUEUE", "READY", "CONSUMERS", "SUSPECT", "DEAD", "IN", "DONE"], &rows);
-        format!("{table}\n{} delayed, {} without a queue\n", self.delayed, self.unrouted)
+        format!("{table}\n{} delayed, {} unrouted\n", self.delayed, self.unrouted)
     }
 }

@@ -1,4 +1,4 @@
-//! `leveret schedule`: when what fires, who leads, and to have it run now.
+//! `leveret schedule`: lists schedules, and publishes the job of one now.
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
@@ -11,13 +11,10 @@ use leveret::{
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use super::{
-    publish::failure,
-    shared::{broker, hidden_if_of_workers, now_ms, reach, rfc3339, time},
-};
-use crate::output::{Exit, Failure, Format, print, print_json, table, tell};
+use super::shared::{broker, hidden_if_of_workers, now_ms, reach, rfc3339, time};
+use crate::output::{Exit, Failure, Format, notice, print, print_json, table};
 
-/// Shows the schedules of workers, or has one of them publish its job now
+/// Lists schedules, or publishes the job of one now
 #[derive(Args)]
 #[command(after_help = AFTER_HELP, mut_args(hidden_if_of_workers))]
 pub(crate) struct Arguments {
@@ -27,39 +24,39 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     config: Config,
 
-    /// How to print it
+    /// Output format
     #[arg(long, global = true, value_enum, default_value = "table")]
     output: Format,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Shows each schedule's next time and last time, in UTC, and which worker leads it
+    /// Lists schedules with their next and last run in UTC and their leader
     List,
-    /// Has the leader of a schedule publish its job now, besides its times; without a worker, once one starts
+    /// Asks the leader of a schedule to publish its job now, in addition to its times; without a worker, once one starts
     Run {
-        /// The schedule's name
+        /// Name of the schedule
         name: String,
     },
 }
 
 const AFTER_HELP: &str = "\
-Schedules are those whose leaders have told of them. Without a worker there is no leader, and NEXT is the time from which \
-the schedule goes on when one starts. `run` prints the id that the job has.
+The list contains every schedule that a worker has led. Without a worker a schedule has no leader, and NEXT is the time \
+from which it continues when a worker starts. `run` prints the id of the job.
 
 Exit codes:
   0    done
   2    wrong usage
-  3    the broker could not be reached
-  4    an error of the program or its surroundings
-  5    no worker has had a schedule of that name
+  3    the broker is unreachable
+  4    an error of the program or its environment
+  5    no worker has led a schedule of that name
 
 Examples:
   leveret schedule list
   leveret schedule run digest";
 
 #[derive(Serialize)]
-struct Line {
+struct ScheduleRow {
     schedule: String,
     expression: String,
     zone: String,
@@ -69,7 +66,7 @@ struct Line {
     next_fire: Option<u64>,
     #[serde(serialize_with = "as_rfc3339")]
     last_fire: Option<u64>,
-    /// None: no worker has the schedule now.
+    /// `None` if no worker has the schedule now.
     leader: Option<String>,
     workers: u32,
 }
@@ -94,7 +91,7 @@ async fn list(arguments: &Arguments) -> Result<Exit, Failure> {
         let tokens = tokens(&broker).await.map_err(|reason| Failure::Other(anyhow!(reason)))?;
         broker.close().await;
         for token in tokens {
-            // A schedule whose queue was deleted is none any more.
+            // A deleted queue means a deleted schedule.
             if let Some(workers) = workers(&mut probe, &topology.schedule(&token.schedule)).await? {
                 lines.push(line(token, workers));
             }
@@ -105,10 +102,10 @@ async fn list(arguments: &Arguments) -> Result<Exit, Failure> {
         Format::Json => print_json(&lines)?,
         Format::Table => print(&shown(&lines))?,
     }
-    Ok(Exit::Well)
+    Ok(Exit::Success)
 }
 
-/// How many consume a queue; none if it is not there.
+/// The number of consumers of a queue, `None` if it does not exist.
 async fn workers(probe: &mut Probe, queue: &str) -> Result<Option<u32>, Failure> {
     match probe.depth(queue).await {
         Ok(depth) => Ok(Some(depth.consumers)),
@@ -117,13 +114,13 @@ async fn workers(probe: &mut Probe, queue: &str) -> Result<Option<u32>, Failure>
     }
 }
 
-fn line(token: Token, workers: u32) -> Line {
+fn line(token: Token, workers: u32) -> ScheduleRow {
     let Token { schedule, expression, zone, job, queue, next_fire, last_fire, leader, .. } = token;
     let leader = (workers > 0).then_some(leader);
-    Line { schedule, expression, zone, job, queue, next_fire, last_fire, leader, workers }
+    ScheduleRow { schedule, expression, zone, job, queue, next_fire, last_fire, leader, workers }
 }
 
-fn shown(lines: &[Line]) -> String {
+fn shown(lines: &[ScheduleRow]) -> String {
     if lines.is_empty() {
         return "No worker with a schedule has run on this broker and namespace yet.\n".to_owned();
     }
@@ -152,18 +149,18 @@ async fn run_now(arguments: &Arguments, name: &str) -> Result<Exit, Failure> {
     let mut probe = reach(&arguments.config).await?;
     let queue = Topology::new(&arguments.config.namespace).schedule(name);
     let Some(workers) = workers(&mut probe, &queue).await? else {
-        return Err(Failure::NotFound(anyhow!("no worker has had a schedule {name:?}")));
+        return Err(Failure::NotFound(anyhow!("no worker has led a schedule {name:?}")));
     };
     probe.close().await;
     let broker = broker(&arguments.config).await?;
-    let id = broker.publisher().run_schedule(name).await.map_err(failure)?;
+    let id = broker.publisher().run_schedule(name).await?;
     broker.close().await;
     if workers == 0 {
-        tell!("No worker has this schedule now: the job is published once one starts.");
+        notice!("No worker has this schedule now: the job will be published once one starts.");
     }
     match arguments.output {
         Format::Json => print_json(&json!({ "id": id.as_str(), "workers": workers }))?,
         Format::Table => print(&format!("{id}\n"))?,
     }
-    Ok(Exit::Well)
+    Ok(Exit::Success)
 }

@@ -1,4 +1,4 @@
-//! `leveret serve`: the server. What it does is in `leveret-serve`.
+//! `leveret serve`: the server, from the crate `leveret-serve`.
 
 use std::{
     net::SocketAddr,
@@ -8,50 +8,50 @@ use std::{
 
 use clap::Args;
 use leveret::{Broker, Config, telemetry::Telemetry};
-use leveret_serve::{Options, Server, Services, Tokens, desk::redact::Rules};
+use leveret_serve::{Options, Server, Services, Tokens, dead::redact::RedactionRules};
 use leveret_store::Retention;
 
 use super::shared::{StoreArguments, hidden_if_of_workers};
 use crate::output::{Exit, Failure, print};
 
-/// Serves the job API, follows tracked jobs, and takes dead letters in
+/// Runs the server: job API, status of tracked jobs, dead letters
 ///
-/// Other services submit jobs over HTTP and ask how they are; operators find out why jobs died and bring them back. The
-/// API describes itself at /api. Without tokens it listens on this machine only.
+/// Other services submit jobs over HTTP and query their status. The server ingests dead letters into its store, where
+/// operators inspect and replay them. The API documentation is at /api. Without tokens the server listens on loopback only.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP, mut_args(hidden_if_of_workers), mut_args(leveret::setting))]
 pub(crate) struct Arguments {
-    /// Where to listen; off loopback it takes tokens
+    /// Address to listen on; an address other than loopback requires tokens
     #[arg(long, env = "LEVERET_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
 
     #[command(flatten)]
     store: StoreArguments,
 
-    /// Bearer tokens, `viewer:TOKEN` or `operator:TOKEN`, or `operator:NAME=TOKEN` for the audit log, separated by commas;
-    /// better from the environment, because arguments can be seen by all on this machine
+    /// Bearer tokens, separated by commas: `viewer:TOKEN`, `operator:TOKEN`, or `operator:NAME=TOKEN` with a name for the
+    /// audit log. Prefer the environment: every user of this machine can see arguments
     #[arg(long, env = "LEVERET_API_TOKENS", hide_env_values = true, value_name = "TOKENS")]
-    // Read later: what cannot be read is repeated by clap, and these are secrets.
+    // Parsed later: clap repeats a value that it cannot parse, and these are secrets.
     tokens: Option<String>,
 
-    /// A file of tokens, one a line
+    /// File of tokens, one per line
     #[arg(long, env = "LEVERET_API_TOKENS_FILE", value_name = "FILE", conflicts_with = "tokens")]
     tokens_file: Option<PathBuf>,
 
-    /// The job of submissions that name none; without one these are refused
+    /// Job of submissions that name none; without it such submissions are rejected
     #[arg(long, env = "LEVERET_DEFAULT_JOB", value_name = "JOB")]
     default_job: Option<String>,
 
-    /// A queue whose dead letters are taken in, besides those that workers announced
+    /// Additional queue whose dead letters are ingested; those that workers announced are always ingested
     #[arg(long = "queue", env = "LEVERET_QUEUES", value_delimiter = ',', value_name = "NAME")]
     queues: Vec<String>,
 
-    /// Hides more of payloads than passwords, tokens and the like: a JSON pointer such as /customer/name, or how a key ends
+    /// Redact more of payloads than passwords, tokens and the like: a JSON pointer such as /customer/name, or the end of a key
     #[arg(long, env = "LEVERET_REDACT", value_delimiter = ',', value_name = "RULE")]
     redact: Vec<String>,
 
     #[command(flatten)]
-    kept: Kept,
+    kept: RetentionArguments,
 
     #[command(flatten)]
     config: Config,
@@ -60,34 +60,34 @@ pub(crate) struct Arguments {
     pub(crate) telemetry: Telemetry,
 }
 
-/// How long what is kept.
+/// Retention times of the store.
 #[derive(Args)]
 #[command(mut_args(leveret::setting))]
-struct Kept {
-    /// How long jobs that are done are kept
+struct RetentionArguments {
+    /// Retention of completed jobs
     #[arg(long, env = "LEVERET_KEEP_SUCCEEDED", value_parser = leveret::duration, default_value = "24h", value_name = "DURATION")]
     keep_succeeded: Duration,
 
-    /// How long jobs that were given up are kept
+    /// Retention of failed jobs
     #[arg(long, env = "LEVERET_KEEP_FAILED", value_parser = leveret::duration, default_value = "168h", value_name = "DURATION")]
     keep_failed: Duration,
 
-    /// How long cancelled jobs are kept
+    /// Retention of cancelled jobs
     #[arg(long, env = "LEVERET_KEEP_CANCELLED", value_parser = leveret::duration, default_value = "24h", value_name = "DURATION")]
     keep_cancelled: Duration,
 
-    /// How long dead letters are kept that were replayed or purged; others are kept for ever
+    /// Retention of replayed or purged dead letters; others are kept indefinitely
     #[arg(long, env = "LEVERET_KEEP_LETTERS", value_parser = leveret::duration, default_value = "168h", value_name = "DURATION")]
     keep_letters: Duration,
 }
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0  it was told to stop, and did
-  2  wrong usage, such as an address off loopback without tokens
-  4  an error of the program or its surroundings, such as an address in use or a store that cannot be opened
+  0  stopped by SIGTERM or SIGINT
+  2  wrong usage, such as an address other than loopback without tokens
+  4  an error of the program or its environment, such as an address in use or a store that cannot be opened
 
-It starts without the broker, and connects when that is there. What it logs is set by RUST_LOG, such as \
+The server also starts while the broker is unreachable, and connects later. RUST_LOG sets the log level, such as \
 leveret_serve=debug.
 
 Examples:
@@ -99,7 +99,7 @@ Examples:
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let tokens = tokens(arguments.tokens_file.as_deref(), arguments.tokens.as_deref())?;
-    let Kept { keep_succeeded, keep_failed, keep_cancelled, keep_letters } = arguments.kept;
+    let RetentionArguments { keep_succeeded, keep_failed, keep_cancelled, keep_letters } = arguments.kept;
     let retention = Retention {
         succeeded: keep_succeeded,
         dead: keep_failed,
@@ -113,7 +113,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         tokens,
         retention,
         queues: named(arguments.queues),
-        redact: Rules::new(arguments.redact),
+        redact: RedactionRules::new(arguments.redact),
         ..Options::default()
     };
     let store = arguments.store.create().await?;
@@ -123,15 +123,15 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     server.run(leveret::shutdown_signal()).await.map_err(failure)?;
     broker.close().await;
     store.close().await;
-    Ok(Exit::Well)
+    Ok(Exit::Success)
 }
 
-/// The list without empty names, as a comma after the last one makes.
+/// The list without empty names, which a trailing comma produces.
 fn named(list: Vec<String>) -> Vec<String> {
     list.into_iter().filter(|name| !name.trim().is_empty()).collect()
 }
 
-/// Of nothing at all there are none; a file or a variable that is there must have some.
+/// Reads the tokens. Without a file and a variable there are none, but an existing one must contain a token.
 fn tokens(file: Option<&Path>, text: Option<&str>) -> Result<Tokens, Failure> {
     let (tokens, place) = match (file, text) {
         (Some(file), _) => (Tokens::read(file), file.display().to_string()),

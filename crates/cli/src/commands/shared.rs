@@ -1,4 +1,4 @@
-//! What commands take alike: a store, a broker, times, payloads, and who asks.
+//! Options and functions that several commands share: store, database, broker, catalogue, times, files and progress bars.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -18,14 +18,14 @@ use url::{Position, Url};
 
 use crate::output::Failure;
 
-/// How long the catalogue may take to be read.
+/// The longest time that reading the catalogue may take.
 const CATALOGUE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Where the server keeps jobs and dead letters.
+/// The store of the server, with tracked jobs and dead letters.
 #[derive(Args)]
 #[command(mut_args(leveret::setting))]
 pub(crate) struct StoreArguments {
-    /// The server's store: `sqlite:PATH`, a path, or `postgres://user:password@host/database`
+    /// Address of the server's store: `sqlite:PATH`, a path, or `postgres://user:password@host/database`
     #[arg(
         long = "store",
         env = "DATABASE_URL",
@@ -37,18 +37,18 @@ pub(crate) struct StoreArguments {
 }
 
 impl StoreArguments {
-    /// The store, which must be there: a mistyped path would be an empty one.
+    /// Opens the store. It must exist, because SQLite would create an empty store at a mistyped path.
     pub(crate) async fn open(&self) -> Result<Store, Failure> {
         let path = self.url.strip_prefix("sqlite:").unwrap_or(&self.url);
         let path = path.strip_prefix("//").unwrap_or(path);
         if !self.url.starts_with("postgres") && !Path::new(path).exists() {
-            let hint = "`leveret serve` makes it; give its address with --store or DATABASE_URL";
+            let hint = "`leveret serve` creates it; set its address with --store or DATABASE_URL";
             return Err(Failure::Usage(anyhow!("there is no store at {path}: {hint}")));
         }
         self.create().await
     }
 
-    /// The store, made if it is not there.
+    /// Opens the store, and creates it if it does not exist.
     pub(crate) async fn create(&self) -> Result<Store, Failure> {
         let opened = Store::open(&self.url).await.map_err(Failure::from);
         opened
@@ -56,7 +56,7 @@ impl StoreArguments {
     }
 }
 
-/// A database's address without its password; a path as it is. Where it is open which part is the password, only the
+/// The address of a database without its password, or a path unchanged. Where the password cannot be separated, only the
 /// scheme is shown.
 fn public(address: &str) -> String {
     let Some((scheme, _)) = address.split_once("://") else { return address.to_owned() };
@@ -68,40 +68,40 @@ fn public(address: &str) -> String {
     bare.map_or_else(|| format!("{scheme}://***"), Into::into)
 }
 
-/// A database of yours, with an outbox or an inbox.
+/// The user's database, with an outbox or an inbox.
 #[derive(Args)]
 #[command(mut_args(leveret::setting))]
 pub(crate) struct DatabaseArguments {
-    /// Your database: `sqlite:PATH`, a path, or `postgres://user:password@host/database`
+    /// Address of your database: `sqlite:PATH`, a path, or `postgres://user:password@host/database`
     #[arg(long = "database", env = "DATABASE_URL", hide_env_values = true, value_name = "DATABASE")]
     pub(crate) url: String,
 }
 
 impl DatabaseArguments {
-    /// Its address, if it is there: a mistyped path would be an empty one.
+    /// The address of an existing database. SQLite would create an empty one at a mistyped path.
     pub(crate) fn existing(&self) -> Result<&str, Failure> {
         let path = self.url.strip_prefix("sqlite:").unwrap_or(&self.url);
         let path = path.strip_prefix("//").unwrap_or(path);
         if !self.url.contains("://") && !Path::new(path).exists() {
             return Err(Failure::Usage(anyhow!(
-                "there is no database at {path}: give it with --database or DATABASE_URL"
+                "there is no database at {path}: set its address with --database or DATABASE_URL"
             )));
         }
         Ok(&self.url)
     }
 }
 
-/// Who does it, for the audit log.
+/// The actor of a change, for the audit log.
 #[derive(Args)]
 #[command(mut_args(leveret::setting))]
 pub(crate) struct ActorArguments {
-    /// Who you are, for the audit log
+    /// Your name in the audit log
     #[arg(long, env = "USER", hide_env_values = true, default_value = "unknown", value_name = "NAME")]
     pub(crate) actor: String,
 }
 
-/// The flags of [`Config`] for every command, also before it and where it has no use for them: they only carry on what is
-/// given there. Where a command reads them it has its own, with variables and defaults.
+/// The flags of [`Config`], accepted before every command and by commands that do not use them. They only pass on values
+/// given there. A command that reads them declares its own, with variables and defaults.
 pub(crate) struct GlobalArguments;
 
 impl FromArgMatches for GlobalArguments {
@@ -132,7 +132,7 @@ fn of_config() -> impl Iterator<Item = clap::Arg> {
     arguments.into_iter()
 }
 
-/// Hides the flags of [`Config`] that only running workers have a use for; the others go for the commands below as well.
+/// Hides the flags of [`Config`] that only affect running workers. The others apply to subcommands as well.
 pub(crate) fn hidden_if_of_workers(argument: clap::Arg) -> clap::Arg {
     let is_shared = of_config().any(|shared| shared.get_id() == argument.get_id());
     let argument = if is_shared { argument.global(true) } else { argument };
@@ -149,7 +149,7 @@ pub(crate) fn hidden_if_of_workers(argument: clap::Arg) -> clap::Arg {
     argument.hide(hide)
 }
 
-/// A connection for looking, to the first address that works: it also tells at once that there is none.
+/// Connects to the first address that works, without retries, so that an unreachable broker is an error at once.
 pub(crate) async fn reach(config: &Config) -> Result<Probe, Failure> {
     let mut reasons = Vec::new();
     for url in config.addresses() {
@@ -162,37 +162,37 @@ pub(crate) async fn reach(config: &Config) -> Result<Probe, Failure> {
     Err(Failure::Unreachable(anyhow!("{}", reasons.join("; "))))
 }
 
-/// Wrong usage, with the setting that is wrong.
+/// A usage error that names the wrong setting.
 pub(crate) fn wrong_setting(error: leveret::Error) -> Failure {
     let names_it = matches!(error, leveret::Error::Setting { .. });
     let error = anyhow::Error::from(error);
     Failure::Usage(if names_it { error } else { error.context("AMQP_URL") })
 }
 
-/// A handle on a broker that can be reached.
+/// A handle on a broker that is reachable now.
 pub(crate) async fn broker(config: &Config) -> Result<Broker, Failure> {
     reach(config).await?.close().await;
     Broker::amqp(config.clone()).map_err(|error| Failure::Usage(error.into()))
 }
 
-/// Where there is no right to read, or no answer.
+/// The catalogue could not be read: no right, or no answer.
 pub(crate) const UNREADABLE: &str =
-    "the catalogue, where workers announce their jobs, could not be read (has this login the right to read it?)";
+    "the catalogue, where workers announce their jobs, could not be read (does this login have the right to read it?)";
 
-/// The jobs that workers announced.
+/// The jobs that workers announced, or an error if they cannot be read.
 pub(crate) async fn announced(broker: &Broker) -> Result<Vec<Arc<Entry>>, Failure> {
     let (catalogue, is_read) = catalogue(broker).await;
     if is_read { Ok(catalogue.entries()) } else { Err(Failure::Other(anyhow!(UNREADABLE))) }
 }
 
-/// The jobs that workers announced, and whether they could be read.
+/// The jobs that workers announced, and true if they could be read.
 pub(crate) async fn catalogue(broker: &Broker) -> (Catalogue, bool) {
     let catalogue = Catalogue::follow(broker);
     let is_read = timeout(CATALOGUE_WITHIN, catalogue.ready()).await.unwrap_or(false);
     (catalogue, is_read)
 }
 
-/// How many messages wait in a queue.
+/// The number of ready messages in a queue.
 pub(crate) async fn depth(probe: &mut Probe, queue: &str) -> Result<u64, Failure> {
     match probe.depth(queue).await {
         Ok(depth) => Ok(depth.ready.into()),
@@ -201,7 +201,7 @@ pub(crate) async fn depth(probe: &mut Probe, queue: &str) -> Result<u64, Failure
     }
 }
 
-/// What is in a file, or in standard input if its name is `-`.
+/// The contents of a file, or of standard input if its name is `-`.
 pub(crate) async fn contents(file: &str) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     if file == "-" {
@@ -212,7 +212,7 @@ pub(crate) async fn contents(file: &str) -> Result<Vec<u8>, Failure> {
     Ok(without_bom(&bytes).to_vec())
 }
 
-/// Milliseconds since the epoch as people read it.
+/// Milliseconds since the epoch as a time for people, in whole seconds.
 pub(crate) fn time(ms: u64) -> String {
     let at = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     at.map_or_else(|| ms.to_string(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
@@ -224,13 +224,13 @@ pub(crate) fn rfc3339(ms: u64) -> String {
     at.unwrap_or(Timestamp::MAX).to_string()
 }
 
-/// A time as it is given: RFC 3339, or how long ago.
+/// Parses a time: RFC 3339, or a duration before now.
 pub(crate) fn moment(text: &str) -> Result<u64, String> {
     let ago = |ago: Duration| Timestamp::now().as_millisecond() - i64::try_from(ago.as_millis()).unwrap_or(0);
     let ms = match (text.parse::<Timestamp>(), leveret::duration(text)) {
         (Ok(at), _) => at.as_millisecond(),
         (_, Ok(duration)) => ago(duration),
-        _ => return Err("neither a time such as 2026-11-21T15:00:00Z nor how long ago, such as 2h".to_owned()),
+        _ => return Err("expected a time such as 2026-11-21T15:00:00Z, or a duration before now such as 2h".to_owned()),
     };
     Ok(ms.try_into().unwrap_or(0))
 }
@@ -239,10 +239,10 @@ pub(crate) fn now_ms() -> u64 {
     Timestamp::now().as_millisecond().try_into().unwrap_or(0)
 }
 
-/// A bar on standard error; nothing if nobody watches.
+/// A progress bar on standard error, shown only on a terminal.
 pub(crate) fn bar(total: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {per_sec} {eta}");
-    // Without the style the bar looks otherwise.
+    // An invalid template only changes the look of the bar.
     ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 

@@ -1,4 +1,4 @@
-//! `leveret simulate`: how many workers, what wait. The model is in `crates/simulate/`.
+//! `leveret simulate`: predicts the number of workers and the wait of jobs. The model is in `crates/simulate/`.
 
 mod arguments;
 mod search;
@@ -7,10 +7,9 @@ mod table;
 use anyhow::anyhow;
 
 pub(crate) use self::arguments::Arguments;
-use self::search::Row;
 use crate::output::{Exit, Failure, Format, Progress, print, print_json};
 
-/// More would take minutes.
+/// The largest simulation. More jobs would take minutes.
 const MOST_JOBS: f64 = 2e7;
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
@@ -21,7 +20,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     if expected > MOST_JOBS {
         let most = "at most 20 million";
         return Err(Failure::Usage(anyhow!(
-            "about {expected:.0} jobs would come, {most} are simulated: a shorter --for"
+            "the load has about {expected:.0} jobs, but {most} can be simulated: set a shorter --for"
         )));
     }
     let progress = Progress::new();
@@ -29,8 +28,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     drop(progress);
     match arguments.output {
         Format::Json => print_json(&found)?,
-        Format::Table => print(&table::shown(&found, &arguments))?,
+        Format::Table => print(&table::text(&found, &arguments))?,
     }
     let is_answered = !arguments.is_search() || found.fewest.is_some();
-    Ok(if is_answered { Exit::Well } else { Exit::Problems })
+    Ok(if is_answered { Exit::Success } else { Exit::Problems })
 }

@@ -1,21 +1,20 @@
-//! `leveret topology`: what workers declare, written down for those who declare it otherwise.
+//! `leveret topology`: exports the topology that workers declare, for other tools that declare it.
 
 mod definitions;
 mod keda;
 mod kubernetes;
+mod scope;
 mod users;
-mod wanted;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::{Args, Subcommand, ValueEnum};
 use leveret::Config;
-use serde_json::Value;
 
-use self::wanted::{QueueArguments, Wanted};
+use self::scope::{ExportScope, QueueArguments};
 use super::shared::hidden_if_of_workers;
 use crate::output::{Exit, Failure, print_document};
 
-/// Writes down the topology that workers declare
+/// Exports the topology that workers declare
 #[derive(Args)]
 #[command(mut_args(hidden_if_of_workers))]
 pub(crate) struct Arguments {
@@ -28,10 +27,10 @@ enum Command {
     Export(Box<Export>),
 }
 
-/// Writes all exchanges, queues and bindings in a form that RabbitMQ or Kubernetes takes
+/// Exports all exchanges, queues and bindings for RabbitMQ or Kubernetes
 ///
-/// The queues are those that are named with --queue and the like; if none is, those that workers announced to the broker,
-/// with their schedules.
+/// The export contains the queues named with --queue, --lanes, --single-active and --existing. If none is named, it contains
+/// the queues and schedules that workers announced on the broker.
 #[derive(Args)]
 #[command(after_help = AFTER_HELP, mut_args(hidden_if_of_workers))]
 struct Export {
@@ -41,19 +40,19 @@ struct Export {
     #[command(flatten)]
     queues: QueueArguments,
 
-    /// The form
+    /// Output format
     #[arg(long, value_enum, default_value = "definitions")]
-    format: Form,
+    format: ExportFormat,
 
-    /// The vhost; without it that of `AMQP_URL`
+    /// Vhost; by default that of `AMQP_URL`
     #[arg(long, value_name = "NAME")]
     vhost: Option<String>,
 
-    /// Add the users set-up, worker, server, publisher, foreign, operator and scaler with the least rights that each needs
+    /// Add the users set-up, worker, server, publisher, foreign, operator and scaler, each with the least rights it needs
     #[arg(long)]
     users: bool,
 
-    /// The name of the `RabbitmqCluster` (form k8s)
+    /// Name of the `RabbitmqCluster` (format k8s)
     #[arg(long, default_value = "rabbitmq", value_name = "NAME")]
     cluster: String,
 
@@ -62,7 +61,7 @@ struct Export {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
+enum ExportFormat {
     /// RabbitMQ's definitions, for `load_definitions` and `rabbitmqctl import_definitions`
     Definitions,
     /// Resources of RabbitMQ's messaging topology operator
@@ -72,19 +71,18 @@ enum Form {
 }
 
 const AFTER_HELP: &str = "\
-Users are written without a password, so that none can log in before you give it one: in `password_hash` of the \
-definitions, or in the secret `rabbitmq-<user>` (keys username and password) of Kubernetes.
+Exported users have no password and cannot log in. Set a password in `password_hash` of the definitions, or in the \
+Kubernetes secret `rabbitmq-<user>` (keys username and password).
 
-A queue is not deleted with its resource of the topology operator while there is a job in it or a worker at it. \
-RabbitMQ does not know that condition for quorum queues and refuses: such a resource keeps its finalizer until it is \
-taken off by hand.
+The topology operator does not delete a queue that contains jobs or has a consumer. RabbitMQ does not support that \
+condition for quorum queues and refuses the deletion: remove the finalizer of such a resource by hand.
 
 Exit codes:
   0  done
   2  wrong usage
-  3  the broker could not be reached
-  4  an error of the program or its surroundings
-  5  no worker has announced a queue to the broker, and none is named
+  3  the broker is unreachable
+  4  an error of the program or its environment
+  5  no queue is named, and no worker has announced one
 
 Examples:
   leveret topology export --queue email --queue reports --status --users > definitions.json
@@ -93,30 +91,18 @@ Examples:
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let Command::Export(export) = arguments.command;
-    if export.users && export.format == Form::Keda {
-        return Err(Failure::Usage(anyhow!("--users goes with the forms definitions and k8s: KEDA knows no users")));
+    if export.users && export.format == ExportFormat::Keda {
+        return Err(Failure::Usage(anyhow!("--users requires the format definitions or k8s: KEDA has no users")));
     }
     let vhost = match &export.vhost {
         Some(vhost) => vhost.clone(),
-        None => wanted::vhost(&export.config).map_err(Failure::Usage)?,
+        None => scope::vhost(&export.config).map_err(Failure::Usage)?,
     };
-    let wanted = Wanted::find(&export.config, export.queues, vhost).await?;
+    let scope = ExportScope::find(&export.config, export.queues, vhost).await?;
     print_document(&match export.format {
-        Form::Definitions => definitions::written(&wanted, export.users),
-        Form::K8s => kubernetes::written(&wanted, export.users, &export.cluster),
-        Form::Keda => keda::written(&wanted, &export.scaling),
+        ExportFormat::Definitions => definitions::written(&scope, export.users),
+        ExportFormat::K8s => kubernetes::written(&scope, export.users, &export.cluster),
+        ExportFormat::Keda => keda::written(&scope, &export.scaling),
     }?)?;
-    Ok(Exit::Well)
-}
-
-/// Resources of Kubernetes as a YAML list, one a line.
-fn list(made_by: &str, resources: &[Value]) -> anyhow::Result<String> {
-    let mut text =
-        format!("# Made by `leveret topology export --format {made_by}`.\napiVersion: v1\nkind: List\nitems:\n");
-    for resource in resources {
-        text.push_str("  - ");
-        text.push_str(&serde_json::to_string(resource).context("a resource as JSON")?);
-        text.push('\n');
-    }
-    Ok(text)
+    Ok(Exit::Success)
 }

@@ -1,4 +1,4 @@
-//! With a store: taken in by the server, then looked at, edited, replayed, purged, restored, exported and imported.
+//! Dead letters in a store: ingested by the server, then shown, edited, replayed, purged, restored, exported and imported.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -30,7 +30,7 @@ async fn the_whole_way(post: Post) {
     assert!(server.wait_exit(LONG).await.success());
 }
 
-/// A letter that died of the disk, and the group of the others.
+/// Finds the dead letter with the full disk, and the group of the others.
 async fn looked_at(post: &Post) -> (String, String) {
     let groups = post.run(&["dead", "groups", "--output", "json"]).await.ends(0).json();
     assert_eq!((groups[0]["count"].as_u64(), groups[0]["error"].as_str()), (Some(4), Some("no mailbox <n>")));
@@ -46,12 +46,12 @@ async fn looked_at(post: &Post) -> (String, String) {
 }
 
 async fn replayed(post: &Post, id: &str, group: &str) {
-    // An edited one first: it keeps its id, and runs what it was edited to.
-    let edited = r#"{"label": "mended", "acts": ["succeed"]}"#;
+    // The edited dead letter first: it keeps its id and runs with the new payload.
+    let edited = r#"{"label": "repaired", "acts": ["succeed"]}"#;
     let replayed = post.run_with(&["dead", "replay", id, "--payload", "-", "--output", "json"], edited).await.ends(0);
     assert_eq!(replayed.json()["replayed"], 1, "{replayed:?}");
     assert!(replayed.stderr.contains("Not checked"), "scripts announce no schema: {replayed:?}");
-    post.log.until("the edited one runs", |runs| runs.iter().any(|run| run.label == "mended")).await;
+    post.log.until("the edited one runs", |runs| runs.iter().any(|run| run.label == "repaired")).await;
 
     post.run(&["dead", "replay"]).await.ends(2);
     let replayed = post.run(&["dead", "replay", "--group", group]).await.ends(0).stdout;
@@ -83,10 +83,10 @@ async fn dead_letters_go_the_whole_way_on_postgres() {
 }
 
 #[tokio::test]
-async fn a_job_with_names_of_any_length_is_taken_in_and_holds_up_no_other() {
+async fn a_job_with_names_of_any_length_is_ingested_and_delays_no_other() {
     let post = Post::postgres().await;
     let _server = post.serve().await;
-    // Random, or PostgreSQL makes them shorter than they are.
+    // Random, because PostgreSQL compresses other text.
     let random = || RandomState::new().build_hasher().finish();
     let long: String = (0..300).map(|_| format!("{:016x}", random())).collect();
     let mut headers = FieldTable::default();
@@ -145,7 +145,7 @@ async fn an_export_goes_from_one_database_to_another_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_is_told_by_the_exit_code() {
+async fn the_exit_code_reports_a_change_that_is_impossible() {
     let post = Post::sqlite().await;
     let nowhere = post.path("nowhere.db");
     let missing = post.run(&["dead", "list", "--store", &nowhere]).await.ends(2);

@@ -1,4 +1,4 @@
-//! Without a store.
+//! `leveret dead … --direct`, without a store.
 
 use leveret_harness::eventually;
 
@@ -11,7 +11,7 @@ fn with<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[tokio::test]
-async fn a_queue_is_listed_exported_replayed_and_purged_as_it_lies_in_the_broker() {
+async fn the_dead_letters_of_a_queue_in_the_broker_are_listed_exported_replayed_and_purged() {
     let post = Post::sqlite().await;
     post.kill((0..30).map(|number| format!("no mailbox {number}"))).await;
     post.dead_in_broker(30).await;
@@ -36,7 +36,7 @@ async fn a_queue_is_listed_exported_replayed_and_purged_as_it_lies_in_the_broker
     eventually("all run again", LONG, async || post.done().len() == 30).await;
     post.dead_in_broker(0).await;
 
-    // What was exported can be taken in, and what died again can be purged.
+    // The export can be imported, and the new dead letters can be purged.
     post.run(&["dead", "import", &file]).await.ends(0);
     post.dead_in_store(30).await;
     let broker = post.broker();

@@ -34,14 +34,14 @@ async fn a_job_is_published_by_hand_and_waited_for() {
     assert_eq!((entry["actor"].as_str(), entry["action"].as_str()), (Some("anna"), Some("cancel")), "{log}");
     assert!(post.run(&["audit"]).await.ends(0).stdout.contains("late"));
 
-    eventually("its letter is taken in, and it is retried", LONG, async || {
+    eventually("its dead letter is ingested, and it is retried", LONG, async || {
         post.run(&["jobs", "retry", "b1"]).await.code == 0
     })
     .await;
     let said = post.run(&["jobs", "wait", "b1", "--output", "json"]).await.ends(0).json();
     assert_eq!(said["status"], "Completed");
     post.run(&["jobs", "retry", "b1"]).await.ends(1);
-    post.run(&["jobs", "show", "nobody"]).await.ends(5);
+    post.run(&["jobs", "show", "unknown"]).await.ends(5);
     let listed = post.run(&["jobs", "list", "--status", "Completed", "--output", "json"]).await.ends(0).json();
     assert_eq!(listed["items"].as_array().unwrap().len(), 2, "{listed}");
 }
@@ -57,7 +57,7 @@ async fn an_unknown_job_or_queue_is_refused() {
 }
 
 #[tokio::test]
-async fn who_must_not_read_the_catalogue_publishes_by_naming_the_queue() {
+async fn a_user_without_the_right_to_read_the_catalogue_publishes_by_naming_the_queue() {
     let post = Post::sqlite().await;
     let rights = Permissions { configure: "", write: "^leveret.v1.(jobs|delay.*)$", read: "^$" };
     post.vhost.node().add_user("writer", "secret", post.vhost.name(), rights).await.unwrap();
@@ -72,7 +72,7 @@ async fn who_must_not_read_the_catalogue_publishes_by_naming_the_queue() {
 }
 
 #[tokio::test]
-async fn queues_show_what_waits_where() {
+async fn queues_shows_the_waiting_jobs_of_each_queue() {
     let mut post = Post::sqlite().await;
     post.kill(["no mailbox".to_owned()]).await;
     post.dead_in_broker(1).await;

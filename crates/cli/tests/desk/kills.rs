@@ -1,4 +1,4 @@
-//! Killed in the middle.
+//! A replay and a server that are killed in the middle.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use leveret_store::{DeadFilter, DeadState, Store};
 
 use crate::post::{LONG, Post, QUEUE};
 
-/// Ids, and how often each was done.
+/// The number of runs by job id.
 fn done(post: &Post) -> HashMap<String, usize> {
     let mut done = HashMap::new();
     for id in post.done() {
@@ -47,7 +47,7 @@ async fn a_replay_that_is_killed_goes_on_and_loses_none_on_postgres() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_killed_while_it_takes_in_loses_none_and_doubles_none() {
+async fn a_server_that_is_killed_while_it_ingests_loses_none_and_doubles_none() {
     const LETTERS: usize = 1_500;
     let mut post = Post::sqlite().await;
     post.kill((0..LETTERS).map(|number| format!("no mailbox {number}"))).await;
@@ -58,7 +58,7 @@ async fn a_server_that_is_killed_while_it_takes_in_loses_none_and_doubles_none()
         let server = post.serve().await;
         let store = Store::open(&post.store).await.unwrap();
         let before = taken;
-        eventually("it takes some in", LONG, async || {
+        eventually("it ingests some", LONG, async || {
             taken = store.count_dead(&DeadFilter::default()).await.unwrap();
             taken > before || taken == LETTERS as u64
         })
@@ -71,7 +71,7 @@ async fn a_server_that_is_killed_while_it_takes_in_loses_none_and_doubles_none()
     let store = Store::open(&post.store).await.unwrap();
     eventually("all are in", LONG, async || store.count_dead(&DeadFilter::default()).await.unwrap() >= LETTERS as u64)
         .await;
-    // A batch that was committed and not acked comes again: until nothing is left, not even in the server's hands.
+    // A batch that was committed but not acked is delivered again. Nothing must be left, ready or unacknowledged.
     let arguments = ["list_queues", "--no-table-headers", "-p", post.vhost.name(), "name", "messages"];
     eventually("all are acked", LONG, async || {
         let queues = post.vhost.node().ctl(&arguments).await.unwrap();

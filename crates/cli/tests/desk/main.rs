@@ -1,4 +1,4 @@
-//! The dead-letter desk and an operator's other tools: the real program against a real RabbitMQ, SQLite and PostgreSQL.
+//! The commands for dead letters and the other tools of an operator: the real program against RabbitMQ, SQLite and PostgreSQL.
 #![allow(clippy::unwrap_used, reason = "what a test needs and does not get fails it")]
 
 mod desk;

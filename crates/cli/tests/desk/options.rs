@@ -1,4 +1,4 @@
-//! What all commands have in common on the command line, and what never reaches a terminal.
+//! Options that all commands share, and text that must not reach a terminal.
 
 use lapin::{
     BasicProperties,
@@ -27,7 +27,7 @@ async fn the_broker_can_be_named_to_every_command_before_and_after_it() {
     run(&["schedule", "list", "--amqp-url", &url]).await.ends(0);
     run(&["schedule", "--amqp-url", &url, "list"]).await.ends(0);
     run(&["queues", "--queue", QUEUE]).await.ends(3);
-    // These have no use for it.
+    // These commands accept the option and do not use it.
     run(&["dead", "import", "/dev/null", "--amqp-url", &url]).await.ends(0);
     for arguments in [["dead", "groups"], ["dead", "replays"], ["jobs", "list"], ["completions", "bash"]] {
         run(&[&arguments[..], &["--amqp-url", &url, "--namespace", "ns"]].concat()).await.ends(0);
@@ -82,7 +82,7 @@ async fn no_name_error_or_payload_steers_a_terminal_and_all_times_are_rfc_3339()
         }
     }
     let shown = post.run(&["dead", "show", &id, "--output", "json"]).await.ends(0).json();
-    assert_eq!(shown["job_id"], evil, "it is the same text all the same");
+    assert_eq!(shown["job_id"], evil, "the JSON value is unchanged");
     for time in ["failed_at", "taken_at", "state_at"] {
         assert!(shown[time].as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{shown}");
     }

@@ -1,4 +1,4 @@
-//! What becomes of output that nobody takes: every command that clap knows, against a closed pipe and a full disk.
+//! Output that cannot be written: every command against a closed pipe and a full disk.
 
 use std::{
     fs::File,
@@ -12,7 +12,7 @@ use crate::{
     schedules::yearly,
 };
 
-/// What each command is run with, and the exit code of a run whose output is taken. `#` is 1, and 2 the second time.
+/// The arguments of each command, and the exit code of a run whose output is read. `#` is 1, and 2 the second time.
 const RUNS: [(&str, &[&str], i32); 34] = [
     ("publish", &["test.script", "--queue", QUEUE, "--payload", r#"{"label": "p", "acts": ["succeed"]}"#], 0),
     ("queues", &[], 0),
@@ -51,7 +51,7 @@ const RUNS: [(&str, &[&str], i32); 34] = [
 ];
 /// Its figures take minutes.
 const ELSEWHERE: &str = "bench";
-/// They run until they are told to stop.
+/// These commands run until a signal stops them.
 const ENDLESS: [&str; 2] = ["serve", "outbox relay"];
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn every_command_is_quiet_on_a_closed_pipe_and_fails_on_a_full_disk() {
     }
 }
 
-/// Dead letters 1 to 4, tracked jobs t1 and t2 that are given up, d1 and d2 that wait, and files.
+/// Prepares dead letters 1 to 4, failed tracked jobs t1 and t2, waiting jobs d1 and d2, and files.
 async fn prepare(post: &Post) {
     post.kill((0..4).map(|number| format!("no mailbox {number}"))).await;
     for number in 1..=2 {
@@ -103,7 +103,7 @@ async fn prepare(post: &Post) {
         let payload = r#"{"label": "t", "acts": [{"give_up": "no"}]}"#;
         let publish = ["publish", "test.script", "--queue", QUEUE, "--track", "--payload", payload, "--id"];
         post.run(&[&publish[..], &[&given_up]].concat()).await.ends(0);
-        // Whoever waits for a job writes down that it is queued.
+        // `publish --wait` records that the job is queued.
         post.run(&[&publish[..], &[&delayed, "--delay", "1h", "--wait", "1s"]].concat()).await.ends(124);
         post.run(&["jobs", "wait", &given_up]).await.ends(1);
     }
@@ -115,7 +115,7 @@ async fn prepare(post: &Post) {
     }
 }
 
-/// The commands that have none below them, as their help lists them.
+/// The commands without subcommands, as their help lists them.
 async fn leaves(post: &Post, command: &str) -> Vec<String> {
     let mut arguments: Vec<_> = command.split_whitespace().collect();
     arguments.push("--help");

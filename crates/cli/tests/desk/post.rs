@@ -1,4 +1,4 @@
-//! A vhost, a store and a worker of a test's own, and the program under test.
+//! A vhost, a store and a worker for one test, and the program under test.
 
 use std::{
     io::Write,
@@ -27,7 +27,7 @@ pub(crate) struct Post {
     worker: Option<Running>,
 }
 
-/// What the program wrote, and how it ended.
+/// The output and the exit code of the program.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) code: i32,
@@ -40,7 +40,7 @@ impl Said {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
     }
 
-    /// Asserts how it ended.
+    /// Asserts the exit code.
     #[track_caller]
     pub(crate) fn ends(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self:#?}");
@@ -80,7 +80,7 @@ impl Post {
         self.folder.path().join(name).display().to_string()
     }
 
-    /// Lets jobs die once of these reasons; after that they succeed. Their ids are their labels, `j0` and so on.
+    /// Makes jobs fail permanently once with these reasons. Replayed jobs succeed. Their ids are their labels, `j0` and so on.
     pub(crate) async fn kill(&self, reasons: impl IntoIterator<Item = String>) {
         let broker = self.broker();
         for (number, reason) in reasons.into_iter().enumerate() {
@@ -106,7 +106,7 @@ impl Post {
         .await;
     }
 
-    /// The program with these arguments, ready to be started.
+    /// A command of the program with these arguments.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LEVERET_")) {
@@ -124,18 +124,18 @@ impl Post {
         say(self.command(arguments), input.as_bytes().to_vec()).await
     }
 
-    /// The server, once it listens.
+    /// Starts the server, and returns once it listens.
     pub(crate) async fn serve(&self) -> Process {
         let process = Process::spawn(&self.command(&["serve", "--listen", "127.0.0.1:0"]));
         process.wait_line("/api", LONG).await;
         process
     }
 
-    /// The ids of jobs that were done.
+    /// The ids of completed jobs.
     pub(crate) fn done(&self) -> Vec<String> {
         let runs = self.log.runs();
         let mut seen = std::collections::HashSet::new();
-        // The first run of each is the one that died.
+        // The first run of each job is the failed one.
         let later = runs.iter().filter(|run| !seen.insert(run.job_id.clone()) && run.finished);
         let mut done: Vec<_> = later.map(|run| run.job_id.clone()).collect();
         done.sort();

@@ -9,7 +9,7 @@ use leveret_tests::fires::{Fires, noting, schedule};
 
 use crate::post::{LONG, Post};
 
-/// A worker with a schedule that fires once a year, once it leads.
+/// Starts a worker with a schedule that fires once a year, and returns once it leads.
 pub(crate) async fn yearly(post: &Post, fires: &Fires) -> Running {
     let broker = post.broker();
     let led = tokens(&broker).await.unwrap_or_default().len();

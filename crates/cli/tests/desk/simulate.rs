@@ -11,10 +11,10 @@ async fn simulate(arguments: &str) -> Said {
 }
 
 #[tokio::test]
-async fn the_fewest_workers_that_are_enough_are_found_and_those_that_are_not_are_told() {
+async fn the_smallest_sufficient_number_of_workers_is_found_and_smaller_ones_are_reported() {
     let load = "--rate 100 --p50 100ms --concurrency 4 --for 5m --output json";
     let found = simulate(load).await.ends(0).json();
-    // 100 jobs a second of 0.1 s each want ten places at least, and four are a worker.
+    // 100 jobs a second of 0.1 s each require ten slots at least, and a worker has four.
     assert_eq!(found["fewest"], 3, "{found}");
     assert!(found["rows"].as_array().unwrap().iter().any(|row| row["workers"] == 2 && row["overloaded"] == true));
     let table = simulate("--rate 100 --p50 100ms --concurrency 4 --for 1m --workers 2").await.ends(0).stdout;
@@ -25,7 +25,7 @@ async fn the_fewest_workers_that_are_enough_are_found_and_those_that_are_not_are
 }
 
 #[tokio::test]
-async fn more_than_one_queue_can_do_is_no_matter_of_workers() {
+async fn a_load_above_the_capacity_of_a_queue_needs_more_queues() {
     let table = simulate("--rate 50000 --p50 10ms --for 10s").await.ends(1).stdout;
     assert!(table.contains("spread the jobs over 7 queues"), "{table}");
     simulate("--rate 1000000 --p50 10ms").await.ends(2);
@@ -33,10 +33,10 @@ async fn more_than_one_queue_can_do_is_no_matter_of_workers() {
 }
 
 #[tokio::test]
-async fn a_backlog_has_an_end_that_is_told_and_what_nobody_can_do_is_said_so() {
+async fn the_end_of_a_backlog_is_reported_and_an_impossible_load_is_too() {
     let load = "--rate 20 --p50 100ms --concurrency 4 --for 5m --backlog 600 --workers 1";
     let found = simulate(&format!("{load} --output json")).await.ends(0).json();
-    // 600 jobs, 40 done a second of which 20 are new: half a minute.
+    // 600 jobs at 40 a second, of which 20 are new ones, take half a minute.
     let caught_up = found["rows"][0]["caught_up"].as_f64().unwrap();
     assert!((25.0..35.0).contains(&caught_up), "{found}");
     let table = simulate(load).await.ends(0).stdout;

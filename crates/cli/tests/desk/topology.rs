@@ -24,7 +24,7 @@ fn broker(vhost: &TestVhost) -> Broker {
     Broker::amqp(Config { amqp_url: vec![vhost.url()], ..Config::default() }).unwrap()
 }
 
-/// Starts a worker, and returns when the catalogue has this job of it.
+/// Starts a worker, and returns once the catalogue contains its job.
 async fn started<S: Send + Sync + 'static>(worker: Worker<S>, broker: &Broker, job: &str) -> Running {
     let running = start(worker, broker).await.unwrap();
     Catalogue::follow(broker).wait_for(job).await;
@@ -75,7 +75,7 @@ async fn what_deploy_declares_is_what_the_workers_declare() {
 }
 
 #[tokio::test]
-async fn what_is_exported_is_to_the_letter_what_the_broker_has() {
+async fn the_export_equals_the_definitions_of_the_broker() {
     let vhost = shared_node().await.vhost().await;
     let (broker, fires) = (broker(&vhost), Fires::default());
     let lanes = noting("fires", &fires).queue(Queue::new("fires").lanes([3, 2, 1]).single_active());
@@ -104,7 +104,7 @@ async fn what_is_exported_is_to_the_letter_what_the_broker_has() {
     adopting.stop().await.unwrap();
 }
 
-/// An entry without a queue's type, which stands in its arguments too.
+/// An entry without the type of the queue, which its arguments contain too.
 fn plain(entry: &Value) -> String {
     let mut entry = entry.clone();
     if entry["type"] == "quorum" || entry["type"] == "stream" {
@@ -114,11 +114,11 @@ fn plain(entry: &Value) -> String {
 }
 
 #[tokio::test]
-async fn a_broker_where_no_worker_announced_anything_is_told_apart_from_one_that_is_not_there() {
+async fn a_broker_without_announced_jobs_is_distinguished_from_an_unreachable_one() {
     let vhost = shared_node().await.vhost().await;
     let none = export(&vhost.url(), &[]).await.ends(5);
     assert!(none.stderr.contains("--queue"), "{none:?}");
     export("amqp://127.0.0.1:1", &[]).await.ends(3);
-    let offline = export("amqp://127.0.0.1:1/of%20ours", &["--queue", "email"]).await.ends(0).json();
-    assert_eq!(offline["queues"][0]["vhost"], "of ours");
+    let offline = export("amqp://127.0.0.1:1/the%20shop", &["--queue", "email"]).await.ends(0).json();
+    assert_eq!(offline["queues"][0]["vhost"], "the shop");
 }

@@ -1,4 +1,4 @@
-//! A vhost of each test's own on one node with the management plugin, workers in it, and the doctor's visit.
+//! A vhost for each test on one node with the management plugin, workers in it, and runs of the doctor.
 
 use std::process::Command;
 
@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, OnceCell};
 pub(crate) async fn node() -> &'static Node {
     static NODE: OnceCell<Node> = OnceCell::const_new();
     NODE.get_or_init(async || {
-        // A new queue's figures are in the API after a tick and a collection, which are 5 s apart by default.
+        // The API has statistics of a new queue after a tick and a collection, which are 5 s apart by default.
         let options = NodeOptions::default().plugin("rabbitmq_management").config("collect_statistics_interval = 500");
         // The plugin measures memory through /proc, which a node in a root file system of its own does not have.
         let options = options.config("vm_memory_calculation_strategy = erlang");
@@ -96,7 +96,7 @@ async fn add_vhosts(node: &Node) -> Vec<String> {
     names
 }
 
-/// What the doctor printed, and how it ended.
+/// The output and the exit code of the doctor.
 #[derive(Debug)]
 pub(crate) struct Visit {
     pub(crate) code: i32,
@@ -109,7 +109,7 @@ impl Visit {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
     }
 
-    /// The findings of a level: check, subject, and all else it says in one line.
+    /// The findings of a level: check, subject, and the other fields in one line.
     pub(crate) fn findings(&self, level: &str) -> Vec<(String, String, String)> {
         let findings = self.json()["findings"].as_array().unwrap().clone();
         let text = |finding: &Value, name: &str| finding[name].as_str().unwrap_or("-").to_owned();
@@ -119,7 +119,7 @@ impl Visit {
         of_level.map(|finding| (text(finding, "check"), text(finding, "subject"), said(finding))).collect()
     }
 
-    /// Asserts that the problems are these, by check and subject, and returns what they say.
+    /// Asserts that these are the problems, by check and subject, and returns their texts.
     pub(crate) fn problems(&self, wanted: &[(&str, &str)]) -> Vec<String> {
         let problems = self.findings("problem");
         let named: Vec<_> = problems.iter().map(|(check, subject, _)| (check.as_str(), subject.as_str())).collect();
@@ -128,7 +128,7 @@ impl Visit {
         problems.into_iter().map(|(_, _, said)| said).collect()
     }
 
-    /// What the finding of that check and subject says, whatever its level.
+    /// The text of the finding of this level, check and subject.
     pub(crate) fn says(&self, level: &str, check: &str, subject: &str) -> String {
         let findings = self.findings(level);
         let found = findings.into_iter().find(|finding| finding.0 == check && finding.1 == subject);

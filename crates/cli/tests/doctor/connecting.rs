@@ -1,4 +1,4 @@
-//! The way to the broker, and what the user may do there.
+//! The connection to the broker, and the rights of the user.
 
 use leveret_harness::{Permissions, free_port, unique};
 
@@ -15,7 +15,7 @@ async fn a_broker_that_cannot_be_reached_ends_in_code_3_with_its_address() {
 }
 
 #[tokio::test]
-async fn a_broker_that_accepts_and_stays_silent_is_given_up() {
+async fn a_broker_that_accepts_and_stays_silent_is_unreachable() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
     let visit = visit(&format!("amqp://{address}"), &[]).await;
@@ -27,7 +27,7 @@ async fn a_broker_that_accepts_and_stays_silent_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told_apart_and_not_shown() {
+async fn a_wrong_password_is_named_as_the_cause_and_not_shown() {
     let visit = visit(&node().await.url_for("guest", "hunter2", "/"), &[]).await;
     assert_eq!(visit.code, 3, "{visit:#?}");
     let said = visit.says("problem", "connection", "AMQP_URL");
@@ -36,7 +36,7 @@ async fn a_wrong_password_is_told_apart_and_not_shown() {
 }
 
 #[tokio::test]
-async fn an_unknown_vhost_is_told_apart() {
+async fn an_unknown_vhost_is_named_as_the_cause() {
     let visit = visit(&node().await.url_for("guest", "guest", "nowhere"), &[]).await;
     assert_eq!(visit.code, 3, "{visit:#?}");
     let said = visit.says("problem", "connection", "AMQP_URL");
@@ -44,7 +44,7 @@ async fn an_unknown_vhost_is_told_apart() {
 }
 
 #[tokio::test]
-async fn a_user_without_any_permission_in_the_vhost_is_told_how_to_get_in() {
+async fn a_user_without_any_permission_in_the_vhost_gets_the_command_that_grants_it() {
     let clinic = Clinic::open().await;
     let stranger = unique("stranger");
     clinic.node.ctl(&["add_user", &stranger, "secret"]).await.unwrap();
@@ -55,7 +55,7 @@ async fn a_user_without_any_permission_in_the_vhost_is_told_how_to_get_in() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_none_is_wrong_usage() {
+async fn an_invalid_address_is_wrong_usage() {
     let visit = visit("http://guest:hunter2@h", &[]).await;
     assert_eq!((visit.code, visit.stdout.as_str()), (2, ""), "{visit:#?}");
     assert_says(&visit.stderr, &["AMQP_URL", "expected amqp://"]);
@@ -63,7 +63,7 @@ async fn an_address_that_is_none_is_wrong_usage() {
 }
 
 #[tokio::test]
-async fn a_report_that_cannot_be_written_is_no_wrong_usage() {
+async fn a_report_that_cannot_be_written_is_not_wrong_usage() {
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let mut doctor = std::process::Command::new(env!("CARGO_BIN_EXE_leveret"));
     doctor.args(["doctor", "--amqp-url", &format!("amqp://127.0.0.1:{}", free_port())]).stdout(full);
@@ -105,7 +105,7 @@ async fn rights_that_a_worker_needs_and_the_user_lacks_are_named() {
 }
 
 #[tokio::test]
-async fn a_worker_with_least_privileges_has_what_it_needs() {
+async fn a_worker_with_least_privileges_has_the_rights_it_requires() {
     let clinic = Clinic::open().await;
     let running = clinic.work(|queue| queue).await;
     let user = unique("least");

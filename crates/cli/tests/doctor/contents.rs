@@ -1,4 +1,4 @@
-//! What lies in the queues, and how it is printed.
+//! The contents of the queues, and the output of the findings.
 
 use lapin::BasicProperties;
 use leveret_harness::{eventually_eq, lapin, unique};
@@ -21,7 +21,7 @@ async fn jobs_that_wait_for_a_consumer_that_is_not_there_are_a_problem() {
 }
 
 #[tokio::test]
-async fn dead_letters_are_told_by_kind_and_stay_where_they_are() {
+async fn dead_letters_are_counted_by_kind_and_stay_in_their_queue() {
     let clinic = Clinic::open().await;
     let running = clinic.work(|queue| queue).await;
     let (broker, raw) = (clinic.broker(), clinic.raw().await);
@@ -36,14 +36,14 @@ async fn dead_letters_are_told_by_kind_and_stay_where_they_are() {
     visit.problems(&[]);
     let said = visit.says("warning", "dead-letters", "queue email");
     assert_says(&said, &["dead letters: 3, all read: permanent 2, decode 1", "leveret-error"]);
-    eventually_eq("they are handed back", LONG, Some(3), depth).await;
+    eventually_eq("they are requeued", LONG, Some(3), depth).await;
     let said = clinic.visit(&["--queue", "email", "--sample", "1"]).await;
     assert_says(&said.says("warning", "dead-letters", "queue email"), &["dead letters: 3; of the oldest 1: "]);
     running.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn what_has_no_queue_any_more_is_a_problem() {
+async fn a_message_without_a_queue_is_a_problem() {
     let clinic = Clinic::open().await;
     clinic.declare().await;
     let raw = clinic.raw().await;
@@ -58,7 +58,7 @@ async fn a_delay_ladder_that_is_stuck_is_a_problem() {
     let clinic = Clinic::open().await;
     clinic.declare().await;
     let raw = clinic.raw().await;
-    // Jobs for a queue that is gone, without the queue that is there for them.
+    // Jobs for a deleted queue, without the queue for unrouted messages.
     raw.delete_queue("leveret.v1.unrouted").await.unwrap();
     for _ in 0..300 {
         raw.publish("leveret.v1.delay.00.in", "due.gone", BasicProperties::default(), b"{}").await.unwrap();
@@ -73,7 +73,7 @@ async fn a_delay_ladder_that_is_stuck_is_a_problem() {
 }
 
 #[tokio::test]
-async fn the_table_says_the_same_for_people() {
+async fn the_table_shows_the_same_for_people() {
     let clinic = Clinic::open().await;
     clinic.declare().await;
     clinic.raw().await.delete_queue("email.suspect").await.unwrap();
@@ -101,17 +101,17 @@ async fn times_that_contradict_each_other_are_a_problem() {
 }
 
 #[tokio::test]
-async fn two_workers_that_announce_one_job_in_different_forms_are_told() {
+async fn two_workers_that_announce_one_job_in_different_forms_are_reported() {
     let clinic = Clinic::open().await;
     let running = clinic.work(|queue| queue).await;
     let other = worker("email-2", |queue| queue.timeout(std::time::Duration::from_secs(7)), &Log::default());
     let other = leveret::testing::start(other, &clinic.broker()).await.unwrap();
     // The second announces itself while it works.
-    let told = async || {
+    let found = async || {
         let visit = clinic.visit(&["--queue", "email"]).await;
         visit.findings("warning").into_iter().map(|(check, subject, _)| (check, subject)).collect::<Vec<_>>()
     };
-    eventually_eq("it is told", LONG, vec![("catalogue".to_owned(), "job test.script".to_owned())], told).await;
+    eventually_eq("it is found", LONG, vec![("catalogue".to_owned(), "job test.script".to_owned())], found).await;
     let said = clinic.visit(&["--queue", "email"]).await.says("warning", "catalogue", "job test.script");
     assert_says(&said, &["queues email, email-2", "rename"]);
     other.stop().await.unwrap();

@@ -1,4 +1,4 @@
-//! `leveret doctor` against a real RabbitMQ: what is well, and each way of not being so.
+//! `leveret doctor` against a real RabbitMQ: a correct setup, and each fault.
 #![expect(clippy::unwrap_used, reason = "what a test needs and does not get fails it")]
 
 mod clinic;

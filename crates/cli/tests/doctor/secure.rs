@@ -6,7 +6,7 @@ use leveret_tests::certificates::{Authority, Files};
 use crate::clinic::{assert_says, node, visit};
 
 #[tokio::test]
-async fn with_tls_everything_is_seen_of_a_broker_that_is_trusted_and_the_authority_named_of_one_that_is_not() {
+async fn over_tls_a_trusted_broker_is_checked_in_full_and_the_ca_of_an_untrusted_one_is_named() {
     let authority = Authority::new("Shop CA");
     let options = NodeOptions::default().plugin("rabbitmq_management").config("collect_statistics_interval = 500");
     let node = Node::start(options.tls(authority.node(&authority.certify("localhost"), false))).await;
@@ -22,7 +22,7 @@ async fn with_tls_everything_is_seen_of_a_broker_that_is_trusted_and_the_authori
 }
 
 #[tokio::test]
-async fn tls_to_a_port_without_it_is_told_apart() {
+async fn tls_to_a_port_without_it_is_named_as_the_cause() {
     let url = node().await.url().replace("amqp://", "amqps://");
     let visit = visit(&url, &[]).await;
     assert_eq!(visit.code, 3, "{visit:#?}");

@@ -1,4 +1,4 @@
-//! Exchanges, queues, bindings and policies: as the workers want them, and otherwise.
+//! Exchanges, queues, bindings and policies: as the workers declare them, and different.
 
 use lapin::types::{AMQPValue, FieldTable};
 use leveret::{schedule::tokens, testing::start};
@@ -91,7 +91,7 @@ async fn a_missing_queue_is_named() {
     assert_says(&said[0], &["1 of 3 parts missing: queue email.dead"]);
 }
 
-/// A queue of its user's own, with the worker's surroundings.
+/// A queue that the user declared, with the topology of the worker around it.
 async fn with_other_arguments() -> Clinic {
     let clinic = Clinic::open().await;
     let mut arguments = FieldTable::default();
@@ -107,7 +107,7 @@ async fn the_first_argument_that_differs_is_seen_without_the_management_api() {
     let clinic = with_other_arguments().await;
     let visit = clinic.visit(&["--queue", "email"]).await;
     let said = visit.problems(&[("arguments", "queue email")]);
-    // Which one the broker compares first is its own business.
+    // The broker decides which one it compares first.
     assert_says(&said[0], &["x-", "differs from what the workers declare", "Queue::existing"]);
     clinic.visit(&["--existing", "email"]).await.problems(&[]);
 }
@@ -125,7 +125,7 @@ async fn every_argument_that_differs_is_seen_with_the_management_api() {
 }
 
 #[tokio::test]
-async fn a_single_active_queue_is_told_by_its_flag_or_by_itself() {
+async fn a_single_active_queue_is_known_by_the_flag_or_by_its_arguments() {
     let clinic = Clinic::open().await;
     clinic.work(leveret::Queue::single_active).await.stop().await.unwrap();
     clinic.thorough_visit(&[]).await.problems(&[]);
@@ -152,9 +152,9 @@ async fn a_missing_binding_and_a_foreign_one_are_named() {
 }
 
 #[tokio::test]
-async fn a_broad_policy_that_lets_jobs_be_dropped_is_told_once() {
+async fn a_broad_policy_that_drops_jobs_is_reported_once() {
     let clinic = Clinic::open().await;
-    // First, because the API's figures of a queue are some time old.
+    // First, because the API's statistics of a queue lag behind.
     clinic.node.set_policy(&clinic.vhost, "broad", ".*", r#"{"overflow": "drop-head"}"#).await.unwrap();
     clinic.declare().await;
     let visit = clinic.thorough_visit(&[]).await;
@@ -175,8 +175,8 @@ async fn two_schedules_of_one_name_are_a_problem() {
     eventually("the first leads", LONG, led).await;
     clinic.thorough_visit(&[]).await.problems(&[]);
     let second = start(worker("other"), &clinic.broker()).await.unwrap();
-    let told = async || tokens(&clinic.broker()).await.is_ok_and(|tokens| tokens[0].rival.is_some());
-    eventually("the leader knows of the other", LONG, told).await;
+    let known = async || tokens(&clinic.broker()).await.is_ok_and(|tokens| tokens[0].rival.is_some());
+    eventually("the leader knows of the other", LONG, known).await;
     let visit = clinic.thorough_visit(&[]).await;
     let said = visit.problems(&[("consumers", "schedule cleanup")]);
     assert_says(&said[0], &["two schedules have this name", "queue email", "queue other", "Schedule::new"]);

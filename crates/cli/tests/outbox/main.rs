@@ -8,7 +8,7 @@ use std::{
 
 use leveret::testing;
 use leveret_harness::{Process, TestVhost, eventually, shared_node, shared_postgres, unique};
-use leveret_store::{Entry, Outbox};
+use leveret_sql::{Outbox, OutboxEntry};
 use leveret_tests::jobs::{Act, Log, script, worker};
 use serde_json::Value;
 use sqlx::{PgPool, SqlitePool};
@@ -49,7 +49,7 @@ impl Shop {
 
     async fn enqueue(&self, queue: &str, label: &str) -> String {
         let payload = serde_json::to_string(&script(label, [Act::Succeed])).unwrap();
-        let entry = Entry::raw("test.script", queue, payload);
+        let entry = OutboxEntry::raw("test.script", queue, payload);
         if self.database.starts_with("postgres") {
             let pool = PgPool::connect(&self.database).await.unwrap();
             let mut tx = pool.begin().await.unwrap();
@@ -65,7 +65,7 @@ impl Shop {
     }
 }
 
-async fn an_outbox_is_made_relayed_looked_at_retried_and_pruned(shop: Shop) {
+async fn an_outbox_is_created_relayed_shown_retried_and_pruned(shop: Shop) {
     shop.ends(5, &["status"]);
     shop.ends(0, &["migrate"]);
     shop.ends(0, &["migrate"]);
@@ -108,22 +108,22 @@ async fn an_outbox_is_made_relayed_looked_at_retried_and_pruned(shop: Shop) {
 }
 
 #[tokio::test]
-async fn an_outbox_is_made_relayed_looked_at_retried_and_pruned_on_sqlite() {
+async fn an_outbox_is_created_relayed_shown_retried_and_pruned_on_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     let shop = Shop::new(format!("sqlite:{}", folder.path().join("shop.db").display())).await;
     shop.ends(2, &["status"]);
     std::fs::File::create(folder.path().join("shop.db")).unwrap();
-    an_outbox_is_made_relayed_looked_at_retried_and_pruned(shop).await;
+    an_outbox_is_created_relayed_shown_retried_and_pruned(shop).await;
 }
 
 #[tokio::test]
-async fn an_outbox_is_made_relayed_looked_at_retried_and_pruned_on_postgres() {
+async fn an_outbox_is_created_relayed_shown_retried_and_pruned_on_postgres() {
     let shop = Shop::new(shared_postgres().await.database().await).await;
-    an_outbox_is_made_relayed_looked_at_retried_and_pruned(shop).await;
+    an_outbox_is_created_relayed_shown_retried_and_pruned(shop).await;
 }
 
 #[test]
-fn an_inbox_is_made_looked_at_and_pruned() {
+fn an_inbox_is_created_shown_and_pruned() {
     let folder = tempfile::tempdir().unwrap();
     let database = folder.path().join("shop.db").display().to_string();
     let inbox = |arguments: &[&str]| {
@@ -132,8 +132,8 @@ fn an_inbox_is_made_looked_at_and_pruned() {
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
     assert_eq!(inbox(&["status"]).0, Some(2), "there is no such file");
-    assert_eq!(inbox(&["migrate"]), (Some(0), "The inbox is there.\n".to_owned()));
-    assert_eq!(inbox(&["status"]), (Some(0), "0 jobs are noted\n".to_owned()));
+    assert_eq!(inbox(&["migrate"]), (Some(0), "The inbox is up to date.\n".to_owned()));
+    assert_eq!(inbox(&["status"]), (Some(0), "0 jobs are recorded\n".to_owned()));
     assert_eq!(inbox(&["prune"]).0, Some(2));
     assert_eq!(inbox(&["prune", "--older-than", "7d", "--yes"]).1, "0 jobs are forgotten.\n");
     let empty = folder.path().join("empty.db").display().to_string();

@@ -1,4 +1,4 @@
-//! A client that knows nothing of the server but HTTP.
+//! A plain HTTP client of the server.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ impl Client {
         Self { agent: config.build().into(), base: format!("http://{address}") }
     }
 
-    /// Status and JSON of the answer; none if there is no answer.
+    /// Status and JSON of the answer, `None` without an answer.
     pub(crate) fn post(&self, path: &str, body: &Value) -> Option<(u16, Value)> {
         let request = self.agent.post(format!("{}{path}", self.base)).header("content-type", "application/json");
         answer(request.send(body.to_string()))

@@ -18,10 +18,10 @@ use tokio::sync::OnceCell;
 
 use crate::{
     readme::takes_tasks,
-    stage::{LONG, Moment, Place, work_on},
+    stage::{LONG, Moment, ServerSetup, work_on},
 };
 
-/// A node that has imported them.
+/// A node that has imported these definitions.
 struct Deployment {
     node: Node,
     secrets: tempfile::TempDir,
@@ -64,7 +64,7 @@ impl Deployment {
         format!("amqp://{user}:{password}@{place}")
     }
 
-    /// What becomes of one request of that user.
+    /// The result of one request of this user.
     async fn ask(&self, user: &str, request: Request) -> Result<()> {
         let connection = Connection::connect(&self.url(user), ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
@@ -113,7 +113,7 @@ impl Request {
 async fn with_the_definitions_each_program_works_as_its_own_user() {
     let (deployment, folder) = (Deployment::get().await, tempfile::tempdir().unwrap());
     let (running, done) = work_on("email", &deployment.url("worker"), TopologyMode::Verify).await;
-    let mut place = Place::new(deployment.url("server"), folder.path().join("leveret.db").display().to_string());
+    let mut place = ServerSetup::new(deployment.url("server"), folder.path().join("leveret.db").display().to_string());
     place.topology = TopologyMode::Verify;
     let _server = place.serve().await;
     takes_tasks(&place.client()).await;
@@ -169,7 +169,7 @@ async fn with_the_definitions_each_user_is_refused_what_is_not_its_work() {
             assert!(words.contains("ACCESS_REFUSED") || words.contains("access to"), "{user}, {request:?}: {words}");
         }
     }
-    // And that it is not for another reason: the operator may do each.
+    // The user is the reason: the operator may do each.
     for request in
         [Publish("leveret.v1.jobs"), Publish("leveret.v1.events"), Get("email.dead"), Bind("email", "amq.direct")]
     {
@@ -201,11 +201,11 @@ async fn each_service_has_a_database_of_its_own_and_none_is_the_superuser() {
         let own = settings.lines().find_map(|line| line.strip_prefix("DATABASE_URL=")).unwrap();
         let own = own.replace("@postgres/", &format!("@{place}/"));
         assert!(!own.contains(fs::read_to_string(secrets.join("database.password")).unwrap().trim()));
-        leveret_store::Outbox::migrate(&leveret_store::Outbox::open(&own).await.unwrap()).await.unwrap();
+        leveret_sql::Outbox::migrate(&leveret_sql::Outbox::open(&own).await.unwrap()).await.unwrap();
         let other = if program == "server" { "orders" } else { "server" };
         let foreign = own.rsplit_once('/').unwrap().0.to_owned() + "/" + other;
-        let refused = leveret_store::Outbox::open(&foreign).await.unwrap_err().to_string();
-        assert!(refused.contains("lacks a right"), "{refused}");
+        let refused = leveret_sql::Outbox::open(&foreign).await.unwrap_err().to_string();
+        assert!(refused.contains("lacks a privilege"), "{refused}");
     }
     let supers = "SELECT string_agg(rolname, ' ') FROM pg_roles WHERE rolsuper AND rolcanlogin";
     assert_eq!(postgres.psql(supers).await.unwrap(), "postgres");

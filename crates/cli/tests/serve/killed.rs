@@ -1,4 +1,4 @@
-//! Server, database and broker are killed while tasks are submitted: what was accepted is done, and is known to be.
+//! Server, database and broker are killed while tasks are submitted. Accepted tasks complete, and the server knows it.
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::{
     client::Client,
-    stage::{LONG, Place, work},
+    stage::{LONG, ServerSetup, work},
 };
 
 const SUBMITTERS: usize = 4;
@@ -80,7 +80,7 @@ fn submit(client: &Client, seen: &Seen) {
             let id = answer["task_id"].as_str().unwrap().to_owned();
             seen.accepted.lock().unwrap().insert(id);
         }
-        // What is not accepted is the client's to repeat.
+        // The client repeats a task that was not accepted.
         Some((503, _)) | None => {
             seen.refused.fetch_add(1, Ordering::SeqCst);
             thread::sleep(Duration::from_millis(50));
@@ -93,7 +93,7 @@ fn submit(client: &Client, seen: &Seen) {
 async fn an_accepted_task_is_done_and_known_to_be_whatever_is_killed() {
     let (node, postgres) = tokio::join!(Node::start(NodeOptions::default()), Postgres::start());
     let (running, done) = work(&node.url(), TopologyMode::Declare).await;
-    let place = Place::new(node.url(), postgres.database().await);
+    let place = ServerSetup::new(node.url(), postgres.database().await);
     let server = place.serve().await;
     let load = Load::start(&place.client());
     load.goes_on().await;

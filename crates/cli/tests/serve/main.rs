@@ -1,5 +1,5 @@
-//! The server as a process of its own, on real brokers and databases: what it promises while everything is killed, and
-//! the words of the README.
+//! The server as a process on real brokers and databases: its promises while everything is killed, and the claims of the
+//! book.
 #![expect(clippy::unwrap_used, reason = "what a test needs and does not get fails it")]
 
 mod client;

@@ -1,4 +1,4 @@
-//! What the book says of the server: its settings, and the rights that it needs.
+//! The book's claims about the server: its settings, and the rights that it requires.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Client,
-    stage::{LONG, Place, QUEUE, work},
+    stage::{LONG, QUEUE, ServerSetup, work},
 };
 
 const SETTINGS: &str = include_str!("../../../../docs/src/settings.md");
@@ -55,7 +55,7 @@ async fn the_rights_of_the_readme_are_enough_for_the_server() {
     let vhost = shared_node().await.vhost().await;
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("leveret.db").display().to_string();
-    let mut place = Place::new(user(&vhost, "set-up").await, store);
+    let mut place = ServerSetup::new(user(&vhost, "set-up").await, store);
     let (running, _) = work(&place.amqp_url, TopologyMode::Declare).await;
     let server = place.serve().await;
     running.stop().await.unwrap();
@@ -69,7 +69,7 @@ async fn the_rights_of_the_readme_are_enough_for_the_server() {
     running.stop().await.unwrap();
 }
 
-/// Everything that the server needs its rights for.
+/// Uses every right of the server.
 pub(crate) async fn takes_tasks(client: &Client) {
     let (now, late) = (submit(client, &json!({})), submit(client, &json!({ "delay": "300ms" })));
     let (bad, never) =
@@ -79,8 +79,8 @@ pub(crate) async fn takes_tasks(client: &Client) {
         let ended = async || client.get(&format!("/api/tasks/{id}")).unwrap().1["status"] == end;
         eventually(&format!("{id} is {end}"), LONG, ended).await;
     }
-    let taken_in = async || client.get("/api/dead").unwrap().1["dead_letters"][0]["job_id"] == bad.as_str();
-    eventually("the dead letter is taken in", LONG, taken_in).await;
+    let ingested = async || client.get("/api/dead").unwrap().1["dead_letters"][0]["job_id"] == bad.as_str();
+    eventually("the dead letter is ingested", LONG, ingested).await;
     let (status, replay) = client.post("/api/dead/replay", &json!({ "all": true })).unwrap();
     assert_eq!(status, 202, "{replay}");
     let replay = format!("/api/dead/replays/{}", replay["id"]);

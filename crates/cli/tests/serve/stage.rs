@@ -36,7 +36,7 @@ impl Job for Moment {
 async fn take(moment: Moment, ctx: Context<Arc<AtomicUsize>>) -> JobResult {
     tokio::time::sleep(Duration::from_millis(20)).await;
     ctx.state().fetch_add(1, Ordering::SeqCst);
-    if moment.fail { Err(JobError::permanent("told to fail")) } else { Ok(()) }
+    if moment.fail { Err(JobError::permanent("as the job says")) } else { Ok(()) }
 }
 
 /// Starts the worker; it counts what it has done.
@@ -52,16 +52,16 @@ pub(crate) async fn work_on(queue: &str, url: &str, topology: TopologyMode) -> (
     (testing::start(worker, &broker).await.unwrap(), done)
 }
 
-/// Where a server process listens, and what it is told.
+/// The settings of a server process.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct ServerSetup {
     pub(crate) address: String,
     pub(crate) amqp_url: String,
     pub(crate) store: String,
     pub(crate) topology: TopologyMode,
 }
 
-impl Place {
+impl ServerSetup {
     pub(crate) fn new(amqp_url: String, store: String) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         Self { address, amqp_url, store, topology: TopologyMode::Declare }

@@ -1,4 +1,4 @@
-//! Tokens that cannot be used: the server does not start, and repeats none.
+//! Unusable tokens: the server does not start, and does not print them.
 
 use std::process::{Command, Output};
 
@@ -20,7 +20,7 @@ fn a_malformed_token_is_refused_and_none_is_repeated() {
 }
 
 #[test]
-fn a_file_without_any_token_does_not_let_everybody_in() {
+fn a_file_without_any_token_does_not_open_the_api() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("tokens");
     for nothing in ["# none yet\n", "", "\u{feff}"] {

@@ -1,27 +1,31 @@
-//! Who may ask for what.
+//! Access to the API.
 //!
-//! With tokens, each request needs one, but for probes and for the document of the API, which are the same for all.
-//! Without, everybody on this machine may do everything, but no web page that a browser on it shows: such a page can
-//! send requests here under a name of its own (DNS rebinding), or without one's knowledge (cross-site requests).
+//! With tokens, each request requires one, except for probes and the API document. Without tokens, every process on this
+//! machine may do everything, but no web page: a page in a browser could send requests here under its own host name (DNS
+//! rebinding), or as cross-site requests.
 
 use std::sync::Arc;
 
 use axum::{
-    extract::{Request, State},
+    extract::{FromRequestParts, Request, State},
     http::{
         HeaderMap, Method, StatusCode, Uri,
         header::{AUTHORIZATION, ORIGIN, WWW_AUTHENTICATE},
+        request::Parts,
     },
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
-use super::Problem;
+use super::problem::Problem;
 use crate::tokens::{Holder, Role, Tokens};
 
 const PUBLIC: [&str; 4] = ["/livez", "/readyz", "/api", "/api/openapi.json"];
 
-/// Who asks, as an extension of the request.
+/// The files of the page `/api`.
+const PUBLIC_FILES: &str = "/api/ui/";
+
+/// The client of a request: its role, and its name in the audit log.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     role: Option<Role>,
@@ -29,17 +33,17 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Whether they may do everything.
+    /// Whether the client may do everything.
     pub(crate) fn is_operator(&self) -> bool {
         self.role != Some(Role::Viewer)
     }
 
-    pub(crate) fn must_be_operator(&self) -> Result<(), Problem> {
-        let refused = || Problem::new(StatusCode::FORBIDDEN, "forbidden", "this needs the token of an operator");
-        if self.is_operator() { Ok(()) } else { Err(refused()) }
+    fn into_operator(self) -> Result<Operator, Problem> {
+        let refused = || Problem::new(StatusCode::FORBIDDEN, "forbidden", "this requires an operator's token");
+        if self.is_operator() { Ok(Operator(self)) } else { Err(refused()) }
     }
 
-    /// As whom the audit log knows them.
+    /// The client's name in the audit log.
     pub(crate) fn actor(&self) -> &str {
         &self.actor
     }
@@ -51,6 +55,27 @@ impl Caller {
             (None, Role::Viewer) => "api:viewer".to_owned(),
         };
         Self { role: Some(holder.role), actor }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let missing = || Problem::internal(&std::io::Error::other("a request that was not checked for access"));
+        parts.extensions.get::<Self>().cloned().ok_or_else(missing)
+    }
+}
+
+/// A client that may do everything. A GET that shows secrets requires it.
+#[derive(Debug)]
+pub(crate) struct Operator(pub(crate) Caller);
+
+impl<S: Send + Sync> FromRequestParts<S> for Operator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Caller::from_request_parts(parts, state).await?.into_operator()
     }
 }
 
@@ -68,19 +93,20 @@ impl Access {
         if self.tokens.is_empty() {
             return local(uri, headers).map(|()| Caller { role: None, actor: "api:local".to_owned() });
         }
-        if PUBLIC.contains(&uri.path()) {
+        if PUBLIC.contains(&uri.path()) || uri.path().starts_with(PUBLIC_FILES) {
             return Ok(Caller { role: Some(Role::Viewer), actor: "api:anybody".to_owned() });
         }
         let holder = bearer(headers).and_then(|token| self.tokens.holder(token));
         let Some(holder) = holder else {
-            let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "a valid bearer token is needed");
+            let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "a valid bearer token is required");
             return Err(problem.header(WWW_AUTHENTICATE, "Bearer realm=\"leveret\""));
         };
         let caller = Caller::with(holder);
         if needed(method) == Role::Operator {
-            caller.must_be_operator()?;
+            caller.into_operator().map(|Operator(caller)| caller)
+        } else {
+            Ok(caller)
         }
-        Ok(caller)
     }
 }
 

@@ -1,31 +1,60 @@
-//! `/api/audit`: who did what. For operators, because it tells what they searched for.
+//! `/api/audit`: who did what. For operators, because an entry shows what they searched for.
 
-use axum::{
-    Extension,
-    extract::State,
-    http::{StatusCode, Uri},
-    response::Response,
-};
+use axum::{Json, extract::State};
 use leveret_store::{AuditEntry, Cursor, Page};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
 
-use super::{Problem, access::Caller, json as answer, query::Query};
-use crate::{Services, time::rfc3339};
+use super::{
+    access::Operator,
+    extract::{PageQuery, Query},
+    problem::Problem,
+};
+use crate::{services::Services, time::rfc3339};
 
-pub(super) async fn list(
-    State(services): State<Services>,
-    Extension(caller): Extension<Caller>,
-    uri: Uri,
-) -> Result<Response, Problem> {
-    let query = Query::read(&uri, &["after", "limit"])?;
-    caller.must_be_operator()?;
-    let (after, limit) = (query.parsed::<Cursor>("after")?, query.limit()?);
-    let Page { items, next } = services.store.audit_log(after.as_ref(), limit).await?;
-    let entries: Vec<_> = items.iter().map(shown).collect();
-    Ok(answer(StatusCode::OK, &json!({ "entries": entries, "next": next })))
+#[derive(Serialize, ToSchema)]
+pub(super) struct AuditPage {
+    entries: Vec<AuditItem>,
+    /// For `after`; null on the last page.
+    #[schema(required, value_type = Option<String>)]
+    next: Option<Cursor>,
 }
 
-fn shown(entry: &AuditEntry) -> Value {
-    let AuditEntry { id, at, actor, action, detail } = entry;
-    json!({ "id": id, "at": rfc3339(*at), "actor": actor, "action": action, "detail": detail })
+/// One operation of an operator.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditEntry)]
+pub(super) struct AuditItem {
+    id: i64,
+    #[schema(format = DateTime)]
+    at: String,
+    /// `api:` and the name of the token, or a user of the command line.
+    actor: String,
+    /// Such as `cancel`, `replay`, `edit`, `purge`.
+    action: String,
+    /// The objects of the operation.
+    detail: Value,
+}
+
+/// List who did what
+///
+/// The latest entry first. Requires an operator's token.
+#[utoipa::path(
+    get, path = "/api/audit", operation_id = "listAudit", tag = "audit",
+    params(PageQuery),
+    responses((status = 200, description = "A page.", body = AuditPage), (status = 503))
+)]
+pub(super) async fn list(
+    State(services): State<Services>,
+    Operator(_): Operator,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<AuditPage>, Problem> {
+    let Page { items, next } = services.store.audit_log(query.after.as_ref(), query.limit).await?;
+    Ok(Json(AuditPage { entries: items.into_iter().map(AuditItem::from).collect(), next }))
+}
+
+impl From<AuditEntry> for AuditItem {
+    fn from(AuditEntry { id, at, actor, action, detail }: AuditEntry) -> Self {
+        Self { id, at: rfc3339(at), actor, action, detail }
+    }
 }

@@ -1,41 +1,57 @@
-//! The jobs that can be submitted.
+//! `/api/jobs`: the jobs that can be submitted.
 
-use axum::{
-    extract::State,
-    http::{StatusCode, Uri},
-    response::Response,
-};
+use axum::{Json, extract::State};
 use leveret::catalogue::Entry;
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::{Problem, json, query::Query};
-use crate::{Services, time::rfc3339};
+use super::{
+    extract::{NoQuery, Query},
+    problem::Problem,
+};
+use crate::{services::Services, time::rfc3339};
 
-#[derive(Serialize)]
-struct Shown<'a> {
-    job: &'a str,
-    queue: &'a str,
+#[derive(Serialize, ToSchema)]
+pub(super) struct JobList {
+    jobs: Vec<JobItem>,
+}
+
+/// A job that workers can run.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Job)]
+pub(super) struct JobItem {
+    job: String,
+    queue: String,
+    /// The JSON Schema of its payload.
     #[serde(skip_serializing_if = "Option::is_none")]
-    schema: Option<&'a serde_json::Value>,
+    schema: Option<serde_json::Value>,
     timeout_ms: u64,
     max_attempts: u32,
+    #[schema(format = DateTime)]
     announced_at: String,
 }
 
-pub(super) async fn jobs(State(services): State<Services>, uri: Uri) -> Result<Response, Problem> {
-    Query::read(&uri, &[])?;
-    let entries = services.catalogue.entries();
-    let shown = |entry: &Entry| -> serde_json::Value {
-        let shown = Shown {
-            job: &entry.job,
-            queue: &entry.queue,
-            schema: entry.schema.as_ref(),
+/// List the jobs that workers can run
+///
+/// As the workers themselves announced them.
+#[utoipa::path(
+    get, path = "/api/jobs", operation_id = "listJobs", tag = "jobs",
+    responses((status = 200, description = "The catalogue.", body = JobList))
+)]
+pub(super) async fn jobs(State(services): State<Services>, _: Query<NoQuery>) -> Result<Json<JobList>, Problem> {
+    let jobs = services.catalogue.entries().iter().map(|entry| JobItem::from(&**entry)).collect();
+    Ok(Json(JobList { jobs }))
+}
+
+impl From<&Entry> for JobItem {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            job: entry.job.clone(),
+            queue: entry.queue.clone(),
+            schema: entry.schema.clone(),
             timeout_ms: entry.timeout_ms,
             max_attempts: entry.max_attempts,
             announced_at: rfc3339(entry.announced_at),
-        };
-        serde_json::to_value(shown).unwrap_or_default()
-    };
-    let jobs: Vec<_> = entries.iter().map(|entry| shown(entry)).collect();
-    Ok(json(StatusCode::OK, &serde_json::json!({ "jobs": jobs })))
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! `/metrics`, `/livez` and `/readyz`, as workers have them.
+//! `/metrics`, `/livez` and `/readyz`, the same as a worker's.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use axum::{
 };
 use tokio::time::timeout;
 
-use super::{Problem, trace::Trace};
-use crate::Services;
+use super::{problem::Problem, trace::Trace};
+use crate::services::Services;
 
 const PING_WITHIN: Duration = Duration::from_secs(2);
 
@@ -19,7 +19,7 @@ pub(super) fn metrics(State(services): State<Services>, trace: &Trace) -> Respon
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
-/// Restarting a server mends neither a broker nor a store, so it asks neither.
+/// Whether the process is alive. A restart repairs neither a broker nor a store, so neither is checked.
 pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
@@ -34,6 +34,6 @@ pub(super) async fn readyz(State(services): State<Services>) -> Result<&'static 
     }
     match timeout(PING_WITHIN, services.store.ping()).await {
         Ok(Ok(())) => Ok("ok\n"),
-        Ok(Err(_)) | Err(_) => Err(Problem::unavailable("store-unavailable", "the store is away")),
+        Ok(Err(_)) | Err(_) => Err(Problem::unavailable("store-unavailable", "the store is unreachable")),
     }
 }

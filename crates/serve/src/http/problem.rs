@@ -1,88 +1,231 @@
-//! Every error as `application/problem+json` (RFC 9457).
+//! Error responses: `application/problem+json` (RFC 9457).
 
 use axum::{
+    Json,
+    extract::rejection::{JsonRejection, PathRejection, QueryRejection},
     http::{
-        HeaderName, HeaderValue, StatusCode,
+        HeaderMap, HeaderName, HeaderValue, StatusCode,
         header::{CONTENT_TYPE, RETRY_AFTER},
     },
     response::{IntoResponse, Response},
 };
-use serde_json::{Map, Value, json};
+use leveret::PublishError;
+use serde::Serialize;
+use utoipa::ToSchema;
 
-/// An answer that is an error. The type is `urn:leveret:problem:<kind>`, for programs; the detail is for people.
+use crate::{
+    dead,
+    field_error::FieldError,
+    jobs::{self, Status},
+};
+
+/// An error response. The body's type is for programs, its detail for people.
 #[derive(Debug)]
 pub(crate) struct Problem {
     status: StatusCode,
-    kind: &'static str,
+    body: Box<ProblemBody>,
+    headers: HeaderMap,
+}
+
+/// An error (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct ProblemBody {
+    /// `urn:leveret:problem:KIND`.
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    status: u16,
     detail: String,
-    more: Map<String, Value>,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<FieldError>>,
+    /// Of the kind `uncertain`: the job may have been published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_status: Option<Status>,
+    /// The size limit in bytes that the request exceeds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<usize>,
 }
 
 impl Problem {
-    pub(crate) fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, kind, detail: detail.into(), more: Map::new(), headers: Vec::new() }
+    pub(crate) fn new(status: StatusCode, kind: &str, detail: impl Into<String>) -> Self {
+        let body = ProblemBody {
+            kind: format!("urn:leveret:problem:{kind}"),
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            errors: None,
+            task_id: None,
+            task_status: None,
+            limit: None,
+        };
+        Self { status, body: Box::new(body), headers: HeaderMap::new() }
     }
 
-    /// What cannot be had now, but may be later: clients are told to try again.
-    pub(crate) fn unavailable(kind: &'static str, detail: impl Into<String>) -> Self {
+    /// A request whose fields are not valid.
+    pub(crate) fn invalid(detail: impl Into<String>, errors: Vec<FieldError>) -> Self {
+        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail);
+        problem.body.errors = Some(errors);
+        problem
+    }
+
+    pub(crate) fn invalid_field(error: FieldError) -> Self {
+        Self::invalid(error.detail.clone(), vec![error])
+    }
+
+    pub(crate) fn too_large(limit: usize) -> Self {
+        let detail = format!("the limit is {limit} bytes");
+        let mut problem = Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail);
+        problem.body.limit = Some(limit);
+        problem
+    }
+
+    pub(crate) fn unsupported_media_type(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail)
+    }
+
+    /// A request that may succeed later: the response tells the client to try again.
+    pub(crate) fn unavailable(kind: &str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, detail).retry_after(2)
     }
 
-    /// What is this server's own fault; what it is stands in the log alone.
+    /// A fault of the server. Only the log has its cause.
     pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
         tracing::error!(error = leveret_store::chain(error), "a request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server failed; its log says why")
     }
 
-    /// Adds a member.
-    pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.more.insert(name.to_owned(), value.into());
-        self
-    }
-
     pub(crate) fn header(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.headers.push((name, HeaderValue::from_static(value)));
+        self.headers.insert(name, HeaderValue::from_static(value));
         self
     }
 
-    /// Tells clients to try again in so many seconds.
+    /// Tells the client after how many seconds it may try again.
     pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
-        self.headers.push((RETRY_AFTER, seconds.into()));
+        self.headers.insert(RETRY_AFTER, seconds.into());
         self
     }
 
-    /// What stands in the answer.
-    pub(crate) fn body(&self) -> Value {
-        let Self { status, kind, detail, more, .. } = self;
-        let title = status.canonical_reason().unwrap_or_default();
-        let kind = format!("urn:leveret:problem:{kind}");
-        let mut body = json!({ "type": kind, "title": title, "status": status.as_u16(), "detail": detail });
-        if let Value::Object(members) = &mut body {
-            members.extend(more.clone());
-        }
-        body
+    /// The body alone, for one item of a batch.
+    pub(crate) fn into_body(self) -> ProblemBody {
+        *self.body
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = self.body().to_string();
-        let mut response = (self.status, [(CONTENT_TYPE, "application/problem+json")], body).into_response();
-        response.headers_mut().extend(self.headers);
+        let mut response = (self.status, self.headers, Json(self.body)).into_response();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         response
     }
+}
+
+/// A path parameter that cannot be decoded identifies nothing that exists.
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::invalid_field(FieldError::new("", reason(&rejection)))
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        match &rejection {
+            JsonRejection::JsonDataError(_) => Self::invalid_field(FieldError::new("", reason(&rejection))),
+            JsonRejection::JsonSyntaxError(_) => {
+                let detail = format!("the body is not JSON: {}", reason(&rejection));
+                Self::new(StatusCode::BAD_REQUEST, "syntax", detail)
+            }
+            _ => Self::new(rejection.status(), "bad-request", rejection.body_text()),
+        }
+    }
+}
+
+/// The cause that axum's own text repeats after a general phrase.
+fn reason(rejection: &dyn std::error::Error) -> String {
+    rejection.source().map_or_else(|| rejection.to_string(), ToString::to_string)
 }
 
 impl From<leveret_store::Error> for Problem {
     fn from(error: leveret_store::Error) -> Self {
         if matches!(error, leveret_store::Error::Cursor) {
-            return Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "after: not a cursor of this list");
+            return Self::invalid_field(FieldError::new("", "after: not a cursor of this list"));
         }
         if error.is_unavailable() {
-            tracing::warn!(error = leveret_store::chain(&error), "the store is away");
-            return Self::unavailable("store-unavailable", "the store is away: try again");
+            tracing::warn!(error = leveret_store::chain(&error), "the store is unreachable");
+            return Self::unavailable("store-unavailable", "the store is unreachable: try again");
         }
         Self::internal(&error)
+    }
+}
+
+impl From<jobs::Error> for Problem {
+    fn from(error: jobs::Error) -> Self {
+        use jobs::Error;
+        let detail = error.to_string();
+        let conflict = |kind| Self::new(StatusCode::CONFLICT, kind, detail.as_str());
+        match error {
+            Error::Invalid { field_errors } => Self::invalid(detail, field_errors),
+            Error::KeyReused => conflict("idempotency-key-reused"),
+            Error::KeyInFlight => conflict("idempotency-key-in-flight").retry_after(1),
+            Error::NotFound { .. } => Self::new(StatusCode::NOT_FOUND, "not-found", detail),
+            Error::Conflict { status, .. } => {
+                let mut problem = conflict("conflict");
+                problem.body.task_status = Some(status);
+                problem
+            }
+            Error::NoLetter => conflict("no-dead-letter").retry_after(2),
+            Error::TooManyWait => Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-wait", detail).retry_after(5),
+            Error::Unprepared { .. } => Self::unavailable("starting", detail),
+            Error::StoreAway => Self::unavailable("store-unavailable", detail),
+            Error::Store(error) => error.into(),
+            Error::Publish(error) => error.into(),
+        }
+    }
+}
+
+impl From<PublishError> for Problem {
+    fn from(error: PublishError) -> Self {
+        let detail = error.to_string();
+        match error {
+            PublishError::Uncertain { id } => {
+                let mut problem = Self::unavailable("uncertain", detail);
+                problem.body.task_id = Some(id.as_str().to_owned());
+                problem
+            }
+            PublishError::Blocked { .. } => Self::unavailable("broker-blocked", detail),
+            PublishError::Unavailable { .. } | PublishError::Closed => Self::unavailable("broker-unavailable", detail),
+            PublishError::Unroutable { .. } | PublishError::Nacked { .. } => {
+                Self::unavailable("queue-unavailable", detail)
+            }
+            PublishError::TooLarge { limit, .. } => Self::too_large(limit),
+            PublishError::Invalid { .. } => Self::invalid_field(FieldError::new("", detail)),
+            other => Self::internal(&other),
+        }
+    }
+}
+
+impl From<dead::Error> for Problem {
+    fn from(error: dead::Error) -> Self {
+        use dead::Error;
+        let detail = error.to_string();
+        match error {
+            Error::NoLetter(_) | Error::NoReplay(_) => Self::new(StatusCode::NOT_FOUND, "not-found", detail),
+            Error::Running(_) | Error::Ended(_) | Error::NotEdited(_) => {
+                Self::new(StatusCode::CONFLICT, "conflict", detail)
+            }
+            Error::Payload { field_errors, .. } => Self::invalid(detail, field_errors),
+            Error::Options(_) => Self::invalid_field(FieldError::new("", detail)),
+            Error::Interrupted { .. } => Self::unavailable("broker-unavailable", detail),
+            Error::Store(error) => error.into(),
+            Error::Io(_) => Self::new(StatusCode::BAD_REQUEST, "bad-request", "the body ended before its time"),
+        }
     }
 }

@@ -1,175 +1,367 @@
 //! `/api/tasks`: submit, find, follow, cancel, retry.
 
+mod idempotency;
+
 use std::{convert::Infallible, time::Duration};
 
 use axum::{
-    Extension, Router,
-    extract::{Path, Request, State, rejection::PathRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, Uri, header::LOCATION},
+    Json as JsonResponse,
+    extract::State,
+    http::{HeaderMap, StatusCode, header::LOCATION},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
     },
-    routing::{get, post},
 };
 use futures_util::{Stream, stream};
 use leveret::PublishError;
-use leveret_store::{Cursor, Filter, Page};
-use serde_json::{Value, json, value::RawValue};
-use sha2::{Digest, Sha256};
+use leveret_store::{Cursor, JobFilter, Page};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Problem, access::Caller, body, json as answer, query::Query};
+use self::idempotency::IdempotencyKey;
+use super::{
+    access::Caller,
+    extract::{BodyLimit, Json, NoQuery, PageQuery, Path, Queries, Query, parsed, text},
+    problem::{Problem, ProblemBody},
+};
 use crate::{
-    Services,
-    jobs::{Error, Flaw, Following, Idempotency, MOST_AT_ONCE, Status, Submission},
+    field_error::FieldError,
+    jobs::{CancelledWhile, Error, Following, MOST_AT_ONCE, Status, Submission, SubmissionFields, Task},
+    services::Services,
     time::now_ms,
 };
 
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-const LONGEST_KEY: usize = 255;
-/// What a submission may have beside its payload.
+/// The bytes that a submission may have beside its payload.
 const AROUND_PAYLOAD: usize = 16 * 1024;
-/// A batch may have so many payloads of the greatest size.
+/// The greatest size of a batch, in payloads of the greatest size.
 const BATCH_FACTOR: usize = 4;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-const FILTERS: [&str; 6] = ["status", "job", "queue", "label", "after", "limit"];
 
-/// The id in a path. One that is no text fits no task.
-type Id = Result<Path<String>, PathRejection>;
+struct OneTask;
 
-pub(super) fn routes() -> Router<Services> {
-    Router::new()
-        .route("/api/tasks", get(list).post(submit))
-        .route("/api/tasks/batch", post(submit_batch))
-        .route("/api/tasks/{id}", get(show).delete(cancel))
-        .route("/api/tasks/{id}/events", get(events))
-        .route("/api/tasks/{id}/retry", post(retry))
-}
-
-async fn submit(State(services): State<Services>, uri: Uri, request: Request) -> Result<Response, Problem> {
-    Query::read(&uri, &[])?;
-    let limit = services.broker.config().payload_limit + AROUND_PAYLOAD;
-    let key = key(request.headers())?;
-    let bytes = body::read(request, limit).await?;
-    let submission = Submission::parse(body::json(&bytes)?.get()).map_err(|flaws| Error::Invalid { flaws })?;
-    let id = services.submit(submission, idempotency(key, "task", &bytes)).await?;
-    let mut response = answer(StatusCode::ACCEPTED, &json!({ "task_id": id }));
-    if let Ok(location) = HeaderValue::from_str(&format!("/api/tasks/{id}")) {
-        response.headers_mut().insert(LOCATION, location);
+impl BodyLimit for OneTask {
+    fn bytes(config: &leveret::Config) -> usize {
+        config.payload_limit + AROUND_PAYLOAD
     }
-    Ok(response)
 }
 
-async fn submit_batch(State(services): State<Services>, uri: Uri, request: Request) -> Result<Response, Problem> {
-    Query::read(&uri, &[])?;
-    let limit = BATCH_FACTOR * services.broker.config().payload_limit + AROUND_PAYLOAD;
-    let key = key(request.headers())?;
-    let bytes = body::read(request, limit).await?;
-    let submissions = batch(body::json(&bytes)?)?;
-    let fates = services.submit_all(submissions, idempotency(key, "batch", &bytes)).await?;
-    let ids: Option<Vec<_>> = fates.iter().map(|fate| fate.as_ref().ok()).collect();
+struct Batch;
+
+impl BodyLimit for Batch {
+    fn bytes(config: &leveret::Config) -> usize {
+        BATCH_FACTOR * config.payload_limit + AROUND_PAYLOAD
+    }
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct TaskQuery {
+    /// Only tasks with this status.
+    #[serde(default, deserialize_with = "parsed")]
+    status: Option<Status>,
+    /// Only tasks of the job with exactly this name.
+    #[serde(default, deserialize_with = "text")]
+    job: Option<String>,
+    /// Only tasks of exactly this queue.
+    #[serde(default, deserialize_with = "text")]
+    queue: Option<String>,
+    /// Only tasks with this text in the name that they were submitted with.
+    #[serde(default, deserialize_with = "text")]
+    label: Option<String>,
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct WaitQuery {
+    /// Waits until the task has ended, but not longer than this; at most 60s.
+    #[serde(default, deserialize_with = "wait")]
+    #[param(value_type = Option<String>, pattern = "^[0-9]+(us|ms|s|m|h)?$", example = "10s")]
+    wait: Option<Duration>,
+}
+
+fn wait<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let wait = leveret::duration(&String::deserialize(from)?).map_err(D::Error::custom)?;
+    if wait > LONGEST_WAIT { Err(D::Error::custom("must be at most 60s")) } else { Ok(Some(wait)) }
+}
+
+#[derive(Serialize, ToSchema)]
+struct TaskId {
+    task_id: String,
+}
+
+#[derive(Serialize, ToSchema)]
+struct TaskPage {
+    tasks: Vec<Task>,
+    /// For `after`; null on the last page.
+    #[schema(required, value_type = Option<String>)]
+    next: Option<Cursor>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct CancelledTask {
+    task_id: String,
+    was: CancelledWhile,
+}
+
+/// One item of a batch that was published in part.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+enum BatchItem {
+    Published(TaskId),
+    Failed { error: ProblemBody },
+}
+
+/// The jobs of a batch.
+#[derive(ToSchema)]
+#[schema(max_items = 1000)]
+#[expect(dead_code, reason = "items are read one by one, for all errors at once; this is their schema")]
+struct Submissions(Vec<SubmissionFields>);
+
+/// An event of a task's stream. Each has the task as its data.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "axum writes events; this is their schema")]
+struct StatusEvent {
+    /// `status`.
+    event: String,
+    id: Option<String>,
+    /// A task as JSON.
+    #[schema(content_media_type = "application/json")]
+    data: String,
+}
+
+pub(super) fn routes() -> OpenApiRouter<Services> {
+    OpenApiRouter::new()
+        .routes(routes!(list, submit))
+        .routes(routes!(submit_batch))
+        .routes(routes!(show, cancel))
+        .routes(routes!(events))
+        .routes(routes!(retry))
+}
+
+/// Submit a job
+///
+/// 202 means that the broker has confirmed the job: it will run.
+#[utoipa::path(
+    post, path = "/api/tasks", operation_id = "submitTask", tag = "tasks",
+    params(IdempotencyKey),
+    request_body(content = SubmissionFields, examples(
+        ("default job" = (value = json!({ "name": "Important Task", "priority": 1 }))),
+        ("a job in an hour" = (value = json!(
+            { "job": "email.send", "payload": { "to": "ada@example.com" }, "delay": "1h" }
+        ))),
+    )),
+    responses(
+        (status = 202, description = "The task's id.", body = TaskId, headers(
+            ("Location" = String, description = "The address of the task."),
+        )),
+        (status = 409),
+        (status = 503),
+    )
+)]
+async fn submit(
+    State(services): State<Services>,
+    _: Query<NoQuery>,
+    key: IdempotencyKey,
+    body: Json<Box<RawValue>, OneTask>,
+) -> Result<impl IntoResponse, Problem> {
+    let submission = Submission::parse(body.value.get()).map_err(|field_errors| Error::Invalid { field_errors })?;
+    let task_id = services.submit(submission, key.of("task", &body.bytes)).await?;
+    let location = [(LOCATION, format!("/api/tasks/{task_id}"))];
+    Ok((StatusCode::ACCEPTED, location, JsonResponse(TaskId { task_id })))
+}
+
+/// Submit up to 1000 jobs
+///
+/// If an item is not valid, none is published: the response is 422 with the index of each error. If the broker fails in
+/// the middle, the response is 207: it says of each item whether it was published. With an idempotency key the request can
+/// be repeated then.
+#[utoipa::path(
+    post, path = "/api/tasks/batch", operation_id = "submitTasks", tag = "tasks",
+    params(IdempotencyKey),
+    request_body(content = Submissions, examples(
+        ("two" = (value = json!([{ "name": "first" }, { "name": "second", "priority": 9 }]))),
+    )),
+    responses(
+        (status = 202, description = "The tasks' ids, in order.", body = Vec<String>),
+        (status = 207, description = "Some jobs were not published.", body = Vec<BatchItem>),
+        (status = 409),
+        (status = 503),
+    )
+)]
+async fn submit_batch(
+    State(services): State<Services>,
+    _: Query<NoQuery>,
+    key: IdempotencyKey,
+    body: Json<Vec<Box<RawValue>>, Batch>,
+) -> Result<Response, Problem> {
+    let submissions = batch(&body.value)?;
+    let published = services.submit_all(submissions, key.of("batch", &body.bytes)).await?;
+    let ids: Option<Vec<_>> = published.iter().map(|id| id.as_ref().ok()).collect();
     if let Some(ids) = ids {
-        return Ok(answer(StatusCode::ACCEPTED, &ids));
+        return Ok((StatusCode::ACCEPTED, JsonResponse(ids)).into_response());
     }
-    if fates.iter().all(Result::is_err) {
-        let first = fates.into_iter().find_map(Result::err);
+    if published.iter().all(Result::is_err) {
+        let first = published.into_iter().find_map(Result::err);
         return Err(first.unwrap_or(PublishError::Closed).into());
     }
-    Ok(answer(StatusCode::MULTI_STATUS, &fates_of(fates)))
+    let items: Vec<_> = published.into_iter().map(BatchItem::from).collect();
+    Ok((StatusCode::MULTI_STATUS, JsonResponse(items)).into_response())
 }
 
-async fn list(State(services): State<Services>, uri: Uri) -> Result<Response, Problem> {
-    let query = Query::read(&uri, &FILTERS)?;
-    let status: Option<Status> = query.parsed("status")?;
-    let filter = Filter {
-        job: query.text("job"),
-        queue: query.text("queue"),
-        label: query.text("label"),
-        ..status.map(|status| status.filter(now_ms())).unwrap_or_default()
+/// List tasks
+///
+/// The newest first, without results and timelines.
+#[utoipa::path(
+    get, path = "/api/tasks", operation_id = "listTasks", tag = "tasks",
+    params(TaskQuery, PageQuery),
+    responses((status = 200, description = "A page.", body = TaskPage), (status = 503))
+)]
+async fn list(
+    State(services): State<Services>,
+    Queries(query, page): Queries<TaskQuery, PageQuery>,
+) -> Result<JsonResponse<TaskPage>, Problem> {
+    let filter = JobFilter {
+        job: query.job,
+        queue: query.queue,
+        label: query.label,
+        ..query.status.map(|status| status.filter(now_ms())).unwrap_or_default()
     };
-    let after: Option<Cursor> = query.parsed("after")?;
-    let Page { items, next } = services.tasks(&filter, after.as_ref(), query.limit()?).await?;
-    Ok(answer(StatusCode::OK, &json!({ "tasks": items, "next": next })))
+    let Page { items, next } = services.tasks(&filter, page.after.as_ref(), page.limit).await?;
+    Ok(JsonResponse(TaskPage { tasks: items, next }))
 }
 
-async fn show(State(services): State<Services>, uri: Uri, id: Id) -> Result<Response, Problem> {
-    let query = Query::read(&uri, &["wait"])?;
-    let wait = query.with("wait", |text| {
-        let wait = leveret::duration(text)?;
-        if wait > LONGEST_WAIT { Err("must be at most 60s".to_owned()) } else { Ok(wait) }
-    })?;
-    let id = known(id)?;
-    let task = match wait {
+/// Show a task
+///
+/// With its result and its timeline: of very many copies, the first 50 and the last 50.
+#[utoipa::path(
+    get, path = "/api/tasks/{id}", operation_id = "showTask", tag = "tasks",
+    params(("id" = String, Path, description = "The task's id."), WaitQuery),
+    responses(
+        (status = 200, description = "The task.", body = Task),
+        (status = 404),
+        (status = 429),
+        (status = 503),
+    )
+)]
+async fn show(
+    State(services): State<Services>,
+    Query(query): Query<WaitQuery>,
+    Path(id): Path<String>,
+) -> Result<JsonResponse<Task>, Problem> {
+    Ok(JsonResponse(match query.wait {
         Some(wait) => services.wait(&id, wait).await?,
         None => services.task(&id).await?,
-    };
-    Ok(answer(StatusCode::OK, &task))
+    }))
 }
 
-async fn events(State(services): State<Services>, uri: Uri, id: Id, headers: HeaderMap) -> Result<Response, Problem> {
-    Query::read(&uri, &[])?;
+/// Follow a task
+///
+/// Server-sent events: first the task as it is, then after each change until it ends. Each event is of the type `status`
+/// and has the task as its data. Changes in quick succession may arrive as one. A client that comes back with
+/// `Last-Event-ID` does not receive that event again. After the task's end it receives 204, which ends an `EventSource`.
+#[utoipa::path(
+    get, path = "/api/tasks/{id}/events", operation_id = "followTask", tag = "tasks",
+    params(
+        ("id" = String, Path, description = "The task's id."),
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that the client has."),
+    ),
+    responses(
+        (status = 200, description = "The events.", body = StatusEvent, content_type = "text/event-stream"),
+        (status = 204, description = "The task has ended, and the client has its last event."),
+        (status = 404),
+        (status = 429),
+        (status = 503),
+    )
+)]
+async fn events(
+    State(services): State<Services>,
+    _: Query<NoQuery>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-    let following = services.follow(&known(id)?, last).await?;
+    let following = services.follow(&id, last).await?;
     if following.is_over() {
-        // This alone keeps an EventSource from coming back.
+        // Only this keeps an EventSource from reconnecting.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let alive = KeepAlive::new().interval(KEEP_ALIVE);
     Ok(([("x-accel-buffering", "no")], Sse::new(stream_of(following)).keep_alive(alive)).into_response())
 }
 
+/// Cancel a task
+///
+/// Every worker learns of it, also after restarts. A waiting task does not start. A running handler is notified, and the
+/// task may still succeed.
+#[utoipa::path(
+    delete, path = "/api/tasks/{id}", operation_id = "cancelTask", tag = "tasks",
+    params(("id" = String, Path, description = "The task's id.")),
+    responses(
+        (status = 202, description = "The task is cancelled.", body = CancelledTask),
+        (status = 404),
+        (status = 409),
+        (status = 503),
+    )
+)]
 async fn cancel(
     State(services): State<Services>,
-    Extension(caller): Extension<Caller>,
-    uri: Uri,
-    id: Id,
-) -> Result<Response, Problem> {
-    Query::read(&uri, &[])?;
-    let id = known(id)?;
-    let was = services.cancel(&id, caller.actor()).await?;
-    Ok(answer(StatusCode::ACCEPTED, &json!({ "task_id": id, "was": was })))
+    caller: Caller,
+    _: Query<NoQuery>,
+    Path(task_id): Path<String>,
+) -> Result<impl IntoResponse, Problem> {
+    let was = services.cancel(&task_id, caller.actor()).await?;
+    Ok((StatusCode::ACCEPTED, JsonResponse(CancelledTask { task_id, was })))
 }
 
+/// Retry a task
+///
+/// Only a task that has failed. It keeps its id and its payload, and begins with its first attempt.
+#[utoipa::path(
+    post, path = "/api/tasks/{id}/retry", operation_id = "retryTask", tag = "tasks",
+    params(("id" = String, Path, description = "The task's id.")),
+    responses(
+        (status = 202, description = "The task will run again.", body = TaskId),
+        (status = 404),
+        (status = 409),
+        (status = 503),
+    )
+)]
 async fn retry(
     State(services): State<Services>,
-    Extension(caller): Extension<Caller>,
-    uri: Uri,
-    id: Id,
-) -> Result<Response, Problem> {
-    Query::read(&uri, &[])?;
-    let id = known(id)?;
-    services.retry(&id, caller.actor()).await?;
-    Ok(answer(StatusCode::ACCEPTED, &json!({ "task_id": id })))
+    caller: Caller,
+    _: Query<NoQuery>,
+    Path(task_id): Path<String>,
+) -> Result<impl IntoResponse, Problem> {
+    services.retry(&task_id, caller.actor()).await?;
+    Ok((StatusCode::ACCEPTED, JsonResponse(TaskId { task_id })))
 }
 
-fn known(id: Id) -> Result<String, Problem> {
-    let unreadable = |_| Problem::new(StatusCode::NOT_FOUND, "not-found", "no task has an id that is not UTF-8");
-    id.map(|Path(id)| id).map_err(unreadable)
-}
-
-/// Each item, and all flaws of all items.
-fn batch(json: &RawValue) -> Result<Vec<Submission>, Error> {
-    let items: Result<Vec<&RawValue>, _> = serde_json::from_str(json.get());
-    let Ok(items) = items else { return Err(Error::invalid(Flaw::new("", "must be an array of submissions"))) };
+/// The submissions of a batch, or all field errors of all items.
+fn batch(items: &[Box<RawValue>]) -> Result<Vec<Submission>, Error> {
     if items.len() > MOST_AT_ONCE {
-        return Err(Error::invalid(Flaw::new("", format!("must have at most {MOST_AT_ONCE} items"))));
+        return Err(Error::invalid(FieldError::new("", format!("must have at most {MOST_AT_ONCE} items"))));
     }
-    let (mut submissions, mut flaws) = (Vec::with_capacity(items.len()), Vec::new());
-    for (index, item) in items.into_iter().enumerate() {
+    let (mut submissions, mut field_errors) = (Vec::with_capacity(items.len()), Vec::new());
+    for (index, item) in items.iter().enumerate() {
         match Submission::parse(item.get()) {
             Ok(submission) => submissions.push(submission),
-            Err(found) => flaws.extend(found.into_iter().map(|flaw| Flaw { index: Some(index), ..flaw })),
+            Err(found) => field_errors.extend(found.into_iter().map(|error| error.of_item(index))),
         }
     }
-    if flaws.is_empty() { Ok(submissions) } else { Err(Error::Invalid { flaws }) }
+    if field_errors.is_empty() { Ok(submissions) } else { Err(Error::Invalid { field_errors }) }
 }
 
-fn fates_of(fates: Vec<Result<String, PublishError>>) -> Vec<Value> {
-    let fate = |fate| match fate {
-        Ok(id) => json!({ "task_id": id }),
-        Err(error) => json!({ "error": Problem::from(Error::Publish(error)).body() }),
-    };
-    fates.into_iter().map(fate).collect()
+impl From<Result<String, PublishError>> for BatchItem {
+    fn from(published: Result<String, PublishError>) -> Self {
+        match published {
+            Ok(task_id) => Self::Published(TaskId { task_id }),
+            Err(error) => Self::Failed { error: Problem::from(error).into_body() },
+        }
+    }
 }
 
 fn stream_of(following: Following) -> impl Stream<Item = Result<Event, Infallible>> {
@@ -178,62 +370,4 @@ fn stream_of(following: Following) -> impl Stream<Item = Result<Event, Infallibl
         let data = serde_json::to_string(&task).unwrap_or_default();
         Some((Ok(Event::default().event("status").id(task.version()).data(data)), following))
     })
-}
-
-fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
-    let is_usable =
-        |key: &&str| (1..=LONGEST_KEY).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
-    let usable = key.to_str().ok().filter(is_usable);
-    let Some(key) = usable else {
-        let detail = format!("Idempotency-Key: must have 1 to {LONGEST_KEY} visible ASCII characters");
-        return Err(Error::invalid(Flaw::new("", detail)).into());
-    };
-    Ok(Some(key.to_owned()))
-}
-
-fn idempotency(key: Option<String>, kind: &str, body: &[u8]) -> Option<Idempotency> {
-    let hash = Sha256::new().chain_update(kind).chain_update([0]).chain_update(body).finalize();
-    let body_hash = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    key.map(|key| Idempotency { key, body_hash })
-}
-
-impl From<Error> for Problem {
-    fn from(error: Error) -> Self {
-        let detail = error.to_string();
-        let conflict = |kind| Self::new(StatusCode::CONFLICT, kind, detail.as_str());
-        match error {
-            Error::Invalid { flaws } => {
-                let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail);
-                problem.with("errors", serde_json::to_value(flaws).unwrap_or_default())
-            }
-            Error::KeyReused => conflict("idempotency-key-reused"),
-            Error::KeyInFlight => conflict("idempotency-key-in-flight").retry_after(1),
-            Error::NotFound { .. } => Self::new(StatusCode::NOT_FOUND, "not-found", detail),
-            Error::Conflict { status, .. } => conflict("conflict").with("task_status", status.to_string()),
-            Error::NoLetter => conflict("no-dead-letter").retry_after(2),
-            Error::TooManyWait => Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-wait", detail).retry_after(5),
-            Error::Unprepared { .. } => Self::unavailable("starting", detail),
-            Error::StoreAway => Self::unavailable("store-unavailable", detail),
-            Error::Store(error) => error.into(),
-            Error::Publish(error) => error.into(),
-        }
-    }
-}
-
-impl From<PublishError> for Problem {
-    fn from(error: PublishError) -> Self {
-        let detail = error.to_string();
-        match error {
-            PublishError::Uncertain { id } => Self::unavailable("uncertain", detail).with("task_id", id.as_str()),
-            PublishError::Blocked { .. } => Self::unavailable("broker-blocked", detail),
-            PublishError::Unavailable { .. } | PublishError::Closed => Self::unavailable("broker-unavailable", detail),
-            PublishError::Unroutable { .. } | PublishError::Nacked { .. } => {
-                Self::unavailable("queue-unavailable", detail)
-            }
-            PublishError::TooLarge { limit, .. } => body::too_large(limit),
-            PublishError::Invalid { .. } => Error::invalid(Flaw::new("", detail)).into(),
-            other => Self::internal(&other),
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! What holds for every request: an id, a count, an answer even if a handler panics.
+//! Request ids, metrics, and a response even if a handler panics.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -20,13 +20,13 @@ use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounterVec, Opts, Regi
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::Problem;
+use super::problem::Problem;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const LONGEST_ID: usize = 128;
 const BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
 
-/// What is counted of requests.
+/// The metrics of requests.
 #[derive(Debug)]
 pub(crate) struct Trace {
     registry: Registry,
@@ -62,7 +62,7 @@ impl Trace {
     }
 }
 
-/// Counts and names requests. Paths, queries and bodies stay out of the log: only the pattern of the route is in it.
+/// Counts requests and gives them ids. The log has only the pattern of the route, without paths, queries and bodies.
 pub(crate) async fn trace(State(trace): State<Arc<Trace>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(&request);
@@ -77,7 +77,7 @@ pub(crate) async fn trace(State(trace): State<Arc<Trace>>, request: Request, nex
     response
 }
 
-/// No answer is to be kept, or taken for something else than it says.
+/// Forbids caching and content sniffing of all responses.
 pub(crate) async fn harden(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
@@ -86,7 +86,7 @@ pub(crate) async fn harden(request: Request, next: Next) -> Response {
     response
 }
 
-/// The client's own, if it is short and plain, because it stands in the log.
+/// The client's own id if it is short and plain, because the log has it.
 fn request_id(request: &Request) -> HeaderValue {
     let plain = |id: &&HeaderValue| {
         let bytes = id.as_bytes();

@@ -1,34 +1,42 @@
-//! A submission against the catalogue: the job, its queue, its payload. What is not known there is not published, because
-//! no worker would take it, and because its name would stay in the metrics for ever.
+//! Checks a submission against the catalogue: job, queue, payload. A job that is not in the catalogue is not published: no
+//! worker would run it, and its name would stay in the metrics.
 
 use std::sync::Arc;
 
 use leveret::catalogue::Entry;
 
-use super::{Checking, Effort, Flaw, Submission};
-use crate::Services;
+use super::submission::Submission;
+use crate::{
+    field_error::FieldError,
+    schema::{CheckBudget, SchemaCheck},
+    services::Services,
+};
 
-/// The payload of a submission that has none.
+/// The payload of a submission without one.
 pub(super) const NO_PAYLOAD: &str = "{}";
 
 impl Services {
-    /// The entry that a submission is for.
-    pub(super) fn check(&self, submission: &Submission, effort: &mut Effort) -> Result<Arc<Entry>, Vec<Flaw>> {
-        let entry = self.entry(submission).map_err(|flaw| vec![flaw])?;
+    /// The catalogue entry of a submission.
+    pub(super) fn check(
+        &self,
+        submission: &Submission,
+        budget: &mut CheckBudget,
+    ) -> Result<Arc<Entry>, Vec<FieldError>> {
+        let entry = self.entry(submission).map_err(|field_error| vec![field_error])?;
         let payload = submission.payload.as_ref().map_or(NO_PAYLOAD, |payload| payload.get());
-        match self.schemas.check(&entry, payload, effort) {
-            Checking::Fine | Checking::Unchecked => Ok(entry),
-            Checking::Flawed(flaws) => Err(flaws),
+        match self.schemas.check(&entry, payload, budget) {
+            SchemaCheck::Valid | SchemaCheck::Unchecked => Ok(entry),
+            SchemaCheck::Invalid(field_errors) => Err(field_errors),
         }
     }
 
-    fn entry(&self, submission: &Submission) -> Result<Arc<Entry>, Flaw> {
+    fn entry(&self, submission: &Submission) -> Result<Arc<Entry>, FieldError> {
         let Some(job) = submission.job.as_deref().or(self.default_job.as_deref()) else {
-            return Err(Flaw::new("/job", "must be given: this server has no default job"));
+            return Err(FieldError::new("/job", "must be given: this server has no default job"));
         };
         let Some(found) = self.catalogue.find(job) else {
             let entries = self.catalogue.entries();
-            return Err(Flaw::unknown(
+            return Err(FieldError::unknown(
                 "/job",
                 "no worker knows a job",
                 job,
@@ -41,7 +49,7 @@ impl Services {
         let on_queue = of_job.clone().find(|entry| entry.queue == queue);
         let no_worker = format!("no worker takes {job:?} from a queue");
         on_queue.cloned().ok_or_else(|| {
-            Flaw::unknown("/queue", &no_worker, queue, of_job.by_ref().map(|entry| entry.queue.as_str()))
+            FieldError::unknown("/queue", &no_worker, queue, of_job.by_ref().map(|entry| entry.queue.as_str()))
         })
     }
 }

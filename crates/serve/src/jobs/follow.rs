@@ -1,14 +1,14 @@
-//! Waits for a job's end, or for each change on the way there.
+//! Waits for a job's end, or for each change until then.
 
 use std::time::Duration;
 
-use leveret_store::State;
+use leveret_store::JobState;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Error, Task};
-use crate::{Services, time::now_ms, waiters::Waiter};
+use super::{error::Error, task::Task};
+use crate::{services::Services, time::now_ms, waiters::Waiter};
 
-/// A job that is followed to its end; see [`Services::follow`].
+/// The changes of a job until its end; see [`Services::follow`].
 #[derive(Debug)]
 pub struct Following {
     services: Services,
@@ -19,48 +19,48 @@ pub struct Following {
 }
 
 impl Services {
-    /// Waits until a job is at its end, but not longer than `within`, and returns how it is then.
+    /// Waits until a job ends, but not longer than `within`, and returns its state then.
     ///
     /// # Errors
     ///
     /// [`Error::NotFound`], [`Error::TooManyWait`], [`Error::Store`].
     pub async fn wait(&self, id: &str, within: Duration) -> Result<Task, Error> {
         let deadline = Instant::now() + within;
-        // Before the first look, so that no change comes between.
+        // Registered before the first query, so that no change is missed between them.
         let waiter = self.waiters.watch(id).ok_or(Error::TooManyWait)?;
         while !is_end(self.known(id).await?.state) {
-            let may_be_news = timeout_at(deadline, waiter.news()).await;
-            if may_be_news != Ok(true) {
+            let may_be_update = timeout_at(deadline, waiter.update()).await;
+            if may_be_update != Ok(true) {
                 break;
             }
         }
         self.task(id).await
     }
 
-    /// Follows a job: each time it has changed, it is told as it is then. Who has been told before gives the
-    /// [version](Task::version) of the last time, and is not told that again.
+    /// Follows a job: yields its state after each change. A client that followed before gives the last
+    /// [version](Task::version) that it has, and does not receive it again.
     ///
     /// # Errors
     ///
     /// [`Error::NotFound`], [`Error::TooManyWait`], [`Error::Store`].
-    pub async fn follow(&self, id: &str, told: Option<&str>) -> Result<Following, Error> {
+    pub async fn follow(&self, id: &str, last: Option<&str>) -> Result<Following, Error> {
         let waiter = self.waiters.watch(id).ok_or(Error::TooManyWait)?;
         let job = self.known(id).await?;
-        let ended = is_end(job.state) && told == Some(Task::new(job, now_ms()).version().as_str());
-        let last = told.map(str::to_owned);
+        let ended = is_end(job.state) && last == Some(Task::new(job, now_ms()).version().as_str());
+        let last = last.map(str::to_owned);
         Ok(Following { services: self.clone(), waiter, id: id.to_owned(), last, ended })
     }
 }
 
 impl Following {
-    /// Whether the job is at its end and that was told: there is nothing more to follow.
+    /// Whether the job has ended and its last state was received.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.ended
     }
 
-    /// The job as it is now, if that was not told, or else after its next change. None after its end, when it was
-    /// deleted, or when the server stops. While the store is away this waits.
+    /// The job's state now if it was not yielded yet, or else after its next change. None after the job's end, when it was
+    /// deleted, or when the server stops. Waits while the store is unreachable.
     pub async fn next(&mut self) -> Option<Task> {
         while !self.ended {
             match self.services.known(&self.id).await {
@@ -74,9 +74,11 @@ impl Following {
                     }
                 }
                 Err(Error::NotFound { .. }) => return None,
-                Err(error) => tracing::debug!(error = leveret_store::chain(&error), "the store is away, trying again"),
+                Err(error) => {
+                    tracing::debug!(error = leveret_store::chain(&error), "the store is unreachable, trying again");
+                }
             }
-            if !self.waiter.news().await {
+            if !self.waiter.update().await {
                 return None;
             }
         }
@@ -84,7 +86,7 @@ impl Following {
     }
 }
 
-/// A job that waits and is cancelled is at its end for all who wait for it, though the broker may keep it for years.
-fn is_end(state: State) -> bool {
-    state.is_terminal() || state == State::CancelRequested
+/// Whether a job has ended for its followers. A cancelled job has, though the broker may keep its message for years.
+fn is_end(state: JobState) -> bool {
+    state.is_terminal() || state == JobState::CancelRequested
 }

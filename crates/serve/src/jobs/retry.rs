@@ -1,77 +1,78 @@
-//! Brings a job back that was given up: its dead letter is published again, under the same id.
+//! Retries a failed job: its dead letter is published again, under the same id.
 
 use std::time::Duration;
 
 use leveret::status_update::{StatusUpdate, Step};
-use leveret_store::{By, DeadFilter, DeadLetter, DeadState, Job, Letter, Selection, State};
+use leveret_store::{By, DeadFilter, DeadLetter, DeadState, JobState, Letter, Selection, TrackedJob};
 use tokio::time::{Instant, sleep};
 
-use super::{Error, Status};
+use super::{error::Error, task::Status};
 use crate::{
-    Services,
-    desk::{self, letter, replay::Options},
-    recorder::Room,
-    services::to_the_end,
+    dead::{self, letter, replay::ReplayOptions},
+    detached::run_detached,
+    recorder::Reservation,
+    services::Services,
     time::now_ms,
 };
 
-/// A job's end is told before its dead letter is in the store.
-const TAKEN_IN_WITHIN: Duration = Duration::from_secs(1);
+/// How long to wait for a dead letter: the status of a job may arrive before it.
+const INGESTED_WITHIN: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
-/// Dead letters under the id of one job, in hundreds: more only somebody makes who publishes under it on purpose.
+/// Bounds the search among dead letters with one job id, in pages of a hundred. Only a publisher that reuses an id on
+/// purpose makes more.
 const MOST_PAGES: usize = 100;
 
 impl Services {
-    /// Runs a job again that was given up, from its first attempt on.
+    /// Runs a failed job again, from its first attempt on.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::Conflict`] for a job that was not given up, [`Error::NoLetter`],
+    /// [`Error::NotFound`], [`Error::Conflict`] for a job that has not failed, [`Error::NoLetter`],
     /// [`Error::StoreAway`], [`Error::Store`], [`Error::Publish`].
     pub async fn retry(&self, id: &str, actor: &str) -> Result<(), Error> {
         let job = self.known(id).await?;
-        if job.state != State::Dead {
-            let reason = "only what has failed can be retried";
+        if job.state != JobState::Dead {
+            let reason = "only a failed task can be retried";
             return Err(Error::Conflict { status: Status::of(&job, now_ms()), reason });
         }
-        let room = self.recorder.room(1).ok_or(Error::StoreAway)?;
+        let reservation = self.recorder.reserve(1).ok_or(Error::StoreAway)?;
         let letter = self.letter_of(&job).await?;
         if letter.state == DeadState::Replaying {
             return Err(being_replayed(&job));
         }
-        to_the_end(self.clone().replay(job, letter.id, actor.to_owned(), room)).await
+        run_detached(self.clone().replay(job, letter.id, actor.to_owned(), reservation)).await
     }
 
-    async fn replay(self, job: Job, letter: i64, actor: String, room: Room) -> Result<(), Error> {
+    async fn replay(self, job: TrackedJob, letter: i64, actor: String, reservation: Reservation) -> Result<(), Error> {
         let by = By { actor: &actor, at: now_ms() };
-        // As a server goes on with it if this one is killed, or the store is away before its end.
-        let options = Options { track: true, ..Options::default() };
-        let held = match self.desk.start(&Selection::Ids(vec![letter]), &options, &actor).await {
-            Ok(held) => held,
-            Err(desk::Error::Store(error)) => return Err(error.into()),
+        // Another server resumes the replay with these options if this one is killed or loses the store.
+        let options = ReplayOptions { track: true, ..ReplayOptions::default() };
+        let lease = match self.dead.start(&Selection::Ids(vec![letter]), &options, &actor).await {
+            Ok(lease) => lease,
+            Err(dead::Error::Store(error)) => return Err(error.into()),
             Err(_) => return Err(being_replayed(&job)),
         };
-        let replay = held.replay().id;
-        // Somebody else may have been faster.
+        let replay = lease.replay().id;
+        // Another request may have replayed the letter first.
         let Some(letter) = self.store.next_of_replay(replay, 0, 1).await?.pop() else {
-            self.store.finish_replay(replay, &held.owner, "nothing to do", by).await?;
+            self.store.finish_replay(replay, &lease.owner, "nothing to do", by).await?;
             return Err(being_replayed(&job));
         };
-        let published = held.keep(&self.store, self.publish_letter(&letter)).await;
+        let published = lease.keep(&self.store, self.publish_letter(&letter)).await;
         let published = published.ok_or_else(|| being_replayed(&job))?;
         if published.is_ok() {
             self.store.replayed(replay, &[letter.about.id], by).await?;
         }
         let outcome = if published.is_ok() { "done" } else { "failed" };
-        self.store.finish_replay(replay, &held.owner, outcome, by).await?;
+        self.store.finish_replay(replay, &lease.owner, outcome, by).await?;
         published?;
-        self.recorder.record(vec![queued_again(job, by.at, letter.about.hop)], room).await;
+        self.recorder.record(vec![queued_again(job, by.at, letter.about.hop)], reservation).await;
         Ok(())
     }
 
-    /// The dead letter of this end of the job.
-    async fn letter_of(&self, job: &Job) -> Result<DeadLetter, Error> {
-        let deadline = Instant::now() + TAKEN_IN_WITHIN;
+    /// The dead letter of this failure of the job.
+    async fn letter_of(&self, job: &TrackedJob) -> Result<DeadLetter, Error> {
+        let deadline = Instant::now() + INGESTED_WITHIN;
         loop {
             if let Some(letter) = self.find_letter(job, deadline).await? {
                 return Ok(letter);
@@ -83,8 +84,8 @@ impl Services {
         }
     }
 
-    /// The same, if the store has it by now. After the deadline it looks at no other letter.
-    async fn find_letter(&self, job: &Job, deadline: Instant) -> Result<Option<DeadLetter>, Error> {
+    /// The same, if the store has the letter by now. After the deadline it checks no further letter.
+    async fn find_letter(&self, job: &TrackedJob, deadline: Instant) -> Result<Option<DeadLetter>, Error> {
         let states = vec![DeadState::Dead, DeadState::Replaying];
         let filter = DeadFilter { states, job_id: Some(job.job_id().to_owned()), ..DeadFilter::default() };
         let mut after = None;
@@ -106,9 +107,9 @@ impl Services {
         Ok(None)
     }
 
-    /// Whether a dead letter is this end of this job, and not another message's that bears its id.
-    async fn is_end_of(&self, letter: &DeadLetter, job: &Job) -> Result<bool, Error> {
-        // The worker's copy is one further; a message that the broker gave up is none.
+    /// Whether a dead letter is from this failure of this job, and not from another message with its id.
+    async fn is_end_of(&self, letter: &DeadLetter, job: &TrackedJob) -> Result<bool, Error> {
+        // A worker's copy is one hop further. The broker dead-letters the message itself.
         if letter.hop != job.hop && letter.hop != job.hop.saturating_add(1) {
             return Ok(false);
         }
@@ -129,12 +130,12 @@ impl Services {
     }
 }
 
-fn being_replayed(job: &Job) -> Error {
-    let reason = "its dead letter is being replayed, and goes on by itself if that was interrupted";
+fn being_replayed(job: &TrackedJob) -> Error {
+    let reason = "its dead letter is being replayed; an interrupted replay resumes by itself";
     Error::Conflict { status: Status::of(job, now_ms()), reason }
 }
 
-fn queued_again(job: Job, at: u64, hop: u32) -> StatusUpdate {
+fn queued_again(job: TrackedJob, at: u64, hop: u32) -> StatusUpdate {
     StatusUpdate {
         id: job.job_id().to_owned(),
         job: job.job,

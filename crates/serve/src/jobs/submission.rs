@@ -1,19 +1,23 @@
-//! What is asked for: one job, as JSON describes it.
+//! Submissions: one job to run, read from JSON.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::value::{RawValue, Value};
+use utoipa::{
+    ToSchema, openapi,
+    openapi::schema::{ObjectBuilder, SchemaType, Type},
+};
 
-use super::Flaw;
 use crate::{
-    json::{self, Go},
+    field_error::FieldError,
+    json::{self, Visit},
     time::{from_rfc3339, now_ms},
 };
 
 const FIELDS: [&str; 8] = ["name", "job", "payload", "queue", "priority", "delay", "run_at", "expires_in"];
 const LONGEST_NAME: usize = 1024;
 const HIGHEST_PRIORITY: u64 = 31;
-/// The broker's ladder ends there.
+/// The greatest delay of the broker's delay queues.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// A job to be submitted. The default is the server's default job, now.
@@ -23,38 +27,82 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 ///
 /// let submission = Submission::parse(r#"{"name": "Important Task", "priority": 1, "delay": "5m"}"#)?;
 /// assert_eq!(submission.name.as_deref(), Some("Important Task"));
-/// let flaws = Submission::parse(r#"{"priorty": 1}"#).unwrap_err();
-/// assert_eq!(flaws[0].nearest.as_deref(), Some("priority"));
-/// # Ok::<_, Vec<leveret_serve::jobs::Flaw>>(())
+/// let field_errors = Submission::parse(r#"{"priorty": 1}"#).unwrap_err();
+/// assert_eq!(field_errors[0].nearest.as_deref(), Some("priority"));
+/// # Ok::<_, Vec<leveret_serve::jobs::FieldError>>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Submission {
-    /// A text to be shown with it; the job's name if there is none.
+    /// A text to show with the task; the job's name if none.
     pub name: Option<String>,
-    /// The job that runs; the server's default job if there is none.
+    /// The job to run; the server's default job if none.
     pub job: Option<String>,
-    /// Its payload as JSON, published byte for byte; `{}` if there is none.
+    /// The payload as JSON, published byte for byte; `{}` if none.
     pub payload: Option<Box<RawValue>>,
-    /// Its queue; the one that its workers announced if there is none.
+    /// The queue; the one that the job's workers announced if none.
     pub queue: Option<String>,
-    /// From 0 to 31.
+    /// The priority, from 0 to 31.
     pub priority: Option<u8>,
-    /// When it is to run.
+    /// When the job runs.
     pub due: Due,
-    /// After how long it is given up if it has not started.
+    /// Fails the job if it has not started within this time.
     pub expires_in: Option<Duration>,
 }
 
-/// When a job is to run.
+/// When a job runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Due {
-    /// At once.
+    /// Immediately.
     #[default]
     Now,
     /// After this time.
     After(Duration),
-    /// Then, in milliseconds since the epoch.
+    /// At this time, in milliseconds since the epoch.
     At(u64),
+}
+
+/// A job to submit. All fields may be absent or null.
+#[derive(Default, ToSchema)]
+#[schema(as = Submission)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SubmissionFields {
+    /// A text to show with the task, at most 1024 bytes; the job's name unless set.
+    #[schema(min_length = 1, max_length = 1024)]
+    name: Option<String>,
+    /// The job to run, one of GET /api/jobs; the server's default job unless set.
+    #[schema(min_length = 1, max_length = 128)]
+    job: Option<String>,
+    /// Any JSON that fits the schema of the job; {} unless set.
+    #[schema(value_type = Option<Value>)]
+    payload: Option<Box<RawValue>>,
+    /// Another queue than the job's own. A worker must have announced the job for it.
+    #[schema(min_length = 1, max_length = 255)]
+    queue: Option<String>,
+    /// Higher priorities run first; 4 unless set. The version of the broker decides which levels it tells apart.
+    #[schema(maximum = 31)]
+    priority: Option<u8>,
+    #[schema(schema_with = delay_schema)]
+    delay: Option<Duration>,
+    /// Runs the job then (RFC 3339), or at once if that is over. Not together with delay.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    run_at: Option<u64>,
+    #[schema(schema_with = expires_in_schema)]
+    expires_in: Option<Duration>,
+}
+
+fn delay_schema() -> openapi::Object {
+    duration_schema("Runs the job after this time")
+}
+
+fn expires_in_schema() -> openapi::Object {
+    duration_schema("Fails the job if it has not started within this time, which must be longer than the delay")
+}
+
+fn duration_schema(effect: &str) -> openapi::Object {
+    let types = [Type::String, Type::Integer, Type::Null];
+    let object = ObjectBuilder::new().schema_type(SchemaType::from_iter(types)).minimum(Some(0));
+    let description = format!("{effect}: a number and us, ms, s, m or h; or whole seconds. Less than ten years.");
+    object.pattern(Some("^[0-9]+(us|ms|s|m|h)?$")).description(Some(description)).build()
 }
 
 impl Submission {
@@ -62,25 +110,25 @@ impl Submission {
     ///
     /// # Errors
     ///
-    /// All that is wrong with it.
-    pub fn parse(json: &str) -> Result<Self, Vec<Flaw>> {
+    /// Every field that is not valid.
+    pub fn parse(json: &str) -> Result<Self, Vec<FieldError>> {
         let fields: BTreeMap<String, &RawValue> = serde_json::from_str(json)
-            .map_err(|_| vec![Flaw::new("", format!("must be an object with any of {}", FIELDS.join(", ")))])?;
-        let mut read = Reader { flaws: Vec::new(), submission: Self::default() };
+            .map_err(|_| vec![FieldError::new("", format!("must be an object with any of {}", FIELDS.join(", ")))])?;
+        let mut read = Reader::default();
         for (name, value) in &fields {
             read.field(name, value);
         }
-        read.flaws.extend(repeated(json));
+        let Reader { mut field_errors, fields: read } = read;
+        field_errors.extend(repeated(json));
         if fields.contains_key("delay") && fields.contains_key("run_at") {
-            read.flaws.push(Flaw::new("/run_at", "either delay or run_at, not both"));
+            field_errors.push(FieldError::new("/run_at", "either delay or run_at, not both"));
         }
-        read.flaws.extend(read.submission.born_expired());
-        if read.flaws.is_empty() { Ok(read.submission) } else { Err(read.flaws) }
+        let submission = Self::from(read);
+        field_errors.extend(submission.born_expired());
+        if field_errors.is_empty() { Ok(submission) } else { Err(field_errors) }
     }
-}
 
-impl Submission {
-    fn born_expired(&self) -> Option<Flaw> {
+    fn born_expired(&self) -> Option<FieldError> {
         let delay = match self.due {
             Due::Now => Duration::ZERO,
             Due::After(delay) => delay,
@@ -90,61 +138,82 @@ impl Submission {
         let detail = format!(
             "must be longer than the delay, or the job expires before it can run: it is {expires_in:?}, and the delay is {delay:?}"
         );
-        Some(Flaw::new("/expires_in", detail))
+        Some(FieldError::new("/expires_in", detail))
     }
 }
 
+impl From<SubmissionFields> for Submission {
+    fn from(fields: SubmissionFields) -> Self {
+        let due = match (fields.delay, fields.run_at) {
+            (_, Some(at)) => Due::At(at),
+            (Some(delay), None) => Due::After(delay),
+            (None, None) => Due::Now,
+        };
+        Self {
+            name: fields.name,
+            job: fields.job,
+            payload: fields.payload,
+            queue: fields.queue,
+            priority: fields.priority,
+            due,
+            expires_in: fields.expires_in,
+        }
+    }
+}
+
+/// Reads field by field, so that a client learns of every error at once.
+#[derive(Default)]
 struct Reader {
-    flaws: Vec<Flaw>,
-    submission: Submission,
+    field_errors: Vec<FieldError>,
+    fields: SubmissionFields,
 }
 
 impl Reader {
     fn field(&mut self, name: &str, raw: &RawValue) {
         if name == "payload" {
-            self.submission.payload = Some(raw.to_owned());
+            self.fields.payload = Some(raw.to_owned());
             return;
         }
         if !FIELDS.contains(&name) {
-            self.flaws.push(Flaw::unknown(pointer(name), "no such field:", name, FIELDS.into_iter()));
+            self.field_errors.push(FieldError::unknown(pointer(name), "no such field:", name, FIELDS.into_iter()));
             return;
         }
-        // What is null is as good as absent.
+        // Null counts as absent.
         let value = match serde_json::from_str(raw.get()) {
             Ok(Value::Null) => return,
             Ok(value) => value,
-            Err(error) => return self.flaws.push(Flaw::new(pointer(name), error.to_string())),
+            Err(error) => return self.field_errors.push(FieldError::new(pointer(name), error.to_string())),
         };
         if let Err(detail) = self.set(name, &value) {
-            self.flaws.push(Flaw::new(pointer(name), detail));
+            self.field_errors.push(FieldError::new(pointer(name), detail));
         }
     }
 
     fn set(&mut self, name: &str, value: &Value) -> Result<(), String> {
-        let submission = &mut self.submission;
+        let fields = &mut self.fields;
         match name {
-            "name" => submission.name = Some(text(value, LONGEST_NAME)?),
-            "job" => submission.job = Some(text(value, 128)?),
-            "queue" => submission.queue = Some(text(value, 255)?),
-            "priority" => submission.priority = Some(priority(value)?),
-            "delay" => submission.due = Due::After(duration(value)?),
-            "run_at" => submission.due = Due::At(time(value)?),
-            _ => submission.expires_in = Some(duration(value)?),
+            "name" => fields.name = Some(text(value, LONGEST_NAME)?),
+            "job" => fields.job = Some(text(value, 128)?),
+            "queue" => fields.queue = Some(text(value, 255)?),
+            "priority" => fields.priority = Some(priority(value)?),
+            "delay" => fields.delay = Some(duration(value)?),
+            "run_at" => fields.run_at = Some(time(value)?),
+            _ => fields.expires_in = Some(duration(value)?),
         }
         Ok(())
     }
 }
 
-/// The fields that are given twice: which of the two is meant, nobody can tell.
-fn repeated(json: &str) -> Vec<Flaw> {
-    let mut flaws = Vec::new();
+/// Errors for repeated fields: which value the client means is not known.
+fn repeated(json: &str) -> Vec<FieldError> {
+    let mut field_errors = Vec::new();
     json::visit(json, |place| {
         if place.is_twice {
-            flaws.push(Flaw::new(place.pointer, "is given twice"));
+            field_errors.push(FieldError::new(place.pointer, "is given twice"));
         }
-        if place.pointer.is_empty() { Go::Into } else { Go::Past }
+        if place.pointer.is_empty() { Visit::Enter } else { Visit::Skip }
     });
-    flaws
+    field_errors
 }
 
 /// The JSON pointer of a member.
@@ -195,11 +264,11 @@ mod tests {
             at_a_time.as_str(),
             r#"{"expires_in": 0}"#,
         ] {
-            let flaws = Submission::parse(json).unwrap_err();
-            assert_eq!((flaws.len(), flaws[0].pointer.as_str()), (1, "/expires_in"), "{json}");
+            let field_errors = Submission::parse(json).unwrap_err();
+            assert_eq!((field_errors.len(), field_errors[0].pointer.as_str()), (1, "/expires_in"), "{json}");
         }
-        let flaw = Submission::parse(r#"{"delay": "3s", "expires_in": "1s"}"#).unwrap_err().remove(0);
-        assert!(flaw.detail.contains("it is 1s, and the delay is 3s"), "{flaw:?}");
+        let field_error = Submission::parse(r#"{"delay": "3s", "expires_in": "1s"}"#).unwrap_err().remove(0);
+        assert!(field_error.detail.contains("it is 1s, and the delay is 3s"), "{field_error:?}");
         Submission::parse(r#"{"delay": "1s", "expires_in": "3s"}"#).unwrap();
         Submission::parse(r#"{"run_at": "2020-01-01T00:00:00Z", "expires_in": "3s"}"#).unwrap();
     }

@@ -1,7 +1,7 @@
-//! Publishes what was asked for: first checked, then confirmed by the broker, then written down as queued.
+//! Submits jobs: each is checked, published and confirmed, then recorded as queued.
 //!
-//! From the first publish on it runs to its end whether or not the client still waits, so that no job is published that
-//! nobody has written down.
+//! From the first publish on, a request completes also when its client has disconnected, so that every published job is
+//! recorded.
 
 use std::{
     collections::HashSet,
@@ -16,33 +16,39 @@ use leveret::{
     catalogue::Entry,
     status_update::{StatusUpdate, Step},
 };
-use leveret_store::{Claim, Claiming};
+use leveret_store::{IdempotencyClaim, IdempotencyRequest};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Due, Effort, Error, Flaw, Submission, check::NO_PAYLOAD, checked};
+use super::{
+    check::NO_PAYLOAD,
+    error::Error,
+    submission::{Due, Submission},
+};
 use crate::{
-    Services,
-    services::to_the_end,
+    detached::run_detached,
+    field_error::FieldError,
+    schema::{CheckBudget, checked},
+    services::Services,
     time::{millis, now_ms},
 };
 
-/// Submissions that one request may have.
+/// The greatest number of submissions in one request.
 pub const MOST_AT_ONCE: usize = 1000;
-/// What a request may take beside its publishes, which have a time limit of their own.
+/// The time limit of a request beside its publishes, which have their own.
 const CLAIM_MARGIN: Duration = Duration::from_secs(30);
 
-/// What makes the second of two equal requests get the answer of the first.
+/// The identity of a request: a second request with the same one gets the response of the first.
 #[derive(Clone, Debug)]
 pub struct Idempotency {
     /// The client's key.
     pub key: String,
-    /// What tells this request from another with the same key.
+    /// A digest of the body: another body under the same key is an error.
     pub body_hash: String,
 }
 
-/// A submission that was checked.
-struct Checked {
+/// A valid submission, and its catalogue entry.
+struct CheckedSubmission {
     submission: Submission,
     entry: Arc<Entry>,
 }
@@ -54,19 +60,21 @@ impl Services {
     ///
     /// As [`submit_all`](Self::submit_all), and [`Error::Publish`].
     pub async fn submit(&self, submission: Submission, idempotency: Option<Idempotency>) -> Result<String, Error> {
-        let fates = self.submit_all(vec![submission], idempotency).await;
-        let unmarked = |mut flaw: Flaw| {
-            flaw.index = None;
-            flaw
+        let results = self.submit_all(vec![submission], idempotency).await;
+        let unmarked = |mut field_error: FieldError| {
+            field_error.index = None;
+            field_error
         };
-        let fates = fates.map_err(|error| match error {
-            Error::Invalid { flaws } => Error::Invalid { flaws: flaws.into_iter().map(unmarked).collect() },
+        let results = results.map_err(|error| match error {
+            Error::Invalid { field_errors } => {
+                Error::Invalid { field_errors: field_errors.into_iter().map(unmarked).collect() }
+            }
             other => other,
         });
-        Ok(fates?.pop().unwrap_or(Err(PublishError::Closed))?)
+        Ok(results?.pop().unwrap_or(Err(PublishError::Closed))?)
     }
 
-    /// Submits up to [`MOST_AT_ONCE`] jobs, pipelined, and returns the fate of each in their order. If one of them is not
+    /// Submits up to [`MOST_AT_ONCE`] jobs, pipelined, and returns the result of each in their order. If one of them is not
     /// valid, none is published.
     ///
     /// # Errors
@@ -79,47 +87,47 @@ impl Services {
         idempotency: Option<Idempotency>,
     ) -> Result<Vec<Result<String, PublishError>>, Error> {
         if submissions.len() > MOST_AT_ONCE {
-            return Err(Error::invalid(Flaw::new("", format!("must have at most {MOST_AT_ONCE} items"))));
+            return Err(Error::invalid(FieldError::new("", format!("must have at most {MOST_AT_ONCE} items"))));
         }
-        self.prepared().await?;
+        self.prepared().await.map_err(|reason| Error::Unprepared { reason })?;
         let services = self.clone();
         let checked = checked(move || services.check_all(submissions)).await;
         let checked = checked.ok_or_else(|| Error::Unprepared { reason: "no thread for checks".to_owned() })??;
         let services = self.clone();
-        to_the_end(services.accept(checked, idempotency)).await
+        run_detached(services.accept(checked, idempotency)).await
     }
 
-    fn check_all(&self, submissions: Vec<Submission>) -> Result<Vec<Checked>, Error> {
-        let (mut checked, mut flaws) = (Vec::with_capacity(submissions.len()), Vec::new());
-        let mut effort = Effort::default();
+    fn check_all(&self, submissions: Vec<Submission>) -> Result<Vec<CheckedSubmission>, Error> {
+        let (mut checked, mut field_errors) = (Vec::with_capacity(submissions.len()), Vec::new());
+        let mut budget = CheckBudget::default();
         for (index, submission) in submissions.into_iter().enumerate() {
-            match self.check(&submission, &mut effort) {
-                Ok(entry) => checked.push(Checked { submission, entry }),
-                Err(found) => flaws.extend(found.into_iter().map(|flaw| Flaw { index: Some(index), ..flaw })),
+            match self.check(&submission, &mut budget) {
+                Ok(entry) => checked.push(CheckedSubmission { submission, entry }),
+                Err(found) => field_errors.extend(found.into_iter().map(|error| error.of_item(index))),
             }
         }
-        if flaws.is_empty() { Ok(checked) } else { Err(Error::Invalid { flaws }) }
+        if field_errors.is_empty() { Ok(checked) } else { Err(Error::Invalid { field_errors }) }
     }
 
     async fn accept(
         self,
-        checked: Vec<Checked>,
+        checked: Vec<CheckedSubmission>,
         idempotency: Option<Idempotency>,
     ) -> Result<Vec<Result<String, PublishError>>, Error> {
-        let room = self.recorder.room(checked.len()).ok_or(Error::StoreAway)?;
+        let reservation = self.recorder.reserve(checked.len()).ok_or(Error::StoreAway)?;
         let mut ids: Vec<_> = checked.iter().map(|_| Uuid::now_v7().to_string()).collect();
         let mut published = HashSet::new();
         if let Some(idempotency) = &idempotency {
             match self.claim(idempotency, &ids).await? {
-                Claim::New { task_ids } if task_ids == ids => {}
-                Claim::New { task_ids } => {
-                    // A first request did not come to its end. What it has published need not be published again.
+                IdempotencyClaim::New { task_ids } if task_ids == ids => {}
+                IdempotencyClaim::New { task_ids } => {
+                    // An earlier request was interrupted. The jobs that it published are not published again.
                     published.extend(self.store.jobs_by_ids(&task_ids).await?.into_iter().map(|job| job.id));
                     ids = task_ids;
                 }
-                Claim::Done(answer) => return Ok(ids_of(&answer).into_iter().map(Ok).collect()),
-                Claim::InFlight => return Err(Error::KeyInFlight),
-                Claim::Other => return Err(Error::KeyReused),
+                IdempotencyClaim::Done(answer) => return Ok(ids_of(&answer).into_iter().map(Ok).collect()),
+                IdempotencyClaim::InFlight => return Err(Error::KeyInFlight),
+                IdempotencyClaim::Other => return Err(Error::KeyReused),
             }
         }
         let at = now_ms();
@@ -129,36 +137,36 @@ impl Services {
         let origin =
             |publish: &Option<Publish>| publish.as_ref().and_then(|publish| publish.origin().map(str::to_owned));
         let origins: Vec<_> = publishes.iter().map(origin).collect();
-        let publishes = publishes.into_iter().zip(&ids).map(|(wanted, id)| {
+        let publishes = publishes.into_iter().zip(&ids).map(|(publish, id)| {
             let id = id.clone();
             async move {
-                if let Some(publish) = wanted { publish.into_future().await.map(drop).map(|()| id) } else { Ok(id) }
+                if let Some(publish) = publish { publish.into_future().await.map(drop).map(|()| id) } else { Ok(id) }
             }
         });
         let window = usize::from(self.broker.config().publish_window).max(1);
-        let fates: Vec<_> = stream::iter(publishes.collect::<Vec<_>>()).buffered(window).collect().await;
-        let queued = |((checked, origin), fate): ((&Checked, _), &Result<String, _>)| {
+        let results: Vec<_> = stream::iter(publishes.collect::<Vec<_>>()).buffered(window).collect().await;
+        let queued = |((checked, origin), fate): ((&CheckedSubmission, _), &Result<String, _>)| {
             fate.as_ref().ok().map(|id| checked.queued(id, origin, at))
         };
-        let events: Vec<_> = checked.iter().zip(origins).zip(&fates).filter_map(queued).collect();
+        let events: Vec<_> = checked.iter().zip(origins).zip(&results).filter_map(queued).collect();
         if !events.is_empty() {
-            self.recorder.record(events, room).await;
+            self.recorder.record(events, reservation).await;
         }
         if let Some(idempotency) = &idempotency {
-            self.settle_claim(idempotency, &fates).await;
+            self.settle_claim(idempotency, &results).await;
         }
-        Ok(fates)
+        Ok(results)
     }
 
-    async fn claim(&self, idempotency: &Idempotency, ids: &[String]) -> Result<Claim, Error> {
-        let claiming = Claiming { key: &idempotency.key, body_hash: &idempotency.body_hash, task_ids: ids };
+    async fn claim(&self, idempotency: &Idempotency, ids: &[String]) -> Result<IdempotencyClaim, Error> {
+        let claiming = IdempotencyRequest { key: &idempotency.key, body_hash: &idempotency.body_hash, task_ids: ids };
         let lease = self.broker.config().publish_timeout + CLAIM_MARGIN;
         Ok(self.store.claim(&claiming, now_ms(), lease).await?)
     }
 
-    /// Keeps the answer, or gives the key back for another try. A failure costs only that: the lease ends by itself.
-    async fn settle_claim(&self, idempotency: &Idempotency, fates: &[Result<String, PublishError>]) {
-        let ids: Option<Vec<_>> = fates.iter().map(|fate| fate.as_ref().ok()).collect();
+    /// Stores the response, or releases the key for another try. If this fails, the key's lease ends by itself.
+    async fn settle_claim(&self, idempotency: &Idempotency, results: &[Result<String, PublishError>]) {
+        let ids: Option<Vec<_>> = results.iter().map(|fate| fate.as_ref().ok()).collect();
         let settled = match ids {
             Some(ids) => self.store.finish(&idempotency.key, &json!(ids)).await,
             None => self.store.release(&idempotency.key).await,
@@ -166,13 +174,13 @@ impl Services {
         if let Err(error) = settled {
             tracing::warn!(
                 error = leveret_store::chain(&error),
-                "an idempotency key stays claimed until its lease is over"
+                "cannot settle an idempotency key: it stays claimed until its lease ends"
             );
         }
     }
 
-    fn publish(&self, checked: &Checked, id: &str) -> Publish {
-        let Checked { submission, entry } = checked;
+    fn publish(&self, checked: &CheckedSubmission, id: &str) -> Publish {
+        let CheckedSubmission { submission, entry } = checked;
         let payload = submission.payload.as_ref().map_or(NO_PAYLOAD, |payload| payload.get());
         let mut publish = self.publisher.publish_raw(entry.job.clone(), entry.queue.clone(), payload).track().id(id);
         if entry.lanes {
@@ -195,7 +203,7 @@ impl Services {
     }
 }
 
-impl Checked {
+impl CheckedSubmission {
     fn queued(&self, id: &str, origin: Option<String>, at: u64) -> StatusUpdate {
         let Self { submission, entry } = self;
         let due = match submission.due {

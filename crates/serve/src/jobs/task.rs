@@ -1,35 +1,42 @@
-//! What is shown of a tracked job.
+//! Tracked jobs in responses.
 
 use std::{fmt, str::FromStr};
 
-use leveret_store::{Filter, Job, State, TimelineEntry};
+use leveret_store::{JobFilter, JobState, TimelineEntry, TrackedJob};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use utoipa::{
+    ToSchema,
+    openapi::schema::{Object, ObjectBuilder, SchemaType, Type},
+};
 
 use crate::time::rfc3339;
 
-/// Where a job is, as its submitter sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// The status of a task.
+///
+/// Pending: in its queue. Scheduled: waits for its time. Processing: runs. Retrying: an attempt failed, and another
+/// follows. Completed, Failed: ended. Cancelled: will not start, or was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub enum Status {
-    /// In its queue.
+    /// The job is in its queue.
     Pending,
-    /// Waits for its time.
+    /// The job waits for its time.
     Scheduled,
-    /// Runs.
+    /// The job runs.
     Processing,
-    /// An attempt failed; there will be another.
+    /// An attempt failed, and another follows.
     Retrying,
-    /// Done.
+    /// The job succeeded.
     Completed,
-    /// Given up.
+    /// The job is dead-lettered.
     Failed,
-    /// Cancelled: it will not start, or was stopped.
+    /// The job will not start, or was stopped.
     Cancelled,
 }
 
 impl Status {
-    /// All of them.
+    /// All statuses.
     pub const ALL: [Self; 7] = [
         Self::Pending,
         Self::Scheduled,
@@ -40,31 +47,33 @@ impl Status {
         Self::Cancelled,
     ];
 
-    pub(crate) fn of(job: &Job, now: u64) -> Self {
+    pub(crate) fn of(job: &TrackedJob, now: u64) -> Self {
         match job.state {
-            State::Queued | State::Snoozed if job.due_at.is_some_and(|due| due > now) => Self::Scheduled,
-            State::Queued | State::Snoozed | State::Received => Self::Pending,
-            State::Started => Self::Processing,
-            State::Retrying => Self::Retrying,
-            State::Succeeded => Self::Completed,
-            State::Dead => Self::Failed,
-            State::CancelRequested | State::Cancelled => Self::Cancelled,
+            JobState::Queued | JobState::Snoozed if job.due_at.is_some_and(|due| due > now) => Self::Scheduled,
+            JobState::Queued | JobState::Snoozed | JobState::Received => Self::Pending,
+            JobState::Started => Self::Processing,
+            JobState::Retrying => Self::Retrying,
+            JobState::Succeeded => Self::Completed,
+            JobState::Dead => Self::Failed,
+            JobState::CancelRequested | JobState::Cancelled => Self::Cancelled,
         }
     }
 
-    /// The jobs that are so at the time `now`, in milliseconds since the epoch.
+    /// A filter for jobs with this status at `now`, in milliseconds since the epoch.
     #[must_use]
-    pub fn filter(self, now: u64) -> Filter {
-        let of = |states: &[State]| Filter { states: states.to_vec(), ..Filter::default() };
+    pub fn filter(self, now: u64) -> JobFilter {
+        let of = |states: &[JobState]| JobFilter { states: states.to_vec(), ..JobFilter::default() };
         let soon = now.saturating_add(1);
         match self {
-            Self::Pending => Filter { due_until: Some(soon), ..of(&[State::Queued, State::Snoozed, State::Received]) },
-            Self::Scheduled => Filter { due_from: Some(soon), ..of(&[State::Queued, State::Snoozed]) },
-            Self::Processing => of(&[State::Started]),
-            Self::Retrying => of(&[State::Retrying]),
-            Self::Completed => of(&[State::Succeeded]),
-            Self::Failed => of(&[State::Dead]),
-            Self::Cancelled => of(&[State::CancelRequested, State::Cancelled]),
+            Self::Pending => {
+                JobFilter { due_until: Some(soon), ..of(&[JobState::Queued, JobState::Snoozed, JobState::Received]) }
+            }
+            Self::Scheduled => JobFilter { due_from: Some(soon), ..of(&[JobState::Queued, JobState::Snoozed]) },
+            Self::Processing => of(&[JobState::Started]),
+            Self::Retrying => of(&[JobState::Retrying]),
+            Self::Completed => of(&[JobState::Succeeded]),
+            Self::Failed => of(&[JobState::Dead]),
+            Self::Cancelled => of(&[JobState::CancelRequested, JobState::Cancelled]),
         }
     }
 }
@@ -84,18 +93,19 @@ impl FromStr for Status {
     }
 }
 
-/// A tracked job as it is shown. Times are RFC 3339.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// A tracked job. Times are RFC 3339.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Task {
     /// The job's id.
     pub id: String,
-    /// The text that it was submitted with; the job's name if there was none.
+    /// The name that it was submitted with; the job's name if none.
     pub name: String,
     /// The priority that it was submitted with.
+    #[schema(required)]
     pub priority: Option<u8>,
-    /// Where it is.
+    /// The job's status.
     pub status: Status,
-    /// Why it is retried or was given up: the error and its sources.
+    /// The error of the last attempt, with its sources.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// The class of that error.
@@ -106,75 +116,105 @@ pub struct Task {
     /// The job queue.
     pub queue: String,
     /// The attempt, from 1.
+    #[schema(minimum = 1)]
     pub attempt: u32,
     /// When it was submitted.
+    #[schema(format = DateTime)]
     pub created_at: String,
-    /// When it goes on, while it waits for that.
+    /// When the job runs, while it waits for that time.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     pub due_at: Option<String>,
-    /// When it is given up if it has not started.
+    /// When the job fails if it has not started.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     pub expires_at: Option<String>,
-    /// The latest start of its handler.
+    /// The last start of its handler.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     pub started_at: Option<String>,
-    /// Its end.
+    /// When the job ended.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     pub finished_at: Option<String>,
-    /// The latest news.
+    /// The time of the last status update.
+    #[schema(format = DateTime)]
     pub updated_at: String,
-    /// When somebody cancelled it.
+    /// When the job was cancelled.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     pub cancel_requested_at: Option<String>,
-    /// Host and process id of the worker that had it last.
+    /// Host and process id of the last worker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
-    /// How far it is, if its handler tells.
+    /// The progress that its handler reported last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
-    /// What its handler returned.
+    /// The result of its handler, up to 64 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<Value>,
-    /// The size in bytes of a result that was too large to be kept.
+    /// The size in bytes of a result that was too large to keep.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result_too_large: Option<u64>,
-    /// Whether news of it may have been missed.
+    /// Whether status updates may be missing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub stale: bool,
-    /// Its steps, the oldest first, of very many copies the first and the last; not in lists.
+    /// The status updates, the oldest first; of very many copies, the first and the last. Not in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeline: Option<Vec<Step>>,
+    pub timeline: Option<Vec<TimelineStep>>,
 }
 
-/// How far a job is.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// The progress of a job.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Progress {
     /// From 0 to 1.
+    #[schema(minimum = 0, maximum = 1)]
     pub fraction: f64,
-    /// In words.
+    /// A text of the handler.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
-/// One step of a job.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Step {
-    /// When.
+/// One status update of a job.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = Step)]
+pub struct TimelineStep {
+    /// The time of the update.
+    #[schema(format = DateTime)]
     pub at: String,
-    /// What: queued, received, started, retrying, snoozed, `cancel_requested`, succeeded, dead or cancelled.
+    /// `queued`, `received`, `started`, `retrying`, `snoozed`, `cancel_requested`, `succeeded`, `duplicate`, `dead` or
+    /// `cancelled`.
+    #[schema(schema_with = step_names)]
     pub step: String,
-    /// Which attempt, from 1.
+    /// The attempt, from 1.
+    #[schema(minimum = 1)]
     pub attempt: u32,
     /// Host and process id of the worker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
-    /// The rest of it: `due`, `expires`, `kind`, `error`, `too_large`.
+    /// The details of the step: `due`, `expires`, `kind`, `error`, `too_large`.
     #[serde(flatten)]
     pub detail: Map<String, Value>,
 }
 
+fn step_names() -> Object {
+    let names = [
+        "queued",
+        "received",
+        "started",
+        "retrying",
+        "snoozed",
+        "cancel_requested",
+        "succeeded",
+        "duplicate",
+        "dead",
+        "cancelled",
+    ];
+    ObjectBuilder::new().schema_type(SchemaType::Type(Type::String)).enum_values(Some(names)).build()
+}
+
 impl Task {
-    pub(crate) fn new(job: Job, now: u64) -> Self {
+    pub(crate) fn new(job: TrackedJob, now: u64) -> Self {
         let status = Status::of(&job, now);
         let waits = matches!(status, Status::Scheduled | Status::Retrying | Status::Pending);
         Self {
@@ -203,10 +243,10 @@ impl Task {
         }
     }
 
-    /// What tells the job as it is here from the job as it was: the same for all servers on one store.
+    /// A version of the job's state: it changes with the state, and is the same for all servers on one store.
     #[must_use]
     pub fn version(&self) -> String {
-        // Several changes may have one time.
+        // Several changes may have the same time.
         let text = serde_json::to_string(&Self { timeline: None, ..self.clone() }).unwrap_or_default();
         let digest = Sha256::digest(text);
         let short: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
@@ -214,11 +254,11 @@ impl Task {
     }
 
     pub(crate) fn with_timeline(self, entries: Vec<TimelineEntry>) -> Self {
-        Self { timeline: Some(entries.into_iter().map(Step::from).collect()), ..self }
+        Self { timeline: Some(entries.into_iter().map(TimelineStep::from).collect()), ..self }
     }
 }
 
-impl From<TimelineEntry> for Step {
+impl From<TimelineEntry> for TimelineStep {
     fn from(entry: TimelineEntry) -> Self {
         let TimelineEntry { attempt, step, at, worker, detail, .. } = entry;
         let mut detail = if let Some(Value::Object(detail)) = detail { detail } else { Map::new() };

@@ -36,7 +36,7 @@ async fn off_loopback_it_does_not_start_without_tokens() {
 }
 
 #[tokio::test]
-async fn without_a_valid_token_nothing_is_told() {
+async fn without_a_valid_token_every_request_is_refused() {
     let site = guarded().await;
     for headers in [
         &[][..],
@@ -91,7 +91,7 @@ async fn the_audit_log_names_the_token_and_is_for_operators() {
 }
 
 #[tokio::test]
-async fn a_viewer_may_look_and_an_operator_may_do_all() {
+async fn a_viewer_may_read_and_an_operator_may_do_everything() {
     let site = guarded().await;
     let _worker = site.work().await;
     let (viewer, operator) = (format!("Bearer {VIEWER}"), format!("bearer {OPERATOR}"));
@@ -111,7 +111,7 @@ async fn a_viewer_may_look_and_an_operator_may_do_all() {
 #[tokio::test]
 async fn probes_and_the_document_need_no_token() {
     let site = guarded().await;
-    for path in ["/livez", "/api", "/api/openapi.json"] {
+    for path in ["/livez", "/api", "/api/ui/swagger-ui.css", "/api/openapi.json"] {
         assert_eq!(ask(&site, Method::GET, path, &[]).await.status(), 200, "{path}");
     }
 }

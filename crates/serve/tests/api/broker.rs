@@ -1,4 +1,4 @@
-//! What RabbitMQ decides.
+//! Promises that depend on RabbitMQ.
 
 use std::{future::IntoFuture, sync::Arc, time::Duration};
 
@@ -50,7 +50,7 @@ async fn tasks_come_to_their_ends_on_rabbitmq_and_postgresql() {
 }
 
 #[tokio::test]
-async fn while_the_broker_is_away_tasks_are_refused_at_once_and_accepted_when_it_is_back() {
+async fn while_the_broker_is_unreachable_tasks_are_refused_at_once_and_accepted_afterwards() {
     let proxy = Proxy::start(&vhost().await.url()).await;
     let (_folder, url) = sqlite();
     let site = Site::start(&broker(proxy.url()), &url, options()).await;
@@ -131,7 +131,7 @@ async fn a_running_task_is_cancelled_in_another_process() {
     let vhost = vhost().await;
     let (_folder, url) = sqlite();
     let site = Site::start(&broker(&vhost.url()), &url, options()).await;
-    // Another broker handle: what another process would have.
+    // Another process has its own broker handle.
     let worker = Running::start(&broker(&vhost.url())).await;
     site.knows_jobs().await;
     let id = site.submit_work("gate").await;
@@ -143,7 +143,7 @@ async fn a_running_task_is_cancelled_in_another_process() {
 }
 
 #[tokio::test]
-async fn steps_that_were_told_while_no_server_ran_are_found_by_the_next() {
+async fn status_updates_published_while_no_server_ran_are_ingested_by_the_next() {
     let vhost = vhost().await;
     let (_folder, url) = sqlite();
     let site = Site::start(&broker(&vhost.url()), &url, options()).await;
@@ -153,21 +153,21 @@ async fn steps_that_were_told_while_no_server_ran_are_found_by_the_next() {
     worker.one_started().await;
     site.stop().await;
     worker.gate.open.add_permits(1);
-    // It drains: the job is at its end before the next server starts.
+    // The worker drains, so the job ends before the next server starts.
     worker.stop().await;
     let site = Site::start(&broker(&vhost.url()), &url, options()).await;
     site.reaches(&id, "Completed").await;
 }
 
 #[tokio::test]
-async fn a_batch_of_which_the_broker_takes_a_part_tells_of_each_item_whether_it_was_published() {
+async fn a_batch_that_the_broker_accepts_in_part_reports_for_each_item_whether_it_was_published() {
     let vhost = vhost().await;
     let (_folder, url) = sqlite();
     let site = Site::start(&broker(&vhost.url()), &url, options()).await;
     site.work().await.stop().await;
     let full = r#"{"max-length": 20, "overflow": "reject-publish"}"#;
     vhost.node().set_policy(vhost.name(), "full", "^demo$", full).await.unwrap();
-    // How many it takes over its limit is up to the broker.
+    // The broker may accept some messages over its limit.
     let batch = Value::Array(vec![json!({}); 1000]);
     let (status, fates) = site.post("/api/tasks/batch", &batch).await;
     assert_eq!(status, 207, "{fates}");

@@ -21,7 +21,7 @@ async fn a_queued_task_that_is_cancelled_does_not_start() {
 }
 
 #[tokio::test]
-async fn a_running_task_that_is_cancelled_is_told() {
+async fn the_handler_of_a_running_task_is_notified_of_its_cancellation() {
     let (site, worker) = Site::with_worker().await;
     let id = site.submit_work("gate").await;
     worker.one_started().await;
@@ -29,7 +29,7 @@ async fn a_running_task_that_is_cancelled_is_told() {
     let (status, answer) = site.delete(&format!("/api/tasks/{id}")).await;
     assert_eq!((status.as_u16(), answer), (202, json!({ "task_id": id, "was": "running" })));
     site.reaches(&id, "Cancelled").await;
-    // A second time is no harm, but too late.
+    // A second cancellation is too late.
     let (status, problem) = site.delete(&format!("/api/tasks/{id}")).await;
     assert_eq!((status.as_u16(), &problem["task_status"]), (409, &json!("Cancelled")));
 }

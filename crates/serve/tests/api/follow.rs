@@ -36,7 +36,7 @@ async fn a_long_poll_is_answered_when_the_task_ends() {
 }
 
 #[tokio::test]
-async fn a_long_poll_ends_with_its_time_and_tells_how_the_task_is_then() {
+async fn a_long_poll_ends_after_its_time_with_the_state_of_the_task() {
     let (site, worker) = Site::with_worker().await;
     let id = site.submit_work("gate").await;
     worker.one_started().await;
@@ -66,7 +66,7 @@ async fn events_tell_how_a_task_is_until_it_ends_and_then_end() {
 }
 
 #[tokio::test]
-async fn a_client_that_comes_back_is_told_how_the_task_is_now() {
+async fn a_client_that_reconnects_receives_the_current_state() {
     let (site, _worker) = Site::with_worker().await;
     let id = site.submit_work("echo").await;
     site.reaches(&id, "Completed").await;
@@ -78,10 +78,10 @@ async fn a_client_that_comes_back_is_told_how_the_task_is_now() {
 }
 
 #[tokio::test]
-async fn news_that_another_server_records_is_told_too() {
+async fn a_status_update_that_another_server_records_is_streamed_too() {
     let (_folder, url) = sqlite();
     let here = Site::start(&Broker::memory(), &url, options()).await;
-    // This one's broker hears nothing of it.
+    // The first server's broker has no message of it.
     let there = Store::open(&url).await.unwrap();
     let started = StatusUpdate {
         id: "order-17".into(),
@@ -105,7 +105,7 @@ async fn news_that_another_server_records_is_told_too() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_lets_go_of_those_who_wait() {
+async fn a_server_that_stops_ends_the_streams_of_waiting_clients() {
     let (site, worker) = Site::with_worker().await;
     let id = site.submit_work("gate").await;
     worker.one_started().await;
@@ -117,7 +117,7 @@ async fn a_server_that_stops_lets_go_of_those_who_wait() {
     assert!(stopped.elapsed() < Duration::from_secs(4), "{:?}", stopped.elapsed());
 }
 
-/// The status of an answer to a client that comes back after the event with this id, and the ids of its events.
+/// The status of the response to a client that reconnects after the event with this id, and the ids of its events.
 async fn after(site: &Site, task: &str, last: &str) -> (u16, Vec<String>) {
     let url = format!("{}/api/tasks/{task}/events", site.base);
     let response = site.client.get(url).header("last-event-id", last).send().await.unwrap();
@@ -130,7 +130,7 @@ fn ids(text: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_client_that_comes_back_after_the_last_event_is_told_that_there_are_no_more() {
+async fn a_client_that_reconnects_after_the_last_event_gets_204() {
     let (site, worker) = Site::with_worker().await;
     let id = site.submit_work("gate").await;
     worker.one_started().await;
@@ -139,7 +139,7 @@ async fn a_client_that_comes_back_after_the_last_event_is_told_that_there_are_no
     let (mut response, mut text) = (site.client.get(url).send().await.unwrap(), String::new());
     while let Some(chunk) = response.chunk().await.unwrap() {
         text.push_str(std::str::from_utf8(&chunk).unwrap());
-        // The job ends once the event before its end is here.
+        // The job ends after the event before its end has arrived.
         if ids(&text).len() == 1 && worker.gate.open.available_permits() == 0 {
             worker.gate.open.add_permits(1);
         }
@@ -147,14 +147,14 @@ async fn a_client_that_comes_back_after_the_last_event_is_told_that_there_are_no
     let ids = ids(&text);
     assert_eq!(ids.len(), 2, "{ids:?}");
     assert_ne!(ids[0], ids[1]);
-    // One that has seen the first but one is told the last alone; an EventSource that gets 204 does not come again.
+    // A client that has the first event receives the last only. An EventSource that gets 204 does not reconnect.
     assert_eq!(after(&site, &id, &ids[0]).await, (200, vec![ids[1].clone()]));
     assert_eq!(after(&site, &id, &ids[1]).await, (204, Vec::new()));
     assert_eq!(after(&site, &id, "an id of another").await, (200, vec![ids[1].clone()]));
 }
 
 #[tokio::test]
-async fn a_task_that_is_not_known_says_when_one_is() {
+async fn the_404_of_an_unknown_task_explains_when_a_task_is_known() {
     let site = Site::in_memory().await;
     for path in ["/api/tasks/unknown", "/api/tasks/unknown/events"] {
         let (status, problem) = read(site.send(Method::GET, path, None).await).await;
@@ -165,7 +165,7 @@ async fn a_task_that_is_not_known_says_when_one_is() {
 }
 
 #[tokio::test]
-async fn more_than_four_hundred_who_wait_are_told_to_come_again() {
+async fn more_than_four_hundred_waiting_clients_get_429() {
     let (site, worker) = Site::with_worker().await;
     let id = site.submit_work("gate").await;
     worker.one_started().await;

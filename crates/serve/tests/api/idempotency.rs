@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use leveret_store::Claiming;
+use leveret_store::IdempotencyRequest;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -56,14 +56,14 @@ async fn equal_requests_at_the_same_time_run_one_job() {
 async fn a_request_whose_server_died_is_repeated_under_the_same_ids_without_what_was_published() {
     let (site, _worker) = Site::with_worker().await;
     let batch = json!([{ "name": "a" }, { "name": "b" }]);
-    // As a server leaves it that dies between its two publishes: claimed, and the first job was seen by a worker.
+    // The state after a server was killed between two publishes: the key is claimed, and a worker has the first job.
     let hash = {
         use sha2::{Digest, Sha256};
         let hash = Sha256::new().chain_update("batch\0").chain_update(batch.to_string()).finalize();
         hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
     };
     let ids = ["job-a".to_owned(), "job-b".to_owned()];
-    let claiming = Claiming { key: "k", body_hash: &hash, task_ids: &ids };
+    let claiming = IdempotencyRequest { key: "k", body_hash: &hash, task_ids: &ids };
     site.services.store.claim(&claiming, 1, Duration::ZERO).await.unwrap();
     let publisher = site.broker.publisher();
     publisher.publish_raw("demo.nap", "demo", "{}").track().id("job-a").await.unwrap();

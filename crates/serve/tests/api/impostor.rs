@@ -1,4 +1,4 @@
-//! A publisher that knows the id of somebody else's task, and nothing more.
+//! A publisher that knows the id of another client's task.
 
 use leveret::{Broker, Config};
 use leveret_harness::{
@@ -32,8 +32,8 @@ impl Stage {
         Self { site: Site::start(&broker, &url, options()).await, raw, _vhost: vhost, _folder: folder }
     }
 
-    /// Publishes nonsense under a task's id to its own queue and job, with a counter that outranks all; and so under
-    /// another job's name.
+    /// Publishes two invalid messages under a task's id with the highest hop: one with the task's own job name, one with
+    /// another.
     async fn impersonate(&self, id: &str) {
         let before = self.letters().await;
         for job in ["demo.work", "evil.job"] {
@@ -45,7 +45,7 @@ impl Stage {
             assert!(confirm.unwrap().is_ack());
         }
         eventually_eq("the letters are taken in", SOON, before + 2, async || self.letters().await).await;
-        // Its row says that the steps of both have been heard.
+        // Its row shows that the status updates of both are ingested.
         let row = format!("/api/tasks/{id}@demo:evil.job");
         eventually("it has a row of its own", SOON, async || self.site.get(&row).await.0 == StatusCode::OK).await;
     }
@@ -56,7 +56,7 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn whoever_knows_the_id_of_a_task_neither_moves_nor_holds_it() {
+async fn a_publisher_that_knows_the_id_of_a_task_can_neither_move_nor_hold_it() {
     let stage = Stage::new().await;
     let site = &stage.site;
     let worker = site.work().await;
@@ -81,7 +81,7 @@ async fn whoever_knows_the_id_of_a_task_neither_moves_nor_holds_it() {
 }
 
 #[tokio::test]
-async fn a_retry_brings_back_the_task_and_not_what_bears_its_id() {
+async fn a_retry_replays_the_task_and_not_another_message_with_its_id() {
     let stage = Stage::new().await;
     let site = &stage.site;
     let worker = site.work().await;

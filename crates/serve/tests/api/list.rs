@@ -52,7 +52,7 @@ async fn pages_follow_each_other_while_tasks_come_and_show_each_once() {
 }
 
 #[tokio::test]
-async fn a_query_that_says_nothing_known_is_refused() {
+async fn a_query_with_unknown_or_unusable_parameters_is_refused() {
     let site = Site::in_memory().await;
     for query in ["status=Done", "limit=0", "limit=1001", "after=%00", "after=nonsense", "stauts=Failed", "job=a&job=b"]
     {

@@ -5,8 +5,8 @@ use serde_json::json;
 
 use crate::site::{Site, options};
 
-/// What the thread of this test logs. A subscriber of one thread alone would miss what other threads have made the
-/// process take for unheard.
+/// Collects the log of this test's thread. A subscriber for one thread only would miss callsites that other threads have
+/// registered as disabled.
 struct Lines;
 
 thread_local! {

@@ -1,4 +1,4 @@
-//! The promises of the job API, each by a real server and a real client. Most need no more than a broker in memory.
+//! The promises of the job API, each with a real server and a real client. Most run on the in-memory broker.
 #![allow(clippy::unwrap_used, reason = "a test's helper may fail its test")]
 
 mod access;
@@ -9,6 +9,7 @@ mod document;
 mod follow;
 mod idempotency;
 mod impostor;
+mod layers;
 mod list;
 mod logs;
 mod problems;

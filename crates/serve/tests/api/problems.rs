@@ -50,7 +50,7 @@ async fn every_error_is_a_problem_with_a_request_id() {
 }
 
 #[tokio::test]
-async fn a_method_that_a_path_does_not_take_is_told_with_those_it_does() {
+async fn the_405_of_a_path_lists_its_methods() {
     let site = Site::in_memory().await;
     for (path, allowed) in [("/api/tasks", ["GET", "POST"]), ("/api/tasks/x", ["GET", "DELETE"])] {
         let response = send(&site, Method::PATCH, path, "", "").await;
@@ -74,7 +74,7 @@ async fn a_request_keeps_its_id_and_one_without_gets_one() {
 }
 
 #[tokio::test]
-async fn a_payload_over_the_limit_of_the_broker_is_told_with_the_limit() {
+async fn the_413_of_a_payload_over_the_limit_of_the_broker_has_the_limit() {
     let (site, _worker) = Site::with_worker().await;
     let body = format!(r#"{{"payload": "{}"}}"#, "x".repeat(65 * 1024));
     let response = send(&site, Method::POST, "/api/tasks", "application/json", &body).await;

@@ -1,11 +1,11 @@
 use leveret_harness::eventually_eq;
-use leveret_store::{By, DeadFilter, Lease, Selection};
+use leveret_store::{By, DeadFilter, ReplayLease, Selection};
 use serde_json::json;
 
 use crate::site::{SOON, Site};
 
-/// Waits until the server has taken the dead letter in.
-async fn take_in(site: &Site) {
+/// Waits until the server has ingested the dead letter.
+async fn ingest(site: &Site) {
     let taken = async || site.services.store.count_dead(&DeadFilter::default()).await.unwrap();
     eventually_eq("the dead letter is taken in", SOON, 1, taken).await;
 }
@@ -15,7 +15,7 @@ async fn a_failed_task_runs_again_when_it_is_retried() {
     let (site, _worker) = Site::with_worker().await;
     let id = site.submit_work("fail_once").await;
     site.reaches(&id, "Failed").await;
-    take_in(&site).await;
+    ingest(&site).await;
     let (status, answer) = site.post(&format!("/api/tasks/{id}/retry"), &json!({})).await;
     assert_eq!((status.as_u16(), answer), (202, json!({ "task_id": id })));
     let task = site.reaches(&id, "Completed").await;
@@ -40,7 +40,7 @@ async fn a_failed_task_whose_dead_letter_is_gone_says_so() {
     let (site, _worker) = Site::with_worker().await;
     let id = site.submit_work("fail").await;
     site.reaches(&id, "Failed").await;
-    take_in(&site).await;
+    ingest(&site).await;
     let by = By { actor: "anna", at: 1_800_000_000_000 };
     site.services.store.purge(&Selection::Filter(DeadFilter::default()), by).await.unwrap();
     let (status, problem) = site.post(&format!("/api/tasks/{id}/retry"), &json!({})).await;
@@ -48,15 +48,15 @@ async fn a_failed_task_whose_dead_letter_is_gone_says_so() {
 }
 
 #[tokio::test]
-async fn a_retry_that_was_killed_halfway_goes_on_by_itself() {
+async fn a_retry_that_was_killed_halfway_resumes_by_itself() {
     let (site, _worker) = Site::with_worker().await;
     let id = site.submit_work("fail_once").await;
     site.reaches(&id, "Failed").await;
-    take_in(&site).await;
+    ingest(&site).await;
     let store = &site.services.store;
     let (by, options) = (By { actor: "anna", at: 1 }, json!({ "track": true }));
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
-    let lease = Lease { owner: "killed", until: u64::try_from(now).unwrap() + 3_000 };
+    let lease = ReplayLease { owner: "killed", until: u64::try_from(now).unwrap() + 3_000 };
     let all = Selection::Filter(DeadFilter::default());
     store.start_replay(&all, &options, by, lease).await.unwrap();
     let (status, problem) = site.post(&format!("/api/tasks/{id}/retry"), &json!({})).await;

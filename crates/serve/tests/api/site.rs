@@ -1,4 +1,4 @@
-//! A server, its client, and what lies behind it.
+//! A server with its client, broker and store.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::work::Running;
 
-/// For what should take far less.
+/// A time limit for events that should take far less.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) struct Site {
@@ -44,14 +44,14 @@ pub(crate) fn sqlite() -> (TempDir, String) {
 }
 
 impl Site {
-    /// In memory, with a worker.
+    /// Starts a server on the in-memory broker, with a worker.
     pub(crate) async fn with_worker() -> (Self, Running) {
         let site = Self::in_memory().await;
         let worker = site.work().await;
         (site, worker)
     }
 
-    /// In memory; nothing runs yet.
+    /// Starts a server on the in-memory broker, without a worker.
     pub(crate) async fn in_memory() -> Self {
         Self::with_options(options()).await
     }
@@ -117,7 +117,7 @@ impl Site {
         answer["task_id"].as_str().unwrap().to_owned()
     }
 
-    /// Submits a job that does this.
+    /// Submits a job with this act.
     pub(crate) async fn submit_work(&self, act: &str) -> String {
         self.submit(&json!({ "job": "demo.work", "payload": { "act": act } })).await
     }

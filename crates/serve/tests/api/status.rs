@@ -68,7 +68,7 @@ async fn a_result_over_64_kib_is_left_out_and_its_size_told() {
 }
 
 #[tokio::test]
-async fn a_task_that_nobody_knows_is_not_found() {
+async fn an_unknown_task_is_not_found() {
     let site = Site::in_memory().await;
     let (status, problem) = site.get("/api/tasks/0192-no-such").await;
     assert_eq!((status.as_u16(), &problem["type"]), (404, &json!("urn:leveret:problem:not-found")));

@@ -15,7 +15,7 @@ fn now() -> u64 {
 }
 
 #[tokio::test]
-async fn while_the_store_is_away_submissions_are_refused_and_no_step_is_lost() {
+async fn while_the_store_is_unreachable_submissions_are_refused_and_no_status_update_is_lost() {
     let postgres = Postgres::start().await;
     let site = Site::start(&Broker::memory(), &postgres.database().await, options()).await;
     let worker = site.work().await;
@@ -24,7 +24,7 @@ async fn while_the_store_is_away_submissions_are_refused_and_no_step_is_lost() {
     site.reaches(&before, "Processing").await;
 
     postgres.kill9().await;
-    // The job ends while nobody can write it down; what is accepted until that is noticed must be kept as well.
+    // The job ends while the store is down. Submissions that are accepted before that is noticed must be kept too.
     worker.gate.open.add_permits(1);
     let mut accepted = Vec::new();
     eventually("submissions are refused", SOON, async || {
@@ -62,7 +62,7 @@ async fn a_key_that_cannot_be_written_down_publishes_nothing() {
 }
 
 #[tokio::test]
-async fn servers_that_share_a_database_share_the_work_and_wake_who_waits_at_either() {
+async fn servers_that_share_a_database_share_the_work_and_wake_the_clients_of_both() {
     let url = shared_postgres().await.database().await;
     let broker = Broker::memory();
     let (one, two) = (Site::start(&broker, &url, options()).await, Site::start(&broker, &url, options()).await);
@@ -80,7 +80,7 @@ async fn servers_that_share_a_database_share_the_work_and_wake_who_waits_at_eith
 }
 
 #[tokio::test]
-async fn after_an_absence_longer_than_steps_are_kept_unfinished_tasks_are_marked() {
+async fn after_an_absence_longer_than_status_updates_are_kept_unfinished_tasks_are_stale() {
     let (_folder, url) = sqlite();
     let store = Store::open(&url).await.unwrap();
     let long_ago = now() - 10 * 24 * 3_600_000;
@@ -107,7 +107,7 @@ async fn after_an_absence_longer_than_steps_are_kept_unfinished_tasks_are_marked
 }
 
 #[tokio::test]
-async fn what_was_kept_long_enough_is_deleted() {
+async fn tasks_are_deleted_when_their_retention_ends() {
     let (_folder, url) = sqlite();
     let store = Store::open(&url).await.unwrap();
     let ended = |id: &str, at| StatusUpdate {
@@ -131,7 +131,7 @@ async fn what_was_kept_long_enough_is_deleted() {
 }
 
 #[tokio::test]
-async fn what_the_server_itself_cannot_do_is_a_500_that_tells_no_secrets_and_loses_nothing() {
+async fn a_fault_of_the_server_is_a_500_without_secrets_and_loses_nothing() {
     let postgres = shared_postgres().await;
     let url = postgres.database().await;
     let site = Site::start(&Broker::memory(), &url, options()).await;

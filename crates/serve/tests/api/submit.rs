@@ -49,8 +49,11 @@ async fn without_a_default_job_a_task_must_name_one() {
 async fn an_unknown_job_is_refused_with_the_nearest_known() {
     let (site, _worker) = Site::with_worker().await;
     let (status, problem) = site.post("/api/tasks", &json!({ "job": "demo.wrok" })).await;
-    let flaw = &problem["errors"][0];
-    assert_eq!((status.as_u16(), &flaw["pointer"], &flaw["nearest"]), (422, &json!("/job"), &json!("demo.work")));
+    let field_error = &problem["errors"][0];
+    assert_eq!(
+        (status.as_u16(), &field_error["pointer"], &field_error["nearest"]),
+        (422, &json!("/job"), &json!("demo.work"))
+    );
     assert!(problem["detail"].as_str().unwrap().contains(r#"did you mean "demo.work"?"#), "{problem}");
 }
 
@@ -64,7 +67,7 @@ async fn a_payload_that_fails_its_schema_is_refused_with_place_and_reason_of_eac
     let of = |pointer: &str| errors.iter().find(|error| error["pointer"] == pointer).unwrap()["detail"].to_string();
     assert!(of("/payload/act").contains("echo"), "{problem}");
     assert!(of("/payload/times").contains("minimum"), "{problem}");
-    // What was sent is not repeated: it may be secret.
+    // The response does not repeat the payload, which may be secret.
     assert!(!problem.to_string().contains("dance"), "{problem}");
 }
 
@@ -134,14 +137,14 @@ async fn a_task_that_expires_before_it_starts_fails() {
 async fn a_payload_is_published_byte_for_byte() {
     let site = Site::in_memory().await;
     site.work().await.stop().await;
-    // More digits than a double has.
+    // A number with more digits than a double has.
     let body = r#"{"payload": {"n" : 12345678901234567890123.10, "n2":1e2 }}"#;
     let url = format!("{}/api/tasks", site.base);
     let response = site.client.post(url).header("content-type", "application/json").body(body).send().await.unwrap();
     assert_eq!(response.status(), 202);
     let mut feed =
         leveret::reader::QueueReader::new(&site.broker, leveret::reader::Source::DeadLetters("demo".into()), 1);
-    // An unknown job dies with the payload it came with.
+    // An unknown job is dead-lettered with its original payload.
     let id = read(response).await.1["task_id"].as_str().unwrap().to_owned();
     let unknowing = leveret::Worker::new(()).queue(leveret::Queue::new("demo")).handle(other);
     let _worker = leveret::testing::start(unknowing, &site.broker).await.unwrap();

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-/// Does what it says.
+/// A job that does its act.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Work {
     act: String,
@@ -33,7 +33,7 @@ impl Job for Work {
     }
 }
 
-/// The default job, as the demo's is: its payload may be anything.
+/// The default job. Its payload may be anything.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Nap {}
 
@@ -42,7 +42,7 @@ impl Job for Nap {
     const QUEUE: &'static str = "demo";
 }
 
-/// What lets a gated job go on, and tells that it runs.
+/// Reports that a gated job runs, and lets it continue.
 pub(crate) struct Gate {
     pub(crate) started: Semaphore,
     pub(crate) open: Semaphore,

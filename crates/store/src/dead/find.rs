@@ -1,13 +1,18 @@
-//! Finds dead letters, one by one or by what they died of.
+//! Reads dead letters, one by one, in pages or in groups.
 
-use super::{ABOUT, DeadFilter, DeadLetter, DeadState, Group, HistoryEntry, Letter, Selection};
+use leveret_sql::{
+    Result,
+    db::{Sql, number, number_list},
+};
+
+use super::letter::{ABOUT, DeadFilter, DeadGroup, DeadLetter, DeadState, HistoryEntry, Letter, Selection};
 use crate::{
-    Cursor, Page, Result, Store,
-    sql::{Sql, number_list},
+    open::Store,
+    page::{Cursor, Page},
 };
 
 impl Store {
-    /// One page of the dead letters that fit, the one taken in last first.
+    /// Returns one page of the dead letters that match a filter, the last ingested first.
     ///
     /// ```
     /// use leveret_store::DeadFilter;
@@ -30,7 +35,7 @@ impl Store {
         limit: u32,
     ) -> Result<Page<DeadLetter>> {
         let before = after.map_or(i64::MAX, Cursor::number);
-        let mut sql = Sql::new(format!("SELECT {ABOUT} FROM leveret_dead WHERE id < $1")).late().arg(before);
+        let mut sql = Sql::new(format!("SELECT {ABOUT} FROM leveret_dead WHERE id < $1")).slow().arg(before);
         self.fit(&mut sql, filter);
         sql.push(" ORDER BY id DESC LIMIT ").bind(u64::from(limit) + 1);
         let letters = sql.all(&mut self.reader().await?).await?;
@@ -41,7 +46,7 @@ impl Store {
         Ok(Page::new(letters, limit, bytes, |letter: &DeadLetter| (letter.id, String::new())))
     }
 
-    /// How many dead letters fit.
+    /// Counts the dead letters that match a filter.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -55,26 +60,26 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn count_dead(&self, filter: &DeadFilter) -> Result<u64> {
-        let mut sql = Sql::new("SELECT count(*) FROM leveret_dead WHERE 1 = 1").late();
+        let mut sql = Sql::new("SELECT count(*) FROM leveret_dead WHERE 1 = 1").slow();
         self.fit(&mut sql, filter);
-        Ok(crate::sql::number(sql.one(&mut self.reader().await?).await?))
+        Ok(number(sql.one(&mut self.reader().await?).await?))
     }
 
-    /// The dead letters that fit, gathered by what they died of: the largest groups first, `limit` at most.
+    /// Groups the dead letters that match a filter by error: the largest groups first, at most `limit`.
     ///
-    /// See [`take_in`](Self::take_in) for an example.
+    /// See [`ingest`](Self::ingest) for an example.
     ///
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn groups(&self, filter: &DeadFilter, limit: u32) -> Result<Vec<Group>> {
+    pub async fn groups(&self, filter: &DeadFilter, limit: u32) -> Result<Vec<DeadGroup>> {
         let mut sql = Sql::new(
             "SELECT found.*, named.job, named.kind, named.masked
              FROM (SELECT fingerprint, count(*) AS letters, min(failed_at) AS first_at, max(failed_at) AS last_at,
                           max(id) AS sample
                    FROM leveret_dead WHERE 1 = 1",
         )
-        .late();
+        .slow();
         self.fit(&mut sql, filter);
         sql.push(" GROUP BY fingerprint ORDER BY letters DESC, fingerprint LIMIT ").bind(u64::from(limit));
         sql.push(
@@ -84,7 +89,7 @@ impl Store {
         sql.all(&mut self.reader().await?).await
     }
 
-    /// One dead letter with its message; `None` if there is none of this number, or no more.
+    /// Returns one dead letter with its message, or `None` if none has this number.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -103,7 +108,7 @@ impl Store {
         Sql::new(text).arg(id).maybe(&mut self.reader().await?).await
     }
 
-    /// What was done to a dead letter, in order.
+    /// Returns the history of a dead letter, in order.
     ///
     /// See [`letter`](Self::letter) for an example.
     ///
@@ -137,8 +142,8 @@ impl Store {
             sql.push(&format!(" AND {in_error}"));
         }
         if let Some(text) = &filter.text {
-            let (in_error, payload) = (self.in_error(sql, text), sql.place(text.as_bytes()));
-            sql.push(&format!(" AND ({in_error} OR {})", self.dialect.contains("payload", &payload)));
+            let (in_error, payload) = (self.in_error(sql, text), sql.placeholder(text.as_bytes()));
+            sql.push(&format!(" AND ({in_error} OR {})", self.dialect().contains("payload", &payload)));
         }
         if let Some(from) = filter.failed_from {
             sql.push(" AND failed_at >= ").bind(from);
@@ -149,20 +154,20 @@ impl Store {
     }
 
     fn in_error(&self, sql: &mut Sql, text: &str) -> String {
-        let place = sql.place(text.to_ascii_lowercase().as_str());
-        self.dialect.contains_folded("error", &place)
+        let placeholder = sql.placeholder(text.to_ascii_lowercase().as_str());
+        self.dialect().contains_folded("error", &placeholder)
     }
 
-    /// Appends the conditions of a selection, of which only those in `state` are meant.
+    /// Appends the conditions of a selection, of letters in `state` alone.
     ///
-    /// Letters that are named are found by their numbers: `state || ''` keeps the database from an index of states,
-    /// which it would take right after a great change, when its statistics still say that none is in this one.
+    /// Selected numbers are found by the primary key: `state || ''` keeps the database from an index of states. It
+    /// would use that index right after a large change, while its statistics still say that no letter is in this state.
     pub(super) fn choose(&self, sql: &mut Sql, selection: &Selection, state: DeadState) {
         match selection {
             Selection::Filter(filter) => self.fit(sql, &DeadFilter { states: vec![state], ..filter.clone() }),
             Selection::Ids(ids) => {
-                let list = sql.place(number_list(ids));
-                let list = self.dialect.numbers(&list);
+                let list = sql.placeholder(number_list(ids));
+                let list = self.dialect().numbers(&list);
                 sql.push(&format!(" AND id IN {list} AND state || '' = '{}'", state.as_str()));
             }
         }

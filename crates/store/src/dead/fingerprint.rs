@@ -1,14 +1,15 @@
-//! Tells which failures are alike: the error with everything masked that differs from job to job.
+//! Groups failures by their error, with the parts masked that differ from job to job.
 
 use std::{net::Ipv6Addr, sync::LazyLock};
 
 use regex_lite::{Captures, Regex};
 use sha2::{Digest, Sha256};
 
-/// Beyond it, errors are alike if they begin alike: some print whole documents.
+/// The characters of an error that are compared. Some errors print whole documents.
 const LONGEST: usize = 1000;
 
-/// In the order of precedence. Words stay, also in quotes: a missing field's name tells one fault from another.
+/// The masked parts, in order of precedence. Words are kept, also in quotes, because the name of a missing field
+/// distinguishes faults.
 const PATTERNS: &str = r#"(?x)
     (?<uuid> \b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b )
   | (?<url> \b[A-Za-z][A-Za-z0-9+.-]*:// [^\s"'`<>]* [^\s"'`<>.,:;!?)}\]] )
@@ -20,7 +21,7 @@ const PATTERNS: &str = r#"(?x)
     )
   | (?<colons> [0-9A-Za-z_.]*:[0-9A-Za-z_.:]*:[0-9A-Za-z_.:]* (?:%[0-9A-Za-z]+)? )
 "#;
-/// What is masked within what has colons in it and is no address, too.
+/// The parts that are also masked within a text with colons that is not an address.
 const PARTS: &str = r#"
   | (?<quoted> "[^"\n]*[0-9/][^"\n]*" | '[^'\n]*[0-9/][^'\n]*' | `[^`\n]*[0-9/][^`\n]*` )
   | (?<path> (?<before>^|[\s(\[=,;:]) (?:
@@ -38,10 +39,10 @@ const PARTS: &str = r#"
 static PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(&format!("{PATTERNS}{PARTS}")).ok());
 static PART: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(&format!("(?x) (?<none>$.)\n{PARTS}")).ok());
 
-/// What tells this failure from others, and the error as it is shown for all that are alike.
+/// Returns the fingerprint of a failure, and its masked error, which all failures of this fingerprint share.
 ///
-/// Masked are numbers, hexadecimal numbers, durations, sizes, times, UUIDs, other long ids, URLs, paths, network and mail
-/// addresses, and what stands in quotes if there is a digit or a slash in it.
+/// It masks numbers, hexadecimal numbers, durations, sizes, times, UUIDs, other long ids, URLs, paths, network and mail
+/// addresses, and quoted texts with a digit or a slash.
 ///
 /// ```
 /// use leveret_store::fingerprint;
@@ -89,8 +90,8 @@ fn part(found: &Captures<'_>) -> Option<String> {
     masks.into_iter().find(|(name, _)| found.name(name).is_some()).map(|(_, mask)| mask.to_owned())
 }
 
-/// What has two colons or more in it may be an address of IPv6 or of hardware, with words before it; or a time, or a name in
-/// a program, such as `std::io`.
+/// Masks a text with two colons or more: an IPv6 or hardware address with words before it, a time, or a name in a
+/// program such as `std::io`.
 fn colons_mask(text: &str) -> String {
     let address = text.trim_end_matches([':', '.']);
     let starts = std::iter::once(0).chain(address.match_indices(':').map(|(at, _)| at + 1));

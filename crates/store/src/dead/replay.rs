@@ -1,72 +1,76 @@
-//! Replays: which dead letters are to be published again, and which were. Killed at any moment, a replay can go on: a
-//! letter is `replaying` until its publish was confirmed, so that it is published twice at most, and lost never.
+//! Replays: the dead letters that are to be published again, and those that were.
 //!
-//! One process at a time runs a replay: it has it on a lease, and puts the end of that off while it is at it.
+//! A replay can continue after a crash at any moment. A letter is `replaying` until its publish is confirmed, so it may
+//! be published twice, but it is not lost. One process at a time runs a replay, under a lease that it renews.
 
+use leveret_sql::{
+    Result,
+    db::{Arg, FromRow, Row, Sql},
+};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sqlx::{FromRow, Row, any::AnyRow};
 
-use super::{ABOUT, DeadFilter, DeadLetter, DeadState, Letter, Selection, desk::Change};
+use super::{
+    change::Change,
+    letter::{ABOUT, DeadFilter, DeadLetter, DeadState, Letter, Selection},
+};
 use crate::{
-    By, Result, Store, audit,
-    open::Area,
-    sql::{Arg, Sql, number},
-    status::json,
+    audit::{self, By},
+    open::{Store, WriteLock},
 };
 
-/// When letters of so many bytes are in memory, no more are loaded.
+/// The bytes of letters in memory at which no more are read.
 const BYTES_AT_ONCE: u64 = 8 << 20;
 
-/// A replay, and how far it is.
+/// A replay and its progress.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Replay {
     /// Its number.
     pub id: i64,
-    /// Who wanted it.
+    /// Who started it.
     pub actor: String,
-    /// How, as it was given at the start.
+    /// Its options, as they were given at the start.
     pub options: Value,
     /// How many letters it took.
     pub total: u64,
-    /// How many of them were published and confirmed.
+    /// How many of them were published, with a confirm.
     pub replayed: u64,
-    /// Until when somebody runs it, in milliseconds since the epoch; from then on anybody may.
+    /// When its lease expires, in milliseconds since the epoch. Then another process may take it.
     #[serde(skip)]
     pub leased_until: u64,
-    /// Whether its canaries, if it has any, let the rest follow.
+    /// Whether its canaries, if it has any, have succeeded.
     #[serde(skip)]
     pub judged: bool,
-    /// In milliseconds since the epoch.
+    /// When it started, in milliseconds since the epoch.
     #[serde(with = "crate::time::rfc3339")]
     pub started_at: u64,
-    /// In milliseconds since the epoch; `None` while it is open.
+    /// When it ended, in milliseconds since the epoch, or `None` while it is open.
     #[serde(with = "crate::time::rfc3339_maybe")]
     pub finished_at: Option<u64>,
     /// How it ended.
     pub outcome: Option<String>,
 }
 
-/// Who runs a replay, and until when.
+/// The right of one process to run a replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lease<'a> {
-    /// Something that no other run of any replay has.
+pub struct ReplayLease<'a> {
+    /// A name that no other run of a replay has.
     pub owner: &'a str,
-    /// In milliseconds since the epoch.
+    /// When the lease expires, in milliseconds since the epoch.
     pub until: u64,
 }
 
 impl Store {
-    /// Opens a replay of the letters that lie there, and takes them into it.
+    /// Starts a replay, and moves the selected letters in the state [`Dead`](DeadState::Dead) into it.
     ///
     /// ```
-    /// use leveret_store::{By, DeadFilter, Lease, Selection};
+    /// use leveret_store::{By, DeadFilter, ReplayLease, Selection};
     ///
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
     /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
     /// let by = By { actor: "anna", at: 1_800_000_000_000 };
-    /// let lease = Lease { owner: "run-17", until: by.at + 20_000 };
+    /// let lease = ReplayLease { owner: "run-17", until: by.at + 20_000 };
     /// let all = Selection::Filter(DeadFilter::default());
     /// let replay = store.start_replay(&all, &"gently".into(), by, lease).await?;
     /// let mut after = 0;
@@ -76,7 +80,7 @@ impl Store {
     ///     let Some(last) = published.last() else { break };
     ///     after = *last;
     ///     store.replayed(replay.id, &published, by).await?;
-    ///     assert!(store.renew_replay(replay.id, Lease { until: by.at + 40_000, ..lease }).await?);
+    ///     assert!(store.renew_replay(replay.id, ReplayLease { until: by.at + 40_000, ..lease }).await?);
     /// }
     /// store.finish_replay(replay.id, lease.owner, "done", by).await?;
     /// assert!(store.open_replays().await?.is_empty());
@@ -91,9 +95,9 @@ impl Store {
         selection: &Selection,
         options: &Value,
         by: By<'_>,
-        lease: Lease<'_>,
+        lease: ReplayLease<'_>,
     ) -> Result<Replay> {
-        let mut tx = self.write(Area::Dead).await?;
+        let mut tx = self.write(WriteLock::Dead).await?;
         let text =
             "INSERT INTO leveret_replays (actor, options, total, replayed, owner, leased_until, judged, started_at)
                     VALUES ($1, $2, 0, 0, $3, $4, 0, $5) RETURNING id";
@@ -120,14 +124,15 @@ impl Store {
         })
     }
 
-    /// Takes an open replay that nobody runs at the time `now`. False if somebody does, or it has ended.
+    /// Takes an open replay whose lease has expired at the time `now`. Returns false if another process runs it, or if
+    /// it has ended.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
     /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
     /// # let now = 1_800_000_000_000;
-    /// let lease = leveret_store::Lease { owner: "run-18", until: now + 20_000 };
+    /// let lease = leveret_store::ReplayLease { owner: "run-18", until: now + 20_000 };
     /// for replay in store.open_replays().await? {
     ///     let is_ours = store.take_replay(replay.id, lease, now).await?;
     /// }
@@ -137,29 +142,31 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn take_replay(&self, replay: i64, lease: Lease<'_>, now: u64) -> Result<bool> {
+    pub async fn take_replay(&self, replay: i64, lease: ReplayLease<'_>, now: u64) -> Result<bool> {
         let text = "UPDATE leveret_replays SET owner = $1, leased_until = $2
                     WHERE id = $3 AND leased_until <= $4 AND finished_at IS NULL";
         let sql = Sql::new(text).arg(lease.owner).arg(lease.until).arg(replay).arg(now);
         Ok(sql.execute(&mut self.writer().await?).await? == 1)
     }
 
-    /// Takes an open replay from whoever runs it, to end it with this outcome. The outcome is kept with the lease: whoever
-    /// takes the replay up when the lease is over ends it so. False if it has ended.
+    /// Takes an open replay from the process that runs it, to end it with this outcome. Returns false if it has ended.
+    ///
+    /// The outcome is stored with the lease. If this process dies, the process that takes the replay next ends it with
+    /// this outcome.
     ///
     /// See [`start_replay`](Self::start_replay) for an example of a lease.
     ///
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn stop_replay(&self, replay: i64, lease: Lease<'_>, outcome: &str) -> Result<bool> {
+    pub async fn stop_replay(&self, replay: i64, lease: ReplayLease<'_>, outcome: &str) -> Result<bool> {
         let text = "UPDATE leveret_replays SET owner = $1, leased_until = $2, outcome = $3
                     WHERE id = $4 AND finished_at IS NULL";
         let sql = Sql::new(text).arg(lease.owner).arg(lease.until).arg(outcome).arg(replay);
         Ok(sql.execute(&mut self.writer().await?).await? == 1)
     }
 
-    /// Puts the end of a lease off, or ends it with an `until` of 0. False if it is another's by now, or the replay has
+    /// Renews a lease, or ends it with an `until` of 0. Returns false if another process has the replay, or if it has
     /// ended.
     ///
     /// See [`start_replay`](Self::start_replay) for an example.
@@ -167,13 +174,13 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn renew_replay(&self, replay: i64, lease: Lease<'_>) -> Result<bool> {
+    pub async fn renew_replay(&self, replay: i64, lease: ReplayLease<'_>) -> Result<bool> {
         let text = "UPDATE leveret_replays SET leased_until = $1 WHERE id = $2 AND owner = $3 AND finished_at IS NULL";
         let sql = Sql::new(text).arg(lease.until).arg(replay).arg(lease.owner);
         Ok(sql.execute(&mut self.writer().await?).await? == 1)
     }
 
-    /// Keeps that the canaries of a replay let the rest follow.
+    /// Notes that the canaries of a replay have succeeded.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -191,7 +198,7 @@ impl Store {
         sql.execute(&mut self.writer().await?).await.map(drop)
     }
 
-    /// Letters that a replay has published already, oldest first.
+    /// Returns letters that a replay has published, oldest first.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -208,12 +215,14 @@ impl Store {
         let text = format!(
             "SELECT {ABOUT} FROM leveret_dead WHERE state = 'replayed' AND replay_id = $1 ORDER BY id LIMIT $2"
         );
-        let sql = Sql::new(text).late().arg(replay).arg(u64::from(limit));
+        let sql = Sql::new(text).slow().arg(replay).arg(u64::from(limit));
         sql.all(&mut self.reader().await?).await
     }
 
-    /// The next letters to be published after that number, oldest first: the same ones until they are
-    /// [`replayed`](Self::replayed). Up to `limit`, and no more once there are 8 MiB of them.
+    /// Returns the next letters of a replay with numbers above `after`, oldest first: at most `limit`, and none beyond
+    /// 8 MiB.
+    ///
+    /// A letter is returned again until it is marked as [`replayed`](Self::replayed).
     ///
     /// See [`start_replay`](Self::start_replay) for an example.
     ///
@@ -234,7 +243,7 @@ impl Store {
         sql.all(&mut self.reader().await?).await
     }
 
-    /// Marks letters of a replay as published and confirmed, and returns how many were not marked before.
+    /// Marks letters of a replay as published. Returns how many were not marked before.
     ///
     /// See [`start_replay`](Self::start_replay) for an example.
     ///
@@ -244,7 +253,7 @@ impl Store {
     pub async fn replayed(&self, replay: i64, ids: &[i64], by: By<'_>) -> Result<u64> {
         let change =
             Change { from: DeadState::Replaying, to: DeadState::Replayed, action: "replayed", replay: Some(replay) };
-        let mut tx = self.write(Area::Dead).await?;
+        let mut tx = self.write(WriteLock::Dead).await?;
         let replayed = self.change(&mut tx, &Selection::Ids(ids.to_vec()), &change, by).await?;
         let text = "UPDATE leveret_replays SET replayed = replayed + $1 WHERE id = $2";
         Sql::new(text).arg(replayed).arg(replay).execute(&mut tx).await?;
@@ -252,8 +261,10 @@ impl Store {
         Ok(replayed)
     }
 
-    /// Closes a replay. Letters that were not replayed lie there again; returns how many. `None` if it has ended, or is
-    /// another's than `owner`'s: then nothing is changed.
+    /// Ends a replay, and returns how many letters were not replayed: they get the state [`Dead`](DeadState::Dead)
+    /// again.
+    ///
+    /// Returns `None`, and changes nothing, if the replay has ended or is not `owner`'s.
     ///
     /// See [`start_replay`](Self::start_replay) for an example.
     ///
@@ -263,7 +274,7 @@ impl Store {
     pub async fn finish_replay(&self, replay: i64, owner: &str, outcome: &str, by: By<'_>) -> Result<Option<u64>> {
         let change =
             Change { from: DeadState::Replaying, to: DeadState::Dead, action: "returned", replay: Some(replay) };
-        let mut tx = self.write(Area::Dead).await?;
+        let mut tx = self.write(WriteLock::Dead).await?;
         let text = "UPDATE leveret_replays SET finished_at = $1, outcome = $2
                     WHERE id = $3 AND owner = $4 AND finished_at IS NULL";
         let finished = Sql::new(text).arg(by.at).arg(outcome).arg(replay).arg(owner).execute(&mut tx).await?;
@@ -277,7 +288,7 @@ impl Store {
         Ok(Some(returned))
     }
 
-    /// Replays that were not finished: to go on with after a restart.
+    /// Returns the replays that have not ended, such as those to continue after a restart.
     ///
     /// See [`start_replay`](Self::start_replay) for an example.
     ///
@@ -290,7 +301,7 @@ impl Store {
             .await
     }
 
-    /// One replay.
+    /// Returns one replay.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -311,18 +322,18 @@ impl Store {
     }
 }
 
-impl FromRow<'_, AnyRow> for Replay {
-    fn from_row(row: &AnyRow) -> sqlx::Result<Self> {
+impl FromRow for Replay {
+    fn from_row(row: &Row) -> sqlx::Result<Self> {
         Ok(Self {
             id: row.try_get("id")?,
             actor: row.try_get("actor")?,
-            options: json(row.try_get("options")?)?.unwrap_or_default(),
-            total: number(row.try_get("total")?),
-            replayed: number(row.try_get("replayed")?),
-            leased_until: number(row.try_get("leased_until")?),
-            judged: row.try_get::<i64, _>("judged")? != 0,
-            started_at: number(row.try_get("started_at")?),
-            finished_at: row.try_get::<Option<i64>, _>("finished_at")?.map(number),
+            options: row.json("options")?.unwrap_or_default(),
+            total: row.number("total")?,
+            replayed: row.number("replayed")?,
+            leased_until: row.number("leased_until")?,
+            judged: row.flag("judged")?,
+            started_at: row.number("started_at")?,
+            finished_at: row.maybe_number("finished_at")?,
             outcome: row.try_get("outcome")?,
         })
     }

@@ -1,23 +1,28 @@
-//! Dead letters out of one store and into another.
+//! Exports dead letters from a store, and imports them into another one.
 
 use std::collections::VecDeque;
 
 use futures_util::{Stream, stream::try_unfold};
+use leveret_sql::{
+    Error, Result,
+    db::{Arg, Sql, TimedConnection, text_list},
+};
 use serde_json::json;
-use sqlx::Row;
 
-use super::{ABOUT, DeadFilter, Letter, NewDead, Selection, desk::RESTORE, take_in};
+use super::{
+    change::RESTORE,
+    ingest,
+    letter::{ABOUT, DeadFilter, Letter, NewDead, Selection},
+};
 use crate::{
-    By, Error, Result, Store, audit,
-    lent::Lent,
-    open::Area,
-    sql::{Arg, Sql, text_list},
+    audit::{self, By},
+    open::{Store, WriteLock},
 };
 
-/// How many letters of an export are held at once. Few, because each may be as large as the broker lets it.
+/// The letters of an export in memory. Few, because each may be as large as the broker permits.
 const AT_ONCE: u64 = 4;
 
-/// The letters of an export that are in hand, and where the next ones begin.
+/// The letters of an export that were read, and the number after which the next ones begin.
 #[derive(Default)]
 struct Export {
     held: VecDeque<Letter>,
@@ -26,7 +31,8 @@ struct Export {
 }
 
 impl Store {
-    /// All dead letters that fit, in the order in which they were taken in. Letters that come meanwhile are part of it.
+    /// Exports all dead letters that match a filter, in the order in which they were ingested. Letters that are
+    /// ingested meanwhile are included.
     ///
     /// ```
     /// use futures_util::TryStreamExt;
@@ -45,7 +51,7 @@ impl Store {
         try_unfold(Export::default(), move |mut export| async move {
             if export.held.is_empty() && !export.over {
                 let text = format!("SELECT {ABOUT}, properties, payload, original FROM leveret_dead WHERE id > $1");
-                let mut sql = Sql::new(text).late().arg(export.last);
+                let mut sql = Sql::new(text).slow().arg(export.last);
                 self.fit(&mut sql, filter);
                 sql.push(" ORDER BY id LIMIT ").bind(AT_ONCE);
                 export.held = sql.all(&mut self.reader().await?).await?.into();
@@ -57,8 +63,8 @@ impl Store {
         })
     }
 
-    /// Takes exported letters in, all or none, and returns how many. They lie there, whatever had become of them; what
-    /// was edited stays so. One that is here already is left out, but if it was purged it lies there again.
+    /// Imports letters, all or none, and returns how many. All get the state [`Dead`](crate::DeadState::Dead), and
+    /// edits are kept. A letter that the store has already is skipped, or restored if it was purged.
     ///
     /// ```
     /// use leveret_store::By;
@@ -72,35 +78,35 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Database`](crate::Error::Database); nothing was written then.
+    /// [`Error::Database`](crate::Error::Database). Nothing was written then.
     pub async fn import(&self, letters: &[Letter], by: By<'_>) -> Result<u64> {
         let new: Vec<_> = letters.iter().map(as_new).collect();
         let incoming = new.iter().zip(letters).map(|(new, letter)| {
             let edited = letter.original.is_some().then_some(letter.payload.as_slice());
-            take_in::Incoming { edited, ..take_in::Incoming::new(new) }
+            ingest::IngestedLetter { edited, ..ingest::IngestedLetter::new(new) }
         });
         let incoming: Vec<_> = incoming.collect();
         let digests = text_list(incoming.iter().filter_map(|letter| letter.digest.as_deref()));
-        let mut tx = self.write(Area::Dead).await?;
+        let mut tx = self.write(WriteLock::Dead).await?;
         let back = self.take_back(&mut tx, digests, by).await?;
         let fresh = self.fresh(&mut tx, incoming).await?;
-        let ids = take_in::insert(&mut tx, &fresh, by.at).await?;
+        let ids = ingest::insert(&mut tx, &fresh, by.at).await?;
         let imported = ids.len() as u64 + back;
         audit::note(&mut tx, by, "import", &json!({ "letters": imported })).await?;
         tx.commit().await?;
         Ok(imported)
     }
 
-    async fn take_back(&self, tx: &mut Lent, digests: Arg, by: By<'_>) -> Result<u64> {
-        let list = self.dialect.list("$1");
+    async fn take_back(&self, tx: &mut TimedConnection, digests: Arg, by: By<'_>) -> Result<u64> {
+        let list = self.dialect().list("$1");
         let text = format!("SELECT id FROM leveret_dead WHERE state = 'purged' AND digest IN {list}");
-        let rows = Sql::new(text).arg(digests).raw(tx).await?;
+        let rows = Sql::new(text).arg(digests).rows(tx).await?;
         let ids = rows.iter().map(|row| row.try_get("id")).collect::<sqlx::Result<_>>()?;
         self.change(tx, &Selection::Ids(ids), &RESTORE, by).await
     }
 }
 
-/// With the payload it died with, so that it is known again.
+/// The letter with its original payload, by which the store recognises it.
 fn as_new(letter: &Letter) -> NewDead {
     let about = &letter.about;
     NewDead {
@@ -115,35 +121,5 @@ fn as_new(letter: &Letter) -> NewDead {
         failed_at: Some(about.failed_at),
         properties: letter.properties.clone(),
         payload: letter.original.as_ref().unwrap_or(&letter.payload).clone(),
-    }
-}
-
-/// Bytes in JSON.
-pub(super) mod base64_text {
-    use base64::{Engine, prelude::BASE64_STANDARD};
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&BASE64_STANDARD.encode(bytes))
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        BASE64_STANDARD.decode(String::deserialize(from)?).map_err(D::Error::custom)
-    }
-}
-
-/// Bytes in JSON that may be missing.
-pub(super) mod base64_maybe {
-    use serde::{Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, to: S) -> Result<S::Ok, S::Error> {
-        match bytes {
-            Some(bytes) => super::base64_text::serialize(bytes, to),
-            None => to.serialize_none(),
-        }
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u8>>, D::Error> {
-        super::base64_text::deserialize(from).map(Some)
     }
 }

@@ -1,35 +1,37 @@
-//! Finds tracked jobs, and keeps account of when they were last heard of.
+//! Reads tracked jobs, and notes when the server last received events.
 
 use std::collections::BTreeMap;
 
-use sqlx::Row;
-
-use super::{Filter, Job, State, TimelineEntry, record::COLUMNS};
-use crate::{
-    Cursor, Page, Result, Store,
-    open::Area,
-    sql::{Arg, Sql, number, text_list},
+use leveret_sql::{
+    Result,
+    db::{Arg, Row, Sql, number, text_list},
 };
 
-/// Whose end is yet to come, as the database says it.
-pub(crate) const UNFINISHED: &str = "state NOT IN ('succeeded', 'dead', 'cancelled')";
+use super::{
+    job::{JobFilter, JobState, TimelineEntry, TrackedJob, UNFINISHED},
+    record::COLUMNS,
+};
+use crate::{
+    open::{Store, WriteLock},
+    page::{Cursor, Page},
+};
 
-/// More steps than those of the copies that are remembered only somebody tells who forges them.
+/// Bounds a timeline. More steps than the remembered copies have come only from forged events.
 const MOST_STEPS: u32 = 1000;
 
 impl Store {
-    /// One job; `None` if no event of it came, or it was pruned.
+    /// Returns one job, or `None` if the store has received no event of it, or has pruned it.
     ///
     /// See the [crate](crate) for an example.
     ///
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn job(&self, id: &str) -> Result<Option<Job>> {
+    pub async fn job(&self, id: &str) -> Result<Option<TrackedJob>> {
         Sql::new("SELECT * FROM leveret_jobs WHERE id = $1").arg(id).maybe(&mut self.reader().await?).await
     }
 
-    /// Those of these jobs that are known, in no order.
+    /// Returns the known jobs among these, in no order.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -42,14 +44,16 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn jobs_by_ids(&self, ids: &[impl AsRef<str> + Sync]) -> Result<Vec<Job>> {
+    pub async fn jobs_by_ids(&self, ids: &[impl AsRef<str> + Sync]) -> Result<Vec<TrackedJob>> {
         let list = text_list(ids.iter().map(AsRef::as_ref));
-        let text = format!("SELECT * FROM leveret_jobs WHERE id IN {}", self.dialect.list("$1"));
+        let text = format!("SELECT * FROM leveret_jobs WHERE id IN {}", self.dialect().list("$1"));
         Sql::new(text).arg(list).all(&mut self.reader().await?).await
     }
 
-    /// The steps of a job, in the order in which it goes through them. Of one that had very many copies (retries,
-    /// snoozes), those of the first 50 and of the last 50; at most 1,000 steps.
+    /// Returns the status updates of a job in order, at most 1,000.
+    ///
+    /// Of a job with very many copies (retries, snoozes) the store keeps the updates of the first 50 and of the last
+    /// 50.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -68,20 +72,21 @@ impl Store {
         let text = "SELECT * FROM leveret_job_steps WHERE id = $1 ORDER BY hop DESC, attempt DESC LIMIT $2";
         let sql = Sql::new(text).arg(id).arg(MOST_STEPS);
         let mut entries: Vec<TimelineEntry> = sql.all(&mut self.reader().await?).await?;
-        let order = |step: &str| step.parse().map_or(usize::MAX, |state: State| state as usize);
+        let order = |step: &str| step.parse().map_or(usize::MAX, |state: JobState| state as usize);
         entries.sort_by_key(|entry| (entry.hop, entry.at, order(&entry.step)));
         Ok(entries)
     }
 
-    /// One page of the jobs that fit, newest first by creation, without their results. Jobs that come meanwhile neither shift nor double any.
+    /// Returns one page of the jobs that match a filter, without their results, newest first by creation. Jobs that are
+    /// added meanwhile neither shift nor repeat an item.
     ///
     /// ```
-    /// use leveret_store::{Filter, State};
+    /// use leveret_store::{JobFilter, JobState};
     ///
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
     /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
-    /// let dead = Filter { states: vec![State::Dead], ..Filter::default() };
+    /// let dead = JobFilter { states: vec![JobState::Dead], ..JobFilter::default() };
     /// let mut page = store.jobs(&dead, None, 100).await?;
     /// while let Some(next) = page.next {
     ///     page = store.jobs(&dead, Some(&next), 100).await?;
@@ -92,26 +97,26 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn jobs(&self, filter: &Filter, after: Option<&Cursor>, limit: u32) -> Result<Page<Job>> {
+    pub async fn jobs(&self, filter: &JobFilter, after: Option<&Cursor>, limit: u32) -> Result<Page<TrackedJob>> {
         // A result may be larger than all the rest of a page.
         let columns = COLUMNS.map(|column| if column == "result" { "CAST(NULL AS TEXT) AS result" } else { column });
-        let mut sql = Sql::new(format!("SELECT {} FROM leveret_jobs WHERE 1 = 1", columns.join(", "))).late();
+        let mut sql = Sql::new(format!("SELECT {} FROM leveret_jobs WHERE 1 = 1", columns.join(", "))).slow();
         self.narrow(&mut sql, filter);
         if let Some(after) = after {
             sql.push(" AND (created_at, id) < (").bind(after.number()).push(", ").bind(after.id()).push(")");
         }
         sql.push(" ORDER BY created_at DESC, id DESC LIMIT ").bind(u64::from(limit) + 1);
         let jobs = sql.all(&mut self.reader().await?).await?;
-        let bytes = |job: &Job| {
+        let bytes = |job: &TrackedJob| {
             let texts = [&job.label, &job.worker, &job.note, &job.error_kind, &job.error];
             let known = [&job.id, &job.job, &job.queue].into_iter().chain(texts.into_iter().flatten());
             known.map(String::len).sum()
         };
-        let key = |job: &Job| (job.created_at.try_into().unwrap_or(i64::MAX), job.id.clone());
+        let key = |job: &TrackedJob| (job.created_at.try_into().unwrap_or(i64::MAX), job.id.clone());
         Ok(Page::new(jobs, limit, bytes, key))
     }
 
-    fn narrow(&self, sql: &mut Sql, filter: &Filter) {
+    fn narrow(&self, sql: &mut Sql, filter: &JobFilter) {
         if !filter.states.is_empty() {
             let states = filter.states.iter().map(|state| format!("'{state}'")).collect::<Vec<_>>();
             sql.push(&format!(" AND state IN ({})", states.join(", ")));
@@ -123,8 +128,8 @@ impl Store {
             sql.push(" AND queue = ").bind(queue.as_str());
         }
         if let Some(label) = &filter.label {
-            let place = sql.place(label.to_ascii_lowercase().as_str());
-            sql.push(" AND ").push(&self.dialect.contains_folded("label", &place));
+            let placeholder = sql.placeholder(label.to_ascii_lowercase().as_str());
+            sql.push(" AND ").push(&self.dialect().contains_folded("label", &placeholder));
         }
         if let Some(from) = filter.created_from {
             sql.push(" AND created_at >= ").bind(from);
@@ -143,7 +148,7 @@ impl Store {
         }
     }
 
-    /// How many jobs are in each state; a state that has none is left out.
+    /// Counts the jobs in each state. States without a job are left out.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -156,19 +161,19 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn counts(&self) -> Result<BTreeMap<State, u64>> {
-        let sql = Sql::new("SELECT state, count(*) AS jobs FROM leveret_jobs GROUP BY state").late();
-        let read = |row: &sqlx::any::AnyRow| -> Result<Option<(State, u64)>> {
+    pub async fn counts(&self) -> Result<BTreeMap<JobState, u64>> {
+        let sql = Sql::new("SELECT state, count(*) AS jobs FROM leveret_jobs GROUP BY state").slow();
+        let read = |row: &Row| -> Result<Option<(JobState, u64)>> {
             let state: &str = row.try_get("state")?;
-            Ok(state.parse().ok().zip(Some(number(row.try_get("jobs")?))))
+            Ok(state.parse().ok().zip(Some(row.number("jobs")?)))
         };
-        sql.raw(&mut self.reader().await?).await?.iter().filter_map(|row| read(row).transpose()).collect()
+        sql.rows(&mut self.reader().await?).await?.iter().filter_map(|row| read(row).transpose()).collect()
     }
 
-    /// Notes that events were missed: marks unfinished jobs that were not heard of since `before_ms`, and were not to
-    /// wait until then, as stale. The next event of such a job takes the mark away.
+    /// Marks jobs as stale whose events the server may have missed. Returns how many.
     ///
-    /// Returns how many were marked.
+    /// It marks unfinished jobs with no event since `before_ms`, unless they were due only after that. The next event
+    /// of such a job removes the mark.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -186,17 +191,17 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn note_gap(&self, before_ms: u64) -> Result<u64> {
-        let mut tx = self.write(Area::Status).await?;
+        let mut tx = self.write(WriteLock::Status).await?;
         let text = format!(
             "UPDATE leveret_jobs SET stale = 1
              WHERE {UNFINISHED} AND stale = 0 AND updated_at < $1 AND coalesce(due_at, 0) < $2"
         );
-        let marked = Sql::new(text).late().arg(before_ms).arg(before_ms).execute(&mut tx).await?;
+        let marked = Sql::new(text).slow().arg(before_ms).arg(before_ms).execute(&mut tx).await?;
         tx.commit().await?;
         Ok(marked)
     }
 
-    /// When events were last taken from the broker, by whatever server; `None` if never.
+    /// Returns when a server last received events from the broker, or `None` if none ever did.
     ///
     /// See [`note_gap`](Self::note_gap) for an example.
     ///
@@ -208,7 +213,7 @@ impl Store {
         Ok(sql.one::<Option<i64>>(&mut self.reader().await?).await?.map(number))
     }
 
-    /// Keeps that events were taken from the broker until `now`.
+    /// Notes that this server received events from the broker until `now`.
     ///
     /// See [`note_gap`](Self::note_gap) for an example.
     ///
@@ -216,7 +221,7 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database).
     pub async fn heard(&self, now: u64) -> Result<()> {
-        let mut tx = self.write(Area::Status).await?;
+        let mut tx = self.write(WriteLock::Status).await?;
         let text = "INSERT INTO leveret_facts (name, value) VALUES ('heard_at', $1)
                     ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE excluded.value > leveret_facts.value";
         Sql::new(text).arg(Arg::from(now)).execute(&mut tx).await?;

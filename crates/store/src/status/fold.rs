@@ -1,53 +1,36 @@
-//! Makes a job of its events, in whatever order and number they come.
+//! Makes a job of its events, in any order and number.
 //!
-//! Each field is a function of the set of events alone: most are told by the event of the greatest place, the others
-//! are a least or greatest time. So late, duplicate and shuffled events end in the same job.
+//! Each field is a function of the set of events: most fields come from the event of the greatest position, the others
+//! are a minimum or maximum of times. So late, duplicate and shuffled events result in the same job.
 
 use leveret::status_update::{StatusUpdate, Step};
 
-use super::{Job, State};
+use super::job::{JobPosition, JobState, TrackedJob};
 
-/// Where a job is in its life: what has a smaller place is old.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
-    pub(crate) hop: u32,
-    pub(crate) rank: u8,
-    /// Decides between two runs of one copy, which there are when a worker died, and between the progress of one run.
-    pub(crate) moment: u64,
-}
-
-impl Place {
-    fn of(event: &StatusUpdate) -> Self {
-        let progress = matches!(event.step, Step::Progress { .. });
-        // Steps of the same millisecond need an order as well; of a start and progress, progress is the later.
-        let order = State::after(&event.step) as u64 * 2 + u64::from(progress);
-        Self { hop: event.hop, rank: event.step.rank(), moment: event.at.saturating_mul(32).saturating_add(order) }
-    }
-}
-
-/// How an event relates to a row under its id.
+/// The relation of an event to the row under its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Relation {
-    /// It is of the row's own job.
+    /// The event is of the row's job.
     Own,
-    /// It is of another job that was published after the row's job had ended.
+    /// The event is of another job, published after the row's job had ended.
     Next,
-    /// It is of another job, and the row's is on its way.
+    /// The event is of another job, while the row's job has not ended.
     Other,
 }
 
-/// What tells jobs of one id apart. Counters of a message do not, because its publisher writes them.
+/// Whether an event is of the job with this origin, name and queue. The counters of a message do not distinguish jobs
+/// of one id, because its publisher writes them.
 pub(super) fn is_same(own: (Option<&str>, &str, &str), event: &StatusUpdate) -> bool {
     let (origin, job, queue) = own;
     match (origin, event.origin.as_deref()) {
         (Some(own), Some(other)) => own == other,
-        // Workers before this one tell no origin.
+        // Older workers publish no origin.
         _ => job == event.job && queue == event.queue,
     }
 }
 
-impl Job {
-    /// Whose event this is.
+impl TrackedJob {
+    /// Returns whose event this is.
     pub(super) fn relation(&self, event: &StatusUpdate) -> Relation {
         if is_same((self.origin.as_deref(), &self.job, &self.queue), event) {
             Relation::Own
@@ -58,7 +41,7 @@ impl Job {
         }
     }
 
-    /// A job of which nothing is known but that there is news of it, under its id or another.
+    /// Makes a job of which nothing is known but its identity.
     pub(super) fn new(id: &str, event: &StatusUpdate) -> Self {
         Self {
             wire_id: (id != event.id).then(|| event.id.clone()),
@@ -68,7 +51,7 @@ impl Job {
             job: event.job.clone(),
             queue: event.queue.clone(),
             priority: None,
-            state: State::Queued,
+            state: JobState::Queued,
             attempt: event.attempt,
             hop: 0,
             created_at: u64::MAX,
@@ -86,7 +69,7 @@ impl Job {
             too_large: None,
             cancel_requested_at: None,
             stale: false,
-            place: Place::default(),
+            position: JobPosition::default(),
             cancel_hop: None,
         }
     }
@@ -104,14 +87,14 @@ impl Job {
             Step::CancelRequested => return self.request_cancel(event),
             _ => {}
         }
-        let place = Place::of(event);
-        if place >= self.place {
-            self.place = place;
+        let position = JobPosition::of(event);
+        if position >= self.position {
+            self.position = position;
             self.move_to(event);
         }
     }
 
-    /// A cancel is no step of the job's own: beside what the job does, it says whether a job that waits will go on.
+    /// A cancellation is not a state of the job's own: it only changes how a waiting job is shown.
     fn request_cancel(&mut self, event: &StatusUpdate) {
         if event.hop >= self.hop && (Some(event.hop), Some(event.at)) > (self.cancel_hop, self.cancel_requested_at) {
             (self.cancel_hop, self.cancel_requested_at) = (Some(event.hop), Some(event.at));
@@ -123,7 +106,7 @@ impl Job {
         if self.cancel_hop.is_some_and(|hop| hop < event.hop) {
             (self.cancel_hop, self.cancel_requested_at) = (None, None);
         }
-        self.state = self.shown(State::after(&event.step));
+        self.state = self.shown(JobState::after(&event.step));
         (self.hop, self.attempt) = (event.hop, event.attempt);
         self.job.clone_from(&event.job);
         self.queue.clone_from(&event.queue);
@@ -144,9 +127,9 @@ impl Job {
         }
     }
 
-    fn shown(&self, state: State) -> State {
-        let waits = !state.is_terminal() && state != State::Started;
-        if waits && self.cancel_hop.is_some() { State::CancelRequested } else { state }
+    fn shown(&self, state: JobState) -> JobState {
+        let waits = !state.is_terminal() && state != JobState::Started;
+        if waits && self.cancel_hop.is_some() { JobState::CancelRequested } else { state }
     }
 }
 
@@ -156,7 +139,7 @@ mod tests {
 
     use super::*;
 
-    /// Any events at all of one job, also such as no worker tells; equal ones are equal in all.
+    /// Any events of one job, also such as no worker publishes. Equal events are equal in all fields.
     fn events() -> impl Strategy<Value = Vec<StatusUpdate>> {
         let event = (0u32..3, 0u64..6, 0u8..11).prop_map(|(hop, at, step)| StatusUpdate {
             id: "a".into(),
@@ -192,15 +175,15 @@ mod tests {
         }
     }
 
-    fn job(events: &[StatusUpdate]) -> Job {
-        let mut job = Job::new("a", &events[0]);
+    fn job(events: &[StatusUpdate]) -> TrackedJob {
+        let mut job = TrackedJob::new("a", &events[0]);
         events.iter().for_each(|event| job.apply(event));
         job
     }
 
-    /// Until an event has told them, these are guesses.
-    fn known(mut job: Job) -> Job {
-        if job.place == Place::default() {
+    /// Until an event sets them, these fields are guesses.
+    fn known(mut job: TrackedJob) -> TrackedJob {
+        if job.position == JobPosition::default() {
             (job.attempt, job.queue) = (0, String::new());
         }
         job
@@ -217,12 +200,12 @@ mod tests {
 
         #[test]
         fn a_job_never_moves_back(events in events()) {
-            let mut job = Job::new("a", &events[0]);
+            let mut job = TrackedJob::new("a", &events[0]);
             for event in &events {
-                let before = job.place;
+                let before = job.position;
                 job.apply(event);
-                prop_assert!(job.place >= before);
-                prop_assert_eq!(job.hop, job.place.hop);
+                prop_assert!(job.position >= before);
+                prop_assert_eq!(job.hop, job.position.hop);
             }
         }
     }

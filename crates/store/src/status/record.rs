@@ -1,20 +1,21 @@
-//! Writes what events say: the jobs they move, and a line for each step.
+//! Writes events: the jobs that they change, and their timeline.
 
 use std::{borrow::Cow, collections::HashMap};
 
 use leveret::status_update::{StatusUpdate, Step};
+use leveret_sql::{
+    Result,
+    db::{Arg, Sql, TimedConnection, chunks, text_list, without_nul},
+};
 use serde_json::Value;
 
 use super::{
-    Job, Moved,
     fold::{Relation, is_same},
+    job::{StatusChange, TrackedJob},
 };
 use crate::{
-    Result, Store,
-    lent::Lent,
-    open::Area,
-    sql::{Arg, Sql, chunks, text_list, without_nul},
-    unique,
+    open::{Store, WriteLock},
+    unique::{Done, free_done},
 };
 
 pub(super) const COLUMNS: [&str; 28] = [
@@ -48,48 +49,48 @@ pub(super) const COLUMNS: [&str; 28] = [
     "wire_id",
 ];
 
-/// Copies of a job whose steps are remembered: the first, and the last.
+/// The copies of a job whose status updates are kept: the first ones, and the last ones.
 const FIRST_HOPS: u32 = 50;
 const LAST_HOPS: u32 = 50;
 
-/// An event, and the id of the row that it is of.
+/// An event, with the id of the row that it belongs to.
 type StepOf<'a> = (String, &'a StatusUpdate);
 
-/// A line of the timeline, by what there is one of each.
+/// The lines of a timeline, by their key.
 type Lines<'a> = HashMap<(&'a str, u32, u32, &'static str), &'a StepOf<'a>>;
 
-/// What events come to.
+/// The effect of events.
 struct Folded<'a> {
-    /// The jobs that are no longer as they were, in the order in which they are first named.
-    changed: Vec<Job>,
+    /// The jobs that change, in the order of their first events.
+    changed: Vec<TrackedJob>,
     steps: Vec<StepOf<'a>>,
-    /// Rows that are of another job now: their steps so far are not its.
+    /// Rows that now belong to another job. Their status updates so far are deleted.
     renewed: Vec<String>,
-    /// Ends of jobs that have no row.
+    /// The ends of jobs without a row.
     ends_apart: Vec<&'a StatusUpdate>,
 }
 
 impl Store {
-    /// Takes in events, all or none, and tells which jobs they changed.
+    /// Records events, all or none, and returns the jobs that they changed.
     ///
-    /// Late, duplicate and shuffled events never move a job back: it ends where the same events in order would have
-    /// brought it. An event of a job that was pruned makes it anew.
+    /// Late, duplicate and shuffled events do not move a job back: it ends in the state to which the same events in
+    /// order would have brought it. An event of a pruned job creates it again.
     ///
     /// See the [crate](crate) for an example.
     ///
     /// # Errors
     ///
-    /// [`Error::Database`](crate::Error::Database); nothing was written then.
-    pub async fn record(&self, events: &[StatusUpdate]) -> Result<Vec<Moved>> {
+    /// [`Error::Database`](crate::Error::Database). Nothing was written then.
+    pub async fn record(&self, events: &[StatusUpdate]) -> Result<Vec<StatusChange>> {
         if events.is_empty() {
             return Ok(Vec::new());
         }
         let events = &*as_kept(events);
-        let mut tx = self.write(Area::Status).await?;
+        let mut tx = self.write(WriteLock::Status).await?;
         let known = self.known(&mut tx, events).await?;
         let Folded { changed, steps, renewed, ends_apart } = fold(&known, events);
         if !renewed.is_empty() {
-            let text = format!("DELETE FROM leveret_job_steps WHERE id IN {}", self.dialect.list("$1"));
+            let text = format!("DELETE FROM leveret_job_steps WHERE id IN {}", self.dialect().list("$1"));
             Sql::new(text).arg(text_list(renewed.iter().map(String::as_str))).execute(&mut tx).await?;
         }
         for chunk in chunks(&changed) {
@@ -99,21 +100,21 @@ impl Store {
             note(chunk).execute(&mut tx).await?;
         }
         self.thin_out(&mut tx, &changed).await?;
-        unique::free_done(&mut tx, &changed, &ends_apart, events, |place| self.dialect.list(place)).await?;
+        free_done(&mut tx, &done(&changed, &ends_apart, events), |position| self.dialect().list(position)).await?;
         tx.commit().await?;
-        Ok(changed.into_iter().map(|job| Moved { id: job.id, state: job.state }).collect())
+        Ok(changed.into_iter().map(|job| StatusChange { id: job.id, state: job.state }).collect())
     }
 }
 
 impl Store {
-    /// The rows that these events may be of, by id.
-    async fn known(&self, tx: &mut Lent, events: &[StatusUpdate]) -> Result<HashMap<String, Job>> {
+    /// Reads the rows that these events may belong to, by id.
+    async fn known(&self, tx: &mut TimedConnection, events: &[StatusUpdate]) -> Result<HashMap<String, TrackedJob>> {
         let known = self.rows(tx, events.iter().map(|event| event.id.as_str())).await?;
-        // Nearly always each id is of one job.
+        // An id nearly always has one job.
         let mut first: HashMap<&str, &StatusUpdate> = HashMap::new();
         let others = events.iter().filter(|event| {
             let before = *first.entry(&event.id).or_insert(event);
-            let is_other = |job: &Job| job.relation(event) != Relation::Own;
+            let is_other = |job: &TrackedJob| job.relation(event) != Relation::Own;
             let first = (before.origin.as_deref(), before.job.as_str(), before.queue.as_str());
             known.get(&event.id).is_some_and(is_other) || !is_same(first, event)
         });
@@ -126,15 +127,18 @@ impl Store {
         Ok(all)
     }
 
-    async fn rows(&self, tx: &mut Lent, ids: impl Iterator<Item = &str>) -> Result<HashMap<String, Job>> {
-        let text = format!("SELECT * FROM leveret_jobs WHERE id IN {}", self.dialect.list("$1"));
-        let rows: Vec<Job> = Sql::new(text).arg(text_list(ids)).all(tx).await?;
+    async fn rows(
+        &self,
+        tx: &mut TimedConnection,
+        ids: impl Iterator<Item = &str>,
+    ) -> Result<HashMap<String, TrackedJob>> {
+        let text = format!("SELECT * FROM leveret_jobs WHERE id IN {}", self.dialect().list("$1"));
+        let rows: Vec<TrackedJob> = Sql::new(text).arg(text_list(ids)).all(tx).await?;
         Ok(rows.into_iter().map(|job| (job.id.clone(), job)).collect())
     }
 
-    /// Of jobs that come back again and again, such as one that snoozes every second for a day, the first copies and the
-    /// last are remembered.
-    async fn thin_out(&self, tx: &mut Lent, changed: &[Job]) -> Result<()> {
+    /// Deletes the status updates of the middle copies of a job, such as one that snoozes every second for a day.
+    async fn thin_out(&self, tx: &mut TimedConnection, changed: &[TrackedJob]) -> Result<()> {
         let long = changed.iter().filter(|job| job.hop >= FIRST_HOPS + LAST_HOPS).map(|job| job.id.as_str());
         let long: Vec<_> = long.collect();
         if long.is_empty() {
@@ -143,13 +147,22 @@ impl Store {
         let text = format!(
             "DELETE FROM leveret_job_steps WHERE id IN {} AND hop >= {FIRST_HOPS} AND hop <=
              (SELECT hop FROM leveret_jobs WHERE leveret_jobs.id = leveret_job_steps.id) - {LAST_HOPS}",
-            self.dialect.list("$1")
+            self.dialect().list("$1")
         );
         Sql::new(text).arg(text_list(long)).execute(tx).await.map(drop)
     }
 }
 
-/// With what tells jobs apart as the database has it: two here must be two there as well, and one there one here.
+/// The jobs whose unique keys are free: they have ended, with a row or without one (`ends_apart`), or were cancelled.
+fn done<'a>(changed: &'a [TrackedJob], ends_apart: &[&'a StatusUpdate], events: &'a [StatusUpdate]) -> Vec<Done<'a>> {
+    let ended = changed.iter().filter(|job| job.state.is_terminal());
+    let ended = ended.map(|job| (job.job_id(), Some(job.origin.as_deref().unwrap_or_default())));
+    let apart = ends_apart.iter().map(|end| (end.id.as_str(), Some(end.origin.as_deref().unwrap_or_default())));
+    let cancelled = events.iter().filter(|event| matches!(event.step, Step::CancelRequested));
+    ended.chain(apart).chain(cancelled.map(|event| (event.id.as_str(), event.origin.as_deref()))).collect()
+}
+
+/// Replaces NUL in the fields that distinguish jobs, as the database does. Two jobs here must be two jobs there.
 fn as_kept(events: &[StatusUpdate]) -> Cow<'_, [StatusUpdate]> {
     let is_kept = |event: &StatusUpdate| {
         [&event.id, &event.job, &event.queue].into_iter().chain(&event.origin).all(|text| !text.contains('\0'))
@@ -167,38 +180,40 @@ fn as_kept(events: &[StatusUpdate]) -> Cow<'_, [StatusUpdate]> {
     events.iter().map(kept).collect()
 }
 
-/// Where the jobs are whose plain id is another job's: two jobs of an order may well have the order's.
+/// The id of a row whose plain id is another job's: two jobs of an order may both have the id of the order.
 fn full_id(event: &StatusUpdate) -> String {
     format!("{}@{}:{}", event.id, event.queue, event.job)
 }
 
-/// Gives each event to the row that it is of. The plain id stays that of the first job that was heard of: nothing that
-/// somebody publishes under an id that they know moves its row. Of all others of that name and queue the last one has a
-/// row, under the full id; what comes beside it, before its end, has none.
-fn fold<'a>(known: &HashMap<String, Job>, events: &'a [StatusUpdate]) -> Folded<'a> {
+/// Assigns each event to its row.
+///
+/// The plain id stays with the first job of this id. So a publisher who knows an id cannot change the row of its job.
+/// Of all other jobs with that id, name and queue the last one has a row, under the full id. Jobs beside it, before its
+/// end, have none.
+fn fold<'a>(known: &HashMap<String, TrackedJob>, events: &'a [StatusUpdate]) -> Folded<'a> {
     let mut folded = Folded {
         changed: Vec::new(),
         steps: Vec::with_capacity(events.len()),
         renewed: Vec::new(),
         ends_apart: Vec::new(),
     };
-    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut positions: HashMap<String, usize> = HashMap::new();
     for event in events {
         for is_plain in [true, false] {
             let id = if is_plain { event.id.clone() } else { full_id(event) };
-            let place = *places.entry(id.clone()).or_insert_with(|| {
-                folded.changed.push(known.get(&id).cloned().unwrap_or_else(|| Job::new(&id, event)));
+            let position = *positions.entry(id.clone()).or_insert_with(|| {
+                folded.changed.push(known.get(&id).cloned().unwrap_or_else(|| TrackedJob::new(&id, event)));
                 folded.changed.len() - 1
             });
-            let job = &mut folded.changed[place];
+            let job = &mut folded.changed[position];
             let relation = job.relation(event);
             if relation != Relation::Own && is_plain {
                 continue;
             }
             if relation == Relation::Next {
-                *job = Job::new(&id, event);
+                *job = TrackedJob::new(&id, event);
                 folded.renewed.push(job.id.clone());
-                // Steps of the job before, from this batch.
+                // Events of the previous job, in this batch.
                 folded.steps.retain(|(of, _)| *of != job.id);
             }
             if relation != Relation::Other {
@@ -214,7 +229,7 @@ fn fold<'a>(known: &HashMap<String, Job>, events: &'a [StatusUpdate]) -> Folded<
     folded
 }
 
-fn upsert(jobs: &[Job]) -> Sql {
+fn upsert(jobs: &[TrackedJob]) -> Sql {
     let updates: Vec<_> = COLUMNS[1..].iter().map(|column| format!("{column} = excluded.{column}")).collect();
     let mut sql = Sql::new(format!("INSERT INTO leveret_jobs ({}) VALUES ", COLUMNS.join(", ")));
     sql.values(jobs.iter().map(row));
@@ -222,7 +237,7 @@ fn upsert(jobs: &[Job]) -> Sql {
     sql
 }
 
-fn row(job: &Job) -> [Arg; COLUMNS.len()] {
+fn row(job: &TrackedJob) -> [Arg; COLUMNS.len()] {
     [
         job.id.as_str().into(),
         job.label.as_deref().into(),
@@ -232,8 +247,8 @@ fn row(job: &Job) -> [Arg; COLUMNS.len()] {
         job.state.as_str().into(),
         job.attempt.into(),
         job.hop.into(),
-        u32::from(job.place.rank).into(),
-        job.place.moment.into(),
+        u32::from(job.position.rank).into(),
+        job.position.moment.into(),
         job.created_at.into(),
         job.due_at.into(),
         job.expires_at.into(),
@@ -255,7 +270,7 @@ fn row(job: &Job) -> [Arg; COLUMNS.len()] {
     ]
 }
 
-/// The first of each step; one that is told twice in a batch could not be written in one statement.
+/// The first event of each key. One statement cannot write a key twice.
 fn timeline<'a>(steps: &'a [StepOf<'a>]) -> Vec<&'a StepOf<'a>> {
     let mut lines = Lines::new();
     for step in steps.iter().filter(|(_, event)| !matches!(event.step, Step::Progress { .. })) {
@@ -289,7 +304,7 @@ fn note(steps: &[&StepOf<'_>]) -> Sql {
     sql
 }
 
-/// What a step says beside its name; a result stands with the job.
+/// The fields of a status update, without its name. A result is stored with the job.
 fn detail(step: &Step) -> Option<String> {
     let Ok(Value::Object(mut fields)) = serde_json::to_value(step) else { return None };
     fields.retain(|name, value| !["event", "result"].contains(&name.as_str()) && !value.is_null());

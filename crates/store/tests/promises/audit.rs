@@ -1,11 +1,11 @@
-//! Who did what.
+//! The audit log.
 
 use leveret_store::{DeadFilter, Selection};
 use serde_json::json;
 
-use crate::database::{ANNA, Database};
+use crate::database::{ANNA, Database, OpenStore};
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     the_log_tells_who_did_what_latest_first_and_page_by_page,
 }
 

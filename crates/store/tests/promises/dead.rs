@@ -1,11 +1,11 @@
-//! Dead letters: taken in once, found, grouped, edited, purged, carried elsewhere.
+//! Dead letters: ingested once, found, grouped, edited, purged, exported and imported.
 
 use futures_util::TryStreamExt;
 use leveret_store::{DeadFilter, DeadSource, DeadState, Letter, NewDead, Selection, Store};
 
-use crate::database::{ANNA, Database, NOW};
+use crate::database::{ANNA, Database, NOW, OpenStore};
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     a_letter_is_kept_byte_for_byte,
     a_letter_is_taken_in_once_however_often_and_by_whomever,
     without_an_id_a_letter_is_doubled_rather_than_lost,
@@ -54,7 +54,7 @@ async fn a_letter_is_kept_byte_for_byte(database: Database) {
     let new = NewDead { payload: every_byte.clone(), properties: every_byte.clone(), ..letter(1) };
     let unrouted =
         NewDead { source: DeadSource::Unrouted, job_id: None, failed_at: None, payload: Vec::new(), ..letter(2) };
-    let taken = store.take_in(&[new, unrouted], NOW + 9).await.unwrap();
+    let taken = store.ingest(&[new, unrouted], NOW + 9).await.unwrap();
 
     let kept = store.letter(taken[0]).await.unwrap().unwrap();
     assert_eq!((kept.payload, kept.properties, kept.original), (every_byte.clone(), every_byte, None));
@@ -67,27 +67,27 @@ async fn a_letter_is_kept_byte_for_byte(database: Database) {
 
 async fn a_letter_is_taken_in_once_however_often_and_by_whomever(database: Database) {
     let store = database.open().await;
-    assert_eq!(store.take_in(&[letter(1), letter(2)], NOW).await.unwrap().len(), 2);
+    assert_eq!(store.ingest(&[letter(1), letter(2)], NOW).await.unwrap().len(), 2);
     // As after a commit whose answer was lost.
-    assert!(store.take_in(&[letter(1), letter(2)], NOW).await.unwrap().is_empty());
-    assert_eq!(store.take_in(&[letter(1), letter(3), letter(3)], NOW).await.unwrap().len(), 1);
+    assert!(store.ingest(&[letter(1), letter(2)], NOW).await.unwrap().is_empty());
+    assert_eq!(store.ingest(&[letter(1), letter(3), letter(3)], NOW).await.unwrap().len(), 1);
     let other_hop = NewDead { hop: 6, ..letter(1) };
     let other_payload = NewDead { payload: b"x".to_vec(), ..letter(1) };
-    assert_eq!(store.take_in(&[other_hop, other_payload], NOW).await.unwrap().len(), 2);
-    // Two servers have it in hand: one lost its channel, and the broker gave it to the other.
+    assert_eq!(store.ingest(&[other_hop, other_payload], NOW).await.unwrap().len(), 2);
+    // Two servers have it: one lost its channel, and the broker delivered it to the other.
     let other = database.open().await;
     let (at_one, at_other) = ([letter(4)], [letter(4)]);
-    let (one, two) = tokio::join!(store.take_in(&at_one, NOW), other.take_in(&at_other, NOW));
+    let (one, two) = tokio::join!(store.ingest(&at_one, NOW), other.ingest(&at_other, NOW));
     assert_eq!(one.unwrap().len() + two.unwrap().len(), 1);
     store.purge(&all(), ANNA).await.unwrap();
-    assert!(store.take_in(&[letter(1)], NOW).await.unwrap().is_empty(), "it was decided upon");
+    assert!(store.ingest(&[letter(1)], NOW).await.unwrap().is_empty(), "it was decided upon");
 }
 
 async fn without_an_id_a_letter_is_doubled_rather_than_lost(database: Database) {
     let store = database.open().await;
     let nameless = NewDead { job_id: None, ..letter(1) };
-    assert_eq!(store.take_in(&[nameless.clone(), nameless.clone()], NOW).await.unwrap().len(), 2);
-    assert_eq!(store.take_in(&[nameless], NOW).await.unwrap().len(), 1);
+    assert_eq!(store.ingest(&[nameless.clone(), nameless.clone()], NOW).await.unwrap().len(), 2);
+    assert_eq!(store.ingest(&[nameless], NOW).await.unwrap().len(), 1);
 }
 
 async fn a_filter_finds_what_fits_all_of_it(database: Database) {
@@ -97,7 +97,7 @@ async fn a_filter_finds_what_fits_all_of_it(database: Database) {
         NewDead { queue: "slow".into(), kind: "timeout".into(), ..letter(2) },
         NewDead { job: "report.make".into(), payload: b"\xff needle \x00".to_vec(), ..letter(3) },
     ];
-    let taken = store.take_in(&letters, NOW).await.unwrap();
+    let taken = store.ingest(&letters, NOW).await.unwrap();
     store.purge(&Selection::Ids(vec![taken[0]]), ANNA).await.unwrap();
     let fingerprint = store.letter(taken[1]).await.unwrap().unwrap().about.fingerprint;
     let lying = DeadFilter::default;
@@ -127,13 +127,13 @@ async fn a_filter_finds_what_fits_all_of_it(database: Database) {
 
 async fn pages_stay_right_while_letters_come(database: Database) {
     let store = database.open().await;
-    let mut expected = store.take_in(&(0..10).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
+    let mut expected = store.ingest(&(0..10).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
     expected.reverse();
     let (mut seen, mut after) = (Vec::new(), None);
     for number in 90.. {
         let page = store.dead_letters(&DeadFilter::default(), after.as_ref(), 3).await.unwrap();
         seen.extend(page.items.iter().map(|letter| letter.id));
-        store.take_in(&[letter(number)], NOW).await.unwrap();
+        store.ingest(&[letter(number)], NOW).await.unwrap();
         after = page.next;
         if after.is_none() {
             break;
@@ -146,7 +146,7 @@ async fn letters_that_died_of_the_same_are_one_group(database: Database) {
     let store = database.open().await;
     let mut letters: Vec<_> = (1..=5).map(letter).collect();
     letters.push(NewDead { kind: "timeout".into(), ..letter(6) });
-    let taken = store.take_in(&letters, NOW).await.unwrap();
+    let taken = store.ingest(&letters, NOW).await.unwrap();
 
     let groups = store.groups(&DeadFilter::default(), 10).await.unwrap();
     assert_eq!(groups.len(), 2);
@@ -161,7 +161,7 @@ async fn letters_that_died_of_the_same_are_one_group(database: Database) {
 
 async fn an_edit_keeps_the_payload_it_died_with(database: Database) {
     let store = database.open().await;
-    let id = store.take_in(&[letter(1)], NOW).await.unwrap()[0];
+    let id = store.ingest(&[letter(1)], NOW).await.unwrap()[0];
     for payload in [b"first".as_slice(), b"second"] {
         assert!(store.edit(id, payload, ANNA).await.unwrap());
         let kept = store.letter(id).await.unwrap().unwrap();
@@ -177,7 +177,7 @@ async fn an_edit_keeps_the_payload_it_died_with(database: Database) {
 
 async fn what_was_purged_can_be_restored(database: Database) {
     let store = database.open().await;
-    let taken = store.take_in(&(0..4).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
+    let taken = store.ingest(&(0..4).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
     assert_eq!(store.purge(&Selection::Ids(taken[..2].to_vec()), ANNA).await.unwrap(), 2);
     assert_eq!(store.purge(&all(), ANNA).await.unwrap(), 2);
     assert_eq!(dead(&store).await, 0);
@@ -199,7 +199,7 @@ async fn an_export_is_imported_byte_for_byte_and_once(database: Database) {
     let store = database.open().await;
     let odd = NewDead { payload: (0..=255).collect(), ..letter(40) };
     let letters: Vec<_> = (0..40).map(letter).chain([odd]).collect();
-    let taken = store.take_in(&letters, NOW).await.unwrap();
+    let taken = store.ingest(&letters, NOW).await.unwrap();
     store.edit(taken[3], b"edited", ANNA).await.unwrap();
     let lines = exported(&store).await;
     let letters: Vec<Letter> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -216,13 +216,13 @@ async fn an_export_is_imported_byte_for_byte_and_once(database: Database) {
         assert_eq!((&copy.properties, &copy.about.fingerprint), (&letter.properties, &letter.about.fingerprint));
         assert_eq!((copy.about.failed_at, copy.about.edited), (letter.about.failed_at, letter.about.edited));
     }
-    // A letter that is delivered again is known from its import as well.
-    assert!(other.take_in(&[letter(3)], NOW).await.unwrap().is_empty());
+    // A redelivered letter is recognised by its import too.
+    assert!(other.ingest(&[letter(3)], NOW).await.unwrap().is_empty());
 }
 
 async fn an_import_takes_back_what_was_purged(database: Database) {
     let store = database.open().await;
-    store.take_in(&[letter(1), letter(2)], NOW).await.unwrap();
+    store.ingest(&[letter(1), letter(2)], NOW).await.unwrap();
     let letters: Vec<Letter> = store.export(&DeadFilter::default()).try_collect().await.unwrap();
     store.purge(&all(), ANNA).await.unwrap();
     assert_eq!(store.import(&letters, ANNA).await.unwrap(), 2);

@@ -1,15 +1,17 @@
-//! Opening a database, and losing it.
+//! Opens a database, and loses it.
 
 use std::time::{Duration, Instant};
 
 use leveret::status_update::Step;
 use leveret_harness::{Postgres, Proxy, eventually, shared_postgres};
+use leveret_sql::Outbox;
 use leveret_store::{Error, Store};
+use sqlx::{ConnectOptions, Connection, PgConnection, sqlite::SqliteConnectOptions};
 
-use crate::database::{ANNA, Database, NOW};
+use crate::database::{ANNA, Database, NOW, OpenStore};
 use crate::status::event;
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     many_may_open_an_empty_database_at_once,
     tables_of_a_newer_leveret_are_left_alone,
     tables_of_others_are_left_alone,
@@ -26,11 +28,13 @@ async fn many_may_open_an_empty_database_at_once(database: Database) {
 }
 
 async fn run(url: &str, sql: &'static str) {
-    sqlx::any::install_default_drivers();
-    let url = url.replace("sqlite:", "sqlite://").replace(' ', "%20");
-    let pool = sqlx::AnyPool::connect(&url).await.unwrap();
-    sqlx::raw_sql(sql).execute(&pool).await.unwrap();
-    pool.close().await;
+    let sql = sqlx::raw_sql(sql);
+    if let Some(path) = url.strip_prefix("sqlite:") {
+        let options = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(30));
+        sql.execute(&mut options.connect().await.unwrap()).await.unwrap();
+    } else {
+        sql.execute(&mut PgConnection::connect(url).await.unwrap()).await.unwrap();
+    }
 }
 
 async fn tables_of_a_newer_leveret_are_left_alone(database: Database) {
@@ -44,8 +48,10 @@ async fn tables_of_a_newer_leveret_are_left_alone(database: Database) {
 async fn tables_of_others_are_left_alone(database: Database) {
     let store = database.open().await;
     run(&database.url, "CREATE TABLE jobs (id BIGINT); CREATE TABLE _sqlx_migrations (version BIGINT)").await;
+    let outbox = Outbox::migrate(&Outbox::open(&database.url).await.unwrap()).await.unwrap();
     store.close().await;
     database.open().await.audit(ANNA, "look", &"around".into()).await.unwrap();
+    assert_eq!(outbox.status().await.unwrap().pending, 0, "its tables stand beside those of the server");
 }
 
 #[tokio::test]
@@ -72,14 +78,8 @@ async fn a_file_is_created_where_its_path_says_and_found_again() {
 async fn a_file_is_for_its_user_alone() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
-    for name in ["store.db", "outbox.db"] {
-        let path = folder.path().join(name).display().to_string();
-        if name == "store.db" {
-            Store::open(&path).await.unwrap().heard(NOW).await.unwrap();
-        } else {
-            leveret_store::Outbox::migrate(&leveret_store::Outbox::open(&path).await.unwrap()).await.unwrap();
-        }
-    }
+    let path = folder.path().join("store.db").display().to_string();
+    Store::open(&path).await.unwrap().heard(NOW).await.unwrap();
     for file in std::fs::read_dir(folder.path()).unwrap() {
         let (file, mode) = file.map(|file| (file.path(), file.metadata().unwrap().permissions().mode())).unwrap();
         assert_eq!(mode & 0o777, 0o600, "{}", file.display());
@@ -116,7 +116,7 @@ async fn a_postgres_that_says_nothing_is_unavailable_in_time_and_connections_tha
     assert!(errors.iter().all(Error::is_unavailable), "{errors:?}");
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 
-    // The way is free again, but not for connections of before.
+    // New connections work again, those of before do not.
     proxy.strand();
     proxy.thaw();
     let back = async || store.record(std::slice::from_ref(&started)).await.is_ok();

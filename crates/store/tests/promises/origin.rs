@@ -1,17 +1,17 @@
-//! Whose an event is: an id says it no better than a name, because any publisher may use it.
+//! Events belong to jobs by origin: an id is not proof, because any publisher may use it.
 
 use leveret::{
     status_update::{StatusUpdate, Step},
     unique::{Claim, Claimed, UniqueKeys},
 };
-use leveret_store::{Filter, State, Store};
+use leveret_store::{JobFilter, JobState, Store};
 
 use crate::{
-    database::{Database, NOW},
+    database::{Database, NOW, OpenStore},
     status::event,
 };
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     whoever_knows_an_id_moves_nothing_of_its_job,
     two_jobs_of_one_id_have_a_row_each,
     what_is_published_under_an_id_again_has_a_row_beside_the_first_and_frees_its_own_key,
@@ -30,12 +30,12 @@ fn succeeded() -> Step {
     Step::Succeeded { result: None, too_large: None }
 }
 
-/// What workers tell of a message that somebody else published under a job's id, with counters of their own.
+/// The events of a message that another publisher sent under a job's id, with counters of its own.
 fn forged(id: &str, hop: u32, step: Step) -> StatusUpdate {
     StatusUpdate { origin: Some("forged".into()), hop, ..event(id, 0, 1_000, step) }
 }
 
-async fn state(store: &Store, id: &str) -> State {
+async fn state(store: &Store, id: &str) -> JobState {
     store.job(id).await.unwrap().unwrap().state
 }
 
@@ -57,7 +57,7 @@ async fn whoever_knows_an_id_moves_nothing_of_its_job(database: Database) {
         )
     };
     let own = [event("a", 0, 0, queued()), event("a", 0, 10, Step::Started), event("a", 1, 30, Step::Received)];
-    for (own, expected) in own.into_iter().zip([State::Queued, State::Started, State::Received]) {
+    for (own, expected) in own.into_iter().zip([JobState::Queued, JobState::Started, JobState::Received]) {
         store.record(&[own]).await.unwrap();
         for hop in [0, 1, u32::MAX] {
             for forgery in forgeries(hop) {
@@ -71,7 +71,7 @@ async fn whoever_knows_an_id_moves_nothing_of_its_job(database: Database) {
     }
     store.record(&[event("a", 1, 40, succeeded())]).await.unwrap();
     store.record(&forgeries(u32::MAX).collect::<Vec<_>>()).await.unwrap();
-    assert_eq!((state(&store, "a").await, steps(&store, "a").await.len()), (State::Succeeded, 4));
+    assert_eq!((state(&store, "a").await, steps(&store, "a").await.len()), (JobState::Succeeded, 4));
     assert_eq!(store.take(claim("b", "other")).await.unwrap(), Claimed::Taken);
 }
 
@@ -86,11 +86,11 @@ async fn two_jobs_of_one_id_have_a_row_each(database: Database) {
     // In one batch, and in several.
     store.record(&[of("charge", 0, queued()), of("mail", 1, queued()), of("charge", 5, succeeded())]).await.unwrap();
     store.record(&[of("mail", 6, dead())]).await.unwrap();
-    assert_eq!(state(&store, "order-17").await, State::Succeeded);
+    assert_eq!(state(&store, "order-17").await, JobState::Succeeded);
     let mail = store.job("order-17@mail-queue:mail").await.unwrap().unwrap();
-    assert_eq!((mail.state, mail.job_id(), mail.job.as_str()), (State::Dead, "order-17", "mail"));
+    assert_eq!((mail.state, mail.job_id(), mail.job.as_str()), (JobState::Dead, "order-17", "mail"));
     assert_eq!(steps(&store, &mail.id).await, ["queued", "dead"]);
-    assert_eq!(store.jobs(&Filter::default(), None, 10).await.unwrap().items.len(), 2);
+    assert_eq!(store.jobs(&JobFilter::default(), None, 10).await.unwrap().items.len(), 2);
 }
 
 async fn what_is_published_under_an_id_again_has_a_row_beside_the_first_and_frees_its_own_key(database: Database) {
@@ -104,27 +104,27 @@ async fn what_is_published_under_an_id_again_has_a_row_beside_the_first_and_free
         store.record(&[of(origin, at, Step::Received), of(origin, at + 1, Step::Started)]).await.unwrap();
         store.record(&[of("beside", at + 2, dead())]).await.unwrap();
         let job = store.job(again).await.unwrap().unwrap();
-        assert_eq!((job.state, job.error, job.created_at), (State::Started, None, NOW + at), "{origin}");
+        assert_eq!((job.state, job.error, job.created_at), (JobState::Started, None, NOW + at), "{origin}");
         assert_eq!(steps(&store, again).await, ["received", "started"]);
         store.record(&[of(origin, at + 3, succeeded())]).await.unwrap();
         let other = Claim { job_id: "other", ..claim("other") };
         assert_eq!(store.take(other).await.unwrap(), Claimed::Taken, "the key of {origin} is free");
         store.free("a/7", "other").await.unwrap();
     }
-    // What was told of the second comes late.
+    // The events of the second job come late.
     store.record(&[of("second", 103, succeeded())]).await.unwrap();
     assert_eq!(steps(&store, again).await, ["received", "started", "succeeded"]);
     let first = store.job("nightly").await.unwrap().unwrap();
-    assert_eq!((first.state, first.hop, steps(&store, "nightly").await.len()), (State::Dead, 7, 2));
+    assert_eq!((first.state, first.hop, steps(&store, "nightly").await.len()), (JobState::Dead, 7, 2));
 }
 
 async fn steps_of_older_workers_which_tell_no_origin_are_their_jobs(database: Database) {
     let store = database.open().await;
     let old = |step| StatusUpdate { origin: None, ..event("a", 0, 5, step) };
     store.record(&[event("a", 0, 0, queued()), old(Step::Started)]).await.unwrap();
-    assert_eq!(state(&store, "a").await, State::Started);
+    assert_eq!(state(&store, "a").await, JobState::Started);
     store.record(&[StatusUpdate { queue: "evil".into(), ..old(dead()) }]).await.unwrap();
-    assert_eq!(state(&store, "a").await, State::Started);
+    assert_eq!(state(&store, "a").await, JobState::Started);
     store.record(&[old(succeeded())]).await.unwrap();
-    assert_eq!(state(&store, "a").await, State::Succeeded);
+    assert_eq!(state(&store, "a").await, JobState::Succeeded);
 }

@@ -12,9 +12,9 @@ use leveret::{
 };
 use leveret_store::Store;
 
-use crate::database::Database;
+use crate::database::{Database, OpenStore};
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     of_many_workers_no_two_get_the_same_slot,
     a_burst_is_had_once_and_slots_are_not_saved_up,
     places_are_never_more_than_there_are_and_are_shared_justly,
@@ -25,7 +25,7 @@ crate::on_both! {
 async fn of_many_workers_no_two_get_the_same_slot(database: Database) {
     let store = database.open().await;
     let started = Instant::now();
-    // So slow that it does not matter by how much their clocks are late.
+    // So slow that late clocks do not matter.
     let rate = Rate::per_minute(6);
     let takes = (0..20u32).map(|n| {
         let store = store.clone();
@@ -96,7 +96,7 @@ async fn the_places_of_a_worker_that_died_are_free_when_its_lease_is_over(databa
     assert!(died.elapsed() < Duration::from_secs(5));
 }
 
-/// How many run, and when each started.
+/// The number of running jobs, and the start of each.
 #[derive(Default)]
 struct Runs {
     now: u32,
@@ -158,7 +158,7 @@ async fn workers_that_share_limits_keep_them_together(database: Database) {
     starts.sort_unstable();
     let took = starts[2 * EACH - 1] - starts[0];
     assert!(took >= Duration::from_millis(3_700), "{took:?} for 80 at 20 a second");
-    // The ladder's grain is a tenth of a second.
+    // The delay ladder has steps of a tenth of a second.
     let crowded = starts.windows(6).filter(|six| six[5] - six[0] < Duration::from_millis(90)).count();
     assert_eq!(crowded, 0, "no more than the rate at any time");
 }

@@ -1,12 +1,12 @@
-//! Replays that are killed at any moment.
+//! Replays, also if they are killed at any moment.
 
-use leveret_store::{DeadFilter, DeadState, Lease, NewDead, Selection};
+use leveret_store::{DeadFilter, DeadState, NewDead, ReplayLease, Selection};
 use serde_json::json;
 
-use crate::database::{ANNA, Database, HOUR, NOW, RUN};
+use crate::database::{ANNA, Database, HOUR, NOW, OpenStore, RUN};
 use crate::dead::{all, dead, ids, letter};
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     a_replay_goes_on_after_a_kill_where_it_was,
     a_replay_leaves_its_trace,
     what_a_replay_did_not_publish_lies_there_again_when_it_ends,
@@ -19,11 +19,11 @@ crate::on_both! {
 
 async fn a_replay_goes_on_after_a_kill_where_it_was(database: Database) {
     let store = database.open().await;
-    let taken = store.take_in(&(0..10).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
+    let taken = store.ingest(&(0..10).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
     let replay = store.start_replay(&all(), &json!({"rate": 5}), ANNA, RUN).await.unwrap();
     assert_eq!((replay.total, dead(&store).await), (10, 0));
-    // What comes meanwhile is no part of it.
-    store.take_in(&[letter(99)], NOW).await.unwrap();
+    // Letters that come meanwhile are not part of it.
+    store.ingest(&[letter(99)], NOW).await.unwrap();
     let first = store.next_of_replay(replay.id, 0, 4).await.unwrap();
     assert_eq!(first.iter().map(|letter| letter.about.id).collect::<Vec<_>>(), taken[..4]);
     assert_eq!(store.replayed(replay.id, &taken[..3], ANNA).await.unwrap(), 3);
@@ -44,7 +44,7 @@ async fn a_replay_goes_on_after_a_kill_where_it_was(database: Database) {
 
 async fn a_replay_leaves_its_trace(database: Database) {
     let store = database.open().await;
-    let taken = store.take_in(&[letter(1), letter(2)], NOW).await.unwrap();
+    let taken = store.ingest(&[letter(1), letter(2)], NOW).await.unwrap();
     let replay = store.start_replay(&all(), &json!({}), ANNA, RUN).await.unwrap();
     store.replayed(replay.id, &taken, ANNA).await.unwrap();
     store.finish_replay(replay.id, RUN.owner, "done", ANNA).await.unwrap();
@@ -59,20 +59,20 @@ async fn a_replay_leaves_its_trace(database: Database) {
 
 async fn what_a_replay_did_not_publish_lies_there_again_when_it_ends(database: Database) {
     let store = database.open().await;
-    let taken = store.take_in(&(0..5).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
+    let taken = store.ingest(&(0..5).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
     let replay = store.start_replay(&all(), &json!({"canary": 1}), ANNA, RUN).await.unwrap();
     store.replayed(replay.id, &taken[..1], ANNA).await.unwrap();
     assert_eq!(store.finish_replay(replay.id, RUN.owner, "the canary died", ANNA).await.unwrap(), Some(4));
     assert_eq!(dead(&store).await, 4);
     let replayed = DeadFilter { states: vec![DeadState::Replayed], ..DeadFilter::default() };
     assert_eq!(ids(&store, &replayed).await, taken[..1]);
-    // It is over: a late word changes nothing.
+    // The replay has ended: a late call changes nothing.
     assert_eq!(store.replayed(replay.id, &taken, ANNA).await.unwrap(), 0);
 }
 
 async fn a_letter_is_in_one_replay_at_a_time(database: Database) {
     let store = database.open().await;
-    let taken = store.take_in(&(0..3).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
+    let taken = store.ingest(&(0..3).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
     let first = store.start_replay(&Selection::Ids(taken[..2].to_vec()), &json!({}), ANNA, RUN).await.unwrap();
     let second = store.start_replay(&all(), &json!({}), ANNA, RUN).await.unwrap();
     assert_eq!((first.total, second.total), (2, 1));
@@ -84,7 +84,7 @@ async fn a_letter_is_in_one_replay_at_a_time(database: Database) {
 
 async fn a_replay_publishes_the_edited_payload(database: Database) {
     let store = database.open().await;
-    let id = store.take_in(&[letter(1)], NOW).await.unwrap()[0];
+    let id = store.ingest(&[letter(1)], NOW).await.unwrap()[0];
     store.edit(id, b"edited", ANNA).await.unwrap();
     let replay = store.start_replay(&all(), &json!({}), ANNA, RUN).await.unwrap();
     assert_eq!(store.next_of_replay(replay.id, 0, 1).await.unwrap()[0].payload, b"edited");
@@ -93,7 +93,7 @@ async fn a_replay_publishes_the_edited_payload(database: Database) {
 async fn large_letters_are_few_at_a_time(database: Database) {
     let store = database.open().await;
     let large = |number| NewDead { payload: vec![b' '; 5 << 20], ..letter(number) };
-    let taken = store.take_in(&[letter(0), large(1), large(2), large(3)], NOW).await.unwrap();
+    let taken = store.ingest(&[letter(0), large(1), large(2), large(3)], NOW).await.unwrap();
     let replay = store.start_replay(&all(), &json!({}), ANNA, RUN).await.unwrap();
     let next = async |after| -> Vec<_> {
         let letters = store.next_of_replay(replay.id, after, 100).await.unwrap();
@@ -106,19 +106,19 @@ async fn large_letters_are_few_at_a_time(database: Database) {
 
 async fn a_replay_is_run_by_one_at_a_time(database: Database) {
     let store = database.open().await;
-    let taken = store.take_in(&[letter(1), letter(2)], NOW).await.unwrap();
+    let taken = store.ingest(&[letter(1), letter(2)], NOW).await.unwrap();
     let replay = store.start_replay(&all(), &json!({}), ANNA, RUN).await.unwrap().id;
-    let other = Lease { owner: "run-2", until: NOW + 2 * HOUR };
+    let other = ReplayLease { owner: "run-2", until: NOW + 2 * HOUR };
     assert!(!store.take_replay(replay, other, NOW).await.unwrap(), "it is run");
     assert!(!store.renew_replay(replay, other).await.unwrap());
     assert_eq!(store.finish_replay(replay, other.owner, "done", ANNA).await.unwrap(), None);
     assert_eq!(store.next_of_replay(replay, 0, 9).await.unwrap().len(), 2, "none was returned");
-    assert!(store.renew_replay(replay, Lease { until: NOW + 5, ..RUN }).await.unwrap());
+    assert!(store.renew_replay(replay, ReplayLease { until: NOW + 5, ..RUN }).await.unwrap());
 
-    // The first falls silent. Its late words mark what it published, but end nothing.
+    // The first process halts. Its late calls mark what it published, but do not end the replay.
     let (one, two) = tokio::join!(
         store.take_replay(replay, other, NOW + 5),
-        store.take_replay(replay, Lease { owner: "run-3", ..other }, NOW + 5)
+        store.take_replay(replay, ReplayLease { owner: "run-3", ..other }, NOW + 5)
     );
     assert_ne!(one.unwrap(), two.unwrap());
     assert!(!store.renew_replay(replay, RUN).await.unwrap());
@@ -129,7 +129,7 @@ async fn a_replay_is_run_by_one_at_a_time(database: Database) {
 
 async fn canaries_that_were_published_are_known_again(database: Database) {
     let store = database.open().await;
-    let taken = store.take_in(&(0..5).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
+    let taken = store.ingest(&(0..5).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
     let replay = store.start_replay(&all(), &json!({}), ANNA, RUN).await.unwrap();
     assert!(!replay.judged);
     store.replayed(replay.id, &taken[..2], ANNA).await.unwrap();

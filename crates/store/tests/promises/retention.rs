@@ -1,15 +1,15 @@
-//! What is deleted, and what is not.
+//! Rows that are deleted, and rows that are kept.
 
 use std::time::Duration;
 
 use leveret::status_update::Step;
-use leveret_store::{Claim, Claiming, DeadFilter, Pruned, Retention, Selection};
+use leveret_store::{DeadFilter, IdempotencyClaim, IdempotencyRequest, Pruned, Retention, Selection};
 
-use crate::database::{ANNA, DAY, Database, HOUR, NOW, RUN};
+use crate::database::{ANNA, DAY, Database, HOUR, NOW, OpenStore, RUN};
 use crate::dead::{all, dead, letter};
 use crate::status::event;
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     jobs_are_kept_as_long_as_their_outcome_says,
     only_letters_that_are_done_with_are_deleted,
     an_idempotency_key_is_forgotten_after_a_day,
@@ -45,7 +45,7 @@ async fn jobs_are_kept_as_long_as_their_outcome_says(database: Database) {
 
 async fn only_letters_that_are_done_with_are_deleted(database: Database) {
     let store = database.open().await;
-    let taken = store.take_in(&(0..4).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
+    let taken = store.ingest(&(0..4).map(letter).collect::<Vec<_>>(), NOW).await.unwrap();
     store.purge(&Selection::Ids(vec![taken[0]]), ANNA).await.unwrap();
     let replay = store.start_replay(&Selection::Ids(taken[1..3].to_vec()), &"".into(), ANNA, RUN).await.unwrap();
     store.replayed(replay.id, &taken[1..2], ANNA).await.unwrap();
@@ -57,7 +57,7 @@ async fn only_letters_that_are_done_with_are_deleted(database: Database) {
     assert_eq!(store.finish_replay(replay.id, RUN.owner, "stopped", ANNA).await.unwrap(), Some(1));
     assert_eq!(dead(&store).await, 2);
     assert_eq!(store.prune(NOW + 9999 * DAY, &keep).await.unwrap().letters, 0);
-    // Their group is still named, and once they are gone it is not.
+    // The name of their group stays until they are deleted.
     assert_eq!(store.groups(&DeadFilter::default(), 10).await.unwrap()[0].count, 2);
     store.purge(&all(), ANNA).await.unwrap();
     assert_eq!(store.prune(NOW + 9999 * DAY, &keep).await.unwrap().letters, 2);
@@ -66,14 +66,14 @@ async fn only_letters_that_are_done_with_are_deleted(database: Database) {
 
 async fn an_idempotency_key_is_forgotten_after_a_day(database: Database) {
     let store = database.open().await;
-    let request = Claiming { key: "k", body_hash: "h", task_ids: &["a".into()] };
+    let request = IdempotencyRequest { key: "k", body_hash: "h", task_ids: &["a".into()] };
     let lease = Duration::from_secs(30);
     store.claim(&request, NOW, lease).await.unwrap();
     store.finish("k", &"a".into()).await.unwrap();
     assert_eq!(store.prune(NOW + 24 * HOUR, &Retention::default()).await.unwrap().claims, 0);
     assert_eq!(store.prune(NOW + 24 * HOUR + 1, &Retention::default()).await.unwrap().claims, 1);
     let again = store.claim(&request, NOW + 25 * HOUR, lease).await.unwrap();
-    assert!(matches!(again, Claim::New { .. }));
+    assert!(matches!(again, IdempotencyClaim::New { .. }));
 }
 
 async fn more_than_a_portion_is_deleted(database: Database) {

@@ -1,14 +1,14 @@
-//! Tracked jobs: where they are, whatever the order in which their events come.
+//! The state of tracked jobs, in whatever order their events come.
 
 use std::collections::BTreeMap;
 
 use leveret::status_update::{StatusUpdate, Step};
-use leveret_store::{Filter, Job, Moved, State, Store};
+use leveret_store::{JobFilter, JobState, StatusChange, Store, TrackedJob};
 use serde_json::json;
 
-use crate::database::{Database, NOW};
+use crate::database::{Database, NOW, OpenStore};
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     shuffled_doubled_and_split_events_end_in_the_same_job,
     a_row_shows_what_its_events_said,
     only_jobs_that_changed_are_told,
@@ -58,11 +58,11 @@ fn dead() -> Step {
     Step::Dead { kind: "handler".into(), error: "gave up".into() }
 }
 
-async fn state(store: &Store, id: &str) -> State {
+async fn state(store: &Store, id: &str) -> JobState {
     store.job(id).await.unwrap().unwrap().state
 }
 
-/// A life as workers tell it: deaths of workers, retries, snoozes, cancels, replays, in order.
+/// The events of a job in order, with deaths of workers, retries, snoozes, cancellations and replays.
 fn life(id: &str, random: &mut fastrand::Rng) -> Vec<StatusUpdate> {
     let mut events = vec![event(id, 0, 0, queued())];
     let (mut at, mut hop) = (0, 0);
@@ -113,7 +113,7 @@ async fn shuffled_doubled_and_split_events_end_in_the_same_job(database: Databas
         }
 
         let (expected, found) = (store.job(&ordered).await.unwrap(), store.job(&shuffled).await.unwrap());
-        let renamed = |mut job: Job| {
+        let renamed = |mut job: TrackedJob| {
             job.id.clone_from(&shuffled);
             job
         };
@@ -134,12 +134,12 @@ async fn a_row_shows_what_its_events_said(database: Database) {
     store.record(&[submitted]).await.unwrap();
     let job = store.job("a").await.unwrap().unwrap();
     assert_eq!((job.label.as_deref(), job.priority, job.created_at), (Some("Important Task"), Some(7), NOW - 5));
-    assert_eq!((job.state, job.due_at, job.expires_at), (State::Queued, Some(NOW + 9), Some(NOW + 99)));
+    assert_eq!((job.state, job.due_at, job.expires_at), (JobState::Queued, Some(NOW + 9), Some(NOW + 99)));
 
     let progress = Step::Progress { fraction: 0.5, note: Some("half".into()) };
     store.record(&[event("a", 0, 10, Step::Started), event("a", 0, 11, progress)]).await.unwrap();
     let job = store.job("a").await.unwrap().unwrap();
-    assert_eq!((job.state, job.progress, job.note.as_deref()), (State::Started, Some(0.5), Some("half")));
+    assert_eq!((job.state, job.progress, job.note.as_deref()), (JobState::Started, Some(0.5), Some("half")));
     assert_eq!((job.started_at, job.worker.as_deref(), job.due_at), (Some(NOW + 10), Some("host:0"), None));
 
     store.record(&[event("a", 0, 20, retrying(30))]).await.unwrap();
@@ -149,7 +149,7 @@ async fn a_row_shows_what_its_events_said(database: Database) {
 
     store.record(&[event("a", 1, 40, succeeded())]).await.unwrap();
     let job = store.job("a").await.unwrap().unwrap();
-    assert_eq!((job.state, job.attempt, job.hop), (State::Succeeded, 2, 1));
+    assert_eq!((job.state, job.attempt, job.hop), (JobState::Succeeded, 2, 1));
     assert_eq!((job.result, job.error, job.finished_at), (Some(json!({"pages": 3})), None, Some(NOW + 40)));
     assert_eq!((job.label.as_deref(), job.expires_at), (Some("Important Task"), Some(NOW + 99)));
 
@@ -165,7 +165,8 @@ async fn only_jobs_that_changed_are_told(database: Database) {
     let store = database.open().await;
     let events = [event("a", 0, 0, queued()), event("b", 0, 0, queued()), event("a", 0, 5, Step::Started)];
     let moved = store.record(&events).await.unwrap();
-    let expected = [("a", State::Started), ("b", State::Queued)].map(|(id, state)| Moved { id: id.into(), state });
+    let expected =
+        [("a", JobState::Started), ("b", JobState::Queued)].map(|(id, state)| StatusChange { id: id.into(), state });
     assert_eq!(moved, expected);
     assert_eq!(store.record(&events).await.unwrap(), []);
     assert_eq!(store.record(&[event("a", 0, 3, Step::Received)]).await.unwrap(), []);
@@ -179,23 +180,23 @@ async fn a_cancel_stops_what_waits_and_never_hides_what_runs_or_ended(database: 
     let store = database.open().await;
     let cancel = Step::CancelRequested;
     for (number, (events, expected, asked)) in [
-        (vec![event("", 0, 0, queued()), event("", 0, 5, cancel.clone())], State::CancelRequested, true),
-        (vec![event("", 0, 0, Step::Received), event("", 0, 5, cancel.clone())], State::CancelRequested, true),
-        (vec![event("", 0, 0, retrying(9)), event("", 0, 5, cancel.clone())], State::CancelRequested, true),
+        (vec![event("", 0, 0, queued()), event("", 0, 5, cancel.clone())], JobState::CancelRequested, true),
+        (vec![event("", 0, 0, Step::Received), event("", 0, 5, cancel.clone())], JobState::CancelRequested, true),
+        (vec![event("", 0, 0, retrying(9)), event("", 0, 5, cancel.clone())], JobState::CancelRequested, true),
         (
             vec![event("", 0, 0, Step::Snoozed { due: 9 }), event("", 0, 5, cancel.clone())],
-            State::CancelRequested,
+            JobState::CancelRequested,
             true,
         ),
-        (vec![event("", 0, 0, Step::Started), event("", 0, 5, cancel.clone())], State::Started, true),
+        (vec![event("", 0, 0, Step::Started), event("", 0, 5, cancel.clone())], JobState::Started, true),
         (
             vec![event("", 0, 0, Step::Started), event("", 0, 5, cancel.clone()), event("", 0, 6, succeeded())],
-            State::Succeeded,
+            JobState::Succeeded,
             true,
         ),
-        (vec![event("", 0, 5, cancel.clone()), event("", 0, 6, Step::Cancelled)], State::Cancelled, true),
-        (vec![event("", 2, 0, Step::Received), event("", 1, 5, cancel.clone())], State::Received, false),
-        (vec![event("", 0, 5, cancel), event("", 1, 9, Step::Received)], State::Received, false),
+        (vec![event("", 0, 5, cancel.clone()), event("", 0, 6, Step::Cancelled)], JobState::Cancelled, true),
+        (vec![event("", 2, 0, Step::Received), event("", 1, 5, cancel.clone())], JobState::Received, false),
+        (vec![event("", 0, 5, cancel), event("", 1, 9, Step::Received)], JobState::Received, false),
     ]
     .into_iter()
     .enumerate()
@@ -227,10 +228,10 @@ async fn a_gap_makes_unfinished_jobs_stale_until_they_are_heard_of(database: Dat
     store.record(&events).await.unwrap();
     assert_eq!(store.note_gap(NOW + 100).await.unwrap(), 1);
     assert_eq!(store.note_gap(NOW + 100).await.unwrap(), 0);
-    let stale = Filter { stale: Some(true), ..Filter::default() };
+    let stale = JobFilter { stale: Some(true), ..JobFilter::default() };
     let page = store.jobs(&stale, None, 10).await.unwrap();
     assert_eq!(page.items.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["running"]);
-    assert_eq!(state(&store, "running").await, State::Started);
+    assert_eq!(state(&store, "running").await, JobState::Started);
 
     let moved = store.record(&[event("running", 0, 0, Step::Started)]).await.unwrap();
     assert_eq!(moved.len(), 1);
@@ -239,12 +240,12 @@ async fn a_gap_makes_unfinished_jobs_stale_until_they_are_heard_of(database: Dat
 
 async fn pages_stay_right_while_jobs_are_added(database: Database) {
     let store = database.open().await;
-    // Three of each millisecond, so that pages end between jobs of the same time.
+    // Three in each millisecond, so that pages end between jobs of the same time.
     let jobs: Vec<_> = (0..30).map(|number| event(&format!("job-{number:02}"), 0, number / 3, queued())).collect();
     store.record(&jobs).await.unwrap();
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let page = store.jobs(&Filter::default(), after.as_ref(), 4).await.unwrap();
+        let page = store.jobs(&JobFilter::default(), after.as_ref(), 4).await.unwrap();
         assert!(page.items.len() == 4 || page.next.is_none());
         seen.extend(page.items.into_iter().map(|job| job.id));
         store.record(&[event(&format!("new-{}", seen.len()), 0, 1000, queued())]).await.unwrap();
@@ -265,20 +266,20 @@ async fn a_filter_finds_what_fits_all_of_it(database: Database) {
         StatusUpdate { job: "report.make".into(), ..event("c", 0, 20, dead()) },
     ];
     store.record(&events).await.unwrap();
-    let all = Filter::default;
+    let all = JobFilter::default;
     for (filter, expected) in [
         (all(), "cba"),
-        (Filter { states: vec![State::Started, State::Dead], ..all() }, "cb"),
-        (Filter { job: Some("report.make".into()), ..all() }, "c"),
-        (Filter { queue: Some("slow".into()), ..all() }, "b"),
-        (Filter { label: Some("weekly rep".into()), ..all() }, "a"),
-        (Filter { label: Some("Übersicht".into()), ..all() }, "a"),
-        (Filter { label: Some("%".into()), ..all() }, ""),
-        (Filter { created_from: Some(NOW + 10), ..all() }, "cb"),
-        (Filter { created_until: Some(NOW + 10), ..all() }, "a"),
-        (Filter { stale: Some(false), ..all() }, "cba"),
-        (Filter { states: vec![State::Started], queue: Some("email".into()), ..all() }, ""),
-        (Filter { queue: Some("slow' OR '1'='1".into()), ..all() }, ""),
+        (JobFilter { states: vec![JobState::Started, JobState::Dead], ..all() }, "cb"),
+        (JobFilter { job: Some("report.make".into()), ..all() }, "c"),
+        (JobFilter { queue: Some("slow".into()), ..all() }, "b"),
+        (JobFilter { label: Some("weekly rep".into()), ..all() }, "a"),
+        (JobFilter { label: Some("Übersicht".into()), ..all() }, "a"),
+        (JobFilter { label: Some("%".into()), ..all() }, ""),
+        (JobFilter { created_from: Some(NOW + 10), ..all() }, "cb"),
+        (JobFilter { created_until: Some(NOW + 10), ..all() }, "a"),
+        (JobFilter { stale: Some(false), ..all() }, "cba"),
+        (JobFilter { states: vec![JobState::Started], queue: Some("email".into()), ..all() }, ""),
+        (JobFilter { queue: Some("slow' OR '1'='1".into()), ..all() }, ""),
     ] {
         let page = store.jobs(&filter, None, 10).await.unwrap();
         assert_eq!(page.items.iter().map(|job| job.id.as_str()).collect::<String>(), expected, "{filter:?}");
@@ -289,7 +290,7 @@ async fn counts_are_by_state(database: Database) {
     let store = database.open().await;
     let events = [event("a", 0, 0, dead()), event("b", 0, 0, dead()), event("c", 0, 0, Step::Started)];
     store.record(&events).await.unwrap();
-    assert_eq!(store.counts().await.unwrap(), BTreeMap::from([(State::Started, 1), (State::Dead, 2)]));
+    assert_eq!(store.counts().await.unwrap(), BTreeMap::from([(JobState::Started, 1), (JobState::Dead, 2)]));
 }
 
 async fn any_text_at_all_can_be_stored(database: Database) {
@@ -311,18 +312,18 @@ async fn ids_that_the_database_cannot_tell_apart_are_one_job(database: Database)
     let ids = ["a\0", "a\u{fffd}", "b\0", "b\u{fffd}", "c", "d"];
     let moved = store.record(&ids.map(|id| event(id, 0, 5, Step::Started))).await.unwrap();
     assert_eq!(moved.len(), 4);
-    // It knows its own row again: what is old moves nothing.
+    // The job has its own row: old events change nothing.
     store.record(&[event("a\0", 0, 1, queued())]).await.unwrap();
-    assert_eq!(state(&store, "a\u{fffd}").await, State::Started);
+    assert_eq!(state(&store, "a\u{fffd}").await, JobState::Started);
     assert_eq!(store.timeline("a\0").await.unwrap().len(), 2);
 }
 
 async fn an_event_that_cannot_be_held_is_refused_for_itself(database: Database) {
     let store = database.open().await;
-    // Random, so that it does not become short by compression.
+    // Random, so that compression does not shorten it.
     let mut random = fastrand::Rng::with_seed(7);
     let long: String = std::iter::repeat_with(|| random.alphanumeric()).take(9000).collect();
-    // SQLite holds it.
+    // SQLite accepts it.
     if let Err(error) = store.record(&[event(&long, 0, 1, queued())]).await {
         assert!(error.is_refusal(), "{error:?}");
     }
@@ -332,7 +333,7 @@ async fn a_batch_of_any_size_is_taken(database: Database) {
     let store = database.open().await;
     let events: Vec<_> = (0..1000).map(|number| event(&number.to_string(), 0, number, queued())).collect();
     assert_eq!(store.record(&events).await.unwrap().len(), 1000);
-    assert_eq!(store.counts().await.unwrap()[&State::Queued], 1000);
+    assert_eq!(store.counts().await.unwrap()[&JobState::Queued], 1000);
 }
 
 async fn the_time_of_the_last_news_never_goes_back(database: Database) {

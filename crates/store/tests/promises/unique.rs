@@ -1,4 +1,4 @@
-//! One job at a time has a key.
+//! One job at a time holds a unique key.
 
 use leveret::{
     status_update::{StatusUpdate, Step},
@@ -7,11 +7,11 @@ use leveret::{
 use leveret_store::Retention;
 
 use crate::{
-    database::{Database, NOW},
+    database::{Database, NOW, OpenStore},
     status::event,
 };
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     a_key_is_one_jobs_until_its_time_is_over,
     of_many_at_once_one_has_the_key,
     a_key_is_free_when_its_job_has_ended,
@@ -70,7 +70,7 @@ async fn a_key_is_free_when_its_job_has_ended(database: Database) {
 async fn a_key_is_free_when_its_job_has_ended_beside_two_others_of_its_id(database: Database) {
     let store = database.open().await;
     let of = |origin: &str, step| StatusUpdate { origin: Some(origin.into()), ..event("order-7", 0, 1, step) };
-    // The first has the plain id's row, the second the row of the full id; both run on.
+    // The first one has the row of the plain id, the second one that of the full id. Both keep running.
     store.record(&[of("first", Step::Started), of("second", Step::Started)]).await.unwrap();
     let third = Claim { origin: "third", ..claim("order-7", NOW, None) };
     assert_eq!(store.take(third).await.unwrap(), Claimed::Taken);
@@ -98,7 +98,7 @@ async fn a_key_is_free_when_its_job_is_cancelled_wherever_that_is(database: Data
         store.record(&[event(id, 0, 2, Step::CancelRequested)]).await.unwrap();
     }
     assert_eq!(store.take(claim("next", NOW, None)).await.unwrap(), Claimed::Taken);
-    // What is heard of the others later does not take it away.
+    // Later events of the other jobs do not free it.
     store
         .record(&[event("started", 0, 3, Step::CancelRequested), event("queued", 0, 3, Step::Cancelled)])
         .await

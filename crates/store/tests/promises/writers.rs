@@ -1,22 +1,22 @@
-//! Several processes write at once.
+//! Several processes write at the same time.
 
 use std::process::Command;
 use std::time::Duration;
 
 use leveret::status_update::Step;
 use leveret_harness::Process;
-use leveret_store::{DeadFilter, NewDead, State, Store};
+use leveret_store::{DeadFilter, JobState, NewDead, Store};
 
-use crate::database::{Database, NOW};
+use crate::database::{Database, NOW, OpenStore};
 use crate::dead::letter;
 use crate::status::event;
 
-crate::on_both! {
+leveret_harness::on_both_databases! {
     processes_that_write_at_once_all_get_their_turn,
     events_of_one_job_that_two_servers_hear_at_once_are_all_heeded,
 }
 
-/// Set for this test binary when it is run again as a child: the database, and which child it is.
+/// The variable with the orders of this test binary as a child process: its number, and the database.
 const CHILD: &str = "LEVERET_STORE_CHILD";
 const ROUNDS: u64 = 100;
 
@@ -31,11 +31,11 @@ async fn processes_that_write_at_once_all_get_their_turn(database: Database) {
     for child in &children {
         child.wait_line("written", Duration::from_secs(60)).await;
     }
-    assert_eq!(store.counts().await.unwrap()[&State::Started], 3 * ROUNDS);
+    assert_eq!(store.counts().await.unwrap()[&JobState::Started], 3 * ROUNDS);
     assert_eq!(store.count_dead(&DeadFilter::default()).await.unwrap(), 3 * ROUNDS);
 }
 
-/// Runs in the children alone. Each writes in two tasks, so that its connections meet as well.
+/// Runs only in the child processes. Each writes in two tasks, so that its own connections compete too.
 #[tokio::test]
 async fn child_that_writes() {
     let Ok(child) = std::env::var(CHILD) else {
@@ -51,7 +51,7 @@ async fn child_that_writes() {
     });
     for round in 0..ROUNDS {
         let own = NewDead { job_id: Some(format!("{number}-{round}")), ..letter(round) };
-        store.take_in(&[own], NOW).await.unwrap();
+        store.ingest(&[own], NOW).await.unwrap();
     }
     recording.await.unwrap();
     println!("written");

@@ -1,16 +1,11 @@
 //! What the broker's refusals mean.
 
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin_guard::ConnectError as GuardError;
 
 use crate::{
     error::Error,
-    transport::amqp::{
-        Address,
-        declare::is_mismatch,
-        probe::Server,
-        shield::Failure,
-        tls::{Tls, problem, tls_problem},
-    },
+    transport::amqp::{Address, declare::is_mismatch},
 };
 
 /// Why a broker could not be connected to. No password is shown.
@@ -94,21 +89,15 @@ pub enum Refusal {
 
 impl ConnectError {
     /// What failed, with the part that it was.
-    pub(in super::super) fn of(failure: Failure, place: &Address, tls: &Tls, server: Option<&Server>) -> Self {
+    pub(in super::super) fn of(failure: &GuardError, place: &Address) -> Self {
         let address = place.to_string();
-        let error = match failure {
-            Failure::Unreachable(reason) | Failure::Silent(reason) => return Self::Unreachable { address, reason },
-            Failure::Tls(error) => {
-                let reason = tls_problem(tls, &error).unwrap_or_else(|| format!("TLS handshake: {error}"));
-                return Self::Tls { address, reason };
-            }
-            Failure::Amqp(error) => error,
-        };
-        if let Some(reason) = problem(&error, place, tls, server) {
-            return if place.tls { Self::Tls { address, reason } } else { Self::Unreachable { address, reason } };
-        }
-        let lapin::ErrorKind::ProtocolError(protocol) = error.kind() else {
-            return Self::Unreachable { address, reason: format!("AMQP handshake: {error}") };
+        let protocol = match failure {
+            GuardError::Tls(reason) => return Self::Tls { address, reason: reason.clone() },
+            GuardError::Amqp(error) => match error.kind() {
+                lapin::ErrorKind::ProtocolError(protocol) => protocol,
+                _ => return Self::Unreachable { address, reason: failure.to_string() },
+            },
+            _ => return Self::Unreachable { address, reason: failure.to_string() },
         };
         let mut reason = protocol.get_message().to_string();
         if place.vhost.is_empty() {

@@ -1,3 +1,6 @@
+#[cfg(feature = "tls")]
+use std::path::PathBuf;
+
 use super::*;
 use crate::transport::amqp::connection::parse_addresses;
 
@@ -26,7 +29,7 @@ fn a_file_without_tls_compiled_in_is_refused() {
 
 #[cfg(feature = "tls")]
 #[test]
-fn a_file_without_an_address_that_asks_for_tls_is_refused() {
+fn a_tls_file_without_an_amqps_address_is_refused() {
     let said = refused("amqp://h", |config| config.tls_cert = Some("c".into()));
     assert_says(&said, &["LEVERET_TLS_CERT", "amqps:// only", "AMQP_URL"]);
 }
@@ -41,20 +44,20 @@ fn a_certificate_and_its_key_belong_together() {
 }
 
 #[test]
-fn a_login_by_certificate_wants_one() {
+fn a_login_by_certificate_requires_one() {
     let said = refused("amqp://h?auth_mechanism=external", |_| {});
     assert_says(&said, &["auth_mechanism=external", "amqps://", "LEVERET_TLS_CERT"]);
 }
 
 #[cfg(feature = "tls")]
 #[test]
-fn a_file_that_is_not_there_or_has_nothing_of_use_is_named() {
+fn the_error_names_a_file_that_is_missing_or_useless() {
     let nowhere = || Some(PathBuf::from("/nowhere/at/all"));
     let said = refused("amqps://h", |config| config.tls_ca = nowhere());
     assert_says(&said, &["LEVERET_TLS_CA: /nowhere/at/all: No such file"]);
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
     let said = refused("amqps://h", |config| config.tls_ca = Some(source.into()));
-    assert_says(&said, &["LEVERET_TLS_CA: ", "Cargo.toml: no PEM of a certificate"]);
+    assert_says(&said, &["LEVERET_TLS_CA: ", "Cargo.toml: the file has no certificate in PEM"]);
     let said = refused("amqps://h", |config| {
         (config.tls_cert, config.tls_key) = (Some(source.into()), nowhere());
     });
@@ -62,5 +65,5 @@ fn a_file_that_is_not_there_or_has_nothing_of_use_is_named() {
     let said = refused("amqps://h", |config| {
         (config.tls_cert, config.tls_key) = (nowhere(), Some(source.into()));
     });
-    assert_says(&said, &["LEVERET_TLS_KEY: ", "Cargo.toml: no PEM of a private key"]);
+    assert_says(&said, &["LEVERET_TLS_KEY: ", "Cargo.toml: the file has no private key in PEM"]);
 }

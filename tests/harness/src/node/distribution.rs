@@ -1,4 +1,4 @@
-//! What the Erlang nodes of one cluster share: the installation, the secret, and the port mapper (epmd).
+//! Things that the Erlang nodes of a cluster share: installation, secret and port mapper (epmd).
 //!
 //! A node asks its own port mapper for the ports of its peers, so all of a cluster must have the same one, and it must
 //! outlive each of them.
@@ -32,7 +32,7 @@ impl Distribution {
         Self { installation, cookie: secret(), port, _epmd: epmd }
     }
 
-    /// One of RabbitMQ's programs, told where the port mapper is.
+    /// One of RabbitMQ's programs, with the port of the port mapper in its environment.
     pub(super) fn rabbitmq(&self, program: &str) -> Command {
         let mut command = self.installation.rabbitmq(program);
         command.env("ERL_EPMD_PORT", self.port.to_string());

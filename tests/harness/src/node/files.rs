@@ -1,11 +1,11 @@
-//! What stands in a node's folder, and the environment that points there.
+//! The files in a node's folder, and the environment that points there.
 
 use std::fs::{OpenOptions, create_dir, write as write_file};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::{NodeOptions, NodeTls};
+use super::options::{NodeOptions, NodeTls};
 
 /// The server's standard output and error.
 pub(super) const CONSOLE: &str = "console.log";
@@ -21,7 +21,7 @@ const DEFAULTS: [&str; 3] = [
     "vm_memory_calculation_strategy = allocated",
 ];
 
-/// What `rabbitmq.conf` is made of.
+/// The inputs of `rabbitmq.conf`.
 pub(super) struct Conf<'a> {
     pub(super) options: &'a NodeOptions,
     /// The folder in the node's own eyes.

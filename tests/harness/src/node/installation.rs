@@ -1,4 +1,4 @@
-//! Where RabbitMQ is installed: on this machine, or in a root file system of its own.
+//! The installation of RabbitMQ: on this machine, or in a root file system of its own.
 //!
 //! The second is how several releases live on one machine: `LEVERET_RABBITMQ_ROOT` names a Debian root file system
 //! (`scripts/rabbitmq4.sh` makes one), and its programs run with that as their root (`chroot`, which needs root).
@@ -38,7 +38,7 @@ impl Installation {
         installation
     }
 
-    /// Where nodes have their folders.
+    /// The parent folder of the nodes' folders.
     pub(super) fn temporary(&self) -> PathBuf {
         let own = || std::env::temp_dir();
         self.root.as_ref().map_or_else(own, |root| root.join("tmp"))
@@ -61,7 +61,7 @@ impl Installation {
         self.program(&self.programs.join(program))
     }
 
-    /// A program found by its name, or by its path as the installation sees it; told nothing of any other node.
+    /// A program by its name, or by its path within the installation. Its environment names no other node.
     pub(super) fn program(&self, program: &Path) -> Command {
         let mut command = match &self.root {
             None => Command::new(program),

@@ -1,4 +1,4 @@
-//! What the harness promises the tests that stand on it.
+//! The promises of the harness to its tests.
 #![allow(clippy::unwrap_used, reason = "a test's helper may fail its test")]
 
 mod cluster;

@@ -113,7 +113,7 @@ async fn gone(folder: &Path) {
     eventually("no process and no folder of the node is left", SOON, gone).await;
 }
 
-/// Whether any live process names `folder` in its environment or arguments, as the server and its leash do.
+/// True if a live process names `folder` in its environment or arguments, as the server and its leash do.
 fn running(folder: &Path) -> bool {
     let name = folder.file_name().unwrap().to_str().unwrap();
     let processes = std::fs::read_dir("/proc").unwrap().flatten();

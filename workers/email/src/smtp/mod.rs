@@ -1,16 +1,17 @@
-//! Sends mail through a mail server, over connections that are kept and used again.
+//! Sends mail to an SMTP server over a pool of connections.
 //!
-//! In reading order: [`url`] reads the setting, [`wire`] is the connection, [`reply`] what comes over it, [`session`] the
-//! conversation; [`verdict`] and [`run`] say what a failure concerns. The client is Leveret's own because a mail must not
-//! be sent twice or be lost over details that SMTP libraries leave open: a limit for each step, what was read before the
-//! upgrade to TLS, and the code of each step whatever the text.
+//! In reading order: [`url`] parses the setting, [`connection`] reads and writes bytes, [`reply`] parses replies, and
+//! [`session`] runs the SMTP commands. [`classify`] and [`streak`] decide what a refusal is about.
+//!
+//! The client is Leveret's own, because SMTP libraries leave open what can lose or duplicate a mail: a time limit for each
+//! step, bytes that arrive before the upgrade to TLS, and the expected reply code of each step.
 
+mod classify;
+mod connection;
 mod reply;
-mod run;
 mod session;
+mod streak;
 mod url;
-mod verdict;
-mod wire;
 
 use std::{
     collections::VecDeque,
@@ -27,55 +28,50 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::rustls::RootCertStore;
 
 pub(crate) use self::session::END_OF_DATA;
-pub use self::url::UrlError;
+pub use self::url::SmtpUrlError;
 use self::{
-    reply::Reply,
-    run::{Run, shape},
-    session::{Cause, Failure, Outgoing, Session},
-    url::{Credentials, Server, Tls},
-    verdict::{Verdict, judge},
+    classify::{RefusalClass, classify},
+    session::{FailureCause, OutgoingMail, SmtpFailure, SmtpSession},
+    streak::{FailureStreak, normalized},
+    url::{Credentials, SmtpServer, TlsMode},
 };
-use crate::{
-    error::{Fault, MailError, Step},
-    text::one_line,
-};
+use crate::error::{FailureKind, MailError, SmtpStep};
 
-/// Servers hang up on idle clients after a few minutes; we leave first.
+/// Maximum idle time of a connection. Servers close idle connections after a few minutes.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 const IDLE_CONNECTIONS: usize = 16;
-/// Many servers lock an account, or an address out, after a few wrong passwords.
+/// Pause after a refused login. Many servers lock an account or an address after a few wrong passwords.
 const LOGIN_PAUSE: Duration = Duration::from_secs(60);
-const ANSWER_SHOWN: usize = 500;
 
-pub(crate) struct Smtp {
-    server: Server,
-    patience: Duration,
-    idle: Mutex<VecDeque<(Instant, Session)>>,
-    /// Every open session holds a clone.
+pub(crate) struct SmtpClient {
+    server: SmtpServer,
+    timeout: Duration,
+    idle: Mutex<VecDeque<(Instant, SmtpSession)>>,
+    /// Each open session has a clone, so the count is the number of sessions plus one.
     open: Arc<()>,
     refused_login: Mutex<Option<(Instant, String)>>,
-    /// The last login was accepted.
-    is_welcome: AtomicBool,
-    /// While none was, one is tried at a time: each wrong one counts against the account.
-    login_turn: tokio::sync::Mutex<()>,
-    run: Mutex<Run>,
+    /// True if the last login was accepted.
+    login_accepted: AtomicBool,
+    /// Until a login is accepted, one connection at a time tries it: each wrong one counts against the account.
+    first_login: tokio::sync::Mutex<()>,
+    streak: Mutex<FailureStreak>,
 }
 
-impl Smtp {
-    pub(crate) fn new(url: &str, roots: RootCertStore, patience: Duration) -> Result<Self, UrlError> {
-        let server = Server::parse(url, roots)?;
+impl SmtpClient {
+    pub(crate) fn new(url: &str, roots: RootCertStore, timeout: Duration) -> Result<Self, SmtpUrlError> {
+        let server = SmtpServer::parse(url, roots)?;
         if server.exposes_password() {
             tracing::warn!(server = server.name(), "SMTP_URL sends its password without TLS");
         }
         Ok(Self {
             server,
-            patience,
+            timeout,
             idle: Mutex::default(),
             open: Arc::default(),
             refused_login: Mutex::default(),
-            is_welcome: AtomicBool::new(false),
-            login_turn: tokio::sync::Mutex::default(),
-            run: Mutex::default(),
+            login_accepted: AtomicBool::new(false),
+            first_login: tokio::sync::Mutex::default(),
+            streak: Mutex::default(),
         })
     }
 
@@ -83,14 +79,14 @@ impl Smtp {
         self.server.name()
     }
 
-    /// Tells whether TLS is ever spoken.
+    /// Returns whether the connection can use TLS.
     pub(crate) fn may_encrypt(&self) -> bool {
-        !matches!(self.server.tls, Tls::Never)
+        !matches!(self.server.tls, TlsMode::Never)
     }
 
-    /// Sends one mail within the time allowed; whatever happens to the future, no other mail is harmed.
+    /// Sends one mail within the time limit. Dropping the future does not affect other mails.
     ///
-    /// When `stopped` is over, the end of the mail is not sent any more, or its answer not waited for.
+    /// After `stopped` resolves, the client does not send the end of the mail, or does not wait for the reply to it.
     pub(crate) async fn send(
         &self,
         message: &Message,
@@ -100,11 +96,11 @@ impl Smtp {
         let bytes = message.formatted();
         let envelope = message.envelope();
         let from = envelope.from().ok_or(lettre::error::Error::MissingFrom)?;
-        let mail = Outgoing { from, to: envelope.to(), reply_to, bytes: &bytes };
-        let deadline = Instant::now() + self.patience;
+        let mail = OutgoingMail { from, to: envelope.to(), reply_to, bytes: &bytes };
+        let deadline = Instant::now() + self.timeout;
         let sent = self.deliver(&mail, deadline, stopped).await;
         match sent {
-            Ok(()) => lock(&self.run).clear(),
+            Ok(()) => lock(&self.streak).clear(),
             Err(failure) => return Err(self.explain(failure, envelope.to())),
         }
         Ok(())
@@ -112,10 +108,10 @@ impl Smtp {
 
     async fn deliver(
         &self,
-        mail: &Outgoing<'_>,
+        mail: &OutgoingMail<'_>,
         deadline: Instant,
         stopped: impl Future<Output = ()> + Send,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), SmtpFailure> {
         let mut session = match self.idle_session(deadline).await {
             Some(session) => session,
             None => self.connect(deadline).await?,
@@ -127,18 +123,18 @@ impl Smtp {
         sent
     }
 
-    /// The connection used last is the likeliest to live.
-    async fn idle_session(&self, deadline: Instant) -> Option<Session> {
+    /// Takes the connection that was used last, which is the most likely to be open.
+    async fn idle_session(&self, deadline: Instant) -> Option<SmtpSession> {
         let (since, mut session) = lock(&self.idle).pop_back()?;
-        if since.elapsed() < IDLE_LIMIT && session.revive(deadline).await {
+        if since.elapsed() < IDLE_LIMIT && session.reset(deadline).await {
             return Some(session);
         }
-        // Those that have waited longer fare no better, and asking each could take the mail's whole time.
+        // Connections that are idle for longer are closed too. A check of each could take the whole time of the mail.
         lock(&self.idle).clear();
         None
     }
 
-    fn keep(&self, session: Session) {
+    fn keep(&self, session: SmtpSession) {
         let mut idle = lock(&self.idle);
         idle.retain(|(since, _)| since.elapsed() < IDLE_LIMIT);
         if idle.len() < IDLE_CONNECTIONS {
@@ -146,107 +142,117 @@ impl Smtp {
         }
     }
 
-    async fn connect(&self, deadline: Instant) -> Result<Session, Failure> {
+    async fn connect(&self, deadline: Instant) -> Result<SmtpSession, SmtpFailure> {
         self.login_allowed()?;
-        let mut session = Session::open(&self.server, &self.open, deadline).await?;
+        let mut session = SmtpSession::open(&self.server, &self.open, deadline).await?;
         if let Some(credentials) = &self.server.credentials {
             self.login(&mut session, credentials, deadline).await?;
         }
         Ok(session)
     }
 
-    async fn login(&self, session: &mut Session, credentials: &Credentials, deadline: Instant) -> Result<(), Failure> {
-        let is_welcome = || self.is_welcome.load(Ordering::Relaxed);
+    async fn login(
+        &self,
+        session: &mut SmtpSession,
+        credentials: &Credentials,
+        deadline: Instant,
+    ) -> Result<(), SmtpFailure> {
+        let login_accepted = || self.login_accepted.load(Ordering::Relaxed);
         let mut turn = None;
-        if !is_welcome() {
-            let waited = timeout_at(deadline, self.login_turn.lock()).await;
-            let guard = waited.map_err(|_| Failure::new(Step::Login, Cause::Timeout))?;
-            turn = (!is_welcome()).then_some(guard);
+        if !login_accepted() {
+            let waited = timeout_at(deadline, self.first_login.lock()).await;
+            let guard = waited.map_err(|_| SmtpFailure::new(SmtpStep::Login, FailureCause::Timeout))?;
+            turn = (!login_accepted()).then_some(guard);
             self.login_allowed()?;
         }
         let answered = session.login(credentials, deadline).await;
-        self.is_welcome.store(answered.is_ok(), Ordering::Relaxed);
-        if let Err(Failure { cause: Cause::Refused(reply), .. }) = &answered
-            && judge(Step::Login, reply).fault == Fault::Setup
+        self.login_accepted.store(answered.is_ok(), Ordering::Relaxed);
+        if let Err(SmtpFailure { cause: FailureCause::Refused(reply), .. }) = &answered
+            && classify(SmtpStep::Login, reply).kind == FailureKind::Configuration
         {
-            *lock(&self.refused_login) = Some((Instant::now() + LOGIN_PAUSE, answer_of(reply)));
+            *lock(&self.refused_login) = Some((Instant::now() + LOGIN_PAUSE, reply.summary()));
         }
         drop(turn);
         answered
     }
 
-    /// Fails for a while after a login was refused.
-    fn login_allowed(&self) -> Result<(), Failure> {
+    /// Returns an error for [`LOGIN_PAUSE`] after a refused login.
+    fn login_allowed(&self) -> Result<(), SmtpFailure> {
         match lock(&self.refused_login).clone() {
             Some((until, answer)) if Instant::now() < until => {
-                Err(Failure::new(Step::Login, Cause::LoginPaused(answer)))
+                Err(SmtpFailure::new(SmtpStep::Login, FailureCause::LoginPaused(answer)))
             }
             _ => Ok(()),
         }
     }
 
-    fn explain(&self, failure: Failure, recipients: &[Address]) -> MailError {
-        let Failure { step, cause, recipient, sent } = failure;
+    fn explain(&self, failure: SmtpFailure, recipients: &[Address]) -> MailError {
+        let SmtpFailure { step, cause, recipient, sent } = failure;
         let server = self.server.name();
         let to = recipients.get(recipient).map(Address::to_string).unwrap_or_default();
-        let is_refused = matches!(cause, Cause::Refused(_));
-        let guess = |fault| Verdict { fault, is_guess: true };
-        let (answer, verdict) = match cause {
-            Cause::Utf8Unsupported(address) => return MailError::AddressNotSupported { server, address },
-            Cause::Stopped if sent => ("the attempt was stopped before it did".to_owned(), guess(Fault::Passing)),
-            Cause::Stopped => {
+        let is_refused = matches!(cause, FailureCause::Refused(_));
+        let guess = |kind| RefusalClass { kind, is_guess: true };
+        let (answer, class) = match cause {
+            FailureCause::Utf8Unsupported(address) => return MailError::AddressNotSupported { server, address },
+            FailureCause::Stopped if sent => {
+                ("the attempt was stopped before the reply".to_owned(), guess(FailureKind::Transient))
+            }
+            FailureCause::Stopped => {
                 let answer = "the attempt was stopped before the end of the mail".to_owned();
-                return MailError::Server { server, to, step, answer, fault: Fault::Passing };
+                return MailError::Server { server, to, step, answer, kind: FailureKind::Transient };
             }
-            Cause::Refused(reply) => (answer_of(&reply), judge(step, &reply)),
-            Cause::Setup(missing) => (missing, Verdict { fault: Fault::Setup, is_guess: false }),
-            Cause::LoginPaused(answer) => {
-                let answer = format!("{answer} (asked less than a minute ago)");
-                return MailError::Server { server, to, step, answer, fault: Fault::Setup };
+            FailureCause::Refused(reply) => (reply.summary(), classify(step, &reply)),
+            FailureCause::Configuration(missing) => {
+                (missing, RefusalClass { kind: FailureKind::Configuration, is_guess: false })
             }
-            Cause::Unexpected(reply) => {
-                (format!("an answer that does not belong here: {}", answer_of(&reply)), guess(Fault::Passing))
+            FailureCause::LoginPaused(answer) => {
+                let answer = format!("{answer} (the login was refused less than a minute ago)");
+                return MailError::Server { server, to, step, answer, kind: FailureKind::Configuration };
             }
-            Cause::Lost(what) => (what, guess(Fault::Passing)),
-            Cause::Timeout if sent => (format!("no answer within {END_OF_DATA:?}"), guess(Fault::Passing)),
-            Cause::Timeout => {
-                let fault = self.for_all(step, guess(Fault::Passing), "no answer", &to);
-                return MailError::TimedOut { server, to, step, limit: self.patience, fault };
+            FailureCause::Unexpected(reply) => {
+                (format!("unexpected reply: {}", reply.summary()), guess(FailureKind::Transient))
+            }
+            FailureCause::Lost(what) => (what, guess(FailureKind::Transient)),
+            FailureCause::Timeout if sent => {
+                (format!("no answer within {END_OF_DATA:?}"), guess(FailureKind::Transient))
+            }
+            FailureCause::Timeout => {
+                let kind = self.kind_with_streak(step, guess(FailureKind::Transient), "no answer", &to);
+                return MailError::TimedOut { server, to, step, limit: self.timeout, kind };
             }
         };
         if sent && !is_refused {
-            return MailError::Unknown { server, to, answer };
+            return MailError::Unconfirmed { server, to, answer };
         }
-        let fault = self.for_all(step, verdict, &answer, &to);
-        if fault == Fault::Setup {
+        let kind = self.kind_with_streak(step, class, &answer, &to);
+        if kind == FailureKind::Configuration {
             tracing::error!(server, %step, error = answer, "the mail server refuses this worker; jobs wait");
         }
-        MailError::Server { server, to, step, answer, fault }
+        MailError::Server { server, to, step, answer, kind }
     }
 
-    /// What a failure concerns, seen beside the others: no way in, or the same for everybody, is not about one mail.
-    fn for_all(&self, step: Step, verdict: Verdict, answer: &str, to: &str) -> Fault {
-        // What is known to be about the recipient stays so, however many are wrong in a row.
-        let is_run = || verdict.is_guess && lock(&self.run).add(format!("{step} {}", shape(answer, to)), to);
-        match verdict.fault {
-            // With other sessions open the server is there; it may have enough of them.
-            Fault::Passing if step <= Step::Login && Arc::strong_count(&self.open) == 1 => Fault::Server,
-            Fault::Passing if is_run() => Fault::Server,
-            Fault::Job if is_run() => Fault::Setup,
-            fault => fault,
+    /// Returns the kind of a failure in view of the earlier ones.
+    ///
+    /// A failed connection, or the same failure for many recipients, is not about one mail.
+    fn kind_with_streak(&self, step: SmtpStep, class: RefusalClass, answer: &str, to: &str) -> FailureKind {
+        // A refusal that is known to be about the recipient does not count towards a streak.
+        let is_streak = || class.is_guess && lock(&self.streak).add(format!("{step} {}", normalized(answer, to)), to);
+        match class.kind {
+            // With other sessions open the server is reachable, and may limit the number of sessions.
+            FailureKind::Transient if step <= SmtpStep::Login && Arc::strong_count(&self.open) == 1 => {
+                FailureKind::ServerUnavailable
+            }
+            FailureKind::Transient if is_streak() => FailureKind::ServerUnavailable,
+            FailureKind::Permanent if is_streak() => FailureKind::Configuration,
+            kind => kind,
         }
     }
 }
 
-impl std::fmt::Debug for Smtp {
+impl std::fmt::Debug for SmtpClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Smtp").field("server", &self.server).finish_non_exhaustive()
+        f.debug_struct("SmtpClient").field("server", &self.server).finish_non_exhaustive()
     }
-}
-
-/// `550 5.1.1 no such user`; one line of bounded length.
-fn answer_of(reply: &Reply) -> String {
-    one_line(&format!("{} {}", reply.code, reply.text())).chars().take(ANSWER_SHOWN).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

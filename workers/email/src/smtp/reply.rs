@@ -1,42 +1,43 @@
-//! Replies of the mail server: the code decides, whatever bytes the text has.
+//! Parses the replies of the mail server. The code decides; the text may have any bytes.
 
-/// A line or reply beyond this is no mail server's.
+use crate::text::one_line;
+
+/// Maximum length of a line or a reply in bytes.
 pub(super) const REPLY_LIMIT: usize = 64 * 1024;
 
-/// A whole reply.
+/// A complete reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Reply {
+pub(super) struct SmtpReply {
     pub(super) code: u16,
-    /// The text of each line, without code.
+    /// Text of each line, without the code.
     pub(super) lines: Vec<String>,
 }
 
-/// The lines of a reply as far as they have come.
+/// Collects the lines of a reply.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(super) struct ReplyReader {
     lines: Vec<String>,
-    /// The highest of its lines.
+    /// The highest code of the lines.
     code: u16,
     size: usize,
 }
 
-impl Reader {
-    /// Takes the next line, without its end; returns the reply when this line was its last.
+impl ReplyReader {
+    /// Adds the next line, without its line end, and returns the reply after its last line.
     ///
-    /// Blank lines are skipped, and inside a reply lines without a code are text: servers and the filters before them
-    /// send both, and neither changes what the codes say. The lines of a reply have one code; where they differ, the
-    /// highest counts: a refusal with a text such as `250 Main Street` is one all the same.
-    pub(super) fn line(&mut self, line: &[u8]) -> Result<Option<Reply>, String> {
+    /// Blank lines are skipped, and a line without a code inside a reply is text, because servers and filters send both. If
+    /// the codes of the lines differ, the highest counts, so that a refusal with the text `250 Main Street` is a refusal.
+    pub(super) fn line(&mut self, line: &[u8]) -> Result<Option<SmtpReply>, String> {
         self.size += line.len() + 1;
         if self.size > REPLY_LIMIT {
-            return Err(format!("its answer is longer than {REPLY_LIMIT} bytes"));
+            return Err(format!("the reply is longer than {REPLY_LIMIT} bytes"));
         }
         if line.trim_ascii().is_empty() {
             return Ok(None);
         }
         let Some((code, is_last, text)) = split(line) else {
             if self.lines.is_empty() {
-                return Err(format!("its answer is not one of SMTP: {}", decoded(line)));
+                return Err(format!("the reply is not SMTP: {}", decoded(line)));
             }
             self.lines.push(decoded(line));
             return Ok(None);
@@ -44,11 +45,11 @@ impl Reader {
         self.lines.push(decoded(text));
         self.code = self.code.max(code);
         let code = self.code;
-        Ok(is_last.then(|| Reply { code, lines: std::mem::take(&mut self.lines) }))
+        Ok(is_last.then(|| SmtpReply { code, lines: std::mem::take(&mut self.lines) }))
     }
 }
 
-impl Reply {
+impl SmtpReply {
     pub(super) fn is_refusal(&self) -> bool {
         self.code >= 400
     }
@@ -57,13 +58,18 @@ impl Reply {
         self.code >= 500
     }
 
-    /// Subject and detail of the enhanced status code (RFC 3463): `5.7.1` is `(7, 1)`.
+    /// Returns subject and detail of the enhanced status code (RFC 3463): `5.7.1` is `(7, 1)`.
     pub(super) fn enhanced(&self) -> Option<(u16, u16)> {
         let (_, subject, detail) = status(self.lines.first()?.split_whitespace().next()?)?;
         Some((subject, detail))
     }
 
-    /// All lines as one text. The enhanced status code that each line repeats stands once.
+    /// Returns code and text as one line of limited length, such as `550 5.1.1 no such user`.
+    pub(super) fn summary(&self) -> String {
+        shown(&format!("{} {}", self.code, self.text()))
+    }
+
+    /// Returns all lines as one text. An enhanced status code that each line repeats is there once.
     pub(super) fn text(&self) -> String {
         let mut text = self.lines.first().cloned().unwrap_or_default();
         let repeated = text.split_whitespace().next().filter(|word| status(word).is_some()).unwrap_or("\n").to_owned();
@@ -75,7 +81,13 @@ impl Reply {
     }
 }
 
-/// Code, whether the line is the reply's last, and text. A bare `250` is a whole reply.
+/// Returns a text of the server as one line of limited length, for error messages.
+pub(super) fn shown(text: &str) -> String {
+    const LONGEST: usize = 500;
+    one_line(text).chars().take(LONGEST).collect()
+}
+
+/// Splits a line into the code, whether it is the last line, and the text. `250` alone is a complete reply.
 fn split(line: &[u8]) -> Option<(u16, bool, &[u8])> {
     let (digits, rest) = line.split_at_checked(3)?;
     let code: u16 = std::str::from_utf8(digits).ok()?.parse().ok()?;
@@ -90,7 +102,7 @@ fn split(line: &[u8]) -> Option<(u16, bool, &[u8])> {
     }
 }
 
-/// `5.7.1`, also as `#5.7.1` or `(5.7.1)`.
+/// Parses `5.7.1`, also as `#5.7.1` or `(5.7.1)`.
 fn status(word: &str) -> Option<(u16, u16, u16)> {
     let mut numbers = word.trim_matches(|c: char| !c.is_ascii_digit()).split('.');
     let mut next = |most| numbers.next().and_then(|part| part.parse().ok()).filter(|number| *number <= most);
@@ -98,7 +110,7 @@ fn status(word: &str) -> Option<(u16, u16, u16)> {
     (matches!(class, 2 | 4 | 5) && numbers.next().is_none()).then_some((class, subject, detail))
 }
 
-/// Text that is not UTF-8 is read as Latin-1, which gives every byte a meaning.
+/// Decodes a text as UTF-8, or else as Latin-1, in which every byte is a character.
 fn decoded(text: &[u8]) -> String {
     match std::str::from_utf8(text) {
         Ok(text) => text.to_owned(),
@@ -108,10 +120,10 @@ fn decoded(text: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{REPLY_LIMIT, Reader, Reply};
+    use super::{REPLY_LIMIT, ReplyReader, SmtpReply};
 
-    fn read(bytes: &[u8]) -> Result<Option<Reply>, String> {
-        let mut reader = Reader::default();
+    fn read(bytes: &[u8]) -> Result<Option<SmtpReply>, String> {
+        let mut reader = ReplyReader::default();
         for line in bytes.split(|b| *b == b'\n') {
             if let Some(reply) = reader.line(line.strip_suffix(b"\r").unwrap_or(line))? {
                 return Ok(Some(reply));
@@ -155,8 +167,8 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_without_end_is_given_up() {
-        let mut reader = Reader::default();
+    fn a_reply_without_end_is_refused() {
+        let mut reader = ReplyReader::default();
         let lines = (0..=REPLY_LIMIT / 100)
             .try_for_each(|_| reader.line(&[b"250-"[..].to_vec(), vec![b'x'; 96]].concat()).map(drop));
         assert!(lines.is_err());
@@ -164,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_enhanced_status_is_found_in_the_forms_that_servers_write() {
-        let of = |text: &str| Reply { code: 550, lines: vec![text.to_owned()] }.enhanced();
+        let of = |text: &str| SmtpReply { code: 550, lines: vec![text.to_owned()] }.enhanced();
         assert_eq!(of("5.7.1 no"), Some((7, 1)));
         assert_eq!(of("#5.1.0 Address rejected"), Some((1, 0)));
         assert_eq!(of("(5.7.26) unauthenticated"), Some((7, 26)));

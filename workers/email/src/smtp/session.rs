@@ -1,7 +1,7 @@
-//! One conversation with the mail server: every command with its step, its own codes, its deadline and its verdict.
+//! An SMTP session: every command has a step, expected reply codes and a deadline.
 //!
-//! The future that speaks owns the session, so a cancelled attempt closes the connection. A connection left in the middle
-//! of a command would give its late answer to the next mail, which could be reported as sent before it was.
+//! The future of an attempt owns the session, so a cancelled attempt closes the connection. Otherwise a late reply could be
+//! taken as the reply to the next mail, which would then count as sent.
 
 use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
@@ -10,106 +10,106 @@ use lettre::Address;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    reply::Reply,
-    url::{Credentials, Server, Tls},
-    wire::{Broken, Wire},
+    connection::{ConnectionError, SmtpConnection},
+    reply::SmtpReply,
+    url::{Credentials, SmtpServer, TlsMode},
 };
-use crate::error::Step;
+use crate::error::SmtpStep;
 
-/// Asking an idle connection whether it lives must not eat the time of the mail that wants it.
-const PROBE: Duration = Duration::from_secs(5);
-/// How long the server may take to answer the end of a mail (RFC 5321, 4.5.3.2.6): it may be delivering it. Giving up
-/// before it does makes a copy.
+/// Time limit of the check of an idle connection, which leaves time for the mail.
+const IDLE_CHECK: Duration = Duration::from_secs(5);
+/// Time limit of the reply to the end of a mail (RFC 5321, 4.5.3.2.6). The server may be delivering the mail, so a shorter
+/// limit causes copies.
 pub(crate) const END_OF_DATA: Duration = Duration::from_secs(600);
 
-/// A conversation that failed.
+/// Failure of a session.
 #[derive(Debug)]
-pub(super) struct Failure {
-    pub(super) step: Step,
-    pub(super) cause: Cause,
-    /// The recipient at fault, by its place in the envelope; 0 where the failure is about no particular one.
+pub(super) struct SmtpFailure {
+    pub(super) step: SmtpStep,
+    pub(super) cause: FailureCause,
+    /// Position of the refused recipient in the envelope; 0 if the failure is not about one recipient.
     pub(super) recipient: usize,
-    /// The server may have had the whole mail.
+    /// True if the server may have received the whole mail.
     pub(super) sent: bool,
 }
 
 #[derive(Debug)]
-pub(super) enum Cause {
-    /// 4xx or 5xx.
-    Refused(Reply),
-    /// A code that this step does not have.
-    Unexpected(Reply),
+pub(super) enum FailureCause {
+    /// Reply with 4xx or 5xx.
+    Refused(SmtpReply),
+    /// Reply with a code that this step does not expect.
+    Unexpected(SmtpReply),
     Lost(String),
     Timeout,
-    /// What is missing or wrong until somebody changes a setting: TLS, a way to log in.
-    Setup(String),
-    /// The server does not take this address.
+    /// TLS or a login mechanism is missing or wrong until a setting changes.
+    Configuration(String),
+    /// The server does not accept this address.
     Utf8Unsupported(String),
-    /// Nobody waits for the mail any more.
+    /// The attempt was cancelled.
     Stopped,
-    /// A login was refused just now, with this answer; it is not tried again yet.
+    /// A login was refused a moment ago with this reply, and is not tried again yet.
     LoginPaused(String),
 }
 
-/// A mail on its way.
+/// A mail to send.
 #[derive(Debug)]
-pub(super) struct Outgoing<'a> {
+pub(super) struct OutgoingMail<'a> {
     pub(super) from: &'a Address,
     pub(super) to: &'a [Address],
     pub(super) reply_to: Option<&'a Address>,
     pub(super) bytes: &'a [u8],
 }
 
-pub(super) struct Session {
-    wire: Wire,
-    /// What the server offers, in capitals: a word and its parameters each.
+pub(super) struct SmtpSession {
+    connection: SmtpConnection,
+    /// Extensions of the server in upper case, each with its parameters.
     features: Vec<String>,
-    /// The last command has had its answer, and the server stays.
-    is_sound: bool,
-    /// Counts this session among those that are open.
+    /// True if the last command has its reply and the connection stays open.
+    is_in_sync: bool,
+    /// Counts this session as open.
     _open: Arc<()>,
 }
 
-impl Session {
-    /// Connects, and encrypts as the server's settings say.
-    pub(super) async fn open(server: &Server, open: &Arc<()>, deadline: Instant) -> Result<Self, Failure> {
-        let connecting = Wire::connect(&server.host, server.port, deadline);
-        let mut wire = within(deadline, Step::Connect, connecting).await?;
-        if let Tls::Wrapper(connector) = &server.tls {
-            wire = within(deadline, Step::Connect, wire.encrypt(connector)).await?;
+impl SmtpSession {
+    /// Connects, and starts TLS as the settings say.
+    pub(super) async fn open(server: &SmtpServer, open: &Arc<()>, deadline: Instant) -> Result<Self, SmtpFailure> {
+        let connecting = SmtpConnection::connect(&server.host, server.port, deadline);
+        let mut connection = within(deadline, SmtpStep::Connect, connecting).await?;
+        if let TlsMode::Wrapper(connector) = &server.tls {
+            connection = within(deadline, SmtpStep::Connect, connection.encrypt(connector)).await?;
         }
-        let greeting = within(deadline, Step::Connect, wire.reply()).await?;
-        let mut session = Self { wire, features: Vec::new(), is_sound: true, _open: Arc::clone(open) };
-        session.judged(Step::Connect, greeting, &[220])?;
-        session.hello(Step::Connect, server, deadline).await?;
+        let greeting = within(deadline, SmtpStep::Connect, connection.reply()).await?;
+        let mut session = Self { connection, features: Vec::new(), is_in_sync: true, _open: Arc::clone(open) };
+        session.check_code(SmtpStep::Connect, greeting, &[220])?;
+        session.hello(SmtpStep::Connect, server, deadline).await?;
         session.encrypted(server, deadline).await
     }
 
-    async fn hello(&mut self, step: Step, server: &Server, deadline: Instant) -> Result<(), Failure> {
-        let name = server.hello.clone().unwrap_or_else(|| own_name(self.wire.local()));
+    async fn hello(&mut self, step: SmtpStep, server: &SmtpServer, deadline: Instant) -> Result<(), SmtpFailure> {
+        let name = server.hello.clone().unwrap_or_else(|| own_name(self.connection.local()));
         let reply = self.command(step, &format!("EHLO {name}"), &[250], deadline).await?;
         self.features = reply.lines.iter().skip(1).map(|line| line.trim().to_ascii_uppercase()).collect();
         Ok(())
     }
 
-    async fn encrypted(mut self, server: &Server, deadline: Instant) -> Result<Self, Failure> {
+    async fn encrypted(mut self, server: &SmtpServer, deadline: Instant) -> Result<Self, SmtpFailure> {
         let connector = match &server.tls {
-            Tls::Required(connector) => connector,
-            Tls::Opportunistic(connector) if self.offers("STARTTLS") => connector,
+            TlsMode::Required(connector) => connector,
+            TlsMode::Opportunistic(connector) if self.offers("STARTTLS") => connector,
             _ => return Ok(self),
         };
         if !self.offers("STARTTLS") {
-            let missing = "it offers no STARTTLS, and SMTP_URL requires it".to_owned();
-            return Err(Failure::new(Step::StartTls, Cause::Setup(missing)));
+            let missing = "the server does not offer STARTTLS, and SMTP_URL requires it".to_owned();
+            return Err(SmtpFailure::new(SmtpStep::StartTls, FailureCause::Configuration(missing)));
         }
-        self.command(Step::StartTls, "STARTTLS", &[220], deadline).await?;
-        self.wire = within(deadline, Step::StartTls, self.wire.encrypt(connector)).await?;
-        // What was offered without protection counts no longer (RFC 3207).
-        self.hello(Step::StartTls, server, deadline).await?;
+        self.command(SmtpStep::StartTls, "STARTTLS", &[220], deadline).await?;
+        self.connection = within(deadline, SmtpStep::StartTls, self.connection.encrypt(connector)).await?;
+        // The extensions that the server listed without TLS no longer count (RFC 3207).
+        self.hello(SmtpStep::StartTls, server, deadline).await?;
         Ok(self)
     }
 
-    pub(super) async fn login(&mut self, credentials: &Credentials, deadline: Instant) -> Result<(), Failure> {
+    pub(super) async fn login(&mut self, credentials: &Credentials, deadline: Instant) -> Result<(), SmtpFailure> {
         let Credentials { user, password } = credentials;
         let mechanisms: Vec<&str> = self
             .features
@@ -126,37 +126,37 @@ impl Session {
             vec![("AUTH LOGIN".to_owned(), 334), (user, 334), (password.clone(), 235)]
         } else {
             let offered = if mechanisms.is_empty() { "none".to_owned() } else { mechanisms.join(", ") };
-            let missing = format!("it has no login by PLAIN or LOGIN; it offers {offered}");
-            return Err(Failure::new(Step::Login, Cause::Setup(missing)));
+            let missing = format!("the server has no login by PLAIN or LOGIN; it offers {offered}");
+            return Err(SmtpFailure::new(SmtpStep::Login, FailureCause::Configuration(missing)));
         };
         for (command, code) in commands {
-            let answered = self.command(Step::Login, &command, &[code], deadline).await;
-            answered.map_err(|failure| failure.without(&[plain, &both, &password]))?;
+            let answered = self.command(SmtpStep::Login, &command, &[code], deadline).await;
+            answered.map_err(|failure| failure.without_secrets(&[plain, &both, &password]))?;
         }
         Ok(())
     }
 
-    /// Tells whether an idle connection still answers, and clears what the last mail left in it.
-    pub(super) async fn revive(&mut self, deadline: Instant) -> bool {
-        let deadline = deadline.min(Instant::now() + PROBE);
-        self.command(Step::Connect, "RSET", &[250], deadline).await.is_ok()
+    /// Resets an idle connection, and returns whether the server still answers.
+    pub(super) async fn reset(&mut self, deadline: Instant) -> bool {
+        let deadline = deadline.min(Instant::now() + IDLE_CHECK);
+        self.command(SmtpStep::Connect, "RSET", &[250], deadline).await.is_ok()
     }
 
-    /// Hands one mail over to all its recipients or to none; `Ok` means that the server has taken responsibility for it.
+    /// Sends one mail to all its recipients or to none. `Ok` means that the server accepted it.
     pub(super) async fn transfer(
         &mut self,
-        mail: &Outgoing<'_>,
+        mail: &OutgoingMail<'_>,
         deadline: Instant,
         stopped: Pin<&mut (impl Future<Output = ()> + Send)>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), SmtpFailure> {
         let parameters = self.parameters(mail)?;
-        self.command(Step::Sender, &format!("MAIL FROM:<{}>{parameters}", mail.from), &[250], deadline).await?;
+        self.command(SmtpStep::Sender, &format!("MAIL FROM:<{}>{parameters}", mail.from), &[250], deadline).await?;
         for (recipient, address) in mail.to.iter().enumerate() {
             let command = format!("RCPT TO:<{address}>");
-            let answered = self.command(Step::Recipient, &command, &[250, 251, 252], deadline).await;
-            answered.map_err(|failure| Failure { recipient, ..failure })?;
+            let answered = self.command(SmtpStep::Recipient, &command, &[250, 251, 252], deadline).await;
+            answered.map_err(|failure| SmtpFailure { recipient, ..failure })?;
         }
-        self.command(Step::Content, "DATA", &[354], deadline).await?;
+        self.command(SmtpStep::Content, "DATA", &[354], deadline).await?;
         self.content(mail.bytes, deadline, stopped).await
     }
 
@@ -165,50 +165,52 @@ impl Session {
         bytes: &[u8],
         deadline: Instant,
         stopped: Pin<&mut (impl Future<Output = ()> + Send)>,
-    ) -> Result<(), Failure> {
-        self.is_sound = false;
-        let stuffed = stuffed(bytes);
-        let written = within(deadline, Step::Content, async {
-            self.wire.send(&stuffed).await?;
-            self.wire.expect_silence().await
+    ) -> Result<(), SmtpFailure> {
+        self.is_in_sync = false;
+        let stuffed = dot_stuffed(bytes);
+        let written = within(deadline, SmtpStep::Content, async {
+            self.connection.send(&stuffed).await?;
+            self.connection.expect_no_data().await
         });
         if let Err(failure) = written.await {
-            // A server that speaks or hangs up before the end of a mail may have refused it.
-            let Some(reply) = self.wire.last_words().await.filter(Reply::is_refusal) else { return Err(failure) };
-            return Err(Failure::new(Step::Content, Cause::Refused(reply)));
+            // A server that replies or closes the connection before the end of a mail may have refused it.
+            let Some(reply) = self.connection.final_reply().await.filter(SmtpReply::is_refusal) else {
+                return Err(failure);
+            };
+            return Err(SmtpFailure::new(SmtpStep::Content, FailureCause::Refused(reply)));
         }
-        // From here on the server may have the whole mail.
+        // From here on the server may have received the whole mail.
         let limit = Instant::now() + END_OF_DATA;
         let mut sent = false;
-        let ended = within(limit, Step::Content, async {
+        let ended = within(limit, SmtpStep::Content, async {
             sent = true;
-            self.wire.exchange(b".\r\n").await
+            self.connection.exchange(b".\r\n").await
         });
         let answered = tokio::select! {
             biased;
-            () = stopped => Err(Failure::new(Step::Content, Cause::Stopped)),
+            () = stopped => Err(SmtpFailure::new(SmtpStep::Content, FailureCause::Stopped)),
             answered = ended => answered,
         };
-        let judged = answered.and_then(|reply| self.judged(Step::Content, reply, &[250]));
-        judged.map(drop).map_err(|failure| Failure { sent, ..failure })
+        let checked = answered.and_then(|reply| self.check_code(SmtpStep::Content, reply, &[250]));
+        checked.map(drop).map_err(|failure| SmtpFailure { sent, ..failure })
     }
 
-    /// Tells whether the connection stands between two mails, so that another may use it.
+    /// Returns whether the connection is between two mails, so that the next mail can use it.
     pub(super) fn is_reusable(&self) -> bool {
-        self.is_sound && !self.wire.has_unread()
+        self.is_in_sync && !self.connection.has_unread()
     }
 
-    /// The composed body is ASCII, so that other bytes are addresses in headers.
-    fn parameters(&self, mail: &Outgoing<'_>) -> Result<&'static str, Failure> {
+    /// Returns the parameters of `MAIL FROM`. The composed body is ASCII, so other bytes are addresses in headers.
+    fn parameters(&self, mail: &OutgoingMail<'_>) -> Result<&'static str, SmtpFailure> {
         let beyond_ascii = mail.to.iter().chain(mail.reply_to).find(|address| !address.user().is_ascii());
         if mail.bytes.is_ascii() && beyond_ascii.is_none() {
             return Ok("");
         }
         if !self.offers("SMTPUTF8") {
             let address = beyond_ascii.unwrap_or(mail.from).to_string();
-            return Err(Failure::new(Step::Sender, Cause::Utf8Unsupported(address)));
+            return Err(SmtpFailure::new(SmtpStep::Sender, FailureCause::Utf8Unsupported(address)));
         }
-        // SMTPUTF8 servers must offer 8BITMIME too (RFC 6531): the address stands in the headers as it is.
+        // Servers with SMTPUTF8 must offer 8BITMIME too (RFC 6531). The headers have the address unchanged.
         Ok(" SMTPUTF8 BODY=8BITMIME")
     }
 
@@ -216,73 +218,83 @@ impl Session {
         self.features.iter().any(|offered| offered.split_whitespace().next() == Some(feature))
     }
 
-    async fn command(&mut self, step: Step, line: &str, codes: &[u16], deadline: Instant) -> Result<Reply, Failure> {
-        self.is_sound = false;
+    async fn command(
+        &mut self,
+        step: SmtpStep,
+        line: &str,
+        codes: &[u16],
+        deadline: Instant,
+    ) -> Result<SmtpReply, SmtpFailure> {
+        self.is_in_sync = false;
         let answered = within(deadline, step, async {
-            // An answer before its question would be taken for that of this command, and so on to the end.
-            self.wire.expect_silence().await?;
-            self.wire.exchange(format!("{line}\r\n").as_bytes()).await
+            // A reply that arrives before the command would count as its reply, and shift all later replies.
+            self.connection.expect_no_data().await?;
+            self.connection.exchange(format!("{line}\r\n").as_bytes()).await
         });
         let reply = answered.await?;
-        self.judged(step, reply, codes)
+        self.check_code(step, reply, codes)
     }
 
-    /// Any other code than the step's own is a failure, also one that sounds well.
-    fn judged(&mut self, step: Step, reply: Reply, codes: &[u16]) -> Result<Reply, Failure> {
-        // After a refusal the conversation can go on, but for 421: the server hangs up.
-        self.is_sound = codes.contains(&reply.code) || (reply.is_refusal() && reply.code != 421);
+    /// Checks the code of a reply. A code that the step does not expect is a failure, also a 2xx code.
+    fn check_code(&mut self, step: SmtpStep, reply: SmtpReply, codes: &[u16]) -> Result<SmtpReply, SmtpFailure> {
+        // After a refusal the session can go on, except after 421, when the server closes the connection.
+        self.is_in_sync = codes.contains(&reply.code) || (reply.is_refusal() && reply.code != 421);
         if codes.contains(&reply.code) {
             return Ok(reply);
         }
-        let cause = if reply.is_refusal() { Cause::Refused(reply) } else { Cause::Unexpected(reply) };
-        Err(Failure::new(step, cause))
+        let cause = if reply.is_refusal() { FailureCause::Refused(reply) } else { FailureCause::Unexpected(reply) };
+        Err(SmtpFailure::new(step, cause))
     }
 }
 
-impl Failure {
-    pub(super) fn new(step: Step, cause: Cause) -> Self {
+impl SmtpFailure {
+    pub(super) fn new(step: SmtpStep, cause: FailureCause) -> Self {
         Self { step, cause, recipient: 0, sent: false }
     }
 
-    /// Some servers repeat what they do not understand, whole or in part.
-    fn without(mut self, secrets: &[&str]) -> Self {
+    /// Masks secrets in the reply, because some servers repeat a command that they do not understand.
+    fn without_secrets(mut self, secrets: &[&str]) -> Self {
         match &mut self.cause {
-            Cause::Refused(reply) | Cause::Unexpected(reply) => {
+            FailureCause::Refused(reply) | FailureCause::Unexpected(reply) => {
                 reply.lines.iter_mut().for_each(|line| *line = masked(line, secrets));
             }
-            Cause::Lost(text) => *text = masked(text, secrets),
+            FailureCause::Lost(text) => *text = masked(text, secrets),
             _ => {}
         }
         self
     }
 }
 
-/// The text without the words that have a secret in them, or any part of one.
+/// Replaces the words that have a secret, or a part of one, by `***`.
 fn masked(text: &str, secrets: &[&str]) -> String {
-    /// A part as short as this tells next to nothing.
+    /// Minimum length of a part; a shorter one reveals almost nothing.
     const PART: usize = 4;
     let mut text = text.to_owned();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
         text = text.replace(*secret, "***");
     }
-    let tells = |word: &str| {
+    let reveals = |word: &str| {
         let parts = secrets.iter().flat_map(|secret| secret.as_bytes().windows(PART));
         parts.into_iter().any(|part| word.as_bytes().windows(PART).any(|other| other.eq_ignore_ascii_case(part)))
     };
-    text.split(' ').map(|word| if tells(word) { "***" } else { word }).collect::<Vec<_>>().join(" ")
+    text.split(' ').map(|word| if reveals(word) { "***" } else { word }).collect::<Vec<_>>().join(" ")
 }
 
-async fn within<T>(deadline: Instant, step: Step, work: impl Future<Output = Result<T, Broken>>) -> Result<T, Failure> {
+async fn within<T>(
+    deadline: Instant,
+    step: SmtpStep,
+    work: impl Future<Output = Result<T, ConnectionError>>,
+) -> Result<T, SmtpFailure> {
     let cause = match timeout_at(deadline, work).await {
         Ok(Ok(done)) => return Ok(done),
-        Ok(Err(Broken::Lost(text))) => Cause::Lost(text),
-        Ok(Err(Broken::Tls(text))) => Cause::Setup(text),
-        Err(_) => Cause::Timeout,
+        Ok(Err(ConnectionError::Lost(text))) => FailureCause::Lost(text),
+        Ok(Err(ConnectionError::Tls(text))) => FailureCause::Configuration(text),
+        Err(_) => FailureCause::Timeout,
     };
-    Err(Failure::new(step, cause))
+    Err(SmtpFailure::new(step, cause))
 }
 
-/// The host's name where it is a whole one, else its address: many servers refuse a bare name, such as a pod's.
+/// Returns the host name if it has a domain, else the address: many servers refuse a name such as that of a pod.
 fn own_name(local: IpAddr) -> String {
     let name = hostname::get().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let label = |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
@@ -295,8 +307,8 @@ fn own_name(local: IpAddr) -> String {
     }
 }
 
-/// Doubles the dots that begin a line, and ends the last line.
-fn stuffed(bytes: &[u8]) -> Vec<u8> {
+/// Doubles each dot at the beginning of a line, and ends the last line.
+fn dot_stuffed(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 64 + 2);
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         if line.first() == Some(&b'.') {
@@ -312,12 +324,12 @@ fn stuffed(bytes: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{masked, own_name, stuffed};
+    use super::{dot_stuffed, masked, own_name};
 
     #[test]
     fn a_line_that_begins_with_a_dot_gets_another_and_the_last_line_an_end() {
-        assert_eq!(stuffed(b".\r\n..a\r\nb.\r\n.c"), b"..\r\n...a\r\nb.\r\n..c\r\n");
-        assert_eq!(stuffed(b""), b"\r\n");
+        assert_eq!(dot_stuffed(b".\r\n..a\r\nb.\r\n.c"), b"..\r\n...a\r\nb.\r\n..c\r\n");
+        assert_eq!(dot_stuffed(b""), b"\r\n");
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! What `SMTP_URL` says: `smtp://user:password@host:port/ehlo-name?tls=required`.
+//! Parses `SMTP_URL`: `smtp://user:password@host:port/ehlo-name?tls=required`.
 //!
 //! | URL | TLS | default port |
 //! |---|---|---|
 //! | `smtps://host` | from the first byte | 465 |
-//! | `smtp://host?tls=required` | STARTTLS, or no mail | 587 |
-//! | `smtp://host?tls=opportunistic` | STARTTLS where offered; an attacker can take it away | 587 |
+//! | `smtp://host?tls=required` | STARTTLS; without it no mail | 587 |
+//! | `smtp://host?tls=opportunistic` | STARTTLS if the server offers it; an attacker can prevent it | 587 |
 //! | `smtp://host` | none | 25 |
 //!
 //! User name and password are percent-decoded; errors never show the URL.
@@ -17,91 +17,91 @@ use tokio_rustls::{
 };
 use url::{Host, Position, Url};
 
-/// What is wrong with an `SMTP_URL`.
+/// Error of an invalid `SMTP_URL`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum UrlError {
-    /// Not a URL.
+pub enum SmtpUrlError {
+    /// The text is not a URL.
     #[error(transparent)]
     Syntax(#[from] url::ParseError),
-    /// Neither `smtp` nor `smtps`.
-    #[error("its scheme is `{0}`, not smtp or smtps")]
+    /// The scheme is neither `smtp` nor `smtps`.
+    #[error("the scheme is `{0}`: it must be smtp or smtps")]
     Scheme(String),
-    /// No host.
-    #[error("it names no host")]
+    /// The URL has no host.
+    #[error("the host is missing")]
     Host,
-    /// A parameter that means nothing here.
-    #[error("it has the parameter `{0}`; known are tls=required and tls=opportunistic, on smtp: only")]
+    /// The URL has an unknown parameter.
+    #[error("the parameter `{0}` is unknown: use tls=required or tls=opportunistic, with smtp: only")]
     Parameter(String),
-    /// A password without a user, or a user without a password.
-    #[error("it needs both user and password, or neither")]
+    /// The URL has a password without a user, or a user without a password.
+    #[error("user and password must both be set, or neither")]
     Credentials,
-    /// A password with a raw `/`, `?` or `#`, which ends the host's part of the text.
-    #[error("an @ stands after the first /, ? or #: write these as %2F, %3F and %23 in a password")]
+    /// The password has a `/`, `?` or `#` that is not percent-encoded.
+    #[error("an @ is after the first /, ? or #: write these as %2F, %3F and %23 in a password")]
     Unencoded,
     /// A percent-encoded part is not UTF-8.
-    #[error("its user, password or path is not UTF-8")]
+    #[error("user, password or path is not UTF-8")]
     Encoding,
-    /// The host cannot be a TLS server name.
-    #[error("its host cannot be used with TLS")]
+    /// The host is not a valid TLS server name.
+    #[error("the host is not a valid TLS server name")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// When the connection is encrypted.
-pub(crate) enum Tls {
+/// Use of TLS on a connection.
+pub(crate) enum TlsMode {
     Never,
-    /// By STARTTLS where the server offers it.
-    Opportunistic(Connector),
-    /// By STARTTLS, or not used at all.
-    Required(Connector),
+    /// STARTTLS if the server offers it.
+    Opportunistic(ServerTls),
+    /// STARTTLS; without it no mail.
+    Required(ServerTls),
     /// From the first byte.
-    Wrapper(Connector),
+    Wrapper(ServerTls),
 }
 
-/// What TLS is spoken with, and the name that the certificate must have.
-pub(crate) struct Connector {
+/// TLS configuration, and the name that the certificate must have.
+pub(crate) struct ServerTls {
     pub(crate) tls: TlsConnector,
     pub(crate) name: ServerName<'static>,
 }
 
-/// Who logs in.
+/// User and password of the login.
 pub(crate) struct Credentials {
     pub(crate) user: String,
     pub(crate) password: String,
 }
 
-/// A mail server and how to talk to it.
-pub(crate) struct Server {
+/// A mail server with TLS and login.
+pub(crate) struct SmtpServer {
     pub(crate) host: String,
     pub(crate) port: u16,
-    pub(crate) tls: Tls,
+    pub(crate) tls: TlsMode,
     pub(crate) credentials: Option<Credentials>,
-    /// The name for `EHLO`, if the URL has one.
+    /// Name for `EHLO`, if the URL has one.
     pub(crate) hello: Option<String>,
 }
 
-impl Server {
-    pub(crate) fn parse(text: &str, roots: RootCertStore) -> Result<Self, UrlError> {
+impl SmtpServer {
+    pub(crate) fn parse(text: &str, roots: RootCertStore) -> Result<Self, SmtpUrlError> {
         let url = Url::parse(text.trim())?;
-        // Else a part of the password would be the host, the greeting or a parameter, and be shown as that.
+        // Otherwise a part of the password would count as host, `EHLO` name or parameter, and appear in messages.
         if url[Position::BeforePath..].contains('@') {
-            return Err(UrlError::Unencoded);
+            return Err(SmtpUrlError::Unencoded);
         }
-        let host = match url.host().ok_or(UrlError::Host)? {
+        let host = match url.host().ok_or(SmtpUrlError::Host)? {
             Host::Domain(name) => name.to_owned(),
             Host::Ipv4(ip) => ip.to_string(),
             Host::Ipv6(ip) => ip.to_string(),
         };
         let connector = || connector(&host, roots);
         let (tls, default_port) = match (url.scheme(), tls_mode(&url)?.as_deref()) {
-            ("smtps", None) => (Tls::Wrapper(connector()?), 465),
-            ("smtp", Some("required")) => (Tls::Required(connector()?), 587),
-            ("smtp", Some("opportunistic")) => (Tls::Opportunistic(connector()?), 587),
-            ("smtp", None) => (Tls::Never, 25),
+            ("smtps", None) => (TlsMode::Wrapper(connector()?), 465),
+            ("smtp", Some("required")) => (TlsMode::Required(connector()?), 587),
+            ("smtp", Some("opportunistic")) => (TlsMode::Opportunistic(connector()?), 587),
+            ("smtp", None) => (TlsMode::Never, 25),
             ("smtp" | "smtps", Some(mode)) => {
-                return Err(UrlError::Parameter(format!("tls={mode}")));
+                return Err(SmtpUrlError::Parameter(format!("tls={mode}")));
             }
-            (scheme, _) => return Err(UrlError::Scheme(scheme.to_owned())),
+            (scheme, _) => return Err(SmtpUrlError::Scheme(scheme.to_owned())),
         };
         Ok(Self {
             port: url.port().unwrap_or(default_port),
@@ -112,92 +112,92 @@ impl Server {
         })
     }
 
-    /// Tells whether a password would cross the network readable.
+    /// Returns whether the password crosses a network without TLS.
     pub(crate) fn exposes_password(&self) -> bool {
         let local = matches!(self.host.as_str(), "localhost" | "127.0.0.1" | "::1");
-        self.credentials.is_some() && !local && matches!(self.tls, Tls::Never | Tls::Opportunistic(_))
+        self.credentials.is_some() && !local && matches!(self.tls, TlsMode::Never | TlsMode::Opportunistic(_))
     }
 
-    /// Names the server as `host:port`.
+    /// Returns `host:port`.
     pub(crate) fn name(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
 }
 
-/// Without the credentials.
-impl fmt::Debug for Server {
+/// Shows the server without credentials.
+impl fmt::Debug for SmtpServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("name", &self.name()).field("hello", &self.hello).finish_non_exhaustive()
+        f.debug_struct("SmtpServer").field("name", &self.name()).field("hello", &self.hello).finish_non_exhaustive()
     }
 }
 
-fn tls_mode(url: &Url) -> Result<Option<String>, UrlError> {
+fn tls_mode(url: &Url) -> Result<Option<String>, SmtpUrlError> {
     let mut mode = None;
     for (key, value) in url.query_pairs() {
         if key != "tls" {
-            return Err(UrlError::Parameter(key.into_owned()));
+            return Err(SmtpUrlError::Parameter(key.into_owned()));
         }
         mode = Some(value.into_owned());
     }
     Ok(mode)
 }
 
-fn connector(host: &str, roots: RootCertStore) -> Result<Connector, UrlError> {
-    let wrong = |error: Box<dyn std::error::Error + Send + Sync>| UrlError::Tls(error);
+fn connector(host: &str, roots: RootCertStore) -> Result<ServerTls, SmtpUrlError> {
+    let wrong = |error: Box<dyn std::error::Error + Send + Sync>| SmtpUrlError::Tls(error);
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| wrong(error.into()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     let name = ServerName::try_from(host.to_owned()).map_err(|error| wrong(error.into()))?;
-    Ok(Connector { tls: TlsConnector::from(Arc::new(config)), name })
+    Ok(ServerTls { tls: TlsConnector::from(Arc::new(config)), name })
 }
 
-fn credentials(url: &Url) -> Result<Option<Credentials>, UrlError> {
+fn credentials(url: &Url) -> Result<Option<Credentials>, SmtpUrlError> {
     match (url.username(), url.password()) {
         ("", None) => Ok(None),
-        ("", Some(_)) | (_, None) => Err(UrlError::Credentials),
+        ("", Some(_)) | (_, None) => Err(SmtpUrlError::Credentials),
         (user, Some(password)) => Ok(Some(Credentials { user: decode(user)?, password: decode(password)? })),
     }
 }
 
-fn hello(url: &Url) -> Result<Option<String>, UrlError> {
+fn hello(url: &Url) -> Result<Option<String>, SmtpUrlError> {
     let name = decode(url.path().trim_matches('/'))?;
     if name.is_empty() {
         return Ok(None);
     }
     if name.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err(UrlError::Encoding);
+        return Err(SmtpUrlError::Encoding);
     }
     Ok(Some(name))
 }
 
-fn decode(text: &str) -> Result<String, UrlError> {
-    let decoded = percent_encoding::percent_decode_str(text).decode_utf8().map_err(|_| UrlError::Encoding)?;
+fn decode(text: &str) -> Result<String, SmtpUrlError> {
+    let decoded = percent_encoding::percent_decode_str(text).decode_utf8().map_err(|_| SmtpUrlError::Encoding)?;
     Ok(decoded.into_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{RootCertStore, Server, Tls};
+    use super::{RootCertStore, SmtpServer, TlsMode};
 
-    fn parse(url: &str) -> Server {
-        Server::parse(url, RootCertStore::empty()).expect(url)
+    fn parse(url: &str) -> SmtpServer {
+        SmtpServer::parse(url, RootCertStore::empty()).expect(url)
     }
 
     #[test]
     fn the_url_says_how_to_encrypt_and_where() {
         let server = parse("smtps://mail.example.com");
-        assert!(matches!(server.tls, Tls::Wrapper(_)));
+        assert!(matches!(server.tls, TlsMode::Wrapper(_)));
         assert_eq!(server.name(), "mail.example.com:465");
         let server = parse("smtp://mail.example.com?tls=required");
-        assert!(matches!(server.tls, Tls::Required(_)));
+        assert!(matches!(server.tls, TlsMode::Required(_)));
         assert_eq!(server.port, 587);
         let server = parse("smtp://mail.example.com:2525?tls=opportunistic");
-        assert!(matches!(server.tls, Tls::Opportunistic(_)));
+        assert!(matches!(server.tls, TlsMode::Opportunistic(_)));
         assert_eq!(server.port, 2525);
         let server = parse("smtp://[::1]/relay.example.org");
-        assert!(matches!(server.tls, Tls::Never));
+        assert!(matches!(server.tls, TlsMode::Never));
         assert_eq!((server.host.as_str(), server.port), ("::1", 25));
         assert_eq!(server.hello, Some("relay.example.org".to_owned()));
     }
@@ -238,7 +238,7 @@ mod tests {
             "smtp://u:25#secret@mail.example.com",
         ];
         for url in urls {
-            let error = Server::parse(url, RootCertStore::empty()).expect_err(url);
+            let error = SmtpServer::parse(url, RootCertStore::empty()).expect_err(url);
             assert!(!error.to_string().contains("secret"), "{error}");
         }
     }

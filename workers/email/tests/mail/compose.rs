@@ -1,18 +1,18 @@
-//! What a mail contains is what the job says, and no more.
+//! Tests that a mail has the content of its job, and no more.
 
 use std::time::{Duration, Instant};
 
 use leveret_email::{
     address,
-    compose::{Draft, compose},
-    error::Fault,
+    compose::{MailDraft, compose},
+    error::FailureKind,
     order::OrderConfirmation,
 };
 use mail_parser::{Message, MessageParser, MimeHeaders};
 
 use crate::{draft, mail_to, sink::Sink};
 
-fn composed(draft: Draft, job_id: &str) -> Message<'static> {
+fn composed(draft: MailDraft, job_id: &str) -> Message<'static> {
     let from = address::parse("Tea Shop <shop@example.com>").unwrap();
     let bytes = compose(draft, &from, job_id).unwrap().formatted();
     assert!(bytes.split(|b| *b == b'\n').all(|line| line.len() <= 999), "a line is too long");
@@ -104,7 +104,7 @@ fn a_subject_without_end_is_the_jobs_fault() {
     let mut long = draft();
     long.subject = "x".repeat(1_000_000);
     let error = compose(long, &from, "job-1").unwrap_err();
-    assert_eq!(error.fault(), Fault::Job);
+    assert_eq!(error.kind(), FailureKind::Permanent);
     assert!(error.to_string().contains("1000000"), "{error}");
     let mut longest = draft();
     longest.subject = "x".repeat(900);

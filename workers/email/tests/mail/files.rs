@@ -1,11 +1,8 @@
-//! With `MAIL_DIR` every mail is one file.
+//! Tests of `MAIL_DIR`: every mail is one file.
 
 use std::{fs, path::Path};
 
-use leveret_email::{
-    error::Fault,
-    mail::{Mail, MailSettings},
-};
+use leveret_email::{error::FailureKind, mail::Mail, settings::MailSettings};
 use mail_parser::MessageParser;
 
 use crate::{draft, files_in, settings};
@@ -70,7 +67,7 @@ async fn a_hostile_job_id_stays_inside_the_directory() {
 async fn a_directory_that_cannot_be_written_is_waited_for_and_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = mail_into(file.path()).send(draft(), "job-1").await.unwrap_err();
-    assert_eq!(error.fault(), Fault::Server);
+    assert_eq!(error.kind(), FailureKind::ServerUnavailable);
     assert!(error.to_string().contains(file.path().to_str().unwrap()), "{error}");
 }
 
@@ -85,7 +82,7 @@ fn a_sender_that_cannot_send_stops_the_start() {
 }
 
 #[test]
-fn mail_leaves_in_the_one_way_that_the_settings_name() {
+fn mail_leaves_by_the_one_transport_that_the_settings_name() {
     let url = || Some("smtp://mail.example.com".to_owned());
     let dir = || Some("mail".into());
     let empty = || (Some(" ".to_owned()), Some("".into()));

@@ -1,4 +1,4 @@
-//! The jobs themselves, through the framework's own attempt.
+//! Tests of the jobs through the attempt of the framework.
 
 use std::{path::Path, time::Duration};
 
@@ -196,7 +196,7 @@ async fn a_mail_goes_to_all_its_recipients_or_to_none() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_the_set_up_opens_the_circuit_and_the_jobs_wait() {
+async fn a_refusal_of_the_configuration_opens_the_circuit_and_the_jobs_wait() {
     for (verb, answer) in [
         ("CONNECT", "554 5.7.1 Client host [192.0.2.7] blocked using zen.spamhaus.org"),
         ("EHLO", "504 Helo rejected"),
@@ -216,7 +216,7 @@ async fn a_refusal_of_the_set_up_opens_the_circuit_and_the_jobs_wait() {
             broker.publisher().publish(&send_email()).await.unwrap();
         }
         assert!(testing::dead_letters(&broker, "email").await.unwrap().is_empty());
-        // The first, and a probe where the machine is slow.
+        // The first attempt, and a probe on a slow machine.
         assert!(sink.count(verb) <= 2, "{verb}: {:?}", sink.log());
         running.stop().await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! What the email worker promises, seen from the mail server and from the mail directory.
+//! Tests of the email worker with a test mail server and with a mail directory.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -13,13 +13,9 @@ mod smtp_tls;
 
 use std::path::Path;
 
-use leveret_email::{
-    address,
-    compose::Draft,
-    mail::{Mail, MailSettings},
-};
+use leveret_email::{address, compose::MailDraft, mail::Mail, settings::MailSettings};
 
-/// Settings for a mail server.
+/// Returns settings for a mail server.
 fn settings(smtp_url: Option<String>) -> MailSettings {
     MailSettings {
         smtp_url,
@@ -30,7 +26,7 @@ fn settings(smtp_url: Option<String>) -> MailSettings {
     }
 }
 
-/// Settings for files.
+/// Returns settings for a mail directory.
 fn files_in(directory: &Path) -> MailSettings {
     MailSettings { mail_dir: Some(directory.to_owned()), ..settings(None) }
 }
@@ -39,6 +35,6 @@ fn mail_to(sink: &sink::Sink) -> Mail {
     Mail::new(&settings(Some(sink.url()))).unwrap()
 }
 
-fn draft() -> Draft {
-    Draft::new(address::parse("Ann <ann@example.org>").unwrap(), "Hello", "Hello, Ann.\n")
+fn draft() -> MailDraft {
+    MailDraft::new(address::parse("Ann <ann@example.org>").unwrap(), "Hello", "Hello, Ann.\n")
 }

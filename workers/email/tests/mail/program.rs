@@ -1,4 +1,4 @@
-//! The program `email-worker` as an operator meets it.
+//! Tests of the program `email-worker`.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -62,14 +62,14 @@ fn a_wrong_setting_stops_the_start_and_is_named() {
 }
 
 #[test]
-fn metrics_are_served_while_the_broker_is_away() {
+fn metrics_are_served_while_the_broker_is_unreachable() {
     let mut program = Command::new(env!("CARGO_BIN_EXE_email-worker"))
         .args(["--mail-dir", "mail", "--http-addr", "127.0.0.1:0", "--amqp-url", "amqp://127.0.0.1:1", "--log", "info"])
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let log = BufReader::new(program.stderr.take().unwrap());
-    let address = log.lines().find_map(|line| Some(line.unwrap().split_once("are served address=")?.1.to_owned()));
+    let address = log.lines().find_map(|line| Some(line.unwrap().split_once("health address=")?.1.to_owned()));
     let mut http = TcpStream::connect(address.unwrap()).unwrap();
     http.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -80,7 +80,7 @@ fn metrics_are_served_while_the_broker_is_away() {
 }
 
 #[test]
-fn a_broker_that_hangs_up_is_spoken_of_by_the_framework_alone() {
+fn only_the_framework_logs_a_broker_that_closes_the_connection() {
     let broker = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("amqp://{}", broker.local_addr().unwrap());
     let mut program = Command::new(env!("CARGO_BIN_EXE_email-worker"))
@@ -89,7 +89,7 @@ fn a_broker_that_hangs_up_is_spoken_of_by_the_framework_alone() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // The next attempt comes when the one before has been spoken of.
+    // The worker logs each attempt before the next one.
     for _ in 0..4 {
         drop(broker.accept().unwrap());
     }

@@ -1,4 +1,4 @@
-//! A mail server for tests: takes everything, but for what the test told it to answer otherwise.
+//! A mail server for tests, which accepts every mail unless its script says otherwise.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,20 +14,20 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// What to do in place of the usual answer.
+/// A reaction instead of the usual reply.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Do {
     Say(&'static str),
-    /// These bytes, and no line end after them.
+    /// Sends these bytes without a line end.
     SayBytes(&'static [u8]),
     SayBytesAndHangUp(&'static [u8]),
-    /// The usual answer, so many milliseconds late.
+    /// Sends the usual reply after this many milliseconds.
     Late(u64),
     HangUp,
     KeepSilent,
 }
 
-/// How the server is set up before it starts.
+/// The replies and extensions of the server.
 #[derive(Default)]
 pub(crate) struct Script {
     once: HashMap<&'static str, VecDeque<Do>>,
@@ -37,7 +37,7 @@ pub(crate) struct Script {
     implicit_tls: bool,
 }
 
-/// A running server; stops when dropped.
+/// A running server, which stops when it is dropped.
 pub(crate) struct Sink {
     port: u16,
     shared: Arc<Shared>,
@@ -53,14 +53,14 @@ struct Shared {
 }
 
 impl Script {
-    /// Answers the next command of this verb (`CONNECT`, `EHLO`, `RCPT`, `BODY` for the end of a mail, ...) so;
-    /// called again, the one after it.
+    /// Sets the reaction to the next command of this verb (`CONNECT`, `EHLO`, `RCPT`, `BODY` for the end of a mail, ...).
+    /// A second call sets the reaction to the command after it.
     pub(crate) fn on(mut self, verb: &'static str, reaction: Do) -> Self {
         self.once.entry(verb).or_default().push_back(reaction);
         self
     }
 
-    /// Answers every command of this verb so.
+    /// Sets the reply to every command of this verb.
     pub(crate) fn always(mut self, verb: &'static str, answer: &'static str) -> Self {
         self.always.insert(verb, answer);
         self
@@ -101,7 +101,7 @@ impl Sink {
         format!("smtp://127.0.0.1:{}/client.example", self.port)
     }
 
-    /// Every command so far, as `<connection> <line>`, in order of arrival.
+    /// Returns all commands as `<connection> <line>`, in order of arrival.
     pub(crate) fn log(&self) -> Vec<String> {
         self.shared.log.lock().unwrap().clone()
     }
@@ -110,12 +110,12 @@ impl Sink {
         self.log().iter().filter(|line| verb_of(line.split_once(' ').unwrap().1) == verb).count()
     }
 
-    /// The mails taken, without the dots that SMTP adds.
+    /// Returns the accepted mails, without the dots that SMTP adds.
     pub(crate) fn mails(&self) -> Vec<Vec<u8>> {
         self.shared.mails.lock().unwrap().clone()
     }
 
-    /// Waits until a command of this verb has come.
+    /// Waits for a command of this verb.
     pub(crate) async fn saw(&self, verb: &str) {
         let mut seen = self.seen.clone();
         while self.count(verb) == 0 {
@@ -155,7 +155,7 @@ async fn serve(stream: TcpStream, number: usize, shared: &Shared) -> Option<()> 
 }
 
 impl Shared {
-    /// Talks until the client leaves (`None`) or asks for TLS (the stream).
+    /// Serves the client until it leaves (`None`) or starts TLS (the stream).
     async fn converse<S>(&self, stream: S, number: usize, greet: bool) -> Option<S>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -217,7 +217,7 @@ impl Shared {
         Some(())
     }
 
-    /// Tells whether the answer was a good one; `None` when the conversation is over.
+    /// Sends the reply to a command, and returns whether it is positive; `None` at the end of the session.
     async fn react<S>(&self, stream: &mut BufReader<S>, number: usize, line: &str, usual: &str) -> Option<bool>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -225,9 +225,9 @@ impl Shared {
         self.log.lock().unwrap().push(format!("{number} {line}"));
         self.count.send_modify(|count| *count += 1);
         let verb = verb_of(line);
-        let told = self.script.lock().unwrap().once.get_mut(verb.as_str()).and_then(VecDeque::pop_front);
+        let scripted = self.script.lock().unwrap().once.get_mut(verb.as_str()).and_then(VecDeque::pop_front);
         let usual = format!("{usual}\r\n").into_bytes();
-        let answer = match told {
+        let answer = match scripted {
             Some(Do::HangUp) => return None,
             Some(Do::KeepSilent) => std::future::pending().await,
             Some(Do::Say(answer)) => format!("{answer}\r\n").into_bytes(),

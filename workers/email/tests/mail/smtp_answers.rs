@@ -1,10 +1,10 @@
-//! Each answer of a mail server, and each lack of one, is judged as the issue of the job or not.
+//! Tests of the kind of failure for each reply of a mail server, and for a missing reply.
 
 use std::time::Duration;
 
 use leveret_email::{
     address,
-    error::{Fault, MailError, Step},
+    error::{FailureKind, MailError, SmtpStep},
     mail::Mail,
 };
 use tokio::{net::TcpListener, time::Instant};
@@ -14,27 +14,32 @@ use crate::{
     sink::{Do, Script, Sink},
 };
 
-/// Verb, answer to it, and what is made of that.
-const ANSWERS: &[(&str, &str, Step, Fault)] = &[
-    ("RCPT", "550 5.1.1 no such user", Step::Recipient, Fault::Job),
-    ("RCPT", "553 5.1.3 bad mailbox", Step::Recipient, Fault::Job),
-    ("RCPT", "530 5.7.0 must authenticate", Step::Recipient, Fault::Setup),
-    ("RCPT", "450 4.2.1 greylisted", Step::Recipient, Fault::Passing),
-    ("RCPT", "451 4.3.0 try later", Step::Recipient, Fault::Passing),
-    ("RCPT", "421 4.3.2 shutting down", Step::Recipient, Fault::Passing),
-    ("DATA", "554 5.5.1 no valid recipients", Step::Content, Fault::Job),
-    ("BODY", "552 5.3.4 too big", Step::Content, Fault::Job),
-    ("BODY", "554 5.7.1 spam", Step::Content, Fault::Job),
-    ("BODY", "452 4.3.1 disk full", Step::Content, Fault::Passing),
-    ("MAIL", "550 5.7.1 sender not allowed", Step::Sender, Fault::Setup),
-    ("MAIL", "530 5.7.0 must authenticate", Step::Sender, Fault::Setup),
-    ("MAIL", "451 4.7.1 slow down", Step::Sender, Fault::Passing),
-    ("EHLO", "502 5.5.1 unknown command", Step::Connect, Fault::Setup),
-    ("CONNECT", "554 5.7.1 your address is blocked", Step::Connect, Fault::Setup),
-    ("CONNECT", "421 4.3.2 too many connections", Step::Connect, Fault::Server),
-    ("RCPT", "554 5.7.1 <ann@example.org>: Relay access denied", Step::Recipient, Fault::Setup),
-    ("RCPT", "504 5.5.2 <pod-7>: Helo command rejected: need fully-qualified hostname", Step::Recipient, Fault::Setup),
-    ("BODY", "554 Message rejected: Email address is not verified.", Step::Content, Fault::Setup),
+/// Verb, reply to it, and the expected step and kind of the failure.
+const ANSWERS: &[(&str, &str, SmtpStep, FailureKind)] = &[
+    ("RCPT", "550 5.1.1 no such user", SmtpStep::Recipient, FailureKind::Permanent),
+    ("RCPT", "553 5.1.3 bad mailbox", SmtpStep::Recipient, FailureKind::Permanent),
+    ("RCPT", "530 5.7.0 must authenticate", SmtpStep::Recipient, FailureKind::Configuration),
+    ("RCPT", "450 4.2.1 greylisted", SmtpStep::Recipient, FailureKind::Transient),
+    ("RCPT", "451 4.3.0 try later", SmtpStep::Recipient, FailureKind::Transient),
+    ("RCPT", "421 4.3.2 shutting down", SmtpStep::Recipient, FailureKind::Transient),
+    ("DATA", "554 5.5.1 no valid recipients", SmtpStep::Content, FailureKind::Permanent),
+    ("BODY", "552 5.3.4 too big", SmtpStep::Content, FailureKind::Permanent),
+    ("BODY", "554 5.7.1 spam", SmtpStep::Content, FailureKind::Permanent),
+    ("BODY", "452 4.3.1 disk full", SmtpStep::Content, FailureKind::Transient),
+    ("MAIL", "550 5.7.1 sender not allowed", SmtpStep::Sender, FailureKind::Configuration),
+    ("MAIL", "530 5.7.0 must authenticate", SmtpStep::Sender, FailureKind::Configuration),
+    ("MAIL", "451 4.7.1 slow down", SmtpStep::Sender, FailureKind::Transient),
+    ("EHLO", "502 5.5.1 unknown command", SmtpStep::Connect, FailureKind::Configuration),
+    ("CONNECT", "554 5.7.1 your address is blocked", SmtpStep::Connect, FailureKind::Configuration),
+    ("CONNECT", "421 4.3.2 too many connections", SmtpStep::Connect, FailureKind::ServerUnavailable),
+    ("RCPT", "554 5.7.1 <ann@example.org>: Relay access denied", SmtpStep::Recipient, FailureKind::Configuration),
+    (
+        "RCPT",
+        "504 5.5.2 <pod-7>: Helo command rejected: need fully-qualified hostname",
+        SmtpStep::Recipient,
+        FailureKind::Configuration,
+    ),
+    ("BODY", "554 Message rejected: Email address is not verified.", SmtpStep::Content, FailureKind::Configuration),
 ];
 
 #[tokio::test]
@@ -60,10 +65,10 @@ async fn a_refusal_is_final_for_the_job_only_when_it_is_about_its_mail() {
     for &(verb, answer, expected_step, expected_fault) in ANSWERS {
         let sink = Script::default().on(verb, Do::Say(answer)).start().await;
         let error = mail_to(&sink).send(draft(), "job-1").await.unwrap_err();
-        let MailError::Server { step, fault, answer: shown, to, .. } = &error else {
+        let MailError::Server { step, kind, answer: shown, to, .. } = &error else {
             panic!("{verb} {answer}: {error}");
         };
-        assert_eq!((*step, *fault), (expected_step, expected_fault), "{verb} {answer}");
+        assert_eq!((*step, *kind), (expected_step, expected_fault), "{verb} {answer}");
         assert_eq!((shown.as_str(), to.as_str()), (answer, "ann@example.org"));
         assert!(sink.mails().is_empty());
     }
@@ -72,17 +77,17 @@ async fn a_refusal_is_final_for_the_job_only_when_it_is_about_its_mail() {
 #[tokio::test]
 async fn a_connection_that_drops_anywhere_is_tried_again() {
     for (verb, expected) in [
-        ("CONNECT", Fault::Server),
-        ("EHLO", Fault::Server),
-        ("MAIL", Fault::Passing),
-        ("RCPT", Fault::Passing),
-        ("DATA", Fault::Passing),
-        ("BODY", Fault::Unknown),
+        ("CONNECT", FailureKind::ServerUnavailable),
+        ("EHLO", FailureKind::ServerUnavailable),
+        ("MAIL", FailureKind::Transient),
+        ("RCPT", FailureKind::Transient),
+        ("DATA", FailureKind::Transient),
+        ("BODY", FailureKind::Unconfirmed),
     ] {
         let sink = Script::default().on(verb, Do::HangUp).start().await;
         let mail = mail_to(&sink);
         let error = mail.send(draft(), "job-1").await.unwrap_err();
-        assert_eq!(error.fault(), expected, "{verb}: {error}");
+        assert_eq!(error.kind(), expected, "{verb}: {error}");
         mail.send(draft(), "job-1").await.unwrap();
     }
 }
@@ -97,7 +102,7 @@ async fn a_server_that_answers_a_mail_late_gets_it_once() {
 }
 
 #[tokio::test]
-async fn a_mail_whose_fate_is_unknown_has_the_same_message_id_when_it_is_sent_again() {
+async fn an_unconfirmed_mail_has_the_same_message_id_when_it_is_sent_again() {
     let sink = Script::default().on("BODY", Do::SayBytes(b"")).on("RSET", Do::HangUp).start().await;
     let mail = mail_to(&sink);
     tokio::select! {
@@ -129,26 +134,26 @@ async fn the_code_decides_whatever_the_text() {
         }
     }
     let sink = Script::default().on("BODY", Do::SayBytes(b"550 refus\xe9\r\n")).start().await;
-    assert_eq!(mail_to(&sink).send(draft(), "job-1").await.unwrap_err().fault(), Fault::Job);
+    assert_eq!(mail_to(&sink).send(draft(), "job-1").await.unwrap_err().kind(), FailureKind::Permanent);
 }
 
 #[tokio::test]
 async fn each_step_has_its_own_code_and_no_other_counts() {
     for (verb, answer, expected) in [
-        ("CONNECT", "250 hello", Fault::Server),
-        ("EHLO", "220 hello", Fault::Server),
-        ("MAIL", "354 go on", Fault::Passing),
-        ("RCPT", "354 go on", Fault::Passing),
-        ("DATA", "250 fine", Fault::Passing),
-        ("BODY", "354 go on", Fault::Unknown),
-        ("BODY", "221 bye", Fault::Unknown),
+        ("CONNECT", "250 hello", FailureKind::ServerUnavailable),
+        ("EHLO", "220 hello", FailureKind::ServerUnavailable),
+        ("MAIL", "354 go on", FailureKind::Transient),
+        ("RCPT", "354 go on", FailureKind::Transient),
+        ("DATA", "250 fine", FailureKind::Transient),
+        ("BODY", "354 go on", FailureKind::Unconfirmed),
+        ("BODY", "221 bye", FailureKind::Unconfirmed),
     ] {
         let sink = Script::default().on(verb, Do::Say(answer)).start().await;
         let mail = mail_to(&sink);
         let error = mail.send(draft(), "job-1").await.unwrap_err();
-        assert_eq!(error.fault(), expected, "{verb} {answer}: {error}");
+        assert_eq!(error.kind(), expected, "{verb} {answer}: {error}");
         assert!(error.to_string().contains(answer), "{error}");
-        // The conversation is out of step: the next mail has a connection of its own.
+        // The session is out of sync, so the next mail opens another connection.
         mail.send(draft(), "job-2").await.unwrap();
         assert_eq!(sink.count("CONNECT"), 2, "{verb} {answer}");
     }
@@ -170,12 +175,12 @@ async fn an_answer_that_was_not_asked_for_cannot_make_a_refused_mail_a_sent_one(
 }
 
 #[tokio::test]
-async fn a_login_that_the_server_lacks_is_the_setups_fault_and_is_named() {
+async fn a_login_that_the_server_lacks_is_a_configuration_failure_and_is_named() {
     for (feature, expected) in [("AUTH CRAM-MD5 XOAUTH2", "CRAM-MD5, XOAUTH2"), ("SIZE 1000", "offers none")] {
         let sink = Script::default().feature(feature).start().await;
         let mail = Mail::new(&settings(Some(format!("smtp://ann:hidden@127.0.0.1:{}", sink.port())))).unwrap();
         let error = mail.send(draft(), "job-1").await.unwrap_err();
-        assert_eq!(error.fault(), Fault::Setup);
+        assert_eq!(error.kind(), FailureKind::Configuration);
         assert!(error.to_string().contains(expected), "{error}");
         assert_eq!((sink.count("AUTH"), sink.count("MAIL")), (0, 0));
     }
@@ -212,7 +217,7 @@ async fn an_answer_that_is_none_shows_no_password_either() {
 #[tokio::test]
 async fn a_login_in_two_steps_is_spoken_where_there_is_no_plain() {
     let script = Script::default().feature("AUTH LOGIN").on("AUTH", Do::Say("334 VXNlcm5hbWU6"));
-    // The sink takes user and password, base64 of ann and hidden, for commands.
+    // The sink reads user and password, base64 of ann and hidden, as commands.
     let sink = script.on("YW5U", Do::Say("334 UGFzc3dvcmQ6")).on("AGLKZGVU", Do::Say("235 welcome")).start().await;
     let mail = Mail::new(&settings(Some(format!("smtp://ann:hidden@127.0.0.1:{}", sink.port())))).unwrap();
     mail.send(draft(), "job-1").await.unwrap();
@@ -226,14 +231,17 @@ async fn the_same_refusal_of_five_recipients_in_a_row_is_not_about_them() {
         draft.to = address::parse(&format!("r{number}@example.org")).unwrap();
         draft
     };
-    for (answer, single, run) in [("550 no", Fault::Job, Fault::Setup), ("450 no", Fault::Passing, Fault::Server)] {
+    for (answer, single, run) in [
+        ("550 no", FailureKind::Permanent, FailureKind::Configuration),
+        ("450 no", FailureKind::Transient, FailureKind::ServerUnavailable),
+    ] {
         let sink = Script::default().always("RCPT", answer).start().await;
         let mail = mail_to(&sink);
         for number in [0, 1, 1, 2, 3] {
-            assert_eq!(mail.send(to(number), "job").await.unwrap_err().fault(), single, "{answer}");
+            assert_eq!(mail.send(to(number), "job").await.unwrap_err().kind(), single, "{answer}");
         }
         for number in [4, 5, 0] {
-            assert_eq!(mail.send(to(number), "job").await.unwrap_err().fault(), run, "{answer}");
+            assert_eq!(mail.send(to(number), "job").await.unwrap_err().kind(), run, "{answer}");
         }
     }
     let mut script = Script::default();
@@ -244,16 +252,16 @@ async fn the_same_refusal_of_five_recipients_in_a_row_is_not_about_them() {
     let mail = mail_to(&sink);
     for number in 0..20 {
         let sent = mail.send(to(number), "job").await;
-        assert!(sent.as_ref().err().is_none_or(|error| error.fault() == Fault::Job), "{number}: {sent:?}");
+        assert!(sent.as_ref().err().is_none_or(|error| error.kind() == FailureKind::Permanent), "{number}: {sent:?}");
     }
 }
 
 #[tokio::test]
 async fn refusals_that_name_the_recipient_are_each_about_it_however_many_follow() {
     for (answer, expected) in [
-        ("550 5.1.1 no", Fault::Job),
-        ("550 no such user here", Fault::Job),
-        ("450 4.2.0 Recipient address rejected: Greylisted", Fault::Passing),
+        ("550 5.1.1 no", FailureKind::Permanent),
+        ("550 no such user here", FailureKind::Permanent),
+        ("450 4.2.0 Recipient address rejected: Greylisted", FailureKind::Transient),
     ] {
         let sink = Script::default().always("RCPT", answer).start().await;
         let mail = mail_to(&sink);
@@ -261,7 +269,7 @@ async fn refusals_that_name_the_recipient_are_each_about_it_however_many_follow(
             let mut draft = draft();
             draft.to = address::parse(&format!("r{number}@example.org")).unwrap();
             let error = mail.send(draft, "job").await.unwrap_err();
-            assert_eq!(error.fault(), expected, "{number}: {error}");
+            assert_eq!(error.kind(), expected, "{number}: {error}");
         }
     }
 }
@@ -269,19 +277,19 @@ async fn refusals_that_name_the_recipient_are_each_about_it_however_many_follow(
 #[tokio::test]
 async fn an_answer_that_refuses_or_is_cut_off_is_never_taken_for_yes() {
     for (answer, expected) in [
-        (&b"554-Rejected, write to\r\n250 Main Street\r\n"[..], Fault::Job),
-        (b"250-looks well\r\n451 is not\r\n", Fault::Passing),
-        // A line without an end, and no more of the connection.
-        (b"250", Fault::Unknown),
-        (b"250 fine", Fault::Unknown),
-        (b"250-looks well\r\n250 fi", Fault::Unknown),
-        (b"250-looks well\r\n45", Fault::Unknown),
-        (b"451 no", Fault::Passing),
-        (b"550 refused", Fault::Job),
+        (&b"554-Rejected, write to\r\n250 Main Street\r\n"[..], FailureKind::Permanent),
+        (b"250-looks well\r\n451 is not\r\n", FailureKind::Transient),
+        // A line without an end before the connection closes.
+        (b"250", FailureKind::Unconfirmed),
+        (b"250 fine", FailureKind::Unconfirmed),
+        (b"250-looks well\r\n250 fi", FailureKind::Unconfirmed),
+        (b"250-looks well\r\n45", FailureKind::Unconfirmed),
+        (b"451 no", FailureKind::Transient),
+        (b"550 refused", FailureKind::Permanent),
     ] {
         let sink = Script::default().on("BODY", Do::SayBytesAndHangUp(answer)).start().await;
         let error = mail_to(&sink).send(draft(), "job-1").await.unwrap_err();
-        assert_eq!(error.fault(), expected, "{}: {error}", answer.escape_ascii());
+        assert_eq!(error.kind(), expected, "{}: {error}", answer.escape_ascii());
     }
 }
 
@@ -292,7 +300,7 @@ async fn a_server_that_is_down_is_tried_again() {
     drop(listener);
     let mail = Mail::new(&settings(Some(format!("smtp://127.0.0.1:{port}")))).unwrap();
     let error = mail.send(draft(), "job-1").await.unwrap_err();
-    assert_eq!(error.fault(), Fault::Server);
+    assert_eq!(error.kind(), FailureKind::ServerUnavailable);
     assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
 }
 
@@ -300,14 +308,15 @@ async fn a_server_that_is_down_is_tried_again() {
 async fn a_server_that_talks_something_else_is_tried_again() {
     let sink = Script::default().on("CONNECT", Do::Say("HTTP/1.1 400 Bad Request")).start().await;
     let error = mail_to(&sink).send(draft(), "job-1").await.unwrap_err();
-    assert_eq!(error.fault(), Fault::Server, "{error}");
+    assert_eq!(error.kind(), FailureKind::ServerUnavailable, "{error}");
 }
 
 #[tokio::test]
-async fn a_server_that_falls_silent_is_given_up_in_time_and_tried_again() {
-    for (verb, expected, fault) in
-        [("CONNECT", Step::Connect, Fault::Server), ("RCPT", Step::Recipient, Fault::Passing)]
-    {
+async fn a_silent_server_times_out_and_is_tried_again() {
+    for (verb, expected, kind) in [
+        ("CONNECT", SmtpStep::Connect, FailureKind::ServerUnavailable),
+        ("RCPT", SmtpStep::Recipient, FailureKind::Transient),
+    ] {
         let sink = Script::default().on(verb, Do::KeepSilent).start().await;
         let mut settings = settings(Some(sink.url()));
         settings.smtp_timeout = 1;
@@ -316,19 +325,19 @@ async fn a_server_that_falls_silent_is_given_up_in_time_and_tried_again() {
         let error = mail.send(draft(), "job-1").await.unwrap_err();
         assert!(start.elapsed() < Duration::from_secs(60), "{verb}");
         let MailError::TimedOut { step, .. } = &error else { panic!("{verb}: {error}") };
-        assert_eq!((*step, error.fault()), (expected, fault));
+        assert_eq!((*step, error.kind()), (expected, kind));
     }
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_the_setups_fault_and_is_not_tried_again_at_once() {
+async fn a_wrong_password_is_a_configuration_failure_and_is_not_tried_again_at_once() {
     let script = Script::default().feature("AUTH PLAIN LOGIN");
     let sink = script.on("AUTH", Do::Say("535 5.7.8 bad credentials")).start().await;
     let url = format!("smtp://ann:wrong@127.0.0.1:{}", sink.port());
     let mail = Mail::new(&settings(Some(url))).unwrap();
     for _ in 0..3 {
         let error = mail.send(draft(), "job-1").await.unwrap_err();
-        assert_eq!(error.fault(), Fault::Setup);
+        assert_eq!(error.kind(), FailureKind::Configuration);
         let message = error.to_string();
         assert!(message.contains("AUTH") && message.contains("535 5.7.8 bad credentials"), "{message}");
         assert!(!message.contains("wrong"), "{message}");
@@ -348,7 +357,7 @@ async fn a_wrong_password_is_tried_once_however_many_mails_wait() {
         })
         .collect();
     for send in sends {
-        assert_eq!(send.await.unwrap().unwrap_err().fault(), Fault::Setup);
+        assert_eq!(send.await.unwrap().unwrap_err().kind(), FailureKind::Configuration);
     }
     assert_eq!(sink.count("AUTH"), 1);
 }
@@ -359,7 +368,7 @@ async fn a_login_that_fails_for_now_is_tried_again() {
     let sink = script.on("AUTH", Do::Say("454 4.7.0 temporary failure")).start().await;
     let url = format!("smtp://ann:secret@127.0.0.1:{}", sink.port());
     let mail = Mail::new(&settings(Some(url))).unwrap();
-    assert_eq!(mail.send(draft(), "job-1").await.unwrap_err().fault(), Fault::Server);
+    assert_eq!(mail.send(draft(), "job-1").await.unwrap_err().kind(), FailureKind::ServerUnavailable);
     mail.send(draft(), "job-1").await.unwrap();
     // AUTH PLAIN: base64 of \0ann\0secret.
     assert!(sink.log().contains(&"2 AUTH PLAIN AGFubgBzZWNyZXQ=".to_owned()), "{:?}", sink.log());

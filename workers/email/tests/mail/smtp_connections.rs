@@ -1,6 +1,6 @@
-//! Connections are used again, and none carries the trouble of one mail into the next.
+//! Tests of the pool: connections are reused, and a failed mail does not affect the next one.
 
-use leveret_email::{address, error::Fault, mail::Mail};
+use leveret_email::{address, error::FailureKind, mail::Mail};
 
 use crate::{
     draft, mail_to, settings,
@@ -21,7 +21,7 @@ async fn mails_share_a_connection() {
 async fn a_refused_recipient_does_not_cost_the_connection() {
     let sink = Script::default().on("RCPT", Do::Say("550 no such user")).start().await;
     let mail = mail_to(&sink);
-    assert_eq!(mail.send(draft(), "job-1").await.unwrap_err().fault(), Fault::Job);
+    assert_eq!(mail.send(draft(), "job-1").await.unwrap_err().kind(), FailureKind::Permanent);
     mail.send(draft(), "job-2").await.unwrap();
     assert_eq!((sink.count("CONNECT"), sink.mails().len()), (1, 1));
 }
@@ -40,7 +40,7 @@ async fn a_connection_that_died_while_idle_costs_nothing() {
 async fn a_server_that_hangs_up_with_421_is_left_alone() {
     let sink = Script::default().on("RCPT", Do::Say("421 shutting down")).start().await;
     let mail = mail_to(&sink);
-    assert_eq!(mail.send(draft(), "job-1").await.unwrap_err().fault(), Fault::Passing);
+    assert_eq!(mail.send(draft(), "job-1").await.unwrap_err().kind(), FailureKind::Transient);
     mail.send(draft(), "job-2").await.unwrap();
     assert_eq!(sink.count("CONNECT"), 2);
 }
@@ -85,7 +85,7 @@ async fn an_address_beyond_ascii_needs_a_server_that_says_it_can() {
     };
     let plain = Sink::start().await;
     let error = mail_to(&plain).send(to_joerg(), "job-1").await.unwrap_err();
-    assert_eq!(error.fault(), Fault::Job);
+    assert_eq!(error.kind(), FailureKind::Permanent);
     assert!(error.to_string().contains("jörg@xn--bcher-kva.example"), "{error}");
 
     let mut answer_joerg = draft();
@@ -118,6 +118,6 @@ async fn a_server_that_has_enough_of_our_connections_is_not_taken_for_down() {
     let first = mail.clone();
     let first = tokio::spawn(async move { first.send(draft(), "job-1").await });
     sink.saw("BODY").await;
-    assert_eq!(mail.send(draft(), "job-2").await.unwrap_err().fault(), Fault::Passing);
+    assert_eq!(mail.send(draft(), "job-2").await.unwrap_err().kind(), FailureKind::Transient);
     first.await.unwrap().unwrap();
 }

@@ -1,8 +1,8 @@
-//! Encryption is what `SMTP_URL` says; where it is asked for, nothing is said without it.
+//! Tests of TLS: with `tls=required` nothing is sent without TLS.
 
 use std::{io::Write, sync::Arc};
 
-use leveret_email::{error::Fault, mail::Mail};
+use leveret_email::{error::FailureKind, mail::Mail};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tempfile::NamedTempFile;
 use tokio_rustls::{
@@ -15,7 +15,7 @@ use crate::{
     sink::{Do, Script, Sink},
 };
 
-/// A server's side of TLS, and the file that makes a client trust it.
+/// Returns the TLS acceptor of a server, and the file with its CA.
 fn tls() -> (TlsAcceptor, NamedTempFile) {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
@@ -44,7 +44,7 @@ fn credentials_at(sink: &Sink, scheme: &str, rest: &str) -> String {
 async fn required_tls_sends_nothing_to_a_server_without_it() {
     let sink = Script::default().feature("AUTH PLAIN").start().await;
     let error = mail(credentials_at(&sink, "smtp", "?tls=required"), None).send(draft(), "job-1").await.unwrap_err();
-    assert_eq!(error.fault(), Fault::Setup, "{error}");
+    assert_eq!(error.kind(), FailureKind::Configuration, "{error}");
     assert!(error.to_string().contains("STARTTLS"), "{error}");
     assert_eq!((sink.count("AUTH"), sink.count("MAIL")), (0, 0));
 }
@@ -73,7 +73,7 @@ async fn a_certificate_of_an_unknown_authority_is_not_trusted() {
     let (acceptor, _) = tls();
     let sink = Script::default().tls(acceptor, true).start().await;
     let error = mail(credentials_at(&sink, "smtps", ""), None).send(draft(), "job-1").await.unwrap_err();
-    assert_eq!(error.fault(), Fault::Setup, "{error}");
+    assert_eq!(error.kind(), FailureKind::Configuration, "{error}");
     assert!(sink.log().is_empty(), "{:?}", sink.log());
 }
 
@@ -91,7 +91,7 @@ async fn opportunistic_tls_uses_what_the_server_offers() {
 }
 
 #[tokio::test]
-async fn what_was_said_before_the_upgrade_ends_the_connection() {
+async fn data_before_the_upgrade_ends_the_connection() {
     let (acceptor, authority) = tls();
     let injected: [&[u8]; 3] = [
         b"220 go ahead\r\n250 fine\r\n",
@@ -103,16 +103,16 @@ async fn what_was_said_before_the_upgrade_ends_the_connection() {
         let sink = script.tls(acceptor.clone(), false).on("STARTTLS", Do::SayBytes(injected)).start().await;
         let url = format!("smtp://localhost:{}?tls=required", sink.port());
         let error = mail(url, Some(&authority)).send(draft(), "job-1").await.unwrap_err();
-        assert!(error.to_string().contains("before the connection was encrypted"), "{error}");
-        assert_eq!((error.fault(), sink.count("MAIL")), (Fault::Server, 0));
+        assert!(error.to_string().contains("before TLS started"), "{error}");
+        assert_eq!((error.kind(), sink.count("MAIL")), (FailureKind::ServerUnavailable, 0));
     }
 }
 
 #[tokio::test]
-async fn tls_to_a_port_that_does_not_speak_it_is_the_setups_fault() {
+async fn tls_to_a_port_without_it_is_a_configuration_failure() {
     let sink = Sink::start().await;
     let error = mail(format!("smtps://localhost:{}", sink.port()), None).send(draft(), "job-1").await.unwrap_err();
-    assert_eq!(error.fault(), Fault::Setup, "{error}");
+    assert_eq!(error.kind(), FailureKind::Configuration, "{error}");
 }
 
 #[test]

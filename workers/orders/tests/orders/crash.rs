@@ -1,4 +1,4 @@
-//! The program, killed while it works: every order and its mail are there, once.
+//! Tests a killed worker: every order and its mail exist once.
 
 use std::{collections::BTreeSet, process::Command, time::Duration};
 
@@ -6,7 +6,7 @@ use leveret::{Broker, Config, testing};
 use leveret_harness::{Process, eventually, eventually_eq, shared_node};
 use leveret_orders::{Shop, confirmation_id};
 
-use crate::stage::{Database, LONG, Mails, order, place};
+use crate::test_shop::{Database, LONG, Mails, order, place};
 
 crate::on_both! { a_worker_that_is_killed_again_and_again_places_every_order_once }
 
@@ -16,7 +16,7 @@ const KILLS: usize = 4;
 fn orders_worker(database: &Database, amqp: &str) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orders-worker"));
     command.args(["--http-addr", "127.0.0.1:0", "--database-url", &database.url, "--amqp-url", amqp]);
-    // What a killed relay holds is free again in 4 s.
+    // The lease of a killed relay ends after 4 s.
     command.args(["--publish-timeout", "2s"]);
     Process::spawn(command.env_remove("RUST_LOG"))
 }
@@ -37,7 +37,7 @@ async fn a_worker_that_is_killed_again_and_again_places_every_order_once(databas
         place(&broker, id, &order(&format!("ann{}@example.org", number % 5), &[("tea", 1)])).await;
     }
     for kill in 1..=KILLS {
-        // Not all of them yet: it is in the middle of its work.
+        // Kills the worker before all orders are placed.
         let some = i64::try_from(ORDERS * kill / (KILLS + 2)).unwrap();
         eventually("some are placed", LONG, async || shop.stock("tea").await.unwrap() <= Some(1000 - some)).await;
         program.sigkill();

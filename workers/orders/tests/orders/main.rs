@@ -1,12 +1,12 @@
-//! What the orders worker promises, on SQLite and on PostgreSQL alike.
+//! Tests of the orders worker on SQLite and on PostgreSQL.
 
-#![allow(clippy::unwrap_used, reason = "what a test needs and does not get fails it")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod crash;
 mod place;
 mod program;
 mod refusals;
-mod stage;
+mod test_shop;
 mod traces;
 
 /// Makes each of these functions of a `Database` a test on SQLite and a test on PostgreSQL.
@@ -16,14 +16,14 @@ macro_rules! on_both {
         mod sqlite {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $promise() {
-                super::$promise($crate::stage::Database::sqlite()).await;
+                super::$promise($crate::test_shop::Database::sqlite()).await;
             })+
         }
 
         mod postgres {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $promise() {
-                super::$promise($crate::stage::Database::postgres().await).await;
+                super::$promise($crate::test_shop::Database::postgres().await).await;
             })+
         }
     };

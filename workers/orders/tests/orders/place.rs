@@ -1,9 +1,9 @@
-//! An order is its row, less stock and its mail, once.
+//! Tests that an order is one row, less stock and one mail.
 
 use leveret_harness::eventually_eq;
 use leveret_orders::confirmation_id;
 
-use crate::stage::{Database, LONG, Stage, order};
+use crate::test_shop::{Database, LONG, TestShop, order};
 
 crate::on_both! {
     an_order_is_a_row_less_stock_and_a_mail,
@@ -13,10 +13,10 @@ crate::on_both! {
 }
 
 async fn an_order_is_a_row_less_stock_and_a_mail(database: Database) {
-    let stage = Stage::new(&database, &[("tea", 10), ("cup", 3)]).await;
-    stage.place("a", &order("Ann <ann@example.org>", &[("tea", 2), ("cup", 1)])).await;
-    eventually_eq("it is placed", LONG, 1, async || stage.ended("succeeded")).await;
-    let (shop, mails) = stage.close().await;
+    let shop_test = TestShop::new(&database, &[("tea", 10), ("cup", 3)]).await;
+    shop_test.place("a", &order("Ann <ann@example.org>", &[("tea", 2), ("cup", 1)])).await;
+    eventually_eq("it is placed", LONG, 1, async || shop_test.ended("succeeded")).await;
+    let (shop, mails) = shop_test.close().await;
     let placed = shop.orders("a").await.unwrap();
     assert_eq!(placed.iter().map(|order| order.total_cents).collect::<Vec<_>>(), [1500]);
     assert_eq!((shop.stock("tea").await.unwrap(), shop.stock("cup").await.unwrap()), (Some(8), Some(2)));
@@ -27,30 +27,33 @@ async fn an_order_is_a_row_less_stock_and_a_mail(database: Database) {
 }
 
 async fn an_order_that_comes_again_is_there_once(database: Database) {
-    let stage = Stage::new(&database, &[("tea", 10)]).await;
+    let shop_test = TestShop::new(&database, &[("tea", 10)]).await;
     for _ in 0..5 {
-        stage.place("a", &order("ann@example.org", &[("tea", 1)])).await;
+        shop_test.place("a", &order("ann@example.org", &[("tea", 1)])).await;
     }
-    stage.place("b", &order("ann@example.org", &[("tea", 1)])).await;
-    eventually_eq("all have ended", LONG, (2, 4), async || (stage.ended("succeeded"), stage.ended("duplicate"))).await;
-    let (shop, mails) = stage.close().await;
+    shop_test.place("b", &order("ann@example.org", &[("tea", 1)])).await;
+    eventually_eq("all have ended", LONG, (2, 4), async || {
+        (shop_test.ended("succeeded"), shop_test.ended("duplicate"))
+    })
+    .await;
+    let (shop, mails) = shop_test.close().await;
     assert_eq!((shop.orders("a").await.unwrap().len(), shop.orders("b").await.unwrap().len()), (1, 1));
     assert_eq!(shop.stock("tea").await.unwrap(), Some(8));
     assert_eq!(mails.all().len(), 2);
 }
 
-/// Half of them name their articles in the other order, which would be a deadlock if they were taken as named.
+/// Half of the orders have their articles in reverse order, which would deadlock without sorting.
 async fn orders_at_once_sell_what_there_is_and_no_more(database: Database) {
-    let stage = Stage::new(&database, &[("tea", 30), ("cup", 40)]).await;
+    let shop_test = TestShop::new(&database, &[("tea", 30), ("cup", 40)]).await;
     let lines = [[("tea", 1), ("cup", 1)], [("cup", 1), ("tea", 1)]];
     let ids: Vec<_> = (0..50).map(|number| format!("order-{number}")).collect();
     for (number, id) in ids.iter().enumerate() {
-        stage.place(id, &order(&format!("ann{}@example.org", number % 7), &lines[number % 2])).await;
+        shop_test.place(id, &order(&format!("ann{}@example.org", number % 7), &lines[number % 2])).await;
     }
-    let ended = async || (stage.ended("succeeded"), stage.ended("dead"));
+    let ended = async || (shop_test.ended("succeeded"), shop_test.ended("dead"));
     eventually_eq("all have ended", LONG, (30, 20), ended).await;
-    assert_eq!(stage.ended("retried"), 0);
-    let (shop, mails) = stage.close().await;
+    assert_eq!(shop_test.ended("retried"), 0);
+    let (shop, mails) = shop_test.close().await;
     assert_eq!((shop.stock("tea").await.unwrap(), shop.stock("cup").await.unwrap()), (Some(0), Some(10)));
     let mails = mails.all();
     assert_eq!(mails.len(), 30);
@@ -61,14 +64,14 @@ async fn orders_at_once_sell_what_there_is_and_no_more(database: Database) {
 }
 
 async fn a_shop_that_opens_again_has_what_it_had(database: Database) {
-    let stage = Stage::new(&database, &[("tea", 10)]).await;
-    stage.place("a", &order("ann@example.org", &[("tea", 1)])).await;
-    eventually_eq("it is placed", LONG, 1, async || stage.ended("succeeded")).await;
-    stage.close().await.0.close().await;
-    let stage = Stage::new(&database, &[]).await;
-    stage.place("a", &order("ann@example.org", &[("tea", 1)])).await;
-    eventually_eq("it is known", LONG, 1, async || stage.ended("duplicate")).await;
-    let (shop, mails) = stage.close().await;
+    let shop_test = TestShop::new(&database, &[("tea", 10)]).await;
+    shop_test.place("a", &order("ann@example.org", &[("tea", 1)])).await;
+    eventually_eq("it is placed", LONG, 1, async || shop_test.ended("succeeded")).await;
+    shop_test.close().await.0.close().await;
+    let shop_test = TestShop::new(&database, &[]).await;
+    shop_test.place("a", &order("ann@example.org", &[("tea", 1)])).await;
+    eventually_eq("it is known", LONG, 1, async || shop_test.ended("duplicate")).await;
+    let (shop, mails) = shop_test.close().await;
     assert_eq!(shop.stock("tea").await.unwrap(), Some(9));
     assert!(mails.all().is_empty());
 }

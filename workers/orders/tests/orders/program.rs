@@ -1,4 +1,4 @@
-//! The program `orders-worker` as an operator meets it.
+//! Tests of the program `orders-worker`.
 
 use std::process::{Command, Output};
 

@@ -1,14 +1,14 @@
-//! What can never be placed is given up at once, says why, and leaves nothing behind.
+//! Tests that an order that cannot be placed becomes a dead letter with an error, without effect.
 
 use leveret::{Broker, ErrorKind, Outcome, testing};
 use leveret_orders::{Shop, worker};
 
-use crate::stage::{Database, order, waiting};
+use crate::test_shop::{Database, order, waiting};
 
 crate::on_both! {
     an_order_for_more_than_there_is_takes_nothing,
     an_order_that_is_wrong_is_a_dead_letter_that_says_why,
-    a_database_that_is_away_is_waited_for,
+    a_job_waits_for_an_unreachable_database,
 }
 
 async fn perform(shop: &Shop, payload: &str) -> Outcome {
@@ -21,8 +21,8 @@ async fn an_order_for_more_than_there_is_takes_nothing(database: Database) {
     shop.set_stock("cup", 5).await.unwrap();
     shop.set_stock("tea", 5).await.unwrap();
     for (lines, expected) in [
-        ([("cup", 1), ("tea", 6)], r#"6 of "tea" are wanted and 5 are left"#),
-        ([("tea", 3), ("tea", 3)], r#"3 of "tea" are wanted and 2 are left"#),
+        ([("cup", 1), ("tea", 6)], r#"6 of "tea" are ordered, and 5 are in stock"#),
+        ([("tea", 3), ("tea", 3)], r#"3 of "tea" are ordered, and 2 are in stock"#),
         ([("cup", 1), ("pot", 1)], r#"there is no article "pot""#),
     ] {
         let payload = serde_json::to_string(&order("ann@example.org", &lines)).unwrap();
@@ -32,7 +32,7 @@ async fn an_order_for_more_than_there_is_takes_nothing(database: Database) {
     }
     assert_eq!((shop.stock("cup").await.unwrap(), shop.stock("tea").await.unwrap()), (Some(5), Some(5)));
     assert_eq!(waiting(&shop).await, 0);
-    // What was rolled back has not used anything up.
+    // The rollback restored the stock.
     let payload = serde_json::to_string(&order("ann@example.org", &[("cup", 5), ("tea", 5)])).unwrap();
     assert_eq!(perform(&shop, &payload).await, Outcome::Done);
     assert_eq!(waiting(&shop).await, 1);
@@ -78,7 +78,7 @@ async fn an_order_that_is_wrong_is_a_dead_letter_that_says_why(database: Databas
     }
 }
 
-async fn a_database_that_is_away_is_waited_for(database: Database) {
+async fn a_job_waits_for_an_unreachable_database(database: Database) {
     let shop = Shop::open(&database.url).await.unwrap();
     shop.close().await;
     let payload = serde_json::to_string(&order("ann@example.org", &[("tea", 1)])).unwrap();
@@ -86,9 +86,9 @@ async fn a_database_that_is_away_is_waited_for(database: Database) {
     assert!(matches!(outcome, Outcome::Retry { .. }), "{outcome:?}");
 }
 
-/// PostgreSQL holds no NUL; SQLite does, and knows no such article.
+/// PostgreSQL refuses a NUL in a text. SQLite accepts it, so the article is unknown there.
 #[tokio::test]
-async fn what_the_database_cannot_hold_is_not_tried_again() {
+async fn data_that_the_database_refuses_is_not_retried() {
     let database = Database::postgres().await;
     let shop = Shop::open(&database.url).await.unwrap();
     let payload = serde_json::to_string(&order("ann@example.org", &[("tea\0", 1)])).unwrap();

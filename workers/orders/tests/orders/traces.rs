@@ -1,4 +1,4 @@
-//! The program's traces: an order and its mail are in one, over the outbox.
+//! Tests that an order and its mail are in one trace across the outbox.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use leveret::{Broker, Config, testing};
 use leveret_harness::{Collector, Process, RawClient, eventually, lapin::types::AMQPValue, shared_node};
 use leveret_orders::Shop;
 
-use crate::stage::{Database, LONG, Mails, order};
+use crate::test_shop::{Database, LONG, Mails, order};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
@@ -16,7 +16,7 @@ crate::on_both! { an_order_and_its_mail_are_one_trace_which_is_exported_before_t
 async fn an_order_and_its_mail_are_one_trace_which_is_exported_before_the_program_ends(database: Database) {
     let (collector, amqp) = (Collector::start().await, shared_node().await.vhost().await.url());
     let broker = Broker::amqp(Config { amqp_url: vec![amqp.clone()], ..Config::default() }).unwrap();
-    // It declares the queue of the mails, and leaves them there.
+    // The worker declares the queue of the mails and stops, so that they stay there.
     testing::start(Mails::default().worker(), &broker).await.unwrap().stop().await.unwrap();
     Shop::open(&database.url).await.unwrap().set_stock("tea", 5).await.unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_orders-worker"));

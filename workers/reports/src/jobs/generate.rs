@@ -1,19 +1,19 @@
-//! `report.generate`: one request, one file.
+//! The job `report.generate`, which writes one file.
 
 use leveret::{Context, JobError, JobResult};
 
 use crate::{
-    report::{Reports, Written},
+    generate::{GeneratedReport, Reports},
     request::GenerateReport,
 };
 
-/// Writes the report and tells which, on the blocking pool because it computes.
+/// Writes the report on the blocking pool, because it computes, and returns its path and its numbers of rows.
 ///
 /// # Errors
 ///
-/// Permanent where another attempt would end the same way, else retried.
-#[expect(clippy::needless_pass_by_value, reason = "a handler is handed its job and its context")]
-pub fn generate_report(request: GenerateReport, ctx: Context<Reports>) -> JobResult<Written> {
+/// Permanent if another attempt would fail in the same way, else retried.
+#[expect(clippy::needless_pass_by_value, reason = "a handler owns its job and its context")]
+pub fn generate_report(request: GenerateReport, ctx: Context<Reports>) -> JobResult<GeneratedReport> {
     let written = ctx
         .state()
         .generate(&request, &|| ctx.is_cancelled())

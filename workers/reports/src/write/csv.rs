@@ -1,32 +1,35 @@
-//! A report as comma-separated values: titles, rows, nothing else, figures in full and plain.
+//! Writes a report as comma-separated values: titles and rows, figures with all their decimals.
 //!
-//! Text that a spreadsheet would run as a formula gets an apostrophe in front (see `formula`), because these files are
-//! opened in spreadsheets and their text comes from whoever fed the data set. The XLSX has such text unchanged: its text
-//! cells are never run.
+//! Spreadsheets open these files, and the text comes from the data set. Text that a spreadsheet would run as a formula
+//! therefore gets an apostrophe in front (see `formula`). An XLSX keeps such text unchanged, because its text cells do not
+//! run.
 
 use std::{borrow::Cow, fs::File, io::Write};
 
-use super::{Failure, formula::harmless, stop_at_row};
-use crate::{notation::Notation, report::Report, table::Cell};
+use super::{
+    error::{WriteError, stop_at_row},
+    formula::harmless,
+};
+use crate::{number_format::NumberFormat, report::Report, table::ReportCell};
 
-/// Writes titles and rows; the total is left out, so that whoever adds up a column counts nothing twice.
-pub(super) fn write(report: &Report, file: &File, cancelled: &dyn Fn() -> bool) -> Result<(), Failure> {
-    let failed = |error| Failure::Disk(csv::Error::into(error));
+/// Writes titles and rows without the total, so that the sum of a column is correct.
+pub(super) fn write(report: &Report, file: &File, cancelled: &dyn Fn() -> bool) -> Result<(), WriteError> {
+    let failed = |error| WriteError::Io(csv::Error::into(error));
     let mut csv = csv::Writer::from_writer(file);
-    let titles = report.table.columns.iter().map(|column| harmless(&column.title, &report.notation).into_owned());
+    let titles = report.table.columns.iter().map(|column| harmless(&column.title, &report.number_format).into_owned());
     csv.write_record(titles).map_err(failed)?;
     for (at, row) in report.table.rows.iter().enumerate() {
         stop_at_row(at, cancelled)?;
-        csv.write_record(row.iter().map(|cell| text(cell, &report.notation).into_owned())).map_err(failed)?;
+        csv.write_record(row.iter().map(|cell| text(cell, &report.number_format).into_owned())).map_err(failed)?;
     }
     let mut file = csv.into_inner().map_err(csv::IntoInnerError::into_error)?;
     Ok(file.flush()?)
 }
 
-fn text<'c>(cell: &'c Cell, notation: &Notation) -> Cow<'c, str> {
+fn text<'c>(cell: &'c ReportCell, number_format: &NumberFormat) -> Cow<'c, str> {
     match cell {
-        Cell::Text(text) | Cell::Date(_, text) => harmless(text, notation),
-        Cell::Number(number) => number.to_string().into(),
-        Cell::Empty => "".into(),
+        ReportCell::Text(text) | ReportCell::Date(_, text) => harmless(text, number_format),
+        ReportCell::Number(number) => number.to_string().into(),
+        ReportCell::Empty => "".into(),
     }
 }

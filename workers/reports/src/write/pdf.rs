@@ -1,10 +1,10 @@
-//! A report to print or send: title, where it comes from, a chart, a table over as many pages as it takes.
+//! Writes a report as a PDF: title, source of the data, a chart, and a table on as many pages as it needs.
 
+mod axis;
 mod canvas;
 mod chart;
 mod font;
-mod grid;
-mod scale;
+mod table_layout;
 
 use std::{
     collections::BTreeSet,
@@ -19,37 +19,37 @@ use krilla::{
 };
 
 use self::{
-    canvas::{Align, Canvas, Ink, MARGIN, Sheet, Style},
+    canvas::{Align, Canvas, Color, MARGIN, PageSize, TextStyle},
     chart::Chart,
     font::{Font, LACKING},
-    grid::{Grid, Layout},
+    table_layout::{TableLayout, TablePart},
 };
-use super::{Failure, refuse_more_rows, stop_if};
-use crate::{caption::Caption, error::ReportError, report::Report, request::Format};
+use super::error::{WriteError, refuse_more_rows, stop_if};
+use crate::{caption::Caption, error::ReportError, report::Report, request::ReportFormat};
 
-/// Rows of the longest report that anybody could want on paper: some 120 pages, laid out in memory.
+/// Maximum rows of a report: about 120 pages, which are laid out in memory.
 pub(super) const ROW_LIMIT: usize = 5_000;
-/// The same of a table in parts, each of which has all rows.
+/// Maximum rows of all parts of a table together; each part has every row.
 const ROW_LIMIT_OF_PARTS: usize = 20_000;
 
 const TITLE_SIZES: [f32; 3] = [18.0, 16.0, 14.0];
 const SMALLEST_TITLE: f32 = 12.0;
-const SUBTITLE: Style = Style::new(Font::Regular, 9.5, Ink::Quiet);
-const FOOTER: Style = Style::new(Font::Regular, 8.0, Ink::Quiet);
+const SUBTITLE: TextStyle = TextStyle::new(Font::Regular, 9.5, Color::Muted);
+const FOOTER: TextStyle = TextStyle::new(Font::Regular, 8.0, Color::Muted);
 const FOOTER_HEIGHT: f32 = 26.0;
 const GAP: f32 = 14.0;
-/// Lacking letters that a page and a result name.
+/// Maximum missing letters that a page names, and that the job's result names.
 const MOST_NAMED: usize = 6;
 const MOST_REPORTED: usize = 50;
 
-/// Writes the pages; returns the letters that the fonts lack.
-pub(super) fn write(report: &Report, mut file: &File, cancelled: &dyn Fn() -> bool) -> Result<String, Failure> {
-    let layout = Layout::new(&report.table)?;
-    refuse_more_rows(report, Format::Pdf, (ROW_LIMIT_OF_PARTS / layout.parts.len()).clamp(1, ROW_LIMIT))?;
+/// Writes the pages, and returns the letters that the fonts lack.
+pub(super) fn write(report: &Report, mut file: &File, cancelled: &dyn Fn() -> bool) -> Result<String, WriteError> {
+    let layout = TableLayout::new(&report.table)?;
+    refuse_more_rows(report, ReportFormat::Pdf, (ROW_LIMIT_OF_PARTS / layout.parts.len()).clamp(1, ROW_LIMIT))?;
     let (pages, missing) = pages(report, &layout, cancelled)?;
     let mut document = Document::new();
     document.set_metadata(metadata(&report.caption));
-    let broken = || io::Error::other("this program's copy of the fonts cannot be used");
+    let broken = || io::Error::other("the embedded fonts of this program cannot be read");
     if [Font::Regular, Font::Bold].iter().any(|font| font.embedded().is_none()) {
         return Err(broken().into());
     }
@@ -67,7 +67,7 @@ pub(super) fn write(report: &Report, mut file: &File, cancelled: &dyn Fn() -> bo
     Ok(missing.into_iter().take(MOST_REPORTED).collect())
 }
 
-/// The date is that of the data, because the same report is to be the same file.
+/// Returns the document's metadata with the date of the data: the same report must be the same file.
 fn metadata(caption: &Caption) -> Metadata {
     let metadata = Metadata::new().title(caption.title.clone()).description(caption.dataset.clone());
     let seconds = i64::from(caption.data_of_seconds);
@@ -82,21 +82,21 @@ fn metadata(caption: &Caption) -> Metadata {
 
 fn pages(
     report: &Report,
-    layout: &Layout<'_>,
+    layout: &TableLayout<'_>,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Vec<Canvas>, BTreeSet<char>), ReportError> {
     let sheet = layout.sheet;
     let mut first = Canvas::new();
     let mut y = draw_head(&mut first, &report.caption, &report.table.shown(), sheet);
     if let Some(chart) = Chart::new(report) {
-        y = chart.draw(&mut first, MARGIN, y + GAP, sheet.room());
+        y = chart.draw(&mut first, MARGIN, y + GAP, sheet.content_width());
     }
     let mut pages = vec![first];
     let bottom = sheet.height - MARGIN - FOOTER_HEIGHT;
     let mut top = y + GAP;
-    for grid in &layout.parts {
-        draw_part(&mut pages, grid, (top, bottom), report.table.rows.len(), cancelled)?;
-        // Another part begins on a page of its own.
+    for part in &layout.parts {
+        draw_part(&mut pages, part, (top, bottom), report.table.rows.len(), cancelled)?;
+        // The next part begins on a new page.
         top = bottom;
     }
     let missing = pages.iter().flat_map(|page| page.missing.iter().copied()).collect();
@@ -104,10 +104,10 @@ fn pages(
     Ok((pages, missing))
 }
 
-/// Draws all rows of a part, from `top` of the last page on.
+/// Draws all rows of a part, beginning at `top` of the last page.
 fn draw_part(
     pages: &mut Vec<Canvas>,
-    grid: &Grid<'_>,
+    part: &TablePart<'_>,
     (mut top, bottom): (f32, f32),
     rows: usize,
     cancelled: &dyn Fn() -> bool,
@@ -115,47 +115,47 @@ fn draw_part(
     let mut next = 0;
     loop {
         stop_if(cancelled)?;
-        if top + grid.least_height() > bottom {
+        if top + part.least_height() > bottom {
             pages.push(Canvas::new());
             top = MARGIN;
         }
         let Some(page) = pages.last_mut() else { return Ok(()) };
-        // The total stays with the last rows.
-        let (end, reached) = grid.draw(page, top, bottom - grid.total_height(), next);
+        // The total stays on the page of the last rows.
+        let (end, reached) = part.draw(page, top, bottom - part.total_height(), next);
         if reached == rows {
-            grid.draw_total(page, end);
+            part.draw_total(page, end);
             return Ok(());
         }
         (next, top) = (reached, bottom);
     }
 }
 
-fn draw_head(page: &mut Canvas, caption: &Caption, groups: &str, sheet: Sheet) -> f32 {
-    let title = |size: &f32| Style::new(Font::Bold, *size, Ink::Text);
-    let size = TITLE_SIZES.into_iter().find(|size| title(size).width(&caption.title) <= sheet.room());
-    page.text(&caption.title, title(&size.unwrap_or(SMALLEST_TITLE)), (MARGIN, MARGIN + 14.0), sheet.room());
+fn draw_head(page: &mut Canvas, caption: &Caption, groups: &str, sheet: PageSize) -> f32 {
+    let title = |size: &f32| TextStyle::new(Font::Bold, *size, Color::Text);
+    let size = TITLE_SIZES.into_iter().find(|size| title(size).width(&caption.title) <= sheet.content_width());
+    page.text(&caption.title, title(&size.unwrap_or(SMALLEST_TITLE)), (MARGIN, MARGIN + 14.0), sheet.content_width());
     let skipped =
         if caption.skipped == "none" { String::new() } else { format!(" · {} skipped as not valid", caption.skipped) };
     let source = format!("{} · data of {} · {}{skipped} · {groups}", caption.dataset, caption.data_of, caption.rows);
-    page.text(&source, SUBTITLE, (MARGIN, MARGIN + 32.0), sheet.room());
+    page.text(&source, SUBTITLE, (MARGIN, MARGIN + 32.0), sheet.content_width());
     if caption.filters.is_empty() {
         return MARGIN + 36.0;
     }
     let filters = format!("Only where {}", caption.filters.join(" and "));
-    page.text(&filters, SUBTITLE, (MARGIN, MARGIN + 46.0), sheet.room());
+    page.text(&filters, SUBTITLE, (MARGIN, MARGIN + 46.0), sheet.content_width());
     MARGIN + 50.0
 }
 
-/// Title and page number on every page, or instead of the title which letters are missing.
-fn draw_feet(pages: &mut [Canvas], caption: &Caption, sheet: Sheet, missing: &BTreeSet<char>) {
+/// Draws the footer of every page: the title, or the missing letters if there are some, and the page number.
+fn draw_feet(pages: &mut [Canvas], caption: &Caption, sheet: PageSize, missing: &BTreeSet<char>) {
     let (count, y) = (pages.len(), sheet.height - MARGIN);
     let left = if missing.is_empty() { caption.title.clone() } else { lacking(missing) };
     for (page, number) in pages.iter_mut().zip(1..) {
         let numbering = format!("Page {number} of {count}");
-        let room = sheet.room() - FOOTER.width(&numbering) - GAP;
-        page.line((MARGIN, y - 12.0), (MARGIN + sheet.room(), y - 12.0), 0.5, Ink::Rule);
+        let room = sheet.content_width() - FOOTER.width(&numbering) - GAP;
+        page.line((MARGIN, y - 12.0), (MARGIN + sheet.content_width(), y - 12.0), 0.5, Color::Rule);
         page.text(&left, FOOTER, (MARGIN, y), room);
-        page.text(&numbering, FOOTER.align(Align::Right), (MARGIN + sheet.room(), y), sheet.room());
+        page.text(&numbering, FOOTER.align(Align::Right), (MARGIN + sheet.content_width(), y), sheet.content_width());
     }
 }
 

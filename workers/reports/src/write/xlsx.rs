@@ -1,8 +1,8 @@
-//! A report as an Excel workbook: the table on one sheet, where it comes from on another.
+//! Writes a report as an Excel workbook: the table on one sheet, its source on another.
 //!
-//! Figures are real numbers with a format; text is always a string cell, so nothing is ever run as a formula. A
-//! spreadsheet holds binary numbers of 15 digits: a value that a cell would not give back as it was is written as text.
-//! The first row stays in view, every column can be filtered, and a total stands apart below.
+//! Figures are number cells with a format. Text is always a string cell, so a spreadsheet does not run it as a formula. A
+//! spreadsheet holds binary numbers of 15 digits: a value that a number cell would change is written as text.
+//! The first row is frozen, every column has a filter, and the total is below the filtered rows.
 
 use std::{
     fs::File,
@@ -15,31 +15,31 @@ use rust_xlsxwriter::{
     ColNum, DocProperties, ExcelDateTime, Format, FormatAlign, FormatBorder, RowNum, Workbook, Worksheet, XlsxError,
 };
 
-use super::{Failure, stop_at_row};
+use super::error::{WriteError, stop_at_row};
 use crate::{
     decimal::Decimal,
     error::{ReportError, shown},
     report::Report,
-    table::{Cell, Column, Role},
+    table::{ColumnRole, ReportCell, ReportColumn},
 };
 
-/// Rows that a sheet holds between its titles and a total.
+/// Maximum rows of a sheet between the titles and the total.
 pub(crate) const ROW_LIMIT: usize = 1_048_574;
 
 const COLUMN_LIMIT: usize = 16_384;
-/// The most UTF-16 units of a cell.
+/// Maximum UTF-16 units of a cell.
 const CELL_LIMIT: usize = 32_767;
-/// Digits that a spreadsheet keeps.
+/// Digits of a number cell that a spreadsheet keeps.
 const DIGITS: usize = 15;
 
 const TITLE_FILL: u32 = 0x1F_4E_79;
-const TITLE_INK: u32 = 0xFF_FF_FF;
+const TITLE_COLOR: u32 = 0xFF_FF_FF;
 const RULE: u32 = 0x7B_87_94;
 
-/// Writes the workbook; its rows pass through a nameless temporary file in `dir`.
-pub(super) fn write(report: &Report, file: &File, dir: &Path, cancelled: &dyn Fn() -> bool) -> Result<(), Failure> {
+/// Writes the workbook. The rows pass through an unnamed temporary file in `dir`.
+pub(super) fn write(report: &Report, file: &File, dir: &Path, cancelled: &dyn Fn() -> bool) -> Result<(), WriteError> {
     refuse_what_does_not_fit(report)?;
-    // The library panics where that file cannot be written, on a full disk say, which is not the report's fault.
+    // The library panics if it cannot write the temporary file, for example on a full disk. Another attempt can succeed.
     let written = panic::catch_unwind(AssertUnwindSafe(|| {
         let mut workbook = Workbook::new();
         fill(&mut workbook, report, dir, cancelled)?;
@@ -53,7 +53,7 @@ fn refuse_what_does_not_fit(report: &Report) -> Result<(), ReportError> {
     let columns = report.table.columns.len();
     if columns > COLUMN_LIMIT {
         return Err(ReportError::TooManyColumns {
-            place: "a sheet of an xlsx",
+            container: "a sheet of an xlsx",
             what: "columns",
             columns,
             limit: COLUMN_LIMIT,
@@ -62,7 +62,7 @@ fn refuse_what_does_not_fit(report: &Report) -> Result<(), ReportError> {
     let is_long = |text: &str| text.len() > CELL_LIMIT && text.encode_utf16().count() > CELL_LIMIT;
     for row in &report.table.rows {
         for (cell, column) in row.iter().zip(&report.table.columns) {
-            if let Cell::Text(text) | Cell::Date(_, text) = cell
+            if let ReportCell::Text(text) | ReportCell::Date(_, text) = cell
                 && is_long(text)
             {
                 let (column, value) = (shown(column.title.as_bytes()), shown(text.as_bytes()));
@@ -73,17 +73,17 @@ fn refuse_what_does_not_fit(report: &Report) -> Result<(), ReportError> {
     Ok(())
 }
 
-impl From<XlsxError> for Failure {
+impl From<XlsxError> for WriteError {
     fn from(error: XlsxError) -> Self {
-        Self::Disk(match error {
+        Self::Io(match error {
             XlsxError::IoError(source) | XlsxError::TempFileError(_, source) => source,
             other => io::Error::other(other),
         })
     }
 }
 
-fn fill(workbook: &mut Workbook, report: &Report, dir: &Path, cancelled: &dyn Fn() -> bool) -> Result<(), Failure> {
-    // Not the date of now, because the same report is to be the same file.
+fn fill(workbook: &mut Workbook, report: &Report, dir: &Path, cancelled: &dyn Fn() -> bool) -> Result<(), WriteError> {
+    // The date of the data, not of today: the same report must be the same file.
     let made = ExcelDateTime::from_timestamp(report.caption.data_of_seconds.into())?;
     workbook.set_properties(&DocProperties::new().set_title(&report.caption.title).set_creation_datetime(&made));
     let sheet = workbook.set_tempdir(dir)?.add_worksheet_with_constant_memory()?.set_name("Report")?;
@@ -96,9 +96,9 @@ fn fill(workbook: &mut Workbook, report: &Report, dir: &Path, cancelled: &dyn Fn
     Ok(describe(workbook.add_worksheet().set_name("About")?, report)?)
 }
 
-fn write_rows(sheet: &mut Worksheet, report: &Report, cancelled: &dyn Fn() -> bool) -> Result<(), Failure> {
+fn write_rows(sheet: &mut Worksheet, report: &Report, cancelled: &dyn Fn() -> bool) -> Result<(), WriteError> {
     let table = &report.table;
-    let plain: Vec<_> = (0..table.columns.len()).map(|column| Style::new(report, column)).collect();
+    let plain: Vec<_> = (0..table.columns.len()).map(|column| ColumnStyle::new(report, column)).collect();
     let mut next = 1;
     for (at, row) in table.rows.iter().enumerate() {
         stop_at_row(at, cancelled)?;
@@ -108,48 +108,55 @@ fn write_rows(sheet: &mut Worksheet, report: &Report, cancelled: &dyn Fn() -> bo
     let last_column = ColNum::try_from(table.columns.len()).unwrap_or(ColNum::MAX).saturating_sub(1);
     sheet.autofilter(0, 0, next - 1, last_column)?;
     if let Some(total) = &table.total {
-        write_row(sheet, next, total, &plain.iter().map(Style::of_total).collect::<Vec<_>>())?;
+        write_row(sheet, next, total, &plain.iter().map(ColumnStyle::of_total).collect::<Vec<_>>())?;
     }
     Ok(())
 }
 
-fn write_row(sheet: &mut Worksheet, row: RowNum, cells: &[Cell], styles: &[Style]) -> Result<(), XlsxError> {
+fn write_row(
+    sheet: &mut Worksheet,
+    row: RowNum,
+    cells: &[ReportCell],
+    styles: &[ColumnStyle],
+) -> Result<(), XlsxError> {
     for ((at, cell), style) in (0..).zip(cells).zip(styles) {
         match cell {
-            Cell::Text(text) | Cell::Date(_, text) => sheet.write_string_with_format(row, at, text, &style.format)?,
-            Cell::Number(number) => match style.has_numbers.then(|| exact(*number)).flatten() {
+            ReportCell::Text(text) | ReportCell::Date(_, text) => {
+                sheet.write_string_with_format(row, at, text, &style.format)?
+            }
+            ReportCell::Number(number) => match style.has_numbers.then(|| exact(*number)).flatten() {
                 Some(binary) => sheet.write_number_with_format(row, at, binary, &style.format)?,
                 None => sheet.write_string_with_format(row, at, number.to_string(), &style.format)?,
             },
-            Cell::Empty => sheet.write_blank(row, at, &style.format)?,
+            ReportCell::Empty => sheet.write_blank(row, at, &style.format)?,
         };
     }
     Ok(())
 }
 
-/// How the cells of a column are written.
-struct Style {
+/// Format of the cells of a column.
+struct ColumnStyle {
     format: Format,
-    /// Whether its numbers may be number cells.
+    /// True if its numbers may be number cells.
     has_numbers: bool,
 }
 
-impl Style {
-    /// Values that name groups are all numbers or none, so that they sort and filter alike.
+impl ColumnStyle {
+    /// Writes the values of a group column all as numbers or all as text, so that they sort and filter alike.
     fn new(report: &Report, column: usize) -> Self {
         let role = report.table.columns[column].role;
-        let same = |row: &Vec<Cell>| match &row[column] {
-            Cell::Number(number) => exact(*number).is_some_and(|binary| binary.to_string() == number.to_string()),
-            Cell::Text(_) | Cell::Date(..) | Cell::Empty => true,
+        let same = |row: &Vec<ReportCell>| match &row[column] {
+            ReportCell::Number(number) => exact(*number).is_some_and(|binary| binary.to_string() == number.to_string()),
+            ReportCell::Text(_) | ReportCell::Date(..) | ReportCell::Empty => true,
         };
-        let has_numbers = role != Role::Group || report.table.rows.iter().all(same);
-        let is_whole = |row: &Vec<Cell>| match &row[column] {
-            Cell::Number(number) => number.scale() == 0,
-            Cell::Text(_) | Cell::Date(..) | Cell::Empty => true,
+        let has_numbers = role != ColumnRole::Group || report.table.rows.iter().all(same);
+        let is_whole = |row: &Vec<ReportCell>| match &row[column] {
+            ReportCell::Number(number) => number.scale() == 0,
+            ReportCell::Text(_) | ReportCell::Date(..) | ReportCell::Empty => true,
         };
         let format = match role {
-            // Without a format, twelve digits turn into a power of ten.
-            Role::Group if report.table.rows.iter().all(is_whole) => cell_format(role).set_num_format("0"),
+            // Without a format, a spreadsheet shows twelve digits as a power of ten.
+            ColumnRole::Group if report.table.rows.iter().all(is_whole) => cell_format(role).set_num_format("0"),
             _ => cell_format(role),
         };
         Self { format, has_numbers }
@@ -161,7 +168,7 @@ impl Style {
     }
 }
 
-/// The number as a spreadsheet holds it, if that is the same number.
+/// Returns the number as a spreadsheet holds it; `None` if that is another number.
 fn exact(number: Decimal) -> Option<f64> {
     let text = number.to_string();
     let digits = text.trim_start_matches(['-', '0', '.']);
@@ -170,7 +177,7 @@ fn exact(number: Decimal) -> Option<f64> {
     (count <= DIGITS).then(|| number.to_f64())
 }
 
-/// Where the figures come from, on a sheet of its own so that the first one is nothing but the table.
+/// Writes the source of the figures on a second sheet, so that the first one has only the table.
 fn describe(sheet: &mut Worksheet, report: &Report) -> Result<(), XlsxError> {
     let caption = &report.caption;
     let groups = report.table.shown();
@@ -192,23 +199,23 @@ fn describe(sheet: &mut Worksheet, report: &Report) -> Result<(), XlsxError> {
     Ok(())
 }
 
-fn title_format(column: &Column) -> Format {
-    let align = if column.role == Role::Group { FormatAlign::Left } else { FormatAlign::Right };
-    Format::new().set_bold().set_font_color(TITLE_INK).set_background_color(TITLE_FILL).set_align(align)
+fn title_format(column: &ReportColumn) -> Format {
+    let align = if column.role == ColumnRole::Group { FormatAlign::Left } else { FormatAlign::Right };
+    Format::new().set_bold().set_font_color(TITLE_COLOR).set_background_color(TITLE_FILL).set_align(align)
 }
 
-fn cell_format(role: Role) -> Format {
+fn cell_format(role: ColumnRole) -> Format {
     match role {
-        Role::Group => Format::new().set_align(FormatAlign::Left),
-        Role::Figure { decimals: 0 } => Format::new().set_num_format("#,##0").set_align(FormatAlign::Right),
-        Role::Figure { decimals } => {
+        ColumnRole::Group => Format::new().set_align(FormatAlign::Left),
+        ColumnRole::Figure { decimals: 0 } => Format::new().set_num_format("#,##0").set_align(FormatAlign::Right),
+        ColumnRole::Figure { decimals } => {
             let zeros = "0".repeat(usize::from(decimals));
             Format::new().set_num_format(format!("#,##0.{zeros}")).set_align(FormatAlign::Right)
         }
     }
 }
 
-/// As wide as the widest cell in view, within reason; a filter's button takes some of the title's room.
+/// Returns the width of the widest cell, within limits. The button of the filter takes two characters of the title.
 fn width(column: usize, report: &Report) -> f64 {
     let table = &report.table;
     let cells = table.rows.iter().chain(&table.total).map(|row| table.columns[column].role.shown(&row[column]).len());
@@ -216,7 +223,7 @@ fn width(column: usize, report: &Report) -> f64 {
     f64::from(u32::try_from(widest + 2).unwrap_or(u32::MAX)).clamp(8.0, 60.0)
 }
 
-/// As much of a title or a condition as a cell may hold.
+/// Cuts a title or a filter to the length of a cell.
 fn fitting(text: &str) -> String {
     let mut units = 0;
     let short = text.chars().take_while(|letter| {

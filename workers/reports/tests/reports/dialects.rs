@@ -1,17 +1,17 @@
-//! Files as other programs write them: separators, encodings, notations of numbers, quotation marks.
+//! Tests of files that other programs write: separators, encodings, number formats, quotation marks.
 
 use std::fs;
 
-use crate::{Place, by_region};
+use crate::{TestDirs, by_region};
 
-/// The sum of `amount` by region as a CSV report, or the error.
+/// Returns the sum of `amount` by region as a CSV report, or the error.
 fn sums(data: &[u8], dialect: &str) -> Result<String, String> {
-    let place = Place::new();
-    place.put("sales.csv", data);
+    let dirs = TestDirs::new();
+    dirs.put("sales.csv", data);
     let dialect = if dialect.is_empty() { String::new() } else { format!(r#", "dialect": {dialect}"#) };
     let request =
         by_region(&format!(r#""aggregates": [{{"column": "amount", "op": "sum"}}], "format": "csv"{dialect}"#));
-    let written = place.generate(&request).map_err(|error| error.to_string())?;
+    let written = dirs.generate(&request).map_err(|error| error.to_string())?;
     Ok(fs::read_to_string(written.path).unwrap().lines().skip(1).collect::<Vec<_>>().join("|"))
 }
 
@@ -20,7 +20,7 @@ fn utf16(text: &str, order: fn(u16) -> [u8; 2]) -> Vec<u8> {
 }
 
 #[test]
-fn a_quotation_mark_out_of_place_is_an_error_that_names_the_row() {
+fn a_misplaced_quotation_mark_is_an_error_that_names_the_row() {
     for (data, row) in [
         ("region,amount\nN,1\n\"Monitor 24\"\",10\nS,2\n\"T\",3\n", 3),
         ("region,amount\nMonitor 24\",10\n", 2),
@@ -42,7 +42,7 @@ fn a_quotation_mark_out_of_place_is_an_error_that_names_the_row() {
 fn quoting_as_the_rfc_has_it_is_read_whatever_the_buffers() {
     let quoted = "region,amount\r\n\"Nor\"\"th\",\"1\"\r\n\"a,b\r\nc\",\"\"\r\n";
     assert_eq!(sums(quoted.as_bytes(), "").as_deref(), Ok("\"Nor\"\"th\",1|\"a,b|c\",0"));
-    // A quotation mark at every place of a buffer's end.
+    // Puts a quotation mark at every position relative to the end of a buffer.
     let rows: String = (0..200_000).map(|at| format!("\"{}\"\"q\",1\n", "x".repeat(at % 7))).collect();
     assert_eq!(sums(format!("region,amount\n{rows}").as_bytes(), "").unwrap().matches("\"\"q").count(), 7);
     assert_eq!(sums(b"region,amount\nMonitor 24\",10\n", r#"{"quote": ""}"#).as_deref(), Ok("\"Monitor 24\"\"\",10"));
@@ -64,7 +64,7 @@ fn separators_are_found_where_that_is_safe_or_taken_from_the_request() {
         assert_eq!(sums(data.as_bytes(), dialect).as_deref(), Ok("N,1"), "{data:?}");
     }
     let error = sums(b"region;amount, net\nN;1\n", "").unwrap_err();
-    assert!(error.contains(r#"there are "region;amount", "net""#), "two kinds are not guessed at: {error}");
+    assert!(error.contains(r#"the columns are "region;amount", "net""#), "two kinds are not guessed at: {error}");
     let error = sums(b"sep=;\nregion;amount\nN;x\n", "").unwrap_err();
     assert!(error.starts_with("row 3,"), "the line before the header counts: {error}");
 }
@@ -98,19 +98,19 @@ fn an_encoding_that_is_not_known_is_an_error_in_plain_words() {
     assert!(error.starts_with("dialect: ") && error.contains("encoding"), "{error}");
     let error = sums(b"\xff\xfer\0e\0g\0\x00\xd8x\0", "").unwrap_err();
     assert!(error.contains("UTF-16LE"), "half a character is not passed over: {error}");
-    let place = Place::new();
-    place.put("sales.csv", b"region,amount\nZ\xfcrich,1\n");
+    let dirs = TestDirs::new();
+    dirs.put("sales.csv", b"region,amount\nZ\xfcrich,1\n");
     let filter = r#""aggregates": [{"column": "*", "op": "count"}], "format": "csv",
         "filters": [{"column": "region", "op": "eq", "value": "Zürich"}]"#;
-    let error = place.generate(&by_region(filter)).unwrap_err().to_string();
+    let error = dirs.generate(&by_region(filter)).unwrap_err().to_string();
     assert!(error.contains("row 2"), "a filter does not pass over it: {error}");
-    place.put("sales.csv", "region,amount\rN,1\rS,2\r");
-    let error = place.generate(&by_region(filter)).unwrap_err().to_string();
+    dirs.put("sales.csv", "region,amount\rN,1\rS,2\r");
+    let error = dirs.generate(&by_region(filter)).unwrap_err().to_string();
     assert!(error.contains("lines end in a carriage return alone"), "{error}");
 }
 
 #[test]
-fn numbers_are_read_in_the_notation_of_the_request_and_in_no_other() {
+fn numbers_are_read_in_the_format_of_the_request_and_in_no_other() {
     for (cells, dialect, sum) in [
         ("1.234,50\n-0,5", r#"{"decimal": ",", "thousands": "."}"#, "1234.00"),
         ("1,5\n2", r#"{"decimal": ","}"#, "3.5"),

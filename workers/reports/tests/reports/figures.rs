@@ -1,22 +1,22 @@
-//! No figure is silently wrong: what cannot be compared or added is an error, or is reported as skipped.
+//! Tests that no figure is silently wrong: a cell that cannot be compared or added is an error, or its row is skipped.
 
 use std::fs;
 
 use calamine::{Data, Reader, Xlsx, open_workbook};
 
-use crate::{Place, by_region, files::words, read};
+use crate::{TestDirs, by_region, files::words, read};
 
 const COUNT: &str = r#""aggregates": [{"column": "*", "op": "count"}], "format": "csv""#;
 
-/// A report of how many rows satisfy a filter: its file, or its error.
+/// Returns a report of how many rows match a filter, or the error.
 fn counted(data: &str, filter: &str, rest: &str) -> Result<String, String> {
-    let place = Place::new();
-    place.put("sales.csv", data);
+    let dirs = TestDirs::new();
+    dirs.put("sales.csv", data);
     let request = format!(
         r#"{{"dataset": "sales.csv", "output": "r", {COUNT}, "filters": [{filter}]{}{rest}}}"#,
         if rest.is_empty() { "" } else { ", " }
     );
-    let written = place.reports().generate(&read(&request), &|| false).map_err(|error| error.to_string())?;
+    let written = dirs.reports().generate(&read(&request), &|| false).map_err(|error| error.to_string())?;
     Ok(fs::read_to_string(written.path).unwrap().lines().nth(1).unwrap().to_owned())
 }
 
@@ -52,7 +52,7 @@ fn an_ordered_filter_on_a_cell_that_is_not_comparable_is_an_error_that_names_row
 }
 
 #[test]
-fn a_filter_never_passes_over_a_number_in_another_notation() {
+fn a_filter_never_passes_over_a_number_in_another_format() {
     for (cell, op, value) in [
         ("\"1,000\"", "eq", "1000"),
         ("$1000", "eq", "1000"),
@@ -86,26 +86,26 @@ fn a_row_that_another_filter_leaves_out_need_not_be_comparable() {
 
 #[test]
 fn invalid_rows_are_skipped_only_on_request_and_are_reported() {
-    let place = Place::new();
-    place.put("sales.csv", "region,amount\nN,N/A\nN,50\nN,150\nS,pending\nS,200\n");
+    let dirs = TestDirs::new();
+    dirs.put("sales.csv", "region,amount\nN,N/A\nN,50\nN,150\nS,pending\nS,200\n");
     let request = by_region(&format!(
         r#""aggregates": [{{"column": "amount", "op": "count"}}, {{"column": "amount", "op": "sum"}}], "format": "csv",
            "filters": [{}], "on_error": "skip""#,
         amount("gt", "100")
     ));
-    let written = place.generate(&request).unwrap();
+    let written = dirs.generate(&request).unwrap();
     assert_eq!(fs::read_to_string(&written.path).unwrap(), "region,count(amount),sum(amount)\nN,1,150\nS,1,200\n");
     assert_eq!(serde_json::to_value(&written).unwrap()["rows_skipped"], 2);
     let unfiltered = by_region(
         r#""aggregates": [{"column": "*", "op": "count"}, {"column": "amount", "op": "sum"}], "format": "csv", "on_error": "skip""#,
     );
-    let written = place.generate(&unfiltered).unwrap();
+    let written = dirs.generate(&unfiltered).unwrap();
     let text = fs::read_to_string(&written.path).unwrap();
     assert_eq!(text, "region,count(*),sum(amount)\nN,2,200\nS,1,200\n", "a skipped row counts in no figure");
-    let written = place.generate(&unfiltered.replace("csv\", \"on", "pdf\", \"on")).unwrap();
+    let written = dirs.generate(&unfiltered.replace("csv\", \"on", "pdf\", \"on")).unwrap();
     let page = words(&fs::read(written.path).unwrap()).concat();
     assert!(page.contains("3 of 5 rows · 2 skipped as not valid"), "{page}");
-    let written = place.generate(&unfiltered.replace("csv\", \"on", "xlsx\", \"on")).unwrap();
+    let written = dirs.generate(&unfiltered.replace("csv\", \"on", "xlsx\", \"on")).unwrap();
     let mut workbook: Xlsx<_> = open_workbook(written.path).unwrap();
     let about = workbook.worksheet_range("About").unwrap();
     let text = |text: &str| Data::String(text.to_owned());
@@ -125,40 +125,40 @@ fn a_number_that_json_does_not_keep_exactly_is_refused() {
 
 #[test]
 fn the_least_and_the_greatest_are_not_taken_by_text_among_dressed_numbers_and_local_dates() {
-    let place = Place::new();
+    let dirs = TestDirs::new();
     let request = by_region(r#""aggregates": [{"column": "amount", "op": "max"}], "format": "csv""#);
     for (cells, complaint) in [
         (["$5", "$10"], r#"row 2, column "amount": "$5" "#),
         (["9/30/2026", "10/1/2026"], r#"row 2, column "amount": "9/30/2026" "#),
     ] {
-        place.put("sales.csv", format!("region,amount\nN,{}\nN,{}\n", cells[0], cells[1]));
-        let error = place.generate(&request).unwrap_err().to_string();
+        dirs.put("sales.csv", format!("region,amount\nN,{}\nN,{}\n", cells[0], cells[1]));
+        let error = dirs.generate(&request).unwrap_err().to_string();
         assert!(error.starts_with(complaint), "{error}");
     }
 }
 
 #[test]
 fn the_least_and_the_greatest_date_are_those_in_time_and_not_in_text() {
-    let place = Place::new();
+    let dirs = TestDirs::new();
     for (op, cells, figure) in [
         ("max", "2026/9/30\nN,2026/11/1", "2026/11/1"),
         ("min", "2026-10-1\nN,2026-9-30", "2026-9-30"),
         ("max", "2026-11-21 9:00\nN,2026-11-21 10:00", "2026-11-21 10:00"),
         ("max", "2026-11-21T10:00+02:00\nN,2026-11-21T09:00Z", "2026-11-21T09:00Z"),
     ] {
-        place.put("sales.csv", format!("region,amount\nN,{cells}\n"));
+        dirs.put("sales.csv", format!("region,amount\nN,{cells}\n"));
         let request = by_region(&format!(r#""aggregates": [{{"column": "amount", "op": "{op}"}}], "format": "csv""#));
-        let report = fs::read_to_string(place.generate(&request).unwrap().path).unwrap();
+        let report = fs::read_to_string(dirs.generate(&request).unwrap().path).unwrap();
         assert_eq!(report.lines().nth(1), Some(format!("N,{figure}").as_str()), "{cells}");
     }
-    place.put("sales.csv", "region,amount\nN,2026-11-21T10:00\nN,2026-11-21T10:00Z\n");
+    dirs.put("sales.csv", "region,amount\nN,2026-11-21T10:00\nN,2026-11-21T10:00Z\n");
     let request = by_region(r#""aggregates": [{"column": "amount", "op": "max"}], "format": "csv""#);
-    let error = place.generate(&request).unwrap_err().to_string();
+    let error = dirs.generate(&request).unwrap_err().to_string();
     assert!(error.contains("cannot be ordered among the dates without an offset from UTC"), "{error}");
 }
 
 #[test]
-fn a_filter_compares_dates_as_moments_and_refuses_those_in_a_local_notation() {
+fn a_filter_compares_dates_as_moments_and_refuses_those_in_a_local_format() {
     let count = |cell: &str, op: &str, value: &str| counted(&format!("amount\n{cell}\n"), &amount(op, value), "");
     for (cell, op, value, found) in [
         ("2026/9/30", "lt", "\"2026-10-01\"", "1"),
@@ -178,11 +178,11 @@ fn a_filter_compares_dates_as_moments_and_refuses_those_in_a_local_notation() {
 
 #[test]
 fn a_number_with_more_decimals_than_fit_is_refused_and_not_rounded() {
-    let place = Place::new();
+    let dirs = TestDirs::new();
     for (op, cell) in [("sum", "6.6e-34"), ("mean", "0.123456789012345678901"), ("min", "6.6e-34")] {
-        place.put("sales.csv", format!("region,amount\nN,{cell}\n"));
+        dirs.put("sales.csv", format!("region,amount\nN,{cell}\n"));
         let request = by_region(&format!(r#""aggregates": [{{"column": "amount", "op": "{op}"}}], "format": "csv""#));
-        let error = place.generate(&request).unwrap_err().to_string();
+        let error = dirs.generate(&request).unwrap_err().to_string();
         assert!(error.starts_with(&format!(r#"row 2, column "amount": "{cell}" "#)), "{error}");
     }
     let error = counted("amount\n1e-25\n", &amount("eq", "0"), "").unwrap_err();
@@ -191,12 +191,12 @@ fn a_number_with_more_decimals_than_fit_is_refused_and_not_rounded() {
 
 #[test]
 fn a_quoted_empty_cell_counts_alike_whatever_ends_its_line() {
-    let place = Place::new();
+    let dirs = TestDirs::new();
     let request = by_region(r#""aggregates": [{"column": "*", "op": "count"}], "format": "csv""#);
     let text = "region\nN\n\"\"\n\n\"\"\n";
     let reports = [text.to_owned(), text.replace('\n', "\r\n")].map(|data| {
-        place.put("sales.csv", data);
-        fs::read_to_string(place.generate(&request).unwrap().path).unwrap()
+        dirs.put("sales.csv", data);
+        fs::read_to_string(dirs.generate(&request).unwrap().path).unwrap()
     });
     assert!(reports[0].lines().any(|line| line == ",2"), "{}", reports[0]);
     assert_eq!(reports[0], reports[1]);

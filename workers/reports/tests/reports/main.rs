@@ -1,4 +1,4 @@
-//! Whole reports, from a CSV file to the file that is read back, and the job around them.
+//! Tests of whole reports, from a CSV file to the written report, and of the job.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
@@ -16,11 +16,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use leveret_reports::{GenerateReport, ReportError, Reports, Written};
+use leveret_reports::{GenerateReport, GeneratedReport, ReportError, Reports};
 use tempfile::TempDir;
 
-/// A data directory and an output directory of a test's own.
-struct Place {
+/// A data directory and an output directory for one test.
+struct TestDirs {
     root: TempDir,
 }
 
@@ -31,16 +31,16 @@ const SALES: &str = "date,region,product,amount\n\
     2026-02-01,Øst,tea,-3.50\n\
     2026-02-02,South,tea,99.95\n";
 
-impl Place {
+impl TestDirs {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("data")).unwrap();
-        let place = Self { root };
-        place.put("sales.csv", SALES);
-        place
+        let dirs = Self { root };
+        dirs.put("sales.csv", SALES);
+        dirs
     }
 
-    /// Writes a data set, as if long ago.
+    /// Writes a data set with an old modification time.
     fn put(&self, name: &str, text: impl AsRef<[u8]>) {
         let path = self.data().join(name);
         fs::write(&path, text).unwrap();
@@ -60,17 +60,17 @@ impl Place {
         Reports { data_dir: self.data(), output_dir: self.output(), max_groups: 1_000 }
     }
 
-    fn generate(&self, request: &str) -> Result<Written, ReportError> {
+    fn generate(&self, request: &str) -> Result<GeneratedReport, ReportError> {
         self.reports().generate(&read(request), &|| false)
     }
 
-    /// The files in the output directory, temporary ones included.
+    /// Returns the files in the output directory, temporary files included.
     fn files(&self) -> Vec<String> {
         names(&self.output())
     }
 }
 
-/// The rest of a request over the sales by region.
+/// Completes a request on the sales by region.
 fn by_region(rest: &str) -> String {
     format!(r#"{{"dataset": "sales.csv", "group_by": ["region"], "output": "r", {rest}}}"#)
 }

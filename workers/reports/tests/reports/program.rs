@@ -1,4 +1,4 @@
-//! The program `reports-worker` as an operator meets it.
+//! Tests of the program `reports-worker`.
 
 use std::process::Command;
 

@@ -1,19 +1,18 @@
-//! `leveret dead … --direct`: the dead letters of a queue as they lie in the broker.
+//! `leveret dead … --direct`: the dead letters of a queue in the broker.
 
 use leveret::{Broker, Config};
-use leveret_serve::desk::direct::{self, Summary};
+use leveret_serve::dead::direct::{self, QueueSummary};
 use leveret_store::DeadLetter;
 use tokio::io::AsyncWrite;
 
 use super::{
     super::shared::{bar, depth, reach},
-    change::needs_yes,
-    files::unless_closed,
-    look,
+    outcome::{needs_yes, unless_closed},
+    table,
 };
-use crate::output::{Exit, Failure, Format, one_line, print, print_json, tell};
+use crate::output::{Exit, Failure, Format, notice, one_line, print, print_json};
 
-/// A broker, and how many dead letters of the queue wait there now.
+/// Connects, and counts the dead letters of the queue in the broker.
 async fn open(config: &Config, queue: &str) -> Result<(Broker, u64), Failure> {
     let mut probe = reach(config).await?;
     let count = depth(&mut probe, &format!("{queue}.dead")).await;
@@ -29,10 +28,10 @@ pub(super) async fn list(config: &Config, queue: &str, limit: u32, output: Forma
     let letters: Vec<DeadLetter> = letters.into_iter().map(|letter| letter.about).collect();
     match output {
         Format::Json => print_json(&letters)?,
-        Format::Table => print(&look::lines(&letters))?,
+        Format::Table => print(&table::lines(&letters))?,
     }
-    tell!("{} of {count}; they were handed back, and their order is not kept.", letters.len());
-    Ok(Exit::Well)
+    notice!("{} of {count}; they were requeued, and their order is not kept.", letters.len());
+    Ok(Exit::Success)
 }
 
 pub(super) async fn replay(
@@ -55,14 +54,14 @@ pub(super) async fn export(config: &Config, queue: &str, out: impl AsyncWrite + 
     let exported = direct::export(&broker, queue, count, out, |summary| bar.set_position(summary.done)).await;
     bar.finish_and_clear();
     broker.close().await;
-    let Some(Summary { done, .. }) = unless_closed(exported)? else { return Ok(Exit::Well) };
-    tell!("{done} of {count} dead letters exported; they were handed back, and their order is not kept.");
-    Ok(if done >= count { Exit::Well } else { Exit::Problems })
+    let Some(QueueSummary { done, .. }) = unless_closed(exported)? else { return Ok(Exit::Success) };
+    notice!("{done} of {count} dead letters exported; they were requeued, and their order is not kept.");
+    Ok(if done >= count { Exit::Success } else { Exit::Problems })
 }
 
 pub(super) async fn purge(config: &Config, queue: &str, yes: bool, output: Format) -> Result<Exit, Failure> {
     let (broker, count) = open(config, queue).await?;
-    tell!("To be destroyed: {count} dead letters of queue {queue:?}, for good");
+    notice!("To be deleted without a way back: {count} dead letters of queue {queue:?}");
     needs_yes(yes)?;
     let bar = bar(count);
     let summary = direct::purge(&broker, queue, count, |summary| bar.set_position(summary.done)).await;
@@ -71,15 +70,15 @@ pub(super) async fn purge(config: &Config, queue: &str, yes: bool, output: Forma
     report("purged", count, &summary, output)
 }
 
-fn report(what: &str, count: u64, summary: &Summary, output: Format) -> Result<Exit, Failure> {
+fn report(what: &str, count: u64, summary: &QueueSummary, output: Format) -> Result<Exit, Failure> {
     match output {
         Format::Json => print_json(summary)?,
         Format::Table => {
-            print(&format!("{} of {count} dead letters {what}; {} were handed back.\n", summary.done, summary.kept))?;
+            print(&format!("{} of {count} dead letters {what}; {} were requeued.\n", summary.done, summary.kept))?;
             for reason in &summary.reasons {
-                tell!("  {}", one_line(reason, 1024));
+                notice!("  {}", one_line(reason, 1024));
             }
         }
     }
-    Ok(if summary.done >= count { Exit::Well } else { Exit::Problems })
+    Ok(if summary.done >= count { Exit::Success } else { Exit::Problems })
 }

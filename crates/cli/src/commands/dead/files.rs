@@ -1,11 +1,9 @@
-//! `leveret dead export|import`: a line of JSON for each letter.
-
-use std::io::ErrorKind;
+//! `leveret dead export|import`: JSON lines, one for each dead letter.
 
 use anyhow::Context;
 use clap::Args;
 use leveret::Config;
-use leveret_serve::desk::{Error, transfer};
+use leveret_serve::dead::transfer;
 use leveret_store::DeadState;
 use tokio::{
     fs::{File, OpenOptions},
@@ -14,11 +12,13 @@ use tokio::{
 
 use super::{
     super::shared::{ActorArguments, StoreArguments, hidden_if_of_workers},
-    Filter, direct, failure,
+    direct,
+    outcome::{failure, unless_closed},
+    selection::Filter,
 };
-use crate::output::{Exit, Failure, Format, one_line, print, print_json, tell};
+use crate::output::{Exit, Failure, Format, notice, one_line, print, print_json};
 
-/// Writes dead letters as JSON lines, their messages byte for byte in base64; they stay where they are
+/// Exports dead letters as JSON lines, with their messages in base64; the dead letters are kept
 #[derive(Args)]
 #[command(mut_args(hidden_if_of_workers))]
 pub(super) struct Export {
@@ -28,15 +28,15 @@ pub(super) struct Export {
     #[command(flatten)]
     store: StoreArguments,
 
-    /// In this state: dead, replaying, replayed or purged; `dead` by default
+    /// State: dead, replaying, replayed or purged; `dead` by default
     #[arg(long = "state", value_name = "STATE")]
     states: Vec<DeadState>,
 
-    /// Where to
+    /// Output file; `-` is standard output
     #[arg(long, short, default_value = "-", value_name = "FILE")]
     file: String,
 
-    /// All that lie in the broker, without a store. They are handed back, but lose their order
+    /// Export the dead letters of --queue in the broker, without a store; they are requeued and lose their order
     #[arg(long, requires = "queue")]
     direct: bool,
 
@@ -54,18 +54,9 @@ impl Export {
         let states = if self.states.is_empty() { vec![DeadState::Dead] } else { self.states.clone() };
         let filter = self.filter.in_states(states);
         let exported = transfer::export(&store, &filter, writer(&self.file).await?).await;
-        let Some(count) = unless_closed(exported)? else { return Ok(Exit::Well) };
-        tell!("{count} dead letters exported.");
-        Ok(Exit::Well)
-    }
-}
-
-/// What was exported; none if whoever read it has seen enough.
-pub(super) fn unless_closed<T>(exported: Result<T, Error>) -> Result<Option<T>, Failure> {
-    match exported {
-        Err(Error::Io(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(None),
-        Err(Error::Io(error)) => Err(Failure::Other(anyhow::Error::from(error).context("writing the export"))),
-        exported => exported.map(Some).map_err(failure),
+        let Some(count) = unless_closed(exported)? else { return Ok(Exit::Success) };
+        notice!("{count} dead letters exported.");
+        Ok(Exit::Success)
     }
 }
 
@@ -75,17 +66,17 @@ async fn writer(file: &str) -> Result<Box<dyn AsyncWrite + Unpin>, Failure> {
     }
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
-    // For its user alone: payloads hold secrets.
+    // Readable by its owner only: payloads contain secrets.
     #[cfg(unix)]
     options.mode(0o600);
     let created = options.open(file).await.with_context(|| format!("writing {file}"));
     Ok(Box::new(BufWriter::new(created.map_err(Failure::Usage)?)))
 }
 
-/// Takes exported dead letters in; those that are there already are left out
+/// Imports exported dead letters; those that the store already has are skipped
 #[derive(Args)]
 pub(super) struct Import {
-    /// What `export` wrote; `-` is standard input
+    /// File that `export` wrote; `-` is standard input
     file: String,
 
     #[command(flatten)]
@@ -94,7 +85,7 @@ pub(super) struct Import {
     #[command(flatten)]
     actor: ActorArguments,
 
-    /// How to print what was done
+    /// Output format
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
 }
@@ -113,12 +104,14 @@ impl Import {
             Format::Json => print_json(&imported)?,
             Format::Table => {
                 for bad in &imported.bad_lines {
-                    tell!("line {}: {}", bad.line, one_line(&bad.reason, 1024));
+                    notice!("line {}: {}", bad.line, one_line(&bad.reason, 1024));
                 }
                 let transfer::Imported { imported, known, bad, .. } = imported;
-                print(&format!("{imported} dead letters imported; {known} were here already; {bad} bad lines.\n"))?;
+                print(&format!(
+                    "{imported} dead letters imported; {known} were already in the store; {bad} bad lines.\n"
+                ))?;
             }
         }
-        Ok(if imported.bad == 0 { Exit::Well } else { Exit::Problems })
+        Ok(if imported.bad == 0 { Exit::Success } else { Exit::Problems })
     }
 }

@@ -1,4 +1,4 @@
-//! The judgement: pure functions from facts to findings, one module for each question.
+//! The checks: pure functions from facts to findings, one module for each subject.
 
 mod arguments;
 mod bindings;
@@ -12,7 +12,7 @@ mod topology;
 
 use super::{facts::Facts, finding::Finding};
 
-/// Everything there is to say, in the order in which one would mend it.
+/// All findings, in the order in which an operator fixes them.
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut findings = broker::check(facts);
     findings.extend(permissions::check(facts));
@@ -43,21 +43,21 @@ mod tests {
 
 #[cfg(test)]
 mod spoiled {
-    //! How the tests of the checks look at what one spoiled fact leads to.
+    //! Helpers of the checks' tests: the findings after one fact of a healthy broker was spoiled.
 
     use super::super::{
         facts::{Facts, healthy},
         finding::{Finding, Level},
     };
 
-    /// What `check` finds wrong after `spoil`.
+    /// The findings of `check` above `ok` after `spoil`.
     pub(super) fn findings(check: fn(&Facts) -> Vec<Finding>, spoil: impl FnOnce(&mut Facts)) -> Vec<Finding> {
         let mut facts = healthy::facts();
         spoil(&mut facts);
         check(&facts).into_iter().filter(|finding| finding.level > Level::Ok).collect()
     }
 
-    /// The one thing that `check` finds wrong after `spoil`: its level, and all it says in one line.
+    /// The only finding of `check` after `spoil`: its level, and its text in one line.
     pub(super) fn finding(check: fn(&Facts) -> Vec<Finding>, spoil: impl FnOnce(&mut Facts)) -> (Level, String) {
         let findings = findings(check, spoil);
         let [Finding { level, subject, message, expected, found, remedy, .. }] = findings.as_slice() else {

@@ -1,4 +1,4 @@
-//! What was seen of a broker, and what was wanted of it: plain data between looking and judging.
+//! The facts of a broker, and the plan it should match: plain data between [`gather`](super::gather) and the checks.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -19,42 +19,42 @@ use serde_json::Value;
 use super::finding::some_of;
 use crate::management;
 
-/// Everything the checks judge by.
+/// The input of all checks.
 #[derive(Debug)]
 pub(super) struct Facts {
     pub(super) config: Config,
     pub(super) handler_timeout: Duration,
-    pub(super) broker: Place,
-    /// Addresses of the list that did not work, with the reason.
+    pub(super) broker: BrokerIdentity,
+    /// The reasons why other addresses of the list did not work.
     pub(super) dead_ends: Vec<String>,
     pub(super) shared: Plan,
     pub(super) job_queues: Vec<JobQueue>,
     pub(super) schedules: Vec<ScheduleQueue>,
-    /// What became of comparing each exchange of the plans.
+    /// The result of comparing each exchange of the plans.
     pub(super) exchanges: BTreeMap<String, Result<(), Refusal>>,
-    /// What was found in place of each queue of the plans.
-    pub(super) queues: BTreeMap<String, Result<Seen, Refusal>>,
+    /// The state of each queue of the plans.
+    pub(super) queues: BTreeMap<String, Result<QueueState, Refusal>>,
     pub(super) rights: Vec<Right>,
-    /// By job queue; those without a queue for dead letters are not here.
+    /// Dead letters by job queue, for job queues that have a dead-letter queue.
     pub(super) dead_letters: BTreeMap<String, Result<DeadLetters, Refusal>>,
-    /// What the leaders of schedules say, or why it could not be read.
+    /// The tokens of the schedules' leaders, or the reason why they could not be read.
     pub(super) tokens: Result<Vec<Token>, String>,
-    /// The jobs that workers announced, if they could be read.
+    /// The jobs that workers announced, as far as they could be read.
     pub(super) announced: Vec<Arc<Entry>>,
     pub(super) view: View,
 }
 
-/// Where the broker is and what it is.
+/// The address, login and product of the broker.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Place {
-    /// `host:port`.
+pub(super) struct BrokerIdentity {
+    /// The address as `host:port`.
     pub(super) address: String,
     pub(super) vhost: String,
     pub(super) user: String,
     pub(super) server: Server,
 }
 
-/// A job queue and what belongs to it.
+/// A job queue with its plan.
 #[derive(Clone, Debug)]
 pub(super) struct JobQueue {
     pub(super) name: String,
@@ -66,13 +66,13 @@ impl JobQueue {
         Self { name: name.to_owned(), plan: topology.of_queue(&set(QueueDeclaration::new(name))) }
     }
 
-    /// Its lanes by priority besides itself, if it has any.
+    /// The priority lanes in addition to the queue itself.
     pub(super) fn lanes(&self) -> impl Iterator<Item = &str> {
         let others = self.plan.queues.iter().map(|queue| queue.name.as_str());
         others.filter(|name| name.strip_prefix(&self.name).is_some_and(|suffix| [HIGH, LOW].contains(&suffix)))
     }
 
-    /// All that workers consume of it.
+    /// All queues that a worker consumes for it.
     pub(super) fn consumed(&self) -> impl Iterator<Item = String> {
         [self.name.clone(), self.suspect()].into_iter().chain(self.lanes().map(str::to_owned))
     }
@@ -101,12 +101,12 @@ impl ScheduleQueue {
     }
 }
 
-/// A queue that exists.
+/// An existing queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct QueueState {
     pub(super) ready: u32,
     pub(super) consumers: u32,
-    /// What became of comparing it with its plan.
+    /// The result of comparing it with its plan.
     pub(super) compared: Result<(), Refusal>,
 }
 
@@ -128,12 +128,12 @@ pub(super) enum RightKind {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct DeadLetters {
     pub(super) total: u32,
-    /// How many of them were read.
+    /// The number of dead letters that were read.
     pub(super) read: u32,
     pub(super) kinds: BTreeMap<String, u32>,
 }
 
-/// What the management API showed.
+/// The result of the management API.
 #[derive(Debug)]
 pub(super) enum View {
     NotAsked,
@@ -143,14 +143,14 @@ pub(super) enum View {
 
 #[derive(Debug)]
 pub(super) struct Listing {
-    /// Where the API is.
+    /// The address of the API.
     pub(super) address: String,
-    /// Not every user may see them.
+    /// The nodes, or the reason why this user may not see them.
     pub(super) nodes: Result<Vec<management::Node>, String>,
     pub(super) queues: BTreeMap<String, management::Queue>,
     pub(super) exchanges: BTreeMap<String, management::Exchange>,
     pub(super) bindings: HashSet<Route>,
-    /// How many seconds the broker's clock is ahead of this machine's, at least.
+    /// The seconds by which the broker's clock is ahead of this machine's, at least.
     pub(super) broker_ahead: Option<i64>,
 }
 
@@ -161,7 +161,7 @@ pub(super) fn route(binding: &topology::Binding) -> Route {
     (binding.source.clone(), binding.key.clone(), binding.destination.clone())
 }
 
-/// The queues that publishers reach by their own name, but for the lanes of others.
+/// The queues that publishers reach by their own name, without lanes of other queues.
 pub(super) fn bound_queues(listing: &Listing, topology: &Topology) -> Vec<JobQueue> {
     let jobs = topology.jobs();
     let names: BTreeSet<_> = listing
@@ -175,15 +175,16 @@ pub(super) fn bound_queues(listing: &Listing, topology: &Topology) -> Vec<JobQue
     names.into_iter().map(|name| JobQueue::new(name, topology, |queue| as_listed(listing, name, queue))).collect()
 }
 
-/// Whether a queue is single active and has lanes, it says itself.
+/// The queue as listed: single active or not, with lanes or not.
 pub(super) fn as_listed(listing: &Listing, name: &str, queue: QueueDeclaration) -> QueueDeclaration {
     let argument = listing.queues.get(name).and_then(|queue| queue.arguments.get("x-single-active-consumer"));
     let queue = if argument == Some(&Value::Bool(true)) { queue.single_active() } else { queue };
     let has_lanes = [HIGH, LOW].iter().any(|suffix| is_lane(listing, &format!("{name}{suffix}")));
+    // The broker does not know the weights of lanes: the worker has them.
     if has_lanes { queue.lanes() } else { queue }
 }
 
-/// Whether it shares the dead letters of the queue whose name its own begins with.
+/// True if the queue is a lane: it shares the dead letters of the queue that its name begins with.
 fn is_lane(listing: &Listing, name: &str) -> bool {
     let Some(base) = [HIGH, LOW].iter().find_map(|suffix| name.strip_suffix(suffix)) else {
         return name.ends_with(SUSPECT);
@@ -193,7 +194,7 @@ fn is_lane(listing: &Listing, name: &str) -> bool {
     key.and_then(Value::as_str) == Some(base)
 }
 
-/// The schedules that have a queue.
+/// The schedules whose queue exists.
 pub(super) fn schedules(listing: &Listing, topology: &Topology) -> Vec<ScheduleQueue> {
     let before = topology.schedule("");
     let names = listing.queues.keys().filter_map(|queue| queue.strip_prefix(&before));
@@ -205,13 +206,13 @@ impl Facts {
         Topology::new(&self.config.namespace)
     }
 
-    /// Every plan: what all queues share, then each queue's, then each schedule's.
+    /// All plans: the shared one, then each queue's, then each schedule's.
     pub(super) fn plans(&self) -> impl Iterator<Item = &Plan> {
         let schedules = self.schedules.iter().map(|schedule| &schedule.plan);
         std::iter::once(&self.shared).chain(self.job_queues.iter().map(|queue| &queue.plan)).chain(schedules)
     }
 
-    /// What is checked: the job queues, or else the namespace.
+    /// The subject of a finding about everything: the job queues, or the namespace if there are none.
     pub(super) fn subject(&self) -> String {
         let names: Vec<_> = self.job_queues.iter().map(|queue| queue.name.as_str()).collect();
         if names.is_empty() { self.config.namespace.clone() } else { some_of(names) }
@@ -224,15 +225,15 @@ impl Facts {
         }
     }
 
-    /// Queues of the plans that exist and of which the API has no figures yet.
+    /// Existing queues of the plans without statistics in the API yet.
     pub(super) fn without_figures(&self) -> Vec<&str> {
         let Some(listing) = self.listing() else { return Vec::new() };
         let listed = self.plans().flat_map(|plan| &plan.queues).filter_map(|queue| listing.queues.get(&queue.name));
         listed.filter(|queue| queue.policy_keys.is_none()).map(|queue| queue.name.as_str()).collect()
     }
 
-    /// The queue of that name, if it exists and may be seen.
-    pub(super) fn seen(&self, queue: &str) -> Option<&Seen> {
+    /// The queue of this name, if it exists and is visible.
+    pub(super) fn seen(&self, queue: &str) -> Option<&QueueState> {
         self.queues.get(queue)?.as_ref().ok()
     }
 }
@@ -250,7 +251,12 @@ pub(super) mod healthy {
         let mut facts = Facts {
             config: Config::default(),
             handler_timeout: Duration::from_secs(300),
-            broker: Place { address: "mq:5672".into(), vhost: "/".into(), user: "app".into(), server: server("4.3.6") },
+            broker: BrokerIdentity {
+                address: "mq:5672".into(),
+                vhost: "/".into(),
+                user: "app".into(),
+                server: server("4.3.6"),
+            },
             dead_ends: Vec::new(),
             shared: topology.shared(),
             job_queues: vec![JobQueue::new("email", &topology, |queue| queue)],
@@ -278,7 +284,7 @@ pub(super) mod healthy {
             listing.queues.extend(plan.queues.iter().map(queue));
             listing.bindings.extend(plan.bindings.iter().map(route));
         }
-        let seen = Seen { ready: 0, consumers: 1, compared: Ok(()) };
+        let seen = QueueState { ready: 0, consumers: 1, compared: Ok(()) };
         facts.queues = listing.queues.keys().map(|name| (name.clone(), Ok(seen.clone()))).collect();
         facts.exchanges = listing.exchanges.keys().map(|name| (name.clone(), Ok(()))).collect();
         facts.rights.push(Right { kind: RightKind::Read, name: "email".into(), had: Ok(()) });

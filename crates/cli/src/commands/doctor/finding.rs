@@ -1,16 +1,16 @@
-//! What the doctor says: one sentence about one thing, with its weight and the way out.
+//! A finding of the doctor: a sentence about one subject, with a level and a remedy.
 
 use serde::Serialize;
 
-/// How much a finding weighs, the least first.
+/// The level of a finding, the least severe first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
-    /// Looked at, as it should be.
+    /// Checked and correct.
     Ok,
-    /// Could not be looked at, or advice that cannot be checked.
+    /// Could not be checked, or advice that cannot be checked.
     Note,
-    /// Works, but not as well or as long as it should.
+    /// Works, but worse than it should, or not for long.
     Warning,
     /// Breaks a promise.
     Problem,
@@ -29,7 +29,7 @@ impl Level {
     }
 }
 
-/// What was looked at. The names are part of the JSON output.
+/// The check that made a finding. The names are part of the JSON output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Check {
@@ -74,19 +74,19 @@ impl Check {
     }
 }
 
-/// One thing that was looked at.
+/// The result of one check of one subject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
     pub(super) level: Level,
     pub(super) check: Check,
-    /// What it is about: `queue email`.
+    /// The subject, such as `queue email`.
     pub(super) subject: String,
     pub(super) message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) expected: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) found: Option<String>,
-    /// What to do about it.
+    /// The action that fixes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) remedy: Option<String>,
 }
@@ -113,25 +113,25 @@ impl Finding {
         Self::new(Level::Problem, check, subject, message)
     }
 
-    /// Adds both sides of a difference.
+    /// Adds the expected and the found value.
     pub(super) fn differs(mut self, expected: impl Into<String>, found: impl Into<String>) -> Self {
         (self.expected, self.found) = (Some(expected.into()), Some(found.into()));
         self
     }
 
-    /// Adds the way out.
+    /// Adds the action that fixes it.
     pub(super) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 }
 
-/// A number and what it counts: `1 node`, `3 nodes`.
+/// A count with its noun: `1 node`, `3 nodes`.
 pub(super) fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// The first names of a list that may be long: `a, b, c and 25 more`.
+/// The first names of a long list: `a, b, c and 25 more`.
 pub(super) fn some_of<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     const SHOWN: usize = 4;
     let names: Vec<_> = names.into_iter().collect();

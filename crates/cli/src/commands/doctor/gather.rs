@@ -1,4 +1,4 @@
-//! Asks the broker, over AMQP and the management API, and writes down what it says.
+//! Reads the facts from the broker over AMQP and the management API.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,10 +20,10 @@ use tokio::{
 };
 
 use super::{
-    Arguments,
+    arguments::Arguments,
     facts::{
-        DeadLetters, Facts, JobQueue, Listing, Place, Right, RightKind, Route, ScheduleQueue, Seen, View, as_listed,
-        bound_queues, schedules,
+        BrokerIdentity, DeadLetters, Facts, JobQueue, Listing, QueueState, Right, RightKind, Route, ScheduleQueue,
+        View, as_listed, bound_queues, schedules,
     },
 };
 use crate::{
@@ -32,14 +32,14 @@ use crate::{
     output::{Failure, Progress},
 };
 
-/// RabbitMQ writes down the figures of each queue every five seconds.
+/// The longest wait for the statistics of new queues. RabbitMQ collects them every five seconds.
 const FIGURES_WITHIN: Duration = Duration::from_secs(12);
 const FIGURES_AGAIN: Duration = Duration::from_millis(500);
 
-/// Why no address of the list led to a broker, one reason for each.
+/// The reasons why no address of the list led to a broker, one for each.
 pub(super) type Unreached = Vec<ConnectError>;
 
-/// Looks at everything.
+/// Gathers all facts, or the reasons why no broker is reachable.
 pub(super) async fn gather(arguments: &Arguments, progress: &Progress) -> Result<Result<Facts, Unreached>, Failure> {
     progress.show("connecting to the broker");
     let (mut probe, dead_ends) = match connect(&arguments.config).await? {
@@ -51,28 +51,28 @@ pub(super) async fn gather(arguments: &Arguments, progress: &Progress) -> Result
     let api = api.map_err(|error| Failure::Usage(error.into()))?.map(Arc::new);
     progress.show("asking the management API");
     let view = look(api.as_ref(), probe.vhost()).await?;
-    let mut facts = wanted(arguments, &probe, dead_ends, view);
+    let mut facts = planned(arguments, &probe, dead_ends, view);
     progress.show("comparing the topology");
     compare(&mut probe, &mut facts).await;
-    progress.show("looking at rights");
+    progress.show("checking rights");
     look_at_rights(&mut probe, &mut facts).await;
     progress.show("reading dead letters");
     read_dead_letters(&mut probe, &mut facts, arguments.sample).await;
     probe.close().await;
-    progress.show("reading what leads the schedules");
+    progress.show("reading the leaders of schedules");
     read_tokens(&arguments.config, &mut facts).await;
     progress.show("reading the catalogue");
     read_catalogue(&mut facts).await;
     let patience = Instant::now() + FIGURES_WITHIN;
     while !facts.without_figures().is_empty() && Instant::now() < patience {
-        progress.show("waiting for the figures of new queues");
+        progress.show("waiting for statistics of new queues");
         sleep(FIGURES_AGAIN).await;
         facts.view = look(api.as_ref(), &facts.broker.vhost).await?;
     }
     Ok(Ok(facts))
 }
 
-/// Connects to the first address that works; tries the others too, because workers will need them one day.
+/// Connects to the first address that works. It tries the others too, because workers need them after a failover.
 async fn connect(config: &Config) -> Result<Result<(Probe, Vec<String>), Unreached>, Failure> {
     let (mut connected, mut unreached) = (None, Vec::new());
     for url in config.addresses() {
@@ -89,7 +89,7 @@ async fn connect(config: &Config) -> Result<Result<(Probe, Vec<String>), Unreach
     })
 }
 
-/// What the management API shows of a vhost.
+/// Reads a vhost from the management API.
 async fn look(api: Option<&Arc<Management>>, vhost: &str) -> anyhow::Result<View> {
     let Some(api) = api.map(Arc::clone) else { return Ok(View::NotAsked) };
     let vhost = vhost.to_owned();
@@ -112,7 +112,7 @@ fn list(api: &Management, vhost: &str) -> Result<Listing, ManagementError> {
     })
 }
 
-/// Nearer to zero than the truth by up to a second, which is all that a `Date` tells.
+/// The clock difference in seconds, rounded towards zero, because a `Date` has no fraction of a second.
 fn broker_ahead(api: &Management) -> Result<Option<i64>, ManagementError> {
     let here = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let before = here();
@@ -129,8 +129,8 @@ fn route(binding: management::Binding) -> Route {
     (binding.source, binding.routing_key, destination)
 }
 
-/// What is wanted of the broker, with nothing yet of what it has.
-fn wanted(arguments: &Arguments, probe: &Probe, dead_ends: Vec<String>, view: View) -> Facts {
+/// The plans of the broker. The facts about them are still empty.
+fn planned(arguments: &Arguments, probe: &Probe, dead_ends: Vec<String>, view: View) -> Facts {
     let topology = Topology::new(&arguments.config.namespace);
     let listing = match &view {
         View::Listed(listing) => Some(&**listing),
@@ -148,7 +148,7 @@ fn wanted(arguments: &Arguments, probe: &Probe, dead_ends: Vec<String>, view: Vi
         schedules: known,
         config: arguments.config.clone(),
         handler_timeout: arguments.handler_timeout,
-        broker: Place {
+        broker: BrokerIdentity {
             address: format!("{}:{}", probe.host(), probe.port()),
             vhost: probe.vhost().to_owned(),
             user: probe.login().0.to_owned(),
@@ -195,13 +195,13 @@ async fn compare(probe: &mut Probe, facts: &mut Facts) {
     }
 }
 
-async fn see(probe: &mut Probe, plan: &QueuePlan) -> Result<Seen, Refusal> {
+async fn see(probe: &mut Probe, plan: &QueuePlan) -> Result<QueueState, Refusal> {
     let depth = probe.depth(&plan.name).await?;
     let compared = if plan.adopted { Ok(()) } else { probe.compare_queue(plan).await };
-    Ok(Seen { ready: depth.ready, consumers: depth.consumers, compared })
+    Ok(QueueState { ready: depth.ready, consumers: depth.consumers, compared })
 }
 
-/// A worker consumes from its queues and their suspect lanes, and publishes jobs, dead letters and delays.
+/// The rights of a worker: it reads its queues and their suspect queues, and writes jobs, dead letters and delays.
 async fn look_at_rights(probe: &mut Probe, facts: &mut Facts) {
     let topology = facts.topology();
     let levels = topology.levels().flat_map(|level| [format!("{level}.in"), level]);
@@ -216,12 +216,12 @@ async fn look_at_rights(probe: &mut Probe, facts: &mut Facts) {
     }
 }
 
-/// Reads what workers announced, where that stream is; a login without the right to read it says so elsewhere.
+/// Reads the catalogue, if its stream exists. Another check reports a missing right to read it.
 async fn read_catalogue(facts: &mut Facts) {
     if facts.seen(&format!("{}.catalogue", facts.config.namespace)).is_none() {
         return;
     }
-    // The doctor declares nothing.
+    // Verify only: the doctor declares nothing.
     let config = Config { topology: TopologyMode::Verify, ..facts.config.clone() };
     let Ok(broker) = Broker::amqp(config) else { return };
     let (catalogue, is_read) = catalogue(&broker).await;
@@ -246,13 +246,13 @@ async fn read_dead_letters(probe: &mut Probe, facts: &mut Facts, sample: u32) {
     }
 }
 
-/// What the leaders of schedules say, if there are any.
+/// The tokens of the leaders of schedules, if there are any.
 async fn read_tokens(config: &Config, facts: &mut Facts) {
     let stream = facts.topology().schedules();
     if facts.schedules.is_empty() || facts.seen(&stream).is_none() {
         return;
     }
-    // The doctor declares nothing.
+    // Verify only: the doctor declares nothing.
     let config = Config { topology: TopologyMode::Verify, ..config.clone() };
     facts.tokens = match Broker::amqp(config) {
         Ok(broker) => {

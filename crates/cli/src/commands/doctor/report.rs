@@ -1,4 +1,4 @@
-//! Findings as people and programs read them.
+//! The findings as text and as JSON.
 
 use leveret::{Config, probe::ConnectError};
 use serde::Serialize;
@@ -10,10 +10,10 @@ use super::{
 };
 use crate::output::{Exit, one_line};
 
-/// The JSON document. Fields may be added; none is renamed or removed.
+/// The JSON document. Later versions may add fields, but rename or remove none.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
-    broker: Broker,
+pub(super) struct DoctorReport {
+    broker: BrokerSummary,
     namespace: String,
     /// The job queues that were checked.
     queues: Vec<String>,
@@ -22,7 +22,7 @@ pub(super) struct Report {
 }
 
 #[derive(Debug, Default, Serialize)]
-struct Broker {
+struct BrokerSummary {
     address: Option<String>,
     vhost: Option<String>,
     product: Option<String>,
@@ -38,17 +38,17 @@ struct Summary {
     ok: usize,
 }
 
-impl Report {
+impl DoctorReport {
     pub(super) fn new(facts: &Facts, findings: Vec<Finding>) -> Self {
-        let place = facts.broker.clone();
+        let broker = facts.broker.clone();
         let said = |text: String| Some(text).filter(|text| !text.is_empty());
         Self {
-            broker: Broker {
-                address: said(place.address),
-                vhost: said(place.vhost),
-                product: said(place.server.product),
-                version: said(place.server.version),
-                cluster: said(place.server.cluster),
+            broker: BrokerSummary {
+                address: said(broker.address),
+                vhost: said(broker.vhost),
+                product: said(broker.server.product),
+                version: said(broker.server.version),
+                cluster: said(broker.server.cluster),
             },
             namespace: facts.config.namespace.clone(),
             queues: facts.job_queues.iter().map(|queue| queue.name.clone()).collect(),
@@ -57,11 +57,11 @@ impl Report {
         }
     }
 
-    /// What there is to say when no address led to a broker.
+    /// The report if no address led to a broker.
     pub(super) fn unreached(config: &Config, reasons: &Unreached) -> Self {
         let findings: Vec<_> = reasons.iter().map(not_connected).collect();
         Self {
-            broker: Broker::default(),
+            broker: BrokerSummary::default(),
             namespace: config.namespace.clone(),
             queues: Vec::new(),
             summary: Summary::of(&findings),
@@ -70,14 +70,14 @@ impl Report {
     }
 
     pub(super) fn exit(&self) -> Exit {
-        if self.summary.problem > 0 { Exit::Problems } else { Exit::Well }
+        if self.summary.problem > 0 { Exit::Problems } else { Exit::Success }
     }
 
     pub(super) fn json(&self) -> serde_json::Result<String> {
         serde_json::to_string_pretty(self).map(|json| json + "\n")
     }
 
-    /// The worst last, where a terminal shows it, and the sum.
+    /// The findings as text. The worst stand last, where a terminal shows them, followed by the sum.
     pub(super) fn table(&self) -> String {
         let mut table = String::new();
         for level in Level::ALL.into_iter().rev() {
@@ -129,14 +129,14 @@ impl Summary {
 fn not_connected(error: &ConnectError) -> Finding {
     let remedy = match error {
         ConnectError::Login { .. } => {
-            "check user and password in AMQP_URL; the user guest may log in from the broker's own host only".to_owned()
+            "check user and password in AMQP_URL; the user guest may log in only from the broker's own host".to_owned()
         }
         ConnectError::Vhost { user, vhost, .. } => format!(
-            "create it with rabbitmqctl add_vhost {vhost}, or let the user in with rabbitmqctl set_permissions -p {vhost} \
+            "create it with rabbitmqctl add_vhost {vhost}, or grant access with rabbitmqctl set_permissions -p {vhost} \
              {user} CONFIGURE WRITE READ"
         ),
         ConnectError::Tls { address, .. } => {
-            format!("openssl s_client -connect {address} -showcerts shows its certificate, and whose it is")
+            format!("openssl s_client -connect {address} -showcerts shows its certificate and its CA")
         }
         _ => "check host and port in AMQP_URL, and that RabbitMQ listens there: rabbitmq-diagnostics listeners"
             .to_owned(),
@@ -152,15 +152,15 @@ mod tests {
     #[test]
     fn the_table_ends_with_the_worst_and_the_sum() {
         let findings = vec![
-            Finding::problem(Check::Arguments, "queue email", "x-overflow differs").differs("a", "b").remedy("mend it"),
+            Finding::problem(Check::Arguments, "queue email", "x-overflow differs").differs("a", "b").remedy("fix it"),
             Finding::ok(Check::Version, "RabbitMQ 4.1.3", "is supported"),
         ];
-        let report = Report::new(&healthy::facts(), findings);
+        let report = DoctorReport::new(&healthy::facts(), findings);
         let wanted = "\
 ok       version      RabbitMQ 4.1.3: is supported
 problem  arguments    queue email: x-overflow differs
                       expected a; found b
-                      -> mend it
+                      -> fix it
 
 1 problem, 0 warnings, 0 notes, 1 ok
 ";
@@ -171,7 +171,7 @@ problem  arguments    queue email: x-overflow differs
     #[test]
     fn the_json_has_the_documented_fields() {
         let findings = vec![Finding::warning(Check::DeadLetters, "queue email", "3 dead letters").remedy("look")];
-        let report = Report::new(&healthy::facts(), findings);
+        let report = DoctorReport::new(&healthy::facts(), findings);
         let json: serde_json::Value = serde_json::from_str(&report.json().unwrap()).unwrap();
         let finding = serde_json::json!({
             "level": "warning", "check": "dead-letters", "subject": "queue email", "message": "3 dead letters",
@@ -180,6 +180,6 @@ problem  arguments    queue email: x-overflow differs
         assert_eq!(json["findings"], serde_json::json!([finding]));
         assert_eq!(json["summary"], serde_json::json!({"problem": 0, "warning": 1, "note": 0, "ok": 0}));
         assert_eq!((&json["broker"]["version"], &json["queues"][0]), (&"4.3.6".into(), &"email".into()));
-        assert_eq!(report.exit(), Exit::Well);
+        assert_eq!(report.exit(), Exit::Success);
     }
 }

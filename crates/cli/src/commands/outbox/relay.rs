@@ -1,34 +1,34 @@
-//! `leveret outbox relay`: a relay by itself, for services that have none within.
+//! `leveret outbox relay`: a relay as a process of its own.
 
 use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
 use leveret::{Broker, Config, telemetry::Telemetry};
-use leveret_store::{Outbox, Relay};
+use leveret_sql::{Outbox, Relay};
 
 use super::super::shared::{DatabaseArguments, hidden_if_of_workers};
 use crate::output::{Exit, Failure, print};
 
-/// Publishes what is committed to the outbox, until it is told to stop
+/// Publishes jobs that are committed to the outbox, until SIGTERM or SIGINT
 ///
-/// A job is published at least once, always under the id it was enqueued with. One that no queue takes is tried again with
-/// growing pauses, then set aside with its reason; it holds up no other, but those behind it with the same order key.
+/// The relay publishes each job at least once, with the id it was enqueued with. It retries a job that no queue accepts with
+/// growing delays, then sets it aside with its reason. Such a job delays only later jobs with the same order key.
 #[derive(Args)]
 #[command(mut_args(hidden))]
 pub(super) struct RelayCommand {
     #[command(flatten)]
     database: DatabaseArguments,
 
-    /// Keeps jobs that were published for so long, instead of deleting them at once
+    /// Retention of published jobs; by default they are deleted at once
     #[arg(long, value_parser = leveret::duration, value_name = "DURATION")]
     keep: Option<Duration>,
 
-    /// How often a job that is refused is tried before it is set aside
+    /// Number of tries of a refused job before it is set aside
     #[arg(long, default_value = "10", value_parser = clap::value_parser!(u32).range(1..), value_name = "NUMBER")]
     tries: u32,
 
-    /// How long a relay may be silent before others take up what it had in hand; more than the publish timeout
+    /// Time after which other relays take over the jobs of a silent relay; must exceed the publish timeout
     #[arg(long, value_parser = leveret::duration, default_value = "60s", value_name = "DURATION")]
     lease: Duration,
 
@@ -39,7 +39,7 @@ pub(super) struct RelayCommand {
     pub(super) telemetry: Telemetry,
 }
 
-/// A relay has metrics, as workers do.
+/// Shows `--http-addr`, because a relay serves metrics like a worker.
 fn hidden(argument: clap::Arg) -> clap::Arg {
     if argument.get_id() == "http_addr" { argument } else { hidden_if_of_workers(argument) }
 }
@@ -49,7 +49,7 @@ impl RelayCommand {
         if self.lease <= self.config.publish_timeout {
             let (lease, timeout) = (self.lease, self.config.publish_timeout);
             return Err(Failure::Usage(anyhow!(
-                "--lease is {lease:?}, and must be more than --publish-timeout ({timeout:?})"
+                "--lease is {lease:?}, but must exceed --publish-timeout ({timeout:?})"
             )));
         }
         let outbox = Outbox::open(self.database.existing()?).await?;
@@ -62,6 +62,6 @@ impl RelayCommand {
         }
         relay.run(leveret::shutdown_signal()).await?;
         broker.close().await;
-        Ok(Exit::Well)
+        Ok(Exit::Success)
     }
 }

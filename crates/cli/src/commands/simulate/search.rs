@@ -1,39 +1,39 @@
-//! Runs the model: for the numbers of workers that were named, or until the fewest are found that are enough.
+//! Runs the model for the given numbers of workers, or searches the smallest sufficient number.
 
 use std::collections::BTreeMap;
 
 use leveret_simulate::{Load, Outcome, System, run};
 use serde::Serialize;
 
-use super::Arguments;
+use super::arguments::Arguments;
 
-/// Nobody has more for one queue.
+/// The upper limit of the search.
 const MOST_WORKERS: u32 = 65_536;
-/// How busy a queue's leader may be all the time.
+/// The highest sustained utilisation of a queue's leader.
 const LEADER_LIMIT: f64 = 0.8;
 
-/// What came out.
+/// The result of the search.
 #[derive(Debug, Serialize)]
-pub(super) struct Found {
-    pub(super) rows: Vec<Row>,
-    /// The fewest workers that are enough, if they were looked for.
+pub(super) struct SearchResult {
+    pub(super) rows: Vec<WorkersRow>,
+    /// The smallest sufficient number of workers, if it was searched and found.
     pub(super) fewest: Option<u32>,
-    /// Attempts a second that come in the mean, retries included, and that one worker can do.
+    /// Attempts per second on average, including retries. The next two fields are the capacity of one worker and the queue.
     pub(super) attempts_per_second: f64,
     pub(super) attempts_per_second_of_a_worker: f64,
     pub(super) attempts_per_second_of_the_queue: f64,
-    /// So many queues should share the load.
+    /// The number of queues that should share the load.
     pub(super) queues: u32,
     pub(super) target_wait_seconds: f64,
 }
 
-/// What came of one number of workers. Times are in seconds.
+/// The result for one number of workers. Times are in seconds.
 #[derive(Debug, Serialize)]
-pub(super) struct Row {
-    /// At most; more than the mean with an autoscaler.
+pub(super) struct WorkersRow {
+    /// The maximum number of workers. With an autoscaler it exceeds the mean.
     pub(super) workers: u32,
     pub(super) mean_workers: f64,
-    /// The share of the places that attempts took, and of the time in which the queue's leader worked.
+    /// The utilisation of the workers' slots, from 0 to 1. The next field is that of the queue's leader.
     pub(super) busy: f64,
     pub(super) leader_busy: f64,
     pub(super) wait_p50: f64,
@@ -41,43 +41,43 @@ pub(super) struct Row {
     pub(super) wait_p99: f64,
     pub(super) longest_wait: f64,
     pub(super) longest_queue: u64,
-    /// After the start, when the queue was empty again after it was at its longest.
+    /// The time from the start until the queue was empty again after its peak.
     pub(super) caught_up: Option<f64>,
     pub(super) succeeded: u64,
     pub(super) retried: u64,
     pub(super) dead: u64,
-    /// Whether more comes, in the mean, than these can do.
+    /// True if more attempts arrive on average than these workers can run.
     pub(super) overloaded: bool,
 }
 
-pub(super) fn rows(arguments: &Arguments, show: impl Fn(u32)) -> Found {
-    let mut looks = Looks::new(arguments, show);
+pub(super) fn rows(arguments: &Arguments, show: impl Fn(u32)) -> SearchResult {
+    let mut search = Search::new(arguments, show);
     let mut fewest = None;
-    let leader_can = looks.attempts_per_second <= looks.system.queue_rate;
+    let leader_can = search.attempts_per_second <= search.system.queue_rate;
     if arguments.is_search() && leader_can {
-        fewest = first(looks.least(), &mut |workers| looks.is_enough(workers));
+        fewest = first(search.least(), &mut |workers| search.is_enough(workers));
         for around in fewest.into_iter().flat_map(|fewest| [fewest.saturating_sub(1).max(1), fewest + 1, fewest * 2]) {
-            looks.at(around);
+            search.at(around);
         }
     } else if arguments.workers.is_empty() {
-        looks.at(looks.least());
+        search.at(search.least());
     } else {
-        arguments.workers.iter().for_each(|workers| _ = looks.at(*workers));
+        arguments.workers.iter().for_each(|workers| _ = search.at(*workers));
     }
-    let queues = (looks.attempts_per_second / (LEADER_LIMIT * looks.system.queue_rate)).ceil().max(1.0) as u32;
-    Found {
+    let queues = (search.attempts_per_second / (LEADER_LIMIT * search.system.queue_rate)).ceil().max(1.0) as u32;
+    SearchResult {
         fewest,
-        attempts_per_second: looks.attempts_per_second,
-        attempts_per_second_of_a_worker: looks.of_a_worker,
-        attempts_per_second_of_the_queue: looks.system.queue_rate,
+        attempts_per_second: search.attempts_per_second,
+        attempts_per_second_of_a_worker: search.of_a_worker,
+        attempts_per_second_of_the_queue: search.system.queue_rate,
         queues,
-        target_wait_seconds: looks.target_wait,
-        rows: looks.seen.into_values().collect(),
+        target_wait_seconds: search.target_wait,
+        rows: search.seen.into_values().collect(),
     }
 }
 
-/// What is known, by the number of workers.
-struct Looks<'a, F> {
+/// The results so far, by the number of workers.
+struct Search<'a, F> {
     arguments: &'a Arguments,
     show: F,
     load: Load,
@@ -85,13 +85,13 @@ struct Looks<'a, F> {
     attempts_per_second: f64,
     of_a_worker: f64,
     target_wait: f64,
-    seen: BTreeMap<u32, Row>,
+    seen: BTreeMap<u32, WorkersRow>,
 }
 
-impl<'a, F: Fn(u32)> Looks<'a, F> {
+impl<'a, F: Fn(u32)> Search<'a, F> {
     fn new(arguments: &'a Arguments, show: F) -> Self {
         let (load, system, (.., target_wait)) = (arguments.load(), arguments.system(1), arguments.terms());
-        // Each attempt that fails is followed by another, but for a job's last.
+        // Each failed attempt except the last of a job is followed by another.
         let attempts = i32::try_from(load.retry.attempts).unwrap_or(i32::MAX);
         let per_job = match load.failures {
             all if all >= 1.0 => f64::from(attempts),
@@ -109,12 +109,12 @@ impl<'a, F: Fn(u32)> Looks<'a, F> {
         }
     }
 
-    /// With fewer the queue would grow for ever.
+    /// The lower limit of the search. With fewer workers the queue would grow indefinitely.
     fn least(&self) -> u32 {
         (self.attempts_per_second / self.of_a_worker).ceil().clamp(1.0, MOST_WORKERS.into()) as u32
     }
 
-    fn at(&mut self, workers: u32) -> &Row {
+    fn at(&mut self, workers: u32) -> &WorkersRow {
         let Self { arguments, load, system, .. } = *self;
         self.seen.entry(workers).or_insert_with(|| {
             (self.show)(workers);
@@ -132,7 +132,7 @@ impl<'a, F: Fn(u32)> Looks<'a, F> {
     }
 }
 
-/// The first number from `least` on that is enough, if more are never worse.
+/// The smallest sufficient number from `least` on, assuming that more workers are never worse.
 fn first(least: u32, is_enough: &mut impl FnMut(u32) -> bool) -> Option<u32> {
     let (mut below, mut enough) = (least - 1, least);
     while !is_enough(enough) {
@@ -149,9 +149,9 @@ fn first(least: u32, is_enough: &mut impl FnMut(u32) -> bool) -> Option<u32> {
     Some(enough)
 }
 
-fn row(outcome: &Outcome, overloaded: bool) -> Row {
+fn row(outcome: &Outcome, overloaded: bool) -> WorkersRow {
     let waits = &outcome.waits;
-    Row {
+    WorkersRow {
         workers: outcome.workers.0,
         mean_workers: outcome.workers.1,
         busy: outcome.busy,

@@ -1,25 +1,30 @@
-//! The figures for people.
+//! The result of a simulation as a table and sentences.
 
-use super::{Arguments, Row, search::Found};
+use super::{
+    arguments::Arguments,
+    search::{SearchResult, WorkersRow},
+};
 use crate::output::table;
 
-pub(super) fn shown(found: &Found, arguments: &Arguments) -> String {
+pub(super) fn text(found: &SearchResult, arguments: &Arguments) -> String {
     let rows: Vec<_> = found.rows.iter().map(|row| cells(row, found.fewest)).collect();
     let heads =
         ["WORKERS", "BUSY", "QUEUE BUSY", "WAIT P50", "P95", "P99", "LONGEST", "LONGEST QUEUE", "RETRIED", "DEAD"];
-    let said: Vec<_> = said(found, arguments).into_iter().map(|sentence| format!("{sentence}\n")).collect();
-    let between = if said.is_empty() { "" } else { "\n" };
-    format!("{}{between}{}", table(heads, &rows), said.concat())
+    let sentences: Vec<_> = sentences(found, arguments).into_iter().map(|sentence| format!("{sentence}\n")).collect();
+    let between = if sentences.is_empty() { "" } else { "\n" };
+    format!("{}{between}{}", table(heads, &rows), sentences.concat())
 }
 
-fn said(found: &Found, arguments: &Arguments) -> Vec<String> {
-    let mut said = Vec::new();
+fn sentences(found: &SearchResult, arguments: &Arguments) -> Vec<String> {
+    let mut sentences = Vec::new();
     let target = seconds(found.target_wait_seconds);
     match found.fewest {
-        Some(1) => said.push(format!("1 worker is enough: 95 of 100 attempts start within {target}.")),
-        Some(fewest) => said.push(format!("{fewest} workers are enough: 95 of 100 attempts start within {target}.")),
+        Some(1) => sentences.push(format!("1 worker is enough: 95 of 100 attempts start within {target}.")),
+        Some(fewest) => {
+            sentences.push(format!("{fewest} workers are enough: 95 of 100 attempts start within {target}."))
+        }
         None if arguments.is_search() => {
-            said.push(format!("No number of workers is enough to start 95 of 100 attempts within {target}."));
+            sentences.push(format!("No number of workers is enough to start 95 of 100 attempts within {target}."));
         }
         None => {}
     }
@@ -30,21 +35,21 @@ fn said(found: &Found, arguments: &Arguments) -> Vec<String> {
             let can = of_workers.min(found.attempts_per_second_of_the_queue);
             let come = found.attempts_per_second;
             let never = if row.workers == 1 { "never catches" } else { "never catch" };
-            said.push(format!(
+            sentences.push(format!(
                 "{workers} {never} up: {come:.1} attempts come a second, of which {can:.1} can be done."
             ));
         } else if let (true, Some(caught_up)) = (arguments.has_rush(), row.caught_up) {
-            said.push(format!("{workers}: the longest queue is gone {} after the start.", seconds(caught_up)));
+            sentences.push(format!("{workers}: the longest queue is gone {} after the start.", seconds(caught_up)));
         }
     }
     if found.queues > 1 {
         let queues = found.queues;
-        said.push(format!("One queue's leader would be too busy: spread the jobs over {queues} queues."));
+        sentences.push(format!("One queue's leader would be too busy: spread the jobs over {queues} queues."));
     }
-    said
+    sentences
 }
 
-fn cells(row: &Row, fewest: Option<u32>) -> [String; 10] {
+fn cells(row: &WorkersRow, fewest: Option<u32>) -> [String; 10] {
     let mark = if fewest == Some(row.workers) { " <" } else { "" };
     let mean = (f64::from(row.workers) - row.mean_workers).abs() > 0.05;
     let workers =

@@ -1,19 +1,19 @@
-//! RabbitMQ's definitions, with one entry a line.
+//! The format of RabbitMQ's definitions, with one entry per line.
 
 use anyhow::Context;
 use leveret::topology::{Argument, Binding, Destination, Exchange, QueuePlan};
 use serde_json::{Map, Value, json};
 
 use super::{
+    scope::ExportScope,
     users::{User, users},
-    wanted::Wanted,
 };
 
-pub(super) fn written(wanted: &Wanted, with_users: bool) -> anyhow::Result<String> {
-    let (plan, vhost) = (wanted.plan(), wanted.vhost.as_str());
+pub(super) fn written(scope: &ExportScope, with_users: bool) -> anyhow::Result<String> {
+    let (plan, vhost) = (scope.plan(), scope.vhost.as_str());
     let mut parts = Vec::new();
     if with_users {
-        let users = users(wanted);
+        let users = users(scope);
         parts.push(("vhosts", vec![json!({ "name": vhost })]));
         parts.push(("users", users.iter().map(user).collect()));
         parts.push(("permissions", users.iter().map(|user| permission(user, vhost)).collect()));
@@ -27,7 +27,7 @@ pub(super) fn written(wanted: &Wanted, with_users: bool) -> anyhow::Result<Strin
 
 fn part(name: &str, entries: &[Value]) -> anyhow::Result<String> {
     let lines = entries.iter().map(|entry| serde_json::to_string(entry).map(|line| format!("    {line}")));
-    let lines = lines.collect::<Result<Vec<_>, _>>().context("the definitions as JSON")?;
+    let lines = lines.collect::<Result<Vec<_>, _>>().context("encoding the definitions as JSON")?;
     Ok(format!("  \"{name}\": [\n{}\n  ]", lines.join(",\n")))
 }
 
@@ -91,7 +91,7 @@ pub(super) fn queue_arguments(queue: &QueuePlan) -> Map<String, Value> {
     queue.arguments.iter().map(|(name, argument)| ((*name).to_owned(), value(argument))).collect()
 }
 
-/// What a binding leads to, and its name.
+/// The kind and the name of a binding's destination.
 pub(super) fn ends_at(binding: &Binding) -> (&'static str, &str) {
     match &binding.destination {
         Destination::Queue(name) => ("queue", name),

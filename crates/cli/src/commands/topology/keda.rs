@@ -1,4 +1,4 @@
-//! Resources of KEDA: for each queue as many workers as its jobs need, by how many wait and by how long they will.
+//! Resources of KEDA. They scale the workers of each queue by its number of waiting jobs and their predicted wait.
 
 use std::time::Duration;
 
@@ -7,48 +7,47 @@ use leveret::topology::{HIGH, LOW};
 use serde_json::{Value, json};
 
 use super::{
-    kubernetes::resource_name,
-    list,
-    wanted::{Traits, Wanted},
+    kubernetes::{list, resource_name},
+    scope::{ExportScope, Traits},
 };
 
-/// How many workers a queue may have, and when it gets more.
+/// The scaling of the workers of a queue.
 #[derive(Args)]
-#[command(next_help_heading = "Options of the form keda")]
+#[command(next_help_heading = "Options of the format keda")]
 pub(super) struct Scaling {
-    /// The fewest workers of a queue
+    /// Minimum number of workers of a queue
     #[arg(long, default_value = "2", value_name = "NUMBER")]
     min_replicas: u32,
 
-    /// The most workers of a queue
+    /// Maximum number of workers of a queue
     #[arg(long, default_value = "20", value_name = "NUMBER")]
     max_replicas: u32,
 
-    /// The workers of a queue while neither RabbitMQ nor Prometheus can be asked
+    /// Number of workers of a queue while KEDA can query neither RabbitMQ nor Prometheus
     #[arg(long, default_value = "4", value_name = "NUMBER")]
     fallback_replicas: u32,
 
-    /// How many jobs may wait for each worker before there are more workers
+    /// Waiting jobs per worker above which workers are added
     #[arg(long, default_value = "500", value_name = "NUMBER")]
     jobs_per_worker: u32,
 
-    /// How long a job may have to wait before there are more workers
+    /// Predicted wait of a job above which workers are added
     #[arg(long, value_parser = leveret::duration, default_value = "60s", value_name = "DURATION")]
     target_wait: Duration,
 
-    /// Prometheus, which has the rules of deploy/prometheus
+    /// Address of Prometheus, which must have the rules of deploy/prometheus
     #[arg(long, default_value = "http://prometheus.monitoring:9090", value_name = "URL")]
     prometheus: String,
 }
 
-/// The name of the secret with the address of RabbitMQ's management API, and of what refers to it.
+/// The secret with the address of RabbitMQ's management API, and the resource that refers to it.
 const SECRET: &str = "leveret-scaler";
 const LOGIN: &str = "leveret-rabbitmq";
 
-pub(super) fn written(wanted: &Wanted, scaling: &Scaling) -> anyhow::Result<String> {
+pub(super) fn written(scope: &ExportScope, scaling: &Scaling) -> anyhow::Result<String> {
     let host = json!({ "parameter": "host", "name": SECRET, "key": "host" });
     let mut resources = vec![resource("TriggerAuthentication", LOGIN, &json!({ "secretTargetRef": [host] }))];
-    resources.extend(wanted.queues.iter().map(|(queue, traits)| scaled(queue, *traits, &wanted.vhost, scaling)));
+    resources.extend(scope.queues.iter().map(|(queue, traits)| scaled(queue, *traits, &scope.vhost, scaling)));
     list("keda", &resources)
 }
 
@@ -62,7 +61,7 @@ fn scaled(queue: &str, traits: Traits, vhost: &str, scaling: &Scaling) -> Value 
     let mut triggers: Vec<_> =
         lanes.iter().map(|lane| by_length(&format!("{queue}{lane}"), vhost, scaling.jobs_per_worker)).collect();
     triggers.push(by_wait(queue, scaling));
-    // A worker that goes hands back what it had in hand: few at a time, and not for a short lull.
+    // A stopping worker requeues its unacknowledged jobs. So workers stop one at a time, and not in a short lull.
     let policy = json!({ "type": "Pods", "value": 1, "periodSeconds": 60 });
     let behavior = json!({ "scaleDown": { "stabilizationWindowSeconds": 300, "policies": [policy] } });
     let spec = json!({
@@ -77,7 +76,7 @@ fn scaled(queue: &str, traits: Traits, vhost: &str, scaling: &Scaling) -> Value 
     resource("ScaledObject", &name, &spec)
 }
 
-/// Acts before there are figures of how long jobs take.
+/// A trigger by queue length. It works before metrics of job durations exist.
 fn by_length(queue: &str, vhost: &str, jobs: u32) -> Value {
     let metadata = json!({
         "protocol": "http",
@@ -90,7 +89,7 @@ fn by_length(queue: &str, vhost: &str, jobs: u32) -> Value {
     json!({ "type": "rabbitmq", "metadata": metadata, "authenticationRef": { "name": LOGIN } })
 }
 
-/// A queue may be long where jobs are short.
+/// A trigger by predicted wait. A long queue of short jobs needs no more workers.
 fn by_wait(queue: &str, scaling: &Scaling) -> Value {
     let metadata = json!({
         "serverAddress": scaling.prometheus,

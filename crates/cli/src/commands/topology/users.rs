@@ -1,11 +1,11 @@
-//! The users of a broker and the least that each has to be allowed, as docs/src/broker.md says it.
+//! The users of a broker with the least rights that each needs, as in docs/src/broker.md.
 
-use super::wanted::{Traits, Wanted};
+use super::scope::{ExportScope, Traits};
 
-/// A user, and patterns of the names that it may configure, write and read.
+/// A user with the patterns of the names that it may configure, write and read.
 pub(super) struct User {
     pub(super) name: &'static str,
-    /// What it may do in the management API, besides.
+    /// The tags that grant access to the management API.
     pub(super) tags: &'static [&'static str],
     pub(super) configure: String,
     pub(super) write: String,
@@ -14,11 +14,11 @@ pub(super) struct User {
 
 const NOTHING: &str = "^$";
 
-/// Everybody who has to do with these queues.
-pub(super) fn users(wanted: &Wanted) -> Vec<User> {
-    let space = escaped(&wanted.namespace);
-    let (lanes, schedules) = (lanes(wanted), if wanted.schedules.is_empty() { "" } else { r"|schedule(s|\..*)" });
-    let queues = one_of(&wanted.queues.keys().map(|name| escaped(name)).collect::<Vec<_>>());
+/// All users of these queues.
+pub(super) fn users(scope: &ExportScope) -> Vec<User> {
+    let space = escaped(&scope.namespace);
+    let (lanes, schedules) = (lanes(scope), if scope.schedules.is_empty() { "" } else { r"|schedule(s|\..*)" });
+    let queues = one_of(&scope.queues.keys().map(|name| escaped(name)).collect::<Vec<_>>());
     let declared = format!(r"^({space}\..*|{queues}({lanes}\.suspect|\.dead)?)$");
     let user = |name, configure: &str, write: String, read: String| {
         let configure = configure.to_owned();
@@ -46,8 +46,8 @@ pub(super) fn users(wanted: &Wanted) -> Vec<User> {
     ]
 }
 
-fn lanes(wanted: &Wanted) -> &'static str {
-    let any = wanted.queues.values().any(|&Traits { lanes, .. }| lanes);
+fn lanes(scope: &ExportScope) -> &'static str {
+    let any = scope.queues.values().any(|&Traits { lanes, .. }| lanes);
     if any { r"\.high|\.low|" } else { "" }
 }
 
@@ -58,7 +58,7 @@ fn one_of(names: &[String]) -> String {
     }
 }
 
-/// A name as a pattern that only it matches.
+/// A pattern that matches only this name.
 fn escaped(name: &str) -> String {
     let mut pattern = String::with_capacity(name.len());
     for letter in name.chars() {
@@ -75,11 +75,11 @@ mod tests {
     use super::*;
 
     fn of(queues: &[(&str, Traits)], schedules: &[&str]) -> Vec<User> {
-        users(&Wanted {
+        users(&ExportScope {
             namespace: "leveret.v1".to_owned(),
             queues: queues.iter().map(|(name, traits)| ((*name).to_owned(), *traits)).collect(),
             schedules: schedules.iter().map(|&name| name.to_owned()).collect(),
-            ..Wanted::default()
+            ..ExportScope::default()
         })
     }
 
@@ -88,8 +88,8 @@ mod tests {
         let lanes = Traits { lanes: true, ..Traits::default() };
         let users = of(&[("a.b", Traits::default()), ("c", lanes)], &["digest"]);
         let worker = users.iter().find(|user| user.name == "worker").unwrap();
-        let wanted = r"^((a\.b|c)(\.high|\.low|\.suspect)?|leveret\.v1\.(cancelled|catalogue|schedule(s|\..*)))$";
-        assert_eq!((worker.configure.as_str(), worker.read.as_str()), ("^$", wanted));
+        let scope = r"^((a\.b|c)(\.high|\.low|\.suspect)?|leveret\.v1\.(cancelled|catalogue|schedule(s|\..*)))$";
+        assert_eq!((worker.configure.as_str(), worker.read.as_str()), ("^$", scope));
         let plain = of(&[("email", Traits::default())], &[]);
         let worker = plain.iter().find(|user| user.name == "worker").unwrap();
         assert_eq!(worker.read, r"^(email(\.suspect)?|leveret\.v1\.(cancelled|catalogue))$");

@@ -1,112 +1,181 @@
-//! Replays: started here, carried out beside the requests, and looked at.
+//! `/api/dead/replay` and `/api/dead/replays`: replays started, shown, resumed and stopped. They run beside the requests.
 
 use axum::{
-    Extension,
-    extract::{Request, State},
-    http::{HeaderValue, StatusCode, Uri, header::LOCATION},
-    response::Response,
+    Json as JsonResponse,
+    extract::State,
+    http::{HeaderName, StatusCode, header::LOCATION},
 };
 use leveret_store::Replay;
-use serde::Deserialize;
-use serde_json::{json, value::RawValue};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Id,
-    chosen::{self, Body, Filter},
-    known, shown,
+    selection::{Filter, SelectionBody, SelectionLimit},
+    view::ReplayView,
 };
 use crate::{
-    Services,
-    desk::{Error, Held, replay::Options},
-    http::{Problem, access::Caller, json as answer, query::Query},
-    services::to_the_end,
+    dead::{Error, ReplayLease, replay::ReplayOptions},
+    detached::run_detached,
+    field_error::FieldError,
+    http::{
+        access::Caller,
+        extract::{Json, NoQuery, Object, Path, Query},
+        problem::Problem,
+    },
+    services::Services,
 };
 
 const MOST_CANARIES: u32 = 1000;
 const LONGEST_TIMEOUT: u64 = 86_400;
 
-/// What is to be replayed, and how.
-#[derive(Debug, Deserialize)]
+/// The letters of a replay, and its settings. Exactly one of `ids`, `filter` and `"all": true`.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+struct ReplayRequest {
     ids: Option<Vec<i64>>,
-    filter: Option<Filter>,
+    #[schema(value_type = Option<Filter>)]
+    filter: Option<Object<Filter>>,
     #[serde(default)]
     all: bool,
-    /// For one letter.
+    /// Another payload, for one of `ids`; checked against the schema of its job.
+    #[schema(value_type = Option<serde_json::Value>)]
     payload: Option<Box<RawValue>>,
+    /// Letters a second.
+    #[schema(minimum = 0.001, maximum = 1_000_000)]
     rate: Option<f64>,
+    /// So many letters are published first, tracked. If one of them fails as before, the others are not published.
+    #[schema(maximum = 1000)]
     canary: Option<u32>,
+    /// How long to wait for the outcomes of the first letters, in seconds; 300 unless set.
+    #[schema(maximum = 86400)]
     canary_timeout: Option<u64>,
+    /// Another queue than the one that each letter came from.
     to: Option<String>,
+    /// Makes their jobs tracked.
     #[serde(default)]
     track: bool,
 }
 
-pub(super) async fn start(
+#[derive(Serialize, ToSchema)]
+struct ReplayList {
+    replays: Vec<ReplayView>,
+}
+
+/// A replay, with the address where it can be followed.
+type Accepted = (StatusCode, [(HeaderName, String); 1], JsonResponse<ReplayView>);
+
+pub(super) fn routes() -> OpenApiRouter<Services> {
+    OpenApiRouter::new()
+        .routes(routes!(start))
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(resume))
+        .routes(routes!(stop))
+}
+
+/// Replay dead letters
+///
+/// Publishes them again. They keep their ids and begin with their first attempt. Each is published and confirmed before it
+/// is marked as replayed. The response arrives when the replay has begun; its address shows how far it is.
+#[utoipa::path(
+    post, path = "/api/dead/replay", operation_id = "replayDeadLetters", tag = "dead letters",
+    request_body(content = ReplayRequest, examples(
+        ("a group, carefully" = (value = json!(
+            { "filter": { "group": "5d41402abc4b2a76" }, "canary": 5, "rate": 100 }
+        ))),
+    )),
+    responses(
+        (status = 202, description = "The replay has begun.", body = ReplayView, headers(
+            ("Location" = String, description = "The address of the replay."),
+        )),
+        (status = 404),
+        (status = 503),
+    )
+)]
+async fn start(
     State(services): State<Services>,
-    Extension(caller): Extension<Caller>,
-    uri: Uri,
-    request: Request,
-) -> Result<Response, Problem> {
-    Query::read(&uri, &[])?;
-    let wanted: Wanted = chosen::read(request).await?;
-    if wanted.canary.is_some_and(|canary| canary > MOST_CANARIES) {
-        return Err(chosen::invalid("canary: must be at most 1000"));
-    }
-    if wanted.canary_timeout.is_some_and(|timeout| timeout > LONGEST_TIMEOUT) {
-        return Err(chosen::invalid("canary_timeout: must be at most 86400"));
-    }
-    let options = Options {
-        rate: wanted.rate,
-        canary: wanted.canary,
-        canary_timeout: wanted.canary_timeout.unwrap_or(Options::default().canary_timeout),
-        queue: wanted.to,
-        track: wanted.track,
-    };
+    caller: Caller,
+    _: Query<NoQuery>,
+    body: Json<Object<ReplayRequest>, SelectionLimit>,
+) -> Result<Accepted, Problem> {
+    let request = body.value.0;
+    let options = request.options().map_err(Problem::invalid_field)?;
     options.check()?;
-    if let Some(payload) = &wanted.payload {
-        let Some([id]) = wanted.ids.as_deref() else { return Err(chosen::invalid("payload: for one of \"ids\"")) };
-        services.desk.edit(*id, payload.get().as_bytes(), caller.actor()).await?;
+    if let Some(payload) = &request.payload {
+        let Some([id]) = request.ids.as_deref() else {
+            return Err(Problem::invalid_field(FieldError::new("/payload", "payload: for one of \"ids\"")));
+        };
+        services.dead.edit(*id, payload.get().as_bytes(), caller.actor()).await?;
     }
-    let selection = Body { ids: wanted.ids, filter: wanted.filter, all: wanted.all }.selection()?;
-    // The client may go; what was opened must be run.
-    to_the_end(async move {
-        let held = services.desk.start(&selection, &options, caller.actor()).await?;
-        Ok(run(services, held, caller))
+    let selection = SelectionBody { ids: request.ids, filter: request.filter, all: request.all };
+    let selection = selection.selection().map_err(Problem::invalid_field)?;
+    // The client may disconnect: a replay that was opened must be run.
+    run_detached(async move {
+        let lease = services.dead.start(&selection, &options, caller.actor()).await?;
+        Ok(run(services, lease, caller))
     })
     .await
 }
 
-pub(super) async fn resume(
+/// Resume a replay
+///
+/// A replay that was interrupted, because the server ended or the broker was unreachable for long. It continues with its
+/// original settings. Servers resume such a replay by themselves, 20 s after its last run.
+#[utoipa::path(
+    post, path = "/api/dead/replays/{id}/resume", operation_id = "resumeReplay", tag = "dead letters",
+    params(("id" = u64, Path, description = "The replay's number.")),
+    responses(
+        (status = 202, description = "The replay continues.", body = ReplayView, headers(
+            ("Location" = String, description = "The address of the replay."),
+        )),
+        (status = 404),
+        (status = 409),
+        (status = 503),
+    )
+)]
+async fn resume(
     State(services): State<Services>,
-    Extension(caller): Extension<Caller>,
-    uri: Uri,
-    id: Id,
-) -> Result<Response, Problem> {
-    Query::read(&uri, &[])?;
-    let id = known(id)?;
-    to_the_end(async move {
-        let held = services.desk.take(id).await?;
-        Ok(run(services, held, caller))
+    caller: Caller,
+    _: Query<NoQuery>,
+    Path(id): Path<i64>,
+) -> Result<Accepted, Problem> {
+    run_detached(async move {
+        let lease = services.dead.lease(id).await?;
+        Ok(run(services, lease, caller))
     })
     .await
 }
 
-pub(super) async fn stop(
+/// Stop a replay
+///
+/// Letters that are not published by then are dead again. The replay ends some seconds later, when the letters under way
+/// are marked. If the server is killed meanwhile the replay continues: stop it again.
+#[utoipa::path(
+    post, path = "/api/dead/replays/{id}/stop", operation_id = "stopReplay", tag = "dead letters",
+    params(("id" = u64, Path, description = "The replay's number.")),
+    responses(
+        (status = 202, description = "The replay is ending.", body = ReplayView, headers(
+            ("Location" = String, description = "The address of the replay."),
+        )),
+        (status = 404),
+        (status = 409),
+        (status = 503),
+    )
+)]
+async fn stop(
     State(services): State<Services>,
-    Extension(caller): Extension<Caller>,
-    uri: Uri,
-    id: Id,
-) -> Result<Response, Problem> {
-    Query::read(&uri, &[])?;
-    let id = known(id)?;
-    to_the_end(async move {
-        let seized = services.desk.seize(id, caller.actor()).await?;
-        let response = accepted(seized.held.replay());
+    caller: Caller,
+    _: Query<NoQuery>,
+    Path(id): Path<i64>,
+) -> Result<Accepted, Problem> {
+    run_detached(async move {
+        let seized = services.dead.lease_to_stop(id, caller.actor()).await?;
+        let response = accepted(seized.lease.replay());
         tokio::spawn(async move {
-            if let Err(error) = services.desk.end(seized, caller.actor()).await {
-                tracing::warn!(replay = id, error = leveret_store::chain(&error), "a replay could not be stopped");
+            if let Err(error) = services.dead.end(seized, caller.actor()).await {
+                tracing::warn!(replay = id, error = leveret_store::chain(&error), "cannot stop a replay");
             }
         });
         Ok(response)
@@ -114,32 +183,59 @@ pub(super) async fn stop(
     .await
 }
 
-/// If this process ends meanwhile, a server takes the replay up.
-fn run(services: Services, held: Held, caller: Caller) -> Response {
-    let response = accepted(held.replay());
-    tokio::spawn(async move { held.run(services.desk, caller.actor()).await });
-    response
-}
-
-pub(super) async fn list(State(services): State<Services>, uri: Uri) -> Result<Response, Problem> {
-    Query::read(&uri, &[])?;
+/// List replays that are not finished
+///
+/// Those under way, and those that were interrupted.
+#[utoipa::path(
+    get, path = "/api/dead/replays", operation_id = "listReplays", tag = "dead letters",
+    responses((status = 200, description = "The replays.", body = ReplayList), (status = 503))
+)]
+async fn list(State(services): State<Services>, _: Query<NoQuery>) -> Result<JsonResponse<ReplayList>, Problem> {
     let replays = services.store.open_replays().await?;
-    Ok(answer(StatusCode::OK, &json!({ "replays": replays.iter().map(shown::replay).collect::<Vec<_>>() })))
+    Ok(JsonResponse(ReplayList { replays: replays.iter().map(ReplayView::from).collect() }))
 }
 
-pub(super) async fn show(State(services): State<Services>, uri: Uri, id: Id) -> Result<Response, Problem> {
-    Query::read(&uri, &[])?;
-    let id = known(id)?;
+/// Show how far a replay is
+#[utoipa::path(
+    get, path = "/api/dead/replays/{id}", operation_id = "showReplay", tag = "dead letters",
+    params(("id" = u64, Path, description = "The replay's number.")),
+    responses((status = 200, description = "The replay.", body = ReplayView), (status = 404), (status = 503))
+)]
+async fn show(
+    State(services): State<Services>,
+    _: Query<NoQuery>,
+    Path(id): Path<i64>,
+) -> Result<JsonResponse<ReplayView>, Problem> {
     let replay = services.store.replay(id).await?.ok_or(Error::NoReplay(id))?;
-    Ok(answer(StatusCode::OK, &shown::replay(&replay)))
+    Ok(JsonResponse(ReplayView::from(&replay)))
 }
 
-/// With the place where it can be followed.
-fn accepted(replay: &Replay) -> Response {
-    let location = HeaderValue::from_str(&format!("/api/dead/replays/{}", replay.id));
-    let mut response = answer(StatusCode::ACCEPTED, &shown::replay(replay));
-    if let Ok(location) = location {
-        response.headers_mut().insert(LOCATION, location);
+impl ReplayRequest {
+    fn options(&self) -> Result<ReplayOptions, FieldError> {
+        if self.canary.is_some_and(|canary| canary > MOST_CANARIES) {
+            return Err(FieldError::new("/canary", "canary: must be at most 1000"));
+        }
+        if self.canary_timeout.is_some_and(|timeout| timeout > LONGEST_TIMEOUT) {
+            return Err(FieldError::new("/canary_timeout", "canary_timeout: must be at most 86400"));
+        }
+        Ok(ReplayOptions {
+            rate: self.rate,
+            canary: self.canary,
+            canary_timeout: self.canary_timeout.unwrap_or(ReplayOptions::default().canary_timeout),
+            queue: self.to.clone(),
+            track: self.track,
+        })
     }
+}
+
+/// Runs a replay beside the request. If this process ends meanwhile, another server resumes the replay.
+fn run(services: Services, lease: ReplayLease, caller: Caller) -> Accepted {
+    let response = accepted(lease.replay());
+    tokio::spawn(async move { lease.run(services.dead, caller.actor()).await });
     response
+}
+
+fn accepted(replay: &Replay) -> Accepted {
+    let location = [(LOCATION, format!("/api/dead/replays/{}", replay.id))];
+    (StatusCode::ACCEPTED, location, JsonResponse(ReplayView::from(replay)))
 }

@@ -1,4 +1,4 @@
-//! A page that is drawn from the top left, in points, in the few ways a report needs.
+//! Draws text, rectangles and lines on a page. Positions are points from the top left.
 
 use std::collections::BTreeSet;
 
@@ -12,46 +12,46 @@ use krilla::{
 
 use super::font::Font;
 
-/// Where a page's content may go, and how large the page is.
+/// Size of a page in points.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Sheet {
+pub(crate) struct PageSize {
     pub(crate) width: f32,
     pub(crate) height: f32,
 }
 
-/// The margin on every side.
+/// Margin on every side, in points.
 pub(crate) const MARGIN: f32 = 48.0;
 
-/// Wider than any sheet; no more of a text is measured.
+/// Wider than any page; text beyond it is not measured.
 const WIDEST: f32 = 1_000.0;
-/// The most letters that a page names as lacking.
+/// Maximum missing letters that a page collects.
 const MOST_MISSING: usize = 100;
 
-/// A page in the making.
+/// A page that is being drawn.
 #[derive(Debug)]
 pub(crate) struct Canvas {
-    marks: Vec<Mark>,
+    marks: Vec<DrawCommand>,
     /// Letters that the fonts lack.
     pub(crate) missing: BTreeSet<char>,
 }
 
 #[derive(Debug)]
-enum Mark {
-    Text { text: String, font: Font, size: f32, ink: Ink, at: (f32, f32) },
-    Fill { at: (f32, f32), width: f32, height: f32, ink: Ink },
-    Line { from: (f32, f32), to: (f32, f32), thickness: f32, ink: Ink },
+enum DrawCommand {
+    Text { text: String, font: Font, size: f32, color: Color, at: (f32, f32) },
+    Fill { at: (f32, f32), width: f32, height: f32, color: Color },
+    Line { from: (f32, f32), to: (f32, f32), thickness: f32, color: Color },
 }
 
-/// How a text is set.
+/// Font, size, colour and alignment of a text.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Style {
+pub(crate) struct TextStyle {
     font: Font,
     size: f32,
-    ink: Ink,
+    color: Color,
     align: Align,
 }
 
-/// Where a text stands to the point it is put at.
+/// Alignment of a text relative to its x position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Align {
     Left,
@@ -59,25 +59,25 @@ pub(crate) enum Align {
     Right,
 }
 
-/// The colours of a report; every text colour has a contrast of 4.5 or more on white.
+/// Colours of a report. Every text colour has a contrast of at least 4.5 on white.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ink {
+pub(crate) enum Color {
     Text,
-    Quiet,
+    Muted,
     White,
     Rule,
     Zebra,
     Title,
-    Bar,
+    ChartBar,
     NegativeBar,
 }
 
-impl Sheet {
+impl PageSize {
     pub(crate) const PORTRAIT: Self = Self { width: 595.28, height: 841.89 };
     pub(crate) const LANDSCAPE: Self = Self { width: 841.89, height: 595.28 };
 
-    /// The width between the margins.
-    pub(crate) fn room(self) -> f32 {
+    /// Returns the width between the margins.
+    pub(crate) fn content_width(self) -> f32 {
         self.width - 2.0 * MARGIN
     }
 }
@@ -87,8 +87,8 @@ impl Canvas {
         Self { marks: Vec::new(), missing: BTreeSet::new() }
     }
 
-    /// Puts a text, cut to `room`, with its baseline at `y` and `x` where its style is aligned to.
-    pub(crate) fn text(&mut self, text: &str, style: Style, (x, y): (f32, f32), room: f32) {
+    /// Draws a text, cut to `room`, with its baseline at `y`. The alignment of its style refers to `x`.
+    pub(crate) fn text(&mut self, text: &str, style: TextStyle, (x, y): (f32, f32), room: f32) {
         let line = style.font.line(text, style.size, room);
         if self.missing.len() < MOST_MISSING {
             self.missing.extend(line.missing);
@@ -98,22 +98,22 @@ impl Canvas {
             Align::Middle => x - line.width / 2.0,
             Align::Right => x - line.width,
         };
-        self.marks.push(Mark::Text {
+        self.marks.push(DrawCommand::Text {
             text: line.text,
             font: style.font,
             size: style.size,
-            ink: style.ink,
+            color: style.color,
             at: (left, y),
         });
     }
 
     /// Fills the rectangle whose upper left corner is at `(x, y)`.
-    pub(crate) fn fill(&mut self, at: (f32, f32), width: f32, height: f32, ink: Ink) {
-        self.marks.push(Mark::Fill { at, width, height, ink });
+    pub(crate) fn fill(&mut self, at: (f32, f32), width: f32, height: f32, color: Color) {
+        self.marks.push(DrawCommand::Fill { at, width, height, color });
     }
 
-    pub(crate) fn line(&mut self, from: (f32, f32), to: (f32, f32), thickness: f32, ink: Ink) {
-        self.marks.push(Mark::Line { from, to, thickness, ink });
+    pub(crate) fn line(&mut self, from: (f32, f32), to: (f32, f32), thickness: f32, color: Color) {
+        self.marks.push(DrawCommand::Line { from, to, thickness, color });
     }
 
     /// Draws the page.
@@ -124,47 +124,51 @@ impl Canvas {
     }
 }
 
-impl Mark {
+impl DrawCommand {
     fn draw(&self, surface: &mut Surface<'_>) {
         match self {
-            Self::Text { text, font, size, ink, at: (x, y) } => {
+            Self::Text { text, font, size, color, at: (x, y) } => {
                 let Some(embedded) = font.embedded() else { return };
                 surface.set_stroke(None);
-                surface.set_fill(Some(ink.fill()));
+                surface.set_fill(Some(color.fill()));
                 surface.draw_glyphs(Point::from_xy(*x, *y), &font.glyphs(text), embedded, text, *size, false);
             }
-            Self::Fill { at: (x, y), width, height, ink } => {
+            Self::Fill { at: (x, y), width, height, color } => {
                 let path = Rect::from_xywh(*x, *y, *width, *height).and_then(|rectangle| {
                     let mut path = PathBuilder::new();
                     path.push_rect(rectangle);
                     path.finish()
                 });
                 surface.set_stroke(None);
-                surface.set_fill(Some(ink.fill()));
+                surface.set_fill(Some(color.fill()));
                 draw_path(surface, path);
             }
-            Self::Line { from, to, thickness, ink } => {
+            Self::Line { from, to, thickness, color } => {
                 let mut path = PathBuilder::new();
                 path.move_to(from.0, from.1);
                 path.line_to(to.0, to.1);
                 surface.set_fill(None);
-                surface.set_stroke(Some(Stroke { paint: ink.color().into(), width: *thickness, ..Stroke::default() }));
+                surface.set_stroke(Some(Stroke {
+                    paint: color.color().into(),
+                    width: *thickness,
+                    ..Stroke::default()
+                }));
                 draw_path(surface, path.finish());
             }
         }
     }
 }
 
-/// A path without an extent is none.
+/// Draws a path; `None` is a path without an extent.
 fn draw_path(surface: &mut Surface<'_>, path: Option<Path>) {
     if let Some(path) = path {
         surface.draw_path(&path);
     }
 }
 
-impl Style {
-    pub(crate) const fn new(font: Font, size: f32, ink: Ink) -> Self {
-        Self { font, size, ink, align: Align::Left }
+impl TextStyle {
+    pub(crate) const fn new(font: Font, size: f32, color: Color) -> Self {
+        Self { font, size, color, align: Align::Left }
     }
 
     pub(crate) const fn align(self, align: Align) -> Self {
@@ -175,18 +179,18 @@ impl Style {
         self.align == Align::Right
     }
 
-    /// The width of a text, measured up to that of any sheet.
+    /// Returns the width of a text, at most [`WIDEST`].
     pub(crate) fn width(self, text: &str) -> f32 {
         self.font.line(text, self.size, WIDEST).width
     }
 
-    /// The text in up to `most` lines.
+    /// Breaks a text into up to `most` lines.
     pub(crate) fn lines(self, text: &str, room: f32, most: usize) -> Vec<String> {
         self.font.lines(text, self.size, room, most).into_iter().map(|line| line.text).collect()
     }
 }
 
-impl Ink {
+impl Color {
     fn fill(self) -> Fill {
         Fill { paint: self.color().into(), opacity: NormalizedF32::ONE, rule: FillRule::default() }
     }
@@ -194,12 +198,12 @@ impl Ink {
     fn color(self) -> rgb::Color {
         let [red, green, blue] = match self {
             Self::Text => [0x1f, 0x29, 0x33],
-            Self::Quiet => [0x61, 0x6e, 0x7c],
+            Self::Muted => [0x61, 0x6e, 0x7c],
             Self::White => [0xff, 0xff, 0xff],
             Self::Rule => [0xd5, 0xda, 0xe0],
             Self::Zebra => [0xf4, 0xf6, 0xf8],
             Self::Title => [0x1f, 0x4e, 0x79],
-            Self::Bar => [0x2f, 0x75, 0xa8],
+            Self::ChartBar => [0x2f, 0x75, 0xa8],
             Self::NegativeBar => [0xc0, 0x57, 0x46],
         };
         rgb::Color::new(red, green, blue)

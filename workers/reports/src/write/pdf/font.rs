@@ -1,8 +1,8 @@
-//! The two embedded fonts, and the layout of a line in them.
+//! The two embedded fonts, and the layout of a line of text.
 //!
-//! `DejaVu Sans Condensed` has the Latin, Greek, Cyrillic, Armenian and Georgian alphabets. A PDF embeds the letters that it
-//! uses. Scripts that join their letters or run from right to left need shaping, which is missing here, so their letters
-//! count as lacking.
+//! `DejaVu Sans Condensed` has the Latin, Greek, Cyrillic, Armenian and Georgian alphabets. A PDF embeds only the letters
+//! that it uses. Scripts that join their letters or run from right to left require shaping, which this module does not do.
+//! Their letters count as missing.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -17,37 +17,37 @@ pub(crate) enum Font {
     Bold,
 }
 
-/// A line of text, ready to be drawn.
+/// A line of text that is ready to draw.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Line {
+pub(crate) struct TextLine {
     pub(crate) text: String,
     pub(crate) width: f32,
-    /// Letters of the original that the font lacks.
+    /// Letters of the text that the font lacks.
     pub(crate) missing: Vec<char>,
 }
 
-struct Face {
+struct FontFace {
     embedded: Embedded,
-    /// By letter, the glyph and its width in parts of the size.
+    /// Glyph of each letter, and its width as a fraction of the size.
     glyphs: HashMap<char, (u32, f32)>,
 }
 
-/// Stands for a letter that the font lacks.
+/// Replaces a letter that the font lacks.
 pub(crate) const LACKING: char = '\u{fffd}';
 const ELLIPSIS: char = '…';
-/// The most letters of a line, whatever their width: combining marks have none.
+/// Maximum letters of a line. Combining marks have no width, so the width alone does not limit a line.
 const LONGEST: usize = 1_000;
 
-static REGULAR: LazyLock<Option<Face>> = LazyLock::new(|| Face::read(dejavu::sans_condensed::regular()));
-static BOLD: LazyLock<Option<Face>> = LazyLock::new(|| Face::read(dejavu::sans_condensed::bold()));
+static REGULAR: LazyLock<Option<FontFace>> = LazyLock::new(|| FontFace::read(dejavu::sans_condensed::regular()));
+static BOLD: LazyLock<Option<FontFace>> = LazyLock::new(|| FontFace::read(dejavu::sans_condensed::bold()));
 
 impl Font {
-    /// The font to embed; `None` if this program's copy of it is broken.
+    /// Returns the font to embed; `None` if the font of this program cannot be read.
     pub(crate) fn embedded(self) -> Option<Embedded> {
         self.face().map(|face| face.embedded.clone())
     }
 
-    /// A set text as glyphs.
+    /// Returns the glyphs of a text.
     pub(crate) fn glyphs(self, text: &str) -> Vec<KrillaGlyph> {
         let glyph = |(at, letter): (usize, char)| {
             let (id, width) = self.glyph(letter)?;
@@ -56,11 +56,11 @@ impl Font {
         text.char_indices().filter_map(glyph).collect()
     }
 
-    /// As much of a text as fits, with an ellipsis for the rest, which is not read: the time is bounded by the room.
-    pub(crate) fn line(self, text: &str, size: f32, room: f32) -> Line {
+    /// Cuts a text to `room`, with an ellipsis for the rest. The rest is not read, so `room` limits the time.
+    pub(crate) fn line(self, text: &str, size: f32, room: f32) -> TextLine {
         let ellipsis = self.glyph(ELLIPSIS).map_or(0.0, |(_, width)| width * size);
-        let mut line = Line::default();
-        // What is left of the line if an ellipsis follows.
+        let mut line = TextLine::default();
+        // Length and width of the line if an ellipsis follows.
         let (mut kept, mut kept_width) = (0, 0.0);
         for (at, letter) in text.nfc().filter(|letter| !is_invisible(*letter)).enumerate() {
             let (letter, width) = self.shown(letter, &mut line.missing);
@@ -80,8 +80,10 @@ impl Font {
         line
     }
 
-    /// The whole text in up to `most` lines, broken where a word ends if that leaves half a line, the last one cut.
-    pub(crate) fn lines(self, text: &str, size: f32, room: f32, most: usize) -> Vec<Line> {
+    /// Breaks a text into up to `most` lines, and cuts the last one.
+    ///
+    /// A line ends after a word if it is then at least half full.
+    pub(crate) fn lines(self, text: &str, size: f32, room: f32, most: usize) -> Vec<TextLine> {
         let mut lines = Vec::new();
         let mut rest = text;
         while lines.len() + 1 < most {
@@ -98,7 +100,7 @@ impl Font {
         lines
     }
 
-    /// How many bytes of a text fit.
+    /// Returns the number of bytes of a text that fit.
     fn fitting(self, text: &str, size: f32, room: f32) -> usize {
         let mut width = 0.0;
         let over = text.char_indices().find(|(at, letter)| {
@@ -108,7 +110,7 @@ impl Font {
         over.map_or(text.len(), |(at, _)| at)
     }
 
-    /// The letter that is set for this one, and its width.
+    /// Returns the letter to draw for this one, and its width.
     fn shown(self, letter: char, missing: &mut Vec<char>) -> (char, f32) {
         let shown = if letter.is_whitespace() || letter.is_control() { ' ' } else { letter };
         if let Some((_, width)) = self.glyph(shown).filter(|_| !needs_shaping(shown)) {
@@ -122,7 +124,7 @@ impl Font {
         self.face()?.glyphs.get(&letter).copied()
     }
 
-    fn face(self) -> Option<&'static Face> {
+    fn face(self) -> Option<&'static FontFace> {
         match self {
             Self::Regular => REGULAR.as_ref(),
             Self::Bold => BOLD.as_ref(),
@@ -130,10 +132,10 @@ impl Font {
     }
 }
 
-impl Face {
+impl FontFace {
     fn read(bytes: &'static [u8]) -> Option<Self> {
         let font = FontRef::new(bytes).ok()?;
-        // At no size, widths are in the font's own units.
+        // Unscaled widths are in the units of the font.
         let metrics = font.glyph_metrics(Size::unscaled(), LocationRef::default());
         let embedded = Embedded::new(bytes.into(), 0)?;
         let units = embedded.units_per_em();
@@ -144,12 +146,12 @@ impl Face {
     }
 }
 
-/// Zero-width characters, the byte order mark, selectors of variants.
+/// Returns whether the letter is a soft hyphen, a zero-width or direction mark, a variation selector or a byte order mark.
 fn is_invisible(letter: char) -> bool {
     matches!(letter, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}')
 }
 
-/// Hebrew, Arabic and others that run from the right, some of them joined.
+/// Returns whether the letter is Hebrew, Arabic or of another script that runs from right to left.
 fn needs_shaping(letter: char) -> bool {
     matches!(letter, '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{fefe}')
 }

@@ -1,4 +1,4 @@
-//! The arguments of what exists, one by one, against those that the workers declare.
+//! Compares the arguments of existing exchanges and queues with those that workers declare.
 
 use leveret::{
     probe::Refusal,
@@ -15,12 +15,12 @@ use crate::management::{self, Table};
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<_> = facts.plans().flat_map(|plan| different(facts, plan)).collect();
     if findings.is_empty() && is_compared(facts) {
-        findings.push(Finding::ok(Check::Arguments, facts.subject(), "all are as the workers declare them"));
+        findings.push(Finding::ok(Check::Arguments, facts.subject(), "all match the declarations of the workers"));
     }
     findings
 }
 
-/// Whether everything is there, and its arguments were compared in one way or the other.
+/// True if everything exists and its arguments were compared.
 fn is_compared(facts: &Facts) -> bool {
     let is_there = facts.exchanges.values().all(|compared| *compared != Err(Refusal::Missing))
         && facts.queues.values().all(Result::is_ok);
@@ -57,23 +57,23 @@ fn different(facts: &Facts, plan: &Plan) -> Vec<Finding> {
 
 fn remedy(facts: &Facts, name: &str) -> String {
     let instead = if facts.job_queues.iter().any(|queue| queue.name == name) {
-        "; or adopt it as it is with Queue::existing, and tell the doctor so with --existing"
+        "; or consume it as it is with Queue::existing, and name it to the doctor with --existing"
     } else if facts.shared.queues.iter().any(|queue| queue.name == name) {
         "; or give the workers another LEVERET_NAMESPACE"
     } else {
         ""
     };
-    format!("drain it, delete it and start a worker, which declares it anew{instead}")
+    format!("drain it, delete it and start a worker, which declares it again{instead}")
 }
 
-/// One thing that is not as it was declared.
+/// An argument that differs from its declaration.
 struct Difference {
     name: String,
     expected: String,
     found: String,
 }
 
-/// What the API showed; else what the broker said when it was asked to declare the same again.
+/// The differences that the API shows, or else the one in the broker's refusal of the same declaration.
 fn differences(mut listed: Vec<Difference>, compared: Option<&Refusal>) -> Vec<Difference> {
     if let (true, Some(Refusal::Mismatch(words))) = (listed.is_empty(), compared) {
         listed.push(inequivalent(words).unwrap_or_else(|| Difference {
@@ -124,7 +124,7 @@ fn unequal<const N: usize>(values: [(&str, String, String); N]) -> impl Iterator
     values.map(|(name, expected, found)| Difference { name: name.to_owned(), expected, found })
 }
 
-/// Arguments that are wanted and not so, and those that are there and not wanted.
+/// Declared arguments with another value, and existing arguments that are not declared.
 fn table_differences(wanted: Vec<(&str, String)>, listed: &Table) -> Vec<Difference> {
     const NONE: &str = "none";
     let shown = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -142,7 +142,7 @@ mod tests {
     use super::{
         super::{
             super::{
-                facts::{Seen, View, healthy},
+                facts::{QueueState, View, healthy},
                 finding::Level,
             },
             spoiled::{assert_says, finding, findings},
@@ -200,7 +200,7 @@ mod tests {
             let compared = Err(Refusal::Mismatch(words.into()));
             let (level, said) = finding(check, |facts| {
                 facts.view = View::NotAsked;
-                facts.queues.insert("email".into(), Ok(Seen { ready: 0, consumers: 1, compared }));
+                facts.queues.insert("email".into(), Ok(QueueState { ready: 0, consumers: 1, compared }));
             });
             assert_eq!(level, Level::Problem);
             assert_says(&said, &["queue email", wanted, "Queue::existing"]);

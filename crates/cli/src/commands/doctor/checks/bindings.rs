@@ -1,4 +1,4 @@
-//! The routes between exchanges and queues: each that is wanted, and none that copies jobs elsewhere.
+//! Checks that every binding of the plans exists, and that no other binding copies jobs.
 
 use std::collections::HashSet;
 
@@ -16,13 +16,13 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut wanted = facts.plans().flat_map(|plan| &plan.bindings);
     if findings.is_empty() && wanted.all(|binding| listing.bindings.contains(&route(binding))) {
         let count: usize = facts.plans().map(|plan| plan.bindings.len()).sum();
-        let message = format!("{count} bindings lead jobs, delays and dead letters to their queues");
+        let message = format!("{count} bindings route jobs, delays and dead letters to their queues");
         findings.push(Finding::ok(Check::Bindings, &facts.config.namespace, message));
     }
     findings
 }
 
-/// Where both ends exist and the way between them does not.
+/// Missing bindings whose source and destination exist.
 fn missing(facts: &Facts, listing: &Listing) -> Vec<Finding> {
     let problem = |subject: String, consequence: &str, plan: &Plan| {
         let absent = plan.bindings.iter().filter(|binding| !listing.bindings.contains(&route(binding)));
@@ -36,23 +36,23 @@ fn missing(facts: &Facts, listing: &Listing) -> Vec<Finding> {
                 format!("{} missing: {consequence}", counted(absent.len(), "binding")),
             )
             .differs(shown, "none")
-            .remedy("start a worker once with LEVERET_TOPOLOGY=declare, which binds again")
+            .remedy("start a worker once with LEVERET_TOPOLOGY=declare, which declares the bindings")
         })
     };
     let shared =
-        problem(facts.config.namespace.clone(), "delayed jobs stop on their way, for all queues", &facts.shared);
+        problem(facts.config.namespace.clone(), "delayed jobs of all queues stop in the delay ladder", &facts.shared);
     let queues = facts.job_queues.iter().filter_map(|queue| {
-        let consequence = "its jobs, retries or dead letters have no way in";
+        let consequence = "its jobs, retries or dead letters cannot be routed";
         problem(format!("queue {}", queue.name), consequence, &queue.plan)
     });
     let schedules = facts.schedules.iter().filter_map(|schedule| {
-        let consequence = "its token cannot be passed on, or is not copied";
+        let consequence = "its token cannot be published, or is not copied";
         problem(format!("schedule {}", schedule.schedule), consequence, &schedule.plan)
     });
     shared.into_iter().chain(queues).chain(schedules).collect()
 }
 
-/// What is missing itself is told as such.
+/// Missing exchanges and queues have findings of their own.
 fn has_ends(binding: &Binding, listing: &Listing) -> bool {
     let has_destination = match &binding.destination {
         Destination::Queue(name) => listing.queues.contains_key(name),
@@ -61,8 +61,8 @@ fn has_ends(binding: &Binding, listing: &Listing) -> bool {
     has_destination && listing.exchanges.contains_key(&binding.source)
 }
 
-/// Bindings of the workers' exchanges that neither a worker nor the server made. Those of other job queues and schedules
-/// are no concern of this look.
+/// Bindings of the workers' exchanges that neither a worker nor the server declared. Those of other job queues and schedules
+/// are not checked.
 fn foreign(facts: &Facts, listing: &Listing) -> Vec<Finding> {
     let topology = facts.topology();
     let (status, schedules) = (topology.of_status(), schedules(listing, &topology));
@@ -74,14 +74,15 @@ fn foreign(facts: &Facts, listing: &Listing) -> Vec<Finding> {
         .chain([&status])
         .flat_map(|plan| plan.bindings.iter().map(route))
         .collect();
-    let ours: HashSet<_> = facts.shared.exchanges.iter().map(|exchange| exchange.name.as_str()).collect();
-    let is_foreign = |route: &&Route| ours.contains(route.0.as_str()) && !known.contains(*route);
+    let planned: HashSet<_> = facts.shared.exchanges.iter().map(|exchange| exchange.name.as_str()).collect();
+    let is_foreign = |route: &&Route| planned.contains(route.0.as_str()) && !known.contains(*route);
     let mut foreign: Vec<_> = listing.bindings.iter().filter(is_foreign).collect();
     foreign.sort_by_key(|(source, key, destination)| (source, key, destination.to_string()));
     let finding = |(source, key, destination): &Route| {
-        let message = format!("{source} -[{key}]-> {destination} is not a worker's: what passes is copied there too");
+        let message =
+            format!("{source} -[{key}]-> {destination} is not a binding of a worker: messages are copied there too");
         Finding::warning(Check::Bindings, format!("exchange {source}"), message)
-            .remedy("unbind it, unless somebody wants the copies")
+            .remedy("delete the binding, unless the copies are intended")
     };
     foreign.into_iter().map(finding).collect()
 }
@@ -137,7 +138,7 @@ mod tests {
             healthy::listing(facts).bindings.insert(bound("leveret.v1.jobs", "email", "audit"));
         });
         assert_eq!(level, Level::Warning);
-        assert_says(&said, &["leveret.v1.jobs -[email]-> queue audit", "unbind"]);
+        assert_says(&said, &["leveret.v1.jobs -[email]-> queue audit", "delete the binding"]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The broker itself: reached, new enough, without alarms.
+//! Checks the broker itself: connection, version, management API and alarms.
 
 use leveret::TopologyMode;
 
@@ -10,27 +10,27 @@ use crate::management::Node;
 
 /// Message TTL on quorum queues and dead-lettering at least once start here.
 const OLDEST: [u32; 3] = [3, 10, 0];
-/// From here to [`MENDED`], dead-lettering at least once can stop for good after a change of a queue's members.
+/// From here to [`FIXED`], dead-lettering at least once can stop for good after a change of a queue's members.
 const FAULTY: [u32; 3] = [4, 3, 0];
-const MENDED: [u32; 3] = [4, 3, 3];
-/// These want the configure right for a look.
+const FIXED: [u32; 3] = [4, 3, 3];
+/// These versions require the configure right for a passive declaration.
 const STRICT: [[u32; 3]; 2] = [[4, 2, 6], [4, 3, 0]];
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![connection(facts)];
     findings.extend(facts.dead_ends.iter().map(|reason| {
         Finding::warning(Check::Connection, "AMQP_URL", format!("one of its addresses does not work: {reason}"))
-            .remedy("mend the address or take it out: a worker that needs it will wait in vain")
+            .remedy("fix or remove the address: a worker that tries it cannot connect")
     }));
     findings.push(version(facts));
     match &facts.view {
         View::NotAsked => findings.push(
-            Finding::note(Check::Management, "management API", "not asked: bindings, policies, alarms and replicas are not checked")
-                .remedy("give --management-url http://host:15672"),
+            Finding::note(Check::Management, "management API", "not configured: bindings, policies, alarms and replicas are not checked")
+                .remedy("set --management-url http://host:15672"),
         ),
         View::Failed(reason) => findings.push(
             Finding::problem(Check::Management, "management API", reason)
-                .remedy("check LEVERET_MANAGEMENT_URL; the user needs the tag monitoring: rabbitmqctl set_user_tags USER monitoring"),
+                .remedy("check LEVERET_MANAGEMENT_URL; the user requires the tag monitoring: rabbitmqctl set_user_tags USER monitoring"),
         ),
         View::Listed(listing) => {
             findings.push(Finding::ok(Check::Management, "management API", format!("answers at {}", listing.address)));
@@ -41,15 +41,16 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// A new queue's figures come after some seconds; those of a queue whose node is gone do not come.
+/// Queues without statistics: those of a new queue appear after some seconds, those of a lost node never.
 fn figures(facts: &Facts) -> Option<Finding> {
     let unknown = facts.without_figures();
     let message = format!(
-        "has no figures yet of {}: their policies and levels are not checked",
+        "has no statistics yet of {}: their policies and levels are not checked",
         some_of(unknown.iter().copied())
     );
-    (!unknown.is_empty())
-        .then(|| Finding::note(Check::Management, "management API", message).remedy("look again in some seconds"))
+    (!unknown.is_empty()).then(|| {
+        Finding::note(Check::Management, "management API", message).remedy("run the doctor again in some seconds")
+    })
 }
 
 fn connection(facts: &Facts) -> Finding {
@@ -66,7 +67,7 @@ fn version(facts: &Facts) -> Finding {
         return Finding::warning(
             Check::Version,
             subject,
-            "is not a RabbitMQ that says its version: nothing is known of its guarantees",
+            "is not a RabbitMQ with a known version: its guarantees are unknown",
         );
     };
     if version < OLDEST {
@@ -74,7 +75,7 @@ fn version(facts: &Facts) -> Finding {
             .differs("3.10 or later", &server.version)
             .remedy("upgrade RabbitMQ");
     }
-    if (FAULTY..MENDED).contains(&version) {
+    if (FAULTY..FIXED).contains(&version) {
         return Finding::warning(
             Check::Version,
             subject,
@@ -87,7 +88,7 @@ fn version(facts: &Facts) -> Finding {
         return Finding::warning(
             Check::Version,
             subject,
-            "wants the configure right for merely looking whether a queue exists",
+            "requires the configure right even to check whether a queue exists",
         )
         .remedy("upgrade RabbitMQ, or start the workers with LEVERET_TOPOLOGY=declare");
     }
@@ -105,7 +106,7 @@ fn nodes(listing: &Listing) -> Vec<Finding> {
     let nodes = match &listing.nodes {
         Ok(nodes) => nodes,
         Err(reason) => {
-            let message = format!("cannot be seen, nor the nodes: {reason}");
+            let message = format!("alarms and nodes are not visible: {reason}");
             let remedy = "give the user the tag monitoring: rabbitmqctl set_user_tags USER monitoring";
             return vec![Finding::note(Check::Alarms, "alarms", message).remedy(remedy)];
         }
@@ -115,8 +116,8 @@ fn nodes(listing: &Listing) -> Vec<Finding> {
         findings.push(Finding::ok(Check::Alarms, counted(nodes.len(), "node"), "running, without an alarm"));
     }
     if nodes.len() == 1 {
-        let message = "is alone: after a restart it holds back due jobs for minutes, unless its advanced.config has two \
-                       settings that cannot be seen from here";
+        let message = "is the only node: after a restart it delays due jobs for minutes, unless its advanced.config has two \
+                       settings that are not visible to the doctor";
         findings.push(Finding::note(Check::Alarms, format!("node {}", nodes[0].name), message).remedy(
             "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}, \
              {dead_letter_worker_consumer_prefetch, 256}]}].",
@@ -129,18 +130,18 @@ fn alarms(node: &Node) -> Vec<Finding> {
     let subject = format!("node {}", node.name);
     let problem = |message: &str, remedy: &str| Finding::problem(Check::Alarms, &subject, message).remedy(remedy);
     if !node.running {
-        return vec![problem("is down", "start it; queues with a majority of their members up go on without it")];
+        return vec![problem("is down", "start it; queues with a running majority of members work without it")];
     }
     let mut findings = Vec::new();
     if node.mem_alarm {
         findings.push(problem(
-            "has a memory alarm: the cluster takes no publishes, so no retries and no dead letters",
-            "find what fills the memory: rabbitmq-diagnostics memory_breakdown",
+            "has a memory alarm: the cluster accepts no publishes, so no retries and no dead letters",
+            "find the cause: rabbitmq-diagnostics memory_breakdown",
         ));
     }
     if node.disk_free_alarm {
         findings.push(problem(
-            "has a disk alarm: the cluster takes no publishes, so no retries and no dead letters",
+            "has a disk alarm: the cluster accepts no publishes, so no retries and no dead letters",
             "free disk space on the node, or lower disk_free_limit",
         ));
     }
@@ -210,7 +211,7 @@ mod tests {
         assert_says(&said, &["alarms", "status 401"]);
         let (level, said) = finding(check, |facts| healthy::listed(facts, "email").policy_keys = None);
         assert_eq!(level, Level::Note);
-        assert_says(&said, &["no figures yet of email", "again"]);
+        assert_says(&said, &["no statistics yet of email", "again"]);
         let (level, _) = finding(check, |facts| facts.dead_ends.push("other:5672 cannot be reached".into()));
         assert_eq!(level, Level::Warning);
     }

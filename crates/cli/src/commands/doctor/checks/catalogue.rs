@@ -1,4 +1,4 @@
-//! Whether workers agree on what their jobs are.
+//! Checks that the workers of several queues announce a job in the same form.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::super::{
     finding::{Check, Finding, some_of},
 };
 
-/// One finding for each job that several queues have in different forms.
+/// A finding for each job that several queues announce in different forms.
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut jobs: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
     for entry in &facts.announced {
@@ -21,9 +21,9 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     });
     let finding = |(job, entries): (&str, Vec<&Entry>)| {
         let queues = some_of(entries.iter().map(|entry| entry.queue.as_str()));
-        let message = "workers of several queues announce this job, and not in the same form";
+        let message = "workers of several queues announce this job in different forms";
         Finding::warning(Check::Catalogue, format!("job {job}"), message)
-            .differs("the same schema, timeout and attempts everywhere", format!("other ones on the queues {queues}"))
+            .differs("the same schema, timeout and attempts everywhere", format!("different ones on the queues {queues}"))
             .remedy(
                 "deploy the same version of the job to all its workers, or rename one of the jobs: a submission that names \
                  no queue goes to the queue that announced the job last",

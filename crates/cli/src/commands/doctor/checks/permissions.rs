@@ -1,4 +1,4 @@
-//! What the user may do, against what a worker does.
+//! Compares the rights of the user with those that a worker requires.
 
 use leveret::{TopologyMode, probe::Refusal};
 
@@ -19,13 +19,13 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         findings.extend(lacking(facts, what, denied.map(|right| right.name.as_str())));
     }
     if findings.is_empty() {
-        let message = "may do all that a worker does, as far as the topology exists";
+        let message = "has all rights of a worker on the existing topology";
         findings.push(Finding::ok(Check::Permissions, user(facts), message));
     }
     findings
 }
 
-/// From RabbitMQ 4.3.1 on it takes some right on a name to see that it exists.
+/// Queues without any right. From RabbitMQ 4.3.1 on a user must have a right on a name to see that it exists.
 fn look(facts: &Facts) -> Option<Finding> {
     let queues = facts.queues.iter().filter(|(_, seen)| is_denied(seen)).map(|(name, _)| name.as_str());
     lacking(facts, "lacks every right and cannot even see", queues)
@@ -53,7 +53,7 @@ fn configure(facts: &Facts) -> Option<Finding> {
         format!("lacks the configure right, so that the arguments of {} could not be compared", some_of(names));
     Some(
         Finding::note(Check::Permissions, user(facts), message)
-            .remedy("give --management-url, or a user with that right"),
+            .remedy("set --management-url, or connect as a user with that right"),
     )
 }
 

@@ -1,7 +1,7 @@
-//! Policies that break what the queues' arguments promise.
+//! Checks for policies that break the promises of the queues' arguments.
 //!
-//! Which side wins is the broker's rule: a policy's `overflow` beats the argument; of limits and times the smaller one
-//! counts; dead-letter settings of the argument stay. So only the former two can do harm.
+//! RabbitMQ combines policies and arguments: the `overflow` of a policy overrides the argument, of two limits or times the
+//! smaller one counts, and the dead-letter settings of the argument win. So only the first two kinds can do harm.
 
 use std::collections::BTreeMap;
 
@@ -22,13 +22,13 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::ok(
             Check::Policies,
             &facts.config.namespace,
-            "no policy breaks what the queues promise",
+            "no policy breaks the promises of the queues",
         ));
     }
     findings
 }
 
-/// What a policy does to a queue. One policy does the same to many, and is told once.
+/// The harm that a policy does. A policy that affects many queues is reported once.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Harm {
     policy: String,
@@ -55,7 +55,7 @@ fn harms(facts: &Facts, listing: &Listing) -> BTreeMap<Harm, Vec<String>> {
     harms
 }
 
-/// The broker merges the two policies of a queue; which of them set a key is not told.
+/// The names of a queue's policies. The broker merges the two and does not report which of them set a key.
 fn policies(queue: &management::Queue) -> String {
     let name = |what: &str, name: &Option<String>| {
         name.as_ref().filter(|name| !name.is_empty()).map(|name| format!("{what} {name}"))
@@ -67,11 +67,11 @@ fn policies(queue: &management::Queue) -> String {
     names.join(" or ")
 }
 
-/// What `key` set to `value` by a policy does to a queue, if it does harm.
+/// The harm that a policy does to a queue by setting `key` to `value`.
 fn harm(plan: &QueuePlan, key: &str, value: &Value) -> Option<(&'static str, Level, &'static str)> {
-    const FULL: &str = "a full job queue or delay level holds up the delays of all, and full dead letters are deleted";
+    const FULL: &str = "a full job queue or delay level blocks the delays of all queues, and a full dead-letter queue deletes dead letters";
     let is_less = |argument| match plan.argument(argument) {
-        Some(Argument::Integer(ours)) => value.as_i64().is_some_and(|theirs| theirs < *ours),
+        Some(Argument::Integer(planned)) => value.as_i64().is_some_and(|actual| actual < *planned),
         _ => true,
     };
     let is_kept = plan.argument("x-overflow").is_none();
@@ -79,7 +79,7 @@ fn harm(plan: &QueuePlan, key: &str, value: &Value) -> Option<(&'static str, Lev
         "overflow" if !is_kept && value != "reject-publish" => Some((
             "overflow",
             Level::Problem,
-            "it beats the queue's own reject-publish, and turns off dead-lettering at least once: delayed jobs and dead \
+            "it overrides the queue's own reject-publish and turns off dead-lettering at least once: delayed jobs and dead \
              letters can be deleted",
         )),
         "max-length" => Some(("max-length", Level::Problem, FULL)),
@@ -87,16 +87,16 @@ fn harm(plan: &QueuePlan, key: &str, value: &Value) -> Option<(&'static str, Lev
         "message-ttl" if is_less("x-message-ttl") => Some((
             "message-ttl",
             Level::Problem,
-            "jobs expire before they run or come back before their time, and dead letters are deleted",
+            "jobs expire before they run or return before their time, and dead letters are deleted",
         )),
-        "expires" => Some(("expires", Level::Problem, "an unused queue is deleted with all that is in it")),
+        "expires" => Some(("expires", Level::Problem, "an unused queue is deleted with all its messages")),
         "delivery-limit" if is_less("x-delivery-limit") && is_kept => {
-            Some(("delivery-limit", Level::Problem, "a dead letter that is looked at more often than this is deleted"))
+            Some(("delivery-limit", Level::Problem, "a dead letter that is read more often than this is deleted"))
         }
         "delivery-limit" if is_less("x-delivery-limit") && plan.argument("x-delivery-limit").is_some() => Some((
             "delivery-limit",
             Level::Warning,
-            "jobs that were handed back this often, by lost connections too, become dead letters",
+            "jobs that were requeued this often, also by lost connections, become dead letters",
         )),
         _ => None,
     }
@@ -107,7 +107,7 @@ fn finding(facts: &Facts, harm: Harm, queues: &[String]) -> Finding {
     let shown = some_of(queues.iter().map(String::as_str));
     let message = format!("sets {key} to {value} on {shown}: {consequence}");
     let remedy = format!(
-        "narrow its pattern so that it leaves these queues out, or take it away: rabbitmqctl clear_policy -p {} NAME",
+        "narrow its pattern to exclude these queues, or remove it: rabbitmqctl clear_policy -p {} NAME",
         facts.broker.vhost
     );
     Finding::new(level, Check::Policies, policy, message).remedy(remedy)
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_does_the_same_to_many_queues_is_told_once() {
+    fn a_policy_that_harms_many_queues_is_reported_once() {
         let (level, said) = finding(check, |facts| {
             for level in facts.topology().levels().collect::<Vec<_>>() {
                 set(facts, &level, "overflow", json!("drop-head"));

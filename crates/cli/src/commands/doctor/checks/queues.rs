@@ -1,17 +1,16 @@
-//! What the queues hold and who takes it: consumers, dead letters, jobs without a queue, a ladder that is stuck,
-//! replicas.
+//! Checks the queues: consumers, schedules, dead letters, unrouted messages, the delay ladder and replicas.
 
 use leveret::schedule::Token;
 
 use super::super::{
-    facts::{DeadLetters, Facts, JobQueue, Listing, ScheduleQueue, Seen},
+    facts::{DeadLetters, Facts, JobQueue, Listing, QueueState, ScheduleQueue},
     finding::{Check, Finding, Level, counted, some_of},
 };
 
-/// What the dead-letter worker of a queue has in hand at once by default; as many undeliverable messages stop it.
-const IN_HAND: u64 = 32;
-/// What it has in hand with the setting that a single node is advised to have. More than this is a jam in any case.
-const ADVISED_IN_HAND: u64 = 256;
+/// The default prefetch of a queue's dead-letter worker. As many undeliverable messages stop it.
+const DEAD_LETTER_PREFETCH: u64 = 32;
+/// Its prefetch with the setting that a single node should have. More messages than this are stuck in any case.
+const ADVISED_DEAD_LETTER_PREFETCH: u64 = 256;
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     let mut findings: Vec<_> = facts.job_queues.iter().flat_map(|queue| consumers(facts, queue)).collect();
@@ -26,7 +25,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// A worker consumes from a queue, its lanes by priority and its suspect lane. That this one is away too is told only
+/// The consumers of a queue, its priority lanes and its suspect queue. A suspect queue without a consumer is reported only
 /// if jobs wait in it.
 fn consumers(facts: &Facts, queue: &JobQueue) -> Vec<Finding> {
     let suspect = queue.suspect();
@@ -41,10 +40,11 @@ fn consumers(facts: &Facts, queue: &JobQueue) -> Vec<Finding> {
         .collect()
 }
 
-fn consumed(name: &str, seen: &Seen) -> Finding {
-    let Seen { ready, consumers, .. } = seen;
+fn consumed(name: &str, seen: &QueueState) -> Finding {
+    let QueueState { ready, consumers, .. } = seen;
     let subject = format!("queue {name}");
-    let remedy = "start a worker with a handler for this queue; one that runs says in /readyz why it does not consume";
+    let remedy =
+        "start a worker with a handler for this queue; the /readyz of a running worker states why it does not consume";
     match (consumers, ready) {
         (0, 0) => Finding::warning(Check::Consumers, subject, "has no consumer; jobs waiting: 0").remedy(remedy),
         (0, _) => {
@@ -55,23 +55,23 @@ fn consumed(name: &str, seen: &Seen) -> Finding {
     }
 }
 
-fn led(schedule: &ScheduleQueue, seen: &Seen) -> Finding {
+fn led(schedule: &ScheduleQueue, seen: &QueueState) -> Finding {
     let subject = format!("schedule {}", schedule.schedule);
     if seen.consumers == 0 {
-        return Finding::warning(Check::Consumers, subject, "no worker has it, so that nothing is published")
+        return Finding::warning(Check::Consumers, subject, "no worker has it, so its job is not published")
             .remedy(format!("start a worker with this schedule, or delete the queue {}", schedule.name));
     }
     Finding::ok(Check::Consumers, subject, format!("workers: {}, of which one leads", seen.consumers))
 }
 
-/// Schedules of which another has the name: only one of the two is published.
+/// Schedules that share a name. Only the leader's job is published.
 fn rivals(facts: &Facts) -> Vec<Finding> {
     let tokens = match &facts.tokens {
         Ok(tokens) => tokens,
         Err(reason) => {
             let stream = facts.topology().schedules();
-            let message = format!("whether two schedules have one name is not known: {reason}");
-            let remedy = format!("give a user who has the read right on {stream}");
+            let message = format!("two schedules may share a name; the check failed: {reason}");
+            let remedy = format!("connect as a user with the read right on {stream}");
             return vec![Finding::note(Check::Consumers, "schedules", message).remedy(remedy)];
         }
     };
@@ -83,10 +83,10 @@ fn rivals(facts: &Facts) -> Vec<Finding> {
             let Token { leader, job, queue, expression, zone, .. } = token;
             format!("job {job} to queue {queue} at {expression} {zone}, of worker {leader}")
         };
-        let message = "two schedules have this name: only the leader's is published, the other never fires";
+        let message = "two schedules have this name: only the job of the leader is published";
         let finding = Finding::problem(Check::Consumers, format!("schedule {}", schedule.schedule), message)
             .differs(shown(token), shown(rival))
-            .remedy("give one of them another name with Schedule::new; during a deploy that changes the schedule this passes");
+            .remedy("rename one of them with Schedule::new; during a deploy that changes the schedule this finding disappears by itself");
         Some(finding)
     };
     facts.schedules.iter().filter_map(rival).collect()
@@ -100,26 +100,27 @@ fn dead_letters(facts: &Facts, queue: &JobQueue) -> Option<Finding> {
         Err(refusal) => {
             let waiting = facts.seen(&dead).map_or(0, |seen| seen.ready);
             let message = format!("dead letters: {waiting}, which could not be read: {refusal}");
-            let remedy = format!("give a user who has the read right on {dead}");
+            let remedy = format!("connect as a user with the read right on {dead}");
             return Some(Finding::note(Check::DeadLetters, subject, message).remedy(remedy));
         }
     };
     if letters.total == 0 {
         return Some(Finding::ok(Check::DeadLetters, subject, "dead letters: 0"));
     }
-    let remedy =
-        format!("the header leveret-error of each in {dead} says why; mend that, then move them back or delete them");
+    let remedy = format!(
+        "the header leveret-error of each message in {dead} contains the error; fix its cause, then replay or delete them"
+    );
     Some(Finding::warning(Check::DeadLetters, subject, by_kind(letters)).remedy(remedy))
 }
 
-/// `dead letters: 120; of the oldest 100: permanent 80, timeout 20`.
+/// The counts by error kind: `dead letters: 120; of the oldest 100: permanent 80, timeout 20`.
 fn by_kind(letters: &DeadLetters) -> String {
     let DeadLetters { total, read, kinds } = letters;
     let mut kinds: Vec<_> = kinds.iter().collect();
     kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
     let kinds: Vec<_> = kinds.into_iter().map(|(kind, count)| format!("{kind} {count}")).collect();
     match read {
-        0 => format!("dead letters: {total}, none of which was read"),
+        0 => format!("dead letters: {total}, none read"),
         read if read < total => format!("dead letters: {total}; of the oldest {read}: {}", kinds.join(", ")),
         _ => format!("dead letters: {total}, all read: {}", kinds.join(", ")),
     }
@@ -129,31 +130,33 @@ fn unrouted(facts: &Facts) -> Option<Finding> {
     let name = facts.topology().unrouted();
     let subject = format!("queue {name}");
     Some(match facts.seen(&name)?.ready {
-        0 => Finding::ok(Check::Unrouted, subject, "is empty: nothing has lost its queue"),
+        0 => Finding::ok(Check::Unrouted, subject, "is empty"),
         ready => {
-            let message = format!("holds what had no queue when it was due, delayed jobs and dead letters: {ready}");
+            let message = format!(
+                "contains messages whose queue did not exist when they were due, delayed jobs and dead letters: {ready}"
+            );
             Finding::problem(Check::Unrouted, subject, message)
                 .remedy("start the workers of those queues, then move each message to the queue that its header leveret-queue names")
         }
     })
 }
 
-/// Messages that are due and on their way to the next queue are in no figure but the sum.
+/// Checks the delay ladder. Messages on the way to the next queue are counted only in the total of their queue.
 fn ladder(facts: &Facts, listing: &Listing) -> Vec<Finding> {
     let stuck = |level: &String| {
         let queue = listing.queues.get(level)?;
         let on_the_way =
             queue.messages.saturating_sub(queue.messages_ready).saturating_sub(queue.messages_unacknowledged);
-        let (weight, message) = if on_the_way > ADVISED_IN_HAND {
-            (Level::Problem, "is stuck: messages that are due cannot go on, and all behind them wait")
-        } else if on_the_way > IN_HAND {
-            (Level::Warning, "has many messages on their way down: if that lasts, it is stuck")
+        let (weight, message) = if on_the_way > ADVISED_DEAD_LETTER_PREFETCH {
+            (Level::Problem, "is stuck: due messages cannot move on, and all messages behind them wait")
+        } else if on_the_way > DEAD_LETTER_PREFETCH {
+            (Level::Warning, "has many messages on the way to the next level: if that lasts, it is stuck")
         } else {
             return None;
         };
         let finding = Finding::new(weight, Check::Ladder, format!("queue {level}"), message)
-            .differs(format!("at most {IN_HAND} on the way"), on_the_way.to_string())
-            .remedy("a queue below is full, missing or without a leader: mend what the other findings say of it");
+            .differs(format!("at most {DEAD_LETTER_PREFETCH} on the way"), on_the_way.to_string())
+            .remedy("a queue below is full, missing or without a leader: fix what the other findings report about it");
         Some(finding)
     };
     let mut findings: Vec<_> = facts.topology().levels().filter_map(|level| stuck(&level)).collect();
@@ -164,29 +167,33 @@ fn ladder(facts: &Facts, listing: &Listing) -> Vec<Finding> {
 }
 
 fn replicas(facts: &Facts, listing: &Listing) -> Vec<Finding> {
-    let ours = || facts.plans().flat_map(|plan| &plan.queues).filter_map(|queue| listing.queues.get(&queue.name));
+    let planned = || facts.plans().flat_map(|plan| &plan.queues).filter_map(|queue| listing.queues.get(&queue.name));
     let leaderless: Vec<_> =
-        ours().filter(|queue| queue.leader.as_deref() == Some("")).map(|queue| queue.name.as_str()).collect();
+        planned().filter(|queue| queue.leader.as_deref() == Some("")).map(|queue| queue.name.as_str()).collect();
     let short = |queue: &&crate::management::Queue| queue.online.len() < queue.members.len();
-    let short: Vec<_> = ours().filter(short).map(|queue| queue.name.as_str()).collect();
+    let short: Vec<_> = planned().filter(short).map(|queue| queue.name.as_str()).collect();
     let mut findings = Vec::new();
     if !leaderless.is_empty() {
         let message =
-            format!("without a leader, so that nothing enters or leaves: {}", some_of(leaderless.iter().copied()));
+            format!("without a leader, so they accept and deliver nothing: {}", some_of(leaderless.iter().copied()));
         findings.push(
             Finding::problem(Check::Replicas, counted(leaderless.len(), "queue"), message)
-                .remedy("bring back enough nodes: a quorum queue needs a majority of its members"),
+                .remedy("start enough nodes: a quorum queue requires a majority of its members"),
         );
     }
     if !short.is_empty() {
-        let message = format!("with members that are not online: {}", some_of(short.iter().copied()));
+        let message = format!("with offline members: {}", some_of(short.iter().copied()));
         findings.push(
             Finding::warning(Check::Replicas, counted(short.len(), "queue"), message)
-                .remedy("bring back the nodes, or take lost members out: rabbitmq-queues shrink NODE"),
+                .remedy("start the nodes, or remove lost members: rabbitmq-queues shrink NODE"),
         );
     }
     if findings.is_empty() {
-        findings.push(Finding::ok(Check::Replicas, counted(ours().count(), "queue"), "leaders and members are there"));
+        findings.push(Finding::ok(
+            Check::Replicas,
+            counted(planned().count(), "queue"),
+            "leaders and members are online",
+        ));
     }
     findings
 }
@@ -206,7 +213,7 @@ mod tests {
     };
 
     fn see(facts: &mut Facts, queue: &str, ready: u32, consumers: u32) {
-        facts.queues.insert(queue.into(), Ok(Seen { ready, consumers, compared: Ok(()) }));
+        facts.queues.insert(queue.into(), Ok(QueueState { ready, consumers, compared: Ok(()) }));
     }
 
     #[test]
@@ -237,7 +244,7 @@ mod tests {
         for (total, read, kinds, wanted) in [
             (3, 3, kinds(), "dead letters: 3, all read: permanent 2, timeout 1"),
             (9, 3, kinds(), "dead letters: 9; of the oldest 3: permanent 2, timeout 1"),
-            (9, 0, BTreeMap::new(), "dead letters: 9, none of which was read"),
+            (9, 0, BTreeMap::new(), "dead letters: 9, none read"),
         ] {
             let letters = DeadLetters { total, read, kinds };
             let (level, said) = finding(check, |facts| drop(facts.dead_letters.insert("email".into(), Ok(letters))));
@@ -283,6 +290,6 @@ mod tests {
         assert_says(&said, &["email", "without a leader", "majority"]);
         let (level, said) = finding(check, |facts| healthy::listed(facts, "email").online.truncate(2));
         assert_eq!(level, Level::Warning);
-        assert_says(&said, &["email", "not online"]);
+        assert_says(&said, &["email", "offline members"]);
     }
 }

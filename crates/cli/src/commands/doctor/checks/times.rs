@@ -1,4 +1,4 @@
-//! One budget of times: handler timeout < consumer timeout, drain < grace period, a heartbeat that notices losses.
+//! Checks the timeouts: handler timeout < consumer timeout, drain timeout < grace period, a heartbeat that detects losses.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use super::super::{
 };
 use crate::management;
 
-/// Below, a busy network looks like a loss; above, a loss is noticed late.
+/// The sensible range of heartbeats. Below it a busy network looks like a loss, above it a loss is detected late.
 const HEARTBEAT: std::ops::RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(20);
 /// Clocks that differ by fewer seconds count as equal, as in workers.
 const TOLERATED_SKEW: i64 = 2;
-/// The broker's consumer timeout unless it is configured.
+/// The broker's default consumer timeout.
 const BROKERS_DEFAULT: Duration = Duration::from_secs(30 * 60);
 
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
@@ -53,12 +53,12 @@ fn heartbeat(facts: &Facts) -> Option<Finding> {
     let message = if heartbeat < *HEARTBEAT.start() {
         "is so short that a busy network looks like a loss"
     } else {
-        "is so long that a silent loss of the broker is noticed late"
+        "is so long that a silent loss of the broker is detected late"
     };
     Some(
         Finding::warning(Check::Times, "LEVERET_HEARTBEAT", message)
             .differs("5s to 20s", shown(heartbeat))
-            .remedy("leave it at its default of 10s"),
+            .remedy("remove the setting: the default is 10s"),
     )
 }
 
@@ -66,55 +66,55 @@ fn clocks(facts: &Facts) -> Option<Finding> {
     let ahead = facts.listing()?.broker_ahead.filter(|ahead| ahead.abs() > TOLERATED_SKEW)?;
     let direction = if ahead > 0 { "ahead of" } else { "behind" };
     let message =
-        format!("is {} s {direction} this machine's: delays and times to live are judged wrongly", ahead.abs());
+        format!("is {} s {direction} this machine's: delays and expirations are computed wrongly", ahead.abs());
     Some(
         Finding::problem(Check::Times, "the broker's clock", message)
             .remedy("synchronise the clocks of the broker, of workers and of publishers (NTP)"),
     )
 }
 
-/// What policies and arguments say; `rabbitmq.conf` cannot be seen from here.
+/// The consumer timeout of policies and arguments. `rabbitmq.conf` is not visible to the doctor.
 fn consumer_timeouts(facts: &Facts) -> Vec<Finding> {
-    let ours = facts.config.consumer_timeout;
+    let configured = facts.config.consumer_timeout;
     let listed = |name: &String| facts.listing()?.queues.get(name);
     let lanes = facts.job_queues.iter().flat_map(JobQueue::consumed);
     let effective: Vec<_> = lanes.filter_map(|name| Some((listed(&name).and_then(effective_timeout)?, name))).collect();
     let mut findings = Vec::new();
     let shortest = effective.iter().map(|(timeout, _)| *timeout).min();
-    if let Some(shortest) = shortest.filter(|shortest| *shortest < ours) {
+    if let Some(shortest) = shortest.filter(|shortest| *shortest < configured) {
         let names = effective.iter().filter(|(timeout, _)| *timeout == shortest).map(|(_, name)| name.as_str());
         let subject = format!("queue {}", some_of(names));
         let remedy =
             "raise the queue's consumer timeout, or set LEVERET_CONSUMER_TIMEOUT and the handlers' timeouts to fit";
         let finding = if shortest <= facts.handler_timeout {
-            let message = "the broker takes jobs away from handlers that are within their timeout, and they run twice";
+            let message = "the broker requeues jobs whose handlers are within their timeout, and they run twice";
             Finding::problem(Check::Times, subject, message)
                 .differs(format!("more than {}", shown(facts.handler_timeout)), shown(shortest))
         } else {
-            let message = "the broker's consumer timeout is shorter than workers are told";
-            Finding::warning(Check::Times, subject, message).differs(shown(ours), shown(shortest))
+            let message = "the broker's consumer timeout is shorter than LEVERET_CONSUMER_TIMEOUT";
+            Finding::warning(Check::Times, subject, message).differs(shown(configured), shown(shortest))
         };
         findings.push(finding.remedy(remedy));
     }
-    if shortest.is_none() && ours > BROKERS_DEFAULT {
-        let message = "is longer than the broker's default, and no policy or argument that can be seen raises that";
+    if shortest.is_none() && configured > BROKERS_DEFAULT {
+        let message = "is longer than the broker's default, and no visible policy or argument raises that";
         findings.push(
             Finding::warning(Check::Times, "LEVERET_CONSUMER_TIMEOUT", message)
-                .differs(format!("at most {}", shown(BROKERS_DEFAULT)), shown(ours))
-                .remedy(format!("make sure that rabbitmq.conf has consumer_timeout = {}", ours.as_millis())),
+                .differs(format!("at most {}", shown(BROKERS_DEFAULT)), shown(configured))
+                .remedy(format!("make sure that rabbitmq.conf has consumer_timeout = {}", configured.as_millis())),
         );
     }
     findings
 }
 
-/// The smaller of argument and policy, in milliseconds on the broker.
+/// The smaller of argument and policy. The broker's unit is milliseconds.
 fn effective_timeout(queue: &management::Queue) -> Option<Duration> {
     let argument = queue.arguments.get("x-consumer-timeout").and_then(Value::as_u64);
     let policy = queue.policy_keys.as_ref().and_then(|keys| keys.get("consumer-timeout")).and_then(Value::as_u64);
     argument.into_iter().chain(policy).min().map(Duration::from_millis)
 }
 
-/// A duration as its flag takes it: `90s` is 90 seconds, `30m` half an hour.
+/// A duration in the format of flags: `90s` is 90 seconds, `30m` half an hour.
 fn shown(duration: Duration) -> String {
     let ms = duration.as_millis();
     let units = [(3_600_000, "h"), (60_000, "m"), (1_000, "s")];
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_contradict_each_other_are_told_with_both_values() {
+    fn settings_that_contradict_each_other_are_reported_with_both_values() {
         let (level, said) = finding(check, |facts| facts.handler_timeout = secs(3_600));
         assert_eq!(level, Level::Problem);
         assert_says(&said, &["--handler-timeout", "3600s", "LEVERET_CONSUMER_TIMEOUT", "1800s"]);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn the_brokers_consumer_timeout_is_held_against_what_workers_are_told() {
+    fn the_brokers_consumer_timeout_is_compared_with_the_setting_of_workers() {
         // Argument and policy of the queue in ms, the workers' setting in s, and what is found.
         let table = [
             (None, None, 1_800, None),
@@ -162,9 +162,9 @@ mod tests {
             (Some(240_000), Some(600_000), 1_800, Some((Level::Problem, "more than 5m | 4m"))),
             (None, Some(300_000), 1_800, Some((Level::Problem, "more than 5m | 5m"))),
         ];
-        for (argument, policy, ours, wanted) in table {
+        for (argument, policy, configured, wanted) in table {
             let spoil = |facts: &mut Facts| {
-                facts.config.consumer_timeout = secs(ours);
+                facts.config.consumer_timeout = secs(configured);
                 let queue = healthy::listed(facts, "email");
                 queue.arguments.extend(argument.map(|ms: u64| ("x-consumer-timeout".to_owned(), ms.into())));
                 queue
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_differ_are_told_with_the_direction() {
+    fn clocks_that_differ_are_reported_with_the_direction() {
         let spoil = |ahead| move |facts: &mut Facts| healthy::listing(facts).broker_ahead = ahead;
         for agreeing in [None, Some(2), Some(-2)] {
             assert_eq!(findings(check, spoil(agreeing)), []);

@@ -1,4 +1,4 @@
-//! What exists, against what the workers want.
+//! Checks that all exchanges and queues of the workers exist.
 
 use std::collections::BTreeMap;
 
@@ -26,17 +26,17 @@ fn no_queues(facts: &Facts) -> Finding {
     if facts.listing().is_some() {
         let message = format!("no job queue is bound to {}", facts.topology().jobs());
         return Finding::warning(Check::Topology, &facts.config.namespace, message)
-            .remedy("start a worker, which declares its queues; or check vhost and LEVERET_NAMESPACE");
+            .remedy("start a worker, which declares its queues, or check the vhost and LEVERET_NAMESPACE");
     }
-    Finding::note(Check::Topology, &facts.config.namespace, "no job queue is named, so that none was checked")
-        .remedy("name them with --queue, or let them be found with --management-url")
+    Finding::note(Check::Topology, &facts.config.namespace, "no job queue is named, so none was checked")
+        .remedy("name them with --queue, or set --management-url to find them")
 }
 
 fn is_missing<T>(answer: Option<&Result<T, Refusal>>) -> bool {
     matches!(answer, None | Some(Err(Refusal::Missing)))
 }
 
-/// One finding for what all queues share, and one for each job queue.
+/// A finding for the shared topology, and one for each job queue.
 fn missing(facts: &Facts) -> Vec<Finding> {
     let absent = |plan: &Plan| -> Vec<String> {
         let exchanges = plan.exchanges.iter().map(|exchange| &exchange.name);
@@ -61,7 +61,7 @@ fn missing(facts: &Facts) -> Vec<Finding> {
     shared.into_iter().chain(queues).chain(schedules).collect()
 }
 
-/// What may exist and gave no answer; all with the same reason in one.
+/// Queues and exchanges whose check got no answer, grouped by reason.
 fn failed(facts: &Facts) -> Vec<Finding> {
     let exchanges = facts.exchanges.iter().map(|(name, compared)| (name, compared.as_ref().err()));
     let queues = facts.queues.iter().map(|(name, seen)| match seen {
@@ -75,9 +75,10 @@ fn failed(facts: &Facts) -> Vec<Finding> {
         }
     }
     let finding = |(words, names): (&str, Vec<&str>)| {
-        let message = format!("the broker gives no answer about them: {words}");
-        Finding::problem(Check::Topology, some_of(names), message)
-            .remedy("look again; see the broker's log; a quorum queue needs a majority of its members up")
+        let message = format!("the broker does not answer about them: {words}");
+        Finding::problem(Check::Topology, some_of(names), message).remedy(
+            "run the doctor again and read the broker's log; a quorum queue requires a running majority of its members",
+        )
     };
     failed.into_iter().map(finding).collect()
 }
@@ -87,7 +88,7 @@ mod tests {
     use super::{
         super::{
             super::{
-                facts::{ScheduleQueue, Seen, View},
+                facts::{QueueState, ScheduleQueue, View},
                 finding::Level,
             },
             spoiled::{assert_says, finding, findings},
@@ -113,10 +114,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_of_a_schedule_is_told_with_its_name() {
+    fn missing_parts_of_a_schedule_are_reported_with_its_name() {
         let (level, said) = finding(check, |facts| {
             facts.schedules.push(ScheduleQueue::new("digest", &facts.topology()));
-            facts.queues.insert("leveret.v1.schedules".into(), Ok(Seen { ready: 0, consumers: 0, compared: Ok(()) }));
+            facts
+                .queues
+                .insert("leveret.v1.schedules".into(), Ok(QueueState { ready: 0, consumers: 0, compared: Ok(()) }));
             facts.queues.insert("leveret.v1.schedule.digest".into(), Err(Refusal::Missing));
         });
         assert_eq!(level, Level::Problem);
@@ -137,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_gives_no_answer_is_a_problem_told_once() {
+    fn queues_that_give_no_answer_are_one_problem() {
         let (level, said) = finding(check, |facts| {
             let lost = || Refusal::Failed("the connection is lost".into());
             facts.queues.values_mut().for_each(|seen| *seen = Err(lost()));

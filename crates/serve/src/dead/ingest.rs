@@ -1,0 +1,172 @@
+//! Moves dead letters from the broker into the store. A letter is committed, then acked: while the store is unreachable it
+//! stays in the broker, and a crash between the two steps leaves it in both.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use leveret::{
+    Broker,
+    catalogue::Catalogue,
+    reader::{Batch, QueueReader, Source},
+    status_update::StatusUpdate,
+};
+use leveret_store::{DeadSource, NewDead, Store};
+use tokio::{sync::Mutex, task::JoinSet, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::letter;
+use crate::time::now_ms;
+
+/// The prefetch of each queue. It alone bounds the memory for deliveries: a message that is too large for workers is dead
+/// with its whole payload, up to 16 MiB from RabbitMQ 4.0 on and 128 MiB before.
+const AT_ONCE: u16 = 4;
+/// How often the catalogue is searched for new queues.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Ingests the dead letters of every queue in the catalogue and in `queues`, and unrouted messages, until `stop`. Several
+/// processes may ingest at the same time.
+///
+/// ```no_run
+/// # async fn doc(broker: leveret::Broker, store: leveret_store::Store) {
+/// let (catalogue, stop) = (leveret::catalogue::Catalogue::follow(&broker), tokio_util::sync::CancellationToken::new());
+/// leveret_serve::dead::ingest::run(broker, store, catalogue, vec!["legacy".into()], stop).await;
+/// # }
+/// ```
+pub async fn run(broker: Broker, store: Store, catalogue: Catalogue, queues: Vec<String>, stop: CancellationToken) {
+    // A batch has several copies in memory while it is stored, so only one batch is stored at a time.
+    let (mut tasks, turn) = (JoinSet::new(), Arc::new(Mutex::new(())));
+    let mut known = BTreeSet::new();
+    let take =
+        |source| take(broker.clone(), (store.clone(), Arc::clone(&turn)), catalogue.clone(), source, stop.clone());
+    tasks.spawn(take(Source::Unrouted));
+    while !stop.is_cancelled() {
+        let found = catalogue.entries().into_iter().map(|entry| entry.queue.clone()).chain(queues.iter().cloned());
+        for queue in found {
+            if known.insert(queue.clone()) {
+                tasks.spawn(take(Source::DeadLetters(queue)));
+            }
+        }
+        tokio::select! {
+            () = sleep(LOOK_EVERY) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn take(
+    broker: Broker,
+    (store, turn): (Store, Arc<Mutex<()>>),
+    catalogue: Catalogue,
+    source: Source,
+    stop: CancellationToken,
+) {
+    let mut feed = QueueReader::new(&broker, source.clone(), AT_ONCE);
+    while let Some(batch) = stop.run_until_cancelled(feed.next(AT_ONCE.into())).await {
+        let kept = async {
+            let _turn = turn.lock().await;
+            keep(&store, &catalogue, &source, &batch).await;
+        };
+        if stop.run_until_cancelled(kept).await.is_none() {
+            break;
+        }
+        feed.ack(batch);
+    }
+    feed.close().await;
+}
+
+/// Returns once the batch is in the store.
+async fn keep(store: &Store, catalogue: &Catalogue, source: &Source, batch: &Batch) {
+    let now = now_ms();
+    let letters = batch.messages().iter().map(|taken| match source {
+        Source::DeadLetters(queue) => letter::as_new(taken, DeadSource::Dead, queue),
+        _ => {
+            // The message of a delayed job does not name its queue; the catalogue does.
+            let job = taken.message().dead_letter().job.unwrap_or_default();
+            let meant = || catalogue.find(&job).map(|entry| entry.queue.clone());
+            let queue = taken.message().queue().map(str::to_owned).or_else(meant).unwrap_or_default();
+            letter::as_new(taken, DeadSource::Unrouted, &queue)
+        }
+    });
+    let letters: Vec<_> = letters.collect();
+    let messages = batch.messages().iter().map(leveret::reader::ReadMessage::message);
+    let deaths: Vec<_> = messages.zip(&letters).map(|(message, new)| letter::death(message, new, now)).collect();
+    commit(store, source, &letters, &deaths, now).await;
+}
+
+/// Tries until the store has all letters. A refused batch is halved until the refused letter is alone.
+async fn commit(store: &Store, source: &Source, letters: &[NewDead], deaths: &[Option<StatusUpdate>], now: u64) {
+    let told: Vec<_> = deaths.iter().flatten().cloned().collect();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        // Status updates first: an operator who finds a letter must find its job dead.
+        let kept = async {
+            store.record(&told).await?;
+            store.ingest(letters, now).await
+        };
+        let Err(error) = kept.await else { return };
+        if letters.len() > 1 && !error.is_unavailable() {
+            let (first, second) = letters.split_at(letters.len() / 2);
+            let (of_first, of_second) = deaths.split_at(first.len());
+            Box::pin(commit(store, source, first, of_first, now)).await;
+            return Box::pin(commit(store, source, second, of_second, now)).await;
+        }
+        if let [letter] = letters
+            && error.is_refusal()
+            && alone(store, source, letter, &error, now).await
+        {
+            return;
+        }
+        if pause == FIRST_PAUSE {
+            let error = leveret_store::chain(&error);
+            tracing::warn!(%source, error, "cannot store dead letters: they wait in the broker");
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Stores a letter that the store refuses, or whose status it refuses: as it is if possible, else without its fields.
+async fn alone(store: &Store, source: &Source, letter: &NewDead, error: &leveret_store::Error, now: u64) -> bool {
+    tracing::error!(%source, error = leveret_store::chain(&error), job_id = letter.job_id, "kept a dead letter without the fields that the store refuses");
+    if store.ingest(std::slice::from_ref(letter), now).await.is_ok() {
+        return true;
+    }
+    let reason = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    store.ingest(&[letter::unreadable(letter, &reason)], now).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use leveret_harness::shared_postgres;
+    use leveret_store::DeadFilter;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_letter_that_the_store_refuses_is_kept_without_its_fields_and_delays_no_other() {
+        let store = Store::open(&shared_postgres().await.database().await).await.unwrap();
+        let letter = |job: &str, payload: &[u8]| NewDead {
+            source: DeadSource::Dead,
+            queue: "money".into(),
+            job_id: Some("c1".into()),
+            job: job.into(),
+            kind: "permanent".into(),
+            error: "no".into(),
+            attempt: 1,
+            hop: 0,
+            failed_at: None,
+            properties: vec![7],
+            payload: payload.to_vec(),
+        };
+        // Longer than a row of an index, and no shorter by compression.
+        let long: String = (0..2_000).map(|_| uuid::Uuid::now_v7().simple().to_string()).collect();
+        let letters = [letter("charge", b"1"), letter(&long, b"2"), letter("charge", b"3")];
+        commit(&store, &Source::DeadLetters("money".into()), &letters, &[None, None, None], 5).await;
+        let kept = store.dead_letters(&DeadFilter::default(), None, 10).await.unwrap().items;
+        assert_eq!(kept.iter().map(|letter| letter.job.as_str()).collect::<Vec<_>>(), ["charge", "", "charge"]);
+        assert!(kept[1].error.contains("index row"), "{}", kept[1].error);
+        assert_eq!(store.letter(kept[1].id).await.unwrap().unwrap().payload, b"2");
+    }
+}

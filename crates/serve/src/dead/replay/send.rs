@@ -1,0 +1,68 @@
+//! Publishes one dead letter again.
+
+use futures_util::{Stream, stream::unfold};
+use leveret::{PublishError, status_update::StatusUpdate};
+use leveret_store::Letter;
+
+use crate::{
+    dead::{letter, service::DeadLetterService, throttle::Throttle},
+    time::now_ms,
+};
+
+/// The result of one publish.
+pub(super) struct SentLetter {
+    pub(super) id: i64,
+    pub(super) event: Option<StatusUpdate>,
+    pub(super) fault: Option<PublishFault>,
+}
+
+pub(super) enum PublishFault {
+    /// Another try fails in the same way.
+    Lasting(String),
+    /// The broker is unreachable, or did not confirm.
+    Passing(String),
+}
+
+pub(super) fn paced(letters: Vec<Letter>, throttle: &mut Throttle) -> impl Stream<Item = Letter> {
+    unfold((letters.into_iter(), throttle), async |(mut letters, throttle)| {
+        let letter = letters.next()?;
+        throttle.wait().await;
+        Some((letter, (letters, throttle)))
+    })
+}
+
+pub(super) async fn send(dead: &DeadLetterService, letter: Letter, queue: Option<&str>, track: bool) -> SentLetter {
+    let message = letter::as_it_died(&letter);
+    let (about, payload) = (letter.about, letter.payload);
+    let id = about.id;
+    let queue = queue.unwrap_or(&about.queue);
+    let failed = |reason| SentLetter { id, event: None, fault: Some(PublishFault::Lasting(reason)) };
+    if queue.is_empty() {
+        return failed("its queue is not known: name one".to_owned());
+    }
+    let message = match message {
+        Ok(message) => message,
+        Err(error) => return failed(error.to_string()),
+    };
+    let mut replay = dead.broker.publisher().replay(&message, queue).payload(payload);
+    if dead.catalogue.has_lanes(&about.job, queue) {
+        replay = replay.lanes();
+    }
+    if track {
+        replay = replay.track();
+    }
+    let event = if track || message.is_tracked() { letter::queued(&message, &about, queue, now_ms()) } else { None };
+    SentLetter { id, event, fault: replay.await.err().map(|error| fault(&error)) }
+}
+
+fn fault(error: &PublishError) -> PublishFault {
+    let reason = error.to_string();
+    match error {
+        PublishError::Uncertain { .. }
+        | PublishError::Blocked { .. }
+        | PublishError::Unavailable { .. }
+        | PublishError::Nacked { .. }
+        | PublishError::Closed => PublishFault::Passing(reason),
+        _ => PublishFault::Lasting(reason),
+    }
+}

@@ -1,0 +1,247 @@
+//! The errors of a database.
+
+use std::path::PathBuf;
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a database could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The address is of no database that Leveret can use. The message omits the address, because it may hold a
+    /// password.
+    #[error("the database address is invalid: set sqlite:PATH, a path, or postgres://USER:PASSWORD@HOST/DATABASE")]
+    Address,
+    /// The folder of an SQLite file does not exist, or no file can be created in it.
+    #[error("the database file {} cannot be created in its folder", path.display())]
+    Folder {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A newer Leveret has changed the tables.
+    #[error("the database has schema {found}, and this Leveret knows schemas up to {known}: use a newer Leveret")]
+    Newer {
+        /// The schema of the database.
+        found: i64,
+        /// The newest schema that this version knows.
+        known: i64,
+    },
+    /// The tables of the outbox or inbox do not exist, or are of an older version. On PostgreSQL they may be in a
+    /// schema that the connection's `search_path` does not name.
+    #[error(
+        "the database has no {part} of this version: create it with `leveret {part} migrate`, or add its schema to the \
+         search_path"
+    )]
+    NoTables {
+        /// `outbox` or `inbox`.
+        part: &'static str,
+    },
+    /// A job that could never be published.
+    #[error("the job cannot be enqueued: {what} {value:?}: {reason}")]
+    InvalidEntry {
+        /// What is invalid: the job's name, its id, the queue, a header.
+        what: &'static str,
+        /// The invalid value.
+        value: String,
+        /// The rule it breaks.
+        reason: &'static str,
+    },
+    /// A job that does not serialise to JSON.
+    #[error("the job does not serialise")]
+    Encode(#[source] serde_json::Error),
+    /// The database did not answer within the time limit: it is halted, or the network drops its packets. The statement
+    /// may have run all the same.
+    #[error("the database does not answer")]
+    Silent,
+    /// The database is unreachable, refuses the statement, or returns invalid data. The message has the cause, with the
+    /// SQLSTATE of PostgreSQL or the code of SQLite. The source is the database's own message.
+    #[error("{}", explain(.0))]
+    Database(#[from] sqlx::Error),
+}
+
+impl Error {
+    /// Whether the same statement may succeed later: the database is unreachable, restarting, busy or full.
+    ///
+    /// ```
+    /// assert!(!leveret_sql::Error::Address.is_unavailable());
+    /// ```
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Database(error) => unavailable(error),
+            Self::Silent => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the database works and refuses the values that it was given: a retry cannot succeed.
+    ///
+    /// ```
+    /// assert!(!leveret_sql::Error::Address.is_refusal());
+    /// ```
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Database(sqlx::Error::Database(error)) => error.code().is_some_and(|code| code_refuses(&code)),
+            Self::Database(sqlx::Error::Encode(_)) | Self::InvalidEntry { .. } | Self::Encode(_) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Error {
+    /// Whether a table of the statement does not exist.
+    pub(crate) fn is_missing_table(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else { return false };
+        // SQLite has one code for every fault of a statement.
+        error.code().is_some_and(|code| code == "42P01" || (code == "1" && error.message().contains("no such table")))
+    }
+}
+
+/// Formats an error and its sources in one line, for logs. Their `Debug` may show the contents of a row.
+///
+/// ```
+/// assert_eq!(leveret_sql::chain(&leveret_sql::Error::Silent), "the database does not answer");
+/// ```
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(error.source(), |error| error.source());
+    sources.fold(error.to_string(), |chain, error| format!("{chain}: {error}"))
+}
+
+/// The cause of an error, without the database's own message, which is the source.
+fn explain(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            let kind = if code.len() == 5 { "SQLSTATE" } else { "SQLite" };
+            format!("{} ({kind} {code})", meaning(&code))
+        }
+        sqlx::Error::Io(_) => "cannot reach the database".to_owned(),
+        sqlx::Error::Tls(_) => "the TLS connection to the database failed".to_owned(),
+        sqlx::Error::PoolTimedOut => "the pool had no free connection to the database in time".to_owned(),
+        sqlx::Error::PoolClosed => "the connections to the database are closed".to_owned(),
+        sqlx::Error::Protocol(_) => "the answer of the database is not in PostgreSQL's protocol".to_owned(),
+        sqlx::Error::Configuration(_) => "the address of the database is not valid".to_owned(),
+        _ => "the database failed".to_owned(),
+    }
+}
+
+fn meaning(code: &str) -> &'static str {
+    if code.len() != 5 {
+        return match code.parse::<u32>().unwrap_or_default() & 0xff {
+            3 | 23 => "access to the database file is denied",
+            5 | 6 => "another process holds the lock of the database",
+            8 => "the database is read-only",
+            10 => "the disk of the database failed",
+            11 => "the database file is damaged",
+            13 => "the disk of the database is full",
+            14 => "the database file cannot be opened",
+            18..=20 | 25 => "the database refused a value",
+            26 => "the file is not an SQLite database",
+            _ => "the database failed",
+        };
+    }
+    match (code, &code[..2]) {
+        ("3D000", _) => "the database does not exist",
+        ("3F000", _) => "the search_path names no schema that exists",
+        ("25006", _) => "the database is read-only",
+        ("42501", _) => "the database user lacks a privilege",
+        ("42P01", _) => "a table does not exist in the schemas of the search_path",
+        ("42P05" | "26000", _) => "a pooler before the database mixes up prepared statements",
+        ("53100", _) => "the disk of the database is full",
+        ("53300", _) => "the database has no free connection",
+        ("55P03", _) => "another transaction holds the lock for too long",
+        ("57014", _) => "the database cancelled the statement",
+        (_, "08") => "the connection to the database failed",
+        (_, "22" | "23") => "the database refused a value",
+        (_, "28") => "the database refused the login",
+        (_, "40") => "the database rolled back one of two conflicting transactions",
+        (_, "42") => "a name in the statement does not exist in the database",
+        (_, "53") => "the database is out of resources",
+        (_, "57") => "the database is starting or stopping",
+        _ => "the database failed",
+    }
+}
+
+fn unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code_passes(&code)),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}
+
+/// Whether an error of this code may pass by itself.
+///
+/// PostgreSQL's codes have five characters: lost connections (08), too few resources (53), shutdown and start (57),
+/// deadlocks and failed serialisation (40), lock timeouts (55P03), a standby (25006). SQLite's are numbers, whose low
+/// byte is busy (5), locked (6), input or output (10), full (13) or cannot open (14).
+fn code_passes(code: &str) -> bool {
+    if code.len() == 5 {
+        return ["08", "53", "57", "40"].contains(&&code[..2]) || ["55P03", "25006"].contains(&code);
+    }
+    code.parse::<u32>().is_ok_and(|number| [5, 6, 10, 13, 14].contains(&(number & 0xff)))
+}
+
+/// Whether an error of this code is a refused value.
+///
+/// On PostgreSQL: a row named twice (21), invalid data (22), a broken constraint (23), a value that is too big (54). On
+/// SQLite: a value that is too big (18), breaks a constraint (19), has the wrong type (20) or is out of range (25).
+fn code_refuses(code: &str) -> bool {
+    if code.len() == 5 {
+        return ["21", "22", "23", "54"].contains(&&code[..2]);
+    }
+    code.parse::<u32>().is_ok_and(|number| [18, 19, 20, 25].contains(&(number & 0xff)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_says_what_it_is() {
+        for (code, word) in [
+            ("28P01", "login"),
+            ("3D000", "not exist"),
+            ("42501", "privilege"),
+            ("25006", "read-only"),
+            ("42601", "statement"),
+            ("57P03", "starting"),
+            ("53100", "full"),
+            ("40P01", "conflict"),
+            ("XX000", "failed"),
+            ("8", "read-only"),
+            ("1032", "read-only"),
+            ("26", "not an SQLite database"),
+            ("1", "failed"),
+        ] {
+            assert!(meaning(code).contains(word), "{code}: {}", meaning(code));
+        }
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_told_from_what_does_not() {
+        for code in ["57P01", "08006", "53300", "40P01", "55P03", "5", "261", "517", "13"] {
+            assert!(code_passes(code), "{code}");
+        }
+        for code in ["23505", "42P01", "1", "2067", "11"] {
+            assert!(!code_passes(code), "{code}");
+        }
+        for code in ["21000", "22021", "23505", "54000", "2067", "18"] {
+            assert!(code_refuses(code), "{code}");
+        }
+        for code in ["42P01", "57P01", "1", "5", "11"] {
+            assert!(!code_refuses(code), "{code}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The transactional outbox: a job is published if, and only if, the transaction that enqueued it commits.
+//!
+//! [`Outbox::enqueue`] writes the job into a table beside your data, and a [`Relay`] publishes what was committed. The
+//! job gets its id when it is enqueued. All copies of the job have this id, also after a crash.
+//!
+//! ```
+//! use leveret_sql::{OutboxEntry, Outbox};
+//! use sqlx::sqlite::SqlitePool;
+//! # #[derive(serde::Serialize, serde::Deserialize, leveret::Job)] #[job(name = "email.send", queue = "email")]
+//! # struct SendEmail { to: String }
+//!
+//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let url = format!("sqlite://{}?mode=rwc", folder.path().join("shop.db").display());
+//! let pool = SqlitePool::connect(&url).await?;          // or a PgPool
+//! Outbox::migrate(&pool).await?;
+//!
+//! let mut tx = pool.begin().await?;
+//! // … the order's row, in the same transaction …
+//! let id = Outbox::enqueue(&mut tx, &SendEmail { to: "ada@example.org".into() }).await?;
+//! Outbox::enqueue(&mut tx, OutboxEntry::raw("report", "reports", "{}").order_key("customer-7").track()).await?;
+//! tx.commit().await?;
+//! # let _ = id;
+//! assert_eq!(Outbox::new(&pool).status().await?.pending, 2);
+//! # Ok(()) }
+//! ```
+//!
+//! # Layout
+//!
+//! * `entry`: a job and its options. `enqueue`: writes it in a transaction. `operate`: what an operator sees and does.
+//! * `relay`: publishes what was committed. `claim`: its statements. `relay/publish`: publishes one batch. `metrics`.
+
+mod claim;
+mod enqueue;
+mod entry;
+mod metrics;
+mod operate;
+mod relay;
+
+pub use self::{
+    enqueue::Outbox,
+    entry::OutboxEntry,
+    operate::{OutboxStatus, SetAsideJob, SetAsideSelection},
+    relay::{Relay, Waker},
+};

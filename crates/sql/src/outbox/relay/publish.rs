@@ -1,0 +1,172 @@
+//! Publishes a batch: all jobs at the same time, except that jobs of one order key follow each other.
+
+use std::{
+    collections::{HashMap, hash_map::Entry as Slot},
+    time::{Duration, SystemTime},
+};
+
+use futures_util::{StreamExt, stream};
+use leveret::PublishError;
+use tokio::time::Instant;
+
+use super::settings::RelaySettings;
+use crate::outbox::{
+    claim::{ClaimedJob, PublishFailure},
+    entry::Options,
+};
+
+const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
+/// The bytes of a reason that are stored.
+const LONGEST_REASON: usize = 1024;
+
+/// The outcome of a batch, by the numbers of its rows.
+#[derive(Debug, Default)]
+pub(super) struct PublishedBatch {
+    pub(super) published: Vec<i64>,
+    pub(super) failed: HashMap<PublishFailure, Vec<i64>>,
+    /// They are released, and no try is counted.
+    pub(super) untried: Vec<i64>,
+    /// At least one job found no broker.
+    pub(super) broker_is_unreachable: bool,
+}
+
+/// The outcome of one job.
+enum RowOutcome {
+    Published,
+    Failed(PublishFailure),
+    /// The broker is unreachable: the job was not published, or its publish is uncertain.
+    Unreachable,
+    /// A job before it with the same order key was not published, or the lease has expired.
+    Untried,
+}
+
+pub(super) async fn publish(settings: &RelaySettings, until: Instant, claimed: Vec<ClaimedJob>) -> PublishedBatch {
+    let groups = groups(claimed);
+    let all = groups.len().max(1);
+    let publishes = groups.into_iter().map(|group| publish_group(settings, until, group));
+    let mut outcomes = stream::iter(publishes).buffer_unordered(all);
+    let mut batch = PublishedBatch::default();
+    while let Some(group) = outcomes.next().await {
+        for (seq, outcome) in group {
+            match outcome {
+                RowOutcome::Published => batch.published.push(seq),
+                RowOutcome::Failed(failure) => batch.failed.entry(failure).or_default().push(seq),
+                RowOutcome::Unreachable => {
+                    batch.broker_is_unreachable = true;
+                    batch.untried.push(seq);
+                }
+                RowOutcome::Untried => batch.untried.push(seq),
+            }
+        }
+    }
+    for (failure, rows) in &batch.failed {
+        let PublishFailure::SetAside { reason } = failure else { continue };
+        tracing::error!(jobs = rows.len(), first = rows.first(), error = reason, "the relay set jobs aside");
+    }
+    batch
+}
+
+/// Groups jobs of one order key, in their order. Each other job is a group of its own.
+fn groups(claimed: Vec<ClaimedJob>) -> Vec<Vec<ClaimedJob>> {
+    let mut groups: Vec<Vec<ClaimedJob>> = Vec::with_capacity(claimed.len());
+    let mut of_key: HashMap<String, usize> = HashMap::new();
+    for row in claimed {
+        let Some(key) = &row.order_key else {
+            groups.push(vec![row]);
+            continue;
+        };
+        match of_key.entry(key.clone()) {
+            Slot::Occupied(index) => groups[*index.get()].push(row),
+            Slot::Vacant(index) => {
+                index.insert(groups.len());
+                groups.push(vec![row]);
+            }
+        }
+    }
+    groups
+}
+
+async fn publish_group(settings: &RelaySettings, until: Instant, group: Vec<ClaimedJob>) -> Vec<(i64, RowOutcome)> {
+    let mut outcomes = Vec::with_capacity(group.len());
+    let mut open = true;
+    for row in group {
+        let seq = row.seq;
+        // After the lease another relay may have claimed these rows, and be further ahead.
+        if !open || Instant::now() >= until {
+            outcomes.push((seq, RowOutcome::Untried));
+            continue;
+        }
+        let outcome = publish_row(settings, row).await;
+        open = matches!(outcome, RowOutcome::Published);
+        outcomes.push((seq, outcome));
+    }
+    outcomes
+}
+
+async fn publish_row(settings: &RelaySettings, row: ClaimedJob) -> RowOutcome {
+    let options: Options = match serde_json::from_str(&row.options) {
+        Ok(options) => options,
+        Err(error) => return RowOutcome::Failed(aside(&format!("the options of the job do not decode: {error}"))),
+    };
+    let Some(payload) = row.payload else {
+        let (size, limit) = (row.size, settings.payload_limit);
+        let reason = format!("the payload of the job is {size} bytes, more than the limit of {limit}");
+        return RowOutcome::Failed(aside(&reason));
+    };
+    let at = |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
+    let mut publish =
+        settings.publisher.publish_raw(row.job, row.queue, payload).id(row.id).enqueued_at(at(row.enqueued_at));
+    if let Some(time) = options.not_before {
+        publish = publish.at(at(time));
+    }
+    if let Some(time) = options.expires_at {
+        let left = at(time).duration_since(SystemTime::now()).unwrap_or_default();
+        // A job that expired before the relay claimed it is not refused: it expires in its queue.
+        publish = publish.expires(left.max(Duration::from_millis(1)));
+    }
+    if options.lanes {
+        publish = publish.lanes();
+    }
+    if let Some(priority) = options.priority {
+        publish = publish.priority(priority);
+    }
+    if let Some(label) = options.label {
+        publish = publish.label(label);
+    }
+    if let Some(id) = options.correlation_id {
+        publish = publish.correlation_id(id);
+    }
+    if options.track {
+        publish = publish.track();
+    }
+    let publish = options.headers.into_iter().fold(publish, |publish, (name, value)| publish.header(name, value));
+    match publish.await {
+        Ok(_) => RowOutcome::Published,
+        Err(error) => failed(settings, row.tries, &error),
+    }
+}
+
+fn failed(settings: &RelaySettings, tries: u32, error: &PublishError) -> RowOutcome {
+    match error {
+        PublishError::Uncertain { .. }
+        | PublishError::Blocked { .. }
+        | PublishError::Unavailable { .. }
+        | PublishError::Closed => RowOutcome::Unreachable,
+        PublishError::TooLarge { .. } | PublishError::Invalid { .. } | PublishError::Encode(_) => {
+            RowOutcome::Failed(aside(&error.to_string()))
+        }
+        _ if tries + 1 >= settings.tries => RowOutcome::Failed(aside(&error.to_string())),
+        _ => {
+            let after = settings.backoff.saturating_mul(1 << tries.min(16)).min(LONGEST_BACKOFF);
+            RowOutcome::Failed(PublishFailure::Retry { reason: cut(&error.to_string()), after })
+        }
+    }
+}
+
+fn aside(reason: &str) -> PublishFailure {
+    PublishFailure::SetAside { reason: cut(reason) }
+}
+
+fn cut(reason: &str) -> String {
+    reason[..reason.floor_char_boundary(LONGEST_REASON)].to_owned()
+}

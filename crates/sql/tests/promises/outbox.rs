@@ -1,0 +1,10 @@
+//! The promises of the outbox, on both databases and on RabbitMQ.
+
+mod crash;
+mod enqueue;
+mod halted;
+mod order;
+mod relay;
+mod sql;
+pub(crate) mod stage;
+mod trouble;
