@@ -1,6 +1,6 @@
-//! Randomness for delays, so that failures that happen together do not come back together.
+//! Randomness for delays: simultaneous failures must not be retried at the same moment.
 
-/// Two independent numbers, uniform in 0..1, for [`RetryPolicy::delay`].
+/// Returns two independent numbers, uniform in 0..1, for [`RetryPolicy::delay`].
 pub(crate) fn draws() -> (f64, f64) {
     (fastrand::f64(), fastrand::f64())
 }

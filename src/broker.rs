@@ -1,4 +1,4 @@
-//! The public handle: the connections to a broker, and what a process keeps beside them.
+//! The public handle: the connections to a broker and the state of the process beside them.
 
 use std::{fmt, sync::Arc};
 
@@ -17,8 +17,8 @@ use crate::{
 ///
 /// Clones share the connections. Dropping the last clone closes them; [`close`](Self::close) does so in order.
 ///
-/// The connections belong to the tokio runtime of their first use, which must be running for the others too. When it has
-/// ended, the next use connects again on its own runtime.
+/// The connections belong to the tokio runtime of their first use. That runtime must be running for every other use
+/// too. After it ends, the next use reconnects on its own runtime.
 ///
 /// ```no_run
 /// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
@@ -47,20 +47,21 @@ struct Shared {
 }
 
 impl Broker {
-    /// A handle on RabbitMQ. It connects when it is first used, and again for ever after each loss.
+    /// Returns a handle on RabbitMQ. It connects at its first use, and reconnects indefinitely after each loss.
     ///
     /// # Errors
     ///
-    /// [`Error::Url`] for an address that is not an AMQP one or has a parameter that cannot work, [`Error::TlsNotCompiled`] for `amqps://` without the
-    /// feature `tls`, [`Error::Setting`] for settings that cannot work, and for a file of TLS that cannot be read.
+    /// [`Error::Url`] for an address that is not an AMQP URL or has an invalid parameter. [`Error::TlsNotCompiled`] for
+    /// `amqps://` without the feature `tls`. [`Error::Setting`] for invalid settings, and for an unreadable TLS file.
     pub fn amqp(config: Config) -> Result<Self, Error> {
         Ok(Self::new(Transport::amqp(&config)?, config))
     }
 
-    /// A broker in this process's memory, for tests and demonstrations: it forgets everything when the process ends.
+    /// Returns a broker in this process's memory, for tests and demonstrations. It loses everything when the process
+    /// ends.
     ///
-    /// It keeps the promises that a broker in memory can keep: delivery at least once, redelivery of what was not
-    /// settled, delays, dead letters. Its time is tokio's, so tests may pause and advance it.
+    /// It keeps the promises that a broker in memory can keep: delivery at least once, redelivery of unsettled jobs,
+    /// delays, dead letters. It uses tokio's time, so tests may pause and advance it.
     ///
     /// # Panics
     ///
@@ -70,7 +71,7 @@ impl Broker {
         Self::memory_with(Config::default())
     }
 
-    /// As [`memory`](Self::memory), with settings of your own.
+    /// Like [`memory`](Self::memory), with your own settings.
     ///
     /// # Panics
     ///
@@ -88,24 +89,25 @@ impl Broker {
         Self { shared: Arc::new(Shared { transport, config, emitter, cancellations }) }
     }
 
-    /// The settings this handle was made with.
+    /// Returns the settings of this handle.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.shared.config
     }
 
-    /// Waits for the confirms that are outstanding, then closes the connections.
+    /// Waits for the outstanding confirms, then closes the connections.
     ///
-    /// Publishes after this end in [`PublishError::Closed`](crate::PublishError::Closed).
+    /// Later publishes return [`PublishError::Closed`](crate::PublishError::Closed).
     pub async fn close(&self) {
         self.shared.transport.close().await;
     }
 
-    /// Where to register metrics of your own, for the same page as Leveret's; their names get the prefix `leveret_`.
+    /// Returns the registry of this handle, for your own metrics beside Leveret's. Their names get the prefix
+    /// `leveret_`.
     ///
     /// ```
     /// let broker = leveret::Broker::amqp(leveret::Config::default())?;
-    /// let orders = prometheus::IntCounter::new("orders_total", "Orders taken in")?;
+    /// let orders = prometheus::IntCounter::new("orders_total", "Orders received")?;
     /// broker.registry().register(Box::new(orders.clone()))?;
     /// # Ok::<_, Box<dyn std::error::Error>>(())
     /// ```
@@ -138,7 +140,7 @@ impl Broker {
         &self.shared.transport
     }
 
-    /// Milliseconds since the epoch, on the clock that this broker's delays run on.
+    /// Returns the milliseconds since the epoch, on the clock of this broker's delays.
     pub(crate) fn now_ms(&self) -> u64 {
         self.shared.transport.now_ms()
     }
@@ -151,7 +153,7 @@ impl Broker {
         self.shared.transport.send(target, message, fail_fast).await
     }
 
-    /// The metrics of this handle as Prometheus reads them, for programs that serve them themselves.
+    /// Returns the metrics of this handle in Prometheus' text format, for programs that serve them.
     ///
     /// ```
     /// # #[tokio::main] async fn main() {
@@ -166,7 +168,7 @@ impl Broker {
         }
     }
 
-    /// What keeps the broker from taking publishes now, as far as is known: that it is away, or blocked.
+    /// Returns the known reason why the broker accepts no publishes now: it is unreachable or blocked.
     ///
     /// ```
     /// # #[tokio::main] async fn main() {
@@ -176,9 +178,9 @@ impl Broker {
     #[must_use]
     pub fn trouble(&self) -> Option<&'static str> {
         if self.metrics().connected.get() == 0 {
-            return Some("the broker is away");
+            return Some("the broker is unreachable");
         }
-        (self.metrics().blocked.get() > 0).then_some("the broker takes no publishes now")
+        (self.metrics().blocked.get() > 0).then_some("the broker blocks publishes")
     }
 }
 

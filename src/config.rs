@@ -1,13 +1,13 @@
-//! The settings of a process: one struct, from code, from flags, or from environment variables (feature `clap`).
+//! The settings of a process: one struct, set in code, by flags, or by environment variables (feature `clap`).
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::error::Error;
 
-/// The settings that a broker handle and the workers on it share.
+/// The settings shared by a broker handle and the workers on it.
 ///
-/// With the feature `clap` it is an argument group: flatten it into a command's arguments and every setting has a flag
-/// and an environment variable, listed by `--help`.
+/// With the feature `clap` it is an argument group. Flatten it into a command's arguments: every setting then has a
+/// flag and an environment variable, listed by `--help`.
 ///
 /// ```
 /// use leveret::{Broker, Config};
@@ -20,19 +20,19 @@ use crate::error::Error;
 #[cfg_attr(feature = "clap", derive(clap::Args), command(mut_args(setting)))]
 pub struct Config {
     /// Broker addresses, tried in turn (comma separated): `amqp://user:password@host:5672/vhost`
-    // Read later: clap repeats what it cannot read, and these have passwords.
+    // Parsed later: clap repeats an unreadable value, and these contain passwords.
     #[cfg_attr(feature = "clap", arg(long, env = "AMQP_URL", hide_env_values = true, default_value = DEFAULT_URL))]
     pub amqp_url: Vec<String>,
 
-    /// PEM file of the authorities that may certify the broker, and no others; the system's if there is none
+    /// PEM file of the CAs that may certify the broker, instead of the system's
     #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_TLS_CA", value_name = "FILE"))]
     pub tls_ca: Option<PathBuf>,
 
-    /// PEM file of the certificate that is shown to the broker, with those that link it to its authority after it
+    /// PEM file of the client certificate shown to the broker, followed by its chain
     #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_TLS_CERT", value_name = "FILE"))]
     pub tls_cert: Option<PathBuf>,
 
-    /// PEM file of that certificate's private key
+    /// PEM file of the client certificate's private key
     #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_TLS_KEY", value_name = "FILE"))]
     pub tls_key: Option<PathBuf>,
 
@@ -47,7 +47,7 @@ pub struct Config {
     )]
     pub namespace: String,
 
-    /// Declare the topology at start, or only verify it (for a user without the configure right)
+    /// Declare the topology at start, or only verify it (for a user without configure permission)
     #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_TOPOLOGY", value_enum, default_value = "declare"))]
     pub topology: TopologyMode,
 
@@ -55,11 +55,11 @@ pub struct Config {
     #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_HEARTBEAT", value_parser = duration, default_value = "10s"))]
     pub heartbeat: Duration,
 
-    /// How long a publish may wait for a connection and its confirm
+    /// Longest wait of a publish for a connection and its confirm
     #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_PUBLISH_TIMEOUT", value_parser = duration, default_value = "30s"))]
     pub publish_timeout: Duration,
 
-    /// Publishes that may await their confirm at once
+    /// Most publishes that await their confirm at once
     #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_PUBLISH_WINDOW", default_value = "1024"))]
     pub publish_window: u16,
 
@@ -67,12 +67,12 @@ pub struct Config {
     #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_PAYLOAD_LIMIT", default_value = "1048576"))]
     pub payload_limit: usize,
 
-    /// A handler whose first step takes longer than this in the mean gets a task of its own each time; others begin in
-    /// their consumer's task, which is cheaper. 0s: all get one
+    /// Longest average first step of a handler that still starts in its consumer's task, which is cheaper. Slower
+    /// handlers get a task of their own each time. 0s: all do
     #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_INLINE_BUDGET", value_parser = duration, default_value = "50us"))]
     pub inline_budget: Duration,
 
-    /// How long running jobs may finish after a stop signal; less than the orchestrator's grace period
+    /// Time for running jobs to finish after a stop signal; must be less than the orchestrator's grace period
     #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_DRAIN_TIMEOUT", value_parser = duration, default_value = "25s"))]
     pub drain_timeout: Duration,
 
@@ -85,19 +85,19 @@ pub struct Config {
     pub consumer_timeout: Duration,
 }
 
-/// How long cancelled attempts may take to notice before they are dropped.
+/// Time for cancelled attempts to notice before they are dropped.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
-/// What a stop consists of after the drain timeout. All of it fits into the grace period.
+/// The parts of a stop after the drain timeout. Together they fit into the grace period.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LastMoments {
-    /// From the cancelling of attempts until they are dropped.
+    /// From the cancellation of attempts until they are dropped.
     pub(crate) cancelled: Duration,
-    /// For the confirms of the copies that are handed back.
+    /// For the confirms of requeued copies.
     pub(crate) handed_back: Duration,
     /// For the last acks to arrive.
     pub(crate) settled: Duration,
-    /// From the dropping of attempts until the worker's run ends in any case.
+    /// From the drop of attempts until the worker's run ends in any case.
     pub(crate) run: Duration,
     /// From the signal until the process ends in any case.
     pub(crate) process: Duration,
@@ -105,7 +105,7 @@ pub(crate) struct LastMoments {
 
 const DEFAULT_URL: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
 
-/// What a worker does about the topology when it starts.
+/// The handling of the topology at the start of a worker.
 ///
 /// ```
 /// use leveret::{Config, TopologyMode};
@@ -116,16 +116,16 @@ const DEFAULT_URL: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum TopologyMode {
-    /// Declare what is missing (idempotent); what differs is an error.
+    /// Declares missing objects (idempotent); a difference is an error.
     #[default]
     Declare,
-    /// Only look whether everything is there; needs no configure right. What the broker hides from a user without any
-    /// right to it is taken to be there (RabbitMQ 4.2.6 and later).
+    /// Only checks that every object exists; requires no configure permission. Objects that the broker hides from a
+    /// user without any permission on them count as existing (RabbitMQ 4.2.6 and later).
     Verify,
 }
 
 impl Config {
-    /// Checks that names on the broker can begin with the namespace.
+    /// Checks that the namespace is a valid prefix of names on the broker.
     pub(crate) fn check_namespace(&self) -> Result<(), Error> {
         match namespace(&self.namespace) {
             Ok(_) => Ok(()),
@@ -145,8 +145,8 @@ impl Config {
         }
     }
 
-    /// Checks that a stop fits into the orchestrator's patience, as a worker does when it starts: the drain timeout and
-    /// a second must be less than the grace period.
+    /// Checks that a stop fits into the orchestrator's grace period, as a worker does when it starts. The drain timeout
+    /// plus one second must be less than the grace period.
     ///
     /// ```
     /// use std::time::Duration;
@@ -161,10 +161,10 @@ impl Config {
     /// [`Error::Budget`] with both values.
     pub fn check_drain(&self) -> Result<(), Error> {
         let drain = self.drain_timeout + CANCEL_GRACE;
-        less("LEVERET_DRAIN_TIMEOUT with the second after it", drain, "LEVERET_GRACE_PERIOD", self.grace_period)
+        less("LEVERET_DRAIN_TIMEOUT plus one second", drain, "LEVERET_GRACE_PERIOD", self.grace_period)
     }
 
-    /// Checks that a handler's timeout, which the error calls `what`, is less than the broker's consumer timeout.
+    /// Checks that a handler's timeout is less than the broker's consumer timeout. The error names it as `what`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -212,7 +212,7 @@ impl Default for Config {
 }
 
 impl fmt::Debug for Config {
-    /// Shows everything but the addresses, which bear passwords.
+    /// Shows everything except the addresses, which contain passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("amqp_url", &format_args!("{} addresses", self.addresses().count()))
@@ -225,9 +225,9 @@ impl fmt::Debug for Config {
     }
 }
 
-/// Parses a duration as people write it: `50us`, `250ms`, `30s`, `5m`, `1h`, `7d`; a bare number is seconds.
+/// Parses a duration such as `50us`, `250ms`, `30s`, `5m`, `1h` or `7d`; a bare number is seconds.
 ///
-/// It is the parser of [`Config`]'s flags, for more flags of the same kind.
+/// It is the parser of [`Config`]'s flags, and serves further flags of the same kind.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -236,7 +236,7 @@ impl fmt::Debug for Config {
 ///
 /// # Errors
 ///
-/// In words that name the text and the form that is expected.
+/// A text that names the value and the expected form.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -257,22 +257,22 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// The longest namespace with which the names of schedules fit AMQP's 255 bytes.
 const LONGEST_NAMESPACE: usize = 128;
 
-/// A namespace that all names on the broker can begin with.
+/// Checks that all names on the broker can begin with this namespace, and returns it.
 fn namespace(text: &str) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':');
     if text.is_empty() || text.len() > LONGEST_NAMESPACE || !text.chars().all(allowed) {
         let expected = "expected letters, digits, '.', '_', '-' and ':'";
-        return Err(format!("{text:?} is no namespace: {expected}, at most {LONGEST_NAMESPACE} of them"));
+        return Err(format!("{text:?} is not a namespace: {expected}, at most {LONGEST_NAMESPACE} of them"));
     }
     if text.starts_with("amq.") {
-        return Err(format!("{text:?} is no namespace: RabbitMQ keeps names that start with amq. to itself"));
+        return Err(format!("{text:?} is not a namespace: RabbitMQ reserves names that start with amq."));
     }
     Ok(text.to_owned())
 }
 
-/// The content of a file without the byte order mark that some editors write before UTF-8.
+/// Returns a file's content without the byte order mark that some editors write before UTF-8.
 ///
-/// All files that settings name are read so. This is for those of your own.
+/// Leveret reads all files named by settings in this way. Use it for files of your own settings.
 ///
 /// ```
 /// assert_eq!(leveret::without_bom(b"\xEF\xBB\xBFtoken"), b"token");
@@ -283,16 +283,16 @@ pub fn without_bom(content: &[u8]) -> &[u8] {
     content.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(content)
 }
 
-/// Lets an environment variable that is empty count as unset, and errors name the variable as well as the flag.
+/// Makes an empty environment variable count as unset, and makes errors name the variable beside the flag.
 ///
-/// [`Config`] and [`telemetry`](crate::observe::telemetry) do so themselves. For arguments of your own it goes into the
-/// attributes of their struct:
+/// [`Config`] and [`telemetry`](crate::observe::telemetry) use it. For your own arguments, add it to the attributes of
+/// their struct:
 ///
 /// ```
 /// #[derive(clap::Parser)]
 /// #[command(mut_args(leveret::setting))]
 /// struct Settings {
-///     /// Where mails go out
+///     /// Address of the mail server
 ///     #[arg(long, env = "SMTP_URL")]
 ///     smtp_url: String,
 /// }
@@ -309,7 +309,7 @@ pub fn setting(argument: clap::Arg) -> clap::Arg {
     if is_empty {
         return argument.env(clap::builder::Resettable::Reset);
     }
-    // Errors show an argument by its flag and the name of its value.
+    // Errors identify an argument by its flag and the name of its value.
     let is_named = argument.get_action().takes_values() && (value.is_some() || argument.is_required_set());
     if is_named { argument.value_name(variable.to_string_lossy().into_owned()) } else { argument }
 }
@@ -319,19 +319,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_namespace_that_names_cannot_begin_with_is_refused() {
+    fn an_invalid_namespace_is_refused() {
         for right in ["leveret.v1", "a", "Shop_2:test-x", &"n".repeat(128)] {
             assert_eq!(namespace(right), Ok(right.to_owned()));
         }
         for wrong in ["", " ", "a b", "a\n", "a/b", "#", "*", "ü", "amq.v1", "a\0", &"n".repeat(129)] {
             let config = Config { namespace: wrong.to_owned(), ..Config::default() };
             let error = crate::Broker::amqp(config).unwrap_err().to_string();
-            assert!(error.starts_with("LEVERET_NAMESPACE: ") && error.contains("no namespace"), "{error}");
+            assert!(error.starts_with("LEVERET_NAMESPACE: ") && error.contains("not a namespace"), "{error}");
         }
     }
 
     #[test]
-    fn durations_are_read_as_people_write_them() {
+    fn durations_are_read_with_their_units() {
         assert_eq!(duration("50us"), Ok(Duration::from_micros(50)));
         for (text, ms) in
             [("250ms", 250), ("30s", 30_000), ("30", 30_000), ("5m", 300_000), ("1h", 3_600_000), ("7d", 604_800_000)]

@@ -1,5 +1,5 @@
-//! The errors of the framework: what stops a worker ([`Error`]), what a publisher is told ([`PublishError`]) and what a
-//! handler says ([`JobError`]).
+//! The errors of the framework: of a worker ([`Error`]), of a publish ([`PublishError`]) and of a handler
+//! ([`JobError`]).
 
 use std::{error::Error as StdError, fmt, io, net::SocketAddr, time::Duration};
 
@@ -7,7 +7,7 @@ use crate::job::JobId;
 
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// What keeps a worker from starting, or the way in which its set-up is wrong.
+/// The reason why a worker cannot start, or the fault in its setup.
 ///
 /// ```
 /// # use leveret::{Broker, Config, Error};
@@ -17,26 +17,26 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An address that is not an AMQP one, or has a parameter that cannot work. Nothing of its login is shown.
+    /// An address that is not an AMQP URL or has an invalid parameter. The error shows no login.
     #[error("broker address {url}: {reason}; expected amqp://user:password@host:5672/vhost")]
     Url {
         /// The address, without its login.
         url: String,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
-    /// `amqps://` in a program that was compiled without TLS.
-    #[error("broker address {url} asks for TLS, but this program was built without it: enable leveret's `tls` feature")]
+    /// An `amqps://` address in a program that was compiled without TLS.
+    #[error("broker address {url} requires TLS, but this program was built without it: enable leveret's `tls` feature")]
     TlsNotCompiled {
         /// The address, without its login.
         url: String,
     },
-    /// A setting whose value cannot work.
+    /// A setting with an invalid value.
     #[error("{setting}: {reason}")]
     Setting {
         /// The setting by its environment variable or its builder method.
         setting: &'static str,
-        /// What is wrong and how to mend it.
+        /// The fault and its fix.
         reason: String,
     },
     /// Two handlers for one job name on one queue.
@@ -47,27 +47,27 @@ pub enum Error {
         /// The queue.
         queue: String,
     },
-    /// A job name that other clients could not be relied on to send.
+    /// A job name that not every client can send.
     #[error("job name {job:?} is not of the form [a-z0-9_.-]{{1,128}}")]
     JobName {
         /// The name.
         job: &'static str,
     },
-    /// A schedule that cannot be kept.
+    /// An invalid schedule.
     #[error("schedule {schedule:?}: {reason}")]
     Schedule {
         /// The schedule's name.
         schedule: String,
-        /// What is wrong, with the expression or the time zone that is.
+        /// The fault, with the expression or the time zone that has it.
         reason: String,
     },
-    /// A queue that no handler takes jobs from, or a worker without any handler.
+    /// A queue without handlers, or a worker without handlers.
     #[error("queue {queue:?} has no handler: register one for a job of this queue, or remove the queue")]
     NoHandler {
         /// The queue.
         queue: String,
     },
-    /// A time budget that contradicts another one.
+    /// A time budget that contradicts another.
     #[error("{inner} is {inner_value:?}, which must be less than {outer} ({outer_value:?})")]
     Budget {
         /// The setting that must be smaller.
@@ -79,50 +79,50 @@ pub enum Error {
         /// Its value.
         outer_value: Duration,
     },
-    /// Something exists on the broker with other arguments than Leveret declares.
+    /// An object on the broker with other arguments than Leveret declares.
     #[error(
-        "{name} exists with other arguments: {detail}. To migrate, drain it, delete it and start again; \
-         or adopt it as it is with Queue::existing(..), which gives up what the missing arguments guarantee"
+        "{name} exists with other arguments: {detail}. To migrate, drain and delete it, then restart the worker; \
+         or keep it with Queue::existing(..), without the guarantees of the missing arguments"
     )]
     Mismatch {
         /// The queue or exchange.
         name: String,
-        /// The broker's own words, which name the argument and both values.
+        /// The broker's own text, which names the argument and both values.
         detail: String,
     },
-    /// The broker refuses to declare something that Leveret requires, and would refuse it again.
-    #[error("the broker does not declare {name}: {detail}. {remedy}")]
+    /// The broker permanently refuses to declare an object that Leveret requires.
+    #[error("the broker refuses to declare {name}: {detail}. {remedy}")]
     Undeclarable {
         /// The queue or exchange.
         name: String,
-        /// The broker's own words.
+        /// The broker's own text.
         detail: String,
-        /// What an operator can do.
+        /// The action for an operator.
         remedy: &'static str,
     },
-    /// The health and metrics address cannot be listened on.
+    /// The process cannot listen on the health and metrics address.
     #[error(
-        "cannot serve metrics and health on {address}; LEVERET_HTTP_ADDR sets another one, port 0 takes a free one"
+        "cannot serve metrics and health on {address}; set LEVERET_HTTP_ADDR to another address; port 0 chooses a free port"
     )]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// The value of a setting is outside of its bounds. `of` names what the setting belongs to.
+    /// Returns the error for a value outside of its bounds. `of` names what the setting belongs to.
     pub(crate) fn bounds(setting: &'static str, of: &str, value: impl fmt::Debug, bounds: &str) -> Self {
         Self::Setting { setting, reason: format!("{of} has {value:?}, which is out of range: set {bounds}") }
     }
 }
 
-/// Why a publish did not end in a broker's confirm.
+/// The reason why a publish was not confirmed.
 ///
-/// Only [`Uncertain`](Self::Uncertain) leaves open whether the job is on the queue: publishing again with the same id
-/// may double it, and every other error means that it is not there.
+/// Only [`Uncertain`](Self::Uncertain) leaves open whether the job is on the queue: publishing it again with the same
+/// id may duplicate it. Every other error means that the job is not on the queue.
 ///
 /// ```
 /// # use leveret::PublishError;
@@ -139,34 +139,32 @@ pub enum PublishError {
         /// The queue the job was for.
         queue: String,
     },
-    /// The broker refused the job: a policy limits the queue's length, or the queue has no leader, as for a moment after it
-    /// was declared. Publish it again later.
+    /// The broker refused the job: a policy limits the queue's length, or the queue has no leader, as for a moment
+    /// after its declaration. Publish it again later.
     #[error("queue {queue:?} refused the job: a length limit, or a queue that is not available")]
     Nacked {
         /// The queue the job was for.
         queue: String,
     },
-    /// The broker closed the channel over this publish: no permission to write, no such exchange, or a payload larger
-    /// than it takes (16 MiB from RabbitMQ 4.0 on).
+    /// The broker closed the channel because of this publish: no write permission, a missing exchange, or a payload
+    /// over the broker's limit (16 MiB from RabbitMQ 4.0 on).
     #[error("the broker refused a publish for queue {queue:?}: {reason}")]
     Refused {
         /// The queue the job was for.
         queue: String,
-        /// The broker's own words.
+        /// The broker's own text.
         reason: String,
     },
-    /// The connection was lost, or the time ran out, between sending and the confirm.
-    #[error(
-        "job {id} was sent but not confirmed: it may or may not be on the queue; publish it again with the same id"
-    )]
+    /// The connection was lost, or the timeout passed, between sending and the confirm.
+    #[error("job {id} was sent but not confirmed: it may be on the queue; publish it again with the same id")]
     Uncertain {
-        /// The job's id, to publish it again with.
+        /// The job's id, for publishing it again.
         id: JobId,
     },
-    /// The broker takes no publishes now (memory or disk alarm). Nothing was sent.
+    /// The broker accepts no publishes now (memory or disk alarm). Nothing was sent.
     #[error("the broker is blocked ({reason}): nothing was sent")]
     Blocked {
-        /// The broker's own words.
+        /// The broker's own text.
         reason: String,
     },
     /// No connection within the publish timeout. Nothing was sent.
@@ -174,7 +172,7 @@ pub enum PublishError {
     Unavailable {
         /// The publish timeout.
         timeout: Duration,
-        /// What the last attempt to connect said.
+        /// The error of the last connection attempt.
         reason: String,
     },
     /// The payload, or the headers, exceed the limit. Nothing was sent.
@@ -187,22 +185,22 @@ pub enum PublishError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// A value that the wire cannot carry.
+    /// A value that cannot be encoded on the wire.
     #[error("{what} {value:?} cannot be published: {reason}")]
     Invalid {
-        /// Which value: the job id, the job name, the queue, a header.
+        /// The kind of value: the job id, the job name, the queue, a header.
         what: &'static str,
         /// The value.
         value: String,
-        /// The rule it breaks.
+        /// The rule that it breaks.
         reason: &'static str,
     },
-    /// Another job has the key of this one, which is to be unique. Nothing was sent.
-    #[error("job {id} has the unique key {key:?}: nothing was sent")]
+    /// Another job has the unique key of this one. Nothing was sent.
+    #[error("job {id} already has the unique key {key:?}: nothing was sent")]
     NotUnique {
         /// The key.
         key: String,
-        /// The job that has it.
+        /// The job that has the key.
         id: JobId,
     },
     /// The store of unique keys failed. Nothing was sent.
@@ -216,7 +214,7 @@ pub enum PublishError {
     Closed,
 }
 
-/// What a handler returns.
+/// The result of a handler.
 ///
 /// ```
 /// async fn nothing_to_do(_job: (), _ctx: leveret::Context<()>) -> leveret::JobResult {
@@ -226,10 +224,10 @@ pub enum PublishError {
 /// ```
 pub type JobResult<T = ()> = Result<T, JobError>;
 
-/// Why an attempt failed, and what is to be done about it.
+/// The failure of an attempt, and how the worker handles it.
 ///
 /// Any error converts into it with `?` and means *retry by the queue's policy*; so do strings. The constructors are the
-/// exceptions. It does not implement [`std::error::Error`] itself: that is what lets every error convert into it.
+/// exceptions. It does not implement [`std::error::Error`] itself: this allows every error to convert into it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -250,48 +248,48 @@ pub type JobResult<T = ()> = Result<T, JobError>;
 /// ```
 pub struct JobError {
     pub(crate) class: Class,
-    /// The dependencies that it counts against, if the handler has said so.
+    /// The circuits that it counts against, if the handler named them.
     pub(crate) blamed: Option<&'static [&'static str]>,
     pub(crate) source: BoxError,
 }
 
-/// What a [`JobError`] asks for.
+/// The outcome that a [`JobError`] requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
     Retry,
     RetryAfter(Duration),
     Snooze(Duration),
-    /// It was done before.
+    /// The job was already done.
     Duplicate,
     Permanent,
-    /// The payload is not the job's type.
+    /// The payload does not decode as the job's type.
     Decode,
     Timeout,
     Panic,
 }
 
 impl JobError {
-    /// Gives the job up now: trying again cannot help. It becomes a dead letter of kind `permanent`.
+    /// Dead-letters the job now, because a retry cannot succeed. The dead letter has the kind `permanent`.
     #[must_use]
     pub fn permanent(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(Class::Permanent, error)
     }
 
-    /// Tries again after exactly `delay`, an attempt charged.
+    /// Retries after exactly `delay`; the attempt counts.
     #[must_use]
     pub fn retry_after(delay: Duration, error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::new(Class::RetryAfter(delay), error)
     }
 
-    /// Comes back after exactly `delay`, no attempt charged. A job that snoozes for longer than its queue allows
-    /// ([`Queue::snooze_limit`](crate::Queue::snooze_limit), 24 hours by default) becomes a dead letter instead.
+    /// Delivers the job again after exactly `delay`; no attempt counts. A job that snoozes for longer than its queue
+    /// allows ([`Queue::snooze_limit`](crate::Queue::snooze_limit), 24 hours by default) is dead-lettered instead.
     #[must_use]
     pub fn snooze(delay: Duration) -> Self {
         Self::new(Class::Snooze(delay), "snoozed")
     }
 
-    /// Ends a job that was done before, as a handler finds out that keeps what it has done: it leaves the broker, counted
-    /// as `duplicate`, and nothing failed.
+    /// Ends a job that an earlier run completed, as an idempotent handler detects from its records. The job leaves the
+    /// broker and is counted as `duplicate`, not as a failure.
     ///
     /// ```
     /// # use leveret::{Context, JobError, JobResult};
@@ -309,7 +307,7 @@ impl JobError {
         Self::new(Class::Duplicate, "done before")
     }
 
-    /// Whether it ends a job that was done before: nothing failed, as a middleware may want to know.
+    /// Returns whether it ends an already completed job: nothing failed, which a middleware may need to know.
     ///
     /// ```
     /// # use leveret::JobError;
@@ -321,18 +319,18 @@ impl JobError {
         self.class == Class::Duplicate
     }
 
-    /// Says which [dependencies](crate::CircuitBreaker) this error counts against, and that all others that the job needs are
-    /// fine, whatever kind of error it is. An empty list blames none.
+    /// Sets which [circuits](crate::CircuitBreaker) this error counts against, whatever its kind. All other circuits of
+    /// the job count it as a success. An empty list counts it against none.
     ///
     /// ```
     /// # use leveret::JobError;
     /// let login_refused = JobError::permanent("535 login refused").blame(&["smtp"]);
-    /// let our_own_fault = JobError::from("no template").blame(&[]);
-    /// # let _ = (login_refused, our_own_fault);
+    /// let bug = JobError::from("no template").blame(&[]);
+    /// # let _ = (login_refused, bug);
     /// ```
     #[must_use]
-    pub fn blame(mut self, dependencies: &'static [&'static str]) -> Self {
-        self.blamed = Some(dependencies);
+    pub fn blame(mut self, circuits: &'static [&'static str]) -> Self {
+        self.blamed = Some(circuits);
         self
     }
 
@@ -340,7 +338,7 @@ impl JobError {
         Self { class, blamed: None, source: error.into() }
     }
 
-    /// The error and its sources in one line, for logs and the `leveret-error` header.
+    /// Returns the error and its sources in one line, for logs and the `leveret-error` header.
     pub(crate) fn chain(&self) -> String {
         let mut chain = self.source.to_string();
         let mut source = self.source.source();

@@ -1,4 +1,4 @@
-//! `/metrics`, `/livez` and `/readyz`, answered by a thread of their own.
+//! The server of `/metrics`, `/livez` and `/readyz`, on a thread of its own.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -17,7 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{broker::Broker, error::Error, http, observe::health::Health};
 
-/// A few probes and scrapers ask, and leave most files that the process may open to its work.
+/// Limits for a few probes and scrapers, which leave most file descriptors to the process.
 const LIMITS: http::Limits = http::Limits { connections: 32, idle: Duration::from_secs(30) };
 
 /// The running health server; it ends when this is dropped.
@@ -35,7 +35,7 @@ pub struct HealthServer {
 }
 
 impl HealthServer {
-    /// The address it listens on, with the port that was chosen if the setting's was 0.
+    /// Returns the address that it listens on, with the chosen port if the setting's port was 0.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -43,11 +43,11 @@ impl HealthServer {
 }
 
 impl Broker {
-    /// Serves `/metrics`, `/livez` and `/readyz` of everything on this handle, at the address of its settings.
+    /// Serves `/metrics`, `/livez` and `/readyz` for everything on this handle, at the address of its settings.
     ///
     /// # Errors
     ///
-    /// [`Error::Listen`] if the address cannot be had.
+    /// [`Error::Listen`] if the process cannot listen on the address.
     ///
     /// # Panics
     ///
@@ -88,16 +88,16 @@ async fn serve(listener: TcpListener, routes: Router) {
 
 fn routes(health: Health, address: SocketAddr) -> Router {
     let routes = all_routes(health);
-    // Elsewhere a scraper uses whatever name the host has.
+    // Elsewhere, scrapers use any name of the host.
     if address.ip().is_loopback() { routes.layer(from_fn(only_local)) } else { routes }
 }
 
-/// No web page that a browser on this machine shows may read what is here.
+/// Refuses requests from web pages in a local browser, which name a foreign host.
 async fn only_local(request: Request, next: Next) -> Response {
     if http::host(request.uri(), request.headers()).is_some_and(http::is_local) {
         return next.run(request).await;
     }
-    (StatusCode::FORBIDDEN, "this address answers to localhost, 127.0.0.1 and [::1] only\n").into_response()
+    (StatusCode::FORBIDDEN, "this address serves only the hosts localhost, 127.0.0.1 and [::1]\n").into_response()
 }
 
 fn all_routes(health: Health) -> Router {
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn on_loopback_no_foreign_name_is_answered_to() {
+    async fn on_loopback_requests_for_a_foreign_host_are_refused() {
         let server = serve_at([127, 0, 0, 1]);
         for host in ["Host: localhost\r\n", "Host: 127.0.0.1:9464\r\n", "Host: [::1]\r\n"] {
             assert!(get(&server, host).await.starts_with("HTTP/1.1 200"), "{host}");
@@ -163,7 +163,7 @@ mod tests {
             let answer = get(&server, host).await;
             assert!(answer.starts_with("HTTP/1.1 403") && !answer.contains("leveret_"), "{host}: {answer}");
         }
-        // Off loopback a scraper uses whatever name the host has.
+        // Off loopback, scrapers use any name of the host.
         assert!(get(&serve_at([0, 0, 0, 0]), "Host: worker-1:9464\r\n").await.starts_with("HTTP/1.1 200"));
     }
 }

@@ -1,9 +1,9 @@
-//! How Leveret's programs answer HTTP: `/metrics`, `/livez` and `/readyz` of workers, the API of the server.
+//! The HTTP server of Leveret's programs: `/metrics`, `/livez` and `/readyz` of workers, the API of the server.
 //!
-//! What clients can hold is bounded. The head of a request has to come in time. At the limit of connections a new one takes
-//! the place of the one that has been without a request for longest: half-sent requests keep nobody out. If all have a
-//! request under way, some more are taken for probes alone, so that an orchestrator does not restart a process because it
-//! is busy.
+//! Resources held by clients are bounded. The head of a request must arrive in time. At the limit of connections, a new
+//! connection replaces the one that has been idle for longest, so half-sent requests do not block other clients. If all
+//! connections have a request in progress, a few more are accepted only for probes. So an orchestrator does not restart
+//! a busy process.
 
 use std::{
     collections::HashMap,
@@ -43,47 +43,47 @@ use tokio_util::sync::CancellationToken;
 
 use crate::observe::log_throttle::LogThrottle;
 
-/// What is answered on the connections beyond the limit.
+/// Paths that are answered on connections beyond the limit.
 const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
-/// How many of those there are.
+/// Number of connections beyond the limit.
 const FOR_PROBES: usize = 8;
-/// The buffer of a connection, which its request's head has to fit into.
+/// Buffer of a connection; the head of a request must fit into it.
 const BUFFER: usize = 64 * 1024;
-/// The wait after a connection could not be accepted.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What clients can hold of a server.
+/// Bounds on the resources that clients hold on a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections that may be open. Some more are taken for `/livez`, `/readyz` and `/metrics`.
+    /// Most open connections. A few more are accepted for `/livez`, `/readyz` and `/metrics`.
     pub connections: usize,
-    /// How long a connection may be without a request, or send the head of one.
+    /// Longest time of a connection without a request, or until the head of a request is complete.
     pub idle: Duration,
 }
 
-/// Answers until `stop`, and then until requests under way have their answers. Dropped, it closes all connections.
+/// Serves until `stop`, then finishes the requests in progress. When it is dropped, it closes all connections.
 pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, stop: CancellationToken) {
     let (open, mut tasks, log_throttle) = (Open::new(limits), JoinSet::new(), LogThrottle::default());
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         while tasks.try_join_next().is_some() {}
         match accepted {
             Ok((socket, _)) => match open.enter() {
-                Some(place) => drop(tasks.spawn(answer(socket, place, routes.clone(), limits, stop.clone()))),
+                Some(slot) => drop(tasks.spawn(answer(socket, slot, routes.clone(), limits, stop.clone()))),
                 None if log_throttle.should_log("full") => tracing::warn!(
                     connections = limits.connections,
-                    "all HTTP connections have a request under way: refusing others"
+                    "all HTTP connections have a request in progress: refusing others"
                 ),
                 None => {}
             },
-            // The client has gone again.
+            // The client closed the connection.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 if log_throttle.should_log(error.to_string()) {
-                    tracing::warn!(%error, "cannot accept HTTP connections, trying again");
+                    tracing::warn!(%error, "cannot accept HTTP connections, retrying");
                 }
-                // Perhaps for want of files: another connection makes room.
+                // The cause may be a lack of file descriptors: closing a connection frees one.
                 open.make_room();
-                stop.run_until_cancelled(sleep(PAUSE)).await;
+                stop.run_until_cancelled(sleep(ACCEPT_PAUSE)).await;
             }
         }
     }
@@ -91,23 +91,23 @@ pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, stop: 
     while tasks.join_next().await.is_some() {}
 }
 
-async fn answer(socket: TcpStream, place: Arc<Place>, routes: Router, limits: Limits, stop: CancellationToken) {
+async fn answer(socket: TcpStream, slot: Arc<ConnectionSlot>, routes: Router, limits: Limits, stop: CancellationToken) {
     if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%error, "answers may come a little later");
+        tracing::debug!(%error, "cannot set TCP_NODELAY: responses may be slightly later");
     }
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(|request: Request<Incoming>| {
-        let (busy, routes) = (place.begin(), routes.clone());
-        let place = &place;
+        let (busy, routes) = (slot.begin(), routes.clone());
+        let slot = &slot;
         async move {
-            // Another connection has its place: it is being closed.
+            // Another connection has replaced this one, which is being closed.
             let busy = busy.ok_or(io::ErrorKind::ConnectionAborted)?;
-            if place.for_probes && !PROBES.contains(&request.uri().path()) {
+            if slot.for_probes && !PROBES.contains(&request.uri().path()) {
                 return Ok::<_, io::Error>(full());
             }
             let answered: Result<_, Infallible> = routes.call(request.map(Body::new)).await;
             let Ok(response) = answered;
-            Ok(response.map(|body| Body::new(Answer { body, _busy: busy })))
+            Ok(response.map(|body| Body::new(BusyBody { body, _busy: busy })))
         }
     });
     let mut builder = http1::Builder::new();
@@ -115,7 +115,7 @@ async fn answer(socket: TcpStream, place: Arc<Place>, routes: Router, limits: Li
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = place.closed.cancelled() => return,
+        () = slot.closed.cancelled() => return,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -126,9 +126,9 @@ async fn answer(socket: TcpStream, place: Arc<Place>, routes: Router, limits: Li
     }
 }
 
-/// Of a connection that is for probes, to any other request.
+/// Returns the response to other requests on a connection for probes.
 fn full() -> Response<Body> {
-    let text = r#"{"type":"urn:leveret:problem:busy","title":"Service Unavailable","status":503,"detail":"all connections have a request under way"}"#;
+    let text = r#"{"type":"urn:leveret:problem:busy","title":"Service Unavailable","status":503,"detail":"all connections have a request in progress"}"#;
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     let headers = response.headers_mut();
@@ -138,60 +138,60 @@ fn full() -> Response<Body> {
     response
 }
 
-/// The connections that are open.
+/// The open connections of a server.
 #[derive(Debug)]
 struct Open {
     limits: Limits,
-    places: Arc<Mutex<KeyedSemaphore>>,
+    connections: Arc<Mutex<Connections>>,
 }
 
 #[derive(Debug, Default)]
-struct KeyedSemaphore {
+struct Connections {
     next: u64,
-    /// Since when each has been without a request, if it is; and what closes it.
+    /// For each connection, the start of its idle time, if it is idle, and the token that closes it.
     open: HashMap<u64, (Option<Instant>, CancellationToken)>,
 }
 
-/// That of one connection.
-struct Place {
-    places: Arc<Mutex<KeyedSemaphore>>,
+/// The slot of one connection.
+struct ConnectionSlot {
+    connections: Arc<Mutex<Connections>>,
     number: u64,
     for_probes: bool,
     closed: CancellationToken,
 }
 
-/// A request under way, until its answer has left.
-struct Busy(Arc<Place>);
+/// A request in progress, until its response is sent.
+struct Busy(Arc<ConnectionSlot>);
 
 impl Open {
     fn new(limits: Limits) -> Self {
-        Self { limits, places: Arc::default() }
+        Self { limits, connections: Arc::default() }
     }
 
-    /// The place of a new connection; none if there is none even for probes.
-    fn enter(&self) -> Option<Arc<Place>> {
-        let mut places = lock(&self.places);
-        if places.open.len() >= self.limits.connections {
-            places.close_idlest();
+    /// Returns the slot of a new connection; `None` if there is none even for probes.
+    fn enter(&self) -> Option<Arc<ConnectionSlot>> {
+        let mut connections = lock(&self.connections);
+        if connections.open.len() >= self.limits.connections {
+            connections.close_idlest();
         }
-        let taken = places.open.len();
+        let taken = connections.open.len();
         if taken >= self.limits.connections + FOR_PROBES {
             return None;
         }
-        places.next += 1;
-        let (number, closed) = (places.next, CancellationToken::new());
-        places.open.insert(number, (Some(Instant::now()), closed.clone()));
+        connections.next += 1;
+        let (number, closed) = (connections.next, CancellationToken::new());
+        connections.open.insert(number, (Some(Instant::now()), closed.clone()));
         let for_probes = taken >= self.limits.connections;
-        Some(Arc::new(Place { places: Arc::clone(&self.places), number, for_probes, closed }))
+        Some(Arc::new(ConnectionSlot { connections: Arc::clone(&self.connections), number, for_probes, closed }))
     }
 
     fn make_room(&self) {
-        lock(&self.places).close_idlest();
+        lock(&self.connections).close_idlest();
     }
 }
 
-impl KeyedSemaphore {
-    /// Closes the connection that has been without a request for longest.
+impl Connections {
+    /// Closes the connection that has been idle for longest.
     fn close_idlest(&mut self) {
         let idle = self.open.iter().filter_map(|(number, (since, _))| Some(((*since)?, *number)));
         if let Some((_, closed)) = idle.min().and_then(|(_, number)| self.open.remove(&number)) {
@@ -200,39 +200,39 @@ impl KeyedSemaphore {
     }
 }
 
-impl Place {
-    /// Notes that a request has come; none if the connection is being closed.
+impl ConnectionSlot {
+    /// Records the start of a request; `None` if the connection is being closed.
     fn begin(self: &Arc<Self>) -> Option<Busy> {
-        lock(&self.places).open.get_mut(&self.number)?.0 = None;
+        lock(&self.connections).open.get_mut(&self.number)?.0 = None;
         Some(Busy(Arc::clone(self)))
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        lock(&self.places).open.remove(&self.number);
+        lock(&self.connections).open.remove(&self.number);
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        if let Some((since, _)) = lock(&self.0.places).open.get_mut(&self.0.number) {
+        if let Some((since, _)) = lock(&self.0.connections).open.get_mut(&self.0.number) {
             *since = Some(Instant::now());
         }
     }
 }
 
-fn lock(places: &Mutex<KeyedSemaphore>) -> MutexGuard<'_, KeyedSemaphore> {
-    places.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(connections: &Mutex<Connections>) -> MutexGuard<'_, Connections> {
+    connections.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The body of an answer, whose request is under way until it has left.
-struct Answer {
+/// The body of a response, which keeps its request in progress until it is sent.
+struct BusyBody {
     body: Body,
     _busy: Busy,
 }
 
-impl HttpBody for Answer {
+impl HttpBody for BusyBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -252,21 +252,21 @@ impl HttpBody for Answer {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for ConnectionSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").field("number", &self.number).finish_non_exhaustive()
+        f.debug_struct("ConnectionSlot").field("number", &self.number).finish_non_exhaustive()
     }
 }
 
-/// The host that a request asks for, with its port.
+/// Returns the host that a request names, with its port.
 #[must_use]
 pub fn host<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> Option<&'r str> {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     host.or(uri.authority().map(Authority::as_str))
 }
 
-/// Whether a host, with a port or without, is this machine itself by a name that no other can take. A web page that is shown
-/// by a browser here can send requests under a name of its own (DNS rebinding).
+/// Returns whether a host, with or without a port, names this machine in a way that no other host can. A web page in a
+/// local browser can send requests under its own name (DNS rebinding).
 #[must_use]
 pub fn is_local(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };

@@ -1,4 +1,4 @@
-//! Which names a job, a queue, an id and a header may have, for programs that check them before they publish.
+//! Rules for the names of jobs, queues, ids and headers, for programs that check them before a publish.
 //!
 //! Each function returns the rule that a name breaks.
 //!
@@ -54,10 +54,10 @@ pub fn id(id: &str) -> Result<(), &'static str> {
     rule(is_short(id), "it must have 1 to 255 bytes")
 }
 
-/// Checks the name of a header of a publisher's own.
+/// Checks the name of a publisher's own header.
 ///
-/// Headers that start with `leveret-` or `x-` belong to Leveret and to the broker. `CC` and `BCC` are lists of more routing
-/// keys for RabbitMQ. It closes the channel, with all publishes on it, over one that is not a list.
+/// Headers that start with `leveret-` or `x-` belong to Leveret and to the broker. RabbitMQ reads `CC` and `BCC` as
+/// lists of further routing keys. If their value is not a list, RabbitMQ closes the channel with all its publishes.
 ///
 /// # Errors
 ///

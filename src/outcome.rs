@@ -1,8 +1,8 @@
-//! The outcomes of a job, in one vocabulary for code, metrics, traces and the wire.
+//! Outcomes of a job, with the same names in code, metrics, traces and the wire format.
 
 use std::{fmt, time::Duration};
 
-/// What happens with a job after an attempt.
+/// The fate of a job after an attempt.
 ///
 /// ```
 /// # use leveret::Outcome;
@@ -14,23 +14,24 @@ use std::{fmt, time::Duration};
 pub enum Outcome {
     /// The handler succeeded: the job leaves the broker.
     Done,
-    /// The handler said that the job was done before ([`JobError::duplicate`](crate::JobError::duplicate)): it leaves the broker.
+    /// The handler reported an earlier run ([`JobError::duplicate`](crate::JobError::duplicate)): the job leaves the
+    /// broker.
     Duplicate,
-    /// The job is tried again after a delay, an attempt charged.
+    /// The job is retried after a delay; the attempt counts.
     Retry {
-        /// The time it waits in the broker.
+        /// The time that the job waits in the broker.
         delay: Duration,
         /// Why the attempt failed.
         kind: ErrorKind,
         /// The error and its sources.
         reason: String,
     },
-    /// The job comes back after a delay, no attempt charged.
+    /// The job is delivered again after a delay; no attempt counts.
     Snooze {
-        /// The time it waits in the broker.
+        /// The time that the job waits in the broker.
         delay: Duration,
     },
-    /// The job is given up and kept in `<queue>.dead`.
+    /// The job is dead-lettered: kept in `<queue>.dead`.
     DeadLetter {
         /// The class of the reason.
         kind: ErrorKind,
@@ -39,7 +40,8 @@ pub enum Outcome {
     },
 }
 
-/// The closed list of reasons an attempt or a job can fail for, as in metrics and in the header `leveret-error-kind`.
+/// The closed list of reasons for which an attempt or a job fails, as in metrics and in the header
+/// `leveret-error-kind`.
 ///
 /// ```
 /// use leveret::ErrorKind;
@@ -50,7 +52,7 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The handler returned an error that may pass.
+    /// The handler returned a retryable error.
     Error,
     /// The handler returned [`JobError::permanent`].
     Permanent,
@@ -58,15 +60,15 @@ pub enum ErrorKind {
     Timeout,
     /// The handler panicked.
     Panic,
-    /// The message is not what the job's type expects, or bears a malformed framework header.
+    /// The message does not decode as the job's type, or has a malformed framework header.
     Decode,
-    /// No handler for this job name on the queue.
+    /// The queue has no handler for this job name.
     UnknownJob,
     /// The payload or the headers exceed the worker's limit.
     TooLarge,
-    /// The job took the process down too often.
+    /// The job crashed the process too often.
     CrashLoop,
-    /// The job's time to live was over before it could run.
+    /// The job's time to live ended before it could run.
     Expired,
 }
 
@@ -84,7 +86,7 @@ impl ErrorKind {
         Self::Expired,
     ];
 
-    /// The kind's name on the wire and in metrics.
+    /// Returns the kind's name on the wire and in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -100,7 +102,7 @@ impl ErrorKind {
         }
     }
 
-    /// The kind of that name.
+    /// Returns the kind with that name.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
@@ -112,7 +114,7 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// How a job left the worker, as in the label `outcome`.
+/// The way in which a job left the worker, as in the label `outcome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Finish {
     Succeeded,

@@ -1,6 +1,6 @@
-//! The signals that an orchestrator or a person stops a process with, and the end that comes whatever still runs.
+//! The stop signals of a process, and its forced end if jobs still run.
 //!
-//! The signals have a thread of their own: handlers that block every thread of the runtime do not keep it from acting.
+//! The signals have a thread of their own, so handlers that block every thread of the runtime do not block the stop.
 
 use std::{
     collections::BTreeMap,
@@ -21,26 +21,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{config::Config, observe::metrics::Metrics};
 
-/// Signals that follow each other so soon are one: a shell and the process above this one may both pass on a Ctrl-C.
+/// Signals this close together count as one: a shell and the parent process may both pass on a Ctrl-C.
 const SAME_SIGNAL: Duration = Duration::from_millis(20);
-/// Ids of jobs in the last words of a process.
+/// Most job ids in the last log line of a process.
 const NAMED: usize = 10;
 /// The number of SIGINT, for systems without signals.
 #[cfg(not(unix))]
 const UNKNOWN_SIGNAL: i32 = 2;
 
-/// Is ready at the first SIGTERM or Ctrl-C of this process, and stays so.
+/// Completes at the first SIGTERM or Ctrl-C of this process, and stays complete.
 ///
 /// From its first use on, signals end the process like this:
 ///
-/// - The first one makes this future ready. If the process has not ended when nearly all of
-///   [`Config::grace_period`] is over (that of the broker handle with the longest one, 30 s without any), it is ended with
-///   exit code 1. So a handler that blocks its thread, or a runtime that waits for one, does not outlast the orchestrator's
-///   patience.
-/// - The second one ends the process at once, with exit code 130 for Ctrl-C and 143 for SIGTERM. One that comes within 20 ms
-///   counts as the first.
+/// - The first signal completes this future. If the process still runs when nearly all of [`Config::grace_period`] is
+///   over, it exits with code 1. The broker handle with the longest grace period counts, or 30 s without any. So a
+///   handler that blocks its thread, or a runtime that waits for one, does not outlast the orchestrator's grace period.
+/// - The second signal ends the process at once, with exit code 130 for Ctrl-C and 143 for SIGTERM. A signal within 20
+///   ms counts as the first.
 ///
-/// Both log how many jobs were running and the ids of some. The broker delivers these jobs again.
+/// Both log how many jobs were running and the ids of some. The broker redelivers these jobs.
 ///
 /// ```no_run
 /// # async fn doc(worker: leveret::Worker<()>, broker: leveret::Broker) -> Result<(), leveret::Error> {
@@ -55,19 +54,19 @@ pub async fn shutdown_signal() {
     }
 }
 
-/// Starts the thread, and returns once it listens.
+/// Starts the signal thread, and returns once it listens.
 fn listen() -> watch::Sender<bool> {
     let (stopped, _) = watch::channel(false);
     let (listens, listening) = mpsc::channel();
-    let told = stopped.clone();
+    let signalled = stopped.clone();
     let started = std::thread::Builder::new().name("leveret-signals".to_owned()).spawn(move || {
         match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(follow(&told, listens)),
+            Ok(runtime) => runtime.block_on(follow(&signalled, listens)),
             Err(error) => tracing::error!(%error, "cannot listen for SIGTERM"),
         }
     });
     match started {
-        // It hangs up when it listens, or when it cannot.
+        // The thread drops its sender once it listens, or when it cannot listen.
         Ok(_) => drop(listening.recv()),
         Err(error) => tracing::error!(%error, "cannot listen for SIGTERM"),
     }
@@ -91,12 +90,12 @@ async fn follow(stopped: &watch::Sender<bool>, listens: mpsc::Sender<()>) {
     tokio::select! {
         signal = again => {
             let (jobs, job_ids) = running();
-            tracing::error!(jobs, job_ids, "told to stop a second time: ended at once, and these jobs are delivered again");
+            tracing::error!(jobs, job_ids, "second stop signal: exiting now, the broker redelivers these jobs");
             std::process::exit(128 + signal);
         }
         () = sleep(longest_stop()) => {
             let (jobs, job_ids) = running();
-            tracing::error!(jobs, job_ids, "not ended within the grace period: ended now, and these jobs are delivered again");
+            tracing::error!(jobs, job_ids, "still running at the end of the grace period: exiting now, the broker redelivers these jobs");
             std::process::exit(1);
         }
     }
@@ -116,7 +115,7 @@ impl Signals {
         Self([interrupt, terminate])
     }
 
-    /// The number of the next one.
+    /// Returns the number of the next signal.
     async fn next(&mut self) -> i32 {
         use tokio::signal::unix::SignalKind;
         let [interrupt, terminate] = &mut self.0;
@@ -154,28 +153,28 @@ impl Signals {
     }
 }
 
-/// How a worker tells its consumers to end.
+/// The stop signals from a worker to its consumers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stop {
-    /// Take nothing new, finish what runs.
+    /// Start no job, finish the running ones.
     pub(crate) drain: CancellationToken,
-    /// The drain deadline is over: attempts are to stop by themselves.
+    /// The drain deadline has passed: attempts are asked to stop.
     pub(crate) cancel: CancellationToken,
-    /// What still runs is dropped.
+    /// Running attempts are dropped.
     pub(crate) abort: CancellationToken,
 }
 
-/// A broker handle, as long as its metrics are in use.
+/// A broker handle, while its metrics are in use.
 struct KnownBroker {
     longest_stop: Duration,
     metrics: Weak<Metrics>,
 }
 
-/// What the last log lines of the process are about.
+/// The facts for the last log lines of the process.
 #[derive(Default)]
 struct Known {
     brokers: Vec<KnownBroker>,
-    /// Jobs that run in consumers which drain, by consumer and number.
+    /// Running jobs of draining consumers, by consumer and number.
     jobs: BTreeMap<(u64, u64), String>,
 }
 
@@ -184,14 +183,14 @@ fn known() -> MutexGuard<'static, Known> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Notes a broker handle of this process: how long the process may live after the first signal, and its metrics.
+/// Registers a broker handle of this process: how long the process may live after the first signal, and its metrics.
 pub(crate) fn note(longest_stop: Duration, metrics: &Arc<Metrics>) {
     let mut known = known();
     known.brokers.retain(|broker| broker.metrics.strong_count() > 0);
     known.brokers.push(KnownBroker { longest_stop, metrics: Arc::downgrade(metrics) });
 }
 
-/// How long after the first signal the process may live.
+/// Returns how long the process may live after the first signal.
 fn longest_stop() -> Duration {
     let known = known();
     let present = known.brokers.iter().filter(|broker| broker.metrics.strong_count() > 0);
@@ -199,7 +198,7 @@ fn longest_stop() -> Duration {
     longest.unwrap_or_else(|| Config::default().last_moments().process)
 }
 
-/// How many jobs run, and the ids of some, as far as they are known.
+/// Returns the number of running jobs and the known ids of some.
 fn running() -> (i64, String) {
     let known = known();
     let jobs =
@@ -215,7 +214,7 @@ impl Unfinished {
     pub(crate) fn new<'a>(jobs: impl Iterator<Item = (u64, &'a str)>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let consumer = NEXT.fetch_add(1, Ordering::Relaxed);
-        // An id is a publisher's text.
+        // Publishers choose ids, so they are escaped.
         known().jobs.extend(jobs.map(|(number, id)| ((consumer, number), format!("{id:?}"))));
         Self(consumer)
     }

@@ -1,10 +1,10 @@
-//! Text that others wrote, made fit to be shown: names, ids, errors and payloads come from whoever may publish, and a
-//! terminal obeys what it is sent.
+//! Makes foreign text safe to show. Names, ids, errors and payloads come from any publisher, and terminals execute
+//! control sequences.
 
 use std::borrow::Cow;
 
-/// Whether a terminal obeys the letter, or shows nothing for it: control characters, the marks that turn the direction of
-/// writing, and what has no width.
+/// Returns whether a terminal obeys the letter or shows nothing for it. That holds for control characters, marks that
+/// change the direction of writing, and letters without width.
 ///
 /// ```
 /// use leveret::text::is_unsafe;
@@ -29,8 +29,8 @@ pub fn is_unsafe(letter: char) -> bool {
             | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// The text in one line of at most `longest` letters, with what is [unsafe](is_unsafe) written as `\u{1b}`; the ends of lines
-/// and tabs are spaces. What is cut off is told by `…`.
+/// Returns the text in one line of at most `longest` letters, with [unsafe](is_unsafe) letters written as `\u{1b}`.
+/// Line ends and tabs become spaces. A final `…` marks cut text.
 ///
 /// ```
 /// use leveret::text::one_line;
@@ -54,7 +54,7 @@ pub fn one_line(text: &str, longest: usize) -> String {
     line
 }
 
-/// The text with its lines as they are, and what is [unsafe](is_unsafe) else written as `\u{1b}`.
+/// Returns the text with its line ends, and other [unsafe](is_unsafe) letters written as `\u{1b}`.
 ///
 /// ```
 /// assert_eq!(leveret::text::lines("a\nb\r\u{202e}"), "a\nb\\u{d}\\u{202e}");
@@ -72,14 +72,14 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     Cow::Owned(lines)
 }
 
-/// JSON of the same value, with what is [unsafe](is_unsafe) written as JSON escapes it, and lines as they are.
+/// Returns JSON of the same value, with [unsafe](is_unsafe) letters as JSON escapes. Line ends stay.
 ///
 /// ```
 /// assert_eq!(leveret::text::json("[\"a\u{9b}\u{e0001}\"]\n"), "[\"a\\u009b\\udb40\\udc01\"]\n");
 /// ```
 #[must_use]
 pub fn json(json: &str) -> Cow<'_, str> {
-    // Below the space, JSON has only what stands between values.
+    // In valid JSON, control characters below the space occur only between values.
     let is_kept = |letter: char| letter < ' ' || !is_unsafe(letter);
     if json.chars().all(is_kept) {
         return Cow::Borrowed(json);
@@ -109,7 +109,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_unsafe_letter_is_left_and_a_line_is_no_longer_than_it_may_be(text in any::<String>(), longest in 0..50_usize) {
+        fn no_unsafe_letter_is_left_and_a_line_has_bounded_length(text in any::<String>(), longest in 0..50_usize) {
             let line = one_line(&text, longest);
             prop_assert!(!line.chars().any(is_unsafe));
             let of_one = r"\u{10ffff}".len();
@@ -118,7 +118,7 @@ mod tests {
         }
 
         #[test]
-        fn json_is_of_the_same_value(text in any::<String>()) {
+        fn escaped_json_has_the_same_value(text in any::<String>()) {
             let written = serde_json::to_string(&text).unwrap();
             let escaped = json(&written);
             prop_assert!(!escaped.chars().any(is_unsafe));

@@ -1,4 +1,4 @@
-//! Slow clients, busy connections, stops and hosts.
+//! Tests of slow clients, busy connections, stops and hosts.
 
 use axum::routing::get;
 use tokio::{
@@ -14,9 +14,9 @@ const LONG: Duration = Duration::from_secs(30);
 
 struct Served {
     address: std::net::SocketAddr,
-    /// A permit for each slow request that has begun.
+    /// One permit for each slow request that has begun.
     begun: Arc<Semaphore>,
-    limiter: Arc<Semaphore>,
+    release: Arc<Semaphore>,
     stop: DropGuard,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -24,8 +24,8 @@ struct Served {
 async fn serving(connections: usize, idle: Duration) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-    let (begun, limiter) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let (begins, waiting) = (Arc::clone(&begun), Arc::clone(&limiter));
+    let (begun, release) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (begins, waiting) = (Arc::clone(&begun), Arc::clone(&release));
     let slow = async move || {
         begins.add_permits(1);
         waiting.acquire().await.unwrap().forget();
@@ -33,7 +33,7 @@ async fn serving(connections: usize, idle: Duration) -> Served {
     };
     let routes = Router::new().route("/livez", get(async || "ok\n")).route("/slow", get(slow));
     let serving = tokio::spawn(serve(listener, routes, Limits { connections, idle }, stop.clone()));
-    Served { address, begun, limiter, stop: stop.drop_guard(), serving }
+    Served { address, begun, release, stop: stop.drop_guard(), serving }
 }
 
 impl Served {
@@ -43,13 +43,13 @@ impl Served {
         stream
     }
 
-    /// The answer to a request, if it comes.
+    /// Returns the response to a request, if there is one.
     async fn get(&self, path: &str) -> String {
         read(self.send(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await).await
     }
 }
 
-/// All that comes until the end.
+/// Reads until the end of the connection.
 async fn read(mut stream: TcpStream) -> String {
     let mut text = Vec::new();
     let ended = timeout(LONG, stream.read_to_end(&mut text)).await.expect("it ends in time");
@@ -58,7 +58,7 @@ async fn read(mut stream: TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn half_sent_requests_keep_no_other_out() {
+async fn half_sent_requests_block_no_other_client() {
     let served = serving(8, LONG).await;
     let mut held = Vec::new();
     for number in 0..100 {
@@ -68,7 +68,7 @@ async fn half_sent_requests_keep_no_other_out() {
         }
     }
     assert!(served.get("/livez").await.ends_with("ok\n"));
-    // Those that were there first are closed.
+    // The oldest connections are closed.
     assert_eq!(read(held.swap_remove(0)).await, "");
 }
 
@@ -81,12 +81,12 @@ async fn a_head_that_does_not_come_in_time_ends_its_connection() {
             sleep(Duration::from_millis(50)).await;
         }
     };
-    timeout(LONG, closed).await.expect("a head that comes byte by byte is cut");
-    assert!(read(served.send("").await).await.is_empty(), "so is a connection on which nothing comes");
+    timeout(LONG, closed).await.expect("a head sent byte by byte is cut off");
+    assert!(read(served.send("").await).await.is_empty(), "so is a silent connection");
 }
 
 #[tokio::test]
-async fn requests_under_way_stay_and_probes_are_answered_beyond_the_limit() {
+async fn requests_in_progress_stay_and_probes_are_answered_beyond_the_limit() {
     let served = serving(3, LONG).await;
     let mut busy = Vec::new();
     for _ in 0..3 {
@@ -98,23 +98,23 @@ async fn requests_under_way_stay_and_probes_are_answered_beyond_the_limit() {
     for _ in 0..50 {
         assert!(served.get("/livez").await.ends_with("ok\n"));
     }
-    served.limiter.add_permits(3);
+    served.release.add_permits(3);
     for stream in busy {
         assert!(read(stream).await.ends_with("done\n"));
     }
-    served.limiter.add_permits(1);
+    served.release.add_permits(1);
     assert!(served.get("/slow").await.ends_with("done\n"));
 }
 
 #[tokio::test]
-async fn a_stop_waits_for_requests_under_way_and_for_no_idle_connection() {
+async fn a_stop_waits_for_requests_in_progress_and_not_for_idle_connections() {
     let served = serving(8, LONG).await;
     let (idle, slow) = (served.send("").await, served.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await);
     timeout(LONG, served.begun.acquire()).await.expect("it has begun").unwrap().forget();
-    let Served { limiter, stop, serving, .. } = served;
+    let Served { release, stop, serving, .. } = served;
     drop(stop);
     assert_eq!(read(idle).await, "");
-    limiter.add_permits(1);
+    release.add_permits(1);
     assert!(read(slow).await.ends_with("done\n"));
     timeout(LONG, serving).await.expect("it ends").unwrap();
 }

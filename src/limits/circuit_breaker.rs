@@ -1,8 +1,7 @@
-//! Circuit breakers: one for each dependency that handlers of a worker share, such as a mail server.
+//! Circuit breakers: one for each external service that handlers of a worker share, such as a mail server.
 //!
-//! While a dependency is down, jobs that need it do not reach their handlers, are not charged an attempt, and stay in
-//! their queue where all jobs of it need what is down. After a while one job is let through, the probe: what becomes of
-//! it decides for all.
+//! While a circuit is open, its jobs do not reach their handlers and no attempt counts. They stay in their queue if all
+//! jobs of the queue use open circuits. After a while one job runs as a probe: its result decides for all.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,18 +22,18 @@ use crate::{
     topology::delay::UNIT,
 };
 
-/// A job that waits for a dependency asks again after this time at the latest.
+/// Longest wait of a job for an open circuit before it is checked again.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
-/// Something outside that handlers need and that may be down, under the name they give in
+/// A circuit breaker for an external service, under the name that handlers give in
 /// [`HandlerOptions::circuit`](crate::HandlerOptions::circuit).
 ///
-/// It is taken for down when, within the window, so many attempts failed, and at least half of all that ended. What
-/// counts as a failure are errors that may pass and timeouts; what counts as a success are success and permanent errors,
-/// which tell that it answered. Panics, snoozes and payloads that are not the job count as neither. A handler that knows
-/// better says so with [`JobError::blame`](crate::JobError::blame).
+/// The circuit opens when, within the window, the set number of attempts failed, and at least half of all that ended.
+/// Retryable errors and timeouts count as failures. Success and permanent errors count as success, because the service
+/// answered. Panics, snoozes and undecodable payloads count as neither. A handler with better knowledge uses
+/// [`JobError::blame`](crate::JobError::blame).
 ///
-/// Each worker process judges for itself.
+/// Each worker process has its own circuit state.
 ///
 /// ```
 /// use std::time::Duration;
@@ -55,14 +54,14 @@ pub struct CircuitBreaker {
 }
 
 impl CircuitBreaker {
-    /// A dependency with the defaults: 5 failures within 30 s, a probe after 10 s.
+    /// Creates a circuit breaker with the defaults: 5 failures within 30 s, a probe after 10 s.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), failures: 5, window: Duration::from_secs(30), open_for: Duration::from_secs(10) }
     }
 
-    /// Sets how many failures within the window it takes, if they are at least half of what ended: at least 1. A worker
-    /// does not start with a circuit breaker that is out of bounds.
+    /// Sets the number of failures within the window that open the circuit, if they are at least half of the ended
+    /// attempts: at least 1. A worker does not start with a circuit breaker that is out of bounds.
     #[must_use]
     pub fn failures(mut self, failures: u32) -> Self {
         self.failures = failures;
@@ -76,7 +75,7 @@ impl CircuitBreaker {
         self
     }
 
-    /// Sets how long nothing is tried before a probe: at least 0.1 s.
+    /// Sets how long the circuit stays open before a probe: at least 0.1 s.
     #[must_use]
     pub fn open_for(mut self, time: Duration) -> Self {
         self.open_for = time;
@@ -117,25 +116,25 @@ pub enum CircuitState {
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// Counted since then.
+    /// Counting since then.
     Closed { since: Instant, failed: u32, fine: u32 },
-    /// Down since then; the next probe may start at `probe_at`.
+    /// Open since then; the next probe may start at `probe_at`.
     Open { since: Instant, probe_at: Instant },
-    /// Down since then, a probe runs.
+    /// Open since then; a probe runs.
     HalfOpen { since: Instant },
 }
 
-/// Whether a job may run.
+/// The decision whether a job may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     Run,
-    /// It is the probe.
+    /// The job is the probe.
     Probe,
-    /// It asks again after this time.
+    /// The job is checked again after this time.
     Wait(Duration),
 }
 
-/// What an attempt tells of a dependency.
+/// The evidence of one attempt about a circuit's service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sign {
     Fine,
@@ -143,7 +142,7 @@ pub(crate) enum Sign {
     None,
 }
 
-/// The breaker of one dependency.
+/// The breaker of one circuit.
 pub(crate) struct Breaker {
     settings: CircuitBreaker,
     circuit: Mutex<State>,
@@ -164,12 +163,12 @@ impl Breaker {
             State::Open { since, probe_at } => (since, probe_at - now),
             State::HalfOpen { since } => (since, self.settings.open_for),
         };
-        // The longer it is down, the further apart: jobs that wait must not come round and round.
+        // The longer the outage, the further apart: waiting jobs must not circulate through the broker.
         let spread = (now - since).max(self.settings.open_for).mul_f64(draw);
         Admission::Wait((rest + spread).min(LONGEST_WAIT))
     }
 
-    /// Learns from an attempt that has ended.
+    /// Records the result of an ended attempt.
     pub(crate) fn report(&self, sign: Sign, was_probe: bool) {
         let (now, mut circuit) = (Instant::now(), self.lock());
         match (*circuit, sign) {
@@ -179,7 +178,7 @@ impl Breaker {
                 self.publish(CircuitState::Closed);
             }
             (State::HalfOpen { since }, sign) if was_probe => {
-                // A probe that tells nothing is followed by the next at once.
+                // An inconclusive probe is followed by the next at once.
                 let probe_at = if sign == Sign::Failed { now + self.settings.open_for } else { now };
                 *circuit = State::Open { since, probe_at };
                 self.publish(CircuitState::Open);
@@ -191,7 +190,7 @@ impl Breaker {
                 *circuit = State::Closed { since, failed, fine };
                 if sign == Sign::Failed && failed >= self.settings.failures && failed >= fine {
                     *circuit = State::Open { since: now, probe_at: now + self.settings.open_for };
-                    tracing::warn!(circuit = self.settings.name, failed, "circuit open: jobs that need it wait");
+                    tracing::warn!(circuit = self.settings.name, failed, "circuit open: its jobs wait");
                     self.publish(CircuitState::Open);
                 }
             }
@@ -211,7 +210,7 @@ impl Breaker {
         self.settings.name()
     }
 
-    pub(crate) fn pace(&self, now: Instant) -> Flow {
+    pub(crate) fn flow(&self, now: Instant) -> Flow {
         match *self.lock() {
             State::Closed { .. } => Flow::Full,
             State::Open { probe_at, .. } if probe_at <= now => Flow::One,
@@ -241,11 +240,11 @@ impl fmt::Debug for Breaker {
 }
 
 impl Sign {
-    /// What a result says of a dependency that the job needs.
-    pub(crate) fn of(result: &JobResult, dependency: &str) -> Self {
+    /// Returns what a result shows about a circuit of the job.
+    pub(crate) fn of(result: &JobResult, circuit: &str) -> Self {
         let Err(error) = result else { return Self::Fine };
         if let Some(blamed) = error.blamed {
-            return if blamed.contains(&dependency) { Self::Failed } else { Self::Fine };
+            return if blamed.contains(&circuit) { Self::Failed } else { Self::Fine };
         }
         match error.class {
             Class::Retry | Class::RetryAfter(_) | Class::Timeout => Self::Failed,
@@ -255,7 +254,7 @@ impl Sign {
     }
 }
 
-/// The dependencies of a worker.
+/// The circuit breakers of a worker.
 #[derive(Debug)]
 pub(crate) struct Breakers {
     breakers: HashMap<String, Arc<Breaker>>,
@@ -263,12 +262,12 @@ pub(crate) struct Breakers {
 }
 
 impl Breakers {
-    /// Those that were set, and those that are only named, with the defaults.
+    /// Creates the configured breakers, and breakers with the defaults for the other names.
     pub(crate) fn new(set: Vec<CircuitBreaker>, named: impl Iterator<Item = &'static str>, metrics: &Metrics) -> Self {
         let changed = watch::Sender::new(());
         let mut settings: BTreeMap<String, CircuitBreaker> =
             named.map(|name| (name.to_owned(), CircuitBreaker::new(name))).collect();
-        settings.extend(set.into_iter().map(|dependency| (dependency.name.clone(), dependency)));
+        settings.extend(set.into_iter().map(|breaker| (breaker.name.clone(), breaker)));
         let breaker = |(name, settings): (String, CircuitBreaker)| {
             let gauge = metrics.circuit(&name);
             gauge.set(0);
@@ -282,12 +281,11 @@ impl Breakers {
         self.breakers.get(name)
     }
 
-    /// Counts an error for those that it blames and that the job has not said it needs.
-    pub(crate) fn blame(&self, result: &JobResult, needed: &[Arc<Breaker>]) {
+    /// Counts an error against the circuits that it blames and that the job does not use.
+    pub(crate) fn blame(&self, result: &JobResult, used: &[Arc<Breaker>]) {
         let Err(error) = result else { return };
         for name in error.blamed.unwrap_or_default() {
-            if let Some(breaker) = self.get(name).filter(|breaker| !needed.iter().any(|it| it.name() == breaker.name()))
-            {
+            if let Some(breaker) = self.get(name).filter(|breaker| !used.iter().any(|it| it.name() == breaker.name())) {
                 breaker.report(Sign::Failed, false);
             }
         }
@@ -307,9 +305,9 @@ pub(crate) mod tests {
 
     pub(crate) fn breaker() -> Arc<Breaker> {
         let metrics = Metrics::new().unwrap();
-        let dependencies = Breakers::new(vec![CircuitBreaker::new("smtp").failures(3)], ["db"].into_iter(), &metrics);
-        assert!(dependencies.get("db").is_some());
-        Arc::clone(dependencies.get("smtp").unwrap())
+        let breakers = Breakers::new(vec![CircuitBreaker::new("smtp").failures(3)], ["db"].into_iter(), &metrics);
+        assert!(breakers.get("db").is_some());
+        Arc::clone(breakers.get("smtp").unwrap())
     }
 
     pub(crate) fn fail(breaker: &Breaker, times: u32) {
@@ -317,7 +315,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_opens_after_so_many_failures_lets_one_probe_through_and_closes_after_its_success() {
+    async fn it_opens_after_the_set_failures_lets_one_probe_through_and_closes_after_its_success() {
         let breaker = breaker();
         fail(&breaker, 2);
         assert_eq!(breaker.admit(0.0), Admission::Run);
@@ -333,7 +331,7 @@ pub(crate) mod tests {
         tokio::time::advance(10 * SECOND).await;
         assert_eq!(breaker.admit(0.0), Admission::Probe);
         breaker.report(Sign::None, true);
-        assert_eq!(breaker.admit(0.0), Admission::Probe, "one that tells nothing is followed at once");
+        assert_eq!(breaker.admit(0.0), Admission::Probe, "an inconclusive probe is followed at once");
         breaker.report(Sign::Fine, true);
         assert_eq!((breaker.admit(0.0), breaker.gauge.get()), (Admission::Run, 0));
     }
@@ -354,7 +352,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_longer_it_is_down_the_further_apart_its_jobs_ask() {
+    async fn the_longer_it_is_open_the_further_apart_its_jobs_ask() {
         let breaker = breaker();
         fail(&breaker, 3);
         assert_eq!(breaker.admit(0.5), Admission::Wait(15 * SECOND));
@@ -367,7 +365,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn errors_that_may_pass_count_and_the_others_do_not_unless_the_handler_says_so() {
+    fn retryable_errors_count_and_others_do_not_unless_the_handler_blames_a_circuit() {
         let of = |error: JobError| Sign::of(&Err(error), "smtp");
         assert_eq!(Sign::of(&Ok(()), "smtp"), Sign::Fine);
         assert_eq!(of("refused".into()), Sign::Failed);
@@ -381,17 +379,17 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_of_a_job_that_does_not_need_a_dependency_counts_if_it_blames_it() {
+    async fn an_error_counts_against_a_circuit_that_its_job_does_not_use_if_it_blames_it() {
         let metrics = Metrics::new().unwrap();
-        let dependencies = Breakers::new(vec![CircuitBreaker::new("smtp").failures(3)], std::iter::empty(), &metrics);
-        let smtp = Arc::clone(dependencies.get("smtp").unwrap());
+        let breakers = Breakers::new(vec![CircuitBreaker::new("smtp").failures(3)], std::iter::empty(), &metrics);
+        let smtp = Arc::clone(breakers.get("smtp").unwrap());
         let refused = |blamed| Err(JobError::from("refused").blame(blamed));
         for result in [Err("refused".into()), refused(&[]), refused(&["db"]), Ok(())] {
-            (0..3).for_each(|_| dependencies.blame(&result, &[]));
+            (0..3).for_each(|_| breakers.blame(&result, &[]));
         }
-        (0..3).for_each(|_| dependencies.blame(&refused(&["smtp"]), &[Arc::clone(&smtp)]));
-        assert_eq!(smtp.state(), CircuitState::Closed, "nothing blames it, or its need counts already");
-        (0..3).for_each(|_| dependencies.blame(&refused(&["smtp"]), &[]));
+        (0..3).for_each(|_| breakers.blame(&refused(&["smtp"]), &[Arc::clone(&smtp)]));
+        assert_eq!(smtp.state(), CircuitState::Closed, "nothing blames it, or the job's own circuit counts already");
+        (0..3).for_each(|_| breakers.blame(&refused(&["smtp"]), &[]));
         assert_eq!(smtp.state(), CircuitState::Open);
     }
 }

@@ -1,5 +1,5 @@
-//! How fast a queue is consumed while what its jobs need is down: not at all, or one job at a time to see whether it is up
-//! again. Its jobs stay in the queue meanwhile, where they cost nothing.
+//! Limits the flow of a queue while the circuits of its jobs are open: no jobs, or one probe at a time. The jobs stay
+//! in the queue meanwhile, at no cost.
 
 use std::sync::Arc;
 
@@ -13,17 +13,17 @@ use crate::{
     transport::session::{Ended, Session},
 };
 
-/// How many jobs a queue may take, all of whose jobs need something.
+/// The flow of a queue whose jobs all use circuits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
     Full,
-    /// One at a time, to probe with.
+    /// One job at a time, as a probe.
     One,
-    /// None before that time, if it is known.
+    /// No job before that time, if it is known.
     None(Option<Instant>),
 }
 
-/// Keeps one session at the flow of its queue.
+/// Applies the flow of a queue to one session.
 pub(crate) struct FlowControl {
     queue: String,
     /// The circuits of each job of the queue.
@@ -33,14 +33,14 @@ pub(crate) struct FlowControl {
 }
 
 impl FlowControl {
-    /// `jobs` are the circuits of each job of the queue. None for a queue with a job that needs no circuit: that queue is
-    /// always consumed.
+    /// Creates a flow control. `jobs` are the circuits of each job of the queue. Returns `None` if a job uses no
+    /// circuit: such a queue is always consumed.
     pub(crate) fn new(queue: &str, jobs: Vec<Vec<Arc<Breaker>>>, breakers: &Breakers) -> Option<Self> {
         let is_controlled = jobs.iter().all(|circuits| !circuits.is_empty());
         is_controlled.then(|| Self { queue: queue.to_owned(), jobs, changed: breakers.watch(), flow: Flow::Full })
     }
 
-    /// Tells the session what is different from before; it has `prefetch` in hand when nothing is down.
+    /// Applies a changed flow to the session, whose prefetch is `prefetch` at full flow.
     pub(crate) async fn keep(&mut self, session: &mut Session, prefetch: u16) -> Result<(), Ended> {
         self.changed.mark_unchanged();
         let before = std::mem::replace(&mut self.flow, flow(&self.jobs));
@@ -48,7 +48,7 @@ impl FlowControl {
         if before == self.flow || (is_none(before) && is_none(self.flow)) {
             return Ok(());
         }
-        tracing::info!(queue = self.queue, flow = ?self.flow, "consuming at another rate");
+        tracing::info!(queue = self.queue, flow = ?self.flow, "changed the flow of the queue");
         session.pause().await;
         match self.flow {
             Flow::None(_) => Ok(()),
@@ -57,7 +57,7 @@ impl FlowControl {
         }
     }
 
-    /// Waits until the pace may be another.
+    /// Waits until the flow may have changed.
     pub(crate) async fn changed(&mut self) {
         let until = async {
             match self.flow {
@@ -73,13 +73,13 @@ impl FlowControl {
     }
 }
 
-/// The pace of a queue: that of the job that has the most freedom, which is as free as the worst that it needs.
+/// Returns the flow of a queue: that of its least restricted job. A job has the flow of its most restricted circuit.
 fn flow(jobs: &[Vec<Arc<Breaker>>]) -> Flow {
     let now = Instant::now();
     let mut best: Option<Flow> = None;
-    for needs in jobs {
-        let pace = needs.iter().map(|breaker| breaker.pace(now)).reduce(worse).unwrap_or(Flow::Full);
-        best = Some(best.map_or(pace, |best| if worse(best, pace) == best { pace } else { best }));
+    for circuits in jobs {
+        let flow = circuits.iter().map(|breaker| breaker.flow(now)).reduce(worse).unwrap_or(Flow::Full);
+        best = Some(best.map_or(flow, |best| if worse(best, flow) == best { flow } else { best }));
     }
     best.unwrap_or(Flow::Full)
 }
@@ -87,7 +87,7 @@ fn flow(jobs: &[Vec<Arc<Breaker>>]) -> Flow {
 fn worse(a: Flow, b: Flow) -> Flow {
     match (a, b) {
         (Flow::None(Some(a)), Flow::None(Some(b))) => Flow::None(Some(a.max(b))),
-        // One whose end is not known is told of.
+        // An unknown end is announced by a change.
         (Flow::None(None), _) | (_, Flow::None(None)) => Flow::None(None),
         (none @ Flow::None(_), _) | (_, none @ Flow::None(_)) => none,
         (Flow::One, _) | (_, Flow::One) => Flow::One,
@@ -101,19 +101,19 @@ mod tests {
     use crate::limits::circuit_breaker::tests::{SECOND, breaker, fail};
 
     #[tokio::test(start_paused = true)]
-    async fn a_queue_is_as_free_as_its_freest_job() {
+    async fn a_queue_has_the_flow_of_its_least_restricted_job() {
         let (smtp, other) = (breaker(), breaker());
-        let (needs_smtp, needs_both, none) = ([smtp.clone()], [smtp.clone(), other.clone()], []);
-        let both = || flow(&[needs_smtp.to_vec(), needs_both.to_vec()]);
+        let (only_smtp, smtp_and_other, none) = ([smtp.clone()], [smtp.clone(), other.clone()], []);
+        let both = || flow(&[only_smtp.to_vec(), smtp_and_other.to_vec()]);
         assert_eq!(both(), Flow::Full);
         fail(&other, 3);
         assert_eq!(both(), Flow::Full, "one of them can run");
         fail(&smtp, 3);
         assert_eq!(both(), Flow::None(Some(Instant::now() + 10 * SECOND)));
-        assert_eq!(flow(&[needs_smtp.to_vec(), none.to_vec()]), Flow::Full);
+        assert_eq!(flow(&[only_smtp.to_vec(), none.to_vec()]), Flow::Full);
         tokio::time::advance(10 * SECOND).await;
         assert_eq!(both(), Flow::One);
         smtp.admit(0.0);
-        assert_eq!(flow(&[needs_smtp.to_vec()]), Flow::None(None));
+        assert_eq!(flow(&[only_smtp.to_vec()]), Flow::None(None));
     }
 }

@@ -1,4 +1,4 @@
-//! What a job has to pass before its attempt: dependencies that must be up, a place for its key, a slot of the rate.
+//! The checks before an attempt: closed circuits, a slot of its key, a slot of the rate.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -21,20 +21,20 @@ use crate::{
     message::slot::Slot,
 };
 
-/// What the trip of one job through the delay ladder costs broker and worker in CPU time.
+/// CPU time that broker and worker spend on one job's way through the delay ladder.
 ///
-/// It sets what is waited for in place. A place of the queue's concurrency that stands idle for `w` costs the others
-/// `w / concurrency`, so that the trip is the cheaper of the two from `concurrency × TRIP` on.
+/// It sets the longest wait in place. An idle slot of the queue's concurrency costs the other jobs `w / concurrency` in
+/// a wait of `w`. So the ladder is cheaper from `concurrency × TRIP` on.
 const TRIP: Duration = Duration::from_micros(300);
-/// What is waited for in place where no other job would run instead.
+/// Longest wait in place if no other job would run meanwhile.
 const ALONE: Duration = Duration::from_secs(1);
-/// A slot that was missed by more is lost: jobs that come back all at once, after a day without workers, must not run
-/// all at once.
+/// Lateness after which a slot is lost. Otherwise, jobs that return together after a day without workers would run all
+/// at once.
 const LATE: Duration = Duration::from_secs(5);
-/// How long jobs wait while the store of limits is away, and up to twice that.
-const AWAY: Duration = Duration::from_secs(5);
+/// Shortest wait of jobs while the store of limits is unreachable; the longest is twice that.
+const UNREACHABLE_WAIT: Duration = Duration::from_secs(5);
 
-/// The key of a job that is limited by key; none of a payload that is not the job.
+/// Returns the key of a job that is limited by key; `None` for an undecodable payload.
 pub(crate) type KeyOf = Arc<dyn Fn(&Message) -> Option<u64> + Send + Sync>;
 
 /// The limits of one registered handler.
@@ -43,14 +43,14 @@ pub(crate) struct Limiter {
     pub(crate) key: Option<(KeyOf, u32, Arc<KeyedSemaphore>)>,
     pub(crate) rate: Option<RateLimiter>,
     pub(crate) shared_rate: Option<SharedRate>,
-    /// Of this process, under each of the two.
+    /// Starts of this process under each of the two rates.
     pub(crate) starts: Vec<Starts>,
     pub(crate) shared_places: Option<Arc<SharedPlaces>>,
     pub(crate) in_place: Duration,
     pub(crate) held: Deferred,
 }
 
-/// Counts jobs that had to wait, by reason.
+/// Counters of jobs that had to wait, by reason.
 #[derive(Debug)]
 pub(crate) struct Deferred {
     pub(crate) circuit: IntCounter,
@@ -59,7 +59,7 @@ pub(crate) struct Deferred {
     pub(crate) rate: IntCounter,
 }
 
-/// Why a job does not run now.
+/// The reason for which a job does not run now.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Wait {
     pub(crate) delay: Duration,
@@ -67,24 +67,24 @@ pub(crate) struct Wait {
     pub(crate) slot: Option<Slot>,
 }
 
-/// Leave for one attempt.
+/// Permission for one attempt.
 #[derive(Debug)]
 pub(crate) struct Admitted {
     limiter: Arc<Limiter>,
-    /// Of which of the needs it is the probe, bit by bit.
+    /// The circuits for which it is the probe, one bit each.
     probes: u64,
-    /// Given back when the last clone of the attempt's context is dropped.
+    /// Released when the last clone of the attempt's context is dropped.
     pub(crate) places: Vec<KeyedPermit>,
 }
 
-/// How long a job may wait in place.
+/// Returns the longest wait of a job in place.
 pub(crate) fn in_place(concurrency: u16, is_alone: bool) -> Duration {
     if is_alone { ALONE } else { (TRIP * u32::from(concurrency)).min(UNIT) }
 }
 
 impl Limiter {
-    /// Admits the job, at once or after some milliseconds, or returns how long it waits in the broker. `was_delayed` is true
-    /// for a job that comes back from a delay. `now_ms` is the broker's time.
+    /// Admits the job, at once or after some milliseconds, or returns how long it waits in the broker. `was_delayed` is
+    /// true for a job that returns from a delay. `now_ms` is the broker's time.
     pub(crate) async fn enter(
         self: &Arc<Self>,
         message: &Message,
@@ -93,39 +93,39 @@ impl Limiter {
     ) -> Result<Admitted, Wait> {
         let arrived = Instant::now();
         let slot = Slot::of(message, now_ms);
-        let mut pass = Admitted { limiter: Arc::clone(self), probes: 0, places: Vec::new() };
+        let mut admitted = Admitted { limiter: Arc::clone(self), probes: 0, places: Vec::new() };
         for (index, breaker) in self.needs.iter().enumerate() {
             match breaker.admit(backoff::draws().0) {
                 Admission::Run => {}
-                Admission::Probe => pass.probes |= 1 << index,
+                Admission::Probe => admitted.probes |= 1 << index,
                 Admission::Wait(delay) => {
                     self.held.circuit.inc();
                     return Err(Wait { delay, slot });
                 }
             }
         }
-        let no_place = |held: &IntCounter, delay| {
+        let no_slot = |held: &IntCounter, delay| {
             held.inc();
             Wait { delay, slot }
         };
-        if let Some((key_of, most, places)) = &self.key
+        if let Some((key_of, most, semaphore)) = &self.key
             && let Some(key) = key_of(message)
         {
-            let place = places.enter(key, || *most, was_delayed, self.in_place).await;
-            pass.places.push(place.map_err(|delay| no_place(&self.held.key, delay))?);
+            let slot = semaphore.enter(key, || *most, was_delayed, self.in_place).await;
+            admitted.places.push(slot.map_err(|delay| no_slot(&self.held.key, delay))?);
         }
         if let Some(shared) = &self.shared_places {
-            let place = shared.enter(was_delayed, self.in_place).await;
-            pass.places.push(place.map_err(|delay| no_place(&self.held.concurrency, delay))?);
+            let slot = shared.enter(was_delayed, self.in_place).await;
+            admitted.places.push(slot.map_err(|delay| no_slot(&self.held.concurrency, delay))?);
         }
         if self.rate.is_some() || self.shared_rate.is_some() {
             self.wait_for_slot(message.id().unwrap_or_default(), slot, now_ms + millis(arrived.elapsed())).await?;
         }
-        Ok(pass)
+        Ok(admitted)
     }
 
-    /// Waits for the job's slot, and for its start. A slot says when to come back and no more: whether the job starts is for
-    /// what this process has started, whoever gave the slot.
+    /// Waits for the job's slot, and for its start. A slot only sets when the job returns. The starts of this process
+    /// decide whether the job starts, whoever gave the slot.
     async fn wait_for_slot(&self, job_id: &str, slot: Option<Slot>, now_ms: u64) -> Result<(), Wait> {
         let began = Instant::now();
         let (wait, slot) = match slot {
@@ -140,7 +140,7 @@ impl Limiter {
         if !wait.is_zero() {
             sleep(wait).await;
         }
-        // The ladder brings jobs back up to 0.1 s late: those that come together then wait here for each other.
+        // The ladder delivers jobs up to 0.1 s late. Jobs that arrive together then wait here for each other.
         let until = Instant::now() + self.in_place.max(UNIT);
         while let Err(wait) = self.start() {
             if Instant::now() + wait > until {
@@ -152,27 +152,28 @@ impl Limiter {
         Ok(())
     }
 
-    /// Notes a start, unless a rate forbids it now.
+    /// Records a start, unless a rate forbids it now.
     fn start(&self) -> Result<(), Duration> {
         Starts::start_all(&self.starts, Instant::now())
     }
 
-    /// Whether a shared limit has given this slot; where there is none, no slot is more than a time to come back.
+    /// Returns whether a shared limit has given this slot. Without a shared limit, every slot is accepted, because it
+    /// only sets the time of return.
     async fn has_given(&self, slot: Slot, job_id: &str) -> Result<bool, Wait> {
         let Some(shared) = &self.shared_rate else { return Ok(true) };
-        let proven = shared.prove(slot.at, job_id).await.ok_or_else(|| self.hold_while_away(Some(slot)))?;
+        let proven = shared.prove(slot.at, job_id).await.ok_or_else(|| self.hold_while_unreachable(Some(slot)))?;
         Ok(proven == slot)
     }
 
-    /// The time until the next slot, but at least so long, and the slot: of both limits, where there are two.
+    /// Returns the wait until the next slot, at least `at_least`, and the slot. With two limits, it satisfies both.
     async fn reserve(&self, job_id: &str, now_ms: u64, at_least: Duration) -> Result<(Duration, Slot), Wait> {
-        let own = self.rate.as_ref().map_or(Duration::ZERO, |line| line.reserve(Instant::now())).max(at_least);
+        let own = self.rate.as_ref().map_or(Duration::ZERO, |limiter| limiter.reserve(Instant::now())).max(at_least);
         let Some(shared) = &self.shared_rate else {
             return Ok((own, Slot { at: now_ms + millis(own), proof: None }));
         };
-        let away = || self.hold_while_away(None);
-        let wait = shared.reserve().await.ok_or_else(away)?.max(own);
-        let slot = shared.prove(now_ms + millis(wait), job_id).await.ok_or_else(away)?;
+        let unreachable = || self.hold_while_unreachable(None);
+        let wait = shared.reserve().await.ok_or_else(unreachable)?.max(own);
+        let slot = shared.prove(now_ms + millis(wait), job_id).await.ok_or_else(unreachable)?;
         Ok((wait, slot))
     }
 
@@ -181,13 +182,13 @@ impl Limiter {
         Wait { delay, slot }
     }
 
-    fn hold_while_away(&self, slot: Option<Slot>) -> Wait {
-        self.hold(AWAY.mul_f64(1.0 + backoff::draws().0), slot)
+    fn hold_while_unreachable(&self, slot: Option<Slot>) -> Wait {
+        self.hold(UNREACHABLE_WAIT.mul_f64(1.0 + backoff::draws().0), slot)
     }
 }
 
 impl Admitted {
-    /// Learns from the attempt.
+    /// Records the result of the attempt.
     pub(crate) fn ended(mut self, result: &JobResult) {
         let probes = std::mem::take(&mut self.probes);
         for (index, breaker) in self.limiter.needs.iter().enumerate() {
@@ -197,7 +198,7 @@ impl Admitted {
 }
 
 impl Drop for Admitted {
-    /// An attempt that did not come about, or was cut off, tells nothing.
+    /// An attempt that did not start, or was cut off, is inconclusive.
     fn drop(&mut self) {
         for (index, breaker) in self.limiter.needs.iter().enumerate() {
             if self.probes >> index & 1 == 1 {

@@ -10,7 +10,7 @@ use crate::{
 const BEGAN: u64 = 1_800_000_000_000;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A store of limits that lives longer than the workers.
+/// A store of limits that outlives the workers.
 #[derive(Default)]
 struct Store(Mutex<Option<Instant>>);
 
@@ -49,7 +49,7 @@ fn now_ms(began: Instant) -> u64 {
     BEGAN + millis(began.elapsed())
 }
 
-/// A job as its worker reads it.
+/// Returns a job as its worker reads it.
 fn job(id: &str, slot: Option<Slot>) -> Message {
     let mut message = Message::new("j", &JobId::from(id), Vec::new(), BEGAN);
     if let Some(slot) = slot {
@@ -58,7 +58,7 @@ fn job(id: &str, slot: Option<Slot>) -> Message {
     message
 }
 
-/// What became of jobs that went round until they started.
+/// The starts and waits of jobs until all had started.
 #[derive(Default)]
 struct Seen {
     starts: Vec<Duration>,
@@ -73,8 +73,7 @@ impl Seen {
     }
 }
 
-/// Runs jobs as a worker does, and the ladder: a job that must wait comes back up to 0.12 s late, to the worker of that
-/// time.
+/// Simulates worker and ladder: a job that must wait returns up to 0.12 s late, to the worker of that time.
 async fn run(
     jobs: usize,
     worker: impl Fn() -> Arc<Limiter> + Clone + 'static,
@@ -99,7 +98,7 @@ async fn run(
     std::mem::take(&mut *seen.lock().unwrap())
 }
 
-/// The worker of the moment: another one after each of so many deploys.
+/// Returns the current worker: a new one after each of `times` deploys.
 fn deployed_every(
     time: Duration,
     times: u32,
@@ -118,7 +117,7 @@ fn deployed_every(
 }
 
 #[tokio::test(start_paused = true)]
-async fn workers_that_follow_each_other_start_no_more_than_the_rate_in_any_second_and_no_job_waits_for_ever() {
+async fn successive_workers_start_no_more_than_the_rate_in_any_second_and_no_job_waits_indefinitely() {
     for shared in [false, true] {
         for per_second in [2, 10, 50] {
             let (rate, store) = (Rate::per_second(per_second), Arc::new(Store::default()));
@@ -128,12 +127,12 @@ async fn workers_that_follow_each_other_start_no_more_than_the_rate_in_any_secon
             let mut seen = run(jobs, worker, || None).await;
             let shown = format!("{per_second}/s, shared: {shared}");
             assert_eq!(seen.starts.len(), jobs);
-            // What the ladder brings back late to one worker comes beside what is in time at the next.
+            // Late deliveries of one worker's slots add to the punctual ones at the next.
             let late = if shared { per_second as usize / 4 + 1 } else { 0 };
             let most = per_second as usize + late;
             assert!(seen.most_within(SECOND) <= most, "{shown}: {} in a second", seen.most_within(SECOND));
             let last = *seen.starts.last().unwrap();
-            // A new worker opens after a second; what comes back late at a new worker loses its slot, and there are few.
+            // A new worker opens after a second. The few jobs that reach a new worker late lose their slots.
             let lost = Duration::from_secs(4) + rate.interval() * 12;
             assert!(last < Duration::from_secs(40) + lost, "{shown}: it goes on at the rate, and took {last:?}");
             assert!(seen.hops <= jobs * 4, "{shown}: {} waits of {jobs} jobs", seen.hops);
@@ -156,7 +155,7 @@ async fn a_flood_of_forged_slots_makes_no_more_start_than_the_rate() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_of_a_shared_limit_is_taken_from_none_but_that_limit_and_for_no_other_job() {
+async fn a_slot_of_a_shared_limit_is_accepted_only_from_that_limit_and_for_its_own_job() {
     let (rate, store) = (Rate::per_minute(6), Arc::new(Store::default()));
     let (first, next) = (limiter(rate, Some(&store)), limiter(rate, Some(&store)));
     assert!(first.enter(&job("a", None), false, BEGAN).await.is_ok());

@@ -1,8 +1,8 @@
-//! Limits on how often and how many at once a job runs: what a job has to pass before its attempt.
+//! Limits on the rate and the concurrency of jobs: the checks before an attempt.
 //!
-//! A job that must wait does not hold up its queue: it goes to the delay ladder until its turn, no attempt charged.
-//! Its turn is a slot of its own, so the job comes back once and runs. Where no time is known, because places
-//! become free when other jobs end, it is estimated from how long they take.
+//! A waiting job does not block its queue. It goes to the delay ladder until its turn, and no attempt counts. Each job
+//! reserves a slot of its own, so it returns once and runs. Slots that become free when other jobs end have no known
+//! time; it is estimated from the duration of jobs.
 
 pub(crate) mod circuit_breaker;
 pub(crate) mod flow;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 
-/// How many jobs may start in a time, evenly spread, with bursts if they are allowed.
+/// The largest number of starts in a time, evenly spread, with optional bursts.
 ///
 /// ```
 /// use std::time::Duration;
@@ -37,7 +37,8 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// So many starts in that time: at least 1, and at most 1 a nanosecond. A worker does not start with another rate.
+    /// Creates a rate of `starts` in `time`: at least 1, and at most 1 a nanosecond. A worker does not start with another
+    /// rate.
     #[must_use]
     pub fn new(starts: u32, time: Duration) -> Self {
         // Of a rate that is refused, the interval only keeps the arithmetic defined.
@@ -45,32 +46,32 @@ impl Rate {
         Self { starts, time, interval, burst: 1 }
     }
 
-    /// So many starts a second.
+    /// Creates a rate of `starts` a second.
     #[must_use]
     pub fn per_second(starts: u32) -> Self {
         Self::new(starts, Duration::from_secs(1))
     }
 
-    /// So many starts a minute.
+    /// Creates a rate of `starts` a minute.
     #[must_use]
     pub fn per_minute(starts: u32) -> Self {
         Self::new(starts, Duration::from_secs(60))
     }
 
-    /// Sets how many may start at once after a pause, at least 1; 1 by default.
+    /// Sets how many jobs may start at once after a pause: at least 1; 1 by default.
     #[must_use]
     pub fn burst(mut self, starts: u32) -> Self {
         self.burst = starts;
         self
     }
 
-    /// The time between two starts in the long run.
+    /// Returns the average time between two starts.
     #[must_use]
     pub fn interval(&self) -> Duration {
         self.interval
     }
 
-    /// How far a start may be ahead of an even spread.
+    /// Returns how far a start may be ahead of an even spread.
     #[must_use]
     pub fn tolerance(&self) -> Duration {
         self.interval.saturating_mul(self.burst.saturating_sub(1))

@@ -1,11 +1,11 @@
-//! A dead letter as tools show it.
+//! The content of a dead letter, for tools.
 
 use crate::{
     message::{Message, header, republish::ERROR_TEXT_LIMIT},
     outcome::ErrorKind,
 };
 
-/// A job that was given up, as it lies in `<queue>.dead`; see [`dead_letters`].
+/// A dead-lettered job, as stored in `<queue>.dead`; see [`dead_letters`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {
@@ -13,13 +13,13 @@ pub struct DeadLetter {
     pub job: Option<String>,
     /// The job's id.
     pub id: Option<String>,
-    /// Why it was given up; none if neither a worker nor the broker said so.
+    /// The reason class; `None` if neither a worker nor the broker recorded one.
     pub kind: Option<ErrorKind>,
-    /// The reason in words; empty for a dead letter that the broker made.
+    /// The reason in words; empty if the broker dead-lettered the message.
     pub reason: String,
     /// The last attempt.
     pub attempt: u32,
-    /// The original bytes.
+    /// The original payload.
     pub payload: Vec<u8>,
 }
 

@@ -1,8 +1,9 @@
-//! The wire contract: how a job stands in an AMQP message, what a worker reads of it, and what a copy keeps.
+//! The wire contract: the form of a job in an AMQP message, the fields that a worker reads, and the fields that a copy
+//! keeps.
 //!
-//! Reading is lenient in form (every integer width, strings or bytes) and strict in meaning: a framework header that
-//! steers a job and makes no sense is [`Malformed`], and such a job is dead-lettered with the header's name rather than
-//! run at the wrong time. Headers that only inform are ignored when they make no sense.
+//! Reading is lenient in form: it accepts every integer width, and strings or bytes. It is strict in meaning. An
+//! invalid framework header that controls a job is [`Malformed`]: the job is dead-lettered with the header's name
+//! instead of running at the wrong time. Invalid headers that only inform are ignored.
 
 pub(crate) mod dead_letter;
 mod number;
@@ -22,7 +23,7 @@ use lapin::{
 use self::number::Number;
 use crate::{job::JobId, outcome::ErrorKind};
 
-/// Header names. None starts with `x-`: AMQP 1.0 conversion would move those.
+/// Header names. None starts with `x-`, because AMQP 1.0 conversion would move such headers.
 pub(crate) mod header {
     pub(crate) const JOB: &str = "leveret-job";
     pub(crate) const ATTEMPT: &str = "leveret-attempt";
@@ -30,40 +31,40 @@ pub(crate) mod header {
     pub(crate) const ENQUEUED_AT: &str = "leveret-enqueued-at";
     pub(crate) const REPLAYED_AT: &str = "leveret-replayed-at";
     pub(crate) const NOT_BEFORE: &str = "leveret-not-before";
-    /// The job's own slot in the line before a rate limit (`limit::slot`).
+    /// The job's own slot before a rate limit (`message::slot`).
     pub(crate) const SLOT: &str = "leveret-slot";
     pub(crate) const EXPIRES_AT: &str = "leveret-expires-at";
     pub(crate) const ERROR: &str = "leveret-error";
     pub(crate) const ERROR_KIND: &str = "leveret-error-kind";
     pub(crate) const FAILED_AT: &str = "leveret-failed-at";
     pub(crate) const QUEUE: &str = "leveret-queue";
-    /// The time of a schedule at which the job was published.
+    /// The fire time of the schedule that published the job.
     pub(crate) const FIRED_AT: &str = "leveret-fired-at";
     pub(crate) const TRACK: &str = "leveret-track";
     pub(crate) const LABEL: &str = "leveret-label";
-    /// Tells a tracked job from every other that bears its id; see [`Message::origin`](super::Message::origin).
+    /// Distinguishes a tracked job from others with the same id; see [`Message::origin`](super::Message::origin).
     pub(crate) const ORIGIN: &str = "leveret-origin";
-    /// When a snoozing job became due, before its first snooze.
+    /// The due time of a snoozing job, before its first snooze.
     pub(crate) const SNOOZED_SINCE: &str = "leveret-snoozed-since";
     pub(crate) const TRACEPARENT: &str = "traceparent";
     pub(crate) const TRACESTATE: &str = "tracestate";
-    /// Written by streams: the number of the message.
+    /// The number of the message; streams write it.
     pub(crate) const STREAM_OFFSET: &str = "x-stream-offset";
     /// The reason, in place of the headers of a message that lapin cannot read (`lapin_guard::Markers`).
     pub(crate) const UNREADABLE: &str = "leveret-unreadable";
     /// The original properties of such a message, byte for byte, cut off at the size of a frame.
     pub(crate) const ORIGINAL: &str = "leveret-original-properties";
-    /// Written by quorum queues: how often the message was handed out and came back.
+    /// The number of unsuccessful deliveries of the message; quorum queues write it.
     pub(crate) const DELIVERY_COUNT: &str = "x-delivery-count";
 }
 
-/// A time further ahead than this is taken for a mistake (ten years, which is also RabbitMQ's longest TTL).
+/// The furthest valid time ahead: ten years, which is also RabbitMQ's longest TTL. A later time counts as a mistake.
 const FURTHEST_AHEAD_MS: u64 = 315_360_000_000;
-/// The largest header frame a copy may have. RabbitMQ's default `frame_max` is 131,072 bytes and a larger header frame
-/// kills the connection; the rest is room for what brokers add on the way (`x-death` entries).
+/// The largest header frame that a copy may have. RabbitMQ's default `frame_max` is 131,072 bytes, and a larger header
+/// frame closes the connection. The difference leaves room for headers that brokers add on the way (`x-death` entries).
 pub(crate) const COPY_HEADER_LIMIT: usize = 112 * 1024;
 
-/// What a text from a message may have, in bytes: nobody bounds what a header says.
+/// Most bytes read of a text from a message, because publishers may write headers of any length.
 pub(crate) const LONGEST_NAME: usize = 255;
 pub(crate) const LONGEST_LABEL: usize = 1024;
 pub(crate) const LONGEST_ORIGIN: usize = 64;
@@ -76,24 +77,24 @@ pub(crate) struct Message {
     pub(crate) body: Bytes,
 }
 
-/// What the framework reads of a message, apart from its payload.
+/// The framework's fields of a message, apart from its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Envelope {
-    /// From 1.
+    /// Counted from 1.
     pub(crate) attempt: u32,
     pub(crate) hop: u32,
     /// First publish, ms since the epoch.
     pub(crate) enqueued_at: Option<u64>,
     pub(crate) not_before: Option<u64>,
     pub(crate) expires_at: Option<u64>,
-    /// When it became due before it snoozed for the first time.
+    /// The due time before the first snooze, ms since the epoch.
     pub(crate) snoozed_since: Option<u64>,
-    /// Its steps are told.
+    /// Whether the job's status updates are published.
     pub(crate) track: bool,
 }
 
 impl Default for Envelope {
-    /// That of a message without any framework header.
+    /// Returns the envelope of a message without any framework header.
     fn default() -> Self {
         Self {
             attempt: 1,
@@ -107,7 +108,7 @@ impl Default for Envelope {
     }
 }
 
-/// A framework header that makes no sense.
+/// An invalid framework header.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("header {header} is malformed: {reason}")]
 pub(crate) struct Malformed {
@@ -116,12 +117,12 @@ pub(crate) struct Malformed {
 }
 
 impl Message {
-    /// A new job with the properties every job has.
+    /// Creates a job with the properties that every job has.
     pub(crate) fn new(name: &str, id: &JobId, body: Vec<u8>, now_ms: u64) -> Self {
         Self::with_headers(name, id, body, now_ms, FieldTable::default())
     }
 
-    /// As [`new`](Self::new), with more headers.
+    /// Like [`new`](Self::new), with more headers.
     pub(crate) fn with_headers(name: &str, id: &JobId, body: Vec<u8>, now_ms: u64, mut headers: FieldTable) -> Self {
         headers.insert(header::ENQUEUED_AT.into(), integer(now_ms));
         let properties = BasicProperties::default()
@@ -134,14 +135,14 @@ impl Message {
         Self { properties, body: body.into() }
     }
 
-    /// The job's name: header `leveret-job`, or property `type`, which other frameworks use for purposes of their own.
-    /// A header may have any length; no job's name is longer than a property.
+    /// Returns the job's name: header `leveret-job`, or else property `type`, which other frameworks use for their own
+    /// purposes. A header may have any length, but no job's name is longer than a property.
     pub(crate) fn job_name(&self) -> Option<&str> {
         let kind = || self.properties.kind().as_ref().map(ShortString::as_str).filter(|name| !name.is_empty());
         self.bounded(header::JOB, LONGEST_NAME).filter(|name| !name.is_empty()).or_else(kind)
     }
 
-    /// The text to be shown with the job.
+    /// Returns the text that tools show with the job.
     pub(crate) fn label(&self) -> Option<&str> {
         self.bounded(header::LABEL, LONGEST_LABEL)
     }
@@ -154,7 +155,7 @@ impl Message {
         self.properties.headers().iter().flat_map(FieldTable::inner).map(|(name, _)| name.as_str())
     }
 
-    /// The job queue that a dead letter comes from.
+    /// Returns the job queue that a dead letter comes from.
     pub(crate) fn queue(&self) -> Option<&str> {
         self.bounded(header::QUEUE, LONGEST_NAME)
     }
@@ -171,8 +172,8 @@ impl Message {
         self.properties.headers().as_ref()?.inner().get(name)
     }
 
-    /// Sets a header, replacing one of that name. It copies all of them: where they are known beforehand,
-    /// [`with_headers`](Self::with_headers) is for them.
+    /// Sets a header and replaces an earlier value. It copies all headers, so [`with_headers`](Self::with_headers) is
+    /// for headers that are known beforehand.
     pub(crate) fn set_header(&mut self, name: &str, value: AMQPValue) {
         let mut headers = self.properties.headers().clone().unwrap_or_default();
         headers.insert(short(name), value);
@@ -189,7 +190,7 @@ impl Message {
         self.set_header(name, integer(ms));
     }
 
-    /// A header's text, if it is text.
+    /// Returns a header's text, if it is text.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         match self.header(name)? {
             AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
@@ -199,12 +200,12 @@ impl Message {
         }
     }
 
-    /// A header's text as far as that many bytes: nothing else bounds what a publisher writes.
+    /// Returns at most `limit` bytes of a header's text, because publishers may write any length.
     pub(crate) fn bounded(&self, name: &str, limit: usize) -> Option<&str> {
         self.text(name).map(|text| truncated(text, limit))
     }
 
-    /// A header's whole number, whatever its form; see [`Number`].
+    /// Returns a header's whole number, whatever its form; see [`Number`].
     pub(crate) fn number(&self, name: &str) -> Option<Result<i64, &'static str>> {
         Some(self.read_number(name)?.and_then(Number::whole))
     }
@@ -214,13 +215,13 @@ impl Message {
         Number::of(value, || self.text(name))
     }
 
-    /// How often a quorum queue has handed this message out before.
+    /// Returns the number of earlier deliveries of this message, as a quorum queue counts them.
     pub(crate) fn delivery_count(&self) -> u32 {
         let count = self.number(header::DELIVERY_COUNT).and_then(Result::ok).unwrap_or(0);
         u32::try_from(count).unwrap_or(0)
     }
 
-    /// What the body is in, if it is not plain JSON: a content encoding or a content type that no handler reads.
+    /// Returns the content encoding or content type of the body, if no handler reads it as plain JSON.
     pub(crate) fn foreign_encoding(&self) -> Option<String> {
         let among = |name: &str, known: &[&str]| known.iter().any(|known| name.eq_ignore_ascii_case(known));
         let encoding = self.properties.content_encoding().as_ref().map_or("", ShortString::as_str);
@@ -235,7 +236,7 @@ impl Message {
         (!json).then(|| format!("content type {kind:?}"))
     }
 
-    /// Why this dead letter was given up: what the worker wrote, or else what the broker did.
+    /// Returns the reason class of this dead letter: the broker's own, or else the one that the worker wrote.
     pub(crate) fn dead_kind(&self) -> Option<ErrorKind> {
         if self.unreadable().is_some() {
             return Some(ErrorKind::Decode);
@@ -244,7 +245,7 @@ impl Message {
             && let Some(AMQPValue::FieldTable(last)) = deaths.as_slice().first()
             && let Some(AMQPValue::LongString(reason)) = last.inner().get("reason")
         {
-            // The newest entry is the first. Workers reject only what they cannot copy.
+            // The newest entry is the first. Workers reject only messages that they cannot copy.
             return match reason.as_bytes() {
                 b"rejected" => Some(ErrorKind::TooLarge),
                 b"delivery_limit" => Some(ErrorKind::CrashLoop),
@@ -255,13 +256,14 @@ impl Message {
         self.text(header::ERROR_KIND).and_then(ErrorKind::parse)
     }
 
-    /// Why the message's properties could not be read, if they could not: no copy of it may be made.
+    /// Returns why the message's properties were unreadable, if they were. Such a message must not be copied.
     pub(crate) fn unreadable(&self) -> Option<&str> {
         self.bounded(header::UNREADABLE, LONGEST_REASON)
     }
 
-    /// Whether the broker must not dead-letter this message itself. A forged `x-death` array crashes the process that
-    /// does so, and after two crashes RabbitMQ 3.10 dead-letters and delays nothing any more on that node.
+    /// Returns whether the broker must not dead-letter this message itself. A forged `x-death` array crashes the
+    /// broker's process that dead-letters it. After two crashes, RabbitMQ 3.10 neither dead-letters nor delays anything
+    /// on that node.
     pub(crate) fn must_not_be_rejected(&self) -> bool {
         matches!(self.header("x-death"), Some(AMQPValue::FieldArray(_)))
     }
@@ -270,7 +272,7 @@ impl Message {
         *self.properties.delivery_mode() != Some(2)
     }
 
-    /// Reads the framework's headers. `now_ms` bounds the times that are taken for real.
+    /// Reads the framework's headers. `now_ms` bounds the times that count as valid.
     pub(crate) fn envelope(&self, now_ms: u64) -> Result<Envelope, Malformed> {
         let attempt = self.counter(header::ATTEMPT)?.unwrap_or(1);
         if attempt == 0 {
@@ -279,7 +281,7 @@ impl Message {
         Ok(Envelope {
             attempt,
             hop: self.counter(header::HOP)?.unwrap_or(0),
-            // A time to come would make the job younger than it is, for ever.
+            // A time ahead would make the job appear younger than it is, indefinitely.
             enqueued_at: self.enqueued_at().map(|at| at.min(now_ms)),
             not_before: self.time(header::NOT_BEFORE, now_ms)?,
             expires_at: self.time(header::EXPIRES_AT, now_ms)?,
@@ -288,7 +290,7 @@ impl Message {
         })
     }
 
-    /// Whether the steps of this job are to be told: a boolean, a number or text.
+    /// Returns whether the job is tracked. The header is a boolean, a number or text.
     pub(crate) fn is_tracked(&self) -> bool {
         match self.header(header::TRACK) {
             None => false,
@@ -299,7 +301,7 @@ impl Message {
         }
     }
 
-    /// When it was brought back, the last time, if it was.
+    /// Returns the time of the last replay, if there was one.
     pub(crate) fn replayed_at(&self) -> Option<u64> {
         self.stamp(header::REPLAYED_AT)
     }
@@ -309,7 +311,7 @@ impl Message {
         stamped.or_else(|| self.properties.timestamp().map(|seconds| seconds.saturating_mul(1000)))
     }
 
-    /// A time that only informs.
+    /// Reads a time that only informs.
     fn stamp(&self, name: &str) -> Option<u64> {
         self.read_number(name)?.and_then(Number::time).ok()?.try_into().ok()
     }
@@ -330,14 +332,14 @@ impl Message {
         }
     }
 
-    /// When the broker would expire this message, from its `expiration` (ms as text) counted from `now_ms`.
+    /// Returns the time when the broker expires this message: its `expiration` (ms as text) counted from `now_ms`.
     pub(crate) fn expiration(&self, now_ms: u64) -> Option<u64> {
         let ms: u64 = self.properties.expiration().as_ref()?.as_str().parse().ok()?;
-        // A longer one is as good as none, and as a time it would be taken for a mistake.
+        // A longer expiration never takes effect, and as a time it would count as a mistake.
         (ms <= FURTHEST_AHEAD_MS).then(|| now_ms.saturating_add(ms))
     }
 
-    /// The size of the AMQP header frame's payload in bytes, an upper bound.
+    /// Returns an upper bound of the AMQP header frame's payload, in bytes.
     pub(crate) fn header_size(&self) -> usize {
         let of = &self.properties;
         let texts = [
@@ -373,7 +375,7 @@ fn value_size(value: &AMQPValue) -> usize {
     }
 }
 
-/// A short string of `text`, cut at the wire's 255 bytes.
+/// Returns `text` as a short string, cut at the wire's 255 bytes.
 pub(crate) fn short(text: &str) -> ShortString {
     truncated(text, 255).into()
 }
@@ -393,7 +395,7 @@ pub(crate) fn truncated(text: &str, limit: usize) -> &str {
     &text[..text.floor_char_boundary(limit)]
 }
 
-/// Milliseconds as the wire counts them.
+/// Returns the duration in milliseconds, the unit of the wire.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

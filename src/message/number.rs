@@ -1,24 +1,24 @@
-//! Numbers in headers, in every form in which clients write them.
+//! Reads numbers in headers, in every form in which clients write them.
 
 use lapin::types::AMQPValue;
 
-/// A time of fewer milliseconds is before March 1973: with decimals it is meant in seconds.
+/// The smallest decimal that is read as milliseconds (March 1973); a smaller decimal is read as seconds.
 const FEWEST_MS: f64 = 1e11;
-/// What a double holds exactly, up to here: whole numbers.
+/// The largest whole number up to which a double holds all of them exactly.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// A number as a header has it.
+/// A number as it is written in a header.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Number {
     Whole(i64),
-    /// Of AMQP's type for times, which counts seconds.
+    /// A value of AMQP's timestamp type, in seconds.
     Seconds(u64),
     /// A double, a float, a decimal, or text with decimals or an exponent.
     Decimal(f64),
 }
 
 impl Number {
-    /// None for a void, which is as good as absent. `text` gives the value as text, if it is text.
+    /// Reads a value; `None` for a void, which counts as absent. `text` returns the value as text, if it is text.
     pub(super) fn of<'a>(
         value: &AMQPValue,
         text: impl FnOnce() -> Option<&'a str>,
@@ -47,7 +47,7 @@ impl Number {
         let text = text.trim();
         match text.parse() {
             Ok(number) => Ok(Self::Whole(number)),
-            // "inf" and "nan" are numbers to Rust.
+            // Rust parses "inf" and "nan" as numbers.
             Err(_) => text.parse().map_err(|_| "not a number").and_then(Self::decimal),
         }
     }
@@ -56,7 +56,7 @@ impl Number {
         if number.is_finite() { Ok(Self::Decimal(number)) } else { Err("not a number") }
     }
 
-    /// As a whole number; seconds in milliseconds.
+    /// Returns a whole number; seconds become milliseconds.
     pub(super) fn whole(self) -> Result<i64, &'static str> {
         match self {
             Self::Whole(number) => Ok(number),
@@ -66,7 +66,7 @@ impl Number {
         }
     }
 
-    /// As milliseconds since the epoch; a fraction of one is cut off.
+    /// Returns milliseconds since the epoch, without fractions.
     pub(super) fn time(self) -> Result<i64, &'static str> {
         match self {
             Self::Decimal(number) if number.abs() < FEWEST_MS => within((number * 1000.0).floor()),

@@ -1,4 +1,4 @@
-//! A message as it is, to be kept outside the broker and published again.
+//! A message in its original form, to be stored outside the broker and published again.
 
 use std::{
     fmt,
@@ -11,13 +11,13 @@ use lapin_guard::can_be_parsed;
 
 use crate::message::{Message, dead_letter::DeadLetter, header, millis};
 
-/// The AMQP class of what is published.
+/// The AMQP class of published messages.
 const BASIC: u16 = 60;
-/// What stands before the properties in a header frame: type, channel, size; class, weight, size of the body.
+/// Bytes before the properties in a header frame: type, channel, size; class, weight, body size.
 const BEFORE: usize = 7 + 12;
-/// And after them.
+/// The byte after the properties.
 const FRAME_END: u8 = 0xCE;
-/// Stands in the place of what is hidden.
+/// Replaces a hidden value.
 const MASK: &str = "***";
 
 /// A message with all its properties and headers, byte for byte.
@@ -34,7 +34,7 @@ const MASK: &str = "***";
 #[derive(Clone)]
 pub struct RawMessage(Message);
 
-/// Bytes that are no properties of AMQP 0-9-1.
+/// Bytes that are not AMQP 0-9-1 properties.
 ///
 /// ```
 /// # use leveret::reader::RawMessage;
@@ -45,13 +45,13 @@ pub struct RawMessage(Message);
 pub struct Unreadable;
 
 impl RawMessage {
-    /// The message of these properties, in AMQP's own form ([`properties`](Self::properties)), and this payload.
+    /// Builds a message from properties in AMQP's own form ([`properties`](Self::properties)) and a payload.
     ///
     /// # Errors
     ///
     /// [`Unreadable`].
     pub fn from_parts(properties: &[u8], payload: Vec<u8>) -> Result<Self, Unreadable> {
-        // The parser recurses, and is not asked about what would overflow its stack.
+        // The parser recurses, so properties that would overflow its stack never reach it.
         if !can_be_parsed(properties) {
             return Err(Unreadable);
         }
@@ -70,13 +70,13 @@ impl RawMessage {
         }
     }
 
-    /// Its properties and headers as they are sent: flags, then values (AMQP 0-9-1, 4.2.6.1).
+    /// Returns its properties and headers as they are sent: flags, then values (AMQP 0-9-1, 4.2.6.1).
     #[must_use]
     pub fn properties(&self) -> Vec<u8> {
         let properties = self.0.properties.clone();
         let header = AMQPContentHeader { class_id: BASIC, body_size: 0, properties };
         let frame = AMQPFrame::Header(0, header);
-        // What is written into memory can be written.
+        // Writing into memory does not fail.
         let written = gen_frame(&frame)(WriteContext::from(Vec::new())).map(|context| context.into_inner().0);
         let mut bytes = written.unwrap_or_default();
         bytes.pop();
@@ -84,51 +84,52 @@ impl RawMessage {
         bytes
     }
 
-    /// The original bytes.
+    /// Returns the original payload.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         &self.0.body
     }
 
-    /// What it says as a dead letter.
+    /// Returns its content as a dead letter.
     #[must_use]
     pub fn dead_letter(&self) -> DeadLetter {
         DeadLetter::read(&self.0, now_ms())
     }
 
-    /// How many copies of the job there were before this one.
+    /// Returns the number of earlier copies of the job.
     #[must_use]
     pub fn hop(&self) -> u32 {
         self.0.envelope(now_ms()).map_or(0, |envelope| envelope.hop)
     }
 
-    /// The text to be shown with the job.
+    /// Returns the text that tools show with the job.
     #[must_use]
     pub fn label(&self) -> Option<&str> {
         self.0.label()
     }
 
-    /// What tells the job from every other that bears its id; see [`Publish::origin`](crate::Publish::origin).
+    /// Returns the value that distinguishes the job from others with the same id; see
+    /// [`Publish::origin`](crate::Publish::origin).
     #[must_use]
     pub fn origin(&self) -> String {
         self.0.origin().into_owned()
     }
 
-    /// Whether the job's steps are told.
+    /// Returns whether the job's status updates are published.
     #[must_use]
     pub fn is_tracked(&self) -> bool {
         self.0.is_tracked()
     }
 
-    /// The job queue that a dead letter comes from, if it says so.
+    /// Returns the job queue that a dead letter comes from, if the message names it.
     #[must_use]
     pub fn queue(&self) -> Option<&str> {
         self.0.queue()
     }
 
-    /// The properties and headers that it came with, as [`properties`](Self::properties) tells them, if those could not be
-    /// read: then this message has only what could. Of a header frame as long as a connection allows, the end may be cut
-    /// off.
+    /// Returns the original properties and headers of an unreadable message, in the form of
+    /// [`properties`](Self::properties). `None` if they were readable. This message then has only the readable part. If
+    /// its header frame is as long as a connection allows, the end may be cut off.
     ///
     /// ```
     /// # use leveret::reader::RawMessage;
@@ -144,20 +145,20 @@ impl RawMessage {
         }
     }
 
-    /// When it was given up, in milliseconds since the epoch, if it says so.
+    /// Returns the time of dead-lettering, in milliseconds since the epoch, if the message states it.
     #[must_use]
     pub fn failed_at(&self) -> Option<u64> {
         self.0.number(header::FAILED_AT).and_then(Result::ok).and_then(|at| u64::try_from(at).ok())
     }
 
-    /// All properties and then all headers, to be shown.
+    /// Returns all properties and then all headers as text.
     #[must_use]
     pub fn fields(&self) -> Vec<(String, String)> {
         self.fields_without(|_| false)
     }
 
-    /// As [`fields`](Self::fields), with `***` for the value of each name that `is_secret` says is one, also in tables
-    /// within headers.
+    /// Like [`fields`](Self::fields), with `***` for the value of each name for which `is_secret` returns true. It also
+    /// applies within tables in headers.
     #[must_use]
     pub fn fields_without(&self, is_secret: impl Fn(&str) -> bool) -> Vec<(String, String)> {
         let of = &self.0.properties;
@@ -181,7 +182,7 @@ impl RawMessage {
         let texts = texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text.as_ref()?.to_string())));
         let numbers = numbers.into_iter().filter_map(|(name, number)| Some((name.to_owned(), number?.to_string())));
         let headers = of.headers().iter().flat_map(FieldTable::inner);
-        // Nobody can tell what is in those that could not be read.
+        // The content of unreadable properties is unknown, so only their size is shown.
         let shown = |(name, value): (&ShortString, &AMQPValue)| match value {
             AMQPValue::ByteArray(bytes) if name.as_str() == header::ORIGINAL => {
                 (name.to_string(), format!("{} bytes", bytes.len()))
@@ -204,7 +205,7 @@ impl From<Message> for RawMessage {
 }
 
 impl fmt::Debug for RawMessage {
-    /// Shows what it is, not what is in it.
+    /// Shows the job's name, id and size, and no content.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RawMessage")
             .field("job", &self.0.job_name())
@@ -218,7 +219,7 @@ fn now_ms() -> u64 {
     millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
 }
 
-/// A header's value as a person would write it.
+/// Returns a header's value as readable text.
 fn shown(value: &AMQPValue, is_secret: &dyn Fn(&str) -> bool) -> String {
     match value {
         AMQPValue::Boolean(flag) => flag.to_string(),
@@ -256,14 +257,14 @@ fn shown(value: &AMQPValue, is_secret: &dyn Fn(&str) -> bool) -> String {
 mod tests {
     use super::*;
 
-    /// Properties of a header table that has one name.
+    /// Returns properties with a header table of one name.
     fn with_header(value: &[u8]) -> Vec<u8> {
         let table = [b"\x04deep".as_slice(), value].concat();
         let length = u32::try_from(table.len()).unwrap().to_be_bytes();
         [b"\x20\x00".as_slice(), &length, &table].concat()
     }
 
-    /// Arrays within each other, or tables.
+    /// Returns nested arrays or tables.
     fn nested(kind: u8, depth: usize) -> Vec<u8> {
         let name: &[u8] = if kind == b'F' { b"\x01n" } else { b"" };
         (1..depth).fold(vec![kind, 0, 0, 0, 0], |value, _| {
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn properties_that_are_nested_without_end_are_refused_and_overflow_no_stack() {
+    fn deeply_nested_properties_are_refused_and_overflow_no_stack() {
         for (depth, is_readable) in [(3, true), (3_000, false)] {
             for kind in [b'A', b'F'] {
                 let properties = with_header(&nested(kind, depth));

@@ -1,4 +1,4 @@
-//! Copies of a message: what a retry, a snooze, a move and a dead letter keep of the original, and what they change.
+//! Copies of a message: which fields a retry, a snooze, a move and a dead letter keep, and which they change.
 
 use lapin::{
     BasicProperties,
@@ -10,11 +10,12 @@ use crate::{
     outcome::ErrorKind,
 };
 
-/// What a copy must not carry on: it would fork the copy (`CC`, `BCC`), jam a broker before 4.0.1 (`x-death` and its
-/// kin), or lie about the copy (`x-delivery-count`, `x-acquired-count`, `leveret-unreadable`).
+/// Headers that a copy must not keep. They would duplicate the copy (`CC`, `BCC`), block a broker before 4.0.1
+/// (`x-death` and related headers), or be false for the copy (`x-delivery-count`, `x-acquired-count`,
+/// `leveret-unreadable`).
 const DROPPED: [&str; 6] = ["CC", "BCC", "x-death", header::DELIVERY_COUNT, "x-acquired-count", header::UNREADABLE];
-/// What a job that is published anew must not carry on besides: its failure, and times that are over.
-const OF_THE_PAST: [&str; 7] = [
+/// Further headers that a replayed job must not keep: its failure, and times that have passed.
+const OUTDATED: [&str; 7] = [
     header::ERROR,
     header::ERROR_KIND,
     header::FAILED_AT,
@@ -24,12 +25,13 @@ const OF_THE_PAST: [&str; 7] = [
     header::SNOOZED_SINCE,
 ];
 const DROPPED_PREFIXES: [&str; 2] = ["x-first-death-", "x-last-death-"];
-/// The longest error text that is written into `leveret-error`.
+/// The longest error text in `leveret-error`, in bytes.
 pub(crate) const ERROR_TEXT_LIMIT: usize = 4 * 1024;
-/// Only who waits for the reply on the same channel may publish with it (RabbitMQ's guide to direct reply-to).
+/// Only the client that waits for the reply on the same channel may publish with it (RabbitMQ's guide to direct
+/// reply-to).
 const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 
-/// Why a copy is made; it decides which headers change.
+/// The reason for a copy; it decides which headers change.
 #[derive(Clone, Debug)]
 pub(crate) enum Republish<'a> {
     /// The next attempt, at this time (ms since the epoch).
@@ -41,9 +43,9 @@ pub(crate) enum Republish<'a> {
     /// The same attempt, at this time (ms since the epoch).
     Later {
         at: u64,
-        /// Its slot before a rate limit, if it has one; one that the original bears is used up.
+        /// Its slot before a rate limit, if it has one. A slot of the original is used up.
         slot: Option<Slot>,
-        /// When it became due before its first snooze, if it snoozes now (ms since the epoch).
+        /// Its due time before its first snooze, if it snoozes now (ms since the epoch).
         snoozed_since: Option<u64>,
     },
     /// The same attempt, in another queue.
@@ -52,14 +54,15 @@ pub(crate) enum Republish<'a> {
         kind: ErrorKind,
         reason: &'a str,
     },
-    /// As if it were published now.
+    /// The job starts again as if it were published now.
     Replayed,
 }
 
 impl Message {
-    /// A copy for another place or time: the same body, id, priority and foreign headers; see [`DROPPED`] for the rest.
+    /// Copies the message for another queue or time: the same body, id, priority and foreign headers; see [`DROPPED`]
+    /// for the rest.
     ///
-    /// `queue` is the job queue that the copy comes from, and `received` what was read of the original.
+    /// `queue` is the job queue that the copy comes from. `received` is the envelope of the original.
     pub(crate) fn copy(&self, queue: &str, received: Envelope, kind: &Republish<'_>, now_ms: u64) -> Self {
         let mut headers = self.kept_headers();
         headers.insert(header::HOP.into(), integer(received.hop.saturating_add(1).into()));
@@ -112,7 +115,7 @@ impl Message {
             }
             Republish::Moved => {}
             Republish::Replayed => {
-                for name in OF_THE_PAST {
+                for name in OUTDATED {
                     headers.remove(name);
                 }
                 headers.insert(header::REPLAYED_AT.into(), integer(now_ms));
@@ -121,7 +124,8 @@ impl Message {
         Self { properties: self.kept_properties().with_headers(headers.into()), body: self.body.clone() }
     }
 
-    /// This copy with no header but those that [`copy`](Self::copy) wrote and the wish to be tracked, for when the others leave no room.
+    /// Returns this copy with only `leveret-track` and the headers that [`copy`](Self::copy) wrote, for when the others
+    /// leave no room.
     pub(crate) fn bare(mut self) -> Self {
         const WRITTEN: [&str; 9] = [
             header::ATTEMPT,
@@ -147,8 +151,8 @@ impl Message {
         headers.filter(|(name, _)| kept(name.as_str())).map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
-    /// All properties but `user_id` (a foreign one is a 406 that kills the channel), a `reply_to` that stands for the
-    /// sender's own channel (likewise) and `expiration` (which has become `leveret-expires-at`); always persistent.
+    /// Returns all properties except three, and makes the copy persistent. A foreign `user_id` and a `reply_to` of the
+    /// sender's own channel cause a 406 that closes the channel. `expiration` has become `leveret-expires-at`.
     fn kept_properties(&self) -> BasicProperties {
         type Set = fn(BasicProperties, ShortString) -> BasicProperties;
         let of = &self.properties;

@@ -1,7 +1,7 @@
-//! A job's slot before a rate limit, as it stands in the header `leveret-slot` while the job waits in the broker.
+//! A job's slot before a rate limit, stored in the header `leveret-slot` while the job waits in the broker.
 //!
-//! Publishers may write this header too. A slot of [`HandlerOptions::rate`](crate::HandlerOptions::rate) only says when to come back, so
-//! that a forged one gains nothing. A slot of a limit that workers share was leased from the store: it bears a proof,
+//! Publishers may write this header too. A slot of [`HandlerOptions::rate`](crate::HandlerOptions::rate) only sets when the
+//! job is delivered again, so a forged slot gains nothing. A slot of a shared limit was leased from the store. It has a proof,
 //! keyed with a secret that the store keeps beside the limit and that no publisher knows.
 
 use std::hash::Hasher;
@@ -14,17 +14,17 @@ use crate::message::{Message, header, integer, text};
 /// The secret of one shared limit.
 pub(crate) type Secret = [u8; 16];
 
-/// A place in the line before a rate limit.
+/// A reserved time slot before a rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
-    /// Its time, ms since the epoch.
+    /// Its time, in ms since the epoch.
     pub(crate) at: u64,
-    /// That a shared limit gave it to this job.
+    /// Proof that a shared limit gave the slot to this job.
     pub(crate) proof: Option<u64>,
 }
 
 impl Slot {
-    /// The slot of a message; none if that makes no sense.
+    /// Returns the slot of a message; `None` if the header is absent or invalid.
     pub(crate) fn of(message: &Message, now_ms: u64) -> Option<Self> {
         let proven = message.text(header::SLOT).and_then(|text| text.split_once(':'));
         if let Some((at, proof)) = proven {
@@ -40,7 +40,7 @@ impl Slot {
         }
     }
 
-    /// The slot of that time for that job, proven with the limit's secret.
+    /// Returns the slot at `at` for a job, proven with the limit's secret.
     pub(crate) fn proven(at: u64, job_id: &str, secret: &Secret) -> Self {
         let mut hasher = SipHasher24::new_with_key(secret);
         hasher.write(&at.to_be_bytes());
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_comes_back_from_its_header_and_nonsense_is_none() {
+    fn a_slot_is_read_back_from_its_header_and_nonsense_is_not() {
         for slot in [Slot { at: NOW, proof: None }, Slot { at: NOW, proof: Some(7) }, Slot::proven(NOW, "a", &[7; 16])]
         {
             assert_eq!(read(slot.to_header()), Some(slot));
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proof_is_of_one_time_one_job_and_one_secret() {
+    fn a_proof_is_valid_for_one_time_one_job_and_one_secret() {
         let of = |at, id, secret: u8| Slot::proven(at, id, &[secret; 16]).proof;
         assert_eq!(of(NOW, "a", 1), of(NOW, "a", 1));
         for other in [of(NOW + 1, "a", 1), of(NOW, "b", 1), of(NOW, "a", 2)] {

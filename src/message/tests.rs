@@ -42,7 +42,7 @@ fn a_time_in_seconds_is_the_same_time() {
 }
 
 #[test]
-fn a_time_with_decimals_is_read_in_milliseconds_or_in_the_seconds_that_it_can_only_mean() {
+fn a_time_with_decimals_is_read_in_milliseconds_or_if_small_in_seconds() {
     let at = |value| message(&[(header::NOT_BEFORE, value)]).envelope(NOW).unwrap().not_before;
     let seconds = NOW as f64 / 1000.0;
     for value in [
@@ -79,7 +79,7 @@ fn the_header_names_the_job_before_the_property_that_other_frameworks_own() {
 }
 
 #[test]
-fn what_a_publisher_writes_is_read_as_far_as_any_worker_writes() {
+fn texts_of_publishers_are_read_up_to_the_length_that_workers_write() {
     let long = || text(&"é".repeat(100_000));
     let names = [header::JOB, header::LABEL, header::QUEUE, header::ORIGIN, header::UNREADABLE, header::ERROR];
     let message = message(&names.map(|name| (name, long())));
@@ -90,7 +90,7 @@ fn what_a_publisher_writes_is_read_as_far_as_any_worker_writes() {
 }
 
 #[test]
-fn a_tracked_job_keeps_its_origin_through_copies_and_none_that_bears_its_id_has_it() {
+fn copies_keep_the_origin_of_a_tracked_job_and_other_jobs_with_its_id_do_not_have_it() {
     let tracked = |headers: &[(&str, AMQPValue)]| {
         let mut message = message(headers);
         message.set_header(header::TRACK, AMQPValue::Boolean(true));
@@ -149,7 +149,7 @@ fn an_absent_or_void_header_has_its_default() {
 }
 
 #[test]
-fn a_steering_header_that_makes_no_sense_is_named() {
+fn a_malformed_controlling_header_is_named() {
     let table = [
         (header::ATTEMPT, AMQPValue::LongInt(0), "attempts are counted from 1"),
         (header::ATTEMPT, AMQPValue::LongInt(-3), "out of range"),
@@ -219,7 +219,7 @@ fn a_copy_keeps_the_job_and_drops_what_would_harm_it() {
     let envelope = copy.envelope(NOW).unwrap();
     assert_eq!((envelope.attempt, envelope.hop, envelope.enqueued_at), (2, 1, Some(NOW)));
     assert_eq!(envelope.not_before, Some(NOW + 9), "its own time, not that of the original");
-    assert_eq!(envelope.expires_at, Some(NOW + 5 + 5_000), "the broker's expiration has become ours");
+    assert_eq!(envelope.expires_at, Some(NOW + 5 + 5_000), "the broker's expiration has become leveret-expires-at");
     let kept = &copy.properties;
     assert_eq!((kept.user_id(), kept.expiration(), *kept.priority()), (&None, &None, Some(9)));
     assert_eq!(kept.correlation_id().as_ref().map(ShortString::as_str), Some("c"));
@@ -237,7 +237,7 @@ fn a_huge_error_text_is_cut_at_a_character() {
 }
 
 #[test]
-fn an_expiration_beyond_all_bounds_makes_a_readable_copy() {
+fn an_expiration_over_ten_years_makes_a_readable_copy() {
     let mut original = message(&[]);
     original.properties = std::mem::take(&mut original.properties).with_expiration("12092665399448378481".into());
     let received = original.envelope(NOW).unwrap();
@@ -246,12 +246,12 @@ fn an_expiration_beyond_all_bounds_makes_a_readable_copy() {
 }
 
 #[test]
-fn a_bare_copy_fits_whatever_the_publisher_wrote_into_headers() {
+fn a_bare_copy_fits_whatever_headers_the_publisher_wrote() {
     let huge = || text(&"x".repeat(60_000));
     let original = message(&[("tenant", huge()), ("leveret-more", huge()), (header::EXPIRES_AT, huge())]);
-    let unsteered = Envelope::default();
+    let envelope = Envelope::default();
     let kind = Republish::Dead { kind: ErrorKind::TooLarge, reason: "too much" };
-    let copy = original.copy("email", unsteered, &kind, NOW);
+    let copy = original.copy("email", envelope, &kind, NOW);
     assert!(copy.header_size() > COPY_HEADER_LIMIT);
     let bare = copy.bare();
     assert!(bare.header_size() < 1_000);
@@ -262,7 +262,7 @@ fn a_bare_copy_fits_whatever_the_publisher_wrote_into_headers() {
 }
 
 #[test]
-fn a_message_that_cannot_be_read_is_told_from_its_copy() {
+fn an_unreadable_message_is_distinguished_from_its_copy() {
     let unreadable =
         message(&[(header::UNREADABLE, text("nested")), ("x-death", AMQPValue::FieldArray(FieldArray::default()))]);
     assert_eq!((unreadable.unreadable(), unreadable.dead_kind()), (Some("nested"), Some(ErrorKind::Decode)));

@@ -1,8 +1,8 @@
-//! What a process knows of its own health.
+//! Health of a process: liveness and readiness.
 //!
-//! Liveness means that this process can make progress: it fails when the worker's runtime has not run a timer for
-//! [`STALLED`], which is what a handler that blocks all its threads looks like. It never asks the broker: restarting a
-//! worker does not repair a broker. Readiness means that every consumer that the worker declared is up.
+//! Liveness means that the process makes progress. It fails when the worker's runtime has run no timer for [`STALLED`],
+//! as happens when handlers block all its threads. Liveness does not depend on the broker, because restarting a worker
+//! does not repair a broker. Readiness means that every consumer that the worker declared is connected.
 
 use std::{
     collections::BTreeMap,
@@ -18,11 +18,11 @@ use prometheus::IntGauge;
 
 use crate::observe::metrics::Metrics;
 
-/// A runtime that has run no timer for this long is taken for blocked.
+/// Longest time without a timer; after it, the runtime counts as blocked.
 const STALLED: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_secs(1);
 
-/// What the workers of a process say of themselves.
+/// Health state that the workers of a process report.
 #[derive(Clone)]
 pub(crate) struct Health {
     shared: Arc<Shared>,
@@ -34,10 +34,10 @@ struct Shared {
     /// Milliseconds after `started` at which the worker's runtime last ran a timer.
     ticked: AtomicU64,
     draining: AtomicU64,
-    /// Wanted consumers by name, and whether they are up. More than one may serve a queue.
+    /// Expected and connected consumers by queue name. More than one consumer may serve a queue.
     consumers: Mutex<BTreeMap<String, Counts>>,
-    /// Why there was no connection to the broker the last time that there was none.
-    away: Mutex<String>,
+    /// Reason for the last lost or failed connection to the broker.
+    unreachable: Mutex<String>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -54,33 +54,33 @@ impl Health {
             ticked: AtomicU64::new(0),
             draining: AtomicU64::new(0),
             consumers: Mutex::default(),
-            away: Mutex::default(),
+            unreachable: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Announces a consumer that should be up until the returned value is dropped.
+    /// Registers a consumer that should be connected, until the returned value is dropped.
     pub(crate) fn want(&self, name: &str) -> Wanted {
         self.change(name, |counts| counts.wanted += 1);
         Wanted { health: self.clone(), name: name.to_owned(), up: false }
     }
 
-    /// Notes that a worker drains, until the returned value is dropped.
+    /// Marks a worker as draining until the returned value is dropped.
     pub(crate) fn drain(&self) -> Draining {
         self.shared.draining.fetch_add(1, Ordering::AcqRel);
         Draining(self.clone())
     }
 
-    /// Notes that a settlement cannot be carried out for now, until the returned value is dropped.
+    /// Marks a settlement as blocked by the broker until the returned value is dropped.
     pub(crate) fn stuck(&self) -> Stuck {
         let unconfirmed = self.shared.metrics.unconfirmed.clone();
         unconfirmed.inc();
         Stuck(unconfirmed)
     }
 
-    /// Notes why there is no connection to the broker.
-    pub(crate) fn away(&self, reason: &str) {
-        reason.clone_into(&mut self.shared.away.lock().unwrap_or_else(PoisonError::into_inner));
+    /// Stores the reason why there is no connection to the broker.
+    pub(crate) fn set_unreachable(&self, reason: &str) {
+        reason.clone_into(&mut self.shared.unreachable.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn change(&self, name: &str, change: impl FnOnce(&mut Counts)) {
@@ -96,7 +96,7 @@ impl Health {
         &self.shared.metrics
     }
 
-    /// What keeps the process from being ready.
+    /// Returns the reason why the process is not ready.
     pub(crate) fn unready(&self) -> Option<String> {
         if self.shared.draining.load(Ordering::Acquire) > 0 {
             return Some("draining".to_owned());
@@ -106,12 +106,12 @@ impl Health {
         }
         let consumers = self.shared.consumers.lock().unwrap_or_else(PoisonError::into_inner);
         if consumers.values().all(|counts| counts.wanted == 0) {
-            return Some("no worker runs; a process that has none is to be asked at /livez".to_owned());
+            return Some("no worker runs: probe a process without workers at /livez".to_owned());
         }
         let (name, _) = consumers.iter().find(|(_, counts)| counts.up < counts.wanted)?;
-        let away = self.shared.away.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.shared.metrics.connected.get() == 0 && !away.is_empty() {
-            return Some(format!("no consumer on queue {name:?}: the broker is away: {away}"));
+        let unreachable = self.shared.unreachable.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.shared.metrics.connected.get() == 0 && !unreachable.is_empty() {
+            return Some(format!("no consumer on queue {name:?}: the broker is unreachable: {unreachable}"));
         }
         Some(format!("no consumer on queue {name:?}"))
     }
@@ -130,7 +130,7 @@ impl Health {
     }
 }
 
-/// A consumer that should be up.
+/// Guard of a consumer that should be connected.
 pub(crate) struct Wanted {
     health: Health,
     name: String,
@@ -153,7 +153,7 @@ impl Drop for Wanted {
     }
 }
 
-/// Keeps the process from being ready until this is dropped.
+/// Guard that keeps the process from being ready while it exists.
 pub(crate) struct Draining(Health);
 
 impl Drop for Draining {
@@ -162,7 +162,7 @@ impl Drop for Draining {
     }
 }
 
-/// Keeps the process from being ready until this is dropped.
+/// Guard that keeps the process from being ready while it exists.
 pub(crate) struct Stuck(IntGauge);
 
 impl Drop for Stuck {

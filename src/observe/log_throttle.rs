@@ -1,4 +1,4 @@
-//! Keeps a failure that repeats from flooding the log: it is told when it is new, and then once a minute.
+//! Limits how often a repeated failure is logged: when it is new, and then once a minute.
 
 use std::{
     collections::HashMap,
@@ -7,31 +7,31 @@ use std::{
 };
 
 const AGAIN: Duration = Duration::from_secs(60);
-/// Texts remembered; where there are more, some are told more often.
+/// Texts remembered; with more distinct texts, some are logged more often.
 const REMEMBERED: usize = 256;
 
-/// What was told of late, and when.
+/// Texts logged recently, with the time of each.
 #[derive(Debug, Default)]
 pub(crate) struct LogThrottle(Mutex<HashMap<String, Instant>>);
 
 impl LogThrottle {
-    /// Whether `what` has not been told within the last minute; it counts as told then.
+    /// Returns whether `what` has not been logged within the last minute, and then counts it as logged.
     pub(crate) fn should_log(&self, what: impl Into<String>) -> bool {
         self.should_log_at(what.into(), Instant::now())
     }
 
     fn should_log_at(&self, what: String, now: Instant) -> bool {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.get(&what).is_some_and(|at| now.duration_since(*at) < AGAIN) {
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.get(&what).is_some_and(|at| now.duration_since(*at) < AGAIN) {
             return false;
         }
-        if told.len() >= REMEMBERED {
-            told.retain(|_, at| now.duration_since(*at) < AGAIN);
+        if logged.len() >= REMEMBERED {
+            logged.retain(|_, at| now.duration_since(*at) < AGAIN);
         }
-        if told.len() >= REMEMBERED {
-            told.clear();
+        if logged.len() >= REMEMBERED {
+            logged.clear();
         }
-        told.insert(what, now);
+        logged.insert(what, now);
         true
     }
 }
@@ -41,13 +41,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_repeats_is_told_once_a_minute() {
+    fn a_repeated_text_is_logged_once_a_minute() {
         let (log_throttle, start) = (LogThrottle::default(), Instant::now());
-        let told =
+        let logs =
             |what: &str, seconds| log_throttle.should_log_at(what.to_owned(), start + Duration::from_secs(seconds));
-        assert!(told("a", 0) && told("b", 1));
-        assert!(!told("a", 59) && !told("b", 60));
-        assert!(told("a", 60) && !told("a", 61));
+        assert!(logs("a", 0) && logs("b", 1));
+        assert!(!logs("a", 59) && !logs("b", 60));
+        assert!(logs("a", 60) && !logs("a", 61));
     }
 
     #[test]

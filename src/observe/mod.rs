@@ -1,4 +1,4 @@
-//! What a process reports of itself: metrics, health, logs and traces.
+//! Metrics, health, logs and traces of a process.
 
 pub(crate) mod health;
 pub(crate) mod log_throttle;
@@ -6,6 +6,6 @@ pub(crate) mod metrics;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
 
-/// The target of the spans that are only for traces: logs leave them out.
+/// Target of spans that exist only for traces; logs leave them out.
 #[cfg(feature = "telemetry")]
 pub(crate) const TRACE_TARGET: &str = "leveret::trace";

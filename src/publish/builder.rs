@@ -1,4 +1,4 @@
-//! One publish: its options, and the message that they make.
+//! One publish: its options, and the message built from them.
 
 use std::{
     borrow::Cow,
@@ -20,14 +20,14 @@ use crate::{
     topology::{Target, delay::Wait, lane::Lane},
 };
 
-/// Workers take a time further ahead for a mistake.
+/// The longest delay. Workers treat a time further ahead as a mistake.
 const LONGEST_DELAY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 fn since_epoch(time: SystemTime) -> u64 {
     millis(time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
 }
 
-/// One publish and its options; awaiting it sends the job and waits for the confirm.
+/// One publish and its options. Awaiting it sends the job and waits for the confirm.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -39,14 +39,14 @@ fn since_epoch(time: SystemTime) -> u64 {
 ///
 /// # Cancel safety
 ///
-/// Dropped before it is done, the job may or may not be published.
+/// If it is dropped before it completes, the job may or may not be published.
 #[derive(Debug)]
 #[must_use = "a job is published when this is awaited"]
 pub struct Publish {
     publisher: Publisher,
     job: Cow<'static, str>,
     queue: String,
-    /// The queue has lanes, and the priority says which.
+    /// Whether the queue has lanes; the priority then selects the lane.
     lanes: bool,
     body: Result<Vec<u8>, PublishError>,
     id: Option<JobId>,
@@ -56,7 +56,7 @@ pub struct Publish {
     label: Option<String>,
     correlation_id: Option<String>,
     enqueued_at: Option<SystemTime>,
-    /// Of a tracked job: what tells it from every other of its id.
+    /// For a tracked job, the value that distinguishes it from others with the same id.
     origin: Option<String>,
     unique: Option<Box<Unique>>,
     fired_at: Option<u64>,
@@ -98,49 +98,49 @@ impl Publish {
         }
     }
 
-    /// Lets the job wait in the broker for this time; never shorter, and less than a second longer.
+    /// Delays the job in the broker for this time; never shorter, and less than a second longer.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.due = Due::After(delay);
         self
     }
 
-    /// Lets the job wait in the broker until this time; a time in the past means now.
+    /// Delays the job in the broker until this time; a time in the past means now.
     pub fn at(mut self, time: SystemTime) -> Self {
         self.due = Due::At(time);
         self
     }
 
-    /// Sets the priority, 0 to 31. Brokers before 4.0 have none, 4.0 to 4.2 two lanes (5 and above is high), later ones
-    /// all; a job without one counts as 4.
+    /// Sets the priority, 0 to 31. Brokers before 4.0 have none, 4.0 to 4.2 have two (5 and above is high), later ones
+    /// have all. A job without a priority counts as 4.
     pub fn priority(mut self, priority: u8) -> Self {
         self.priority = Some(priority);
         self
     }
 
-    /// Gives the job up, as a dead letter of kind `expired`, if it has not started within this time from now. It must be
+    /// Dead-letters the job with the kind `expired` if it has not started within this time from now. The time must be
     /// longer than the job's delay.
     pub fn expires(mut self, time_to_live: Duration) -> Self {
         self.expires = Some(time_to_live);
         self
     }
 
-    /// Sets the job's id, 1 to 255 bytes; a UUIDv7 by default. Publish again with the same id after
+    /// Sets the job's id, 1 to 255 bytes; a UUIDv7 by default. Use the same id for another publish after
     /// [`PublishError::Uncertain`].
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(JobId::from(id.into()));
         self
     }
 
-    /// Has the job's worker tell its steps ([`event`](crate::tracking::status_update)), which costs four small publishes more, and lets the
-    /// job be cancelled.
+    /// Makes the job's worker publish status updates ([`status_update`](crate::tracking::status_update)), and allows
+    /// the job to be cancelled. It costs four more small publishes.
     pub fn track(mut self) -> Self {
         self.origin.get_or_insert_with(|| Uuid::new_v4().simple().to_string());
         self
     }
 
-    /// What tells a tracked job from every other that bears its id, to go into a
-    /// [`StatusUpdate`](crate::tracking::status_update::StatusUpdate::origin); none for a job that is not tracked. It is random, so a publisher that
-    /// knows a job's id cannot pass off a message of its own as that job.
+    /// Returns the value that distinguishes a tracked job from others with the same id, for a
+    /// [`StatusUpdate`](crate::tracking::status_update::StatusUpdate::origin). Returns `None` for a job that is not
+    /// tracked. The value is random, so a publisher that knows only a job's id cannot publish a message as that job.
     ///
     /// ```
     /// # fn doc(publisher: &leveret::Publisher) {
@@ -153,16 +153,19 @@ impl Publish {
         self.origin.as_deref()
     }
 
-    /// Publishes the job only if no other with this key and job name is waiting or running. The key is taken until the job
-    /// has ended, at most for `time_to_live` from now, so that has to be longer than the job waits and runs. It needs a
-    /// store ([`Publisher::unique_in`]), a key of at most 1 KiB, and tracks the job: its end is what frees the key. See [`unique`](crate::publish::unique)
-    /// for what this does not promise.
+    /// Publishes the job only if no other job with this key and job name is waiting or running.
+    ///
+    /// The key is taken until the job has ended, and at most for `time_to_live` from now, so `time_to_live` must exceed
+    /// the job's wait and run. It requires a store ([`Publisher::unique_in`]) and a key of at most 1 KiB. It tracks the
+    /// job, because the end of a tracked job frees the key. See [`unique`](crate::publish::unique) for what it does not
+    /// promise.
     pub fn unique(mut self, key: impl Into<String>, time_to_live: Duration) -> Self {
         self.unique = Some(Box::new(Unique { key: key.into(), time_to_live, if_taken: IfTaken::default() }));
         self.track()
     }
 
-    /// What becomes of a unique job whose key is taken; it is refused by default. Set after [`unique`](Self::unique).
+    /// Sets what happens to a unique job whose key is taken; it is refused by default. Set it after
+    /// [`unique`](Self::unique).
     pub fn if_taken(mut self, then: IfTaken) -> Self {
         if let Some(unique) = &mut self.unique {
             unique.if_taken = then;
@@ -178,13 +181,13 @@ impl Publish {
         &self.job
     }
 
-    /// The queue, or the one that its lanes belong to.
+    /// Returns the queue, or the queue that its lanes belong to.
     #[cfg(feature = "cron")]
     pub(crate) fn queue_name(&self) -> &str {
         &self.queue
     }
 
-    /// Sets a text to be shown with the job, up to 1 KiB.
+    /// Sets a text that tools show with the job, up to 1 KiB.
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = Some(label.into());
         self
@@ -196,35 +199,35 @@ impl Publish {
         self
     }
 
-    /// Tells since when the job is on its way, for what was kept elsewhere before; now by default. Delays and the time to
-    /// live are counted from now all the same.
+    /// Sets the time since which the job is on its way, for jobs that were stored elsewhere first; now by default.
+    /// Delays and the time to live are nevertheless counted from now.
     pub fn enqueued_at(mut self, time: SystemTime) -> Self {
         self.enqueued_at = Some(time);
         self
     }
 
-    /// Adds a header of your own, which all copies of the job keep. Names that start with `leveret-` or `x-` are not
-    /// yours, and neither are `CC` and `BCC`, which make RabbitMQ route a message to more queues.
+    /// Adds a header of your own, which all copies of the job keep. Names that start with `leveret-` or `x-` are
+    /// reserved. So are `CC` and `BCC`, which make RabbitMQ route a message to more queues.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<HeaderValue>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// Says at which time of its schedule the job is published, in milliseconds since the epoch.
+    /// Sets the fire time of the schedule that publishes the job, in milliseconds since the epoch.
     #[cfg(feature = "cron")]
     pub(crate) fn fired_at(mut self, at: u64) -> Self {
         self.fired_at = Some(at);
         self
     }
 
-    /// Publishes to another queue than the job's own, or to a certain lane of it.
+    /// Publishes to another queue than the job's own, or to one lane of it.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         (self.queue, self.lanes) = (queue.into(), false);
         self
     }
 
-    /// Puts the job into the lane of its queue that its priority says. Publishes of jobs whose type says
-    /// [`Job::LANES`](crate::Job::LANES) do so anyway.
+    /// Publishes the job to the lane of its queue that matches its priority. Publishes of jobs whose type sets
+    /// [`Job::LANES`](crate::Job::LANES) do so by default.
     ///
     /// ```no_run
     /// # async fn doc(publisher: leveret::Publisher) -> Result<(), leveret::PublishError> {
@@ -236,8 +239,8 @@ impl Publish {
         self
     }
 
-    /// The headers that tell where the job comes from and whether its steps are told.
-    fn add_told(&self, headers: &mut FieldTable) -> Result<(), PublishError> {
+    /// Adds the headers for the job's origin, schedule, label and tracking.
+    fn add_tracking_headers(&self, headers: &mut FieldTable) -> Result<(), PublishError> {
         if let Some(origin) = &self.origin {
             headers.insert(header::TRACK.into(), AMQPValue::Boolean(true));
             headers.insert(header::ORIGIN.into(), text(origin));
@@ -252,14 +255,14 @@ impl Publish {
         Ok(())
     }
 
-    /// The message to send, checked against everything that could be refused later.
+    /// Builds the message, checked against every rule that could refuse it later.
     pub(crate) fn into_message(self) -> Result<(JobId, Target, Message), PublishError> {
         if let Some(unique) = &self.unique {
             unique.check()?;
             unique.store(&self.publisher)?;
         }
         let mut headers = FieldTable::default();
-        self.add_told(&mut headers)?;
+        self.add_tracking_headers(&mut headers)?;
         let (broker, body) = (&self.publisher.broker, self.body?);
         let limit = broker.config().payload_limit;
         if body.len() > limit {
@@ -318,7 +321,7 @@ impl IntoFuture for Publish {
         if let Some(unique) = self.unique.take() {
             return Box::pin(unique::publish(self, *unique));
         }
-        // An `async fn` of its own would keep all of this twice.
+        // A separate `async fn` would store all of this twice.
         Box::pin(async move {
             let (publisher, job) = (self.publisher.clone(), self.job.clone());
             let (id, target, message) = self.into_message()?;

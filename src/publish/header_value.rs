@@ -1,4 +1,4 @@
-//! The values that publishers may give their own headers.
+//! Values of publishers' own headers.
 
 use lapin::types::AMQPValue;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! The way of a job to its queue: `Ok` means that the broker has confirmed it.
+//! Publishes jobs to their queues: `Ok` means that the broker confirmed the job.
 
 pub(crate) mod builder;
 pub(crate) mod header_value;

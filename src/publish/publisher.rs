@@ -1,4 +1,4 @@
-//! Publishes jobs: with confirms and `mandatory`, so that `Ok` means that the job is on its queue.
+//! Publishes jobs with confirms and `mandatory`, so that `Ok` means that the job is on its queue.
 
 use std::{
     borrow::Cow,
@@ -24,8 +24,8 @@ use crate::{
 
 /// Publishes jobs to their queues. Clones are cheap and share the connection.
 ///
-/// Every publish waits for the broker's confirm; publishes of any number of tasks are pipelined on one channel, up to
-/// the publish window of the [`Config`](crate::Config), and wait their turn beyond it.
+/// Every publish waits for the broker's confirm. Publishes of any number of tasks are pipelined on one channel, up to
+/// the publish window of the [`Config`](crate::Config). Further publishes wait.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -54,7 +54,7 @@ pub struct Publisher {
 }
 
 impl Broker {
-    /// A publisher on this broker; cheap.
+    /// Returns a publisher on this broker; cheap.
     #[must_use]
     pub fn publisher(&self) -> Publisher {
         Publisher::new(self.clone())
@@ -72,14 +72,15 @@ impl Publisher {
     }
 
     /// Makes publishes fail at once with [`PublishError::Blocked`] or [`PublishError::Unavailable`] while the broker is
-    /// blocked or away, instead of waiting for it up to the publish timeout.
+    /// blocked or unreachable. Without it, they wait up to the publish timeout.
     #[must_use]
     pub fn fail_fast(mut self) -> Self {
         self.fail_fast = true;
         self
     }
 
-    /// Keeps the keys of unique jobs there; all publishers of such jobs need the same store. See [`Publish::unique`].
+    /// Sets the store for the keys of unique jobs. All publishers of such jobs need the same store. See
+    /// [`Publish::unique`].
     #[must_use]
     pub fn unique_in(mut self, keys: Arc<dyn UniqueKeys>) -> Self {
         self.unique_keys = Some(keys);
@@ -105,7 +106,7 @@ impl Publisher {
         Publish::new(self, J::NAME.into(), J::QUEUE.to_owned(), J::LANES, body)
     }
 
-    /// Publishes a job whose type is not known here: by its name, its queue and its payload, which is to be JSON.
+    /// Publishes a job without its type: by its name, its queue and its payload, which should be JSON.
     ///
     /// ```no_run
     /// # async fn doc(publisher: leveret::Publisher) -> Result<(), leveret::PublishError> {
@@ -121,7 +122,7 @@ impl Publisher {
         Publish::new(self, job.into(), queue.into(), false, Ok(payload.into()))
     }
 
-    /// Publishes many jobs, pipelined, and tells the fate of each in their order.
+    /// Publishes many jobs, pipelined, and returns the result of each in their order.
     pub async fn publish_all<'a, J: Job + Sync>(
         &self,
         jobs: impl IntoIterator<Item = &'a J>,
@@ -131,17 +132,19 @@ impl Publisher {
         stream::iter(publishes).buffered(window).collect().await
     }
 
-    /// Has a tracked job not run any more, wherever it is. Returns once the broker has confirmed it: workers that are
-    /// there know at once, all others before they run a tracked job, for ten years.
+    /// Cancels a tracked job, wherever it is.
     ///
-    /// A job that waits, in its queue or for its time, ends as cancelled when a worker has it in hand. One that runs is
-    /// told by [`Context::cancelled`](crate::Context::cancelled), and may be done all the same. Jobs that are not tracked
-    /// run, and so does what bears the id later: the job's dead letter when it is replayed, or another job that is
-    /// published more than a minute after, by the clocks of who publishes and who cancels.
+    /// Returns once the broker has confirmed the cancellation. Running workers see it at once, and all others before
+    /// they run a tracked job, for ten years.
     ///
-    /// The key of a [unique](Publish::unique) job is free when this returns, if this publisher has the store of the keys
-    /// ([`unique_in`](Self::unique_in)). If the store cannot be reached, the cancellation stands, a warning is logged, and the
-    /// key is free when its time is over.
+    /// A waiting or delayed job ends as cancelled when a worker receives it. A running handler is notified by
+    /// [`Context::cancelled`](crate::Context::cancelled); the job may still succeed. Jobs that are not tracked run. So
+    /// does a later job with the same id: a replay of the dead letter, or another job that is published more than a
+    /// minute later, by the clocks of publisher and canceller.
+    ///
+    /// The key of a [unique](Publish::unique) job is free when this returns, if this publisher has the store of the
+    /// keys ([`unique_in`](Self::unique_in)). If the store is unreachable, the cancellation stands, a warning is
+    /// logged, and the key becomes free when it expires.
     ///
     /// ```no_run
     /// # async fn doc(publisher: leveret::Publisher) -> Result<(), leveret::PublishError> {
@@ -151,18 +154,22 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// As a publish.
+    /// The same as for a publish.
     pub async fn cancel(&self, job_id: &str) -> Result<(), PublishError> {
         self.cancel_only(job_id).await?;
         if let Some(keys) = self.unique_keys()
             && let Err(error) = keys.free_all(job_id).await
         {
-            tracing::warn!(error, job_id, "the unique key of a cancelled job is free when its time is over");
+            tracing::warn!(
+                error,
+                job_id,
+                "cannot free the unique key of a cancelled job: it stays taken until it expires"
+            );
         }
         Ok(())
     }
 
-    /// Cancels a job, and leaves its unique key to the caller.
+    /// Cancels a job without freeing its unique key.
     pub(crate) async fn cancel_only(&self, job_id: &str) -> Result<(), PublishError> {
         accept(names::id, "job id", job_id)?;
         let id = JobId::from(job_id);
@@ -174,8 +181,8 @@ impl Publisher {
         self.broker.now_ms()
     }
 
-    /// Sends a job, in a trace if there is one: that of the message, or else the caller's, or the publisher's. What a
-    /// message says of its trace stays as it is, unless the message `is_copy`: then it is followed by this publish.
+    /// Sends a job, in the trace of the message, or else of the caller, or else of the publisher, if there is one. A
+    /// trace in the message stays as it is. If the message `is_copy`, it is replaced with that of this publish.
     pub(crate) fn send_job(
         &self,
         job: &str,
@@ -183,16 +190,16 @@ impl Publisher {
         id: JobId,
         (mut message, is_copy): (Message, bool),
     ) -> impl Future<Output = Result<JobId, PublishError>> {
-        let (own, bears_one) = (self.trace.as_ref(), message.header(header::TRACEPARENT).is_some());
+        let (own, has_trace) = (self.trace.as_ref(), message.header(header::TRACEPARENT).is_some());
         let span = TraceSpan::publish(&self.broker, (job, target.queue()), &message, own);
-        let trace = span.trace().filter(|_| is_copy || !bears_one);
-        if let Some(trace) = trace.as_ref().or(own.filter(|_| !bears_one)) {
+        let trace = span.trace().filter(|_| is_copy || !has_trace);
+        if let Some(trace) = trace.as_ref().or(own.filter(|_| !has_trace)) {
             trace.write(&mut message);
         }
         self.send(job, target, id, (message, span))
     }
 
-    /// Sends and counts.
+    /// Sends a message and counts the result.
     pub(crate) async fn send(
         &self,
         job: &str,
@@ -226,7 +233,7 @@ impl Publisher {
 /// The property `type` of a cancellation.
 const CANCEL: &str = "leveret.cancel";
 
-/// The value of the metric's label.
+/// Returns the value of the metric's label `outcome`.
 fn outcome(sent: &Result<(), SendError>) -> &'static str {
     match sent {
         Ok(()) => "confirmed",

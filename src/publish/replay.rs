@@ -1,4 +1,4 @@
-//! Dead letters on their way back to their queue.
+//! Replays of dead letters to their queue.
 
 use std::{future::IntoFuture, pin::Pin};
 
@@ -15,9 +15,9 @@ use crate::{
 impl Publisher {
     /// Publishes a dead letter to a job queue again when awaited; set options before.
     ///
-    /// It keeps its id, its payload and its headers, but not its errors, its delay and its time to live, and begins with
-    /// its first attempt. One whose headers could not be read goes without them, and this says so; what they were it
-    /// carries in `leveret-original-properties`, unless they are too large to be published.
+    /// It keeps its id, its payload and its headers, but not its errors, its delay and its time to live, and starts
+    /// with its first attempt. A dead letter with unreadable headers is replayed without them, and a warning is logged.
+    /// The originals are in its header `leveret-original-properties`, unless they are too large to publish.
     ///
     /// ```no_run
     /// # async fn doc(publisher: leveret::Publisher, message: &leveret::reader::RawMessage) -> Result<(), leveret::PublishError> {
@@ -38,18 +38,18 @@ impl Publisher {
         let envelope = message.envelope(now).unwrap_or_default();
         let mut copy = message.copy("", envelope, &Republish::Replayed, now);
         if copy.header_size() > COPY_HEADER_LIMIT {
-            // They fill what one frame has room for, which is more than a copy may have.
+            // They may fill a whole frame, which is more than a copy may have.
             copy.remove_header(header::ORIGINAL);
         }
         Replay { publisher: self.clone(), queue: queue.into(), lanes: false, message: copy }
     }
 }
 
-/// A dead letter's way back to its queue; awaiting it publishes and waits for the confirm. See [`Publisher::replay`].
+/// A replay of a dead letter. Awaiting it publishes and waits for the confirm. See [`Publisher::replay`].
 ///
 /// # Cancel safety
 ///
-/// Dropped before it is done, the job may or may not be published.
+/// If it is dropped before it completes, the job may or may not be published.
 #[derive(Debug)]
 #[must_use = "a job is published when this is awaited"]
 pub struct Replay {
@@ -60,8 +60,8 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// As [`Publish::lanes`](crate::Publish::lanes), by the priority that the dead letter has.
-    /// [`Catalogue::has_lanes`](crate::readers::catalogue::Catalogue::has_lanes) tells whether its queue has lanes.
+    /// Like [`Publish::lanes`](crate::Publish::lanes), by the priority of the dead letter.
+    /// [`Catalogue::has_lanes`](crate::readers::catalogue::Catalogue::has_lanes) returns whether its queue has lanes.
     pub fn lanes(mut self) -> Self {
         self.lanes = true;
         self
@@ -73,7 +73,7 @@ impl Replay {
         self
     }
 
-    /// As [`Publish::track`](crate::Publish::track). The job keeps the origin that its dead letter has.
+    /// Like [`Publish::track`](crate::Publish::track). The job keeps the origin of its dead letter.
     pub fn track(mut self) -> Self {
         self.message.set_header(header::TRACK, AMQPValue::Boolean(true));
         self
@@ -110,7 +110,7 @@ mod tests {
     use crate::Broker;
 
     #[tokio::test]
-    async fn what_fills_a_frame_is_replayed_without_its_old_properties_or_refused() {
+    async fn a_dead_letter_that_fills_a_frame_is_replayed_without_its_old_properties_or_refused() {
         let broker = Broker::memory();
         let replay = |header: &str| {
             let mut letter = Message::new("j", &JobId::from("a"), b"{}".to_vec(), 0);

@@ -1,15 +1,14 @@
-//! Jobs of which there is one at a time: a key is taken in a store before the publish, and is free again when the job
-//! has ended.
+//! Unique jobs: a key is taken in a store before the publish, and is freed when the job has ended.
 //!
 //! The key is taken for as long as a publish can last, and once the broker has confirmed the job, for its time to live.
-//! Two things free it earlier. A publisher with the same store frees it when it cancels the job. `leveret serve` frees keys
-//! in its own store when it records the end of a tracked job, or cancels one.
+//! Two events free it earlier. A publisher with the same store frees it when it cancels the job. `leveret serve` frees
+//! keys in its own store when it records the end of a tracked job, or cancels one.
 //!
-//! **What is not promised.** A key says that a job is on its way, and no more. A publisher that dies between the publish
-//! and its confirm leaves the key taken for the rest of the publish, and free after it, though the job may be on its
-//! queue. A job that outlives its time to live is no longer alone. One that was given up frees its key, and does not take
-//! it again when it is replayed. And as any job, a unique one may run twice: what must not happen twice belongs into an
-//! inbox.
+//! **Limitations.** A key only states that a job is on its way. If a publisher crashes between the publish and its
+//! confirm, the key stays taken for the rest of the publish and is free after it, though the job may be on its queue. A
+//! job that outlives its time to live is no longer unique. A dead-lettered job frees its key, and does not take it
+//! again when it is replayed. Like any job, a unique job may run twice: use an inbox for effects that must not happen
+//! twice.
 
 use std::{
     collections::HashMap,
@@ -31,12 +30,12 @@ use crate::{
     },
 };
 
-/// Beside the publish timeout, what a key is taken for until the publish is confirmed.
+/// Time beyond the publish timeout for which a key is taken until the publish is confirmed.
 const MARGIN: Duration = Duration::from_secs(5);
-/// How often a key may change hands while it is being replaced.
+/// Most changes of a key's owner during one replacement.
 const TRIES: usize = 10;
 
-/// What becomes of a unique job whose key is taken.
+/// The handling of a unique job whose key is taken.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -48,52 +47,52 @@ const TRIES: usize = 10;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IfTaken {
-    /// It is not published: [`PublishError::NotUnique`].
+    /// The job is not published: [`PublishError::NotUnique`].
     #[default]
     Refuse,
-    /// It is not published either, and the id is that of the job that has the key.
+    /// The job is not published, and the returned id is that of the job that has the key.
     Existing,
-    /// The job that has the key is cancelled ([`Publisher::cancel`]), and this one is published. A job that runs already
-    /// may be done all the same.
+    /// The job that has the key is cancelled ([`Publisher::cancel`]), and this one is published. A running job may
+    /// still succeed.
     Replace,
 }
 
-/// What a publish needs to have for its key.
+/// A publish's request for its key.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim<'a> {
-    /// The key, with the name of its job before it.
+    /// The key, prefixed with the name of its job.
     pub key: &'a str,
-    /// The job that is to have it.
+    /// The job that requests it.
     pub job_id: &'a str,
-    /// What tells that job from others of its id ([`Publish::origin`](crate::Publish::origin)): only its own end frees the
-    /// key early.
+    /// The value that distinguishes that job from others with the same id
+    /// ([`Publish::origin`](crate::Publish::origin)): only the job's own end frees the key early.
     pub origin: &'a str,
-    /// The publisher's clock, in milliseconds since the epoch.
+    /// The publisher's time, in milliseconds since the epoch.
     pub now: u64,
-    /// Until when it is to be taken, by the same clock.
+    /// The time until which the key is taken, by the same clock.
     pub until: u64,
-    /// A job that may be put out of its place.
+    /// A job that may be replaced.
     pub instead_of: Option<&'a str>,
 }
 
 /// The answer to a [`Claim`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Claimed {
-    /// The key is the job's own now, or was before.
+    /// The job has the key now, or had it before.
     Taken,
-    /// The job of this id has it.
+    /// The job with this id has the key.
     By(String),
 }
 
-/// What a store of unique keys answers with.
+/// The future of a [`UniqueKeys`] store's answer.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Box<dyn StdError + Send + Sync>>> + Send + 'a>>;
 
-/// A store of unique keys: [`InMemory`] for one process, `leveret_store::Store` for all.
+/// A store of unique keys: [`InMemory`] for one process, `leveret_store::Store` for several.
 pub trait UniqueKeys: fmt::Debug + Send + Sync + 'static {
-    /// Takes a key that is free, over, the job's own, or that of the job in whose place it comes; in one step.
+    /// Takes a key that is free or expired, or belongs to the job itself or to the job that it replaces; in one step.
     fn take<'a>(&'a self, claim: Claim<'a>) -> Answer<'a, Claimed>;
 
-    /// Has a key that the job still has be taken until then, in milliseconds since the epoch.
+    /// Sets the end of a key that the job still has, in milliseconds since the epoch.
     fn keep<'a>(&'a self, key: &'a str, job_id: &'a str, until: u64) -> Answer<'a, ()>;
 
     /// Frees a key that the job still has.
@@ -103,7 +102,7 @@ pub trait UniqueKeys: fmt::Debug + Send + Sync + 'static {
     fn free_all<'a>(&'a self, job_id: &'a str) -> Answer<'a, ()>;
 }
 
-/// Unique keys of one process: for tests, and for programs that publish alone.
+/// Unique keys of one process: for tests, and for programs that are the only publisher.
 ///
 /// ```
 /// use std::{sync::Arc, time::Duration};
@@ -125,7 +124,7 @@ pub trait UniqueKeys: fmt::Debug + Send + Sync + 'static {
 /// ```
 #[derive(Debug, Default)]
 pub struct InMemory {
-    /// Who has a key, and until when.
+    /// The owner and the end of each key.
     keys: Mutex<HashMap<String, (String, u64)>>,
 }
 
@@ -167,7 +166,7 @@ impl UniqueKeys for InMemory {
     }
 }
 
-/// How a publish is to be alone.
+/// The unique options of a publish.
 #[derive(Clone, Debug)]
 pub(crate) struct Unique {
     pub(crate) key: String,
@@ -175,18 +174,18 @@ pub(crate) struct Unique {
     pub(crate) if_taken: IfTaken,
 }
 
-/// More bytes do not fit into a database's index together with the job's name.
+/// The longest key that fits into a database's index together with the job's name.
 const LONGEST_KEY: usize = 1024;
 
 impl Unique {
-    /// Refuses what no store could keep, before anything is sent.
+    /// Refuses a key that no store could keep, before anything is sent.
     pub(crate) fn check(&self) -> Result<(), PublishError> {
         let fits = self.key.len() <= LONGEST_KEY && !self.key.contains('\0');
         let reason = "it must have at most 1024 bytes, none of them NUL";
         require(fits, "unique key", &self.key, reason)
     }
 
-    /// The store that a publisher keeps the key in.
+    /// Returns the publisher's store of keys.
     pub(crate) fn store<'a>(&self, publisher: &'a Publisher) -> Result<&'a dyn UniqueKeys, PublishError> {
         publisher.unique_keys().ok_or_else(|| PublishError::Invalid {
             what: "unique key",
@@ -220,7 +219,12 @@ pub(crate) async fn publish(publish: Publish, unique: Unique) -> Result<JobId, P
         Err(_) => keys.free(&key, id.as_str()).await,
     };
     if let Err(error) = kept {
-        tracing::warn!(error, job, key, "a unique key is free again when the time of its publish is over");
+        tracing::warn!(
+            error,
+            job,
+            key,
+            "cannot update a unique key: it becomes free when its publish would have timed out"
+        );
     }
     published
 }
@@ -239,7 +243,7 @@ async fn claim(
         let claim = Claim { key, job_id: id.as_str(), origin, now, until, instead_of: holder.as_deref() };
         match keys.take(claim).await.map_err(PublishError::UniqueKeys)? {
             Claimed::By(other) if if_taken == IfTaken::Replace => {
-                // The key stays the other job's until this one takes it: no third job comes in between.
+                // The other job keeps the key until this one takes it, so no third job can take it in between.
                 publisher.cancel_only(&other).await?;
                 holder = Some(other);
             }

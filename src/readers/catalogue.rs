@@ -1,5 +1,5 @@
-//! The jobs that workers can run, as the workers themselves say: each announces its own when it starts, on the stream
-//! `leveret.v1.catalogue`, unless they stand there already. They stay there while no worker runs.
+//! The catalogue of jobs that workers can run. Each worker announces its jobs when it starts, on the stream
+//! `leveret.v1.catalogue`, unless the stream has them already. Entries stay while no worker runs.
 
 use std::{
     collections::BTreeMap,
@@ -23,10 +23,10 @@ use crate::{
 /// The property `type` of an announcement.
 const ENTRY: &str = "leveret.job";
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// A broker that refuses closes the channel under all publishes.
+/// A broker that refuses a publish closes the channel with all its publishes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Jobs that are kept. Nobody has so many, but whoever may write to the stream could announce them.
+/// Most jobs kept. No installation has so many, but any user with write permission on the stream could announce them.
 const MOST_ENTRIES: usize = 10_000;
 
 /// A job on a queue, as a worker announced it.
@@ -42,7 +42,7 @@ const MOST_ENTRIES: usize = 10_000;
 pub struct Entry {
     /// The job's name.
     pub job: String,
-    /// The queue that its workers take it from.
+    /// The queue that its workers consume.
     pub queue: String,
     /// Whether that queue has lanes by priority ([`Queue::lanes`](crate::Queue::lanes)).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -50,17 +50,17 @@ pub struct Entry {
     /// Whether one consumer has that queue at a time ([`Queue::single_active`](crate::Queue::single_active)).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub single_active: bool,
-    /// Whether that queue is somebody else's ([`Queue::existing`](crate::Queue::existing)).
+    /// Whether another system owns that queue ([`Queue::existing`](crate::Queue::existing)).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub existing: bool,
-    /// The JSON Schema of its payload ([`Job::schema`](crate::Job::schema)); without one any payload may be right.
+    /// The JSON Schema of its payload ([`Job::schema`](crate::Job::schema)); without it, any payload may be valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<serde_json::Value>,
-    /// How long an attempt may take, in milliseconds.
+    /// The timeout of an attempt, in milliseconds.
     pub timeout_ms: u64,
-    /// How many attempts it has.
+    /// The largest number of attempts.
     pub max_attempts: u32,
-    /// When it was announced first in this form, in milliseconds since the epoch.
+    /// The time of the first announcement in this form, in milliseconds since the epoch.
     pub announced_at: u64,
 }
 
@@ -70,7 +70,7 @@ impl Entry {
     }
 }
 
-/// What is in the catalogue, kept up to date as long as a clone of this exists. Clones are cheap.
+/// The content of the catalogue, kept up to date while a clone of this exists. Clones are cheap.
 ///
 /// ```
 /// # use leveret::{Broker, Context, JobResult, Worker, catalogue::Catalogue, testing};
@@ -104,7 +104,7 @@ struct Shared {
 }
 
 impl Catalogue {
-    /// Begins to read.
+    /// Starts to read the catalogue.
     ///
     /// # Panics
     ///
@@ -120,15 +120,15 @@ impl Catalogue {
         Self { shared, _reader: Arc::new(AbortOnDropHandle::new(reader)) }
     }
 
-    /// Waits until everything has been read that was announced before, and says true; or false, if the broker refuses to
-    /// have the catalogue read. A warning is logged then, and it is tried again all the time.
+    /// Waits until every earlier announcement has been read, and returns true. Returns false if the broker refuses to
+    /// let the catalogue be read. A warning is logged then, and the read is retried continually.
     pub async fn ready(&self) -> bool {
         let mut reading = self.shared.reading.subscribe();
         // The sender lives as long as this.
         reading.wait_for(|reading| *reading != Reading::Behind).await.is_ok_and(|now| *now == Reading::CaughtUp)
     }
 
-    /// Waits until a job of that name is announced.
+    /// Waits until a job with that name is announced.
     pub async fn wait_for(&self, job: &str) -> Arc<Entry> {
         let mut changes = self.shared.changes.subscribe();
         loop {
@@ -140,7 +140,8 @@ impl Catalogue {
         }
     }
 
-    /// The job of that name; if several queues have it, the one that was announced last, in the order of the stream.
+    /// Returns the job with that name. If several queues have it, returns the one announced last, in the order of the
+    /// stream.
     #[must_use]
     pub fn find(&self, job: &str) -> Option<Arc<Entry>> {
         let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
@@ -148,8 +149,8 @@ impl Catalogue {
         found.map(|(_, entry)| entry).max_by_key(|(number, _)| *number).map(|(_, entry)| Arc::clone(entry))
     }
 
-    /// Whether jobs of that name go into the [lanes](crate::Queue::lanes) of that queue, as its workers announced. For a job
-    /// that they did not announce, whether any job of the queue does.
+    /// Returns whether jobs of that name use the [lanes](crate::Queue::lanes) of that queue, as its workers announced.
+    /// For a job that they did not announce, returns whether any job of the queue does.
     #[must_use]
     pub fn has_lanes(&self, job: &str, queue: &str) -> bool {
         let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
@@ -158,7 +159,7 @@ impl Catalogue {
         own.map_or_else(any, |(_, entry)| entry.lanes)
     }
 
-    /// All jobs, by name and then by queue.
+    /// Returns all jobs, by name and then by queue.
     #[must_use]
     pub fn entries(&self) -> Vec<Arc<Entry>> {
         let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
@@ -169,9 +170,9 @@ impl Catalogue {
 impl Shared {
     fn add(&self, message: &Message, now_ms: u64) {
         let Ok(mut entry) = serde_json::from_slice::<Entry>(&message.body) else {
-            return tracing::warn!("an entry of the catalogue that cannot be read");
+            return tracing::warn!("ignored an unreadable catalogue entry");
         };
-        // The worker's clock may be wrong; what it says only informs.
+        // The worker's clock may be wrong; this time only informs.
         entry.announced_at = entry.announced_at.min(now_ms);
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         let (names, is_full) = ([&entry.job, &entry.queue], entries.len() >= MOST_ENTRIES);
@@ -179,7 +180,7 @@ impl Shared {
         if names.iter().any(|name| name.len() > LONGEST_NAME) || (is_full && !entries.contains_key(&key)) {
             return tracing::warn!(
                 entries = entries.len(),
-                "an entry of the catalogue is left out: a name is too long, or there are too many"
+                "ignored a catalogue entry: its name is too long, or there are too many"
             );
         }
         let number = *self.changes.borrow();
@@ -189,10 +190,12 @@ impl Shared {
     }
 }
 
-/// Announces a worker's jobs, but those that stand in the catalogue as they are. Tries until the broker has them all.
+/// Announces a worker's jobs, except those that the catalogue has in the same form. Retries until the broker has them
+/// all.
 pub(crate) async fn announce(broker: Broker, entries: Vec<Entry>) {
     let catalogue = Catalogue::follow(&broker);
-    // Who must not read it may not write it either, most likely: a refused publish costs its channel all that is on it.
+    // A user without read permission most likely has no write permission either. A refused publish closes its channel
+    // with all its publishes.
     while !catalogue.ready().await {
         sleep(LONGEST_PAUSE).await;
     }
@@ -209,7 +212,7 @@ pub(crate) async fn announce(broker: Broker, entries: Vec<Entry>) {
                 Err(error) => error,
             };
             if broker.log_throttle().should_log(format!("catalogue: {error:?}")) {
-                tracing::warn!(job = entry.job, %error, "the job cannot be announced to the catalogue, trying again");
+                tracing::warn!(job = entry.job, %error, "cannot announce the job to the catalogue, retrying");
             }
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -238,10 +241,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_in_the_order_of_the_stream_wins_whatever_time_an_entry_says() {
+    async fn the_last_entry_in_the_order_of_the_stream_wins_whatever_its_time() {
         let catalogue = catalogue();
-        for (queue, said, kept) in [("evil", u64::MAX, NOW), ("email", NOW - 5, NOW - 5), ("older", 0, 0)] {
-            announce(&catalogue.shared, &entry(queue, said));
+        for (queue, announced, kept) in [("evil", u64::MAX, NOW), ("email", NOW - 5, NOW - 5), ("older", 0, 0)] {
+            announce(&catalogue.shared, &entry(queue, announced));
             let found = catalogue.find("email.send").unwrap();
             assert_eq!((found.queue.as_str(), found.announced_at), (queue, kept));
         }
@@ -257,6 +260,6 @@ mod tests {
         }
         assert_eq!(catalogue.entries().len(), MOST_ENTRIES);
         announce(&catalogue.shared, &entry("queue-7", 7));
-        assert_eq!(catalogue.find("email.send").unwrap().announced_at, 7, "what is known is still brought up to date");
+        assert_eq!(catalogue.find("email.send").unwrap().announced_at, 7, "a known entry is still updated");
     }
 }

@@ -1,4 +1,4 @@
-//! Whole queues and streams, message by message, for tools and for workers that announce their jobs.
+//! Readers of whole queues and streams, message by message, for tools and for workers that announce their jobs.
 
 pub mod catalogue;
 pub mod reader;

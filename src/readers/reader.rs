@@ -1,7 +1,7 @@
-//! Whole queues, message by message, for tools that keep what they take: a status store, a desk for dead letters.
+//! Reads whole queues, message by message, for tools that store the messages: a status store, dead-letter tools.
 //!
-//! A feed outlives lost connections. What was taken and not acked comes again, marked as redelivered: so a tool first
-//! commits what it has, then acks.
+//! A reader survives lost connections. Messages that were read and not acked are delivered again, marked as
+//! redelivered. A tool therefore first commits a batch, then acks it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,14 +16,14 @@ use crate::{
     transport::session::{Delivery, OpenError, Session},
 };
 
-/// What quorum queues write on a message that comes again.
+/// Headers that quorum queues write on a redelivered message.
 const COUNTED: [&str; 2] = [header::DELIVERY_COUNT, "x-acquired-count"];
-/// A batch has no more messages when its payloads have so many bytes.
+/// Bytes of payload after which a batch takes no more messages.
 const BATCH_BYTES: usize = 8 << 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// What a [`QueueReader`] takes.
+/// The source of a [`QueueReader`].
 ///
 /// ```
 /// use leveret::reader::Source;
@@ -33,29 +33,29 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// The steps of tracked jobs, from the queue `leveret.v1.status`, which keeps them for seven days. The first feed of
-    /// this kind makes the queue: what was told before is gone.
+    /// Status updates of tracked jobs, from the queue `leveret.v1.status`, which keeps them for seven days. The first
+    /// reader of this source declares the queue; earlier updates are lost.
     StatusUpdates,
     /// The dead letters of the job queue of that name.
     DeadLetters(String),
-    /// Delayed jobs and dead letters whose queue is gone.
+    /// Delayed jobs and dead letters whose queue was deleted.
     Unrouted,
 }
 
-/// Takes messages of a queue in batches.
+/// Reads messages of a queue in batches.
 ///
 /// ```no_run
 /// use leveret::{Broker, reader::{QueueReader, Source}};
 /// # async fn commit(_: &leveret::reader::RawMessage) {}
 ///
 /// # async fn doc(broker: Broker) {
-/// let mut feed = QueueReader::new(&broker, Source::DeadLetters("email".into()), 500);
+/// let mut reader = QueueReader::new(&broker, Source::DeadLetters("email".into()), 500);
 /// loop {
-///     let batch = feed.next(100).await;
-///     for taken in batch.messages() {
-///         commit(taken.message()).await;
+///     let batch = reader.next(100).await;
+///     for read in batch.messages() {
+///         commit(read.message()).await;
 ///     }
-///     feed.ack(batch);
+///     reader.ack(batch);
 /// }
 /// # }
 /// ```
@@ -65,7 +65,7 @@ pub struct QueueReader {
     source: Source,
     prefetch: u16,
     session: Option<Open>,
-    /// The number of the session that is open, or was last.
+    /// The number of the session that is open or was open last.
     opened: u64,
 }
 
@@ -77,7 +77,7 @@ impl std::fmt::Debug for Open {
     }
 }
 
-/// Messages that were taken together; see [`QueueReader`].
+/// Messages that were read together; see [`QueueReader`].
 #[derive(Debug)]
 pub struct Batch {
     messages: Vec<ReadMessage>,
@@ -92,7 +92,7 @@ pub struct ReadMessage {
     message: RawMessage,
 }
 
-/// Makes the queue of [`Source::StatusUpdates`] unless it is there: whatever is told from now on will be read.
+/// Declares the queue of [`Source::StatusUpdates`] unless it exists. It keeps every later status update.
 ///
 /// ```
 /// # async fn doc(broker: leveret::Broker) -> Result<(), String> {
@@ -103,7 +103,7 @@ pub struct ReadMessage {
 ///
 /// # Errors
 ///
-/// Why it cannot be made, in words. While the broker is away this waits.
+/// Returns the reason why the queue cannot be declared. Waits while the broker is unreachable.
 pub async fn declare_status_queue(broker: &Broker) -> Result<(), String> {
     let plan = Topology::new(&broker.config().namespace).of_status();
     broker.transport().ensure(&plan).await.map_err(reason)
@@ -117,19 +117,19 @@ fn reason(error: OpenError) -> String {
 }
 
 impl QueueReader {
-    /// A feed that has `prefetch` messages on their way at once, 1 to 2000; it connects with the first batch.
+    /// Creates a reader with a prefetch of `prefetch` messages, 1 to 2000. It connects with the first batch.
     #[must_use]
     pub fn new(broker: &Broker, source: Source, prefetch: u16) -> Self {
         let prefetch = prefetch.clamp(1, 2_000);
         Self { broker: broker.clone(), source, prefetch, session: None, opened: 0 }
     }
 
-    /// Waits for a message, for ever, and returns it with those that are there besides, up to `limit` or the one that makes
-    /// them 8 MiB. At most the prefetch may be taken without an ack.
+    /// Waits indefinitely for a message, and returns it with the further ones that have arrived: up to `limit` messages
+    /// or the one that completes 8 MiB. At most `prefetch` messages can be unacknowledged.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost: what is not returned comes again.
+    /// No message is lost: messages that are not returned are delivered again.
     pub async fn next(&mut self, limit: usize) -> Batch {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -139,7 +139,7 @@ impl QueueReader {
             };
             self.session = None;
             if self.broker.log_throttle().should_log(format!("{}: {reason}", self.source)) {
-                tracing::warn!(source = %self.source, error = reason, "cannot read, trying again");
+                tracing::warn!(source = %self.source, error = reason, "cannot read from the queue, retrying");
             }
             sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -155,7 +155,7 @@ impl QueueReader {
         let first = session.next().await.map_err(|ended| ended.to_string())?;
         let mut bytes = first.message.body.len();
         let mut messages = vec![ReadMessage::from(first)];
-        // The end of a session is told again the next time.
+        // The end of a session is reported again at the next call.
         while messages.len() < limit
             && bytes < BATCH_BYTES
             && let Some(Ok(delivery)) = session.try_next()
@@ -179,26 +179,26 @@ impl QueueReader {
         self.broker.transport().open_raw(&queue, self.prefetch).await.map_err(reason)
     }
 
-    /// Lets the broker forget a batch: to be called when it is kept elsewhere. What was taken before the connection was
-    /// lost comes again all the same.
+    /// Acks a batch, which removes it from the queue: call it once the batch is stored elsewhere. Messages read before
+    /// a lost connection are delivered again nevertheless.
     pub fn ack(&mut self, batch: Batch) {
         let Some(Open(session)) = &mut self.session else { return };
         if batch.session == self.opened {
-            for taken in batch.messages {
-                session.ack(taken.tag, false);
+            for read in batch.messages {
+                session.ack(read.tag, false);
             }
             session.flush();
         }
     }
 
-    /// Whether messages that come now would be taken: asks the broker. Between two calls of [`next`](Self::next) that found
-    /// nothing, this tells silence from deafness.
+    /// Asks the broker whether the reader would receive new messages. Between two calls of [`next`](Self::next) without
+    /// messages, this distinguishes an idle queue from a lost reader.
     ///
     /// ```no_run
     /// # use std::time::Duration;
-    /// # async fn doc(mut feed: leveret::reader::QueueReader) {
-    /// while tokio::time::timeout(Duration::from_secs(60), feed.next(100)).await.is_err() {
-    ///     println!("nothing new, and {}", if feed.is_listening().await { "all is well" } else { "nobody listens" });
+    /// # async fn doc(mut reader: leveret::reader::QueueReader) {
+    /// while tokio::time::timeout(Duration::from_secs(60), reader.next(100)).await.is_err() {
+    ///     println!("no messages, and the reader is {}", if reader.is_listening().await { "connected" } else { "disconnected" });
     /// }
     /// # }
     /// ```
@@ -209,7 +209,7 @@ impl QueueReader {
         }
     }
 
-    /// Ends the feed in good order: what was acked is forgotten, the rest is the queue's again.
+    /// Ends the reader in order: acked messages are removed, the rest is requeued.
     pub async fn close(mut self) {
         if let Some(Open(mut session)) = self.session.take() {
             session.stop().await;
@@ -222,7 +222,7 @@ impl QueueReader {
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::StatusUpdates => f.write_str("steps of tracked jobs"),
+            Self::StatusUpdates => f.write_str("status updates"),
             Self::DeadLetters(queue) => write!(f, "dead letters of {queue:?}"),
             Self::Unrouted => f.write_str("unrouted jobs"),
         }
@@ -230,7 +230,7 @@ impl std::fmt::Display for Source {
 }
 
 impl Batch {
-    /// The messages, the oldest first.
+    /// Returns the messages, the oldest first.
     #[must_use]
     pub fn messages(&self) -> &[ReadMessage] {
         &self.messages
@@ -238,20 +238,20 @@ impl Batch {
 }
 
 impl ReadMessage {
-    /// The message.
+    /// Returns the message.
     #[must_use]
     pub fn message(&self) -> &RawMessage {
         &self.message
     }
 
-    /// Whether the broker has handed it out before: it may be kept already.
+    /// Returns whether the broker delivered it before: it may already be stored.
     #[must_use]
     pub fn redelivered(&self) -> bool {
         self.redelivered
     }
 
-    /// The step that the message tells; none if it tells none that can be read. Texts that are longer than any worker
-    /// writes them are cut.
+    /// Returns the status update in the message; `None` if it contains no readable one. Texts longer than workers write
+    /// are cut.
     #[must_use]
     pub fn event(&self) -> Option<StatusUpdate> {
         serde_json::from_slice::<StatusUpdate>(self.message.payload()).ok()?.bounded()
@@ -259,7 +259,8 @@ impl ReadMessage {
 }
 
 impl From<Delivery> for ReadMessage {
-    /// Leaves out what the broker counts in headers of its own: else a message would be another one each time it comes.
+    /// Removes the broker's own counters from the headers; otherwise a redelivered message would differ from the
+    /// original.
     fn from(delivery: Delivery) -> Self {
         let Delivery { tag, redelivered, mut message } = delivery;
         let headers = message.properties.headers().clone().unwrap_or_default().inner().clone();

@@ -1,4 +1,5 @@
-//! One worker's part in one schedule: it waits for the token, takes over, publishes what is due and passes the token on.
+//! One worker's part in the election of one schedule: it waits for the token, takes over, publishes due jobs and passes
+//! the token on.
 
 use std::{collections::VecDeque, mem, time::Duration};
 
@@ -25,20 +26,20 @@ use crate::{
     transport::session::{Delivery, Ended, OpenError, Session},
 };
 
-/// How old a token may become before it is put anew, so that no consumer timeout meets it; also how often a worker that
-/// waits sees to it that there is one.
+/// Age at which a token is replaced, so that the consumer timeout never reaches it. Also the period in which a waiting
+/// worker ensures that there is a token.
 const REFRESH: Duration = Duration::from_secs(5 * 60);
-/// How long a new leader waits for more tokens: what is in a queue comes sooner.
+/// Time for which a new leader waits for more tokens; tokens in the queue arrive sooner.
 const GATHER: Duration = Duration::from_millis(100);
-/// A clock that was set is noticed after so long.
+/// Longest sleep, after which a changed clock is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
-/// Jobs that are published before a token says so.
+/// Most jobs published before a token records them.
 const BATCH: usize = 32;
-/// Tokens and requests on their way at once.
+/// Most unacknowledged tokens and requests.
 const PREFETCH: u16 = 200;
-/// What is being published when the worker is to stop may take so long.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// Time to finish a publish after a stop signal.
+const STOP_GRACE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Election {
@@ -62,21 +63,21 @@ impl Election {
         Self { broker, publisher, rivals, schedule, table, stop, metrics, known: None, requests: VecDeque::new() }
     }
 
-    /// For the schedule's part in [`watch`](super::watch).
+    /// Returns the state for the schedule's part in [`watch`](super::watch).
     pub(crate) fn rivals(&self) -> Rivals {
         Rivals::new(Token::of(&self.schedule, 0))
     }
 
-    /// Takes part until told to stop.
+    /// Takes part until the worker stops.
     ///
     /// # Errors
     ///
-    /// What keeps it from ever starting; once it has been up, nothing does.
+    /// The error that prevents the first start; after the first session there is none.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let queue = Topology::new(&self.broker.config().namespace).schedule(&self.schedule.name);
         let mut wanted = self.broker.health().want(&queue);
-        let mut has_been_up = false;
-        while let Some(mut session) = self.open(&queue, &mut has_been_up).await? {
+        let mut was_connected = false;
+        while let Some(mut session) = self.open(&queue, &mut was_connected).await? {
             wanted.set_up(true);
             let opened = Instant::now();
             let ended = self.attend(&mut session).await;
@@ -88,7 +89,7 @@ impl Election {
                     session.close().await;
                     return Ok(());
                 }
-                // Told once by the connection, for all that lives on it.
+                // The connection logs its loss once, for all sessions on it.
                 Some(Ended::Connection) => {}
                 Some(Ended::Channel(reason)) => tracing::warn!(queue, error = reason, "lost the schedule's queue"),
             }
@@ -100,8 +101,8 @@ impl Election {
         Ok(())
     }
 
-    /// Tries until there is a session; none if told to stop.
-    async fn open(&self, queue: &str, has_been_up: &mut bool) -> Result<Option<Session>, Error> {
+    /// Retries until there is a session; `None` if the worker stops.
+    async fn open(&self, queue: &str, was_connected: &mut bool) -> Result<Option<Session>, Error> {
         let plan = Topology::new(&self.broker.config().namespace).of_schedule(&self.schedule.name);
         let mut pause = Duration::from_millis(50);
         loop {
@@ -112,13 +113,13 @@ impl Election {
             let reason = match self.stop.drain.run_until_cancelled(opening).await {
                 None => return Ok(None),
                 Some(Ok(session)) => {
-                    *has_been_up = true;
+                    *was_connected = true;
                     return Ok(Some(session));
                 }
-                Some(Err(OpenError::Fatal(error))) if !*has_been_up => return Err(error),
+                Some(Err(OpenError::Fatal(error))) if !*was_connected => return Err(error),
                 Some(Err(error)) => error.to_string(),
             };
-            self.complain(&reason);
+            self.warn(&reason);
             if self.stop.drain.run_until_cancelled(sleep(pause)).await.is_none() {
                 return Ok(None);
             }
@@ -126,28 +127,28 @@ impl Election {
         }
     }
 
-    /// Takes part on one session until it ends; none if told to stop.
+    /// Takes part on one session until it ends; `None` if the worker stops.
     async fn attend(&mut self, session: &mut Session) -> Option<Ended> {
         let (mut seat, drain) = (Seat::Waiting { seed_at: Instant::now() }, self.stop.drain.clone());
         self.requests.clear();
         loop {
             let asked = self.requests.front().map(|request| request.at);
             let act_at = asked.map_or(seat.act_at(), |asked| asked.min(seat.act_at()));
-            // What is delivered comes first: it may be the news that another leads.
+            // Deliveries have priority, because one may show that another worker leads.
             let event = tokio::select! {
                 biased;
                 () = drain.cancelled() => Event::Stop,
-                taken = session.next() => taken.map_or_else(Event::Lost, |delivery| Event::ReadMessage(Box::new(delivery))),
+                delivered = session.next() => delivered.map_or_else(Event::Lost, |delivery| Event::Delivered(Box::new(delivery))),
                 () = sleep_until(act_at) => Event::Act,
             };
             match event {
                 Event::Stop => return None,
                 Event::Lost(ended) => return Some(ended),
-                Event::ReadMessage(delivery) => self.take(&mut seat, session, &delivery),
+                Event::Delivered(delivery) => self.take(&mut seat, session, &delivery),
                 Event::Act => {
                     let done = tokio::select! {
                         ended = session.next_if(false) => return ended.err(),
-                        () = farewell(&drain) => return None,
+                        () = stop_grace(&drain) => return None,
                         done = self.act(&mut seat) => done,
                     };
                     if let Some(tag) = done {
@@ -167,11 +168,11 @@ impl Election {
             return self.requests.push_back(Request { tag, id, at: Instant::now() });
         }
         let Some(theirs) = Token::read(&delivery.message) else {
-            tracing::warn!(schedule = self.schedule.name, "dropped a token that cannot be read");
+            tracing::warn!(schedule = self.schedule.name, "dropped an unreadable token");
             session.ack(tag, false);
             return;
         };
-        // What a worker has seeded that waits. A leader that was replaced is not there any more.
+        // An empty token comes from a waiting worker. A replaced leader no longer takes part.
         if theirs.epoch == 0
             && self.rivals.see(&theirs)
             && let Seat::Leading { refresh_at, .. } = seat
@@ -204,13 +205,13 @@ impl Election {
         }
     }
 
-    /// Does what it is time for. Returns the delivery that is done with, if one is.
+    /// Performs the next due action. Returns the delivery that is finished by it, if any.
     async fn act(&mut self, seat: &mut Seat) -> Option<u64> {
         if let Some(request) = self.requests.pop_front_if(|request| request.at <= Instant::now()) {
             return self.answer(request).await;
         }
         self.try_act(seat).await.unwrap_or_else(|reason| {
-            self.complain(&reason);
+            self.warn(&reason);
             None
         })
     }
@@ -244,15 +245,15 @@ impl Election {
         }
     }
 
-    /// Publishes what was asked for.
+    /// Publishes the job of a request.
     async fn answer(&mut self, request: Request) -> Option<u64> {
         let Err(error) = self.publish(&request.id, self.now_ms()).await else { return Some(request.tag) };
-        self.complain(&error.to_string());
+        self.warn(&error.to_string());
         self.requests.push_back(Request { at: Instant::now() + RETRY, ..request });
         None
     }
 
-    /// Makes itself the leader, with what is known of those before it.
+    /// Makes this worker the leader, with the known state of earlier leaders.
     async fn take_over(&self, found: Token) -> Result<Token, String> {
         let found = if found.epoch == 0 { self.recover().await } else { Some(found) };
         let last = [found, self.known.clone()].into_iter().flatten().max_by_key(Token::rank);
@@ -260,7 +261,12 @@ impl Election {
         let (epoch, mut settled_until) = last.as_ref().map_or((1, now), |last| (last.epoch + 1, last.settled_until));
         let same = |last: &Token| last.expression == self.schedule.expression && last.zone == self.schedule.zone;
         if let Some(last) = last.as_ref().filter(|last| !same(last)) {
-            tracing::info!(schedule = self.schedule.name, was = last.expression, zone = last.zone, "a new timetable");
+            tracing::info!(
+                schedule = self.schedule.name,
+                was = last.expression,
+                zone = last.zone,
+                "the timetable changed"
+            );
             settled_until = settled_until.max(now.saturating_sub(millis(GRACE)));
         }
         let mut token = self.token(epoch, settled_until);
@@ -271,18 +277,18 @@ impl Election {
         Ok(token)
     }
 
-    /// What the stream knows of a token that is not in the queue.
+    /// Returns the schedule's last token from the stream, if the queue has none.
     async fn recover(&self) -> Option<Token> {
         match tokens(&self.broker).await {
             Ok(tokens) => tokens.into_iter().find(|token| token.schedule == self.schedule.name),
             Err(reason) => {
-                self.complain(&format!("{reason}: it begins anew, and what it may have missed is not caught up with"));
+                self.warn(&format!("{reason}: it restarts now, and missed times are not caught up"));
                 None
             }
         }
     }
 
-    /// Publishes what is due. Returns the token that is in the queue then, if it is another one.
+    /// Publishes due jobs. Returns the token that is then in the queue, if it has changed.
     async fn lead(&self, token: &Token, refresh: bool) -> Result<Option<Token>, String> {
         let now = self.now_ms();
         if token.settled_until > now + millis(GRACE) {
@@ -311,16 +317,16 @@ impl Election {
         let last_fire = fires.last().copied().or(token.last_fire);
         let next = Token { last_fire, ..self.token(token.epoch, settled_until) };
         self.put("token", &next).await?;
-        // Only now: until the token says so, the next try finds the same times again.
+        // The metrics follow the token: until then, the next attempt finds the same times again.
         self.metrics.fired(published.into_iter().filter(|published| *published).count(), missed);
         if missed > 0 {
-            tracing::warn!(schedule = self.schedule.name, missed, "missed times are passed over");
+            tracing::warn!(schedule = self.schedule.name, missed, "skipped missed times");
         }
         Ok(Some(next))
     }
 
-    /// Publishes the job of one time, unless an earlier one still has its unique key: to be tried again until that one
-    /// is done would hold up all times after it. Returns whether it is published.
+    /// Publishes the job of one time, unless an earlier job still has its unique key: retrying until that job is done
+    /// would delay all later times. Returns whether the job is published.
     async fn publish(&self, id: &JobId, at: u64) -> Result<bool, PublishError> {
         match self.schedule.job(&self.publisher, id, at).await {
             Ok(_) => Ok(true),
@@ -340,10 +346,10 @@ impl Election {
         Seat::Leading { token, tag: None, act_at, refresh_at: Instant::now() + self.refresh() }
     }
 
-    /// When the leader has to look again.
+    /// Returns when the leader must check again.
     fn next_act(&self, token: &Token) -> Instant {
         let now = self.now_ms();
-        let next = token.next_fire.map_or(LONGEST_SLEEP, |next| self.schedule.pace.between(now, next));
+        let next = token.next_fire.map_or(LONGEST_SLEEP, |next| self.schedule.clock_speed.between(now, next));
         Instant::now() + next.min(LONGEST_SLEEP)
     }
 
@@ -351,7 +357,7 @@ impl Election {
         REFRESH.min(self.broker.config().consumer_timeout / 2)
     }
 
-    /// A token of this worker's.
+    /// Creates a token of this worker.
     fn token(&self, epoch: u64, settled_until: u64) -> Token {
         Token {
             epoch,
@@ -371,13 +377,13 @@ impl Election {
     }
 
     fn now_ms(&self) -> u64 {
-        self.schedule.pace.now_ms(&self.broker)
+        self.schedule.clock_speed.now_ms(&self.broker)
     }
 
-    fn complain(&self, reason: &str) {
+    fn warn(&self, reason: &str) {
         let schedule = &self.schedule.name;
         if self.broker.log_throttle().should_log(format!("schedule {schedule}: {reason}")) {
-            tracing::warn!(schedule, error = reason, "the schedule cannot be kept for now, trying again");
+            tracing::warn!(schedule, error = reason, "the schedule cannot run now, retrying");
         }
     }
 }
@@ -385,10 +391,10 @@ impl Election {
 /// The property `type` of a token.
 const TOKEN: &str = "leveret.schedule.token";
 
-/// Ready when a worker that is to stop has waited long enough.
-async fn farewell(drain: &CancellationToken) {
+/// Completes when a stopping worker has waited long enough.
+async fn stop_grace(drain: &CancellationToken) {
     drain.cancelled().await;
-    sleep(FAREWELL).await;
+    sleep(STOP_GRACE).await;
 }
 
 #[cfg(test)]

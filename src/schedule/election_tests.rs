@@ -1,4 +1,4 @@
-//! On the in-memory broker, whose time the tests advance: what RabbitMQ adds is in `tests/broker/schedules.rs`.
+//! Tests on the in-memory broker, whose time they advance. Tests of RabbitMQ's part are in `tests/broker/schedules.rs`.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +17,7 @@ impl Job for Tick {
     const QUEUE: &'static str = "ticks";
 }
 
-/// What ran: the job's id, and the time of the schedule in seconds.
+/// The jobs that ran: the job's id, and the fire time in seconds.
 type Ran = Arc<Mutex<Vec<(String, u64)>>>;
 
 async fn tick(_: Tick, ctx: Context<Ran>) -> JobResult {
@@ -34,7 +34,7 @@ async fn with(schedule: Schedule, ran: &Ran, broker: &Broker) -> Running {
     start(Worker::new(Arc::clone(ran)).handle(tick).schedule(schedule), broker).await.unwrap()
 }
 
-/// Starts a worker, has it lead and stops it.
+/// Starts a worker, lets it lead and stops it.
 async fn once(schedule: Schedule, ran: &Ran, broker: &Broker) {
     let running = with(schedule, ran, broker).await;
     pass(1).await;
@@ -49,7 +49,7 @@ fn secs(broker: &Broker) -> u64 {
     broker.now_ms() / 1000
 }
 
-/// The hours after a time, in seconds.
+/// Returns the full hours after a time, in seconds.
 fn hours(after: u64, count: u64) -> Vec<u64> {
     (1..=count).map(|n| (after / 3600 + n) * 3600).collect()
 }
@@ -63,7 +63,7 @@ async fn last_token(broker: &Broker) -> Token {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_time_is_published_once_and_its_id_is_the_same_whoever_publishes_it() {
+async fn every_time_is_published_once_and_every_worker_gives_it_the_same_id() {
     let mut ids = Vec::new();
     for _ in 0..2 {
         let (broker, ran) = (Broker::memory(), Ran::default());
@@ -78,7 +78,7 @@ async fn every_time_is_published_once_and_its_id_is_the_same_whoever_publishes_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_workers_that_start_at_once_one_publishes_and_when_it_stops_another_does() {
+async fn one_of_several_workers_publishes_and_another_takes_over_when_it_stops() {
     let (broker, ran) = (Broker::memory(), Ran::default());
     let (a, b, c) = tokio::join!(
         with(hourly(), &ran, &broker),
@@ -90,14 +90,14 @@ async fn of_workers_that_start_at_once_one_publishes_and_when_it_stops_another_d
         pass(10 * 3600).await;
         running.stop().await.unwrap();
     }
-    // A worker without the schedule lets it rest.
+    // A worker without the schedule does not publish it.
     pass(10 * 3600).await;
     c.unwrap().stop().await.unwrap();
     assert_eq!(times(&ran), hours(began, 20));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_missed_while_no_worker_was_there_is_caught_up_with_as_the_schedule_says() {
+async fn times_missed_without_a_worker_are_caught_up_by_the_policy() {
     for (policy, caught_up) in [(CatchUp::None, vec![]), (CatchUp::Last, vec![5]), (CatchUp::All, vec![1, 2, 3, 4, 5])]
     {
         let (broker, ran) = (Broker::memory(), Ran::default());
@@ -114,7 +114,7 @@ async fn what_was_missed_while_no_worker_was_there_is_caught_up_with_as_the_sche
 }
 
 #[tokio::test(start_paused = true)]
-async fn missed_times_that_are_too_many_to_be_caught_up_with_are_counted() {
+async fn missed_times_beyond_the_catch_up_limit_are_counted() {
     let (broker, ran) = (Broker::memory(), Ran::default());
     let minutely = || Schedule::new("minutely", "* * * * *", "UTC", &Tick {}).catch_up(CatchUp::All);
     once(minutely(), &ran, &broker).await;
@@ -133,7 +133,7 @@ async fn missed_times_that_are_too_many_to_be_caught_up_with_are_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_token_is_made_anew_from_the_stream_and_misses_nothing() {
+async fn a_lost_token_is_recovered_from_the_stream_and_no_time_is_missed() {
     let (broker, ran) = (Broker::memory(), Ran::default());
     let running = with(hourly().catch_up(CatchUp::All), &ran, &broker).await;
     let began = secs(&broker);
@@ -154,7 +154,7 @@ async fn a_lost_token_is_made_anew_from_the_stream_and_misses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_expression_counts_from_its_first_leader_on_and_catches_up_with_nothing() {
+async fn a_new_expression_applies_from_its_first_leader_on_and_catches_up_no_time() {
     let (broker, ran) = (Broker::memory(), Ran::default());
     once(hourly().catch_up(CatchUp::All), &ran, &broker).await;
     pass(5 * 3600).await;
@@ -163,7 +163,7 @@ async fn a_new_expression_counts_from_its_first_leader_on_and_catches_up_with_no
     let running = with(quarterly, &ran, &broker).await;
     pass(3600).await;
     running.stop().await.unwrap();
-    // One that fell into the minute before belongs to it.
+    // A time in the minute before counts as late and is published.
     let wanted: Vec<_> = (0..=5).map(|n| (began / 900 + n) * 900).filter(|at| *at + 60 >= began).take(4).collect();
     assert_eq!(times(&ran)[..4], wanted);
     assert_eq!(last_token(&broker).await.expression, "*/15 * * * *");
@@ -186,12 +186,12 @@ async fn a_clock_that_was_far_ahead_does_not_silence_the_schedule() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_is_answered_once_besides_the_times() {
+async fn a_request_publishes_once_in_addition_to_the_times() {
     let (broker, ran) = (Broker::memory(), Ran::default());
     let publisher = broker.publisher();
     publisher.run_schedule("hourly").await.unwrap_err();
     once(hourly(), &ran, &broker).await;
-    // It waits for a worker.
+    // The request waits for a worker.
     let asked = publisher.run_schedule("hourly").await.unwrap();
     let running = with(hourly(), &ran, &broker).await;
     let began = secs(&broker);
@@ -205,7 +205,7 @@ async fn a_request_is_answered_once_besides_the_times() {
 async fn a_unique_job_of_a_schedule_is_published_whenever_its_key_is_free() {
     let (broker, ran) = (Broker::memory(), Ran::default());
     let publisher = broker.publisher();
-    // Nothing tells this store of the end of a job: the key is taken for as long as it says.
+    // This store is not notified of the end of a job, so the key stays taken until it expires.
     let unique = hourly().publish(|publish| publish.unique("k", Duration::from_secs(90 * 60)));
     let worker = Worker::new(Arc::clone(&ran)).unique_in(Arc::new(crate::publish::unique::InMemory::default()));
     let running = start(worker.handle(tick).schedule(unique), &broker).await.unwrap();
@@ -213,7 +213,7 @@ async fn a_unique_job_of_a_schedule_is_published_whenever_its_key_is_free() {
     pass(6 * 3600).await;
     let every_other: Vec<_> = hours(began, 6).into_iter().step_by(2).collect();
     assert_eq!(times(&ran), every_other);
-    // A request that finds the key taken is done with, too.
+    // A request that finds the key taken is settled, too.
     pass(3600).await;
     publisher.run_schedule("hourly").await.unwrap();
     pass(3 * 3600).await;
@@ -224,7 +224,7 @@ async fn a_unique_job_of_a_schedule_is_published_whenever_its_key_is_free() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_queue_that_is_not_there_yet_delays_a_job_and_loses_none() {
+async fn a_missing_queue_delays_jobs_and_loses_none() {
     let (broker, ran) = (Broker::memory(), Ran::default());
     let elsewhere = hourly().publish(|publish| publish.queue("later")).catch_up(CatchUp::All);
     let running = with(elsewhere, &ran, &broker).await;
@@ -272,7 +272,7 @@ async fn a_scheduled_job_is_published_as_it_would_be_without_a_schedule() {
         let (_, to, mut scheduled) = schedule.job(&publisher, &id, at).into_message().unwrap();
         let (_, target, mut message) = options(publisher.publish(&Laned {})).id("a").into_message().unwrap();
         scheduled.remove_header(header::FIRED_AT);
-        // Random, so that it tells each publish from every other.
+        // Random, so it differs between publishes.
         scheduled.remove_header(header::ORIGIN);
         message.remove_header(header::ORIGIN);
         assert_eq!((&to, to.queue()), (&target, queue), "{number}");
@@ -281,23 +281,24 @@ async fn a_scheduled_job_is_published_as_it_would_be_without_a_schedule() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_kept_stops_the_start_and_is_named() {
+async fn an_invalid_schedule_prevents_the_start_and_is_named() {
     let broker = Broker::memory();
-    let said = async |worker: Worker<Ran>| worker.handle(tick).run(&broker, async {}).await.unwrap_err().to_string();
+    let error_of =
+        async |worker: Worker<Ran>| worker.handle(tick).run(&broker, async {}).await.unwrap_err().to_string();
     let worker = || Worker::new(Ran::default());
-    let error = said(worker().cron("0 25 * * *", "UTC", &Tick {})).await;
+    let error = error_of(worker().cron("0 25 * * *", "UTC", &Tick {})).await;
     assert!(error.contains("\"tick\"") && error.contains("0 25 * * *"), "{error}");
-    let error = said(worker().cron("@daily", "Europe/Atlantis", &Tick {})).await;
+    let error = error_of(worker().cron("@daily", "Europe/Atlantis", &Tick {})).await;
     assert!(error.contains("\"Europe/Atlantis\""), "{error}");
-    let error = said(worker().cron("0 0 30 2 *", "UTC", &Tick {})).await;
-    assert!(error.contains("has no time"), "{error}");
-    let error = said(worker().cron("@daily", "UTC", &Tick {}).cron("@hourly", "UTC", &Tick {})).await;
-    assert!(error.contains("two of that name"), "{error}");
-    let error = said(worker().schedule(Schedule::new("Big Name", "@daily", "UTC", &Tick {}))).await;
+    let error = error_of(worker().cron("0 0 30 2 *", "UTC", &Tick {})).await;
+    assert!(error.contains("never fires"), "{error}");
+    let error = error_of(worker().cron("@daily", "UTC", &Tick {}).cron("@hourly", "UTC", &Tick {})).await;
+    assert!(error.contains("two schedules with this name"), "{error}");
+    let error = error_of(worker().schedule(Schedule::new("Big Name", "@daily", "UTC", &Tick {}))).await;
     assert!(error.contains("[a-z0-9_.-]"), "{error}");
     let unique = |publish: Publish| publish.unique("k", Duration::from_secs(60));
-    let error = said(worker().schedule(hourly().publish(unique))).await;
+    let error = error_of(worker().schedule(hourly().publish(unique))).await;
     assert!(error.contains("\"hourly\"") && error.contains("Worker::unique_in"), "{error}");
-    let error = said(worker().schedule(hourly().publish(|publish| publish.priority(99)))).await;
+    let error = error_of(worker().schedule(hourly().publish(|publish| publish.priority(99)))).await;
     assert!(error.contains("priority"), "{error}");
 }

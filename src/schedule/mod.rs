@@ -1,21 +1,21 @@
-//! Jobs by a timetable: of any number of workers that have a schedule, one publishes what is due.
+//! Schedules publish jobs by a timetable. Of any number of workers with a schedule, one publishes its due jobs.
 //!
 //! The workers of a schedule consume one queue, `leveret.v1.schedule.<name>`, which has a single active consumer: that
-//! worker leads. The queue holds a [`Token`] that says up to which time everything is published. The leader publishes what
-//! is due, then puts a token that says so, and only then takes the old one away. So whenever a leader dies, the next one
-//! finds out what is left to do:
+//! worker leads. The queue holds a [`Token`] that states up to which time everything is published. The leader publishes
+//! due jobs, then a token that records them, and only then acks the old token. So after the crash of a leader, the next
+//! one finds the remaining work:
 //!
-//! * No time is lost. One is published twice if a leader dies between the job's confirm and that of the token, or is cut
-//!   off and does not know it yet; both jobs bear the same id.
-//! * The token with the highest epoch and time counts, and all others are dropped. Each worker puts an empty one when it
-//!   comes and every few minutes, which is how the first token comes to be and how a lost one is made anew: from the copy
-//!   in the stream `leveret.v1.schedules`, so that nothing is missed. Without that the schedule begins anew.
+//! * No time is lost. A time is published twice if a leader crashes between the job's confirm and that of the token, or
+//!   is disconnected without knowing it; both jobs have the same id.
+//! * The token with the highest epoch and time counts, and all others are dropped. Each worker publishes an empty token
+//!   at its start and every few minutes. This creates the first token, and a lost one again: from the copy in the
+//!   stream `leveret.v1.schedules`, so that no time is missed. Without that copy the schedule restarts from now.
 //! * A worker without the schedule never consumes its queue.
-//! * A leader whose expression or zone differs from those in the token takes its own from now on. While workers of both
-//!   kinds run, that of the leader counts.
-//! * What is up to a minute late is published in any case. What is later was missed, and [`CatchUp`] says what becomes of
-//!   it; so with a clock that was set forward. With one that was set back by over a minute the times in between come
-//!   again, under the same ids.
+//! * A leader whose expression or zone differs from those in the token uses its own from now on. While workers of both
+//!   kinds run, those of the leader apply.
+//! * Times up to a minute late are always published. Later ones are missed, and [`CatchUp`] decides about them; so are
+//!   the times that a clock skips when it is set forward. If a clock is set back by over a minute, the times in between
+//!   are published again, under the same ids.
 
 mod clock;
 mod election;
@@ -33,7 +33,7 @@ use uuid::Uuid;
 
 use self::timetable::Timetable;
 pub use self::token::{Token, tokens};
-use self::{clock::Flow, election::Election, rival::watch};
+use self::{clock::ClockSpeed, election::Election, rival::watch};
 use crate::{
     error::{Error, PublishError},
     job::{Job, JobId, is_valid_name},
@@ -48,12 +48,12 @@ use crate::{
     },
 };
 
-/// The ids of what schedules publish are made from this, the namespace, the schedule's name and the time.
+/// The ids of scheduled jobs are derived from this, the namespace, the schedule's name and the time.
 const IDS: Uuid = Uuid::from_u128(0x6c65_7665_7265_7421_8000_7363_6865_6475);
 /// The property `type` of a request to publish now.
 const RUN: &str = "leveret.schedule.run";
 
-/// A job and when it is to be published.
+/// A job and its timetable.
 ///
 /// ```
 /// use std::time::Duration;
@@ -64,7 +64,7 @@ const RUN: &str = "leveret.schedule.run";
 /// # impl leveret::Job for CloseMonth { const NAME: &'static str = "books.close"; const QUEUE: &'static str = "books"; }
 ///
 /// async fn close(job: CloseMonth, ctx: Context<()>) -> JobResult {
-///     let month = ctx.fired_at();                                  // also if it was caught up with a day later
+///     let month = ctx.fired_at();                                  // also if it is published a day late
 ///     # let _ = (job, month);
 ///     Ok(())
 /// }
@@ -84,16 +84,16 @@ pub struct Schedule {
     zone: String,
     job: &'static str,
     queue: &'static str,
-    /// The queue that the options say.
+    /// The queue that the options select.
     to: String,
     lanes: bool,
     body: Result<Vec<u8>, String>,
     catch_up: CatchUp,
     options: Arc<dyn Fn(Publish) -> Publish + Send + Sync>,
-    pace: Flow,
+    clock_speed: ClockSpeed,
 }
 
-/// What becomes of times that were missed: more than a minute ago, because no worker was there or the broker was away.
+/// The handling of missed times: more than a minute ago, because no worker ran or the broker was unreachable.
 ///
 /// ```
 /// # use leveret::CatchUp;
@@ -102,27 +102,28 @@ pub struct Schedule {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CatchUp {
-    /// They are passed over.
+    /// Missed times are skipped.
     None,
-    /// The last of them is made up for, unless a later one has come by then.
+    /// The last missed time is published, unless a later one is due by then.
     #[default]
     Last,
-    /// All are made up for, up to the last thousand. Those before them are logged and counted as missed.
+    /// All missed times are published, up to the last thousand. Earlier ones are logged and counted as missed.
     All,
 }
 
 impl Schedule {
-    /// A schedule for a job, by a name of the form `[a-z0-9_.-]{1,128}` that no other has on this broker.
+    /// Creates a schedule for a job, with a name of the form `[a-z0-9_.-]{1,128}` that is unique on this broker.
     ///
-    /// The expression has five fields (minute, hour, day of month, month, day of week) or six (a second before them), or
-    /// is one of `@hourly`, `@daily`, `@weekly`, `@monthly` and `@yearly`. The zone is one of the IANA's, such as
+    /// The expression has five fields (minute, hour, day of month, month, day of week) or six (a second before them),
+    /// or is one of `@hourly`, `@daily`, `@weekly`, `@monthly` and `@yearly`. The zone is an IANA time zone, such as
     /// `Europe/Berlin` or `UTC`.
     ///
-    /// If day of month and day of week both restrict the day, a day matches when either does, also with `*/n`; a `+` before
-    /// the day of week requires both (`0 0 1-7 * +MON`).
+    /// If day of month and day of week both restrict the day, a day matches when either does, also with `*/n`. A `+`
+    /// before the day of week requires both (`0 0 1-7 * +MON`).
     ///
-    /// Without a `*` among its seconds, minutes and hours an expression has fixed times: one that the clock skips fires
-    /// right after the gap, one that the clock repeats fires once. With a `*` (`*/15 * * * *`, `0 * * * *`) it keeps real
+    /// An expression without a `*` among its seconds, minutes and hours has fixed times. A time that the clock skips
+    /// fires right after the gap, and a time that the clock repeats fires once. An expression with a `*` (`*/15 * * *
+    /// *`, `0 * * * *`) keeps real time.
     /// time.
     #[must_use]
     pub fn new<J: Job>(
@@ -142,34 +143,34 @@ impl Schedule {
             body: serde_json::to_vec(job).map_err(|error| PublishError::from(error).to_string()),
             catch_up: CatchUp::default(),
             options: Arc::new(|publish| publish),
-            pace: Flow::default(),
+            clock_speed: ClockSpeed::default(),
         }
     }
 
-    /// Sets what becomes of times that were missed; the last one is made up for by default.
+    /// Sets the handling of missed times; the last one is published by default.
     #[must_use]
     pub fn catch_up(mut self, catch_up: CatchUp) -> Self {
         self.catch_up = catch_up;
         self
     }
 
-    /// Sets the options that the job is published with, except for its id.
+    /// Sets the options of the job's publish, except for its id.
     #[must_use]
     pub fn publish(mut self, options: impl Fn(Publish) -> Publish + Send + Sync + 'static) -> Self {
         self.options = Arc::new(options);
         self
     }
 
-    /// Has time pass so many times as fast, counted from that moment, for tests.
+    /// Makes time pass `times` as fast, from that moment on, for tests.
     #[cfg(feature = "internals")]
     #[doc(hidden)]
     #[must_use]
     pub fn hastened(mut self, from_ms: u64, times: u32) -> Self {
-        self.pace = Flow::hastened(from_ms, times);
+        self.clock_speed = ClockSpeed::hastened(from_ms, times);
         self
     }
 
-    /// The publish for one of its times, or for a request.
+    /// Builds the publish for one of its times, or for a request.
     fn job(&self, publisher: &Publisher, id: &JobId, at: u64) -> Publish {
         let body = self.body.clone().unwrap_or_default();
         let publish = publisher.publish_raw(self.job, self.queue, body);
@@ -177,13 +178,13 @@ impl Schedule {
         (self.options)(publish).id(id.as_str()).fired_at(at)
     }
 
-    /// The id of the job of one of its times: the same whoever publishes it.
+    /// Returns the id of the job of one of its times: the same for every publisher.
     fn id(&self, namespace: &str, at: u64) -> JobId {
         let name = format!("{namespace}/{}/{at}", self.name);
         JobId::from(Uuid::new_v5(&IDS, name.as_bytes()).to_string())
     }
 
-    /// Its times, if everything is right that can be told beforehand.
+    /// Returns its timetable after all checks that are possible before the first publish.
     fn check(&mut self, publisher: &Publisher, now: u64) -> Result<Timetable, String> {
         if !is_valid_name(&self.name) {
             return Err("its name is not of the form [a-z0-9_.-]{1,128}".to_owned());
@@ -194,10 +195,10 @@ impl Schedule {
         publish.into_message().map_err(|error| error.to_string())?;
         let table = Timetable::new(&self.expression, &self.zone)?;
         if table.next(0).is_none() {
-            return Err(format!("the expression {:?} has no time", self.expression));
+            return Err(format!("the expression {:?} never fires", self.expression));
         }
         if table.next(now).is_none() {
-            tracing::warn!(schedule = self.name, expression = self.expression, "all its times are over");
+            tracing::warn!(schedule = self.name, expression = self.expression, "the schedule will not fire again");
         }
         Ok(table)
     }
@@ -214,7 +215,7 @@ impl Background for Schedules {
             let name = schedule.name.clone();
             let wrong = |reason| Error::Schedule { schedule: name.clone(), reason };
             if !names.insert(name.clone()) {
-                return Err(wrong("there are two of that name: give one another with Schedule::new".to_owned()));
+                return Err(wrong("there are two schedules with this name: rename one with Schedule::new".to_owned()));
             }
             let table = schedule.check(publisher, publisher.now_ms()).map_err(wrong)?;
             Ok(Election::new(publisher, schedule, table, stop))
@@ -227,9 +228,9 @@ impl Background for Schedules {
 }
 
 impl<S: Send + Sync + 'static> Worker<S> {
-    /// Publishes `job` whenever the expression says so, in that time zone; whichever of the workers that have the schedule
-    /// leads does it. Its name is that of the job: [`schedule`](Self::schedule) is for several schedules of one job, and
-    /// for options.
+    /// Publishes `job` at the times of the expression, in that time zone. The leader among the workers with the
+    /// schedule publishes it. The schedule has the job's name. Use [`schedule`](Self::schedule) for several schedules
+    /// of one job, and for options.
     ///
     /// ```
     /// # use leveret::{Context, JobResult, Worker};
@@ -259,8 +260,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
 }
 
 impl Publisher {
-    /// Has the leader of a schedule publish its job now, besides its times. The broker keeps the request until a worker with
-    /// that schedule is there. Returns the id that the job will have.
+    /// Makes the leader of a schedule publish its job now, in addition to its times. The broker keeps the request until
+    /// a worker with that schedule runs. Returns the id that the job will have.
     ///
     /// ```no_run
     /// # async fn doc(publisher: leveret::Publisher) -> Result<(), leveret::PublishError> {
@@ -270,7 +271,7 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// As a publish; [`PublishError::Unroutable`] if no worker has had a schedule of that name.
+    /// The same as for a publish; [`PublishError::Unroutable`] if no worker has had a schedule of that name.
     pub async fn run_schedule(&self, name: &str) -> Result<JobId, PublishError> {
         let id = JobId::mint();
         let message = Message::new(RUN, &id, Vec::new(), self.now_ms());

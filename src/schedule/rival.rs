@@ -1,9 +1,9 @@
-//! Finds out that another worker has another schedule under the name of this worker's. Only the leader of a name publishes,
-//! so one of the two never fires. Each worker logs what it sees: the leader sees what others seed, the others see the
-//! leader's tokens in the stream. The leader's token names the other one, for `leveret doctor`.
+//! Detects that another worker has a different schedule under the same name. Only the leader of a name publishes, so
+//! one of the two never fires. Each worker logs what it detects: the leader from the empty tokens of others, the others
+//! from the leader's tokens in the stream. The leader's token names the other schedule, for `leveret doctor`.
 //!
-//! Another job or queue is a clash at once. Another expression, zone or payload is what a rolling deploy brings for some
-//! minutes, so it has to last.
+//! Another job or queue is a clash at once. A rolling deploy causes different expressions, zones or payloads for some
+//! minutes, so such a difference must last longer to be a clash.
 
 use std::time::Duration;
 
@@ -20,17 +20,17 @@ use crate::{
     tracking::stream::{Reading, follow},
 };
 
-/// What a deploy may take. Also how long a worker that is not heard of again counts.
+/// Longest duration of a deploy. Also the time for which a worker counts after its last token.
 const DEPLOY: Duration = Duration::from_secs(10 * 60);
 const LOG_AGAIN: Duration = Duration::from_secs(60 * 60);
 const RETRY: Duration = Duration::from_secs(5);
 
-/// What is known of others with the schedule's name.
+/// The known other schedules with the schedule's name.
 pub(crate) struct Rivals {
     own: Token,
-    /// When one with another expression, zone or payload was first seen, and last.
+    /// The first and the last time at which a token with another expression, zone or payload was seen.
     changed: Option<(Instant, Instant)>,
-    /// The last one that clashes.
+    /// The last clashing token.
     clash: Option<(Token, Instant)>,
     logged: Option<Instant>,
 }
@@ -40,7 +40,7 @@ impl Rivals {
         Self { own, changed: None, clash: None, logged: None }
     }
 
-    /// Compares what another worker says of the schedule with this worker's. Returns whether a clash is new.
+    /// Compares another worker's token with this worker's schedule. Returns whether a clash is new.
     pub(super) fn see(&mut self, other: &Token) -> bool {
         let now = Instant::now();
         let Some(differs) = self.difference(other).filter(|differs| self.clashes(differs, now)) else { return false };
@@ -62,7 +62,7 @@ impl Rivals {
         is_new
     }
 
-    /// The other schedule, as long as its worker is heard of.
+    /// Returns the other schedule, while its worker publishes tokens.
     pub(super) fn clash(&self) -> Option<Token> {
         self.clash.as_ref().filter(|(_, seen)| seen.elapsed() < DEPLOY).map(|(other, _)| other.clone())
     }
@@ -92,18 +92,18 @@ impl Rivals {
     }
 }
 
-/// Compares the tokens of other leaders with the schedules of this worker; never ends.
+/// Compares the tokens of other leaders with the schedules of this worker; never returns.
 pub(crate) async fn watch(broker: Broker, mut schedules: Vec<Rivals>) {
     let topology = Topology::new(&broker.config().namespace);
     let Some(plan) = schedules.first().map(|first| topology.of_schedule(&first.own.schedule)) else { return };
-    // Until the stream is there, those who take part in the election say why it is not.
+    // Until the stream exists, the elections log why it does not.
     while broker.transport().ensure(&plan).await.is_err() {
         sleep(RETRY).await;
     }
     let reading = watch::Sender::new(Reading::Behind);
-    let seen = |message: &Message| {
+    let on_message = |message: &Message| {
         let Some(token) = Token::read(message) else { return };
-        // Whoever led before that may be gone.
+        // An older token may come from a worker that no longer runs.
         if token.told_at.saturating_add(millis(DEPLOY)) < broker.now_ms() {
             return;
         }
@@ -111,7 +111,7 @@ pub(crate) async fn watch(broker: Broker, mut schedules: Vec<Rivals>) {
             schedule.see(&token);
         }
     };
-    follow(broker.transport(), Stream::Schedules, &reading, seen).await;
+    follow(broker.transport(), Stream::Schedules, &reading, on_message).await;
 }
 
 #[cfg(test)]
@@ -159,9 +159,9 @@ mod tests {
             // A deploy yesterday.
             assert!(!rivals.see(&changed));
             tokio::time::advance(24 * 60 * DEPLOY / 10).await;
-            let seen: Vec<_> = [0, 5, 5].map(|minutes| Duration::from_secs(minutes * 60)).into();
+            let pauses: Vec<_> = [0, 5, 5].map(|minutes| Duration::from_secs(minutes * 60)).into();
             let mut news = Vec::new();
-            for after in seen {
+            for after in pauses {
                 tokio::time::advance(after).await;
                 news.push(rivals.see(&changed));
             }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_is_the_same_whatever_the_order_of_its_fields() {
+    fn a_digest_does_not_depend_on_the_order_of_fields() {
         let digest = |json: &str| super::super::token::digest(json.as_bytes());
         assert_eq!(digest(r#"{"a": 1, "b": {"c": 2, "d": 3}}"#), digest(r#"{"b":{"d":3,"c":2},"a":1}"#));
         assert_ne!(digest(r#"{"a": 1}"#), digest(r#"{"a": 2}"#));

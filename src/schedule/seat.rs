@@ -1,4 +1,4 @@
-//! Where a worker stands in the election of a leader, and what it meets there.
+//! The state of a worker in the election of a leader, and its events.
 
 use tokio::time::Instant;
 
@@ -12,29 +12,29 @@ use crate::{
 pub(super) struct Request {
     pub(super) tag: u64,
     pub(super) id: JobId,
-    /// When it may be tried.
+    /// The earliest time of the next attempt.
     pub(super) at: Instant,
 }
 
 pub(super) enum Event {
     Stop,
-    ReadMessage(Box<Delivery>),
+    Delivered(Box<Delivery>),
     Lost(Ended),
     Act,
 }
 
-/// Where this worker stands, on one session.
+/// The state of this worker on one session.
 pub(super) enum Seat {
-    /// Another leads, or there is no token: then the one that is put next makes it lead.
+    /// Another worker leads, or there is no token; then the next published token makes this worker the leader.
     Waiting { seed_at: Instant },
-    /// This is the highest token so far of those that come.
+    /// This is the highest token so far; further ones may follow.
     Gathering { token: Token, tag: u64, until: Instant },
-    /// This is the token in the queue; its delivery, once it has come, is not acked as long as it counts.
+    /// This is the token in the queue. Its delivery, once it has arrived, stays unacknowledged while the token counts.
     Leading { token: Token, tag: Option<u64>, act_at: Instant, refresh_at: Instant },
 }
 
 impl Seat {
-    /// When it has to do something.
+    /// Returns the time of the next action.
     pub(super) fn act_at(&self) -> Instant {
         match self {
             Self::Waiting { seed_at } => *seed_at,

@@ -1,12 +1,13 @@
-//! When a schedule fires: an expression in a time zone, and which of its times are due.
+//! The timetable of a schedule: an expression in a time zone, and its due times.
 //!
-//! An expression is one of two kinds. With a `*` among its seconds, minutes or hours (`*/15 * * * *`, `0 * * * *`) it is an
-//! interval: it fires at each instant at which the wall clock fits, so it keeps real time when the clock changes.
-//! Otherwise its times are fixed: each comes once on each of its days. One that the clock passes over comes right after
-//! the gap, together with all others of the same gap; one that the clock shows twice comes the first time.
+//! There are two kinds of expressions. With a `*` among its seconds, minutes or hours (`*/15 * * * *`, `0 * * * *`) an
+//! expression is an interval. It fires at each instant that matches on the wall clock, so it keeps real time when the
+//! clock changes. Otherwise its times are fixed: each fires once on each of its days. A time that the clock skips fires
+//! right after the gap, together with all others of the same gap. A time that the clock repeats fires at its first
+//! occurrence.
 //!
-//! The cron library has the same two kinds, but counts lists and ranges as intervals. So it is asked for fixed times
-//! without a zone, and they are mapped to instants here.
+//! The cron library has the same two kinds, but treats lists and ranges as intervals. So it computes fixed times
+//! without a zone, and this module maps them to instants.
 
 use std::time::Duration;
 
@@ -23,10 +24,10 @@ use jiff::{
 use crate::message::millis;
 use crate::schedule::CatchUp;
 
-/// What is not later than this is merely late: a leader has died, or a clock was set. It is published whatever the
-/// schedule says of what was missed.
+/// The longest lateness that is not a miss: a leader crashed, or a clock was set. Such a time is published whatever the
+/// schedule's policy for missed times.
 pub(super) const GRACE: Duration = Duration::from_secs(60);
-/// Times that are caught up with at most, the latest ones.
+/// Most missed times that are published, the latest ones.
 pub(super) const MOST: usize = 1_000;
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
 
@@ -41,25 +42,25 @@ pub(super) struct Timetable {
 /// Times that have come.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Due {
-    /// To be published, the earliest first.
+    /// Times to publish, the earliest first.
     pub(super) fires: Vec<u64>,
-    /// How many are passed over before them.
+    /// Number of skipped times before them.
     pub(super) missed: u64,
-    /// The last of those.
+    /// The last skipped time.
     pub(super) missed_until: Option<u64>,
 }
 
 impl Timetable {
     pub(super) fn new(expression: &str, zone: &str) -> Result<Self, String> {
         let parsed = CronParser::builder().seconds(Seconds::Optional).build().parse(expression);
-        let cron = parsed.map_err(|error| format!("the expression {expression:?} is wrong: {error}"))?;
+        let cron = parsed.map_err(|error| format!("the expression {expression:?} is invalid: {error}"))?;
         let found = TimeZone::get(zone);
-        let zone = found.map_err(|error| format!("the time zone {zone:?} cannot be used: {error}"))?;
+        let zone = found.map_err(|error| format!("the time zone {zone:?} is not usable: {error}"))?;
         let is_fixed = is_fixed(&cron);
         Ok(Self { cron, zone, is_fixed })
     }
 
-    /// The first time after this one, if there is any.
+    /// Returns the first time after this one, if there is any.
     pub(super) fn next(&self, after: u64) -> Option<u64> {
         let after = instant(after)?;
         milliseconds(if self.is_fixed {
@@ -70,7 +71,7 @@ impl Timetable {
         })
     }
 
-    /// The last time that is not after this one.
+    /// Returns the last time that is not after this one.
     fn previous(&self, until: u64) -> Option<u64> {
         let until = instant(until)?;
         milliseconds(if self.is_fixed {
@@ -81,31 +82,31 @@ impl Timetable {
         })
     }
 
-    /// The furthest that the wall clock has come by then, before it was last set back if that is further. A fixed time has
-    /// come if it is not after this.
+    /// Returns the furthest wall clock time that has been reached by then. It may lie before the last time that the
+    /// clock was set back. A fixed time has come if it is not after this.
     fn furthest(&self, at: Timestamp) -> DateTime {
         let now = self.zone.to_datetime(at);
         let before_change = self.last_change(at).and_then(|change| change.checked_sub(SECOND).ok());
         before_change.map_or(now, |before| now.max(self.zone.to_datetime(before)))
     }
 
-    /// The instant of a fixed time.
+    /// Returns the instant of a fixed time.
     fn instant_of(&self, time: DateTime) -> Option<Timestamp> {
         match self.zone.to_ambiguous_timestamp(time).offset() {
             AmbiguousOffset::Unambiguous { offset } | AmbiguousOffset::Fold { before: offset, .. } => {
                 offset.to_timestamp(time).ok()
             }
-            // By the old offset the time is as long after the change as the gap is old by then.
+            // With the old offset the time is after the change, so the last change before it is that of the gap.
             AmbiguousOffset::Gap { before, .. } => self.last_change(before.to_timestamp(time).ok()?),
         }
     }
 
-    /// The last change of the clock that is not after this instant.
+    /// Returns the last change of the clock that is not after this instant.
     fn last_change(&self, at: Timestamp) -> Option<Timestamp> {
         Some(self.zone.preceding(at.checked_add(SECOND).ok()?).next()?.timestamp())
     }
 
-    /// What is due after `last` and until `now`.
+    /// Returns the due times after `last` and until `now`.
     pub(super) fn due(&self, last: u64, now: u64, catch_up: CatchUp) -> Due {
         let (mut times, mut until) = (Vec::new(), now);
         while times.len() < MOST
@@ -127,7 +128,7 @@ impl Timetable {
         Due { fires, missed: earlier + times.len() as u64, missed_until: times.last().copied() }
     }
 
-    /// How many times there are after one and until another. A day without a change of the clock is not gone through.
+    /// Counts the times after `after` and until `until`. Days without a change of the clock are not enumerated.
     fn count(&self, after: u64, until: u64) -> u64 {
         let (mut count, mut at) = (0, after);
         while let Some(next) = self.next(at).filter(|next| *next <= until) {
@@ -139,8 +140,8 @@ impl Timetable {
         count
     }
 
-    /// The last second before the day of an instant, and the last one of that day, if the clock does not change from the
-    /// one to the other.
+    /// Returns the last second before the day of an instant, and the last second of that day, if the clock does not
+    /// change between them.
     fn even_day(&self, at: u64) -> Option<(u64, u64)> {
         let begin = instant(at)?.to_zoned(self.zone.clone()).start_of_day().ok()?;
         let end = begin.tomorrow().ok()?;
@@ -155,15 +156,15 @@ impl Timetable {
     }
 }
 
-/// Whether no second, minute or hour is a `*`.
+/// Returns whether no second, minute or hour has a `*`.
 fn is_fixed(cron: &Cron) -> bool {
     let fields: Vec<_> = cron.pattern.as_str().split_whitespace().collect();
-    // Three of the day come after the time of day, and the seconds before it may be left out.
+    // The three date fields follow the time fields, and the seconds field is optional.
     let of_the_day = if fields.len() == 5 { 2 } else { 3 };
     fields.iter().take(of_the_day).all(|field| !field.contains('*'))
 }
 
-/// To the second: expressions know nothing finer.
+/// Returns the instant in whole seconds, because expressions are no finer.
 fn instant(ms: u64) -> Option<Timestamp> {
     Timestamp::from_second(i64::try_from(ms / 1000).ok()?).ok()
 }

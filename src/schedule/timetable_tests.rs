@@ -8,7 +8,7 @@ fn shown(ms: u64) -> String {
     instant(ms).unwrap().to_string()
 }
 
-/// The next times after one, as UTC.
+/// Returns the next times after one, as UTC.
 fn after(expression: &str, zone: &str, from: &str, count: usize) -> Vec<String> {
     let table = Timetable::new(expression, zone).unwrap();
     let mut time = at(from);
@@ -20,7 +20,7 @@ fn after(expression: &str, zone: &str, from: &str, count: usize) -> Vec<String> 
 }
 
 #[test]
-fn a_weekday_morning_is_that_of_its_zone() {
+fn a_weekday_morning_is_in_its_zone() {
     let times = after("0 9 * * MON-FRI", "Europe/Berlin", "2026-03-27T00:00:00Z", 3);
     assert_eq!(times, ["2026-03-27T08:00:00Z", "2026-03-30T07:00:00Z", "2026-03-31T07:00:00Z"]);
 }
@@ -33,7 +33,7 @@ fn six_fields_begin_with_seconds_and_nicknames_are_known() {
 }
 
 #[test]
-fn a_time_in_the_hour_that_is_skipped_comes_right_after_it_and_once() {
+fn a_time_in_a_skipped_hour_fires_right_after_it_and_once() {
     // In Berlin 02:00 to 03:00 is missing on 2026-03-29.
     let times = after("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", 2);
     assert_eq!(times, ["2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"]);
@@ -45,14 +45,14 @@ fn a_time_in_the_hour_that_is_skipped_comes_right_after_it_and_once() {
 }
 
 #[test]
-fn a_time_in_the_hour_that_comes_twice_comes_once() {
-    // In Berlin 02:00 to 03:00 comes twice on 2026-10-25.
+fn a_time_in_a_repeated_hour_fires_once() {
+    // In Berlin 02:00 to 03:00 occurs twice on 2026-10-25.
     let times = after("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", 2);
     assert_eq!(times, ["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]);
 }
 
 #[test]
-fn what_comes_every_so_often_keeps_its_pace_over_both() {
+fn an_interval_keeps_real_time_over_both() {
     let times = after("*/30 * * * *", "Europe/Berlin", "2026-03-29T00:15:00Z", 3);
     assert_eq!(times, ["2026-03-29T00:30:00Z", "2026-03-29T01:00:00Z", "2026-03-29T01:30:00Z"]);
     let times = after("*/30 * * * *", "Europe/Berlin", "2026-10-25T00:15:00Z", 4);
@@ -83,7 +83,7 @@ fn looking_back_finds_the_times_that_were_found_looking_ahead() {
 }
 
 #[test]
-fn what_was_missed_is_caught_up_with_as_the_schedule_says() {
+fn missed_times_are_caught_up_by_the_policy() {
     let table = Timetable::new("0 * * * *", "UTC").unwrap();
     let (last, now) = (at("2026-01-01T00:00:00Z"), at("2026-01-01T04:30:00Z"));
     let due = |last, now, policy| {
@@ -93,7 +93,7 @@ fn what_was_missed_is_caught_up_with_as_the_schedule_says() {
     assert_eq!(due(last, now, CatchUp::All), ("01 02 03 04".into(), 0));
     assert_eq!(due(last, now, CatchUp::Last), ("04".into(), 3));
     assert_eq!(due(last, now, CatchUp::None), (String::new(), 4));
-    // What is less than a minute late was not missed.
+    // A time less than a minute late is not missed.
     let now = at("2026-01-01T04:00:40Z");
     assert_eq!(due(last, now, CatchUp::None), ("04".into(), 3));
     assert_eq!(due(last, now, CatchUp::Last), ("04".into(), 3));
@@ -104,7 +104,7 @@ fn what_was_missed_is_caught_up_with_as_the_schedule_says() {
 }
 
 #[test]
-fn a_wrong_expression_or_zone_is_named() {
+fn an_invalid_expression_or_zone_is_named() {
     for expression in ["", "0 9 * *", "61 * * * *", "0 9 * * FUNDAY", "@sometimes", "0 9 * * * * * *"] {
         let error = Timetable::new(expression, "UTC").unwrap_err();
         assert!(error.contains(&format!("{expression:?}")), "{error}");
@@ -119,7 +119,7 @@ fn a_wrong_expression_or_zone_is_named() {
 }
 
 #[test]
-fn all_that_is_passed_over_is_counted_whatever_the_policy() {
+fn all_skipped_times_are_counted_under_every_policy() {
     // Whole days, days on which the clock changes, and parts of days at both ends.
     let (last, now) = (at("2025-10-20T07:31:10Z"), at("2026-04-07T16:12:50Z"));
     let table = [
@@ -146,7 +146,7 @@ fn all_that_is_passed_over_is_counted_whatever_the_policy() {
 }
 
 #[test]
-fn of_a_day_of_the_month_and_a_day_of_the_week_either_is_enough_unless_one_is_a_star_or_a_plus_asks_for_both() {
+fn a_day_of_month_or_a_day_of_week_suffices_unless_one_is_a_star_or_a_plus_requires_both() {
     // 2026-06-01 is a Monday.
     let days = |expression| {
         let times = after(expression, "UTC", "2026-05-31T12:00:00Z", 6);

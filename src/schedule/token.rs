@@ -1,4 +1,4 @@
-//! What the leader of a schedule leaves behind, for the next one and for whoever asks.
+//! The token of a schedule, which a leader leaves for the next one and for tools.
 
 use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
@@ -16,10 +16,10 @@ use crate::{
     tracking::stream::{Reading, follow},
 };
 
-/// How long the stream of all tokens may take to be read.
+/// Longest wait until the stream of all tokens is read.
 const READ_WITHIN: Duration = Duration::from_secs(10);
 
-/// How far a schedule is. All times are milliseconds since the epoch.
+/// The state of a schedule. All times are milliseconds since the epoch.
 ///
 /// ```
 /// # use leveret::schedule::Token;
@@ -40,29 +40,29 @@ pub struct Token {
     pub job: String,
     /// The queue of that job.
     pub queue: String,
-    /// A digest of its payload; none in a token of an earlier version.
+    /// A digest of its payload; `None` in a token of an earlier version.
     #[serde(default)]
     pub payload: Option<String>,
-    /// The number of the leader, counted from the first one; 0 says that nothing is known.
+    /// The number of the leader, counted from the first one; 0 in an empty token.
     pub epoch: u64,
-    /// Everything up to this time is published or passed over.
+    /// Everything up to this time is published or skipped.
     pub settled_until: u64,
-    /// The last of its times that was published.
+    /// The last published time.
     pub last_fire: Option<u64>,
-    /// The time that comes next.
+    /// The next time.
     pub next_fire: Option<u64>,
     /// The leader, as `host:process`.
     pub leader: String,
-    /// When the leader said so. It does at least every five minutes.
+    /// The time of the token. The leader publishes one at least every five minutes.
     pub told_at: u64,
-    /// Another schedule under this name, which a worker that does not lead has had within the last minutes: its jobs are
-    /// not published.
+    /// Another schedule with this name, which a waiting worker has had within the last minutes. Its jobs are not
+    /// published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rival: Option<Box<Self>>,
 }
 
 impl Token {
-    /// What a worker with the schedule says of it, of which nothing is known.
+    /// Returns the empty token of a worker with the schedule.
     pub(super) fn of(schedule: &Schedule, told_at: u64) -> Self {
         Self {
             schedule: schedule.name.clone(),
@@ -81,18 +81,18 @@ impl Token {
         }
     }
 
-    /// The higher one counts.
+    /// Returns the rank; the token with the highest rank counts.
     pub(super) fn rank(&self) -> (u64, u64) {
         (self.epoch, self.settled_until)
     }
 
     pub(super) fn read(message: &Message) -> Option<Self> {
-        // No schedule has had so many leaders: whoever wrote that is to be succeeded all the same.
+        // No schedule has had so many leaders; without this check, no leader could follow such a token.
         serde_json::from_slice(&message.body).ok().filter(|token: &Self| token.epoch < u64::MAX / 2)
     }
 }
 
-/// The last token of each schedule, by name, as they stand in the stream `leveret.v1.schedules`.
+/// Returns the last token of each schedule, by name, from the stream `leveret.v1.schedules`.
 ///
 /// ```no_run
 /// # async fn doc(broker: leveret::Broker) -> Result<(), String> {
@@ -104,14 +104,14 @@ impl Token {
 ///
 /// # Errors
 ///
-/// In words, if the stream has not been read within ten seconds. A stream that does not exist cannot be read.
+/// A text, if the stream was not read within ten seconds. A stream that does not exist is not readable.
 pub async fn tokens(broker: &Broker) -> Result<Vec<Token>, String> {
     let found = Mutex::new(BTreeMap::<String, Token>::new());
     let reading = watch::Sender::new(Reading::Behind);
     let mut caught_up = reading.subscribe();
     let began = i64::try_from(broker.now_ms()).unwrap_or(i64::MAX);
-    let seen = |message: &Message| {
-        // A stream that is always written to is never quiet.
+    let on_message = |message: &Message| {
+        // A stream with continuous writes never falls silent.
         if message.number(header::ENQUEUED_AT).and_then(Result::ok).is_some_and(|at| at >= began) {
             reading.send_replace(Reading::CaughtUp);
         }
@@ -120,7 +120,7 @@ pub async fn tokens(broker: &Broker) -> Result<Vec<Token>, String> {
             found.insert(token.schedule.clone(), token);
         }
     };
-    let following = follow(broker.transport(), Stream::Schedules, &reading, seen);
+    let following = follow(broker.transport(), Stream::Schedules, &reading, on_message);
     let read = async {
         tokio::select! {
             () = following => {}
@@ -133,7 +133,8 @@ pub async fn tokens(broker: &Broker) -> Result<Vec<Token>, String> {
     Ok(found.into_inner().unwrap_or_default().into_values().collect())
 }
 
-/// Tells payloads apart, but not by the order of their fields: that of a map differs between processes.
+/// Returns a digest that distinguishes payloads, but not the order of their fields, because the order of a map differs
+/// between processes.
 pub(super) fn digest(payload: &[u8]) -> String {
     let sorted = serde_json::from_slice::<Value>(payload).and_then(|mut value| {
         value.sort_all_objects();
@@ -148,7 +149,7 @@ mod tests {
     use crate::job::JobId;
 
     #[test]
-    fn a_token_that_nobody_could_succeed_is_none() {
+    fn a_token_with_an_exhausted_epoch_is_ignored() {
         let read = |epoch: u64| {
             let body = format!(
                 r#"{{"schedule": "s", "expression": "@daily", "zone": "UTC", "job": "j", "queue": "q", "epoch": {epoch},

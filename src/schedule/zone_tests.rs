@@ -1,5 +1,4 @@
-//! Every fire around changes of the clock, compared with a search that goes through the instants minute by minute and
-//! asks jiff for nothing but the offset of each.
+//! Compares every fire time around changes of the clock with a minute-by-minute search, which uses only jiff's offsets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +9,7 @@ use super::*;
 const MINUTE: i64 = 60;
 const DAY: i64 = 86_400;
 
-/// An expression, and what its minute and hour fields mean, written out.
+/// An expression, with the values of its minute and hour fields.
 struct Case {
     expression: &'static str,
     minutes: Vec<i8>,
@@ -48,7 +47,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// The wall clock at an instant, in seconds since 1970 as if it were UTC.
+/// Returns the wall clock time at an instant, in seconds since 1970 as if it were UTC.
 fn wall(zone: &TimeZone, at: i64) -> i64 {
     at + i64::from(zone.to_offset(Timestamp::from_second(at).unwrap()).seconds())
 }
@@ -57,13 +56,13 @@ fn civil(wall: i64) -> DateTime {
     TimeZone::UTC.to_datetime(Timestamp::from_second(wall).unwrap())
 }
 
-/// The instants between two at which it fires.
+/// Returns the instants between two at which the case fires.
 fn searched(case: &Case, zone: &TimeZone, from: i64, until: i64) -> Vec<i64> {
     let is_meant = |wall: &i64| {
         let time = civil(*wall);
         case.minutes.contains(&time.minute()) && case.hours.contains(&time.hour())
     };
-    // From earlier on, so that what the clock showed at `from` was there before.
+    // Starts earlier, so that the search knows the times that the clock showed before `from`.
     let clock: Vec<_> = (from - 2 * DAY..until + DAY).step_by(60).map(|at| (at, wall(zone, at))).collect();
     let mut found = BTreeSet::new();
     if case.fixed {
@@ -72,7 +71,7 @@ fn searched(case: &Case, zone: &TimeZone, from: i64, until: i64) -> Vec<i64> {
             first_shown.entry(*shown).or_insert(*at);
         }
         for wanted in (clock[0].1..=clock[clock.len() - 1].1).step_by(60).filter(is_meant) {
-            // A time that the clock never shows comes with the first one that it shows after it.
+            // A time that the clock never shows fires with the first later one that it shows.
             found.extend(first_shown.range(wanted..).next().map(|(_, at)| *at));
         }
     } else {
@@ -81,7 +80,7 @@ fn searched(case: &Case, zone: &TimeZone, from: i64, until: i64) -> Vec<i64> {
     found.into_iter().filter(|at| (from + 1..=until).contains(at)).collect()
 }
 
-/// The instants within some years at which the clock changes.
+/// Returns the instants within some years at which the clock changes.
 fn changes(zone: &TimeZone, years: std::ops::RangeInclusive<i16>) -> Vec<i64> {
     let second = |year| Timestamp::from(jiff::civil::date(year, 1, 1).to_zoned(TimeZone::UTC).unwrap()).as_second();
     let (first, end) = (second(*years.start()), second(years.end() + 1));
@@ -100,14 +99,14 @@ fn around_every_change_of_the_clock_fixed_times_come_once_and_intervals_keep_rea
         ("Pacific/Chatham", 2026..=2026, 2),
         ("Australia/Sydney", 2026..=2026, 2),
         ("Pacific/Auckland", 2026..=2026, 2),
-        // Midnight: that of the new day is passed over, or the last hour of the old one comes twice.
+        // Midnight: the midnight of the new day is skipped, or the last hour of the old one occurs twice.
         ("America/Santiago", 2026..=2026, 2),
         ("America/Havana", 2026..=2026, 2),
         ("Asia/Beirut", 2026..=2026, 2),
         ("America/Sao_Paulo", 2018..=2018, 2),
         // Two hours.
         ("Antarctica/Troll", 2026..=2026, 2),
-        // A whole day was left out.
+        // A whole day was skipped.
         ("Pacific/Apia", 2011..=2011, 3),
         ("UTC", 2026..=2026, 0),
     ];
@@ -140,7 +139,7 @@ fn around_every_change_of_the_clock_fixed_times_come_once_and_intervals_keep_rea
                     ));
                 }
             }
-            // From any instant on, the next one is the first that comes after it.
+            // From any instant on, the next time is the first one after it.
             for at in (from..until).step_by(7 * 60 + 1) {
                 let next = wanted.iter().find(|fire| **fire > at);
                 let found = table.next(at as u64 * 1000).map(|ms| (ms / 1000) as i64);

@@ -1,4 +1,4 @@
-//! Tests of handlers and workers without a broker: one attempt in process, dead letters, a quiet in-memory broker.
+//! Tests of handlers and workers without a broker: one attempt in process, dead letters, an idle in-memory broker.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::{
     worker::builder::Worker,
 };
 
-/// Runs one attempt at a job through the real path: JSON and back, middleware, handler, timeout, panic guard, verdict.
+/// Runs one attempt at a job through the real path: JSON and back, middleware, handler, timeout, panic guard, outcome.
 ///
 /// ```
 /// use leveret::{Context, JobError, JobResult, Outcome, Worker, testing::perform};
@@ -44,14 +44,14 @@ use crate::{
 ///
 /// # Errors
 ///
-/// [`Error`] if the worker could not be started, or has no handler for the job.
+/// [`Error`] if the worker cannot start, or has no handler for the job.
 pub async fn perform<J: Job, S: Send + Sync + 'static>(worker: Worker<S>, job: &J) -> Result<Outcome, Error> {
     let body = serde_json::to_vec(job)
         .map_err(|error| Error::Setting { setting: "perform", reason: PublishError::from(error).to_string() })?;
     perform_raw(worker, J::QUEUE, J::NAME, &body, 1).await
 }
 
-/// As [`perform`], with a payload that need not be right, and as the attempt of that number.
+/// Like [`perform`], with any payload, valid or not, and with the given attempt number.
 ///
 /// ```
 /// # use leveret::{Context, ErrorKind, JobResult, Outcome, Worker, testing::perform_raw};
@@ -67,7 +67,7 @@ pub async fn perform<J: Job, S: Send + Sync + 'static>(worker: Worker<S>, job: &
 ///
 /// # Errors
 ///
-/// [`Error`] if the worker could not be started, or has no handler for the job.
+/// [`Error`] if the worker cannot start, or has no handler for the job.
 pub async fn perform_raw<S: Send + Sync + 'static>(
     worker: Worker<S>,
     queue: &str,
@@ -105,18 +105,18 @@ pub struct Running {
     task: JoinHandle<Result<(), Error>>,
 }
 
-/// Starts a worker beside the test, on any broker, and returns once it consumes: jobs can be published then.
+/// Starts a worker beside the test, on any broker, and returns once it consumes. Jobs can then be published.
 ///
 /// See [`dead_letters`] for an example.
 ///
 /// # Errors
 ///
-/// What [`Worker::run`] says of a worker that cannot start.
+/// The error of [`Worker::run`] for a worker that cannot start.
 ///
 /// # Panics
 ///
-/// Panics if the worker does.
-#[expect(clippy::expect_used, reason = "a panic of the worker is the test's to see")]
+/// Panics if the worker panics.
+#[expect(clippy::expect_used, reason = "a panic of the worker must fail the test")]
 pub async fn start<S: Send + Sync + 'static>(worker: Worker<S>, broker: &Broker) -> Result<Running, Error> {
     let (stop, on) = (CancellationToken::new(), broker.clone());
     let stopped = stop.clone();
@@ -139,19 +139,19 @@ impl Running {
     ///
     /// # Errors
     ///
-    /// What [`Worker::run`] returned.
+    /// The error that [`Worker::run`] returned.
     ///
     /// # Panics
     ///
-    /// Panics if the worker did.
-    #[expect(clippy::expect_used, reason = "a panic of the worker is the test's to see")]
+    /// Panics if the worker panicked.
+    #[expect(clippy::expect_used, reason = "a panic of the worker must fail the test")]
     pub async fn stop(self) -> Result<(), Error> {
         self.stop.cancel();
         self.task.await.expect("the worker does not panic")
     }
 }
 
-/// Reads the dead letters of a queue without taking them out.
+/// Reads the dead letters of a queue without removing them.
 ///
 /// ```
 /// use leveret::{Broker, Context, ErrorKind, JobError, JobResult, Worker, testing::{dead_letters, idle, start}};
@@ -176,9 +176,9 @@ impl Running {
 ///
 /// # Errors
 ///
-/// The broker's words if the queue cannot be read.
+/// The broker's text if the queue is unreadable.
 pub async fn dead_letters(broker: &Broker, queue: &str) -> Result<Vec<DeadLetter>, String> {
-    /// A quorum queue that is not empty delivers faster than this.
+    /// Silence after which the queue counts as empty; a quorum queue with messages delivers faster.
     const QUIET: Duration = Duration::from_millis(300);
     let opened = broker.transport().open_raw(&format!("{queue}{DEAD}"), 2_000).await;
     let mut session = opened.map_err(|error| match error {
@@ -194,7 +194,7 @@ pub async fn dead_letters(broker: &Broker, queue: &str) -> Result<Vec<DeadLetter
     Ok(letters)
 }
 
-/// Waits until the in-memory broker has no job that is ready, delayed or in hand. With tokio's clock paused, delays pass
+/// Waits until the in-memory broker has no ready, delayed or unacknowledged job. With tokio's clock paused, delays pass
 /// at once.
 ///
 /// ```
@@ -206,12 +206,12 @@ pub async fn dead_letters(broker: &Broker, queue: &str) -> Result<Vec<DeadLetter
 ///
 /// # Panics
 ///
-/// Panics on another broker, which cannot be asked.
-#[expect(clippy::expect_used, reason = "a test's mistake, told as such")]
+/// Panics on any other broker, whose state is unknown.
+#[expect(clippy::expect_used, reason = "a mistake of the test")]
 pub async fn idle(broker: &Broker) {
     let began = Instant::now();
-    while !broker.transport().is_idle().expect("only the in-memory broker can be asked whether it is idle") {
-        // Every 10 ms would be nine million looks at a day that passes at once.
+    while !broker.transport().is_idle().expect("only the in-memory broker knows whether it is idle") {
+        // A fixed 10 ms would mean nine million checks for a day that passes at once.
         tokio::time::sleep((began.elapsed() / 64).max(Duration::from_millis(10))).await;
     }
 }

@@ -1,34 +1,34 @@
-//! The delay ladder's arithmetic: which level a delay is published to, and under which routing key.
+//! The arithmetic of the delay ladder: the level and the routing key of each delay.
 //!
-//! The ladder has [`LEVELS`] wait queues; level *n* holds a message for [`UNIT`] × 2ⁿ and dead-letters it downwards.
-//! A delay is a sum of such powers, so a message is written once for each set bit of its length in units. A delay that
-//! *is* a power of two takes the fast path: straight into that level and, after it, straight to the end.
+//! The ladder has [`LEVELS`] wait queues. Level *n* holds a message for [`UNIT`] × 2ⁿ and dead-letters it downwards. A
+//! delay is a sum of such powers, so a message is written once for each set bit of its length in units. A delay that
+//! *is* a power of two takes the fast path: it enters that level and leaves the ladder after it.
 //!
 //! The scheme is that of NServiceBus for RabbitMQ (version 2 of its delay infrastructure), with a tenth of its unit and
 //! the fast path added.
 
 use std::time::Duration;
 
-/// The shortest delay the broker can hold, and the grain of all others.
+/// The shortest delay that the broker can hold, and the granularity of all others.
 pub(crate) const UNIT: Duration = Duration::from_millis(100);
-/// Wait queues in the ladder.
+/// Number of wait queues in the ladder.
 pub(crate) const LEVELS: u8 = 28;
 const LONGEST: u32 = (1 << LEVELS) - 1;
-/// The longest delay there is, a day less than what is taken for a mistake.
+/// The longest delay: one day less than the time that counts as a mistake.
 const FURTHEST: Duration = Duration::from_secs((3650 - 1) * 24 * 60 * 60);
 
-/// How long a copy waits in the broker.
+/// The time that a copy waits in the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// Not at all: it goes straight to its queue.
+    /// No wait: the copy goes straight to its queue.
     None,
-    /// So many units, at least 1 and at most [`LONGEST`].
+    /// A number of units, at least 1 and at most [`LONGEST`].
     Units(u32),
 }
 
 impl Wait {
-    /// The shortest wait that is not shorter than `delay`; what exceeds the ladder's 310 days is cut off there, and the
-    /// worker that receives the job delays it again by the rest.
+    /// Returns the shortest wait that is at least `delay`. A longer delay is cut at the ladder's 310 days, and the
+    /// worker that receives the job delays it again for the rest.
     pub(crate) fn at_least(delay: Duration) -> Self {
         match delay.as_nanos().div_ceil(UNIT.as_nanos()) {
             0 => Self::None,
@@ -36,14 +36,16 @@ impl Wait {
         }
     }
 
-    /// The time a job asked to wait `delay` really waits: the ladder's grain, and as often through the ladder as it takes.
+    /// Returns the time that a job with this `delay` really waits: in the ladder's granularity, with as many passes as
+    /// it needs.
     pub(crate) fn exact(delay: Duration) -> Duration {
         Self::at_least(delay).duration().max(delay.min(FURTHEST))
     }
 
-    /// One of the two powers of two around `delay`, chosen by `draw` (uniform in 0..1) such that the mean is `delay`.
+    /// Returns one of the two powers of two around `delay`, chosen by `draw` (uniform in 0..1) so that the average is
+    /// `delay`.
     ///
-    /// One hop instead of one per set bit, and jobs that failed together come back apart.
+    /// It needs one hop instead of one for each set bit, and jobs that failed together are retried at different times.
     pub(crate) fn one_hop(delay: Duration, draw: f64) -> Self {
         let units = (delay.as_secs_f64() / UNIT.as_secs_f64()).min(f64::from(1 << (LEVELS - 1)));
         let below = if units < 1.0 { 0.0 } else { units.log2().floor().exp2() };
@@ -55,7 +57,7 @@ impl Wait {
         }
     }
 
-    /// The time this wait takes.
+    /// Returns the duration of this wait.
     pub(crate) fn duration(self) -> Duration {
         match self {
             Self::None => Duration::ZERO,
@@ -64,16 +66,16 @@ impl Wait {
     }
 }
 
-/// How a message enters the ladder.
+/// The entry of a message into the ladder.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
-    /// Into one level and straight out: publish to the level's `.in` exchange.
+    /// Passes one level and leaves the ladder: published to the level's `.in` exchange.
     Fast { level: u8, key: String },
-    /// From the highest set bit downwards: publish to the level's exchange.
+    /// Descends from the highest set bit: published to the level's exchange.
     Chain { level: u8, key: String },
 }
 
-/// The entry into the ladder for a wait of `units` that ends at `queue`.
+/// Returns the entry into the ladder for a wait of `units` that ends at `queue`.
 pub(crate) fn entry(units: u32, queue: &str) -> Entry {
     let units = units.clamp(1, LONGEST);
     let level = u8::try_from(units.ilog2()).unwrap_or(LEVELS - 1);
@@ -92,7 +94,8 @@ pub(crate) fn entry(units: u32, queue: &str) -> Entry {
     Entry::Chain { level, key }
 }
 
-/// `queue` as a single word of a topic routing key, so that dots and wildcards in a queue's name mean nothing.
+/// Returns `queue` as a single word of a topic routing key, so that dots and wildcards in a queue's name have no
+/// effect.
 ///
 /// `0` and `1` are the ladder's own words and are encoded too.
 pub(crate) fn topic_word(queue: &str) -> String {
@@ -119,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_is_never_shorter_than_asked_and_less_than_a_unit_longer() {
+    fn a_wait_is_at_least_as_long_as_asked_and_less_than_a_unit_longer() {
         for (ms, units) in [(1, 1), (100, 1), (101, 2), (200, 2), (3_000, 30), (90_000, 900)] {
             assert_eq!(Wait::at_least(Duration::from_millis(ms)), Wait::Units(units), "{ms} ms");
         }
@@ -144,7 +147,7 @@ mod tests {
     }
 
     proptest! {
-        /// A worker that receives a job too early delays it again by the rest.
+        /// A worker that receives a job too early delays it again for the rest.
         #[test]
         fn delays_of_up_to_ten_years_add_up_to_the_time_asked_for(ms in 1_u64..315_360_000_000) {
             let (asked, mut waited, mut arrivals) = (Duration::from_millis(ms), Duration::ZERO, 0);
@@ -165,7 +168,7 @@ mod tests {
         }
 
         #[test]
-        fn one_hop_keeps_the_mean(ms in 1_u64..10_000_000) {
+        fn one_hop_keeps_the_average(ms in 1_u64..10_000_000) {
             let delay = Duration::from_millis(ms);
             let draws = 1_000_u32;
             let sum: f64 = (0..draws).map(|i| Wait::one_hop(delay, (f64::from(i) + 0.5) / f64::from(draws)).duration().as_secs_f64()).sum();

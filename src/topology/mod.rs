@@ -1,27 +1,28 @@
-//! Every exchange, queue and binding that exists, and nothing else.
+//! Every exchange, queue and binding that Leveret declares.
 //!
-//! | name | what |
+//! | name | purpose |
 //! |---|---|
-//! | queue `email` | a job queue, quorum, no length limit (a full target would jam the ladder for all) |
-//! | queue `email.suspect` | jobs that came back three times without an outcome, taken one at a time |
+//! | queue `email` | a job queue, quorum, no length limit (a full target would block a ladder level for all queues) |
+//! | queue `email.suspect` | jobs delivered three times without an outcome, run one at a time |
 //! | queues `email.high`, `email.low` | its lanes by priority, if it has any |
 //! | queue `email.dead` | its dead letters |
-//! | exchange `leveret.v1.jobs` (direct) | the publishers' way in, bound by queue name |
-//! | exchange `leveret.v1.dead` (direct) | the way to `<queue>.dead` |
+//! | exchange `leveret.v1.jobs` (direct) | entry for publishers, bound by queue name |
+//! | exchange `leveret.v1.dead` (direct) | entry to `<queue>.dead` |
 //! | exchanges `leveret.v1.delay.NN` (topic) and `….NN.in` (fanout), queues `leveret.v1.delay.NN` | the delay ladder |
-//! | exchange `leveret.v1.due` (topic) | where delays end |
-//! | `leveret.v1.unrouted` (fanout and queue) | what has no queue any more: kept, where it would else jam a level for all |
-//! | exchange `leveret.v1.events` (topic) | what is told of tracked jobs |
-//! | queue `leveret.v1.status` | the same, for seven days, until a status store has it; declared by who keeps one |
-//! | `leveret.v1.cancelled` (fanout and stream) | the ids of jobs that are not to run, for ten years |
-//! | `leveret.v1.catalogue` (fanout and stream) | the jobs that workers can run, for ever |
+//! | exchange `leveret.v1.due` (topic) | exit of the delay ladder |
+//! | `leveret.v1.unrouted` (fanout and queue) | messages whose queue was deleted; elsewhere they would block a ladder
+//! level for all |
+//! | exchange `leveret.v1.events` (topic) | status updates of tracked jobs |
+//! | queue `leveret.v1.status` | status updates, for seven days, until a status store ingests them; that store declares it |
+//! | `leveret.v1.cancelled` (fanout and stream) | ids of cancelled jobs, for ten years |
+//! | `leveret.v1.catalogue` (fanout and stream) | the jobs that workers can run, indefinitely |
 //! | queues `leveret.v1.clock.UUID.first`, `….last` | exclusive, for some milliseconds while a worker compares its clock with the broker's |
-//! | queue `leveret.v1.schedule.digest` | the token of a schedule, and who may have it; declared by who has the schedule |
+//! | queue `leveret.v1.schedule.digest` | the token of a schedule and its leader election; declared by workers with the schedule |
 //! | stream `leveret.v1.schedules` | copies of all tokens, the last 16 MiB; declared with the first of those queues |
 //!
-//! Arguments are immutable on a broker, so another set of them is another version in the namespace.
+//! Queue arguments are immutable on a broker, so changed arguments need another version in the namespace.
 //!
-//! Workers declare from here, and tools that check, write down or export what a worker needs read it:
+//! Workers declare from this module. Tools that check or export a worker's topology read it:
 //!
 //! ```
 //! use leveret::topology::{QueueDeclaration, Topology};
@@ -51,35 +52,35 @@ use crate::{
 
 /// The suffix of a job queue's dead letters.
 pub const DEAD: &str = ".dead";
-/// The suffix of the lane for jobs that may have taken a process down.
+/// The suffix of the suspect queue, for jobs that may have crashed a process.
 pub const SUSPECT: &str = ".suspect";
 /// The suffix of the lane for jobs of high priority ([`Queue::lanes`](crate::Queue::lanes)).
 pub const HIGH: &str = ".high";
 /// The suffix of the lane for jobs of low priority.
 pub const LOW: &str = ".low";
-/// A backstop: crash loops are convicted by the worker long before.
+/// A backstop: the worker detects crash loops long before.
 const JOB_DELIVERY_LIMIT: i64 = 100;
-/// Reading by requeue counts as a delivery before RabbitMQ 4.3; -1 would drop the message on 3.10.
+/// Before RabbitMQ 4.3, a read that requeues counts as a delivery. On 3.10, -1 would drop the message.
 const KEPT_DELIVERY_LIMIT: i64 = 1_000_000;
-/// How long the steps of tracked jobs wait for a status store: seven days.
+/// The time that status updates wait for a status store: seven days.
 pub const STATUS_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// A stream's files. The default, half a gigabyte, is meant for other streams.
+/// Size of a stream's segment files. The default of half a gigabyte suits other streams.
 const SEGMENT_BYTES: i64 = 8 * 1024 * 1024;
 
-/// Where a message is published to.
+/// The target of a publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// A job queue or its suspect lane, by the queue's name.
+    /// A job queue or its suspect queue, by name.
     Queue(String),
     /// A job queue, after a wait in the broker.
     Delayed(String, Wait),
     /// The dead letters of a job queue.
     Dead(String),
-    /// Whoever listens to the steps of tracked jobs: this one, of a job of this queue.
+    /// Subscribers to status updates of tracked jobs: an update of this kind, for a job of this queue.
     Event(&'static str, String),
     /// The end of a stream.
     Stream(Stream),
-    /// The workers of a schedule: this kind of message, for the schedule of that name.
+    /// The workers of a schedule: a message of this kind, for the schedule of that name.
     #[cfg_attr(not(feature = "cron"), expect(dead_code, reason = "there are no schedules"))]
     Schedule(&'static str, String),
 }
@@ -89,14 +90,14 @@ pub(crate) enum Target {
 pub(crate) enum Stream {
     /// Jobs that workers can run.
     Catalogue,
-    /// Ids of jobs that are not to run.
+    /// Ids of cancelled jobs.
     Cancelled,
     /// The tokens of schedules.
     Schedules,
 }
 
 impl Stream {
-    /// Its name after that of the namespace.
+    /// Returns its name without the namespace.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Catalogue => "catalogue",
@@ -107,7 +108,7 @@ impl Stream {
 }
 
 impl Target {
-    /// The target for a copy of a job of `queue` that waits for `delay`.
+    /// Returns the target for a copy of a job of `queue` after `wait`.
     pub(crate) fn after(queue: impl Into<String>, wait: Wait) -> Self {
         match wait {
             Wait::None => Self::Queue(queue.into()),
@@ -115,7 +116,7 @@ impl Target {
         }
     }
 
-    /// The job queue this is about; of a stream, its name.
+    /// Returns the job queue of the target; for a stream, its name.
     pub(crate) fn queue(&self) -> &str {
         match self {
             Self::Queue(queue) | Self::Delayed(queue, _) | Self::Dead(queue) | Self::Event(_, queue) => queue,
@@ -125,7 +126,7 @@ impl Target {
     }
 }
 
-/// The names of one namespace and what belongs to them.
+/// The names of one namespace and the objects that belong to them.
 ///
 /// ```
 /// # use leveret::topology::Topology;
@@ -139,43 +140,43 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// The topology of a namespace, such as [`Config::namespace`](crate::Config::namespace).
+    /// Returns the topology of a namespace, such as [`Config::namespace`](crate::Config::namespace).
     #[must_use]
     pub fn new(namespace: &str) -> Self {
         Self { namespace: namespace.to_owned() }
     }
 
-    /// The exchange that jobs are published to, by queue name.
+    /// Returns the exchange that jobs are published to, by queue name.
     #[must_use]
     pub fn jobs(&self) -> String {
         self.name("jobs")
     }
 
-    /// The exchange that dead letters are published to, by queue name.
+    /// Returns the exchange that dead letters are published to, by queue name.
     #[must_use]
     pub fn dead(&self) -> String {
         self.name("dead")
     }
 
-    /// The queue for what has no queue any more, and the exchange before it.
+    /// Returns the name of the queue for messages whose queue was deleted, and of the exchange before it.
     #[must_use]
     pub fn unrouted(&self) -> String {
         self.name("unrouted")
     }
 
-    /// The exchange for what is told of tracked jobs, under `job.<step>.<queue>`.
+    /// Returns the exchange for status updates of tracked jobs, under `job.<step>.<queue>`.
     #[must_use]
     pub fn events(&self) -> String {
         self.name("events")
     }
 
-    /// The queue that keeps what is told of tracked jobs for a status store.
+    /// Returns the queue that keeps status updates for a status store.
     #[must_use]
     pub fn status(&self) -> String {
         self.name("status")
     }
 
-    /// The exchange and the two queues of one comparison of clocks.
+    /// Returns the exchange and the two queues of one clock comparison.
     pub(crate) fn clock(&self, id: uuid::Uuid) -> (String, String, String) {
         let queue = |part| format!("{}.{id}.{part}", self.name("clock"));
         (self.name("due"), queue("first"), queue("last"))
@@ -185,12 +186,12 @@ impl Topology {
         self.name(stream.name())
     }
 
-    /// The wait queues of the delay ladder from the shortest on; each has an exchange of the same name.
+    /// Returns the wait queues of the delay ladder, the shortest first; each has an exchange of the same name.
     pub fn levels(&self) -> impl Iterator<Item = String> + '_ {
         (0..LEVELS).map(|level| self.delay(level))
     }
 
-    /// What all queues share: the ways in, the delay ladder and the queue for what has nowhere to go.
+    /// Returns the shared part: the entry exchanges, the delay ladder and the queue for unroutable messages.
     #[must_use]
     pub fn shared(&self) -> Plan {
         let (due, unrouted) = (self.name("due"), self.unrouted());
@@ -230,7 +231,8 @@ impl Topology {
         }
     }
 
-    /// What belongs to one job queue: itself, its lanes by priority if it has any, its suspect lane, its dead letters.
+    /// Returns the objects of one job queue: itself, its lanes by priority if it has any, its suspect queue, its
+    /// dead-letter queue.
     #[must_use]
     pub fn of_queue(&self, queue: &QueueDeclaration) -> Plan {
         let name = queue.name();
@@ -253,7 +255,7 @@ impl Topology {
         plan
     }
 
-    /// A queue that publishers and delays lead to.
+    /// Adds a queue with bindings for publishes and for delays.
     fn add_ways_in(&self, plan: &mut Plan, name: &str, arguments: Vec<(&'static str, Argument)>, adopted: bool) {
         let queue = || Destination::Queue(name.to_owned());
         plan.queues.push(QueuePlan { name: name.to_owned(), adopted, arguments });
@@ -261,7 +263,7 @@ impl Topology {
         plan.bind(&self.name("due"), &format!("#.{}", delay::topic_word(name)), queue());
     }
 
-    /// What belongs to a status store: the queue that keeps what is told of tracked jobs.
+    /// Returns the objects of a status store: the queue that keeps status updates.
     #[must_use]
     pub fn of_status(&self) -> Plan {
         let (name, mut arguments) = (self.status(), kept_arguments());
@@ -293,12 +295,12 @@ impl Topology {
     }
 }
 
-/// Under which a message of that kind, or of all kinds if it is `*`, goes to the workers of a schedule.
+/// Returns the routing key to the workers of a schedule, for messages of that kind, or of all kinds if it is `*`.
 fn schedule_key(kind: &str, schedule: &str) -> String {
     format!("schedule.{kind}.{}", delay::topic_word(schedule))
 }
 
-/// The exchange before a wait queue that is left for good after it.
+/// Returns the exchange before a wait queue after which a message leaves the ladder.
 fn entry_of(level: &str) -> String {
     format!("{level}.in")
 }
@@ -311,7 +313,7 @@ fn kept_arguments() -> Vec<(&'static str, Argument)> {
     ]
 }
 
-/// A job may be cancelled as long as it may be delayed, which is ten years; what workers can run does not age.
+/// Cancelled ids are kept for ten years, as long as a job may be delayed. The catalogue does not age.
 fn stream_arguments(stream: Stream) -> Vec<(&'static str, Argument)> {
     let mut arguments = vec![
         ("x-queue-type", text("stream")),

@@ -1,8 +1,8 @@
-//! What a plan is made of: exchanges, queues and bindings in the words of AMQP, and nothing of any client library.
+//! The elements of a plan: exchanges, queues and bindings in AMQP's terms, independent of a client library.
 
 use std::fmt;
 
-/// How an exchange routes; each is AMQP's own.
+/// The routing of an exchange, as AMQP defines it.
 ///
 /// ```
 /// # use leveret::topology::ExchangeKind;
@@ -12,14 +12,14 @@ use std::fmt;
 pub enum ExchangeKind {
     /// By the whole routing key.
     Direct,
-    /// To all that is bound.
+    /// To everything that is bound.
     Fanout,
     /// By the words of the routing key.
     Topic,
 }
 
 impl ExchangeKind {
-    /// The kind's name on the wire.
+    /// Returns the kind's name on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -30,7 +30,7 @@ impl ExchangeKind {
     }
 }
 
-/// A durable exchange that is never deleted by itself.
+/// A durable exchange that is never deleted automatically.
 ///
 /// ```
 /// # use leveret::topology::Topology;
@@ -43,13 +43,13 @@ impl ExchangeKind {
 pub struct Exchange {
     /// Its name.
     pub name: String,
-    /// How it routes.
+    /// Its kind of routing.
     pub kind: ExchangeKind,
     /// The value of `alternate-exchange`, its only argument.
     pub alternate: Option<String>,
 }
 
-/// A durable queue that is never deleted by itself.
+/// A durable queue that is never deleted automatically.
 ///
 /// ```
 /// # use leveret::{Queue, topology::{Argument, Topology}};
@@ -62,21 +62,22 @@ pub struct Exchange {
 pub struct QueuePlan {
     /// Its name.
     pub name: String,
-    /// Not declared, only looked for: its user owns its arguments ([`Queue::existing`](crate::Queue::existing)).
+    /// Whether the queue is only checked, not declared: its user owns its arguments
+    /// ([`Queue::existing`](crate::Queue::existing)).
     pub adopted: bool,
-    /// The arguments it is declared with.
+    /// The arguments of its declaration.
     pub arguments: Vec<(&'static str, Argument)>,
 }
 
 impl QueuePlan {
-    /// The value of an argument, if it is declared with it.
+    /// Returns the value of an argument, if the declaration has it.
     #[must_use]
     pub fn argument(&self, name: &str) -> Option<&Argument> {
         self.arguments.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 }
 
-/// The value of a queue's argument. It is shown as it is, without quotes.
+/// The value of a queue's argument. Its text form has no quotes.
 ///
 /// ```
 /// # use leveret::topology::Argument;
@@ -102,7 +103,7 @@ impl fmt::Display for Argument {
     }
 }
 
-/// Where a binding leads.
+/// The destination of a binding.
 ///
 /// ```
 /// # use leveret::topology::Destination;
@@ -110,9 +111,9 @@ impl fmt::Display for Argument {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Destination {
-    /// To the queue of that name.
+    /// The queue of that name.
     Queue(String),
-    /// To the exchange of that name.
+    /// The exchange of that name.
     Exchange(String),
 }
 
@@ -140,7 +141,7 @@ pub struct Binding {
     pub source: String,
     /// The routing key, or the pattern for it.
     pub key: String,
-    /// Where it leads.
+    /// The destination.
     pub destination: Destination,
 }
 
@@ -150,7 +151,7 @@ impl fmt::Display for Binding {
     }
 }
 
-/// What is to be declared, in this order: exchanges, queues, bindings.
+/// The declarations, in this order: exchanges, queues, bindings.
 ///
 /// [`topology`](super) has an example.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -165,7 +166,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Adds what `other` has, after what is here.
+    /// Appends the declarations of `other`.
     pub fn append(&mut self, mut other: Self) {
         self.exchanges.append(&mut other.exchanges);
         self.queues.append(&mut other.queues);

@@ -1,4 +1,4 @@
-//! What of a job queue stands on the broker.
+//! The part of a job queue that is declared on the broker.
 
 use crate::{
     error::Error,
@@ -6,11 +6,11 @@ use crate::{
     topology::{delay::topic_word, lane::Lane},
 };
 
-/// The longest queue name whose dead letters, suspect lane and routing keys fit AMQP's 255 bytes.
+/// The longest queue name whose dead-letter queue, suspect queue and routing keys fit AMQP's 255 bytes.
 const LONGEST_NAME: usize = 180;
 
-/// A job queue as the broker has it: its name, its owner and its lanes. [`Queue`](crate::Queue) adds how a worker consumes
-/// it.
+/// The declaration of a job queue: its name, its owner and its lanes. [`Queue`](crate::Queue) adds how a worker
+/// consumes it.
 ///
 /// ```
 /// use leveret::topology::{QueueDeclaration, Topology};
@@ -30,19 +30,20 @@ pub struct QueueDeclaration {
 }
 
 impl QueueDeclaration {
-    /// A quorum queue of that name.
+    /// Creates the declaration of a quorum queue.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), existing: false, single_active: false, lanes: false }
     }
 
-    /// A queue that exists already and keeps its own arguments; see [`Queue::existing`](crate::Queue::existing).
+    /// Creates the declaration of a queue that already exists and keeps its own arguments; see
+    /// [`Queue::existing`](crate::Queue::existing).
     #[must_use]
     pub fn existing(name: impl Into<String>) -> Self {
         Self { existing: true, ..Self::new(name) }
     }
 
-    /// Lets only one consumer of all workers have the queue at a time.
+    /// Limits the queue to one consumer at a time among all workers.
     #[must_use]
     pub fn single_active(mut self) -> Self {
         self.single_active = true;
@@ -56,7 +57,7 @@ impl QueueDeclaration {
         self
     }
 
-    /// The queue's name.
+    /// Returns the queue's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -74,7 +75,7 @@ impl QueueDeclaration {
         self.lanes
     }
 
-    /// The lanes without the suspect lane, from high to low priority.
+    /// Returns the lanes without the suspect queue, from high to low priority.
     pub(crate) fn by_priority(&self) -> &'static [Lane] {
         if self.lanes { &[Lane::High, Lane::Main, Lane::Low] } else { &[Lane::Main] }
     }

@@ -1,4 +1,4 @@
-//! Where a publish goes: the exchange and routing key of each target.
+//! The exchange and routing key of each publish target.
 
 use lapin::types::ShortString;
 
@@ -8,7 +8,7 @@ use crate::{
     topology::delay::{self, Entry, Wait},
 };
 
-/// The ways into a namespace, named as publishes name them.
+/// The entry exchanges of a namespace, as publishes name them.
 #[derive(Debug)]
 pub(crate) struct Routes {
     jobs: ShortString,
@@ -16,7 +16,7 @@ pub(crate) struct Routes {
     events: ShortString,
     catalogue: ShortString,
     cancelled: ShortString,
-    /// For each level the exchange that starts a chain there, and the one of its fast path.
+    /// For each level, the exchange that starts a chain there and the exchange of its fast path.
     levels: Vec<(ShortString, ShortString)>,
 }
 
@@ -33,7 +33,7 @@ impl Routes {
         }
     }
 
-    /// The exchange and routing key that lead to `target`.
+    /// Returns the exchange and routing key that lead to `target`.
     pub(crate) fn to(&self, target: &Target) -> (ShortString, ShortString) {
         let (exchange, key) = match target {
             Target::Queue(queue) | Target::Delayed(queue, Wait::None) => (&self.jobs, short(queue)),
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_has_one_way_in() {
+    fn a_target_has_one_route() {
         let routes = Routes::new(&Topology::new("leveret.v1"));
         let route = |target| routes.to(&target);
         let pair = |exchange: &str, key: &str| (exchange.into(), key.into());

@@ -1,26 +1,27 @@
-//! What belongs to a schedule: its queue, and the stream that all schedules share.
+//! The objects of a schedule: its queue, and the stream that all schedules share.
 
 use crate::topology::{
     Argument, Destination, Plan, QueuePlan, Stream, Topology, kept_arguments, schedule_key, stream_arguments,
 };
 
-/// How much is kept of what was: some fifty thousand tokens.
+/// Size of the kept history: about fifty thousand tokens.
 const STREAM_BYTES: i64 = 16 * 1024 * 1024;
 
 impl Topology {
-    /// The queue that holds the token of a schedule. One worker consumes it, and leads; the others wait for it.
+    /// Returns the queue that holds the token of a schedule. The one worker that consumes it leads; the others stand
+    /// by.
     #[must_use]
     pub fn schedule(&self, schedule: &str) -> String {
         format!("{}.schedule.{schedule}", self.namespace)
     }
 
-    /// The stream of the tokens of all schedules.
+    /// Returns the stream of the tokens of all schedules.
     #[must_use]
     pub fn schedules(&self) -> String {
         self.stream(Stream::Schedules)
     }
 
-    /// What belongs to a schedule, and the stream that it shares with others.
+    /// Returns the objects of a schedule, with the stream that it shares with others.
     #[must_use]
     pub fn of_schedule(&self, schedule: &str) -> Plan {
         let (name, stream) = (self.schedule(schedule), self.schedules());

@@ -1,5 +1,5 @@
-//! Traces: the W3C context that jobs carry from one to the next and, with the feature `otel`, the spans of publishes,
-//! attempts and settlements. Without it they are none, and nothing of them is left in the machine code.
+//! Traces: the W3C context that jobs pass on and, with the feature `otel`, the spans of publishes, attempts and
+//! settlements. Without the feature, spans compile to nothing.
 
 #[cfg_attr(feature = "otel", path = "spans.rs")]
 #[cfg_attr(not(feature = "otel"), path = "none.rs")]
@@ -12,14 +12,14 @@ use crate::{
     topology::{QueueDeclaration, lane::Lane},
 };
 
-/// A trace context as headers bear it.
+/// A trace context in the form of headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trace {
     pub(crate) parent: String,
     pub(crate) state: Option<String>,
 }
 
-/// Where a job is in hand.
+/// The queue and lane of a delivery.
 #[derive(Clone, Copy)]
 #[cfg_attr(not(feature = "otel"), expect(dead_code, reason = "there are no traces"))]
 pub(crate) struct Place<'a> {
@@ -28,7 +28,7 @@ pub(crate) struct Place<'a> {
     pub(crate) lane: Lane,
 }
 
-/// What spans show of one delivery.
+/// The facts of one delivery that spans show.
 #[derive(Clone, Copy)]
 #[cfg_attr(not(feature = "otel"), expect(dead_code, reason = "there are no traces"))]
 pub(crate) struct Delivered<'a> {
@@ -39,7 +39,7 @@ pub(crate) struct Delivered<'a> {
 }
 
 impl Trace {
-    /// That of a message, whether it makes sense or not.
+    /// Returns the trace context of a message, without validation.
     pub(crate) fn of(message: &Message) -> Option<Self> {
         let text = |name| message.text(name).map(str::to_owned);
         Some(Self { parent: text(header::TRACEPARENT)?, state: text(header::TRACESTATE) })
@@ -53,7 +53,7 @@ impl Trace {
     }
 }
 
-/// The headers that continue the trace which this code runs in, for what becomes a message later or elsewhere. None
+/// Returns the headers that continue the current trace, for a message published later or elsewhere. Returns none
 /// without the feature `otel`, or outside of any span.
 ///
 /// ```
@@ -93,14 +93,14 @@ mod tests {
         const QUEUE: &'static str = "walks";
     }
 
-    /// Publishes a job for which there is no handler, and fails.
+    /// Publishes a job without a handler, and fails.
     async fn walk(_: Walk, ctx: Context<()>) -> JobResult {
         ctx.publisher().publish_raw("follow.up", ctx.queue(), "{}").await?;
         Err("on".into())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_trace_goes_on_in_retries_follow_up_jobs_and_dead_letters() {
+    async fn a_trace_continues_in_retries_follow_up_jobs_and_dead_letters() {
         let broker = Broker::memory();
         let retry = RetryPolicy::fixed(Duration::from_secs(1)).max_attempts(2);
         let running = start(Worker::new(()).handle_with(walk, |h| h.retry(retry)), &broker).await.unwrap();
@@ -108,9 +108,9 @@ mod tests {
         publish.header("traceparent", PARENT).header("tracestate", "vendor=1").await.unwrap();
         idle(&broker).await;
         running.stop().await.unwrap();
-        let mut feed = QueueReader::new(&broker, Source::DeadLetters("walks".to_owned()), 10);
-        let batch = feed.next(10).await;
-        let traces = batch.messages().iter().map(|taken| Trace::of(taken.message().message()));
+        let mut reader = QueueReader::new(&broker, Source::DeadLetters("walks".to_owned()), 10);
+        let batch = reader.next(10).await;
+        let traces = batch.messages().iter().map(|read| Trace::of(read.message().message()));
         let expected = Trace { parent: PARENT.to_owned(), state: Some("vendor=1".to_owned()) };
         assert_eq!(traces.collect::<Vec<_>>(), vec![Some(expected); 3]);
     }

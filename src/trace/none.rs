@@ -1,5 +1,5 @@
-//! No spans: contexts travel in headers all the same.
-#![expect(clippy::unused_self, reason = "the other one has a use for it")]
+//! Empty spans; trace contexts still travel in headers.
+#![expect(clippy::unused_self, reason = "the implementation with spans uses it")]
 
 use crate::trace::{Delivered, Place, Trace};
 use crate::{

@@ -1,7 +1,7 @@
 //! Spans by OpenTelemetry's conventions for messaging (1.44): `publish`, `process`, and `ack` or `reject`.
 //!
-//! They are `tracing` spans of a target of their own, so that spans of handlers and services nest into them and they into
-//! those. Where no layer wants that target they cost next to nothing, and their fields are not even made.
+//! They are `tracing` spans with a target of their own. Spans of handlers and services nest with them in both
+//! directions. If no layer enables the target, they cost next to nothing, and their fields are not built.
 
 use std::sync::OnceLock;
 
@@ -27,7 +27,7 @@ use crate::{
     trace::{Delivered, Place, Trace},
 };
 
-/// The context of an attempt's span, once it has one.
+/// The context of an attempt's span, once the span exists.
 #[derive(Debug, Default)]
 pub(crate) struct Slot(OnceLock<SpanContext>);
 
@@ -36,18 +36,18 @@ impl Slot {
         self.0.get().map(written)
     }
 
-    /// The id of the trace, for logs.
+    /// Returns the id of the trace, for logs.
     pub(crate) fn id(&self) -> Option<String> {
         self.0.get().map(|context| context.trace_id().to_string())
     }
 }
 
-/// The context that this code runs in.
+/// Returns the context of the current code.
 pub(super) fn current() -> Option<Trace> {
     valid(&Context::current()).as_ref().map(written)
 }
 
-/// Has a copy continue the trace of the attempt if its original, and so itself, bears none.
+/// Makes a copy continue the attempt's trace if the original, and so the copy, has none.
 pub(crate) fn carry(delivered: Delivered<'_>, copy: &mut Message) {
     if let Some(own) = delivered.slot.0.get()
         && remote(delivered.message).is_none()
@@ -80,7 +80,7 @@ impl Extractor for Trace {
     }
 }
 
-/// The context that a header stands for; none if it makes no sense.
+/// Returns the context in a header; `None` if it is invalid.
 fn read(trace: &Trace) -> Option<SpanContext> {
     valid(&TraceContextPropagator::new().extract_with_context(&Context::new(), trace))
 }
@@ -89,23 +89,25 @@ fn remote(message: &Message) -> Option<SpanContext> {
     read(&Trace::of(message)?)
 }
 
-/// Where no subscriber is set, and a crate has `tracing` write to `log`, the macros would make all fields for that.
-fn nobody_listens() -> bool {
+/// Returns whether spans are off. If no subscriber is set but a crate makes `tracing` write to `log`, the macros would
+/// build all fields.
+fn is_off() -> bool {
     LevelFilter::current() < LevelFilter::INFO
 }
 
-/// A span of a job's way; nothing if nobody wants it.
+/// A span of a job; empty if spans are off.
 pub(crate) struct TraceSpan(Span);
 
 impl TraceSpan {
-    /// A publish of `job` to `queue`, in the trace of the message, or else of the caller, or else `fallback`.
+    /// Starts the span of a publish of `job` to `queue`, in the trace of the message, or else of the caller, or else
+    /// `fallback`.
     pub(crate) fn publish(
         broker: &Broker,
         (job, queue): (&str, &str),
         message: &Message,
         fallback: Option<&Trace>,
     ) -> Self {
-        if nobody_listens() {
+        if is_off() {
             return Self::none();
         }
         let span = info_span!(
@@ -134,9 +136,9 @@ impl TraceSpan {
         Self(Span::none())
     }
 
-    /// An attempt at `job`, in the trace of its message.
+    /// Starts the span of an attempt at `job`, in the trace of its message.
     pub(crate) fn process(place: Place<'_>, job: &str, delivered: Delivered<'_>) -> Self {
-        if nobody_listens() {
+        if is_off() {
             return Self::none();
         }
         let span = info_span!(
@@ -167,9 +169,9 @@ impl TraceSpan {
         process
     }
 
-    /// What is done about a delivery: within its attempt's span, or in the trace of its message if it had no attempt.
+    /// Starts the span of a settlement: within its attempt's span, or in the trace of its message if it had no attempt.
     pub(crate) fn settle(place: Place<'_>, delivered: Delivered<'_>) -> Self {
-        if nobody_listens() {
+        if is_off() {
             return Self::none();
         }
         let span = info_span!(
@@ -195,7 +197,7 @@ impl TraceSpan {
         if !span.is_disabled()
             && let Some(parent) = parent()
         {
-            // It fails where there is no layer for traces, and so nothing that could have a parent.
+            // This fails without a layer for traces; then there is no span that needs a parent.
             drop(span.set_parent(Context::new().with_remote_span_context(parent)));
         }
         Self(span)
@@ -205,7 +207,7 @@ impl TraceSpan {
         if self.0.is_disabled() { None } else { valid(&self.0.context()) }
     }
 
-    /// What continues it, as headers.
+    /// Returns the headers that continue this span.
     pub(crate) fn trace(&self) -> Option<Trace> {
         self.context().as_ref().map(written)
     }
@@ -214,7 +216,7 @@ impl TraceSpan {
         work.instrument(self.0.clone())
     }
 
-    /// Why the publish failed; `outcome` as in the metric.
+    /// Records why the publish failed; `outcome` as in the metric.
     pub(crate) fn not_published(&self, outcome: &str, error: &PublishError) {
         if !self.0.is_disabled() {
             self.failed(outcome, &error.to_string());
@@ -232,12 +234,12 @@ impl TraceSpan {
         }
     }
 
-    /// What the broker is told about the delivery, and how its job has left the worker, if it has.
+    /// Records the settlement sent to the broker, and how the job has left the worker, if it has.
     pub(crate) fn settled(&self, place: Place<'_>, operation: &'static str, finish: Option<Finish>) {
         if self.0.is_disabled() {
             return;
         }
-        // As a field it would be too late: the span has started.
+        // A field would be too late, because the span has started.
         self.0.context().span().update_name(format!("{operation} {}", place.destination()));
         self.0.record("messaging.operation.name", operation);
         self.0.record("leveret.outcome", finish.map(Finish::as_str));
@@ -256,7 +258,7 @@ impl Place<'_> {
     }
 }
 
-/// Where messages of a queue are published to: its exchange, and the routing key, which is the queue's name.
+/// Returns the destination of a publish to a queue: the exchange, and the routing key, which is the queue's name.
 fn destination(broker: &Broker, queue: &str) -> String {
     format!("{}:{queue}", Topology::new(&broker.config().namespace).jobs())
 }

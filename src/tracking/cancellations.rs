@@ -1,8 +1,8 @@
-//! Jobs that somebody does not want any more: read from the stream `leveret.v1.cancelled`, so that every worker knows,
-//! also one that starts later, and also after all of them and the broker were restarted.
+//! Cancelled jobs, read from the stream `leveret.v1.cancelled`. Every worker knows them, also one that starts later,
+//! and also after a restart of all workers and the broker.
 //!
-//! Only tracked jobs can be cancelled, so that no other job is looked up. A cancellation is of one life of a job: what
-//! bears its id later, because it was replayed or is another job, runs.
+//! Only tracked jobs can be cancelled, so no other job is looked up. A cancellation applies to one life of a job: a
+//! later job with the same id, or a replay of the job, runs.
 
 use std::{
     collections::HashMap,
@@ -25,10 +25,10 @@ use crate::{
     transport::Transport,
 };
 
-/// How long a tracked job waits for the stream to be read. After that it runs, at the risk that it is not wanted.
+/// Longest wait of a tracked job until the stream is read. After that the job runs, even if it may be cancelled.
 const READ_WITHIN: Duration = Duration::from_secs(10);
 
-/// What a process knows of cancelled jobs: 24 bytes for each that was cancelled in ten years.
+/// Cancelled jobs known to a process: 24 bytes for each job that was cancelled in ten years.
 #[derive(Clone, Default)]
 pub(crate) struct Cancellations {
     shared: Arc<Shared>,
@@ -42,19 +42,19 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// When each id was cancelled last, in milliseconds since the epoch. Ids by their hash of 128 bits; that two meet is
-    /// less likely than that a machine fails.
+    /// Time of the last cancellation of each id, in milliseconds since the epoch. Ids are stored as hashes of 128 bits;
+    /// a collision is less likely than a hardware failure.
     times: HashMap<u128, u64>,
     hashers: (RandomState, RandomState),
     running: HashMap<String, Vec<Running>>,
-    /// Workers of this process that need the stream.
+    /// Number of workers in this process that need the stream.
     readers: usize,
     reader: Option<AbortOnDropHandle<()>>,
 }
 
-/// An attempt that runs in this process.
+/// An attempt running in this process.
 struct Running {
-    /// When the present life of its job began.
+    /// Start of the current life of its job.
     since: u64,
     cancelled: Arc<SetOnce<()>>,
 }
@@ -70,12 +70,12 @@ impl State {
     }
 }
 
-/// Keeps the stream being read until it is dropped.
+/// Guard that keeps the stream being read until it is dropped.
 pub(crate) struct ReaderGuard {
     cancellations: Cancellations,
 }
 
-/// An attempt that runs; it is forgotten when this is dropped.
+/// Watch of a running attempt, which ends when this is dropped.
 pub(crate) struct CancelWatch {
     cancellations: Cancellations,
     id: String,
@@ -87,13 +87,13 @@ impl Cancellations {
     pub(crate) fn read(&self, transport: &Transport) -> ReaderGuard {
         let mut state = self.lock();
         state.readers += 1;
-        // Finished: the runtime on which it read has ended.
+        // The reader is finished when the runtime that it ran on has ended.
         if state.reader.as_ref().is_none_or(|reader| reader.is_finished()) {
             let (cancellations, transport) = (self.clone(), transport.clone());
-            // The last guard that is dropped ends this task.
+            // The drop of the last guard ends this task.
             state.reader = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-                let seen = |message: &Message| cancellations.see(message);
-                follow(&transport, Stream::Cancelled, &cancellations.shared.reading, seen).await;
+                let on_message = |message: &Message| cancellations.see(message);
+                follow(&transport, Stream::Cancelled, &cancellations.shared.reading, on_message).await;
             })));
         }
         drop(state);
@@ -101,7 +101,7 @@ impl Cancellations {
     }
 
     fn see(&self, message: &Message) {
-        // One that says no time counts for ever.
+        // A cancellation without a time applies indefinitely.
         self.note(message.id().unwrap_or_default(), message.enqueued_at().unwrap_or(u64::MAX));
     }
 
@@ -111,24 +111,24 @@ impl Cancellations {
         let latest = state.times.entry(hash).or_default();
         *latest = at.max(*latest);
         for running in state.running.get(id).into_iter().flatten().filter(|running| at > running.since) {
-            // Told twice is told.
+            // A second cancellation has no further effect.
             drop(running.cancelled.set(()));
         }
     }
 
-    /// Whether a tracked job, whose life began at `since`, is not to run. Waits until the stream has been read, if it can
-    /// be.
+    /// Returns whether a tracked job, whose life began at `since`, is cancelled. Waits until the stream has been read,
+    /// if it is readable.
     pub(crate) async fn contains(&self, id: &str, since: u64) -> bool {
         let mut reading = self.shared.reading.subscribe();
         let read = reading.wait_for(|reading| *reading != Reading::Behind);
         if timeout(READ_WITHIN, read).await.is_err() {
-            tracing::warn!("the stream of cancelled jobs cannot be read: jobs run whether or not they are cancelled");
+            tracing::warn!("cannot read the stream of cancelled jobs: cancelled jobs may run");
             self.shared.reading.send_replace(Reading::Unreadable);
         }
         self.lock().contains(id, since)
     }
 
-    /// Watches a job that runs, and may be unwanted already.
+    /// Watches a running job for cancellation; it may already be cancelled.
     pub(crate) fn watch(&self, id: &str, since: u64) -> CancelWatch {
         let mut state = self.lock();
         let cancelled = Arc::new(if state.contains(id, since) { SetOnce::new_with(Some(())) } else { SetOnce::new() });
@@ -143,7 +143,7 @@ impl Cancellations {
 }
 
 impl CancelWatch {
-    /// Set once the job is not wanted any more.
+    /// Returns the signal that is set once the job is cancelled.
     pub(crate) fn cancelled(&self) -> &SetOnce<()> {
         &self.cancelled
     }
@@ -168,7 +168,7 @@ impl Drop for ReaderGuard {
         if state.readers == 0 {
             state.reader = None;
             drop(state);
-            // The next reader begins anew.
+            // The next reader starts from the beginning.
             self.cancellations.shared.reading.send_replace(Reading::Behind);
         }
     }
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cancellation_counts_for_the_life_that_it_came_in() {
+    fn a_cancellation_applies_to_the_life_in_which_it_was_requested() {
         let cancelled = Cancellations::default();
         cancelled.note("a", 1_000);
         cancelled.note("a", 500);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_attempt_is_told_of_a_cancellation_of_its_own_life_only() {
+    async fn an_attempt_is_notified_of_a_cancellation_of_its_own_life_only() {
         let cancellations = Cancellations::default();
         let (before, after) = (cancellations.watch("a", 999), cancellations.watch("a", 1_000));
         cancellations.note("a", 1_000);

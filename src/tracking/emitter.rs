@@ -1,5 +1,7 @@
-//! Tells the steps of tracked jobs. The last step of a job is confirmed before the job is settled (`settle`); the others
-//! go through here, and never hold a job up: what cannot be told at once, because the broker is away or slow, is lost
+//! Publishes status updates of tracked jobs.
+//!
+//! The last update of a job is confirmed before the job is settled (`settle`). All others go through this module and
+//! never delay a job. An update that cannot be published at once, because the broker is unreachable or slow, is lost
 //! and counted.
 
 use std::{
@@ -18,13 +20,13 @@ use crate::{
     transport::{SendError, Transport},
 };
 
-/// Steps that wait to be told; more are lost.
+/// Most status updates that wait to be published; further ones are lost.
 const QUEUED: usize = 4_096;
-/// Steps that are published at once.
+/// Most status updates that are published at once.
 const AT_ONCE: usize = 256;
-/// After a refusal one step is tried so often. Each such no closes the channel under all publishes.
+/// Pause between attempts after a refusal. Each refusal closes the channel with all its publishes.
 const TRY_EVERY: Duration = Duration::from_secs(60);
-/// The property `type` of what is told.
+/// The property `type` of a status update.
 pub(crate) const EVENT: &str = "leveret.event";
 
 #[derive(Default)]
@@ -36,28 +38,28 @@ pub(crate) struct StatusEmitter {
 /// Whether the broker lets this user publish status updates.
 #[derive(Default)]
 struct Permission {
-    /// After a refusal: when to try again.
+    /// After a refusal: the time of the next attempt.
     next_try: Mutex<Option<Instant>>,
 }
 
 impl StatusUpdate {
-    /// Where it is told, and the message that tells it.
+    /// Returns its target and its message.
     pub(crate) fn into_message(self) -> (Target, Box<Message>) {
         let target = Target::Event(self.step.name(), self.queue.clone());
-        // Strings, numbers and the JSON of a result: all of it can be written.
+        // Strings, numbers and the JSON of a result always serialise.
         let body = serde_json::to_vec(&self).unwrap_or_default();
         (target, Box::new(Message::new(EVENT, &JobId::from(self.id), body, self.at)))
     }
 }
 
 impl StatusEmitter {
-    /// Tells a step without waiting for it.
+    /// Publishes a status update in the background.
     pub(crate) fn report(&self, transport: &Transport, event: StatusUpdate) {
         if !self.may_report() {
             return;
         }
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        // Closed: the runtime on which its task ran has ended.
+        // The channel is closed when the runtime of its task has ended.
         if queue.as_ref().is_some_and(mpsc::Sender::is_closed) {
             *queue = None;
         }
@@ -86,8 +88,8 @@ impl StatusEmitter {
 }
 
 impl Permission {
-    /// Whether a step is to be told. Once the broker has refused one, the first that comes after a pause is, to see
-    /// whether somebody has granted the right.
+    /// Returns whether a status update may be published. After a refusal, one update after each pause is published to
+    /// test whether the permission was granted.
     fn may_report(&self) -> bool {
         let (mut next_try, now) = (self.next_try(), Instant::now());
         let may = next_try.is_none_or(|at| at <= now);
@@ -97,14 +99,14 @@ impl Permission {
         may
     }
 
-    /// The broker has taken a step.
+    /// Records that the broker accepted a status update.
     fn accepted(&self) {
         if self.next_try().take().is_some() {
-            tracing::info!("the steps of tracked jobs are told again");
+            tracing::info!("publishing status updates again");
         }
     }
 
-    /// Whether the broker does not let this user tell anything, now that it has answered so.
+    /// Returns whether the broker refuses this user's status updates, after this answer.
     fn is_refused_by(&self, error: &SendError) -> bool {
         let mut next_try = self.next_try();
         if let SendError::Refused(reason) = error
@@ -113,7 +115,7 @@ impl Permission {
         {
             tracing::error!(
                 error = reason,
-                "the steps of tracked jobs cannot be told: grant the write right on the exchange; tried once a minute"
+                "cannot publish status updates: grant write permission on the exchange; retried once a minute"
             );
         }
         next_try.is_some()
@@ -124,7 +126,7 @@ impl Permission {
     }
 }
 
-/// Publishes steps as long as their broker's handle exists.
+/// Publishes status updates for as long as the handle of their broker exists.
 async fn publish(
     transport: impl Fn() -> Option<Transport>,
     permission: Arc<Permission>,
@@ -152,7 +154,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn after_a_refusal_one_step_a_minute_is_tried_until_one_is_taken() {
+    async fn after_a_refusal_one_status_update_a_minute_is_tried_until_one_is_accepted() {
         let (emitter, refused) = (StatusEmitter::default(), SendError::Refused("ACCESS_REFUSED - no".into()));
         assert!(!emitter.is_refused_by(&SendError::Uncertain) && emitter.may_report());
         assert!(emitter.is_refused_by(&refused) && !emitter.may_report());

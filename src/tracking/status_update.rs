@@ -1,21 +1,23 @@
-//! What is told of a tracked job: its steps from the queue to its end.
+//! Status updates of tracked jobs, from the queue to the end of the job.
 //!
-//! A job that was published with [`Publish::track`](crate::Publish::track) has its worker tell each step to the exchange
-//! `leveret.v1.events`, as JSON under the routing key `job.<step>.<queue>`. The last step is confirmed before the job
-//! leaves its queue; the others never hold it up, and may be lost when the broker is away.
+//! For a job published with [`Publish::track`](crate::Publish::track), the worker publishes a status update for each
+//! state change. The updates go to the exchange `leveret.v1.events`, as JSON under the routing key
+//! `job.<step>.<queue>`. The last update is confirmed before the job leaves its queue. The others never delay the job,
+//! and may be lost while the broker is unreachable.
 
 use serde::{Deserialize, Serialize};
 
 use crate::message::{LONGEST_LABEL, LONGEST_NAME, LONGEST_ORIGIN, republish::ERROR_TEXT_LIMIT, truncated};
 
-/// The largest result that a status update carries, in bytes of JSON.
+/// The largest result in a status update, in bytes of JSON.
 pub(crate) const RESULT_LIMIT: usize = 64 * 1024;
-/// The longest note of a progress, in bytes.
+/// The longest note of a progress update, in bytes.
 pub(crate) const NOTE_LIMIT: usize = 1024;
 
-/// One step of a tracked job. Its wire form is the JSON of this type.
+/// One status update of a tracked job. Its wire form is the JSON of this type.
 ///
-/// Steps arrive late, twice and out of order. What counts is the greatest [`place`](Self::place).
+/// Updates can arrive late, twice and out of order. The update with the greatest [`place`](Self::place) is the current
+/// one.
 ///
 /// ```
 /// use leveret::status_update::{StatusUpdate, Step};
@@ -35,101 +37,103 @@ pub struct StatusUpdate {
     pub job: String,
     /// The job queue.
     pub queue: String,
-    /// What tells the job from every other that bears its id ([`Publish::origin`](crate::Publish::origin)). Whoever knows
-    /// only the id cannot tell anything of the job.
+    /// The value that distinguishes the job from others with the same id ([`Publish::origin`](crate::Publish::origin)).
+    /// A publisher that knows only the id cannot report on the job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
-    /// The text that the job was published with to be shown ([`Publish::label`](crate::Publish::label)).
+    /// The job's text for tools ([`Publish::label`](crate::Publish::label)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// The priority that the job was published with.
+    /// The job's priority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<u8>,
-    /// The attempt, from 1.
+    /// The attempt, counted from 1.
     pub attempt: u32,
-    /// How many copies there were before this one: retries, snoozes, replays.
+    /// The number of earlier copies: retries, snoozes, replays.
     pub hop: u32,
-    /// First publish, in milliseconds since the epoch.
+    /// The first publish, in milliseconds since the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enqueued_at: Option<u64>,
-    /// When it happened, in milliseconds since the epoch, on the teller's clock.
+    /// The time of the state change, in milliseconds since the epoch, on the sender's clock.
     pub at: u64,
-    /// Who tells it: host and process id of a worker.
+    /// The sender: host and process id of a worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
-    /// What happened.
+    /// The state change.
     #[serde(flatten)]
     pub step: Step,
 }
 
-/// What happened to a tracked job; see [`StatusUpdate`] for an example.
+/// The state change of a tracked job; see [`StatusUpdate`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Step {
-    /// It was published, and the broker has confirmed it. No worker tells this: whoever publishes may.
+    /// The job was published and confirmed. Workers do not send this update; the publisher may.
     Queued {
-        /// When it is due, in milliseconds since the epoch, if it was delayed.
+        /// The due time, in milliseconds since the epoch, if the job was delayed.
         due: Option<u64>,
-        /// When it is given up if it has not started, in milliseconds since the epoch.
+        /// The time at which an unstarted job is dead-lettered, in milliseconds since the epoch.
         expires: Option<u64>,
     },
-    /// A worker has it in hand.
+    /// A worker received the job and has not settled it.
     Received,
-    /// Its handler runs.
+    /// The job's handler runs.
     Started,
-    /// Its handler told how far it is; at most once a second.
+    /// The job's handler reported its progress, at most once a second.
     Progress {
         /// From 0 to 1.
         fraction: f64,
-        /// In words.
+        /// A note in words.
         note: Option<String>,
     },
-    /// An attempt failed, and there will be another.
+    /// An attempt failed, and the job will be retried.
     Retrying {
         /// The class of the error, as [`ErrorKind`](crate::ErrorKind) names it.
         kind: String,
         /// The error and its sources.
         error: String,
-        /// When the next attempt is due, in milliseconds since the epoch.
+        /// The due time of the next attempt, in milliseconds since the epoch.
         due: u64,
     },
-    /// It comes back later, with no attempt charged.
+    /// The job is delivered again later; no attempt counts.
     Snoozed {
-        /// When, in milliseconds since the epoch.
+        /// The due time, in milliseconds since the epoch.
         due: u64,
     },
-    /// Somebody does not want it any more. No worker tells this: whoever cancels may.
+    /// The cancellation of the job was requested. Workers do not send this update; the canceller may.
     CancelRequested,
-    /// It is done.
+    /// The job succeeded.
     Succeeded {
-        /// What its handler returned, if that is anything and not too large.
+        /// The result that the handler returned, if it returned one and it is not too large.
         result: Option<serde_json::Value>,
-        /// The size in bytes of a result that was too large to be kept.
+        /// The size in bytes of a result that was too large to keep.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         too_large: Option<u64>,
     },
-    /// It was done before, as its handler found out. What that came to was told then, unless its worker died over it.
+    /// The handler found that an earlier run had completed the job. That run published its result, unless its worker
+    /// crashed.
     Duplicate,
-    /// It was given up, and lies in `<queue>.dead`.
+    /// The job was dead-lettered to `<queue>.dead`.
     Dead {
         /// The class of the error, as [`ErrorKind`](crate::ErrorKind) names it.
         kind: String,
         /// The error and its sources.
         error: String,
     },
-    /// It was cancelled before it was done.
+    /// The job was cancelled before it was done.
     Cancelled,
 }
 
 impl StatusUpdate {
-    /// Where in its life the job is after this: hop, then [`Step::rank`]. An event of a smaller place is an old one.
+    /// Returns the position of the update in the job's life: hop, then [`Step::rank`]. An update of a smaller place is
+    /// outdated.
     #[must_use]
     pub fn place(&self) -> (u32, u8) {
         (self.hop, self.step.rank())
     }
 
-    /// This event with its texts as long as workers may write them, so that none fills a store; none if its id is longer
-    /// than any job's.
+    /// Returns this update with its texts cut to the length that workers write, so that no update fills a store.
+    /// Returns `None` if its id is longer than any job's.
     ///
     /// ```
     /// use leveret::status_update::StatusUpdate;
@@ -160,7 +164,7 @@ impl StatusUpdate {
                 cut(error, ERROR_TEXT_LIMIT);
             }
             Step::Succeeded { result, too_large } => {
-                // A worker measures its own result. This is of who does not.
+                // Workers measure their own results; this check is for other senders.
                 let size = result.as_ref().map_or(0, |result| result.to_string().len());
                 if size > RESULT_LIMIT {
                     (*result, *too_large) = (None, Some(size as u64));
@@ -183,7 +187,7 @@ fn cut(text: &mut String, limit: usize) {
 }
 
 impl Step {
-    /// The order of the steps between two copies of a job.
+    /// Returns the order of the step among the updates of one copy of a job.
     ///
     /// ```
     /// use leveret::status_update::Step;
@@ -202,7 +206,7 @@ impl Step {
         }
     }
 
-    /// Its name on the wire.
+    /// Returns its name on the wire.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -220,7 +224,7 @@ impl Step {
         }
     }
 
-    /// Whether nothing comes after it, unless somebody replays the job.
+    /// Returns whether no update follows, unless the job is replayed.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         self.rank() >= 4

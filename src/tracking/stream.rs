@@ -1,4 +1,4 @@
-//! Reads a stream of the broker from its first message on, for as long as the process lives.
+//! Reads a stream of the broker from its first message, for the lifetime of the process.
 
 use std::time::Duration;
 
@@ -16,46 +16,47 @@ use crate::{
     },
 };
 
-/// A stream from which nothing has come for so long, and then nothing within a round trip either, is read to its end.
-/// What is read after that was appended later, or so shortly before that its writer cannot tell.
+/// Silence after which a stream counts as read to its end, if a round trip yields nothing either. Messages read later
+/// were appended later, or so shortly before that their writer cannot distinguish it.
 const QUIET: Duration = Duration::from_millis(50);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// How far a reader is.
+/// The progress of a stream reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// There may be more than it has seen.
+    /// The stream may have unread messages.
     #[default]
     Behind,
     CaughtUp,
-    /// It cannot be read for now, and need not be waited for.
+    /// The stream is unreadable for now, and jobs need not wait for it.
     Unreadable,
 }
 
-/// Shows each message of a stream to `seen`, in order, and says in `reading` how far it is; never ends.
+/// Passes each message of a stream to `on_message`, in order, and publishes the progress in `reading`; never returns.
 pub(crate) async fn follow(
     transport: &Transport,
     stream: Stream,
     reading: &watch::Sender<Reading>,
-    mut seen: impl FnMut(&Message),
+    mut on_message: impl FnMut(&Message),
 ) {
     let (mut next, mut pause) = (0, FIRST_PAUSE);
     loop {
         let opened = Instant::now();
         let reason = match transport.open_stream(stream, next).await {
-            Ok(mut session) => match read(&mut session, &mut next, reading, &mut seen).await {
-                // Told once by the connection, for all that lives on it.
+            Ok(mut session) => match read(&mut session, &mut next, reading, &mut on_message).await {
+                // The connection logs its loss once, for all sessions on it.
                 Ended::Connection => None,
                 Ended::Channel(reason) => Some(reason),
             },
             Err(error) => Some(error.to_string()),
         };
         if reason.is_some() {
-            // It may have been deleted and made anew, and then it counts anew. What is seen twice is known.
+            // The stream may have been deleted and declared again, which restarts its offsets. Repeated messages are
+            // harmless.
             next = 0;
         }
-        // The broker's words begin with the name of its reply: it must not be read.
+        // The broker's text begins with the name of its reply: this user has no read permission.
         let is_refused = reason.as_ref().is_some_and(|reason| reason.contains("ACCESS_REFUSED"));
         reading.send_if_modified(|reading| {
             let now = match *reading {
@@ -68,27 +69,27 @@ pub(crate) async fn follow(
         if let Some(reason) = reason
             && transport.log_throttle().should_log(format!("{stream:?}: {reason}"))
         {
-            tracing::warn!(stream = stream.name(), error = reason, "cannot read the stream, trying again");
+            tracing::warn!(stream = stream.name(), error = reason, "cannot read the stream, retrying");
         }
         pause = if opened.elapsed() > LONGEST_PAUSE { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
         sleep(pause).await;
     }
 }
 
-/// Reads on one session until that ends.
+/// Reads on one session until it ends.
 async fn read(
     session: &mut Session,
     next: &mut u64,
     reading: &watch::Sender<Reading>,
-    seen: &mut impl FnMut(&Message),
+    on_message: &mut impl FnMut(&Message),
 ) -> Ended {
     let mut take = |session: &mut Session, delivery: Delivery| {
         let offset = delivery.message.number(header::STREAM_OFFSET).and_then(Result::ok);
-        // A stream that begins at an offset may hand out what came before in the same chunk.
+        // A stream that starts at an offset may deliver earlier messages of the same chunk.
         if let Some(offset) = offset.and_then(|offset| u64::try_from(offset).ok())
             && offset >= *next
         {
-            seen(&delivery.message);
+            on_message(&delivery.message);
             *next = offset + 1;
         }
         session.ack(delivery.tag, false);

@@ -1,4 +1,4 @@
-//! The time, on a clock that may differ from the broker's.
+//! The current time, on a clock that may differ from the broker's.
 
 use std::{
     sync::atomic::{AtomicI64, Ordering},
@@ -7,20 +7,20 @@ use std::{
 
 use crate::message::millis;
 
-/// Clocks that differ by less count as equal. The broker tells whole seconds.
+/// Largest difference that counts as none. The broker's clock reports whole seconds.
 const TOLERATED_MS: i64 = 2_000;
 
-/// This process's clock and how far the broker's is from it.
+/// This process's clock, and its difference from the broker's clock.
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
-    /// The broker's time less ours, in milliseconds; 0 while it is unknown or small.
+    /// The broker's time minus this process's, in milliseconds; 0 while it is unknown or small.
     skew_ms: AtomicI64,
 }
 
-/// A moment as the two clocks have it, in milliseconds since the epoch.
+/// One moment on both clocks, in milliseconds since the epoch.
 ///
-/// Where they differ, one of them is wrong and nothing tells which. A job is expired only if it is so by the earlier of
-/// them. It waits for its time only if it is early by the later of them.
+/// If the clocks differ, one of them is wrong, and it is unknown which. A job is expired only if it has expired by the
+/// earlier time. It is early only if it is early by the later time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Now {
     /// By this process's clock.
@@ -30,14 +30,14 @@ pub(crate) struct Now {
 }
 
 impl Now {
-    /// A moment on which both clocks agree.
+    /// Returns a moment on which both clocks agree.
     pub(crate) fn at(ms: u64) -> Self {
         Self { here: ms, earliest: ms, latest: ms }
     }
 }
 
 impl Clock {
-    /// Both clocks' time when this one says `now_ms`.
+    /// Returns the time on both clocks when this process's clock shows `now_ms`.
     pub(crate) fn at(&self, now_ms: u64) -> Now {
         let skew = self.skew_ms.load(Ordering::Relaxed);
         if skew == 0 {
@@ -47,16 +47,16 @@ impl Clock {
         Now { here: now_ms, earliest: now_ms.min(other), latest: now_ms.max(other) }
     }
 
-    /// Whether the clocks agree, as far as is known.
+    /// Returns whether the clocks agree, as far as is known.
     pub(crate) fn agrees(&self) -> bool {
         self.skew_ms.load(Ordering::Relaxed) == 0
     }
 
-    /// Notes the broker's time in whole seconds, read between two moments of this clock.
+    /// Records the broker's time in whole seconds, read between two moments of this clock.
     pub(crate) fn compare(&self, before_ms: u64, broker_seconds: u64, after_ms: u64) {
         let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
         let broker = signed(broker_seconds.saturating_mul(1_000));
-        // The second had begun when it was read, and had not ended.
+        // The broker's second had begun when it was read, and had not ended.
         let (least, most) = (broker - signed(after_ms), broker + 999 - signed(before_ms));
         let skew = if least > 0 { least } else { most.min(0) };
         let skew = if skew.abs() <= TOLERATED_MS { 0 } else { skew };
@@ -69,7 +69,7 @@ impl Clock {
     }
 }
 
-/// The system's time in milliseconds since the epoch; 0 before it.
+/// Returns the system's time in milliseconds since the epoch; 0 before it.
 pub(crate) fn system_ms() -> u64 {
     millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
 }
@@ -80,7 +80,7 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000_500;
 
-    /// What the clock says after the broker said `broker_seconds` between `NOW` and ten milliseconds later.
+    /// Returns the time after the broker's clock showed `broker_seconds` between `NOW` and ten milliseconds later.
     fn compared(broker_seconds: u64) -> Now {
         let clock = Clock::default();
         clock.compare(NOW, broker_seconds, NOW + 10);

@@ -1,7 +1,7 @@
 //! A broker in this process's memory: the same queues, delays and dead letters, on tokio's clock.
 //!
-//! It keeps the contract that RabbitMQ keeps above the seam: a session that ends gives back what it did not settle, in
-//! order and marked as redelivered; a delayed job whose queue has gone ends in `unrouted`.
+//! It keeps the transport's contract as RabbitMQ does. A session that ends requeues its unacknowledged messages, in
+//! order and marked as redelivered. A delayed job whose queue was deleted ends in `unrouted`.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -22,7 +22,7 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Memory {
     state: Arc<Mutex<State>>,
-    /// The wall clock and tokio's at the same moment: later times are counted by tokio's, which tests may pause.
+    /// The wall clock and tokio's clock at the same moment. Later times follow tokio's clock, which tests may pause.
     started: (SystemTime, Instant),
     topology: Topology,
 }
@@ -33,7 +33,7 @@ struct State {
     unrouted: String,
     status: String,
     queues: HashMap<String, Stored>,
-    /// Jobs that wait for their time.
+    /// Number of delayed jobs.
     delayed: usize,
     catalogue: Log,
     cancelled: Log,
@@ -50,12 +50,12 @@ struct Log {
 #[derive(Default)]
 struct Stored {
     ready: Ready,
-    in_hand: usize,
+    unacked: usize,
     arrived: Arc<Notify>,
-    /// The job queue among whose dead letters its rejects are.
+    /// The job queue whose dead-letter queue receives rejected messages.
     dead_to: String,
-    /// With a single active consumer, the sessions that wait for their turn, the active one first.
-    turns: Option<VecDeque<Uuid>>,
+    /// With a single active consumer, the sessions of the queue, the active one first.
+    consumers: Option<VecDeque<Uuid>>,
 }
 
 impl Stored {
@@ -65,19 +65,19 @@ impl Stored {
     }
 
     fn wake(&self) {
-        // Whose turn it is not would take the one notification in vain.
-        if self.turns.is_some() { self.arrived.notify_waiters() } else { self.arrived.notify_one() }
+        // A waiting session would consume the only notification without effect.
+        if self.consumers.is_some() { self.arrived.notify_waiters() } else { self.arrived.notify_one() }
     }
 
     fn leave(&mut self, session: Uuid) {
-        if let Some(turns) = &mut self.turns {
-            turns.retain(|waiting| *waiting != session);
+        if let Some(consumers) = &mut self.consumers {
+            consumers.retain(|waiting| *waiting != session);
             self.arrived.notify_waiters();
         }
     }
 }
 
-/// What waits, by priority: the highest first, and what has none at 4, as RabbitMQ has it from 4.3 on.
+/// Waiting messages by priority, the highest first. Messages without a priority have 4, as in RabbitMQ from 4.3 on.
 #[derive(Default)]
 struct Ready(BTreeMap<u8, VecDeque<Waiting>>);
 
@@ -118,9 +118,9 @@ pub(crate) struct Session {
     queue: String,
     prefetch: usize,
     next_tag: u64,
-    in_hand: BTreeMap<u64, Waiting>,
+    unacked: BTreeMap<u64, Waiting>,
     stopped: bool,
-    /// The stream that its queue is of; the queue goes with it.
+    /// The stream that its queue reads; the queue is deleted with the session.
     reads: Option<Stream>,
 }
 
@@ -146,14 +146,14 @@ impl Memory {
             state.queues.entry(planned.name).or_default().dead_to = dead_to;
         }
         if queue.is_single_active() {
-            state.queues.entry(queue.name().to_owned()).or_default().turns.get_or_insert_default();
+            state.queues.entry(queue.name().to_owned()).or_default().consumers.get_or_insert_default();
         }
     }
 
     pub(crate) fn open(&self, queue: &str, prefetch: u16) -> Session {
         let id = Uuid::now_v7();
-        if let Some(turns) = &mut self.lock().queues.entry(queue.to_owned()).or_default().turns {
-            turns.push_back(id);
+        if let Some(consumers) = &mut self.lock().queues.entry(queue.to_owned()).or_default().consumers {
+            consumers.push_back(id);
         }
         Session {
             memory: self.clone(),
@@ -161,7 +161,7 @@ impl Memory {
             queue: queue.to_owned(),
             prefetch: usize::from(prefetch),
             next_tag: 1,
-            in_hand: BTreeMap::new(),
+            unacked: BTreeMap::new(),
             stopped: false,
             reads: None,
         }
@@ -172,12 +172,12 @@ impl Memory {
         for queue in &plan.queues {
             let stored = state.queues.entry(queue.name.clone()).or_default();
             if queue.argument("x-single-active-consumer") == Some(&Argument::Flag(true)) {
-                stored.turns.get_or_insert_default();
+                stored.consumers.get_or_insert_default();
             }
         }
     }
 
-    /// Reads a stream from that message on, through a queue that is filled with it and bound to it.
+    /// Reads a stream from message `from` on, through a queue that is filled from it and bound to it.
     pub(crate) fn open_stream(&self, stream: Stream, from: u64) -> Session {
         let name = format!("{} of {}", stream.name(), Uuid::now_v7());
         let mut state = self.lock();
@@ -232,7 +232,7 @@ impl Memory {
         let (unrouted, status) = (&state.unrouted, &state.status);
         let kept =
             |name: &String| name.ends_with(DEAD) || [unrouted, status].contains(&name) || name.starts_with(&schedules);
-        let idle = |stored: &Stored| stored.ready.is_empty() && stored.in_hand == 0;
+        let idle = |stored: &Stored| stored.ready.is_empty() && stored.unacked == 0;
         state.delayed == 0 && state.queues.iter().all(|(name, stored)| kept(name) || idle(stored))
     }
 
@@ -268,7 +268,7 @@ impl State {
         self.push(&target, message);
     }
 
-    /// Keeps an event if the queue for events is declared.
+    /// Keeps a status update if the status queue is declared.
     fn push_if_kept(&mut self, message: Message) {
         if let Some(status) = self.queues.get_mut(&self.status) {
             status.push(message);
@@ -289,16 +289,16 @@ impl Session {
     }
 
     fn take(&mut self) -> Option<Delivery> {
-        if self.stopped || self.in_hand.len() >= self.prefetch {
+        if self.stopped || self.unacked.len() >= self.prefetch {
             return None;
         }
         let mut state = self.memory.lock();
         let stored = state.queues.get_mut(&self.queue)?;
-        if stored.turns.as_ref().is_some_and(|turns| turns.front() != Some(&self.id)) {
+        if stored.consumers.as_ref().is_some_and(|consumers| consumers.front() != Some(&self.id)) {
             return None;
         }
         let waiting = stored.ready.pop()?;
-        stored.in_hand += 1;
+        stored.unacked += 1;
         if !stored.ready.is_empty() {
             stored.wake();
         }
@@ -310,7 +310,7 @@ impl Session {
             message.set_header(header::DELIVERY_COUNT, integer(waiting.delivery_count));
         }
         let redelivered = waiting.redelivered;
-        self.in_hand.insert(tag, waiting);
+        self.unacked.insert(tag, waiting);
         Some(Delivery { tag, redelivered, message })
     }
 
@@ -329,7 +329,7 @@ impl Session {
 
     pub(crate) fn requeue(&mut self, tag: u64) {
         let Some(waiting) = self.settle(tag) else { return };
-        self.hand_back([waiting]);
+        self.requeue_all([waiting]);
     }
 
     pub(crate) fn stop(&mut self) {
@@ -344,17 +344,17 @@ impl Session {
     }
 
     fn settle(&mut self, tag: u64) -> Option<Waiting> {
-        let waiting = self.in_hand.remove(&tag)?;
+        let waiting = self.unacked.remove(&tag)?;
         let mut state = self.memory.lock();
         if let Some(stored) = state.queues.get_mut(&self.queue) {
-            stored.in_hand -= 1;
+            stored.unacked -= 1;
             stored.wake();
         }
         Some(waiting)
     }
 
-    /// Puts messages back at the head of the queue, the first of them first.
-    fn hand_back(&self, messages: impl IntoIterator<Item = Waiting, IntoIter: DoubleEndedIterator>) {
+    /// Requeues messages at the head of the queue, in their order.
+    fn requeue_all(&self, messages: impl IntoIterator<Item = Waiting, IntoIter: DoubleEndedIterator>) {
         let mut state = self.memory.lock();
         let stored = state.queues.entry(self.queue.clone()).or_default();
         for waiting in messages.into_iter().rev() {
@@ -373,18 +373,18 @@ impl Drop for Session {
             state.queues.remove(&self.queue);
             return;
         }
-        let in_hand = std::mem::take(&mut self.in_hand);
-        let count = in_hand.len();
-        self.hand_back(in_hand.into_values().collect::<Vec<_>>());
-        // Only now may the next one of a queue with a single active consumer take what it had.
+        let unacked = std::mem::take(&mut self.unacked);
+        let count = unacked.len();
+        self.requeue_all(unacked.into_values().collect::<Vec<_>>());
+        // The next single active consumer may start only after the requeue.
         if let Some(stored) = self.memory.lock().queues.get_mut(&self.queue) {
-            stored.in_hand -= count;
+            stored.unacked -= count;
             stored.leave(self.id);
         }
     }
 }
 
-/// What RabbitMQ writes on a message that it dead-letters, as far as we read it.
+/// Returns the headers of a dead-lettered message as RabbitMQ writes them, as far as Leveret reads them.
 fn rejected_from(queue: &str) -> AMQPValue {
     let mut death = FieldTable::default();
     death.insert("reason".into(), text("rejected"));

@@ -1,7 +1,7 @@
-//! The seam between jobs and brokers: RabbitMQ, or one in this process's memory.
+//! The transport between jobs and brokers: RabbitMQ, or one in this process's memory.
 //!
-//! The choice of brokers is closed on purpose, and one contract test suite runs against both. Everything above this room
-//! speaks of queues and delays, everything in it of exchanges and channels.
+//! The set of brokers is closed on purpose, and one contract test suite runs against both. Modules above this one use
+//! queues and delays. Modules in it use exchanges and channels.
 
 pub(crate) mod amqp;
 pub(crate) mod clock;
@@ -22,27 +22,27 @@ use crate::{
     topology::{Plan, QueueDeclaration, Stream, Target, Topology, lane::Lane},
 };
 
-/// Why a message was not confirmed.
+/// The reason why a message was not confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SendError {
-    #[error("no queue took it")]
+    #[error("no queue received the message")]
     Returned,
-    #[error("the broker refused it")]
+    #[error("the broker nacked the message")]
     Nacked,
-    /// The broker closed the channel over it, in these words.
-    #[error("the broker closed the channel over it: {0}")]
+    /// The broker closed the channel because of the message; holds the broker's text.
+    #[error("the broker closed the channel because of the message: {0}")]
     Refused(String),
-    #[error("it was sent, but whether it arrived is unknown")]
+    #[error("the message was sent but not confirmed")]
     Uncertain,
-    #[error("it was not sent: the broker takes no publishes: {0}")]
+    #[error("the message was not sent: the broker blocks publishes: {0}")]
     Blocked(String),
-    #[error("it was not sent: there is no connection: {0}")]
+    #[error("the message was not sent: there is no connection: {0}")]
     Unavailable(String),
-    #[error("it was not sent: the handle is closed")]
+    #[error("the message was not sent: the handle is closed")]
     Closed,
 }
 
-/// The connections to a broker, and what they report to. Clones share them.
+/// The connections to a broker, with their metrics, health and log throttle. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Transport {
     shared: Arc<Shared>,
@@ -62,7 +62,7 @@ enum Backend {
 }
 
 impl Transport {
-    /// RabbitMQ; it connects when it is first used.
+    /// Returns a transport to RabbitMQ; it connects at its first use.
     pub(crate) fn amqp(config: &Config) -> Result<Self, Error> {
         let metrics = new_metrics()?;
         let log_throttle = Arc::new(LogThrottle::default());
@@ -71,7 +71,7 @@ impl Transport {
         Ok(Self::new(Backend::Amqp(amqp), config, metrics, health, log_throttle))
     }
 
-    /// A broker in this process's memory.
+    /// Returns a broker in this process's memory.
     pub(crate) fn memory(config: &Config) -> Result<Self, Error> {
         let metrics = new_metrics()?;
         metrics.connected.set(1);
@@ -91,13 +91,13 @@ impl Transport {
         Self { shared: Arc::new(Shared { backend, heartbeat, metrics, log_throttle, health }) }
     }
 
-    /// This handle, for a task that ends when all others are dropped.
+    /// Returns weak access to this transport, for a task that ends when all handles are dropped.
     pub(crate) fn downgrade(&self) -> impl Fn() -> Option<Self> + Send + use<> {
         let shared = Arc::downgrade(&self.shared);
         move || shared.upgrade().map(|shared| Self { shared })
     }
 
-    /// The kind of broker: `rabbitmq` or `memory`.
+    /// Returns the kind of broker: `rabbitmq` or `memory`.
     pub(crate) fn system(&self) -> &'static str {
         match &self.shared.backend {
             Backend::Amqp(_) => "rabbitmq",
@@ -117,7 +117,7 @@ impl Transport {
         &self.shared.health
     }
 
-    /// Milliseconds since the epoch, on the clock that this broker's delays run on.
+    /// Returns the milliseconds since the epoch, on the clock of this broker's delays.
     pub(crate) fn now_ms(&self) -> u64 {
         match &self.shared.backend {
             Backend::Amqp(_) => clock::system_ms(),
@@ -125,7 +125,7 @@ impl Transport {
         }
     }
 
-    /// The longest heartbeat of the addresses: a broker may take three of them to notice that a connection is dead.
+    /// Returns the longest heartbeat of the addresses. A broker may need three heartbeats to detect a dead connection.
     pub(crate) fn heartbeat(&self) -> Duration {
         match &self.shared.backend {
             Backend::Amqp(amqp) => amqp.heartbeat(),
@@ -133,7 +133,7 @@ impl Transport {
         }
     }
 
-    /// The same, and the broker's time where that is known to differ.
+    /// Returns the current time, and the broker's time if it is known to differ.
     pub(crate) fn now(&self) -> Now {
         match &self.shared.backend {
             Backend::Amqp(amqp) => amqp.now(),
@@ -141,8 +141,8 @@ impl Transport {
         }
     }
 
-    /// Sends `message` to `target` and waits for the broker's confirm. With `fail_fast` it does not wait for a
-    /// connection or for a blocked broker. The message is boxed, because it goes through many hands.
+    /// Sends `message` to `target` and waits for the broker's confirm. With `fail_fast` it waits neither for a
+    /// connection nor for a blocked broker. The message is boxed because it is moved often.
     pub(crate) async fn send(&self, target: &Target, message: Box<Message>, fail_fast: bool) -> Result<(), SendError> {
         match &self.shared.backend {
             Backend::Amqp(amqp) => amqp.send(target, message, fail_fast).await,
@@ -150,7 +150,7 @@ impl Transport {
         }
     }
 
-    /// Makes sure that `queue` and its surroundings exist, then starts to consume one lane of it.
+    /// Ensures that `queue` and its related objects exist, then starts to consume one lane of it.
     pub(crate) async fn open(&self, queue: &QueueDeclaration, lane: Lane, prefetch: u16) -> Result<Session, OpenError> {
         match &self.shared.backend {
             Backend::Amqp(amqp) => {
@@ -163,7 +163,7 @@ impl Transport {
         }
     }
 
-    /// Opens a session on a queue as it is, declaring nothing.
+    /// Opens a session on an existing queue, without declaring anything.
     pub(crate) async fn open_raw(&self, name: &str, prefetch: u16) -> Result<Session, OpenError> {
         match &self.shared.backend {
             Backend::Amqp(amqp) => amqp.open_raw(name, prefetch).await.map(|session| Session::Amqp(Box::new(session))),
@@ -171,7 +171,7 @@ impl Transport {
         }
     }
 
-    /// Reads a stream from the message of that number on.
+    /// Reads a stream from message `from` on.
     pub(crate) async fn open_stream(&self, stream: Stream, from: u64) -> Result<Session, OpenError> {
         match &self.shared.backend {
             Backend::Amqp(amqp) => amqp.open_stream(stream, from).await.map(|session| Session::Amqp(Box::new(session))),
@@ -179,7 +179,7 @@ impl Transport {
         }
     }
 
-    /// Makes sure that what is planned exists.
+    /// Ensures that the objects of the plan exist.
     pub(crate) async fn ensure(&self, plan: &Plan) -> Result<(), OpenError> {
         match &self.shared.backend {
             Backend::Amqp(amqp) => amqp.ensure(plan).await,
@@ -190,7 +190,7 @@ impl Transport {
         }
     }
 
-    /// Checks the topology again, declaring what is missing if that is this handle's way.
+    /// Checks the topology again and, in declare mode, declares missing objects.
     pub(crate) async fn repair(&self, queue: &QueueDeclaration) -> Result<(), OpenError> {
         match &self.shared.backend {
             Backend::Amqp(amqp) => amqp.repair(queue).await,
@@ -201,7 +201,7 @@ impl Transport {
         }
     }
 
-    /// Whether no job is ready, delayed or in hand; only the in-memory broker knows.
+    /// Returns whether no job is ready, delayed or unacknowledged; `None` for RabbitMQ.
     pub(crate) fn is_idle(&self) -> Option<bool> {
         match &self.shared.backend {
             Backend::Amqp(_) => None,
@@ -209,7 +209,7 @@ impl Transport {
         }
     }
 
-    /// Waits for the confirms that are outstanding, then closes the connections.
+    /// Waits for the outstanding confirms, then closes the connections.
     pub(crate) async fn close(&self) {
         match &self.shared.backend {
             Backend::Amqp(amqp) => amqp.close().await,

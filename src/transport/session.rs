@@ -1,4 +1,4 @@
-//! One consumer on a queue: what it is handed, and how that is settled.
+//! One consumer on a queue: its deliveries and their settlement.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::transport::{amqp, memory};
 use crate::{error::Error, message::Message};
 
-/// One message handed over by a broker, to be settled through the session it came from.
+/// One message delivered by a broker, to be settled through its session.
 #[derive(Debug)]
 pub(crate) struct Delivery {
     pub(crate) tag: u64,
@@ -16,23 +16,23 @@ pub(crate) struct Delivery {
     pub(crate) message: Message,
 }
 
-/// Why a session could not be opened.
+/// The reason why a session could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
-    /// No use trying again before somebody has mended it.
+    /// Retrying cannot succeed before the cause is fixed.
     #[error(transparent)]
     Fatal(Error),
-    /// It may work the next time.
+    /// The next attempt may succeed.
     #[error("{0}")]
     Passing(String),
 }
 
-/// Why a session ended.
+/// The reason why a session ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// Its connection was lost, which the connection's own task tells.
+    /// Its connection was lost; the connection's own task logs that.
     Connection,
-    /// In the broker's words, if it had any.
+    /// Its channel was closed; holds the broker's text, if there is one.
     Channel(String),
 }
 
@@ -45,14 +45,14 @@ impl fmt::Display for Ended {
     }
 }
 
-/// One consumer's life on one channel: it delivers messages of one queue and takes their settlement.
+/// One consumer on one channel: it delivers messages of one queue and accepts their settlement.
 pub(crate) enum Session {
     Amqp(Box<amqp::Session>),
     Memory(memory::Session),
 }
 
 impl Session {
-    /// Waits for the next delivery. The end of a session is told each time.
+    /// Waits for the next delivery. After its end, a session returns the end each time.
     ///
     /// # Cancel safety
     ///
@@ -64,7 +64,7 @@ impl Session {
         }
     }
 
-    /// A delivery that is there already, if there is one, or the end of the session.
+    /// Returns a delivery that has already arrived, or the end of the session.
     pub(crate) fn try_next(&mut self) -> Option<Result<Delivery, Ended>> {
         match self {
             Self::Amqp(session) => session.try_next(),
@@ -72,11 +72,11 @@ impl Session {
         }
     }
 
-    /// As [`next`](Self::next) if a delivery is `wanted`; else waits for the session's end alone.
+    /// Like [`next`](Self::next) if a delivery is `wanted`; otherwise waits only for the session's end.
     ///
     /// # Cancel safety
     ///
-    /// As that of [`next`](Self::next).
+    /// The same as for [`next`](Self::next).
     pub(crate) async fn next_if(&mut self, wanted: bool) -> Result<Delivery, Ended> {
         match self {
             Self::Amqp(session) if !wanted => Err(session.lost().await),
@@ -85,11 +85,11 @@ impl Session {
         }
     }
 
-    /// Notes that the job behind `tag` is done with. The ack leaves with the next flush, which is now if half the prefetch
-    /// waits. Returns how many acks turned out to have no channel any more.
+    /// Acks the job behind `tag`. The ack is sent with the next flush, which happens at once if half the prefetch waits
+    /// for acks. Returns the number of acks whose channel was lost.
     ///
-    /// `patient` says that jobs in hand, which acks are behind, only wait for confirms. Those come soon, and then one ack
-    /// does for all.
+    /// `patient` means that the unfinished jobs before these acks only wait for confirms. Those arrive soon, and then
+    /// one ack covers all.
     pub(crate) fn ack(&mut self, tag: u64, patient: bool) -> u64 {
         match self {
             Self::Amqp(session) => session.ack(tag, patient),
@@ -97,8 +97,8 @@ impl Session {
         }
     }
 
-    /// Sends the acks that should not wait while nothing else is to be done. Returns how many acks had no channel any
-    /// more, and until when the others may wait, if any do.
+    /// Sends the acks that should not wait while the worker is idle. Returns the number of acks whose channel was lost,
+    /// and the time until which the others may wait, if there are any.
     pub(crate) fn flush_due(&mut self, patient: bool) -> (u64, Option<Instant>) {
         match self {
             Self::Amqp(session) => session.flush_due(patient),
@@ -106,7 +106,7 @@ impl Session {
         }
     }
 
-    /// Sends the acks that wait. Returns how many of them had no channel any more.
+    /// Sends the waiting acks. Returns the number of acks whose channel was lost.
     pub(crate) fn flush(&mut self) -> u64 {
         match self {
             Self::Amqp(session) => session.flush(true),
@@ -114,7 +114,8 @@ impl Session {
         }
     }
 
-    /// How many of this session's acks, counted from its first, have arrived: only the others may be lost with it.
+    /// Returns how many of this session's acks, counted from its first, have arrived. Only later ones may be lost with
+    /// it.
     pub(crate) fn acks_taken(&self) -> u64 {
         match self {
             Self::Amqp(session) => session.acks_taken(),
@@ -122,7 +123,7 @@ impl Session {
         }
     }
 
-    /// Gives the delivery to the dead-letter exchange as it is.
+    /// Rejects the delivery to the dead-letter exchange, unchanged.
     pub(crate) fn reject(&mut self, tag: u64) {
         match self {
             Self::Amqp(session) => session.reject(tag, false),
@@ -130,7 +131,7 @@ impl Session {
         }
     }
 
-    /// Hands the delivery back for another worker.
+    /// Requeues the delivery for another worker.
     pub(crate) fn requeue(&mut self, tag: u64) {
         match self {
             Self::Amqp(session) => session.reject(tag, true),
@@ -138,7 +139,7 @@ impl Session {
         }
     }
 
-    /// Stops the flow of deliveries; those that are here already are still to be taken.
+    /// Stops new deliveries; those that have arrived are still returned.
     pub(crate) async fn pause(&mut self) {
         match self {
             Self::Amqp(session) => session.pause().await,
@@ -146,7 +147,7 @@ impl Session {
         }
     }
 
-    /// Lets deliveries flow again after a [`pause`](Self::pause), with so many in hand.
+    /// Starts deliveries again after a [`pause`](Self::pause), with this prefetch.
     pub(crate) async fn resume(&mut self, prefetch: u16) -> Result<(), Ended> {
         match self {
             Self::Amqp(session) => session.resume(prefetch).await,
@@ -157,14 +158,14 @@ impl Session {
         }
     }
 
-    /// Stops the flow of deliveries and hands back those that were never taken; the rest can still be settled.
+    /// Stops new deliveries and requeues those that were not returned yet; the rest can still be settled.
     pub(crate) async fn stop(&mut self) {
         for delivery in self.withdraw().await {
             self.requeue(delivery.tag);
         }
     }
 
-    /// Stops the flow of deliveries and returns those that were never taken; all can still be settled.
+    /// Stops new deliveries and returns the remaining ones; all can still be settled.
     pub(crate) async fn withdraw(&mut self) -> Vec<Delivery> {
         match self {
             Self::Amqp(session) => session.withdraw().await,
@@ -175,7 +176,7 @@ impl Session {
         }
     }
 
-    /// Waits until the broker has done what it was told on this session before.
+    /// Waits until the broker has handled all earlier commands of this session.
     pub(crate) async fn round_trip(&self) -> Result<(), Ended> {
         match self {
             Self::Amqp(session) => session.round_trip().await,
@@ -183,7 +184,7 @@ impl Session {
         }
     }
 
-    /// Waits until the broker has taken in what was acked; to be done before an orderly [`close`](Self::close).
+    /// Waits until the broker has processed the acks; call it before an orderly [`close`](Self::close).
     pub(crate) async fn settled(&mut self) {
         match self {
             Self::Amqp(session) => session.settled().await,
@@ -191,7 +192,7 @@ impl Session {
         }
     }
 
-    /// Ends the session; what is not settled goes back to the queue. Returns how many acks had no channel any more.
+    /// Ends the session; unacknowledged messages are requeued. Returns the number of acks whose channel was lost.
     pub(crate) async fn close(self) -> u64 {
         match self {
             Self::Amqp(session) => session.close().await,

@@ -231,6 +231,6 @@ async fn a_second_signal_ends_the_process_at_once_and_says_what_was_cut() {
     let status = worker.wait_exit(LONG).await;
     assert_eq!(status.code(), Some(143), "{:#?}", worker.lines());
     let lines = worker.lines();
-    let told = lines.iter().find(|line| line.contains("told to stop a second time")).expect("a line that says so");
+    let told = lines.iter().find(|line| line.contains("second stop signal")).expect("a line that says so");
     assert!(told.contains("jobs=1") && told.contains("order-17"), "{told}");
 }

@@ -179,7 +179,7 @@ async fn a_worker_that_cannot_trust_its_broker_says_so_in_the_log_and_at_readyz_
     assert_says(&logged, &["Shop CA", "LEVERET_TLS_CA"]);
     let (status, unready) = get(&address, "/readyz").await;
     assert_eq!(status, 503);
-    assert_says(&unready, &["the broker is away", "Shop CA", "LEVERET_TLS_CA"]);
+    assert_says(&unready, &["the broker is unreachable", "Shop CA", "LEVERET_TLS_CA"]);
     std::fs::write(files.path("ca.crt"), authority.pem()).unwrap();
     eventually("the file is read again", LONG, async || get(&address, "/readyz").await.0 == 200).await;
 

@@ -33,4 +33,4 @@ mod service;
 mod throttle;
 pub mod transfer;
 
-pub use self::{error::Error, lease::ReplayLease, service::DeadLetterService};
+pub use self::{error::Error, lease::LeasedReplay, service::DeadLetterService};

@@ -1,4 +1,4 @@
-//! A concurrency limit of all workers: places are leased from the store, and given back.
+//! A concurrency limit shared by all workers: slots are leased from the store and released.
 
 use std::{
     fmt,
@@ -14,20 +14,20 @@ use uuid::Uuid;
 use crate::limits::keyed::{KeyedPermit, KeyedSemaphore};
 use crate::limits::shared::{LeaseRequest, LimitStore, Reach, ask};
 
-/// A worker that says nothing for so long has lost its places.
+/// Time without a renewal after which a worker loses its slots.
 const LEASE: Duration = Duration::from_secs(10);
-/// Apart from renewals, a worker asks for places no more often.
+/// Shortest time between two requests of a worker, apart from renewals.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
-/// A concurrency limit of all workers.
+/// A concurrency limit shared by all workers.
 pub(crate) struct SharedPlaces {
     name: String,
     most: u32,
-    /// As many as this worker could ever use.
+    /// The most slots that this worker can use.
     usable: u32,
-    permits: Arc<dyn LimitStore>,
+    store: Arc<dyn LimitStore>,
     holder: String,
-    places: Arc<KeyedSemaphore>,
+    slots: Arc<KeyedSemaphore>,
     lease: Mutex<Lease>,
     asking: tokio::sync::Mutex<Asking>,
     renewed: AtomicBool,
@@ -41,75 +41,75 @@ struct Asking {
 
 #[derive(Default)]
 struct Lease {
-    places: u32,
+    slots: u32,
     until: Option<Instant>,
-    /// Jobs that found no place since the store was asked last, and the most that ran at once.
+    /// Jobs that found no slot since the last request to the store, and the largest number that ran at once.
     denied: u32,
     peak: u32,
 }
 
 impl SharedPlaces {
-    pub(crate) fn new(name: String, most: u32, usable: u32, permits: Arc<dyn LimitStore>) -> Arc<Self> {
+    pub(crate) fn new(name: String, most: u32, usable: u32, store: Arc<dyn LimitStore>) -> Arc<Self> {
         Arc::new(Self {
             name,
             most,
             usable: usable.min(most),
-            permits,
+            store,
             holder: Uuid::now_v7().to_string(),
-            places: Arc::default(),
+            slots: Arc::default(),
             lease: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
             renewed: AtomicBool::new(false),
         })
     }
 
-    /// A place, or the time to wait.
+    /// Takes a slot, or returns the time to wait.
     pub(crate) async fn enter(self: &Arc<Self>, again: bool, in_place: Duration) -> Result<KeyedPermit, Duration> {
-        if let Ok(place) = self.take(again) {
-            return Ok(place);
+        if let Ok(slot) = self.take(again) {
+            return Ok(slot);
         }
         self.lease().denied += 1;
         if self.leased() < self.usable {
             self.ask().await;
         }
-        let place = self.places.enter(0, || self.leased(), again, in_place).await?;
+        let slot = self.slots.enter(0, || self.leased(), again, in_place).await?;
         self.note();
-        Ok(place)
+        Ok(slot)
     }
 
     fn take(&self, again: bool) -> Result<KeyedPermit, Duration> {
-        let place = self.places.take(0, self.leased(), again)?;
+        let slot = self.slots.take(0, self.leased(), again)?;
         self.note();
-        Ok(place)
+        Ok(slot)
     }
 
     fn note(&self) {
-        let taken = self.places.taken(0);
+        let taken = self.slots.taken(0);
         let mut lease = self.lease();
         lease.peak = lease.peak.max(taken);
     }
 
-    /// How many places this worker has now. A lease that could not be renewed is over.
+    /// Returns the number of slots that this worker has now. A lease that was not renewed has expired.
     fn leased(&self) -> u32 {
         let lease = self.lease();
-        lease.until.filter(|until| *until > Instant::now()).map_or(0, |_| lease.places)
+        lease.until.filter(|until| *until > Instant::now()).map_or(0, |_| lease.slots)
     }
 
-    /// Asks the store, unless that was done just now.
+    /// Asks the store, unless it was asked just now.
     async fn ask(self: &Arc<Self>) {
         let mut asking = self.asking.lock().await;
-        if asking.at.is_some_and(|at| at.elapsed() < ASK_EVERY) || asking.reach.is_away() {
+        if asking.at.is_some_and(|at| at.elapsed() < ASK_EVERY) || asking.reach.is_unreachable() {
             return;
         }
         asking.at = Some(Instant::now());
         let answer = self.renew().await;
-        if asking.reach.heard(&self.name, answer).is_some() && !self.renewed.swap(true, Ordering::Relaxed) {
+        if asking.reach.record(&self.name, answer).is_some() && !self.renewed.swap(true, Ordering::Relaxed) {
             tokio::spawn(keep(Arc::downgrade(self)));
         }
     }
 
     async fn renew(&self) -> Result<(), String> {
-        let used = self.places.taken(0);
+        let used = self.slots.taken(0);
         let wanted = {
             let mut lease = self.lease();
             let wanted = (lease.peak * 2).max(used).saturating_add(lease.denied).min(self.usable);
@@ -118,11 +118,11 @@ impl SharedPlaces {
         };
         let request = LeaseRequest { holder: &self.holder, used, wanted, most: self.most, lease: LEASE };
         let sent = Instant::now();
-        let places = ask(self.permits.places(&self.name, request)).await?;
+        let slots = ask(self.store.places(&self.name, request)).await?;
         let mut lease = self.lease();
-        (lease.places, lease.until) = (places, Some(sent + LEASE));
+        (lease.slots, lease.until) = (slots, Some(sent + LEASE));
         drop(lease);
-        self.places.wake();
+        self.slots.wake();
         Ok(())
     }
 
@@ -131,11 +131,11 @@ impl SharedPlaces {
     }
 }
 
-/// Renews the lease as long as its worker runs, then gives it back.
+/// Renews the lease while its worker runs, then releases it.
 async fn keep(shared: Weak<SharedPlaces>) {
-    let Some(given_back) = shared
+    let Some(held) = shared
         .upgrade()
-        .map(|shared| (Arc::clone(&shared.permits), shared.name.clone(), shared.holder.clone(), shared.most))
+        .map(|shared| (Arc::clone(&shared.store), shared.name.clone(), shared.holder.clone(), shared.most))
     else {
         return;
     };
@@ -144,12 +144,16 @@ async fn keep(shared: Weak<SharedPlaces>) {
         let Some(shared) = shared.upgrade() else { break };
         let mut asking = shared.asking.lock().await;
         let answer = shared.renew().await;
-        asking.reach.heard(&shared.name, answer);
+        asking.reach.record(&shared.name, answer);
     }
-    let (permits, name, holder, most) = given_back;
+    let (store, name, holder, most) = held;
     let request = LeaseRequest { holder: &holder, used: 0, wanted: 0, most, lease: LEASE };
-    if let Err(reason) = ask(permits.places(&name, request)).await {
-        tracing::debug!(limit = name, error = reason, "places were not given back: their lease will be over");
+    if let Err(reason) = ask(store.places(&name, request)).await {
+        tracing::debug!(
+            limit = name,
+            error = reason,
+            "cannot release the slots: they stay leased until their lease expires"
+        );
     }
 }
 

@@ -1,8 +1,9 @@
-//! Limits that all workers share, wherever they run: slots and places are leased from a store, many at a time.
+//! Limits shared by all workers of all hosts: slots are leased from a store, many at a time.
 //!
-//! A worker asks the store ten times a second, not for each job. What it has leased and does not use is lost to the
-//! others for a while: slots of a rate for as long as the batch is ahead of time (a tenth of a second, and up to ten while
-//! jobs queue up), places until they are given back or their lease is over.
+//! A worker asks the store ten times a second, not for each job. Leased slots that it does not use are unavailable to
+//! the others for a while. Slots of a rate are unavailable while the batch is ahead of time: a tenth of a second, and
+//! up to ten seconds while jobs queue up. Slots of a concurrency limit are unavailable until they are released or their
+//! lease expires.
 
 mod concurrency;
 mod rate;
@@ -14,76 +15,77 @@ use tokio::time::{Duration, Instant, timeout};
 pub(crate) use self::{concurrency::SharedPlaces, rate::SharedRate};
 use crate::limits::Rate;
 
-/// A store that does not answer within this time is away.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// A store that is away is asked again after this time; jobs that come before are told so at once.
-const AWAY: Duration = Duration::from_secs(2);
+/// Longest wait for an answer of the store; then it counts as unreachable.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
+/// Time after which an unreachable store is asked again; until then, the store counts as unreachable without a
+/// question.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
-/// What a [`LimitStore`] answers, in the end.
+/// The future of a [`LimitStore`]'s answer.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Box<dyn StdError + Send + Sync>>> + Send + 'a>>;
 
 /// A store of limits that several workers share; leveret-store has one for PostgreSQL and SQLite.
 ///
 /// See [`Worker::limit_store`](crate::Worker::limit_store).
 pub trait LimitStore: Send + Sync + 'static {
-    /// Takes the next `slots` slots of a rate limit. No slot is given twice, none lies further back than
+    /// Takes the next `slots` slots of a rate limit. No slot is given twice, and none is further in the past than
     /// [`Rate::tolerance`].
     fn slots<'a>(&'a self, limit: &'a str, rate: Rate, slots: u32) -> Answer<'a, Slots>;
 
-    /// Sets how many places a worker has of a concurrency limit from now on, and returns it: as many as it wants if that
-    /// is just to the others, never fewer than it uses.
+    /// Sets how many slots of a concurrency limit a worker has from now on, and returns it: the requested number if
+    /// that is fair to the others, and never fewer than it uses.
     fn places<'a>(&'a self, limit: &'a str, request: LeaseRequest<'a>) -> Answer<'a, u32>;
 }
 
-/// What [`LimitStore::slots`] gives.
+/// The answer of [`LimitStore::slots`].
 #[derive(Clone, Copy, Debug)]
 pub struct Slots {
-    /// The time of the first slot in nanoseconds from now, negative if it is over; each that follows is
+    /// The time of the first slot in nanoseconds from now, negative if it has passed. Each further slot is
     /// [`Rate::interval`] later.
     pub first: i64,
-    /// Random bytes of this limit, kept with it: the same for all workers, always. A job that waits in the broker proves
-    /// with them that its slot was given, and not made up by its publisher.
+    /// Random bytes of this limit, stored with it, and the same for all workers at all times. With them, a job that
+    /// waits in the broker proves that the limit gave its slot, not its publisher.
     pub secret: [u8; 16],
 }
 
-/// What a worker asks of [`LimitStore::places`].
+/// The request of a worker to [`LimitStore::places`].
 #[derive(Clone, Copy, Debug)]
 pub struct LeaseRequest<'a> {
-    /// The worker, for as long as it runs.
+    /// The id of the worker, while it runs.
     pub holder: &'a str,
-    /// How many it uses now.
+    /// The number of slots in use.
     pub used: u32,
-    /// How many it could use.
+    /// The number of slots that it could use.
     pub wanted: u32,
-    /// How many there are for all.
+    /// The total number of slots for all workers.
     pub most: u32,
-    /// For how long.
+    /// The duration of the lease.
     pub lease: Duration,
 }
 
 /// Whether the store answers.
 #[derive(Default)]
 struct Reach {
-    away_until: Option<Instant>,
+    unreachable_until: Option<Instant>,
 }
 
 impl Reach {
-    fn is_away(&self) -> bool {
-        self.away_until.is_some_and(|until| until > Instant::now())
+    fn is_unreachable(&self) -> bool {
+        self.unreachable_until.is_some_and(|until| until > Instant::now())
     }
 
-    /// What the store said, if anything. Says in the log only what is news.
-    fn heard<T>(&mut self, limit: &str, answer: Result<T, String>) -> Option<T> {
+    /// Returns the store's answer, if there was one. Logs only changes.
+    fn record<T>(&mut self, limit: &str, answer: Result<T, String>) -> Option<T> {
         match answer {
             Ok(answer) => {
-                if self.away_until.take().is_some() {
-                    tracing::info!(limit, "the store of limits is back");
+                if self.unreachable_until.take().is_some() {
+                    tracing::info!(limit, "the store of limits is reachable again");
                 }
                 Some(answer)
             }
             Err(reason) => {
-                if self.away_until.replace(Instant::now() + AWAY).is_none() {
-                    tracing::warn!(limit, error = reason, "the store of limits is away: jobs wait");
+                if self.unreachable_until.replace(Instant::now() + ASK_AGAIN_AFTER).is_none() {
+                    tracing::warn!(limit, error = reason, "the store of limits is unreachable: jobs wait");
                 }
                 None
             }
@@ -92,9 +94,9 @@ impl Reach {
 }
 
 async fn ask<T>(answer: Answer<'_, T>) -> Result<T, String> {
-    match timeout(PATIENCE, answer).await {
+    match timeout(ANSWERED_WITHIN, answer).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+        Err(_) => Err(format!("no answer within {ANSWERED_WITHIN:?}")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A rate limit of all workers: slots are leased from the store in batches.
+//! A rate limit shared by all workers: slots are leased from the store in batches.
 
 use std::{fmt, sync::Arc};
 
@@ -10,39 +10,39 @@ use crate::{
     message::slot::{Secret, Slot},
 };
 
-/// How much of a rate is leased at once, in time.
+/// Smallest batch of slots, as a time at the rate.
 const BATCH: Duration = Duration::from_millis(100);
-/// The same while jobs queue up for slots that are far ahead.
+/// Largest batch, for when jobs wait for slots far ahead.
 const LARGEST_BATCH: Duration = Duration::from_secs(10);
 const MOST_SLOTS: u32 = 100_000;
 
-/// A rate limit of all workers.
+/// A rate limit shared by all workers.
 pub(crate) struct SharedRate {
     name: String,
     rate: Rate,
-    permits: Arc<dyn LimitStore>,
+    store: Arc<dyn LimitStore>,
     batch: tokio::sync::Mutex<Batch>,
 }
 
-/// Slots that were leased and not used yet.
+/// Leased slots that are not used yet.
 struct Batch {
     next: Instant,
     left: u32,
-    /// The size of the last one, and when it was leased.
+    /// The size of the last batch, and the time of its lease.
     size: u32,
     at: Option<Instant>,
-    /// The limit's own, once the store has answered.
+    /// The limit's secret, once the store has answered.
     secret: Option<Secret>,
     reach: Reach,
 }
 
 impl SharedRate {
-    pub(crate) fn new(name: String, rate: Rate, permits: Arc<dyn LimitStore>) -> Self {
+    pub(crate) fn new(name: String, rate: Rate, store: Arc<dyn LimitStore>) -> Self {
         let batch = Batch { next: Instant::now(), left: 0, size: 0, at: None, secret: None, reach: Reach::default() };
-        Self { name, rate, permits, batch: tokio::sync::Mutex::new(batch) }
+        Self { name, rate, store, batch: tokio::sync::Mutex::new(batch) }
     }
 
-    /// Takes the next slot, and says how long it is until then; none while the store is away.
+    /// Reserves the next slot, and returns the time until then; `None` while the store is unreachable.
     pub(crate) async fn reserve(&self) -> Option<Duration> {
         let mut batch = self.batch.lock().await;
         batch.skip_stale(self.rate, Instant::now());
@@ -55,7 +55,8 @@ impl SharedRate {
         Some(slot.saturating_duration_since(Instant::now()))
     }
 
-    /// A slot of that time with the proof that this limit gave it to that job; none while the store is away.
+    /// Returns a slot at that time, with the proof that this limit gave it to that job; `None` while the store is
+    /// unreachable.
     pub(crate) async fn prove(&self, at: u64, job_id: &str) -> Option<Slot> {
         let mut batch = self.batch.lock().await;
         if batch.secret.is_none() {
@@ -64,14 +65,14 @@ impl SharedRate {
         Some(Slot::proven(at, job_id, batch.secret.as_ref()?))
     }
 
-    /// Takes slots for this worker; none while the store is away.
+    /// Leases slots for this worker; `None` while the store is unreachable.
     async fn lease(&self, batch: &mut Batch) -> Option<()> {
-        if batch.reach.is_away() {
+        if batch.reach.is_unreachable() {
             return None;
         }
         let size = batch.next_size(self.rate);
-        let answer = ask(self.permits.slots(&self.name, self.rate, size)).await;
-        let Slots { first, secret } = batch.reach.heard(&self.name, answer)?;
+        let answer = ask(self.store.slots(&self.name, self.rate, size)).await;
+        let Slots { first, secret } = batch.reach.record(&self.name, answer)?;
         let (now, off) = (Instant::now(), Duration::from_nanos(first.unsigned_abs()));
         batch.next = if first < 0 { now.checked_sub(off).unwrap_or(now) } else { now + off };
         (batch.left, batch.size, batch.at, batch.secret) = (size, size, Some(now), Some(secret));
@@ -80,13 +81,13 @@ impl SharedRate {
 }
 
 impl Batch {
-    /// Slots that nobody used in time are not saved up.
+    /// Drops slots whose time has passed, so that they do not accumulate.
     fn skip_stale(&mut self, rate: Rate, now: Instant) {
         let kept = rate.tolerance().max(BATCH);
         let late = now.saturating_duration_since(self.next).saturating_sub(kept);
-        let over = u32::try_from(late.as_nanos() / rate.interval().as_nanos()).unwrap_or(u32::MAX).min(self.left);
-        self.next += rate.interval() * over;
-        self.left -= over;
+        let passed = u32::try_from(late.as_nanos() / rate.interval().as_nanos()).unwrap_or(u32::MAX).min(self.left);
+        self.next += rate.interval() * passed;
+        self.left -= passed;
     }
 
     fn next_size(&self, rate: Rate) -> u32 {

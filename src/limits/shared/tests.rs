@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::*;
 
-/// A store in memory that counts how often it is asked.
+/// A store in memory that counts requests.
 #[derive(Default)]
 struct Store {
     free: Mutex<Option<Instant>>,
@@ -48,12 +48,12 @@ async fn slots_are_leased_many_at_a_time_and_none_is_used_twice() {
     }
     slots.sort_unstable();
     assert!(slots.windows(2).all(|pair| pair[1] - pair[0] >= 999), "a slot is given twice");
-    assert!(slots[3_999] < 6_000_000, "what one has leased and the other lacks is bounded: {}", slots[3_999]);
+    assert!(slots[3_999] < 6_000_000, "the slots that one worker leases ahead are bounded: {}", slots[3_999]);
     let asked = *store.asked.lock().unwrap();
     assert!(asked <= 20, "{asked} times for 4,000 slots");
 }
 
-/// A store that is there and says nothing; it counts how often it is asked.
+/// A store that never answers; it counts requests.
 #[derive(Default)]
 struct Silent(AtomicU32);
 
@@ -70,23 +70,23 @@ impl LimitStore for Silent {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_silent_holds_up_no_job_for_longer_than_one_question() {
+async fn a_silent_store_delays_no_job_for_longer_than_one_request() {
     let (store, started) = (Arc::new(Silent::default()), Instant::now());
     let rate = SharedRate::new("api".into(), Rate::per_second(10), Arc::clone(&store) as _);
     let slots = futures_util::future::join_all((0..100).map(|_| rate.reserve())).await;
-    assert!(slots.iter().all(Option::is_none) && started.elapsed() <= PATIENCE);
+    assert!(slots.iter().all(Option::is_none) && started.elapsed() <= ANSWERED_WITHIN);
     assert_eq!(store.0.swap(0, Ordering::Relaxed), 1, "the others do not ask again");
     let (shared, started) = (SharedPlaces::new("db".into(), 5, 16, Arc::clone(&store) as _), Instant::now());
     let places = futures_util::future::join_all((0..100).map(|_| shared.enter(false, Duration::ZERO))).await;
-    assert!(places.iter().all(Result::is_err) && started.elapsed() <= PATIENCE);
+    assert!(places.iter().all(Result::is_err) && started.elapsed() <= ANSWERED_WITHIN);
     assert_eq!(store.0.load(Ordering::Relaxed), 1);
-    sleep(AWAY).await;
+    sleep(ASK_AGAIN_AFTER).await;
     assert!(shared.enter(false, Duration::ZERO).await.is_err());
-    assert_eq!(store.0.load(Ordering::Relaxed), 2, "it may be back");
+    assert_eq!(store.0.load(Ordering::Relaxed), 2, "it is asked again");
 }
 
 #[tokio::test(start_paused = true)]
-async fn slots_that_nobody_used_are_not_saved_up() {
+async fn unused_slots_do_not_accumulate() {
     let store = Arc::new(Store::default());
     let worker = SharedRate::new("api".into(), Rate::per_second(100), Arc::clone(&store) as _);
     worker.reserve().await.unwrap();
@@ -99,17 +99,17 @@ async fn slots_that_nobody_used_are_not_saved_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn places_are_asked_for_when_needed_and_given_back_when_idle_and_in_the_end() {
+async fn slots_are_leased_when_needed_and_released_when_idle_and_at_the_end() {
     let store = Arc::new(Store::default());
     let shared = SharedPlaces::new("db".into(), 5, 16, Arc::clone(&store) as _);
-    let places: Vec<_> = futures_util::future::join_all((0..8).map(|_| shared.enter(false, Duration::ZERO))).await;
-    let got = places.iter().filter(|place| place.is_ok()).count();
+    let slots: Vec<_> = futures_util::future::join_all((0..8).map(|_| shared.enter(false, Duration::ZERO))).await;
+    let got = slots.iter().filter(|slot| slot.is_ok()).count();
     assert!((1..=5).contains(&got), "{got}");
-    drop(places);
+    drop(slots);
     sleep(Duration::from_secs(30)).await;
-    assert_eq!(*store.granted.lock().unwrap(), 0, "idle, it keeps none");
-    let place = shared.enter(false, Duration::from_millis(100)).await.unwrap();
-    drop((place, shared));
+    assert_eq!(*store.granted.lock().unwrap(), 0, "an idle worker keeps none");
+    let slot = shared.enter(false, Duration::from_millis(100)).await.unwrap();
+    drop((slot, shared));
     sleep(Duration::from_secs(10)).await;
     assert_eq!(*store.granted.lock().unwrap(), 0);
 }

@@ -1,8 +1,8 @@
 //! The Prometheus metrics of a process, under the names of the table in docs/src/metrics.md.
 //!
-//! Labels are `queue`, `job` and the one shown. For the jobs that a worker takes in, handles are looked up once, at
-//! registration, and every series that can move exists from the start at 0. A series of publishes begins with the first
-//! of its kind, so that it is never seen at 0.
+//! Labels are `queue`, `job` and the one shown. For the jobs that a worker handles, handles are looked up once, at
+//! registration, and every series that can move exists from the start at 0. A publish series begins with the first
+//! publish of its kind, so it is never seen at 0.
 
 use std::{
     collections::HashSet,
@@ -18,11 +18,12 @@ use prometheus::{
 
 use crate::outcome::{ErrorKind, Finish};
 
-/// The label of jobs whose name no handler is registered for.
+/// Label of jobs without a registered handler.
 pub(crate) const UNKNOWN: &str = "unknown";
 
-/// Pairs of a queue and a job whose publishes have series of their own. The names come from whoever publishes: a relay has
-/// them from a database, so that there may be any number of them. Those that no queue takes leave room for others.
+/// Most pairs of queue and job with their own publish series. The names come from publishers: a relay reads them from a
+/// database, so their number is unbounded. Publishes to missing queues have a lower limit, so that they leave room for
+/// others.
 const MOST_CONFIRMED: usize = 1_000;
 const MOST_FAILED: usize = 100;
 
@@ -38,7 +39,7 @@ const ATTEMPT_BUCKETS: &[f64] = &[1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 25.0];
 pub(crate) struct Metrics {
     registry: Registry,
     published: IntCounterVec,
-    /// Hashes of the pairs of a queue and a job that `published` has.
+    /// Hashes of the pairs of queue and job that have series in `published`.
     named: RwLock<HashSet<u64>>,
     hasher: RandomState,
     received: IntCounterVec,
@@ -59,7 +60,7 @@ pub(crate) struct Metrics {
     limit: IntGaugeVec,
     wanted: IntGaugeVec,
     up: IntGaugeVec,
-    /// Copies of jobs that are published again and again until the broker confirms them.
+    /// Republished copies of jobs that the broker has not confirmed yet.
     pub(crate) unconfirmed: IntGauge,
     pub(crate) connected: IntGauge,
     pub(crate) blocked: IntGauge,
@@ -74,7 +75,7 @@ pub(crate) use self::schedules::ScheduleMetrics;
 #[cfg(feature = "cron")]
 use self::schedules::ScheduleVecs;
 
-/// The handles of one job name on one queue.
+/// Metric handles of one job name on one queue.
 #[derive(Debug)]
 pub(crate) struct JobMetrics {
     received: [IntCounter; 2],
@@ -87,7 +88,7 @@ pub(crate) struct JobMetrics {
     attempts: Histogram,
 }
 
-/// The handles of one queue.
+/// Metric handles of one queue.
 #[derive(Clone, Debug)]
 pub(crate) struct QueueMetrics {
     pub(crate) in_progress: IntGauge,
@@ -103,15 +104,15 @@ impl Metrics {
             published: counter(r, "jobs_published_total", "Publishes by outcome", &["queue", "job", "outcome"])?,
             named: RwLock::default(),
             hasher: RandomState::default(),
-            received: counter(r, "jobs_received_total", "Deliveries taken in", &["queue", "job", "redelivered"])?,
+            received: counter(r, "jobs_received_total", "Deliveries received", &["queue", "job", "redelivered"])?,
             finished: counter(r, "jobs_finished_total", "Deliveries settled", &["queue", "job", "outcome"])?,
             errors: counter(r, "job_errors_total", "Failed attempts and refused jobs", &["queue", "job", "kind"])?,
             transient: counter(r, "jobs_transient_total", "Jobs published without persistence", &["queue", "job"])?,
-            acks_lost: counter(r, "acks_lost_total", "Acks that had no channel to be sent on", &["queue"])?,
-            reconnects: register(r, IntCounter::new("reconnects_total", "Connections lost and made anew")?)?,
+            acks_lost: counter(r, "acks_lost_total", "Acks lost because their channel had closed", &["queue"])?,
+            reconnects: register(r, IntCounter::new("reconnects_total", "Reconnects after a lost connection")?)?,
             events_lost: register(
                 r,
-                IntCounter::new("events_lost_total", "Steps of tracked jobs that could not be told")?,
+                IntCounter::new("events_lost_total", "Status updates of tracked jobs that could not be published")?,
             )?,
             duration: histogram(r, "job_duration_seconds", "Time an attempt took", DURATION_BUCKETS)?,
             wait: histogram(r, "job_wait_seconds", "Time a job was ready before it started", WAIT_BUCKETS)?,
@@ -130,35 +131,32 @@ impl Metrics {
                 "0 while the circuit is closed, 1 while it is half-open, 2 while it is open",
                 &["circuit"],
             )?,
-            in_progress: gauge(r, "jobs_in_progress", "Attempts that run now", &["queue"])?,
+            in_progress: gauge(r, "jobs_in_progress", "Attempts running now", &["queue"])?,
             limit: gauge(r, "worker_concurrency_limit", "Attempts that may run at once", &["queue"])?,
-            wanted: gauge(r, "consumers_wanted", "Consumers that should be up", &["queue"])?,
-            up: gauge(r, "consumers_up", "Consumers that are up", &["queue"])?,
+            wanted: gauge(r, "consumers_wanted", "Consumers that should be connected", &["queue"])?,
+            up: gauge(r, "consumers_up", "Connected consumers", &["queue"])?,
             unconfirmed: register(
                 r,
                 IntGauge::new(
                     "copies_unconfirmed",
-                    "Retries, delays and dead letters that the broker does not confirm for now",
+                    "Retries, delays and dead letters that the broker has not confirmed yet",
                 )?,
             )?,
             connected: register(
                 r,
                 IntGauge::new(
                     "broker_connected",
-                    "Connections that are up: one that consumes, one that publishes once it is needed",
+                    "Open connections: one consumes, one publishes and opens at the first publish",
                 )?,
             )?,
-            blocked: register(
-                r,
-                IntGauge::new("broker_blocked", "Connections on which the broker takes no publishes now")?,
-            )?,
+            blocked: register(r, IntGauge::new("broker_blocked", "Connections on which the broker blocks publishes")?)?,
             #[cfg(feature = "cron")]
             schedules: ScheduleVecs::new(r)?,
             registry,
         })
     }
 
-    /// The metrics in Prometheus' text format 0.0.4.
+    /// Renders the metrics in Prometheus' text format 0.0.4.
     pub(crate) fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
@@ -174,7 +172,7 @@ impl Metrics {
         self.published.with_label_values(&[queue, job, outcome])
     }
 
-    /// Whether publishes of a job to a queue have series of their own.
+    /// Returns whether publishes of a job to a queue have their own series.
     fn is_named(&self, queue: &str, job: &str, outcome: &str) -> bool {
         let most = if outcome == "confirmed" { MOST_CONFIRMED } else { MOST_FAILED };
         let pair = self.hasher.hash_one((queue, job));
@@ -217,7 +215,7 @@ impl Metrics {
         }
     }
 
-    /// How many attempts run, on all queues.
+    /// Counts the running attempts on all queues.
     pub(crate) fn running(&self) -> i64 {
         let families = self.in_progress.collect();
         let gauges = families.iter().flat_map(|family| family.get_metric());
@@ -228,7 +226,7 @@ impl Metrics {
         self.limit.with_label_values(&[queue]).set(limit);
     }
 
-    /// The gauges `consumers_wanted` and `consumers_up` of a queue.
+    /// Returns the gauges `consumers_wanted` and `consumers_up` of a queue.
     pub(crate) fn consumers(&self, queue: &str) -> (IntGauge, IntGauge) {
         (self.wanted.with_label_values(&[queue]), self.up.with_label_values(&[queue]))
     }
@@ -251,7 +249,7 @@ impl JobMetrics {
         }
     }
 
-    /// Records the end of a job: its attempts and the time since its first publish, in seconds.
+    /// Records the end of a job: its attempts and the seconds since its first publish.
     pub(crate) fn ended(&self, attempts: u32, age: Option<f64>) {
         self.attempts.observe(f64::from(attempts));
         if let Some(age) = age {
@@ -261,13 +259,13 @@ impl JobMetrics {
 }
 
 fn build_info(r: &Registry) -> Result<(), prometheus::Error> {
-    let build = Opts::new("build_info", "Always 1; the label is the version of the framework");
+    let build = Opts::new("build_info", "Always 1; the label holds the version of the framework");
     register(r, Gauge::with_opts(build.const_label("version", env!("CARGO_PKG_VERSION")))?)?.set(1.0);
     Ok(())
 }
 
 fn confirm(r: &Registry) -> Result<Histogram, prometheus::Error> {
-    let opts = HistogramOpts::new("publish_confirm_seconds", "Publish to the broker's confirm");
+    let opts = HistogramOpts::new("publish_confirm_seconds", "Time from a publish to the broker's confirm");
     register(r, Histogram::with_opts(opts.buckets(CONFIRM_BUCKETS.to_vec()))?)
 }
 
@@ -293,7 +291,7 @@ fn histogram(r: &Registry, name: &str, help: &str, buckets: &[f64]) -> Result<Hi
 mod tests {
     use crate::Broker;
 
-    /// How many series of publishes there are, and the sum of those of queues that have none of their own.
+    /// Returns the number of publish series, and the sum over those labelled as unknown.
     fn published(broker: &Broker) -> (usize, u64) {
         let text = broker.metrics_text();
         let lines: Vec<_> = text.lines().filter(|line| line.starts_with("leveret_jobs_published_total{")).collect();

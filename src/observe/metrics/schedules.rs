@@ -13,7 +13,7 @@ pub(crate) struct ScheduleVecs {
     missed: IntCounterVec,
 }
 
-/// The handles of one schedule.
+/// Metric handles of one schedule.
 #[derive(Debug)]
 pub(crate) struct ScheduleMetrics {
     leader: IntGauge,
@@ -29,10 +29,13 @@ impl ScheduleVecs {
         let gauge = |name: &str, help: &str| register(registry, IntGaugeVec::new(Opts::new(name, help), labels)?);
         Ok(Self {
             leader: gauge("schedule_leader", "Whether this process leads the schedule")?,
-            last: gauge("schedule_last_fire_timestamp_seconds", "The last time that was published; 0 unless it leads")?,
-            next: gauge("schedule_next_fire_timestamp_seconds", "The time that comes next; 0 unless it leads")?,
-            fires: counter(registry, "schedule_fires_total", "Times that were published", labels)?,
-            missed: counter(registry, "schedule_missed_total", "Times that were missed and passed over", labels)?,
+            last: gauge(
+                "schedule_last_fire_timestamp_seconds",
+                "Last published fire time; 0 unless this process leads",
+            )?,
+            next: gauge("schedule_next_fire_timestamp_seconds", "Next fire time; 0 unless this process leads")?,
+            fires: counter(registry, "schedule_fires_total", "Fire times published", labels)?,
+            missed: counter(registry, "schedule_missed_total", "Fire times missed and skipped", labels)?,
         })
     }
 }
@@ -55,14 +58,14 @@ impl ScheduleMetrics {
         self.leader.set(1);
     }
 
-    /// Says nothing more of what only the leader knows.
+    /// Resets the values that only the leader knows.
     pub(crate) fn resign(&self) {
         for gauge in [&self.leader, &self.last, &self.next] {
             gauge.set(0);
         }
     }
 
-    /// Milliseconds since the epoch.
+    /// Sets the last and next fire time, in milliseconds since the epoch.
     pub(crate) fn set_fires(&self, last: Option<u64>, next: Option<u64>) {
         for (gauge, ms) in [(&self.last, last), (&self.next, next)] {
             gauge.set(ms.and_then(|ms| i64::try_from(ms / 1000).ok()).unwrap_or(0));

@@ -1,5 +1,5 @@
-//! What stands in a line of the log, bounded and made safe in one place: errors and names come from anywhere, are of any
-//! length, and a log is read on terminals.
+//! Bounds and escapes every field of a log line in one place. Errors and names come from any source and have any
+//! length, and logs are read on terminals.
 
 use std::{
     borrow::Cow,
@@ -13,10 +13,10 @@ use tracing_subscriber::fmt::{MakeWriter, format::Writer};
 
 use crate::text;
 
-/// Of one field, in bytes; the rest is left out.
+/// Most bytes logged of one field; the rest is cut off.
 const LONGEST: usize = 8 * 1024;
 
-/// Writes a field of a line for people.
+/// Writes a field of a text log line.
 pub(super) fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
     let mut kept = Bounded { text: String::new(), more: 0 };
     write!(kept, "{value:?}")?;
@@ -31,7 +31,7 @@ pub(super) fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn Debug)
     if more > 0 { write!(to, "… and {more} bytes more") } else { Ok(()) }
 }
 
-/// Keeps the first bytes of what is written.
+/// Keeps the first bytes of the written text.
 struct Bounded {
     text: String,
     more: usize,
@@ -47,7 +47,7 @@ impl fmt::Write for Bounded {
     }
 }
 
-/// Passes lines of JSON on, each of which comes whole.
+/// Passes JSON lines on; each write must hold a whole line.
 #[derive(Debug)]
 pub(super) struct JsonLines<W>(pub(super) W);
 

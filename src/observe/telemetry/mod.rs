@@ -1,4 +1,4 @@
-//! What a process tells of itself besides its metrics: logs and, with the feature `otel`, traces. For a `main`.
+//! Logs and, with the feature `otel`, traces of a process. For use in `main`.
 
 mod fields;
 #[cfg(feature = "otel")]
@@ -23,9 +23,9 @@ use crate::{error::Error, observe::TRACE_TARGET};
 /// Lapin is off because its error lines repeat, and its warnings show payloads.
 const DEFAULT_LOG: &str = "info,lapin=off";
 
-/// What a process logs, and how; and, with the feature `otel`, its traces.
+/// Log levels and log format and, with the feature `otel`, traces.
 ///
-/// With the feature `clap` it is an argument group, as [`Config`](crate::Config) is.
+/// With the feature `clap` it is an argument group, like [`Config`](crate::Config).
 ///
 /// ```no_run
 /// use leveret::telemetry::Telemetry;
@@ -38,16 +38,16 @@ const DEFAULT_LOG: &str = "info,lapin=off";
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "clap", derive(clap::Args), command(mut_args(crate::config::setting)))]
 pub struct Telemetry {
-    /// What to log: a level, or levels by module (lapin's warnings show payloads)
+    /// Log levels: one level, or levels by module (lapin's warnings show payloads)
     #[cfg_attr(feature = "clap", arg(long, env = "RUST_LOG", default_value = DEFAULT_LOG, value_name = "LEVELS"))]
     pub log: String,
 
-    /// How to log it
+    /// Log format
     #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_LOG_FORMAT", value_enum, default_value = "text"))]
     pub log_format: LogFormat,
 }
 
-/// The form of a log.
+/// Format of the log.
 ///
 /// ```
 /// use leveret::telemetry::{LogFormat, Telemetry};
@@ -58,11 +58,11 @@ pub struct Telemetry {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 pub enum LogFormat {
-    /// A line for people, coloured on a terminal.
+    /// One text line an event, coloured on a terminal.
     #[default]
     Text,
-    /// One object a line: `timestamp`, `level`, `target`, `message`, the fields beside them, and under `spans` the fields
-    /// of what it happened in, such as the job.
+    /// One object a line: `timestamp`, `level`, `target`, `message` and the event's fields. Under `spans` it has the
+    /// fields of the enclosing spans, such as the job.
     Json,
 }
 
@@ -72,7 +72,7 @@ impl Default for Telemetry {
     }
 }
 
-/// Flushes what is not exported yet when it is dropped, for at most two seconds. Keep it to the end of `main`.
+/// Exports the remaining traces when it is dropped, for at most two seconds. Keep it until the end of `main`.
 #[must_use = "the last traces are exported when this is dropped"]
 pub struct Guard {
     #[cfg(feature = "otel")]
@@ -86,21 +86,23 @@ impl fmt::Debug for Guard {
 }
 
 impl Telemetry {
-    /// Logs to standard error from here on. With the feature `otel`, traces go to the collector that
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` names, over HTTP as protobuf and from a
-    /// thread of their own; `service` is who they are of, unless `OTEL_SERVICE_NAME` says so.
+    /// Starts logging to standard error.
+    ///
+    /// With the feature `otel`, traces go to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` or
+    /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` names. A thread of their own sends them over HTTP as protobuf. `service` is
+    /// the name of the service in traces, unless `OTEL_SERVICE_NAME` sets one.
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`] that names the setting: for levels that cannot be read, an address that is none, or if the
-    /// process logs already.
+    /// [`Error::Setting`] that names the setting: for unreadable levels, an invalid address, or a process that already
+    /// logs.
     #[cfg_attr(not(feature = "otel"), expect(unused_variables, reason = "there are no traces"))]
     pub fn init(&self, service: &str) -> Result<Guard, Error> {
         #[cfg_attr(not(feature = "otel"), expect(unused_mut, reason = "there are no traces"))]
         let mut layers = vec![self.layer(stderr)?];
         #[cfg(feature = "otel")]
         let (layer, traces) = otlp::start(service)?.unzip();
-        // One that is none would have all spans made: it has no filter.
+        // A layer of `None` has no filter and would enable every span.
         #[cfg(feature = "otel")]
         layers.extend(layer.map(Layer::boxed));
         tracing_subscriber::registry().with(layers).try_init().map_err(|error| setting("RUST_LOG", &error))?;
@@ -110,7 +112,7 @@ impl Telemetry {
         })
     }
 
-    /// The log, without the spans that only traces are made of.
+    /// Builds the log layer, without the spans that exist only for traces.
     fn layer<W>(&self, to: W) -> Result<Box<dyn Layer<Registry> + Send + Sync>, Error>
     where
         W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -143,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_that_are_only_for_traces_are_not_even_made_where_there_are_logs_alone() {
+    fn trace_spans_are_disabled_when_only_logs_are_on() {
         let all = Telemetry { log: "trace".to_owned(), ..Telemetry::default() };
         for log_format in [LogFormat::Text, LogFormat::Json] {
             let log = Telemetry { log_format, ..all.clone() }.layer(stderr).unwrap();
@@ -155,12 +157,12 @@ mod tests {
     }
 
     #[test]
-    fn levels_that_cannot_be_read_are_refused_by_the_name_of_their_setting() {
+    fn unreadable_levels_are_refused_with_the_name_of_their_setting() {
         let error = Telemetry { log: "a=b=c".to_owned(), ..Telemetry::default() }.layer(stderr).err().unwrap();
         assert!(error.to_string().starts_with("RUST_LOG: "), "{error}");
     }
 
-    /// What a process logs of `event`.
+    /// Returns the log output of `event`.
     fn logged(log_format: LogFormat, event: impl FnOnce()) -> String {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let telemetry = Telemetry { log: "info".to_owned(), log_format };
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_the_log_is_bounded_whatever_a_field_says_and_steers_no_terminal() {
+    fn a_log_line_is_bounded_and_free_of_terminal_control_characters() {
         let evil = "\x1b]0;title\x07\u{9b}31m\u{202e}\u{200b}\n2026-11-21T00:00:00Z ERROR forged";
         let long = format!("{evil}{}", "ä".repeat(450_000));
         for log_format in [LogFormat::Text, LogFormat::Json] {
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_line_for_people_has_its_fields_after_its_message() {
+    fn a_text_line_has_its_fields_after_its_message() {
         let line = logged(
             LogFormat::Text,
             || tracing::event!(tracing::Level::INFO, queue = "email", error = %"no mailbox", "consuming"),

@@ -1,4 +1,4 @@
-//! Traces on their way to a collector: in batches, by a thread of the SDK's that no job waits for.
+//! Exports traces to a collector in batches, on a thread of the SDK that no job waits for.
 
 use std::{
     env,
@@ -28,9 +28,10 @@ use crate::config::without_bom;
 use crate::error::Error;
 use crate::observe::telemetry::setting;
 
-/// The version of the conventions by which the spans are named.
+/// Schema of the semantic conventions that name the spans.
 const SCHEMA: &str = "https://opentelemetry.io/schemas/1.44.0";
-/// How long the end of a process may wait for a collector; less than what the default drain leaves of the grace period.
+/// Longest wait for a collector at the end of a process; shorter than what the default drain leaves of the grace
+/// period.
 const FLUSHED_WITHIN: Duration = Duration::from_secs(2);
 const LARGEST_ANSWER: u64 = 64 * 1024;
 
@@ -40,7 +41,7 @@ const PROTOCOLS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORT
 const CERTIFICATES: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"];
 const TIMEOUTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"];
 
-/// Exports what is left when it is dropped.
+/// Exports the remaining traces when it is dropped.
 pub(super) struct Traces(SdkTracerProvider);
 
 impl Drop for Traces {
@@ -51,7 +52,7 @@ impl Drop for Traces {
     }
 }
 
-/// The first of these variables that is set, with its value.
+/// Returns the first of these variables that is set, with its value.
 fn first(names: [&'static str; 2]) -> Option<(&'static str, String)> {
     names.into_iter().find_map(|name| Some((name, env::var(name).ok().filter(|value| !value.is_empty())?)))
 }
@@ -60,8 +61,8 @@ fn is(name: &str, value: &str) -> bool {
     env::var(name).is_ok_and(|found| found.eq_ignore_ascii_case(value))
 }
 
-/// Whether a span or an event is exported: all from `info` on, without those of the libraries that carry jobs and traces, and
-/// without the span that logs have for an attempt.
+/// Returns whether a span or an event is exported: all from level `info` on. Excluded are the libraries that carry jobs
+/// and traces, and the span that logs have for an attempt.
 fn is_exported(of: &Metadata<'_>) -> bool {
     const CARRIERS: [&str; 6] = ["lapin", "opentelemetry", "ureq", "hyper", "h2", "rustls"];
     let is_carrier = CARRIERS.iter().any(|name| of.target().starts_with(name));
@@ -69,7 +70,7 @@ fn is_exported(of: &Metadata<'_>) -> bool {
     *of.level() <= Level::INFO && !is_carrier && !is_for_logs
 }
 
-/// The layer that makes traces of spans, and what exports them; none if no collector is named.
+/// Returns the layer that turns spans into traces, and their exporter; `None` if no collector is set.
 pub(super) fn start<S>(service: &str) -> Result<Option<(impl Layer<S> + Send + Sync, Traces)>, Error>
 where
     S: tracing::Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
@@ -81,10 +82,10 @@ where
     if let Some((variable, protocol)) = first(PROTOCOLS)
         && protocol != "http/protobuf"
     {
-        return Err(setting(variable, &format!("{protocol:?} is not spoken here, only http/protobuf")));
+        return Err(setting(variable, &format!("{protocol:?} is not supported: use http/protobuf")));
     }
     if endpoint.starts_with("https://") && !cfg!(feature = "tls") {
-        return Err(setting(variable, &"https needs the feature tls"));
+        return Err(setting(variable, &"https requires the feature tls"));
     }
     let client = client()?;
     let reason = Arc::clone(&client.reason);
@@ -108,14 +109,14 @@ where
 }
 
 fn resource(service: &str) -> Resource {
-    // The SDK would make up a name; the environment's stays.
+    // The SDK would invent a service name; a name from the environment has priority.
     let is_named = env::var("OTEL_SERVICE_NAME").is_ok_and(|name| !name.is_empty())
         || env::var("OTEL_RESOURCE_ATTRIBUTES").is_ok_and(|all| all.contains("service.name="));
     let resource = Resource::builder();
     if is_named { resource.build() } else { resource.with_service_name(service.to_owned()).build() }
 }
 
-/// An exporter whose failures are told once, and their end.
+/// Exporter that logs its first failure and its recovery.
 #[derive(Debug)]
 struct Exporter {
     inner: SpanExporter,
@@ -152,14 +153,14 @@ impl opentelemetry_sdk::trace::SpanExporter for Exporter {
     }
 }
 
-/// A client that blocks, as the thread that it runs on may, and makes no spans of its own.
+/// Blocking client, which its own thread allows. It creates no spans.
 #[derive(Debug)]
 struct Client {
     agent: ureq::Agent,
     reason: Reason,
 }
 
-/// Why the last export got no answer: the SDK tells no more than that it did not.
+/// Error of the last failed export; the SDK reports only that it failed.
 type Reason = Arc<Mutex<Option<String>>>;
 
 fn client() -> Result<Client, Error> {
@@ -178,7 +179,7 @@ fn client() -> Result<Client, Error> {
     Ok(Client { agent: config.build().into(), reason: Reason::default() })
 }
 
-/// Who may certify the collector: the authorities of the file that is named, or else those that the system trusts.
+/// Returns the trusted CAs of the collector: those of the configured file, or else those that the system trusts.
 #[cfg(feature = "tls")]
 fn roots() -> Result<RootCerts, Error> {
     let Some((variable, file)) = first(CERTIFICATES) else { return Ok(RootCerts::PlatformVerifier) };
@@ -190,7 +191,7 @@ fn roots() -> Result<RootCerts, Error> {
             found.push(certificate);
         }
     }
-    if found.is_empty() { Err(wrong(&"no certificate is in it")) } else { Ok(found.into()) }
+    if found.is_empty() { Err(wrong(&"it contains no certificate")) } else { Ok(found.into()) }
 }
 
 impl HttpClient for Client {

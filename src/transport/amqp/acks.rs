@@ -1,8 +1,8 @@
-//! Which delivery tags of a channel are done with, and which ack frames say so in the fewest words.
+//! Tracks the finished delivery tags of a channel, and acks them with the fewest frames.
 //!
-//! The contiguous run of finished tags goes out as one `multiple` ack; finished tags behind one that still runs go out
-//! singly, so that a slow job neither holds the others' acks back nor has them repeated after a crash. Acks must leave
-//! in the order they are made: a `multiple` for a tag that is acked already closes the channel.
+//! A contiguous run of finished tags is acked by one `multiple` ack. Finished tags behind an unfinished one are acked
+//! singly, so that a slow job neither delays the other acks nor causes redeliveries after a crash. Acks must be sent in
+//! the order in which they are created: a `multiple` for an acked tag closes the channel.
 
 use std::collections::VecDeque;
 
@@ -10,33 +10,34 @@ use std::collections::VecDeque;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ack {
     pub(crate) tag: u64,
-    /// Acks every open tag up to this one.
+    /// Whether it acks every open tag up to this one.
     pub(crate) multiple: bool,
 }
 
-/// The tags of one channel that the broker waits for: at most its prefetch.
+/// The unacknowledged tags of one channel: at most its prefetch.
 ///
-/// Jobs that end in the order in which they came, as short ones do, only touch the ends of both queues.
+/// Jobs that end in the order of their deliveries, as short ones do, only touch the ends of both queues.
 #[derive(Debug, Default)]
 pub(crate) struct Acks {
-    /// In hand, in ascending order.
+    /// Unfinished tags, in ascending order.
     open: VecDeque<u64>,
-    /// The highest tag that was delivered; the broker counts them up from 1.
+    /// The highest delivered tag; the broker counts tags up from 1.
     highest: u64,
-    /// Done with, the ack not yet sent; in the order in which they ended.
+    /// Finished tags without a sent ack, in the order of their end.
     finished: Vec<u64>,
-    /// How many of these came since the last flush.
+    /// The number of these since the last flush.
     fresh: usize,
 }
 
 impl Acks {
-    /// Notes a delivery. One that was passed over came to nobody: it stays open, so that no ack ever covers it.
+    /// Records a delivery. A skipped tag was not delivered to the session: it stays open, so that no ack ever covers
+    /// it.
     pub(crate) fn delivered(&mut self, tag: u64) {
         self.open.extend(self.highest + 1..=tag);
         self.highest = tag;
     }
 
-    /// Notes that a job is done with; returns for how many that has been noted since the last flush.
+    /// Records a finished job; returns the number of jobs finished since the last flush.
     pub(crate) fn finish(&mut self, tag: u64) -> usize {
         if self.settle(tag) {
             self.finished.push(tag);
@@ -45,7 +46,7 @@ impl Acks {
         self.fresh
     }
 
-    /// Notes that a tag is settled otherwise; tells whether it was open.
+    /// Records that a tag is settled without an ack; returns whether it was open.
     pub(crate) fn settle(&mut self, tag: u64) -> bool {
         if self.open.front() == Some(&tag) {
             self.open.pop_front();
@@ -63,7 +64,7 @@ impl Acks {
         self.finished.len()
     }
 
-    /// The frames that ack what waits, in the order in which they must leave; what is behind an open tag only if told.
+    /// Sends the frames for the waiting acks, in the required order; those behind an open tag only if `behind` is set.
     pub(crate) fn flush(&mut self, behind: bool, mut send: impl FnMut(Ack)) {
         self.fresh = 0;
         self.finished.sort_unstable();
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_behind_an_open_tag_leaves_with_it_if_it_may_wait() {
+    fn a_tag_behind_an_open_one_is_acked_with_it_if_it_may_wait() {
         let mut acks = Acks::default();
         (1..=4).for_each(|tag| acks.delivered(tag));
         for tag in [1, 3, 4] {
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_that_nobody_took_is_not_acked() {
+    fn a_skipped_tag_is_not_acked() {
         let mut acks = Acks::default();
         [1, 4].into_iter().for_each(|tag| acks.delivered(tag));
         assert_eq!((acks.finish(1), acks.finish(4)), (1, 2));
@@ -139,8 +140,8 @@ mod tests {
     }
 
     proptest! {
-        /// Plays the broker, which delivers as long as the prefetch leaves room: every ack must be for tags that are
-        /// open and done with, and in the end none of those is left.
+        /// Simulates a broker that delivers while the prefetch allows it. Every ack must be for open and finished tags,
+        /// and at the end none of those is left.
         #[test]
         fn the_broker_sees_every_finished_tag_once_and_no_other(
             prefetch in 1..=60_usize,

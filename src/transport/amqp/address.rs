@@ -36,7 +36,7 @@ pub(crate) struct Address {
 }
 
 impl fmt::Debug for Address {
-    /// Shows everything but the password.
+    /// Shows the main fields without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { tls, user, host, port, vhost, heartbeat, .. } = self;
         f.debug_struct("Address")
@@ -51,7 +51,7 @@ impl fmt::Debug for Address {
 }
 
 impl fmt::Display for Address {
-    /// Host and port.
+    /// Shows host and port.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port, .. } = self;
         if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
@@ -89,7 +89,7 @@ impl Address {
 
     fn read(text: &str, heartbeat: Duration) -> Result<Self, String> {
         if text.contains(char::is_control) {
-            return Err("it has a control character".to_owned());
+            return Err("it contains a control character".to_owned());
         }
         let (scheme, rest) = text.split_once("://").ok_or("it does not begin with amqp:// or amqps://")?;
         let tls = match scheme.to_ascii_lowercase().as_str() {
@@ -100,15 +100,15 @@ impl Address {
         let (authority, rest) = rest.split_at(authority_end(rest));
         if rest.contains('@') {
             let encode = "write /, ? and # as %2F, %3F and %23 in a password, and @ as %40 in a vhost";
-            return Err(format!("an @ stands after the first /, ? or #: {encode}"));
+            return Err(format!("an @ follows the first /, ? or #: {encode}"));
         }
         if rest.contains('#') {
-            return Err("it has a fragment: write # as %23".to_owned());
+            return Err("it contains a fragment: write # as %23".to_owned());
         }
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (login, place) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let (login, host_and_port) = authority.rsplit_once('@').unwrap_or(("", authority));
         let (user, password) = login_of(login)?;
-        let (host, port) = place_of(place)?;
+        let (host, port) = host_and_port_of(host_and_port)?;
         let vhost = path.strip_prefix('/').map_or(Ok("/".to_owned()), |vhost| decoded("vhost", vhost))?;
         if vhost.len() > LONGEST {
             return Err(format!("its vhost is longer than {LONGEST} bytes"));
@@ -170,13 +170,13 @@ impl Address {
             },
             _ => {
                 let known = "heartbeat, connection_timeout, channel_max, auth_mechanism and connection_name";
-                return Err(format!("its parameter {name:?} is unknown; there are {known}"));
+                return Err(format!("its parameter {name:?} is unknown; known are {known}"));
             }
         }
         Ok(())
     }
 
-    /// The vhost.
+    /// Returns the vhost.
     pub(crate) fn vhost(&self) -> &str {
         &self.vhost
     }
@@ -208,7 +208,7 @@ fn authority_end(rest: &str) -> usize {
     rest.find(['/', '?', '#']).unwrap_or(rest.len())
 }
 
-/// User and password; RabbitMQ's defaults where there is none.
+/// Returns user and password, by default RabbitMQ's.
 fn login_of(text: &str) -> Result<(String, String), String> {
     let (user, password) = text.split_once(':').unwrap_or((text, "guest"));
     let (user, password) = if matches!(text, "" | ":") { ("guest", "guest") } else { (user, password) };
@@ -216,15 +216,15 @@ fn login_of(text: &str) -> Result<(String, String), String> {
     if user.is_empty() {
         return Err("it has a password and no user".to_owned());
     }
-    // PLAIN separates the two by this byte.
+    // The PLAIN mechanism separates the two with this byte.
     if user.contains('\0') || password.contains('\0') {
-        return Err("its user or password has a zero byte".to_owned());
+        return Err("its user or password contains a zero byte".to_owned());
     }
     Ok((user, password))
 }
 
-/// Host and port.
-fn place_of(text: &str) -> Result<(String, Option<u16>), String> {
+/// Returns host and port.
+fn host_and_port_of(text: &str) -> Result<(String, Option<u16>), String> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, after) = rest.split_once(']').ok_or("its host has a [ without a ]")?;
         let host: Ipv6Addr = host.parse().map_err(|_| "its host in [ ] is not an IPv6 address")?;
@@ -241,8 +241,8 @@ fn place_of(text: &str) -> Result<(String, Option<u16>), String> {
     if host.is_empty() {
         return Err("it names no host".to_owned());
     }
-    let is_of_names = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~');
-    if host.len() > LONGEST || !host.chars().all(is_of_names) {
+    let is_name_character = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~');
+    if host.len() > LONGEST || !host.chars().all(is_name_character) {
         return Err("its host is neither a name nor an IP address".to_owned());
     }
     Ok((host, port))
@@ -280,9 +280,9 @@ fn without_login(text: &str) -> String {
     };
     let (authority, after) = rest.split_at(authority_end(rest));
     match authority.split_once('@') {
-        Some((_, place)) if !place.contains('@') && !after.contains('@') => {
+        Some((_, host)) if !host.contains('@') && !after.contains('@') => {
             let path = after.split(['?', '#']).next().unwrap_or_default();
-            format!("{scheme}://***@{place}{path}")
+            format!("{scheme}://***@{host}{path}")
         }
         _ => format!("{scheme}://***"),
     }

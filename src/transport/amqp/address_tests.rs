@@ -12,9 +12,9 @@ fn parse(text: &str) -> Result<Address, Error> {
 
 #[track_caller]
 fn refused(text: &str, parts: &[&str]) {
-    let said = parse(text).expect_err(text).to_string();
+    let error = parse(text).expect_err(text).to_string();
     for part in parts {
-        assert!(said.contains(part), "{part:?} is not in {said:?}");
+        assert!(error.contains(part), "{part:?} is not in {error:?}");
     }
 }
 
@@ -41,7 +41,7 @@ fn an_address_is_read_part_by_part() {
 }
 
 #[test]
-fn what_is_no_address_of_a_broker_is_refused_with_the_part_that_is_wrong() {
+fn an_invalid_broker_address_is_refused_with_its_invalid_part() {
     for (text, part) in [
         ("", "does not begin with amqp://"),
         ("http://h", "scheme"),
@@ -87,7 +87,7 @@ fn what_is_no_address_of_a_broker_is_refused_with_the_part_that_is_wrong() {
 }
 
 #[test]
-fn the_parameters_of_an_address_go_before_the_settings() {
+fn the_parameters_of_an_address_override_the_settings() {
     let heartbeat = |text: &str| parse(text).unwrap().heartbeat;
     assert_eq!(
         (heartbeat("amqp://h"), heartbeat("amqp://h?heartbeat=42"), heartbeat("amqp://h/%2f?heartbeat=2s")),
@@ -127,7 +127,7 @@ fn a_wrong_address_is_shown_without_its_login() {
     refused("amqp://guest:hun#ter2@h", &["broker address amqp://***: "]);
 }
 
-/// What RFC 3986 allows in a password as it is.
+/// Characters that RFC 3986 allows unencoded in a password.
 const AS_IT_IS: AsciiSet = NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -146,12 +146,12 @@ const AS_IT_IS: AsciiSet = NON_ALPHANUMERIC
     .remove(b'=')
     .remove(b':');
 
-/// The parts of a password that no text may hold: of three characters, a letter or digit among them. Those letters are
-/// in no text of ours.
+/// Returns the parts of a password that no text may contain: three characters, with a letter or digit among them.
+/// Leveret's texts do not contain those letters.
 fn parts(password: &str) -> Vec<String> {
     let characters: Vec<_> = password.chars().collect();
-    let telling = characters.windows(3).filter(|part| part.iter().any(|c| c.is_alphanumeric()));
-    telling.map(|part| part.iter().collect()).collect()
+    let identifying = characters.windows(3).filter(|part| part.iter().any(|c| c.is_alphanumeric()));
+    identifying.map(|part| part.iter().collect()).collect()
 }
 
 fn texts(error: &Error) -> String {
@@ -166,7 +166,7 @@ fn texts(error: &Error) -> String {
 
 proptest! {
     #[test]
-    fn a_password_is_read_as_it_was_written_and_is_in_no_text(
+    fn a_password_is_parsed_unchanged_and_appears_in_no_text(
         password in "[QZXJßЖ,;:/?#@%+&=!\\[\\] '\n\u{1F600}]{1,16}",
         host in prop_oneof![Just("h"), Just("h:1"), Just("[::1]"), Just("h:x"), Just("h h"), Just("")],
         after in prop_oneof![Just(""), Just("/%2f"), Just("/v?heartbeat=0"), Just("?x=y"), Just("/v?heartbeat=5")],
@@ -193,7 +193,7 @@ proptest! {
         }
     }
 
-    /// An independent reader, of the URLs of browsers: what both take they read alike.
+    /// An independent URL parser reads every address that both accept in the same way.
     #[test]
     fn an_address_is_read_as_the_url_crate_reads_it(
         text in "amqp://([a-z%:0-9,;@]{0,8}@)?(\\[[0-9a-f:.]{2,9}\\]|[a-zA-Z0-9._-]{0,8}|\\[::1\\])(:[0-9]{0,5})?(/[a-z%0-9,+]{0,6})?(\\?heartbeat=[0-9]{1,2})?",
@@ -216,7 +216,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_read_or_refused(text in "(amqps?://)?\\PC{0,40}") {
+    fn any_text_is_parsed_or_refused(text in "(amqps?://)?\\PC{0,40}") {
         drop(parse(&text));
         let parts: Vec<_> = split(&text).collect();
         prop_assert_eq!(parts.join(","), text);

@@ -1,11 +1,11 @@
-//! How far this process's clock is from the broker's.
+//! Measures the difference between this process's clock and the broker's.
 //!
-//! AMQP has no command that asks for the time. RabbitMQ writes its own into `x-death` when it dead-letters a message, in
-//! whole seconds. So a message goes through a queue in which it expires at once. Both queues are exclusive, so that they
-//! cannot outlive their connection.
+//! AMQP has no command for the time. RabbitMQ writes its own time into `x-death` when it dead-letters a message, in
+//! whole seconds. So a message is published to a queue in which it expires at once. Both queues are exclusive, so that
+//! they cannot outlive their connection.
 //!
-//! Which of two clocks that differ is wrong cannot be known here. What would destroy or delay a job needs both of them
-//! (`broker/clock.rs`).
+//! It is unknown which of two different clocks is wrong. So a decision that would destroy or delay a job requires both
+//! clocks (`transport/clock.rs`).
 
 use std::time::Duration;
 
@@ -27,18 +27,18 @@ use crate::{
     transport::clock::system_ms,
 };
 
-/// A clock that is set while the process runs is noticed after so long.
+/// Interval of measurements, which detect a clock that is set while the process runs.
 const MEASURED_EVERY: Duration = Duration::from_secs(600);
-/// The same while the clocks differ.
+/// Interval of measurements while the clocks differ.
 const MEASURED_AGAIN: Duration = Duration::from_secs(10);
-/// A consumer is not held up for longer.
+/// Longest delay of a consumer by a measurement.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(5);
 
-/// Compares the clocks, unless that was done lately or this user declares nothing.
+/// Compares the clocks, unless they were compared recently or this user declares nothing.
 ///
-/// `publishing` is the connection for publishes: a broker in alarm stops reading a connection that publishes, and the
-/// consumers must go on to be read.
+/// `publishing` is the connection for publishes. A broker in alarm stops reading a connection that publishes, so the
+/// consuming connection must not publish.
 pub(super) async fn compare(publishing: &Reconnector, setup: &Setup) {
     if setup.mode == TopologyMode::Verify {
         return;
@@ -52,7 +52,7 @@ pub(super) async fn compare(publishing: &Reconnector, setup: &Setup) {
     let measured = async {
         let up = publishing.up().await.map_err(|_| "closed".to_owned())?;
         if up.blocked.borrow().is_some() {
-            return Err("the broker takes no publishes now".to_owned());
+            return Err("the broker blocks publishes".to_owned());
         }
         measure(&up, setup).await
     };
@@ -63,12 +63,12 @@ pub(super) async fn compare(publishing: &Reconnector, setup: &Setup) {
     }
 }
 
-/// The broker's time in seconds, and our times before and after it in milliseconds.
+/// Returns the broker's time in seconds, and this process's times before and after it in milliseconds.
 async fn measure(up: &LiveConnection, setup: &Setup) -> Result<(u64, u64, u64), String> {
     let channel = up.channel().await?;
     let measured = up.unless_lost(through_death(&channel, setup)).await;
     drop(up.unless_lost(channel.close(200, "done".into())).await);
-    measured?.ok_or_else(|| "the message came back without its time".to_owned())
+    measured?.ok_or_else(|| "the dead-lettered message has no time".to_owned())
 }
 
 async fn through_death(channel: &Channel, setup: &Setup) -> lapin::Result<Option<(u64, u64, u64)>> {

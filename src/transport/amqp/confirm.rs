@@ -1,7 +1,7 @@
-//! Which publish a confirm and a returned message belong to.
+//! Matches confirms and returned messages to their publishes.
 //!
 //! lapin resolves the publishes of one ack frame in no particular order, and attaches returned messages to whichever
-//! confirm comes next. So returned messages are recognised by what they are, and given to their own publish.
+//! confirm comes next. So returned messages are recognised by their target and id, and passed to their own publish.
 
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use lapin::{Channel, Confirmation, ErrorKind, message::BasicReturnMessage, types::ShortString};
@@ -9,13 +9,13 @@ use tokio::sync::oneshot;
 
 use crate::{message::Message, transport::SendError};
 
-/// What a caller of the publishing task is told.
+/// The answer to a caller of the publishing task.
 pub(super) type Answer = Result<(), Failure>;
 
-/// Why a publish came to nothing.
+/// The reason why a publish failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// No queue took the message, and the broker gave it back.
+    /// No queue received the message, and the broker returned it.
     Returned(Box<Message>),
     Other(SendError),
 }
@@ -35,24 +35,24 @@ impl From<Failure> for SendError {
     }
 }
 
-/// Where a message was published to and its id: what a returned message is recognised by.
+/// The target of a publish and the message's id, by which a returned message is recognised.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct PublishTarget {
     pub(super) exchange: ShortString,
     pub(super) key: ShortString,
     pub(super) id: Option<ShortString>,
 }
 
-/// A message that no queue took.
+/// A message that no queue received.
 #[derive(Debug)]
 pub(super) struct Returned {
-    place: Place,
+    target: PublishTarget,
     message: Box<Message>,
 }
 
 /// A publish that the broker has answered.
 pub(super) struct Resolved {
-    pub(super) place: Place,
+    pub(super) target: PublishTarget,
     pub(super) size: usize,
     pub(super) verdict: Verdict,
     /// The returned message that lapin attached, which may be another publish's.
@@ -65,13 +65,13 @@ pub(super) enum Verdict {
     Confirmed,
     Nacked,
     Returned(Box<Message>),
-    /// The channel was lost, in the broker's words if it closed it.
+    /// The channel was lost; holds the broker's text if the broker closed it.
     Lost(Option<String>),
 }
 
 impl Resolved {
     pub(super) fn new(
-        place: Place,
+        target: PublishTarget,
         size: usize,
         confirmed: lapin::Result<Confirmation>,
         answer: oneshot::Sender<Answer>,
@@ -81,38 +81,38 @@ impl Resolved {
             Ok(Confirmation::Nack(returned)) => (Verdict::Nacked, returned),
             Ok(Confirmation::NotRequested) => (Verdict::Lost(None), None),
             Err(error) => {
-                let words = match error.kind() {
+                let text = match error.kind() {
                     ErrorKind::ProtocolError(refusal) if error.is_amqp_soft_error() => Some(refusal.to_string()),
                     _ => None,
                 };
-                (Verdict::Lost(words), None)
+                (Verdict::Lost(text), None)
             }
         };
-        Self { place, size, verdict, attached: attached.map(Returned::from), answer }
+        Self { target, size, verdict, attached: attached.map(Returned::from), answer }
     }
 
-    /// Takes the returned message that lapin attached as its own: on a channel without other publishes it is.
+    /// Claims the attached returned message, for a channel without other publishes.
     pub(super) fn claim_attached(&mut self) {
         if let Some(returned) = self.attached.take() {
             self.verdict = Verdict::Returned(returned.message);
         }
     }
 
-    /// Tells the caller. A channel that the broker closed over the only publish in flight, over its exchange or over its
-    /// size refused that one.
+    /// Answers the caller. If the broker closed the channel because of the only publish in flight, its exchange or its
+    /// size, that publish was refused.
     pub(super) fn answer(self, alone: bool) {
-        let about = |words: &str| {
-            words.contains(&format!("'{}'", self.place.exchange))
-                || words.contains(&format!("message size {} ", self.size))
+        let about = |text: &str| {
+            text.contains(&format!("'{}'", self.target.exchange))
+                || text.contains(&format!("message size {} ", self.size))
         };
         let answer = match self.verdict {
             Verdict::Confirmed => Ok(()),
             Verdict::Nacked => Err(SendError::Nacked.into()),
             Verdict::Returned(message) => Err(Failure::Returned(message)),
-            Verdict::Lost(Some(words)) if alone || about(&words) => Err(SendError::Refused(words).into()),
+            Verdict::Lost(Some(text)) if alone || about(&text) => Err(SendError::Refused(text).into()),
             Verdict::Lost(_) => Err(SendError::Uncertain.into()),
         };
-        // A caller that has gone away wants no answer.
+        // A caller that has gone away ignores the answer.
         drop(self.answer.send(answer));
     }
 }
@@ -121,16 +121,17 @@ impl From<BasicReturnMessage> for Returned {
     fn from(returned: BasicReturnMessage) -> Self {
         let delivery = returned.delivery;
         let id = delivery.properties.message_id().clone();
-        let place = Place { exchange: delivery.exchange, key: delivery.routing_key, id };
-        Self { place, message: Box::new(Message { properties: delivery.properties, body: delivery.data.into() }) }
+        let target = PublishTarget { exchange: delivery.exchange, key: delivery.routing_key, id };
+        Self { target, message: Box::new(Message { properties: delivery.properties, body: delivery.data.into() }) }
     }
 }
 
-/// What else the broker has answered by now.
+/// Returns the other publishes that the broker has answered by now.
 ///
 /// lapin resolves the publishes of one ack frame in no particular order and attaches returned messages in the order
-/// they came, so a returned message may sit at a neighbour. It does so under a lock that `wait_for_confirms` takes too:
-/// after that call, the rest of a frame of which one publish is resolved is resolved as well.
+/// they came, so a returned message may be attached to another publish. It does so under a lock that
+/// `wait_for_confirms` takes too. After that call, if one publish of a frame is resolved, the rest of the frame is
+/// resolved as well.
 pub(super) fn drain<F: Future<Output = Resolved>>(
     channel: &Channel,
     in_flight: &mut FuturesUnordered<F>,
@@ -139,19 +140,20 @@ pub(super) fn drain<F: Future<Output = Resolved>>(
     std::iter::from_fn(|| in_flight.next().now_or_never().flatten()).collect()
 }
 
-/// Gives each returned message to the publish it belongs to, and returns what can be answered now and what may still
-/// get a returned message from the next ack frame.
+/// Passes each returned message to its own publish. Returns the publishes to answer now, and those that may still get a
+/// returned message from the next ack frame.
 ///
-/// A returned message comes before its own publish's ack, so one whose owner is not yet resolved is kept in `unclaimed`.
+/// A returned message precedes the ack of its own publish, so it is kept in `unclaimed` until that publish is resolved.
 pub(super) fn attribute(
     mut held: Vec<Resolved>,
     mut later: Vec<Resolved>,
     unclaimed: &mut Vec<Returned>,
 ) -> (Vec<Resolved>, Vec<Resolved>) {
     let mut all: Vec<&mut Resolved> = held.iter_mut().chain(later.iter_mut()).collect();
-    unclaimed.extend(all.iter_mut().filter_map(|carrier| carrier.attached.take()));
+    unclaimed.extend(all.iter_mut().filter_map(|resolved| resolved.attached.take()));
     for returned in std::mem::take(unclaimed) {
-        let is_owner = |other: &Resolved| matches!(other.verdict, Verdict::Confirmed) && other.place == returned.place;
+        let is_owner =
+            |other: &Resolved| matches!(other.verdict, Verdict::Confirmed) && other.target == returned.target;
         match all.iter_mut().find(|other| is_owner(other)) {
             Some(owner) => owner.verdict = Verdict::Returned(returned.message),
             None => unclaimed.push(returned),
@@ -165,15 +167,16 @@ mod tests {
     use super::*;
 
     fn resolved(id: &str, attached: Option<&str>) -> (Resolved, oneshot::Receiver<Answer>) {
-        let place = |id: &str| Place { exchange: "e".into(), key: "k".into(), id: Some(id.into()) };
+        let target = |id: &str| PublishTarget { exchange: "e".into(), key: "k".into(), id: Some(id.into()) };
         let (answer, answered) = oneshot::channel();
         let verdict = Verdict::Confirmed;
-        let returned = |id| Returned { place: place(id), message: Box::new(Message::new("j", &id.into(), vec![], 0)) };
-        (Resolved { place: place(id), size: 0, verdict, attached: attached.map(returned), answer }, answered)
+        let returned =
+            |id| Returned { target: target(id), message: Box::new(Message::new("j", &id.into(), vec![], 0)) };
+        (Resolved { target: target(id), size: 0, verdict, attached: attached.map(returned), answer }, answered)
     }
 
-    /// The id of the message that a caller was given back; none if it was told that all is well.
-    fn given_back(mut answered: oneshot::Receiver<Answer>) -> Option<String> {
+    /// Returns the id of the message that was returned to a caller; `None` after a confirm.
+    fn returned_id(mut answered: oneshot::Receiver<Answer>) -> Option<String> {
         match answered.try_recv().unwrap() {
             Ok(()) => None,
             Err(Failure::Returned(message)) => Some(message.id().unwrap().to_owned()),
@@ -188,7 +191,7 @@ mod tests {
             let (b, b_answer) = resolved("b", second);
             let (now, later) = attribute(vec![a], vec![b], &mut Vec::new());
             now.into_iter().chain(later).for_each(|resolved| resolved.answer(false));
-            assert_eq!((given_back(a_answer), given_back(b_answer).as_deref()), (None, Some("b")));
+            assert_eq!((returned_id(a_answer), returned_id(b_answer).as_deref()), (None, Some("b")));
         }
     }
 
@@ -197,10 +200,10 @@ mod tests {
         let mut unclaimed = Vec::new();
         let (carrier, carried) = resolved("a", Some("b"));
         attribute(vec![carrier], Vec::new(), &mut unclaimed).0.into_iter().for_each(|resolved| resolved.answer(false));
-        assert_eq!(given_back(carried), None);
+        assert_eq!(returned_id(carried), None);
         let (owner, owned) = resolved("b", None);
         attribute(vec![owner], Vec::new(), &mut unclaimed).0.into_iter().for_each(|resolved| resolved.answer(false));
-        assert_eq!((given_back(owned).as_deref(), unclaimed.len()), (Some("b"), 0));
+        assert_eq!((returned_id(owned).as_deref(), unclaimed.len()), (Some("b"), 0));
     }
 
     #[test]
@@ -209,6 +212,6 @@ mod tests {
         let (two, second) = resolved("a", Some("a"));
         let (now, _) = attribute(vec![one, two], Vec::new(), &mut Vec::new());
         now.into_iter().for_each(|resolved| resolved.answer(false));
-        assert_eq!((given_back(first).as_deref(), given_back(second).as_deref()), (Some("a"), Some("a")));
+        assert_eq!((returned_id(first).as_deref(), returned_id(second).as_deref()), (Some("a"), Some("a")));
     }
 }

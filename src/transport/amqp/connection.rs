@@ -1,4 +1,4 @@
-//! One connection to RabbitMQ, kept up for ever: a fresh `lapin::Connection` after each loss.
+//! One connection to RabbitMQ, reconnected indefinitely with a new `lapin::Connection` after each loss.
 
 use std::{
     net::SocketAddr,
@@ -31,73 +31,74 @@ use crate::{
     transport::SendError,
 };
 
-/// How long the broker may take to answer a goodbye.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest wait for the broker's answer to a close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const SHORT_LIFE: Duration = Duration::from_secs(1);
-/// How often a connection is looked at that has reported nothing.
+/// Interval of checks of a connection that has reported nothing.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A connection that is up, until `lost` is cancelled.
+/// A live connection, until `lost` is cancelled.
 #[derive(Debug)]
 pub(super) struct LiveConnection {
     pub(super) connection: Connection,
     /// The host and port of the settings.
     address: String,
-    /// How long the broker may be silent.
+    /// The longest silence of the broker.
     longest_silence: Duration,
     guard: Guard,
     pub(super) lost: CancellationToken,
-    /// The broker's reason for taking no publishes now.
+    /// The broker's reason for blocking publishes.
     pub(super) blocked: watch::Sender<Option<String>>,
-    /// Why it is to be given up for a fresh one.
+    /// The reason for replacing it with a new connection.
     retire: SetOnce<String>,
     /// The index of its address.
     index: usize,
 }
 
 impl LiveConnection {
-    /// Waits until nothing can be published here now, and says why.
+    /// Waits until publishes cannot be sent on this connection, and returns the reason.
     pub(super) async fn obstacle(&self) -> SendError {
         let mut blocked = self.blocked.subscribe();
         tokio::select! {
             () = self.lost.cancelled() => SendError::Unavailable("the connection was lost".to_owned()),
-            // Its sender is here.
+            // The sender is a field of `self`, so it is not dropped.
             Ok(reason) = blocked.wait_for(Option::is_some) => {
                 SendError::Blocked(reason.clone().unwrap_or_default())
             }
         }
     }
 
-    /// A new channel.
+    /// Opens a channel.
     ///
-    /// lapin never uses the id of a channel that the broker has closed again, though its turn comes, and keeps what then
-    /// failed to open, until no id is left. So the first failure of this kind has the connection made anew.
+    /// lapin never reuses the id of a channel that the broker has closed, although it selects that id again. It also
+    /// keeps channels that failed to open for this reason, until no id is left. So the first such failure replaces the
+    /// connection.
     pub(super) async fn channel(&self) -> Result<Channel, String> {
         let opening = async {
             let opened = self.connection.create_channel().await;
             if let Err(error) = &opened
-                && self.is_worn_out(error)
+                && self.is_replaceable(error)
             {
-                self.give_up(&format!("lapin opens no channel in the place of one closed by {error}"));
+                self.retire(&format!("lapin cannot reuse the id of a closed channel: {error}"));
             }
             opened
         };
         self.unless_lost(opening).await
     }
 
-    /// Gives the connection up for a fresh one, at the next address if there are several.
-    pub(super) fn give_up(&self, reason: &str) {
-        // An earlier reason does as well.
-        drop(self.retire.set(format!("given up: {reason}")));
+    /// Retires the connection: a new one replaces it, at the next address if there are several.
+    pub(super) fn retire(&self, reason: &str) {
+        // An earlier reason has priority.
+        drop(self.retire.set(format!("retired: {reason}")));
     }
 
-    /// Whether a channel failed to open that a fresh connection would open.
-    fn is_worn_out(&self, error: &lapin::Error) -> bool {
+    /// Returns whether a channel failed to open that a new connection would open.
+    fn is_replaceable(&self, error: &lapin::Error) -> bool {
         self.connection.status().connected() && !matches!(error.kind(), ErrorKind::ChannelsLimitReached)
     }
 
-    /// What `work` comes to, unless the connection is lost before: lapin drops commands that meet its end half-way, and
-    /// their futures with them would never be ready.
+    /// Returns the result of `work`, unless the connection is lost before. lapin drops commands that are in progress at
+    /// its end, and their futures would never complete.
     pub(super) async fn unless_lost<T>(&self, work: impl Future<Output = lapin::Result<T>>) -> Result<T, String> {
         tokio::select! {
             done = work => done.map_err(|error| error.to_string()),
@@ -106,31 +107,32 @@ impl LiveConnection {
     }
 }
 
-/// The state of a [`Reconnector`]: up, or down for this reason.
+/// The state of a [`Reconnector`]: connected, or disconnected for this reason.
 pub(super) type State = Result<Arc<LiveConnection>, String>;
 
 /// The handle was closed.
 #[derive(Debug)]
 pub(super) struct Closed;
 
-/// A connection that is made anew after each loss, from its first use until the handle is closed.
+/// A connection that is replaced after each loss, from its first use until the handle is closed.
 ///
-/// A task of the runtime of that first use keeps it up. If that runtime ends, the next use starts another.
+/// A task on the runtime of that first use keeps it connected. If that runtime ends, the next use starts another task.
 pub(super) struct Reconnector {
     role: &'static str,
     setup: Arc<Setup>,
     state: watch::Sender<State>,
-    is_kept_up: Arc<AtomicBool>,
+    is_running: Arc<AtomicBool>,
 }
 
-/// Held by the task that keeps a link up. Dropped with its runtime, it leaves the link as it was before its first use.
-struct Kept {
+/// Guard of the task that reconnects. When its runtime drops it, the reconnector returns to its state before the first
+/// use.
+struct RunningGuard {
     setup: Arc<Setup>,
     state: watch::Sender<State>,
-    is_kept_up: Arc<AtomicBool>,
+    is_running: Arc<AtomicBool>,
 }
 
-impl Drop for Kept {
+impl Drop for RunningGuard {
     fn drop(&mut self) {
         let up = match &*self.state.borrow() {
             Err(reason) if reason == CLOSED => return,
@@ -140,14 +142,14 @@ impl Drop for Kept {
             ended(&self.setup, &up);
         }
         drop(self.state.send_replace(Err(NOT_YET.to_owned())));
-        self.is_kept_up.store(false, Ordering::Release);
+        self.is_running.store(false, Ordering::Release);
     }
 }
 
 impl Reconnector {
     pub(super) fn new(role: &'static str, setup: Arc<Setup>) -> Self {
         let (state, _) = watch::channel(Err(NOT_YET.to_owned()));
-        Self { role, setup, state, is_kept_up: Arc::default() }
+        Self { role, setup, state, is_running: Arc::default() }
     }
 
     /// Waits for the connection.
@@ -159,34 +161,34 @@ impl Reconnector {
         }
     }
 
-    /// The state now and its changes.
+    /// Returns the current state and its changes.
     pub(super) fn watch(&self) -> watch::Receiver<State> {
-        if !self.is_kept_up.swap(true, Ordering::AcqRel) {
+        if !self.is_running.swap(true, Ordering::AcqRel) {
             let (setup, state) = (Arc::clone(&self.setup), self.state.clone());
-            let keeping_up = keep_up(self.role, Arc::clone(&setup), state.clone());
-            let kept = Kept { setup, state, is_kept_up: Arc::clone(&self.is_kept_up) };
+            let reconnecting = reconnect(self.role, Arc::clone(&setup), state.clone());
+            let guard = RunningGuard { setup, state, is_running: Arc::clone(&self.is_running) };
             tokio::spawn(async move {
-                let _kept = kept;
-                keeping_up.await;
+                let _guard = guard;
+                reconnecting.await;
             });
         }
         self.state.subscribe()
     }
 
-    /// The state once the first attempt to connect is over.
+    /// Returns the state after the first attempt to connect.
     pub(super) async fn first_state(&self) -> State {
         let mut state = self.watch();
         let known = state.wait_for(|state| !matches!(state, Err(reason) if reason == NOT_YET)).await;
         known.map_or_else(|_| Err(CLOSED.to_owned()), |state| state.clone())
     }
 
-    /// Waits until a closed link has said goodbye to the broker.
+    /// Waits until a closed connection has been closed on the broker.
     pub(super) async fn closed(&self) {
-        if self.is_kept_up.load(Ordering::Acquire) {
+        if self.is_running.load(Ordering::Acquire) {
             let mut state = self.state.subscribe();
-            let goodbye = state.wait_for(|state| matches!(state, Err(reason) if reason == CLOSED));
-            if tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await.is_err() {
-                tracing::debug!(role = self.role, "the broker did not answer the goodbye");
+            let closed = state.wait_for(|state| matches!(state, Err(reason) if reason == CLOSED));
+            if tokio::time::timeout(CLOSE_TIMEOUT, closed).await.is_err() {
+                tracing::debug!(role = self.role, "the broker did not answer the close");
             }
         }
     }
@@ -195,8 +197,8 @@ impl Reconnector {
 const CLOSED: &str = "closed";
 const NOT_YET: &str = "not yet connected";
 
-/// Connects, waits for the loss, and begins again.
-async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<State>) {
+/// Connects, waits for the loss, and reconnects.
+async fn reconnect(role: &'static str, setup: Arc<Setup>, state: watch::Sender<State>) {
     let (mut delays, mut login_delays, mut patience) = (backoff(), login_backoff(), HandshakeTimeout::default());
     let mut first = 0;
     loop {
@@ -210,9 +212,9 @@ async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<Sta
                 let connected = Instant::now();
                 tracing::info!(role, broker = up.address, address = %peer, "connected to the broker");
                 let reason = live(role, &setup, Arc::clone(&up), &state).await;
-                // Its node may be one that answers and cannot work, such as one that its cluster has lost.
+                // Its node may answer but not work, such as one that was separated from its cluster.
                 first = if up.retire.initialized() { up.index + 1 } else { 0 };
-                // One that something ends at once must not be made again in a hot loop.
+                // A connection that ends at once must not be replaced in a hot loop.
                 if connected.elapsed() > SHORT_LIFE {
                     delays = backoff();
                 }
@@ -220,12 +222,12 @@ async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<Sta
             }
             Err(NotConnected { reason, is_refused }) => {
                 if setup.log_throttle.should_log(format!("{role}: {reason}")) {
-                    tracing::warn!(role, error = reason, "cannot connect to the broker, trying again");
+                    tracing::warn!(role, error = reason, "cannot connect to the broker, retrying");
                 }
                 (reason, is_refused)
             }
         };
-        setup.health.away(&reason);
+        setup.health.set_unreachable(&reason);
         drop(state.send_replace(Err(reason)));
         let delay = if is_refused { login_delays.next() } else { delays.next() }.unwrap_or(SHORT_LIFE);
         tokio::select! {
@@ -236,14 +238,14 @@ async fn keep_up(role: &'static str, setup: Arc<Setup>, state: watch::Sender<Sta
     drop(state.send_replace(Err(CLOSED.to_owned())));
 }
 
-/// Why there is no connection.
+/// The reason why there is no connection.
 struct NotConnected {
     reason: String,
     /// Whether a broker refused the login.
     is_refused: bool,
 }
 
-/// Tries every address once, beginning with the one of that index.
+/// Tries every address once, starting with the one at index `first`.
 async fn connect(
     role: &'static str,
     setup: &Setup,
@@ -258,7 +260,7 @@ async fn connect(
             Ok((connection, guard)) => {
                 if let Some(problem) = too_small(&connection) {
                     reason = format!("{address}: {problem}");
-                    drop(tokio::time::timeout(patience.0, connection.close(200, "goodbye".into())).await);
+                    drop(tokio::time::timeout(patience.0, connection.close(200, "frame_max".into())).await);
                     continue;
                 }
                 let (blocked, _) = watch::channel(None);
@@ -290,7 +292,7 @@ async fn connect(
     Err(NotConnected { reason, is_refused })
 }
 
-/// Why this broker is not worked with, if its frames are too small. A job may fill most of one with its headers, and a
+/// Returns why this broker is unusable, if its frames are too small. A job's headers may fill most of a frame, and a
 /// frame that is too large ends the connection.
 pub(super) fn too_small(connection: &Connection) -> Option<String> {
     let most = connection.configuration().frame_max();
@@ -299,16 +301,16 @@ pub(super) fn too_small(connection: &Connection) -> Option<String> {
     })
 }
 
-/// The life of one connection; returns why it ended.
+/// Runs one connection; returns why it ended.
 async fn live(role: &'static str, setup: &Setup, up: Arc<LiveConnection>, state: &watch::Sender<State>) -> String {
     setup.metrics.connected.inc();
     let mut events = Box::pin(up.connection.events_listener());
     drop(state.send_replace(Ok(Arc::clone(&up))));
     let reason = loop {
         let event = tokio::select! {
-            reason = given_up(setup, &up) => {
+            reason = ended_here(setup, &up) => {
                 up.lost.cancel();
-                goodbye(&up).await;
+                close(&up).await;
                 break reason;
             }
             event = events.next() => event,
@@ -319,7 +321,7 @@ async fn live(role: &'static str, setup: &Setup, up: Arc<LiveConnection>, state:
                 // lapin would notice as well, up to half a heartbeat later.
                 let silence = up.guard.silent_for();
                 if silence > up.longest_silence {
-                    break format!("nothing received for {} s, not even a heartbeat", silence.as_secs());
+                    break format!("no frame received for {} s, not even a heartbeat", silence.as_secs());
                 }
                 continue;
             }
@@ -327,7 +329,7 @@ async fn live(role: &'static str, setup: &Setup, up: Arc<LiveConnection>, state:
         match event {
             Some(Event::ConnectionBlocked(reason)) => set_blocked(setup, &up, Some(reason)),
             Some(Event::ConnectionUnblocked) => set_blocked(setup, &up, None),
-            // lapin tells of closed channels here too; those are their owners' business.
+            // lapin reports closed channels here too; their owners handle those.
             Some(Event::Error(error)) if !up.connection.status().connected() => break error.to_string(),
             Some(_) => {}
             None => break "the connection ended".to_owned(),
@@ -349,17 +351,17 @@ fn ended(setup: &Setup, up: &LiveConnection) {
     }
 }
 
-/// Why we end the connection ourselves, once we do.
-async fn given_up(setup: &Setup, up: &LiveConnection) -> String {
+/// Waits until this process ends the connection, and returns the reason.
+async fn ended_here(setup: &Setup, up: &LiveConnection) -> String {
     tokio::select! {
         () = setup.closed.cancelled() => CLOSED.to_owned(),
         reason = up.retire.wait() => reason.clone(),
     }
 }
 
-async fn goodbye(up: &LiveConnection) {
-    let close = up.connection.close(200, "goodbye".into());
-    if !matches!(tokio::time::timeout(GOODBYE_TIMEOUT, close).await, Ok(Ok(()))) {
+async fn close(up: &LiveConnection) {
+    let close = up.connection.close(200, "closed".into());
+    if !matches!(tokio::time::timeout(CLOSE_TIMEOUT, close).await, Ok(Ok(()))) {
         tracing::debug!("the connection was gone before it was closed");
     }
 }
@@ -369,22 +371,22 @@ fn set_blocked(setup: &Setup, up: &LiveConnection, reason: Option<String>) {
     match (before, reason) {
         (None, Some(reason)) => {
             setup.metrics.blocked.inc();
-            tracing::warn!(error = reason, "the broker takes no publishes now");
+            tracing::warn!(error = reason, "the broker blocks publishes");
         }
         (Some(_), None) => {
             setup.metrics.blocked.dec();
-            tracing::info!("the broker takes publishes again");
+            tracing::info!("the broker accepts publishes again");
         }
         _ => {}
     }
 }
 
-/// What RabbitMQ lists of a connection.
+/// Returns the client properties that RabbitMQ lists of a connection.
 pub(super) fn properties(role: &str, address: &Address) -> ConnectionProperties {
     let (program, host, pid) = (PROGRAM.as_str(), HOST.as_str(), process::id().to_string());
     let name = || format!("{program}@{host}#{pid} {role}");
     let name = address.connection_name.clone().unwrap_or_else(name);
-    let said = [
+    let properties_of_process = [
         ("product", "Leveret"),
         ("version", env!("CARGO_PKG_VERSION")),
         ("program", program),
@@ -393,16 +395,17 @@ pub(super) fn properties(role: &str, address: &Address) -> ConnectionProperties 
         ("role", role),
     ];
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    said.into_iter()
+    properties_of_process
+        .into_iter()
         .fold(properties, |properties, (key, value)| properties.with_client_property(key.into(), value.into()))
 }
 
-/// The addresses of the settings.
+/// Parses the addresses of the settings.
 pub(super) fn parse_addresses(config: &Config) -> Result<Vec<Address>, Error> {
     let addresses: Vec<_> =
         config.addresses().map(|address| Address::parse(address, config.heartbeat)).collect::<Result<_, _>>()?;
     if addresses.is_empty() {
-        return Err(Error::Setting { setting: "AMQP_URL", reason: "names no broker".to_owned() });
+        return Err(Error::Setting { setting: "AMQP_URL", reason: "it contains no address".to_owned() });
     }
     Ok(addresses)
 }

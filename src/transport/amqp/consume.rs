@@ -1,7 +1,7 @@
-//! A session: one channel with one consumer, and the acks that belong to it.
+//! A session: one channel with one consumer, and its acks.
 //!
-//! The consumer loop's task owns it, so acks leave in order and never on a channel other than their own. `basic_ack` is
-//! polled once, which queues its frame; awaiting it would wait until another thread has written that one frame.
+//! The consumer loop's task owns it, so acks are sent in order and never on another channel. `basic_ack` is polled
+//! once, which queues its frame. Awaiting it would wait until another thread has written that frame.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -23,59 +23,59 @@ use crate::{
     transport::session::{Delivery, Ended, OpenError},
 };
 
-/// How often a channel is looked at that nothing is taken from.
+/// Interval of checks of a channel without deliveries.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a channel stays open after its last acks. RabbitMQ hands acks on to a quorum queue a few at a time, and
-/// forgets those that are left when their channel is closed (seen on 3.10): jobs that are done would run again.
-/// Nothing tells a client that the queue has them; thousands at once take some tens of milliseconds.
+/// Time for which a channel stays open after its last acks. RabbitMQ passes acks to a quorum queue a few at a time, and
+/// loses the rest when their channel is closed (seen on 3.10): finished jobs would run again. A client cannot learn
+/// that the queue has them. Thousands at once take some tens of milliseconds.
 pub(super) const ACKS_ARRIVE: Duration = Duration::from_millis(500);
-/// The pause between flushes while the broker has leave to deliver half the prefetch, or jobs wait for confirms. Each ack frame costs this process
-/// and the broker as much as a quarter of a short job.
+/// Pause between flushes while the broker can still deliver half the prefetch, or jobs wait for confirms. Each ack
+/// frame costs this process and the broker as much as a quarter of a short job.
 const LINGER: Duration = Duration::from_millis(1);
-/// How long acks may wait for the confirms of copies of the jobs that they are behind.
+/// Longest wait of acks for the confirms of earlier jobs' copies.
 const PATIENT_LINGER: Duration = Duration::from_millis(5);
-/// Messages of a stream on their way at once.
+/// Prefetch of a stream.
 const STREAM_PREFETCH: u16 = 256;
-/// RabbitMQ does not answer for a quorum queue that has no leader.
+/// Longest wait for an answer. RabbitMQ does not answer for a quorum queue without a leader.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 const CANCELLED: &str = "the broker cancelled the consumer";
-/// How long an orderly goodbye may take on a connection that may be dead.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Longest wait for an orderly close on a connection that may be dead.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) struct Session {
     up: Arc<LiveConnection>,
     channel: OwnChannel,
     consumer: Consumer,
     tag: ShortString,
-    /// lapin tells but once that the broker has cancelled the consumer.
+    /// Whether the broker cancelled the consumer; lapin reports that only once.
     is_cancelled: bool,
     acks: Acks,
-    /// How many jobs were acked on this channel.
+    /// The number of jobs acked on this channel.
     count: u64,
-    /// Which of these acks have arrived, where that is of interest.
+    /// The acks that have arrived, if the session tracks them.
     proof: Option<Proof>,
-    /// When acks were sent last.
+    /// The time of the last sent acks.
     acked: Option<Instant>,
     prefetch: u16,
-    /// The consumer was cancelled by us: what is there is taken, and then nothing comes.
+    /// Whether this process cancelled the consumer: remaining deliveries are returned, and no more arrive.
     paused: bool,
-    /// Delivered to a consumer before the present one.
+    /// Deliveries to an earlier consumer of this session.
     before: VecDeque<Delivery>,
-    /// Acks that may wait for a flush: half the prefetch, so that the broker never runs out of room to deliver.
+    /// The number of acks that may wait for a flush: half the prefetch, so that the broker can always deliver.
     batch: usize,
     /// A task that ends with the session.
-    _beside: Option<AbortOnDropHandle<()>>,
+    _task: Option<AbortOnDropHandle<()>>,
 }
 
-/// A channel that is closed when it is dropped, wherever that happens.
+/// A channel that is closed when it is dropped.
 ///
-/// A consumer whose opening is given up half-way exists on the broker all the same; without this it would be handed
-/// messages that nobody takes.
+/// A consumer whose opening is cancelled half-way exists on the broker nevertheless. Without this it would receive
+/// messages that are never handled.
 pub(super) struct OwnChannel(pub(super) Channel);
 
 impl Drop for OwnChannel {
     fn drop(&mut self) {
-        // Polled once, the frame is queued; a channel that is closed already says so at once.
+        // One poll queues the frame; on a closed channel, the poll fails at once.
         drop(self.0.close(200, "done".into()).now_or_never());
     }
 }
@@ -85,7 +85,7 @@ impl Session {
         Self::open_with(up, queue, prefetch, FieldTable::default()).await
     }
 
-    /// Reads a stream from that offset on.
+    /// Reads a stream from offset `from` on.
     pub(super) async fn open_stream(up: Arc<LiveConnection>, stream: &str, from: u64) -> Result<Self, OpenError> {
         let mut arguments = FieldTable::default();
         arguments.insert("x-stream-offset".into(), integer(from));
@@ -125,16 +125,16 @@ impl Session {
             paused: false,
             before: VecDeque::new(),
             batch: usize::from(prefetch / 2).max(1),
-            _beside: None,
+            _task: None,
         })
     }
 
-    /// Gives the session a task that ends with it.
-    pub(super) fn beside(self, task: AbortOnDropHandle<()>) -> Self {
-        Self { _beside: Some(task), ..self }
+    /// Adds a task that ends with the session.
+    pub(super) fn with_task(self, task: AbortOnDropHandle<()>) -> Self {
+        Self { _task: Some(task), ..self }
     }
 
-    /// Finds out from now on which acks have arrived.
+    /// Tracks from now on which acks have arrived.
     pub(super) fn with_proof_of_acks(self) -> Self {
         Self { proof: Some(Proof::new(self.channel.0.clone())), ..self }
     }
@@ -153,7 +153,7 @@ impl Session {
     }
 
     pub(crate) async fn next(&mut self) -> Result<Delivery, Ended> {
-        // What lapin still holds of a channel that is gone belongs to the broker again.
+        // The broker has requeued the deliveries that lapin still holds for a lost channel.
         if self.is_lost() {
             return Err(self.ended("the channel was lost"));
         }
@@ -171,10 +171,10 @@ impl Session {
         if self.paused && item.is_none() {
             return Err(self.lost().await);
         }
-        self.taken(item)
+        self.received(item)
     }
 
-    /// What has come in already; none if there is nothing. A loss that only the connection knows of shows in
+    /// Returns a delivery that has already arrived, if there is one. A loss that only the connection knows of shows in
     /// [`next`](Self::next).
     pub(crate) fn try_next(&mut self) -> Option<Result<Delivery, Ended>> {
         if !self.channel.0.status().connected() {
@@ -187,20 +187,20 @@ impl Session {
             return Some(Err(self.ended(CANCELLED)));
         }
         let item = self.consumer.next().now_or_never()?;
-        if self.paused && item.is_none() { None } else { Some(self.taken(item)) }
+        if self.paused && item.is_none() { None } else { Some(self.received(item)) }
     }
 
-    /// Stops the flow of deliveries; those that are here already are still to be taken.
+    /// Stops new deliveries; those that have arrived are still returned.
     pub(crate) async fn pause(&mut self) {
         if !self.paused {
             self.paused = true;
             let cancel = self.channel.0.basic_cancel(self.tag.clone(), BasicCancelOptions::default());
-            // A channel that is gone shows in `next`.
-            drop(timeout(PATIENCE, cancel).await);
+            // A lost channel shows in `next`.
+            drop(timeout(CLOSE_TIMEOUT, cancel).await);
         }
     }
 
-    /// Lets deliveries flow again, with so many in hand.
+    /// Starts deliveries again, with this prefetch.
     pub(crate) async fn resume(&mut self, prefetch: u16) -> Result<(), Ended> {
         let queue = self.consumer.queue();
         let consumed =
@@ -208,9 +208,10 @@ impl Session {
                 .await;
         let consumed = consumed.unwrap_or_else(|_| Err(format!("no answer within {ANSWERED_WITHIN:?}")));
         let (consumer, tag) = consumed.map_err(|reason| self.ended(&reason))?;
-        // Only now: a broker that was slow to read the cancel has sent on, and all that came before its answer.
+        // A broker that read the cancel late has sent more deliveries. All of them arrived before its answer to the new
+        // subscription.
         while let Some(Some(Ok(delivery))) = self.consumer.next().now_or_never() {
-            let Ok(delivery) = self.taken(Some(Ok(delivery))) else { break };
+            let Ok(delivery) = self.received(Some(Ok(delivery))) else { break };
             self.before.push_back(delivery);
         }
         (self.consumer, self.tag) = (consumer, tag);
@@ -218,7 +219,7 @@ impl Session {
         Ok(())
     }
 
-    fn taken(&mut self, item: Option<lapin::Result<lapin::message::Delivery>>) -> Result<Delivery, Ended> {
+    fn received(&mut self, item: Option<lapin::Result<lapin::message::Delivery>>) -> Result<Delivery, Ended> {
         match item {
             Some(Ok(delivery)) => {
                 self.acks.delivered(delivery.delivery_tag);
@@ -228,14 +229,14 @@ impl Session {
             Some(Err(error)) => Err(self.ended(&error.to_string())),
             None => {
                 self.is_cancelled = true;
-                // RabbitMQ 4.3 keeps a consumer attached that it has cancelled, until the client cancels it too.
+                // RabbitMQ 4.3 keeps a cancelled consumer attached until the client cancels it too.
                 drop(self.channel.0.basic_cancel(self.tag.clone(), BasicCancelOptions { nowait: true }).now_or_never());
                 Err(self.ended(CANCELLED))
             }
         }
     }
 
-    /// Waits until the channel is gone, also while nothing is taken from it.
+    /// Waits until the channel is lost, also while no deliveries are read from it.
     pub(crate) async fn lost(&self) -> Ended {
         while !self.is_lost() && timeout(CHECK_INTERVAL, self.up.lost.cancelled()).await.is_err() {}
         self.ended("the channel was lost")
@@ -271,7 +272,7 @@ impl Session {
         (lost, (self.acks.waiting() > 0).then(|| now + PATIENT_LINGER))
     }
 
-    /// Sends the acks that wait, those behind a job in hand only if told.
+    /// Sends the waiting acks; those behind an unfinished job only if `behind` is set.
     pub(crate) fn flush(&mut self, behind: bool) -> u64 {
         if self.acks.waiting() == 0 {
             return 0;
@@ -294,16 +295,16 @@ impl Session {
         if lost { (before - self.acks.waiting()) as u64 } else { 0 }
     }
 
-    /// The acks of this channel up to the returned number cannot be lost any more.
+    /// Returns the number up to which this channel's acks cannot be lost any more.
     pub(crate) fn acks_taken(&self) -> u64 {
-        self.proof.as_ref().map_or(0, Proof::taken)
+        self.proof.as_ref().map_or(0, Proof::handled)
     }
 
     pub(crate) fn reject(&mut self, tag: u64, requeue: bool) {
         if self.acks.settle(tag) {
-            // A channel that is gone has handed its deliveries back already.
+            // A lost channel has already requeued its deliveries.
             if requeue {
-                // From 4.3 on RabbitMQ does not count this against the job, as it does a reject.
+                // From 4.3 on RabbitMQ does not count a nack with requeue against the job, unlike a reject.
                 let options = BasicNackOptions { multiple: false, requeue: true };
                 drop(self.channel.0.basic_nack(tag, options).now_or_never());
             } else {
@@ -312,28 +313,28 @@ impl Session {
         }
     }
 
-    /// Stops the flow of deliveries; returns those that were never taken.
+    /// Stops new deliveries; returns the remaining ones.
     pub(crate) async fn withdraw(&mut self) -> Vec<Delivery> {
         self.flush(true);
         let cancel = self.channel.0.basic_cancel(self.tag.clone(), BasicCancelOptions::default());
-        if !matches!(timeout(PATIENCE, cancel).await, Ok(Ok(()))) {
+        if !matches!(timeout(CLOSE_TIMEOUT, cancel).await, Ok(Ok(()))) {
             tracing::debug!("the consumer was gone before it was cancelled");
         }
-        let mut untaken = Vec::from(std::mem::take(&mut self.before));
+        let mut remaining = Vec::from(std::mem::take(&mut self.before));
         while let Some(Some(Ok(delivery))) = self.consumer.next().now_or_never() {
-            let Ok(delivery) = self.taken(Some(Ok(delivery))) else { break };
-            untaken.push(delivery);
+            let Ok(delivery) = self.received(Some(Ok(delivery))) else { break };
+            remaining.push(delivery);
         }
-        untaken
+        remaining
     }
 
-    /// Waits until the broker has done what it was told on this channel before.
+    /// Waits until the broker has handled all earlier commands of this channel.
     pub(crate) async fn round_trip(&self) -> Result<(), Ended> {
         let asked = self.channel.0.basic_qos(self.prefetch, BasicQosOptions::default());
         self.up.unless_lost(asked).await.map_err(|reason| self.ended(&reason))
     }
 
-    /// Waits until the broker has what was acked.
+    /// Waits until the broker has processed the acks.
     pub(crate) async fn settled(&mut self) {
         self.flush(true);
         if let Some(acked) = self.acked {
@@ -343,7 +344,7 @@ impl Session {
 
     pub(crate) async fn close(mut self) -> u64 {
         let lost = self.flush(true);
-        if !matches!(timeout(PATIENCE, self.channel.0.close(200, "done".into())).await, Ok(Ok(()))) {
+        if !matches!(timeout(CLOSE_TIMEOUT, self.channel.0.close(200, "done".into())).await, Ok(Ok(()))) {
             tracing::debug!("the channel was gone before it was closed");
         }
         lost

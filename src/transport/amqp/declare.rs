@@ -1,8 +1,8 @@
-//! Declares a plan, or verifies that it is there.
+//! Declares a plan, or verifies that its objects exist.
 //!
-//! What all queues share is two hundred names and bindings. They are ensured once in a process and again when something
-//! turns out to be missing, not with every connection: a thousand workers that reconnect at once must not keep a broker
-//! busy with what it has.
+//! The shared part of all queues has two hundred names and bindings. It is ensured once in a process and again when
+//! something is found missing, not with every connection. So a thousand workers that reconnect at once do not burden
+//! the broker with declarations.
 
 use std::time::Duration;
 
@@ -25,11 +25,11 @@ use crate::{
     transport::session::OpenError,
 };
 
-/// A cluster may have to elect its leaders first.
+/// Longest wait for an answer; a cluster may have to elect its leaders first.
 pub(super) const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 const JUST_ENSURED: Duration = Duration::from_secs(1);
 
-/// Ensures what all queues share, unless that was done before.
+/// Ensures the shared part of the topology, unless it was ensured before.
 pub(super) async fn ensure_shared(up: &LiveConnection, setup: &Setup) -> Result<(), OpenError> {
     let mut ensured = setup.shared_ensured.lock().await;
     if ensured.is_none() {
@@ -39,8 +39,8 @@ pub(super) async fn ensure_shared(up: &LiveConnection, setup: &Setup) -> Result<
     Ok(())
 }
 
-/// Makes the next [`ensure_shared`] look again, because something was missing at that time. It looks once for all who
-/// found something missing before it looked.
+/// Makes the next [`ensure_shared`] check again, because an object was missing at that time. One check serves every
+/// caller that found something missing before it.
 pub(super) async fn invalidate_shared(setup: &Setup, missing_at: Instant) {
     let mut ensured = setup.shared_ensured.lock().await;
     if ensured.is_some_and(|at| at < missing_at) {
@@ -48,13 +48,13 @@ pub(super) async fn invalidate_shared(setup: &Setup, missing_at: Instant) {
     }
 }
 
-/// A time for [`invalidate_shared`] where the caller does not know when something was missing.
+/// Returns a time for [`invalidate_shared`] if the caller does not know when an object was missing.
 pub(super) fn lately() -> Instant {
     let now = Instant::now();
     now.checked_sub(JUST_ENSURED).unwrap_or(now)
 }
 
-/// Ensures a queue and all that it needs.
+/// Ensures a queue and all objects that it requires.
 pub(super) async fn ensure_queue(
     up: &LiveConnection,
     setup: &Setup,
@@ -69,7 +69,8 @@ pub(super) async fn ensure_queue(
     ensured
 }
 
-/// Declares the plan, or only verifies it, as the settings say. It has a channel of its own: a refusal closes that.
+/// Declares the plan, or only verifies it, by the settings. It uses a channel of its own, because a refusal closes the
+/// channel.
 pub(super) async fn ensure(up: &LiveConnection, setup: &Setup, plan: &Plan) -> Result<(), OpenError> {
     let ensured = async {
         match setup.mode {
@@ -78,19 +79,19 @@ pub(super) async fn ensure(up: &LiveConnection, setup: &Setup, plan: &Plan) -> R
         }
     };
     let channel = tokio::select! {
-        // A refusal that ends the connection says more than its loss.
+        // A refusal that ends the connection is a better reason than the loss.
         biased;
         ensured = ensured => ensured?,
         () = up.lost.cancelled() => return Err(OpenError::Passing("the connection was lost".to_owned())),
         () = sleep(ANSWERED_WITHIN) => {
-            return Err(OpenError::Passing(format!("the broker has not answered within {ANSWERED_WITHIN:?}")));
+            return Err(OpenError::Passing(format!("no answer from the broker within {ANSWERED_WITHIN:?}")));
         }
     };
     up.unless_lost(channel.close(200, "declared".into())).await.map_err(OpenError::Passing)
 }
 
-/// All at once: the broker takes the commands of a channel in their order and need not be waited for in between. The
-/// first to fail is the one that was refused; those after it fail with their channel.
+/// Sends all declarations at once: the broker handles the commands of a channel in their order. The first to fail is
+/// the refused one; later ones fail with their channel.
 async fn declare(up: &LiveConnection, plan: &Plan) -> Result<Channel, OpenError> {
     let channel = open(up).await?;
     declare_on(&channel, plan).await?;
@@ -109,7 +110,7 @@ pub(super) async fn declare_on(channel: &Channel, plan: &Plan) -> Result<(), Ref
     try_join_all(commands).await.map(drop)
 }
 
-/// AMQP can verify existence only, not arguments or bindings.
+/// AMQP can verify only existence, not arguments or bindings.
 async fn verify(up: &LiveConnection, plan: &Plan) -> Result<Channel, OpenError> {
     let mut channel = open(up).await?;
     for exchange in &plan.exchanges {
@@ -123,17 +124,17 @@ async fn verify(up: &LiveConnection, plan: &Plan) -> Result<Channel, OpenError> 
     Ok(channel)
 }
 
-/// The channel to go on with after looking for something.
+/// Returns the channel to continue with after a check.
 ///
-/// From 4.2.6 on RabbitMQ keeps from a user what it has no right to. That is not this user's to verify: what it has to
-/// read or write itself, it finds missing or forbidden when it does.
+/// From 4.2.6 on RabbitMQ hides objects from a user without permission on them. This user cannot verify such an object.
+/// If it has to read or write the object itself, it finds it missing or forbidden then.
 async fn unless_hidden(
     up: &LiveConnection,
     channel: Channel,
     found: Result<(), Refused>,
 ) -> Result<Channel, OpenError> {
     match found {
-        Err(refusal) if refusal.is_for_lack_of_a_right() => {
+        Err(refusal) if refusal.is_missing_permission() => {
             tracing::debug!(name = refusal.name, "not verified: it is hidden from this user");
             open(up).await
         }
@@ -196,31 +197,31 @@ fn name_of_queue(queue: &QueuePlan) -> String {
     format!("queue {:?}", queue.name)
 }
 
-/// A command whose refusal names what it is about.
+/// Runs a command; its refusal names the object.
 async fn refusable(name: String, command: impl Future<Output = lapin::Result<()>>) -> Result<(), Refused> {
     command.await.map_err(|error| Refused { name, error })
 }
 
-/// Whether the broker's words on a failed precondition say that something exists with other arguments. A limit that is
-/// reached and an argument that the broker does not know have the same reply code.
-pub(super) fn is_mismatch(words: &str) -> bool {
-    words.contains("inequivalent arg")
+/// Returns whether the broker's text on a failed precondition means other arguments. A reached limit and an unknown
+/// argument have the same reply code.
+pub(super) fn is_mismatch(detail: &str) -> bool {
+    detail.contains("inequivalent arg")
 }
 
-/// Why a part of a plan is not there.
+/// The refusal of one declaration.
 pub(super) struct Refused {
     name: String,
     error: lapin::Error,
 }
 
 impl Refused {
-    /// Whether something that it needs does not exist.
-    pub(super) fn is_for_something_missing(&self) -> bool {
+    /// Returns whether an object that it requires does not exist.
+    pub(super) fn is_missing_object(&self) -> bool {
         let ErrorKind::ProtocolError(protocol) = self.error.kind() else { return false };
         matches!(protocol.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
     }
 
-    fn is_for_lack_of_a_right(&self) -> bool {
+    fn is_missing_permission(&self) -> bool {
         let ErrorKind::ProtocolError(protocol) = self.error.kind() else { return false };
         matches!(protocol.kind(), AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED))
     }
@@ -239,7 +240,7 @@ impl From<Refused> for OpenError {
                 format!("{name}: {detail}. Raise the limit (rabbitmqctl set_vhost_limits), or use another vhost"),
             ),
             AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => {
-                let remedy = "Leveret needs RabbitMQ 3.10 or newer";
+                let remedy = "Leveret requires RabbitMQ 3.10 or newer";
                 Self::Fatal(Error::Undeclarable { name, detail, remedy })
             }
             AMQPErrorKind::Hard(_) if detail.contains("feature flag is disabled") => {
@@ -247,7 +248,7 @@ impl From<Refused> for OpenError {
                 Self::Fatal(Error::Undeclarable { name, detail, remedy })
             }
             AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Self::Passing(format!(
-                "{name}: {detail}. Grant the configure right, or declare the topology as another user and start with \
+                "{name}: {detail}. Grant configure permission, or declare the topology as another user and start with \
                  LEVERET_TOPOLOGY=verify"
             )),
             AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_) => Self::Passing(format!("{name}: {detail}")),

@@ -1,17 +1,17 @@
-//! What is published on one channel and not answered yet.
+//! The publishes on one channel that the broker has not answered yet.
 
 use futures_util::stream::FuturesUnordered;
 use lapin::Channel;
 
 use crate::transport::amqp::confirm::{Resolved, Returned, Verdict, attribute, drain};
 
-/// Bodies in flight may hold so much memory, whatever the window; one more than that may be sent.
+/// Memory for bodies in flight, whatever the window; one more publish may be sent below it.
 const WINDOW_BYTES: usize = 64 * 1024 * 1024;
 
 pub(super) struct InFlight<F> {
     pub(super) publishes: FuturesUnordered<F>,
     window: usize,
-    /// The size of the bodies.
+    /// The total size of the bodies.
     bytes: usize,
     unclaimed: Vec<Returned>,
 }
@@ -19,10 +19,10 @@ pub(super) struct InFlight<F> {
 /// The broker or the network ended the channel, for this reason.
 pub(super) struct ChannelLost(pub(super) String);
 
-/// What was among the broker's answers.
+/// The kinds of answers received.
 #[derive(Default)]
 pub(super) struct Answered {
-    /// A publish went through, if only to be returned.
+    /// A publish was handled, even if it was returned.
     pub(super) confirmed: bool,
     pub(super) nacked: bool,
 }
@@ -36,13 +36,13 @@ impl<F: Future<Output = Resolved>> InFlight<F> {
         self.publishes.len() < self.window && self.bytes < WINDOW_BYTES
     }
 
-    /// Adds a publish with a body of that size.
+    /// Adds a publish with a body of `size` bytes.
     pub(super) fn push(&mut self, size: usize, publish: F) {
         self.bytes += size;
         self.publishes.push(publish);
     }
 
-    /// Answers `first` and whatever else the broker has answered by now.
+    /// Answers `first` and every other publish that the broker has answered by now.
     pub(super) fn answer(&mut self, channel: &Channel, first: Resolved) -> Result<Answered, ChannelLost> {
         let alone = self.publishes.is_empty();
         let mut answered = Answered::default();
@@ -55,8 +55,8 @@ impl<F: Future<Output = Resolved>> InFlight<F> {
                 match &resolved.verdict {
                     Verdict::Confirmed | Verdict::Returned(_) => answered.confirmed = true,
                     Verdict::Nacked => answered.nacked = true,
-                    Verdict::Lost(words) => {
-                        lost = lost.or_else(|| words.clone());
+                    Verdict::Lost(text) => {
+                        lost = lost.or_else(|| text.clone());
                         is_lost = true;
                     }
                 }

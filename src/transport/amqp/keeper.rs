@@ -1,6 +1,6 @@
-//! Keeps a queue of a worker bound while it is consumed.
+//! Keeps a worker's queue bound while it is consumed.
 //!
-//! An exchange that an operator deletes is declared again by the next process that publishes to it, but without the
+//! If an operator deletes an exchange, the next process that publishes to it declares it again, but without the
 //! bindings of queues that this process does not know. A worker knows its own queues, and repeats their declaration.
 
 use std::{sync::Arc, time::Duration};
@@ -15,11 +15,12 @@ use crate::transport::amqp::{
     declare::{ANSWERED_WITHIN, declare_on, ensure_shared, invalidate_shared},
 };
 
-/// On average; some ten commands for each queue of a worker.
+/// Average interval; each repetition has about ten commands for each queue of a worker.
 const REPEATED_EVERY: Duration = Duration::from_secs(15);
-/// After what was missing has been declared.
+/// Pause after missing objects were declared.
 const SOON: Duration = Duration::from_secs(1);
-/// A refusal closes a channel and lasts, such as a right that was revoked or a queue that was made anew by hand.
+/// Longest pause. A refusal closes a channel and lasts, such as a revoked permission or a queue that was recreated by
+/// hand.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// Repeats the declaration of a queue until it is dropped.
@@ -30,7 +31,7 @@ pub(super) async fn keep(
     queue: QueueDeclaration,
 ) {
     let plan = setup.topology.of_queue(&queue);
-    // Kept, because lapin uses each channel id once where the broker has closed one.
+    // The channel is kept, because lapin does not reuse a channel id after the broker has closed the channel.
     let (mut channel, mut pause) = (None, REPEATED_EVERY);
     loop {
         sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
@@ -39,7 +40,7 @@ pub(super) async fn keep(
     }
 }
 
-/// Returns when to do so again; none after a refusal.
+/// Declares the plan once. Returns the pause before the next time; `None` after a refusal.
 async fn repeat(up: &LiveConnection, setup: &Setup, plan: &Plan, kept: &mut Option<OwnChannel>) -> Option<Duration> {
     let channel = match kept.take() {
         Some(channel) if channel.0.status().connected() => channel,
@@ -51,7 +52,7 @@ async fn repeat(up: &LiveConnection, setup: &Setup, plan: &Plan, kept: &mut Opti
             *kept = Some(channel);
             Some(REPEATED_EVERY)
         }
-        Ok(Err(refused)) if refused.is_for_something_missing() => {
+        Ok(Err(refused)) if refused.is_missing_object() => {
             invalidate_shared(setup, began).await;
             ensure_shared(up, setup).await.ok().map(|()| SOON)
         }
@@ -59,7 +60,7 @@ async fn repeat(up: &LiveConnection, setup: &Setup, plan: &Plan, kept: &mut Opti
             tracing::debug!("the declaration of a queue is refused");
             None
         }
-        // A queue without a leader.
+        // The queue has no leader.
         Err(_) => Some(REPEATED_EVERY),
     }
 }

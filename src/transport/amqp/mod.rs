@@ -1,17 +1,17 @@
 //! RabbitMQ through lapin: two connections, one that consumes and one that publishes.
 //!
-//! They are apart because a broker in alarm stops reading a connection that publishes, acks included. lapin's own
-//! recovery stays off: version 4.12 doubles replayed bindings with each reconnect and can hang for ever. A lost
-//! connection is replaced by a fresh one, and whatever lived on it is built again by its owner.
+//! They are separate because a broker in alarm stops reading a connection that publishes, acks included. lapin's own
+//! recovery stays off: version 4.12 duplicates replayed bindings with each reconnect and can hang indefinitely. A lost
+//! connection is replaced by a new one, and the owners of channels on it open them again.
 
 mod acks;
 mod address;
 mod clock;
 mod confirm;
+mod confirm_watchdog;
 mod connection;
 mod consume;
 mod declare;
-mod doubt;
 mod in_flight;
 mod keeper;
 mod patience;
@@ -50,9 +50,9 @@ use crate::{
     },
 };
 
-/// The largest frame that we agree to: RabbitMQ's default (its documentation, "Networking"). lapin has two buffers of 32
-/// such frames for each connection. Where it knows the size from the start they are memory that is taken as it is used;
-/// a size that only the broker names would have it grow them, and write zeros into all 8 MiB.
+/// The largest frame that Leveret negotiates: RabbitMQ's default (its documentation, "Networking"). lapin has two
+/// buffers of 32 such frames for each connection. If lapin knows the size from the start, memory is allocated as it is
+/// used. A size that only the broker sets would make lapin grow them, and write zeros into all 8 MiB.
 const FRAME_MAX: u32 = 131_072;
 
 pub(crate) struct Amqp {
@@ -61,7 +61,7 @@ pub(crate) struct Amqp {
     publishing: PublishTask,
 }
 
-/// What both connections need to know.
+/// The facts that both connections share.
 pub(crate) struct Setup {
     pub(crate) addresses: Vec<Address>,
     tls: Tls,
@@ -72,12 +72,12 @@ pub(crate) struct Setup {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) health: Health,
     pub(crate) log_throttle: Arc<LogThrottle>,
-    /// When what all queues share was ensured.
+    /// The time at which the shared part of the topology was ensured.
     pub(crate) shared_ensured: Mutex<Option<Instant>>,
     pub(crate) clock: Clock,
-    /// When the clocks were compared.
+    /// The time at which the clocks were compared.
     pub(crate) clock_compared: Mutex<Option<Instant>>,
-    /// Ends both connections for good.
+    /// Ends both connections permanently.
     pub(crate) closed: CancellationToken,
 }
 
@@ -90,7 +90,10 @@ impl Amqp {
     ) -> Result<Self, Error> {
         let wrong = |setting, reason: &str| Err(Error::Setting { setting, reason: reason.to_owned() });
         if config.heartbeat < Duration::from_secs(1) {
-            return wrong("LEVERET_HEARTBEAT", "must be at least 1s: without it a silent loss is never noticed");
+            return wrong(
+                "LEVERET_HEARTBEAT",
+                "must be at least 1s: without heartbeats a silent loss is never noticed",
+            );
         }
         if config.publish_window == 0 {
             return wrong("LEVERET_PUBLISH_WINDOW", "must be at least 1");
@@ -125,15 +128,15 @@ impl Amqp {
     pub(crate) async fn open(&self, queue: &QueueDeclaration, lane: Lane, prefetch: u16) -> Result<Session, OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
         declare::ensure_queue(&up, &self.setup, queue).await?;
-        // What is delivered is judged by its times at once.
-        clock::compare(&self.publishing.link(), &self.setup).await;
+        // Deliveries are checked against both clocks at once.
+        clock::compare(&self.publishing.reconnector(), &self.setup).await;
         let session = Session::open(Arc::clone(&up), &lane.queue_name(queue), prefetch).await?;
         let session = session.with_proof_of_acks();
         if lane != Lane::Main || self.setup.mode == TopologyMode::Verify {
             return Ok(session);
         }
-        let keeping = keeper::keep(up, self.publishing.link(), Arc::clone(&self.setup), queue.clone());
-        Ok(session.beside(AbortOnDropHandle::new(tokio::spawn(keeping))))
+        let keeping = keeper::keep(up, self.publishing.reconnector(), Arc::clone(&self.setup), queue.clone());
+        Ok(session.with_task(AbortOnDropHandle::new(tokio::spawn(keeping))))
     }
 
     pub(crate) fn heartbeat(&self) -> Duration {
@@ -183,8 +186,8 @@ impl Drop for Amqp {
 }
 
 impl Config {
-    /// The broker addresses one by one: an entry of [`amqp_url`](Self::amqp_url) may be a list. A comma separates only
-    /// before `amqp://` or `amqps://`, because a password may have commas.
+    /// Returns the broker addresses one by one: an entry of [`amqp_url`](Self::amqp_url) may be a list. A comma
+    /// separates only before `amqp://` or `amqps://`, because a password may contain commas.
     ///
     /// ```
     /// use leveret::Config;
@@ -196,7 +199,7 @@ impl Config {
         self.amqp_url.iter().flat_map(|list| split_addresses(list))
     }
 
-    /// The vhost of the first broker address, for tools that name it to somebody else.
+    /// Returns the vhost of the first broker address, for tools that pass it to another program.
     ///
     /// ```
     /// use leveret::Config;
@@ -208,9 +211,9 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// As [`Broker::amqp`](crate::Broker::amqp), for the address.
+    /// The same as for [`Broker::amqp`](crate::Broker::amqp), for the address.
     pub fn vhost(&self) -> Result<String, Error> {
-        let none = || Error::Setting { setting: "AMQP_URL", reason: "names no broker".to_owned() };
+        let none = || Error::Setting { setting: "AMQP_URL", reason: "it contains no address".to_owned() };
         Ok(Address::parse(self.addresses().next().ok_or_else(none)?, self.heartbeat)?.vhost().to_owned())
     }
 }

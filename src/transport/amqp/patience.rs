@@ -1,29 +1,29 @@
-//! How long a broker is waited for, and how soon it is tried again.
+//! The timeouts of handshakes, and the delays between connection attempts.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
-const FIRST_PATIENCE: Duration = Duration::from_secs(2);
-const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
+const FIRST_TIMEOUT: Duration = Duration::from_secs(2);
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a handshake may take: short, so that one whose answer was lost on the way is soon begun anew; and longer
-/// after each that took too long, for a broker that is merely slow.
+/// The timeout of a handshake. It is short, so that a handshake with a lost answer is soon repeated. It grows after
+/// each timeout, for a slow broker.
 pub(super) struct HandshakeTimeout(pub(super) Duration);
 
 impl Default for HandshakeTimeout {
     fn default() -> Self {
-        Self(FIRST_PATIENCE)
+        Self(FIRST_TIMEOUT)
     }
 }
 
 impl HandshakeTimeout {
     pub(super) fn grow(&mut self) {
-        self.0 = (self.0 * 2).min(LONGEST_PATIENCE);
+        self.0 = (self.0 * 2).min(LONGEST_TIMEOUT);
     }
 }
 
-/// Up to one second with its jitter, for ever.
+/// Returns delays of up to one second with their jitter, indefinitely.
 pub(super) fn backoff() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(50))
@@ -33,8 +33,8 @@ pub(super) fn backoff() -> impl Iterator<Item = Duration> {
         .build()
 }
 
-/// From one second up to thirty with its jitter, for ever. Brokers, and the directories behind them, take a login that is
-/// repeated many times for an attack, and a wrong one is rarely put right within a second.
+/// Returns delays from one second up to thirty with their jitter, indefinitely. Brokers, and the directories behind
+/// them, treat a login that is repeated often as an attack, and a wrong login is rarely fixed within a second.
 pub(super) fn login_backoff() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_secs(1))
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refused_login_is_tried_seldom_and_again_within_thirty_seconds() {
+    fn a_refused_login_is_retried_rarely_but_within_thirty_seconds() {
         let delays: Vec<_> = login_backoff().take(12).collect();
         let first_four: Duration = delays[..4].iter().sum();
         assert!(first_four >= Duration::from_secs(15), "{delays:?}");

@@ -1,8 +1,8 @@
-//! A connection that looks at a broker, for tools that say what is wrong there; `leveret doctor` is made of it.
+//! A connection that inspects a broker, for diagnostic tools; `leveret doctor` uses it.
 //!
-//! Unlike [`Broker`](crate::Broker) it is not made again when it is lost, and every refusal is told with its reason. It
-//! declares, publishes and takes nothing. What it reads of dead letters it hands back, which the broker counts as one
-//! more delivery of each.
+//! Unlike [`Broker`](crate::Broker) it does not reconnect, and it returns every refusal with its reason. It declares,
+//! publishes and removes nothing. It requeues the dead letters that it reads, which the broker counts as one more
+//! delivery of each.
 
 mod refusal;
 
@@ -28,10 +28,10 @@ use crate::{
     topology::{DEAD, Exchange, QueuePlan},
 };
 
-/// How long the broker may take for one answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait for one answer of the broker.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 
-/// What a broker says of itself before anybody has logged in; empty where it says nothing.
+/// The broker's own description before a login; a field is empty if the broker does not send it.
 ///
 /// [`Probe`] has an example.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,23 +43,23 @@ pub struct Server {
     pub version: String,
     /// The cluster's name.
     pub cluster: String,
-    /// The ways to log in, with spaces between them: `PLAIN AMQPLAIN`.
+    /// The login mechanisms, separated by spaces: `PLAIN AMQPLAIN`.
     pub mechanisms: String,
 }
 
-/// How a queue is at the moment.
+/// The current state of a queue.
 ///
 /// [`Probe`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Depth {
-    /// Messages that wait for a consumer; those in hand are not counted.
+    /// Messages that wait for a consumer, without the unacknowledged ones.
     pub ready: u32,
-    /// Consumers.
+    /// Number of consumers.
     pub consumers: u32,
 }
 
-/// A connection for looking.
+/// A connection that inspects a broker.
 ///
 /// ```no_run
 /// use leveret::{Config, Queue, probe::{Probe, Refusal}, topology::Topology};
@@ -79,7 +79,7 @@ pub struct Depth {
 /// ```
 pub struct Probe {
     connection: Connection,
-    /// The channel of the last request, unless that was refused, which closes it.
+    /// The channel of the last request, unless a refusal closed it.
     channel: Option<Channel>,
     address: Address,
     guard: Guard,
@@ -87,7 +87,7 @@ pub struct Probe {
 }
 
 impl fmt::Debug for Probe {
-    /// Shows where it is connected, and as whom, without the password.
+    /// Shows the address and the user, without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Probe")
             .field("host", &self.host())
@@ -104,13 +104,13 @@ impl Probe {
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] says at which step it failed.
+    /// [`ConnectError`] states the step that failed.
     pub async fn connect(url: &str, config: &Config) -> Result<Self, ConnectError> {
         let address = Address::parse(url, config.heartbeat).map_err(ConnectError::Address)?;
         let mut addresses = connection::parse_addresses(config).map_err(ConnectError::Address)?;
         addresses.push(address.clone());
         let tls = Tls::new(config, &addresses).map_err(ConnectError::Address)?;
-        let (properties, options) = (connection::properties("probe", &address), tls.options(PATIENCE));
+        let (properties, options) = (connection::properties("probe", &address), tls.options(ANSWERED_WITHIN));
         match lapin_guard::connect(&address.uri(), properties, &options).await {
             Ok((connection, guard)) => match connection::too_small(&connection) {
                 None => Ok(Self { connection, channel: None, address, guard, is_silent: false }),
@@ -120,42 +120,42 @@ impl Probe {
         }
     }
 
-    /// What the broker says of itself.
+    /// Returns the broker's description of itself.
     #[must_use]
     pub fn server(&self) -> Server {
         let ServerProperties { product, version, cluster_name: cluster, mechanisms, .. } = self.guard.server();
         Server { product, version, cluster, mechanisms }
     }
 
-    /// The broker's host.
+    /// Returns the broker's host.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.address.host
     }
 
-    /// The broker's port.
+    /// Returns the broker's port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.address.port
     }
 
-    /// The vhost.
+    /// Returns the vhost.
     #[must_use]
     pub fn vhost(&self) -> &str {
         &self.address.vhost
     }
 
-    /// User and password, for another door of the same broker.
+    /// Returns user and password, for another interface of the same broker.
     #[must_use]
     pub fn login(&self) -> (&str, &str) {
         (&self.address.user, &self.address.password)
     }
 
-    /// How the queue of that name is.
+    /// Returns the state of a queue.
     ///
     /// # Errors
     ///
-    /// [`Refusal`]; no permission is needed before RabbitMQ 4.3, some right on the queue from then on.
+    /// [`Refusal`]. Before RabbitMQ 4.3 it requires no permission, from then on any permission on the queue.
     pub async fn depth(&mut self, queue: &str) -> Result<Depth, Refusal> {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let found =
@@ -163,12 +163,12 @@ impl Probe {
         Ok(Depth { ready: found.message_count(), consumers: found.consumer_count() })
     }
 
-    /// Compares a queue with its plan by declaring it again, if it exists. (One that is deleted at that very moment
-    /// comes back.)
+    /// Compares a queue with its plan by declaring it again, if it exists. (A queue that is deleted at that very moment
+    /// is declared again.)
     ///
     /// # Errors
     ///
-    /// [`Refusal::Mismatch`] if it differs, [`Refusal::Denied`] without the configure right.
+    /// [`Refusal::Mismatch`] if it differs, [`Refusal::Denied`] without configure permission.
     pub async fn compare_queue(&mut self, plan: &QueuePlan) -> Result<(), Refusal> {
         self.depth(&plan.name).await?;
         self.ask(async |channel| declare::declare_queue(channel, plan, false).await).await
@@ -178,19 +178,19 @@ impl Probe {
     ///
     /// # Errors
     ///
-    /// As [`compare_queue`](Self::compare_queue).
+    /// The same as for [`compare_queue`](Self::compare_queue).
     pub async fn compare_exchange(&mut self, plan: &Exchange) -> Result<(), Refusal> {
         self.ask(async |channel| declare::declare_exchange(channel, plan, true).await).await?;
         self.ask(async |channel| declare::declare_exchange(channel, plan, false).await).await
     }
 
-    /// Looks whether the user may consume from a queue, without doing so.
+    /// Checks whether the user may consume from a queue, without consuming.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Denied`] without the read right.
+    /// [`Refusal::Denied`] without read permission.
     pub async fn may_read(&mut self, queue: &str) -> Result<(), Refusal> {
-        // The broker looks at the right first and then refuses the argument, so that no consumer comes to be.
+        // The broker checks the permission first and then refuses the argument, so no consumer is created.
         let mut wrong = FieldTable::default();
         wrong.insert("x-priority".into(), text("none"));
         let tag = short(&format!("leveret-probe-{}", Uuid::now_v7()));
@@ -206,14 +206,14 @@ impl Probe {
         }
     }
 
-    /// Looks whether the user may publish to an exchange, without doing so.
+    /// Checks whether the user may publish to an exchange, without publishing.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Denied`] without the write right.
+    /// [`Refusal::Denied`] without write permission.
     pub async fn may_write(&mut self, exchange: &str) -> Result<(), Refusal> {
-        // To take away a binding from an exchange to another needs the right to write to the latter first; that there is
-        // no such binding does not matter.
+        // Removing a binding between exchanges requires write permission on the destination first, even if the binding
+        // does not exist.
         const SOURCE: &str = "amq.direct";
         let key = short(&format!("leveret-probe-{}", Uuid::now_v7()));
         let (options, none) = (ExchangeUnbindOptions::default(), FieldTable::default());
@@ -226,11 +226,11 @@ impl Probe {
         }
     }
 
-    /// Reads up to `limit` dead letters of a queue, the oldest first, shows each to `visit`, and hands them back at the
-    /// end. Returns how many there were.
+    /// Reads up to `limit` dead letters of a queue, the oldest first, passes each to `visit`, and requeues them at the
+    /// end. Returns their number.
     ///
-    /// Only one is in memory at a time. Nobody else sees them in the meantime. The broker counts a delivery of each, of
-    /// which they have a million.
+    /// Only one is in memory at a time. Other consumers do not receive them in the meantime. The broker counts a
+    /// delivery of each, of at most a million.
     ///
     /// ```no_run
     /// # async fn count(mut probe: leveret::probe::Probe) -> Result<(), leveret::probe::Refusal> {
@@ -242,7 +242,8 @@ impl Probe {
     ///
     /// # Errors
     ///
-    /// [`Refusal`]; it needs the read right on `<queue>.dead`. What was read by then has been visited.
+    /// [`Refusal`]; it requires read permission on `<queue>.dead`. Dead letters read before the error have been
+    /// visited.
     pub async fn dead_letters(
         &mut self,
         queue: &str,
@@ -264,24 +265,24 @@ impl Probe {
         Ok(read)
     }
 
-    /// Says goodbye.
+    /// Closes the connection.
     pub async fn close(self) {
-        let close = self.connection.close(200, "goodbye".into());
-        if !matches!(tokio::time::timeout(PATIENCE, close).await, Ok(Ok(()))) {
+        let close = self.connection.close(200, "closed".into());
+        if !matches!(tokio::time::timeout(ANSWERED_WITHIN, close).await, Ok(Ok(()))) {
             tracing::debug!("the connection was gone before it was closed");
         }
     }
 
-    /// Ends the channel, and with it whatever is in hand on it.
+    /// Closes the channel, which requeues its unacknowledged messages.
     async fn close_channel(&mut self) {
         let Some(channel) = self.channel.take() else { return };
-        if !matches!(tokio::time::timeout(PATIENCE, channel.close(200, "done".into())).await, Ok(Ok(()))) {
+        if !matches!(tokio::time::timeout(ANSWERED_WITHIN, channel.close(200, "done".into())).await, Ok(Ok(()))) {
             tracing::debug!("the channel was gone before it was closed");
         }
     }
 
-    /// Makes one request, on the same channel as the last if that is still open. After the first that meets silence
-    /// there are no others: they would wait as long, each.
+    /// Makes one request, on the last channel if that is still open. After the first unanswered request all others fail
+    /// at once, because each would wait as long.
     async fn ask<T>(&mut self, request: impl AsyncFnOnce(&Channel) -> lapin::Result<T>) -> Result<T, Refusal> {
         if self.is_silent || !self.connection.status().connected() {
             return Err(Refusal::Failed("the connection is lost".to_owned()));
@@ -295,16 +296,16 @@ impl Probe {
             self.channel = Some(channel);
             Ok(answer)
         };
-        match tokio::time::timeout(PATIENCE, asked).await {
+        match tokio::time::timeout(ANSWERED_WITHIN, asked).await {
             Ok(answer) => answer.map_err(|error| refusal(&error)),
             Err(_) => {
                 self.is_silent = true;
-                Err(Refusal::Failed(silence()))
+                Err(Refusal::Failed(no_answer()))
             }
         }
     }
 }
 
-fn silence() -> String {
-    format!("silence for {} s", PATIENCE.as_secs())
+fn no_answer() -> String {
+    format!("nothing within {} s", ANSWERED_WITHIN.as_secs())
 }

@@ -1,8 +1,8 @@
-//! Which acks of a channel have reached their queue. The others may be lost with the channel, and then their jobs come
-//! back.
+//! Tracks which acks of a channel have reached their queue. The others may be lost with the channel, and then their
+//! jobs are redelivered.
 //!
-//! AMQP does not confirm acks. But a broker handles the frames of a channel in their order: its answer to a command says
-//! that it has handled the acks before the command. `channel.flow` with `active = true` asks for nothing else.
+//! AMQP does not confirm acks. But a broker handles the frames of a channel in order, so its answer to a command proves
+//! that it has handled the acks before the command. `channel.flow` with `active = true` has no other effect.
 
 use std::{
     sync::{
@@ -18,24 +18,24 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::transport::amqp::consume::ACKS_ARRIVE;
 
-/// The shortest time between two commands, however many acks leave.
+/// The shortest time between two commands, however many acks are sent.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// RabbitMQ hands so many acks on to their queue at once, whatever else it has to do: its soft limit is 32.
+/// Number of acks that RabbitMQ passes to their queue at once, whatever its load: its soft limit is 32.
 const AT_ONCE: u64 = 16;
 
-/// Asks the broker while there are acks to ask about; ends when it is dropped.
+/// Asks the broker while acks are unproven; ends when it is dropped.
 pub(super) struct Proof {
     acks: Arc<Acks>,
     _asking: AbortOnDropHandle<()>,
 }
 
-/// Numbers of jobs, counted in the order in which they were acked on this channel.
+/// Numbers of jobs, in the order of their acks on this channel.
 #[derive(Default)]
 struct Acks {
     /// The acks up to this one are written.
     written: AtomicU64,
     /// The acks up to this one have reached their queue.
-    taken: AtomicU64,
+    handled: AtomicU64,
     more: Notify,
 }
 
@@ -46,15 +46,15 @@ impl Proof {
         Self { acks, _asking: AbortOnDropHandle::new(asking) }
     }
 
-    /// Notes that all acks up to that number are written.
+    /// Records that all acks up to `number` are written.
     pub(super) fn written(&self, number: u64) {
         self.acks.written.store(number, Ordering::Release);
         self.acks.more.notify_one();
     }
 
-    /// The acks up to the returned number cannot be lost any more.
-    pub(super) fn taken(&self) -> u64 {
-        self.acks.taken.load(Ordering::Acquire)
+    /// Returns the number up to which acks cannot be lost any more.
+    pub(super) fn handled(&self) -> u64 {
+        self.acks.handled.load(Ordering::Acquire)
     }
 }
 
@@ -65,10 +65,10 @@ async fn ask(channel: Channel, acks: Arc<Acks>) {
         if channel.channel_flow(ChannelFlowOptions { active: true }).await.is_err() {
             return;
         }
-        if written - acks.taken.load(Ordering::Acquire) > AT_ONCE {
+        if written - acks.handled.load(Ordering::Acquire) > AT_ONCE {
             sleep(ACKS_ARRIVE).await;
         }
-        acks.taken.store(written, Ordering::Release);
+        acks.handled.store(written, Ordering::Release);
         sleep(INTERVAL).await;
     }
 }

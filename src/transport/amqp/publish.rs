@@ -1,8 +1,9 @@
-//! Publishing: one task owns the channel, so that confirms are matched to publishes without a lock, and no caller that
-//! goes away takes another's confirm with it.
+//! Publishing: one task owns the channel, so confirms are matched to publishes without a lock. A caller that goes away
+//! does not affect the confirms of others.
 //!
-//! Whole publish-and-confirm futures are in flight, up to the window; a publish is never awaited by itself. While the
-//! broker is blocked or away the task takes nothing, so that the wait is the caller's and memory stays bounded.
+//! The futures of whole publishes with their confirms are in flight, up to the window; the task never awaits a single
+//! publish. While the broker is blocked or unreachable the task accepts no requests, so the callers wait and memory
+//! stays bounded.
 
 use std::{
     sync::{
@@ -23,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 use crate::transport::amqp::{
     Setup,
     confirm::{Answer, Failure, Resolved, Verdict},
+    confirm_watchdog::{CHECK_INTERVAL, ConfirmWatchdog, Replacement},
     connection::{LiveConnection, Reconnector},
     declare,
-    doubt::{CHECK_INTERVAL, Doubt, Replacement},
     in_flight::{ChannelLost, InFlight},
     refused::{Admission, Refused},
     request::{ABANDONED, Fate, Request, confirming, publish, publish_alone, send},
@@ -36,27 +37,27 @@ use crate::{
     transport::{SendError, session::OpenError},
 };
 
-/// Requests that wait for room in the window; it costs more to wait for room among them.
+/// Requests that wait for a slot in the window; further callers wait for a place in this queue.
 const QUEUED_REQUESTS: usize = 1024;
 const REOPEN_DELAY: Duration = Duration::from_millis(200);
-/// The same after a refusal that only an operator can lift.
+/// The delay after a refusal that only an operator can lift.
 const REFUSED_DELAY: Duration = Duration::from_secs(10);
 
-/// The handle on the publishing task, which starts with the first publish, and again with the next one if the runtime that
-/// it runs on has ended.
+/// The handle on the publishing task. The task starts with the first publish, and again with the next publish if its
+/// runtime has ended.
 pub(super) struct PublishTask {
-    link: Arc<Reconnector>,
+    reconnector: Arc<Reconnector>,
     setup: Arc<Setup>,
     requests: mpsc::Sender<Request>,
-    /// Had by the task while it runs.
+    /// Held by the task while it runs.
     receiver: Arc<Mutex<mpsc::Receiver<Request>>>,
     is_running: Arc<AtomicBool>,
-    /// No more requests are taken; those that were are finished.
+    /// Set when no more requests are accepted; accepted ones are finished.
     finishing: CancellationToken,
     finished: CancellationToken,
 }
 
-/// Held by the task.
+/// Guard of the running task.
 struct Running(Arc<AtomicBool>);
 
 impl Drop for Running {
@@ -66,15 +67,15 @@ impl Drop for Running {
 }
 
 impl PublishTask {
-    pub(super) fn new(link: Reconnector, setup: Arc<Setup>) -> Self {
+    pub(super) fn new(reconnector: Reconnector, setup: Arc<Setup>) -> Self {
         let (finishing, finished) = (CancellationToken::new(), CancellationToken::new());
         let (requests, receiver) = mpsc::channel(QUEUED_REQUESTS);
         let (receiver, is_running) = (Arc::new(Mutex::new(receiver)), Arc::default());
-        Self { link: Arc::new(link), setup, requests, receiver, is_running, finishing, finished }
+        Self { reconnector: Arc::new(reconnector), setup, requests, receiver, is_running, finishing, finished }
     }
 
-    /// Publishes, and once more if a delay has nowhere to wait or a stream is gone: then a part of the topology is missing, and is mended first.
-    /// All of it within one publish timeout.
+    /// Publishes a message. If a delay or a stream is unroutable, a part of the topology is missing: it is repaired,
+    /// and the message is published once more. All of that happens within one publish timeout.
     pub(super) async fn send(&self, target: &Target, message: Box<Message>, fail_fast: bool) -> Result<(), SendError> {
         let began = Instant::now();
         let deadline = began + self.setup.config.publish_timeout;
@@ -89,16 +90,17 @@ impl PublishTask {
         answer.map_err(SendError::from)
     }
 
-    /// Boxed as all that is rarely needed here: it would more than double the size of every publish that waits.
+    /// The future is boxed, as are all rare ones here, because it would more than double the size of every waiting
+    /// publish.
     async fn repair(&self, missing_at: Instant, deadline: Instant) -> bool {
-        let mended = Box::pin(async {
+        let repaired = Box::pin(async {
             declare::invalidate_shared(&self.setup, missing_at).await;
-            match self.link.up().await {
+            match self.reconnector.up().await {
                 Ok(up) => declare::ensure_shared(&up, &self.setup).await.is_ok(),
                 Err(_) => false,
             }
         });
-        timeout_at(deadline, mended).await.unwrap_or(false)
+        timeout_at(deadline, repaired).await.unwrap_or(false)
     }
 
     async fn send_once(&self, target: &Target, message: Box<Message>, fail_fast: bool, deadline: Instant) -> Answer {
@@ -113,12 +115,12 @@ impl PublishTask {
         let request = Request { exchange, key, message, mandatory, fate: Arc::clone(&fate), answer };
         let answer = timeout_at(deadline, async {
             self.requests().reserve().await.map_err(|_| SendError::Closed)?.send(request);
-            // The task drops an answer with its channel: what was sent by then is uncertain.
+            // The task drops the answer with its channel: a request that was sent by then is uncertain.
             answered.await.unwrap_or_else(|_| Err(self.dropped(&fate).into()))
         });
         let answer = match up {
             None => answer.await,
-            Some(up) => Box::pin(unless_kept_from(answer, &up, &fate)).await?,
+            Some(up) => Box::pin(unless_blocked(answer, &up, &fate)).await?,
         };
         match answer {
             Ok(answer) => answer,
@@ -130,7 +132,7 @@ impl PublishTask {
         }
     }
 
-    /// What became of a publish whose answer was dropped.
+    /// Returns the error of a publish whose answer was dropped.
     fn dropped(&self, fate: &Fate) -> SendError {
         if fate.is_sent() {
             return SendError::Uncertain;
@@ -139,13 +141,13 @@ impl PublishTask {
         if self.finishing.is_cancelled() { SendError::Closed } else { lost() }
     }
 
-    pub(super) fn link(&self) -> Arc<Reconnector> {
-        Arc::clone(&self.link)
+    pub(super) fn reconnector(&self) -> Arc<Reconnector> {
+        Arc::clone(&self.reconnector)
     }
 
-    /// The connection, if nothing keeps a publish from being sent on it now.
+    /// Returns the connection, if a publish can be sent on it now.
     async fn ready(&self) -> Result<Arc<LiveConnection>, SendError> {
-        match tokio::time::timeout(self.setup.config.publish_timeout, self.link.first_state()).await {
+        match tokio::time::timeout(self.setup.config.publish_timeout, self.reconnector.first_state()).await {
             Ok(Ok(up)) => match up.blocked.borrow().clone() {
                 Some(reason) => Err(SendError::Blocked(reason)),
                 None => Ok(Arc::clone(&up)),
@@ -158,42 +160,38 @@ impl PublishTask {
     fn requests(&self) -> &mpsc::Sender<Request> {
         if !self.is_running.load(Ordering::Acquire) && !self.is_running.swap(true, Ordering::AcqRel) {
             let running = Running(Arc::clone(&self.is_running));
-            let (link, setup) = (Arc::clone(&self.link), Arc::clone(&self.setup));
+            let (reconnector, setup) = (Arc::clone(&self.reconnector), Arc::clone(&self.setup));
             let (receiver, finishing) = (Arc::clone(&self.receiver), self.finishing.clone());
             let finished = self.finished.clone();
             tokio::spawn(async move {
                 let _running = running;
                 let requests = receiver.lock_owned().await;
                 let (refused, alone) = (Refused::default(), FuturesUnordered::new());
-                Task { link, setup, requests, refused, alone, last: Weak::new(), finishing }.run().await;
+                Task { reconnector, setup, requests, refused, alone, last: Weak::new(), finishing }.run().await;
                 finished.cancel();
             });
         }
         &self.requests
     }
 
-    /// Takes no more and waits for what was taken, at most the publish timeout.
+    /// Accepts no more requests and waits for the accepted ones, at most the publish timeout.
     pub(super) async fn finish(&self) {
         self.finishing.cancel();
         if self.is_running.load(Ordering::Acquire) {
             let timeout = self.setup.config.publish_timeout;
             if tokio::time::timeout(timeout, self.finished.cancelled()).await.is_err() {
-                tracing::warn!("closing with publishes that are not confirmed");
+                tracing::warn!("closing with unconfirmed publishes");
             }
         }
     }
 
     pub(super) async fn closed(&self) {
-        self.link.closed().await;
+        self.reconnector.closed().await;
     }
 }
 
-/// The answer, unless something keeps a publish that is not yet sent from being sent now.
-async fn unless_kept_from<A>(
-    answer: impl Future<Output = A>,
-    up: &LiveConnection,
-    fate: &Fate,
-) -> Result<A, SendError> {
+/// Returns the answer, unless a publish that is not yet sent cannot be sent now.
+async fn unless_blocked<A>(answer: impl Future<Output = A>, up: &LiveConnection, fate: &Fate) -> Result<A, SendError> {
     tokio::pin!(answer);
     tokio::select! {
         biased;
@@ -204,24 +202,24 @@ async fn unless_kept_from<A>(
 }
 
 struct Task {
-    link: Arc<Reconnector>,
+    reconnector: Arc<Reconnector>,
     setup: Arc<Setup>,
     refused: Refused,
-    /// Publishes on channels of their own, which outlast the channel of the others.
+    /// Publishes on channels of their own, which outlast the common channel.
     alone: FuturesUnordered<BoxFuture<'static, Option<Resolved>>>,
-    /// The connection that was published on last.
+    /// The connection of the last publish.
     last: Weak<LiveConnection>,
     requests: OwnedMutexGuard<mpsc::Receiver<Request>>,
     finishing: CancellationToken,
 }
 
-/// Why a channel is no longer published on.
+/// The reason why a channel is no longer used.
 enum Exit {
-    /// The channel or its connection is gone, and with it the confirms of so many publishes.
+    /// The channel or its connection was lost, with the confirms of `in_flight` publishes.
     Lost { reason: String, in_flight: usize },
-    /// It was nacked; another one may be confirmed.
+    /// The channel was nacked; another channel may get confirms.
     Nacked,
-    /// Everything is published that ever will be.
+    /// All accepted requests are published, and no more will come.
     Finished,
 }
 
@@ -235,16 +233,16 @@ impl Task {
     /// Publishes until the handle is closed.
     async fn run(mut self) {
         self.publish_all().await;
-        // What was not sent by now is told so by the drop of its answer.
+        // The drop of its answer notifies the caller of each unsent request.
         self.requests.close();
         while self.requests.try_recv().is_ok() {}
     }
 
     async fn publish_all(&mut self) {
-        let mut doubt = Doubt::new(self.setup.config.publish_timeout);
+        let mut watchdog = ConfirmWatchdog::new(self.setup.config.publish_timeout);
         loop {
             let up = tokio::select! {
-                up = self.link.up() => up,
+                up = self.reconnector.up() => up,
                 () = self.finishing.cancelled() => return,
             };
             let Ok(up) = up else { return };
@@ -253,26 +251,26 @@ impl Task {
                 (self.last, self.refused) = (Arc::downgrade(&up), Refused::default());
             }
             match open(&up, &self.setup).await {
-                Ok(channel) => match self.publish_on(&up, &channel, &mut doubt).await {
+                Ok(channel) => match self.publish_on(&up, &channel, &mut watchdog).await {
                     Exit::Finished => return,
-                    // Polled once, the frame is queued.
+                    // One poll queues the frame.
                     Exit::Nacked => {
                         tracing::debug!("publishes were nacked, opening another channel");
                         drop(channel.close(200, "nacked".into()).now_or_never());
                     }
                     Exit::Lost { reason, in_flight } => {
-                        doubt.lost();
+                        watchdog.lost();
                         self.lost(&up, &reason, in_flight).await;
                     }
                 },
                 Err(error) => {
                     let (reason, delay) = match error {
-                        // The broker may have ended the connection over it.
+                        // The broker may have ended the connection because of the refusal.
                         OpenError::Fatal(error) => (error.to_string(), REFUSED_DELAY),
                         OpenError::Passing(reason) => (reason, REOPEN_DELAY),
                     };
                     if self.setup.log_throttle.should_log(format!("publish: {reason}")) {
-                        tracing::warn!(error = reason, "cannot publish yet, trying again");
+                        tracing::warn!(error = reason, "cannot publish yet, retrying");
                     }
                     tokio::time::sleep(delay).await;
                 }
@@ -282,38 +280,45 @@ impl Task {
 
     async fn lost(&mut self, up: &LiveConnection, reason: &str, in_flight: usize) {
         if up.lost.is_cancelled() || !up.connection.status().connected() {
-            // The connection tells its loss itself.
+            // The connection's own task logs the loss.
             return tracing::debug!(in_flight, "lost the publishing channel with its connection");
         }
         if self.setup.log_throttle.should_log(format!("publish: {reason}")) {
             tracing::warn!(error = reason, in_flight, "lost the publishing channel, opening another");
         }
         self.refused.learn(reason, Instant::now());
-        // The broker's words begin with the name of its reply: an exchange has gone missing.
+        // The broker's text begins with the name of its reply: an exchange is missing.
         if reason.contains("NOT_FOUND") {
             declare::invalidate_shared(&self.setup, declare::lately()).await;
         }
     }
 
-    /// A request that waits, if there is room for it. It goes along with the one before it: waiting for each by itself costs
-    /// more than sending it.
+    /// Returns a waiting request, if the window has a slot for it. It is sent together with the one before it, because
+    /// awaiting each costs more than sending it.
     fn waiting<F: Future<Output = Resolved>>(&mut self, in_flight: &InFlight<F>) -> Option<Request> {
         if in_flight.has_room() { self.requests.try_recv().ok() } else { None }
     }
 
-    /// Answers a publish that had a channel of its own, and notes whether its exchange is still refused.
+    /// Answers a publish that had a channel of its own, and records whether its exchange is still refused.
     fn answer_alone(&mut self, resolved: Option<Resolved>) {
         let Some(resolved) = resolved else { return };
         match &resolved.verdict {
-            Verdict::Lost(Some(words)) => self.refused.learn(words, Instant::now()),
+            Verdict::Lost(Some(text)) => self.refused.learn(text, Instant::now()),
             Verdict::Lost(None) => {}
-            Verdict::Confirmed | Verdict::Nacked | Verdict::Returned(_) => self.refused.taken(&resolved.place.exchange),
+            Verdict::Confirmed | Verdict::Nacked | Verdict::Returned(_) => {
+                self.refused.accepted(&resolved.target.exchange)
+            }
         }
         resolved.answer(true);
     }
 
     /// Publishes on one channel until it is lost.
-    async fn publish_on(&mut self, up: &Arc<LiveConnection>, channel: &Channel, doubt: &mut Doubt) -> Exit {
+    async fn publish_on(
+        &mut self,
+        up: &Arc<LiveConnection>,
+        channel: &Channel,
+        watchdog: &mut ConfirmWatchdog,
+    ) -> Exit {
         let mut blocked = up.blocked.subscribe();
         let mut in_flight = InFlight::new(usize::from(self.setup.config.publish_window));
         let mut ended = false;
@@ -345,7 +350,7 @@ impl Task {
                         match self.refused.admit(&request.exchange, request.message.body.len(), Instant::now) {
                             Admission::Send => send(&mut in_flight, request, |request| publish(channel, request)),
                             Admission::SendAlone => self.alone.push(publish_alone(Arc::clone(up), request).boxed()),
-                            Admission::Refuse(words) => request.answer(SendError::Refused(words)),
+                            Admission::Refuse(text) => request.answer(SendError::Refused(text)),
                         }
                         next = self.waiting(&in_flight);
                     }
@@ -358,14 +363,14 @@ impl Task {
                 Event::Resolved(first) => match in_flight.answer(channel, first) {
                     Err(ChannelLost(reason)) => return Exit::lost(reason, in_flight.publishes.len() + 1),
                     Ok(answered) => {
-                        doubt.answered(answered.confirmed);
+                        watchdog.answered(answered.confirmed);
                         replacement.answered(answered.nacked);
                     }
                 },
                 Event::Check(now) => {
                     replacement.check(now);
-                    if doubt.is_over_with(!is_blocked && !in_flight.publishes.is_empty()) {
-                        up.give_up("nothing that was published on it is confirmed");
+                    if watchdog.check(!is_blocked && !in_flight.publishes.is_empty()) {
+                        up.retire("no publish on it is confirmed");
                     }
                 }
             }

@@ -1,9 +1,9 @@
-//! What the broker has closed a channel for.
+//! Remembers refusals for which the broker has closed a channel.
 //!
 //! RabbitMQ answers a publish that it does not accept by closing the channel. All other publishes on that channel lose
-//! their confirms with it. A refusal that would repeat is remembered here, so that it costs the neighbours their confirms
-//! only once: a message over the broker's size limit is not sent again, and an exchange without the write right is tried
-//! on a channel of its own.
+//! their confirms with it. A refusal that would repeat is remembered here, so that it affects other publishes only
+//! once. A message over the broker's size limit is not sent again. An exchange without write permission is tried on a
+//! channel of its own.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -13,58 +13,58 @@ use tokio::time::Instant;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// What may be done with a publish.
+/// The decision about a publish.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     Send,
-    /// On a channel of its own: the broker has refused its exchange before.
+    /// The publish uses a channel of its own, because the broker has refused its exchange before.
     SendAlone,
-    /// Not at all, for the reason that the broker gave.
+    /// The publish is refused with the broker's earlier text.
     Refuse(String),
 }
 
 /// The refusals of one publishing task.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
-    /// The largest body that the broker takes, and its words.
+    /// The largest body that the broker accepts, and its text.
     largest: Option<(usize, String)>,
     exchanges: HashMap<ShortString, RefusedExchange>,
 }
 
 #[derive(Debug)]
 struct RefusedExchange {
-    words: String,
+    text: String,
     pause: Duration,
     next_try: Instant,
 }
 
 impl Refused {
-    /// Notes why the broker closed a channel.
-    pub(super) fn learn(&mut self, words: &str, now: Instant) {
-        if let Some((_, largest)) = words.split_once("max size ")
-            && words.contains("message size ")
+    /// Records why the broker closed a channel.
+    pub(super) fn learn(&mut self, text: &str, now: Instant) {
+        if let Some((_, largest)) = text.split_once("max size ")
+            && text.contains("message size ")
             && let Ok(largest) = leading_digits(largest).parse()
         {
-            self.largest = Some((largest, words.to_owned()));
+            self.largest = Some((largest, text.to_owned()));
         }
-        // A refused topic says nothing of the exchange's other topics.
-        if words.contains("ACCESS_REFUSED")
-            && !words.contains("access to topic ")
-            && let Some(exchange) = exchange_in(words)
+        // A refused topic does not affect the exchange's other topics.
+        if text.contains("ACCESS_REFUSED")
+            && !text.contains("access to topic ")
+            && let Some(exchange) = exchange_in(text)
         {
             let before = self.exchanges.get(exchange).map(|refused| refused.pause * 2);
             let pause = before.unwrap_or(FIRST_PAUSE).min(LONGEST_PAUSE);
-            let refused = RefusedExchange { words: words.to_owned(), pause, next_try: now + pause };
+            let refused = RefusedExchange { text: text.to_owned(), pause, next_try: now + pause };
             self.exchanges.insert(exchange.into(), refused);
         }
     }
 
     /// Decides about a publish to `exchange` with a body of `size` bytes.
     pub(super) fn admit(&mut self, exchange: &ShortString, size: usize, now: impl FnOnce() -> Instant) -> Admission {
-        if let Some((largest, words)) = &self.largest
+        if let Some((largest, text)) = &self.largest
             && size > *largest
         {
-            return Admission::Refuse(words.clone());
+            return Admission::Refuse(text.clone());
         }
         if self.exchanges.is_empty() {
             return Admission::Send;
@@ -72,23 +72,23 @@ impl Refused {
         let Some(refused) = self.exchanges.get_mut(exchange) else { return Admission::Send };
         let now = now();
         if now < refused.next_try {
-            return Admission::Refuse(refused.words.clone());
+            return Admission::Refuse(refused.text.clone());
         }
         refused.next_try = now + refused.pause;
         Admission::SendAlone
     }
 
-    /// Notes that the broker took a publish to `exchange`.
-    pub(super) fn taken(&mut self, exchange: &ShortString) {
+    /// Records that the broker accepted a publish to `exchange`.
+    pub(super) fn accepted(&mut self, exchange: &ShortString) {
         if !self.exchanges.is_empty() {
             self.exchanges.remove(exchange);
         }
     }
 }
 
-/// The exchange that the broker names: `exchange 'NAME' in vhost`.
-fn exchange_in(words: &str) -> Option<&str> {
-    let (_, after) = words.split_once("exchange '")?;
+/// Returns the exchange that the broker names: `exchange 'NAME' in vhost`.
+fn exchange_in(text: &str) -> Option<&str> {
+    let (_, after) = text.split_once("exchange '")?;
     after.split_once("' in vhost").map(|(name, _)| name)
 }
 
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exchange_without_the_right_is_tried_alone_after_pauses_that_grow() {
+    fn an_exchange_without_permission_is_tried_alone_after_growing_pauses() {
         let (mut refused, start) = (Refused::default(), Instant::now());
         refused.learn(NO_RIGHT, start);
         assert_eq!(admit(&mut refused, "leveret.v1.jobs", 1, start), Admission::Send);
@@ -121,7 +121,7 @@ mod tests {
         refused.learn(NO_RIGHT, later);
         assert_eq!(admit(&mut refused, "leveret.v1.delay.03", 1, later + FIRST_PAUSE), no());
         assert_eq!(admit(&mut refused, "leveret.v1.delay.03", 1, later + FIRST_PAUSE * 2), Admission::SendAlone);
-        refused.taken(&"leveret.v1.delay.03".into());
+        refused.accepted(&"leveret.v1.delay.03".into());
         assert_eq!(admit(&mut refused, "leveret.v1.delay.03", 1, later), Admission::Send);
     }
 
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn other_words_are_no_reason_to_hold_anything_back() {
+    fn other_refusals_do_not_affect_later_publishes() {
         let (mut refused, now) = (Refused::default(), Instant::now());
         for words in [
             "NOT_FOUND - no exchange 'e' in vhost '/'",

@@ -17,7 +17,7 @@ use lapin::{
 use tokio::sync::oneshot;
 
 use crate::transport::amqp::{
-    confirm::{Answer, Place, Resolved},
+    confirm::{Answer, PublishTarget, Resolved},
     connection::LiveConnection,
     in_flight::InFlight,
 };
@@ -27,30 +27,30 @@ pub(super) struct Request {
     pub(super) exchange: ShortString,
     pub(super) key: ShortString,
     pub(super) message: Box<Message>,
-    /// Whether it is an error that no queue takes it.
+    /// Whether it is an error if no queue receives it.
     pub(super) mandatory: bool,
     pub(super) fate: Arc<Fate>,
     pub(super) answer: oneshot::Sender<Answer>,
 }
 
 impl Request {
-    /// Whether to send it; its caller may have gone away.
+    /// Returns whether to send it; its caller may have gone away.
     pub(super) fn is_wanted(&self) -> bool {
         !self.answer.is_closed() && self.fate.decide(SENT)
     }
 
     /// Answers without sending.
     pub(super) fn answer(self, error: SendError) {
-        // A caller that has gone away wants no answer.
+        // A caller that has gone away ignores the answer.
         drop(self.answer.send(Err(error.into())));
     }
 }
 
-/// Whether a request has been sent, agreed on by its caller and the task.
+/// Whether a request has been sent, as agreed between its caller and the task.
 #[derive(Default)]
 pub(super) struct Fate(AtomicU8);
 
-/// The default: it waits to be sent.
+/// The default: the request waits to be sent.
 const QUEUED: u8 = 0;
 pub(super) const SENT: u8 = 1;
 pub(super) const ABANDONED: u8 = 2;
@@ -87,10 +87,10 @@ pub(super) async fn publish(channel: &Channel, request: Request) -> Resolved {
         Ok(confirm) => confirm.await,
         Err(error) => Err(error),
     };
-    Resolved::new(Place { exchange, key, id }, message.body.len(), confirmed, answer)
+    Resolved::new(PublishTarget { exchange, key, id }, message.body.len(), confirmed, answer)
 }
 
-/// Publishes on a channel that no other publish uses, because the broker may close it.
+/// Publishes on a channel of its own, because the broker may close it.
 pub(super) async fn publish_alone(up: Arc<LiveConnection>, request: Request) -> Option<Resolved> {
     match confirming(&up).await {
         Ok(channel) if request.is_wanted() => {
@@ -107,7 +107,7 @@ pub(super) async fn publish_alone(up: Arc<LiveConnection>, request: Request) -> 
     }
 }
 
-/// A channel whose publishes are confirmed.
+/// Opens a channel with publisher confirms.
 pub(super) async fn confirming(up: &LiveConnection) -> Result<Channel, String> {
     let channel = up.channel().await?;
     up.unless_lost(channel.confirm_select(ConfirmSelectOptions::default())).await?;

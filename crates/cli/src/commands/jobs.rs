@@ -143,8 +143,8 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
             let was = common.services().await?.cancel(&id, &actor.actor).await;
             refused(was, |was| {
                 let said = match was {
-                    Cancelled::Queued => "The job was waiting and will not start.",
-                    Cancelled::Running => "The job is running and was asked to stop; it may still succeed.",
+                    CancelledWhile::Queued => "The job was waiting and will not start.",
+                    CancelledWhile::Running => "The job is running and was asked to stop; it may still succeed.",
                 };
                 done(&common, &json!({ "id": id, "was": was }), said)
             })

@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 /// A replay that this process runs while the lease lasts.
 #[derive(Debug)]
-pub struct ReplayLease {
+pub struct LeasedReplay {
     pub(super) replay: Replay,
     pub(crate) owner: String,
 }
@@ -32,7 +32,7 @@ pub struct ReplayLease {
 /// A replay that was taken from the process that ran it.
 #[derive(Debug)]
 pub(crate) struct SeizedReplay {
-    pub(crate) lease: ReplayLease,
+    pub(crate) lease: LeasedReplay,
     /// Whether a process ran it until then.
     pub(super) was_running: bool,
 }
@@ -46,7 +46,7 @@ pub(crate) fn new_owner() -> String {
     Uuid::now_v7().to_string()
 }
 
-impl ReplayLease {
+impl LeasedReplay {
     /// The replay at the time of the lease.
     #[must_use]
     pub fn replay(&self) -> &Replay {
@@ -100,7 +100,7 @@ impl DeadLetterService {
     ///
     /// [`Error::NoReplay`], [`Error::Ended`], [`Error::Running`] if another process runs it, or did so until a moment ago;
     /// [`Error::Store`].
-    pub async fn lease(&self, id: i64) -> Result<ReplayLease, Error> {
+    pub async fn lease(&self, id: i64) -> Result<LeasedReplay, Error> {
         let owner = new_owner();
         let is_own = self.store.take_replay(id, new_lease(&owner), now_ms()).await?;
         self.leased(id, owner, is_own).await
@@ -116,10 +116,10 @@ impl DeadLetterService {
         Ok(SeizedReplay { lease, was_running: before.leased_until > now_ms() })
     }
 
-    async fn leased(&self, id: i64, owner: String, is_own: bool) -> Result<ReplayLease, Error> {
+    async fn leased(&self, id: i64, owner: String, is_own: bool) -> Result<LeasedReplay, Error> {
         let replay = self.store.replay(id).await?.ok_or(Error::NoReplay(id))?;
         match (is_own, replay.finished_at) {
-            (true, _) => Ok(ReplayLease { replay, owner }),
+            (true, _) => Ok(LeasedReplay { replay, owner }),
             (false, Some(_)) => Err(Error::Ended(id)),
             (false, None) => Err(Error::Running(id)),
         }
@@ -127,7 +127,7 @@ impl DeadLetterService {
 
     /// As [`lease`](Self::lease), but waits for the end of a killed process's lease. A lease that is renewed meanwhile is an
     /// error.
-    pub(super) async fn lease_when_free(&self, id: i64) -> Result<ReplayLease, Error> {
+    pub(super) async fn lease_when_free(&self, id: i64) -> Result<LeasedReplay, Error> {
         let mut first = None;
         loop {
             match self.lease(id).await {
@@ -172,7 +172,7 @@ impl DeadLetterService {
     }
 }
 
-impl ReplayLease {
+impl LeasedReplay {
     /// Runs the replay, and logs the outcome.
     pub(crate) async fn run(self, dead: DeadLetterService, actor: &str) {
         let id = self.replay.id;

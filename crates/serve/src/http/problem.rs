@@ -155,9 +155,6 @@ fn reason(rejection: &dyn std::error::Error) -> String {
 
 impl From<leveret_store::Error> for Problem {
     fn from(error: leveret_store::Error) -> Self {
-        if matches!(error, leveret_store::Error::Cursor) {
-            return Self::invalid_field(FieldError::new("", "after: not a cursor of this list"));
-        }
         if error.is_unavailable() {
             tracing::warn!(error = leveret_store::chain(&error), "the store is unreachable");
             return Self::unavailable("store-unavailable", "the store is unreachable: try again");

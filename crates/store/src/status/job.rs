@@ -20,7 +20,7 @@ pub(crate) const UNFINISHED: &str = "state NOT IN ('succeeded', 'dead', 'cancell
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
-    /// In its queue, or delayed on the way there.
+    /// In its queue, or delayed.
     Queued,
     /// Delivered to a worker; its handler does not run yet.
     Received,

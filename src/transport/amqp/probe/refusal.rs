@@ -1,4 +1,4 @@
-//! What the broker's refusals mean.
+//! The meaning of the broker's refusals.
 
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin_guard::ConnectError as GuardError;
@@ -8,7 +8,7 @@ use crate::{
     transport::amqp::{Address, declare::is_mismatch},
 };
 
-/// Why a broker could not be connected to. No password is shown.
+/// The reason why a broker is not reachable. It contains no password.
 ///
 /// ```
 /// # use leveret::{Config, probe::{ConnectError, Probe}};
@@ -20,37 +20,37 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The address is not an AMQP one, or what TLS needs for it is not there.
+    /// The address is not an AMQP URL, or a TLS file that it requires is missing.
     #[error(transparent)]
     Address(Error),
-    /// Nobody answers there, or nobody who speaks AMQP.
+    /// No server answers at the address, or one that does not speak AMQP.
     #[error("{address} cannot be reached: {reason}")]
     Unreachable {
         /// Host and port.
         address: String,
-        /// What happened instead.
+        /// The cause.
         reason: String,
     },
-    /// TLS failed: one of the two does not trust the other, or the port is not for it.
+    /// TLS failed: one side does not trust the other, or the port does not use TLS.
     #[error("{address} cannot be reached: {reason}")]
     Tls {
         /// Host and port.
         address: String,
-        /// What is wrong and how to mend it.
+        /// The fault and its fix.
         reason: String,
     },
-    /// Unknown user or wrong password.
+    /// The user is unknown, or the password is wrong.
     #[error("{address} refuses the login of user {user:?}: {reason}")]
     Login {
         /// Host and port.
         address: String,
         /// The user.
         user: String,
-        /// The broker's words.
+        /// The broker's text.
         reason: String,
     },
-    /// No such vhost, or no permission of any kind in it.
-    #[error("{address} does not let user {user:?} into vhost {vhost:?}: {reason}")]
+    /// The vhost does not exist, or the user has no permission in it.
+    #[error("{address} refuses user {user:?} access to vhost {vhost:?}: {reason}")]
     Vhost {
         /// Host and port.
         address: String,
@@ -58,12 +58,12 @@ pub enum ConnectError {
         user: String,
         /// The vhost.
         vhost: String,
-        /// The broker's words.
+        /// The broker's text.
         reason: String,
     },
 }
 
-/// Why the broker did not do what it was asked for.
+/// The reason why the broker refused a request.
 ///
 /// ```
 /// # use leveret::probe::Refusal;
@@ -73,16 +73,17 @@ pub enum ConnectError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// There is none of that name.
-    #[error("there is none")]
+    /// The object does not exist.
+    #[error("it does not exist")]
     Missing,
-    /// The user lacks a permission; the broker's words.
+    /// The user lacks a permission; holds the broker's text.
     #[error("no permission: {0}")]
     Denied(String),
-    /// It exists with other arguments; the broker's words, which name the first that differs and both values.
+    /// The object exists with other arguments. Holds the broker's text, which names the first difference and both
+    /// values.
     #[error("other arguments: {0}")]
     Mismatch(String),
-    /// Anything else: the connection was lost, the queue has no leader.
+    /// Any other failure: the connection was lost, the queue has no leader.
     #[error("no answer: {0}")]
     Failed(String),
 }
@@ -101,7 +102,7 @@ impl ConnectError {
         };
         let mut reason = protocol.get_message().to_string();
         if place.vhost.is_empty() {
-            reason.push_str(" (the slash at the end of an address is no vhost: leave it out, or write /%2f)");
+            reason.push_str(" (the slash at the end of an address means an empty vhost: remove it, or write /%2f)");
         }
         let user = if place.is_external() { "of the certificate" } else { &place.user }.to_owned();
         match protocol.kind() {

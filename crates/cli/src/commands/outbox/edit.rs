@@ -127,10 +127,10 @@ impl Prune {
 }
 
 /// The selected jobs. Selecting all of them requires `--all`, so that it does not happen by mistake.
-fn chosen(numbers: &[i64], all: bool) -> Result<Chosen, Failure> {
+fn chosen(numbers: &[i64], all: bool) -> Result<SetAsideSelection, Failure> {
     match (numbers.is_empty(), all) {
-        (false, false) => Ok(Chosen::Numbers(numbers.to_vec())),
-        (true, true) => Ok(Chosen::All),
+        (false, false) => Ok(SetAsideSelection::Numbers(numbers.to_vec())),
+        (true, true) => Ok(SetAsideSelection::All),
         _ => {
             Err(Failure::Usage(anyhow!("select jobs by number, as `leveret outbox status` shows them, or with --all")))
         }
@@ -138,6 +138,6 @@ fn chosen(numbers: &[i64], all: bool) -> Result<Chosen, Failure> {
 }
 
 /// The exit code of a change of `count` jobs: `NotFound` if numbers were given and none of them exists.
-fn changed(count: u64, chosen: &Chosen) -> Exit {
-    if count == 0 && matches!(chosen, Chosen::Numbers(_)) { Exit::NotFound } else { Exit::Success }
+fn changed(count: u64, chosen: &SetAsideSelection) -> Exit {
+    if count == 0 && matches!(chosen, SetAsideSelection::Numbers(_)) { Exit::NotFound } else { Exit::Success }
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     dead::{
         error::Error,
-        lease::{self, ReplayLease, SeizedReplay},
+        lease::{self, LeasedReplay, SeizedReplay},
         service::DeadLetterService,
         throttle::Throttle,
     },
@@ -46,7 +46,7 @@ impl DeadLetterService {
         selection: &Selection,
         options: &ReplayOptions,
         actor: &str,
-    ) -> Result<ReplayLease, Error> {
+    ) -> Result<LeasedReplay, Error> {
         options.check()?;
         let (kept, owner) = (serde_json::to_value(options).unwrap_or_default(), lease::new_owner());
         let by = By { actor, at: now_ms() };
@@ -55,7 +55,7 @@ impl DeadLetterService {
         if !self.store.renew_replay(replay.id, lease::new_lease(&owner)).await? {
             return Err(Error::Running(replay.id));
         }
-        Ok(ReplayLease { replay, owner })
+        Ok(LeasedReplay { replay, owner })
     }
 
     /// Resumes an interrupted replay. If its process was killed, this waits until the lease ends, up to 20 s.
@@ -104,7 +104,7 @@ impl DeadLetterService {
     /// As [`replay`](Self::replay); [`Error::Running`] if the store was unreachable for so long that another process has the lease.
     pub async fn run_leased(
         &self,
-        lease: ReplayLease,
+        lease: LeasedReplay,
         actor: &str,
         progress: impl FnMut(&ReplayProgress) + Send,
     ) -> Result<ReplaySummary, Error> {

@@ -16,7 +16,7 @@ use super::{
     view::ReplayView,
 };
 use crate::{
-    dead::{Error, ReplayLease, replay::ReplayOptions},
+    dead::{Error, LeasedReplay, replay::ReplayOptions},
     detached::run_detached,
     field_error::FieldError,
     http::{
@@ -229,7 +229,7 @@ impl ReplayRequest {
 }
 
 /// Runs a replay beside the request. If this process ends meanwhile, another server resumes the replay.
-fn run(services: Services, lease: ReplayLease, caller: Caller) -> Accepted {
+fn run(services: Services, lease: LeasedReplay, caller: Caller) -> Accepted {
     let response = accepted(lease.replay());
     tokio::spawn(async move { lease.run(services.dead, caller.actor()).await });
     response
