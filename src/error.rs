@@ -113,7 +113,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns the error for a value outside of its bounds. `of` names what the setting belongs to.
+    /// Returns the error of a setting that is out of its bounds. `of` names what the setting belongs to.
     pub(crate) fn bounds(setting: &'static str, of: &str, value: impl fmt::Debug, bounds: &str) -> Self {
         Self::Setting { setting, reason: format!("{of} has {value:?}, which is out of range: set {bounds}") }
     }

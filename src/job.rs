@@ -1,4 +1,4 @@
-//! What a job is: plain data with a stable name and a queue.
+//! The trait `Job`, its derive, and the identity of a job.
 //!
 //! A job is apart from its handler, so that a service which only publishes compiles no handler code.
 
@@ -12,8 +12,12 @@ use crate::names;
 ///
 /// The wire form is the JSON of the type itself, with [`NAME`](Self::NAME) in the AMQP property `type`.
 ///
+/// The [derive](derive@Job) implements the trait. An implementation by hand is for names that stand in a constant:
+///
 /// ```
 /// use serde::{Deserialize, Serialize};
+///
+/// const EMAIL_QUEUE: &str = "email";
 ///
 /// #[derive(Serialize, Deserialize)]
 /// struct SendEmail {
@@ -23,9 +27,14 @@ use crate::names;
 ///
 /// impl leveret::Job for SendEmail {
 ///     const NAME: &'static str = "email.send";
-///     const QUEUE: &'static str = "email";
+///     const QUEUE: &'static str = EMAIL_QUEUE;
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a job",
+    label = "the trait `Job` is not implemented for `{Self}`",
+    note = "derive it: `#[derive(Serialize, Deserialize, leveret::Job)]` and `#[job(name = \"…\", queue = \"…\")]`"
+)]
 pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     /// The name on the wire, `[a-z0-9_.-]{1,128}`. Renaming it strands the jobs that are queued under the old name.
     const NAME: &'static str;
@@ -35,12 +44,86 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
     /// into its own.
     const LANES: bool = false;
 
-    /// The JSON Schema of the payload, for the catalogue of jobs: whoever submits jobs by name can check them before.
+    /// Returns the JSON Schema of the payload for the catalogue of jobs, so that payloads can be checked before they are
+    /// published by name.
     ///
-    /// None by default. With the crate schemars it is one line: `Some(schemars::schema_for!(Self).to_value())`.
+    /// `None` by default: every payload is published.
     fn schema() -> Option<serde_json::Value> {
         None
     }
+}
+
+/// Implements [`Job`](trait@Job) for a struct or an enum.
+///
+/// ```
+/// use leveret::Job;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize, Job)]
+/// #[job(name = "email.send", queue = "email")]
+/// struct SendEmail {
+///     to: String,
+///     subject: String,
+/// }
+///
+/// assert_eq!((SendEmail::NAME, SendEmail::QUEUE), ("email.send", "email"));
+/// ```
+///
+/// # Arguments
+///
+/// `#[job(…)]` stands on the type and takes:
+///
+/// | argument | default | meaning |
+/// |---|---|---|
+/// | `name = "email.send"` | required | The name on the wire: 1 to 128 of the characters a-z, 0-9, `_`, `.` and `-`. Renaming it strands the jobs that are queued under the old name. |
+/// | `queue = "email"` | required | The queue that jobs are published to: 1 to 255 bytes without control characters. |
+/// | `lanes` | no lanes | The queue has lanes by priority ([`Queue::lanes`](crate::Queue::lanes)), and publishers put each job into its own. |
+/// | `schema` | no schema | The catalogue of jobs gets the type's [`JsonSchema`](https://docs.rs/schemars), so that payloads can be checked before they are published by name. The crate schemars must be a dependency. |
+/// | `schema = path::to::function` | no schema | The same with a schema from a function `fn() -> serde_json::Value`. |
+/// | `crate = path::to::leveret` | `::leveret` | The path of this crate, for crates that re-export it. |
+///
+/// A name or a queue is a string literal, so that the compiler can check it. For a constant, implement the trait by hand.
+///
+/// ```
+/// use leveret::Job;
+/// use schemars::JsonSchema;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize, JsonSchema, Job)]
+/// #[job(name = "invoice.send", queue = "invoices", lanes, schema)]
+/// struct SendInvoice {
+///     number: u64,
+/// }
+///
+/// assert!(SendInvoice::LANES);
+/// assert!(SendInvoice::schema().is_some());
+/// ```
+///
+/// # Generic types
+///
+/// A generic type is a job for the parameters that make it `Serialize + DeserializeOwned + Send + 'static`. All of them
+/// share the name and the queue, so a worker handles one of them.
+///
+/// ```
+/// use leveret::Job;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize, Job)]
+/// #[job(name = "event.deliver", queue = "events")]
+/// struct Deliver<T> {
+///     event: T,
+/// }
+///
+/// # fn is_job<T: Job>() {}
+/// is_job::<Deliver<String>>();
+/// ```
+pub use leveret_macros::Job;
+
+/// The items that the code of the derive names.
+#[doc(hidden)]
+pub mod __derive {
+    pub use serde::{Serialize, de::DeserializeOwned};
+    pub use serde_json::Value;
 }
 
 /// Tells whether `name` may be a job's name on the wire.
@@ -97,7 +180,57 @@ impl fmt::Display for JobId {
 
 #[cfg(test)]
 mod tests {
+    use schemars::JsonSchema;
+    use serde::Deserialize;
+    use serde_json::{Value, json};
+
     use super::*;
+
+    #[derive(Serialize, Deserialize, Job)]
+    #[job(crate = crate, name = "plain", queue = "first")]
+    struct Plain;
+
+    #[derive(Serialize, Deserialize, JsonSchema, Job)]
+    #[job(crate = crate, lanes, schema)]
+    #[job(queue = "größe 2", name = "send_1.x-y")]
+    enum Send {
+        Text(String),
+        Page { url: String },
+    }
+
+    #[derive(Serialize, Deserialize, Job)]
+    #[job(crate = crate, name = "deliver", queue = "events", schema = anything)]
+    struct Deliver<T, const N: usize>
+    where
+        T: Clone,
+    {
+        event: T,
+    }
+
+    fn anything() -> Value {
+        json!(true)
+    }
+
+    fn facts<J: Job>() -> (&'static str, &'static str, bool, Option<Value>) {
+        (J::NAME, J::QUEUE, J::LANES, J::schema())
+    }
+
+    #[test]
+    fn a_derived_job_has_the_facts_of_its_attributes_and_the_defaults_of_the_trait() {
+        assert_eq!(facts::<Plain>(), ("plain", "first", false, None));
+        let (name, queue, lanes, schema) = facts::<Send>();
+        assert_eq!((name, queue, lanes), ("send_1.x-y", "größe 2", true));
+        assert_eq!(schema.unwrap()["title"], "Send");
+    }
+
+    #[test]
+    fn a_generic_type_is_a_job_for_parameters_that_can_be_encoded_and_decoded() {
+        fn of<T: Serialize + DeserializeOwned + Clone + std::marker::Send + 'static>() {
+            assert_eq!(facts::<Deliver<T, 3>>(), ("deliver", "events", false, Some(json!(true))));
+        }
+        of::<String>();
+        of::<Vec<u64>>();
+    }
 
     #[test]
     fn a_job_name_is_lower_case_and_bounded() {

@@ -7,14 +7,10 @@
 //! use leveret::{Broker, Config, Context, Job, JobResult, Worker, shutdown_signal};
 //! use serde::{Deserialize, Serialize};
 //!
-//! #[derive(Serialize, Deserialize)]
+//! #[derive(Serialize, Deserialize, Job)]
+//! #[job(name = "greet", queue = "greetings")]
 //! struct Greet {
 //!     name: String,
-//! }
-//!
-//! impl Job for Greet {
-//!     const NAME: &'static str = "greet";
-//!     const QUEUE: &'static str = "greetings";
 //! }
 //!
 //! async fn greet(job: Greet, ctx: Context<()>) -> JobResult {
@@ -88,6 +84,8 @@ mod worker;
 
 #[cfg(feature = "clap")]
 pub use crate::config::setting;
+#[doc(hidden)]
+pub use crate::job::__derive;
 #[cfg(feature = "telemetry")]
 pub use crate::observe::telemetry;
 #[cfg(feature = "cron")]

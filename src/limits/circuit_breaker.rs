@@ -75,7 +75,7 @@ impl CircuitBreaker {
         self
     }
 
-    /// Sets how long the circuit stays open before a probe: at least 0.1 s.
+    /// Sets how long the circuit stays open before a probe; at least 0.1 s.
     #[must_use]
     pub fn open_for(mut self, time: Duration) -> Self {
         self.open_for = time;

@@ -37,8 +37,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Creates a rate of `starts` in `time`: at least 1, and at most 1 a nanosecond. A worker does not start with another
-    /// rate.
+    /// Creates a rate of `starts` in `time`: at least 1, and at most 1 a nanosecond. A worker does not start with another rate.
     #[must_use]
     pub fn new(starts: u32, time: Duration) -> Self {
         // Of a rate that is refused, the interval only keeps the arithmetic defined.

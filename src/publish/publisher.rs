@@ -30,8 +30,8 @@ use crate::{
 /// ```no_run
 /// use std::time::Duration;
 /// # use serde::{Deserialize, Serialize};
-/// # #[derive(Serialize, Deserialize)] struct SendEmail { to: String }
-/// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+/// # #[derive(Serialize, Deserialize, leveret::Job)] #[job(name = "email.send", queue = "email")]
+/// # struct SendEmail { to: String }
 ///
 /// # async fn doc(broker: leveret::Broker) -> Result<(), leveret::PublishError> {
 /// let publisher = broker.publisher();

@@ -108,8 +108,7 @@ pub trait UniqueKeys: fmt::Debug + Send + Sync + 'static {
 /// use std::{sync::Arc, time::Duration};
 /// use leveret::{Broker, Context, JobResult, PublishError, Worker, testing, unique::InMemory};
 /// # use serde::{Deserialize, Serialize};
-/// # #[derive(Serialize, Deserialize)] struct Sync { account: u32 }
-/// # impl leveret::Job for Sync { const NAME: &'static str = "sync"; const QUEUE: &'static str = "sync"; }
+/// # #[derive(Serialize, Deserialize, leveret::Job)] #[job(name = "sync", queue = "sync")] struct Sync { account: u32 }
 /// # async fn sync(_: Sync, _: Context<()>) -> JobResult { Ok(()) }
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let broker = Broker::memory();

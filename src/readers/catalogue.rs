@@ -75,8 +75,8 @@ impl Entry {
 /// ```
 /// # use leveret::{Broker, Context, JobResult, Worker, catalogue::Catalogue, testing};
 /// # use serde::{Deserialize, Serialize};
-/// # #[derive(Serialize, Deserialize)] struct Greet { name: String }
-/// # impl leveret::Job for Greet { const NAME: &'static str = "greet"; const QUEUE: &'static str = "greetings"; }
+/// # #[derive(Serialize, Deserialize, leveret::Job)] #[job(name = "greet", queue = "greetings")]
+/// # struct Greet { name: String }
 /// # async fn greet(_: Greet, _: Context<()>) -> JobResult { Ok(()) }
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let broker = Broker::memory();

@@ -59,9 +59,9 @@ const RUN: &str = "leveret.schedule.run";
 /// use std::time::Duration;
 /// use leveret::{CatchUp, Context, JobResult, Schedule, Worker};
 /// # use serde::{Deserialize, Serialize};
-/// #[derive(Serialize, Deserialize)]
+/// #[derive(Serialize, Deserialize, leveret::Job)]
+/// #[job(name = "books.close", queue = "books")]
 /// struct CloseMonth { books: String }
-/// # impl leveret::Job for CloseMonth { const NAME: &'static str = "books.close"; const QUEUE: &'static str = "books"; }
 ///
 /// async fn close(job: CloseMonth, ctx: Context<()>) -> JobResult {
 ///     let month = ctx.fired_at();                                  // also if it is published a day late
@@ -235,8 +235,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
     /// ```
     /// # use leveret::{Context, JobResult, Worker};
     /// # use serde::{Deserialize, Serialize};
-    /// # #[derive(Serialize, Deserialize)] struct Digest { of: String }
-    /// # impl leveret::Job for Digest { const NAME: &'static str = "digest"; const QUEUE: &'static str = "mail"; }
+    /// # #[derive(Serialize, Deserialize, leveret::Job)] #[job(name = "digest", queue = "mail")]
+    /// # struct Digest { of: String }
     /// # async fn send_digest(_: Digest, _: Context<()>) -> JobResult { Ok(()) }
     /// let digest = Digest { of: "orders".into() };
     /// let worker = Worker::new(()).handle(send_digest).cron("0 9 * * MON-FRI", "Europe/Berlin", &digest);

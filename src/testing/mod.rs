@@ -28,8 +28,8 @@ use crate::{
 /// ```
 /// use leveret::{Context, JobError, JobResult, Outcome, Worker, testing::perform};
 /// # use serde::{Deserialize, Serialize};
-/// # #[derive(Serialize, Deserialize)] struct Charge { cents: i64 }
-/// # impl leveret::Job for Charge { const NAME: &'static str = "charge"; const QUEUE: &'static str = "money"; }
+/// # #[derive(Serialize, Deserialize, leveret::Job)] #[job(name = "charge", queue = "money")]
+/// # struct Charge { cents: i64 }
 ///
 /// async fn charge(job: Charge, _ctx: Context<()>) -> JobResult {
 ///     if job.cents < 0 { Err(JobError::permanent("negative amount")) } else { Ok(()) }
@@ -56,8 +56,8 @@ pub async fn perform<J: Job, S: Send + Sync + 'static>(worker: Worker<S>, job: &
 /// ```
 /// # use leveret::{Context, ErrorKind, JobResult, Outcome, Worker, testing::perform_raw};
 /// # use serde::{Deserialize, Serialize};
-/// # #[derive(Serialize, Deserialize)] struct Charge { cents: i64 }
-/// # impl leveret::Job for Charge { const NAME: &'static str = "charge"; const QUEUE: &'static str = "money"; }
+/// # #[derive(Serialize, Deserialize, leveret::Job)] #[job(name = "charge", queue = "money")]
+/// # struct Charge { cents: i64 }
 /// # async fn charge(_: Charge, _: Context<()>) -> JobResult { Ok(()) }
 /// # #[tokio::main] async fn main() -> Result<(), leveret::Error> {
 /// let outcome = perform_raw(Worker::new(()).handle(charge), "money", "charge", b"{}", 1).await?;
@@ -156,8 +156,8 @@ impl Running {
 /// ```
 /// use leveret::{Broker, Context, ErrorKind, JobError, JobResult, Worker, testing::{dead_letters, idle, start}};
 /// # use serde::{Deserialize, Serialize};
-/// # #[derive(Serialize, Deserialize)] struct Charge { cents: i64 }
-/// # impl leveret::Job for Charge { const NAME: &'static str = "charge"; const QUEUE: &'static str = "money"; }
+/// # #[derive(Serialize, Deserialize, leveret::Job)] #[job(name = "charge", queue = "money")]
+/// # struct Charge { cents: i64 }
 ///
 /// async fn refuse(_job: Charge, _ctx: Context<()>) -> JobResult {
 ///     Err(JobError::permanent("no such account"))

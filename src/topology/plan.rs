@@ -52,8 +52,8 @@ pub struct Exchange {
 /// A durable queue that is never deleted automatically.
 ///
 /// ```
-/// # use leveret::{Queue, topology::{Argument, Topology}};
-/// let plan = Topology::new("leveret.v1").of_queue(&Queue::new("email"));
+/// # use leveret::topology::{Argument, QueueDeclaration, Topology};
+/// let plan = Topology::new("leveret.v1").of_queue(&QueueDeclaration::new("email"));
 /// let quorum = ("x-queue-type", Argument::Text("quorum".into()));
 /// assert!(plan.queues.iter().all(|queue| queue.arguments.contains(&quorum)));
 /// ```
@@ -129,8 +129,8 @@ impl fmt::Display for Destination {
 /// A binding without arguments.
 ///
 /// ```
-/// # use leveret::{Queue, topology::Topology};
-/// let plan = Topology::new("leveret.v1").of_queue(&Queue::new("email"));
+/// # use leveret::topology::{QueueDeclaration, Topology};
+/// let plan = Topology::new("leveret.v1").of_queue(&QueueDeclaration::new("email"));
 /// let shown: Vec<_> = plan.bindings.iter().map(|binding| binding.to_string()).collect();
 /// assert!(shown.contains(&"leveret.v1.jobs -[email]-> queue email".to_owned()));
 /// ```

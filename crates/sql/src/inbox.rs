@@ -8,8 +8,8 @@
 //! use leveret::{Context, JobResult};
 //! use leveret_sql::Inbox;
 //! use sqlx::PgPool;
-//! # #[derive(serde::Serialize, serde::Deserialize)] struct Charge { account: i64, cents: i64 }
-//! # impl leveret::Job for Charge { const NAME: &'static str = "charge"; const QUEUE: &'static str = "charges"; }
+//! # #[derive(serde::Serialize, serde::Deserialize, leveret::Job)] #[job(name = "charge", queue = "charges")]
+//! # struct Charge { account: i64, cents: i64 }
 //!
 //! async fn charge(job: Charge, ctx: Context<PgPool>) -> JobResult {
 //!     let mut tx = ctx.state().begin().await?;

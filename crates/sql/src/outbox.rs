@@ -6,8 +6,8 @@
 //! ```
 //! use leveret_sql::{OutboxEntry, Outbox};
 //! use sqlx::sqlite::SqlitePool;
-//! # #[derive(serde::Serialize, serde::Deserialize)] struct SendEmail { to: String }
-//! # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+//! # #[derive(serde::Serialize, serde::Deserialize, leveret::Job)] #[job(name = "email.send", queue = "email")]
+//! # struct SendEmail { to: String }
 //!
 //! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;

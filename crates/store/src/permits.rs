@@ -19,8 +19,7 @@ use crate::open::{Store, WriteLock};
 /// ```
 /// # use leveret::{Context, JobResult, Rate, Worker};
 /// # use serde::{Deserialize, Serialize};
-/// # #[derive(Serialize, Deserialize)] struct SendEmail;
-/// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+/// # #[derive(Serialize, Deserialize, leveret::Job)] #[job(name = "email.send", queue = "email")] struct SendEmail;
 /// # async fn send_email(_: SendEmail, _: Context<()>) -> JobResult { Ok(()) }
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let folder = tempfile::tempdir()?;

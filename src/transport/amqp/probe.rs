@@ -62,12 +62,12 @@ pub struct Depth {
 /// A connection that inspects a broker.
 ///
 /// ```no_run
-/// use leveret::{Config, Queue, probe::{Probe, Refusal}, topology::Topology};
+/// use leveret::{Config, probe::{Probe, Refusal}, topology::{QueueDeclaration, Topology}};
 ///
 /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let mut probe = Probe::connect("amqp://guest:guest@localhost/%2f", &Config::default()).await?;
 /// println!("{} {}", probe.server().product, probe.server().version);
-/// for queue in &Topology::new("leveret.v1").of_queue(&Queue::new("email")).queues {
+/// for queue in &Topology::new("leveret.v1").of_queue(&QueueDeclaration::new("email")).queues {
 ///     match probe.depth(&queue.name).await {
 ///         Ok(depth) => println!("{}: {} ready, {} consumers", queue.name, depth.ready, depth.consumers),
 ///         Err(Refusal::Missing) => println!("{} is missing", queue.name),

@@ -17,7 +17,8 @@ const STEPS: u32 = 20;
 /// assert_eq!((task.seconds, task.fail), (2.0, None));
 /// # Ok::<_, serde_json::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Job)]
+#[job(name = "demo.task", queue = "tasks", schema)]
 #[serde(deny_unknown_fields)]
 #[schemars(description = "A task that takes some seconds.")]
 pub struct Task {
@@ -32,15 +33,6 @@ pub struct Task {
 
 fn two() -> f64 {
     2.0
-}
-
-impl Job for Task {
-    const NAME: &'static str = "demo.task";
-    const QUEUE: &'static str = "tasks";
-
-    fn schema() -> Option<serde_json::Value> {
-        Some(schemars::schema_for!(Self).to_value())
-    }
 }
 
 /// Result of a task.

@@ -3,6 +3,7 @@
 //! The worker adds up the order again, so that the total in the mail matches its lines.
 
 use askama::Template;
+use leveret::Job;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +13,8 @@ use crate::{address, compose::MailDraft, error::MailError, money::Currency, text
 ///
 /// All amounts are whole numbers of the currency's smallest unit (cents; yen; fils), so `1250` is 12.50 EUR and
 /// 1,250 JPY. Negative amounts are discounts and refunds. Unknown fields are refused, so a misspelt field is an error.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Job)]
+#[job(name = "email.order_confirmation", queue = "email", schema)]
 #[serde(deny_unknown_fields)]
 pub struct OrderConfirmation {
     /// The order number of the customer.

@@ -4,6 +4,7 @@
 
 use std::num::NonZeroU16;
 
+use leveret::Job;
 use leveret_email::{SendEmail, address, money::Currency};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,8 @@ const MAX_LINES: usize = 100;
 /// assert_eq!(order.total_cents(), 1780);
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Job)]
+#[job(name = "order.place", queue = "orders", schema)]
 #[serde(deny_unknown_fields)]
 #[schemars(description = "Places an order: takes the stock, and mails a confirmation to the customer.")]
 pub struct PlaceOrder {

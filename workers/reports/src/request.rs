@@ -7,6 +7,7 @@ mod dialect;
 mod display;
 
 pub use dialect::{Dialect, OnError, ShortRows};
+use leveret::Job;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,8 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(request.aggregates[0].to_string(), "sum(amount)");
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Job)]
+#[job(name = "report.generate", queue = "reports", schema)]
 #[serde(deny_unknown_fields)]
 #[schemars(description = "Groups and aggregates one CSV file and writes the result as CSV, XLSX or PDF.")]
 pub struct GenerateReport {

@@ -19,8 +19,8 @@ pub(super) const MIGRATIONS: Migrations = Migrations {
 /// The outbox of a database. A [`Relay`](crate::Relay) publishes its jobs.
 ///
 /// ```
-/// # #[derive(serde::Serialize, serde::Deserialize)] struct SendEmail { to: String }
-/// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+/// # #[derive(serde::Serialize, serde::Deserialize, leveret::Job)] #[job(name = "email.send", queue = "email")]
+/// # struct SendEmail { to: String }
 /// # async fn doc(pool: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
 /// use leveret_sql::{OutboxEntry, Outbox};
 ///

@@ -15,8 +15,8 @@ use crate::{Error, Result, db::now_ms};
 /// ```
 /// use std::time::Duration;
 /// use leveret_sql::OutboxEntry;
-/// # #[derive(serde::Serialize, serde::Deserialize)] struct SendEmail { to: String }
-/// # impl leveret::Job for SendEmail { const NAME: &'static str = "email.send"; const QUEUE: &'static str = "email"; }
+/// # #[derive(serde::Serialize, serde::Deserialize, leveret::Job)] #[job(name = "email.send", queue = "email")]
+/// # struct SendEmail { to: String }
 ///
 /// let job = SendEmail { to: "ada@example.org".into() };
 /// let entry = OutboxEntry::new(&job).delay(Duration::from_secs(3600)).priority(5).order_key("customer-7");
@@ -257,14 +257,9 @@ mod headers {
 mod tests {
     use super::*;
 
-    #[derive(Serialize, Deserialize)]
+    #[derive(Serialize, Deserialize, Job)]
+    #[job(name = "laned", queue = "laned", lanes)]
     struct Laned {}
-
-    impl Job for Laned {
-        const NAME: &'static str = "laned";
-        const QUEUE: &'static str = "laned";
-        const LANES: bool = true;
-    }
 
     #[test]
     fn a_job_whose_queue_has_lanes_is_for_them_unless_it_goes_elsewhere() {

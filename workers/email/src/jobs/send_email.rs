@@ -19,7 +19,8 @@ use crate::{address, compose::MailDraft, error::MailError, mail::Mail};
 /// assert!(misspelt.unwrap_err().to_string().contains("unknown field `htlm`"));
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Job)]
+#[job(name = "email.send", queue = "email", schema)]
 #[serde(deny_unknown_fields)]
 #[schemars(description = "One mail. Unknown fields are refused, so a misspelt field is an error.")]
 pub struct SendEmail {
@@ -41,15 +42,6 @@ pub struct SendEmail {
     /// The same content as HTML, sent unchanged beside the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub html: Option<String>,
-}
-
-impl Job for SendEmail {
-    const NAME: &'static str = "email.send";
-    const QUEUE: &'static str = "email";
-
-    fn schema() -> Option<serde_json::Value> {
-        Some(schemars::schema_for!(Self).to_value())
-    }
 }
 
 impl SendEmail {

@@ -1,6 +1,6 @@
 //! The job `order.place`, which runs one transaction.
 
-use leveret::{Context, Job, JobError, JobResult};
+use leveret::{Context, JobError, JobResult};
 use leveret_sql::{Inbox, Outbox, OutboxEntry};
 
 use crate::{
@@ -13,15 +13,6 @@ const TAKE: &str = "UPDATE stock SET quantity = quantity - $1 WHERE sku = $2 AND
 const LEFT: &str = "SELECT quantity FROM stock WHERE sku = $1";
 const PLACE: &str =
     "INSERT INTO orders (job_id, customer, lines, total_cents) VALUES ($1, $2, $3, $4) RETURNING number";
-
-impl Job for PlaceOrder {
-    const NAME: &'static str = "order.place";
-    const QUEUE: &'static str = "orders";
-
-    fn schema() -> Option<serde_json::Value> {
-        Some(schemars::schema_for!(Self).to_value())
-    }
-}
 
 /// Runs the transaction of an order, the same on both databases. A return before the commit rolls back.
 macro_rules! place {

@@ -1,20 +1,11 @@
 //! The job `report.generate`, which writes one file.
 
-use leveret::{Context, Job, JobError, JobResult};
+use leveret::{Context, JobError, JobResult};
 
 use crate::{
     generate::{GeneratedReport, Reports},
     request::GenerateReport,
 };
-
-impl Job for GenerateReport {
-    const NAME: &'static str = "report.generate";
-    const QUEUE: &'static str = "reports";
-
-    fn schema() -> Option<serde_json::Value> {
-        Some(schemars::schema_for!(Self).to_value())
-    }
-}
 
 /// Writes the report on the blocking pool, because it computes, and returns its path and its numbers of rows.
 ///

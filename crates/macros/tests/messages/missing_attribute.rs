@@ -1,0 +1,6 @@
+use leveret_macros::Job;
+
+#[derive(Job)]
+struct SendEmail;
+
+fn main() {}

@@ -1,0 +1,7 @@
+use leveret_macros::Job;
+
+#[derive(Job)]
+#[job(queue = "email")]
+struct SendEmail;
+
+fn main() {}
