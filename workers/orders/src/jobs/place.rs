@@ -39,7 +39,8 @@ macro_rules! place {
         let (lines, total_cents) = (serde_json::to_string(&$order.lines)?, $order.total_cents());
         let row = sqlx::query_scalar(PLACE).bind($ctx.job_id()).bind(&$customer).bind(lines).bind(total_cents);
         let placed = PlacedOrder { number: row.fetch_one(&mut *tx).await.map_err(database_error)?, total_cents };
-        let mail = OutboxEntry::new(&$order.confirmation(placed)).id(confirmation_id($ctx.job_id())).order_key($customer);
+        let mail =
+            OutboxEntry::new(&$order.confirmation(placed)).id(confirmation_id($ctx.job_id())).order_key($customer);
         Outbox::enqueue(&mut tx, mail).await.map_err(database_error)?;
         tx.commit().await.map_err(database_error)?;
         placed
