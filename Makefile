@@ -6,7 +6,7 @@
 export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc))
 
 # Where `make lint` checks words: with typos and .typos.toml, phrases with docs/vocabulary.rs.
-VOCABULARY := benches crates/cli crates/simulate docs/book.rs docs/dependencies.rs docs/lib.rs docs/logs.rs docs/workspace.rs fuzz scripts tests/harness tests/src
+VOCABULARY := benches crates/cli crates/simulate docs/src/email-worker.md docs/book.rs docs/dependencies.rs docs/lib.rs docs/logs.rs docs/workspace.rs fuzz scripts tests/harness tests/src workers
 
 TYPOS := $(or $(CARGO_TARGET_DIR),target)/typos-1.52.0
 

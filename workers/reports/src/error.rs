@@ -40,7 +40,7 @@ pub enum ReportError {
     Request {
         /// The field of the request.
         field: &'static str,
-        /// What is wrong with it.
+        /// The violated rule.
         reason: &'static str,
     },
     /// The request names a column that does not exist.
@@ -166,7 +166,7 @@ pub enum ReportError {
     NotText {
         /// The name in the request.
         name: String,
-        /// What is wrong with it.
+        /// The violated rule.
         reason: &'static str,
     },
     /// The data set ends inside a quoted cell.

@@ -1,7 +1,7 @@
 //! Sends mail to an SMTP server over a pool of connections.
 //!
 //! In reading order: [`url`] parses the setting, [`connection`] reads and writes bytes, [`reply`] parses replies, and
-//! [`session`] runs the SMTP commands. [`classify`] and [`streak`] decide what a refusal is about.
+//! [`session`] runs the SMTP commands. [`mod@classify`] and [`streak`] decide what a refusal is about.
 //!
 //! The client is Leveret's own, because SMTP libraries leave open what can lose or duplicate a mail: a time limit for each
 //! step, bytes that arrive before the upgrade to TLS, and the expected reply code of each step.

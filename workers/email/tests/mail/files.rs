@@ -73,7 +73,7 @@ async fn a_directory_that_cannot_be_written_is_waited_for_and_named() {
 
 #[test]
 fn a_sender_that_cannot_send_stops_the_start() {
-    for from in ["", "nobody", "jörg@example.com", "a@example.com, b@example.com"] {
+    for from in ["", "no address", "jörg@example.com", "a@example.com, b@example.com"] {
         let mut settings = files_in(Path::new("unused"));
         settings.mail_from = from.to_owned();
         let message = Mail::new(&settings).unwrap_err().to_string();

@@ -93,9 +93,9 @@ async fn a_sender_may_be_any_address_that_can_be_sent() {
 async fn a_job_that_can_never_succeed_is_a_dead_letter_that_says_why() {
     let directory = tempfile::tempdir().unwrap();
     let mail = mail_into(directory.path());
-    let mut nobody = send_email();
-    nobody.to = "ann at example.org".to_owned();
-    let reason = refused(perform(&mail, &nobody).await);
+    let mut no_address = send_email();
+    no_address.to = "ann at example.org".to_owned();
+    let reason = refused(perform(&mail, &no_address).await);
     assert!(reason.contains("ann at example.org"), "{reason}");
 
     let mut nowhere = order();

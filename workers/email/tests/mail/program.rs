@@ -47,7 +47,7 @@ fn help_lists_every_setting_and_shows_no_password() {
 fn a_wrong_setting_stops_the_start_and_is_named() {
     let cases = [
         (vec![], "smtp://ann:hidden@mail.example.com?tls=maybe", "SMTP_URL"),
-        (vec!["--mail-dir", "mail", "--mail-from", "nobody"], "", "MAIL_FROM"),
+        (vec!["--mail-dir", "mail", "--mail-from", "no address"], "", "MAIL_FROM"),
         (vec!["--mail-dir", "mail", "--log", "a=b=c"], "", "RUST_LOG"),
         (vec![], "", "SMTP_URL"),
         (vec![], "", "MAIL_DIR"),
