@@ -20,11 +20,11 @@ struct Package {
     manifest_path: PathBuf,
     /// The registries it may be published to. An empty list forbids publishing.
     publish: Option<Vec<String>>,
-    dependencies: Vec<CircuitBreaker>,
+    dependencies: Vec<Dependency>,
 }
 
 #[derive(Deserialize)]
-struct CircuitBreaker {
+struct Dependency {
     name: String,
     /// `None` for a normal dependency, else `build` or `dev`.
     kind: Option<String>,

@@ -116,7 +116,7 @@ fn no_room_imports_from_a_later_one() {
             match rank(&import) {
                 Some(other) if other <= own => {}
                 Some(_) => {
-                    wrong.push(format!("src/{name}:{line}: {room:?} must not import from {import:?}, which is later"))
+                    wrong.push(format!("src/{name}:{line}: {room:?} must not import from {import:?}, which is later"));
                 }
                 None => wrong.push(format!("src/{name}:{line}: crate::{import} is a re-export: name its room")),
             }

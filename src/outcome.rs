@@ -54,7 +54,7 @@ pub enum Outcome {
 pub enum ErrorKind {
     /// The handler returned a retryable error.
     Error,
-    /// The handler returned [`JobError::permanent`].
+    /// The handler returned [`JobError::permanent`](crate::JobError::permanent).
     Permanent,
     /// The handler overran its timeout.
     Timeout,

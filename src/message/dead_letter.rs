@@ -5,7 +5,7 @@ use crate::{
     outcome::ErrorKind,
 };
 
-/// A dead-lettered job, as stored in `<queue>.dead`; see [`dead_letters`].
+/// A dead-lettered job, as stored in `<queue>.dead`; see [`dead_letters`](crate::testing::dead_letters).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetter {

@@ -1,4 +1,4 @@
-//! A guard between [lapin](lapin) and its socket.
+//! A guard between [lapin] and its socket.
 //!
 //! lapin parses what the broker sends in a thread of its own. Some frames end its connection, and one kind aborts the
 //! process. RabbitMQ passes such frames on from any publisher. A publisher with access to one queue can therefore stop

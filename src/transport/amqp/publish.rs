@@ -306,7 +306,7 @@ impl Task {
             Verdict::Lost(Some(text)) => self.refused.learn(text, Instant::now()),
             Verdict::Lost(None) => {}
             Verdict::Confirmed | Verdict::Nacked | Verdict::Returned(_) => {
-                self.refused.accepted(&resolved.target.exchange)
+                self.refused.accepted(&resolved.target.exchange);
             }
         }
         resolved.answer(true);

@@ -21,7 +21,7 @@ fn sentences(found: &SearchResult, arguments: &Arguments) -> Vec<String> {
     match found.fewest {
         Some(1) => sentences.push(format!("1 worker is enough: 95 of 100 attempts start within {target}.")),
         Some(fewest) => {
-            sentences.push(format!("{fewest} workers are enough: 95 of 100 attempts start within {target}."))
+            sentences.push(format!("{fewest} workers are enough: 95 of 100 attempts start within {target}."));
         }
         None if arguments.is_search() => {
             sentences.push(format!("No number of workers is enough to start 95 of 100 attempts within {target}."));
