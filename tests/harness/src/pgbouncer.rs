@@ -76,18 +76,18 @@ impl PgBouncer {
         format!("postgres://postgres@127.0.0.1:{}/{name}", self.port)
     }
 
-    /// What the sessions of a database keep for the client that gets them next: channels that they listen to, lock
-    /// timeouts, and prepared statements. `url` leads through this pooler.
+    /// The state that the sessions of a database keep for their next client: channels with a listener, lock timeouts and
+    /// prepared statements. `url` leads through this pooler.
     ///
     /// # Panics
     ///
-    /// When the database cannot be asked.
+    /// When the database does not answer.
     pub async fn left_behind(postgres: &Postgres, url: &str) -> (i64, i64, i64) {
         let sql =
             "SELECT (SELECT count(*) FROM pg_listening_channels()), (current_setting('lock_timeout') <> '0')::int,
                           (SELECT count(*) FROM pg_prepared_statements)";
         let mut left = (0, 0, 0);
-        // Twice as often as the pooler has sessions, which it takes in turn.
+        // Twice as often as the pooler has sessions, because it serves them in turn.
         for _ in 0..8 {
             let row = postgres.psql_at(url, sql).await.expect("an answer");
             let columns: Vec<_> = row.split('|').map(|column| column.parse::<i64>().expect("a number")).collect();

@@ -135,7 +135,7 @@ fn an_inbox_is_created_shown_and_pruned() {
     assert_eq!(inbox(&["migrate"]), (Some(0), "The inbox is up to date.\n".to_owned()));
     assert_eq!(inbox(&["status"]), (Some(0), "0 jobs are recorded\n".to_owned()));
     assert_eq!(inbox(&["prune"]).0, Some(2));
-    assert_eq!(inbox(&["prune", "--older-than", "7d", "--yes"]).1, "0 jobs are forgotten.\n");
+    assert_eq!(inbox(&["prune", "--older-than", "7d", "--yes"]).1, "0 records deleted.\n");
     let empty = folder.path().join("empty.db").display().to_string();
     std::fs::File::create(&empty).unwrap();
     assert_eq!(inbox(&["status", "--database", &empty]).0, Some(5));
