@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use leveret::{Broker, Config};
-use leveret_harness::eventually_eq;
+use leveret_harness::{eventually, eventually_eq};
 use leveret_serve::{Options, Server, Services};
 use leveret_store::Store;
 use reqwest::{Client, Method, Response, StatusCode};
@@ -84,6 +84,17 @@ impl Site {
     pub(crate) async fn knows_jobs(&self) {
         self.services.catalogue.wait_for("demo.work").await;
         self.services.catalogue.wait_for("demo.nap").await;
+    }
+
+    /// The dead letter of a job, once the server has ingested it.
+    pub(crate) async fn dead_letter(&self, job_id: &str) -> Value {
+        let mut number = None;
+        let ingested = async || {
+            number = self.get(&format!("/api/dead?job_id={job_id}")).await.1["dead_letters"][0]["id"].as_i64();
+            number.is_some()
+        };
+        eventually("the dead letter is ingested", SOON, ingested).await;
+        self.get(&format!("/api/dead/{}", number.unwrap())).await.1
     }
 
     /// Stops the server as a signal would.
