@@ -25,6 +25,9 @@ use crate::{
 const REFUSALS: u32 = 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// An election ends the nacks of most copies within seconds, and the worker is not ready before they are confirmed. A nack
+/// costs the broker one message and no channel.
+const LONGEST_PAUSE_AFTER_NACK: Duration = Duration::from_secs(1);
 
 /// Tells the session; the only place that acks. Returns how many acks had no channel any more. `patient` as for
 /// [`Session::ack`].
@@ -155,7 +158,8 @@ async fn confirm(
         }
         // Apart from each other: copies that fail together must not meet again.
         tokio::time::sleep(pause.mul_f64(0.5 + backoff::draws().0 / 2.0)).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        let longest = if matches!(error, SendError::Nacked) { LONGEST_PAUSE_AFTER_NACK } else { LONGEST_PAUSE };
+        pause = (pause * 2).min(longest);
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) struct Sample {
     pub(crate) wanted: u64,
     pub(crate) up: u64,
     pub(crate) blocked: u64,
+    /// Copies that the broker does not confirm. A worker is not ready while it has any.
+    pub(crate) unconfirmed: u64,
     pub(crate) reconnects: u64,
     pub(crate) acks_lost: u64,
     pub(crate) rss_kib: u64,
@@ -86,6 +88,7 @@ async fn take(process: &Process, address: &str) -> anyhow::Result<Sample> {
         wanted: sum("leveret_consumers_wanted"),
         up: sum("leveret_consumers_up"),
         blocked: sum("leveret_broker_blocked"),
+        unconfirmed: sum("leveret_copies_unconfirmed"),
         reconnects: sum("leveret_reconnects_total"),
         acks_lost: sum("leveret_acks_lost_total"),
         rss_kib,
