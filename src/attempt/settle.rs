@@ -158,7 +158,9 @@ async fn confirm(
         }
         // Apart from each other: copies that fail together must not meet again.
         tokio::time::sleep(pause.mul_f64(0.5 + backoff::draws().0 / 2.0)).await;
-        let longest = if matches!(error, SendError::Nacked) { LONGEST_PAUSE_AFTER_NACK } else { LONGEST_PAUSE };
+        // The refusals of an event are counted: shorter pauses would lose it in a longer election.
+        let is_nacked_copy = matches!(error, SendError::Nacked) && !is_event;
+        let longest = if is_nacked_copy { LONGEST_PAUSE_AFTER_NACK } else { LONGEST_PAUSE };
         pause = (pause * 2).min(longest);
     }
 }
