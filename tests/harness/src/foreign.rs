@@ -121,11 +121,12 @@ fn install_once(name: &str, package: &str, install: impl FnOnce(&Path) -> io::Re
     Ok(folder)
 }
 
-/// Cargo marks it with a file; the test binary lies somewhere below.
+/// Cargo writes `.rustc_info.json` into it, also when another program made the folder; a `CACHEDIR.TAG` only when
+/// cargo made it. The test binary lies somewhere below.
 fn target_folder() -> io::Result<PathBuf> {
     let test = std::env::current_exe()?;
     test.ancestors()
-        .find(|folder| folder.join("CACHEDIR.TAG").exists())
+        .find(|folder| folder.join(".rustc_info.json").exists())
         .map(Path::to_owned)
         .ok_or_else(|| io::Error::other("no target folder above the test binary"))
 }
