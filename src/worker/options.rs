@@ -94,8 +94,8 @@ impl<J: Job, S: Send + Sync + 'static> HandlerOptions<J, S> {
         self
     }
 
-    /// Adds another name of the job, 1 to 255 bytes: one that another framework gives, which need not be of the form of
-    /// Leveret's own.
+    /// Adds another name of the job, 1 to 255 bytes, such as the name that another framework uses. It need not have the
+    /// form of a job name.
     ///
     /// A message has its name in the header `leveret-job` or the property `type`. Metrics and traces have the job's own
     /// name. May be called several times. See also [`Queue::any_type`](crate::Queue::any_type).
@@ -115,8 +115,8 @@ impl<J: Job, S: Send + Sync + 'static> HandlerOptions<J, S> {
         self
     }
 
-    /// Adds code around every attempt of this handler, inside the [worker's](crate::Worker::middleware). The first one
-    /// added is the outermost.
+    /// Adds code around every attempt of this handler, inside the [worker's](crate::Worker::middleware). The first
+    /// middleware added is the outermost.
     #[must_use]
     pub fn middleware(mut self, middleware: impl Middleware<S>) -> Self {
         self.chain.push(middleware);

@@ -36,7 +36,7 @@ pub enum End {
     Done,
     /// It is dead-lettered at once.
     GivenUp,
-    /// It takes its process down.
+    /// It crashes its process.
     Abort,
 }
 
@@ -52,7 +52,7 @@ pub enum What {
     Start,
     /// It did its work: the effect that must not be lost.
     Done,
-    /// It failed, as its job says.
+    /// It failed, as its job requires.
     Fail,
     /// It was cut off.
     Cut,

@@ -132,7 +132,7 @@ impl Node {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on after [`Self::freeze`].
+    /// Lets it continue after [`Self::freeze`].
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
     }
