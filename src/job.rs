@@ -71,7 +71,7 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
 ///
 /// # Arguments
 ///
-/// `#[job(…)]` stands on the type and takes:
+/// The attribute `#[job(…)]` is on the type and takes:
 ///
 /// | argument | default | meaning |
 /// |---|---|---|

@@ -34,7 +34,7 @@ async fn a_delay_passes_in_the_broker_while_no_worker_lives() {
     only.wait_exit(LONG).await;
     eventually("the delay is over", LONG, async || place.raw().await.depth(&place.queue).await.unwrap() == Some(1))
         .await;
-    // A script begins anew in a new process: its failure there is retried later than this test looks.
+    // A script starts again in a new process: its failure there is retried later than this test looks.
     let _next = place.process(&file, &["--retry-ms", "60000"]);
     file.until("the job has run again", |lines| lines.iter().any(|line| line.ended && line.attempt == 2)).await;
     assert_eq!(file.of("delayed").iter().filter(|line| line.ended).count(), 2);

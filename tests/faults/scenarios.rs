@@ -34,7 +34,7 @@ macro_rules! special {
     };
 }
 
-/// A scenario that strikes with one fault so many times for each round.
+/// A scenario that strikes with one fault this many times in each round.
 macro_rules! repeated {
     ($name:ident, $about:literal, $fault:ident, $times:literal, $shown:ident) => {
         Scenario {

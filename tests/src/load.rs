@@ -143,7 +143,7 @@ impl Ledger {
     }
 }
 
-/// An id that says how its job is to end, and whether it waits in the delay ladder first.
+/// An id that encodes how its job is to end, and whether it waits in the delay ladder first.
 #[must_use]
 pub fn job_id(end: End, delayed: bool, number: &str) -> String {
     let end = match end {
@@ -180,7 +180,7 @@ pub fn now_us() -> u64 {
 ///
 /// # Errors
 ///
-/// As the job says.
+/// Runs the job, whose fields decide how it ends.
 pub async fn run(job: Load, ctx: Context<Ledger>) -> JobResult {
     let mut attempt = Attempt::begin(&job, &ctx);
     tokio::time::sleep(Duration::from_millis(job.work_ms)).await;

@@ -81,7 +81,7 @@ impl Recorder {
         &self.writer
     }
 
-    /// Reserves capacity for so many updates; none while the store is unreachable or too slow.
+    /// Reserves capacity for this number of updates; `None` while the store is unreachable or too slow.
     pub(crate) fn reserve(&self, events: usize) -> Option<Reservation> {
         if self.writer.unreachable.load(Ordering::Acquire) {
             return None;

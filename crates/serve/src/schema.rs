@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(pointers(check(schema, r#"{"a": {"b": 1, "b": 1}, "c": 1}"#).await), ["/payload/a/b"]);
     }
 
-    /// Each level stands for two of the next.
+    /// Each level applies the next one twice.
     fn doubling(levels: usize, through: impl Fn(Value) -> Value) -> Value {
         let mut definitions = serde_json::Map::new();
         for level in 0..levels {
