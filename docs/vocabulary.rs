@@ -10,8 +10,12 @@ use crate::root;
 
 /// A phrase, and what to write instead.
 const PHRASES: &[(&str, &str)] = &[
+    ("an authority", "a CA"),
     ("are away", "are unreachable"),
+    ("are taken in", "are ingested"),
+    ("authorities", "CAs"),
     ("be away", "be unreachable"),
+    ("broker away", "broker unreachable"),
     ("dependency is down", "circuit is open"),
     ("for ever", "indefinitely"),
     ("gave up", "dead-lettered, or: stopped waiting"),
@@ -22,16 +26,24 @@ const PHRASES: &[(&str, &str)] = &[
     ("handed out", "delivered"),
     ("hands back", "requeues"),
     ("hands out", "delivers"),
+    ("has heard", "has received"),
+    ("has taken in", "has ingested"),
+    ("heard of", "received"),
     ("in hand", "unacknowledged"),
     ("in the mean", "on average"),
     ("is away", "is unreachable"),
     ("of ours", "Leveret's"),
     ("put away", "purge, purged"),
     ("puts away", "purges"),
+    ("suspect lane", "suspect queue"),
     ("take in", "ingest"),
-    ("taken in", "ingested"),
+    ("taken in by", "ingested by"),
     ("takes in", "ingests"),
+    ("time after time", "repeatedly"),
     ("took in", "ingested"),
+    ("tried again", "retried"),
+    ("tries again", "retries"),
+    ("trying again", "retrying"),
     ("was away", "was unreachable"),
     ("were away", "were unreachable"),
 ];
@@ -39,22 +51,21 @@ const PHRASES: &[(&str, &str)] = &[
 /// Words that no doc comment begins with: the item or its action is the subject.
 const BEGINNINGS: [&str; 8] = ["How", "What", "Where", "Whether", "Which", "Who", "Whose", "Why"];
 
-/// The files below the folders that the variable VOCABULARY of the Makefile names.
+/// The text files of the repository, without hidden ones and what builds leave.
 fn files() -> Vec<PathBuf> {
+    const KINDS: [&str; 10] = ["conf", "md", "py", "rs", "sh", "sql", "toml", "txt", "yaml", "yml"];
+    const SKIPPED: [&str; 4] = ["artifacts", "corpus", "node_modules", "target"];
     fn walk(path: &Path, found: &mut Vec<PathBuf>) {
-        if path.is_dir() {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() && !name.starts_with('.') && !SKIPPED.contains(&name) {
             fs::read_dir(path).unwrap().for_each(|entry| walk(&entry.unwrap().path(), found));
-        } else if path
-            .extension()
-            .is_some_and(|extension| ["md", "rs", "sh", "toml"].iter().any(|kind| extension == *kind))
-        {
+        } else if path.extension().is_some_and(|extension| KINDS.iter().any(|kind| extension == *kind)) {
             found.push(path.to_owned());
         }
     }
-    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
-    let folders = makefile.lines().find_map(|line| line.strip_prefix("VOCABULARY := ")).unwrap();
     let mut found = Vec::new();
-    folders.split_whitespace().for_each(|folder| walk(&root().join(folder), &mut found));
+    fs::read_dir(root()).unwrap().for_each(|entry| walk(&entry.unwrap().path(), &mut found));
+    assert!(found.iter().any(|path| path.ends_with("src/lib.rs")));
     found.retain(|path| !path.ends_with("docs/vocabulary.rs"));
     found
 }

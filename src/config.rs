@@ -91,15 +91,15 @@ const CANCEL_GRACE: Duration = Duration::from_secs(1);
 /// The parts of a stop after the drain timeout. Together they fit into the grace period.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LastMoments {
-    /// From the cancellation of attempts until they are dropped.
+    /// Time from the cancellation of attempts until they are dropped.
     pub(crate) cancelled: Duration,
-    /// For the confirms of requeued copies.
+    /// Time for the confirms of requeued copies.
     pub(crate) handed_back: Duration,
-    /// For the last acks to arrive.
+    /// Time for the last acks to arrive.
     pub(crate) settled: Duration,
-    /// From the drop of attempts until the worker's run ends in any case.
+    /// Time from the drop of attempts until the worker's run ends in any case.
     pub(crate) run: Duration,
-    /// From the signal until the process ends in any case.
+    /// Time from the signal until the process ends in any case.
     pub(crate) process: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! What this process is called, for people who look for it from elsewhere.
+//! The names of this process, its program and its machine.
 
 use std::{env, fs, path::Path, process, sync::LazyLock};
 

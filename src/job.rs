@@ -1,6 +1,6 @@
 //! The trait `Job`, its derive, and the identity of a job.
 //!
-//! A job is apart from its handler, so that a service which only publishes compiles no handler code.
+//! A job is separate from its handler, so a service that only publishes compiles no handler code.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::names;
 ///
 /// The wire form is the JSON of the type itself, with [`NAME`](Self::NAME) in the AMQP property `type`.
 ///
-/// The [derive](derive@Job) implements the trait. An implementation by hand is for names that stand in a constant:
+/// The [derive](derive@Job) implements the trait. Implement it by hand for names that are constants:
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -36,11 +36,11 @@ use crate::names;
     note = "derive it: `#[derive(Serialize, Deserialize, leveret::Job)]` and `#[job(name = \"…\", queue = \"…\")]`"
 )]
 pub trait Job: Serialize + DeserializeOwned + Send + 'static {
-    /// The name on the wire, `[a-z0-9_.-]{1,128}`. Renaming it strands the jobs that are queued under the old name.
+    /// The name on the wire, `[a-z0-9_.-]{1,128}`. After a rename, jobs queued under the old name find no handler.
     const NAME: &'static str;
     /// The queue that jobs of this type are published to.
     const QUEUE: &'static str;
-    /// Whether the queue has lanes by priority ([`Queue::lanes`](crate::Queue::lanes)), so that publishers put each job
+    /// True if the queue has lanes by priority ([`Queue::lanes`](crate::Queue::lanes)), so that publishers put each job
     /// into its own.
     const LANES: bool = false;
 
@@ -71,11 +71,11 @@ pub trait Job: Serialize + DeserializeOwned + Send + 'static {
 ///
 /// # Arguments
 ///
-/// `#[job(…)]` stands on the type and takes:
+/// The attribute `#[job(…)]` is on the type and takes:
 ///
 /// | argument | default | meaning |
 /// |---|---|---|
-/// | `name = "email.send"` | required | The name on the wire: 1 to 128 of the characters a-z, 0-9, `_`, `.` and `-`. Renaming it strands the jobs that are queued under the old name. |
+/// | `name = "email.send"` | required | The name on the wire: 1 to 128 of the characters a-z, 0-9, `_`, `.` and `-`. After a rename, jobs queued under the old name find no handler. |
 /// | `queue = "email"` | required | The queue that jobs are published to: 1 to 255 bytes without control characters. |
 /// | `lanes` | no lanes | The queue has lanes by priority ([`Queue::lanes`](crate::Queue::lanes)), and publishers put each job into its own. |
 /// | `schema` | no schema | The catalogue of jobs gets the type's [`JsonSchema`](https://docs.rs/schemars), so that payloads can be checked before they are published by name. The crate schemars must be a dependency. |
@@ -126,7 +126,7 @@ pub mod __derive {
     pub use serde_json::Value;
 }
 
-/// Tells whether `name` may be a job's name on the wire.
+/// Returns whether `name` may be a job's name on the wire.
 pub(crate) fn is_valid_name(name: &str) -> bool {
     names::job(name).is_ok()
 }
@@ -143,7 +143,7 @@ pub(crate) fn is_valid_name(name: &str) -> bool {
 pub struct JobId(String);
 
 impl JobId {
-    /// A new one: a UUIDv7.
+    /// Generates an id: a UUIDv7.
     ///
     /// ```
     /// assert_ne!(leveret::JobId::mint(), leveret::JobId::mint());
@@ -153,7 +153,7 @@ impl JobId {
         Self(uuid::Uuid::now_v7().to_string())
     }
 
-    /// The id as it stands in the AMQP property `message_id`.
+    /// Returns the id as in the AMQP property `message_id`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

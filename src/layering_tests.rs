@@ -1,12 +1,12 @@
-//! Keeps the rooms of this crate in the order of a job's life: a module imports from the rooms before its own, never from a
-//! later one. So there is no import circle, and each room can be read with what comes before it alone.
+//! Keeps the modules of this crate in the order of a job's life: a module imports from the modules before it, never
+//! from a later one. So there is no import circle, and each module is understandable from the earlier ones.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// The rooms, from the lowest to the highest.
+/// The modules, from the lowest to the highest.
 const ROOMS: [&str; 29] = [
     "text",
     "names",
@@ -54,8 +54,8 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The rooms that a text of code names, each with its line: the first word after each `crate::`, and after each comma of the
-/// outermost braces that follow one.
+/// Returns the modules that a text of code imports, each with its line: the first word after each `crate::`, and after
+/// each comma of the outermost braces that follow one.
 fn imports(code: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices("crate::") {
@@ -89,7 +89,7 @@ fn imports(code: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// The code of a file, without comments and without its tests.
+/// Returns the code of a file, without comments and tests.
 fn code_of(text: &str) -> String {
     let tests = text.find("#[cfg(test)]\nmod tests {").or_else(|| text.find("#[cfg(test)]\npub(crate) mod tests {"));
     let lines = text[..tests.unwrap_or(text.len())].lines();
@@ -109,7 +109,7 @@ fn no_room_imports_from_a_later_one() {
         }
         let room = name.split('/').next().unwrap().trim_end_matches(".rs");
         let Some(own) = rank(room) else {
-            wrong.push(format!("src/{name}: the room {room:?} has no place in the order"));
+            wrong.push(format!("src/{name}: the module {room:?} has no place in the order"));
             continue;
         };
         for (line, import) in imports(&code_of(&fs::read_to_string(&path).unwrap())) {
@@ -118,7 +118,7 @@ fn no_room_imports_from_a_later_one() {
                 Some(_) => {
                     wrong.push(format!("src/{name}:{line}: {room:?} must not import from {import:?}, which is later"));
                 }
-                None => wrong.push(format!("src/{name}:{line}: crate::{import} is a re-export: name its room")),
+                None => wrong.push(format!("src/{name}:{line}: crate::{import} is a re-export: name its module")),
             }
         }
     }

@@ -1,7 +1,7 @@
-//! Leveret: typed jobs on RabbitMQ that are never lost.
+//! Leveret: typed background jobs on RabbitMQ.
 //!
-//! A service publishes a [`Job`]; a [`Worker`] hands it to the [`Handler`] for its type; what fails is tried again after
-//! a delay that the broker keeps, and what is given up lies in `<queue>.dead` with its reason.
+//! A service publishes a [`Job`], and a [`Worker`] passes it to the [`Handler`] for its type. Failed jobs are retried
+//! after a delay that the broker keeps. Jobs that cannot succeed are dead-lettered to `<queue>.dead` with their error.
 //!
 //! ```no_run
 //! use leveret::{Broker, Config, Context, Job, JobResult, Worker, shutdown_signal};
@@ -28,24 +28,24 @@
 //!
 //! # Layout
 //!
-//! The rooms stand in the order of a job's life. A room imports from the rooms before its own, never from a later one
+//! The modules are in the order of a job's life. A module imports from the modules before it, never from a later one
 //! (`layering_tests`).
 //!
-//! | room | what it does |
+//! | module | purpose |
 //! |---|---|
-//! | `job`, `error`, `outcome`, `config`, `names`, `text` | the words that all rooms share |
+//! | `job`, `error`, `outcome`, `config`, `names`, `text` | the terms that all modules share |
 //! | `observe` | metrics, health, log throttle, logs and their export |
 //! | `message` | the wire contract: headers, envelope, what a republished copy keeps, dead letters |
 //! | `topology` | every exchange, queue and binding; the arithmetic of the delay ladder |
-//! | `transport` | the seam to the broker: RabbitMQ through lapin, or a broker in memory |
+//! | `transport` | the interface to the broker: RabbitMQ through lapin, or a broker in memory |
 //! | `tracking` | status updates of tracked jobs, and their cancellation |
-//! | `broker` | the public handle over all of these; `health_server` serves its metrics and health |
+//! | `broker` | the public handle on all of these; `health_server` serves its metrics and health |
 //! | `trace` | the W3C trace context that jobs carry, and their spans |
-//! | `publish` | the way of a job to its queue, replays, unique keys |
+//! | `publish` | publishing, replays, unique keys |
 //! | `readers` | whole queues and the catalogue of jobs, for tools |
 //! | `limits` | rates, concurrency per key, shared limits, circuit breakers |
 //! | `attempt` | one attempt: admission, handler, verdict, the table of dispositions, settlement (the only file that acks) |
-//! | `worker` | what a user puts together, and the consumer loop |
+//! | `worker` | the worker that a user builds, and the consumer loop |
 //! | `schedule` | jobs by a timetable (feature `cron`) |
 //! | `testing` | attempts without a broker |
 

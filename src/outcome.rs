@@ -21,7 +21,7 @@ pub enum Outcome {
     Retry {
         /// The time that the job waits in the broker.
         delay: Duration,
-        /// Why the attempt failed.
+        /// The class of the error.
         kind: ErrorKind,
         /// The error and its sources.
         reason: String,
@@ -137,7 +137,7 @@ impl Finish {
         (Self::Cancelled, "cancelled"),
     ];
 
-    /// Its name in metrics and traces.
+    /// Returns its name in metrics and traces.
     #[cfg_attr(not(feature = "otel"), expect(dead_code, reason = "there are no traces"))]
     pub(crate) fn as_str(self) -> &'static str {
         Self::ALL.iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)

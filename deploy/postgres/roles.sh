@@ -1,6 +1,6 @@
 #!/bin/sh
-# PostgreSQL's image runs this once, for a new volume: each service gets a login, which owns a database of its own and has no
-# other right. The superuser is for people.
+# PostgreSQL's image runs this once, for a new volume: each service gets a login, which owns its own database and has no
+# other permission. The superuser is for administration.
 set -eu
 secrets=${SECRETS:-/run/secrets}
 for service in server orders; do

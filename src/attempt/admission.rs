@@ -1,4 +1,4 @@
-//! What happens with a delivery before its handler may run: a pure decision from the message, the clock and the lane.
+//! Admission of a delivery: a pure decision from the message, the clock and the lane.
 
 use crate::{
     attempt::disposition::Disposition,
@@ -10,28 +10,29 @@ use crate::{
     transport::clock::Now,
 };
 
-/// Deliveries without an outcome after which a job is suspected of taking processes down.
+/// Deliveries without an outcome after which a job is suspected of crashing its process.
 const SUSPICIOUS: u32 = 3;
-/// The same for a queue with a single active consumer. A stop in good order counts there, because a copy would lose its
-/// place.
+/// The same for a queue with a single active consumer. There a requeue at a regular stop counts, because a copy would
+/// lose its place in the order.
 const SUSPICIOUS_IN_ORDER: u32 = 10;
-/// A job that arrives earlier than this before its time is delayed again; clocks differ by less.
+/// A job that arrives earlier than this before its time is delayed again. Smaller differences between clocks are
+/// tolerated.
 const EARLY_MS: u64 = 1_000;
-/// The clocks of who publishes a job and who cancels it differ by less.
+/// Largest tolerated difference between the clocks of a job's publisher and of the client that cancels it.
 const CLOCKS_DIFFER_MS: u64 = 60_000;
 
-/// A delivery as the worker has read it.
+/// A delivery after the worker has read its headers.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    /// Always bears an id: one is minted for a message that came without.
+    /// The message, always with an id: the worker generates one if the publisher set none.
     pub(crate) message: Message,
     pub(crate) envelope: Envelope,
-    /// The publisher's own id, so that a redelivery is recognisable.
+    /// True if the publisher set the id, which makes a redelivery recognisable.
     pub(crate) has_own_id: bool,
-    /// The broker has handed this attempt out before, perhaps as another message.
+    /// True if the broker has delivered this attempt before, perhaps as another message.
     pub(crate) redelivered: bool,
     pub(crate) malformed: Option<Malformed>,
-    /// When that was, in milliseconds since the epoch.
+    /// The time of the delivery, in milliseconds since the epoch.
     pub(crate) at_ms: u64,
     pub(crate) trace: Slot,
 }
@@ -50,7 +51,7 @@ impl Incoming {
         Self { message, envelope, has_own_id, redelivered, malformed, at_ms: now.here, trace }
     }
 
-    /// What spans show of it.
+    /// Returns the facts that spans show.
     pub(crate) fn delivered(&self) -> Delivered<'_> {
         Delivered { message: &self.message, attempt: self.envelope.attempt, slot: &self.trace }
     }
@@ -59,36 +60,37 @@ impl Incoming {
         self.message.id().unwrap_or_default()
     }
 
-    /// When the job's present life began, in milliseconds since the epoch: who cancelled it before meant another. A
-    /// replay is of somebody who knows what went before, most often on the same clock; a first publish may be told to be
-    /// later than its cancellation all the same.
+    /// Returns the start of the job's current life, in milliseconds since the epoch; an earlier cancellation does not
+    /// apply. A replay starts a new life. For a first publish, the start is a minute early, because the canceller's
+    /// clock may be behind the publisher's.
     pub(crate) fn life_began(&self) -> u64 {
         let published = || self.envelope.enqueued_at.map(|at| at.saturating_sub(CLOCKS_DIFFER_MS));
-        // A replay to come would be one that nobody can cancel.
+        // A replay time in the future would make the job impossible to cancel.
         self.message.replayed_at().map(|at| at.min(self.at_ms)).or_else(published).unwrap_or(0)
     }
 
-    /// When the job became due, in milliseconds since the epoch: at its publish, at the end of its delay, or at its last
-    /// retry. Snoozes do not move this, so that it bounds them.
+    /// Returns when the job became due, in milliseconds since the epoch: its publish, the end of its delay, or its last
+    /// retry. Snoozes do not change it, so it bounds them.
     pub(crate) fn due(&self) -> Option<u64> {
         let envelope = self.envelope;
         envelope.snoozed_since.or(envelope.not_before).or(envelope.enqueued_at).map(|due| due.min(self.at_ms))
     }
 
-    /// Seconds since the first publish.
+    /// Returns the seconds since the first publish.
     pub(crate) fn age(&self, now_ms: u64) -> Option<f64> {
         self.envelope.enqueued_at.map(|at| now_ms.saturating_sub(at) as f64 / 1000.0)
     }
 
-    /// Seconds from when the job was ready to run, at its first publish or the end of its last delay, until it came here.
+    /// Returns the seconds between the time when the job was ready (first publish or end of its last delay) and its
+    /// delivery.
     pub(crate) fn waited(&self) -> Option<f64> {
         let ready = self.envelope.not_before.or(self.envelope.enqueued_at.filter(|_| self.envelope.hop == 0))?;
         Some(self.at_ms.saturating_sub(ready) as f64 / 1000.0)
     }
 }
 
-/// Deliveries without an outcome after which a job of this lane is suspected, or convicted if it was suspected.
-/// `in_order` says that its queue has a single active consumer.
+/// Returns the number of deliveries without an outcome after which a job of this lane is suspected, or dead-lettered if
+/// it is in the suspect queue. `in_order` means that its queue has a single active consumer.
 pub(crate) fn suspicious(lane: Lane, in_order: bool) -> u32 {
     match lane {
         Lane::Main | Lane::High | Lane::Low if in_order => SUSPICIOUS_IN_ORDER,
@@ -96,21 +98,21 @@ pub(crate) fn suspicious(lane: Lane, in_order: bool) -> u32 {
     }
 }
 
-/// Returns the index of the handler to run, or what happens with the delivery instead. `route` finds the handler of a job name
-/// on this queue.
+/// Returns the index of the handler to run, or the disposition of a delivery that must not run. `route` finds the
+/// handler of a job name on this queue.
 pub(crate) fn decide(
     received: &Incoming,
     (lane, in_order): (Lane, bool),
     now: Now,
     route: impl FnOnce(Option<&str>) -> Result<usize, String>,
 ) -> Result<usize, Disposition> {
-    // A message that comes for the first time has no count of the broker's, only what its publisher wrote.
+    // On a first delivery, only the publisher can have written a count.
     let count = if received.redelivered { received.message.delivery_count() } else { 0 };
     if count >= suspicious(lane, in_order) {
         if lane != Lane::Suspect {
             return Err(Disposition::Suspect);
         }
-        let reason = format!("handed out {} times alone, and {count} times without an outcome", count + 1);
+        let reason = format!("delivered {} times in the suspect queue, {count} of them without an outcome", count + 1);
         return Err(Disposition::dead(ErrorKind::CrashLoop, reason));
     }
     if let Some(malformed) = &received.malformed {
@@ -118,7 +120,7 @@ pub(crate) fn decide(
     }
     let envelope = &received.envelope;
     if envelope.expires_at.is_some_and(|at| at <= now.earliest) {
-        return Err(Disposition::dead(ErrorKind::Expired, "its time to live was over before it could run".to_owned()));
+        return Err(Disposition::dead(ErrorKind::Expired, "its time to live ended before it could run".to_owned()));
     }
     if let Some(early) = envelope.not_before.map(|at| at.saturating_sub(now.latest)).filter(|early| *early > EARLY_MS) {
         return Err(Disposition::TooEarly(early));

@@ -1,4 +1,4 @@
-//! What a handler may know and do besides its job.
+//! The context of an attempt: what a handler can read and do beside its job.
 
 use std::{
     fmt,
@@ -20,10 +20,10 @@ use crate::{
     trace::Trace,
 };
 
-/// One attempt's surroundings: the worker's state, the job's identity, its deadline, a publisher. Clones are cheap.
+/// The context of one attempt: the worker's state, the job's identity, its deadline, a publisher. Clones are cheap.
 ///
-/// An attempt counts against its queue's concurrency until the last clone is dropped, so work that a handler leaves
-/// behind in a task or a thread with its context is still counted.
+/// An attempt counts against its queue's concurrency until the last clone is dropped. So work that a handler leaves in
+/// a task or a thread is counted if it holds a clone.
 ///
 /// ```
 /// use leveret::{Context, JobResult};
@@ -38,7 +38,7 @@ use crate::{
 /// # let _ = send_email;
 /// ```
 ///
-/// A long attempt can stop in good order, and leave the next step to another job:
+/// A long-running handler can stop early when it is cancelled, and publish the next part of its work as another job:
 ///
 /// ```
 /// use leveret::{Context, JobResult};
@@ -68,24 +68,24 @@ pub(crate) struct Inner<S> {
     pub(crate) received: Arc<Incoming>,
     pub(crate) max_attempts: u32,
     pub(crate) deadline: Instant,
-    /// Set when this attempt alone is to stop.
+    /// Set when this attempt must stop.
     pub(crate) overran: SetOnce<()>,
-    /// None unless the job's steps are told.
+    /// `None` unless the job is tracked.
     pub(crate) tracked: Option<Arc<Tracked>>,
     pub(crate) permit: Option<OwnedSemaphorePermit>,
-    /// Its places among those that are limited.
+    /// Slots of the limits that apply to the job.
     #[expect(dead_code, reason = "held until the last clone is dropped")]
     pub(crate) places: Vec<KeyedPermit>,
 }
 
-/// What stops one attempt. It does not keep the attempt counted, as a clone of its context would.
+/// Stops one attempt. Unlike a clone of the context, it does not keep the attempt counted.
 pub(crate) struct Canceller<S>(Weak<Inner<S>>);
 
 impl<S> Canceller<S> {
-    /// Tells whoever still works on the attempt, if there is anybody, that its time is over.
+    /// Signals to any code that still holds the context that the attempt's time is over.
     pub(crate) fn cancel(&self) {
         if let Some(inner) = self.0.upgrade() {
-            // Told twice is told.
+            // A second signal has no effect.
             drop(inner.overran.set(()));
         }
     }
@@ -96,39 +96,39 @@ impl<S> Context<S> {
         Self { inner: Arc::new(inner) }
     }
 
-    /// The worker's state.
+    /// Returns the worker's state.
     #[must_use]
     pub fn state(&self) -> &S {
         &self.inner.handlers.state
     }
 
-    /// The queue that the job was taken from.
+    /// Returns the queue that delivered the job.
     #[must_use]
     pub fn queue(&self) -> &str {
         self.inner.handlers.queue.name()
     }
 
-    /// The job's name, by its type: also for a message that came under an [alias](crate::HandlerOptions::alias).
+    /// Returns the job's name, by its type, also for a message under an [alias](crate::HandlerOptions::alias).
     #[must_use]
     pub fn name(&self) -> &str {
         let found = self.inner.handlers.find(self.message().job_name());
         found.map_or("", |index| self.inner.handlers.routes[index].job)
     }
 
-    /// The text that is shown with the job ([`Publish::label`](crate::Publish::label)), up to 1 KiB.
+    /// Returns the text that tools show with the job ([`Publish::label`](crate::Publish::label)), up to 1 KiB.
     #[must_use]
     pub fn label(&self) -> Option<&str> {
         self.message().label()
     }
 
-    /// The property `correlation_id` ([`Publish::correlation_id`](crate::Publish::correlation_id)).
+    /// Returns the property `correlation_id` ([`Publish::correlation_id`](crate::Publish::correlation_id)).
     #[must_use]
     pub fn correlation_id(&self) -> Option<&str> {
         self.message().correlation_id()
     }
 
-    /// The value of a header, if it is UTF-8 text, a whole number or a boolean. A time is in milliseconds since the Unix
-    /// epoch.
+    /// Returns the value of a header, if it is UTF-8 text, a whole number or a boolean. A time is in milliseconds since
+    /// the Unix epoch.
     ///
     /// ```
     /// use leveret::{Context, HeaderValue, JobResult, Next};
@@ -152,67 +152,68 @@ impl<S> Context<S> {
         HeaderValue::of(self.message(), name)
     }
 
-    /// The publisher's own headers, as [`header`](Self::header) reads them: without those of Leveret and of the broker.
+    /// Returns the publisher's own headers, as [`header`](Self::header) reads them, without those of Leveret and the
+    /// broker.
     pub fn headers(&self) -> impl Iterator<Item = (&str, HeaderValue)> {
         let own = self.message().header_names().filter(|name| names::header(name).is_ok());
         own.filter_map(|name| Some((name, self.header(name)?)))
     }
 
-    /// The job's id: the same for all attempts and copies.
+    /// Returns the job's id, which is the same for all attempts and copies.
     #[must_use]
     pub fn job_id(&self) -> &str {
         self.inner.received.id()
     }
 
-    /// The number of this attempt, from 1.
+    /// Returns the number of this attempt, from 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.inner.received.envelope.attempt
     }
 
-    /// How many attempts the job has in all.
+    /// Returns the job's total number of attempts.
     #[must_use]
     pub fn max_attempts(&self) -> u32 {
         self.inner.max_attempts
     }
 
-    /// The error of the attempt before this one, up to 4 KiB; none for the first attempt.
+    /// Returns the error of the previous attempt, up to 4 KiB; `None` for the first attempt.
     #[must_use]
     pub fn last_error(&self) -> Option<&str> {
         self.message().text(header::ERROR).filter(|_| self.attempt() > 1)
     }
 
-    /// Tells whether the broker has handed this very attempt out before, to a worker that did not settle it.
+    /// Returns whether the broker has delivered this very attempt before, to a worker that did not settle it.
     ///
-    /// Where it is `true`, the attempt may have done its work before: a handler whose effect must not be repeated has
-    /// reason to look. Where it is `false`, only a publisher or a copy that was repeated can have led to an earlier run.
+    /// If `true`, the earlier delivery may have done the work: a handler that must not repeat its effect should check.
+    /// If `false`, only a repeated publish or a repeated copy can have caused an earlier run.
     #[must_use]
     pub fn is_redelivered(&self) -> bool {
         self.inner.received.redelivered
     }
 
-    /// When the job was first published, as time since the Unix epoch, if the publisher said so.
+    /// Returns the time of the first publish, as time since the Unix epoch, if the message states it.
     #[must_use]
     pub fn enqueued_at(&self) -> Option<Duration> {
         self.inner.received.envelope.enqueued_at.map(Duration::from_millis)
     }
 
-    /// For a job that a schedule published: at which of its times, as time since the Unix epoch. It may have been caught up
-    /// with later.
+    /// Returns the fire time of the schedule that published the job, as time since the Unix epoch; `None` for other
+    /// jobs. The job of a missed time may have been published later.
     #[must_use]
     pub fn fired_at(&self) -> Option<Duration> {
         let at = self.message().number(header::FIRED_AT)?.ok()?;
         u64::try_from(at).ok().map(Duration::from_millis)
     }
 
-    /// When this attempt is cut off.
+    /// Returns when the worker drops this attempt.
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.inner.deadline
     }
 
-    /// Waits until the attempt is to stop: its timeout is over, the drain deadline of a stopping worker, or somebody has
-    /// cancelled the job ([`Publisher::cancel`]). In the last case an error is the job's end: it is not tried again.
+    /// Waits until the attempt must stop: its timeout or the drain timeout of a stopping worker has passed, or the job
+    /// was cancelled ([`Publisher::cancel`]). A cancelled job whose handler returns an error is not retried.
     pub async fn cancelled(&self) {
         let cancelled = async {
             match &self.inner.tracked {
@@ -227,15 +228,16 @@ impl<S> Context<S> {
         }
     }
 
-    /// Tells whether the attempt is to stop, for handlers on the blocking pool to ask now and then.
+    /// Returns whether the attempt must stop, for handlers on the blocking pool to poll.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         let cancelled = || self.inner.tracked.as_ref().is_some_and(|tracked| tracked.cancelled().initialized());
         self.inner.overran.initialized() || self.inner.handlers.stop.cancel.is_cancelled() || cancelled()
     }
 
-    /// Tells how far a tracked job is, from 0 to 1, and in words if `note` is not empty. At most once a second: what comes
-    /// sooner waits, and the latest counts. It does nothing for a job that is not tracked.
+    /// Reports the progress of a tracked job, from 0 to 1, with a note unless `note` is empty. Updates are published at
+    /// most once a second: later ones wait, and the latest replaces the others. Has no effect for a job that is not
+    /// tracked.
     ///
     /// ```
     /// # use leveret::{Context, JobResult};
@@ -261,9 +263,9 @@ impl<S> Context<S> {
         self.inner.tracked.clone()
     }
 
-    /// What the worker knows of a [dependency](crate::CircuitBreaker): a handler that does not
-    /// [need](crate::HandlerOptions::circuit) it to be up may answer otherwise while it is not. It tells of its failures with
-    /// [`JobError::blame`](crate::JobError::blame). One that nobody has named is up.
+    /// Returns the state of a [circuit](crate::CircuitBreaker) in this worker. A handler that can work without the
+    /// service need not [require](crate::HandlerOptions::circuit) its circuit: it can react to an open circuit, and
+    /// report failures with [`JobError::blame`](crate::JobError::blame). An unknown circuit is closed.
     ///
     /// ```
     /// use leveret::{Context, CircuitState, JobResult};
@@ -281,7 +283,7 @@ impl<S> Context<S> {
         self.inner.handlers.dependencies.get(name).map_or(CircuitState::Closed, |breaker| breaker.state())
     }
 
-    /// A publisher for follow-up jobs, which stay in this job's trace.
+    /// Returns a publisher for follow-up jobs, which stay in this job's trace.
     #[must_use]
     pub fn publisher(&self) -> Publisher {
         let publisher = self.inner.handlers.publisher.clone();
@@ -295,7 +297,7 @@ impl<S> Context<S> {
         &self.inner.received.message
     }
 
-    /// Whether its verdict has been given already, for being too slow.
+    /// Returns whether the attempt has already ended as a timeout.
     pub(crate) fn has_overrun(&self) -> bool {
         self.inner.overran.initialized()
     }

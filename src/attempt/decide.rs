@@ -1,4 +1,4 @@
-//! The verdict on an attempt: a pure function from the handler's result to what happens with the job.
+//! The verdict on an attempt: a pure function from the handler's result to the job's outcome.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use crate::{
     topology::delay::{UNIT, Wait},
 };
 
-/// What the verdict depends on besides the result.
+/// The facts for the verdict, beside the result.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts<'a> {
     /// The attempt that has ended, from 1.
     pub(crate) attempt: u32,
-    /// Time since the job became due, if that is known.
+    /// Time since the job became due, if it is known.
     pub(crate) overdue: Option<Duration>,
-    /// After how long since then a job that still snoozes is given up.
+    /// Time since then after which a snoozing job is dead-lettered.
     pub(crate) snooze_limit: Duration,
     pub(crate) policy: &'a RetryPolicy,
-    /// Randomness for the policy's jitter, uniform in 0..1.
+    /// Random numbers for the policy's jitter, uniform in 0..1.
     pub(crate) draws: (f64, f64),
 }
 
-/// Decides what happens with a job whose attempt ended in `result`.
+/// Decides the outcome of a job whose attempt ended in `result`.
 pub(crate) fn decide(result: JobResult, facts: Facts<'_>) -> Outcome {
     let Err(error) = result else { return Outcome::Done };
     let kind = kind_of(error.class);
@@ -66,7 +66,7 @@ fn snooze(delay: Duration, facts: Facts<'_>) -> Outcome {
                 facts.snooze_limit.as_secs()
             ),
         },
-        // A snooze of nothing would be a hot loop through the broker.
+        // A snooze of zero would be a hot loop through the broker.
         _ => Outcome::Snooze { delay: Wait::exact(delay.max(UNIT)) },
     }
 }
@@ -110,11 +110,11 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_snoozes_beyond_the_limit_is_given_up_with_both_values() {
+    fn a_job_that_snoozes_beyond_the_limit_is_dead_lettered_with_both_values() {
         let policy = RetryPolicy::default();
         let old = Facts { overdue: Some(DAY), ..facts(1, &policy) };
         let Outcome::DeadLetter { reason, .. } = decide(Err(JobError::snooze(Duration::from_secs(1))), old) else {
-            panic!("not given up")
+            panic!("it is not dead-lettered")
         };
         assert_eq!(reason, "still snoozing 86400 s after it became due; the snooze limit of its queue is 86400 s");
         let patient = Facts { snooze_limit: DAY * 2, ..old };

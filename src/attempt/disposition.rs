@@ -1,5 +1,5 @@
-//! Every fate of a delivery, in one table: what is republished, what the metrics count, which status update a tracked job gets
-//! and what the log says. A new fate is a variant and a row.
+//! The fates of a delivery in one table: what is republished, what the metrics count, which status update a tracked job
+//! gets and what is logged. A new fate is a variant and a row.
 
 use std::time::Duration;
 
@@ -8,47 +8,47 @@ use crate::{
     outcome::{ErrorKind, Finish, Outcome},
 };
 
-/// How the session settles a delivery.
+/// The way in which a session settles a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Settlement {
-    /// The outcome is safe.
+    /// The outcome is safe: ack.
     Ack,
     /// No copy could be made: the broker dead-letters the original.
     Reject,
-    /// Nothing is safe: the broker delivers it to another worker.
+    /// Nothing is safe: the broker delivers the job to another worker.
     Requeue,
 }
 
-/// What happens with a delivery.
+/// The fate of a delivery.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Disposition {
-    /// An attempt has ended, or none is made because the job cannot run.
+    /// An attempt has ended, or the job cannot run.
     Outcome(Outcome),
-    /// It arrived before its time and waits for so many more milliseconds.
+    /// The job arrived this many milliseconds before its time, and waits for the rest.
     TooEarly(u64),
-    /// A limit or an open circuit delays it.
+    /// A limit or an open circuit delays the job.
     Deferred {
         delay: Duration,
-        /// Its slot of a rate limit.
+        /// The job's slot of a rate limit.
         slot: Option<Slot>,
     },
-    /// It goes to the suspect queue.
+    /// The job moves to the suspect queue.
     Suspect,
-    /// This worker stops, and another one gets the job.
+    /// This worker stops, and another worker gets the job.
     Requeued,
-    /// Its cancellation was accepted before it was done.
+    /// The job was cancelled before it was done.
     Cancelled,
 }
 
-/// What is republished before the original is settled.
+/// The copy that is published before the original is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Copy {
     None,
-    /// Delayed, with an attempt charged and the error.
+    /// Delayed, with an attempt charged, and the error.
     Retry,
     /// Delayed, with no attempt charged.
     Delayed,
-    /// Delayed as its publisher wanted.
+    /// Delayed until the time that its publisher set.
     Early,
     DeadLetter,
     SuspectQueue,
@@ -77,18 +77,18 @@ pub(crate) enum LogLine {
     Cancelled,
 }
 
-/// What follows from one disposition.
+/// The effects of one disposition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) copy: Copy,
-    /// The label `outcome` of `leveret_jobs_finished_total`; none for a job that stays in a worker's queues.
+    /// The label `outcome` of `leveret_jobs_finished_total`; `None` for a job that stays in a worker's queues.
     pub(crate) finish: Option<Finish>,
     pub(crate) update: Update,
     pub(crate) line: LogLine,
 }
 
 impl Disposition {
-    /// The table.
+    /// Returns the effects of this disposition.
     #[rustfmt::skip]
     pub(crate) fn row(&self) -> Row {
         use Finish as F;
@@ -113,7 +113,7 @@ impl Disposition {
         Self::Outcome(Outcome::DeadLetter { kind, reason })
     }
 
-    /// How long the job waits in the broker.
+    /// Returns how long the job waits in the broker.
     pub(crate) fn delay(&self) -> Duration {
         match self {
             Self::Outcome(Outcome::Retry { delay, .. } | Outcome::Snooze { delay }) | Self::Deferred { delay, .. } => {
@@ -124,7 +124,7 @@ impl Disposition {
         }
     }
 
-    /// Why the attempt failed, if it did.
+    /// Returns the error of a failed attempt.
     pub(crate) fn failure(&self) -> Option<(ErrorKind, &str)> {
         match self {
             Self::Outcome(Outcome::Retry { kind, reason, .. } | Outcome::DeadLetter { kind, reason }) => {
@@ -134,7 +134,7 @@ impl Disposition {
         }
     }
 
-    /// The failure of a disposition whose row has one.
+    /// Returns the error of a disposition whose row has one.
     pub(crate) fn error(&self) -> (ErrorKind, &str) {
         self.failure().unwrap_or((ErrorKind::Error, ""))
     }
@@ -150,7 +150,7 @@ impl Disposition {
         matches!(self, Self::Outcome(Outcome::Snooze { .. }))
     }
 
-    /// The job's end where no copy of it could be made, for whatever reason: its own error, if it has one, stays the kind.
+    /// Returns the error of a job of which no copy could be made. The job's own error, if there is one, keeps its kind.
     pub(crate) fn without_copy(&self, why: &str) -> (ErrorKind, String) {
         match self.failure() {
             Some((kind, reason)) => (kind, format!("{reason} ({why})")),
@@ -160,7 +160,7 @@ impl Disposition {
 }
 
 impl Settlement {
-    /// The AMQP method, in the words of traces.
+    /// Returns the AMQP method, as traces name it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Ack => "ack",

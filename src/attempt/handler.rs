@@ -1,4 +1,4 @@
-//! The code for one job, and the one place where a job's type is erased.
+//! Handlers, and the place where a job's type is erased.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::{
 /// `()`, or a value that serialises to JSON. The last [status update](crate::status_update) of a tracked job has the
 /// result, up to 64 KiB. A type that needs fields of its own implements the trait by hand.
 ///
-/// The worker drops the future when the attempt's timeout is over, at whichever `.await` it has reached.
+/// When the attempt times out, the worker drops the future at the `.await` that it has reached.
 ///
 /// ```
 /// use leveret::{Context, Handler, JobResult};
@@ -47,7 +47,7 @@ use crate::{
 /// # let _ = leveret::Worker::new(()).handle(resize).handle(Greeter { greeting: "hello".into() });
 /// ```
 pub trait Handler<J, S>: Send + Sync + 'static {
-    /// The result of a job; `()` if it has none.
+    /// The result of a job; `()` for none.
     type Output: Serialize + Send;
 
     /// Runs one attempt.
@@ -72,7 +72,7 @@ where
 
 pub(crate) type JobFuture = Pin<Box<dyn Future<Output = JobResult> + Send>>;
 
-/// A handler without its job's type: it decodes the message itself.
+/// A handler without its job's type, which decodes the message itself.
 pub(crate) type Erased<S> = Arc<dyn Fn(Context<S>) -> JobFuture + Send + Sync>;
 
 /// Erases the job's type of an async handler.
@@ -89,7 +89,7 @@ pub(crate) fn erase<J: Job, S: Send + Sync + 'static>(handler: impl Handler<J, S
     })
 }
 
-/// Erases the job's type of a handler that computes or blocks: it runs on the blocking pool.
+/// Erases the job's type of a handler that computes or blocks. The handler runs on the blocking pool.
 pub(crate) fn erase_blocking<J, S, F, T, E>(handler: F) -> Erased<S>
 where
     J: Job,
@@ -102,7 +102,7 @@ where
     Arc::new(move |ctx| {
         let handler = Arc::clone(&handler);
         let work = move || {
-            // It may have waited for a thread until its time was over; another attempt has its place by then.
+            // If it waited for a thread until its time was over, another attempt has its slot by now.
             if ctx.has_overrun() {
                 return Err(JobError::new(Class::Timeout, "no thread was free to run it in time"));
             }
@@ -128,7 +128,7 @@ fn keep(tracked: Option<&Tracked>, result: &impl Serialize) {
     }
 }
 
-/// Reads the job out of a message.
+/// Decodes the job of a message.
 pub(crate) fn decode<J: Job>(message: &Message) -> Result<J, JobError> {
     let refuse = |reason: String| JobError::new(Class::Decode, reason);
     if let Some(encoding) = message.foreign_encoding() {
@@ -140,7 +140,8 @@ pub(crate) fn decode<J: Job>(message: &Message) -> Result<J, JobError> {
         .map_err(|error| refuse(format!("payload of {}: {}", J::NAME, undecoded::reason(&error, body))))
 }
 
-/// A payload without the byte order mark that some clients write before their JSON; else which encoding the mark says.
+/// Returns a payload without the byte order mark that some clients write before JSON, or the foreign encoding that the
+/// mark shows.
 fn json_of(body: &[u8]) -> Result<&[u8], &'static str> {
     match body {
         [0xEF, 0xBB, 0xBF, json @ ..] => Ok(json),
@@ -150,12 +151,12 @@ fn json_of(body: &[u8]) -> Result<&[u8], &'static str> {
     }
 }
 
-/// The error that stands for a handler's panic.
+/// Returns the error for a handler's panic.
 pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> JobError {
     panic_of("the handler", panic)
 }
 
-/// The error that stands for a panic of the user's code, and of which.
+/// Returns the error for a panic of the user's code; `code` names that code.
 pub(crate) fn panic_of(code: &str, panic: &(dyn std::any::Any + Send)) -> JobError {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     JobError::new(Class::Panic, format!("{code} panicked: {}", text.unwrap_or("with a value that is not text")))

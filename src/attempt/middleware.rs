@@ -10,10 +10,10 @@ use crate::{
     error::{JobError, JobResult},
 };
 
-/// Code around every attempt of a worker. Every `async fn(Context<S>, Next<S>) -> Result<(), E>` is one.
+/// Code around every attempt of a worker. Every `async fn(Context<S>, Next<S>) -> Result<(), E>` is a middleware.
 ///
-/// The first one registered is the outermost. It sees decode errors and the handler's own, but neither panics nor
-/// timeouts, which end it from outside.
+/// The first registered middleware is the outermost. It sees decode errors and the handler's errors, but neither panics
+/// nor timeouts, which end it too.
 ///
 /// ```
 /// use leveret::{Context, JobResult, Next};
@@ -59,7 +59,7 @@ impl<S: Send + Sync + 'static> Chain<S> {
         }));
     }
 
-    /// The handler with these around it.
+    /// Wraps the handler in these middlewares.
     pub(crate) fn around(self, handler: Erased<S>) -> Erased<S> {
         if self.0.is_empty() {
             return handler;
@@ -75,7 +75,7 @@ impl<S> Default for Chain<S> {
     }
 }
 
-/// What comes after a middleware: the next one, or the handler.
+/// The rest of an attempt after a middleware: the next middleware, or the handler.
 ///
 /// ```
 /// use leveret::{Context, JobError, JobResult, Next};
@@ -100,7 +100,7 @@ impl<S> Next<S> {
     ///
     /// # Errors
     ///
-    /// What the handler or a middleware further in returned.
+    /// The error that the handler or an inner middleware returned.
     pub async fn run(self, ctx: Context<S>) -> JobResult {
         self.start(ctx).await
     }

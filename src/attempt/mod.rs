@@ -1,4 +1,4 @@
-//! One attempt at one job: whether it may run, the handler, the decision, and the settlement of the delivery.
+//! One attempt at one job: its admission, the handler, the decision, and the settlement of the delivery.
 //!
 //! The files in the order in which a delivery passes them: `admission` (may it run?), `task` (one job, from its handler to a
 //! safe outcome), `run` (the attempt itself), `handler`, `middleware` and `context` (what the user's code sees), `decide` and

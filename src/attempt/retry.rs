@@ -1,13 +1,12 @@
-//! How long a failed job waits before its next attempt, as a pure function of the attempt's number.
+//! Retry policies: the delay of a failed job until its next attempt, as a pure function of the attempt's number.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{error::Error, topology::delay::Wait};
 
-/// When a failed job is tried again, and how often.
+/// The delays between the attempts of a failed job, and their number.
 ///
-/// The default is [`exponential`](Self::exponential). Attempts are counted from 1; the delay after attempt *n* is what
-/// the policy says of *n*.
+/// The default is [`exponential`](Self::exponential). Attempts are counted from 1.
 ///
 /// ```
 /// use std::time::Duration;
@@ -38,10 +37,10 @@ enum Curve {
 impl RetryPolicy {
     /// Doubles the delay with each attempt, with full jitter: base 3.2 s, cap 54.6 minutes (100 ms × 2¹⁵), 20 attempts.
     ///
-    /// The delay after attempt *n* is drawn evenly from 0 to base × 2ⁿ⁻¹ (or the cap), so a job is tried for about five
-    /// hours in the mean. Full jitter spreads a herd best: Marc Brooker, "Exponential Backoff And Jitter", AWS
-    /// Architecture Blog, 2015. The drawn delay is then rounded to a power of two × 100 ms, at random between its two
-    /// neighbours so that the mean is kept; a single delay may therefore reach twice a cap that is not itself such a
+    /// The delay after attempt *n* is drawn evenly from 0 to base × 2ⁿ⁻¹ (or the cap), so a job is retried for about
+    /// five hours on average. Full jitter spreads simultaneous retries best: Marc Brooker, "Exponential Backoff And
+    /// Jitter", AWS Architecture Blog, 2015. The delay is then rounded at random to one of the two neighbouring powers
+    /// of two × 100 ms, so that the average is kept. A single delay may therefore reach twice a cap that is not such a
     /// power.
     #[must_use]
     pub fn exponential() -> Self {
@@ -53,26 +52,26 @@ impl RetryPolicy {
         Self { curve, max_attempts: 20, misfit: None }
     }
 
-    /// Waits the same time after each attempt, exactly; 20 attempts.
+    /// Waits exactly the same time after each attempt; 20 attempts.
     #[must_use]
     pub fn fixed(delay: Duration) -> Self {
         Self { curve: Curve::Fixed(delay), max_attempts: 20, misfit: None }
     }
 
-    /// Waits exactly what `delay` says of the attempt that failed (from 1); 20 attempts. If it panics, the job goes into
-    /// the dead letters, of kind `panic`.
+    /// Waits exactly the time that `delay` returns for the failed attempt (from 1); 20 attempts. If it panics, the job
+    /// is dead-lettered with the kind `panic`.
     #[must_use]
     pub fn custom(delay: impl Fn(u32) -> Duration + Send + Sync + 'static) -> Self {
         Self { curve: Curve::Custom(Arc::new(delay)), max_attempts: 20, misfit: None }
     }
 
-    /// Never tries again: one attempt.
+    /// Does not retry: one attempt.
     #[must_use]
     pub fn none() -> Self {
         Self::fixed(Duration::ZERO).max_attempts(1)
     }
 
-    /// Sets how many attempts there are in all, the first included: at least 1. A worker does not start with 0.
+    /// Sets the total number of attempts, the first included: at least 1. A worker does not start with 0.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
@@ -99,8 +98,8 @@ impl RetryPolicy {
         self
     }
 
-    /// Makes the exponential policy's delays exact, which lets jobs that failed together come back together. The delays of
-    /// other policies are exact.
+    /// Makes the exponential policy's delays exact. Jobs that failed together are then retried together. The delays of
+    /// other policies are always exact.
     #[must_use]
     pub fn without_jitter(mut self) -> Self {
         if let Curve::Exponential { jitter, .. } = &mut self.curve {
@@ -109,7 +108,7 @@ impl RetryPolicy {
         self
     }
 
-    /// Refuses a policy that cannot be kept. `of` names the queue or the job that has it.
+    /// Refuses an invalid policy. `of` names its queue or its job.
     pub(crate) fn check(&self, of: &str) -> Result<(), Error> {
         if let Some(setting) = self.misfit {
             let reason = format!("{of} has a retry policy that is not exponential, so it has no such setting");
@@ -121,12 +120,12 @@ impl RetryPolicy {
         Ok(())
     }
 
-    /// How many attempts there are in all.
+    /// Returns the total number of attempts.
     pub(crate) fn attempts(&self) -> u32 {
         self.max_attempts
     }
 
-    /// The delay after `attempt`. `draws` are two independent numbers, uniform in 0..1.
+    /// Returns the delay after `attempt`. `draws` are two independent numbers, uniform in 0..1.
     pub(crate) fn delay(&self, attempt: u32, draws: (f64, f64)) -> Duration {
         match &self.curve {
             Curve::Fixed(delay) => Wait::exact(*delay),

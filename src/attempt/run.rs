@@ -1,4 +1,4 @@
-//! One attempt at a job: middleware and handler, bounded in time, panics caught. Knows nothing of brokers.
+//! One attempt at a job: middleware and handler, with a timeout and a panic guard. Independent of brokers.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -31,41 +31,41 @@ use crate::{
     outcome::{ErrorKind, Outcome},
 };
 
-/// Where the average of first polls starts: some fifty quick ones are needed before a handler is trusted.
+/// Initial average of first polls: a handler needs about fifty quick ones before it starts inline.
 pub(crate) const UNKNOWN_FIRST_POLL_NANOS: u32 = 1_000_000;
 
-/// A registered handler with everything that was settled at registration.
+/// A registered handler with its settings.
 pub(crate) struct Route<S> {
     pub(crate) job: &'static str,
-    /// The JSON Schema of its payload, made when it is asked for.
+    /// Returns the JSON Schema of its payload, on demand.
     pub(crate) schema: fn() -> Option<serde_json::Value>,
     pub(crate) handler: Erased<S>,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Duration,
-    /// For how long since it became due a job may snooze.
+    /// The time since it became due for which a job may snooze.
     pub(crate) snooze_limit: Duration,
     pub(crate) metrics: Arc<JobMetrics>,
-    /// What its jobs have to pass first; most have nothing to.
+    /// The limits and circuits of its jobs; most jobs have none.
     pub(crate) limiter: Option<Arc<Limiter>>,
     pub(crate) dependencies: Arc<Breakers>,
-    /// Below which its first poll may be the consumer's own, in nanoseconds.
+    /// The average first poll, in nanoseconds, below which its consumer's own task starts it.
     pub(crate) inline_budget: u32,
-    /// How long the first poll takes, as a moving average in nanoseconds.
+    /// The moving average of its first polls, in nanoseconds.
     pub(crate) first_poll: AtomicU32,
 }
 
 impl<S> Route<S> {
-    /// The dependencies without which its jobs do not run.
+    /// Returns the circuits that must be closed for its jobs to run.
     pub(crate) fn needs(&self) -> &[Arc<Breaker>] {
         self.limiter.as_ref().map_or(&[], |limiter| &limiter.needs)
     }
 
-    /// Whether attempts of this job may be polled once by the consumer's own task before they get one of theirs.
+    /// Returns whether the consumer's own task may poll attempts of this job once, before they get a task of their own.
     pub(crate) fn may_start_inline(&self) -> bool {
         self.first_poll.load(Ordering::Relaxed) < self.inline_budget
     }
 
-    /// Learns from a first poll. A slow one counts at once; many quick ones are needed to forget it.
+    /// Records a first poll. A slow one counts at once; many quick ones are needed to outweigh it.
     fn observe_first_poll(&self, took: Duration) {
         let nanos = nanos(took);
         let average = self.first_poll.load(Ordering::Relaxed);
@@ -74,12 +74,12 @@ impl<S> Route<S> {
     }
 }
 
-/// As many as fit.
+/// Returns the duration in nanoseconds, at most `u32::MAX`.
 pub(crate) fn nanos(duration: Duration) -> u32 {
     u32::try_from(duration.as_nanos()).unwrap_or(u32::MAX)
 }
 
-/// Runs one attempt and gives the verdict on it.
+/// Runs one attempt and returns the verdict.
 pub(crate) async fn run<S: Send + Sync + 'static>(
     route: &Route<S>,
     chain: Arc<Chain<S>>,
@@ -111,7 +111,7 @@ pub(crate) async fn run<S: Send + Sync + 'static>(
     outcome
 }
 
-/// Decides, also if the user's own code takes part in it and panics: a retry policy, or the text of an error.
+/// Decides, also if the user's code panics in the course of it: a retry policy, or the text of an error.
 pub(crate) fn verdict(result: JobResult, facts: Facts<'_>) -> Outcome {
     std::panic::catch_unwind(AssertUnwindSafe(|| decide(result, facts))).unwrap_or_else(|panic| {
         let reason = panic_of("after the handler had failed, its retry policy or its error", &*panic).chain();
@@ -119,7 +119,7 @@ pub(crate) fn verdict(result: JobResult, facts: Facts<'_>) -> Outcome {
     })
 }
 
-/// Only a failure needs randomness.
+/// Draws random numbers, which only a failure needs.
 pub(crate) fn draws(result: &JobResult) -> (f64, f64) {
     if result.is_ok() { (0.0, 0.0) } else { backoff::draws() }
 }
@@ -166,7 +166,7 @@ mod tests {
         let (snooze_limit, draws) = (Duration::from_secs(1), (0.0, 0.0));
         let facts = Facts { attempt: 1, overdue: None, snooze_limit, policy: &policy, draws };
         let Outcome::DeadLetter { kind: ErrorKind::Panic, reason } = verdict(Err("down".into()), facts) else {
-            panic!("it is given up");
+            panic!("it is dead-lettered");
         };
         assert!(reason.contains("retry policy") && reason.contains("no such attempt"), "{reason}");
     }

@@ -1,4 +1,4 @@
-//! What the attempts of one queue's jobs share: the handlers, and what these need.
+//! The handlers of one queue, and the facts that its attempts share.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -14,7 +14,7 @@ use crate::{
     topology::QueueDeclaration,
 };
 
-/// What the consumers of one queue need to run its jobs.
+/// The parts that the consumers of one queue need to run its jobs.
 pub(crate) struct QueueRuntime<S> {
     pub(crate) broker: Broker,
     pub(crate) publisher: Publisher,
@@ -29,12 +29,12 @@ pub(crate) struct QueueRuntime<S> {
     pub(crate) unknown: JobMetrics,
 }
 
-/// The index of a handler by the names of its jobs.
+/// The index of a handler, by job name and alias.
 pub(crate) type ByName = HashMap<&'static str, usize, foldhash::fast::RandomState>;
 
 impl<S> QueueRuntime<S> {
-    /// The index of the handler of a job name or alias; a message without one is for the queue's only handler, which
-    /// may take any.
+    /// Returns the index of the handler for a job name or alias. A message without a name goes to the queue's only
+    /// handler, if that accepts any type.
     pub(crate) fn find(&self, job: Option<&str>) -> Option<usize> {
         let only = || Some(0).filter(|_| self.routes.len() == 1);
         match job {
@@ -47,7 +47,7 @@ impl<S> QueueRuntime<S> {
         index.map_or(&self.unknown, |index| &self.routes[index].metrics)
     }
 
-    /// What this queue's handlers can run, for the catalogue.
+    /// Returns the jobs that this queue's handlers can run, for the catalogue.
     pub(crate) fn entries(&self, announced_at: u64) -> impl Iterator<Item = Entry> {
         self.routes.iter().map(move |route| Entry {
             job: route.job.to_owned(),
@@ -62,7 +62,7 @@ impl<S> QueueRuntime<S> {
         })
     }
 
-    /// Why there is no handler for a job name.
+    /// Returns why there is no handler for a job name.
     pub(crate) fn unknown(&self, job: Option<&str>) -> String {
         let mut known: Vec<_> = self.by_name.keys().copied().collect();
         known.sort_unstable();

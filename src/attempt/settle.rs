@@ -1,9 +1,10 @@
-//! Carries an outcome out, in the one order that loses nothing: the copy is confirmed, then the original is acked.
+//! Carries an outcome out in the only order that loses nothing: the broker confirms the copy, then the original is
+//! acked.
 //!
-//! While the copy is not confirmed the delivery stays with the worker, which tries again for as long as it takes: a
-//! broker that is unreachable, a queue that is full or has no leader and a missing permission are no fault of the job.
-//! Only a copy that the broker refuses for what it is can never succeed: after [`REFUSALS`] the original is rejected into
-//! the dead-letter exchange.
+//! Until the copy is confirmed, the worker keeps the delivery and retries indefinitely. An unreachable broker, a full
+//! queue, a queue without a leader and a missing permission are not the job's fault. Only a copy that the broker
+//! refuses because of its content can never succeed: after [`REFUSALS`] refusals the original is rejected to the
+//! dead-letter exchange.
 
 use std::time::Duration;
 
@@ -21,15 +22,15 @@ use crate::{
     transport::{SendError, session::Session},
 };
 
-/// Refusals after which a publish counts as one that can never succeed.
+/// Number of refusals after which a publish counts as permanently refused.
 const REFUSALS: u32 = 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// An election ends the nacks of most copies within seconds, and the worker is not ready before they are confirmed. A nack
-/// costs the broker one message and no channel.
+/// Longest pause after a nack. A leader election ends within seconds, and the worker is not ready until its copies are
+/// confirmed. A nack costs the broker one message and no channel.
 const LONGEST_PAUSE_AFTER_NACK: Duration = Duration::from_secs(1);
 
-/// Tells the session; the only place that acks. Returns how many acks had no channel any more. `patient` as for
+/// Settles a delivery; the only place that acks. Returns the number of acks whose channel was lost. `patient` as for
 /// [`Session::ack`].
 pub(crate) fn settle(session: &mut Session, tag: u64, settlement: Settlement, patient: bool) -> u64 {
     match settlement {
@@ -40,7 +41,7 @@ pub(crate) fn settle(session: &mut Session, tag: u64, settlement: Settlement, pa
     0
 }
 
-/// Publishes the copy that a disposition needs, and returns once the original may be settled.
+/// Publishes the copy that a disposition requires, and returns once the original may be settled.
 pub(crate) async fn carry_out(
     disposition: &Disposition,
     received: &Incoming,
@@ -81,7 +82,11 @@ pub(crate) async fn carry_out(
     if matches!(disposition, Disposition::Requeued) {
         return Settlement::Requeue;
     }
-    tracing::warn!(queue = name, job_id = received.id(), "the headers leave no room for a copy: a dead letter");
+    tracing::warn!(
+        queue = name,
+        job_id = received.id(),
+        "the headers leave no room for a copy: dead-lettering the job"
+    );
     if !received.message.must_not_be_rejected() {
         return Settlement::Reject;
     }
@@ -91,8 +96,8 @@ pub(crate) async fn carry_out(
     confirm(broker, queue, &Target::Dead(name.to_owned()), received, bare).await
 }
 
-/// Tells the last step of a tracked job, before it is settled: else one whose worker is killed would seem to run for
-/// ever. A job is not held up by a broker that refuses to be told.
+/// Publishes the last status update of a tracked job before the job is settled. Otherwise, a job whose worker crashes
+/// in between would appear to run indefinitely. A broker that refuses status updates does not delay the job.
 pub(crate) async fn report_end(
     event: StatusUpdate,
     received: &Incoming,
@@ -116,10 +121,10 @@ pub(crate) async fn report_end(
     }
 }
 
-/// Publishes until the broker confirms. Returns [`Settlement::Reject`] for a copy that the broker refuses for what it is,
-/// if the original may be rejected; and for an event that it does not take.
+/// Publishes until the broker confirms. Returns [`Settlement::Reject`] for a permanently refused copy whose original
+/// may be rejected, and for a refused status update.
 ///
-/// Each publish takes a `copy` with it, and nearly always one is enough.
+/// Calls `copy` for each publish; one is nearly always enough.
 async fn confirm(
     broker: &Broker,
     queue: &QueueDeclaration,
@@ -147,36 +152,36 @@ async fn confirm(
                     queue = queue.name(),
                     job_id = received.id(),
                     ?target,
-                    "given up: refused time after time"
+                    "the broker refuses the message repeatedly: not publishing it"
                 );
                 return Settlement::Reject;
             }
         }
-        // A nack comes of a queue that exists. Declaring everything would only load a cluster that elects its leaders.
+        // A nack comes from an existing queue. A declaration would only burden a cluster that elects its leaders.
         if matches!(error, SendError::Returned | SendError::Refused(_)) {
             Box::pin(repair(broker, queue)).await;
         }
-        // Apart from each other: copies that fail together must not meet again.
+        // Random pauses separate copies that failed together.
         tokio::time::sleep(pause.mul_f64(0.5 + backoff::draws().0 / 2.0)).await;
-        // The refusals of an event are counted: shorter pauses would lose it in a longer election.
+        // Refusals of a status update are counted: with shorter pauses, a longer election would lose it.
         let is_nacked_copy = matches!(error, SendError::Nacked) && !is_event;
         let longest = if is_nacked_copy { LONGEST_PAUSE_AFTER_NACK } else { LONGEST_PAUSE };
         pause = (pause * 2).min(longest);
     }
 }
 
-/// Whether a publish that ends like this time after time will always do so. A job must not wait for its own event, so
-/// whatever refuses an event is final.
+/// Returns whether a publish that repeatedly ends like this can never succeed. A job must not wait for its own status
+/// update, so every refusal of one is final.
 fn is_final(error: &SendError, is_event: bool) -> bool {
     match error {
-        // RabbitMQ's word for a message that is too large or has properties that it does not accept.
+        // RabbitMQ's reply for a message that is too large or has invalid properties.
         SendError::Refused(words) => is_event || words.contains("PRECONDITION_FAILED"),
         SendError::Returned | SendError::Nacked => is_event,
         SendError::Uncertain | SendError::Blocked(_) | SendError::Unavailable(_) | SendError::Closed => false,
     }
 }
 
-/// Says once in a while what keeps copies from being confirmed.
+/// Logs why copies are not confirmed.
 fn log_unconfirmed(error: &SendError, broker: &Broker, queue: &QueueDeclaration, target: &Target, received: &Incoming) {
     let queue = queue.name();
     if broker.log_throttle().should_log(format!("{queue}: {error:?}")) {
@@ -186,17 +191,17 @@ fn log_unconfirmed(error: &SendError, broker: &Broker, queue: &QueueDeclaration,
             job_id,
             ?target,
             %error,
-            "a copy is not confirmed, trying again; so it may be with others"
+            "a copy is not confirmed, retrying"
         );
     }
 }
 
-/// Looks whether a part of the topology is missing, and declares it if that is this handle's way.
+/// Checks the topology and, in declare mode, declares missing objects.
 async fn repair(broker: &Broker, queue: &QueueDeclaration) {
     if let Err(error) = broker.transport().repair(queue).await
         && broker.log_throttle().should_log(format!("{}: {error:?}", queue.name()))
     {
-        tracing::warn!(queue = queue.name(), %error, "the topology cannot be mended, trying again");
+        tracing::warn!(queue = queue.name(), %error, "cannot repair the topology, retrying");
     }
 }
 
@@ -222,6 +227,6 @@ mod tests {
         for (error, wanted) in table {
             assert_eq!(is_final(&error, false), wanted, "{error:?}");
         }
-        assert!(is_final(&SendError::Nacked, true), "a job does not wait for its event");
+        assert!(is_final(&SendError::Nacked, true), "a job does not wait for its status update");
     }
 }

@@ -1,4 +1,4 @@
-//! A job in hand, from its handler to a safe outcome: the body of one task.
+//! An unacknowledged job, from its handler to a safe outcome: the body of one task.
 
 use std::{
     fmt::{self, Display},
@@ -42,7 +42,7 @@ use crate::{
     tracking::status_update::{StatusUpdate, Step},
 };
 
-/// What a task has to do.
+/// The work of a task.
 pub(crate) enum Work {
     /// Run the handler of this index, then settle.
     Run(usize, OwnedSemaphorePermit),
@@ -50,7 +50,7 @@ pub(crate) enum Work {
     Settle(Disposition),
 }
 
-/// What an attempt at a job with limits has besides.
+/// The permission and the slots of an attempt at a job with limits.
 #[derive(Default)]
 struct Besides {
     pass: Option<Admitted>,
@@ -73,7 +73,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             Work::Settle(disposition) => {
                 let is_cancelled = match &tracked {
                     None => false,
-                    // What cannot run, or not yet, is not wanted either.
+                    // A job that cannot run, or not yet, may also be cancelled.
                     Some(tracked) => Box::pin(tracked.is_cancelled()).await,
                 };
                 let disposition = if is_cancelled { Disposition::Cancelled } else { disposition };
@@ -81,7 +81,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             }
             Work::Run(index, permit) => {
                 let route = &self.handlers.routes[index];
-                // Boxed, so that the many that are neither tracked nor limited do not carry its room about.
+                // Boxed, so that the tasks of other jobs, which are the majority, stay small.
                 let disposition = match (&tracked, &route.limiter) {
                     (None, None) => self.attempt(route, permit, Besides::default(), None).await,
                     (Some(tracked), None) => {
@@ -98,7 +98,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             Settlement::Ack
         } else {
             log(&disposition, &self.received, self.handlers.queue.name());
-            // Boxed, so that the many that need no copy do not carry its room about.
+            // Boxed, so that the tasks of jobs without a copy, which are the majority, stay small.
             let carry_out = settle::carry_out(&disposition, &self.received, (queue, self.lane), broker);
             Box::pin(span.within(carry_out)).await
         };
@@ -118,7 +118,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         settlement
     }
 
-    /// One attempt at a job that has limits, if they let it pass.
+    /// Runs one attempt at a job with limits, if they admit it.
     async fn attempt_limited(
         &self,
         route: &Route<S>,
@@ -136,7 +136,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             Ok(Err(Wait { delay, slot })) => {
                 return Disposition::Deferred { delay: delay::Wait::exact(delay.max(UNIT)), slot };
             }
-            // The key of a limit and a store of permits are the user's own.
+            // The key of a limit and a store of limits are the user's code.
             Err(panic) => {
                 let result = Err(panic_of("the key or the store of its limit", &*panic));
                 let draws = attempt::draws(&result);
@@ -154,7 +154,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         }
     }
 
-    /// One attempt at a tracked job, unless nobody wants it any more.
+    /// Runs one attempt at a tracked job, unless it is cancelled.
     async fn attempt_tracked(
         &self,
         route: &Route<S>,
@@ -172,7 +172,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         if !is_done && tracked.cancelled().initialized() { Disposition::Cancelled } else { disposition }
     }
 
-    /// Tells a tracked job's step; if it is the last one, returns once the broker has it.
+    /// Publishes the status update of a tracked job. If it is the last one, returns once the broker has confirmed it.
     async fn report(&self, tracked: &Tracked, disposition: &Disposition, settlement: Settlement) -> Settlement {
         let QueueRuntime { queue, broker, .. } = &*self.handlers;
         let now = broker.now_ms();
@@ -206,7 +206,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         let event = StatusUpdate::of(&self.received, queue.name(), now, step);
         match settle::report_end(event, &self.received, queue, broker).await {
             Settlement::Ack => settlement,
-            not_told => not_told,
+            unconfirmed => unconfirmed,
         }
     }
 
@@ -262,7 +262,7 @@ impl<S: Send + Sync + 'static> Task<S> {
     }
 }
 
-/// Logs once, where it is decided, what did not succeed.
+/// Logs every outcome but success, once.
 fn log(disposition: &Disposition, received: &Incoming, queue: &str) {
     let (job, job_id) = (received.message.job_name(), received.id());
     let (attempt, trace_id) = (received.envelope.attempt, received.trace.id());
@@ -271,19 +271,24 @@ fn log(disposition: &Disposition, received: &Incoming, queue: &str) {
         LogLine::None => {}
         LogLine::AttemptFailed => {
             let delay_ms = disposition.delay().as_millis();
-            tracing::warn!(job, queue, job_id, attempt, trace_id, %kind, error, delay_ms, "attempt failed, trying again");
+            tracing::warn!(job, queue, job_id, attempt, trace_id, %kind, error, delay_ms, "attempt failed, retrying");
         }
         LogLine::DeadLettered => {
-            tracing::error!(job, queue, job_id, attempt, trace_id, %kind, error, "job given up, kept as a dead letter");
+            tracing::error!(job, queue, job_id, attempt, trace_id, %kind, error, "job dead-lettered");
         }
         LogLine::MovedToSuspectQueue => {
-            tracing::warn!(job, queue, job_id, "came back without an outcome too often, moving it to the suspect lane");
+            tracing::warn!(
+                job,
+                queue,
+                job_id,
+                "delivered too often without an outcome, moving the job to the suspect queue"
+            );
         }
         LogLine::Cancelled => tracing::info!(job, queue, job_id, attempt, trace_id, "job cancelled"),
     }
 }
 
-/// A publisher's text as it is, or quoted and escaped if it could be taken for anything else in a log.
+/// Shows a publisher's text as it is, or quoted and escaped if it is ambiguous in a log.
 struct Shown<'a>(&'a str);
 
 impl Display for Shown<'_> {
@@ -292,7 +297,7 @@ impl Display for Shown<'_> {
     }
 }
 
-/// Counts one attempt as running until it is dropped.
+/// Counts one attempt as running until this is dropped.
 struct Counted(IntGauge);
 
 impl Counted {

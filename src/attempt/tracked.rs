@@ -1,4 +1,4 @@
-//! What an attempt at a tracked job has besides: its progress, its result, and somebody who may not want it any more.
+//! An attempt at a tracked job: its progress, its result, and its cancellation.
 
 use std::{
     fmt,
@@ -22,11 +22,11 @@ use crate::{
     },
 };
 
-/// Progress is told at most so often.
+/// Shortest time between two progress updates.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 impl StatusUpdate {
-    /// A step of a job that this process has in hand.
+    /// Returns the status update of a job that this process runs.
     pub(crate) fn of(received: &Incoming, queue: &str, at: u64, step: Step) -> Self {
         let (message, envelope) = (&received.message, received.envelope);
         Self {
@@ -56,9 +56,9 @@ pub(crate) struct Tracked {
 
 #[derive(Default)]
 struct Report {
-    /// When progress was told last.
-    told: Option<Instant>,
-    /// What was not told yet, because it came too soon.
+    /// Time of the last progress update.
+    reported: Option<Instant>,
+    /// The latest progress update, if it came too soon and waits.
     waiting: Option<Step>,
     result: Option<serde_json::Value>,
     too_large: Option<u64>,
@@ -75,47 +75,47 @@ impl Tracked {
         })
     }
 
-    /// Set once the job is not wanted any more.
+    /// Returns the signal that is set once the job is cancelled.
     pub(crate) fn cancelled(&self) -> &SetOnce<()> {
         self.watched.cancelled()
     }
 
-    /// Whether nobody wants the job any more. Waits until that can be known, if it can be.
+    /// Returns whether the job is cancelled. Waits until the stream of cancellations is read, if it is readable.
     pub(crate) async fn is_cancelled(&self) -> bool {
         self.broker.cancellations().contains(self.received.id(), self.received.life_began()).await
     }
 
-    /// Tells a step without waiting for it.
+    /// Publishes a status update in the background.
     pub(crate) fn report(&self, step: Step) {
         let event = StatusUpdate::of(&self.received, &self.queue, self.broker.now_ms(), step);
         self.broker.emitter().report(self.broker.transport(), event);
     }
 
-    /// Tells how far the job is: now, or a second after the last time.
+    /// Reports the progress at once, or a second after the last report.
     pub(crate) fn progress(self: &Arc<Self>, fraction: f64, note: Option<&str>) {
         let note = note.map(|note| crate::message::truncated(note, NOTE_LIMIT).to_owned());
         let step = Step::Progress { fraction: if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 }, note };
         let mut report = self.lock();
         let now = Instant::now();
-        match report.told.map(|told| told + PROGRESS_EVERY) {
+        match report.reported.map(|reported| reported + PROGRESS_EVERY) {
             Some(due) if due > now => {
-                // One that waits is replaced, and its task tells this one.
+                // A waiting update is replaced; its task will publish this one.
                 if report.waiting.replace(step).is_none() {
-                    tokio::spawn(tell_at(Arc::downgrade(self), due));
+                    tokio::spawn(report_at(Arc::downgrade(self), due));
                 }
             }
             _ => {
-                report.told = Some(now);
+                report.reported = Some(now);
                 drop(report);
                 self.report(step);
             }
         }
     }
 
-    /// Keeps what the handler returned.
+    /// Keeps the handler's result.
     pub(crate) fn keep_result(&self, result: &impl Serialize) {
         let mut report = self.lock();
-        // What cannot be written as JSON is as good as nothing.
+        // A result that does not serialise counts as none.
         let value = serde_json::to_value(result).unwrap_or_default();
         let size = serde_json::to_vec(&value).map_or(0, |bytes| bytes.len());
         if size > RESULT_LIMIT {
@@ -131,7 +131,7 @@ impl Tracked {
         }
     }
 
-    /// The step of a success.
+    /// Returns the state change of a success.
     pub(crate) fn succeeded(&self) -> Step {
         let mut report = self.lock();
         Step::Succeeded { result: report.result.take(), too_large: report.too_large }
@@ -142,11 +142,11 @@ impl Tracked {
     }
 }
 
-async fn tell_at(tracked: Weak<Tracked>, due: Instant) {
+async fn report_at(tracked: Weak<Tracked>, due: Instant) {
     sleep_until(due).await;
     let Some(tracked) = tracked.upgrade() else { return };
     let mut report = tracked.lock();
-    report.told = Some(due);
+    report.reported = Some(due);
     let waiting = report.waiting.take();
     drop(report);
     if let Some(step) = waiting {

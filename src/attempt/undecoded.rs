@@ -1,38 +1,38 @@
-//! Why a payload cannot be decoded, without what it says: the reason goes into logs, headers and onto screens, where the
-//! values of a payload have no business.
+//! Errors of undecodable payloads without their content. Errors go into logs, headers and onto screens, which must not
+//! show the values of a payload.
 
 use serde_json::{Error, Value};
 
-/// Of what a type says itself, in bytes.
+/// Longest text of a type's own error, in bytes.
 const LONGEST: usize = 1024;
-/// Shorter texts and numbers of a payload are no secrets, and would be found in any sentence.
+/// Shortest secret: shorter texts and numbers would be found in any sentence.
 const SHORTEST: usize = 3;
 const MASK: &str = "***";
 
-/// The reason of a payload's type, with the kinds of values instead of the values.
+/// Returns the error of a payload's type, with the kinds of values instead of the values.
 pub(crate) fn reason(error: &Error, payload: &[u8]) -> String {
     let text = error.to_string();
-    // What the parser says of syntax are words of its own.
+    // Syntax errors contain only the parser's own words.
     if !error.is_data() {
         return text;
     }
     let place = format!(" at line {} column {}", error.line(), error.column());
     let said = text.strip_suffix(&place).unwrap_or(&text);
-    // A name may hold anything, and be of any length.
+    // A field name may have any content and any length.
     let said = &said[..said.floor_char_boundary(said.len().min(64 * LONGEST))];
     let mut kept = without_value(said).unwrap_or_else(|| without_values_of(said, payload));
     kept.truncate(kept.floor_char_boundary(LONGEST));
     kept + &place
 }
 
-/// What serde says in words that are known.
+/// Returns serde's own error text without the value, if its form is known.
 fn without_value(said: &str) -> Option<String> {
-    // The names of fields help, and are no values.
+    // Names of fields are no values, and help.
     let of_fields = ["missing field ", "duplicate field ", "unknown field ", "invalid length "];
     if of_fields.iter().any(|known| said.starts_with(known)) {
         return Some(said.to_owned());
     }
-    // A value may say anything: what is expected stands after it, at the end.
+    // The value may contain any text, but the expected type is at the end.
     let expected = said.rsplit_once(", expected ").map(|(_, expected)| format!(", expected {expected}"));
     if said.starts_with("unknown variant ") {
         return Some(format!("unknown variant{}", expected.unwrap_or_default()));
@@ -44,7 +44,7 @@ fn without_value(said: &str) -> Option<String> {
     Some(format!("{what}: {kind}{}", expected.unwrap_or_default()))
 }
 
-/// What a type says in its own words, without the values of the payload.
+/// Returns a type's own error text without the values of the payload.
 fn without_values_of(said: &str, payload: &[u8]) -> String {
     let Ok(payload) = serde_json::from_slice::<Value>(payload) else {
         return "a value is not what its type takes".to_owned();
@@ -60,7 +60,7 @@ fn without_values_of(said: &str, payload: &[u8]) -> String {
         }
     }
     values.retain(|value| value.len() >= SHORTEST && said.contains(value.as_str()));
-    // One may be a part of another.
+    // One may be part of another.
     values.sort_unstable_by_key(|value| std::cmp::Reverse(value.len()));
     values.into_iter().fold(said.to_owned(), |said, value| said.replace(&value, MASK))
 }
@@ -97,8 +97,8 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_that_cannot_be_decoded_is_told_without_its_values() {
-        for (payload, told) in [
+    fn a_payload_that_cannot_be_decoded_is_reported_without_its_values() {
+        for (payload, expected) in [
             (r#"{"number": "hunter2"}"#, "invalid type: string, expected u8"),
             (r#"{"number": "a, expected b"}"#, "invalid type: string, expected u8"),
             (r#"{"number": 4711}"#, "invalid value: integer, expected u8"),
@@ -117,8 +117,8 @@ mod tests {
         ] {
             let error = serde_json::from_str::<Order>(payload).unwrap_err();
             let (line, column) = (error.line(), error.column());
-            let told = format!("{told} at line {line} column {column}");
-            assert_eq!(reason(&error, payload.as_bytes()), told, "{payload}");
+            let expected = format!("{expected} at line {line} column {column}");
+            assert_eq!(reason(&error, payload.as_bytes()), expected, "{payload}");
         }
     }
 

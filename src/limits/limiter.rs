@@ -125,7 +125,7 @@ impl Limiter {
     }
 
     /// Waits for the job's slot, and for its start. A slot only sets when the job returns. The starts of this process
-    /// decide whether the job starts, whoever gave the slot.
+    /// decide whether the job starts, also for a slot from elsewhere.
     async fn wait_for_slot(&self, job_id: &str, slot: Option<Slot>, now_ms: u64) -> Result<(), Wait> {
         let began = Instant::now();
         let (wait, slot) = match slot {

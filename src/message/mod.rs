@@ -89,7 +89,7 @@ pub(crate) struct Envelope {
     pub(crate) expires_at: Option<u64>,
     /// The due time before the first snooze, ms since the epoch.
     pub(crate) snoozed_since: Option<u64>,
-    /// Whether the job's status updates are published.
+    /// True if the job's status updates are published.
     pub(crate) track: bool,
 }
 

@@ -46,7 +46,7 @@ pub struct Publish {
     publisher: Publisher,
     job: Cow<'static, str>,
     queue: String,
-    /// Whether the queue has lanes; the priority then selects the lane.
+    /// True if the queue has lanes; the priority then selects the lane.
     lanes: bool,
     body: Result<Vec<u8>, PublishError>,
     id: Option<JobId>,

@@ -44,13 +44,13 @@ pub struct Entry {
     pub job: String,
     /// The queue that its workers consume.
     pub queue: String,
-    /// Whether that queue has lanes by priority ([`Queue::lanes`](crate::Queue::lanes)).
+    /// True if that queue has lanes by priority ([`Queue::lanes`](crate::Queue::lanes)).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lanes: bool,
-    /// Whether one consumer has that queue at a time ([`Queue::single_active`](crate::Queue::single_active)).
+    /// True if one consumer has that queue at a time ([`Queue::single_active`](crate::Queue::single_active)).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub single_active: bool,
-    /// Whether another system owns that queue ([`Queue::existing`](crate::Queue::existing)).
+    /// True if another system owns that queue ([`Queue::existing`](crate::Queue::existing)).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub existing: bool,
     /// The JSON Schema of its payload ([`Job::schema`](crate::Job::schema)); without it, any payload may be valid.

@@ -62,7 +62,7 @@ pub struct Exchange {
 pub struct QueuePlan {
     /// Its name.
     pub name: String,
-    /// Whether the queue is only checked, not declared: its user owns its arguments
+    /// True if the queue is only checked, not declared: its user owns its arguments
     /// ([`Queue::existing`](crate::Queue::existing)).
     pub adopted: bool,
     /// The arguments of its declaration.

@@ -223,7 +223,7 @@ impl TraceSpan {
         }
     }
 
-    /// How the attempt ended, and its error if it failed.
+    /// Records how the attempt ended, and its error if it failed.
     pub(crate) fn attempted(&self, finish: Option<Finish>, failure: Option<(ErrorKind, &str)>) {
         if self.0.is_disabled() {
             return;

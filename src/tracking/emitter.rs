@@ -35,7 +35,7 @@ pub(crate) struct StatusEmitter {
     permission: Arc<Permission>,
 }
 
-/// Whether the broker lets this user publish status updates.
+/// The known permission of this user to publish status updates.
 #[derive(Default)]
 struct Permission {
     /// After a refusal: the time of the next attempt.

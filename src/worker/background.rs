@@ -1,4 +1,4 @@
-//! What a worker runs beside its consumers.
+//! Background tasks of a worker, beside its consumers.
 
 use std::any::Any;
 
@@ -8,7 +8,7 @@ use crate::{error::Error, publish::publisher::Publisher, shutdown::Stop};
 
 /// An extension of a worker, such as its schedules.
 pub(crate) trait Background: Any + Send {
-    /// Checks the set-up and returns the tasks to run. `publisher` is the worker's own.
+    /// Checks the setup and returns the tasks to run. `publisher` is the worker's own.
     fn start(self: Box<Self>, publisher: &Publisher, stop: &Stop) -> Result<Tasks, Error>;
 }
 

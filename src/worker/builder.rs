@@ -1,4 +1,4 @@
-//! A worker: handlers, queues and state, put together once and run until told to stop.
+//! A worker: handlers, queues and state, built once and run until it is stopped.
 
 use std::{collections::HashSet, fmt, sync::Arc};
 
@@ -35,7 +35,7 @@ use crate::{
     },
 };
 
-/// Handlers, their queues and the state they share.
+/// Handlers, their queues and the state that they share.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -70,7 +70,7 @@ pub struct Worker<S> {
 }
 
 impl<S: Send + Sync + 'static> Worker<S> {
-    /// A worker whose handlers share `state`.
+    /// Creates a worker whose handlers share `state`.
     #[must_use]
     pub fn new(state: S) -> Self {
         Self {
@@ -85,7 +85,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
         }
     }
 
-    /// Sets how a queue is consumed. A queue that handlers name and nothing sets has [`Queue`]'s defaults.
+    /// Sets how the worker consumes a queue. A queue that only handlers name has the defaults of [`Queue`].
     #[must_use]
     pub fn queue(mut self, queue: Queue) -> Self {
         self.queues.push(queue);
@@ -194,7 +194,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
         self
     }
 
-    /// Adds code around every attempt; the first one added is the outermost.
+    /// Adds code around every attempt; the first middleware added is the outermost.
     #[must_use]
     pub fn middleware(mut self, middleware: impl Middleware<S>) -> Self {
         self.chain.push(middleware);
@@ -215,8 +215,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
         self
     }
 
-    /// Sets the store of unique keys for what this worker publishes: its schedules, and handlers with
-    /// [`Context::publisher`](crate::Context::publisher). A worker whose schedule publishes a
+    /// Sets the store of unique keys for everything that this worker publishes: jobs of its schedules, and jobs that
+    /// handlers publish with [`Context::publisher`](crate::Context::publisher). A worker whose schedule publishes a
     /// [unique](crate::Publish::unique) job does not start without one.
     ///
     /// ```
@@ -242,14 +242,14 @@ impl<S: Send + Sync + 'static> Worker<S> {
         self
     }
 
-    /// Runs until `shutdown` is ready, then drains: takes no new job, finishes what runs until the drain timeout,
-    /// cancels the rest and hands it back. It returns within the grace period of the broker handle's settings, also if a
-    /// handler does not end; a thread that blocks ends with the process.
+    /// Runs until `shutdown` completes, then drains: the worker starts no new job and lets the running ones finish
+    /// until the drain timeout. Then it cancels the rest and requeues it. It returns within the grace period of the
+    /// broker handle's settings, even if a handler does not end. A blocked thread ends with the process.
     ///
     /// # Errors
     ///
-    /// Every error says what is wrong with the set-up and is found when the worker starts. A broker that is away is none:
-    /// the worker waits for it.
+    /// Every error names a fault in the setup and occurs at the start. An unreachable broker is no error: the worker
+    /// waits for it.
     pub async fn run(mut self, broker: &Broker, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let stop = Stop::default();
         let publisher = self.publisher(broker);
@@ -274,7 +274,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
         }
         let mut result = Ok(());
         tokio::select! {
-            () = shutdown => tracing::info!("stopping: no new jobs, finishing what runs"),
+            () = shutdown => tracing::info!("stopping: no new jobs, finishing the running ones"),
             Some(ended) = consumers.join_next() => result = flatten(ended),
         }
         let _draining = broker.health().drain();
@@ -290,12 +290,12 @@ impl<S: Send + Sync + 'static> Worker<S> {
         tokio::select! {
             () = drained => {}
             // Consumers whose thread is blocked end with the process.
-            () = cut_off(&stop, broker.config()) => tracing::error!("the worker is given up: something blocks its thread"),
+            () = cut_off(&stop, broker.config()) => tracing::error!("the worker did not stop in time: a handler blocks its thread"),
         }
         result
     }
 
-    /// Checks the set-up and puts together what each queue's consumers need.
+    /// Checks the setup and builds the runtime of each queue.
     pub(crate) fn bind(self, broker: &Broker, stop: &Stop) -> Result<Vec<BoundQueue<S>>, Error> {
         let publisher = self.publisher(broker);
         let config = broker.config();
@@ -324,8 +324,9 @@ impl<S: Send + Sync + 'static> Worker<S> {
             if queue.declaration().is_existing() {
                 tracing::warn!(
                     queue = queue.name(),
-                    "adopted with its own arguments: unless they are ours, what the broker gives up itself (delivery \
-                     limit, expiry, too large) is not kept in its dead letters, and a classic queue is one copy"
+                    "uses an existing queue with its own arguments: unless they are Leveret's, messages that the broker \
+                     drops itself (delivery limit, expiry, too large) do not become dead letters, and a classic queue is a \
+                     single copy"
                 );
             }
             for lane in queue.declaration().by_priority() {
@@ -357,7 +358,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
         Ok(bound)
     }
 
-    /// What its handlers and schedules publish with.
+    /// Returns the publisher for handlers and schedules.
     fn publisher(&self, broker: &Broker) -> Publisher {
         let publisher = broker.publisher();
         match &self.unique_keys {
@@ -367,12 +368,12 @@ impl<S: Send + Sync + 'static> Worker<S> {
     }
 }
 
-/// Cancels what has not finished by the drain timeout, drops what does not notice, and ends when consumers had their time
-/// to hand that back.
+/// Cancels unfinished attempts at the drain timeout, drops those that do not stop, and completes once the consumers had
+/// time to requeue them.
 async fn cut_off(stop: &Stop, config: &Config) {
     let last = config.last_moments();
     tokio::time::sleep(config.drain_timeout).await;
-    tracing::warn!("the drain timeout is over, cancelling what still runs");
+    tracing::warn!("the drain timeout is over, cancelling the running jobs");
     stop.cancel.cancel();
     tokio::time::sleep(last.cancelled).await;
     stop.abort.cancel();
@@ -382,7 +383,7 @@ async fn cut_off(stop: &Stop, config: &Config) {
 fn flatten(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Result<(), Error> {
     match ended {
         Ok(result) => result,
-        // A bug in the framework must not look like a worker that is merely idle.
+        // A bug in the framework must not appear as an idle worker.
         Err(error) => Err(Error::Setting { setting: "consumer", reason: format!("ended unexpectedly: {error}") }),
     }
 }

@@ -1,9 +1,10 @@
-//! Whose turn it is: the lanes of a queue share its concurrency, and where several have a job each gets places in
-//! proportion to its weight. A lane that is alone gets all of them.
+//! Fair sharing of a queue's concurrency between its lanes. If several lanes have jobs, each gets permits in proportion
+//! to its weight. A lane that has no competitor gets all of them.
 //!
-//! It is stride scheduling: each place that a lane gets moves its mark on by one over its weight, and the lane with the
-//! lowest mark is next. A lane that was idle starts from where the others are: it has saved nothing up. One that has just
-//! got a place is waited for until it has said whether it has another job: else the others would get what is its own.
+//! The algorithm is stride scheduling: each permit moves a lane's mark forward by one over its weight, and the lane
+//! with the lowest mark is next. A lane that was idle starts at the current mark, so it has no credit. A lane that has
+//! just got a permit is waited for until it reports whether it has another job. Otherwise the other lanes would get its
+//! share.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,9 +21,9 @@ pub(crate) struct FairShare {
 
 struct State {
     lanes: Vec<Part>,
-    /// Permits that wait for a lane to make up its mind.
+    /// Permits that wait until a lane has decided.
     spare: Vec<OwnedSemaphorePermit>,
-    /// The mark of the lane that was handed a permit last, before that.
+    /// The mark, before its last permit, of the lane that got a permit last.
     now: u64,
 }
 
@@ -33,17 +34,17 @@ struct Part {
 }
 
 enum Demand {
-    /// It has no job.
+    /// The lane has no job.
     Idle,
-    /// It has got a permit and has not looked for another job yet.
+    /// The lane has got a permit and has not looked for another job yet.
     Deciding,
-    /// It has a job.
-    Wants,
-    /// Its permit is here to be taken.
+    /// The lane has a job.
+    Waiting,
+    /// A permit is ready for the lane.
     Handed(OwnedSemaphorePermit),
 }
 
-/// One lane's part in them.
+/// One lane's share of the permits.
 pub(crate) struct LaneShare {
     turns: Arc<FairShare>,
     lane: usize,
@@ -68,7 +69,7 @@ impl FairShare {
         LaneShare { turns: Arc::clone(self), lane }
     }
 
-    /// Changes the state, then gives what permits there are to the lanes whose turn it is.
+    /// Changes the state, then gives the available permits to the lanes whose turn it is.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let changed = change(&mut state);
@@ -100,7 +101,7 @@ impl FairShare {
 }
 
 impl LaneShare {
-    /// A place for a job that is there, when it is this lane's turn.
+    /// Waits for a permit for a waiting job.
     ///
     /// # Cancel safety
     ///
@@ -119,7 +120,7 @@ impl LaneShare {
         }
     }
 
-    /// As [`permit`](Self::permit), if there is one now.
+    /// Returns a permit if one is available now; see [`permit`](Self::permit).
     pub(crate) fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
         self.want();
         if let Some(permit) = self.take() {
@@ -129,7 +130,7 @@ impl LaneShare {
         self.take()
     }
 
-    /// There is no job, or none any more.
+    /// Records that the lane has no more jobs.
     pub(crate) fn leave(&self) {
         self.turns.change(|state| {
             if let Demand::Handed(permit) = std::mem::replace(&mut state.lanes[self.lane].demand, Demand::Idle) {
@@ -144,9 +145,9 @@ impl LaneShare {
             match lane.demand {
                 Demand::Idle => lane.mark = lane.mark.max(state.now),
                 Demand::Deciding => {}
-                Demand::Wants | Demand::Handed(_) => return,
+                Demand::Waiting | Demand::Handed(_) => return,
             }
-            lane.demand = Demand::Wants;
+            lane.demand = Demand::Waiting;
         });
     }
 
@@ -187,7 +188,7 @@ mod tests {
         }
     }
 
-    /// Lets lanes that always have a job take places for a while, and tells how many each got.
+    /// Lets lanes that always have a job take permits for a while, and returns each lane's number.
     async fn taken(turns: &Arc<FairShare>, lanes: &[usize]) -> Vec<usize> {
         let counts: Arc<Vec<AtomicUsize>> = Arc::new((0..3).map(|_| AtomicUsize::new(0)).collect());
         let tasks = lanes.iter().map(|lane| tokio::spawn(take(turns.turn(*lane), Arc::clone(&counts), *lane)));
@@ -206,14 +207,17 @@ mod tests {
         let turns = FairShare::new(4, &[6, 3, 1]);
         let shares = taken(&turns, &[0, 1, 2]).await;
         let all: usize = shares.iter().sum();
-        assert!((3_500..=4_100).contains(&all), "none stands idle: {shares:?}");
+        assert!((3_500..=4_100).contains(&all), "no permit is idle: {shares:?}");
         for (share, weight) in shares.iter().zip([6, 3, 1]) {
             assert!(share.abs_diff(all * weight / 10) <= all / 20, "{shares:?}");
         }
         let alone = taken(&turns, &[2]).await;
         assert!(alone[2] >= 3_500, "{alone:?}");
         let again = taken(&turns, &[0, 2]).await;
-        assert!(again[0] > again[2] * 5, "what was had alone is not held against the lane, nor saved up: {again:?}");
+        assert!(
+            again[0] > again[2] * 5,
+            "time without a competitor counts neither for nor against the lane: {again:?}"
+        );
         assert!(again[2] > 400, "{again:?}");
         assert_eq!(turns.permits.available_permits(), 4);
     }

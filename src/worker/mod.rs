@@ -1,4 +1,4 @@
-//! A worker: handlers, queues and state, put together once and run until it is told to stop.
+//! A worker: handlers, queues and state, built once and run until it is stopped.
 
 pub(crate) mod background;
 pub(crate) mod builder;

@@ -94,8 +94,8 @@ impl<J: Job, S: Send + Sync + 'static> HandlerOptions<J, S> {
         self
     }
 
-    /// Adds another name of the job, 1 to 255 bytes: one that another framework gives, which need not be of the form of
-    /// Leveret's own.
+    /// Adds another name of the job, 1 to 255 bytes, such as the name that another framework uses. It need not have the
+    /// form of a job name.
     ///
     /// A message has its name in the header `leveret-job` or the property `type`. Metrics and traces have the job's own
     /// name. May be called several times. See also [`Queue::any_type`](crate::Queue::any_type).
@@ -115,8 +115,8 @@ impl<J: Job, S: Send + Sync + 'static> HandlerOptions<J, S> {
         self
     }
 
-    /// Adds code around every attempt of this handler, inside the [worker's](crate::Worker::middleware). The first one
-    /// added is the outermost.
+    /// Adds code around every attempt of this handler, inside the [worker's](crate::Worker::middleware). The first
+    /// middleware added is the outermost.
     #[must_use]
     pub fn middleware(mut self, middleware: impl Middleware<S>) -> Self {
         self.chain.push(middleware);
@@ -125,15 +125,16 @@ impl<J: Job, S: Send + Sync + 'static> HandlerOptions<J, S> {
 
     /// Limits how many attempts start in a time, in this worker.
     ///
-    /// A job over the limit reserves a slot and is delayed until then by the delay ladder, up to 0.1 s longer: the n-th
-    /// that waits gets the n-th slot. No attempt is charged, and other jobs of the queue flow on. The worker itself waits
-    /// some milliseconds, or up to a second where the queue has no other handler.
+    /// Each job over the limit reserves the next free slot and is delayed until then by the delay ladder, up to 0.1 s
+    /// longer. No attempt is charged, and other jobs of the queue are not affected. For a short wait, of some
+    /// milliseconds, the job waits in the worker instead; if the queue has no other handler, for a wait of up to a
+    /// second.
     ///
-    /// A slot says when a job comes back. Whether the job starts then depends on this worker's own starts of the last
-    /// second. So no slot of another worker, of an earlier one, or of a publisher makes more jobs start than the rate. A job
-    /// that must not start yet gets another slot, behind those that wait. So does a job that missed its slot by more than
-    /// 5 s. With a rate of one a second or more a worker starts no such job in its first second, because the worker
-    /// before it may have.
+    /// A slot sets when a job returns. Whether the job then starts depends on this worker's own starts in the last
+    /// second. So a slot from another worker, an earlier worker or a publisher does not make more jobs start than the
+    /// rate allows. A job that must not start yet gets another slot, behind the waiting jobs. So does a job that missed
+    /// its slot by more than 5 s. At a rate of one a second or more a worker starts no such job in its first second,
+    /// because the previous worker may have started one.
     #[must_use]
     pub fn rate(mut self, rate: Rate) -> Self {
         self.spec.rate = Some(rate);

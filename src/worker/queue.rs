@@ -1,4 +1,4 @@
-//! A job queue as its worker sees it: how much is in hand, how much runs, how often and how long.
+//! The consumption of a job queue: its concurrency, prefetch, retries and timeouts.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::{
     topology::{QueueDeclaration, lane::Lane},
 };
 
-/// The weights of lanes that only the job's type asks for: high, normal, low.
+/// Default weights of the lanes: high, normal, low.
 const USUAL_WEIGHTS: [u16; 3] = [6, 3, 1];
 
 /// RabbitMQ's bound on the prefetch of a quorum queue's consumer (its documentation, "Quorum Queues").
@@ -46,7 +46,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// A quorum queue of that name, declared by the worker when it starts.
+    /// Creates a quorum queue, which the worker declares when it starts.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -61,7 +61,8 @@ impl Queue {
         }
     }
 
-    /// The queue of a job type: [`Job::QUEUE`], and with [`Job::LANES`] its [lanes](Self::lanes) in the proportion 6 : 3 : 1.
+    /// Creates the queue of a job type: [`Job::QUEUE`], and with [`Job::LANES`] its [lanes](Self::lanes) in the
+    /// proportion 6 : 3 : 1.
     ///
     /// ```
     /// use leveret::Queue;
@@ -77,18 +78,19 @@ impl Queue {
         if J::LANES { queue.lanes(USUAL_WEIGHTS) } else { queue }
     }
 
-    /// A queue that exists already and keeps its own arguments.
+    /// Uses an existing queue, which keeps its own arguments.
     ///
-    /// What is lost without ours: a classic queue is one copy on one node; without our dead-letter arguments, what the
-    /// broker itself gives up (delivery limit, expiry, rejects of too large jobs) is dropped or goes where the queue's
-    /// owner sends it. A classic queue does not count its deliveries, so that a job which kills its process is never
-    /// convicted. The worker says so when it starts. Retries, delays and dead letters of ours work as always.
+    /// The queue lacks the guarantees of Leveret's arguments. A classic queue is a single copy on one node, and does
+    /// not count deliveries, so crash-loop detection does not work. Without Leveret's dead-letter arguments, messages
+    /// that the broker itself drops (delivery limit, expiry, too large jobs) are lost or go to the target that the
+    /// queue's owner set. The worker logs this when it starts. Retries, delays and Leveret's own dead letters work as
+    /// always.
     #[must_use]
     pub fn existing(name: impl Into<String>) -> Self {
         Self { declaration: QueueDeclaration::existing(name), ..Self::new("") }
     }
 
-    /// Sets how many attempts run at once in this worker: 1 to 2000. The suspect lane runs one more besides.
+    /// Sets how many attempts run at once in this worker: 1 to 2000. The suspect queue runs one more.
     #[must_use]
     pub fn concurrency(mut self, attempts: u16) -> Self {
         self.concurrency = attempts;
@@ -97,13 +99,13 @@ impl Queue {
 
     /// Sets how many deliveries are unacknowledged at once, running or waiting: from the concurrency to 2000.
     ///
-    /// The default keeps as many waiting as may run, so that the next job is here when one ends. What waits here cannot
-    /// run elsewhere: it gets the first place that is free, but where there is one place only, one slow job would keep
-    /// it from a worker that is idle. So a concurrency of 1 keeps none waiting, and is idle for a round trip to the
-    /// broker after each job, some milliseconds: set more where jobs are shorter than that. Where they are long, set the
-    /// concurrency itself.
+    /// By default, as many jobs wait in the worker as may run, so that the next job is available when one ends. A
+    /// waiting job cannot run elsewhere. It gets the first free slot, but with a single slot, one slow job would keep
+    /// it from an idle worker. So with a concurrency of 1 no job waits, and the worker is idle for a round trip to the
+    /// broker after each job, some milliseconds. Set a higher prefetch for jobs shorter than that. For long jobs, set
+    /// the prefetch to the concurrency.
     ///
-    /// The worker does not start with less than the concurrency, which it could then never reach.
+    /// The worker does not start with a prefetch below the concurrency, because it could never reach the concurrency.
     #[must_use]
     pub fn prefetch(mut self, deliveries: u16) -> Self {
         self.prefetch = Some(deliveries);
@@ -140,9 +142,9 @@ impl Queue {
         self
     }
 
-    /// Gives every message of the queue to its only handler, whatever name the message has in `leveret-job` or `type`:
-    /// for queues of other frameworks, which use `type` for purposes of their own. With several handlers the worker does
-    /// not start. See also [`HandlerOptions::alias`](crate::HandlerOptions::alias).
+    /// Passes every message of the queue to its only handler, whatever name the message has in `leveret-job` or `type`.
+    /// It is for queues of other frameworks, which use `type` for their own purposes. With several handlers the worker
+    /// does not start. See also [`HandlerOptions::alias`](crate::HandlerOptions::alias).
     ///
     /// ```
     /// # use leveret::Queue;
@@ -155,13 +157,14 @@ impl Queue {
         self
     }
 
-    /// Lets only one consumer of all workers have this queue at a time.
+    /// Limits the queue to one consumer at a time among all workers.
     ///
     /// With `concurrency(1)` its jobs run in order, as long as none of them fails.
     ///
-    /// A worker that stops keeps the queue until its jobs are done, or until the drain deadline cuts them off. Then the next
-    /// worker gets them, at their place. A blocking handler that was cut off may run on until its process ends, beside the
-    /// next run of its job. A worker that loses its connection loses the queue with it, while what runs there goes on.
+    /// A stopping worker keeps the queue until its jobs are done, or until the drain deadline ends them. Then the next
+    /// worker gets the remaining jobs, in order. A blocking handler that was cut off may run until its process ends,
+    /// beside the next run of its job. A worker that loses its connection loses the queue, but its running jobs
+    /// continue.
     #[must_use]
     pub fn single_active(mut self) -> Self {
         self.declaration = self.declaration.single_active();
@@ -169,14 +172,14 @@ impl Queue {
     }
 
     /// Gives the queue three lanes by priority, each a queue of its own on the broker: `email.high` for priorities of 5
-    /// and above, `email` for 4 and for jobs without one, `email.low` for those below. So priorities work on every
-    /// version of RabbitMQ.
+    /// and above, `email` for 4 and for jobs without a priority, `email.low` for priorities below 4. So priorities work
+    /// on every version of RabbitMQ.
     ///
-    /// The lanes share the concurrency: where several have jobs, they start in proportion to these weights (high, normal,
-    /// low), at least 1 each, and none is ever starved. Each has a prefetch of its own. Retries and delays come back to their own lane; the
-    /// suspect lane and the dead letters (`email.dead`) are shared.
+    /// The lanes share the concurrency. If several lanes have jobs, their jobs start in proportion to these weights
+    /// (high, normal, low), at least 1 each, so no lane starves. Each lane has its own prefetch. Retries and delays
+    /// return to their own lane. The suspect queue and the dead letters (`email.dead`) are shared.
     ///
-    /// Publishers put a job into its lane if its type says [`Job::LANES`](crate::Job::LANES), or the publish says
+    /// Publishers put a job into its lane if its type sets [`Job::LANES`](crate::Job::LANES), or the publish sets
     /// [`lanes`](crate::Publish::lanes). Any other client chooses the lane by its name.
     ///
     /// ```
@@ -192,12 +195,12 @@ impl Queue {
         self
     }
 
-    /// The weights of the lanes high, normal and low, if it has them.
+    /// Returns the weights of the lanes high, normal and low, if the queue has lanes.
     pub(crate) fn weights(&self) -> Option<[u16; 3]> {
         self.weights
     }
 
-    /// What of the queue stands on the broker.
+    /// Returns the part of the queue that is declared on the broker.
     #[must_use]
     pub fn declaration(&self) -> &QueueDeclaration {
         &self.declaration
@@ -207,7 +210,7 @@ impl Queue {
         self.declaration.name()
     }
 
-    /// The prefetch of one of its lanes.
+    /// Returns the prefetch of one of its lanes.
     pub(crate) fn prefetch_of(&self, lane: Lane) -> u16 {
         match lane {
             Lane::Main | Lane::High | Lane::Low => self.prefetch_count(),

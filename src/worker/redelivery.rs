@@ -1,7 +1,7 @@
-//! What this worker knows of jobs whose channel died before their ack was through.
+//! Recognises redeliveries of jobs whose channel was lost before their ack arrived.
 //!
-//! After a reconnect the broker delivers again what was in hand. Such a delivery may be of a job that still runs here:
-//! then the running attempt adopts it. Or of one whose outcome is already safe: then it is settled without running.
+//! After a reconnect the broker redelivers the unacknowledged jobs. If such a job still runs here, the running attempt
+//! gets the new delivery. If its outcome is already safe, the delivery is settled without running the job.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,18 +19,18 @@ use crate::{
     message::header,
 };
 
-/// Settlements that are remembered for a delivery to come; the oldest go first. A worker that needs more of them has a
-/// larger prefetch than RabbitMQ allows.
+/// Most settlements remembered for a redelivery; the oldest are dropped first. More would require a larger prefetch
+/// than RabbitMQ allows.
 const REMEMBERED: usize = 10_000;
-/// The broker knows of a lost connection after three heartbeats at most. A redelivery that has not come so long after
-/// them, while there was a channel for it, has gone to another worker: what bears the same id later is another job of a
-/// publisher that repeats its ids.
+/// Time after the broker must have noticed the lost connection (three heartbeats) for which redeliveries are expected
+/// while there is a channel. Later ones have gone to another worker, and a delivery with the same id is another job of
+/// a publisher that reuses its ids.
 const AWAITED: Duration = Duration::from_secs(30);
 
 static CONTENTS: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
-/// What makes a redelivery the same delivery: a publisher that gives one id to different jobs must lose none of them,
-/// so all that it wrote counts.
+/// The identity of a delivery. A publisher that gives one id to different jobs must lose none of them, so everything
+/// that it wrote counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct JobKey {
     id: Box<str>,
@@ -40,7 +40,8 @@ pub(crate) struct JobKey {
 }
 
 impl JobKey {
-    /// None for a message without an id of its own: its redelivery cannot be told from another message.
+    /// Returns `None` for a message without an id of its own, whose redelivery is indistinguishable from another
+    /// message.
     pub(crate) fn of(received: &Incoming) -> Option<Self> {
         if !received.has_own_id {
             return None;
@@ -50,7 +51,7 @@ impl JobKey {
         message.body.hash(&mut hasher);
         (message.job_name(), message.properties.timestamp()).hash(&mut hasher);
         for (name, value) in message.properties.headers().iter().flat_map(FieldTable::inner) {
-            // Those are the broker's, which counts in them; the properties of an unreadable message hold them too.
+            // The broker writes and changes these; the properties of an unreadable message contain them too.
             if !name.as_str().starts_with("x-") && name.as_str() != header::ORIGINAL {
                 name.as_str().hash(&mut hasher);
                 hash(value, &mut hasher);
@@ -68,37 +69,37 @@ fn hash(value: &AMQPValue, hasher: &mut impl Hasher) {
         AMQPValue::LongInt(number) => number.hash(hasher),
         AMQPValue::Timestamp(seconds) => seconds.hash(hasher),
         AMQPValue::Boolean(is_so) => is_so.hash(hasher),
-        // Rare enough to be spelt out.
+        // Other types are rare enough for their debug form.
         other => format!("{other:?}").hash(hasher),
     }
 }
 
-/// A redelivery that this worker knows.
+/// A redelivery of a known job.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Redelivered {
-    /// The attempt of this number still runs here.
+    /// The attempt with this number still runs here.
     Running(u64),
-    /// Its outcome is safe.
+    /// The job's outcome is safe.
     Settled(Settlement),
 }
 
 /// The memory of one consumer across its channels.
 #[derive(Debug, Default)]
 pub(crate) struct Redeliveries {
-    /// Attempts that run without a channel to be acked on.
+    /// Attempts that run and have no channel for their ack.
     orphans: HashMap<JobKey, Vec<u64>>,
-    /// Settlements that no channel has taken. A publisher that repeats its ids is owed one for each of its jobs, and
-    /// any further delivery of theirs is yet another job.
+    /// Settlements whose channel was lost. For a publisher that reuses its ids there is one for each of its jobs; a
+    /// further delivery is another job.
     owed: HashMap<JobKey, Vec<Settlement>>,
     owed_order: VecDeque<JobKey>,
-    /// Jobs acked on the present channel, whose acks may be lost with it; the broker has at most the prefetch of them.
+    /// Jobs acked on the current channel, whose acks may be lost with it; at most the prefetch.
     recent: VecDeque<(u64, JobKey)>,
     recent_limit: usize,
-    /// How many jobs were acked on the present channel.
+    /// Number of jobs acked on the current channel.
     acked: u64,
-    /// When the present channel was opened, or could be taken from again.
+    /// Time when the current channel was opened, or when the consumer accepted deliveries again.
     opened: Option<Instant>,
-    /// For how long a redelivery may come after that.
+    /// Time after that for which a redelivery is expected.
     awaited: Duration,
 }
 
@@ -107,7 +108,7 @@ impl Redeliveries {
         Self { recent_limit: usize::from(prefetch), awaited: AWAITED + 3 * heartbeat, ..Self::default() }
     }
 
-    /// Notes an ack on the present channel.
+    /// Records an ack on the current channel.
     pub(crate) fn acked(&mut self, received: &Incoming) {
         if self.recent.len() == self.recent_limit {
             self.recent.pop_front();
@@ -117,7 +118,8 @@ impl Redeliveries {
         self.recent.extend(JobKey::of(received).map(|key| (number, key)));
     }
 
-    /// The channel died: its acks after the first `taken` may be lost, and these attempts have none any more.
+    /// Records the loss of the channel: its acks after the first `taken` may be lost, and the running attempts have no
+    /// channel.
     pub(crate) fn channel_lost<'a>(&mut self, taken: u64, running: impl Iterator<Item = (u64, &'a Incoming)>) {
         self.forget_old();
         self.acked = 0;
@@ -132,20 +134,20 @@ impl Redeliveries {
         }
     }
 
-    /// There is a channel again: what is owed comes back soon, or never.
+    /// Records a new channel: redeliveries arrive soon or never.
     pub(crate) fn channel_opened(&mut self) {
         self.opened = Some(Instant::now());
     }
 
-    /// The consumer can take deliveries again after a time in which it had no permit. What came back meanwhile waits in the
-    /// client, so that time does not count.
+    /// Records that the consumer accepts deliveries again after a time without a permit. Redeliveries waited in the
+    /// client meanwhile, so that time does not count.
     pub(crate) fn resumed(&mut self) {
         if self.opened.is_some() && !self.owed.is_empty() {
             self.opened = Some(Instant::now());
         }
     }
 
-    /// An attempt without a channel has come to its end.
+    /// Records the end of an attempt without a channel.
     pub(crate) fn ended(&mut self, number: u64, received: &Incoming, settlement: Settlement) {
         let Some(key) = JobKey::of(received) else { return };
         if let Some(numbers) = self.orphans.get_mut(&key) {
@@ -179,7 +181,7 @@ impl Redeliveries {
         settlement
     }
 
-    /// Forgets what is owed if it had its time to come back.
+    /// Drops settlements whose redelivery is overdue.
     fn forget_old(&mut self) {
         if self.opened.is_some_and(|opened| opened.elapsed() > self.awaited) {
             self.owed.clear();
@@ -187,7 +189,7 @@ impl Redeliveries {
         }
     }
 
-    /// Recognises a redelivery; what it knew of it is used up.
+    /// Recognises a redelivery, and forgets what it knew about the job.
     pub(crate) fn recognise(&mut self, received: &Incoming) -> Option<Redelivered> {
         if self.orphans.is_empty() && self.owed.is_empty() {
             return None;
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_that_bear_one_id_and_differ_in_anything_are_not_taken_for_each_other() {
+    fn jobs_that_have_one_id_and_differ_in_anything_are_not_taken_for_each_other() {
         let with = |name: &str, body: String, header: &str| {
             let mut message = Message::new(name, &JobId::from("order-17"), body.into_bytes(), 0);
             message.set_header("tenant", AMQPValue::LongString(header.into()));
@@ -272,7 +274,7 @@ mod tests {
         let (first, second) = (received("1", "{}"), received("2", "{}"));
         [&first, &second].into_iter().for_each(|job| redeliveries.acked(job));
         redeliveries.channel_lost(1, std::iter::empty());
-        assert_eq!(redeliveries.recognise(&first), None, "another job that bears its id");
+        assert_eq!(redeliveries.recognise(&first), None, "another job with its id");
         assert_eq!(redeliveries.recognise(&second), Some(Redelivered::Settled(Settlement::Ack)));
         redeliveries.acked(&first);
         redeliveries.channel_lost(1, std::iter::empty());
@@ -280,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn of_jobs_that_bear_one_id_as_many_are_settled_as_acks_may_be_lost() {
+    fn of_jobs_that_have_one_id_as_many_are_settled_as_acks_may_be_lost() {
         let mut redeliveries = Redeliveries::new(9, SECOND);
         let job = received("tick", "{}");
         (0..3).for_each(|_| redeliveries.acked(&job));
@@ -305,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_job_that_bears_an_old_id_long_after_is_another_job() {
+    async fn a_job_that_has_an_old_id_long_after_is_another_job() {
         let mut redeliveries = Redeliveries::new(2, SECOND);
         let job = received("tick", "{}");
         redeliveries.acked(&job);

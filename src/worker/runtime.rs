@@ -1,4 +1,4 @@
-//! What a worker is when it runs: for each queue its handlers, and what they need.
+//! The parts of a running worker: for each queue its handlers and their dependencies.
 
 use std::sync::{Arc, atomic::AtomicU32};
 
@@ -16,13 +16,13 @@ use crate::{
     },
 };
 
-/// A queue with its handlers, and how it is consumed.
+/// A queue with its handlers and its consumption settings.
 pub(crate) struct BoundQueue<S> {
     pub(crate) runtime: Arc<QueueRuntime<S>>,
     pub(crate) queue: Queue,
 }
 
-/// The handlers of one queue, and where to find them.
+/// Returns the handlers of one queue, and their indices by name.
 pub(super) fn routes<S>(
     broker: &Broker,
     queue: &Queue,
@@ -33,7 +33,7 @@ pub(super) fn routes<S>(
     let is_alone = handlers.len() == 1;
     if queue.takes_any_type() && handlers.len() > 1 {
         let reason =
-            format!("queue {:?} has {} handlers, and any_type needs a single one", queue.name(), handlers.len());
+            format!("queue {:?} has {} handlers, but any_type requires exactly one", queue.name(), handlers.len());
         return Err(Error::Setting { setting: "Queue::any_type", reason });
     }
     for mut spec in handlers {

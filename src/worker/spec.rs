@@ -1,4 +1,4 @@
-//! A handler as it was registered, and its limits.
+//! A registered handler, and its limits.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{
     worker::queue::Queue,
 };
 
-/// A handler as it was registered.
+/// A registered handler.
 pub(super) struct HandlerSpec<S> {
     pub(super) job: &'static str,
     pub(super) aliases: Vec<&'static str>,
@@ -36,13 +36,13 @@ pub(super) struct HandlerSpec<S> {
     pub(super) key: Option<KeyLimit>,
 }
 
-/// What the limits of all handlers share.
+/// The facts that the limits of all handlers share.
 pub(super) struct LimitDeps {
     pub(super) breakers: Arc<Breakers>,
     pub(super) store: Option<Arc<dyn LimitStore>>,
 }
 
-/// So many of a key at once.
+/// A limit for each key.
 pub(super) struct KeyLimit {
     pub(super) key_of: KeyOf,
     pub(super) most: u32,
@@ -66,7 +66,7 @@ impl<S> HandlerSpec<S> {
         Ok(())
     }
 
-    /// The limits that its jobs have to pass, if there are any.
+    /// Returns the limits of its jobs, if there are any.
     pub(super) fn limiter(
         &mut self,
         broker: &Broker,
@@ -88,7 +88,7 @@ impl<S> HandlerSpec<S> {
         let LimitDeps { breakers, store } = outside;
         let needs: Vec<Arc<Breaker>> = self.circuits.iter().filter_map(|name| breakers.get(name)).cloned().collect();
         let own = self.rate.take().map(|rate| (rate, opens(rate)));
-        // A shared limit's slots are the store's, which knows what any worker started.
+        // Slots of a shared limit come from the store, which knows the starts of every worker.
         let shared = self.shared_rate.as_ref().map(|(_, rate)| (*rate, Instant::now()));
         let starts = own.into_iter().chain(shared).map(|(rate, opens)| Starts::new(rate, opens)).collect();
         let (rate, key) = (own.map(|(rate, opens)| RateLimiter::new(rate, opens)), self.key.take());

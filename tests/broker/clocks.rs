@@ -7,7 +7,7 @@ use leveret_tests::jobs::{Act, publish, script};
 
 use crate::support::{LONG, Place, RunFile, labels};
 
-/// A worker process that `faketime` tells another time than the machine's.
+/// Starts a worker process for which `faketime` sets another time than the machine's.
 fn process_at(time: &str, place: &Place, file: &RunFile) -> Process {
     let library = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
         .map(|triple| format!("/usr/lib/{triple}/faketime/libfaketimeMT.so.1"))

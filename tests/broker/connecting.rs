@@ -1,4 +1,4 @@
-//! How a connection comes to be: with which address, login and name.
+//! Connecting: the address, login and name of a connection.
 
 use std::{process::Command, time::Duration};
 
@@ -29,7 +29,7 @@ async fn a_password_with_commas_logs_in_and_no_log_line_holds_a_part_of_it_even_
     let list = format!("{url},amqp://127.0.0.1:1");
     let process = Process::spawn(scripted_worker(&list, &place.queue, &file).env("RUST_LOG", "trace"));
     place.declared().await;
-    assert!(process.count("lapin") > 0, "the level is heeded");
+    assert!(process.count("lapin") > 0, "the level is used");
     let parts: Vec<String> = PASSWORD
         .as_bytes()
         .windows(3)
@@ -49,7 +49,7 @@ async fn a_password_with_commas_logs_in_and_no_log_line_holds_a_part_of_it_even_
 }
 
 #[tokio::test]
-async fn connections_are_told_apart_by_program_host_process_and_version() {
+async fn connections_are_distinguished_by_program_host_process_and_version() {
     let vhost = shared_node().await.vhost().await;
     let (place, file) = (Place::at(&vhost.url(), "named"), RunFile::new());
     let process = Process::spawn(&scripted_worker(&vhost.url(), &place.queue, &file));
@@ -57,8 +57,8 @@ async fn connections_are_told_apart_by_program_host_process_and_version() {
     let listed = async || {
         let list = ["list_connections", "--no-table-headers", "vhost", "client_properties"];
         let listed = vhost.node().ctl(&list).await.unwrap();
-        let ours = listed.lines().filter(|line| line.split_whitespace().next() == Some(vhost.name()));
-        ours.map(str::to_owned).collect::<Vec<_>>()
+        let own = listed.lines().filter(|line| line.split_whitespace().next() == Some(vhost.name()));
+        own.map(str::to_owned).collect::<Vec<_>>()
     };
     let pid = process.id();
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
@@ -77,7 +77,7 @@ async fn connections_are_told_apart_by_program_host_process_and_version() {
     .await;
     let named = broker(&(vhost.url() + "?connection_name=billing+9&auth_mechanism=amqplain"));
     drop(publish(&named, "nowhere", &script("x", [Act::Succeed])).await);
-    eventually("the name in the address is heeded", LONG, async || {
+    eventually("the name in the address is used", LONG, async || {
         listed().await.iter().any(|line| line.contains(r#"{"connection_name","billing 9"}"#))
     })
     .await;
@@ -105,7 +105,7 @@ async fn a_login_that_is_refused_is_tried_again_after_seconds_that_double() {
         let handle = handle.clone();
         async move { publish(&handle, "q", &script("x", [Act::Succeed])).await.map(drop) }
     });
-    eventually("it is tried a third time", LONG, async || proxy.accepted() >= 3).await;
+    eventually("there is a third attempt", LONG, async || proxy.accepted() >= 3).await;
     assert!(started.elapsed() >= Duration::from_secs(3), "{:?}", started.elapsed());
     handle.close().await;
     let error = publishing.await.unwrap().unwrap_err();
@@ -113,7 +113,7 @@ async fn a_login_that_is_refused_is_tried_again_after_seconds_that_double() {
 }
 
 #[tokio::test]
-async fn an_address_where_nothing_listens_is_told_as_a_refused_tcp_connection() {
+async fn an_address_where_nothing_listens_is_reported_as_a_refused_tcp_connection() {
     let handle = broker("amqp://u:p@127.0.0.1:1");
     let publisher = handle.publisher().fail_fast();
     let error = publisher.publish_raw("j", "q", "{}").await.unwrap_err().to_string();

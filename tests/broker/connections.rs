@@ -1,4 +1,4 @@
-//! Connections that are cut, and what becomes of the jobs in hand.
+//! Connections that are cut, and the jobs that are unacknowledged then.
 
 use std::{collections::BTreeSet, future::IntoFuture, time::Duration};
 
@@ -8,7 +8,7 @@ use leveret_tests::jobs::{Act, Log, publish, script, start, worker};
 
 use crate::support::{LONG, Place, RunFile, broker};
 
-/// A worker behind a proxy, and a publisher that is not.
+/// A worker behind a proxy, and a publisher without one.
 struct Cut {
     proxy: Proxy,
     behind: Place,
@@ -32,7 +32,7 @@ impl Cut {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_that_runs_while_its_connection_is_cut_is_adopted_not_started_again() {
+async fn a_job_that_runs_while_its_connection_is_cut_is_not_started_again() {
     let cut = Cut::new("adopt").await;
     let log = Log::default();
     let running = start(worker(&cut.behind.queue, |queue| queue.concurrency(10), &log), &cut.behind.broker);
@@ -80,7 +80,7 @@ async fn jobs_that_repeat_an_id_and_are_in_flight_when_the_connection_is_lost_ru
     let running = start(worker(&cut.behind.queue, |queue| queue, &log), &cut.behind.broker);
     cut.direct.declared().await;
     let raw = cut.direct.raw().await;
-    // Any client may publish so: what it sends is the same each time, down to the last byte.
+    // Any client may publish like this: each message is the same, down to the last byte.
     let body = serde_json::to_vec(&script("tick", [Act::Succeed])).unwrap();
     let tick = async || {
         let properties =
@@ -91,7 +91,7 @@ async fn jobs_that_repeat_an_id_and_are_in_flight_when_the_connection_is_lost_ru
         |runs: &[leveret_tests::jobs::Run]| runs.iter().filter(|run| run.finished && run.label == "tick").count();
     tick().await;
     log.until("the first has run", |runs| ticks(runs) == 1).await;
-    // Nothing outside tells when its ack has arrived.
+    // No event shows when its ack has arrived.
     tokio::time::sleep(Duration::from_secs(2)).await;
     cut.proxy.freeze();
     tick().await;
@@ -135,7 +135,7 @@ async fn a_publish_that_loses_its_connection_is_uncertain_and_the_next_one_works
     cut.proxy.freeze();
     let sent =
         tokio::spawn(publish(&cut.behind.broker, &cut.behind.queue, &script("sent", [Act::Succeed])).into_future());
-    // Nothing tells the moment when a frame has gone into a frozen socket.
+    // No event shows when a frame has gone into a frozen socket.
     tokio::time::sleep(Duration::from_millis(300)).await;
     cut.proxy.cut();
     let error = sent.await.unwrap().unwrap_err();
@@ -181,7 +181,7 @@ async fn a_queue_that_is_deleted_under_its_consumer_is_declared_and_consumed_aga
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn publishes_beside_an_unroutable_one_are_told_their_own_fate() {
+async fn publishes_beside_an_unroutable_one_get_their_own_result() {
     let place = Place::shared("mixed").await;
     place.declare().await;
     let nowhere = unique("nowhere");
@@ -263,14 +263,14 @@ async fn deliveries_that_wait_in_a_worker_without_its_connection_are_not_started
     log.gate.cancel();
     log.until("the first job is done", |runs| runs.iter().all(|run| run.finished)).await;
     cut.proxy.accept();
-    // The first worker is asked for something only once it is back: by then it would have started what it held.
+    // By the time the first worker gets another job, it would have started the jobs that it held.
     second.stop().await.unwrap();
     cut.ready_again(&log).await;
     running.stop().await.unwrap();
     assert_eq!(waiting(&log.runs()), 0);
 }
 
-/// As few channels as a test can use up, and more of them closed than that.
+/// As few channels as a test can use up; more than that are closed.
 const FEW_CHANNELS: &str = "?channel_max=8";
 const CLOSED_CHANNELS: u32 = 10;
 

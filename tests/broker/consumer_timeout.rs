@@ -1,7 +1,7 @@
 //! The broker's consumer timeout, met by a job that takes longer.
 //!
-//! Up to RabbitMQ 4.2 the channel is closed with a 406 at its next tick; from 4.3 on the queue itself takes the job back,
-//! and cancels the consumer. A worker must live through either.
+//! Up to RabbitMQ 4.2 the channel is closed with a 406 at its next tick. From 4.3 on the queue requeues the job and
+//! cancels the consumer. A worker must survive both.
 
 use std::collections::BTreeSet;
 
@@ -10,11 +10,11 @@ use leveret_tests::jobs::{Act, script};
 
 use crate::support::{LONG, Line, Place, RunFile};
 
-/// The long job is overrun several times.
+/// The long job exceeds this several times.
 const TIMEOUT_MS: u64 = 1_500;
 const LONG_JOB_MS: u64 = 6_000;
 
-/// A broker that is soon out of patience, and the words with which it takes a consumer away.
+/// Starts a broker with a short timeout, and returns its reason for cancelling a consumer.
 async fn impatient() -> (Node, &'static str) {
     let node = Node::start(NodeOptions::default().config(&format!("consumer_timeout = {TIMEOUT_MS}"))).await;
     // Not a key of rabbitmq.conf; a minute by default.
@@ -28,7 +28,7 @@ async fn overrun(worker: &Process, words: &str) {
     assert!(lost.contains(words), "{lost}");
 }
 
-/// Stops the workers, and checks that the broker has every job's ack: what has none would be ready again.
+/// Stops the workers, and checks that the broker has every job's ack: a job without one would be ready again.
 async fn nothing_is_left(place: &Place, workers: &[Process]) {
     for worker in workers {
         worker.sigterm();
@@ -42,7 +42,7 @@ async fn nothing_is_left(place: &Place, workers: &[Process]) {
 }
 
 /// One worker, started with these arguments, meets the timeout.
-async fn is_adopted(name: &str, arguments: &[&str]) {
+async fn is_not_started_again(name: &str, arguments: &[&str]) {
     let (node, words) = impatient().await;
     let (place, file) = (Place::at(&node.url(), name), RunFile::new());
     let worker = place.process(&file, arguments);
@@ -52,21 +52,21 @@ async fn is_adopted(name: &str, arguments: &[&str]) {
     place.publish(&script("next", [Act::Succeed])).await;
     file.until("the next job is done", |lines| lines.iter().any(|line| line.ended && line.label == "next")).await;
     assert!(file.of("long").iter().all(|line| !line.ended), "the next job does not wait for the long one");
-    worker.wait_line("redelivered while it runs here: adopted", LONG).await;
+    worker.wait_line("redelivered while it runs here: not started again", LONG).await;
     file.until("the long job is done", |lines| lines.iter().any(|line| line.ended && line.label == "long")).await;
     nothing_is_left(&place, &[worker]).await;
     assert_eq!(file.of("long").len(), 2, "one start, one end");
 }
 
 #[tokio::test]
-async fn a_job_that_outlasts_the_consumer_timeout_is_adopted_and_the_next_ones_are_done_meanwhile() {
-    is_adopted("overrun", &[]).await;
+async fn a_job_that_outlasts_the_consumer_timeout_is_not_started_again_and_the_next_ones_are_done_meanwhile() {
+    is_not_started_again("overrun", &[]).await;
 }
 
 /// RabbitMQ 4.3 keeps a timed-out consumer as the active one until its client cancels it, or closes its channel.
 #[tokio::test]
 async fn a_single_active_consumer_that_was_timed_out_is_the_active_one_again() {
-    is_adopted("single", &["--single-active"]).await;
+    is_not_started_again("single", &["--single-active"]).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What both brokers promise: each scenario runs on the in-memory broker with paused time, and on RabbitMQ.
+//! The promises of both brokers: each scenario runs on the in-memory broker with paused time, and on RabbitMQ.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ on_both_brokers!(
     a_queue_that_does_not_exist_is_unroutable,
     a_payload_over_the_limit_is_refused_before_it_is_sent,
     running_jobs_finish_and_no_new_one_starts_after_a_stop,
-    a_job_that_overruns_the_drain_is_handed_to_another_worker,
+    a_job_that_overruns_the_drain_is_delivered_to_another_worker,
     concurrency_bounds_what_runs_at_once,
 );
 
@@ -88,7 +88,7 @@ impl Place {
         publish(&self.broker, &self.queue, job).await.unwrap();
     }
 
-    /// Lets the queue be declared: a worker runs once and stops.
+    /// Declares the queue: a worker runs once and stops.
     async fn declare(&self) {
         let log = Log::default();
         let running = start(worker(&self.queue, |queue| queue, &log), &self.broker);
@@ -108,7 +108,7 @@ impl Place {
     }
 }
 
-/// Retries that take a test no time.
+/// A queue whose retries take no time.
 fn quick(queue: Queue) -> Queue {
     queue.retry(RetryPolicy::fixed(Duration::from_millis(200)).max_attempts(3))
 }
@@ -346,7 +346,7 @@ async fn running_jobs_finish_and_no_new_one_starts_after_a_stop(place: Place) {
     assert!(other.of("running").is_empty(), "what finished during the drain does not run again");
 }
 
-async fn a_job_that_overruns_the_drain_is_handed_to_another_worker(place: Place) {
+async fn a_job_that_overruns_the_drain_is_delivered_to_another_worker(place: Place) {
     let config = Config { drain_timeout: Duration::from_millis(300), ..place.broker.config().clone() };
     let impatient = match place.queue.contains('-') {
         true => Broker::amqp(config).unwrap(),

@@ -1,4 +1,4 @@
-//! A slow job holds back neither the acks of others nor jobs that another worker could run.
+//! A slow job delays neither the acks of others nor jobs that another worker could run.
 
 use std::{
     future::poll_fn,
@@ -59,8 +59,8 @@ impl Held {
     }
 }
 
-/// Waits until so many jobs are ready and handed out. `rabbitmqctl list_queues` is up to five seconds behind, so the
-/// queue itself is asked.
+/// Waits until this many jobs are ready and unacknowledged. `rabbitmqctl list_queues` is up to five seconds behind, so
+/// the test asks the queue itself.
 async fn until_counted(vhost: &TestVhost, place: &Place, what: &str, (ready, handed_out): (usize, usize)) {
     let ask = format!(
         r#"{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{}">>, queue, <<"{}">>)),
@@ -102,7 +102,7 @@ async fn thousands_run_and_are_acked_behind_one_that_does_not_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ack_leaves_although_another_job_runs_and_nothing_else_happens() {
-    // One ack is far from half this prefetch, at which it would leave in any case.
+    // One ack is far below half this prefetch, at which it would be sent in any case.
     let held = Held::new("prompt", |queue| queue.concurrency(2).prefetch(40)).await;
     held.until_counted("the probe is acked", 0, 1).await;
     held.publish(1).await;
@@ -112,7 +112,7 @@ async fn an_ack_leaves_although_another_job_runs_and_nothing_else_happens() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn jobs_that_are_done_when_their_worker_stops_are_not_handed_out_again() {
+async fn jobs_that_are_done_when_their_worker_stops_are_not_redelivered() {
     const JOBS: usize = 2_000;
     let held = Held::new("last", |queue| queue.concurrency(2_000).prefetch(2_000)).await;
     let (broker, queue) = (&held.place.broker, &held.place.queue);
@@ -138,7 +138,7 @@ async fn tick(_: Tick, ctx: Context<Arc<AtomicUsize>>) -> JobResult {
     Ok(())
 }
 
-/// Acks leave whenever a consumer yields, so that this bounds how long one waits. In memory all jobs are ready at once.
+/// Acks are sent whenever a consumer yields, so this bounds the delay of an ack. In memory all jobs are ready at once.
 #[tokio::test]
 async fn a_consumer_that_always_has_a_next_job_yields_every_few_jobs() {
     const JOBS: usize = 5_000;

@@ -1,4 +1,4 @@
-//! What a tool takes out of whole queues, on a broker that has moods.
+//! Readers of whole queues, on a broker with faults.
 
 use std::time::Duration;
 
@@ -34,8 +34,8 @@ async fn a_feed_whose_consumer_is_cancelled_behind_messages_that_came_in_reads_o
     assert!(feed.is_listening().await);
     eventually("the others came in", LONG, async || raw.depth("mail.dead").await.unwrap() == Some(0)).await;
     raw.delete_queue("mail.dead").await.unwrap();
-    // Nothing shows from without that the end of the consumer has come in; and if the queue is there again at once,
-    // RabbitMQ 3.10 does not send it.
+    // No event shows that the end of the consumer has arrived. If the queue is declared again at once, RabbitMQ 3.10
+    // does not send it.
     sleep(Duration::from_secs(1)).await;
     raw.declare_quorum("mail.dead", FieldTable::default()).await.unwrap();
     let rest = timeout(LONG, feed.next(10)).await.unwrap();

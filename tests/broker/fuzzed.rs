@@ -1,4 +1,4 @@
-//! Random header tables on messages that a worker cannot take: the node's dead-lettering must survive each of them.
+//! Random header tables on messages that a worker cannot process: the node's dead-lettering must survive each of them.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
 const MESSAGES: usize = 300;
 const PAYLOAD_LIMIT: usize = 512;
 
-/// The names that RabbitMQ's dead-lettering reads or writes, and some that nobody reads.
+/// The names that RabbitMQ's dead-lettering reads or writes, and some that it ignores.
 const NAMES: [&[u8]; 10] = [
     b"x-death",
     b"x-death",

@@ -1,4 +1,4 @@
-//! Messages that nobody in their right mind publishes: none stops a worker, and none is lost.
+//! Hostile messages: none of them stops a worker, and none is lost.
 
 use std::{collections::HashMap, slice};
 
@@ -21,7 +21,7 @@ enum Fate {
     Dead,
 }
 
-/// A message and what becomes of it.
+/// A message and its expected end.
 struct Hostile {
     name: String,
     properties: Properties,
@@ -29,7 +29,7 @@ struct Hostile {
     fate: Fate,
 }
 
-/// The properties of a job that has nothing against it.
+/// The properties of a valid job.
 fn sound() -> Properties {
     Properties::default().text(Property::Type, b"test.script").with(Property::DeliveryMode, &[2])
 }
@@ -38,7 +38,7 @@ fn body(job: &Script) -> Vec<u8> {
     serde_json::to_vec(job).unwrap()
 }
 
-/// A job that would be done on its second attempt: what its properties do to a copy shows.
+/// A job that succeeds at its second attempt, so the effect of its properties on a copy shows.
 fn hostile(name: impl Into<String>, properties: Properties, fate: Fate) -> Hostile {
     let name = name.into();
     let acts = [Act::Fail("once".to_owned()), Act::Succeed];
@@ -156,7 +156,7 @@ fn properties() -> Vec<Hostile> {
     ]
 }
 
-/// What lapin cannot read: it would drop the connection, or overflow its stack and take the process with it.
+/// Messages that lapin cannot read: it would drop the connection, or overflow its stack and abort the process.
 fn unreadable() -> Vec<Hostile> {
     let texts = [
         Property::ContentType,
@@ -182,7 +182,7 @@ fn unreadable() -> Vec<Hostile> {
         .collect()
 }
 
-/// Two whose header frame is as long as one may be: one is done at its first attempt, the other needs a copy.
+/// Two messages whose header frames have the largest size: one is done at its first attempt, the other needs a copy.
 fn full_frames(room: usize) -> [Hostile; 2] {
     let longest = |spare: usize| {
         let others = sound().headers(&[text_entry("fill", b"")]).bytes().len();
@@ -197,8 +197,8 @@ fn full_frames(room: usize) -> [Hostile; 2] {
     [done, hostile("full header frame without room for a copy", longest(1), Fate::Dead)]
 }
 
-/// What the worker would have the broker dead-letter, with an `x-death` that crashes RabbitMQ's process for that; after
-/// two crashes the node would dead-letter and delay nothing any more.
+/// Messages that a worker would reject, with an `x-death` that crashes RabbitMQ's dead-lettering process. After two
+/// crashes the node would neither dead-letter nor delay anything.
 fn forged_deaths(room: usize) -> Vec<Hostile> {
     let death = entry(b"x-death", b'A', &sized(&[b"S".as_slice(), &sized(b"a string, not a table")].concat()));
     let fill = |size| text_entry("fill", &vec![b'x'; size]);
@@ -235,7 +235,7 @@ async fn publish_all(wire: &mut Wire, queue: &str, messages: &[Hostile]) {
     }
 }
 
-/// The status line that the worker answers a probe with.
+/// Returns the status line of the worker's response to a probe.
 async fn probe(worker: &Process, path: &str) -> String {
     let line = worker.wait_line("health at ", LONG).await;
     let mut stream = TcpStream::connect(line.rsplit(' ').next().unwrap()).await.unwrap();
@@ -248,7 +248,7 @@ async fn probe(worker: &Process, path: &str) -> String {
     answer.lines().next().unwrap_or_default().to_owned()
 }
 
-/// How often each run of these labels has ended.
+/// Returns how often each run of these labels has ended.
 fn ended(file: &RunFile, prefix: &str) -> HashMap<String, usize> {
     let mut ended = HashMap::new();
     for line in file.lines().into_iter().filter(|line| line.ended && line.label.starts_with(prefix)) {
@@ -257,7 +257,7 @@ fn ended(file: &RunFile, prefix: &str) -> HashMap<String, usize> {
     ended
 }
 
-/// Lets a worker meet the messages, and checks that good jobs, the worker and the messages come out as they must.
+/// Lets a worker process the messages, and checks the good jobs, the worker and the messages.
 async fn meet(place: &Place, wire: &mut Wire, messages: &[Hostile]) {
     let file = RunFile::new();
     let worker = place.process(&file, &["--retry-ms", "200", "--max-attempts", "9"]);
@@ -299,7 +299,7 @@ async fn meet(place: &Place, wire: &mut Wire, messages: &[Hostile]) {
     }
 }
 
-/// Whether every property of `wanted` stands in `list`, the broker's own headers aside.
+/// Returns whether `list` has every property of `wanted`, apart from the broker's own headers.
 fn holds(list: &[u8], wanted: &Properties) -> bool {
     wanted.parts().all(|part| list.windows(part.len()).any(|window| window == part))
 }
@@ -331,7 +331,7 @@ async fn a_full_header_frame_that_the_broker_makes_longer_is_a_dead_letter() {
     wire.publish("", place.queue.as_bytes(), &message.properties.bytes(), &message.body).await;
     let mut crashing = Wire::connect(&place.url).await;
     // A probe of the queue's declaration may lie before it.
-    eventually("it is in hand", LONG, async || {
+    eventually("it is unacknowledged", LONG, async || {
         crashing.hold(&place.queue).await.is_some_and(|taken| taken.body == message.body)
     })
     .await;

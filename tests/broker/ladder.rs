@@ -87,7 +87,7 @@ async fn a_delay_of_years_ends_at_its_second() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn delayed_jobs_of_a_deleted_queue_hold_up_nobody_and_are_kept() {
+async fn delayed_jobs_of_a_deleted_queue_block_no_others_and_are_kept() {
     let vhost = shared_node().await.vhost().await;
     let gone = Place::at(&vhost.url(), "gone");
     let other = Place { queue: unique("other"), ..Place::at(&vhost.url(), "other") };
@@ -112,13 +112,13 @@ async fn delayed_jobs_of_a_deleted_queue_hold_up_nobody_and_are_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_delay_whose_level_was_deleted_is_mended_by_its_publisher() {
+async fn a_deleted_level_of_the_ladder_is_repaired_by_the_next_publisher() {
     let vhost = shared_node().await.vhost().await;
-    let place = Place::at(&vhost.url(), "mended");
+    let place = Place::at(&vhost.url(), "repaired");
     let log = Log::default();
     let running = start(worker(&place.queue, |queue| queue, &log), &place.broker);
     place.declared().await;
-    // Whoever doubts within a second of an ensure is taken for late.
+    // A suspicion within a second of an ensure counts as outdated.
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     place.raw().await.delete_queue("leveret.v1.delay.04").await.unwrap();
     publish(&place.broker, &place.queue, &script("delayed", [Act::Succeed]))
@@ -140,7 +140,7 @@ async fn a_job_keeps_its_headers_and_no_x_death_through_three_retries() {
     let publish = publish(&place.broker, &place.queue, &job).header("tenant", "acme").header("shard", 7).id("often");
     publish.await.unwrap();
     let letters = async || dead_letters(&place.broker, &place.queue).await.unwrap_or_default();
-    eventually("it is given up", LONG, async || letters().await.len() == 1).await;
+    eventually("it is dead-lettered", LONG, async || letters().await.len() == 1).await;
     running.stop().await.unwrap();
     assert_eq!(log.of("often").iter().map(|run| run.attempt).collect::<Vec<_>>(), [1, 2, 3, 4]);
     let message = place.raw().await.take(&format!("{}.dead", place.queue)).await.unwrap().unwrap();
@@ -161,7 +161,7 @@ async fn an_error_text_of_two_hundred_kilobytes_breaks_nothing() {
     let reason = "long ".repeat(40_000);
     place.publish(&script("wordy", [Act::Fail(reason.clone())])).await;
     let letters = async || dead_letters(&place.broker, &place.queue).await.unwrap_or_default();
-    eventually("it is given up", LONG, async || letters().await.len() == 1).await;
+    eventually("it is dead-lettered", LONG, async || letters().await.len() == 1).await;
     running.stop().await.unwrap();
     let letter = &letters().await[0];
     assert_eq!((letter.attempt, letter.reason.len()), (2, 4096));

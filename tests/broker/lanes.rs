@@ -30,7 +30,7 @@ async fn put(place: &Place, job: &Script, priority: Option<u8>) {
     };
 }
 
-/// Lets a worker declare the queue and its lanes.
+/// Makes a worker declare the queue and its lanes.
 async fn declare(place: &Place) {
     let log = Log::default();
     let running = start(laned(&place.queue, |queue| queue, &log), &place.broker);
@@ -70,14 +70,14 @@ async fn retries_and_delays_come_back_to_their_own_lane_and_the_dead_letters_are
     // It runs once a consumer is there, and so the lanes, which are declared after the queue.
     log.until("the probe is done", |runs| runs.iter().any(|run| run.finished)).await;
     let low = format!("{}.low", place.queue);
-    // Without a priority, only its lane tells what it is.
+    // Without a priority, only the lane shows it.
     let job = script("lost", [Act::Fail("down".into())]);
     publish(&place.broker, &low, &job).id("lost").await.unwrap();
     let delayed = publish(&place.broker, &place.queue, &script("later", [Act::Succeed])).lanes().priority(9);
     delayed.delay(Duration::from_millis(300)).await.unwrap();
     log.until("both are done", |runs| runs.iter().filter(|run| run.label != "probe").count() == 3).await;
     let mut letters = Vec::new();
-    eventually("it is given up", LONG, async || {
+    eventually("it is dead-lettered", LONG, async || {
         letters = dead_letters(&place.broker, &place.queue).await.unwrap_or_default();
         letters.len() == 1
     })

@@ -1,5 +1,4 @@
-//! Limits and dependencies: jobs that have to wait for their turn, on the in-memory broker with paused time and on
-//! RabbitMQ.
+//! Limits and circuits: jobs that must wait, on the in-memory broker with paused time and on RabbitMQ.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -19,13 +18,13 @@ on_both_brokers!(
     workers_that_follow_each_other_together_start_no_more_jobs_than_the_rate,
     a_job_without_a_limit_flows_past_those_that_wait,
     no_more_of_a_key_run_at_once_than_allowed_and_all_run_in_the_end,
-    a_job_whose_key_panics_is_retried_and_given_up_as_a_panic,
+    a_job_whose_key_panics_is_retried_and_dead_lettered_as_a_panic,
     while_a_dependency_is_down_jobs_wait_in_their_queue_and_one_probe_at_a_time_finds_it_up,
     jobs_without_the_need_flow_on_while_a_dependency_is_down,
     a_handler_may_ask_for_the_state_and_answer_otherwise,
 );
 
-/// Another job on the queue, which none of the limits are about.
+/// Another job on the queue, to which none of the limits apply.
 #[derive(Serialize, Deserialize)]
 struct Other {
     label: String,
@@ -45,7 +44,7 @@ impl Place {
         self.broker.publisher().publish(&Other { label: label.to_owned() }).queue(&self.queue).await.unwrap();
     }
 
-    /// How often jobs went to wait, by reason.
+    /// Returns how often jobs were deferred, by reason.
     async fn held(&self, job: &str, reason: &str) -> u64 {
         let health = self.broker.serve_health().unwrap();
         let (_, text) = crate::metrics::get(&health.address().to_string(), "/metrics").await;
@@ -162,7 +161,7 @@ async fn no_more_of_a_key_run_at_once_than_allowed_and_all_run_in_the_end(place:
     assert!(named(&runs, "b-0").next().unwrap().at - first < Duration::from_millis(700), "another key waits for none");
 }
 
-async fn a_job_whose_key_panics_is_retried_and_given_up_as_a_panic(place: Place) {
+async fn a_job_whose_key_panics_is_retried_and_dead_lettered_as_a_panic(place: Place) {
     let log = Log::default();
     let customer = |job: &Script| if job.label == "x" { panic!("whose is it?") } else { job.label.clone() };
     let queue = Queue::new(&place.queue).retry(RetryPolicy::fixed(Duration::from_millis(100)).max_attempts(2));
@@ -175,7 +174,7 @@ async fn a_job_whose_key_panics_is_retried_and_given_up_as_a_panic(place: Place)
     place.publish(&script("17", [Act::Succeed])).await;
     log.until("the other has run", |runs| done(runs, "17") == 1).await;
     let letters = async || leveret::testing::dead_letters(&place.broker, &place.queue).await.unwrap();
-    eventually("it is given up", Duration::from_secs(60), async || letters().await.len() == 1).await;
+    eventually("it is dead-lettered", Duration::from_secs(60), async || letters().await.len() == 1).await;
     let letter = &letters().await[0];
     assert_eq!((letter.attempt, letter.kind), (2, Some(leveret::ErrorKind::Panic)), "{letter:?}");
     assert!(letter.reason.contains("limit panicked: whose is it?"), "{letter:?}");
@@ -202,11 +201,11 @@ async fn while_a_dependency_is_down_jobs_wait_in_their_queue_and_one_probe_at_a_
     for n in 0..BACKLOG {
         place.publish(&script(&format!("job-{n}"), [])).await;
     }
-    log.until("it is down", |runs| runs.iter().filter(|run| run.finished).count() >= 3).await;
+    log.until("the circuit is open", |runs| runs.iter().filter(|run| run.finished).count() >= 3).await;
     // In memory all else happens at one moment.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let before = log.runs().len();
-    assert!(before <= 3 + 4, "{before} runs before it was taken for down");
+    assert!(before <= 3 + 4, "{before} runs before the circuit opened");
     tokio::time::sleep(Duration::from_secs(6)).await;
     let probes = log.runs().len() - before;
     assert!((3..=4).contains(&probes), "{probes} probes in 6 s, one each 1.5 s");
@@ -224,7 +223,7 @@ async fn jobs_without_the_need_flow_on_while_a_dependency_is_down(place: Place) 
     for n in 0..3 {
         place.publish(&script(&format!("down-{n}"), [Act::Fail("connection refused".into())])).await;
     }
-    log.until("it is down", |runs| done(runs, "down") >= 3).await;
+    log.until("the circuit is open", |runs| done(runs, "down") >= 3).await;
     let before = done(&log.runs(), "down");
     for n in 0..20 {
         place.publish(&script(&format!("needs-{n}"), [Act::Succeed])).await;
@@ -232,7 +231,7 @@ async fn jobs_without_the_need_flow_on_while_a_dependency_is_down(place: Place) 
     }
     log.until("the others have run", |runs| done(runs, "other") == 20).await;
     let seen = done(&log.runs(), "needs") + done(&log.runs(), "down") - before;
-    assert!(seen <= 2, "{seen} reached the handler while it was down");
+    assert!(seen <= 2, "{seen} reached the handler while the circuit was open");
     running.stop().await.unwrap();
 }
 
@@ -255,9 +254,9 @@ async fn a_handler_may_ask_for_the_state_and_answer_otherwise(place: Place) {
     for n in 0..3 {
         place.publish(&script(&format!("down-{n}"), [Act::Fail("connection refused".into())])).await;
     }
-    log.until("it is down", |runs| done(runs, "down") >= 3).await;
+    log.until("the circuit is open", |runs| done(runs, "down") >= 3).await;
     place.publish_other("not-this").await;
-    log.until("it has answered otherwise", |runs| done(runs, "otherwise") == 1).await;
+    log.until("it has answered without the service", |runs| done(runs, "otherwise") == 1).await;
     running.stop().await.unwrap();
 }
 
@@ -294,7 +293,7 @@ async fn jobs_that_are_on_their_way_while_the_broker_does_not_hear_of_the_pause_
     let raw = place.raw().await;
     eventually("they are on their way", LONG, async || raw.depth(&place.queue).await.unwrap() == Some(0)).await;
     log.gate.cancel();
-    // The worker gives up waiting for the broker's answer after two seconds, and consumes again.
+    // The worker stops waiting for the broker's answer after two seconds, and consumes again.
     tokio::time::sleep(Duration::from_secs(3)).await;
     proxy.thaw();
     place.publish(&script("after", [Act::Succeed])).await;

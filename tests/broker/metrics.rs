@@ -1,4 +1,4 @@
-//! What a running worker tells Prometheus and its orchestrator.
+//! The metrics and probes of a running worker.
 
 use std::{io::Write, process::Stdio, time::Duration};
 
@@ -89,7 +89,7 @@ fn check_with_promtool(text: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readiness_tells_the_truth_about_a_missing_consumer() {
+async fn a_process_with_a_missing_consumer_is_not_ready() {
     let proxy = Proxy::start(&shared_node().await.url()).await;
     let (place, file) = (Place::at(proxy.url(), "ready"), RunFile::new());
     let process = place.process(&file, &[]);
@@ -101,7 +101,7 @@ async fn readiness_tells_the_truth_about_a_missing_consumer() {
     eventually("it is not ready without its broker", LONG, async || !ready().await).await;
     let (_, reason) = get(&address, "/readyz").await;
     assert!(reason.contains(&place.queue), "{reason}");
-    assert_eq!(get(&address, "/livez").await.0, 200, "a restart would not mend the broker");
+    assert_eq!(get(&address, "/livez").await.0, 200, "a restart would not repair the broker");
     proxy.accept();
     eventually("it is ready again", LONG, ready).await;
     let (_, text) = get(&address, "/metrics").await;
@@ -117,7 +117,7 @@ async fn readiness_is_false_while_draining() {
     place.publish(&script("long", [Act::WorkMs(2_000)])).await;
     file.until("the job runs", |lines| lines.iter().any(|line| line.label == "long")).await;
     process.sigterm();
-    eventually("it says that it drains", LONG, async || get(&address, "/readyz").await.1.contains("draining")).await;
+    eventually("it reports that it drains", LONG, async || get(&address, "/readyz").await.1.contains("draining")).await;
     assert!(process.wait_exit(Duration::from_secs(20)).await.success());
 }
 

@@ -1,4 +1,4 @@
-//! What tools that look at a broker rely on.
+//! The probe, which tools use to inspect a broker.
 
 use leveret::{Config, probe::Probe};
 use leveret_harness::{Node, NodeOptions, Permissions, eventually_eq, lapin::BasicProperties, shared_node, unique};
@@ -21,7 +21,7 @@ async fn a_probe_shows_where_it_is_connected_and_no_password() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dead_letters_are_visited_oldest_first_up_to_the_limit_and_handed_back() {
+async fn dead_letters_are_visited_oldest_first_up_to_the_limit_and_requeued() {
     let vhost = shared_node().await.vhost().await;
     let place = Place::at(&vhost.url(), "visited");
     place.declare().await;
@@ -37,7 +37,7 @@ async fn dead_letters_are_visited_oldest_first_up_to_the_limit_and_handed_back()
         let read = probe.dead_letters(&place.queue, limit, |letter| seen.push(letter.payload)).await.unwrap();
         assert_eq!(read as usize, seen.len());
         assert_eq!(seen, expected);
-        eventually_eq("they are handed back", LONG, Some(3), depth).await;
+        eventually_eq("they are requeued", LONG, Some(3), depth).await;
     }
     probe.close().await;
 }

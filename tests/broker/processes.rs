@@ -25,17 +25,16 @@ async fn a_delay_passes_in_the_broker_while_no_worker_lives() {
     file.until("the first attempt has failed", |lines| lines.iter().any(|line| line.ended && line.label == "delayed"))
         .await;
     eventually("its copy is confirmed and the original acked", LONG, async || {
-        only.count("attempt failed, trying again") == 1
-            && place.raw().await.depth(&place.queue).await.unwrap() == Some(0)
+        only.count("attempt failed, retrying") == 1 && place.raw().await.depth(&place.queue).await.unwrap() == Some(0)
     })
     .await;
-    // The ack leaves right after the confirm; give neither a chance to be the kill's victim.
+    // The ack is sent right after the confirm; a pause keeps the kill from hitting either.
     tokio::time::sleep(Duration::from_millis(500)).await;
     only.sigkill();
     only.wait_exit(LONG).await;
     eventually("the delay is over", LONG, async || place.raw().await.depth(&place.queue).await.unwrap() == Some(1))
         .await;
-    // A script begins anew in a new process: its failure there is retried later than this test looks.
+    // A script starts again in a new process: its failure there is retried later than this test looks.
     let _next = place.process(&file, &["--retry-ms", "60000"]);
     file.until("the job has run again", |lines| lines.iter().any(|line| line.ended && line.attempt == 2)).await;
     assert_eq!(file.of("delayed").iter().filter(|line| line.ended).count(), 2);
@@ -59,7 +58,7 @@ async fn a_kill_in_the_middle_of_a_thousand_jobs_loses_none_and_doubles_only_tho
         *starts.entry(line.label).or_default() += 1;
     }
     let doubled = starts.values().filter(|count| **count > 1).count();
-    assert!(doubled <= in_hand, "{doubled} jobs ran twice with {in_hand} in hand");
+    assert!(doubled <= in_hand, "{doubled} jobs ran twice with {in_hand} unacknowledged");
 }
 
 #[tokio::test]
@@ -127,7 +126,7 @@ async fn a_job_that_overruns_the_drain_deadline_is_redelivered_to_another_worker
     assert_eq!(starts(&file.lines())[1], next.id());
 }
 
-/// Starts and stops a worker six times, each time when a job runs: as a deployment does that is tried again and again.
+/// Starts and stops a worker six times, each time while a job runs, like a deployment that is retried repeatedly.
 async fn stopped_six_times(place: &Place, file: &RunFile, arguments: &[&str]) {
     for _ in 0..6 {
         let worker = place.process(file, &[arguments, &["--drain-timeout", "1s"]].concat());
@@ -136,7 +135,7 @@ async fn stopped_six_times(place: &Place, file: &RunFile, arguments: &[&str]) {
         worker.sigterm();
         let status = worker.wait_exit(LONG).await;
         assert_eq!(status.code(), Some(0), "{:#?}", worker.lines());
-        assert_eq!(worker.count("moving it to the suspect lane"), 0, "{:#?}", worker.lines());
+        assert_eq!(worker.count("moving the job to the suspect queue"), 0, "{:#?}", worker.lines());
     }
     assert_eq!(dead_letters(&place.broker, &place.queue).await.unwrap(), []);
 }
@@ -153,7 +152,7 @@ async fn six_orderly_stops_suspect_neither_the_job_that_runs_nor_those_that_wait
         lines.iter().filter(|line| !line.ended && line.process == last.id()).count() == 31
     })
     .await;
-    assert_eq!(last.count("moving it to the suspect lane"), 0, "{:#?}", last.lines());
+    assert_eq!(last.count("moving the job to the suspect queue"), 0, "{:#?}", last.lines());
 }
 
 #[tokio::test]
@@ -205,7 +204,7 @@ async fn a_handler_that_blocks_does_not_outlast_the_grace_period() {
     let stopped = std::time::Instant::now();
     worker.sigterm();
     worker.wait_exit(Duration::from_secs(30)).await;
-    // The handlers block for ten times as long: a machine under load is told from a process that waits for them.
+    // The handlers block for ten times as long: a machine under load is reported from a process that waits for them.
     assert!(stopped.elapsed() < Duration::from_secs(20), "{:?}", stopped.elapsed());
 }
 
@@ -221,7 +220,7 @@ async fn a_second_signal_ends_the_process_at_once_and_says_what_was_cut() {
     eventually("it drains", LONG, async || worker.count("stopping: no new jobs") == 1).await;
     place.publish(&script("waits", [Act::Succeed])).await;
     let raw = place.raw().await;
-    eventually("it has handed back the rest", LONG, async || raw.depth(&place.queue).await.unwrap() == Some(1)).await;
+    eventually("it has requeued the rest", LONG, async || raw.depth(&place.queue).await.unwrap() == Some(1)).await;
     // One that follows at once counts as the first.
     eventually("the second signal ends it", LONG, async || {
         worker.sigterm();
@@ -231,6 +230,6 @@ async fn a_second_signal_ends_the_process_at_once_and_says_what_was_cut() {
     let status = worker.wait_exit(LONG).await;
     assert_eq!(status.code(), Some(143), "{:#?}", worker.lines());
     let lines = worker.lines();
-    let told = lines.iter().find(|line| line.contains("second stop signal")).expect("a line that says so");
-    assert!(told.contains("jobs=1") && told.contains("order-17"), "{told}");
+    let reported = lines.iter().find(|line| line.contains("second stop signal")).expect("a line that says so");
+    assert!(reported.contains("jobs=1") && reported.contains("order-17"), "{reported}");
 }

@@ -1,4 +1,4 @@
-//! What the README and the book's pages of reference show besides Rust: it is taken from there and tried.
+//! Runs the parts of the README and of the book's reference pages that are not Rust.
 
 use std::collections::BTreeSet;
 

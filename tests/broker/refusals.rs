@@ -1,4 +1,4 @@
-//! What the broker refuses: it costs no other publish its confirm, and the error says what it is about.
+//! Refusals of the broker: no other publish loses its confirm, and the error names the cause.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::{LONG, Place};
 
 const NEIGHBOURS: usize = 300;
 
-/// Publishes many good jobs at once with `bad` among them. Returns how many good ones were confirmed, and what became of
+/// Publishes many good jobs at once with `bad` among them. Returns the number of confirmed good ones, and the result of
 /// the bad one.
 async fn among_others(
     broker: &Broker,
@@ -58,7 +58,7 @@ async fn a_missing_right_on_one_exchange_costs_publishes_to_others_their_confirm
     }
     let grant = ["set_permissions", "--vhost", vhost.name(), &user, "^$", r"^leveret\.v1\.(jobs|delay\..*)$", "^$"];
     vhost.node().ctl(&grant).await.unwrap();
-    eventually("a right that was granted is noticed", LONG, async || delayed().await.is_ok()).await;
+    eventually("a granted permission is noticed", LONG, async || delayed().await.is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -78,7 +78,7 @@ async fn a_job_over_the_brokers_own_size_limit_costs_others_their_confirms_only_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_limit_on_queues_is_told_as_what_it_is_and_waited_for() {
+async fn a_limit_on_queues_is_reported_as_such_and_waited_for() {
     let vhost = shared_node().await.vhost().await;
     let place = Place::at(&vhost.url(), "limited");
     place.declare().await;

@@ -29,7 +29,7 @@ async fn a_retry_that_is_nacked_waits_for_as_long_as_that_lasts_and_the_worker_i
     })
     .await;
     place.publish(&script("flaky", [Act::Fail("down".into())])).await;
-    eventually("it says that it waits", LONG, async || {
+    eventually("it reports that it waits", LONG, async || {
         let (ready, reason) = get(&address, "/readyz").await;
         let metrics = get(&address, "/metrics").await.1;
         ready == 503 && reason.contains("does not confirm") && metrics.contains("\nleveret_copies_unconfirmed 1\n")
@@ -41,7 +41,7 @@ async fn a_retry_that_is_nacked_waits_for_as_long_as_that_lasts_and_the_worker_i
     assert_eq!(process.count("a copy is not confirmed"), 1, "{:#?}", process.lines());
 }
 
-/// The channels of that vhost which publish.
+/// Returns the publishing channels of that vhost.
 async fn publishing_channels(vhost: &TestVhost) -> String {
     let channels = format!(
         "[Pid || [{{pid, Pid}}, {{vhost, <<\"{}\">>}}, {{confirm, true}}] <- rabbit_channel:info_all([pid, vhost, confirm])].",
@@ -50,8 +50,8 @@ async fn publishing_channels(vhost: &TestVhost) -> String {
     vhost.node().eval(&channels).await.unwrap()
 }
 
-/// RabbitMQ 3.10 nacks all that is published to a queue on one channel for as long as the node is away that led the queue
-/// when the channel was new; a newer channel is confirmed.
+/// RabbitMQ 3.10 nacks all publishes to a queue on one channel while the node is down that led the queue when the
+/// channel was new. Publishes on a newer channel are confirmed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_channel_whose_publishes_are_nacked_is_replaced() {
     let vhost = shared_node().await.vhost().await;

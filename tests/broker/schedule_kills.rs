@@ -14,7 +14,7 @@ use crate::{schedules::Stage, support::LONG};
 
 const SCHEDULES: usize = 4;
 const WORKERS: usize = 3;
-/// How much faster than the world's the schedules' time passes.
+/// The speed of the schedules' time.
 const TIMES: u32 = 20;
 const KILLING: Duration = Duration::from_secs(25);
 
@@ -23,7 +23,7 @@ async fn of(stage: &Stage) -> BTreeMap<String, Token> {
     all.filter(|token| token.schedule.starts_with(&stage.name)).map(|token| (token.schedule.clone(), token)).collect()
 }
 
-/// The worker that leads a schedule, if its token says so.
+/// Returns the worker that leads a schedule, according to its token.
 fn leader(workers: &[Process], token: &Token) -> Option<usize> {
     let process = token.leader.rsplit(':').next()?;
     workers.iter().position(|worker| worker.id().to_string() == process)
@@ -53,7 +53,7 @@ async fn leaders_killed_at_random_lose_no_time_and_a_doubled_one_has_the_same_id
         kills += 1;
         workers[victim] = stage.process(&arguments);
     }
-    // The last ones lead until every schedule has come past now.
+    // The last leaders run until every schedule has passed the current time.
     let settled: BTreeMap<_, _> =
         of(&stage).await.into_iter().map(|(name, token)| (name, token.settled_until)).collect();
     let past = async || of(&stage).await.iter().all(|(name, token)| token.settled_until > settled[name] + 60_000);

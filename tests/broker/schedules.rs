@@ -1,4 +1,4 @@
-//! Schedules on RabbitMQ: who leads, and what happens when that changes.
+//! Schedules on RabbitMQ: their leaders, and changes of leaders.
 
 use std::{
     sync::{Arc, Mutex},
@@ -20,9 +20,10 @@ use crate::{
 };
 
 const EACH_SECOND: &str = "* * * * * *";
-/// Where a leader is to be silent.
+/// The heartbeat where a leader is to be silent.
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// RabbitMQ takes up to three heartbeats to give up on a client. The rest is the takeover, and this test's own looking.
+/// RabbitMQ takes up to three heartbeats to detect a dead client. The rest is the takeover, and the polling of this
+/// test.
 const TAKEOVER: Duration = Duration::from_secs(1);
 
 /// A schedule that fires each second, on a broker; its jobs run in this process.
@@ -69,7 +70,7 @@ impl Stage {
         RawClient::connect(&self.url).await.unwrap()
     }
 
-    /// Waits until so many times have been published by the leader of that number or a later one.
+    /// Waits until the leader of that number or a later one has published this many times.
     async fn led(&self, epoch: u64, times: u64) -> Token {
         let mut found = None;
         let mut first = None;
@@ -83,7 +84,7 @@ impl Stage {
         found.unwrap()
     }
 
-    /// Waits until all that the schedule has published by now has run, and checks that no second is missing.
+    /// Waits until every job that the schedule has published by now has run, and checks that no second is missing.
     async fn nothing_is_lost(&self) -> usize {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         eventually("all up to now has run", LONG, async || {
@@ -103,7 +104,7 @@ async fn of_two_workers_that_start_at_once_one_publishes_each_time_once() {
     let token = stage.led(1, 4).await;
     assert_eq!((token.epoch, token.zone.as_str(), token.job.as_str()), (1, "UTC", "test.fire"));
     assert_eq!(stage.nothing_is_lost().await, 0);
-    // Orderly stops double nothing either; a worker without the schedule does not take it up.
+    // Orderly stops cause no duplicates either; a worker without the schedule does not publish it.
     for (_, running) in [a, b] {
         stage.led(1, 1).await;
         running.stop().await.unwrap();
@@ -184,7 +185,7 @@ async fn a_token_that_is_deleted_with_its_queue_or_purged_is_made_anew_and_nothi
     raw.delete_queue(&token_queue).await.unwrap();
     let epoch = stage.led(epoch + 1, 1).await.epoch;
     running.stop().await.unwrap();
-    // Without any worker, and with time to pass that another has to make up for.
+    // Without any worker, long enough that the next leader has missed times.
     eventually("the token waits", LONG, async || raw.depth(&token_queue).await.unwrap() >= Some(1)).await;
     raw.channel().queue_purge(token_queue.as_str().into(), Default::default()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(2_500)).await;
@@ -204,11 +205,11 @@ async fn a_leader_that_has_nothing_to_do_never_meets_the_consumer_timeout() {
     let yearly = schedule("quiet", "@yearly", "quiet-jobs");
     let worker = noting("quiet-jobs", &Fires::default()).queue(queue).schedule(yearly);
     let running = start(worker, &broker).await.unwrap();
-    let mut told = std::collections::BTreeSet::new();
-    eventually("the token is put anew several times", LONG, async || {
+    let mut reported = std::collections::BTreeSet::new();
+    eventually("the token is published again several times", LONG, async || {
         let quiet = tokens(&broker).await.unwrap_or_default().pop();
-        told.extend(quiet.as_ref().map(|token| token.told_at));
-        told.len() > 6
+        reported.extend(quiet.as_ref().map(|token| token.told_at));
+        reported.len() > 6
     })
     .await;
     let token = tokens(&broker).await.unwrap().pop().unwrap();
@@ -264,7 +265,7 @@ async fn a_restart_of_the_broker_loses_no_time() {
     }
 }
 
-/// What is logged in a test that has but one thread.
+/// The log of a test that has only one thread.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -297,7 +298,7 @@ async fn two_schedules_of_one_name_are_logged_by_both_workers_and_a_changed_one_
     let second = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
     let first = start(worker("0 * * * *", "orders"), &broker).await.unwrap();
     second(5).await;
-    // Another expression is what a deploy brings.
+    // A deploy may change the expression.
     let deployed = start(worker("30 * * * *", "orders"), &broker).await.unwrap();
     second(5 * 60).await;
     first.stop().await.unwrap();
@@ -305,7 +306,7 @@ async fn two_schedules_of_one_name_are_logged_by_both_workers_and_a_changed_one_
     assert!(lines.with("WARN").is_empty(), "{:?}", lines.with("WARN"));
     let is_deployed = |token: &Token| token.expression == "30 * * * *" && token.rival.is_none();
     assert!(tokens(&broker).await.unwrap().iter().all(is_deployed));
-    // Another queue is another schedule.
+    // Another queue makes it another schedule.
     let other = start(worker("30 * * * *", "carts"), &broker).await.unwrap();
     second(60).await;
     let warned = lines.with("two schedules have this name");

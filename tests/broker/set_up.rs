@@ -1,4 +1,4 @@
-//! Topologies, permissions and settings that are right, wrong or foreign.
+//! Valid, invalid and foreign topologies, permissions and settings.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A queue of each test's own on RabbitMQ, and workers in processes of their own.
+//! A queue for each test on RabbitMQ, and workers in their own processes.
 
 use std::{
     path::{Path, PathBuf},
@@ -26,7 +26,7 @@ impl Place {
     }
 
     pub(crate) fn at(url: &str, name: &str) -> Self {
-        // A failure is told with the workers' own words.
+        // A failure shows the workers' own log.
         drop(tracing_subscriber::fmt().with_test_writer().with_env_filter("leveret=info").try_init());
         Self { broker: broker(url), queue: unique(name), url: url.to_owned() }
     }
@@ -48,7 +48,7 @@ impl Place {
         tokio::time::timeout(LONG, declared).await.expect("the worker declares its queue");
     }
 
-    /// Lets a worker declare the queue, take what is in it, and stop.
+    /// Makes a worker declare the queue, process its messages, and stop.
     pub(crate) async fn declare(&self) {
         let log = Log::default();
         let running = start(worker(&self.queue, |queue| queue, &log), &self.broker);
@@ -66,7 +66,7 @@ impl Place {
         self.process_by(Command::new(env!("CARGO_BIN_EXE_scripted-worker")), file, arguments)
     }
 
-    /// A worker that may open so many files.
+    /// Starts a worker that may open this many files.
     pub(crate) fn process_with_files(&self, file: &RunFile, files: u32) -> Process {
         let mut command = Command::new("sh");
         command.args(["-c", r#"ulimit -n "$1" && shift && exec "$@""#, "sh", &files.to_string()]);

@@ -1,4 +1,4 @@
-//! TLS with a real node: who trusts whom, and what is said where one does not.
+//! TLS with a real node: which side trusts which, and the errors without trust.
 
 use std::{future::IntoFuture, path::Path, process::Command, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     support::{LONG, RunFile},
 };
 
-/// A node with the files of `deploy/rabbitmq` of these names, but for the paths and ports of others, and with passwords.
+/// Starts a node with these files of `deploy/rabbitmq`, with its own paths and ports, and with password logins.
 async fn node(tls: NodeTls, files: &[&str]) -> Node {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/rabbitmq");
     let of_its_own = |line: &&str| !["file = ", "listeners.", "management."].iter().any(|other| line.contains(other));
@@ -34,9 +34,9 @@ fn plain(url: &str) -> Config {
     Config { amqp_url: vec![url.to_owned()], ..Config::default() }
 }
 
-/// What a tool is told that connects.
+/// Returns the error of a tool that connects.
 async fn refusal(config: &Config) -> String {
-    Probe::connect(&config.amqp_url[0], config).await.expect_err("nobody gets in").to_string()
+    Probe::connect(&config.amqp_url[0], config).await.expect_err("the connection is refused").to_string()
 }
 
 #[track_caller]
@@ -46,7 +46,7 @@ fn assert_says(said: &str, parts: &[&str]) {
     }
 }
 
-/// Does one job there.
+/// Runs one job there.
 async fn work(config: Config) -> Broker {
     let (broker, queue, log) = (Broker::amqp(config).unwrap(), unique("tls"), Log::default());
     let running =
@@ -88,11 +88,11 @@ async fn a_worker_works_over_tls_and_a_broker_that_it_cannot_trust_is_refused_wi
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_that_wants_certificates_lets_in_who_has_one_and_tells_others_what_is_missing() {
+async fn a_broker_that_requires_certificates_accepts_clients_with_one_and_others_learn_what_is_missing() {
     let (authority, foreign) = (Authority::new("Shop CA"), Authority::new("Other CA"));
     let node = node(authority.node(&authority.certify("localhost"), true), &MUTUAL).await;
     let (files, by_password, by_certificate) = (Files::of(&authority), node.tls_url("guest:guest"), external(&node));
-    let wants = ["requires a client certificate", "LEVERET_TLS_CERT and LEVERET_TLS_KEY"];
+    let required = ["requires a client certificate", "LEVERET_TLS_CERT and LEVERET_TLS_KEY"];
     files.lay(&authority.certify("worker"));
     work(files.mutual(&by_password)).await.close().await;
 
@@ -103,9 +103,9 @@ async fn a_broker_that_wants_certificates_lets_in_who_has_one_and_tells_others_w
     node.add_user("worker", "unknown to it", "/", Permissions::ALL).await.unwrap();
     work(files.mutual(&by_certificate)).await.close().await;
 
-    // The refusal may come at any step of ours.
+    // The refusal may come at any step of the handshake.
     for _ in 0..20 {
-        assert_says(&refusal(&files.config(&by_password)).await, &wants);
+        assert_says(&refusal(&files.config(&by_password)).await, &required);
         files.lay(&foreign.certify("worker"));
         let refuses = ["refuses the certificate in ", "tls.crt of LEVERET_TLS_CERT", "UnknownCA"];
         assert_says(&refusal(&files.mutual(&by_certificate)).await, &refuses);
@@ -190,7 +190,7 @@ async fn a_worker_that_cannot_trust_its_broker_says_so_in_the_log_and_at_readyz_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_that_takes_a_connection_and_shakes_no_hands_is_given_up_soon() {
+async fn a_broker_that_accepts_a_connection_and_no_handshake_is_abandoned_soon() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("amqps://{}", listener.local_addr().unwrap());
     let files = Files::of(&Authority::new("Shop CA"));
@@ -204,7 +204,7 @@ async fn a_broker_that_takes_a_connection_and_shakes_no_hands_is_given_up_soon()
             taken = listener.accept() => held.push(taken.unwrap()),
         }
     };
-    assert!(held.len() > 1, "the first is given up for a second");
+    assert!(held.len() > 1, "the first is replaced by a second");
     let Err(PublishError::Unavailable { reason, .. }) = published else { panic!("{published:?}") };
     assert_says(&reason, &["no answer"]);
 }

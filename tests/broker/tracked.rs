@@ -1,4 +1,4 @@
-//! What is told of tracked jobs, and what becomes of those that are cancelled: on both brokers.
+//! Status updates of tracked jobs, and cancelled jobs: on both brokers.
 
 use std::{
     sync::{
@@ -26,7 +26,7 @@ use crate::support::{LONG, RunFile, broker, labels};
 /// A broker that no other test uses.
 struct Place {
     broker: Broker,
-    /// Another handle on the same broker, as another process has one; none for one in memory.
+    /// The address of another handle on the same broker, like that of another process; `None` for a broker in memory.
     url: Option<String>,
     _vhost: Option<TestVhost>,
 }
@@ -71,11 +71,11 @@ mod results;
 mod rights;
 
 on_both_brokers!(
-    the_steps_of_a_tracked_job_are_told_with_its_result,
-    retries_and_the_end_of_a_failing_job_are_told,
-    nothing_is_told_of_other_jobs,
-    a_result_that_is_too_large_is_told_by_its_size,
-    progress_is_told_once_a_second_and_the_latest_counts,
+    the_status_updates_of_a_tracked_job_are_published_with_its_result,
+    retries_and_the_end_of_a_failing_job_are_reported,
+    nothing_is_reported_of_other_jobs,
+    a_result_that_is_too_large_is_reported_by_its_size,
+    progress_is_reported_once_a_second_and_the_latest_counts,
     a_job_that_was_done_before_leaves_the_queue_as_a_duplicate,
     a_dead_letter_is_replayed_under_its_id_and_from_its_first_attempt,
     what_a_feed_took_and_did_not_ack_comes_again,
@@ -108,7 +108,7 @@ impl Job for Task {
     }
 }
 
-/// What the handlers of a worker have seen.
+/// The observations of a worker's handlers.
 #[derive(Default)]
 struct Seen {
     runs: AtomicU32,
@@ -154,8 +154,9 @@ fn feed(place: &Place) -> QueueReader {
     QueueReader::new(&place.broker, Source::StatusUpdates, 100)
 }
 
-/// What is told of a job, once it is these steps. They come out of order: only the last is waited for by anybody.
-async fn told(feed: &mut QueueReader, id: &str, steps: &[&str]) -> Vec<StatusUpdate> {
+/// Waits until the updates of a job are these steps, and returns them. They arrive out of order, because only the last
+/// is waited for.
+async fn reported(feed: &mut QueueReader, id: &str, steps: &[&str]) -> Vec<StatusUpdate> {
     let mut events: Vec<StatusUpdate> = Vec::new();
     let all = timeout(LONG, async {
         while names(&events) != steps {
@@ -167,11 +168,11 @@ async fn told(feed: &mut QueueReader, id: &str, steps: &[&str]) -> Vec<StatusUpd
             feed.ack(batch);
         }
     });
-    assert!(all.await.is_ok(), "told is {:?}, and should be {steps:?}", names(&events));
+    assert!(all.await.is_ok(), "reported is {:?}, and should be {steps:?}", names(&events));
     events
 }
 
-/// Opens the status queue: what is told before that is told to nobody.
+/// Opens the status queue; earlier updates are lost.
 async fn listening(place: &Place) -> QueueReader {
     declare_status_queue(&place.broker).await.unwrap();
     feed(place)
@@ -185,28 +186,28 @@ async fn a_job_that_was_done_before_leaves_the_queue_as_a_duplicate(place: Place
     let mut feed = listening(&place).await;
     let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
     let id = place.broker.publisher().publish(&Task { act: Act::Known }).track().await.unwrap();
-    let events = told(&mut feed, id.as_str(), &["received", "started", "duplicate"]).await;
+    let events = reported(&mut feed, id.as_str(), &["received", "started", "duplicate"]).await;
     assert!(events.last().unwrap().step.is_terminal());
     let counted = r#"leveret_jobs_finished_total{job="task",outcome="duplicate",queue="tasks"} 1"#;
     eventually("it is counted", LONG, async || place.broker.metrics_text().contains(counted)).await;
     running.stop().await.unwrap();
     assert!(dead_letters(&place.broker, "tasks").await.unwrap().is_empty());
-    // Had it been left in the queue, it would run again here.
+    // A job left in the queue would run again here.
     let seen = Arc::<Seen>::default();
     let running = testing::start(worker(&seen), &place.broker).await.unwrap();
     let last = place.broker.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();
-    told(&mut feed, last.as_str(), &["received", "started", "succeeded"]).await;
+    reported(&mut feed, last.as_str(), &["received", "started", "succeeded"]).await;
     running.stop().await.unwrap();
     assert_eq!(seen.runs.load(Ordering::SeqCst), 1);
 }
 
-async fn the_steps_of_a_tracked_job_are_told_with_its_result(place: Place) {
+async fn the_status_updates_of_a_tracked_job_are_published_with_its_result(place: Place) {
     let mut feed = listening(&place).await;
     let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
     let publisher = place.broker.publisher();
     let publish = publisher.publish(&Task { act: Act::Succeed }).track().label("Quarterly").priority(3);
     let id = publish.await.unwrap();
-    let events = told(&mut feed, id.as_str(), &["received", "started", "succeeded"]).await;
+    let events = reported(&mut feed, id.as_str(), &["received", "started", "succeeded"]).await;
     let last = events.last().unwrap();
     assert_eq!(last.step, Step::Succeeded { result: Some(json!({"pages": 3})), too_large: None });
     assert_eq!((last.label.as_deref(), last.priority, last.attempt, last.hop), (Some("Quarterly"), Some(3), 1, 0));
@@ -215,20 +216,20 @@ async fn the_steps_of_a_tracked_job_are_told_with_its_result(place: Place) {
     running.stop().await.unwrap();
 }
 
-async fn retries_and_the_end_of_a_failing_job_are_told(place: Place) {
+async fn retries_and_the_end_of_a_failing_job_are_reported(place: Place) {
     let mut feed = listening(&place).await;
     let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
     let publisher = place.broker.publisher();
     let retried = publisher.publish(&Task { act: Act::FailOnce }).track().await.unwrap();
     let events =
-        told(&mut feed, retried.as_str(), &["received", "started", "retrying", "received", "started", "succeeded"])
+        reported(&mut feed, retried.as_str(), &["received", "started", "retrying", "received", "started", "succeeded"])
             .await;
     assert!(
         matches!(&events[2].step, Step::Retrying { kind, error, .. } if kind == "error" && error == "out of paper")
     );
     assert_eq!((events[2].place(), events[3].place(), events[3].attempt), ((0, 3), (1, 1), 2));
     let refused = publisher.publish(&Task { act: Act::Refuse }).track().await.unwrap();
-    let events = told(&mut feed, refused.as_str(), &["received", "started", "dead"]).await;
+    let events = reported(&mut feed, refused.as_str(), &["received", "started", "dead"]).await;
     let (kind, error) = ("permanent".to_owned(), "no such printer".to_owned());
     assert_eq!(events.last().unwrap().step, Step::Dead { kind, error });
     running.stop().await.unwrap();
@@ -236,12 +237,12 @@ async fn retries_and_the_end_of_a_failing_job_are_told(place: Place) {
     let expired = brief.await.unwrap();
     sleep(Duration::from_millis(5)).await;
     let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
-    let events = told(&mut feed, expired.as_str(), &["dead"]).await;
+    let events = reported(&mut feed, expired.as_str(), &["dead"]).await;
     assert!(matches!(&events.last().unwrap().step, Step::Dead { kind, .. } if kind == "expired"), "{events:?}");
     running.stop().await.unwrap();
 }
 
-async fn nothing_is_told_of_other_jobs(place: Place) {
+async fn nothing_is_reported_of_other_jobs(place: Place) {
     let mut feed = listening(&place).await;
     let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
     let publisher = place.broker.publisher();
@@ -257,22 +258,22 @@ async fn nothing_is_told_of_other_jobs(place: Place) {
     running.stop().await.unwrap();
 }
 
-async fn a_result_that_is_too_large_is_told_by_its_size(place: Place) {
+async fn a_result_that_is_too_large_is_reported_by_its_size(place: Place) {
     let mut feed = listening(&place).await;
     let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
     let id = place.broker.publisher().publish(&Task { act: Act::Grow }).track().await.unwrap();
-    let events = told(&mut feed, id.as_str(), &["received", "started", "succeeded"]).await;
+    let events = reported(&mut feed, id.as_str(), &["received", "started", "succeeded"]).await;
     let too_large = Some(64 * 1024 + 2);
     assert_eq!(events.last().unwrap().step, Step::Succeeded { result: None, too_large });
     running.stop().await.unwrap();
 }
 
-async fn progress_is_told_once_a_second_and_the_latest_counts(place: Place) {
+async fn progress_is_reported_once_a_second_and_the_latest_counts(place: Place) {
     let mut feed = listening(&place).await;
     let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
     let id = place.broker.publisher().publish(&Task { act: Act::Progress }).track().await.unwrap();
     let steps = ["received", "started", "progress", "progress", "succeeded"];
-    let events = told(&mut feed, id.as_str(), &steps).await;
+    let events = reported(&mut feed, id.as_str(), &steps).await;
     let progress: Vec<_> = events
         .iter()
         .filter_map(|event| match &event.step {
@@ -289,7 +290,7 @@ async fn a_dead_letter_is_replayed_under_its_id_and_from_its_first_attempt(place
     let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
     let publisher = place.broker.publisher();
     let id = publisher.publish(&Task { act: Act::Refuse }).header("tenant", "acme").track().await.unwrap();
-    told(&mut events, id.as_str(), &["received", "started", "dead"]).await;
+    reported(&mut events, id.as_str(), &["received", "started", "dead"]).await;
     let mut feed = QueueReader::new(&place.broker, Source::DeadLetters("tasks".into()), 10);
     let batch = timeout(LONG, feed.next(10)).await.unwrap();
     let message = batch.messages()[0].message();
@@ -301,7 +302,8 @@ async fn a_dead_letter_is_replayed_under_its_id_and_from_its_first_attempt(place
     assert_eq!(publisher.replay(&kept, "tasks").payload(payload).await.unwrap(), id);
     feed.ack(batch);
     let again =
-        told(&mut events, id.as_str(), &["received", "started", "retrying", "received", "started", "succeeded"]).await;
+        reported(&mut events, id.as_str(), &["received", "started", "retrying", "received", "started", "succeeded"])
+            .await;
     assert_eq!((again[0].attempt, again[0].hop), (1, 2));
     feed.close().await;
     running.stop().await.unwrap();
@@ -349,16 +351,16 @@ async fn a_worker_announces_its_jobs_once(place: Place) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tracked_job_stays_on_its_queue_until_its_end_is_told() {
+async fn a_tracked_job_stays_on_its_queue_until_its_end_is_published() {
     let node = Node::start(NodeOptions::default()).await;
-    let (place, file) = (crate::support::Place::at(&node.url(), "told"), RunFile::new());
+    let (place, file) = (crate::support::Place::at(&node.url(), "reported"), RunFile::new());
     let worker = place.process(&file, &[]);
     place.declared().await;
     let mut feed = listening(&Place { broker: place.broker.clone(), url: None, _vhost: None }).await;
     let job = script("slow", [jobs::Act::WorkMs(1_500)]);
     let id = publish(&place.broker, &place.queue, &job).track().await.unwrap();
     file.until("the job runs", |lines| lines.iter().any(|line| line.label == "slow")).await;
-    // Stopped, so that the job cannot end before the alarm is there, however long that takes.
+    // The node is stopped, so the job cannot end before the alarm is set, however long that takes.
     worker.sigstop();
     node.eval("rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).").await.unwrap();
     worker.sigcont();
@@ -370,11 +372,11 @@ async fn a_tracked_job_stays_on_its_queue_until_its_end_is_told() {
     let _another = place.process(&file, &[]);
     file.until("it has run again", |lines| lines.iter().filter(|line| line.ended && line.label == "slow").count() == 2)
         .await;
-    let mut is_told = false;
-    while !is_told {
+    let mut is_reported = false;
+    while !is_reported {
         let batch = timeout(LONG, feed.next(50)).await.unwrap();
         let mut events = batch.messages().iter().filter_map(leveret::reader::ReadMessage::event);
-        is_told = events.any(|event| event.id == id.as_str() && event.step.name() == "succeeded");
+        is_reported = events.any(|event| event.id == id.as_str() && event.step.name() == "succeeded");
         feed.ack(batch);
     }
 }

@@ -1,4 +1,4 @@
-//! Unique jobs: what a publisher is told while a key is taken, and that the end of its job frees it.
+//! Unique jobs: the publisher's error while a key is taken, and the release of the key at the end of its job.
 
 use std::{sync::Arc, time::Duration};
 
@@ -100,7 +100,7 @@ async fn the_key_of_a_cancelled_job_is_free_at_once_and_no_other_key_is() {
         place.publisher().cancel(first.as_str()).await.unwrap();
         let second = publish(7).if_taken(IfTaken::Existing).await.unwrap();
         assert_ne!(first, second, "delayed by {delay:?}");
-        // A cancellation that comes late is of a job that has the key no more.
+        // A late cancellation applies to a job that no longer has the key.
         place.publisher().cancel(first.as_str()).await.unwrap();
         assert!(refused(publish(7).await, &second) && refused(publish(8).await, &neighbour));
         for id in [second, neighbour] {

@@ -1,4 +1,4 @@
-//! Where RabbitMQ's releases differ: what each does, and what Leveret promises on all of them.
+//! Differences between RabbitMQ's releases: the behaviour of each, and Leveret's promises on all of them.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use leveret_tests::jobs::{Act, Log, publish, script, start, worker};
 
 use crate::support::{LONG, Place};
 
-/// An empty queue of ours on the private node, and that node's version.
+/// An empty queue of Leveret's on the private node, and that node's version.
 async fn place(name: &str) -> (Place, (u32, u32)) {
     let vhost = shared_node().await.vhost().await;
     let place = Place::at(&vhost.url(), name);
     place.declare().await;
-    // The worker may have handed its probe back.
+    // The worker may have requeued its probe.
     let raw = place.raw().await;
     raw.channel().queue_purge(place.queue.as_str().into(), QueuePurgeOptions::default()).await.unwrap();
     (place, vhost.node().version().await.unwrap())
 }
 
-/// How often the first message has come back without an outcome, in the broker's own count.
+/// Returns how often the first message was delivered without an outcome, as the broker counts.
 async fn take_count(raw: &RawClient, queue: &str) -> Option<i64> {
     let taken = raw.take(queue).await.unwrap()?;
     let headers = taken.delivery.properties.headers().clone().unwrap_or_default();
@@ -47,7 +47,7 @@ async fn jobs_that_a_stopping_worker_hands_back_are_charged_nothing_from_4_3_on(
     eventually_eq("the others wait in the worker", LONG, Some(0), ready).await;
 
     let stopping = tokio::spawn(running.stop());
-    eventually_eq("the others are handed back", LONG, Some(3), ready).await;
+    eventually_eq("the others are requeued", LONG, Some(3), ready).await;
     log.gate.cancel();
     stopping.await.unwrap().unwrap();
 
@@ -57,7 +57,7 @@ async fn jobs_that_a_stopping_worker_hands_back_are_charged_nothing_from_4_3_on(
     }
 }
 
-/// Publishes a job and hands it back by a reject more often than any default of the broker's allows.
+/// Publishes a job and rejects it with requeue more often than any default of the broker allows.
 async fn reject_often(place: &Place) {
     let raw = place.raw().await;
     let durable = BasicProperties::default().with_type("test.script".into()).with_delivery_mode(2);
@@ -72,19 +72,19 @@ async fn reject_often(place: &Place) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_delivery_limit_that_the_broker_has_by_default_from_4_0_on_drops_no_job() {
-    let (ours, version) = place("ours").await;
-    let foreign = Place { queue: format!("{}-foreign", ours.queue), ..Place::at(&ours.url, "") };
-    let raw = ours.raw().await;
+    let (own, version) = place("own").await;
+    let foreign = Place { queue: format!("{}-foreign", own.queue), ..Place::at(&own.url, "") };
+    let raw = own.raw().await;
     raw.declare_quorum(&foreign.queue, FieldTable::default()).await.unwrap();
     reject_often(&foreign).await;
-    reject_often(&ours).await;
-    for (queue, kept) in [(&foreign.queue, u32::from(version < (4, 0))), (&ours.queue, 1)] {
+    reject_often(&own).await;
+    for (queue, kept) in [(&foreign.queue, u32::from(version < (4, 0))), (&own.queue, 1)] {
         eventually_eq(queue, LONG, Some(kept), async || raw.depth(queue).await.unwrap()).await;
     }
 
     let log = Log::default();
-    let running = start(worker(&ours.queue, |queue| queue, &log), &ours.broker);
-    log.until("it runs in the suspect lane", |runs| runs.iter().any(|run| run.label == "rejected")).await;
+    let running = start(worker(&own.queue, |queue| queue, &log), &own.broker);
+    log.until("it runs in the suspect queue", |runs| runs.iter().any(|run| run.label == "rejected")).await;
     running.stop().await.unwrap();
 }
 
@@ -138,13 +138,13 @@ async fn a_priority_reaches_the_broker_as_it_is_and_none_stays_none_also_on_copi
         let retry = RetryPolicy::fixed(Duration::from_millis(100)).max_attempts(2);
         let running = start(worker(&place.queue, |queue| queue.retry(retry), &log), &place.broker);
         publish(Act::Fail("down".into())).await.unwrap();
-        assert_eq!(found(&dead).await, priority, "retried and given up");
+        assert_eq!(found(&dead).await, priority, "retried and dead-lettered");
         running.stop().await.unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_payload_larger_than_the_broker_takes_is_refused_and_its_neighbours_are_not() {
+async fn a_payload_larger_than_the_broker_takes_is_refused_and_its_neighbown_are_not() {
     let (place, version) = place("large").await;
     let config = Config { amqp_url: vec![place.url.clone()], payload_limit: 32 << 20, ..Config::default() };
     let broker = Broker::amqp(config).unwrap();

@@ -1,4 +1,4 @@
-//! A client that writes AMQP frames by hand, for what no client library lets out: any bytes anywhere.
+//! A client that writes AMQP frames by hand, for bytes that no client library sends.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A connection with one confirming channel. It expects the broker to agree with all it does.
+/// A connection with one confirming channel. It expects the broker to accept every command.
 pub(crate) struct Wire {
     stream: TcpStream,
     frame_max: usize,
 }
 
-/// A message as it stands on the wire: the payload of its header frame from the flags on, and its body.
+/// A message on the wire: the payload of its header frame from the flags on, and its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ReadMessage {
     pub(crate) properties: Vec<u8>,
@@ -65,12 +65,12 @@ impl Wire {
         self.expect([0, 60, 0, 80]).await;
     }
 
-    /// Takes the first ready message out of a queue.
+    /// Gets and acks the first ready message of a queue.
     pub(crate) async fn take(&mut self, queue: &str) -> Option<ReadMessage> {
         self.get(queue, true).await
     }
 
-    /// Takes the first ready message in hand; it goes back when this client is dropped.
+    /// Gets the first ready message without an ack; it is requeued when this client is dropped.
     pub(crate) async fn hold(&mut self, queue: &str) -> Option<ReadMessage> {
         self.get(queue, false).await
     }

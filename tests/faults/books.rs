@@ -17,7 +17,7 @@ pub(crate) struct Books {
     effects: Tail,
     receipts: Tail,
     pub(crate) audit: Audit,
-    /// What the workers wrote of probes since the last fault.
+    /// The lines of workers about probes since the last fault.
     pub(crate) probes: Vec<Line>,
 }
 
@@ -34,17 +34,17 @@ impl Books {
         })
     }
 
-    /// Where workers write.
+    /// Returns the file that workers write.
     pub(crate) fn effects(&self) -> PathBuf {
         self.folder.path().join("effects")
     }
 
-    /// Where publishers write.
+    /// Returns the file that publishers write.
     pub(crate) fn receipts(&self) -> PathBuf {
         self.folder.path().join("receipts")
     }
 
-    /// Takes in what has been written since, and returns the receipts of it.
+    /// Reads the new lines, and returns the receipts among them.
     pub(crate) fn read(&mut self) -> anyhow::Result<Vec<Line>> {
         let (receipts, effects) = (self.receipts.lines()?, self.effects.lines()?);
         receipts.iter().chain(&effects).for_each(|line| self.audit.read(line));

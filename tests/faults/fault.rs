@@ -1,4 +1,4 @@
-//! The faults that come and go by themselves: each is struck, lasts a while, and is over when [`Fault::strike`] returns.
+//! The faults that end by themselves: each is struck, lasts a while, and is over when [`Fault::strike`] returns.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ const SHORTLY: Duration = Duration::from_millis(400);
 pub(crate) enum Fault {
     BrokerKilled,
     BrokerRestarted,
-    /// It is alive and silent, as on a machine that swaps.
+    /// The process is alive and silent, as on a machine that swaps.
     BrokerFrozen,
     /// Every connection is reset.
     NetworkCut,
     /// Nothing passes for longer than the heartbeats, then everything does.
     NetworkPartitioned,
-    /// The connections lead nowhere any more; new ones are well.
+    /// The connections lead nowhere; new ones work.
     ConnectionsHalfOpen,
     /// A byte at a time, or late, or both; and a reset in the middle of a frame.
     NetworkSlow,
@@ -33,18 +33,19 @@ pub(crate) enum Fault {
     ConnectionsClosed,
     /// By an ack of a tag that was never delivered, as if the clients had sent it.
     ChannelsClosed,
-    /// The broker says so and, as RabbitMQ 4.3 does, keeps the consumers attached until their clients cancel them too.
+    /// The broker reports it and, as RabbitMQ 4.3 does, keeps the consumers attached until their clients cancel them
+    /// too.
     ConsumersCancelled,
     MemoryAlarm,
     DiskAlarm,
     WorkerKilled,
     WorkerTerminated,
-    /// It is stopped for longer than the heartbeats.
+    /// The process is stopped for longer than the heartbeats.
     WorkerFrozen,
 }
 
 impl Fault {
-    /// Those that a soak mixes.
+    /// The faults that a soak mixes.
     pub(crate) const ALL: [Self; 15] = [
         Self::BrokerKilled,
         Self::BrokerRestarted,
@@ -63,7 +64,7 @@ impl Fault {
         Self::WorkerFrozen,
     ];
 
-    /// Strikes, and returns when the loss could be known to the workers, if that is later than its beginning.
+    /// Strikes, and returns when the workers could detect the loss, if that is later than its beginning.
     pub(crate) async fn strike(self, stage: &mut Stage<'_>) -> anyhow::Result<Option<u64>> {
         let heartbeats = stage.size.heartbeat * 2;
         let noticed = now_us() + u64::try_from(heartbeats.as_micros())?;
@@ -111,12 +112,12 @@ impl Fault {
         Ok(match self {
             Self::NetworkPartitioned => Some(noticed.max(now_us())),
             Self::ConnectionsHalfOpen => Some(noticed),
-            // A new process is started, a network is healed, an alarm is called off.
+            // A new process is started, a network is healed, an alarm is cleared.
             _ => Some(now_us()).filter(|_| self.is_nothing_to_others()),
         })
     }
 
-    /// Whether others can use the broker while it lasts, so that only its end counts.
+    /// Returns whether other clients can use the broker during the fault, so that only its end counts.
     fn is_nothing_to_others(self) -> bool {
         use Fault::{NetworkCut, NetworkSlow, WorkerFrozen, WorkerKilled, WorkerTerminated};
         matches!(self, NetworkCut | NetworkSlow | WorkerFrozen | WorkerKilled | WorkerTerminated)
@@ -144,8 +145,8 @@ impl Fault {
     }
 }
 
-/// Raises the broker's alarm for a resource, and calls it off. (Its limits cannot be set on a node that cannot see how
-/// much there is, as one in a root file system of its own.)
+/// Raises the broker's alarm for a resource, and clears it. (Its limits cannot be set on a node that cannot measure the
+/// resource, such as one in a root file system of its own.)
 async fn alarm(stage: &Stage<'_>, resource: &str) -> anyhow::Result<()> {
     let alarm = format!("{{resource_limit, {resource}, node()}}");
     stage.node.eval(&format!("rabbit_alarm:set_alarm({{{alarm}, []}}).")).await?;
@@ -177,7 +178,8 @@ async fn slow(stage: &mut Stage<'_>) {
     }
 }
 
-/// Has the node do something with the channel `C` and the tag `T` of every consumer of the load's queue; returns when.
+/// Makes the node run a command with the channel `C` and the tag `T` of every consumer of the load's queue; returns
+/// when.
 async fn with_consumers(stage: &Stage<'_>, action: &str) -> anyhow::Result<u64> {
     let queue = &stage.queue;
     let expression = format!(

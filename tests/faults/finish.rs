@@ -14,11 +14,11 @@ use crate::{
     stage::{LONG, Stage},
 };
 
-/// What a process logs in its busiest second, at most, besides the fates of single jobs.
+/// Most lines that a process logs in its busiest second, apart from those about single jobs.
 const LINES_A_SECOND: usize = 25;
-/// RabbitMQ repeats after three minutes what it could not pass on (`dead_letter_worker_publisher_confirm_timeout`).
+/// RabbitMQ retries its own dead-lettering after three minutes (`dead_letter_worker_publisher_confirm_timeout`).
 const LADDER_REPEATS: Duration = Duration::from_secs(200);
-/// How much a process's memory may grow from its first seconds on, whatever happens to it.
+/// Most growth of a process's memory after its first seconds, whatever happens to it.
 const GROWTH_KIB: u64 = 48 * 1024;
 
 impl Stage<'_> {
@@ -27,7 +27,7 @@ impl Stage<'_> {
         self.finish_except(|_| false).await
     }
 
-    /// As [`finish`](Self::finish); jobs that were confirmed at a time that is `excused` may be gone.
+    /// Like [`finish`](Self::finish), but jobs that were confirmed at an `excused` time may be lost.
     pub(crate) async fn finish_except(&mut self, excused: impl Fn(u64) -> bool) -> anyhow::Result<()> {
         for publisher in &self.publishers {
             publisher.process.sigterm();
@@ -71,7 +71,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Jobs that may be gone may as well be in the ladder, or in a worker's hands, and come while workers stop.
+    /// Jobs that may be lost may also be in the ladder, or unacknowledged, and arrive while workers stop.
     async fn nothing_on_its_way(&self) -> anyhow::Result<()> {
         let mut on_its_way = String::new();
         let deadline = Instant::now() + LADDER_REPEATS;
@@ -85,7 +85,7 @@ impl Stage<'_> {
         anyhow::bail!("after {LADDER_REPEATS:?} these queues still hold jobs: {on_its_way}")
     }
 
-    /// Takes out what lies in the dead letters and in the queue of what has no queue.
+    /// Reads the dead letters and the unrouted messages.
     pub(crate) async fn take_kept(&mut self) -> anyhow::Result<()> {
         let raw = prober::connect(&self.raw_urls).await?;
         while let Some(letter) = raw.take(&format!("{}.dead", self.queue)).await? {
@@ -103,7 +103,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Draws up the figures. A message that is left in a queue is the second of a job that has ended, or stuck.
+    /// Computes the figures. A message that is left in a queue is a duplicate of a job that has ended, or stuck.
     async fn account(&mut self, excused: impl Fn(u64) -> bool) -> anyhow::Result<()> {
         let raw = prober::connect(&self.raw_urls).await?;
         let mut left = Vec::new();
@@ -120,7 +120,7 @@ impl Stage<'_> {
         verdict.published -= gone.len();
         let all = || self.workers.iter().chain(&self.publishers).chain(&self.gone);
         self.figures.acks_lost = all().map(|actor| actor.watch.last().acks_lost).sum();
-        self.figures.suspects = all().map(|actor| actor.process.count("moving it to the suspect lane")).sum();
+        self.figures.suspects = all().map(|actor| actor.process.count("moving the job to the suspect queue")).sum();
         self.figures.largest_rss_kib =
             all().flat_map(|actor| actor.watch.samples()).map(|sample| sample.rss_kib).max().unwrap_or_default();
         self.figures.deleted = gone.len();
@@ -142,7 +142,7 @@ impl Stage<'_> {
         );
         ensure!(verdict.unexplained.is_empty(), "done twice for no known reason: {:?}", some(&verdict.unexplained));
         ensure!(verdict.overlapping.is_empty(), "run beside themselves: {:?}", some(&verdict.overlapping));
-        // A job that goes to the suspect lane is another message there, which its process cannot know.
+        // A job that moves to the suspect queue is another message there, which its process cannot know.
         let again = verdict.again.len();
         ensure!(again <= figures.suspects, "run again where they were done: {:?}", some(&verdict.again));
         for actor in self.workers.iter().chain(&self.publishers).chain(&self.gone) {
@@ -152,8 +152,8 @@ impl Stage<'_> {
     }
 }
 
-/// Asks the broker which of this queue and the ladder's hold messages, how many: what `rabbitmqctl list_queues` tells is
-/// up to five seconds old, and what a client is told leaves out what is being passed on.
+/// Returns an expression for the broker that lists the messages of this queue and the ladder. `rabbitmqctl list_queues`
+/// is up to five seconds old, and counts that clients see leave out messages on their way.
 fn held(queue: &str) -> String {
     format!(
         "[{{N, Held}} || Q <- rabbit_amqqueue:list(), {{_, _, _, N}} <- [amqqueue:get_name(Q)],
@@ -170,7 +170,7 @@ fn some(ids: &[String]) -> &[String] {
 /// A process must neither grow with time nor flood its log.
 fn bounded(actor: &Actor) -> anyhow::Result<()> {
     let samples = actor.watch.samples();
-    // One that was killed at once has not settled.
+    // A process that was killed at once has not settled.
     let Some(settled) = samples.get(20) else { return Ok(()) };
     let largest = samples.iter().map(|sample| sample.rss_kib).max().unwrap_or_default();
     let grown = largest.saturating_sub(settled.rss_kib);

@@ -39,7 +39,7 @@ struct Arguments {
     /// The long form: more than a million jobs, heartbeats of ten seconds
     #[arg(long, env = "LEVERET_FAULTS_FULL")]
     full: bool,
-    /// At least so many jobs in each scenario
+    /// The least number of jobs in each scenario
     #[arg(long)]
     jobs: Option<u64>,
     /// Shows the names of the scenarios
@@ -50,7 +50,7 @@ struct Arguments {
     output: Option<std::path::PathBuf>,
 }
 
-/// The one scenario that not everybody can run.
+/// The one scenario that only root can run.
 const PACKETS: &str = "packets_are_dropped";
 
 #[tokio::main]
@@ -63,7 +63,7 @@ async fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if !Cable::is_possible() {
-        // Said, and not counted.
+        // Printed, and not counted.
         chosen.retain(|scenario| scenario.name != PACKETS);
         println!("left out: {PACKETS}, because only root may lay a network cable");
     }
@@ -85,7 +85,7 @@ async fn main() -> ExitCode {
     if failed || written.is_err() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// Runs a scenario on the node of those before it, which is replaced after a failure: it may be left in any state.
+/// Runs a scenario on the node of the earlier ones. A failure may leave the node in any state, so it is replaced then.
 async fn run(scenario: &Scenario, node: &mut Option<Node>, seed: u64, size: &Size) -> Outcome {
     print!("test {} ... ", scenario.name);
     std::io::Write::flush(&mut std::io::stdout()).ok();
@@ -97,8 +97,8 @@ async fn run(scenario: &Scenario, node: &mut Option<Node>, seed: u64, size: &Siz
     let running_it = AssertUnwindSafe((scenario.run)(&mut stage)).catch_unwind();
     let result = match tokio::time::timeout(Duration::from_secs(1_200), running_it).await {
         Ok(Ok(result)) => result,
-        // The harness says what it could not do in a panic.
-        Ok(Err(_)) => Err(anyhow::anyhow!("panicked, as told above")),
+        // The harness reports its failures in a panic.
+        Ok(Err(_)) => Err(anyhow::anyhow!("panicked, see above")),
         Err(_) => Err(anyhow::anyhow!("not over within 20 minutes")),
     };
     match result {

@@ -1,5 +1,5 @@
-//! A client past the framework that publishes small jobs all the time while a fault lasts: it tells when the broker was
-//! usable again for a client that has just come, and gives every worker something to run.
+//! A client without the framework that publishes small jobs during a fault. It shows when the broker was usable again
+//! for a new client, and gives every worker jobs to run.
 
 use std::{
     sync::{
@@ -22,16 +22,16 @@ use tokio::{
 
 const EVERY: Duration = Duration::from_millis(30);
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
-/// A round that took longer met a broker that was not usable.
+/// A slower round means that the broker was not usable.
 const SLOW: Duration = Duration::from_millis(200);
 
-/// Where probes go.
+/// The target of probes.
 #[derive(Clone, Debug)]
 pub(crate) struct Aim {
     pub(crate) urls: Vec<String>,
     pub(crate) queue: String,
     pub(crate) ledger: Ledger,
-    /// As many jobs that succeed and half as many that fail once.
+    /// The number of jobs that succeed; half as many fail once.
     pub(crate) jobs: usize,
 }
 
@@ -71,13 +71,13 @@ impl Prober {
         self.began
     }
 
-    /// Since when the broker has been usable, if it has been so after `us`.
+    /// Returns since when the broker has been usable, if it became usable after `us`.
     pub(crate) fn usable_since(&self, us: u64) -> Option<u64> {
         let rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
         rounds.last().filter(|round| round.confirmed && round.until_us >= us)?;
         let good = |round: &&Round| round.confirmed && Duration::from_micros(round.until_us - round.from_us) < SLOW;
         let bad = rounds.iter().rposition(|round| !good(&round));
-        // The first confirm after the last trouble: that of a slow round itself.
+        // The first confirm after the last problem: that of a slow round itself.
         Some(match bad.map(|index| &rounds[index..]) {
             None => self.began,
             Some(rest) => rest.iter().find(|round| round.confirmed)?.until_us,
@@ -105,7 +105,7 @@ async fn publish_all(client: &RawClient, aim: &Aim) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The first of the addresses that takes a connection.
+/// Connects to the first of the addresses that accepts a connection.
 pub(crate) async fn connect(urls: &[String]) -> anyhow::Result<RawClient> {
     let mut refusal = anyhow::anyhow!("no address");
     for url in urls {
@@ -117,7 +117,7 @@ pub(crate) async fn connect(urls: &[String]) -> anyhow::Result<RawClient> {
     Err(refusal)
 }
 
-/// Publishes a job of the load and notes its confirm.
+/// Publishes a job of the load and records its confirm.
 pub(crate) async fn publish(client: &RawClient, aim: &Aim, job: &Load, id: &str) -> anyhow::Result<()> {
     let properties =
         BasicProperties::default().with_type("test.load".into()).with_message_id(id.into()).with_delivery_mode(2);

@@ -1,4 +1,4 @@
-//! From a fault to everything being well again, and how long that took.
+//! The time from a fault until everything works again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,30 +19,30 @@ use crate::{
 
 /// The delay of the load's retries.
 const RETRY: Duration = Duration::from_millis(200);
-/// How soon a process is ready once its last consumer is back and its copies are confirmed.
+/// Longest time until a process is ready, once its last consumer is connected and its copies are confirmed.
 const READY_WITHIN: Duration = Duration::from_secs(2);
 
-/// A fault that has struck and is being recovered from.
+/// A fault, and the recovery from it.
 #[derive(Debug)]
 pub(crate) struct Struck {
     began: u64,
-    /// Until it is recovered from.
+    /// Runs until the recovery.
     prober: Option<Prober>,
     /// The workers' lost connections before it.
     reconnects: Vec<u64>,
-    /// When the loss could be known to the workers.
+    /// The time at which the workers could detect the loss.
     pub(crate) knowable: u64,
 }
 
 impl Struck {
-    /// When the fault began, on everybody's clock.
+    /// The time at which the fault began, on the shared clock.
     pub(crate) fn began(&self) -> u64 {
         self.began
     }
 }
 
 impl Stage<'_> {
-    /// Notes that a fault begins now, and could be known at once.
+    /// Records that a fault begins now and is detectable at once.
     pub(crate) fn struck(&mut self) -> Struck {
         self.figures.faults += 1;
         self.books.probes.clear();
@@ -59,9 +59,9 @@ impl Stage<'_> {
         Ok(struck)
     }
 
-    /// Measures the recovery: from the moment when a client that has just come could publish, and the loss could be
-    /// known, until every worker has started a job that was made since. Soon after every worker must be ready, and what
-    /// fails must be tried again in time.
+    /// Measures the recovery: from the moment when a new client could publish and the loss could be known, until every
+    /// worker has started a job published since. Soon after, every worker must be ready, and failing jobs must be
+    /// retried in time.
     pub(crate) async fn recovered(&mut self, struck: &mut Struck) -> anyhow::Result<()> {
         let since = self.consuming_again(struck).await?;
         self.retrying_again(since, self.size.recovery + RETRY).await?;
@@ -69,8 +69,7 @@ impl Stage<'_> {
         self.ready_again(struck.began()).await
     }
 
-    /// As [`recovered`](Self::recovered), but what fails need not be tried again before `back`, which brings back what was
-    /// lost.
+    /// Like [`recovered`](Self::recovered), but failing jobs need not be retried before `back`, which ends the outage.
     pub(crate) async fn recovered_but_for_retries(
         &mut self,
         struck: &mut Struck,
@@ -95,7 +94,7 @@ impl Stage<'_> {
         Ok(since)
     }
 
-    /// Waits until the prober's client is confirmed; returns since when it is.
+    /// Waits until the prober's client is confirmed; returns since when.
     async fn usable(&mut self, struck: &Struck) -> anyhow::Result<u64> {
         let (over, deadline) = (now_us(), Instant::now() + LONG);
         loop {
@@ -108,7 +107,7 @@ impl Stage<'_> {
         }
     }
 
-    /// For each worker, its first line of that kind about a probe that was made since.
+    /// Returns, for each worker, its first line of that kind about a probe published since.
     async fn probes_of_everyone(&mut self, since: u64, what: What) -> anyhow::Result<BTreeMap<u32, Line>> {
         let deadline = Instant::now() + LONG;
         let wanted: BTreeSet<_> = self.workers.iter().map(Actor::id).collect();
@@ -129,7 +128,8 @@ impl Stage<'_> {
         }
     }
 
-    /// A probe that every worker has seen fail comes back in time: their publishing connections are well.
+    /// Checks that a probe that every worker has seen fail is retried in time, which shows that their publishing
+    /// connections work.
     async fn retrying_again(&mut self, since: u64, limit: Duration) -> anyhow::Result<()> {
         let failed = self.probes_of_everyone(since, What::Fail).await?;
         let deadline = Instant::now() + LONG;
@@ -163,7 +163,7 @@ impl Stage<'_> {
             let whole = samples.get(last + 1).context("a sample with all consumers up")?;
             let unready = || samples[last..].iter().take_while(|sample| !sample.ready);
             let ready = samples[last..].iter().find(|sample| sample.ready).context("a sample that is ready")?;
-            // The broker may refuse retries for longer than consumers; the worker is rightly not ready as long.
+            // The broker may refuse retries for longer than consumers; the worker is not ready until it accepts them.
             let refused = unready().filter(|sample| sample.unconfirmed > 0).last();
             let free = refused.map_or(whole.at_us, |sample| sample.at_us.max(whole.at_us));
             let late = Duration::from_micros(ready.at_us.saturating_sub(free));
@@ -174,17 +174,17 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Every worker must have told that it lost its consumers, and have been unready with it.
-    pub(crate) fn told_of_loss(&self, struck: &Struck) -> anyhow::Result<()> {
+    /// Checks that every worker has reported the loss of its consumers, and was not ready meanwhile.
+    pub(crate) fn reported_loss(&self, struck: &Struck) -> anyhow::Result<()> {
         for worker in &self.workers {
             let samples = worker.watch.since(struck.began());
-            let told = samples.iter().any(|sample| sample.up < sample.wanted && !sample.ready);
-            ensure!(told, "worker {} never told that it lost a consumer", worker.id());
+            let reported = samples.iter().any(|sample| sample.up < sample.wanted && !sample.ready);
+            ensure!(reported, "worker {} never reported that it lost a consumer", worker.id());
         }
         Ok(())
     }
 
-    /// `reconnects_total` of every worker must have counted the loss.
+    /// Checks that `reconnects_total` of every worker has counted the loss.
     pub(crate) fn counted_loss(&self, struck: &Struck) -> anyhow::Result<()> {
         let (before, after) = (&struck.reconnects, self.reconnects());
         let counted = after.iter().zip(before).all(|(after, before)| after > before);
@@ -192,7 +192,8 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Every worker must have logged that it lost a consumer, so often by now. A channel is back before a scrape sees it.
+    /// Checks that every worker has logged this many lost consumers by now. A channel recovers before a scrape shows
+    /// it.
     pub(crate) fn logged_loss(&self, times: usize) -> anyhow::Result<()> {
         for worker in &self.workers {
             let logged = worker.process.count("lost the consumer");
@@ -201,7 +202,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// How many connections each worker has lost so far.
+    /// Returns the number of connections that each worker has lost so far.
     pub(crate) fn reconnects(&self) -> Vec<u64> {
         self.workers.iter().map(|worker| worker.watch.last().reconnects).collect()
     }

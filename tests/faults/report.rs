@@ -1,4 +1,4 @@
-//! What the suite publishes: a line for each scenario, and the sum.
+//! The output of the suite: a line for each scenario, and the sum.
 
 use std::{collections::BTreeMap, io::Write, path::Path, time::Duration};
 
@@ -15,7 +15,7 @@ pub(crate) struct Report {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Passed(Figures),
-    /// With the figures as far as they go.
+    /// With the figures until the failure.
     Failed {
         error: String,
         figures: Figures,
@@ -27,12 +27,12 @@ pub(crate) enum Outcome {
 pub(crate) struct Figures {
     pub(crate) verdict: Verdict,
     pub(crate) faults: usize,
-    /// From "a new client could work, and the loss could be known" to "every worker runs a job made since".
+    /// From "a new client could work, and the loss could be known" to "every worker runs a job published since".
     pub(crate) recoveries: Vec<Duration>,
-    /// What went with a queue that an operator deleted.
+    /// Jobs that were lost with a queue that an operator deleted.
     pub(crate) deleted: usize,
     pub(crate) acks_lost: u64,
-    /// Jobs that were moved to the suspect lane.
+    /// Jobs that were moved to the suspect queue.
     pub(crate) suspects: usize,
     pub(crate) largest_rss_kib: u64,
     pub(crate) took: Duration,
@@ -49,10 +49,10 @@ impl Figures {
             self.verdict.duplicates.values().sum::<usize>(),
         );
         if self.deleted > 0 {
-            line += &format!(", {} went with their queue", self.deleted);
+            line += &format!(", {} lost with their queue", self.deleted);
         }
         if let Some(worst) = self.recoveries.iter().max() {
-            line += &format!(", back in {} ms at most", worst.as_millis());
+            line += &format!(", recovered in {} ms at most", worst.as_millis());
         }
         line + &format!(" ({} s, {} MiB)", self.took.as_secs(), self.largest_rss_kib / 1024)
     }

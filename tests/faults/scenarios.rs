@@ -1,4 +1,4 @@
-//! One scenario for each fault, those that need more than striking and recovering in files of their own.
+//! One scenario for each fault. Those that need more than a strike and a recovery have their own files.
 
 mod alarm;
 mod cluster;
@@ -22,7 +22,7 @@ type Running<'s> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 's>>;
 
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
-    /// What happens, in a few words.
+    /// The event, in a few words.
     pub(crate) about: &'static str,
     pub(crate) run: for<'s> fn(&'s mut Stage<'_>) -> Running<'s>,
 }
@@ -34,13 +34,13 @@ macro_rules! special {
     };
 }
 
-/// A scenario that strikes with one fault so many times for each round.
+/// A scenario that strikes with one fault this many times in each round.
 macro_rules! repeated {
-    ($name:ident, $about:literal, $fault:ident, $times:literal, $tells:ident) => {
+    ($name:ident, $about:literal, $fault:ident, $times:literal, $shown:ident) => {
         Scenario {
             name: stringify!($name),
             about: $about,
-            run: |stage| Box::pin(again_and_again(stage, Fault::$fault, $times, Tells::$tells)),
+            run: |stage| Box::pin(again_and_again(stage, Fault::$fault, $times, Shown::$shown)),
         }
     };
 }
@@ -74,20 +74,20 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     special!(soak::everything_at_random, "all of these in random order, some on top of each other"),
 ];
 
-/// What a fault makes every worker tell of.
+/// The evidence of a fault at every worker.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Tells {
+enum Shown {
     /// Lost connections, for so long that readiness and consumers show it too.
     Connections,
     /// Lost connections that may be back at once: `reconnects_total` shows them.
     Counts,
     /// Lost consumers on connections that stay.
     Consumers,
-    /// It need not be noticed, or not by all.
+    /// The fault need not be noticed, or not by all.
     Nothing,
 }
 
-async fn again_and_again(stage: &mut Stage<'_>, fault: Fault, times: f64, tells: Tells) -> anyhow::Result<()> {
+async fn again_and_again(stage: &mut Stage<'_>, fault: Fault, times: f64, shown: Shown) -> anyhow::Result<()> {
     stage.begin(Cast::default()).await?;
     let before = stage.reconnects();
     let times = (stage.size.rounds as f64 * times).ceil() as usize;
@@ -95,17 +95,17 @@ async fn again_and_again(stage: &mut Stage<'_>, fault: Fault, times: f64, tells:
         stage.play().await;
         let mut struck = stage.strike(fault).await?;
         stage.recovered(&mut struck).await?;
-        match tells {
-            Tells::Connections => {
-                stage.told_of_loss(&struck)?;
+        match shown {
+            Shown::Connections => {
+                stage.reported_loss(&struck)?;
                 stage.counted_loss(&struck)?;
             }
-            Tells::Counts => stage.counted_loss(&struck)?,
-            Tells::Consumers => stage.logged_loss(round)?,
-            Tells::Nothing => {}
+            Shown::Counts => stage.counted_loss(&struck)?,
+            Shown::Consumers => stage.logged_loss(round)?,
+            Shown::Nothing => {}
         }
     }
-    if tells == Tells::Consumers {
+    if shown == Shown::Consumers {
         ensure!(stage.reconnects() == before, "a lost consumer must not cost its connection");
     }
     stage.finish().await?;

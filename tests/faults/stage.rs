@@ -1,4 +1,4 @@
-//! One scenario's stage: a queue, its workers and publishers as processes, and what may be done to them.
+//! The stage of one scenario: a queue, its workers and publishers as processes, and the operations on them.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -18,24 +18,24 @@ use crate::{
     report::Figures,
 };
 
-/// How long anything may take that must happen.
+/// The time limit of everything that must happen.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
 pub(crate) const POLL: Duration = Duration::from_millis(20);
-/// How much is done in a scenario.
+/// The size of a scenario.
 #[derive(Clone, Debug)]
 pub(crate) struct Size {
-    /// At least so many jobs.
+    /// The least number of jobs.
     pub(crate) jobs: u64,
     /// Jobs each second.
     pub(crate) rate: u64,
-    /// How often a fault comes.
+    /// Number of rounds of faults.
     pub(crate) rounds: usize,
     pub(crate) heartbeat: Duration,
-    /// How long a broker stays away, at most.
+    /// Longest absence of a broker.
     pub(crate) absence: Duration,
-    /// How soon every worker must run jobs again.
+    /// Time limit until every worker must run jobs again.
     pub(crate) recovery: Duration,
-    /// How often the soak goes through all faults.
+    /// Number of times that the soak goes through all faults.
     pub(crate) soaks: usize,
 }
 
@@ -68,10 +68,10 @@ impl Size {
     }
 }
 
-/// What a worker has in hand.
+/// The prefetch of a worker.
 pub(crate) const PREFETCH: usize = 40;
 
-/// Who plays in a scenario.
+/// The processes of a scenario.
 #[derive(Clone, Debug)]
 pub(crate) struct Cast {
     pub(crate) workers: usize,
@@ -99,15 +99,15 @@ pub(crate) struct Stage<'a> {
     pub(crate) workers: Vec<Actor>,
     pub(crate) publishers: Vec<Actor>,
     pub(crate) books: Books,
-    /// Where the workers and publishers connect.
+    /// The addresses that the workers and publishers connect to.
     pub(crate) urls: Vec<String>,
-    /// Where the suite itself connects, which must always be possible at one of them.
+    /// The addresses that the suite itself connects to; one of them must always be reachable.
     pub(crate) raw_urls: Vec<String>,
     cast: Cast,
     seed: u64,
     pub(crate) began: Instant,
     pub(crate) figures: Figures,
-    /// Processes that have left the stage.
+    /// Processes that have ended.
     pub(crate) gone: Vec<Actor>,
 }
 
@@ -166,7 +166,7 @@ impl<'a> Stage<'a> {
         self.random.usize(..self.workers.len())
     }
 
-    /// Starts a worker in the place of one that has ended, whose figures still count.
+    /// Starts a worker in place of one that has ended, whose figures still count.
     pub(crate) async fn replace(&mut self, index: usize) {
         let next = self.new_worker().await;
         self.gone.push(std::mem::replace(&mut self.workers[index], next));
@@ -192,18 +192,18 @@ impl<'a> Stage<'a> {
         arguments
     }
 
-    /// Lets the load run for a random while.
+    /// Lets the load run for a random time.
     pub(crate) async fn play(&mut self) {
         let longest = if self.size.rounds > 2 { 3_000 } else { 1_000 };
         sleep(Duration::from_millis(self.random.u64(300..longest))).await;
     }
 
-    /// A random time that a broker or a network stays away.
+    /// Returns a random duration of an absence of the broker or the network.
     pub(crate) fn absence(&mut self) -> Duration {
         Duration::from_millis(self.random.u64(200..self.size.absence.as_millis() as u64))
     }
 
-    /// Waits until `holds`, reading the books meanwhile.
+    /// Waits until `holds`, and reads the books meanwhile.
     pub(crate) async fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) -> anyhow::Result<()> {
         let deadline = Instant::now() + LONG;
         loop {
@@ -216,7 +216,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Waits until every worker runs jobs that are made from now on.
+    /// Waits until every worker runs jobs published from now on.
     pub(crate) async fn flowing(&mut self) -> anyhow::Result<()> {
         let mut struck = self.struck();
         self.figures.faults -= 1;
@@ -225,19 +225,19 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Where this scenario's jobs go.
+    /// Returns the target of this scenario's jobs.
     pub(crate) fn aim(&self) -> Aim {
-        let ledger = Ledger::open(&self.books.receipts()).expect("the folder is ours");
+        let ledger = Ledger::open(&self.books.receipts()).expect("the folder is writable");
         Aim { urls: self.raw_urls.clone(), queue: self.queue.clone(), ledger, jobs: 0 }
     }
 
-    /// Publishes one job past the framework.
+    /// Publishes one job without the framework.
     pub(crate) async fn publish(&self, job: &Load, id: &str) -> anyhow::Result<()> {
         let client = prober::connect(&self.raw_urls).await?;
         prober::publish(&client, &self.aim(), job, id).await
     }
 
-    /// Waits until the publishers have a confirm for a job that they made since, which counts as a recovery.
+    /// Waits until the publishers have a confirm for a job published since, which counts as a recovery.
     pub(crate) async fn publishing_again(&mut self, since: u64) -> anyhow::Result<()> {
         let deadline = Instant::now() + LONG;
         loop {
@@ -258,7 +258,7 @@ impl<'a> Stage<'a> {
         self.figures.clone()
     }
 
-    /// The last words of every process, for a failure.
+    /// Returns the last lines of every process, for a failure.
     pub(crate) fn transcript(&self) -> String {
         let all = self.workers.iter().chain(&self.publishers).chain(&self.gone);
         let words = all.map(|actor| {

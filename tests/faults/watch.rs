@@ -1,4 +1,4 @@
-//! What a process says of itself, sampled all the time: its metrics, its readiness, its memory, how much it logs.
+//! The metrics, readiness, memory and log volume of a process, sampled continuously.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -16,7 +16,7 @@ use tokio::{
 };
 
 const EVERY: Duration = Duration::from_millis(50);
-/// A process that is stopped does not answer.
+/// Longest wait for an answer; a stopped process does not answer.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// In every line that is about one job.
@@ -30,13 +30,13 @@ pub(crate) struct Sample {
     pub(crate) wanted: u64,
     pub(crate) up: u64,
     pub(crate) blocked: u64,
-    /// Copies that the broker does not confirm. A worker is not ready while it has any.
+    /// Copies that the broker has not confirmed. A worker is not ready while it has any.
     pub(crate) unconfirmed: u64,
     pub(crate) reconnects: u64,
     pub(crate) acks_lost: u64,
     pub(crate) rss_kib: u64,
     pub(crate) threads: u64,
-    /// Lines it has logged so far, without those about single jobs.
+    /// Lines logged so far, without those about single jobs.
     pub(crate) lines: usize,
 }
 

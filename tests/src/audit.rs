@@ -71,7 +71,7 @@ pub struct Verdict {
     pub unrouted: usize,
     /// Of these, nowhere.
     pub lost: Vec<String>,
-    /// Of these, ended otherwise than their ids say.
+    /// Of these, ended differently than their ids state.
     pub misplaced: Vec<String>,
     /// Jobs that one process ran again after it had done them, on a redelivery.
     pub again: Vec<String>,

@@ -1,4 +1,4 @@
-//! Certificate authorities (CAs) for tests, and their certificates.
+//! CAs for tests, and their certificates.
 
 use std::{fmt, path::PathBuf};
 
@@ -40,7 +40,7 @@ impl Authority {
         self.0.pem()
     }
 
-    /// One that certifies hosts and is the certificate of one itself, as `openssl req -x509` makes it.
+    /// A CA that certifies hosts and is itself the certificate of a host, as `openssl req -x509` creates it.
     pub fn of_itself(host: &str, is_expired: bool) -> (Self, Certified) {
         let mut params = CertificateParams::new([host.to_owned()]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -61,7 +61,7 @@ impl Authority {
         self.issue(name, |_| {})
     }
 
-    /// One that expired long ago.
+    /// A certificate that expired long ago.
     pub fn certify_until_2001(&self, name: &str) -> Certified {
         self.issue(name, |params| {
             params.not_before = date_time_ymd(2000, 1, 1);
@@ -77,7 +77,7 @@ impl Authority {
         Certified { certificate: params.signed_by(&key, &self.0).unwrap().pem(), key: key.serialize_pem() }
     }
 
-    /// For a node with this certificate, which takes those of this authority from clients.
+    /// The TLS files of a node with this certificate, which accepts clients with certificates of this CA.
     pub fn node(&self, certified: &Certified, mutual: bool) -> NodeTls {
         let Certified { certificate, key } = certified;
         NodeTls { authority: self.pem(), certificate: certificate.clone(), key: key.clone(), mutual }
@@ -95,7 +95,7 @@ fn named(name: &str) -> DistinguishedName {
 pub struct Files(tempfile::TempDir);
 
 impl Files {
-    /// With this authority as `ca.crt`.
+    /// Files with this CA as `ca.crt`.
     pub fn of(authority: &Authority) -> Self {
         let files = Self(tempfile::tempdir().unwrap());
         std::fs::write(files.path("ca.crt"), authority.pem()).unwrap();

@@ -1,4 +1,4 @@
-//! The job that most promises are tried with: its handler does what its payload says, and logs that it ran.
+//! The job of most tests: its handler follows its payload, and logs that it ran.
 
 use std::{
     io::Write,

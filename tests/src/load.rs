@@ -36,7 +36,7 @@ pub enum End {
     Done,
     /// It is dead-lettered at once.
     GivenUp,
-    /// It takes its process down.
+    /// It crashes its process.
     Abort,
 }
 
@@ -52,7 +52,7 @@ pub enum What {
     Start,
     /// It did its work: the effect that must not be lost.
     Done,
-    /// It failed, as its job says.
+    /// It failed, as its job requires.
     Fail,
     /// It was cut off.
     Cut,
@@ -143,7 +143,7 @@ impl Ledger {
     }
 }
 
-/// An id that says how its job is to end, and whether it waits in the delay ladder first.
+/// An id that encodes how its job is to end, and whether it waits in the delay ladder first.
 #[must_use]
 pub fn job_id(end: End, delayed: bool, number: &str) -> String {
     let end = match end {
@@ -180,7 +180,7 @@ pub fn now_us() -> u64 {
 ///
 /// # Errors
 ///
-/// As the job says.
+/// Runs the job, whose fields decide how it ends.
 pub async fn run(job: Load, ctx: Context<Ledger>) -> JobResult {
     let mut attempt = Attempt::begin(&job, &ctx);
     tokio::time::sleep(Duration::from_millis(job.work_ms)).await;

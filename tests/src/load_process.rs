@@ -162,7 +162,7 @@ impl Sender {
                 Ok(_) => What::Confirmed,
                 Err(PublishError::Uncertain { .. }) => What::Uncertain,
                 Err(error) => {
-                    tracing::debug!(id, %error, "not published, trying again");
+                    tracing::debug!(id, %error, "not published, retrying");
                     What::Refused
                 }
             };

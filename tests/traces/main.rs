@@ -1,4 +1,4 @@
-//! Traces, as a collector gets them from a worker in a process of its own.
+//! Traces, as a collector receives them from a worker in its own process.
 #![expect(clippy::unwrap_used, reason = "what is missing fails the test")]
 
 use std::{collections::BTreeSet, process::Command, time::Duration};
@@ -60,7 +60,7 @@ fn attribute<'a>(span: &'a Exported, name: &str) -> &'a str {
     span.attributes.get(name).map_or("", String::as_str)
 }
 
-/// Each span as a line, after the one that it is within and further right; `Q` stands for the queue.
+/// Returns each span as a line, after its parent and further right; `Q` stands for the queue.
 fn tree(spans: &[Exported], queue: &str, parent: &str, depth: usize) -> Vec<String> {
     let within = spans.iter().filter(|span| span.parent == parent);
     let lines = |span: &Exported| {
@@ -93,7 +93,7 @@ Producer publish leveret.v1.jobs:Q traced.first
       Client ack leveret.v1.jobs:Q traced.first 1 succeeded";
 
 #[tokio::test]
-async fn a_job_that_is_retried_given_up_replayed_and_done_is_one_trace() {
+async fn a_job_that_is_retried_dead_lettered_replayed_and_done_is_one_trace() {
     let collector = Collector::start().await;
     let id = unique("job");
     let stage = Stage::new(&collector.endpoint(), &["--publish", &id]).await;
@@ -129,7 +129,7 @@ async fn a_job_that_is_retried_given_up_replayed_and_done_is_one_trace() {
     assert_eq!(operations("Producer"), ["publish", "send"]);
     assert_eq!(operations("Client"), ["ack", "settle"]);
 
-    // A log line within a job says which trace it is of.
+    // A log line within a job has the id of its trace.
     let line = stage.process.wait_line("the second job is done", LONG).await;
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(line["message"], "the second job is done");
@@ -154,7 +154,7 @@ async fn a_foreign_trace_is_continued_and_what_is_none_is_ignored() {
     stage.end().await;
 
     let spans = collector.spans();
-    // They may have run beside each other, and ended in any order.
+    // They may have run beside each other, and may have ended in any order.
     let processes = spans.iter().filter(|span| span.kind == "Consumer");
     let (foreigners, own): (Vec<_>, Vec<_>) = processes.partition(|span| span.trace == trace);
     let ([foreign], [own]) = (foreigners.as_slice(), own.as_slice()) else {
@@ -172,9 +172,9 @@ async fn jobs_run_while_the_collector_is_away_and_the_log_says_so_once() {
     let stage = Stage::new(&endpoint, &["--publish", "lost"]).await;
     stage.wait("a dead letter of Some(\\\"traced.third").await;
     stage.end().await;
-    let told = stage.process.wait_line("traces cannot be exported", LONG).await;
-    assert_eq!(stage.process.count("traces cannot be exported"), 1, "{told}");
-    assert!(told.contains("Connection refused"), "{told}");
+    let reported = stage.process.wait_line("traces cannot be exported", LONG).await;
+    assert_eq!(stage.process.count("traces cannot be exported"), 1, "{reported}");
+    assert!(reported.contains("Connection refused"), "{reported}");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What the compiler says of a handler that does not fit its worker: each file of `cases/` must not compile, and the
+//! The compiler's messages for a handler that does not fit its worker: each file of `cases/` must not compile, and the
 //! message beside it must name the fault in words that a user understands.
 //!
 //! The first run compiles Leveret and its dependencies once more, in a folder of its own. `TRYBUILD=overwrite` writes new

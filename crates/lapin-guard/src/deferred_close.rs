@@ -1,4 +1,4 @@
-//! The last words of a broker that resets the connection.
+//! Defers a reset of the connection until the broker's last bytes are read.
 
 use std::{
     io,

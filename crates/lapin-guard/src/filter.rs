@@ -116,13 +116,13 @@ impl FrameFilter {
         if self.must_be_whole(FrameStart::read(frame)?) { self.replacement(frame) } else { None }
     }
 
-    /// Whether the filter needs the complete frame.
+    /// Returns whether the filter needs the complete frame.
     #[inline]
     pub(crate) fn must_be_whole(&self, start: FrameStart) -> bool {
         matches!(start.kind, METHOD | HEADER) || self.closed.contains(&start.channel)
     }
 
-    /// As [`filter`](Self::filter), for a frame that [must be whole](Self::must_be_whole).
+    /// Like [`filter`](Self::filter), for a frame that [must be whole](Self::must_be_whole).
     #[inline]
     pub(crate) fn replacement(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
         let payload = frame.get(FRAME_START..frame.len().checked_sub(1)?)?;
@@ -150,7 +150,7 @@ impl FrameFilter {
         Some(replacement)
     }
 
-    /// Whether the frame's channel is closed. Notes which channels are.
+    /// Returns whether the frame's channel is closed. Notes which channels are.
     #[inline]
     fn is_stray(&mut self, kind: u8, channel: [u8; 2], payload: &[u8]) -> bool {
         let method = payload.first_chunk().filter(|_| kind == METHOD);
@@ -216,7 +216,7 @@ fn repaired_method(payload: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Whether lapin's parser reads these properties, which begin with their flags, and survives them.
+/// Returns whether lapin's parser reads these properties, which begin with their flags, and survives them.
 ///
 /// Check stored properties with it before parsing them without a connection.
 ///

@@ -182,7 +182,7 @@ async fn secure(stream: Socket, host: &str, options: &Options) -> io::Result<Soc
     options.tls.shake_hands(stream, host).await
 }
 
-/// lapin alone would go on in plaintext.
+/// lapin alone would continue in plaintext.
 #[cfg(not(feature = "tls"))]
 #[expect(clippy::unused_async, reason = "the same signature as with TLS")]
 async fn secure(_: Socket, _: &str, _: &Options) -> io::Result<Socket> {

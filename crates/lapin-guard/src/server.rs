@@ -41,7 +41,7 @@ impl ServerProperties {
         server
     }
 
-    /// Whether the broker offers a login by client certificate, as far as it has listed its mechanisms.
+    /// Returns whether the broker offers a login by client certificate, as far as it has listed its mechanisms.
     pub(crate) fn may_offer_external(&self) -> bool {
         self.mechanisms.is_empty() || self.mechanisms.split(' ').any(|mechanism| mechanism == "EXTERNAL")
     }

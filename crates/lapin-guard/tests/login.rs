@@ -34,7 +34,7 @@ impl io::Write for Log {
     }
 }
 
-/// Whether a log has this text, or its bytes as lapin writes them.
+/// Returns whether a log has this text, or its bytes as lapin writes them.
 fn shows(log: &Log, text: &str) -> bool {
     let bytes = format!("{:?}", text.as_bytes());
     log.text().contains(text) || log.text().contains(bytes.trim_matches(['[', ']']))

@@ -66,12 +66,12 @@ async fn main() {
         direct::export(&broker, "orders", LETTERS.into(), tokio::io::sink(), |_| ()).await.unwrap().done
     })
     .await;
-    eventually_eq("they are handed back", LONG, Some(LETTERS), dead).await;
-    measured("intake", async {
+    eventually_eq("they are requeued", LONG, Some(LETTERS), dead).await;
+    measured("ingest", async {
         let stop = CancellationToken::new();
         let run = ingest::run(broker.clone(), store.clone(), catalogue.clone(), Vec::new(), stop.clone());
         let run = tokio::spawn(run);
-        eventually_eq("all are taken in", LONG, u64::from(LETTERS), async || store.count_dead(&all).await.unwrap())
+        eventually_eq("all are ingested", LONG, u64::from(LETTERS), async || store.count_dead(&all).await.unwrap())
             .await;
         stop.cancel();
         run.await.unwrap();

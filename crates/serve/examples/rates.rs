@@ -85,7 +85,7 @@ async fn bare(publisher: Publisher) -> String {
     url
 }
 
-/// Measures jobs a second, with so many concurrent batches.
+/// Measures jobs a second, with this number of concurrent batches.
 async fn rate(at_once: usize, batch: impl AsyncFn()) -> f64 {
     let started = Instant::now();
     let lane = async || {

@@ -39,7 +39,7 @@ use self::{
 };
 use crate::{services::Services, tokens::Tokens};
 
-/// All routes, and what stands before them.
+/// All routes, with their layers.
 pub(crate) fn routes(services: &Services, tokens: Tokens) -> Result<Router, prometheus::Error> {
     let trace = Arc::new(Trace::new()?);
     let (access, counted) = (Arc::new(Access::new(tokens)), Arc::clone(&trace));

@@ -24,13 +24,13 @@ pub(crate) struct ValueAt<'a> {
     pub(crate) digest: u64,
     /// The key, if the value is a member of an object.
     pub(crate) key: Option<&'a str>,
-    /// Whether the object has had this key before.
+    /// True if the object has had this key before.
     pub(crate) is_twice: bool,
     /// The text from the value's first byte on.
     pub(crate) rest: &'a str,
 }
 
-/// Whether to visit the content of a value.
+/// The decision whether the content of a value is visited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Visit {
     Enter,

@@ -20,10 +20,10 @@ pub struct Options {
     pub listen: SocketAddr,
     /// The job of submissions that name none. Without a default job they are refused.
     pub default_job: Option<String>,
-    /// The accepted tokens. Without tokens every process on this machine may do everything, so an address that others can
-    /// reach requires at least one.
+    /// The accepted tokens. Without tokens every process on this machine may do everything, so an address that is
+    /// reachable from other machines requires at least one.
     pub tokens: Tokens,
-    /// How long rows are kept.
+    /// The retention of rows.
     pub retention: Retention,
     /// Job queues whose dead letters are ingested in addition to those of the catalogue.
     pub queues: Vec<String>,
@@ -32,7 +32,7 @@ pub struct Options {
     /// The greatest number of open connections: 512 unless set. At the limit a new connection replaces one without a request.
     /// 8 more are served on `/livez`, `/readyz` and `/metrics` only. Up to 400 connections may wait for tasks.
     pub connections: usize,
-    /// How long running requests may take when the server stops: 10 s unless set.
+    /// The time limit of running requests when the server stops: 10 s unless set.
     pub drain: Duration,
 }
 
@@ -55,8 +55,10 @@ impl Default for Options {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Without tokens, everybody who reaches the address could run jobs.
-    #[error("listening on {address}, which others can reach, needs tokens: set LEVERET_API_TOKENS=operator:TOKEN")]
+    /// Without tokens, any client that reaches the address could run jobs.
+    #[error(
+        "listening on {address}, which other machines can reach, requires tokens: set LEVERET_API_TOKENS=operator:TOKEN"
+    )]
     TokensNeeded {
         /// The address.
         address: SocketAddr,

@@ -23,9 +23,9 @@ use crate::waiters::Waiters;
 /// The greatest number of updates that wait for the store: about 10 MB.
 const CAPACITY: usize = 20_000;
 const AT_ONCE: usize = 64;
-/// How long a response waits for the store after its job is published.
+/// Longest wait of a response for the store after its job is published.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// A store that has not answered for so long counts as unreachable.
+/// Silence after which the store counts as unreachable.
 const SILENT_AFTER: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -81,7 +81,7 @@ impl Recorder {
         &self.writer
     }
 
-    /// Reserves capacity for so many updates; none while the store is unreachable or too slow.
+    /// Reserves capacity for this number of updates; `None` while the store is unreachable or too slow.
     pub(crate) fn reserve(&self, events: usize) -> Option<Reservation> {
         if self.writer.unreachable.load(Ordering::Acquire) {
             return None;
@@ -141,7 +141,7 @@ impl StatusWriter {
 
     fn failed(&self, error: &leveret_store::Error) {
         if !self.unreachable.swap(true, Ordering::AcqRel) {
-            tracing::warn!(error = leveret_store::chain(&error), "the store accepts no writes, trying again");
+            tracing::warn!(error = leveret_store::chain(&error), "the store accepts no writes, retrying");
         }
     }
 

@@ -26,8 +26,8 @@ use crate::{field_error::FieldError, json};
 
 /// The greatest number of reported errors for one payload.
 pub(crate) const MAX_FIELD_ERRORS: usize = 20;
-/// The validator makes all errors before the first is read. For a payload that costs more than this, only the first error
-/// is made.
+/// Budget above which a payload gets only its first error, because the validator builds all errors before the first is
+/// read.
 const ALL_ERRORS_BUDGET: u64 = 20_000;
 /// The greatest size of a compiled regular expression.
 const PATTERN_BYTES: usize = 256 * 1024;
@@ -72,9 +72,9 @@ pub(crate) struct Schemas(Mutex<HashMap<(String, String), Compiled>>);
 #[derive(Clone, Debug)]
 struct Compiled {
     of: Arc<Entry>,
-    /// None if the schema cannot be compiled, or there is none.
+    /// `None` if the schema cannot be compiled, or there is none.
     validator: Option<Arc<Validator>>,
-    /// Whether it is logged that the schema is too expensive for a payload.
+    /// True if it is logged that the schema is too expensive for a payload.
     logged: Arc<AtomicBool>,
 }
 
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(pointers(check(schema, r#"{"a": {"b": 1, "b": 1}, "c": 1}"#).await), ["/payload/a/b"]);
     }
 
-    /// Each level stands for two of the next.
+    /// Each level applies the next one twice.
     fn doubling(levels: usize, through: impl Fn(Value) -> Value) -> Value {
         let mut definitions = serde_json::Map::new();
         for level in 0..levels {

@@ -22,7 +22,7 @@ use crate::{
 
 /// The time limit for writing remaining status updates when the server stops.
 const FLUSHED_WITHIN: Duration = Duration::from_secs(5);
-/// How long a connection may be idle, or send the head of a request.
+/// Longest time of a connection without a request, or until the head of a request is complete.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// A server that listens. It responds once it [runs](Self::run).

@@ -17,7 +17,7 @@ use crate::{
     waiters::Waiters,
 };
 
-/// How long a submission waits for the first connection to the broker.
+/// Longest wait of a submission for the first connection to the broker.
 const PREPARED_WITHIN: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -89,7 +89,7 @@ async fn prepare(broker: Broker, catalogue: Catalogue, prepared: Arc<SetOnce<()>
     let mut logged = String::new();
     while let Err(reason) = reader::declare_status_queue(&broker).await {
         if reason != logged {
-            tracing::warn!(error = reason, "cannot declare the queue of status updates, trying again");
+            tracing::warn!(error = reason, "cannot declare the queue of status updates, retrying");
             logged = reason;
         }
         sleep(PAUSE).await;

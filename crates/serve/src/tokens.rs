@@ -54,7 +54,7 @@ pub enum TokensError {
         /// The token's position, from 1.
         number: usize,
     },
-    /// There is no token, which would give everybody access.
+    /// There is no token, which would give every client access.
     #[error("there is no token in it")]
     None,
     /// The file cannot be read.
@@ -74,7 +74,7 @@ impl Tokens {
         text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?.parse()
     }
 
-    /// Whether there is no token.
+    /// Returns whether there is no token.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn tokens_are_read_from_a_variable_or_a_file() {
-        let tokens: Tokens = "# ours\nviewer:0123456789abcdef\n\noperator:fedcba9876543210,".parse().unwrap();
+        let tokens: Tokens = "# our own\nviewer:0123456789abcdef\n\noperator:fedcba9876543210,".parse().unwrap();
         assert_eq!(tokens.holder("0123456789abcdef").unwrap().role, Role::Viewer);
         assert_eq!(tokens.holder("fedcba9876543210").unwrap().role, Role::Operator);
         assert_eq!((tokens.holder(""), Tokens::default().holder("")), (None, None));

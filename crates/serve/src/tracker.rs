@@ -20,10 +20,10 @@ use crate::{
 const AT_ONCE: usize = 500;
 /// The prefetch: the broker delivers one batch while another is written.
 const PREFETCH: u16 = 1000;
-/// How often the server records that it receives updates. The record is compared with days. Only a received update or a
-/// feed that answers counts, because a connection may have no consumer.
-const HEARD_EVERY: Duration = Duration::from_secs(60);
-const FIRST_HEARD: Duration = Duration::from_secs(2);
+/// Interval at which the server records that it receives updates. The record is compared with days. Only a received
+/// update or an answering reader counts, because a connection may have no consumer.
+const RECORDED_EVERY: Duration = Duration::from_secs(60);
+const FIRST_RECORDED: Duration = Duration::from_secs(2);
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -40,20 +40,20 @@ pub(crate) async fn track(services: Services, retention: Retention, stop: Cancel
 
 async fn take(services: &Services, stop: &CancellationToken) {
     let mut feed = QueueReader::new(&services.broker, Source::StatusUpdates, PREFETCH);
-    let (writer, mut noted, mut patience) = (services.recorder.writer(), None, FIRST_HEARD);
+    let (writer, mut noted, mut patience) = (services.recorder.writer(), None, FIRST_RECORDED);
     while let Some(next) = stop.run_until_cancelled(timeout(patience, feed.next(AT_ONCE))).await {
-        patience = HEARD_EVERY;
-        let has_heard = if let Ok(batch) = next {
+        patience = RECORDED_EVERY;
+        let is_receiving = if let Ok(batch) = next {
             let events: Vec<_> = events(&batch).collect();
             if stop.run_until_cancelled(writer.write(&events)).await.is_none() {
                 break;
             }
             feed.ack(batch);
-            noted.is_none_or(|noted: Instant| noted.elapsed() >= HEARD_EVERY)
+            noted.is_none_or(|noted: Instant| noted.elapsed() >= RECORDED_EVERY)
         } else {
             stop.run_until_cancelled(feed.is_listening()).await == Some(true)
         };
-        if has_heard {
+        if is_receiving {
             noted = Some(Instant::now());
             if let Err(error) = services.store.heard(now_ms()).await {
                 tracing::warn!(
@@ -78,11 +78,11 @@ fn events(batch: &Batch) -> impl Iterator<Item = leveret::status_update::StatusU
 
 /// Marks jobs as stale after an absence longer than the broker keeps their updates.
 async fn reconcile(store: &Store) {
-    let (kept, mut told) = (millis(STATUS_KEPT), false);
+    let (kept, mut logged) = (millis(STATUS_KEPT), false);
     loop {
         let now = now_ms();
         let noted = match store.heard_at().await {
-            Ok(Some(heard)) if now.saturating_sub(heard) > kept => store.note_gap(now - kept).await,
+            Ok(Some(last)) if now.saturating_sub(last) > kept => store.note_gap(now - kept).await,
             Ok(_) => Ok(0),
             Err(error) => Err(error),
         };
@@ -91,10 +91,10 @@ async fn reconcile(store: &Store) {
             Ok(jobs) => {
                 return tracing::warn!(jobs, "status updates expired while no server ran: these jobs may be stale");
             }
-            Err(_) if told => {}
+            Err(_) if logged => {}
             Err(error) => {
-                tracing::warn!(error = leveret_store::chain(&error), "the store is unreachable, trying again");
-                told = true;
+                tracing::warn!(error = leveret_store::chain(&error), "the store is unreachable, retrying");
+                logged = true;
             }
         }
         sleep(PAUSE).await;
@@ -108,7 +108,7 @@ async fn prune(store: &Store, retention: &Retention) {
     loop {
         due.tick().await;
         if let Err(error) = store.prune(now_ms(), retention).await {
-            tracing::warn!(error = leveret_store::chain(&error), "cannot delete expired rows, trying again");
+            tracing::warn!(error = leveret_store::chain(&error), "cannot delete expired rows, retrying");
         }
     }
 }

@@ -11,7 +11,7 @@ use leveret_store::StatusChange;
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-/// How often each waiting client queries the store.
+/// Interval at which each waiting client queries the store.
 const POLL: Duration = Duration::from_secs(1);
 /// The greatest number of waiting clients. Each costs a query a second, and one of the server's connections.
 const MOST: usize = 400;

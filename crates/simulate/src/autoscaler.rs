@@ -86,7 +86,7 @@ impl Decisions {
         workers
     }
 
-    /// In proportion to how much too long the wait will be that the recording rule predicts.
+    /// Scales in proportion to the predicted excess of the wait.
     fn by_wait(&self, now: f64, workers: u32, ready: u64) -> f64 {
         let Some(&(since, before)) = self.ended.front() else { return 0.0 };
         let (_, ended) = self.ended.back().copied().unwrap_or((now, before));

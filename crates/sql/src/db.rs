@@ -1,10 +1,10 @@
 //! Typed connection pools of PostgreSQL and SQLite, with a time limit on every statement.
 //!
-//! This module is shared with `leveret-store`. It is no part of this crate's API and may change at any time.
+//! This module is shared with `leveret-store`. It is not part of this crate's API and may change at any time.
 //!
-//! * `dialect`: where the SQL of the two databases differs.
+//! * `dialect`: the SQL in which the two databases differ.
 //! * `statement`: a statement with its values. `row`: a row of its result.
-//! * `connection`: runs a statement on a connection of sqlx, also in a transaction of the user's.
+//! * `connection`: runs a statement on a connection of sqlx, also in the user's transaction.
 //! * `limit`: time limits. `timed`: a connection of a pool whose statements end in time.
 //! * `pool`: opens a database. `address`: parses its address.
 //! * `migrations`: creates and updates tables.

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a database could not do what was asked.
+/// The reason why a database operation failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address is of no database that Leveret can use. The message omits the address, because it may hold a
+    /// The address names no database that Leveret can use. The message omits the address, because it may contain a
     /// password.
     #[error("the database address is invalid: set sqlite:PATH, a path, or postgres://USER:PASSWORD@HOST/DATABASE")]
     Address,
@@ -18,7 +18,7 @@ pub enum Error {
     Folder {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -43,7 +43,7 @@ pub enum Error {
     /// A job that could never be published.
     #[error("the job cannot be enqueued: {what} {value:?}: {reason}")]
     InvalidEntry {
-        /// What is invalid: the job's name, its id, the queue, a header.
+        /// The kind of invalid value: the job's name, its id, the queue, a header.
         what: &'static str,
         /// The invalid value.
         value: String,
@@ -54,7 +54,7 @@ pub enum Error {
     #[error("the job does not serialise")]
     Encode(#[source] serde_json::Error),
     /// The database did not answer within the time limit: it is halted, or the network drops its packets. The statement
-    /// may have run all the same.
+    /// may have run nevertheless.
     #[error("the database does not answer")]
     Silent,
     /// The database is unreachable, refuses the statement, or returns invalid data. The message has the cause, with the
@@ -64,7 +64,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same statement may succeed later: the database is unreachable, restarting, busy or full.
+    /// Returns whether the same statement may succeed later: the database is unreachable, restarting, busy or full.
     ///
     /// ```
     /// assert!(!leveret_sql::Error::Address.is_unavailable());
@@ -78,7 +78,7 @@ impl Error {
         }
     }
 
-    /// Whether the database works and refuses the values that it was given: a retry cannot succeed.
+    /// Returns whether the database works and refuses the values that it was given: a retry cannot succeed.
     ///
     /// ```
     /// assert!(!leveret_sql::Error::Address.is_refusal());
@@ -94,7 +94,7 @@ impl Error {
 }
 
 impl Error {
-    /// Whether a table of the statement does not exist.
+    /// Returns whether a table of the statement does not exist.
     pub(crate) fn is_missing_table(&self) -> bool {
         let Self::Database(sqlx::Error::Database(error)) = self else { return false };
         // SQLite has one code for every fault of a statement.
@@ -181,7 +181,7 @@ fn unavailable(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether an error of this code may pass by itself.
+/// Returns whether an error of this code may pass by itself.
 ///
 /// PostgreSQL's codes have five characters: lost connections (08), too few resources (53), shutdown and start (57),
 /// deadlocks and failed serialisation (40), lock timeouts (55P03), a standby (25006). SQLite's are numbers, whose low
@@ -193,7 +193,7 @@ fn code_passes(code: &str) -> bool {
     code.parse::<u32>().is_ok_and(|number| [5, 6, 10, 13, 14].contains(&(number & 0xff)))
 }
 
-/// Whether an error of this code is a refused value.
+/// Returns whether an error of this code is a refused value.
 ///
 /// On PostgreSQL: a row named twice (21), invalid data (22), a broken constraint (23), a value that is too big (54). On
 /// SQLite: a value that is too big (18), breaks a constraint (19), has the wrong type (20) or is out of range (25).
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_by_itself_is_told_from_what_does_not() {
+    fn an_error_that_may_pass_is_distinguished_from_a_lasting_one() {
         for code in ["57P01", "08006", "53300", "40P01", "55P03", "5", "261", "517", "13"] {
             assert!(code_passes(code), "{code}");
         }

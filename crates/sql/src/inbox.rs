@@ -1,6 +1,6 @@
 //! The inbox: a job has its effect once, however often it is delivered.
 //!
-//! A queue delivers a job at least once, and again when a worker dies between the effect and the ack. [`Inbox::once`]
+//! A queue delivers a job at least once, and again if a worker crashes between the effect and the ack. [`Inbox::once`]
 //! writes the job's id in the transaction of the effect, so that both are committed or neither is. At the next delivery
 //! the id is found, and the attempt ends as a duplicate.
 //!
@@ -70,9 +70,9 @@ from_pools!(Inbox);
 /// The state of an inbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InboxStatus {
-    /// How many jobs are noted.
+    /// Number of recorded jobs.
     pub jobs: u64,
-    /// When the oldest note was written, in milliseconds since the epoch.
+    /// Time of the oldest record, in milliseconds since the epoch.
     pub oldest_at: Option<u64>,
 }
 
@@ -105,8 +105,8 @@ impl Inbox {
         Ok(inbox)
     }
 
-    /// Notes in the handler's transaction that its job is done. Pass the error on with `?`: if the job was done before,
-    /// the attempt ends as a duplicate, which is not retried.
+    /// Records in the handler's transaction that its job is done. Pass the error on with `?`: if the job was done
+    /// before, the attempt ends as a duplicate, which is not retried.
     ///
     /// Ids are noted by queue: a job that is moved to another queue is another job there. If two copies run at the same
     /// time, the second one waits here until the first one's transaction ends. On SQLite begin the transaction with
@@ -140,7 +140,7 @@ impl Inbox {
         }
     }
 
-    /// Counts the noted jobs.
+    /// Counts the recorded jobs.
     ///
     /// # Errors
     ///
@@ -152,14 +152,14 @@ impl Inbox {
         Ok(self.pool.all(sql).await?.first().copied().unwrap_or_default())
     }
 
-    /// Deletes the notes of jobs that were done longer ago than `kept`, in small portions. Returns how many.
+    /// Deletes the records of jobs that were done longer ago than `kept`, in small portions. Returns their number.
     ///
-    /// A job whose note is deleted has its effect again when it is delivered again. Keep notes for longer than a job
-    /// can wait, be retried, and be a dead letter.
+    /// A job whose record is deleted has its effect again when it is delivered again. Keep records for longer than a
+    /// job can wait, be retried, and be a dead letter.
     ///
     /// # Errors
     ///
-    /// As [`status`](Self::status). Some notes may be deleted then.
+    /// As [`status`](Self::status). Some records may be deleted then.
     pub async fn prune(&self, kept: Duration) -> Result<u64> {
         MIGRATIONS.check(&self.pool).await?;
         let dialect = self.pool.dialect();

@@ -1,8 +1,8 @@
-//! The transactional outbox and the inbox of [`leveret`]: what lives in *your* database, beside your data.
+//! The transactional outbox and the inbox of [`leveret`]: tables in *your* database, beside your data.
 //!
 //! * [`Outbox`]: enqueues a job in your transaction. A [`Relay`] publishes the job if, and only if, the transaction
 //!   commits.
-//! * [`Inbox`]: notes a job's id in the transaction of its effect, so that a redelivered job has its effect once.
+//! * [`Inbox`]: records a job's id in the transaction of its effect, so that a redelivered job has its effect once.
 //!
 //! Both work on PostgreSQL and on SQLite, with the pools and transactions of [`sqlx`]. Their tables begin with
 //! `leveret_` and stand beside yours. The tables of the *server* (status of tracked jobs, dead letters, audit log,

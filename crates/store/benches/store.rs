@@ -122,7 +122,7 @@ async fn dead(store: &Store, upkeep: &Upkeep) -> leveret_store::Result<()> {
     for batch in letters.chunks(BATCH) {
         store.ingest(batch, NOW).await?;
     }
-    rate("letters taken in", letters.len(), began.elapsed());
+    rate("letters ingested", letters.len(), began.elapsed());
     let all = DeadFilter::default();
     let queue = DeadFilter { queue: Some("queue-3".into()), failed_from: Some(NOW + 1000), ..all.clone() };
     let text = DeadFilter { text: Some("order\": 77777".into()), ..all.clone() };

@@ -33,7 +33,7 @@ pub struct AuditEntry {
     pub actor: String,
     /// The action, such as `purge`.
     pub action: String,
-    /// What the action applied to.
+    /// The objects of the action.
     pub detail: Value,
 }
 

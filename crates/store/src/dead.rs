@@ -1,4 +1,4 @@
-//! Dead letters, taken out of the broker and kept with their history.
+//! Dead letters, ingested from the broker and kept with their history.
 //!
 //! * `letter`: the types. `fingerprint`: groups letters whose errors are alike. `base64`: bytes in JSON.
 //! * In the order of a letter's life: `ingest`, `find`, `change` (edit, purge, restore), `replay`, `transfer` (export,

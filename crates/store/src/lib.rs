@@ -1,8 +1,8 @@
-//! What Leveret's server keeps in its own database, a [`Store`]: the status of tracked jobs, dead letters, idempotency
-//! keys, the audit log; and for workers and publishers shared limits and unique keys.
+//! The database of Leveret's server, a [`Store`]: the status of tracked jobs, dead letters, idempotency keys, the audit
+//! log; and for workers and publishers shared limits and unique keys.
 //!
-//! SQLite serves one server, PostgreSQL several. The statements are the same on both. What lives in *your* database,
-//! the transactional outbox and the inbox, is in the crate `leveret-sql`, on whose connection pools this one stands.
+//! SQLite serves one server, PostgreSQL several. The statements are the same on both. The transactional outbox and the
+//! inbox, which are in *your* database, are in the crate `leveret-sql`, whose connection pools this crate uses.
 //! Unique keys are here, because the server frees a key in the transaction that records the end of its job.
 //!
 //! ```
@@ -36,9 +36,9 @@
 //!
 //! * `open`: the database and its write locks. `page`: pages and cursors. `time`: times in JSON.
 //! * `status`: tracked jobs. `idempotency`: responses to repeated requests. `unique`: keys of unique jobs.
-//! * `dead`: dead letters, from their intake to their replay.
+//! * `dead`: dead letters, from their ingestion to their replay.
 //! * `permits`: limits that workers share.
-//! * `audit`: who did what. `retention`: what is deleted, and when.
+//! * `audit`: the audit log. `retention`: the deletion of old rows.
 //!
 //! All tables begin with `leveret_` and may stand beside others. Every statement has a time limit on the client's side:
 //! 5 s on PostgreSQL, or 60 s if it may read all rows; 60 s on SQLite.

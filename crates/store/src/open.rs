@@ -1,7 +1,8 @@
-//! The database of the server, and the two ways into it.
+//! The database of the server, with one pool for readers and one for writers.
 //!
-//! Many read at the same time. On PostgreSQL and SQLite alike one process at a time writes under a [`WriteLock`], so
-//! that what a writer has read stays true until it commits. Two servers that record events of one job cannot lose one.
+//! Several connections read at the same time. On PostgreSQL and SQLite alike one process at a time writes under a
+//! [`WriteLock`], so the data that a writer has read stays valid until it commits. Two servers that record events of
+//! one job cannot lose one.
 
 use std::fmt;
 

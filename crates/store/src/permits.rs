@@ -1,6 +1,6 @@
 //! Limits that workers share: slots of a rate and permits of a concurrency limit, leased many at a time.
 //!
-//! Times are of the database's clock, so that the clocks of workers have no effect.
+//! Times are on the database's clock, so the clocks of workers have no effect.
 
 use std::time::Duration;
 
@@ -74,10 +74,10 @@ async fn set_places(store: &Store, limit: &str, wish: LeaseRequest<'_>) -> Resul
     Ok(granted)
 }
 
-/// Returns how many permits a worker gets: as many as it wants and are free.
+/// Returns the number of permits that a worker gets: as many as it requests and are free.
 ///
-/// If the workers want more than there are, each gets at most an equal share, or what the others leave. Permits in use
-/// are not revoked.
+/// If the workers request more than there are, each gets at most an equal share, or what the others leave. Permits in
+/// use are not revoked.
 fn share(wish: &LeaseRequest<'_>, others: &[(u32, u32)]) -> u32 {
     let sum = |of: fn(&(u32, u32)) -> u32| others.iter().map(of).fold(0, u32::saturating_add);
     let free = wish.most.saturating_sub(sum(|(granted, _)| *granted));

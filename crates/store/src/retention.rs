@@ -1,4 +1,4 @@
-//! Deletes what was kept long enough, in small portions, so that writers get their turn.
+//! Deletes rows whose retention has ended, in small portions, so that writers can work in between.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const AT_ONCE: u64 = 1000;
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// How long rows are kept. Dead letters in the state [`Dead`](crate::DeadState::Dead) and the audit log are kept
+/// The retention of rows. Dead letters in the state [`Dead`](crate::DeadState::Dead) and the audit log are kept
 /// indefinitely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
@@ -46,7 +46,7 @@ impl Default for Retention {
     }
 }
 
-/// How many rows were deleted.
+/// Numbers of deleted rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
     /// Tracked jobs.
@@ -58,7 +58,7 @@ pub struct Pruned {
 }
 
 impl Store {
-    /// Deletes what was kept long enough at the time `now`, in milliseconds since the epoch.
+    /// Deletes rows whose retention has ended at the time `now`, in milliseconds since the epoch.
     ///
     /// ```
     /// use leveret_store::{Pruned, Retention};

@@ -8,7 +8,7 @@ use leveret_sql::{
 
 use crate::open::Store;
 
-/// Takes a key if it is free. It is one statement, so that one of two publishers learns of the other.
+/// Takes a key if it is free. It is one statement, so that one of two publishers sees the other's claim.
 const CLAIM: &str = "INSERT INTO leveret_unique (key, job_id, until, origin) VALUES ($1, $2, $3, $6)
     ON CONFLICT (key) DO UPDATE SET job_id = excluded.job_id, until = excluded.until, origin = excluded.origin
     WHERE leveret_unique.until <= $4 OR leveret_unique.job_id IN ($2, $5)";

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a real Alertmanager makes of alertmanager.yml: it is told of alerts, and asked which of them nobody is told of.
+# Tests alertmanager.yml with a real Alertmanager: it gets alerts, and must suppress the right ones.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,7 +17,7 @@ for _ in $(seq 100); do
 done
 
 fires() { amtool --alertmanager.url="$url" alert add --annotation=summary=x "$@"; }
-# Alerts are taken in by and by.
+# Alerts arrive with a delay.
 until_seen() { # how many
     for _ in $(seq 100); do
         [ "$(curl -sS "$url/api/v2/alerts" | grep -o '"fingerprint"' | wc -l)" = "$1" ] && return
@@ -30,7 +30,7 @@ hidden() {
     amtool --alertmanager.url="$url" alert query --inhibited --output=json |
         python3 -c 'import json, sys; print(*sorted({alert["labels"]["alertname"] for alert in json.load(sys.stdin) if alert["status"]["inhibitedBy"]}))'
 }
-expect() { # what is tried, what should be hidden
+expect() { # title, alerts that fire, alerts that are suppressed
     [ "$(hidden)" = "$2" ] && return
     echo "error: $1: hidden are \"$(hidden)\" and not \"$2\"" >&2
     exit 1
@@ -53,12 +53,12 @@ fires LeveretCrashLoop severity=page queue=email job=email.send
 until_seen 10
 expect "a job that crashes" "LeveretDeadLetters LeveretQueueUnattended"
 
-fires LeveretBrokerAway severity=page instance=w:9464
+fires LeveretBrokerUnreachable severity=page instance=w:9464
 until_seen 11
 expect "one process without the broker" "LeveretDeadLetters LeveretQueueUnattended"
 [ "$(amtool --alertmanager.url="$url" alert query --output=simple queue=reports | grep -c Unattended)" = 1 ]
 
 fires LeveretBrokerDown severity=page
 until_seen 12
-expect "a broker that nobody has" "LeveretBrokerAway LeveretConsumersMissing LeveretDeadLetters LeveretOutboxStalled LeveretQueueUnattended LeveretScheduleLate LeveretScheduleWithoutLeader"
+expect "no process has the broker" "LeveretBrokerUnreachable LeveretConsumersMissing LeveretDeadLetters LeveretOutboxStalled LeveretQueueUnattended LeveretScheduleLate LeveretScheduleWithoutLeader"
 echo "Alertmanager hides what follows from something else"

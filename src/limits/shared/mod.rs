@@ -63,7 +63,7 @@ pub struct LeaseRequest<'a> {
     pub lease: Duration,
 }
 
-/// Whether the store answers.
+/// The reachability of the store.
 #[derive(Default)]
 struct Reach {
     unreachable_until: Option<Instant>,

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ack {
     pub(crate) tag: u64,
-    /// Whether it acks every open tag up to this one.
+    /// True if it acks every open tag up to this one.
     pub(crate) multiple: bool,
 }
 

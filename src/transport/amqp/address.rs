@@ -181,7 +181,7 @@ impl Address {
         &self.vhost
     }
 
-    /// Whether the client certificate names the user, instead of the address.
+    /// Returns whether the client certificate names the user, instead of the address.
     pub(super) fn is_external(&self) -> bool {
         matches!(self.mechanism, SASLMechanism::External)
     }

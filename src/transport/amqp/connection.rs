@@ -241,7 +241,7 @@ async fn reconnect(role: &'static str, setup: Arc<Setup>, state: watch::Sender<S
 /// The reason why there is no connection.
 struct NotConnected {
     reason: String,
-    /// Whether a broker refused the login.
+    /// True if a broker refused the login.
     is_refused: bool,
 }
 

@@ -47,7 +47,7 @@ pub(crate) struct Session {
     channel: OwnChannel,
     consumer: Consumer,
     tag: ShortString,
-    /// Whether the broker cancelled the consumer; lapin reports that only once.
+    /// True if the broker cancelled the consumer; lapin reports that only once.
     is_cancelled: bool,
     acks: Acks,
     /// The number of jobs acked on this channel.
@@ -57,7 +57,7 @@ pub(crate) struct Session {
     /// The time of the last sent acks.
     acked: Option<Instant>,
     prefetch: u16,
-    /// Whether this process cancelled the consumer: remaining deliveries are returned, and no more arrive.
+    /// True if this process cancelled the consumer: remaining deliveries are returned, and no more arrive.
     paused: bool,
     /// Deliveries to an earlier consumer of this session.
     before: VecDeque<Delivery>,

@@ -27,7 +27,7 @@ pub(super) struct Request {
     pub(super) exchange: ShortString,
     pub(super) key: ShortString,
     pub(super) message: Box<Message>,
-    /// Whether it is an error if no queue receives it.
+    /// True if a message that no queue receives is an error.
     pub(super) mandatory: bool,
     pub(super) fate: Arc<Fate>,
     pub(super) answer: oneshot::Sender<Answer>,
@@ -46,7 +46,7 @@ impl Request {
     }
 }
 
-/// Whether a request has been sent, as agreed between its caller and the task.
+/// The fate of a request, sent or not, as agreed between its caller and the task.
 #[derive(Default)]
 pub(super) struct Fate(AtomicU8);
 

@@ -1,8 +1,8 @@
-//! The end of a consumer: what runs may finish, the rest is handed back.
+//! The end of a consumer: running jobs may finish, and the rest is requeued.
 //!
-//! Before 4.3 RabbitMQ counts each return against a job, as if its process had been killed. A stop in good order must not
-//! make a job suspect, so a job that was cut off goes back as a copy, which is confirmed first and counts from nothing. A
-//! job that has not started keeps its place: it is returned, unless the next count would make it suspect.
+//! Before 4.3, RabbitMQ counts each requeue against a job, as if its process had crashed. A regular stop must not make
+//! a job suspect. So a job that was cut off is requeued as a confirmed copy, whose count starts at zero. A job that has
+//! not started keeps its place: it is requeued itself, unless the next count would make it suspect.
 
 use std::time::Duration;
 
@@ -24,11 +24,11 @@ use crate::{
     transport::session::{Delivery, Session},
 };
 
-/// How long attempts that are dropped may take to end, at the next point at which they wait.
+/// Time for dropped attempts to end; they end at their next `.await`.
 const DROPPED_WITHIN: Duration = Duration::from_millis(100);
 
 impl<S: Send + Sync + 'static> Consumer<S> {
-    /// Finishes what runs until the drain deadline, then hands back the rest.
+    /// Lets running jobs finish until the drain deadline, then requeues the rest.
     pub(super) async fn drain(mut self, mut session: Session) {
         let jobs = self.in_hand.iter().map(|(number, job)| (*number, job.received.id()));
         let mut unfinished = Unfinished::new(jobs);
@@ -48,7 +48,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         }
         self.cut(&mut session).await;
         drop(unfinished);
-        // RabbitMQ forgets acks that have not arrived when their channel is closed.
+        // RabbitMQ loses acks that have not arrived when their channel is closed.
         let settled = timeout(self.handlers.broker.config().last_moments().settled, session.settled());
         if settled.await.is_err() {
             tracing::debug!(queue = self.name, "closing a channel whose last acks may not have arrived");
@@ -63,13 +63,14 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         drop(wanted);
     }
 
-    /// Whether no other worker may have jobs of this queue while this one has some. Then the consumer stays until its
-    /// channel is closed: the broker hands what is unacknowledged then to the next one, in order.
+    /// Returns whether other workers must not have jobs of this queue while this one has some. If so, the consumer
+    /// stays until its channel is closed, and then the broker delivers the unacknowledged jobs to the next consumer in
+    /// order.
     pub(super) fn is_in_order(&self) -> bool {
         self.handlers.queue.is_single_active() && self.lane != Lane::Suspect
     }
 
-    /// The next job that is done during a drain; none when all are, or when the deadline is over.
+    /// Returns the next job that ends during a drain; `None` when all have ended or the deadline has passed.
     async fn next_done(&mut self) -> Option<(u64, Settlement)> {
         tokio::select! {
             biased;
@@ -78,7 +79,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         }
     }
 
-    /// Hands back a job that has not started.
+    /// Requeues a job that has not started.
     fn hand_back(&mut self, session: &mut Session, delivery: Delivery) {
         let Delivery { tag, redelivered, message } = delivery;
         if self.unfit(&message).is_some() {
@@ -86,7 +87,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         }
         let is_nearly_suspect = self.is_nearly_suspect(&message);
         let received = Incoming::read(message, redelivered, self.handlers.broker.now());
-        // A job that still runs here, or is done, is no other worker's.
+        // A job that still runs here, or has ended, must not go to another worker.
         if redelivered && let Some(known) = self.redeliveries.recognise(&received) {
             return self.adopt(session, tag, &received, &known);
         }
@@ -96,13 +97,13 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         self.start(session, tag, received, Work::Settle(Disposition::Requeued));
     }
 
-    /// Whether one more return would make the job suspect.
+    /// Returns whether one more requeue would make the job suspect.
     fn is_nearly_suspect(&self, message: &Message) -> bool {
         message.delivery_count().saturating_add(1)
             >= admission::suspicious(self.lane, self.handlers.queue.is_single_active())
     }
 
-    /// Drops what still runs and hands it back, with a copy if the broker confirms that in time.
+    /// Drops the running attempts and requeues their jobs, as copies if the broker confirms those in time.
     async fn cut(&mut self, session: &mut Session) {
         self.tasks.abort_all();
         let ended = async {
@@ -112,7 +113,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 }
             }
         };
-        // One that does not end computes or blocks: its thread cannot be stopped.
+        // An attempt that does not end computes or blocks; its thread cannot be stopped.
         drop(timeout(DROPPED_WITHIN, ended).await);
         let jobs: Vec<_> = self.in_hand.drain().map(|(_, job)| job).collect();
         let within = self.handlers.broker.config().last_moments().handed_back;
@@ -123,7 +124,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 job = job.received.message.job_name(),
                 queue = self.name,
                 job_id = job.received.id(),
-                "not done by the drain deadline, handed back"
+                "not done by the drain deadline, requeued"
             );
             let message = &job.received.message;
             let copied =
@@ -136,7 +137,8 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         });
         let settlements = join_all(handed_back).await;
         for (job, settlement) in jobs.iter().zip(settlements) {
-            // In order, what is returned now would come back to this consumer; the end of its channel returns it.
+            // In an ordered queue, a requeue now would be delivered to this consumer again. The end of its channel
+            // requeues the job.
             if let Some(tag) = job.tag
                 && !(in_order && settlement == Settlement::Requeue)
             {

@@ -1,8 +1,8 @@
-//! The core loop: one consumer of one lane of a queue, for as long as its worker lives.
+//! The core loop: one consumer of one lane of a queue, for the lifetime of its worker.
 //!
-//! Whatever ends a session (a lost connection, a closed channel, a queue deleted, a consumer cancelled) ends in the same
-//! rebuild, for ever. Attempts outlive sessions: they run in tasks of this consumer, and what the broker delivers again
-//! while they run is adopted, not started again.
+//! Every end of a session (lost connection, closed channel, deleted queue, cancelled consumer) leads to the same
+//! rebuild, indefinitely. Attempts outlive sessions: they run in tasks of this consumer. A delivery that is repeated
+//! while its attempt runs is assigned to the running attempt.
 
 mod drain;
 mod next;
@@ -40,53 +40,54 @@ use crate::{
     },
 };
 
-/// A consumer that is lost again so soon waits before the next: what ends it at once would else be a hot loop.
+/// A consumer that is lost within this time waits before the next one starts; otherwise a lasting cause would make a
+/// hot loop.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 const SHORT_LIFE_PAUSE: Duration = Duration::from_millis(300);
 
-/// Events after which acks leave and others get the thread, though more events are there.
+/// Events handled in a row before acks are sent and other tasks get the thread.
 const BURST: usize = 64;
 
 pub(crate) struct Consumer<S> {
     handlers: Arc<QueueRuntime<S>>,
     lane: Lane,
-    /// The broker's name of this lane.
+    /// The name of this lane's queue.
     name: String,
     metrics: QueueMetrics,
     permits: Arc<Semaphore>,
-    /// How many there are.
+    /// The number of permits.
     limit: usize,
     prefetch: u16,
-    /// Held for the next delivery.
+    /// The permit for the next delivery.
     permit: Option<OwnedSemaphorePermit>,
-    /// Where lanes share the permits: this lane's part in them, and the delivery that waits for its turn.
+    /// If lanes share the permits: this lane's share, and the delivery that waits for a permit.
     shared: Option<LaneShare>,
     waiting: Option<Delivery>,
-    /// One task for each job in hand that is not done with.
+    /// One task for each unacknowledged job that has not ended.
     tasks: JoinSet<(u64, Settlement)>,
     in_hand: HashMap<u64, Unacknowledged>,
-    /// Twice the prefetch: jobs of a lost channel may still be in hand beside those of the present one.
+    /// Twice the prefetch: jobs of a lost channel may still run beside those of the current one.
     most_in_hand: usize,
     next_number: u64,
     redeliveries: Redeliveries,
-    /// There was no permit for the next delivery when it was last asked for.
+    /// True if there was no permit for the next delivery at the last attempt.
     is_full: bool,
 }
 
 /// A job whose task runs.
 struct Unacknowledged {
     received: Arc<Incoming>,
-    /// Its delivery on the present channel; none if that has been lost.
+    /// Its delivery tag on the current channel; `None` if its channel was lost.
     tag: Option<u64>,
 }
 
-/// Why a session is no longer consumed.
+/// The reason why a session is no longer consumed.
 enum End {
     Stopped,
     Lost(Ended),
 }
 
-/// A job's task that has ended.
+/// The result of a job's task.
 type Joined = Result<(u64, Settlement), JoinError>;
 
 #[expect(clippy::large_enum_variant, reason = "one at a time, and nearly always the large one")]
@@ -97,7 +98,7 @@ enum Event {
     Lost(Ended),
 }
 
-/// Waits until the pace may be another, where it is kept at all.
+/// Waits until the flow may have changed; never completes without flow control.
 async fn changed(flow_control: &mut Option<FlowControl>) {
     match flow_control {
         Some(flow_control) => flow_control.changed().await,
@@ -106,7 +107,7 @@ async fn changed(flow_control: &mut Option<FlowControl>) {
 }
 
 impl<S: Send + Sync + 'static> Consumer<S> {
-    /// The consumers of a queue: one for each of its lanes.
+    /// Creates the consumers of a queue: one for each lane.
     pub(crate) fn all(bound: &BoundQueue<S>) -> Vec<Self> {
         let BoundQueue { runtime, queue } = bound;
         let limit = queue.limit();
@@ -151,11 +152,11 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         }
     }
 
-    /// Consumes until told to stop.
+    /// Consumes until the worker stops.
     ///
     /// # Errors
     ///
-    /// What keeps it from ever starting; once it has been up, nothing does.
+    /// The error that prevents the first start; after the first session there is none.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let mut wanted = self.handlers.broker.health().want(&self.name);
         let mut has_been_up = false;
@@ -173,7 +174,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 }
                 End::Lost(ended) => {
                     match ended {
-                        // Told once by the connection, for all its consumers.
+                        // The connection logs its loss once, for all its consumers.
                         Ended::Connection => {
                             tracing::debug!(queue = self.name, "lost the consumer with its connection");
                         }
@@ -195,15 +196,16 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         Ok(())
     }
 
-    /// Takes deliveries and settles what is done, until the session or the worker ends.
+    /// Accepts deliveries and settles finished jobs, until the session or the worker ends.
     ///
-    /// Events that are there already are handled in bursts. Acks leave after one, or linger for some milliseconds to leave
-    /// with others; none waits for a job that runs.
+    /// Waiting events are handled in bursts. Acks are sent after a burst, or some milliseconds later together with
+    /// others. No ack waits for a running job.
     async fn consume(&mut self, session: &mut Session) -> End {
         let mut linger = pin!(tokio::time::sleep(Duration::ZERO));
         let mut flow_control = self.flow_control();
         loop {
-            // While jobs run the consumer of an ordered queue stays: without it another worker would start the next ones.
+            // While jobs run, the consumer of an ordered queue stays. Otherwise another worker would start the next
+            // jobs.
             let may_pause = self.in_hand.is_empty() || !self.is_in_order();
             if let Some(flow_control) = &mut flow_control
                 && may_pause
@@ -255,7 +257,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         None
     }
 
-    /// Decides about a delivery and sets going what it needs.
+    /// Decides about a delivery and starts its task.
     fn take(&mut self, session: &mut Session, delivery: Delivery, permit: OwnedSemaphorePermit) {
         let now = self.handlers.broker.now();
         let Delivery { tag, redelivered, message } = delivery;
@@ -281,7 +283,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             }
             metrics.finished(Finish::Dead);
             let (job, job_id) = (received.message.job_name(), received.id());
-            tracing::error!(job, queue = self.name, job_id, %kind, error = reason, "cannot take the message, rejecting it");
+            tracing::error!(job, queue = self.name, job_id, %kind, error = reason, "cannot process the message, rejecting it");
             let place = Place { broker: &self.handlers.broker, queue: &self.handlers.queue, lane: self.lane };
             TraceSpan::settle(place, received.delivered()).settled(
                 place,
@@ -304,16 +306,17 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         self.start(session, tag, received, work);
     }
 
-    /// Why a message goes to the dead letters as it is, if it cannot even be copied.
+    /// Returns why a message cannot be copied and is dead-lettered unchanged; `None` for every other message.
     fn unfit(&self, message: &Message) -> Option<(ErrorKind, String)> {
         if let Some(reason) = message.unreadable() {
             return Some((ErrorKind::Decode, reason.to_owned()));
         }
         let (size, limit) = (message.body.len(), self.handlers.broker.config().payload_limit);
-        (size > limit).then(|| (ErrorKind::TooLarge, format!("a payload of {size} bytes, and the limit is {limit}")))
+        (size > limit)
+            .then(|| (ErrorKind::TooLarge, format!("the payload has {size} bytes, more than the limit of {limit}")))
     }
 
-    /// Starts a job's task, or finishes it at once if one poll is enough.
+    /// Starts a job's task, or finishes the job at once if one poll is enough.
     fn start(&mut self, session: &mut Session, tag: u64, received: Incoming, work: Work) {
         let received = Arc::new(received);
         let inline = matches!(&work, Work::Run(index, _) if self.handlers.routes[*index].may_start_inline());
@@ -323,7 +326,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             lane: self.lane,
             in_progress: self.metrics.in_progress.clone(),
         };
-        // Handlers' panics are caught within; after one of our own the job is another worker's.
+        // Panics of handlers are caught inside. After a panic of Leveret's own code the job is requeued.
         let run = AssertUnwindSafe(task.run(work)).catch_unwind();
         let mut running = Box::pin(run.map(|settlement| settlement.unwrap_or(Settlement::Requeue)));
         if inline && let Some(settlement) = (&mut running).now_or_never() {
@@ -340,7 +343,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         match known {
             Redelivered::Running(number) => {
                 if let Some(job) = self.in_hand.get_mut(number) {
-                    tracing::debug!(queue, job_id, "redelivered while it runs here: adopted");
+                    tracing::debug!(queue, job_id, "redelivered while it runs here: not started again");
                     job.tag = Some(tag);
                 }
             }
@@ -383,7 +386,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         self.count_lost(lost);
     }
 
-    /// Whether no handler runs, so that jobs in hand only wait for the confirms of their copies.
+    /// Returns whether no handler runs, so that unacknowledged jobs only wait for the confirms of their copies.
     fn is_patient(&self) -> bool {
         self.permits.available_permits() + usize::from(self.permit.is_some()) == self.limit
     }
@@ -394,7 +397,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         }
     }
 
-    /// The channel is gone, and with it every tag and the acks after the first `taken`.
+    /// Handles the loss of the channel, of every tag, and of the acks after the first `taken`.
     fn orphan(&mut self, taken: u64) {
         drop(self.none_waits());
         for job in self.in_hand.values_mut() {

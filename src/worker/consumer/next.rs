@@ -1,7 +1,8 @@
-//! What a consumer is to do next: a job that is done, a delivery that has a permit, or its end.
+//! The next event of a consumer: a finished job, a delivery with a permit, or the end.
 //!
-//! A consumer that has its permits for itself takes a permit, then a delivery. One that shares them with other lanes must
-//! not keep a permit for a delivery that may never come: it takes the delivery first, and then waits for its turn.
+//! A consumer with permits of its own takes a permit, then a delivery. A consumer that shares permits with other lanes
+//! must not hold a permit for a delivery that may never come. So it takes the delivery first, and then waits for a
+//! permit.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use crate::{
 };
 
 impl<S: Send + Sync + 'static> Consumer<S> {
-    /// An event that is there already. Whether the worker is to stop is not asked here.
+    /// Returns an event that has already occurred; does not check for a stop.
     pub(super) fn ready(&mut self, session: &mut Session) -> Option<Event> {
         if let Some(done) = self.tasks.try_join_next() {
             return Some(Event::Done(done));
@@ -62,7 +63,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         }
     }
 
-    /// As [`ready`](Self::ready), for a consumer that shares its permits.
+    /// Like [`ready`](Self::ready), for a consumer that shares its permits.
     fn ready_in_turn(&mut self, session: &mut Session) -> Option<Event> {
         let turn = self.shared.as_ref()?;
         if self.waiting.is_none() {
@@ -82,7 +83,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         Some(Event::Delivered(self.waiting.take()?, permit))
     }
 
-    /// As [`next_event`](Self::next_event), for a consumer that shares its permits.
+    /// Like [`next_event`](Self::next_event), for a consumer that shares its permits.
     async fn next_in_turn(&mut self, session: &mut Session) -> Event {
         loop {
             let room = self.in_hand.len() < self.most_in_hand;
@@ -107,7 +108,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         }
     }
 
-    /// The delivery that waits for its turn, which is given up.
+    /// Leaves the turn, and returns the delivery that waited for it.
     pub(super) fn none_waits(&mut self) -> Option<Delivery> {
         if let Some(turn) = &self.shared {
             turn.leave();

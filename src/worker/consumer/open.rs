@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl<S: Send + Sync + 'static> Consumer<S> {
-    /// Tries until there is a session; none if told to stop.
+    /// Retries until there is a session; `None` if the worker stops.
     pub(super) async fn open(&self, has_been_up: &mut bool) -> Result<Option<Session>, Error> {
         let backoff = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(50))
@@ -34,7 +34,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 Err(error) => error.to_string(),
             };
             if self.handlers.broker.log_throttle().should_log(format!("{}: {reason}", self.name)) {
-                tracing::warn!(queue = self.name, error = reason, "cannot consume yet, trying again");
+                tracing::warn!(queue = self.name, error = reason, "cannot consume yet, retrying");
             }
             let delay = delays.next().unwrap_or(Duration::from_secs(1));
             if self.handlers.stop.drain.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {

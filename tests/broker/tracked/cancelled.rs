@@ -1,16 +1,16 @@
-//! What becomes of a tracked job that is cancelled.
+//! Cancelled tracked jobs.
 
 use leveret_harness::RawClient;
 
 use super::{
     Act, Arc, Duration, LONG, Node, NodeOptions, Ordering, Place, Queue, QueueReader, RetryPolicy, Seen, Source, Task,
-    Worker, act, broker, dead_letters, eventually, listening, testing, timeout, told, worker,
+    Worker, act, broker, dead_letters, eventually, listening, reported, testing, timeout, worker,
 };
 
 on_both_brokers!(
     a_job_that_waits_does_not_run_once_it_is_cancelled,
     a_job_is_cancelled_though_its_worker_starts_later,
-    a_job_that_runs_is_told_that_it_is_cancelled,
+    a_running_job_is_notified_of_its_cancellation,
     a_job_that_is_done_before_it_notices_that_it_is_cancelled_is_done,
     a_cancelled_job_is_not_retried,
 );
@@ -23,7 +23,7 @@ async fn a_job_that_waits_does_not_run_once_it_is_cancelled(place: Place) {
     let delay = Duration::from_secs(2);
     let id = publisher.publish(&Task { act: Act::Succeed }).track().delay(delay).await.unwrap();
     publisher.cancel(id.as_str()).await.unwrap();
-    told(&mut feed, id.as_str(), &["received", "cancelled"]).await;
+    reported(&mut feed, id.as_str(), &["received", "cancelled"]).await;
     assert_eq!(seen.runs.load(Ordering::SeqCst), 0);
     running.stop().await.unwrap();
 }
@@ -49,7 +49,7 @@ async fn a_job_is_cancelled_though_its_worker_starts_later(place: Place) {
     running.stop().await.unwrap();
 }
 
-async fn a_job_that_runs_is_told_that_it_is_cancelled(place: Place) {
+async fn a_running_job_is_notified_of_its_cancellation(place: Place) {
     let mut feed = listening(&place).await;
     let seen = Arc::<Seen>::default();
     let running = testing::start(worker(&seen), &place.another_process()).await.unwrap();
@@ -57,7 +57,7 @@ async fn a_job_that_runs_is_told_that_it_is_cancelled(place: Place) {
     let id = publisher.publish(&Task { act: Act::UntilCancelled }).track().await.unwrap();
     eventually("the job runs", LONG, async || seen.runs.load(Ordering::SeqCst) == 1).await;
     publisher.cancel(id.as_str()).await.unwrap();
-    told(&mut feed, id.as_str(), &["received", "started", "cancelled"]).await;
+    reported(&mut feed, id.as_str(), &["received", "started", "cancelled"]).await;
     assert!(dead_letters(&place.broker, "tasks").await.unwrap().is_empty());
     running.stop().await.unwrap();
 }
@@ -71,7 +71,7 @@ async fn a_job_that_is_done_before_it_notices_that_it_is_cancelled_is_done(place
     eventually("the job runs", LONG, async || seen.runs.load(Ordering::SeqCst) == 1).await;
     publisher.cancel(id.as_str()).await.unwrap();
     seen.may_end.store(true, Ordering::SeqCst);
-    told(&mut feed, id.as_str(), &["received", "started", "succeeded"]).await;
+    reported(&mut feed, id.as_str(), &["received", "started", "succeeded"]).await;
     running.stop().await.unwrap();
 }
 
@@ -85,7 +85,7 @@ async fn a_cancelled_job_is_not_retried(place: Place) {
     let id = publisher.publish(&Task { act: Act::FailOnce }).track().await.unwrap();
     eventually("the job has failed", LONG, async || seen.runs.load(Ordering::SeqCst) == 1).await;
     publisher.cancel(id.as_str()).await.unwrap();
-    told(&mut feed, id.as_str(), &["received", "started", "retrying", "received", "cancelled"]).await;
+    reported(&mut feed, id.as_str(), &["received", "started", "retrying", "received", "cancelled"]).await;
     assert_eq!(seen.runs.load(Ordering::SeqCst), 1);
     running.stop().await.unwrap();
 }
@@ -102,14 +102,14 @@ async fn a_cancelled_job_does_not_run_though_everything_is_restarted() {
     publisher.cancel(waiting.as_str()).await.unwrap();
     feed.close().await;
     place.broker.close().await;
-    // RabbitMQ 3.10 forgets a queue's log that was begun less than a second before.
+    // RabbitMQ 3.10 loses a queue's log that was begun less than a second before.
     node.sync().await.unwrap();
     node.kill9().await;
     node.restart().await;
     let place = Place { broker: broker(&node.url()), url: Some(node.url()), _vhost: None };
     let mut feed = QueueReader::new(&place.broker, Source::StatusUpdates, 100);
     let running = testing::start(worker(&seen), &place.another_process()).await.unwrap();
-    told(&mut feed, waiting.as_str(), &["received", "cancelled"]).await;
+    reported(&mut feed, waiting.as_str(), &["received", "cancelled"]).await;
     place.broker.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();
     eventually("another job runs", LONG, async || seen.runs.load(Ordering::SeqCst) == 1).await;
     running.stop().await.unwrap();
@@ -126,7 +126,7 @@ async fn a_worker_hears_of_cancelled_jobs_also_in_a_stream_that_was_made_anew() 
         let id = publisher.publish(&Task { act: Act::UntilCancelled }).track().await.unwrap();
         eventually("the job runs", LONG, async || seen.runs.load(Ordering::SeqCst) == runs).await;
         publisher.cancel(id.as_str()).await.unwrap();
-        told(feed, id.as_str(), &["received", "started", "cancelled"]).await;
+        reported(feed, id.as_str(), &["received", "started", "cancelled"]).await;
     };
     for runs in 1..=3 {
         run_and_cancel(&mut feed, runs).await;

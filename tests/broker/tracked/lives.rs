@@ -1,8 +1,8 @@
-//! A job is cancelled in one life of it, and may have others.
+//! A cancellation applies to one life of a job, which may have others.
 
 use super::{
-    Act, Arc, Duration, LONG, Ordering, Place, QueueReader, Seen, Source, Task, dead_letters, listening, sleep,
-    testing, timeout, told, worker,
+    Act, Arc, Duration, LONG, Ordering, Place, QueueReader, Seen, Source, Task, dead_letters, listening, reported,
+    sleep, testing, timeout, worker,
 };
 
 on_both_brokers!(
@@ -15,7 +15,7 @@ async fn a_job_that_was_cancelled_when_it_was_dead_runs_once_it_is_replayed(plac
     let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
     let publisher = place.broker.publisher();
     let id = publisher.publish(&Task { act: Act::Refuse }).track().await.unwrap();
-    told(&mut events, id.as_str(), &["received", "started", "dead"]).await;
+    reported(&mut events, id.as_str(), &["received", "started", "dead"]).await;
     publisher.cancel(id.as_str()).await.unwrap();
     let mut feed = QueueReader::new(&place.broker, Source::DeadLetters("tasks".into()), 10);
     let batch = timeout(LONG, feed.next(10)).await.unwrap();
@@ -25,10 +25,10 @@ async fn a_job_that_was_cancelled_when_it_was_dead_runs_once_it_is_replayed(plac
     publisher.replay(batch.messages()[0].message(), "tasks").payload(payload).await.unwrap();
     feed.ack(batch);
     let steps = ["received", "started", "retrying", "received", "started", "succeeded"];
-    told(&mut events, id.as_str(), &steps).await;
+    reported(&mut events, id.as_str(), &steps).await;
     // And it can be cancelled again.
     let again = publisher.publish(&Task { act: Act::Refuse }).track().await.unwrap();
-    told(&mut events, again.as_str(), &["received", "started", "dead"]).await;
+    reported(&mut events, again.as_str(), &["received", "started", "dead"]).await;
     let batch = timeout(LONG, feed.next(10)).await.unwrap();
     let payload = serde_json::to_vec(&Task { act: Act::UntilCancelled }).unwrap();
     publisher.replay(batch.messages()[0].message(), "tasks").payload(payload).await.unwrap();
@@ -52,7 +52,7 @@ async fn a_cancelled_job_that_cannot_run_ends_as_cancelled(place: Place) {
     let brief = publisher.publish(&Task { act: Act::Succeed }).track().expires(Duration::from_millis(1));
     let expired = brief.await.unwrap();
     sleep(Duration::from_millis(5)).await;
-    let unknown = publisher.publish_raw("nobody.knows", "tasks", "{}").track().await.unwrap();
+    let unknown = publisher.publish_raw("no.worker.knows", "tasks", "{}").track().await.unwrap();
     for id in [&expired, &unknown] {
         publisher.cancel(id.as_str()).await.unwrap();
     }
@@ -70,7 +70,7 @@ async fn a_cancelled_job_that_cannot_run_ends_as_cancelled(place: Place) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_job_that_bears_the_id_of_a_cancelled_one_later_runs() {
+async fn another_job_with_the_id_of_a_cancelled_one_runs_later() {
     let place = Place::memory();
     let mut events = listening(&place).await;
     let seen = Arc::<Seen>::default();
@@ -79,10 +79,10 @@ async fn another_job_that_bears_the_id_of_a_cancelled_one_later_runs() {
     let nightly = || publisher.publish(&Task { act: Act::Succeed }).id("nightly").track();
     publisher.cancel("nightly").await.unwrap();
     nightly().await.unwrap();
-    told(&mut events, "nightly", &["received", "cancelled"]).await;
+    reported(&mut events, "nightly", &["received", "cancelled"]).await;
     sleep(Duration::from_secs(61)).await;
     nightly().await.unwrap();
-    told(&mut events, "nightly", &["received", "started", "succeeded"]).await;
+    reported(&mut events, "nightly", &["received", "started", "succeeded"]).await;
     assert_eq!(seen.runs.load(Ordering::SeqCst), 1);
     running.stop().await.unwrap();
 }

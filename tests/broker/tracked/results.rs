@@ -4,11 +4,11 @@ use leveret::{Context, Handler, JobResult, Worker, status_update::Step, testing}
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Act, Place, Task, listening, told};
+use super::{Act, Place, Task, listening, reported};
 
-on_both_brokers!(the_result_of_a_handler_that_is_a_type_is_told);
+on_both_brokers!(the_result_of_a_handler_that_is_a_type_is_published);
 
-async fn the_result_of_a_handler_that_is_a_type_is_told(place: Place) {
+async fn the_result_of_a_handler_that_is_a_type_is_published(place: Place) {
     struct Printer(u32);
 
     #[derive(Serialize)]
@@ -26,7 +26,7 @@ async fn the_result_of_a_handler_that_is_a_type_is_told(place: Place) {
     let mut feed = listening(&place).await;
     let running = testing::start(Worker::new(()).handle(Printer(7)), &place.broker).await.unwrap();
     let id = place.broker.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();
-    let events = told(&mut feed, id.as_str(), &["received", "started", "succeeded"]).await;
+    let events = reported(&mut feed, id.as_str(), &["received", "started", "succeeded"]).await;
     let result = Some(json!({"pages": 7}));
     assert_eq!(events.last().unwrap().step, Step::Succeeded { result, too_large: None });
     running.stop().await.unwrap();

@@ -1,4 +1,4 @@
-//! What a worker may not tell or announce at first, it does once somebody has granted the right.
+//! A worker publishes status updates and announcements as soon as the missing permission is granted.
 
 use super::{
     Act, Arc, Broker, Catalogue, Config, Context, Deserialize, Duration, Job, LONG, Ordering, Permissions, QueueReader,
@@ -39,14 +39,14 @@ async fn what_is_refused_is_tried_again_until_the_right_is_granted() {
     let running = testing::start(worker(&seen), &muted).await.unwrap();
     owner.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();
     eventually("it has run", LONG, async || seen.runs.load(Ordering::SeqCst) == 1).await;
-    // Long enough to be refused in all it tells.
+    // Long enough for a refusal of every update.
     sleep(Duration::from_secs(3)).await;
     assert!(catalogue.find("task").is_none());
     let (name, write) = (vhost.name(), ".*");
     vhost.node().ctl(&["set_permissions", "--vhost", name, "muted", "", write, ".*"]).await.unwrap();
     timeout(LONG, catalogue.wait_for("task")).await.expect("its jobs are announced");
     let mut feed = QueueReader::new(&owner, Source::StatusUpdates, 100);
-    let told = async {
+    let reported = async {
         loop {
             owner.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();
             if let Ok(batch) = timeout(Duration::from_secs(5), feed.next(10)).await {
@@ -54,12 +54,12 @@ async fn what_is_refused_is_tried_again_until_the_right_is_granted() {
             }
         }
     };
-    assert!(timeout(2 * LONG, told).await.expect("steps are told again") > 0);
+    assert!(timeout(2 * LONG, reported).await.expect("steps are reported again") > 0);
     running.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_that_may_tell_nothing_runs_tracked_jobs_all_the_same() {
+async fn a_worker_that_may_publish_no_status_updates_runs_tracked_jobs_nevertheless() {
     let vhost = shared_node().await.vhost().await;
     let owner = broker(&vhost.url());
     testing::start(worker(&Arc::default()), &owner).await.unwrap().stop().await.unwrap();
@@ -90,7 +90,7 @@ async fn a_catalogue_that_must_not_be_read_says_so_until_it_may() {
     let amqp_url = vec![vhost.url_for("blind", "secret")];
     let blind = Broker::amqp(Config { amqp_url, topology: TopologyMode::Verify, ..Config::default() }).unwrap();
     let catalogue = Catalogue::follow(&blind);
-    let is_read = timeout(LONG, catalogue.ready()).await.expect("nobody waits for what is refused");
+    let is_read = timeout(LONG, catalogue.ready()).await.expect("a refused read does not block");
     assert!(!is_read && catalogue.entries().is_empty());
     let name = vhost.name();
     vhost.node().ctl(&["set_permissions", "--vhost", name, "blind", "", MUTE, ".*"]).await.unwrap();

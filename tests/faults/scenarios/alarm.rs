@@ -1,4 +1,4 @@
-//! The broker takes nothing, for a while or for long.
+//! The broker accepts nothing, for a short or a long time.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::{
     stage::{Cast, Stage, words},
 };
 
-/// A process that waits may grow by so much: each attempt to connect has buffers of 8 MiB, which two connections may come to
-/// take in earnest. If each attempt left its own behind, that would be ten times as much.
+/// Most growth of a waiting process: each attempt to connect has buffers of 8 MiB, which two connections may come to
+/// use fully. If each attempt leaked its own, the growth would be ten times as much.
 const GROWTH_KIB: u64 = 20 * 1024;
-/// And log so many lines each second.
+/// Most lines that it logs each second.
 const LINES_A_SECOND: usize = 5;
 
 pub(crate) async fn memory_runs_out(stage: &mut Stage<'_>) -> anyhow::Result<()> {
@@ -27,7 +27,7 @@ pub(crate) async fn disk_runs_out(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     alarm(stage, Fault::DiskAlarm).await
 }
 
-/// Nobody loses a connection or does a job twice for an alarm; publishing waits, and says so.
+/// An alarm costs no connection and doubles no job; publishing waits, and is reported as blocked.
 async fn alarm(stage: &mut Stage<'_>, fault: Fault) -> anyhow::Result<()> {
     stage.begin(Cast { publish: words("--failing 50"), ..Cast::default() }).await?;
     let before = stage.reconnects();
@@ -38,11 +38,13 @@ async fn alarm(stage: &mut Stage<'_>, fault: Fault) -> anyhow::Result<()> {
         stage.recovered(&mut struck).await?;
         let since = struck.began();
         for actor in stage.workers.iter().chain(&stage.publishers) {
-            let told = actor.watch.since(since).iter().any(|sample| sample.blocked > 0);
-            ensure!(told, "process {} never told that it is blocked", actor.id());
+            let reported = actor.watch.since(since).iter().any(|sample| sample.blocked > 0);
+            ensure!(reported, "process {} never reported that it is blocked", actor.id());
         }
         waited_calmly(stage, since, over)?;
-        stage.until("nobody is blocked any more", |stage| everyone(stage).all(|a| a.watch.last().blocked == 0)).await?;
+        stage
+            .until("no process is blocked any more", |stage| everyone(stage).all(|a| a.watch.last().blocked == 0))
+            .await?;
     }
     ensure!(stage.reconnects() == before, "an alarm must not cost a connection");
     stage.finish().await?;
@@ -63,7 +65,7 @@ pub(crate) async fn broker_is_absent(stage: &mut Stage<'_>) -> anyhow::Result<()
     struck.knowable = now_us();
     everyone(stage).for_each(|actor| actor.network(Proxy::accept));
     stage.recovered(&mut struck).await?;
-    stage.told_of_loss(&struck)?;
+    stage.reported_loss(&struck)?;
     stage.counted_loss(&struck)?;
     waited_calmly(stage, struck.began(), struck.knowable)?;
     stage.finish().await
@@ -73,12 +75,12 @@ fn everyone<'s>(stage: &'s Stage<'_>) -> impl Iterator<Item = &'s Actor> {
     stage.workers.iter().chain(&stage.publishers)
 }
 
-/// No process may grow with the time that it waits, nor talk about it all the time.
+/// Checks that no process grows while it waits, or logs all the time.
 fn waited_calmly(stage: &Stage<'_>, from: u64, until: u64) -> anyhow::Result<()> {
     for actor in everyone(stage) {
         let mut samples = actor.watch.since(from);
         samples.retain(|sample| sample.at_us <= until);
-        // What it had under way when the broker went may still take memory, and be logged.
+        // Work in progress when the outage began may still take memory, and be logged.
         let settled = samples.split_off(samples.len() / 3);
         let (first, last) = settled.first().zip(settled.last()).context("no sample while it waited")?;
         let (rss, threads) = (last.rss_kib.saturating_sub(first.rss_kib), last.threads.saturating_sub(first.threads));

@@ -5,7 +5,7 @@ use tokio::time::sleep;
 
 use crate::stage::{Cast, Stage};
 
-/// The majority goes on; those who were connected to the lost node go to another.
+/// The majority continues; clients of the lost node connect to another.
 pub(crate) async fn queue_leader_is_lost(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let cluster = Cluster::start(3, NodeOptions::default()).await;
     stage.urls = cluster.nodes().iter().map(Node::url).collect();
@@ -17,8 +17,8 @@ pub(crate) async fn queue_leader_is_lost(stage: &mut Stage<'_>) -> anyhow::Resul
         let leader = cluster.leader(&stage.queue).await;
         let mut struck = stage.struck();
         leader.kill9().await;
-        // Now and then (once in ten runs) RabbitMQ 3.10 hands over no retry while the node of the job queue's leader is away,
-        // for two minutes at least. Nothing of ours is in between: the retry is confirmed, and the broker's own.
+        // In one of ten runs, RabbitMQ 3.10 passes on no retry while the node of the job queue's leader is down, for
+        // two minutes at least. Leveret is not involved: the retry is confirmed, and the broker's own.
         let absence = stage.absence();
         let back = async {
             sleep(absence).await;

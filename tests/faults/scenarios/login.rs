@@ -1,4 +1,4 @@
-//! The broker does not know its clients at first.
+//! The broker does not know its clients yet.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(crate) async fn credentials_are_wrong_at_first(stage: &mut Stage<'_>) -> any
     stage.enter(Cast::default()).await;
     refused(stage, "ACCESS_REFUSED").await?;
     stage.node.add_user(&user, "secret", "/", Permissions::ALL).await?;
-    // A refused login is tried again after seconds that double, up to this.
+    // A refused login is retried after delays that double, up to this.
     stage.size.recovery += Duration::from_secs(30);
     welcome(stage).await
 }
@@ -29,10 +29,10 @@ pub(crate) async fn vhost_is_missing_at_first(stage: &mut Stage<'_>) -> anyhow::
     welcome(stage).await
 }
 
-/// Every process waits, is not ready, and has said once why.
+/// Checks that every process waits, is not ready, and has logged the reason once.
 async fn refused(stage: &mut Stage<'_>, why: &str) -> anyhow::Result<()> {
     let said = |stage: &Stage<'_>| stage.workers.iter().all(|worker| worker.process.count(why) > 0);
-    stage.until("every worker has said why it cannot connect", said).await?;
+    stage.until("every worker has logged why it cannot connect", said).await?;
     sleep(stage.size.absence * 2).await;
     for worker in &stage.workers {
         let said = worker.process.count(why);

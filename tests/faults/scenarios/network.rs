@@ -1,4 +1,4 @@
-//! A network that loses every packet, in both directions and without a word.
+//! A network that silently loses every packet, in both directions.
 
 use anyhow::ensure;
 use leveret_harness::Cable;
@@ -10,7 +10,7 @@ use crate::{
     stage::{Cast, Stage},
 };
 
-/// Longer than the heartbeats, so that the connection is given up and attempts to make another one fail as well.
+/// Longer than the heartbeats, so that the connection is closed and attempts to reconnect fail as well.
 pub(crate) async fn packets_are_dropped(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let cable = Cable::lay()?;
     stage.begin(Cast { workers: 2, ..Cast::default() }).await?;
@@ -28,7 +28,7 @@ pub(crate) async fn packets_are_dropped(stage: &mut Stage<'_>) -> anyhow::Result
         stage.recovered(&mut struck).await?;
         let after = stage.reconnects();
         ensure!(after[..2] == before[..2], "those who were not cut off must not notice: {before:?} then {after:?}");
-        ensure!(after[2] > before[2], "it must have given its connections up: {before:?} then {after:?}");
+        ensure!(after[2] > before[2], "it must have closed its connections: {before:?} then {after:?}");
     }
     stage.finish().await
 }

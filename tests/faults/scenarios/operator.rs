@@ -1,4 +1,4 @@
-//! What operators do to a queue under load.
+//! Operations of operators on a queue under load.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use crate::{
     stage::{Cast, PREFETCH, Stage},
 };
 
-/// Jobs that were confirmed so shortly before a deletion may have been in the queue.
+/// Jobs that were confirmed this shortly before a deletion may have been in the queue.
 const IN_QUEUE: Duration = Duration::from_secs(5);
-/// RabbitMQ confirms what it was handling while the queue was being deleted.
+/// RabbitMQ confirms messages that it was handling while the queue was being deleted.
 const UNDER_WAY: Duration = Duration::from_millis(500);
 
 pub(crate) async fn queue_is_deleted(stage: &mut Stage<'_>) -> anyhow::Result<()> {
@@ -29,7 +29,8 @@ pub(crate) async fn queue_is_deleted(stage: &mut Stage<'_>) -> anyhow::Result<()
     stage.logged_loss(deletions.len())?;
     let (before, after) = (IN_QUEUE.as_micros() as u64, UNDER_WAY.as_micros() as u64);
     stage.finish_except(|at| deletions.iter().any(|gone| (gone - before..gone + after).contains(&at))).await?;
-    // Workers keep the queue short: at each deletion it held what they had in hand and what came meanwhile.
+    // Workers keep the queue short: at each deletion it held their unacknowledged jobs and the jobs that arrived
+    // meanwhile.
     let under_way = stage.size.rate as f64 * UNDER_WAY.as_secs_f64();
     let most = deletions.len() * (stage.workers.len() * PREFETCH + under_way as usize);
     let deleted = stage.figures().deleted;
@@ -37,8 +38,8 @@ pub(crate) async fn queue_is_deleted(stage: &mut Stage<'_>) -> anyhow::Result<()
     Ok(())
 }
 
-/// The broker takes a long job for lost and gives it to another worker, up to 4.2 by closing the whole channel. The good
-/// jobs around it must not suffer, and the long one comes to an end.
+/// The broker times a long job out and delivers it to another worker, up to 4.2 by closing the whole channel. The good
+/// jobs around it must not suffer, and the long one must end.
 pub(crate) async fn consumer_timeout_strikes(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     set_consumer_timeout(stage, 2_000, 500).await?;
     stage.begin(Cast::default()).await?;
@@ -57,12 +58,12 @@ pub(crate) async fn consumer_timeout_strikes(stage: &mut Stage<'_>) -> anyhow::R
     stage.finish().await
 }
 
-/// How often the workers have lost a consumer.
+/// Returns how often the workers have lost a consumer.
 fn logged(stage: &Stage<'_>) -> usize {
     stage.workers.iter().map(|worker| worker.process.count("lost the consumer")).sum()
 }
 
-/// For channels that are opened from now on.
+/// Sets the timeout of channels that are opened from now on.
 async fn set_consumer_timeout(stage: &Stage<'_>, timeout_ms: u64, tick_ms: u64) -> anyhow::Result<()> {
     let set = format!(
         "application:set_env(rabbit, consumer_timeout, {timeout_ms}), \

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::stage::{Cast, Stage};
 
-/// What a publisher repeats is doubled at worst; what the workers have in hand is not touched.
+/// A repeated publish is doubled at worst; the workers' unacknowledged jobs are not affected.
 pub(crate) async fn publishers_lose_their_confirms(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.begin(Cast::default()).await?;
     for _ in 0..stage.size.rounds * 5 {
@@ -22,6 +22,9 @@ pub(crate) async fn publishers_lose_their_confirms(stage: &mut Stage<'_>) -> any
     stage.finish().await?;
     let duplicates = stage.figures().verdict.duplicates;
     ensure!(stage.books.audit.repeated() > 0, "no publish was ever uncertain");
-    ensure!(duplicates.keys().all(|cause| *cause == Cause::PublishRepeated), "doubled otherwise: {duplicates:?}");
+    ensure!(
+        duplicates.keys().all(|cause| *cause == Cause::PublishRepeated),
+        "doubled for another reason: {duplicates:?}"
+    );
     Ok(())
 }

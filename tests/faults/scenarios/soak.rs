@@ -1,4 +1,4 @@
-//! Faults in random order, some of them before the last one is recovered from.
+//! Faults in random order, some of them before the recovery from the last one.
 
 use crate::{
     fault::Fault,
@@ -13,7 +13,7 @@ pub(crate) async fn everything_at_random(stage: &mut Stage<'_>) -> anyhow::Resul
         for fault in &faults {
             stage.play().await;
             let mut struck = stage.strike(*fault).await?;
-            // What nobody has recovered from may still have to be noticed.
+            // Faults without a recovery yet may still have to be noticed.
             unnoticed = unnoticed.max(struck.knowable);
             if stage.random.bool() {
                 struck.knowable = unnoticed;

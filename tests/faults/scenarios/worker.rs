@@ -23,7 +23,7 @@ pub(crate) async fn workers_are_killed_amid_retries(stage: &mut Stage<'_>) -> an
     stage.finish().await
 }
 
-/// Nothing is done twice for an orderly stop.
+/// Orderly stops double no job.
 pub(crate) async fn workers_are_terminated(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.begin(Cast::default()).await?;
     for _ in 0..stage.size.rounds * 3 {
@@ -44,13 +44,13 @@ pub(crate) async fn workers_are_frozen(stage: &mut Stage<'_>) -> anyhow::Result<
         let before: u64 = stage.reconnects().iter().sum();
         let mut struck = stage.strike(Fault::WorkerFrozen).await?;
         stage.recovered(&mut struck).await?;
-        ensure!(stage.reconnects().iter().sum::<u64>() > before, "the broker must have given the worker up");
+        ensure!(stage.reconnects().iter().sum::<u64>() > before, "the broker must have closed the worker's connection");
     }
     stage.finish().await
 }
 
-/// Every worker that it takes down is started again, as an orchestrator does, until it is convicted; the good jobs
-/// beside it are done.
+/// Every worker that the job crashes is started again, as an orchestrator does, until the job is convicted. The good
+/// jobs beside it are done.
 pub(crate) async fn a_job_aborts_its_process(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.begin(Cast::default()).await?;
     for round in 0..stage.size.rounds.div_ceil(2) {

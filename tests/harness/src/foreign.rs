@@ -122,7 +122,7 @@ fn install_once(name: &str, package: &str, install: impl FnOnce(&Path) -> io::Re
 }
 
 /// Cargo writes `.rustc_info.json` into it, also when another program made the folder; a `CACHEDIR.TAG` only when
-/// cargo made it. The test binary lies somewhere below.
+/// cargo made it. The test binary is in a folder below.
 fn target_folder() -> io::Result<PathBuf> {
     let test = std::env::current_exe()?;
     test.ancestors()

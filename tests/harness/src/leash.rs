@@ -1,9 +1,10 @@
 //! Child processes and folders that go with this process: on drop, after a panic, and when the test is killed.
 //!
-//! Beside each stands a shell, the leash, holding the reading end of a pipe from us. When we end, in any way, the
-//! kernel closes the pipe and the leash kills the child or removes the folder. A child begins as a shell that
-//! waits for a word from us, which it gets only when its leash is there: killed at any moment, we leave nothing
-//! behind. All have a process group of their own, so a Ctrl-C in the terminal reaches the tests alone.
+//! Each has a shell beside it, the leash, which holds the reading end of a pipe from the test process. When the test
+//! process ends, in any way, the kernel closes the pipe and the leash kills the child or removes the folder. A child
+//! begins as a shell that waits for a line from the test process, which it gets only when its leash runs. So a test
+//! process that is killed at any moment leaves nothing behind. All have a process group of their own, so a Ctrl-C in
+//! the terminal reaches the tests alone.
 
 use std::ffi::OsStr;
 use std::io::{self, Write};

@@ -14,11 +14,11 @@
 //! - [`Collector`]: receives traces like an OpenTelemetry collector.
 //! - [`Process`]: a program under test: its lines, signals and exit status.
 //! - [`ignores_empty_variables`]: a check that all programs under test must pass.
-//! - [`eventually`]: awaits a condition, and says which one never came.
+//! - [`eventually`]: awaits a condition, and names the one that was never met.
 //! - [`python`], [`javascript`], [`golang`], [`promtool`], [`schemathesis`]: foreign programs the tests run.
 //!
 //! Nothing started here outlives the test process, however that ends (see `leash.rs`). What the harness cannot
-//! do, it says in a panic: a missing broker fails a test and never skips it.
+//! do, it reports in a panic: a missing broker fails a test and never skips it.
 #![allow(clippy::expect_used, clippy::panic, reason = "a harness that cannot do its part must fail the test")]
 
 mod amqp;

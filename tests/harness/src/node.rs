@@ -132,7 +132,7 @@ impl Node {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on after [`Self::freeze`].
+    /// Lets it continue after [`Self::freeze`].
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
     }
@@ -185,7 +185,7 @@ impl Node {
         self.server().is_some()
     }
 
-    /// Waits until `port` is open. `ended` says why it will never be.
+    /// Waits until `port` is open. `ended` returns why it never will be.
     async fn await_port(&self, port: u16, ended: impl Fn() -> Option<String>) {
         let deadline = Instant::now() + START_WITHIN;
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err() {

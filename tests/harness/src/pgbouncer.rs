@@ -44,14 +44,14 @@ impl PgBouncer {
              ignore_startup_parameters = extra_float_digits\n",
             postgres.port()
         );
-        std::fs::write(&settings, text).expect("a file in our own folder");
+        std::fs::write(&settings, text).expect("a file in its own folder");
         if let Some((user, group)) = server_user() {
             for path in [folder.path(), &settings] {
                 chown(path, Some(user), Some(group)).expect("root may give a file away");
             }
         }
         let log = folder.path().join("pgbouncer.log");
-        let output = File::create(&log).expect("a log in our own folder");
+        let output = File::create(&log).expect("a log in its own folder");
         // Debian keeps it off an ordinary user's search path.
         let mut command = as_server_user(Path::new("/usr/sbin/pgbouncer"));
         command.arg(&settings);

@@ -179,7 +179,7 @@ impl Postgres {
     }
 
     fn spawn(&self) {
-        let log = File::create(self.log()).expect("a log in our own folder");
+        let log = File::create(self.log()).expect("a log in its own folder");
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data()).arg("-k").arg(self.folder.path()).args(["-p", &self.port.to_string()]);
         command.args(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
@@ -256,7 +256,7 @@ pub(crate) fn as_server_user(program: &Path) -> Command {
     }
     let mut command = Command::new("setpriv");
     command.args(["--reuid=postgres", "--regid=postgres", "--init-groups", "--"]).arg(program);
-    // The folder we are in may be closed to that user.
+    // That user may not have access to the current folder.
     command.current_dir("/");
     command
 }

@@ -115,7 +115,7 @@ impl Process {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on after [`Self::sigstop`].
+    /// Lets it continue after [`Self::sigstop`].
     pub fn sigcont(&self) {
         self.signal(Signal::CONT);
     }

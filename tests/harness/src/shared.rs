@@ -55,7 +55,7 @@ impl SharedNode {
         self.given.clone().or_else(own).expect("a started node where none is given")
     }
 
-    /// The node of this process, started on first use: `AMQP_URL` may name a broker that we do not administer.
+    /// The node of this process, started on first use: `AMQP_URL` may name a broker that the tests do not administer.
     pub async fn node(&'static self) -> &'static Node {
         self.node.get_or_init(async || Node::start(NodeOptions::default()).await).await
     }

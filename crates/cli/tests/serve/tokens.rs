@@ -38,5 +38,5 @@ fn an_empty_variable_of_tokens_counts_as_unset_so_that_others_are_kept_out() {
     command.args(["serve", "--listen", "0.0.0.0:0", "--store"]).arg(folder.path().join("db"));
     let output = command.env("LEVERET_API_TOKENS", "").env_remove("LEVERET_API_TOKENS_FILE").output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(2) && said.contains("needs tokens"), "{said}");
+    assert!(output.status.code() == Some(2) && said.contains("requires tokens"), "{said}");
 }

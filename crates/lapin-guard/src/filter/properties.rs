@@ -69,7 +69,7 @@ pub(super) fn walk(payload: &[u8], mut visit: impl FnMut(u16, &'static str, &[u8
 /// The names of one header table.
 ///
 /// lapin keeps the last of two headers with one name, and RabbitMQ reads the first. A check of lapin's table would then
-/// say nothing about what the broker does with the message.
+/// not show how the broker treats the message.
 #[derive(Default)]
 struct Names<'a> {
     first: [&'a [u8]; 16],

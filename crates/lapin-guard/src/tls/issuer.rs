@@ -6,7 +6,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// The issuer, such as `CN=Shop CA, O=Shop`. `None` if the certificate cannot be parsed or its issuer is empty.
 pub(super) fn issuer(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    // The certificate may be anybody's: control characters must not reach a log.
+    // The certificate may come from any server: control characters must not reach a log.
     let name = certificate.issuer().to_string().escape_debug().to_string();
     Some(name).filter(|name| !name.is_empty())
 }

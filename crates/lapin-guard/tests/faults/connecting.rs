@@ -1,4 +1,4 @@
-//! Connecting: limits, and the end of an attempt that the caller gives up.
+//! Connecting: limits, and the end of an attempt that the caller drops.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ async fn lapin_alone_ignores_the_connection_timeout_of_the_uri() {
     assert_eq!(guarded, format!("TCP connection to 127.0.0.1:{port}: no answer within 200ms"));
 }
 
-/// Whether the socket of an attempt that its caller has given up is closed.
+/// Returns whether the socket of an attempt that its caller dropped is closed.
 async fn is_closed_after_an_attempt(by: By) -> bool {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = uri(&format!("amqp://{}", listener.local_addr().unwrap()));
@@ -48,7 +48,7 @@ async fn is_closed_after_an_attempt(by: By) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lapin_alone_keeps_the_socket_of_an_attempt_that_its_caller_has_given_up() {
+async fn lapin_alone_keeps_the_socket_of_a_dropped_attempt() {
     assert!(!is_closed_after_an_attempt(By::LapinAlone).await, "lapin alone now closes it");
     assert!(is_closed_after_an_attempt(By::Guard).await);
 }
@@ -81,7 +81,7 @@ async fn the_guard_knows_the_broker_and_the_time_since_its_last_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_is_silent_in_the_handshake_is_given_up_after_the_limit() {
+async fn an_attempt_with_a_broker_that_is_silent_in_the_handshake_ends_at_the_limit() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let uri: AMQPUri = uri(&format!("amqp://{address}"));

@@ -49,7 +49,7 @@ impl Received {
         Self { connection, message, _guard: guard }
     }
 
-    /// Whether the connection ends. lapin reports that a moment after the message or the end of the consumer.
+    /// Returns whether the connection ends. lapin reports that a moment after the message or the end of the consumer.
     async fn ends(&self) -> bool {
         ends(&self.connection).await
     }

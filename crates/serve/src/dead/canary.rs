@@ -68,11 +68,11 @@ impl Canary {
                 return Ok(CanaryOutcome::Failed(format!("job {id} failed as before: {kind}: {error}")));
             }
             if step.step == "dead" {
-                return Ok(CanaryOutcome::Failed(format!("job {id} died of something else: {kind}: {error}")));
+                return Ok(CanaryOutcome::Failed(format!("job {id} failed differently: {kind}: {error}")));
             }
         }
         if steps().any(|step| step.step == "cancelled") {
-            return Ok(CanaryOutcome::Failed(format!("job {} was cancelled, and tells nothing", self.job_id)));
+            return Ok(CanaryOutcome::Failed(format!("job {} was cancelled, so its outcome is unknown", self.job_id)));
         }
         let is_over = steps().any(|step| ["succeeded", "duplicate"].contains(&step.step.as_str()));
         Ok(if is_over { CanaryOutcome::Passed } else { CanaryOutcome::Open })
@@ -100,7 +100,7 @@ pub(super) async fn judge(store: &Store, canaries: &[Canary], patience: Duration
         }
         if Instant::now() >= deadline {
             return Ok(Some(format!(
-                "no outcome of {open} within {patience:?}: it takes a worker, and a server that keeps this store"
+                "no outcome of {open} within {patience:?}: this requires a worker, and a server on this store"
             )));
         }
         sleep(LOOK_EVERY).await;

@@ -26,7 +26,7 @@ use crate::time::now_ms;
 const WINDOW: u16 = 200;
 /// The greatest prefetch of one reader.
 const PREFETCH: u16 = 2_000;
-/// A queue that delivers nothing for so long is empty, or its broker is unreachable.
+/// Silence after which a queue counts as empty, or its broker as unreachable.
 const QUIET: Duration = Duration::from_secs(5);
 /// Bounds the memory for reasons.
 const MOST_REASONS: usize = 100;
@@ -51,9 +51,9 @@ impl QueueSummary {
     }
 }
 
-/// Publishes up to `most` dead letters of a queue again, to `to` or to their own queue. Each is confirmed before it leaves
-/// the dead-letter queue. `most` is the length of the queue at the start: without it, a letter that dies again would be
-/// replayed again.
+/// Publishes up to `most` dead letters of a queue again, to `to` or to their own queue. Each is confirmed before it
+/// leaves the dead-letter queue. `most` is the length of the queue at the start: otherwise a letter that fails again
+/// would be replayed again.
 pub async fn replay(
     broker: &Broker,
     queue: &str,

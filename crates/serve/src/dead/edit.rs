@@ -30,7 +30,7 @@ pub enum CheckedAgainst {
 }
 
 impl DeadLetterService {
-    /// Replaces the payload of a dead letter. The payload that it died with is kept.
+    /// Replaces the payload of a dead letter. The original payload is kept.
     ///
     /// # Errors
     ///
@@ -56,7 +56,7 @@ impl DeadLetterService {
         if edited { Ok(checked) } else { Err(Error::NoLetter(id)) }
     }
 
-    /// Restores the payload that a dead letter died with.
+    /// Restores the original payload of a dead letter.
     ///
     /// # Errors
     ///

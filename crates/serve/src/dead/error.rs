@@ -1,4 +1,4 @@
-//! Why an operation on dead letters failed.
+//! Errors of operations on dead letters.
 
 use crate::field_error::FieldError;
 

@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::letter;
 use crate::time::now_ms;
 
-/// The prefetch of each queue. It alone bounds the memory for deliveries: a message that is too large for workers is dead
-/// with its whole payload, up to 16 MiB from RabbitMQ 4.0 on and 128 MiB before.
+/// The prefetch of each queue. It alone bounds the memory for deliveries: a dead letter that is too large for workers
+/// has its whole payload, up to 16 MiB from RabbitMQ 4.0 on and 128 MiB before.
 const AT_ONCE: u16 = 4;
-/// How often the catalogue is searched for new queues.
+/// Interval of searches of the catalogue for new queues.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -97,12 +97,12 @@ async fn keep(store: &Store, catalogue: &Catalogue, source: &Source, batch: &Bat
 
 /// Tries until the store has all letters. A refused batch is halved until the refused letter is alone.
 async fn commit(store: &Store, source: &Source, letters: &[NewDead], deaths: &[Option<StatusUpdate>], now: u64) {
-    let told: Vec<_> = deaths.iter().flatten().cloned().collect();
+    let updates: Vec<_> = deaths.iter().flatten().cloned().collect();
     let mut pause = FIRST_PAUSE;
     loop {
         // Status updates first: an operator who finds a letter must find its job dead.
         let kept = async {
-            store.record(&told).await?;
+            store.record(&updates).await?;
             store.ingest(letters, now).await
         };
         let Err(error) = kept.await else { return };

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{error::Error, service::DeadLetterService};
 use crate::time::{millis, now_ms};
 
-/// How long a replay rests after its process was killed.
+/// Time for which a replay rests after its process crashed.
 const LEASE: Duration = Duration::from_secs(20);
 const RENEW_EVERY: Duration = Duration::from_secs(4);
 /// Within this time a process notices that it lost its lease.
@@ -33,7 +33,7 @@ pub struct LeasedReplay {
 #[derive(Debug)]
 pub(crate) struct SeizedReplay {
     pub(crate) lease: LeasedReplay,
-    /// Whether a process ran it until then.
+    /// True if a process ran it until then.
     pub(super) was_running: bool,
 }
 
@@ -125,7 +125,7 @@ impl DeadLetterService {
         }
     }
 
-    /// As [`lease`](Self::lease), but waits for the end of a killed process's lease. A lease that is renewed meanwhile is an
+    /// Leases as [`lease`](Self::lease) does, but waits for the end of a killed process's lease. A lease that is renewed meanwhile is an
     /// error.
     pub(super) async fn lease_when_free(&self, id: i64) -> Result<LeasedReplay, Error> {
         let mut first = None;

@@ -49,7 +49,7 @@ pub fn unreadable(new: &NewDead, reason: &str) -> NewDead {
         job_id: None,
         job: String::new(),
         kind: UNKNOWN.to_owned(),
-        error: format!("the store could not hold what it says of itself: {reason}"),
+        error: format!("the store refused its fields: {reason}"),
         ..new.clone()
     }
 }
@@ -85,20 +85,20 @@ pub fn as_letter(taken: &ReadMessage, queue: &str, number: i64, now: u64) -> Let
 fn reason(message: &RawMessage, source: DeadSource, kind: Option<ErrorKind>, said: String) -> (String, String) {
     if source == DeadSource::Unrouted && (kind.is_none() || is_of_broker(message)) {
         let error = if said.is_empty() { String::new() } else { format!("; the attempt before: {said}") };
-        return (UNROUTED.to_owned(), format!("its queue is gone{error}"));
+        return (UNROUTED.to_owned(), format!("its queue does not exist{error}"));
     }
     let Some(kind) = kind else { return (UNKNOWN.to_owned(), said) };
     let of_broker = match kind {
-        ErrorKind::CrashLoop => "it came back without an outcome too often",
+        ErrorKind::CrashLoop => "it was delivered too often without an outcome",
         ErrorKind::TooLarge => "no copy of it could be made",
-        ErrorKind::Expired => "its time to live was over",
+        ErrorKind::Expired => "its time to live ended",
         _ => "",
     };
     let error = if said.is_empty() { of_broker.to_owned() } else { said };
     (kind.to_string(), error)
 }
 
-/// Whether the broker moved the message itself: then it is the worker's message and not a copy.
+/// Returns whether the broker moved the message itself: then it is the worker's message and not a copy.
 fn is_of_broker(message: &RawMessage) -> bool {
     message.fields().iter().any(|(name, _)| name == "x-death")
 }
@@ -123,7 +123,7 @@ pub fn death(message: &RawMessage, letter: &NewDead, now: u64) -> Option<StatusU
     })
 }
 
-/// The message with its original payload: without an origin header, its origin is a digest of that payload.
+/// Returns the message with its original payload: without an origin header, its origin is a digest of that payload.
 pub(crate) fn as_it_died(letter: &Letter) -> Result<RawMessage, Unreadable> {
     RawMessage::from_parts(&letter.properties, letter.original.as_ref().unwrap_or(&letter.payload).clone())
 }

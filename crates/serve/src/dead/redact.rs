@@ -7,7 +7,7 @@ use leveret::reader::RawMessage;
 
 use crate::json::{self, ValueAt, Visit};
 
-/// Values are hidden under keys that end like this.
+/// Ends of the keys whose values are hidden.
 const SECRET_KEYS: [&str; 12] = [
     "password",
     "passwd",
@@ -63,7 +63,7 @@ impl RedactionRules {
         self.json_text(payload).unwrap_or_else(|| excerpt(payload))
     }
 
-    /// As [`text`](Self::text); none if the payload is not JSON, because secrets in it cannot be found.
+    /// Like [`text`](Self::text); `None` if the payload is not JSON, because secrets in it cannot be found.
     #[must_use]
     pub fn json_text(&self, payload: &[u8]) -> Option<String> {
         self.redacted(payload).map(|text| cut(&text))
@@ -100,7 +100,7 @@ impl RedactionRules {
             || self.hides_within(place.rest)
     }
 
-    /// Whether a string is itself JSON with a secret in it.
+    /// Returns whether a string is itself JSON with a secret in it.
     fn hides_within(&self, rest: &str) -> bool {
         if !rest.starts_with('"') {
             return false;
@@ -119,7 +119,7 @@ impl RedactionRules {
         hides
     }
 
-    /// Whether the value under this key is hidden.
+    /// Returns whether the value under this key is hidden.
     #[must_use]
     pub fn is_secret(&self, key: &str) -> bool {
         let key = plain(key);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// A late letter is made up for, but no more than this: no burst follows a pause.
+/// A late letter is caught up with, but by no more than this: no burst follows a pause.
 const BURST: Duration = Duration::from_millis(100);
 
 /// The gap of a stored replay whose rate is below the accepted ones.
@@ -55,7 +55,7 @@ mod tests {
         for _ in 0..111 {
             throttle.wait().await;
         }
-        assert_eq!(start.elapsed().as_millis(), 1_000, "ten were made up for");
+        assert_eq!(start.elapsed().as_millis(), 1_000, "ten were caught up with");
     }
 
     #[tokio::test(start_paused = true)]

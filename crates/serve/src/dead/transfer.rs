@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::error::Error;
 use crate::time::now_ms;
 
-/// The largest message that a broker takes is 512 MiB, and base64 makes it longer by a third.
+/// The largest message that a broker accepts is 512 MiB, and base64 makes it longer by a third.
 const LONGEST_LINE: u64 = 768 << 20;
 const LETTERS_AT_ONCE: usize = 256;
 const BYTES_AT_ONCE: usize = 8 << 20;
@@ -62,7 +62,7 @@ pub fn lines(store: Store, filter: DeadFilter) -> impl Stream<Item = Result<Vec<
     unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)))
 }
 
-/// One letter as a line.
+/// Returns one letter as a line.
 ///
 /// # Errors
 ///

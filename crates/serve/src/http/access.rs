@@ -33,7 +33,7 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Whether the client may do everything.
+    /// Returns whether the client may do everything.
     pub(crate) fn is_operator(&self) -> bool {
         self.role != Some(Role::Viewer)
     }
@@ -94,7 +94,7 @@ impl Access {
             return local(uri, headers).map(|()| Caller { role: None, actor: "api:local".to_owned() });
         }
         if PUBLIC.contains(&uri.path()) || uri.path().starts_with(PUBLIC_FILES) {
-            return Ok(Caller { role: Some(Role::Viewer), actor: "api:anybody".to_owned() });
+            return Ok(Caller { role: Some(Role::Viewer), actor: "api:public".to_owned() });
         }
         let holder = bearer(headers).and_then(|token| self.tokens.holder(token));
         let Some(holder) = holder else {

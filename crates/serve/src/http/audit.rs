@@ -1,4 +1,4 @@
-//! `/api/audit`: who did what. For operators, because an entry shows what they searched for.
+//! `/api/audit`: the operations of operators. For operators only, because an entry shows search texts.
 
 use axum::{Json, extract::State};
 use leveret_store::{AuditEntry, Cursor, Page};
@@ -16,7 +16,7 @@ use crate::{services::Services, time::rfc3339};
 #[derive(Serialize, ToSchema)]
 pub(super) struct AuditPage {
     entries: Vec<AuditItem>,
-    /// For `after`; null on the last page.
+    /// The value of `after` for the next page; null on the last page.
     #[schema(required, value_type = Option<String>)]
     next: Option<Cursor>,
 }
@@ -36,7 +36,7 @@ pub(super) struct AuditItem {
     detail: Value,
 }
 
-/// List who did what
+/// List the operations of operators
 ///
 /// The latest entry first. Requires an operator's token.
 #[utoipa::path(

@@ -63,7 +63,7 @@ struct LimitQuery {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct PayloadQuery {
-    /// The payload that the letter died with, if it was edited.
+    /// The original payload, if the letter was edited.
     #[serde(default)]
     original: bool,
 }
@@ -71,7 +71,7 @@ struct PayloadQuery {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct PurgeQuery {
-    /// Nothing is done unless this is true.
+    /// Confirms the purge: without it, nothing is done.
     #[serde(default)]
     yes: bool,
 }
@@ -79,7 +79,7 @@ struct PurgeQuery {
 #[derive(Serialize, ToSchema)]
 struct LetterPage {
     dead_letters: Vec<LetterView>,
-    /// For `after`; null on the last page.
+    /// The value of `after` for the next page; null on the last page.
     #[schema(required, value_type = Option<String>)]
     next: Option<Cursor>,
 }
@@ -179,7 +179,7 @@ async fn show(
 
 /// Get the payload of a dead letter
 ///
-/// Byte for byte, with all that is hidden elsewhere: an edit begins with it. Requires an operator's token.
+/// Byte for byte, with all secrets: edit this text. Requires an operator's token.
 #[utoipa::path(
     get, path = "/api/dead/{id}/payload", operation_id = "showPayload", tag = "dead letters",
     params(("id" = u64, Path, description = "The letter's number."), PayloadQuery),
@@ -202,7 +202,7 @@ async fn payload(
 
 /// Revert an edited dead letter
 ///
-/// The letter has the payload again that it died with. The edited payload is deleted.
+/// The letter has its original payload again. The edited payload is deleted.
 #[utoipa::path(
     delete, path = "/api/dead/{id}/payload", operation_id = "revertDeadLetter", tag = "dead letters",
     params(("id" = u64, Path, description = "The letter's number.")),
@@ -225,8 +225,8 @@ async fn revert(
 
 /// Edit the payload of a dead letter
 ///
-/// The new payload is checked against the schema of its job, and published byte for byte. The payload that the letter
-/// died with is kept. Where a value was shown as `***`, the body must have the value itself.
+/// The new payload is checked against the schema of its job, and published byte for byte. The original payload is kept.
+/// Where a value was shown as `***`, the body must have the value itself.
 #[utoipa::path(
     put, path = "/api/dead/{id}/payload", operation_id = "editDeadLetter", tag = "dead letters",
     params(("id" = u64, Path, description = "The letter's number.")),

@@ -46,7 +46,7 @@ impl<S: Send + Sync, T: DeserializeOwned + IntoParams> FromRequestParts<S> for Q
     }
 }
 
-/// The parameters of a query that has those of two types.
+/// The parameters of a query, of two types.
 pub(crate) struct Queries<A, B>(pub(crate) A, pub(crate) B);
 
 impl<S, A, B> FromRequestParts<S> for Queries<A, B>
@@ -82,7 +82,7 @@ fn unusable(known: &[Parameter], name: &str, value: &str) -> Option<FieldError> 
     value.contains('\0').then(|| FieldError::new("", format!("{name}: may not contain U+0000")))
 }
 
-/// Which page of a list.
+/// The page of a list.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct PageQuery {

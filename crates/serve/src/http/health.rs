@@ -19,12 +19,12 @@ pub(super) fn metrics(State(services): State<Services>, trace: &Trace) -> Respon
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
-/// Whether the process is alive. A restart repairs neither a broker nor a store, so neither is checked.
+/// Returns whether the process is alive. A restart repairs neither a broker nor a store, so neither is checked.
 pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// Whether jobs can be submitted.
+/// Returns whether jobs can be submitted.
 pub(super) async fn readyz(State(services): State<Services>) -> Result<&'static str, Problem> {
     if let Some(trouble) = services.broker.trouble() {
         return Err(Problem::unavailable("broker-unavailable", trouble));

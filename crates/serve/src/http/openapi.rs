@@ -1,4 +1,4 @@
-//! The OpenAPI document: what the handlers and their types declare, and what holds for all operations.
+//! The OpenAPI document: the declarations of the handlers and their types, and the rules of all operations.
 
 use utoipa::{
     Modify, OpenApi,

@@ -39,7 +39,7 @@ pub(crate) struct ProblemBody {
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<FieldError>>,
-    /// Of the kind `uncertain`: the job may have been published.
+    /// The id of a job that may have been published (kind `uncertain`).
     #[serde(skip_serializing_if = "Option::is_none")]
     task_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,7 +86,7 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail)
     }
 
-    /// A request that may succeed later: the response tells the client to try again.
+    /// Returns the error of a request that may succeed later: the response asks the client to retry.
     pub(crate) fn unavailable(kind: &str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, kind, detail).retry_after(2)
     }
@@ -94,7 +94,7 @@ impl Problem {
     /// A fault of the server. Only the log has its cause.
     pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
         tracing::error!(error = leveret_store::chain(error), "a request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server failed; its log says why")
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server failed; its log has the cause")
     }
 
     pub(crate) fn header(mut self, name: HeaderName, value: &'static str) -> Self {
@@ -102,7 +102,7 @@ impl Problem {
         self
     }
 
-    /// Tells the client after how many seconds it may try again.
+    /// Sets the seconds after which the client may retry.
     pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
         self.headers.insert(RETRY_AFTER, seconds.into());
         self
@@ -157,7 +157,7 @@ impl From<leveret_store::Error> for Problem {
     fn from(error: leveret_store::Error) -> Self {
         if error.is_unavailable() {
             tracing::warn!(error = leveret_store::chain(&error), "the store is unreachable");
-            return Self::unavailable("store-unavailable", "the store is unreachable: try again");
+            return Self::unavailable("store-unavailable", "the store is unreachable: retry");
         }
         Self::internal(&error)
     }

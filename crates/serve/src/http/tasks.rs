@@ -96,7 +96,7 @@ struct TaskId {
 #[derive(Serialize, ToSchema)]
 struct TaskPage {
     tasks: Vec<Task>,
-    /// For `after`; null on the last page.
+    /// The value of `after` for the next page; null on the last page.
     #[schema(required, value_type = Option<String>)]
     next: Option<Cursor>,
 }
@@ -177,8 +177,8 @@ async fn submit(
 /// Submit up to 1000 jobs
 ///
 /// If an item is not valid, none is published: the response is 422 with the index of each error. If the broker fails in
-/// the middle, the response is 207: it says of each item whether it was published. With an idempotency key the request can
-/// be repeated then.
+/// the middle, the response is 207 and states for each item whether it was published. With an idempotency key the
+/// request can be repeated then.
 #[utoipa::path(
     post, path = "/api/tasks/batch", operation_id = "submitTasks", tag = "tasks",
     params(IdempotencyKey),
@@ -295,7 +295,7 @@ async fn events(
 
 /// Cancel a task
 ///
-/// Every worker learns of it, also after restarts. A waiting task does not start. A running handler is notified, and the
+/// Every worker is notified, also after restarts. A waiting task does not start. A running handler is notified, and the
 /// task may still succeed.
 #[utoipa::path(
     delete, path = "/api/tasks/{id}", operation_id = "cancelTask", tag = "tasks",

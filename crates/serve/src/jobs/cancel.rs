@@ -20,8 +20,8 @@ pub enum CancelledWhile {
 }
 
 impl Services {
-    /// Cancels a job. When this returns the broker has confirmed the cancellation: every worker learns of it, also after
-    /// restarts.
+    /// Cancels a job. When this returns the broker has confirmed the cancellation, and every worker is notified, also
+    /// after restarts.
     ///
     /// # Errors
     ///

@@ -38,7 +38,7 @@ impl Services {
             let entries = self.catalogue.entries();
             return Err(FieldError::unknown(
                 "/job",
-                "no worker knows a job",
+                "no worker runs a job",
                 job,
                 entries.iter().map(|entry| entry.job.as_str()),
             ));
@@ -47,7 +47,7 @@ impl Services {
         let entries = self.catalogue.entries();
         let mut of_job = entries.iter().filter(|entry| entry.job == job);
         let on_queue = of_job.clone().find(|entry| entry.queue == queue);
-        let no_worker = format!("no worker takes {job:?} from a queue");
+        let no_worker = format!("no worker consumes {job:?} from a queue");
         on_queue.cloned().ok_or_else(|| {
             FieldError::unknown("/queue", &no_worker, queue, of_job.by_ref().map(|entry| entry.queue.as_str()))
         })

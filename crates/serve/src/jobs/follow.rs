@@ -53,7 +53,7 @@ impl Services {
 }
 
 impl Following {
-    /// Whether the job has ended and its last state was received.
+    /// Returns whether the job has ended and its last state was received.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.ended
@@ -75,7 +75,7 @@ impl Following {
                 }
                 Err(Error::NotFound { .. }) => return None,
                 Err(error) => {
-                    tracing::debug!(error = leveret_store::chain(&error), "the store is unreachable, trying again");
+                    tracing::debug!(error = leveret_store::chain(&error), "the store is unreachable, retrying");
                 }
             }
             if !self.waiter.update().await {
@@ -86,7 +86,8 @@ impl Following {
     }
 }
 
-/// Whether a job has ended for its followers. A cancelled job has, though the broker may keep its message for years.
+/// Returns whether a job has ended for its followers. A cancelled job has, although the broker may keep its message for
+/// years.
 fn is_end(state: JobState) -> bool {
     state.is_terminal() || state == JobState::CancelRequested
 }

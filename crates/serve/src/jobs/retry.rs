@@ -15,7 +15,7 @@ use crate::{
     time::now_ms,
 };
 
-/// How long to wait for a dead letter: the status of a job may arrive before it.
+/// Longest wait for a dead letter: the status of a job may arrive before it.
 const INGESTED_WITHIN: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Bounds the search among dead letters with one job id, in pages of a hundred. Only a publisher that reuses an id on
@@ -107,7 +107,7 @@ impl Services {
         Ok(None)
     }
 
-    /// Whether a dead letter is from this failure of this job, and not from another message with its id.
+    /// Returns whether a dead letter is from this failure of this job, and not from another message with its id.
     async fn is_end_of(&self, letter: &DeadLetter, job: &TrackedJob) -> Result<bool, Error> {
         // A worker's copy is one hop further. The broker dead-letters the message itself.
         if letter.hop != job.hop && letter.hop != job.hop.saturating_add(1) {

@@ -43,13 +43,13 @@ pub struct Submission {
     pub queue: Option<String>,
     /// The priority, from 0 to 31.
     pub priority: Option<u8>,
-    /// When the job runs.
+    /// The time when the job runs.
     pub due: Due,
     /// Fails the job if it has not started within this time.
     pub expires_in: Option<Duration>,
 }
 
-/// When a job runs.
+/// The time when a job runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Due {
     /// Immediately.
@@ -78,12 +78,12 @@ pub(crate) struct SubmissionFields {
     /// Another queue than the job's own. A worker must have announced the job for it.
     #[schema(min_length = 1, max_length = 255)]
     queue: Option<String>,
-    /// Higher priorities run first; 4 unless set. The version of the broker decides which levels it tells apart.
+    /// Higher priorities run first; 4 unless set. The version of the broker decides which levels it distinguishes.
     #[schema(maximum = 31)]
     priority: Option<u8>,
     #[schema(schema_with = delay_schema)]
     delay: Option<Duration>,
-    /// Runs the job then (RFC 3339), or at once if that is over. Not together with delay.
+    /// The time when the job runs (RFC 3339); at once if that has passed. Not together with delay.
     #[schema(value_type = Option<String>, format = DateTime)]
     run_at: Option<u64>,
     #[schema(schema_with = expires_in_schema)]
@@ -161,7 +161,7 @@ impl From<SubmissionFields> for Submission {
     }
 }
 
-/// Reads field by field, so that a client learns of every error at once.
+/// Reads field by field, so that a client sees every error at once.
 #[derive(Default)]
 struct Reader {
     field_errors: Vec<FieldError>,
@@ -204,7 +204,7 @@ impl Reader {
     }
 }
 
-/// Errors for repeated fields: which value the client means is not known.
+/// Returns an error for each repeated field, because the intended value is unknown.
 fn repeated(json: &str) -> Vec<FieldError> {
     let mut field_errors = Vec::new();
     json::visit(json, |place| {

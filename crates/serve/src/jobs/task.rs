@@ -118,14 +118,14 @@ pub struct Task {
     /// The attempt, from 1.
     #[schema(minimum = 1)]
     pub attempt: u32,
-    /// When it was submitted.
+    /// The time of its submission.
     #[schema(format = DateTime)]
     pub created_at: String,
-    /// When the job runs, while it waits for that time.
+    /// The time when the job runs, while it waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     pub due_at: Option<String>,
-    /// When the job fails if it has not started.
+    /// The time at which the job fails if it has not started.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     pub expires_at: Option<String>,
@@ -133,14 +133,14 @@ pub struct Task {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     pub started_at: Option<String>,
-    /// When the job ended.
+    /// The time of its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     pub finished_at: Option<String>,
     /// The time of the last status update.
     #[schema(format = DateTime)]
     pub updated_at: String,
-    /// When the job was cancelled.
+    /// The time of its cancellation.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     pub cancel_requested_at: Option<String>,
@@ -156,7 +156,7 @@ pub struct Task {
     /// The size in bytes of a result that was too large to keep.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result_too_large: Option<u64>,
-    /// Whether status updates may be missing.
+    /// True if status updates may be missing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub stale: bool,
     /// The status updates, the oldest first; of very many copies, the first and the last. Not in lists.

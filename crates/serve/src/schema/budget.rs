@@ -1,4 +1,5 @@
-//! The cost of a check, counted beforehand: how often a part of the schema is applied to a part of the payload.
+//! The cost of a check, counted beforehand: the number of times that parts of the schema are applied to parts of the
+//! payload.
 //!
 //! The count takes every branch that a validator may take, so it is an upper bound. It knows the keywords that apply other
 //! schemas. A schema that refers to its parts by other names than their place is not accepted.
@@ -35,7 +36,7 @@ impl Default for CheckBudget {
 }
 
 impl CheckBudget {
-    /// Adds the budget for a payload of so many bytes.
+    /// Adds the budget for a payload of `bytes` bytes.
     pub(super) fn grant(&mut self, bytes: usize) {
         self.0 = self.0.saturating_add(FOR_A_BYTE.saturating_mul(bytes as u64));
     }
@@ -101,7 +102,7 @@ impl CostCounter<'_> {
         Some(())
     }
 
-    /// None if the budget is exceeded.
+    /// Returns `None` if the budget is exceeded.
     fn visit(&mut self, schema: &Value, value: &Value, depth: u32) -> Option<()> {
         self.pay(1)?;
         let Value::Object(keywords) = schema else { return Some(()) };

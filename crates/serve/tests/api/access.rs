@@ -40,7 +40,7 @@ async fn without_a_valid_token_every_request_is_refused() {
     let site = guarded().await;
     for headers in [
         &[][..],
-        &[("authorization", "Bearer the-token-of-nobody-at-all")],
+        &[("authorization", "Bearer the-token-of-no-client-at-all")],
         &[("authorization", "Bearer ")],
         &[("authorization", VIEWER)],
         &[("authorization", "Basic dGhlLXRva2VuLW9mLWEtdmlld2Vy")],

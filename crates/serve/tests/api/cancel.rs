@@ -43,7 +43,7 @@ async fn a_delayed_task_that_is_cancelled_does_not_start() {
     assert_eq!(
         (&task["status"], &task["finished_at"]),
         (&json!("Cancelled"), &json!(null)),
-        "nobody waits for its time"
+        "the test does not wait for its time"
     );
     let ended = |task: serde_json::Value| task["finished_at"].is_string();
     leveret_harness::eventually("it ends", crate::site::SOON, async || ended(site.task(&id).await)).await;

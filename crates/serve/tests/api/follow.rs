@@ -52,17 +52,17 @@ async fn a_long_poll_ends_after_its_time_with_the_state_of_the_task() {
 }
 
 #[tokio::test]
-async fn events_tell_how_a_task_is_until_it_ends_and_then_end() {
+async fn events_report_the_state_of_a_task_until_it_ends_and_then_end() {
     let (site, worker) = Site::with_worker().await;
     let id = site.submit_work("gate").await;
     worker.one_started().await;
     site.reaches(&id, "Processing").await;
     let response = site.send(Method::GET, &format!("/api/tasks/{id}/events"), None).await;
     worker.gate.open.add_permits(1);
-    let told = events(response).await;
-    let statuses: Vec<_> = told.iter().map(|task| task["status"].as_str().unwrap()).collect();
+    let reported = events(response).await;
+    let statuses: Vec<_> = reported.iter().map(|task| task["status"].as_str().unwrap()).collect();
     assert_eq!(statuses, ["Processing", "Completed"]);
-    assert_eq!((&told[1]["id"], &told[1]["result"]), (&json!(id), &json!("through the gate")));
+    assert_eq!((&reported[1]["id"], &reported[1]["result"]), (&json!(id), &json!("through the gate")));
 }
 
 #[tokio::test]
@@ -112,8 +112,8 @@ async fn a_server_that_stops_ends_the_streams_of_waiting_clients() {
     site.reaches(&id, "Processing").await;
     let response = site.send(Method::GET, &format!("/api/tasks/{id}/events"), None).await;
     let stopped = Instant::now();
-    let (told, ()) = tokio::join!(events(response), site.stop());
-    assert_eq!(told.last().unwrap()["status"], "Processing");
+    let (reported, ()) = tokio::join!(events(response), site.stop());
+    assert_eq!(reported.last().unwrap()["status"], "Processing");
     assert!(stopped.elapsed() < Duration::from_secs(4), "{:?}", stopped.elapsed());
 }
 

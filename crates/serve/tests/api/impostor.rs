@@ -44,7 +44,7 @@ impl Stage {
             let confirm = self.raw.publish("leveret.v1.jobs", "demo", properties.with_headers(headers), b"evil").await;
             assert!(confirm.unwrap().is_ack());
         }
-        eventually_eq("the letters are taken in", SOON, before + 2, async || self.letters().await).await;
+        eventually_eq("the letters are ingested", SOON, before + 2, async || self.letters().await).await;
         // Its row shows that the status updates of both are ingested.
         let row = format!("/api/tasks/{id}@demo:evil.job");
         eventually("it has a row of its own", SOON, async || self.site.get(&row).await.0 == StatusCode::OK).await;
@@ -87,7 +87,7 @@ async fn a_retry_replays_the_task_and_not_another_message_with_its_id() {
     let worker = site.work().await;
     let id = site.submit_work("fail_once").await;
     site.reaches(&id, "Failed").await;
-    eventually_eq("its letter is taken in", SOON, 1, async || stage.letters().await).await;
+    eventually_eq("its letter is ingested", SOON, 1, async || stage.letters().await).await;
     stage.impersonate(&id).await;
     let task = site.task(&id).await;
     assert!(task["error"].as_str().unwrap().contains("the first time is hard"), "{task}");

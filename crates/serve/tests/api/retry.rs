@@ -7,7 +7,7 @@ use crate::site::{SOON, Site};
 /// Waits until the server has ingested the dead letter.
 async fn ingest(site: &Site) {
     let taken = async || site.services.store.count_dead(&DeadFilter::default()).await.unwrap();
-    eventually_eq("the dead letter is taken in", SOON, 1, taken).await;
+    eventually_eq("the dead letter is ingested", SOON, 1, taken).await;
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ async fn progress_is_shown_while_a_task_runs() {
 }
 
 #[tokio::test]
-async fn a_result_over_64_kib_is_left_out_and_its_size_told() {
+async fn a_result_over_64_kib_is_left_out_and_its_size_reported() {
     let (site, _worker) = Site::with_worker().await;
     let id = site.submit_work("large").await;
     let task = site.reaches(&id, "Completed").await;

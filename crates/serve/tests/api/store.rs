@@ -103,7 +103,7 @@ async fn after_an_absence_longer_than_status_updates_are_kept_unfinished_tasks_a
     let site = Site::start(&Broker::memory(), &url, options()).await;
     eventually_eq("it is marked", SOON, json!(true), async || site.task("order-17").await["stale"].clone()).await;
     let heard = async || store.heard_at().await.unwrap().is_some_and(|heard| heard > long_ago);
-    eventually("the server notes that it listens", SOON, heard).await;
+    eventually("the server records that it listens", SOON, heard).await;
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ async fn while_the_store_is_unreachable_dead_letters_wait_in_the_broker() {
     eventually("all are unacknowledged by the ingest task", Duration::from_secs(20), taken).await;
     ingest.stop().await;
     let waiting = testing::dead_letters(&stage.broker, "money").await.unwrap();
-    assert_eq!(waiting.len(), 3, "taken, not acked, and handed back");
+    assert_eq!(waiting.len(), 3, "delivered, not acked, and requeued");
 }
 
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn a_delayed_job_whose_queue_is_deleted_is_ingested_with_the_queue_of_its_
     let ingest = stage.ingest();
     let delayed = stage.broker.publisher().publish_raw("charge", "closed-down", r#"{"cents": 1}"#);
     delayed.delay(Duration::from_millis(100)).await.unwrap();
-    eventually("it is taken in", Duration::from_secs(10), async || !stage.letters().await.is_empty()).await;
+    eventually("it is ingested", Duration::from_secs(10), async || !stage.letters().await.is_empty()).await;
     let letter = &stage.letters().await[0];
     assert_eq!(
         (letter.source, letter.kind.as_str(), letter.queue.as_str()),
@@ -62,10 +62,11 @@ async fn a_delayed_job_whose_queue_is_deleted_is_ingested_with_the_queue_of_its_
 #[tokio::test]
 async fn queues_that_no_worker_announced_can_be_named() {
     let stage = Stage::new().await;
-    let (nobody, stop) = (Catalogue::follow(&Broker::memory()), tokio_util::sync::CancellationToken::new());
+    let (no_jobs, stop) = (Catalogue::follow(&Broker::memory()), tokio_util::sync::CancellationToken::new());
     stage.kill([1]).await;
     let queues = vec!["money".to_owned()];
-    let run = leveret_serve::dead::ingest::run(stage.broker.clone(), stage.store.clone(), nobody, queues, stop.clone());
+    let run =
+        leveret_serve::dead::ingest::run(stage.broker.clone(), stage.store.clone(), no_jobs, queues, stop.clone());
     let task = tokio::spawn(run);
     stage.until_dead(1).await;
     stop.cancel();

@@ -117,7 +117,7 @@ async fn canaries_that_fail_as_before_stop_the_replay() {
 }
 
 #[tokio::test]
-async fn a_canary_is_not_judged_by_another_job_that_bears_its_id() {
+async fn a_canary_is_not_judged_by_another_job_with_its_id() {
     let stage = Stage::new().await;
     let letter = stage.bury([1, 2]).await.remove(0);
     let other = StatusUpdate {
@@ -391,7 +391,7 @@ async fn a_replay_with_an_almost_zero_rate_resumes_without_a_panic_and_can_be_st
     let stage = Stage::new().await;
     stage.bury(1..=3).await;
     stage.fix();
-    let (owner, by) = ("somebody who was killed", By { actor: BY, at: 1 });
+    let (owner, by) = ("a killed process", By { actor: BY, at: 1 });
     let options = serde_json::json!({ "rate": 1e-19 });
     let replay = stage.store.start_replay(&all(), &options, by, ReplayLease { owner, until: 1 }).await.unwrap().id;
     let dead = stage.dead();

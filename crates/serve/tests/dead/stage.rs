@@ -1,4 +1,4 @@
-//! A broker, a store, and a job that dies until it is fixed.
+//! A broker, a store, and a job that fails until it is fixed.
 
 use std::{
     sync::{
@@ -86,7 +86,7 @@ impl Stage {
         self.ledger.fixed.store(true, Ordering::SeqCst);
     }
 
-    /// Publishes jobs that die, one for each amount. Their ids are `c<cents>`.
+    /// Publishes jobs that are dead-lettered, one for each amount. Their ids are `c<cents>`.
     pub(crate) async fn kill(&self, cents: impl IntoIterator<Item = i64>) {
         for cents in cents {
             self.broker.publisher().publish(&Charge { cents }).id(format!("c{cents}")).await.unwrap();
@@ -101,7 +101,7 @@ impl Stage {
         text.lines().find_map(|counted| counted.strip_prefix(&line)).map_or(0, |count| count.parse().unwrap())
     }
 
-    /// As `kill`, and then ingests the dead letters.
+    /// Publishes jobs as `kill` does, and then ingests the dead letters.
     pub(crate) async fn bury(&self, cents: impl IntoIterator<Item = i64>) -> Vec<DeadLetter> {
         self.kill(cents).await;
         let dead = testing::dead_letters(&self.broker, "money").await.unwrap().len();
@@ -114,7 +114,7 @@ impl Stage {
 
     pub(crate) async fn until_dead(&self, count: usize) {
         leveret_harness::eventually_eq(
-            "dead letters are taken in",
+            "dead letters are ingested",
             Duration::from_secs(20),
             count as u64,
             async || self.store.count_dead(&any()).await.unwrap(),

@@ -15,10 +15,10 @@ use super::{
 };
 use crate::Result;
 
-/// The limit of a statement in a transaction of the user's on PostgreSQL. It may wait for other transactions.
+/// The limit of a statement in the user's transaction on PostgreSQL. It may wait for other transactions.
 const IN_TRANSACTION: Duration = SHORT.saturating_mul(6);
 
-/// What a job is enqueued or noted on: a transaction or a connection of sqlx, on PostgreSQL or SQLite.
+/// The target of an enqueue or a note: a transaction or a connection of sqlx, on PostgreSQL or SQLite.
 ///
 /// This trait is sealed.
 pub trait Connection: Sealed + Send {}

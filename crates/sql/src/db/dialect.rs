@@ -1,4 +1,4 @@
-//! Where the SQL of PostgreSQL and of SQLite differs.
+//! The SQL in which PostgreSQL and SQLite differ.
 
 /// Begins a transaction on PostgreSQL.
 ///
@@ -29,7 +29,8 @@ impl Dialect {
         }
     }
 
-    /// Whether a connection keeps statements prepared. A pooler mixes up the prepared statements of its clients.
+    /// Returns whether a connection keeps statements prepared. A pooler mixes up the prepared statements of its
+    /// clients.
     pub(super) fn keeps_statements(self) -> bool {
         self == Self::Sqlite
     }
@@ -59,7 +60,7 @@ impl Dialect {
         }
     }
 
-    /// As [`Self::list`], of numbers.
+    /// Like [`Self::list`], for numbers.
     #[must_use]
     pub fn numbers(self, placeholder: &str) -> String {
         match self {
@@ -68,7 +69,7 @@ impl Dialect {
         }
     }
 
-    /// Whether a text contains the one in `placeholder`, without regard to the case of ASCII letters.
+    /// Returns whether a text contains the one in `placeholder`, without regard to the case of ASCII letters.
     ///
     /// The text in `placeholder` must have no capital ASCII letters. Other letters are compared as they are, on both
     /// databases and in every locale.
@@ -80,7 +81,7 @@ impl Dialect {
         }
     }
 
-    /// Whether a text contains the text in `placeholder`, or bytes contain the bytes.
+    /// Returns whether a text contains the text in `placeholder`, or bytes contain the bytes.
     #[must_use]
     pub fn contains(self, column: &str, placeholder: &str) -> String {
         match self {

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 /// The default limit of a statement that reads or writes few rows.
 pub(crate) const SHORT: Duration = Duration::from_secs(5);
-/// How many times longer a statement may take that reads or writes all rows, or waits for other transactions.
+/// Factor of the time limit for a statement that reads or writes all rows, or waits for other transactions.
 pub(super) const SLOW_FACTOR: u32 = 12;
 pub(super) const LONG: Duration = SHORT.saturating_mul(SLOW_FACTOR);
 

@@ -8,16 +8,16 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// Locks out other processes that migrate tables of a user's database. The numbers are "leve", and one that no order
-/// key is likely to have.
+/// Locks out other processes that migrate tables of a user's database. The numbers are "leve" and a value that is
+/// unlikely as an order key.
 pub(crate) const TABLES_LOCK: &str = "SELECT pg_advisory_xact_lock(1818588773, -1)";
 
 /// The migrations of one set of tables. A released migration is never changed; the first one makes schema 1.
 #[derive(Clone, Copy, Debug)]
 pub struct Migrations {
-    /// What the tables are, as in the command `leveret <name> migrate`.
+    /// The tables, as named in the command `leveret <name> migrate`.
     pub name: &'static str,
-    /// The table that notes which migrations were applied.
+    /// The table that records the applied migrations.
     pub table: &'static str,
     /// Locks out other processes on PostgreSQL until the transaction ends.
     pub lock: &'static str,

@@ -22,7 +22,7 @@ use crate::Result;
 /// this many.
 const CONNECTIONS: u32 = 8;
 
-/// How long a connection of SQLite waits for another process that has the file locked.
+/// Longest wait of a connection of SQLite for another process that has the file locked.
 const BUSY: Duration = Duration::from_secs(30);
 
 /// A pool of connections, with a time limit on every statement.
@@ -116,7 +116,7 @@ impl Pool {
 
     async fn open_sqlite(path: &Path) -> Result<Self> {
         let options = sqlite_options(&sqlite_file(path)?);
-        // Connected once outside the pool, because a pool tries again and hides the reason.
+        // Connected once outside the pool, because a pool retries and hides the reason.
         within(LONG, async { Ok(options.connect().await?.close().await?) }).await?;
         Ok(sqlite_pool(CONNECTIONS, options).into())
     }
@@ -134,7 +134,7 @@ impl Pool {
         Ok((readers, writers))
     }
 
-    /// Closes all connections once they are idle. Whoever asks for one fails from then on.
+    /// Closes all connections once they are idle. Later requests for a connection fail.
     pub async fn close(&self) {
         match &self.connections {
             Connections::Postgres(pool) => pool.close().await,

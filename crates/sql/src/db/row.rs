@@ -41,7 +41,7 @@ impl Row {
         self.try_get(column).map(number)
     }
 
-    /// As [`number`](Self::number), of a column that may be NULL.
+    /// Like [`number`](Self::number), for a column that may be NULL.
     ///
     /// # Errors
     ///
@@ -50,7 +50,7 @@ impl Row {
         Ok(self.try_get::<Option<i64>>(column)?.map(number))
     }
 
-    /// Whether the number in a column is not 0.
+    /// Returns whether the number in a column is not 0.
     ///
     /// # Errors
     ///

@@ -24,7 +24,7 @@ use crate::Result;
 pub struct TimedConnection {
     connection: PooledConnection,
     limit: Duration,
-    /// Whether a statement has no answer yet.
+    /// True if a statement has no answer yet.
     is_asked: bool,
     in_transaction: bool,
 }
@@ -82,7 +82,7 @@ impl TimedConnection {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database), [`Error::Silent`](crate::Error::Silent). The transaction may be
-    /// committed all the same.
+    /// committed nevertheless.
     pub async fn commit(mut self) -> Result<()> {
         self.run("COMMIT", false).await?;
         self.in_transaction = false;

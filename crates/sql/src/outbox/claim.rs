@@ -53,7 +53,7 @@ impl FromRow for ClaimedJob {
     }
 }
 
-/// What a claim asks for.
+/// The request of a claim.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClaimRequest {
     pub(super) token: i64,
@@ -63,12 +63,12 @@ pub(super) struct ClaimRequest {
     pub(super) payload_limit: usize,
 }
 
-/// What happens to a job that was not published.
+/// The fate of a job that was not published.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum PublishFailure {
-    /// It is tried again after this time.
+    /// The job is retried after this time.
     Retry { reason: String, after: Duration },
-    /// It is not tried again.
+    /// The job is not retried.
     SetAside { reason: String },
 }
 

@@ -18,7 +18,7 @@ pub struct OutboxStatus {
     pub pending: u64,
     /// Pending jobs that relays have claimed.
     pub leased: u64,
-    /// When the oldest pending job was enqueued, in milliseconds since the epoch.
+    /// The time at which the oldest pending job was enqueued, in milliseconds since the epoch.
     pub oldest_at: Option<u64>,
     /// Jobs that could not be published.
     pub set_aside: u64,
@@ -39,13 +39,13 @@ pub struct SetAsideJob {
     pub queue: String,
     /// Its order key. Jobs behind it with the same key wait.
     pub order_key: Option<String>,
-    /// When it was enqueued, in milliseconds since the epoch.
+    /// The time at which it was enqueued, in milliseconds since the epoch.
     pub enqueued_at: u64,
-    /// When it was set aside.
+    /// The time at which it was set aside.
     pub set_aside_at: u64,
-    /// How often a relay tried to publish it.
+    /// Number of publish attempts.
     pub tries: u32,
-    /// Why the last try failed.
+    /// The error of the last attempt.
     pub reason: String,
 }
 

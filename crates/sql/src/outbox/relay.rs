@@ -60,7 +60,7 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// * A job of a committed transaction is published at least once; a job of any other transaction is not published. All
 ///   copies of a job have one id.
 /// * While the broker is unreachable or blocked no try is counted, and the relay waits for it.
-/// * A job that no queue takes, or that the broker refuses, is tried again after 1 s, 2 s, 4 s … up to 5 minutes, and
+/// * A job that no queue takes, or that the broker refuses, is retried after 1 s, 2 s, 4 s … up to 5 minutes, and
 ///   set aside with its reason after the tenth try. A job that can never be published (its payload is too large, its
 ///   options do not decode) is set aside at once. Neither delays other jobs, except those behind it with the same
 ///   [order key](crate::OutboxEntry::order_key). [`Outbox::retry`] brings jobs back that were set aside.
@@ -141,7 +141,7 @@ impl Relay {
     /// Relays until `stop` is ready, then finishes the batches in progress.
     ///
     /// The relay outlasts any absence of the broker or the database, which it logs once. A statement that the database
-    /// does not answer [in time](Outbox::statement_timeout) is abandoned with its connection, and tried again on
+    /// does not answer [in time](Outbox::statement_timeout) is abandoned with its connection, and retried on
     /// another one.
     ///
     /// # Errors

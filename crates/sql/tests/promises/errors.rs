@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use crate::outbox::stage::Pool;
 
 /// Asserts the message and the log text of an error, and whether it may pass by itself.
-fn told(error: &Error, word: &str, code: &str, passes: bool) {
+fn reported(error: &Error, word: &str, code: &str, passes: bool) {
     let text = chain(error);
     assert!(text.contains(word) && text.contains(code), "{text:?} lacks {word:?} or {code:?}");
     assert_eq!(error.is_unavailable(), passes, "{text}");
@@ -15,16 +15,16 @@ fn told(error: &Error, word: &str, code: &str, passes: bool) {
 }
 
 async fn refused_to_open(url: &str, word: &str, code: &str) {
-    told(&Outbox::open(url).await.unwrap_err(), word, code, false);
+    reported(&Outbox::open(url).await.unwrap_err(), word, code, false);
 }
 
 #[tokio::test]
-async fn what_keeps_a_database_from_being_opened_is_told_with_its_code_and_without_the_password() {
+async fn an_open_error_has_its_code_and_no_password() {
     let url = shared_postgres().await.database().await.replace("postgres@", "postgres:S3cret@");
     refused_to_open(&format!("{url}_not_there"), "the database does not exist", "3D000").await;
     refused_to_open(&url.replace("postgres:S3cret", "stranger:S3cret"), "refused the login", "28000").await;
     let closed = url.split('@').next().unwrap().to_owned() + "@127.0.0.1:1/x";
-    told(&Outbox::open(&closed).await.unwrap_err(), "cannot reach the database", "", true);
+    reported(&Outbox::open(&closed).await.unwrap_err(), "cannot reach the database", "", true);
 }
 
 #[tokio::test]
@@ -39,25 +39,25 @@ async fn a_missing_right_a_read_only_database_and_a_cancelled_statement_are_no_m
     let role = leveret_harness::unique("guest").replace('-', "_");
     Pool::Postgres(pool.clone()).run(&format!("CREATE ROLE {role} LOGIN")).await;
     let guest = PgPool::connect(&url.replace("postgres@", &format!("{role}@"))).await.unwrap();
-    told(&Outbox::new(&guest).status().await.unwrap_err(), "lacks a privilege", "42501", false);
-    told(&Inbox::new(&guest).status().await.unwrap_err(), "lacks a privilege", "42501", false);
+    reported(&Outbox::new(&guest).status().await.unwrap_err(), "lacks a privilege", "42501", false);
+    reported(&Inbox::new(&guest).status().await.unwrap_err(), "lacks a privilege", "42501", false);
     let relay = Relay::new(&guest, &leveret::Broker::memory());
-    told(&relay.run(std::future::pending()).await.unwrap_err(), "lacks a privilege", "42501", false);
+    reported(&relay.run(std::future::pending()).await.unwrap_err(), "lacks a privilege", "42501", false);
     let mut tx = guest.begin().await.unwrap();
     let error = Outbox::enqueue(&mut tx, OutboxEntry::raw("job", "q", "{}")).await.unwrap_err();
-    told(&error, "lacks a privilege", "42501", false);
+    reported(&error, "lacks a privilege", "42501", false);
 
     let reading = PgPool::connect(&format!("{url}?options=-c%20default_transaction_read_only=on")).await.unwrap();
     let error = Outbox::new(&reading).discard(&leveret_sql::SetAsideSelection::All).await.unwrap_err();
-    told(&error, "read-only", "25006", true);
+    reported(&error, "read-only", "25006", true);
     let hasty = PgPool::connect(&format!("{url}?options=-c%20statement_timeout=1")).await.unwrap();
     let mut busy = pool.begin().await.unwrap();
     sqlx::raw_sql("LOCK TABLE leveret_outbox").execute(&mut *busy).await.unwrap();
-    told(&Outbox::new(&hasty).status().await.unwrap_err(), "cancelled the statement", "57014", true);
+    reported(&Outbox::new(&hasty).status().await.unwrap_err(), "cancelled the statement", "57014", true);
 }
 
 #[tokio::test]
-async fn a_database_whose_search_path_does_not_lead_to_the_tables_is_told_so() {
+async fn a_search_path_that_does_not_lead_to_the_tables_is_reported() {
     let url = shared_postgres().await.database().await;
     let pool = PgPool::connect(&url).await.unwrap();
     Outbox::migrate(&pool).await.unwrap();
@@ -84,7 +84,7 @@ async fn a_file_is_for_its_user_alone() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_database_is_told_as_that() {
+async fn a_file_that_is_no_database_is_reported_as_such() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("notes.txt");
     std::fs::write(
@@ -92,16 +92,16 @@ async fn a_file_that_is_no_database_is_told_as_that() {
         "no database at all, but a text that is long enough to be taken for a header of one, and more of it",
     )
     .unwrap();
-    told(&Outbox::open(&path.display().to_string()).await.unwrap_err(), "not an SQLite database", "26", false);
+    reported(&Outbox::open(&path.display().to_string()).await.unwrap_err(), "not an SQLite database", "26", false);
 }
 
 #[tokio::test]
-async fn a_server_that_takes_no_more_connections_is_told_as_that() {
+async fn a_server_that_accepts_no_more_connections_is_reported_as_such() {
     let postgres = Postgres::start().await;
     let url = postgres.database().await;
     postgres.psql("ALTER ROLE postgres CONNECTION LIMIT 0").await.unwrap();
     let role = "CREATE ROLE crowd LOGIN CONNECTION LIMIT 0";
     postgres.psql(role).await.unwrap();
     let error = Outbox::open(&url.replace("postgres@", "crowd@")).await.unwrap_err();
-    told(&error, "no free connection", "53300", true);
+    reported(&error, "no free connection", "53300", true);
 }

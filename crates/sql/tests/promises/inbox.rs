@@ -38,7 +38,7 @@ async fn line(job: Line, ctx: Context<Pool>) -> JobResult {
     enter(ctx.state(), &job, &ctx).await
 }
 
-/// Has the effect, in a transaction with the note.
+/// Has the effect, in a transaction with the record.
 async fn enter<S>(pool: &Pool, job: &Line, ctx: &Context<S>) -> JobResult {
     const EFFECT: &str = "INSERT INTO ledger (number) VALUES ($1)";
     macro_rules! once {
@@ -152,7 +152,7 @@ async fn ids_are_noted_byte_for_byte_and_by_queue(database: Database) {
             broker.publisher().publish(&Line { number: 1, fails: false }).id(id).queue(queue).await.unwrap();
         }
     }
-    eventually("all are noted", LONG, async || inbox.status().await.unwrap().jobs == 8).await;
+    eventually("all are recorded", LONG, async || inbox.status().await.unwrap().jobs == 8).await;
     running.stop().await.unwrap();
     assert_eq!(lines(&pool).await, BTreeMap::from([(1, 8)]));
 }
@@ -165,7 +165,7 @@ async fn what_was_done_long_ago_is_forgotten(database: Database) {
     let broker = Broker::memory_with(Config::default());
     let running = testing::start(worker(&pool), &broker).await.unwrap();
     broker.publisher().publish(&Line { number: 1, fails: false }).await.unwrap();
-    eventually_eq("it is noted", LONG, 2501, async || inbox.status().await.unwrap().jobs).await;
+    eventually_eq("it is recorded", LONG, 2501, async || inbox.status().await.unwrap().jobs).await;
     running.stop().await.unwrap();
     assert_eq!(inbox.status().await.unwrap().oldest_at, Some(1000));
     assert_eq!(inbox.prune(Duration::from_secs(3600)).await.unwrap(), 2500);

@@ -1,4 +1,4 @@
--- Tracked jobs, one row each: what the newest of their events say. Times are milliseconds since the epoch.
+-- Tracked jobs, one row each, with the state of their newest events. Times are milliseconds since the epoch.
 CREATE TABLE leveret_jobs (
     id TEXT PRIMARY KEY,
     label TEXT,
@@ -41,7 +41,7 @@ CREATE TABLE leveret_job_steps (
     PRIMARY KEY (id, hop, attempt, step)
 ) WITHOUT ROWID;
 
--- Single facts of the server, such as when it last heard of jobs.
+-- Single facts of the server, such as the time of the last received event.
 CREATE TABLE leveret_facts (
     name TEXT PRIMARY KEY,
     value BIGINT NOT NULL
@@ -57,7 +57,7 @@ CREATE TABLE leveret_idempotency (
 );
 CREATE INDEX leveret_idempotency_created ON leveret_idempotency (created_at);
 
--- Who has the key of a unique job, and until when.
+-- The job that has a unique key, and until when.
 CREATE TABLE leveret_unique (
     key TEXT PRIMARY KEY,
     job_id TEXT NOT NULL,
@@ -66,7 +66,7 @@ CREATE TABLE leveret_unique (
 CREATE INDEX leveret_unique_job ON leveret_unique (job_id);
 CREATE INDEX leveret_unique_until ON leveret_unique (until);
 
--- Dead letters that were taken out of the broker: this is their home.
+-- Dead letters that were ingested from the broker, which no longer has them.
 CREATE TABLE leveret_dead (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     source TEXT NOT NULL,
@@ -92,7 +92,7 @@ CREATE INDEX leveret_dead_digest ON leveret_dead (digest);
 CREATE INDEX leveret_dead_job_id ON leveret_dead (job_id);
 CREATE INDEX leveret_dead_over ON leveret_dead (state_at) WHERE state IN ('replayed', 'purged');
 CREATE INDEX leveret_dead_replay ON leveret_dead (replay_id, id) WHERE state = 'replaying';
--- Holds all that groups are made of, so that they need not read the messages.
+-- Holds all columns of groups, so that they need not read the messages.
 CREATE INDEX leveret_dead_groups ON leveret_dead (fingerprint, state, queue, job, kind, failed_at, id);
 
 CREATE TABLE leveret_fingerprints (
@@ -118,7 +118,7 @@ CREATE TABLE leveret_replays (
     options TEXT NOT NULL,
     total BIGINT NOT NULL,
     replayed BIGINT NOT NULL,
-    -- Whoever runs it, until then unless that is put off; 1 once its canaries let the rest follow.
+    -- The process that runs it, until the lease ends; `judged` is 1 once its canaries have succeeded.
     owner TEXT NOT NULL,
     leased_until BIGINT NOT NULL,
     judged BIGINT NOT NULL,
@@ -138,11 +138,11 @@ CREATE TABLE leveret_audit (
 -- Limits that workers share. Times are nanoseconds since the epoch, by the database's clock.
 CREATE TABLE leveret_rates (
     name TEXT PRIMARY KEY,
-    -- The first slot that nobody has.
+    -- The first free slot.
     free BIGINT NOT NULL
 );
 
--- Places that workers have of a concurrency limit.
+-- Slots of a concurrency limit that workers have.
 CREATE TABLE leveret_places (
     name TEXT NOT NULL,
     holder TEXT NOT NULL,

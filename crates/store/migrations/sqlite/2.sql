@@ -1,4 +1,4 @@
--- What tells a tracked job from every other that bears its id, and that id where the row has another.
+-- Distinguishes a tracked job from others with the same id; and that id, if the row has another one.
 ALTER TABLE leveret_jobs ADD COLUMN origin TEXT;
 ALTER TABLE leveret_jobs ADD COLUMN wire_id TEXT;
 

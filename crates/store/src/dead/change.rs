@@ -17,7 +17,7 @@ pub(super) struct Change {
     pub(super) from: DeadState,
     pub(super) to: DeadState,
     pub(super) action: &'static str,
-    /// The replay that takes the letters, or has them.
+    /// The replay that the letters move into, or belong to.
     pub(super) replay: Option<i64>,
 }
 

@@ -58,7 +58,7 @@ names! {
     DeadState {
         /// It waits for an operator.
         Dead = "dead",
-        /// A replay has taken it, and has not published it yet.
+        /// A replay has selected it, and has not published it yet.
         Replaying = "replaying",
         /// It was published again, and the publish was confirmed.
         Replayed = "replayed",
@@ -84,9 +84,9 @@ pub struct NewDead {
     pub error: String,
     /// The number of the last attempt, from 1.
     pub attempt: u32,
-    /// How many copies of the message there were before this one.
+    /// The number of copies of the message before this one.
     pub hop: u32,
-    /// When it was dead-lettered, in milliseconds since the epoch. The default is when it is ingested.
+    /// The time of dead-lettering, in milliseconds since the epoch. The default is the time of ingestion.
     pub failed_at: Option<u64>,
     /// The properties of the message, from `RawMessage::properties`.
     pub properties: Vec<u8>,
@@ -113,26 +113,26 @@ pub struct DeadLetter {
     pub error: String,
     /// The number of the last attempt, from 1.
     pub attempt: u32,
-    /// How many copies of the message there were before this one.
+    /// The number of copies of the message before this one.
     pub hop: u32,
-    /// When it was dead-lettered, in milliseconds since the epoch.
+    /// The time of dead-lettering, in milliseconds since the epoch.
     #[serde(with = "crate::time::rfc3339")]
     pub failed_at: u64,
-    /// When it was ingested.
+    /// The time of ingestion.
     #[serde(with = "crate::time::rfc3339")]
     pub taken_at: u64,
     /// Its state.
     pub state: DeadState,
-    /// When it came into this state.
+    /// The time of the change to this state.
     #[serde(with = "crate::time::rfc3339")]
     pub state_at: u64,
     /// The same for letters with alike errors; see [`fingerprint`](crate::fingerprint).
     pub fingerprint: String,
-    /// The last replay that took it.
+    /// The last replay that selected it.
     pub replay_id: Option<i64>,
     /// The size of its payload in bytes.
     pub payload_bytes: u64,
-    /// Whether its payload was edited.
+    /// True if its payload was edited.
     pub edited: bool,
 }
 
@@ -156,7 +156,7 @@ pub struct Letter {
 /// A change of a dead letter.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct HistoryEntry {
-    /// In milliseconds since the epoch.
+    /// The time, in milliseconds since the epoch.
     #[serde(with = "crate::time::rfc3339")]
     pub at: u64,
     /// The user, or the name of a token.
@@ -180,10 +180,10 @@ pub struct DeadGroup {
     pub error: String,
     /// The number of letters.
     pub count: u64,
-    /// When the first one was dead-lettered, in milliseconds since the epoch.
+    /// The time at which the first one was dead-lettered, in milliseconds since the epoch.
     #[serde(with = "crate::time::rfc3339")]
     pub first_at: u64,
-    /// When the last one was dead-lettered.
+    /// The time at which the last one was dead-lettered.
     #[serde(with = "crate::time::rfc3339")]
     pub last_at: u64,
     /// The letter that was ingested last.

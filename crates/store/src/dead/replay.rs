@@ -1,4 +1,4 @@
-//! Replays: the dead letters that are to be published again, and those that were.
+//! Replays: dead letters to be published again, and published ones.
 //!
 //! A replay can continue after a crash at any moment. A letter is `replaying` until its publish is confirmed, so it may
 //! be published twice, but it is not lost. One process at a time runs a replay, under a lease that it renews.
@@ -27,27 +27,27 @@ const BYTES_AT_ONCE: u64 = 8 << 20;
 pub struct Replay {
     /// Its number.
     pub id: i64,
-    /// Who started it.
+    /// The user, or the name of the token, that started it.
     pub actor: String,
     /// Its options, as they were given at the start.
     pub options: Value,
-    /// How many letters it took.
+    /// The number of letters that it selected.
     pub total: u64,
-    /// How many of them were published, with a confirm.
+    /// The number of its letters that were published with a confirm.
     pub replayed: u64,
-    /// When its lease expires, in milliseconds since the epoch. Then another process may take it.
+    /// The end of its lease, in milliseconds since the epoch. After it another process may lease the replay.
     #[serde(skip)]
     pub leased_until: u64,
-    /// Whether its canaries, if it has any, have succeeded.
+    /// True if its canaries, if it has any, have succeeded.
     #[serde(skip)]
     pub judged: bool,
-    /// When it started, in milliseconds since the epoch.
+    /// The time of its start, in milliseconds since the epoch.
     #[serde(with = "crate::time::rfc3339")]
     pub started_at: u64,
-    /// When it ended, in milliseconds since the epoch, or `None` while it is open.
+    /// The time of its end, in milliseconds since the epoch, or `None` while it is open.
     #[serde(with = "crate::time::rfc3339_maybe")]
     pub finished_at: Option<u64>,
-    /// How it ended.
+    /// Its outcome.
     pub outcome: Option<String>,
 }
 
@@ -56,7 +56,7 @@ pub struct Replay {
 pub struct ReplayLease<'a> {
     /// A name that no other run of a replay has.
     pub owner: &'a str,
-    /// When the lease expires, in milliseconds since the epoch.
+    /// The end of the lease, in milliseconds since the epoch.
     pub until: u64,
 }
 
@@ -134,7 +134,7 @@ impl Store {
     /// # let now = 1_800_000_000_000;
     /// let lease = leveret_store::ReplayLease { owner: "run-18", until: now + 20_000 };
     /// for replay in store.open_replays().await? {
-    ///     let is_ours = store.take_replay(replay.id, lease, now).await?;
+    ///     let is_leased = store.take_replay(replay.id, lease, now).await?;
     /// }
     /// # Ok(()) }
     /// ```
@@ -151,8 +151,8 @@ impl Store {
 
     /// Takes an open replay from the process that runs it, to end it with this outcome. Returns false if it has ended.
     ///
-    /// The outcome is stored with the lease. If this process dies, the process that takes the replay next ends it with
-    /// this outcome.
+    /// The outcome is stored with the lease. If this process crashes, the next process that leases the replay ends it
+    /// with this outcome.
     ///
     /// See [`start_replay`](Self::start_replay) for an example of a lease.
     ///
@@ -180,7 +180,7 @@ impl Store {
         Ok(sql.execute(&mut self.writer().await?).await? == 1)
     }
 
-    /// Notes that the canaries of a replay have succeeded.
+    /// Records that the canaries of a replay have succeeded.
     ///
     /// ```
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,4 +1,4 @@
-//! Reads tracked jobs, and notes when the server last received events.
+//! Reads tracked jobs, and records when the server last received events.
 
 use std::collections::BTreeMap;
 
@@ -213,7 +213,7 @@ impl Store {
         Ok(sql.one::<Option<i64>>(&mut self.reader().await?).await?.map(number))
     }
 
-    /// Notes that this server received events from the broker until `now`.
+    /// Records that this server received events from the broker until `now`.
     ///
     /// See [`note_gap`](Self::note_gap) for an example.
     ///

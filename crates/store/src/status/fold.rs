@@ -18,8 +18,8 @@ pub(super) enum Relation {
     Other,
 }
 
-/// Whether an event is of the job with this origin, name and queue. The counters of a message do not distinguish jobs
-/// of one id, because its publisher writes them.
+/// Returns whether an event is of the job with this origin, name and queue. The counters of a message do not
+/// distinguish jobs of one id, because its publisher writes them.
 pub(super) fn is_same(own: (Option<&str>, &str, &str), event: &StatusUpdate) -> bool {
     let (origin, job, queue) = own;
     match (origin, event.origin.as_deref()) {
@@ -41,7 +41,7 @@ impl TrackedJob {
         }
     }
 
-    /// Makes a job of which nothing is known but its identity.
+    /// Creates a job of which only the identity is known.
     pub(super) fn new(id: &str, event: &StatusUpdate) -> Self {
         Self {
             wire_id: (id != event.id).then(|| event.id.clone()),

@@ -70,7 +70,7 @@ impl JobState {
         }
     }
 
-    /// Whether the job has ended. Only a replay changes such a state.
+    /// Returns whether the job has ended. Only a replay changes such a state.
     #[must_use]
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Dead | Self::Cancelled)
@@ -124,19 +124,19 @@ pub struct TrackedJob {
     pub state: JobState,
     /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// How many copies of its message there were before this one.
+    /// The number of copies of its message before this one.
     pub hop: u32,
-    /// When it was first published, or the time of its first event if that is unknown.
+    /// The time of its first publish, or of its first event if that is unknown.
     pub created_at: u64,
-    /// When it is due, while it is delayed, retrying or snoozed.
+    /// The due time, while it is delayed, retrying or snoozed.
     pub due_at: Option<u64>,
-    /// When it expires if it has not started.
+    /// The time at which it expires if it has not started.
     pub expires_at: Option<u64>,
-    /// When its handler last started.
+    /// The last start of its handler.
     pub started_at: Option<u64>,
-    /// When it ended.
+    /// The time of its end.
     pub finished_at: Option<u64>,
-    /// When its latest event was published.
+    /// The time of its latest event.
     pub updated_at: u64,
     /// The worker that published its state: host and process id.
     pub worker: Option<String>,
@@ -152,9 +152,9 @@ pub struct TrackedJob {
     pub result: Option<serde_json::Value>,
     /// The size in bytes of a result that was too large to be stored.
     pub too_large: Option<u64>,
-    /// When this copy of it was cancelled.
+    /// The time at which this copy of it was cancelled.
     pub cancel_requested_at: Option<u64>,
-    /// Whether the store may have missed events of it: the state is the last known one.
+    /// True if the store may have missed events of it: the state is the last known one.
     pub stale: bool,
     /// The origin in its events, which distinguishes it from every other job of its id.
     #[serde(skip)]
@@ -219,7 +219,7 @@ pub struct TimelineEntry {
     pub attempt: u32,
     /// Its name: a state.
     pub step: String,
-    /// When it was published, in milliseconds since the epoch.
+    /// The time of its publish, in milliseconds since the epoch.
     pub at: u64,
     /// The worker that published it.
     pub worker: Option<String>,

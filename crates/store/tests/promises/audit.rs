@@ -6,10 +6,10 @@ use serde_json::json;
 use crate::database::{ANNA, Database, OpenStore};
 
 leveret_harness::on_both_databases! {
-    the_log_tells_who_did_what_latest_first_and_page_by_page,
+    the_log_has_each_operation_latest_first_and_page_by_page,
 }
 
-async fn the_log_tells_who_did_what_latest_first_and_page_by_page(database: Database) {
+async fn the_log_has_each_operation_latest_first_and_page_by_page(database: Database) {
     let store = database.open().await;
     store.audit(ANNA, "cancel", &json!({"job": "a"})).await.unwrap();
     store.purge(&Selection::Filter(DeadFilter::default()), ANNA).await.unwrap();

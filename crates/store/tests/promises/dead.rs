@@ -7,7 +7,7 @@ use crate::database::{ANNA, Database, NOW, OpenStore};
 
 leveret_harness::on_both_databases! {
     a_letter_is_kept_byte_for_byte,
-    a_letter_is_taken_in_once_however_often_and_by_whomever,
+    a_letter_is_ingested_once_however_often_it_is_delivered,
     without_an_id_a_letter_is_doubled_rather_than_lost,
     a_filter_finds_what_fits_all_of_it,
     pages_stay_right_while_letters_come,
@@ -65,7 +65,7 @@ async fn a_letter_is_kept_byte_for_byte(database: Database) {
     assert!(store.letter(taken[1] + 1).await.unwrap().is_none());
 }
 
-async fn a_letter_is_taken_in_once_however_often_and_by_whomever(database: Database) {
+async fn a_letter_is_ingested_once_however_often_it_is_delivered(database: Database) {
     let store = database.open().await;
     assert_eq!(store.ingest(&[letter(1), letter(2)], NOW).await.unwrap().len(), 2);
     // As after a commit whose answer was lost.
@@ -80,7 +80,7 @@ async fn a_letter_is_taken_in_once_however_often_and_by_whomever(database: Datab
     let (one, two) = tokio::join!(store.ingest(&at_one, NOW), other.ingest(&at_other, NOW));
     assert_eq!(one.unwrap().len() + two.unwrap().len(), 1);
     store.purge(&all(), ANNA).await.unwrap();
-    assert!(store.ingest(&[letter(1)], NOW).await.unwrap().is_empty(), "it was decided upon");
+    assert!(store.ingest(&[letter(1)], NOW).await.unwrap().is_empty(), "it was changed");
 }
 
 async fn without_an_id_a_letter_is_doubled_rather_than_lost(database: Database) {

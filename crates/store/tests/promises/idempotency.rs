@@ -39,12 +39,12 @@ async fn a_claim_whose_server_died_is_had_again_with_the_ids_of_the_first(databa
     let request = IdempotencyRequest { key: "k", body_hash: "h", task_ids: &first };
     store.claim(&request, NOW, LEASE).await.unwrap();
     let again = IdempotencyRequest { task_ids: &second, ..request };
-    let ours = IdempotencyClaim::New { task_ids: first.clone() };
+    let own = IdempotencyClaim::New { task_ids: first.clone() };
     assert_eq!(store.claim(&again, NOW + 29_999, LEASE).await.unwrap(), IdempotencyClaim::InFlight);
-    assert_eq!(store.claim(&again, NOW + 30_000, LEASE).await.unwrap(), ours);
+    assert_eq!(store.claim(&again, NOW + 30_000, LEASE).await.unwrap(), own);
     assert_eq!(store.claim(&again, NOW + 30_001, LEASE).await.unwrap(), IdempotencyClaim::InFlight);
     store.release("k").await.unwrap();
-    assert_eq!(store.claim(&again, NOW + 30_002, LEASE).await.unwrap(), ours);
+    assert_eq!(store.claim(&again, NOW + 30_002, LEASE).await.unwrap(), own);
 }
 
 async fn of_many_at_once_one_gets_the_key(database: Database) {

@@ -125,7 +125,7 @@ async fn a_postgres_that_says_nothing_is_unavailable_in_time_and_connections_tha
 }
 
 #[tokio::test]
-async fn a_statement_without_an_answer_is_given_up_and_rolled_back() {
+async fn a_statement_without_an_answer_is_abandoned_and_rolled_back() {
     let postgres = shared_postgres().await;
     let url = postgres.database().await;
     let store = Store::open(&url).await.unwrap();

@@ -12,10 +12,10 @@ use crate::{
 };
 
 leveret_harness::on_both_databases! {
-    whoever_knows_an_id_moves_nothing_of_its_job,
+    a_publisher_that_only_knows_an_id_changes_nothing_of_its_job,
     two_jobs_of_one_id_have_a_row_each,
     what_is_published_under_an_id_again_has_a_row_beside_the_first_and_frees_its_own_key,
-    steps_of_older_workers_which_tell_no_origin_are_their_jobs,
+    steps_of_older_workers_which_publish_no_origin_are_their_jobs,
 }
 
 fn queued() -> Step {
@@ -43,7 +43,7 @@ async fn steps(store: &Store, id: &str) -> Vec<String> {
     store.timeline(id).await.unwrap().into_iter().map(|entry| entry.step).collect()
 }
 
-async fn whoever_knows_an_id_moves_nothing_of_its_job(database: Database) {
+async fn a_publisher_that_only_knows_an_id_changes_nothing_of_its_job(database: Database) {
     let store = database.open().await;
     let claim =
         |job_id, origin| Claim { key: "email.send/7", job_id, origin, now: NOW, until: NOW + 1, instead_of: None };
@@ -118,7 +118,7 @@ async fn what_is_published_under_an_id_again_has_a_row_beside_the_first_and_free
     assert_eq!((first.state, first.hop, steps(&store, "nightly").await.len()), (JobState::Dead, 7, 2));
 }
 
-async fn steps_of_older_workers_which_tell_no_origin_are_their_jobs(database: Database) {
+async fn steps_of_older_workers_which_publish_no_origin_are_their_jobs(database: Database) {
     let store = database.open().await;
     let old = |step| StatusUpdate { origin: None, ..event("a", 0, 5, step) };
     store.record(&[event("a", 0, 0, queued()), old(Step::Started)]).await.unwrap();

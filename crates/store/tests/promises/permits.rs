@@ -38,8 +38,8 @@ async fn of_many_workers_no_two_get_the_same_slot(database: Database) {
         })
     });
     let mut slots: Vec<i64> = Vec::new();
-    for take in takes.collect::<Vec<_>>() {
-        slots.extend::<Vec<i64>>(take.await.unwrap());
+    for answer in takes.collect::<Vec<_>>() {
+        slots.extend::<Vec<i64>>(answer.await.unwrap());
     }
     slots.sort_unstable();
     assert_eq!(slots.len(), 60);

@@ -11,14 +11,14 @@ use crate::database::{Database, NOW, OpenStore};
 leveret_harness::on_both_databases! {
     shuffled_doubled_and_split_events_end_in_the_same_job,
     a_row_shows_what_its_events_said,
-    only_jobs_that_changed_are_told,
+    only_changed_jobs_are_returned,
     a_cancel_stops_what_waits_and_never_hides_what_runs_or_ended,
-    a_gap_makes_unfinished_jobs_stale_until_they_are_heard_of,
+    a_gap_makes_unfinished_jobs_stale_until_their_next_event,
     pages_stay_right_while_jobs_are_added,
     a_filter_finds_what_fits_all_of_it,
     counts_are_by_state,
     any_text_at_all_can_be_stored,
-    ids_that_the_database_cannot_tell_apart_are_one_job,
+    ids_that_the_database_cannot_distinguish_are_one_job,
     an_event_that_cannot_be_held_is_refused_for_itself,
     a_batch_of_any_size_is_taken,
     the_time_of_the_last_news_never_goes_back,
@@ -55,7 +55,7 @@ fn succeeded() -> Step {
 }
 
 fn dead() -> Step {
-    Step::Dead { kind: "handler".into(), error: "gave up".into() }
+    Step::Dead { kind: "handler".into(), error: "failed".into() }
 }
 
 async fn state(store: &Store, id: &str) -> JobState {
@@ -161,7 +161,7 @@ async fn a_row_shows_what_its_events_said(database: Database) {
     assert!(store.job("b").await.unwrap().is_none());
 }
 
-async fn only_jobs_that_changed_are_told(database: Database) {
+async fn only_changed_jobs_are_returned(database: Database) {
     let store = database.open().await;
     let events = [event("a", 0, 0, queued()), event("b", 0, 0, queued()), event("a", 0, 5, Step::Started)];
     let moved = store.record(&events).await.unwrap();
@@ -217,7 +217,7 @@ async fn a_cancel_stops_what_waits_and_never_hides_what_runs_or_ended(database: 
     }
 }
 
-async fn a_gap_makes_unfinished_jobs_stale_until_they_are_heard_of(database: Database) {
+async fn a_gap_makes_unfinished_jobs_stale_until_their_next_event(database: Database) {
     let store = database.open().await;
     let events = [
         event("running", 0, 0, Step::Started),
@@ -307,7 +307,7 @@ async fn any_text_at_all_can_be_stored(database: Database) {
     assert_eq!(store.job("a").await.unwrap().unwrap().result, Some(json!(odd)));
 }
 
-async fn ids_that_the_database_cannot_tell_apart_are_one_job(database: Database) {
+async fn ids_that_the_database_cannot_distinguish_are_one_job(database: Database) {
     let store = database.open().await;
     let ids = ["a\0", "a\u{fffd}", "b\0", "b\u{fffd}", "c", "d"];
     let moved = store.record(&ids.map(|id| event(id, 0, 5, Step::Started))).await.unwrap();

@@ -89,7 +89,7 @@ pub enum Refusal {
 }
 
 impl ConnectError {
-    /// What failed, with the part that it was.
+    /// Returns the error of a failed connection attempt, with the part that failed.
     pub(in super::super) fn of(failure: &GuardError, place: &Address) -> Self {
         let address = place.to_string();
         let protocol = match failure {

@@ -47,7 +47,7 @@ pub(super) enum FailureCause {
     Utf8Unsupported(String),
     /// The attempt was cancelled.
     Stopped,
-    /// A login was refused a moment ago with this reply, and is not tried again yet.
+    /// A login was refused a moment ago with this reply, and is not retried yet.
     LoginPaused(String),
 }
 

@@ -12,7 +12,7 @@ pub struct ReplayOptions {
     pub rate: Option<f64>,
     /// The number of letters that are published first, tracked. If one of them fails, the others are not published.
     pub canary: Option<u32>,
-    /// How long to wait for the outcomes of the canaries, in seconds.
+    /// Time to wait for the outcomes of the canaries, in seconds.
     pub canary_timeout: u64,
     /// Another queue than the one that each letter came from.
     pub queue: Option<String>,

@@ -13,7 +13,7 @@ pub struct ReplayProgress {
     pub replayed: u64,
     /// The number of letters that could not be published so far.
     pub failed: u64,
-    /// Whether the replay waits for the outcomes of its canaries.
+    /// True if the replay waits for the outcomes of its canaries.
     pub waiting: bool,
 }
 

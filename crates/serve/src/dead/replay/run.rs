@@ -23,9 +23,9 @@ use crate::{
 
 /// The greatest number of letters in memory.
 const MOST: u32 = 512;
-/// A replay ends after so many failed letters, because the others would fail too.
+/// Number of failed letters after which a replay ends, because the others would fail too.
 const MOST_FAILED: usize = 100;
-/// How often an unreachable broker is tried, each time for one publish timeout.
+/// Number of attempts to reach the broker, each for one publish timeout.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
 

@@ -45,10 +45,11 @@ struct ReplayRequest {
     /// Letters a second.
     #[schema(minimum = 0.001, maximum = 1_000_000)]
     rate: Option<f64>,
-    /// So many letters are published first, tracked. If one of them fails as before, the others are not published.
+    /// The number of letters that are published first, tracked. If one of them fails as before, the others are not
+    /// published.
     #[schema(maximum = 1000)]
     canary: Option<u32>,
-    /// How long to wait for the outcomes of the first letters, in seconds; 300 unless set.
+    /// Time to wait for the outcomes of the first letters, in seconds; 300 unless set.
     #[schema(maximum = 86400)]
     canary_timeout: Option<u64>,
     /// Another queue than the one that each letter came from.
@@ -77,8 +78,8 @@ pub(super) fn routes() -> OpenApiRouter<Services> {
 
 /// Replay dead letters
 ///
-/// Publishes them again. They keep their ids and begin with their first attempt. Each is published and confirmed before it
-/// is marked as replayed. The response arrives when the replay has begun; its address shows how far it is.
+/// Publishes them again. They keep their ids and begin with their first attempt. Each is published and confirmed before
+/// it is marked as replayed. The response arrives when the replay has begun; its address shows the progress.
 #[utoipa::path(
     post, path = "/api/dead/replay", operation_id = "replayDeadLetters", tag = "dead letters",
     request_body(content = ReplayRequest, examples(
@@ -150,8 +151,8 @@ async fn resume(
 
 /// Stop a replay
 ///
-/// Letters that are not published by then are dead again. The replay ends some seconds later, when the letters under way
-/// are marked. If the server is killed meanwhile the replay continues: stop it again.
+/// Letters that are not published by then are dead again. The replay ends some seconds later, when the letters in
+/// progress are marked. If the server is killed meanwhile, the replay continues: stop it again.
 #[utoipa::path(
     post, path = "/api/dead/replays/{id}/stop", operation_id = "stopReplay", tag = "dead letters",
     params(("id" = u64, Path, description = "The replay's number.")),
@@ -185,7 +186,7 @@ async fn stop(
 
 /// List replays that are not finished
 ///
-/// Those under way, and those that were interrupted.
+/// Replays in progress, and interrupted ones.
 #[utoipa::path(
     get, path = "/api/dead/replays", operation_id = "listReplays", tag = "dead letters",
     responses((status = 200, description = "The replays.", body = ReplayList), (status = 503))
@@ -195,7 +196,7 @@ async fn list(State(services): State<Services>, _: Query<NoQuery>) -> Result<Jso
     Ok(JsonResponse(ReplayList { replays: replays.iter().map(ReplayView::from).collect() }))
 }
 
-/// Show how far a replay is
+/// Show the progress of a replay
 #[utoipa::path(
     get, path = "/api/dead/replays/{id}", operation_id = "showReplay", tag = "dead letters",
     params(("id" = u64, Path, description = "The replay's number.")),

@@ -49,11 +49,11 @@ pub(super) struct FilterQuery {
     /// Only of this group.
     #[serde(default, deserialize_with = "text")]
     group: Option<String>,
-    /// Only those that died then or later (RFC 3339).
+    /// Only those dead-lettered then or later (RFC 3339).
     #[serde(default, deserialize_with = "time")]
     #[param(value_type = Option<String>, format = DateTime)]
     since: Option<u64>,
-    /// Only those that died before then (RFC 3339).
+    /// Only those dead-lettered before then (RFC 3339).
     #[serde(default, deserialize_with = "time")]
     #[param(value_type = Option<String>, format = DateTime)]
     until: Option<u64>,
@@ -108,11 +108,11 @@ pub(super) struct Filter {
     text: Option<String>,
     /// This group.
     group: Option<String>,
-    /// Died then or later.
+    /// Dead-lettered then or later.
     #[serde(default, deserialize_with = "time")]
     #[schema(value_type = Option<String>, format = DateTime)]
     since: Option<u64>,
-    /// Died before then.
+    /// Dead-lettered before then.
     #[serde(default, deserialize_with = "time")]
     #[schema(value_type = Option<String>, format = DateTime)]
     until: Option<u64>,
@@ -124,7 +124,7 @@ impl SelectionBody {
             (Some(ids), None, false) => Ok(Selection::Ids(ids)),
             (None, Some(Object(filter)), false) => Ok(Selection::Filter(filter.dead()?)),
             (None, None, true) => Ok(Selection::Filter(DeadFilter::default())),
-            _ => Err(FieldError::new("", "say which: one of \"ids\", \"filter\" and \"all\": true")),
+            _ => Err(FieldError::new("", "name the letters: one of \"ids\", \"filter\" and \"all\": true")),
         }
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct LetterView {
     job: String,
     /// The class of the error.
     kind: String,
-    /// With its sources.
+    /// The error with its sources.
     error: String,
     attempt: u32,
     hop: u32,
@@ -46,10 +46,10 @@ pub(super) struct LetterView {
     headers: Option<Vec<HeaderView>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     history: Option<Vec<HistoryView>>,
-    /// As it was written, apart from hidden values; cut after 64 KiB.
+    /// The payload as it was written, apart from hidden values; cut after 64 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<String>,
-    /// The payload that the letter died with, if it was edited.
+    /// The original payload, if the letter was edited.
     #[serde(skip_serializing_if = "Option::is_none")]
     original: Option<String>,
 }
@@ -79,7 +79,7 @@ pub(super) struct GroupView {
     group: String,
     job: String,
     kind: String,
-    /// Without the numbers and ids in which the errors differ.
+    /// The error, without the numbers and ids in which the errors differ.
     error: String,
     count: u64,
     #[schema(format = DateTime)]
@@ -90,13 +90,13 @@ pub(super) struct GroupView {
     sample: i64,
 }
 
-/// A replay, and how far it is.
+/// A replay and its progress.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Replay)]
 pub(super) struct ReplayView {
     pub(super) id: i64,
     actor: String,
-    /// As it was started.
+    /// The options that it was started with.
     options: Value,
     /// The number of letters that it selected.
     total: u64,
@@ -106,7 +106,7 @@ pub(super) struct ReplayView {
     started_at: String,
     #[schema(required, format = DateTime)]
     finished_at: Option<String>,
-    /// `done`, or why some letters were not published.
+    /// `done`, or the reason why some letters were not published.
     #[schema(required)]
     outcome: Option<String>,
 }
@@ -146,7 +146,7 @@ impl LetterView {
             if caller.is_operator() {
                 return rules.text(payload);
             }
-            // A secret cannot be found in what is not JSON.
+            // A secret cannot be found in a payload that is not JSON.
             let hidden = || format!("no JSON, {} bytes: shown to operators", payload.len());
             rules.json_text(payload).unwrap_or_else(hidden)
         };

@@ -1,4 +1,4 @@
--- Jobs that were done, noted in the transaction that did them. Ids are bytes: no two of them are taken for one.
+-- Jobs that were done, recorded in the transaction of their effect. Ids are bytes, so that no two count as one.
 CREATE TABLE leveret_inbox (
     queue TEXT NOT NULL,
     job_id BYTEA NOT NULL,

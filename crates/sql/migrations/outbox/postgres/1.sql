@@ -11,9 +11,9 @@ CREATE TABLE leveret_outbox (
     enqueued_at BIGINT NOT NULL,
     tries BIGINT NOT NULL DEFAULT 0,
     reason TEXT,
-    -- 0, or when it is tried again.
+    -- 0, or the time of the next attempt.
     ready_at BIGINT NOT NULL DEFAULT 0,
-    -- Whose it is, and until when.
+    -- The relay that has claimed the row, and until when.
     lease BIGINT,
     leased_until BIGINT NOT NULL DEFAULT 0,
     set_aside_at BIGINT,
@@ -70,7 +70,7 @@ DECLARE
     minted TEXT := encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid())
         PLACING substring(int8send(now_ms) FROM 3) FROM 1 FOR 6), 52, 1), 53, 1), 'hex')::uuid;
     given ALIAS FOR id;
-    flaw TEXT := CASE
+    fault TEXT := CASE
         WHEN priority NOT BETWEEN 0 AND 31 THEN format('priority %s: it must be 0 to 31', priority)
         WHEN octet_length(label) > 1024 THEN 'label: it must have at most 1024 bytes'
         WHEN octet_length(correlation_id) > 255 THEN 'correlation_id: it must have at most 255 bytes'
@@ -84,23 +84,23 @@ DECLARE
     name TEXT;
     value JSONB;
 BEGIN
-    IF flaw IS NULL THEN
+    IF fault IS NULL THEN
         FOR name, value IN SELECT * FROM jsonb_each(headers) LOOP
             IF octet_length(name) NOT BETWEEN 1 AND 255 OR name ~ '^(leveret-|x-)' OR name IN ('CC', 'BCC') THEN
-                flaw := format('header %L: its name must have 1 to 255 bytes, start with neither leveret- nor x-, and be '
+                fault := format('header %L: its name must have 1 to 255 bytes, start with neither leveret- nor x-, and be '
                     'neither CC nor BCC', name);
             ELSIF jsonb_typeof(value) IN ('array', 'object') OR jsonb_typeof(value) = 'number'
                 AND (value::text !~ '^-?[0-9]+$'
                     OR value::text::numeric NOT BETWEEN -9223372036854775808 AND 9223372036854775807) THEN
-                flaw := format('header %L: its value must be a text, a whole number or a boolean', name);
+                fault := format('header %L: its value must be a text, a whole number or a boolean', name);
             END IF;
         END LOOP;
     END IF;
-    IF flaw IS NOT NULL THEN
-        RAISE EXCEPTION 'the job cannot be enqueued: %', flaw USING ERRCODE = 'check_violation';
+    IF fault IS NOT NULL THEN
+        RAISE EXCEPTION 'the job cannot be enqueued: %', fault USING ERRCODE = 'check_violation';
     END IF;
     IF order_key IS NOT NULL THEN
-        -- Until the commit: so the numbers of one key are in the order in which they can be seen.
+        -- Held until the commit, so that the numbers of one key are in the order of the commits.
         PERFORM pg_advisory_xact_lock(1818588773, hashtext(order_key));
     END IF;
     INSERT INTO leveret_outbox (id, job, queue, payload, options, order_key, enqueued_at)
@@ -112,7 +112,7 @@ BEGIN
     RETURN coalesce(given, minted);
 END
 $$;
--- It finds its table whatever the caller's search path.
+-- The function finds its table whatever the caller's search path.
 DO $$
 BEGIN
     EXECUTE format('ALTER FUNCTION %1$I.leveret_enqueue SET search_path = pg_catalog, %1$I, pg_temp', current_schema());

@@ -10,9 +10,9 @@ CREATE TABLE leveret_outbox (
     enqueued_at INTEGER NOT NULL,
     tries INTEGER NOT NULL DEFAULT 0,
     reason TEXT,
-    -- 0, or when it is tried again.
+    -- 0, or the time of the next attempt.
     ready_at INTEGER NOT NULL DEFAULT 0,
-    -- Whose it is, and until when.
+    -- The relay that has claimed the row, and until when.
     lease INTEGER,
     leased_until INTEGER NOT NULL DEFAULT 0,
     set_aside_at INTEGER,

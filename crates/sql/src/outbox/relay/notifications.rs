@@ -58,8 +58,8 @@ async fn listen_once(settings: &RelaySettings, own: &PgPool) -> Result<BehindPoo
     }
 }
 
-/// Whether two transactions on one connection may run in different sessions. To listen behind such a pooler would leave
-/// the session listening for the client that gets it next.
+/// Returns whether two transactions on one connection may run in different sessions. To listen behind such a pooler would
+/// leave the session listening for the client that gets it next.
 ///
 /// Checked several times, because a busy pooler may give each of two connections one session for a while by chance.
 async fn is_pooled(pool: &PgPool) -> Result<bool> {

@@ -1,4 +1,4 @@
-//! What all parts of a relay share.
+//! The settings that all parts of a relay share.
 
 use std::{sync::Arc, time::Duration};
 

@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Error, Result, chain};
 
-/// The pause before the database or the broker is tried again. It does not grow: a try costs one statement or one job.
+/// The pause before the next attempt to reach the database or the broker. It does not grow: an attempt costs one
+/// statement or one job.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Whether an absence of the database was logged.
+/// True if an absence of the database was logged.
 #[derive(Debug, Default)]
 pub(super) struct Reported(bool);
 

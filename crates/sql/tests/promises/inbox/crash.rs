@@ -27,7 +27,7 @@ struct Orders {
     url: String,
     amqp: String,
     queue: String,
-    /// Whether it never ends a job.
+    /// True if it never ends a job.
     halts: bool,
 }
 
@@ -89,7 +89,7 @@ async fn every_effect_happens_once_though_workers_are_killed_between_it_and_the_
     }
     let last = Orders { halts: false, ..orders.clone() }.spawn();
     let hand = usize::try_from(HAND).unwrap();
-    eventually("the last hand comes again", LONG, async || last.count("done before") >= hand).await;
+    eventually("the unacknowledged jobs come again", LONG, async || last.count("done before") >= hand).await;
     last.sigterm();
     last.wait_exit(LONG).await;
     let raw = RawClient::connect(&orders.amqp).await.unwrap();

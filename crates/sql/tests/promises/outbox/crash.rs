@@ -111,7 +111,7 @@ impl Consumer {
         Self { received }
     }
 
-    /// Returns all that was received, once every noted job was, or no more come.
+    /// Returns all received messages, once every noted job was received, or no more come.
     async fn until(mut self, notes: &BTreeMap<i64, Note>) -> Seen {
         let (mut seen, mut missing) = (Vec::new(), notes.clone());
         let mut patience = Duration::from_secs(20);

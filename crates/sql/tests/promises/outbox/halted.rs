@@ -13,7 +13,7 @@ use super::stage::{LONG, Stage, broker, run};
 use leveret_harness::Database;
 
 #[tokio::test]
-async fn a_halted_database_is_told_in_time_and_the_relay_goes_on_when_it_is_back() {
+async fn a_halted_database_is_reported_in_time_and_the_relay_continues_when_it_is_back() {
     let postgres = Postgres::start().await;
     let mut stage = Stage::new(Database::at(postgres.database().await)).await;
     stage.outbox = stage.outbox.statement_timeout(Duration::from_secs(1));
@@ -29,7 +29,7 @@ async fn a_halted_database_is_told_in_time_and_the_relay_goes_on_when_it_is_back
     let inbox = async { tokio::join!(inbox.status(), inbox.prune(hour), Inbox::migrate(&inbox)) };
     let opened = Outbox::open(&stage.database.url);
     let each = timeout(LONG, Box::pin(async { tokio::join!(outbox, inbox, opened) }));
-    let (outbox, inbox, opened) = each.await.expect("each is told in time");
+    let (outbox, inbox, opened) = each.await.expect("each is reported in time");
     let errors = [outbox.0.unwrap_err(), outbox.1.unwrap_err(), outbox.2.unwrap_err(), inbox.0.unwrap_err()];
     let rest = [inbox.1.unwrap_err(), inbox.2.unwrap_err(), opened.unwrap_err()];
     for error in errors.into_iter().chain(rest) {
@@ -130,7 +130,7 @@ async fn a_job_whose_note_gets_no_answer_is_tried_again_and_done_once() {
         let line = format!(r#"leveret_jobs_finished_total{{job="halted.note",outcome="{outcome}",queue="halted"}} 1"#);
         broker.metrics_text().lines().any(|text| text == line)
     };
-    eventually("it was tried again and is done", LONG, async || ended("retried") && ended("succeeded")).await;
+    eventually("it was retried and is done", LONG, async || ended("retried") && ended("succeeded")).await;
     assert_eq!(inbox.status().await.unwrap().jobs, 1);
     running.stop().await.unwrap();
 }

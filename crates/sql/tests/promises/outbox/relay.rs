@@ -21,7 +21,7 @@ leveret_harness::on_both_databases! {
     what_a_dead_relay_had_in_hand_is_published_when_its_lease_is_over,
     what_was_published_can_be_kept_and_pruned,
     a_stop_finishes_what_is_in_hand,
-    a_relay_tells_how_the_outbox_is,
+    a_relay_reports_the_state_of_the_outbox,
     a_relay_without_an_outbox_says_so,
 }
 
@@ -120,7 +120,7 @@ async fn get(address: &str) -> String {
     answer
 }
 
-async fn a_relay_tells_how_the_outbox_is(database: Database) {
+async fn a_relay_reports_the_state_of_the_outbox(database: Database) {
     let stage = Stage::new(database).await;
     stage.pool.enqueue_all((0..20).map(|number| stage.entry(number)).collect()).await;
     stage.pool.enqueue(stage.entry("far").id("far")).await;
@@ -136,9 +136,9 @@ async fn a_relay_tells_how_the_outbox_is(database: Database) {
     let relay = run(Relay::new(&stage.outbox, &broker));
     let all = ["outbox_pending 1", "outbox_set_aside 1", "outbox_published_total 20", "outbox_lease_conflicts_total 0"];
     let address = health.address().to_string();
-    eventually("all is told", LONG, async || {
+    eventually("all is reported", LONG, async || {
         let text = get(&address).await;
-        all.iter().all(|line| text.lines().any(|told| told == format!("leveret_{line}")))
+        all.iter().all(|line| text.lines().any(|reported| reported == format!("leveret_{line}")))
     })
     .await;
     let text = get(&address).await;

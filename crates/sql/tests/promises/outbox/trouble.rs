@@ -129,9 +129,9 @@ async fn memory_is_bounded_whatever_the_payloads(database: Database) {
     proxy.freeze();
     let config = Config { amqp_url: vec![proxy.url().to_owned()], ..Config::default() };
     let relay = run(Relay::new(&stage.outbox, &Broker::amqp(config).unwrap()).parallelism(1));
-    eventually("a batch is in hand", LONG, async || stage.outbox.status().await.unwrap().leased > 0).await;
+    eventually("a batch is leased", LONG, async || stage.outbox.status().await.unwrap().leased > 0).await;
     let leased = stage.outbox.status().await.unwrap().leased;
-    assert!((8..10).contains(&leased), "{leased} MB are in hand, not 8");
+    assert!((8..10).contains(&leased), "{leased} MB are leased, not 8");
     proxy.thaw();
     stage.take(JOBS).await;
     stage.drained().await;

@@ -1,7 +1,7 @@
 //! The commands for dead letters and the other tools of an operator: the real program against RabbitMQ, SQLite and PostgreSQL.
 #![allow(clippy::unwrap_used, reason = "what a test needs and does not get fails it")]
 
-mod desk;
+mod dead;
 mod direct;
 mod jobs;
 mod kills;
