@@ -36,7 +36,7 @@ pages! {
     outcomes "outcomes.md"
     leveret_acks_lost "runbooks/leveret-acks-lost.md"
     leveret_backlog_grows "runbooks/leveret-backlog-grows.md"
-    leveret_broker_away "runbooks/leveret-broker-unreachable.md"
+    leveret_broker_unreachable "runbooks/leveret-broker-unreachable.md"
     leveret_broker_blocked "runbooks/leveret-broker-blocked.md"
     leveret_broker_down "runbooks/leveret-broker-down.md"
     leveret_consumers_missing "runbooks/leveret-consumers-missing.md"
