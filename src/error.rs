@@ -7,7 +7,7 @@ use crate::job::JobId;
 
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// The reason why a worker cannot start, or the fault in its setup.
+/// The reason why a worker cannot start, the fault in a setting, or an object on the broker that cannot be used.
 ///
 /// ```
 /// # use leveret::{Broker, Config, Error};
@@ -31,7 +31,7 @@ pub enum Error {
         /// The address, without its login.
         url: String,
     },
-    /// A setting with an invalid value.
+    /// A setting with an invalid value. Its text names the value that was seen and the values that are allowed.
     #[error("{setting}: {reason}")]
     Setting {
         /// The setting by its environment variable or its builder method.
@@ -110,9 +110,34 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
+    /// A queue or a stream that cannot be used now. It does not exist, this user has no permission for it, or the
+    /// connection was lost. Fix the named cause, or try again if that is the connection.
+    #[error("{name} is unavailable: {reason}")]
+    Unavailable {
+        /// The queue or the stream.
+        name: String,
+        /// The broker's own text, or what is known of the connection.
+        reason: String,
+    },
+    /// A task of the worker ended by a panic, which is a bug in Leveret or in a [`Middleware`](crate::Middleware). The
+    /// worker has stopped, so start its process again; the broker redelivers its unfinished jobs. A panic of a handler
+    /// fails only its attempt.
+    #[error("the worker has stopped: one of its tasks ended unexpectedly")]
+    Stopped(#[source] Box<dyn StdError + Send + Sync>),
+    /// The metrics of the handle cannot be registered. It is a bug in Leveret: please report it.
+    #[error("the metrics cannot be registered")]
+    Metrics(#[source] prometheus::Error),
+    /// The job does not serialise to JSON. Its `Serialize` implementation failed, for example at a map whose keys are
+    /// not strings.
+    #[error("the job does not serialise")]
+    Encode(#[source] serde_json::Error),
 }
 
 impl Error {
+    pub(crate) fn unavailable(name: &str, reason: impl fmt::Display) -> Self {
+        Self::Unavailable { name: name.to_owned(), reason: reason.to_string() }
+    }
+
     /// Returns the error of a setting that is out of its bounds. `of` names what the setting belongs to.
     pub(crate) fn bounds(setting: &'static str, of: &str, value: impl fmt::Debug, bounds: &str) -> Self {
         Self::Setting { setting, reason: format!("{of} has {value:?}, which is out of range: set {bounds}") }

@@ -127,7 +127,7 @@ impl Publisher {
         &self,
         jobs: impl IntoIterator<Item = &'a J>,
     ) -> Vec<Result<JobId, PublishError>> {
-        let window = usize::from(self.broker.config().publish_window).max(1);
+        let window = usize::from(self.broker.config().publish_window.get());
         let publishes = jobs.into_iter().map(|job| self.publish(job).into_future());
         stream::iter(publishes).buffered(window).collect().await
     }

@@ -10,9 +10,10 @@ use uuid::Uuid;
 use crate::schedule::{IDS, Schedule};
 use crate::{
     broker::Broker,
+    error::Error,
     identity::PROCESS,
     message::{Message, header},
-    topology::Stream,
+    topology::{Stream, Topology},
     tracking::stream::{Reading, follow},
 };
 
@@ -95,7 +96,7 @@ impl Token {
 /// Returns the last token of each schedule, by name, from the stream `leveret.v1.schedules`.
 ///
 /// ```no_run
-/// # async fn doc(broker: leveret::Broker) -> Result<(), String> {
+/// # async fn doc(broker: leveret::Broker) -> Result<(), leveret::Error> {
 /// for token in leveret::schedule::tokens(&broker).await? {
 ///     println!("{}: {} {}, led by {}", token.schedule, token.expression, token.zone, token.leader);
 /// }
@@ -104,8 +105,8 @@ impl Token {
 ///
 /// # Errors
 ///
-/// A text, if the stream was not read within ten seconds. A stream that does not exist is not readable.
-pub async fn tokens(broker: &Broker) -> Result<Vec<Token>, String> {
+/// [`Error::Unavailable`] if the stream was not read within ten seconds, as one that does not exist.
+pub async fn tokens(broker: &Broker) -> Result<Vec<Token>, Error> {
     let found = Mutex::new(BTreeMap::<String, Token>::new());
     let reading = watch::Sender::new(Reading::Behind);
     let mut caught_up = reading.subscribe();
@@ -128,7 +129,8 @@ pub async fn tokens(broker: &Broker) -> Result<Vec<Token>, String> {
         }
     };
     if timeout(READ_WITHIN, read).await.is_err() {
-        return Err(format!("the stream of schedules was not read within {READ_WITHIN:?}"));
+        let stream = Topology::new(&broker.config().namespace).schedules();
+        return Err(Error::unavailable(&stream, format_args!("it was not read within {READ_WITHIN:?}")));
     }
     Ok(found.into_inner().unwrap_or_default().into_values().collect())
 }

@@ -383,7 +383,7 @@ fn flatten(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Result<(
     match ended {
         Ok(result) => result,
         // A bug in the framework must not look like a worker that is merely idle.
-        Err(error) => Err(Error::Setting { setting: "consumer", reason: format!("ended unexpectedly: {error}") }),
+        Err(error) => Err(Error::Stopped(error.into())),
     }
 }
 

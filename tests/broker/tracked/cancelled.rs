@@ -107,7 +107,7 @@ async fn a_cancelled_job_does_not_run_though_everything_is_restarted() {
     node.kill9().await;
     node.restart().await;
     let place = Place { broker: broker(&node.url()), url: Some(node.url()), _vhost: None };
-    let mut feed = QueueReader::new(&place.broker, Source::StatusUpdates, 100);
+    let mut feed = QueueReader::new(&place.broker, Source::StatusUpdates, 100).unwrap();
     let running = testing::start(worker(&seen), &place.another_process()).await.unwrap();
     told(&mut feed, waiting.as_str(), &["received", "cancelled"]).await;
     place.broker.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();

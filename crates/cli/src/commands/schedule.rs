@@ -88,7 +88,7 @@ async fn list(arguments: &Arguments) -> Result<Exit, Failure> {
     let mut lines = Vec::new();
     if workers(&mut probe, &topology.schedules()).await?.is_some() {
         let broker = broker(&arguments.config).await?;
-        let tokens = tokens(&broker).await.map_err(|reason| Failure::Other(anyhow!(reason)))?;
+        let tokens = tokens(&broker).await.map_err(|error| Failure::Other(error.into()))?;
         broker.close().await;
         for token in tokens {
             // A deleted queue means a deleted schedule.

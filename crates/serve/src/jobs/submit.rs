@@ -143,7 +143,7 @@ impl Services {
                 if let Some(publish) = publish { publish.into_future().await.map(drop).map(|()| id) } else { Ok(id) }
             }
         });
-        let window = usize::from(self.broker.config().publish_window).max(1);
+        let window = usize::from(self.broker.config().publish_window.get());
         let results: Vec<_> = stream::iter(publishes.collect::<Vec<_>>()).buffered(window).collect().await;
         let queued = |((checked, origin), fate): ((&CheckedSubmission, _), &Result<String, _>)| {
             fate.as_ref().ok().map(|id| checked.queued(id, origin, at))
