@@ -106,6 +106,8 @@ pub mod schedule;
 mod shutdown;
 pub mod testing;
 pub mod text;
+#[doc(hidden)]
+pub mod time;
 pub mod topology;
 mod trace;
 mod tracking;

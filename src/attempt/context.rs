@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, Weak},
-    time::Duration,
+    time::SystemTime,
 };
 
 use tokio::{
@@ -17,6 +17,7 @@ use crate::{
     message::{Message, header},
     names,
     publish::{header_value::HeaderValue, publisher::Publisher},
+    time::at_unix_ms,
     trace::Trace,
 };
 
@@ -191,18 +192,18 @@ impl<S> Context<S> {
         self.inner.received.redelivered
     }
 
-    /// When the job was first published, as time since the Unix epoch, if the publisher said so.
+    /// Returns the time of the job's first publish, if the publisher stated it.
     #[must_use]
-    pub fn enqueued_at(&self) -> Option<Duration> {
-        self.inner.received.envelope.enqueued_at.map(Duration::from_millis)
+    pub fn enqueued_at(&self) -> Option<SystemTime> {
+        self.inner.received.envelope.enqueued_at.map(at_unix_ms)
     }
 
-    /// For a job that a schedule published: at which of its times, as time since the Unix epoch. It may have been caught up
-    /// with later.
+    /// Returns the schedule's time for which the job was published; `None` if no schedule published it. The publish itself
+    /// may be later.
     #[must_use]
-    pub fn fired_at(&self) -> Option<Duration> {
+    pub fn fired_at(&self) -> Option<SystemTime> {
         let at = self.message().number(header::FIRED_AT)?.ok()?;
-        u64::try_from(at).ok().map(Duration::from_millis)
+        u64::try_from(at).ok().map(at_unix_ms)
     }
 
     /// When this attempt is cut off.

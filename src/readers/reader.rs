@@ -270,3 +270,19 @@ impl From<Delivery> for ReadMessage {
         Self { tag, redelivered, message: RawMessage::from(message) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_prefetch_that_a_quorum_queue_refuses_is_an_error_with_its_value_and_the_bounds() {
+        let broker = Broker::memory();
+        let reader = |prefetch| QueueReader::new(&broker, Source::DeadLetters("email".into()), prefetch);
+        for prefetch in [0, 2_001, u16::MAX] {
+            let error = reader(prefetch).unwrap_err().to_string();
+            assert!(error.contains(&prefetch.to_string()) && error.ends_with("set 1 to 2000"), "{error}");
+        }
+        assert!(reader(1).is_ok() && reader(2_000).is_ok());
+    }
+}

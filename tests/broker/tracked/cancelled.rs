@@ -44,7 +44,7 @@ async fn a_job_is_cancelled_though_its_worker_starts_later(place: Place) {
         ended.extend(events.filter(|event| event.step.is_terminal()).map(|event| (event.id, event.step.name())));
         feed.ack(batch);
     }
-    assert_eq!((ended[cancelled.as_str()], ended[wanted.as_str()]), ("cancelled", "succeeded"));
+    assert_eq!((ended[&cancelled], ended[&wanted]), ("cancelled", "succeeded"));
     assert_eq!(seen.runs.load(Ordering::SeqCst), 1);
     running.stop().await.unwrap();
 }

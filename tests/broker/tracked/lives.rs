@@ -64,7 +64,7 @@ async fn a_cancelled_job_that_cannot_run_ends_as_cancelled(place: Place) {
         ended.extend(steps.map(|event| (event.id, event.step.name())));
         events.ack(batch);
     }
-    assert_eq!((ended[expired.as_str()], ended[unknown.as_str()]), ("cancelled", "cancelled"));
+    assert_eq!((ended[&expired], ended[&unknown]), ("cancelled", "cancelled"));
     assert!(dead_letters(&place.broker, "tasks").await.unwrap().is_empty());
     running.stop().await.unwrap();
 }

@@ -162,13 +162,13 @@ impl Stage {
 /// A running ingest task.
 pub(crate) struct Ingest {
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), leveret::Error>>,
 }
 
 impl Ingest {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        self.task.await.unwrap();
+        self.task.await.unwrap().unwrap();
     }
 }
 
