@@ -5,6 +5,9 @@
 # Tests wait for brokers more than they compute.
 export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc))
 
+# The combinations of leveret's features that `make lint` checks, beside none and all.
+FEATURES := health worker health,worker clap,telemetry otel,tls cron,worker,tls clap,health,otel,tls,worker
+
 TYPOS := $(or $(CARGO_TARGET_DIR),target)/typos-1.52.0
 
 help: ## Show this list
@@ -36,9 +39,13 @@ bench: setup ## Run the benchmarks, compared with consumers written by hand; abo
 bench-gate: setup ## Fail if a job costs more CPU time or instructions than its limit; requires no broker
 	cargo run --release -p leveret-bench -- stub instructions
 
-lint: $(TYPOS)/bin/typos ## Check formatting, clippy, rustdoc and vocabulary
+lint: $(TYPOS)/bin/typos ## Check formatting, clippy, combinations of features, rustdoc and vocabulary
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	set -e; for features in "" $(FEATURES); do \
+	  cargo clippy -p leveret --no-default-features --features "$$features" -- -D warnings; \
+	done
+	cargo clippy -p leveret-sql --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
 	$(TYPOS)/bin/typos   # words, with .typos.toml; docs/vocabulary.rs checks phrases
 

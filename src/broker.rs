@@ -7,11 +7,12 @@ use crate::{
     error::Error,
     message::Message,
     observe::{health::Health, log_throttle::LogThrottle, metrics::Metrics},
-    shutdown,
     topology::Target,
-    tracking::{cancellations::Cancellations, emitter::StatusEmitter},
+    tracking::emitter::StatusEmitter,
     transport::{SendError, Transport, clock::Now},
 };
+#[cfg(feature = "worker")]
+use crate::{shutdown, tracking::cancellations::Cancellations};
 
 /// A handle on a message broker: RabbitMQ, or one in this process's memory.
 ///
@@ -43,6 +44,7 @@ struct Shared {
     transport: Transport,
     config: Config,
     emitter: StatusEmitter,
+    #[cfg(feature = "worker")]
     cancellations: Cancellations,
 }
 
@@ -84,9 +86,16 @@ impl Broker {
     }
 
     fn new(transport: Transport, config: Config) -> Self {
+        #[cfg(feature = "worker")]
         shutdown::note(config.last_moments().process, transport.metrics());
-        let (emitter, cancellations) = (StatusEmitter::default(), Cancellations::default());
-        Self { shared: Arc::new(Shared { transport, config, emitter, cancellations }) }
+        let shared = Shared {
+            transport,
+            config,
+            emitter: StatusEmitter::default(),
+            #[cfg(feature = "worker")]
+            cancellations: Cancellations::default(),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Returns the settings of this handle.
@@ -132,6 +141,7 @@ impl Broker {
         &self.shared.emitter
     }
 
+    #[cfg(feature = "worker")]
     pub(crate) fn cancellations(&self) -> &Cancellations {
         &self.shared.cancellations
     }

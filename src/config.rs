@@ -1,6 +1,6 @@
 //! The settings of a process: one struct, set in code, by flags, or by environment variables (feature `clap`).
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, num::NonZeroU16, path::PathBuf, time::Duration};
 
 use crate::error::Error;
 
@@ -60,8 +60,11 @@ pub struct Config {
     pub publish_timeout: Duration,
 
     /// Most publishes that await their confirm at once
-    #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_PUBLISH_WINDOW", default_value = "1024"))]
-    pub publish_window: u16,
+    #[cfg_attr(
+        feature = "clap",
+        arg(long, env = "LEVERET_PUBLISH_WINDOW", value_parser = publish_window, default_value = "1024")
+    )]
+    pub publish_window: NonZeroU16,
 
     /// Largest payload in bytes, published or handled
     #[cfg_attr(feature = "clap", arg(long, env = "LEVERET_PAYLOAD_LIMIT", default_value = "1048576"))]
@@ -103,6 +106,7 @@ pub(crate) struct LastMoments {
     pub(crate) process: Duration,
 }
 
+const DEFAULT_WINDOW: NonZeroU16 = NonZeroU16::MIN.saturating_add(1023);
 const DEFAULT_URL: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
 
 /// The handling of the topology at the start of a worker.
@@ -115,6 +119,7 @@ const DEFAULT_URL: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[non_exhaustive]
 pub enum TopologyMode {
     /// Declares missing objects (idempotent); a difference is an error.
     #[default]
@@ -201,7 +206,7 @@ impl Default for Config {
             topology: TopologyMode::Declare,
             heartbeat: Duration::from_secs(10),
             publish_timeout: Duration::from_secs(30),
-            publish_window: 1024,
+            publish_window: DEFAULT_WINDOW,
             payload_limit: 1024 * 1024,
             inline_budget: Duration::from_micros(50),
             drain_timeout: Duration::from_secs(25),
@@ -225,6 +230,17 @@ impl fmt::Debug for Config {
     }
 }
 
+/// A text that is not a duration; see [`duration`].
+///
+/// ```
+/// assert!(leveret::duration("5 minutes").unwrap_err().to_string().starts_with("\"5 minutes\" is not a duration"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a duration such as 250ms, 30s, 5m, 1h or 7d")]
+pub struct InvalidDuration {
+    text: String,
+}
+
 /// Parses a duration such as `50us`, `250ms`, `30s`, `5m`, `1h` or `7d`; a bare number is seconds.
 ///
 /// It is the parser of [`Config`]'s flags, and serves further flags of the same kind.
@@ -236,11 +252,11 @@ impl fmt::Debug for Config {
 ///
 /// # Errors
 ///
-/// A text that names the value and the expected form.
-pub fn duration(text: &str) -> Result<Duration, String> {
+/// [`InvalidDuration`], which names the value and the expected form.
+pub fn duration(text: &str) -> Result<Duration, InvalidDuration> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let wrong = || format!("{text:?} is not a duration such as 250ms, 30s, 5m, 1h or 7d");
+    let wrong = || InvalidDuration { text: text.to_owned() };
     let number: u64 = number.parse().map_err(|_| wrong())?;
     let micros = match unit {
         "us" => 1,
@@ -252,6 +268,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(wrong()),
     };
     number.checked_mul(micros).map(Duration::from_micros).ok_or_else(wrong)
+}
+
+#[cfg(feature = "clap")]
+fn publish_window(text: &str) -> Result<NonZeroU16, String> {
+    text.parse().map_err(|_| format!("{text:?} is not a number of publishes: expected 1 to 65535"))
 }
 
 /// The longest namespace with which the names of schedules fit AMQP's 255 bytes.

@@ -7,7 +7,7 @@ use crate::job::JobId;
 
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// The reason why a worker cannot start, or the fault in its setup.
+/// The reason why a worker cannot start, the fault in a setting, or an object on the broker that cannot be used.
 ///
 /// ```
 /// # use leveret::{Broker, Config, Error};
@@ -17,7 +17,7 @@ pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An address that is not an AMQP URL or has an invalid parameter. The error shows no login.
+    /// An address that is not an AMQP URL or has an invalid parameter. The error shows no login. Correct `AMQP_URL`.
     #[error("broker address {url}: {reason}; expected amqp://user:password@host:5672/vhost")]
     Url {
         /// The address, without its login.
@@ -25,13 +25,13 @@ pub enum Error {
         /// The fault.
         reason: String,
     },
-    /// An `amqps://` address in a program that was compiled without TLS.
+    /// An `amqps://` address in a program that was compiled without TLS. Enable the feature `tls`.
     #[error("broker address {url} requires TLS, but this program was built without it: enable leveret's `tls` feature")]
     TlsNotCompiled {
         /// The address, without its login.
         url: String,
     },
-    /// A setting with an invalid value.
+    /// A setting with an invalid value. Its text names the value that was seen and the values that are allowed.
     #[error("{setting}: {reason}")]
     Setting {
         /// The setting by its environment variable or its builder method.
@@ -39,7 +39,8 @@ pub enum Error {
         /// The fault and its fix.
         reason: String,
     },
-    /// Two handlers for one job name on one queue.
+    /// Two handlers for one job name on one queue. Remove one, or give it another queue
+    /// ([`HandlerOptions::queue`](crate::HandlerOptions::queue)).
     #[error("job {job:?} has two handlers on queue {queue:?}")]
     DuplicateHandler {
         /// The job's name.
@@ -47,13 +48,13 @@ pub enum Error {
         /// The queue.
         queue: String,
     },
-    /// A job name that not every client can send.
+    /// A job name that not every client can send. Choose a name of the form in the text.
     #[error("job name {job:?} is not of the form [a-z0-9_.-]{{1,128}}")]
     JobName {
         /// The name.
         job: &'static str,
     },
-    /// An invalid schedule.
+    /// An invalid schedule. Correct the expression or the time zone that the text names.
     #[error("schedule {schedule:?}: {reason}")]
     Schedule {
         /// The schedule's name.
@@ -61,13 +62,13 @@ pub enum Error {
         /// The fault, with the expression or the time zone that has it.
         reason: String,
     },
-    /// A queue without handlers, or a worker without handlers.
+    /// A queue without handlers, or a worker without handlers. Register a handler, or remove the queue.
     #[error("queue {queue:?} has no handler: register one for a job of this queue, or remove the queue")]
     NoHandler {
         /// The queue.
         queue: String,
     },
-    /// A time budget that contradicts another.
+    /// A time budget that contradicts another. Shorten the inner one, or extend the outer one.
     #[error("{inner} is {inner_value:?}, which must be less than {outer} ({outer_value:?})")]
     Budget {
         /// The setting that must be smaller.
@@ -79,7 +80,7 @@ pub enum Error {
         /// Its value.
         outer_value: Duration,
     },
-    /// An object on the broker with other arguments than Leveret declares.
+    /// An object on the broker with other arguments than Leveret declares. The text names both ways out.
     #[error(
         "{name} exists with other arguments: {detail}. To migrate, drain and delete it, then restart the worker; \
          or keep it with Queue::existing(..), without the guarantees of the missing arguments"
@@ -90,7 +91,7 @@ pub enum Error {
         /// The broker's own text, which names the argument and both values.
         detail: String,
     },
-    /// The broker permanently refuses to declare an object that Leveret requires.
+    /// The broker permanently refuses to declare an object that Leveret requires. The text names the remedy.
     #[error("the broker refuses to declare {name}: {detail}. {remedy}")]
     Undeclarable {
         /// The queue or exchange.
@@ -100,7 +101,7 @@ pub enum Error {
         /// The action for an operator.
         remedy: &'static str,
     },
-    /// The process cannot listen on the health and metrics address.
+    /// The process cannot listen on the health and metrics address. Set `LEVERET_HTTP_ADDR` to a free one.
     #[error(
         "cannot serve metrics and health on {address}; set LEVERET_HTTP_ADDR to another address; port 0 chooses a free port"
     )]
@@ -110,9 +111,34 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
+    /// A queue or a stream that cannot be used now. It does not exist, this user has no permission for it, or the
+    /// connection was lost. Fix the named cause, or try again if that is the connection.
+    #[error("{name} is unavailable: {reason}")]
+    Unavailable {
+        /// The queue or the stream.
+        name: String,
+        /// The broker's own text, or what is known of the connection.
+        reason: String,
+    },
+    /// A task of the worker ended by a panic, which is a bug in Leveret or in a [`Middleware`](crate::Middleware). The
+    /// worker has stopped, so start its process again; the broker redelivers its unfinished jobs. A panic of a handler
+    /// fails only its attempt.
+    #[error("the worker has stopped: one of its tasks ended unexpectedly")]
+    Stopped(#[source] Box<dyn StdError + Send + Sync>),
+    /// The metrics of the handle cannot be registered. It is a bug in Leveret: please report it.
+    #[error("the metrics cannot be registered")]
+    Metrics(#[source] prometheus::Error),
+    /// The job does not serialise to JSON. Its `Serialize` implementation failed, for example at a map whose keys are
+    /// not strings.
+    #[error("the job does not serialise")]
+    Encode(#[source] serde_json::Error),
 }
 
 impl Error {
+    pub(crate) fn unavailable(name: &str, reason: impl fmt::Display) -> Self {
+        Self::Unavailable { name: name.to_owned(), reason: reason.to_string() }
+    }
+
     /// Returns the error of a setting that is out of its bounds. `of` names what the setting belongs to.
     pub(crate) fn bounds(setting: &'static str, of: &str, value: impl fmt::Debug, bounds: &str) -> Self {
         Self::Setting { setting, reason: format!("{of} has {value:?}, which is out of range: set {bounds}") }
@@ -133,7 +159,8 @@ impl Error {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// No queue of that name is bound: no worker has declared it yet, or the name is misspelt.
+    /// No queue of that name is bound: no worker has declared it yet, or the name is misspelt. Start the worker once, or
+    /// correct the name.
     #[error("no queue {queue:?}: start its worker once, or check the name")]
     Unroutable {
         /// The queue the job was for.
@@ -147,7 +174,7 @@ pub enum PublishError {
         queue: String,
     },
     /// The broker closed the channel because of this publish: no write permission, a missing exchange, or a payload
-    /// over the broker's limit (16 MiB from RabbitMQ 4.0 on).
+    /// over the broker's limit (16 MiB from RabbitMQ 4.0 on). Fix the named cause; the same publish would be refused again.
     #[error("the broker refused a publish for queue {queue:?}: {reason}")]
     Refused {
         /// The queue the job was for.
@@ -155,19 +182,20 @@ pub enum PublishError {
         /// The broker's own text.
         reason: String,
     },
-    /// The connection was lost, or the timeout passed, between sending and the confirm.
+    /// The connection was lost, or the timeout passed, between sending and the confirm. Publish the job again with the same
+    /// id.
     #[error("job {id} was sent but not confirmed: it may be on the queue; publish it again with the same id")]
     Uncertain {
         /// The job's id, for publishing it again.
         id: JobId,
     },
-    /// The broker accepts no publishes now (memory or disk alarm). Nothing was sent.
+    /// The broker accepts no publishes now (memory or disk alarm). Nothing was sent: publish the job again later.
     #[error("the broker is blocked ({reason}): nothing was sent")]
     Blocked {
         /// The broker's own text.
         reason: String,
     },
-    /// No connection within the publish timeout. Nothing was sent.
+    /// No connection within the publish timeout. Nothing was sent: publish the job again later.
     #[error("no connection to the broker within {timeout:?} ({reason}): nothing was sent")]
     Unavailable {
         /// The publish timeout.
@@ -175,7 +203,7 @@ pub enum PublishError {
         /// The error of the last connection attempt.
         reason: String,
     },
-    /// The payload, or the headers, exceed the limit. Nothing was sent.
+    /// The payload, or the headers, exceed the limit. Nothing was sent. Keep large data elsewhere and publish its address.
     #[error("the {part} of the job is {size} bytes, more than the limit of {limit}: nothing was sent")]
     TooLarge {
         /// `payload` or `headers`.
@@ -185,7 +213,7 @@ pub enum PublishError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// A value that cannot be encoded on the wire.
+    /// A value that cannot be encoded on the wire. Correct it by the rule in the text.
     #[error("{what} {value:?} cannot be published: {reason}")]
     Invalid {
         /// The kind of value: the job id, the job name, the queue, a header.
@@ -195,7 +223,7 @@ pub enum PublishError {
         /// The rule that it breaks.
         reason: &'static str,
     },
-    /// Another job has the unique key of this one. Nothing was sent.
+    /// Another job has the unique key of this one. Nothing was sent, and usually nothing needs to be.
     #[error("job {id} already has the unique key {key:?}: nothing was sent")]
     NotUnique {
         /// The key.
@@ -203,13 +231,13 @@ pub enum PublishError {
         /// The job that has the key.
         id: JobId,
     },
-    /// The store of unique keys failed. Nothing was sent.
+    /// The store of unique keys failed. Nothing was sent: publish the job again later.
     #[error("the store of unique keys failed: nothing was sent")]
     UniqueKeys(#[source] BoxError),
-    /// The job does not serialise to JSON.
+    /// The job does not serialise to JSON: its `Serialize` implementation failed.
     #[error("the job does not serialise")]
     Encode(#[from] serde_json::Error),
-    /// The broker handle was closed.
+    /// The broker handle was closed. Publish on a new handle.
     #[error("the broker handle is closed: nothing was sent")]
     Closed,
 }

@@ -2,9 +2,9 @@
 //!
 //! A job is separate from its handler, so a service that only publishes compiles no handler code.
 
-use std::fmt;
+use std::{fmt, ops::Deref};
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::names;
 
@@ -131,15 +131,17 @@ pub(crate) fn is_valid_name(name: &str) -> bool {
     names::job(name).is_ok()
 }
 
-/// The identity of a job, kept by all its copies: a UUIDv7 unless the publisher chose its own.
+/// The identity of a job, kept by all its copies: a UUIDv7 unless the publisher chose its own. It dereferences to its
+/// text, and its JSON is that text.
 ///
 /// ```
 /// # async fn doc(publisher: leveret::Publisher, job: impl leveret::Job) -> Result<(), leveret::PublishError> {
 /// let id = publisher.publish(&job).id("order-17").await?;
-/// assert_eq!(id.as_str(), "order-17");
+/// assert_eq!(id, "order-17");
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct JobId(String);
 
 impl JobId {
@@ -157,6 +159,44 @@ impl JobId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Deref for JobId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PartialEq<str> for JobId {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == other
+    }
+}
+
+impl PartialEq<&str> for JobId {
+    fn eq(&self, other: &&str) -> bool {
+        self.0 == *other
+    }
+}
+
+impl From<&Self> for JobId {
+    fn from(id: &Self) -> Self {
+        id.clone()
+    }
+}
+
+impl From<&String> for JobId {
+    fn from(id: &String) -> Self {
+        Self(id.clone())
+    }
+}
+
+impl From<JobId> for String {
+    fn from(id: JobId) -> Self {
+        id.0
     }
 }
 
@@ -181,7 +221,6 @@ impl fmt::Display for JobId {
 #[cfg(test)]
 mod tests {
     use schemars::JsonSchema;
-    use serde::Deserialize;
     use serde_json::{Value, json};
 
     use super::*;

@@ -26,6 +26,22 @@
 //! }
 //! ```
 //!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `worker` | yes | [`Worker`], handlers, limits, middleware, [`shutdown_signal`] and the tests of handlers |
+//! | `health` | yes | [`Broker::serve_health`]: the server of `/metrics`, `/livez` and `/readyz`, with axum |
+//! | `clap` | no | [`Config`] as flags and environment variables of a program |
+//! | `cron` | no | jobs by a timetable ([`schedule`]), with time zones; turns `worker` on |
+//! | `otel` | no | traces and their export over OTLP; turns `telemetry` on |
+//! | `telemetry` | no | logs of a program as text or JSON ([`telemetry`]) |
+//! | `tls` | no | `amqps://`; without it such an address is refused |
+//!
+//! A service that only publishes turns the default features off (`cargo add leveret --no-default-features`). It then
+//! compiles neither the code of workers nor an HTTP server. [`Broker`], [`Publisher`], the in-memory broker, the readers of
+//! [`reader`] and [`catalogue`], and [`Broker::metrics_text`] stay.
+//!
 //! # Layout
 //!
 //! The modules are in the order of a job's life. A module imports from the modules before it, never from a later one
@@ -49,12 +65,24 @@
 //! | `schedule` | jobs by a timetable (feature `cron`) |
 //! | `testing` | attempts without a broker |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    not(all(feature = "health", feature = "worker")),
+    allow(
+        dead_code,
+        reason = "the rooms below serve features that are off; the checks of `make lint` see all of them"
+    )
+)]
+
+#[cfg(feature = "worker")]
 mod attempt;
 mod backoff;
 mod broker;
 mod config;
 mod error;
+#[cfg(feature = "health")]
 mod health_server;
+#[cfg(feature = "health")]
 #[doc(hidden)]
 pub mod http;
 mod identity;
@@ -64,6 +92,7 @@ pub mod internals;
 mod job;
 #[cfg(test)]
 mod layering_tests;
+#[cfg(feature = "worker")]
 pub mod limits;
 mod message;
 pub mod names;
@@ -73,23 +102,30 @@ mod publish;
 mod readers;
 #[cfg(feature = "cron")]
 pub mod schedule;
+#[cfg(feature = "worker")]
 mod shutdown;
 pub mod testing;
 pub mod text;
+#[doc(hidden)]
+pub mod time;
 pub mod topology;
 mod trace;
 mod tracking;
 mod transport;
+#[cfg(feature = "worker")]
 mod worker;
 
 #[cfg(feature = "clap")]
 pub use crate::config::setting;
+#[cfg(feature = "health")]
+pub use crate::health_server::HealthServer;
 #[doc(hidden)]
 pub use crate::job::__derive;
 #[cfg(feature = "telemetry")]
 pub use crate::observe::telemetry;
 #[cfg(feature = "cron")]
 pub use crate::schedule::{CatchUp, Schedule};
+#[cfg(feature = "worker")]
 pub use crate::{
     attempt::{
         context::Context,
@@ -97,15 +133,18 @@ pub use crate::{
         middleware::{Middleware, Next},
         retry::RetryPolicy,
     },
-    broker::Broker,
-    config::{Config, TopologyMode, duration, without_bom},
-    error::{Error, JobError, JobResult, PublishError},
-    health_server::HealthServer,
-    job::{Job, JobId},
     limits::{
         Rate,
         circuit_breaker::{CircuitBreaker, CircuitState},
     },
+    shutdown::shutdown_signal,
+    worker::{builder::Worker, options::HandlerOptions, queue::Queue},
+};
+pub use crate::{
+    broker::Broker,
+    config::{Config, InvalidDuration, TopologyMode, duration, without_bom},
+    error::{Error, JobError, JobResult, PublishError},
+    job::{Job, JobId},
     outcome::{ErrorKind, Outcome},
     publish::{
         builder::Publish,
@@ -115,9 +154,7 @@ pub use crate::{
         unique::{self, IfTaken},
     },
     readers::{catalogue, reader},
-    shutdown::shutdown_signal,
     trace::trace_headers,
     tracking::status_update,
     transport::amqp::probe,
-    worker::{builder::Worker, options::HandlerOptions, queue::Queue},
 };

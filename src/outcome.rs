@@ -11,6 +11,7 @@ use std::{fmt, time::Duration};
 /// }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outcome {
     /// The handler succeeded: the job leaves the broker.
     Done,

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, Weak},
-    time::Duration,
+    time::SystemTime,
 };
 
 use tokio::{
@@ -17,6 +17,7 @@ use crate::{
     message::{Message, header},
     names,
     publish::{header_value::HeaderValue, publisher::Publisher},
+    time::at_unix_ms,
     trace::Trace,
 };
 
@@ -192,18 +193,18 @@ impl<S> Context<S> {
         self.inner.received.redelivered
     }
 
-    /// Returns the time of the first publish, as time since the Unix epoch, if the message states it.
+    /// Returns the time of the first publish, if the message states it.
     #[must_use]
-    pub fn enqueued_at(&self) -> Option<Duration> {
-        self.inner.received.envelope.enqueued_at.map(Duration::from_millis)
+    pub fn enqueued_at(&self) -> Option<SystemTime> {
+        self.inner.received.envelope.enqueued_at.map(at_unix_ms)
     }
 
-    /// Returns the fire time of the schedule that published the job, as time since the Unix epoch; `None` for other
-    /// jobs. The job of a missed time may have been published later.
+    /// Returns the fire time of the schedule that published the job; `None` for other jobs. The job of a missed time may
+    /// have been published later.
     #[must_use]
-    pub fn fired_at(&self) -> Option<Duration> {
+    pub fn fired_at(&self) -> Option<SystemTime> {
         let at = self.message().number(header::FIRED_AT)?.ok()?;
-        u64::try_from(at).ok().map(Duration::from_millis)
+        u64::try_from(at).ok().map(at_unix_ms)
     }
 
     /// Returns when the worker drops this attempt.

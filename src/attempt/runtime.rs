@@ -1,12 +1,11 @@
 //! The handlers of one queue, and the facts that its attempts share.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use crate::{
     attempt::{middleware::Chain, run::Route},
     broker::Broker,
     limits::circuit_breaker::Breakers,
-    message::millis,
     observe::metrics::JobMetrics,
     publish::publisher::Publisher,
     readers::catalogue::Entry,
@@ -48,7 +47,7 @@ impl<S> QueueRuntime<S> {
     }
 
     /// Returns the jobs that this queue's handlers can run, for the catalogue.
-    pub(crate) fn entries(&self, announced_at: u64) -> impl Iterator<Item = Entry> {
+    pub(crate) fn entries(&self, announced_at: SystemTime) -> impl Iterator<Item = Entry> {
         self.routes.iter().map(move |route| Entry {
             job: route.job.to_owned(),
             queue: self.queue.name().to_owned(),
@@ -56,7 +55,7 @@ impl<S> QueueRuntime<S> {
             single_active: self.queue.is_single_active(),
             existing: self.queue.is_existing(),
             schema: (route.schema)(),
-            timeout_ms: millis(route.timeout),
+            timeout: route.timeout,
             max_attempts: route.retry.attempts(),
             announced_at,
         })

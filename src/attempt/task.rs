@@ -31,9 +31,10 @@ use crate::{
         keyed::KeyedPermit,
         limiter::{Admitted, Limiter, Wait},
     },
-    message::{millis, republish::ERROR_TEXT_LIMIT, truncated},
+    message::{republish::ERROR_TEXT_LIMIT, truncated},
     observe::metrics::JobMetrics,
     outcome::{ErrorKind, Finish, Outcome},
+    time::at_unix_ms,
     topology::{
         delay::{self, UNIT},
         lane::Lane,
@@ -175,7 +176,7 @@ impl<S: Send + Sync + 'static> Task<S> {
     /// Publishes the status update of a tracked job. If it is the last one, returns once the broker has confirmed it.
     async fn report(&self, tracked: &Tracked, disposition: &Disposition, settlement: Settlement) -> Settlement {
         let QueueRuntime { queue, broker, .. } = &*self.handlers;
-        let now = broker.now_ms();
+        let now = at_unix_ms(broker.now_ms());
         let dead = |(kind, reason): (ErrorKind, &str)| Step::Dead {
             kind: kind.to_string(),
             error: truncated(reason, ERROR_TEXT_LIMIT).to_owned(),
@@ -189,14 +190,14 @@ impl<S: Send + Sync + 'static> Task<S> {
             _ if settlement == Settlement::Reject => without_copy(),
             Update::None => return settlement,
             Update::Cancelled => Step::Cancelled,
-            Update::Snoozed => Step::Snoozed { due: now + millis(disposition.delay()) },
+            Update::Snoozed => Step::Snoozed { due: now + disposition.delay() },
             Update::Succeeded => tracked.succeeded(),
             Update::Duplicate => Step::Duplicate,
             Update::Dead => dead(disposition.error()),
             Update::Retrying => {
                 let (kind, reason) = disposition.error();
                 let error = truncated(reason, ERROR_TEXT_LIMIT).to_owned();
-                Step::Retrying { kind: kind.to_string(), error, due: now + millis(disposition.delay()) }
+                Step::Retrying { kind: kind.to_string(), error, due: now + disposition.delay() }
             }
         };
         if !step.is_terminal() {

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use serde::Serialize;
@@ -16,6 +16,8 @@ use crate::{
     attempt::admission::Incoming,
     broker::Broker,
     identity::PROCESS,
+    job::JobId,
+    time::at_unix_ms,
     tracking::{
         cancellations::CancelWatch,
         status_update::{NOTE_LIMIT, RESULT_LIMIT, StatusUpdate, Step},
@@ -27,10 +29,10 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 impl StatusUpdate {
     /// Returns the status update of a job that this process runs.
-    pub(crate) fn of(received: &Incoming, queue: &str, at: u64, step: Step) -> Self {
+    pub(crate) fn of(received: &Incoming, queue: &str, at: SystemTime, step: Step) -> Self {
         let (message, envelope) = (&received.message, received.envelope);
         Self {
-            id: received.id().to_owned(),
+            id: JobId::from(received.id()),
             job: message.job_name().unwrap_or_default().to_owned(),
             queue: queue.to_owned(),
             origin: Some(message.origin().into_owned()),
@@ -38,7 +40,7 @@ impl StatusUpdate {
             priority: *message.properties.priority(),
             attempt: envelope.attempt,
             hop: envelope.hop,
-            enqueued_at: envelope.enqueued_at,
+            enqueued_at: envelope.enqueued_at.map(at_unix_ms),
             at,
             worker: Some(PROCESS.clone()),
             step,
@@ -87,7 +89,7 @@ impl Tracked {
 
     /// Publishes a status update in the background.
     pub(crate) fn report(&self, step: Step) {
-        let event = StatusUpdate::of(&self.received, &self.queue, self.broker.now_ms(), step);
+        let event = StatusUpdate::of(&self.received, &self.queue, at_unix_ms(self.broker.now_ms()), step);
         self.broker.emitter().report(self.broker.transport(), event);
     }
 

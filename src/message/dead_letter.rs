@@ -1,6 +1,7 @@
 //! The content of a dead letter, for tools.
 
 use crate::{
+    job::JobId,
     message::{Message, header, republish::ERROR_TEXT_LIMIT},
     outcome::ErrorKind,
 };
@@ -12,7 +13,7 @@ pub struct DeadLetter {
     /// The job's name, if the message named one.
     pub job: Option<String>,
     /// The job's id.
-    pub id: Option<String>,
+    pub id: Option<JobId>,
     /// The reason class; `None` if neither a worker nor the broker recorded one.
     pub kind: Option<ErrorKind>,
     /// The reason in words; empty if the broker dead-lettered the message.
@@ -28,7 +29,7 @@ impl DeadLetter {
         let error = message.bounded(header::ERROR, ERROR_TEXT_LIMIT);
         Self {
             job: message.job_name().map(str::to_owned),
-            id: message.id().map(str::to_owned),
+            id: message.id().map(JobId::from),
             kind: message.dead_kind(),
             reason: message.unreadable().or(error).unwrap_or_default().to_owned(),
             attempt: message.envelope(now_ms).map_or(1, |envelope| envelope.attempt),

@@ -10,6 +10,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin_guard::can_be_parsed;
 
 use crate::message::{Message, dead_letter::DeadLetter, header, millis};
+use crate::time::at_unix_ms;
 
 /// The AMQP class of published messages.
 const BASIC: u16 = 60;
@@ -145,10 +146,10 @@ impl RawMessage {
         }
     }
 
-    /// Returns the time of dead-lettering, in milliseconds since the epoch, if the message states it.
+    /// Returns the time of dead-lettering, if the message states it.
     #[must_use]
-    pub fn failed_at(&self) -> Option<u64> {
-        self.0.number(header::FAILED_AT).and_then(Result::ok).and_then(|at| u64::try_from(at).ok())
+    pub fn failed_at(&self) -> Option<SystemTime> {
+        self.0.number(header::FAILED_AT).and_then(Result::ok).and_then(|at| u64::try_from(at).ok()).map(at_unix_ms)
     }
 
     /// Returns all properties and then all headers as text.

@@ -4,9 +4,11 @@
 //! delivered again, so a forged slot gains nothing. A slot of a shared limit was leased from the store. It has a proof,
 //! keyed with a secret that the store keeps beside the limit and that no publisher knows.
 
+#[cfg(feature = "worker")]
 use std::hash::Hasher;
 
 use lapin::types::AMQPValue;
+#[cfg(feature = "worker")]
 use siphasher::sip::SipHasher24;
 
 use crate::message::{Message, header, integer, text};
@@ -41,6 +43,7 @@ impl Slot {
     }
 
     /// Returns the slot at `at` for a job, proven with the limit's secret.
+    #[cfg(feature = "worker")]
     pub(crate) fn proven(at: u64, job_id: &str, secret: &Secret) -> Self {
         let mut hasher = SipHasher24::new_with_key(secret);
         hasher.write(&at.to_be_bytes());

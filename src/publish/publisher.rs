@@ -127,7 +127,7 @@ impl Publisher {
         &self,
         jobs: impl IntoIterator<Item = &'a J>,
     ) -> Vec<Result<JobId, PublishError>> {
-        let window = usize::from(self.broker.config().publish_window).max(1);
+        let window = usize::from(self.broker.config().publish_window.get());
         let publishes = jobs.into_iter().map(|job| self.publish(job).into_future());
         stream::iter(publishes).buffered(window).collect().await
     }
@@ -155,14 +155,15 @@ impl Publisher {
     /// # Errors
     ///
     /// The same as for a publish.
-    pub async fn cancel(&self, job_id: &str) -> Result<(), PublishError> {
-        self.cancel_only(job_id).await?;
+    pub async fn cancel(&self, job_id: impl Into<JobId>) -> Result<(), PublishError> {
+        let job_id = job_id.into();
+        self.cancel_only(&job_id).await?;
         if let Some(keys) = self.unique_keys()
-            && let Err(error) = keys.free_all(job_id).await
+            && let Err(error) = keys.free_all(&job_id).await
         {
             tracing::warn!(
                 error,
-                job_id,
+                job_id = job_id.as_str(),
                 "cannot free the unique key of a cancelled job: it stays taken until it expires"
             );
         }
@@ -170,11 +171,10 @@ impl Publisher {
     }
 
     /// Cancels a job without freeing its unique key.
-    pub(crate) async fn cancel_only(&self, job_id: &str) -> Result<(), PublishError> {
-        accept(names::id, "job id", job_id)?;
-        let id = JobId::from(job_id);
-        let message = Message::new(CANCEL, &id, Vec::new(), self.broker.now_ms());
-        self.send(CANCEL, Target::Stream(Stream::Cancelled), id, (message, TraceSpan::none())).await.map(drop)
+    pub(crate) async fn cancel_only(&self, id: &JobId) -> Result<(), PublishError> {
+        accept(names::id, "job id", id)?;
+        let message = Message::new(CANCEL, id, Vec::new(), self.broker.now_ms());
+        self.send(CANCEL, Target::Stream(Stream::Cancelled), id.clone(), (message, TraceSpan::none())).await.map(drop)
     }
 
     pub(crate) fn now_ms(&self) -> u64 {

@@ -17,17 +17,17 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use crate::{
     error::PublishError,
     job::JobId,
-    message::millis,
     publish::{
         builder::{Publish, require},
         publisher::Publisher,
     },
+    time::{at_unix_ms, millis, unix_ms},
 };
 
 /// Time beyond the publish timeout for which a key is taken until the publish is confirmed.
@@ -46,6 +46,7 @@ const TRIES: usize = 10;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IfTaken {
     /// The job is not published: [`PublishError::NotUnique`].
     #[default]
@@ -63,25 +64,26 @@ pub struct Claim<'a> {
     /// The key, prefixed with the name of its job.
     pub key: &'a str,
     /// The job that requests it.
-    pub job_id: &'a str,
+    pub job_id: &'a JobId,
     /// The value that distinguishes that job from others with the same id
     /// ([`Publish::origin`](crate::Publish::origin)): only the job's own end frees the key early.
     pub origin: &'a str,
-    /// The publisher's time, in milliseconds since the epoch.
-    pub now: u64,
+    /// The publisher's time, in whole milliseconds.
+    pub now: SystemTime,
     /// The time until which the key is taken, by the same clock.
-    pub until: u64,
+    pub until: SystemTime,
     /// A job that may be replaced.
-    pub instead_of: Option<&'a str>,
+    pub instead_of: Option<&'a JobId>,
 }
 
 /// The answer to a [`Claim`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Claimed {
     /// The job has the key now, or had it before.
     Taken,
     /// The job with this id has the key.
-    By(String),
+    By(JobId),
 }
 
 /// The future of a [`UniqueKeys`] store's answer.
@@ -92,14 +94,14 @@ pub trait UniqueKeys: fmt::Debug + Send + Sync + 'static {
     /// Takes a key that is free or expired, or belongs to the job itself or to the job that it replaces; in one step.
     fn take<'a>(&'a self, claim: Claim<'a>) -> Answer<'a, Claimed>;
 
-    /// Sets the end of a key that the job still has, in milliseconds since the epoch.
-    fn keep<'a>(&'a self, key: &'a str, job_id: &'a str, until: u64) -> Answer<'a, ()>;
+    /// Sets the end of a key that the job still has.
+    fn keep<'a>(&'a self, key: &'a str, job_id: &'a JobId, until: SystemTime) -> Answer<'a, ()>;
 
     /// Frees a key that the job still has.
-    fn free<'a>(&'a self, key: &'a str, job_id: &'a str) -> Answer<'a, ()>;
+    fn free<'a>(&'a self, key: &'a str, job_id: &'a JobId) -> Answer<'a, ()>;
 
     /// Frees every key that the job still has.
-    fn free_all<'a>(&'a self, job_id: &'a str) -> Answer<'a, ()>;
+    fn free_all<'a>(&'a self, job_id: &'a JobId) -> Answer<'a, ()>;
 }
 
 /// Unique keys of one process: for tests, and for programs that are the only publisher.
@@ -124,7 +126,7 @@ pub trait UniqueKeys: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug, Default)]
 pub struct InMemory {
     /// The owner and the end of each key.
-    keys: Mutex<HashMap<String, (String, u64)>>,
+    keys: Mutex<HashMap<String, (JobId, SystemTime)>>,
 }
 
 impl UniqueKeys for InMemory {
@@ -133,16 +135,16 @@ impl UniqueKeys for InMemory {
         keys.retain(|_, (_, until)| *until > claim.now);
         let holder = keys.get(claim.key).map(|(holder, _)| holder.clone());
         let claimed = match holder {
-            Some(holder) if holder != claim.job_id && Some(holder.as_str()) != claim.instead_of => Claimed::By(holder),
+            Some(holder) if holder != *claim.job_id && Some(&holder) != claim.instead_of => Claimed::By(holder),
             _ => {
-                keys.insert(claim.key.to_owned(), (claim.job_id.to_owned(), claim.until));
+                keys.insert(claim.key.to_owned(), (claim.job_id.clone(), claim.until));
                 Claimed::Taken
             }
         };
         Box::pin(async { Ok(claimed) })
     }
 
-    fn keep<'a>(&'a self, key: &'a str, job_id: &'a str, until: u64) -> Answer<'a, ()> {
+    fn keep<'a>(&'a self, key: &'a str, job_id: &'a JobId, until: SystemTime) -> Answer<'a, ()> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, end)) = keys.get_mut(key).filter(|(holder, _)| holder == job_id) {
             *end = until;
@@ -150,7 +152,7 @@ impl UniqueKeys for InMemory {
         Box::pin(async { Ok(()) })
     }
 
-    fn free<'a>(&'a self, key: &'a str, job_id: &'a str) -> Answer<'a, ()> {
+    fn free<'a>(&'a self, key: &'a str, job_id: &'a JobId) -> Answer<'a, ()> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if keys.get(key).is_some_and(|(holder, _)| holder == job_id) {
             keys.remove(key);
@@ -158,7 +160,7 @@ impl UniqueKeys for InMemory {
         Box::pin(async { Ok(()) })
     }
 
-    fn free_all<'a>(&'a self, job_id: &'a str) -> Answer<'a, ()> {
+    fn free_all<'a>(&'a self, job_id: &'a JobId) -> Answer<'a, ()> {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         keys.retain(|_, (holder, _)| holder != job_id);
         Box::pin(async { Ok(()) })
@@ -203,8 +205,7 @@ pub(crate) async fn publish(publish: Publish, unique: Unique) -> Result<JobId, P
     let origin = publish.origin().unwrap_or_default().to_owned();
     let (id, target, message) = publish.into_message()?;
     let key = format!("{job}/{}", unique.key);
-    if let Claimed::By(holder) = claim(&publisher, keys, &key, (&id, &origin), unique.if_taken).await? {
-        let id = JobId::from(holder);
+    if let Claimed::By(id) = claim(&publisher, keys, &key, (&id, &origin), unique.if_taken).await? {
         return match unique.if_taken {
             IfTaken::Existing => Ok(id),
             IfTaken::Refuse | IfTaken::Replace => Err(PublishError::NotUnique { key: unique.key, id }),
@@ -213,9 +214,9 @@ pub(crate) async fn publish(publish: Publish, unique: Unique) -> Result<JobId, P
     let published = publisher.send_job(&job, target, id.clone(), (message, false)).await;
     let kept = match &published {
         Ok(_) | Err(PublishError::Uncertain { .. }) => {
-            keys.keep(&key, id.as_str(), publisher.now_ms().saturating_add(millis(unique.time_to_live))).await
+            keys.keep(&key, &id, later(now(&publisher), unique.time_to_live)).await
         }
-        Err(_) => keys.free(&key, id.as_str()).await,
+        Err(_) => keys.free(&key, &id).await,
     };
     if let Err(error) = kept {
         tracing::warn!(
@@ -235,11 +236,11 @@ async fn claim(
     (id, origin): (&JobId, &str),
     if_taken: IfTaken,
 ) -> Result<Claimed, PublishError> {
-    let mut holder = None;
+    let mut holder: Option<JobId> = None;
     for _ in 0..TRIES {
-        let now = publisher.now_ms();
-        let until = now.saturating_add(millis(publisher.timeout() + MARGIN));
-        let claim = Claim { key, job_id: id.as_str(), origin, now, until, instead_of: holder.as_deref() };
+        let now = now(publisher);
+        let until = later(now, publisher.timeout() + MARGIN);
+        let claim = Claim { key, job_id: id, origin, now, until, instead_of: holder.as_ref() };
         match keys.take(claim).await.map_err(PublishError::UniqueKeys)? {
             Claimed::By(other) if if_taken == IfTaken::Replace => {
                 // The other job keeps the key until this one takes it, so no third job can take it in between.
@@ -249,5 +250,13 @@ async fn claim(
             claimed => return Ok(claimed),
         }
     }
-    Ok(Claimed::By(holder.unwrap_or_default()))
+    Ok(Claimed::By(holder.unwrap_or_else(|| id.clone())))
+}
+
+fn now(publisher: &Publisher) -> SystemTime {
+    at_unix_ms(publisher.now_ms())
+}
+
+fn later(now: SystemTime, time_to_live: Duration) -> SystemTime {
+    at_unix_ms(unix_ms(now).saturating_add(millis(time_to_live)))
 }

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use crate::{
     broker::Broker,
     job::JobId,
     message::{LONGEST_NAME, Message},
+    time::{at_unix_ms, unix_ms},
     topology::{Stream, Target},
     tracking::stream::{Reading, follow},
     transport::SendError,
@@ -56,17 +57,19 @@ pub struct Entry {
     /// The JSON Schema of its payload ([`Job::schema`](crate::Job::schema)); without it, any payload may be valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<serde_json::Value>,
-    /// The timeout of an attempt, in milliseconds.
-    pub timeout_ms: u64,
+    /// The timeout of an attempt, in whole milliseconds; `timeout_ms` in JSON.
+    #[serde(rename = "timeout_ms", with = "crate::time::wire_duration")]
+    pub timeout: Duration,
     /// The largest number of attempts.
     pub max_attempts: u32,
-    /// The time of the first announcement in this form, in milliseconds since the epoch.
-    pub announced_at: u64,
+    /// The time of the first announcement in this form, in whole milliseconds; those since the epoch in JSON.
+    #[serde(with = "crate::time::wire")]
+    pub announced_at: SystemTime,
 }
 
 impl Entry {
     fn is_same(&self, other: &Self) -> bool {
-        Self { announced_at: 0, ..self.clone() } == Self { announced_at: 0, ..other.clone() }
+        Self { announced_at: other.announced_at, ..self.clone() } == *other
     }
 }
 
@@ -173,7 +176,7 @@ impl Shared {
             return tracing::warn!("ignored an unreadable catalogue entry");
         };
         // The worker's clock may be wrong; this time only informs.
-        entry.announced_at = entry.announced_at.min(now_ms);
+        entry.announced_at = entry.announced_at.min(at_unix_ms(now_ms));
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         let (names, is_full) = ([&entry.job, &entry.queue], entries.len() >= MOST_ENTRIES);
         let key = (entry.job.clone(), entry.queue.clone());
@@ -203,7 +206,7 @@ pub(crate) async fn announce(broker: Broker, entries: Vec<Entry>) {
     drop(catalogue);
     for entry in entries.into_iter().filter(|entry| !known.iter().any(|known| known.is_same(entry))) {
         let body = serde_json::to_vec(&entry).unwrap_or_default();
-        let message = Message::new(ENTRY, &JobId::mint(), body, entry.announced_at);
+        let message = Message::new(ENTRY, &JobId::mint(), body, unix_ms(entry.announced_at));
         let mut pause = FIRST_PAUSE;
         loop {
             let error = match broker.send(&Target::Stream(Stream::Catalogue), Box::new(message.clone()), false).await {
@@ -246,7 +249,7 @@ mod tests {
         for (queue, announced, kept) in [("evil", u64::MAX, NOW), ("email", NOW - 5, NOW - 5), ("older", 0, 0)] {
             announce(&catalogue.shared, &entry(queue, announced));
             let found = catalogue.find("email.send").unwrap();
-            assert_eq!((found.queue.as_str(), found.announced_at), (queue, kept));
+            assert_eq!((found.queue.as_str(), found.announced_at), (queue, at_unix_ms(kept)));
         }
     }
 
@@ -260,6 +263,6 @@ mod tests {
         }
         assert_eq!(catalogue.entries().len(), MOST_ENTRIES);
         announce(&catalogue.shared, &entry("queue-7", 7));
-        assert_eq!(catalogue.find("email.send").unwrap().announced_at, 7, "a known entry is still updated");
+        assert_eq!(catalogue.find("email.send").unwrap().announced_at, at_unix_ms(7), "a known entry is still updated");
     }
 }

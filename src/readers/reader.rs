@@ -10,10 +10,11 @@ use tokio::time::sleep;
 pub use crate::message::raw::{RawMessage, Unreadable};
 use crate::{
     broker::Broker,
+    error::Error,
     message::header,
-    topology::{DEAD, Topology},
+    topology::{DEAD, Topology, queue::LARGEST_PREFETCH},
     tracking::status_update::StatusUpdate,
-    transport::session::{Delivery, OpenError, Session},
+    transport::session::{Delivery, Session},
 };
 
 /// Headers that quorum queues write on a redelivered message.
@@ -48,8 +49,8 @@ pub enum Source {
 /// use leveret::{Broker, reader::{QueueReader, Source}};
 /// # async fn commit(_: &leveret::reader::RawMessage) {}
 ///
-/// # async fn doc(broker: Broker) {
-/// let mut reader = QueueReader::new(&broker, Source::DeadLetters("email".into()), 500);
+/// # async fn doc(broker: Broker) -> Result<(), leveret::Error> {
+/// let mut reader = QueueReader::new(&broker, Source::DeadLetters("email".into()), 500)?;
 /// loop {
 ///     let batch = reader.next(100).await;
 ///     for read in batch.messages() {
@@ -95,33 +96,32 @@ pub struct ReadMessage {
 /// Declares the queue of [`Source::StatusUpdates`] unless it exists. It keeps every later status update.
 ///
 /// ```
-/// # async fn doc(broker: leveret::Broker) -> Result<(), String> {
+/// # async fn doc(broker: leveret::Broker) -> Result<(), Box<dyn std::error::Error>> {
 /// leveret::reader::declare_status_queue(&broker).await?;
-/// broker.publisher().publish_raw("email.send", "email", "{}").track().await.map_err(|error| error.to_string())?;
+/// broker.publisher().publish_raw("email.send", "email", "{}").track().await?;
 /// # Ok(()) }
 /// ```
 ///
 /// # Errors
 ///
-/// Returns the reason why the queue cannot be declared. Waits while the broker is unreachable.
-pub async fn declare_status_queue(broker: &Broker) -> Result<(), String> {
-    let plan = Topology::new(&broker.config().namespace).of_status();
-    broker.transport().ensure(&plan).await.map_err(reason)
-}
-
-fn reason(error: OpenError) -> String {
-    match error {
-        OpenError::Fatal(error) => error.to_string(),
-        OpenError::Passing(reason) => reason,
-    }
+/// [`Error::Mismatch`] and [`Error::Undeclarable`] if the broker refuses the queue, [`Error::Unavailable`] if the next
+/// attempt may succeed. Waits while the broker is unreachable.
+pub async fn declare_status_queue(broker: &Broker) -> Result<(), Error> {
+    let topology = Topology::new(&broker.config().namespace);
+    broker.transport().ensure(&topology.of_status()).await.map_err(|error| error.of(&topology.status()))
 }
 
 impl QueueReader {
     /// Creates a reader with a prefetch of `prefetch` messages, 1 to 2000. It connects with the first batch.
-    #[must_use]
-    pub fn new(broker: &Broker, source: Source, prefetch: u16) -> Self {
-        let prefetch = prefetch.clamp(1, 2_000);
-        Self { broker: broker.clone(), source, prefetch, session: None, opened: 0 }
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] for a prefetch out of these bounds.
+    pub fn new(broker: &Broker, source: Source, prefetch: u16) -> Result<Self, Error> {
+        if !(1..=LARGEST_PREFETCH).contains(&prefetch) {
+            return Err(Error::bounds("prefetch", &format!("the reader of {source}"), prefetch, "1 to 2000"));
+        }
+        Ok(Self { broker: broker.clone(), source, prefetch, session: None, opened: 0 })
     }
 
     /// Waits indefinitely for a message, and returns it with the further ones that have arrived: up to `limit` messages
@@ -170,13 +170,13 @@ impl QueueReader {
         let topology = Topology::new(&self.broker.config().namespace);
         let queue = match &self.source {
             Source::StatusUpdates => {
-                declare_status_queue(&self.broker).await?;
+                declare_status_queue(&self.broker).await.map_err(|error| error.to_string())?;
                 topology.status()
             }
             Source::DeadLetters(queue) => format!("{queue}{DEAD}"),
             Source::Unrouted => topology.unrouted(),
         };
-        self.broker.transport().open_raw(&queue, self.prefetch).await.map_err(reason)
+        self.broker.transport().open_raw(&queue, self.prefetch).await.map_err(|error| error.to_string())
     }
 
     /// Acks a batch, which removes it from the queue: call it once the batch is stored elsewhere. Messages read before
@@ -268,5 +268,21 @@ impl From<Delivery> for ReadMessage {
         let kept: BTreeMap<_, _> = kept.collect();
         message.properties = std::mem::take(&mut message.properties).with_headers(kept.into());
         Self { tag, redelivered, message: RawMessage::from(message) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_prefetch_that_a_quorum_queue_refuses_is_an_error_with_its_value_and_the_bounds() {
+        let broker = Broker::memory();
+        let reader = |prefetch| QueueReader::new(&broker, Source::DeadLetters("email".into()), prefetch);
+        for prefetch in [0, 2_001, u16::MAX] {
+            let error = reader(prefetch).unwrap_err().to_string();
+            assert!(error.contains(&prefetch.to_string()) && error.ends_with("set 1 to 2000"), "{error}");
+        }
+        assert!(reader(1).is_ok() && reader(2_000).is_ok());
     }
 }

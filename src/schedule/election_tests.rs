@@ -1,6 +1,9 @@
 //! Tests on the in-memory broker, whose time they advance. Tests of RabbitMQ's part are in `tests/broker/schedules.rs`.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::SystemTime,
+};
 
 use super::*;
 use crate::{
@@ -21,7 +24,7 @@ impl Job for Tick {
 type Ran = Arc<Mutex<Vec<(String, u64)>>>;
 
 async fn tick(_: Tick, ctx: Context<Ran>) -> JobResult {
-    let at = ctx.fired_at().unwrap_or_default().as_secs();
+    let at = ctx.fired_at().unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     ctx.state().lock().unwrap().push((ctx.job_id().to_owned(), at));
     Ok(())
 }
@@ -257,12 +260,12 @@ async fn a_scheduled_job_is_published_as_it_would_be_without_a_schedule() {
         (|publish| publish.priority(9).queue("other"), "other"),
         (|publish| publish.queue("other").lanes().priority(9), "other.high"),
         (|publish| publish.priority(9).delay(Duration::from_secs(60)), "laned.high"),
-        (|publish| publish.at(std::time::SystemTime::UNIX_EPOCH).priority(1), "laned.low"),
+        (|publish| publish.at(SystemTime::UNIX_EPOCH).priority(1), "laned.low"),
         (|publish| publish.expires(Duration::from_secs(60)), "laned"),
         (|publish| publish.track(), "laned"),
         (|publish| publish.label("nightly"), "laned"),
         (|publish| publish.correlation_id("cart"), "laned"),
-        (|publish| publish.enqueued_at(std::time::SystemTime::UNIX_EPOCH), "laned"),
+        (|publish| publish.enqueued_at(SystemTime::UNIX_EPOCH), "laned"),
         (|publish| publish.header("tenant", "acme").header("copies", 2), "laned"),
     ];
     let (broker, id, at) = (Broker::memory(), JobId::from("a"), 1_800_000_000_000);

@@ -101,6 +101,7 @@ pub struct Schedule {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum CatchUp {
     /// Missed times are skipped.
     None,

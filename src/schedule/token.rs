@@ -1,6 +1,10 @@
 //! The token of a schedule, which a leader leaves for the next one and for tools.
 
-use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Mutex,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,21 +14,23 @@ use uuid::Uuid;
 use crate::schedule::{IDS, Schedule};
 use crate::{
     broker::Broker,
+    error::Error,
     identity::PROCESS,
     message::{Message, header},
-    topology::Stream,
+    time::at_unix_ms,
+    topology::{Stream, Topology},
     tracking::stream::{Reading, follow},
 };
 
 /// Longest wait until the stream of all tokens is read.
 const READ_WITHIN: Duration = Duration::from_secs(10);
 
-/// The state of a schedule. All times are milliseconds since the epoch.
+/// The state of a schedule. Its times are whole milliseconds; those since the epoch in JSON.
 ///
 /// ```
 /// # use leveret::schedule::Token;
 /// # fn doc(token: &Token) {
-/// let waits = token.next_fire.map(|next| next.saturating_sub(token.told_at));
+/// let waits = token.next_fire().and_then(|next| next.duration_since(token.told_at()).ok());
 /// # let _ = waits; }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,16 +51,12 @@ pub struct Token {
     pub payload: Option<String>,
     /// The number of the leader, counted from the first one; 0 in an empty token.
     pub epoch: u64,
-    /// Everything up to this time is published or skipped.
-    pub settled_until: u64,
-    /// The last published time.
-    pub last_fire: Option<u64>,
-    /// The next time.
-    pub next_fire: Option<u64>,
+    pub(super) settled_until: u64,
+    pub(super) last_fire: Option<u64>,
+    pub(super) next_fire: Option<u64>,
     /// The leader, as `host:process`.
     pub leader: String,
-    /// The time of the token. The leader publishes one at least every five minutes.
-    pub told_at: u64,
+    pub(super) told_at: u64,
     /// Another schedule with this name, which a waiting worker has had within the last minutes. Its jobs are not
     /// published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,6 +64,30 @@ pub struct Token {
 }
 
 impl Token {
+    /// Returns the time up to which everything is published or skipped.
+    #[must_use]
+    pub fn settled_until(&self) -> SystemTime {
+        at_unix_ms(self.settled_until)
+    }
+
+    /// Returns the last published time; `None` before the first.
+    #[must_use]
+    pub fn last_fire(&self) -> Option<SystemTime> {
+        self.last_fire.map(at_unix_ms)
+    }
+
+    /// Returns the next time; `None` if the timetable has no further one.
+    #[must_use]
+    pub fn next_fire(&self) -> Option<SystemTime> {
+        self.next_fire.map(at_unix_ms)
+    }
+
+    /// Returns the time of the token. The leader publishes one at least every five minutes.
+    #[must_use]
+    pub fn told_at(&self) -> SystemTime {
+        at_unix_ms(self.told_at)
+    }
+
     /// Returns the empty token of a worker with the schedule.
     pub(super) fn of(schedule: &Schedule, told_at: u64) -> Self {
         Self {
@@ -95,7 +121,7 @@ impl Token {
 /// Returns the last token of each schedule, by name, from the stream `leveret.v1.schedules`.
 ///
 /// ```no_run
-/// # async fn doc(broker: leveret::Broker) -> Result<(), String> {
+/// # async fn doc(broker: leveret::Broker) -> Result<(), leveret::Error> {
 /// for token in leveret::schedule::tokens(&broker).await? {
 ///     println!("{}: {} {}, led by {}", token.schedule, token.expression, token.zone, token.leader);
 /// }
@@ -104,8 +130,8 @@ impl Token {
 ///
 /// # Errors
 ///
-/// A text, if the stream was not read within ten seconds. A stream that does not exist is not readable.
-pub async fn tokens(broker: &Broker) -> Result<Vec<Token>, String> {
+/// [`Error::Unavailable`] if the stream was not read within ten seconds, as one that does not exist.
+pub async fn tokens(broker: &Broker) -> Result<Vec<Token>, Error> {
     let found = Mutex::new(BTreeMap::<String, Token>::new());
     let reading = watch::Sender::new(Reading::Behind);
     let mut caught_up = reading.subscribe();
@@ -128,7 +154,8 @@ pub async fn tokens(broker: &Broker) -> Result<Vec<Token>, String> {
         }
     };
     if timeout(READ_WITHIN, read).await.is_err() {
-        return Err(format!("the stream of schedules was not read within {READ_WITHIN:?}"));
+        let stream = Topology::new(&broker.config().namespace).schedules();
+        return Err(Error::unavailable(&stream, format_args!("it was not read within {READ_WITHIN:?}")));
     }
     Ok(found.into_inner().unwrap_or_default().into_values().collect())
 }

@@ -1,155 +1,16 @@
-//! Tests of handlers and workers without a broker: one attempt in process, dead letters, an idle in-memory broker.
+//! Tests of jobs without a broker: one attempt in process, dead letters, an idle in-memory broker.
+
+#[cfg(feature = "worker")]
+mod run;
 
 use std::time::Duration;
 
-use tokio::{sync::SetOnce, task::JoinHandle, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 
 pub use crate::message::dead_letter::DeadLetter;
-use crate::{
-    attempt::{
-        admission::Incoming,
-        context::{self, Context},
-        run as attempt,
-    },
-    broker::Broker,
-    error::{Error, PublishError},
-    job::{Job, JobId},
-    message::{Message, header},
-    outcome::Outcome,
-    shutdown::Stop,
-    topology::DEAD,
-    transport::session::OpenError,
-    worker::builder::Worker,
-};
-
-/// Runs one attempt at a job through the real path: JSON and back, middleware, handler, timeout, panic guard, outcome.
-///
-/// ```
-/// use leveret::{Context, JobError, JobResult, Outcome, Worker, testing::perform};
-/// # use serde::{Deserialize, Serialize};
-/// # #[derive(Serialize, Deserialize, leveret::Job)] #[job(name = "charge", queue = "money")]
-/// # struct Charge { cents: i64 }
-///
-/// async fn charge(job: Charge, _ctx: Context<()>) -> JobResult {
-///     if job.cents < 0 { Err(JobError::permanent("negative amount")) } else { Ok(()) }
-/// }
-///
-/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let worker = || Worker::new(()).handle(charge);
-/// assert_eq!(perform(worker(), &Charge { cents: 5 }).await?, Outcome::Done);
-/// assert!(matches!(perform(worker(), &Charge { cents: -5 }).await?, Outcome::DeadLetter { .. }));
-/// # Ok(()) }
-/// ```
-///
-/// # Errors
-///
-/// [`Error`] if the worker cannot start, or has no handler for the job.
-pub async fn perform<J: Job, S: Send + Sync + 'static>(worker: Worker<S>, job: &J) -> Result<Outcome, Error> {
-    let body = serde_json::to_vec(job)
-        .map_err(|error| Error::Setting { setting: "perform", reason: PublishError::from(error).to_string() })?;
-    perform_raw(worker, J::QUEUE, J::NAME, &body, 1).await
-}
-
-/// Like [`perform`], with any payload, valid or not, and with the given attempt number.
-///
-/// ```
-/// # use leveret::{Context, ErrorKind, JobResult, Outcome, Worker, testing::perform_raw};
-/// # use serde::{Deserialize, Serialize};
-/// # #[derive(Serialize, Deserialize, leveret::Job)] #[job(name = "charge", queue = "money")]
-/// # struct Charge { cents: i64 }
-/// # async fn charge(_: Charge, _: Context<()>) -> JobResult { Ok(()) }
-/// # #[tokio::main] async fn main() -> Result<(), leveret::Error> {
-/// let outcome = perform_raw(Worker::new(()).handle(charge), "money", "charge", b"{}", 1).await?;
-/// assert!(matches!(outcome, Outcome::DeadLetter { kind: ErrorKind::Decode, .. }));
-/// # Ok(()) }
-/// ```
-///
-/// # Errors
-///
-/// [`Error`] if the worker cannot start, or has no handler for the job.
-pub async fn perform_raw<S: Send + Sync + 'static>(
-    worker: Worker<S>,
-    queue: &str,
-    job: &str,
-    payload: &[u8],
-    attempt: u32,
-) -> Result<Outcome, Error> {
-    let broker = Broker::memory();
-    let queues = worker.bind(&broker, &Stop::default())?;
-    let found = queues.iter().map(|bound| &bound.runtime).find(|runtime| runtime.queue.name() == queue);
-    let found = found.and_then(|handlers| Some((handlers, &handlers.routes[handlers.find(Some(job))?])));
-    let Some((handlers, route)) = found else {
-        return Err(Error::NoHandler { queue: format!("{queue} (job {job})") });
-    };
-    let mut message = Message::new(job, &JobId::mint(), payload.to_vec(), broker.now_ms());
-    message.set_time(header::ATTEMPT, attempt.into());
-    let received = Incoming::read(message, false, broker.now());
-    let ctx = Context::new(context::Inner {
-        handlers: handlers.clone(),
-        received: received.into(),
-        max_attempts: route.retry.attempts(),
-        deadline: Instant::now() + route.timeout,
-        overran: SetOnce::new(),
-        tracked: None,
-        permit: None,
-        places: Vec::new(),
-    });
-    Ok(attempt::run(route, handlers.chain.clone(), ctx, None, None).await)
-}
-
-/// A worker that runs beside a test; see [`start`].
-#[derive(Debug)]
-pub struct Running {
-    stop: CancellationToken,
-    task: JoinHandle<Result<(), Error>>,
-}
-
-/// Starts a worker beside the test, on any broker, and returns once it consumes. Jobs can then be published.
-///
-/// See [`dead_letters`] for an example.
-///
-/// # Errors
-///
-/// The error of [`Worker::run`] for a worker that cannot start.
-///
-/// # Panics
-///
-/// Panics if the worker panics.
-#[expect(clippy::expect_used, reason = "a panic of the worker must fail the test")]
-pub async fn start<S: Send + Sync + 'static>(worker: Worker<S>, broker: &Broker) -> Result<Running, Error> {
-    let (stop, on) = (CancellationToken::new(), broker.clone());
-    let stopped = stop.clone();
-    let mut running =
-        Running { stop, task: tokio::spawn(async move { worker.run(&on, stopped.cancelled_owned()).await }) };
-    while broker.health().unready().is_some() {
-        tokio::select! {
-            ended = &mut running.task => {
-                ended.expect("the worker does not panic")?;
-                break;
-            }
-            () = tokio::time::sleep(Duration::from_millis(5)) => {}
-        }
-    }
-    Ok(running)
-}
-
-impl Running {
-    /// Stops the worker and waits until it has drained.
-    ///
-    /// # Errors
-    ///
-    /// The error that [`Worker::run`] returned.
-    ///
-    /// # Panics
-    ///
-    /// Panics if the worker panicked.
-    #[expect(clippy::expect_used, reason = "a panic of the worker must fail the test")]
-    pub async fn stop(self) -> Result<(), Error> {
-        self.stop.cancel();
-        self.task.await.expect("the worker does not panic")
-    }
-}
+#[cfg(feature = "worker")]
+pub use crate::testing::run::{Running, perform, perform_raw, start};
+use crate::{broker::Broker, error::Error, topology::DEAD};
 
 /// Reads the dead letters of a queue without removing them.
 ///
@@ -176,18 +37,15 @@ impl Running {
 ///
 /// # Errors
 ///
-/// The broker's text if the queue is unreadable.
-pub async fn dead_letters(broker: &Broker, queue: &str) -> Result<Vec<DeadLetter>, String> {
+/// [`Error::Unavailable`] if the queue does not exist, or if the connection is lost.
+pub async fn dead_letters(broker: &Broker, queue: &str) -> Result<Vec<DeadLetter>, Error> {
     /// Silence after which the queue counts as empty; a quorum queue with messages delivers faster.
     const QUIET: Duration = Duration::from_millis(300);
-    let opened = broker.transport().open_raw(&format!("{queue}{DEAD}"), 2_000).await;
-    let mut session = opened.map_err(|error| match error {
-        OpenError::Fatal(error) => error.to_string(),
-        OpenError::Passing(reason) => reason,
-    })?;
+    let name = format!("{queue}{DEAD}");
+    let mut session = broker.transport().open_raw(&name, 2_000).await.map_err(|error| error.of(&name))?;
     let mut letters = Vec::new();
     while let Ok(delivered) = tokio::time::timeout(QUIET, session.next()).await {
-        let delivery = delivered.map_err(|ended| ended.to_string())?;
+        let delivery = delivered.map_err(|ended| Error::unavailable(&name, ended))?;
         letters.push(DeadLetter::read(&delivery.message, broker.now_ms()));
     }
     session.close().await;

@@ -6,6 +6,8 @@ use crate::{
     topology::{delay::topic_word, lane::Lane},
 };
 
+/// RabbitMQ's bound on the prefetch of a quorum queue's consumer (its documentation, "Quorum Queues").
+pub(crate) const LARGEST_PREFETCH: u16 = 2_000;
 /// The longest queue name whose dead-letter queue, suspect queue and routing keys fit AMQP's 255 bytes.
 const LONGEST_NAME: usize = 180;
 

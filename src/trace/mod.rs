@@ -5,7 +5,9 @@
 #[cfg_attr(not(feature = "otel"), path = "none.rs")]
 mod spans;
 
-pub(crate) use self::spans::{Slot, TraceSpan, carry};
+#[cfg(feature = "worker")]
+pub(crate) use self::spans::carry;
+pub(crate) use self::spans::{Slot, TraceSpan};
 use crate::{
     broker::Broker,
     message::{Message, header, text},
@@ -108,7 +110,7 @@ mod tests {
         publish.header("traceparent", PARENT).header("tracestate", "vendor=1").await.unwrap();
         idle(&broker).await;
         running.stop().await.unwrap();
-        let mut reader = QueueReader::new(&broker, Source::DeadLetters("walks".to_owned()), 10);
+        let mut reader = QueueReader::new(&broker, Source::DeadLetters("walks".to_owned()), 10).unwrap();
         let batch = reader.next(10).await;
         let traces = batch.messages().iter().map(|read| Trace::of(read.message().message()));
         let expected = Trace { parent: PARENT.to_owned(), state: Some("vendor=1".to_owned()) };

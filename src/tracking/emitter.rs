@@ -13,8 +13,8 @@ use futures_util::future::join_all;
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
-    job::JobId,
     message::Message,
+    time::unix_ms,
     topology::Target,
     tracking::status_update::StatusUpdate,
     transport::{SendError, Transport},
@@ -48,7 +48,7 @@ impl StatusUpdate {
         let target = Target::Event(self.step.name(), self.queue.clone());
         // Strings, numbers and the JSON of a result always serialise.
         let body = serde_json::to_vec(&self).unwrap_or_default();
-        (target, Box::new(Message::new(EVENT, &JobId::from(self.id), body, self.at)))
+        (target, Box::new(Message::new(EVENT, &self.id, body, unix_ms(self.at))))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Status updates of tracked jobs and their cancellation, below the handle that publishes and consumes.
 
+#[cfg(feature = "worker")]
 pub(crate) mod cancellations;
 pub(crate) mod emitter;
 pub mod status_update;

@@ -5,8 +5,11 @@
 //! `job.<step>.<queue>`. The last update is confirmed before the job leaves its queue. The others never delay the job,
 //! and may be lost while the broker is unreachable.
 
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
 
+use crate::job::JobId;
 use crate::message::{LONGEST_LABEL, LONGEST_NAME, LONGEST_ORIGIN, republish::ERROR_TEXT_LIMIT, truncated};
 
 /// The largest result in a status update, in bytes of JSON.
@@ -14,7 +17,8 @@ pub(crate) const RESULT_LIMIT: usize = 64 * 1024;
 /// The longest note of a progress update, in bytes.
 pub(crate) const NOTE_LIMIT: usize = 1024;
 
-/// One status update of a tracked job. Its wire form is the JSON of this type.
+/// One status update of a tracked job. Its wire form is the JSON of this type, in which a time is whole milliseconds since
+/// the epoch.
 ///
 /// Updates can arrive late, twice and out of order. The update with the greatest [`place`](Self::place) is the current
 /// one.
@@ -32,7 +36,7 @@ pub(crate) const NOTE_LIMIT: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusUpdate {
     /// The job's id.
-    pub id: String,
+    pub id: JobId,
     /// The job's name; empty if its message names none.
     pub job: String,
     /// The job queue.
@@ -51,11 +55,12 @@ pub struct StatusUpdate {
     pub attempt: u32,
     /// The number of earlier copies: retries, snoozes, replays.
     pub hop: u32,
-    /// The first publish, in milliseconds since the epoch.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub enqueued_at: Option<u64>,
-    /// The time of the state change, in milliseconds since the epoch, on the sender's clock.
-    pub at: u64,
+    /// The first publish.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::time::wire_option")]
+    pub enqueued_at: Option<SystemTime>,
+    /// The time of the state change, on the sender's clock.
+    #[serde(with = "crate::time::wire")]
+    pub at: SystemTime,
     /// The sender: host and process id of a worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
@@ -70,10 +75,12 @@ pub struct StatusUpdate {
 pub enum Step {
     /// The job was published and confirmed. Workers do not send this update; the publisher may.
     Queued {
-        /// The due time, in milliseconds since the epoch, if the job was delayed.
-        due: Option<u64>,
-        /// The time at which an unstarted job is dead-lettered, in milliseconds since the epoch.
-        expires: Option<u64>,
+        /// The due time, if the job was delayed.
+        #[serde(default, with = "crate::time::wire_option")]
+        due: Option<SystemTime>,
+        /// The time at which an unstarted job is dead-lettered.
+        #[serde(default, with = "crate::time::wire_option")]
+        expires: Option<SystemTime>,
     },
     /// A worker received the job and has not settled it.
     Received,
@@ -92,13 +99,15 @@ pub enum Step {
         kind: String,
         /// The error and its sources.
         error: String,
-        /// The due time of the next attempt, in milliseconds since the epoch.
-        due: u64,
+        /// The due time of the next attempt.
+        #[serde(with = "crate::time::wire")]
+        due: SystemTime,
     },
     /// The job is delivered again later; no attempt counts.
     Snoozed {
-        /// The due time, in milliseconds since the epoch.
-        due: u64,
+        /// The due time.
+        #[serde(with = "crate::time::wire")]
+        due: SystemTime,
     },
     /// The cancellation of the job was requested. Workers do not send this update; the canceller may.
     CancelRequested,
@@ -142,7 +151,7 @@ impl StatusUpdate {
     /// let event: StatusUpdate = serde_json::from_str(json)?;
     /// let long = StatusUpdate { label: Some("x".repeat(100_000)), ..event };
     /// assert_eq!(long.clone().bounded().and_then(|event| event.label).map(|label| label.len()), Some(1024));
-    /// assert!(StatusUpdate { id: "x".repeat(256), ..long }.bounded().is_none());
+    /// assert!(StatusUpdate { id: "x".repeat(256).into(), ..long }.bounded().is_none());
     /// # Ok::<_, serde_json::Error>(())
     /// ```
     #[must_use]
@@ -228,5 +237,36 @@ impl Step {
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         self.rank() >= 4
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn on_the_wire_a_time_is_milliseconds_and_an_id_is_text() {
+        let of = |step: Value| {
+            let mut update = json!({
+                "id": "order-17", "job": "email.send", "queue": "email", "attempt": 1, "hop": 0,
+                "enqueued_at": 1_800_000_000_123_u64, "at": u64::MAX,
+            });
+            update.as_object_mut().unwrap().extend(step.as_object().unwrap().clone());
+            update
+        };
+        for json in [
+            of(json!({"event": "queued", "due": null, "expires": 1_800_000_000_001_u64})),
+            of(json!({"event": "retrying", "kind": "error", "error": "no", "due": 7})),
+            of(json!({"event": "snoozed", "due": 0})),
+            of(json!({"event": "started"})),
+        ] {
+            let update: StatusUpdate = serde_json::from_value(json.clone()).unwrap();
+            assert_eq!(serde_json::to_value(update).unwrap(), json);
+        }
+        let short = json!({"id": "a", "job": "j", "queue": "q", "attempt": 1, "hop": 0, "at": 0, "event": "queued"});
+        let update: StatusUpdate = serde_json::from_value(short).unwrap();
+        assert_eq!((update.enqueued_at, update.step), (None, Step::Queued { due: None, expires: None }));
     }
 }

@@ -219,6 +219,5 @@ impl Transport {
 }
 
 fn new_metrics() -> Result<Arc<Metrics>, Error> {
-    let metrics = Metrics::new().map_err(|error| Error::Setting { setting: "metrics", reason: error.to_string() })?;
-    Ok(Arc::new(metrics))
+    Ok(Arc::new(Metrics::new().map_err(Error::Metrics)?))
 }

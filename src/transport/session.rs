@@ -27,6 +27,16 @@ pub(crate) enum OpenError {
     Passing(String),
 }
 
+impl OpenError {
+    /// Returns the public error for the object `name`.
+    pub(crate) fn of(self, name: &str) -> Error {
+        match self {
+            Self::Fatal(error) => error,
+            Self::Passing(reason) => Error::unavailable(name, reason),
+        }
+    }
+}
+
 /// The reason why a session ended.
 #[derive(Debug)]
 pub(crate) enum Ended {

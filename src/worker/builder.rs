@@ -25,6 +25,7 @@ use crate::{
     publish::{publisher::Publisher, unique::UniqueKeys},
     readers::catalogue,
     shutdown::Stop,
+    time::at_unix_ms,
     worker::{
         background::Background,
         consumer::Consumer,
@@ -259,7 +260,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
         }
         let queues = self.bind(broker, &stop)?;
         let _cancellations = broker.cancellations().read(broker.transport());
-        let entries = queues.iter().flat_map(|bound| bound.runtime.entries(broker.now_ms())).collect();
+        let entries = queues.iter().flat_map(|bound| bound.runtime.entries(at_unix_ms(broker.now_ms()))).collect();
         let _announcing = AbortOnDropHandle::new(tokio::spawn(catalogue::announce(broker.clone(), entries)));
         let mut consumers = JoinSet::new();
         for bound in queues {
@@ -384,7 +385,7 @@ fn flatten(ended: Result<Result<(), Error>, tokio::task::JoinError>) -> Result<(
     match ended {
         Ok(result) => result,
         // A bug in the framework must not appear as an idle worker.
-        Err(error) => Err(Error::Setting { setting: "consumer", reason: format!("ended unexpectedly: {error}") }),
+        Err(error) => Err(Error::Stopped(error.into())),
     }
 }
 

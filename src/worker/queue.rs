@@ -6,14 +6,11 @@ use crate::{
     attempt::retry::RetryPolicy,
     error::Error,
     job::Job,
-    topology::{QueueDeclaration, lane::Lane},
+    topology::{QueueDeclaration, lane::Lane, queue::LARGEST_PREFETCH},
 };
 
 /// Default weights of the lanes: high, normal, low.
 const USUAL_WEIGHTS: [u16; 3] = [6, 3, 1];
-
-/// RabbitMQ's bound on the prefetch of a quorum queue's consumer (its documentation, "Quorum Queues").
-const LARGEST_PREFETCH: u16 = 2_000;
 
 /// A queue that a worker consumes, with the defaults of its jobs.
 ///

@@ -176,6 +176,7 @@ async fn a_variable_that_is_empty_counts_as_unset_and_one_that_is_wrong_is_named
         ("LEVERET_NAMESPACE", "a b", "--namespace"),
         ("LEVERET_TOPOLOGY", "guess", "--topology"),
         ("LEVERET_PUBLISH_WINDOW", "-1", "--publish-window"),
+        ("LEVERET_PUBLISH_WINDOW", "0", "--publish-window"),
         ("LEVERET_LOG_FORMAT", "xml", "--log-format"),
     ] {
         let run = scripted_worker(&place.url, "q", &file).env(variable, value).output().unwrap();

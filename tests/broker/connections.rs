@@ -1,6 +1,6 @@
 //! Connections that are cut, and the jobs that are unacknowledged then.
 
-use std::{collections::BTreeSet, future::IntoFuture, time::Duration};
+use std::{collections::BTreeSet, future::IntoFuture, num::NonZeroU16, time::Duration};
 
 use leveret::{Broker, Config, PublishError};
 use leveret_harness::{Permissions, Proxy, eventually, shared_node, unique};
@@ -152,7 +152,7 @@ async fn a_publish_that_is_to_fail_fast_fails_with_the_connection_that_it_waited
     cut.direct.declared().await;
     // One publish at a time, so that the second waits for the first.
     let amqp_url = vec![cut.proxy.url().to_owned()];
-    let config = Config { amqp_url, publish_window: 1, publish_timeout: 2 * LONG, ..Config::default() };
+    let config = Config { amqp_url, publish_window: NonZeroU16::MIN, publish_timeout: 2 * LONG, ..Config::default() };
     let publisher = Broker::amqp(config).unwrap().publisher().fail_fast();
     let publish = || publisher.publish_raw("test.script", cut.direct.queue.clone(), "{}").into_future();
     publish().await.unwrap();

@@ -29,7 +29,7 @@ async fn a_feed_whose_consumer_is_cancelled_behind_messages_that_came_in_reads_o
     for body in [b"1", b"2", b"3"] {
         publish(body).await;
     }
-    let mut feed = QueueReader::new(&broker(&vhost.url()), Source::DeadLetters("mail".into()), 100);
+    let mut feed = QueueReader::new(&broker(&vhost.url()), Source::DeadLetters("mail".into()), 100).unwrap();
     let first = timeout(LONG, feed.next(1)).await.unwrap();
     assert!(feed.is_listening().await);
     eventually("the others came in", LONG, async || raw.depth("mail.dead").await.unwrap() == Some(0)).await;
@@ -54,7 +54,7 @@ async fn in_memory_events_and_what_has_no_queue_are_found_in_any_namespace() {
     publish(&broker, "jobs", &job).track().await.unwrap();
     publish(&broker, "nowhere", &job).delay(Duration::from_secs(5)).await.unwrap();
     idle(&broker).await;
-    let next = async |source| timeout(LONG, QueueReader::new(&broker, source, 10).next(10)).await.unwrap();
+    let next = async |source| timeout(LONG, QueueReader::new(&broker, source, 10).unwrap().next(10)).await.unwrap();
     let events = next(Source::StatusUpdates).await;
     let steps: Vec<_> =
         events.messages().iter().filter_map(ReadMessage::event).map(|event| event.step.name()).collect();
@@ -71,7 +71,7 @@ async fn what_a_message_came_with_is_kept_though_it_cannot_be_read() {
     let headers = [text_entry("tenant", b"acme"), entry(b"\xFF", b't', &[1])];
     let properties = Properties::default().with(Property::DeliveryMode, &[2]).headers(&headers).bytes();
     wire.publish("", letters.as_bytes(), &properties, b"{}").await;
-    let mut feed = QueueReader::new(&place.broker, Source::DeadLetters(place.queue.clone()), 10);
+    let mut feed = QueueReader::new(&place.broker, Source::DeadLetters(place.queue.clone()), 10).unwrap();
     let batch = timeout(LONG, feed.next(1)).await.unwrap();
     let message = batch.messages()[0].message();
     assert_eq!(message.unreadable_properties(), Some(properties.as_slice()));
@@ -88,7 +88,7 @@ async fn what_a_message_came_with_is_kept_though_it_cannot_be_read() {
 #[tokio::test]
 async fn a_batch_of_large_messages_is_small() {
     let broker = Broker::memory();
-    let mut feed = QueueReader::new(&broker, Source::DeadLetters("mail".into()), 10);
+    let mut feed = QueueReader::new(&broker, Source::DeadLetters("mail".into()), 10).unwrap();
     // Makes the queue.
     assert!(timeout(Duration::from_millis(10), feed.next(1)).await.is_err());
     let message = RawMessage::from_parts(b"\0\0", vec![b' '; 1 << 20]).unwrap();

@@ -39,7 +39,7 @@ async fn leaders_killed_at_random_lose_no_time_and_a_doubled_one_has_the_same_id
     let mut arguments = vec!["--from-ms", &from, "--times", &times];
     arguments.extend(names.iter().flat_map(|name| ["--schedule", name]));
     let mut workers: Vec<_> = (0..WORKERS).map(|_| stage.process(&arguments)).collect();
-    let all_lead = async || of(&stage).await.values().filter(|token| token.last_fire.is_some()).count() == SCHEDULES;
+    let all_lead = async || of(&stage).await.values().filter(|token| token.last_fire().is_some()).count() == SCHEDULES;
     eventually("all schedules are led", LONG, all_lead).await;
     let seed = fastrand::u64(..);
     println!("seed {seed}");
@@ -55,8 +55,10 @@ async fn leaders_killed_at_random_lose_no_time_and_a_doubled_one_has_the_same_id
     }
     // The last leaders run until every schedule has passed the current time.
     let settled: BTreeMap<_, _> =
-        of(&stage).await.into_iter().map(|(name, token)| (name, token.settled_until)).collect();
-    let past = async || of(&stage).await.iter().all(|(name, token)| token.settled_until > settled[name] + 60_000);
+        of(&stage).await.into_iter().map(|(name, token)| (name, token.settled_until())).collect();
+    let past = async || {
+        of(&stage).await.iter().all(|(name, token)| token.settled_until() > settled[name] + Duration::from_secs(60))
+    };
     eventually("all schedules go on", LONG, past).await;
     for worker in &workers {
         worker.sigterm();
@@ -65,7 +67,7 @@ async fn leaders_killed_at_random_lose_no_time_and_a_doubled_one_has_the_same_id
     let last = of(&stage).await;
     let (mut fires, mut doubled, mut leaders) = (0, 0, 0);
     for (name, token) in &last {
-        let last = token.last_fire.unwrap() / 1000;
+        let last = token.last_fire().unwrap().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let has_run = async || stage.fires.all().iter().any(|fired| fired.schedule == *name && fired.at >= last);
         eventually("all has run", LONG, has_run).await;
         let account = stage.fires.every_second(name);

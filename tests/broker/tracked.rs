@@ -151,7 +151,7 @@ fn worker(seen: &Arc<Seen>) -> Worker<Arc<Seen>> {
 }
 
 fn feed(place: &Place) -> QueueReader {
-    QueueReader::new(&place.broker, Source::StatusUpdates, 100)
+    QueueReader::new(&place.broker, Source::StatusUpdates, 100).unwrap()
 }
 
 /// Waits until the updates of a job are these steps, and returns them. They arrive out of order, because only the last
@@ -249,12 +249,12 @@ async fn nothing_is_reported_of_other_jobs(place: Place) {
     let untracked = publisher.publish(&Task { act: Act::Succeed }).await.unwrap();
     let tracked = publisher.publish(&Task { act: Act::Succeed }).track().await.unwrap();
     let mut ids = Vec::new();
-    while !ids.contains(&tracked.to_string()) {
+    while !ids.contains(&tracked) {
         let batch = timeout(LONG, feed.next(50)).await.unwrap();
         ids.extend(batch.messages().iter().filter_map(leveret::reader::ReadMessage::event).map(|event| event.id));
         feed.ack(batch);
     }
-    assert!(!ids.contains(&untracked.to_string()));
+    assert!(!ids.contains(&untracked));
     running.stop().await.unwrap();
 }
 
@@ -291,7 +291,7 @@ async fn a_dead_letter_is_replayed_under_its_id_and_from_its_first_attempt(place
     let publisher = place.broker.publisher();
     let id = publisher.publish(&Task { act: Act::Refuse }).header("tenant", "acme").track().await.unwrap();
     reported(&mut events, id.as_str(), &["received", "started", "dead"]).await;
-    let mut feed = QueueReader::new(&place.broker, Source::DeadLetters("tasks".into()), 10);
+    let mut feed = QueueReader::new(&place.broker, Source::DeadLetters("tasks".into()), 10).unwrap();
     let batch = timeout(LONG, feed.next(10)).await.unwrap();
     let message = batch.messages()[0].message();
     let kept = leveret::reader::RawMessage::from_parts(&message.properties(), message.payload().to_vec()).unwrap();
@@ -315,7 +315,7 @@ async fn what_a_feed_took_and_did_not_ack_comes_again(place: Place) {
     for _ in 0..3 {
         publisher.publish(&Task { act: Act::Refuse }).await.unwrap();
     }
-    let source = || QueueReader::new(&place.broker, Source::DeadLetters("tasks".into()), 10);
+    let source = || QueueReader::new(&place.broker, Source::DeadLetters("tasks".into()), 10).unwrap();
     let (mut first, mut taken) = (source(), 0);
     while taken < 3 {
         let batch = timeout(LONG, first.next(2)).await.unwrap();

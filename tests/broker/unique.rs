@@ -1,6 +1,9 @@
 //! Unique jobs: the publisher's error while a key is taken, and the release of the key at the end of its job.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use leveret::{
     Broker, Context, IfTaken, Job, JobId, JobResult, Publish, PublishError, Publisher, Worker, testing,
@@ -138,11 +141,15 @@ async fn a_publish_is_repeated_under_its_own_id() {
 #[tokio::test(start_paused = true)]
 async fn a_key_whose_publisher_died_is_free_when_a_publish_can_last_no_longer() {
     let place = Place::new().await;
-    let now = 1_800_000_000_000;
-    let claim = |job_id, now| Claim { key: "sync/7", job_id, origin: "", now, until: now + 35_000, instead_of: None };
-    assert_eq!(place.keys.take(claim("a", now)).await.unwrap(), Claimed::Taken);
-    assert_eq!(place.keys.take(claim("b", now + 34_999)).await.unwrap(), Claimed::By("a".into()));
-    assert_eq!(place.keys.take(claim("b", now + 35_000)).await.unwrap(), Claimed::Taken);
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let (a, b) = (JobId::from("a"), JobId::from("b"));
+    let claim = |job_id, after| {
+        let now = now + Duration::from_millis(after);
+        Claim { key: "sync/7", job_id, origin: "", now, until: now + Duration::from_secs(35), instead_of: None }
+    };
+    assert_eq!(place.keys.take(claim(&a, 0)).await.unwrap(), Claimed::Taken);
+    assert_eq!(place.keys.take(claim(&b, 34_999)).await.unwrap(), Claimed::By("a".into()));
+    assert_eq!(place.keys.take(claim(&b, 35_000)).await.unwrap(), Claimed::Taken);
 }
 
 #[tokio::test]

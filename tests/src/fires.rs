@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
+    time::SystemTime,
 };
 
 use leveret::{Context, Job, JobResult, Schedule, Worker};
@@ -66,7 +67,7 @@ impl Fires {
 }
 
 async fn note(job: Fire, ctx: Context<Fires>) -> JobResult {
-    let at = ctx.fired_at().ok_or("no schedule")?.as_secs();
+    let at = ctx.fired_at().ok_or("no schedule")?.duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let fired = Fired { schedule: job.schedule, id: ctx.job_id().to_owned(), at, ran: Instant::now() };
     ctx.state().0.lock().unwrap().push(fired);
     Ok(())

@@ -70,7 +70,7 @@ async fn second(_: Second, ctx: Context<Replayed>) -> Result<(), JobError> {
 }
 
 async fn replay(broker: Broker, queue: String, replayed: Replayed) -> Result<(), PublishError> {
-    let mut feed = QueueReader::new(&broker, Source::DeadLetters(queue.clone()), 1);
+    let mut feed = QueueReader::new(&broker, Source::DeadLetters(queue.clone()), 1).unwrap();
     loop {
         let batch = feed.next(1).await;
         replayed.store(true, Ordering::Relaxed);

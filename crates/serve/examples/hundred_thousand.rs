@@ -74,7 +74,7 @@ async fn main() {
         eventually_eq("all are ingested", LONG, u64::from(LETTERS), async || store.count_dead(&all).await.unwrap())
             .await;
         stop.cancel();
-        run.await.unwrap();
+        run.await.unwrap().unwrap();
         u64::from(LETTERS)
     })
     .await;

@@ -1,6 +1,6 @@
 //! The settings of a server, and the errors of its start.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{error::Error as StdError, io, net::SocketAddr, time::Duration};
 
 use leveret_store::Retention;
 
@@ -74,4 +74,8 @@ pub enum Error {
     /// The metrics cannot be registered, which is a fault of this crate.
     #[error("cannot register the metrics of requests")]
     Metrics(#[from] prometheus::Error),
+    /// A task that ingests status updates or dead letters has ended, which is a fault of this crate. The server stops,
+    /// because it would not learn the fate of the jobs that it accepts. Start it again: the broker keeps the messages.
+    #[error("the ingestion from the broker has ended")]
+    Ingest(#[source] Box<dyn StdError + Send + Sync>),
 }

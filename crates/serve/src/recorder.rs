@@ -154,7 +154,7 @@ impl StatusWriter {
         };
         tracing::error!(
             error = leveret_store::chain(&error),
-            job_id = event.id,
+            job_id = event.id.as_str(),
             step = event.step.name(),
             "dropped a status update that the store refuses"
         );
@@ -186,7 +186,7 @@ mod tests {
             attempt: 1,
             hop: 0,
             enqueued_at: None,
-            at: 1_800_000_000_000,
+            at: leveret::time::at_unix_ms(1_800_000_000_000),
             worker: None,
             step: Step::Started,
         }

@@ -7,6 +7,7 @@ use leveret::http::Limits;
 use leveret_store::Retention;
 use tokio::{
     net::TcpListener,
+    task::{JoinError, JoinSet},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -92,33 +93,43 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// None at present: the server keeps trying to accept connections.
+    /// [`Error::Ingest`] if a task that ingests from the broker ends early. The server keeps trying to accept connections,
+    /// and to reach the broker and its store.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
         let Self { services, address, listener, routes, retention, queues, limits, drain } = self;
         let stop = CancellationToken::new();
-        let tracker = tokio::spawn(tracker::track(services.clone(), retention, stop.clone()));
         // A dropped server stops its tasks.
-        let tracker = AbortOnDropHandle::new(tracker);
-        let ingest = AbortOnDropHandle::new(tokio::spawn(ingest::run(
-            services.broker.clone(),
-            services.store.clone(),
-            services.catalogue.clone(),
-            queues,
-            stop.clone(),
-        )));
+        let mut ingesting = JoinSet::new();
+        ingesting.spawn(tracker::track(services.clone(), retention, stop.clone()));
+        let (broker, store, catalogue) = (services.broker.clone(), services.store.clone(), services.catalogue.clone());
+        ingesting.spawn(ingest::run(broker, store, catalogue, queues, stop.clone()));
         let replays = services.dead.clone();
         let resuming = stop.clone();
         let replays = AbortOnDropHandle::new(tokio::spawn(async move { replays.resume_abandoned(resuming).await }));
         tracing::info!(%address, "serving");
-        answer((listener, routes, limits), services.waiters.clone(), shutdown, drain).await;
+        let mut result = Ok(());
+        tokio::select! {
+            () = answer((listener, routes, limits), services.waiters.clone(), shutdown, drain) => {}
+            // These tasks run until `stop`. A server without them would accept jobs and never learn their fate.
+            Some(ended) = ingesting.join_next() => result = ended_early(ended),
+        }
         stop.cancel();
-        for task in [tracker, ingest, replays] {
-            if timeout(FLUSHED_WITHIN, task).await.is_err() {
-                tracing::warn!("stopping in the middle of a batch: the broker redelivers it");
-            }
+        let all_ended = async {
+            while ingesting.join_next().await.is_some() {}
+            replays.await
+        };
+        if timeout(FLUSHED_WITHIN, all_ended).await.is_err() {
+            tracing::warn!("stopping in the middle of a batch: the broker redelivers it");
         }
         services.recorder.flush(FLUSHED_WITHIN).await;
-        Ok(())
+        result
+    }
+}
+
+fn ended_early(ended: Result<Result<(), leveret::Error>, JoinError>) -> Result<(), Error> {
+    match ended {
+        Ok(result) => result.map_err(|error| Error::Ingest(error.into())),
+        Err(error) => Err(Error::Ingest(error.into())),
     }
 }
 

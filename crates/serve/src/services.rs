@@ -87,7 +87,8 @@ impl Services {
 
 async fn prepare(broker: Broker, catalogue: Catalogue, prepared: Arc<SetOnce<()>>) {
     let mut logged = String::new();
-    while let Err(reason) = reader::declare_status_queue(&broker).await {
+    while let Err(error) = reader::declare_status_queue(&broker).await {
+        let reason = error.to_string();
         if reason != logged {
             tracing::warn!(error = reason, "cannot declare the queue of status updates, retrying");
             logged = reason;

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use leveret::{
+    Error,
     reader::{Batch, QueueReader, ReadMessage, Source},
     topology::STATUS_KEPT,
 };
@@ -28,18 +29,19 @@ const PRUNE_EVERY: Duration = Duration::from_secs(600);
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Ingests the status updates of all tracked jobs until `stop`.
-pub(crate) async fn track(services: Services, retention: Retention, stop: CancellationToken) {
+pub(crate) async fn track(services: Services, retention: Retention, stop: CancellationToken) -> Result<(), Error> {
+    let feed = QueueReader::new(&services.broker, Source::StatusUpdates, PREFETCH)?;
     if stop.run_until_cancelled(reconcile(&services.store)).await.is_none() {
-        return;
+        return Ok(());
     }
     tokio::select! {
-        () = take(&services, &stop) => {}
+        () = take(&services, feed, &stop) => {}
         () = prune(&services.store, &retention) => {}
     }
+    Ok(())
 }
 
-async fn take(services: &Services, stop: &CancellationToken) {
-    let mut feed = QueueReader::new(&services.broker, Source::StatusUpdates, PREFETCH);
+async fn take(services: &Services, mut feed: QueueReader, stop: &CancellationToken) {
     let (writer, mut noted, mut patience) = (services.recorder.writer(), None, FIRST_RECORDED);
     while let Some(next) = stop.run_until_cancelled(timeout(patience, feed.next(AT_ONCE))).await {
         patience = RECORDED_EVERY;

@@ -40,6 +40,16 @@ pub enum Error {
         /// `outbox` or `inbox`.
         part: &'static str,
     },
+    /// A setting of the relay that is out of its bounds. Set one of the values that are allowed.
+    #[error("{setting}: {value} is out of range: set {allowed}")]
+    Setting {
+        /// The method that set it.
+        setting: &'static str,
+        /// The value.
+        value: u64,
+        /// The values that are allowed.
+        allowed: &'static str,
+    },
     /// A job that could never be published.
     #[error("the job cannot be enqueued: {what} {value:?}: {reason}")]
     InvalidEntry {

@@ -24,9 +24,9 @@
 //! The inbox covers what the transaction covers. A mail that the handler sends is not part of it. Enqueue another job
 //! for the mail, in the same transaction, through an [`Outbox`](crate::Outbox).
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use leveret::{Context, JobError, JobResult};
+use leveret::{Context, JobError, JobResult, time::at_unix_ms};
 
 use crate::{
     Result,
@@ -69,11 +69,12 @@ from_pools!(Inbox);
 
 /// The state of an inbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct InboxStatus {
     /// Number of recorded jobs.
     pub jobs: u64,
-    /// Time of the oldest record, in milliseconds since the epoch.
-    pub oldest_at: Option<u64>,
+    /// Time of the oldest record.
+    pub oldest_at: Option<SystemTime>,
 }
 
 impl Inbox {
@@ -182,7 +183,7 @@ impl Inbox {
 
 impl FromRow for InboxStatus {
     fn from_row(row: &Row) -> sqlx::Result<Self> {
-        let oldest_at = row.maybe_number("oldest")?;
+        let oldest_at = row.maybe_number("oldest")?.map(at_unix_ms);
         Ok(Self { jobs: row.number("jobs")?, oldest_at })
     }
 }

@@ -22,12 +22,14 @@
 #[doc(hidden)]
 pub mod db;
 mod error;
+#[cfg(feature = "inbox")]
 mod inbox;
 mod outbox;
 
+#[cfg(feature = "inbox")]
+pub use crate::inbox::{Inbox, InboxStatus};
 pub use crate::{
     db::Connection,
     error::{Error, Result, chain},
-    inbox::{Inbox, InboxStatus},
     outbox::{Outbox, OutboxEntry, OutboxStatus, Relay, SetAsideJob, SetAsideSelection, Waker},
 };

@@ -7,7 +7,10 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use leveret::status_update::{StatusUpdate, Step};
+use leveret::{
+    status_update::{StatusUpdate, Step},
+    time::at_unix_ms,
+};
 use leveret_harness::Postgres;
 use leveret_store::{
     By, DeadFilter, DeadSource, JobFilter, JobState, NewDead, ReplayLease, Retention, Selection, Store,
@@ -52,7 +55,7 @@ impl Upkeep {
 
 fn event(number: u64, step: Step) -> StatusUpdate {
     StatusUpdate {
-        id: format!("0190163d-8694-739b-aea5-{number:012}"),
+        id: format!("0190163d-8694-739b-aea5-{number:012}").into(),
         job: "email.send".into(),
         queue: "email".into(),
         origin: None,
@@ -60,8 +63,8 @@ fn event(number: u64, step: Step) -> StatusUpdate {
         priority: Some(1),
         attempt: 1,
         hop: 0,
-        enqueued_at: Some(NOW + number),
-        at: NOW + number + 5,
+        enqueued_at: Some(at_unix_ms(NOW + number)),
+        at: at_unix_ms(NOW + number + 5),
         worker: Some("worker-7f9c:4711".into()),
         step,
     }

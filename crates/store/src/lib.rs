@@ -23,7 +23,7 @@
 //!     attempt: 1,
 //!     hop: 0,
 //!     enqueued_at: None,
-//!     at: 1_800_000_000_000,
+//!     at: std::time::SystemTime::now(),
 //!     worker: None,
 //!     step: Step::Started,
 //! };

@@ -1,6 +1,12 @@
 //! The keys of unique jobs. The record of a job's end or cancellation frees its key.
 
-use leveret::unique::{Answer, Claim, Claimed, UniqueKeys};
+use std::time::SystemTime;
+
+use leveret::{
+    JobId,
+    time::unix_ms,
+    unique::{Answer, Claim, Claimed, UniqueKeys},
+};
 use leveret_sql::{
     Result,
     db::{Sql, TimedConnection, text_list},
@@ -18,19 +24,19 @@ impl UniqueKeys for Store {
         Box::pin(async move { Ok(self.take_unique(claim).await?) })
     }
 
-    fn keep<'a>(&'a self, key: &'a str, job_id: &'a str, until: u64) -> Answer<'a, ()> {
+    fn keep<'a>(&'a self, key: &'a str, job_id: &'a JobId, until: SystemTime) -> Answer<'a, ()> {
         let text = "UPDATE leveret_unique SET until = $1 WHERE key = $2 AND job_id = $3";
-        let sql = Sql::new(text).arg(until).arg(key).arg(job_id);
+        let sql = Sql::new(text).arg(unix_ms(until)).arg(key).arg(job_id.as_str());
         Box::pin(async move { Ok(sql.execute(&mut self.writer().await?).await.map(drop)?) })
     }
 
-    fn free<'a>(&'a self, key: &'a str, job_id: &'a str) -> Answer<'a, ()> {
-        let sql = Sql::new("DELETE FROM leveret_unique WHERE key = $1 AND job_id = $2").arg(key).arg(job_id);
+    fn free<'a>(&'a self, key: &'a str, job_id: &'a JobId) -> Answer<'a, ()> {
+        let sql = Sql::new("DELETE FROM leveret_unique WHERE key = $1 AND job_id = $2").arg(key).arg(job_id.as_str());
         Box::pin(async move { Ok(sql.execute(&mut self.writer().await?).await.map(drop)?) })
     }
 
-    fn free_all<'a>(&'a self, job_id: &'a str) -> Answer<'a, ()> {
-        let sql = Sql::new("DELETE FROM leveret_unique WHERE job_id = $1").arg(job_id);
+    fn free_all<'a>(&'a self, job_id: &'a JobId) -> Answer<'a, ()> {
+        let sql = Sql::new("DELETE FROM leveret_unique WHERE job_id = $1").arg(job_id.as_str());
         Box::pin(async move { Ok(sql.execute(&mut self.writer().await?).await.map(drop)?) })
     }
 }
@@ -38,6 +44,8 @@ impl UniqueKeys for Store {
 impl Store {
     async fn take_unique(&self, claim: Claim<'_>) -> Result<Claimed> {
         let Claim { key, job_id, origin, now, until, instead_of } = claim;
+        let (job_id, instead_of, now, until) =
+            (job_id.as_str(), instead_of.map(JobId::as_str), unix_ms(now), unix_ms(until));
         loop {
             let sql = Sql::new(CLAIM).arg(key).arg(job_id).arg(until).arg(now).arg(instead_of).arg(origin);
             if sql.execute(&mut self.writer().await?).await? > 0 {
@@ -45,7 +53,7 @@ impl Store {
             }
             let holder = Sql::new("SELECT job_id FROM leveret_unique WHERE key = $1").arg(key);
             if let Some(row) = holder.rows(&mut self.writer().await?).await?.first() {
-                return Ok(Claimed::By(row.try_get(0)?));
+                return Ok(Claimed::By(JobId::from(row.try_get::<String>(0)?)));
             }
             // The key was freed in between.
         }

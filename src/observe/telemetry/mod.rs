@@ -57,6 +57,7 @@ pub struct Telemetry {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[non_exhaustive]
 pub enum LogFormat {
     /// One text line an event, coloured on a terminal.
     #[default]

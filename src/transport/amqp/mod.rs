@@ -88,15 +88,12 @@ impl Amqp {
         health: Health,
         log_throttle: Arc<LogThrottle>,
     ) -> Result<Self, Error> {
-        let wrong = |setting, reason: &str| Err(Error::Setting { setting, reason: reason.to_owned() });
         if config.heartbeat < Duration::from_secs(1) {
-            return wrong(
-                "LEVERET_HEARTBEAT",
-                "must be at least 1s: without heartbeats a silent loss is never noticed",
+            let reason = format!(
+                "{:?} must be at least 1s: without heartbeats a silent loss is never noticed",
+                config.heartbeat
             );
-        }
-        if config.publish_window == 0 {
-            return wrong("LEVERET_PUBLISH_WINDOW", "must be at least 1");
+            return Err(Error::Setting { setting: "LEVERET_HEARTBEAT", reason });
         }
         let topology = Topology::new(&config.namespace);
         config.check_namespace()?;

@@ -320,7 +320,7 @@ impl Task {
         watchdog: &mut ConfirmWatchdog,
     ) -> Exit {
         let mut blocked = up.blocked.subscribe();
-        let mut in_flight = InFlight::new(usize::from(self.setup.config.publish_window));
+        let mut in_flight = InFlight::new(usize::from(self.setup.config.publish_window.get()));
         let mut ended = false;
         let mut check = interval(CHECK_INTERVAL);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);

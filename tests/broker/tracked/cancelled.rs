@@ -44,7 +44,7 @@ async fn a_job_is_cancelled_though_its_worker_starts_later(place: Place) {
         ended.extend(events.filter(|event| event.step.is_terminal()).map(|event| (event.id, event.step.name())));
         feed.ack(batch);
     }
-    assert_eq!((ended[cancelled.as_str()], ended[wanted.as_str()]), ("cancelled", "succeeded"));
+    assert_eq!((ended[&cancelled], ended[&wanted]), ("cancelled", "succeeded"));
     assert_eq!(seen.runs.load(Ordering::SeqCst), 1);
     running.stop().await.unwrap();
 }
@@ -107,7 +107,7 @@ async fn a_cancelled_job_does_not_run_though_everything_is_restarted() {
     node.kill9().await;
     node.restart().await;
     let place = Place { broker: broker(&node.url()), url: Some(node.url()), _vhost: None };
-    let mut feed = QueueReader::new(&place.broker, Source::StatusUpdates, 100);
+    let mut feed = QueueReader::new(&place.broker, Source::StatusUpdates, 100).unwrap();
     let running = testing::start(worker(&seen), &place.another_process()).await.unwrap();
     reported(&mut feed, waiting.as_str(), &["received", "cancelled"]).await;
     place.broker.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();

@@ -17,7 +17,7 @@ async fn a_job_that_was_cancelled_when_it_was_dead_runs_once_it_is_replayed(plac
     let id = publisher.publish(&Task { act: Act::Refuse }).track().await.unwrap();
     reported(&mut events, id.as_str(), &["received", "started", "dead"]).await;
     publisher.cancel(id.as_str()).await.unwrap();
-    let mut feed = QueueReader::new(&place.broker, Source::DeadLetters("tasks".into()), 10);
+    let mut feed = QueueReader::new(&place.broker, Source::DeadLetters("tasks".into()), 10).unwrap();
     let batch = timeout(LONG, feed.next(10)).await.unwrap();
     // Later by the clock, which counts in milliseconds.
     sleep(Duration::from_millis(2)).await;
@@ -64,7 +64,7 @@ async fn a_cancelled_job_that_cannot_run_ends_as_cancelled(place: Place) {
         ended.extend(steps.map(|event| (event.id, event.step.name())));
         events.ack(batch);
     }
-    assert_eq!((ended[expired.as_str()], ended[unknown.as_str()]), ("cancelled", "cancelled"));
+    assert_eq!((ended[&expired], ended[&unknown]), ("cancelled", "cancelled"));
     assert!(dead_letters(&place.broker, "tasks").await.unwrap().is_empty());
     running.stop().await.unwrap();
 }

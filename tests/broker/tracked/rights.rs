@@ -45,7 +45,7 @@ async fn what_is_refused_is_tried_again_until_the_right_is_granted() {
     let (name, write) = (vhost.name(), ".*");
     vhost.node().ctl(&["set_permissions", "--vhost", name, "muted", "", write, ".*"]).await.unwrap();
     timeout(LONG, catalogue.wait_for("task")).await.expect("its jobs are announced");
-    let mut feed = QueueReader::new(&owner, Source::StatusUpdates, 100);
+    let mut feed = QueueReader::new(&owner, Source::StatusUpdates, 100).unwrap();
     let reported = async {
         loop {
             owner.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();

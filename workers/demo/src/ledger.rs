@@ -128,10 +128,10 @@ async fn dead_letters_in_store(store: &Store, queue: &str) -> anyhow::Result<Vec
 }
 
 async fn dead_letters_in_broker(broker: &Broker, queue: &str) -> anyhow::Result<Vec<(String, JobOutcome)>> {
-    let letters = testing::dead_letters(broker, queue).await.map_err(anyhow::Error::msg)?;
+    let letters = testing::dead_letters(broker, queue).await?;
     let outcome = |letter: testing::DeadLetter| {
         let kind = letter.kind.map_or("unknown", leveret::ErrorKind::as_str).to_owned();
-        Some((letter.id?, JobOutcome::Dead { kind, reason: letter.reason }))
+        Some((letter.id?.into(), JobOutcome::Dead { kind, reason: letter.reason }))
     };
     Ok(letters.into_iter().filter_map(outcome).collect())
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use leveret::time::unix_ms;
 use leveret_sql::Inbox;
 use serde_json::json;
 
@@ -105,11 +106,15 @@ impl Status {
     async fn run(self) -> Result<(), Failure> {
         let status = Inbox::open(self.database.existing()?).await?.status().await?;
         match self.output {
-            Format::Json => print_json(&json!({ "jobs": status.jobs, "oldest_at": status.oldest_at.map(rfc3339) }))?,
+            Format::Json => {
+                print_json(&json!({ "jobs": status.jobs, "oldest_at": status.oldest_at.map(unix_ms).map(rfc3339) }))?
+            }
             Format::Table => {
                 let days = |at: u64| now_ms().saturating_sub(at) / (24 * 3600 * 1000);
-                let oldest =
-                    status.oldest_at.map_or_else(String::new, |at| format!(", the oldest {} days old", days(at)));
+                let oldest = status
+                    .oldest_at
+                    .map(unix_ms)
+                    .map_or_else(String::new, |at| format!(", the oldest {} days old", days(at)));
                 print(&format!("{} jobs are recorded{oldest}\n", status.jobs))?;
             }
         }

@@ -6,6 +6,7 @@ use leveret::{
     Config,
     probe::{Probe, Refusal},
     schedule::{Token, tokens},
+    time::unix_ms,
     topology::Topology,
 };
 use serde::{Serialize, Serializer};
@@ -88,7 +89,7 @@ async fn list(arguments: &Arguments) -> Result<Exit, Failure> {
     let mut lines = Vec::new();
     if workers(&mut probe, &topology.schedules()).await?.is_some() {
         let broker = broker(&arguments.config).await?;
-        let tokens = tokens(&broker).await.map_err(|reason| Failure::Other(anyhow!(reason)))?;
+        let tokens = tokens(&broker).await.map_err(|error| Failure::Other(error.into()))?;
         broker.close().await;
         for token in tokens {
             // A deleted queue means a deleted schedule.
@@ -115,7 +116,8 @@ async fn workers(probe: &mut Probe, queue: &str) -> Result<Option<u32>, Failure>
 }
 
 fn line(token: Token, workers: u32) -> ScheduleRow {
-    let Token { schedule, expression, zone, job, queue, next_fire, last_fire, leader, .. } = token;
+    let [next_fire, last_fire] = [token.next_fire(), token.last_fire()].map(|at| at.map(unix_ms));
+    let Token { schedule, expression, zone, job, queue, leader, .. } = token;
     let leader = (workers > 0).then_some(leader);
     ScheduleRow { schedule, expression, zone, job, queue, next_fire, last_fire, leader, workers }
 }

@@ -19,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{error::Error, letter, throttle::Throttle, transfer};
+use super::{error::Error, letter, replay::ReplayOptions, throttle::Throttle, transfer};
 use crate::time::now_ms;
 
 /// Letters that are unacknowledged at once.
@@ -51,17 +51,22 @@ impl QueueSummary {
     }
 }
 
-/// Publishes up to `most` dead letters of a queue again, to `to` or to their own queue. Each is confirmed before it
-/// leaves the dead-letter queue. `most` is the length of the queue at the start: otherwise a letter that fails again
+/// Publishes up to `most` dead letters of a queue again, to `to` or to their own queue. Each is confirmed before it leaves
+/// the dead-letter queue. `most` is the length of the queue at the start: otherwise a letter that fails again
 /// would be replayed again.
+///
+/// # Errors
+///
+/// [`Error::Options`] for a rate out of the bounds of [`ReplayOptions`]. What fails later is in the summary.
 pub async fn replay(
     broker: &Broker,
     queue: &str,
     (to, rate): (Option<&str>, Option<f64>),
     most: u64,
     mut progress: impl FnMut(&QueueSummary),
-) -> QueueSummary {
-    let mut feed = QueueReader::new(broker, Source::DeadLetters(queue.to_owned()), WINDOW);
+) -> Result<QueueSummary, Error> {
+    ReplayOptions { rate, ..ReplayOptions::default() }.check()?;
+    let mut feed = QueueReader::new(broker, Source::DeadLetters(queue.to_owned()), WINDOW)?;
     let (mut throttle, publisher, catalogue) = (Throttle::new(rate), broker.publisher(), Catalogue::follow(broker));
     // The catalogue has the lanes of each queue. Without it, letters go to the queue itself.
     drop(timeout(QUIET, catalogue.ready()).await);
@@ -101,12 +106,21 @@ pub async fn replay(
         }
     }
     feed.close().await;
-    summary
+    Ok(summary)
 }
 
 /// Deletes up to `most` dead letters of a queue.
-pub async fn purge(broker: &Broker, queue: &str, most: u64, mut progress: impl FnMut(&QueueSummary)) -> QueueSummary {
-    let mut feed = QueueReader::new(broker, Source::DeadLetters(queue.to_owned()), WINDOW);
+///
+/// # Errors
+///
+/// [`Error::Reader`] if a reader of the queue cannot be set up.
+pub async fn purge(
+    broker: &Broker,
+    queue: &str,
+    most: u64,
+    mut progress: impl FnMut(&QueueSummary),
+) -> Result<QueueSummary, Error> {
+    let mut feed = QueueReader::new(broker, Source::DeadLetters(queue.to_owned()), WINDOW)?;
     let mut summary = QueueSummary::default();
     while let Some(batch) = next(&mut feed, most - summary.done).await {
         summary.done += batch.messages().len() as u64;
@@ -114,20 +128,24 @@ pub async fn purge(broker: &Broker, queue: &str, most: u64, mut progress: impl F
         progress(&summary);
     }
     feed.close().await;
-    summary
+    Ok(summary)
 }
 
-/// Reads up to `most` dead letters of a queue, and requeues them.
-pub async fn list(broker: &Broker, queue: &str, most: u16) -> Vec<Letter> {
-    let mut feed = QueueReader::new(broker, Source::DeadLetters(queue.to_owned()), most);
+/// Reads up to `most` dead letters of a queue, 1 to 2000, and requeues them.
+///
+/// # Errors
+///
+/// [`Error::Reader`] if `most` is out of these bounds.
+pub async fn list(broker: &Broker, queue: &str, most: u16) -> Result<Vec<Letter>, Error> {
+    let mut feed = QueueReader::new(broker, Source::DeadLetters(queue.to_owned()), most)?;
     let (mut letters, now) = (Vec::new(), now_ms());
-    while let Some(batch) = next(&mut feed, u64::from(most.min(PREFETCH)) - letters.len() as u64).await {
+    while let Some(batch) = next(&mut feed, u64::from(most) - letters.len() as u64).await {
         let first = letters.len();
         let numbered = batch.messages().iter().zip(first..);
         letters.extend(numbered.map(|(taken, number)| letter::as_letter(taken, queue, number as i64 + 1, now)));
     }
     feed.close().await;
-    letters
+    Ok(letters)
 }
 
 /// Writes up to `most` dead letters of a queue in the format of [`transfer`], and requeues them.
@@ -136,7 +154,7 @@ pub async fn list(broker: &Broker, queue: &str, most: u16) -> Vec<Letter> {
 ///
 /// # Errors
 ///
-/// [`Error::Io`].
+/// [`Error::Io`], and [`Error::Reader`] if a reader of the queue cannot be set up.
 pub async fn export(
     broker: &Broker,
     queue: &str,
@@ -147,7 +165,7 @@ pub async fn export(
     let (mut feeds, mut seen, mut summary) = (Vec::new(), HashSet::new(), QueueSummary::default());
     let (mut distinct, now) = (0, now_ms());
     loop {
-        let mut feed = QueueReader::new(broker, Source::DeadLetters(queue.to_owned()), PREFETCH);
+        let mut feed = QueueReader::new(broker, Source::DeadLetters(queue.to_owned()), PREFETCH)?;
         let before = summary.done;
         let mut held = 0;
         while held < PREFETCH.into()

@@ -43,6 +43,9 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] leveret_store::Error),
+    /// A reader of the dead-letter queue cannot be set up.
+    #[error(transparent)]
+    Reader(#[from] leveret::Error),
     /// A file could not be read or written.
     #[error("reading or writing failed")]
     Io(#[from] std::io::Error),

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use leveret::{
-    Broker,
+    Broker, Error,
     catalogue::Catalogue,
     reader::{Batch, QueueReader, Source},
     status_update::StatusUpdate,
@@ -28,23 +28,36 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// processes may ingest at the same time.
 ///
 /// ```no_run
-/// # async fn doc(broker: leveret::Broker, store: leveret_store::Store) {
+/// # async fn doc(broker: leveret::Broker, store: leveret_store::Store) -> Result<(), leveret::Error> {
 /// let (catalogue, stop) = (leveret::catalogue::Catalogue::follow(&broker), tokio_util::sync::CancellationToken::new());
-/// leveret_serve::dead::ingest::run(broker, store, catalogue, vec!["legacy".into()], stop).await;
+/// leveret_serve::dead::ingest::run(broker, store, catalogue, vec!["legacy".into()], stop).await
 /// # }
 /// ```
-pub async fn run(broker: Broker, store: Store, catalogue: Catalogue, queues: Vec<String>, stop: CancellationToken) {
+///
+/// # Errors
+///
+/// [`leveret::Error::Setting`] if a reader cannot be set up. It waits for an unreachable broker or store.
+pub async fn run(
+    broker: Broker,
+    store: Store,
+    catalogue: Catalogue,
+    queues: Vec<String>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
     // A batch has several copies in memory while it is stored, so only one batch is stored at a time.
     let (mut tasks, turn) = (JoinSet::new(), Arc::new(Mutex::new(())));
     let mut known = BTreeSet::new();
-    let take =
-        |source| take(broker.clone(), (store.clone(), Arc::clone(&turn)), catalogue.clone(), source, stop.clone());
-    tasks.spawn(take(Source::Unrouted));
+    let take = |source: Source| {
+        let feed = QueueReader::new(&broker, source.clone(), AT_ONCE)?;
+        let store = (store.clone(), Arc::clone(&turn));
+        Ok::<_, Error>(take(feed, store, catalogue.clone(), source, stop.clone()))
+    };
+    tasks.spawn(take(Source::Unrouted)?);
     while !stop.is_cancelled() {
         let found = catalogue.entries().into_iter().map(|entry| entry.queue.clone()).chain(queues.iter().cloned());
         for queue in found {
             if known.insert(queue.clone()) {
-                tasks.spawn(take(Source::DeadLetters(queue)));
+                tasks.spawn(take(Source::DeadLetters(queue))?);
             }
         }
         tokio::select! {
@@ -53,16 +66,16 @@ pub async fn run(broker: Broker, store: Store, catalogue: Catalogue, queues: Vec
         }
     }
     while tasks.join_next().await.is_some() {}
+    Ok(())
 }
 
 async fn take(
-    broker: Broker,
+    mut feed: QueueReader,
     (store, turn): (Store, Arc<Mutex<()>>),
     catalogue: Catalogue,
     source: Source,
     stop: CancellationToken,
 ) {
-    let mut feed = QueueReader::new(&broker, source.clone(), AT_ONCE);
     while let Some(batch) = stop.run_until_cancelled(feed.next(AT_ONCE.into())).await {
         let kept = async {
             let _turn = turn.lock().await;

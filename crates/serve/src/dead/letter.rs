@@ -4,6 +4,7 @@ use leveret::{
     ErrorKind,
     reader::{RawMessage, ReadMessage, Unreadable},
     status_update::{StatusUpdate, Step},
+    time::{at_unix_ms, unix_ms},
 };
 use leveret_store::{DeadLetter, DeadSource, DeadState, Letter, NewDead, fingerprint};
 
@@ -22,13 +23,13 @@ pub fn as_new(taken: &ReadMessage, source: DeadSource, queue: &str) -> NewDead {
     NewDead {
         source,
         queue: name(queue),
-        job_id: letter.id,
+        job_id: letter.id.map(String::from),
         job: name(&letter.job.unwrap_or_default()),
         kind,
         error,
         attempt: letter.attempt,
         hop: message.hop(),
-        failed_at: message.failed_at(),
+        failed_at: message.failed_at().map(unix_ms),
         properties: message.properties(),
         payload: letter.payload,
     }
@@ -108,7 +109,7 @@ fn is_of_broker(message: &RawMessage) -> bool {
 pub fn death(message: &RawMessage, letter: &NewDead, now: u64) -> Option<StatusUpdate> {
     let id = letter.job_id.clone().filter(|_| message.is_tracked())?;
     Some(StatusUpdate {
-        id,
+        id: id.into(),
         job: letter.job.clone(),
         queue: letter.queue.clone(),
         origin: Some(message.origin()),
@@ -117,7 +118,7 @@ pub fn death(message: &RawMessage, letter: &NewDead, now: u64) -> Option<StatusU
         attempt: letter.attempt,
         hop: if is_of_broker(message) { letter.hop } else { letter.hop.saturating_sub(1) },
         enqueued_at: None,
-        at: letter.failed_at.unwrap_or(now),
+        at: at_unix_ms(letter.failed_at.unwrap_or(now)),
         worker: None,
         step: Step::Dead { kind: letter.kind.clone(), error: letter.error.clone() },
     })
@@ -132,7 +133,7 @@ pub(crate) fn as_it_died(letter: &Letter) -> Result<RawMessage, Unreadable> {
 #[must_use]
 pub fn queued(message: &RawMessage, letter: &DeadLetter, queue: &str, now: u64) -> Option<StatusUpdate> {
     Some(StatusUpdate {
-        id: letter.job_id.clone()?,
+        id: letter.job_id.clone()?.into(),
         job: letter.job.clone(),
         queue: queue.to_owned(),
         origin: Some(message.origin()),
@@ -141,7 +142,7 @@ pub fn queued(message: &RawMessage, letter: &DeadLetter, queue: &str, now: u64) 
         attempt: 1,
         hop: message.hop().saturating_add(1),
         enqueued_at: None,
-        at: now,
+        at: at_unix_ms(now),
         worker: None,
         step: Step::Queued { due: None, expires: None },
     })

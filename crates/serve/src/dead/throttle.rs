@@ -18,11 +18,9 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
-    /// Without a rate, or with one that is not positive, there is no limit.
+    /// Without a rate there is no limit. The rate is checked ([`ReplayOptions::check`](super::replay::ReplayOptions::check)).
     pub(super) fn new(rate: Option<f64>) -> Self {
-        let gap = rate
-            .filter(|rate| *rate > 0.0)
-            .map(|rate| Duration::try_from_secs_f64(1.0 / rate).unwrap_or(LONGEST_GAP).min(LONGEST_GAP));
+        let gap = rate.map(|rate| Duration::try_from_secs_f64(1.0 / rate).unwrap_or(LONGEST_GAP).min(LONGEST_GAP));
         Self { gap, next: Instant::now() }
     }
 

@@ -1,7 +1,10 @@
 //! `/api/jobs`: the jobs that can be submitted.
 
 use axum::{Json, extract::State};
-use leveret::catalogue::Entry;
+use leveret::{
+    catalogue::Entry,
+    time::{millis, unix_ms},
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -49,9 +52,9 @@ impl From<&Entry> for JobItem {
             job: entry.job.clone(),
             queue: entry.queue.clone(),
             schema: entry.schema.clone(),
-            timeout_ms: entry.timeout_ms,
+            timeout_ms: millis(entry.timeout),
             max_attempts: entry.max_attempts,
-            announced_at: rfc3339(entry.announced_at),
+            announced_at: rfc3339(unix_ms(entry.announced_at)),
         }
     }
 }

@@ -221,6 +221,7 @@ impl From<dead::Error> for Problem {
             Error::Payload { field_errors, .. } => Self::invalid(detail, field_errors),
             Error::Options(_) => Self::invalid_field(FieldError::new("", detail)),
             Error::Interrupted { .. } => Self::unavailable("broker-unavailable", detail),
+            Error::Reader(error) => Self::internal(&error),
             Error::Store(error) => error.into(),
             Error::Io(_) => Self::new(StatusCode::BAD_REQUEST, "bad-request", "the body ended before its time"),
         }

@@ -1,6 +1,11 @@
 //! Cancels a waiting or running job.
 
-use leveret::status_update::{StatusUpdate, Step};
+use std::time::SystemTime;
+
+use leveret::{
+    status_update::{StatusUpdate, Step},
+    time::at_unix_ms,
+};
 use leveret_store::{By, JobState, TrackedJob};
 use serde::Serialize;
 use serde_json::json;
@@ -49,7 +54,7 @@ impl Services {
         self.publisher.cancel(job.job_id()).await?;
         let cancelled = if job.state == JobState::Started { CancelledWhile::Running } else { CancelledWhile::Queued };
         let event = StatusUpdate {
-            id: job.job_id().to_owned(),
+            id: job.job_id().into(),
             job: job.job,
             queue: job.queue,
             origin: job.origin,
@@ -57,8 +62,8 @@ impl Services {
             priority: job.priority,
             attempt: job.attempt,
             hop: job.hop,
-            enqueued_at: Some(job.created_at),
-            at: now_ms(),
+            enqueued_at: Some(at_unix_ms(job.created_at)),
+            at: SystemTime::now(),
             worker: None,
             step: Step::CancelRequested,
         };

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use leveret::status_update::{StatusUpdate, Step};
+use leveret::{
+    status_update::{StatusUpdate, Step},
+    time::at_unix_ms,
+};
 use leveret_store::{By, DeadFilter, DeadLetter, DeadState, JobState, Letter, Selection, TrackedJob};
 use tokio::time::{Instant, sleep};
 
@@ -137,7 +140,7 @@ fn being_replayed(job: &TrackedJob) -> Error {
 
 fn queued_again(job: TrackedJob, at: u64, hop: u32) -> StatusUpdate {
     StatusUpdate {
-        id: job.job_id().to_owned(),
+        id: job.job_id().into(),
         job: job.job,
         queue: job.queue,
         origin: job.origin,
@@ -145,8 +148,8 @@ fn queued_again(job: TrackedJob, at: u64, hop: u32) -> StatusUpdate {
         priority: job.priority,
         attempt: 1,
         hop: hop + 1,
-        enqueued_at: Some(job.created_at),
-        at,
+        enqueued_at: Some(at_unix_ms(job.created_at)),
+        at: at_unix_ms(at),
         worker: None,
         step: Step::Queued { due: None, expires: None },
     }

@@ -238,7 +238,7 @@ fn priority(value: &Value) -> Result<u8, String> {
 
 fn duration(value: &Value) -> Result<Duration, String> {
     let parsed = match value {
-        Value::String(text) => leveret::duration(text)?,
+        Value::String(text) => leveret::duration(text).map_err(|error| error.to_string())?,
         other => Duration::from_secs(other.as_u64().ok_or("must be a duration such as \"30s\", or whole seconds")?),
     };
     if parsed < LONGEST { Ok(parsed) } else { Err("must be less than ten years".to_owned()) }

@@ -15,6 +15,7 @@ use leveret::{
     Publish, PublishError,
     catalogue::Entry,
     status_update::{StatusUpdate, Step},
+    time::at_unix_ms,
 };
 use leveret_store::{IdempotencyClaim, IdempotencyRequest};
 use serde_json::{Value, json};
@@ -143,7 +144,7 @@ impl Services {
                 if let Some(publish) = publish { publish.into_future().await.map(drop).map(|()| id) } else { Ok(id) }
             }
         });
-        let window = usize::from(self.broker.config().publish_window).max(1);
+        let window = usize::from(self.broker.config().publish_window.get());
         let results: Vec<_> = stream::iter(publishes.collect::<Vec<_>>()).buffered(window).collect().await;
         let queued = |((checked, origin), fate): ((&CheckedSubmission, _), &Result<String, _>)| {
             fate.as_ref().ok().map(|id| checked.queued(id, origin, at))
@@ -206,14 +207,15 @@ impl Services {
 impl CheckedSubmission {
     fn queued(&self, id: &str, origin: Option<String>, at: u64) -> StatusUpdate {
         let Self { submission, entry } = self;
+        let after = |delay: Duration| at_unix_ms(at.saturating_add(millis(delay)));
         let due = match submission.due {
             Due::Now => None,
-            Due::After(delay) => Some(at.saturating_add(millis(delay))),
-            Due::At(due) => Some(due),
+            Due::After(delay) => Some(after(delay)),
+            Due::At(due) => Some(at_unix_ms(due)),
         };
-        let expires = submission.expires_in.map(|expires_in| at.saturating_add(millis(expires_in)));
+        let (expires, at) = (submission.expires_in.map(after), at_unix_ms(at));
         StatusUpdate {
-            id: id.to_owned(),
+            id: id.into(),
             job: entry.job.clone(),
             queue: entry.queue.clone(),
             origin,

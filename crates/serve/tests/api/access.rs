@@ -69,7 +69,7 @@ async fn the_audit_log_names_the_token_and_is_for_operators() {
         attempt: 1,
         hop: 0,
         enqueued_at: None,
-        at: 1_800_000_000_000,
+        at: leveret::time::at_unix_ms(1_800_000_000_000),
         worker: None,
         step: Step::Queued { due: None, expires: None },
     };

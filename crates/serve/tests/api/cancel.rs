@@ -1,4 +1,9 @@
-use leveret::unique::{Claim, Claimed};
+use std::time::{Duration, SystemTime};
+
+use leveret::{
+    JobId,
+    unique::{Claim, Claimed},
+};
 use serde_json::json;
 
 use crate::site::Site;
@@ -57,12 +62,13 @@ async fn the_unique_key_of_a_cancelled_task_is_free_with_the_answer() {
     let keys: std::sync::Arc<dyn leveret::unique::UniqueKeys> = std::sync::Arc::new(site.services.store.clone());
     let id = site.submit(&json!({ "job": "demo.work", "payload": { "act": "gate" }, "delay": "1h" })).await;
     let origin = site.services.store.job(&id).await.unwrap().unwrap().origin.unwrap();
-    let until = u64::MAX >> 1;
-    let claim = |job_id, origin| Claim { key: "demo.work/7", job_id, origin, now: 1, until, instead_of: None };
-    keys.take(claim(&id, &origin)).await.unwrap();
-    assert_eq!(keys.take(claim("next", "other")).await.unwrap(), Claimed::By(id.clone()));
+    let (now, own, next) = (SystemTime::now(), JobId::from(&id), JobId::from("next"));
+    let until = now + Duration::from_secs(24 * 3600);
+    let claim = |job_id, origin| Claim { key: "demo.work/7", job_id, origin, now, until, instead_of: None };
+    keys.take(claim(&own, &origin)).await.unwrap();
+    assert_eq!(keys.take(claim(&next, "other")).await.unwrap(), Claimed::By(own.clone()));
     assert_eq!(site.delete(&format!("/api/tasks/{id}")).await.0, 202);
-    assert_eq!(keys.take(claim("next", "other")).await.unwrap(), Claimed::Taken);
+    assert_eq!(keys.take(claim(&next, "other")).await.unwrap(), Claimed::Taken);
 }
 
 #[tokio::test]

@@ -93,7 +93,7 @@ async fn a_status_update_that_another_server_records_is_streamed_too() {
         attempt: 1,
         hop: 0,
         enqueued_at: None,
-        at: 1_800_000_000_000,
+        at: leveret::time::at_unix_ms(1_800_000_000_000),
         worker: None,
         step: Step::Started,
     };

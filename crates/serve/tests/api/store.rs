@@ -94,7 +94,7 @@ async fn after_an_absence_longer_than_status_updates_are_kept_unfinished_tasks_a
         attempt: 1,
         hop: 0,
         enqueued_at: None,
-        at: long_ago,
+        at: leveret::time::at_unix_ms(long_ago),
         worker: None,
         step: Step::Started,
     };
@@ -120,7 +120,7 @@ async fn tasks_are_deleted_when_their_retention_ends() {
         attempt: 1,
         hop: 0,
         enqueued_at: None,
-        at,
+        at: leveret::time::at_unix_ms(at),
         worker: None,
         step: Step::Succeeded { result: None, too_large: None },
     };

@@ -70,5 +70,5 @@ async fn queues_that_no_worker_announced_can_be_named() {
     let task = tokio::spawn(run);
     stage.until_dead(1).await;
     stop.cancel();
-    task.await.unwrap();
+    task.await.unwrap().unwrap();
 }

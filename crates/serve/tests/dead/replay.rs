@@ -50,7 +50,7 @@ async fn a_letter_is_replayed_into_the_lane_of_its_priority() {
     testing::idle(&stage.broker).await;
     stage.fix();
     assert_eq!(count(), [1, 1, 1]);
-    direct::replay(&stage.broker, "money", (None, None), 3, |_| ()).await;
+    direct::replay(&stage.broker, "money", (None, None), 3, |_| ()).await.unwrap();
     assert_eq!((stage.charged().await.len(), count()), (3, [2, 2, 2]));
 
     stage.ledger.fixed.store(false, std::sync::atomic::Ordering::SeqCst);
@@ -131,7 +131,7 @@ async fn a_canary_is_not_judged_by_another_job_with_its_id() {
         hop: letter.hop + 1,
         enqueued_at: None,
         // Later than everything in the test, so that the plain id stays this job's.
-        at: 4_000_000_000_000,
+        at: leveret::time::at_unix_ms(4_000_000_000_000),
         worker: None,
         step: Step::Succeeded { result: None, too_large: None },
     };
@@ -358,7 +358,7 @@ async fn a_canary_that_is_cancelled_stops_the_replay() {
             attempt: 1,
             hop: letter.hop + 1,
             enqueued_at: None,
-            at: letter.taken_at,
+            at: leveret::time::at_unix_ms(letter.taken_at),
             worker: None,
             step: Step::Cancelled,
         };

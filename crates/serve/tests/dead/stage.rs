@@ -148,7 +148,7 @@ impl Stage {
     pub(crate) fn track(&self) -> JoinHandle<()> {
         let (broker, store) = (self.broker.clone(), self.store.clone());
         tokio::spawn(async move {
-            let mut feed = QueueReader::new(&broker, Source::StatusUpdates, 100);
+            let mut feed = QueueReader::new(&broker, Source::StatusUpdates, 100).unwrap();
             loop {
                 let batch = feed.next(100).await;
                 let events: Vec<_> = batch.messages().iter().filter_map(leveret::reader::ReadMessage::event).collect();
@@ -162,13 +162,13 @@ impl Stage {
 /// A running ingest task.
 pub(crate) struct Ingest {
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), leveret::Error>>,
 }
 
 impl Ingest {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        self.task.await.unwrap();
+        self.task.await.unwrap().unwrap();
     }
 }
 

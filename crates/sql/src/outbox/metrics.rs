@@ -1,10 +1,11 @@
 //! The metrics of a relay, on the page of its broker handle.
 
+use std::time::Duration;
+
 use leveret::Broker;
 use prometheus::{Gauge, IntCounter, IntGauge, core::Collector};
 
 use super::operate::OutboxStatus;
-use crate::db::now_ms;
 
 #[derive(Clone, Debug)]
 pub(super) struct Metrics {
@@ -47,8 +48,8 @@ impl Metrics {
     pub(super) fn show(&self, status: &OutboxStatus) {
         self.pending.set(whole(status.pending));
         self.set_aside.set(whole(status.set_aside));
-        let age = status.oldest_at.map_or(0, |at| now_ms().saturating_sub(at));
-        self.oldest.set(age as f64 / 1000.0);
+        let age = status.oldest_at.map_or(Duration::ZERO, |at| at.elapsed().unwrap_or_default());
+        self.oldest.set(age.as_secs_f64());
     }
 }
 

@@ -1,6 +1,8 @@
 //! Shows an outbox to an operator, and changes jobs that were set aside.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use leveret::{JobId, time::at_unix_ms};
 
 use super::enqueue::{MIGRATIONS, Outbox};
 use crate::{
@@ -13,13 +15,14 @@ const AT_ONCE: u64 = 1000;
 
 /// The state of an outbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OutboxStatus {
     /// Jobs that are not published yet.
     pub pending: u64,
     /// Pending jobs that relays have claimed.
     pub leased: u64,
-    /// The time at which the oldest pending job was enqueued, in milliseconds since the epoch.
-    pub oldest_at: Option<u64>,
+    /// The time at which the oldest pending job was enqueued.
+    pub oldest_at: Option<SystemTime>,
     /// Jobs that could not be published.
     pub set_aside: u64,
     /// Published jobs that are kept ([`Relay::keep`](crate::Relay::keep)).
@@ -28,21 +31,22 @@ pub struct OutboxStatus {
 
 /// A job that could not be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SetAsideJob {
     /// The number of its row, by which it is selected.
     pub number: i64,
     /// Its id.
-    pub id: String,
+    pub id: JobId,
     /// Its name.
     pub job: String,
     /// Its queue.
     pub queue: String,
     /// Its order key. Jobs behind it with the same key wait.
     pub order_key: Option<String>,
-    /// The time at which it was enqueued, in milliseconds since the epoch.
-    pub enqueued_at: u64,
+    /// The time at which it was enqueued.
+    pub enqueued_at: SystemTime,
     /// The time at which it was set aside.
-    pub set_aside_at: u64,
+    pub set_aside_at: SystemTime,
     /// Number of publish attempts.
     pub tries: u32,
     /// The error of the last attempt.
@@ -63,7 +67,7 @@ impl FromRow for OutboxStatus {
         Ok(Self {
             pending: row.number("pending")?,
             leased: row.number("leased")?,
-            oldest_at: row.maybe_number("oldest_at")?,
+            oldest_at: row.maybe_number("oldest_at")?.map(at_unix_ms),
             set_aside: row.number("set_aside")?,
             published: row.number("published")?,
         })
@@ -74,12 +78,12 @@ impl FromRow for SetAsideJob {
     fn from_row(row: &Row) -> sqlx::Result<Self> {
         Ok(Self {
             number: row.try_get("seq")?,
-            id: row.try_get("id")?,
+            id: JobId::from(row.try_get::<String>("id")?),
             job: row.try_get("job")?,
             queue: row.try_get("queue")?,
             order_key: row.try_get("order_key")?,
-            enqueued_at: row.number("enqueued_at")?,
-            set_aside_at: row.number("set_aside_at")?,
+            enqueued_at: at_unix_ms(row.number("enqueued_at")?),
+            set_aside_at: at_unix_ms(row.number("set_aside_at")?),
             tries: row.number("tries")?,
             reason: row.try_get("reason")?,
         })

@@ -33,7 +33,7 @@ use super::{
     enqueue::{MIGRATIONS, Outbox},
     metrics::Metrics,
 };
-use crate::Result;
+use crate::{Error, Result};
 
 pub use self::settings::Waker;
 
@@ -103,25 +103,25 @@ impl Relay {
         self
     }
 
-    /// Sets how many batches are in progress at the same time: 2 by default, at least 1.
+    /// Sets how many batches are in progress at the same time: 2 by default. A relay does not run with 0.
     #[must_use]
     pub fn parallelism(mut self, batches: usize) -> Self {
-        self.parallelism = batches.max(1);
+        self.parallelism = batches;
         self
     }
 
-    /// Sets how many jobs a batch has: 500 by default, at least 1.
+    /// Sets how many jobs a batch has: 500 by default. A relay does not run with 0.
     #[must_use]
     pub fn batch(mut self, jobs: u16) -> Self {
-        self.settings.batch = u64::from(jobs.max(1));
+        self.settings.batch = u64::from(jobs);
         self
     }
 
     /// Sets how often a job is tried before it is set aside, and the pause after its first failure, which doubles each
-    /// time up to 5 minutes: 10 times and 1 s by default.
+    /// time up to 5 minutes: 10 times and 1 s by default. A relay does not run with 0 tries.
     #[must_use]
     pub fn tries(mut self, tries: u32, backoff: Duration) -> Self {
-        (self.settings.tries, self.settings.backoff) = (tries.max(1), backoff);
+        (self.settings.tries, self.settings.backoff) = (tries, backoff);
         self
     }
 
@@ -146,9 +146,10 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// [`Error::NoTables`](crate::Error::NoTables) and [`Error::Newer`](crate::Error::Newer) for tables that it does
+    /// [`Error::Setting`] for a setting of 0. [`Error::NoTables`](crate::Error::NoTables) and [`Error::Newer`](crate::Error::Newer) for tables that it does
     /// not know, [`Error::Database`](crate::Error::Database) for a lasting failure such as a missing privilege.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<()> {
+        self.check()?;
         let stopping = CancellationToken::new();
         // Boxed, because otherwise the future of the caller would be as large as these.
         let claimers = Box::pin(async {
@@ -167,6 +168,18 @@ impl Relay {
             ended = claimers => ended.map(drop),
             _ = background => Ok(()),
             () = stop => Ok(()),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let settings = [
+            ("Relay::parallelism", self.parallelism as u64),
+            ("Relay::batch", self.settings.batch),
+            ("Relay::tries", self.settings.tries.into()),
+        ];
+        match settings.into_iter().find(|(_, value)| *value == 0) {
+            Some((setting, value)) => Err(Error::Setting { setting, value, allowed: "at least 1" }),
+            None => Ok(()),
         }
     }
 

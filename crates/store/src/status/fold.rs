@@ -3,7 +3,10 @@
 //! Each field is a function of the set of events: most fields come from the event of the greatest position, the others
 //! are a minimum or maximum of times. So late, duplicate and shuffled events result in the same job.
 
-use leveret::status_update::{StatusUpdate, Step};
+use leveret::{
+    status_update::{StatusUpdate, Step},
+    time::unix_ms,
+};
 
 use super::job::{JobPosition, JobState, TrackedJob};
 
@@ -34,7 +37,7 @@ impl TrackedJob {
     pub(super) fn relation(&self, event: &StatusUpdate) -> Relation {
         if is_same((self.origin.as_deref(), &self.job, &self.queue), event) {
             Relation::Own
-        } else if (self.state.is_terminal() || self.stale) && event.at > self.updated_at {
+        } else if (self.state.is_terminal() || self.stale) && unix_ms(event.at) > self.updated_at {
             Relation::Next
         } else {
             Relation::Other
@@ -44,7 +47,7 @@ impl TrackedJob {
     /// Creates a job of which only the identity is known.
     pub(super) fn new(id: &str, event: &StatusUpdate) -> Self {
         Self {
-            wire_id: (id != event.id).then(|| event.id.clone()),
+            wire_id: (id != event.id.as_str()).then(|| event.id.to_string()),
             origin: event.origin.clone(),
             id: id.to_owned(),
             label: None,
@@ -76,14 +79,14 @@ impl TrackedJob {
 
     pub(super) fn apply(&mut self, event: &StatusUpdate) {
         self.stale = false;
-        self.created_at = self.created_at.min(event.enqueued_at.unwrap_or(event.at));
-        self.updated_at = self.updated_at.max(event.at);
+        self.created_at = self.created_at.min(unix_ms(event.enqueued_at.unwrap_or(event.at)));
+        self.updated_at = self.updated_at.max(unix_ms(event.at));
         self.origin = self.origin.take().or_else(|| event.origin.clone());
         self.label = self.label.take().or_else(|| event.label.clone());
         self.priority = self.priority.or(event.priority);
         match event.step {
-            Step::Queued { expires, .. } => self.expires_at = self.expires_at.max(expires),
-            Step::Started => self.started_at = self.started_at.max(Some(event.at)),
+            Step::Queued { expires, .. } => self.expires_at = self.expires_at.max(expires.map(unix_ms)),
+            Step::Started => self.started_at = self.started_at.max(Some(unix_ms(event.at))),
             Step::CancelRequested => return self.request_cancel(event),
             _ => {}
         }
@@ -96,8 +99,10 @@ impl TrackedJob {
 
     /// A cancellation is not a state of the job's own: it only changes how a waiting job is shown.
     fn request_cancel(&mut self, event: &StatusUpdate) {
-        if event.hop >= self.hop && (Some(event.hop), Some(event.at)) > (self.cancel_hop, self.cancel_requested_at) {
-            (self.cancel_hop, self.cancel_requested_at) = (Some(event.hop), Some(event.at));
+        if event.hop >= self.hop
+            && (Some(event.hop), Some(unix_ms(event.at))) > (self.cancel_hop, self.cancel_requested_at)
+        {
+            (self.cancel_hop, self.cancel_requested_at) = (Some(event.hop), Some(unix_ms(event.at)));
         }
         self.state = self.shown(self.state);
     }
@@ -111,16 +116,16 @@ impl TrackedJob {
         self.job.clone_from(&event.job);
         self.queue.clone_from(&event.queue);
         self.worker.clone_from(&event.worker);
-        self.finished_at = event.step.is_terminal().then_some(event.at);
+        self.finished_at = event.step.is_terminal().then_some(unix_ms(event.at));
         (self.due_at, self.progress, self.note) = (None, None, None);
         (self.error_kind, self.error, self.result, self.too_large) = (None, None, None, None);
         match event.step.clone() {
-            Step::Queued { due, .. } => self.due_at = due,
+            Step::Queued { due, .. } => self.due_at = due.map(unix_ms),
             Step::Progress { fraction, note } => (self.progress, self.note) = (Some(fraction), note),
             Step::Retrying { kind, error, due } => {
-                (self.error_kind, self.error, self.due_at) = (Some(kind), Some(error), Some(due));
+                (self.error_kind, self.error, self.due_at) = (Some(kind), Some(error), Some(unix_ms(due)));
             }
-            Step::Snoozed { due } => self.due_at = Some(due),
+            Step::Snoozed { due } => self.due_at = Some(unix_ms(due)),
             Step::Succeeded { result, too_large } => (self.result, self.too_large) = (result, too_large),
             Step::Dead { kind, error } => (self.error_kind, self.error) = (Some(kind), Some(error)),
             Step::Received | Step::Started | Step::CancelRequested | Step::Duplicate | Step::Cancelled => {}
@@ -135,6 +140,7 @@ impl TrackedJob {
 
 #[cfg(test)]
 mod tests {
+    use leveret::time::at_unix_ms;
     use proptest::prelude::*;
 
     use super::*;
@@ -150,8 +156,8 @@ mod tests {
             priority: None,
             attempt: hop + 1,
             hop,
-            enqueued_at: (at % 2 == 0).then_some(1),
-            at,
+            enqueued_at: (at % 2 == 0).then_some(at_unix_ms(1)),
+            at: at_unix_ms(at),
             worker: Some(format!("host:{at}")),
             step: step_of(step, at),
         });
@@ -161,12 +167,12 @@ mod tests {
     fn step_of(number: u8, at: u64) -> Step {
         let (kind, error) = (at.to_string(), at.to_string());
         match number {
-            0 => Step::Queued { due: Some(at), expires: Some(at) },
+            0 => Step::Queued { due: Some(at_unix_ms(at)), expires: Some(at_unix_ms(at)) },
             1 => Step::Received,
             2 => Step::Started,
             3 => Step::Progress { fraction: at as f64, note: None },
-            4 => Step::Retrying { kind, error, due: at },
-            5 => Step::Snoozed { due: at },
+            4 => Step::Retrying { kind, error, due: at_unix_ms(at) },
+            5 => Step::Snoozed { due: at_unix_ms(at) },
             6 => Step::CancelRequested,
             7 => Step::Succeeded { result: Some(at.into()), too_large: None },
             8 => Step::Dead { kind, error },

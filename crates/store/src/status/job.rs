@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use leveret::status_update::{StatusUpdate, Step};
+use leveret::{
+    status_update::{StatusUpdate, Step},
+    time::unix_ms,
+};
 use leveret_sql::db::{FromRow, Row};
 use serde::{Deserialize, Serialize};
 
@@ -197,7 +200,11 @@ impl JobPosition {
         let progress = matches!(event.step, Step::Progress { .. });
         // Events of the same millisecond need an order too. Progress is later than its start.
         let order = JobState::after(&event.step) as u64 * 2 + u64::from(progress);
-        Self { hop: event.hop, rank: event.step.rank(), moment: event.at.saturating_mul(32).saturating_add(order) }
+        Self {
+            hop: event.hop,
+            rank: event.step.rank(),
+            moment: unix_ms(event.at).saturating_mul(32).saturating_add(order),
+        }
     }
 }
 

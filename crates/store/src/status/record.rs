@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
-use leveret::status_update::{StatusUpdate, Step};
+use leveret::{
+    status_update::{StatusUpdate, Step},
+    time::unix_ms,
+};
 use leveret_sql::{
     Result,
     db::{Arg, Sql, TimedConnection, chunks, text_list, without_nul},
@@ -113,10 +116,10 @@ impl Store {
         // An id nearly always has one job.
         let mut first: HashMap<&str, &StatusUpdate> = HashMap::new();
         let others = events.iter().filter(|event| {
-            let before = *first.entry(&event.id).or_insert(event);
+            let before = *first.entry(event.id.as_str()).or_insert(event);
             let is_other = |job: &TrackedJob| job.relation(event) != Relation::Own;
             let first = (before.origin.as_deref(), before.job.as_str(), before.queue.as_str());
-            known.get(&event.id).is_some_and(is_other) || !is_same(first, event)
+            known.get(event.id.as_str()).is_some_and(is_other) || !is_same(first, event)
         });
         let others: Vec<_> = others.map(full_id).collect();
         if others.is_empty() {
@@ -165,13 +168,16 @@ fn done<'a>(changed: &'a [TrackedJob], ends_apart: &[&'a StatusUpdate], events: 
 /// Replaces NUL in the fields that distinguish jobs, as the database does. Two jobs here must be two jobs there.
 fn as_kept(events: &[StatusUpdate]) -> Cow<'_, [StatusUpdate]> {
     let is_kept = |event: &StatusUpdate| {
-        [&event.id, &event.job, &event.queue].into_iter().chain(&event.origin).all(|text| !text.contains('\0'))
+        [event.id.as_str(), &event.job, &event.queue]
+            .into_iter()
+            .chain(event.origin.as_deref())
+            .all(|text| !text.contains('\0'))
     };
     if events.iter().all(is_kept) {
         return Cow::Borrowed(events);
     }
     let kept = |event: &StatusUpdate| StatusUpdate {
-        id: without_nul(&event.id),
+        id: without_nul(&event.id).into(),
         job: without_nul(&event.job),
         queue: without_nul(&event.queue),
         origin: event.origin.as_deref().map(without_nul),
@@ -200,7 +206,7 @@ fn fold<'a>(known: &HashMap<String, TrackedJob>, events: &'a [StatusUpdate]) -> 
     let mut positions: HashMap<String, usize> = HashMap::new();
     for event in events {
         for is_plain in [true, false] {
-            let id = if is_plain { event.id.clone() } else { full_id(event) };
+            let id = if is_plain { event.id.to_string() } else { full_id(event) };
             let position = *positions.entry(id.clone()).or_insert_with(|| {
                 folded.changed.push(known.get(&id).cloned().unwrap_or_else(|| TrackedJob::new(&id, event)));
                 folded.changed.len() - 1
@@ -291,7 +297,7 @@ fn note(steps: &[&StepOf<'_>]) -> Sql {
             event.hop.into(),
             event.attempt.into(),
             event.step.name().into(),
-            event.at.into(),
+            unix_ms(event.at).into(),
             event.worker.as_deref().into(),
             Arg::Text(detail(&event.step)),
         ]

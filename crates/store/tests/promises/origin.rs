@@ -1,7 +1,9 @@
 //! Events belong to jobs by origin: an id is not proof, because any publisher may use it.
 
 use leveret::{
+    JobId,
     status_update::{StatusUpdate, Step},
+    time::at_unix_ms,
     unique::{Claim, Claimed, UniqueKeys},
 };
 use leveret_store::{JobFilter, JobState, Store};
@@ -45,9 +47,10 @@ async fn steps(store: &Store, id: &str) -> Vec<String> {
 
 async fn a_publisher_that_only_knows_an_id_changes_nothing_of_its_job(database: Database) {
     let store = database.open().await;
-    let claim =
-        |job_id, origin| Claim { key: "email.send/7", job_id, origin, now: NOW, until: NOW + 1, instead_of: None };
-    store.take(claim("a", "origin-of-a")).await.unwrap();
+    let (a, b) = (JobId::from("a"), JobId::from("b"));
+    let (now, until) = (at_unix_ms(NOW), at_unix_ms(NOW + 1));
+    let claim = |job_id, origin| Claim { key: "email.send/7", job_id, origin, now, until, instead_of: None };
+    store.take(claim(&a, "origin-of-a")).await.unwrap();
     let of_the_queue =
         |hop, step| StatusUpdate { queue: "evil".into(), job: "evil.job".into(), ..forged("a", hop, step) };
     let of_the_job = |hop, step| StatusUpdate { queue: "evil".into(), ..forged("a", hop, step) };
@@ -67,12 +70,12 @@ async fn a_publisher_that_only_knows_an_id_changes_nothing_of_its_job(database: 
         }
         let job = store.job("a").await.unwrap().unwrap();
         assert_eq!((job.state, job.queue.as_str(), job.error), (expected, "email", None));
-        assert_eq!(store.take(claim("b", "other")).await.unwrap(), Claimed::By("a".into()), "its key is its own");
+        assert_eq!(store.take(claim(&b, "other")).await.unwrap(), Claimed::By("a".into()), "its key is its own");
     }
     store.record(&[event("a", 1, 40, succeeded())]).await.unwrap();
     store.record(&forgeries(u32::MAX).collect::<Vec<_>>()).await.unwrap();
     assert_eq!((state(&store, "a").await, steps(&store, "a").await.len()), (JobState::Succeeded, 4));
-    assert_eq!(store.take(claim("b", "other")).await.unwrap(), Claimed::Taken);
+    assert_eq!(store.take(claim(&b, "other")).await.unwrap(), Claimed::Taken);
 }
 
 async fn two_jobs_of_one_id_have_a_row_each(database: Database) {
@@ -96,7 +99,9 @@ async fn two_jobs_of_one_id_have_a_row_each(database: Database) {
 async fn what_is_published_under_an_id_again_has_a_row_beside_the_first_and_frees_its_own_key(database: Database) {
     let store = database.open().await;
     let of = |origin: &str, at, step| StatusUpdate { origin: Some(origin.into()), ..event("nightly", 0, at, step) };
-    let claim = |origin| Claim { key: "a/7", job_id: "nightly", origin, now: NOW, until: NOW + 1, instead_of: None };
+    let (nightly, other_id) = (JobId::from("nightly"), JobId::from("other"));
+    let (now, until) = (at_unix_ms(NOW), at_unix_ms(NOW + 1));
+    let claim = |origin| Claim { key: "a/7", job_id: &nightly, origin, now, until, instead_of: None };
     let again = "nightly@email:email.send";
     store.record(&[event("nightly", 0, 0, queued()), event("nightly", 7, 50, dead())]).await.unwrap();
     for (origin, at) in [("second", 100), ("third", 200)] {
@@ -107,9 +112,9 @@ async fn what_is_published_under_an_id_again_has_a_row_beside_the_first_and_free
         assert_eq!((job.state, job.error, job.created_at), (JobState::Started, None, NOW + at), "{origin}");
         assert_eq!(steps(&store, again).await, ["received", "started"]);
         store.record(&[of(origin, at + 3, succeeded())]).await.unwrap();
-        let other = Claim { job_id: "other", ..claim("other") };
+        let other = Claim { job_id: &other_id, ..claim("other") };
         assert_eq!(store.take(other).await.unwrap(), Claimed::Taken, "the key of {origin} is free");
-        store.free("a/7", "other").await.unwrap();
+        store.free("a/7", &other_id).await.unwrap();
     }
     // The events of the second job come late.
     store.record(&[of("second", 103, succeeded())]).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leveret::status_update::Step;
+use leveret::{status_update::Step, time::at_unix_ms};
 use leveret_store::{DeadFilter, IdempotencyClaim, IdempotencyRequest, Pruned, Retention, Selection};
 
 use crate::database::{ANNA, DAY, Database, HOUR, NOW, OpenStore, RUN};
@@ -24,7 +24,7 @@ async fn jobs_are_kept_as_long_as_their_outcome_says(database: Database) {
         event("dead", 0, 0, died),
         event("cancelled", 0, 0, Step::Cancelled),
         event("running", 0, 0, Step::Started),
-        event("far off", 0, 0, Step::Queued { due: Some(NOW + 100 * DAY), expires: None }),
+        event("far off", 0, 0, Step::Queued { due: Some(at_unix_ms(NOW + 100 * DAY)), expires: None }),
     ];
     store.record(&events).await.unwrap();
     let keep = Retention::default();

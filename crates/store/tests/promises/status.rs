@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use leveret::status_update::{StatusUpdate, Step};
+use leveret::{
+    status_update::{StatusUpdate, Step},
+    time::at_unix_ms,
+};
 use leveret_store::{JobFilter, JobState, StatusChange, Store, TrackedJob};
 use serde_json::json;
 
@@ -36,7 +39,7 @@ pub(crate) fn event(id: &str, hop: u32, at: u64, step: Step) -> StatusUpdate {
         attempt: hop + 1,
         hop,
         enqueued_at: None,
-        at: NOW + at,
+        at: at_unix_ms(NOW + at),
         worker: Some(format!("host:{hop}")),
         step,
     }
@@ -47,7 +50,7 @@ fn queued() -> Step {
 }
 
 fn retrying(due: u64) -> Step {
-    Step::Retrying { kind: "handler".into(), error: "no".into(), due: NOW + due }
+    Step::Retrying { kind: "handler".into(), error: "no".into(), due: at_unix_ms(NOW + due) }
 }
 
 fn succeeded() -> Step {
@@ -84,7 +87,7 @@ fn life(id: &str, random: &mut fastrand::Rng) -> Vec<StatusUpdate> {
         let step = match random.u8(0..8) {
             0 => succeeded(),
             1 => Step::Cancelled,
-            2..4 => Step::Snoozed { due: NOW + at + 100 },
+            2..4 => Step::Snoozed { due: at_unix_ms(NOW + at + 100) },
             4 => dead(),
             _ => retrying(at + 50),
         };
@@ -105,7 +108,7 @@ async fn shuffled_doubled_and_split_events_end_in_the_same_job(database: Databas
         let events = life(&ordered, &mut random);
         store.record(&events).await.unwrap();
         let mut mixed: Vec<_> =
-            events.iter().map(|event| StatusUpdate { id: shuffled.clone(), ..event.clone() }).collect();
+            events.iter().map(|event| StatusUpdate { id: (&shuffled).into(), ..event.clone() }).collect();
         mixed.extend_from_within(..mixed.len() / 2);
         random.shuffle(&mut mixed);
         for batch in mixed.chunks(random.usize(1..8)) {
@@ -127,9 +130,9 @@ async fn a_row_shows_what_its_events_said(database: Database) {
     let submitted = StatusUpdate {
         label: Some("Important Task".into()),
         priority: Some(7),
-        enqueued_at: Some(NOW - 5),
+        enqueued_at: Some(at_unix_ms(NOW - 5)),
         worker: None,
-        ..event("a", 0, 0, Step::Queued { due: Some(NOW + 9), expires: Some(NOW + 99) })
+        ..event("a", 0, 0, Step::Queued { due: Some(at_unix_ms(NOW + 9)), expires: Some(at_unix_ms(NOW + 99)) })
     };
     store.record(&[submitted]).await.unwrap();
     let job = store.job("a").await.unwrap().unwrap();
@@ -184,7 +187,7 @@ async fn a_cancel_stops_what_waits_and_never_hides_what_runs_or_ended(database: 
         (vec![event("", 0, 0, Step::Received), event("", 0, 5, cancel.clone())], JobState::CancelRequested, true),
         (vec![event("", 0, 0, retrying(9)), event("", 0, 5, cancel.clone())], JobState::CancelRequested, true),
         (
-            vec![event("", 0, 0, Step::Snoozed { due: 9 }), event("", 0, 5, cancel.clone())],
+            vec![event("", 0, 0, Step::Snoozed { due: at_unix_ms(9) }), event("", 0, 5, cancel.clone())],
             JobState::CancelRequested,
             true,
         ),
@@ -204,7 +207,7 @@ async fn a_cancel_stops_what_waits_and_never_hides_what_runs_or_ended(database: 
         for backwards in [false, true] {
             let id = format!("{number}-{backwards}");
             let mut events = events.clone();
-            events.iter_mut().for_each(|event| event.id.clone_from(&id));
+            events.iter_mut().for_each(|event| event.id = (&id).into());
             if backwards {
                 events.reverse();
             }
@@ -222,7 +225,7 @@ async fn a_gap_makes_unfinished_jobs_stale_until_their_next_event(database: Data
     let events = [
         event("running", 0, 0, Step::Started),
         event("done", 0, 0, succeeded()),
-        event("delayed", 0, 0, Step::Queued { due: Some(NOW + 500), expires: None }),
+        event("delayed", 0, 0, Step::Queued { due: Some(at_unix_ms(NOW + 500)), expires: None }),
         event("fresh", 0, 200, Step::Started),
     ];
     store.record(&events).await.unwrap();
@@ -254,7 +257,7 @@ async fn pages_stay_right_while_jobs_are_added(database: Database) {
             break;
         }
     }
-    let expected: Vec<_> = jobs.iter().rev().map(|event| event.id.clone()).collect();
+    let expected: Vec<_> = jobs.iter().rev().map(|event| event.id.to_string()).collect();
     assert_eq!(seen, expected);
 }
 
@@ -297,7 +300,7 @@ async fn any_text_at_all_can_be_stored(database: Database) {
     let store = database.open().await;
     let odd = "\0 '\"\\ ünï \u{1f407} \u{ffff} $1 ?";
     let step = Step::Dead { kind: odd.into(), error: odd.into() };
-    let strange = StatusUpdate { label: Some(odd.into()), at: u64::MAX, ..event(odd, 0, 0, step) };
+    let strange = StatusUpdate { label: Some(odd.into()), at: at_unix_ms(u64::MAX), ..event(odd, 0, 0, step) };
     store.record(&[strange]).await.unwrap();
     let shown = odd.replace('\0', "\u{fffd}");
     let job = store.job(&shown).await.unwrap().unwrap();
@@ -350,7 +353,7 @@ async fn of_a_job_that_comes_back_again_and_again_the_first_and_the_last_steps_a
     store.record(&[event("other", 7, 0, Step::Received)]).await.unwrap();
     for hop in 0..400u32 {
         let at = u64::from(hop) * 10;
-        let due = NOW + at + 10;
+        let due = at_unix_ms(NOW + at + 10);
         let steps = [Step::Received, Step::Started, Step::Snoozed { due }];
         store.record(&steps.map(|step| event("a", hop, at, step))).await.unwrap();
     }

@@ -1,7 +1,9 @@
 //! One job at a time holds a unique key.
 
 use leveret::{
+    JobId,
     status_update::{StatusUpdate, Step},
+    time::at_unix_ms,
     unique::{Claim, Claimed, UniqueKeys},
 };
 use leveret_store::Retention;
@@ -21,12 +23,15 @@ leveret_harness::on_both_databases! {
     only_its_own_job_keeps_or_frees_a_key,
 }
 
-fn claim<'a>(job_id: &'a str, now: u64, instead_of: Option<&'a str>) -> Claim<'a> {
-    Claim { key: "sync/7", job_id, origin: "", now, until: now + 1000, instead_of }
+fn claim(job_id: &str, now: u64, instead_of: Option<&str>) -> Claim<'static> {
+    // A claim borrows its ids, and few are made here.
+    let leaked = |id: &str| -> &'static JobId { Box::leak(Box::new(id.into())) };
+    let (now, until) = (at_unix_ms(now), at_unix_ms(now + 1000));
+    Claim { key: "sync/7", job_id: leaked(job_id), origin: "", now, until, instead_of: instead_of.map(leaked) }
 }
 
 fn by(job_id: &str) -> Claimed {
-    Claimed::By(job_id.to_owned())
+    Claimed::By(job_id.into())
 }
 
 async fn a_key_is_one_jobs_until_its_time_is_over(database: Database) {
@@ -34,7 +39,7 @@ async fn a_key_is_one_jobs_until_its_time_is_over(database: Database) {
     assert_eq!(store.take(claim("a", NOW, None)).await.unwrap(), Claimed::Taken);
     assert_eq!(store.take(claim("a", NOW + 1, None)).await.unwrap(), Claimed::Taken, "its own");
     assert_eq!(store.take(claim("b", NOW + 1000, None)).await.unwrap(), by("a"));
-    store.keep("sync/7", "a", NOW + 5000).await.unwrap();
+    store.keep("sync/7", &"a".into(), at_unix_ms(NOW + 5000)).await.unwrap();
     assert_eq!(store.take(claim("b", NOW + 4999, None)).await.unwrap(), by("a"));
     store.prune(NOW + 4999, &Retention::default()).await.unwrap();
     assert_eq!(store.take(claim("b", NOW + 5000, None)).await.unwrap(), Claimed::Taken);
@@ -86,8 +91,8 @@ async fn a_key_is_free_when_its_job_has_ended_beside_two_others_of_its_id(databa
 
 async fn a_key_is_free_when_its_job_is_cancelled_wherever_that_is(database: Database) {
     let store = database.open().await;
-    let due = Step::Queued { due: Some(NOW + 500), expires: None };
-    let retrying = Step::Retrying { kind: "failed".into(), error: "down".into(), due: NOW + 500 };
+    let due = Step::Queued { due: Some(at_unix_ms(NOW + 500)), expires: None };
+    let retrying = Step::Retrying { kind: "failed".into(), error: "down".into(), due: at_unix_ms(NOW + 500) };
     for step in [due, retrying, Step::Started] {
         let id = step.name();
         let origin = format!("origin-of-{id}");
@@ -117,9 +122,9 @@ async fn a_key_changes_hands_only_from_the_job_that_was_named(database: Database
 async fn only_its_own_job_keeps_or_frees_a_key(database: Database) {
     let store = database.open().await;
     store.take(claim("a", NOW, None)).await.unwrap();
-    store.keep("sync/7", "b", NOW).await.unwrap();
-    store.free("sync/7", "b").await.unwrap();
+    store.keep("sync/7", &"b".into(), at_unix_ms(NOW)).await.unwrap();
+    store.free("sync/7", &"b".into()).await.unwrap();
     assert_eq!(store.take(claim("b", NOW, None)).await.unwrap(), by("a"));
-    store.free("sync/7", "a").await.unwrap();
+    store.free("sync/7", &"a".into()).await.unwrap();
     assert_eq!(store.take(claim("b", NOW, None)).await.unwrap(), Claimed::Taken);
 }

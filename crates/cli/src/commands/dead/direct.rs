@@ -7,7 +7,7 @@ use tokio::io::AsyncWrite;
 
 use super::{
     super::shared::{bar, depth, reach},
-    outcome::{needs_yes, unless_closed},
+    outcome::{failure, needs_yes, unless_closed},
     table,
 };
 use crate::output::{Exit, Failure, Format, notice, one_line, print, print_json};
@@ -23,7 +23,7 @@ async fn open(config: &Config, queue: &str) -> Result<(Broker, u64), Failure> {
 pub(super) async fn list(config: &Config, queue: &str, limit: u32, output: Format) -> Result<Exit, Failure> {
     let (broker, count) = open(config, queue).await?;
     let limit = u16::try_from(limit.min(u32::try_from(count).unwrap_or(u32::MAX))).unwrap_or(u16::MAX);
-    let letters = if limit == 0 { Vec::new() } else { direct::list(&broker, queue, limit).await };
+    let letters = if limit == 0 { Vec::new() } else { direct::list(&broker, queue, limit).await.map_err(failure)? };
     broker.close().await;
     let letters: Vec<DeadLetter> = letters.into_iter().map(|letter| letter.about).collect();
     match output {
@@ -45,7 +45,7 @@ pub(super) async fn replay(
     let summary = direct::replay(&broker, queue, how, count, |summary| bar.set_position(summary.done)).await;
     bar.finish_and_clear();
     broker.close().await;
-    report("replayed", count, &summary, output)
+    report("replayed", count, &summary.map_err(failure)?, output)
 }
 
 pub(super) async fn export(config: &Config, queue: &str, out: impl AsyncWrite + Unpin) -> Result<Exit, Failure> {
@@ -67,7 +67,7 @@ pub(super) async fn purge(config: &Config, queue: &str, yes: bool, output: Forma
     let summary = direct::purge(&broker, queue, count, |summary| bar.set_position(summary.done)).await;
     bar.finish_and_clear();
     broker.close().await;
-    report("purged", count, &summary, output)
+    report("purged", count, &summary.map_err(failure)?, output)
 }
 
 fn report(what: &str, count: u64, summary: &QueueSummary, output: Format) -> Result<Exit, Failure> {

@@ -258,7 +258,7 @@ async fn read_tokens(config: &Config, facts: &mut Facts) {
         Ok(broker) => {
             let read = tokens(&broker).await;
             broker.close().await;
-            read
+            read.map_err(|error| error.to_string())
         }
         Err(error) => Err(error.to_string()),
     };

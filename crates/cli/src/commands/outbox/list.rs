@@ -1,10 +1,11 @@
 //! `leveret outbox status`: waiting jobs, and jobs that were set aside.
 
 use clap::Args;
+use leveret::time::unix_ms;
 use leveret_sql::{Outbox, OutboxStatus, SetAsideJob};
 use serde_json::json;
 
-use super::super::shared::{DatabaseArguments, now_ms, rfc3339, time};
+use super::super::shared::{DatabaseArguments, rfc3339, time};
 use crate::output::{Exit, Failure, Format, one_line, print, print_json, table};
 
 /// Shows the number of waiting jobs, the age of the oldest, and jobs that were set aside
@@ -31,12 +32,12 @@ impl Status {
         let outbox = Outbox::open(self.database.existing()?).await?;
         let status = outbox.status().await?;
         let aside = outbox.set_aside(self.after, self.limit).await?;
-        let age = status.oldest_at.map(|at| now_ms().saturating_sub(at) as f64 / 1000.0);
+        let age = status.oldest_at.map(|at| at.elapsed().unwrap_or_default().as_secs_f64());
         match self.output {
             Format::Json => print_json(&json!({
                 "pending": status.pending,
                 "leased": status.leased,
-                "oldest_at": status.oldest_at.map(rfc3339),
+                "oldest_at": status.oldest_at.map(unix_ms).map(rfc3339),
                 "oldest_seconds": age,
                 "set_aside": status.set_aside,
                 "published": status.published,
@@ -55,8 +56,8 @@ fn document(job: &SetAsideJob) -> serde_json::Value {
         "job": job.job,
         "queue": job.queue,
         "order_key": job.order_key,
-        "enqueued_at": rfc3339(job.enqueued_at),
-        "set_aside_at": rfc3339(job.set_aside_at),
+        "enqueued_at": rfc3339(unix_ms(job.enqueued_at)),
+        "set_aside_at": rfc3339(unix_ms(job.set_aside_at)),
         "tries": job.tries,
         "reason": job.reason,
     })
@@ -73,7 +74,7 @@ fn lines(status: &OutboxStatus, age: Option<f64>, aside: &[SetAsideJob]) -> Stri
     let row = |job: &SetAsideJob| {
         [
             job.number.to_string(),
-            time(job.set_aside_at),
+            time(unix_ms(job.set_aside_at)),
             one_line(&job.job, 32),
             one_line(&job.queue, 32),
             one_line(job.order_key.as_deref().unwrap_or("-"), 30),

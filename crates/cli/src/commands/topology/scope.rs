@@ -95,7 +95,7 @@ impl ExportScope {
         self.queues.extend(announced(&broker).await?.iter().map(|entry| of_entry(entry)));
         let topology = Topology::new(&self.namespace);
         if is_there(&mut probe, &topology.schedules()).await? {
-            let tokens = tokens(&broker).await.map_err(|reason| Failure::Other(anyhow!(reason)))?;
+            let tokens = tokens(&broker).await.map_err(|error| Failure::Other(error.into()))?;
             self.schedules.extend(tokens.into_iter().map(|token| token.schedule));
         }
         self.status |= is_there(&mut probe, &topology.status()).await?;

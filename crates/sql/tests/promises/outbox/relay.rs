@@ -23,6 +23,18 @@ leveret_harness::on_both_databases! {
     a_stop_finishes_what_is_in_hand,
     a_relay_reports_the_state_of_the_outbox,
     a_relay_without_an_outbox_says_so,
+    a_relay_with_a_setting_of_zero_does_not_run_and_names_it,
+}
+
+async fn a_relay_with_a_setting_of_zero_does_not_run_and_names_it(database: Database) {
+    let stage = Stage::new(database).await;
+    let tries = stage.relay().tries(0, Duration::from_secs(1));
+    for (relay, method) in
+        [(stage.relay().batch(0), "batch"), (stage.relay().parallelism(0), "parallelism"), (tries, "tries")]
+    {
+        let error = relay.run(std::future::pending()).await.unwrap_err();
+        assert_eq!(error.to_string(), format!("Relay::{method}: 0 is out of range: set at least 1"));
+    }
 }
 
 async fn relays_side_by_side_publish_each_job_once(database: Database) {

@@ -1,6 +1,6 @@
 //! Checks that the workers of several queues announce a job in the same form.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::UNIX_EPOCH};
 
 use leveret::catalogue::Entry;
 
@@ -16,7 +16,7 @@ pub(super) fn check(facts: &Facts) -> Vec<Finding> {
         jobs.entry(&entry.job).or_default().push(entry);
     }
     let contested = jobs.into_iter().filter(|(_, entries)| {
-        let form = |entry: &Entry| Entry { queue: String::new(), announced_at: 0, ..entry.clone() };
+        let form = |entry: &Entry| Entry { queue: String::new(), announced_at: UNIX_EPOCH, ..entry.clone() };
         entries.iter().any(|entry| form(entry) != form(entries[0]))
     });
     let finding = |(job, entries): (&str, Vec<&Entry>)| {

@@ -1,0 +1,72 @@
+//! Times as whole milliseconds, the unit of the wire and of the databases.
+
+use std::time::{Duration, SystemTime};
+
+/// Returns the duration in milliseconds.
+#[must_use]
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Returns the milliseconds from the epoch to `time`; 0 before the epoch.
+#[must_use]
+pub fn unix_ms(time: SystemTime) -> u64 {
+    millis(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+/// Returns the time of this machine's clock, in milliseconds since the epoch.
+#[must_use]
+pub fn now_ms() -> u64 {
+    unix_ms(SystemTime::now())
+}
+
+/// Returns the time at `ms` milliseconds after the epoch; the epoch itself if this system cannot represent that time.
+#[must_use]
+pub fn at_unix_ms(ms: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms)).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// For serde's attribute `with`: a [`SystemTime`] as its milliseconds since the epoch.
+pub(crate) mod wire {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{SystemTime, at_unix_ms, unix_ms};
+
+    pub(crate) fn serialize<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(unix_ms(*at))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
+        u64::deserialize(deserializer).map(at_unix_ms)
+    }
+}
+
+/// For serde's attribute `with`: a time that may be absent.
+pub(crate) mod wire_option {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{SystemTime, at_unix_ms, unix_ms};
+
+    pub(crate) fn serialize<S: Serializer>(at: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+        at.map(unix_ms).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SystemTime>, D::Error> {
+        Ok(Option::<u64>::deserialize(deserializer)?.map(at_unix_ms))
+    }
+}
+
+/// For serde's attribute `with`: a [`Duration`] as its milliseconds.
+pub(crate) mod wire_duration {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{Duration, millis};
+
+    pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(millis(*duration))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}
