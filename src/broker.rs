@@ -9,7 +9,7 @@ use crate::{
     observe::{health::Health, log_throttle::LogThrottle, metrics::Metrics},
     shutdown,
     topology::Target,
-    tracking::{cancellations::Cancellations, emitter::StatusEmitter},
+    tracking::{cancellations::Cancellations, emitter::StatusEmitter, results::Results},
     transport::{SendError, Transport, clock::Now},
 };
 
@@ -44,6 +44,7 @@ struct Shared {
     config: Config,
     emitter: StatusEmitter,
     cancellations: Cancellations,
+    results: Results,
 }
 
 impl Broker {
@@ -85,8 +86,8 @@ impl Broker {
 
     fn new(transport: Transport, config: Config) -> Self {
         shutdown::note(config.last_moments().process, transport.metrics());
-        let (emitter, cancellations) = (StatusEmitter::default(), Cancellations::default());
-        Self { shared: Arc::new(Shared { transport, config, emitter, cancellations }) }
+        let (emitter, cancellations, results) = Default::default();
+        Self { shared: Arc::new(Shared { transport, config, emitter, cancellations, results }) }
     }
 
     /// Returns the settings of this handle.
@@ -134,6 +135,10 @@ impl Broker {
 
     pub(crate) fn cancellations(&self) -> &Cancellations {
         &self.shared.cancellations
+    }
+
+    pub(crate) fn results(&self) -> &Results {
+        &self.shared.results
     }
 
     pub(crate) fn transport(&self) -> &Transport {

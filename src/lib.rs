@@ -108,8 +108,12 @@ pub use crate::{
     },
     outcome::{ErrorKind, Outcome},
     publish::{
+        awaited::{PublishWithResult, PublishedJob, ResultError},
         builder::Publish,
+        draft::StoredJob,
         header_value::HeaderValue,
+        new_job::NewJob,
+        options::JobOptions,
         publisher::Publisher,
         replay::Replay,
         unique::{self, IfTaken},

@@ -115,13 +115,13 @@ impl<S> Context<S> {
         found.map_or("", |index| self.inner.handlers.routes[index].job)
     }
 
-    /// The text that is shown with the job ([`Publish::label`](crate::Publish::label)), up to 1 KiB.
+    /// The text that is shown with the job ([`NewJob::label`](crate::NewJob::label)), up to 1 KiB.
     #[must_use]
     pub fn label(&self) -> Option<&str> {
         self.message().label()
     }
 
-    /// The property `correlation_id` ([`Publish::correlation_id`](crate::Publish::correlation_id)).
+    /// The property `correlation_id` ([`NewJob::correlation_id`](crate::NewJob::correlation_id)).
     #[must_use]
     pub fn correlation_id(&self) -> Option<&str> {
         self.message().correlation_id()

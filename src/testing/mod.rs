@@ -13,7 +13,7 @@ use crate::{
         run as attempt,
     },
     broker::Broker,
-    error::{Error, PublishError},
+    error::Error,
     job::{Job, JobId},
     message::{Message, header},
     outcome::Outcome,
@@ -46,8 +46,8 @@ use crate::{
 ///
 /// [`Error`] if the worker cannot start, or has no handler for the job.
 pub async fn perform<J: Job, S: Send + Sync + 'static>(worker: Worker<S>, job: &J) -> Result<Outcome, Error> {
-    let body = serde_json::to_vec(job)
-        .map_err(|error| Error::Setting { setting: "perform", reason: PublishError::from(error).to_string() })?;
+    let body =
+        serde_json::to_vec(job).map_err(|error| Error::Setting { setting: "perform", reason: error.to_string() })?;
     perform_raw(worker, J::QUEUE, J::NAME, &body, 1).await
 }
 

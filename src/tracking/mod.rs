@@ -2,5 +2,6 @@
 
 pub(crate) mod cancellations;
 pub(crate) mod emitter;
+pub(crate) mod results;
 pub mod status_update;
 pub(crate) mod stream;

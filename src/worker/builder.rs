@@ -217,7 +217,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
 
     /// Sets the store of unique keys for what this worker publishes: its schedules, and handlers with
     /// [`Context::publisher`](crate::Context::publisher). A worker whose schedule publishes a
-    /// [unique](crate::Publish::unique) job does not start without one.
+    /// [unique](crate::NewJob::unique) job does not start without one.
     ///
     /// ```
     /// use std::{sync::Arc, time::Duration};

@@ -177,7 +177,7 @@ impl Queue {
     /// suspect lane and the dead letters (`email.dead`) are shared.
     ///
     /// Publishers put a job into its lane if its type says [`Job::LANES`](crate::Job::LANES), or the publish says
-    /// [`lanes`](crate::Publish::lanes). Any other client chooses the lane by its name.
+    /// [`lanes`](crate::NewJob::lanes). Any other client chooses the lane by its name.
     ///
     /// ```
     /// use leveret::Queue;

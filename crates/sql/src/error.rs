@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use leveret::PublishError;
+
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -41,18 +43,8 @@ pub enum Error {
         part: &'static str,
     },
     /// A job that could never be published.
-    #[error("the job cannot be enqueued: {what} {value:?}: {reason}")]
-    InvalidEntry {
-        /// What is invalid: the job's name, its id, the queue, a header.
-        what: &'static str,
-        /// The invalid value.
-        value: String,
-        /// The rule it breaks.
-        reason: &'static str,
-    },
-    /// A job that does not serialise to JSON.
-    #[error("the job does not serialise")]
-    Encode(#[source] serde_json::Error),
+    #[error("the job cannot be enqueued: {0}")]
+    InvalidJob(PublishError),
     /// The database did not answer within the time limit: it is halted, or the network drops its packets. The statement
     /// may have run all the same.
     #[error("the database does not answer")]
@@ -87,7 +79,7 @@ impl Error {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Database(sqlx::Error::Database(error)) => error.code().is_some_and(|code| code_refuses(&code)),
-            Self::Database(sqlx::Error::Encode(_)) | Self::InvalidEntry { .. } | Self::Encode(_) => true,
+            Self::Database(sqlx::Error::Encode(_)) | Self::InvalidJob(_) => true,
             _ => false,
         }
     }

@@ -29,5 +29,5 @@ pub use crate::{
     db::Connection,
     error::{Error, Result, chain},
     inbox::{Inbox, InboxStatus},
-    outbox::{Outbox, OutboxEntry, OutboxStatus, Relay, SetAsideJob, SetAsideSelection, Waker},
+    outbox::{Outbox, OutboxStatus, Relay, SetAsideJob, SetAsideSelection, Waker},
 };
