@@ -8,7 +8,7 @@ use crate::{
     message::Message,
     observe::{health::Health, log_throttle::LogThrottle, metrics::Metrics},
     topology::Target,
-    tracking::emitter::StatusEmitter,
+    tracking::{emitter::StatusEmitter, results::Results},
     transport::{SendError, Transport, clock::Now},
 };
 #[cfg(feature = "worker")]
@@ -46,6 +46,7 @@ struct Shared {
     emitter: StatusEmitter,
     #[cfg(feature = "worker")]
     cancellations: Cancellations,
+    results: Results,
 }
 
 impl Broker {
@@ -94,6 +95,7 @@ impl Broker {
             emitter: StatusEmitter::default(),
             #[cfg(feature = "worker")]
             cancellations: Cancellations::default(),
+            results: Results::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -144,6 +146,10 @@ impl Broker {
     #[cfg(feature = "worker")]
     pub(crate) fn cancellations(&self) -> &Cancellations {
         &self.shared.cancellations
+    }
+
+    pub(crate) fn results(&self) -> &Results {
+        &self.shared.results
     }
 
     pub(crate) fn transport(&self) -> &Transport {

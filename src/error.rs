@@ -234,9 +234,20 @@ pub enum PublishError {
     /// The store of unique keys failed. Nothing was sent: publish the job again later.
     #[error("the store of unique keys failed: nothing was sent")]
     UniqueKeys(#[source] BoxError),
-    /// The job does not serialise to JSON: its `Serialize` implementation failed.
-    #[error("the job does not serialise")]
-    Encode(#[from] serde_json::Error),
+    /// The job does not serialise to JSON. Nothing was sent.
+    #[error("the payload of job {job:?} does not serialise: {reason}")]
+    Encode {
+        /// The job's name.
+        job: String,
+        /// The error of the serialisation.
+        reason: String,
+    },
+    /// The broker refuses the subscription to the results of tracked jobs. Nothing was sent.
+    #[error("cannot subscribe to the results of tracked jobs: nothing was sent: {reason}")]
+    Results {
+        /// The broker's own text.
+        reason: String,
+    },
     /// The broker handle was closed. Publish on a new handle.
     #[error("the broker handle is closed: nothing was sent")]
     Closed,

@@ -147,8 +147,12 @@ pub use crate::{
     job::{Job, JobId},
     outcome::{ErrorKind, Outcome},
     publish::{
+        awaited::{PublishWithResult, PublishedJob, ResultError},
         builder::Publish,
+        draft::StoredJob,
         header_value::HeaderValue,
+        new_job::NewJob,
+        options::JobOptions,
         publisher::Publisher,
         replay::Replay,
         unique::{self, IfTaken},

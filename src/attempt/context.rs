@@ -116,13 +116,13 @@ impl<S> Context<S> {
         found.map_or("", |index| self.inner.handlers.routes[index].job)
     }
 
-    /// Returns the text that tools show with the job ([`Publish::label`](crate::Publish::label)), up to 1 KiB.
+    /// Returns the text that tools show with the job ([`NewJob::label`](crate::NewJob::label)), up to 1 KiB.
     #[must_use]
     pub fn label(&self) -> Option<&str> {
         self.message().label()
     }
 
-    /// Returns the property `correlation_id` ([`Publish::correlation_id`](crate::Publish::correlation_id)).
+    /// Returns the property `correlation_id` ([`NewJob::correlation_id`](crate::NewJob::correlation_id)).
     #[must_use]
     pub fn correlation_id(&self) -> Option<&str> {
         self.message().correlation_id()

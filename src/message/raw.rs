@@ -110,7 +110,7 @@ impl RawMessage {
     }
 
     /// Returns the value that distinguishes the job from others with the same id; see
-    /// [`Publish::origin`](crate::Publish::origin).
+    /// [`NewJob::origin`](crate::NewJob::origin).
     #[must_use]
     pub fn origin(&self) -> String {
         self.0.origin().into_owned()

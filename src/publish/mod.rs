@@ -1,7 +1,11 @@
 //! Publishes jobs to their queues: `Ok` means that the broker confirmed the job.
 
+pub(crate) mod awaited;
 pub(crate) mod builder;
+pub(crate) mod draft;
 pub(crate) mod header_value;
+pub(crate) mod new_job;
+pub(crate) mod options;
 pub(crate) mod publisher;
 pub(crate) mod replay;
 pub mod unique;

@@ -9,14 +9,14 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 
-use crate::publish::builder::{Publish, accept};
+use crate::publish::{builder::Publish, draft::accept, new_job::NewJob};
 use crate::{
     broker::Broker,
     error::PublishError,
-    job::{Job, JobId},
+    job::JobId,
     message::{Message, header},
     names,
-    publish::unique::UniqueKeys,
+    publish::unique::{self, UniqueKeys},
     topology::{Stream, Target},
     trace::{Trace, TraceSpan},
     transport::SendError,
@@ -80,7 +80,7 @@ impl Publisher {
     }
 
     /// Sets the store for the keys of unique jobs. All publishers of such jobs need the same store. See
-    /// [`Publish::unique`].
+    /// [`NewJob::unique`].
     #[must_use]
     pub fn unique_in(mut self, keys: Arc<dyn UniqueKeys>) -> Self {
         self.unique_keys = Some(keys);
@@ -100,13 +100,13 @@ impl Publisher {
         self.broker.config().publish_timeout
     }
 
-    /// Publishes a job when awaited; set options before.
-    pub fn publish<J: Job>(&self, job: &J) -> Publish {
-        let body = serde_json::to_vec(job).map_err(PublishError::from);
-        Publish::new(self, J::NAME.into(), J::QUEUE.to_owned(), J::LANES, body)
+    /// Publishes a job when awaited; set options before. It takes a reference to a [`Job`](crate::Job), or a
+    /// [`NewJob`].
+    pub fn publish(&self, job: impl Into<NewJob>) -> Publish {
+        Publish { publisher: self.clone(), new: job.into() }
     }
 
-    /// Publishes a job without its type: by its name, its queue and its payload, which should be JSON.
+    /// Publishes a job without its type, like [`NewJob::raw`].
     ///
     /// ```no_run
     /// # async fn doc(publisher: leveret::Publisher) -> Result<(), leveret::PublishError> {
@@ -119,17 +119,38 @@ impl Publisher {
         queue: impl Into<String>,
         payload: impl Into<Vec<u8>>,
     ) -> Publish {
-        Publish::new(self, job.into(), queue.into(), false, Ok(payload.into()))
+        self.publish(NewJob::raw(job, queue, payload))
     }
 
-    /// Publishes many jobs, pipelined, and returns the result of each in their order.
-    pub async fn publish_all<'a, J: Job + Sync>(
+    /// Publishes many jobs, pipelined, and returns the result of each in their order. It takes references to jobs, or
+    /// [`NewJob`]s.
+    pub async fn publish_all<N: Into<NewJob>>(
         &self,
-        jobs: impl IntoIterator<Item = &'a J>,
+        jobs: impl IntoIterator<Item = N>,
     ) -> Vec<Result<JobId, PublishError>> {
         let window = usize::from(self.broker.config().publish_window.get());
         let publishes = jobs.into_iter().map(|job| self.publish(job).into_future());
         stream::iter(publishes).buffered(window).collect().await
+    }
+
+    /// Publishes a job, and waits for the confirm.
+    pub(super) async fn publish_now(&self, new: NewJob) -> Result<JobId, PublishError> {
+        if let Some(unique) = new.options.unique.clone() {
+            // Boxed, because few publishes need so large a future.
+            return Box::pin(unique::publish(self, *unique, new)).await;
+        }
+        let job = new.name.clone();
+        let (id, target, message) = new.into_message(self.broker.config().payload_limit, self.now_ms())?;
+        self.send_job(&job, target, id, (message, false)).await
+    }
+
+    /// Checks all that is known before a publish.
+    #[cfg(feature = "cron")]
+    pub(crate) fn check(&self, new: NewJob) -> Result<(), PublishError> {
+        if let Some(unique) = &new.options.unique {
+            unique.store(self)?;
+        }
+        new.into_message(self.broker.config().payload_limit, self.now_ms()).map(drop)
     }
 
     /// Cancels a tracked job, wherever it is.
@@ -142,7 +163,7 @@ impl Publisher {
     /// does a later job with the same id: a replay of the dead letter, or another job that is published more than a
     /// minute later, by the clocks of publisher and canceller.
     ///
-    /// The key of a [unique](Publish::unique) job is free when this returns, if this publisher has the store of the
+    /// The key of a [unique](NewJob::unique) job is free when this returns, if this publisher has the store of the
     /// keys ([`unique_in`](Self::unique_in)). If the store is unreachable, the cancellation stands, a warning is
     /// logged, and the key becomes free when it expires.
     ///

@@ -60,7 +60,7 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Like [`Publish::lanes`](crate::Publish::lanes), by the priority of the dead letter.
+    /// Like [`NewJob::lanes`](crate::NewJob::lanes), by the priority of the dead letter.
     /// [`Catalogue::has_lanes`](crate::readers::catalogue::Catalogue::has_lanes) returns whether its queue has lanes.
     pub fn lanes(mut self) -> Self {
         self.lanes = true;
@@ -73,7 +73,7 @@ impl Replay {
         self
     }
 
-    /// Like [`Publish::track`](crate::Publish::track). The job keeps the origin of its dead letter.
+    /// Like [`NewJob::track`](crate::NewJob::track). The job keeps the origin of its dead letter.
     pub fn track(mut self) -> Self {
         self.message.set_header(header::TRACK, AMQPValue::Boolean(true));
         self

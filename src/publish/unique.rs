@@ -20,13 +20,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     error::PublishError,
     job::JobId,
-    publish::{
-        builder::{Publish, require},
-        publisher::Publisher,
-    },
+    publish::{new_job::NewJob, options::UniqueKey, publisher::Publisher},
     time::{at_unix_ms, millis, unix_ms},
 };
 
@@ -45,7 +44,8 @@ const TRIES: usize = 10;
 /// let id = publisher.publish(&job).unique("customer-7", day).if_taken(IfTaken::Existing).await?;
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum IfTaken {
     /// The job is not published: [`PublishError::NotUnique`].
@@ -66,7 +66,7 @@ pub struct Claim<'a> {
     /// The job that requests it.
     pub job_id: &'a JobId,
     /// The value that distinguishes that job from others with the same id
-    /// ([`Publish::origin`](crate::Publish::origin)): only the job's own end frees the key early.
+    /// ([`NewJob::origin`](crate::NewJob::origin)): only the job's own end frees the key early.
     pub origin: &'a str,
     /// The publisher's time, in whole milliseconds.
     pub now: SystemTime,
@@ -167,46 +167,27 @@ impl UniqueKeys for InMemory {
     }
 }
 
-/// The unique options of a publish.
-#[derive(Clone, Debug)]
-pub(crate) struct Unique {
-    pub(crate) key: String,
-    pub(crate) time_to_live: Duration,
-    pub(crate) if_taken: IfTaken,
-}
-
-/// The longest key that fits into a database's index together with the job's name.
-const LONGEST_KEY: usize = 1024;
-
-impl Unique {
-    /// Refuses a key that no store could keep, before anything is sent.
-    pub(crate) fn check(&self) -> Result<(), PublishError> {
-        let fits = self.key.len() <= LONGEST_KEY && !self.key.contains('\0');
-        let reason = "it must have at most 1024 bytes, none of them NUL";
-        require(fits, "unique key", &self.key, reason)
-    }
-
+impl UniqueKey {
     /// Returns the publisher's store of keys.
-    pub(crate) fn store<'a>(&self, publisher: &'a Publisher) -> Result<&'a dyn UniqueKeys, PublishError> {
+    pub(super) fn store<'a>(&self, publisher: &'a Publisher) -> Result<&'a dyn UniqueKeys, PublishError> {
         publisher.unique_keys().ok_or_else(|| PublishError::Invalid {
             what: "unique key",
             value: self.key.clone(),
-            reason: "no store of unique keys is set: set one with Publisher::unique_in, or with Worker::unique_in for \
-                     schedules and handlers",
+            reason: "no store of unique keys is set: set one with Publisher::unique_in, with Worker::unique_in for \
+                     schedules and handlers, or with Relay::unique_in for an outbox",
         })
     }
 }
 
 /// Takes the key, publishes, and keeps the key if the job is or may be on its queue.
-pub(crate) async fn publish(publish: Publish, unique: Unique) -> Result<JobId, PublishError> {
-    let (publisher, job) = (publish.publisher().clone(), publish.job().to_owned());
-    unique.check()?;
-    let keys = unique.store(&publisher)?;
-    let origin = publish.origin().unwrap_or_default().to_owned();
-    let (id, target, message) = publish.into_message()?;
-    let key = format!("{job}/{}", unique.key);
-    if let Claimed::By(id) = claim(&publisher, keys, &key, (&id, &origin), unique.if_taken).await? {
-        return match unique.if_taken {
+pub(super) async fn publish(publisher: &Publisher, unique: UniqueKey, new: NewJob) -> Result<JobId, PublishError> {
+    let (job, if_taken) = (new.name.clone(), new.options.if_taken.unwrap_or_default());
+    let keys = unique.store(publisher)?;
+    let (id, target, message) = new.into_message(publisher.broker.config().payload_limit, publisher.now_ms())?;
+    let (key, origin) = (format!("{job}/{}", unique.key), message.origin().into_owned());
+    if let Claimed::By(holder) = claim(publisher, keys, &key, (&id, &origin), if_taken).await? {
+        let id = JobId::from(holder);
+        return match if_taken {
             IfTaken::Existing => Ok(id),
             IfTaken::Refuse | IfTaken::Replace => Err(PublishError::NotUnique { key: unique.key, id }),
         };
@@ -221,7 +202,7 @@ pub(crate) async fn publish(publish: Publish, unique: Unique) -> Result<JobId, P
     if let Err(error) = kept {
         tracing::warn!(
             error,
-            job,
+            job = &*job,
             key,
             "cannot update a unique key: it becomes free when its publish would have timed out"
         );

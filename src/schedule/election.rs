@@ -328,7 +328,7 @@ impl Election {
     /// Publishes the job of one time, unless an earlier job still has its unique key: retrying until that job is done
     /// would delay all later times. Returns whether the job is published.
     async fn publish(&self, id: &JobId, at: u64) -> Result<bool, PublishError> {
-        match self.schedule.job(&self.publisher, id, at).await {
+        match self.publisher.publish(self.schedule.job(id, at)).await {
             Ok(_) => Ok(true),
             Err(PublishError::NotUnique { key, id }) => {
                 let (schedule, job_id) = (&self.schedule.name, id.as_str());

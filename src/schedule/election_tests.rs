@@ -7,7 +7,7 @@ use std::{
 
 use super::*;
 use crate::{
-    CatchUp, Context, Job, JobResult, Publish, Worker,
+    CatchUp, Context, Job, JobResult, NewJob, Worker,
     message::header,
     testing::{Running, start},
 };
@@ -30,7 +30,11 @@ async fn tick(_: Tick, ctx: Context<Ran>) -> JobResult {
 }
 
 fn hourly() -> Schedule {
-    Schedule::new("hourly", "0 * * * *", "UTC", &Tick {})
+    hourly_of(NewJob::of(&Tick {}))
+}
+
+fn hourly_of(job: NewJob) -> Schedule {
+    Schedule::new("hourly", "0 * * * *", "UTC", job)
 }
 
 async fn with(schedule: Schedule, ran: &Ran, broker: &Broker) -> Running {
@@ -209,7 +213,7 @@ async fn a_unique_job_of_a_schedule_is_published_whenever_its_key_is_free() {
     let (broker, ran) = (Broker::memory(), Ran::default());
     let publisher = broker.publisher();
     // This store is not notified of the end of a job, so the key stays taken until it expires.
-    let unique = hourly().publish(|publish| publish.unique("k", Duration::from_secs(90 * 60)));
+    let unique = hourly_of(NewJob::of(&Tick {}).unique("k", Duration::from_secs(90 * 60)));
     let worker = Worker::new(Arc::clone(&ran)).unique_in(Arc::new(crate::publish::unique::InMemory::default()));
     let running = start(worker.handle(tick).schedule(unique), &broker).await.unwrap();
     let began = secs(&broker);
@@ -229,7 +233,7 @@ async fn a_unique_job_of_a_schedule_is_published_whenever_its_key_is_free() {
 #[tokio::test(start_paused = true)]
 async fn a_missing_queue_delays_jobs_and_loses_none() {
     let (broker, ran) = (Broker::memory(), Ran::default());
-    let elsewhere = hourly().publish(|publish| publish.queue("later")).catch_up(CatchUp::All);
+    let elsewhere = hourly_of(NewJob::of(&Tick {}).queue("later")).catch_up(CatchUp::All);
     let running = with(elsewhere, &ran, &broker).await;
     let began = secs(&broker);
     pass(3 * 3600).await;
@@ -252,28 +256,29 @@ impl Job for Laned {
 
 #[tokio::test(start_paused = true)]
 async fn a_scheduled_job_is_published_as_it_would_be_without_a_schedule() {
-    type Options = fn(Publish) -> Publish;
+    type Options = fn(NewJob) -> NewJob;
     let table: [(Options, &str); 13] = [
-        (|publish| publish, "laned"),
-        (|publish| publish.priority(9), "laned.high"),
-        (|publish| publish.priority(0), "laned.low"),
-        (|publish| publish.priority(9).queue("other"), "other"),
-        (|publish| publish.queue("other").lanes().priority(9), "other.high"),
-        (|publish| publish.priority(9).delay(Duration::from_secs(60)), "laned.high"),
-        (|publish| publish.at(SystemTime::UNIX_EPOCH).priority(1), "laned.low"),
-        (|publish| publish.expires(Duration::from_secs(60)), "laned"),
-        (|publish| publish.track(), "laned"),
-        (|publish| publish.label("nightly"), "laned"),
-        (|publish| publish.correlation_id("cart"), "laned"),
-        (|publish| publish.enqueued_at(SystemTime::UNIX_EPOCH), "laned"),
-        (|publish| publish.header("tenant", "acme").header("copies", 2), "laned"),
+        (|new| new, "laned"),
+        (|new| new.priority(9), "laned.high"),
+        (|new| new.priority(0), "laned.low"),
+        (|new| new.priority(9).queue("other"), "other"),
+        (|new| new.queue("other").lanes().priority(9), "other.high"),
+        (|new| new.priority(9).delay(Duration::from_secs(60)), "laned.high"),
+        (|new| new.at(SystemTime::UNIX_EPOCH).priority(1), "laned.low"),
+        (|new| new.expires(Duration::from_secs(60)), "laned"),
+        (|new| new.track(), "laned"),
+        (|new| new.label("nightly"), "laned"),
+        (|new| new.correlation_id("cart"), "laned"),
+        (|new| new.content_type("text/json"), "laned"),
+        (|new| new.header("tenant", "acme").header("copies", 2), "laned"),
     ];
     let (broker, id, at) = (Broker::memory(), JobId::from("a"), 1_800_000_000_000);
-    let publisher = broker.publisher();
     for (number, (options, queue)) in table.into_iter().enumerate() {
-        let schedule = Schedule::new("laned", "@daily", "UTC", &Laned {}).publish(options);
-        let (_, to, mut scheduled) = schedule.job(&publisher, &id, at).into_message().unwrap();
-        let (_, target, mut message) = options(publisher.publish(&Laned {})).id("a").into_message().unwrap();
+        let new = options(NewJob::of(&Laned {}));
+        let schedule = Schedule::new("laned", "@daily", "UTC", new.clone());
+        let now = broker.now_ms();
+        let (_, to, mut scheduled) = schedule.job(&id, at).into_message(1024, now).unwrap();
+        let (_, target, mut message) = new.id("a").into_message(1024, now).unwrap();
         scheduled.remove_header(header::FIRED_AT);
         // Random, so it differs between publishes.
         scheduled.remove_header(header::ORIGIN);
@@ -299,9 +304,11 @@ async fn an_invalid_schedule_prevents_the_start_and_is_named() {
     assert!(error.contains("two schedules with this name"), "{error}");
     let error = error_of(worker().schedule(Schedule::new("Big Name", "@daily", "UTC", &Tick {}))).await;
     assert!(error.contains("[a-z0-9_.-]"), "{error}");
-    let unique = |publish: Publish| publish.unique("k", Duration::from_secs(60));
-    let error = error_of(worker().schedule(hourly().publish(unique))).await;
+    let unique = NewJob::of(&Tick {}).unique("k", Duration::from_secs(60));
+    let error = error_of(worker().schedule(hourly_of(unique))).await;
     assert!(error.contains("\"hourly\"") && error.contains("Worker::unique_in"), "{error}");
-    let error = error_of(worker().schedule(hourly().publish(|publish| publish.priority(99)))).await;
+    let error = error_of(worker().schedule(hourly_of(NewJob::of(&Tick {}).priority(99)))).await;
     assert!(error.contains("priority"), "{error}");
+    let error = error_of(worker().schedule(hourly_of(NewJob::of(&Tick {}).id("always")))).await;
+    assert!(error.contains("\"hourly\"") && error.contains("remove the id"), "{error}");
 }

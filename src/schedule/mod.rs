@@ -24,7 +24,7 @@ mod seat;
 mod timetable;
 mod token;
 
-use std::{any::Any, collections::HashSet, fmt, sync::Arc};
+use std::{any::Any, collections::HashSet, fmt};
 
 use futures_util::FutureExt;
 
@@ -36,9 +36,9 @@ pub use self::token::{Token, tokens};
 use self::{clock::ClockSpeed, election::Election, rival::watch};
 use crate::{
     error::{Error, PublishError},
-    job::{Job, JobId, is_valid_name},
+    job::{JobId, is_valid_name},
     message::Message,
-    publish::{builder::Publish, publisher::Publisher},
+    publish::{new_job::NewJob, publisher::Publisher},
     shutdown::Stop,
     topology::Target,
     trace::TraceSpan,
@@ -57,7 +57,7 @@ const RUN: &str = "leveret.schedule.run";
 ///
 /// ```
 /// use std::time::Duration;
-/// use leveret::{CatchUp, Context, JobResult, Schedule, Worker};
+/// use leveret::{CatchUp, Context, JobResult, NewJob, Schedule, Worker};
 /// # use serde::{Deserialize, Serialize};
 /// #[derive(Serialize, Deserialize, leveret::Job)]
 /// #[job(name = "books.close", queue = "books")]
@@ -70,9 +70,8 @@ const RUN: &str = "leveret.schedule.run";
 /// }
 ///
 /// let monthly = |books: &str| {
-///     Schedule::new(format!("close-{books}"), "0 6 1 * *", "Europe/Berlin", &CloseMonth { books: books.into() })
-///         .catch_up(CatchUp::All)
-///         .publish(|publish| publish.track().expires(Duration::from_secs(20 * 24 * 3600)))
+///     let job = NewJob::of(&CloseMonth { books: books.into() }).track().expires(Duration::from_secs(20 * 24 * 3600));
+///     Schedule::new(format!("close-{books}"), "0 6 1 * *", "Europe/Berlin", job).catch_up(CatchUp::All)
 /// };
 /// let worker = Worker::new(()).handle(close).schedule(monthly("shop")).schedule(monthly("works"));
 /// # let _ = worker;
@@ -82,14 +81,8 @@ pub struct Schedule {
     name: String,
     expression: String,
     zone: String,
-    job: &'static str,
-    queue: &'static str,
-    /// The queue that the options select.
-    to: String,
-    lanes: bool,
-    body: Result<Vec<u8>, String>,
+    new: NewJob,
     catch_up: CatchUp,
-    options: Arc<dyn Fn(Publish) -> Publish + Send + Sync>,
     clock_speed: ClockSpeed,
 }
 
@@ -113,7 +106,7 @@ pub enum CatchUp {
 }
 
 impl Schedule {
-    /// Creates a schedule for a job, with a name of the form `[a-z0-9_.-]{1,128}` that is unique on this broker.
+    /// Creates a schedule for a reference to a [`Job`](crate::Job) or a [`NewJob`], with a name of the form `[a-z0-9_.-]{1,128}` that is unique on this broker.
     ///
     /// The expression has five fields (minute, hour, day of month, month, day of week) or six (a second before them),
     /// or is one of `@hourly`, `@daily`, `@weekly`, `@monthly` and `@yearly`. The zone is an IANA time zone, such as
@@ -125,25 +118,22 @@ impl Schedule {
     /// An expression without a `*` among its seconds, minutes and hours has fixed times. A time that the clock skips
     /// fires right after the gap, and a time that the clock repeats fires once. An expression with a `*` (`*/15 * * *
     /// *`, `0 * * * *`) keeps real time.
-    /// time.
+    ///
+    /// The job may have options, except for an id: each of its times has an id of its own. A delay and a time to live
+    /// count from the publish.
     #[must_use]
-    pub fn new<J: Job>(
+    pub fn new(
         name: impl Into<String>,
         expression: impl Into<String>,
         zone: impl Into<String>,
-        job: &J,
+        job: impl Into<NewJob>,
     ) -> Self {
         Self {
             name: name.into(),
             expression: expression.into(),
             zone: zone.into(),
-            job: J::NAME,
-            queue: J::QUEUE,
-            to: J::QUEUE.to_owned(),
-            lanes: J::LANES,
-            body: serde_json::to_vec(job).map_err(|error| PublishError::from(error).to_string()),
+            new: job.into(),
             catch_up: CatchUp::default(),
-            options: Arc::new(|publish| publish),
             clock_speed: ClockSpeed::default(),
         }
     }
@@ -152,13 +142,6 @@ impl Schedule {
     #[must_use]
     pub fn catch_up(mut self, catch_up: CatchUp) -> Self {
         self.catch_up = catch_up;
-        self
-    }
-
-    /// Sets the options of the job's publish, except for its id.
-    #[must_use]
-    pub fn publish(mut self, options: impl Fn(Publish) -> Publish + Send + Sync + 'static) -> Self {
-        self.options = Arc::new(options);
         self
     }
 
@@ -171,12 +154,9 @@ impl Schedule {
         self
     }
 
-    /// Builds the publish for one of its times, or for a request.
-    fn job(&self, publisher: &Publisher, id: &JobId, at: u64) -> Publish {
-        let body = self.body.clone().unwrap_or_default();
-        let publish = publisher.publish_raw(self.job, self.queue, body);
-        let publish = if self.lanes { publish.lanes() } else { publish };
-        (self.options)(publish).id(id.as_str()).fired_at(at)
+    /// Describes the job of one of its times, or of a request.
+    fn job(&self, id: &JobId, at: u64) -> NewJob {
+        self.new.clone().id(id.as_str()).fired_at(at)
     }
 
     /// Returns the id of the job of one of its times: the same for every publisher.
@@ -186,14 +166,14 @@ impl Schedule {
     }
 
     /// Returns its timetable after all checks that are possible before the first publish.
-    fn check(&mut self, publisher: &Publisher, now: u64) -> Result<Timetable, String> {
+    fn check(&self, publisher: &Publisher, now: u64) -> Result<Timetable, String> {
         if !is_valid_name(&self.name) {
             return Err("its name is not of the form [a-z0-9_.-]{1,128}".to_owned());
         }
-        self.body.as_ref().map_err(Clone::clone)?;
-        let publish = self.job(publisher, &JobId::mint(), now);
-        publish.queue_name().clone_into(&mut self.to);
-        publish.into_message().map_err(|error| error.to_string())?;
+        if self.new.has_id() {
+            return Err("each of its jobs gets its own id: remove the id of the job".to_owned());
+        }
+        publisher.check(self.job(&JobId::mint(), now)).map_err(|error| error.to_string())?;
         let table = Timetable::new(&self.expression, &self.zone)?;
         if table.next(0).is_none() {
             return Err(format!("the expression {:?} never fires", self.expression));
@@ -212,7 +192,7 @@ struct Schedules(Vec<Schedule>);
 impl Background for Schedules {
     fn start(self: Box<Self>, publisher: &Publisher, stop: &Stop) -> Result<Tasks, Error> {
         let mut names = HashSet::new();
-        let elections = self.0.into_iter().map(|mut schedule| {
+        let elections = self.0.into_iter().map(|schedule| {
             let name = schedule.name.clone();
             let wrong = |reason| Error::Schedule { schedule: name.clone(), reason };
             if !names.insert(name.clone()) {
@@ -231,7 +211,7 @@ impl Background for Schedules {
 impl<S: Send + Sync + 'static> Worker<S> {
     /// Publishes `job` at the times of the expression, in that time zone. The leader among the workers with the
     /// schedule publishes it. The schedule has the job's name. Use [`schedule`](Self::schedule) for several schedules
-    /// of one job, and for options.
+    /// of one job, and for another name.
     ///
     /// ```
     /// # use leveret::{Context, JobResult, Worker};
@@ -244,8 +224,9 @@ impl<S: Send + Sync + 'static> Worker<S> {
     /// # let _ = worker;
     /// ```
     #[must_use]
-    pub fn cron<J: Job>(self, expression: impl Into<String>, zone: impl Into<String>, job: &J) -> Self {
-        self.schedule(Schedule::new(J::NAME, expression, zone, job))
+    pub fn cron(self, expression: impl Into<String>, zone: impl Into<String>, job: impl Into<NewJob>) -> Self {
+        let job = job.into();
+        self.schedule(Schedule::new(job.name().to_owned(), expression, zone, job))
     }
 
     /// Adds a schedule.
@@ -286,7 +267,7 @@ impl fmt::Debug for Schedule {
             .field("name", &self.name)
             .field("expression", &self.expression)
             .field("zone", &self.zone)
-            .field("job", &self.job)
+            .field("job", &self.new)
             .finish_non_exhaustive()
     }
 }

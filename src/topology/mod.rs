@@ -17,6 +17,7 @@
 //! | `leveret.v1.cancelled` (fanout and stream) | ids of cancelled jobs, for ten years |
 //! | `leveret.v1.catalogue` (fanout and stream) | the jobs that workers can run, indefinitely |
 //! | queues `leveret.v1.clock.UUID.first`, `….last` | exclusive, for some milliseconds while a worker compares its clock with the broker's |
+//! | queues `leveret.v1.results.UUID` | exclusive, while a publisher waits for results of tracked jobs |
 //! | queue `leveret.v1.schedule.digest` | the token of a schedule and its leader election; declared by workers with the schedule |
 //! | stream `leveret.v1.schedules` | copies of all tokens, the last 16 MiB; declared with the first of those queues |
 //!
@@ -64,6 +65,8 @@ const JOB_DELIVERY_LIMIT: i64 = 100;
 const KEPT_DELIVERY_LIMIT: i64 = 1_000_000;
 /// The time that status updates wait for a status store: seven days.
 pub const STATUS_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// The last status updates of tracked jobs, by their names in routing keys.
+pub(crate) const ENDS: [&str; 4] = ["succeeded", "duplicate", "dead", "cancelled"];
 /// Size of a stream's segment files. The default of half a gigabyte suits other streams.
 const SEGMENT_BYTES: i64 = 8 * 1024 * 1024;
 
@@ -180,6 +183,25 @@ impl Topology {
     pub(crate) fn clock(&self, id: uuid::Uuid) -> (String, String, String) {
         let queue = |part| format!("{}.{id}.{part}", self.name("clock"));
         (self.name("due"), queue("first"), queue("last"))
+    }
+
+    /// Returns whether this is the name of a queue through which a publisher waits for results. Such a queue exists for
+    /// as long as the publisher waits.
+    ///
+    /// ```
+    /// # use leveret::topology::Topology;
+    /// let topology = Topology::new("leveret.v1");
+    /// assert!(topology.is_results_queue("leveret.v1.results.0190a5c6"));
+    /// assert!(!topology.is_results_queue("email"));
+    /// ```
+    #[must_use]
+    pub fn is_results_queue(&self, queue: &str) -> bool {
+        queue.strip_prefix(&self.name("results")).is_some_and(|rest| rest.starts_with('.'))
+    }
+
+    /// Returns the queue through which a process waits for results of tracked jobs.
+    pub(crate) fn results(&self, id: uuid::Uuid) -> String {
+        format!("{}.{id}", self.name("results"))
     }
 
     pub(crate) fn stream(&self, stream: Stream) -> String {

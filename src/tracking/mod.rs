@@ -3,5 +3,6 @@
 #[cfg(feature = "worker")]
 pub(crate) mod cancellations;
 pub(crate) mod emitter;
+pub(crate) mod results;
 pub mod status_update;
 pub(crate) mod stream;

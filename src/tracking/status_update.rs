@@ -1,6 +1,6 @@
 //! Status updates of tracked jobs, from the queue to the end of the job.
 //!
-//! For a job published with [`Publish::track`](crate::Publish::track), the worker publishes a status update for each
+//! For a job published with [`NewJob::track`](crate::NewJob::track), the worker publishes a status update for each
 //! state change. The updates go to the exchange `leveret.v1.events`, as JSON under the routing key
 //! `job.<step>.<queue>`. The last update is confirmed before the job leaves its queue. The others never delay the job,
 //! and may be lost while the broker is unreachable.
@@ -41,11 +41,11 @@ pub struct StatusUpdate {
     pub job: String,
     /// The job queue.
     pub queue: String,
-    /// The value that distinguishes the job from others with the same id ([`Publish::origin`](crate::Publish::origin)).
+    /// The value that distinguishes the job from others with the same id ([`NewJob::origin`](crate::NewJob::origin)).
     /// A publisher that knows only the id cannot report on the job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
-    /// The job's text for tools ([`Publish::label`](crate::Publish::label)).
+    /// The job's text for tools ([`NewJob::label`](crate::NewJob::label)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// The job's priority.

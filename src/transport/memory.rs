@@ -3,6 +3,8 @@
 //! It keeps the transport's contract as RabbitMQ does. A session that ends requeues its unacknowledged messages, in
 //! order and marked as redelivered. A delayed job whose queue was deleted ends in `unrouted`.
 
+mod ready;
+
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,10 +15,11 @@ use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
+use self::ready::{Ready, Waiting};
 use crate::transport::{SendError, session::Delivery};
 use crate::{
     message::{Message, header, integer, millis, text},
-    topology::{Argument, DEAD, Plan, Stream, Target, Topology, queue::QueueDeclaration},
+    topology::{Argument, DEAD, ENDS, Plan, Stream, Target, Topology, queue::QueueDeclaration},
 };
 
 #[derive(Clone)]
@@ -38,6 +41,8 @@ struct State {
     catalogue: Log,
     cancelled: Log,
     schedules: Log,
+    /// The queues that receive the last status updates of tracked jobs.
+    results: Vec<String>,
 }
 
 /// A stream, and the queue of each of its readers.
@@ -77,40 +82,6 @@ impl Stored {
     }
 }
 
-/// Waiting messages by priority, the highest first. Messages without a priority have 4, as in RabbitMQ from 4.3 on.
-#[derive(Default)]
-struct Ready(BTreeMap<u8, VecDeque<Waiting>>);
-
-impl Ready {
-    const NONE: u8 = 4;
-
-    fn lane(&mut self, waiting: &Waiting) -> &mut VecDeque<Waiting> {
-        self.0.entry(waiting.message.properties.priority().unwrap_or(Self::NONE)).or_default()
-    }
-
-    fn push_back(&mut self, waiting: Waiting) {
-        self.lane(&waiting).push_back(waiting);
-    }
-
-    fn push_front(&mut self, waiting: Waiting) {
-        self.lane(&waiting).push_front(waiting);
-    }
-
-    fn pop(&mut self) -> Option<Waiting> {
-        self.0.values_mut().rev().find_map(VecDeque::pop_front)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.values().all(VecDeque::is_empty)
-    }
-}
-
-struct Waiting {
-    message: Message,
-    delivery_count: u64,
-    redelivered: bool,
-}
-
 /// One consumer on one queue.
 pub(crate) struct Session {
     memory: Memory,
@@ -120,8 +91,15 @@ pub(crate) struct Session {
     next_tag: u64,
     unacked: BTreeMap<u64, Waiting>,
     stopped: bool,
-    /// The stream that its queue reads; the queue is deleted with the session.
-    reads: Option<Stream>,
+    /// The source that its queue reads; the queue is deleted with the session.
+    reads: Option<Source>,
+}
+
+/// A source of messages that each session reads through a queue of its own.
+#[derive(Clone, Copy)]
+enum Source {
+    Stream(Stream),
+    Results,
 }
 
 impl Memory {
@@ -189,7 +167,16 @@ impl Memory {
         }
         drop(state);
         let mut session = self.open(&name, u16::MAX);
-        session.reads = Some(stream);
+        session.reads = Some(Source::Stream(stream));
+        session
+    }
+
+    /// Reads the last status updates of tracked jobs from now on.
+    pub(crate) fn open_results(&self, prefetch: u16) -> Session {
+        let name = self.topology.results(Uuid::now_v7());
+        self.lock().results.push(name.clone());
+        let mut session = self.open(&name, prefetch);
+        session.reads = Some(Source::Results);
         session
     }
 
@@ -199,7 +186,7 @@ impl Memory {
             Target::Queue(queue) if !state.queues.contains_key(queue) => return Err(SendError::Returned),
             Target::Queue(queue) => state.push(queue, message),
             Target::Dead(queue) => state.push_or_unrouted(&format!("{queue}{DEAD}"), message),
-            Target::Event(..) => state.push_if_kept(message),
+            Target::Event(step, _) => state.push_update(step, message),
             Target::Stream(stream) => state.append(*stream, message),
             Target::Schedule(kind, schedule) => {
                 let queue = self.topology.schedule(schedule);
@@ -268,8 +255,13 @@ impl State {
         self.push(&target, message);
     }
 
-    /// Keeps a status update if the status queue is declared.
-    fn push_if_kept(&mut self, message: Message) {
+    /// Keeps a status update if the status queue is declared, and the last one of a job for those who wait for it.
+    fn push_update(&mut self, step: &str, message: Message) {
+        if ENDS.contains(&step) {
+            for queue in self.results.clone() {
+                self.push(&queue, message.clone());
+            }
+        }
         if let Some(status) = self.queues.get_mut(&self.status) {
             status.push(message);
         }
@@ -367,9 +359,13 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Some(stream) = self.reads {
+        if let Some(source) = self.reads {
             let mut state = self.memory.lock();
-            state.log(stream).readers.retain(|reader| *reader != self.queue);
+            let readers = match source {
+                Source::Stream(stream) => &mut state.log(stream).readers,
+                Source::Results => &mut state.results,
+            };
+            readers.retain(|reader| *reader != self.queue);
             state.queues.remove(&self.queue);
             return;
         }

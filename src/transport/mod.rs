@@ -22,6 +22,9 @@ use crate::{
     topology::{Plan, QueueDeclaration, Stream, Target, Topology, lane::Lane},
 };
 
+/// Most status updates that are delivered to a waiting publisher and not yet handled.
+const RESULTS_PREFETCH: u16 = 256;
+
 /// The reason why a message was not confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SendError {
@@ -176,6 +179,22 @@ impl Transport {
         match &self.shared.backend {
             Backend::Amqp(amqp) => amqp.open_stream(stream, from).await.map(|session| Session::Amqp(Box::new(session))),
             Backend::Memory(memory) => Ok(Session::Memory(memory.open_stream(stream, from))),
+        }
+    }
+
+    /// Reads the last status updates of tracked jobs from now on.
+    pub(crate) async fn open_results(&self) -> Result<Session, OpenError> {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.open_results().await.map(|session| Session::Amqp(Box::new(session))),
+            Backend::Memory(memory) => Ok(Session::Memory(memory.open_results(RESULTS_PREFETCH))),
+        }
+    }
+
+    /// Returns the reason if there is no connection for consumers after the first attempt to connect.
+    pub(crate) async fn disconnected(&self) -> Option<String> {
+        match &self.shared.backend {
+            Backend::Amqp(amqp) => amqp.disconnected().await,
+            Backend::Memory(_) => None,
         }
     }
 

@@ -218,7 +218,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
 
     /// Sets the store of unique keys for everything that this worker publishes: jobs of its schedules, and jobs that
     /// handlers publish with [`Context::publisher`](crate::Context::publisher). A worker whose schedule publishes a
-    /// [unique](crate::Publish::unique) job does not start without one.
+    /// [unique](crate::NewJob::unique) job does not start without one.
     ///
     /// ```
     /// use std::{sync::Arc, time::Duration};

@@ -87,7 +87,7 @@ impl<J: Job, S: Send + Sync + 'static> HandlerOptions<J, S> {
     }
 
     /// Sets the queue that the jobs are taken from; [`Job::QUEUE`](crate::Job::QUEUE) by default. It is for jobs that are
-    /// published with [`Publish::queue`](crate::Publish::queue).
+    /// published with [`NewJob::queue`](crate::NewJob::queue).
     #[must_use]
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.spec.queue = queue.into();

@@ -177,7 +177,7 @@ impl Queue {
     /// return to their own lane. The suspect queue and the dead letters (`email.dead`) are shared.
     ///
     /// Publishers put a job into its lane if its type sets [`Job::LANES`](crate::Job::LANES), or the publish sets
-    /// [`lanes`](crate::Publish::lanes). Any other client chooses the lane by its name.
+    /// [`lanes`](crate::NewJob::lanes). Any other client chooses the lane by its name.
     ///
     /// ```
     /// use leveret::Queue;

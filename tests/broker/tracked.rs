@@ -65,6 +65,7 @@ macro_rules! on_both_brokers {
     };
 }
 
+mod awaited;
 mod cancelled;
 mod lives;
 mod results;

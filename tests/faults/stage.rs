@@ -263,8 +263,7 @@ impl<'a> Stage<'a> {
         let all = self.workers.iter().chain(&self.publishers).chain(&self.gone);
         let words = all.map(|actor| {
             // Failed attempts belong to the load, and would crowd out the connections' story.
-            let lines: Vec<_> =
-                actor.process.lines().into_iter().filter(|line| !line.contains(" job_id=")).collect();
+            let lines: Vec<_> = actor.process.lines().into_iter().filter(|line| !line.contains(" job_id=")).collect();
             let last = lines[lines.len().saturating_sub(40)..].join("\n        ");
             format!("    process {}, {:?}\n        {last}", actor.id(), actor.watch.last())
         });

@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use leveret::{Context, Job, JobResult, Schedule, Worker};
+use leveret::{Context, Job, JobResult, NewJob, Schedule, Worker};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -80,7 +80,6 @@ pub fn noting(queue: &str, fires: &Fires) -> Worker<Fires> {
 
 /// A schedule that publishes to this queue.
 pub fn schedule(name: &str, expression: &str, queue: &str) -> Schedule {
-    let queue = queue.to_owned();
-    let job = Fire { schedule: name.to_owned() };
-    Schedule::new(name, expression, "UTC", &job).publish(move |publish| publish.queue(queue.as_str()))
+    let job = NewJob::of(&Fire { schedule: name.to_owned() }).queue(queue);
+    Schedule::new(name, expression, "UTC", job)
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use leveret::PublishError;
+
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -51,18 +53,8 @@ pub enum Error {
         allowed: &'static str,
     },
     /// A job that could never be published.
-    #[error("the job cannot be enqueued: {what} {value:?}: {reason}")]
-    InvalidEntry {
-        /// The kind of invalid value: the job's name, its id, the queue, a header.
-        what: &'static str,
-        /// The invalid value.
-        value: String,
-        /// The rule it breaks.
-        reason: &'static str,
-    },
-    /// A job that does not serialise to JSON.
-    #[error("the job does not serialise")]
-    Encode(#[source] serde_json::Error),
+    #[error("the job cannot be enqueued: {0}")]
+    InvalidJob(PublishError),
     /// The database did not answer within the time limit: it is halted, or the network drops its packets. The statement
     /// may have run nevertheless.
     #[error("the database does not answer")]
@@ -97,7 +89,7 @@ impl Error {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Database(sqlx::Error::Database(error)) => error.code().is_some_and(|code| code_refuses(&code)),
-            Self::Database(sqlx::Error::Encode(_)) | Self::InvalidEntry { .. } | Self::Encode(_) => true,
+            Self::Database(sqlx::Error::Encode(_)) | Self::InvalidJob(_) => true,
             _ => false,
         }
     }

@@ -4,7 +4,8 @@
 //! job gets its id when it is enqueued. All copies of the job have this id, also after a crash.
 //!
 //! ```
-//! use leveret_sql::{OutboxEntry, Outbox};
+//! use leveret::NewJob;
+//! use leveret_sql::Outbox;
 //! use sqlx::sqlite::SqlitePool;
 //! # #[derive(serde::Serialize, serde::Deserialize, leveret::Job)] #[job(name = "email.send", queue = "email")]
 //! # struct SendEmail { to: String }
@@ -18,7 +19,7 @@
 //! let mut tx = pool.begin().await?;
 //! // … the order's row, in the same transaction …
 //! let id = Outbox::enqueue(&mut tx, &SendEmail { to: "ada@example.org".into() }).await?;
-//! Outbox::enqueue(&mut tx, OutboxEntry::raw("report", "reports", "{}").order_key("customer-7").track()).await?;
+//! Outbox::enqueue_ordered(&mut tx, "customer-7", NewJob::raw("report", "reports", "{}").track()).await?;
 //! tx.commit().await?;
 //! # let _ = id;
 //! assert_eq!(Outbox::new(&pool).status().await?.pending, 2);
@@ -27,19 +28,17 @@
 //!
 //! # Layout
 //!
-//! * `entry`: a job and its options. `enqueue`: writes it in a transaction. `operate`: what an operator sees and does.
+//! * `enqueue`: writes a job in a transaction. `operate`: what an operator sees and does.
 //! * `relay`: publishes what was committed. `claim`: its statements. `relay/publish`: publishes one batch. `metrics`.
 
 mod claim;
 mod enqueue;
-mod entry;
 mod metrics;
 mod operate;
 mod relay;
 
 pub use self::{
     enqueue::Outbox,
-    entry::OutboxEntry,
     operate::{OutboxStatus, SetAsideJob, SetAsideSelection},
     relay::{Relay, Waker},
 };

@@ -142,7 +142,7 @@ async fn unless_hidden(
     }
 }
 
-async fn open(up: &LiveConnection) -> Result<Channel, OpenError> {
+pub(super) async fn open(up: &LiveConnection) -> Result<Channel, OpenError> {
     up.channel().await.map_err(OpenError::Passing)
 }
 
@@ -198,7 +198,7 @@ fn name_of_queue(queue: &QueuePlan) -> String {
 }
 
 /// Runs a command; its refusal names the object.
-async fn refusable(name: String, command: impl Future<Output = lapin::Result<()>>) -> Result<(), Refused> {
+pub(super) async fn refusable(name: String, command: impl Future<Output = lapin::Result<()>>) -> Result<(), Refused> {
     command.await.map_err(|error| Refused { name, error })
 }
 

@@ -20,6 +20,7 @@ mod proof;
 mod publish;
 mod refused;
 mod request;
+mod results;
 mod tls;
 
 use std::{sync::Arc, time::Duration};
@@ -44,7 +45,7 @@ use crate::{
 use crate::{
     topology::lane::Lane,
     transport::{
-        SendError,
+        RESULTS_PREFETCH, SendError,
         clock::{Clock, Now, system_ms},
         session::OpenError,
     },
@@ -154,6 +155,18 @@ impl Amqp {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
         declare::ensure_shared(&up, &self.setup).await?;
         Session::open_stream(up, &self.setup.topology.stream(stream), from).await
+    }
+
+    /// Declares a queue for the last status updates of tracked jobs, which lives as long as its session, and opens it.
+    pub(crate) async fn open_results(&self) -> Result<Session, OpenError> {
+        let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
+        declare::ensure_shared(&up, &self.setup).await?;
+        let queue = results::declare(&up, &self.setup).await?;
+        Session::open(up, &queue, RESULTS_PREFETCH).await
+    }
+
+    pub(crate) async fn disconnected(&self) -> Option<String> {
+        self.consuming.first_state().await.err()
     }
 
     pub(crate) async fn ensure(&self, plan: &Plan) -> Result<(), OpenError> {

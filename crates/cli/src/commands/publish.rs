@@ -4,11 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::anyhow;
 use clap::Args;
-use leveret::{
-    Config, JobId, Publish,
-    catalogue::Catalogue,
-    status_update::{StatusUpdate, Step},
-};
+use leveret::{Config, NewJob, catalogue::Catalogue};
 use leveret_serve::dead::edit::{self, CheckedAgainst};
 use serde_json::json;
 
@@ -109,11 +105,10 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         let reason = if is_read { "no worker announced a schema of this job" } else { UNREADABLE };
         notice!("Not checked: {reason}.");
     }
-    let publish = broker.publisher().publish_raw(arguments.job.clone(), queue.clone(), payload);
-    let publish = if catalogue.has_lanes(&arguments.job, &queue) { publish.lanes() } else { publish };
-    let publish = options(publish, &arguments);
-    let origin = publish.origin().map(str::to_owned);
-    let id = publish.await?;
+    let job = NewJob::raw(arguments.job.clone(), queue.clone(), payload);
+    let job = if catalogue.has_lanes(&arguments.job, &queue) { job.lanes() } else { job };
+    let (job, queued) = with_options(job, &arguments).into_queued(SystemTime::now());
+    let id = broker.publisher().publish(job).await?;
     match arguments.output {
         Format::Json if store.is_none() => print_json(&json!({ "id": id.as_str(), "queue": queue }))?,
         Format::Json => {}
@@ -123,7 +118,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         broker.close().await;
         return Ok(Exit::Success);
     };
-    store.record(&[StatusUpdate { origin, ..queued(&arguments, &id, queue) }]).await?;
+    store.record(&[queued]).await?;
     let services = leveret_serve::Services::new(&broker, store);
     tracked::wait(&services, id.as_str(), wait, arguments.output).await
 }
@@ -145,45 +140,24 @@ fn queue(arguments: &Arguments, catalogue: &Catalogue, is_read: bool) -> Result<
     })
 }
 
-fn options(mut publish: Publish, arguments: &Arguments) -> Publish {
+fn with_options(mut job: NewJob, arguments: &Arguments) -> NewJob {
     if let Some(delay) = arguments.delay {
-        publish = publish.delay(delay);
+        job = job.delay(delay);
     }
     if let Some(at) = arguments.at {
-        publish = publish.at(SystemTime::from(at));
+        job = job.at(SystemTime::from(at));
     }
     if let Some(expires) = arguments.expires {
-        publish = publish.expires(expires);
+        job = job.expires(expires);
     }
     if let Some(priority) = arguments.priority {
-        publish = publish.priority(priority);
+        job = job.priority(priority);
     }
     if let Some(id) = &arguments.id {
-        publish = publish.id(id);
+        job = job.id(id);
     }
     if let Some(label) = &arguments.label {
-        publish = publish.label(label);
+        job = job.label(label);
     }
-    if arguments.track || arguments.wait.is_some() { publish.track() } else { publish }
-}
-
-/// The first status update of the job, as a server records it for a submission.
-fn queued(arguments: &Arguments, id: &JobId, queue: String) -> StatusUpdate {
-    let now = SystemTime::now();
-    let after = |duration: Duration| now.checked_add(duration).unwrap_or(now);
-    let at = arguments.at.map(SystemTime::from);
-    StatusUpdate {
-        id: id.clone(),
-        job: arguments.job.clone(),
-        queue,
-        origin: None,
-        label: arguments.label.clone(),
-        priority: arguments.priority,
-        attempt: 1,
-        hop: 0,
-        enqueued_at: Some(now),
-        at: now,
-        worker: None,
-        step: Step::Queued { due: arguments.delay.map(after).or(at), expires: arguments.expires.map(after) },
-    }
+    if arguments.track || arguments.wait.is_some() { job.track() } else { job }
 }

@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
-use leveret::testing;
+use leveret::{NewJob, testing};
 use leveret_harness::{Process, TestVhost, eventually, shared_node, shared_postgres, unique};
-use leveret_sql::{Outbox, OutboxEntry};
+use leveret_sql::Outbox;
 use leveret_tests::jobs::{Act, Log, script, worker};
 use serde_json::Value;
 use sqlx::{PgPool, SqlitePool};
@@ -49,7 +49,7 @@ impl Shop {
 
     async fn enqueue(&self, queue: &str, label: &str) -> String {
         let payload = serde_json::to_string(&script(label, [Act::Succeed])).unwrap();
-        let entry = OutboxEntry::raw("test.script", queue, payload);
+        let entry = NewJob::raw("test.script", queue, payload);
         if self.database.starts_with("postgres") {
             let pool = PgPool::connect(&self.database).await.unwrap();
             let mut tx = pool.begin().await.unwrap();

@@ -11,12 +11,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use leveret::{
-    Publish, PublishError,
-    catalogue::Entry,
-    status_update::{StatusUpdate, Step},
-    time::at_unix_ms,
-};
+use leveret::{NewJob, PublishError, catalogue::Entry, status_update::StatusUpdate};
 use leveret_store::{IdempotencyClaim, IdempotencyRequest};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -31,7 +26,7 @@ use crate::{
     field_error::FieldError,
     schema::{CheckBudget, checked},
     services::Services,
-    time::{millis, now_ms},
+    time::now_ms,
 };
 
 /// The greatest number of submissions in one request.
@@ -131,14 +126,11 @@ impl Services {
                 IdempotencyClaim::Other => return Err(Error::KeyReused),
             }
         }
-        let at = now_ms();
-        let publishes = checked.iter().zip(&ids);
-        let publishes = publishes.map(|(checked, id)| (!published.contains(id)).then(|| self.publish(checked, id)));
-        let publishes: Vec<_> = publishes.collect();
-        let origin =
-            |publish: &Option<Publish>| publish.as_ref().and_then(|publish| publish.origin().map(str::to_owned));
-        let origins: Vec<_> = publishes.iter().map(origin).collect();
-        let publishes = publishes.into_iter().zip(&ids).map(|(publish, id)| {
+        let at = SystemTime::now();
+        let jobs = checked.into_iter().zip(&ids).map(|(checked, id)| checked.into_job().id(id).into_queued(at));
+        let (jobs, updates): (Vec<NewJob>, Vec<StatusUpdate>) = jobs.unzip();
+        let publishes = jobs.into_iter().zip(&ids).map(|(job, id)| {
+            let publish = (!published.contains(id)).then(|| self.publisher.publish(job));
             let id = id.clone();
             async move {
                 if let Some(publish) = publish { publish.into_future().await.map(drop).map(|()| id) } else { Ok(id) }
@@ -146,12 +138,14 @@ impl Services {
         });
         let window = usize::from(self.broker.config().publish_window.get());
         let results: Vec<_> = stream::iter(publishes.collect::<Vec<_>>()).buffered(window).collect().await;
-        let queued = |((checked, origin), fate): ((&CheckedSubmission, _), &Result<String, _>)| {
-            fate.as_ref().ok().map(|id| checked.queued(id, origin, at))
-        };
-        let events: Vec<_> = checked.iter().zip(origins).zip(&results).filter_map(queued).collect();
-        if !events.is_empty() {
-            self.recorder.record(events, reservation).await;
+        let queued = updates.into_iter().zip(&results).filter(|(_, fate)| fate.is_ok()).map(|(mut update, _)| {
+            // The interrupted request chose the origin of a job that it published.
+            update.origin = update.origin.filter(|_| !published.contains(update.id.as_str()));
+            update
+        });
+        let queued: Vec<_> = queued.collect();
+        if !queued.is_empty() {
+            self.recorder.record(queued, reservation).await;
         }
         if let Some(idempotency) = &idempotency {
             self.settle_claim(idempotency, &results).await;
@@ -179,54 +173,29 @@ impl Services {
             );
         }
     }
-
-    fn publish(&self, checked: &CheckedSubmission, id: &str) -> Publish {
-        let CheckedSubmission { submission, entry } = checked;
-        let payload = submission.payload.as_ref().map_or(NO_PAYLOAD, |payload| payload.get());
-        let mut publish = self.publisher.publish_raw(entry.job.clone(), entry.queue.clone(), payload).track().id(id);
-        if entry.lanes {
-            publish = publish.lanes();
-        }
-        if let Some(name) = &submission.name {
-            publish = publish.label(name);
-        }
-        if let Some(priority) = submission.priority {
-            publish = publish.priority(priority);
-        }
-        if let Some(expires_in) = submission.expires_in {
-            publish = publish.expires(expires_in);
-        }
-        match submission.due {
-            Due::Now => publish,
-            Due::After(delay) => publish.delay(delay),
-            Due::At(ms) => publish.at(SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
-        }
-    }
 }
 
 impl CheckedSubmission {
-    fn queued(&self, id: &str, origin: Option<String>, at: u64) -> StatusUpdate {
+    fn into_job(self) -> NewJob {
         let Self { submission, entry } = self;
-        let after = |delay: Duration| at_unix_ms(at.saturating_add(millis(delay)));
-        let due = match submission.due {
-            Due::Now => None,
-            Due::After(delay) => Some(after(delay)),
-            Due::At(due) => Some(at_unix_ms(due)),
-        };
-        let (expires, at) = (submission.expires_in.map(after), at_unix_ms(at));
-        StatusUpdate {
-            id: id.into(),
-            job: entry.job.clone(),
-            queue: entry.queue.clone(),
-            origin,
-            label: submission.name.clone(),
-            priority: submission.priority,
-            attempt: 1,
-            hop: 0,
-            enqueued_at: Some(at),
-            at,
-            worker: None,
-            step: Step::Queued { due, expires },
+        let payload = submission.payload.as_ref().map_or(NO_PAYLOAD, |payload| payload.get());
+        let mut job = NewJob::raw(entry.job.clone(), entry.queue.clone(), payload).track();
+        if entry.lanes {
+            job = job.lanes();
+        }
+        if let Some(name) = submission.name {
+            job = job.label(name);
+        }
+        if let Some(priority) = submission.priority {
+            job = job.priority(priority);
+        }
+        if let Some(expires_in) = submission.expires_in {
+            job = job.expires(expires_in);
+        }
+        match submission.due {
+            Due::Now => job,
+            Due::After(delay) => job.delay(delay),
+            Due::At(ms) => job.at(SystemTime::UNIX_EPOCH + Duration::from_millis(ms)),
         }
     }
 }

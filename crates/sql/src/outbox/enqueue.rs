@@ -1,10 +1,11 @@
 //! Creates the outbox, and enqueues jobs in a transaction of the user's.
 
-use leveret::JobId;
+use std::time::SystemTime;
 
-use super::entry::OutboxEntry;
+use leveret::{JobId, NewJob, PublishError, StoredJob, names};
+
 use crate::{
-    Result,
+    Error, Result,
     db::{Arg, Connection, ConnectionMut, Dialect, Migrations, Pool, Sql, TABLES_LOCK, chunks, from_pools, text_list},
 };
 
@@ -22,12 +23,13 @@ pub(super) const MIGRATIONS: Migrations = Migrations {
 /// # #[derive(serde::Serialize, serde::Deserialize, leveret::Job)] #[job(name = "email.send", queue = "email")]
 /// # struct SendEmail { to: String }
 /// # async fn doc(pool: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
-/// use leveret_sql::{OutboxEntry, Outbox};
+/// use leveret::NewJob;
+/// use leveret_sql::Outbox;
 ///
 /// let mut tx = pool.begin().await?;
 /// let job = SendEmail { to: "ada@example.org".into() };
 /// Outbox::enqueue(&mut tx, &job).await?;
-/// Outbox::enqueue(&mut tx, OutboxEntry::new(&job).priority(9)).await?;
+/// Outbox::enqueue(&mut tx, NewJob::of(&job).priority(9)).await?;
 /// tx.commit().await?;
 /// # Ok(()) }
 /// ```
@@ -72,7 +74,13 @@ impl Outbox {
         Ok(outbox)
     }
 
-    /// Enqueues a job in a transaction, and returns the id that it will be published with.
+    /// Enqueues a reference to a [`Job`](leveret::Job) or a [`NewJob`] in a transaction, and returns the id that it will
+    /// be published with.
+    ///
+    /// Its delay and its time to live count from now, and not from its publish. A delay that has passed by then has no
+    /// effect. The time for which a [unique](NewJob::unique) job takes its key counts from the publish. The relay skips a
+    /// unique job whose key is taken by then, as its [`IfTaken`](leveret::IfTaken) says, and sets it aside if it has no
+    /// [store of keys](crate::Relay::unique_in).
     ///
     /// On a connection without a transaction the job is committed at once, which does not work behind a pooler in
     /// transaction mode.
@@ -85,8 +93,8 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// * [`Error::InvalidEntry`](crate::Error::InvalidEntry), [`Error::Encode`](crate::Error::Encode): the job could
-    ///   never be published. Nothing was written, and the transaction can continue.
+    /// * [`Error::InvalidJob`](crate::Error::InvalidJob): the job could never be published. Nothing was written, and the
+    ///   transaction can continue.
     /// * [`Error::NoTables`](crate::Error::NoTables), [`Error::Database`](crate::Error::Database).
     /// * [`Error::Silent`](crate::Error::Silent): the database did not answer in time.
     ///
@@ -94,9 +102,8 @@ impl Outbox {
     ///
     /// If the future is dropped before it is ready, or fails with [`Error::Silent`](crate::Error::Silent), the job may
     /// or may not be in the transaction. Roll the transaction back, which its drop does.
-    pub async fn enqueue(on: &mut impl Connection, job: impl Into<OutboxEntry>) -> Result<JobId> {
-        let mut ids = enqueue_rows(on, vec![job.into()]).await?;
-        Ok(ids.pop().unwrap_or_else(JobId::mint))
+    pub async fn enqueue(on: &mut impl Connection, job: impl Into<NewJob>) -> Result<JobId> {
+        first(enqueue_rows(on, vec![(None, job.into())]).await?)
     }
 
     /// Enqueues many jobs, all or none, which is faster than one by one. Returns their ids in order.
@@ -104,17 +111,64 @@ impl Outbox {
     /// # Errors
     ///
     /// As [`enqueue`](Self::enqueue).
-    pub async fn enqueue_all<E: Into<OutboxEntry>>(
+    pub async fn enqueue_all<N: Into<NewJob>>(
         on: &mut impl Connection,
-        jobs: impl IntoIterator<Item = E>,
+        jobs: impl IntoIterator<Item = N>,
     ) -> Result<Vec<JobId>> {
-        enqueue_rows(on, jobs.into_iter().map(Into::into).collect()).await
+        enqueue_rows(on, jobs.into_iter().map(|job| (None, job.into())).collect()).await
+    }
+
+    /// Like [`enqueue`](Self::enqueue), in the order of a key of 1 to 255 bytes: the job is published after all jobs
+    /// that were enqueued before it with the same key.
+    ///
+    /// On PostgreSQL the key is locked until the transaction ends, so that the order is that of the commits. Two
+    /// transactions that lock two keys in opposite order end in a deadlock, which PostgreSQL breaks with an error.
+    ///
+    /// A job that is set aside blocks the jobs behind it until it is retried or discarded. The order of *runs* depends
+    /// on the queue: it is kept by one consumer with `concurrency(1)`, as long as no job fails.
+    ///
+    /// ```
+    /// # async fn doc(pool: sqlx::PgPool, job: impl leveret::Job) -> Result<(), Box<dyn std::error::Error>> {
+    /// use leveret_sql::Outbox;
+    ///
+    /// let mut tx = pool.begin().await?;
+    /// Outbox::enqueue_ordered(&mut tx, "customer-7", &job).await?;
+    /// tx.commit().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue`](Self::enqueue).
+    pub async fn enqueue_ordered(
+        on: &mut impl Connection,
+        order_key: impl Into<String>,
+        job: impl Into<NewJob>,
+    ) -> Result<JobId> {
+        first(enqueue_rows(on, vec![(Some(order_key.into()), job.into())]).await?)
+    }
+
+    /// Enqueues many jobs in the order of their keys, all or none. See [`enqueue_ordered`](Self::enqueue_ordered). A
+    /// job with `None` for a key has no order. Returns their ids in order.
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue`](Self::enqueue).
+    pub async fn enqueue_all_ordered<K: Into<Option<String>>, N: Into<NewJob>>(
+        on: &mut impl Connection,
+        jobs: impl IntoIterator<Item = (K, N)>,
+    ) -> Result<Vec<JobId>> {
+        enqueue_rows(on, jobs.into_iter().map(|(key, job)| (key.into(), job.into())).collect()).await
     }
 }
 
-async fn enqueue_rows(on: &mut impl Connection, entries: Vec<OutboxEntry>) -> Result<Vec<JobId>> {
-    entries.iter().try_for_each(OutboxEntry::check)?;
-    let rows = entries.into_iter().map(row).collect::<Result<Vec<_>>>()?;
+fn first(mut ids: Vec<JobId>) -> Result<JobId> {
+    Ok(ids.pop().unwrap_or_else(JobId::mint))
+}
+
+async fn enqueue_rows(on: &mut impl Connection, jobs: Vec<(Option<String>, NewJob)>) -> Result<Vec<JobId>> {
+    let now = SystemTime::now();
+    let rows = jobs.into_iter().map(|(order_key, job)| row(order_key, job, now)).collect::<Result<Vec<_>>>()?;
     let keys: Vec<_> = rows.iter().filter_map(|row| row.order_key.as_deref()).collect();
     if on.connection().dialect() == Dialect::Postgres && !keys.is_empty() {
         lock(on.connection(), &keys).await?;
@@ -125,7 +179,7 @@ async fn enqueue_rows(on: &mut impl Connection, entries: Vec<OutboxEntry>) -> Re
         insert.values(chunk.iter().map(Row::args));
         on.connection().execute(insert).await.map_err(|error| MIGRATIONS.explain(error))?;
     }
-    Ok(rows.into_iter().map(|row| row.id).collect())
+    Ok(rows.into_iter().map(|row| row.job.id).collect())
 }
 
 /// Locks order keys until the commit, so that the numbers of one key are in the order of the commits. All calls lock
@@ -137,38 +191,43 @@ async fn lock(on: ConnectionMut<'_>, keys: &[&str]) -> Result<()> {
 }
 
 struct Row {
-    id: JobId,
-    job: String,
-    queue: String,
-    payload: Vec<u8>,
+    job: StoredJob,
     options: String,
     order_key: Option<String>,
     enqueued_at: u64,
 }
 
-fn row(mut entry: OutboxEntry) -> Result<Row> {
-    entry.options.continue_trace();
-    Ok(Row {
-        id: entry.id.unwrap_or_else(JobId::mint),
-        job: entry.job,
-        queue: entry.queue,
-        payload: entry.payload?,
-        options: serde_json::to_string(&entry.options).map_err(crate::Error::Encode)?,
-        order_key: entry.order_key,
-        enqueued_at: entry.enqueued_at,
-    })
+/// Refuses here what a publish would refuse later, when the caller no longer waits.
+fn row(order_key: Option<String>, job: NewJob, now: SystemTime) -> Result<Row> {
+    let job = job.into_stored(now).map_err(Error::InvalidJob)?;
+    // Like an id, and PostgreSQL keeps no NUL in a text.
+    let texts = [("job id", Some(job.id.as_str())), ("order key", order_key.as_deref())];
+    for (what, text) in texts.into_iter().filter_map(|(what, text)| Some((what, text?))) {
+        if names::id(text).is_err() || text.contains('\0') {
+            let reason = "it must have 1 to 255 bytes, none of them NUL";
+            return Err(Error::InvalidJob(PublishError::Invalid { what, value: text.to_owned(), reason }));
+        }
+    }
+    let encode = |error: serde_json::Error| {
+        Error::InvalidJob(PublishError::Encode { job: job.name.to_string(), reason: error.to_string() })
+    };
+    let options = serde_json::to_string(&job.options).map_err(encode)?;
+    let since_epoch = job.enqueued_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let enqueued_at = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+    Ok(Row { job, options, order_key, enqueued_at })
 }
 
 impl Row {
     fn args(&self) -> [Arg; 7] {
+        let Self { job, options, order_key, enqueued_at } = self;
         [
-            self.id.as_str().into(),
-            self.job.as_str().into(),
-            self.queue.as_str().into(),
-            self.payload.as_slice().into(),
-            self.options.as_str().into(),
-            self.order_key.as_deref().into(),
-            self.enqueued_at.into(),
+            job.id.as_str().into(),
+            (*job.name).into(),
+            (*job.queue).into(),
+            job.payload.as_slice().into(),
+            options.as_str().into(),
+            order_key.as_deref().into(),
+            (*enqueued_at).into(),
         ]
     }
 }

@@ -14,10 +14,10 @@ mod publish;
 mod settings;
 mod unavailable;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::try_join_all;
-use leveret::Broker;
+use leveret::{Broker, unique::UniqueKeys};
 use tokio::{
     select,
     time::{Instant, sleep},
@@ -63,7 +63,8 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// * A job that no queue takes, or that the broker refuses, is retried after 1 s, 2 s, 4 s … up to 5 minutes, and
 ///   set aside with its reason after the tenth try. A job that can never be published (its payload is too large, its
 ///   options do not decode) is set aside at once. Neither delays other jobs, except those behind it with the same
-///   [order key](crate::OutboxEntry::order_key). [`Outbox::retry`] brings jobs back that were set aside.
+///   [order key](Outbox::enqueue_ordered). [`Outbox::retry`] brings jobs back that were set aside.
+/// * A [unique](leveret::NewJob::unique) job whose key is taken is skipped, as its [`IfTaken`](leveret::IfTaken) says.
 /// * A relay holds some 8 MiB of payloads and 500 jobs in memory for each batch in progress, and twice that if order
 ///   keys are used.
 ///
@@ -129,6 +130,14 @@ impl Relay {
     #[must_use]
     pub fn keep(mut self, published: Duration) -> Self {
         (self.keep, self.settings.keeps_published) = (Some(published), true);
+        self
+    }
+
+    /// Sets the store for the keys of [unique](leveret::NewJob::unique) jobs: the one of all their publishers. Without
+    /// one, the relay sets unique jobs aside.
+    #[must_use]
+    pub fn unique_in(mut self, keys: Arc<dyn UniqueKeys>) -> Self {
+        self.settings.publisher = self.settings.publisher.unique_in(keys);
         self
     }
 

@@ -1,7 +1,8 @@
 //! The errors of a database have a cause, a code and no password.
 
+use leveret::NewJob;
 use leveret_harness::{Postgres, shared_postgres};
-use leveret_sql::{Error, Inbox, Outbox, OutboxEntry, Relay, chain};
+use leveret_sql::{Error, Inbox, Outbox, Relay, chain};
 use sqlx::PgPool;
 
 use crate::outbox::stage::Pool;
@@ -44,7 +45,7 @@ async fn a_missing_right_a_read_only_database_and_a_cancelled_statement_are_no_m
     let relay = Relay::new(&guest, &leveret::Broker::memory());
     reported(&relay.run(std::future::pending()).await.unwrap_err(), "lacks a privilege", "42501", false);
     let mut tx = guest.begin().await.unwrap();
-    let error = Outbox::enqueue(&mut tx, OutboxEntry::raw("job", "q", "{}")).await.unwrap_err();
+    let error = Outbox::enqueue(&mut tx, NewJob::raw("job", "q", "{}")).await.unwrap_err();
     reported(&error, "lacks a privilege", "42501", false);
 
     let reading = PgPool::connect(&format!("{url}?options=-c%20default_transaction_read_only=on")).await.unwrap();
@@ -64,7 +65,7 @@ async fn a_search_path_that_does_not_lead_to_the_tables_is_reported() {
     Pool::Postgres(pool).run("CREATE SCHEMA elsewhere").await;
     let elsewhere = PgPool::connect(&format!("{url}?options=-c%20search_path=elsewhere")).await.unwrap();
     let mut tx = elsewhere.begin().await.unwrap();
-    let error = Outbox::enqueue(&mut tx, OutboxEntry::raw("job", "q", "{}")).await.unwrap_err();
+    let error = Outbox::enqueue(&mut tx, NewJob::raw("job", "q", "{}")).await.unwrap_err();
     for error in [error, Outbox::new(&elsewhere).status().await.unwrap_err()] {
         assert!(matches!(error, Error::NoTables { part: "outbox" }), "{error:?}");
         assert!(error.to_string().contains("search_path"), "{error}");

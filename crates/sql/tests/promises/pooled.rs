@@ -1,17 +1,21 @@
 //! PostgreSQL behind PgBouncer in transaction mode: each transaction may get another connection of the database.
 
+use leveret::NewJob;
 use leveret_harness::{Database, PgBouncer, shared_postgres};
-use leveret_sql::{Outbox, OutboxEntry};
+use leveret_sql::Outbox;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::outbox::stage::{Stage, run};
 
 /// Enqueues each job in a transaction of its own, every second one with an order key.
-async fn enqueue_all(pool: PgPool, key: String, entries: Vec<OutboxEntry>) {
+async fn enqueue_all(pool: PgPool, key: String, entries: Vec<NewJob>) {
     for (number, entry) in entries.into_iter().enumerate() {
         let mut tx = pool.begin().await.unwrap();
-        let entry = if number.is_multiple_of(2) { entry.order_key(&key) } else { entry };
-        Outbox::enqueue(&mut tx, entry).await.unwrap();
+        if number.is_multiple_of(2) {
+            Outbox::enqueue_ordered(&mut tx, &key, entry).await.unwrap();
+        } else {
+            Outbox::enqueue(&mut tx, entry).await.unwrap();
+        }
         tx.commit().await.unwrap();
     }
 }

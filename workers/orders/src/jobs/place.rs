@@ -1,7 +1,7 @@
 //! The job `order.place`, which runs one transaction.
 
-use leveret::{Context, JobError, JobResult};
-use leveret_sql::{Inbox, Outbox, OutboxEntry};
+use leveret::{Context, JobError, JobResult, NewJob};
+use leveret_sql::{Inbox, Outbox};
 
 use crate::{
     error::OrderError,
@@ -30,9 +30,8 @@ macro_rules! place {
         let (lines, total_cents) = (serde_json::to_string(&$order.lines)?, $order.total_cents());
         let row = sqlx::query_scalar(PLACE).bind($ctx.job_id()).bind(&$customer).bind(lines).bind(total_cents);
         let placed = PlacedOrder { number: row.fetch_one(&mut *tx).await.map_err(database_error)?, total_cents };
-        let mail =
-            OutboxEntry::new(&$order.confirmation(placed)).id(confirmation_id($ctx.job_id())).order_key($customer);
-        Outbox::enqueue(&mut tx, mail).await.map_err(database_error)?;
+        let mail = NewJob::of(&$order.confirmation(placed)).id(confirmation_id($ctx.job_id()));
+        Outbox::enqueue_ordered(&mut tx, $customer, mail).await.map_err(database_error)?;
         tx.commit().await.map_err(database_error)?;
         placed
     }};

@@ -1,13 +1,13 @@
 //! `leveret outbox relay`: a relay as a process of its own.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::anyhow;
 use clap::Args;
 use leveret::{Broker, Config, telemetry::Telemetry};
 use leveret_sql::{Outbox, Relay};
 
-use super::super::shared::{DatabaseArguments, hidden_if_of_workers};
+use super::super::shared::{DatabaseArguments, StoreArguments, hidden_if_of_workers};
 use crate::output::{Exit, Failure, print};
 
 /// Publishes jobs that are committed to the outbox, until SIGTERM or SIGINT
@@ -31,6 +31,10 @@ pub(super) struct RelayCommand {
     /// Time after which other relays take over the jobs of a silent relay; must exceed the publish timeout
     #[arg(long, value_parser = leveret::duration, default_value = "60s", value_name = "DURATION")]
     lease: Duration,
+
+    /// Store with the keys of unique jobs, which is set aside without one: the store of all their publishers
+    #[arg(long, value_name = "STORE")]
+    unique_in: Option<String>,
 
     #[command(flatten)]
     config: Config,
@@ -57,6 +61,9 @@ impl RelayCommand {
         let health = broker.serve_health().map_err(|error| Failure::Other(error.into()))?;
         print(&format!("http://{}/metrics\n", health.address()))?;
         let mut relay = Relay::new(&outbox, &broker).lease(self.lease).tries(self.tries, Duration::from_secs(1));
+        if let Some(url) = self.unique_in {
+            relay = relay.unique_in(Arc::new(StoreArguments { url }.open().await?));
+        }
         if let Some(keep) = self.keep {
             relay = relay.keep(keep);
         }

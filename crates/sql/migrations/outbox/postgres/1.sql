@@ -41,7 +41,7 @@ $$;
 CREATE TRIGGER leveret_outbox_wake AFTER INSERT ON leveret_outbox
     FOR EACH STATEMENT EXECUTE FUNCTION leveret_outbox_wake();
 
--- Enqueues a job in the caller's transaction, and returns its id. For programs without Rust. It refuses what `Entry` refuses
+-- Enqueues a job in the caller's transaction, and returns its id. For programs without Rust. It refuses what `Outbox` refuses
 -- in Rust. The payload is JSON rather than JSONB, so that it is published as it was written.
 CREATE FUNCTION leveret_enqueue(
     job TEXT,

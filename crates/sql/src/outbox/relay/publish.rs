@@ -6,14 +6,11 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use leveret::PublishError;
+use leveret::{JobOptions, PublishError, StoredJob};
 use tokio::time::Instant;
 
 use super::settings::RelaySettings;
-use crate::outbox::{
-    claim::{ClaimedJob, PublishFailure},
-    entry::Options,
-};
+use crate::outbox::claim::{ClaimedJob, PublishFailure};
 
 const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
 /// The bytes of a reason that are stored.
@@ -32,6 +29,7 @@ pub(super) struct PublishedBatch {
 
 /// The outcome of one job.
 enum RowOutcome {
+    /// It was published, or another job has its unique key: it leaves the outbox.
     Published,
     Failed(PublishFailure),
     /// The broker is unreachable: the job was not published, or its publish is uncertain.
@@ -104,7 +102,7 @@ async fn publish_group(settings: &RelaySettings, until: Instant, group: Vec<Clai
 }
 
 async fn publish_row(settings: &RelaySettings, row: ClaimedJob) -> RowOutcome {
-    let options: Options = match serde_json::from_str(&row.options) {
+    let options: JobOptions = match serde_json::from_str(&row.options) {
         Ok(options) => options,
         Err(error) => return RowOutcome::Failed(aside(&format!("the options of the job do not decode: {error}"))),
     };
@@ -113,35 +111,21 @@ async fn publish_row(settings: &RelaySettings, row: ClaimedJob) -> RowOutcome {
         let reason = format!("the payload of the job is {size} bytes, more than the limit of {limit}");
         return RowOutcome::Failed(aside(&reason));
     };
-    let at = |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
-    let mut publish =
-        settings.publisher.publish_raw(row.job, row.queue, payload).id(row.id).enqueued_at(at(row.enqueued_at));
-    if let Some(time) = options.not_before {
-        publish = publish.at(at(time));
-    }
-    if let Some(time) = options.expires_at {
-        let left = at(time).duration_since(SystemTime::now()).unwrap_or_default();
-        // A job that expired before the relay claimed it is not refused: it expires in its queue.
-        publish = publish.expires(left.max(Duration::from_millis(1)));
-    }
-    if options.lanes {
-        publish = publish.lanes();
-    }
-    if let Some(priority) = options.priority {
-        publish = publish.priority(priority);
-    }
-    if let Some(label) = options.label {
-        publish = publish.label(label);
-    }
-    if let Some(id) = options.correlation_id {
-        publish = publish.correlation_id(id);
-    }
-    if options.track {
-        publish = publish.track();
-    }
-    let publish = options.headers.into_iter().fold(publish, |publish, (name, value)| publish.header(name, value));
-    match publish.await {
+    let enqueued_at = SystemTime::UNIX_EPOCH + Duration::from_millis(row.enqueued_at);
+    let (name, queue) = (row.job.into(), row.queue.into());
+    let stored = StoredJob { id: row.id.as_str().into(), name, queue, payload, enqueued_at, options };
+    match settings.publisher.publish(stored).await {
         Ok(_) => RowOutcome::Published,
+        Err(PublishError::NotUnique { key, id }) => {
+            // The transaction enqueued it for the case that no other job has the key.
+            tracing::info!(
+                key,
+                job_id = row.id,
+                other = id.as_str(),
+                "the relay skipped a job: another job has its unique key"
+            );
+            RowOutcome::Published
+        }
         Err(error) => failed(settings, row.tries, &error),
     }
 }
@@ -152,7 +136,7 @@ fn failed(settings: &RelaySettings, tries: u32, error: &PublishError) -> RowOutc
         | PublishError::Blocked { .. }
         | PublishError::Unavailable { .. }
         | PublishError::Closed => RowOutcome::Unreachable,
-        PublishError::TooLarge { .. } | PublishError::Invalid { .. } | PublishError::Encode(_) => {
+        PublishError::TooLarge { .. } | PublishError::Invalid { .. } | PublishError::Encode { .. } => {
             RowOutcome::Failed(aside(&error.to_string()))
         }
         _ if tries + 1 >= settings.tries => RowOutcome::Failed(aside(&error.to_string())),

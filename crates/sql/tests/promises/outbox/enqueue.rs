@@ -5,9 +5,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use leveret::{Job, JobId};
+use leveret::{Job, JobId, NewJob};
 use leveret_harness::{Database, lapin::types::AMQPValue};
-use leveret_sql::{Error, Outbox, OutboxEntry};
+use leveret_sql::{Error, Outbox};
 use serde::{Deserialize, Serialize};
 
 use super::stage::{Pool, Stage, now_ms, run};
@@ -49,7 +49,7 @@ async fn a_job_is_published_if_and_only_if_its_transaction_commits(database: Dat
             tx.rollback().await.unwrap();
         }
     }
-    let job = OutboxEntry::new(&Ship { order: 7 }).queue(&stage.queue);
+    let job = NewJob::of(&Ship { order: 7 }).queue(&stage.queue);
     let after = stage.pool.enqueue(job).await;
     let expected = [(before.to_string(), "first".to_owned()), (after.to_string(), r#"{"order":7}"#.to_owned())];
     assert_eq!(BTreeSet::from_iter(stage.take(2).await), BTreeSet::from(expected));
@@ -100,8 +100,8 @@ async fn a_job_goes_into_the_lane_of_its_priority(database: Database) {
             stage.pool.enqueue(stage.entry("{}").lanes().priority(priority)).await;
         }
     }
-    // A named queue, which overrides the lane of the priority.
-    stage.pool.enqueue(stage.entry("{}").lanes().queue(&low).priority(9)).await;
+    // A named queue without lanes.
+    stage.pool.enqueue(stage.entry("{}").queue(&low).priority(9)).await;
     let relay = run(stage.relay());
     stage.drained().await;
     relay.stop().await.unwrap();
@@ -127,20 +127,21 @@ async fn a_delay_counts_from_the_enqueue(database: Database) {
 async fn what_could_never_be_published_is_refused_and_the_transaction_goes_on(database: Database) {
     let stage = Stage::new(database).await;
     let refused = [
-        OutboxEntry::raw("Not A Name", "q", "{}"),
-        OutboxEntry::raw("job", "", "{}"),
-        OutboxEntry::raw("job", "q", "{}").id("x".repeat(256)),
-        OutboxEntry::raw("job", "q", "{}").priority(32),
-        OutboxEntry::raw("job", "q", "{}").header("x-death", 1),
-        OutboxEntry::raw("job", "q", "{}").order_key(""),
-        OutboxEntry::raw("job", "q", "{}").label("x".repeat(1025)),
-        OutboxEntry::raw("job", "q", "{}").delay(Duration::from_secs(400_000_000)),
+        NewJob::raw("Not A Name", "q", "{}"),
+        NewJob::raw("job", "", "{}"),
+        NewJob::raw("job", "q", "{}").id("x".repeat(256)),
+        NewJob::raw("job", "q", "{}").priority(32),
+        NewJob::raw("job", "q", "{}").header("x-death", 1),
+        NewJob::raw("job", "q", "{}").label("x".repeat(1025)),
+        NewJob::raw("job", "q", "{}").delay(Duration::from_secs(400_000_000)),
     ];
     let id = in_transaction!(&stage.pool, |tx| {
         for entry in refused {
             let error = Outbox::enqueue(&mut tx, entry).await.unwrap_err();
-            assert!(matches!(error, Error::InvalidEntry { .. }) && error.is_refusal(), "{error:?}");
+            assert!(matches!(error, Error::InvalidJob(_)) && error.is_refusal(), "{error:?}");
         }
+        let error = Outbox::enqueue_ordered(&mut tx, "", stage.entry("bad")).await.unwrap_err();
+        assert!(error.to_string().contains("order key \"\"") && error.is_refusal(), "{error:?}");
         Outbox::enqueue(&mut tx, stage.entry("good")).await.unwrap()
     });
     assert_eq!(stage.pending().await, 1);

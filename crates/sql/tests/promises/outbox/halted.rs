@@ -94,8 +94,8 @@ async fn what_is_asked_in_a_transaction_of_a_halted_database_ends_in_time_and_is
     // The test awaits nothing else, so the paused clock advances to the limit at once.
     tokio::time::pause();
     let again = timeout(10 * LONG, Outbox::enqueue(&mut plain, &Note)).await.expect("there is a limit").unwrap_err();
-    let entry = leveret_sql::OutboxEntry::new(&Note).order_key("k");
-    let keyed = timeout(10 * LONG, Outbox::enqueue(&mut ordered, entry)).await.expect("there is a limit").unwrap_err();
+    let keyed = Outbox::enqueue_ordered(&mut ordered, "k", &Note);
+    let keyed = timeout(10 * LONG, keyed).await.expect("there is a limit").unwrap_err();
     tokio::time::resume();
     assert!(matches!((&again, &keyed), (Error::Silent, Error::Silent)), "{again:?} {keyed:?}");
     drop((plain, ordered, halted));

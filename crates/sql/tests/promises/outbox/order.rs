@@ -2,8 +2,9 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use leveret::NewJob;
 use leveret_harness::{eventually, eventually_eq, unique};
-use leveret_sql::{Outbox, OutboxEntry, SetAsideSelection};
+use leveret_sql::{Outbox, SetAsideSelection};
 
 use super::stage::{LONG, Pool, Stage, run};
 use leveret_harness::Database;
@@ -20,13 +21,13 @@ async fn jobs_of_one_key_are_published_in_order_by_relays_side_by_side(database:
     let stage = Stage::new(database).await;
     let relays = [(); 3].map(|()| run(stage.relay().batch(40)));
     for number in 0..EACH {
-        let entry = |key| stage.entry(format!("{key}:{number}")).order_key(format!("customer {key}"));
-        stage.pool.enqueue_all((0..KEYS).map(entry).collect()).await;
+        let entry = |key| (Some(format!("customer {key}")), stage.entry(format!("{key}:{number}")));
+        stage.pool.enqueue_all_ordered((0..KEYS).map(entry).collect()).await;
         stage.pool.enqueue(stage.entry(format!("none:{number}"))).await;
     }
     // One key with more rows than a claim takes of a key.
-    let hot = (0..200).map(|number| stage.entry(format!("hot:{number}")).order_key("hot")).collect();
-    stage.pool.enqueue_all(hot).await;
+    let hot = (0..200).map(|number| (Some("hot".to_owned()), stage.entry(format!("hot:{number}")))).collect();
+    stage.pool.enqueue_all_ordered(hot).await;
     let taken = stage.take(EACH * (KEYS + 1) + 200).await;
     stage.drained().await;
     for relay in relays {
@@ -49,9 +50,12 @@ async fn jobs_of_one_key_are_published_in_order_by_relays_side_by_side(database:
 async fn a_key_that_cannot_be_published_holds_up_no_other_and_goes_on_in_order_when_it_can(database: Database) {
     let mut stage = Stage::new(database).await;
     let missing = unique("missing");
-    let lost = |number: usize| OutboxEntry::raw("test.job", missing.clone(), number.to_string()).order_key("lost");
-    stage.pool.enqueue_all((0..100).map(lost).collect()).await;
-    stage.pool.enqueue_all((0..50).map(|number| stage.entry(number).order_key("kept")).collect()).await;
+    let lost = |number: usize| (Some("lost".to_owned()), NewJob::raw("test.job", missing.clone(), number.to_string()));
+    stage.pool.enqueue_all_ordered((0..100).map(lost).collect()).await;
+    stage
+        .pool
+        .enqueue_all_ordered((0..50).map(|number| (Some("kept".to_owned()), stage.entry(number))).collect())
+        .await;
     stage.pool.enqueue_all((50..60).map(|number| stage.entry(number)).collect()).await;
     let relay = run(stage.relay().tries(2, Duration::from_millis(50)));
     assert_eq!(stage.take(60).await.len(), 60);
@@ -73,7 +77,7 @@ async fn a_key_that_cannot_be_published_holds_up_no_other_and_goes_on_in_order_w
 
 async fn a_row_that_another_relay_has_holds_up_those_behind_it(database: Database) {
     let stage = Stage::new(database).await;
-    stage.pool.enqueue_all((0..3).map(|number| stage.entry(number).order_key("k")).collect()).await;
+    stage.pool.enqueue_all_ordered((0..3).map(|number| (Some("k".to_owned()), stage.entry(number))).collect()).await;
     let lease = |until| format!("UPDATE leveret_outbox SET lease = 7, leased_until = {until} WHERE seq = 2");
     stage.pool.run(&lease("9000000000000000")).await;
     let relay = run(stage.relay());
@@ -94,10 +98,10 @@ async fn on_postgres_the_order_of_a_key_is_that_of_the_commits() {
     let Pool::Postgres(pool) = &stage.pool else { unreachable!() };
     let relay = run(stage.relay());
     let mut first = pool.begin().await.unwrap();
-    Outbox::enqueue(&mut first, stage.entry("first").order_key("k")).await.unwrap();
-    let (second, entry) = (stage.pool.clone(), stage.entry("second").order_key("k"));
-    let second = tokio::spawn(async move { second.enqueue(entry).await });
-    stage.pool.enqueue(stage.entry("other").order_key("l")).await;
+    Outbox::enqueue_ordered(&mut first, "k", stage.entry("first")).await.unwrap();
+    let (second, entry) = (stage.pool.clone(), stage.entry("second"));
+    let second = tokio::spawn(async move { second.enqueue_ordered("k", entry).await });
+    stage.pool.enqueue_ordered("l", stage.entry("other")).await;
     assert_eq!(stage.take(1).await[0].1, "other");
     let waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
                    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";

@@ -98,10 +98,10 @@ async fn what_was_published_can_be_kept_and_pruned(database: Database) {
     let stage = Stage::new(database).await;
     let relay = run(stage.relay().keep(Duration::from_secs(3600)));
     let entry = |number| match number % 2 {
-        0 => stage.entry(number),
-        _ => stage.entry(number).order_key("odd"),
+        0 => (None, stage.entry(number)),
+        _ => (Some("odd".to_owned()), stage.entry(number)),
     };
-    stage.pool.enqueue_all((0..2_500).map(entry).collect()).await;
+    stage.pool.enqueue_all_ordered((0..2_500).map(entry).collect()).await;
     stage.take(2_500).await;
     stage.drained().await;
     relay.stop().await.unwrap();
@@ -179,7 +179,7 @@ async fn the_least_rights_of_the_docs_are_enough_to_enqueue_and_to_relay() {
     let of = |role: &str| stage.database.url.replace("postgres@", &format!("{role}@"));
     let running = run(Relay::new(Pool::open(&of(&relay)).await.outbox(), &broker(&stage.amqp)).keep(Duration::ZERO));
     let shop = Pool::open(&of(&shop)).await;
-    shop.enqueue(stage.entry("rust").order_key("k")).await;
+    shop.enqueue_ordered("k", stage.entry("rust")).await;
     shop.run(&format!("SELECT leveret_enqueue('test.job', '{}', '1', order_key => 'k')", stage.queue)).await;
     let payloads: Vec<_> = stage.take(2).await.into_iter().map(|(_, payload)| payload).collect();
     assert_eq!(payloads, ["rust", "1"]);

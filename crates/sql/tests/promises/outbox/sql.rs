@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
+use leveret::NewJob;
 use leveret_harness::lapin::types::AMQPValue;
-use leveret_sql::{Outbox, OutboxEntry};
+use leveret_sql::Outbox;
 use sqlx::Row;
 
 use super::stage::{Pool, Stage, now_ms, run};
@@ -62,34 +63,37 @@ struct Case {
     what: &'static str,
     taken: bool,
     sql: &'static str,
-    rust: OutboxEntry,
+    rust: NewJob,
+    order_key: Option<String>,
 }
 
-fn case(what: &'static str, taken: bool, sql: &'static str, rust: OutboxEntry) -> Case {
-    Case { what, taken, sql, rust }
+fn case(what: &'static str, taken: bool, sql: &'static str, rust: NewJob) -> Case {
+    Case { what, taken, sql, rust, order_key: None }
 }
 
 /// Makes a job with options.
-fn with(options: impl FnOnce(OutboxEntry) -> OutboxEntry) -> OutboxEntry {
-    options(OutboxEntry::raw("job", "q", "{}"))
+fn with(options: impl FnOnce(NewJob) -> NewJob) -> NewJob {
+    options(NewJob::raw("job", "q", "{}"))
 }
 
 fn options_that_are_refused() -> Vec<Case> {
     let refused = |what, sql, rust| case(what, false, sql, rust);
     vec![
-        refused("no name", "'Not A Name', 'q', '{}'", OutboxEntry::raw("Not A Name", "q", "{}")),
-        refused("a name with a line break", "E'job\\n', 'q', '{}'", OutboxEntry::raw("job\n", "q", "{}")),
-        refused("a long name", "repeat('x', 129), 'q', '{}'", OutboxEntry::raw("x".repeat(129), "q", "{}")),
-        refused("no queue", "'job', '', '{}'", OutboxEntry::raw("job", "", "{}")),
-        refused("a long queue", "'job', repeat('é', 128), '{}'", OutboxEntry::raw("job", "é".repeat(128), "{}")),
+        refused("no name", "'Not A Name', 'q', '{}'", NewJob::raw("Not A Name", "q", "{}")),
+        refused("a name with a line break", "E'job\\n', 'q', '{}'", NewJob::raw("job\n", "q", "{}")),
+        refused("a long name", "repeat('x', 129), 'q', '{}'", NewJob::raw("x".repeat(129), "q", "{}")),
+        refused("no queue", "'job', '', '{}'", NewJob::raw("job", "", "{}")),
+        refused("a long queue", "'job', repeat('é', 128), '{}'", NewJob::raw("job", "é".repeat(128), "{}")),
         refused("no id", "'job', 'q', '{}', id => ''", with(|entry| entry.id(""))),
         refused("a long id", "'job', 'q', '{}', id => repeat('x', 256)", with(|entry| entry.id("x".repeat(256)))),
-        refused("no order key", "'job', 'q', '{}', order_key => ''", with(|entry| entry.order_key(""))),
-        refused(
-            "a long order key",
-            "'job', 'q', '{}', order_key => repeat('x', 256)",
-            with(|entry| entry.order_key("x".repeat(256))),
-        ),
+        Case {
+            order_key: Some(String::new()),
+            ..refused("no order key", "'job', 'q', '{}', order_key => ''", with(|entry| entry))
+        },
+        Case {
+            order_key: Some("x".repeat(256)),
+            ..refused("a long order key", "'job', 'q', '{}', order_key => repeat('x', 256)", with(|entry| entry))
+        },
         refused("a priority", "'job', 'q', '{}', priority => 32", with(|entry| entry.priority(32))),
     ]
 }
@@ -135,7 +139,7 @@ fn texts_and_times_that_are_refused() -> Vec<Case> {
         ),
         refused("a far end", "'job', 'q', '{}', expires => '11 years'", with(|entry| entry.expires(11 * YEAR))),
         refused("an end at once", "'job', 'q', '{}', expires => '0 s'", with(|entry| entry.expires(Duration::ZERO))),
-        refused("a queue with a line break", "'job', E'q\\n', '{}'", OutboxEntry::raw("job", "q\n", "{}")),
+        refused("a queue with a line break", "'job', E'q\\n', '{}'", NewJob::raw("job", "q\n", "{}")),
         refused(
             "an end before its start",
             "'job', 'q', '{}', delay => '3 s', expires => '1 s'",
@@ -148,16 +152,16 @@ fn options_that_are_taken() -> Vec<Case> {
     let taken = |what, sql, rust| case(what, true, sql, rust);
     vec![
         taken("the least", "'job', 'q', '{}'", with(|entry| entry)),
-        taken("the longest name", "repeat('x', 128), 'q', '{}'", OutboxEntry::raw("x".repeat(128), "q", "{}")),
+        taken("the longest name", "repeat('x', 128), 'q', '{}'", NewJob::raw("x".repeat(128), "q", "{}")),
         taken(
             "a NUL in the payload",
             r#"'job', 'q', '{"a": "\u0000"}'"#,
-            OutboxEntry::raw("job", "q", r#"{"a": "\u0000"}"#),
+            NewJob::raw("job", "q", r#"{"a": "\u0000"}"#),
         ),
         taken(
             "a number as it is written, and a name twice",
             r#"'job', 'q', '{"n":1.0e2,"n":123456789012345678901234567890}'"#,
-            OutboxEntry::raw("job", "q", r#"{"n":1.0e2,"n":123456789012345678901234567890}"#),
+            NewJob::raw("job", "q", r#"{"n":1.0e2,"n":123456789012345678901234567890}"#),
         ),
         taken("the longest id", "'job', 'q', '{}', id => repeat('é', 127)", with(|entry| entry.id("é".repeat(127)))),
         taken(
@@ -188,9 +192,12 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 async fn the_function_takes_and_refuses_what_rust_takes_and_refuses() {
     let stage = Stage::new(Database::postgres().await).await;
     let Pool::Postgres(pool) = &stage.pool else { unreachable!() };
-    for Case { what, taken, sql, rust } in all_cases() {
+    for Case { what, taken, sql, rust, order_key } in all_cases() {
         let (mut tx, before) = (pool.begin().await.unwrap(), stage.pending().await);
-        let in_rust = Outbox::enqueue(&mut tx, rust).await;
+        let in_rust = match order_key {
+            Some(order_key) => Outbox::enqueue_ordered(&mut tx, order_key, rust).await,
+            None => Outbox::enqueue(&mut tx, rust).await,
+        };
         tx.commit().await.unwrap();
         let in_sql = call(&stage, sql).await;
         assert_eq!((in_rust.is_ok(), in_sql.is_ok()), (taken, taken), "{what}: {in_rust:?}, {in_sql:?}");

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
-use leveret::{Broker, Config, JobId};
+use leveret::{Broker, Config, JobId, NewJob};
 use leveret_harness::{
     RawClient, eventually, eventually_eq,
     lapin::{
@@ -13,7 +13,7 @@ use leveret_harness::{
     },
     shared_node, unique,
 };
-use leveret_sql::{Inbox, Outbox, OutboxEntry, Relay, Result};
+use leveret_sql::{Inbox, Outbox, Relay, Result};
 use sqlx::{
     AssertSqlSafe, PgPool, SqlitePool,
     postgres::PgPoolOptions,
@@ -81,12 +81,20 @@ impl Pool {
         }
     }
 
-    pub(crate) async fn enqueue(&self, entry: OutboxEntry) -> JobId {
-        in_transaction!(self, |tx| Outbox::enqueue(&mut tx, entry).await.unwrap())
+    pub(crate) async fn enqueue(&self, job: NewJob) -> JobId {
+        in_transaction!(self, |tx| Outbox::enqueue(&mut tx, job).await.unwrap())
     }
 
-    pub(crate) async fn enqueue_all(&self, entries: Vec<OutboxEntry>) -> Vec<JobId> {
-        in_transaction!(self, |tx| Outbox::enqueue_all(&mut tx, entries).await.unwrap())
+    pub(crate) async fn enqueue_all(&self, jobs: Vec<NewJob>) -> Vec<JobId> {
+        in_transaction!(self, |tx| Outbox::enqueue_all(&mut tx, jobs).await.unwrap())
+    }
+
+    pub(crate) async fn enqueue_ordered(&self, order_key: &str, job: NewJob) -> JobId {
+        in_transaction!(self, |tx| Outbox::enqueue_ordered(&mut tx, order_key, job).await.unwrap())
+    }
+
+    pub(crate) async fn enqueue_all_ordered(&self, jobs: Vec<(Option<String>, NewJob)>) -> Vec<JobId> {
+        in_transaction!(self, |tx| Outbox::enqueue_all_ordered(&mut tx, jobs).await.unwrap())
     }
 
     pub(crate) async fn run(&self, sql: &str) {
@@ -163,8 +171,8 @@ impl Stage {
 
     /// Makes a job for the stage's queue.
     #[expect(clippy::needless_pass_by_value, reason = "numbers and texts at hand read better without a reference")]
-    pub(crate) fn entry(&self, payload: impl ToString) -> OutboxEntry {
-        OutboxEntry::raw("test.job", self.queue.clone(), payload.to_string())
+    pub(crate) fn entry(&self, payload: impl ToString) -> NewJob {
+        NewJob::raw("test.job", self.queue.clone(), payload.to_string())
     }
 
     pub(crate) async fn pending(&self) -> u64 {

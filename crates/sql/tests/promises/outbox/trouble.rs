@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use leveret::{Broker, Config};
+use leveret::{Broker, Config, NewJob};
 use leveret_harness::{Proxy, eventually, eventually_eq, unique};
-use leveret_sql::{OutboxEntry, Relay, SetAsideSelection};
+use leveret_sql::{Relay, SetAsideSelection};
 
 use super::stage::{LONG, Stage, run};
 use leveret_harness::Database;
@@ -24,7 +24,7 @@ async fn aside(stage: &Stage, count: u64) {
 
 async fn what_can_never_be_published_is_set_aside_at_once_with_its_reason(database: Database) {
     let stage = Stage::new(database).await;
-    let large = OutboxEntry::raw("test.job", stage.queue.clone(), vec![b'x'; 1024 * 1024 + 1]);
+    let large = NewJob::raw("test.job", stage.queue.clone(), vec![b'x'; 1024 * 1024 + 1]);
     for entry in [stage.entry(0), stage.entry(1), large, stage.entry(3)] {
         stage.pool.enqueue(entry).await;
     }
@@ -46,7 +46,7 @@ async fn what_can_never_be_published_is_set_aside_at_once_with_its_reason(databa
 async fn a_job_that_no_queue_takes_is_set_aside_after_its_tries_and_holds_up_no_other(database: Database) {
     let mut stage = Stage::new(database).await;
     let missing = unique("missing");
-    let lost = (0..700).map(|_| OutboxEntry::raw("test.job", missing.clone(), "{}"));
+    let lost = (0..700).map(|_| NewJob::raw("test.job", missing.clone(), "{}"));
     stage.pool.enqueue_all(lost.collect()).await;
     stage.pool.enqueue_all((0..300).map(|number| stage.entry(number)).collect()).await;
     let relay = run(stage.relay().tries(3, Duration::from_millis(100)));
@@ -68,8 +68,8 @@ async fn while_the_broker_is_away_nothing_is_counted_and_then_all_is_published(d
     let proxy = Proxy::start(&stage.amqp).await;
     proxy.refuse();
     let ids = stage.pool.enqueue_all((0..100).map(|number| stage.entry(number)).collect()).await;
-    let ordered = (0..10).map(|number| stage.entry(number).order_key("k")).collect();
-    stage.pool.enqueue_all(ordered).await;
+    let ordered = (0..10).map(|number| (Some("k".to_owned()), stage.entry(number))).collect();
+    stage.pool.enqueue_all_ordered(ordered).await;
     let broker = super::stage::broker(proxy.url());
     let relay = run(Relay::new(&stage.outbox, &broker).tries(1, Duration::from_secs(1)));
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -122,7 +122,7 @@ async fn memory_is_bounded_whatever_the_payloads(database: Database) {
     const JOBS: usize = 120;
     let stage = Stage::new(database).await;
     let payload = vec![b'7'; 1024 * 1000];
-    let entries = (0..JOBS).map(|_| OutboxEntry::raw("test.job", stage.queue.clone(), payload.clone()));
+    let entries = (0..JOBS).map(|_| NewJob::raw("test.job", stage.queue.clone(), payload.clone()));
     stage.pool.enqueue_all(entries.collect()).await;
     // A broker that accepts nothing: claimed jobs stay claimed.
     let proxy = Proxy::start(&stage.amqp).await;

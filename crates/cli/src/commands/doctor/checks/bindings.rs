@@ -75,7 +75,9 @@ fn foreign(facts: &Facts, listing: &Listing) -> Vec<Finding> {
         .flat_map(|plan| plan.bindings.iter().map(route))
         .collect();
     let planned: HashSet<_> = facts.shared.exchanges.iter().map(|exchange| exchange.name.as_str()).collect();
-    let is_foreign = |route: &&Route| planned.contains(route.0.as_str()) && !known.contains(*route);
+    let is_of_publisher = |to: &Destination| matches!(to, Destination::Queue(name) if topology.is_results_queue(name));
+    let is_foreign =
+        |route: &&Route| planned.contains(route.0.as_str()) && !known.contains(*route) && !is_of_publisher(&route.2);
     let mut foreign: Vec<_> = listing.bindings.iter().filter(is_foreign).collect();
     foreign.sort_by_key(|(source, key, destination)| (source, key, destination.to_string()));
     let finding = |(source, key, destination): &Route| {
@@ -148,6 +150,7 @@ mod tests {
             bindings.insert(bound("leveret.v1.jobs", "reports", "reports"));
             bindings.insert(bound("leveret.v1.due", "#.reports", "reports"));
             bindings.insert(bound("amq.topic", "#", "audit"));
+            bindings.insert(bound("leveret.v1.events", "job.dead.#", "leveret.v1.results.0190a5c6"));
             let topology = Topology::new("leveret.v1");
             bindings.extend(topology.of_status().bindings.iter().map(route));
             bindings.extend(topology.of_schedule("other").bindings.iter().map(route));

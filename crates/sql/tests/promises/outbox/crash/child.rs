@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use leveret_sql::{Outbox, OutboxEntry, Relay};
+use leveret::NewJob;
+use leveret_sql::{Outbox, Relay};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
@@ -88,13 +89,9 @@ fn next(last: i64, slot: usize) -> i64 {
 /// Enqueues the jobs, and returns the statement that notes them.
 async fn enqueue(on: &mut impl leveret_sql::Connection, orders: &Orders, jobs: &[(i64, Option<String>)]) -> String {
     let entry = |(number, key): &(i64, Option<String>)| {
-        let entry = OutboxEntry::raw("test.job", orders.queue.clone(), number.to_string());
-        match key {
-            Some(key) => entry.order_key(key),
-            None => entry,
-        }
+        (key.clone(), NewJob::raw("test.job", orders.queue.clone(), number.to_string()))
     };
-    let ids = Outbox::enqueue_all(on, jobs.iter().map(entry)).await.unwrap();
+    let ids = Outbox::enqueue_all_ordered(on, jobs.iter().map(entry)).await.unwrap();
     let note = |(id, (number, key)): (&leveret::JobId, &(i64, Option<String>))| {
         let key = key.as_ref().map_or("NULL".to_owned(), |key| format!("'{key}'"));
         format!("({number}, '{id}', {key})")
