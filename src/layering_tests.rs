@@ -7,7 +7,8 @@ use std::{
 };
 
 /// The rooms, from the lowest to the highest.
-const ROOMS: [&str; 29] = [
+const ROOMS: [&str; 30] = [
+    "time",
     "text",
     "names",
     "identity",

@@ -50,7 +50,8 @@
 //! | `testing` | attempts without a broker |
 
 mod attempt;
-mod backoff;
+#[doc(hidden)]
+pub mod backoff;
 mod broker;
 mod config;
 mod error;
@@ -76,6 +77,8 @@ pub mod schedule;
 mod shutdown;
 pub mod testing;
 pub mod text;
+#[doc(hidden)]
+pub mod time;
 pub mod topology;
 mod trace;
 mod tracking;

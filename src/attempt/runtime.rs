@@ -6,11 +6,11 @@ use crate::{
     attempt::{middleware::Chain, run::Route},
     broker::Broker,
     limits::circuit_breaker::Breakers,
-    message::millis,
     observe::metrics::JobMetrics,
     publish::publisher::Publisher,
     readers::catalogue::Entry,
     shutdown::Stop,
+    time::millis,
     topology::QueueDeclaration,
 };
 

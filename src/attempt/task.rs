@@ -31,9 +31,10 @@ use crate::{
         keyed::KeyedPermit,
         limiter::{Admitted, Limiter, Wait},
     },
-    message::{millis, republish::ERROR_TEXT_LIMIT, truncated},
+    message::{republish::ERROR_TEXT_LIMIT, truncated},
     observe::metrics::JobMetrics,
     outcome::{ErrorKind, Finish, Outcome},
+    time::millis,
     topology::{
         delay::{self, UNIT},
         lane::Lane,

@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     future::IntoFuture,
     pin::Pin,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use lapin::types::{AMQPValue, FieldTable};
@@ -14,18 +14,15 @@ use crate::publish::{header_value::HeaderValue, publisher::Publisher};
 use crate::{
     error::PublishError,
     job::JobId,
-    message::{COPY_HEADER_LIMIT, LONGEST_LABEL, Message, header, integer, millis, short, text},
+    message::{COPY_HEADER_LIMIT, LONGEST_LABEL, Message, header, integer, short, text},
     names,
     publish::unique::{self, IfTaken, Unique},
+    time::{millis, unix_ms},
     topology::{Target, delay::Wait, lane::Lane},
 };
 
 /// The longest delay. Workers treat a time further ahead as a mistake.
 const LONGEST_DELAY: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-
-fn since_epoch(time: SystemTime) -> u64 {
-    millis(time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
-}
 
 /// One publish and its options. Awaiting it sends the job and waits for the confirm.
 ///
@@ -276,7 +273,7 @@ impl Publish {
         let wait = match self.due {
             Due::Now => Duration::ZERO,
             Due::After(delay) => delay,
-            Due::At(time) => Duration::from_millis(since_epoch(time).saturating_sub(now)),
+            Due::At(time) => Duration::from_millis(unix_ms(time).saturating_sub(now)),
         };
         if let Some(time_to_live) = self.expires {
             let shown = format!("{time_to_live:?}");
@@ -294,7 +291,7 @@ impl Publish {
             require(wait < LONGEST_DELAY, "delay", &format!("{wait:?}"), "it must be less than ten years")?;
             headers.insert(header::NOT_BEFORE.into(), integer(now + millis(wait)));
         }
-        let enqueued_at = self.enqueued_at.map_or(now, since_epoch);
+        let enqueued_at = self.enqueued_at.map_or(now, unix_ms);
         let mut message = Message::with_headers(&self.job, &id, body, enqueued_at, headers);
         if let Some(correlation) = &self.correlation_id {
             require(correlation.len() <= 255, "correlation id", correlation, "it must have at most 255 bytes")?;

@@ -23,11 +23,11 @@ use std::{
 use crate::{
     error::PublishError,
     job::JobId,
-    message::millis,
     publish::{
         builder::{Publish, require},
         publisher::Publisher,
     },
+    time::millis,
 };
 
 /// Time beyond the publish timeout for which a key is taken until the publish is confirmed.

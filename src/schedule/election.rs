@@ -15,13 +15,15 @@ use crate::schedule::{
     token::{Token, tokens},
 };
 use crate::{
+    backoff::Backoff,
     broker::Broker,
     error::{Error, PublishError},
     job::JobId,
-    message::{Message, millis},
+    message::Message,
     observe::metrics::ScheduleMetrics,
     publish::publisher::Publisher,
     shutdown::Stop,
+    time::millis,
     topology::{Target, Topology},
     transport::session::{Delivery, Ended, OpenError, Session},
 };
@@ -40,6 +42,7 @@ const BATCH: usize = 32;
 const PREFETCH: u16 = 200;
 /// Time to finish a publish after a stop signal.
 const STOP_GRACE: Duration = Duration::from_secs(2);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Election {
@@ -104,7 +107,7 @@ impl Election {
     /// Retries until there is a session; `None` if the worker stops.
     async fn open(&self, queue: &str, was_connected: &mut bool) -> Result<Option<Session>, Error> {
         let plan = Topology::new(&self.broker.config().namespace).of_schedule(&self.schedule.name);
-        let mut pause = Duration::from_millis(50);
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let opening = async {
                 self.broker.transport().ensure(&plan).await?;
@@ -120,10 +123,9 @@ impl Election {
                 Some(Err(error)) => error.to_string(),
             };
             self.warn(&reason);
-            if self.stop.drain.run_until_cancelled(sleep(pause)).await.is_none() {
+            if self.stop.drain.run_until_cancelled(backoff.sleep()).await.is_none() {
                 return Ok(None);
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -382,9 +384,9 @@ impl Election {
 
     fn warn(&self, reason: &str) {
         let schedule = &self.schedule.name;
-        if self.broker.log_throttle().should_log(format!("schedule {schedule}: {reason}")) {
+        self.broker.log_throttle().log(format!("schedule {schedule}: {reason}"), || {
             tracing::warn!(schedule, error = reason, "the schedule cannot run now, retrying");
-        }
+        });
     }
 }
 

@@ -5,16 +5,14 @@ use std::time::Duration;
 
 use leveret::{
     reader::{Batch, QueueReader, ReadMessage, Source},
+    time::{millis, now_ms},
     topology::STATUS_KEPT,
 };
 use leveret_store::{Retention, Store};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    services::Services,
-    time::{millis, now_ms},
-};
+use crate::services::Services;
 
 /// The greatest number of updates in one commit.
 const AT_ONCE: usize = 500;
@@ -57,7 +55,7 @@ async fn take(services: &Services, stop: &CancellationToken) {
             noted = Some(Instant::now());
             if let Err(error) = services.store.heard(now_ms()).await {
                 tracing::warn!(
-                    error = leveret_store::chain(&error),
+                    error = leveret::text::error_chain(&error),
                     "cannot record that this server receives status updates"
                 );
             }
@@ -93,7 +91,7 @@ async fn reconcile(store: &Store) {
             }
             Err(_) if told => {}
             Err(error) => {
-                tracing::warn!(error = leveret_store::chain(&error), "the store is unreachable, trying again");
+                tracing::warn!(error = leveret::text::error_chain(&error), "the store is unreachable, trying again");
                 told = true;
             }
         }
@@ -108,7 +106,7 @@ async fn prune(store: &Store, retention: &Retention) {
     loop {
         due.tick().await;
         if let Err(error) = store.prune(now_ms(), retention).await {
-            tracing::warn!(error = leveret_store::chain(&error), "cannot delete expired rows, trying again");
+            tracing::warn!(error = leveret::text::error_chain(&error), "cannot delete expired rows, trying again");
         }
     }
 }

@@ -27,7 +27,7 @@ mod outbox;
 
 pub use crate::{
     db::Connection,
-    error::{Error, Result, chain},
+    error::{Error, Result},
     inbox::{Inbox, InboxStatus},
     outbox::{Outbox, OutboxEntry, OutboxStatus, Relay, SetAsideJob, SetAsideSelection, Waker},
 };

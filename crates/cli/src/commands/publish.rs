@@ -8,12 +8,13 @@ use leveret::{
     Config, JobId, Publish,
     catalogue::Catalogue,
     status_update::{StatusUpdate, Step},
+    time::{millis, now_ms},
 };
 use leveret_serve::dead::edit::{self, CheckedAgainst};
 use serde_json::json;
 
 use super::{
-    shared::{StoreArguments, UNREADABLE, broker, catalogue, contents, hidden_if_of_workers, now_ms},
+    shared::{StoreArguments, UNREADABLE, broker, catalogue, contents, hidden_if_of_workers},
     tracked,
 };
 use crate::output::{Exit, Failure, Format, notice, print, print_json};
@@ -170,7 +171,7 @@ fn options(mut publish: Publish, arguments: &Arguments) -> Publish {
 /// The first status update of the job, as a server records it for a submission.
 fn queued(arguments: &Arguments, id: &JobId, queue: String) -> StatusUpdate {
     let now = now_ms();
-    let after = |duration: Duration| now.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+    let after = |duration: Duration| now.saturating_add(millis(duration));
     let at = arguments.at.map(|at| u64::try_from(at.as_millisecond()).unwrap_or(0));
     StatusUpdate {
         id: id.to_string(),

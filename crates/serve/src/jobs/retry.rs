@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use leveret::status_update::{StatusUpdate, Step};
+use leveret::time::now_ms;
 use leveret_store::{By, DeadFilter, DeadLetter, DeadState, JobState, Letter, Selection, TrackedJob};
 use tokio::time::{Instant, sleep};
 
@@ -12,7 +13,6 @@ use crate::{
     detached::run_detached,
     recorder::Reservation,
     services::Services,
-    time::now_ms,
 };
 
 /// How long to wait for a dead letter: the status of a job may arrive before it.

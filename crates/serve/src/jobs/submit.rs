@@ -15,6 +15,7 @@ use leveret::{
     Publish, PublishError,
     catalogue::Entry,
     status_update::{StatusUpdate, Step},
+    time::{millis, now_ms},
 };
 use leveret_store::{IdempotencyClaim, IdempotencyRequest};
 use serde_json::{Value, json};
@@ -30,7 +31,6 @@ use crate::{
     field_error::FieldError,
     schema::{CheckBudget, checked},
     services::Services,
-    time::{millis, now_ms},
 };
 
 /// The greatest number of submissions in one request.
@@ -173,7 +173,7 @@ impl Services {
         };
         if let Err(error) = settled {
             tracing::warn!(
-                error = leveret_store::chain(&error),
+                error = leveret::text::error_chain(&error),
                 "cannot settle an idempotency key: it stays claimed until its lease ends"
             );
         }

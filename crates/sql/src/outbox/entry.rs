@@ -2,10 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use leveret::{HeaderValue, Job, JobId, names};
+use leveret::{
+    HeaderValue, Job, JobId, names,
+    time::{millis as ms, now_ms, unix_ms},
+};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, db::now_ms};
+use crate::{Error, Result};
 
 /// A job for the outbox, with the options of a [publish](leveret::Publish). A reference to a job converts into an entry
 /// without options.
@@ -106,7 +109,7 @@ impl OutboxEntry {
     /// As [`Publish::at`](leveret::Publish::at).
     #[must_use]
     pub fn at(mut self, time: SystemTime) -> Self {
-        self.options.not_before = Some(ms(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()));
+        self.options.not_before = Some(unix_ms(time));
         self
     }
 
@@ -223,10 +226,6 @@ impl OutboxEntry {
 }
 
 const TEN_YEARS_MS: u64 = 315_360_000_000;
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// Applies one of the rules of [`names`].
 fn accept(rule: fn(&str) -> std::result::Result<(), &'static str>, what: &'static str, value: &str) -> Result<()> {

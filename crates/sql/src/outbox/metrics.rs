@@ -4,7 +4,7 @@ use leveret::Broker;
 use prometheus::{Gauge, IntCounter, IntGauge, core::Collector};
 
 use super::operate::OutboxStatus;
-use crate::db::now_ms;
+use leveret::time::now_ms;
 
 #[derive(Clone, Debug)]
 pub(super) struct Metrics {

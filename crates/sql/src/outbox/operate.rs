@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use leveret::time::millis;
+
 use super::enqueue::{MIGRATIONS, Outbox};
 use crate::{
     Result,
@@ -174,7 +176,7 @@ impl Outbox {
         loop {
             let mut change = Sql::new(text).slow().arg(AT_ONCE);
             if let Some(kept) = kept {
-                change = change.arg(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
+                change = change.arg(millis(kept));
             }
             let changed = self.pool.execute(change).await?;
             all += changed;

@@ -1,10 +1,11 @@
 //! `leveret outbox status`: waiting jobs, and jobs that were set aside.
 
 use clap::Args;
+use leveret::time::now_ms;
 use leveret_sql::{Outbox, OutboxStatus, SetAsideJob};
 use serde_json::json;
 
-use super::super::shared::{DatabaseArguments, now_ms, rfc3339, time};
+use super::super::shared::{DatabaseArguments, rfc3339, time};
 use crate::output::{Exit, Failure, Format, one_line, print, print_json, table};
 
 /// Shows the number of waiting jobs, the age of the oldest, and jobs that were set aside
