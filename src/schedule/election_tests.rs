@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::{
     CatchUp, Context, Job, JobResult, Publish, Worker,
-    message::header,
+    message::{Message, header},
+    schedule::{leader::TOKEN, token::tokens},
     testing::{Running, start},
+    topology::Target,
 };
 
 #[derive(serde::Serialize, serde::Deserialize)]
