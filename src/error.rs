@@ -3,7 +3,7 @@
 
 use std::{error::Error as StdError, fmt, io, net::SocketAddr, time::Duration};
 
-use crate::job::JobId;
+use crate::{job::JobId, text::error_chain};
 
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -379,14 +379,7 @@ impl JobError {
 
     /// Returns the error and its sources in one line, for logs and the `leveret-error` header.
     pub(crate) fn chain(&self) -> String {
-        let mut chain = self.source.to_string();
-        let mut source = self.source.source();
-        while let Some(error) = source {
-            chain.push_str(": ");
-            chain.push_str(&error.to_string());
-            source = error.source();
-        }
-        chain
+        error_chain(&*self.source)
     }
 }
 

@@ -69,18 +69,19 @@ pub async fn serve(listener: TcpListener, routes: Router, limits: Limits, stop: 
         match accepted {
             Ok((socket, _)) => match open.enter() {
                 Some(slot) => drop(tasks.spawn(answer(socket, slot, routes.clone(), limits, stop.clone()))),
-                None if log_throttle.should_log("full") => tracing::warn!(
-                    connections = limits.connections,
-                    "all HTTP connections have a request in progress: refusing others"
-                ),
-                None => {}
+                None => log_throttle.log("full", || {
+                    tracing::warn!(
+                        connections = limits.connections,
+                        "all HTTP connections have a request in progress: refusing others"
+                    );
+                }),
             },
             // The client closed the connection.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                if log_throttle.should_log(error.to_string()) {
+                log_throttle.log(error.to_string(), || {
                     tracing::warn!(%error, "cannot accept HTTP connections, retrying");
-                }
+                });
                 // The cause may be a lack of file descriptors: closing a connection frees one.
                 open.make_room();
                 stop.run_until_cancelled(sleep(ACCEPT_PAUSE)).await;

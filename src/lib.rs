@@ -76,7 +76,8 @@
 
 #[cfg(feature = "worker")]
 mod attempt;
-mod backoff;
+#[doc(hidden)]
+pub mod backoff;
 mod broker;
 mod config;
 mod error;

@@ -139,7 +139,6 @@ impl Finish {
     ];
 
     /// Returns its name in metrics and traces.
-    #[cfg_attr(not(feature = "otel"), expect(dead_code, reason = "there are no traces"))]
     pub(crate) fn as_str(self) -> &'static str {
         Self::ALL.iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)
     }

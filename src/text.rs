@@ -1,7 +1,7 @@
 //! Makes foreign text safe to show. Names, ids, errors and payloads come from any publisher, and terminals execute
 //! control sequences.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, error::Error, iter};
 
 /// Returns whether a terminal obeys the letter or shows nothing for it. That holds for control characters, marks that
 /// change the direction of writing, and letters without width.
@@ -52,6 +52,18 @@ pub fn one_line(text: &str, longest: usize) -> String {
         line.push('…');
     }
     line
+}
+
+/// Returns an error and its sources in one line, for logs. The `Debug` of an error may show contents, such as of a row.
+///
+/// ```
+/// let error = "x".parse::<u16>().unwrap_err();
+/// assert_eq!(leveret::text::error_chain(&error), "invalid digit found in string");
+/// ```
+#[must_use]
+pub fn error_chain(error: &dyn Error) -> String {
+    let sources = iter::successors(error.source(), |error| (**error).source());
+    sources.fold(error.to_string(), |chain, error| format!("{chain}: {error}"))
 }
 
 /// Returns the text with its line ends, and other [unsafe](is_unsafe) letters written as `\u{1b}`.

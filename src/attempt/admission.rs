@@ -6,7 +6,7 @@ use crate::{
     message::{Envelope, Malformed, Message},
     outcome::ErrorKind,
     topology::lane::Lane,
-    trace::{Delivered, Slot},
+    trace::{AttemptTrace, Delivered},
     transport::clock::Now,
 };
 
@@ -34,7 +34,7 @@ pub(crate) struct Incoming {
     pub(crate) malformed: Option<Malformed>,
     /// The time of the delivery, in milliseconds since the epoch.
     pub(crate) at_ms: u64,
-    pub(crate) trace: Slot,
+    pub(crate) trace: AttemptTrace,
 }
 
 impl Incoming {
@@ -47,13 +47,13 @@ impl Incoming {
             Ok(envelope) => (envelope, None),
             Err(malformed) => (Envelope::default(), Some(malformed)),
         };
-        let trace = Slot::default();
+        let trace = AttemptTrace::default();
         Self { message, envelope, has_own_id, redelivered, malformed, at_ms: now.here, trace }
     }
 
     /// Returns the facts that spans show.
     pub(crate) fn delivered(&self) -> Delivered<'_> {
-        Delivered { message: &self.message, attempt: self.envelope.attempt, slot: &self.trace }
+        Delivered { message: &self.message, attempt: self.envelope.attempt, trace: &self.trace }
     }
 
     pub(crate) fn id(&self) -> &str {

@@ -13,9 +13,10 @@ use crate::{
         admission::Incoming,
         disposition::{Copy, Disposition, Settlement},
     },
-    backoff,
+    backoff::{Backoff, draws},
     broker::Broker,
-    message::{COPY_HEADER_LIMIT, Message, millis, republish::Republish},
+    message::{COPY_HEADER_LIMIT, Message, republish::Republish},
+    time::millis,
     topology::{Target, delay::Wait, lane::Lane, queue::QueueDeclaration},
     trace,
     tracking::status_update::StatusUpdate,
@@ -132,7 +133,7 @@ async fn confirm(
     received: &Incoming,
     mut copy: impl FnMut() -> Box<Message>,
 ) -> Settlement {
-    let (mut refusals, mut pause, mut stuck) = (0, FIRST_PAUSE, None);
+    let (mut refusals, mut backoff, mut stuck) = (0, Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), None);
     loop {
         let error = match broker.send(target, copy(), false).await {
             Ok(()) => return Settlement::Ack,
@@ -161,12 +162,11 @@ async fn confirm(
         if matches!(error, SendError::Returned | SendError::Refused(_)) {
             Box::pin(repair(broker, queue)).await;
         }
-        // Random pauses separate copies that failed together.
-        tokio::time::sleep(pause.mul_f64(0.5 + backoff::draws().0 / 2.0)).await;
         // Refusals of a status update are counted: with shorter pauses, a longer election would lose it.
         let is_nacked_copy = matches!(error, SendError::Nacked) && !is_event;
         let longest = if is_nacked_copy { LONGEST_PAUSE_AFTER_NACK } else { LONGEST_PAUSE };
-        pause = (pause * 2).min(longest);
+        // Copies that failed together must not be published together again.
+        tokio::time::sleep(backoff.delay().min(longest).mul_f64(0.5 + draws().0 / 2.0)).await;
     }
 }
 
@@ -184,7 +184,7 @@ fn is_final(error: &SendError, is_event: bool) -> bool {
 /// Logs why copies are not confirmed.
 fn log_unconfirmed(error: &SendError, broker: &Broker, queue: &QueueDeclaration, target: &Target, received: &Incoming) {
     let queue = queue.name();
-    if broker.log_throttle().should_log(format!("{queue}: {error:?}")) {
+    broker.log_throttle().log(format!("{queue}: {error:?}"), || {
         let job_id = received.id();
         tracing::warn!(
             queue,
@@ -193,15 +193,15 @@ fn log_unconfirmed(error: &SendError, broker: &Broker, queue: &QueueDeclaration,
             %error,
             "a copy is not confirmed, retrying"
         );
-    }
+    });
 }
 
 /// Checks the topology and, in declare mode, declares missing objects.
 async fn repair(broker: &Broker, queue: &QueueDeclaration) {
-    if let Err(error) = broker.transport().repair(queue).await
-        && broker.log_throttle().should_log(format!("{}: {error:?}", queue.name()))
-    {
-        tracing::warn!(queue = queue.name(), %error, "cannot repair the topology, retrying");
+    if let Err(error) = broker.transport().repair(queue).await {
+        broker.log_throttle().log(format!("{}: {error:?}", queue.name()), || {
+            tracing::warn!(queue = queue.name(), %error, "cannot repair the topology, retrying");
+        });
     }
 }
 

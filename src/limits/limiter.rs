@@ -9,7 +9,8 @@ use crate::{
     backoff,
     error::JobResult,
     limits::circuit_breaker::{Admission, Breaker, Sign},
-    message::{Message, millis},
+    message::Message,
+    time::millis,
     topology::delay::UNIT,
 };
 use crate::{

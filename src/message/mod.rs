@@ -12,8 +12,6 @@ pub(crate) mod raw;
 pub(crate) mod republish;
 pub(crate) mod slot;
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use lapin::{
     BasicProperties,
@@ -393,11 +391,6 @@ pub(crate) fn truncated(text: &str, limit: usize) -> &str {
         return text;
     }
     &text[..text.floor_char_boundary(limit)]
-}
-
-/// Returns the duration in milliseconds, the unit of the wire.
-pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -1,16 +1,15 @@
 //! A message in its original form, to be stored outside the broker and published again.
 
-use std::{
-    fmt,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{fmt, time::SystemTime};
 
 use amq_protocol::frame::{AMQPContentHeader, AMQPFrame, WriteContext, gen_frame, parse_frame};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin_guard::can_be_parsed;
 
-use crate::message::{Message, dead_letter::DeadLetter, header, millis};
-use crate::time::at_unix_ms;
+use crate::{
+    message::{Message, dead_letter::DeadLetter, header},
+    time::{at_unix_ms, now_ms},
+};
 
 /// The AMQP class of published messages.
 const BASIC: u16 = 60;
@@ -214,10 +213,6 @@ impl fmt::Debug for RawMessage {
             .field("bytes", &self.0.body.len())
             .finish_non_exhaustive()
     }
-}
-
-fn now_ms() -> u64 {
-    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
 }
 
 /// Returns a header's value as readable text.

@@ -15,9 +15,11 @@ const REMEMBERED: usize = 256;
 pub(crate) struct LogThrottle(Mutex<HashMap<String, Instant>>);
 
 impl LogThrottle {
-    /// Returns whether `what` has not been logged within the last minute, and then counts it as logged.
-    pub(crate) fn should_log(&self, what: impl Into<String>) -> bool {
-        self.should_log_at(what.into(), Instant::now())
+    /// Calls `log` unless it was called for `what` within the last minute.
+    pub(crate) fn log(&self, what: impl Into<String>, log: impl FnOnce()) {
+        if self.should_log_at(what.into(), Instant::now()) {
+            log();
+        }
     }
 
     fn should_log_at(&self, what: String, now: Instant) -> bool {
@@ -54,7 +56,9 @@ mod tests {
     fn memory_is_bounded() {
         let log_throttle = LogThrottle::default();
         for n in 0..10 * REMEMBERED {
-            assert!(log_throttle.should_log(n.to_string()));
+            let mut is_logged = false;
+            log_throttle.log(n.to_string(), || is_logged = true);
+            assert!(is_logged);
         }
         assert!(log_throttle.0.lock().unwrap().len() <= REMEMBERED);
     }

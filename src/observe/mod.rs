@@ -7,5 +7,4 @@ pub(crate) mod metrics;
 pub mod telemetry;
 
 /// Target of spans that exist only for traces; logs leave them out.
-#[cfg(feature = "telemetry")]
 pub(crate) const TRACE_TARGET: &str = "leveret::trace";

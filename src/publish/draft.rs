@@ -15,8 +15,9 @@ use crate::publish::{
 use crate::{
     error::PublishError,
     job::JobId,
-    message::{COPY_HEADER_LIMIT, LONGEST_LABEL, LONGEST_ORIGIN, Message, header, integer, millis, short, text},
+    message::{COPY_HEADER_LIMIT, LONGEST_LABEL, LONGEST_ORIGIN, Message, header, integer, short, text},
     names,
+    time::{at_unix_ms, millis, unix_ms},
     topology::{Target, delay::Wait, lane::Lane},
     trace::trace_headers,
 };
@@ -74,7 +75,7 @@ impl From<StoredJob> for NewJob {
     fn from(stored: StoredJob) -> Self {
         let StoredJob { id, name, queue, payload, enqueued_at, options } = stored;
         let new = Self::new(name, queue, Ok(payload)).id(id.as_str());
-        Self { enqueued_at: Some(crate::time::unix_ms(enqueued_at)), options, ..new }
+        Self { enqueued_at: Some(unix_ms(enqueued_at)), options, ..new }
     }
 }
 
@@ -88,7 +89,7 @@ impl NewJob {
     /// published. The limit of the payload is a setting of the publisher, and is checked by the publish.
     pub fn into_stored(mut self, now: SystemTime) -> Result<StoredJob, PublishError> {
         self.payload()?;
-        let (id, at) = (self.identify(), crate::time::unix_ms(now));
+        let (id, at) = (self.identify(), unix_ms(now));
         let options = &mut self.options;
         if !options.headers.contains_key(header::TRACEPARENT) {
             options.headers.extend(trace_headers().into_iter().map(|(name, value)| (name.to_owned(), value.into())));
@@ -99,7 +100,7 @@ impl NewJob {
         let after = |time: Duration| at.saturating_add(millis(time));
         options.not_before = options.delay.take().map(after).or(options.not_before);
         options.expires_at = options.expires.take().map(after).or(options.expires_at);
-        let enqueued_at = self.enqueued_at.map_or(now, crate::time::at_unix_ms);
+        let enqueued_at = self.enqueued_at.map_or(now, at_unix_ms);
         let Self { name, queue, payload, options, .. } = self;
         Ok(StoredJob { id, name, queue, payload: payload.unwrap_or_default(), enqueued_at, options })
     }

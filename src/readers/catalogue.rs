@@ -12,6 +12,7 @@ use tokio::{sync::watch, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
+    backoff::Backoff,
     broker::Broker,
     job::JobId,
     message::{LONGEST_NAME, Message},
@@ -207,18 +208,17 @@ pub(crate) async fn announce(broker: Broker, entries: Vec<Entry>) {
     for entry in entries.into_iter().filter(|entry| !known.iter().any(|known| known.is_same(entry))) {
         let body = serde_json::to_vec(&entry).unwrap_or_default();
         let message = Message::new(ENTRY, &JobId::mint(), body, unix_ms(entry.announced_at));
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let error = match broker.send(&Target::Stream(Stream::Catalogue), Box::new(message.clone()), false).await {
                 Ok(()) => break,
                 Err(SendError::Closed) => return,
                 Err(error) => error,
             };
-            if broker.log_throttle().should_log(format!("catalogue: {error:?}")) {
+            broker.log_throttle().log(format!("catalogue: {error:?}"), || {
                 tracing::warn!(job = entry.job, %error, "cannot announce the job to the catalogue, retrying");
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            });
+            backoff.sleep().await;
         }
     }
 }

@@ -5,10 +5,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tokio::time::sleep;
-
 pub use crate::message::raw::{RawMessage, Unreadable};
 use crate::{
+    backoff::Backoff,
     broker::Broker,
     error::Error,
     message::header,
@@ -131,18 +130,17 @@ impl QueueReader {
     ///
     /// No message is lost: messages that are not returned are delivered again.
     pub async fn next(&mut self, limit: usize) -> Batch {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let reason = match self.fill(limit).await {
                 Ok(messages) => return Batch { messages, session: self.opened },
                 Err(reason) => reason,
             };
             self.session = None;
-            if self.broker.log_throttle().should_log(format!("{}: {reason}", self.source)) {
+            self.broker.log_throttle().log(format!("{}: {reason}", self.source), || {
                 tracing::warn!(source = %self.source, error = reason, "cannot read from the queue, retrying");
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            });
+            backoff.sleep().await;
         }
     }
 

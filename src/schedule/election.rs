@@ -1,9 +1,7 @@
-//! One worker's part in the election of one schedule: it waits for the token, takes over, publishes due jobs and passes
-//! the token on.
+//! One worker's part in the election of one schedule: it waits for the token, takes over and passes the token on.
 
 use std::{collections::VecDeque, mem, time::Duration};
 
-use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -11,18 +9,18 @@ use crate::schedule::{
     RUN, Schedule,
     rival::Rivals,
     seat::{Event, Request, Seat},
-    timetable::{Due, GRACE, Timetable},
-    token::{Token, tokens},
+    timetable::Timetable,
+    token::Token,
 };
 use crate::{
+    backoff::Backoff,
     broker::Broker,
-    error::{Error, PublishError},
+    error::Error,
     job::JobId,
-    message::{Message, millis},
     observe::metrics::ScheduleMetrics,
     publish::publisher::Publisher,
     shutdown::Stop,
-    topology::{Target, Topology},
+    topology::Topology,
     transport::session::{Delivery, Ended, OpenError, Session},
 };
 
@@ -34,24 +32,23 @@ const GATHER: Duration = Duration::from_millis(100);
 /// Longest sleep, after which a changed clock is noticed.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
-/// Most jobs published before a token records them.
-const BATCH: usize = 32;
 /// Most unacknowledged tokens and requests.
 const PREFETCH: u16 = 200;
 /// Time to finish a publish after a stop signal.
 const STOP_GRACE: Duration = Duration::from_secs(2);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Election {
-    broker: Broker,
-    publisher: Publisher,
-    schedule: Schedule,
-    table: Timetable,
+    pub(super) broker: Broker,
+    pub(super) publisher: Publisher,
+    pub(super) schedule: Schedule,
+    pub(super) table: Timetable,
     stop: Stop,
-    metrics: ScheduleMetrics,
+    pub(super) metrics: ScheduleMetrics,
     /// The highest token that this worker has seen.
-    known: Option<Token>,
-    rivals: Rivals,
+    pub(super) known: Option<Token>,
+    pub(super) rivals: Rivals,
     requests: VecDeque<Request>,
 }
 
@@ -104,7 +101,7 @@ impl Election {
     /// Retries until there is a session; `None` if the worker stops.
     async fn open(&self, queue: &str, was_connected: &mut bool) -> Result<Option<Session>, Error> {
         let plan = Topology::new(&self.broker.config().namespace).of_schedule(&self.schedule.name);
-        let mut pause = Duration::from_millis(50);
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let opening = async {
                 self.broker.transport().ensure(&plan).await?;
@@ -120,10 +117,9 @@ impl Election {
                 Some(Err(error)) => error.to_string(),
             };
             self.warn(&reason);
-            if self.stop.drain.run_until_cancelled(sleep(pause)).await.is_none() {
+            if self.stop.drain.run_until_cancelled(backoff.sleep()).await.is_none() {
                 return Ok(None);
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -253,92 +249,6 @@ impl Election {
         None
     }
 
-    /// Makes this worker the leader, with the known state of earlier leaders.
-    async fn take_over(&self, found: Token) -> Result<Token, String> {
-        let found = if found.epoch == 0 { self.recover().await } else { Some(found) };
-        let last = [found, self.known.clone()].into_iter().flatten().max_by_key(Token::rank);
-        let now = self.now_ms();
-        let (epoch, mut settled_until) = last.as_ref().map_or((1, now), |last| (last.epoch + 1, last.settled_until));
-        let same = |last: &Token| last.expression == self.schedule.expression && last.zone == self.schedule.zone;
-        if let Some(last) = last.as_ref().filter(|last| !same(last)) {
-            tracing::info!(
-                schedule = self.schedule.name,
-                was = last.expression,
-                zone = last.zone,
-                "the timetable changed"
-            );
-            settled_until = settled_until.max(now.saturating_sub(millis(GRACE)));
-        }
-        let mut token = self.token(epoch, settled_until);
-        token.last_fire = last.and_then(|last| last.last_fire);
-        self.put("token", &token).await?;
-        tracing::info!(schedule = self.schedule.name, epoch, "leading");
-        self.metrics.lead();
-        Ok(token)
-    }
-
-    /// Returns the schedule's last token from the stream, if the queue has none.
-    async fn recover(&self) -> Option<Token> {
-        match tokens(&self.broker).await {
-            Ok(tokens) => tokens.into_iter().find(|token| token.schedule == self.schedule.name),
-            Err(reason) => {
-                self.warn(&format!("{reason}: it restarts now, and missed times are not caught up"));
-                None
-            }
-        }
-    }
-
-    /// Publishes due jobs. Returns the token that is then in the queue, if it has changed.
-    async fn lead(&self, token: &Token, refresh: bool) -> Result<Option<Token>, String> {
-        let now = self.now_ms();
-        if token.settled_until > now + millis(GRACE) {
-            tracing::warn!(
-                schedule = self.schedule.name,
-                ahead_ms = token.settled_until - now,
-                "the clock was set back"
-            );
-            let reset = Token { last_fire: token.last_fire, ..self.token(token.epoch + 1, now) };
-            self.put("token", &reset).await?;
-            return Ok(Some(reset));
-        }
-        let Due { mut fires, missed, missed_until } = self.table.due(token.settled_until, now, self.schedule.catch_up);
-        fires.truncate(BATCH);
-        let Some(settled_until) = fires.last().copied().or(missed_until) else {
-            if !refresh {
-                return Ok(None);
-            }
-            let fresh = Token { last_fire: token.last_fire, ..self.token(token.epoch, token.settled_until) };
-            self.put("token", &fresh).await?;
-            return Ok(Some(fresh));
-        };
-        let namespace = &self.broker.config().namespace;
-        let publishes = fires.iter().map(async |at| self.publish(&self.schedule.id(namespace, *at), *at).await);
-        let published = try_join_all(publishes).await.map_err(|error| error.to_string())?;
-        let last_fire = fires.last().copied().or(token.last_fire);
-        let next = Token { last_fire, ..self.token(token.epoch, settled_until) };
-        self.put("token", &next).await?;
-        // The metrics follow the token: until then, the next attempt finds the same times again.
-        self.metrics.fired(published.into_iter().filter(|published| *published).count(), missed);
-        if missed > 0 {
-            tracing::warn!(schedule = self.schedule.name, missed, "skipped missed times");
-        }
-        Ok(Some(next))
-    }
-
-    /// Publishes the job of one time, unless an earlier job still has its unique key: retrying until that job is done
-    /// would delay all later times. Returns whether the job is published.
-    async fn publish(&self, id: &JobId, at: u64) -> Result<bool, PublishError> {
-        match self.publisher.publish(self.schedule.job(id, at)).await {
-            Ok(_) => Ok(true),
-            Err(PublishError::NotUnique { key, id }) => {
-                let (schedule, job_id) = (&self.schedule.name, id.as_str());
-                tracing::info!(schedule, key, job_id, "skipped a time: another job has its unique key");
-                Ok(false)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
     fn leading(&mut self, token: Token) -> Seat {
         self.metrics.set_fires(token.last_fire, token.next_fire);
         let act_at = self.next_act(&token);
@@ -357,39 +267,17 @@ impl Election {
         REFRESH.min(self.broker.config().consumer_timeout / 2)
     }
 
-    /// Creates a token of this worker.
-    fn token(&self, epoch: u64, settled_until: u64) -> Token {
-        Token {
-            epoch,
-            settled_until,
-            next_fire: self.table.next(settled_until),
-            rival: self.rivals.clash().map(Box::new),
-            ..Token::of(&self.schedule, self.now_ms())
-        }
-    }
-
-    async fn put(&self, kind: &'static str, token: &Token) -> Result<(), String> {
-        let body = serde_json::to_vec(token).map_err(|error| error.to_string())?;
-        let message = Message::new(TOKEN, &JobId::mint(), body, self.broker.now_ms());
-        let target = Target::Schedule(kind, self.schedule.name.clone());
-        let sent = self.broker.send(&target, Box::new(message), false).await;
-        sent.map_err(|error| format!("the token was not confirmed: {error}"))
-    }
-
-    fn now_ms(&self) -> u64 {
+    pub(super) fn now_ms(&self) -> u64 {
         self.schedule.clock_speed.now_ms(&self.broker)
     }
 
-    fn warn(&self, reason: &str) {
+    pub(super) fn warn(&self, reason: &str) {
         let schedule = &self.schedule.name;
-        if self.broker.log_throttle().should_log(format!("schedule {schedule}: {reason}")) {
+        self.broker.log_throttle().log(format!("schedule {schedule}: {reason}"), || {
             tracing::warn!(schedule, error = reason, "the schedule cannot run now, retrying");
-        }
+        });
     }
 }
-
-/// The property `type` of a token.
-const TOKEN: &str = "leveret.schedule.token";
 
 /// Completes when a stopping worker has waited long enough.
 async fn stop_grace(drain: &CancellationToken) {

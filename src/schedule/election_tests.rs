@@ -8,8 +8,10 @@ use std::{
 use super::*;
 use crate::{
     CatchUp, Context, Job, JobResult, NewJob, Worker,
-    message::header,
+    message::{Message, header},
+    schedule::{leader::TOKEN, token::tokens},
     testing::{Running, start},
+    topology::Target,
 };
 
 #[derive(serde::Serialize, serde::Deserialize)]

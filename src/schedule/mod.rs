@@ -19,6 +19,7 @@
 
 mod clock;
 mod election;
+mod leader;
 mod rival;
 mod seat;
 mod timetable;

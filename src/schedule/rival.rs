@@ -15,7 +15,8 @@ use tokio::{
 use crate::schedule::token::Token;
 use crate::{
     broker::Broker,
-    message::{Message, millis},
+    message::Message,
+    time::millis,
     topology::{Stream, Topology},
     tracking::stream::{Reading, follow},
 };

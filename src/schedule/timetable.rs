@@ -21,8 +21,8 @@ use jiff::{
     tz::{AmbiguousOffset, TimeZone},
 };
 
-use crate::message::millis;
 use crate::schedule::CatchUp;
+use crate::time::millis;
 
 /// The longest lateness that is not a miss: a leader crashed, or a clock was set. Such a time is published whatever the
 /// schedule's policy for missed times.

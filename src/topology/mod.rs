@@ -47,7 +47,7 @@ pub use self::plan::{Argument, Binding, Destination, Exchange, ExchangeKind, Pla
 pub use self::queue::QueueDeclaration;
 pub(crate) use self::routes::Routes;
 use crate::{
-    message::millis,
+    time::millis,
     topology::delay::{LEVELS, UNIT, Wait},
 };
 

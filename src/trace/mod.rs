@@ -1,13 +1,12 @@
 //! Traces: the W3C context that jobs pass on and, with the feature `otel`, the spans of publishes, attempts and
-//! settlements. Without the feature, spans compile to nothing.
+//! settlements. Without the feature there are no spans.
 
-#[cfg_attr(feature = "otel", path = "spans.rs")]
-#[cfg_attr(not(feature = "otel"), path = "none.rs")]
+mod context;
 mod spans;
 
 #[cfg(feature = "worker")]
 pub(crate) use self::spans::carry;
-pub(crate) use self::spans::{Slot, TraceSpan};
+pub(crate) use self::spans::{AttemptTrace, TraceSpan};
 use crate::{
     broker::Broker,
     message::{Message, header, text},
@@ -23,7 +22,6 @@ pub(crate) struct Trace {
 
 /// The queue and lane of a delivery.
 #[derive(Clone, Copy)]
-#[cfg_attr(not(feature = "otel"), expect(dead_code, reason = "there are no traces"))]
 pub(crate) struct Place<'a> {
     pub(crate) broker: &'a Broker,
     pub(crate) queue: &'a QueueDeclaration,
@@ -32,12 +30,10 @@ pub(crate) struct Place<'a> {
 
 /// The facts of one delivery that spans show.
 #[derive(Clone, Copy)]
-#[cfg_attr(not(feature = "otel"), expect(dead_code, reason = "there are no traces"))]
 pub(crate) struct Delivered<'a> {
     pub(crate) message: &'a Message,
     pub(crate) attempt: u32,
-    /// Holds the context of the attempt's span.
-    pub(crate) slot: &'a Slot,
+    pub(crate) trace: &'a AttemptTrace,
 }
 
 impl Trace {
@@ -67,7 +63,7 @@ impl Trace {
 /// ```
 #[must_use]
 pub fn trace_headers() -> Vec<(&'static str, String)> {
-    let Some(Trace { parent, state }) = spans::current() else { return Vec::new() };
+    let Some(Trace { parent, state }) = context::current().as_ref().map(context::written) else { return Vec::new() };
     let state = state.map(|state| (header::TRACESTATE, state));
     [(header::TRACEPARENT, parent)].into_iter().chain(state).collect()
 }

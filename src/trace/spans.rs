@@ -6,93 +6,56 @@
 use std::sync::OnceLock;
 
 use lapin::types::ShortString;
-use opentelemetry::{
-    Context,
-    propagation::{Extractor, TextMapPropagator},
-    trace::{SpanContext, TraceContextExt},
-};
-use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::{Instrument, Span, field::Empty, info_span, instrument::Instrumented, level_filters::LevelFilter};
-use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::{
     broker::Broker,
     error::PublishError,
-    message::{Message, header, republish::ERROR_TEXT_LIMIT, truncated},
+    message::{Message, republish::ERROR_TEXT_LIMIT, truncated},
     outcome::{ErrorKind, Finish},
     topology::Topology,
 };
 use crate::{
     observe::TRACE_TARGET as TARGET,
-    trace::{Delivered, Place, Trace},
+    trace::{
+        Delivered, Place, Trace,
+        context::{SpanContext, current, of_span, read, rename, set_parent, trace_id, written},
+    },
 };
 
 /// The context of an attempt's span, once the span exists.
 #[derive(Debug, Default)]
-pub(crate) struct Slot(OnceLock<SpanContext>);
+pub(crate) struct AttemptTrace(OnceLock<SpanContext>);
 
-impl Slot {
+impl AttemptTrace {
     pub(crate) fn trace(&self) -> Option<Trace> {
         self.0.get().map(written)
     }
 
     /// Returns the id of the trace, for logs.
     pub(crate) fn id(&self) -> Option<String> {
-        self.0.get().map(|context| context.trace_id().to_string())
+        self.0.get().map(trace_id)
     }
-}
-
-/// Returns the context of the current code.
-pub(super) fn current() -> Option<Trace> {
-    valid(&Context::current()).as_ref().map(written)
 }
 
 /// Makes a copy continue the attempt's trace if the original, and so the copy, has none.
 pub(crate) fn carry(delivered: Delivered<'_>, copy: &mut Message) {
-    if let Some(own) = delivered.slot.0.get()
+    if let Some(own) = delivered.trace.0.get()
         && remote(delivered.message).is_none()
     {
         written(own).write(copy);
     }
 }
 
-fn valid(context: &Context) -> Option<SpanContext> {
-    Some(context.span().span_context().clone()).filter(SpanContext::is_valid)
-}
-
-fn written(context: &SpanContext) -> Trace {
-    let (trace, span, flags) = (context.trace_id(), context.span_id(), context.trace_flags().to_u8() & 1);
-    let state = Some(context.trace_state().header()).filter(|state| !state.is_empty());
-    Trace { parent: format!("00-{trace}-{span}-{flags:02x}"), state }
-}
-
-impl Extractor for Trace {
-    fn get(&self, key: &str) -> Option<&str> {
-        match key {
-            header::TRACEPARENT => Some(&self.parent),
-            header::TRACESTATE => self.state.as_deref(),
-            _ => None,
-        }
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        vec![header::TRACEPARENT, header::TRACESTATE]
-    }
-}
-
-/// Returns the context in a header; `None` if it is invalid.
-fn read(trace: &Trace) -> Option<SpanContext> {
-    valid(&TraceContextPropagator::new().extract_with_context(&Context::new(), trace))
-}
-
 fn remote(message: &Message) -> Option<SpanContext> {
     read(&Trace::of(message)?)
 }
 
-/// Returns whether spans are off. If no subscriber is set but a crate makes `tracing` write to `log`, the macros would
-/// build all fields.
+/// Returns whether spans are off; then nothing is built for one. Without the feature `otel` they are off, even if a
+/// subscriber would log them. If no subscriber is set but a crate makes `tracing` write to `log`, the macros would build
+/// all fields.
 fn is_off() -> bool {
-    LevelFilter::current() < LevelFilter::INFO
+    !cfg!(feature = "otel") || LevelFilter::current() < LevelFilter::INFO
 }
 
 /// A span of a job; empty if spans are off.
@@ -128,7 +91,7 @@ impl TraceSpan {
             leveret.job = job,
             error.type = Empty,
         );
-        let parent = || remote(message).or_else(|| valid(&Context::current())).or_else(|| read(fallback?));
+        let parent = || remote(message).or_else(current).or_else(|| read(fallback?));
         Self::of(span, parent)
     }
 
@@ -164,7 +127,7 @@ impl TraceSpan {
         let process = Self::of(span, || remote(delivered.message));
         if let Some(context) = process.context() {
             // A delivery has one attempt.
-            drop(delivered.slot.0.set(context));
+            drop(delivered.trace.0.set(context));
         }
         process
     }
@@ -190,21 +153,20 @@ impl TraceSpan {
             leveret.attempt = delivered.attempt,
             leveret.outcome = Empty,
         );
-        Self::of(span, || delivered.slot.0.get().cloned().or_else(|| remote(delivered.message)))
+        Self::of(span, || delivered.trace.0.get().cloned().or_else(|| remote(delivered.message)))
     }
 
     fn of(span: Span, parent: impl FnOnce() -> Option<SpanContext>) -> Self {
         if !span.is_disabled()
             && let Some(parent) = parent()
         {
-            // This fails without a layer for traces; then there is no span that needs a parent.
-            drop(span.set_parent(Context::new().with_remote_span_context(parent)));
+            set_parent(&span, parent);
         }
         Self(span)
     }
 
     fn context(&self) -> Option<SpanContext> {
-        if self.0.is_disabled() { None } else { valid(&self.0.context()) }
+        if self.0.is_disabled() { None } else { of_span(&self.0) }
     }
 
     /// Returns the headers that continue this span.
@@ -240,7 +202,7 @@ impl TraceSpan {
             return;
         }
         // A field would be too late, because the span has started.
-        self.0.context().span().update_name(format!("{operation} {}", place.destination()));
+        rename(&self.0, format!("{operation} {}", place.destination()));
         self.0.record("messaging.operation.name", operation);
         self.0.record("leveret.outcome", finish.map(Finish::as_str));
     }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 
 use crate::{
+    backoff::Backoff,
     message::{Message, header},
     topology::Stream,
     transport::{
@@ -40,7 +41,7 @@ pub(crate) async fn follow(
     reading: &watch::Sender<Reading>,
     mut on_message: impl FnMut(&Message),
 ) {
-    let (mut next, mut pause) = (0, FIRST_PAUSE);
+    let (mut next, mut backoff) = (0, Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
     loop {
         let opened = Instant::now();
         let reason = match transport.open_stream(stream, next).await {
@@ -66,13 +67,15 @@ pub(crate) async fn follow(
             };
             std::mem::replace(reading, now) != now
         });
-        if let Some(reason) = reason
-            && transport.log_throttle().should_log(format!("{stream:?}: {reason}"))
-        {
-            tracing::warn!(stream = stream.name(), error = reason, "cannot read the stream, retrying");
+        if let Some(reason) = reason {
+            transport.log_throttle().log(format!("{stream:?}: {reason}"), || {
+                tracing::warn!(stream = stream.name(), error = reason, "cannot read the stream, retrying");
+            });
         }
-        pause = if opened.elapsed() > LONGEST_PAUSE { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
-        sleep(pause).await;
+        if opened.elapsed() > LONGEST_PAUSE {
+            backoff.reset();
+        }
+        backoff.sleep().await;
     }
 }
 

@@ -1,11 +1,6 @@
 //! The current time, on a clock that may differ from the broker's.
 
-use std::{
-    sync::atomic::{AtomicI64, Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
-
-use crate::message::millis;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// Largest difference that counts as none. The broker's clock reports whole seconds.
 const TOLERATED_MS: i64 = 2_000;
@@ -67,11 +62,6 @@ impl Clock {
             tracing::info!("this machine's clock agrees with the broker's again");
         }
     }
-}
-
-/// Returns the system's time in milliseconds since the epoch; 0 before it.
-pub(crate) fn system_ms() -> u64 {
-    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
 }
 
 #[cfg(test)]

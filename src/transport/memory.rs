@@ -8,7 +8,7 @@ mod ready;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use lapin::types::{AMQPValue, FieldArray, FieldTable};
@@ -18,7 +18,8 @@ use uuid::Uuid;
 use self::ready::{Ready, Waiting};
 use crate::transport::{SendError, session::Delivery};
 use crate::{
-    message::{Message, header, integer, millis, text},
+    message::{Message, header, integer, text},
+    time::unix_ms,
     topology::{Argument, DEAD, ENDS, Plan, Stream, Target, Topology, queue::QueueDeclaration},
 };
 
@@ -111,7 +112,7 @@ impl Memory {
 
     pub(crate) fn now_ms(&self) -> u64 {
         let (wall, clock) = self.started;
-        millis(wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO) + clock.elapsed())
+        unix_ms(wall + clock.elapsed())
     }
 
     pub(crate) fn declare(&self, queue: &QueueDeclaration) {

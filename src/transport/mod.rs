@@ -19,6 +19,7 @@ use crate::{
     error::Error,
     message::Message,
     observe::{health::Health, log_throttle::LogThrottle, metrics::Metrics},
+    time::now_ms,
     topology::{Plan, QueueDeclaration, Stream, Target, Topology, lane::Lane},
 };
 
@@ -123,7 +124,7 @@ impl Transport {
     /// Returns the milliseconds since the epoch, on the clock of this broker's delays.
     pub(crate) fn now_ms(&self) -> u64 {
         match &self.shared.backend {
-            Backend::Amqp(_) => clock::system_ms(),
+            Backend::Amqp(_) => now_ms(),
             Backend::Memory(memory) => memory.now_ms(),
         }
     }

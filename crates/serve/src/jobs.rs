@@ -12,6 +12,7 @@ mod submission;
 mod submit;
 mod task;
 
+use leveret::time::now_ms;
 use leveret_store::{Cursor, JobFilter, Page};
 
 pub(crate) use self::submission::SubmissionFields;
@@ -24,7 +25,7 @@ pub use self::{
     task::{Progress, Status, Task, TimelineStep},
 };
 pub use crate::field_error::FieldError;
-use crate::{services::Services, time::now_ms};
+use crate::services::Services;
 
 impl Services {
     /// Finds one tracked job, with its timeline.

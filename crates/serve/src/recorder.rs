@@ -11,11 +11,11 @@ use std::{
     time::Duration,
 };
 
-use leveret::status_update::StatusUpdate;
+use leveret::{backoff::Backoff, status_update::StatusUpdate};
 use leveret_store::{StatusChange, Store};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 use crate::waiters::Waiters;
@@ -112,7 +112,7 @@ impl Recorder {
 impl StatusWriter {
     /// Tries until the store has the updates. Only an update that the store refuses by itself is logged and dropped.
     pub(crate) async fn write(&self, events: &[StatusUpdate]) {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let error = match self.try_write(events).await {
                 Ok(moved) => return self.written(&moved),
@@ -124,8 +124,7 @@ impl StatusWriter {
                 return self.write_each(events, &error).await;
             }
             self.failed(&error);
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            backoff.sleep().await;
         }
     }
 
@@ -141,7 +140,7 @@ impl StatusWriter {
 
     fn failed(&self, error: &leveret_store::Error) {
         if !self.unreachable.swap(true, Ordering::AcqRel) {
-            tracing::warn!(error = leveret_store::chain(&error), "the store accepts no writes, retrying");
+            tracing::warn!(error = leveret::text::error_chain(&error), "the store accepts no writes, retrying");
         }
     }
 
@@ -153,7 +152,7 @@ impl StatusWriter {
             return;
         };
         tracing::error!(
-            error = leveret_store::chain(&error),
+            error = leveret::text::error_chain(&error),
             job_id = event.id.as_str(),
             step = event.step.name(),
             "dropped a status update that the store refuses"

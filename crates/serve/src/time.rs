@@ -1,17 +1,6 @@
 //! Times: RFC 3339 in requests and responses, milliseconds since the epoch inside.
 
-use std::time::{Duration, SystemTime};
-
 use jiff::Timestamp;
-
-/// The clock of this machine, in milliseconds since the epoch.
-pub(crate) fn now_ms() -> u64 {
-    millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
-}
-
-pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// Formats a time as RFC 3339 in UTC. Times after the year 9999 are cut to its end.
 pub(crate) fn rfc3339(ms: u64) -> String {

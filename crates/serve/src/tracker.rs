@@ -6,16 +6,14 @@ use std::time::Duration;
 use leveret::{
     Error,
     reader::{Batch, QueueReader, ReadMessage, Source},
+    time::{millis, now_ms},
     topology::STATUS_KEPT,
 };
 use leveret_store::{Retention, Store};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    services::Services,
-    time::{millis, now_ms},
-};
+use crate::services::Services;
 
 /// The greatest number of updates in one commit.
 const AT_ONCE: usize = 500;
@@ -59,7 +57,7 @@ async fn take(services: &Services, mut feed: QueueReader, stop: &CancellationTok
             noted = Some(Instant::now());
             if let Err(error) = services.store.heard(now_ms()).await {
                 tracing::warn!(
-                    error = leveret_store::chain(&error),
+                    error = leveret::text::error_chain(&error),
                     "cannot record that this server receives status updates"
                 );
             }
@@ -95,7 +93,7 @@ async fn reconcile(store: &Store) {
             }
             Err(_) if logged => {}
             Err(error) => {
-                tracing::warn!(error = leveret_store::chain(&error), "the store is unreachable, retrying");
+                tracing::warn!(error = leveret::text::error_chain(&error), "the store is unreachable, retrying");
                 logged = true;
             }
         }
@@ -110,7 +108,7 @@ async fn prune(store: &Store, retention: &Retention) {
     loop {
         due.tick().await;
         if let Err(error) = store.prune(now_ms(), retention).await {
-            tracing::warn!(error = leveret_store::chain(&error), "cannot delete expired rows, retrying");
+            tracing::warn!(error = leveret::text::error_chain(&error), "cannot delete expired rows, retrying");
         }
     }
 }

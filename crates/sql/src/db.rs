@@ -25,7 +25,7 @@ pub use self::{
     migrations::Migrations,
     pool::Pool,
     row::{FromRow, Row, number},
-    statement::{Arg, Sql, chunks, now_ms, number_list, text_list, without_nul},
+    statement::{Arg, Sql, chunks, number_list, text_list, without_nul},
     timed::TimedConnection,
 };
 pub(crate) use self::{connection::ConnectionMut, limit::within, migrations::TABLES_LOCK, pool::from_pools};

@@ -104,17 +104,6 @@ impl Error {
     }
 }
 
-/// Formats an error and its sources in one line, for logs. Their `Debug` may show the contents of a row.
-///
-/// ```
-/// assert_eq!(leveret_sql::chain(&leveret_sql::Error::Silent), "the database does not answer");
-/// ```
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(error.source(), |error| error.source());
-    sources.fold(error.to_string(), |chain, error| format!("{chain}: {error}"))
-}
-
 /// The cause of an error, without the database's own message, which is the source.
 fn explain(error: &sqlx::Error) -> String {
     match error {

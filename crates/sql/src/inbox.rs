@@ -26,7 +26,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use leveret::{Context, JobError, JobResult, time::at_unix_ms};
+use leveret::{
+    Context, JobError, JobResult,
+    time::{at_unix_ms, millis},
+};
 
 use crate::{
     Result,
@@ -169,7 +172,7 @@ impl Inbox {
             Dialect::Sqlite => "(queue, job_id) IN (SELECT queue, job_id FROM leveret_inbox",
         };
         let text = format!("DELETE FROM leveret_inbox WHERE {found} WHERE done_at < {} - $1 LIMIT $2)", dialect.now());
-        let kept = Arg::from(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
+        let kept = Arg::from(millis(kept));
         let mut all = 0;
         loop {
             let pruned = self.pool.execute(Sql::new(&text).slow().arg(kept.clone()).arg(AT_ONCE)).await?;

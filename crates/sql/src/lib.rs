@@ -30,6 +30,6 @@ mod outbox;
 pub use crate::inbox::{Inbox, InboxStatus};
 pub use crate::{
     db::Connection,
-    error::{Error, Result, chain},
+    error::{Error, Result},
     outbox::{Outbox, OutboxStatus, Relay, SetAsideJob, SetAsideSelection, Waker},
 };

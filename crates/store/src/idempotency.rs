@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use leveret::time::millis;
 use leveret_sql::{
     Result,
     db::{Row, Sql, text_list},
@@ -71,7 +72,7 @@ impl Store {
         now: u64,
         lease: Duration,
     ) -> Result<IdempotencyClaim> {
-        let until = now.saturating_add(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
+        let until = now.saturating_add(millis(lease));
         let mut tx = self.write(WriteLock::Idempotency).await?;
         let known = Sql::new("SELECT * FROM leveret_idempotency WHERE key = $1").arg(claiming.key);
         let claim = match known.rows(&mut tx).await?.first() {

@@ -54,7 +54,7 @@ mod status;
 mod time;
 mod unique;
 
-pub use leveret_sql::{Error, Result, chain};
+pub use leveret_sql::{Error, Result};
 
 pub use crate::{
     audit::{AuditEntry, By},

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use leveret::time::millis;
 use leveret_sql::{Result, db::Sql};
 
 use crate::{
@@ -74,7 +75,7 @@ impl Store {
     ///
     /// [`Error::Database`](crate::Error::Database). Some rows may be deleted then.
     pub async fn prune(&self, now: u64, retention: &Retention) -> Result<Pruned> {
-        let before = |kept: Duration| now.saturating_sub(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
+        let before = |kept: Duration| now.saturating_sub(millis(kept));
         let mut pruned = Pruned::default();
         for (state, kept) in
             [("succeeded", retention.succeeded), ("dead", retention.dead), ("cancelled", retention.cancelled)]

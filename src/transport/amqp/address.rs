@@ -9,7 +9,11 @@ use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserIn
 use percent_encoding::percent_decode_str;
 
 use crate::transport::amqp::FRAME_MAX;
-use crate::{config::duration, error::Error, message::millis};
+use crate::{
+    config::{Config, duration},
+    error::Error,
+    time::millis,
+};
 
 /// The default limit of each TCP connection. A lost SYN is sent again after a second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -286,6 +290,16 @@ fn without_login(text: &str) -> String {
         }
         _ => format!("{scheme}://***"),
     }
+}
+
+/// Parses the addresses of the settings.
+pub(super) fn parse_addresses(config: &Config) -> Result<Vec<Address>, Error> {
+    let addresses: Vec<_> =
+        config.addresses().map(|address| Address::parse(address, config.heartbeat)).collect::<Result<_, _>>()?;
+    if addresses.is_empty() {
+        return Err(Error::Setting { setting: "AMQP_URL", reason: "it contains no address".to_owned() });
+    }
+    Ok(addresses)
 }
 
 #[cfg(test)]

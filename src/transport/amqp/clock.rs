@@ -17,14 +17,11 @@ use lapin::{
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use crate::transport::amqp::{
-    Setup,
-    connection::{LiveConnection, Reconnector},
-};
+use crate::transport::amqp::{Setup, connection::LiveConnection, reconnector::Reconnector};
 use crate::{
     config::TopologyMode,
     message::{short, text},
-    transport::clock::system_ms,
+    time::now_ms,
 };
 
 /// Interval of measurements, which detect a clock that is set while the process runs.
@@ -84,13 +81,13 @@ async fn through_death(channel: &Channel, setup: &Setup) -> lapin::Result<Option
         let (key, options) = (short(queue), QueueBindOptions::default());
         channel.queue_bind(short(queue), due.clone(), key, options, FieldTable::default()).await?;
     }
-    let sent = system_ms();
+    let sent = now_ms();
     let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
     drop(channel.basic_publish(due, short(&first), options, &[], properties).await?);
     let time = loop {
         if let Some(got) = channel.basic_get(short(&last), BasicGetOptions { no_ack: true }).await? {
             let time = death_time(got.delivery.properties.headers().as_ref());
-            break time.map(|seconds| (sent, seconds, system_ms()));
+            break time.map(|seconds| (sent, seconds, now_ms()));
         }
         sleep(POLL).await;
     };

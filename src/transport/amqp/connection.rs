@@ -1,39 +1,26 @@
-//! One connection to RabbitMQ, reconnected indefinitely with a new `lapin::Connection` after each loss.
+//! One connection to RabbitMQ, from the end of its handshake to its loss.
 
-use std::{
-    net::SocketAddr,
-    process,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{process, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
-use lapin_guard::{ConnectError as GuardError, Guard};
-use tokio::{
-    sync::{SetOnce, watch},
-    time::Instant,
-};
+use lapin_guard::Guard;
+use tokio::sync::{SetOnce, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::transport::amqp::{
-    Address, FRAME_MAX, Setup,
-    patience::{HandshakeTimeout, backoff, login_backoff},
-    probe::ConnectError,
-};
 use crate::{
-    config::Config,
-    error::Error,
     identity::{HOST, PROGRAM},
-    transport::SendError,
+    transport::{
+        SendError,
+        amqp::{
+            Address, FRAME_MAX, Setup,
+            reconnector::{CLOSED, State},
+        },
+    },
 };
 
 /// Longest wait for the broker's answer to a close.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-const SHORT_LIFE: Duration = Duration::from_secs(1);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Interval of checks of a connection that has reported nothing.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -42,7 +29,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) struct LiveConnection {
     pub(super) connection: Connection,
     /// The host and port of the settings.
-    address: String,
+    pub(super) address: String,
     /// The longest silence of the broker.
     longest_silence: Duration,
     guard: Guard,
@@ -56,6 +43,26 @@ pub(super) struct LiveConnection {
 }
 
 impl LiveConnection {
+    /// Wraps a connection to the address of that index.
+    pub(super) fn new(connection: Connection, guard: Guard, address: &Address, index: usize) -> Self {
+        Self {
+            connection,
+            address: address.to_string(),
+            longest_silence: Duration::from_secs(address.heartbeat.into()) * 2,
+            guard,
+            lost: CancellationToken::new(),
+            blocked: watch::channel(None).0,
+            retire: SetOnce::new(),
+            index,
+        }
+    }
+
+    /// Returns the index of the address to try first after this connection. The node of a retired connection may answer
+    /// and yet not work, such as one that is separated from its cluster.
+    pub(super) fn next_index(&self) -> usize {
+        if self.retire.initialized() { self.index + 1 } else { 0 }
+    }
+
     /// Waits until publishes cannot be sent on this connection, and returns the reason.
     pub(super) async fn obstacle(&self) -> SendError {
         let mut blocked = self.blocked.subscribe();
@@ -107,191 +114,6 @@ impl LiveConnection {
     }
 }
 
-/// The state of a [`Reconnector`]: connected, or disconnected for this reason.
-pub(super) type State = Result<Arc<LiveConnection>, String>;
-
-/// The handle was closed.
-#[derive(Debug)]
-pub(super) struct Closed;
-
-/// A connection that is replaced after each loss, from its first use until the handle is closed.
-///
-/// A task on the runtime of that first use keeps it connected. If that runtime ends, the next use starts another task.
-pub(super) struct Reconnector {
-    role: &'static str,
-    setup: Arc<Setup>,
-    state: watch::Sender<State>,
-    is_running: Arc<AtomicBool>,
-}
-
-/// Guard of the task that reconnects. When its runtime drops it, the reconnector returns to its state before the first
-/// use.
-struct RunningGuard {
-    setup: Arc<Setup>,
-    state: watch::Sender<State>,
-    is_running: Arc<AtomicBool>,
-}
-
-impl Drop for RunningGuard {
-    fn drop(&mut self) {
-        let up = match &*self.state.borrow() {
-            Err(reason) if reason == CLOSED => return,
-            state => state.clone().ok(),
-        };
-        if let Some(up) = up {
-            ended(&self.setup, &up);
-        }
-        drop(self.state.send_replace(Err(NOT_YET.to_owned())));
-        self.is_running.store(false, Ordering::Release);
-    }
-}
-
-impl Reconnector {
-    pub(super) fn new(role: &'static str, setup: Arc<Setup>) -> Self {
-        let (state, _) = watch::channel(Err(NOT_YET.to_owned()));
-        Self { role, setup, state, is_running: Arc::default() }
-    }
-
-    /// Waits for the connection.
-    pub(super) async fn up(&self) -> Result<Arc<LiveConnection>, Closed> {
-        let mut state = self.watch();
-        tokio::select! {
-            () = self.setup.closed.cancelled() => Err(Closed),
-            up = state.wait_for(Result::is_ok) => up.ok().and_then(|up| up.clone().ok()).ok_or(Closed),
-        }
-    }
-
-    /// Returns the current state and its changes.
-    pub(super) fn watch(&self) -> watch::Receiver<State> {
-        if !self.is_running.swap(true, Ordering::AcqRel) {
-            let (setup, state) = (Arc::clone(&self.setup), self.state.clone());
-            let reconnecting = reconnect(self.role, Arc::clone(&setup), state.clone());
-            let guard = RunningGuard { setup, state, is_running: Arc::clone(&self.is_running) };
-            tokio::spawn(async move {
-                let _guard = guard;
-                reconnecting.await;
-            });
-        }
-        self.state.subscribe()
-    }
-
-    /// Returns the state after the first attempt to connect.
-    pub(super) async fn first_state(&self) -> State {
-        let mut state = self.watch();
-        let known = state.wait_for(|state| !matches!(state, Err(reason) if reason == NOT_YET)).await;
-        known.map_or_else(|_| Err(CLOSED.to_owned()), |state| state.clone())
-    }
-
-    /// Waits until a closed connection has been closed on the broker.
-    pub(super) async fn closed(&self) {
-        if self.is_running.load(Ordering::Acquire) {
-            let mut state = self.state.subscribe();
-            let closed = state.wait_for(|state| matches!(state, Err(reason) if reason == CLOSED));
-            if tokio::time::timeout(CLOSE_TIMEOUT, closed).await.is_err() {
-                tracing::debug!(role = self.role, "the broker did not answer the close");
-            }
-        }
-    }
-}
-
-const CLOSED: &str = "closed";
-const NOT_YET: &str = "not yet connected";
-
-/// Connects, waits for the loss, and reconnects.
-async fn reconnect(role: &'static str, setup: Arc<Setup>, state: watch::Sender<State>) {
-    let (mut delays, mut login_delays, mut patience) = (backoff(), login_backoff(), HandshakeTimeout::default());
-    let mut first = 0;
-    loop {
-        let connected = tokio::select! {
-            () = setup.closed.cancelled() => break,
-            connected = connect(role, &setup, first, &mut patience) => connected,
-        };
-        let (reason, is_refused) = match connected {
-            Ok((up, peer)) => {
-                (patience, login_delays) = (HandshakeTimeout::default(), login_backoff());
-                let connected = Instant::now();
-                tracing::info!(role, broker = up.address, address = %peer, "connected to the broker");
-                let reason = live(role, &setup, Arc::clone(&up), &state).await;
-                // Its node may answer but not work, such as one that was separated from its cluster.
-                first = if up.retire.initialized() { up.index + 1 } else { 0 };
-                // A connection that ends at once must not be replaced in a hot loop.
-                if connected.elapsed() > SHORT_LIFE {
-                    delays = backoff();
-                }
-                (reason, false)
-            }
-            Err(NotConnected { reason, is_refused }) => {
-                if setup.log_throttle.should_log(format!("{role}: {reason}")) {
-                    tracing::warn!(role, error = reason, "cannot connect to the broker, retrying");
-                }
-                (reason, is_refused)
-            }
-        };
-        setup.health.set_unreachable(&reason);
-        drop(state.send_replace(Err(reason)));
-        let delay = if is_refused { login_delays.next() } else { delays.next() }.unwrap_or(SHORT_LIFE);
-        tokio::select! {
-            () = setup.closed.cancelled() => break,
-            () = tokio::time::sleep(delay) => {}
-        }
-    }
-    drop(state.send_replace(Err(CLOSED.to_owned())));
-}
-
-/// The reason why there is no connection.
-struct NotConnected {
-    reason: String,
-    /// True if a broker refused the login.
-    is_refused: bool,
-}
-
-/// Tries every address once, starting with the one at index `first`.
-async fn connect(
-    role: &'static str,
-    setup: &Setup,
-    first: usize,
-    patience: &mut HandshakeTimeout,
-) -> Result<(Arc<LiveConnection>, SocketAddr), NotConnected> {
-    let (mut reason, mut is_silent, mut is_refused) = ("no address".to_owned(), false, false);
-    let count = setup.addresses.len();
-    for (index, address) in setup.addresses.iter().enumerate().cycle().skip(first % count.max(1)).take(count) {
-        let options = setup.tls.options(patience.0);
-        match lapin_guard::connect(&address.uri(), properties(role, address), &options).await {
-            Ok((connection, guard)) => {
-                if let Some(problem) = too_small(&connection) {
-                    reason = format!("{address}: {problem}");
-                    drop(tokio::time::timeout(patience.0, connection.close(200, "frame_max".into())).await);
-                    continue;
-                }
-                let (blocked, _) = watch::channel(None);
-                let (lost, retire) = (CancellationToken::new(), SetOnce::new());
-                let (longest_silence, peer) = (Duration::from_secs(address.heartbeat.into()) * 2, guard.peer());
-                let up = LiveConnection {
-                    connection,
-                    address: address.to_string(),
-                    index,
-                    longest_silence,
-                    guard,
-                    lost,
-                    blocked,
-                    retire,
-                };
-                return Ok((Arc::new(up), peer));
-            }
-            Err(failure) => {
-                is_silent |= matches!(failure, GuardError::Silent(_));
-                let error = ConnectError::of(&failure, address);
-                is_refused |= matches!(error, ConnectError::Login { .. });
-                reason = error.to_string();
-            }
-        }
-    }
-    if is_silent {
-        patience.grow();
-    }
-    Err(NotConnected { reason, is_refused })
-}
-
 /// Returns why this broker is unusable, if its frames are too small. A job's headers may fill most of a frame, and a
 /// frame that is too large ends the connection.
 pub(super) fn too_small(connection: &Connection) -> Option<String> {
@@ -302,7 +124,12 @@ pub(super) fn too_small(connection: &Connection) -> Option<String> {
 }
 
 /// Runs one connection; returns why it ended.
-async fn live(role: &'static str, setup: &Setup, up: Arc<LiveConnection>, state: &watch::Sender<State>) -> String {
+pub(super) async fn run(
+    role: &'static str,
+    setup: &Setup,
+    up: Arc<LiveConnection>,
+    state: &watch::Sender<State>,
+) -> String {
     setup.metrics.connected.inc();
     let mut events = Box::pin(up.connection.events_listener());
     drop(state.send_replace(Ok(Arc::clone(&up))));
@@ -343,7 +170,7 @@ async fn live(role: &'static str, setup: &Setup, up: Arc<LiveConnection>, state:
     reason
 }
 
-fn ended(setup: &Setup, up: &LiveConnection) {
+pub(super) fn ended(setup: &Setup, up: &LiveConnection) {
     up.lost.cancel();
     setup.metrics.connected.dec();
     if up.blocked.send_replace(None).is_some() {
@@ -398,14 +225,4 @@ pub(super) fn properties(role: &str, address: &Address) -> ConnectionProperties 
     properties_of_process
         .into_iter()
         .fold(properties, |properties, (key, value)| properties.with_client_property(key.into(), value.into()))
-}
-
-/// Parses the addresses of the settings.
-pub(super) fn parse_addresses(config: &Config) -> Result<Vec<Address>, Error> {
-    let addresses: Vec<_> =
-        config.addresses().map(|address| Address::parse(address, config.heartbeat)).collect::<Result<_, _>>()?;
-    if addresses.is_empty() {
-        return Err(Error::Setting { setting: "AMQP_URL", reason: "it contains no address".to_owned() });
-    }
-    Ok(addresses)
 }

@@ -7,12 +7,14 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::backoff::Backoff;
 use crate::topology::{Plan, queue::QueueDeclaration};
 use crate::transport::amqp::{
     Setup, clock,
-    connection::{LiveConnection, Reconnector},
+    connection::LiveConnection,
     consume::OwnChannel,
     declare::{ANSWERED_WITHIN, declare_on, ensure_shared, invalidate_shared},
+    reconnector::Reconnector,
 };
 
 /// Average interval; each repetition has about ten commands for each queue of a worker.
@@ -33,10 +35,17 @@ pub(super) async fn keep(
     let plan = setup.topology.of_queue(&queue);
     // The channel is kept, because lapin does not reuse a channel id after the broker has closed the channel.
     let (mut channel, mut pause) = (None, REPEATED_EVERY);
+    let mut after_refusals = Backoff::new(REPEATED_EVERY * 4, LONGEST_PAUSE).factor(4.0);
     loop {
         sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
         clock::compare(&publishing, &setup).await;
-        pause = repeat(&up, &setup, &plan, &mut channel).await.unwrap_or_else(|| (pause * 4).min(LONGEST_PAUSE));
+        pause = match repeat(&up, &setup, &plan, &mut channel).await {
+            Some(pause) => {
+                after_refusals.reset();
+                pause
+            }
+            None => after_refusals.delay(),
+        };
     }
 }
 

@@ -14,10 +14,10 @@ mod consume;
 mod declare;
 mod in_flight;
 mod keeper;
-mod patience;
 pub mod probe;
 mod proof;
 mod publish;
+mod reconnector;
 mod refused;
 mod request;
 mod results;
@@ -34,19 +34,20 @@ pub(crate) use self::{
     address::{Address, split as split_addresses},
     consume::Session,
 };
-use self::{connection::Reconnector, publish::PublishTask, tls::Tls};
+use self::{publish::PublishTask, reconnector::Reconnector, tls::Tls};
 use crate::{
     config::{Config, TopologyMode},
     error::Error,
     message::Message,
     observe::{health::Health, log_throttle::LogThrottle, metrics::Metrics},
+    time::now_ms,
     topology::{Plan, Routes, Stream, Target, Topology, queue::QueueDeclaration},
 };
 use crate::{
     topology::lane::Lane,
     transport::{
         RESULTS_PREFETCH, SendError,
-        clock::{Clock, Now, system_ms},
+        clock::{Clock, Now},
         session::OpenError,
     },
 };
@@ -98,7 +99,7 @@ impl Amqp {
         }
         let topology = Topology::new(&config.namespace);
         config.check_namespace()?;
-        let addresses = connection::parse_addresses(config)?;
+        let addresses = address::parse_addresses(config)?;
         let setup = Arc::new(Setup {
             tls: Tls::new(config, &addresses)?,
             addresses,
@@ -143,7 +144,7 @@ impl Amqp {
     }
 
     pub(crate) fn now(&self) -> Now {
-        self.setup.clock.at(system_ms())
+        self.setup.clock.at(now_ms())
     }
 
     pub(crate) async fn open_raw(&self, name: &str, prefetch: u16) -> Result<Session, OpenError> {

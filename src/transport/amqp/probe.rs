@@ -6,10 +6,7 @@
 
 mod refusal;
 
-use std::{
-    fmt,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{fmt, time::Duration};
 
 use lapin::{
     Channel, Connection,
@@ -21,10 +18,11 @@ use uuid::Uuid;
 
 use self::refusal::refusal;
 pub use self::refusal::{ConnectError, Refusal};
-use crate::transport::amqp::{Address, connection, declare, tls::Tls};
+use crate::transport::amqp::{Address, address::parse_addresses, connection, declare, tls::Tls};
 use crate::{
     config::Config,
-    message::{Message, dead_letter::DeadLetter, millis, short, text},
+    message::{Message, dead_letter::DeadLetter, short, text},
+    time::now_ms,
     topology::{DEAD, Exchange, QueuePlan},
 };
 
@@ -107,7 +105,7 @@ impl Probe {
     /// [`ConnectError`] states the step that failed.
     pub async fn connect(url: &str, config: &Config) -> Result<Self, ConnectError> {
         let address = Address::parse(url, config.heartbeat).map_err(ConnectError::Address)?;
-        let mut addresses = connection::parse_addresses(config).map_err(ConnectError::Address)?;
+        let mut addresses = parse_addresses(config).map_err(ConnectError::Address)?;
         addresses.push(address.clone());
         let tls = Tls::new(config, &addresses).map_err(ConnectError::Address)?;
         let (properties, options) = (connection::properties("probe", &address), tls.options(ANSWERED_WITHIN));
@@ -251,7 +249,7 @@ impl Probe {
         mut visit: impl FnMut(DeadLetter),
     ) -> Result<u32, Refusal> {
         let dead = format!("{queue}{DEAD}");
-        let now_ms = millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO));
+        let now_ms = now_ms();
         let mut read = 0;
         while read < limit {
             let options = BasicGetOptions::default();

@@ -25,9 +25,10 @@ use crate::transport::amqp::{
     Setup,
     confirm::{Answer, Failure, Resolved, Verdict},
     confirm_watchdog::{CHECK_INTERVAL, ConfirmWatchdog, Replacement},
-    connection::{LiveConnection, Reconnector},
+    connection::LiveConnection,
     declare,
     in_flight::{ChannelLost, InFlight},
+    reconnector::Reconnector,
     refused::{Admission, Refused},
     request::{ABANDONED, Fate, Request, confirming, publish, publish_alone, send},
 };
@@ -269,9 +270,9 @@ impl Task {
                         OpenError::Fatal(error) => (error.to_string(), REFUSED_DELAY),
                         OpenError::Passing(reason) => (reason, REOPEN_DELAY),
                     };
-                    if self.setup.log_throttle.should_log(format!("publish: {reason}")) {
+                    self.setup.log_throttle.log(format!("publish: {reason}"), || {
                         tracing::warn!(error = reason, "cannot publish yet, retrying");
-                    }
+                    });
                     tokio::time::sleep(delay).await;
                 }
             }
@@ -283,9 +284,9 @@ impl Task {
             // The connection's own task logs the loss.
             return tracing::debug!(in_flight, "lost the publishing channel with its connection");
         }
-        if self.setup.log_throttle.should_log(format!("publish: {reason}")) {
+        self.setup.log_throttle.log(format!("publish: {reason}"), || {
             tracing::warn!(error = reason, in_flight, "lost the publishing channel, opening another");
-        }
+        });
         self.refused.learn(reason, Instant::now());
         // The broker's text begins with the name of its reply: an exchange is missing.
         if reason.contains("NOT_FOUND") {

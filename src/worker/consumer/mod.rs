@@ -4,13 +4,13 @@
 //! rebuild, indefinitely. Attempts outlive sessions: they run in tasks of this consumer. A delivery that is repeated
 //! while its attempt runs is assigned to the running attempt.
 
+mod accept;
 mod drain;
 mod next;
 mod open;
 
-use std::{collections::HashMap, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinError, JoinSet},
@@ -19,24 +19,15 @@ use tokio::{
 
 use crate::worker::runtime::BoundQueue;
 use crate::{
-    attempt::{
-        admission::{self, Incoming},
-        disposition::{Copy, Disposition, Settlement},
-        runtime::QueueRuntime,
-        settle::settle,
-        task::{Task, Work},
-    },
+    attempt::{admission::Incoming, disposition::Settlement, runtime::QueueRuntime, settle::settle},
     error::Error,
     limits::flow::FlowControl,
-    message::Message,
     observe::metrics::QueueMetrics,
-    outcome::{ErrorKind, Finish},
     topology::lane::Lane,
-    trace::{Place, TraceSpan},
     transport::session::{Delivery, Ended, Session},
     worker::{
         fair_share::{FairShare, LaneShare},
-        redelivery::{Redelivered, Redeliveries},
+        redelivery::Redeliveries,
     },
 };
 
@@ -255,105 +246,6 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             Event::Lost(ended) => return Some(End::Lost(ended)),
         }
         None
-    }
-
-    /// Decides about a delivery and starts its task.
-    fn take(&mut self, session: &mut Session, delivery: Delivery, permit: OwnedSemaphorePermit) {
-        let now = self.handlers.broker.now();
-        let Delivery { tag, redelivered, message } = delivery;
-        let received = Incoming::read(message, redelivered || self.lane == Lane::Suspect, now);
-        let unfit = self.unfit(&received.message);
-        if unfit.is_none()
-            && redelivered
-            && let Some(known) = self.redeliveries.recognise(&received)
-        {
-            return self.adopt(session, tag, &received, &known);
-        }
-        let index = self.handlers.find(received.message.job_name());
-        let metrics = self.handlers.metrics(index);
-        metrics.received(redelivered);
-        if received.message.is_transient() {
-            metrics.transient.inc();
-        }
-        if let Some((kind, reason)) = unfit {
-            metrics.error(kind);
-            if received.message.must_not_be_rejected() {
-                let work = Work::Settle(Disposition::dead(kind, reason));
-                return self.start(session, tag, received, work);
-            }
-            metrics.finished(Finish::Dead);
-            let (job, job_id) = (received.message.job_name(), received.id());
-            tracing::error!(job, queue = self.name, job_id, %kind, error = reason, "cannot process the message, rejecting it");
-            let place = Place { broker: &self.handlers.broker, queue: &self.handlers.queue, lane: self.lane };
-            TraceSpan::settle(place, received.delivered()).settled(
-                place,
-                Settlement::Reject.as_str(),
-                Some(Finish::Dead),
-            );
-            return self.settle(session, tag, &received, Settlement::Reject);
-        }
-        let route = |name: Option<&str>| index.ok_or_else(|| self.handlers.unknown(name));
-        let place = (self.lane, self.handlers.queue.is_single_active());
-        let work = match admission::decide(&received, place, now, route) {
-            Ok(index) => Work::Run(index, permit),
-            Err(disposition) => {
-                if disposition.row().copy == Copy::DeadLetter {
-                    metrics.error(disposition.error().0);
-                }
-                Work::Settle(disposition)
-            }
-        };
-        self.start(session, tag, received, work);
-    }
-
-    /// Returns why a message cannot be copied and is dead-lettered unchanged; `None` for every other message.
-    fn unfit(&self, message: &Message) -> Option<(ErrorKind, String)> {
-        if let Some(reason) = message.unreadable() {
-            return Some((ErrorKind::Decode, reason.to_owned()));
-        }
-        let (size, limit) = (message.body.len(), self.handlers.broker.config().payload_limit);
-        (size > limit)
-            .then(|| (ErrorKind::TooLarge, format!("the payload has {size} bytes, more than the limit of {limit}")))
-    }
-
-    /// Starts a job's task, or finishes the job at once if one poll is enough.
-    fn start(&mut self, session: &mut Session, tag: u64, received: Incoming, work: Work) {
-        let received = Arc::new(received);
-        let inline = matches!(&work, Work::Run(index, _) if self.handlers.routes[*index].may_start_inline());
-        let task = Task {
-            handlers: Arc::clone(&self.handlers),
-            received: Arc::clone(&received),
-            lane: self.lane,
-            in_progress: self.metrics.in_progress.clone(),
-        };
-        // Panics of handlers are caught inside. After a panic of Leveret's own code the job is requeued.
-        let run = AssertUnwindSafe(task.run(work)).catch_unwind();
-        let mut running = Box::pin(run.map(|settlement| settlement.unwrap_or(Settlement::Requeue)));
-        if inline && let Some(settlement) = (&mut running).now_or_never() {
-            return self.settle(session, tag, &received, settlement);
-        }
-        let number = self.next_number;
-        self.next_number += 1;
-        self.in_hand.insert(number, Unacknowledged { received, tag: Some(tag) });
-        self.tasks.spawn(async move { (number, running.await) });
-    }
-
-    fn adopt(&mut self, session: &mut Session, tag: u64, received: &Incoming, known: &Redelivered) {
-        let (queue, job_id) = (&self.name, received.id());
-        match known {
-            Redelivered::Running(number) => {
-                if let Some(job) = self.in_hand.get_mut(number) {
-                    tracing::debug!(queue, job_id, "redelivered while it runs here: not started again");
-                    job.tag = Some(tag);
-                }
-            }
-            Redelivered::Settled(settlement) => {
-                tracing::debug!(queue, job_id, "redelivered after its end: settled without running");
-                self.handlers.metrics(self.handlers.find(received.message.job_name())).finished(Finish::Duplicate);
-                // Its ack may be lost again.
-                self.settle(session, tag, received, *settlement);
-            }
-        }
     }
 
     fn joined(&mut self, session: &mut Session, joined: Joined) {

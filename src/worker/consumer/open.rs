@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
-
 use crate::worker::consumer::Consumer;
 use crate::{
+    backoff::Backoff,
     error::Error,
     transport::session::{OpenError, Session},
 };
@@ -13,12 +12,7 @@ use crate::{
 impl<S: Send + Sync + 'static> Consumer<S> {
     /// Retries until there is a session; `None` if the worker stops.
     pub(super) async fn open(&self, has_been_up: &mut bool) -> Result<Option<Session>, Error> {
-        let backoff = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(50))
-            .with_max_delay(Duration::from_secs(1))
-            .with_jitter()
-            .without_max_times();
-        let mut delays = backoff.build();
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1)).jitter();
         loop {
             let opened = tokio::select! {
                 () = self.handlers.stop.drain.cancelled() => return Ok(None),
@@ -33,11 +27,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 Err(OpenError::Fatal(error)) if !*has_been_up => return Err(error),
                 Err(error) => error.to_string(),
             };
-            if self.handlers.broker.log_throttle().should_log(format!("{}: {reason}", self.name)) {
+            self.handlers.broker.log_throttle().log(format!("{}: {reason}", self.name), || {
                 tracing::warn!(queue = self.name, error = reason, "cannot consume yet, retrying");
-            }
-            let delay = delays.next().unwrap_or(Duration::from_secs(1));
-            if self.handlers.stop.drain.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
+            });
+            if self.handlers.stop.drain.run_until_cancelled(backoff.sleep()).await.is_none() {
                 return Ok(None);
             }
         }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use leveret::time::unix_ms;
+use leveret::time::{now_ms, unix_ms};
 use leveret_sql::Inbox;
 use serde_json::json;
 
-use super::shared::{DatabaseArguments, now_ms, rfc3339};
+use super::shared::{DatabaseArguments, rfc3339};
 use crate::output::{Exit, Failure, Format, print, print_json};
 
 /// Maintains the inbox, the table that makes the effect of a job happen once

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use leveret::{Broker, Config};
+use leveret::{Broker, Config, time::now_ms};
 use leveret_serve::{
     Services,
     jobs::{CancelledWhile, Error, Status, Task},
@@ -12,7 +12,7 @@ use leveret_store::{Cursor, JobFilter};
 use serde_json::json;
 
 use super::{
-    shared::{ActorArguments, StoreArguments, hidden_if_of_workers, now_ms, reach},
+    shared::{ActorArguments, StoreArguments, hidden_if_of_workers, reach},
     tracked::{failure, show, wait},
 };
 use crate::output::{Exit, Failure, Format, notice, one_line, print, print_json, table};

@@ -6,13 +6,13 @@ use leveret::{
     Config,
     probe::{Probe, Refusal},
     schedule::{Token, tokens},
-    time::unix_ms,
+    time::{now_ms, unix_ms},
     topology::Topology,
 };
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use super::shared::{broker, hidden_if_of_workers, now_ms, reach, rfc3339, time};
+use super::shared::{broker, hidden_if_of_workers, reach, rfc3339, time};
 use crate::output::{Exit, Failure, Format, notice, print, print_json, table};
 
 /// Lists schedules, or publishes the job of one now

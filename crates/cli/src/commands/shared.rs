@@ -235,10 +235,6 @@ pub(crate) fn moment(text: &str) -> Result<u64, String> {
     Ok(ms.try_into().unwrap_or(0))
 }
 
-pub(crate) fn now_ms() -> u64 {
-    Timestamp::now().as_millisecond().try_into().unwrap_or(0)
-}
-
 /// A progress bar on standard error, shown only on a terminal.
 pub(crate) fn bar(total: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {per_sec} {eta}");

@@ -10,6 +10,7 @@ use leveret::{
     Broker,
     catalogue::Catalogue,
     reader::{Batch, QueueReader, ReadMessage, Source},
+    time::now_ms,
 };
 use leveret_store::Letter;
 use serde::Serialize;
@@ -20,7 +21,6 @@ use tokio::{
 };
 
 use super::{error::Error, letter, replay::ReplayOptions, throttle::Throttle, transfer};
-use crate::time::now_ms;
 
 /// Letters that are unacknowledged at once.
 const WINDOW: u16 = 200;

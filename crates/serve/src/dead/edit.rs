@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use leveret::catalogue::Catalogue;
+use leveret::{catalogue::Catalogue, time::now_ms};
 use leveret_store::By;
 use serde::Serialize;
 use tokio::time::timeout;
@@ -13,7 +13,6 @@ use crate::{
     field_error::FieldError,
     json,
     schema::{CheckBudget, MAX_FIELD_ERRORS, SchemaCheck, Schemas, checked},
-    time::now_ms,
 };
 
 /// The time limit for reading the catalogue.

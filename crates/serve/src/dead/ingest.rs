@@ -1,20 +1,21 @@
 //! Moves dead letters from the broker into the store. A letter is committed, then acked: while the store is unreachable it
 //! stays in the broker, and a crash between the two steps leaves it in both.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 
 use leveret::{
     Broker, Error,
+    backoff::Backoff,
     catalogue::Catalogue,
     reader::{Batch, QueueReader, Source},
     status_update::StatusUpdate,
+    time::now_ms,
 };
 use leveret_store::{DeadSource, NewDead, Store};
 use tokio::{sync::Mutex, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::letter;
-use crate::time::now_ms;
 
 /// The prefetch of each queue. It alone bounds the memory for deliveries: a dead letter that is too large for workers
 /// has its whole payload, up to 16 MiB from RabbitMQ 4.0 on and 128 MiB before.
@@ -111,7 +112,7 @@ async fn keep(store: &Store, catalogue: &Catalogue, source: &Source, batch: &Bat
 /// Tries until the store has all letters. A refused batch is halved until the refused letter is alone.
 async fn commit(store: &Store, source: &Source, letters: &[NewDead], deaths: &[Option<StatusUpdate>], now: u64) {
     let updates: Vec<_> = deaths.iter().flatten().cloned().collect();
-    let mut pause = FIRST_PAUSE;
+    let (mut backoff, mut is_logged) = (Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), false);
     loop {
         // Status updates first: an operator who finds a letter must find its job dead.
         let kept = async {
@@ -131,18 +132,17 @@ async fn commit(store: &Store, source: &Source, letters: &[NewDead], deaths: &[O
         {
             return;
         }
-        if pause == FIRST_PAUSE {
-            let error = leveret_store::chain(&error);
+        if !mem::replace(&mut is_logged, true) {
+            let error = leveret::text::error_chain(&error);
             tracing::warn!(%source, error, "cannot store dead letters: they wait in the broker");
         }
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        backoff.sleep().await;
     }
 }
 
 /// Stores a letter that the store refuses, or whose status it refuses: as it is if possible, else without its fields.
 async fn alone(store: &Store, source: &Source, letter: &NewDead, error: &leveret_store::Error, now: u64) -> bool {
-    tracing::error!(%source, error = leveret_store::chain(&error), job_id = letter.job_id, "kept a dead letter without the fields that the store refuses");
+    tracing::error!(%source, error = leveret::text::error_chain(&error), job_id = letter.job_id, "kept a dead letter without the fields that the store refuses");
     if store.ingest(std::slice::from_ref(letter), now).await.is_ok() {
         return true;
     }

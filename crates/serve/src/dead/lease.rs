@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use leveret::time::{millis, now_ms};
 use leveret_store::{Replay, ReplayLease, Store};
 use tokio::{
     task::JoinSet,
@@ -12,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{error::Error, service::DeadLetterService};
-use crate::time::{millis, now_ms};
 
 /// Time for which a replay rests after its process crashed.
 const LEASE: Duration = Duration::from_secs(20);
@@ -67,7 +67,7 @@ impl LeasedReplay {
         if let Err(error) = store.renew_replay(self.replay.id, over).await {
             tracing::debug!(
                 replay = self.replay.id,
-                error = leveret_store::chain(&error),
+                error = leveret::text::error_chain(&error),
                 "cannot release the lease of a replay: it ends by itself"
             );
         }
@@ -84,7 +84,7 @@ impl LeasedReplay {
                 Ok(Err(error)) => {
                     tracing::warn!(
                         replay = self.replay.id,
-                        error = leveret_store::chain(&error),
+                        error = leveret::text::error_chain(&error),
                         "cannot renew the lease of a replay"
                     );
                 }
@@ -181,7 +181,7 @@ impl LeasedReplay {
             Err(error) => {
                 tracing::warn!(
                     replay = id,
-                    error = leveret_store::chain(&error),
+                    error = leveret::text::error_chain(&error),
                     "a replay was interrupted; a server resumes it"
                 );
             }

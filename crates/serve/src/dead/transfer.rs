@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use futures_util::{Stream, StreamExt, TryStreamExt, stream::unfold};
-use leveret::{reader::RawMessage, text};
+use leveret::{reader::RawMessage, text, time::now_ms};
 use leveret_store::{By, DeadFilter, Letter, Store};
 use serde::Serialize;
 use tokio::{
@@ -13,7 +13,6 @@ use tokio::{
 use utoipa::ToSchema;
 
 use super::error::Error;
-use crate::time::now_ms;
 
 /// The largest message that a broker accepts is 512 MiB, and base64 makes it longer by a third.
 const LONGEST_LINE: u64 = 768 << 20;

@@ -12,6 +12,7 @@ use axum::{
     response::IntoResponse,
 };
 use futures_util::TryStreamExt;
+use leveret::time::now_ms;
 use leveret_store::{By, Cursor, Page};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -36,7 +37,6 @@ use crate::{
     },
     field_error::FieldError,
     services::Services,
-    time::now_ms,
 };
 
 const NDJSON: &str = "application/x-ndjson";

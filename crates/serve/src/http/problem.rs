@@ -93,7 +93,7 @@ impl Problem {
 
     /// A fault of the server. Only the log has its cause.
     pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
-        tracing::error!(error = leveret_store::chain(error), "a request failed");
+        tracing::error!(error = leveret::text::error_chain(error), "a request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server failed; its log has the cause")
     }
 
@@ -156,7 +156,7 @@ fn reason(rejection: &dyn std::error::Error) -> String {
 impl From<leveret_store::Error> for Problem {
     fn from(error: leveret_store::Error) -> Self {
         if error.is_unavailable() {
-            tracing::warn!(error = leveret_store::chain(&error), "the store is unreachable");
+            tracing::warn!(error = leveret::text::error_chain(&error), "the store is unreachable");
             return Self::unavailable("store-unavailable", "the store is unreachable: retry");
         }
         Self::internal(&error)

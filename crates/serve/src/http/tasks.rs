@@ -14,7 +14,7 @@ use axum::{
     },
 };
 use futures_util::{Stream, stream};
-use leveret::PublishError;
+use leveret::{PublishError, time::now_ms};
 use leveret_store::{Cursor, JobFilter, Page};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::value::RawValue;
@@ -31,7 +31,6 @@ use crate::{
     field_error::FieldError,
     jobs::{CancelledWhile, Error, Following, MOST_AT_ONCE, Status, Submission, SubmissionFields, Task},
     services::Services,
-    time::now_ms,
 };
 
 const LONGEST_WAIT: Duration = Duration::from_secs(60);

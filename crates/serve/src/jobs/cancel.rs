@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use leveret::{
     status_update::{StatusUpdate, Step},
-    time::at_unix_ms,
+    time::{at_unix_ms, now_ms},
 };
 use leveret_store::{By, JobState, TrackedJob};
 use serde::Serialize;
@@ -12,7 +12,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::{error::Error, task::Status};
-use crate::{detached::run_detached, recorder::Reservation, services::Services, time::now_ms};
+use crate::{detached::run_detached, recorder::Reservation, services::Services};
 
 /// The state of a job when it was cancelled, as far as the store knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use leveret::time::now_ms;
 use leveret_store::JobState;
 use tokio::time::{Instant, timeout_at};
 
 use super::{error::Error, task::Task};
-use crate::{services::Services, time::now_ms, waiters::Waiter};
+use crate::{services::Services, waiters::Waiter};
 
 /// The changes of a job until its end; see [`Services::follow`].
 #[derive(Debug)]
@@ -75,7 +76,7 @@ impl Following {
                 }
                 Err(Error::NotFound { .. }) => return None,
                 Err(error) => {
-                    tracing::debug!(error = leveret_store::chain(&error), "the store is unreachable, retrying");
+                    tracing::debug!(error = leveret::text::error_chain(&error), "the store is unreachable, retrying");
                 }
             }
             if !self.waiter.update().await {

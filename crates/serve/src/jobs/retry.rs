@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use leveret::{
     status_update::{StatusUpdate, Step},
-    time::at_unix_ms,
+    time::{at_unix_ms, now_ms},
 };
 use leveret_store::{By, DeadFilter, DeadLetter, DeadState, JobState, Letter, Selection, TrackedJob};
 use tokio::time::{Instant, sleep};
@@ -15,7 +15,6 @@ use crate::{
     detached::run_detached,
     recorder::Reservation,
     services::Services,
-    time::now_ms,
 };
 
 /// Longest wait for a dead letter: the status of a job may arrive before it.

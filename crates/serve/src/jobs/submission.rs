@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use leveret::time::{millis, now_ms};
 use serde_json::value::{RawValue, Value};
 use utoipa::{
     ToSchema, openapi,
@@ -11,7 +12,7 @@ use utoipa::{
 use crate::{
     field_error::FieldError,
     json::{self, Visit},
-    time::{from_rfc3339, now_ms},
+    time::from_rfc3339,
 };
 
 const FIELDS: [&str; 8] = ["name", "job", "payload", "queue", "priority", "delay", "run_at", "expires_in"];
@@ -246,7 +247,7 @@ fn duration(value: &Value) -> Result<Duration, String> {
 
 fn time(value: &Value) -> Result<u64, String> {
     let at = from_rfc3339(value.as_str().ok_or("must be a time such as \"2026-11-21T15:00:00Z\"")?)?;
-    let furthest = now_ms().saturating_add(crate::time::millis(LONGEST));
+    let furthest = now_ms().saturating_add(millis(LONGEST));
     if at < furthest { Ok(at) } else { Err("must be less than ten years ahead".to_owned()) }
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use leveret::{NewJob, PublishError, catalogue::Entry, status_update::StatusUpdate};
+use leveret::{NewJob, PublishError, catalogue::Entry, status_update::StatusUpdate, time::now_ms};
 use leveret_store::{IdempotencyClaim, IdempotencyRequest};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -26,7 +26,6 @@ use crate::{
     field_error::FieldError,
     schema::{CheckBudget, checked},
     services::Services,
-    time::now_ms,
 };
 
 /// The greatest number of submissions in one request.
@@ -168,7 +167,7 @@ impl Services {
         };
         if let Err(error) = settled {
             tracing::warn!(
-                error = leveret_store::chain(&error),
+                error = leveret::text::error_chain(&error),
                 "cannot settle an idempotency key: it stays claimed until its lease ends"
             );
         }

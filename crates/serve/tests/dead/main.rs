@@ -2,6 +2,7 @@
 //! among the command line's.
 #![allow(clippy::unwrap_used, reason = "a test's helper may fail its test")]
 
+mod canaries;
 mod direct;
 mod http;
 mod ingest;

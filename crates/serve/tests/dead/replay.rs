@@ -2,11 +2,7 @@
 
 use std::{sync::Mutex, time::Duration};
 
-use leveret::{
-    Broker,
-    status_update::{StatusUpdate, Step},
-    testing,
-};
+use leveret::{Broker, testing};
 use leveret_harness::{eventually, eventually_eq};
 use leveret_serve::dead::{
     DeadLetterService, Error, direct,
@@ -18,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::stage::{Charge, Stage, all, any};
 
-const BY: &str = "anna";
+pub(crate) const BY: &str = "anna";
 
 #[tokio::test]
 async fn all_letters_are_replayed_under_their_ids_and_marked() {
@@ -104,47 +100,6 @@ async fn the_status_of_a_tracked_job_leaves_dead_at_once() {
 }
 
 #[tokio::test]
-async fn canaries_that_fail_as_before_stop_the_replay() {
-    let stage = Stage::new().await;
-    stage.bury(1..=10).await;
-    let tracker = stage.track();
-    let options = ReplayOptions { canary: Some(3), ..ReplayOptions::default() };
-    let summary = stage.dead().replay(&all(), &options, BY, |_| ()).await.unwrap();
-    assert_eq!((summary.replayed, summary.returned), (3, 7), "{summary:?}");
-    assert!(summary.outcome.contains("failed as before: permanent"), "{summary:?}");
-    assert_eq!(stage.letters().await.len(), 7);
-    tracker.abort();
-}
-
-#[tokio::test]
-async fn a_canary_is_not_judged_by_another_job_with_its_id() {
-    let stage = Stage::new().await;
-    let letter = stage.bury([1, 2]).await.remove(0);
-    let other = StatusUpdate {
-        id: "c1".into(),
-        job: "charge".into(),
-        queue: "money".into(),
-        origin: Some("another".into()),
-        label: None,
-        priority: None,
-        attempt: 1,
-        hop: letter.hop + 1,
-        enqueued_at: None,
-        // Later than everything in the test, so that the plain id stays this job's.
-        at: leveret::time::at_unix_ms(4_000_000_000_000),
-        worker: None,
-        step: Step::Succeeded { result: None, too_large: None },
-    };
-    stage.store.record(&[other]).await.unwrap();
-    let tracker = stage.track();
-    let options = ReplayOptions { canary: Some(1), ..ReplayOptions::default() };
-    let summary = stage.dead().replay(&all(), &options, BY, |_| ()).await.unwrap();
-    assert_eq!((summary.replayed, summary.returned), (1, 1), "{summary:?}");
-    assert!(summary.outcome.contains("failed as before"), "{summary:?}");
-    tracker.abort();
-}
-
-#[tokio::test]
 async fn an_edited_letter_without_an_origin_stays_the_same_job() {
     let stage = Stage::new().await;
     let id = stage.bury([1]).await[0].id;
@@ -160,31 +115,6 @@ async fn an_edited_letter_without_an_origin_stays_the_same_job() {
     eventually("its end is known", Duration::from_secs(20), succeeded).await;
     assert_eq!(stage.store.job("c1").await.unwrap().unwrap().origin, Some(origin));
     tracker.abort();
-}
-
-#[tokio::test]
-async fn canaries_that_succeed_let_the_other_letters_follow() {
-    let stage = Stage::new().await;
-    stage.bury(1..=10).await;
-    stage.fix();
-    let tracker = stage.track();
-    let options = ReplayOptions { canary: Some(3), ..ReplayOptions::default() };
-    let waited = Mutex::new(false);
-    let note = |progress: &ReplayProgress| *waited.lock().unwrap() |= progress.waiting && progress.replayed == 3;
-    let summary = stage.dead().replay(&all(), &options, BY, note).await.unwrap();
-    assert_eq!((summary.replayed, summary.outcome.as_str()), (10, "done"));
-    assert!(*waited.lock().unwrap());
-    tracker.abort();
-}
-
-#[tokio::test]
-async fn canaries_without_an_outcome_stop_the_replay() {
-    let stage = Stage::new().await;
-    stage.bury(1..=4).await;
-    let options = ReplayOptions { canary: Some(2), canary_timeout: 0, ..ReplayOptions::default() };
-    let summary = stage.dead().replay(&all(), &options, BY, |_| ()).await.unwrap();
-    assert_eq!((summary.replayed, summary.returned), (2, 2));
-    assert!(summary.outcome.contains("no outcome of 2"), "{summary:?}");
 }
 
 #[tokio::test]
@@ -219,7 +149,7 @@ async fn an_interrupted_replay_resumes_where_it_was() {
 }
 
 /// Opens a replay whose process was killed at once: its lease has ended.
-async fn abandoned(stage: &Stage, options: &ReplayOptions) -> i64 {
+pub(crate) async fn abandoned(stage: &Stage, options: &ReplayOptions) -> i64 {
     let killed = ReplayLease { owner: "killed", until: 1 };
     let (options, by) = (serde_json::to_value(options).unwrap(), By { actor: BY, at: 1 });
     stage.store.start_replay(&all(), &options, by, killed).await.unwrap().id
@@ -255,29 +185,6 @@ async fn a_replay_that_is_run_elsewhere_is_not_run_here() {
     assert!(matches!(two.lease(replay).await, Err(Error::Running(_))));
     assert_eq!(running.await.unwrap().unwrap().replayed, 30);
     assert_eq!(stage.charged().await, (1..=30).collect::<Vec<_>>(), "each once");
-}
-
-#[tokio::test]
-async fn canaries_are_not_forgotten_however_often_a_replay_is_interrupted() {
-    let stage = Stage::new().await;
-    stage.bury(1..=10).await;
-    leveret::reader::declare_status_queue(&stage.broker).await.unwrap();
-    let options = ReplayOptions { canary: Some(3), canary_timeout: 60, ..ReplayOptions::default() };
-    let (replay, dead) = (abandoned(&stage, &options).await, stage.dead());
-    for _ in 0..4 {
-        // Without a tracker the replay waits for its canaries until it is interrupted.
-        let lease = dead.lease(replay).await.unwrap();
-        let cut = tokio::time::timeout(Duration::from_millis(500), dead.run_leased(lease, BY, |_| ())).await;
-        assert!(cut.is_err());
-        assert_eq!(stage.store.replay(replay).await.unwrap().unwrap().replayed, 3);
-        assert!(stage.store.take_replay(replay, ReplayLease { owner: "killed", until: 1 }, u64::MAX).await.unwrap());
-    }
-    let tracker = stage.track();
-    let lease = dead.lease(replay).await.unwrap();
-    let summary = dead.run_leased(lease, BY, |_| ()).await.unwrap();
-    assert_eq!((summary.replayed, summary.returned), (3, 7), "{summary:?}");
-    assert!(summary.outcome.contains("failed as before"), "{summary:?}");
-    tracker.abort();
 }
 
 #[tokio::test]
@@ -334,41 +241,6 @@ async fn letters_that_are_too_large_to_publish_do_not_stop_the_others() {
     stage.fix();
     let summary = stage.dead().replay(&all(), &ReplayOptions::default(), BY, |_| ()).await.unwrap();
     assert_eq!((summary.total, summary.replayed, summary.failed.len()), (6, 2, 4), "{summary:?}");
-}
-
-#[tokio::test]
-async fn a_canary_that_is_cancelled_stops_the_replay() {
-    let stage = Stage::new().await;
-    let letter = stage.bury([1, 2]).await.remove(0);
-    // A queue without a worker.
-    let parked = testing::dead_letters(&stage.broker, "parked").await.unwrap();
-    assert!(parked.is_empty());
-    let options = ReplayOptions { canary: Some(1), queue: Some("parked.dead".into()), ..ReplayOptions::default() };
-    let dead = stage.dead();
-    let cancel = async {
-        let replayed = async || stage.store.job("c1").await.unwrap().is_some();
-        eventually("it is replayed", Duration::from_secs(20), replayed).await;
-        let cancelled = StatusUpdate {
-            id: "c1".into(),
-            job: "charge".into(),
-            queue: "money".into(),
-            origin: stage.store.job("c1").await.unwrap().unwrap().origin,
-            label: None,
-            priority: None,
-            attempt: 1,
-            hop: letter.hop + 1,
-            enqueued_at: None,
-            at: leveret::time::at_unix_ms(letter.taken_at),
-            worker: None,
-            step: Step::Cancelled,
-        };
-        stage.store.record(&[cancelled]).await.unwrap();
-    };
-    let every = all();
-    let (summary, ()) = tokio::join!(dead.replay(&every, &options, BY, |_| ()), cancel);
-    let summary = summary.unwrap();
-    assert_eq!((summary.replayed, summary.returned), (1, 1), "{summary:?}");
-    assert!(summary.outcome.contains("was cancelled"), "{summary:?}");
 }
 
 #[tokio::test]

@@ -1,11 +1,8 @@
 //! Creates tables, and updates old ones.
 
-use super::{
-    dialect::Dialect,
-    pool::Pool,
-    statement::{Sql, now_ms},
-    timed::TimedConnection,
-};
+use leveret::time::now_ms;
+
+use super::{dialect::Dialect, pool::Pool, statement::Sql, timed::TimedConnection};
 use crate::{Error, Result};
 
 /// Locks out other processes that migrate tables of a user's database. The numbers are "leve" and a value that is

@@ -1,7 +1,5 @@
 //! A statement with its values.
 
-use std::time::SystemTime;
-
 /// A statement that writes many rows writes one of these numbers of them, so that a connection keeps few statements
 /// prepared.
 const ROWS_AT_ONCE: [usize; 4] = [64, 16, 4, 1];
@@ -115,13 +113,6 @@ pub fn number_list(items: &[i64]) -> Arg {
 #[must_use]
 pub fn without_nul(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
-}
-
-/// The milliseconds since the epoch, by the clock of this machine.
-#[must_use]
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl From<i64> for Arg {

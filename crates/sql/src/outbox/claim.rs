@@ -8,6 +8,8 @@
 
 use std::time::Duration;
 
+use leveret::time::millis;
+
 use crate::{
     Result,
     db::{Dialect, FromRow, Pool, Row, Sql, number_list},
@@ -117,7 +119,7 @@ const FIT: &str =
 
 impl ClaimRequest {
     fn fill(&self, text: String) -> Sql {
-        let lease = u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX);
+        let lease = millis(self.lease);
         Sql::new(text).arg(self.token).arg(lease).arg(self.payload_limit as u64).arg(CLAIM_BYTES)
     }
 }
@@ -216,9 +218,7 @@ pub(super) async fn finish(pool: &Pool, token: i64, rows: &[i64], keep: bool) ->
 pub(super) async fn fail(pool: &Pool, token: i64, rows: &[i64], failure: &PublishFailure) -> Result<u64> {
     let on = pool.dialect();
     let (change, reason, after) = match failure {
-        PublishFailure::Retry { reason, after } => {
-            ("ready_at", reason, u64::try_from(after.as_millis()).unwrap_or(u64::MAX))
-        }
+        PublishFailure::Retry { reason, after } => ("ready_at", reason, millis(*after)),
         PublishFailure::SetAside { reason } => ("set_aside_at", reason, 0),
     };
     let text = format!(

@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use leveret::{JobId, time::at_unix_ms};
 
+use leveret::time::millis;
+
 use super::enqueue::{MIGRATIONS, Outbox};
 use crate::{
     Result,
@@ -178,7 +180,7 @@ impl Outbox {
         loop {
             let mut change = Sql::new(text).slow().arg(AT_ONCE);
             if let Some(kept) = kept {
-                change = change.arg(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
+                change = change.arg(millis(kept));
             }
             let changed = self.pool.execute(change).await?;
             all += changed;

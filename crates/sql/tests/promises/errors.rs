@@ -2,14 +2,14 @@
 
 use leveret::NewJob;
 use leveret_harness::{Postgres, shared_postgres};
-use leveret_sql::{Error, Inbox, Outbox, Relay, chain};
+use leveret_sql::{Error, Inbox, Outbox, Relay};
 use sqlx::PgPool;
 
 use crate::outbox::stage::Pool;
 
 /// Asserts the message and the log text of an error, and whether it may pass by itself.
 fn reported(error: &Error, word: &str, code: &str, passes: bool) {
-    let text = chain(error);
+    let text = leveret::text::error_chain(error);
     assert!(text.contains(word) && text.contains(code), "{text:?} lacks {word:?} or {code:?}");
     assert_eq!(error.is_unavailable(), passes, "{text}");
     assert!(!text.contains("S3cret") && !text.contains("migrate"), "{text}");

@@ -2,7 +2,7 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::transport::amqp::connection::parse_addresses;
+use crate::transport::amqp::address::parse_addresses;
 
 fn refused(url: &str, change: impl FnOnce(&mut Config)) -> String {
     let mut config = Config { amqp_url: vec![url.to_owned()], ..Config::default() };

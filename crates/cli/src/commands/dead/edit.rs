@@ -1,13 +1,13 @@
 //! `leveret dead edit|purge|restore`: changes of dead letters in the store.
 
 use clap::Args;
-use leveret::Config;
+use leveret::{Config, time::now_ms};
 use leveret_serve::dead::DeadLetterService;
 use leveret_store::{By, DeadFilter, DeadState, Selection, Store};
 use serde_json::json;
 
 use super::{
-    super::shared::{ActorArguments, StoreArguments, broker, catalogue, contents, hidden_if_of_workers, now_ms},
+    super::shared::{ActorArguments, StoreArguments, broker, catalogue, contents, hidden_if_of_workers},
     direct,
     outcome::{changed, failure, needs_yes, report_unchecked},
     selection::Chosen,

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use futures_util::StreamExt;
+use leveret::time::now_ms;
 use leveret_store::{By, Letter};
 use tokio::time::sleep;
 
@@ -11,14 +12,11 @@ use super::{
     progress::{ReplayProgress, UnpublishedLetter},
     send::{PublishFault, SentLetter, paced, send},
 };
-use crate::{
-    dead::{
-        canary::{self, Canary},
-        error::Error,
-        service::DeadLetterService,
-        throttle::Throttle,
-    },
-    time::now_ms,
+use crate::dead::{
+    canary::{self, Canary},
+    error::Error,
+    service::DeadLetterService,
+    throttle::Throttle,
 };
 
 /// The greatest number of letters in memory.

@@ -1,13 +1,10 @@
 //! Publishes one dead letter again.
 
 use futures_util::{Stream, stream::unfold};
-use leveret::{PublishError, status_update::StatusUpdate};
+use leveret::{PublishError, status_update::StatusUpdate, time::now_ms};
 use leveret_store::Letter;
 
-use crate::{
-    dead::{letter, service::DeadLetterService, throttle::Throttle},
-    time::now_ms,
-};
+use crate::dead::{letter, service::DeadLetterService, throttle::Throttle};
 
 /// The result of one publish.
 pub(super) struct SentLetter {

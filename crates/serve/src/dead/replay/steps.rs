@@ -1,5 +1,6 @@
 //! Starts, resumes, stops and ends replays.
 
+use leveret::time::now_ms;
 use leveret_store::{By, Replay, Selection};
 use tokio::time::sleep;
 
@@ -8,14 +9,11 @@ use super::{
     progress::{ReplayProgress, ReplaySummary},
     run::ReplayRun,
 };
-use crate::{
-    dead::{
-        error::Error,
-        lease::{self, LeasedReplay, SeizedReplay},
-        service::DeadLetterService,
-        throttle::Throttle,
-    },
-    time::now_ms,
+use crate::dead::{
+    error::Error,
+    lease::{self, LeasedReplay, SeizedReplay},
+    service::DeadLetterService,
+    throttle::Throttle,
 };
 
 impl DeadLetterService {

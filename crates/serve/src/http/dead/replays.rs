@@ -176,7 +176,7 @@ async fn stop(
         let response = accepted(seized.lease.replay());
         tokio::spawn(async move {
             if let Err(error) = services.dead.end(seized, caller.actor()).await {
-                tracing::warn!(replay = id, error = leveret_store::chain(&error), "cannot stop a replay");
+                tracing::warn!(replay = id, error = leveret::text::error_chain(&error), "cannot stop a replay");
             }
         });
         Ok(response)

@@ -5,7 +5,8 @@ use std::{
     time::Duration,
 };
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder, Retryable};
+use backon::Retryable;
+use leveret::backoff::Backoff;
 use tokio::{
     select,
     sync::watch,
@@ -23,23 +24,16 @@ use crate::{
     outbox::claim::{self, ClaimRequest, ClaimedJob, KeyCursor},
 };
 
-/// The longest pause of a claimer that finds no job.
-const LONGEST_POLL: Duration = Duration::from_secs(1);
-
 /// The pauses of a claimer that finds no job: doubled from 20 ms to a second.
-fn polls() -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(20))
-        .with_max_delay(LONGEST_POLL)
-        .without_max_times()
-        .build()
+fn polls() -> Backoff {
+    Backoff::new(Duration::from_millis(20), Duration::from_secs(1))
 }
 
 pub(super) struct Claimer<'r> {
     settings: &'r RelaySettings,
     woken: watch::Receiver<()>,
     cursor: KeyCursor,
-    polls: ExponentialBackoff,
+    polls: Backoff,
     broker_is_unreachable: bool,
 }
 
@@ -79,7 +73,7 @@ impl<'r> Claimer<'r> {
             }
             return Ok(());
         }
-        self.polls = polls();
+        self.polls.reset();
         let is_unreachable = self.relay(token, until, claimed).await?;
         if is_unreachable {
             if !self.broker_is_unreachable {
@@ -92,14 +86,14 @@ impl<'r> Claimer<'r> {
     }
 
     async fn rest(&mut self, stopping: &CancellationToken) {
-        let pause = self.polls.next().unwrap_or(LONGEST_POLL);
+        let pause = self.polls.delay();
         let woken = select! {
             () = stopping.cancelled() => true,
             woken = self.woken.changed() => woken.is_ok(),
             () = sleep(pause) => false,
         };
         if woken {
-            self.polls = polls();
+            self.polls.reset();
         }
     }
 

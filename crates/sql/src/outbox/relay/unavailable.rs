@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use backon::ConstantBuilder;
+use leveret::text::error_chain;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, Result, chain};
+use crate::{Error, Result};
 
 /// The pause before the next attempt to reach the database or the broker. It does not grow: an attempt costs one
 /// statement or one job.
@@ -22,7 +23,7 @@ pub(super) async fn outlast(error: Error, reported: &mut Reported, stopping: &Ca
         return Err(error);
     }
     if !std::mem::replace(&mut reported.0, true) {
-        tracing::warn!(error = chain(&error), "the database of the outbox is unreachable");
+        tracing::warn!(error = error_chain(&error), "the database of the outbox is unreachable");
     }
     pause(stopping).await;
     Ok(())
