@@ -44,7 +44,7 @@ pages! {
     leveret_dead_letters "runbooks/leveret-dead-letters.md"
     leveret_circuit_open "runbooks/leveret-circuit-open.md"
     leveret_down "runbooks/leveret-down.md"
-    leveret_events_lost "runbooks/leveret-events-lost.md"
+    leveret_status_updates_lost "runbooks/leveret-status-updates-lost.md"
     leveret_jobs_wait_long "runbooks/leveret-jobs-wait-long.md"
     leveret_outbox_set_aside "runbooks/leveret-outbox-set-aside.md"
     leveret_outbox_stalled "runbooks/leveret-outbox-stalled.md"

@@ -88,7 +88,7 @@ impl Broker {
 
     fn new(transport: Transport, config: Config) -> Self {
         #[cfg(feature = "worker")]
-        shutdown::note(config.last_moments().process, transport.metrics());
+        shutdown::note(config.stop_timeouts().process, transport.metrics());
         let shared = Shared {
             transport,
             config,

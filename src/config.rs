@@ -93,11 +93,11 @@ const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
 /// The parts of a stop after the drain timeout. Together they fit into the grace period.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct LastMoments {
+pub(crate) struct StopTimeouts {
     /// Time from the cancellation of attempts until they are dropped.
     pub(crate) cancelled: Duration,
     /// Time for the confirms of requeued copies.
-    pub(crate) handed_back: Duration,
+    pub(crate) requeued: Duration,
     /// Time for the last acks to arrive.
     pub(crate) settled: Duration,
     /// Time from the drop of attempts until the worker's run ends in any case.
@@ -138,12 +138,12 @@ impl Config {
         }
     }
 
-    pub(crate) fn last_moments(&self) -> LastMoments {
+    pub(crate) fn stop_timeouts(&self) -> StopTimeouts {
         let left = self.grace_period.saturating_sub(self.drain_timeout);
         let cancelled = (left / 3).min(CANCEL_GRACE);
-        LastMoments {
+        StopTimeouts {
             cancelled,
-            handed_back: left / 5,
+            requeued: left / 5,
             settled: left / 10,
             run: (left * 4 / 5).saturating_sub(cancelled),
             process: self.grace_period.saturating_sub(left / 10),

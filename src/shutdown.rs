@@ -195,7 +195,7 @@ fn longest_stop() -> Duration {
     let known = known();
     let present = known.brokers.iter().filter(|broker| broker.metrics.strong_count() > 0);
     let longest = present.map(|broker| broker.longest_stop).max();
-    longest.unwrap_or_else(|| Config::default().last_moments().process)
+    longest.unwrap_or_else(|| Config::default().stop_timeouts().process)
 }
 
 /// Returns the number of running jobs and the known ids of some.

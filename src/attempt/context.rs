@@ -76,7 +76,7 @@ pub(crate) struct Inner<S> {
     pub(crate) permit: Option<OwnedSemaphorePermit>,
     /// Slots of the limits that apply to the job.
     #[expect(dead_code, reason = "held until the last clone is dropped")]
-    pub(crate) places: Vec<KeyedPermit>,
+    pub(crate) permits: Vec<KeyedPermit>,
 }
 
 /// Stops one attempt. Unlike a clone of the context, it does not keep the attempt counted.

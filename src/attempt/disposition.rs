@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::{
-    message::slot::Slot,
+    message::rate_slot::RateSlot,
     outcome::{ErrorKind, Finish, Outcome},
 };
 
@@ -30,7 +30,7 @@ pub(crate) enum Disposition {
     Deferred {
         delay: Duration,
         /// The job's slot of a rate limit.
-        slot: Option<Slot>,
+        slot: Option<RateSlot>,
     },
     /// The job moves to the suspect queue.
     Suspect,
@@ -139,7 +139,7 @@ impl Disposition {
         self.failure().unwrap_or((ErrorKind::Error, ""))
     }
 
-    pub(crate) fn slot(&self) -> Option<Slot> {
+    pub(crate) fn slot(&self) -> Option<RateSlot> {
         match self {
             Self::Deferred { slot, .. } => *slot,
             _ => None,

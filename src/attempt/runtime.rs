@@ -8,7 +8,7 @@ use crate::{
     limits::circuit_breaker::Breakers,
     observe::metrics::JobMetrics,
     publish::publisher::Publisher,
-    readers::catalogue::Entry,
+    readers::catalogue::CatalogueEntry,
     shutdown::Stop,
     topology::QueueDeclaration,
 };
@@ -47,8 +47,8 @@ impl<S> QueueRuntime<S> {
     }
 
     /// Returns the jobs that this queue's handlers can run, for the catalogue.
-    pub(crate) fn entries(&self, announced_at: SystemTime) -> impl Iterator<Item = Entry> {
-        self.routes.iter().map(move |route| Entry {
+    pub(crate) fn entries(&self, announced_at: SystemTime) -> impl Iterator<Item = CatalogueEntry> {
+        self.routes.iter().map(move |route| CatalogueEntry {
             job: route.job.to_owned(),
             queue: self.queue.name().to_owned(),
             lanes: self.queue.has_lanes(),

@@ -115,7 +115,7 @@ pub(crate) async fn report_end(
             Settlement::Ack
         }
         Settlement::Reject => {
-            broker.metrics().events_lost.inc();
+            broker.metrics().status_updates_lost.inc();
             Settlement::Ack
         }
         Settlement::Requeue => Settlement::Requeue,

@@ -29,7 +29,7 @@ use crate::{
     },
     limits::{
         keyed::KeyedPermit,
-        limiter::{Admitted, Limiter, Wait},
+        limiter::{Admitted, Deferral, Limiter},
     },
     message::{republish::ERROR_TEXT_LIMIT, truncated},
     observe::metrics::JobMetrics,
@@ -40,7 +40,7 @@ use crate::{
         lane::Lane,
     },
     trace::{self, TraceSpan},
-    tracking::status_update::{StatusUpdate, Step},
+    tracking::status_update::{StatusUpdate, Transition},
 };
 
 /// The work of a task.
@@ -55,7 +55,7 @@ pub(crate) enum Work {
 #[derive(Default)]
 struct Besides {
     pass: Option<Admitted>,
-    places: Vec<KeyedPermit>,
+    permits: Vec<KeyedPermit>,
 }
 
 pub(crate) struct Task<S> {
@@ -93,8 +93,8 @@ impl<S: Send + Sync + 'static> Task<S> {
                 (disposition, &*route.metrics)
             }
         };
-        let place = self.place();
-        let span = TraceSpan::settle(place, self.received.delivered());
+        let from = self.consumed_lane();
+        let span = TraceSpan::settle(from, self.received.delivered());
         let mut settlement = if matches!(disposition, Disposition::Outcome(Outcome::Done)) {
             Settlement::Ack
         } else {
@@ -107,7 +107,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             settlement = Box::pin(span.within(self.report(&tracked, &disposition, settlement))).await;
         }
         let finish = disposition.row().finish;
-        span.settled(place, settlement.as_str(), finish);
+        span.settled(from, settlement.as_str(), finish);
         match settlement {
             Settlement::Ack => self.count(finish, metrics),
             Settlement::Reject => {
@@ -134,7 +134,7 @@ impl<S: Send + Sync + 'static> Task<S> {
         );
         let mut pass = match AssertUnwindSafe(entering).catch_unwind().await {
             Ok(Ok(pass)) => pass,
-            Ok(Err(Wait { delay, slot })) => {
+            Ok(Err(Deferral { delay, slot })) => {
                 return Disposition::Deferred { delay: delay::Wait::exact(delay.max(UNIT)), slot };
             }
             // The key of a limit and a store of limits are the user's code.
@@ -148,7 +148,7 @@ impl<S: Send + Sync + 'static> Task<S> {
                 return Disposition::Outcome(attempt::verdict(result, facts));
             }
         };
-        let besides = Besides { places: std::mem::take(&mut pass.places), pass: Some(pass) };
+        let besides = Besides { permits: std::mem::take(&mut pass.permits), pass: Some(pass) };
         match tracked {
             None => self.attempt(route, permit, besides, None).await,
             Some(tracked) => self.attempt_tracked(route, permit, tracked, besides).await,
@@ -163,11 +163,11 @@ impl<S: Send + Sync + 'static> Task<S> {
         tracked: &Arc<Tracked>,
         besides: Besides,
     ) -> Disposition {
-        tracked.report(Step::Received);
+        tracked.report(Transition::Received);
         if tracked.is_cancelled().await {
             return Disposition::Cancelled;
         }
-        tracked.report(Step::Started);
+        tracked.report(Transition::Started);
         let disposition = self.attempt(route, permit, besides, Some(Arc::clone(tracked))).await;
         let is_done = matches!(disposition.row().update, Update::Succeeded | Update::Duplicate);
         if !is_done && tracked.cancelled().initialized() { Disposition::Cancelled } else { disposition }
@@ -177,7 +177,7 @@ impl<S: Send + Sync + 'static> Task<S> {
     async fn report(&self, tracked: &Tracked, disposition: &Disposition, settlement: Settlement) -> Settlement {
         let QueueRuntime { queue, broker, .. } = &*self.handlers;
         let now = at_unix_ms(broker.now_ms());
-        let dead = |(kind, reason): (ErrorKind, &str)| Step::Dead {
+        let dead = |(kind, reason): (ErrorKind, &str)| Transition::Dead {
             kind: kind.to_string(),
             error: truncated(reason, ERROR_TEXT_LIMIT).to_owned(),
         };
@@ -189,15 +189,15 @@ impl<S: Send + Sync + 'static> Task<S> {
             _ if settlement == Settlement::Requeue => return settlement,
             _ if settlement == Settlement::Reject => without_copy(),
             Update::None => return settlement,
-            Update::Cancelled => Step::Cancelled,
-            Update::Snoozed => Step::Snoozed { due: now + disposition.delay() },
+            Update::Cancelled => Transition::Cancelled,
+            Update::Snoozed => Transition::Snoozed { due: now + disposition.delay() },
             Update::Succeeded => tracked.succeeded(),
-            Update::Duplicate => Step::Duplicate,
+            Update::Duplicate => Transition::Duplicate,
             Update::Dead => dead(disposition.error()),
             Update::Retrying => {
                 let (kind, reason) = disposition.error();
                 let error = truncated(reason, ERROR_TEXT_LIMIT).to_owned();
-                Step::Retrying { kind: kind.to_string(), error, due: now + disposition.delay() }
+                Transition::Retrying { kind: kind.to_string(), error, due: now + disposition.delay() }
             }
         };
         if !step.is_terminal() {
@@ -222,7 +222,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             route.metrics.wait.observe(waited);
         }
         let overdue = self.received.due().map(|due| Duration::from_millis(self.received.at_ms.saturating_sub(due)));
-        let process = TraceSpan::process(self.place(), route.job, self.received.delivered());
+        let process = TraceSpan::process(self.consumed_lane(), route.job, self.received.delivered());
         let span = tracing::info_span!(
             "job",
             job = %route.job,
@@ -239,7 +239,7 @@ impl<S: Send + Sync + 'static> Task<S> {
             overran: SetOnce::new(),
             tracked,
             permit: Some(permit),
-            places: besides.places,
+            permits: besides.permits,
         });
         let _running = Counted::new(self.in_progress.clone());
         let attempt =
@@ -249,9 +249,9 @@ impl<S: Send + Sync + 'static> Task<S> {
         disposition
     }
 
-    fn place(&self) -> trace::Place<'_> {
+    fn consumed_lane(&self) -> trace::ConsumedLane<'_> {
         let QueueRuntime { broker, queue, .. } = &*self.handlers;
-        trace::Place { broker, queue, lane: self.lane }
+        trace::ConsumedLane { broker, queue, lane: self.lane }
     }
 
     fn count(&self, finish: Option<Finish>, metrics: &JobMetrics) {

@@ -20,7 +20,7 @@ use crate::{
     time::at_unix_ms,
     tracking::{
         cancellations::CancelWatch,
-        status_update::{NOTE_LIMIT, RESULT_LIMIT, StatusUpdate, Step},
+        status_update::{NOTE_LIMIT, RESULT_LIMIT, StatusUpdate, Transition},
     },
 };
 
@@ -29,7 +29,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 impl StatusUpdate {
     /// Returns the status update of a job that this process runs.
-    pub(crate) fn of(received: &Incoming, queue: &str, at: SystemTime, step: Step) -> Self {
+    pub(crate) fn of(received: &Incoming, queue: &str, at: SystemTime, transition: Transition) -> Self {
         let (message, envelope) = (&received.message, received.envelope);
         Self {
             id: JobId::from(received.id()),
@@ -43,7 +43,7 @@ impl StatusUpdate {
             enqueued_at: envelope.enqueued_at.map(at_unix_ms),
             at,
             worker: Some(PROCESS.clone()),
-            step,
+            transition,
         }
     }
 }
@@ -61,7 +61,7 @@ struct Report {
     /// Time of the last progress update.
     reported: Option<Instant>,
     /// The latest progress update, if it came too soon and waits.
-    waiting: Option<Step>,
+    waiting: Option<Transition>,
     result: Option<serde_json::Value>,
     too_large: Option<u64>,
 }
@@ -88,28 +88,29 @@ impl Tracked {
     }
 
     /// Publishes a status update in the background.
-    pub(crate) fn report(&self, step: Step) {
-        let event = StatusUpdate::of(&self.received, &self.queue, at_unix_ms(self.broker.now_ms()), step);
+    pub(crate) fn report(&self, transition: Transition) {
+        let event = StatusUpdate::of(&self.received, &self.queue, at_unix_ms(self.broker.now_ms()), transition);
         self.broker.emitter().report(self.broker.transport(), event);
     }
 
     /// Reports the progress at once, or a second after the last report.
     pub(crate) fn progress(self: &Arc<Self>, fraction: f64, note: Option<&str>) {
         let note = note.map(|note| crate::message::truncated(note, NOTE_LIMIT).to_owned());
-        let step = Step::Progress { fraction: if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 }, note };
+        let transition =
+            Transition::Progress { fraction: if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 }, note };
         let mut report = self.lock();
         let now = Instant::now();
         match report.reported.map(|reported| reported + PROGRESS_EVERY) {
             Some(due) if due > now => {
                 // A waiting update is replaced; its task will publish this one.
-                if report.waiting.replace(step).is_none() {
+                if report.waiting.replace(transition).is_none() {
                     tokio::spawn(report_at(Arc::downgrade(self), due));
                 }
             }
             _ => {
                 report.reported = Some(now);
                 drop(report);
-                self.report(step);
+                self.report(transition);
             }
         }
     }
@@ -134,9 +135,9 @@ impl Tracked {
     }
 
     /// Returns the state change of a success.
-    pub(crate) fn succeeded(&self) -> Step {
+    pub(crate) fn succeeded(&self) -> Transition {
         let mut report = self.lock();
-        Step::Succeeded { result: report.result.take(), too_large: report.too_large }
+        Transition::Succeeded { result: report.result.take(), too_large: report.too_large }
     }
 
     fn lock(&self) -> MutexGuard<'_, Report> {
@@ -151,8 +152,8 @@ async fn report_at(tracked: Weak<Tracked>, due: Instant) {
     report.reported = Some(due);
     let waiting = report.waiting.take();
     drop(report);
-    if let Some(step) = waiting {
-        tracked.report(step);
+    if let Some(transition) = waiting {
+        tracked.report(transition);
     }
 }
 

@@ -126,7 +126,7 @@ enum State {
 
 /// The decision whether a job may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Admission {
+pub(crate) enum CircuitAdmission {
     Run,
     /// The job is the probe.
     Probe,
@@ -151,21 +151,21 @@ pub(crate) struct Breaker {
 }
 
 impl Breaker {
-    pub(crate) fn admit(&self, draw: f64) -> Admission {
+    pub(crate) fn admit(&self, draw: f64) -> CircuitAdmission {
         let (now, mut circuit) = (Instant::now(), self.lock());
         let (since, rest) = match *circuit {
-            State::Closed { .. } => return Admission::Run,
+            State::Closed { .. } => return CircuitAdmission::Run,
             State::Open { since, probe_at } if probe_at <= now => {
                 *circuit = State::HalfOpen { since };
                 self.publish(CircuitState::HalfOpen);
-                return Admission::Probe;
+                return CircuitAdmission::Probe;
             }
             State::Open { since, probe_at } => (since, probe_at - now),
             State::HalfOpen { since } => (since, self.settings.open_for),
         };
         // The longer the outage, the further apart: waiting jobs must not circulate through the broker.
         let spread = (now - since).max(self.settings.open_for).mul_f64(draw);
-        Admission::Wait((rest + spread).min(LONGEST_WAIT))
+        CircuitAdmission::Wait((rest + spread).min(LONGEST_WAIT))
     }
 
     /// Records the result of an ended attempt.
@@ -318,22 +318,22 @@ pub(crate) mod tests {
     async fn it_opens_after_the_set_failures_lets_one_probe_through_and_closes_after_its_success() {
         let breaker = breaker();
         fail(&breaker, 2);
-        assert_eq!(breaker.admit(0.0), Admission::Run);
+        assert_eq!(breaker.admit(0.0), CircuitAdmission::Run);
         fail(&breaker, 1);
-        assert_eq!((breaker.admit(0.0), breaker.gauge.get()), (Admission::Wait(10 * SECOND), 2));
+        assert_eq!((breaker.admit(0.0), breaker.gauge.get()), (CircuitAdmission::Wait(10 * SECOND), 2));
         tokio::time::advance(10 * SECOND).await;
-        assert_eq!((breaker.admit(0.0), breaker.state()), (Admission::Probe, CircuitState::HalfOpen));
-        assert_eq!(breaker.admit(0.0), Admission::Wait(10 * SECOND), "a single probe");
+        assert_eq!((breaker.admit(0.0), breaker.state()), (CircuitAdmission::Probe, CircuitState::HalfOpen));
+        assert_eq!(breaker.admit(0.0), CircuitAdmission::Wait(10 * SECOND), "a single probe");
         breaker.report(Sign::Fine, false);
         assert_eq!(breaker.state(), CircuitState::HalfOpen, "only the probe decides");
         breaker.report(Sign::Failed, true);
-        assert_eq!(breaker.admit(0.0), Admission::Wait(10 * SECOND));
+        assert_eq!(breaker.admit(0.0), CircuitAdmission::Wait(10 * SECOND));
         tokio::time::advance(10 * SECOND).await;
-        assert_eq!(breaker.admit(0.0), Admission::Probe);
+        assert_eq!(breaker.admit(0.0), CircuitAdmission::Probe);
         breaker.report(Sign::None, true);
-        assert_eq!(breaker.admit(0.0), Admission::Probe, "an inconclusive probe is followed at once");
+        assert_eq!(breaker.admit(0.0), CircuitAdmission::Probe, "an inconclusive probe is followed at once");
         breaker.report(Sign::Fine, true);
-        assert_eq!((breaker.admit(0.0), breaker.gauge.get()), (Admission::Run, 0));
+        assert_eq!((breaker.admit(0.0), breaker.gauge.get()), (CircuitAdmission::Run, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -355,13 +355,13 @@ pub(crate) mod tests {
     async fn the_longer_it_is_open_the_further_apart_its_jobs_ask() {
         let breaker = breaker();
         fail(&breaker, 3);
-        assert_eq!(breaker.admit(0.5), Admission::Wait(15 * SECOND));
+        assert_eq!(breaker.admit(0.5), CircuitAdmission::Wait(15 * SECOND));
         for _ in 0..6 {
             tokio::time::advance(10 * SECOND).await;
-            assert_eq!(breaker.admit(0.5), Admission::Probe);
+            assert_eq!(breaker.admit(0.5), CircuitAdmission::Probe);
             breaker.report(Sign::Failed, true);
         }
-        assert_eq!(breaker.admit(0.5), Admission::Wait(40 * SECOND));
+        assert_eq!(breaker.admit(0.5), CircuitAdmission::Wait(40 * SECOND));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     backoff,
     error::JobResult,
-    limits::circuit_breaker::{Admission, Breaker, Sign},
+    limits::circuit_breaker::{Breaker, CircuitAdmission, Sign},
     message::Message,
     time::millis,
     topology::delay::UNIT,
@@ -17,9 +17,9 @@ use crate::{
     limits::{
         keyed::{KeyedPermit, KeyedSemaphore},
         rate_limiter::{RateLimiter, Starts},
-        shared::{SharedPlaces, SharedRate},
+        shared::{SharedConcurrency, SharedRate},
     },
-    message::slot::Slot,
+    message::rate_slot::RateSlot,
 };
 
 /// CPU time that broker and worker spend on one job's way through the delay ladder.
@@ -46,7 +46,7 @@ pub(crate) struct Limiter {
     pub(crate) shared_rate: Option<SharedRate>,
     /// Starts of this process under each of the two rates.
     pub(crate) starts: Vec<Starts>,
-    pub(crate) shared_places: Option<Arc<SharedPlaces>>,
+    pub(crate) shared_concurrency: Option<Arc<SharedConcurrency>>,
     pub(crate) in_place: Duration,
     pub(crate) held: Deferred,
 }
@@ -62,10 +62,10 @@ pub(crate) struct Deferred {
 
 /// The reason for which a job does not run now.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Wait {
+pub(crate) struct Deferral {
     pub(crate) delay: Duration,
     /// Its slot before a rate limit.
-    pub(crate) slot: Option<Slot>,
+    pub(crate) slot: Option<RateSlot>,
 }
 
 /// Permission for one attempt.
@@ -75,7 +75,7 @@ pub(crate) struct Admitted {
     /// The circuits for which it is the probe, one bit each.
     probes: u64,
     /// Released when the last clone of the attempt's context is dropped.
-    pub(crate) places: Vec<KeyedPermit>,
+    pub(crate) permits: Vec<KeyedPermit>,
 }
 
 /// Returns the longest wait of a job in place.
@@ -91,33 +91,33 @@ impl Limiter {
         message: &Message,
         was_delayed: bool,
         now_ms: u64,
-    ) -> Result<Admitted, Wait> {
+    ) -> Result<Admitted, Deferral> {
         let arrived = Instant::now();
-        let slot = Slot::of(message, now_ms);
-        let mut admitted = Admitted { limiter: Arc::clone(self), probes: 0, places: Vec::new() };
+        let slot = RateSlot::of(message, now_ms);
+        let mut admitted = Admitted { limiter: Arc::clone(self), probes: 0, permits: Vec::new() };
         for (index, breaker) in self.needs.iter().enumerate() {
             match breaker.admit(backoff::draws().0) {
-                Admission::Run => {}
-                Admission::Probe => admitted.probes |= 1 << index,
-                Admission::Wait(delay) => {
+                CircuitAdmission::Run => {}
+                CircuitAdmission::Probe => admitted.probes |= 1 << index,
+                CircuitAdmission::Wait(delay) => {
                     self.held.circuit.inc();
-                    return Err(Wait { delay, slot });
+                    return Err(Deferral { delay, slot });
                 }
             }
         }
         let no_slot = |held: &IntCounter, delay| {
             held.inc();
-            Wait { delay, slot }
+            Deferral { delay, slot }
         };
         if let Some((key_of, most, semaphore)) = &self.key
             && let Some(key) = key_of(message)
         {
             let slot = semaphore.enter(key, || *most, was_delayed, self.in_place).await;
-            admitted.places.push(slot.map_err(|delay| no_slot(&self.held.key, delay))?);
+            admitted.permits.push(slot.map_err(|delay| no_slot(&self.held.key, delay))?);
         }
-        if let Some(shared) = &self.shared_places {
+        if let Some(shared) = &self.shared_concurrency {
             let slot = shared.enter(was_delayed, self.in_place).await;
-            admitted.places.push(slot.map_err(|delay| no_slot(&self.held.concurrency, delay))?);
+            admitted.permits.push(slot.map_err(|delay| no_slot(&self.held.concurrency, delay))?);
         }
         if self.rate.is_some() || self.shared_rate.is_some() {
             self.wait_for_slot(message.id().unwrap_or_default(), slot, now_ms + millis(arrived.elapsed())).await?;
@@ -127,7 +127,7 @@ impl Limiter {
 
     /// Waits for the job's slot, and for its start. A slot only sets when the job returns. The starts of this process
     /// decide whether the job starts, also for a slot from elsewhere.
-    async fn wait_for_slot(&self, job_id: &str, slot: Option<Slot>, now_ms: u64) -> Result<(), Wait> {
+    async fn wait_for_slot(&self, job_id: &str, slot: Option<RateSlot>, now_ms: u64) -> Result<(), Deferral> {
         let began = Instant::now();
         let (wait, slot) = match slot {
             Some(slot) if slot.at.saturating_add(millis(LATE)) >= now_ms && self.has_given(slot, job_id).await? => {
@@ -160,17 +160,17 @@ impl Limiter {
 
     /// Returns whether a shared limit has given this slot. Without a shared limit, every slot is accepted, because it
     /// only sets the time of return.
-    async fn has_given(&self, slot: Slot, job_id: &str) -> Result<bool, Wait> {
+    async fn has_given(&self, slot: RateSlot, job_id: &str) -> Result<bool, Deferral> {
         let Some(shared) = &self.shared_rate else { return Ok(true) };
         let proven = shared.prove(slot.at, job_id).await.ok_or_else(|| self.hold_while_unreachable(Some(slot)))?;
         Ok(proven == slot)
     }
 
     /// Returns the wait until the next slot, at least `at_least`, and the slot. With two limits, it satisfies both.
-    async fn reserve(&self, job_id: &str, now_ms: u64, at_least: Duration) -> Result<(Duration, Slot), Wait> {
+    async fn reserve(&self, job_id: &str, now_ms: u64, at_least: Duration) -> Result<(Duration, RateSlot), Deferral> {
         let own = self.rate.as_ref().map_or(Duration::ZERO, |limiter| limiter.reserve(Instant::now())).max(at_least);
         let Some(shared) = &self.shared_rate else {
-            return Ok((own, Slot { at: now_ms + millis(own), proof: None }));
+            return Ok((own, RateSlot { at: now_ms + millis(own), proof: None }));
         };
         let unreachable = || self.hold_while_unreachable(None);
         let wait = shared.reserve().await.ok_or_else(unreachable)?.max(own);
@@ -178,12 +178,12 @@ impl Limiter {
         Ok((wait, slot))
     }
 
-    fn hold(&self, delay: Duration, slot: Option<Slot>) -> Wait {
+    fn hold(&self, delay: Duration, slot: Option<RateSlot>) -> Deferral {
         self.held.rate.inc();
-        Wait { delay, slot }
+        Deferral { delay, slot }
     }
 
-    fn hold_while_unreachable(&self, slot: Option<Slot>) -> Wait {
+    fn hold_while_unreachable(&self, slot: Option<RateSlot>) -> Deferral {
         self.hold(UNREACHABLE_WAIT.mul_f64(1.0 + backoff::draws().0), slot)
     }
 }

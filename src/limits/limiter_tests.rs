@@ -22,7 +22,7 @@ impl LimitStore for Store {
         Box::pin(async move { Ok(Slots { first: (first - now).as_nanos() as i64, secret: [7; 16] }) })
     }
 
-    fn places<'a>(&'a self, _: &'a str, request: LeaseRequest<'a>) -> Answer<'a, u32> {
+    fn lease<'a>(&'a self, _: &'a str, request: LeaseRequest<'a>) -> Answer<'a, u32> {
         Box::pin(async move { Ok(request.wanted) })
     }
 }
@@ -39,7 +39,7 @@ fn limiter(rate: Rate, store: Option<&Arc<Store>>) -> Arc<Limiter> {
         rate: shared.is_none().then(|| RateLimiter::new(rate, opens(rate))),
         starts: vec![Starts::new(rate, if shared.is_none() { opens(rate) } else { Instant::now() })],
         shared_rate: shared,
-        shared_places: None,
+        shared_concurrency: None,
         in_place: in_place(16, false),
         held: Deferred { circuit: counter(), key: counter(), concurrency: counter(), rate: counter() },
     })
@@ -50,7 +50,7 @@ fn now_ms(began: Instant) -> u64 {
 }
 
 /// Returns a job as its worker reads it.
-fn job(id: &str, slot: Option<Slot>) -> Message {
+fn job(id: &str, slot: Option<RateSlot>) -> Message {
     let mut message = Message::new("j", &JobId::from(id), Vec::new(), BEGAN);
     if let Some(slot) = slot {
         message.set_header(header::SLOT, slot.to_header());
@@ -77,7 +77,7 @@ impl Seen {
 async fn run(
     jobs: usize,
     worker: impl Fn() -> Arc<Limiter> + Clone + 'static,
-    slot: impl Fn() -> Option<Slot>,
+    slot: impl Fn() -> Option<RateSlot>,
 ) -> Seen {
     let (began, seen) = (Instant::now(), Arc::new(Mutex::new(Seen::default())));
     let local = tokio::task::LocalSet::new();
@@ -145,7 +145,7 @@ async fn a_flood_of_forged_slots_makes_no_more_start_than_the_rate() {
     for shared in [false, true] {
         let (rate, store) = (Rate::per_second(10), Arc::new(Store::default()));
         let limiter = limiter(rate, shared.then_some(&store));
-        for forged in [Slot { at: BEGAN, proof: None }, Slot { at: BEGAN, proof: Some(0) }] {
+        for forged in [RateSlot { at: BEGAN, proof: None }, RateSlot { at: BEGAN, proof: Some(0) }] {
             let worker = Arc::clone(&limiter);
             let mut seen = run(200, move || Arc::clone(&worker), || Some(forged)).await;
             assert!(seen.most_within(SECOND) <= 10, "shared: {shared}, {} in a second", seen.most_within(SECOND));
@@ -163,7 +163,9 @@ async fn a_slot_of_a_shared_limit_is_accepted_only_from_that_limit_and_for_its_o
     let slot = wait.slot.unwrap();
     tokio::time::advance(wait.delay).await;
     let now = BEGAN + millis(wait.delay);
-    for (id, slot) in [("x", slot), ("b", Slot { proof: None, ..slot }), ("b", Slot { at: slot.at - 1, ..slot })] {
+    for (id, slot) in
+        [("x", slot), ("b", RateSlot { proof: None, ..slot }), ("b", RateSlot { at: slot.at - 1, ..slot })]
+    {
         assert!(next.enter(&job(id, Some(slot)), false, now).await.is_err(), "{id} {slot:?}");
     }
     assert!(next.enter(&job("b", Some(slot)), false, now).await.is_ok(), "its own, at another worker");

@@ -8,9 +8,9 @@
 pub(crate) mod dead_letter;
 mod number;
 mod origin;
+pub(crate) mod rate_slot;
 pub(crate) mod raw;
 pub(crate) mod republish;
-pub(crate) mod slot;
 
 use bytes::Bytes;
 use lapin::{

@@ -6,7 +6,7 @@ use lapin::{
 };
 
 use crate::{
-    message::{Envelope, Message, header, integer, slot::Slot, text, truncated},
+    message::{Envelope, Message, header, integer, rate_slot::RateSlot, text, truncated},
     outcome::ErrorKind,
 };
 
@@ -44,7 +44,7 @@ pub(crate) enum Republish<'a> {
     Later {
         at: u64,
         /// Its slot before a rate limit, if it has one. A slot of the original is used up.
-        slot: Option<Slot>,
+        slot: Option<RateSlot>,
         /// Its due time before its first snooze, if it snoozes now (ms since the epoch).
         snoozed_since: Option<u64>,
     },

@@ -42,7 +42,7 @@ struct Shared {
 
 #[derive(Clone, Copy, Default)]
 struct Counts {
-    wanted: usize,
+    expected: usize,
     up: usize,
 }
 
@@ -60,9 +60,9 @@ impl Health {
     }
 
     /// Registers a consumer that should be connected, until the returned value is dropped.
-    pub(crate) fn want(&self, name: &str) -> Wanted {
-        self.change(name, |counts| counts.wanted += 1);
-        Wanted { health: self.clone(), name: name.to_owned(), up: false }
+    pub(crate) fn expect_consumer(&self, name: &str) -> ExpectedConsumer {
+        self.change(name, |counts| counts.expected += 1);
+        ExpectedConsumer { health: self.clone(), name: name.to_owned(), up: false }
     }
 
     /// Marks a worker as draining until the returned value is dropped.
@@ -87,8 +87,8 @@ impl Health {
         let mut consumers = self.shared.consumers.lock().unwrap_or_else(PoisonError::into_inner);
         let counts = consumers.entry(name.to_owned()).or_default();
         change(counts);
-        let (wanted, up) = self.shared.metrics.consumers(name);
-        wanted.set(i64::try_from(counts.wanted).unwrap_or(i64::MAX));
+        let (expected, up) = self.shared.metrics.consumers(name);
+        expected.set(i64::try_from(counts.expected).unwrap_or(i64::MAX));
         up.set(i64::try_from(counts.up).unwrap_or(i64::MAX));
     }
 
@@ -105,10 +105,10 @@ impl Health {
             return Some("the broker does not confirm retries or dead letters".to_owned());
         }
         let consumers = self.shared.consumers.lock().unwrap_or_else(PoisonError::into_inner);
-        if consumers.values().all(|counts| counts.wanted == 0) {
+        if consumers.values().all(|counts| counts.expected == 0) {
             return Some("no worker runs: probe a process without workers at /livez".to_owned());
         }
-        let (name, _) = consumers.iter().find(|(_, counts)| counts.up < counts.wanted)?;
+        let (name, _) = consumers.iter().find(|(_, counts)| counts.up < counts.expected)?;
         let unreachable = self.shared.unreachable.lock().unwrap_or_else(PoisonError::into_inner);
         if self.shared.metrics.connected.get() == 0 && !unreachable.is_empty() {
             return Some(format!("no consumer on queue {name:?}: the broker is unreachable: {unreachable}"));
@@ -131,13 +131,13 @@ impl Health {
 }
 
 /// Guard of a consumer that should be connected.
-pub(crate) struct Wanted {
+pub(crate) struct ExpectedConsumer {
     health: Health,
     name: String,
     up: bool,
 }
 
-impl Wanted {
+impl ExpectedConsumer {
     pub(crate) fn set_up(&mut self, up: bool) {
         if self.up != up {
             self.up = up;
@@ -146,10 +146,10 @@ impl Wanted {
     }
 }
 
-impl Drop for Wanted {
+impl Drop for ExpectedConsumer {
     fn drop(&mut self) {
         self.set_up(false);
-        self.health.change(&self.name, |counts| counts.wanted -= 1);
+        self.health.change(&self.name, |counts| counts.expected -= 1);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::publish::{builder::Publish, publisher::Publisher, unique::IfTaken};
 use crate::{
     error::PublishError,
     job::JobId,
-    tracking::{results::ResultWaiter, status_update::Step},
+    tracking::{results::ResultWaiter, status_update::Transition},
 };
 
 /// One publish of a tracked job. Awaiting it sends the job, waits for the confirm, and returns a handle for the result.
@@ -118,15 +118,15 @@ impl PublishedJob {
     pub async fn result<T: DeserializeOwned>(&mut self) -> Result<T, ResultError> {
         let id = self.id.clone();
         match self.waiter.end().await {
-            Some(Step::Succeeded { too_large: Some(bytes), .. }) => Err(ResultError::TooLarge { id, bytes }),
-            Some(Step::Succeeded { result, .. }) => {
+            Some(Transition::Succeeded { too_large: Some(bytes), .. }) => Err(ResultError::TooLarge { id, bytes }),
+            Some(Transition::Succeeded { result, .. }) => {
                 serde_json::from_value(result.unwrap_or_default()).map_err(|source| ResultError::Decode { id, source })
             }
-            Some(Step::Duplicate) => {
+            Some(Transition::Duplicate) => {
                 serde_json::from_value(serde_json::Value::Null).map_err(|_| ResultError::Duplicate { id })
             }
-            Some(Step::Dead { kind, error }) => Err(ResultError::Dead { id, kind, error }),
-            Some(Step::Cancelled) => Err(ResultError::Cancelled { id }),
+            Some(Transition::Dead { kind, error }) => Err(ResultError::Dead { id, kind, error }),
+            Some(Transition::Cancelled) => Err(ResultError::Cancelled { id }),
             // The other steps end no job.
             Some(_) | None => Err(ResultError::Unknown { id }),
         }

@@ -18,7 +18,7 @@ use crate::{
     error::PublishError,
     job::{Job, JobId},
     time::{at_unix_ms, millis, unix_ms},
-    tracking::status_update::{StatusUpdate, Step},
+    tracking::status_update::{StatusUpdate, Transition},
 };
 
 /// A job to publish, with its options, as plain data.
@@ -276,10 +276,10 @@ impl NewJob {
     ///
     /// ```
     /// use std::time::SystemTime;
-    /// use leveret::status_update::Step;
+    /// use leveret::status_update::Transition;
     ///
     /// let (new, queued) = leveret::NewJob::raw("email.send", "email", "{}").track().into_queued(SystemTime::now());
-    /// assert_eq!((queued.job.as_str(), queued.step), ("email.send", Step::Queued { due: None, expires: None }));
+    /// assert_eq!((queued.job.as_str(), queued.step), ("email.send", Transition::Queued { due: None, expires: None }));
     /// # let _ = new;
     /// ```
     #[must_use]
@@ -299,7 +299,7 @@ impl NewJob {
             enqueued_at: Some(at_unix_ms(self.enqueued_at.unwrap_or(at_ms))),
             at: at_unix_ms(at_ms),
             worker: None,
-            step: Step::Queued {
+            transition: Transition::Queued {
                 due: options.not_before.or(options.delay.map(after)).map(at_unix_ms),
                 expires: options.expires_at.or(options.expires.map(after)).map(at_unix_ms),
             },

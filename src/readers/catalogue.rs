@@ -34,14 +34,14 @@ const MOST_ENTRIES: usize = 10_000;
 /// A job on a queue, as a worker announced it.
 ///
 /// ```
-/// # use leveret::catalogue::Entry;
+/// # use leveret::catalogue::CatalogueEntry;
 /// let json = r#"{"job": "email.send", "queue": "email", "timeout_ms": 30000, "max_attempts": 20, "announced_at": 0}"#;
-/// let entry: Entry = serde_json::from_str(json)?;
+/// let entry: CatalogueEntry = serde_json::from_str(json)?;
 /// assert!(entry.schema.is_none());
 /// # Ok::<_, serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct CatalogueEntry {
     /// The job's name.
     pub job: String,
     /// The queue that its workers consume.
@@ -68,7 +68,7 @@ pub struct Entry {
     pub announced_at: SystemTime,
 }
 
-impl Entry {
+impl CatalogueEntry {
     fn is_same(&self, other: &Self) -> bool {
         Self { announced_at: other.announced_at, ..self.clone() } == *other
     }
@@ -98,7 +98,7 @@ pub struct Catalogue {
 }
 
 /// Entries by job, then queue; each with its number in the order of the stream.
-type Entries = BTreeMap<(String, String), (u64, Arc<Entry>)>;
+type Entries = BTreeMap<(String, String), (u64, Arc<CatalogueEntry>)>;
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -133,7 +133,7 @@ impl Catalogue {
     }
 
     /// Waits until a job with that name is announced.
-    pub async fn wait_for(&self, job: &str) -> Arc<Entry> {
+    pub async fn wait_for(&self, job: &str) -> Arc<CatalogueEntry> {
         let mut changes = self.shared.changes.subscribe();
         loop {
             if let Some(entry) = self.find(job) {
@@ -147,7 +147,7 @@ impl Catalogue {
     /// Returns the job with that name. If several queues have it, returns the one announced last, in the order of the
     /// stream.
     #[must_use]
-    pub fn find(&self, job: &str) -> Option<Arc<Entry>> {
+    pub fn find(&self, job: &str) -> Option<Arc<CatalogueEntry>> {
         let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
         let found = entries.range((job.to_owned(), String::new())..).take_while(|((name, _), _)| name == job);
         found.map(|(_, entry)| entry).max_by_key(|(number, _)| *number).map(|(_, entry)| Arc::clone(entry))
@@ -165,7 +165,7 @@ impl Catalogue {
 
     /// Returns all jobs, by name and then by queue.
     #[must_use]
-    pub fn entries(&self) -> Vec<Arc<Entry>> {
+    pub fn entries(&self) -> Vec<Arc<CatalogueEntry>> {
         let entries = self.shared.entries.read().unwrap_or_else(PoisonError::into_inner);
         entries.values().map(|(_, entry)| Arc::clone(entry)).collect()
     }
@@ -173,7 +173,7 @@ impl Catalogue {
 
 impl Shared {
     fn add(&self, message: &Message, now_ms: u64) {
-        let Ok(mut entry) = serde_json::from_slice::<Entry>(&message.body) else {
+        let Ok(mut entry) = serde_json::from_slice::<CatalogueEntry>(&message.body) else {
             return tracing::warn!("ignored an unreadable catalogue entry");
         };
         // The worker's clock may be wrong; this time only informs.
@@ -196,7 +196,7 @@ impl Shared {
 
 /// Announces a worker's jobs, except those that the catalogue has in the same form. Retries until the broker has them
 /// all.
-pub(crate) async fn announce(broker: Broker, entries: Vec<Entry>) {
+pub(crate) async fn announce(broker: Broker, entries: Vec<CatalogueEntry>) {
     let catalogue = Catalogue::follow(&broker);
     // A user without read permission most likely has no write permission either. A refused publish closes its channel
     // with all its publishes.

@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::schedule::{
     RUN, Schedule,
-    rival::Rivals,
-    seat::{Event, Request, Seat},
+    conflict::Conflicts,
+    role::{Event, Role, RunRequest},
     timetable::Timetable,
     token::Token,
 };
@@ -48,21 +48,21 @@ pub(crate) struct Election {
     pub(super) metrics: ScheduleMetrics,
     /// The highest token that this worker has seen.
     pub(super) known: Option<Token>,
-    pub(super) rivals: Rivals,
-    requests: VecDeque<Request>,
+    pub(super) conflicts: Conflicts,
+    requests: VecDeque<RunRequest>,
 }
 
 impl Election {
     pub(super) fn new(publisher: &Publisher, schedule: Schedule, table: Timetable, stop: &Stop) -> Self {
         let broker = publisher.broker().clone();
         let metrics = broker.metrics().schedule(&schedule.name);
-        let (publisher, stop, rivals) = (publisher.clone(), stop.clone(), Rivals::new(Token::of(&schedule, 0)));
-        Self { broker, publisher, rivals, schedule, table, stop, metrics, known: None, requests: VecDeque::new() }
+        let (publisher, stop, conflicts) = (publisher.clone(), stop.clone(), Conflicts::new(Token::of(&schedule, 0)));
+        Self { broker, publisher, conflicts, schedule, table, stop, metrics, known: None, requests: VecDeque::new() }
     }
 
     /// Returns the state for the schedule's part in [`watch`](super::watch).
-    pub(crate) fn rivals(&self) -> Rivals {
-        Rivals::new(Token::of(&self.schedule, 0))
+    pub(crate) fn conflicts(&self) -> Conflicts {
+        Conflicts::new(Token::of(&self.schedule, 0))
     }
 
     /// Takes part until the worker stops.
@@ -72,13 +72,13 @@ impl Election {
     /// The error that prevents the first start; after the first session there is none.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let queue = Topology::new(&self.broker.config().namespace).schedule(&self.schedule.name);
-        let mut wanted = self.broker.health().want(&queue);
+        let mut expected = self.broker.health().expect_consumer(&queue);
         let mut was_connected = false;
         while let Some(mut session) = self.open(&queue, &mut was_connected).await? {
-            wanted.set_up(true);
+            expected.set_up(true);
             let opened = Instant::now();
             let ended = self.attend(&mut session).await;
-            wanted.set_up(false);
+            expected.set_up(false);
             self.metrics.resign();
             match ended {
                 None => {
@@ -125,11 +125,11 @@ impl Election {
 
     /// Takes part on one session until it ends; `None` if the worker stops.
     async fn attend(&mut self, session: &mut Session) -> Option<Ended> {
-        let (mut seat, drain) = (Seat::Waiting { seed_at: Instant::now() }, self.stop.drain.clone());
+        let (mut role, drain) = (Role::Waiting { seed_at: Instant::now() }, self.stop.drain.clone());
         self.requests.clear();
         loop {
             let asked = self.requests.front().map(|request| request.at);
-            let act_at = asked.map_or(seat.act_at(), |asked| asked.min(seat.act_at()));
+            let act_at = asked.map_or(role.act_at(), |asked| asked.min(role.act_at()));
             // Deliveries have priority, because one may show that another worker leads.
             let event = tokio::select! {
                 biased;
@@ -140,12 +140,12 @@ impl Election {
             match event {
                 Event::Stop => return None,
                 Event::Lost(ended) => return Some(ended),
-                Event::Delivered(delivery) => self.take(&mut seat, session, &delivery),
+                Event::Delivered(delivery) => self.take(&mut role, session, &delivery),
                 Event::Act => {
                     let done = tokio::select! {
                         ended = session.next_if(false) => return ended.err(),
                         () = stop_grace(&drain) => return None,
-                        done = self.act(&mut seat) => done,
+                        done = self.act(&mut role) => done,
                     };
                     if let Some(tag) = done {
                         session.ack(tag, false);
@@ -157,11 +157,11 @@ impl Election {
     }
 
     /// Keeps the highest token and drops the others.
-    fn take(&mut self, seat: &mut Seat, session: &mut Session, delivery: &Delivery) {
+    fn take(&mut self, role: &mut Role, session: &mut Session, delivery: &Delivery) {
         let tag = delivery.tag;
         if delivery.message.job_name() == Some(RUN) {
             let id = delivery.message.id().map_or_else(JobId::mint, JobId::from);
-            return self.requests.push_back(Request { tag, id, at: Instant::now() });
+            return self.requests.push_back(RunRequest { tag, id, at: Instant::now() });
         }
         let Some(theirs) = Token::read(&delivery.message) else {
             tracing::warn!(schedule = self.schedule.name, "dropped an unreadable token");
@@ -170,29 +170,29 @@ impl Election {
         };
         // An empty token comes from a waiting worker. A replaced leader no longer takes part.
         if theirs.epoch == 0
-            && self.rivals.see(&theirs)
-            && let Seat::Leading { refresh_at, .. } = seat
+            && self.conflicts.see(&theirs)
+            && let Role::Leading { refresh_at, .. } = role
         {
             *refresh_at = Instant::now();
         }
         let until = Instant::now() + GATHER;
-        let dropped = match mem::replace(seat, Seat::Waiting { seed_at: until }) {
-            Seat::Waiting { .. } => {
-                *seat = Seat::Gathering { token: theirs, tag, until };
+        let dropped = match mem::replace(role, Role::Waiting { seed_at: until }) {
+            Role::Waiting { .. } => {
+                *role = Role::Gathering { token: theirs, tag, until };
                 None
             }
-            Seat::Gathering { token, tag: mine, .. } => {
+            Role::Gathering { token, tag: mine, .. } => {
                 let higher = theirs.rank() > token.rank();
                 let (token, kept, dropped) = if higher { (theirs, tag, mine) } else { (token, mine, tag) };
-                *seat = Seat::Gathering { token, tag: kept, until };
+                *role = Role::Gathering { token, tag: kept, until };
                 Some(dropped)
             }
-            Seat::Leading { token, tag: mine, act_at, refresh_at } if theirs.rank() >= token.rank() => {
-                *seat = Seat::Leading { token: theirs, tag: Some(tag), act_at, refresh_at };
+            Role::Leading { token, tag: mine, act_at, refresh_at } if theirs.rank() >= token.rank() => {
+                *role = Role::Leading { token: theirs, tag: Some(tag), act_at, refresh_at };
                 mine
             }
-            leading @ Seat::Leading { .. } => {
-                *seat = leading;
+            leading @ Role::Leading { .. } => {
+                *role = leading;
                 Some(tag)
             }
         };
@@ -202,32 +202,32 @@ impl Election {
     }
 
     /// Performs the next due action. Returns the delivery that is finished by it, if any.
-    async fn act(&mut self, seat: &mut Seat) -> Option<u64> {
+    async fn act(&mut self, role: &mut Role) -> Option<u64> {
         if let Some(request) = self.requests.pop_front_if(|request| request.at <= Instant::now()) {
             return self.answer(request).await;
         }
-        self.try_act(seat).await.unwrap_or_else(|reason| {
+        self.try_act(role).await.unwrap_or_else(|reason| {
             self.warn(&reason);
             None
         })
     }
 
-    async fn try_act(&mut self, seat: &mut Seat) -> Result<Option<u64>, String> {
+    async fn try_act(&mut self, role: &mut Role) -> Result<Option<u64>, String> {
         let again = Instant::now() + RETRY;
-        match seat {
-            Seat::Waiting { seed_at } => {
+        match role {
+            Role::Waiting { seed_at } => {
                 *seed_at = again;
                 self.put("seed", &self.token(0, 0)).await?;
                 *seed_at = Instant::now() + self.refresh();
                 Ok(None)
             }
-            Seat::Gathering { token, tag, until } => {
+            Role::Gathering { token, tag, until } => {
                 *until = again;
                 let (token, tag) = (token.clone(), *tag);
-                *seat = self.leading(self.take_over(token).await?);
+                *role = self.leading(self.take_over(token).await?);
                 Ok(Some(tag))
             }
-            Seat::Leading { token, tag, act_at, refresh_at } => {
+            Role::Leading { token, tag, act_at, refresh_at } => {
                 let is_old = *refresh_at <= Instant::now();
                 (*act_at, *refresh_at) = (again, again.max(*refresh_at));
                 let Some(next) = self.lead(token, is_old).await? else {
@@ -235,25 +235,25 @@ impl Election {
                     return Ok(None);
                 };
                 let tag = *tag;
-                *seat = self.leading(next);
+                *role = self.leading(next);
                 Ok(tag)
             }
         }
     }
 
     /// Publishes the job of a request.
-    async fn answer(&mut self, request: Request) -> Option<u64> {
+    async fn answer(&mut self, request: RunRequest) -> Option<u64> {
         let Err(error) = self.publish(&request.id, self.now_ms()).await else { return Some(request.tag) };
         self.warn(&error.to_string());
-        self.requests.push_back(Request { at: Instant::now() + RETRY, ..request });
+        self.requests.push_back(RunRequest { at: Instant::now() + RETRY, ..request });
         None
     }
 
-    fn leading(&mut self, token: Token) -> Seat {
+    fn leading(&mut self, token: Token) -> Role {
         self.metrics.set_fires(token.last_fire, token.next_fire);
         let act_at = self.next_act(&token);
         self.known = Some(token.clone());
-        Seat::Leading { token, tag: None, act_at, refresh_at: Instant::now() + self.refresh() }
+        Role::Leading { token, tag: None, act_at, refresh_at: Instant::now() + self.refresh() }
     }
 
     /// Returns when the leader must check again.

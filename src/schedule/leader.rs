@@ -107,7 +107,7 @@ impl Election {
             epoch,
             settled_until,
             next_fire: self.table.next(settled_until),
-            rival: self.rivals.clash().map(Box::new),
+            rival: self.conflicts.clash().map(Box::new),
             ..Token::of(&self.schedule, self.now_ms())
         }
     }

@@ -18,10 +18,10 @@
 //!   are published again, under the same ids.
 
 mod clock;
+mod conflict;
 mod election;
 mod leader;
-mod rival;
-mod seat;
+mod role;
 mod timetable;
 mod token;
 
@@ -34,7 +34,7 @@ use uuid::Uuid;
 
 use self::timetable::Timetable;
 pub use self::token::{Token, tokens};
-use self::{clock::ClockSpeed, election::Election, rival::watch};
+use self::{clock::ClockSpeed, conflict::watch, election::Election};
 use crate::{
     error::{Error, PublishError},
     job::{JobId, is_valid_name},
@@ -203,9 +203,9 @@ impl Background for Schedules {
             Ok(Election::new(publisher, schedule, table, stop))
         });
         let elections: Vec<_> = elections.collect::<Result<_, _>>()?;
-        let rivals = elections.iter().map(Election::rivals).collect();
+        let conflicts = elections.iter().map(Election::conflicts).collect();
         let awaited = elections.into_iter().map(|election| election.run().boxed()).collect();
-        Ok(Tasks { awaited, dropped: vec![watch(publisher.broker().clone(), rivals).boxed()] })
+        Ok(Tasks { awaited, dropped: vec![watch(publisher.broker().clone(), conflicts).boxed()] })
     }
 }
 

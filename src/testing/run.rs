@@ -90,7 +90,7 @@ pub async fn perform_raw<S: Send + Sync + 'static>(
         overran: SetOnce::new(),
         tracked: None,
         permit: None,
-        places: Vec::new(),
+        permits: Vec::new(),
     });
     Ok(attempt::run(route, handlers.chain.clone(), ctx, None, None).await)
 }

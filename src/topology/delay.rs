@@ -68,7 +68,7 @@ impl Wait {
 
 /// The entry of a message into the ladder.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Entry {
+pub(crate) enum DelayEntry {
     /// Passes one level and leaves the ladder: published to the level's `.in` exchange.
     Fast { level: u8, key: String },
     /// Descends from the highest set bit: published to the level's exchange.
@@ -76,14 +76,14 @@ pub(crate) enum Entry {
 }
 
 /// Returns the entry into the ladder for a wait of `units` that ends at `queue`.
-pub(crate) fn entry(units: u32, queue: &str) -> Entry {
+pub(crate) fn entry(units: u32, queue: &str) -> DelayEntry {
     let units = units.clamp(1, LONGEST);
     let level = u8::try_from(units.ilog2()).unwrap_or(LEVELS - 1);
     if units.is_power_of_two() {
         let mut key = String::with_capacity("due.".len() + queue.len());
         key.push_str("due.");
         push_topic_word(&mut key, queue);
-        return Entry::Fast { level, key };
+        return DelayEntry::Fast { level, key };
     }
     let mut key = String::with_capacity(usize::from(LEVELS) * 2 + queue.len());
     for bit in (0..LEVELS).rev() {
@@ -91,7 +91,7 @@ pub(crate) fn entry(units: u32, queue: &str) -> Entry {
         key.push('.');
     }
     push_topic_word(&mut key, queue);
-    Entry::Chain { level, key }
+    DelayEntry::Chain { level, key }
 }
 
 /// Returns `queue` as a single word of a topic routing key, so that dots and wildcards in a queue's name have no
@@ -132,9 +132,9 @@ mod tests {
 
     #[test]
     fn a_power_of_two_takes_the_fast_path_and_the_rest_the_chain() {
-        assert_eq!(entry(8, "email"), Entry::Fast { level: 3, key: "due.email".into() });
+        assert_eq!(entry(8, "email"), DelayEntry::Fast { level: 3, key: "due.email".into() });
         let zeros = "0.".repeat(25);
-        assert_eq!(entry(5, "a.b"), Entry::Chain { level: 2, key: format!("{zeros}1.0.1.a%2Eb") });
+        assert_eq!(entry(5, "a.b"), DelayEntry::Chain { level: 2, key: format!("{zeros}1.0.1.a%2Eb") });
     }
 
     #[test]

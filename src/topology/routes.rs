@@ -5,7 +5,7 @@ use lapin::types::ShortString;
 use crate::topology::{Stream, Target, Topology, entry_of, schedule_key};
 use crate::{
     message::short,
-    topology::delay::{self, Entry, Wait},
+    topology::delay::{self, DelayEntry, Wait},
 };
 
 /// The entry exchanges of a namespace, as publishes name them.
@@ -44,8 +44,8 @@ impl Routes {
             Target::Stream(Stream::Schedules) => (&self.events, short("schedule.token")),
             Target::Schedule(kind, schedule) => (&self.events, short(&schedule_key(kind, schedule))),
             Target::Delayed(queue, Wait::Units(units)) => match delay::entry(*units, queue) {
-                Entry::Fast { level, key } => (&self.levels[usize::from(level)].1, short(&key)),
-                Entry::Chain { level, key } => (&self.levels[usize::from(level)].0, short(&key)),
+                DelayEntry::Fast { level, key } => (&self.levels[usize::from(level)].1, short(&key)),
+                DelayEntry::Chain { level, key } => (&self.levels[usize::from(level)].0, short(&key)),
             },
         };
         (exchange.clone(), key)

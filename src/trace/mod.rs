@@ -22,7 +22,7 @@ pub(crate) struct Trace {
 
 /// The queue and lane of a delivery.
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct ConsumedLane<'a> {
     pub(crate) broker: &'a Broker,
     pub(crate) queue: &'a QueueDeclaration,
     pub(crate) lane: Lane,

@@ -18,7 +18,7 @@ use crate::{
 use crate::{
     observe::TRACE_TARGET as TARGET,
     trace::{
-        Delivered, Place, Trace,
+        ConsumedLane, Delivered, Trace,
         context::{SpanContext, current, of_span, read, rename, set_parent, trace_id, written},
     },
 };
@@ -100,7 +100,7 @@ impl TraceSpan {
     }
 
     /// Starts the span of an attempt at `job`, in the trace of its message.
-    pub(crate) fn process(place: Place<'_>, job: &str, delivered: Delivered<'_>) -> Self {
+    pub(crate) fn process(from: ConsumedLane<'_>, job: &str, delivered: Delivered<'_>) -> Self {
         if is_off() {
             return Self::none();
         }
@@ -109,14 +109,14 @@ impl TraceSpan {
             parent: None,
             "process",
             otel.kind = "consumer",
-            otel.name = format!("process {}", place.destination()),
+            otel.name = format!("process {}", from.destination()),
             otel.status_code = Empty,
             otel.status_description = Empty,
-            messaging.system = place.broker.transport().system(),
+            messaging.system = from.broker.transport().system(),
             messaging.operation.name = "process",
             messaging.operation.type = "process",
-            messaging.destination.name = place.destination(),
-            messaging.rabbitmq.destination.routing_key = place.lane.queue_name(place.queue),
+            messaging.destination.name = from.destination(),
+            messaging.rabbitmq.destination.routing_key = from.lane.queue_name(from.queue),
             messaging.message.id = delivered.message.id(),
             messaging.message.conversation_id = conversation(delivered.message),
             leveret.job = job,
@@ -133,7 +133,7 @@ impl TraceSpan {
     }
 
     /// Starts the span of a settlement: within its attempt's span, or in the trace of its message if it had no attempt.
-    pub(crate) fn settle(place: Place<'_>, delivered: Delivered<'_>) -> Self {
+    pub(crate) fn settle(from: ConsumedLane<'_>, delivered: Delivered<'_>) -> Self {
         if is_off() {
             return Self::none();
         }
@@ -142,11 +142,11 @@ impl TraceSpan {
             parent: None,
             "settle",
             otel.kind = "client",
-            messaging.system = place.broker.transport().system(),
+            messaging.system = from.broker.transport().system(),
             messaging.operation.name = Empty,
             messaging.operation.type = "settle",
-            messaging.destination.name = place.destination(),
-            messaging.rabbitmq.destination.routing_key = place.lane.queue_name(place.queue),
+            messaging.destination.name = from.destination(),
+            messaging.rabbitmq.destination.routing_key = from.lane.queue_name(from.queue),
             messaging.message.id = delivered.message.id(),
             messaging.message.conversation_id = conversation(delivered.message),
             leveret.job = delivered.message.job_name(),
@@ -197,12 +197,12 @@ impl TraceSpan {
     }
 
     /// Records the settlement sent to the broker, and how the job has left the worker, if it has.
-    pub(crate) fn settled(&self, place: Place<'_>, operation: &'static str, finish: Option<Finish>) {
+    pub(crate) fn settled(&self, from: ConsumedLane<'_>, operation: &'static str, finish: Option<Finish>) {
         if self.0.is_disabled() {
             return;
         }
         // A field would be too late, because the span has started.
-        rename(&self.0, format!("{operation} {}", place.destination()));
+        rename(&self.0, format!("{operation} {}", from.destination()));
         self.0.record("messaging.operation.name", operation);
         self.0.record("leveret.outcome", finish.map(Finish::as_str));
     }
@@ -214,7 +214,7 @@ impl TraceSpan {
     }
 }
 
-impl Place<'_> {
+impl ConsumedLane<'_> {
     fn destination(self) -> String {
         destination(self.broker, &self.lane.queue_name(self.queue))
     }

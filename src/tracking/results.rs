@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     message::Message,
-    tracking::status_update::{StatusUpdate, Step},
+    tracking::status_update::{StatusUpdate, Transition},
     transport::{Transport, session::Session},
 };
 
@@ -41,16 +41,16 @@ struct Listener {
 
 struct Wait {
     origin: String,
-    end: oneshot::Sender<Step>,
+    end: oneshot::Sender<Transition>,
 }
 
 /// A wait for the end of one job; dropping it ends the wait.
 pub(crate) struct ResultWaiter {
     listener: Arc<Listener>,
     id: String,
-    receiver: oneshot::Receiver<Step>,
+    receiver: oneshot::Receiver<Transition>,
     has_ended: bool,
-    end: Option<Step>,
+    end: Option<Transition>,
 }
 
 impl Results {
@@ -106,12 +106,12 @@ impl Listener {
         // Most updates are of other processes' jobs, and are not read.
         let Some(of_id) = waits.as_mut().and_then(|waits| waits.get_mut(id)) else { return };
         let Ok(update) = serde_json::from_slice::<StatusUpdate>(&message.body) else { return };
-        let Some(update) = update.bounded().filter(|update| update.id == id && update.step.is_terminal()) else {
+        let Some(update) = update.bounded().filter(|update| update.id == id && update.transition.is_terminal()) else {
             return;
         };
         for wait in of_id.extract_if(.., |wait| Some(&wait.origin) == update.origin.as_ref()) {
             // A waiter that was dropped meanwhile has no use for it.
-            drop(wait.end.send(update.step.clone()));
+            drop(wait.end.send(update.transition.clone()));
         }
     }
 
@@ -136,7 +136,7 @@ impl ResultWaiter {
     /// # Cancel safety
     ///
     /// The step is either returned or kept for the next call. Each later call returns the same.
-    pub(crate) async fn end(&mut self) -> Option<Step> {
+    pub(crate) async fn end(&mut self) -> Option<Transition> {
         if !self.has_ended {
             self.end = (&mut self.receiver).await.ok();
             self.has_ended = true;
@@ -222,17 +222,17 @@ mod tests {
     #[test]
     fn the_subscription_is_for_the_steps_that_end_a_job() {
         let steps = [
-            Step::Queued { due: None, expires: None },
-            Step::Received,
-            Step::Started,
-            Step::Progress { fraction: 0.5, note: None },
-            Step::Retrying { kind: String::new(), error: String::new(), due: UNIX_EPOCH },
-            Step::Snoozed { due: UNIX_EPOCH },
-            Step::CancelRequested,
-            Step::Succeeded { result: None, too_large: None },
-            Step::Duplicate,
-            Step::Dead { kind: String::new(), error: String::new() },
-            Step::Cancelled,
+            Transition::Queued { due: None, expires: None },
+            Transition::Received,
+            Transition::Started,
+            Transition::Progress { fraction: 0.5, note: None },
+            Transition::Retrying { kind: String::new(), error: String::new(), due: UNIX_EPOCH },
+            Transition::Snoozed { due: UNIX_EPOCH },
+            Transition::CancelRequested,
+            Transition::Succeeded { result: None, too_large: None },
+            Transition::Duplicate,
+            Transition::Dead { kind: String::new(), error: String::new() },
+            Transition::Cancelled,
         ];
         for step in steps {
             assert_eq!(ENDS.contains(&step.name()), step.is_terminal(), "{}", step.name());

@@ -20,17 +20,17 @@ pub(crate) const NOTE_LIMIT: usize = 1024;
 /// One status update of a tracked job. Its wire form is the JSON of this type, in which a time is whole milliseconds since
 /// the epoch.
 ///
-/// Updates can arrive late, twice and out of order. The update with the greatest [`place`](Self::place) is the current
+/// Updates can arrive late, twice and out of order. The update with the greatest [`position`](Self::position) is the current
 /// one.
 ///
 /// ```
-/// use leveret::status_update::{StatusUpdate, Step};
+/// use leveret::status_update::{StatusUpdate, Transition};
 ///
 /// let json = r#"{"id": "order-17", "job": "email.send", "queue": "email", "attempt": 1, "hop": 0,
 ///                "at": 1800000000000, "event": "progress", "fraction": 0.5, "note": "half the pages"}"#;
 /// let event: StatusUpdate = serde_json::from_str(json)?;
-/// assert_eq!((event.place(), event.step.name()), ((0, 2), "progress"));
-/// assert!(matches!(event.step, Step::Progress { fraction: 0.5, .. }));
+/// assert_eq!((event.position(), event.transition.name()), ((0, 2), "progress"));
+/// assert!(matches!(event.transition, Transition::Progress { fraction: 0.5, .. }));
 /// # Ok::<_, serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,13 +66,13 @@ pub struct StatusUpdate {
     pub worker: Option<String>,
     /// The state change.
     #[serde(flatten)]
-    pub step: Step,
+    pub transition: Transition,
 }
 
 /// The state change of a tracked job; see [`StatusUpdate`] for an example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Step {
+pub enum Transition {
     /// The job was published and confirmed. Workers do not send this update; the publisher may.
     Queued {
         /// The due time, if the job was delayed.
@@ -134,11 +134,11 @@ pub enum Step {
 }
 
 impl StatusUpdate {
-    /// Returns the position of the update in the job's life: hop, then [`Step::rank`]. An update of a smaller place is
+    /// Returns the position of the update in the job's life: hop, then [`Transition::rank`]. An update of a smaller position is
     /// outdated.
     #[must_use]
-    pub fn place(&self) -> (u32, u8) {
-        (self.hop, self.step.rank())
+    pub fn position(&self) -> (u32, u8) {
+        (self.hop, self.transition.rank())
     }
 
     /// Returns this update with its texts cut to the length that workers write, so that no update fills a store.
@@ -166,26 +166,26 @@ impl StatusUpdate {
         for (text, limit) in texts {
             text.iter_mut().for_each(|text| cut(text, limit));
         }
-        match &mut self.step {
-            Step::Progress { note, .. } => note.iter_mut().for_each(|note| cut(note, NOTE_LIMIT)),
-            Step::Retrying { kind, error, .. } | Step::Dead { kind, error } => {
+        match &mut self.transition {
+            Transition::Progress { note, .. } => note.iter_mut().for_each(|note| cut(note, NOTE_LIMIT)),
+            Transition::Retrying { kind, error, .. } | Transition::Dead { kind, error } => {
                 cut(kind, LONGEST_NAME);
                 cut(error, ERROR_TEXT_LIMIT);
             }
-            Step::Succeeded { result, too_large } => {
+            Transition::Succeeded { result, too_large } => {
                 // Workers measure their own results; this check is for other senders.
                 let size = result.as_ref().map_or(0, |result| result.to_string().len());
                 if size > RESULT_LIMIT {
                     (*result, *too_large) = (None, Some(size as u64));
                 }
             }
-            Step::Queued { .. }
-            | Step::Received
-            | Step::Started
-            | Step::Snoozed { .. }
-            | Step::CancelRequested
-            | Step::Duplicate
-            | Step::Cancelled => {}
+            Transition::Queued { .. }
+            | Transition::Received
+            | Transition::Started
+            | Transition::Snoozed { .. }
+            | Transition::CancelRequested
+            | Transition::Duplicate
+            | Transition::Cancelled => {}
         }
         Some(self)
     }
@@ -195,13 +195,13 @@ fn cut(text: &mut String, limit: usize) {
     text.truncate(truncated(text, limit).len());
 }
 
-impl Step {
+impl Transition {
     /// Returns the order of the step among the updates of one copy of a job.
     ///
     /// ```
-    /// use leveret::status_update::Step;
+    /// use leveret::status_update::Transition;
     ///
-    /// assert!(Step::Received.rank() < Step::Started.rank() && Step::Started.rank() < Step::Cancelled.rank());
+    /// assert!(Transition::Received.rank() < Transition::Started.rank() && Transition::Started.rank() < Transition::Cancelled.rank());
     /// ```
     #[must_use]
     pub fn rank(&self) -> u8 {
@@ -248,12 +248,12 @@ mod tests {
 
     #[test]
     fn on_the_wire_a_time_is_milliseconds_and_an_id_is_text() {
-        let of = |step: Value| {
+        let of = |transition: Value| {
             let mut update = json!({
                 "id": "order-17", "job": "email.send", "queue": "email", "attempt": 1, "hop": 0,
                 "enqueued_at": 1_800_000_000_123_u64, "at": u64::MAX,
             });
-            update.as_object_mut().unwrap().extend(step.as_object().unwrap().clone());
+            update.as_object_mut().unwrap().extend(transition.as_object().unwrap().clone());
             update
         };
         for json in [
@@ -267,6 +267,6 @@ mod tests {
         }
         let short = json!({"id": "a", "job": "j", "queue": "q", "attempt": 1, "hop": 0, "at": 0, "event": "queued"});
         let update: StatusUpdate = serde_json::from_value(short).unwrap();
-        assert_eq!((update.enqueued_at, update.step), (None, Step::Queued { due: None, expires: None }));
+        assert_eq!((update.enqueued_at, update.transition), (None, Transition::Queued { due: None, expires: None }));
     }
 }

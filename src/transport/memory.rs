@@ -84,7 +84,7 @@ impl Stored {
 }
 
 /// One consumer on one queue.
-pub(crate) struct Session {
+pub(crate) struct MemorySession {
     memory: Memory,
     id: Uuid,
     queue: String,
@@ -129,12 +129,12 @@ impl Memory {
         }
     }
 
-    pub(crate) fn open(&self, queue: &str, prefetch: u16) -> Session {
+    pub(crate) fn open(&self, queue: &str, prefetch: u16) -> MemorySession {
         let id = Uuid::now_v7();
         if let Some(consumers) = &mut self.lock().queues.entry(queue.to_owned()).or_default().consumers {
             consumers.push_back(id);
         }
-        Session {
+        MemorySession {
             memory: self.clone(),
             id,
             queue: queue.to_owned(),
@@ -157,7 +157,7 @@ impl Memory {
     }
 
     /// Reads a stream from message `from` on, through a queue that is filled from it and bound to it.
-    pub(crate) fn open_stream(&self, stream: Stream, from: u64) -> Session {
+    pub(crate) fn open_stream(&self, stream: Stream, from: u64) -> MemorySession {
         let name = format!("{} of {}", stream.name(), Uuid::now_v7());
         let mut state = self.lock();
         let from = usize::try_from(from).unwrap_or(usize::MAX);
@@ -173,7 +173,7 @@ impl Memory {
     }
 
     /// Reads the last status updates of tracked jobs from now on.
-    pub(crate) fn open_results(&self, prefetch: u16) -> Session {
+    pub(crate) fn open_results(&self, prefetch: u16) -> MemorySession {
         let name = self.topology.results(Uuid::now_v7());
         self.lock().results.push(name.clone());
         let mut session = self.open(&name, prefetch);
@@ -269,7 +269,7 @@ impl State {
     }
 }
 
-impl Session {
+impl MemorySession {
     pub(crate) async fn next(&mut self) -> Delivery {
         loop {
             let arrived = Arc::clone(&self.memory.lock().queues.entry(self.queue.clone()).or_default().arrived);
@@ -358,7 +358,7 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+impl Drop for MemorySession {
     fn drop(&mut self) {
         if let Some(source) = self.reads {
             let mut state = self.memory.lock();

@@ -57,8 +57,8 @@ impl fmt::Display for Ended {
 
 /// One consumer on one channel: it delivers messages of one queue and accepts their settlement.
 pub(crate) enum Session {
-    Amqp(Box<amqp::Session>),
-    Memory(memory::Session),
+    Amqp(Box<amqp::AmqpSession>),
+    Memory(memory::MemorySession),
 }
 
 impl Session {
@@ -126,9 +126,9 @@ impl Session {
 
     /// Returns how many of this session's acks, counted from its first, have arrived. Only later ones may be lost with
     /// it.
-    pub(crate) fn acks_taken(&self) -> u64 {
+    pub(crate) fn acks_arrived(&self) -> u64 {
         match self {
-            Self::Amqp(session) => session.acks_taken(),
+            Self::Amqp(session) => session.acks_arrived(),
             Self::Memory(_) => u64::MAX,
         }
     }

@@ -372,7 +372,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
 /// Cancels unfinished attempts at the drain timeout, drops those that do not stop, and completes once the consumers had
 /// time to requeue them.
 async fn cut_off(stop: &Stop, config: &Config) {
-    let last = config.last_moments();
+    let last = config.stop_timeouts();
     tokio::time::sleep(config.drain_timeout).await;
     tracing::warn!("the drain timeout is over, cancelling the running jobs");
     stop.cancel.cancel();

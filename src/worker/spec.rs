@@ -14,7 +14,7 @@ use crate::{
         keyed::KeyedSemaphore,
         limiter::{Deferred, KeyOf, Limiter, in_place},
         rate_limiter::{RateLimiter, Starts, opens},
-        shared::{SharedPlaces, SharedRate},
+        shared::{SharedConcurrency, SharedRate},
     },
     message::LONGEST_NAME,
     worker::queue::Queue,
@@ -92,8 +92,8 @@ impl<S> HandlerSpec<S> {
         let shared = self.shared_rate.as_ref().map(|(_, rate)| (*rate, Instant::now()));
         let starts = own.into_iter().chain(shared).map(|(rate, opens)| Starts::new(rate, opens)).collect();
         let (rate, key) = (own.map(|(rate, opens)| RateLimiter::new(rate, opens)), self.key.take());
-        let (shared_rate, shared_places) = (self.shared_rate.take(), self.shared_concurrency.take());
-        let shares = shared_rate.is_some() || shared_places.is_some();
+        let (shared_rate, shared_concurrency) = (self.shared_rate.take(), self.shared_concurrency.take());
+        let shares = shared_rate.is_some() || shared_concurrency.is_some();
         if !shares && needs.is_empty() && rate.is_none() && key.is_none() {
             return Ok(None);
         }
@@ -103,7 +103,7 @@ impl<S> HandlerSpec<S> {
         let store = || store.clone();
         let shared_rate = shared_rate.zip(store()).map(|((name, rate), store)| SharedRate::new(name, rate, store));
         let usable = u32::from(queue.limit()) + 1;
-        let places = |((name, most), store)| SharedPlaces::new(name, most, usable, store);
+        let concurrency = |((name, most), store)| SharedConcurrency::new(name, most, usable, store);
         let counter = |reason| broker.metrics().held(queue.name(), self.job, reason);
         Ok(Some(Arc::new(Limiter {
             needs,
@@ -111,7 +111,7 @@ impl<S> HandlerSpec<S> {
             rate,
             shared_rate,
             starts,
-            shared_places: shared_places.zip(store()).map(places),
+            shared_concurrency: shared_concurrency.zip(store()).map(concurrency),
             in_place: in_place(queue.limit(), is_alone),
             held: Deferred {
                 circuit: counter("circuit"),

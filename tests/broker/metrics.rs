@@ -57,7 +57,7 @@ async fn the_metrics_of_a_running_worker_pass_promtool_start_at_zero_and_move() 
         assert_eq!(value(&start, counter), Some(0.0), "{counter} in\n{start}");
     }
     for (gauge, wanted) in [
-        (format!(r#"leveret_consumers_wanted{{queue="{queue}"}}"#), 1.0),
+        (format!(r#"leveret_consumers_expected{{queue="{queue}"}}"#), 1.0),
         (format!(r#"leveret_consumers_up{{queue="{queue}"}}"#), 1.0),
         (format!(r#"leveret_consumers_up{{queue="{queue}.suspect"}}"#), 1.0),
         (format!(r#"leveret_worker_concurrency_limit{{queue="{queue}"}}"#), 16.0),

@@ -12,7 +12,7 @@ use leveret::{
     Broker, Config, Context, Job, JobError, JobResult, Queue, RetryPolicy, TopologyMode, Worker,
     catalogue::Catalogue,
     reader::{QueueReader, Source, declare_status_queue},
-    status_update::{StatusUpdate, Step},
+    status_update::{StatusUpdate, Transition},
     testing::{self, dead_letters},
 };
 use leveret_harness::{Node, NodeOptions, Permissions, TestVhost, eventually, shared_node};
@@ -165,7 +165,7 @@ async fn reported(feed: &mut QueueReader, id: &str, steps: &[&str]) -> Vec<Statu
             events.extend(
                 batch.messages().iter().filter_map(leveret::reader::ReadMessage::event).filter(|event| event.id == id),
             );
-            events.sort_by_key(StatusUpdate::place);
+            events.sort_by_key(StatusUpdate::position);
             feed.ack(batch);
         }
     });
@@ -180,7 +180,7 @@ async fn listening(place: &Place) -> QueueReader {
 }
 
 fn names(events: &[StatusUpdate]) -> Vec<&'static str> {
-    events.iter().map(|event| event.step.name()).collect()
+    events.iter().map(|event| event.transition.name()).collect()
 }
 
 async fn a_job_that_was_done_before_leaves_the_queue_as_a_duplicate(place: Place) {
@@ -188,7 +188,7 @@ async fn a_job_that_was_done_before_leaves_the_queue_as_a_duplicate(place: Place
     let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
     let id = place.broker.publisher().publish(&Task { act: Act::Known }).track().await.unwrap();
     let events = reported(&mut feed, id.as_str(), &["received", "started", "duplicate"]).await;
-    assert!(events.last().unwrap().step.is_terminal());
+    assert!(events.last().unwrap().transition.is_terminal());
     let counted = r#"leveret_jobs_finished_total{job="task",outcome="duplicate",queue="tasks"} 1"#;
     eventually("it is counted", LONG, async || place.broker.metrics_text().contains(counted)).await;
     running.stop().await.unwrap();
@@ -210,7 +210,7 @@ async fn the_status_updates_of_a_tracked_job_are_published_with_its_result(place
     let id = publish.await.unwrap();
     let events = reported(&mut feed, id.as_str(), &["received", "started", "succeeded"]).await;
     let last = events.last().unwrap();
-    assert_eq!(last.step, Step::Succeeded { result: Some(json!({"pages": 3})), too_large: None });
+    assert_eq!(last.transition, Transition::Succeeded { result: Some(json!({"pages": 3})), too_large: None });
     assert_eq!((last.label.as_deref(), last.priority, last.attempt, last.hop), (Some("Quarterly"), Some(3), 1, 0));
     assert_eq!((last.job.as_str(), last.queue.as_str()), ("task", "tasks"));
     assert!(last.enqueued_at.is_some_and(|at| at <= last.at) && last.worker.is_some());
@@ -226,20 +226,23 @@ async fn retries_and_the_end_of_a_failing_job_are_reported(place: Place) {
         reported(&mut feed, retried.as_str(), &["received", "started", "retrying", "received", "started", "succeeded"])
             .await;
     assert!(
-        matches!(&events[2].step, Step::Retrying { kind, error, .. } if kind == "error" && error == "out of paper")
+        matches!(&events[2].transition, Transition::Retrying { kind, error, .. } if kind == "error" && error == "out of paper")
     );
-    assert_eq!((events[2].place(), events[3].place(), events[3].attempt), ((0, 3), (1, 1), 2));
+    assert_eq!((events[2].position(), events[3].position(), events[3].attempt), ((0, 3), (1, 1), 2));
     let refused = publisher.publish(&Task { act: Act::Refuse }).track().await.unwrap();
     let events = reported(&mut feed, refused.as_str(), &["received", "started", "dead"]).await;
     let (kind, error) = ("permanent".to_owned(), "no such printer".to_owned());
-    assert_eq!(events.last().unwrap().step, Step::Dead { kind, error });
+    assert_eq!(events.last().unwrap().transition, Transition::Dead { kind, error });
     running.stop().await.unwrap();
     let brief = publisher.publish(&Task { act: Act::Succeed }).track().expires(Duration::from_millis(1));
     let expired = brief.await.unwrap();
     sleep(Duration::from_millis(5)).await;
     let running = testing::start(worker(&Arc::default()), &place.broker).await.unwrap();
     let events = reported(&mut feed, expired.as_str(), &["dead"]).await;
-    assert!(matches!(&events.last().unwrap().step, Step::Dead { kind, .. } if kind == "expired"), "{events:?}");
+    assert!(
+        matches!(&events.last().unwrap().transition, Transition::Dead { kind, .. } if kind == "expired"),
+        "{events:?}"
+    );
     running.stop().await.unwrap();
 }
 
@@ -265,7 +268,7 @@ async fn a_result_that_is_too_large_is_reported_by_its_size(place: Place) {
     let id = place.broker.publisher().publish(&Task { act: Act::Grow }).track().await.unwrap();
     let events = reported(&mut feed, id.as_str(), &["received", "started", "succeeded"]).await;
     let too_large = Some(64 * 1024 + 2);
-    assert_eq!(events.last().unwrap().step, Step::Succeeded { result: None, too_large });
+    assert_eq!(events.last().unwrap().transition, Transition::Succeeded { result: None, too_large });
     running.stop().await.unwrap();
 }
 
@@ -277,8 +280,8 @@ async fn progress_is_reported_once_a_second_and_the_latest_counts(place: Place) 
     let events = reported(&mut feed, id.as_str(), &steps).await;
     let progress: Vec<_> = events
         .iter()
-        .filter_map(|event| match &event.step {
-            Step::Progress { fraction, note } => Some((*fraction, note.clone().unwrap())),
+        .filter_map(|event| match &event.transition {
+            Transition::Progress { fraction, note } => Some((*fraction, note.clone().unwrap())),
             _ => None,
         })
         .collect();
@@ -377,7 +380,7 @@ async fn a_tracked_job_stays_on_its_queue_until_its_end_is_published() {
     while !is_reported {
         let batch = timeout(LONG, feed.next(50)).await.unwrap();
         let mut events = batch.messages().iter().filter_map(leveret::reader::ReadMessage::event);
-        is_reported = events.any(|event| event.id == id.as_str() && event.step.name() == "succeeded");
+        is_reported = events.any(|event| event.id == id.as_str() && event.transition.name() == "succeeded");
         feed.ack(batch);
     }
 }

@@ -85,7 +85,7 @@ async fn take(process: &Process, address: &str) -> anyhow::Result<Sample> {
     Ok(Sample {
         at_us: now_us(),
         ready,
-        wanted: sum("leveret_consumers_wanted"),
+        wanted: sum("leveret_consumers_expected"),
         up: sum("leveret_consumers_up"),
         blocked: sum("leveret_broker_blocked"),
         unconfirmed: sum("leveret_copies_unconfirmed"),

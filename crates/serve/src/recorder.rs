@@ -154,7 +154,7 @@ impl StatusWriter {
         tracing::error!(
             error = leveret::text::error_chain(&error),
             job_id = event.id.as_str(),
-            step = event.step.name(),
+            step = event.transition.name(),
             "dropped a status update that the store refuses"
         );
     }
@@ -169,7 +169,7 @@ impl StatusWriter {
 
 #[cfg(test)]
 mod tests {
-    use leveret::status_update::Step;
+    use leveret::status_update::Transition;
     use leveret_harness::{Proxy, eventually, shared_postgres};
 
     use super::*;
@@ -187,7 +187,7 @@ mod tests {
             enqueued_at: None,
             at: leveret::time::at_unix_ms(1_800_000_000_000),
             worker: None,
-            step: Step::Started,
+            transition: Transition::Started,
         }
     }
 

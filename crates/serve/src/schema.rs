@@ -17,7 +17,7 @@ use std::{
 };
 
 use jsonschema::{PatternOptions, Validator};
-use leveret::catalogue::Entry;
+use leveret::catalogue::CatalogueEntry;
 use serde_json::Value;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -71,7 +71,7 @@ pub(crate) struct Schemas(Mutex<HashMap<(String, String), Compiled>>);
 
 #[derive(Clone, Debug)]
 struct Compiled {
-    of: Arc<Entry>,
+    of: Arc<CatalogueEntry>,
     /// `None` if the schema cannot be compiled, or there is none.
     validator: Option<Arc<Validator>>,
     /// True if it is logged that the schema is too expensive for a payload.
@@ -80,7 +80,7 @@ struct Compiled {
 
 impl Schemas {
     /// Checks a JSON payload. This may take long: see [`checked`].
-    pub(crate) fn check(&self, entry: &Arc<Entry>, payload: &str, budget: &mut CheckBudget) -> SchemaCheck {
+    pub(crate) fn check(&self, entry: &Arc<CatalogueEntry>, payload: &str, budget: &mut CheckBudget) -> SchemaCheck {
         let Some(schema) = &entry.schema else { return SchemaCheck::Valid };
         let Compiled { validator, logged, .. } = self.compiled(entry);
         let Some(validator) = validator else { return SchemaCheck::Unchecked };
@@ -107,7 +107,7 @@ impl Schemas {
         if field_errors.is_empty() { SchemaCheck::Valid } else { SchemaCheck::Invalid(field_errors) }
     }
 
-    fn compiled(&self, entry: &Arc<Entry>) -> Compiled {
+    fn compiled(&self, entry: &Arc<CatalogueEntry>) -> Compiled {
         let key = (entry.job.clone(), entry.queue.clone());
         let mut compiled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match compiled.get(&key) {
@@ -132,7 +132,7 @@ fn field_errors(validator: &Validator, value: &Value, all: bool) -> Vec<FieldErr
     validator.validate(value).err().map(field_error).into_iter().collect()
 }
 
-fn compile(entry: &Entry) -> Option<Arc<Validator>> {
+fn compile(entry: &CatalogueEntry) -> Option<Arc<Validator>> {
     let schema = entry.schema.as_ref()?;
     let compiled = budget::accept(schema).map_err(str::to_owned).and_then(|()| {
         let options = jsonschema::options()
@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
 
-    fn entry(schema: &Value) -> Arc<Entry> {
+    fn entry(schema: &Value) -> Arc<CatalogueEntry> {
         let entry = json!({ "job": "j", "queue": "q", "timeout_ms": 1, "max_attempts": 1, "announced_at": 0, "schema": schema });
         Arc::new(serde_json::from_value(entry).unwrap())
     }

@@ -8,18 +8,18 @@ use std::{
 
 use futures_util::TryStreamExt;
 use leveret::{
-    status_update::{StatusUpdate, Step},
+    status_update::{StatusUpdate, Transition},
     time::at_unix_ms,
 };
 use leveret_harness::Postgres;
 use leveret_store::{
-    By, DeadFilter, DeadSource, JobFilter, JobState, NewDead, ReplayLease, Retention, Selection, Store,
+    AuditStamp, DeadFilter, DeadSource, JobFilter, JobState, NewDead, ReplayLease, Retention, Selection, Store,
 };
 use serde_json::json;
 
 const NOW: u64 = 1_800_000_000_000;
 const RUN: ReplayLease<'static> = ReplayLease { owner: "bench", until: NOW };
-const BY: By<'static> = By { actor: "bench", at: NOW };
+const BY: AuditStamp<'static> = AuditStamp { actor: "bench", at: NOW };
 const JOBS: u64 = 20_000;
 const LETTERS: u64 = 100_000;
 const BATCH: usize = 500;
@@ -53,7 +53,7 @@ impl Upkeep {
     }
 }
 
-fn event(number: u64, step: Step) -> StatusUpdate {
+fn event(number: u64, transition: Transition) -> StatusUpdate {
     StatusUpdate {
         id: format!("0190163d-8694-739b-aea5-{number:012}").into(),
         job: "email.send".into(),
@@ -66,16 +66,16 @@ fn event(number: u64, step: Step) -> StatusUpdate {
         enqueued_at: Some(at_unix_ms(NOW + number)),
         at: at_unix_ms(NOW + number + 5),
         worker: Some("worker-7f9c:4711".into()),
-        step,
+        transition,
     }
 }
 
 async fn status(store: &Store) -> leveret_store::Result<()> {
     let steps = [
-        Step::Queued { due: None, expires: None },
-        Step::Received,
-        Step::Started,
-        Step::Succeeded { result: Some(json!({ "pages": 3 })), too_large: None },
+        Transition::Queued { due: None, expires: None },
+        Transition::Received,
+        Transition::Started,
+        Transition::Succeeded { result: Some(json!({ "pages": 3 })), too_large: None },
     ];
     // The events of a job are a little apart, as in production, so each batch has new and known jobs.
     let events: Vec<_> = (0..JOBS + 300)

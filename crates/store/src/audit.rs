@@ -14,7 +14,7 @@ use crate::{
 
 /// The author and time of an action, for the history of a dead letter and the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct By<'a> {
+pub struct AuditStamp<'a> {
     /// A user, or the name of a token.
     pub actor: &'a str,
     /// The time, in milliseconds since the epoch.
@@ -41,12 +41,12 @@ impl Store {
     /// Adds a line to the audit log. The store writes the lines of its own actions on dead letters itself.
     ///
     /// ```
-    /// use leveret_store::By;
+    /// use leveret_store::AuditStamp;
     ///
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
     /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
-    /// let by = By { actor: "anna", at: 1_800_000_000_000 };
+    /// let by = AuditStamp { actor: "anna", at: 1_800_000_000_000 };
     /// store.audit(by, "cancel", &serde_json::json!({ "job": "order-17" })).await?;
     /// assert_eq!(store.audit_log(None, 10).await?.items[0].actor, "anna");
     /// # Ok(()) }
@@ -55,7 +55,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn audit(&self, by: By<'_>, action: &str, detail: &Value) -> Result<()> {
+    pub async fn audit(&self, by: AuditStamp<'_>, action: &str, detail: &Value) -> Result<()> {
         note(&mut self.writer().await?, by, action, detail).await
     }
 
@@ -75,7 +75,7 @@ impl Store {
     }
 }
 
-pub(crate) async fn note(tx: &mut TimedConnection, by: By<'_>, action: &str, detail: &Value) -> Result<()> {
+pub(crate) async fn note(tx: &mut TimedConnection, by: AuditStamp<'_>, action: &str, detail: &Value) -> Result<()> {
     let sql = Sql::new("INSERT INTO leveret_audit (at, actor, action, detail) VALUES ($1, $2, $3, $4)");
     sql.arg(by.at).arg(by.actor).arg(action).arg(detail).execute(tx).await.map(drop)
 }

@@ -15,6 +15,8 @@ mod transfer;
 
 pub use self::{
     fingerprint::fingerprint,
-    letter::{DeadFilter, DeadGroup, DeadLetter, DeadSource, DeadState, HistoryEntry, Letter, NewDead, Selection},
+    letter::{
+        DeadFilter, DeadGroup, DeadLetter, DeadSource, DeadState, HistoryEntry, NewDead, Selection, StoredDeadLetter,
+    },
     replay::{Replay, ReplayLease},
 };

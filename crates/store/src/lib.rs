@@ -6,7 +6,7 @@
 //! Unique keys are here, because the server frees a key in the transaction that records the end of its job.
 //!
 //! ```
-//! use leveret::status_update::{StatusUpdate, Step};
+//! use leveret::status_update::{StatusUpdate, Transition};
 //! use leveret_store::{JobState, Store};
 //!
 //! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -25,7 +25,7 @@
 //!     enqueued_at: None,
 //!     at: std::time::SystemTime::now(),
 //!     worker: None,
-//!     step: Step::Started,
+//!     transition: Transition::Started,
 //! };
 //! store.record(&[event]).await?;
 //! assert_eq!(store.job("order-17").await?.map(|job| job.state), Some(JobState::Started));
@@ -57,10 +57,10 @@ mod unique;
 pub use leveret_sql::{Error, Result};
 
 pub use crate::{
-    audit::{AuditEntry, By},
+    audit::{AuditEntry, AuditStamp},
     dead::{
-        DeadFilter, DeadGroup, DeadLetter, DeadSource, DeadState, HistoryEntry, Letter, NewDead, Replay, ReplayLease,
-        Selection, fingerprint,
+        DeadFilter, DeadGroup, DeadLetter, DeadSource, DeadState, HistoryEntry, NewDead, Replay, ReplayLease,
+        Selection, StoredDeadLetter, fingerprint,
     },
     idempotency::{IdempotencyClaim, IdempotencyRequest},
     open::Store,

@@ -34,8 +34,8 @@ impl LimitStore for Store {
         Box::pin(async move { Ok(take_slots(self, limit, rate, slots).await?) })
     }
 
-    fn places<'a>(&'a self, limit: &'a str, wish: LeaseRequest<'a>) -> Answer<'a, u32> {
-        Box::pin(async move { Ok(set_places(self, limit, wish).await?) })
+    fn lease<'a>(&'a self, limit: &'a str, wish: LeaseRequest<'a>) -> Answer<'a, u32> {
+        Box::pin(async move { Ok(lease_slots(self, limit, wish).await?) })
     }
 }
 
@@ -55,7 +55,7 @@ async fn take_slots(store: &Store, limit: &str, rate: Rate, slots: u32) -> Resul
     Ok(Slots { first: first - now, secret: secret.into_bytes() })
 }
 
-async fn set_places(store: &Store, limit: &str, wish: LeaseRequest<'_>) -> Result<u32> {
+async fn lease_slots(store: &Store, limit: &str, wish: LeaseRequest<'_>) -> Result<u32> {
     let mut tx = store.write(WriteLock::Limits).await?;
     let now = now(&mut tx).await?;
     let over = "DELETE FROM leveret_places WHERE name = $1 AND (leased_until <= $2 OR holder = $3)";

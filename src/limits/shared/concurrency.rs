@@ -20,7 +20,7 @@ const LEASE: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// A concurrency limit shared by all workers.
-pub(crate) struct SharedPlaces {
+pub(crate) struct SharedConcurrency {
     name: String,
     most: u32,
     /// The most slots that this worker can use.
@@ -48,7 +48,7 @@ struct Lease {
     peak: u32,
 }
 
-impl SharedPlaces {
+impl SharedConcurrency {
     pub(crate) fn new(name: String, most: u32, usable: u32, store: Arc<dyn LimitStore>) -> Arc<Self> {
         Arc::new(Self {
             name,
@@ -118,7 +118,7 @@ impl SharedPlaces {
         };
         let request = LeaseRequest { holder: &self.holder, used, wanted, most: self.most, lease: LEASE };
         let sent = Instant::now();
-        let slots = ask(self.store.places(&self.name, request)).await?;
+        let slots = ask(self.store.lease(&self.name, request)).await?;
         let mut lease = self.lease();
         (lease.slots, lease.until) = (slots, Some(sent + LEASE));
         drop(lease);
@@ -132,7 +132,7 @@ impl SharedPlaces {
 }
 
 /// Renews the lease while its worker runs, then releases it.
-async fn keep(shared: Weak<SharedPlaces>) {
+async fn keep(shared: Weak<SharedConcurrency>) {
     let Some(held) = shared
         .upgrade()
         .map(|shared| (Arc::clone(&shared.store), shared.name.clone(), shared.holder.clone(), shared.most))
@@ -148,7 +148,7 @@ async fn keep(shared: Weak<SharedPlaces>) {
     }
     let (store, name, holder, most) = held;
     let request = LeaseRequest { holder: &holder, used: 0, wanted: 0, most, lease: LEASE };
-    if let Err(reason) = ask(store.places(&name, request)).await {
+    if let Err(reason) = ask(store.lease(&name, request)).await {
         tracing::debug!(
             limit = name,
             error = reason,
@@ -157,8 +157,8 @@ async fn keep(shared: Weak<SharedPlaces>) {
     }
 }
 
-impl fmt::Debug for SharedPlaces {
+impl fmt::Debug for SharedConcurrency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedPlaces").field("name", &self.name).field("most", &self.most).finish_non_exhaustive()
+        f.debug_struct("SharedConcurrency").field("name", &self.name).field("most", &self.most).finish_non_exhaustive()
     }
 }

@@ -12,7 +12,7 @@ use std::{error::Error as StdError, pin::Pin};
 
 use tokio::time::{Duration, Instant, timeout};
 
-pub(crate) use self::{concurrency::SharedPlaces, rate::SharedRate};
+pub(crate) use self::{concurrency::SharedConcurrency, rate::SharedRate};
 use crate::limits::Rate;
 
 /// Longest wait for an answer of the store; then it counts as unreachable.
@@ -34,7 +34,7 @@ pub trait LimitStore: Send + Sync + 'static {
 
     /// Sets how many slots of a concurrency limit a worker has from now on, and returns it: the requested number if
     /// that is fair to the others, and never fewer than it uses.
-    fn places<'a>(&'a self, limit: &'a str, request: LeaseRequest<'a>) -> Answer<'a, u32>;
+    fn lease<'a>(&'a self, limit: &'a str, request: LeaseRequest<'a>) -> Answer<'a, u32>;
 }
 
 /// The answer of [`LimitStore::slots`].
@@ -48,7 +48,7 @@ pub struct Slots {
     pub secret: [u8; 16],
 }
 
-/// The request of a worker to [`LimitStore::places`].
+/// The request of a worker to [`LimitStore::lease`].
 #[derive(Clone, Copy, Debug)]
 pub struct LeaseRequest<'a> {
     /// The id of the worker, while it runs.

@@ -7,7 +7,7 @@ use tokio::time::{Duration, Instant};
 use crate::limits::shared::{LimitStore, Reach, Slots, ask};
 use crate::{
     limits::Rate,
-    message::slot::{Secret, Slot},
+    message::rate_slot::{RateSlot, Secret},
 };
 
 /// Smallest batch of slots, as a time at the rate.
@@ -57,12 +57,12 @@ impl SharedRate {
 
     /// Returns a slot at that time, with the proof that this limit gave it to that job; `None` while the store is
     /// unreachable.
-    pub(crate) async fn prove(&self, at: u64, job_id: &str) -> Option<Slot> {
+    pub(crate) async fn prove(&self, at: u64, job_id: &str) -> Option<RateSlot> {
         let mut batch = self.batch.lock().await;
         if batch.secret.is_none() {
             self.lease(&mut batch).await?;
         }
-        Some(Slot::proven(at, job_id, batch.secret.as_ref()?))
+        Some(RateSlot::proven(at, job_id, batch.secret.as_ref()?))
     }
 
     /// Leases slots for this worker; `None` while the store is unreachable.

@@ -26,7 +26,7 @@ impl LimitStore for Store {
         })
     }
 
-    fn places<'a>(&'a self, _: &'a str, request: LeaseRequest<'a>) -> Answer<'a, u32> {
+    fn lease<'a>(&'a self, _: &'a str, request: LeaseRequest<'a>) -> Answer<'a, u32> {
         Box::pin(async move {
             *self.asked.lock().unwrap() += 1;
             *self.granted.lock().unwrap() = request.wanted.min(request.most);
@@ -63,7 +63,7 @@ impl LimitStore for Silent {
         Box::pin(std::future::pending())
     }
 
-    fn places<'a>(&'a self, _: &'a str, _: LeaseRequest<'a>) -> Answer<'a, u32> {
+    fn lease<'a>(&'a self, _: &'a str, _: LeaseRequest<'a>) -> Answer<'a, u32> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Box::pin(std::future::pending())
     }
@@ -76,7 +76,7 @@ async fn a_silent_store_delays_no_job_for_longer_than_one_request() {
     let slots = futures_util::future::join_all((0..100).map(|_| rate.reserve())).await;
     assert!(slots.iter().all(Option::is_none) && started.elapsed() <= ANSWERED_WITHIN);
     assert_eq!(store.0.swap(0, Ordering::Relaxed), 1, "the others do not ask again");
-    let (shared, started) = (SharedPlaces::new("db".into(), 5, 16, Arc::clone(&store) as _), Instant::now());
+    let (shared, started) = (SharedConcurrency::new("db".into(), 5, 16, Arc::clone(&store) as _), Instant::now());
     let places = futures_util::future::join_all((0..100).map(|_| shared.enter(false, Duration::ZERO))).await;
     assert!(places.iter().all(Result::is_err) && started.elapsed() <= ANSWERED_WITHIN);
     assert_eq!(store.0.load(Ordering::Relaxed), 1);
@@ -101,7 +101,7 @@ async fn unused_slots_do_not_accumulate() {
 #[tokio::test(start_paused = true)]
 async fn slots_are_leased_when_needed_and_released_when_idle_and_at_the_end() {
     let store = Arc::new(Store::default());
-    let shared = SharedPlaces::new("db".into(), 5, 16, Arc::clone(&store) as _);
+    let shared = SharedConcurrency::new("db".into(), 5, 16, Arc::clone(&store) as _);
     let slots: Vec<_> = futures_util::future::join_all((0..8).map(|_| shared.enter(false, Duration::ZERO))).await;
     let got = slots.iter().filter(|slot| slot.is_ok()).count();
     assert!((1..=5).contains(&got), "{got}");

@@ -48,7 +48,7 @@ pub(crate) struct Metrics {
     transient: IntCounterVec,
     acks_lost: IntCounterVec,
     pub(crate) reconnects: IntCounter,
-    pub(crate) events_lost: IntCounter,
+    pub(crate) status_updates_lost: IntCounter,
     duration: HistogramVec,
     wait: HistogramVec,
     critical: HistogramVec,
@@ -58,7 +58,7 @@ pub(crate) struct Metrics {
     circuit: IntGaugeVec,
     in_progress: IntGaugeVec,
     limit: IntGaugeVec,
-    wanted: IntGaugeVec,
+    expected: IntGaugeVec,
     up: IntGaugeVec,
     /// Republished copies of jobs that the broker has not confirmed yet.
     pub(crate) unconfirmed: IntGauge,
@@ -110,9 +110,12 @@ impl Metrics {
             transient: counter(r, "jobs_transient_total", "Jobs published without persistence", &["queue", "job"])?,
             acks_lost: counter(r, "acks_lost_total", "Acks lost because their channel had closed", &["queue"])?,
             reconnects: register(r, IntCounter::new("reconnects_total", "Reconnects after a lost connection")?)?,
-            events_lost: register(
+            status_updates_lost: register(
                 r,
-                IntCounter::new("events_lost_total", "Status updates of tracked jobs that could not be published")?,
+                IntCounter::new(
+                    "status_updates_lost_total",
+                    "Status updates of tracked jobs that could not be published",
+                )?,
             )?,
             duration: histogram(r, "job_duration_seconds", "Time an attempt took", DURATION_BUCKETS)?,
             wait: histogram(r, "job_wait_seconds", "Time a job was ready before it started", WAIT_BUCKETS)?,
@@ -133,7 +136,7 @@ impl Metrics {
             )?,
             in_progress: gauge(r, "jobs_in_progress", "Attempts running now", &["queue"])?,
             limit: gauge(r, "worker_concurrency_limit", "Attempts that may run at once", &["queue"])?,
-            wanted: gauge(r, "consumers_wanted", "Consumers that should be connected", &["queue"])?,
+            expected: gauge(r, "consumers_expected", "Consumers that should be connected", &["queue"])?,
             up: gauge(r, "consumers_up", "Connected consumers", &["queue"])?,
             unconfirmed: register(
                 r,
@@ -226,9 +229,9 @@ impl Metrics {
         self.limit.with_label_values(&[queue]).set(limit);
     }
 
-    /// Returns the gauges `consumers_wanted` and `consumers_up` of a queue.
+    /// Returns the gauges `consumers_expected` and `consumers_up` of a queue.
     pub(crate) fn consumers(&self, queue: &str) -> (IntGauge, IntGauge) {
-        (self.wanted.with_label_values(&[queue]), self.up.with_label_values(&[queue]))
+        (self.expected.with_label_values(&[queue]), self.up.with_label_values(&[queue]))
     }
 }
 

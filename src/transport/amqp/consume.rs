@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use crate::transport::amqp::{acks::Acks, connection::LiveConnection, proof::Proof};
+use crate::transport::amqp::{ack_tracker::AckTracker, acks::Acks, connection::LiveConnection};
 use crate::{
     message::{Message, integer, short},
     transport::session::{Delivery, Ended, OpenError},
@@ -42,7 +42,7 @@ const CANCELLED: &str = "the broker cancelled the consumer";
 /// Longest wait for an orderly close on a connection that may be dead.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub(crate) struct Session {
+pub(crate) struct AmqpSession {
     up: Arc<LiveConnection>,
     channel: OwnChannel,
     consumer: Consumer,
@@ -53,7 +53,7 @@ pub(crate) struct Session {
     /// The number of jobs acked on this channel.
     count: u64,
     /// The acks that have arrived, if the session tracks them.
-    proof: Option<Proof>,
+    ack_tracker: Option<AckTracker>,
     /// The time of the last sent acks.
     acked: Option<Instant>,
     prefetch: u16,
@@ -80,7 +80,7 @@ impl Drop for OwnChannel {
     }
 }
 
-impl Session {
+impl AmqpSession {
     pub(super) async fn open(up: Arc<LiveConnection>, queue: &str, prefetch: u16) -> Result<Self, OpenError> {
         Self::open_with(up, queue, prefetch, FieldTable::default()).await
     }
@@ -119,7 +119,7 @@ impl Session {
             is_cancelled: false,
             acks: Acks::default(),
             count: 0,
-            proof: None,
+            ack_tracker: None,
             acked: None,
             prefetch,
             paused: false,
@@ -136,7 +136,7 @@ impl Session {
 
     /// Tracks from now on which acks have arrived.
     pub(super) fn with_proof_of_acks(self) -> Self {
-        Self { proof: Some(Proof::new(self.channel.0.clone())), ..self }
+        Self { ack_tracker: Some(AckTracker::new(self.channel.0.clone())), ..self }
     }
 
     async fn subscribe(
@@ -287,17 +287,17 @@ impl Session {
         if sent {
             self.acked = Some(Instant::now());
         }
-        if let Some(proof) = &self.proof
+        if let Some(ack_tracker) = &self.ack_tracker
             && self.acks.waiting() == 0
         {
-            proof.written(self.count);
+            ack_tracker.written(self.count);
         }
         if lost { (before - self.acks.waiting()) as u64 } else { 0 }
     }
 
     /// Returns the number up to which this channel's acks cannot be lost any more.
-    pub(crate) fn acks_taken(&self) -> u64 {
-        self.proof.as_ref().map_or(0, Proof::handled)
+    pub(crate) fn acks_arrived(&self) -> u64 {
+        self.ack_tracker.as_ref().map_or(0, AckTracker::handled)
     }
 
     pub(crate) fn reject(&mut self, tag: u64, requeue: bool) {

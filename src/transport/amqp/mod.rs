@@ -4,6 +4,7 @@
 //! recovery stays off: version 4.12 duplicates replayed bindings with each reconnect and can hang indefinitely. A lost
 //! connection is replaced by a new one, and the owners of channels on it open them again.
 
+mod ack_tracker;
 mod acks;
 mod address;
 mod clock;
@@ -13,11 +14,10 @@ mod connection;
 mod consume;
 mod declare;
 mod in_flight;
-mod keeper;
 pub mod probe;
-mod proof;
 mod publish;
 mod reconnector;
+mod redeclare;
 mod refused;
 mod request;
 mod results;
@@ -32,7 +32,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 pub(crate) use self::acks::Acks;
 pub(crate) use self::{
     address::{Address, split as split_addresses},
-    consume::Session,
+    consume::AmqpSession,
 };
 use self::{publish::PublishTask, reconnector::Reconnector, tls::Tls};
 use crate::{
@@ -124,18 +124,24 @@ impl Amqp {
         self.publishing.send(target, message, fail_fast).await
     }
 
-    pub(crate) async fn open(&self, queue: &QueueDeclaration, lane: Lane, prefetch: u16) -> Result<Session, OpenError> {
+    pub(crate) async fn open(
+        &self,
+        queue: &QueueDeclaration,
+        lane: Lane,
+        prefetch: u16,
+    ) -> Result<AmqpSession, OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
         declare::ensure_queue(&up, &self.setup, queue).await?;
         // Deliveries are checked against both clocks at once.
         clock::compare(&self.publishing.reconnector(), &self.setup).await;
-        let session = Session::open(Arc::clone(&up), &lane.queue_name(queue), prefetch).await?;
+        let session = AmqpSession::open(Arc::clone(&up), &lane.queue_name(queue), prefetch).await?;
         let session = session.with_proof_of_acks();
         if lane != Lane::Main || self.setup.mode == TopologyMode::Verify {
             return Ok(session);
         }
-        let keeping = keeper::keep(up, self.publishing.reconnector(), Arc::clone(&self.setup), queue.clone());
-        Ok(session.with_task(AbortOnDropHandle::new(tokio::spawn(keeping))))
+        let redeclaring =
+            redeclare::repeatedly(up, self.publishing.reconnector(), Arc::clone(&self.setup), queue.clone());
+        Ok(session.with_task(AbortOnDropHandle::new(tokio::spawn(redeclaring))))
     }
 
     pub(crate) fn heartbeat(&self) -> Duration {
@@ -147,23 +153,23 @@ impl Amqp {
         self.setup.clock.at(now_ms())
     }
 
-    pub(crate) async fn open_raw(&self, name: &str, prefetch: u16) -> Result<Session, OpenError> {
+    pub(crate) async fn open_raw(&self, name: &str, prefetch: u16) -> Result<AmqpSession, OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
-        Session::open(up, name, prefetch).await
+        AmqpSession::open(up, name, prefetch).await
     }
 
-    pub(crate) async fn open_stream(&self, stream: Stream, from: u64) -> Result<Session, OpenError> {
+    pub(crate) async fn open_stream(&self, stream: Stream, from: u64) -> Result<AmqpSession, OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
         declare::ensure_shared(&up, &self.setup).await?;
-        Session::open_stream(up, &self.setup.topology.stream(stream), from).await
+        AmqpSession::open_stream(up, &self.setup.topology.stream(stream), from).await
     }
 
     /// Declares a queue for the last status updates of tracked jobs, which lives as long as its session, and opens it.
-    pub(crate) async fn open_results(&self) -> Result<Session, OpenError> {
+    pub(crate) async fn open_results(&self) -> Result<AmqpSession, OpenError> {
         let up = self.consuming.up().await.map_err(|_| OpenError::Passing("closed".to_owned()))?;
         declare::ensure_shared(&up, &self.setup).await?;
         let queue = results::declare(&up, &self.setup).await?;
-        Session::open(up, &queue, RESULTS_PREFETCH).await
+        AmqpSession::open(up, &queue, RESULTS_PREFETCH).await
     }
 
     pub(crate) async fn disconnected(&self) -> Option<String> {

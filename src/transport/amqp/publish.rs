@@ -29,8 +29,8 @@ use crate::transport::amqp::{
     declare,
     in_flight::{ChannelLost, InFlight},
     reconnector::Reconnector,
-    refused::{Admission, Refused},
-    request::{ABANDONED, Fate, Request, confirming, publish, publish_alone, send},
+    refused::{Refusals, SendDecision},
+    request::{ABANDONED, Fate, PublishRequest, confirming, publish, publish_alone, send},
 };
 use crate::{
     message::Message,
@@ -49,9 +49,9 @@ const REFUSED_DELAY: Duration = Duration::from_secs(10);
 pub(super) struct PublishTask {
     reconnector: Arc<Reconnector>,
     setup: Arc<Setup>,
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<PublishRequest>,
     /// Held by the task while it runs.
-    receiver: Arc<Mutex<mpsc::Receiver<Request>>>,
+    receiver: Arc<Mutex<mpsc::Receiver<PublishRequest>>>,
     is_running: Arc<AtomicBool>,
     /// Set when no more requests are accepted; accepted ones are finished.
     finishing: CancellationToken,
@@ -113,7 +113,7 @@ impl PublishTask {
         let fate = Arc::new(Fate::default());
         let (answer, answered) = oneshot::channel();
         let mandatory = !matches!(target, Target::Event(..));
-        let request = Request { exchange, key, message, mandatory, fate: Arc::clone(&fate), answer };
+        let request = PublishRequest { exchange, key, message, mandatory, fate: Arc::clone(&fate), answer };
         let answer = timeout_at(deadline, async {
             self.requests().reserve().await.map_err(|_| SendError::Closed)?.send(request);
             // The task drops the answer with its channel: a request that was sent by then is uncertain.
@@ -158,7 +158,7 @@ impl PublishTask {
         }
     }
 
-    fn requests(&self) -> &mpsc::Sender<Request> {
+    fn requests(&self) -> &mpsc::Sender<PublishRequest> {
         if !self.is_running.load(Ordering::Acquire) && !self.is_running.swap(true, Ordering::AcqRel) {
             let running = Running(Arc::clone(&self.is_running));
             let (reconnector, setup) = (Arc::clone(&self.reconnector), Arc::clone(&self.setup));
@@ -167,7 +167,7 @@ impl PublishTask {
             tokio::spawn(async move {
                 let _running = running;
                 let requests = receiver.lock_owned().await;
-                let (refused, alone) = (Refused::default(), FuturesUnordered::new());
+                let (refused, alone) = (Refusals::default(), FuturesUnordered::new());
                 Task { reconnector, setup, requests, refused, alone, last: Weak::new(), finishing }.run().await;
                 finished.cancel();
             });
@@ -205,12 +205,12 @@ async fn unless_blocked<A>(answer: impl Future<Output = A>, up: &LiveConnection,
 struct Task {
     reconnector: Arc<Reconnector>,
     setup: Arc<Setup>,
-    refused: Refused,
+    refused: Refusals,
     /// Publishes on channels of their own, which outlast the common channel.
     alone: FuturesUnordered<BoxFuture<'static, Option<Resolved>>>,
     /// The connection of the last publish.
     last: Weak<LiveConnection>,
-    requests: OwnedMutexGuard<mpsc::Receiver<Request>>,
+    requests: OwnedMutexGuard<mpsc::Receiver<PublishRequest>>,
     finishing: CancellationToken,
 }
 
@@ -249,7 +249,7 @@ impl Task {
             let Ok(up) = up else { return };
             if !self.last.ptr_eq(&Arc::downgrade(&up)) {
                 // Another connection may lead to another broker.
-                (self.last, self.refused) = (Arc::downgrade(&up), Refused::default());
+                (self.last, self.refused) = (Arc::downgrade(&up), Refusals::default());
             }
             match open(&up, &self.setup).await {
                 Ok(channel) => match self.publish_on(&up, &channel, &mut watchdog).await {
@@ -296,7 +296,7 @@ impl Task {
 
     /// Returns a waiting request, if the window has a slot for it. It is sent together with the one before it, because
     /// awaiting each costs more than sending it.
-    fn waiting<F: Future<Output = Resolved>>(&mut self, in_flight: &InFlight<F>) -> Option<Request> {
+    fn waiting<F: Future<Output = Resolved>>(&mut self, in_flight: &InFlight<F>) -> Option<PublishRequest> {
         if in_flight.has_room() { self.requests.try_recv().ok() } else { None }
     }
 
@@ -349,9 +349,9 @@ impl Task {
                     ended |= next.is_none();
                     while let Some(request) = next {
                         match self.refused.admit(&request.exchange, request.message.body.len(), Instant::now) {
-                            Admission::Send => send(&mut in_flight, request, |request| publish(channel, request)),
-                            Admission::SendAlone => self.alone.push(publish_alone(Arc::clone(up), request).boxed()),
-                            Admission::Refuse(text) => request.answer(SendError::Refused(text)),
+                            SendDecision::Send => send(&mut in_flight, request, |request| publish(channel, request)),
+                            SendDecision::SendAlone => self.alone.push(publish_alone(Arc::clone(up), request).boxed()),
+                            SendDecision::Refuse(text) => request.answer(SendError::Refused(text)),
                         }
                         next = self.waiting(&in_flight);
                     }
@@ -380,7 +380,7 @@ impl Task {
 }
 
 enum Event {
-    Request(Option<Request>),
+    Request(Option<PublishRequest>),
     Alone(Option<Resolved>),
     Resolved(Resolved),
     Finish,

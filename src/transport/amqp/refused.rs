@@ -15,7 +15,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The decision about a publish.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Admission {
+pub(super) enum SendDecision {
     Send,
     /// The publish uses a channel of its own, because the broker has refused its exchange before.
     SendAlone,
@@ -25,7 +25,7 @@ pub(super) enum Admission {
 
 /// The refusals of one publishing task.
 #[derive(Debug, Default)]
-pub(super) struct Refused {
+pub(super) struct Refusals {
     /// The largest body that the broker accepts, and its text.
     largest: Option<(usize, String)>,
     exchanges: HashMap<ShortString, RefusedExchange>,
@@ -38,7 +38,7 @@ struct RefusedExchange {
     next_try: Instant,
 }
 
-impl Refused {
+impl Refusals {
     /// Records why the broker closed a channel.
     pub(super) fn learn(&mut self, text: &str, now: Instant) {
         if let Some((_, largest)) = text.split_once("max size ")
@@ -60,22 +60,22 @@ impl Refused {
     }
 
     /// Decides about a publish to `exchange` with a body of `size` bytes.
-    pub(super) fn admit(&mut self, exchange: &ShortString, size: usize, now: impl FnOnce() -> Instant) -> Admission {
+    pub(super) fn admit(&mut self, exchange: &ShortString, size: usize, now: impl FnOnce() -> Instant) -> SendDecision {
         if let Some((largest, text)) = &self.largest
             && size > *largest
         {
-            return Admission::Refuse(text.clone());
+            return SendDecision::Refuse(text.clone());
         }
         if self.exchanges.is_empty() {
-            return Admission::Send;
+            return SendDecision::Send;
         }
-        let Some(refused) = self.exchanges.get_mut(exchange) else { return Admission::Send };
+        let Some(refused) = self.exchanges.get_mut(exchange) else { return SendDecision::Send };
         let now = now();
         if now < refused.next_try {
-            return Admission::Refuse(refused.text.clone());
+            return SendDecision::Refuse(refused.text.clone());
         }
         refused.next_try = now + refused.pause;
-        Admission::SendAlone
+        SendDecision::SendAlone
     }
 
     /// Records that the broker accepted a publish to `exchange`.
@@ -104,25 +104,25 @@ mod tests {
     const NO_RIGHT: &str =
         "ACCESS_REFUSED - write access to exchange 'leveret.v1.delay.03' in vhost '/' refused for user 'w'";
 
-    fn admit(refused: &mut Refused, exchange: &str, size: usize, now: Instant) -> Admission {
+    fn admit(refused: &mut Refusals, exchange: &str, size: usize, now: Instant) -> SendDecision {
         refused.admit(&exchange.into(), size, || now)
     }
 
     #[test]
     fn an_exchange_without_permission_is_tried_alone_after_growing_pauses() {
-        let (mut refused, start) = (Refused::default(), Instant::now());
+        let (mut refused, start) = (Refusals::default(), Instant::now());
         refused.learn(NO_RIGHT, start);
-        assert_eq!(admit(&mut refused, "leveret.v1.jobs", 1, start), Admission::Send);
-        let no = || Admission::Refuse(NO_RIGHT.to_owned());
+        assert_eq!(admit(&mut refused, "leveret.v1.jobs", 1, start), SendDecision::Send);
+        let no = || SendDecision::Refuse(NO_RIGHT.to_owned());
         assert_eq!(admit(&mut refused, "leveret.v1.delay.03", 1, start), no());
         let later = start + FIRST_PAUSE;
-        assert_eq!(admit(&mut refused, "leveret.v1.delay.03", 1, later), Admission::SendAlone);
+        assert_eq!(admit(&mut refused, "leveret.v1.delay.03", 1, later), SendDecision::SendAlone);
         assert_eq!(admit(&mut refused, "leveret.v1.delay.03", 1, later), no(), "one at a time");
         refused.learn(NO_RIGHT, later);
         assert_eq!(admit(&mut refused, "leveret.v1.delay.03", 1, later + FIRST_PAUSE), no());
-        assert_eq!(admit(&mut refused, "leveret.v1.delay.03", 1, later + FIRST_PAUSE * 2), Admission::SendAlone);
+        assert_eq!(admit(&mut refused, "leveret.v1.delay.03", 1, later + FIRST_PAUSE * 2), SendDecision::SendAlone);
         refused.accepted(&"leveret.v1.delay.03".into());
-        assert_eq!(admit(&mut refused, "leveret.v1.delay.03", 1, later), Admission::Send);
+        assert_eq!(admit(&mut refused, "leveret.v1.delay.03", 1, later), SendDecision::Send);
     }
 
     #[test]
@@ -131,16 +131,16 @@ mod tests {
             "PRECONDITION_FAILED - message size 70000 is larger than configured max size 65536",
             "PRECONDITION_FAILED - message size 70000 is larger than max size 65536, and more words",
         ] {
-            let (mut refused, now) = (Refused::default(), Instant::now());
+            let (mut refused, now) = (Refusals::default(), Instant::now());
             refused.learn(words, now);
-            assert_eq!(admit(&mut refused, "e", 65_536, now), Admission::Send);
-            assert_eq!(admit(&mut refused, "e", 65_537, now), Admission::Refuse(words.to_owned()));
+            assert_eq!(admit(&mut refused, "e", 65_536, now), SendDecision::Send);
+            assert_eq!(admit(&mut refused, "e", 65_537, now), SendDecision::Refuse(words.to_owned()));
         }
     }
 
     #[test]
     fn other_refusals_do_not_affect_later_publishes() {
-        let (mut refused, now) = (Refused::default(), Instant::now());
+        let (mut refused, now) = (Refusals::default(), Instant::now());
         for words in [
             "NOT_FOUND - no exchange 'e' in vhost '/'",
             "ACCESS_REFUSED - write access to topic 'a' in exchange 'e' in vhost '/' refused for user 'u'",
@@ -148,7 +148,7 @@ mod tests {
             "",
         ] {
             refused.learn(words, now);
-            assert_eq!(admit(&mut refused, "e", usize::MAX, now), Admission::Send, "{words}");
+            assert_eq!(admit(&mut refused, "e", usize::MAX, now), SendDecision::Send, "{words}");
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::transport::amqp::{
 };
 use crate::{message::Message, transport::SendError};
 
-pub(super) struct Request {
+pub(super) struct PublishRequest {
     pub(super) exchange: ShortString,
     pub(super) key: ShortString,
     pub(super) message: Box<Message>,
@@ -33,7 +33,7 @@ pub(super) struct Request {
     pub(super) answer: oneshot::Sender<Answer>,
 }
 
-impl Request {
+impl PublishRequest {
     /// Returns whether to send it; its caller may have gone away.
     pub(super) fn is_wanted(&self) -> bool {
         !self.answer.is_closed() && self.fate.decide(SENT)
@@ -69,16 +69,16 @@ impl Fate {
 /// Sends a request, unless its caller has gone away.
 pub(super) fn send<F: Future<Output = Resolved>>(
     in_flight: &mut InFlight<F>,
-    request: Request,
-    publish: impl FnOnce(Request) -> F,
+    request: PublishRequest,
+    publish: impl FnOnce(PublishRequest) -> F,
 ) {
     if request.is_wanted() {
         in_flight.push(request.message.body.len(), publish(request));
     }
 }
 
-pub(super) async fn publish(channel: &Channel, request: Request) -> Resolved {
-    let Request { exchange, key, mut message, mandatory, answer, .. } = request;
+pub(super) async fn publish(channel: &Channel, request: PublishRequest) -> Resolved {
+    let PublishRequest { exchange, key, mut message, mandatory, answer, .. } = request;
     let id = message.properties.message_id().clone();
     let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
     let properties = mem::take(&mut message.properties);
@@ -91,7 +91,7 @@ pub(super) async fn publish(channel: &Channel, request: Request) -> Resolved {
 }
 
 /// Publishes on a channel of its own, because the broker may close it.
-pub(super) async fn publish_alone(up: Arc<LiveConnection>, request: Request) -> Option<Resolved> {
+pub(super) async fn publish_alone(up: Arc<LiveConnection>, request: PublishRequest) -> Option<Resolved> {
     match confirming(&up).await {
         Ok(channel) if request.is_wanted() => {
             let mut resolved = publish(&channel, request).await;

@@ -14,7 +14,7 @@ use crate::{
     message::Message,
     outcome::{ErrorKind, Finish},
     topology::lane::Lane,
-    trace::{Place, TraceSpan},
+    trace::{ConsumedLane, TraceSpan},
     transport::session::{Delivery, Session},
     worker::{
         consumer::{Consumer, Unacknowledged},
@@ -50,9 +50,9 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             metrics.finished(Finish::Dead);
             let (job, job_id) = (received.message.job_name(), received.id());
             tracing::error!(job, queue = self.name, job_id, %kind, error = reason, "cannot process the message, rejecting it");
-            let place = Place { broker: &self.handlers.broker, queue: &self.handlers.queue, lane: self.lane };
-            TraceSpan::settle(place, received.delivered()).settled(
-                place,
+            let from = ConsumedLane { broker: &self.handlers.broker, queue: &self.handlers.queue, lane: self.lane };
+            TraceSpan::settle(from, received.delivered()).settled(
+                from,
                 Settlement::Reject.as_str(),
                 Some(Finish::Dead),
             );

@@ -18,7 +18,7 @@ use crate::{
         task::Work,
     },
     message::Message,
-    observe::health::Wanted,
+    observe::health::ExpectedConsumer,
     shutdown::Unfinished,
     topology::lane::Lane,
     transport::session::{Delivery, Session},
@@ -49,7 +49,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         self.cut(&mut session).await;
         drop(unfinished);
         // RabbitMQ loses acks that have not arrived when their channel is closed.
-        let settled = timeout(self.handlers.broker.config().last_moments().settled, session.settled());
+        let settled = timeout(self.handlers.broker.config().stop_timeouts().settled, session.settled());
         if settled.await.is_err() {
             tracing::debug!(queue = self.name, "closing a channel whose last acks may not have arrived");
         }
@@ -57,7 +57,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         self.count_lost(lost);
     }
 
-    pub(super) async fn drain_without_session(mut self, wanted: Wanted) {
+    pub(super) async fn drain_without_session(mut self, wanted: ExpectedConsumer) {
         while self.next_done().await.is_some() {}
         self.tasks.abort_all();
         drop(wanted);
@@ -116,10 +116,10 @@ impl<S: Send + Sync + 'static> Consumer<S> {
         // An attempt that does not end computes or blocks; its thread cannot be stopped.
         drop(timeout(DROPPED_WITHIN, ended).await);
         let jobs: Vec<_> = self.in_hand.drain().map(|(_, job)| job).collect();
-        let within = self.handlers.broker.config().last_moments().handed_back;
+        let within = self.handlers.broker.config().stop_timeouts().requeued;
         let in_order = self.is_in_order();
         let (queue, broker) = (&self.handlers.queue, &self.handlers.broker);
-        let handed_back = jobs.iter().map(async |job| {
+        let requeued = jobs.iter().map(async |job| {
             tracing::warn!(
                 job = job.received.message.job_name(),
                 queue = self.name,
@@ -135,7 +135,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
             let copy = settle::carry_out(&Disposition::Requeued, &job.received, (queue, self.lane), broker);
             timeout(within, copy).await.unwrap_or(Settlement::Requeue)
         });
-        let settlements = join_all(handed_back).await;
+        let settlements = join_all(requeued).await;
         for (job, settlement) in jobs.iter().zip(settlements) {
             // In an ordered queue, a requeue now would be delivered to this consumer again. The end of its channel
             // requeues the job.

@@ -149,15 +149,15 @@ impl<S: Send + Sync + 'static> Consumer<S> {
     ///
     /// The error that prevents the first start; after the first session there is none.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
-        let mut wanted = self.handlers.broker.health().want(&self.name);
+        let mut expected = self.handlers.broker.health().expect_consumer(&self.name);
         let mut has_been_up = false;
         loop {
             let Some(mut session) = self.open(&mut has_been_up).await? else { break };
-            wanted.set_up(true);
+            expected.set_up(true);
             let opened = Instant::now();
             self.redeliveries.channel_opened();
             let end = self.consume(&mut session).await;
-            wanted.set_up(false);
+            expected.set_up(false);
             match end {
                 End::Stopped => {
                     self.drain(session).await;
@@ -173,7 +173,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                             tracing::warn!(queue = self.name, error = reason, "lost the consumer, starting another");
                         }
                     }
-                    let taken = session.acks_taken();
+                    let taken = session.acks_arrived();
                     let lost = session.close().await;
                     self.count_lost(lost);
                     self.orphan(taken);
@@ -183,7 +183,7 @@ impl<S: Send + Sync + 'static> Consumer<S> {
                 }
             }
         }
-        self.drain_without_session(wanted).await;
+        self.drain_without_session(expected).await;
         Ok(())
     }
 

@@ -41,7 +41,9 @@ async fn a_job_is_cancelled_though_its_worker_starts_later(place: Place) {
     while ended.len() < 2 {
         let batch = timeout(LONG, feed.next(50)).await.unwrap();
         let events = batch.messages().iter().filter_map(leveret::reader::ReadMessage::event);
-        ended.extend(events.filter(|event| event.step.is_terminal()).map(|event| (event.id, event.step.name())));
+        ended.extend(
+            events.filter(|event| event.transition.is_terminal()).map(|event| (event.id, event.transition.name())),
+        );
         feed.ack(batch);
     }
     assert_eq!((ended[&cancelled], ended[&wanted]), ("cancelled", "succeeded"));

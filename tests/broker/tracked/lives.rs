@@ -39,7 +39,7 @@ async fn a_job_that_was_cancelled_when_it_was_dead_runs_once_it_is_replayed(plac
     while !is_over {
         let batch = timeout(LONG, events.next(50)).await.unwrap();
         let mut steps = batch.messages().iter().filter_map(leveret::reader::ReadMessage::event);
-        is_over = steps.any(|event| event.id == again.as_str() && event.step.name() == "cancelled");
+        is_over = steps.any(|event| event.id == again.as_str() && event.transition.name() == "cancelled");
         events.ack(batch);
     }
     running.stop().await.unwrap();
@@ -61,7 +61,7 @@ async fn a_cancelled_job_that_cannot_run_ends_as_cancelled(place: Place) {
     while ended.len() < 2 {
         let batch = timeout(LONG, events.next(50)).await.unwrap();
         let steps = batch.messages().iter().filter_map(leveret::reader::ReadMessage::event);
-        ended.extend(steps.map(|event| (event.id, event.step.name())));
+        ended.extend(steps.map(|event| (event.id, event.transition.name())));
         events.ack(batch);
     }
     assert_eq!((ended[&expired], ended[&unknown]), ("cancelled", "cancelled"));

@@ -1,6 +1,6 @@
 //! The typed result of a handler.
 
-use leveret::{Context, Handler, JobResult, Worker, status_update::Step, testing};
+use leveret::{Context, Handler, JobResult, Worker, status_update::Transition, testing};
 use serde::Serialize;
 use serde_json::json;
 
@@ -28,6 +28,6 @@ async fn the_result_of_a_handler_that_is_a_type_is_published(place: Place) {
     let id = place.broker.publisher().publish(&Task { act: Act::Succeed }).track().await.unwrap();
     let events = reported(&mut feed, id.as_str(), &["received", "started", "succeeded"]).await;
     let result = Some(json!({"pages": 7}));
-    assert_eq!(events.last().unwrap().step, Step::Succeeded { result, too_large: None });
+    assert_eq!(events.last().unwrap().transition, Transition::Succeeded { result, too_large: None });
     running.stop().await.unwrap();
 }

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use leveret::{
     Broker, Config,
-    catalogue::{Catalogue, Entry},
+    catalogue::{Catalogue, CatalogueEntry},
     probe::{ConnectError, Probe, Refusal},
     without_bom,
 };
@@ -180,7 +180,7 @@ pub(crate) const UNREADABLE: &str =
     "the catalogue, where workers announce their jobs, could not be read (does this login have the right to read it?)";
 
 /// The jobs that workers announced, or an error if they cannot be read.
-pub(crate) async fn announced(broker: &Broker) -> Result<Vec<Arc<Entry>>, Failure> {
+pub(crate) async fn announced(broker: &Broker) -> Result<Vec<Arc<CatalogueEntry>>, Failure> {
     let (catalogue, is_read) = catalogue(broker).await;
     if is_read { Ok(catalogue.entries()) } else { Err(Failure::Other(anyhow!(UNREADABLE))) }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leveret_store::{Letter, Store, TimelineEntry, TrackedJob, fingerprint};
+use leveret_store::{Store, StoredDeadLetter, TimelineEntry, TrackedJob, fingerprint};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -33,7 +33,7 @@ enum CanaryOutcome {
 impl Canary {
     /// A canary for a letter, on `queue` instead of the letter's own. None if the letter has no job id or cannot be read:
     /// its outcome could not be found.
-    pub(super) fn of(letter: &Letter, queue: Option<&str>) -> Option<Self> {
+    pub(super) fn of(letter: &StoredDeadLetter, queue: Option<&str>) -> Option<Self> {
         let origin = letter::as_it_died(letter).ok()?.origin();
         let about = &letter.about;
         Some(Self {

@@ -12,7 +12,7 @@ use leveret::{
     reader::{Batch, QueueReader, ReadMessage, Source},
     time::now_ms,
 };
-use leveret_store::Letter;
+use leveret_store::StoredDeadLetter;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::{
@@ -136,7 +136,7 @@ pub async fn purge(
 /// # Errors
 ///
 /// [`Error::Reader`] if `most` is out of these bounds.
-pub async fn list(broker: &Broker, queue: &str, most: u16) -> Result<Vec<Letter>, Error> {
+pub async fn list(broker: &Broker, queue: &str, most: u16) -> Result<Vec<StoredDeadLetter>, Error> {
     let mut feed = QueueReader::new(broker, Source::DeadLetters(queue.to_owned()), most)?;
     let (mut letters, now) = (Vec::new(), now_ms());
     while let Some(batch) = next(&mut feed, u64::from(most) - letters.len() as u64).await {

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use leveret::{catalogue::Catalogue, time::now_ms};
-use leveret_store::By;
+use leveret_store::AuditStamp;
 use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
@@ -51,7 +51,7 @@ impl DeadLetterService {
             return Err(Error::Payload { job: letter.about.job, field_errors });
         }
         let checked = check(&self.catalogue, &letter.about.job, &letter.about.queue, payload).await?;
-        let edited = self.store.edit(id, payload, By { actor, at: now_ms() }).await?;
+        let edited = self.store.edit(id, payload, AuditStamp { actor, at: now_ms() }).await?;
         if edited { Ok(checked) } else { Err(Error::NoLetter(id)) }
     }
 
@@ -61,7 +61,7 @@ impl DeadLetterService {
     ///
     /// [`Error::NotEdited`], [`Error::NoLetter`], [`Error::Store`].
     pub async fn revert(&self, id: i64, actor: &str) -> Result<(), Error> {
-        if self.store.revert(id, By { actor, at: now_ms() }).await? {
+        if self.store.revert(id, AuditStamp { actor, at: now_ms() }).await? {
             return Ok(());
         }
         let letter = self.store.letter(id).await?;

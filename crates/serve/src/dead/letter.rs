@@ -3,10 +3,10 @@
 use leveret::{
     ErrorKind,
     reader::{RawMessage, ReadMessage, Unreadable},
-    status_update::{StatusUpdate, Step},
+    status_update::{StatusUpdate, Transition},
     time::{at_unix_ms, unix_ms},
 };
-use leveret_store::{DeadLetter, DeadSource, DeadState, Letter, NewDead, fingerprint};
+use leveret_store::{DeadLetter, DeadSource, DeadState, NewDead, StoredDeadLetter, fingerprint};
 
 /// The error class of a message whose queue does not exist, beside those of [`ErrorKind`].
 pub const UNROUTED: &str = "unrouted";
@@ -57,7 +57,7 @@ pub fn unreadable(new: &NewDead, reason: &str) -> NewDead {
 
 /// A dead letter for a list or an export without a store.
 #[must_use]
-pub fn as_letter(taken: &ReadMessage, queue: &str, number: i64, now: u64) -> Letter {
+pub fn as_letter(taken: &ReadMessage, queue: &str, number: i64, now: u64) -> StoredDeadLetter {
     let new = as_new(taken, DeadSource::Dead, queue);
     let about = DeadLetter {
         id: number,
@@ -78,7 +78,7 @@ pub fn as_letter(taken: &ReadMessage, queue: &str, number: i64, now: u64) -> Let
         payload_bytes: new.payload.len() as u64,
         edited: false,
     };
-    Letter { about, properties: new.properties, payload: new.payload, original: None }
+    StoredDeadLetter { about, properties: new.properties, payload: new.payload, original: None }
 }
 
 /// The class and text of the error. A worker writes both. The broker writes a class only, and keeps the text of the last
@@ -120,12 +120,12 @@ pub fn death(message: &RawMessage, letter: &NewDead, now: u64) -> Option<StatusU
         enqueued_at: None,
         at: at_unix_ms(letter.failed_at.unwrap_or(now)),
         worker: None,
-        step: Step::Dead { kind: letter.kind.clone(), error: letter.error.clone() },
+        transition: Transition::Dead { kind: letter.kind.clone(), error: letter.error.clone() },
     })
 }
 
 /// Returns the message with its original payload: without an origin header, its origin is a digest of that payload.
-pub(crate) fn as_it_died(letter: &Letter) -> Result<RawMessage, Unreadable> {
+pub(crate) fn as_it_died(letter: &StoredDeadLetter) -> Result<RawMessage, Unreadable> {
     RawMessage::from_parts(&letter.properties, letter.original.as_ref().unwrap_or(&letter.payload).clone())
 }
 
@@ -144,6 +144,6 @@ pub fn queued(message: &RawMessage, letter: &DeadLetter, queue: &str, now: u64) 
         enqueued_at: None,
         at: at_unix_ms(now),
         worker: None,
-        step: Step::Queued { due: None, expires: None },
+        transition: Transition::Queued { due: None, expires: None },
     })
 }

@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use futures_util::{Stream, StreamExt, TryStreamExt, stream::unfold};
 use leveret::{reader::RawMessage, text, time::now_ms};
-use leveret_store::{By, DeadFilter, Letter, Store};
+use leveret_store::{AuditStamp, DeadFilter, Store, StoredDeadLetter};
 use serde::Serialize;
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -66,7 +66,7 @@ pub fn lines(store: Store, filter: DeadFilter) -> impl Stream<Item = Result<Vec<
 /// # Errors
 ///
 /// None: every letter can be serialized.
-pub fn line(letter: &Letter) -> Result<Vec<u8>, Error> {
+pub fn line(letter: &StoredDeadLetter) -> Result<Vec<u8>, Error> {
     let line = serde_json::to_string(letter).map_err(std::io::Error::from)?;
     // The line may be shown on a terminal, so control characters are escaped.
     let mut line = text::json(&line).into_owned().into_bytes();
@@ -115,7 +115,7 @@ pub async fn import(store: &Store, mut from: impl AsyncBufRead + Unpin, actor: &
 struct Import<'a> {
     store: &'a Store,
     actor: &'a str,
-    held: Vec<Letter>,
+    held: Vec<StoredDeadLetter>,
     bytes: usize,
     done: Imported,
 }
@@ -141,7 +141,7 @@ impl Import<'_> {
         if self.held.is_empty() {
             return Ok(());
         }
-        let imported = self.store.import(&self.held, By { actor: self.actor, at: now_ms() }).await?;
+        let imported = self.store.import(&self.held, AuditStamp { actor: self.actor, at: now_ms() }).await?;
         self.done.imported += imported;
         self.done.known += (self.held.len() as u64).saturating_sub(imported);
         self.held.clear();
@@ -150,8 +150,9 @@ impl Import<'_> {
     }
 }
 
-fn read(line: &[u8]) -> Result<Letter, String> {
-    let letter: Letter = serde_json::from_slice(leveret::without_bom(line)).map_err(|error| error.to_string())?;
+fn read(line: &[u8]) -> Result<StoredDeadLetter, String> {
+    let letter: StoredDeadLetter =
+        serde_json::from_slice(leveret::without_bom(line)).map_err(|error| error.to_string())?;
     RawMessage::from_parts(&letter.properties, Vec::new()).map_err(|error| error.to_string())?;
     Ok(letter)
 }

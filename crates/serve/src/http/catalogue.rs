@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State};
 use leveret::{
-    catalogue::Entry,
+    catalogue::CatalogueEntry,
     time::{millis, unix_ms},
 };
 use serde::Serialize;
@@ -46,8 +46,8 @@ pub(super) async fn jobs(State(services): State<Services>, _: Query<NoQuery>) ->
     Ok(Json(JobList { jobs }))
 }
 
-impl From<&Entry> for JobItem {
-    fn from(entry: &Entry) -> Self {
+impl From<&CatalogueEntry> for JobItem {
+    fn from(entry: &CatalogueEntry) -> Self {
         Self {
             job: entry.job.clone(),
             queue: entry.queue.clone(),

@@ -13,7 +13,7 @@ use axum::{
 };
 use futures_util::TryStreamExt;
 use leveret::time::now_ms;
-use leveret_store::{By, Cursor, Page};
+use leveret_store::{AuditStamp, Cursor, Page};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio_util::io::StreamReader;
@@ -267,7 +267,7 @@ async fn purge(
     if !query.yes {
         return Err(Problem::invalid_field(FieldError::new("", "nothing was done: purging takes ?yes=true")));
     }
-    let purged = services.store.purge(&selection, By { actor: caller.actor(), at: now_ms() }).await?;
+    let purged = services.store.purge(&selection, AuditStamp { actor: caller.actor(), at: now_ms() }).await?;
     Ok(JsonResponse(Purged { purged }))
 }
 
@@ -286,7 +286,7 @@ async fn restore(
     body: Json<Object<SelectionBody>, SelectionLimit>,
 ) -> Result<JsonResponse<Restored>, Problem> {
     let selection = body.value.0.selection().map_err(Problem::invalid_field)?;
-    let restored = services.store.restore(&selection, By { actor: caller.actor(), at: now_ms() }).await?;
+    let restored = services.store.restore(&selection, AuditStamp { actor: caller.actor(), at: now_ms() }).await?;
     Ok(JsonResponse(Restored { restored }))
 }
 

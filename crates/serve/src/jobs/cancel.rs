@@ -3,10 +3,10 @@
 use std::time::SystemTime;
 
 use leveret::{
-    status_update::{StatusUpdate, Step},
+    status_update::{StatusUpdate, Transition},
     time::{at_unix_ms, now_ms},
 };
-use leveret_store::{By, JobState, TrackedJob};
+use leveret_store::{AuditStamp, JobState, TrackedJob};
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -49,7 +49,7 @@ impl Services {
         reservation: Reservation,
     ) -> Result<CancelledWhile, Error> {
         // The audit log comes first: it must have every cancellation, and may have some that failed.
-        let by = By { actor: &actor, at: now_ms() };
+        let by = AuditStamp { actor: &actor, at: now_ms() };
         self.store.audit(by, "cancel", &json!({ "job": job.id })).await?;
         self.publisher.cancel(job.job_id()).await?;
         let cancelled = if job.state == JobState::Started { CancelledWhile::Running } else { CancelledWhile::Queued };
@@ -65,7 +65,7 @@ impl Services {
             enqueued_at: Some(at_unix_ms(job.created_at)),
             at: SystemTime::now(),
             worker: None,
-            step: Step::CancelRequested,
+            transition: Transition::CancelRequested,
         };
         self.recorder.record(vec![event], reservation).await;
         Ok(cancelled)

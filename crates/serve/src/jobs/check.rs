@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use leveret::catalogue::Entry;
+use leveret::catalogue::CatalogueEntry;
 
 use super::submission::Submission;
 use crate::{
@@ -21,7 +21,7 @@ impl Services {
         &self,
         submission: &Submission,
         budget: &mut CheckBudget,
-    ) -> Result<Arc<Entry>, Vec<FieldError>> {
+    ) -> Result<Arc<CatalogueEntry>, Vec<FieldError>> {
         let entry = self.entry(submission).map_err(|field_error| vec![field_error])?;
         let payload = submission.payload.as_ref().map_or(NO_PAYLOAD, |payload| payload.get());
         match self.schemas.check(&entry, payload, budget) {
@@ -30,7 +30,7 @@ impl Services {
         }
     }
 
-    fn entry(&self, submission: &Submission) -> Result<Arc<Entry>, FieldError> {
+    fn entry(&self, submission: &Submission) -> Result<Arc<CatalogueEntry>, FieldError> {
         let Some(job) = submission.job.as_deref().or(self.default_job.as_deref()) else {
             return Err(FieldError::new("/job", "must be given: this server has no default job"));
         };

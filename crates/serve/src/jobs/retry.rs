@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use leveret::{
-    status_update::{StatusUpdate, Step},
+    status_update::{StatusUpdate, Transition},
     time::{at_unix_ms, now_ms},
 };
-use leveret_store::{By, DeadFilter, DeadLetter, DeadState, JobState, Letter, Selection, TrackedJob};
+use leveret_store::{AuditStamp, DeadFilter, DeadLetter, DeadState, JobState, Selection, StoredDeadLetter, TrackedJob};
 use tokio::time::{Instant, sleep};
 
 use super::{error::Error, task::Status};
@@ -46,7 +46,7 @@ impl Services {
     }
 
     async fn replay(self, job: TrackedJob, letter: i64, actor: String, reservation: Reservation) -> Result<(), Error> {
-        let by = By { actor: &actor, at: now_ms() };
+        let by = AuditStamp { actor: &actor, at: now_ms() };
         // Another server resumes the replay with these options if this one is killed or loses the store.
         let options = ReplayOptions { track: true, ..ReplayOptions::default() };
         let lease = match self.dead.start(&Selection::Ids(vec![letter]), &options, &actor).await {
@@ -120,7 +120,7 @@ impl Services {
         Ok(letter::as_it_died(&letter).is_ok_and(|message| message.origin() == *origin))
     }
 
-    async fn publish_letter(&self, letter: &Letter) -> Result<(), Error> {
+    async fn publish_letter(&self, letter: &StoredDeadLetter) -> Result<(), Error> {
         let message = letter::as_it_died(letter).map_err(|_| Error::NoLetter)?;
         let replay = self.publisher.replay(&message, &letter.about.queue).payload(letter.payload.clone());
         let mut replay = replay.track();
@@ -150,6 +150,6 @@ fn queued_again(job: TrackedJob, at: u64, hop: u32) -> StatusUpdate {
         enqueued_at: Some(at_unix_ms(job.created_at)),
         at: at_unix_ms(at),
         worker: None,
-        step: Step::Queued { due: None, expires: None },
+        transition: Transition::Queued { due: None, expires: None },
     }
 }

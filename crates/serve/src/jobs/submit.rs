@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use leveret::{NewJob, PublishError, catalogue::Entry, status_update::StatusUpdate, time::now_ms};
+use leveret::{NewJob, PublishError, catalogue::CatalogueEntry, status_update::StatusUpdate, time::now_ms};
 use leveret_store::{IdempotencyClaim, IdempotencyRequest};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -45,7 +45,7 @@ pub struct Idempotency {
 /// A valid submission, and its catalogue entry.
 struct CheckedSubmission {
     submission: Submission,
-    entry: Arc<Entry>,
+    entry: Arc<CatalogueEntry>,
 }
 
 impl Services {

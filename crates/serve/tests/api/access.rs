@@ -1,6 +1,6 @@
 use leveret::{
     Broker,
-    status_update::{StatusUpdate, Step},
+    status_update::{StatusUpdate, Transition},
 };
 use leveret_serve::{Error, Options, Server, Services};
 use leveret_store::Store;
@@ -71,7 +71,7 @@ async fn the_audit_log_names_the_token_and_is_for_operators() {
         enqueued_at: None,
         at: leveret::time::at_unix_ms(1_800_000_000_000),
         worker: None,
-        step: Step::Queued { due: None, expires: None },
+        transition: Transition::Queued { due: None, expires: None },
     };
     site.services.store.record(&[event]).await.unwrap();
     let by = |token: &str| format!("Bearer {token}");

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use leveret::{
     Broker,
-    status_update::{StatusUpdate, Step},
+    status_update::{StatusUpdate, Transition},
 };
 use leveret_store::Store;
 use reqwest::Method;
@@ -95,12 +95,12 @@ async fn a_status_update_that_another_server_records_is_streamed_too() {
         enqueued_at: None,
         at: leveret::time::at_unix_ms(1_800_000_000_000),
         worker: None,
-        step: Step::Started,
+        transition: Transition::Started,
     };
     there.record(std::slice::from_ref(&started)).await.unwrap();
     let response = here.send(Method::GET, "/api/tasks/order-17/events", None).await;
-    let succeeded = Step::Succeeded { result: None, too_large: None };
-    there.record(&[StatusUpdate { step: succeeded, ..started }]).await.unwrap();
+    let succeeded = Transition::Succeeded { result: None, too_large: None };
+    there.record(&[StatusUpdate { transition: succeeded, ..started }]).await.unwrap();
     assert_eq!(events(response).await.last().unwrap()["status"], "Completed");
 }
 

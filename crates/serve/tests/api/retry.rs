@@ -1,5 +1,5 @@
 use leveret_harness::eventually_eq;
-use leveret_store::{By, DeadFilter, ReplayLease, Selection};
+use leveret_store::{AuditStamp, DeadFilter, ReplayLease, Selection};
 use serde_json::json;
 
 use crate::site::{SOON, Site};
@@ -41,7 +41,7 @@ async fn a_failed_task_whose_dead_letter_is_gone_says_so() {
     let id = site.submit_work("fail").await;
     site.reaches(&id, "Failed").await;
     ingest(&site).await;
-    let by = By { actor: "anna", at: 1_800_000_000_000 };
+    let by = AuditStamp { actor: "anna", at: 1_800_000_000_000 };
     site.services.store.purge(&Selection::Filter(DeadFilter::default()), by).await.unwrap();
     let (status, problem) = site.post(&format!("/api/tasks/{id}/retry"), &json!({})).await;
     assert_eq!((status.as_u16(), &problem["type"]), (409, &json!("urn:leveret:problem:no-dead-letter")));
@@ -54,7 +54,7 @@ async fn a_retry_that_was_killed_halfway_resumes_by_itself() {
     site.reaches(&id, "Failed").await;
     ingest(&site).await;
     let store = &site.services.store;
-    let (by, options) = (By { actor: "anna", at: 1 }, json!({ "track": true }));
+    let (by, options) = (AuditStamp { actor: "anna", at: 1 }, json!({ "track": true }));
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
     let lease = ReplayLease { owner: "killed", until: u64::try_from(now).unwrap() + 3_000 };
     let all = Selection::Filter(DeadFilter::default());

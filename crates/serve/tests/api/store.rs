@@ -1,6 +1,6 @@
 use leveret::{
     Broker,
-    status_update::{StatusUpdate, Step},
+    status_update::{StatusUpdate, Transition},
 };
 use leveret_harness::{Postgres, eventually, eventually_eq, shared_postgres};
 use leveret_store::Store;
@@ -96,7 +96,7 @@ async fn after_an_absence_longer_than_status_updates_are_kept_unfinished_tasks_a
         enqueued_at: None,
         at: leveret::time::at_unix_ms(long_ago),
         worker: None,
-        step: Step::Started,
+        transition: Transition::Started,
     };
     store.record(&[started]).await.unwrap();
     store.heard(long_ago).await.unwrap();
@@ -122,7 +122,7 @@ async fn tasks_are_deleted_when_their_retention_ends() {
         enqueued_at: None,
         at: leveret::time::at_unix_ms(at),
         worker: None,
-        step: Step::Succeeded { result: None, too_large: None },
+        transition: Transition::Succeeded { result: None, too_large: None },
     };
     store.record(&[ended("old", 1_600_000_000_000), ended("new", now())]).await.unwrap();
     let site = Site::start(&Broker::memory(), &url, options()).await;

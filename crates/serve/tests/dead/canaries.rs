@@ -3,7 +3,7 @@
 use std::{sync::Mutex, time::Duration};
 
 use leveret::{
-    status_update::{StatusUpdate, Step},
+    status_update::{StatusUpdate, Transition},
     testing,
 };
 use leveret_harness::eventually;
@@ -45,7 +45,7 @@ async fn a_canary_is_not_judged_by_another_job_with_its_id() {
         // Later than everything in the test, so that the plain id stays this job's.
         at: leveret::time::at_unix_ms(4_000_000_000_000),
         worker: None,
-        step: Step::Succeeded { result: None, too_large: None },
+        transition: Transition::Succeeded { result: None, too_large: None },
     };
     stage.store.record(&[other]).await.unwrap();
     let tracker = stage.track();
@@ -128,7 +128,7 @@ async fn a_canary_that_is_cancelled_stops_the_replay() {
             enqueued_at: None,
             at: leveret::time::at_unix_ms(letter.taken_at),
             worker: None,
-            step: Step::Cancelled,
+            transition: Transition::Cancelled,
         };
         stage.store.record(&[cancelled]).await.unwrap();
     };

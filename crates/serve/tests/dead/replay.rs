@@ -9,7 +9,7 @@ use leveret_serve::dead::{
     edit::CheckedAgainst,
     replay::{ReplayOptions, ReplayProgress},
 };
-use leveret_store::{By, DeadFilter, DeadSource, DeadState, JobState, NewDead, ReplayLease, Selection};
+use leveret_store::{AuditStamp, DeadFilter, DeadSource, DeadState, JobState, NewDead, ReplayLease, Selection};
 use tokio_util::sync::CancellationToken;
 
 use crate::stage::{Charge, Stage, all, any};
@@ -151,7 +151,7 @@ async fn an_interrupted_replay_resumes_where_it_was() {
 /// Opens a replay whose process was killed at once: its lease has ended.
 pub(crate) async fn abandoned(stage: &Stage, options: &ReplayOptions) -> i64 {
     let killed = ReplayLease { owner: "killed", until: 1 };
-    let (options, by) = (serde_json::to_value(options).unwrap(), By { actor: BY, at: 1 });
+    let (options, by) = (serde_json::to_value(options).unwrap(), AuditStamp { actor: BY, at: 1 });
     stage.store.start_replay(&all(), &options, by, killed).await.unwrap().id
 }
 
@@ -208,7 +208,7 @@ async fn an_unreachable_broker_leaves_the_replay_open() {
 async fn what_was_purged_can_be_restored_and_replayed() {
     let stage = Stage::new().await;
     stage.bury([1, 2]).await;
-    let by = By { actor: BY, at: 1 };
+    let by = AuditStamp { actor: BY, at: 1 };
     assert_eq!(stage.store.purge(&all(), by).await.unwrap(), 2);
     assert_eq!(stage.dead().replay(&all(), &ReplayOptions::default(), BY, |_| ()).await.unwrap().total, 0);
     assert_eq!(stage.store.restore(&all(), by).await.unwrap(), 2);
@@ -263,7 +263,7 @@ async fn a_replay_with_an_almost_zero_rate_resumes_without_a_panic_and_can_be_st
     let stage = Stage::new().await;
     stage.bury(1..=3).await;
     stage.fix();
-    let (owner, by) = ("a killed process", By { actor: BY, at: 1 });
+    let (owner, by) = ("a killed process", AuditStamp { actor: BY, at: 1 });
     let options = serde_json::json!({ "rate": 1e-19 });
     let replay = stage.store.start_replay(&all(), &options, by, ReplayLease { owner, until: 1 }).await.unwrap().id;
     let dead = stage.dead();

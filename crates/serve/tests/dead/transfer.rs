@@ -1,7 +1,7 @@
 //! Exports and imports.
 
 use leveret_serve::dead::transfer::{export, import};
-use leveret_store::{By, DeadFilter};
+use leveret_store::{AuditStamp, DeadFilter};
 
 use crate::stage::{Stage, all};
 
@@ -9,7 +9,7 @@ use crate::stage::{Stage, all};
 async fn what_is_exported_comes_back_byte_for_byte() {
     let stage = Stage::new().await;
     let letters = stage.bury(1..=3).await;
-    stage.store.edit(letters[1].id, br#"{"cents": 22}"#, By { actor: "anna", at: 5 }).await.unwrap();
+    stage.store.edit(letters[1].id, br#"{"cents": 22}"#, AuditStamp { actor: "anna", at: 5 }).await.unwrap();
     let mut file = Vec::new();
     assert_eq!(export(&stage.store, &DeadFilter::default(), &mut file).await.unwrap(), 3);
     let other = Stage::new().await;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::letter::{DeadState, Selection};
 use crate::{
-    audit::{self, By},
+    audit::{self, AuditStamp},
     open::{Store, WriteLock},
 };
 
@@ -30,12 +30,12 @@ impl Store {
     /// state [`Dead`](DeadState::Dead).
     ///
     /// ```
-    /// use leveret_store::By;
+    /// use leveret_store::AuditStamp;
     ///
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
     /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
-    /// let by = By { actor: "anna", at: 1_800_000_000_000 };
+    /// let by = AuditStamp { actor: "anna", at: 1_800_000_000_000 };
     /// assert!(!store.edit(17, b"{}", by).await?);
     /// # Ok(()) }
     /// ```
@@ -43,7 +43,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn edit(&self, id: i64, payload: &[u8], by: By<'_>) -> Result<bool> {
+    pub async fn edit(&self, id: i64, payload: &[u8], by: AuditStamp<'_>) -> Result<bool> {
         let mut tx = self.write(WriteLock::Dead).await?;
         let text = "UPDATE leveret_dead SET original = coalesce(original, payload), payload = $1
                     WHERE id = $2 AND state = 'dead'";
@@ -59,12 +59,12 @@ impl Store {
     /// [`Dead`](DeadState::Dead), or it was not edited.
     ///
     /// ```
-    /// use leveret_store::By;
+    /// use leveret_store::AuditStamp;
     ///
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
     /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
-    /// let by = By { actor: "anna", at: 1_800_000_000_000 };
+    /// let by = AuditStamp { actor: "anna", at: 1_800_000_000_000 };
     /// assert!(!store.revert(17, by).await?);
     /// # Ok(()) }
     /// ```
@@ -72,7 +72,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn revert(&self, id: i64, by: By<'_>) -> Result<bool> {
+    pub async fn revert(&self, id: i64, by: AuditStamp<'_>) -> Result<bool> {
         let mut tx = self.write(WriteLock::Dead).await?;
         let text = "UPDATE leveret_dead SET payload = original, original = NULL
                     WHERE id = $1 AND state = 'dead' AND original IS NOT NULL";
@@ -89,12 +89,12 @@ impl Store {
     /// The states of a filter have no effect, here and in [`restore`](Self::restore).
     ///
     /// ```
-    /// use leveret_store::{By, DeadFilter, Selection};
+    /// use leveret_store::{AuditStamp, DeadFilter, Selection};
     ///
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
     /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
-    /// let by = By { actor: "anna", at: 1_800_000_000_000 };
+    /// let by = AuditStamp { actor: "anna", at: 1_800_000_000_000 };
     /// let all = Selection::Filter(DeadFilter::default());
     /// let purged = store.purge(&all, by).await?;
     /// assert_eq!(store.restore(&all, by).await?, purged);
@@ -104,7 +104,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn purge(&self, selection: &Selection, by: By<'_>) -> Result<u64> {
+    pub async fn purge(&self, selection: &Selection, by: AuditStamp<'_>) -> Result<u64> {
         self.decide("purge", selection, &PURGE, by).await
     }
 
@@ -115,11 +115,11 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn restore(&self, selection: &Selection, by: By<'_>) -> Result<u64> {
+    pub async fn restore(&self, selection: &Selection, by: AuditStamp<'_>) -> Result<u64> {
         self.decide("restore", selection, &RESTORE, by).await
     }
 
-    async fn decide(&self, audited: &str, selection: &Selection, change: &Change, by: By<'_>) -> Result<u64> {
+    async fn decide(&self, audited: &str, selection: &Selection, change: &Change, by: AuditStamp<'_>) -> Result<u64> {
         let mut tx = self.write(WriteLock::Dead).await?;
         let changed = self.change(&mut tx, selection, change, by).await?;
         audit::note(&mut tx, by, audited, &json!({ "selection": selection, "letters": changed })).await?;
@@ -133,7 +133,7 @@ impl Store {
         tx: &mut TimedConnection,
         selection: &Selection,
         change: &Change,
-        by: By<'_>,
+        by: AuditStamp<'_>,
     ) -> Result<u64> {
         let detail = Arg::Text(change.replay.map(|replay| json!({ "replay": replay }).to_string()));
         let text = "INSERT INTO leveret_dead_history (dead_id, at, actor, action, detail)
@@ -163,7 +163,7 @@ impl Store {
 }
 
 /// Writes an edit to the history of the letter and to the audit log.
-async fn note_edit(tx: &mut TimedConnection, id: i64, action: &str, audited: &str, by: By<'_>) -> Result<()> {
+async fn note_edit(tx: &mut TimedConnection, id: i64, action: &str, audited: &str, by: AuditStamp<'_>) -> Result<()> {
     let text = "INSERT INTO leveret_dead_history (dead_id, at, actor, action) VALUES ($1, $2, $3, $4)";
     Sql::new(text).arg(id).arg(by.at).arg(by.actor).arg(action).execute(tx).await?;
     audit::note(tx, by, audited, &json!({ "id": id })).await

@@ -5,7 +5,7 @@ use leveret_sql::{
     db::{Sql, number, number_list},
 };
 
-use super::letter::{ABOUT, DeadFilter, DeadGroup, DeadLetter, DeadState, HistoryEntry, Letter, Selection};
+use super::letter::{ABOUT, DeadFilter, DeadGroup, DeadLetter, DeadState, HistoryEntry, Selection, StoredDeadLetter};
 use crate::{
     open::Store,
     page::{Cursor, Page},
@@ -103,7 +103,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn letter(&self, id: i64) -> Result<Option<Letter>> {
+    pub async fn letter(&self, id: i64) -> Result<Option<StoredDeadLetter>> {
         let text = format!("SELECT {ABOUT}, properties, payload, original FROM leveret_dead WHERE id = $1");
         Sql::new(text).arg(id).maybe(&mut self.reader().await?).await
     }

@@ -138,7 +138,7 @@ pub struct DeadLetter {
 
 /// A dead letter with its message. Its JSON is a line of an export, and keeps every byte.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Letter {
+pub struct StoredDeadLetter {
     /// The letter without its message.
     #[serde(flatten)]
     pub about: DeadLetter,
@@ -274,7 +274,7 @@ impl FromRow for DeadLetter {
     }
 }
 
-impl FromRow for Letter {
+impl FromRow for StoredDeadLetter {
     fn from_row(row: &Row) -> sqlx::Result<Self> {
         Ok(Self {
             about: DeadLetter::from_row(row)?,

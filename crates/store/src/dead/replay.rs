@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 
 use super::{
     change::Change,
-    letter::{ABOUT, DeadFilter, DeadLetter, DeadState, Letter, Selection},
+    letter::{ABOUT, DeadFilter, DeadLetter, DeadState, Selection, StoredDeadLetter},
 };
 use crate::{
-    audit::{self, By},
+    audit::{self, AuditStamp},
     open::{Store, WriteLock},
 };
 
@@ -64,12 +64,12 @@ impl Store {
     /// Starts a replay, and moves the selected letters in the state [`Dead`](DeadState::Dead) into it.
     ///
     /// ```
-    /// use leveret_store::{By, DeadFilter, ReplayLease, Selection};
+    /// use leveret_store::{AuditStamp, DeadFilter, ReplayLease, Selection};
     ///
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
     /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
-    /// let by = By { actor: "anna", at: 1_800_000_000_000 };
+    /// let by = AuditStamp { actor: "anna", at: 1_800_000_000_000 };
     /// let lease = ReplayLease { owner: "run-17", until: by.at + 20_000 };
     /// let all = Selection::Filter(DeadFilter::default());
     /// let replay = store.start_replay(&all, &"gently".into(), by, lease).await?;
@@ -94,7 +94,7 @@ impl Store {
         &self,
         selection: &Selection,
         options: &Value,
-        by: By<'_>,
+        by: AuditStamp<'_>,
         lease: ReplayLease<'_>,
     ) -> Result<Replay> {
         let mut tx = self.write(WriteLock::Dead).await?;
@@ -229,7 +229,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn next_of_replay(&self, replay: i64, after: i64, limit: u32) -> Result<Vec<Letter>> {
+    pub async fn next_of_replay(&self, replay: i64, after: i64, limit: u32) -> Result<Vec<StoredDeadLetter>> {
         let text = format!(
             "SELECT {ABOUT}, properties, payload, original FROM leveret_dead WHERE id IN (
                  SELECT id FROM (
@@ -250,7 +250,7 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn replayed(&self, replay: i64, ids: &[i64], by: By<'_>) -> Result<u64> {
+    pub async fn replayed(&self, replay: i64, ids: &[i64], by: AuditStamp<'_>) -> Result<u64> {
         let change =
             Change { from: DeadState::Replaying, to: DeadState::Replayed, action: "replayed", replay: Some(replay) };
         let mut tx = self.write(WriteLock::Dead).await?;
@@ -271,7 +271,13 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database).
-    pub async fn finish_replay(&self, replay: i64, owner: &str, outcome: &str, by: By<'_>) -> Result<Option<u64>> {
+    pub async fn finish_replay(
+        &self,
+        replay: i64,
+        owner: &str,
+        outcome: &str,
+        by: AuditStamp<'_>,
+    ) -> Result<Option<u64>> {
         let change =
             Change { from: DeadState::Replaying, to: DeadState::Dead, action: "returned", replay: Some(replay) };
         let mut tx = self.write(WriteLock::Dead).await?;

@@ -12,10 +12,10 @@ use serde_json::json;
 use super::{
     change::RESTORE,
     ingest,
-    letter::{ABOUT, DeadFilter, Letter, NewDead, Selection},
+    letter::{ABOUT, DeadFilter, NewDead, Selection, StoredDeadLetter},
 };
 use crate::{
-    audit::{self, By},
+    audit::{self, AuditStamp},
     open::{Store, WriteLock},
 };
 
@@ -25,7 +25,7 @@ const AT_ONCE: u64 = 4;
 /// The letters of an export that were read, and the number after which the next ones begin.
 #[derive(Default)]
 struct Export {
-    held: VecDeque<Letter>,
+    held: VecDeque<StoredDeadLetter>,
     last: i64,
     over: bool,
 }
@@ -47,7 +47,7 @@ impl Store {
     /// }
     /// # Ok(()) }
     /// ```
-    pub fn export<'a>(&'a self, filter: &'a DeadFilter) -> impl Stream<Item = Result<Letter>> + Send + 'a {
+    pub fn export<'a>(&'a self, filter: &'a DeadFilter) -> impl Stream<Item = Result<StoredDeadLetter>> + Send + 'a {
         try_unfold(Export::default(), move |mut export| async move {
             if export.held.is_empty() && !export.over {
                 let text = format!("SELECT {ABOUT}, properties, payload, original FROM leveret_dead WHERE id > $1");
@@ -67,19 +67,19 @@ impl Store {
     /// edits are kept. A letter that the store has already is skipped, or restored if it was purged.
     ///
     /// ```
-    /// use leveret_store::By;
+    /// use leveret_store::AuditStamp;
     ///
     /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let folder = tempfile::tempdir()?;
     /// # let store = leveret_store::Store::open(&folder.path().join("leveret.db").display().to_string()).await?;
-    /// assert_eq!(store.import(&[], By { actor: "anna", at: 1_800_000_000_000 }).await?, 0);
+    /// assert_eq!(store.import(&[], AuditStamp { actor: "anna", at: 1_800_000_000_000 }).await?, 0);
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
     /// [`Error::Database`](crate::Error::Database). Nothing was written then.
-    pub async fn import(&self, letters: &[Letter], by: By<'_>) -> Result<u64> {
+    pub async fn import(&self, letters: &[StoredDeadLetter], by: AuditStamp<'_>) -> Result<u64> {
         let new: Vec<_> = letters.iter().map(as_new).collect();
         let incoming = new.iter().zip(letters).map(|(new, letter)| {
             let edited = letter.original.is_some().then_some(letter.payload.as_slice());
@@ -97,7 +97,7 @@ impl Store {
         Ok(imported)
     }
 
-    async fn take_back(&self, tx: &mut TimedConnection, digests: Arg, by: By<'_>) -> Result<u64> {
+    async fn take_back(&self, tx: &mut TimedConnection, digests: Arg, by: AuditStamp<'_>) -> Result<u64> {
         let list = self.dialect().list("$1");
         let text = format!("SELECT id FROM leveret_dead WHERE state = 'purged' AND digest IN {list}");
         let rows = Sql::new(text).arg(digests).rows(tx).await?;
@@ -107,7 +107,7 @@ impl Store {
 }
 
 /// The letter with its original payload, by which the store recognises it.
-fn as_new(letter: &Letter) -> NewDead {
+fn as_new(letter: &StoredDeadLetter) -> NewDead {
     let about = &letter.about;
     NewDead {
         source: about.source,

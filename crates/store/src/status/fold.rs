@@ -4,7 +4,7 @@
 //! are a minimum or maximum of times. So late, duplicate and shuffled events result in the same job.
 
 use leveret::{
-    status_update::{StatusUpdate, Step},
+    status_update::{StatusUpdate, Transition},
     time::unix_ms,
 };
 
@@ -84,10 +84,10 @@ impl TrackedJob {
         self.origin = self.origin.take().or_else(|| event.origin.clone());
         self.label = self.label.take().or_else(|| event.label.clone());
         self.priority = self.priority.or(event.priority);
-        match event.step {
-            Step::Queued { expires, .. } => self.expires_at = self.expires_at.max(expires.map(unix_ms)),
-            Step::Started => self.started_at = self.started_at.max(Some(unix_ms(event.at))),
-            Step::CancelRequested => return self.request_cancel(event),
+        match event.transition {
+            Transition::Queued { expires, .. } => self.expires_at = self.expires_at.max(expires.map(unix_ms)),
+            Transition::Started => self.started_at = self.started_at.max(Some(unix_ms(event.at))),
+            Transition::CancelRequested => return self.request_cancel(event),
             _ => {}
         }
         let position = JobPosition::of(event);
@@ -111,24 +111,28 @@ impl TrackedJob {
         if self.cancel_hop.is_some_and(|hop| hop < event.hop) {
             (self.cancel_hop, self.cancel_requested_at) = (None, None);
         }
-        self.state = self.shown(JobState::after(&event.step));
+        self.state = self.shown(JobState::after(&event.transition));
         (self.hop, self.attempt) = (event.hop, event.attempt);
         self.job.clone_from(&event.job);
         self.queue.clone_from(&event.queue);
         self.worker.clone_from(&event.worker);
-        self.finished_at = event.step.is_terminal().then_some(unix_ms(event.at));
+        self.finished_at = event.transition.is_terminal().then_some(unix_ms(event.at));
         (self.due_at, self.progress, self.note) = (None, None, None);
         (self.error_kind, self.error, self.result, self.too_large) = (None, None, None, None);
-        match event.step.clone() {
-            Step::Queued { due, .. } => self.due_at = due.map(unix_ms),
-            Step::Progress { fraction, note } => (self.progress, self.note) = (Some(fraction), note),
-            Step::Retrying { kind, error, due } => {
+        match event.transition.clone() {
+            Transition::Queued { due, .. } => self.due_at = due.map(unix_ms),
+            Transition::Progress { fraction, note } => (self.progress, self.note) = (Some(fraction), note),
+            Transition::Retrying { kind, error, due } => {
                 (self.error_kind, self.error, self.due_at) = (Some(kind), Some(error), Some(unix_ms(due)));
             }
-            Step::Snoozed { due } => self.due_at = Some(unix_ms(due)),
-            Step::Succeeded { result, too_large } => (self.result, self.too_large) = (result, too_large),
-            Step::Dead { kind, error } => (self.error_kind, self.error) = (Some(kind), Some(error)),
-            Step::Received | Step::Started | Step::CancelRequested | Step::Duplicate | Step::Cancelled => {}
+            Transition::Snoozed { due } => self.due_at = Some(unix_ms(due)),
+            Transition::Succeeded { result, too_large } => (self.result, self.too_large) = (result, too_large),
+            Transition::Dead { kind, error } => (self.error_kind, self.error) = (Some(kind), Some(error)),
+            Transition::Received
+            | Transition::Started
+            | Transition::CancelRequested
+            | Transition::Duplicate
+            | Transition::Cancelled => {}
         }
     }
 
@@ -159,25 +163,25 @@ mod tests {
             enqueued_at: (at % 2 == 0).then_some(at_unix_ms(1)),
             at: at_unix_ms(at),
             worker: Some(format!("host:{at}")),
-            step: step_of(step, at),
+            transition: step_of(step, at),
         });
         proptest::collection::vec(event, 1..12)
     }
 
-    fn step_of(number: u8, at: u64) -> Step {
+    fn step_of(number: u8, at: u64) -> Transition {
         let (kind, error) = (at.to_string(), at.to_string());
         match number {
-            0 => Step::Queued { due: Some(at_unix_ms(at)), expires: Some(at_unix_ms(at)) },
-            1 => Step::Received,
-            2 => Step::Started,
-            3 => Step::Progress { fraction: at as f64, note: None },
-            4 => Step::Retrying { kind, error, due: at_unix_ms(at) },
-            5 => Step::Snoozed { due: at_unix_ms(at) },
-            6 => Step::CancelRequested,
-            7 => Step::Succeeded { result: Some(at.into()), too_large: None },
-            8 => Step::Dead { kind, error },
-            9 => Step::Duplicate,
-            _ => Step::Cancelled,
+            0 => Transition::Queued { due: Some(at_unix_ms(at)), expires: Some(at_unix_ms(at)) },
+            1 => Transition::Received,
+            2 => Transition::Started,
+            3 => Transition::Progress { fraction: at as f64, note: None },
+            4 => Transition::Retrying { kind, error, due: at_unix_ms(at) },
+            5 => Transition::Snoozed { due: at_unix_ms(at) },
+            6 => Transition::CancelRequested,
+            7 => Transition::Succeeded { result: Some(at.into()), too_large: None },
+            8 => Transition::Dead { kind, error },
+            9 => Transition::Duplicate,
+            _ => Transition::Cancelled,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use leveret::{
-    status_update::{StatusUpdate, Step},
+    status_update::{StatusUpdate, Transition},
     time::unix_ms,
 };
 use leveret_sql::db::{FromRow, Row};
@@ -79,17 +79,17 @@ impl JobState {
         matches!(self, Self::Succeeded | Self::Dead | Self::Cancelled)
     }
 
-    pub(super) fn after(step: &Step) -> Self {
-        match step {
-            Step::Queued { .. } => Self::Queued,
-            Step::Received => Self::Received,
-            Step::Started | Step::Progress { .. } => Self::Started,
-            Step::Retrying { .. } => Self::Retrying,
-            Step::Snoozed { .. } => Self::Snoozed,
-            Step::CancelRequested => Self::CancelRequested,
-            Step::Succeeded { .. } | Step::Duplicate => Self::Succeeded,
-            Step::Dead { .. } => Self::Dead,
-            Step::Cancelled => Self::Cancelled,
+    pub(super) fn after(transition: &Transition) -> Self {
+        match transition {
+            Transition::Queued { .. } => Self::Queued,
+            Transition::Received => Self::Received,
+            Transition::Started | Transition::Progress { .. } => Self::Started,
+            Transition::Retrying { .. } => Self::Retrying,
+            Transition::Snoozed { .. } => Self::Snoozed,
+            Transition::CancelRequested => Self::CancelRequested,
+            Transition::Succeeded { .. } | Transition::Duplicate => Self::Succeeded,
+            Transition::Dead { .. } => Self::Dead,
+            Transition::Cancelled => Self::Cancelled,
         }
     }
 }
@@ -197,12 +197,12 @@ pub(crate) struct JobPosition {
 
 impl JobPosition {
     pub(super) fn of(event: &StatusUpdate) -> Self {
-        let progress = matches!(event.step, Step::Progress { .. });
+        let progress = matches!(event.transition, Transition::Progress { .. });
         // Events of the same millisecond need an order too. Progress is later than its start.
-        let order = JobState::after(&event.step) as u64 * 2 + u64::from(progress);
+        let order = JobState::after(&event.transition) as u64 * 2 + u64::from(progress);
         Self {
             hop: event.hop,
-            rank: event.step.rank(),
+            rank: event.transition.rank(),
             moment: unix_ms(event.at).saturating_mul(32).saturating_add(order),
         }
     }

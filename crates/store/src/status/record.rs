@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::HashMap};
 
 use leveret::{
-    status_update::{StatusUpdate, Step},
+    status_update::{StatusUpdate, Transition},
     time::unix_ms,
 };
 use leveret_sql::{
@@ -161,7 +161,7 @@ fn done<'a>(changed: &'a [TrackedJob], ends_apart: &[&'a StatusUpdate], events: 
     let ended = changed.iter().filter(|job| job.state.is_terminal());
     let ended = ended.map(|job| (job.job_id(), Some(job.origin.as_deref().unwrap_or_default())));
     let apart = ends_apart.iter().map(|end| (end.id.as_str(), Some(end.origin.as_deref().unwrap_or_default())));
-    let cancelled = events.iter().filter(|event| matches!(event.step, Step::CancelRequested));
+    let cancelled = events.iter().filter(|event| matches!(event.transition, Transition::CancelRequested));
     ended.chain(apart).chain(cancelled.map(|event| (event.id.as_str(), event.origin.as_deref()))).collect()
 }
 
@@ -225,7 +225,7 @@ fn fold<'a>(known: &HashMap<String, TrackedJob>, events: &'a [StatusUpdate]) -> 
             if relation != Relation::Other {
                 job.apply(event);
                 folded.steps.push((job.id.clone(), event));
-            } else if event.step.is_terminal() {
+            } else if event.transition.is_terminal() {
                 folded.ends_apart.push(event);
             }
             break;
@@ -279,9 +279,9 @@ fn row(job: &TrackedJob) -> [Arg; COLUMNS.len()] {
 /// The first event of each key. One statement cannot write a key twice.
 fn timeline<'a>(steps: &'a [StepOf<'a>]) -> Vec<&'a StepOf<'a>> {
     let mut lines = Lines::new();
-    for step in steps.iter().filter(|(_, event)| !matches!(event.step, Step::Progress { .. })) {
+    for step in steps.iter().filter(|(_, event)| !matches!(event.transition, Transition::Progress { .. })) {
         let (id, event) = step;
-        let first = lines.entry((id, event.hop, event.attempt, event.step.name())).or_insert(step);
+        let first = lines.entry((id, event.hop, event.attempt, event.transition.name())).or_insert(step);
         if event.at < first.1.at {
             *first = step;
         }
@@ -296,10 +296,10 @@ fn note(steps: &[&StepOf<'_>]) -> Sql {
             id.as_str().into(),
             event.hop.into(),
             event.attempt.into(),
-            event.step.name().into(),
+            event.transition.name().into(),
             unix_ms(event.at).into(),
             event.worker.as_deref().into(),
-            Arg::Text(detail(&event.step)),
+            Arg::Text(detail(&event.transition)),
         ]
     }));
     sql.push(
@@ -311,8 +311,8 @@ fn note(steps: &[&StepOf<'_>]) -> Sql {
 }
 
 /// The fields of a status update, without its name. A result is stored with the job.
-fn detail(step: &Step) -> Option<String> {
-    let Ok(Value::Object(mut fields)) = serde_json::to_value(step) else { return None };
+fn detail(transition: &Transition) -> Option<String> {
+    let Ok(Value::Object(mut fields)) = serde_json::to_value(transition) else { return None };
     fields.retain(|name, value| !["event", "result"].contains(&name.as_str()) && !value.is_null());
     (!fields.is_empty()).then(|| Value::Object(fields).to_string())
 }

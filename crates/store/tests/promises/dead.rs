@@ -1,7 +1,7 @@
 //! Dead letters: ingested once, found, grouped, edited, purged, exported and imported.
 
 use futures_util::TryStreamExt;
-use leveret_store::{DeadFilter, DeadSource, DeadState, Letter, NewDead, Selection, Store};
+use leveret_store::{DeadFilter, DeadSource, DeadState, NewDead, Selection, Store, StoredDeadLetter};
 
 use crate::database::{ANNA, Database, NOW, OpenStore};
 
@@ -191,7 +191,7 @@ async fn what_was_purged_can_be_restored(database: Database) {
 
 async fn exported(store: &Store) -> Vec<String> {
     let any = DeadFilter { states: Vec::new(), ..DeadFilter::default() };
-    let letters: Vec<Letter> = store.export(&any).try_collect().await.unwrap();
+    let letters: Vec<StoredDeadLetter> = store.export(&any).try_collect().await.unwrap();
     letters.iter().map(|letter| serde_json::to_string(letter).unwrap()).collect()
 }
 
@@ -202,7 +202,7 @@ async fn an_export_is_imported_byte_for_byte_and_once(database: Database) {
     let taken = store.ingest(&letters, NOW).await.unwrap();
     store.edit(taken[3], b"edited", ANNA).await.unwrap();
     let lines = exported(&store).await;
-    let letters: Vec<Letter> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let letters: Vec<StoredDeadLetter> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(letters.iter().map(|letter| letter.about.id).collect::<Vec<_>>(), taken);
 
     let elsewhere = Database::sqlite();
@@ -210,7 +210,8 @@ async fn an_export_is_imported_byte_for_byte_and_once(database: Database) {
     assert_eq!(other.import(&letters, ANNA).await.unwrap(), 41);
     assert_eq!(other.import(&letters, ANNA).await.unwrap(), 0);
     assert_eq!(store.import(&letters, ANNA).await.unwrap(), 0);
-    let copies: Vec<Letter> = exported(&other).await.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let copies: Vec<StoredDeadLetter> =
+        exported(&other).await.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     for (copy, letter) in copies.iter().zip(&letters) {
         assert_eq!((&copy.payload, &copy.original), (&letter.payload, &letter.original));
         assert_eq!((&copy.properties, &copy.about.fingerprint), (&letter.properties, &letter.about.fingerprint));
@@ -223,7 +224,7 @@ async fn an_export_is_imported_byte_for_byte_and_once(database: Database) {
 async fn an_import_takes_back_what_was_purged(database: Database) {
     let store = database.open().await;
     store.ingest(&[letter(1), letter(2)], NOW).await.unwrap();
-    let letters: Vec<Letter> = store.export(&DeadFilter::default()).try_collect().await.unwrap();
+    let letters: Vec<StoredDeadLetter> = store.export(&DeadFilter::default()).try_collect().await.unwrap();
     store.purge(&all(), ANNA).await.unwrap();
     assert_eq!(store.import(&letters, ANNA).await.unwrap(), 2);
     assert_eq!(dead(&store).await, 2);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use leveret::status_update::Step;
+use leveret::status_update::Transition;
 use leveret_harness::{Postgres, Proxy, eventually, shared_postgres};
 use leveret_sql::Outbox;
 use leveret_store::{Error, Store};
@@ -109,7 +109,7 @@ async fn a_postgres_that_says_nothing_is_unavailable_in_time_and_connections_tha
     store.heard(NOW).await.unwrap();
 
     proxy.freeze();
-    let (began, started) = (Instant::now(), event("a", 0, 1, Step::Started));
+    let (began, started) = (Instant::now(), event("a", 0, 1, Transition::Started));
     let at_once = (store.heard_at(), store.job("a"), store.record(std::slice::from_ref(&started)), store.ping());
     let (heard, job, recorded, ping) = tokio::join!(at_once.0, at_once.1, at_once.2, at_once.3);
     let errors = [heard.unwrap_err(), job.unwrap_err(), recorded.unwrap_err(), ping.unwrap_err()];

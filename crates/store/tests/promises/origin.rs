@@ -2,7 +2,7 @@
 
 use leveret::{
     JobId,
-    status_update::{StatusUpdate, Step},
+    status_update::{StatusUpdate, Transition},
     time::at_unix_ms,
     unique::{Claim, Claimed, UniqueKeys},
 };
@@ -20,21 +20,21 @@ leveret_harness::on_both_databases! {
     steps_of_older_workers_which_publish_no_origin_are_their_jobs,
 }
 
-fn queued() -> Step {
-    Step::Queued { due: None, expires: None }
+fn queued() -> Transition {
+    Transition::Queued { due: None, expires: None }
 }
 
-fn dead() -> Step {
-    Step::Dead { kind: "decode".into(), error: "not a job".into() }
+fn dead() -> Transition {
+    Transition::Dead { kind: "decode".into(), error: "not a job".into() }
 }
 
-fn succeeded() -> Step {
-    Step::Succeeded { result: None, too_large: None }
+fn succeeded() -> Transition {
+    Transition::Succeeded { result: None, too_large: None }
 }
 
 /// The events of a message that another publisher sent under a job's id, with counters of its own.
-fn forged(id: &str, hop: u32, step: Step) -> StatusUpdate {
-    StatusUpdate { origin: Some("forged".into()), hop, ..event(id, 0, 1_000, step) }
+fn forged(id: &str, hop: u32, transition: Transition) -> StatusUpdate {
+    StatusUpdate { origin: Some("forged".into()), hop, ..event(id, 0, 1_000, transition) }
 }
 
 async fn state(store: &Store, id: &str) -> JobState {
@@ -55,11 +55,14 @@ async fn a_publisher_that_only_knows_an_id_changes_nothing_of_its_job(database: 
         |hop, step| StatusUpdate { queue: "evil".into(), job: "evil.job".into(), ..forged("a", hop, step) };
     let of_the_job = |hop, step| StatusUpdate { queue: "evil".into(), ..forged("a", hop, step) };
     let forgeries = |hop| {
-        [Step::Received, queued(), Step::CancelRequested, succeeded(), Step::Cancelled, dead()].into_iter().flat_map(
-            move |step| [forged("a", hop, step.clone()), of_the_queue(hop, step.clone()), of_the_job(hop, step)],
-        )
+        [Transition::Received, queued(), Transition::CancelRequested, succeeded(), Transition::Cancelled, dead()]
+            .into_iter()
+            .flat_map(move |step| {
+                [forged("a", hop, step.clone()), of_the_queue(hop, step.clone()), of_the_job(hop, step)]
+            })
     };
-    let own = [event("a", 0, 0, queued()), event("a", 0, 10, Step::Started), event("a", 1, 30, Step::Received)];
+    let own =
+        [event("a", 0, 0, queued()), event("a", 0, 10, Transition::Started), event("a", 1, 30, Transition::Received)];
     for (own, expected) in own.into_iter().zip([JobState::Queued, JobState::Started, JobState::Received]) {
         store.record(&[own]).await.unwrap();
         for hop in [0, 1, u32::MAX] {
@@ -106,7 +109,7 @@ async fn what_is_published_under_an_id_again_has_a_row_beside_the_first_and_free
     store.record(&[event("nightly", 0, 0, queued()), event("nightly", 7, 50, dead())]).await.unwrap();
     for (origin, at) in [("second", 100), ("third", 200)] {
         assert_eq!(store.take(claim(origin)).await.unwrap(), Claimed::Taken);
-        store.record(&[of(origin, at, Step::Received), of(origin, at + 1, Step::Started)]).await.unwrap();
+        store.record(&[of(origin, at, Transition::Received), of(origin, at + 1, Transition::Started)]).await.unwrap();
         store.record(&[of("beside", at + 2, dead())]).await.unwrap();
         let job = store.job(again).await.unwrap().unwrap();
         assert_eq!((job.state, job.error, job.created_at), (JobState::Started, None, NOW + at), "{origin}");
@@ -126,7 +129,7 @@ async fn what_is_published_under_an_id_again_has_a_row_beside_the_first_and_free
 async fn steps_of_older_workers_which_publish_no_origin_are_their_jobs(database: Database) {
     let store = database.open().await;
     let old = |step| StatusUpdate { origin: None, ..event("a", 0, 5, step) };
-    store.record(&[event("a", 0, 0, queued()), old(Step::Started)]).await.unwrap();
+    store.record(&[event("a", 0, 0, queued()), old(Transition::Started)]).await.unwrap();
     assert_eq!(state(&store, "a").await, JobState::Started);
     store.record(&[StatusUpdate { queue: "evil".into(), ..old(dead()) }]).await.unwrap();
     assert_eq!(state(&store, "a").await, JobState::Started);

@@ -59,7 +59,7 @@ async fn a_burst_is_had_once_and_slots_are_not_saved_up(database: Database) {
 }
 
 async fn ask(store: &Store, holder: &str, used: u32, wanted: u32, lease: Duration) -> u32 {
-    store.places("db", LeaseRequest { holder, used, wanted, most: 10, lease }).await.unwrap()
+    store.lease("db", LeaseRequest { holder, used, wanted, most: 10, lease }).await.unwrap()
 }
 
 const LEASE: Duration = Duration::from_secs(30);

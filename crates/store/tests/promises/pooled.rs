@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leveret::status_update::Step;
+use leveret::status_update::Transition;
 use leveret_harness::{PgBouncer, eventually_eq, shared_postgres, unique};
 use leveret_store::Store;
 
@@ -19,7 +19,7 @@ async fn the_store_works_through_pgbouncer_and_leaves_nothing_in_its_sessions() 
         tokio::spawn(async move {
             for _ in 0..15 {
                 let id = unique("pooled");
-                store.record(&[event(&id, 0, 1, Step::Started)]).await.unwrap();
+                store.record(&[event(&id, 0, 1, Transition::Started)]).await.unwrap();
                 assert!(store.job(&id).await.unwrap().is_some());
                 store.heard(NOW).await.unwrap();
                 assert_eq!(store.heard_at().await.unwrap(), Some(NOW));

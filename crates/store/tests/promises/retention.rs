@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leveret::{status_update::Step, time::at_unix_ms};
+use leveret::{status_update::Transition, time::at_unix_ms};
 use leveret_store::{DeadFilter, IdempotencyClaim, IdempotencyRequest, Pruned, Retention, Selection};
 
 use crate::database::{ANNA, DAY, Database, HOUR, NOW, OpenStore, RUN};
@@ -18,13 +18,13 @@ leveret_harness::on_both_databases! {
 
 async fn jobs_are_kept_as_long_as_their_outcome_says(database: Database) {
     let store = database.open().await;
-    let died = Step::Dead { kind: "handler".into(), error: "no".into() };
+    let died = Transition::Dead { kind: "handler".into(), error: "no".into() };
     let events = [
-        event("succeeded", 0, 0, Step::Succeeded { result: None, too_large: None }),
+        event("succeeded", 0, 0, Transition::Succeeded { result: None, too_large: None }),
         event("dead", 0, 0, died),
-        event("cancelled", 0, 0, Step::Cancelled),
-        event("running", 0, 0, Step::Started),
-        event("far off", 0, 0, Step::Queued { due: Some(at_unix_ms(NOW + 100 * DAY)), expires: None }),
+        event("cancelled", 0, 0, Transition::Cancelled),
+        event("running", 0, 0, Transition::Started),
+        event("far off", 0, 0, Transition::Queued { due: Some(at_unix_ms(NOW + 100 * DAY)), expires: None }),
     ];
     store.record(&events).await.unwrap();
     let keep = Retention::default();
@@ -78,7 +78,7 @@ async fn an_idempotency_key_is_forgotten_after_a_day(database: Database) {
 
 async fn more_than_a_portion_is_deleted(database: Database) {
     let store = database.open().await;
-    let events: Vec<_> = (0..2500).map(|number| event(&number.to_string(), 0, 0, Step::Cancelled)).collect();
+    let events: Vec<_> = (0..2500).map(|number| event(&number.to_string(), 0, 0, Transition::Cancelled)).collect();
     store.record(&events).await.unwrap();
     assert_eq!(store.prune(NOW + 2 * DAY, &Retention::default()).await.unwrap().jobs, 2500);
     assert!(store.counts().await.unwrap().is_empty());

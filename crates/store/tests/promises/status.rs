@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use leveret::{
-    status_update::{StatusUpdate, Step},
+    status_update::{StatusUpdate, Transition},
     time::at_unix_ms,
 };
 use leveret_store::{JobFilter, JobState, StatusChange, Store, TrackedJob};
@@ -28,7 +28,7 @@ leveret_harness::on_both_databases! {
     of_a_job_that_comes_back_again_and_again_the_first_and_the_last_steps_are_kept,
 }
 
-pub(crate) fn event(id: &str, hop: u32, at: u64, step: Step) -> StatusUpdate {
+pub(crate) fn event(id: &str, hop: u32, at: u64, transition: Transition) -> StatusUpdate {
     StatusUpdate {
         id: id.into(),
         job: "email.send".into(),
@@ -41,24 +41,24 @@ pub(crate) fn event(id: &str, hop: u32, at: u64, step: Step) -> StatusUpdate {
         enqueued_at: None,
         at: at_unix_ms(NOW + at),
         worker: Some(format!("host:{hop}")),
-        step,
+        transition,
     }
 }
 
-fn queued() -> Step {
-    Step::Queued { due: None, expires: None }
+fn queued() -> Transition {
+    Transition::Queued { due: None, expires: None }
 }
 
-fn retrying(due: u64) -> Step {
-    Step::Retrying { kind: "handler".into(), error: "no".into(), due: at_unix_ms(NOW + due) }
+fn retrying(due: u64) -> Transition {
+    Transition::Retrying { kind: "handler".into(), error: "no".into(), due: at_unix_ms(NOW + due) }
 }
 
-fn succeeded() -> Step {
-    Step::Succeeded { result: Some(json!({"pages": 3})), too_large: None }
+fn succeeded() -> Transition {
+    Transition::Succeeded { result: Some(json!({"pages": 3})), too_large: None }
 }
 
-fn dead() -> Step {
-    Step::Dead { kind: "handler".into(), error: "failed".into() }
+fn dead() -> Transition {
+    Transition::Dead { kind: "handler".into(), error: "failed".into() }
 }
 
 async fn state(store: &Store, id: &str) -> JobState {
@@ -71,27 +71,27 @@ fn life(id: &str, random: &mut fastrand::Rng) -> Vec<StatusUpdate> {
     let (mut at, mut hop) = (0, 0);
     loop {
         for _ in 0..random.usize(1..3) {
-            events.push(event(id, hop, at + 1, Step::Received));
-            events.push(event(id, hop, at + 2, Step::Started));
+            events.push(event(id, hop, at + 1, Transition::Received));
+            events.push(event(id, hop, at + 2, Transition::Started));
             for number in 0..random.u64(0..3) {
-                let step = Step::Progress { fraction: 0.25 * number as f64, note: Some(number.to_string()) };
+                let step = Transition::Progress { fraction: 0.25 * number as f64, note: Some(number.to_string()) };
                 events.push(event(id, hop, at + 2 + number, step));
             }
             at += 10;
         }
         if random.u8(0..4) == 0 {
-            let by_the_server = StatusUpdate { worker: None, ..event(id, hop, at, Step::CancelRequested) };
+            let by_the_server = StatusUpdate { worker: None, ..event(id, hop, at, Transition::CancelRequested) };
             events.push(by_the_server);
         }
         at += 1;
         let step = match random.u8(0..8) {
             0 => succeeded(),
-            1 => Step::Cancelled,
-            2..4 => Step::Snoozed { due: at_unix_ms(NOW + at + 100) },
+            1 => Transition::Cancelled,
+            2..4 => Transition::Snoozed { due: at_unix_ms(NOW + at + 100) },
             4 => dead(),
             _ => retrying(at + 50),
         };
-        let (terminal, replayed) = (step.is_terminal(), matches!(step, Step::Dead { .. }) && random.bool());
+        let (terminal, replayed) = (step.is_terminal(), matches!(step, Transition::Dead { .. }) && random.bool());
         events.push(event(id, hop, at, step));
         if random.u8(0..8) == 0 || terminal && !replayed {
             return events;
@@ -132,15 +132,15 @@ async fn a_row_shows_what_its_events_said(database: Database) {
         priority: Some(7),
         enqueued_at: Some(at_unix_ms(NOW - 5)),
         worker: None,
-        ..event("a", 0, 0, Step::Queued { due: Some(at_unix_ms(NOW + 9)), expires: Some(at_unix_ms(NOW + 99)) })
+        ..event("a", 0, 0, Transition::Queued { due: Some(at_unix_ms(NOW + 9)), expires: Some(at_unix_ms(NOW + 99)) })
     };
     store.record(&[submitted]).await.unwrap();
     let job = store.job("a").await.unwrap().unwrap();
     assert_eq!((job.label.as_deref(), job.priority, job.created_at), (Some("Important Task"), Some(7), NOW - 5));
     assert_eq!((job.state, job.due_at, job.expires_at), (JobState::Queued, Some(NOW + 9), Some(NOW + 99)));
 
-    let progress = Step::Progress { fraction: 0.5, note: Some("half".into()) };
-    store.record(&[event("a", 0, 10, Step::Started), event("a", 0, 11, progress)]).await.unwrap();
+    let progress = Transition::Progress { fraction: 0.5, note: Some("half".into()) };
+    store.record(&[event("a", 0, 10, Transition::Started), event("a", 0, 11, progress)]).await.unwrap();
     let job = store.job("a").await.unwrap().unwrap();
     assert_eq!((job.state, job.progress, job.note.as_deref()), (JobState::Started, Some(0.5), Some("half")));
     assert_eq!((job.started_at, job.worker.as_deref(), job.due_at), (Some(NOW + 10), Some("host:0"), None));
@@ -166,13 +166,13 @@ async fn a_row_shows_what_its_events_said(database: Database) {
 
 async fn only_changed_jobs_are_returned(database: Database) {
     let store = database.open().await;
-    let events = [event("a", 0, 0, queued()), event("b", 0, 0, queued()), event("a", 0, 5, Step::Started)];
+    let events = [event("a", 0, 0, queued()), event("b", 0, 0, queued()), event("a", 0, 5, Transition::Started)];
     let moved = store.record(&events).await.unwrap();
     let expected =
         [("a", JobState::Started), ("b", JobState::Queued)].map(|(id, state)| StatusChange { id: id.into(), state });
     assert_eq!(moved, expected);
     assert_eq!(store.record(&events).await.unwrap(), []);
-    assert_eq!(store.record(&[event("a", 0, 3, Step::Received)]).await.unwrap(), []);
+    assert_eq!(store.record(&[event("a", 0, 3, Transition::Received)]).await.unwrap(), []);
     assert_eq!(store.record(&[]).await.unwrap(), []);
     let mut found = store.jobs_by_ids(&["b", "unknown", "a"]).await.unwrap();
     found.sort_by(|one, other| one.id.cmp(&other.id));
@@ -181,25 +181,25 @@ async fn only_changed_jobs_are_returned(database: Database) {
 
 async fn a_cancel_stops_what_waits_and_never_hides_what_runs_or_ended(database: Database) {
     let store = database.open().await;
-    let cancel = Step::CancelRequested;
+    let cancel = Transition::CancelRequested;
     for (number, (events, expected, asked)) in [
         (vec![event("", 0, 0, queued()), event("", 0, 5, cancel.clone())], JobState::CancelRequested, true),
-        (vec![event("", 0, 0, Step::Received), event("", 0, 5, cancel.clone())], JobState::CancelRequested, true),
+        (vec![event("", 0, 0, Transition::Received), event("", 0, 5, cancel.clone())], JobState::CancelRequested, true),
         (vec![event("", 0, 0, retrying(9)), event("", 0, 5, cancel.clone())], JobState::CancelRequested, true),
         (
-            vec![event("", 0, 0, Step::Snoozed { due: at_unix_ms(9) }), event("", 0, 5, cancel.clone())],
+            vec![event("", 0, 0, Transition::Snoozed { due: at_unix_ms(9) }), event("", 0, 5, cancel.clone())],
             JobState::CancelRequested,
             true,
         ),
-        (vec![event("", 0, 0, Step::Started), event("", 0, 5, cancel.clone())], JobState::Started, true),
+        (vec![event("", 0, 0, Transition::Started), event("", 0, 5, cancel.clone())], JobState::Started, true),
         (
-            vec![event("", 0, 0, Step::Started), event("", 0, 5, cancel.clone()), event("", 0, 6, succeeded())],
+            vec![event("", 0, 0, Transition::Started), event("", 0, 5, cancel.clone()), event("", 0, 6, succeeded())],
             JobState::Succeeded,
             true,
         ),
-        (vec![event("", 0, 5, cancel.clone()), event("", 0, 6, Step::Cancelled)], JobState::Cancelled, true),
-        (vec![event("", 2, 0, Step::Received), event("", 1, 5, cancel.clone())], JobState::Received, false),
-        (vec![event("", 0, 5, cancel), event("", 1, 9, Step::Received)], JobState::Received, false),
+        (vec![event("", 0, 5, cancel.clone()), event("", 0, 6, Transition::Cancelled)], JobState::Cancelled, true),
+        (vec![event("", 2, 0, Transition::Received), event("", 1, 5, cancel.clone())], JobState::Received, false),
+        (vec![event("", 0, 5, cancel), event("", 1, 9, Transition::Received)], JobState::Received, false),
     ]
     .into_iter()
     .enumerate()
@@ -223,10 +223,10 @@ async fn a_cancel_stops_what_waits_and_never_hides_what_runs_or_ended(database: 
 async fn a_gap_makes_unfinished_jobs_stale_until_their_next_event(database: Database) {
     let store = database.open().await;
     let events = [
-        event("running", 0, 0, Step::Started),
+        event("running", 0, 0, Transition::Started),
         event("done", 0, 0, succeeded()),
-        event("delayed", 0, 0, Step::Queued { due: Some(at_unix_ms(NOW + 500)), expires: None }),
-        event("fresh", 0, 200, Step::Started),
+        event("delayed", 0, 0, Transition::Queued { due: Some(at_unix_ms(NOW + 500)), expires: None }),
+        event("fresh", 0, 200, Transition::Started),
     ];
     store.record(&events).await.unwrap();
     assert_eq!(store.note_gap(NOW + 100).await.unwrap(), 1);
@@ -236,7 +236,7 @@ async fn a_gap_makes_unfinished_jobs_stale_until_their_next_event(database: Data
     assert_eq!(page.items.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["running"]);
     assert_eq!(state(&store, "running").await, JobState::Started);
 
-    let moved = store.record(&[event("running", 0, 0, Step::Started)]).await.unwrap();
+    let moved = store.record(&[event("running", 0, 0, Transition::Started)]).await.unwrap();
     assert_eq!(moved.len(), 1);
     assert!(!store.job("running").await.unwrap().unwrap().stale);
 }
@@ -265,7 +265,7 @@ async fn a_filter_finds_what_fits_all_of_it(database: Database) {
     let store = database.open().await;
     let events = [
         StatusUpdate { label: Some("Weekly Report: Übersicht".into()), ..event("a", 0, 0, queued()) },
-        StatusUpdate { queue: "slow".into(), ..event("b", 0, 10, Step::Started) },
+        StatusUpdate { queue: "slow".into(), ..event("b", 0, 10, Transition::Started) },
         StatusUpdate { job: "report.make".into(), ..event("c", 0, 20, dead()) },
     ];
     store.record(&events).await.unwrap();
@@ -291,7 +291,7 @@ async fn a_filter_finds_what_fits_all_of_it(database: Database) {
 
 async fn counts_are_by_state(database: Database) {
     let store = database.open().await;
-    let events = [event("a", 0, 0, dead()), event("b", 0, 0, dead()), event("c", 0, 0, Step::Started)];
+    let events = [event("a", 0, 0, dead()), event("b", 0, 0, dead()), event("c", 0, 0, Transition::Started)];
     store.record(&events).await.unwrap();
     assert_eq!(store.counts().await.unwrap(), BTreeMap::from([(JobState::Started, 1), (JobState::Dead, 2)]));
 }
@@ -299,13 +299,13 @@ async fn counts_are_by_state(database: Database) {
 async fn any_text_at_all_can_be_stored(database: Database) {
     let store = database.open().await;
     let odd = "\0 '\"\\ ünï \u{1f407} \u{ffff} $1 ?";
-    let step = Step::Dead { kind: odd.into(), error: odd.into() };
+    let step = Transition::Dead { kind: odd.into(), error: odd.into() };
     let strange = StatusUpdate { label: Some(odd.into()), at: at_unix_ms(u64::MAX), ..event(odd, 0, 0, step) };
     store.record(&[strange]).await.unwrap();
     let shown = odd.replace('\0', "\u{fffd}");
     let job = store.job(&shown).await.unwrap().unwrap();
     assert_eq!((job.error.as_deref(), job.label.as_deref()), (Some(shown.as_str()), Some(shown.as_str())));
-    let result = Step::Succeeded { result: Some(json!(odd)), too_large: None };
+    let result = Transition::Succeeded { result: Some(json!(odd)), too_large: None };
     store.record(&[event("a", 0, 0, result)]).await.unwrap();
     assert_eq!(store.job("a").await.unwrap().unwrap().result, Some(json!(odd)));
 }
@@ -313,7 +313,7 @@ async fn any_text_at_all_can_be_stored(database: Database) {
 async fn ids_that_the_database_cannot_distinguish_are_one_job(database: Database) {
     let store = database.open().await;
     let ids = ["a\0", "a\u{fffd}", "b\0", "b\u{fffd}", "c", "d"];
-    let moved = store.record(&ids.map(|id| event(id, 0, 5, Step::Started))).await.unwrap();
+    let moved = store.record(&ids.map(|id| event(id, 0, 5, Transition::Started))).await.unwrap();
     assert_eq!(moved.len(), 4);
     // The job has its own row: old events change nothing.
     store.record(&[event("a\0", 0, 1, queued())]).await.unwrap();
@@ -350,11 +350,11 @@ async fn the_time_of_the_last_news_never_goes_back(database: Database) {
 
 async fn of_a_job_that_comes_back_again_and_again_the_first_and_the_last_steps_are_kept(database: Database) {
     let store = database.open().await;
-    store.record(&[event("other", 7, 0, Step::Received)]).await.unwrap();
+    store.record(&[event("other", 7, 0, Transition::Received)]).await.unwrap();
     for hop in 0..400u32 {
         let at = u64::from(hop) * 10;
         let due = at_unix_ms(NOW + at + 10);
-        let steps = [Step::Received, Step::Started, Step::Snoozed { due }];
+        let steps = [Transition::Received, Transition::Started, Transition::Snoozed { due }];
         store.record(&steps.map(|step| event("a", hop, at, step))).await.unwrap();
     }
     let kept = store.timeline("a").await.unwrap();
@@ -365,7 +365,7 @@ async fn of_a_job_that_comes_back_again_and_again_the_first_and_the_last_steps_a
     assert_eq!(store.timeline("other").await.unwrap().len(), 1);
 
     let forged: Vec<_> =
-        (0..1500).map(|attempt| StatusUpdate { attempt, ..event("b", 0, 0, Step::Received) }).collect();
+        (0..1500).map(|attempt| StatusUpdate { attempt, ..event("b", 0, 0, Transition::Received) }).collect();
     store.record(&forged).await.unwrap();
     assert_eq!(store.timeline("b").await.unwrap().len(), 1000);
 }

@@ -2,7 +2,7 @@
 
 use leveret::{
     JobId,
-    status_update::{StatusUpdate, Step},
+    status_update::{StatusUpdate, Transition},
     time::at_unix_ms,
     unique::{Claim, Claimed, UniqueKeys},
 };
@@ -60,12 +60,12 @@ async fn of_many_at_once_one_has_the_key(database: Database) {
 
 async fn a_key_is_free_when_its_job_has_ended(database: Database) {
     let store = database.open().await;
-    for end in [Step::Succeeded { result: None, too_large: None }, Step::Cancelled, Step::Duplicate] {
+    for end in [Transition::Succeeded { result: None, too_large: None }, Transition::Cancelled, Transition::Duplicate] {
         let id = end.name();
         let origin = format!("origin-of-{id}");
         let claim_of_it = Claim { origin: &origin, ..claim(id, NOW, None) };
         assert_eq!(store.take(claim_of_it).await.unwrap(), Claimed::Taken);
-        store.record(&[event(id, 0, 1, Step::Started)]).await.unwrap();
+        store.record(&[event(id, 0, 1, Transition::Started)]).await.unwrap();
         assert_eq!(store.take(claim("next", NOW, None)).await.unwrap(), by(id), "it runs");
         store.record(&[event(id, 0, 2, end)]).await.unwrap();
     }
@@ -76,14 +76,14 @@ async fn a_key_is_free_when_its_job_has_ended_beside_two_others_of_its_id(databa
     let store = database.open().await;
     let of = |origin: &str, step| StatusUpdate { origin: Some(origin.into()), ..event("order-7", 0, 1, step) };
     // The first one has the row of the plain id, the second one that of the full id. Both keep running.
-    store.record(&[of("first", Step::Started), of("second", Step::Started)]).await.unwrap();
+    store.record(&[of("first", Transition::Started), of("second", Transition::Started)]).await.unwrap();
     let third = Claim { origin: "third", ..claim("order-7", NOW, None) };
     assert_eq!(store.take(third).await.unwrap(), Claimed::Taken);
-    store.record(&[of("third", Step::Started), of("second", Step::Cancelled)]).await.unwrap();
+    store.record(&[of("third", Transition::Started), of("second", Transition::Cancelled)]).await.unwrap();
     assert_eq!(store.take(claim("next", NOW, None)).await.unwrap(), by("order-7"), "it runs");
     let second = Claim { origin: "second", key: "sync/8", ..claim("order-7", NOW, None) };
     assert_eq!(store.take(second).await.unwrap(), Claimed::Taken);
-    store.record(&[of("third", Step::Succeeded { result: None, too_large: None })]).await.unwrap();
+    store.record(&[of("third", Transition::Succeeded { result: None, too_large: None })]).await.unwrap();
     assert_eq!(store.take(claim("next", NOW, None)).await.unwrap(), Claimed::Taken);
     let other = Claim { key: "sync/8", ..claim("next", NOW, None) };
     assert_eq!(store.take(other).await.unwrap(), by("order-7"), "it is another's");
@@ -91,21 +91,21 @@ async fn a_key_is_free_when_its_job_has_ended_beside_two_others_of_its_id(databa
 
 async fn a_key_is_free_when_its_job_is_cancelled_wherever_that_is(database: Database) {
     let store = database.open().await;
-    let due = Step::Queued { due: Some(at_unix_ms(NOW + 500)), expires: None };
-    let retrying = Step::Retrying { kind: "failed".into(), error: "down".into(), due: at_unix_ms(NOW + 500) };
-    for step in [due, retrying, Step::Started] {
+    let due = Transition::Queued { due: Some(at_unix_ms(NOW + 500)), expires: None };
+    let retrying = Transition::Retrying { kind: "failed".into(), error: "down".into(), due: at_unix_ms(NOW + 500) };
+    for step in [due, retrying, Transition::Started] {
         let id = step.name();
         let origin = format!("origin-of-{id}");
         let claim_of_it = Claim { origin: &origin, ..claim(id, NOW, None) };
         assert_eq!(store.take(claim_of_it).await.unwrap(), Claimed::Taken);
         store.record(&[event(id, 0, 1, step)]).await.unwrap();
         assert_eq!(store.take(claim("next", NOW, None)).await.unwrap(), by(id));
-        store.record(&[event(id, 0, 2, Step::CancelRequested)]).await.unwrap();
+        store.record(&[event(id, 0, 2, Transition::CancelRequested)]).await.unwrap();
     }
     assert_eq!(store.take(claim("next", NOW, None)).await.unwrap(), Claimed::Taken);
     // Later events of the other jobs do not free it.
     store
-        .record(&[event("started", 0, 3, Step::CancelRequested), event("queued", 0, 3, Step::Cancelled)])
+        .record(&[event("started", 0, 3, Transition::CancelRequested), event("queued", 0, 3, Transition::Cancelled)])
         .await
         .unwrap();
     assert_eq!(store.take(claim("other", NOW, None)).await.unwrap(), by("next"));

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use leveret::status_update::Step;
+use leveret::status_update::Transition;
 use leveret_harness::Process;
 use leveret_store::{DeadFilter, JobState, NewDead, Store};
 
@@ -46,7 +46,7 @@ async fn child_that_writes() {
     let (events, of_child) = (store.clone(), number.to_owned());
     let recording = tokio::spawn(async move {
         for round in 0..ROUNDS {
-            events.record(&[event(&format!("{of_child}-{round}"), 0, round, Step::Started)]).await.unwrap();
+            events.record(&[event(&format!("{of_child}-{round}"), 0, round, Transition::Started)]).await.unwrap();
         }
     });
     for round in 0..ROUNDS {
@@ -63,7 +63,7 @@ async fn events_of_one_job_that_two_servers_hear_at_once_are_all_heeded(database
         let id = format!("job-{round}");
         let recording = (0..8).map(|hop| {
             let (store, id) = (stores[hop as usize % 2].clone(), id.clone());
-            tokio::spawn(async move { store.record(&[event(&id, hop, u64::from(hop), Step::Started)]).await })
+            tokio::spawn(async move { store.record(&[event(&id, hop, u64::from(hop), Transition::Started)]).await })
         });
         for recording in recording.collect::<Vec<_>>() {
             recording.await.unwrap().unwrap();

@@ -3,7 +3,7 @@
 use clap::Args;
 use leveret::{Config, time::now_ms};
 use leveret_serve::dead::DeadLetterService;
-use leveret_store::{By, DeadFilter, DeadState, Selection, Store};
+use leveret_store::{AuditStamp, DeadFilter, DeadState, Selection, Store};
 use serde_json::json;
 
 use super::{
@@ -93,7 +93,7 @@ pub(super) struct Restore {
 impl Restore {
     pub(super) async fn run(self) -> Result<Exit, Failure> {
         let (selection, store) = (self.chosen.selection()?, self.store.open().await?);
-        let restored = store.restore(&selection, By { actor: &self.actor.actor, at: now_ms() }).await?;
+        let restored = store.restore(&selection, AuditStamp { actor: &self.actor.actor, at: now_ms() }).await?;
         match self.output {
             Format::Json => print_json(&json!({ "restored": restored }))?,
             Format::Table => print(&format!("{restored} dead letters restored.\n"))?,
@@ -141,7 +141,7 @@ impl Purge {
         let (selection, store) = (self.chosen.selection()?, self.store.open().await?);
         announce(&store, &selection).await?;
         needs_yes(self.yes)?;
-        let purged = store.purge(&selection, By { actor: &self.actor.actor, at: now_ms() }).await?;
+        let purged = store.purge(&selection, AuditStamp { actor: &self.actor.actor, at: now_ms() }).await?;
         match self.output {
             Format::Json => print_json(&json!({ "purged": purged }))?,
             Format::Table => {

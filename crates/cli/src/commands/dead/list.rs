@@ -4,7 +4,7 @@ use anyhow::anyhow;
 use clap::{ArgAction, Args};
 use leveret::{Config, reader::RawMessage};
 use leveret_serve::dead::redact::RedactionRules;
-use leveret_store::{Cursor, DeadLetter, DeadState, HistoryEntry, Letter};
+use leveret_store::{Cursor, DeadLetter, DeadState, HistoryEntry, StoredDeadLetter};
 use serde::Serialize;
 
 use super::{
@@ -114,7 +114,7 @@ impl Show {
         let store = self.store.open().await?;
         let found = store.letter(self.id).await?;
         let missing = || Failure::NotFound(anyhow!("there is no dead letter {}", self.id));
-        let Letter { about, properties, payload, original } = found.ok_or_else(missing)?;
+        let StoredDeadLetter { about, properties, payload, original } = found.ok_or_else(missing)?;
         if self.raw {
             print_bytes(original.as_ref().filter(|_| self.original).unwrap_or(&payload))?;
             return Ok(Exit::Success);

@@ -8,7 +8,7 @@ use std::{
 
 use leveret::{
     Config,
-    catalogue::Entry,
+    catalogue::CatalogueEntry,
     probe::{Refusal, Server},
     schedule::Token,
     topology::{self, DEAD, Destination, HIGH, LOW, Plan, QueueDeclaration, SUSPECT, Topology},
@@ -40,7 +40,7 @@ pub(super) struct Facts {
     /// The tokens of the schedules' leaders, or the reason why they could not be read.
     pub(super) tokens: Result<Vec<Token>, String>,
     /// The jobs that workers announced, as far as they could be read.
-    pub(super) announced: Vec<Arc<Entry>>,
+    pub(super) announced: Vec<Arc<CatalogueEntry>>,
     pub(super) view: View,
 }
 

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use clap::Args;
 use leveret::{
     Broker, Config,
-    catalogue::Entry,
+    catalogue::CatalogueEntry,
     probe::{Probe, Refusal},
     schedule::tokens,
     topology::{Plan, QueueDeclaration, Topology},
@@ -132,8 +132,8 @@ impl Traits {
     }
 }
 
-fn of_entry(entry: &Entry) -> (String, Traits) {
-    let Entry { queue, lanes, single_active, existing, .. } = entry;
+fn of_entry(entry: &CatalogueEntry) -> (String, Traits) {
+    let CatalogueEntry { queue, lanes, single_active, existing, .. } = entry;
     (queue.clone(), Traits { lanes: *lanes, single_active: *single_active, existing: *existing })
 }
 

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use futures_util::StreamExt;
 use leveret::time::now_ms;
-use leveret_store::{By, Letter};
+use leveret_store::{AuditStamp, StoredDeadLetter};
 use tokio::time::sleep;
 
 use super::{
@@ -41,8 +41,8 @@ pub(super) struct ReplayRun<'a, P> {
 }
 
 impl<P: FnMut(&ReplayProgress) + Send> ReplayRun<'_, P> {
-    pub(super) fn by(&self) -> By<'_> {
-        By { actor: self.actor, at: now_ms() }
+    pub(super) fn by(&self) -> AuditStamp<'_> {
+        AuditStamp { actor: self.actor, at: now_ms() }
     }
 
     /// Publishes all letters, and returns the outcome.
@@ -114,7 +114,7 @@ impl<P: FnMut(&ReplayProgress) + Send> ReplayRun<'_, P> {
     }
 
     /// The next letters, without the failed ones.
-    async fn next(&self, limit: u32) -> Result<Vec<Letter>, Error> {
+    async fn next(&self, limit: u32) -> Result<Vec<StoredDeadLetter>, Error> {
         let failed: HashSet<_> = self.failed.iter().map(|failed| failed.id).filter(|id| *id > self.after).collect();
         let limit = limit.saturating_add(u32::try_from(failed.len()).unwrap_or(0));
         let mut letters = self.dead.store.next_of_replay(self.done.replay, self.after, limit).await?;
@@ -123,7 +123,7 @@ impl<P: FnMut(&ReplayProgress) + Send> ReplayRun<'_, P> {
     }
 
     /// Returns when each letter is confirmed and marked, or has failed.
-    async fn publish_all(&mut self, mut letters: Vec<Letter>, track: bool) -> Result<(), Error> {
+    async fn publish_all(&mut self, mut letters: Vec<StoredDeadLetter>, track: bool) -> Result<(), Error> {
         let last = letters.last().map_or(self.after, |letter| letter.about.id);
         for attempt in 1.. {
             let reason = self.publish(letters, track).await?;
@@ -139,7 +139,7 @@ impl<P: FnMut(&ReplayProgress) + Send> ReplayRun<'_, P> {
     }
 
     /// Publishes each letter once. Returns how many remain, and the last reason, if any remain.
-    async fn publish(&mut self, letters: Vec<Letter>, track: bool) -> Result<Option<(usize, String)>, Error> {
+    async fn publish(&mut self, letters: Vec<StoredDeadLetter>, track: bool) -> Result<Option<(usize, String)>, Error> {
         let (dead, queue) = (self.dead, self.options.queue.clone());
         let mut throttle = std::mem::replace(&mut self.throttle, Throttle::new(None));
         let mut waiting = None;

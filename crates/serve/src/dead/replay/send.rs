@@ -2,7 +2,7 @@
 
 use futures_util::{Stream, stream::unfold};
 use leveret::{PublishError, status_update::StatusUpdate, time::now_ms};
-use leveret_store::Letter;
+use leveret_store::StoredDeadLetter;
 
 use crate::dead::{letter, service::DeadLetterService, throttle::Throttle};
 
@@ -20,7 +20,7 @@ pub(super) enum PublishFault {
     Passing(String),
 }
 
-pub(super) fn paced(letters: Vec<Letter>, throttle: &mut Throttle) -> impl Stream<Item = Letter> {
+pub(super) fn paced(letters: Vec<StoredDeadLetter>, throttle: &mut Throttle) -> impl Stream<Item = StoredDeadLetter> {
     unfold((letters.into_iter(), throttle), async |(mut letters, throttle)| {
         let letter = letters.next()?;
         throttle.wait().await;
@@ -28,7 +28,12 @@ pub(super) fn paced(letters: Vec<Letter>, throttle: &mut Throttle) -> impl Strea
     })
 }
 
-pub(super) async fn send(dead: &DeadLetterService, letter: Letter, queue: Option<&str>, track: bool) -> SentLetter {
+pub(super) async fn send(
+    dead: &DeadLetterService,
+    letter: StoredDeadLetter,
+    queue: Option<&str>,
+    track: bool,
+) -> SentLetter {
     let message = letter::as_it_died(&letter);
     let (about, payload) = (letter.about, letter.payload);
     let id = about.id;

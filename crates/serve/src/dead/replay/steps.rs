@@ -1,7 +1,7 @@
 //! Starts, resumes, stops and ends replays.
 
 use leveret::time::now_ms;
-use leveret_store::{By, Replay, Selection};
+use leveret_store::{AuditStamp, Replay, Selection};
 use tokio::time::sleep;
 
 use super::{
@@ -47,7 +47,7 @@ impl DeadLetterService {
     ) -> Result<LeasedReplay, Error> {
         options.check()?;
         let (kept, owner) = (serde_json::to_value(options).unwrap_or_default(), lease::new_owner());
-        let by = By { actor, at: now_ms() };
+        let by = AuditStamp { actor, at: now_ms() };
         let replay = self.store.start_replay(selection, &kept, by, lease::new_lease(&owner)).await?;
         // With very many letters the start takes longer than the lease.
         if !self.store.renew_replay(replay.id, lease::new_lease(&owner)).await? {
@@ -90,7 +90,7 @@ impl DeadLetterService {
         if was_running {
             sleep(lease::NOTICED_WITHIN).await;
         }
-        let (id, by, outcome) = (lease.replay.id, By { actor, at: now_ms() }, format!("stopped by {actor}"));
+        let (id, by, outcome) = (lease.replay.id, AuditStamp { actor, at: now_ms() }, format!("stopped by {actor}"));
         self.store.finish_replay(id, &lease.owner, &outcome, by).await?.ok_or(Error::Ended(id))?;
         self.store.replay(id).await?.ok_or(Error::NoReplay(id))
     }

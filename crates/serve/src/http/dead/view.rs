@@ -1,7 +1,7 @@
 //! Dead letters and replays in responses.
 
 use leveret::reader::RawMessage;
-use leveret_store::{DeadGroup, DeadLetter, DeadSource, DeadState, HistoryEntry, Letter, Replay};
+use leveret_store::{DeadGroup, DeadLetter, DeadSource, DeadState, HistoryEntry, Replay, StoredDeadLetter};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -141,7 +141,12 @@ impl From<DeadLetter> for LetterView {
 
 impl LetterView {
     /// A letter with its message and history, without what the rules hide.
-    pub(super) fn whole(found: Letter, history: Vec<HistoryEntry>, rules: &RedactionRules, caller: &Caller) -> Self {
+    pub(super) fn whole(
+        found: StoredDeadLetter,
+        history: Vec<HistoryEntry>,
+        rules: &RedactionRules,
+        caller: &Caller,
+    ) -> Self {
         let text = |payload: &[u8]| {
             if caller.is_operator() {
                 return rules.text(payload);

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::UNIX_EPOCH};
 
-use leveret::catalogue::Entry;
+use leveret::catalogue::CatalogueEntry;
 
 use super::super::{
     facts::Facts,
@@ -11,15 +11,16 @@ use super::super::{
 
 /// A finding for each job that several queues announce in different forms.
 pub(super) fn check(facts: &Facts) -> Vec<Finding> {
-    let mut jobs: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+    let mut jobs: BTreeMap<&str, Vec<&CatalogueEntry>> = BTreeMap::new();
     for entry in &facts.announced {
         jobs.entry(&entry.job).or_default().push(entry);
     }
     let contested = jobs.into_iter().filter(|(_, entries)| {
-        let form = |entry: &Entry| Entry { queue: String::new(), announced_at: UNIX_EPOCH, ..entry.clone() };
+        let form =
+            |entry: &CatalogueEntry| CatalogueEntry { queue: String::new(), announced_at: UNIX_EPOCH, ..entry.clone() };
         entries.iter().any(|entry| form(entry) != form(entries[0]))
     });
-    let finding = |(job, entries): (&str, Vec<&Entry>)| {
+    let finding = |(job, entries): (&str, Vec<&CatalogueEntry>)| {
         let queues = some_of(entries.iter().map(|entry| entry.queue.as_str()));
         let message = "workers of several queues announce this job in different forms";
         Finding::warning(Check::Catalogue, format!("job {job}"), message)
@@ -44,7 +45,7 @@ mod tests {
         *,
     };
 
-    fn entry(queue: &str, timeout_ms: u64) -> Arc<Entry> {
+    fn entry(queue: &str, timeout_ms: u64) -> Arc<CatalogueEntry> {
         let entry = serde_json::json!({
             "job": "email.send", "queue": queue, "timeout_ms": timeout_ms, "max_attempts": 20, "announced_at": 0,
         });

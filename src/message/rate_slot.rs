@@ -18,14 +18,14 @@ pub(crate) type Secret = [u8; 16];
 
 /// A reserved time slot before a rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Slot {
+pub(crate) struct RateSlot {
     /// Its time, in ms since the epoch.
     pub(crate) at: u64,
     /// Proof that a shared limit gave the slot to this job.
     pub(crate) proof: Option<u64>,
 }
 
-impl Slot {
+impl RateSlot {
     /// Returns the slot of a message; `None` if the header is absent or invalid.
     pub(crate) fn of(message: &Message, now_ms: u64) -> Option<Self> {
         let proven = message.text(header::SLOT).and_then(|text| text.split_once(':'));
@@ -59,16 +59,19 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000_000;
 
-    fn read(value: AMQPValue) -> Option<Slot> {
+    fn read(value: AMQPValue) -> Option<RateSlot> {
         let mut message = Message::new("j", &JobId::from("a"), Vec::new(), NOW);
         message.set_header(header::SLOT, value);
-        Slot::of(&message, NOW)
+        RateSlot::of(&message, NOW)
     }
 
     #[test]
     fn a_slot_is_read_back_from_its_header_and_nonsense_is_not() {
-        for slot in [Slot { at: NOW, proof: None }, Slot { at: NOW, proof: Some(7) }, Slot::proven(NOW, "a", &[7; 16])]
-        {
+        for slot in [
+            RateSlot { at: NOW, proof: None },
+            RateSlot { at: NOW, proof: Some(7) },
+            RateSlot::proven(NOW, "a", &[7; 16]),
+        ] {
             assert_eq!(read(slot.to_header()), Some(slot));
         }
         for nonsense in ["soon", ":", "1:", ":1", "1:x", "-1:1"] {
@@ -78,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_proof_is_valid_for_one_time_one_job_and_one_secret() {
-        let of = |at, id, secret: u8| Slot::proven(at, id, &[secret; 16]).proof;
+        let of = |at, id, secret: u8| RateSlot::proven(at, id, &[secret; 16]).proof;
         assert_eq!(of(NOW, "a", 1), of(NOW, "a", 1));
         for other in [of(NOW + 1, "a", 1), of(NOW, "b", 1), of(NOW, "a", 2)] {
             assert_ne!(of(NOW, "a", 1), other);

@@ -26,7 +26,7 @@ const SOON: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// Repeats the declaration of a queue until it is dropped.
-pub(super) async fn keep(
+pub(super) async fn repeatedly(
     up: Arc<LiveConnection>,
     publishing: Arc<Reconnector>,
     setup: Arc<Setup>,

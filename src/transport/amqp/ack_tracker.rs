@@ -24,7 +24,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const AT_ONCE: u64 = 16;
 
 /// Asks the broker while acks are unproven; ends when it is dropped.
-pub(super) struct Proof {
+pub(super) struct AckTracker {
     acks: Arc<Acks>,
     _asking: AbortOnDropHandle<()>,
 }
@@ -39,7 +39,7 @@ struct Acks {
     more: Notify,
 }
 
-impl Proof {
+impl AckTracker {
     pub(super) fn new(channel: Channel) -> Self {
         let acks = Arc::<Acks>::default();
         let asking = tokio::spawn(ask(channel, Arc::clone(&acks)));

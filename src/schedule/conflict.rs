@@ -27,7 +27,7 @@ const LOG_AGAIN: Duration = Duration::from_secs(60 * 60);
 const RETRY: Duration = Duration::from_secs(5);
 
 /// The known other schedules with the schedule's name.
-pub(crate) struct Rivals {
+pub(crate) struct Conflicts {
     own: Token,
     /// The first and the last time at which a token with another expression, zone or payload was seen.
     changed: Option<(Instant, Instant)>,
@@ -36,7 +36,7 @@ pub(crate) struct Rivals {
     logged: Option<Instant>,
 }
 
-impl Rivals {
+impl Conflicts {
     pub(super) fn new(own: Token) -> Self {
         Self { own, changed: None, clash: None, logged: None }
     }
@@ -94,7 +94,7 @@ impl Rivals {
 }
 
 /// Compares the tokens of other leaders with the schedules of this worker; never returns.
-pub(crate) async fn watch(broker: Broker, mut schedules: Vec<Rivals>) {
+pub(crate) async fn watch(broker: Broker, mut schedules: Vec<Conflicts>) {
     let topology = Topology::new(&broker.config().namespace);
     let Some(plan) = schedules.first().map(|first| topology.of_schedule(&first.own.schedule)) else { return };
     // Until the stream exists, the elections log why it does not.
@@ -138,33 +138,33 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn another_job_or_queue_is_a_clash_at_once_and_any_other_change_if_it_outlasts_a_deploy() {
-        let rivals = || Rivals::new(token("orders", "@daily", |_| ()));
+        let conflicts = || Conflicts::new(token("orders", "@daily", |_| ()));
         let same = token("orders", "@daily", |token| (token.epoch, token.leader) = (7, "other:1".into()));
-        assert!(!rivals().see(&same));
+        assert!(!conflicts().see(&same));
         for clash in [
             token("orders", "@daily", |token| token.job = "sweep".into()),
             token("orders", "@daily", |token| token.queue = "sweeps".into()),
         ] {
-            let mut rivals = rivals();
-            assert!(rivals.see(&clash) && !rivals.see(&clash), "it is new once");
-            assert_eq!(rivals.clash(), Some(clash));
+            let mut conflicts = conflicts();
+            assert!(conflicts.see(&clash) && !conflicts.see(&clash), "it is new once");
+            assert_eq!(conflicts.clash(), Some(clash));
             tokio::time::advance(DEPLOY).await;
-            assert_eq!(rivals.clash(), None);
+            assert_eq!(conflicts.clash(), None);
         }
         for changed in [
             token("orders", "@hourly", |_| ()),
             token("carts", "@daily", |_| ()),
             token("orders", "@daily", |token| token.zone = "Europe/Berlin".into()),
         ] {
-            let mut rivals = rivals();
+            let mut conflicts = conflicts();
             // A deploy yesterday.
-            assert!(!rivals.see(&changed));
+            assert!(!conflicts.see(&changed));
             tokio::time::advance(24 * 60 * DEPLOY / 10).await;
             let pauses: Vec<_> = [0, 5, 5].map(|minutes| Duration::from_secs(minutes * 60)).into();
             let mut news = Vec::new();
             for after in pauses {
                 tokio::time::advance(after).await;
-                news.push(rivals.see(&changed));
+                news.push(conflicts.see(&changed));
             }
             assert_eq!(news, [false, false, true], "{changed:?}");
         }

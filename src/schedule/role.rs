@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// A request to publish now.
-pub(super) struct Request {
+pub(super) struct RunRequest {
     pub(super) tag: u64,
     pub(super) id: JobId,
     /// The earliest time of the next attempt.
@@ -24,7 +24,7 @@ pub(super) enum Event {
 }
 
 /// The state of this worker on one session.
-pub(super) enum Seat {
+pub(super) enum Role {
     /// Another worker leads, or there is no token; then the next published token makes this worker the leader.
     Waiting { seed_at: Instant },
     /// This is the highest token so far; further ones may follow.
@@ -33,7 +33,7 @@ pub(super) enum Seat {
     Leading { token: Token, tag: Option<u64>, act_at: Instant, refresh_at: Instant },
 }
 
-impl Seat {
+impl Role {
     /// Returns the time of the next action.
     pub(super) fn act_at(&self) -> Instant {
         match self {
