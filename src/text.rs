@@ -66,6 +66,13 @@ pub fn error_chain(error: &dyn Error) -> String {
     sources.fold(error.to_string(), |chain, error| format!("{chain}: {error}"))
 }
 
+/// Returns the bytes in hexadecimal, for digests.
+#[doc(hidden)]
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Returns the text with its line ends, and other [unsafe](is_unsafe) letters written as `\u{1b}`.
 ///
 /// ```

@@ -38,7 +38,6 @@ mod recorder;
 mod schema;
 mod server;
 mod services;
-mod time;
 mod tokens;
 mod tracker;
 mod waiters;

@@ -51,7 +51,8 @@ mod page;
 mod permits;
 mod retention;
 mod status;
-mod time;
+#[doc(hidden)]
+pub mod time;
 mod unique;
 
 pub use leveret_sql::{Error, Result};

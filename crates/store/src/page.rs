@@ -73,8 +73,7 @@ impl Cursor {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-", self.number)?;
-        self.id.bytes().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{}-{}", self.number, leveret::text::hex(self.id.as_bytes()))
     }
 }
 

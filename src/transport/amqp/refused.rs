@@ -34,6 +34,7 @@ pub(super) struct Refusals {
 #[derive(Debug)]
 struct RefusedExchange {
     text: String,
+    /// The next pause depends on the kept one, and no task sleeps for it. So it is no [`Backoff`](crate::backoff::Backoff).
     pause: Duration,
     next_try: Instant,
 }

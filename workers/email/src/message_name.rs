@@ -19,8 +19,7 @@ pub fn message_name(job_id: &str) -> String {
         return job_id.to_owned();
     }
     let digest = Sha256::digest(job_id.as_bytes());
-    let hash: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    format!("{}={hash}", readable(job_id))
+    format!("{}={}", readable(job_id), leveret::text::hex(&digest[..16]))
 }
 
 fn is_plain(id: &str) -> bool {

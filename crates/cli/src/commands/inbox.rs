@@ -6,9 +6,10 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use leveret::time::{now_ms, unix_ms};
 use leveret_sql::Inbox;
+use leveret_store::time::to_rfc3339;
 use serde_json::json;
 
-use super::shared::{DatabaseArguments, rfc3339};
+use super::shared::DatabaseArguments;
 use crate::output::{Exit, Failure, Format, print, print_json};
 
 /// Maintains the inbox, the table that makes the effect of a job happen once
@@ -107,7 +108,7 @@ impl Status {
         let status = Inbox::open(self.database.existing()?).await?.status().await?;
         match self.output {
             Format::Json => {
-                print_json(&json!({ "jobs": status.jobs, "oldest_at": status.oldest_at.map(unix_ms).map(rfc3339) }))?
+                print_json(&json!({ "jobs": status.jobs, "oldest_at": status.oldest_at.map(unix_ms).map(to_rfc3339) }))?
             }
             Format::Table => {
                 let days = |at: u64| now_ms().saturating_sub(at) / (24 * 3600 * 1000);

@@ -9,10 +9,11 @@ use leveret::{
     time::{now_ms, unix_ms},
     topology::Topology,
 };
+use leveret_store::time::to_rfc3339;
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use super::shared::{broker, hidden_if_of_workers, reach, rfc3339, time};
+use super::shared::{broker, hidden_if_of_workers, reach, time};
 use crate::output::{Exit, Failure, Format, notice, print, print_json, table};
 
 /// Lists schedules, or publishes the job of one now
@@ -73,7 +74,7 @@ struct ScheduleRow {
 }
 
 fn as_rfc3339<S: Serializer>(ms: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
-    ms.map(rfc3339).serialize(to)
+    ms.map(to_rfc3339).serialize(to)
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<Exit, Failure> {

@@ -218,12 +218,6 @@ pub(crate) fn time(ms: u64) -> String {
     at.map_or_else(|| ms.to_string(), |at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-/// Milliseconds since the epoch as RFC 3339, for programs.
-pub(crate) fn rfc3339(ms: u64) -> String {
-    let at = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    at.unwrap_or(Timestamp::MAX).to_string()
-}
-
 /// Parses a time: RFC 3339, or a duration before now.
 pub(crate) fn moment(text: &str) -> Result<u64, String> {
     let ago = |ago: Duration| Timestamp::now().as_millisecond() - i64::try_from(ago.as_millis()).unwrap_or(0);

@@ -1,7 +1,7 @@
 //! `/api/audit`: the operations of operators. For operators only, because an entry shows search texts.
 
 use axum::{Json, extract::State};
-use leveret_store::{AuditEntry, Cursor, Page};
+use leveret_store::{AuditEntry, Cursor, Page, time::to_rfc3339};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -11,7 +11,7 @@ use super::{
     extract::{PageQuery, Query},
     problem::Problem,
 };
-use crate::{services::Services, time::rfc3339};
+use crate::services::Services;
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct AuditPage {
@@ -55,6 +55,6 @@ pub(super) async fn list(
 
 impl From<AuditEntry> for AuditItem {
     fn from(AuditEntry { id, at, actor, action, detail }: AuditEntry) -> Self {
-        Self { id, at: rfc3339(at), actor, action, detail }
+        Self { id, at: to_rfc3339(at), actor, action, detail }
     }
 }

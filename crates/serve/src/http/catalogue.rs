@@ -5,6 +5,7 @@ use leveret::{
     catalogue::CatalogueEntry,
     time::{millis, unix_ms},
 };
+use leveret_store::time::to_rfc3339;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -12,7 +13,7 @@ use super::{
     extract::{NoQuery, Query},
     problem::Problem,
 };
-use crate::{services::Services, time::rfc3339};
+use crate::services::Services;
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct JobList {
@@ -54,7 +55,7 @@ impl From<&CatalogueEntry> for JobItem {
             schema: entry.schema.clone(),
             timeout_ms: millis(entry.timeout),
             max_attempts: entry.max_attempts,
-            announced_at: rfc3339(unix_ms(entry.announced_at)),
+            announced_at: to_rfc3339(unix_ms(entry.announced_at)),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use leveret::time::{millis, now_ms};
+use leveret_store::time::from_rfc3339;
 use serde_json::value::{RawValue, Value};
 use utoipa::{
     ToSchema, openapi,
@@ -12,7 +13,6 @@ use utoipa::{
 use crate::{
     field_error::FieldError,
     json::{self, Visit},
-    time::from_rfc3339,
 };
 
 const FIELDS: [&str; 8] = ["name", "job", "payload", "queue", "priority", "delay", "run_at", "expires_in"];
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_submission_that_would_expire_before_it_can_run_is_refused_with_both_values() {
-        let tomorrow = crate::time::rfc3339(now_ms() + 24 * 3_600_000);
+        let tomorrow = leveret_store::time::to_rfc3339(now_ms() + 24 * 3_600_000);
         let at_a_time = format!(r#"{{"run_at": "{tomorrow}", "expires_in": "1h"}}"#);
         for json in [
             r#"{"delay": "3s", "expires_in": "1s"}"#,

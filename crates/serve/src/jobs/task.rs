@@ -2,7 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
-use leveret_store::{JobFilter, JobState, TimelineEntry, TrackedJob};
+use leveret::text::hex;
+use leveret_store::{JobFilter, JobState, TimelineEntry, TrackedJob, time::to_rfc3339};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -10,8 +11,6 @@ use utoipa::{
     ToSchema,
     openapi::schema::{Object, ObjectBuilder, SchemaType, Type},
 };
-
-use crate::time::rfc3339;
 
 /// The status of a task.
 ///
@@ -227,13 +226,13 @@ impl Task {
             job: job.job,
             queue: job.queue,
             attempt: job.attempt,
-            created_at: rfc3339(job.created_at),
-            due_at: job.due_at.filter(|_| waits).map(rfc3339),
-            expires_at: job.expires_at.map(rfc3339),
-            started_at: job.started_at.map(rfc3339),
-            finished_at: job.finished_at.map(rfc3339),
-            updated_at: rfc3339(job.updated_at),
-            cancel_requested_at: job.cancel_requested_at.map(rfc3339),
+            created_at: to_rfc3339(job.created_at),
+            due_at: job.due_at.filter(|_| waits).map(to_rfc3339),
+            expires_at: job.expires_at.map(to_rfc3339),
+            started_at: job.started_at.map(to_rfc3339),
+            finished_at: job.finished_at.map(to_rfc3339),
+            updated_at: to_rfc3339(job.updated_at),
+            cancel_requested_at: job.cancel_requested_at.map(to_rfc3339),
             worker: job.worker,
             progress: job.progress.map(|fraction| Progress { fraction, note: job.note }),
             result: job.result,
@@ -249,8 +248,7 @@ impl Task {
         // Several changes may have the same time.
         let text = serde_json::to_string(&Self { timeline: None, ..self.clone() }).unwrap_or_default();
         let digest = Sha256::digest(text);
-        let short: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        format!("{}/{short}", self.updated_at)
+        format!("{}/{}", self.updated_at, hex(&digest[..8]))
     }
 
     pub(crate) fn with_timeline(self, entries: Vec<TimelineEntry>) -> Self {
@@ -266,9 +264,9 @@ impl From<TimelineEntry> for TimelineStep {
             if let Some(time) = detail.get_mut(name)
                 && let Some(ms) = time.as_u64()
             {
-                *time = rfc3339(ms).into();
+                *time = to_rfc3339(ms).into();
             }
         }
-        Self { at: rfc3339(at), step, attempt, worker, detail }
+        Self { at: to_rfc3339(at), step, attempt, worker, detail }
     }
 }

@@ -60,7 +60,7 @@ async fn a_request_whose_server_died_is_repeated_under_the_same_ids_without_what
     let hash = {
         use sha2::{Digest, Sha256};
         let hash = Sha256::new().chain_update("batch\0").chain_update(batch.to_string()).finalize();
-        hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        leveret::text::hex(&hash)
     };
     let ids = ["job-a".to_owned(), "job-b".to_owned()];
     let claiming = IdempotencyRequest { key: "k", body_hash: &hash, task_ids: &ids };

@@ -57,8 +57,7 @@ pub fn fingerprint(job: &str, kind: &str, error: &str) -> (String, String) {
     let masked = mask(error);
     let digest =
         Sha256::new_with_prefix(job).chain_update([0]).chain_update(kind).chain_update([0]).chain_update(&masked);
-    let digest = digest.finalize();
-    (digest[..8].iter().map(|byte| format!("{byte:02x}")).collect(), masked)
+    (leveret::text::hex(&digest.finalize()[..8]), masked)
 }
 
 fn mask(error: &str) -> String {

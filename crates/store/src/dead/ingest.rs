@@ -157,5 +157,5 @@ fn digest(new: &NewDead) -> Option<String> {
     }
     digest.update(new.hop.to_be_bytes());
     digest.update(new.attempt.to_be_bytes());
-    Some(digest.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(leveret::text::hex(&digest.finalize()[..16]))
 }

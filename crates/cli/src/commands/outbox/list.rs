@@ -3,9 +3,10 @@
 use clap::Args;
 use leveret::time::unix_ms;
 use leveret_sql::{Outbox, OutboxStatus, SetAsideJob};
+use leveret_store::time::to_rfc3339;
 use serde_json::json;
 
-use super::super::shared::{DatabaseArguments, rfc3339, time};
+use super::super::shared::{DatabaseArguments, time};
 use crate::output::{Exit, Failure, Format, one_line, print, print_json, table};
 
 /// Shows the number of waiting jobs, the age of the oldest, and jobs that were set aside
@@ -37,7 +38,7 @@ impl Status {
             Format::Json => print_json(&json!({
                 "pending": status.pending,
                 "leased": status.leased,
-                "oldest_at": status.oldest_at.map(unix_ms).map(rfc3339),
+                "oldest_at": status.oldest_at.map(unix_ms).map(to_rfc3339),
                 "oldest_seconds": age,
                 "set_aside": status.set_aside,
                 "published": status.published,
@@ -56,8 +57,8 @@ fn document(job: &SetAsideJob) -> serde_json::Value {
         "job": job.job,
         "queue": job.queue,
         "order_key": job.order_key,
-        "enqueued_at": rfc3339(unix_ms(job.enqueued_at)),
-        "set_aside_at": rfc3339(unix_ms(job.set_aside_at)),
+        "enqueued_at": to_rfc3339(unix_ms(job.enqueued_at)),
+        "set_aside_at": to_rfc3339(unix_ms(job.set_aside_at)),
         "tries": job.tries,
         "reason": job.reason,
     })

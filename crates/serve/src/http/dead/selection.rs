@@ -1,6 +1,6 @@
 //! Selections of dead letters, as a query and as a body.
 
-use leveret_store::{DeadFilter, DeadState, Selection};
+use leveret_store::{DeadFilter, DeadState, Selection, time::from_rfc3339};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use utoipa::{IntoParams, ToSchema};
 
@@ -11,7 +11,6 @@ use crate::{
         extract::{BodyLimit, Object, parsed, text},
         openapi::one_of,
     },
-    time::from_rfc3339,
 };
 
 /// A selection may have about a hundred thousand ids.

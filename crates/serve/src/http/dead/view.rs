@@ -1,7 +1,9 @@
 //! Dead letters and replays in responses.
 
 use leveret::reader::RawMessage;
-use leveret_store::{DeadGroup, DeadLetter, DeadSource, DeadState, HistoryEntry, Replay, StoredDeadLetter};
+use leveret_store::{
+    DeadGroup, DeadLetter, DeadSource, DeadState, HistoryEntry, Replay, StoredDeadLetter, time::to_rfc3339,
+};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -10,7 +12,6 @@ use super::selection::states;
 use crate::{
     dead::redact::RedactionRules,
     http::{access::Caller, openapi::one_of},
-    time::rfc3339,
 };
 
 /// A dead letter. Lists are without `headers`, `history`, `payload` and `original`.
@@ -123,10 +124,10 @@ impl From<DeadLetter> for LetterView {
             error: letter.error,
             attempt: letter.attempt,
             hop: letter.hop,
-            failed_at: rfc3339(letter.failed_at),
-            taken_at: rfc3339(letter.taken_at),
+            failed_at: to_rfc3339(letter.failed_at),
+            taken_at: to_rfc3339(letter.taken_at),
             state: letter.state,
-            state_at: rfc3339(letter.state_at),
+            state_at: to_rfc3339(letter.state_at),
             group: letter.fingerprint,
             replay_id: letter.replay_id,
             payload_bytes: letter.payload_bytes,
@@ -169,7 +170,7 @@ impl LetterView {
 
 impl From<HistoryEntry> for HistoryView {
     fn from(HistoryEntry { at, actor, action, detail }: HistoryEntry) -> Self {
-        Self { at: rfc3339(at), actor, action, detail }
+        Self { at: to_rfc3339(at), actor, action, detail }
     }
 }
 
@@ -181,8 +182,8 @@ impl From<DeadGroup> for GroupView {
             kind: group.kind,
             error: group.error,
             count: group.count,
-            first_at: rfc3339(group.first_at),
-            last_at: rfc3339(group.last_at),
+            first_at: to_rfc3339(group.first_at),
+            last_at: to_rfc3339(group.last_at),
             sample: group.sample,
         }
     }
@@ -196,8 +197,8 @@ impl From<&Replay> for ReplayView {
             options: replay.options.clone(),
             total: replay.total,
             replayed: replay.replayed,
-            started_at: rfc3339(replay.started_at),
-            finished_at: replay.finished_at.map(rfc3339),
+            started_at: to_rfc3339(replay.started_at),
+            finished_at: replay.finished_at.map(to_rfc3339),
             // A replay that is being stopped has an outcome before it has finished.
             outcome: replay.outcome.clone().filter(|_| replay.finished_at.is_some()),
         }

@@ -34,7 +34,6 @@ impl IdempotencyKey {
     /// The identity of a request. `kind` distinguishes requests with equal bodies.
     pub(super) fn of(self, kind: &str, body: &[u8]) -> Option<Idempotency> {
         let hash = Sha256::new().chain_update(kind).chain_update([0]).chain_update(body).finalize();
-        let body_hash = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.0.map(|key| Idempotency { key, body_hash })
+        self.0.map(|key| Idempotency { key, body_hash: leveret::text::hex(&hash) })
     }
 }

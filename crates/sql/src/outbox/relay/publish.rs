@@ -141,6 +141,7 @@ fn failed(settings: &RelaySettings, tries: u32, error: &PublishError) -> RowOutc
         }
         _ if tries + 1 >= settings.tries => RowOutcome::Failed(aside(&error.to_string())),
         _ => {
+            // The number of tries is in the row: any relay may make the next one.
             let after = settings.backoff.saturating_mul(1 << tries.min(16)).min(LONGEST_BACKOFF);
             RowOutcome::Failed(PublishFailure::Retry { reason: cut(&error.to_string()), after })
         }
