@@ -2,15 +2,16 @@
 
 use std::{
     collections::BTreeSet,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use leveret::{Job, JobId, NewJob};
-use leveret_harness::{Database, lapin::types::AMQPValue};
-use leveret_sql::{Error, Outbox};
+use leveret::{Job, JobId, NewJob, unique::InMemory};
+use leveret_harness::{Database, eventually_eq, lapin::types::AMQPValue};
+use leveret_sql::{Error, Outbox, SetAsideSelection};
 use serde::{Deserialize, Serialize};
 
-use super::stage::{Pool, Stage, now_ms, run};
+use super::stage::{LONG, Pool, Stage, now_ms, run};
 use crate::in_transaction;
 
 leveret_harness::on_both_databases! {
@@ -18,6 +19,7 @@ leveret_harness::on_both_databases! {
     the_options_of_a_job_reach_the_wire,
     a_job_goes_into_the_lane_of_its_priority,
     a_delay_counts_from_the_enqueue,
+    a_unique_job_takes_its_key_from_the_store_of_the_relay,
     what_could_never_be_published_is_refused_and_the_transaction_goes_on,
     many_are_enqueued_at_once_and_their_ids_returned_in_order,
     many_may_migrate_at_once_and_tables_of_a_newer_leveret_are_left_alone,
@@ -121,6 +123,27 @@ async fn a_delay_counts_from_the_enqueue(database: Database) {
     assert_eq!(taken[0].0, soon.to_string(), "its delay was over");
     assert_eq!(message.delivery.properties.message_id().as_ref().unwrap().as_str(), later.as_str());
     assert!(now_ms() >= enqueued + 2_000);
+    relay.stop().await.unwrap();
+}
+
+async fn a_unique_job_takes_its_key_from_the_store_of_the_relay(database: Database) {
+    let stage = Stage::new(database).await;
+    let unique = || stage.entry("{}").unique("account-7", Duration::from_secs(3600));
+    let first = stage.pool.enqueue(unique()).await;
+    let relay = run(stage.relay());
+    let aside = async || stage.outbox.status().await.unwrap().set_aside;
+    eventually_eq("without a store it is set aside", LONG, 1, aside).await;
+    relay.stop().await.unwrap();
+    let reason = stage.outbox.set_aside(0, 1).await.unwrap().remove(0).reason;
+    assert!(reason.contains("Relay::unique_in"), "{reason}");
+
+    assert_eq!(stage.outbox.retry(&SetAsideSelection::All).await.unwrap(), 1);
+    let relay = run(stage.relay().unique_in(Arc::new(InMemory::default())));
+    stage.drained().await;
+    stage.pool.enqueue(unique()).await;
+    stage.drained().await;
+    assert_eq!((stage.depth().await, aside().await), (1, 0), "the second finds the key taken");
+    assert_eq!(stage.take(1).await[0].0, first.to_string());
     relay.stop().await.unwrap();
 }
 
