@@ -21,6 +21,8 @@ pages! {
     testing "testing.md"
     outbox_inbox "outbox-inbox.md"
     unique "unique.md"
+    requests "requests.md"
+    batches "batches.md"
     schedules "schedules.md"
     limits "limits.md"
     deploying "deploying.md"

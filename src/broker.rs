@@ -7,6 +7,7 @@ use crate::{
     error::Error,
     message::Message,
     observe::{health::Health, log_throttle::LogThrottle, metrics::Metrics},
+    request::Replies,
     shutdown,
     topology::Target,
     tracking::{cancellations::Cancellations, emitter::StatusEmitter},
@@ -44,6 +45,7 @@ struct Shared {
     config: Config,
     emitter: StatusEmitter,
     cancellations: Cancellations,
+    replies: Replies,
 }
 
 impl Broker {
@@ -86,7 +88,8 @@ impl Broker {
     fn new(transport: Transport, config: Config) -> Self {
         shutdown::note(config.last_moments().process, transport.metrics());
         let (emitter, cancellations) = (StatusEmitter::default(), Cancellations::default());
-        Self { shared: Arc::new(Shared { transport, config, emitter, cancellations }) }
+        let replies = Replies::default();
+        Self { shared: Arc::new(Shared { transport, config, emitter, cancellations, replies }) }
     }
 
     /// Returns the settings of this handle.
@@ -134,6 +137,10 @@ impl Broker {
 
     pub(crate) fn cancellations(&self) -> &Cancellations {
         &self.shared.cancellations
+    }
+
+    pub(crate) fn replies(&self) -> &Replies {
+        &self.shared.replies
     }
 
     pub(crate) fn transport(&self) -> &Transport {

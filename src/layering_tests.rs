@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The rooms, from the lowest to the highest.
-const ROOMS: [&str; 29] = [
+const ROOMS: [&str; 30] = [
     "text",
     "names",
     "identity",
@@ -22,6 +22,7 @@ const ROOMS: [&str; 29] = [
     "topology",
     "transport",
     "tracking",
+    "request",
     "broker",
     "http",
     "health_server",

@@ -39,6 +39,7 @@
 //! | `topology` | every exchange, queue and binding; the arithmetic of the delay ladder |
 //! | `transport` | the seam to the broker: RabbitMQ through lapin, or a broker in memory |
 //! | `tracking` | status updates of tracked jobs, and their cancellation |
+//! | `request` | the replies to the requests of this process |
 //! | `broker` | the public handle over all of these; `health_server` serves its metrics and health |
 //! | `trace` | the W3C trace context that jobs carry, and their spans |
 //! | `publish` | the way of a job to its queue, replays, unique keys |
@@ -71,6 +72,7 @@ mod observe;
 mod outcome;
 mod publish;
 mod readers;
+mod request;
 #[cfg(feature = "cron")]
 pub mod schedule;
 mod shutdown;
@@ -92,6 +94,7 @@ pub use crate::observe::telemetry;
 pub use crate::schedule::{CatchUp, Schedule};
 pub use crate::{
     attempt::{
+        batch::{Batch, BatchJob, Batching},
         context::Context,
         handler::Handler,
         middleware::{Middleware, Next},
@@ -101,7 +104,7 @@ pub use crate::{
     config::{Config, TopologyMode, duration, without_bom},
     error::{Error, JobError, JobResult, PublishError},
     health_server::HealthServer,
-    job::{Job, JobId},
+    job::{Job, JobId, JobOutput},
     limits::{
         Rate,
         circuit_breaker::{CircuitBreaker, CircuitState},
@@ -112,9 +115,11 @@ pub use crate::{
         header_value::HeaderValue,
         publisher::Publisher,
         replay::Replay,
+        request::Request,
         unique::{self, IfTaken},
     },
     readers::{catalogue, reader},
+    request::error::RequestError,
     shutdown::shutdown_signal,
     trace::trace_headers,
     tracking::status_update,

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -10,13 +10,15 @@ use tokio::{
     sync::{OwnedSemaphorePermit, SetOnce},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    attempt::{admission::Incoming, runtime::QueueRuntime, tracked::Tracked},
+    attempt::{admission::Incoming, handler::ResultKeeper, runtime::QueueRuntime, tracked::Tracked},
     limits::{circuit_breaker::CircuitState, keyed::KeyedPermit},
     message::{Message, header},
     names,
     publish::{header_value::HeaderValue, publisher::Publisher},
+    topology::lane::Lane,
     trace::Trace,
 };
 
@@ -66,6 +68,7 @@ pub struct Context<S> {
 pub(crate) struct Inner<S> {
     pub(crate) handlers: Arc<QueueRuntime<S>>,
     pub(crate) received: Arc<Incoming>,
+    pub(crate) lane: Lane,
     pub(crate) max_attempts: u32,
     pub(crate) deadline: Instant,
     /// Set when this attempt alone is to stop.
@@ -257,8 +260,24 @@ impl<S> Context<S> {
         }
     }
 
-    pub(crate) fn tracked(&self) -> Option<Arc<Tracked>> {
-        self.inner.tracked.clone()
+    /// Where the result of the job goes, if anything reads it.
+    pub(crate) fn result_keeper(&self) -> ResultKeeper {
+        let requested = self.inner.received.reply.is_some().then(|| Arc::clone(&self.inner.received));
+        ResultKeeper { tracked: self.inner.tracked.clone(), requested }
+    }
+
+    pub(crate) fn lane(&self) -> Lane {
+        self.inner.lane
+    }
+
+    /// Sets the most jobs of a batch that a retry of this job may be part of.
+    pub(crate) fn set_next_batch(&self, jobs: u16) {
+        self.inner.received.next_batch.store(jobs, Ordering::Relaxed);
+    }
+
+    /// Cancelled when the worker stops to take jobs.
+    pub(crate) fn draining(&self) -> CancellationToken {
+        self.inner.handlers.stop.drain.clone()
     }
 
     /// What the worker knows of a [dependency](crate::CircuitBreaker): a handler that does not

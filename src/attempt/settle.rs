@@ -5,7 +5,7 @@
 //! Only a copy that the broker refuses for what it is can never succeed: after [`REFUSALS`] the original is rejected into
 //! the dead-letter exchange.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use crate::{
     attempt::{
@@ -14,7 +14,7 @@ use crate::{
     },
     backoff,
     broker::Broker,
-    message::{COPY_HEADER_LIMIT, Message, millis, republish::Republish},
+    message::{COPY_HEADER_LIMIT, Message, header, integer, millis, republish::Republish},
     topology::{Target, delay::Wait, lane::Lane, queue::QueueDeclaration},
     trace,
     tracking::status_update::StatusUpdate,
@@ -72,6 +72,10 @@ pub(crate) async fn carry_out(
     let copy = || {
         let mut copy = Box::new(received.message.copy(name, received.envelope, &kind, now));
         trace::carry(received.delivered(), &mut copy);
+        let batch = received.next_batch.load(Ordering::Relaxed);
+        if batch > 0 && matches!(kind, Republish::Retry { .. }) {
+            copy.set_header(header::BATCH, integer(batch.into()));
+        }
         copy
     };
     let mut first = Some(copy()).filter(|copy| copy.header_size() <= COPY_HEADER_LIMIT);

@@ -4,4 +4,5 @@ pub(crate) mod builder;
 pub(crate) mod header_value;
 pub(crate) mod publisher;
 pub(crate) mod replay;
+pub(crate) mod request;
 pub mod unique;

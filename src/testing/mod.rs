@@ -18,7 +18,7 @@ use crate::{
     message::{Message, header},
     outcome::Outcome,
     shutdown::Stop,
-    topology::DEAD,
+    topology::{DEAD, lane::Lane},
     transport::session::OpenError,
     worker::builder::Worker,
 };
@@ -88,6 +88,7 @@ pub async fn perform_raw<S: Send + Sync + 'static>(
     let ctx = Context::new(context::Inner {
         handlers: handlers.clone(),
         received: received.into(),
+        lane: Lane::Main,
         max_attempts: route.retry.attempts(),
         deadline: Instant::now() + route.timeout,
         overran: SetOnce::new(),

@@ -185,7 +185,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
         self.register(erase_blocking(handler), set)
     }
 
-    fn register<J: Job>(
+    pub(super) fn register<J: Job>(
         mut self,
         handler: Erased<S>,
         set: impl FnOnce(HandlerOptions<J, S>) -> HandlerOptions<J, S>,
@@ -319,7 +319,8 @@ impl<S: Send + Sync + 'static> Worker<S> {
         let mut bound = Vec::new();
         let mut names = HashSet::new();
         let mut handlers = self.handlers;
-        for queue in queues {
+        for mut queue in queues {
+            queue.take_batches(&handlers)?;
             queue.check()?;
             if queue.declaration().is_existing() {
                 tracing::warn!(
@@ -346,6 +347,7 @@ impl<S: Send + Sync + 'static> Worker<S> {
                 stop: stop.clone(),
                 queue: queue.declaration().clone(),
                 takes_any_type: queue.takes_any_type(),
+                replies_anywhere: queue.replies_to_any(),
                 state,
                 chain,
                 dependencies: Arc::clone(&breakers),

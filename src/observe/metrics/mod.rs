@@ -32,6 +32,7 @@ const DURATION_BUCKETS: &[f64] =
 const WAIT_BUCKETS: &[f64] =
     &[0.005, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0];
 const CONFIRM_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_000.0];
 const ATTEMPT_BUCKETS: &[f64] = &[1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 25.0];
 
 /// All metrics of one broker handle.
@@ -55,6 +56,11 @@ pub(crate) struct Metrics {
     attempts: HistogramVec,
     pub(crate) confirm: Histogram,
     held: IntCounterVec,
+    batches: HistogramVec,
+    requests: IntCounterVec,
+    pub(crate) requests_waiting: IntGauge,
+    replies: IntCounterVec,
+    pub(crate) replies_dropped: IntCounter,
     circuit: IntGaugeVec,
     in_progress: IntGaugeVec,
     limit: IntGaugeVec,
@@ -124,6 +130,17 @@ impl Metrics {
                 "jobs_held_total",
                 "Jobs that were delayed by a limit or an open circuit",
                 &["queue", "job", "reason"],
+            )?,
+            batches: histogram(r, "batch_jobs", "Jobs of a batch that ran", BATCH_BUCKETS)?,
+            requests: counter(r, "requests_total", "Requests by outcome", &["queue", "job", "outcome"])?,
+            requests_waiting: register(
+                r,
+                IntGauge::new("requests_waiting", "Requests of this process that wait for their replies")?,
+            )?,
+            replies: counter(r, "replies_total", "Replies of this worker by outcome", &["outcome"])?,
+            replies_dropped: register(
+                r,
+                IntCounter::new("replies_dropped_total", "Received replies that no request waited for")?,
             )?,
             circuit: gauge(
                 r,
@@ -202,6 +219,19 @@ impl Metrics {
 
     pub(crate) fn held(&self, queue: &str, job: &str, reason: &str) -> IntCounter {
         self.held.with_label_values(&[queue, job, reason])
+    }
+
+    /// Returns the sizes of the batches of a job.
+    pub(crate) fn batches(&self, queue: &str, job: &str) -> Histogram {
+        self.batches.with_label_values(&[queue, job])
+    }
+
+    pub(crate) fn requests(&self, queue: &str, job: &str, outcome: &str) -> IntCounter {
+        self.requests.with_label_values(&[queue, job, outcome])
+    }
+
+    pub(crate) fn replies(&self, outcome: &str) -> IntCounter {
+        self.replies.with_label_values(&[outcome])
     }
 
     pub(crate) fn circuit(&self, name: &str) -> IntGauge {

@@ -10,6 +10,8 @@ use std::{collections::HashMap, time::Duration};
 use lapin::types::ShortString;
 use tokio::time::Instant;
 
+use crate::transport::amqp::confirm::shown;
+
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -69,7 +71,7 @@ impl Refused {
         if self.exchanges.is_empty() {
             return Admission::Send;
         }
-        let Some(refused) = self.exchanges.get_mut(exchange) else { return Admission::Send };
+        let Some(refused) = self.exchanges.get_mut(shown(exchange)) else { return Admission::Send };
         let now = now();
         if now < refused.next_try {
             return Admission::Refuse(refused.text.clone());
@@ -81,7 +83,7 @@ impl Refused {
     /// Records that the broker accepted a publish to `exchange`.
     pub(super) fn accepted(&mut self, exchange: &ShortString) {
         if !self.exchanges.is_empty() {
-            self.exchanges.remove(exchange);
+            self.exchanges.remove(shown(exchange));
         }
     }
 }
