@@ -137,7 +137,7 @@ impl Metrics {
                 r,
                 IntGauge::new("requests_waiting", "Requests of this process that wait for their replies")?,
             )?,
-            replies: counter(r, "replies_total", "Replies of this worker by outcome", &["outcome"])?,
+            replies: replies(r)?,
             replies_dropped: register(
                 r,
                 IntCounter::new("replies_dropped_total", "Received replies that no request waited for")?,
@@ -292,6 +292,14 @@ fn build_info(r: &Registry) -> Result<(), prometheus::Error> {
     let build = Opts::new("build_info", "Always 1; the label holds the version of the framework");
     register(r, Gauge::with_opts(build.const_label("version", env!("CARGO_PKG_VERSION")))?)?.set(1.0);
     Ok(())
+}
+
+fn replies(r: &Registry) -> Result<IntCounterVec, prometheus::Error> {
+    let replies = counter(r, "replies_total", "Replies of this worker by outcome", &["outcome"])?;
+    for outcome in ["sent", "lost", "not_allowed"] {
+        replies.with_label_values(&[outcome]);
+    }
+    Ok(replies)
 }
 
 fn confirm(r: &Registry) -> Result<Histogram, prometheus::Error> {
