@@ -38,7 +38,7 @@ struct GetQuote {
     item: String,
 }
 
-/// The items: `tea`, `gold`, `rare` (at the second attempt), `slow`, or a number of cents.
+/// The items: `tea`, `gold`, `rare` (at the second attempt), `slow`, or a number of cents, which takes a moment.
 async fn quote(job: GetQuote, ctx: Context<Arc<AtomicU32>>) -> JobResult<Quote> {
     ctx.state().fetch_add(1, Ordering::SeqCst);
     match job.item.as_str() {
@@ -50,7 +50,10 @@ async fn quote(job: GetQuote, ctx: Context<Arc<AtomicU32>>) -> JobResult<Quote> 
             tokio::time::sleep(3 * SECOND).await;
             Ok(Quote { cents: 3 })
         }
-        cents => Ok(Quote { cents: cents.parse()? }),
+        cents => {
+            tokio::time::sleep(SECOND / 20).await;
+            Ok(Quote { cents: cents.parse()? })
+        }
     }
 }
 
@@ -132,6 +135,22 @@ async fn a_reply_queue_that_is_gone_costs_the_job_nothing_and_is_counted() {
     eventually("the reply is lost", LONG, async || place.broker.metrics_text().contains(lost)).await;
     running.stop().await.unwrap();
     assert_eq!(place.raw().await.depth(&place.queue).await.unwrap(), Some(0), "both are acked");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forged_direct_reply_to_costs_the_worker_no_connection() {
+    let vhost = shared_node().await.vhost().await;
+    let place = support::Place { queue: "quotes".into(), ..support::Place::at(&vhost.url(), "forged") };
+    let (worker, runs) = worker(&place.queue, |queue| queue);
+    let running = testing::start(worker, &place.broker).await.unwrap();
+    for (forged, n) in ["", "a", "a.b", "a.b.c", "YQ==.YQ==", "YQ==", "g2EB.g2EB", "~.~"].iter().zip(1..) {
+        publish_with_reply_to(&place, &format!("amq.rabbitmq.reply-to.{forged}")).await;
+        eventually("it ran", LONG, async || runs.load(Ordering::SeqCst) == n).await;
+    }
+    assert_eq!(ask(&place.broker, &place.queue, "tea", LONG).await.unwrap(), Quote { cents: 350 });
+    running.stop().await.unwrap();
+    let text = place.broker.metrics_text();
+    assert!(text.contains("leveret_reconnects_total 0"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
